@@ -10,6 +10,7 @@ mod context_extractors;
 #[doc(hidden)]
 pub mod part;
 pub(crate) mod rehomed;
+pub(crate) mod restored;
 
 use std::future::{self, Future};
 

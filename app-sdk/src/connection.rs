@@ -3,6 +3,7 @@
 //! There are many connections and most of them are idle, so each is small: the connect request stays encoded, the inbox
 //! owns no memory while it is empty, and there is no task.
 
+mod belongings;
 mod call_state;
 mod call_table;
 mod connect_request;
@@ -25,6 +26,7 @@ use trunkline_protocol::hub::HubProtocol;
 use crate::node::Node;
 use crate::sync::lock;
 
+pub(crate) use belongings::RestoredFrom;
 use call_state::CallState;
 pub(crate) use call_state::{CallKind, Concurrency};
 pub(crate) use call_table::{Admission, IncomingCall, ReplyKind};
@@ -96,6 +98,23 @@ impl Connection {
 
     pub(crate) fn items(&self) -> MutexGuard<'_, Extensions> {
         lock(&self.items)
+    }
+
+    /// Notes that the connection has joined a group, for its client to get that back.
+    pub(crate) fn note_joined(&self, group: ByteString) {
+        belongings::join(&mut self.items(), group);
+    }
+
+    /// Notes that the connection has left a group, or all.
+    pub(crate) fn note_left(&self, group: Option<&str>) {
+        belongings::leave(&mut self.items(), group);
+    }
+
+    /// Takes groups and items, which its client may get back.
+    pub(crate) fn take_belongings(&self) -> (Vec<ByteString>, Extensions) {
+        let mut items = std::mem::take(&mut *self.items());
+        items.remove::<RestoredFrom>();
+        (belongings::take_groups(&mut items), items)
     }
 
     pub(crate) fn id(&self) -> &str {

@@ -14,6 +14,7 @@
 mod invocation;
 mod node_move;
 mod reassignment;
+mod restoration;
 mod result_routing;
 mod running_call;
 #[cfg(test)]
@@ -36,7 +37,7 @@ use trunkline_protocol::hub::{
 };
 use trunkline_protocol::service::{
     Ack, ClientCompletion, ClientInvocation, CloseConnection, ConnectionData, ConnectionFlowControl, ErrorCompletion,
-    FlowOperation, FlowSubject, MoveConnection, OpenConnection,
+    FlowOperation, FlowSubject, GroupChange, MoveConnection, OpenConnection, RestoreQuery,
 };
 
 use crate::call::CallInput;
@@ -108,6 +109,7 @@ impl Dispatcher {
                 if must_run_hook {
                     self.run_on_disconnected(connection, close).await;
                 }
+                self.keep_lost(connection, must_run_hook);
                 return WorkerState::Done;
             }
             WorkItem::HandOver => self.hand_over(connection).await,
@@ -140,8 +142,12 @@ impl Dispatcher {
             return self.accept_reassigned(connection).await;
         }
         self.core.answer_handshake(connection, HandshakeResponse::default().encode());
+        self.restore(connection).await;
         match self.run_on_connected(connection).await {
-            Ok(()) => connection.inbox().set_connected(),
+            Ok(()) => {
+                connection.inbox().set_connected();
+                self.run_on_restored(connection).await;
+            }
             Err(error) => {
                 self.log(connection, "on_connected", &error);
                 let close = ConnectionClose::with_error(Cause::AppError, error.to_string());
@@ -177,6 +183,7 @@ impl Dispatcher {
             HubCallKind::Connected => &self.methods.on_connected,
             HubCallKind::Disconnected => &self.methods.on_disconnected,
             HubCallKind::Rehomed => &self.methods.on_rehomed,
+            HubCallKind::Restored => &self.methods.on_restored,
             HubCallKind::Method | HubCallKind::Leaving => return Ok(()),
         };
         let hooks = run_in_order(kind, hooks, &context, close.as_ref());
@@ -480,6 +487,23 @@ impl Endpoint for Arc<Dispatcher> {
 
     fn handle_move(&self, node: &Arc<Node>, request: MoveConnection) {
         self.answer_move(node, request.connection_id);
+    }
+
+    fn handle_restore_query(&self, node: &Arc<Node>, query: RestoreQuery) {
+        self.answer_restore_query(node, query);
+    }
+
+    fn handle_joined(&self, change: GroupChange) {
+        let connection = self.core.connection(&change.connection_id).filter(|_| self.core.restores());
+        if let (Some(connection), Some(group)) = (connection, change.group) {
+            connection.note_joined(group);
+        }
+    }
+
+    fn handle_left(&self, change: GroupChange) {
+        if let Some(connection) = self.core.connection(&change.connection_id) {
+            connection.note_left(change.group.as_deref());
+        }
     }
 
     fn handle_node_lost(&self, node: &Arc<Node>) {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use trunkline_protocol::service::{
     Ack, ClientCompletion, ClientInvocation, CloseConnection, ConnectionData, ConnectionFlowControl, ErrorCompletion,
-    MoveConnection, OpenConnection,
+    GroupChange, MoveConnection, OpenConnection, RestoreQuery,
 };
 
 use crate::connection::{ConnectionClose, LinkId};
@@ -44,6 +44,15 @@ pub(crate) trait Endpoint: Send + Sync {
 
     /// Answers a node that is about to give a client connection to another one, behind all that was sent before.
     fn handle_move(&self, _node: &Arc<Node>, _request: MoveConnection) {}
+
+    /// Answers a node whose client has lost a connection, and may have had it here.
+    fn handle_restore_query(&self, _node: &Arc<Node>, _query: RestoreQuery) {}
+
+    /// Takes note that somebody else has had a client connection join a group.
+    fn handle_joined(&self, _change: GroupChange) {}
+
+    /// Takes note that somebody else has had a client connection leave a group, or all.
+    fn handle_left(&self, _change: GroupChange) {}
 
     /// Fails what is awaited from a proxy that has no links any more.
     fn handle_node_lost(&self, _node: &Arc<Node>) {}

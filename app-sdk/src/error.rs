@@ -406,6 +406,14 @@ pub enum BuildError {
     /// A hub that no client can connect to.
     #[error("hub '{0}' allows no transport")]
     NoTransport(String),
+    /// A time for which nothing can be kept for lost clients.
+    #[error("hub '{hub}': restore_groups({within:?}) is not between 1 s and 1 h")]
+    RestoreGroups {
+        /// Name of the hub.
+        hub: String,
+        /// The time that was given.
+        within: std::time::Duration,
+    },
     /// A given access key is invalid.
     #[error("access key can't be used")]
     AccessKey(#[source] AccessKeyError),

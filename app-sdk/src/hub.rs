@@ -5,6 +5,7 @@ mod method_table;
 mod methods;
 
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use axum::routing::MethodRouter;
@@ -23,6 +24,10 @@ use crate::typescript::{SignatureFn, TypedHandler, TypedMethods};
 pub(crate) use hub_settings::{HubSettings, checked_name, millis};
 pub(crate) use method_table::MethodTable;
 pub use methods::Methods;
+
+/// Times for which what lost clients had may be kept. In less nobody comes back; for longer it would be a store, which should
+/// outlive the app server.
+const RESTORED_WITHIN: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3600);
 
 /// A hub: methods that clients at a path can call.
 ///
@@ -60,6 +65,7 @@ pub struct Hub<S = ()> {
     on_connected: Vec<Bindable<S, ErasedHook>>,
     on_disconnected: Vec<Bindable<S, ErasedHook>>,
     on_rehomed: Vec<Bindable<S, ErasedHook>>,
+    on_restored: Vec<Bindable<S, ErasedHook>>,
     on_leaving: Option<Bindable<S, Method>>,
     on_negotiate: Option<MethodRouter<S>>,
 }
@@ -86,6 +92,7 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
             on_connected: Vec::new(),
             on_disconnected: Vec::new(),
             on_rehomed: Vec::new(),
+            on_restored: Vec::new(),
             on_leaving: None,
             on_negotiate: None,
         }
@@ -238,6 +245,15 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
         self
     }
 
+    /// Called when a client has got back what its lost connection had, after `on_connected` of the new one: see
+    /// [`restore_groups`](Self::restore_groups). If it fails, the client is closed with an error and may come again. Takes
+    /// extractors only, [`Restored`](crate::Restored) among them, which tells how long the client was gone, so that the app can
+    /// send what it has missed.
+    pub fn on_restored<H: Hook<S, M>, M: 'static>(mut self, hook: H) -> Self {
+        self.on_restored.push(hook::bindable(hook));
+        self
+    }
+
     /// Called for each client when this app server is [stopped](crate::ServerHandle::shutdown) and another one is about to
     /// take the client over, after its running methods have ended. What it returns, 16 KiB encoded at most, is handed
     /// over to [`on_rehomed`](Self::on_rehomed) there. Takes extractors only; the one that is added last counts.
@@ -315,6 +331,7 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
             on_connected: self.on_connected.into_iter().map(bind).collect(),
             on_disconnected: self.on_disconnected.into_iter().map(bind).collect(),
             on_rehomed: self.on_rehomed.into_iter().map(bind).collect(),
+            on_restored: self.on_restored.into_iter().map(bind).collect(),
             on_leaving: self.on_leaving.map(|method| method.bind_early(&state)),
             on_negotiate: self.on_negotiate.map(|handler| handler.with_state(state.clone())),
             methods: self.methods.with_state(state),
@@ -378,7 +395,7 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
 
     /// Sets the silence after which a client that has pinged once is closed; 30 s by default.
     pub fn client_timeout(mut self, timeout: Duration) -> Self {
-        self.settings.client_timeout = timeout;
+        self.settings.limits.client_timeout = timeout;
         self
     }
 
@@ -410,6 +427,26 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
     /// `stateful_reconnect`.
     pub fn stateful_reconnect_buffer_bytes(mut self, bytes: usize) -> Self {
         self.settings.stateful_reconnect_buffer_bytes = bytes;
+        self
+    }
+
+    /// Keeps groups and [items](crate::Context::items) of clients whose connections were lost for this long, a minute say: a
+    /// client that begins anew in that time, and shows the token of its lost connection, gets them back, with its user. Off
+    /// unless it is called.
+    ///
+    /// A connection is lost when neither its client nor the app has said goodbye: its proxy died, its socket broke, it was
+    /// silent for too long. `on_disconnected` runs for it as ever, before `on_connected` of the new one, where groups and items are
+    /// back already; then comes [`on_restored`](Self::on_restored). At most 65 536 lost clients are kept, with 16 MiB of names
+    /// of groups; the oldest are dropped first. What it takes at the client is told in `docs/stateful-reconnect.md`.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use trunkline::Hub;
+    ///
+    /// let hub: Hub = Hub::new("/chat").restore_groups(Duration::from_secs(60));
+    /// ```
+    pub fn restore_groups(mut self, within: Duration) -> Self {
+        self.settings.limits.restored_within = Some(within);
         self
     }
 
@@ -485,6 +522,9 @@ impl Hub<()> {
         if self.settings.transports.is_empty() {
             return Err(BuildError::NoTransport(name));
         }
+        if let Some(within) = self.settings.limits.restored_within.filter(|within| !RESTORED_WITHIN.contains(within)) {
+            return Err(BuildError::RestoreGroups { hub: name, within });
+        }
         let bind = |hook: Bindable<(), ErasedHook>| hook.bind(&());
         let filters = Filters::bind(&self.filters, &());
         let mut methods = MethodTable {
@@ -492,6 +532,7 @@ impl Hub<()> {
             on_connected: self.on_connected.into_iter().map(bind).collect(),
             on_disconnected: self.on_disconnected.into_iter().map(bind).collect(),
             on_rehomed: self.on_rehomed.into_iter().map(bind).collect(),
+            on_restored: self.on_restored.into_iter().map(bind).collect(),
             on_leaving: self.on_leaving.map(|method| method.bind(&())),
             filters: filters.clone(),
             ..MethodTable::default()
@@ -613,6 +654,13 @@ mod tests {
         assert_eq!(stateful(Hub::new("/chat").stateful_reconnect(true)), Some(100_000));
         let sized = || Hub::new("/chat").stateful_reconnect_buffer_bytes(7);
         assert_eq!((stateful(sized()), stateful(sized().stateful_reconnect(true))), (None, Some(7)));
+        let restoring = |seconds| Hub::<()>::new("/chat").restore_groups(Duration::from_secs(seconds));
+        assert!(built(restoring(60)).manifest.restores_clients && !hub.manifest.restores_clients);
+        for seconds in [0, 3601] {
+            let within = Duration::from_secs(seconds);
+            let error = restoring(seconds).build().err().unwrap().to_string();
+            assert_eq!(error, format!("hub 'chat': restore_groups({within:?}) is not between 1 s and 1 h"));
+        }
         assert_eq!(stateful(sized().stateful_reconnect(true).transports([Transport::LongPolling])), None);
         assert!(guarded.close_on_token_expiry && !hub.manifest.close_on_token_expiry);
         assert!(matches!(Hub::new("/chat").protocols([]).build(), Err(BuildError::NoProtocol(_))));

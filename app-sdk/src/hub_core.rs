@@ -13,6 +13,7 @@
 mod acks;
 mod expected_result;
 mod fence;
+mod lost_clients;
 mod parting;
 mod registry;
 mod result_requests;
@@ -21,6 +22,7 @@ mod result_wait;
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
+use std::time::Duration;
 
 use bytes::Bytes;
 use bytestring::ByteString;
@@ -28,6 +30,7 @@ use tokio::sync::broadcast;
 use tokio::time::Instant;
 use trunkline_protocol::cause::Cause;
 use trunkline_protocol::hub::{Close, Completion, HubMessage, HubProtocol};
+use trunkline_protocol::limits::STATEFUL_RECONNECT_TIMEOUT_S;
 use trunkline_protocol::service::{
     Ack, ClientInvocation, CloseConnection, ConnectionData, DataType, MultiConnectionData, Payloads, ServiceMessage,
 };
@@ -45,6 +48,8 @@ use crate::sync::{lock, read, write};
 pub(crate) use acks::{Acks, ExpectedAck, acknowledge};
 pub(crate) use expected_result::ExpectedResult;
 pub(crate) use fence::{announce_shutdown, fence};
+pub(crate) use lost_clients::LostClient;
+use lost_clients::{FoundLost, LostClients, is_loss};
 use parting::Parting;
 use registry::Registry;
 pub(crate) use result_requests::{AbandonedRequest, Addressee, ClientResult, ClientSilence, TooManyRequests};
@@ -67,10 +72,15 @@ pub(crate) struct HubCore {
     has_handovers: AtomicBool,
     /// Ids of the connections that other app servers have got from this one, which is about to stop.
     handed_over: Mutex<HashSet<ByteString>>,
+    /// Lost clients that may get their groups and items back; `None` where none does.
+    lost: Option<Mutex<LostClients>>,
 }
 
 /// A reassigned connection whose `on_rehomed` has run, by its id; and whether it was kept.
 pub(crate) type TakenOver = (ByteString, bool);
+
+/// Time for which proxies keep a client without a socket or a request, unless they are told otherwise.
+const RECONNECT_TIMEOUT: Duration = Duration::from_secs(STATEFUL_RECONNECT_TIMEOUT_S);
 
 /// Maximum number of reassigned connections that a slow observer is behind.
 const TAKEN_OVER_MAX: usize = 16;
@@ -99,6 +109,7 @@ impl HubCore {
             taken_over,
             has_handovers,
             handed_over: Mutex::default(),
+            lost: limits.restored_within.map(|within| Mutex::new(LostClients::new(within))),
         }
     }
 
@@ -194,6 +205,7 @@ impl HubCore {
             return false;
         }
         self.outbound.count_closed(connection.id(), &close);
+        self.begin_loss(connection, close.cause);
         connection.cancel();
         connection.inbox().close(close)
     }
@@ -233,6 +245,7 @@ impl HubCore {
             return false;
         }
         self.outbound.count_closed(connection.id(), &close);
+        self.begin_loss(connection, close.cause);
         let last = connection_data(connection, last_payload, data_type);
         let closing = Outbound::close_of(&connection.node(), connection.shared_id(), close.cause, None);
         if connection.home().keep_last(&[last.to_frame(), closing.to_frame()]) {
@@ -247,6 +260,75 @@ impl HubCore {
         let mut inbox = connection.inbox();
         inbox.discard();
         inbox.close(close)
+    }
+}
+
+/// Lost clients, and what they had.
+impl HubCore {
+    /// Whether lost clients get their groups and items back.
+    pub(crate) fn restores(&self) -> bool {
+        self.lost.is_some()
+    }
+
+    /// Notes the end of a connection whose client may begin anew. To be called before its worker can see the end.
+    fn begin_loss(&self, connection: &Connection, cause: Cause) {
+        if let Some(lost) = self.lost.as_ref().filter(|_| is_loss(cause)) {
+            let user_id = connection.request().user_id();
+            lock(lost).begin(connection.shared_id(), LostClient::new(cause, self.lost_at(connection, cause), user_id));
+        }
+    }
+
+    /// Time at which a connection may have been lost that ends now: noticing it took a while.
+    fn lost_at(&self, connection: &Connection, cause: Cause) -> Instant {
+        let (now, client_timeout) = (Instant::now(), self.limits.client_timeout);
+        let (heard_at, may_return) = (connection.node().heard_at(), connection.home().moves_between_nodes());
+        let unnoticed_for = match cause {
+            Cause::LinkLost => now - heard_at,
+            Cause::Restored => (now - heard_at).max(client_timeout),
+            Cause::KeepAliveTimeout => client_timeout,
+            Cause::PollsStopped => RECONNECT_TIMEOUT,
+            Cause::Drained | Cause::Rebalanced => Duration::ZERO,
+            _ if may_return => RECONNECT_TIMEOUT,
+            _ => Duration::ZERO,
+        };
+        now.checked_sub(unnoticed_for).unwrap_or(now)
+    }
+
+    /// Keeps what a connection had that has ended, if its client may begin anew. Returns whether somebody has to begin to
+    /// [drop](Self::drop_old_lost) what is old.
+    pub(crate) fn end_loss(&self, connection: &Connection, was_connected: bool) -> bool {
+        let Some(lost) = &self.lost else { return false };
+        if !lock(lost).is_ending(connection.id()) {
+            return false;
+        }
+        let had = was_connected.then(|| connection.take_belongings());
+        let mut lost = lock(lost);
+        let waited = lost.waiting();
+        let dropped = lost.end(connection.id(), had, Instant::now());
+        self.metrics().restorable_dropped.inc_by(dropped as u64);
+        waited == 0 && lost.waiting() > 0
+    }
+
+    /// Whether anything is kept of a lost connection for a client with this user, or about to be.
+    pub(crate) fn keeps_lost(&self, id: &str, user_id: Option<&str>) -> bool {
+        self.lost.as_ref().is_some_and(|lost| lock(lost).contains(id, user_id, Instant::now()))
+    }
+
+    /// Takes what the client of a lost connection had, once `on_disconnected` of that has run.
+    pub(crate) async fn take_lost(&self, id: &str, user_id: Option<&str>) -> Option<Box<LostClient>> {
+        loop {
+            let found = lock(self.lost.as_ref()?).take(id, user_id, Instant::now());
+            match found {
+                FoundLost::Taken(lost) => return Some(lost),
+                FoundLost::Ending(ended) => ended.cancelled().await,
+                FoundLost::Nothing => return None,
+            }
+        }
+    }
+
+    /// Drops what lost clients had whose time is over. Returns when that is to be done again.
+    pub(crate) fn drop_old_lost(&self, now: Instant) -> Option<Instant> {
+        lock(self.lost.as_ref()?).drop_old(now)
     }
 }
 

@@ -77,7 +77,8 @@
 //!   `debug_filter` do the same for hooks and filters.
 //! - A connection's life: the handshake is answered, [`on_connected`](Hub::on_connected), its messages, and when it has
 //!   ended and its methods have too, [`on_disconnected`](Hub::on_disconnected). When its app server stops or crashes,
-//!   another one takes it over, where [`on_rehomed`](Hub::on_rehomed) is called instead.
+//!   another one takes it over, where [`on_rehomed`](Hub::on_rehomed) is called instead. A client that was lost and begins
+//!   anew may get back [what it had](Hub::restore_groups).
 //!
 //! ```
 //! # #[cfg(feature = "macros")] {
@@ -300,6 +301,7 @@ pub mod value;
 pub use axum;
 pub use bytes;
 pub use call::rehomed::Rehomed;
+pub use call::restored::Restored;
 pub use call::{CloseReason, FromContext};
 #[doc(hidden)]
 pub use clients::interface;

@@ -5,13 +5,14 @@
 
 mod link_pool;
 
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 
 use bytes::Bytes;
+use tokio::time::Instant;
 use trunkline_link::{LinkOutbox, TrySendError};
 use trunkline_protocol::service::Capabilities;
 
-use crate::sync::{read, write};
+use crate::sync::{lock, read, write};
 
 use link_pool::LinkPool;
 #[cfg(test)]
@@ -52,6 +53,7 @@ pub(crate) struct Node {
     boot: Box<str>,
     service: Option<Box<str>>,
     capabilities: Capabilities,
+    heard_at: Mutex<Instant>,
     pool: RwLock<LinkPool<Arc<LinkOutbox>>>,
 }
 
@@ -75,7 +77,8 @@ impl Node {
     pub(crate) fn new(name: NodeName<'_>, capabilities: Capabilities) -> Self {
         let NodeName { name, boot, service } = name;
         let pool = RwLock::default();
-        Self { name: name.into(), boot: boot.into(), service: service.map(Into::into), capabilities, pool }
+        let heard_at = Mutex::new(Instant::now());
+        Self { name: name.into(), boot: boot.into(), service: service.map(Into::into), capabilities, heard_at, pool }
     }
 
     /// Node without links, which takes nothing.
@@ -115,6 +118,16 @@ impl Node {
     /// The node of the client whose call runs in this task, if it is a server connection to a service.
     pub(crate) fn of_caller() -> Option<Arc<Self>> {
         CALLER.try_with(Arc::clone).ok()
+    }
+
+    /// Notes that something has come from it.
+    pub(crate) fn note_heard(&self) {
+        *lock(&self.heard_at) = Instant::now();
+    }
+
+    /// Time at which something came from it last, by any of its links for this hub.
+    pub(crate) fn heard_at(&self) -> Instant {
+        *lock(&self.heard_at)
     }
 
     pub(crate) fn name(&self) -> &str {

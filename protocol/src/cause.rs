@@ -52,6 +52,7 @@ causes! {
     Operator "operator" Closes "an operator closed it, by the admin port"
     Unnamed "unnamed" Closes "its proxy does not say why"
     Superseded "superseded" Closes "a newer connection took its id"
+    Restored "restored" Closes "its client has begun anew, and what was lost goes on there"
     Rebalanced "rebalanced" Closes "its node had more clients than others, and a rebalance sent it elsewhere"
     HandshakeTimeout "handshake_timeout" Refuses "the client sent no hub handshake in time"
     HandshakeInvalid "handshake_invalid" Refuses "the client's hub handshake is none"

@@ -105,6 +105,10 @@ pub struct HubManifest {
     /// Whether clients of a raw endpoint go on at another app server when theirs stops; those of a hub always do.
     #[serde(default)]
     pub is_movable: bool,
+    /// Whether the app server gives a client that begins anew what its lost connection had: it answers queries for such
+    /// connections, and is told of the groups that others have them join.
+    #[serde(default)]
+    pub restores_clients: bool,
 }
 
 /// Treatment of a client whose outbox is full.
@@ -162,6 +166,7 @@ impl HubManifest {
             asks_app: false,
             stateful_reconnect_buffer_bytes: None,
             is_movable: false,
+            restores_clients: false,
         }
     }
 

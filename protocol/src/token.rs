@@ -48,6 +48,15 @@ pub enum UserBinding {
     AccessToken,
 }
 
+/// Proof of a client that it had a connection which was lost, taken from that connection's token.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestoreClaim {
+    /// Id of the lost connection.
+    pub connection_id: String,
+    /// The user of the lost connection, where the client shows none: it is given back with the rest.
+    pub user: Option<User>,
+}
+
 /// Connection token: the user that may connect, and the node that owns the connection.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConnectionToken {
@@ -74,6 +83,9 @@ pub struct ConnectionToken {
     /// Whether the client asked for stateful reconnect, and its hub allows that.
     #[serde(default)]
     pub is_stateful: bool,
+    /// The lost connection that this one is to restore; left out for all others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restores: Option<Box<RestoreClaim>>,
 }
 
 impl ConnectionToken {
@@ -206,6 +218,7 @@ mod tests {
             connect_before: 1_000,
             binding: UserBinding::AccessToken,
             is_stateful: false,
+            restores: None,
         }
     }
 
@@ -229,6 +242,17 @@ mod tests {
         let old = (&mark.node, &mark.client, &mark.scheme, &mark.expires, &mark.request);
         let old = seal(&old, &keys, Purpose::ForwardMark);
         assert_eq!(ForwardMark::open(&old, &keys, "GET", "/chat", 1_000), Ok(mark));
+    }
+
+    #[test]
+    fn a_claim_to_a_lost_connection_is_written_only_where_there_is_one() {
+        let keys = keys();
+        let user = Some(User { id: Some("ann".into()), ..User::default() });
+        let claim = RestoreClaim { connection_id: "old".into(), user };
+        let restoring = ConnectionToken { restores: Some(Box::new(claim)), ..token() };
+        assert_eq!(ConnectionToken::open(&restoring.seal(&keys), &keys), Ok(restoring));
+        let fields = |token: &ConnectionToken| rmp_serde::to_vec(token).unwrap()[0];
+        assert_eq!(fields(&token()), 0x90 | 10, "an older node reads no more than these");
     }
 
     #[test]

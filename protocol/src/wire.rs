@@ -31,6 +31,8 @@ pub const NEGOTIATE_VERSION_PARAMETER: &str = "negotiateVersion";
 pub const CONNECTION_TOKEN_PARAMETER: &str = "id";
 /// Query parameter with an access token, for browsers, which can't set headers on WebSockets and event streams.
 pub const ACCESS_TOKEN_PARAMETER: &str = "access_token";
+/// Query parameter of a request that begins a connection: the connection token of a lost one that is to be restored.
+pub const RESTORE_PARAMETER: &str = "restore";
 
 // Headers that only the fleet may set.
 
@@ -71,6 +73,9 @@ pub const CAUSE_HEADER: &str = "x-trunkline-cause";
 /// Header of an open frame that tells of an end: the connection was another app server's, and has ended since, for this
 /// [`Cause`](crate::cause::Cause). No close frame follows.
 pub const ENDED_HEADER: &str = "x-trunkline-ended";
+/// Header of an open frame: the lost connection whose groups and items the new one gets. Only the app server that has said
+/// that it keeps them sees it.
+pub const RESTORES_HEADER: &str = "x-trunkline-restores";
 /// Header beside [`ENDED_HEADER`]: the error of the end, if it was one.
 pub const ENDED_ERROR_HEADER: &str = "x-trunkline-ended-error";
 /// Header of a request that one node forwards to another: a sealed [`ForwardMark`](crate::token::ForwardMark).
@@ -158,6 +163,7 @@ mod tests {
             ITEMS_HEADER,
             CAUSE_HEADER,
             ENDED_HEADER,
+            RESTORES_HEADER,
             BOOT_HEADER,
         ] {
             assert!(header.starts_with(PRIVATE_HEADER_PREFIX), "{header}");

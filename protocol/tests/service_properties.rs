@@ -14,14 +14,14 @@ use trunkline_protocol::service::{
     CloseConnection, CloseWithAck, ConnectionData, ConnectionFlowControl, ConnectionMoved, ConnectionReconnect,
     Counters, ErrorCompletion, FlowOperation, FlowSubject, FrameBuffer, GroupBroadcastData, GroupChange,
     GroupMemberQuery, LinkHandshakeRequest, LinkHandshakeResponse, LinkKind, MoveConnection, MultiConnectionData,
-    MultiGroupBroadcastData, MultiUserData, OpenConnection, Payloads, Ping, ServiceError, ServiceEvent, ServiceMapping,
-    ServiceMessage, Stamped, UserData, UserGroupChange, encode_connection_data,
+    MultiGroupBroadcastData, MultiUserData, OpenConnection, Payloads, Ping, RestoreAnswer, RestoreQuery, ServiceError,
+    ServiceEvent, ServiceMapping, ServiceMessage, Stamped, UserData, UserGroupChange, encode_connection_data,
 };
 
 /// Numbers of the messages that are known here.
-const KNOWN: [i64; 41] = [
+const KNOWN: [i64; 43] = [
     1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 30, 31, 32, 33,
-    34, 35, 36, 37, 38, 39, 40, 60, 61, 62,
+    34, 35, 36, 37, 38, 39, 40, 60, 61, 62, 63, 64,
 ];
 
 /// Texts of all header lengths: most are short, some need two bytes of length, a few three.
@@ -234,6 +234,11 @@ fn order_message() -> BoxedStrategy<ServiceMessage> {
         query,
         moved,
         text().prop_map(|connection_id| ServiceMessage::MoveConnection(MoveConnection { connection_id })),
+        (text(), optional(), number()).prop_map(|(connection_id, user_id, query_id)| {
+            ServiceMessage::RestoreQuery(RestoreQuery { connection_id, user_id, query_id })
+        }),
+        (number(), any::<bool>())
+            .prop_map(|(query_id, is_kept)| { ServiceMessage::RestoreAnswer(RestoreAnswer { query_id, is_kept }) }),
         (number(), binary()).prop_map(|(epoch, body)| ServiceMessage::Stamped(Stamped { epoch, body })),
         check().prop_map(ServiceMessage::CheckGroupExistenceWithAck),
         check().prop_map(ServiceMessage::CheckConnectionExistenceWithAck),

@@ -37,5 +37,6 @@ mod pooled_clients;
 mod reassigning;
 mod rebalancing;
 mod receiving;
+mod restoring;
 mod results;
 mod waiting;

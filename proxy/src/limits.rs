@@ -30,6 +30,13 @@ use crate::config::{FrontendLimits, RelaySettings};
 /// the history of connections tell of all.
 const LOG_LINES_PER_SECOND: NonZeroU32 = NonZeroU32::new(10).unwrap();
 
+/// Clients in a second that may learn at once that their connection is not to be had any more. They negotiate anew without a
+/// pause, so when a node dies all of its clients would do so in one moment.
+const REFUSED_RETURNS_PER_SECOND: NonZeroU32 = NonZeroU32::new(1000).unwrap();
+
+/// Longest wait of such a client; it bounds how many wait, too. More than that are refused at once.
+const REFUSED_RETURN_WAIT: Duration = Duration::from_secs(5);
+
 /// Counters that all shards of a node share.
 #[derive(Debug)]
 pub(crate) struct LimitCounters {
@@ -47,6 +54,7 @@ pub(crate) struct LimitCounters {
     pub relays: Arc<RelayLimit>,
     /// Lines of the log that clients bring about.
     log_lines: Bucket,
+    refused_returns: Bucket,
     /// Requests that are carried to other nodes, by their client's address.
     pub hop_clients: Option<Arc<AddressLimit>>,
     /// Requests that are carried to other nodes, by owner and connection.
@@ -66,6 +74,7 @@ impl LimitCounters {
             pipes: PendingPipes::new(),
             relays: RelayLimit::new(relay),
             log_lines: Bucket::new(LOG_LINES_PER_SECOND),
+            refused_returns: Bucket::new(REFUSED_RETURNS_PER_SECOND),
             hop_clients: addresses(limits.connections_per_address),
             hops: Arc::default(),
             open: AtomicU32::new(0),
@@ -76,6 +85,12 @@ impl LimitCounters {
     #[must_use]
     pub(crate) fn may_log(&self, now: Duration) -> bool {
         self.log_lines.take(now, Duration::ZERO).is_ok()
+    }
+
+    /// Time for which the refusal of a client waits that has come back to a connection which is not to be had any more.
+    #[must_use]
+    pub(crate) fn refused_return_wait(&self, now: Duration) -> Duration {
+        self.refused_returns.take(now, REFUSED_RETURN_WAIT).unwrap_or_default()
     }
 
     /// Number of sockets on which requests are served; those of client connections are counted elsewhere.

@@ -64,7 +64,9 @@ pub(crate) use connection::{Census, Client, ClientKind, PauseReason, Resumption,
 pub(crate) use content::Content;
 pub(crate) use framed::{Framed, message_frame};
 pub(crate) use history::{PastConnection, REMEMBERED_MS, short};
-pub(crate) use inbox::{ClientStream, CommandBatch, Inbox, PendingConnection, ShardMessage, ShardSender};
+pub(crate) use inbox::{
+    ClientStream, CommandBatch, Inbox, LostConnection, LostUser, PendingConnection, ShardMessage, ShardSender,
+};
 pub(crate) use inspection::{ClientRow, ClientSelection, NameSearch};
 pub(crate) use member_query::{MemberListing, MemberTally};
 pub(crate) use other_nodes::{OtherNodes, TakeOver, TakenOver, TargetVerdict};

@@ -19,6 +19,7 @@ mod manifest;
 mod number;
 mod pool;
 mod refusal_source;
+mod restore_query;
 
 pub(crate) use asker::Asker;
 pub(crate) use authorizer::Authorizer;
@@ -32,4 +33,5 @@ pub(crate) use manifest::{ReadManifestError, read_manifest};
 pub(crate) use number::{AppServerId, HubIndex};
 pub(crate) use pool::{HomeLink, Pool};
 pub(crate) use refusal_source::{MIDDLEWARE_HINT, RefusalSource};
+pub(crate) use restore_query::RestoreQueries;
 pub use trunkline_link::MemoryLink;

@@ -3,6 +3,7 @@
 mod absence;
 mod acquaintance;
 mod announcement;
+mod beginning_anew;
 mod coming_back;
 mod cut;
 mod dozen;

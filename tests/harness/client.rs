@@ -180,6 +180,16 @@ impl ClientBuilder<'_> {
         self.option("nextAccessToken", json!(token))
     }
 
+    /// The client shows the token of a lost connection when it negotiates anew, as the documentation has it (JavaScript only).
+    pub fn restoring(self) -> Self {
+        self.option("restoring", json!(true))
+    }
+
+    /// The client shows this instead of the token of a lost connection (JavaScript only).
+    pub fn restoring_forged(self, token: &str) -> Self {
+        self.restoring().option("forged", json!(token))
+    }
+
     /// The library connects again by itself, after these delays (JavaScript only).
     pub fn reconnect_after_ms(self, delays: &[u64]) -> Self {
         self.option("reconnectDelays", json!(delays))

@@ -124,7 +124,15 @@ impl Groups {
         };
         // While it moves, the node that has had it could forget the change.
         let passage = known.home().pass().await;
-        outcome(self.ask(&[Arc::clone(passage.node())], message).await?)
+        let changed = outcome(self.ask(&[Arc::clone(passage.node())], message).await?);
+        if changed.is_ok() && self.core.restores() {
+            match (change, group) {
+                (MembershipChange::Join, Some(group)) => known.note_joined(group),
+                (MembershipChange::Join, None) => {}
+                (MembershipChange::Leave, group) => known.note_left(group.as_deref()),
+            }
+        }
+        changed
     }
 
     /// Asks all proxies, each of which may have connections of the user.

@@ -9,11 +9,12 @@ use trunkline_protocol::manifest::Transport;
 use trunkline_protocol::service::{OpenConnection, ServiceMessage};
 use trunkline_protocol::wire::{
     ENDED_ERROR_HEADER, ENDED_HEADER, FORWARDED_FOR_HEADER, ITEMS_HEADER, MIGRATE_FROM_HEADER, PRIVATE_CLAIM_PREFIX,
-    REMOTE_HEADER, SERVICE_HEADER_PREFIX, TRANSPORT_HEADER, USER_ID_CLAIM,
+    REMOTE_HEADER, RESTORES_HEADER, SERVICE_HEADER_PREFIX, TRANSPORT_HEADER, USER_ID_CLAIM,
 };
 
 /// Headers that are between proxy and SDK.
-const PRIVATE_HEADERS: [&str; 5] = [REMOTE_HEADER, TRANSPORT_HEADER, ITEMS_HEADER, ENDED_HEADER, ENDED_ERROR_HEADER];
+const PRIVATE_HEADERS: [&str; 6] =
+    [REMOTE_HEADER, TRANSPORT_HEADER, ITEMS_HEADER, ENDED_HEADER, ENDED_ERROR_HEADER, RESTORES_HEADER];
 
 /// The connect request of a client.
 ///
@@ -23,6 +24,8 @@ const PRIVATE_HEADERS: [&str; 5] = [REMOTE_HEADER, TRANSPORT_HEADER, ITEMS_HEADE
 pub(crate) struct ConnectRequest {
     /// The connection was open before: it comes from another app server or another link.
     pub(crate) is_rehomed: bool,
+    /// Its client has lost another connection, whose groups and items it is to get.
+    pub(crate) is_restoring: bool,
     /// It comes from a service, which has names of its own for claims.
     is_of_service: bool,
     id: FrameRange,
@@ -61,10 +64,11 @@ impl ConnectRequest {
     pub(crate) fn new(body: &[u8], message: &OpenConnection) -> Self {
         let id = FrameRange::of(message.connection_id.as_bytes(), body);
         debug_assert!(id.is_some(), "the message was read from this frame");
-        let is_rehomed = message.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case(MIGRATE_FROM_HEADER));
+        let has = |wanted: &str| message.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case(wanted));
         let user_id = message.claims.iter().find(|(name, _)| name == USER_ID_CLAIM);
         Self {
-            is_rehomed,
+            is_rehomed: has(MIGRATE_FROM_HEADER),
+            is_restoring: has(RESTORES_HEADER),
             is_of_service: false,
             id: id.unwrap_or_default(),
             user_id: user_id.and_then(|(_, value)| FrameRange::of(value.as_bytes(), body)),

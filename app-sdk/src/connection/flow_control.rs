@@ -114,6 +114,8 @@ mod tests {
         client_result_timeout: std::time::Duration::ZERO,
         client_results_max: 1,
         group_name_max_bytes: 1,
+        client_timeout: std::time::Duration::ZERO,
+        restored_within: None,
     };
 
     fn poll(flow: &mut FlowControl) -> Option<FlowOperation> {

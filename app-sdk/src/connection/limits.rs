@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use trunkline_protocol::limits::{
-    CLIENT_RESULT_TIMEOUT_MS, CLIENT_RESULTS_MAX, GROUP_NAME_MAX_BYTES, HUB_MESSAGE_MAX_BYTES, INBOX_MAX_BYTES,
-    PARALLEL_INVOCATIONS, UPLOAD_MAX_ITEMS, WAITING_INBOX_MAX_BYTES,
+    CLIENT_RESULT_TIMEOUT_MS, CLIENT_RESULTS_MAX, CLIENT_TIMEOUT_MS, GROUP_NAME_MAX_BYTES, HUB_MESSAGE_MAX_BYTES,
+    INBOX_MAX_BYTES, PARALLEL_INVOCATIONS, UPLOAD_MAX_ITEMS, WAITING_INBOX_MAX_BYTES,
 };
 
 /// Limits of a connection's memory and time.
@@ -26,6 +26,10 @@ pub(crate) struct Limits {
     pub(crate) client_results_max: usize,
     /// Largest name of a group that a connection may join, in bytes.
     pub(crate) group_name_max_bytes: usize,
+    /// Silence after which a client is taken for gone.
+    pub(crate) client_timeout: Duration,
+    /// Time in which a lost client gets its groups and items back; `None` where none does.
+    pub(crate) restored_within: Option<Duration>,
 }
 
 impl Default for Limits {
@@ -39,6 +43,8 @@ impl Default for Limits {
             client_result_timeout: Duration::from_millis(CLIENT_RESULT_TIMEOUT_MS),
             client_results_max: CLIENT_RESULTS_MAX,
             group_name_max_bytes: GROUP_NAME_MAX_BYTES,
+            client_timeout: Duration::from_millis(CLIENT_TIMEOUT_MS),
+            restored_within: None,
         }
     }
 }

@@ -2,7 +2,6 @@
 //!
 //! The client notices nothing of it, so neither `on_connected` nor `on_disconnected` runs.
 
-use std::mem;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -82,7 +81,8 @@ impl Dispatcher {
     /// Replaces a connection by the next one of its client, over another link of its proxy: the old calls are cancelled,
     /// the items go over.
     pub(super) fn supersede(self: &Arc<Self>, present: &Arc<Connection>, next: &Arc<Connection>) {
-        *next.items() = mem::take(&mut *present.items());
+        // Its proxy tells the groups anew.
+        *next.items() = present.take_belongings().1;
         if self.core.remove_reassigned(present) {
             self.abandon_calls(present);
         }

@@ -17,7 +17,6 @@ pub(crate) struct HubSettings {
     pub(crate) naming: Naming,
     pub(crate) transports: Vec<Transport>,
     pub(crate) keep_alive_interval: Duration,
-    pub(crate) client_timeout: Duration,
     pub(crate) handshake_timeout: Duration,
     pub(crate) detailed_errors: bool,
     pub(crate) slow_clients: SlowClients,
@@ -55,7 +54,7 @@ impl HubSettings {
             transports: self.transports.clone(),
             message_max_bytes: self.limits.message_max_bytes,
             keep_alive_interval_ms: millis(self.keep_alive_interval),
-            client_timeout_ms: millis(self.client_timeout),
+            client_timeout_ms: millis(self.limits.client_timeout),
             handshake_timeout_ms: millis(self.handshake_timeout),
             detailed_errors: self.detailed_errors,
             slow_clients: self.slow_clients,
@@ -65,6 +64,7 @@ impl HubSettings {
             },
             close_on_token_expiry: self.close_on_token_expiry,
             stateful_reconnect_buffer_bytes: self.reconnect_buffer_bytes(),
+            restores_clients: self.limits.restored_within.is_some(),
             ..HubManifest::new(name, path)
         }
     }
@@ -83,7 +83,6 @@ impl Default for HubSettings {
             naming: Naming::default(),
             transports: manifest.transports,
             keep_alive_interval: Duration::from_millis(manifest.keep_alive_interval_ms),
-            client_timeout: Duration::from_millis(manifest.client_timeout_ms),
             handshake_timeout: Duration::from_millis(manifest.handshake_timeout_ms),
             detailed_errors: manifest.detailed_errors,
             slow_clients: manifest.slow_clients,

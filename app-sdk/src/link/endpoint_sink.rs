@@ -31,7 +31,9 @@ impl FrameSink for EndpointSink<'_> {
     }
 
     /// All is handed out already.
-    async fn finish_batch(&mut self, _bytes: usize) {}
+    async fn finish_batch(&mut self, _bytes: usize) {
+        self.0.node.note_heard();
+    }
 }
 
 fn handle(session: &LinkSession, body: &Bytes, message: ServiceMessage) {
@@ -42,6 +44,9 @@ fn handle(session: &LinkSession, body: &Bytes, message: ServiceMessage) {
         ServiceMessage::CloseConnection(close) => endpoint.handle_close(node, close),
         ServiceMessage::ConnectionFlowControl(control) => endpoint.handle_flow_control(*id, node, control),
         ServiceMessage::MoveConnection(request) => endpoint.handle_move(node, request),
+        ServiceMessage::RestoreQuery(query) => endpoint.handle_restore_query(node, query),
+        ServiceMessage::JoinGroup(change) => endpoint.handle_joined(change),
+        ServiceMessage::LeaveGroup(change) | ServiceMessage::LeaveGroupWithAck(change) => endpoint.handle_left(change),
         ServiceMessage::Ack(ack) => endpoint.handle_ack(ack),
         ServiceMessage::ClientInvocation(question) => endpoint.handle_client_invocation(node, question),
         ServiceMessage::ClientCompletion(answer) => endpoint.handle_client_completion(answer),

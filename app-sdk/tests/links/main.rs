@@ -15,6 +15,7 @@ mod questions;
 mod raw_handovers;
 mod reassignments;
 mod restarts;
+mod restorations;
 mod results;
 mod resume;
 mod streams;

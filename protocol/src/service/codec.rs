@@ -109,6 +109,8 @@ impl ServiceMessage {
             Self::MoveConnection(_) => 60,
             Self::ConnectionMoved(_) => 61,
             Self::Stamped(_) => 62,
+            Self::RestoreQuery(_) => 63,
+            Self::RestoreAnswer(_) => 64,
         }
     }
 }

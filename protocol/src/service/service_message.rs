@@ -94,6 +94,10 @@ pub enum ServiceMessage {
     ConnectionMoved(ConnectionMoved),
     /// Type 62, ours: a send, with the epoch in which it began.
     Stamped(Stamped),
+    /// Type 63, ours: does an app server keep what a lost client had?
+    RestoreQuery(RestoreQuery),
+    /// Type 64, ours: the answer.
+    RestoreAnswer(RestoreAnswer),
 }
 
 /// Why a frame is no service message.
@@ -570,4 +574,24 @@ pub struct Stamped {
     pub epoch: i64,
     /// The send, as [`ServiceMessage::to_body`] writes it.
     pub body: Bytes,
+}
+
+/// Body of type 63, `RestoreQuery`, from a node to each app server of a hub that restores lost clients.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RestoreQuery {
+    /// Id of the lost connection.
+    pub connection_id: ByteString,
+    /// User of the client that asks for it; nobody else's is kept for it.
+    pub user_id: Option<ByteString>,
+    /// To be answered with this id.
+    pub query_id: i64,
+}
+
+/// Body of type 64, `RestoreAnswer`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RestoreAnswer {
+    /// The id of the query.
+    pub query_id: i64,
+    /// Whether the app server keeps what the client had, or still holds its connection for open.
+    pub is_kept: bool,
 }

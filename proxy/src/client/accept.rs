@@ -13,6 +13,7 @@ use trunkline_protocol::fleet::Ownership;
 use trunkline_protocol::hub::HUB_PROTOCOL_VERSION_STATEFUL;
 use trunkline_protocol::manifest::{EndpointKind, HubManifest, SlowClients, Transport};
 use trunkline_protocol::service::{OpenConnection, ServiceMessage};
+use trunkline_protocol::wire::RESTORES_HEADER;
 
 use super::handshake::{Handshake, PendingSocket};
 use super::handshake_failure::HandshakeFailure;
@@ -20,10 +21,11 @@ use super::inbound::Inbound;
 use super::reader::Reader;
 use crate::auth::{ClientTerms, StickyServer};
 use crate::limits::Quota;
+use crate::metrics::RestoreOutcome;
 use crate::net::socket::Socket;
 use crate::shard::{
-    Client, Content, DATA_TYPE_HANDSHAKE, PastConnection, PendingConnection, Resumption, Serial, Shard, Slot, Sockets,
-    Status, opening_until, short,
+    Client, Content, DATA_TYPE_HANDSHAKE, LostConnection, PastConnection, PendingConnection, Resumption, Serial, Shard,
+    Slot, Sockets, Status, opening_until, short,
 };
 use crate::upstream::{HomeLink, Hub, LinkHandle};
 
@@ -35,15 +37,20 @@ pub(super) async fn accept(
     shard: &Rc<Shard>,
     socket: Socket,
     early: Bytes,
-    pending: PendingConnection,
+    mut pending: PendingConnection,
 ) -> Option<Box<Reader>> {
     let (hub, settings) = (pending.hub.clone(), pending.hub.settings());
     let mut pending_socket = PendingSocket { socket, inbound: Inbound::new(pending.transport) };
-    let failure = match handshake(shard, &mut pending_socket, early, &settings, &pending).await {
+    let handshake = handshake(shard, &mut pending_socket, early, &settings, &pending).await;
+    let restoring = match (&handshake, pending.restores.take()) {
+        (Ok(_), Some(lost)) => find_restoring_home(shard, &mut pending, *lost).await,
+        _ => None,
+    };
+    let failure = match handshake {
         Ok(handshake) if shard.state().is_drained() => {
             HandshakeFailure::TryAgain(Handshake::content(handshake.as_ref()))
         }
-        Ok(handshake) => match find_home(shard, &hub, &pending.terms, handshake.as_ref()).await {
+        Ok(handshake) => match find_home(shard, &hub, (restoring, &pending.terms), handshake.as_ref()).await {
             Some(home) => return Some(open(shard, pending_socket, handshake, home, pending, &settings)),
             None => HandshakeFailure::TryAgain(Handshake::content(handshake.as_ref())),
         },
@@ -88,8 +95,39 @@ fn record(shard: &Shard, pending: &PendingConnection, failure: &HandshakeFailure
     shard.shared().remember(shard.index(), PastConnection { hub: name, transport, ..past });
 }
 
-/// Finds a home for a client. While there is none it waits for a link that was lost a moment ago.
-async fn find_home(shard: &Shard, hub: &Hub, terms: &ClientTerms, handshake: Option<&Handshake>) -> Option<HomeLink> {
+/// Finds the app server that keeps what the lost connection of a client had, and opens the client as one that gets it.
+async fn find_restoring_home(
+    shard: &Shard,
+    pending: &mut PendingConnection,
+    LostConnection { id, user }: LostConnection,
+) -> Option<HomeLink> {
+    let restores = &shard.counters().restores;
+    let user_id = user.as_ref().map_or(pending.user.as_deref(), |user| user.id.as_deref());
+    let found = shard.shared().restore_queries.find(&pending.hub, &id, user_id).await;
+    let Some(home) = found.and_then(|app| pending.hub.choose_home_at(app)) else {
+        restores.of(RestoreOutcome::Nothing).increment();
+        return None;
+    };
+    restores.of(RestoreOutcome::Found).increment();
+    debug!(hub = pending.hub.name(), lost = short(&id), "a lost connection is restored");
+    pending.open.headers.push((ByteString::from_static(RESTORES_HEADER), vec![id]));
+    if let Some(user) = user {
+        pending.open.claims = user.claims;
+        (pending.user, pending.expires_s) = (user.id, user.expires_s);
+    }
+    Some(home)
+}
+
+/// Finds a home for a client, unless it has one. While there is none it waits for a link that was lost a moment ago.
+async fn find_home(
+    shard: &Shard,
+    hub: &Hub,
+    (restoring, terms): (Option<HomeLink>, &ClientTerms),
+    handshake: Option<&Handshake>,
+) -> Option<HomeLink> {
+    if restoring.is_some() {
+        return restoring;
+    }
     if let Some(server) = &terms.server {
         let own = find_home_at(shard, hub, server).await;
         if own.is_some() || server.is_required {

@@ -137,14 +137,17 @@ impl<T> OpenQuestion<T> {
 }
 
 impl<T> OpenQuestion<Option<T>> {
-    /// Waits until one of these members answers with something, or all without.
+    /// Waits until one of these members answers with something, or all without. Where only late ones are left, they have the
+    /// second of the two times.
     pub(super) async fn first_some(
         mut self,
         mut asked: Vec<Arc<FleetMember>>,
-        within: Duration,
+        is_late: impl Fn(&FleetMember) -> bool,
+        (within, late_within): (Duration, Duration),
     ) -> Option<(Arc<FleetMember>, T)> {
-        let until = Instant::now() + within;
+        let begun = Instant::now();
         while !asked.is_empty() {
+            let until = begun + if asked.iter().all(|member| is_late(member)) { late_within } else { within };
             let (boot, answer) = timeout_at(until, self.answers.recv()).await.ok()??;
             let Some(place) = asked.iter().position(|member| member.boot() == boot) else { continue };
             let member = asked.swap_remove(place);
@@ -193,6 +196,20 @@ mod tests {
         let expected = [("a", Err(NoAnswer::Timeout)), ("b", Ok(2)), ("c", Err(NoAnswer::Lost))];
         assert_eq!(told(&answers), expected);
         assert!(!questions.answer(number, "boot of a", 1), "nobody waits any more");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_waits_long_for_members_that_are_late() {
+        let questions = Questions::<Option<u32>>::default();
+        let (patience, begun) = ((Duration::from_secs(2), Duration::from_millis(300)), Instant::now());
+        let question = questions.open().unwrap();
+        assert!(questions.answer(question.number(), "boot of a", None));
+        let asked = || ["a", "b"].map(member).to_vec();
+        assert!(question.first_some(asked(), |member| member.name() == "b", patience).await.is_none());
+        assert_eq!(begun.elapsed(), patience.1);
+        let question = questions.open().unwrap();
+        assert!(question.first_some(asked(), |member| member.name() == "b", patience).await.is_none());
+        assert_eq!(begun.elapsed(), patience.1 + patience.0, "a is not late");
     }
 
     #[tokio::test]

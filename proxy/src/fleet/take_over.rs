@@ -12,7 +12,7 @@ use trunkline_protocol::fleet::{MoveStep, MovedState, MovingConnection, NodeMess
 use trunkline_protocol::service::{ConnectionMoved, ServiceMessage};
 
 use super::fleet_counters::DropCause;
-use super::fleet_member::FleetMember;
+use super::fleet_member::{FleetMember, MemberState};
 use super::node_link::NodeLink;
 use super::{ANSWER_TIMEOUT, Fleet};
 use crate::shard::{AnnouncedMove, ShardSender, TakeOver, TakenOver, short};
@@ -20,6 +20,10 @@ use crate::upstream::Hub;
 
 /// Time in which the other nodes say whether they have a connection. One that is frozen has others wait for no longer.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Time in which a late node says so, once all others have answered. It has been silent for seconds, so its client is better
+/// off with a new connection.
+const LATE_LOOK_TIMEOUT: Duration = Duration::from_millis(300);
 
 /// Request for a connection, of one step.
 #[derive(Debug, Clone)]
@@ -42,7 +46,9 @@ impl Fleet {
 
     async fn take_over_now(&self, hub: &Arc<Hub>, id: &str, shard: &ShardSender) -> TakenOver {
         let members: Vec<_> = self.members().iter().filter(|member| member.is_linked()).cloned().collect();
-        let Some((owner, moving)) = self.ask_for(MoveStep::Look, hub, id, members, LOOK_TIMEOUT).await else {
+        let Some((owner, moving)) =
+            self.ask_for(MoveStep::Look, hub, id, members, (LOOK_TIMEOUT, LATE_LOOK_TIMEOUT)).await
+        else {
             return TakenOver::Nowhere;
         };
         let Ok(moving) = MovingConnection::decode(&moving) else { return TakenOver::Failed };
@@ -60,7 +66,7 @@ impl Fleet {
         if hub.is_of_door() {
             self.be_known().await;
         }
-        let taken = self.ask_for(MoveStep::Take, hub, id, vec![owner.clone()], ANSWER_TIMEOUT).await;
+        let taken = self.ask_for(MoveStep::Take, hub, id, vec![owner.clone()], (ANSWER_TIMEOUT, ANSWER_TIMEOUT)).await;
         let state = taken.and_then(|(_, state)| MovedState::decode(&state).ok());
         let settled = match state {
             Some(state) => shard.inspect(move |shard| shard.settle(place, index, (&moving, state))).await == Some(true),
@@ -118,19 +124,20 @@ impl Fleet {
         }
     }
 
-    /// Asks members for a connection: the first that has it, and what it says.
+    /// Asks members for a connection: the first that has it, and what it says. Late ones may take less time than others.
     async fn ask_for(
         &self,
         step: MoveStep,
         hub: &Hub,
         id: &str,
         asked: Vec<Arc<FleetMember>>,
-        within: Duration,
+        within: (Duration, Duration),
     ) -> Option<(Arc<FleetMember>, Bytes)> {
         let question = self.0.moves.open()?;
         let frame = move_frame(question.number(), step, hub, id);
         let sent: Vec<_> = asked.into_iter().filter(|member| self.send(member, &frame).is_ok()).collect();
-        question.first_some(sent, within).await
+        let now_ms = self.now_ms();
+        question.first_some(sent, |member| member.state(now_ms) == MemberState::Late, within).await
     }
 
     fn tell_of(&self, step: MoveStep, hub: &Hub, id: &str, member: &FleetMember) {

@@ -17,12 +17,13 @@ use trunkline_protocol::manifest::{
     CLIENT_AUTHORIZATION_HEADER, CLIENT_URI_HEADER, NEGOTIATE_PATH, NODE_HEADER, REMOTE_HEADER, USER_HEADER,
 };
 use trunkline_protocol::negotiate::{ANSWER_HEADER, DECISION, Decision, REFUSAL};
+use trunkline_protocol::wire::RESTORE_PARAMETER;
 
 use crate::auth::User;
 use crate::frontend::endpoint::Endpoint;
 use crate::frontend::forwarded_header::FORWARDED_FOR;
 use crate::frontend::plain_response::{because, unavailable};
-use crate::frontend::request::is_for_the_app;
+use crate::frontend::request::{is_for_the_app, query_without};
 use crate::frontend::request_extension::peer_address;
 use crate::metrics::Limit;
 use crate::upstream::{Hub, MIDDLEWARE_HINT, RefusalSource};
@@ -120,8 +121,10 @@ fn authorize_request(hub: &str, request: &Request, user: Option<&User>) -> Resul
             }
         };
     }
-    let uri = request.uri().path_and_query().map_or("/", |path| path.as_str());
-    headers.insert(HeaderName::from_static(CLIENT_URI_HEADER), HeaderValue::from_str(uri)?);
+    // The handler judges a client by what it shows of its own; the token of a lost connection is for nodes alone.
+    let query = query_without(request.uri(), &[RESTORE_PARAMETER]).unwrap_or_default();
+    let uri = format!("{}{query}", request.uri().path());
+    headers.insert(HeaderName::from_static(CLIENT_URI_HEADER), HeaderValue::from_str(&uri)?);
     if let Some(user) = user {
         headers.insert(HeaderName::from_static(USER_HEADER), HeaderValue::from_str(&user.to_header())?);
     }

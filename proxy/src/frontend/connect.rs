@@ -13,7 +13,7 @@ use http::request::Parts;
 use trunkline_protocol::cause::Cause;
 use trunkline_protocol::manifest::{Transport, USER_ID_CLAIM};
 use trunkline_protocol::service::OpenConnection;
-use trunkline_protocol::token::Claim;
+use trunkline_protocol::token::{Claim, RestoreClaim};
 use trunkline_protocol::wire::{PRIVATE_CLAIM_PREFIX, PRIVATE_HEADER_PREFIX};
 
 use crate::auth::{ClientTerms, User};
@@ -22,7 +22,7 @@ use crate::frontend::identify::ConnectingClient;
 use crate::frontend::plain_response::{because, plain};
 use crate::frontend::request::{headers, raw_query};
 use crate::limits::AddressPermit;
-use crate::shard::{ClientStream, PendingConnection, ShardMessage};
+use crate::shard::{ClientStream, LostConnection, LostUser, PendingConnection, ShardMessage};
 use crate::upstream::Hub;
 
 /// Header with the node that holds a client, for app servers of the door.
@@ -54,6 +54,7 @@ pub(crate) fn admit(endpoint: &Endpoint, hub: &Arc<Hub>, parts: &Parts, new: New
     let expires_s = ends_s.filter(|_| hub.settings().close_on_token_expiry || terms.closes_on_expiry);
     let (hub, user) = (hub.clone(), client.user.id);
     let stream = Some(socket);
+    let lost = client.restores.map(|claim| Box::new(lost_connection(&hub, *claim)));
     let wants_stateful = client.token.is_some_and(|token| token.is_stateful);
     let pending = PendingConnection {
         stream,
@@ -66,9 +67,21 @@ pub(crate) fn admit(endpoint: &Endpoint, hub: &Arc<Hub>, parts: &Parts, new: New
         expires_s,
         terms,
         wants_stateful,
+        restores: lost,
         claimed: None,
     };
     endpoint.shard.put(ShardMessage::Accept(Box::new(pending)));
+}
+
+/// Lost connection of a client that has proved that it was its own.
+fn lost_connection(hub: &Hub, claim: RestoreClaim) -> LostConnection {
+    let closes_on_expiry = hub.settings().close_on_token_expiry;
+    let user = claim.user.map(|user| LostUser {
+        claims: claims(&user),
+        expires_s: user.expires_s.filter(|_| closes_on_expiry),
+        id: user.id,
+    });
+    LostConnection { id: claim.connection_id.into(), user }
 }
 
 /// Terms of a client in its token; only those of the door say any.

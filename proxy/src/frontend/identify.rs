@@ -9,7 +9,7 @@ use axum::extract::Request;
 use axum::response::Response;
 use http::StatusCode;
 use trunkline_protocol::manifest::Authentication;
-use trunkline_protocol::token::{ConnectionToken, UserBinding};
+use trunkline_protocol::token::{ConnectionToken, RestoreClaim, UserBinding};
 use trunkline_protocol::wire::CONNECTION_TOKEN_PARAMETER;
 
 use crate::auth::User;
@@ -39,12 +39,14 @@ pub(crate) struct ConnectingClient {
     pub(super) is_ours: bool,
     /// The opened connection token; `None` for a connection without negotiation.
     pub(super) token: Option<Box<ConnectionToken>>,
+    /// The lost connection that it is to restore.
+    pub(super) restores: Option<Box<RestoreClaim>>,
 }
 
 impl ConnectingClient {
     /// A new client without a connection token.
     pub(super) fn without_negotiation(connection_id: String, user: User) -> Self {
-        Self { connection_id, user, is_fresh: true, is_ours: true, token: None }
+        Self { connection_id, user, is_fresh: true, is_ours: true, token: None, restores: None }
     }
 }
 
@@ -77,6 +79,7 @@ pub(crate) async fn identify(endpoint: &Endpoint, hub: &Hub, request: &mut Reque
         user: shown.unwrap_or(negotiated),
         is_fresh: !opened.is_expired(unix_seconds()),
         is_ours: opened.boot == endpoint.shared.boot,
+        restores: opened.restores.clone(),
         token: Some(Box::new(opened)),
     };
     request.extensions_mut().insert(client);

@@ -15,6 +15,7 @@ use crate::frontend::authorize::Grant;
 use crate::frontend::connect::terms;
 use crate::frontend::endpoint::Endpoint;
 use crate::frontend::request::query_value;
+use crate::frontend::restore;
 use crate::upstream::Hub;
 
 /// Query parameter by which a client asks for stateful reconnect.
@@ -61,6 +62,7 @@ fn offer_connection(endpoint: &Endpoint, hub: &Hub, request: &Request) -> Respon
         expires_s: user.expires_s,
         connect_before: unix_seconds() + CONNECT_TIMEOUT_S,
         is_stateful,
+        restores: restore::claim(endpoint, hub, request, &user),
         binding: request.extensions().get::<UserBinding>().copied().unwrap_or_default(),
     };
     endpoint.counters.negotiated.increment();

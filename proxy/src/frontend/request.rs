@@ -6,7 +6,7 @@ use http::request::Parts;
 use http::{HeaderMap, Uri};
 use trunkline_protocol::manifest::Transport;
 use trunkline_protocol::wire::{
-    self, ACCESS_TOKEN_PARAMETER, CONNECTION_TOKEN_PARAMETER, PRIVATE_HEADER_PREFIX, REMOTE_HEADER,
+    self, ACCESS_TOKEN_PARAMETER, CONNECTION_TOKEN_PARAMETER, PRIVATE_HEADER_PREFIX, REMOTE_HEADER, RESTORE_PARAMETER,
     SERVICE_HEADER_PREFIX, TRANSPORT_HEADER,
 };
 
@@ -14,8 +14,8 @@ use crate::frontend::forwarded_header::FORWARDED_FOR;
 use crate::frontend::hop_header::HOP_BY_HOP;
 use crate::frontend::request_extension::peer_address;
 
-/// Query parameters that hold an access token and a connection token.
-const SECRET_PARAMETERS: [&str; 2] = [ACCESS_TOKEN_PARAMETER, CONNECTION_TOKEN_PARAMETER];
+/// Query parameters that hold an access token and connection tokens.
+const SECRET_PARAMETERS: [&str; 3] = [ACCESS_TOKEN_PARAMETER, CONNECTION_TOKEN_PARAMETER, RESTORE_PARAMETER];
 
 /// Returns the first value of a query parameter, whose name is matched without regard to case.
 pub(crate) fn query_value(uri: &Uri, name: &str) -> Option<String> {
@@ -32,9 +32,14 @@ pub(crate) fn bearer(headers: &HeaderMap) -> Option<&str> {
 /// Returns the query for the hub, with its `?`: as it was sent, but without the secrets. The hub has claims and an id,
 /// and would only keep the secrets in memory for as long as the client is there.
 pub(crate) fn raw_query(uri: &Uri) -> Option<ByteString> {
+    query_without(uri, &SECRET_PARAMETERS)
+}
+
+/// Returns the query with its `?`, as it was sent, but without these parameters.
+pub(crate) fn query_without(uri: &Uri, secrets: &[&str]) -> Option<ByteString> {
     let is_secret = |pair: &&str| {
         let name = form_urlencoded::parse(pair.as_bytes()).next().map(|(name, _)| name);
-        name.is_some_and(|name| SECRET_PARAMETERS.iter().any(|secret| name.eq_ignore_ascii_case(secret)))
+        name.is_some_and(|name| secrets.iter().any(|secret| name.eq_ignore_ascii_case(secret)))
     };
     let kept: Vec<_> = uri.query()?.split('&').filter(|pair| !is_secret(pair)).collect();
     (!kept.is_empty()).then(|| format!("?{}", kept.join("&")).into())
@@ -101,7 +106,7 @@ mod tests {
         let seen = |uri: &str| raw_query(&uri.parse().unwrap());
         assert_eq!(seen("/chat?ID=a%2Bb&x=%201&access_token=e.y.J&y").as_deref(), Some("?x=%201&y"));
         assert_eq!(seen("/chat?%69d=1&access%5Ftoken=e.y.J&y").as_deref(), Some("?y"));
-        assert_eq!(seen("/chat?id=1"), None);
+        assert_eq!(seen("/chat?id=1&Restore=abc"), None);
         assert_eq!(seen("/chat"), None);
     }
 

@@ -260,6 +260,7 @@ fn route_rare(source: FrameSource<'_>, message: ServiceMessage, batch: &mut Rout
             let caller = answer.caller_server_id.clone();
             pass_result(source, waiting.as_ref(), &caller, &ServiceMessage::ErrorCompletion(answer));
         }
+        ServiceMessage::RestoreAnswer(answer) => source.shared.restore_queries.answer(source.asker.app(), &answer),
         other => return refuse(&other),
     }
     Ok(())

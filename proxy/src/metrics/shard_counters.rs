@@ -2,7 +2,8 @@
 
 use super::{
     CauseCounters, Counter, Direction, DoorCounters, DurationBuckets, FrameKind, Gauge, Histogram, HubCounters,
-    LifetimeBuckets, Limit, LinkTraffic, MoveCounters, OutcomeCounters, RelayCounters, SendCounters, SessionCounters,
+    LifetimeBuckets, Limit, LinkTraffic, MoveCounters, OutcomeCounters, RelayCounters, RestoreCounters, SendCounters,
+    SessionCounters,
 };
 
 /// Hubs with counters of their own; all others share one set.
@@ -60,6 +61,8 @@ pub(crate) struct Counters {
     pub moved_in: MoveCounters,
     /// Client connections that went to other nodes.
     pub moved_out: MoveCounters,
+    /// Clients that have begun anew and asked for what their lost connection had.
+    pub restores: RestoreCounters,
     /// Frames to many receivers, dropped for those that read too slowly.
     pub dropped: Counter,
     pub keep_alives: Counter,

@@ -132,8 +132,10 @@ pub(crate) fn open_pools(
     let pools = manifest.hubs.into_iter().enumerate().map(|(index, mut settings)| {
         // The proxy's flags are upper bounds of what a hub asks for.
         settings.message_max_bytes = settings.message_max_bytes.min(shared.settings.message_max_bytes);
+        let restores = settings.restores_clients;
         let hub = shared.hubs.learn(settings);
-        let pool = Arc::new(Pool::new(hub.clone(), app.clone(), shared.settings.pool_size, changed.clone()));
+        let pool = Pool::new(hub.clone(), app.clone(), shared.settings.pool_size, changed.clone()).restoring(restores);
+        let pool = Arc::new(pool);
         hub.add_pool(pool.clone());
         assign(shared, &pool, index);
         pool

@@ -54,7 +54,10 @@ impl ShardState {
             }
             ShardCommand::UserGroup { hub, user, change, ack } => {
                 let slots = self.connections.slots_of(hub, &Audience::Users(vec![user]).into());
-                slots.iter().for_each(|&slot| self.change_groups(slot, &change, ack.as_deref()));
+                for slot in slots {
+                    self.change_groups(slot, &change, ack.as_deref());
+                    self.tell_home_of_group(slot, &change);
+                }
             }
             ShardCommand::Check { hub, who, within_group, ack } => {
                 let mut slots = self.connections.slots_of(hub, &who.into());
@@ -119,6 +122,16 @@ impl ShardState {
         }
     }
 
+    /// Tells the app server of a connection of a change that it can't know of: it restores the groups when the client is lost.
+    fn tell_home_of_group(&self, slot: Slot, change: &MembershipChange) {
+        let Some(client) = self.connections.get(slot) else { return };
+        let hubs = self.context.shared.hubs.all();
+        let pool = hubs.get(client.home.hub().get()).and_then(|hub| hub.pool_of(client.home.app()));
+        if pool.is_some_and(|pool| pool.restores()) {
+            client.home.send(&change.notice(&client.id));
+        }
+    }
+
     /// Adds the members of a group that are here to a page of them, as far as there is room, and sends it on its way: to
     /// the next shard, or to the app server. One step reads each entry of the group's list once, as a send to it does.
     fn list_members(&mut self, mut listing: Box<MemberListing>) {
@@ -156,6 +169,9 @@ impl ShardState {
             ConnectionCommand::Data { .. } => self.context.counters.unknown_receivers.increment(),
             ConnectionCommand::Group { change, ack } => {
                 self.change_groups(slot, &change, ack.as_deref());
+                if !is_own {
+                    self.tell_home_of_group(slot, &change);
+                }
             }
             // Its own app server has sent a close message; for any other one we do.
             ConnectionCommand::Close { .. } if !is_own && self.has_left(slot, app) => {}

@@ -7,7 +7,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use bytestring::ByteString;
 use trunkline_protocol::cause::Cause;
-use trunkline_protocol::service::{Ack, AckStatus, ClientInvocation, FlowOperation, RawKind, ServiceMessage};
+use trunkline_protocol::service::{
+    Ack, AckStatus, ClientInvocation, FlowOperation, GroupChange, RawKind, ServiceMessage,
+};
 
 use super::framed::Framed;
 use super::member_query::{MemberListing, MemberTally};
@@ -153,6 +155,24 @@ pub(crate) enum MembershipChange {
     Join(ByteString),
     Leave(ByteString),
     LeaveAll,
+}
+
+impl MembershipChange {
+    /// Notice of the change for the app server of a connection.
+    #[must_use]
+    pub(super) fn notice(&self, id: &str) -> ServiceMessage {
+        let change = |group: Option<&ByteString>| GroupChange {
+            connection_id: id.into(),
+            group: group.cloned(),
+            ..GroupChange::default()
+        };
+        match self {
+            Self::Join(group) => ServiceMessage::JoinGroup(change(Some(group))),
+            Self::Leave(group) => ServiceMessage::LeaveGroup(change(Some(group))),
+            // The frame without an answer can't say that.
+            Self::LeaveAll => ServiceMessage::LeaveGroupWithAck(change(None)),
+        }
+    }
 }
 
 /// Ack that is owed: sent when the last shard that had to do something drops it.

@@ -5,6 +5,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use bytestring::ByteString;
 use hyper::upgrade::OnUpgrade;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use trunkline_protocol::manifest::Transport;
@@ -88,8 +89,28 @@ pub(crate) struct PendingConnection {
     pub terms: ClientTerms,
     /// It has negotiated stateful reconnect.
     pub wants_stateful: bool,
+    /// Lost connection whose groups and items it gets, if an app server keeps them.
+    pub restores: Option<Box<LostConnection>>,
     /// Slot and serial of the open connection for which this is a new socket.
     pub claimed: Option<(Slot, Serial)>,
+}
+
+/// Connection that was lost, and whose client begins anew.
+#[derive(Debug)]
+pub(crate) struct LostConnection {
+    pub id: ByteString,
+    /// Its user, if the client gets it back with the rest.
+    pub user: Option<LostUser>,
+}
+
+/// User of a lost connection.
+#[derive(Debug)]
+pub(crate) struct LostUser {
+    pub id: Option<String>,
+    /// Claims of the opening frame.
+    pub claims: Vec<(ByteString, ByteString)>,
+    /// Time at which the connection closes, in seconds since 1970.
+    pub expires_s: Option<u64>,
 }
 
 /// The sending end of a shard's inbox.

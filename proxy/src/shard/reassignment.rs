@@ -17,8 +17,8 @@ use trunkline_protocol::manifest::MIGRATE_TO_HEADER;
 use trunkline_protocol::service::{CloseConnection, ServiceMessage};
 
 use super::close_reason::CloseReason;
-use super::command::LinkLoss;
-use super::connection::{Client, Connections, PauseReason, Status};
+use super::command::{LinkLoss, MembershipChange};
+use super::connection::{Client, Connections, PauseReason, SetName, Status};
 use super::content::Content;
 use super::slot::{Serial, Slot};
 use super::unheard_end::{UnheardEnd, UnheardEnds};
@@ -226,8 +226,21 @@ impl Reassignment {
             let id = ByteString::from(&*client.id);
             self.moved_away.push(MovedAway { hub: home.hub(), app: was_at, to: home.app(), id, until });
         }
+        tell_of_groups(connections, hubs, slot, home);
         connections.set_home(slot, home);
         self.counters.rehomed.increment();
+    }
+}
+
+/// Tells the next app server of a connection which groups that is in, if it restores them when the client is lost.
+fn tell_of_groups(connections: &Connections, hubs: &HubRegistry, slot: Slot, home: &HomeLink) {
+    let all = hubs.all();
+    let pool = all.get(home.hub().get()).and_then(|hub| hub.pool_of(home.app()));
+    let Some(client) = connections.get(slot).filter(|_| pool.is_some_and(|pool| pool.restores())) else { return };
+    for set in connections.sets_of(client) {
+        if let SetName::Group(group) = set {
+            home.send(&MembershipChange::Join(group.into()).notice(&client.id));
+        }
     }
 }
 

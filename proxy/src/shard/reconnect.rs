@@ -104,11 +104,12 @@ impl ShardState {
     }
 
     /// Claims a connection for a new socket of its client; an older one is cut. `None` where no client can come back to it.
+    /// One that was given away is forgotten: the new owner has it, before this node hears of that.
     pub(crate) fn claim(&mut self, hub: HubIndex, id: &str) -> Option<(Slot, Serial)> {
         let slot = self.connections.find(hub, id)?;
         let client = self.connections.live(slot)?;
-        let is_owned = client.cold.resumption.as_ref().is_some_and(|resumption| resumption.ownership.is_owned());
-        if !may_return(client, Cause::SocketEnded) || !is_owned {
+        if !may_return(client, Cause::SocketEnded) || client.is_in_transit() {
+            self.forget_moved(hub, id);
             return None;
         }
         self.sever(slot, Cause::SocketEnded);

@@ -23,7 +23,7 @@ use crate::metrics::Counters;
 use crate::net::connector::Connector;
 use crate::net::dial_gate::DialGate;
 use crate::transport::http_transport::HttpTransports;
-use crate::upstream::{AppServerId, Caller, Hub, HubRegistry};
+use crate::upstream::{AppServerId, Caller, Hub, HubRegistry, RestoreQueries};
 
 /// Origin of the sockets of clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,6 +84,8 @@ pub(crate) struct Shared {
     pub origin: AppServerId,
     /// Moves of connections that wait for the sends that have entered the fleet here.
     pub moves: MoveQueue<AnnouncedMove>,
+    /// Queries for what lost clients had.
+    pub restore_queries: RestoreQueries,
     other_nodes: OnceLock<Arc<dyn OtherNodes>>,
     /// Counters behind the limits.
     pub limits: LimitCounters,
@@ -122,6 +124,7 @@ impl Shared {
             node_dials: Arc::default(),
             interest: settings.fleet.has_peers().then(Arc::default),
             client_results: ClientResults::default(),
+            restore_queries: RestoreQueries::default(),
             other_nodes: OnceLock::new(),
             service_verifier: ServiceVerifier::new(
                 &settings.keys,

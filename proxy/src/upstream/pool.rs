@@ -19,6 +19,8 @@ pub(crate) struct Pool {
     links: ArcSwap<Vec<Option<HomeLink>>>,
     next: AtomicUsize,
     retired: CancellationToken,
+    /// Its app server restores lost clients.
+    restores: bool,
     is_draining: AtomicBool,
     /// Its clients are to go elsewhere, as soon as there is another app server.
     is_migrating: AtomicBool,
@@ -45,6 +47,7 @@ impl Pool {
             links: ArcSwap::from_pointee(vec![None; size]),
             next: AtomicUsize::new(0),
             retired: CancellationToken::new(),
+            restores: false,
             is_draining: AtomicBool::new(false),
             is_migrating: AtomicBool::new(false),
             has_said_goodbye: AtomicBool::new(false),
@@ -52,6 +55,18 @@ impl Pool {
             lost_at: Mutex::new(None),
             changed,
         }
+    }
+
+    /// Notes whether its app server restores lost clients.
+    #[must_use]
+    pub(crate) fn restoring(self, restores: bool) -> Self {
+        Self { restores, ..self }
+    }
+
+    /// Whether its app server keeps what a lost client had, and answers queries for it.
+    #[must_use]
+    pub(crate) fn restores(&self) -> bool {
+        self.restores
     }
 
     #[must_use]

@@ -2,9 +2,9 @@
 //! The tests' own app server for connections that move: hub `/moves`, which prints what its hooks and methods see, and
 //! with `--feed` a raw endpoint.
 //!
-//! Lines of output: `listening on …`, then `connected ID`, `disconnected ID`, `rehomed ID FROM ITEMS` and `ran TAG`. They
-//! are written at once, so they outlive a process that is killed. `POST /release` lets calls of `Pass` end; `/metrics` are the
-//! SDK's.
+//! Lines of output: `listening on …`, then `connected ID`, `disconnected ID`, `rehomed ID FROM ITEMS`, `restored ID LOST
+//! SECONDS` and `ran TAG`. They are written at once, so they outlive a process that is killed. `POST /release` lets calls of
+//! `Pass` end; `/metrics` are the SDK's.
 
 mod feed;
 
@@ -21,7 +21,7 @@ use futures_util::{Stream, StreamExt, stream};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
-use trunkline::{CloseReason, Context, Hub, HubError, Rehomed, Server, ServerHandle};
+use trunkline::{CloseReason, Context, Hub, HubError, Rehomed, Restored, Server, ServerHandle};
 
 /// The tests' own app server for connections that move.
 #[derive(Debug, Parser)]
@@ -39,6 +39,9 @@ struct Arguments {
 
 /// Gate that lets calls end.
 type Gate = watch::Sender<bool>;
+
+/// Time in which a lost client gets its groups and items back.
+const RESTORED_WITHIN: Duration = Duration::from_secs(60);
 
 #[derive(Clone)]
 struct Nickname(String);
@@ -67,6 +70,11 @@ async fn rehomed(ctx: Context, moved: Rehomed) -> Result<(), HubError> {
     }
     tell(&format!("rehomed {} {} {}", ctx.connection_id(), moved.from(), items.as_deref().unwrap_or("nothing")));
     Ok(())
+}
+
+async fn restored(ctx: Context, restored: Restored) {
+    let (lost, gone_for) = (restored.connection_id(), restored.gone_for().as_secs());
+    tell(&format!("restored {} {lost} {gone_for}", ctx.connection_id()));
 }
 
 async fn remember(ctx: Context, name: String) {
@@ -127,6 +135,9 @@ async fn main() -> anyhow::Result<()> {
         .on_disconnected(disconnected)
         .on_leaving(leaving)
         .on_rehomed(rehomed)
+        .on_restored(restored)
+        .stateful_reconnect(true)
+        .restore_groups(RESTORED_WITHIN)
         .method("Remember", remember)
         .method("Recall", recall)
         .method("Who", who)

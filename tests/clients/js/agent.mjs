@@ -4,6 +4,7 @@
 
 import * as signalR from "@microsoft/signalr";
 import { MessagePackHubProtocol } from "@microsoft/signalr-protocol-msgpack";
+import { RestoringHttpClient } from "../../../docs/clients/restoring-http-client.mjs";
 import { answerHeld, handlersOf } from "./answers.mjs";
 import { emit, serve } from "./lines.mjs";
 import { operations as rawOperations } from "./raw.mjs";
@@ -21,7 +22,15 @@ const logger = {
   },
 };
 
-function build(options) {
+// Shows the token of a lost connection, or one that is forged.
+function restoringClient({ restoring, forged }) {
+  if (!restoring) return undefined;
+  const http = new RestoringHttpClient(new signalR.DefaultHttpClient(signalR.NullLogger.instance));
+  if (forged) http.lost = forged;
+  return http;
+}
+
+function build(options, httpClient) {
   const factory = options.asyncAccessToken
     ? () => new Promise((resolve) => setImmediate(() => resolve(options.accessToken)))
     : () => options.accessToken;
@@ -30,6 +39,7 @@ function build(options) {
       ...(options.transport === "any" ? {} : { transport: signalR.HttpTransportType[options.transport ?? "WebSockets"] }),
       skipNegotiation: options.skipNegotiation ?? false,
       headers: options.headers ?? {},
+      ...(httpClient ? { httpClient } : {}),
       ...(options.accessToken ? { accessTokenFactory: factory } : {}),
     })
     .withHubProtocol(options.protocol === "messagepack" ? new MessagePackHubProtocol() : new signalR.JsonHubProtocol())
@@ -67,7 +77,9 @@ function listen(client, connection, options, { sequences, interruptions }) {
 }
 
 async function open({ client, ...options }) {
-  const connection = build(options);
+  const http = restoringClient(options);
+  const connection = build(options, http);
+  http?.watch(connection);
   const kept = { connection, sequences: new Map(), interruptions: [], subjects: new Map(), streams: new Map() };
   listen(client, connection, options, kept);
   await connection.start();

@@ -11,8 +11,8 @@ use super::super::service_message::{
     CloseWithAck, ConnectionData, ConnectionFlowControl, ConnectionMoved, ConnectionReconnect, ErrorCompletion,
     FlowOperation, FlowSubject, GroupBroadcastData, GroupChange, GroupMemberQuery, LinkHandshakeRequest,
     LinkHandshakeResponse, LinkKind, MoveConnection, MultiConnectionData, MultiGroupBroadcastData, MultiUserData,
-    OpenConnection, Ping, ServiceError, ServiceEvent, ServiceMapping, ServiceMessage, Stamped, UserData,
-    UserGroupChange,
+    OpenConnection, Ping, RestoreAnswer, RestoreQuery, ServiceError, ServiceEvent, ServiceMapping, ServiceMessage,
+    Stamped, UserData, UserGroupChange,
 };
 use super::fields::{FieldError, FieldResult, Fields};
 use super::{ServiceMessageError, extension, name_of};
@@ -73,6 +73,14 @@ fn message(number: i64, fields: &mut Fields) -> FieldResult<Option<ServiceMessag
             connection_id: fields.text("connectionId")?,
             epoch: fields.integer("epoch")?,
         }),
+        63 => M::RestoreQuery(RestoreQuery {
+            connection_id: fields.text("connectionId")?,
+            user_id: fields.optional_text("userId")?,
+            query_id: fields.integer("queryId")?,
+        }),
+        64 => {
+            M::RestoreAnswer(RestoreAnswer { query_id: fields.integer("queryId")?, is_kept: fields.boolean("isKept")? })
+        }
         62 => M::Stamped(Stamped { epoch: fields.integer("epoch")?, body: fields.binary("body")? }),
         _ => return Ok(None),
     }))

@@ -7,7 +7,8 @@ use super::super::service_message::{
     Ack, AckStatus, BroadcastData, Check, CheckUserInGroup, ClientCompletion, ClientInvocation, CloseConnection,
     CloseWithAck, ConnectionFlowControl, ConnectionMoved, ErrorCompletion, FlowOperation, FlowSubject,
     GroupBroadcastData, GroupChange, GroupMemberQuery, LinkHandshakeRequest, LinkHandshakeResponse, LinkKind,
-    OpenConnection, Payloads, Ping, ServiceEvent, ServiceMapping, ServiceMessage, Stamped, UserGroupChange,
+    OpenConnection, Payloads, Ping, RestoreAnswer, RestoreQuery, ServiceEvent, ServiceMapping, ServiceMessage, Stamped,
+    UserGroupChange,
 };
 use super::extension;
 use crate::message_pack::Writer;
@@ -113,6 +114,8 @@ pub(super) fn body(message: &ServiceMessage, out: &mut Writer) {
         M::MoveConnection(it) => connection_alone(out, number, &it.connection_id),
         M::ConnectionMoved(it) => connection_moved(out, it),
         M::Stamped(it) => stamped(out, it),
+        M::RestoreQuery(it) => restore_query(out, it),
+        M::RestoreAnswer(it) => restore_answer(out, it),
     }
 }
 
@@ -341,6 +344,21 @@ fn stamped(out: &mut Writer, it: &Stamped) {
     begin(out, 4, 62);
     out.integer(it.epoch);
     out.binary(&it.body);
+    no_extension(out);
+}
+
+fn restore_query(out: &mut Writer, it: &RestoreQuery) {
+    begin(out, 5, 63);
+    out.text(&it.connection_id);
+    optional_text(out, it.user_id.as_ref());
+    out.integer(it.query_id);
+    no_extension(out);
+}
+
+fn restore_answer(out: &mut Writer, it: &RestoreAnswer) {
+    begin(out, 4, 64);
+    out.integer(it.query_id);
+    out.boolean(it.is_kept);
     no_extension(out);
 }
 

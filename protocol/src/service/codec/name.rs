@@ -51,6 +51,8 @@ pub(super) fn name_of(number: i64) -> &'static str {
         60 => "MoveConnection",
         61 => "ConnectionMoved",
         62 => "Stamped",
+        63 => "RestoreQuery",
+        64 => "RestoreAnswer",
         _ => usize::try_from(number).ok().and_then(|number| NAMES.get(number)).copied().unwrap_or("Unknown"),
     }
 }

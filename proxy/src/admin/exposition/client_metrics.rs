@@ -4,7 +4,9 @@ use trunkline_protocol::cause::Cause;
 use trunkline_protocol::manifest::{EndpointKind, Transport};
 
 use super::Exposition;
-use crate::metrics::{ClientProtocol, Counter, Counters, HubCounters, MoveCause, MoveCounters, SendKind};
+use crate::metrics::{
+    ClientProtocol, Counter, Counters, HubCounters, MoveCause, MoveCounters, RestoreOutcome, SendKind,
+};
 use crate::upstream::Hub;
 
 impl Exposition<'_> {
@@ -135,6 +137,14 @@ impl Exposition<'_> {
             };
             moved.with_label_values(&["in", cause.label()]).inc_by(total(|counters| &counters.moved_in));
             moved.with_label_values(&["out", cause.label()]).inc_by(total(|counters| &counters.moved_out));
+        }
+        let restores = self.counter(
+            "trunkline_restores_total",
+            "Clients that began anew and asked for what their lost connection had, by outcome.",
+            &["outcome"],
+        )?;
+        for (outcome, label) in RestoreOutcome::ALL {
+            restores.with_label_values(&[label]).inc_by(self.sum(|counters| counters.restores.of(outcome)));
         }
         let dropped = self.counter("trunkline_frames_dropped_total", "Frames not given to clients.", &["reason"])?;
         dropped.with_label_values(&["slow_client"]).inc_by(self.sum(|counters| &counters.dropped));

@@ -7,6 +7,7 @@ use axum::extract::Request;
 use axum::response::Response;
 use http::header::{CONNECTION, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE};
 use http::{HeaderMap, HeaderName, Method, StatusCode, Version};
+use tokio::time::sleep;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use trunkline_protocol::id::random_id;
 use trunkline_protocol::manifest::Transport;
@@ -21,7 +22,7 @@ use crate::frontend::identify::{ConnectingClient, UNKNOWN_ID};
 use crate::frontend::plain_response::plain;
 use crate::frontend::request_extension::peer_address;
 use crate::frontend::request_limit::{count_connected, take_permit, take_permit_again};
-use crate::frontend::reservation;
+use crate::frontend::{reservation, restore};
 use crate::limits::AddressPermit;
 use crate::shard::{
     ClientStream, Location, PendingConnection, ReserveError, RouteTable, Serial, ShardMessage, ShardSender, Slot,
@@ -34,25 +35,38 @@ pub(crate) async fn answer(endpoint: &Endpoint, hub: &Arc<Hub>, request: Request
     let Some(accept) = accept_key(request.headers()) else {
         return plain(StatusCode::BAD_REQUEST, "the WebSocket upgrade is malformed: version 13 and a key are needed");
     };
+    let client = request.extensions().get::<ConnectingClient>();
+    let may_return = client.and_then(|client| client.token.as_ref()).is_some_and(|token| token.is_stateful);
     match attach(endpoint, hub, request).await {
         Ok(()) => switching_protocols(&accept),
-        Err(refusal) => refusal,
+        Err(refusal) => {
+            if may_return && refusal.status() == StatusCode::NOT_FOUND {
+                sleep(endpoint.shared.limits.refused_return_wait(endpoint.shared.uptime())).await;
+            }
+            refusal
+        }
     }
 }
 
 async fn attach(endpoint: &Endpoint, hub: &Arc<Hub>, mut request: Request) -> Result<(), Response> {
     let (mut client, is_negotiated) = match request.extensions().get::<ConnectingClient>() {
-        None => (ConnectingClient::without_negotiation(random_id(), user_of(&request)), false),
+        None => {
+            let user = user_of(&request);
+            let restores = restore::claim(endpoint, hub, &request, &user);
+            (ConnectingClient { restores, ..ConnectingClient::without_negotiation(random_id(), user) }, false)
+        }
         Some(client) => (client.clone(), true),
     };
     if let Some(token) = client.token.as_ref().filter(|token| token.is_stateful) {
         let shared = &endpoint.shared;
         let mut claim = None;
-        if let Some(location) = shared.routes.find(&client.connection_id) {
-            if let Some((shard, place)) = claim_here(endpoint, hub, &client, location).await {
-                claim = Some(Claim { shard, place, permit: take_permit_again(endpoint, &request)? });
-            }
-        } else if shared.other_nodes().are_any() && !token.is_too_old_to_carry(unix_seconds()) {
+        if let Some(location) = shared.routes.find(&client.connection_id)
+            && let Some((shard, place)) = claim_here(endpoint, hub, &client, location).await
+        {
+            claim = Some(Claim { shard, place, permit: take_permit_again(endpoint, &request)? });
+        }
+        let may_be_elsewhere = claim.is_none() && shared.routes.find(&client.connection_id).is_none();
+        if may_be_elsewhere && shared.other_nodes().are_any() && !token.is_too_old_to_carry(unix_seconds()) {
             // A permit first of all: the question goes to all nodes.
             let permit = take_permit(endpoint, &request)?;
             claim = take_over(endpoint, hub, &client.connection_id, permit).await?;
@@ -153,6 +167,7 @@ fn resume(hub: &Arc<Hub>, mut request: Request, claim: Claim) {
         expires_s: None,
         terms: ClientTerms::default(),
         wants_stateful: true,
+        restores: None,
         claimed: Some(claim.place),
     };
     claim.shard.put(ShardMessage::Accept(Box::new(pending)));

@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 
 use serde_json::Value;
+use trunkline_protocol::wire::RESTORE_PARAMETER;
 
 const REDACTED: &str = "[redacted]";
 
@@ -82,12 +83,17 @@ fn assigned(word: &str) -> Cow<'_, str> {
         return Cow::Borrowed(word);
     }
     let pairs = word.split('&').map(|pair| match pair.split_once('=') {
-        Some((name, value)) if !value.is_empty() && (is_secret(name) || is_token(value)) => {
+        Some((name, value)) if !value.is_empty() && (is_secret(name) || is_restore(name) || is_token(value)) => {
             format!("{name}={REDACTED}")
         }
         _ => pair.to_owned(),
     });
     Cow::Owned(pairs.collect::<Vec<_>>().join("&"))
+}
+
+/// Whether it is the parameter by which a client claims its lost connection.
+fn is_restore(name: &str) -> bool {
+    name.rsplit('?').next().is_some_and(|name| name.eq_ignore_ascii_case(RESTORE_PARAMETER))
 }
 
 fn is_secret(name: &str) -> bool {
@@ -136,6 +142,7 @@ mod tests {
             ("hello  world", "hello  world"),
             ("Authorization: Bearer abc123 now", "Authorization: Bearer [redacted] now"),
             ("/hub?access_token=abc&id=7", "/hub?access_token=[redacted]&id=7"),
+            ("/hub/negotiate?restore=abc&x=7", "/hub/negotiate?restore=[redacted]&x=7"),
             ("a=b", "a=b"),
             ("version 1.2.3", "version 1.2.3"),
         ] {

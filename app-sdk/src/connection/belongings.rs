@@ -1,0 +1,67 @@
+//! State of a connection in a hub that restores lost clients: its groups, and the lost connection that it restores.
+//!
+//! It stands among the connection's items, under types that the app can't name, so connections of other hubs hold nothing
+//! for it, and whatever takes the items takes it, too.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use bytestring::ByteString;
+use http::Extensions;
+use trunkline_protocol::cause::Cause;
+
+/// Groups that a connection is in, as far as its app server has learnt.
+#[derive(Debug, Clone, Default)]
+struct JoinedGroups(BTreeSet<ByteString>);
+
+/// Lost connection whose groups and items a new one has got.
+#[derive(Debug, Clone)]
+pub(crate) struct RestoredFrom {
+    pub(crate) connection_id: ByteString,
+    pub(crate) cause: Cause,
+    pub(crate) gone_for: Duration,
+}
+
+/// Notes that a connection has joined a group.
+pub(super) fn join(items: &mut Extensions, group: ByteString) {
+    if items.get::<JoinedGroups>().is_none() {
+        items.insert(JoinedGroups::default());
+    }
+    if let Some(JoinedGroups(groups)) = items.get_mut() {
+        groups.insert(group);
+    }
+}
+
+/// Notes that a connection has left a group, or all.
+pub(super) fn leave(items: &mut Extensions, group: Option<&str>) {
+    if let (Some(group), Some(JoinedGroups(groups))) = (group, items.get_mut()) {
+        groups.remove(group);
+    } else {
+        items.remove::<JoinedGroups>();
+    }
+}
+
+/// Takes the groups out of the items.
+pub(super) fn take_groups(items: &mut Extensions) -> Vec<ByteString> {
+    items.remove().map(|JoinedGroups(groups)| groups.into_iter().collect()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_stand_among_the_items_until_they_are_taken() {
+        let mut items = Extensions::new();
+        leave(&mut items, Some("none"));
+        for group in ["red", "blue", "red", "green"] {
+            join(&mut items, group.into());
+        }
+        leave(&mut items, Some("blue"));
+        assert_eq!(take_groups(&mut items), ["green", "red"]);
+        assert!(items.is_empty());
+        join(&mut items, "red".into());
+        leave(&mut items, None);
+        assert!(take_groups(&mut items).is_empty());
+    }
+}

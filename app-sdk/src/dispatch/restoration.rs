@@ -1,0 +1,100 @@
+//! Restoration: a client whose connection was lost begins anew, and gets its groups and items back.
+//!
+//! ```text
+//!  node asks: is anything kept? ──► yes ──► open, with the lost id ─┬─ lost one still open? it is ended
+//!                                                                   ▼
+//!                             on_disconnected of the lost one ─► items, groups ─► on_connected ─► on_restored
+//! ```
+
+use std::sync::{Arc, Weak};
+
+use bytestring::ByteString;
+use futures_util::future::join_all;
+use tokio::time::{Instant, sleep_until};
+use trunkline_protocol::cause::Cause;
+use trunkline_protocol::hub::Close;
+use trunkline_protocol::service::{RestoreAnswer, RestoreQuery, ServiceMessage};
+use trunkline_protocol::wire::RESTORES_HEADER;
+
+use super::Dispatcher;
+use crate::clients::Groups;
+use crate::connection::{CallKind, Connection, ConnectionClose, RestoredFrom, short};
+use crate::handler::HubCallKind;
+use crate::hub_core::{HubCore, LostClient};
+use crate::node::Node;
+
+impl Dispatcher {
+    /// Answers a node whose client has lost a connection: whether this app server had it.
+    pub(super) fn answer_restore_query(&self, node: &Node, query: RestoreQuery) {
+        let RestoreQuery { connection_id, user_id, query_id } = query;
+        let user_id = user_id.as_deref();
+        let open = self.core.connection(&connection_id).filter(|lost| lost.request().user_id() == user_id);
+        let is_open = open.is_some_and(|lost| lost.inbox().is_connected());
+        let is_kept = self.core.restores() && (is_open || self.core.keeps_lost(&connection_id, user_id));
+        self.core.outbound.control(node, &ServiceMessage::RestoreAnswer(RestoreAnswer { query_id, is_kept }));
+    }
+
+    /// Gives a new connection the groups and items of the lost one that its client has proved to be its own.
+    pub(super) async fn restore(self: &Arc<Self>, connection: &Arc<Connection>) {
+        if !connection.request().is_restoring || !self.core.restores() {
+            return;
+        }
+        let Some(lost_id) = connection.request().header(RESTORES_HEADER) else { return };
+        let user_id = connection.request().user_id();
+        if let Some(lost) = self.core.connection(&lost_id).filter(|lost| lost.request().user_id() == user_id) {
+            // Its node has died or is cut off, and nobody has noticed. Whoever has its token is its client.
+            self.close(&lost, Close::default(), ConnectionClose::new(Cause::Restored));
+        }
+        let cancellation = connection.cancellation();
+        if let Some(lost) = cancellation.run_until_cancelled(self.core.take_lost(&lost_id, user_id)).await.flatten() {
+            cancellation.run_until_cancelled(self.give_back(connection, lost_id, *lost)).await;
+        }
+    }
+
+    async fn give_back(&self, connection: &Connection, lost_id: ByteString, lost: LostClient) {
+        let gone_for = lost.lost_at.elapsed();
+        let (new, old) = (short(connection.id()), short(&lost_id));
+        tracing::debug!(hub = self.core.name(), connection = new, lost = old, ?gone_for, "a lost client is back");
+        let restored = RestoredFrom { connection_id: lost_id, cause: lost.cause, gone_for };
+        {
+            let mut items = connection.items();
+            *items = lost.items;
+            items.insert(restored);
+        }
+        let groups = Groups::new(&self.core);
+        for joined in join_all(lost.groups.iter().map(|group| groups.add(connection.id(), group))).await {
+            if let Err(error) = joined {
+                tracing::debug!(hub = self.core.name(), connection = new, %error, "a group is not restored");
+            }
+        }
+        self.core.metrics().restored.inc();
+    }
+
+    /// Tells the app that a connection restores another one, if it does; an error closes the client.
+    pub(super) async fn run_on_restored(self: &Arc<Self>, connection: &Arc<Connection>) {
+        let is_restored = connection.request().is_restoring && connection.items().get::<RestoredFrom>().is_some();
+        if !is_restored || self.methods.on_restored.is_empty() {
+            return;
+        }
+        let context = self.context(connection, CallKind::ConnectHook);
+        if let Err(error) = self.run_hooks(HubCallKind::Restored, connection, context, None).await {
+            self.log(connection, "on_restored", &error);
+            let close = ConnectionClose::with_error(Cause::AppError, error.to_string());
+            self.close(connection, Close { error: Some(self.close_text(&error)), allow_reconnect: true }, close);
+        }
+    }
+
+    /// Keeps what a connection had whose `on_disconnected` has run, if its client may begin anew.
+    pub(super) fn keep_lost(&self, connection: &Connection, was_connected: bool) {
+        if self.core.end_loss(connection, was_connected) {
+            tokio::spawn(drop_old_lost(Arc::downgrade(&self.core)));
+        }
+    }
+}
+
+/// Drops what lost clients had whose time is over, until there are none.
+async fn drop_old_lost(core: Weak<HubCore>) {
+    while let Some(until) = core.upgrade().and_then(|core| core.drop_old_lost(Instant::now())) {
+        sleep_until(until).await;
+    }
+}

@@ -1,0 +1,260 @@
+//! Clients that begin anew after their connection was lost: who keeps what they had, and who may have it.
+
+use tokio::time::Instant;
+use trunkline_protocol::key::AccessKeys;
+use trunkline_protocol::manifest::HubManifest;
+use trunkline_protocol::negotiate::Decision;
+use trunkline_protocol::service::*;
+use trunkline_protocol::token::ConnectionToken;
+use trunkline_protocol::wire::{RESTORES_HEADER, USER_ID_CLAIM};
+
+use super::app::{App, AppLink, membership};
+use super::client::{Client, JSON_HANDSHAKE};
+use super::http::negotiate;
+use super::stage::{KEY, Stage, run, token_of};
+use crate::metrics::RestoreOutcome;
+
+struct Scene {
+    stage: Stage,
+    apps: Vec<(App, AppLink)>,
+}
+
+fn hub(name: &str, restores_clients: bool) -> HubManifest {
+    HubManifest { restores_clients, ..HubManifest::new(name, &format!("/{name}")) }
+}
+
+/// A node before app servers, of which some restore clients.
+async fn scene(restoring: &[bool]) -> Scene {
+    let stage = Stage::start();
+    let mut apps = Vec::new();
+    for (number, restores) in (1..).zip(restoring) {
+        let mut app = stage.app(&format!("app-{number}"), vec![hub("chat", *restores)]);
+        let link = app.link().await;
+        apps.push((app, link));
+    }
+    Scene { stage, apps }
+}
+
+impl Scene {
+    fn link(&mut self, app: usize) -> &mut AppLink {
+        &mut self.apps[app].1
+    }
+
+    fn counted(&self, outcome: RestoreOutcome) -> u64 {
+        self.stage.shared.counters().iter().map(|counters| counters.restores.of(outcome).get()).sum()
+    }
+
+    /// Negotiates anew with the token of a lost connection, and sends the hub handshake.
+    async fn begin_anew(&self, lost: &str, more: &str) -> Client {
+        let (_, token) = negotiate(&self.stage, "/chat", &format!("&restore={lost}{more}")).await;
+        let mut client = Client::upgrade(&self.stage, &format!("/chat?id={token}{more}")).await.unwrap();
+        client.send(JSON_HANDSHAKE).await;
+        client
+    }
+
+    /// Id that the next query of an app server names; `is_kept` is answered.
+    async fn answer_query(&mut self, app: usize, is_kept: bool) -> String {
+        match self.link(app).next().await {
+            ServiceMessage::RestoreQuery(RestoreQuery { connection_id, query_id, .. }) => {
+                self.link(app).send(ServiceMessage::RestoreAnswer(RestoreAnswer { query_id, is_kept })).await;
+                connection_id.to_string()
+            }
+            other => panic!("{other:?} instead of a query"),
+        }
+    }
+}
+
+/// Lost connection that an opening restores.
+fn restored(open: &OpenConnection) -> Option<&str> {
+    let (_, values) = open.headers.iter().find(|(name, _)| name == RESTORES_HEADER)?;
+    Some(&values[0])
+}
+
+fn user(open: &OpenConnection) -> Option<&str> {
+    open.claims.iter().find(|(name, _)| name == USER_ID_CLAIM).map(|(_, value)| &**value)
+}
+
+#[test]
+fn the_app_server_that_keeps_what_a_client_had_gets_it() {
+    run(async {
+        let mut scene = scene(&[true, false, true]).await;
+        let (id, lost) = negotiate(&scene.stage, "/chat", "").await;
+        let mut clients = Vec::new();
+        for number in 0..3 {
+            clients.push(scene.begin_anew(&lost, "").await);
+            assert_eq!([scene.answer_query(0, false).await, scene.answer_query(2, true).await], [&*id, &*id]);
+            let open = scene.link(2).opening().await;
+            assert_eq!(restored(&open), Some(id.as_str()), "{number}");
+            assert_ne!(open.connection_id, id);
+            assert_eq!(open.query, None, "the hub does not see the token");
+            scene.link(2).data().await;
+        }
+        assert_eq!(scene.counted(RestoreOutcome::Found), 3);
+        scene.link(1).fence().await;
+    });
+}
+
+#[test]
+fn a_client_without_negotiation_claims_its_connection_when_it_connects() {
+    run(async {
+        let mut scene = scene(&[true]).await;
+        let (id, lost) = negotiate(&scene.stage, "/chat", "").await;
+        let mut client = Client::upgrade(&scene.stage, &format!("/chat?restore={lost}&x=1")).await.unwrap();
+        client.send(JSON_HANDSHAKE).await;
+        assert_eq!(scene.answer_query(0, true).await, id);
+        let open = scene.link(0).opening().await;
+        assert_eq!((restored(&open), open.query.as_deref()), (Some(id.as_str()), Some("?x=1")));
+    });
+}
+
+#[test]
+fn a_client_for_which_nothing_is_kept_begins_with_nothing() {
+    run(async {
+        let mut scene = scene(&[true]).await;
+        let (_, lost) = negotiate(&scene.stage, "/chat", "").await;
+        let _client = scene.begin_anew(&lost, "").await;
+        scene.answer_query(0, false).await;
+        assert_eq!(restored(&scene.link(0).opening().await), None);
+        scene.link(0).data().await;
+
+        let (_client, begun) = (scene.begin_anew(&lost, "").await, Instant::now());
+        assert!(matches!(scene.link(0).next().await, ServiceMessage::RestoreQuery(_)));
+        assert_eq!(restored(&scene.link(0).opening().await), None, "without an answer");
+        assert_eq!(begun.elapsed().as_secs(), 1);
+        assert_eq!(scene.counted(RestoreOutcome::Nothing), 2);
+    });
+}
+
+#[test]
+fn a_proof_that_is_not_good_restores_nothing_and_refuses_nobody() {
+    run(async {
+        let mut scene = scene(&[true]).await;
+        let _other = scene.stage.app("app-2", vec![hub("other", true)]).link().await;
+        let (ann, bob) = (format!("&access_token={}", token_of("ann")), format!("&access_token={}", token_of("bob")));
+        let (_, of_nobody) = negotiate(&scene.stage, "/chat", "").await;
+        let (_, of_ann) = negotiate(&scene.stage, "/chat", &ann).await;
+        let (_, of_other_hub) = negotiate(&scene.stage, "/other", "").await;
+        let forged = format!("{of_nobody}x");
+        let bad =
+            [("rubbish", ""), (&forged, ""), (&of_other_hub, ""), (&of_ann, &*bob), (&of_ann, ""), (&of_nobody, &ann)];
+        let mut clients = Vec::new();
+        for (number, (lost, more)) in (1..).zip(bad) {
+            clients.push(scene.begin_anew(lost, more).await);
+            assert_eq!(restored(&scene.link(0).opening().await), None, "{number}");
+            scene.link(0).data().await;
+            assert_eq!(scene.counted(RestoreOutcome::Refused), number);
+        }
+        let _client = scene.begin_anew(&of_ann, &ann).await;
+        scene.answer_query(0, true).await;
+        let open = scene.link(0).opening().await;
+        assert_eq!(user(&open), Some("ann"));
+        assert!(restored(&open).is_some());
+    });
+}
+
+#[test]
+fn a_user_that_the_app_had_named_is_given_back_with_the_rest() {
+    run(async {
+        let stage = Stage::start();
+        let manifest = HubManifest { asks_app: true, ..hub("chat", true) };
+        let mut app = stage.app("app-1", vec![manifest]);
+        let link = app.link().await;
+        let decide = |decision: Decision| *app.dialler.decision.lock().unwrap() = Some(decision);
+        let claims = vec![("role".to_owned(), "cook".to_owned())];
+        decide(Decision { user: Some("ann".into()), claims, ..Decision::default() });
+        let (_, lost) = negotiate(&stage, "/chat", "").await;
+        decide(Decision::default());
+        let mut scene = Scene { stage, apps: vec![(app, link)] };
+        let mut clients = Vec::new();
+        for is_kept in [false, true] {
+            clients.push(scene.begin_anew(&lost, "").await);
+            scene.answer_query(0, is_kept).await;
+            let open = scene.link(0).opening().await;
+            assert_eq!(user(&open), is_kept.then_some("ann"));
+            let has_role = open.claims.iter().any(|(name, value)| (&**name, &**value) == ("role", "cook"));
+            assert_eq!(has_role, is_kept);
+            scene.link(0).data().await;
+        }
+        // The one that has got its user back is lost as well.
+        let (_, second) = negotiate(&scene.stage, "/chat", &format!("&restore={lost}")).await;
+        clients.push(scene.begin_anew(&second, "").await);
+        scene.answer_query(0, true).await;
+        assert_eq!(user(&scene.link(0).opening().await), Some("ann"));
+    });
+}
+
+#[test]
+fn a_claim_stands_in_the_token_only_where_it_was_proved() {
+    run(async {
+        let scene = scene(&[true]).await;
+        let keys = AccessKeys::new(vec![trunkline_protocol::key::AccessKey::new(KEY).unwrap()]).unwrap();
+        let (id, lost) = negotiate(&scene.stage, "/chat", "").await;
+        for (query, claimed) in [(format!("&restore={lost}"), Some(id)), ("&restore=".into(), None)] {
+            let (_, token) = negotiate(&scene.stage, "/chat", &query).await;
+            let claim = ConnectionToken::open(&token, &keys).unwrap().restores;
+            assert_eq!(claim.map(|claim| claim.connection_id), claimed);
+        }
+    });
+}
+
+#[test]
+fn an_app_server_is_told_of_the_groups_that_others_have_its_clients_join() {
+    run(async {
+        let mut scene = scene(&[true]).await;
+        let Scene { stage, apps } = &mut scene;
+        let client = Client::connect(stage, &mut apps[0].1, &format!("/chat?access_token={}", token_of("ann"))).await;
+        let mut other = stage.app("app-2", vec![hub("chat", true)]);
+        let mut other_link = other.link().await;
+        scene.link(0).join(&client.id, "own").await;
+        other_link.join(&client.id, "red").await;
+        assert_eq!(scene.link(0).next().await, ServiceMessage::JoinGroup(membership(&client.id, "red", 0)));
+        let of_user = |group: Option<&str>, ack_id| UserGroupChange {
+            user_id: "ann".into(),
+            group: group.map(Into::into),
+            ack_id,
+            ttl_s: None,
+        };
+        scene.link(0).send(ServiceMessage::UserJoinGroupWithAck(of_user(Some("blue"), 1))).await;
+        assert_eq!(scene.link(0).next().await, ServiceMessage::JoinGroup(membership(&client.id, "blue", 0)));
+        assert_eq!(scene.link(0).ack().await.0, 1);
+        other_link.send(ServiceMessage::UserLeaveGroupWithAck(of_user(None, 2))).await;
+        assert_eq!(other_link.ack().await.0, 2);
+        let all = GroupChange { connection_id: client.id.as_str().into(), group: None, ack_id: 0 };
+        assert_eq!(scene.link(0).next().await, ServiceMessage::LeaveGroupWithAck(all));
+        other_link.join(&client.id, "green").await;
+        assert_eq!(scene.link(0).next().await, ServiceMessage::JoinGroup(membership(&client.id, "green", 0)));
+        scene.apps[0].0.retire();
+        let open = other_link.opening().await;
+        assert_eq!(open.connection_id, client.id);
+        other_link.data().await;
+        assert_eq!(other_link.next().await, ServiceMessage::JoinGroup(membership(&client.id, "green", 0)));
+    });
+}
+
+#[test]
+fn clients_whose_connection_is_gone_learn_that_one_after_the_other() {
+    run(async {
+        let stage = Stage::start();
+        let manifest = HubManifest { stateful_reconnect_buffer_bytes: Some(1000), ..hub("chat", false) };
+        let mut link = stage.app("app-1", vec![manifest]).link().await;
+        let (_, stateful) = negotiate(&stage, "/chat", "&useStatefulReconnect=true").await;
+        let (_, plain) = negotiate(&stage, "/chat", "").await;
+        for token in [&stateful, &plain] {
+            let client = Client::connect(&stage, &mut link, &format!("/chat?id={token}")).await;
+            client.close().await;
+            link.close().await;
+        }
+        let refused = |token: String| {
+            let stage = &stage;
+            async move {
+                let begun = Instant::now();
+                assert_eq!(Client::upgrade(stage, &format!("/chat?id={token}")).await.err(), Some(404));
+                begun.elapsed()
+            }
+        };
+        let waits = futures_util::future::join_all((0..3000).map(|_| refused(stateful.clone()))).await;
+        assert_eq!(waits.iter().filter(|wait| wait.is_zero()).count(), 1000);
+        assert_eq!(waits.iter().max().unwrap().as_millis(), 2000);
+        assert!(refused(plain).await.is_zero(), "who can't come back does not wait");
+    });
+}

@@ -1,0 +1,60 @@
+//! Restore claim: a new client shows the connection token of one that it has lost, and gets what that one had.
+//!
+//! ```text
+//!  negotiate?restore=OLD ──► sealed by this fleet? ─► of this hub? ─► same user? ──► claim in the new token
+//!                                      └──────────────────┴──── no ─────┴──► nothing is restored, nothing is refused
+//! ```
+//!
+//! Whoever has the token is the client. Its age does not count: app servers keep things for a bounded time.
+
+use axum::extract::Request;
+use tracing::debug;
+use trunkline_protocol::token::{ConnectionToken, RestoreClaim, UserBinding};
+use trunkline_protocol::wire::RESTORE_PARAMETER;
+
+use crate::auth::User;
+use crate::clock::unix_seconds;
+use crate::frontend::endpoint::Endpoint;
+use crate::frontend::request::query_value;
+use crate::metrics::RestoreOutcome;
+use crate::shard::short;
+use crate::upstream::Hub;
+
+/// Reads the lost connection that a request claims, for a client with this user; `None` where it claims none, or has no
+/// right to it.
+pub(super) fn claim(endpoint: &Endpoint, hub: &Hub, request: &Request, user: &User) -> Option<Box<RestoreClaim>> {
+    let sealed = query_value(request.uri(), RESTORE_PARAMETER).filter(|sealed| !sealed.is_empty())?;
+    match judge(endpoint, hub, sealed, user) {
+        Ok(claim) => Some(Box::new(claim)),
+        Err(problem) => {
+            endpoint.counters.restores.of(RestoreOutcome::Refused).increment();
+            debug!(hub = hub.name(), problem, "a lost connection is not restored");
+            None
+        }
+    }
+}
+
+fn judge(endpoint: &Endpoint, hub: &Hub, sealed: String, user: &User) -> Result<RestoreClaim, &'static str> {
+    if hub.is_of_door() {
+        return Err("app servers that dial in keep nothing");
+    }
+    let lost = ConnectionToken::open(&sealed, &endpoint.shared.settings.keys).map_err(|_| "the token is not ours")?;
+    if !lost.hub.eq_ignore_ascii_case(&hub.settings().path) {
+        return Err("the token is another hub's");
+    }
+    let ConnectionToken { user: named, claims, expires_s, restores, .. } = lost;
+    let named = named.map(|id| User { id: Some(id), claims, expires_s });
+    // A connection that has got its user back has none in its own token.
+    let of_lost = named.or_else(|| restores.and_then(|claim| claim.user)).unwrap_or_default();
+    let is_over = of_lost.expires_s.is_some_and(|expires_s| expires_s <= unix_seconds());
+    let user = match &user.id {
+        shown if *shown == of_lost.id => None,
+        Some(_) => return Err("the token is another user's"),
+        None if lost.binding == UserBinding::AccessToken => return Err("an access token shows its user"),
+        None if is_over => return Err("the time of its user is over"),
+        None => Some(of_lost),
+    };
+    let connection_id = lost.connection_id.unwrap_or(sealed);
+    debug!(hub = hub.name(), connection = short(&connection_id), "a client asks for a lost connection");
+    Ok(RestoreClaim { connection_id, user })
+}
