@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, spawn_local};
 use tokio::time::timeout;
+use trunkline_protocol::fleet::MovedState;
 use trunkline_protocol::manifest::HubManifest;
 use trunkline_protocol::service::*;
 
@@ -12,7 +14,7 @@ use super::client::{Client, PING, Received};
 use super::http::negotiate;
 use super::passing_on::{FleetNode, nodes, until};
 use super::stage::run;
-use crate::shard::ShardCommand;
+use crate::shard::{ShardCommand, ShardState};
 
 pub(super) const STATEFUL_HANDSHAKE: &str = "{\"protocol\":\"json\",\"version\":2}\u{1e}";
 
@@ -162,6 +164,43 @@ fn a_connection_moves_back_and_forth() {
             scene.nodes.swap(0, 1);
             std::mem::swap(&mut scene.old, &mut scene.new);
         }
+    });
+}
+
+#[test]
+fn a_client_is_back_before_its_old_node_hears_that_it_has_moved() {
+    run(async {
+        let mut scene = Scene::open().await;
+        let (client, target) = scene.connect().await;
+        let id = client.id.clone();
+        drop(client);
+        // The move by hand: the second node takes the connection, and does not tell of it.
+        let [old, new] = [0, 1].map(|node| scene.nodes[node].stage.shared.clone());
+        let [at_old, at_new] = [&old, &new].map(|shared| shared.hubs.keyed("shop").unwrap());
+        let (hub, looked) = (at_old.index(), id.clone());
+        let moving = old.shards()[0].inspect(move |state| state.look(hub, &looked)).await.flatten().unwrap();
+        let (hub, settings, known, arriving) = (at_new.index(), at_new.settings(), moving.clone(), id.clone());
+        let arrive = move |state: &mut ShardState| state.arrive(hub, &settings, &arriving, &known);
+        let place = new.shards()[0].inspect(arrive).await.flatten().unwrap();
+        let ((answer, given), hub, leaving) = (oneshot::channel(), at_old.index(), id.clone());
+        old.shards()[0].post(move |state| state.depart(hub, &leaving, answer));
+        scene.asked(&id).await;
+        scene.answer(&id, 1).await;
+        let state = MovedState::decode(&given.await.unwrap().unwrap()).unwrap();
+        let hub = at_new.index();
+        let is_settled = new.shards()[0].inspect(move |shard| shard.settle(place, hub, (&moving, state))).await;
+        assert_eq!(is_settled, Some(true));
+        assert_eq!(scene.new.next().await, flow(&id, FlowOperation::Resume));
+
+        scene.nodes.swap(0, 1);
+        std::mem::swap(&mut scene.old, &mut scene.new);
+        let coming = scene.come_back(&target).await;
+        scene.asked(&id).await;
+        scene.answer(&id, 2).await;
+        let mut client = coming.await.unwrap().unwrap();
+        assert_eq!(client.text().await, sequence(1));
+        assert_eq!(scene.new.next().await, flow(&id, FlowOperation::Resume));
+        assert_eq!(old.counters()[0].moved_out.of(crate::metrics::MoveCause::Reconnect).get(), 1);
     });
 }
 
