@@ -53,10 +53,20 @@ impl<'a> FleetScene<'a> {
 
     /// As [`begin`](Self::begin), with an app server of these arguments.
     async fn begin_with(stage: &'a Stage, of_app: &[&str], names: &[&str], more: &[&str]) -> Result<Self> {
+        Self::begin_before(stage, (App::Bench, of_app), names, more).await
+    }
+
+    /// As [`begin_with`](Self::begin_with), with another app server.
+    async fn begin_before(
+        stage: &'a Stage,
+        (app, of_app): (App, &[&str]),
+        names: &[&str],
+        more: &[&str],
+    ) -> Result<Self> {
         let admins: Vec<String> = names.iter().map(|_| free_address()).collect::<Result<_>>()?;
         let peers: Vec<&str> = admins.iter().map(String::as_str).collect();
         let fleet = Fleet::new(stage);
-        let app = fleet.app_with(App::Bench, of_app).await?;
+        let app = fleet.app_with(app, of_app).await?;
         let mut scene = Self { fleet, app, nodes: Vec::new() };
         for (name, admin) in names.iter().zip(&admins) {
             scene.start(name, admin, &peers, more)?;

@@ -364,6 +364,19 @@ impl Client {
         Ok(())
     }
 
+    /// Number of times that it has lost its connection and got a new one; fails if it has got none yet.
+    ///
+    /// # Errors
+    /// When it is not connected.
+    pub async fn reconnections(&self) -> Result<usize> {
+        let reply = self.command("interruptions", json!({})).await?.map_err(anyhow::Error::msg)?;
+        let interruptions = reply["interruptions"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let is_reconnecting =
+            |one: &Value| one.as_str().is_some_and(|interruption| interruption.starts_with("reconnecting"));
+        ensure!(!reply["connectionId"].is_null() && interruptions.iter().all(is_reconnecting), "{reply}");
+        Ok(interruptions.len())
+    }
+
     /// Waits until a counted target has had so many messages, or its numbers don't follow each other.
     ///
     /// # Errors

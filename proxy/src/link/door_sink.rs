@@ -48,17 +48,10 @@ impl<'a> DoorSink<'a> {
         let is_here = |id: &str| shared.routes.find(id).is_some();
         // What concerns a connection that moves goes to both nodes.
         let is_elsewhere = |id: &str| !shared.routes.is_here_alone(id);
-        let is_send = matches!(
-            message,
-            M::MultiConnectionData(_)
-                | M::UserData(_)
-                | M::MultiUserData(_)
-                | M::BroadcastData(_)
-                | M::GroupBroadcastData(_)
-                | M::MultiGroupBroadcastData(_)
-                | M::ClientInvocation(_)
-        );
-        let epoch = if is_send { self.sends.get_or_insert_with(|| shared.moves.begin_send()).epoch() } else { 0 };
+        let epoch = match has_epoch(&message) {
+            true => self.sends.get_or_insert_with(|| shared.moves.begin_send()).epoch(),
+            false => 0,
+        };
         match &message {
             M::ConnectionData(_) => {}
             M::MultiConnectionData(data) if data.connection_ids.iter().any(|id| is_elsewhere(id)) => {
@@ -184,6 +177,21 @@ impl<'a> DoorSink<'a> {
         // It may have wanted to wait first.
         self.is_migrating |= how == Leaving::Migrating && self.pool.begin_migration();
     }
+}
+
+/// Whether a message may be for a connection that moves, and so the epoch matters in which it enters the fleet.
+fn has_epoch(message: &ServiceMessage) -> bool {
+    use ServiceMessage as M;
+    matches!(
+        message,
+        M::MultiConnectionData(_)
+            | M::UserData(_)
+            | M::MultiUserData(_)
+            | M::BroadcastData(_)
+            | M::GroupBroadcastData(_)
+            | M::MultiGroupBroadcastData(_)
+            | M::ClientInvocation(_)
+    )
 }
 
 impl FrameSink for DoorSink<'_> {

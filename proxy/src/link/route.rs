@@ -88,16 +88,8 @@ pub(crate) struct FrameSource<'a> {
 /// # Errors
 /// When an app server must not send such a frame, naming it.
 pub(crate) fn route(source: FrameSource<'_>, message: ServiceMessage, batch: &mut RoutedBatch) -> Result<(), String> {
-    if let ServiceMessage::Stamped(Stamped { epoch, body }) = message {
-        return match ServiceMessage::decode(&body) {
-            Ok(Some(ServiceMessage::Stamped(_))) => Err("the app server sent a stamp in a stamp".into()),
-            Ok(Some(inner)) => {
-                let origin = in_epoch(source.origin, epoch);
-                route(FrameSource { origin, ..source }, inner, batch)
-            }
-            Ok(None) => Ok(()),
-            Err(error) => Err(error.to_string()),
-        };
+    if let ServiceMessage::Stamped(stamped) = message {
+        return route_stamped(source, &stamped, batch);
     }
     let FrameSource { hub, counters, origin, .. } = source;
     let sends = &counters.sends;
@@ -162,10 +154,17 @@ pub(crate) fn route(source: FrameSource<'_>, message: ServiceMessage, batch: &mu
     Ok(())
 }
 
-fn in_epoch(origin: SendOrigin, epoch: i64) -> SendOrigin {
-    match origin {
-        SendOrigin::Sender(sender, _) => SendOrigin::Sender(sender, epoch),
+/// Routes a frame that says in which epoch of its sender it began.
+fn route_stamped(source: FrameSource<'_>, stamped: &Stamped, batch: &mut RoutedBatch) -> Result<(), String> {
+    let origin = match source.origin {
+        SendOrigin::Sender(sender, _) => SendOrigin::Sender(sender, stamped.epoch),
         SendOrigin::OtherNode => SendOrigin::OtherNode,
+    };
+    match ServiceMessage::decode(&stamped.body) {
+        Ok(Some(ServiceMessage::Stamped(_))) => Err("the app server sent a stamp in a stamp".into()),
+        Ok(Some(inner)) => route(FrameSource { origin, ..source }, inner, batch),
+        Ok(None) => Ok(()),
+        Err(error) => Err(error.to_string()),
     }
 }
 

@@ -43,6 +43,9 @@ struct Arguments {
     /// Address to listen on.
     #[arg(long)]
     listen: String,
+    /// Let clients come back to their connections.
+    #[arg(long)]
+    stateful: bool,
     /// Serve clients too, without a proxy in front.
     #[arg(long)]
     embedded: bool,
@@ -126,7 +129,7 @@ async fn main() -> anyhow::Result<()> {
     let server = Server::new();
     let handle = server.handle();
     let mut server = server
-        .hub(hub("/calls", &gate))
+        .hub(hub("/calls", &gate).stateful_reconnect(arguments.stateful))
         .hub(hub("/parallel", &gate).parallel_invocations(PARALLEL_INVOCATIONS))
         .hub(hub("/impatient", &gate).client_result_timeout(IMPATIENT_RESULT_TIMEOUT))
         .hub(filters::hub("/filtered"))

@@ -5,8 +5,8 @@ use futures_util::future::try_join_all;
 use http::Method;
 use serde_json::json;
 use trunkline_tests::harness::balancer::{Balancer, Rule};
-use trunkline_tests::harness::client::{Agents, Client, Kind};
-use trunkline_tests::harness::fleet::stop;
+use trunkline_tests::harness::client::{Agents, Client, ClientAnswer, Kind};
+use trunkline_tests::harness::fleet::{App, stop};
 use trunkline_tests::harness::http_client::{exchange, get};
 use trunkline_tests::harness::metrics::Metrics;
 use trunkline_tests::harness::process::Signal;
@@ -28,6 +28,9 @@ const CLIENTS: usize = 3;
 /// Clients of each hub protocol in a rolling restart, and in its long version.
 const ROLLED: usize = 10;
 const ROLLED_FULL: usize = 300;
+
+/// Delays before the tries of a client that is told to reconnect.
+const RETRIES_MS: [u64; 6] = [0, 100, 500, 1_000, 2_000, 4_000];
 
 /// Three nodes behind a balancer that takes them in turn, and a relay before that.
 struct Scene<'a> {
@@ -122,6 +125,63 @@ fn sockets_that_are_cut_all_the_time_lose_nothing_and_nobody_notices() {
     });
 }
 
+/// Streams, uploads and questions that cross each cut.
+async fn call_all_ways(client: &Client, cut: u64) -> Result<()> {
+    const ITEMS: u64 = 500;
+    let numbers: Vec<_> = (1..=ITEMS).collect();
+    let upload = client.upload(&format!("numbers-{cut}")).await?;
+    let feeding = async {
+        for piece in numbers.chunks(50) {
+            upload.feed(json!(piece)).await?;
+        }
+        upload.complete().await
+    };
+    let (streamed, answered, sum, ()) = tokio::try_join!(
+        client.stream("CountTo", json!([ITEMS])),
+        client.invoke("AskMe", json!(["Question"])),
+        client.invoke("AddUp", json!([upload.argument(), 0])),
+        feeding,
+    )?;
+    let counted: Vec<_> = numbers.iter().map(|number| json!(number)).collect();
+    ensure!((streamed.items, streamed.error) == (counted, None), "a stream that was cut is not whole");
+    ensure!((answered, sum) == (json!(42), json!(numbers.iter().sum::<u64>())), "a call that was cut");
+    Ok(())
+}
+
+#[test]
+fn streams_uploads_and_questions_go_on_over_cut_sockets() {
+    play_heavy(async |stage| {
+        let fleet = FleetScene::begin_before(stage, (App::Calls, &["--stateful"]), &NAMES, &[]).await?;
+        fleet.agrees(&NAMES).await?;
+        let nodes: Vec<_> = fleet.nodes.iter().map(|node| node.address()).collect();
+        let balancer = Balancer::start(Rule::InTurn, &nodes).await?;
+        let relay = Relay::start_for(b"GET /calls", balancer.address()).await?;
+        let (agents, url) = (Agents::new(stage), format!("http://{}/calls", relay.address()));
+        let mut clients = Vec::new();
+        for kind in Kind::JS {
+            let builder = agents.client(kind, &url).stateful().subscribe(&["Announced"]);
+            let client = builder.answer("Question", &ClientAnswer::Value(json!(42))).open().await?;
+            client.invoke("Remember", json!(["me"])).await?;
+            client.invoke("Join", json!(["all"])).await?;
+            clients.push(client);
+        }
+        for cut in 0..if is_full() { 4 * CUTS } else { CUTS / 2 } {
+            let calling = clients.iter().map(|client| call_all_ways(client, cut));
+            let (called, ()) = tokio::join!(try_join_all(calling), async {
+                relay.decide(if cut % 2 == 0 { Fate::CutInPiece } else { Fate::Cut }, usize::MAX);
+            });
+            called?;
+        }
+        clients[0].invoke("SendToGroup", json!(["all", "still here"])).await?;
+        for client in &mut clients {
+            client.is_undisturbed().await?;
+            assert_eq!(client.expect("Announced").await?, [json!("still here")]);
+            assert_eq!(client.invoke("Recall", json!([])).await?, json!("me"));
+        }
+        Ok(())
+    });
+}
+
 /// Has clients leave the fuller nodes, and waits until all have as many, within a twentieth or one client.
 async fn even_out(fleet: &FleetScene<'_>, clients: usize) -> Result<()> {
     let node = &fleet.nodes[0];
@@ -159,6 +219,12 @@ fn a_rolling_restart_of_all_nodes_behind_haproxy_goes_unnoticed_and_so_does_a_re
                 clients.push(builder.open().await?);
             }
         }
+        // Half of them can't: they are told to reconnect, and do.
+        let mut plain = Vec::new();
+        for _ in 0..clients.len() {
+            let builder = agents.client(Kind::JsJson, &balancer.url("/bench")).reconnect_after_ms(&RETRIES_MS);
+            plain.push(builder.open().await?);
+        }
         clients[0].invoke("StartTicks", json!([20, 64])).await?;
         for (place, name) in NAMES.iter().enumerate() {
             let from = place as u64 * MESSAGES + 1;
@@ -174,11 +240,21 @@ fn a_rolling_restart_of_all_nodes_behind_haproxy_goes_unnoticed_and_so_does_a_re
             fleet.agrees(&NAMES).await?;
         }
         // The node that was last has nobody by now.
-        even_out(&fleet, clients.len()).await?;
+        even_out(&fleet, clients.len() + plain.len()).await?;
         clients[0].invoke("StopTicks", json!([])).await?;
         are_whole(&clients, NAMES.len() as u64 * MESSAGES).await?;
-        let ended = Metrics::of(fleet.app.address()).await?.sum("trunkline_app_connections_closed_total", &[]);
-        assert_eq!(ended, 0.0, "the hub has heard of an end");
+        let mut ended = 0;
+        for client in &plain {
+            ended += until(async || Ok(client.reconnections().await.ok())).await?;
+            client.invoke("Echo", json!([0])).await?;
+        }
+        let metrics = Metrics::of(fleet.app.address()).await?;
+        ensure!(
+            ended >= plain.len(),
+            "each node was stopped once, so each plain client was told at least once: {ended}"
+        );
+        let heard = metrics.sum("trunkline_app_connections_closed_total", &[]);
+        assert_eq!(heard, ended as f64, "the hub has heard of the ends of plain clients alone");
         Ok(())
     });
 }
