@@ -34,6 +34,13 @@ async fn scene() -> Scene {
 }
 
 impl Scene {
+    /// State of a connection as operators see it.
+    async fn state(&self, id: &str) -> &'static str {
+        let place = self.stage.shared.routes.find(id).unwrap();
+        let (shard, id) = (&self.stage.shared.shards()[usize::from(place.shard)], id.to_owned());
+        shard.inspect(move |state| state.details(place.slot, &id)).await.flatten().unwrap().row.state
+    }
+
     /// Negotiates stateful reconnect: the target of the upgrade.
     async fn target(&self) -> String {
         let (_, token) = negotiate(&self.stage, "/chat", "&useStatefulReconnect=true").await;
@@ -90,6 +97,7 @@ fn nothing_is_lost_or_doubled_when_a_socket_ends_and_the_app_server_hears_nothin
         scene.link.write(&id, sent("c")).await;
         scene.link.send(broadcast(&call("d"))).await;
         scene.link.fence().await;
+        assert_eq!(scene.state(&id).await, "away");
 
         let (mut client, begin) = scene.come_back(&target).await;
         assert_eq!(begin, sequence(2));
@@ -99,6 +107,7 @@ fn nothing_is_lost_or_doubled_when_a_socket_ends_and_the_app_server_hears_nothin
         assert_eq!(client.text().await, acknowledgement(3));
         scene.link.send(to_group("red", &call("e"))).await;
         assert_eq!(client.text().await, call("e"), "the group is what it was");
+        assert_eq!(scene.state(&id).await, "open");
         scene.link.fence().await;
         assert_eq!(scene.stage.shared.counters().iter().map(|counters| counters.resumed.get()).sum::<u64>(), 1);
     });

@@ -271,6 +271,7 @@ fn state(client: &Client) -> &'static str {
     match client.status {
         Status::Opening { .. } => "opening",
         Status::Closing { .. } => "closing",
+        Status::Open if client.is_away() => "away",
         Status::Open if client.pause_reasons().contains(PauseReason::Unassigned) => "held",
         Status::Open if !client.pause_reasons().are_none() => "paused",
         Status::Open => "open",

@@ -95,7 +95,7 @@ function build(of) {
 }
 
 function facts(of, client) {
-  const holds = { opening: "opening: its app server has not answered yet", held: "held: it has no app server", paused: "paused: it is not read for now" };
+  const holds = { opening: "opening: its app server has not answered yet", held: "held: it has no app server", paused: "paused: it is not read for now", away: "away: its socket is gone, and it may come back" };
   const groups = client.groups.join(", ") + (client.groupCount > client.groups.length ? `, and ${count(client.groupCount - client.groups.length)} more` : "");
   const all = [
     ["user", "User", client.user ?? "none"],
