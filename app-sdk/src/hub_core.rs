@@ -284,6 +284,8 @@ impl HubCore {
         let (heard_at, may_return) = (connection.node().heard_at(), connection.home().moves_between_nodes());
         let unnoticed_for = match cause {
             Cause::LinkLost => now - heard_at,
+            // Of its node nothing is heard any more, so that is what was lost.
+            Cause::Restored if !connection.node().is_linked() => now - heard_at,
             Cause::Restored => (now - heard_at).max(client_timeout),
             Cause::KeepAliveTimeout => client_timeout,
             Cause::PollsStopped => RECONNECT_TIMEOUT,

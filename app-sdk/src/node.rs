@@ -130,6 +130,11 @@ impl Node {
         *lock(&self.heard_at)
     }
 
+    /// Whether any link of it has a socket.
+    pub(crate) fn is_linked(&self) -> bool {
+        self.links().iter().any(|link| link.is_open())
+    }
+
     pub(crate) fn name(&self) -> &str {
         &self.name
     }

@@ -143,11 +143,11 @@ fn requests_are_spread_over_the_addresses_where_links_are_open() {
 #[test]
 fn an_address_that_is_linked_but_refuses_clients_is_skipped() {
     play(async |_stage| {
-        let mut scene = HostNameScene::start().await?;
+        let scene = HostNameScene::start().await?;
         // What is open stays open: its links live.
         scene.apps[0].accepting.abort();
         // Nor does it take any more what has come meanwhile.
-        drop((&mut scene.apps[0].accepting).await);
+        until(async || Ok(scene.apps[0].accepting.is_finished().then_some(()))).await?;
         assert_eq!(scene.counts(6).await?, [(0, 0), (6, 6)]);
         scene.linked(2).await?;
         scene.node.stop().await;
