@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tracing::{debug, info, warn};
 use trunkline_link::{FrameSink, LinkEnd, ManySend};
-use trunkline_protocol::service::{Ping, ServiceMessage, ServiceMessageError};
+use trunkline_protocol::service::{CloseConnection, GroupChange, Ping, ServiceMessage, ServiceMessageError};
 
 use super::attachment::ShardSink;
 use super::door_ping::{self, Leaving, NodeLoad, Wish};
@@ -43,8 +43,7 @@ impl<'a> DoorSink<'a> {
 
     fn take(&mut self, message: ServiceMessage) {
         use ServiceMessage as M;
-        let (shared, link) = (self.shard.shared(), &self.link);
-        let others = shared.other_nodes();
+        let (shared, link, others) = (self.shard.shared(), &self.link, self.shard.shared().other_nodes());
         let is_here = |id: &str| shared.routes.find(id).is_some();
         // What concerns a connection that moves goes to both nodes.
         let is_elsewhere = |id: &str| !shared.routes.is_here_alone(id);
@@ -68,15 +67,13 @@ impl<'a> DoorSink<'a> {
                 }
             }
             M::UserJoinGroup(_) | M::UserLeaveGroup(_) => others.pass_on(link, &message, epoch),
-            M::JoinGroup(change) | M::LeaveGroup(change) if is_elsewhere(&change.connection_id) => {
+            M::JoinGroup(GroupChange { connection_id: id, .. })
+            | M::LeaveGroup(GroupChange { connection_id: id, .. })
+            | M::CloseConnection(CloseConnection { connection_id: id, .. })
+                if is_elsewhere(id) =>
+            {
                 others.pass_on(link, &message, epoch);
-                if !is_here(&change.connection_id) {
-                    return;
-                }
-            }
-            M::CloseConnection(close) if is_elsewhere(&close.connection_id) => {
-                others.pass_on(link, &message, epoch);
-                if !is_here(&close.connection_id) {
+                if !is_here(id) {
                     return;
                 }
             }
