@@ -370,10 +370,13 @@ impl Client {
     /// When it is not connected.
     pub async fn reconnections(&self) -> Result<usize> {
         let reply = self.command("interruptions", json!({})).await?.map_err(anyhow::Error::msg)?;
-        let interruptions = reply["interruptions"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let interruptions = reply.get("interruptions").and_then(Value::as_array).context("interruptions")?;
         let is_reconnecting =
             |one: &Value| one.as_str().is_some_and(|interruption| interruption.starts_with("reconnecting"));
-        ensure!(!reply["connectionId"].is_null() && interruptions.iter().all(is_reconnecting), "{reply}");
+        ensure!(
+            reply.get("connectionId").is_some_and(Value::is_string) && interruptions.iter().all(is_reconnecting),
+            "{reply}"
+        );
         Ok(interruptions.len())
     }
 
