@@ -38,7 +38,7 @@ impl Scene {
     async fn state(&self, id: &str) -> &'static str {
         let place = self.stage.shared.routes.find(id).unwrap();
         let (shard, id) = (&self.stage.shared.shards()[usize::from(place.shard)], id.to_owned());
-        shard.inspect(move |state| state.details(place.slot, &id)).await.flatten().unwrap().row.state
+        shard.inspect(move |state| state.inspector().details(place.slot, &id)).await.flatten().unwrap().row.state
     }
 
     /// Negotiates stateful reconnect: the target of the upgrade.
