@@ -193,9 +193,9 @@ fn groups_change_during_a_move_wherever_the_change_enters() {
         let coming = scene.come_back(&target).await;
         scene.flow(0, &id, FlowOperation::Pause).await;
         let mut acks = Vec::new();
-        for (number, group) in (0..).zip(["at-0", "at-1", "at-2"]) {
-            scene.senders[number as usize].send(ServiceMessage::JoinGroupWithAck(membership(&id, group, number)));
-            acks.push(scene.senders[number as usize].ack().await.status);
+        for (sender, group) in scene.senders.iter_mut().zip(["at-0", "at-1", "at-2"]) {
+            sender.send(ServiceMessage::JoinGroupWithAck(membership(&id, group, 7)));
+            acks.push(sender.ack().await.status);
         }
         assert_eq!(acks, [AckStatus::Ok; 3]);
         let leave = GroupChange { ack_id: 9, ..membership(&id, "red", 9) };
