@@ -2,12 +2,9 @@
 
 use anyhow::Result;
 use trunkline_protocol::manifest::Transport;
-use trunkline_tests::harness::browser::{Browser, Page};
+use trunkline_tests::harness::browser::{Browser, OFFICIAL_SCRIPT, Page};
 use trunkline_tests::harness::fleet::{App, AppServer, Fleet, Proxy};
 use trunkline_tests::harness::scenario::{Stage, play_heavy};
-
-const OFFICIAL_CLIENT: &str =
-    concat!(env!("CARGO_MANIFEST_DIR"), "/clients/js/node_modules/@microsoft/signalr/dist/browser/signalr.js");
 
 async fn open_pages(browser: &Browser, app: &AppServer, proxies: &[Proxy; 2], over: &str) -> Result<[Page; 2]> {
     let url = |proxy: &Proxy| format!("http://{}/?transport={over}&proxy={}", app.address(), proxy.url(""));
@@ -48,7 +45,7 @@ async fn chat(stage: &Stage, arguments: &[&str], over: &str) -> Result<()> {
 
 #[test]
 fn two_pages_on_two_proxies_see_each_others_messages_with_the_official_client() {
-    play_heavy(async |stage| chat(stage, &["--client-script", OFFICIAL_CLIENT], "").await);
+    play_heavy(async |stage| chat(stage, &["--client-script", OFFICIAL_SCRIPT], "").await);
 }
 
 #[test]
@@ -59,11 +56,11 @@ fn two_pages_on_two_proxies_see_each_others_messages_with_the_pages_own_client()
 #[test]
 fn so_they_do_over_event_streams() {
     let over = Transport::ServerSentEvents.name();
-    play_heavy(async |stage| chat(stage, &["--client-script", OFFICIAL_CLIENT], over).await);
+    play_heavy(async |stage| chat(stage, &["--client-script", OFFICIAL_SCRIPT], over).await);
 }
 
 #[test]
 fn so_they_do_over_long_polling() {
     let over = Transport::LongPolling.name();
-    play_heavy(async |stage| chat(stage, &["--client-script", OFFICIAL_CLIENT], over).await);
+    play_heavy(async |stage| chat(stage, &["--client-script", OFFICIAL_SCRIPT], over).await);
 }

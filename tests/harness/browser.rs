@@ -11,6 +11,10 @@ use crate::harness::client::CLIENTS_FOLDER;
 use crate::harness::driver::Driver;
 use crate::harness::scenario::Stage;
 
+/// Script of the official client, as pages load it.
+pub const OFFICIAL_SCRIPT: &str =
+    concat!(env!("CARGO_MANIFEST_DIR"), "/clients/js/node_modules/@microsoft/signalr/dist/browser/signalr.js");
+
 /// A running browser without a window.
 #[derive(Debug)]
 pub struct Browser {

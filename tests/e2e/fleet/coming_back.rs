@@ -1,10 +1,16 @@
 //! Stateful reconnect with the official client: sockets break, nodes stop, and nobody notices.
 
 use anyhow::{Context, Result, ensure};
+use axum::Router;
+use axum::response::Html;
+use axum::routing::get as serve_get;
 use futures_util::future::try_join_all;
 use http::Method;
+use http::header::CONTENT_TYPE;
 use serde_json::json;
+use tokio::net::TcpListener;
 use trunkline_tests::harness::balancer::{Balancer, Rule};
+use trunkline_tests::harness::browser::{Browser, OFFICIAL_SCRIPT};
 use trunkline_tests::harness::client::{Agents, Client, ClientAnswer, Kind};
 use trunkline_tests::harness::fleet::{App, stop};
 use trunkline_tests::harness::http_client::{exchange, get};
@@ -179,6 +185,35 @@ fn streams_uploads_and_questions_go_on_over_cut_sockets() {
             assert_eq!(client.invoke("Recall", json!([])).await?, json!("me"));
         }
         Ok(())
+    });
+}
+
+#[test]
+fn a_page_in_a_browser_goes_on_over_cut_sockets() {
+    play_heavy(async |stage| {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let page_origin = format!("http://{}", listener.local_addr()?);
+        let script = std::fs::read_to_string(OFFICIAL_SCRIPT)?;
+        let script = || async { ([(CONTENT_TYPE, "text/javascript")], script) };
+        let page = || async { Html(include_str!("counting_page.html")) };
+        let router = Router::new().route("/signalr.js", serve_get(script)).route("/", serve_get(page));
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        let allowed = ["--allow-origin", page_origin.as_str()];
+        let fleet = FleetScene::begin_with(stage, &["--stateful"], &NAMES, &allowed).await?;
+        fleet.agrees(&NAMES).await?;
+        let nodes: Vec<_> = fleet.nodes.iter().map(|node| node.address()).collect();
+        let balancer = Balancer::start(Rule::InTurn, &nodes).await?;
+        let relay = Relay::start_for(b"GET /bench", balancer.address()).await?;
+        let browser = Browser::start(stage)?;
+        let page = browser.open("counting", &format!("{page_origin}/?hub=http://{}/bench", relay.address())).await?;
+        page.see("state", "open").await?;
+        for cut in 1..=if is_full() { CUTS } else { 10 } {
+            page.click("more").await?;
+            relay.decide(if cut % 2 == 0 { Fate::CutInPiece } else { Fate::Cut }, usize::MAX);
+            page.see("heard", &format!("{} heard", cut * 40)).await?;
+        }
+        assert_eq!([page.text("state").await?, page.text("fault").await?], ["open", ""]);
+        browser.end().await
     });
 }
 
