@@ -36,7 +36,7 @@ use trunkline_protocol::service::{
 };
 use trunkline_protocol::wire::MIGRATE_TO_HEADER;
 
-use crate::connection::{CallScope, Connection, ConnectionClose, Inbox, Limits, LinkId};
+use crate::connection::{CallScope, Connection, ConnectionClose, Inbox, Limits, LinkId, RestoredFrom};
 use crate::encode;
 use crate::error::SendError;
 use crate::metrics::HubMetrics;
@@ -303,7 +303,9 @@ impl HubCore {
         if !lock(lost).is_ending(connection.id()) {
             return false;
         }
-        let had = was_connected.then(|| connection.take_belongings());
+        // What was restored is not lost because its connection was, too, before its hook had run.
+        let has_any = was_connected || connection.items().get::<RestoredFrom>().is_some();
+        let had = has_any.then(|| connection.take_belongings());
         let mut lost = lock(lost);
         let waited = lost.waiting();
         let dropped = lost.end(connection.id(), had, Instant::now());

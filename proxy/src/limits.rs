@@ -90,7 +90,7 @@ impl LimitCounters {
     /// Time for which the refusal of a client waits that has come back to a connection which is not to be had any more.
     #[must_use]
     pub(crate) fn refused_return_wait(&self, now: Duration) -> Duration {
-        self.refused_returns.take(now, REFUSED_RETURN_WAIT).unwrap_or_default()
+        self.refused_returns.take(now, REFUSED_RETURN_WAIT).unwrap_or(REFUSED_RETURN_WAIT)
     }
 
     /// Number of sockets on which requests are served; those of client connections are counted elsewhere.

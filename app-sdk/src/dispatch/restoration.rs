@@ -7,10 +7,11 @@
 //! ```
 
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use bytestring::ByteString;
 use futures_util::future::join_all;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 use trunkline_protocol::cause::Cause;
 use trunkline_protocol::hub::Close;
 use trunkline_protocol::service::{RestoreAnswer, RestoreQuery, ServiceMessage};
@@ -22,6 +23,9 @@ use crate::connection::{CallKind, Connection, ConnectionClose, RestoredFrom, sho
 use crate::handler::HubCallKind;
 use crate::hub_core::{HubCore, LostClient};
 use crate::node::Node;
+
+/// Time that a new connection waits for the `on_disconnected` of the lost one. Then it begins with nothing.
+const DISCONNECT_HOOK_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Dispatcher {
     /// Answers a node whose client has lost a connection: whether this app server had it.
@@ -46,7 +50,8 @@ impl Dispatcher {
             self.close(&lost, Close::default(), ConnectionClose::new(Cause::Restored));
         }
         let cancellation = connection.cancellation();
-        if let Some(lost) = cancellation.run_until_cancelled(self.core.take_lost(&lost_id, user_id)).await.flatten() {
+        let taken = timeout(DISCONNECT_HOOK_TIMEOUT, self.core.take_lost(&lost_id, user_id));
+        if let Some(Ok(Some(lost))) = cancellation.run_until_cancelled(taken).await {
             cancellation.run_until_cancelled(self.give_back(connection, lost_id, *lost)).await;
         }
     }

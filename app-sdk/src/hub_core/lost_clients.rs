@@ -94,6 +94,10 @@ impl LostClients {
 
     /// Notes that a connection has ended whose client may begin anew.
     pub(crate) fn begin(&mut self, id: ByteString, lost: LostClient) {
+        // One that had been lost before under this id, and went on.
+        if self.remove(&id).is_some() {
+            self.order.retain(|(_, kept)| *kept != id);
+        }
         self.clients.insert(id, LostState::Ending(CancellationToken::new(), Box::new(lost)));
     }
 
@@ -197,6 +201,17 @@ mod tests {
     fn keep(clients: &mut LostClients, id: &str, groups: &[&str], now: Instant) -> usize {
         begin(clients, id);
         end(clients, id, groups, now)
+    }
+
+    #[test]
+    fn a_client_that_is_lost_again_under_its_id_is_kept_once() {
+        let (mut clients, now) = (LostClients::new(KEPT_FOR), Instant::now());
+        for _ in 0..3 {
+            keep(&mut clients, "ann", &["red", "blue"], now);
+        }
+        assert_eq!((clients.waiting(), clients.group_bytes), (1, 7));
+        begin(&mut clients, "ann");
+        assert_eq!((clients.waiting(), clients.group_bytes), (0, 0), "until it has ended");
     }
 
     #[test]

@@ -44,8 +44,16 @@ pub(super) async fn doors(count: u8) -> (MemoryNetwork, Vec<FleetNode>) {
 }
 
 pub(super) fn token(path: &str, user: &str) -> String {
+    token_until(path, user, unix_seconds() + 3600)
+}
+
+pub(super) fn expired_token(path: &str, user: &str) -> String {
+    token_until(path, user, unix_seconds() - 3600)
+}
+
+fn token_until(path: &str, user: &str, until_s: u64) -> String {
     let audience = ("aud".to_owned(), format!("http://any.example/{path}/?hub=bench"));
-    access_token::sign(&AccessKey::new(KEY).unwrap(), user, &[audience], unix_seconds() + 3600)
+    access_token::sign(&AccessKey::new(KEY).unwrap(), user, &[audience], until_s)
 }
 
 /// A link that an app server has dialled. It answers keep-alives and hub handshakes by itself.

@@ -6,7 +6,7 @@ use trunkline_protocol::service::*;
 
 use super::app::{broadcast, json, membership, to_group, to_user};
 use super::client::{Client, Received};
-use super::dialling_in::{DoorLink, HUB, ONE, doors, settle, token};
+use super::dialling_in::{DoorLink, HUB, ONE, doors, expired_token, settle, token};
 use super::http::negotiate;
 use super::moving_away::{STATEFUL_HANDSHAKE, call, flow, sent, sequence};
 use super::passing_on::FleetNode;
@@ -211,6 +211,91 @@ fn groups_change_during_a_move_wherever_the_change_enters() {
         }
         assert_eq!([client.text().await, client.text().await, client.text().await], ["at-0", "at-1", "at-2"].map(call));
         scene.nothing_else(1, &id, &mut client).await;
+    });
+}
+
+/// Question of an app server to a client.
+fn question(id: &str, invocation: &str) -> ServiceMessage {
+    ServiceMessage::ClientInvocation(ClientInvocation {
+        invocation_id: invocation.into(),
+        connection_id: id.into(),
+        caller_server_id: "sender_1".into(),
+        payloads: json(&format!(
+            "{{\"type\":1,\"invocationId\":\"{invocation}\",\"target\":\"ask\",\"arguments\":[]}}"
+        )),
+    })
+}
+
+#[test]
+fn a_question_that_enters_anywhere_during_a_move_is_asked_once() {
+    run(async {
+        let mut scene = DoorScene::open().await;
+        let (client, target) = scene.connect().await;
+        let id = client.id.clone();
+        drop(client);
+        let coming = scene.come_back(&target).await;
+        scene.flow(0, &id, FlowOperation::Pause).await;
+        for (node, sender) in scene.senders.iter().enumerate() {
+            sender.send(question(&id, &format!("q{node}")));
+        }
+        scene.homes[0].send(flow(&id, FlowOperation::PauseAck));
+        let mut client = coming.await.unwrap().unwrap();
+        assert_eq!(client.text().await, sequence(1));
+        let mut asked = [client.text().await, client.text().await, client.text().await];
+        asked.sort();
+        for (node, asked) in asked.iter().enumerate() {
+            assert!(asked.contains(&format!("\"q{node}\"")), "{asked}");
+        }
+        settle().await;
+        scene.nothing_else(1, &id, &mut client).await;
+    });
+}
+
+#[test]
+fn a_node_that_has_given_a_connection_away_ends_it_for_nobody() {
+    run(async {
+        let mut scene = DoorScene::open().await;
+        let (client, target) = scene.connect().await;
+        let id = client.id.clone();
+        drop(client);
+        let shared = scene.nodes[0].stage.shared.clone();
+        let coming = scene.come_back(&target).await;
+        scene.flow(0, &id, FlowOperation::Pause).await;
+        // An operator's close right behind the acknowledgement, with which its state leaves.
+        scene.homes[0].send(flow(&id, FlowOperation::PauseAck));
+        let mut client = coming.await.unwrap().unwrap();
+        assert_eq!(client.text().await, sequence(1));
+        scene.flow(1, &id, FlowOperation::Resume).await;
+        shared.shards()[0].give(vec![crate::shard::ShardCommand::Drain(std::time::Duration::ZERO)], 0).await;
+        settle().await;
+        scene.nothing_else(1, &id, &mut client).await;
+        assert_eq!(shared.counters()[0].away.get(), 0);
+    });
+}
+
+#[test]
+fn an_expired_token_goes_on_with_a_connection_and_begins_none() {
+    run(async {
+        let mut scene = DoorScene::open().await;
+        let old = format!("&access_token={}", expired_token("client", "ann"));
+        let (client, target) = scene.connect().await;
+        let id = client.id.clone();
+        drop(client);
+        let (_, connection) = target.rsplit_once("&id=").unwrap();
+        let at_home = format!("/client/{HUB}{old}&id={connection}");
+        let mut client = Client::upgrade(&scene.nodes[0].stage, &at_home).await.unwrap();
+        assert_eq!(client.text().await, sequence(1));
+        client.close().await;
+        settle().await;
+        let stage = &scene.nodes[0].stage;
+        assert_eq!(Client::upgrade(stage, &at_home).await.err(), Some(401), "it is closed");
+        let negotiation = format!("/client/negotiate{HUB}{old}&useStatefulReconnect=true&id={connection}");
+        assert_eq!(super::http::exchange(stage, "POST", &negotiation, "").await.0.as_u16(), 401);
+        let without = format!("/client/{HUB}{old}");
+        assert_eq!(Client::upgrade(stage, &without).await.err(), Some(401));
+        let over_http = format!("/client/{HUB}{old}&id={connection}");
+        assert_eq!(super::http::exchange(stage, "GET", &over_http, "").await.0.as_u16(), 401);
+        drop(id);
     });
 }
 

@@ -1,9 +1,12 @@
 //! Messages and questions of app servers that dial in, for the clients of other nodes.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use bytestring::ByteString;
+use tokio::time::sleep;
+use tracing::debug;
 use trunkline_protocol::fleet::{Wanted, encode_relay};
 use trunkline_protocol::service::{ClientInvocation, MoveConnection, ServiceMessage, Stamped};
 
@@ -11,8 +14,13 @@ use super::Fleet;
 use super::door_question::{GatheredAnswer, SettledAsker};
 use super::fleet_member::{FleetMember, MemberState};
 use super::node_sink::SilentAsker;
-use crate::shard::{OtherNodes, ShardSender, TakeOver, TargetVerdict};
+use crate::link::{FrameSource, RoutedBatch, route};
+use crate::shard::{OtherNodes, SendOrigin, ShardSender, TakeOver, TargetVerdict, no_such_connection};
 use crate::upstream::{AppServerId, Asker, Hub, HubIndex, LinkHandle};
+
+/// Looks for the end of a move before a client is asked for a result, and the time between two.
+const MOVE_LOOKS: u32 = 500;
+const MOVE_LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
 impl OtherNodes for Fleet {
     fn pass_result(&self, hub: &str, caller: &str, answer: &ServiceMessage) {
@@ -118,17 +126,32 @@ impl OtherNodes for Fleet {
         self.members().iter().any(|member| member.state(now_ms) == MemberState::Ready)
     }
 
-    fn announce_move(&self, hub: HubIndex, connection_id: &ByteString) -> Vec<AppServerId> {
+    fn announce_move(&self, hub: HubIndex, connection_id: &ByteString) -> Option<Vec<AppServerId>> {
         let hubs = self.shared().hubs.all();
-        let Some(hub) = hubs.get(hub.get()) else { return Vec::new() };
+        let hub = hubs.get(hub.get())?;
         let order = ServiceMessage::MoveConnection(MoveConnection { connection_id: connection_id.clone() });
         let frame = relayed(hub.key(), &order, 0);
-        let members = self.members();
-        let asked = members.iter().filter(|member| member.is_linked() && self.pass_to(member, &frame));
-        let asked = asked.map(|member| self.shared().hubs.number(member.boot()));
-        let asked = asked.chain([self.shared().origin]).collect();
+        let mut asked = vec![self.shared().origin];
+        for member in self.members().iter().filter(|member| member.is_linked()) {
+            if !self.pass_to(member, &frame) {
+                return None;
+            }
+            asked.push(self.shared().hubs.number(member.boot()));
+        }
         self.begin_epoch(self.shared().boot.as_str().into(), hub.key().into(), connection_id.clone());
-        asked
+        Some(asked)
+    }
+
+    fn let_move(&self, hub: HubIndex) -> bool {
+        let (hubs, now_ms) = (self.shared().hubs.all(), self.now_ms());
+        let is_late = |member: &Arc<FleetMember>| member.state(now_ms) == MemberState::Late;
+        !self.members().iter().any(is_late) && hubs.get(hub.get()).is_some_and(|hub| self.has_one_endpoint(hub))
+    }
+
+    fn invoke_later(&self, link: &Arc<LinkHandle>, request: ClientInvocation) {
+        let Some(runtime) = self.0.runtime.get() else { return };
+        let (fleet, link) = (self.clone(), link.clone());
+        drop(runtime.spawn(async move { fleet.invoke_when_moved(&link, request).await }));
     }
 
     fn take_over(&self, hub: &Arc<Hub>, connection_id: &str, shard: &ShardSender) -> TakeOver {
@@ -137,6 +160,52 @@ impl OtherNodes for Fleet {
 }
 
 impl Fleet {
+    /// Asks a client for a result once its move is over.
+    async fn invoke_when_moved(&self, link: &Arc<LinkHandle>, request: ClientInvocation) {
+        let shared = self.shared();
+        let is_moving = |id: &str| shared.routes.find(id).is_some() && !shared.routes.is_here_alone(id);
+        // A move takes milliseconds, and hardly anybody asks in one: nothing that tells of its end is worth its upkeep.
+        for _ in 0..MOVE_LOOKS {
+            if !is_moving(&request.connection_id) {
+                break;
+            }
+            sleep(MOVE_LOOK_INTERVAL).await;
+        }
+        let send = shared.moves.begin_send();
+        if shared.routes.find(&request.connection_id).is_some() {
+            self.route_here(link, ServiceMessage::ClientInvocation(request), send.epoch()).await;
+        } else if !OtherNodes::invoke(self, link, &request, send.epoch()) {
+            link.send(&no_such_connection(request));
+        }
+    }
+
+    /// Applies a message of a link at this node.
+    async fn route_here(&self, link: &Arc<LinkHandle>, message: ServiceMessage, epoch: i64) {
+        let shared = self.shared();
+        let (asker, origin) = (link.clone() as Arc<dyn Asker>, SendOrigin::Sender(shared.origin, epoch));
+        let source = FrameSource { shared, counters: self.relayed(), hub: link.hub(), asker: &asker, origin };
+        let mut batch = RoutedBatch::of(shared);
+        if let Err(problem) = route(source, message, &mut batch) {
+            debug!(problem, "a question of an app server is skipped");
+        }
+        for (commands, shard) in batch.into_commands().into_iter().zip(shared.shards()) {
+            if !commands.is_empty() {
+                shard.give(commands, 0).await;
+            }
+        }
+    }
+
+    /// Whether all app servers of a hub dial the fleet under one address. Under several each sends a copy to each, and nobody
+    /// could tell which of two copies is for a connection in between.
+    fn has_one_endpoint(&self, hub: &Hub) -> bool {
+        let pools = hub.pools();
+        let links: Vec<_> = pools.iter().flat_map(|pool| pool.links()).collect();
+        let mut endpoints: Vec<_> = links.iter().filter_map(|link| Some(&*link.of_door()?.endpoint)).collect();
+        let told: Vec<_> = self.members().iter().map(|member| member.presence()).collect();
+        endpoints.extend(told.iter().flat_map(|told| told.servers(hub.key())).map(|server| &*server.endpoint));
+        endpoints.windows(2).all(|two| matches!(two, [one, other] if one == other))
+    }
+
     fn hub_of(&self, link: &LinkHandle) -> Option<Arc<Hub>> {
         self.shared().hubs.all().get(link.hub().get()).cloned()
     }

@@ -161,8 +161,9 @@ impl<'a> NodeSink<'a> {
         let (shared, counters) = (self.fleet.shared(), self.fleet.relayed());
         let Some(hub) = shared.hubs.keyed(hub) else { return false };
         // Elsewhere each app server sends to all nodes, and numbers its epochs itself.
-        let origin = match hub.is_of_door() {
+        let origin = match hub.is_of_door() && counting == Counting::No {
             true => SendOrigin::Sender(shared.hubs.number(self.member.boot()), epoch),
+            // So are announcements, whose receivers are counted.
             false => SendOrigin::OtherNode,
         };
         let hub = hub.index();

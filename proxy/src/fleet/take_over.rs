@@ -7,11 +7,11 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use bytestring::ByteString;
 use tokio::sync::oneshot;
+use tokio::time::timeout;
 use tracing::debug;
 use trunkline_protocol::fleet::{MoveStep, MovedState, MovingConnection, NodeMessage, encode_relay};
 use trunkline_protocol::service::{ConnectionMoved, ServiceMessage};
 
-use super::fleet_counters::DropCause;
 use super::fleet_member::{FleetMember, MemberState};
 use super::node_link::NodeLink;
 use super::{ANSWER_TIMEOUT, Fleet};
@@ -63,8 +63,10 @@ impl Fleet {
             );
             return TakenOver::Failed;
         };
-        if hub.is_of_door() {
-            self.be_known().await;
+        if hub.is_of_door() && timeout(LOOK_TIMEOUT, self.be_known()).await.is_err() {
+            debug!(hub = hub.name(), connection = short(id), "other nodes don't know in time what is wanted here");
+            shard.post(move |state| state.give_up_arrival(place));
+            return TakenOver::Failed;
         }
         let taken = self.ask_for(MoveStep::Take, hub, id, vec![owner.clone()], (ANSWER_TIMEOUT, ANSWER_TIMEOUT)).await;
         let state = taken.and_then(|(_, state)| MovedState::decode(&state).ok());
@@ -141,8 +143,9 @@ impl Fleet {
     }
 
     fn tell_of(&self, step: MoveStep, hub: &Hub, id: &str, member: &FleetMember) {
-        // One that is not told ends the connection after a while, which nobody listens to.
-        let _: Result<(), DropCause> = self.send(member, &move_frame(0, step, hub, id));
+        if let Some(link) = member.outgoing() {
+            link.tell(&NodeMessage::Move { question: 0, step, hub: hub.key().into(), connection_id: id.into() });
+        }
     }
 
     /// Answers another node that asks for a connection.

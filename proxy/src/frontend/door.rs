@@ -24,12 +24,12 @@ use trunkline_protocol::token::ConnectionToken;
 use trunkline_protocol::wire::CONNECTION_TOKEN_PARAMETER;
 
 use crate::auth::{ServiceAudience, TokenError, User};
-use crate::clock::unix_seconds;
 use crate::frontend::authenticate::{refuse_token, token};
 use crate::frontend::connect::websocket_upgrade;
 use crate::frontend::endpoint::{Endpoint, STOPPING};
 use crate::frontend::path_rule::split_negotiate;
 use crate::frontend::plain_response::{because, plain, unavailable};
+use crate::frontend::request::query_value;
 use crate::frontend::request_extension::FromFleet;
 use crate::frontend::reverse_proxy::carried_link;
 use crate::shard::{ShardMessage, TargetVerdict};
@@ -106,7 +106,7 @@ fn hub_name(uri: &Uri) -> Result<String, Response> {
 /// The refusal.
 pub(crate) fn enter(
     endpoint: &Endpoint,
-    request: &Request,
+    request: &mut Request,
     audience: ServiceAudience,
 ) -> Result<(Arc<Hub>, User), Response> {
     let name = hub_name(request.uri())?;
@@ -117,14 +117,17 @@ pub(crate) fn enter(
     Ok((hub, user))
 }
 
-fn verify(endpoint: &Endpoint, request: &Request, audience: ServiceAudience, hub: &str) -> Result<User, Response> {
+fn verify(endpoint: &Endpoint, request: &mut Request, audience: ServiceAudience, hub: &str) -> Result<User, Response> {
     let Some(token) = token(request) else {
         return Err(plain(StatusCode::UNAUTHORIZED, "an access token is needed: as 'Authorization: Bearer'"));
     };
     let verifier = &endpoint.shared.service_verifier;
     let verified = match verifier.verify(&token, audience, hub) {
         // It comes from the negotiation: nobody gets another one for a connection that is open.
-        Err(TokenError::Expired) if comes_back(endpoint, request) => verifier.verify_old(&token, audience, hub),
+        Err(TokenError::Expired) if may_come_back(endpoint, request, hub) => {
+            request.extensions_mut().insert(ComesBack);
+            verifier.verify_old(&token, audience, hub)
+        }
         verified => verified,
     };
     verified.map_err(|error| match error {
@@ -136,16 +139,29 @@ fn verify(endpoint: &Endpoint, request: &Request, audience: ServiceAudience, hub
     })
 }
 
-/// Whether a request may come back to an open connection. One that closes with its token is closed by then.
-fn comes_back(endpoint: &Endpoint, request: &Request) -> bool {
-    let Some(sealed) = parameter(request.uri(), CONNECTION_TOKEN_PARAMETER) else { return false };
+/// Mark of a request whose access token has expired: it may go on with an open connection, and begin none.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ComesBack;
+
+/// Whether a request may be one that comes back to an open connection of this hub. One that closes with its token is closed
+/// by then.
+fn may_come_back(endpoint: &Endpoint, request: &Request, hub: &str) -> bool {
+    let is_connect = split_negotiate(request.uri().path()).is_none() && websocket_upgrade::is_upgrade_of(request);
+    let Some(sealed) = query_value(request.uri(), CONNECTION_TOKEN_PARAMETER).filter(|_| is_connect) else {
+        return false;
+    };
     let opened = ConnectionToken::open(&sealed, &endpoint.shared.settings.keys);
-    opened.is_ok_and(|token| token.is_stateful && token.is_expired(unix_seconds()))
+    opened.is_ok_and(|token| token.is_stateful && token.hub.eq_ignore_ascii_case(&client_path(hub)))
+}
+
+/// Path of a hub's clients, by which its connection tokens name it.
+fn client_path(hub: &str) -> String {
+    format!("{CLIENT_PATH}?{HUB_PARAMETER}={hub}")
 }
 
 /// Settings of a hub that no manifest has: its app servers keep theirs for themselves.
 fn manifest(endpoint: &Endpoint, name: &str) -> HubManifest {
-    let mut manifest = HubManifest::new(name, &format!("{CLIENT_PATH}?{HUB_PARAMETER}={name}"));
+    let mut manifest = HubManifest::new(name, &client_path(name));
     manifest.protocols.push("blazorpack".into());
     manifest.message_max_bytes = endpoint.shared.settings.message_max_bytes;
     manifest.keep_alive_interval_ms = KEEP_ALIVE_INTERVAL_MS;
@@ -158,7 +174,7 @@ pub(crate) async fn open_link(endpoint: &Endpoint, mut request: Request) -> Resu
     if !websocket_upgrade::is_upgrade_of(&request) {
         return Err(plain(StatusCode::BAD_REQUEST, "app servers dial in by a WebSocket upgrade"));
     }
-    let entered = enter(endpoint, &request, ServiceAudience::Server);
+    let entered = enter(endpoint, &mut request, ServiceAudience::Server);
     let (hub, server) = entered.inspect_err(|refusal| log_refused(endpoint, &request, refusal))?;
     if endpoint.shared.refuses_clients() {
         return Err(unavailable(Cause::Drained, STOPPING));

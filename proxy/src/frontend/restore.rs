@@ -24,7 +24,7 @@ use crate::upstream::Hub;
 /// right to it.
 pub(super) fn claim(endpoint: &Endpoint, hub: &Hub, request: &Request, user: &User) -> Option<Box<RestoreClaim>> {
     let sealed = query_value(request.uri(), RESTORE_PARAMETER).filter(|sealed| !sealed.is_empty())?;
-    match judge(endpoint, hub, sealed, user) {
+    match judge(endpoint, hub, request, (sealed, user)) {
         Ok(claim) => Some(Box::new(claim)),
         Err(problem) => {
             endpoint.counters.restores.of(RestoreOutcome::Refused).increment();
@@ -34,7 +34,12 @@ pub(super) fn claim(endpoint: &Endpoint, hub: &Hub, request: &Request, user: &Us
     }
 }
 
-fn judge(endpoint: &Endpoint, hub: &Hub, sealed: String, user: &User) -> Result<RestoreClaim, &'static str> {
+fn judge(
+    endpoint: &Endpoint,
+    hub: &Hub,
+    request: &Request,
+    (sealed, user): (String, &User),
+) -> Result<RestoreClaim, &'static str> {
     if hub.is_of_door() {
         return Err("app servers that dial in keep nothing");
     }
@@ -47,10 +52,14 @@ fn judge(endpoint: &Endpoint, hub: &Hub, sealed: String, user: &User) -> Result<
     // A connection that has got its user back has none in its own token.
     let of_lost = named.or_else(|| restores.and_then(|claim| claim.user)).unwrap_or_default();
     let is_over = of_lost.expires_s.is_some_and(|expires_s| expires_s <= unix_seconds());
+    let needs_access_token = lost.binding == UserBinding::AccessToken;
     let user = match &user.id {
+        None if needs_access_token && request.extensions().get() != Some(&UserBinding::AccessToken) => {
+            return Err("an access token shows its user");
+        }
         shown if *shown == of_lost.id => None,
         Some(_) => return Err("the token is another user's"),
-        None if lost.binding == UserBinding::AccessToken => return Err("an access token shows its user"),
+        None if needs_access_token => return Err("an access token shows its user"),
         None if is_over => return Err("the time of its user is over"),
         None => Some(of_lost),
     };

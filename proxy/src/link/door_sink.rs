@@ -9,7 +9,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tracing::{debug, info, warn};
 use trunkline_link::{FrameSink, LinkEnd, ManySend};
-use trunkline_protocol::service::{CloseConnection, GroupChange, Ping, ServiceMessage, ServiceMessageError};
+use trunkline_protocol::service::{
+    ClientInvocation, CloseConnection, GroupChange, Ping, ServiceMessage, ServiceMessageError,
+};
 
 use super::attachment::ShardSink;
 use super::door_ping::{self, Leaving, NodeLoad, Wish};
@@ -90,11 +92,8 @@ impl<'a> DoorSink<'a> {
             | M::CloseUserConnectionsWithAck(_)
             | M::CloseGroupConnectionsWithAck(_)
             | M::GroupMemberQuery(_) => return self.ask(message),
-            M::ClientInvocation(request) if !is_here(&request.connection_id) => {
-                if !others.invoke(link, request, epoch) {
-                    link.send(&no_such_connection(request.clone()));
-                }
-                return;
+            M::ClientInvocation(request) if is_elsewhere(&request.connection_id) => {
+                return self.invoke_elsewhere(request, epoch);
             }
             M::HandshakeRequest(_)
             | M::HandshakeResponse(_)
@@ -119,6 +118,16 @@ impl<'a> DoorSink<'a> {
         let origin = SendOrigin::Sender(self.shard.shared().origin, epoch);
         if let Err(problem) = self.inner.route_from(origin, message) {
             self.skip(&problem);
+        }
+    }
+
+    /// Asks a client for a result that is not here, or about to move.
+    fn invoke_elsewhere(&self, request: &ClientInvocation, epoch: i64) {
+        let (shared, link) = (self.shard.shared(), &self.link);
+        if shared.routes.find(&request.connection_id).is_some() {
+            shared.other_nodes().invoke_later(link, request.clone());
+        } else if !shared.other_nodes().invoke(link, request, epoch) {
+            link.send(&no_such_connection(request.clone()));
         }
     }
 

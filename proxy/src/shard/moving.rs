@@ -53,6 +53,7 @@ impl ShardState {
             || client.cold.is_leaving
             || client.cold.moving_to.is_some()
             || !home_moves
+            || (client.home.of_door().is_some() && !self.context.shared.other_nodes().let_move(client.home.hub()))
         {
             return None;
         }
@@ -68,10 +69,13 @@ impl ShardState {
             is_bound: client.cold.is_bound,
             cause: cause.label().into(),
         };
-        let is_away = client.is_away();
+        let (is_away, app) = (client.is_away(), client.home.app());
         self.context.shared.routes.begin_move(id);
         if !is_away {
             self.sever(slot, Cause::SocketEnded);
+        }
+        if let Some(resumption) = self.resumption_of(slot) {
+            resumption.looked_app = Some(app);
         }
         Some(moving)
     }
@@ -89,7 +93,12 @@ impl ShardState {
         let Some(slot) = self.connections.find(hub, id) else { return };
         let Some(client) = self.connections.live_mut(slot) else { return };
         let (home, serial) = (client.home.clone(), client.serial);
-        let Some(resumption) = client.cold.resumption.as_deref_mut() else { return };
+        let is_settled = home.is_open() && client.cold.moving_to.is_none() && !client.cold.is_leaving;
+        let Some(resumption) = client.cold.resumption.as_deref_mut().filter(|_| is_settled) else { return };
+        if resumption.looked_app != Some(home.app()) {
+            // The other node would resume it at the one that it was told of.
+            return;
+        }
         let Some(until) = resumption.ownership.depart(self.tick) else { return };
         resumption.taker = Some(answer);
         home.send(&flow(id, FlowOperation::Pause));
@@ -122,8 +131,11 @@ impl ShardState {
         let hubs = self.context.shared.hubs.all();
         let Some(pools) = hubs.get(home.hub().get()).map(|hub| hub.pools()) else { return };
         let mut asked = match home.of_door() {
-            Some(_) => self.context.shared.other_nodes().announce_move(home.hub(), &connection_id),
             None => Vec::new(),
+            Some(_) => match self.context.shared.other_nodes().announce_move(home.hub(), &connection_id) {
+                Some(asked) => asked,
+                None => return self.stay_here(slot),
+            },
         };
         let order = ServiceMessage::MoveConnection(MoveConnection { connection_id });
         for pool in pools.iter() {
@@ -329,13 +341,24 @@ impl ShardState {
         }
     }
 
-    /// Gives a connection up that has not arrived. Returns whether it was such a one.
+    /// Forgets a connection that has not arrived, or that another node has by now, whatever is to become of it here. Returns
+    /// whether it was such a one.
     pub(super) fn withdraw(&mut self, slot: Slot) -> bool {
-        let is_arriving = self.ownership_of(slot).is_some_and(|ownership| ownership.is_arriving());
-        if is_arriving && let Some(client) = self.connections.live(slot) {
+        let now = self.tick;
+        let Some(ownership) = self.ownership_of(slot) else { return false };
+        let is_arriving = ownership.is_arriving();
+        // When its time is over the node that took it has died: then its app server is told of the end.
+        let is_given = ownership.is_given() && ownership.absence().is_some_and(|absence| absence.until > now);
+        let move_cause = match self.connections.live(slot).and_then(|client| client.cold.resumption.as_ref()) {
+            Some(resumption) if is_arriving || is_given => resumption.move_cause,
+            _ => return false,
+        };
+        if is_given {
+            self.context.counters.moved_out.of(move_cause).increment();
+        } else if let Some(client) = self.connections.live(slot) {
             self.context.record_arrival(client);
-            self.forget_silently(slot);
         }
-        is_arriving
+        self.forget_silently(slot);
+        true
     }
 }

@@ -56,8 +56,14 @@ pub(crate) trait OtherNodes: fmt::Debug + Send + Sync {
     fn are_ready(&self) -> bool;
 
     /// Has all nodes begin a new epoch, this one included, because a connection of the door is about to leave; each answers
-    /// behind what it has passed on before. Returns those that will.
-    fn announce_move(&self, hub: HubIndex, connection_id: &ByteString) -> Vec<AppServerId>;
+    /// behind what it has passed on before. Returns those that will; `None` when one can't be told.
+    fn announce_move(&self, hub: HubIndex, connection_id: &ByteString) -> Option<Vec<AppServerId>>;
+
+    /// Whether connections of a hub of the door may move: each message enters the fleet once, and all nodes answer.
+    fn let_move(&self, hub: HubIndex) -> bool;
+
+    /// Asks a client for a result that is about to move, once it is known where it is.
+    fn invoke_later(&self, link: &Arc<LinkHandle>, request: ClientInvocation);
 
     /// Takes a client connection over from the node that has it, for this shard.
     fn take_over(&self, hub: &Arc<Hub>, connection_id: &str, shard: &ShardSender) -> TakeOver;
@@ -116,9 +122,15 @@ impl OtherNodes for NoOtherNodes {
         false
     }
 
-    fn announce_move(&self, _hub: HubIndex, _connection_id: &ByteString) -> Vec<AppServerId> {
-        Vec::new()
+    fn announce_move(&self, _hub: HubIndex, _connection_id: &ByteString) -> Option<Vec<AppServerId>> {
+        None
     }
+
+    fn let_move(&self, _hub: HubIndex) -> bool {
+        false
+    }
+
+    fn invoke_later(&self, _link: &Arc<LinkHandle>, _request: ClientInvocation) {}
 
     fn take_over(&self, _hub: &Arc<Hub>, _connection_id: &str, _shard: &ShardSender) -> TakeOver {
         Box::pin(std::future::ready(TakenOver::Nowhere))

@@ -148,6 +148,8 @@ impl ShardState {
         if !resumption.ownership.come_back() {
             return None;
         }
+        // A node that has asked for it did not take it.
+        self.context.shared.routes.end_move(&client.id);
         self.context.counters.away.follow(1, 0);
         // Its node has it again: a later move has another cause.
         resumption.move_cause = MoveCause::default();

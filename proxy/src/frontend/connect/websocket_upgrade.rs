@@ -17,6 +17,7 @@ use crate::auth::ClientTerms;
 use crate::clock::unix_seconds;
 use crate::frontend::authenticate::user_of;
 use crate::frontend::connect::{NewConnection, admit, changed_transport, may_use, not_supported};
+use crate::frontend::door::ComesBack;
 use crate::frontend::endpoint::Endpoint;
 use crate::frontend::identify::{ConnectingClient, UNKNOWN_ID};
 use crate::frontend::plain_response::plain;
@@ -36,7 +37,8 @@ pub(crate) async fn answer(endpoint: &Endpoint, hub: &Arc<Hub>, request: Request
         return plain(StatusCode::BAD_REQUEST, "the WebSocket upgrade is malformed: version 13 and a key are needed");
     };
     let client = request.extensions().get::<ConnectingClient>();
-    let may_return = client.and_then(|client| client.token.as_ref()).is_some_and(|token| token.is_stateful);
+    let token = client.and_then(|client| client.token.as_ref());
+    let may_return = token.is_some_and(|token| token.is_stateful && !token.is_too_old_to_carry(unix_seconds()));
     match attach(endpoint, hub, request).await {
         Ok(()) => switching_protocols(&accept),
         Err(refusal) => {
@@ -75,6 +77,12 @@ async fn attach(endpoint: &Endpoint, hub: &Arc<Hub>, mut request: Request) -> Re
             resume(hub, request, claim);
             return Ok(());
         }
+    }
+    if request.extensions().get::<ComesBack>().is_some() {
+        return Err(plain(
+            StatusCode::UNAUTHORIZED,
+            "the access token has expired, and there is no connection to go on with",
+        ));
     }
     if !client.is_fresh {
         return Err(plain(StatusCode::NOT_FOUND, UNKNOWN_ID));

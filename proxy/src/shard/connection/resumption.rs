@@ -24,6 +24,8 @@ pub(crate) struct Resumption {
     pub permit: Option<Box<AddressPermit>>,
     /// Cause for which it moves to another node, if it does.
     pub move_cause: MoveCause,
+    /// App server of which the node was told that has last asked what the connection is.
+    pub looked_app: Option<AppServerId>,
     /// Takes its state for the node that waits for it.
     pub taker: Option<oneshot::Sender<Option<Bytes>>>,
     /// Work that waits until it has arrived.
@@ -43,7 +45,7 @@ impl Resumption {
     #[must_use]
     pub(crate) fn new(ownership: Ownership<AppServerId>) -> Self {
         let arrival = ownership.is_arriving().then(Box::default);
-        let (permit, move_cause, taker) = (None, MoveCause::default(), None);
-        Self { ownership, owes_acknowledgement: false, permit, move_cause, taker, arrival }
+        let (permit, move_cause, looked_app, taker) = (None, MoveCause::default(), None, None);
+        Self { ownership, owes_acknowledgement: false, permit, move_cause, looked_app, taker, arrival }
     }
 }
