@@ -261,23 +261,27 @@ impl Fleet {
     /// Asks the shards of this node.
     async fn ask_here(&self, link: &LinkHandle, question: ServiceMessage) -> Option<ServiceMessage> {
         let (asker, answer) = OwnAnswer::of(link);
+        self.route_here(&asker, SendOrigin::OtherNode, question).await.ok()?;
+        drop(asker);
+        answer.await.ok()
+    }
+
+    /// Routes a message to the shards of this node.
+    pub(super) async fn route_here(
+        &self,
+        asker: &Arc<dyn Asker>,
+        origin: SendOrigin,
+        message: ServiceMessage,
+    ) -> Result<(), String> {
         let shared = self.shared();
         let mut batch = RoutedBatch::of(shared);
-        let source = FrameSource {
-            shared,
-            counters: self.relayed(),
-            hub: link.hub(),
-            asker: &asker,
-            origin: SendOrigin::OtherNode,
-        };
-        route(source, question, &mut batch).ok()?;
+        route(FrameSource { shared, counters: self.relayed(), hub: asker.hub(), asker, origin }, message, &mut batch)?;
         for (commands, shard) in batch.into_commands().into_iter().zip(shared.shards()) {
             if !commands.is_empty() {
                 shard.give(commands, 0).await;
             }
         }
-        drop(asker);
-        answer.await.ok()
+        Ok(())
     }
 }
 

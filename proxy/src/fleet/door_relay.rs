@@ -14,7 +14,6 @@ use super::Fleet;
 use super::door_question::{GatheredAnswer, SettledAsker};
 use super::fleet_member::{FleetMember, MemberState};
 use super::node_sink::SilentAsker;
-use crate::link::{FrameSource, RoutedBatch, route};
 use crate::shard::{OtherNodes, SendOrigin, ShardSender, TakeOver, TargetVerdict, no_such_connection};
 use crate::upstream::{AppServerId, Asker, Hub, HubIndex, LinkHandle};
 
@@ -173,25 +172,12 @@ impl Fleet {
         }
         let send = shared.moves.begin_send();
         if shared.routes.find(&request.connection_id).is_some() {
-            self.route_here(link, ServiceMessage::ClientInvocation(request), send.epoch()).await;
+            let (asker, origin) = (link.clone() as Arc<dyn Asker>, SendOrigin::Sender(shared.origin, send.epoch()));
+            if let Err(problem) = self.route_here(&asker, origin, ServiceMessage::ClientInvocation(request)).await {
+                debug!(problem, "a question of an app server is skipped");
+            }
         } else if !OtherNodes::invoke(self, link, &request, send.epoch()) {
             link.send(&no_such_connection(request));
-        }
-    }
-
-    /// Applies a message of a link at this node.
-    async fn route_here(&self, link: &Arc<LinkHandle>, message: ServiceMessage, epoch: i64) {
-        let shared = self.shared();
-        let (asker, origin) = (link.clone() as Arc<dyn Asker>, SendOrigin::Sender(shared.origin, epoch));
-        let source = FrameSource { shared, counters: self.relayed(), hub: link.hub(), asker: &asker, origin };
-        let mut batch = RoutedBatch::of(shared);
-        if let Err(problem) = route(source, message, &mut batch) {
-            debug!(problem, "a question of an app server is skipped");
-        }
-        for (commands, shard) in batch.into_commands().into_iter().zip(shared.shards()) {
-            if !commands.is_empty() {
-                shard.give(commands, 0).await;
-            }
         }
     }
 
