@@ -1,6 +1,9 @@
 //! Clients of app servers that dial in, which come back at another node: their connections move there, and nobody notices.
 
+use std::time::Duration;
+
 use bytes::Bytes;
+use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, spawn_local};
 use trunkline_protocol::service::*;
 
@@ -12,6 +15,7 @@ use super::moving_away::{STATEFUL_HANDSHAKE, call, flow, sent, sequence};
 use super::passing_on::FleetNode;
 use super::stage::run;
 use crate::net::connector::MemoryNetwork;
+use crate::shard::ShardCommand;
 
 /// Three nodes: the client is at the first one, and comes back at the second; its app server has a link to each.
 struct DoorScene {
@@ -255,21 +259,22 @@ fn a_question_that_enters_anywhere_during_a_move_is_asked_once() {
 fn a_node_that_has_given_a_connection_away_ends_it_for_nobody() {
     run(async {
         let mut scene = DoorScene::open().await;
-        let (client, target) = scene.connect().await;
+        let (client, _) = scene.connect().await;
         let id = client.id.clone();
         drop(client);
+        // Taken by hand: so nobody says that it has arrived.
         let shared = scene.nodes[0].stage.shared.clone();
-        let coming = scene.come_back(&target).await;
+        let (shard, hub) = (&shared.shards()[0], shared.hubs.keyed(HUB).unwrap().index());
+        let (looked, leaving, (answer, given)) = (id.clone(), id.clone(), oneshot::channel());
+        assert!(shard.inspect(move |state| state.look(hub, &looked)).await.flatten().is_some());
+        shard.post(move |state| state.depart(hub, &leaving, answer));
         scene.flow(0, &id, FlowOperation::Pause).await;
-        // An operator's close right behind the acknowledgement, with which its state leaves.
         scene.homes[0].send(flow(&id, FlowOperation::PauseAck));
-        let mut client = coming.await.unwrap().unwrap();
-        assert_eq!(client.text().await, sequence(1));
-        scene.flow(1, &id, FlowOperation::Resume).await;
-        shared.shards()[0].give(vec![crate::shard::ShardCommand::Drain(std::time::Duration::ZERO)], 0).await;
-        settle().await;
-        scene.nothing_else(1, &id, &mut client).await;
-        assert_eq!(shared.counters()[0].away.get(), 0);
+        assert!(given.await.unwrap().is_some());
+        shard.give(vec![ShardCommand::Drain(Duration::ZERO)], 0).await;
+        let exists = Check { subject: id.as_str().into(), ack_id: 9 };
+        scene.homes[0].send(ServiceMessage::CheckConnectionExistenceWithAck(exists));
+        assert_eq!(scene.homes[0].ack().await.status, AckStatus::NotFound, "and no close before it");
     });
 }
 
