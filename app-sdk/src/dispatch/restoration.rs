@@ -66,6 +66,8 @@ impl Dispatcher {
             *items = lost.items;
             items.insert(restored);
         }
+        // Before anything is waited for: this connection may be lost, too.
+        lost.groups.iter().for_each(|group| connection.note_joined(group.clone()));
         let groups = Groups::new(&self.core);
         for joined in join_all(lost.groups.iter().map(|group| groups.add(connection.id(), group))).await {
             if let Err(error) = joined {

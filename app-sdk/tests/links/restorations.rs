@@ -169,6 +169,29 @@ async fn a_newcomer_waits_until_methods_and_on_disconnected_of_the_lost_one_have
 }
 
 #[tokio::test]
+async fn a_client_that_is_lost_again_before_it_is_connected_has_lost_nothing() {
+    let mut app = start().await;
+    let mut link = ProxyLink::open(&app, "a", 0).await;
+    open_named(&mut app, &mut link).await;
+    link.send(lost("old", "link_lost")).await;
+    assert_eq!(app.event().await, "disconnected old ");
+    begin_anew(&mut link, "new", "old").await;
+    for _ in ["given", "own"] {
+        let ServiceMessage::JoinGroupWithAck(_) = link.next().await else { panic!("a join, which nobody answers") };
+    }
+    link.send(lost("new", "link_lost")).await;
+    assert!(is_kept(&mut link, "new").await);
+    begin_anew(&mut link, "newer", "new").await;
+    for group in ["given", "own"] {
+        assert_eq!(joined(&mut link).await, ("newer".into(), group.into()));
+    }
+    assert_eq!(text(&link.called("newer").await.arguments), json!(["ann"]));
+    for event in ["connected new", "disconnected new ", "connected newer"] {
+        assert_eq!(app.event().await, event);
+    }
+}
+
+#[tokio::test]
 async fn nothing_is_kept_after_a_goodbye_for_another_user_or_without_the_opt_in() {
     let mut app = start().await;
     let mut link = ProxyLink::open(&app, "a", 0).await;
