@@ -34,7 +34,7 @@ const LOG_LINES_PER_SECOND: NonZeroU32 = NonZeroU32::new(10).unwrap();
 /// pause, so when a node dies all of its clients would do so in one moment.
 const REFUSED_RETURNS_PER_SECOND: NonZeroU32 = NonZeroU32::new(1000).unwrap();
 
-/// Longest wait of such a client; it bounds how many wait, too. More than that are refused at once.
+/// Longest wait of such a client. How many wait is bounded by the limits of sockets.
 const REFUSED_RETURN_WAIT: Duration = Duration::from_secs(5);
 
 /// Counters that all shards of a node share.

@@ -124,10 +124,8 @@ impl ShardState {
 
     /// Tells the app server of a connection of a change that it can't know of: it restores the groups when the client is lost.
     fn tell_home_of_group(&self, slot: Slot, change: &MembershipChange) {
-        let Some(client) = self.connections.get(slot) else { return };
-        let hubs = self.context.shared.hubs.all();
-        let pool = hubs.get(client.home.hub().get()).and_then(|hub| hub.pool_of(client.home.app()));
-        if pool.is_some_and(|pool| pool.restores()) {
+        let hubs = &self.context.shared.hubs;
+        if let Some(client) = self.connections.get(slot).filter(|client| hubs.restores(&client.home)) {
             client.home.send(&change.notice(&client.id));
         }
     }

@@ -234,9 +234,7 @@ impl Reassignment {
 
 /// Tells the next app server of a connection which groups that is in, if it restores them when the client is lost.
 fn tell_of_groups(connections: &Connections, hubs: &HubRegistry, slot: Slot, home: &HomeLink) {
-    let all = hubs.all();
-    let pool = all.get(home.hub().get()).and_then(|hub| hub.pool_of(home.app()));
-    let Some(client) = connections.get(slot).filter(|_| pool.is_some_and(|pool| pool.restores())) else { return };
+    let Some(client) = connections.get(slot).filter(|_| hubs.restores(home)) else { return };
     for set in connections.sets_of(client) {
         if let SetName::Group(group) = set {
             home.send(&MembershipChange::Join(group.into()).notice(&client.id));

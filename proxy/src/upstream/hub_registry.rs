@@ -254,6 +254,13 @@ impl Hub {
 }
 
 impl HubRegistry {
+    /// Whether the app server of a home keeps what its lost clients had.
+    #[must_use]
+    pub(crate) fn restores(&self, home: &HomeLink) -> bool {
+        let pool = self.all.load().get(home.hub().get()).and_then(|hub| hub.pool_of(home.app()));
+        pool.is_some_and(|pool| pool.restores())
+    }
+
     /// All hubs, oldest first.
     #[must_use]
     pub(crate) fn all(&self) -> Arc<Vec<Arc<Hub>>> {
