@@ -20,6 +20,7 @@ mod trusted_header;
 mod trusted_network;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use trunkline_protocol::id::random_id;
@@ -30,6 +31,7 @@ use crate::net::address::Address;
 use crate::net::resolver::Resolver;
 #[cfg(feature = "tls")]
 use crate::net::tls::ClientTls;
+use crate::routing::Ruleset;
 
 pub(crate) use admin_settings::AdminSettings;
 pub(crate) use drain_settings::DrainSettings;
@@ -148,6 +150,8 @@ pub struct Settings {
     pub relay: RelaySettings,
     /// Settings of the fleet.
     pub fleet: FleetSettings,
+    /// Rules of the operator at the start.
+    pub(crate) rules: Arc<Ruleset>,
 }
 
 impl Settings {
@@ -179,6 +183,7 @@ impl Settings {
             http_transports: HttpTransportSettings::DEFAULT,
             relay: RelaySettings::embedded(),
             fleet: FleetSettings::default(),
+            rules: Arc::default(),
         }
     }
 }

@@ -21,6 +21,7 @@
 //! | `logging` | log lines and levels |
 //! | `net` | addresses, outgoing connections, client sockets, TLS |
 //! | `auth` | access tokens, their keys, users; the admin token |
+//! | `routing` | rules of the operator: groups, routes, mirrors, methods |
 //! | `config` | settings of a node, checked |
 //! | `limits` | connection permits, throttles and pending negotiations per address |
 //! | `transport` | client transports: WebSocket frames, server-sent events, HTTP transports |
@@ -58,6 +59,7 @@ pub(crate) mod metrics;
 pub(crate) mod net;
 pub(crate) mod node;
 pub(crate) mod observer;
+pub(crate) mod routing;
 pub(crate) mod shard;
 pub(crate) mod transport;
 pub(crate) mod upstream;

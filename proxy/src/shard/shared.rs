@@ -113,6 +113,7 @@ impl Shared {
 
     fn with(settings: Settings, connectors: Connectors, shards: Vec<ShardSender>, whose_sockets: Sockets) -> Self {
         let (boot, hubs) = (random_id(), HubRegistry::default());
+        hubs.apply_rules(settings.rules.clone());
         Self {
             origin: hubs.number(&boot),
             moves: MoveQueue::default(),

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use axum::body::Body;
 use http::{Request, Response};
 use tokio::time::Instant;
@@ -16,6 +16,7 @@ use super::link_waiter::LinkWaiters;
 use super::number::{AppServerId, HubIndex};
 use super::{HomeLink, MemoryLink, Pool};
 use crate::net::address::Address;
+use crate::routing::{HubRules, Ruleset};
 
 /// An app server instance.
 #[derive(Debug)]
@@ -66,6 +67,8 @@ pub(crate) struct Hub {
     key: String,
     learnt_at: Instant,
     settings: ArcSwap<HubManifest>,
+    /// Rules of the operator for its messages; `None` without any.
+    rules: ArcSwapOption<HubRules>,
     pools: ArcSwap<Vec<Arc<Pool>>>,
     next: AtomicUsize,
     /// Authorizations take turns separately: each client brings one and then needs a home, so of two app servers one
@@ -92,7 +95,8 @@ const DOOR_HUBS_MAX: usize = 1000;
 #[derive(Debug, Default)]
 pub(crate) struct HubRegistry {
     all: ArcSwap<Vec<Arc<Hub>>>,
-    // Held while the lists change, which only manifests do.
+    rules: ArcSwap<Ruleset>,
+    // Held while the lists or the rules change.
     changing: Mutex<()>,
     /// Instance ids of all app servers that were ever met, in the order of their numbers.
     app_servers: Mutex<Vec<Arc<str>>>,
@@ -126,6 +130,21 @@ impl Hub {
     #[must_use]
     pub(crate) fn settings(&self) -> Arc<HubManifest> {
         self.settings.load_full()
+    }
+
+    /// Rules of the operator for the messages of its connections.
+    #[must_use]
+    pub(crate) fn rules(&self) -> Option<Arc<HubRules>> {
+        self.rules.load_full()
+    }
+
+    /// Path by which rules name it: its own, or at the door its name behind a slash.
+    #[must_use]
+    pub(crate) fn rule_path(&self) -> String {
+        match self.origin {
+            HubOrigin::Manifest => self.settings.load().path.clone(),
+            HubOrigin::Door => format!("/{}", self.name),
+        }
     }
 
     /// Learns from an app server that has dialled in whether clients may come back to their connections.
@@ -261,6 +280,21 @@ impl HubRegistry {
         pool.is_some_and(|pool| pool.restores())
     }
 
+    /// Rules of the operator that are in force.
+    #[must_use]
+    pub(crate) fn rules(&self) -> Arc<Ruleset> {
+        self.rules.load_full()
+    }
+
+    /// Puts other rules in force, for all hubs and those that are learnt later.
+    pub(crate) fn apply_rules(&self, rules: Arc<Ruleset>) {
+        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        for hub in self.all.load().iter() {
+            hub.rules.store(rules.of_hub(&hub.rule_path()));
+        }
+        self.rules.store(rules);
+    }
+
     /// All hubs, oldest first.
     #[must_use]
     pub(crate) fn all(&self) -> Arc<Vec<Arc<Hub>>> {
@@ -354,12 +388,14 @@ impl HubRegistry {
             origin,
             learnt_at: Instant::now(),
             settings: ArcSwap::from_pointee(settings),
+            rules: ArcSwapOption::empty(),
             pools: ArcSwap::default(),
             next: AtomicUsize::new(0),
             next_authorizing: AtomicUsize::new(0),
             waiters: LinkWaiters::default(),
             changing: Mutex::new(()),
         });
+        hub.rules.store(self.rules.load().of_hub(&hub.rule_path()));
         self.all.store(Arc::new(all.iter().chain([&hub]).cloned().collect()));
         hub
     }

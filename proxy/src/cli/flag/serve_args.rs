@@ -3,6 +3,7 @@
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::thread::available_parallelism;
 use std::time::Duration;
 
@@ -256,6 +257,7 @@ fn settings(args: ServeArgs, addresses: &NodeAddresses) -> Result<Settings, Conf
         http_transports: HttpTransportSettings::from(&args.http_transports),
         relay: args.relay.settings(knows_balancers),
         fleet: (&args.admin).try_into()?,
+        rules: Arc::default(),
     })
 }
 
