@@ -74,6 +74,7 @@ causes! {
     LimitDescriptors "limit_descriptors" Refuses "the process had no file descriptor left for it: raise its limit of open files"
     TokenRefused "token_refused" Refuses "the access token was missing, or not good"
     OriginRefused "origin_refused" Refuses "pages of its origin may not connect: see --allow-origin"
+    RouteRefused "route_refused" Refuses "a route of the configuration file rejects it"
     AppRefused "app_refused" Refuses "the app refused it at negotiate"
     AppUnreachable "app_unreachable" Refuses "the app could not be asked, or gave no answer"
     PathUnknown "path_unknown" Refuses "no hub is served at that path"

@@ -20,6 +20,7 @@ mod trusted_header;
 mod trusted_network;
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -95,6 +96,8 @@ pub struct Config {
     pub shards: u16,
     /// Timing of a graceful stop.
     pub drain: DrainSettings,
+    /// File whose rules are read anew when it changes.
+    pub rules_file: Option<PathBuf>,
     /// Settings that all threads share.
     pub settings: Settings,
 }

@@ -40,6 +40,7 @@ mod request_limit;
 mod reservation;
 mod restore;
 mod reverse_proxy;
+mod route;
 mod router;
 mod timed_body;
 

@@ -109,7 +109,9 @@ impl<'a> SlotKeeper<'a> {
             let Some(offer) = self.offer() else { return Err(SessionOver::retired()) };
             let begun = Instant::now();
             let shared = self.shard.shared();
-            let dialling = dial(self.pool, self.slot, &offer, &shared.boot, shared.caller());
+            let terms = self.pool.app().group.terms();
+            let caller = terms.caller(&shared.settings.node);
+            let dialling = dial(self.pool, self.slot, &offer, &shared.boot, caller);
             let dialled = tokio::select! {
                 biased;
                 over = self.give_up() => return Err(over),

@@ -10,13 +10,19 @@ mod app_instance;
 mod certificate_reload;
 mod embedded;
 mod graceful_stop;
+#[cfg(feature = "cli")]
+mod hangup_signal;
 mod heartbeat;
 mod inherited_socket;
 mod listener_set;
+#[cfg(feature = "cli")]
+mod rule_reload;
+mod rule_set;
 pub(crate) mod shard_thread;
 mod shared_port;
 mod start_error;
 mod upstream_discovery;
+mod upstream_set;
 pub(crate) mod upstream_watcher;
 
 use std::net::SocketAddr;
@@ -35,8 +41,9 @@ pub(crate) use inherited_socket::InheritedSockets;
 
 use graceful_stop::{close_links, poll_until};
 use listener_set::{BoundAddresses, ListenerSet, ShardListener};
+use rule_set::RuleSet;
 use start_error::StartError;
-use upstream_discovery::UpstreamDiscovery;
+use upstream_set::UpstreamSet;
 
 use crate::admin;
 #[cfg(feature = "tls")]
@@ -82,6 +89,10 @@ impl Node {
         sockets.ensure_all_taken()?;
 
         let Config { upstreams, resolve_interval, resolver, shards, drain, settings, observer, .. } = config;
+        #[cfg(feature = "tls")]
+        let upstream_tls = config.upstream_tls;
+        #[cfg(feature = "cli")]
+        let rules_file = config.rules_file;
         let (stop, fleet_resolver) = (CancellationToken::new(), resolver.clone());
         let (shared, threads) = start_shards(settings, connectors.clone(), listeners.of_shards, &stop)?;
 
@@ -89,10 +100,18 @@ impl Node {
         let for_keys = shared.clone();
         background.spawn(async move { for_keys.verifier.keep_fresh().await });
         let problems = Arc::new(UpstreamProblems::default());
-        for address in upstreams {
-            let (shared, problems, resolver) = (shared.clone(), problems.clone(), resolver.clone());
-            let discovery = UpstreamDiscovery { shared, problems, address, resolver, interval: resolve_interval };
-            background.spawn(discovery.run());
+        let rule_set = RuleSet::new(
+            shared.clone(),
+            upstreams,
+            #[cfg(feature = "tls")]
+            upstream_tls,
+        );
+        rule_set.apply(&shared.settings.rules)?;
+        let upstreams = UpstreamSet::new(shared.clone(), problems.clone(), resolver, resolve_interval);
+        background.spawn(rule_set.watch(upstreams));
+        #[cfg(feature = "cli")]
+        if let Some(file) = rules_file {
+            background.spawn(rule_reload::run(shared.clone(), rule_set, file));
         }
         #[cfg(feature = "tls")]
         background.spawn(certificate_reload::run(shared.clone(), connectors, listeners.certificates));

@@ -16,7 +16,7 @@ mod mirror_rule;
 mod route_rule;
 mod ruleset;
 
-pub(crate) use group_rule::{DEFAULT_GROUP, GroupRule, WeightedUpstream};
+pub(crate) use group_rule::{DEFAULT_GROUP, DefaultGroup, GroupRule, WeightedUpstream};
 pub(crate) use hub_rules::{HubRules, MethodVerdict};
 pub(crate) use mirror_rule::MirrorRule;
 pub(crate) use route_rule::{Rejection, RouteAction, RouteFacts, RouteRule};

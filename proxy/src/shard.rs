@@ -27,6 +27,7 @@ mod outbox_budget;
 mod own_interest;
 mod reassignment;
 mod reconnect;
+mod reroute;
 mod route_table;
 mod send_origin;
 mod shard_context;

@@ -20,6 +20,8 @@ mod number;
 mod pool;
 mod refusal_source;
 mod restore_query;
+mod route_choice;
+mod server_group;
 
 pub(crate) use asker::Asker;
 pub(crate) use authorizer::Authorizer;
@@ -34,4 +36,6 @@ pub(crate) use number::{AppServerId, HubIndex};
 pub(crate) use pool::{HomeLink, Pool};
 pub(crate) use refusal_source::{MIDDLEWARE_HINT, RefusalSource};
 pub(crate) use restore_query::RestoreQueries;
+pub(crate) use route_choice::{RouteChoice, facts_of};
+pub(crate) use server_group::{GroupTerms, ServerGroup};
 pub use trunkline_link::MemoryLink;

@@ -93,9 +93,12 @@ impl Exposition<'_> {
     }
 
     fn connection_steps(&self) -> prometheus::Result<()> {
-        let metrics: [OutcomeMetric; 3] = [
+        let metrics: [OutcomeMetric; 4] = [
             ("trunkline_tls_handshakes_total", "TLS handshakes with clients.", |counters| &counters.tls_handshakes),
             ("trunkline_proxy_headers_total", "PROXY protocol headers.", |counters| &counters.proxy_headers),
+            ("trunkline_rule_reads_total", "Rules of the configuration file read anew.", |counters| {
+                &counters.rule_reads
+            }),
             ("trunkline_certificate_reads_total", "Certificates read anew.", |counters| &counters.certificate_reads),
         ];
         for (name, help, outcomes) in metrics {

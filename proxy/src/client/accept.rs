@@ -19,7 +19,7 @@ use super::handshake::{Handshake, PendingSocket};
 use super::handshake_failure::HandshakeFailure;
 use super::inbound::Inbound;
 use super::reader::Reader;
-use crate::auth::{ClientTerms, StickyServer};
+use crate::auth::StickyServer;
 use crate::limits::Quota;
 use crate::metrics::RestoreOutcome;
 use crate::net::socket::Socket;
@@ -27,7 +27,7 @@ use crate::shard::{
     Client, Content, DATA_TYPE_HANDSHAKE, LostConnection, PastConnection, PendingConnection, Resumption, Serial, Shard,
     Slot, Sockets, Status, opening_until, short,
 };
-use crate::upstream::{HomeLink, Hub, LinkHandle};
+use crate::upstream::{HomeLink, Hub, LinkHandle, RouteChoice};
 
 /// Time for the last frames to a client that is not accepted.
 const REFUSE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -39,7 +39,7 @@ pub(super) async fn accept(
     early: Bytes,
     mut pending: PendingConnection,
 ) -> Option<Box<Reader>> {
-    let (hub, settings) = (pending.hub.clone(), pending.hub.settings());
+    let settings = pending.hub.settings();
     let mut pending_socket = PendingSocket { socket, inbound: Inbound::new(pending.transport) };
     let handshake = handshake(shard, &mut pending_socket, early, &settings, &pending).await;
     let restoring = match (&handshake, pending.restores.take()) {
@@ -50,7 +50,7 @@ pub(super) async fn accept(
         Ok(handshake) if shard.state().is_drained() => {
             HandshakeFailure::TryAgain(Handshake::content(handshake.as_ref()))
         }
-        Ok(handshake) => match find_home(shard, &hub, (restoring, &pending.terms), handshake.as_ref()).await {
+        Ok(handshake) => match find_home(shard, &pending, restoring, handshake.as_ref()).await {
             Some(home) => return Some(open(shard, pending_socket, handshake, home, pending, &settings)),
             None => HandshakeFailure::TryAgain(Handshake::content(handshake.as_ref())),
         },
@@ -121,25 +121,26 @@ async fn find_restoring_home(
 /// Finds a home for a client, unless it has one. While there is none it waits for a link that was lost a moment ago.
 async fn find_home(
     shard: &Shard,
-    hub: &Hub,
-    (restoring, terms): (Option<HomeLink>, &ClientTerms),
+    pending: &PendingConnection,
+    restoring: Option<HomeLink>,
     handshake: Option<&Handshake>,
 ) -> Option<HomeLink> {
+    let (hub, group) = (&pending.hub, RouteChoice::group_name(pending.group.as_ref()));
     if restoring.is_some() {
         return restoring;
     }
-    if let Some(server) = &terms.server {
+    if let Some(server) = &pending.terms.server {
         let own = find_home_at(shard, hub, server).await;
         if own.is_some() || server.is_required {
             return own.filter(|_| !shard.state().is_drained());
         }
     }
-    let home = hub.choose_home().or_else(|| waiting_room(shard, hub, handshake));
+    let home = hub.choose_home_in(group).or_else(|| waiting_room(shard, hub, handshake));
     if home.is_some() {
         return home;
     }
-    shard.shared().wait_for_link(hub).await;
-    hub.choose_home().filter(|_| !shard.state().is_drained())
+    shard.shared().wait_for_link(hub, group).await;
+    hub.choose_home_in(group).filter(|_| !shard.state().is_drained())
 }
 
 /// Finds a home at one app server. One that is certainly not there is not waited for, nor one that is only preferred.
@@ -169,7 +170,8 @@ fn open(
     settings: &HubManifest,
 ) -> Box<Reader> {
     let PendingSocket { socket, inbound } = pending_socket;
-    let PendingConnection { open, user, is_negotiated, transport, expires_s, terms, wants_stateful, .. } = pending;
+    let PendingConnection { open, user, is_negotiated, transport, expires_s, terms, wants_stateful, group, .. } =
+        pending;
     let is_stateful = |handshake: Option<&Handshake>| {
         let version = handshake.map(|handshake| handshake.request.version);
         wants_stateful && transport == Transport::WebSockets && version == Some(HUB_PROTOCOL_VERSION_STATEFUL)
@@ -184,6 +186,7 @@ fn open(
         let mut client = Client::new(id.clone(), serial, home.clone(), content, socket);
         (client.is_negotiated, client.transport) = (is_negotiated, transport);
         client.cold.opened_us = shard.now_us();
+        client.cold.group = group;
         client.cold.is_bound = terms.server.is_some_and(|server| server.is_required);
         client.cold.is_movable = content == Content::Raw && settings.is_movable;
         client.may_miss = settings.slow_clients == SlowClients::Drop;

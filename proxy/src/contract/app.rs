@@ -80,7 +80,8 @@ impl App {
         });
         let manifest = Manifest { instance: instance.into(), name: instance.into(), version: String::new(), hubs };
         let changed = Arc::new(Notify::new());
-        let pools = open_pools(shared, AppTarget::Memory(dialler.clone()), manifest, &changed);
+        let pools =
+            open_pools(shared, (AppTarget::Memory(dialler.clone()), &shared.hubs.default_group()), manifest, &changed);
         Self { links, pools, dialler }
     }
 

@@ -16,7 +16,8 @@ use crate::frontend::authorize::{Grant, authorize};
 use crate::frontend::endpoint::Endpoint;
 use crate::frontend::plain_response::plain;
 use crate::frontend::request::{bearer, query_value};
-use crate::upstream::Hub;
+use crate::frontend::route::route_question;
+use crate::upstream::{Hub, RouteChoice};
 
 /// Authenticates a request without a connection token, and stores its [`User`], what binds it, and the app's [`Grant`] in
 /// its extensions.
@@ -32,8 +33,11 @@ pub(crate) async fn authenticate(
     let settings = hub.settings();
     let verified = verify_token(endpoint, token(request)).await;
     let granted = if settings.asks_app {
-        endpoint.shared.wait_for_link(hub).await;
-        authorize(endpoint, hub, request, verified.as_ref().ok().and_then(Option::as_ref)).await?
+        let user = verified.as_ref().ok().and_then(Option::as_ref);
+        let group = route_question(endpoint, hub, request, user)?;
+        let group = RouteChoice::group_name(group.as_ref());
+        endpoint.shared.wait_for_link(hub, group).await;
+        authorize(endpoint, (hub, group), request, user).await?
     } else {
         Grant::default()
     };

@@ -35,24 +35,24 @@ pub(crate) struct Grant {
     pub(super) headers: HeaderMap,
 }
 
-/// Asks the app about a client, whose access token names this user.
+/// Asks the app about a client, whose access token names this user, at the app servers of a group.
 ///
 /// # Errors
 /// The app's refusal, or ours when it can't be asked.
 pub(crate) fn authorize(
     endpoint: &Endpoint,
-    hub: &Hub,
+    (hub, group): (&Hub, &str),
     request: &Request,
     user: Option<&User>,
 ) -> impl Future<Output = Result<Grant, Response>> + Send + use<> {
-    let (endpoint, apps, name) = (endpoint.clone(), hub.apps_in_turn(), hub.name().to_owned());
+    let (endpoint, apps, name) = (endpoint.clone(), hub.apps_in_turn(group), hub.name().to_owned());
     let question = authorize_request(&name, request, user);
     async move {
         let Some(first) = apps.first() else {
             return Err(unavailable(Cause::NoAppServer, "no app server serves this hub at the moment"));
         };
         let outcome = match question {
-            Ok(question) => endpoint.authorizer.authorize(&apps, endpoint.shared.caller(), question).await,
+            Ok(question) => endpoint.authorizer.authorize(&apps, &endpoint.shared.settings.node, question).await,
             Err(error) => Err(error.into()),
         };
         let problem = match outcome.map(read_decision) {

@@ -21,6 +21,7 @@ use crate::frontend::endpoint::Endpoint;
 use crate::frontend::identify::ConnectingClient;
 use crate::frontend::plain_response::{because, plain};
 use crate::frontend::request::{headers, raw_query};
+use crate::frontend::route::Routed;
 use crate::limits::AddressPermit;
 use crate::shard::{ClientStream, LostConnection, LostUser, PendingConnection, ShardMessage};
 use crate::upstream::Hub;
@@ -69,7 +70,9 @@ pub(crate) fn admit(endpoint: &Endpoint, hub: &Arc<Hub>, parts: &Parts, new: New
         wants_stateful,
         restores: lost,
         claimed: None,
+        group: Routed::group_in(&parts.extensions),
     };
+    Routed::count_in(endpoint, &parts.extensions);
     endpoint.shard.put(ShardMessage::Accept(Box::new(pending)));
 }
 
@@ -110,7 +113,8 @@ fn all_claims(user: &User) -> Vec<(ByteString, ByteString)> {
     user.claims.iter().map(|(name, value)| (name.as_str().into(), value.as_str().into())).collect()
 }
 
-fn claims(user: &User) -> Vec<(ByteString, ByteString)> {
+/// Claims of a client for its app server.
+pub(crate) fn claims(user: &User) -> Vec<(ByteString, ByteString)> {
     let system = user.id.iter().map(|id| (USER_ID_CLAIM, id.as_str()));
     // Clients can't claim what only this proxy may.
     let own = user.claims.iter().filter(|(name, _)| !name.starts_with(PRIVATE_CLAIM_PREFIX));

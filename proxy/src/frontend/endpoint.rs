@@ -3,16 +3,18 @@
 use std::sync::Arc;
 
 use axum::response::Response;
-use http::StatusCode;
+use http::{Extensions, StatusCode};
 use trunkline_protocol::cause::Cause;
 
 use super::path_rule::is_private;
 use super::plain_response::{because, plain, unavailable};
 use super::proxy_client::ProxyClient;
+use super::route::Routed;
 use crate::metrics::Counters;
+use crate::net::connector::Connector;
 use crate::net::http_client::HttpClient;
 use crate::shard::{ShardSender, Shared};
-use crate::upstream::{Authorizer, Hub};
+use crate::upstream::{Authorizer, Hub, RouteChoice, ServerGroup};
 
 pub(super) const STOPPING: &str = "this node is stopping: connect again, to another one";
 
@@ -31,25 +33,31 @@ impl Endpoint {
     pub(crate) fn new(shared: Arc<Shared>, counters: Arc<Counters>, shard: ShardSender) -> Self {
         let connect_timeout = shared.settings.relay.upstream_connect_timeout;
         let app_servers = HttpClient::new(shared.connector.for_clients(), connect_timeout);
-        let in_channels = HttpClient::new(shared.app_channels.for_clients(), connect_timeout);
+        let in_channels = HttpClient::new(Connector::default(), connect_timeout);
         let authorizer = Authorizer::new(in_channels, shared.settings.negotiate_timeout);
         let proxy_client = Arc::new(ProxyClient::new(&shared, app_servers));
         Self { shared, counters, shard, authorizer, proxy_client }
     }
 
-    /// Returns the refusal for a new client, if the hub takes none now.
-    pub(super) fn refuse_new_client(&self, hub: &Hub) -> Option<Response> {
+    /// Returns the refusal for the client of a routed request, if a route rejects it, or its group takes none now.
+    pub(super) fn refuse_new_client(&self, hub: &Hub, routed: &Extensions) -> Option<Response> {
         if self.shared.refuses_clients() {
             return Some(unavailable(Cause::Drained, STOPPING));
         }
-        let may_come = hub.is_served() || self.shared.settings.rehoming.holds_new;
+        if let Some(refusal) = Routed::refusal_in(self, routed) {
+            return Some(refusal);
+        }
+        let group = Routed::group_in(routed);
+        let is_served = hub.is_served_by(RouteChoice::group_name(group.as_ref()));
+        let may_come = is_served || self.shared.settings.rehoming.holds_new;
         (!may_come).then(|| unavailable(Cause::NoAppServer, "no app server serves this hub at the moment"))
     }
 
-    /// Waits for a link that was lost a moment ago, unless clients without an app server are taken anyway.
-    pub(super) async fn wait_for_link(&self, hub: &Hub) {
+    /// Waits for a link of the request's group that was lost a moment ago, unless clients without an app server are taken
+    /// anyway.
+    pub(super) async fn wait_for_link(&self, hub: &Hub, group: Option<Arc<ServerGroup>>) {
         if !self.shared.settings.rehoming.holds_new {
-            self.shared.wait_for_link(hub).await;
+            self.shared.wait_for_link(hub, RouteChoice::group_name(group.as_ref())).await;
         }
     }
 

@@ -23,7 +23,7 @@ const STATEFUL_PARAMETER: &str = "useStatefulReconnect";
 
 /// Answers a negotiate request.
 pub(crate) fn answer(endpoint: &Endpoint, hub: &Hub, request: &Request) -> Response {
-    if let Some(refusal) = endpoint.refuse_new_client(hub) {
+    if let Some(refusal) = endpoint.refuse_new_client(hub, request.extensions()) {
         return refusal;
     }
     let Grant { decision, headers } = request.extensions().get().cloned().unwrap_or_default();

@@ -30,10 +30,11 @@ use crate::frontend::plain_response::plain;
 use crate::frontend::request::query_value;
 use crate::frontend::reverse_proxy::owner_permit::{reachable_owner, take_owner_permit};
 use crate::frontend::reverse_proxy::{forward_mark, owner_head};
+use crate::frontend::route::route_question;
 use crate::metrics::ReservationOutcome;
 use crate::net::address::Address;
 use crate::shard::ReserveError;
-use crate::upstream::Hub;
+use crate::upstream::{Hub, RouteChoice};
 
 /// Maximum size of an owner's answer, which has a text at most.
 const ANSWER_MAX_BYTES: usize = 1024;
@@ -154,7 +155,9 @@ async fn authorize_again(endpoint: &Endpoint, hub: &Hub, request: &mut Request) 
     }
     let verified = verify_token(endpoint, token(request)).await;
     let known = verified.as_ref().ok().and_then(Option::as_ref);
-    let granted = authorize(endpoint, hub, request, known).await.ok()?;
+    let group = route_question(endpoint, hub, request, known).ok()?;
+    let group = RouteChoice::group_name(group.as_ref());
+    let granted = authorize(endpoint, (hub, group), request, known).await.ok()?;
     if granted.decision.url.is_some() {
         return None;
     }

@@ -26,6 +26,7 @@ use crate::frontend::plain_response::plain;
 use crate::frontend::request_extension::FromApp;
 use crate::frontend::reverse_proxy::forward_mark::is_forwarded_by_node;
 use crate::frontend::reverse_proxy::{owner_hop, pass_through};
+use crate::frontend::route::{self, Routed};
 use crate::frontend::{
     authenticate, identify, negotiate, normalise, origin_check, refusal, request_limit, reservation,
 };
@@ -123,8 +124,9 @@ async fn answer(endpoint: &Endpoint, mut request: Request) -> Result<Response, R
     if let Some(owner) = owner_hop::find_owner(endpoint, &request) {
         return Ok(owner_hop::forward(endpoint, &owner, request).await);
     }
+    let request = route::route(endpoint, &hub, request);
     if is_negotiate || is_upgrade {
-        endpoint.wait_for_link(&hub).await;
+        endpoint.wait_for_link(&hub, Routed::group_in(request.extensions())).await;
     }
     Ok(match (is_negotiate, request.method()) {
         (true, _) => negotiate::answer(endpoint, &hub, &request),

@@ -88,7 +88,7 @@ fn find_pool(shard: &Shard, hub: &Arc<Hub>, instance: &str) -> Arc<Pool> {
     let id = shard.shared().hubs.number(instance);
     hub.pool_or_add(id, || {
         let (name, target) = (short_name(instance), AppTarget::DialsIn);
-        let app = AppServer { id, instance: instance.to_owned(), name, target };
+        let app = AppServer { id, instance: instance.to_owned(), name, target, group: Arc::default() };
         Pool::new(hub.clone(), Arc::new(app), 0, Arc::default())
     })
 }

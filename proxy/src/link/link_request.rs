@@ -60,7 +60,7 @@ mod tests {
     fn pool() -> (Pool, [Arc<LinkHandle>; 2]) {
         let hub = HubRegistry::default().learn_at_door(HubManifest::new("bench", "/client")).unwrap();
         let (id, instance) = (7.into(), "vm_1".into());
-        let app = AppServer { id, instance, name: "vm".into(), target: AppTarget::DialsIn };
+        let app = AppServer { id, instance, name: "vm".into(), target: AppTarget::DialsIn, group: Arc::default() };
         let links = [(); 2].map(|()| Arc::new(LinkHandle::opened_at_door(hub.index(), id)));
         let pool = Pool::new(hub, Arc::new(app), 0, Arc::default());
         for link in &links {

@@ -79,6 +79,8 @@ pub(crate) enum PassThroughOutcome {
     /// The app server answered, with any status.
     Answered,
     /// No app server was linked.
+    /// A route of the configuration file rejects it.
+    Rejected,
     NoAppServer,
     /// A limit of requests under way was reached.
     Limited,
@@ -87,8 +89,9 @@ pub(crate) enum PassThroughOutcome {
 
 impl PassThroughOutcome {
     /// All outcomes with their labels.
-    pub(crate) const ALL: [(Self, &'static str); 7] = [
+    pub(crate) const ALL: [(Self, &'static str); 8] = [
         (Self::Answered, "answered"),
+        (Self::Rejected, "rejected"),
         (Self::NoAppServer, "no_app_server"),
         (Self::Limited, "limited"),
         (Self::Failed(RelayFailure::Unreachable), "unreachable"),
@@ -144,6 +147,7 @@ pub(crate) struct RelayCounters {
     /// Forward marks that no node of this fleet made, or not for this request.
     pub marks_refused: Counter,
     answered: Counter,
+    rejected: Counter,
     no_app_server: Counter,
     limited: Counter,
     failed: RelayFailureCounters,
@@ -179,6 +183,7 @@ impl RelayCounters {
     pub(crate) fn passed(&self, outcome: PassThroughOutcome) -> &Counter {
         match outcome {
             PassThroughOutcome::Answered => &self.answered,
+            PassThroughOutcome::Rejected => &self.rejected,
             PassThroughOutcome::NoAppServer => &self.no_app_server,
             PassThroughOutcome::Limited => &self.limited,
             PassThroughOutcome::Failed(failure) => self.failed.of(failure),

@@ -92,6 +92,8 @@ pub(crate) struct Counters {
     /// PROXY protocol headers of load balancers.
     pub proxy_headers: OutcomeCounters,
     pub certificate_reads: OutcomeCounters,
+    /// Reads of the rules, after their file has changed.
+    pub rule_reads: OutcomeCounters,
     pub relay: RelayCounters,
     pub door: DoorCounters,
     hubs: HubTable,

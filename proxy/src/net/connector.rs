@@ -72,6 +72,12 @@ impl Connector {
         Ok(Self { tls, ..Self::default() })
     }
 
+    /// Whether it can connect to servers with TLS.
+    #[must_use]
+    pub(crate) fn can_tls(&self) -> bool {
+        self.tls.config.load().is_some()
+    }
+
     /// Reads all files again, for new connections.
     ///
     /// # Errors

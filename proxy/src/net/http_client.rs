@@ -86,6 +86,12 @@ impl HttpClient {
         Self { gate: Some(gate), ..self }
     }
 
+    /// This client, with its kept connections, by another connector.
+    #[must_use]
+    pub(crate) fn through(&self, connector: Connector) -> Self {
+        Self { connector, ..self.clone() }
+    }
+
     /// Client that opens a connection for each request. Only the deadline of a request bounds its connecting.
     #[must_use]
     pub(crate) fn without_pool(connector: Connector) -> Self {

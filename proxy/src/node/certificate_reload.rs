@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{info, warn};
 
+use super::hangup_signal::HangupSignals;
 use crate::metrics::Outcome;
 use crate::net::tls::{Certificates, TlsError};
 use crate::shard::{Connectors, Shared};
@@ -75,30 +76,5 @@ pub(super) async fn run(shared: Arc<Shared>, connectors: Connectors, certificate
                 warn!(%error, "certificates can't be read anew: the old ones stay in use");
             }
         }
-    }
-}
-
-/// Stream of SIGHUP signals; on other systems than Unix it never yields.
-struct HangupSignals {
-    #[cfg(unix)]
-    signals: Option<tokio::signal::unix::Signal>,
-}
-
-impl HangupSignals {
-    fn new() -> Self {
-        Self {
-            #[cfg(unix)]
-            signals: tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup()).ok(),
-        }
-    }
-
-    async fn next(&mut self) {
-        #[cfg(unix)]
-        if let Some(signals) = &mut self.signals
-            && signals.recv().await.is_some()
-        {
-            return;
-        }
-        std::future::pending().await
     }
 }

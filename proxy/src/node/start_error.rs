@@ -23,8 +23,20 @@ pub enum StartError {
     #[cfg(feature = "tls")]
     #[error(transparent)]
     Tls(#[from] crate::net::tls::TlsError),
+    #[cfg(feature = "tls")]
+    #[error(transparent)]
+    GroupTls(#[from] GroupTlsError),
     #[error("a thread can't be started: {0}")]
     Thread(#[source] io::Error),
+}
+
+/// Error for a group whose files of TLS can't be used.
+#[cfg(feature = "tls")]
+#[derive(Debug, thiserror::Error)]
+#[error("group {group:?}: {source}")]
+pub struct GroupTlsError {
+    pub(super) group: String,
+    pub(super) source: crate::net::tls::TlsError,
 }
 
 fn advice(flag: &str, source: &io::Error) -> String {

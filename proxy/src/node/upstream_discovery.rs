@@ -14,36 +14,40 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tracing::{info, warn};
 
-use super::upstream_watcher;
+use super::upstream_watcher::{self, Listing};
 use crate::net::address::Address;
 use crate::net::resolver::{Resolver, of_one_family};
 use crate::observer::UpstreamProblems;
 use crate::shard::Shared;
+use crate::upstream::ServerGroup;
 
 /// Addresses of a name, each with a channel that tells its watcher whether it is still listed.
 #[derive(Debug, Default)]
-struct ListedAddresses(HashMap<SocketAddr, watch::Sender<bool>>);
+struct ListedAddresses(HashMap<SocketAddr, watch::Sender<Listing>>);
 
 /// Discovery of one upstream.
 pub(super) struct UpstreamDiscovery {
     pub(super) shared: Arc<Shared>,
     pub(super) problems: Arc<UpstreamProblems>,
+    /// Group that its app servers are of.
+    pub(super) group: Arc<ServerGroup>,
     pub(super) address: Address,
     pub(super) resolver: Resolver,
     /// Interval at which the name is resolved again; zero for never.
     pub(super) interval: Duration,
+    /// Whether the upstream is in the configuration still.
+    pub(super) listing: watch::Receiver<Listing>,
 }
 
 impl UpstreamDiscovery {
-    /// Watches the upstream for ever.
+    /// Watches the upstream until it is removed, and its app servers have no client left.
     pub(super) async fn run(self) {
         if self.is_one_server() {
-            let (_listed, is_listed) = watch::channel(true);
-            return self.watch(self.address.clone(), is_listed).await;
+            return self.watch(self.address.clone(), self.listing.clone()).await;
         }
         let (mut listed, mut watchers) = (ListedAddresses::default(), JoinSet::new());
         let name = self.address.to_string();
-        let mut is_resolved = true;
+        let (mut is_resolved, mut listing) = (true, self.listing.clone());
         loop {
             match self.resolver.resolve(&self.address).await.map(|all| of_one_family(&all)) {
                 Ok(found) => {
@@ -65,7 +69,14 @@ impl UpstreamDiscovery {
                     }
                 }
             }
-            sleep(self.interval).await;
+            tokio::select! {
+                () = sleep(self.interval) => {}
+                () = Listing::removed(&mut listing) => {
+                    listed.remove_all();
+                    while watchers.join_next().await.is_some() {}
+                    return self.problems.set(&name, None);
+                }
+            }
             // Joins the watchers of addresses that are no longer listed.
             while watchers.try_join_next().is_some() {}
         }
@@ -76,27 +87,35 @@ impl UpstreamDiscovery {
         self.interval.is_zero() || self.address.is_one_server()
     }
 
-    fn watch(&self, address: Address, is_listed: watch::Receiver<bool>) -> impl Future<Output = ()> + use<> {
-        upstream_watcher::watch(self.shared.clone(), self.problems.clone(), address, is_listed)
+    fn watch(&self, address: Address, listing: watch::Receiver<Listing>) -> impl Future<Output = ()> + use<> {
+        let (shared, problems, group) = (self.shared.clone(), self.problems.clone(), self.group.clone());
+        upstream_watcher::watch(shared, problems, (group, address), listing)
     }
 }
 
 impl ListedAddresses {
+    /// Removes all addresses: the upstream is in the configuration no more.
+    fn remove_all(&self) {
+        for listing in self.0.values() {
+            listing.send_replace(Listing::Removed);
+        }
+    }
+
     /// Updates the list; returns new addresses, which need a watcher. An empty list changes nothing.
-    fn update(&mut self, found: &[SocketAddr]) -> Vec<(SocketAddr, watch::Receiver<bool>)> {
+    fn update(&mut self, found: &[SocketAddr]) -> Vec<(SocketAddr, watch::Receiver<Listing>)> {
         // Drops addresses whose watcher has ended.
         self.0.retain(|_, is_listed| !is_listed.is_closed());
         if found.is_empty() {
             return Vec::new();
         }
-        for (at, is_listed) in &self.0 {
-            let is_found = found.contains(at);
-            is_listed.send_if_modified(|was| std::mem::replace(was, is_found) != is_found);
+        for (at, listing) in &self.0 {
+            let now = if found.contains(at) { Listing::Listed } else { Listing::Vanished };
+            listing.send_if_modified(|was| std::mem::replace(was, now) != now);
         }
         let mut new = Vec::new();
         for at in found {
             if !self.0.contains_key(at) {
-                let (sender, is_listed) = watch::channel(true);
+                let (sender, is_listed) = watch::channel(Listing::Listed);
                 self.0.insert(*at, sender);
                 new.push((*at, is_listed));
             }
@@ -118,13 +137,13 @@ mod tests {
         let mut listed = ListedAddresses::default();
         let (a, b) = (at("10.0.0.1:80"), at("10.0.0.2:80"));
         let [(first, of_a)] = listed.update(&[a]).try_into().unwrap();
-        assert!(first == a && *of_a.borrow());
+        assert!(first == a && *of_a.borrow() == Listing::Listed);
         let [(second, of_b)] = listed.update(&[a, b]).try_into().unwrap();
         assert_eq!(second, b);
         assert!(listed.update(&[b]).is_empty());
-        assert!(!*of_a.borrow() && *of_b.borrow());
+        assert_eq!((*of_a.borrow(), *of_b.borrow()), (Listing::Vanished, Listing::Listed));
         assert!(listed.update(&[a, b]).is_empty(), "it is watched still");
-        assert!(*of_a.borrow());
+        assert_eq!(*of_a.borrow(), Listing::Listed);
     }
 
     #[test]
@@ -133,7 +152,7 @@ mod tests {
         let a = at("10.0.0.1:80");
         let of_a = listed.update(&[a]);
         assert!(listed.update(&[]).is_empty());
-        assert!(*of_a[0].1.borrow());
+        assert_eq!(*of_a[0].1.borrow(), Listing::Listed);
         drop(of_a);
         assert_eq!(listed.update(&[a]).len(), 1);
     }

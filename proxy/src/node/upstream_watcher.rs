@@ -14,23 +14,47 @@ use trunkline_protocol::manifest::Manifest;
 use super::app_instance::{AppInstances, Sighting};
 use crate::net::address::Address;
 use crate::observer::UpstreamProblems;
-use crate::shard::{ShardMessage, Shared};
-use crate::upstream::{AppServer, AppTarget, Pool, ReadManifestError, read_manifest};
+use crate::shard::{ShardCommand, ShardMessage, Shared};
+use crate::upstream::{AppServer, AppTarget, Pool, ReadManifestError, ServerGroup, read_manifest};
 
 /// Interval at which a manifest is read again while the app server doesn't answer, or some of its links are not open.
 const RETRY_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Time in which the clients of an upstream that is removed have to go elsewhere; calls that last longer fail.
+const REMOVAL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Time after which an app server that refuses connections and has no links is given up.
 const REFUSED_TIMEOUT: Duration = Duration::from_secs(2);
 
 type PoolsByInstance = AppInstances<Vec<Arc<Pool>>>;
 
-/// Watches an upstream until it is no longer `is_listed` and has no link left; else for ever.
+/// Whether an upstream is to be watched still.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Listing {
+    Listed,
+    /// Its name resolves to it no more: it is about to stop by itself.
+    Vanished,
+    /// It is in the configuration no more: its clients are to go elsewhere.
+    Removed,
+}
+
+impl Listing {
+    /// Waits until an upstream is removed from the configuration.
+    pub(super) async fn removed(listing: &mut watch::Receiver<Self>) {
+        let is_removed = listing.wait_for(|listing| *listing == Self::Removed).await.is_ok();
+        if !is_removed {
+            // Nobody tells any more: the node is about to end.
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// Watches an upstream of a group until it is no longer listed and has no link left, or no client; else for ever.
 pub(super) async fn watch(
     shared: Arc<Shared>,
     upstreams: Arc<UpstreamProblems>,
-    address: Address,
-    mut is_listed: watch::Receiver<bool>,
+    (group, address): (Arc<ServerGroup>, Address),
+    mut listing: watch::Receiver<Listing>,
 ) {
     let shown = address.to_string();
     let changed = Arc::new(Notify::new());
@@ -38,11 +62,12 @@ pub(super) async fn watch(
     let mut last_problem = None;
     let mut refused_since = None;
     loop {
-        match read_manifest(&address, shared.caller()).await {
+        let terms = group.terms();
+        match read_manifest(&address, terms.caller(&shared.settings.node)).await {
             Ok(manifest) => {
                 upstreams.set(&shown, None);
                 (last_problem, refused_since) = (None, None);
-                record_answer(&shared, &address, &mut known, manifest, &changed);
+                record_answer(&shared, (&group, &address), &mut known, manifest, &changed);
             }
             Err(error) => {
                 give_up_if_certain(&address, &mut known, &error, &mut refused_since);
@@ -55,7 +80,13 @@ pub(super) async fn watch(
                 last_problem = Some(problem);
             }
         }
-        if !*is_listed.borrow_and_update() && known.values().flatten().all(|pool| pool.open() == 0) {
+        let listed = *listing.borrow_and_update();
+        if listed == Listing::Removed {
+            leave(&shared, &known).await;
+            upstreams.set(&shown, None);
+            return known.clear().iter().for_each(|pools| retire(pools));
+        }
+        if listed == Listing::Vanished && known.values().flatten().all(|pool| pool.open() == 0) {
             info!(upstream = %address, "the address has vanished, and nobody is linked there any more");
             upstreams.set(&shown, None);
             return known.clear().iter().for_each(|pools| retire(pools));
@@ -64,10 +95,13 @@ pub(super) async fn watch(
         if !known.is_empty() && known.values().all(is_whole) {
             tokio::select! {
                 () = changed.notified() => {}
-                Ok(()) = is_listed.changed() => {}
+                Ok(()) = listing.changed() => {}
             }
         } else {
-            drop(timeout(RETRY_INTERVAL, changed.notified()).await);
+            tokio::select! {
+                _ = timeout(RETRY_INTERVAL, changed.notified()) => {}
+                () = Listing::removed(&mut listing) => {}
+            }
         }
         // Several links are lost at once: one request is enough.
         sleep(Duration::from_millis(20)).await;
@@ -77,7 +111,7 @@ pub(super) async fn watch(
 /// Opens pools to a new instance. It replaces the former one, unless the address has several.
 fn record_answer(
     shared: &Arc<Shared>,
-    address: &Address,
+    (group, address): (&Arc<ServerGroup>, &Address),
     known: &mut PoolsByInstance,
     manifest: Manifest,
     changed: &Arc<Notify>,
@@ -94,7 +128,7 @@ fn record_answer(
         Sighting::OneOfSeveral => {}
     }
     info!(upstream = %address, app = %manifest.name, %instance, hubs = manifest.hubs.len(), "app server found");
-    known.add(instance, open_pools(shared, AppTarget::Network(address.clone()), manifest, changed));
+    known.add(instance, open_pools(shared, (AppTarget::Network(address.clone()), group), manifest, changed));
     // Of several instances, those without a link are given up.
     known.remove_dead(|pools| pools.iter().any(|pool| pool.open() > 0)).iter().for_each(|pools| retire(pools));
 }
@@ -123,18 +157,19 @@ fn give_up_if_certain(
 /// Registers the hubs of an app server and opens a pool of links for each.
 pub(crate) fn open_pools(
     shared: &Arc<Shared>,
-    target: AppTarget,
+    (target, group): (AppTarget, &Arc<ServerGroup>),
     manifest: Manifest,
     changed: &Arc<Notify>,
 ) -> Vec<Arc<Pool>> {
     let (id, instance, name) = (shared.hubs.number(&manifest.instance), manifest.instance, manifest.name);
-    let app = Arc::new(AppServer { id, instance, name, target });
+    let app = Arc::new(AppServer { id, instance, name, target, group: group.clone() });
+    let pool_size = group.terms().pool_size;
     let pools = manifest.hubs.into_iter().enumerate().map(|(index, mut settings)| {
         // The proxy's flags are upper bounds of what a hub asks for.
         settings.message_max_bytes = settings.message_max_bytes.min(shared.settings.message_max_bytes);
         let restores = settings.restores_clients;
-        let hub = shared.hubs.learn(settings);
-        let pool = Pool::new(hub.clone(), app.clone(), shared.settings.pool_size, changed.clone()).restoring(restores);
+        let hub = shared.hubs.learn(settings, group);
+        let pool = Pool::new(hub.clone(), app.clone(), pool_size, changed.clone()).restoring(restores);
         let pool = Arc::new(pool);
         hub.add_pool(pool.clone());
         assign(shared, &pool, index);
@@ -149,6 +184,33 @@ fn assign(shared: &Shared, pool: &Arc<Pool>, start: usize) {
     for (slot, shard) in (0..pool.size()).zip(shards) {
         shard.put(ShardMessage::KeepLink(pool.clone(), slot));
     }
+}
+
+/// Has the clients of an upstream that is removed go to other app servers, and waits until none is left.
+async fn leave(shared: &Arc<Shared>, known: &PoolsByInstance) {
+    let pools: Vec<_> = known.values().flatten().filter(|pool| pool.begin_drain()).cloned().collect();
+    for pool in &pools {
+        let (hub, app) = (pool.hub().index(), pool.app().id);
+        for shard in shared.shards() {
+            shard.give(vec![ShardCommand::AppShuttingDown { hub, app }], 0).await;
+        }
+    }
+    let until = Instant::now() + REMOVAL_TIMEOUT;
+    while Instant::now() < until && count_clients(shared, &pools).await > 0 {
+        sleep(RETRY_INTERVAL).await;
+    }
+}
+
+/// Number of clients whose app server is that of one of these pools.
+async fn count_clients(shared: &Shared, pools: &[Arc<Pool>]) -> usize {
+    let mut count = 0;
+    for pool in pools {
+        let (hub, app) = (pool.hub().index(), pool.app().id);
+        for shard in shared.shards() {
+            count += shard.inspect(move |state| state.connections.at_app(hub, app).len()).await.unwrap_or_default();
+        }
+    }
+    count
 }
 
 fn retire(pools: &[Arc<Pool>]) {

@@ -18,6 +18,13 @@ pub(crate) struct WeightedUpstream {
     pub weight: u32,
 }
 
+/// Settings of the default group that differ from the node's own.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct DefaultGroup {
+    pub weights: Vec<WeightedUpstream>,
+    pub pool_size: Option<usize>,
+}
+
 /// Group of app servers with one duty.
 #[derive(Debug, Clone)]
 pub(crate) struct GroupRule {

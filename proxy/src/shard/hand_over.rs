@@ -19,7 +19,7 @@ use super::content::Content;
 use super::reassignment::moved_to;
 use super::slot::{Serial, Slot};
 use super::state::ShardState;
-use crate::upstream::{AppServerId, HomeLink, HubIndex, LinkHandle, LinkId, Pool};
+use crate::upstream::{AppServerId, HomeLink, HubIndex, LinkHandle, LinkId, Pool, RouteChoice};
 
 /// Ticks that a hand-over may take: for the calls of a client to end, or its app server to answer.
 const HAND_OVER_TICKS: u32 = 10;
@@ -98,7 +98,8 @@ impl ShardState {
 
     fn other_app(&self, hub: HubIndex, app: AppServerId) -> Option<HomeLink> {
         let hubs = self.context.shared.hubs.all();
-        hubs.get(hub.get())?.choose_home_near(app).filter(|home| home.app() != app)
+        // App servers that dial in are of the default group.
+        hubs.get(hub.get())?.choose_home_near(app, RouteChoice::group_name(None)).filter(|home| home.app() != app)
     }
 
     /// Reads a client on that is not handed over after all.

@@ -17,7 +17,7 @@ use super::state::ShardState;
 use crate::auth::ClientTerms;
 use crate::limits::AddressPermit;
 use crate::transport::http_transport::InnerHalf;
-use crate::upstream::{Hub, IncomingLink, Pool};
+use crate::upstream::{Hub, IncomingLink, Pool, ServerGroup};
 
 /// Limit of the bytes in one shard's inbox. Two of the largest frames fit, so that none can get stuck.
 const INBOX_MAX_BYTES: u32 = 64 * 1024 * 1024;
@@ -93,6 +93,8 @@ pub(crate) struct PendingConnection {
     pub restores: Option<Box<LostConnection>>,
     /// Slot and serial of the open connection for which this is a new socket.
     pub claimed: Option<(Slot, Serial)>,
+    /// Group of app servers that it is routed to; `None` for the default one.
+    pub group: Option<Arc<ServerGroup>>,
 }
 
 /// Connection that was lost, and whose client begins anew.

@@ -157,7 +157,7 @@ mod tests {
 
     use super::*;
     use crate::net::socket::Socket;
-    use crate::upstream::{AppServerId, HubIndex, HubRegistry, LinkHandle};
+    use crate::upstream::{AppServerId, HubIndex, HubRegistry, LinkHandle, ServerGroup};
 
     fn client(change: impl FnOnce(&mut Client)) -> Client {
         let home = Arc::new(LinkHandle::opened(HubIndex::from(0), AppServerId::from(0)));
@@ -240,7 +240,7 @@ mod tests {
     #[test]
     fn a_check_returns_what_is_overdue_and_checks_again_a_tick_later() {
         let hubs = HubRegistry::default();
-        hubs.learn(settings());
+        hubs.learn(settings(), &ServerGroup::default());
         let (mut connections, mut wheel) = (Connections::default(), KeepAlive::default());
         let silent = connections.insert(client(|client| client.last_sent = 100), None);
         let fresh = connections.insert(client(|client| (client.last_sent, client.serial) = (114, 1)), None);

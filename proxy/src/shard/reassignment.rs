@@ -81,6 +81,7 @@ impl Reassignment {
             is_given_away: client.cold.is_let_go.is_some(),
             id: ByteString::from(&*client.id),
             opening,
+            group: client.cold.group.clone(),
             cause: reason.cause,
             error: reason.error_for_app(),
             told: is_told.then(|| client.home.clone()),
@@ -172,7 +173,7 @@ impl Reassignment {
             let hub = all.get(client.home.hub().get());
             let home = hub.and_then(|hub| match client.cold.is_bound {
                 true => hub.choose_home_at(client.home.app()),
-                false => hub.choose_home_near(client.home.app()),
+                false => hub.choose_home_near(client.home.app(), client.cold.group_name()),
             });
             // Too early, it would take it for the one that it has, and then end both.
             let is_held = |home: &HomeLink| home.app() == client.home.app() && now < client.cold.held_until;

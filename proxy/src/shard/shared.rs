@@ -1,5 +1,6 @@
 //! State that all shards of a node share: settings, keys, hubs, routes, and each other's inboxes.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -22,8 +23,9 @@ use crate::limits::LimitCounters;
 use crate::metrics::Counters;
 use crate::net::connector::Connector;
 use crate::net::dial_gate::DialGate;
+use crate::routing::DEFAULT_GROUP;
 use crate::transport::http_transport::HttpTransports;
-use crate::upstream::{AppServerId, Caller, Hub, HubRegistry, RestoreQueries};
+use crate::upstream::{AppServerId, GroupTerms, Hub, HubRegistry, RestoreQueries};
 
 /// Origin of the sockets of clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -113,13 +115,24 @@ impl Shared {
 
     fn with(settings: Settings, connectors: Connectors, shards: Vec<ShardSender>, whose_sockets: Sockets) -> Self {
         let (boot, hubs) = (random_id(), HubRegistry::default());
+        let app_channels = connectors.fleet.through_channels(&settings.keys, FarEnd::AppServer);
+        let terms = GroupTerms {
+            pool_size: settings.pool_size,
+            channels: app_channels.clone(),
+            plain: connectors.fleet.clone(),
+            weights: HashMap::new(),
+        };
+        hubs.set_group(&DEFAULT_GROUP.into(), terms.clone(), false);
+        for rule in &settings.rules.groups {
+            hubs.set_group(&rule.name, terms.clone(), settings.rules.is_mirror(&rule.name));
+        }
         hubs.apply_rules(settings.rules.clone());
         Self {
             origin: hubs.number(&boot),
             moves: MoveQueue::default(),
             whose_sockets,
             limits: LimitCounters::new(&settings.limits, &settings.relay),
-            app_channels: connectors.fleet.through_channels(&settings.keys, FarEnd::AppServer),
+            app_channels,
             node_channels: connectors.fleet.through_channels(&settings.keys, FarEnd::Node),
             connector: connectors.fleet,
             node_dials: Arc::default(),
@@ -155,11 +168,19 @@ impl Shared {
         self.hubs.are_served(self.settings.has_upstreams)
     }
 
-    /// Identity and connector with which this node calls app servers.
+    /// Terms of a group of app servers that differs from the default one in nothing.
     #[must_use]
-    pub(crate) fn caller(&self) -> Caller<'_> {
-        Caller { node: &self.settings.node, connector: &self.app_channels }
+    pub(crate) fn default_terms(&self) -> GroupTerms {
+        GroupTerms {
+            pool_size: self.settings.pool_size,
+            channels: self.app_channels.clone(),
+            plain: self.connector.clone(),
+            weights: HashMap::new(),
+        }
     }
+
+    /// Counts a connection or request that a route has held for.
+    pub(crate) fn count_route(&self, _label: &str) {}
 
     /// Way to the other nodes of the fleet.
     #[must_use]
@@ -269,11 +290,11 @@ impl Shared {
         }
     }
 
-    /// Waits until a hub is served again, if a link of it was lost a moment ago and clients are still taken.
-    pub(crate) async fn wait_for_link(&self, hub: &Hub) {
+    /// Waits until a hub is served by a group again, if a link of that was lost a moment ago and clients are still taken.
+    pub(crate) async fn wait_for_link(&self, hub: &Hub, group: &str) {
         let window = Duration::from_millis(self.settings.links.resume_window_ms);
         let limit = self.settings.rehoming.link_wait(hub.settings().handshake_timeout_ms);
-        hub.wait_until_served(window, limit, || self.refuses_clients()).await;
+        hub.wait_until_served(group, window, limit, || self.refuses_clients()).await;
     }
 
     /// Waits until one app server of a hub can be reached, for as long as a client may wait for any.

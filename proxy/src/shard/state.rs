@@ -88,6 +88,8 @@ pub(crate) struct ShardState {
     pub(super) shed: usize,
     /// Slot at which the search for clients of the next shed begins, so that no client is chosen again and again.
     pub(super) shed_from: usize,
+    /// The routes are to be asked anew for all clients at the next tick.
+    pub(super) is_reroute_due: bool,
     /// All clients were told to leave: so is each that comes now.
     is_drained: bool,
     /// Buffer that all sockets are read into; empty while it is lent.
@@ -120,6 +122,7 @@ impl ShardState {
             drain: None,
             shed: 0,
             shed_from: 0,
+            is_reroute_due: false,
             is_drained: false,
             read_buffer: Box::default(),
             context,
@@ -279,6 +282,9 @@ impl ShardState {
             self.context.shared.client_results.expire();
         }
         self.retry_unassigned();
+        if self.is_reroute_due {
+            self.reroute();
+        }
         self.reassignment.tell_ends(&self.context.shared.hubs, self.tick);
         self.close_absent();
         self.close_expired();
@@ -498,6 +504,7 @@ impl ShardState {
         self.reassignment.tell_ends(hubs, self.tick);
         self.migrate_to(link);
         self.level_links(link);
+        self.owe_reroute();
     }
 
     /// Pauses the clients of an app server that shuts down, and asks it to hand each of them over once its calls have

@@ -21,7 +21,7 @@ use super::state::ShardState;
 use crate::config::Settings;
 use crate::net::socket::Socket;
 use crate::transport::websocket::{Unframed, unframe};
-use crate::upstream::{AppServer, AppServerId, AppTarget, HomeLink, Hub, HubIndex, LinkHandle, Pool};
+use crate::upstream::{AppServer, AppServerId, AppTarget, HomeLink, Hub, HubIndex, LinkHandle, Pool, ServerGroup};
 
 /// Room of a client's socket.
 const SOCKET_BYTES: usize = 1024;
@@ -44,7 +44,7 @@ impl Testbed {
         let mut settings = Settings::embedded(keys, Vec::new(), true);
         change(&mut settings);
         let shared = Shared::new(settings, Connectors::default(), vec![ShardSender::new().0]);
-        let hub = shared.hubs.learn(HubManifest::new("chat", "/chat"));
+        let hub = shared.hubs.learn(HubManifest::new("chat", "/chat"), &ServerGroup::default());
         let counters = shared.counters_of(0);
         let state = ShardState::new(ShardContext { index: 0, shared, counters });
         Self { state, hub, clients: Vec::new() }
@@ -54,7 +54,7 @@ impl Testbed {
     pub(super) fn app_server(&self, instance: &str) -> (Arc<Pool>, HomeLink) {
         let id = self.state.context.shared.hubs.number(instance);
         let target = AppTarget::Network("http://app".parse().unwrap());
-        let server = AppServer { id, instance: instance.into(), name: String::new(), target };
+        let server = AppServer { id, instance: instance.into(), name: String::new(), target, group: Arc::default() };
         let pool = Arc::new(Pool::new(self.hub.clone(), Arc::new(server), 1, Arc::default()));
         let home = Arc::new(LinkHandle::opened(self.hub.index(), id));
         pool.opened(0, home.clone());
@@ -65,7 +65,13 @@ impl Testbed {
     /// Adds an app server that has dialled in, with some links.
     pub(super) fn door_server(&self, instance: &str, links: usize) -> (Arc<Pool>, Vec<HomeLink>) {
         let id = self.state.context.shared.hubs.number(instance);
-        let server = AppServer { id, instance: instance.into(), name: String::new(), target: AppTarget::DialsIn };
+        let server = AppServer {
+            id,
+            instance: instance.into(),
+            name: String::new(),
+            target: AppTarget::DialsIn,
+            group: Arc::default(),
+        };
         let pool = Arc::new(Pool::new(self.hub.clone(), Arc::new(server), 0, Arc::default()));
         self.hub.add_pool(pool.clone());
         let links = (0..links).map(|_| self.door_link(&pool, instance)).collect();

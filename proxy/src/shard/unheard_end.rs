@@ -21,7 +21,7 @@ use trunkline_protocol::service::{CloseConnection, OpenConnection, ServiceMessag
 
 use super::connection::Opening;
 use crate::metrics::Counters;
-use crate::upstream::{AppServerId, HomeLink, Hub, HubIndex, HubRegistry, LinkId};
+use crate::upstream::{AppServerId, HomeLink, Hub, HubIndex, HubRegistry, LinkId, RouteChoice, ServerGroup};
 
 /// Limit of the ends that a shard remembers; the oldest go first.
 const ENDS_MAX: usize = 16_384;
@@ -46,6 +46,8 @@ pub(super) struct UnheardEnd {
     pub(super) is_given_away: bool,
     pub(super) id: ByteString,
     pub(super) opening: Opening,
+    /// Group of app servers that it was routed to.
+    pub(super) group: Option<Arc<ServerGroup>>,
     pub(super) cause: Cause,
     pub(super) error: Option<ByteString>,
     /// The link that took the notice; `None` while nobody was told.
@@ -164,7 +166,8 @@ impl UnheardEnd {
 
     /// Tells an app server that has never had the connection; returns the link.
     fn tell_another(&self, hub: &Hub, from: &str, counters: &Counters) -> Option<HomeLink> {
-        let mut homes = (0..hub.pools().len()).filter_map(|_| hub.choose_home());
+        let group = RouteChoice::group_name(self.group.as_ref());
+        let mut homes = (0..hub.pools().len()).filter_map(|_| hub.choose_home_in(group));
         let home = homes.find(|home| home.knows_handovers())?;
         let told = home.queue(&self.opening(from)?);
         if told {

@@ -12,7 +12,7 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tracing::debug;
 
-use super::{AppServer, AppTarget, Caller};
+use super::{AppServer, AppTarget};
 use crate::net::http_client::{HttpClient, HttpError};
 
 /// Maximum size of an answer: a decision is small, and a refusal is a page at most.
@@ -71,26 +71,26 @@ impl Authorizer {
     pub(crate) async fn authorize(
         &self,
         apps: &[Arc<AppServer>],
-        caller: Caller<'_>,
+        node: &str,
         request: Parts,
     ) -> Result<Response<Bytes>, AuthorizeError> {
         // A call that has waited for long still gets the whole time: one that is given up has cost the app as much. So it
         // does not wait for longer than it may take to be of use.
         let room = timeout(self.timeout / WAIT_SHARE, self.room.acquire()).await;
         let _permit = room.map_err(|_| AuthorizeError::Full)?;
-        let authorized = self.authorize_in_turn(apps, caller, request);
+        let authorized = self.authorize_in_turn(apps, node, request);
         timeout(self.timeout, authorized).await.unwrap_or(Err(AuthorizeError::Timeout(self.timeout)))
     }
 
     async fn authorize_in_turn(
         &self,
         apps: &[Arc<AppServer>],
-        caller: Caller<'_>,
+        node: &str,
         request: Parts,
     ) -> Result<Response<Bytes>, AuthorizeError> {
         let mut outcome = Err(AuthorizeError::Nobody);
         for app in apps {
-            outcome = self.exchange(&app.target, caller, request.clone()).await;
+            outcome = self.exchange(app, node, request.clone()).await;
             match &outcome {
                 Err(error @ AuthorizeError::Exchange { source, .. }) if source.is_unreachable() => {
                     debug!(%error, "another app server is asked, if there is one");
@@ -103,17 +103,20 @@ impl Authorizer {
 
     async fn exchange(
         &self,
-        target: &AppTarget,
-        caller: Caller<'_>,
+        app: &AppServer,
+        node: &str,
         mut request: Parts,
     ) -> Result<Response<Bytes>, AuthorizeError> {
-        let answer = match target {
+        let answer = match &app.target {
             AppTarget::Memory(app) => app.ask(Request::from_parts(request, Body::empty())).await,
             AppTarget::DialsIn => return Err(AuthorizeError::Body("the app server dials in".into())),
             AppTarget::Network(address) => {
-                caller.introduce(&mut request.headers)?;
-                let answer = self.client.send(address, Request::from_parts(request, Body::empty())).await;
-                answer.map_err(|source| AuthorizeError::Exchange { target: target.clone(), source })?.map(Body::new)
+                let terms = app.group.terms();
+                terms.caller(node).introduce(&mut request.headers)?;
+                let client = self.client.through(terms.channels.for_clients());
+                let answer = client.send(address, Request::from_parts(request, Body::empty())).await;
+                let failed = |source| AuthorizeError::Exchange { target: app.target.clone(), source };
+                answer.map_err(failed)?.map(Body::new)
             }
         };
         let (parts, body) = answer.into_parts();
@@ -157,13 +160,12 @@ mod tests {
             instance: "app-1".into(),
             name: String::new(),
             target: AppTarget::Memory(app.clone()),
+            group: Arc::default(),
         };
-        let (connector, apps) = (Connector::default(), [Arc::new(server)]);
-        let authorizer = Authorizer::new(HttpClient::without_pool(connector.clone()), Duration::from_secs(10));
-        let caller = || Caller { node: "n1", connector: &connector };
+        let apps = [Arc::new(server)];
+        let authorizer = Authorizer::new(HttpClient::without_pool(Connector::default()), Duration::from_secs(10));
         let request = || Request::new(()).into_parts().0;
-        let mut storm =
-            Box::pin(join_all((0..10 * CALLS_MAX).map(|_| authorizer.authorize(&apps, caller(), request()))));
+        let mut storm = Box::pin(join_all((0..10 * CALLS_MAX).map(|_| authorizer.authorize(&apps, "n1", request()))));
         assert!(timeout(Duration::from_secs(1), &mut storm).await.is_err(), "the app decides nothing");
         assert_eq!(app.calls.load(Ordering::Relaxed), CALLS_MAX);
         let outcomes = storm.await;

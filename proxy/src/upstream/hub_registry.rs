@@ -1,7 +1,7 @@
 //! Registry of the hubs that this node serves, learnt from the manifests of app servers.
 
 use std::pin::Pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -14,9 +14,9 @@ use trunkline_protocol::manifest::HubManifest;
 
 use super::link_waiter::LinkWaiters;
 use super::number::{AppServerId, HubIndex};
-use super::{HomeLink, MemoryLink, Pool};
+use super::{GroupTerms, HomeLink, MemoryLink, Pool, ServerGroup};
 use crate::net::address::Address;
-use crate::routing::{HubRules, Ruleset};
+use crate::routing::{DEFAULT_GROUP, HubRules, Ruleset};
 
 /// An app server instance.
 #[derive(Debug)]
@@ -27,6 +27,18 @@ pub(crate) struct AppServer {
     /// Its name, for people.
     pub name: String,
     pub target: AppTarget,
+    pub group: Arc<ServerGroup>,
+}
+
+impl AppServer {
+    /// Weight of its turns among those of its group.
+    #[must_use]
+    pub(crate) fn weight(&self) -> u32 {
+        match &self.target {
+            AppTarget::Network(address) => self.group.weight_of(address),
+            AppTarget::Memory(_) | AppTarget::DialsIn => 1,
+        }
+    }
 }
 
 /// Where an app server is: behind an address, or in this process.
@@ -69,6 +81,8 @@ pub(crate) struct Hub {
     settings: ArcSwap<HubManifest>,
     /// Rules of the operator for its messages; `None` without any.
     rules: ArcSwapOption<HubRules>,
+    /// Whether an app server of the default group has named it.
+    is_of_default: AtomicBool,
     pools: ArcSwap<Vec<Arc<Pool>>>,
     next: AtomicUsize,
     /// Authorizations take turns separately: each client brings one and then needs a home, so of two app servers one
@@ -96,6 +110,8 @@ const DOOR_HUBS_MAX: usize = 1000;
 pub(crate) struct HubRegistry {
     all: ArcSwap<Vec<Arc<Hub>>>,
     rules: ArcSwap<Ruleset>,
+    /// Groups of app servers that were ever named.
+    groups: ArcSwap<Vec<Arc<ServerGroup>>>,
     // Held while the lists or the rules change.
     changing: Mutex<()>,
     /// Instance ids of all app servers that were ever met, in the order of their numbers.
@@ -163,21 +179,38 @@ impl Hub {
         self.pools.load_full()
     }
 
-    /// Whether any app server can be reached that is not about to stop.
+    /// Whether any app server that takes clients can be reached, and is not about to stop.
     #[must_use]
     pub(crate) fn is_served(&self) -> bool {
-        self.pools.load().iter().any(|pool| pool.open() > 0 && !pool.is_draining())
+        self.pools.load().iter().any(|pool| !pool.app().group.is_mirror() && pool.is_up())
     }
 
-    /// Waits until an app server can be reached, if one could be within the window: its link is about to return. `limit`
-    /// bounds the time, and `is_over` ends it.
-    pub(crate) async fn wait_until_served(&self, window: Duration, limit: Duration, is_over: impl Fn() -> bool) {
+    /// Whether any app server of a group can be reached that is not about to stop.
+    #[must_use]
+    pub(crate) fn is_served_by(&self, group: &str) -> bool {
+        self.pools_of(group).iter().any(|pool| pool.is_up())
+    }
+
+    /// Its pools of the app servers of a group.
+    fn pools_of(&self, group: &str) -> Vec<Arc<Pool>> {
+        self.pools.load().iter().filter(|pool| **pool.app().group.name() == *group).cloned().collect()
+    }
+
+    /// Waits until an app server of a group can be reached, if one could be within the window: its link is about to
+    /// return. `limit` bounds the time, and `is_over` ends it.
+    pub(crate) async fn wait_until_served(
+        &self,
+        group: &str,
+        window: Duration,
+        limit: Duration,
+        is_over: impl Fn() -> bool,
+    ) {
         let last = Instant::now() + limit;
         let until = || {
-            if self.is_served() || is_over() {
+            if self.is_served_by(group) || is_over() {
                 return None;
             }
-            let pools = self.pools.load();
+            let pools = self.pools_of(group);
             // Its app servers may be about to dial in for the first time.
             let begun_at = (self.is_of_door() && pools.is_empty()).then_some(self.learnt_at);
             let lost_at = pools.iter().filter_map(|pool| pool.lost_at()).max().max(begun_at);
@@ -199,20 +232,26 @@ impl Hub {
         self.waiters.wake();
     }
 
-    /// The link for a new client connection: app servers take turns, then the links of a pool do.
+    /// The link for a new client connection of a group: its app servers take turns by their weights, then the links of a
+    /// pool do.
     #[must_use]
-    pub(crate) fn choose_home(&self) -> Option<HomeLink> {
-        let pools = self.pools.load();
-        let start = self.next.fetch_add(1, Ordering::Relaxed);
-        (0..pools.len()).find_map(|step| pools.get((start + step) % pools.len())?.choose_home())
+    pub(crate) fn choose_home_in(&self, group: &str) -> Option<HomeLink> {
+        let turn = self.next.fetch_add(1, Ordering::Relaxed);
+        in_turn(self.pools_of(group), turn).iter().find_map(|pool| pool.choose_home())
     }
 
-    /// Another home for a client connection that has lost its home at this app server: there, if that still has links.
+    /// Another home for a client connection of a group that has lost its home at this app server: there, if that is of
+    /// the group and still has links.
     #[must_use]
-    pub(crate) fn choose_home_near(&self, app: AppServerId) -> Option<HomeLink> {
-        let pools = self.pools.load();
-        let own = pools.iter().find(|pool| pool.app().id == app).and_then(|pool| pool.choose_home());
-        own.or_else(|| self.choose_home())
+    pub(crate) fn choose_home_near(&self, app: AppServerId, group: &str) -> Option<HomeLink> {
+        let own = self.pool_of(app).filter(|pool| **pool.app().group.name() == *group);
+        own.and_then(|pool| pool.choose_home()).or_else(|| self.choose_home_in(group))
+    }
+
+    /// The group of an app server; the default one for what is unknown.
+    #[must_use]
+    pub(crate) fn group_of(&self, app: AppServerId) -> Arc<str> {
+        self.pool_of(app).map_or_else(|| DEFAULT_GROUP.into(), |pool| pool.app().group.name().clone())
     }
 
     /// The link for a client connection that has to be at one app server.
@@ -227,16 +266,13 @@ impl Hub {
         self.pools.load().iter().find(|pool| pool.app().id == app).cloned()
     }
 
-    /// The linked app servers in the order in which to try them for an authorization: they take turns.
+    /// The linked app servers of a group in the order in which to try them for an authorization: they take turns.
     #[must_use]
-    pub(crate) fn apps_in_turn(&self) -> Vec<Arc<AppServer>> {
-        let pools = self.pools.load();
-        let up = pools.iter().filter(|pool| pool.open() > 0 && !pool.is_draining());
-        let mut apps: Vec<_> = up.map(|pool| pool.app().clone()).collect();
+    pub(crate) fn apps_in_turn(&self, group: &str) -> Vec<Arc<AppServer>> {
+        let mut up = self.pools_of(group);
+        up.retain(|pool| pool.is_up());
         let turn = self.next_authorizing.fetch_add(1, Ordering::Relaxed);
-        let first = turn.checked_rem(apps.len()).unwrap_or_default();
-        apps.rotate_left(first);
-        apps
+        in_turn(up, turn).iter().map(|pool| pool.app().clone()).collect()
     }
 
     /// The pool of an app server that dials in; it begins with its first link.
@@ -295,6 +331,37 @@ impl HubRegistry {
         self.rules.store(rules);
     }
 
+    /// All groups of app servers that were ever named.
+    #[must_use]
+    pub(crate) fn groups(&self) -> Arc<Vec<Arc<ServerGroup>>> {
+        self.groups.load_full()
+    }
+
+    /// The group of this name; `None` for the default one.
+    #[must_use]
+    pub(crate) fn group(&self, name: &str) -> Option<Arc<ServerGroup>> {
+        self.groups.load().iter().find(|group| **group.name() == *name && !group.is_default()).cloned()
+    }
+
+    /// The default group, which each node has.
+    #[must_use]
+    pub(crate) fn default_group(&self) -> Arc<ServerGroup> {
+        self.groups.load().iter().find(|group| group.is_default()).cloned().unwrap_or_default()
+    }
+
+    /// Adds a group, or gives one that is known other terms.
+    pub(crate) fn set_group(&self, name: &Arc<str>, terms: GroupTerms, is_mirror: bool) -> Arc<ServerGroup> {
+        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = self.groups.load().iter().find(|group| group.name() == name).cloned();
+        let group = known.unwrap_or_else(|| {
+            let group = Arc::new(ServerGroup::new(name.clone(), GroupTerms::default()));
+            self.groups.rcu(|groups| groups.iter().chain([&group]).cloned().collect::<Vec<_>>());
+            group
+        });
+        group.change(terms, is_mirror);
+        group
+    }
+
     /// All hubs, oldest first.
     #[must_use]
     pub(crate) fn all(&self) -> Arc<Vec<Arc<Hub>>> {
@@ -331,12 +398,13 @@ impl HubRegistry {
         self.keyed(name).or_else(|| self.keyed(&HubOrigin::Door.key(name)))
     }
 
-    /// The remote app servers to which any link is open, each once; draining ones only while there are no others.
+    /// The remote app servers of a group to which any link is open, each once; draining ones only while there are no
+    /// others.
     #[must_use]
-    pub(crate) fn linked_app_servers(&self) -> Vec<Arc<AppServer>> {
+    pub(crate) fn linked_app_servers(&self, group: &str) -> Vec<Arc<AppServer>> {
         let (mut staying, mut all): (Vec<Arc<AppServer>>, Vec<Arc<AppServer>>) = Default::default();
         for hub in self.all.load().iter() {
-            for pool in hub.pools.load().iter().filter(|pool| pool.open() > 0) {
+            for pool in hub.pools_of(group).iter().filter(|pool| pool.open() > 0) {
                 let app = pool.app();
                 let is_new = |known: &[Arc<AppServer>]| known.iter().all(|known| known.id != app.id);
                 if !matches!(app.target, AppTarget::Network(_)) {
@@ -359,16 +427,22 @@ impl HubRegistry {
         self.all.load().iter().all(|hub| hub.is_of_door())
     }
 
-    /// Learns a hub of a manifest, or newer settings of it.
-    pub(crate) fn learn(&self, settings: HubManifest) -> Arc<Hub> {
+    /// Learns a hub of the manifest of an app server in a group, or newer settings of it. Those of the default group
+    /// count before those of others, which may be another version.
+    pub(crate) fn learn(&self, settings: HubManifest, group: &ServerGroup) -> Arc<Hub> {
         let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
-        match self.keyed(&settings.name) {
+        let hub = match self.keyed(&settings.name) {
             Some(hub) => {
-                hub.settings.store(Arc::new(settings));
+                if group.is_default() || !hub.is_of_default.load(Ordering::Relaxed) {
+                    hub.settings.store(Arc::new(settings));
+                    hub.rules.store(self.rules.load().of_hub(&hub.rule_path()));
+                }
                 hub
             }
             None => self.insert(HubOrigin::Manifest, settings),
-        }
+        };
+        hub.is_of_default.fetch_or(group.is_default(), Ordering::Relaxed);
+        hub
     }
 
     /// Learns a hub that somebody with an access key has named at the door; `None` when there are too many.
@@ -389,6 +463,7 @@ impl HubRegistry {
             learnt_at: Instant::now(),
             settings: ArcSwap::from_pointee(settings),
             rules: ArcSwapOption::empty(),
+            is_of_default: AtomicBool::new(false),
             pools: ArcSwap::default(),
             next: AtomicUsize::new(0),
             next_authorizing: AtomicUsize::new(0),
@@ -430,6 +505,21 @@ impl HubOrigin {
     }
 }
 
+/// Pools in the order in which to try them at a turn: of each round of turns a pool has as many as its weight.
+fn in_turn(mut pools: Vec<Arc<Pool>>, turn: usize) -> Vec<Arc<Pool>> {
+    let weights = || pools.iter().map(|pool| pool.app().weight() as usize);
+    let Some(mut place) = turn.checked_rem(weights().sum()) else { return pools };
+    let first = weights().position(|weight| match place.checked_sub(weight) {
+        Some(rest) => {
+            place = rest;
+            false
+        }
+        None => true,
+    });
+    pools.rotate_left(first.unwrap_or_default());
+    pools
+}
+
 fn without_slash(path: &str) -> &str {
     path.strip_suffix('/').unwrap_or(path)
 }
@@ -444,13 +534,14 @@ mod tests {
     }
 
     fn hub_of(hubs: &HubRegistry, name: &str, apps: u32) -> Arc<Hub> {
-        let hub = hubs.learn(HubManifest::new(name, &format!("/{name}")));
+        let hub = hubs.learn(HubManifest::new(name, &format!("/{name}")), &ServerGroup::default());
         for app in 0..apps {
             let server = AppServer {
                 id: AppServerId(app),
                 instance: app.to_string(),
                 name: String::new(),
                 target: AppTarget::Network("http://app".parse().unwrap()),
+                group: Arc::default(),
             };
             let pool = Arc::new(Pool::new(hub.clone(), Arc::new(server), 2, Arc::default()));
             for slot in 0..2 {
@@ -464,7 +555,7 @@ mod tests {
     #[test]
     fn new_connections_alternate_between_app_servers_and_then_between_links() {
         let hub = hub_with(2);
-        let homes: Vec<_> = (0..4).map(|_| hub.choose_home().unwrap()).collect();
+        let homes: Vec<_> = (0..4).map(|_| hub.choose_home_in(DEFAULT_GROUP).unwrap()).collect();
         let apps: Vec<_> = homes.iter().map(|home| home.app().0).collect();
         assert_eq!(apps, [0, 1, 0, 1]);
         assert_ne!(homes[0].id(), homes[2].id());
@@ -473,12 +564,12 @@ mod tests {
     #[test]
     fn a_connection_without_a_home_stays_at_its_app_server_if_that_has_another_link() {
         let hub = hub_with(2);
-        assert!((0..3).all(|_| hub.choose_home_near(AppServerId(1)).unwrap().app().0 == 1));
+        assert!((0..3).all(|_| hub.choose_home_near(AppServerId(1), DEFAULT_GROUP).unwrap().app().0 == 1));
         assert!(hub.pools()[1].begin_drain());
-        assert!((0..3).all(|_| hub.choose_home_near(AppServerId(1)).unwrap().app().0 == 0));
+        assert!((0..3).all(|_| hub.choose_home_near(AppServerId(1), DEFAULT_GROUP).unwrap().app().0 == 0));
         hub.pools()[0].lost(0);
         hub.pools()[0].lost(1);
-        assert!(hub.choose_home_near(AppServerId(1)).is_none() && !hub.is_served());
+        assert!(hub.choose_home_near(AppServerId(1), DEFAULT_GROUP).is_none() && !hub.is_served());
     }
 
     #[test]
@@ -494,15 +585,16 @@ mod tests {
         let hub = hub_with(2);
         hub.pools()[0].lost(0);
         hub.pools()[0].lost(1);
-        assert!((0..3).all(|_| hub.choose_home().unwrap().app().0 == 1));
+        assert!((0..3).all(|_| hub.choose_home_in(DEFAULT_GROUP).unwrap().app().0 == 1));
     }
 
     #[test]
     fn authorizations_and_homes_alternate_separately() {
         let hub = hub_with(2);
-        let clients = (0..4).map(|_| (hub.apps_in_turn()[0].id.0, hub.choose_home().unwrap().app().0));
+        let clients = (0..4)
+            .map(|_| (hub.apps_in_turn(DEFAULT_GROUP)[0].id.0, hub.choose_home_in(DEFAULT_GROUP).unwrap().app().0));
         assert_eq!(clients.collect::<Vec<_>>(), [(0, 0), (1, 1), (0, 0), (1, 1)]);
-        let order = |hub: &Hub| hub.apps_in_turn().iter().map(|app| app.id.0).collect::<Vec<_>>();
+        let order = |hub: &Hub| hub.apps_in_turn(DEFAULT_GROUP).iter().map(|app| app.id.0).collect::<Vec<_>>();
         assert_eq!([order(&hub), order(&hub)], [[0, 1], [1, 0]], "the others are there for when one can't be reached");
         assert!(hub.pools()[0].begin_drain());
         assert_eq!(order(&hub), [1]);
@@ -515,7 +607,7 @@ mod tests {
     fn an_app_server_is_linked_while_any_hub_has_a_link_to_it() {
         let hubs = HubRegistry::default();
         let (chat, status) = (hub_of(&hubs, "chat", 2), hub_of(&hubs, "status", 2));
-        let linked = || hubs.linked_app_servers().iter().map(|app| app.id.0).collect::<Vec<_>>();
+        let linked = || hubs.linked_app_servers(DEFAULT_GROUP).iter().map(|app| app.id.0).collect::<Vec<_>>();
         assert_eq!(linked(), [0, 1]);
         chat.pools()[0].lost(0);
         chat.pools()[0].lost(1);
@@ -532,12 +624,12 @@ mod tests {
     #[test]
     fn paths_are_found_without_regard_to_case() {
         let hubs = HubRegistry::default();
-        hubs.learn(HubManifest::new("status", "/statusHub"));
+        hubs.learn(HubManifest::new("status", "/statusHub"), &ServerGroup::default());
         assert!(hubs.find("/STATUSHUB").is_some());
         assert!(hubs.find("/statushub/").is_some());
         assert!(hubs.find("/other").is_none());
         assert!(hubs.find("/").is_none());
-        hubs.learn(HubManifest::new("root", "/"));
+        hubs.learn(HubManifest::new("root", "/"), &ServerGroup::default());
         assert!(hubs.find("/").is_some());
     }
 }

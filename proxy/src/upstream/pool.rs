@@ -91,6 +91,12 @@ impl Pool {
         self.count(|link| link.is_open() && link.may_carry_clients())
     }
 
+    /// Whether its app server can be reached, and is not about to stop.
+    #[must_use]
+    pub(crate) fn is_up(&self) -> bool {
+        self.open() > 0 && !self.is_draining()
+    }
+
     /// Open links that may carry clients.
     #[must_use]
     pub(crate) fn homes(&self) -> Vec<HomeLink> {

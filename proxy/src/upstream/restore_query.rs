@@ -48,7 +48,11 @@ impl RestoreQueries {
     /// once.
     pub(crate) async fn find(&self, hub: &Hub, connection_id: &ByteString, user: Option<&str>) -> Option<AppServerId> {
         let pools = hub.pools();
-        let links: Vec<_> = pools.iter().filter(|pool| pool.restores()).filter_map(|pool| pool.choose_home()).collect();
+        let links: Vec<_> = pools
+            .iter()
+            .filter(|pool| pool.restores() && !pool.app().group.is_mirror())
+            .filter_map(|pool| pool.choose_home())
+            .collect();
         if links.is_empty() {
             return None;
         }

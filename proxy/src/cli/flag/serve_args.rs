@@ -217,6 +217,7 @@ impl TryFrom<ServeArgs> for Config {
             issuer_tls,
             shards,
             drain,
+            rules_file: None,
             settings,
         })
     }

@@ -19,19 +19,20 @@ use crate::frontend::in_flight::InFlight;
 use crate::frontend::plain_response::plain;
 use crate::frontend::request_extension::peer_address;
 use crate::frontend::request_limit::{count_connected, refuse_slow_body, take_permit, take_pipe_permit};
+use crate::frontend::route::Routed;
 use crate::frontend::timed_body::is_body_timeout;
 use crate::limits::AddressPermit;
 use crate::shard::ClientStream;
 use crate::shard::ReserveError;
 use crate::transport::http_transport::{OuterHalf, PollOutcome, SendError, TransportPermits};
-use crate::upstream::Hub;
+use crate::upstream::{Hub, RouteChoice};
 
 pub(crate) const ID_REQUIRED: &str = "Connection ID required";
 
 /// Answers a GET: an event stream, or a poll.
 pub(crate) async fn get(endpoint: &Endpoint, hub: &Arc<Hub>, request: Request) -> Response {
     if may_begin(endpoint, hub, &request) {
-        endpoint.wait_for_link(hub).await;
+        endpoint.wait_for_link(hub, Routed::group_in(request.extensions())).await;
     }
     match attach(endpoint, hub, request) {
         Ok(AttachedGet::EventStream(outer)) => event_stream(endpoint.shared.clone(), outer),
@@ -71,7 +72,7 @@ fn attach(endpoint: &Endpoint, hub: &Arc<Hub>, request: Request) -> Result<Attac
     let inner = outer.take_inner_half();
     let is_first = inner.is_some();
     if let Some(inner) = inner {
-        if let Some(refusal) = endpoint.refuse_new_client(hub) {
+        if let Some(refusal) = endpoint.refuse_new_client(hub, request.extensions()) {
             // A POST began it while new clients were still taken. No shard knows of it.
             endpoint.shared.http_transports.remove(&outer);
             endpoint.shared.routes.remove(outer.id());
@@ -107,7 +108,7 @@ async fn poll(endpoint: &Endpoint, outer: Arc<OuterHalf>, wait: Duration) -> Res
 /// Answers a POST: messages of the client.
 pub(crate) async fn post(endpoint: &Endpoint, hub: &Arc<Hub>, request: Request) -> Response {
     if may_begin(endpoint, hub, &request) {
-        endpoint.wait_for_link(hub).await;
+        endpoint.wait_for_link(hub, Routed::group_in(request.extensions())).await;
     }
     let found = client_of(&request).and_then(|client| {
         endpoint.shared.http_transports.find_or_insert(&client.connection_id, || {
@@ -173,7 +174,9 @@ fn client_of(request: &Request) -> Result<ConnectingClient, Response> {
 fn may_begin(endpoint: &Endpoint, hub: &Hub, request: &Request) -> bool {
     let found = |client: ConnectingClient| endpoint.shared.http_transports.find(&client.connection_id);
     let has_begun = |client| found(client).is_some_and(|outer| outer.has_begun());
-    !hub.is_served() && client_of(request).is_ok_and(|client| !has_begun(client))
+    let group = Routed::group_in(request.extensions());
+    !hub.is_served_by(RouteChoice::group_name(group.as_ref()))
+        && client_of(request).is_ok_and(|client| !has_begun(client))
 }
 
 /// Reserves the id of a connection that this request begins, and takes its permit.
@@ -201,7 +204,7 @@ fn begin(
         ReserveError::Unknown => unknown(),
     })?;
     // Only now: about a closed connection the client learns just that, and not that no new client is taken.
-    let refusal = refused.map(not_supported).or_else(|| endpoint.refuse_new_client(hub));
+    let refusal = refused.map(not_supported).or_else(|| endpoint.refuse_new_client(hub, request.extensions()));
     let permit = refusal.map_or_else(|| take_permit(endpoint, request), Err);
     permit.inspect_err(|_| routes.remove(id))
 }

@@ -90,7 +90,7 @@ async fn attach(endpoint: &Endpoint, hub: &Arc<Hub>, mut request: Request) -> Re
     if !may_use(hub, &client.user, Transport::WebSockets) {
         return Err(not_supported(Transport::WebSockets));
     }
-    endpoint.refuse_new_client(hub).map_or(Ok(()), Err)?;
+    endpoint.refuse_new_client(hub, request.extensions()).map_or(Ok(()), Err)?;
     let permit = take_permit(endpoint, &request)?;
     // Last of all: the token is used up by it.
     client.user = reservation::confirm(endpoint, hub, &mut request, &client).await?;
@@ -177,6 +177,7 @@ fn resume(hub: &Arc<Hub>, mut request: Request, claim: Claim) {
         wants_stateful: true,
         restores: None,
         claimed: Some(claim.place),
+        group: None,
     };
     claim.shard.put(ShardMessage::Accept(Box::new(pending)));
 }

@@ -20,11 +20,12 @@ use crate::frontend::request_extension::FromApp;
 use crate::frontend::request_limit::{refuse_full_upstreams, refuse_slow_body, take_relay_permit};
 use crate::frontend::reverse_proxy::relayed_body::{ByteMeter, RelayedRequestBody, SilenceTimer};
 use crate::frontend::reverse_proxy::{next_hop, silence_limit, tunnel, x_forwarded};
+use crate::frontend::route::route_passed_through;
 use crate::frontend::timed_body::TimedBody;
 use crate::limits::RelayPermit;
 use crate::metrics::{PassThroughOutcome, RelayFailure};
 use crate::net::socket::WriteStallLimit;
-use crate::upstream::{AppServer, AppTarget};
+use crate::upstream::{AppServer, AppTarget, RouteChoice};
 
 /// Request for the first app server that takes it.
 struct PassThrough<'a> {
@@ -57,7 +58,12 @@ pub(crate) async fn pass_through(endpoint: &Endpoint, request: Request) -> Respo
 }
 
 async fn answer(endpoint: &Endpoint, request: Request) -> (PassThroughOutcome, Response) {
-    let app_servers = endpoint.proxy_client.in_turn(endpoint.shared.hubs.linked_app_servers());
+    let group = match route_passed_through(endpoint, &request) {
+        Ok(group) => group,
+        Err(refusal) => return (PassThroughOutcome::Rejected, refusal),
+    };
+    let group = RouteChoice::group_name(group.as_ref());
+    let app_servers = endpoint.proxy_client.in_turn(endpoint.shared.hubs.linked_app_servers(group));
     if app_servers.is_empty() {
         let refusal = unavailable(Cause::NoAppServer, "no app server is linked at the moment");
         return (PassThroughOutcome::NoAppServer, refusal);
@@ -127,7 +133,8 @@ impl<'a> PassThrough<'a> {
                 Body::new(RelayedRequestBody { body, silence, meter, permit: Some(permit.clone()) })
             });
             let (request, limit) = (next_hop::request(parts.clone(), body), settings.relay.upstream_answer_timeout);
-            let sent = silence_limit::send(&endpoint.proxy_client.app_servers, address, request, &silence, limit).await;
+            let client = endpoint.proxy_client.app_servers.through(app.group.terms().plain.for_clients());
+            let sent = silence_limit::send(&client, address, request, &silence, limit).await;
             let is_last = has_body || !matches!(sent, Err(RelayFailure::Unreachable));
             outcome = sent.map_err(PassThroughError::from);
             if is_last {
@@ -217,11 +224,12 @@ mod tests {
         let settings = Settings { relay, ..Settings::embedded(keys, Vec::new(), true) };
         let shard = ShardSender::new().0;
         let shared = Shared::new(settings, Connectors::default(), vec![shard.clone()]);
-        let hub = shared.hubs.learn(HubManifest::new("chat", "/chat"));
+        let hub = shared.hubs.learn(HubManifest::new("chat", "/chat"), &crate::upstream::ServerGroup::default());
         for app in apps {
             let id = shared.hubs.number(&app.to_string());
             let target = AppTarget::Network(format!("http://{app}").parse().unwrap());
-            let server = AppServer { id, instance: app.to_string(), name: String::new(), target };
+            let server =
+                AppServer { id, instance: app.to_string(), name: String::new(), target, group: Arc::default() };
             let pool = Arc::new(Pool::new(hub.clone(), Arc::new(server), 1, Arc::default()));
             pool.opened(0, Arc::new(LinkHandle::opened(hub.index(), id)));
             hub.add_pool(pool);

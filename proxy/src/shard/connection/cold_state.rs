@@ -1,6 +1,7 @@
 //! Cold state of a client connection: how to open it at another app server, its pending calls, and why it is paused.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use bytestring::ByteString;
 use tokio::sync::Notify;
@@ -8,7 +9,7 @@ use trunkline_protocol::manifest::{ITEMS_HEADER, MIGRATE_FROM_HEADER};
 use trunkline_protocol::service::OpenConnection;
 
 use super::{Opening, PendingCalls, Resumption};
-use crate::upstream::{AppServerId, HomeLink};
+use crate::upstream::{AppServerId, HomeLink, RouteChoice, ServerGroup};
 
 /// Reason to pause reading a client. Bytes that it sends meanwhile wait in its socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,6 +76,8 @@ pub(crate) struct ColdState {
     pub is_movable: bool,
     /// It has to be at its app server, and at no other.
     pub is_bound: bool,
+    /// Group of app servers that it is routed to; `None` for the default one.
+    pub group: Option<Arc<ServerGroup>>,
     /// App server of the door at which it was last.
     pub left: Option<AppServerId>,
     /// It is not moved between links any more: its app server did not answer in time.
@@ -91,6 +94,12 @@ pub(crate) struct ColdState {
 }
 
 impl ColdState {
+    /// Name of the group of app servers that it is routed to.
+    #[must_use]
+    pub(crate) fn group_name(&self) -> &str {
+        RouteChoice::group_name(self.group.as_ref())
+    }
+
     /// Frame that opens it at another app server: `from` names the previous one, if the client knows that the connection
     /// is open. What was handed over goes along.
     pub(crate) fn open_again(&mut self, from: Option<&str>) -> Option<OpenConnection> {

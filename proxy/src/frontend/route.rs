@@ -1,0 +1,168 @@
+//! Routes of requests: the group of app servers that takes a client or a request, or its refusal.
+//!
+//! A client is routed once it is identified, before its connection begins. Later its shard asks again, by the frame that
+//! has opened the connection, and so by the same facts.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::response::{IntoResponse, Response};
+use http::header::CONTENT_TYPE;
+use http::request::Parts;
+use http::{Extensions, HeaderValue};
+use trunkline_protocol::cause::Cause;
+use trunkline_protocol::manifest::Transport;
+use trunkline_protocol::service::OpenConnection;
+
+use crate::auth::User;
+use crate::frontend::authenticate::user_of;
+use crate::frontend::connect::claims;
+use crate::frontend::endpoint::Endpoint;
+use crate::frontend::identify::ConnectingClient;
+use crate::frontend::plain_response::because;
+use crate::frontend::request::{headers, raw_query};
+use crate::routing::{Rejection, RouteFacts};
+use crate::upstream::{Hub, RouteChoice, ServerGroup, facts_of};
+
+/// Route of a request, in its extensions; without one its client goes to the default group.
+#[derive(Debug, Clone)]
+pub(crate) struct Routed {
+    choice: RouteChoice,
+    /// Labels of the rules that held, in order.
+    matched: Vec<Arc<str>>,
+}
+
+impl Routed {
+    /// Group of a request; `None` for the default one.
+    #[must_use]
+    pub(crate) fn group_in(extensions: &Extensions) -> Option<Arc<ServerGroup>> {
+        match &extensions.get::<Self>()?.choice {
+            RouteChoice::Group(group) => group.clone(),
+            RouteChoice::Rejected(_) => None,
+        }
+    }
+
+    /// Refusal of a request that a route rejects.
+    #[must_use]
+    pub(crate) fn refusal_in(endpoint: &Endpoint, extensions: &Extensions) -> Option<Response> {
+        let routed = extensions.get::<Self>()?;
+        let RouteChoice::Rejected(rejection) = &routed.choice else { return None };
+        routed.count(endpoint);
+        Some(refusal(rejection))
+    }
+
+    /// Counts a client that is let in.
+    pub(crate) fn count_in(endpoint: &Endpoint, extensions: &Extensions) {
+        if let Some(routed) = extensions.get::<Self>() {
+            routed.count(endpoint);
+        }
+    }
+
+    fn count(&self, endpoint: &Endpoint) {
+        self.matched.iter().for_each(|label| endpoint.shared.count_route(label));
+    }
+}
+
+/// Routes an identified request that may begin a connection, and stores the outcome in its extensions.
+pub(crate) fn route(endpoint: &Endpoint, hub: &Hub, request: Request) -> Request {
+    if !endpoint.shared.hubs.has_routes() {
+        return request;
+    }
+    let (mut parts, body) = request.into_parts();
+    let client = parts.extensions.get::<ConnectingClient>().cloned();
+    let routed = match &client {
+        Some(client) => choose(endpoint, hub, &parts, &client.user, &client.connection_id),
+        None => {
+            let user = parts.extensions.get().cloned().unwrap_or_default();
+            choose(endpoint, hub, &parts, &user, "")
+        }
+    };
+    parts.extensions.insert(routed);
+    Request::from_parts(parts, body)
+}
+
+/// Chooses the group whose app servers are asked about a client before it is known whom they name; `None` for the default
+/// one.
+///
+/// # Errors
+/// The refusal of a client that a route rejects, where nobody could name it.
+pub(crate) fn route_question(
+    endpoint: &Endpoint,
+    hub: &Hub,
+    request: &Request,
+    user: Option<&User>,
+) -> Result<Option<Arc<ServerGroup>>, Response> {
+    if !endpoint.shared.hubs.has_routes() {
+        return Ok(None);
+    }
+    let mut parts = http::Request::new(()).into_parts().0;
+    (parts.headers, parts.uri) = (request.headers().clone(), request.uri().clone());
+    parts.extensions = request.extensions().clone();
+    let routed = choose(endpoint, hub, &parts, user.unwrap_or(&user_of(request)), "");
+    match &routed.choice {
+        RouteChoice::Group(group) => Ok(group.clone()),
+        RouteChoice::Rejected(_) if hub.is_served_by(RouteChoice::group_name(None)) => Ok(None),
+        RouteChoice::Rejected(rejection) => {
+            routed.count(endpoint);
+            Err(refusal(rejection))
+        }
+    }
+}
+
+/// Routes a request that is no hub's.
+///
+/// # Errors
+/// The refusal, if a route rejects it.
+pub(crate) fn route_passed_through(
+    endpoint: &Endpoint,
+    request: &Request,
+) -> Result<Option<Arc<ServerGroup>>, Response> {
+    if !endpoint.shared.hubs.has_routes() {
+        return Ok(None);
+    }
+    let mut parts = http::Request::new(()).into_parts().0;
+    (parts.headers, parts.uri) = (request.headers().clone(), request.uri().clone());
+    parts.extensions = request.extensions().clone();
+    let seen = OpenConnection {
+        headers: headers(&parts, Transport::WebSockets),
+        query: raw_query(&parts.uri),
+        ..OpenConnection::default()
+    };
+    let facts = RouteFacts { hub: None, ..facts_of(parts.uri.path(), &seen, None) };
+    let mut matched = Vec::new();
+    let choice = endpoint.shared.hubs.choose_route(&facts, |rule| matched.push(rule.label.clone()));
+    let routed = Routed { choice, matched };
+    routed.count(endpoint);
+    match routed.choice {
+        RouteChoice::Group(group) => Ok(group),
+        RouteChoice::Rejected(rejection) => Err(refusal(&rejection)),
+    }
+}
+
+fn choose(endpoint: &Endpoint, hub: &Hub, parts: &Parts, user: &User, connection_id: &str) -> Routed {
+    let path = hub.rule_path();
+    let seen = OpenConnection {
+        connection_id: connection_id.into(),
+        claims: claims(user),
+        headers: headers(parts, Transport::WebSockets),
+        query: raw_query(&parts.uri),
+        protocol: None,
+    };
+    let mut matched = Vec::new();
+    let facts = facts_of(&path, &seen, user.id.as_deref());
+    let choice = endpoint.shared.hubs.choose_route(&facts, |rule| matched.push(rule.label.clone()));
+    // App servers that dial in are of no group.
+    let choice = match choice {
+        RouteChoice::Group(_) if hub.is_of_door() => RouteChoice::Group(None),
+        choice => choice,
+    };
+    Routed { choice, matched }
+}
+
+fn refusal(rejection: &Rejection) -> Response {
+    let body = Body::from(rejection.body.to_string());
+    let mut answer = (rejection.status, body).into_response();
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(rejection.content_type));
+    because(Cause::RouteRefused, answer)
+}

@@ -1,0 +1,71 @@
+//! Reload of the rules when their file changes, or on SIGHUP. A bad file keeps those in force, and is logged with line and
+//! column; nobody is disconnected.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::time::{MissedTickBehavior, interval};
+use tracing::{info, warn};
+
+use super::hangup_signal::HangupSignals;
+use super::rule_set::RuleSet;
+use crate::metrics::Outcome;
+use crate::routing::Ruleset;
+use crate::shard::Shared;
+
+/// Interval at which the file is checked: a symbolic link that a deployment tool swaps can't be watched reliably.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Largest configuration file that is read, in bytes.
+const FILE_MAX_BYTES: u64 = 16 * 1024 * 1024;
+
+/// Version of a file: its time of change and size.
+type Version = Option<(SystemTime, u64)>;
+
+/// Checks the file for ever.
+pub(super) async fn run(shared: Arc<Shared>, rules: RuleSet, path: PathBuf) {
+    let mut seen = version(&path);
+    let mut checks = interval(CHECK_INTERVAL);
+    checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut hangups = HangupSignals::new();
+    loop {
+        let is_requested = tokio::select! {
+            () = hangups.next() => true,
+            _ = checks.tick() => false,
+        };
+        let now = version(&path);
+        if !is_requested && now == seen {
+            continue;
+        }
+        seen = now;
+        let outcome = read(&path).and_then(|read| rules.apply(&read).map(|()| read).map_err(|error| error.to_string()));
+        let outcomes = &shared.counters_of(0).rule_reads;
+        match outcome {
+            Ok(rules) => {
+                outcomes.of(Outcome::Done).increment();
+                let (groups, routes) = (rules.groups.len(), rules.routes.len());
+                info!(file = %path.display(), groups, routes, "rules were read anew");
+            }
+            Err(problem) => {
+                outcomes.of(Outcome::Invalid).increment();
+                warn!(%problem, "rules can't be read anew: the old ones stay in force");
+            }
+        }
+    }
+}
+
+fn version(path: &Path) -> Version {
+    let seen = std::fs::metadata(path).and_then(|data| Ok((data.modified()?, data.len())));
+    seen.ok()
+}
+
+fn read(path: &Path) -> Result<Arc<Ruleset>, String> {
+    let at = |problem: &dyn std::fmt::Display| format!("{}: {problem}", path.display());
+    let size = std::fs::metadata(path).map_err(|error| at(&error))?.len();
+    if size > FILE_MAX_BYTES {
+        return Err(at(&format!("it has {size} bytes, and at most {FILE_MAX_BYTES} are read")));
+    }
+    let text = std::fs::read_to_string(path).map_err(|error| at(&error))?;
+    Ruleset::parse(&text).map(Arc::new).map_err(|error| at(&error))
+}

@@ -1,0 +1,138 @@
+//! Rules in force at a node, and the groups that they name: set at the start, and again whenever their file changes.
+//!
+//! Groups come before routes, so that no client is routed to a group that is not known; clients move when an app server of
+//! their new group can be reached.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+#[cfg(feature = "tls")]
+use super::start_error::GroupTlsError;
+use super::upstream_set::UpstreamSet;
+use crate::net::address::Address;
+use crate::net::connector::Connector;
+#[cfg(feature = "tls")]
+use crate::net::tls::{ClientTls, IdentityFiles};
+use crate::routing::{GroupRule, Ruleset};
+use crate::shard::Shared;
+use crate::upstream::{GroupTerms, ServerGroup};
+use trunkline_protocol::key::FarEnd;
+
+/// Rules of a node, and what follows from them.
+#[derive(Debug)]
+pub(super) struct RuleSet {
+    shared: Arc<Shared>,
+    /// Addresses of the default group.
+    upstreams: Vec<Address>,
+    /// TLS towards app servers of groups that don't have their own.
+    #[cfg(feature = "tls")]
+    tls: ClientTls,
+    /// Upstreams of the groups in force, for the task that watches them.
+    wanted: watch::Sender<Vec<(Arc<ServerGroup>, Address)>>,
+}
+
+/// Why the terms of a group can't be kept.
+#[cfg(feature = "tls")]
+type TermsError = GroupTlsError;
+#[cfg(not(feature = "tls"))]
+type TermsError = std::convert::Infallible;
+
+impl RuleSet {
+    pub(super) fn new(shared: Arc<Shared>, upstreams: Vec<Address>, #[cfg(feature = "tls")] tls: ClientTls) -> Self {
+        let wanted = watch::Sender::new(Vec::new());
+        Self {
+            shared,
+            upstreams,
+            #[cfg(feature = "tls")]
+            tls,
+            wanted,
+        }
+    }
+
+    /// Puts rules in force: groups, upstreams, then routes. Nothing changes if a group's files can't be read.
+    ///
+    /// # Errors
+    /// When a file of TLS is missing or unusable.
+    pub(super) fn apply(&self, rules: &Arc<Ruleset>) -> Result<(), TermsError> {
+        let terms = rules.groups.iter().map(|rule| self.terms(rule)).collect::<Result<Vec<_>, _>>()?;
+        let hubs = &self.shared.hubs;
+        let default = hubs.set_group(&crate::routing::DEFAULT_GROUP.into(), self.default_terms(rules), false);
+        let mut wanted: Vec<_> = self.upstreams.iter().map(|address| (default.clone(), address.clone())).collect();
+        for (rule, terms) in rules.groups.iter().zip(terms) {
+            let group = hubs.set_group(&rule.name, terms, rules.is_mirror(&rule.name));
+            wanted.extend(rule.upstreams.iter().map(|upstream| (group.clone(), upstream.address.clone())));
+        }
+        self.wanted.send_replace(wanted);
+        hubs.apply_rules(rules.clone());
+        for shard in self.shared.shards() {
+            shard.post(|state| state.reroute());
+        }
+        Ok(())
+    }
+
+    /// Watches the upstreams of the groups in force, for ever.
+    pub(super) fn watch(&self, mut upstreams: UpstreamSet) -> impl Future<Output = ()> + use<> {
+        let mut wanted = self.wanted.subscribe();
+        async move {
+            loop {
+                let now = wanted.borrow_and_update().clone();
+                upstreams.want(now);
+                loop {
+                    tokio::select! {
+                        changed = wanted.changed() => match changed {
+                            Ok(()) => break,
+                            Err(_) => std::future::pending().await,
+                        },
+                        () = upstreams.next_end() => {}
+                    }
+                }
+            }
+        }
+    }
+
+    fn default_terms(&self, rules: &Ruleset) -> GroupTerms {
+        let terms = self.shared.default_terms();
+        let group = &rules.default_group;
+        GroupTerms { pool_size: group.pool_size.unwrap_or(terms.pool_size), weights: weights(&group.weights), ..terms }
+    }
+
+    fn terms(&self, rule: &GroupRule) -> Result<GroupTerms, TermsError> {
+        let terms = self.shared.default_terms();
+        let plain = self.connector(rule, &terms.plain)?;
+        let keys = rule.keys.as_ref().unwrap_or(&self.shared.settings.keys);
+        Ok(GroupTerms {
+            pool_size: rule.pool_size.unwrap_or(terms.pool_size),
+            channels: plain.through_channels(keys, FarEnd::AppServer),
+            plain,
+            weights: weights(&rule.upstreams),
+        })
+    }
+
+    /// Connector to the app servers of a group, with its own files of TLS where it has any.
+    #[cfg(feature = "tls")]
+    fn connector(&self, rule: &GroupRule, of_node: &Connector) -> Result<Connector, TermsError> {
+        let speaks_tls = rule.upstreams.iter().any(|upstream| upstream.address.is_tls());
+        if !speaks_tls || (rule.roots.is_empty() && rule.identity.is_none() && of_node.can_tls()) {
+            return Ok(of_node.clone());
+        }
+        let mut tls = self.tls.clone();
+        if !rule.roots.is_empty() {
+            tls.roots.clone_from(&rule.roots);
+        }
+        if let Some((certificate, key)) = rule.identity.clone() {
+            tls.identity = Some(IdentityFiles { certificate, key });
+        }
+        Connector::with_tls(tls).map_err(|source| GroupTlsError { group: rule.name.to_string(), source })
+    }
+
+    #[cfg(not(feature = "tls"))]
+    fn connector(&self, _rule: &GroupRule, of_node: &Connector) -> Result<Connector, TermsError> {
+        Ok(of_node.clone())
+    }
+}
+
+fn weights(upstreams: &[crate::routing::WeightedUpstream]) -> HashMap<Box<str>, u32> {
+    upstreams.iter().map(|upstream| (upstream.address.authority().into(), upstream.weight)).collect()
+}

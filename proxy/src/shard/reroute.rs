@@ -1,0 +1,65 @@
+//! Clients that the routes in force lead to another group: their app servers hand them over, and nobody is disconnected.
+//!
+//! A client moves once an app server of its new group can be reached; until then it stays. One that a route rejects by now
+//! stays as well: routes judge who comes in.
+
+use std::sync::Arc;
+
+use super::connection::PauseReason;
+use super::reassignment::moved_to;
+use super::slot::Slot;
+use super::state::ShardState;
+use crate::upstream::{AppServerId, Hub, RouteChoice, ServerGroup};
+
+/// Clients whose routes are asked in one step; the shard serves others in between.
+const STEP_CLIENTS: usize = 256;
+
+impl ShardState {
+    /// Asks the routes anew for all clients, in steps.
+    pub(crate) fn reroute(&mut self) {
+        self.is_reroute_due = false;
+        let slots = self.connections.everyone().into_iter().map(|(slot, _)| slot).collect();
+        self.reroute_some(slots);
+    }
+
+    /// Has the routes be asked anew with the next tick, if there are any: a link of another group may have opened.
+    pub(super) fn owe_reroute(&mut self) {
+        self.is_reroute_due = self.context.shared.hubs.has_routes();
+    }
+
+    fn reroute_some(&mut self, mut slots: Vec<Slot>) {
+        let rest = slots.split_off(slots.len().min(STEP_CLIENTS));
+        slots.into_iter().for_each(|slot| self.reroute_one(slot));
+        if let Some(own) =
+            self.context.shared.shards().get(usize::from(self.context.index)).filter(|_| !rest.is_empty())
+        {
+            own.post(move |state| state.reroute_some(rest));
+        }
+    }
+
+    fn reroute_one(&mut self, slot: Slot) {
+        let Some((hub, group)) = self.route_of(slot) else { return };
+        let name = RouteChoice::group_name(group.as_ref()).to_owned();
+        let Some(client) = self.connections.live_mut(slot) else { return };
+        if !hub.is_served_by(&name) && client.home.app() != AppServerId::NONE {
+            return;
+        }
+        client.cold.group = group;
+        let is_there = client.home.app() == AppServerId::NONE || *hub.group_of(client.home.app()) == *name;
+        if is_there || client.cold.is_leaving || !client.can_be_handed_over() || client.cold.is_bound {
+            return;
+        }
+        client.cold.is_leaving = true;
+        client.pause(PauseReason::HandingOver);
+        client.home.send(&moved_to(&client.id, ""));
+    }
+
+    /// The hub of a client, and its group by the routes in force; `None` where they say nothing about it.
+    fn route_of(&self, slot: Slot) -> Option<(Arc<Hub>, Option<Arc<ServerGroup>>)> {
+        let (client, hubs) = (self.connections.live(slot)?, &self.context.shared.hubs);
+        let hub = hubs.all().get(client.home.hub().get()).filter(|hub| !hub.is_of_door())?.clone();
+        let open = client.cold.opening.as_ref()?.read()?;
+        let group = hubs.route_of(&hub, &open, self.connections.user_of(client))?;
+        Some((hub, group))
+    }
+}

@@ -1,0 +1,89 @@
+//! Groups of app servers with one duty, as this node dials them.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use arc_swap::ArcSwap;
+
+use super::Caller;
+use crate::net::address::Address;
+use crate::net::connector::Connector;
+use crate::routing::DEFAULT_GROUP;
+
+/// Group of app servers; one value for all of them, for as long as any is known.
+#[derive(Debug)]
+pub(crate) struct ServerGroup {
+    name: Arc<str>,
+    /// Its app servers get copies, and nothing that they send counts.
+    is_mirror: AtomicBool,
+    terms: ArcSwap<GroupTerms>,
+}
+
+/// Terms of a group, which may change while its app servers are linked.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct GroupTerms {
+    /// Number of links to each of its app servers for each hub.
+    pub pool_size: usize,
+    /// Connector through channels, which proves the key of the group.
+    pub channels: Connector,
+    /// Connector for what is passed through.
+    pub plain: Connector,
+    /// Weights of its app servers by their `host:port`; others have 1.
+    pub weights: HashMap<Box<str>, u32>,
+}
+
+impl Default for ServerGroup {
+    fn default() -> Self {
+        Self::new(DEFAULT_GROUP.into(), GroupTerms::default())
+    }
+}
+
+impl ServerGroup {
+    #[must_use]
+    pub(crate) fn new(name: Arc<str>, terms: GroupTerms) -> Self {
+        Self { name, is_mirror: AtomicBool::new(false), terms: ArcSwap::from_pointee(terms) }
+    }
+
+    #[must_use]
+    pub(crate) fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    /// Whether it is the group that takes what no rule claims.
+    #[must_use]
+    pub(crate) fn is_default(&self) -> bool {
+        *self.name == *DEFAULT_GROUP
+    }
+
+    /// Whether its app servers get copies alone.
+    #[must_use]
+    pub(crate) fn is_mirror(&self) -> bool {
+        self.is_mirror.load(Ordering::Relaxed)
+    }
+
+    #[must_use]
+    pub(crate) fn terms(&self) -> Arc<GroupTerms> {
+        self.terms.load_full()
+    }
+
+    /// Changes its terms, for what is dialled from now on, and its weights at once.
+    pub(crate) fn change(&self, terms: GroupTerms, is_mirror: bool) {
+        self.is_mirror.store(is_mirror, Ordering::Relaxed);
+        self.terms.store(Arc::new(terms));
+    }
+
+    /// Weight of the app server at an address.
+    #[must_use]
+    pub(crate) fn weight_of(&self, address: &Address) -> u32 {
+        self.terms.load().weights.get(address.authority()).copied().unwrap_or(1)
+    }
+}
+
+impl GroupTerms {
+    /// Identity and connector with which this node calls the app servers.
+    #[must_use]
+    pub(crate) fn caller<'a>(&'a self, node: &'a str) -> Caller<'a> {
+        Caller { node, connector: &self.channels }
+    }
+}
