@@ -10,6 +10,7 @@ mod histogram;
 mod hub_counters;
 mod limit;
 mod link_traffic;
+mod mirror_counters;
 mod move_counters;
 mod outcome_counters;
 mod relay_counters;
@@ -26,6 +27,7 @@ pub(crate) use histogram::{Buckets, Distribution, DurationBuckets, FanOutBuckets
 pub(crate) use hub_counters::{ConnectionCounters, HubCounters};
 pub(crate) use limit::Limit;
 pub(crate) use link_traffic::{Direction, FrameKind, LinkTraffic};
+pub(crate) use mirror_counters::MirrorCounters;
 pub(crate) use move_counters::{MoveCause, MoveCounters};
 pub(crate) use outcome_counters::{Outcome, OutcomeCounters};
 pub(crate) use relay_counters::{HopRefusal, PassThroughOutcome, RelayCounters, RelayFailure, ReservationOutcome};

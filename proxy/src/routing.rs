@@ -10,14 +10,32 @@
 
 #![allow(dead_code, unused_imports, reason = "being built")]
 
+mod case_folding;
+mod condition;
 mod group_rule;
 mod hub_rules;
+mod message_rule;
+mod method_rule;
 mod mirror_rule;
+mod pattern;
 mod route_rule;
+#[cfg(feature = "cli")]
+mod rule_error;
+#[cfg(feature = "cli")]
+mod rule_file;
 mod ruleset;
+mod share;
+#[cfg(feature = "cli")]
+mod spelling;
+mod target_table;
 
+pub(crate) use condition::RouteFacts;
 pub(crate) use group_rule::{DEFAULT_GROUP, DefaultGroup, GroupRule, WeightedUpstream};
 pub(crate) use hub_rules::{HubRules, MethodVerdict};
+pub(crate) use message_rule::MessageRule;
+pub(crate) use method_rule::MethodRule;
 pub(crate) use mirror_rule::MirrorRule;
-pub(crate) use route_rule::{Rejection, RouteAction, RouteFacts, RouteRule};
+pub(crate) use route_rule::{Rejection, RouteAction, RouteRule};
 pub(crate) use ruleset::Ruleset;
+#[cfg(feature = "cli")]
+pub(crate) use {rule_error::RuleError, rule_file::RULE_TABLES, spelling::nearest};

@@ -1,15 +1,14 @@
 //! Configuration file: TOML whose keys are the names of the flags of `trunkline serve`.
 //!
 //! Values of the file become defaults of the flags. So flags and environment variables win over it, values are checked
-//! like flags, and a new flag is a key without further code.
+//! like flags, and a new flag is a key without further code. The tables of [`RULE_TABLES`] hold rules, which `routing` reads.
 
 use std::path::{Path, PathBuf};
 
 use clap::{Arg, ArgAction, Command};
 use toml::{Table, Value};
 
-/// Least likeness (Jaro-Winkler) at which an unknown key is taken for a misspelt one.
-const LIKENESS: f64 = 0.7;
+use crate::routing::{RULE_TABLES, nearest};
 
 /// Error for a configuration file that can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -56,9 +55,9 @@ pub(crate) fn with_text(mut command: Command, path: &Path, text: &str) -> Result
     let mut keys = Vec::new();
     let table: Table =
         text.parse().map_err(|source| FileError::Syntax { path: path.into(), source: Box::new(source) })?;
-    for (key, value) in table {
+    for (key, value) in table.into_iter().filter(|(key, _)| !RULE_TABLES.contains(&&**key)) {
         let Some(arg) = command.get_arguments().find(|arg| is_key(arg, &key)) else {
-            let nearest = nearest(&command, &key);
+            let nearest = nearest(&key.replace('_', "-"), flags(&command).chain(RULE_TABLES));
             return Err(FileError::UnknownKey { path: path.into(), key, nearest });
         };
         let values = values(arg, value).map_err(|(found, wanted)| FileError::Kind {
@@ -78,19 +77,13 @@ pub(crate) fn with_text(mut command: Command, path: &Path, text: &str) -> Result
 const FORBIDDEN: [&str; 3] = ["config", "help", "version"];
 
 /// Returns the flags that a file may set.
-fn keys(command: &Command) -> impl Iterator<Item = &str> {
+fn flags(command: &Command) -> impl Iterator<Item = &str> {
     command.get_arguments().filter_map(|arg| arg.get_long()).filter(|name| !FORBIDDEN.contains(name))
 }
 
 fn is_key(arg: &Arg, key: &str) -> bool {
     let wanted = key.replace('_', "-");
     arg.get_long().is_some_and(|name| name == wanted && !FORBIDDEN.contains(&name))
-}
-
-fn nearest(command: &Command, key: &str) -> Option<String> {
-    let likeness = |name: &str| strsim::jaro_winkler(name, &key.replace('_', "-"));
-    let best = keys(command).max_by(|one, other| likeness(one).total_cmp(&likeness(other)))?;
-    (likeness(best) >= LIKENESS).then(|| best.to_owned())
 }
 
 /// Returns the values as they would be typed; else the type that was found and the one that is wanted.
@@ -149,7 +142,7 @@ mod tests {
     #[test]
     fn every_flag_is_a_key_and_its_values_are_checked_like_the_flag() {
         let serve = ServeArgs::augment_args(Command::new("trunkline"));
-        let names: Vec<String> = keys(&serve).map(str::to_owned).collect();
+        let names: Vec<String> = flags(&serve).map(str::to_owned).collect();
         assert!(names.len() > 20, "{names:?}");
         for name in names {
             assert!(command(&format!("{name} = \"1\"")).is_ok(), "{name}");
@@ -162,6 +155,7 @@ mod tests {
     fn unknown_keys_are_errors_that_name_the_nearest_key() {
         assert_eq!(problem("pool-sise = 7"), "t.toml: there is no key \"pool-sise\"; is \"pool-size\" meant?");
         assert_eq!(problem("listn = \"\""), "t.toml: there is no key \"listn\"; is \"listen\" meant?");
+        assert_eq!(problem("[[route]]\nreject = 403"), "t.toml: there is no key \"route\"; is \"routes\" meant?");
         assert_eq!(problem("zzz = 1"), "t.toml: there is no key \"zzz\"");
         assert_eq!(problem("config = \"other.toml\""), "t.toml: there is no key \"config\"");
     }

@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
+use crate::net::network::parse_network;
+
 /// Error for a text that is neither an address nor a network.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{value:?} is neither an address like 10.1.2.3 or ::1 nor a network like 10.0.0.0/8")]
@@ -46,8 +48,7 @@ impl FromIterator<IpNet> for TrustedNetworks {
 }
 
 fn network(text: &str) -> Result<IpNet, NetworkError> {
-    let alone = || text.parse::<IpAddr>().map(|ip| IpNet::from(ip.to_canonical()));
-    text.parse().or_else(|_| alone()).map_err(|_| NetworkError { value: text.into() })
+    parse_network(text).ok_or_else(|| NetworkError { value: text.into() })
 }
 
 #[cfg(test)]

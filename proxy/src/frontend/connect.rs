@@ -72,7 +72,7 @@ pub(crate) fn admit(endpoint: &Endpoint, hub: &Arc<Hub>, parts: &Parts, new: New
         claimed: None,
         group: Routed::group_in(&parts.extensions),
     };
-    Routed::count_in(endpoint, &parts.extensions);
+    Routed::count_in(&parts.extensions);
     endpoint.shard.put(ShardMessage::Accept(Box::new(pending)));
 }
 

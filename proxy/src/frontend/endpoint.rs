@@ -44,7 +44,7 @@ impl Endpoint {
         if self.shared.refuses_clients() {
             return Some(unavailable(Cause::Drained, STOPPING));
         }
-        if let Some(refusal) = Routed::refusal_in(self, routed) {
+        if let Some(refusal) = Routed::refusal_in(routed) {
             return Some(refusal);
         }
         let group = Routed::group_in(routed);

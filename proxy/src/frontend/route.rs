@@ -22,6 +22,7 @@ use crate::frontend::endpoint::Endpoint;
 use crate::frontend::identify::ConnectingClient;
 use crate::frontend::plain_response::because;
 use crate::frontend::request::{headers, raw_query};
+use crate::metrics::Counter;
 use crate::routing::{Rejection, RouteFacts};
 use crate::upstream::{Hub, RouteChoice, ServerGroup, facts_of};
 
@@ -29,8 +30,8 @@ use crate::upstream::{Hub, RouteChoice, ServerGroup, facts_of};
 #[derive(Debug, Clone)]
 pub(crate) struct Routed {
     choice: RouteChoice,
-    /// Labels of the rules that held, in order.
-    matched: Vec<Arc<str>>,
+    /// Counters of the rules that held.
+    matched: Vec<Arc<Counter>>,
 }
 
 impl Routed {
@@ -45,22 +46,22 @@ impl Routed {
 
     /// Refusal of a request that a route rejects.
     #[must_use]
-    pub(crate) fn refusal_in(endpoint: &Endpoint, extensions: &Extensions) -> Option<Response> {
+    pub(crate) fn refusal_in(extensions: &Extensions) -> Option<Response> {
         let routed = extensions.get::<Self>()?;
         let RouteChoice::Rejected(rejection) = &routed.choice else { return None };
-        routed.count(endpoint);
+        routed.count();
         Some(refusal(rejection))
     }
 
     /// Counts a client that is let in.
-    pub(crate) fn count_in(endpoint: &Endpoint, extensions: &Extensions) {
+    pub(crate) fn count_in(extensions: &Extensions) {
         if let Some(routed) = extensions.get::<Self>() {
-            routed.count(endpoint);
+            routed.count();
         }
     }
 
-    fn count(&self, endpoint: &Endpoint) {
-        self.matched.iter().for_each(|label| endpoint.shared.count_route(label));
+    fn count(&self) {
+        self.matched.iter().for_each(|counter| counter.increment());
     }
 }
 
@@ -104,7 +105,7 @@ pub(crate) fn route_question(
         RouteChoice::Group(group) => Ok(group.clone()),
         RouteChoice::Rejected(_) if hub.is_served_by(RouteChoice::group_name(None)) => Ok(None),
         RouteChoice::Rejected(rejection) => {
-            routed.count(endpoint);
+            routed.count();
             Err(refusal(rejection))
         }
     }
@@ -131,9 +132,9 @@ pub(crate) fn route_passed_through(
     };
     let facts = RouteFacts { hub: None, ..facts_of(parts.uri.path(), &seen, None) };
     let mut matched = Vec::new();
-    let choice = endpoint.shared.hubs.choose_route(&facts, |rule| matched.push(rule.label.clone()));
+    let choice = endpoint.shared.hubs.choose_route(&facts, |rule| matched.push(rule.matches.clone()));
     let routed = Routed { choice, matched };
-    routed.count(endpoint);
+    routed.count();
     match routed.choice {
         RouteChoice::Group(group) => Ok(group),
         RouteChoice::Rejected(rejection) => Err(refusal(&rejection)),
@@ -151,7 +152,7 @@ fn choose(endpoint: &Endpoint, hub: &Hub, parts: &Parts, user: &User, connection
     };
     let mut matched = Vec::new();
     let facts = facts_of(&path, &seen, user.id.as_deref());
-    let choice = endpoint.shared.hubs.choose_route(&facts, |rule| matched.push(rule.label.clone()));
+    let choice = endpoint.shared.hubs.choose_route(&facts, |rule| matched.push(rule.matches.clone()));
     // App servers that dial in are of no group.
     let choice = match choice {
         RouteChoice::Group(_) if hub.is_of_door() => RouteChoice::Group(None),

@@ -18,13 +18,6 @@ pub(crate) struct WeightedUpstream {
     pub weight: u32,
 }
 
-/// Settings of the default group that differ from the node's own.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct DefaultGroup {
-    pub weights: Vec<WeightedUpstream>,
-    pub pool_size: Option<usize>,
-}
-
 /// Group of app servers with one duty.
 #[derive(Debug, Clone)]
 pub(crate) struct GroupRule {
@@ -38,4 +31,13 @@ pub(crate) struct GroupRule {
     pub roots: Vec<PathBuf>,
     /// PEM files of the client certificate and its key; `None` for the node's own.
     pub identity: Option<(PathBuf, PathBuf)>,
+}
+
+/// Settings of the default group that differ from the node's own. Its addresses are those of `upstream`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct DefaultGroup {
+    /// Weights of some of its upstreams, 1 for all others.
+    pub weights: Vec<WeightedUpstream>,
+    /// Links to each app server for each hub; `None` for the node's own number.
+    pub pool_size: Option<usize>,
 }

@@ -1,8 +1,16 @@
-//! Rules of one hub, as its clients' readers ask them.
+//! Rules of one hub, as its clients' readers ask them: compiled once, so that a message costs few look-ups.
 
 use std::sync::Arc;
 
-use super::MirrorRule;
+use super::case_folding::fold;
+use super::message_rule::MessageRule;
+use super::method_rule::MethodRule;
+use super::mirror_rule::MirrorRule;
+use super::target_table::TargetTable;
+use crate::metrics::Counter;
+
+/// Maximum number of characters of a method's name in the text of a refusal: it may be anything that a client sends.
+const SHOWN_TARGET_CHARS: usize = 64;
 
 /// Verdict about an invocation of a client.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,7 +21,8 @@ pub(crate) enum MethodVerdict {
         rule: Arc<str>,
         text: String,
     },
-    /// Allowed at this rate per second and user, counted under this key (rule and method).
+    /// Allowed at this rate per second and user, counted under this key: the rule, and the method or pattern that it
+    /// names.
     Limited {
         rule: Arc<str>,
         method: Arc<str>,
@@ -21,38 +30,135 @@ pub(crate) enum MethodVerdict {
     },
 }
 
+/// Rate of the calls of one user.
+#[derive(Debug, Clone)]
+struct MethodRate {
+    /// Method or pattern of the rule. All methods of a pattern share one budget: a client could make up any number.
+    method: Arc<str>,
+    per_second: u32,
+}
+
+/// Method rule in the form in which it is asked.
+#[derive(Debug, Clone)]
+struct MethodGate {
+    label: Arc<str>,
+    deny: TargetTable<()>,
+    allow: Option<TargetTable<()>>,
+    max_bytes: TargetTable<usize>,
+    rates: TargetTable<MethodRate>,
+    refused: Arc<Counter>,
+}
+
+impl From<&MethodRule> for MethodGate {
+    fn from(rule: &MethodRule) -> Self {
+        let rate = |per_second, method: &Arc<str>| MethodRate { method: method.clone(), per_second };
+        Self {
+            label: rule.label.clone(),
+            deny: rule.deny.iter().map(|pattern| (pattern, ())).collect(),
+            allow: rule.allow.as_ref().map(|allow| allow.iter().map(|pattern| (pattern, ())).collect()),
+            max_bytes: rule.max_bytes.iter().map(|(pattern, most)| (pattern, *most)).collect(),
+            rates: rule.per_second.iter().map(|(pattern, most)| (pattern, rate(*most, &pattern.text))).collect(),
+            refused: rule.refused.clone(),
+        }
+    }
+}
+
+impl MethodGate {
+    /// Text for the client if the rule refuses this method or this size of a message.
+    fn refusal(&self, target: &str, folded: &str, bytes: usize) -> Option<String> {
+        let is_allowed = || self.allow.as_ref().is_none_or(|allow| allow.find(folded).is_some());
+        if self.deny.find(folded).is_some() || !is_allowed() {
+            return Some(format!("The method '{}' can't be called: the server's rules refuse it.", shown(target)));
+        }
+        let most = self.max_bytes.find(folded).filter(|most| bytes > **most)?;
+        Some(format!("The method '{}' can't be called with a message of more than {most} bytes.", shown(target)))
+    }
+}
+
+fn shown(target: &str) -> String {
+    target.chars().filter(|letter| !letter.is_control()).take(SHOWN_TARGET_CHARS).collect()
+}
+
 /// Rules of one hub for the messages of its connections.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct HubRules {
+    groups: TargetTable<Arc<str>>,
+    message_groups: Vec<Arc<str>>,
+    gates: Vec<MethodGate>,
     mirrors: Vec<MirrorRule>,
 }
 
 impl HubRules {
+    /// Rules of a hub, from those that name it, in their order.
+    pub(super) fn new<'a>(
+        messages: impl IntoIterator<Item = &'a MessageRule>,
+        methods: impl IntoIterator<Item = &'a MethodRule>,
+        mirrors: impl IntoIterator<Item = &'a MirrorRule>,
+    ) -> Self {
+        let targets = |rule: &'a MessageRule| rule.targets.iter().map(|target| (target, rule.group.clone()));
+        let groups: TargetTable<_> = messages.into_iter().flat_map(targets).collect();
+        let mut message_groups: Vec<Arc<str>> = groups.values().cloned().collect();
+        message_groups.sort_unstable();
+        message_groups.dedup();
+        Self {
+            groups,
+            message_groups,
+            gates: methods.into_iter().map(Into::into).collect(),
+            mirrors: mirrors.into_iter().cloned().collect(),
+        }
+    }
+
+    /// Whether there is no rule at all.
+    #[must_use]
+    pub(super) fn is_empty(&self) -> bool {
+        self.groups.is_empty() && self.gates.is_empty() && self.mirrors.is_empty()
+    }
+
     /// Whether any rule has to see single messages; else they go up in runs, unread.
     #[must_use]
     pub(crate) fn read_messages(&self) -> bool {
-        false
+        !self.groups.is_empty() || !self.gates.is_empty()
     }
 
     /// Group that takes an invocation of this method; `None` for the connection's home.
     #[must_use]
-    pub(crate) fn group_of(&self, _target: &str) -> Option<&Arc<str>> {
-        None
+    pub(crate) fn group_of(&self, target: &str) -> Option<&Arc<str>> {
+        if self.groups.is_empty() { None } else { self.groups.find(&fold(target)) }
     }
 
     /// Groups that take methods of this hub, each once.
     pub(crate) fn message_groups(&self) -> impl Iterator<Item = &Arc<str>> {
-        std::iter::empty()
+        self.message_groups.iter()
     }
 
-    /// Judges an invocation of this method with a message of this size, in bytes.
+    /// Judges an invocation of this method with a message of this size, in bytes. One rule is enough to refuse it; of
+    /// several rates the lowest counts.
     #[must_use]
-    pub(crate) fn judge(&self, _target: &str, _bytes: usize) -> MethodVerdict {
-        MethodVerdict::Allowed
+    pub(crate) fn judge(&self, target: &str, bytes: usize) -> MethodVerdict {
+        if self.gates.is_empty() {
+            return MethodVerdict::Allowed;
+        }
+        let folded = fold(target);
+        let refused = self.gates.iter().find_map(|gate| Some((gate, gate.refusal(target, &folded, bytes)?)));
+        if let Some((gate, text)) = refused {
+            return MethodVerdict::Refused { rule: gate.label.clone(), text };
+        }
+        let rates = self.gates.iter().filter_map(|gate| Some((gate, gate.rates.find(&folded)?)));
+        rates.min_by_key(|(_, rate)| rate.per_second).map_or(MethodVerdict::Allowed, |(gate, rate)| {
+            let (rule, method) = (gate.label.clone(), rate.method.clone());
+            MethodVerdict::Limited { rule, method, per_second: rate.per_second }
+        })
+    }
+
+    /// Counts a call that was refused, by the rule of a verdict of [`judge`](Self::judge) of these rules.
+    pub(crate) fn count_refusal(&self, rule: &Arc<str>) {
+        if let Some(gate) = self.gates.iter().find(|gate| Arc::ptr_eq(&gate.label, rule)) {
+            gate.refused.increment();
+        }
     }
 
     /// Mirrors that get copies of this connection.
-    pub(crate) fn mirrors_of(&self, _connection_id: &str) -> impl Iterator<Item = &MirrorRule> {
-        self.mirrors.iter()
+    pub(crate) fn mirrors_of(&self, connection_id: &str) -> impl Iterator<Item = &MirrorRule> {
+        self.mirrors.iter().filter(move |mirror| mirror.samples(connection_id))
     }
 }

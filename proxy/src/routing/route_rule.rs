@@ -1,27 +1,11 @@
 //! Route of connections and requests: conditions that all have to hold, and what happens then.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
-use bytestring::ByteString;
 use http::StatusCode;
 
-/// Facts about a client connection, or a request, that routes judge it by.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct RouteFacts<'a> {
-    /// Path of the hub, with its leading slash; `None` for a request that is passed through.
-    pub hub: Option<&'a str>,
-    /// Path of the request; of a connection that of its hub.
-    pub path: &'a str,
-    /// Query of the request, with or without its question mark.
-    pub query: Option<&'a str>,
-    pub headers: &'a [(ByteString, Vec<ByteString>)],
-    pub claims: &'a [(ByteString, ByteString)],
-    pub user: Option<&'a str>,
-    pub address: Option<IpAddr>,
-    /// `None` before there is a connection.
-    pub connection_id: Option<&'a str>,
-}
+use super::condition::{Condition, RouteFacts};
+use crate::metrics::Counter;
 
 /// Refusal of a connection or request by a route.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,10 +26,50 @@ pub(crate) enum RouteAction {
     Next,
 }
 
+/// Choice for connections whose group has no app server that can be reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum OnDown {
+    /// They wait for one, as without routes.
+    #[default]
+    Wait,
+    /// The next rules are tried.
+    Next,
+}
+
 /// Route of connections and requests.
 #[derive(Debug, Clone)]
 pub(crate) struct RouteRule {
     /// Name in metrics, logs and on the observer page.
     pub label: Arc<str>,
+    /// Conditions that all have to hold; without any the route takes everything.
+    pub conditions: Vec<Condition>,
     pub action: RouteAction,
+    pub on_down: OnDown,
+    /// How often its conditions held.
+    pub matches: Arc<Counter>,
+}
+
+impl RouteRule {
+    /// Whether all conditions hold.
+    #[must_use]
+    pub(crate) fn holds(&self, facts: &RouteFacts<'_>) -> bool {
+        self.first_failing(facts).is_none()
+    }
+
+    /// First condition that does not hold; `None` if all do.
+    #[must_use]
+    pub(crate) fn first_failing(&self, facts: &RouteFacts<'_>) -> Option<&Condition> {
+        self.conditions.iter().find(|condition| !condition.holds(facts))
+    }
+
+    /// Whether it ends the search for a route once its conditions hold; `is_up` tells whether any app server of a group
+    /// can be reached.
+    #[must_use]
+    pub(crate) fn decides(&self, is_up: impl Fn(&str) -> bool) -> bool {
+        match (&self.action, self.on_down) {
+            (RouteAction::Next, _) => false,
+            (RouteAction::Group(group), OnDown::Next) => is_up(group),
+            (RouteAction::Group(_) | RouteAction::Reject(_), _) => true,
+        }
+    }
 }

@@ -179,9 +179,6 @@ impl Shared {
         }
     }
 
-    /// Counts a connection or request that a route has held for.
-    pub(crate) fn count_route(&self, _label: &str) {}
-
     /// Way to the other nodes of the fleet.
     #[must_use]
     pub(crate) fn other_nodes(&self) -> &dyn OtherNodes {

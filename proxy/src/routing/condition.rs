@@ -1,0 +1,211 @@
+//! Conditions of routes: each looks at one fact of a connection or request. A fact that is not known meets none.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use bytestring::ByteString;
+use http::header::COOKIE;
+use ipnet::IpNet;
+use percent_encoding::percent_decode_str;
+
+use super::case_folding::fold;
+use super::pattern::{Pattern, PatternError};
+use super::share::Share;
+
+/// Facts about a client connection, or a request, that routes judge it by.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct RouteFacts<'a> {
+    /// Path of the hub, with its leading slash; `None` for a request that is passed through.
+    pub hub: Option<&'a str>,
+    /// Path of the request; of a connection that of its hub.
+    pub path: &'a str,
+    /// Query of the request, with or without its question mark.
+    pub query: Option<&'a str>,
+    pub headers: &'a [(ByteString, Vec<ByteString>)],
+    pub claims: &'a [(ByteString, ByteString)],
+    pub user: Option<&'a str>,
+    pub address: Option<IpAddr>,
+    /// `None` before there is a connection.
+    pub connection_id: Option<&'a str>,
+}
+
+/// Pattern of paths; neither case nor a slash at the end counts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PathPattern(Pattern);
+
+impl PathPattern {
+    /// Checks a pattern; a leading slash may be left out.
+    ///
+    /// # Errors
+    /// When it is empty, too long, or has a control character.
+    pub(crate) fn new(text: &str) -> Result<Self, PatternError> {
+        let text = Pattern::new(text)?.text().clone();
+        let slash = if text.starts_with('/') { "" } else { "/" };
+        Pattern::new(&format!("{slash}{}", fold(without_last_slash(&text)))).map(Self)
+    }
+
+    /// Whether a path is as the pattern says.
+    #[must_use]
+    pub(crate) fn matches(&self, path: &str) -> bool {
+        self.0.matches(&fold(without_last_slash(path)))
+    }
+
+    /// Whether each path that matches the other pattern matches this one, too.
+    #[must_use]
+    pub(crate) fn covers(&self, other: &Self) -> bool {
+        self.0.covers(&other.0)
+    }
+}
+
+fn without_last_slash(path: &str) -> &str {
+    match path.strip_suffix('/') {
+        Some("") | None => path,
+        Some(rest) => rest,
+    }
+}
+
+/// Test of the values that one name has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum ValueTest {
+    /// One of the values is this text.
+    Equals(Box<str>),
+    /// One of the values begins with this text.
+    Prefix(Box<str>),
+    /// The name is there, whatever its values.
+    Present,
+    /// The name is not there.
+    Absent,
+}
+
+impl ValueTest {
+    fn holds<T: AsRef<str>>(&self, mut values: impl Iterator<Item = T>) -> bool {
+        match self {
+            Self::Equals(text) => values.any(|value| value.as_ref() == &**text),
+            Self::Prefix(text) => values.any(|value| value.as_ref().starts_with(&**text)),
+            Self::Present => values.next().is_some(),
+            Self::Absent => values.next().is_none(),
+        }
+    }
+
+    /// Whether values that pass the other test pass this one, too.
+    fn covers(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Present, Self::Equals(_) | Self::Prefix(_)) => true,
+            (Self::Prefix(prefix), Self::Equals(text) | Self::Prefix(text)) => text.starts_with(&**prefix),
+            (one, other) => one == other,
+        }
+    }
+}
+
+/// Place of named values in a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ValueSource {
+    Query,
+    Header,
+    Cookie,
+    Claim,
+}
+
+impl ValueSource {
+    /// All sources with their keys in the file.
+    pub(crate) const ALL: [(Self, &'static str); 4] =
+        [(Self::Query, "query"), (Self::Header, "header"), (Self::Cookie, "cookie"), (Self::Claim, "claim")];
+
+    /// Key of the source in the file.
+    #[must_use]
+    pub(crate) fn key(self) -> &'static str {
+        Self::ALL.iter().find(|(source, _)| *source == self).map_or("", |(_, key)| key)
+    }
+}
+
+/// Condition of a route.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Condition {
+    /// The path of the hub is as one of the patterns says.
+    Hub(Box<[PathPattern]>),
+    /// The path of the request is, with its escapes decoded.
+    Path(Box<[PathPattern]>),
+    /// The values of this name pass the test.
+    Value { source: ValueSource, name: Box<str>, test: ValueTest },
+    /// The user is as one of the patterns says.
+    User(Box<[Pattern]>),
+    /// The address of the client is in one of the networks.
+    Address(Box<[IpNet]>),
+    /// The user, or a connection without user, is in this part of all.
+    Percent { percent: f64, salt: Arc<str> },
+}
+
+impl Condition {
+    /// Whether the facts meet the condition.
+    #[must_use]
+    pub(crate) fn holds(&self, facts: &RouteFacts<'_>) -> bool {
+        match self {
+            Self::Hub(patterns) => facts.hub.is_some_and(|hub| patterns.iter().any(|pattern| pattern.matches(hub))),
+            Self::Path(patterns) => {
+                // What an app server reads: else an escaped letter would lead around a rejection.
+                let path = percent_decode_str(facts.path).decode_utf8_lossy();
+                patterns.iter().any(|pattern| pattern.matches(&path))
+            }
+            Self::Value { source, name, test } => value_holds(facts, *source, name, test),
+            Self::User(patterns) => facts.user.is_some_and(|user| patterns.iter().any(|pattern| pattern.matches(user))),
+            Self::Address(networks) => {
+                // On a listener for both families IPv4 addresses come as `::ffff:a.b.c.d`.
+                let address = facts.address.map(|address| address.to_canonical());
+                address.is_some_and(|address| networks.iter().any(|network| network.contains(&address)))
+            }
+            Self::Percent { percent, salt } => {
+                let key = facts.user.or(facts.connection_id);
+                key.is_some_and(|key| Share::of(salt, key).is_in_first(percent / 100.0))
+            }
+        }
+    }
+
+    /// Whether all facts that meet the other condition meet this one, as far as can be told.
+    #[must_use]
+    pub(crate) fn covers(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Hub(wide), Self::Hub(narrow)) | (Self::Path(wide), Self::Path(narrow)) => {
+                narrow.iter().all(|narrow| wide.iter().any(|wide| wide.covers(narrow)))
+            }
+            (
+                Self::Value { source, name, test },
+                Self::Value { source: other_source, name: other_name, test: other_test },
+            ) => (source, name) == (other_source, other_name) && test.covers(other_test),
+            (Self::User(wide), Self::User(narrow)) => {
+                narrow.iter().all(|narrow| wide.iter().any(|wide| wide.covers(narrow)))
+            }
+            (Self::Address(wide), Self::Address(narrow)) => {
+                narrow.iter().all(|narrow| wide.iter().any(|wide| wide.contains(narrow)))
+            }
+            (Self::Percent { percent, salt }, Self::Percent { percent: other_percent, salt: other_salt }) => {
+                salt == other_salt && percent >= other_percent
+            }
+            _ => false,
+        }
+    }
+}
+
+fn value_holds(facts: &RouteFacts<'_>, source: ValueSource, name: &str, test: &ValueTest) -> bool {
+    match source {
+        ValueSource::Query => {
+            let query = facts.query.unwrap_or_default().trim_start_matches('?');
+            test.holds(form_urlencoded::parse(query.as_bytes()).filter(|(key, _)| key == name).map(|(_, value)| value))
+        }
+        ValueSource::Header => test.holds(header_values(facts, name)),
+        ValueSource::Cookie => test.holds(cookies(facts).filter(|(key, _)| *key == name).map(|(_, value)| value)),
+        // Nobody has verified the claims of a request that is passed through.
+        ValueSource::Claim => {
+            let claims = facts.claims.iter().filter(|(key, _)| *key == name);
+            facts.hub.is_some() && test.holds(claims.map(|(_, value)| value))
+        }
+    }
+}
+
+fn header_values<'a>(facts: &RouteFacts<'a>, name: &str) -> impl Iterator<Item = &'a ByteString> {
+    facts.headers.iter().filter(move |(key, _)| key.eq_ignore_ascii_case(name)).flat_map(|(_, values)| values)
+}
+
+fn cookies<'a>(facts: &RouteFacts<'a>) -> impl Iterator<Item = (&'a str, &'a str)> {
+    let pairs = header_values(facts, COOKIE.as_str()).flat_map(|cookies| cookies.split(';'));
+    pairs.filter_map(|pair| pair.split_once('=')).map(|(name, value)| (name.trim(), value.trim()))
+}

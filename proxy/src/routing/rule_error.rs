@@ -1,0 +1,106 @@
+//! Errors of the rules in a configuration file: what is wrong, what is allowed, and where it stands.
+
+use std::path::PathBuf;
+
+use trunkline_protocol::key::AccessKeyError;
+
+use super::pattern::PatternError;
+
+/// Error for rules that can't be used.
+#[derive(Debug, thiserror::Error)]
+#[error("line {line}, column {column}: {problem}")]
+pub(crate) struct RuleError {
+    /// Line of the file, from 1.
+    pub line: usize,
+    /// Character of that line, from 1.
+    pub column: usize,
+    pub problem: RuleProblem,
+}
+
+impl RuleError {
+    /// Places a fault in the text of the file.
+    pub(super) fn new(text: &str, fault: Fault) -> Self {
+        let before = text.get(..fault.at).unwrap_or(text);
+        let line_start = before.rfind('\n').map_or(0, |at| at + 1);
+        let column = before.get(line_start..).unwrap_or_default().chars().count() + 1;
+        Self { line: before.matches('\n').count() + 1, column, problem: fault.problem }
+    }
+}
+
+/// Problem at a place of the file, in bytes from its beginning.
+#[derive(Debug)]
+pub(super) struct Fault {
+    pub at: usize,
+    pub problem: RuleProblem,
+}
+
+/// Problem with a rule; the text says what is allowed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RuleProblem {
+    #[error("{0}")]
+    Syntax(String),
+    #[error("the file has {bytes} bytes, but rules are read from at most {most}")]
+    FileTooLarge { bytes: usize, most: usize },
+    #[error("there is no key {key:?} in {table}{}; it may have {allowed}", suggestion(.nearest.as_deref()))]
+    UnknownKey { key: String, table: &'static str, nearest: Option<String>, allowed: String },
+    #[error("{table} has no {key}: {advice}")]
+    Missing { table: &'static str, key: &'static str, advice: &'static str },
+    #[error("{key} is {found}, but must be {wanted}")]
+    Kind { key: &'static str, found: &'static str, wanted: &'static str },
+    #[error("{key} is {found}, but must be from {least} to {most}")]
+    Range { key: &'static str, found: String, least: String, most: String },
+    #[error("{key} is {found:?}, but must be {wanted}")]
+    Choice { key: &'static str, found: String, wanted: &'static str },
+    #[error("{key} has {count} entries, but may have at most {most}")]
+    TooMany { key: &'static str, count: usize, most: usize },
+    #[error("{key} is an empty list: {advice}")]
+    EmptyList { key: &'static str, advice: &'static str },
+    #[error("{key} has {bytes} bytes, but may have at most {most}")]
+    TooLong { key: &'static str, bytes: usize, most: usize },
+    #[error("{key} {text:?} {source}")]
+    Pattern { key: &'static str, text: String, source: PatternError },
+    #[error("{key} {text:?} {problem}")]
+    Address { key: &'static str, text: String, problem: &'static str },
+    #[error("{key} {text:?} is no upstream of this group; weights are for those that `upstream` names")]
+    StrangeWeight { key: &'static str, text: String },
+    #[error("address {text:?} is neither an address like 10.1.2.3 or ::1 nor a network like 10.0.0.0/8")]
+    Network { text: String },
+    #[error("{key} {text:?} must have 1 to {most} letters, digits, '-', '_' and '.'")]
+    Name { key: &'static str, text: String, most: usize },
+    #[error("{key} {text:?} is the name of another one; each needs its own")]
+    Duplicate { key: &'static str, text: String },
+    #[error("there is no group {name:?}{}; give its app servers in [groups.{name}]", suggestion(.nearest.as_deref()))]
+    UnknownGroup { name: String, nearest: Option<String> },
+    #[error(
+        "group {name:?} is served by a route or message rule, but a mirror discards its answers: give the mirror a group \
+         of its own"
+    )]
+    MirrorOfServingGroup { name: String },
+    #[error("a route needs exactly one of group, reject and next = true, but this one has {found}")]
+    Action { found: String },
+    #[error("{key} has no meaning without {needed}")]
+    Alone { key: &'static str, needed: &'static str },
+    #[error("{key} and {other} exclude each other")]
+    Exclusive { key: &'static str, other: &'static str },
+    #[error("a condition about {key} needs exactly one of equals, prefix and present, but this one has {found}")]
+    Operator { key: &'static str, found: String },
+    #[error("{table} is empty: {advice}")]
+    Empty { table: &'static str, advice: &'static str },
+    #[error("[groups.default] has no {key}: its app servers are those of `{flag}` at the top of the file")]
+    DefaultGroup { key: &'static str, flag: &'static str },
+    #[error("{key} {path} can't be read ({source})")]
+    File { key: &'static str, path: PathBuf, source: std::io::Error },
+    #[error("{key}: {source}")]
+    Key { key: &'static str, source: AccessKeyError },
+}
+
+impl RuleProblem {
+    /// Places the problem at a byte of the file.
+    pub(super) fn at(self, at: usize) -> Fault {
+        Fault { at, problem: self }
+    }
+}
+
+fn suggestion(nearest: Option<&str>) -> String {
+    nearest.map(|nearest| format!("; is {nearest:?} meant?")).unwrap_or_default()
+}

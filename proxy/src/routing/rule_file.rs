@@ -1,0 +1,305 @@
+//! Rules in a configuration file: its tables `groups`, `routes`, `messages`, `mirrors` and `methods`.
+//!
+//! All other keys are flags, which the command line's own reader checks.
+
+mod condition_entry;
+mod group_entry;
+mod label;
+mod message_entry;
+mod route_entry;
+mod toml_value;
+
+use toml::de::DeTable;
+
+use super::rule_error::{Fault, RuleError, RuleProblem};
+use super::ruleset::Ruleset;
+use label::Labels;
+use toml_value::TomlValue;
+
+/// Keys of the file that hold rules.
+pub(crate) const RULE_TABLES: [&str; 5] = ["groups", "routes", "messages", "mirrors", "methods"];
+
+/// Maximum number of rules of a kind. They are tried one after the other.
+const RULES_MAX: usize = 1000;
+
+/// Maximum size of the file: a hundred times what people write.
+const FILE_MAX_BYTES: usize = 1024 * 1024;
+
+impl Ruleset {
+    /// Reads the rules of a configuration file, and the files that they name.
+    ///
+    /// # Errors
+    /// When the text is no TOML, or a rule makes no sense; the error says where and what is allowed.
+    pub(crate) fn parse(text: &str) -> Result<Self, RuleError> {
+        ruleset(text).map_err(|fault| RuleError::new(text, fault))
+    }
+}
+
+fn ruleset(text: &str) -> Result<Ruleset, Fault> {
+    if text.len() > FILE_MAX_BYTES {
+        return Err(RuleProblem::FileTooLarge { bytes: text.len(), most: FILE_MAX_BYTES }.at(0));
+    }
+    let document = DeTable::parse(text).map_err(|error| {
+        let at = error.span().map_or(0, |span| span.start);
+        RuleProblem::Syntax(error.message().to_owned()).at(at)
+    })?;
+    let table = document.get_ref();
+    let value = |key: &'static str| {
+        let entry = table.iter().find(|(name, _)| *name.get_ref() == key);
+        entry.map(|(_, value)| TomlValue::new(key, value))
+    };
+    let groups = group_entry::groups(value("groups"))?;
+    let mut known = groups.known;
+    // Mirrors come last of those that name groups: theirs must be of no other use.
+    Ok(Ruleset {
+        groups: groups.groups,
+        default_group: groups.default_group,
+        routes: rules(value("routes"), |value, labels| route_entry::route(value, labels, &mut known))?,
+        messages: rules(value("messages"), |value, labels| message_entry::message(value, labels, &mut known))?,
+        mirrors: rules(value("mirrors"), |value, labels| message_entry::mirror(value, labels, &known))?,
+        methods: rules(value("methods"), message_entry::method)?,
+    })
+}
+
+fn rules<R>(
+    value: Option<TomlValue<'_>>,
+    mut read: impl FnMut(&TomlValue<'_>, &mut Labels) -> Result<R, Fault>,
+) -> Result<Vec<R>, Fault> {
+    let (Some(value), mut labels) = (value, Labels::default()) else { return Ok(Vec::new()) };
+    value.items(RULES_MAX)?.iter().map(|item| read(item, &mut labels)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use http::StatusCode;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::routing::{Rejection, RouteAction};
+
+    const GROUPS: &str =
+        "[groups.canary]\nupstream = \"http://canary:5000\"\n[groups.audit]\nupstream = \"http://audit\"\n";
+
+    fn rules(text: &str) -> Ruleset {
+        Ruleset::parse(&format!("{GROUPS}{text}")).unwrap()
+    }
+
+    /// Problem of a text that stands behind the groups; lines are counted from it.
+    fn problem(text: &str) -> String {
+        let error = Ruleset::parse(&format!("{GROUPS}{text}")).unwrap_err();
+        format!("{}:{}: {}", error.line - GROUPS.matches('\n').count(), error.column, error.problem)
+    }
+
+    #[test]
+    fn the_tables_of_the_reference_are_read_and_flags_are_left_alone() {
+        let rules = Ruleset::parse(include_str!("rule_file/reference.toml")).unwrap();
+        let names: Vec<_> = rules.groups.iter().map(|group| &*group.name).collect();
+        assert_eq!(names, ["canary", "admin", "audit"]);
+        let [canary, admin, _] = &*rules.groups else { panic!("{:?}", rules.groups) };
+        assert_eq!((canary.pool_size, admin.pool_size), (Some(2), None));
+        let weights: Vec<_> = canary.upstreams.iter().map(|upstream| upstream.weight).collect();
+        assert_eq!(weights, [3, 1]);
+        assert!(admin.keys.is_some() && admin.roots.len() == 2 && admin.identity.is_some());
+        assert_eq!((rules.default_group.pool_size, rules.default_group.weights.len()), (Some(3), 1));
+        let labels: Vec<_> = rules.routes.iter().map(|route| &*route.label).collect();
+        assert_eq!(labels, ["1", "closed", "3", "all", "5"]);
+        let RouteAction::Reject(rejection) = &rules.routes[1].action else { panic!("{:?}", rules.routes[1]) };
+        let refused = (StatusCode::FORBIDDEN, "Forbidden");
+        assert_eq!((rejection.status, &*rejection.body), refused);
+        assert_eq!((rules.messages.len(), rules.mirrors.len(), rules.methods.len()), (1, 1, 2));
+        assert!(rules.mirrors[0].is_diff && rules.mirrors[0].copies_down);
+        let sizes: Vec<_> = rules.methods[0].max_bytes.iter().map(|(_, most)| *most).collect();
+        assert_eq!(sizes, [4096, 65_536]);
+    }
+
+    #[test]
+    fn a_file_without_rules_has_none() {
+        let rules = Ruleset::parse("upstream = [\"http://app:5000\"]").unwrap();
+        assert!(rules.groups.is_empty() && rules.routes.is_empty() && rules.of_hub("/chat").is_none());
+    }
+
+    #[test]
+    fn a_rejection_has_a_text_of_its_own_or_a_page() {
+        let body = |text: &str| {
+            let RouteAction::Reject(Rejection { body, content_type, .. }) = rules(text).routes.remove(0).action else {
+                panic!("{text}")
+            };
+            (body.to_string(), content_type)
+        };
+        let plain = body("[[routes]]\nreject = 503\ntext = \"Back at noon\"");
+        assert_eq!(plain, ("Back at noon".to_owned(), "text/plain; charset=utf-8"));
+        let page = std::env::temp_dir().join(format!("trunkline-page-{}.html", std::process::id()));
+        std::fs::write(&page, "<p>Back at noon").unwrap();
+        let read = body(&format!("[[routes]]\nreject = 503\npage = {page:?}"));
+        assert_eq!(read, ("<p>Back at noon".to_owned(), "text/html; charset=utf-8"));
+        std::fs::write(&page, "a".repeat(64 * 1024 + 1)).unwrap();
+        let large = problem(&format!("[[routes]]\nreject = 503\npage = {page:?}"));
+        std::fs::remove_file(&page).unwrap();
+        assert_eq!(large, "3:8: page has 65537 bytes, but may have at most 65536");
+        let missing = problem("[[routes]]\nreject = 503\npage = \"no-such-page.html\"");
+        assert!(missing.starts_with("3:8: page no-such-page.html can't be read ("), "{missing}");
+    }
+
+    #[test]
+    fn an_unknown_key_is_named_with_its_place_and_the_nearest_one() {
+        assert_eq!(
+            problem("[[mirrors]]\nhub = \"/chat\"\ngroup = \"audit\"\nsampel = 0.5"),
+            "4:1: there is no key \"sampel\" in a mirror; is \"sample\" meant?; it may have name, hub, group, sample, diff, \
+             down"
+        );
+        assert!(problem("[[routes]]\ngroup = \"canary\"\nhubs = \"/chat\"").contains("is \"hub\" meant?"));
+        assert!(problem("[groups.x]\nupstream = \"http://x\"\nsize = 3").contains("no key \"size\" in a group"));
+        let operator = "[[routes]]\nreject = 403\nheader = { name = \"x\", equal = \"y\" }";
+        assert!(problem(operator).starts_with("3:24: there is no key \"equal\" in a condition; is \"equals\" meant?"));
+    }
+
+    #[test]
+    fn groups_have_to_exist_and_a_mirror_needs_one_of_its_own() {
+        assert_eq!(
+            problem("[[routes]]\ngroup = \"canari\""),
+            "2:9: there is no group \"canari\"; is \"canary\" meant?; give its app servers in [groups.canari]"
+        );
+        let mirror = "[[mirrors]]\nhub = \"*\"\ngroup = ";
+        for (other, group) in [
+            ("[[routes]]\ngroup = \"audit\"\n", "audit"),
+            ("[[messages]]\nhub = \"*\"\ntarget = \"A\"\ngroup = \"audit\"\n", "audit"),
+            ("", "default"),
+        ] {
+            let found = problem(&format!("{mirror}{group:?}\n{other}"));
+            let expected = format!("3:9: group {group:?} is served by a route or message rule");
+            assert!(found.starts_with(&expected), "{found}");
+        }
+        assert!(problem("[groups.x]\npool-size = 2").starts_with("1:1: a group has no upstream: give the address"));
+        assert!(
+            problem("[groups.\"a b\"]\nupstream = \"http://x\"").starts_with("1:9: group \"a b\" must have 1 to 64")
+        );
+        assert!(problem("[groups.default]\nupstream = \"http://x\"").contains("`upstream` at the top of the file"));
+    }
+
+    #[test]
+    fn a_route_has_one_action_and_its_companions() {
+        for (text, expected) in [
+            (
+                "hub = \"/chat\"",
+                "1:1: a route needs exactly one of group, reject and next = true, but this one has none",
+            ),
+            (
+                "group = \"canary\"\nreject = 403",
+                "1:1: a route needs exactly one of group, reject and next = true, but this one has group and reject",
+            ),
+            ("next = false", "2:8: next is \"false\", but must be true"),
+            ("next = true\non-down = \"next\"", "3:11: on-down has no meaning without group"),
+            ("group = \"canary\"\non-down = \"stop\"", "3:11: on-down is \"stop\", but must be \"wait\" or \"next\""),
+            ("group = \"canary\"\ntext = \"a\"", "3:8: text has no meaning without reject"),
+            ("reject = 403\ntext = \"a\"\npage = \"b\"", "4:8: page and text exclude each other"),
+            ("reject = 200", "2:10: reject is 200, but must be from 400 to 599"),
+        ] {
+            assert_eq!(problem(&format!("[[routes]]\n{text}")), expected);
+        }
+    }
+
+    #[test]
+    fn conditions_that_make_no_sense_are_refused_with_what_is_allowed() {
+        for (text, expected) in [
+            ("percent = 100.5", "3:11: percent is 100.5, but must be from 0 to 100"),
+            ("percent = nan", "3:11: percent is nan, but must be from 0 to 100"),
+            ("percent = \"10\"", "3:11: percent is a string, but must be a number"),
+            ("user = []", "3:8: user is an empty list: leave the key out, or give a value"),
+            ("hub = \"\"", "3:7: hub \"\" is empty; `*` stands for any text"),
+            (
+                "address = \"10.0.0.0/33\"",
+                "3:11: address \"10.0.0.0/33\" is neither an address like 10.1.2.3 or ::1 nor a network like 10.0.0.0/8",
+            ),
+            (
+                "query = { name = \"x\" }",
+                "3:9: a condition about query needs exactly one of equals, prefix and present, but this one has none",
+            ),
+            (
+                "claim = { name = \"x\", equals = \"a\", prefix = \"b\" }",
+                "3:9: a condition about claim needs exactly one of equals, prefix and present, but this one has 2",
+            ),
+            (
+                "cookie = { equals = \"x\" }",
+                "3:10: a condition has no name: say of which value it is, as in { name = \"x-tenant\", equals = \"acme\" }",
+            ),
+        ] {
+            assert_eq!(problem(&format!("[[routes]]\ngroup = \"canary\"\n{text}")), expected);
+        }
+        let long = problem(&format!("[[routes]]\nreject = 403\npath = \"/{}\"", "a".repeat(256)));
+        assert!(long.ends_with("has 257 bytes, but a pattern has at most 256"), "{long}");
+    }
+
+    #[test]
+    fn method_rules_have_something_to_refuse_and_sizes_have_units() {
+        let rule = |text: &str| format!("[[methods]]\nhub = \"/chat\"\n{text}");
+        assert!(problem(&rule("")).starts_with("1:1: a method rule is empty: give deny, allow"));
+        assert!(problem("[[methods]]\ndeny = [\"A\"]").starts_with("1:1: a method rule has no hub: name the hub"));
+        assert!(problem(&rule("per-second = { Say = 0 }")).contains("per-second is 0, but must be from 1"));
+        for size in ["4 KB", "KiB", "-1B", "0B", "9GiB", "1.5KiB"] {
+            let problem = problem(&rule(&format!("max-bytes = {{ Say = {size:?} }}")));
+            assert!(problem.starts_with("3:21: max-bytes is") && problem.contains("such as \"4KiB\""), "{problem}");
+        }
+    }
+
+    #[test]
+    fn names_are_not_given_twice_and_numbers_of_rules_are_bounded() {
+        let twice = "[[routes]]\nname = \"2\"\nreject = 403\n[[routes]]\nreject = 403";
+        assert_eq!(problem(twice), "4:1: name \"2\" is the name of another one; each needs its own");
+        let many = problem(&"[[routes]]\nreject = 403\n".repeat(1001));
+        assert_eq!(many, "1:1: routes has 1001 entries, but may have at most 1000");
+        let groups: String = (0..101).map(|at| format!("[groups.g{at}]\nupstream = \"http://a{at}\"\n")).collect();
+        let groups = Ruleset::parse(&groups).unwrap_err().to_string();
+        assert_eq!(groups, "line 1, column 2: groups has 101 entries, but may have at most 100");
+        let large = Ruleset::parse(&"#".repeat(1024 * 1024 + 1)).unwrap_err().to_string();
+        assert!(large.contains("read from at most 1048576"), "{large}");
+    }
+
+    #[test]
+    fn a_file_that_is_no_toml_is_refused_at_its_place() {
+        let problem = problem("[[routes]\nreject = 403");
+        assert!(problem.starts_with("1:"), "{problem}");
+    }
+
+    /// Lines that make a file of rules more often than random characters do.
+    fn line() -> impl Strategy<Value = String> {
+        let keys = "name hub path query header user address percent group reject next on-down target sample deny allow \
+                    per-second max-bytes upstream weights pool-size";
+        let values = [
+            "\"/chat\"",
+            "\"http://a\"",
+            "\"canary\"",
+            "10",
+            "0.5",
+            "-1",
+            "nan",
+            "403",
+            "true",
+            "[]",
+            "[\"a\"]",
+            "{ name = \"a\", present = true }",
+            "{ \"http://a\" = 1 }",
+            "{ \"a\" = \"4KiB\" }",
+        ];
+        let keys: Vec<_> = keys.split_whitespace().collect();
+        prop_oneof![
+            "\\[\\[(routes|messages|mirrors|methods)\\]\\]",
+            "\\[groups\\.(a|default)\\]",
+            (prop::sample::select(keys), prop::sample::select(values.to_vec()))
+                .prop_map(|(key, value)| format!("{key} = {value}")),
+            "\\PC{0,8}",
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 1024, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn no_text_makes_the_reader_panic_and_every_error_has_a_place(lines in prop::collection::vec(line(), 0..8)) {
+            let text = lines.join("\n");
+            if let Err(error) = Ruleset::parse(&text) {
+                prop_assert!(error.line >= 1 && error.column >= 1 && !error.problem.to_string().is_empty());
+                prop_assert!(error.line <= text.split('\n').count(), "{error} in {text}");
+            }
+        }
+    }
+}

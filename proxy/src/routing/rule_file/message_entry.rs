@@ -1,0 +1,117 @@
+//! Entries of `[[messages]]`, `[[mirrors]]` and `[[methods]]`: rules about the messages of a hub's connections.
+
+use std::sync::Arc;
+
+use super::group_entry::KnownGroups;
+use super::label::Labels;
+use super::toml_value::{TomlTable, TomlValue};
+use crate::routing::condition::PathPattern;
+use crate::routing::message_rule::MessageRule;
+use crate::routing::method_rule::MethodRule;
+use crate::routing::mirror_rule::MirrorRule;
+use crate::routing::pattern::PatternError;
+use crate::routing::rule_error::{Fault, RuleProblem};
+use crate::routing::target_table::TargetPattern;
+
+/// Maximum number of methods and patterns of one rule. Patterns with stars are tried one after the other for each call.
+const TARGETS_MAX: usize = 256;
+
+/// Maximum rate of calls. Beyond it a limit has no meaning.
+const PER_SECOND_MAX: u32 = 1_000_000;
+
+/// Maximum limit of the size of a message, that of the largest one which any node takes.
+const MESSAGE_MAX_BYTES: u32 = 1024 * 1024 * 1024;
+
+const HUB_ADVICE: &str = "name the hub, such as \"/chat\", or \"*\" for all";
+
+/// Reads an entry of `[[messages]]`.
+pub(super) fn message(
+    value: &TomlValue<'_>,
+    labels: &mut Labels,
+    groups: &mut KnownGroups,
+) -> Result<MessageRule, Fault> {
+    let mut table = TomlTable::new("a message rule", value)?;
+    let label = labels.take(&mut table)?;
+    let hub = hub(&mut table)?;
+    let targets = table.require("target", "name a method, such as \"Say\", or a pattern such as \"Admin*\"")?;
+    let targets = targets.patterns(TARGETS_MAX, TargetPattern::new)?;
+    let group = table.require("group", "name the group that takes these messages")?;
+    let group = groups.serving(&group)?;
+    table.finish()?;
+    Ok(MessageRule { label, hub, targets, group })
+}
+
+/// Reads an entry of `[[mirrors]]`.
+pub(super) fn mirror(value: &TomlValue<'_>, labels: &mut Labels, groups: &KnownGroups) -> Result<MirrorRule, Fault> {
+    let mut table = TomlTable::new("a mirror", value)?;
+    let label = labels.take(&mut table)?;
+    let hub = hub(&mut table)?;
+    let group = table.require("group", "name the group that gets the copies")?;
+    let group = groups.mirroring(&group)?;
+    let sample = table.take("sample").map(|value| value.fraction(0.0..=1.0)).transpose()?.unwrap_or(1.0);
+    let is_diff = table.take("diff").map(|value| value.truth()).transpose()?.unwrap_or_default();
+    let copies_down = table.take("down").map(|value| value.truth()).transpose()?.unwrap_or_default();
+    table.finish()?;
+    Ok(MirrorRule { label, hub, group, sample, is_diff, copies_down, counters: Arc::default() })
+}
+
+/// Reads an entry of `[[methods]]`.
+pub(super) fn method(value: &TomlValue<'_>, labels: &mut Labels) -> Result<MethodRule, Fault> {
+    let mut table = TomlTable::new("a method rule", value)?;
+    let label = labels.take(&mut table)?;
+    let hub = hub(&mut table)?;
+    let patterns = |value: TomlValue<'_>| value.patterns(TARGETS_MAX, TargetPattern::new);
+    let rule = MethodRule {
+        label,
+        hub,
+        deny: table.take("deny").map(patterns).transpose()?.unwrap_or_default(),
+        allow: table.take("allow").map(patterns).transpose()?,
+        per_second: by_target(table.take("per-second"), |value| value.number(1..=PER_SECOND_MAX))?,
+        max_bytes: by_target(table.take("max-bytes"), size)?,
+        refused: Arc::default(),
+    };
+    if rule.deny.is_empty() && rule.allow.is_none() && rule.per_second.is_empty() && rule.max_bytes.is_empty() {
+        let advice = "give deny, allow, per-second or max-bytes";
+        return Err(table.fault(RuleProblem::Empty { table: "a method rule", advice }));
+    }
+    table.finish()?;
+    Ok(rule)
+}
+
+fn hub(table: &mut TomlTable<'_>) -> Result<PathPattern, Fault> {
+    table.require("hub", HUB_ADVICE)?.pattern(PathPattern::new)
+}
+
+/// Reads a table of numbers by method. Names come before patterns, and patterns are in the order of the file.
+fn by_target<T>(
+    value: Option<TomlValue<'_>>,
+    read: impl Fn(&TomlValue<'_>) -> Result<T, Fault>,
+) -> Result<Vec<(TargetPattern, T)>, Fault> {
+    let Some(value) = value else { return Ok(Vec::new()) };
+    let mut entries = Vec::new();
+    for (text, at, number) in value.entries(TARGETS_MAX)? {
+        let refused = |source: PatternError| RuleProblem::Pattern { key: value.key, text: text.into(), source }.at(at);
+        entries.push((TargetPattern::new(text).map_err(refused)?, read(&number)?));
+    }
+    entries.sort_by_key(|(pattern, _)| !pattern.is_exact());
+    Ok(entries)
+}
+
+/// Reads a size: a number of bytes, or a text such as `4KiB`.
+fn size(value: &TomlValue<'_>) -> Result<usize, Fault> {
+    let bytes = if value.is_text() { written_size(value)? } else { value.number(1..=MESSAGE_MAX_BYTES)? };
+    Ok(usize::try_from(bytes).unwrap_or(usize::MAX))
+}
+
+fn written_size(value: &TomlValue<'_>) -> Result<u32, Fault> {
+    let text = value.text()?;
+    let units = [("KiB", 1024), ("MiB", 1024 * 1024), ("GiB", 1024 * 1024 * 1024), ("B", 1)];
+    let parsed = units.into_iter().find_map(|(unit, factor)| {
+        let number: u32 = text.strip_suffix(unit)?.trim_end().parse().ok()?;
+        number.checked_mul(factor)
+    });
+    parsed.filter(|bytes| (1..=MESSAGE_MAX_BYTES).contains(bytes)).ok_or_else(|| {
+        let wanted = "a number of bytes or a size from \"1B\" to \"1GiB\", such as \"4KiB\"";
+        value.fault(RuleProblem::Choice { key: value.key, found: text.into(), wanted })
+    })
+}

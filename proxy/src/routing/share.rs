@@ -1,0 +1,74 @@
+//! Share of users or connections: the same ones at all nodes, after each restart and in each version.
+
+use sha2::{Digest, Sha256};
+
+/// Number of places that a hash can have: all of 32 bits.
+const PLACES: f64 = 4_294_967_296.0;
+
+/// Place of a user or connection between 0 and 1, spread evenly over all.
+///
+/// It is made of the first four bytes, most significant first, of SHA-256 over the salt, a line feed and the key. Nodes
+/// need not tell each other who is in; and it must never change, or canaries would get other users with an update.
+/// With another salt, all have other places: so two canaries are independent of each other.
+#[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]
+pub(crate) struct Share(f64);
+
+impl Share {
+    /// Place of a key among all with this salt.
+    #[must_use]
+    pub(crate) fn of(salt: &str, key: &str) -> Self {
+        let hash = Sha256::new().chain_update(salt).chain_update(b"\n").chain_update(key).finalize();
+        let place = hash.first_chunk().map_or(0, |head| u32::from_be_bytes(*head));
+        Self(f64::from(place) / PLACES)
+    }
+
+    /// Whether it is in the first part of all, from 0 for nobody to 1 for all. Who is in a part is in all larger ones.
+    #[must_use]
+    pub(crate) fn is_in_first(self, part: f64) -> bool {
+        self.0 < part
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn users() -> impl Iterator<Item = String> {
+        (0..10_000).map(|number| format!("user-{number}"))
+    }
+
+    fn number_in(salt: &str, part: f64) -> usize {
+        users().filter(|user| Share::of(salt, user).is_in_first(part)).count()
+    }
+
+    #[test]
+    fn places_never_change() {
+        let places = ["ann", "bob", ""].map(|user| (Share::of("canary", user).0 * PLACES) as u64);
+        assert_eq!(places, [4_005_258_195, 323_629_968, 946_009_398]);
+    }
+
+    #[test]
+    fn of_10_000_users_a_part_is_in_within_one_percent() {
+        for salt in ["canary", "beta", "reject"] {
+            for (part, expected) in [(0.0, 0), (0.1, 1000), (0.25, 2500), (0.5, 5000), (0.999, 9990), (1.0, 10_000)] {
+                let found = number_in(salt, part);
+                assert!(found.abs_diff(expected) <= 100, "{salt} {part}: {found}");
+            }
+        }
+        assert_eq!((number_in("canary", 0.0), number_in("canary", 1.0)), (0, 10_000));
+    }
+
+    #[test]
+    fn whoever_is_in_a_part_is_in_a_larger_one() {
+        for user in users() {
+            let share = Share::of("canary", &user);
+            assert!(!share.is_in_first(0.1) || share.is_in_first(0.2), "{user}");
+        }
+    }
+
+    #[test]
+    fn two_salts_are_independent() {
+        let both = |user: &String| ["one", "two"].iter().all(|salt| Share::of(salt, user).is_in_first(0.5));
+        assert!(users().filter(both).count().abs_diff(2500) <= 100);
+    }
+}
