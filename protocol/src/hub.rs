@@ -8,6 +8,7 @@
 //!
 //! Source: the SignalR hub protocol specification, and the bytes of the official packages where they differ.
 
+mod call_scan;
 mod encoding;
 mod framing;
 mod handshake;
@@ -21,6 +22,7 @@ mod replay;
 mod replay_queue;
 mod scan;
 
+pub use call_scan::CallScan;
 pub use framing::{Frame, FramingError, RECORD_SEPARATOR, next_frame, next_frame_behind};
 pub use handshake::{
     CLOSED_WITH_ERROR, HUB_PROTOCOL_VERSION, HUB_PROTOCOL_VERSION_STATEFUL, HandshakeError, HandshakeRequest,

@@ -40,6 +40,15 @@ pub(crate) struct Reader<'a> {
     rest: &'a [u8],
 }
 
+/// Skips the value at the front, and returns what is behind it.
+pub(crate) fn skip_value(bytes: &[u8]) -> Result<&[u8], ReadError> {
+    static NONE: Bytes = Bytes::new();
+    // Nothing is handed out, so there is no memory to share.
+    let mut reader = Reader { bytes: &NONE, rest: bytes };
+    reader.skip()?;
+    Ok(reader.rest)
+}
+
 impl<'a> Reader<'a> {
     /// Starts at the first byte.
     pub(crate) fn new(bytes: &'a Bytes) -> Self {

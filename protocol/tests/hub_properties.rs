@@ -130,6 +130,21 @@ fn drain(protocol: HubProtocol, buffer: &mut BytesMut) -> Vec<HubMessage> {
     messages
 }
 
+/// The scan for rules tells of a message what the decoder does.
+fn assert_same_call(protocol: HubProtocol, body: &Bytes, message: &HubMessage) {
+    let scan = protocol.scan_call(body).expect("what can be decoded can be scanned for rules");
+    assert_eq!(scan.kind, message.kind());
+    assert_eq!(scan.invocation_id.as_deref(), message.invocation_id().map(|id| &**id));
+    let (target, stream_ids) = match message {
+        HubMessage::Invocation(call) | HubMessage::StreamInvocation(call) => {
+            (Some(&*call.target), &call.stream_ids[..])
+        }
+        _ => (None, &[][..]),
+    };
+    assert_eq!(scan.target.as_deref(), target);
+    assert!(scan.stream_ids.iter().eq(stream_ids.iter().map(|id| &**id)), "{scan:?}");
+}
+
 /// Reads bytes of unknown worth in every way there is; whatever is a message, the scan must tell the same of.
 fn read_anyhow(protocol: HubProtocol, body: &Bytes) {
     let scan = protocol.scan(body);
@@ -137,6 +152,7 @@ fn read_anyhow(protocol: HubProtocol, body: &Bytes) {
         let scan = scan.expect("what can be decoded can be scanned");
         assert_eq!(scan.kind, message.kind());
         assert_eq!(scan.invocation_id.as_deref(), message.invocation_id().map(|id| &**id));
+        assert_same_call(protocol, body, &message);
         let again = encode(protocol, std::slice::from_ref(&message)).freeze();
         assert_eq!(protocol.decode(&body_of(protocol, &again)).unwrap(), Some(message));
     }
@@ -184,6 +200,7 @@ proptest! {
             let scan = protocol.scan(&body).unwrap();
             prop_assert_eq!(scan.kind, message.kind());
             prop_assert_eq!(scan.invocation_id.as_deref(), message.invocation_id().map(|id| &**id));
+            assert_same_call(protocol, &body, &message);
         }
     }
 
@@ -200,6 +217,7 @@ proptest! {
         let scan = HubProtocol::Json.scan(&body).unwrap();
         prop_assert_eq!(scan.kind, message.kind());
         prop_assert_eq!(scan.invocation_id.as_deref(), message.invocation_id().map(|id| &**id));
+        assert_same_call(HubProtocol::Json, &body, &message);
         let decoded = HubProtocol::Json.decode(&body).unwrap().unwrap();
         prop_assert_eq!(decoded.kind(), message.kind());
         prop_assert_eq!(decoded.invocation_id(), message.invocation_id());

@@ -5,8 +5,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::{
-    HubMessage, HubMessageError, HubProtocol, Payload, PayloadError, Scan, ScanError, json_encoding,
-    message_pack_encoding, scan,
+    CallScan, HubMessage, HubMessageError, HubProtocol, Payload, PayloadError, Scan, ScanError, call_scan,
+    json_encoding, message_pack_encoding, scan,
 };
 
 impl HubProtocol {
@@ -38,6 +38,17 @@ impl HubProtocol {
         match self {
             HubProtocol::Json => scan::json(body),
             HubProtocol::MessagePack | HubProtocol::BlazorPack => scan::message_pack(body),
+        }
+    }
+
+    /// Scans a frame's body for what rules about calls need: method and streams, too.
+    ///
+    /// # Errors
+    /// When these can't be found because the body is malformed; no app server finds a method in it either.
+    pub fn scan_call(self, body: &[u8]) -> Result<CallScan<'_>, ScanError> {
+        match self {
+            HubProtocol::Json => call_scan::json(body),
+            HubProtocol::MessagePack | HubProtocol::BlazorPack => call_scan::message_pack(body),
         }
     }
 

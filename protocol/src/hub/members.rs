@@ -107,12 +107,19 @@ impl<'a> Iterator for Members<'a> {
     }
 }
 
+/// JSON string; borrowed unless it holds escapes.
+#[derive(Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
 /// Reads a JSON string, quotes included; borrowed unless it holds escapes. `None` for any other value.
 pub(super) fn text(value: &[u8]) -> Option<Cow<'_, str>> {
-    #[derive(Deserialize)]
-    struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
-
     serde_json::from_slice::<Text<'_>>(value).ok().map(|text| text.0)
+}
+
+/// Reads a JSON array of strings. `None` for any other value.
+pub(super) fn texts(value: &[u8]) -> Option<Vec<Cow<'_, str>>> {
+    let texts: Vec<Text<'_>> = serde_json::from_slice(value).ok()?;
+    Some(texts.into_iter().map(|text| text.0).collect())
 }
 
 /// Reads a JSON number without fraction or exponent. `None` for any other value.

@@ -5,12 +5,13 @@
 
 use std::borrow::Cow;
 
-use rmp::decode::{read_array_len, read_int, read_map_len, read_str_from_slice, read_str_len};
+use rmp::decode::{read_array_len, read_int, read_map_len, read_str_from_slice};
 
 use super::members::{self, Members, ObjectError};
+use crate::message_pack::skip_value;
 
 /// The byte of a MessagePack nil.
-const NIL: u8 = 0xc0;
+pub(super) const NIL: u8 = 0xc0;
 
 /// The kind of a hub message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -148,15 +149,14 @@ pub(super) fn message_pack(body: &[u8]) -> Result<Scan<'_>, ScanError> {
     Ok(Scan { kind, invocation_id: invocation_id.filter(|id| !id.is_empty()).map(Cow::Borrowed) })
 }
 
-/// Skips a map of texts, or the nil that may stand for an empty one.
-fn skip_headers(mut rest: &[u8]) -> Option<&[u8]> {
+/// Skips a map, or the nil that may stand for an empty one. Its values may be anything: some app servers read them so.
+pub(super) fn skip_headers(mut rest: &[u8]) -> Option<&[u8]> {
     if let [NIL, rest @ ..] = rest {
         return Some(rest);
     }
     let entries = read_map_len(&mut rest).ok()?;
     for _ in 0..u64::from(entries) * 2 {
-        let length = read_str_len(&mut rest).ok()?;
-        rest = rest.get(usize::try_from(length).ok()?..)?;
+        rest = skip_value(rest).ok()?;
     }
     Some(rest)
 }

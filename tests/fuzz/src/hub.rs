@@ -80,6 +80,7 @@ fn message(protocol: HubProtocol, body: &Bytes) {
             assert_eq!(scan.kind, message.kind(), "the scan and the decoder see different kinds");
             let id = message.invocation_id().map(|id| &**id);
             assert_eq!(scan.invocation_id.as_deref(), id, "the scan and the decoder see different ids");
+            call(protocol, body, &message);
             payloads(&message).for_each(|payload| read_value(protocol, payload));
             encode_again(protocol, message);
         }
@@ -89,6 +90,22 @@ fn message(protocol: HubProtocol, body: &Bytes) {
         }
         Err(_) => {}
     }
+}
+
+/// The scan for rules sees the call that an app server would run.
+fn call(protocol: HubProtocol, body: &Bytes, message: &HubMessage) {
+    let scan = protocol.scan_call(body).expect("what can be decoded can be scanned for rules");
+    let id = message.invocation_id().map(|id| &**id);
+    assert_eq!((scan.kind, scan.invocation_id.as_deref()), (message.kind(), id), "the scans differ");
+    let (target, streams) = match message {
+        HubMessage::Invocation(call) | HubMessage::StreamInvocation(call) => (Some(&*call.target), &*call.stream_ids),
+        _ => (None, &[][..]),
+    };
+    assert_eq!(scan.target.as_deref(), target, "the scan and the decoder see different methods");
+    assert!(
+        scan.stream_ids.iter().eq(streams.iter().map(|id| &**id)),
+        "the scan and the decoder see different streams"
+    );
 }
 
 fn payloads(message: &HubMessage) -> Box<dyn Iterator<Item = &Payload> + '_> {
