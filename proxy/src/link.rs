@@ -15,6 +15,7 @@ mod dialled_in_link;
 mod door_ping;
 mod door_sink;
 mod link_request;
+mod mirror_frame;
 mod route;
 mod session_over;
 

@@ -3,6 +3,7 @@
 //! [`ShardState`] owns everything and does no waiting; [`Shard`] drives it. Both stay on their thread, whose tasks never
 //! wait for another one. Other threads put [`ShardMessage`]s into the shard's inbox, whose bytes are bounded.
 
+mod answer_diff;
 mod apply;
 mod client_result;
 mod close_reason;
@@ -20,6 +21,7 @@ mod inspection;
 mod keep_alive;
 mod member_query;
 mod message_counter;
+mod mirror;
 mod moving;
 mod other_nodes;
 mod outbox;
@@ -61,8 +63,8 @@ pub(crate) use close_reason::CloseReason;
 pub(crate) use command::{
     Audience, ConnectionCommand, LinkLoss, MembershipChange, PendingAck, Receivers, ShardCommand,
 };
-pub(crate) use connection::{Census, Client, ClientKind, PauseReason, Resumption, Status};
-pub(crate) use content::Content;
+pub(crate) use connection::{Census, Client, ClientKind, MirrorOrder, PauseReason, Resumption, Status};
+pub(crate) use content::{Content, DATA_TYPE_HANDSHAKE};
 pub(crate) use framed::{Framed, message_frame};
 pub(crate) use history::{PastConnection, REMEMBERED_MS, short};
 pub(crate) use inbox::{
@@ -73,7 +75,7 @@ pub(crate) use member_query::{MemberListing, MemberTally};
 pub(crate) use other_nodes::{OtherNodes, TakeOver, TakenOver, TargetVerdict};
 pub(crate) use outbox::Outbox;
 pub(crate) use own_interest::OwnInterest;
-pub(crate) use reassignment::{DATA_TYPE_HANDSHAKE, opening_until};
+pub(crate) use reassignment::opening_until;
 pub(crate) use route_table::{Location, ReserveError, RouteTable};
 pub(crate) use send_origin::SendOrigin;
 pub(crate) use shared::{AnnouncedMove, Connectors, Shared, Sockets};

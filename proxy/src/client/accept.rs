@@ -170,6 +170,7 @@ fn open(
     settings: &HubManifest,
 ) -> Box<Reader> {
     let PendingSocket { socket, inbound } = pending_socket;
+    let hub = pending.hub.clone();
     let PendingConnection { open, user, is_negotiated, transport, expires_s, terms, wants_stateful, group, .. } =
         pending;
     let is_stateful = |handshake: Option<&Handshake>| {
@@ -215,6 +216,9 @@ fn open(
     home.send(&ServiceMessage::OpenConnection(open));
     if let Some(handshake) = handshake {
         home.send_data(&id, &handshake.bytes, DATA_TYPE_HANDSHAKE);
+    }
+    if hub.rules().is_some() {
+        shard.state().set_mirrors(slot, &hub);
     }
     if home.is_closed() {
         // Lost while it was chosen: its clients of then have another one, this one has not.

@@ -419,6 +419,7 @@ impl<'a> Upstream<'a> {
         counters.bytes_up.add_alone(bytes.len() as u64);
         self.state.tap_up(self.slot, bytes);
         self.home.send_data(self.id, bytes, data_type);
+        self.state.mirror_up(self.slot, (bytes, count), data_type);
     }
 
     fn answer_ping(&mut self, payload: &[u8]) {

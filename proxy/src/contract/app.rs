@@ -18,6 +18,7 @@ use trunkline_protocol::service::*;
 use trunkline_protocol::wire::USER_HEADER;
 
 use crate::node::upstream_watcher::open_pools;
+use crate::routing::DEFAULT_GROUP;
 use crate::shard::Shared;
 use crate::upstream::{AppTarget, MemoryDialler, MemoryLink, Pool};
 
@@ -72,6 +73,12 @@ impl MemoryDialler for Dialler {
 
 impl App {
     pub(super) fn start(shared: &Arc<Shared>, instance: &str, hubs: Vec<HubManifest>) -> Self {
+        Self::start_in(shared, DEFAULT_GROUP, instance, hubs)
+    }
+
+    /// Starts an app server of a group.
+    pub(super) fn start_in(shared: &Arc<Shared>, group: &str, instance: &str, hubs: Vec<HubManifest>) -> Self {
+        let group = shared.hubs.group(group).unwrap_or_else(|| shared.hubs.default_group());
         let (sender, links) = mpsc::unbounded_channel();
         let dialler = Arc::new(Dialler {
             links: sender,
@@ -80,8 +87,7 @@ impl App {
         });
         let manifest = Manifest { instance: instance.into(), name: instance.into(), version: String::new(), hubs };
         let changed = Arc::new(Notify::new());
-        let pools =
-            open_pools(shared, (AppTarget::Memory(dialler.clone()), &shared.hubs.default_group()), manifest, &changed);
+        let pools = open_pools(shared, (AppTarget::Memory(dialler.clone()), &group), manifest, &changed);
         Self { links, pools, dialler }
     }
 

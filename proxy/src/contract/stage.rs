@@ -23,6 +23,7 @@ use crate::frontend::{Endpoint, ListenerGate, PeerAddress, serve_pipe};
 use crate::net::address::Address;
 use crate::net::connector::{Connector, MemoryNetwork};
 use crate::node::shard_thread;
+use crate::routing::Ruleset;
 use crate::shard::{Connectors, ShardSender, Shared};
 
 use super::app::App;
@@ -102,6 +103,27 @@ impl Stage {
     /// Adds an app server with these hubs, and links to it.
     pub(super) fn app(&self, instance: &str, hubs: Vec<HubManifest>) -> App {
         App::start(&self.shared, instance, hubs)
+    }
+
+    /// Adds an app server of a group with the hub `chat`, and links to it.
+    pub(super) fn app_in(&self, group: &str, instance: &str) -> App {
+        App::start_in(&self.shared, group, instance, vec![HubManifest::new("chat", "/chat")])
+    }
+
+    /// Starts a node with these rules.
+    pub(super) fn ruled(rules: &str) -> Self {
+        let rules = Arc::new(Ruleset::parse(rules).unwrap());
+        Self::with(Settings { rules, ..settings() }, 1)
+    }
+
+    /// Puts other rules in force, as a node does that reads its file anew.
+    pub(super) fn apply(&self, rules: &str) {
+        let (rules, hubs) = (Arc::new(Ruleset::parse(rules).unwrap()), &self.shared.hubs);
+        for rule in &rules.groups {
+            hubs.set_group(&rule.name, self.shared.default_terms(), rules.is_mirror(&rule.name));
+        }
+        hubs.apply_rules(rules);
+        self.shared.shards().iter().for_each(|shard| shard.post(|state| state.reroute()));
     }
 
     /// Has the first shard answer a request as its listener hands it over: with the client's address.

@@ -17,12 +17,13 @@ use trunkline_protocol::service::{
     Attachment, ECHO_KEY, Incoming, Offer, Ping, Role, ServiceMessage, SessionEvent, Transmit,
 };
 
+use super::mirror_frame;
 use super::route::{FrameSource, RoutedBatch, route};
 use super::session_over::{CarryEnd, SessionOver};
 use super::{SlotKeeper, give_to_all};
 use crate::metrics::{Direction, FrameKind};
 use crate::shard::{SendOrigin, Shard, ShardCommand};
-use crate::upstream::{Asker, Dialled, LinkHandle, UpstreamWebSocket};
+use crate::upstream::{Asker, Dialled, LinkHandle, ServerGroup, UpstreamWebSocket};
 
 /// How often the round trip of a link is measured.
 const ECHO_INTERVAL_MS: u64 = 5_000;
@@ -43,7 +44,8 @@ impl SlotKeeper<'_> {
             Ok(None) => return CarryEnd::Lost("its session was over before it was open".into()),
             Err(error) => return over_with(SessionOver::of(&error.into()), writer),
         };
-        let mut sink = ShardSink::new(self.shard, self.link.clone());
+        let group = self.pool.app().group.clone();
+        let mut sink = ShardSink::new(self.shard, self.link.clone()).in_group(group);
         let carrier = SocketCarrier {
             shard: self.shard,
             link: &self.link,
@@ -161,12 +163,19 @@ async fn silence(shard: &Shard, link: &LinkHandle, clock: LinkClock) -> LinkEnd 
 pub(super) struct ShardSink<'a> {
     shard: &'a Rc<Shard>,
     asker: Arc<dyn Asker>,
+    /// Group of its app server, if that is dialled.
+    group: Option<Arc<ServerGroup>>,
     batch: RoutedBatch,
 }
 
 impl<'a> ShardSink<'a> {
     pub(super) fn new(shard: &'a Rc<Shard>, asker: Arc<dyn Asker>) -> Self {
-        Self { shard, asker, batch: RoutedBatch::of(shard.shared()) }
+        Self { shard, asker, group: None, batch: RoutedBatch::of(shard.shared()) }
+    }
+
+    /// Consumer of the frames of an app server in a group, which may be a mirror.
+    pub(super) fn in_group(self, group: Arc<ServerGroup>) -> Self {
+        Self { group: Some(group), ..self }
     }
 
     /// Routes a message of the link.
@@ -177,12 +186,20 @@ impl<'a> ShardSink<'a> {
         self.route_from(SendOrigin::Sender(self.asker.app(), 0), message)
     }
 
+    /// Takes a message of a mirror.
+    fn take_mirrored(&mut self, message: ServiceMessage) -> Result<(), String> {
+        let Self { shard, asker, batch, .. } = self;
+        batch.begin(shard);
+        let (shared, counters, origin) = (shard.shared(), shard.counters(), SendOrigin::Sender(asker.app(), 0));
+        mirror_frame::take(FrameSource { shared, counters, hub: asker.hub(), asker, origin }, message, batch)
+    }
+
     /// Routes a message that has another origin than the app server.
     ///
     /// # Errors
     /// As those of [`route`](Self::route).
     pub(super) fn route_from(&mut self, origin: SendOrigin, message: ServiceMessage) -> Result<(), String> {
-        let Self { shard, asker, batch } = self;
+        let Self { shard, asker, batch, .. } = self;
         route_into(batch, shard, (asker, origin), message)
     }
 
@@ -223,7 +240,12 @@ impl FrameSink for ShardSink<'_> {
     }
 
     fn handle_frame(&mut self, _body: &Bytes, message: Option<ServiceMessage>) -> Result<(), LinkEnd> {
-        message.map_or(Ok(()), |message| self.route(message).map_err(LinkEnd::Forbidden))
+        let Some(message) = message else { return Ok(()) };
+        let routed = match self.group.as_ref().is_some_and(|group| group.is_mirror()) {
+            true => self.take_mirrored(message),
+            false => self.route(message),
+        };
+        routed.map_err(LinkEnd::Forbidden)
     }
 
     /// Applies the batch here, and gives the other shards their parts.

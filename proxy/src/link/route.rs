@@ -61,7 +61,7 @@ impl RoutedBatch {
     }
 
     /// Adds a command for the shard that owns a connection; drops it when none does.
-    fn for_owner(&mut self, source: FrameSource<'_>, connection_id: ByteString, act: ConnectionCommand) {
+    pub(super) fn for_owner(&mut self, source: FrameSource<'_>, connection_id: ByteString, act: ConnectionCommand) {
         match source.shared.routes.find(&connection_id) {
             Some(Location { shard, slot }) => {
                 let (hub, app) = (source.hub, source.asker.app());
@@ -419,7 +419,7 @@ fn drain_app(source: FrameSource<'_>, batch: &mut RoutedBatch) {
     }
 }
 
-fn control_flow(source: FrameSource<'_>, flow: ConnectionFlowControl, batch: &mut RoutedBatch) {
+pub(super) fn control_flow(source: FrameSource<'_>, flow: ConnectionFlowControl, batch: &mut RoutedBatch) {
     if flow.subject == FlowSubject::Server && flow.operation == FlowOperation::Offline {
         drain_app(source, batch);
     } else if flow.subject == FlowSubject::Client {

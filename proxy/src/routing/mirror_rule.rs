@@ -23,6 +23,12 @@ pub(crate) struct MirrorRule {
 }
 
 impl MirrorRule {
+    /// Whether it is another reading of the same rule, so that its copies can go on.
+    #[must_use]
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        self.label == other.label && self.group == other.group && self.is_diff == other.is_diff
+    }
+
     /// Whether the messages of this connection are copied. The same ones are at each node and after a restart.
     #[must_use]
     pub(crate) fn samples(&self, connection_id: &str) -> bool {

@@ -163,6 +163,9 @@ impl ShardState {
     ) {
         match command {
             ConnectionCommand::Data { payload, kind } if is_own => self.apply_data(slot, &payload, kind, mode),
+            ConnectionCommand::Mirrored { payload, kind } if is_own => self.apply_data(slot, &payload, kind, mode),
+            ConnectionCommand::Mirrored { payload, .. } => self.take_mirrored(slot, app, &payload),
+            ConnectionCommand::Mirror(order) => self.control_copy(slot, app, order),
             // Only its own app server may answer its calls, so that none is answered twice.
             ConnectionCommand::Data { .. } => self.context.counters.unknown_receivers.increment(),
             ConnectionCommand::Group { change, ack } => {
@@ -208,6 +211,7 @@ impl ShardState {
             // The ack that goes with it says that nobody was found.
             ConnectionCommand::Group { .. } => {}
             ConnectionCommand::HandOver { .. } | ConnectionCommand::Moved { .. } => {}
+            ConnectionCommand::Mirrored { .. } | ConnectionCommand::Mirror(_) => {}
             ConnectionCommand::Data { .. } | ConnectionCommand::Close { .. } | ConnectionCommand::Flow { .. } => {
                 self.context.counters.unknown_receivers.increment();
             }
@@ -223,6 +227,8 @@ impl ShardState {
         let Some(client) = self.connections.live_mut(slot) else { return };
         let is_handshake = matches!(client.status, Status::Opening { .. });
         client.status = Status::Open;
+        self.compare_down(slot, payload);
+        let Some(client) = self.connections.live_mut(slot) else { return };
         let Some(frame) =
             client.frame_data(payload, kind, self.context.shared.settings.rehoming.pending_calls_max, mode.now)
         else {

@@ -11,6 +11,7 @@ use trunkline_protocol::service::{
     Ack, AckStatus, ClientInvocation, FlowOperation, GroupChange, RawKind, ServiceMessage,
 };
 
+use super::connection::MirrorOrder;
 use super::framed::Framed;
 use super::member_query::{MemberListing, MemberTally};
 use super::send_origin::SendOrigin;
@@ -124,6 +125,10 @@ pub(crate) enum ConnectionCommand {
         /// Kind of message to a client of a raw endpoint.
         kind: RawKind,
     },
+    /// Bytes of a mirror's app server, to be compared.
+    Mirrored { payload: Bytes, kind: RawKind },
+    /// Order of a mirror's app server about its copy.
+    Mirror(MirrorOrder),
     /// It joins or leaves groups.
     Group { change: MembershipChange, ack: Option<Arc<PendingAck>> },
     /// Closes it; what its app server sent before still goes out.

@@ -4,6 +4,9 @@ use trunkline_protocol::hub::HubProtocol;
 
 use crate::metrics::ClientProtocol;
 
+/// Type of the data that carries a hub handshake in a service message.
+pub(crate) const DATA_TYPE_HANDSHAKE: i64 = 1;
+
 /// Content that the transport of a client carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Content {

@@ -199,6 +199,7 @@ impl ShardState {
     }
 
     fn forget_silently(&mut self, slot: Slot) {
+        self.end_mirrors(slot, Cause::ClientClosed);
         let Some(client) = self.connections.close(slot, 0) else { return };
         self.context.record_departure(client);
         self.context.counters.away.follow(usize::from(client.is_away()), 0);

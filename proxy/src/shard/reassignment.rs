@@ -19,14 +19,11 @@ use trunkline_protocol::service::{CloseConnection, ServiceMessage};
 use super::close_reason::CloseReason;
 use super::command::{LinkLoss, MembershipChange};
 use super::connection::{Client, Connections, PauseReason, SetName, Status};
-use super::content::Content;
+use super::content::{Content, DATA_TYPE_HANDSHAKE};
 use super::slot::{Serial, Slot};
 use super::unheard_end::{UnheardEnd, UnheardEnds};
 use crate::metrics::Counters;
 use crate::upstream::{AppServerId, HomeLink, HubIndex, HubRegistry};
-
-/// Type of the data that carries a hub handshake in a service message.
-pub(crate) const DATA_TYPE_HANDSHAKE: i64 = 1;
 
 /// Clients without an app server that one shard closes in a second, when they have waited for too long.
 const CLOSED_PER_TICK: usize = 100;

@@ -38,6 +38,7 @@ impl ShardState {
     }
 
     fn reroute_one(&mut self, slot: Slot) {
+        self.refresh_mirrors(slot);
         let Some((hub, group)) = self.route_of(slot) else { return };
         let name = RouteChoice::group_name(group.as_ref()).to_owned();
         let Some(client) = self.connections.live_mut(slot) else { return };
@@ -52,6 +53,14 @@ impl ShardState {
         client.cold.is_leaving = true;
         client.pause(PauseReason::HandingOver);
         client.home.send(&moved_to(&client.id, ""));
+    }
+
+    /// Begins and ends copies of a client as the rules in force want it.
+    fn refresh_mirrors(&mut self, slot: Slot) {
+        let Some(client) = self.connections.live(slot) else { return };
+        if let Some(hub) = self.context.shared.hubs.all().get(client.home.hub().get()).cloned() {
+            self.set_mirrors(slot, &hub);
+        }
     }
 
     /// The hub of a client, and its group by the routes in force; `None` where they say nothing about it.

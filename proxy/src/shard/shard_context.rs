@@ -100,7 +100,7 @@ impl ShardContext {
     }
 
     /// Whether the default log has room for a line that a client brings about; counts what it leaves out.
-    fn may_log(&self) -> bool {
+    pub(super) fn may_log(&self) -> bool {
         let may_log = self.shared.limits.may_log(self.shared.uptime());
         if !may_log {
             self.counters.limit(Limit::LogLines).increment();

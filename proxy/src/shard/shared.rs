@@ -14,6 +14,7 @@ use trunkline_protocol::key::FarEnd;
 use super::client_result::ClientResults;
 use super::history::{History, PastConnection};
 use super::inbox::ShardSender;
+use super::mirror::SeenDifferences;
 use super::other_nodes::{NoOtherNodes, OtherNodes};
 use super::own_interest::OwnInterest;
 use super::route_table::RouteTable;
@@ -86,6 +87,8 @@ pub(crate) struct Shared {
     pub origin: AppServerId,
     /// Moves of connections that wait for the sends that have entered the fleet here.
     pub moves: MoveQueue<AnnouncedMove>,
+    /// Newest differences between mirrors and primary app servers.
+    pub differences: SeenDifferences,
     /// Queries for what lost clients had.
     pub restore_queries: RestoreQueries,
     other_nodes: OnceLock<Arc<dyn OtherNodes>>,
@@ -138,6 +141,7 @@ impl Shared {
             node_dials: Arc::default(),
             interest: settings.fleet.has_peers().then(Arc::default),
             client_results: ClientResults::default(),
+            differences: SeenDifferences::default(),
             restore_queries: RestoreQueries::default(),
             other_nodes: OnceLock::new(),
             service_verifier: ServiceVerifier::new(

@@ -34,6 +34,7 @@ use super::drain_schedule::{DrainSchedule, chance};
 use super::framed::message_frame;
 use super::hand_over::HandOver;
 use super::keep_alive::{KeepAlive, Overdue, keep_alive_frame};
+use super::mirror::MirroredConnections;
 use super::outbox_budget::{OutboxBudget, largest};
 use super::reassignment::{Reassignment, moved_to};
 use super::reconnect::SeveredSockets;
@@ -73,6 +74,8 @@ pub(crate) struct ShardState {
     /// Client connections that are being handed over at the door.
     pub(super) hand_overs: Vec<HandOver>,
     closed_ids: ClosedIds,
+    /// Client connections that have copies for mirrors.
+    pub(super) mirrored: MirroredConnections,
     /// Sockets that clients have left which may come back.
     pub(super) severed: SeveredSockets,
     /// Client connections whose messages are acknowledged at the next tick.
@@ -114,6 +117,7 @@ impl ShardState {
             ),
             hand_overs: Vec::new(),
             closed_ids: ClosedIds::new(shared.routes.clone()),
+            mirrored: MirroredConnections::default(),
             severed: SeveredSockets::default(),
             acknowledgements: Vec::new(),
             departures: Vec::new(),
@@ -155,6 +159,7 @@ impl ShardState {
             return;
         }
         // Before that no app server has run anything for it.
+        self.end_mirrors(slot, reason.cause);
         let is_known = self.connections.live(slot).is_some_and(|client| client.is_open() && client.has_successor());
         let Some(client) = self.connections.close(slot, self.tick + CLOSE_TIMEOUT_TICKS) else { return };
         self.context.record_close(client, reason);
@@ -290,6 +295,7 @@ impl ShardState {
         self.close_expired();
         self.closed_ids.forget_expired(self.tick);
         self.delivery.taps.tick();
+        self.report_late_answers();
         self.finish_batch();
         let (groups, users) = self.connections.group_and_user_counts();
         self.context.counters.groups.set(groups);
@@ -510,6 +516,7 @@ impl ShardState {
     /// Pauses the clients of an app server that shuts down, and asks it to hand each of them over once its calls have
     /// ended.
     pub(super) fn app_shutting_down(&mut self, hub: HubIndex, app: AppServerId) {
+        self.leave_mirrors(hub, app);
         if self.context.shared.hubs.all().get(hub.get()).is_some_and(|hub| hub.is_of_door()) {
             return self.migrate_all(hub, app);
         }

@@ -8,7 +8,7 @@ use tokio::sync::Notify;
 use trunkline_protocol::manifest::{ITEMS_HEADER, MIGRATE_FROM_HEADER};
 use trunkline_protocol::service::OpenConnection;
 
-use super::{Opening, PendingCalls, Resumption};
+use super::{MirrorCopies, Opening, PendingCalls, Resumption};
 use crate::upstream::{AppServerId, HomeLink, RouteChoice, ServerGroup};
 
 /// Reason to pause reading a client. Bytes that it sends meanwhile wait in its socket.
@@ -78,6 +78,8 @@ pub(crate) struct ColdState {
     pub is_bound: bool,
     /// Group of app servers that it is routed to; `None` for the default one.
     pub group: Option<Arc<ServerGroup>>,
+    /// Copies of it for mirrors; `None` without any.
+    pub mirrors: Option<Box<MirrorCopies>>,
     /// App server of the door at which it was last.
     pub left: Option<AppServerId>,
     /// It is not moved between links any more: its app server did not answer in time.

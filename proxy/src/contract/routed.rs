@@ -1,0 +1,154 @@
+//! Routes: which group of app servers gets a client, and what changed rules do to those that are there.
+
+use ::http::Request;
+use axum::body::{Body, to_bytes};
+use trunkline_protocol::manifest::{MIGRATE_FROM_HEADER, MIGRATE_TO_HEADER};
+use trunkline_protocol::service::*;
+
+use super::app::AppLink;
+use super::client::Client;
+use super::stage::{Stage, run, token_of};
+
+const CANARY: &str = "[groups.canary]\nupstream = \"http://canary\"\n";
+
+fn with_canary(rules: &str) -> String {
+    format!("{CANARY}{rules}")
+}
+
+/// The app server's answer to the question to hand a connection over.
+async fn hand_over(link: &mut AppLink, id: &str) {
+    let asked = link.close().await;
+    assert_eq!(asked.connection_id, id);
+    let (name, values) = &asked.headers[0];
+    assert_eq!((&**name, &*values[0]), (MIGRATE_TO_HEADER, ""));
+    link.send(ServiceMessage::CloseConnection(asked)).await;
+}
+
+async fn goes_on_at(link: &mut AppLink, client: &Client, from: &str) {
+    let open = link.opening().await;
+    assert_eq!(open.connection_id, client.id);
+    let (_, values) = open.headers.iter().find(|(name, _)| name == MIGRATE_FROM_HEADER).unwrap();
+    assert_eq!(&*values[0], from);
+    link.data().await;
+}
+
+#[test]
+fn clients_go_to_the_group_that_their_route_names_and_others_to_the_default_one() {
+    run(async {
+        let route = "[[routes]]\nhub = \"/chat\"\nquery = { name = \"new\", present = true }\ngroup = \"canary\"\n";
+        let stage = Stage::ruled(&with_canary(route));
+        let (mut stable, mut canary) = (stage.app_in("default", "stable"), stage.app_in("canary", "canary"));
+        let (mut stable, mut canary) = (stable.link().await, canary.link().await);
+        let mut clients = Vec::new();
+        for _ in 0..3 {
+            clients.push(Client::connect(&stage, &mut stable, "/chat").await);
+            clients.push(Client::connect(&stage, &mut canary, "/chat?new=1").await);
+        }
+        assert_eq!(stage.shared.hubs.rules().routes[0].matches.get(), 3);
+    });
+}
+
+#[test]
+fn a_rejection_answers_negotiate_and_connect_with_its_status_and_text() {
+    run(async {
+        let route = "[[routes]]\nhub = \"/chat\"\nuser = \"ann\"\nreject = 403\ntext = \"not you\"\n";
+        let stage = Stage::ruled(route);
+        let mut app = stage.app_in("default", "app");
+        let mut link = app.link().await;
+        let query = format!("?access_token={}", token_of("ann"));
+        assert_eq!(Client::upgrade(&stage, &format!("/chat{query}")).await.err(), Some(403));
+        let negotiate = Request::post(format!("/chat/negotiate{query}"))
+            .header("host", "node.example")
+            .body(Body::empty())
+            .unwrap();
+        let answer = stage.answer(negotiate).await;
+        assert_eq!(answer.status(), 403);
+        assert_eq!(to_bytes(answer.into_body(), 1000).await.unwrap(), "not you");
+        Client::connect(&stage, &mut link, &format!("/chat?access_token={}", token_of("ben"))).await;
+    });
+}
+
+#[test]
+fn clients_whose_route_changes_are_handed_over_and_nothing_is_lost() {
+    run(async {
+        let stage = Stage::ruled(CANARY);
+        let (mut stable, mut canary) = (stage.app_in("default", "stable"), stage.app_in("canary", "canary"));
+        let (mut stable, mut canary) = (stable.link().await, canary.link().await);
+        let mut client = Client::connect(&stage, &mut stable, "/chat").await;
+        stage.apply(&with_canary("[[routes]]\nhub = \"/chat\"\ngroup = \"canary\"\n"));
+        client.send("{\"type\":1,\"target\":\"Meanwhile\",\"arguments\":[]}\u{1e}").await;
+        hand_over(&mut stable, &client.id).await;
+        goes_on_at(&mut canary, &client, "stable").await;
+        assert!(canary.data().await.0.contains("Meanwhile"));
+        client.fence(&canary).await;
+        // And back.
+        stage.apply(CANARY);
+        hand_over(&mut canary, &client.id).await;
+        goes_on_at(&mut stable, &client, "canary").await;
+        client.fence(&stable).await;
+    });
+}
+
+#[test]
+fn a_client_stays_until_its_new_group_can_be_reached() {
+    run(async {
+        let stage = Stage::ruled(CANARY);
+        let mut stable = stage.app_in("default", "stable");
+        let mut stable = stable.link().await;
+        let mut client = Client::connect(&stage, &mut stable, "/chat").await;
+        stage.apply(&with_canary("[[routes]]\nhub = \"/chat\"\ngroup = \"canary\"\n"));
+        stable.fence().await;
+        client.fence(&stable).await;
+        let mut canary = stage.app_in("canary", "canary");
+        let mut canary = canary.link().await;
+        hand_over(&mut stable, &client.id).await;
+        goes_on_at(&mut canary, &client, "stable").await;
+        client.fence(&canary).await;
+    });
+}
+
+#[test]
+fn a_lost_app_server_is_replaced_by_one_of_the_same_group_alone() {
+    run(async {
+        let stage = Stage::ruled(&with_canary("[[routes]]\nhub = \"/chat\"\ngroup = \"canary\"\n"));
+        let mut stable = stage.app_in("default", "stable");
+        let (mut one, mut stable) = (stage.app_in("canary", "one"), stable.link().await);
+        let mut first = one.link().await;
+        let mut client = Client::connect(&stage, &mut first, "/chat").await;
+        one.retire();
+        first.ended().await;
+        client.send("{\"type\":1,\"target\":\"Waits\",\"arguments\":[]}\u{1e}").await;
+        let mut two = stage.app_in("canary", "two");
+        let mut second = two.link().await;
+        goes_on_at(&mut second, &client, "one").await;
+        assert!(second.data().await.0.contains("Waits"));
+        stable.fence().await;
+    });
+}
+
+#[test]
+fn a_rejection_that_comes_later_ends_nobody() {
+    run(async {
+        let stage = Stage::start();
+        let mut app = stage.app_in("default", "app");
+        let mut link = app.link().await;
+        let mut client = Client::connect(&stage, &mut link, "/chat").await;
+        stage.apply("[[routes]]\nhub = \"/chat\"\nreject = 503\n");
+        link.fence().await;
+        client.fence(&link).await;
+        assert_eq!(Client::upgrade(&stage, "/chat").await.err(), Some(503));
+    });
+}
+
+#[test]
+fn weights_are_shares_of_new_connections() {
+    run(async {
+        let stage = Stage::ruled(CANARY);
+        let (mut one, mut two) = (stage.app_in("default", "one"), stage.app_in("default", "two"));
+        let (one, two) = (one.link().await, two.link().await);
+        let hub = stage.shared.hubs.find("/chat").unwrap();
+        let homes: Vec<_> = (0..4).map(|_| hub.choose_home_in("default").unwrap().app()).collect();
+        assert!(homes[0] != homes[1] && homes[..2] == homes[2..]);
+        drop((one, two));
+    });
+}

@@ -1,0 +1,85 @@
+//! Frames of a mirror's app server: none of them reaches a client, a group or another app server.
+//!
+//! What it sends to a connection goes to that one's shard, to be compared there. Questions that change nothing are answered,
+//! and orders are acknowledged as if they were carried out, so that the app server runs as it would in the primary's place.
+
+use bytestring::ByteString;
+use trunkline_protocol::manifest::MIGRATE_TO_HEADER;
+use trunkline_protocol::service::{ErrorCompletion, FlowSubject, RawKind, ServiceMessage};
+
+use super::route::{FrameSource, RoutedBatch, control_flow, route};
+use crate::shard::{ConnectionCommand, MirrorOrder, PendingAck};
+
+/// Error for an app server that asks a client for a result and gets copies alone.
+const NO_RESULTS: &str = "This app server gets copies of a connection, so its client can't be asked for a result.";
+
+/// Takes one frame of a mirror.
+///
+/// # Errors
+/// When an app server must not send such a frame, naming it.
+pub(super) fn take(source: FrameSource<'_>, message: ServiceMessage, batch: &mut RoutedBatch) -> Result<(), String> {
+    use ServiceMessage as M;
+    match message {
+        M::ConnectionData(data) => {
+            let kind = RawKind::from_data_type(data.data_type);
+            let command = ConnectionCommand::Mirrored { payload: data.payload, kind };
+            batch.for_owner(source, data.connection_id, command);
+        }
+        M::CloseConnection(close) if is_handed_over(&close.headers) => {
+            // Of clients that have had their home there until a moment ago.
+            return route(source, M::CloseConnection(close), batch);
+        }
+        M::CloseConnection(close) => {
+            batch.for_owner(source, close.connection_id, ConnectionCommand::Mirror(MirrorOrder::Close));
+        }
+        M::ConnectionFlowControl(flow) if flow.subject == FlowSubject::Client => {
+            let order = ConnectionCommand::Mirror(MirrorOrder::Flow(flow.operation));
+            batch.for_owner(source, flow.connection_id, order);
+        }
+        M::ConnectionFlowControl(flow) => control_flow(source, flow, batch),
+        M::ClientInvocation(request) => source.asker.answer(&M::ErrorCompletion(ErrorCompletion {
+            invocation_id: request.invocation_id,
+            connection_id: request.connection_id,
+            caller_server_id: request.caller_server_id,
+            error: ByteString::from_static(NO_RESULTS),
+        })),
+        M::Stamped(stamped) => match M::decode(&stamped.body) {
+            Ok(Some(inner)) if !matches!(inner, M::Stamped(_)) => return take(source, inner, batch),
+            Ok(_) => {}
+            Err(error) => return Err(error.to_string()),
+        },
+        M::CheckConnectionExistenceWithAck(_)
+        | M::CheckGroupExistenceWithAck(_)
+        | M::CheckUserExistenceWithAck(_)
+        | M::CheckUserInGroupWithAck(_)
+        | M::GroupMemberQuery(_)
+        | M::HandshakeRequest(_)
+        | M::HandshakeResponse(_)
+        | M::OpenConnection(_)
+        | M::Ack(_) => return route(source, message, batch),
+        message => {
+            if let Some(ack_id) = ack_id(&message) {
+                PendingAck::new(source.asker.clone(), ack_id).found();
+            }
+        }
+    }
+    Ok(())
+}
+
+fn is_handed_over(headers: &[(ByteString, Vec<ByteString>)]) -> bool {
+    headers.iter().any(|(name, _)| name.eq_ignore_ascii_case(MIGRATE_TO_HEADER))
+}
+
+/// Number of the acknowledgement that an order wants.
+fn ack_id(message: &ServiceMessage) -> Option<i64> {
+    use ServiceMessage as M;
+    match message {
+        M::JoinGroupWithAck(change) | M::LeaveGroupWithAck(change) => Some(change.ack_id),
+        M::UserJoinGroupWithAck(change) | M::UserLeaveGroupWithAck(change) => Some(change.ack_id),
+        M::CloseConnectionWithAck(close)
+        | M::CloseConnectionsWithAck(close)
+        | M::CloseUserConnectionsWithAck(close)
+        | M::CloseGroupConnectionsWithAck(close) => Some(close.ack_id),
+        _ => None,
+    }
+}

@@ -1,0 +1,149 @@
+//! Copy of a client connection for a mirror: where it is, and what is sent to it.
+
+use trunkline_protocol::cause::Cause;
+use trunkline_protocol::hub::{HandshakeRequest, HubProtocol};
+use trunkline_protocol::manifest::{CAUSE_HEADER, MIGRATE_FROM_HEADER};
+use trunkline_protocol::service::{CloseConnection, FlowOperation, OpenConnection, ServiceMessage};
+
+use crate::routing::MirrorRule;
+use crate::shard::answer_diff::{AnswerDiff, Answerer, Difference};
+use crate::shard::content::{Content, DATA_TYPE_HANDSHAKE};
+use crate::upstream::{AppServerId, HomeLink};
+
+/// Copies of one client connection, one for each mirror.
+pub(crate) type MirrorCopies = Vec<MirrorCopy>;
+
+/// Copy of a client connection for one mirror.
+#[derive(Debug)]
+pub(crate) struct MirrorCopy {
+    rule: MirrorRule,
+    /// Link of the app server that has the copy.
+    link: Option<HomeLink>,
+    /// The app server takes nothing of it at the moment.
+    is_paused: bool,
+    /// The app server has closed it: it does not begin again.
+    is_over: bool,
+    /// Tick at which an app server was looked for last.
+    tried: Option<u32>,
+    /// Comparison of answers, if there is to be one.
+    diff: Option<AnswerDiff>,
+}
+
+/// Order of a mirror's app server about a copy.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum MirrorOrder {
+    Flow(FlowOperation),
+    Close,
+}
+
+impl MirrorCopy {
+    #[must_use]
+    pub(in crate::shard) fn new(rule: MirrorRule) -> Self {
+        let diff = rule.is_diff.then(AnswerDiff::default);
+        Self { rule, link: None, is_paused: false, is_over: false, tried: None, diff }
+    }
+
+    #[must_use]
+    pub(in crate::shard) fn rule(&self) -> &MirrorRule {
+        &self.rule
+    }
+
+    /// Name of the group whose app servers get it.
+    #[must_use]
+    pub(in crate::shard) fn group(&self) -> &str {
+        &self.rule.group
+    }
+
+    /// Whether an app server has it.
+    #[must_use]
+    pub(in crate::shard) fn is_at(&self, app: AppServerId) -> bool {
+        self.link.as_ref().is_some_and(|link| link.app() == app)
+    }
+
+    /// Whether no app server has it, and one should.
+    #[must_use]
+    pub(in crate::shard) fn is_lost(&self) -> bool {
+        !self.is_over && self.link.as_ref().is_none_or(|link| link.is_closed())
+    }
+
+    /// Notes that an app server is looked for at this tick; `false` if that was so before.
+    pub(in crate::shard) fn try_again(&mut self, now: u32) -> bool {
+        self.lose();
+        self.tried.replace(now) != Some(now)
+    }
+
+    /// Forgets its app server.
+    pub(in crate::shard) fn lose(&mut self) {
+        (self.link, self.is_paused) = (None, false);
+        self.diff.iter_mut().for_each(AnswerDiff::forget);
+    }
+
+    /// Opens it over a link; `from` names the primary app server of a connection that has begun before.
+    pub(in crate::shard) fn open(
+        &mut self,
+        link: HomeLink,
+        (id, content): (&str, Content),
+        mut open: OpenConnection,
+        from: Option<&str>,
+    ) {
+        open.headers.extend(from.map(|from| (MIGRATE_FROM_HEADER.into(), vec![from.into()])));
+        link.send(&ServiceMessage::OpenConnection(open));
+        if let Content::Hub(protocol) = content {
+            link.send_data(id, &HandshakeRequest { protocol, version: 1 }.encode(), DATA_TYPE_HANDSHAKE);
+        }
+        self.link = Some(link);
+    }
+
+    /// Sends messages of the client, unless its app server can't take them at once.
+    pub(in crate::shard) fn send(
+        &mut self,
+        (id, content): (&str, Content),
+        (bytes, count): (&[u8], u64),
+        data_type: i64,
+        now: u32,
+    ) {
+        let link = self.link.as_ref().filter(|link| !self.is_paused && link.is_open() && !link.is_full());
+        let Some(link) = link else {
+            self.rule.counters.dropped.add(count);
+            // What it answers from now on, it answers from another past.
+            return self.diff.iter_mut().for_each(AnswerDiff::forget);
+        };
+        link.send_data(id, bytes, data_type);
+        self.rule.counters.sent.add(count);
+        if let (Content::Hub(protocol), Some(diff)) = (content, &mut self.diff) {
+            diff.begin(protocol, bytes, now);
+        }
+    }
+
+    /// Compares messages of one of the two app servers to the client.
+    pub(in crate::shard) fn compare(
+        &mut self,
+        protocol: HubProtocol,
+        from: Answerer,
+        messages: &[u8],
+    ) -> Vec<Difference> {
+        self.diff.as_mut().map(|diff| diff.take(protocol, from, messages)).unwrap_or_default()
+    }
+
+    /// Takes the calls out that one of the two has not answered in time.
+    pub(in crate::shard) fn take_late(&mut self, now: u32) -> Vec<Difference> {
+        self.diff.as_mut().filter(|diff| !diff.is_idle()).map(|diff| diff.take_late(now)).unwrap_or_default()
+    }
+
+    /// Obeys an order of its app server.
+    pub(in crate::shard) fn obey(&mut self, order: MirrorOrder) {
+        match order {
+            MirrorOrder::Flow(FlowOperation::Pause) => self.is_paused = true,
+            MirrorOrder::Flow(FlowOperation::Resume) => self.is_paused = false,
+            MirrorOrder::Flow(_) => {}
+            MirrorOrder::Close => (self.link, self.is_over) = (None, true),
+        }
+    }
+
+    /// Tells its app server that the connection is over.
+    pub(in crate::shard) fn end(&self, id: &str, cause: Cause) {
+        let headers = vec![(CAUSE_HEADER.into(), vec![cause.label().into()])];
+        let close = CloseConnection { connection_id: id.into(), error: None, headers };
+        self.link.iter().for_each(|link| link.send(&ServiceMessage::CloseConnection(close.clone())));
+    }
+}
