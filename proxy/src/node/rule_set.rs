@@ -65,7 +65,7 @@ impl RuleSet {
             wanted.extend(rule.upstreams.iter().map(|upstream| (group.clone(), upstream.address.clone())));
         }
         self.wanted.send_replace(wanted);
-        hubs.apply_rules(rules.clone());
+        hubs.apply_rules(rules);
         for shard in self.shared.shards() {
             shard.post(|state| state.reroute());
         }

@@ -129,7 +129,7 @@ impl Shared {
         for rule in &settings.rules.groups {
             hubs.set_group(&rule.name, terms.clone(), settings.rules.is_mirror(&rule.name));
         }
-        hubs.apply_rules(settings.rules.clone());
+        hubs.apply_rules(&settings.rules);
         Self {
             origin: hubs.number(&boot),
             moves: MoveQueue::default(),

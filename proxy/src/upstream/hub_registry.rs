@@ -15,6 +15,7 @@ use trunkline_protocol::manifest::HubManifest;
 use super::link_waiter::LinkWaiters;
 use super::number::{AppServerId, HubIndex};
 use super::{GroupTerms, HomeLink, MemoryLink, Pool, ServerGroup};
+use crate::metrics::RuleCounters;
 use crate::net::address::Address;
 use crate::routing::{DEFAULT_GROUP, HubRules, Ruleset};
 
@@ -110,6 +111,8 @@ const DOOR_HUBS_MAX: usize = 1000;
 pub(crate) struct HubRegistry {
     all: ArcSwap<Vec<Arc<Hub>>>,
     rules: ArcSwap<Ruleset>,
+    /// Counters of rules in force and former ones.
+    rule_counters: RuleCounters,
     /// Groups of app servers that were ever named.
     groups: ArcSwap<Vec<Arc<ServerGroup>>>,
     // Held while the lists or the rules change.
@@ -322,9 +325,16 @@ impl HubRegistry {
         self.rules.load_full()
     }
 
+    /// Counters of the rules, by label.
+    #[must_use]
+    pub(crate) fn rule_counters(&self) -> &RuleCounters {
+        &self.rule_counters
+    }
+
     /// Puts other rules in force, for all hubs and those that are learnt later.
-    pub(crate) fn apply_rules(&self, rules: Arc<Ruleset>) {
+    pub(crate) fn apply_rules(&self, rules: &Ruleset) {
         let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let rules = Arc::new(rules.counted(&self.rule_counters));
         for hub in self.all.load().iter() {
             hub.rules.store(rules.of_hub(&hub.rule_path()));
         }

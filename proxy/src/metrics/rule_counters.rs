@@ -1,0 +1,67 @@
+//! Counters of the operator's rules, by label. They go on when rules are read anew.
+//!
+//! A rule gets the handle of its counters when it is put in force, so that counting needs neither lock nor look-up.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::{Counter, MirrorCounters};
+
+/// Maximum number of labels of a kind, those of former rules included: each is a line in every answer to Prometheus.
+const LABELS_MAX: usize = 200;
+
+/// Label of all rules beyond.
+const OTHER: &str = "other";
+
+/// Counters by label, bounded in number.
+#[derive(Debug, Default)]
+pub(crate) struct LabelledCounters<C>(Mutex<BTreeMap<Arc<str>, Arc<C>>>);
+
+impl<C: Default> LabelledCounters<C> {
+    /// Returns the counters of a label, which begin at zero when it comes for the first time.
+    #[must_use]
+    pub(crate) fn of(&self, label: &Arc<str>) -> Arc<C> {
+        let mut by_label = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = by_label.get(label) {
+            return known.clone();
+        }
+        let label = if by_label.len() < LABELS_MAX { label.clone() } else { OTHER.into() };
+        by_label.entry(label).or_default().clone()
+    }
+
+    /// Returns all counters with their labels.
+    #[must_use]
+    pub(crate) fn all(&self) -> Vec<(Arc<str>, Arc<C>)> {
+        let by_label = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        by_label.iter().map(|(label, counters)| (label.clone(), counters.clone())).collect()
+    }
+}
+
+/// Counters of all rules of a node.
+#[derive(Debug, Default)]
+pub(crate) struct RuleCounters {
+    /// Connections and requests for which the conditions of a route held.
+    pub routes: LabelledCounters<Counter>,
+    pub mirrors: LabelledCounters<MirrorCounters>,
+    /// Calls that method rules have refused.
+    pub methods: LabelledCounters<Counter>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_label_keeps_its_counter_and_those_beyond_the_bound_share_one() {
+        let counters = LabelledCounters::<Counter>::default();
+        for at in 0..LABELS_MAX + 2 {
+            counters.of(&at.to_string().into()).increment();
+        }
+        counters.of(&"0".into()).increment();
+        let all = counters.all();
+        assert_eq!(all.len(), LABELS_MAX + 1);
+        let count =
+            |label: &str| all.iter().filter(|(known, _)| **known == *label).map(|(_, of)| of.get()).sum::<u64>();
+        assert_eq!((count("0"), count("1"), count(OTHER), count("201")), (2, 1, 2, 0));
+    }
+}
