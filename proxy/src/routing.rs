@@ -38,4 +38,4 @@ pub(crate) use mirror_rule::MirrorRule;
 pub(crate) use route_rule::{Rejection, RouteAction, RouteRule};
 pub(crate) use ruleset::Ruleset;
 #[cfg(feature = "cli")]
-pub(crate) use {rule_error::RuleError, rule_file::RULE_TABLES, spelling::nearest};
+pub(crate) use {rule_error::RuleFileError, rule_file::RULE_TABLES, spelling::nearest};

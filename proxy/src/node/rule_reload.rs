@@ -17,9 +17,6 @@ use crate::shard::Shared;
 /// Interval at which the file is checked: a symbolic link that a deployment tool swaps can't be watched reliably.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Largest configuration file that is read, in bytes.
-const FILE_MAX_BYTES: u64 = 16 * 1024 * 1024;
-
 /// Version of a file: its time of change and size.
 type Version = Option<(SystemTime, u64)>;
 
@@ -39,7 +36,8 @@ pub(super) async fn run(shared: Arc<Shared>, rules: RuleSet, path: PathBuf) {
             continue;
         }
         seen = now;
-        let outcome = read(&path).and_then(|read| rules.apply(&read).map(|()| read).map_err(|error| error.to_string()));
+        let read = Ruleset::read(&path).map(Arc::new).map_err(|error| error.to_string());
+        let outcome = read.and_then(|read| rules.apply(&read).map(|()| read).map_err(|error| error.to_string()));
         let outcomes = &shared.counters_of(0).rule_reads;
         match outcome {
             Ok(rules) => {
@@ -58,14 +56,4 @@ pub(super) async fn run(shared: Arc<Shared>, rules: RuleSet, path: PathBuf) {
 fn version(path: &Path) -> Version {
     let seen = std::fs::metadata(path).and_then(|data| Ok((data.modified()?, data.len())));
     seen.ok()
-}
-
-fn read(path: &Path) -> Result<Arc<Ruleset>, String> {
-    let at = |problem: &dyn std::fmt::Display| format!("{}: {problem}", path.display());
-    let size = std::fs::metadata(path).map_err(|error| at(&error))?.len();
-    if size > FILE_MAX_BYTES {
-        return Err(at(&format!("it has {size} bytes, and at most {FILE_MAX_BYTES} are read")));
-    }
-    let text = std::fs::read_to_string(path).map_err(|error| at(&error))?;
-    Ruleset::parse(&text).map(Arc::new).map_err(|error| at(&error))
 }

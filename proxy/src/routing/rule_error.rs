@@ -27,6 +27,15 @@ impl RuleError {
     }
 }
 
+/// Error for a file whose rules can't be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RuleFileError {
+    #[error("{path} can't be read ({source})")]
+    Read { path: PathBuf, source: std::io::Error },
+    #[error("{path}, {source}")]
+    Rules { path: PathBuf, source: RuleError },
+}
+
 /// Problem at a place of the file, in bytes from its beginning.
 #[derive(Debug)]
 pub(super) struct Fault {
@@ -39,8 +48,8 @@ pub(super) struct Fault {
 pub(crate) enum RuleProblem {
     #[error("{0}")]
     Syntax(String),
-    #[error("the file has {bytes} bytes, but rules are read from at most {most}")]
-    FileTooLarge { bytes: usize, most: usize },
+    #[error("the file has more than {most} bytes, which is all that rules are read from")]
+    FileTooLarge { most: usize },
     #[error("there is no key {key:?} in {table}{}; it may have {allowed}", suggestion(.nearest.as_deref()))]
     UnknownKey { key: String, table: &'static str, nearest: Option<String>, allowed: String },
     #[error("{table} has no {key}: {advice}")]
@@ -90,6 +99,8 @@ pub(crate) enum RuleProblem {
     DefaultGroup { key: &'static str, flag: &'static str },
     #[error("{key} {path} can't be read ({source})")]
     File { key: &'static str, path: PathBuf, source: std::io::Error },
+    #[error("the page has more than {most} bytes")]
+    PageTooLarge { most: usize },
     #[error("{key}: {source}")]
     Key { key: &'static str, source: AccessKeyError },
 }

@@ -2,6 +2,7 @@
 //!
 //! All other keys are flags, which the command line's own reader checks.
 
+mod bounded_file;
 mod condition_entry;
 mod group_entry;
 mod label;
@@ -9,10 +10,13 @@ mod message_entry;
 mod route_entry;
 mod toml_value;
 
+use std::path::Path;
+
 use toml::de::DeTable;
 
-use super::rule_error::{Fault, RuleError, RuleProblem};
+use super::rule_error::{Fault, RuleError, RuleFileError, RuleProblem};
 use super::ruleset::Ruleset;
+use bounded_file::read_beyond;
 use label::Labels;
 use toml_value::TomlValue;
 
@@ -33,11 +37,21 @@ impl Ruleset {
     pub(crate) fn parse(text: &str) -> Result<Self, RuleError> {
         ruleset(text).map_err(|fault| RuleError::new(text, fault))
     }
+
+    /// Reads the rules of a configuration file at a path.
+    ///
+    /// # Errors
+    /// When the file can't be read, or its rules make no sense; the error names the file.
+    pub(crate) fn read(path: &Path) -> Result<Self, RuleFileError> {
+        let text = read_beyond(path, FILE_MAX_BYTES);
+        let text = text.map_err(|source| RuleFileError::Read { path: path.into(), source })?;
+        Self::parse(&text).map_err(|source| RuleFileError::Rules { path: path.into(), source })
+    }
 }
 
 fn ruleset(text: &str) -> Result<Ruleset, Fault> {
     if text.len() > FILE_MAX_BYTES {
-        return Err(RuleProblem::FileTooLarge { bytes: text.len(), most: FILE_MAX_BYTES }.at(0));
+        return Err(RuleProblem::FileTooLarge { most: FILE_MAX_BYTES }.at(0));
     }
     let document = DeTable::parse(text).map_err(|error| {
         let at = error.span().map_or(0, |span| span.start);
@@ -135,7 +149,7 @@ mod tests {
         std::fs::write(&page, "a".repeat(64 * 1024 + 1)).unwrap();
         let large = problem(&format!("[[routes]]\nreject = 503\npage = {page:?}"));
         std::fs::remove_file(&page).unwrap();
-        assert_eq!(large, "3:8: page has 65537 bytes, but may have at most 65536");
+        assert_eq!(large, "3:8: the page has more than 65536 bytes");
         let missing = problem("[[routes]]\nreject = 503\npage = \"no-such-page.html\"");
         assert!(missing.starts_with("3:8: page no-such-page.html can't be read ("), "{missing}");
     }
@@ -251,7 +265,7 @@ mod tests {
         let groups = Ruleset::parse(&groups).unwrap_err().to_string();
         assert_eq!(groups, "line 1, column 2: groups has 101 entries, but may have at most 100");
         let large = Ruleset::parse(&"#".repeat(1024 * 1024 + 1)).unwrap_err().to_string();
-        assert!(large.contains("read from at most 1048576"), "{large}");
+        assert!(large.contains("more than 1048576 bytes"), "{large}");
     }
 
     #[test]

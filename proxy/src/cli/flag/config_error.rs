@@ -59,6 +59,8 @@ pub enum ConfigError {
     Admin(#[from] AdminArgsError),
     #[error(transparent)]
     Advertise(#[from] AdvertiseError),
+    #[error(transparent)]
+    Rules(Box<dyn std::error::Error + Send + Sync>),
     #[error("{flag} is {value}, but must be from {least} to {most}")]
     Limit { flag: &'static str, value: usize, least: usize, most: usize },
 }

@@ -2,7 +2,7 @@
 
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::available_parallelism;
 use std::time::Duration;
@@ -36,6 +36,7 @@ use crate::config::{
 };
 use crate::net::address::Address;
 use crate::net::resolver::Resolver;
+use crate::routing::Ruleset;
 
 /// Room in a link frame around a client's message.
 const ENVELOPE_BYTES: usize = 1024 * 1024;
@@ -167,6 +168,7 @@ struct NodeAddresses {
     tls_listen: Option<TlsListener>,
     admin: SocketAddr,
     upstreams: Vec<Address>,
+    rules: Arc<Ruleset>,
 }
 
 impl TryFrom<&ServeArgs> for NodeAddresses {
@@ -179,7 +181,8 @@ impl TryFrom<&ServeArgs> for NodeAddresses {
         let tls_listen = tls_listen.map(|text| socket_address("--tls-listen", text)).transpose()?;
         let tls_listen = tls_listen.map(|address| args.tls.listener(address)).transpose()?;
         let upstreams = args.upstreams.iter().map(|url| upstream(url)).collect::<Result<_, _>>()?;
-        Ok(Self { listen, tls_listen, admin, upstreams })
+        let rules = args.config.as_deref().map(rules).transpose()?.unwrap_or_default();
+        Ok(Self { listen, tls_listen, admin, upstreams, rules })
     }
 }
 
@@ -192,7 +195,21 @@ impl NodeAddresses {
         let own = own.filter(|(_, address)| !address.ip().is_loopback());
         let own = own.map(|(flag, address)| format!("{flag} {address}"));
         let upstreams = self.upstreams.iter().filter(|upstream| !upstream.is_loopback());
-        own.chain(upstreams.map(|upstream| format!("--upstream {upstream}"))).collect()
+        let upstreams = upstreams.map(|upstream| format!("--upstream {upstream}"));
+        own.chain(upstreams).chain(self.remote_in_groups()).collect()
+    }
+
+    /// Returns the app servers of groups without keys of their own that are not on this machine.
+    fn remote_in_groups(&self) -> impl Iterator<Item = String> {
+        self.rules.groups.iter().filter(|group| group.keys.is_none()).flat_map(|group| {
+            let remote = group.upstreams.iter().filter(|upstream| !upstream.address.is_loopback());
+            remote.map(|upstream| format!("upstream {} of group {}", upstream.address, group.name))
+        })
+    }
+
+    /// Whether there are app servers to dial that may serve clients.
+    fn has_upstreams(&self) -> bool {
+        !self.upstreams.is_empty() || self.rules.groups.iter().any(|group| !self.rules.is_mirror(&group.name))
     }
 }
 
@@ -204,6 +221,7 @@ impl TryFrom<ServeArgs> for Config {
         let (observer, issuer_tls) = (args.admin.clone(), args.tokens.issuer_tls());
         let (resolve_interval, upstream_tls) = (args.discovery.resolve_interval, (&args.tls).into());
         let (shards, drain) = (args.shards.unwrap_or_else(one_per_core), (&args.drain).into());
+        let rules_file = args.config.clone();
         let settings = settings(args, &addresses)?;
         Ok(Self {
             listen: addresses.listen,
@@ -217,7 +235,7 @@ impl TryFrom<ServeArgs> for Config {
             issuer_tls,
             shards,
             drain,
-            rules_file: None,
+            rules_file,
             settings,
         })
     }
@@ -226,7 +244,7 @@ impl TryFrom<ServeArgs> for Config {
 fn settings(args: ServeArgs, addresses: &NodeAddresses) -> Result<Settings, ConfigError> {
     let (keys, is_development) = match args.access_keys.keys()? {
         Some(keys) => (keys, false),
-        None if addresses.upstreams.is_empty() => return Err(ConfigError::NoUpstream),
+        None if !addresses.has_upstreams() => return Err(ConfigError::NoUpstream),
         None => (development_keys(&addresses.remote())?, true),
     };
     check_range("--message-max-bytes", args.message_max_bytes, MESSAGE_BYTES)?;
@@ -238,7 +256,7 @@ fn settings(args: ServeArgs, addresses: &NodeAddresses) -> Result<Settings, Conf
         keys,
         is_development,
         opens_door: !is_development,
-        has_upstreams: !addresses.upstreams.is_empty(),
+        has_upstreams: addresses.has_upstreams(),
         advertise: Some(advertised_address(args.advertise, addresses.listen, &addresses.upstreams)?),
         path_prefix: PathPrefix::try_from(&args.path_prefix).map_err(ConfigError::PathPrefix)?,
         limits,
@@ -258,7 +276,7 @@ fn settings(args: ServeArgs, addresses: &NodeAddresses) -> Result<Settings, Conf
         http_transports: HttpTransportSettings::from(&args.http_transports),
         relay: args.relay.settings(knows_balancers),
         fleet: (&args.admin).try_into()?,
-        rules: Arc::default(),
+        rules: addresses.rules.clone(),
     })
 }
 
@@ -274,6 +292,10 @@ fn socket_address(flag: &'static str, value: &str) -> Result<SocketAddr, ConfigE
 
 fn upstream(url: &str) -> Result<Address, ConfigError> {
     url.parse().map_err(|problem| ConfigError::Upstream { value: url.into(), problem })
+}
+
+fn rules(file: &Path) -> Result<Arc<Ruleset>, ConfigError> {
+    Ruleset::read(file).map(Arc::new).map_err(|error| ConfigError::Rules(error.into()))
 }
 
 fn origin(value: String) -> Result<OriginPattern, ConfigError> {
@@ -348,6 +370,26 @@ mod tests {
             let text = problem(&args);
             assert!(text.contains("trunkline token key"), "{text}");
         }
+    }
+
+    #[test]
+    fn the_rules_of_the_file_are_read_and_groups_beyond_this_machine_need_a_key() {
+        let path = std::env::temp_dir().join(format!("trunkline-rules-{}.toml", std::process::id()));
+        let with = |rules: &str| {
+            std::fs::write(&path, rules).unwrap();
+            let args = ["--config", path.to_str().unwrap(), "--upstream", "http://localhost"];
+            (config(&args), config(&[&args[..], &["--access-key", KEY]].concat()))
+        };
+        let (refused, config) = with("groups.canary.upstream = 'http://10.0.0.1'\n[[routes]]\ngroup = 'canary'");
+        let refused = refused.unwrap_err().to_string();
+        let (config, rules_file) = (config.unwrap(), Some(path.clone()));
+        assert!(refused.starts_with("upstream http://10.0.0.1:80 of group canary is not on this machine"), "{refused}");
+        assert_eq!((config.settings.rules.routes.len(), config.rules_file), (1, rules_file));
+        let (_, bad) = with("# A comment.\n[[routes]]\ngroup = 'canary'");
+        std::fs::remove_file(&path).unwrap();
+        let expected = format!("{}, line 3, column 9: there is no group \"canary\"", path.display());
+        let bad = bad.unwrap_err().to_string();
+        assert!(bad.starts_with(&expected), "{bad}");
     }
 
     #[test]

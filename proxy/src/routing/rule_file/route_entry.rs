@@ -1,11 +1,11 @@
 //! Entries of `[[routes]]`: conditions and one action.
 
-use std::io::Read;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use http::StatusCode;
 
+use super::bounded_file::read_beyond;
 use super::condition_entry::conditions;
 use super::group_entry::KnownGroups;
 use super::label::Labels;
@@ -95,14 +95,10 @@ fn rejection(
 
 fn read_page(value: &TomlValue<'_>) -> Result<String, Fault> {
     let path = PathBuf::from(value.text()?);
-    let mut page = String::new();
-    let most = u64::try_from(PAGE_MAX_BYTES).unwrap_or(u64::MAX);
-    let read = std::fs::File::open(&path).and_then(|file| file.take(most.saturating_add(1)).read_to_string(&mut page));
-    read.map_err(|source| value.fault(RuleProblem::File { key: "page", path, source }))?;
+    let read = read_beyond(&path, PAGE_MAX_BYTES);
+    let page = read.map_err(|source| value.fault(RuleProblem::File { key: "page", path, source }))?;
     match page.len() {
-        bytes if bytes > PAGE_MAX_BYTES => {
-            Err(value.fault(RuleProblem::TooLong { key: "page", bytes, most: PAGE_MAX_BYTES }))
-        }
+        bytes if bytes > PAGE_MAX_BYTES => Err(value.fault(RuleProblem::PageTooLarge { most: PAGE_MAX_BYTES })),
         _ => Ok(page),
     }
 }
