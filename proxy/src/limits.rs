@@ -6,6 +6,7 @@
 mod address_limit;
 mod guess_brake;
 mod hop_limit;
+mod method_rate;
 mod pending_negotiation;
 mod pending_pipe;
 mod relay_limit;
@@ -19,6 +20,7 @@ use std::time::Duration;
 pub(crate) use address_limit::{AddressLimit, AddressPermit};
 pub(crate) use guess_brake::GuessBrake;
 pub(crate) use hop_limit::{HOPS_PER_CONNECTION_MAX, HOPS_PER_OWNER_MAX, HopLimits, HopPermit};
+pub(crate) use method_rate::{MethodRates, RatedCall, RatedCaller};
 pub(crate) use pending_negotiation::PendingNegotiations;
 pub(crate) use pending_pipe::{PendingPipes, PipePermit};
 pub(crate) use relay_limit::{RelayLimit, RelayPermit, RelayRefusal};
@@ -52,6 +54,8 @@ pub(crate) struct LimitCounters {
     pub pipes: Arc<PendingPipes>,
     /// Requests under way to app servers.
     pub relays: Arc<RelayLimit>,
+    /// Rates of calls by method and user.
+    pub methods: MethodRates,
     /// Lines of the log that clients bring about.
     log_lines: Bucket,
     refused_returns: Bucket,
@@ -73,6 +77,7 @@ impl LimitCounters {
             pending: limits.pending_per_address.map(PendingNegotiations::new),
             pipes: PendingPipes::new(),
             relays: RelayLimit::new(relay),
+            methods: MethodRates::default(),
             log_lines: Bucket::new(LOG_LINES_PER_SECOND),
             refused_returns: Bucket::new(REFUSED_RETURNS_PER_SECOND),
             hop_clients: addresses(limits.connections_per_address),

@@ -13,6 +13,7 @@ mod connection;
 mod content;
 mod delivery;
 mod drain_schedule;
+mod firewall;
 mod framed;
 mod hand_over;
 mod history;
@@ -65,6 +66,7 @@ pub(crate) use command::{
 };
 pub(crate) use connection::{Census, Client, ClientKind, MirrorOrder, PauseReason, Resumption, Status};
 pub(crate) use content::{Content, DATA_TYPE_HANDSHAKE};
+pub(crate) use firewall::{Ruling, too_many_uploads};
 pub(crate) use framed::{Framed, message_frame};
 pub(crate) use history::{PastConnection, REMEMBERED_MS, short};
 pub(crate) use inbox::{

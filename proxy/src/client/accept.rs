@@ -170,9 +170,9 @@ fn open(
     settings: &HubManifest,
 ) -> Box<Reader> {
     let PendingSocket { socket, inbound } = pending_socket;
-    let hub = pending.hub.clone();
-    let PendingConnection { open, user, is_negotiated, transport, expires_s, terms, wants_stateful, group, .. } =
-        pending;
+    let PendingConnection {
+        hub, open, user, is_negotiated, transport, expires_s, terms, wants_stateful, group, ..
+    } = pending;
     let is_stateful = |handshake: Option<&Handshake>| {
         let version = handshake.map(|handshake| handshake.request.version);
         wants_stateful && transport == Transport::WebSockets && version == Some(HUB_PROTOCOL_VERSION_STATEFUL)
@@ -227,7 +227,7 @@ fn open(
     let limits = &shard.shared().settings.limits;
     let quota = Quota::new(limits.messages_per_second, limits.bytes_per_second);
     let limit_bytes = settings.message_max_bytes;
-    Box::new(Reader { id, slot, serial, home, content, limit_bytes, inbound, is_resumed: false, quota })
+    Box::new(Reader { id, slot, serial, hub, home, content, limit_bytes, inbound, is_resumed: false, quota })
 }
 
 /// Lets a client go on over a new socket, if its connection is still there for this one.
@@ -251,5 +251,6 @@ pub(super) fn resume(
     let mut inbound = Inbound::new(pending.transport);
     inbound.keep(early);
     let limit_bytes = pending.hub.settings().message_max_bytes;
-    Some(Box::new(Reader { id, slot, serial, home, content, limit_bytes, inbound, is_resumed: true, quota }))
+    let hub = pending.hub.clone();
+    Some(Box::new(Reader { id, slot, serial, hub, home, content, limit_bytes, inbound, is_resumed: true, quota }))
 }

@@ -5,11 +5,13 @@
 
 use std::borrow::Cow;
 use std::mem;
+use std::ops::Range;
 
 use bytes::Bytes;
 use trunkline_protocol::cause::Cause;
 use trunkline_protocol::hub::{
-    FramingError, HubMessage, HubProtocol, MessageKind, ReceivedSequence, Scan, SequenceGap, next_frame_behind,
+    CallScan, FramingError, HubMessage, HubProtocol, MessageKind, ReceivedSequence, Scan, ScanError, SequenceGap,
+    next_frame_behind,
 };
 use trunkline_protocol::manifest::Transport;
 use trunkline_protocol::service::RawKind;
@@ -23,6 +25,8 @@ use crate::transport::websocket::{
 pub(super) enum Upward<'a> {
     /// Whole hub messages for the app server, framing included.
     Messages { bytes: &'a [u8], count: u64 },
+    /// A whole hub message that rules judge before it goes up, at this place in the bytes; `None` if it can't be read.
+    Single { place: Range<usize>, scan: Option<CallScan<'a>> },
     /// Invocation id of a call that is to be answered, among the messages that follow.
     Call { id: Cow<'a, str> },
     /// A message of a raw connection.
@@ -233,12 +237,25 @@ pub(super) struct HubMessages<'a> {
     /// Rest behind the run that was returned last.
     queued: Option<Result<Upward<'a>, InboundError>>,
     is_done: bool,
+    /// Whether messages come one by one, to be judged by rules.
+    are_judged: bool,
 }
 
 impl<'a> HubMessages<'a> {
     fn new(bytes: &'a [u8], searched: usize, protocol: HubProtocol, limit_bytes: usize) -> Self {
         let (run_start, run_count, at) = (0, 0, 0);
-        Self { bytes, protocol, limit_bytes, run_start, run_count, at, searched, queued: None, is_done: false }
+        let (queued, is_done, are_judged) = (None, false, false);
+        Self { bytes, protocol, limit_bytes, run_start, run_count, at, searched, queued, is_done, are_judged }
+    }
+
+    /// The same messages one by one, to be judged by rules.
+    pub(super) fn one_by_one(self) -> Self {
+        Self { are_judged: true, ..self }
+    }
+
+    /// Bytes of messages that stand together at this place.
+    pub(super) fn slice(&self, place: Range<usize>) -> &'a [u8] {
+        self.bytes.get(place).unwrap_or_default()
     }
 
     /// Number of bytes that the messages took.
@@ -276,11 +293,11 @@ impl<'a> HubMessages<'a> {
             let after = self.at + frame.length;
             // What can't be told goes up: the app server answers it in its own words.
             let body = rest.get(frame.body).unwrap_or_default();
-            let scan = self.protocol.scan(body);
+            let scan = self.scan(body);
             let then = match scan {
-                Ok(Scan { kind: MessageKind::Ping, .. }) => Upward::Ping,
-                Ok(Scan { kind: MessageKind::Close, .. }) => Upward::Close,
-                Ok(Scan { kind: MessageKind::Ack | MessageKind::Sequence, .. })
+                Ok(CallScan { kind: MessageKind::Ping, .. }) => Upward::Ping,
+                Ok(CallScan { kind: MessageKind::Close, .. }) => Upward::Close,
+                Ok(CallScan { kind: MessageKind::Ack | MessageKind::Sequence, .. })
                     if let Some(received) = received.as_deref_mut() =>
                 {
                     match take_sequence(self.protocol, body, received) {
@@ -293,7 +310,7 @@ impl<'a> HubMessages<'a> {
                         }
                     }
                 }
-                Ok(Scan { kind, .. })
+                Ok(CallScan { kind, .. })
                     if kind.is_sequenced()
                         && let Some(received) = received.as_deref_mut()
                         && !received.take() =>
@@ -303,11 +320,16 @@ impl<'a> HubMessages<'a> {
                     }
                     continue;
                 }
+                scan if self.are_judged => {
+                    let place = self.at..after;
+                    (self.run_start, self.at) = (after, after);
+                    return Ok(Some(Upward::Single { place, scan: scan.ok() }));
+                }
                 scan => {
                     self.run_count += 1;
                     self.at = after;
-                    if let Ok(Scan { kind, invocation_id: Some(id) }) = scan
-                        && matches!(kind, MessageKind::Invocation | MessageKind::StreamInvocation)
+                    if let Ok(CallScan { kind, invocation_id: Some(id), .. }) = scan
+                        && kind.is_call()
                     {
                         return Ok(Some(Upward::Call { id }));
                     }
@@ -319,6 +341,15 @@ impl<'a> HubMessages<'a> {
             return next;
         }
         Ok(None)
+    }
+
+    /// Scans a message: for rules, or for what a proxy reads of all messages.
+    fn scan(&self, body: &'a [u8]) -> Result<CallScan<'a>, ScanError> {
+        if self.are_judged {
+            return self.protocol.scan_call(body);
+        }
+        let Scan { kind, invocation_id } = self.protocol.scan(body)?;
+        Ok(CallScan { kind, invocation_id, target: None, stream_ids: Vec::new() })
     }
 
     /// Leaves a message out that ends here. Returns the run before it, if there is one.
@@ -551,6 +582,25 @@ mod tests {
         assert_eq!(messages.next(None), Ok(Some(Upward::Messages { bytes: run, count: 2 })));
         assert_eq!(messages.next(None), Ok(Some(Upward::Ping)));
         assert_eq!(messages.next(None), Ok(None));
+    }
+
+    #[test]
+    fn messages_for_rules_come_one_by_one_with_their_place_and_what_rules_read() {
+        let bytes =
+            b"{\"type\":1,\"target\":\"Say\"}\x1e{\"type\":6}\x1e{]\x1e{\"type\":2,\"invocationId\":\"s\"}\x1e{\"ty";
+        let mut messages = HubMessages::new(bytes, 0, HubProtocol::Json, LIMIT).one_by_one();
+        let mut seen = Vec::new();
+        while let Some(message) = messages.next(None).unwrap() {
+            seen.push(match message {
+                Upward::Single { place, scan } => {
+                    let scan = scan.map(|scan| (scan.target.map(Cow::into_owned), scan.invocation_id.is_some()));
+                    format!("{} {scan:?}", String::from_utf8_lossy(messages.slice(place)).len())
+                }
+                other => format!("{other:?}"),
+            });
+        }
+        assert_eq!(seen, ["26 Some((Some(\"Say\"), false))", "Ping", "3 None", "30 Some((None, true))"]);
+        assert_eq!(messages.used(), bytes.len() - 4);
     }
 
     #[test]

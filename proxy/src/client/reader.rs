@@ -6,6 +6,8 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::mem;
+use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -16,16 +18,19 @@ use tokio::sync::Notify;
 use tokio::task::yield_now;
 use tokio::time::sleep;
 use trunkline_protocol::cause::Cause;
-use trunkline_protocol::hub::HubProtocol;
+use trunkline_protocol::hub::{CallScan, HubProtocol, ReceivedSequence};
 use trunkline_protocol::service::DataType;
 
-use super::inbound::{Inbound, InboundError, PartialMessage, Piece, Upward};
+use super::inbound::{HubMessages, Inbound, InboundError, PartialMessage, Piece, Upward};
 use super::raw_message::take_raw;
 use crate::limits::Quota;
 use crate::metrics::Limit;
-use crate::shard::{CloseReason, Content, PauseReason, Resumption, Serial, Shard, ShardState, Slot};
+use crate::routing::HubRules;
+use crate::shard::{
+    CloseReason, Content, PauseReason, Resumption, Ruling, Serial, Shard, ShardState, Slot, too_many_uploads,
+};
 use crate::transport::websocket;
-use crate::upstream::HomeLink;
+use crate::upstream::{HomeLink, Hub};
 
 /// Size from which a read is part of a flood.
 const LARGE_READ_BYTES: usize = 16 * 1024;
@@ -43,6 +48,7 @@ pub(super) struct Reader {
     pub(super) id: Rc<str>,
     pub(super) slot: Slot,
     pub(super) serial: Serial,
+    pub(super) hub: Arc<Hub>,
     pub(super) home: HomeLink,
     pub(super) content: Content,
     pub(super) limit_bytes: usize,
@@ -221,7 +227,7 @@ impl Reader {
             return self.take_last(bytes);
         }
         let count = bytes.len();
-        let mut upward = Upstream::new(state, &self.home, &self.id, self.slot);
+        let mut upward = Upstream::new(state, (&self.home, self.hub.message_rules()), &self.id, self.slot);
         let Inbound { transport, partial } = &mut self.inbound;
         let mut pieces = transport.pieces(bytes);
         let mut problem = Ok(());
@@ -255,7 +261,8 @@ impl Reader {
         let step = match self.content {
             Content::Hub(protocol) if !self.is_resumed => {
                 let count = self.inbound.partial.bytes_mut().len();
-                let mut upward = Upstream::new(&mut state, &self.home, &self.id, self.slot);
+                let rules = self.hub.message_rules();
+                let mut upward = Upstream::new(&mut state, (&self.home, rules), &self.id, self.slot);
                 let taken = upward.take_messages(&mut self.inbound.partial, &[], protocol, self.limit_bytes);
                 let messages = upward.messages;
                 match upward.finish(taken) {
@@ -346,12 +353,29 @@ struct Upstream<'a> {
     messages: u64,
     /// Answers to the pings of this read.
     pongs: BytesMut,
+    /// Rules that judge each message of this read, if there are any.
+    rules: Option<Arc<HubRules>>,
+    /// Messages that were allowed and go up together.
+    allowed: Run,
     step: Step,
 }
 
+/// Run of messages that stand together.
+#[derive(Debug, Default)]
+struct Run {
+    place: Range<usize>,
+    count: u64,
+}
+
 impl<'a> Upstream<'a> {
-    fn new(state: &'a mut ShardState, home: &'a HomeLink, id: &'a str, slot: Slot) -> Self {
-        Self { state, home, id, slot, messages: 0, pongs: BytesMut::new(), step: Step::Continue }
+    fn new(
+        state: &'a mut ShardState,
+        (home, rules): (&'a HomeLink, Option<Arc<HubRules>>),
+        id: &'a str,
+        slot: Slot,
+    ) -> Self {
+        let (pongs, allowed, step) = (BytesMut::new(), Run::default(), Step::Continue);
+        Self { state, home, id, slot, messages: 0, pongs, rules, allowed, step }
     }
 
     /// Takes all whole messages of a piece of payload, and keeps the rest.
@@ -364,8 +388,18 @@ impl<'a> Upstream<'a> {
     ) -> Result<(), InboundError> {
         let mut received = self.resumption().map(|resumption| resumption.ownership.received);
         let mut messages = partial.join(payload, protocol, limit_bytes);
-        while let Some(message) = messages.next(received.as_mut())? {
-            self.take(message);
+        match self.rules.clone() {
+            None => {
+                while let Some(message) = messages.next(received.as_mut())? {
+                    self.take(message);
+                }
+            }
+            Some(rules) => {
+                messages = messages.one_by_one();
+                let taken = self.take_judged(&rules, &mut messages, received.as_mut());
+                self.send_allowed(&messages);
+                taken?;
+            }
         }
         let used = messages.used();
         partial.keep_rest(payload, used);
@@ -376,6 +410,61 @@ impl<'a> Upstream<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Takes messages that rules judge first. What is allowed and stands together goes up together.
+    fn take_judged(
+        &mut self,
+        rules: &HubRules,
+        messages: &mut HubMessages<'_>,
+        mut received: Option<&mut ReceivedSequence>,
+    ) -> Result<(), InboundError> {
+        while let Some(message) = messages.next(received.as_deref_mut())? {
+            let Upward::Single { place, scan } = message else {
+                self.send_allowed(messages);
+                self.take(message);
+                continue;
+            };
+            if !matches!(self.step, Step::Continue) {
+                return Ok(());
+            }
+            let ruling = scan.as_ref().map_or(Ruling::Up, |scan| self.state.rule(self.slot, rules, scan, place.len()));
+            match ruling {
+                Ruling::Up => self.allow(place, scan.as_ref(), messages),
+                Ruling::Dropped => self.drop_refused(messages.slice(place)),
+                Ruling::TooManyUploads => return Err(InboundError::Message(too_many_uploads())),
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds an allowed message to those that go up together.
+    fn allow(&mut self, place: Range<usize>, scan: Option<&CallScan<'_>>, messages: &HubMessages<'_>) {
+        if let Some(CallScan { kind, invocation_id: Some(id), .. }) = scan
+            && kind.is_call()
+        {
+            self.state.begin_call(self.slot, id);
+        }
+        if self.allowed.place.end != place.start {
+            self.send_allowed(messages);
+            self.allowed.place.start = place.start;
+        }
+        self.allowed.place.end = place.end;
+        self.allowed.count += 1;
+    }
+
+    /// Sends the messages that were allowed since the last time.
+    fn send_allowed(&mut self, messages: &HubMessages<'_>) {
+        let Run { place, count } = mem::take(&mut self.allowed);
+        if count > 0 {
+            self.send(messages.slice(place), count, 0);
+        }
+    }
+
+    /// Drops a message that rules refuse: it counts for the client's quota, and its taps see it.
+    fn drop_refused(&mut self, message: &[u8]) {
+        self.messages += 1;
+        self.state.tap_up(self.slot, message);
     }
 
     /// Sequence state of a client that may come back.
@@ -392,6 +481,8 @@ impl<'a> Upstream<'a> {
         match message {
             Upward::Close => self.step = Step::HubClose,
             Upward::Messages { bytes, count } => self.send(bytes, count, 0),
+            // Rules judge it; without any there is none.
+            Upward::Single { .. } => {}
             Upward::Raw { bytes, kind } => self.send(&bytes, 1, kind.data_type()),
             Upward::Call { id } => self.state.begin_call(self.slot, &id),
             Upward::Acknowledgement(sequence_id) => {
@@ -433,6 +524,10 @@ impl<'a> Upstream<'a> {
         // In one write, however many pings one read has brought.
         if !self.pongs.is_empty() {
             self.state.send_frame(self.slot, &self.pongs.freeze());
+        }
+        if self.rules.is_some() {
+            // Answers to refused calls.
+            self.state.finish_batch();
         }
         match (self.step, taken) {
             (Step::Continue, Err(error)) => Step::Broken(error),

@@ -122,7 +122,7 @@ impl Stage {
         for rule in &rules.groups {
             hubs.set_group(&rule.name, self.shared.default_terms(), rules.is_mirror(&rule.name));
         }
-        hubs.apply_rules(rules);
+        hubs.apply_rules(&rules);
         self.shared.shards().iter().for_each(|shard| shard.post(|state| state.reroute()));
     }
 

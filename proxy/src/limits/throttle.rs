@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// Worth of a full bucket: what may be taken at once after a quiet time.
-const BURST: Duration = Duration::from_secs(1);
+pub(super) const BURST: Duration = Duration::from_secs(1);
 
 /// Refusal: the wait would be longer than the caller's limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,16 +15,16 @@ pub(crate) struct TooFast {
 }
 
 /// Moment at which `amount` more is paid for, too. Moments are nanoseconds since [`BURST`] before the start.
-fn pay(paid_at: u64, now: u64, amount: u64, per_second: NonZeroU32) -> u64 {
+pub(super) fn pay(paid_at: u64, now: u64, amount: u64, per_second: NonZeroU32) -> u64 {
     let price = u128::from(amount) * BURST.as_nanos() / u128::from(per_second.get());
     paid_at.max(now - nanos(BURST)).saturating_add(u64::try_from(price).unwrap_or(u64::MAX))
 }
 
-fn nanos(duration: Duration) -> u64 {
+pub(super) fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-fn moment(now: Duration) -> u64 {
+pub(super) fn moment(now: Duration) -> u64 {
     nanos(now.saturating_add(BURST))
 }
 

@@ -11,6 +11,7 @@ mod membership_entry;
 mod mirror_copy;
 mod pending_call;
 mod record;
+mod refused_call;
 mod resumption;
 
 use std::collections::BinaryHeap;
@@ -36,6 +37,7 @@ pub(crate) use membership::{Member, SetName};
 pub(crate) use mirror_copy::{MirrorCopies, MirrorCopy, MirrorOrder};
 pub(crate) use pending_call::PendingCalls;
 pub(crate) use record::{Client, Status};
+pub(crate) use refused_call::{REFUSED_UPLOADS_MAX, RefusedCalls};
 pub(crate) use resumption::{Arrival, Resumption};
 
 use membership::MembershipSets;

@@ -252,7 +252,7 @@ impl ShardState {
     }
 
     /// Ends a batch: deferred frames leave, slow clients are closed, and the budget of all outboxes is kept.
-    pub(super) fn finish_batch(&mut self) {
+    pub(crate) fn finish_batch(&mut self) {
         self.delivery.flush_deferred(&mut self.connections);
         let slow = self.delivery.take_slow();
         slow.iter().for_each(|&slot| self.close(slot, &CloseReason::slow_client()));
@@ -473,8 +473,9 @@ impl ShardState {
             // Nor will it pass on what the client answers to others.
             self.context.shared.client_results.connection_ended(&client.id);
         }
-        let failed = client.cold.calls.fail().into_iter().map(|id| (id, text));
-        client.cold.owed_errors.extend(failed);
+        let failed = client.cold.calls.fail();
+        self.context.counters.calls_failed.add(failed.len() as u64);
+        client.cold.owed_errors.extend(failed.into_iter().map(|id| (id, ByteString::from_static(text))));
         client.resume(PauseReason::PendingCalls, self.tick);
         // A client that has no answer to its hub handshake would take them for it.
         if !matches!(client.status, Status::Opening { .. }) {
@@ -487,10 +488,26 @@ impl ShardState {
         let Some(client) = self.connections.get_mut(slot) else { return };
         let Content::Hub(protocol) = client.content else { return };
         for (invocation_id, text) in mem::take(&mut client.cold.owed_errors) {
-            self.context.counters.calls_failed.increment();
-            let outcome = Outcome::Error(ByteString::from_static(text));
+            let outcome = Outcome::Error(text);
             let completion = HubMessage::Completion(Completion { headers: Vec::new(), invocation_id, outcome });
             self.delivery.put_counted(slot, client, &message_frame(protocol, &completion), mode);
+        }
+        if !client.cold.calls.is_full(self.context.shared.settings.rehoming.pending_calls_max) {
+            client.resume(PauseReason::PendingCalls, self.tick);
+        }
+    }
+
+    /// Answers a call with an error that is not run: at once, or behind the answer to the hub handshake. What it leaves to be
+    /// written leaves with the batch.
+    pub(super) fn answer_with_error(&mut self, slot: Slot, invocation_id: &str, text: &str) {
+        let (mode, calls_max) = (self.mode(Flush::Deferred), self.context.shared.settings.rehoming.pending_calls_max);
+        let Some(client) = self.connections.live_mut(slot) else { return };
+        client.cold.owed_errors.push((invocation_id.into(), text.into()));
+        if !matches!(client.status, Status::Opening { .. }) {
+            return self.send_owed_errors(slot, mode);
+        }
+        if client.cold.owed_errors.len() >= calls_max {
+            client.pause(PauseReason::PendingCalls);
         }
     }
 

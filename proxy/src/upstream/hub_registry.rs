@@ -84,6 +84,8 @@ pub(crate) struct Hub {
     rules: ArcSwapOption<HubRules>,
     /// Whether an app server of the default group has named it.
     is_of_default: AtomicBool,
+    /// Whether its rules have to see single messages: what a reader asks at each read.
+    reads_messages: AtomicBool,
     pools: ArcSwap<Vec<Arc<Pool>>>,
     next: AtomicUsize,
     /// Authorizations take turns separately: each client brings one and then needs a home, so of two app servers one
@@ -155,6 +157,18 @@ impl Hub {
     #[must_use]
     pub(crate) fn rules(&self) -> Option<Arc<HubRules>> {
         self.rules.load_full()
+    }
+
+    /// Rules of the operator, if they have to see each message of its connections.
+    #[must_use]
+    pub(crate) fn message_rules(&self) -> Option<Arc<HubRules>> {
+        if self.reads_messages.load(Ordering::Relaxed) { self.rules() } else { None }
+    }
+
+    fn set_rules(&self, rules: Option<Arc<HubRules>>) {
+        let reads_messages = rules.as_ref().is_some_and(|rules| rules.read_messages());
+        self.rules.store(rules);
+        self.reads_messages.store(reads_messages, Ordering::Relaxed);
     }
 
     /// Path by which rules name it: its own, or at the door its name behind a slash.
@@ -336,7 +350,7 @@ impl HubRegistry {
         let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let rules = Arc::new(rules.counted(&self.rule_counters));
         for hub in self.all.load().iter() {
-            hub.rules.store(rules.of_hub(&hub.rule_path()));
+            hub.set_rules(rules.of_hub(&hub.rule_path()));
         }
         self.rules.store(rules);
     }
@@ -474,13 +488,14 @@ impl HubRegistry {
             settings: ArcSwap::from_pointee(settings),
             rules: ArcSwapOption::empty(),
             is_of_default: AtomicBool::new(false),
+            reads_messages: AtomicBool::new(false),
             pools: ArcSwap::default(),
             next: AtomicUsize::new(0),
             next_authorizing: AtomicUsize::new(0),
             waiters: LinkWaiters::default(),
             changing: Mutex::new(()),
         });
-        hub.rules.store(self.rules.load().of_hub(&hub.rule_path()));
+        hub.set_rules(self.rules.load().of_hub(&hub.rule_path()));
         self.all.store(Arc::new(all.iter().chain([&hub]).cloned().collect()));
         hub
     }

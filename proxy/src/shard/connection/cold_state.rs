@@ -8,7 +8,7 @@ use tokio::sync::Notify;
 use trunkline_protocol::manifest::{ITEMS_HEADER, MIGRATE_FROM_HEADER};
 use trunkline_protocol::service::OpenConnection;
 
-use super::{MirrorCopies, Opening, PendingCalls, Resumption};
+use super::{MirrorCopies, Opening, PendingCalls, RefusedCalls, Resumption};
 use crate::upstream::{AppServerId, HomeLink, RouteChoice, ServerGroup};
 
 /// Reason to pause reading a client. Bytes that it sends meanwhile wait in its socket.
@@ -65,7 +65,9 @@ pub(crate) struct ColdState {
     pub opening: Option<Opening>,
     pub calls: PendingCalls,
     /// Calls that have failed before the client had the answer to its hub handshake, with the text of each error.
-    pub owed_errors: Vec<(ByteString, &'static str)>,
+    pub owed_errors: Vec<(ByteString, ByteString)>,
+    /// Calls that the operator's rules have refused.
+    pub refused: RefusedCalls,
     /// `Items` that the previous app server handed over with it.
     pub items: Option<Box<str>>,
     /// Its app server shuts down, and was asked to hand it over.

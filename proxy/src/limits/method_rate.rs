@@ -1,0 +1,126 @@
+//! Rates of calls by method and user: a token bucket for each, in tables that all shards share.
+//!
+//! A bucket that is full again says nothing, so it is forgotten. What is kept are the callers of the last second.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::num::NonZeroU32;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use super::throttle::{BURST, moment, nanos, pay};
+
+/// Parts of the table, so that shards seldom meet at a lock.
+const PARTS: usize = 16;
+
+/// Maximum number of buckets in a part; 262 144 in all, some 8 MiB.
+const BUCKETS_PER_PART_MAX: usize = 16 * 1024;
+
+/// RatedCaller of a method, as its rate is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct RatedCall<'a> {
+    pub rule: &'a str,
+    pub method: &'a str,
+    /// User, or connection where there is none.
+    pub caller: RatedCaller<'a>,
+}
+
+/// Who calls: a user, over whatever connection, or a connection without a user.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum RatedCaller<'a> {
+    User(&'a str),
+    Connection(&'a str),
+}
+
+/// Rates of calls by method and user.
+#[derive(Debug, Default)]
+pub(crate) struct MethodRates {
+    /// Its keys are secret, so nobody can choose names that share a bucket.
+    hasher: RandomState,
+    parts: [Mutex<RatePart>; PARTS],
+}
+
+#[derive(Debug, Default)]
+struct RatePart {
+    /// Moment at which all that was taken is paid for, by the hash of the call.
+    paid_at: HashMap<u64, u64>,
+    swept_at: u64,
+}
+
+impl MethodRates {
+    /// Takes a call if it is within its rate. Where more callers are busy in a second than there is room for, those that have
+    /// no bucket are refused: the app server is what a rule protects.
+    #[must_use]
+    pub(crate) fn take(&self, hub: &str, call: RatedCall<'_>, per_second: NonZeroU32, now: Duration) -> bool {
+        let hash = self.hasher.hash_one((hub, call));
+        let [first, rest @ ..] = &self.parts;
+        let place = usize::try_from(hash % PARTS as u64).unwrap_or_default();
+        let part = place.checked_sub(1).and_then(|place| rest.get(place)).unwrap_or(first);
+        part.lock().unwrap_or_else(PoisonError::into_inner).take(hash, per_second, moment(now))
+    }
+}
+
+impl RatePart {
+    fn take(&mut self, hash: u64, per_second: NonZeroU32, now: u64) -> bool {
+        if self.paid_at.len() >= BUCKETS_PER_PART_MAX && !self.paid_at.contains_key(&hash) {
+            self.sweep(now);
+            if self.paid_at.len() >= BUCKETS_PER_PART_MAX {
+                return false;
+            }
+        }
+        let paid_at = self.paid_at.entry(hash).or_default();
+        let next = pay(*paid_at, now, 1, per_second);
+        let is_within = next <= now;
+        if is_within {
+            *paid_at = next;
+        }
+        is_within
+    }
+
+    /// Forgets the buckets that are full again; at most so often that a crowd of callers does not pay for it each time.
+    fn sweep(&mut self, now: u64) {
+        let full_before = now.saturating_sub(nanos(BURST));
+        if self.swept_at <= full_before {
+            self.swept_at = now;
+            self.paid_at.retain(|_, paid_at| *paid_at > full_before);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn take(rates: &MethodRates, method: &str, caller: RatedCaller<'_>, now: Duration) -> bool {
+        rates.take("chat", RatedCall { rule: "1", method, caller }, NonZeroU32::new(2).unwrap(), now)
+    }
+
+    #[test]
+    fn each_method_and_caller_has_a_rate_of_its_own() {
+        let rates = MethodRates::default();
+        let (ann, ben) = (RatedCaller::User("ann"), RatedCaller::User("ben"));
+        assert!(take(&rates, "Say", ann, SECOND) && take(&rates, "Say", ann, SECOND));
+        assert!(!take(&rates, "Say", ann, SECOND));
+        assert!(take(&rates, "Say", ben, SECOND) && take(&rates, "Ask", ann, SECOND));
+        assert!(take(&rates, "Say", RatedCaller::Connection("ann"), SECOND), "a connection is no user of that name");
+        assert!(take(&rates, "Say", ann, SECOND + SECOND / 2), "a refusal costs nothing");
+        assert!(!take(&rates, "Say", ann, SECOND + SECOND / 2));
+    }
+
+    #[test]
+    fn callers_beyond_the_bound_are_refused_until_others_have_been_quiet_for_a_second() {
+        let mut part = RatePart::default();
+        let rate = NonZeroU32::MIN;
+        let now = moment(SECOND);
+        for hash in 0..BUCKETS_PER_PART_MAX as u64 {
+            assert!(part.take(hash, rate, now));
+        }
+        assert!(!part.take(u64::MAX, rate, now));
+        let later = moment(SECOND * 2);
+        assert!(part.take(0, rate, later));
+        assert!(part.take(u64::MAX, rate, moment(SECOND * 2)), "what is full again is forgotten");
+        assert!(part.paid_at.len() <= 2);
+    }
+}
