@@ -38,6 +38,8 @@ mod pooled_clients;
 mod reassigning;
 mod rebalancing;
 mod receiving;
+#[cfg(feature = "cli")]
+mod refusing;
 mod restoring;
 mod results;
 mod routed;

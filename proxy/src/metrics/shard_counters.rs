@@ -87,8 +87,6 @@ pub(crate) struct Counters {
     pub ends_lost: Counter,
     /// Calls answered with an error because their app server was gone.
     pub calls_failed: Counter,
-    /// Calls that the operator's rules have refused.
-    pub calls_refused: Counter,
     /// TLS handshakes of clients.
     pub tls_handshakes: OutcomeCounters,
     /// PROXY protocol headers of load balancers.

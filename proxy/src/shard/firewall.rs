@@ -48,7 +48,7 @@ impl ShardState {
             MethodVerdict::Refused { rule, text } => Some((rule, text)),
             MethodVerdict::Limited { rule, method, per_second } => {
                 let is_within = self.is_within_rate(slot, &rule, &method, per_second);
-                (!is_within).then(|| (rule, over_rate(target, per_second)))
+                (!is_within).then(|| (rule, over_rate(&method, per_second)))
             }
         };
         let Some((rule, text)) = refusal else {
@@ -57,6 +57,7 @@ impl ShardState {
             }
             return Ruling::Up;
         };
+        rules.count_refusal(&rule);
         self.refuse_call(slot, message, &rule, &text)
     }
 
@@ -74,7 +75,6 @@ impl ShardState {
     }
 
     fn refuse_call(&mut self, slot: Slot, call: &CallScan<'_>, rule: &str, text: &str) -> Ruling {
-        self.context.counters.calls_refused.increment();
         let Some(client) = self.connections.get_mut(slot) else { return Ruling::Dropped };
         let has_room = client.cold.refused.add(call);
         if enabled!(tracing::Level::DEBUG) && self.context.may_log() {
@@ -87,6 +87,7 @@ impl ShardState {
     }
 }
 
-fn over_rate(target: &str, per_second: u32) -> String {
-    format!("The method '{target}' can't be called more than {per_second} times a second: the server's rules limit it.")
+/// Text for a client over a rate; it names the method as the rule does.
+fn over_rate(method: &str, per_second: u32) -> String {
+    format!("The method '{method}' can't be called more than {per_second} times a second: the server's rules limit it.")
 }

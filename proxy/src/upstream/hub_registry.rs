@@ -459,7 +459,7 @@ impl HubRegistry {
             Some(hub) => {
                 if group.is_default() || !hub.is_of_default.load(Ordering::Relaxed) {
                     hub.settings.store(Arc::new(settings));
-                    hub.rules.store(self.rules.load().of_hub(&hub.rule_path()));
+                    hub.set_rules(self.rules.load().of_hub(&hub.rule_path()));
                 }
                 hub
             }
