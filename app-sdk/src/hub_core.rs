@@ -15,11 +15,11 @@ mod expected_result;
 mod fence;
 mod lost_clients;
 mod parting;
+mod recent_ids;
 mod registry;
 mod result_requests;
 mod result_wait;
 
-use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
@@ -51,6 +51,7 @@ pub(crate) use fence::{announce_shutdown, fence};
 pub(crate) use lost_clients::LostClient;
 use lost_clients::{FoundLost, LostClients, is_loss};
 use parting::Parting;
+use recent_ids::RecentIds;
 use registry::Registry;
 pub(crate) use result_requests::{AbandonedRequest, Addressee, ClientResult, ClientSilence, TooManyRequests};
 use result_requests::{ClientResults, ID_PREFIX, Registered};
@@ -70,8 +71,8 @@ pub(crate) struct HubCore {
     taken_over: broadcast::Sender<TakenOver>,
     /// A connection was ever about to be handed over: what is waited for matters to that.
     has_handovers: AtomicBool,
-    /// Ids of the connections that other app servers have got from this one, which is about to stop.
-    handed_over: Mutex<HashSet<ByteString>>,
+    /// Ids of the connections that other app servers have got from this one a while ago.
+    handed_over: Mutex<RecentIds>,
     /// Lost clients that may get their groups and items back; `None` where none does.
     lost: Option<Mutex<LostClients>>,
 }

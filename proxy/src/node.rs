@@ -91,8 +91,9 @@ impl Node {
         let Config { upstreams, resolve_interval, resolver, shards, drain, settings, observer, .. } = config;
         #[cfg(feature = "tls")]
         let upstream_tls = config.upstream_tls;
-        #[cfg(feature = "cli")]
         let rules_file = config.rules_file;
+        #[cfg(feature = "tls")]
+        let has_rules_file = rules_file.is_some();
         let (stop, fleet_resolver) = (CancellationToken::new(), resolver.clone());
         let (shared, threads) = start_shards(settings, connectors.clone(), listeners.of_shards, &stop)?;
 
@@ -114,7 +115,7 @@ impl Node {
             background.spawn(rule_reload::run(shared.clone(), rule_set, file));
         }
         #[cfg(feature = "tls")]
-        background.spawn(certificate_reload::run(shared.clone(), connectors, listeners.certificates));
+        background.spawn(certificate_reload::run(shared.clone(), connectors, listeners.certificates, has_rules_file));
         let readiness = Readiness::new(shared.clone(), problems);
         let fleet = Fleet::new(shared.clone(), admin);
         background.spawn(fleet.clone().run(fleet_resolver));

@@ -243,10 +243,10 @@ fn rules_that_change_judge_the_next_message_of_a_client_that_is_there() {
         let mut client = Client::connect(&stage, &mut link, "/chat").await;
         client.send(&call("1", "Debug")).await;
         assert_eq!(link.data().await.0, call("1", "Debug"));
-        stage.shared.hubs.apply_rules(Arc::new(Ruleset::parse(RULES).unwrap()));
+        stage.shared.hubs.apply_rules(&Ruleset::parse(RULES).unwrap());
         client.send(&call("2", "Debug")).await;
         assert_eq!(client.text().await, error("2", DEBUG_REFUSED));
-        stage.shared.hubs.apply_rules(Arc::default());
+        stage.shared.hubs.apply_rules(&Ruleset::default());
         client.send(&call("3", "Debug")).await;
         assert_eq!(link.data().await.0, call("3", "Debug"));
     });

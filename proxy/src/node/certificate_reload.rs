@@ -9,6 +9,7 @@ use tracing::{info, warn};
 
 use super::hangup_signal::HangupSignals;
 use crate::metrics::Outcome;
+use crate::net::connector::Connector;
 use crate::net::tls::{Certificates, TlsError};
 use crate::shard::{Connectors, Shared};
 
@@ -22,6 +23,8 @@ struct CertificateUsers {
     certificates: Option<Arc<Certificates>>,
     /// Connectors with client certificates and trusted authorities.
     connectors: Connectors,
+    /// Groups of app servers, which may have their own.
+    shared: Arc<Shared>,
 }
 
 /// Version of a file: its path, time of change and size.
@@ -35,21 +38,37 @@ impl CertificateUsers {
             let seen = std::fs::metadata(path).and_then(|data| Ok((data.modified()?, data.len())));
             (path.to_owned(), seen.ok())
         };
-        own.chain(self.connectors.fleet.files()).chain(self.connectors.issuers.files()).map(stamp).collect()
+        let of_node = self.connectors.fleet.files().chain(self.connectors.issuers.files());
+        let mut stamps: Vec<_> = own.chain(of_node).map(stamp).collect();
+        for group in self.groups() {
+            stamps.extend(group.files().map(stamp));
+        }
+        stamps
     }
 
     fn reload(&self) -> Result<(), TlsError> {
         self.certificates.as_ref().map_or(Ok(()), |certificates| certificates.read_again())?;
         self.connectors.fleet.read_again()?;
-        self.connectors.issuers.read_again()
+        self.connectors.issuers.read_again()?;
+        self.groups().iter().try_for_each(Connector::read_again)
+    }
+
+    /// Connectors to the app servers of groups. Those that differ in nothing share the files of the node.
+    fn groups(&self) -> Vec<Connector> {
+        self.shared.hubs.groups().iter().map(|group| group.terms().plain.clone()).collect()
     }
 }
 
-/// Checks the files for ever, if there are any.
-pub(super) async fn run(shared: Arc<Shared>, connectors: Connectors, certificates: Option<Arc<Certificates>>) {
-    let users = CertificateUsers { certificates, connectors };
+/// Checks the files for ever, if there are any, or could be any.
+pub(super) async fn run(
+    shared: Arc<Shared>,
+    connectors: Connectors,
+    certificates: Option<Arc<Certificates>>,
+    has_rules_file: bool,
+) {
+    let users = CertificateUsers { certificates, connectors, shared: shared.clone() };
     let mut seen = users.stamps();
-    if seen.is_empty() {
+    if seen.is_empty() && !has_rules_file {
         return;
     }
     let mut checks = interval(CHECK_INTERVAL);
