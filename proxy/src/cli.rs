@@ -25,9 +25,10 @@ use std::process::ExitCode;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use announce_command::AnnounceArgs;
+use check_command::CheckArgs;
 use config_file::with_file;
 pub use flag::ServeArgs;
-use output::{print, print_error};
+use output::{print, print_error, print_warning};
 use rebalance_command::RebalanceArgs;
 use runtime::runtime;
 use size_command::SizeArgs;
@@ -49,11 +50,8 @@ struct Cli {
 enum CliCommand {
     /// Run a proxy node.
     Serve(Box<ServeArgs>),
-    /// Check a configuration file, and print what `serve --config FILE` would use here. Secrets are left out.
-    Check {
-        #[arg(help = "The file")]
-        file: PathBuf,
-    },
+    /// Check a configuration file, and print what `serve --config FILE` would use here, and its rules. Secrets are left out.
+    Check(CheckArgs),
     /// Ask a node whether it takes clients in; the exit status tells.
     Health {
         /// The admin port of the node.
@@ -88,11 +86,15 @@ pub fn main() -> ExitCode {
 fn run() -> anyhow::Result<()> {
     let (cli, warnings) = parse()?;
     if !matches!(cli.command, CliCommand::Serve(_)) {
-        warnings.iter().for_each(|warning| print_error(&format!("warning: {warning}")));
+        warnings.iter().for_each(|warning| print_warning(warning));
     }
     match cli.command {
         CliCommand::Serve(args) => serve_command::serve(*args, &warnings)?,
-        CliCommand::Check { file } => print(check_command::check(&file)?.trim_end()),
+        CliCommand::Check(args) => {
+            let report = check_command::check(args)?;
+            report.warnings.iter().for_each(|warning| print_warning(warning));
+            print(report.text.trim_end());
+        }
         CliCommand::Health { admin } => print(runtime()?.block_on(health_command::health(&admin))?.trim_end()),
         CliCommand::Size(args) => print(size_command::size(&args)?.trim_end()),
         CliCommand::Top(args) => runtime()?.block_on(top_command::top(&args))?,

@@ -12,6 +12,10 @@
 
 mod case_folding;
 mod condition;
+#[cfg(feature = "cli")]
+mod description;
+#[cfg(feature = "cli")]
+mod explanation;
 mod group_rule;
 mod hub_rules;
 mod message_rule;
@@ -23,11 +27,17 @@ mod route_rule;
 mod rule_error;
 #[cfg(feature = "cli")]
 mod rule_file;
+#[cfg(feature = "cli")]
+mod rule_warning;
 mod ruleset;
+#[cfg(feature = "cli")]
+mod sample;
 mod share;
 #[cfg(feature = "cli")]
 mod spelling;
 mod target_table;
+#[cfg(feature = "cli")]
+mod text_place;
 
 pub(crate) use condition::RouteFacts;
 pub(crate) use group_rule::{DEFAULT_GROUP, DefaultGroup, GroupRule, WeightedUpstream};
@@ -38,4 +48,6 @@ pub(crate) use mirror_rule::MirrorRule;
 pub(crate) use route_rule::{Rejection, RouteAction, RouteRule};
 pub(crate) use ruleset::Ruleset;
 #[cfg(feature = "cli")]
-pub(crate) use {rule_error::RuleFileError, rule_file::RULE_TABLES, spelling::nearest};
+pub(crate) use {
+    rule_error::RuleFileError, rule_file::RULE_TABLES, sample::RuleSample, spelling::nearest, text_place::TextPlace,
+};

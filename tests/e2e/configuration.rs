@@ -86,9 +86,45 @@ fn check_shows_what_would_be_used_and_no_secret() {
 }
 
 #[test]
+fn check_shows_the_rules_and_which_of_them_a_sample_hits() {
+    play(async |stage| {
+        let settings = "upstream = \"http://127.0.0.1:5000\"\n\n[groups.canary]\nupstream = \"http://127.0.0.1:5001\"\n\n\
+                        [[routes]]\nhub = \"/chat\"\nuser = \"ann\"\ngroup = \"canary\"\n\n\
+                        [[routes]]\nhub = \"/chat\"\nuser = \"ann\"\nreject = 403\n\n\
+                        [[methods]]\nhub = \"/chat\"\ndeny = [\"Debug*\"]\n";
+        let file = file(stage, settings)?;
+        let output = trunkline(&["check", name(&file)])?.output().await?;
+        let shown = text(&output);
+        assert!(output.status.success(), "{shown}");
+        for line in [
+            "# route 1: hub is \"/chat\", user is \"ann\" -> group canary",
+            "# method rule 1: hub is \"/chat\" -> deny \"Debug*\"",
+            "warning: route 2 takes nothing: route 1 takes all that it could take",
+        ] {
+            assert!(shown.lines().any(|shown| shown == line), "{line} is missing in\n{shown}");
+        }
+        let samples = ["--sample", "hub=chat user=ann target=debugAll", "--sample", "hub=chat user=bob"];
+        let output = trunkline(&[&["check", name(&file)][..], &samples].concat())?.output().await?;
+        let shown = text(&output);
+        for line in [
+            "  => connection: group canary",
+            "  => message: refused. The method 'debugAll' can't be called: the server's rules refuse it.",
+            "  route 1 does not hold: user is \"ann\"",
+            "  => connection: group default, as no route takes it",
+        ] {
+            assert!(shown.lines().any(|shown| shown == line), "{line} is missing in\n{shown}");
+        }
+        Ok(())
+    });
+}
+
+#[test]
 fn what_is_wrong_with_a_file_is_named() {
     play(async |stage| {
         let cases = [
+            ("[[routes]]\ngroup = \"canary\"", "line 2, column 9: there is no group \"canary\""),
+            ("[[route]]\nreject = 403", "line 1, column 3: there is no key \"route\"; is \"routes\" meant?"),
+            ("pool-size = 5\npool-sise = 7", "line 2, column 1: there is no key \"pool-sise\""),
             ("pool-sise = 7", "there is no key \"pool-sise\"; is \"pool-size\" meant?"),
             ("listen = [1]", "listen is a list, but must be a string or a number"),
             ("listen =", "is no TOML"),

@@ -1,7 +1,7 @@
-//! `trunkline check`: prints the effective settings in the form of a configuration file.
+//! `trunkline check`: prints the effective settings in the form of a configuration file, and what its rules do.
 
 use std::fmt::Write;
-use std::path::Path;
+use std::path::PathBuf;
 
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
@@ -9,17 +9,60 @@ use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 use super::config_file::{WithFile, with_file};
 use super::flag::ServeArgs;
 use crate::config::Config;
+use crate::routing::{RuleSample, Ruleset};
 
 /// Placeholder for the value of a secret.
 const REDACTED: &str = "(secret)";
 
-/// Checks a configuration file; returns the settings that `serve --config FILE` would use, without secrets.
-pub(super) fn check(file: &Path) -> anyhow::Result<String> {
+/// Arguments of `trunkline check`.
+#[derive(Debug, Clone, Args)]
+pub(super) struct CheckArgs {
+    #[arg(help = "The file")]
+    file: PathBuf,
+
+    /// A connection, request or message, such as 'hub=chat user=ann target=Say': prints which rules it hits, and why not
+    /// those before, in place of the settings. Further keys are path (of a request that is passed through), query,
+    /// address, connection (its id), bytes (of the message), header:NAME, cookie:NAME and claim:NAME. May be given
+    /// several times.
+    #[arg(long = "sample", value_name = "FACTS")]
+    samples: Vec<RuleSample>,
+}
+
+/// Report about a sound configuration file.
+#[derive(Debug)]
+pub(super) struct CheckReport {
+    /// Settings and rules, or explanations of the samples.
+    pub text: String,
+    /// Warnings about the rules.
+    pub warnings: Vec<String>,
+}
+
+/// Checks a configuration file; returns the settings that `serve --config FILE` would use, without secrets, and its rules.
+/// With samples it returns what becomes of these.
+pub(super) fn check(args: CheckArgs) -> anyhow::Result<CheckReport> {
     let serve = ServeArgs::augment_args(Command::new("trunkline serve"));
-    let WithFile { command, keys } = with_file(serve, file)?;
+    let WithFile { command, keys } = with_file(serve, &args.file)?;
     let matches = command.clone().no_binary_name(true).get_matches_from([""; 0]);
-    Config::try_from(ServeArgs::from_arg_matches(&matches)?)?;
-    Ok(effective_settings(&command, &matches, &keys))
+    let serve = ServeArgs { config: Some(args.file), ..ServeArgs::from_arg_matches(&matches)? };
+    let config = Config::try_from(serve)?;
+    let rules = &config.settings.rules;
+    let explained: Vec<_> = args.samples.iter().map(|sample| rules.explain(sample).to_string()).collect();
+    if !explained.is_empty() {
+        return Ok(CheckReport { text: explained.join("\n\n"), warnings: Vec::new() });
+    }
+    let text = effective_settings(&command, &matches, &keys) + &rules_in_force(rules);
+    Ok(CheckReport { text, warnings: rules.warnings(&config.upstreams) })
+}
+
+/// Returns a line for each rule, as a comment of the settings.
+fn rules_in_force(rules: &Ruleset) -> String {
+    let groups = rules.groups.iter().map(ToString::to_string);
+    let routes = rules.routes.iter().map(ToString::to_string);
+    let messages = rules.messages.iter().map(ToString::to_string);
+    let (mirrors, methods) = (rules.mirrors.iter(), rules.methods.iter());
+    let all = groups.chain(routes).chain(messages);
+    let all = all.chain(mirrors.map(ToString::to_string)).chain(methods.map(ToString::to_string));
+    all.map(|rule| format!("# {rule}\n")).collect()
 }
 
 /// Returns a line for each flag that has a value: the value and its source. `keys` are those of the file.

@@ -6,9 +6,10 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Arg, ArgAction, Command};
+use toml::de::DeTable;
 use toml::{Table, Value};
 
-use crate::routing::{RULE_TABLES, nearest};
+use crate::routing::{RULE_TABLES, TextPlace, nearest};
 
 /// Error for a configuration file that can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -18,16 +19,17 @@ pub(crate) enum FileError {
     Read { path: PathBuf, source: std::io::Error },
     #[error("{path} is no TOML: {source}")]
     Syntax { path: PathBuf, source: Box<toml::de::Error> },
-    #[error("{path}: there is no key {key:?}{}", suggestion(nearest))]
+    #[error("{path}, {place}: there is no key {key:?}{}", suggestion(nearest))]
     UnknownKey {
         path: PathBuf,
+        place: TextPlace,
         key: String,
         /// Existing key that is most like it.
         nearest: Option<String>,
     },
     /// Value of a type that the flag does not take.
-    #[error("{path}: {key} is {found}, but must be {wanted}")]
-    Kind { path: PathBuf, key: String, found: &'static str, wanted: &'static str },
+    #[error("{path}, {place}: {key} is {found}, but must be {wanted}")]
+    Kind { path: PathBuf, place: TextPlace, key: String, found: &'static str, wanted: &'static str },
 }
 
 fn suggestion(nearest: &Option<String>) -> String {
@@ -58,10 +60,11 @@ pub(crate) fn with_text(mut command: Command, path: &Path, text: &str) -> Result
     for (key, value) in table.into_iter().filter(|(key, _)| !RULE_TABLES.contains(&&**key)) {
         let Some(arg) = command.get_arguments().find(|arg| is_key(arg, &key)) else {
             let nearest = nearest(&key.replace('_', "-"), flags(&command).chain(RULE_TABLES));
-            return Err(FileError::UnknownKey { path: path.into(), key, nearest });
+            return Err(FileError::UnknownKey { path: path.into(), place: place_of(&key, text), key, nearest });
         };
         let values = values(arg, value).map_err(|(found, wanted)| FileError::Kind {
             path: path.into(),
+            place: place_of(&key, text),
             key: key.clone(),
             found,
             wanted,
@@ -71,6 +74,14 @@ pub(crate) fn with_text(mut command: Command, path: &Path, text: &str) -> Result
         command = command.mut_arg(id, |arg| arg.required(false).default_values(values));
     }
     Ok(WithFile { command, keys })
+}
+
+/// Returns the place of a key at the top of the file.
+fn place_of(key: &str, text: &str) -> TextPlace {
+    let table = DeTable::parse(text).ok();
+    let mut keys = table.iter().flat_map(|table| table.get_ref().iter()).map(|(name, _)| name);
+    let at = keys.find(|name| *name.get_ref() == key).map_or(0, |name| name.span().start);
+    TextPlace::new(text, at)
 }
 
 /// Flags that no file may set; in particular it can't name another file.
@@ -153,17 +164,32 @@ mod tests {
 
     #[test]
     fn unknown_keys_are_errors_that_name_the_nearest_key() {
-        assert_eq!(problem("pool-sise = 7"), "t.toml: there is no key \"pool-sise\"; is \"pool-size\" meant?");
-        assert_eq!(problem("listn = \"\""), "t.toml: there is no key \"listn\"; is \"listen\" meant?");
-        assert_eq!(problem("[[route]]\nreject = 403"), "t.toml: there is no key \"route\"; is \"routes\" meant?");
-        assert_eq!(problem("zzz = 1"), "t.toml: there is no key \"zzz\"");
-        assert_eq!(problem("config = \"other.toml\""), "t.toml: there is no key \"config\"");
+        assert_eq!(
+            problem("pool-sise = 7"),
+            "t.toml, line 1, column 1: there is no key \"pool-sise\"; is \"pool-size\" meant?"
+        );
+        assert_eq!(
+            problem("listn = \"\""),
+            "t.toml, line 1, column 1: there is no key \"listn\"; is \"listen\" meant?"
+        );
+        assert_eq!(
+            problem("# Routes.\n\n[[route]]\nreject = 403"),
+            "t.toml, line 3, column 3: there is no key \"route\"; is \"routes\" meant?"
+        );
+        assert_eq!(problem("zzz = 1"), "t.toml, line 1, column 1: there is no key \"zzz\"");
+        assert_eq!(problem("config = \"other.toml\""), "t.toml, line 1, column 1: there is no key \"config\"");
     }
 
     #[test]
     fn values_of_wrong_types_and_broken_files_are_refused() {
-        assert_eq!(problem("[listen]\na = 1"), "t.toml: listen is a table, but must be a string or a number");
-        assert_eq!(problem("listen = [\"a\"]"), "t.toml: listen is a list, but must be a string or a number");
+        assert_eq!(
+            problem("[listen]\na = 1"),
+            "t.toml, line 1, column 2: listen is a table, but must be a string or a number"
+        );
+        assert_eq!(
+            problem("listen = [\"a\"]"),
+            "t.toml, line 1, column 1: listen is a list, but must be a string or a number"
+        );
         assert!(problem("listen =").starts_with("t.toml is no TOML: "));
     }
 }

@@ -1,5 +1,6 @@
 //! Conditions of routes: each looks at one fact of a connection or request. A fact that is not known meets none.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -54,6 +55,12 @@ impl PathPattern {
     #[must_use]
     pub(crate) fn covers(&self, other: &Self) -> bool {
         self.0.covers(&other.0)
+    }
+}
+
+impl fmt::Display for PathPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
     }
 }
 

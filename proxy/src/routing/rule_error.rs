@@ -5,25 +5,20 @@ use std::path::PathBuf;
 use trunkline_protocol::key::AccessKeyError;
 
 use super::pattern::PatternError;
+use super::text_place::TextPlace;
 
 /// Error for rules that can't be used.
 #[derive(Debug, thiserror::Error)]
-#[error("line {line}, column {column}: {problem}")]
+#[error("{place}: {problem}")]
 pub(crate) struct RuleError {
-    /// Line of the file, from 1.
-    pub line: usize,
-    /// Character of that line, from 1.
-    pub column: usize,
+    pub place: TextPlace,
     pub problem: RuleProblem,
 }
 
 impl RuleError {
     /// Places a fault in the text of the file.
     pub(super) fn new(text: &str, fault: Fault) -> Self {
-        let before = text.get(..fault.at).unwrap_or(text);
-        let line_start = before.rfind('\n').map_or(0, |at| at + 1);
-        let column = before.get(line_start..).unwrap_or_default().chars().count() + 1;
-        Self { line: before.matches('\n').count() + 1, column, problem: fault.problem }
+        Self { place: TextPlace::new(text, fault.at), problem: fault.problem }
     }
 }
 

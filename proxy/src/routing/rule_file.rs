@@ -89,7 +89,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::routing::{Rejection, RouteAction};
+    use crate::routing::{Rejection, RouteAction, TextPlace};
 
     const GROUPS: &str =
         "[groups.canary]\nupstream = \"http://canary:5000\"\n[groups.audit]\nupstream = \"http://audit\"\n";
@@ -101,7 +101,7 @@ mod tests {
     /// Problem of a text that stands behind the groups; lines are counted from it.
     fn problem(text: &str) -> String {
         let error = Ruleset::parse(&format!("{GROUPS}{text}")).unwrap_err();
-        format!("{}:{}: {}", error.line - GROUPS.matches('\n').count(), error.column, error.problem)
+        format!("{}:{}: {}", error.place.line - GROUPS.matches('\n').count(), error.place.column, error.problem)
     }
 
     #[test]
@@ -311,8 +311,9 @@ mod tests {
         fn no_text_makes_the_reader_panic_and_every_error_has_a_place(lines in prop::collection::vec(line(), 0..8)) {
             let text = lines.join("\n");
             if let Err(error) = Ruleset::parse(&text) {
-                prop_assert!(error.line >= 1 && error.column >= 1 && !error.problem.to_string().is_empty());
-                prop_assert!(error.line <= text.split('\n').count(), "{error} in {text}");
+                let TextPlace { line, column } = error.place;
+                prop_assert!(line >= 1 && column >= 1 && !error.problem.to_string().is_empty());
+                prop_assert!(line <= text.split('\n').count(), "{error} in {text}");
             }
         }
     }

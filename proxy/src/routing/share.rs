@@ -22,6 +22,12 @@ impl Share {
         Self(f64::from(place) / PLACES)
     }
 
+    /// The place, where `whole` stands for all.
+    #[must_use]
+    pub(crate) fn of_whole(self, whole: f64) -> f64 {
+        self.0 * whole
+    }
+
     /// Whether it is in the first part of all, from 0 for nobody to 1 for all. Who is in a part is in all larger ones.
     #[must_use]
     pub(crate) fn is_in_first(self, part: f64) -> bool {
@@ -43,8 +49,8 @@ mod tests {
 
     #[test]
     fn places_never_change() {
-        let places = ["ann", "bob", ""].map(|user| (Share::of("canary", user).0 * PLACES) as u64);
-        assert_eq!(places, [4_005_258_195, 323_629_968, 946_009_398]);
+        let places = ["ann", "bob", ""].map(|user| Share::of("canary", user).of_whole(PLACES));
+        assert_eq!(places, [4_005_258_195.0, 323_629_968.0, 946_009_398.0]);
     }
 
     #[test]

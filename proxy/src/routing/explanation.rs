@@ -1,0 +1,241 @@
+//! Explanation of what the rules do with a sample: which of them it hits, and why not those before.
+
+use std::fmt::{self, Display};
+
+use super::condition::{Condition, RouteFacts};
+use super::description::any_of;
+use super::group_rule::DEFAULT_GROUP;
+use super::hub_rules::{HubRules, MethodVerdict};
+use super::mirror_rule::MirrorRule;
+use super::route_rule::{OnDown, RouteAction};
+use super::ruleset::Ruleset;
+use super::sample::RuleSample;
+use super::share::Share;
+
+/// Explanation of what the rules do with a sample, line by line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Explanation(Vec<String>);
+
+impl Display for Explanation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.join("\n  "))
+    }
+}
+
+impl Ruleset {
+    /// Explains what becomes of a sample while all app servers are up.
+    #[must_use]
+    pub(crate) fn explain(&self, sample: &RuleSample) -> Explanation {
+        let mut lines = vec![sample.text.clone()];
+        let is_let_in = self.explain_routes(&sample.facts(), &mut lines);
+        if let Some(hub) = sample.facts().hub.filter(|_| is_let_in) {
+            if let Some(target) = &sample.target {
+                self.explain_message(hub, target, sample.bytes.unwrap_or_default(), &mut lines);
+            }
+            self.explain_mirrors(hub, sample.facts().connection_id, &mut lines);
+        }
+        Explanation(lines)
+    }
+
+    /// Explains the routes; tells whether the connection or request is let in.
+    fn explain_routes(&self, facts: &RouteFacts<'_>, lines: &mut Vec<String>) -> bool {
+        let kind = if facts.hub.is_some() { "connection" } else { "request" };
+        for rule in &self.routes {
+            let label = &rule.label;
+            if let Some(failing) = rule.first_failing(facts) {
+                lines.push(format!("route {label} does not hold: {failing}{}", reason(failing, facts)));
+                continue;
+            }
+            lines.push(match (&rule.action, rule.on_down) {
+                (RouteAction::Group(_), OnDown::Next) => {
+                    format!("route {label} holds: {}, while any app server of it is up", rule.action)
+                }
+                _ => format!("route {label} holds: {}", rule.action),
+            });
+            match &rule.action {
+                RouteAction::Next => {}
+                RouteAction::Group(group) => {
+                    lines.push(format!("=> {kind}: group {group}"));
+                    return true;
+                }
+                RouteAction::Reject(rejection) => {
+                    lines.push(format!("=> {kind}: refused with {}", rejection.status.as_u16()));
+                    return false;
+                }
+            }
+        }
+        lines.push(format!("=> {kind}: group {DEFAULT_GROUP}, as no route takes it"));
+        true
+    }
+
+    fn explain_message(&self, hub: &str, target: &str, bytes: usize, lines: &mut Vec<String>) {
+        let mut refusal = None;
+        for rule in &self.methods {
+            let label = &rule.label;
+            lines.push(match HubRules::new([], [rule], []).judge(target, bytes) {
+                _ if !rule.hub.matches(hub) => {
+                    format!("method rule {label} does not hold: hub is \"{}\"", rule.hub)
+                }
+                MethodVerdict::Allowed => format!("method rule {label} allows it"),
+                MethodVerdict::Limited { method, per_second, .. } => {
+                    format!("method rule {label} allows it: {per_second} calls of \"{method}\" a second for each user")
+                }
+                MethodVerdict::Refused { text, .. } => {
+                    refusal.get_or_insert(text);
+                    format!("method rule {label} refuses it")
+                }
+            });
+        }
+        if let Some(text) = refusal {
+            lines.push(format!("=> message: refused. {text}"));
+            return;
+        }
+        for rule in &self.messages {
+            let label = &rule.label;
+            if !rule.hub.matches(hub) {
+                lines.push(format!("message rule {label} does not hold: hub is \"{}\"", rule.hub));
+            } else if rule.targets.iter().any(|pattern| pattern.matches(target)) {
+                lines.push(format!("message rule {label} holds"));
+                lines.push(format!("=> message: group {}", rule.group));
+                return;
+            } else {
+                lines.push(format!("message rule {label} does not hold: target is {}", any_of(&rule.targets)));
+            }
+        }
+        lines.push("=> message: the app server of its connection".to_owned());
+    }
+
+    fn explain_mirrors(&self, hub: &str, connection_id: Option<&str>, lines: &mut Vec<String>) {
+        for mirror in &self.mirrors {
+            let label = &mirror.label;
+            lines.push(match mirror.hub.matches(hub) {
+                true => format!("mirror {label} {}", copies(mirror, connection_id)),
+                false => format!("mirror {label} does not hold: hub is \"{}\"", mirror.hub),
+            });
+        }
+    }
+}
+
+fn copies(mirror: &MirrorRule, connection_id: Option<&str>) -> String {
+    let (group, sample) = (&mirror.group, mirror.sample);
+    match connection_id {
+        _ if sample >= 1.0 => format!("holds: copies to group {group}"),
+        Some(id) if mirror.samples(id) => format!("holds: copies to group {group}"),
+        Some(id) => format!("does not hold: sample is {sample}{}", place(&mirror.group, "connection", id, 1.0)),
+        None => format!("copies a share of {sample} to group {group}: which, connection=ID would tell"),
+    }
+}
+
+/// Reason why a condition does not hold, where it is not plain.
+fn reason(failing: &Condition, facts: &RouteFacts<'_>) -> String {
+    let is_unknown = match failing {
+        Condition::Hub(_) => facts.hub.is_none(),
+        Condition::User(_) => facts.user.is_none(),
+        Condition::Address(_) => facts.address.is_none(),
+        Condition::Percent { .. } => facts.user.or(facts.connection_id).is_none(),
+        Condition::Path(_) | Condition::Value { .. } => false,
+    };
+    match (failing, facts.user, facts.connection_id) {
+        _ if is_unknown => " (not known)".to_owned(),
+        (Condition::Percent { salt, .. }, Some(user), _) => place(salt, "user", user, 100.0),
+        (Condition::Percent { salt, .. }, None, Some(id)) => place(salt, "connection", id, 100.0),
+        _ => String::new(),
+    }
+}
+
+/// Place of a user or connection among all, which `whole` stands for.
+fn place(salt: &str, kind: &str, key: &str, whole: f64) -> String {
+    format!(" ({kind} {key} is at {:.3})", Share::of(salt, key).of_whole(whole))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RULES: &str = "
+        groups.canary.upstream = 'http://canary'
+        groups.admin.upstream = 'http://admin'
+        groups.audit.upstream = 'http://audit'
+        [[routes]]
+        hub = 'chat'
+        percent = 10
+        group = 'canary'
+        on-down = 'next'
+        [[routes]]
+        name = 'count'
+        next = true
+        [[routes]]
+        name = 'closed'
+        header = { name = 'x-tenant', equals = 'acme' }
+        reject = 403
+        [[messages]]
+        hub = 'chat'
+        target = ['Admin*', 'Ban']
+        group = 'admin'
+        [[mirrors]]
+        hub = 'chat'
+        group = 'audit'
+        sample = 0.5
+        [[methods]]
+        hub = 'chat'
+        deny = 'Debug*'
+        per-second = { Say = 20 }
+        max-bytes = { '*' = 100 }
+    ";
+
+    fn explained(sample: &str) -> Vec<String> {
+        Ruleset::parse(RULES).unwrap().explain(&sample.parse().unwrap()).0.split_off(1)
+    }
+
+    #[test]
+    fn a_sample_is_told_which_rules_it_hits_and_why_not_those_before() {
+        assert_eq!(
+            explained("hub=chat user=ann target=Say"),
+            [
+                "route 1 does not hold: percent is 10 (user ann is at 93.255)",
+                "route count holds: counted, and the next routes are tried",
+                "route closed does not hold: header \"x-tenant\" equals \"acme\"",
+                "=> connection: group default, as no route takes it",
+                "method rule 1 allows it: 20 calls of \"Say\" a second for each user",
+                "message rule 1 does not hold: target is \"Admin*\" or \"Ban\"",
+                "=> message: the app server of its connection",
+                "mirror 1 copies a share of 0.5 to group audit: which, connection=ID would tell",
+            ]
+        );
+        let bob = explained("hub=chat user=bob target=ban connection=id");
+        assert_eq!(
+            bob[..4],
+            [
+                "route 1 holds: group canary, while any app server of it is up",
+                "=> connection: group canary",
+                "method rule 1 allows it",
+                "message rule 1 holds",
+            ]
+        );
+        assert_eq!(bob[4], "=> message: group admin");
+    }
+
+    #[test]
+    fn refusals_say_what_the_client_is_told() {
+        let refused = explained("hub=chat user=bob target=DebugAll");
+        assert_eq!(
+            refused[2..4],
+            [
+                "method rule 1 refuses it",
+                "=> message: refused. The method 'DebugAll' can't be called: the server's rules refuse it.",
+            ]
+        );
+        let large = explained("hub=chat user=bob target=Move bytes=101");
+        assert!(large.iter().any(|line| line.contains("with a message of more than 100 bytes")), "{large:?}");
+        let request = explained("path=/page header:X-Tenant=acme");
+        assert_eq!(
+            request,
+            [
+                "route 1 does not hold: hub is \"/chat\" (not known)",
+                "route count holds: counted, and the next routes are tried",
+                "route closed holds: rejection with 403",
+                "=> request: refused with 403",
+            ]
+        );
+    }
+}

@@ -1,0 +1,187 @@
+//! Sample of a connection, a request or a message, of which `trunkline check` says what the rules do with it.
+
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use bytestring::ByteString;
+use http::header::COOKIE;
+
+use super::condition::RouteFacts;
+use super::spelling::nearest;
+
+/// Keys of a sample.
+const KEYS: [&str; 11] =
+    ["hub", "path", "query", "user", "address", "target", "bytes", "connection", "header", "cookie", "claim"];
+
+/// Keys whose values have names, behind a colon.
+const NAMED_KEYS: [&str; 3] = ["header", "cookie", "claim"];
+
+/// Error for a text that is no sample.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum SampleError {
+    #[error("{word:?} is no pair such as user=ann")]
+    Pair { word: String },
+    #[error("there is no key {key:?}{}; a sample may have {}", suggestion(.nearest.as_deref()), KEYS.join(", "))]
+    UnknownKey { key: String, nearest: Option<String> },
+    #[error("{key} needs a name, as in {key}:x-tenant=acme; other keys have none")]
+    Name { key: String },
+    #[error("{key} is given twice")]
+    Twice { key: String },
+    #[error("address {text:?} is no IP address")]
+    Address { text: String },
+    #[error("bytes is {text:?}, but must be a number")]
+    Bytes { text: String },
+    #[error("target and bytes are of messages, which need a hub")]
+    NoHub,
+    #[error("a sample needs a hub, or the path of a request that is passed through")]
+    Empty,
+}
+
+fn suggestion(nearest: Option<&str>) -> String {
+    nearest.map(|nearest| format!("; is {nearest:?} meant?")).unwrap_or_default()
+}
+
+/// Sample of a connection, a request or a message.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct RuleSample {
+    /// The text that it was made of.
+    pub text: String,
+    hub: Option<String>,
+    path: Option<String>,
+    query: Option<String>,
+    user: Option<String>,
+    address: Option<IpAddr>,
+    connection: Option<String>,
+    headers: Vec<(ByteString, Vec<ByteString>)>,
+    claims: Vec<(ByteString, ByteString)>,
+    /// Method of an invocation.
+    pub target: Option<String>,
+    /// Size of the message in bytes.
+    pub bytes: Option<usize>,
+}
+
+impl RuleSample {
+    /// Facts about the connection or request.
+    #[must_use]
+    pub(crate) fn facts(&self) -> RouteFacts<'_> {
+        RouteFacts {
+            hub: self.hub.as_deref(),
+            path: self.path.as_deref().or(self.hub.as_deref()).unwrap_or("/"),
+            query: self.query.as_deref(),
+            headers: &self.headers,
+            claims: &self.claims,
+            user: self.user.as_deref(),
+            address: self.address,
+            connection_id: self.connection.as_deref(),
+        }
+    }
+
+    fn set(&mut self, key: &str, name: Option<&str>, value: &str) -> Result<(), SampleError> {
+        if NAMED_KEYS.contains(&key) != name.is_some() && KEYS.contains(&key) {
+            return Err(SampleError::Name { key: key.into() });
+        }
+        let name = name.unwrap_or_default();
+        match key {
+            "hub" => once(&mut self.hub, key, rooted(value)),
+            "path" => once(&mut self.path, key, rooted(value)),
+            "query" => once(&mut self.query, key, value.to_owned()),
+            "user" => once(&mut self.user, key, value.to_owned()),
+            "connection" => once(&mut self.connection, key, value.to_owned()),
+            "target" => once(&mut self.target, key, value.to_owned()),
+            "address" => {
+                let address = value.parse().map_err(|_| SampleError::Address { text: value.into() })?;
+                once(&mut self.address, key, address)
+            }
+            "bytes" => {
+                let bytes = value.parse().map_err(|_| SampleError::Bytes { text: value.into() })?;
+                once(&mut self.bytes, key, bytes)
+            }
+            "header" => {
+                self.headers.push((name.into(), vec![value.into()]));
+                Ok(())
+            }
+            "cookie" => {
+                self.headers.push((COOKIE.as_str().into(), vec![format!("{name}={value}").into()]));
+                Ok(())
+            }
+            "claim" => {
+                self.claims.push((name.into(), value.into()));
+                Ok(())
+            }
+            _ => Err(SampleError::UnknownKey { key: key.into(), nearest: nearest(key, KEYS.into_iter()) }),
+        }
+    }
+}
+
+fn once<T>(field: &mut Option<T>, key: &str, value: T) -> Result<(), SampleError> {
+    match field.replace(value) {
+        Some(_) => Err(SampleError::Twice { key: key.into() }),
+        None => Ok(()),
+    }
+}
+
+/// Adds the leading slash of a path, which may be left out.
+fn rooted(path: &str) -> String {
+    let slash = if path.starts_with('/') { "" } else { "/" };
+    format!("{slash}{path}")
+}
+
+impl FromStr for RuleSample {
+    type Err = SampleError;
+
+    /// Reads pairs such as `hub=chat user=ann header:x-tenant=acme`, with blanks between them.
+    fn from_str(text: &str) -> Result<Self, SampleError> {
+        let mut sample = Self { text: text.trim().to_owned(), ..Self::default() };
+        for word in text.split_whitespace() {
+            let (key, value) = word.split_once('=').ok_or_else(|| SampleError::Pair { word: word.into() })?;
+            match key.split_once(':') {
+                Some((key, name)) => sample.set(key, Some(name), value)?,
+                None => sample.set(key, None, value)?,
+            }
+        }
+        match (&sample.hub, &sample.path) {
+            (None, None) => Err(SampleError::Empty),
+            (None, _) if sample.target.is_some() || sample.bytes.is_some() => Err(SampleError::NoHub),
+            _ => Ok(sample),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pairs_become_facts() {
+        let sample: RuleSample = "hub=chat user=ann query=a=1&b address=::1 connection=id target=Say bytes=9 \
+                                  header:x-tenant=acme cookie:c=1 claim:role=admin"
+            .parse()
+            .unwrap();
+        let facts = sample.facts();
+        assert_eq!((facts.hub, facts.path, facts.user), (Some("/chat"), "/chat", Some("ann")));
+        assert_eq!((facts.query, facts.connection_id), (Some("a=1&b"), Some("id")));
+        assert_eq!((facts.headers.len(), facts.claims.len(), facts.address), (2, 1, "::1".parse().ok()));
+        assert_eq!((sample.target.as_deref(), sample.bytes), (Some("Say"), Some(9)));
+        let request: RuleSample = "path=old/a".parse().unwrap();
+        assert_eq!((request.facts().hub, request.facts().path), (None, "/old/a"));
+    }
+
+    #[test]
+    fn texts_that_are_no_samples_are_refused_with_the_reason() {
+        for (text, problem) in [
+            ("hub", "\"hub\" is no pair such as user=ann"),
+            ("hub=chat usr=ann", "there is no key \"usr\"; is \"user\" meant?; a sample may have hub, path, query"),
+            ("hub=chat header=x", "header needs a name, as in header:x-tenant=acme"),
+            ("hub:x=chat", "hub needs a name"),
+            ("hub=chat hub=news", "hub is given twice"),
+            ("hub=chat address=home", "address \"home\" is no IP address"),
+            ("hub=chat bytes=many", "bytes is \"many\", but must be a number"),
+            ("path=/a target=Say", "target and bytes are of messages, which need a hub"),
+            ("user=ann", "a sample needs a hub, or the path"),
+            ("", "a sample needs a hub, or the path"),
+        ] {
+            let found = text.parse::<RuleSample>().unwrap_err().to_string();
+            assert!(found.starts_with(problem), "{found}");
+        }
+    }
+}
