@@ -22,6 +22,7 @@ mod readiness;
 mod rebalance_board;
 mod rebalance_plan;
 mod rebalancer;
+mod rule_snapshot;
 mod snapshot;
 mod snapshot_cache;
 

@@ -74,6 +74,7 @@ pub(crate) use inbox::{
 };
 pub(crate) use inspection::{ClientRow, ClientSelection, NameSearch};
 pub(crate) use member_query::{MemberListing, MemberTally};
+pub(crate) use mirror::SeenDifference;
 pub(crate) use other_nodes::{OtherNodes, TakeOver, TakenOver, TargetVerdict};
 pub(crate) use outbox::Outbox;
 pub(crate) use own_interest::OwnInterest;

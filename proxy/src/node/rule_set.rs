@@ -8,14 +8,13 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-#[cfg(feature = "tls")]
-use super::start_error::GroupTlsError;
+use super::start_error::GroupError;
 use super::upstream_set::UpstreamSet;
 use crate::net::address::Address;
 use crate::net::connector::Connector;
 #[cfg(feature = "tls")]
 use crate::net::tls::{ClientTls, IdentityFiles};
-use crate::routing::{GroupRule, Ruleset};
+use crate::routing::{DEFAULT_GROUP, GroupRule, Ruleset};
 use crate::shard::Shared;
 use crate::upstream::{GroupTerms, ServerGroup};
 use trunkline_protocol::key::FarEnd;
@@ -33,12 +32,6 @@ pub(super) struct RuleSet {
     wanted: watch::Sender<Vec<(Arc<ServerGroup>, Address)>>,
 }
 
-/// Why the terms of a group can't be kept.
-#[cfg(feature = "tls")]
-type TermsError = GroupTlsError;
-#[cfg(not(feature = "tls"))]
-type TermsError = std::convert::Infallible;
-
 impl RuleSet {
     pub(super) fn new(shared: Arc<Shared>, upstreams: Vec<Address>, #[cfg(feature = "tls")] tls: ClientTls) -> Self {
         let wanted = watch::Sender::new(Vec::new());
@@ -54,11 +47,12 @@ impl RuleSet {
     /// Puts rules in force: groups, upstreams, then routes. Nothing changes if a group's files can't be read.
     ///
     /// # Errors
-    /// When a file of TLS is missing or unusable.
-    pub(super) fn apply(&self, rules: &Arc<Ruleset>) -> Result<(), TermsError> {
+    /// When a file of TLS is missing or unusable, or two groups have one address.
+    pub(super) fn apply(&self, rules: &Arc<Ruleset>) -> Result<(), GroupError> {
+        self.ensure_apart(rules)?;
         let terms = rules.groups.iter().map(|rule| self.terms(rule)).collect::<Result<Vec<_>, _>>()?;
         let hubs = &self.shared.hubs;
-        let default = hubs.set_group(&crate::routing::DEFAULT_GROUP.into(), self.default_terms(rules), false);
+        let default = hubs.set_group(&DEFAULT_GROUP.into(), self.default_terms(rules), false);
         let mut wanted: Vec<_> = self.upstreams.iter().map(|address| (default.clone(), address.clone())).collect();
         for (rule, terms) in rules.groups.iter().zip(terms) {
             let group = hubs.set_group(&rule.name, terms, rules.is_mirror(&rule.name));
@@ -92,13 +86,28 @@ impl RuleSet {
         }
     }
 
+    /// Checks that no address is of two groups.
+    fn ensure_apart(&self, rules: &Ruleset) -> Result<(), GroupError> {
+        let mut seen: HashMap<&Address, &str> = self.upstreams.iter().map(|address| (address, DEFAULT_GROUP)).collect();
+        for rule in &rules.groups {
+            for upstream in &rule.upstreams {
+                let known = seen.insert(&upstream.address, &rule.name).filter(|known| **known != *rule.name);
+                if let Some(one) = known {
+                    let address = upstream.address.to_string();
+                    return Err(GroupError::Twice { address, one: one.into(), other: rule.name.to_string() });
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn default_terms(&self, rules: &Ruleset) -> GroupTerms {
         let terms = self.shared.default_terms();
         let group = &rules.default_group;
         GroupTerms { pool_size: group.pool_size.unwrap_or(terms.pool_size), weights: weights(&group.weights), ..terms }
     }
 
-    fn terms(&self, rule: &GroupRule) -> Result<GroupTerms, TermsError> {
+    fn terms(&self, rule: &GroupRule) -> Result<GroupTerms, GroupError> {
         let terms = self.shared.default_terms();
         let plain = self.connector(rule, &terms.plain)?;
         let keys = rule.keys.as_ref().unwrap_or(&self.shared.settings.keys);
@@ -112,7 +121,7 @@ impl RuleSet {
 
     /// Connector to the app servers of a group, with its own files of TLS where it has any.
     #[cfg(feature = "tls")]
-    fn connector(&self, rule: &GroupRule, of_node: &Connector) -> Result<Connector, TermsError> {
+    fn connector(&self, rule: &GroupRule, of_node: &Connector) -> Result<Connector, GroupError> {
         let speaks_tls = rule.upstreams.iter().any(|upstream| upstream.address.is_tls());
         if !speaks_tls || (rule.roots.is_empty() && rule.identity.is_none() && of_node.can_tls()) {
             return Ok(of_node.clone());
@@ -124,11 +133,11 @@ impl RuleSet {
         if let Some((certificate, key)) = rule.identity.clone() {
             tls.identity = Some(IdentityFiles { certificate, key });
         }
-        Connector::with_tls(tls).map_err(|source| GroupTlsError { group: rule.name.to_string(), source })
+        Connector::with_tls(tls).map_err(|source| GroupError::Tls { group: rule.name.to_string(), source })
     }
 
     #[cfg(not(feature = "tls"))]
-    fn connector(&self, _rule: &GroupRule, of_node: &Connector) -> Result<Connector, TermsError> {
+    fn connector(&self, _rule: &GroupRule, of_node: &Connector) -> Result<Connector, GroupError> {
         Ok(of_node.clone())
     }
 }

@@ -23,20 +23,21 @@ pub enum StartError {
     #[cfg(feature = "tls")]
     #[error(transparent)]
     Tls(#[from] crate::net::tls::TlsError),
-    #[cfg(feature = "tls")]
     #[error(transparent)]
-    GroupTls(#[from] GroupTlsError),
+    Group(#[from] GroupError),
     #[error("a thread can't be started: {0}")]
     Thread(#[source] io::Error),
 }
 
-/// Error for a group whose files of TLS can't be used.
-#[cfg(feature = "tls")]
+/// Error for a group of app servers that can't be kept.
 #[derive(Debug, thiserror::Error)]
-#[error("group {group:?}: {source}")]
-pub struct GroupTlsError {
-    pub(super) group: String,
-    pub(super) source: crate::net::tls::TlsError,
+#[non_exhaustive]
+pub enum GroupError {
+    #[cfg(feature = "tls")]
+    #[error("group {group:?}: {source}")]
+    Tls { group: String, source: crate::net::tls::TlsError },
+    #[error("{address} is in the group {one:?} and in {other:?}: an app server is of one group, so name it in one")]
+    Twice { address: String, one: String, other: String },
 }
 
 fn advice(flag: &str, source: &io::Error) -> String {

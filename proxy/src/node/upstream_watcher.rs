@@ -65,19 +65,13 @@ pub(super) async fn watch(
         let terms = group.terms();
         match read_manifest(&address, terms.caller(&shared.settings.node)).await {
             Ok(manifest) => {
-                upstreams.set(&shown, None);
-                (last_problem, refused_since) = (None, None);
-                record_answer(&shared, (&group, &address), &mut known, manifest, &changed);
+                refused_since = None;
+                let problem = record_answer(&shared, (&group, &address), &mut known, manifest, &changed);
+                tell_problem(&upstreams, &address, &mut last_problem, problem);
             }
             Err(error) => {
                 give_up_if_certain(&address, &mut known, &error, &mut refused_since);
-                let problem = error.to_string();
-                upstreams.set(&shown, Some(problem.clone()));
-                // Logged once, and again only when the problem changes.
-                if last_problem.as_ref() != Some(&problem) {
-                    warn!(upstream = %address, %problem, "waiting for the app server");
-                }
-                last_problem = Some(problem);
+                tell_problem(&upstreams, &address, &mut last_problem, Some(error.to_string()));
             }
         }
         let listed = *listing.borrow_and_update();
@@ -108,17 +102,26 @@ pub(super) async fn watch(
     }
 }
 
-/// Opens pools to a new instance. It replaces the former one, unless the address has several.
+/// Tells people what keeps an upstream from being used: once, and again only when that changes.
+fn tell_problem(upstreams: &UpstreamProblems, address: &Address, last: &mut Option<String>, problem: Option<String>) {
+    upstreams.set(&address.to_string(), problem.clone());
+    if let Some(problem) = problem.as_ref().filter(|problem| last.as_ref() != Some(*problem)) {
+        warn!(upstream = %address, %problem, "waiting for the app server");
+    }
+    *last = problem;
+}
+
+/// Opens pools to a new instance. It replaces the former one, unless the address has several. Returns why it can't be used.
 fn record_answer(
     shared: &Arc<Shared>,
     (group, address): (&Arc<ServerGroup>, &Address),
     known: &mut PoolsByInstance,
     manifest: Manifest,
     changed: &Arc<Notify>,
-) {
+) -> Option<String> {
     let instance = manifest.instance.clone();
     match known.record(&instance) {
-        Sighting::Known => return,
+        Sighting::Known => return None,
         Sighting::Successor(before) => before.iter().for_each(|pools| retire(pools)),
         Sighting::FirstOfSeveral => warn!(
             upstream = %address,
@@ -127,10 +130,15 @@ fn record_answer(
         ),
         Sighting::OneOfSeveral => {}
     }
+    if let Some(other) = shared.hubs.other_group_of(&instance, group) {
+        // Told once, like each problem of an upstream: it is looked at again and again.
+        return Some(format!("it is an app server of the group {other:?} already, and can't be of two"));
+    }
     info!(upstream = %address, app = %manifest.name, %instance, hubs = manifest.hubs.len(), "app server found");
     known.add(instance, open_pools(shared, (AppTarget::Network(address.clone()), group), manifest, changed));
     // Of several instances, those without a link are given up.
     known.remove_dead(|pools| pools.iter().any(|pool| pool.open() > 0)).iter().for_each(|pools| retire(pools));
+    None
 }
 
 /// Gives all instances up once connections were refused for a while and no link is left.

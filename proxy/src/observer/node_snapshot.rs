@@ -11,6 +11,7 @@ use super::client_summary::summary;
 use super::process_stats::{CpuTimes, ProcessStats};
 use super::readiness::Readiness;
 use super::rebalance_board::RebalanceBoard;
+use super::rule_snapshot::{self, RuleCounts};
 use super::snapshot::{ClientSummary, HubSnapshot, NodeSnapshot, PoolSnapshot, Rates};
 use crate::clock::unix_ms;
 use crate::fleet::own_phase;
@@ -46,6 +47,7 @@ struct PreviousSample {
     at: Instant,
     totals: Rates,
     cpu: Option<CpuTimes>,
+    rules: RuleCounts,
 }
 
 impl NodeSampler {
@@ -79,6 +81,9 @@ impl NodeSampler {
             outbox_bytes: level(|counters| counters.outbox_bytes.get()),
             hubs: hubs(&shared, &kinds),
             links: pools(&shared, &kinds),
+            rules: rule_snapshot::rules(&shared.hubs.rules()),
+            differences: rule_snapshot::differences(&shared),
+            rules_problem: shared.rules_problem.load_full().map(|problem| problem.to_string()),
             individuals,
             ..NodeSnapshot::default()
         };
@@ -94,8 +99,9 @@ impl NodeSampler {
         let cpu = before.as_ref().and_then(|before| before.cpu);
         node.process = stats.process(cpu, seconds);
         node.host = stats.host(cpu);
+        let rules = rule_snapshot::compare(&mut node.rules, before.as_ref().map(|before| (&before.rules, seconds)));
         node.rates = before.map(|before| rates(&totals, &before.totals, seconds));
-        self.before = Some(PreviousSample { at, totals, cpu: stats.cpu });
+        self.before = Some(PreviousSample { at, totals, cpu: stats.cpu, rules });
     }
 }
 
@@ -159,6 +165,8 @@ fn pools(shared: &Shared, kinds: &Census) -> Vec<PoolSnapshot> {
                 app: app.instance.clone(),
                 app_name: app.name.clone(),
                 address: app.target.to_string(),
+                group: app.group.name().to_string(),
+                is_mirror: app.group.is_mirror(),
                 is_leaving: pool.is_draining(),
                 open: open as u64,
                 resuming: resuming as u64,

@@ -4,6 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::rule_snapshot::{DifferenceSnapshot, RuleSnapshot};
 use crate::fleet::MemberState;
 
 /// Snapshot of all known nodes.
@@ -77,6 +78,12 @@ pub(crate) struct NodeSnapshot {
     pub hubs: Vec<HubSnapshot>,
     /// Its pools of links, by hub and app server.
     pub links: Vec<PoolSnapshot>,
+    /// Rules of the operator that are in force.
+    pub rules: Vec<RuleSnapshot>,
+    /// Newest answers of mirrors that differ.
+    pub differences: Vec<DifferenceSnapshot>,
+    /// Reason why the rules of the file are not in force; `None` if they are.
+    pub rules_problem: Option<String>,
     /// Its client connections one by one, where they are few.
     pub individuals: Option<Vec<ClientSummary>>,
 }
@@ -198,6 +205,10 @@ pub(crate) struct PoolSnapshot {
     pub app: String,
     pub app_name: String,
     pub address: String,
+    /// Name of its group.
+    pub group: String,
+    /// Whether it gets copies alone.
+    pub is_mirror: bool,
     /// Whether the app server is shutting down.
     pub is_leaving: bool,
     /// Links that are open.

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use bytestring::ByteString;
 use tokio::time::Instant;
 use trunkline_link::MoveQueue;
@@ -87,6 +88,8 @@ pub(crate) struct Shared {
     pub origin: AppServerId,
     /// Moves of connections that wait for the sends that have entered the fleet here.
     pub moves: MoveQueue<AnnouncedMove>,
+    /// Reason why the rules of the file are not in force.
+    pub rules_problem: ArcSwapOption<String>,
     /// Newest differences between mirrors and primary app servers.
     pub differences: SeenDifferences,
     /// Queries for what lost clients had.
@@ -141,6 +144,7 @@ impl Shared {
             node_dials: Arc::default(),
             interest: settings.fleet.has_peers().then(Arc::default),
             client_results: ClientResults::default(),
+            rules_problem: ArcSwapOption::empty(),
             differences: SeenDifferences::default(),
             restore_queries: RestoreQueries::default(),
             other_nodes: OnceLock::new(),

@@ -367,6 +367,15 @@ impl HubRegistry {
         self.groups.load().iter().find(|group| **group.name() == *name && !group.is_default()).cloned()
     }
 
+    /// Name of another group that an app server instance is linked in.
+    #[must_use]
+    pub(crate) fn other_group_of(&self, instance: &str, group: &ServerGroup) -> Option<Arc<str>> {
+        let all = self.all.load();
+        let mut pools = all.iter().flat_map(|hub| hub.pools().to_vec());
+        let other = pools.find(|pool| pool.app().instance == instance && pool.app().group.name() != group.name());
+        other.map(|pool| pool.app().group.name().clone())
+    }
+
     /// The default group, which each node has.
     #[must_use]
     pub(crate) fn default_group(&self) -> Arc<ServerGroup> {

@@ -117,7 +117,7 @@ export class Graph {
   placeApps(fleet, height) {
     const all = new Map();
     for (const link of fleet.nodes.flatMap((node) => node.links)) {
-      const app = all.get(link.app) ?? { id: link.app, name: link.appName, address: link.address, hubs: new Set(), clients: 0, open: 0, size: 0 };
+      const app = all.get(link.app) ?? { id: link.app, name: link.appName, address: link.address, group: link.group, isMirror: link.isMirror, hubs: new Set(), clients: 0, open: 0, size: 0 };
       app.hubs.add(link.hub);
       app.clients += link.clients;
       app.open += link.open;
@@ -159,6 +159,7 @@ export class Graph {
       set(flow, "d", path);
       line.style.strokeWidth = (1.5 + 6 * Math.sqrt(way.clients / most)).toFixed(1);
       set(element, "data-state", way.open === way.size ? "open" : way.open > 0 ? "part" : "down");
+      set(element, "data-mirror", way.app.isMirror || undefined);
       set(element, "data-clients", way.clients);
       set(element, "data-open", way.open);
       set(flow, "data-flow", speed(way.node.rates));
@@ -208,9 +209,11 @@ export class Graph {
       say(name, cut(app.name, 17));
       say(clients, short(app.clients));
       say(links, app.isLeaving ? "leaving" : `${count(app.open)} of ${plural(app.size, "link")}`);
-      say(hubs, plural(app.hubs.size, "hub"));
+      // Of one kind of app servers nobody needs to read the name.
+      const isNamed = app.group && app.group !== "default";
+      say(hubs, isNamed ? cut(`${app.group}${app.isMirror ? " (mirror)" : ""}`, 18) : plural(app.hubs.size, "hub"));
       set(element, "aria-label", `App server ${app.name}, ${plural(app.clients, "client")}, ${app.open} of ${plural(app.size, "link")} open`);
-      say(title, `${app.name}\n${app.address}\n${[...app.hubs].join(", ")}`);
+      say(title, `${app.name}\n${app.address}\n${isNamed ? `group ${app.group}\n` : ""}${[...app.hubs].join(", ")}`);
     });
   }
 

@@ -3,7 +3,7 @@
 import { read } from "./api.js";
 import { byId, make, say, set } from "./dom.js";
 import { age, count, protocol, transport } from "./format.js";
-import { Table, hubsOf, hubsTable, linksOf, linksTable, nodesTable, rowStateOf } from "./nodes.js";
+import { Table, differencesOf, differencesTable, hubsOf, hubsTable, linksOf, linksTable, nodesTable, rowStateOf, rulesOf, rulesTable } from "./nodes.js";
 
 const LIMIT = 50;
 
@@ -14,6 +14,8 @@ const TABS = [
   ["clients", "Clients"],
   ["groups", "Groups"],
   ["users", "Users"],
+  ["rules", "Rules"],
+  ["differences", "Differences"],
 ];
 
 export class Lists {
@@ -23,6 +25,8 @@ export class Lists {
       nodes: nodesTable((node) => this.showClients({ node: node.name })),
       links: linksTable(),
       hubs: hubsTable((hub) => this.showClients({ hub: hub.name })),
+      rules: rulesTable(),
+      differences: differencesTable(),
     };
     this.pages = {
       clients: new Pages("clients", clientsTable((client) => openClient(client.id)), ["node", "hub", "group", "user"], state),
@@ -66,6 +70,12 @@ export class Lists {
     if (this.chosen === "nodes") this.tables.nodes.show(fleet.nodes.map((node) => ({ ...node, rowState: rowStateOf(node) })));
     if (this.chosen === "links") this.tables.links.show(linksOf(fleet));
     if (this.chosen === "hubs") this.tables.hubs.show(hubsOf(fleet));
+    const [rules, differences] = [rulesOf(fleet), differencesOf(fleet)];
+    if (this.chosen === "rules") this.tables.rules.show(rules);
+    if (this.chosen === "differences") this.tables.differences.show(differences);
+    // Fleets without rules need not wonder what these are.
+    byId("tab-rules").hidden = rules.length === 0 && this.chosen !== "rules";
+    byId("tab-differences").hidden = differences.length === 0 && this.chosen !== "differences";
     this.pages[this.chosen]?.refresh();
   }
 

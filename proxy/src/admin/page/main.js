@@ -60,7 +60,8 @@ function show(fleet) {
 function problemsOf(fleet) {
   const split = fleet.agree ? [] : ["The nodes do not see the same members: what is passed on between them may not reach all clients"];
   const missed = fleet.nodes.filter(isMissed).map((node) => `${node.name} is ${node.state}`);
-  return [...split, ...missed, ...fleet.unreachable.map((peer) => `${peer.url} can't be reached: ${peer.problem}`)];
+  const rules = fleet.nodes.filter((node) => node.rulesProblem).map((node) => `${node.name} keeps its old rules: ${node.rulesProblem}`);
+  return [...split, ...missed, ...rules, ...fleet.unreachable.map((peer) => `${peer.url} can't be reached: ${peer.problem}`)];
 }
 
 function tell(problems) {

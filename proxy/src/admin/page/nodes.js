@@ -69,6 +69,7 @@ export const linksTable = () =>
     ["Node", (link) => link.node],
     ["Hub", (link) => link.hub],
     ["App server", (link) => (link.isLeaving ? `${link.appName} (leaving)` : link.appName)],
+    ["Group", (link) => (link.isMirror ? `${link.group} (mirror)` : link.group)],
     ["Address", (link) => link.address],
     ["Open", (link) => count(link.open), "number"],
     ["Resuming", (link) => count(link.resuming), "number"],
@@ -85,6 +86,37 @@ export const hubsTable = (press) =>
     ["Transports", (hub) => counts(hub.transports, transport), "wide"],
     ["Protocols", (hub) => counts(hub.protocols, protocol), "wide"],
   ], { id: "hubs", press, keyOf: (hub) => hub.name });
+
+export const rulesTable = () =>
+  new Table("Rules", [
+    ["Node", (rule) => rule.node],
+    ["Name", (rule) => rule.label],
+    ["Rule", (rule) => rule.text, "wide"],
+    ["Count", (rule) => (rule.count === null ? "–" : count(rule.count)), "number"],
+    ["Rate", (rule) => (rule.perSecond === null ? "–" : rate(rule.perSecond)), "number"],
+    ["Dropped", (rule) => (rule.kind === "mirror" ? count(rule.dropped) : "–"), "number"],
+    ["Differences", (rule) => (rule.kind === "mirror" ? count(rule.differences) : "–"), "number"],
+  ], { id: "rules", keyOf: (rule) => `${rule.instance} ${rule.kind} ${rule.label}` });
+
+export const differencesTable = () =>
+  new Table("Differences", [
+    ["Node", (one) => one.node],
+    ["Mirror", (one) => one.mirror],
+    ["Hub", (one) => one.hub],
+    ["Method", (one) => one.target],
+    ["Primary", (one) => one.primary],
+    ["Mirror’s answer", (one) => one.answer],
+    ["Client", (one) => one.connection],
+    ["Time", (one) => new Date(one.atMs).toLocaleTimeString()],
+  ], { id: "differences", keyOf: (one) => `${one.instance} ${one.atMs} ${one.connection} ${one.invocationId} ${one.mirror}` });
+
+const ofNodes = (fleet, of) =>
+  fleet.nodes.flatMap((node) => (of(node) ?? []).map((one) => ({ ...one, node: node.name, instance: node.instance })));
+
+export const rulesOf = (fleet) =>
+  ofNodes(fleet, (node) => node.rules).map((rule) => ({ ...rule, rowState: rule.differences > 0 ? "part" : "open" }));
+
+export const differencesOf = (fleet) => ofNodes(fleet, (node) => node.differences).sort((one, other) => other.atMs - one.atMs);
 
 export const linksOf = (fleet) =>
   fleet.nodes.flatMap((node) =>
