@@ -43,4 +43,6 @@ mod refusing;
 mod restoring;
 mod results;
 mod routed;
+#[cfg(feature = "cli")]
+mod specialising;
 mod waiting;

@@ -36,6 +36,8 @@ mod send_origin;
 mod shard_context;
 mod shared;
 mod shed;
+mod side_assignment;
+mod side_message;
 mod slot;
 mod state;
 mod tap;
@@ -66,7 +68,7 @@ pub(crate) use command::{
 };
 pub(crate) use connection::{Census, Client, ClientKind, MirrorOrder, PauseReason, Resumption, Status};
 pub(crate) use content::{Content, DATA_TYPE_HANDSHAKE};
-pub(crate) use firewall::{Ruling, too_many_uploads};
+pub(crate) use firewall::Ruling;
 pub(crate) use framed::{Framed, message_frame};
 pub(crate) use history::{PastConnection, REMEMBERED_MS, short};
 pub(crate) use inbox::{

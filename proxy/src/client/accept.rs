@@ -18,7 +18,7 @@ use trunkline_protocol::wire::RESTORES_HEADER;
 use super::handshake::{Handshake, PendingSocket};
 use super::handshake_failure::HandshakeFailure;
 use super::inbound::Inbound;
-use super::reader::Reader;
+use super::reader::{Reader, SideReading};
 use crate::auth::StickyServer;
 use crate::limits::Quota;
 use crate::metrics::RestoreOutcome;
@@ -227,7 +227,19 @@ fn open(
     let limits = &shard.shared().settings.limits;
     let quota = Quota::new(limits.messages_per_second, limits.bytes_per_second);
     let limit_bytes = settings.message_max_bytes;
-    Box::new(Reader { id, slot, serial, hub, home, content, limit_bytes, inbound, is_resumed: false, quota })
+    Box::new(Reader {
+        id,
+        slot,
+        serial,
+        hub,
+        home,
+        content,
+        limit_bytes,
+        inbound,
+        is_resumed: false,
+        quota,
+        sides: SideReading::default(),
+    })
 }
 
 /// Lets a client go on over a new socket, if its connection is still there for this one.
@@ -241,10 +253,10 @@ pub(super) fn resume(
     let serial = shard.state().come_back(slot, claimed, socket);
     shard.start_tasks();
     let serial = serial?;
-    let (id, home, content) = {
+    let (id, home, content, has_sides) = {
         let mut state = shard.state();
         let client = state.connections.get_current(slot, serial)?;
-        (client.id.clone(), client.home.clone(), client.content)
+        (client.id.clone(), client.home.clone(), client.content, client.cold.sides.is_some())
     };
     let limits = &shard.shared().settings.limits;
     let quota = Quota::new(limits.messages_per_second, limits.bytes_per_second);
@@ -252,5 +264,17 @@ pub(super) fn resume(
     inbound.keep(early);
     let limit_bytes = pending.hub.settings().message_max_bytes;
     let hub = pending.hub.clone();
-    Some(Box::new(Reader { id, slot, serial, hub, home, content, limit_bytes, inbound, is_resumed: true, quota }))
+    Some(Box::new(Reader {
+        id,
+        slot,
+        serial,
+        hub,
+        home,
+        content,
+        limit_bytes,
+        inbound,
+        is_resumed: true,
+        quota,
+        sides: SideReading::new(has_sides),
+    }))
 }

@@ -99,6 +99,8 @@ pub(super) struct PartialMessage {
     bytes: Vec<u8>,
     /// Bytes in which no hub message ends: they are not searched again.
     searched: usize,
+    /// Whether whole messages are among them, which wait for an app server.
+    is_held: bool,
 }
 
 impl Inbound {
@@ -215,6 +217,30 @@ impl PartialMessage {
             self.bytes = self.bytes.get(used..).unwrap_or_default().to_vec();
         }
         self.searched = self.bytes.len();
+    }
+
+    /// Keeps the joined bytes from here on, whole messages among them, to be read again.
+    pub(super) fn hold(&mut self, payload: &[u8], from: usize) {
+        self.keep_rest(payload, from);
+        (self.searched, self.is_held) = (0, true);
+    }
+
+    /// Keeps payload behind messages that wait; `false` if none do.
+    pub(super) fn hold_too(&mut self, payload: &[u8]) -> bool {
+        if self.is_held {
+            self.bytes.extend_from_slice(payload);
+        }
+        self.is_held
+    }
+
+    /// Whether messages wait.
+    pub(super) fn is_held(&self) -> bool {
+        self.is_held
+    }
+
+    /// Whether messages wait. They don't any more: they are about to be read again.
+    pub(super) fn release(&mut self) -> bool {
+        mem::take(&mut self.is_held)
     }
 
     pub(super) fn bytes_mut(&mut self) -> &mut Vec<u8> {

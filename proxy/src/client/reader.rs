@@ -26,9 +26,7 @@ use super::raw_message::take_raw;
 use crate::limits::Quota;
 use crate::metrics::Limit;
 use crate::routing::HubRules;
-use crate::shard::{
-    CloseReason, Content, PauseReason, Resumption, Ruling, Serial, Shard, ShardState, Slot, too_many_uploads,
-};
+use crate::shard::{CloseReason, Content, PauseReason, Resumption, Ruling, Serial, Shard, ShardState, Slot};
 use crate::transport::websocket;
 use crate::upstream::{HomeLink, Hub};
 
@@ -57,6 +55,37 @@ pub(super) struct Reader {
     pub(super) is_resumed: bool,
     /// Rate limit, if there is one.
     pub(super) quota: Option<Box<Quota>>,
+    /// What concerns side homes alone.
+    pub(super) sides: SideReading,
+}
+
+/// State of a reader whose client has several app servers.
+#[derive(Debug, Default)]
+pub(super) struct SideReading {
+    /// Messages were judged for it: they are from now on, whatever the rules.
+    has_any: bool,
+    /// Link of a side home that was full when a message was sent there.
+    full: Option<HomeLink>,
+    /// The client has closed its transport behind messages that wait.
+    is_closed_behind: bool,
+}
+
+impl SideReading {
+    /// For a client that has side homes, or may get some.
+    pub(super) fn new(has_any: bool) -> Self {
+        Self { has_any, ..Self::default() }
+    }
+
+    fn is_full(&self) -> bool {
+        self.full.as_ref().is_some_and(|link| link.is_full())
+    }
+
+    /// Waits for room, if a link is full.
+    async fn room(&mut self) {
+        if let Some(link) = self.full.take() {
+            link.room().await;
+        }
+    }
 }
 
 /// Next step after a read.
@@ -115,7 +144,10 @@ impl Reader {
             if self.is_paused(shard) {
                 Box::pin(self.wait_while_paused(shard)).await;
             }
-            step = poll_fn(|cx| self.poll_step(shard, cx)).await;
+            step = match self.inbound.partial.release() {
+                true => self.take_held(shard),
+                false => poll_fn(|cx| self.poll_step(shard, cx)).await,
+            };
         };
         shard.free(self.slot, self.serial, cause);
     }
@@ -138,13 +170,14 @@ impl Reader {
             match self.resumed(shard) {
                 Some(resumed) => resumed.notified().await,
                 None if self.home.is_full() => self.home.room().await,
+                None if self.sides.is_full() => self.sides.room().await,
                 None => return,
             }
         }
     }
 
     fn is_paused(&mut self, shard: &Shard) -> bool {
-        self.resumed(shard).is_some() || self.home.is_full()
+        self.resumed(shard).is_some() || self.home.is_full() || self.sides.is_full()
     }
 
     /// Notification of the end of a pause, if the connection is paused; learns what its home is now.
@@ -227,7 +260,7 @@ impl Reader {
             return self.take_last(bytes);
         }
         let count = bytes.len();
-        let mut upward = Upstream::new(state, (&self.home, self.hub.message_rules()), &self.id, self.slot);
+        let mut upward = Upstream::new(state, (&self.home, rules_of(&self.hub, &self.sides)), &self.id, self.slot);
         let Inbound { transport, partial } = &mut self.inbound;
         let mut pieces = transport.pieces(bytes);
         let mut problem = Ok(());
@@ -237,6 +270,7 @@ impl Reader {
                 Ok(None) => break problem,
                 // Behind a broken message only the transport's own frames count.
                 Ok(Some(Piece::Payload(..))) if problem.is_err() => {}
+                Ok(Some(Piece::Payload(payload, _))) if partial.hold_too(payload) => {}
                 Ok(Some(Piece::Payload(payload, place))) => {
                     problem = match self.content {
                         Content::Hub(protocol) => upward.take_messages(partial, payload, protocol, self.limit_bytes),
@@ -245,9 +279,11 @@ impl Reader {
                     };
                 }
                 Ok(Some(Piece::Ping(payload))) => upward.answer_ping(&payload),
+                Ok(Some(Piece::Close)) if partial.hold_too(&[]) => self.sides.is_closed_behind = true,
                 Ok(Some(Piece::Close)) => upward.step = Step::TransportClosed,
             }
         };
+        self.sides.note(&mut upward);
         let messages = upward.messages.max(pieces.frames().saturating_sub((count / FRAME_WORTH_BYTES) as u64));
         match upward.finish(taken) {
             Step::Continue => self.pay(state, messages, count),
@@ -261,14 +297,7 @@ impl Reader {
         let step = match self.content {
             Content::Hub(protocol) if !self.is_resumed => {
                 let count = self.inbound.partial.bytes_mut().len();
-                let rules = self.hub.message_rules();
-                let mut upward = Upstream::new(&mut state, (&self.home, rules), &self.id, self.slot);
-                let taken = upward.take_messages(&mut self.inbound.partial, &[], protocol, self.limit_bytes);
-                let messages = upward.messages;
-                match upward.finish(taken) {
-                    Step::Continue => self.pay(&state, messages, count),
-                    step => step,
-                }
+                self.take_partial(&mut state, protocol, count)
             }
             Content::Hub(_) | Content::Raw => {
                 let mut early = self.inbound.take_kept();
@@ -278,6 +307,34 @@ impl Reader {
         drop(state);
         shard.start_tasks();
         step
+    }
+
+    /// Takes messages that have waited for an app server.
+    fn take_held(&mut self, shard: &Rc<Shard>) -> Step {
+        let mut state = shard.state();
+        let step = match self.content {
+            // Their bytes were paid for when they were read.
+            Content::Hub(protocol) if !self.heard(&mut state) => self.take_partial(&mut state, protocol, 0),
+            Content::Hub(_) | Content::Raw => Step::Continue,
+        };
+        drop(state);
+        shard.start_tasks();
+        match step {
+            Step::Continue if self.sides.is_closed_behind && !self.inbound.partial.is_held() => Step::TransportClosed,
+            step => step,
+        }
+    }
+
+    /// Takes the whole messages among the bytes that are kept.
+    fn take_partial(&mut self, state: &mut ShardState, protocol: HubProtocol, bytes: usize) -> Step {
+        let mut upward = Upstream::new(state, (&self.home, rules_of(&self.hub, &self.sides)), &self.id, self.slot);
+        let taken = upward.take_messages(&mut self.inbound.partial, &[], protocol, self.limit_bytes);
+        self.sides.note(&mut upward);
+        let messages = upward.messages;
+        match upward.finish(taken) {
+            Step::Continue => self.pay(state, messages, bytes),
+            step => step,
+        }
     }
 
     /// Next step after a read of so much.
@@ -338,6 +395,21 @@ pub(super) fn cause_of(error: &io::Error) -> Cause {
     }
 }
 
+/// Rules that judge single messages, if there are any. A client with side homes has its messages judged as long as it has.
+fn rules_of(hub: &Hub, sides: &SideReading) -> Option<Arc<HubRules>> {
+    hub.message_rules().or_else(|| sides.has_any.then(Arc::default))
+}
+
+impl SideReading {
+    /// Takes note of what a read has brought for side homes.
+    fn note(&mut self, upward: &mut Upstream<'_>) {
+        if let Some(link) = upward.side.take() {
+            self.has_any = true;
+            self.full = Some(link).filter(|link| link.is_full());
+        }
+    }
+}
+
 /// Bytes of a hub ping.
 fn ping_of(protocol: HubProtocol) -> &'static [u8] {
     if protocol.is_binary() { &[2, 0x91, 6] } else { b"{\"type\":6}\x1e" }
@@ -357,14 +429,18 @@ struct Upstream<'a> {
     rules: Option<Arc<HubRules>>,
     /// Messages that were allowed and go up together.
     allowed: Run,
+    /// Link of a side home to which something was sent; a full one, if any was.
+    side: Option<HomeLink>,
     step: Step,
 }
 
-/// Run of messages that stand together.
+/// Run of messages that stand together, and go up over one link.
 #[derive(Debug, Default)]
 struct Run {
     place: Range<usize>,
     count: u64,
+    /// Link of a side home; `None` for the home.
+    side: Option<HomeLink>,
 }
 
 impl<'a> Upstream<'a> {
@@ -375,7 +451,7 @@ impl<'a> Upstream<'a> {
         slot: Slot,
     ) -> Self {
         let (pongs, allowed, step) = (BytesMut::new(), Run::default(), Step::Continue);
-        Self { state, home, id, slot, messages: 0, pongs, rules, allowed, step }
+        Self { state, home, id, slot, messages: 0, pongs, rules, allowed, side: None, step }
     }
 
     /// Takes all whole messages of a piece of payload, and keeps the rest.
@@ -388,6 +464,7 @@ impl<'a> Upstream<'a> {
     ) -> Result<(), InboundError> {
         let mut received = self.resumption().map(|resumption| resumption.ownership.received);
         let mut messages = partial.join(payload, protocol, limit_bytes);
+        let mut held_from = None;
         match self.rules.clone() {
             None => {
                 while let Some(message) = messages.next(received.as_mut())? {
@@ -398,11 +475,14 @@ impl<'a> Upstream<'a> {
                 messages = messages.one_by_one();
                 let taken = self.take_judged(&rules, &mut messages, received.as_mut());
                 self.send_allowed(&messages);
-                taken?;
+                held_from = taken?;
             }
         }
         let used = messages.used();
-        partial.keep_rest(payload, used);
+        match held_from {
+            Some(from) => partial.hold(payload, from),
+            None => partial.keep_rest(payload, used),
+        }
         if let (Some(received), Some(resumption)) = (received, self.resumption()) {
             resumption.ownership.received = received;
             if received.is_owed() {
@@ -412,42 +492,48 @@ impl<'a> Upstream<'a> {
         Ok(())
     }
 
-    /// Takes messages that rules judge first. What is allowed and stands together goes up together.
+    /// Takes messages that rules judge first. What is allowed and stands together goes up together. Returns the place of the
+    /// first one that waits for an app server, if one does.
     fn take_judged(
         &mut self,
         rules: &HubRules,
         messages: &mut HubMessages<'_>,
         mut received: Option<&mut ReceivedSequence>,
-    ) -> Result<(), InboundError> {
-        while let Some(message) = messages.next(received.as_deref_mut())? {
+    ) -> Result<Option<usize>, InboundError> {
+        loop {
+            let before = received.as_deref().copied();
+            let Some(message) = messages.next(received.as_deref_mut())? else { return Ok(None) };
             let Upward::Single { place, scan } = message else {
                 self.send_allowed(messages);
                 self.take(message);
                 continue;
             };
             if !matches!(self.step, Step::Continue) {
-                return Ok(());
+                return Ok(None);
             }
-            let ruling = scan.as_ref().map_or(Ruling::Up, |scan| self.state.rule(self.slot, rules, scan, place.len()));
-            match ruling {
-                Ruling::Up => self.allow(place, scan.as_ref(), messages),
+            let rule = |scan: &CallScan<'_>| self.state.rule(self.slot, rules, scan, place.len());
+            match scan.as_ref().map_or(Ruling::Home, rule) {
+                Ruling::Home => self.allow(place, None, messages),
+                Ruling::Side(link) => self.allow(place, Some(link), messages),
                 Ruling::Dropped => self.drop_refused(messages.slice(place)),
-                Ruling::TooManyUploads => return Err(InboundError::Message(too_many_uploads())),
+                Ruling::TooMany(problem) => return Err(InboundError::Message(problem)),
+                Ruling::Waits => {
+                    // It is counted when it is read again.
+                    if let (Some(received), Some(before)) = (received, before) {
+                        *received = before;
+                    }
+                    return Ok(Some(place.start));
+                }
             }
         }
-        Ok(())
     }
 
     /// Adds an allowed message to those that go up together.
-    fn allow(&mut self, place: Range<usize>, scan: Option<&CallScan<'_>>, messages: &HubMessages<'_>) {
-        if let Some(CallScan { kind, invocation_id: Some(id), .. }) = scan
-            && kind.is_call()
-        {
-            self.state.begin_call(self.slot, id);
-        }
-        if self.allowed.place.end != place.start {
+    fn allow(&mut self, place: Range<usize>, side: Option<HomeLink>, messages: &HubMessages<'_>) {
+        let goes_along = self.allowed.side.as_ref().map(|link| link.id()) == side.as_ref().map(|link| link.id());
+        if self.allowed.place.end != place.start || !goes_along {
             self.send_allowed(messages);
-            self.allowed.place.start = place.start;
+            (self.allowed.place.start, self.allowed.side) = (place.start, side);
         }
         self.allowed.place.end = place.end;
         self.allowed.count += 1;
@@ -455,9 +541,13 @@ impl<'a> Upstream<'a> {
 
     /// Sends the messages that were allowed since the last time.
     fn send_allowed(&mut self, messages: &HubMessages<'_>) {
-        let Run { place, count } = mem::take(&mut self.allowed);
-        if count > 0 {
-            self.send(messages.slice(place), count, 0);
+        let Run { place, count, side } = mem::take(&mut self.allowed);
+        if count == 0 {
+            return;
+        }
+        self.send_over(side.as_ref(), messages.slice(place), count, 0);
+        if side.is_some() && self.side.as_ref().is_none_or(|known| !known.is_full()) {
+            self.side = side;
         }
     }
 
@@ -502,14 +592,19 @@ impl<'a> Upstream<'a> {
         }
     }
 
-    /// Sends messages to the app server.
+    /// Sends messages to the app server of the client's home.
     fn send(&mut self, bytes: &[u8], count: u64, data_type: i64) {
+        self.send_over(None, bytes, count, data_type);
+    }
+
+    /// Sends messages to an app server: that of a side home, or of the home.
+    fn send_over(&mut self, side: Option<&HomeLink>, bytes: &[u8], count: u64, data_type: i64) {
         self.messages += count;
         let counters = self.state.context.counters.hub(self.home.hub().get());
         counters.messages_up.add_alone(count);
         counters.bytes_up.add_alone(bytes.len() as u64);
         self.state.tap_up(self.slot, bytes);
-        self.home.send_data(self.id, bytes, data_type);
+        side.unwrap_or(self.home).send_data(self.id, bytes, data_type);
         self.state.mirror_up(self.slot, (bytes, count), data_type);
     }
 

@@ -47,7 +47,10 @@ impl ShardState {
             ShardCommand::One { hub, app, connection_id, slot, command } => {
                 if self.connections.is_in(slot, hub, &connection_id) {
                     let is_own = self.connections.get(slot).is_some_and(|client| client.home.app() == app);
-                    self.apply_to_connection(slot, (app, is_own), command, mode);
+                    match if is_own { None } else { self.side_group_at(slot, app) } {
+                        Some(group) => self.apply_from_side(slot, (app, &group), command, mode),
+                        None => self.apply_to_connection(slot, (app, is_own), command, mode),
+                    }
                 } else {
                     self.reject(command);
                 }
@@ -154,7 +157,7 @@ impl ShardState {
     }
 
     /// Applies a command to a connection that is here; `is_own` if its own app server sent it.
-    fn apply_to_connection(
+    pub(super) fn apply_to_connection(
         &mut self,
         slot: Slot,
         (app, is_own): (AppServerId, bool),
@@ -186,7 +189,7 @@ impl ShardState {
             }
             // From any other than its own it is an answer that comes too late.
             ConnectionCommand::HandOver { headers } if is_own => self.hand_over(slot, &headers),
-            ConnectionCommand::HandOver { .. } => {}
+            ConnectionCommand::HandOver { .. } => self.late_hand_over(slot, app),
             ConnectionCommand::Invoke { asker, request, origin } => {
                 self.apply_invoke(slot, is_own, asker, request, (origin, mode));
             }
@@ -196,6 +199,14 @@ impl ShardState {
                 None => self.departure_paused(slot),
             },
             ConnectionCommand::Flow { operation, .. } => self.apply_flow(slot, is_own, operation),
+        }
+    }
+
+    /// Takes a hand-over of an app server that may have had a side home of a connection which has ended since.
+    fn late_hand_over(&mut self, slot: Slot, app: AppServerId) {
+        if let Some(client) = self.connections.get(slot).filter(|client| client.is_closing()) {
+            let (hub, id) = (client.home.hub(), client.id.clone());
+            self.given_away(hub, app, &id);
         }
     }
 
@@ -237,7 +248,8 @@ impl ShardState {
         if is_handshake {
             self.context.record_app_handshake(client);
             self.delivery.put(slot, client, &frame, mode);
-            return self.send_owed_errors(slot, mode);
+            self.send_owed_errors(slot, mode);
+            return self.refresh_pauses(slot);
         }
         self.delivery.put_counted(slot, client, &frame, mode);
         if client.cold.is_leaving {
@@ -307,7 +319,7 @@ impl super::connection::Client {
         }
         let payload = self.cold.calls.filter(protocol, payload);
         let frame = (!payload.is_empty()).then(|| frame_for(protocol, &payload));
-        if self.pause_reasons().contains(PauseReason::PendingCalls) && !self.cold.calls.is_full(calls_max) {
+        if self.pause_reasons().contains(PauseReason::PendingCalls) && !self.has_too_many_calls(calls_max) {
             self.resume(PauseReason::PendingCalls, now);
         }
         frame

@@ -11,6 +11,7 @@ use super::connection::Client;
 use super::content::Content;
 use super::framed::message_frame;
 use crate::transport::websocket::{self, CLOSE_APP_FAILED, CLOSE_GOING_AWAY, CLOSE_NORMAL};
+use crate::upstream::LinkHandle;
 
 /// Text for clients after an error; details follow only where the hub wants them.
 const CLOSED_WITH_ERROR: &str = "Connection closed with an error.";
@@ -67,6 +68,13 @@ impl CloseReason {
         };
         let (cause, detail) = (cause.unwrap_or(plain), error.map(Into::into));
         Self { cause, detail, message: None, notice: AppNotice::None, raw_code }
+    }
+
+    /// The app server of a side home closed it, and has told the client; its home has still to be told.
+    #[must_use]
+    pub(crate) fn by_side_home(error: Option<&str>, cause: Option<Cause>) -> Self {
+        let notice = error.map_or(AppNotice::Clean, |error| AppNotice::Error(error.into()));
+        Self { notice, ..Self::by_app(error, cause) }
     }
 
     /// An app server other than its own closed it as if it were its own, perhaps for an error.
@@ -204,11 +212,15 @@ impl CloseReason {
         if matches!(self.notice, AppNotice::None) {
             return None;
         }
-        let error = self.error_for_app();
-        let connection_id = ByteString::from(&*client.id);
-        let cause = client.home.knows_causes().then(|| (CAUSE_HEADER.into(), vec![self.cause.label().into()]));
+        Some(self.notice_for(&client.home, &client.id))
+    }
+
+    /// Notice for an app server at the end of this link.
+    pub(super) fn notice_for(&self, link: &LinkHandle, id: &str) -> ServiceMessage {
+        let (connection_id, error) = (ByteString::from(id), self.error_for_app());
+        let cause = link.knows_causes().then(|| (CAUSE_HEADER.into(), vec![self.cause.label().into()]));
         let headers = cause.into_iter().collect();
-        Some(ServiceMessage::CloseConnection(CloseConnection { connection_id, error, headers }))
+        ServiceMessage::CloseConnection(CloseConnection { connection_id, error, headers })
     }
 }
 

@@ -13,6 +13,7 @@ mod pending_call;
 mod record;
 mod refused_call;
 mod resumption;
+mod side_home;
 
 use std::collections::BinaryHeap;
 use std::ops::Range;
@@ -39,6 +40,8 @@ pub(crate) use pending_call::PendingCalls;
 pub(crate) use record::{Client, Status};
 pub(crate) use refused_call::{REFUSED_UPLOADS_MAX, RefusedCalls};
 pub(crate) use resumption::{Arrival, Resumption};
+
+pub(crate) use side_home::{SIDE_UPLOADS_MAX, SideHome, SideHomes, SideStage};
 
 use membership::MembershipSets;
 

@@ -52,6 +52,8 @@ impl ShardState {
             || !client.can_move()
             || client.cold.is_leaving
             || client.cold.moving_to.is_some()
+            // Another node would know nothing of its side homes.
+            || client.cold.sides.is_some()
             || !home_moves
             || (client.home.of_door().is_some() && !self.context.shared.other_nodes().let_move(client.home.hub()))
         {
@@ -93,7 +95,8 @@ impl ShardState {
         let Some(slot) = self.connections.find(hub, id) else { return };
         let Some(client) = self.connections.live_mut(slot) else { return };
         let (home, serial) = (client.home.clone(), client.serial);
-        let is_settled = home.is_open() && client.cold.moving_to.is_none() && !client.cold.is_leaving;
+        let is_settled =
+            home.is_open() && client.cold.moving_to.is_none() && client.cold.sides.is_none() && !client.cold.is_leaving;
         let Some(resumption) = client.cold.resumption.as_deref_mut().filter(|_| is_settled) else { return };
         if resumption.looked_app != Some(home.app()) {
             // The other node would resume it at the one that it was told of.

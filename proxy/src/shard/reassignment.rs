@@ -18,12 +18,12 @@ use trunkline_protocol::service::{CloseConnection, ServiceMessage};
 
 use super::close_reason::CloseReason;
 use super::command::{LinkLoss, MembershipChange};
-use super::connection::{Client, Connections, PauseReason, SetName, Status};
+use super::connection::{Client, Connections, LetGo, PauseReason, SetName, Status};
 use super::content::{Content, DATA_TYPE_HANDSHAKE};
 use super::slot::{Serial, Slot};
 use super::unheard_end::{UnheardEnd, UnheardEnds};
 use crate::metrics::Counters;
-use crate::upstream::{AppServerId, HomeLink, HubIndex, HubRegistry};
+use crate::upstream::{AppServerId, HomeLink, HubIndex, HubRegistry, ServerGroup};
 
 /// Clients without an app server that one shard closes in a second, when they have waited for too long.
 const CLOSED_PER_TICK: usize = 100;
@@ -69,19 +69,27 @@ impl Reassignment {
         Self { unassigned: Vec::new(), moved_away: Vec::new(), ends, moved_remembered_s, counters }
     }
 
-    /// Takes note of the end of a client connection that an app server knows of; `is_told` if its home link took the notice.
-    pub(super) fn ended(&mut self, client: &Client, reason: &CloseReason, is_told: bool, now: u32) {
+    /// Takes note of the end of a client connection at an app server that knows of it; `is_told` if its link took the
+    /// notice.
+    pub(super) fn ended(
+        &mut self,
+        client: &Client,
+        (link, group, is_let_go): (&HomeLink, Option<Arc<ServerGroup>>, Option<LetGo>),
+        reason: &CloseReason,
+        is_told: bool,
+        now: u32,
+    ) {
         let Some(opening) = client.cold.opening.clone() else { return };
         self.ends.add(UnheardEnd {
             hub: client.home.hub(),
-            from: client.home.app(),
-            is_given_away: client.cold.is_let_go.is_some(),
+            from: link.app(),
+            is_given_away: is_let_go.is_some(),
             id: ByteString::from(&*client.id),
             opening,
-            group: client.cold.group.clone(),
+            group,
             cause: reason.cause,
             error: reason.error_for_app(),
-            told: is_told.then(|| client.home.clone()),
+            told: is_told.then(|| link.clone()),
             since: now,
         });
     }
@@ -147,6 +155,12 @@ impl Reassignment {
     pub(super) fn take_moved_away(&mut self, hub: HubIndex, app: AppServerId) -> Vec<(ByteString, AppServerId)> {
         let known = self.moved_away.extract_if(.., |moved| moved.hub == hub && moved.app == app);
         known.map(|moved| (moved.id, moved.to)).collect()
+    }
+
+    /// Takes note that a client connection has moved from one app server to another.
+    pub(super) fn moved_away(&mut self, hub: HubIndex, (app, to): (AppServerId, AppServerId), id: &str, now: u32) {
+        let until = now.saturating_add(self.moved_remembered_s);
+        self.moved_away.push(MovedAway { hub, app, to, id: id.into(), until });
     }
 
     /// Gives a client connection this home.
@@ -220,9 +234,7 @@ impl Reassignment {
         }
         // Whoever dials in has ended the clients of a link with it.
         if was_at != home.app() && was_at != AppServerId::NONE && client.home.of_door().is_none() {
-            let until = now.saturating_add(self.moved_remembered_s);
-            let id = ByteString::from(&*client.id);
-            self.moved_away.push(MovedAway { hub: home.hub(), app: was_at, to: home.app(), id, until });
+            self.moved_away(home.hub(), (was_at, home.app()), &client.id, now);
         }
         tell_of_groups(connections, hubs, slot, home);
         connections.set_home(slot, home);

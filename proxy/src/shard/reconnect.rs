@@ -81,7 +81,7 @@ impl ShardState {
     /// Has a client come back at another node, for this cause: its socket is cut. `false` where it can't.
     pub(super) fn send_elsewhere(&mut self, slot: Slot, cause: MoveCause) -> bool {
         let Some(client) = self.connections.live_mut(slot).filter(|client| client.is_open()) else { return false };
-        let can_move = client.can_move() && client.home.lets_clients_move();
+        let can_move = client.moves_unnoticed();
         let (is_away, Some(resumption)) = (client.is_away(), &mut client.cold.resumption) else { return false };
         if !can_move {
             return false;

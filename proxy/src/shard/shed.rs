@@ -86,7 +86,7 @@ impl ShedSearch {
 
 /// Whether a client can come back at another node without anybody's notice.
 fn moves_unnoticed(client: &Client) -> bool {
-    client.cold.resumption.is_some() && client.can_move() && client.home.lets_clients_move()
+    client.cold.resumption.is_some() && client.moves_unnoticed()
 }
 
 impl ShardState {

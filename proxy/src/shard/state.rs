@@ -39,6 +39,7 @@ use super::outbox_budget::{OutboxBudget, largest};
 use super::reassignment::{Reassignment, moved_to};
 use super::reconnect::SeveredSockets;
 use super::shard_context::ShardContext;
+use super::side_assignment::SidedClients;
 use super::slot::{Serial, Slot};
 use super::token_expiry::TokenExpiries;
 use crate::clock::unix_seconds;
@@ -54,11 +55,11 @@ const CLOSE_TIMEOUT_TICKS: u32 = 5;
 const READ_BUFFER_BYTES: usize = 64 * 1024;
 
 /// Error for a caller whose app server is gone.
-const CALL_LOST: &str =
+pub(super) const CALL_LOST: &str =
     "The app server that ran this call is gone. Whether it was carried out is not known; it is not run again.";
 
 /// Error for a caller whose app server has handed its connection over.
-const CALL_UNFINISHED: &str = "The app server that ran this call was stopped before the call had ended.";
+pub(super) const CALL_UNFINISHED: &str = "The app server that ran this call was stopped before the call had ended.";
 
 /// State of one shard.
 #[derive(Debug)]
@@ -70,7 +71,9 @@ pub(crate) struct ShardState {
     pub(super) delivery: Delivery,
     pub(super) keep_alive: KeepAlive,
     pub(super) token_expiries: TokenExpiries,
-    reassignment: Reassignment,
+    pub(super) reassignment: Reassignment,
+    /// Client connections that have several app servers.
+    pub(super) sided: SidedClients,
     /// Client connections that are being handed over at the door.
     pub(super) hand_overs: Vec<HandOver>,
     closed_ids: ClosedIds,
@@ -115,6 +118,7 @@ impl ShardState {
                 settings.rehoming.hold_timeout_s,
                 counters.clone(),
             ),
+            sided: SidedClients::default(),
             hand_overs: Vec::new(),
             closed_ids: ClosedIds::new(shared.routes.clone()),
             mirrored: MirroredConnections::default(),
@@ -161,6 +165,9 @@ impl ShardState {
         // Before that no app server has run anything for it.
         self.end_mirrors(slot, reason.cause);
         let is_known = self.connections.live(slot).is_some_and(|client| client.is_open() && client.has_successor());
+        if let Some(sides) = self.connections.live_mut(slot).and_then(|client| client.cold.sides.take()) {
+            self.end_sides(slot, &sides, reason);
+        }
         let Some(client) = self.connections.close(slot, self.tick + CLOSE_TIMEOUT_TICKS) else { return };
         self.context.record_close(client, reason);
         self.delivery.taps.closed(slot);
@@ -171,7 +178,8 @@ impl ShardState {
         if let Some(notice) = reason.notice_to_app(client) {
             let is_told = client.cold.is_let_go.is_none() && client.home.queue(&notice);
             if is_known && client.cold.is_let_go != Some(LetGo::Ended) {
-                self.reassignment.ended(client, reason, is_told, self.tick);
+                let at = (&client.home, client.cold.group.clone(), client.cold.is_let_go);
+                self.reassignment.ended(client, at, reason, is_told, self.tick);
             }
         }
         self.context.counters.away.follow(usize::from(client.is_away()), 0);
@@ -287,6 +295,7 @@ impl ShardState {
             self.context.shared.client_results.expire();
         }
         self.retry_unassigned();
+        self.tick_sides();
         if self.is_reroute_due {
             self.reroute();
         }
@@ -402,6 +411,7 @@ impl ShardState {
     /// Reassigns all clients of a link whose session is over.
     pub(super) fn lose_homes(&mut self, loss: &LinkLoss) {
         self.reassignment.link_lost(loss);
+        self.lose_sides(loss);
         for slot in self.connections.at_home(loss.link) {
             if let Some(client) = self.connections.live_mut(slot).filter(|_| loss.is_goodbye) {
                 client.cold.is_let_go.get_or_insert(LetGo::Ended);
@@ -492,7 +502,7 @@ impl ShardState {
             let completion = HubMessage::Completion(Completion { headers: Vec::new(), invocation_id, outcome });
             self.delivery.put_counted(slot, client, &message_frame(protocol, &completion), mode);
         }
-        if !client.cold.calls.is_full(self.context.shared.settings.rehoming.pending_calls_max) {
+        if !client.has_too_many_calls(self.context.shared.settings.rehoming.pending_calls_max) {
             client.resume(PauseReason::PendingCalls, self.tick);
         }
     }
@@ -517,7 +527,7 @@ impl ShardState {
         for (id, to) in self.reassignment.take_moved_away(link.hub(), link.app()) {
             let client = self.connections.find(link.hub(), &id).and_then(|slot| self.connections.get(slot));
             // It may have come back.
-            if client.is_none_or(|client| client.home.app() != link.app()) {
+            if client.is_none_or(|client| !client.is_at(link.app())) {
                 // Where it is, or was: an empty name would ask to hand it over.
                 let at = client.map_or(to, |client| client.home.app());
                 link.send(&moved_to(&id, &hubs.instance(at)));
@@ -527,6 +537,7 @@ impl ShardState {
         self.reassignment.tell_ends(hubs, self.tick);
         self.migrate_to(link);
         self.level_links(link);
+        self.link_opened_for_sides(link);
         self.owe_reroute();
     }
 
@@ -537,6 +548,7 @@ impl ShardState {
         if self.context.shared.hubs.all().get(hub.get()).is_some_and(|hub| hub.is_of_door()) {
             return self.migrate_all(hub, app);
         }
+        self.side_app_shutting_down(hub, app);
         for slot in self.connections.at_app(hub, app) {
             let Some(client) = self.connections.live_mut(slot) else { continue };
             if client.can_be_handed_over() && !client.cold.is_leaving {

@@ -8,7 +8,7 @@ use tokio::sync::Notify;
 use trunkline_protocol::manifest::{ITEMS_HEADER, MIGRATE_FROM_HEADER};
 use trunkline_protocol::service::OpenConnection;
 
-use super::{MirrorCopies, Opening, PendingCalls, RefusedCalls, Resumption};
+use super::{MirrorCopies, Opening, PendingCalls, RefusedCalls, Resumption, SideHomes};
 use crate::upstream::{AppServerId, HomeLink, RouteChoice, ServerGroup};
 
 /// Reason to pause reading a client. Bytes that it sends meanwhile wait in its socket.
@@ -23,6 +23,12 @@ pub(crate) enum PauseReason {
     PendingCalls = 4,
     /// Its app server shuts down and is about to hand it over.
     HandingOver = 8,
+    /// The app server of a side home asked for it.
+    SideHome = 16,
+    /// The app server of a side home shuts down and is about to hand it over.
+    SideHandingOver = 32,
+    /// A message waits for an app server of its group.
+    SideUnassigned = 64,
 }
 
 /// How an app server has let a client connection go that goes on.
@@ -68,6 +74,8 @@ pub(crate) struct ColdState {
     pub owed_errors: Vec<(ByteString, ByteString)>,
     /// Calls that the operator's rules have refused.
     pub refused: RefusedCalls,
+    /// App servers that take some of its methods; `None` for a client without any.
+    pub sides: Option<Box<SideHomes>>,
     /// `Items` that the previous app server handed over with it.
     pub items: Option<Box<str>>,
     /// Its app server shuts down, and was asked to hand it over.
@@ -107,13 +115,19 @@ impl ColdState {
     /// Frame that opens it at another app server: `from` names the previous one, if the client knows that the connection
     /// is open. What was handed over goes along.
     pub(crate) fn open_again(&mut self, from: Option<&str>) -> Option<OpenConnection> {
+        let items = from.and_then(|_| self.items.take());
+        self.opening_with(from, items.as_deref())
+    }
+
+    /// Frame that opens it at an app server that gets these items, handed over by another one.
+    pub(crate) fn opening_with(&self, from: Option<&str>, items: Option<&str>) -> Option<OpenConnection> {
         let mut open = self.opening.as_ref()?.read()?;
+        let mut add = |name: &'static str, value: &str| open.headers.push((name.into(), vec![value.into()]));
         if let Some(from) = from {
-            let mut add = |name: &'static str, value: &str| open.headers.push((name.into(), vec![value.into()]));
             add(MIGRATE_FROM_HEADER, from);
-            if let Some(items) = self.items.take() {
-                add(ITEMS_HEADER, &items);
-            }
+        }
+        if let Some(items) = items {
+            add(ITEMS_HEADER, items);
         }
         Some(open)
     }

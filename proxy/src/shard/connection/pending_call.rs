@@ -54,6 +54,12 @@ impl PendingCalls {
         self.0.as_ref().map_or(0, |table| table.pending.len())
     }
 
+    /// Whether a call of this id is pending.
+    #[must_use]
+    pub(crate) fn is_pending(&self, id: &str) -> bool {
+        self.0.as_ref().is_some_and(|table| table.pending.contains(id))
+    }
+
     /// Invocation ids of the pending calls.
     pub(crate) fn pending(&self) -> impl Iterator<Item = &str> {
         self.0.iter().flat_map(|table| table.pending.iter().map(|id| &**id))

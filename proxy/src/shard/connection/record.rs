@@ -12,7 +12,7 @@ use crate::net::socket::Socket;
 use crate::shard::content::Content;
 use crate::shard::outbox::Outbox;
 use crate::shard::slot::Serial;
-use crate::upstream::HomeLink;
+use crate::upstream::{AppServerId, HomeLink};
 
 /// Record of a client connection. An idle one costs little more than this.
 ///
@@ -128,6 +128,12 @@ impl Client {
         !is_mute && self.cold.opening.is_some()
     }
 
+    /// Whether another node may take it over. Not one with side homes, of which that would know nothing.
+    #[must_use]
+    pub(in crate::shard) fn moves_unnoticed(&self) -> bool {
+        self.can_move() && self.cold.sides.is_none() && self.home.lets_clients_move()
+    }
+
     /// Whether its app server can hand it over. A raw endpoint's app may let it: the handler that was there has read all that
     /// came before.
     #[must_use]
@@ -156,6 +162,19 @@ impl Client {
                 self.pause(PauseReason::PendingCalls);
             }
         }
+    }
+
+    /// Whether it has the maximum of pending calls at any of its app servers.
+    #[must_use]
+    pub(in crate::shard) fn has_too_many_calls(&self, calls_max: usize) -> bool {
+        let sides = self.cold.sides.as_ref().into_iter().flat_map(|sides| sides.iter());
+        self.cold.calls.is_full(calls_max) || sides.into_iter().any(|side| side.calls.is_full(calls_max))
+    }
+
+    /// Whether this app server has it, as its home or a side home.
+    #[must_use]
+    pub(in crate::shard) fn is_at(&self, app: AppServerId) -> bool {
+        self.home.app() == app || self.cold.sides.as_ref().is_some_and(|sides| sides.at_app(app).is_some())
     }
 
     /// Pauses reading it, for this reason.

@@ -1,0 +1,456 @@
+//! Message routes: app servers of several groups serve one connection, each with its methods.
+
+use trunkline_protocol::manifest::{HubManifest, ITEMS_HEADER, MIGRATE_FROM_HEADER, MIGRATE_TO_HEADER};
+use trunkline_protocol::service::*;
+
+use super::app::{App, AppLink, broadcast, json, to_group};
+use super::client::{Client, Received};
+use super::http::negotiate;
+use super::stage::{Stage, run};
+
+const RULES: &str = "
+    [groups.admin]
+    upstream = [\"http://admin\"]
+    [groups.math]
+    upstream = [\"http://math\"]
+    [[messages]]
+    hub = \"/chat\"
+    target = \"Admin*\"
+    group = \"admin\"
+    [[messages]]
+    hub = \"/chat\"
+    target = [\"Sum\"]
+    group = \"math\"
+";
+
+struct Scene {
+    stage: Stage,
+    home: AppLink,
+    _home_app: App,
+}
+
+fn manifest() -> HubManifest {
+    HubManifest { stateful_reconnect_buffer_bytes: Some(1000), ..HubManifest::new("chat", "/chat") }
+}
+
+async fn scene() -> Scene {
+    let stage = Stage::ruled(RULES);
+    let mut app = stage.app("home", vec![manifest()]);
+    let home = app.link().await;
+    Scene { stage, home, _home_app: app }
+}
+
+impl Scene {
+    fn app_in(&self, group: &str, instance: &str) -> App {
+        App::start_in(&self.stage.shared, group, instance, vec![manifest()])
+    }
+
+    /// Adds an app server of a group, with its link.
+    async fn side(&self, group: &str, instance: &str) -> (App, AppLink) {
+        let mut app = self.app_in(group, instance);
+        let link = app.link().await;
+        (app, link)
+    }
+
+    async fn client(&mut self) -> Client {
+        Client::connect(&self.stage, &mut self.home, "/chat").await
+    }
+}
+
+fn send(target: &str) -> String {
+    format!("{{\"type\":1,\"target\":\"{target}\",\"arguments\":[]}}\u{1e}")
+}
+
+fn call(id: &str, target: &str) -> String {
+    format!("{{\"type\":1,\"invocationId\":\"{id}\",\"target\":\"{target}\",\"arguments\":[]}}\u{1e}")
+}
+
+fn result(id: &str, value: &str) -> String {
+    format!("{{\"type\":3,\"invocationId\":\"{id}\",\"result\":{value}}}\u{1e}")
+}
+
+fn without_end(message: &str) -> String {
+    message.trim_end_matches('\u{1e}').to_owned()
+}
+
+fn header<'a>(headers: &'a [(bytestring::ByteString, Vec<bytestring::ByteString>)], name: &str) -> Option<&'a str> {
+    headers.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).and_then(|(_, values)| values.first()).map(|v| &**v)
+}
+
+fn flow(id: &str, operation: FlowOperation) -> ServiceMessage {
+    let subject = if id.is_empty() { FlowSubject::Server } else { FlowSubject::Client };
+    ServiceMessage::ConnectionFlowControl(ConnectionFlowControl { connection_id: id.into(), subject, operation })
+}
+
+fn handed_over(id: &str, items: &str) -> ServiceMessage {
+    let headers = vec![(MIGRATE_TO_HEADER.into(), vec!["".into()]), (ITEMS_HEADER.into(), vec![items.into()])];
+    ServiceMessage::CloseConnection(CloseConnection { connection_id: id.into(), error: None, headers })
+}
+
+/// The first opening of a client at an app server of a group: it answers the hub handshake, which the client never sees.
+async fn accept(link: &mut AppLink, client: &Client) {
+    let open = link.opening().await;
+    assert_eq!(open.connection_id, client.id);
+    assert_eq!(header(&open.headers, MIGRATE_FROM_HEADER), None);
+    assert_eq!(header(&open.headers, "x-app"), Some("kept"));
+    let (handshake, data) = link.data().await;
+    assert_eq!((handshake.as_str(), data.data_type), ("{\"protocol\":\"json\",\"version\":1}\u{1e}", 1));
+    link.write(&client.id, "{}\u{1e}").await;
+}
+
+/// The opening of a client that another app server of the group had.
+async fn take_over(link: &mut AppLink, client: &Client, from: &str) -> OpenConnection {
+    let open = link.opening().await;
+    assert_eq!((&*open.connection_id, header(&open.headers, MIGRATE_FROM_HEADER)), (client.id.as_str(), Some(from)));
+    assert_eq!(link.data().await.1.data_type, 1);
+    open
+}
+
+#[test]
+fn each_app_server_gets_its_methods_in_order_and_all_answers_come_back() {
+    run(async {
+        let mut scene = scene().await;
+        let (_admin_app, mut admin) = scene.side("admin", "admin-1").await;
+        let (_math_app, mut math) = scene.side("math", "math-1").await;
+        let mut client = scene.client().await;
+        admin.fence().await;
+        let messages =
+            [send("A"), call("1", "Sum"), send("AdminX"), call("2", "AdminY"), send("B"), call("3", "C"), send("Sum")];
+        client.send(&messages.concat()).await;
+        assert_eq!(scene.home.data().await.0, send("A"));
+        assert_eq!(scene.home.data().await.0, send("B") + &call("3", "C"));
+        accept(&mut math, &client).await;
+        assert_eq!(math.data().await.0, call("1", "Sum"));
+        assert_eq!(math.data().await.0, send("Sum"));
+        accept(&mut admin, &client).await;
+        assert_eq!(admin.data().await.0, send("AdminX") + &call("2", "AdminY"));
+        for (link, id) in [(&admin, "2"), (&math, "1"), (&scene.home, "3")] {
+            link.write(&client.id, result(id, "5")).await;
+            assert_eq!(client.text().await, without_end(&result(id, "5")));
+        }
+        scene.home.join(&client.id, "red").await;
+        math.send(to_group("red", "1")).await;
+        admin.send(broadcast("2")).await;
+        assert_eq!([client.text().await, client.text().await].map(|text| text.len()), [1, 1]);
+        client.send(&call("4", "adminz")).await;
+        assert_eq!(admin.data().await.0, call("4", "adminz"), "it is opened once");
+        let id = client.id.clone();
+        client.close().await;
+        for link in [&mut scene.home, &mut admin, &mut math] {
+            assert_eq!(link.close().await.connection_id, id);
+            link.fence().await;
+        }
+    });
+}
+
+#[test]
+fn what_belongs_to_a_call_goes_where_the_call_went() {
+    run(async {
+        let mut scene = scene().await;
+        let (_app, mut math) = scene.side("math", "math-1").await;
+        let mut client = scene.client().await;
+        let upload =
+            "{\"type\":4,\"invocationId\":\"1\",\"target\":\"Sum\",\"arguments\":[],\"streamIds\":[\"s\"]}\u{1e}";
+        let item = |id: &str| format!("{{\"type\":2,\"invocationId\":\"{id}\",\"item\":1}}\u{1e}");
+        let end = |id: &str| format!("{{\"type\":3,\"invocationId\":\"{id}\"}}\u{1e}");
+        let cancel = |id: &str| format!("{{\"type\":5,\"invocationId\":\"{id}\"}}\u{1e}");
+        client.send(&[upload, &item("t"), &item("s"), &end("s"), &end("s"), &cancel("1"), &cancel("2")].concat()).await;
+        accept(&mut math, &client).await;
+        assert_eq!(math.data().await.0, upload);
+        assert_eq!(scene.home.data().await.0, item("t"));
+        assert_eq!(math.data().await.0, item("s") + &end("s"));
+        assert_eq!(scene.home.data().await.0, end("s"));
+        assert_eq!(math.data().await.0, cancel("1"));
+        assert_eq!(scene.home.data().await.0, cancel("2"));
+    });
+}
+
+#[test]
+fn a_result_that_a_side_home_asks_for_comes_back_to_it_once() {
+    run(async {
+        let mut scene = scene().await;
+        let (_app, mut math) = scene.side("math", "math-1").await;
+        let mut client = scene.client().await;
+        client.send(&send("Sum")).await;
+        accept(&mut math, &client).await;
+        math.data().await;
+        let question = |number: &str, from: &'static str| {
+            let invocation =
+                format!("{{\"type\":1,\"invocationId\":\"{number}\",\"target\":\"Ask\",\"arguments\":[]}}");
+            ServiceMessage::ClientInvocation(ClientInvocation {
+                invocation_id: number.into(),
+                connection_id: client.id.as_str().into(),
+                caller_server_id: from.into(),
+                payloads: json(&invocation),
+            })
+        };
+        math.send(question("q-1", "math-1")).await;
+        math.fence().await;
+        scene.home.send(question("q-2", "home")).await;
+        assert!(client.text().await.contains("q-1") && client.text().await.contains("q-2"));
+        client.send(&(result("q-2", "2") + &result("q-1", "1") + &result("q-1", "3"))).await;
+        assert_eq!(scene.home.data().await.0, result("q-2", "2"), "the home was not told of the other question");
+        assert_eq!(math.data().await.0, result("q-1", "1"));
+        assert_eq!(scene.home.data().await.0, result("q-1", "3"), "nobody waits for it any more");
+        math.fence().await;
+    });
+}
+
+#[test]
+fn a_lost_side_home_fails_its_calls_alone_and_another_app_server_of_the_group_takes_over() {
+    run(async {
+        let mut scene = scene().await;
+        let (one, mut first) = scene.side("math", "math-1").await;
+        let mut client = scene.client().await;
+        client.send(&(call("1", "Sum") + &call("2", "A"))).await;
+        accept(&mut first, &client).await;
+        first.data().await;
+        scene.home.data().await;
+        first.fence().await;
+        let (_two, mut second) = scene.side("math", "math-2").await;
+        one.retire();
+        first.ended().await;
+        take_over(&mut second, &client, "math-1").await;
+        let failed = client.text().await;
+        assert!(
+            failed.contains("\"invocationId\":\"1\",\"error\":\"The app server that ran this call is gone"),
+            "{failed}"
+        );
+        client.send(&call("3", "Sum")).await;
+        assert_eq!(second.data().await.0, call("3", "Sum"));
+        second.write(&client.id, result("3", "3")).await;
+        assert_eq!(client.text().await, without_end(&result("3", "3")));
+        scene.home.write(&client.id, result("2", "2")).await;
+        assert_eq!(client.text().await, without_end(&result("2", "2")));
+    });
+}
+
+#[test]
+fn while_a_group_has_no_app_server_its_messages_wait_in_order_and_the_home_is_heard() {
+    run(async {
+        let mut scene = scene().await;
+        let mut client = scene.client().await;
+        client.send(&(send("A") + &send("Sum") + &call("1", "Sum") + &send("B"))).await;
+        client.send(&(send("C") + &send("Sum"))).await;
+        assert_eq!(scene.home.data().await.0, send("A"));
+        scene.home.fence().await;
+        scene.home.write(&client.id, "\"down\"\u{1e}").await;
+        assert_eq!(client.text().await, "\"down\"");
+        let (_app, mut math) = scene.side("math", "math-1").await;
+        accept(&mut math, &client).await;
+        assert_eq!(math.data().await.0, send("Sum") + &call("1", "Sum"));
+        assert_eq!(scene.home.data().await.0, send("B") + &send("C"));
+        assert_eq!(math.data().await.0, send("Sum"));
+        math.write(&client.id, result("1", "1")).await;
+        assert_eq!(client.text().await, without_end(&result("1", "1")));
+    });
+}
+
+#[test]
+fn messages_that_wait_arrive_though_their_client_has_closed_behind_them() {
+    run(async {
+        let mut scene = scene().await;
+        let client = scene.client().await;
+        let id = client.id.clone();
+        let mut closing = client;
+        closing.send(&send("Sum")).await;
+        let closed = tokio::task::spawn_local(closing.close());
+        scene.home.fence().await;
+        let (_app, mut math) = scene.side("math", "math-1").await;
+        math.opening().await;
+        math.data().await;
+        assert_eq!(math.data().await.0, send("Sum"));
+        assert_eq!(math.close().await.connection_id, id);
+        assert_eq!(scene.home.close().await.connection_id, id);
+        closed.await.unwrap();
+    });
+}
+
+#[test]
+fn calls_fail_when_no_app_server_of_their_group_comes_in_time_and_work_when_one_is_there() {
+    run(async {
+        let mut scene = scene().await;
+        let mut client = scene.client().await;
+        let hold_s = u64::from(scene.stage.shared.settings.rehoming.hold_timeout_s);
+        let begun = tokio::time::Instant::now();
+        client.send(&(call("1", "Sum") + &send("Sum") + &send("A"))).await;
+        let failed = client.text().await;
+        let text = "No app server of the group 'math' could be reached in time: the method was not called.";
+        assert_eq!(failed, format!("{{\"type\":3,\"invocationId\":\"1\",\"error\":\"{text}\"}}"));
+        let waited = begun.elapsed().as_secs();
+        assert!((hold_s - 1..=hold_s + 2).contains(&waited), "{waited} s of {hold_s} s");
+        assert_eq!(scene.home.data().await.0, send("A"));
+        client.send(&call("2", "Sum")).await;
+        assert!(client.text().await.contains(text));
+        assert!(begun.elapsed().as_secs() <= hold_s + 2, "the next one does not wait");
+        let (_app, mut math) = scene.side("math", "math-1").await;
+        accept(&mut math, &client).await;
+        client.send(&call("3", "Sum")).await;
+        assert_eq!(math.data().await.0, call("3", "Sum"));
+    });
+}
+
+#[test]
+fn an_app_server_of_a_group_that_leaves_hands_over_what_it_has_and_nothing_is_lost() {
+    run(async {
+        let mut scene = scene().await;
+        let (_one, mut first) = scene.side("math", "math-1").await;
+        let mut client = scene.client().await;
+        client.send(&call("1", "Sum")).await;
+        accept(&mut first, &client).await;
+        first.data().await;
+        let (_two, mut second) = scene.side("math", "math-2").await;
+        first.send(flow("", FlowOperation::Offline)).await;
+        assert_eq!(header(&first.close().await.headers, MIGRATE_TO_HEADER), Some(""));
+        client.send(&(call("2", "Sum") + &send("A"))).await;
+        first.fence().await;
+        scene.home.fence().await;
+        first.send(flow(&client.id, FlowOperation::ReadOn)).await;
+        assert_eq!(first.data().await.0, call("2", "Sum"), "what is waited for comes");
+        assert_eq!(scene.home.data().await.0, send("A"));
+        first.send(flow(&client.id, FlowOperation::EndInput)).await;
+        assert_eq!(header(&first.close().await.headers, MIGRATE_TO_HEADER), Some(""), "behind all that was sent");
+        client.send(&send("Sum")).await;
+        first.fence().await;
+        first.write(&client.id, result("1", "1") + &result("2", "2")).await;
+        first.send(handed_over(&client.id, "the items")).await;
+        let open = take_over(&mut second, &client, "math-1").await;
+        assert_eq!(header(&open.headers, ITEMS_HEADER), Some("the items"));
+        assert_eq!(second.data().await.0, send("Sum"));
+        assert_eq!([client.text().await, client.text().await], ["1", "2"].map(|id| without_end(&result(id, id))));
+        client.fence(&scene.home).await;
+    });
+}
+
+#[test]
+fn a_side_home_pauses_its_client_and_the_home_does_not_resume_it() {
+    run(async {
+        let mut scene = scene().await;
+        let (_app, mut math) = scene.side("math", "math-1").await;
+        let mut client = scene.client().await;
+        client.send(&send("Sum")).await;
+        accept(&mut math, &client).await;
+        math.data().await;
+        math.send(flow(&client.id, FlowOperation::Pause)).await;
+        math.fence().await;
+        client.send(&(send("Sum") + &send("A"))).await;
+        scene.home.send(flow(&client.id, FlowOperation::Resume)).await;
+        scene.home.fence().await;
+        math.fence().await;
+        math.send(flow(&client.id, FlowOperation::Resume)).await;
+        assert_eq!(math.data().await.0, send("Sum"));
+        assert_eq!(scene.home.data().await.0, send("A"));
+    });
+}
+
+#[test]
+fn a_side_home_that_closes_the_connection_ends_it_everywhere() {
+    run(async {
+        let mut scene = scene().await;
+        let (_app, mut math) = scene.side("math", "math-1").await;
+        let (_admin_app, mut admin) = scene.side("admin", "admin-1").await;
+        let mut client = scene.client().await;
+        client.send(&(send("Sum") + &send("Admin"))).await;
+        accept(&mut math, &client).await;
+        accept(&mut admin, &client).await;
+        math.data().await;
+        admin.data().await;
+        math.write(&client.id, "{\"type\":7}\u{1e}").await;
+        math.send(ServiceMessage::CloseConnection(CloseConnection {
+            connection_id: client.id.as_str().into(),
+            error: None,
+            headers: Vec::new(),
+        }))
+        .await;
+        assert_eq!(client.text().await, "{\"type\":7}");
+        assert_eq!(client.next().await, Received::End(Some(1000)));
+        assert_eq!(scene.home.close().await.connection_id, client.id);
+        assert_eq!(admin.close().await.connection_id, client.id);
+        math.fence().await;
+    });
+}
+
+#[test]
+fn a_side_home_that_refuses_the_connection_fails_its_calls_and_the_rest_goes_on() {
+    run(async {
+        let mut scene = scene().await;
+        let (_app, mut math) = scene.side("math", "math-1").await;
+        let mut client = scene.client().await;
+        client.send(&(call("1", "Sum") + &send("A"))).await;
+        math.opening().await;
+        math.data().await;
+        math.data().await;
+        math.write(&client.id, "{\"error\":\"not here\"}\u{1e}").await;
+        let text = "The app server of the group 'math' has refused this connection: the method was not called.";
+        assert_eq!(client.text().await, format!("{{\"type\":3,\"invocationId\":\"1\",\"error\":\"{text}\"}}"));
+        client.send(&call("2", "Sum")).await;
+        assert!(client.text().await.contains(text));
+        assert_eq!(scene.home.data().await.0, send("A"));
+        client.fence(&scene.home).await;
+        math.fence().await;
+    });
+}
+
+#[test]
+fn a_group_that_no_rule_names_any_more_is_left_when_its_calls_have_ended() {
+    run(async {
+        let mut scene = scene().await;
+        let (_app, mut math) = scene.side("math", "math-1").await;
+        let mut client = scene.client().await;
+        client.send(&call("1", "Sum")).await;
+        accept(&mut math, &client).await;
+        math.data().await;
+        scene.stage.apply("");
+        client.send(&send("Sum")).await;
+        assert_eq!(scene.home.data().await.0, send("Sum"));
+        client.send("{\"type\":5,\"invocationId\":\"1\"}\u{1e}").await;
+        assert_eq!(math.data().await.0, "{\"type\":5,\"invocationId\":\"1\"}\u{1e}", "its call runs there still");
+        tokio::time::sleep(std::time::Duration::from_secs(3)).await;
+        math.fence().await;
+        math.write(&client.id, result("1", "1")).await;
+        assert_eq!(client.text().await, without_end(&result("1", "1")));
+        assert_eq!(math.close().await.connection_id, client.id);
+        client.send(&send("B")).await;
+        assert_eq!(scene.home.data().await.0, send("B"));
+        client.fence(&scene.home).await;
+    });
+}
+
+#[test]
+fn a_client_that_comes_back_finds_its_side_homes_and_sends_again_what_has_waited() {
+    run(async {
+        let mut scene = scene().await;
+        let (one, mut math) = scene.side("math", "math-1").await;
+        let (_, token) = negotiate(&scene.stage, "/chat", "&useStatefulReconnect=true").await;
+        let target = format!("/chat?id={token}");
+        let mut client = Client::upgrade(&scene.stage, &target).await.unwrap();
+        client.send("{\"protocol\":\"json\",\"version\":2}\u{1e}").await;
+        client.accept(&mut scene.home).await;
+        client.send(&send("Sum")).await;
+        accept(&mut math, &client).await;
+        math.data().await;
+        math.fence().await;
+        one.retire();
+        math.ended().await;
+        client.send(&(send("A") + &send("Sum") + &send("B"))).await;
+        assert_eq!(scene.home.data().await.0, send("A"));
+        scene.home.fence().await;
+        let id = client.id.clone();
+        drop(client);
+        let mut client = Client::upgrade(&scene.stage, &target).await.unwrap();
+        client.id = id;
+        // Two were received: the third waits, and was not.
+        let acknowledged = loop {
+            let text = client.text().await;
+            if text.contains("\"type\":8") {
+                break text;
+            }
+        };
+        assert_eq!(acknowledged, "{\"type\":8,\"sequenceId\":2}");
+        client.send(&("{\"type\":9,\"sequenceId\":3}\u{1e}".to_owned() + &send("Sum") + &send("B"))).await;
+        let (_two, mut math) = scene.side("math", "math-2").await;
+        take_over(&mut math, &client, "math-1").await;
+        assert_eq!(math.data().await.0, send("Sum"));
+        assert_eq!(scene.home.data().await.0, send("B"));
+    });
+}

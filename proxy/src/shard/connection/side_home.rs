@@ -1,0 +1,259 @@
+//! Side homes of a client connection: app servers that take some of its methods, beside its home.
+//!
+//! ```text
+//!  first message for a group ──► opened ──answer to the hub handshake──► open ◄── opened elsewhere (Migrate-From)
+//!            │ no app server                        └─ an error ──► refused        ▲
+//!            ▼                                                                     │
+//!        unassigned, client not read ── an app server comes ──────────────────────►┤
+//!            └─ --hold-timeout ──► given up: its calls are errors ── one comes ────┘
+//! ```
+//!
+//! Each has the calls that it runs, the streams that the client sends to them, and the results that it has asked the client
+//! for, so what belongs to a call goes where the call went. Pure.
+
+use std::sync::Arc;
+
+use indexmap::IndexSet;
+use trunkline_protocol::hub::{CallScan, MessageKind};
+
+use super::{LetGo, PendingCalls};
+use crate::upstream::{AppServerId, HomeLink};
+
+/// Maximum number of open streams that a client sends to the calls of one side home.
+pub(crate) const SIDE_UPLOADS_MAX: usize = 1024;
+
+/// Maximum of the bytes of their ids: ids are short.
+const UPLOAD_ID_BYTES_MAX: usize = 64 * SIDE_UPLOADS_MAX;
+
+/// Maximum number of results for which a side home may wait; the oldest is forgotten, and its answer goes to the home.
+const ASKED_MAX: usize = 1024;
+
+/// Stage in the life of a side home.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SideStage {
+    /// It has no app server. A message waits for one since this tick, if any does.
+    Unassigned {
+        waits_since: Option<u32>,
+    },
+    /// The app server has not answered the hub handshake.
+    Opening,
+    Open,
+    /// No app server came in time.
+    GivenUp,
+    /// The app server has refused the connection.
+    Refused,
+}
+
+/// Side home of a client connection.
+#[derive(Debug)]
+pub(crate) struct SideHome {
+    pub group: Arc<str>,
+    pub link: HomeLink,
+    pub stage: SideStage,
+    /// Calls that its app server runs.
+    pub calls: PendingCalls,
+    /// The connection was open in this group before: the next app server takes it over.
+    pub was_at: Option<AppServerId>,
+    /// Its app server wants the client not to be read.
+    pub is_paused: bool,
+    /// Its app server shuts down, and was asked to hand the connection over.
+    pub is_leaving: bool,
+    /// The client is not read until it is handed over.
+    pub holds_input: bool,
+    /// Its app server knows nothing of it any more.
+    pub is_let_go: Option<LetGo>,
+    /// `Items` that the previous app server handed over with it.
+    pub items: Option<Box<str>>,
+    /// Streams that the client sends to its calls.
+    uploads: IndexSet<Box<str>>,
+    upload_bytes: usize,
+    /// Invocation ids of the results that it has asked the client for.
+    asked: IndexSet<Box<str>>,
+}
+
+/// Side homes of a client connection, one for each group at most.
+#[derive(Debug, Default)]
+pub(crate) struct SideHomes(Vec<SideHome>);
+
+impl SideHome {
+    #[must_use]
+    pub(crate) fn new(group: Arc<str>, link: HomeLink) -> Self {
+        Self {
+            group,
+            link,
+            stage: SideStage::Unassigned { waits_since: None },
+            calls: PendingCalls::default(),
+            was_at: None,
+            is_paused: false,
+            is_leaving: false,
+            holds_input: false,
+            is_let_go: None,
+            items: None,
+            uploads: IndexSet::new(),
+            upload_bytes: 0,
+            asked: IndexSet::new(),
+        }
+    }
+
+    /// Whether its app server knows of the connection.
+    #[must_use]
+    pub(crate) fn is_known_there(&self) -> bool {
+        matches!(self.stage, SideStage::Opening | SideStage::Open) && self.is_let_go.is_none()
+    }
+
+    /// Whether messages for it wait.
+    #[must_use]
+    pub(crate) fn is_waited_for(&self) -> bool {
+        matches!(self.stage, SideStage::Unassigned { waits_since: Some(_) })
+    }
+
+    /// Whether it is to get an app server when there is one.
+    #[must_use]
+    pub(crate) fn wants_link(&self) -> bool {
+        matches!(self.stage, SideStage::Unassigned { .. } | SideStage::GivenUp)
+    }
+
+    /// Whether neither a call runs there nor the client sends to one.
+    #[must_use]
+    pub(crate) fn is_idle(&self) -> bool {
+        self.calls.count() == 0 && self.uploads.is_empty() && !self.is_waited_for()
+    }
+
+    /// Takes note of a call that goes there; `false` if the client has too many open uploads.
+    #[must_use]
+    pub(crate) fn begin(&mut self, call: &CallScan<'_>) -> bool {
+        if let Some(id) = &call.invocation_id {
+            self.calls.begin(id);
+        }
+        for stream in &call.stream_ids {
+            if self.uploads.insert((**stream).into()) {
+                self.upload_bytes += stream.len();
+            }
+        }
+        self.uploads.len() <= SIDE_UPLOADS_MAX && self.upload_bytes <= UPLOAD_ID_BYTES_MAX
+    }
+
+    /// Takes note of a result that its app server asks the client for.
+    pub(crate) fn ask(&mut self, invocation_id: &str) {
+        if self.asked.len() >= ASKED_MAX {
+            self.asked.shift_remove_index(0);
+        }
+        self.asked.insert(invocation_id.into());
+    }
+
+    /// Whether a message that is no call belongs to what runs there.
+    fn take(&mut self, message: &CallScan<'_>) -> bool {
+        let Some(id) = message.invocation_id.as_deref() else { return false };
+        match message.kind {
+            MessageKind::StreamItem => self.uploads.contains(id),
+            MessageKind::Completion if self.uploads.swap_remove(id) => {
+                self.upload_bytes -= id.len();
+                true
+            }
+            MessageKind::Completion => self.asked.swap_remove(id),
+            MessageKind::CancelInvocation => self.calls.is_pending(id),
+            _ => false,
+        }
+    }
+
+    /// Takes note that its app server has the connection no more, whatever has become of that.
+    pub(crate) fn leave(&mut self) {
+        self.stage = SideStage::Unassigned { waits_since: None };
+        (self.is_paused, self.is_leaving, self.holds_input) = (false, false, false);
+    }
+}
+
+impl SideHomes {
+    #[must_use]
+    pub(crate) fn of_group(&mut self, group: &str) -> Option<&mut SideHome> {
+        self.0.iter_mut().find(|side| *side.group == *group)
+    }
+
+    /// The side home at an app server that has the connection.
+    #[must_use]
+    pub(crate) fn at_app(&self, app: AppServerId) -> Option<&SideHome> {
+        self.0.iter().find(|side| side.link.app() == app && side.is_known_there())
+    }
+
+    /// The side home to which a message belongs that is no call.
+    #[must_use]
+    pub(crate) fn owner_of(&mut self, message: &CallScan<'_>) -> Option<&mut SideHome> {
+        self.0.iter_mut().find_map(|side| side.take(message).then_some(side))
+    }
+
+    pub(crate) fn add(&mut self, side: SideHome) {
+        self.0.push(side);
+    }
+
+    /// Removes the side home of a group.
+    pub(crate) fn remove(&mut self, group: &str) -> Option<SideHome> {
+        let place = self.0.iter().position(|side| *side.group == *group)?;
+        Some(self.0.remove(place))
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &SideHome> {
+        self.0.iter()
+    }
+
+    #[must_use]
+    pub(crate) fn are_none(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::borrow::Cow;
+
+    use super::*;
+    use crate::upstream::{HubIndex, LinkHandle};
+
+    fn message<'a>(kind: MessageKind, id: &'a str, streams: &[&'a str]) -> CallScan<'a> {
+        let stream_ids = streams.iter().copied().map(Cow::Borrowed).collect();
+        CallScan { kind, invocation_id: Some(id.into()), target: None, stream_ids }
+    }
+
+    fn side(group: &str) -> SideHome {
+        SideHome::new(group.into(), Arc::new(LinkHandle::nowhere(HubIndex::from(0))))
+    }
+
+    #[test]
+    fn what_belongs_to_a_call_goes_where_the_call_went() {
+        let mut sides = SideHomes::default();
+        for (group, call, stream) in [("a", "1", "s"), ("b", "2", "t")] {
+            let mut side = side(group);
+            assert!(side.begin(&message(MessageKind::Invocation, call, &[stream])));
+            sides.add(side);
+        }
+        let mut owner = |kind, id| sides.owner_of(&message(kind, id, &[])).map(|side| side.group.to_string());
+        assert_eq!(owner(MessageKind::StreamItem, "t").as_deref(), Some("b"));
+        assert_eq!(owner(MessageKind::StreamItem, "1"), None, "a call is no upload");
+        assert_eq!(owner(MessageKind::CancelInvocation, "1").as_deref(), Some("a"));
+        assert_eq!(owner(MessageKind::Completion, "t").as_deref(), Some("b"));
+        assert_eq!(owner(MessageKind::Completion, "t"), None, "it has ended");
+    }
+
+    #[test]
+    fn a_result_goes_once_to_the_side_home_that_has_asked() {
+        let mut side = side("a");
+        side.ask("q");
+        let answer = message(MessageKind::Completion, "q", &[]);
+        assert!(side.take(&answer) && !side.take(&answer));
+        for number in 0..=ASKED_MAX {
+            side.ask(&number.to_string());
+        }
+        assert!(!side.take(&message(MessageKind::Completion, "0", &[])), "the oldest is forgotten");
+        assert!(side.take(&message(MessageKind::Completion, "1", &[])));
+    }
+
+    #[test]
+    fn uploads_are_bounded_in_number_and_bytes() {
+        let mut many = side("a");
+        for number in 0..SIDE_UPLOADS_MAX {
+            assert!(many.begin(&message(MessageKind::Invocation, "1", &[&number.to_string()])));
+        }
+        assert!(!many.begin(&message(MessageKind::Invocation, "1", &["one more"])));
+        let long = "x".repeat(UPLOAD_ID_BYTES_MAX + 1);
+        assert!(!side("a").begin(&message(MessageKind::Invocation, "1", &[&long])));
+    }
+}
