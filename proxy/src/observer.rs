@@ -12,6 +12,8 @@ mod client_filter;
 mod client_summary;
 mod client_tap;
 mod fleet_snapshot;
+mod hub_recording;
+mod lenient_value;
 mod list_page;
 mod node_inspector;
 mod node_snapshot;
@@ -22,6 +24,8 @@ mod readiness;
 mod rebalance_board;
 mod rebalance_plan;
 mod rebalancer;
+mod recorded_message;
+mod recording_line;
 mod rule_snapshot;
 mod snapshot;
 mod snapshot_cache;
@@ -50,10 +54,12 @@ use snapshot_cache::SnapshotCache;
 pub(crate) use announcement::{Announcees, Announcement, AnnouncementError, AnnouncementReport};
 pub(crate) use client_filter::ClientFilter;
 pub(crate) use client_tap::{ClientTap, PayloadView, TapError};
+pub(crate) use hub_recording::{HubRecording, RecordingChoice, RecordingError};
 pub(crate) use list_page::{ListPage, NameKind, NamePage};
 pub(crate) use readiness::{Readiness, UpstreamProblems};
 pub(crate) use rebalance_plan::RebalanceGoal;
 pub(crate) use rebalancer::{RebalanceError, RebalanceRequest, SHED_PATH, SHED_PER_SECOND_MAX, STOP_PATH};
+pub(crate) use recording_line::RecordingLine;
 #[cfg(any(feature = "cli", test))]
 pub(crate) use snapshot::RebalanceState;
 pub(crate) use snapshot::{ClientDetails, ClientSummary, FleetSnapshot, RebalanceReport};
@@ -264,6 +270,19 @@ impl Observer {
     pub(crate) async fn tap_of_peer(&self, id: &str, payloads: PayloadView) -> Option<Response<Incoming>> {
         let target = format!("/api/clients/{}/watch?scope=node&payloads={}", quoted(id), payloads.label());
         self.peers.find(&target).await
+    }
+
+    /// Begins to record clients of a hub on this node, with the permit for its stream.
+    ///
+    /// # Errors
+    /// When the hub is not known here, or no more can be recorded.
+    pub(crate) async fn record(
+        &self,
+        choice: RecordingChoice,
+    ) -> Result<(HubRecording, OwnedSemaphorePermit), RecordingError> {
+        let too_many = || RecordingError::TooMany(format!("{STREAMS_MAX} streams are open, and no more can be"));
+        let permit = self.stream().ok_or_else(too_many)?;
+        Ok((self.node.record(choice).await?, permit))
     }
 
     async fn first_answer<T: DeserializeOwned>(&self, target: &str) -> Option<T> {

@@ -30,6 +30,7 @@ mod outbox_budget;
 mod own_interest;
 mod reassignment;
 mod reconnect;
+mod recorder;
 mod reroute;
 mod route_table;
 mod send_origin;
@@ -81,12 +82,15 @@ pub(crate) use other_nodes::{OtherNodes, TakeOver, TakenOver, TargetVerdict};
 pub(crate) use outbox::Outbox;
 pub(crate) use own_interest::OwnInterest;
 pub(crate) use reassignment::opening_until;
+#[cfg(test)]
+pub(crate) use recorder::RecordedConnection;
+pub(crate) use recorder::{RecordRefused, RecordedEvent, RecordedOpening, RecordedPiece, RecordingFilter};
 pub(crate) use route_table::{Location, ReserveError, RouteTable};
 pub(crate) use send_origin::SendOrigin;
 pub(crate) use shared::{AnnouncedMove, Connectors, Shared, Sockets};
 pub(crate) use slot::{Serial, Slot};
 pub(crate) use state::ShardState;
-pub(crate) use tap::{TapRefused, TapReport};
+pub(crate) use tap::{TapRefused, TapReport, kind_name, redaction};
 
 use drain_schedule::{DrainSchedule, chance, longest_spread};
 use shard_context::ShardContext;

@@ -10,6 +10,7 @@ mod fleet_api;
 mod log_level_api;
 mod past_api;
 mod rebalance_api;
+mod recording_api;
 mod session_api;
 
 use axum::Router;
@@ -34,6 +35,7 @@ pub(super) fn guarded() -> Router<AdminContext> {
         .route("/api/groups", get(client_api::groups))
         .route("/api/users", get(client_api::users))
         .route("/api/why/{id}", get(past_api::past))
+        .route("/api/record", get(recording_api::record))
         .layer(DefaultBodyLimit::max(BODY_MAX_BYTES))
         .merge(announcement_api::routes())
         .merge(rebalance_api::routes());

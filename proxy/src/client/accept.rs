@@ -211,7 +211,11 @@ fn open(
             client.cold.opening = Some(state.intern_opening(&open));
         }
         // Here first: the app server's answer may come back before this function ends, on another thread.
-        (state.open(client, user.as_deref(), expires_s), serial)
+        let slot = state.open(client, user.as_deref(), expires_s);
+        if let Some(handshake) = &handshake {
+            state.tap_handshake(slot, &handshake.bytes);
+        }
+        (slot, serial)
     };
     home.send(&ServiceMessage::OpenConnection(open));
     if let Some(handshake) = handshake {

@@ -603,7 +603,7 @@ impl<'a> Upstream<'a> {
         let counters = self.state.context.counters.hub(self.home.hub().get());
         counters.messages_up.add_alone(count);
         counters.bytes_up.add_alone(bytes.len() as u64);
-        self.state.tap_up(self.slot, bytes);
+        self.state.tap_up(self.slot, bytes, data_type);
         side.unwrap_or(self.home).send_data(self.id, bytes, data_type);
         self.state.mirror_up(self.slot, (bytes, count), data_type);
     }

@@ -11,6 +11,7 @@ use tokio::sync::Semaphore;
 use super::client_filter::{ClientCursor, ClientFilter};
 use super::client_summary::summary;
 use super::client_tap::{ClientTap, PayloadView, TapError};
+use super::hub_recording::{HubRecording, RecordingChoice, RecordingError};
 use super::list_page::{ListPage, NameKind, NamePage, NameSum};
 use super::node_snapshot::NodeSampler;
 use super::past_record;
@@ -138,6 +139,14 @@ impl NodeInspector {
     pub(super) async fn tap(&self, id: &str, payloads: PayloadView) -> Result<ClientTap, TapError> {
         let (shard, Location { slot, .. }) = self.find(id).ok_or(TapError::UnknownClient)?;
         ClientTap::open(shard.clone(), slot, id, payloads).await
+    }
+
+    /// Begins to record clients of a hub.
+    ///
+    /// # Errors
+    /// When the hub is not known here, or a shard has too many recordings.
+    pub(super) async fn record(&self, choice: RecordingChoice) -> Result<HubRecording, RecordingError> {
+        HubRecording::open(&self.shared, choice).await
     }
 
     /// Returns what this node remembers of a connection: that it is open, or how it ended.

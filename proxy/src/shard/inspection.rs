@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use tokio::time::Instant;
 use trunkline_protocol::id::ID_CHARS;
 use trunkline_protocol::manifest::REMOTE_HEADER;
 use trunkline_protocol::service::OpenConnection;
 
 use super::close_reason::CloseReason;
 use super::connection::{Census, Client, ClientKind, Connections, PauseReason, SetName, Status};
+use super::recorder::{RecordRefused, RecordedBatch, RecordingFilter};
 use super::slot::Slot;
 use super::state::ShardState;
 use super::tap::{TapRefused, TapReport};
@@ -259,6 +261,39 @@ impl ShardState {
 
     pub(crate) fn end_tap(&mut self, number: u64) {
         self.delivery.taps.end(number);
+    }
+
+    /// Begins a recording of the clients that open from now on; its times count from `started`. The number names it.
+    ///
+    /// # Errors
+    /// When too many run.
+    pub(crate) fn record(&mut self, filter: RecordingFilter, started: Instant) -> Result<u64, RecordRefused> {
+        self.delivery.taps.change_recordings(|recorder| recorder.begin(filter, started))
+    }
+
+    /// Follows the clients of a stretch of slots that were open before a recording; returns the slot at which the next
+    /// stretch begins.
+    pub(crate) fn record_present(&mut self, number: u64, from: Slot) -> Option<Slot> {
+        let (slots, next) = stretch(&self.connections, from, ROWS_STEP, |_| true);
+        let connections = &self.connections;
+        self.delivery.taps.change_recordings(|recorder| {
+            for slot in slots {
+                if let Some(client) = connections.get(slot) {
+                    recorder.found(Some(number), slot, client, connections.user_of(client));
+                }
+            }
+        });
+        next
+    }
+
+    /// Pieces of a recording since it was read last; `None` when it has ended.
+    #[must_use]
+    pub(crate) fn read_recording(&mut self, number: u64) -> Option<RecordedBatch> {
+        self.delivery.taps.change_recordings(|recorder| recorder.read(number))
+    }
+
+    pub(crate) fn end_recording(&mut self, number: u64) {
+        self.delivery.taps.change_recordings(|recorder| recorder.end(number));
     }
 }
 

@@ -206,7 +206,7 @@ impl ShardState {
         let Some(client) = self.connections.close(slot, 0) else { return };
         self.context.record_departure(client);
         self.context.counters.away.follow(usize::from(client.is_away()), 0);
-        self.delivery.taps.closed(slot);
+        self.delivery.taps.closed(slot, None, None);
         self.delivery.forget_kept(client);
         self.context.shared.routes.remove(&client.id);
         self.token_expiries.forget(slot);
@@ -266,6 +266,11 @@ impl ShardState {
         let serial = client.serial;
         self.context.counters.away.follow(0, 1);
         let slot = self.connections.insert(client, moving.user.as_deref());
+        if self.delivery.taps.are_any()
+            && let Some(client) = self.connections.get(slot)
+        {
+            self.delivery.taps.arrived(slot, client, moving.user.as_deref());
+        }
         shared.routes.begin_move(id);
         moving.groups.iter().for_each(|group| self.connections.join(slot, hub, SetName::Group(group)));
         if let Some(expires_s) = moving.expires_s {

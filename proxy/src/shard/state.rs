@@ -142,6 +142,11 @@ impl ShardState {
         let serial = client.serial;
         self.context.record_open(&client);
         let slot = self.connections.insert(client, user);
+        if self.delivery.taps.are_any()
+            && let Some(client) = self.connections.get(slot)
+        {
+            self.delivery.taps.opened(slot, client, user);
+        }
         self.keep_alive.schedule(slot, serial, self.tick, self.tick + 1);
         if let Some(expires_s) = expires_s {
             self.token_expiries.set(slot, expires_s);
@@ -170,7 +175,7 @@ impl ShardState {
         }
         let Some(client) = self.connections.close(slot, self.tick + CLOSE_TIMEOUT_TICKS) else { return };
         self.context.record_close(client, reason);
-        self.delivery.taps.closed(slot);
+        self.delivery.taps.closed(slot, Some(reason.cause), reason.detail.as_deref());
         if client.home.of_door().is_some() {
             self.context.shared.client_results.connection_ended(&client.id);
         }
@@ -235,9 +240,16 @@ impl ShardState {
 
     /// Shows whole messages of a client to its taps.
     #[inline]
-    pub(crate) fn tap_up(&mut self, slot: Slot, messages: &[u8]) {
+    pub(crate) fn tap_up(&mut self, slot: Slot, messages: &[u8], data_type: i64) {
         if self.delivery.taps.are_any() {
-            self.delivery.taps.tap_up(slot, messages);
+            self.delivery.taps.tap_up(slot, messages, data_type);
+        }
+    }
+
+    /// Shows the hub handshake of a client to the recordings.
+    pub(crate) fn tap_handshake(&mut self, slot: Slot, bytes: &[u8]) {
+        if self.delivery.taps.are_any() {
+            self.delivery.taps.handshake(slot, bytes);
         }
     }
 

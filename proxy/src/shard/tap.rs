@@ -1,19 +1,24 @@
 //! Taps: live copies of the messages of single clients, for the observer. The newest are kept until they are read.
 //!
-//! A shard without a tap pays one look at a length for a send, however many get it, and one for a message of a client.
+//! A shard without a tap and without a [recording](super::recorder) pays one look at a flag for a send, however many get it, and one for a message of a client.
 //! Clients carry nothing for it. Payloads are kept only where they were asked for, without what looks
 //! like a secret.
 
-mod redaction;
+pub(crate) mod redaction;
 mod tapped_message;
 
 use std::collections::VecDeque;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use trunkline_protocol::cause::Cause;
+use trunkline_protocol::service::RawKind;
 
 use self::tapped_message::TapSummary;
+pub(crate) use self::tapped_message::kind_name;
+use super::connection::Client;
 use super::content::Content;
+use super::recorder::Recorder;
 use super::slot::Slot;
 use crate::clock::unix_ms;
 use crate::transport::websocket::{Unframed, unframe_whole};
@@ -92,11 +97,14 @@ pub(crate) struct TapReport {
     pub is_over: bool,
 }
 
-/// Taps of one shard.
+/// Taps of one shard, and its recordings.
 #[derive(Debug, Default)]
 pub(crate) struct Taps {
+    /// There is a tap or a recording: the only field that is read where there is none.
+    are_any: bool,
     next: u64,
     all: Vec<Tap>,
+    recorder: Recorder,
 }
 
 #[derive(Debug)]
@@ -114,7 +122,7 @@ struct Tap {
 impl Taps {
     #[must_use]
     pub(crate) fn are_any(&self) -> bool {
-        !self.all.is_empty()
+        self.are_any
     }
 
     /// Begins to tap a client; `None` when there are too many.
@@ -127,6 +135,7 @@ impl Taps {
         self.next += 1;
         let (unread, report) = (VecDeque::new(), TapReport::default());
         self.all.push(Tap { number, slot, content, with_payloads, idle_ticks: 0, noted: 0, unread, report });
+        self.are_any = true;
         Some(number)
     }
 
@@ -138,39 +147,86 @@ impl Taps {
 
     pub(crate) fn end(&mut self, number: u64) {
         self.all.retain(|tap| tap.number != number);
+        self.note_whether_any();
+    }
+
+    /// Changes the recordings: begins, reads or ends one.
+    pub(crate) fn change_recordings<T>(&mut self, change: impl FnOnce(&mut Recorder) -> T) -> T {
+        let changed = change(&mut self.recorder);
+        self.note_whether_any();
+        changed
+    }
+
+    fn note_whether_any(&mut self) {
+        self.are_any = !self.all.is_empty() || self.recorder.is_running();
     }
 
     /// Advances by one second: forgets taps that are not read.
     pub(crate) fn tick(&mut self) {
         self.all.iter_mut().for_each(|tap| tap.idle_ticks += 1);
         self.all.retain(|tap| tap.idle_ticks <= IDLE_TICKS);
+        self.recorder.tick();
+        self.note_whether_any();
     }
 
-    /// Ends the taps of a client connection that closes: its slot may be used again.
-    pub(crate) fn closed(&mut self, slot: Slot) {
+    /// Records the opening of a client.
+    #[cold]
+    pub(crate) fn opened(&mut self, slot: Slot, client: &Client, user: Option<&str>) {
+        self.recorder.opened(slot, client, user);
+    }
+
+    /// Records a client that has come from another node.
+    #[cold]
+    pub(crate) fn arrived(&mut self, slot: Slot, client: &Client, user: Option<&str>) {
+        self.recorder.found(None, slot, client, user);
+    }
+
+    /// Records the hub handshake of a client.
+    #[cold]
+    pub(crate) fn handshake(&mut self, slot: Slot, bytes: &[u8]) {
+        self.recorder.handshake(slot, bytes);
+    }
+
+    /// Ends the taps of a client connection that closes for this cause, or that another node has from now on: its slot may
+    /// be used again.
+    pub(crate) fn closed(&mut self, slot: Slot, cause: Option<Cause>, detail: Option<&str>) {
+        if !self.are_any {
+            return;
+        }
+        self.recorder.closed(slot, cause, detail);
         for tap in self.all.iter_mut().filter(|tap| tap.slot == slot) {
             tap.report.is_over = true;
         }
     }
 
-    /// Slots of the tapped clients, each once.
+    /// Slots of the clients that are tapped or recorded, each once.
     #[must_use]
     pub(crate) fn slots(&self) -> Vec<Slot> {
-        let mut slots: Vec<_> = self.all.iter().filter(|tap| !tap.report.is_over).map(|tap| tap.slot).collect();
+        let mut slots: Vec<_> = self
+            .all
+            .iter()
+            .filter(|tap| !tap.report.is_over)
+            .map(|tap| tap.slot)
+            .chain(self.recorder.slots())
+            .collect();
         slots.sort_unstable();
         slots.dedup();
         slots
     }
 
-    /// Records whole messages of a client, if it is tapped.
+    /// Records whole messages of a client, if it is tapped; their data type tells the kind of a raw one.
     #[cold]
-    pub(crate) fn tap_up(&mut self, slot: Slot, messages: &[u8]) {
-        self.record(slot, TapDirection::Up, &Bytes::copy_from_slice(messages));
+    pub(crate) fn tap_up(&mut self, slot: Slot, messages: &[u8], data_type: i64) {
+        let messages = Bytes::copy_from_slice(messages);
+        let is_binary = data_type == RawKind::Binary.data_type();
+        self.recorder.up(slot, &messages, if is_binary { RawKind::Binary } else { RawKind::Text });
+        self.record(slot, TapDirection::Up, &messages);
     }
 
     /// Records a frame for a client, if it is tapped.
     #[cold]
     pub(crate) fn tap_down(&mut self, slot: Slot, frame: &Bytes) {
+        self.recorder.down(slot, frame);
         if let Some(Unframed::Payload(messages)) = unframe_whole(frame) {
             self.record(slot, TapDirection::Down, &messages);
         }
@@ -237,8 +293,8 @@ mod tests {
         assert!(!taps.are_any());
         let (plain, full) = (taps.begin(1, JSON, false).unwrap(), taps.begin(1, JSON, true).unwrap());
         assert_eq!(taps.slots(), [1]);
-        taps.tap_up(1, &[CALL, CALL].concat());
-        taps.tap_up(2, CALL);
+        taps.tap_up(1, &[CALL, CALL].concat(), 0);
+        taps.tap_up(2, CALL, 0);
         taps.tap_down(1, &frame_for(HubProtocol::Json, CALL));
         let report = taps.report(plain).unwrap();
         assert_eq!((report.up.messages, report.up.bytes), (2, 2 * CALL.len() as u64));
@@ -254,7 +310,7 @@ mod tests {
     fn unread_messages_are_bounded_and_dropped_ones_are_counted() {
         let mut taps = Taps::default();
         let tap = taps.begin(1, JSON, false).unwrap();
-        (0..UNREAD_MAX + 7).for_each(|_| taps.tap_up(1, CALL));
+        (0..UNREAD_MAX + 7).for_each(|_| taps.tap_up(1, CALL, 0));
         let report = taps.report(tap).unwrap();
         assert_eq!((report.messages.len(), report.missed, report.messages[0].number), (UNREAD_MAX, 7, 8));
         assert_eq!(report.up.messages, UNREAD_MAX as u64 + 7);
@@ -276,9 +332,9 @@ mod tests {
         let mut taps = Taps::default();
         let all: Vec<_> = (0..TAPS_MAX).map(|_| taps.begin(1, JSON, false).unwrap()).collect();
         assert_eq!(taps.begin(1, JSON, false), None);
-        taps.closed(1);
+        taps.closed(1, None, None);
         assert!(taps.slots().is_empty());
-        taps.tap_up(1, CALL);
+        taps.tap_up(1, CALL, 0);
         let report = taps.report(all[0]).unwrap();
         assert!(report.is_over && report.messages.is_empty());
         all.iter().for_each(|tap| taps.end(*tap));

@@ -108,7 +108,7 @@ async fn tap_of_peer(
 }
 
 /// Waits for the end of the session that has opened a stream, if it was one.
-async fn over(end: Option<SessionEnd>) {
+pub(super) async fn over(end: Option<SessionEnd>) {
     match end {
         Some(end) => end.wait().await,
         None => pending().await,
@@ -124,6 +124,6 @@ fn no_permit() -> ApiError {
     too_many(format!("{STREAMS_MAX} streams are open"))
 }
 
-fn too_many(problem: String) -> ApiError {
+pub(super) fn too_many(problem: String) -> ApiError {
     ApiError::new(StatusCode::TOO_MANY_REQUESTS, problem)
 }

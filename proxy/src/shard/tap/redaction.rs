@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use serde_json::Value;
 use trunkline_protocol::wire::RESTORE_PARAMETER;
 
-const REDACTED: &str = "[redacted]";
+pub(crate) const REDACTED: &str = "[redacted]";
 
 /// A value whose name holds one of these, written in small letters without `-` and `_`, is a secret.
 const SECRET_NAMES: [&str; 12] = [
@@ -33,7 +33,7 @@ const DEPTH_MAX: usize = 32;
 const TOKEN_LEAST_CHARS: usize = 8;
 
 /// A value without its secrets.
-pub(super) fn value(value: Value) -> Value {
+pub(crate) fn value(value: Value) -> Value {
     within(value, 0)
 }
 
@@ -54,7 +54,7 @@ fn within(value: Value, depth: usize) -> Value {
 }
 
 /// A text without its secrets: one that is JSON by the names in it, any other by its words.
-pub(super) fn text(text: &str) -> Cow<'_, str> {
+pub(crate) fn text(text: &str) -> Cow<'_, str> {
     if text.starts_with(['{', '['])
         && let Ok(json) = serde_json::from_str(text)
     {
@@ -96,7 +96,9 @@ fn is_restore(name: &str) -> bool {
     name.rsplit('?').next().is_some_and(|name| name.eq_ignore_ascii_case(RESTORE_PARAMETER))
 }
 
-fn is_secret(name: &str) -> bool {
+/// Whether the value of this name is a secret.
+#[must_use]
+pub(crate) fn is_secret(name: &str) -> bool {
     let plain: String = name.chars().filter(|c| !matches!(c, '-' | '_')).flat_map(char::to_lowercase).collect();
     SECRET_NAMES.iter().any(|secret| plain.contains(secret))
 }

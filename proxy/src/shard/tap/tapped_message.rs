@@ -73,11 +73,13 @@ fn hub_message(protocol: HubProtocol, body: &Bytes, bytes: usize, with_payloads:
         },
         invocation_id: message.invocation_id().map(|id| cut(id, NAME_MAX_CHARS)),
         payload: if with_payloads { payload(protocol, &message) } else { None },
-        ..TapSummary::of(name(message.kind()), bytes)
+        ..TapSummary::of(kind_name(message.kind()), bytes)
     }
 }
 
-fn name(kind: MessageKind) -> &'static str {
+/// Returns the name of a kind of hub message, for people.
+#[must_use]
+pub(crate) fn kind_name(kind: MessageKind) -> &'static str {
     match kind {
         MessageKind::Invocation => "invocation",
         MessageKind::StreamItem => "stream item",

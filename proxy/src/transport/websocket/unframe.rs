@@ -35,6 +35,12 @@ pub fn unframe_whole(frame: &Bytes) -> Option<Unframed> {
     Some(unframed(opcode, frame.slice(begin..end)))
 }
 
+/// Whether one of our frames carries a text.
+#[must_use]
+pub(crate) fn is_text(frame: &[u8]) -> bool {
+    header(frame).is_some_and(|(opcode, ..)| opcode == Opcode::Text.number())
+}
+
 fn unframed(opcode: u8, payload: Bytes) -> Unframed {
     match opcode {
         opcode if opcode == Opcode::Close.number() => Unframed::Close,

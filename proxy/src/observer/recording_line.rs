@@ -1,0 +1,273 @@
+//! Lines of a recording: the format of the file that `trunkline record` writes and `trunkline replay` reads.
+//!
+//! ```text
+//!  {"event":"header","format":"trunkline-recording","version":1,"node":…,"hub":…,"startedMs":…,"payloads":true}
+//!  {"event":"open","atUs":12,"connection":ID,"protocol":"json","transport":"WebSockets","user":…,"claims":…,…}
+//!  {"event":"up","atUs":340,"connection":ID,"kind":"invocation","target":"Say","bytes":52,"text":"…"}
+//!  {"event":"down","atUs":910,"connection":ID,"kind":"completion","invocationId":"0","bytes":40,"text":"…"}
+//!  {"event":"close","atUs":2200,"connection":ID,"cause":"client_closed"}
+//! ```
+//!
+//! One JSON object in a line, in the order of time. Fields are only added within a version.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+/// Name of the format, in the header.
+pub(crate) const FORMAT: &str = "trunkline-recording";
+
+/// Version of the format that this node writes and reads.
+pub(crate) const VERSION: u32 = 1;
+
+/// One line of a recording.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "camelCase")]
+pub(crate) enum RecordingLine {
+    Header(RecordingHeader),
+    Open(Box<OpenLine>),
+    /// Message of a client.
+    Up(MessageLine),
+    /// Message for a client.
+    Down(MessageLine),
+    Close(CloseLine),
+    Lost(LossLine),
+}
+
+/// First line: what was recorded, where and when.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct RecordingHeader {
+    pub format: String,
+    pub version: u32,
+    /// Name of the node.
+    pub node: String,
+    /// Name of the hub.
+    pub hub: String,
+    /// Time of the beginning, in milliseconds since 1970; other times count from it.
+    pub started_ms: u64,
+    /// Whether messages have their payloads.
+    pub payloads: bool,
+}
+
+/// Opening of a connection.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct OpenLine {
+    /// Time since the beginning, in microseconds.
+    pub at_us: u64,
+    pub connection: String,
+    /// Hub protocol; `None` at a raw endpoint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<String>,
+    pub transport: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// Claims as the app server has got them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub claims: Vec<(String, String)>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub headers: Vec<(String, Vec<String>)>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub query: Option<String>,
+    /// It was open before the recording, or before this file of it.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub was_open: bool,
+    /// Secrets were taken out of it.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub redacted: bool,
+}
+
+/// Message of a connection.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct MessageLine {
+    /// Time since the beginning, in microseconds.
+    pub at_us: u64,
+    pub connection: String,
+    /// Kind of hub message; `handshake`, or `raw` at a raw endpoint.
+    pub kind: String,
+    /// Method, where it names one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
+    /// Id of its invocation or stream.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub invocation_id: Option<String>,
+    /// Length with its framing, before secrets were taken out.
+    pub bytes: u64,
+    /// All its bytes, framing included, if they are text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+    /// All its bytes, if they are none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base64: Option<String>,
+    /// Secrets were taken out of it, or all of it because they could not be looked for.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub redacted: bool,
+}
+
+/// Close of a connection.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct CloseLine {
+    /// Time since the beginning, in microseconds.
+    pub at_us: u64,
+    pub connection: String,
+    /// Cause, by the label that metrics and logs have.
+    pub cause: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+}
+
+/// What a recording lacks since the line before it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct LossLine {
+    /// Messages that found no room.
+    pub messages: u64,
+    /// Connections that are not recorded.
+    pub connections: u64,
+}
+
+/// Payload of a message, as its transport carried it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum RecordedPayload {
+    Text(String),
+    Binary(Bytes),
+}
+
+impl RecordedPayload {
+    /// Returns its bytes.
+    #[must_use]
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        match self {
+            Self::Text(text) => text.as_bytes(),
+            Self::Binary(bytes) => bytes,
+        }
+    }
+}
+
+impl MessageLine {
+    /// Sets its payload.
+    #[must_use]
+    pub(crate) fn with_payload(self, payload: RecordedPayload) -> Self {
+        match payload {
+            RecordedPayload::Text(text) => Self { text: Some(text), ..self },
+            RecordedPayload::Binary(bytes) => Self { base64: Some(STANDARD.encode(bytes)), ..self },
+        }
+    }
+
+    /// Returns its payload, if it has one.
+    ///
+    /// # Errors
+    /// When it is no base64.
+    pub(crate) fn payload(&self) -> Result<Option<RecordedPayload>, base64::DecodeError> {
+        match (&self.text, &self.base64) {
+            (Some(text), _) => Ok(Some(RecordedPayload::Text(text.clone()))),
+            (None, Some(text)) => Ok(Some(RecordedPayload::Binary(STANDARD.decode(text)?.into()))),
+            (None, None) => Ok(None),
+        }
+    }
+}
+
+impl RecordingLine {
+    /// Writes the line, with its end.
+    #[must_use]
+    pub(crate) fn to_text(&self) -> String {
+        // Texts, numbers and lists can always be written.
+        let mut text = serde_json::to_string(self).unwrap_or_default();
+        text.push('\n');
+        text
+    }
+}
+
+fn is_false(flag: &bool) -> bool {
+    !flag
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::option;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn payload() -> impl Strategy<Value = RecordedPayload> {
+        prop_oneof![
+            any::<String>().prop_map(RecordedPayload::Text),
+            vec(any::<u8>(), 0..64).prop_map(|bytes| RecordedPayload::Binary(bytes.into())),
+        ]
+    }
+
+    fn message() -> impl Strategy<Value = MessageLine> {
+        (any::<(u64, String, u64, bool)>(), option::of(any::<String>()), option::of(payload())).prop_map(
+            |((at_us, connection, bytes, redacted), target, payload)| {
+                let kind = "invocation".to_owned();
+                let plain = MessageLine { at_us, connection, kind, target, bytes, redacted, ..MessageLine::default() };
+                match payload {
+                    Some(payload) => plain.with_payload(payload),
+                    None => plain,
+                }
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn every_message_is_read_as_it_was_written_with_the_same_bytes(message in message()) {
+            let line = RecordingLine::Down(message.clone());
+            let text = line.to_text();
+            prop_assert_eq!(text.matches('\n').count(), 1, "one line");
+            let RecordingLine::Down(read) = serde_json::from_str(&text).unwrap() else { panic!("{text}") };
+            prop_assert_eq!(read.payload().unwrap(), message.payload().unwrap());
+            prop_assert_eq!(read, message);
+        }
+
+        #[test]
+        fn every_opening_is_read_as_it_was_written(
+            claims in vec(any::<(String, String)>(), 0..4),
+            user in option::of(any::<String>()),
+            query in option::of(any::<String>()),
+            was_open: bool,
+        ) {
+            let headers = claims.iter().map(|(name, value)| (name.clone(), vec![value.clone()])).collect();
+            let open = OpenLine { user, claims, headers, query, was_open, ..OpenLine::default() };
+            let line = RecordingLine::Open(Box::new(open));
+            prop_assert_eq!(serde_json::from_str::<RecordingLine>(&line.to_text()).unwrap(), line);
+        }
+    }
+
+    #[test]
+    fn the_lines_of_version_1_look_like_this() {
+        let header = RecordingHeader {
+            format: FORMAT.into(),
+            version: VERSION,
+            node: "n1".into(),
+            hub: "chat".into(),
+            started_ms: 5,
+            payloads: true,
+        };
+        let say =
+            MessageLine { at_us: 1, connection: "c".into(), kind: "ping".into(), bytes: 11, ..MessageLine::default() };
+        let close = CloseLine { at_us: 2, connection: "c".into(), cause: "client_closed".into(), detail: None };
+        for (line, expected) in [
+            (
+                RecordingLine::Header(header),
+                r#"{"event":"header","format":"trunkline-recording","version":1,"node":"n1","hub":"chat","startedMs":5,"payloads":true}"#,
+            ),
+            (
+                RecordingLine::Up(say.with_payload(RecordedPayload::Text("{}\u{1e}".into()))),
+                r#"{"event":"up","atUs":1,"connection":"c","kind":"ping","bytes":11,"text":"{}\u001e"}"#,
+            ),
+            (RecordingLine::Close(close), r#"{"event":"close","atUs":2,"connection":"c","cause":"client_closed"}"#),
+            (
+                RecordingLine::Lost(LossLine { messages: 3, connections: 0 }),
+                r#"{"event":"lost","messages":3,"connections":0}"#,
+            ),
+        ] {
+            assert_eq!(line.to_text().trim_end(), expected);
+        }
+    }
+}
