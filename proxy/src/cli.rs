@@ -2,6 +2,7 @@
 
 mod admin_client;
 mod admin_port;
+mod admin_stream;
 mod announce_command;
 mod check_command;
 pub(crate) mod config_file;
@@ -9,6 +10,7 @@ mod flag;
 mod health_command;
 mod output;
 mod rebalance_command;
+mod record_command;
 mod runtime;
 mod serve_command;
 mod size_command;
@@ -30,6 +32,7 @@ use config_file::with_file;
 pub use flag::ServeArgs;
 use output::{print, print_error, print_warning};
 use rebalance_command::RebalanceArgs;
+use record_command::RecordArgs;
 use runtime::runtime;
 use size_command::SizeArgs;
 use token_command::TokenCommand;
@@ -66,6 +69,8 @@ enum CliCommand {
     Announce(AnnounceArgs),
     /// Have clients leave the nodes that have more than others. Ctrl-C stops it.
     Rebalance(RebalanceArgs),
+    /// Record the traffic of clients of a hub into a file. Ctrl-C ends it.
+    Record(RecordArgs),
     /// Make keys and tokens.
     #[command(subcommand)]
     Token(TokenCommand),
@@ -100,6 +105,7 @@ fn run() -> anyhow::Result<()> {
         CliCommand::Top(args) => runtime()?.block_on(top_command::top(&args))?,
         CliCommand::Announce(args) => print(&runtime()?.block_on(announce_command::announce(&args))?),
         CliCommand::Rebalance(args) => runtime()?.block_on(rebalance_command::rebalance(&args))?,
+        CliCommand::Record(args) => runtime()?.block_on(record_command::record(&args))?,
         CliCommand::Token(command) => token_command::token(command)?,
     }
     Ok(())

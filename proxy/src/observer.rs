@@ -60,6 +60,11 @@ pub(crate) use readiness::{Readiness, UpstreamProblems};
 pub(crate) use rebalance_plan::RebalanceGoal;
 pub(crate) use rebalancer::{RebalanceError, RebalanceRequest, SHED_PATH, SHED_PER_SECOND_MAX, STOP_PATH};
 pub(crate) use recording_line::RecordingLine;
+#[cfg(feature = "cli")]
+pub(crate) use recording_line::{
+    CloseLine, FORMAT as RECORDING_FORMAT, LossLine, MessageLine, OpenLine, RecordedPayload, RecordingHeader,
+    VERSION as RECORDING_VERSION,
+};
 #[cfg(any(feature = "cli", test))]
 pub(crate) use snapshot::RebalanceState;
 pub(crate) use snapshot::{ClientDetails, ClientSummary, FleetSnapshot, RebalanceReport};

@@ -10,7 +10,9 @@ use clap::Args;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::request::Builder;
 use http::{Request, Response};
+use hyper::body::Incoming;
 use serde_json::Value;
+use tokio::time::timeout;
 
 use crate::auth::AdminToken;
 use crate::net::address::Address;
@@ -128,23 +130,41 @@ impl AdminClient {
         self.send(address, Request::delete(path), Body::empty(), max_bytes, ACT_TIMEOUT).await
     }
 
+    /// Gets `path` from the node at `address`, whose answer is read as it comes.
+    ///
+    /// # Errors
+    /// When no answer begins in time; the text says why.
+    pub(super) async fn open(&self, address: &Address, path: &str) -> Result<Response<Incoming>, String> {
+        let request = self.with_token(Request::get(path)).body(Body::empty()).map_err(|error| error.to_string())?;
+        let answer = timeout(ANSWER_TIMEOUT, self.client.send(address, request)).await;
+        answer.map_err(|_| HttpError::Timeout(ANSWER_TIMEOUT)).flatten().map_err(told)
+    }
+
+    fn with_token(&self, request: Builder) -> Builder {
+        match &self.token {
+            Some(token) => request.header(AUTHORIZATION, format!("Bearer {}", token.expose())),
+            None => request,
+        }
+    }
+
     async fn send(
         &self,
         address: &Address,
-        mut request: Builder,
+        request: Builder,
         body: Body,
         max_bytes: usize,
         deadline: Duration,
     ) -> Result<Response<Bytes>, String> {
-        if let Some(token) = &self.token {
-            request = request.header(AUTHORIZATION, format!("Bearer {}", token.expose()));
-        }
-        let request = request.body(body).map_err(|error| error.to_string())?;
+        let request = self.with_token(request).body(body).map_err(|error| error.to_string())?;
         let answer = self.client.fetch(address, request, max_bytes, deadline).await;
-        answer.map_err(|error| match error {
-            HttpError::Timeout(deadline) => format!("nothing within {} s", deadline.as_secs()),
-            other => other.to_string(),
-        })
+        answer.map_err(told)
+    }
+}
+
+fn told(error: HttpError) -> String {
+    match error {
+        HttpError::Timeout(deadline) => format!("nothing within {} s", deadline.as_secs()),
+        other => other.to_string(),
     }
 }
 

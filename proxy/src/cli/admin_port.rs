@@ -2,10 +2,12 @@
 
 use bytes::Bytes;
 use http::{Response, StatusCode};
+use http_body_util::{BodyExt, Limited};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::admin_client::{AdminClient, AdminTokenArgs, AdminTokenError, admin_address};
+use super::admin_stream::AdminStream;
 use crate::net::address::Address;
 use crate::net::connector::Connector;
 use crate::net::tls::{ClientTls, TlsError};
@@ -76,19 +78,39 @@ impl<'a> AdminPort<'a> {
         self.read(self.client.delete(&self.address, path, self.answer_max_bytes).await)
     }
 
+    /// Gets what `path` names as lines, which come until one end is gone.
+    ///
+    /// # Errors
+    /// When no such answer begins.
+    pub(super) async fn stream(&self, path: &str) -> Result<AdminStream, AdminPortError> {
+        let silent = |problem| AdminPortError::Silent { url: self.url.into(), problem };
+        let answer = self.client.open(&self.address, path).await.map_err(silent)?;
+        if answer.status() == StatusCode::OK {
+            return Ok(AdminStream::new(answer.into_body()));
+        }
+        let (head, body) = answer.into_parts();
+        let body = Limited::new(body, self.answer_max_bytes).collect().await;
+        let body = body.map_err(|error| silent(error.to_string()))?.to_bytes();
+        Err(self.refused(&Response::from_parts(head, body)))
+    }
+
     fn read<T: DeserializeOwned>(&self, answer: Result<Response<Bytes>, String>) -> Result<T, AdminPortError> {
         let silent = |problem| AdminPortError::Silent { url: self.url.into(), problem };
         let answer = answer.map_err(silent)?;
+        if answer.status() == StatusCode::OK {
+            let read = serde_json::from_slice(answer.body());
+            return read.map_err(|error| silent(format!("what came can't be read: {error}")));
+        }
+        Err(self.refused(&answer))
+    }
+
+    fn refused(&self, answer: &Response<Bytes>) -> AdminPortError {
         let problem = match answer.status() {
-            StatusCode::OK => {
-                let read = serde_json::from_slice(answer.body());
-                return read.map_err(|error| silent(format!("what came can't be read: {error}")));
-            }
             StatusCode::UNAUTHORIZED if !self.client.has_token() => "it wants --admin-token".into(),
             StatusCode::UNAUTHORIZED => "it has another --admin-token".into(),
             status => error_text(answer.body()).unwrap_or_else(|| format!("it answers {status}")),
         };
-        Err(AdminPortError::Refused { url: self.url.into(), problem })
+        AdminPortError::Refused { url: self.url.into(), problem }
     }
 }
 

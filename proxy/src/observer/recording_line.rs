@@ -171,6 +171,14 @@ impl MessageLine {
     }
 }
 
+impl RecordingHeader {
+    /// Whether it is of the format and version that this node reads.
+    #[must_use]
+    pub(crate) fn is_known(&self) -> bool {
+        self.format == FORMAT && self.version == VERSION
+    }
+}
+
 impl RecordingLine {
     /// Writes the line, with its end.
     #[must_use]
