@@ -11,6 +11,7 @@ mod health_command;
 mod output;
 mod rebalance_command;
 mod record_command;
+pub(crate) mod replay_command;
 mod runtime;
 mod serve_command;
 mod size_command;
@@ -33,6 +34,7 @@ pub use flag::ServeArgs;
 use output::{print, print_error, print_warning};
 use rebalance_command::RebalanceArgs;
 use record_command::RecordArgs;
+use replay_command::ReplayArgs;
 use runtime::runtime;
 use size_command::SizeArgs;
 use token_command::TokenCommand;
@@ -71,6 +73,8 @@ enum CliCommand {
     Rebalance(RebalanceArgs),
     /// Record the traffic of clients of a hub into a file. Ctrl-C ends it.
     Record(RecordArgs),
+    /// Feed a recording to a development app server, and tell which answers differ.
+    Replay(ReplayArgs),
     /// Make keys and tokens.
     #[command(subcommand)]
     Token(TokenCommand),
@@ -106,6 +110,7 @@ fn run() -> anyhow::Result<()> {
         CliCommand::Announce(args) => print(&runtime()?.block_on(announce_command::announce(&args))?),
         CliCommand::Rebalance(args) => runtime()?.block_on(rebalance_command::rebalance(&args))?,
         CliCommand::Record(args) => runtime()?.block_on(record_command::record(&args))?,
+        CliCommand::Replay(args) => runtime()?.block_on(replay_command::replay(&args))?,
         CliCommand::Token(command) => token_command::token(command)?,
     }
     Ok(())

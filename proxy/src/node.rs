@@ -16,6 +16,8 @@ mod heartbeat;
 mod inherited_socket;
 mod listener_set;
 #[cfg(feature = "cli")]
+mod replay_node;
+#[cfg(feature = "cli")]
 mod rule_reload;
 mod rule_set;
 pub(crate) mod shard_thread;
@@ -38,11 +40,13 @@ use tracing::{info, warn};
 pub use embedded::Embedded;
 pub(crate) use heartbeat::Heartbeat;
 pub(crate) use inherited_socket::InheritedSockets;
+#[cfg(feature = "cli")]
+pub(crate) use replay_node::{ReplayHubError, ReplayNode, ReplayedOpening};
+pub(crate) use start_error::StartError;
 
 use graceful_stop::{close_links, poll_until};
 use listener_set::{BoundAddresses, ListenerSet, ShardListener};
 use rule_set::RuleSet;
-use start_error::StartError;
 use upstream_set::UpstreamSet;
 
 use crate::admin;

@@ -12,6 +12,7 @@ mod client_filter;
 mod client_summary;
 mod client_tap;
 mod fleet_snapshot;
+mod hub_part;
 mod hub_recording;
 mod lenient_value;
 mod list_page;
@@ -54,15 +55,19 @@ use snapshot_cache::SnapshotCache;
 pub(crate) use announcement::{Announcees, Announcement, AnnouncementError, AnnouncementReport};
 pub(crate) use client_filter::ClientFilter;
 pub(crate) use client_tap::{ClientTap, PayloadView, TapError};
+#[cfg(feature = "cli")]
+pub(crate) use hub_part::{HubPart, take_parts};
 pub(crate) use hub_recording::{HubRecording, RecordingChoice, RecordingError};
 pub(crate) use list_page::{ListPage, NameKind, NamePage};
 pub(crate) use readiness::{Readiness, UpstreamProblems};
 pub(crate) use rebalance_plan::RebalanceGoal;
 pub(crate) use rebalancer::{RebalanceError, RebalanceRequest, SHED_PATH, SHED_PER_SECOND_MAX, STOP_PATH};
+#[cfg(test)]
+pub(crate) use recording_line::LossLine;
 pub(crate) use recording_line::RecordingLine;
 #[cfg(feature = "cli")]
 pub(crate) use recording_line::{
-    CloseLine, FORMAT as RECORDING_FORMAT, LossLine, MessageLine, OpenLine, RecordedPayload, RecordingHeader,
+    CloseLine, FORMAT as RECORDING_FORMAT, MessageLine, OpenLine, RecordedPayload, RecordingHeader,
     VERSION as RECORDING_VERSION,
 };
 #[cfg(any(feature = "cli", test))]

@@ -23,4 +23,6 @@ mod tls_args;
 mod token_args;
 mod trust_args;
 
+pub(super) use access_key_args::AccessKeyArgs;
+pub(super) use config_error::ConfigError;
 pub use serve_args::ServeArgs;

@@ -554,7 +554,7 @@ impl<'a> Upstream<'a> {
     /// Drops a message that rules refuse: it counts for the client's quota, and its taps see it.
     fn drop_refused(&mut self, message: &[u8]) {
         self.messages += 1;
-        self.state.tap_up(self.slot, message);
+        self.state.tap_up(self.slot, message, 0);
     }
 
     /// Sequence state of a client that may come back.

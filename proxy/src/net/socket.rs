@@ -37,7 +37,7 @@ pub(crate) trait SocketStream: AsyncRead + AsyncWrite + Unpin {
 
 impl SocketStream for TokioIo<Upgraded> {}
 
-#[cfg(test)]
+#[cfg(any(feature = "cli", test))]
 impl SocketStream for tokio::io::DuplexStream {}
 
 #[cfg(test)]

@@ -6,16 +6,17 @@
 
 use bytes::{Bytes, BytesMut};
 use serde_json::Value;
-use trunkline_protocol::hub::{HubMessage, HubProtocol, MessageKind, Outcome, Payload, RECORD_SEPARATOR, next_frame};
+use trunkline_protocol::hub::{HubMessage, HubProtocol, Outcome, Payload, RECORD_SEPARATOR};
 use trunkline_protocol::service::RawKind;
 
 use super::client_tap::PayloadView;
+use super::hub_part::{HubPart, take_parts};
 use super::lenient_value::LenientValue;
 use super::recording_line::{CloseLine, MessageLine, OpenLine, RecordedPayload, RecordingLine};
-use crate::shard::{Content, RecordedEvent, RecordedOpening, RecordedPiece, kind_name, redaction};
+use crate::shard::{Content, RecordedEvent, RecordedOpening, RecordedPiece, redaction};
 
 /// Larger messages are told by their size alone: looking for secrets in one would hold the observer up.
-const READ_MAX_BYTES: usize = 1024 * 1024;
+const REDACTED_MAX_BYTES: usize = 1024 * 1024;
 
 /// Cause of a close that is none: another node has the connection.
 const MOVED: &str = "moved";
@@ -104,42 +105,23 @@ impl Lines<'_> {
 
     fn messages(&self, content: Content, bytes: &Bytes, kind: RawKind) -> Vec<MessageLine> {
         match protocol_of(content) {
-            Some(protocol) => self.hub_messages(protocol, bytes),
+            Some(protocol) => {
+                let parts = take_parts(protocol, &mut bytes.clone());
+                parts.into_iter().map(|part| self.hub_message(protocol, part)).collect()
+            }
             None => vec![self.with_payload(self.line("raw", bytes.len()), bytes, kind, || redact_raw(bytes))],
         }
     }
 
-    fn hub_messages(&self, protocol: HubProtocol, bytes: &Bytes) -> Vec<MessageLine> {
-        let (mut rest, mut all) = (bytes.clone(), Vec::new());
-        while let Ok(Some(frame)) = next_frame(protocol, &rest, usize::MAX) {
-            let whole = rest.split_to(frame.length.min(rest.len()));
-            let body = whole.slice(frame.body);
-            all.extend(self.hub_message(protocol, &whole, &body));
-        }
-        all
-    }
-
-    fn hub_message(&self, protocol: HubProtocol, whole: &Bytes, body: &Bytes) -> Option<MessageLine> {
-        if whole.len() > READ_MAX_BYTES {
-            return Some(MessageLine { redacted: true, ..self.line("large", whole.len()) });
-        }
-        let message = protocol.decode(body).ok().flatten();
-        let kind = message.as_ref().map(HubMessage::kind);
-        if kind.is_some_and(is_left_out) {
-            return None;
-        }
-        let target = match &message {
-            Some(HubMessage::Invocation(call) | HubMessage::StreamInvocation(call)) => Some(call.target.to_string()),
-            _ => None,
-        };
-        let invocation_id = message.as_ref().and_then(HubMessage::invocation_id).map(ToString::to_string);
-        let line = MessageLine { target, invocation_id, ..self.line(kind.map_or("other", kind_name), whole.len()) };
+    fn hub_message(&self, protocol: HubProtocol, part: HubPart) -> MessageLine {
+        let HubPart { whole, kind, target, invocation_id, message } = part;
+        let line = MessageLine { target, invocation_id, ..self.line(kind, whole.len()) };
         let form = if protocol.is_binary() { RawKind::Binary } else { RawKind::Text };
-        Some(self.with_payload(line, whole, form, || match (protocol, message) {
-            (HubProtocol::Json, _) => redact_json(whole),
+        self.with_payload(line, &whole, form, || match (protocol, message) {
+            (HubProtocol::Json, _) => redact_json(&whole),
             (_, Some(message)) => redact_message(protocol, message),
             (_, None) => Redacted::Everything,
-        }))
+        })
     }
 
     fn line(&self, kind: &str, bytes: usize) -> MessageLine {
@@ -158,7 +140,7 @@ impl Lines<'_> {
         if self.payloads == PayloadView::Hidden {
             return line;
         }
-        if bytes.len() > READ_MAX_BYTES {
+        if bytes.len() > REDACTED_MAX_BYTES {
             return MessageLine { redacted: true, ..line };
         }
         match redact() {
@@ -177,10 +159,6 @@ fn protocol_of(content: Content) -> Option<HubProtocol> {
         Content::Hub(protocol) => Some(protocol),
         Content::Raw => None,
     }
-}
-
-fn is_left_out(kind: MessageKind) -> bool {
-    matches!(kind, MessageKind::Ping | MessageKind::Close | MessageKind::Ack | MessageKind::Sequence)
 }
 
 /// Redacts a JSON message, with its separator: whole, because fields that no hub message has may hold secrets, too.
@@ -283,7 +261,7 @@ mod tests {
     use std::time::Duration;
 
     use trunkline_protocol::cause::Cause;
-    use trunkline_protocol::hub::{Completion, Invocation};
+    use trunkline_protocol::hub::{Completion, Invocation, next_frame};
     use trunkline_protocol::manifest::Transport;
     use trunkline_protocol::service::OpenConnection;
 
@@ -336,7 +314,7 @@ mod tests {
             let told = down(content, bytes.clone());
             assert!(told[0].redacted && told[0].bytes == bytes.len() as u64);
             let payload = told[0].payload().unwrap().unwrap();
-            let whole = payload.as_bytes();
+            let whole = &payload.clone().into_bytes();
             let shows = |text: &str| whole.windows(text.len()).any(|part| part == text.as_bytes());
             assert!(shows("ann") && shows("[redacted]") && !shows("hush"), "{payload:?}");
             assert!(next_frame(protocol, whole, usize::MAX).unwrap().is_some(), "it is a whole message");
@@ -345,7 +323,7 @@ mod tests {
 
     #[test]
     fn messages_that_cannot_be_searched_for_secrets_have_no_payload() {
-        let large = call(HubProtocol::Json, &Value::from("x".repeat(READ_MAX_BYTES)));
+        let large = call(HubProtocol::Json, &Value::from("x".repeat(REDACTED_MAX_BYTES)));
         let told = down(JSON, large.clone());
         assert_eq!((told[0].kind.as_str(), told[0].redacted, told[0].payload().unwrap()), ("large", true, None));
         assert_eq!(told[0].bytes, large.len() as u64);
@@ -376,7 +354,7 @@ mod tests {
             let event = RecordedEvent::Up(Bytes::from_static(bytes), kind);
             let RecordingLine::Up(message) = &told(Content::Raw, event, PayloadView::Shown)[0] else { panic!() };
             assert_eq!((message.text.as_deref(), message.kind.as_str()), (text, "raw"));
-            assert_eq!(message.payload().unwrap().unwrap().as_bytes(), bytes);
+            assert_eq!(message.payload().unwrap().unwrap().into_bytes(), bytes);
         }
     }
 

@@ -140,9 +140,9 @@ pub(crate) enum RecordedPayload {
 impl RecordedPayload {
     /// Returns its bytes.
     #[must_use]
-    pub(crate) fn as_bytes(&self) -> &[u8] {
+    pub(crate) fn into_bytes(self) -> Bytes {
         match self {
-            Self::Text(text) => text.as_bytes(),
+            Self::Text(text) => text.into(),
             Self::Binary(bytes) => bytes,
         }
     }

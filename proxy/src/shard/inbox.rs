@@ -66,6 +66,9 @@ pub(crate) enum ClientStream {
     Upgrade(OnUpgrade),
     /// Requests carry them, to and from the other end of this pipe.
     Pipe(InnerHalf),
+    /// A WebSocket without a network: a client in this process.
+    #[cfg(feature = "cli")]
+    Memory(tokio::io::DuplexStream),
 }
 
 /// Accepted connect request: a socket that is about to become a client connection.

@@ -42,11 +42,20 @@ impl AccessKeyArgs {
         }
         if keys.is_empty() { Ok(None) } else { Ok(Some(AccessKeys::new(keys)?)) }
     }
+
+    /// Returns the access keys that were given, else this machine's development key, and whether it is that. `remote`
+    /// names what is on other machines, for which the development key is refused.
+    pub(crate) fn keys_or_development(&self, remote: &[String]) -> Result<(AccessKeys, bool), ConfigError> {
+        match self.keys()? {
+            Some(keys) => Ok((keys, false)),
+            None => Ok((development_keys(remote)?, true)),
+        }
+    }
 }
 
 /// Returns this machine's development key. It is refused when a listener or an upstream is on another machine; `remote`
 /// names these.
-pub(super) fn development_keys(remote: &[String]) -> Result<AccessKeys, ConfigError> {
+fn development_keys(remote: &[String]) -> Result<AccessKeys, ConfigError> {
     if let Some(what) = remote.first() {
         return Err(ConfigError::NoKey { what: what.clone() });
     }

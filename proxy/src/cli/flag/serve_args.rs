@@ -10,7 +10,7 @@ use std::time::Duration;
 use clap::Args;
 use trunkline_protocol::limits::LINK_FRAME_MAX_BYTES;
 
-use super::access_key_args::{AccessKeyArgs, development_keys};
+use super::access_key_args::AccessKeyArgs;
 use super::admin_args::AdminArgs;
 use super::advertised_address::advertised_address;
 use super::config_error::{ConfigError, check_range};
@@ -242,11 +242,10 @@ impl TryFrom<ServeArgs> for Config {
 }
 
 fn settings(args: ServeArgs, addresses: &NodeAddresses) -> Result<Settings, ConfigError> {
-    let (keys, is_development) = match args.access_keys.keys()? {
-        Some(keys) => (keys, false),
-        None if !addresses.has_upstreams() => return Err(ConfigError::NoUpstream),
-        None => (development_keys(&addresses.remote())?, true),
-    };
+    if !addresses.has_upstreams() && args.access_keys.keys()?.is_none() {
+        return Err(ConfigError::NoUpstream);
+    }
+    let (keys, is_development) = args.access_keys.keys_or_development(&addresses.remote())?;
     check_range("--message-max-bytes", args.message_max_bytes, MESSAGE_BYTES)?;
     let trusted = TrustedNetworks::try_from(&args.trust).map_err(ConfigError::Trust)?;
     let knows_balancers = !trusted.is_empty();

@@ -1,0 +1,364 @@
+//! Ledger of a replay: what app servers have answered, against what the recording says. Pure.
+//!
+//! ```text
+//!  recording ─► expected ─┬─ the same bytes ──────────────► equal
+//!  app server ─► received ─┘
+//!                     left at a settlement: of one name ──► different;   expected ──► missing
+//!                     left at the end ────────────────────► surplus
+//! ```
+//!
+//! Messages of one connection are matched by their bytes. The order is compared within a call's answers and within the
+//! sends to a client: between these no order is promised. What has lost secrets is matched by its name alone and is not
+//! compared.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+
+/// Name of the answer that a connection was closed by the app.
+pub(super) const CLOSED: &str = "close";
+
+/// Message for a client, expected or received.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Answer {
+    pub(super) name: AnswerName,
+    /// Its bytes; `None` for an expected one that has lost secrets.
+    pub(super) bytes: Option<Bytes>,
+    /// Line of the recording, of an expected one.
+    pub(super) line: u64,
+}
+
+/// What tells messages of a connection apart before their bytes are compared.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct AnswerName {
+    pub(super) kind: String,
+    pub(super) target: Option<String>,
+    pub(super) invocation_id: Option<String>,
+}
+
+/// Difference between recording and replay.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Difference {
+    pub(super) connection: String,
+    pub(super) expected: Option<Answer>,
+    pub(super) received: Option<Answer>,
+}
+
+/// Counts of a replay.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Tally {
+    pub(super) equal: u64,
+    pub(super) different: u64,
+    pub(super) missing: u64,
+    pub(super) surplus: u64,
+    pub(super) not_compared: u64,
+    /// Equal ones that came in another order.
+    pub(super) reordered: u64,
+}
+
+impl Tally {
+    /// Number of answers that are not as they were.
+    pub(super) fn wrong(&self) -> u64 {
+        self.different + self.missing + self.surplus
+    }
+}
+
+/// Expected and received messages of all connections of a replay.
+#[derive(Debug)]
+pub(super) struct AnswerLedger {
+    accounts: Vec<Account>,
+    tally: Tally,
+    /// First differences.
+    differences: Vec<Difference>,
+    differences_max: usize,
+}
+
+/// Ledger of one connection.
+#[derive(Debug)]
+struct Account {
+    connection: String,
+    /// It was open before the recording: what it gets when it opens here is not in it.
+    was_open: bool,
+    expected: VecDeque<Answer>,
+    received: VecDeque<Received>,
+}
+
+#[derive(Debug)]
+struct Received {
+    answer: Answer,
+    /// It belongs to the opening of a connection whose opening was not recorded.
+    is_unrecorded: bool,
+}
+
+/// Number of a connection in the ledger.
+pub(super) type AccountNumber = usize;
+
+impl AnswerLedger {
+    /// An empty ledger that keeps so many differences.
+    pub(super) fn new(differences_max: usize) -> Self {
+        Self { accounts: Vec::new(), tally: Tally::default(), differences: Vec::new(), differences_max }
+    }
+
+    /// Adds a connection.
+    pub(super) fn add(&mut self, connection: &str, was_open: bool) -> AccountNumber {
+        let (connection, expected, received) = (connection.into(), VecDeque::new(), VecDeque::new());
+        self.accounts.push(Account { connection, was_open, expected, received });
+        self.accounts.len() - 1
+    }
+
+    /// Notes that a connection sends: what it receives from now on is in the recording, if all goes well.
+    pub(super) fn sent(&mut self, number: AccountNumber) {
+        if let Some(account) = self.accounts.get_mut(number) {
+            account.was_open = false;
+        }
+    }
+
+    /// Takes a message that the recording has.
+    pub(super) fn expect(&mut self, number: AccountNumber, answer: Answer) {
+        let Some(account) = self.accounts.get_mut(number) else { return };
+        match account.received.iter().position(|received| answer.is_met_by(&received.answer)) {
+            Some(at) => {
+                account.received.remove(at);
+                self.tally.matched(&answer);
+            }
+            None => account.expected.push_back(answer),
+        }
+    }
+
+    /// Takes a message that an app server has sent.
+    pub(super) fn receive(&mut self, number: AccountNumber, answer: Answer) {
+        let Some(account) = self.accounts.get_mut(number) else { return };
+        let exact = account.expected.iter().position(|expected| expected.bytes == answer.bytes);
+        let met = exact.or_else(|| account.expected.iter().position(|expected| expected.is_met_by(&answer)));
+        let Some(at) = met else {
+            let is_unrecorded = account.was_open;
+            return account.received.push_back(Received { answer, is_unrecorded });
+        };
+        let lane = account.expected.iter().position(|expected| expected.name.is_in_lane_of(&answer.name));
+        if let Some(expected) = account.expected.remove(at) {
+            self.tally.matched(&expected);
+            self.tally.reordered += u64::from(lane.is_some_and(|first| first < at));
+        }
+    }
+
+    /// Whether all that was expected has come.
+    pub(super) fn is_settled(&self) -> bool {
+        self.accounts.iter().all(|account| account.expected.is_empty())
+    }
+
+    /// Whether something of the same name has come for each that is still expected: then nothing more need come.
+    pub(super) fn is_explained(&self) -> bool {
+        self.accounts.iter().all(|account| {
+            let mut names: Vec<_> = account.received.iter().map(|received| &received.answer.name).collect();
+            account.expected.iter().all(|expected| match names.iter().position(|name| **name == expected.name) {
+                Some(at) => {
+                    names.swap_remove(at);
+                    true
+                }
+                None => false,
+            })
+        })
+    }
+
+    /// Gives up waiting: what is still expected is different from what has come under its name, or missing.
+    pub(super) fn settle(&mut self) {
+        for account in &mut self.accounts {
+            while let Some(expected) = account.expected.pop_front() {
+                let of_name = account.received.iter().position(|received| received.answer.name == expected.name);
+                let received = of_name.and_then(|at| account.received.remove(at)).map(|received| received.answer);
+                match received {
+                    Some(_) => self.tally.different += 1,
+                    None => self.tally.missing += 1,
+                }
+                if self.differences.len() < self.differences_max {
+                    let connection = account.connection.clone();
+                    self.differences.push(Difference { connection, expected: Some(expected), received });
+                }
+            }
+        }
+    }
+
+    /// Ends the replay: what has come beyond the recording is surplus. Returns the counts and the first differences.
+    pub(super) fn finish(mut self) -> (Tally, Vec<Difference>) {
+        self.settle();
+        for account in self.accounts {
+            for Received { answer, is_unrecorded } in account.received {
+                if is_unrecorded {
+                    self.tally.not_compared += 1;
+                    continue;
+                }
+                self.tally.surplus += 1;
+                if self.differences.len() < self.differences_max {
+                    let connection = account.connection.clone();
+                    self.differences.push(Difference { connection, expected: None, received: Some(answer) });
+                }
+            }
+        }
+        (self.tally, self.differences)
+    }
+}
+
+impl Tally {
+    fn matched(&mut self, expected: &Answer) {
+        match expected.bytes {
+            Some(_) => self.equal += 1,
+            None => self.not_compared += 1,
+        }
+    }
+}
+
+impl Answer {
+    /// Whether a received message is what was expected, as far as that is known.
+    fn is_met_by(&self, received: &Self) -> bool {
+        match &self.bytes {
+            Some(_) => self.bytes == received.bytes,
+            None => self.name == received.name,
+        }
+    }
+}
+
+impl AnswerName {
+    /// Whether order is promised between the two: both answer the same call, or none answers one.
+    fn is_in_lane_of(&self, other: &Self) -> bool {
+        self.answered_call() == other.answered_call()
+    }
+
+    /// Id of the call that it answers.
+    fn answered_call(&self) -> Option<&str> {
+        // What names a target is a call itself.
+        self.invocation_id.as_deref().filter(|_| self.target.is_none())
+    }
+}
+
+impl Difference {
+    /// Position of the first byte that differs, where both are there.
+    pub(super) fn first_byte(&self) -> Option<usize> {
+        let expected = self.expected.as_ref()?.bytes.as_ref()?;
+        let received = self.received.as_ref()?.bytes.as_ref()?;
+        let same = expected.iter().zip(received).take_while(|(one, other)| one == other).count();
+        Some(same)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn named(kind: &str, target: Option<&str>, id: Option<&str>, bytes: Option<&str>) -> Answer {
+        let (target, invocation_id) = (target.map(Into::into), id.map(Into::into));
+        let name = AnswerName { kind: kind.into(), target, invocation_id };
+        Answer { name, bytes: bytes.map(|text| Bytes::copy_from_slice(text.as_bytes())), line: 0 }
+    }
+
+    fn send(text: &str) -> Answer {
+        named("invocation", Some("Say"), None, Some(text))
+    }
+
+    fn completion(id: &str, text: &str) -> Answer {
+        named("completion", None, Some(id), Some(text))
+    }
+
+    fn ledger() -> (AnswerLedger, AccountNumber) {
+        let mut ledger = AnswerLedger::new(3);
+        let number = ledger.add("c", false);
+        (ledger, number)
+    }
+
+    #[test]
+    fn answers_are_equal_whether_they_come_before_or_after_they_are_expected() {
+        let (mut ledger, one) = ledger();
+        ledger.expect(one, send("a"));
+        assert!(!ledger.is_settled() && !ledger.is_explained());
+        ledger.receive(one, send("a"));
+        ledger.receive(one, send("b"));
+        ledger.expect(one, send("b"));
+        assert!(ledger.is_settled() && ledger.is_explained());
+        assert_eq!(ledger.finish(), (Tally { equal: 2, ..Tally::default() }, vec![]));
+    }
+
+    #[test]
+    fn an_answer_of_the_same_name_with_other_bytes_differs_at_its_first_other_byte() {
+        let (mut ledger, one) = ledger();
+        ledger.expect(one, completion("1", "total 10"));
+        ledger.expect(one, completion("2", "same"));
+        ledger.receive(one, completion("2", "same"));
+        ledger.receive(one, completion("1", "total 12"));
+        assert!(!ledger.is_settled() && ledger.is_explained());
+        let (tally, differences) = ledger.finish();
+        assert_eq!((tally.equal, tally.different, tally.wrong()), (1, 1, 1));
+        assert_eq!((differences[0].first_byte(), differences[0].connection.as_str()), (Some(7), "c"));
+    }
+
+    #[test]
+    fn what_does_not_come_is_missing_and_what_nobody_expected_is_surplus() {
+        let (mut ledger, one) = ledger();
+        ledger.expect(one, completion("1", "x"));
+        ledger.receive(one, completion("9", "x2"));
+        ledger.settle();
+        ledger.receive(one, completion("1", "y"));
+        let (tally, differences) = ledger.finish();
+        assert_eq!((tally.missing, tally.surplus, tally.equal, tally.different), (1, 2, 0, 0));
+        assert_eq!(differences.len(), 3);
+        assert!(differences[0].received.is_none() && differences[1].expected.is_none());
+    }
+
+    #[test]
+    fn each_answer_is_matched_once_and_only_of_its_own_connection() {
+        let (mut ledger, one) = ledger();
+        let other = ledger.add("d", false);
+        for number in [one, one, other] {
+            ledger.expect(number, send("same"));
+        }
+        for number in [one, other, other] {
+            ledger.receive(number, send("same"));
+        }
+        let (tally, _) = ledger.finish();
+        assert_eq!((tally.equal, tally.missing, tally.surplus), (2, 1, 1));
+    }
+
+    #[test]
+    fn order_counts_among_sends_and_within_a_call_but_not_between_them() {
+        let (mut ledger, one) = ledger();
+        for answer in [completion("1", "done"), send("a"), send("b")] {
+            ledger.expect(one, answer);
+        }
+        for answer in [send("a"), send("b"), completion("1", "done")] {
+            ledger.receive(one, answer);
+        }
+        assert_eq!(ledger.tally.reordered, 0);
+        for answer in [send("c"), send("d")] {
+            ledger.expect(one, answer);
+        }
+        for answer in [send("d"), send("c")] {
+            ledger.receive(one, answer);
+        }
+        assert_eq!((ledger.tally.reordered, ledger.tally.equal, ledger.tally.wrong()), (1, 5, 0));
+    }
+
+    #[test]
+    fn what_has_lost_secrets_is_matched_by_its_name_and_not_compared() {
+        let (mut ledger, one) = ledger();
+        ledger.expect(one, named("invocation", Some("Say"), None, None));
+        ledger.expect(one, send("plain"));
+        ledger.receive(one, send("plain"));
+        assert!(!ledger.is_settled());
+        ledger.receive(one, send("secret"));
+        ledger.receive(one, named("invocation", Some("Log"), None, Some("x")));
+        ledger.expect(one, named("invocation", Some("Log"), None, None));
+        let (tally, _) = ledger.finish();
+        assert_eq!((tally.equal, tally.not_compared, tally.wrong()), (1, 2, 0));
+    }
+
+    #[test]
+    fn what_a_connection_gets_when_it_is_opened_anew_is_not_compared_unless_it_is_expected() {
+        let mut ledger = AnswerLedger::new(3);
+        let one = ledger.add("c", true);
+        ledger.receive(one, send("welcome"));
+        ledger.receive(one, send("news"));
+        ledger.expect(one, send("news"));
+        ledger.sent(one);
+        ledger.receive(one, send("late"));
+        let (tally, _) = ledger.finish();
+        assert_eq!((tally.not_compared, tally.equal, tally.surplus), (1, 1, 1));
+    }
+}

@@ -1,0 +1,161 @@
+//! Node of a replay: no listener and no admin port, one link per hub, and clients that are pipes in this process.
+//!
+//! Its clients come with the opening frame that the app server is to get, so nothing of it has to be proved again: no
+//! token, no user. One link makes the order of what an app server sends as definite as the app itself.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytestring::ByteString;
+use tokio::io::{DuplexStream, duplex};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+use trunkline_protocol::manifest::Transport;
+use trunkline_protocol::service::OpenConnection;
+
+use super::graceful_stop::close_links;
+use super::shard_thread;
+use super::start_error::StartError;
+use super::upstream_set::UpstreamSet;
+use crate::auth::ClientTerms;
+use crate::config::Settings;
+use crate::net::address::Address;
+use crate::net::connector::Connector;
+use crate::net::resolver::Resolver;
+use crate::net::tls::ClientTls;
+use crate::observer::UpstreamProblems;
+use crate::shard::{ClientStream, Connectors, PendingConnection, ShardMessage, ShardSender, Shared};
+use crate::upstream::Hub;
+
+/// Bytes that a client's pipe holds in each direction.
+const PIPE_BYTES: usize = 256 * 1024;
+
+/// Interval at which a hub that is not served is looked for.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
+
+/// Node without listeners.
+#[derive(Debug)]
+pub(crate) struct ReplayNode {
+    shared: Arc<Shared>,
+    shard: ShardSender,
+    upstream: Address,
+    problems: Arc<UpstreamProblems>,
+    background: JoinSet<()>,
+    stop: CancellationToken,
+}
+
+/// Opening of a client, as its app server gets it.
+#[derive(Debug)]
+pub(crate) struct ReplayedOpening {
+    pub connection: String,
+    pub user: Option<String>,
+    pub claims: Vec<(String, String)>,
+    pub headers: Vec<(String, Vec<String>)>,
+    pub query: Option<String>,
+}
+
+/// Error of a hub that no client can connect to.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ReplayHubError {
+    #[error("no app server at {upstream} in {} s: {problem}", .limit.as_secs())]
+    Unreachable { upstream: Address, limit: Duration, problem: String },
+    #[error("the app server has no hub {hub:?}, only {known}")]
+    Unknown { hub: String, known: String },
+}
+
+impl ReplayNode {
+    /// Starts a node that dials this upstream.
+    ///
+    /// # Errors
+    /// When TLS can't be set up, or the system refuses a thread.
+    pub(crate) fn start(settings: Settings, upstream: Address) -> Result<Self, StartError> {
+        let fleet = match upstream.is_tls() {
+            true => Connector::with_tls(ClientTls::default())?,
+            false => Connector::default(),
+        };
+        let (shard, inbox) = ShardSender::new();
+        let connectors = Connectors { fleet, ..Connectors::default() };
+        let shared = Shared::new(Settings { pool_size: 1, ..settings }, connectors, vec![shard.clone()]);
+        let stop = CancellationToken::new();
+        drop(shard_thread::start(0, shared.clone(), Vec::new(), inbox, stop.clone()).map_err(StartError::Thread)?);
+        let problems = Arc::new(UpstreamProblems::default());
+        let mut background = JoinSet::new();
+        let wanted = vec![(shared.hubs.default_group(), upstream.clone())];
+        let mut upstreams = UpstreamSet::new(shared.clone(), problems.clone(), Resolver::default(), Duration::ZERO);
+        background.spawn(async move {
+            upstreams.want(wanted);
+            loop {
+                upstreams.next_end().await;
+            }
+        });
+        Ok(Self { shared, shard, upstream, problems, background, stop })
+    }
+
+    /// Finds a hub by its name, once its app server is linked.
+    ///
+    /// # Errors
+    /// When the app server can't be reached within `limit`, or has no such hub.
+    pub(crate) async fn hub(&self, name: &str, limit: Duration) -> Result<Arc<Hub>, ReplayHubError> {
+        let until = Instant::now() + limit;
+        loop {
+            let hub = self.shared.hubs.named(name);
+            if let Some(hub) = hub.as_ref().filter(|hub| hub.is_served()) {
+                return Ok(hub.clone());
+            }
+            if hub.is_none() && !self.shared.hubs.is_empty() {
+                let hubs = self.shared.hubs.all();
+                let known: Vec<_> = hubs.iter().map(|hub| hub.name()).collect();
+                return Err(ReplayHubError::Unknown { hub: name.into(), known: known.join(", ") });
+            }
+            if Instant::now() >= until {
+                let problem = self.problems.list().pop().map_or_else(|| "no link opens".into(), |(_, problem)| problem);
+                return Err(ReplayHubError::Unreachable { upstream: self.upstream.clone(), limit, problem });
+            }
+            sleep(POLL_INTERVAL).await;
+        }
+    }
+
+    /// Connects a client to a hub; returns its end of a WebSocket. `None` when its id was used before.
+    #[must_use]
+    pub(crate) fn connect(&self, hub: &Arc<Hub>, opening: ReplayedOpening) -> Option<DuplexStream> {
+        self.shared.routes.reserve(&opening.connection).ok()?;
+        let (near, far) = duplex(PIPE_BYTES);
+        let text = ByteString::from;
+        let pair = |(name, value): (String, String)| (text(name), text(value));
+        let header = |(name, all): (String, Vec<String>)| (text(name), all.into_iter().map(text).collect());
+        let open = OpenConnection {
+            connection_id: opening.connection.into(),
+            claims: opening.claims.into_iter().map(pair).collect(),
+            headers: opening.headers.into_iter().map(header).collect(),
+            query: opening.query.map(text),
+            protocol: None,
+        };
+        let pending = PendingConnection {
+            stream: Some(ClientStream::Memory(near)),
+            // Whatever it was: the app server reads it in the headers.
+            transport: Transport::WebSockets,
+            hub: hub.clone(),
+            open,
+            is_negotiated: false,
+            user: opening.user,
+            permit: None,
+            expires_s: None,
+            terms: ClientTerms::default(),
+            wants_stateful: false,
+            restores: None,
+            claimed: None,
+            group: None,
+        };
+        self.shard.put(ShardMessage::Accept(Box::new(pending)));
+        Some(far)
+    }
+
+    /// Stops the node: the app server learns that its clients left.
+    pub(crate) async fn stop(mut self) {
+        self.background.abort_all();
+        let pools: Vec<_> = self.shared.hubs.all().iter().flat_map(|hub| hub.pools().to_vec()).collect();
+        close_links(&pools).await;
+        self.stop.cancel();
+    }
+}

@@ -1,0 +1,59 @@
+//! Parts of what a client's transport carries: single messages, with what names them. Pure.
+
+use bytes::Bytes;
+use trunkline_protocol::hub::{HubMessage, HubProtocol, MessageKind, next_frame};
+
+use crate::shard::kind_name;
+
+/// Larger messages are not read.
+const READ_MAX_BYTES: usize = 1024 * 1024;
+
+/// One hub message.
+#[derive(Debug)]
+pub(crate) struct HubPart {
+    /// All its bytes, framing included.
+    pub whole: Bytes,
+    /// Name of its kind; `large` for one that was not read, `other` for one that can't be.
+    pub kind: &'static str,
+    /// Method, where it names one.
+    pub target: Option<String>,
+    /// Id of its invocation or stream.
+    pub invocation_id: Option<String>,
+    pub(super) message: Option<HubMessage>,
+}
+
+/// Takes the whole messages off the front of `bytes`. Keep-alives, acknowledgements and close messages are left out: each
+/// side sends them for itself.
+#[must_use]
+pub(crate) fn take_parts(protocol: HubProtocol, bytes: &mut Bytes) -> Vec<HubPart> {
+    let mut parts = Vec::new();
+    while let Ok(Some(frame)) = next_frame(protocol, bytes, usize::MAX) {
+        let whole = bytes.split_to(frame.length.min(bytes.len()));
+        let body = whole.slice(frame.body);
+        parts.extend(part(protocol, whole, &body));
+    }
+    parts
+}
+
+fn part(protocol: HubProtocol, whole: Bytes, body: &Bytes) -> Option<HubPart> {
+    let (target, invocation_id) = (None, None);
+    if whole.len() > READ_MAX_BYTES {
+        return Some(HubPart { whole, kind: "large", target, invocation_id, message: None });
+    }
+    let Some(message) = protocol.decode(body).ok().flatten() else {
+        return Some(HubPart { whole, kind: "other", target, invocation_id, message: None });
+    };
+    if is_left_out(message.kind()) {
+        return None;
+    }
+    let target = match &message {
+        HubMessage::Invocation(call) | HubMessage::StreamInvocation(call) => Some(call.target.to_string()),
+        _ => None,
+    };
+    let invocation_id = message.invocation_id().map(ToString::to_string);
+    Some(HubPart { whole, kind: kind_name(message.kind()), target, invocation_id, message: Some(message) })
+}
+
+fn is_left_out(kind: MessageKind) -> bool {
+    matches!(kind, MessageKind::Ping | MessageKind::Close | MessageKind::Ack | MessageKind::Sequence)
+}
