@@ -92,6 +92,8 @@ mod raw_endpoints;
 #[cfg(test)]
 mod reassign;
 #[cfg(test)]
+mod recording;
+#[cfg(test)]
 mod resume;
 #[cfg(test)]
 mod sends;

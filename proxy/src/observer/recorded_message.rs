@@ -296,7 +296,7 @@ mod tests {
     #[test]
     fn messages_without_secrets_keep_every_byte_in_both_protocols() {
         // Spaces, an unusual order and a number of its own spelling.
-        let odd = "{ \"arguments\":[1.50, \"\\u00e4\"],\"target\":\"Say\",\"type\":1}\u{1e}";
+        let odd = "{ \"arguments\":[1.50, \"\\u00e4\", \"{ \\\"a\\\": 2.50 }\"],\"target\":\"Say\",\"type\":1}\u{1e}";
         let told = down(JSON, odd);
         assert_eq!((told[0].text.as_deref(), told[0].redacted), (Some(odd), false));
         assert_eq!((told[0].kind.as_str(), told[0].target.as_deref()), ("invocation", Some("Say")));

@@ -176,9 +176,9 @@ impl Recorder {
     }
 
     /// Follows a client that opens, in each recording that it matches.
-    pub(super) fn opened(&mut self, slot: Slot, client: &Client, user: Option<&str>) {
+    pub(super) fn opened(&mut self, slot: Slot, client: &Client, user: Option<&str>, open: &OpenConnection) {
         for recording in &mut self.recordings {
-            recording.follow(slot, client, user, false);
+            recording.follow(slot, client, user, Some(open));
         }
     }
 
@@ -186,7 +186,7 @@ impl Recorder {
     pub(super) fn found(&mut self, number: Option<u64>, slot: Slot, client: &Client, user: Option<&str>) {
         let wanted = |recording: &&mut Recording| number.is_none_or(|number| recording.number == number);
         for recording in self.recordings.iter_mut().filter(wanted) {
-            recording.follow(slot, client, user, true);
+            recording.follow(slot, client, user, None);
         }
     }
 
@@ -235,8 +235,9 @@ impl Recorder {
 }
 
 impl Recording {
-    /// Follows a client if it matches.
-    fn follow(&mut self, slot: Slot, client: &Client, user: Option<&str>, was_open: bool) {
+    /// Follows a client if it matches. One that was open before has only the frame that is kept, whose headers may stand
+    /// in another order.
+    fn follow(&mut self, slot: Slot, client: &Client, user: Option<&str>, opening: Option<&OpenConnection>) {
         let RecordingFilter { hub, user: wanted, connection } = &self.filter;
         let matches = client.home.hub() == *hub
             && wanted.as_deref().is_none_or(|wanted| user == Some(wanted))
@@ -245,7 +246,8 @@ impl Recording {
         if !matches {
             return;
         }
-        let Some(open) = client.cold.opening.as_ref().and_then(Opening::read) else { return };
+        let kept = || client.cold.opening.as_ref().and_then(Opening::read);
+        let (was_open, Some(open)) = (opening.is_none(), opening.cloned().or_else(kept)) else { return };
         let bytes = opening_bytes(&open);
         if self.followed.len() >= FOLLOWED_MAX || !self.has_room(bytes) {
             self.unread.lost_connections += 1;
@@ -414,7 +416,7 @@ mod tests {
         let filter = everyone(&bed);
         let number = begin(&mut bed, filter);
         let _: Option<Slot> = bed.state.record_present(number, 0);
-        bed.state.tap_handshake(ann, b"request");
+        bed.state.delivery.taps.handshake(ann, b"request");
         data(&mut bed, "ann", ann, "{}");
         data(&mut bed, "ann", ann, "{}");
         assert_eq!(events(&mut bed, number), ["ann present", "ann request", "ann {}", "ann down {}"]);

@@ -142,11 +142,6 @@ impl ShardState {
         let serial = client.serial;
         self.context.record_open(&client);
         let slot = self.connections.insert(client, user);
-        if self.delivery.taps.are_any()
-            && let Some(client) = self.connections.get(slot)
-        {
-            self.delivery.taps.opened(slot, client, user);
-        }
         self.keep_alive.schedule(slot, serial, self.tick, self.tick + 1);
         if let Some(expires_s) = expires_s {
             self.token_expiries.set(slot, expires_s);
@@ -246,10 +241,15 @@ impl ShardState {
         }
     }
 
-    /// Shows the hub handshake of a client to the recordings.
-    pub(crate) fn tap_handshake(&mut self, slot: Slot, bytes: &[u8]) {
-        if self.delivery.taps.are_any() {
-            self.delivery.taps.handshake(slot, bytes);
+    /// Shows a client that opens to the recordings, with its opening frame as it goes to the app server.
+    pub(crate) fn tap_opening(&mut self, slot: Slot, user: Option<&str>, open: &OpenConnection, handshake: &[u8]) {
+        if self.delivery.taps.are_any()
+            && let Some(client) = self.connections.get(slot)
+        {
+            self.delivery.taps.opened(slot, client, user, open);
+            if !handshake.is_empty() {
+                self.delivery.taps.handshake(slot, handshake);
+            }
         }
     }
 

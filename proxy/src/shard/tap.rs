@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use trunkline_protocol::cause::Cause;
-use trunkline_protocol::service::RawKind;
+use trunkline_protocol::service::{OpenConnection, RawKind};
 
 use self::tapped_message::TapSummary;
 pub(crate) use self::tapped_message::kind_name;
@@ -171,8 +171,8 @@ impl Taps {
 
     /// Records the opening of a client.
     #[cold]
-    pub(crate) fn opened(&mut self, slot: Slot, client: &Client, user: Option<&str>) {
-        self.recorder.opened(slot, client, user);
+    pub(crate) fn opened(&mut self, slot: Slot, client: &Client, user: Option<&str>, open: &OpenConnection) {
+        self.recorder.opened(slot, client, user, open);
     }
 
     /// Records a client that has come from another node.

@@ -56,9 +56,10 @@ fn within(value: Value, depth: usize) -> Value {
 /// A text without its secrets: one that is JSON by the names in it, any other by its words.
 pub(crate) fn text(text: &str) -> Cow<'_, str> {
     if text.starts_with(['{', '['])
-        && let Ok(json) = serde_json::from_str(text)
+        && let Ok(json) = serde_json::from_str::<Value>(text)
     {
-        return Cow::Owned(value(json).to_string());
+        let clean = value(json.clone());
+        return if clean == json { Cow::Borrowed(text) } else { Cow::Owned(clean.to_string()) };
     }
     let is_bearer = |before: Option<&str>| before.is_some_and(|word| word.eq_ignore_ascii_case("bearer"));
     let words: Vec<&str> = text.split(' ').collect();
@@ -136,6 +137,14 @@ mod tests {
                 "note": "use [redacted] please", "inner": r#"{"ok":1,"refreshToken":"[redacted]"}"#,
             })
         );
+    }
+
+    #[test]
+    fn a_text_in_json_without_secrets_keeps_its_spelling() {
+        for plain in ["{ \"b\": 2.50, \"a\": [1] }", "[1e3]", "{}"] {
+            assert_eq!(text(plain), plain);
+        }
+        assert_eq!(text("{ \"b\": 2.50, \"token\": 1 }"), "{\"b\":2.5,\"token\":\"[redacted]\"}");
     }
 
     #[test]
