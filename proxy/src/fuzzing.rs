@@ -15,6 +15,7 @@ use crate::cli::config_file::with_text;
 use crate::config::{Origin, OriginPattern, TrustedHeader, TrustedHeaders};
 use crate::frontend::{self, ForwardedScheme, HeaderStart};
 use crate::net::connector::Connector;
+use crate::routing::Ruleset;
 
 /// Beginning of a connection behind a load balancer that speaks the PROXY protocol.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -101,4 +102,15 @@ pub fn config_file(text: &str) -> Result<Vec<String>, String> {
     let read = with_text(COMMAND.clone(), Path::new("trunkline.toml"), text).map_err(|error| error.to_string())?;
     read.command.try_get_matches_from(["serve"]).map_err(|error| error.to_string())?;
     Ok(read.keys)
+}
+
+/// Reads the rules of a configuration file, and returns the numbers of groups, routes, message rules, mirrors and method
+/// rules.
+///
+/// # Errors
+/// When it is no TOML, or a rule makes no sense.
+pub fn rules(text: &str) -> Result<[usize; 5], String> {
+    let rules = Ruleset::parse(text).map_err(|error| error.to_string())?;
+    let Ruleset { groups, routes, messages, mirrors, methods, .. } = &rules;
+    Ok([groups.len(), routes.len(), messages.len(), mirrors.len(), methods.len()])
 }

@@ -94,8 +94,8 @@ pub(crate) enum RuleProblem {
     DefaultGroup { key: &'static str, flag: &'static str },
     #[error("{key} {path} can't be read ({source})")]
     File { key: &'static str, path: PathBuf, source: std::io::Error },
-    #[error("the page has more than {most} bytes")]
-    PageTooLarge { most: usize },
+    #[error("{key} names a file of more than {most} bytes")]
+    NamedFileTooLarge { key: &'static str, most: usize },
     #[error("{key}: {source}")]
     Key { key: &'static str, source: AccessKeyError },
 }

@@ -149,7 +149,7 @@ mod tests {
         std::fs::write(&page, "a".repeat(64 * 1024 + 1)).unwrap();
         let large = problem(&format!("[[routes]]\nreject = 503\npage = {page:?}"));
         std::fs::remove_file(&page).unwrap();
-        assert_eq!(large, "3:8: the page has more than 65536 bytes");
+        assert_eq!(large, "3:8: page names a file of more than 65536 bytes");
         let missing = problem("[[routes]]\nreject = 503\npage = \"no-such-page.html\"");
         assert!(missing.starts_with("3:8: page no-such-page.html can't be read ("), "{missing}");
     }
@@ -165,6 +165,23 @@ mod tests {
         assert!(problem("[groups.x]\nupstream = \"http://x\"\nsize = 3").contains("no key \"size\" in a group"));
         let operator = "[[routes]]\nreject = 403\nheader = { name = \"x\", equal = \"y\" }";
         assert!(problem(operator).starts_with("3:24: there is no key \"equal\" in a condition; is \"equals\" meant?"));
+    }
+
+    #[test]
+    fn access_keys_of_a_group_come_from_the_file_or_from_files_that_it_names() {
+        let path = std::env::temp_dir().join(format!("trunkline-group-key-{}", std::process::id()));
+        let group = format!("[groups.x]\nupstream = 'http://x'\naccess-key-file = {path:?}");
+        std::fs::write(&path, "a-key-of-the-group-long-enough\n").unwrap();
+        let read = rules(&group);
+        std::fs::write(&path, "a".repeat(4097)).unwrap();
+        let large = problem(&group);
+        std::fs::remove_file(&path).unwrap();
+        let keys: Vec<_> = read.groups.iter().filter_map(|group| group.keys.as_ref()).collect();
+        assert_eq!(keys.len(), 1);
+        assert_eq!(large, "3:19: access-key-file names a file of more than 4096 bytes");
+        assert!(problem(&group).starts_with("3:19: access-key-file /"), "a missing file is named");
+        let short = problem("[groups.x]\nupstream = 'http://x'\naccess-key = ['hush']");
+        assert!(short.starts_with("3:15: access-key: ") && !short.contains("hush"), "{short}");
     }
 
     #[test]

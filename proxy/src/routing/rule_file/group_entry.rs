@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use trunkline_protocol::key::{AccessKey, AccessKeys};
 
+use super::bounded_file::read_beyond;
 use super::toml_value::{TomlTable, TomlValue};
 use crate::net::address::Address;
 use crate::routing::group_rule::{DEFAULT_GROUP, DefaultGroup, GroupRule, WeightedUpstream};
@@ -20,6 +21,9 @@ const UPSTREAMS_MAX: usize = 1000;
 
 /// Maximum number of access keys, key files and CA files of a group. A change of keys needs two.
 const KEYS_MAX: usize = 16;
+
+/// Maximum size of a file with an access key.
+const KEY_FILE_MAX_BYTES: usize = 4096;
 
 /// Maximum length of the names of groups and rules, which are labels of metrics.
 pub(super) const NAME_MAX_BYTES: usize = 64;
@@ -173,7 +177,11 @@ fn keys(table: &mut TomlTable<'_>) -> Result<Option<AccessKeys>, Fault> {
     for item in table.take("access-key-file").map(|value| value.items(KEYS_MAX)).transpose()?.unwrap_or_default() {
         let path = PathBuf::from(item.text()?);
         let unread = |source| item.fault(RuleProblem::File { key: item.key, path: path.clone(), source });
-        add(&item, &std::fs::read_to_string(&path).map_err(unread)?)?;
+        let text = read_beyond(&path, KEY_FILE_MAX_BYTES).map_err(unread)?;
+        if text.len() > KEY_FILE_MAX_BYTES {
+            return Err(item.fault(RuleProblem::NamedFileTooLarge { key: item.key, most: KEY_FILE_MAX_BYTES }));
+        }
+        add(&item, &text)?;
     }
     let at = table.at;
     let keys = (!keys.is_empty()).then(|| AccessKeys::new(keys)).transpose();

@@ -98,7 +98,9 @@ fn read_page(value: &TomlValue<'_>) -> Result<String, Fault> {
     let read = read_beyond(&path, PAGE_MAX_BYTES);
     let page = read.map_err(|source| value.fault(RuleProblem::File { key: "page", path, source }))?;
     match page.len() {
-        bytes if bytes > PAGE_MAX_BYTES => Err(value.fault(RuleProblem::PageTooLarge { most: PAGE_MAX_BYTES })),
+        bytes if bytes > PAGE_MAX_BYTES => {
+            Err(value.fault(RuleProblem::NamedFileTooLarge { key: "page", most: PAGE_MAX_BYTES }))
+        }
         _ => Ok(page),
     }
 }
