@@ -8,11 +8,10 @@
 //!                                                               └─ connection ──► mirrors
 //! ```
 
-#![allow(dead_code, unused_imports, reason = "being built")]
+#![cfg_attr(not(feature = "cli"), expect(dead_code, reason = "a node in an app has no file of rules"))]
 
 mod case_folding;
 mod condition;
-#[cfg(feature = "cli")]
 mod description;
 #[cfg(feature = "cli")]
 mod explanation;
@@ -40,14 +39,10 @@ mod target_table;
 mod text_place;
 
 pub(crate) use condition::RouteFacts;
-pub(crate) use group_rule::{DEFAULT_GROUP, DefaultGroup, GroupRule, WeightedUpstream};
+pub(crate) use group_rule::{DEFAULT_GROUP, GroupRule, WeightedUpstream};
 pub(crate) use hub_rules::{HubRules, MethodVerdict};
-pub(crate) use message_rule::MessageRule;
-pub(crate) use method_rule::MethodRule;
 pub(crate) use mirror_rule::MirrorRule;
 pub(crate) use route_rule::{Rejection, RouteAction, RouteRule};
 pub(crate) use ruleset::Ruleset;
 #[cfg(feature = "cli")]
-pub(crate) use {
-    rule_error::RuleFileError, rule_file::RULE_TABLES, sample::RuleSample, spelling::nearest, text_place::TextPlace,
-};
+pub(crate) use {rule_file::RULE_TABLES, sample::RuleSample, spelling::nearest, text_place::TextPlace};
