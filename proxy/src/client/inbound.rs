@@ -233,12 +233,12 @@ impl PartialMessage {
         self.is_held
     }
 
-    /// Whether messages wait.
+    /// Whether whole messages wait for an app server.
     pub(super) fn is_held(&self) -> bool {
         self.is_held
     }
 
-    /// Whether messages wait. They don't any more: they are about to be read again.
+    /// Takes the mark that messages wait, because they are about to be read again; `false` if none do.
     pub(super) fn release(&mut self) -> bool {
         mem::take(&mut self.is_held)
     }
@@ -274,7 +274,7 @@ impl<'a> HubMessages<'a> {
         Self { bytes, protocol, limit_bytes, run_start, run_count, at, searched, queued, is_done, are_judged }
     }
 
-    /// The same messages one by one, to be judged by rules.
+    /// Hands the messages out one by one, to be judged by rules.
     pub(super) fn one_by_one(self) -> Self {
         Self { are_judged: true, ..self }
     }

@@ -55,7 +55,7 @@ pub(super) struct Reader {
     pub(super) is_resumed: bool,
     /// Rate limit, if there is one.
     pub(super) quota: Option<Box<Quota>>,
-    /// What concerns side homes alone.
+    /// State of a client that has several app servers.
     pub(super) sides: SideReading,
 }
 
@@ -84,6 +84,14 @@ impl SideReading {
     async fn room(&mut self) {
         if let Some(link) = self.full.take() {
             link.room().await;
+        }
+    }
+
+    /// Takes note of what a read has brought for side homes.
+    fn note(&mut self, upward: &mut Upstream<'_>) {
+        if let Some(link) = upward.side.take() {
+            self.has_any = true;
+            self.full = Some(link).filter(|link| link.is_full());
         }
     }
 }
@@ -398,16 +406,6 @@ pub(super) fn cause_of(error: &io::Error) -> Cause {
 /// Rules that judge single messages, if there are any. A client with side homes has its messages judged as long as it has.
 fn rules_of(hub: &Hub, sides: &SideReading) -> Option<Arc<HubRules>> {
     hub.message_rules().or_else(|| sides.has_any.then(Arc::default))
-}
-
-impl SideReading {
-    /// Takes note of what a read has brought for side homes.
-    fn note(&mut self, upward: &mut Upstream<'_>) {
-        if let Some(link) = upward.side.take() {
-            self.has_any = true;
-            self.full = Some(link).filter(|link| link.is_full());
-        }
-    }
 }
 
 /// Bytes of a hub ping.

@@ -114,6 +114,7 @@ fn a_user_has_one_rate_over_all_connections_and_shards_and_others_have_theirs() 
         assert_eq!(one.text().await, error("4", refused));
         ben.send(&(call("5", "Say") + &call("6", "say"))).await;
         assert_eq!(link.data().await.0, call("5", "Say") + &call("6", "say"));
+        // sleep: time is paused, and half of a second pays for one call
         tokio::time::sleep(Duration::from_millis(500)).await;
         one.send(&(call("7", "Say") + &call("8", "Say"))).await;
         assert_eq!(link.data().await.0, call("7", "Say"));

@@ -405,6 +405,7 @@ fn a_group_that_no_rule_names_any_more_is_left_when_its_calls_have_ended() {
         assert_eq!(scene.home.data().await.0, send("Sum"));
         client.send("{\"type\":5,\"invocationId\":\"1\"}\u{1e}").await;
         assert_eq!(math.data().await.0, "{\"type\":5,\"invocationId\":\"1\"}\u{1e}", "its call runs there still");
+        // sleep: time is paused, and the shard looks at the rules once a second
         tokio::time::sleep(std::time::Duration::from_secs(3)).await;
         math.fence().await;
         math.write(&client.id, result("1", "1")).await;

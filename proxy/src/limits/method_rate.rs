@@ -25,7 +25,7 @@ pub(crate) struct RatedCall<'a> {
     pub caller: RatedCaller<'a>,
 }
 
-/// Who calls: a user, over whatever connection, or a connection without a user.
+/// Caller of a method: a user, over whatever connection, or a connection without a user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum RatedCaller<'a> {
     User(&'a str),

@@ -36,7 +36,7 @@ use crate::upstream::{AppServerId, Hub, HubIndex, LinkHandle};
 #[derive(Debug, Default)]
 pub(super) struct SidedClients {
     all: IndexSet<Slot>,
-    /// Those of which a side home has no app server.
+    /// Clients with a side home that has no app server.
     waiting: IndexSet<Slot>,
     /// Rules by which the side homes were last looked through.
     rules: Option<Arc<Ruleset>>,
