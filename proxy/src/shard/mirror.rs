@@ -230,7 +230,7 @@ fn report(context: &ShardContext, (id, hub): (&str, HubIndex), rule: &MirrorRule
     let (hub, connection) = (hubs.get(hub.get()).map_or("", |hub| hub.name()), short(id));
     if context.may_log() {
         let shown = target.escape_debug();
-        warn!(mirror = %rule.label, hub, connection, target = %shown, primary, answer, "a mirror answers otherwise");
+        warn!(mirror = %rule.label, hub, connection, method = %shown, primary, answer, "a mirror answers otherwise");
     }
     let (hub, connection) = (hub.into(), connection.into());
     let (at_ms, mirror) = (unix_ms(), rule.label.clone());
