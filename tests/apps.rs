@@ -6,7 +6,7 @@
 //! | [`fake_app`] | an app server that breaks the service protocol |
 //! | [`other_version`] | an app server of another version, as far as proxies can see |
 //!
-//! Beside them, a program each: `calls`, `ends`, `members`, `moves`, `sends`, `web`.
+//! Beside them, a program each: `calls`, `ends`, `members`, `moves`, `roles`, `sends`, `web`.
 
 mod channel_host;
 pub mod fake_app;

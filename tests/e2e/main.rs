@@ -96,6 +96,8 @@ mod recording;
 #[cfg(test)]
 mod resume;
 #[cfg(test)]
+mod routing;
+#[cfg(test)]
 mod sends;
 #[cfg(test)]
 mod shutdown;

@@ -36,6 +36,8 @@ pub enum App {
     Calls,
     /// The tests' own: prints what its hooks and methods see; with `--feed` a raw endpoint whose clients move.
     Moves,
+    /// The tests' own: says its name, and prints what its hooks and methods see; for groups of app servers.
+    Roles,
     /// The tests' own: everything that is not a hub.
     Web,
     /// The tests' own: its hooks print why connections end.
@@ -56,6 +58,7 @@ impl App {
             App::Members => "members",
             App::Calls => "calls",
             App::Moves => "moves",
+            App::Roles => "roles",
             App::Web => "web",
             App::Ends => "ends",
         }
@@ -64,6 +67,7 @@ impl App {
     fn hubs(self) -> usize {
         match self {
             App::Chat | App::Status | App::Board | App::Bench | App::Moves | App::Web => 1,
+            App::Roles => 2,
             App::Members => 3,
             App::Sends => 5,
             App::Calls | App::Ends => 5,
@@ -74,7 +78,9 @@ impl App {
     fn program(self) -> Result<PathBuf> {
         let folder = profile_folder()?;
         Ok(match self {
-            App::Sends | App::Members | App::Calls | App::Moves | App::Web | App::Ends => folder.join(self.name()),
+            App::Sends | App::Members | App::Calls | App::Moves | App::Roles | App::Web | App::Ends => {
+                folder.join(self.name())
+            }
             _ => folder.join("examples").join(self.name()),
         })
     }

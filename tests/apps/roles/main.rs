@@ -1,0 +1,130 @@
+#![forbid(unsafe_code)]
+//! The tests' own app server for groups of app servers: it says its name, and prints what it sees. Hubs `/chat` and `/news`,
+//! the page `/page` and all below it.
+//!
+//! Lines of output: `listening on …`, then `connected ID`, `disconnected ID`, `rehomed ID` and `heard ID NUMBER`. They are
+//! written at once, so they outlive a process that is killed.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use axum::Router;
+use axum::extract::State;
+use axum::routing::get;
+use axum::serve::ListenerExt;
+use clap::Parser;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use trunkline::{Context, Hub, HubError, Server, ServerHandle};
+
+/// The tests' own app server for groups of app servers.
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// Address to listen on.
+    #[arg(long)]
+    listen: String,
+    /// Name that it says.
+    #[arg(long, default_value = "stable")]
+    name: String,
+    /// Sum from which on `Add` is wrong by one.
+    #[arg(long)]
+    wrong_from: Option<i64>,
+}
+
+/// Arguments, shared by all methods.
+type Role = Arc<Arguments>;
+
+#[expect(clippy::print_stdout, reason = "the tests read these lines")]
+fn tell(line: &str) {
+    println!("{line}");
+}
+
+async fn connected(ctx: Context) {
+    tell(&format!("connected {}", ctx.connection_id()));
+}
+
+async fn disconnected(ctx: Context) {
+    tell(&format!("disconnected {}", ctx.connection_id()));
+}
+
+async fn rehomed(ctx: Context) {
+    tell(&format!("rehomed {}", ctx.connection_id()));
+}
+
+async fn name(State(role): State<Role>) -> String {
+    role.name.clone()
+}
+
+async fn hear(ctx: Context, number: i64) -> i64 {
+    tell(&format!("heard {} {number}", ctx.connection_id()));
+    number
+}
+
+async fn add(State(role): State<Role>, one: i64, other: i64) -> i64 {
+    let sum = one + other;
+    if role.wrong_from.is_some_and(|from| sum >= from) { sum + 1 } else { sum }
+}
+
+async fn join(ctx: Context, group: String) -> Result<(), HubError> {
+    Ok(ctx.join(group).await?)
+}
+
+/// Sends a number to everybody, under the name of the app server.
+async fn shout(ctx: Context, State(role): State<Role>, number: i64) -> Result<(), HubError> {
+    ctx.clients().all().send("Shouted", (&role.name, number)).await?;
+    Ok(())
+}
+
+/// Sends a number to everybody.
+async fn count(ctx: Context, number: i64) -> Result<(), HubError> {
+    ctx.clients().all().send("Number", (number,)).await?;
+    Ok(())
+}
+
+/// Sends a number to a group.
+async fn count_in(ctx: Context, group: String, number: i64) -> Result<(), HubError> {
+    ctx.clients().group(&group).send("GroupNumber", (number,)).await?;
+    Ok(())
+}
+
+fn hub(path: &str, role: &Role) -> Hub {
+    Hub::new(path)
+        .on_connected(connected)
+        .on_disconnected(disconnected)
+        .on_rehomed(rehomed)
+        .method("Name", name)
+        .method("Hear", hear)
+        .method("Add", add)
+        .method("Join", join)
+        .method("Shout", shout)
+        .method("Count", count)
+        .method("CountIn", count_in)
+        .with_state(role.clone())
+}
+
+/// Serves until it is told to stop.
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    tracing_subscriber::fmt().with_writer(std::io::stderr).init();
+    let role = Role::new(Arguments::parse());
+    let server = Server::new().name(&role.name).hub(hub("/chat", &role)).hub(hub("/news", &role));
+    let handle = server.handle();
+    let pages = Router::new().route("/page", get(name)).route("/page/{*rest}", get(name)).with_state(role.clone());
+    let app = pages.route("/metrics", handle.metrics()).merge(server.into_router()?);
+    let listener = TcpListener::bind(&role.listen).await.context("can't listen: choose another --listen")?;
+    tell(&format!("listening on http://{}", listener.local_addr()?));
+    let listener = listener.tap_io(|tcp| {
+        // Small messages must not wait for full packets; a socket that refuses this is only slower.
+        drop(tcp.set_nodelay(true));
+    });
+    let serving = axum::serve(listener, app.into_make_service_with_connect_info::<SocketAddr>());
+    Ok(serving.with_graceful_shutdown(stopped(handle)).await?)
+}
+
+async fn stopped(handle: ServerHandle) {
+    if let Ok(mut terminate) = signal(SignalKind::terminate()) {
+        terminate.recv().await;
+    }
+    handle.shutdown().await;
+}

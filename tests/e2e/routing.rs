@@ -1,0 +1,8 @@
+//! Rules of the operator: groups of app servers, routes, reloads under load, and mirrors.
+
+mod groups;
+mod kinds;
+mod mirrors;
+mod percent;
+mod reload;
+mod scene;

@@ -1,0 +1,181 @@
+//! Mirrors: they get what clients send, whatever happens to them, and nobody else notices them.
+
+use anyhow::{Context, Result, ensure};
+use serde_json::json;
+use trunkline_tests::harness::client::{Agents, Client, Kind};
+use trunkline_tests::harness::fleet::{App, AppServer, Fleet};
+use trunkline_tests::harness::process::Signal;
+use trunkline_tests::harness::scenario::{Stage, play, until};
+
+use super::scene::{RuledNode, group, home, named};
+
+/// Calls of each client in each state of the mirror.
+const CALLS: u64 = 200;
+
+const COPIES: &str = "trunkline_mirror_messages_total";
+
+/// A mirror in the form of the file.
+fn mirror(more: &str) -> String {
+    format!("[[mirrors]]\nname = \"tee\"\nhub = \"/chat\"\ngroup = \"audit\"\n{more}\n")
+}
+
+/// Primary app server and mirror behind a node.
+struct MirrorScene {
+    stable: AppServer,
+    audit: AppServer,
+    node: RuledNode,
+}
+
+impl MirrorScene {
+    async fn start(stage: &Stage, audit: &[&str], more: &str) -> Result<Self> {
+        let fleet = Fleet::new(stage);
+        let stable = named(&fleet, "stable").await?;
+        let audit = fleet.app_with(App::Roles, &[&["--name", "audit"], audit].concat()).await?;
+        let rules = group("audit", &audit) + &mirror(more);
+        let node = RuledNode::with_apps(&fleet, &stable, &["stable", "audit"], &rules).await?;
+        Ok(Self { stable, audit, node })
+    }
+
+    /// Messages that were sent to the mirror, and those that it did not get.
+    async fn counted(&self) -> Result<(f64, f64)> {
+        let sent = self.node.metric(COPIES, &[("mirror", "tee"), ("outcome", "sent")]).await?;
+        Ok((sent, self.node.metric(COPIES, &[("mirror", "tee"), ("outcome", "dropped")]).await?))
+    }
+
+    /// Calls `Hear` with the next numbers; each call has to be answered.
+    async fn call(&self, client: &Client, numbers: std::ops::Range<u64>) -> Result<()> {
+        for number in numbers {
+            let answer = client.invoke("Hear", json!([number])).await?;
+            ensure!(answer == json!(number), "{answer} instead of {number}");
+        }
+        Ok(())
+    }
+}
+
+/// Numbers that an app server has heard of a connection, in their order.
+fn heard(app: &AppServer, id: &str) -> Vec<u64> {
+    let lines = app.process.lines_after(&format!("heard {id} "));
+    lines.iter().filter_map(|number| number.parse().ok()).collect()
+}
+
+#[test]
+fn a_mirror_gets_all_calls_of_a_connection_in_order_and_reaches_nobody() {
+    play(async |stage| {
+        let scene = MirrorScene::start(stage, &[], "").await?;
+        let agents = Agents::new(stage);
+        let mut client = agents.client(Kind::JsMessagePack, &scene.node.chat()).subscribe(&["Shouted"]).open().await?;
+        let mut other = agents.client(Kind::JsJson, &scene.node.proxy.url("/news")).open().await?;
+        let id = client.connection_id()?.to_owned();
+        assert_eq!(home(&client).await?, "stable");
+        scene.call(&client, 0..CALLS).await?;
+        other.invoke("Hear", json!([1])).await?;
+        // The mirror runs the method, too, and what it sends to everybody stays with it.
+        for number in 0..3 {
+            client.invoke("Shout", json!([number])).await?;
+            assert_eq!(client.expect("Shouted").await?, [json!("stable"), json!(number)]);
+        }
+        let numbers: Vec<_> = (0..CALLS).collect();
+        until(async || Ok((heard(&scene.audit, &id).len() == numbers.len()).then_some(()))).await?;
+        assert_eq!((heard(&scene.audit, &id), heard(&scene.stable, &id)), (numbers.clone(), numbers));
+        assert_eq!(scene.audit.process.lines_after("heard ").len(), CALLS as usize, "nothing of another hub");
+        assert_eq!(scene.counted().await?, ((CALLS + 4) as f64, 0.0));
+        client.close().await?;
+        let gone = |app: &AppServer| app.process.lines_after("disconnected ").contains(&id);
+        until(async || Ok((gone(&scene.audit) && gone(&scene.stable)).then_some(()))).await?;
+        other.close().await
+    });
+}
+
+#[test]
+fn a_mirror_that_is_killed_frozen_and_started_again_costs_no_call_and_all_copies_are_accounted_for() {
+    play(async |stage| {
+        let mut scene = MirrorScene::start(stage, &[], "").await?;
+        let agents = Agents::new(stage);
+        let client = agents.client(Kind::JsJson, &scene.node.chat()).open().await?;
+        let id = client.connection_id()?.to_owned();
+        scene.call(&client, 0..CALLS).await?;
+        scene.audit.process.signal(Signal::Freeze).await?;
+        scene.call(&client, CALLS..2 * CALLS).await?;
+        scene.audit.process.signal(Signal::Thaw).await?;
+        // What waited for it arrives.
+        let sent = scene.counted().await?.0 as usize;
+        until(async || Ok((heard(&scene.audit, &id).len() == sent).then_some(()))).await?;
+        scene.audit.process.kill().await?;
+        scene.call(&client, 2 * CALLS..3 * CALLS).await?;
+        scene.audit.start_again(stage).await?;
+        let mut next = 3 * CALLS;
+        let again = until(async || {
+            scene.call(&client, next..next + 1).await?;
+            next += 1;
+            Ok(heard(&scene.audit, &id).first().copied())
+        })
+        .await?;
+        assert!(again >= 2 * CALLS, "{again}");
+        scene.call(&client, next..next + CALLS).await?;
+        next += CALLS;
+        let copied =
+            |heard: &[u64]| heard.windows(2).all(|pair| pair[0] < pair[1]) && heard.last() == Some(&(next - 1));
+        until(async || Ok(copied(&heard(&scene.audit, &id)).then_some(()))).await?;
+        let (sent, dropped) = scene.counted().await?;
+        assert_eq!((sent + dropped) as u64, next);
+        assert_eq!(heard(&scene.stable, &id), (0..next).collect::<Vec<_>>());
+        assert!(scene.audit.process.lines_after("rehomed ").contains(&id), "a copy that comes from elsewhere");
+        client.is_undisturbed().await
+    });
+}
+
+#[test]
+fn a_bug_that_is_planted_in_a_canary_is_found_and_told_without_the_values() {
+    play(async |stage| {
+        let mut scene = MirrorScene::start(stage, &["--wrong-from", "424242"], "diff = true").await?;
+        let agents = Agents::new(stage);
+        let differences = [("mirror", "tee")];
+        for kind in Kind::JS {
+            let client = agents.client(kind, &scene.node.chat()).open().await?;
+            for (one, other) in [(1, 2), (424_240, 1), (424_240, 2)] {
+                assert_eq!(
+                    client.invoke("Add", json!([one, other])).await?,
+                    json!(one + other),
+                    "the primary's answer"
+                );
+            }
+            client.invoke("Hear", json!([7])).await?;
+            client.is_undisturbed().await?;
+        }
+        let count = async || scene.node.metric("trunkline_mirror_differences_total", &differences).await;
+        until(async || Ok((count().await? >= 2.0).then_some(()))).await?;
+        let line = scene.node.proxy.process.wait_for_log("a mirror answers otherwise").await?;
+        assert!(line.contains("Add") && line.contains("tee") && line.contains("a result of 6 bytes"), "{line}");
+        let log = scene.node.proxy.process.log();
+        assert!(!log.contains("424242") && !log.contains("424243"), "{log}");
+        assert_eq!(scene.node.metric("trunkline_mirror_differences_total", &differences).await?, 2.0);
+        Ok(())
+    });
+}
+
+#[test]
+fn a_sampled_mirror_gets_whole_connections_or_nothing_of_them() {
+    play(async |stage| {
+        let scene = MirrorScene::start(stage, &[], "sample = 0.5").await?;
+        let agents = Agents::new(stage);
+        let (mut clients, mut copied) = (Vec::new(), 0);
+        for _ in 0..30 {
+            let client = agents.client(Kind::JsJson, &scene.node.chat()).open().await?;
+            scene.call(&client, 0..3).await?;
+            clients.push(client);
+        }
+        let (sent, dropped) = scene.counted().await?;
+        assert_eq!(dropped, 0.0);
+        until(async || Ok((scene.audit.process.lines_after("heard ").len() == sent as usize).then_some(()))).await?;
+        for client in &clients {
+            match heard(&scene.audit, client.connection_id()?).as_slice() {
+                [] => {}
+                [0, 1, 2] => copied += 1,
+                other => return Err(anyhow::anyhow!("{other:?}")).context("a part of a connection"),
+            }
+        }
+        // Half of 30, by the hash of random ids: within six standard deviations.
+        assert!((1..30).contains(&copied), "{copied}");
+        Ok(())
+    });
+}

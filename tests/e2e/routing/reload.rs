@@ -1,0 +1,180 @@
+//! The file changes while clients call and listen: they move, and nothing is lost or comes twice.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::{Context, Result, ensure};
+use futures_util::future::{join_all, try_join_all};
+use serde_json::json;
+use trunkline_tests::harness::client::{Agents, Client, Kind};
+use trunkline_tests::harness::fleet::{ACCESS_KEY, AppServer, Fleet, POOL_SIZE};
+use trunkline_tests::harness::process::Signal;
+use trunkline_tests::harness::scenario::{is_full, play, play_heavy, until};
+use trunkline_tests::harness::token::of_user;
+
+use super::scene::{HUBS, RuledNode, group, home, named, routes};
+
+const CLIENTS: usize = 50;
+
+/// Group of the application that all clients join.
+const ROOM: &str = "room";
+
+fn user(number: usize) -> String {
+    format!("{}-{number}", if number.is_multiple_of(2) { "even" } else { "odd" })
+}
+
+/// Fifty clients of both hub protocols that listen to everybody's numbers and to the group's.
+async fn crowd<'a>(agents: &'a Agents<'a>, node: &RuledNode) -> Result<Vec<Client>> {
+    let opening = (0..CLIENTS).map(async |number| {
+        let token = of_user(ACCESS_KEY, &user(number))?;
+        let kind = Kind::JS[number / 2 % 2];
+        let client = agents.client(kind, &node.chat()).access_token(&token).count(&["Number", "GroupNumber"]);
+        let client = client.open().await?;
+        client.invoke("Join", json!([ROOM])).await?;
+        Ok::<_, anyhow::Error>(client)
+    });
+    try_join_all(opening).await
+}
+
+/// Calls one number after the other until the end; returns how many were answered.
+async fn call_on(client: &Client, is_over: &AtomicBool) -> Result<u64> {
+    let mut number = 0;
+    while !is_over.load(Ordering::Relaxed) {
+        let answer = client.invoke("Hear", json!([number])).await?;
+        ensure!(answer == json!(number), "{answer} instead of {number}");
+        number += 1;
+    }
+    Ok(number)
+}
+
+/// Sends numbers to everybody and to the group until the end; returns how many.
+async fn speak_on(speaker: &Client, is_over: &AtomicBool) -> Result<u64> {
+    let mut number = 0;
+    while !is_over.load(Ordering::Relaxed) {
+        speaker.invoke("Count", json!([number])).await?;
+        speaker.invoke("CountIn", json!([ROOM, number])).await?;
+        number += 1;
+    }
+    Ok(number)
+}
+
+/// Waits until each client is at the app server that `expected` names for it, by its number.
+async fn are_at(clients: &[Client], expected: impl Fn(usize) -> &'static str) -> Result<()> {
+    until(async || {
+        let homes: Vec<_> = try_join_all(clients.iter().map(home)).await?;
+        Ok(homes.iter().enumerate().all(|(number, home)| home == expected(number)).then_some(()))
+    })
+    .await
+}
+
+/// Numbers that each connection's app servers have heard.
+fn heard(apps: &[&AppServer]) -> BTreeMap<String, Vec<u64>> {
+    let mut heard = BTreeMap::<String, Vec<u64>>::new();
+    for line in apps.iter().flat_map(|app| app.process.lines_after("heard ")) {
+        if let Some((id, number)) = line.split_once(' ') {
+            heard.entry(id.to_owned()).or_default().extend(number.parse::<u64>());
+        }
+    }
+    heard
+}
+
+/// Moves half of the clients to another group and back, adds and removes groups.
+async fn change_all(node: &RuledNode, clients: &[Client], (canary, extra): (&AppServer, &AppServer)) -> Result<()> {
+    let evens = |rules: String, group: &str| rules + &routes([&format!("user = \"even-*\"\ngroup = \"{group}\"")]);
+    let half = |name: &'static str| move |number: usize| if number.is_multiple_of(2) { name } else { "stable" };
+    node.reload(&group("canary", canary)).await?;
+    node.linked("canary", HUBS * POOL_SIZE).await?;
+    node.reload(&evens(group("canary", canary), "canary")).await?;
+    are_at(clients, half("canary")).await?;
+    // Nobody moves for a file that can't be used.
+    node.change("[[routes]]\ngroup = \"canari\"\n", "invalid", Some(Signal::Hangup)).await?;
+    are_at(clients, half("canary")).await?;
+    // A group that is new comes with its route, and the file is noticed without a signal.
+    let both = group("canary", canary) + &group("extra", extra);
+    node.change(&evens(both, "extra"), "ok", None).await?;
+    are_at(clients, half("extra")).await?;
+    // The group goes with its route.
+    node.reload(&evens(group("canary", canary), "canary")).await?;
+    are_at(clients, half("canary")).await?;
+    until(async || Ok((node.links("extra").await? == 0).then_some(()))).await?;
+    // All rules go at once.
+    node.reload("").await?;
+    are_at(clients, |_| "stable").await
+}
+
+#[test]
+fn clients_that_call_and_listen_lose_nothing_while_routes_move_them_to_and_fro() {
+    play_heavy(async |stage| {
+        let fleet = Fleet::new(stage);
+        let (stable, canary) = (named(&fleet, "stable").await?, named(&fleet, "canary").await?);
+        let extra = named(&fleet, "extra").await?;
+        let node = RuledNode::with_apps(&fleet, &stable, &["stable"], "").await?;
+        let agents = Agents::new(stage);
+        let clients = crowd(&agents, &node).await?;
+        let speaker = agents.client(Kind::JsJson, &node.chat()).open().await?;
+        let is_over = AtomicBool::new(false);
+        let changing = async {
+            for _ in 0..if is_full() { 20 } else { 1 } {
+                change_all(&node, &clients, (&canary, &extra)).await?;
+            }
+            is_over.store(true, Ordering::Relaxed);
+            Ok::<_, anyhow::Error>(())
+        };
+        let calling = join_all(clients.iter().map(|client| call_on(client, &is_over)));
+        let (changed, called, spoken) = tokio::join!(changing, calling, speak_on(&speaker, &is_over));
+        changed?;
+        let (called, spoken) = (called.into_iter().collect::<Result<Vec<_>>>()?, spoken?);
+        let heard = heard(&[&stable, &canary, &extra]);
+        for (client, called) in clients.iter().zip(&called) {
+            client.is_undisturbed().await?;
+            let id = client.connection_id()?;
+            let mut numbers = heard.get(id).cloned().context("it has called")?;
+            numbers.sort_unstable();
+            assert_eq!(numbers, (0..*called).collect::<Vec<_>>(), "each call has run once");
+            for target in ["Number", "GroupNumber"] {
+                let sequence = client.sequence(target, spoken).await?;
+                assert_eq!((sequence.received, sequence.broken), (spoken, None), "{target}");
+            }
+        }
+        assert!(spoken > 20 && called.iter().all(|called| *called > 20), "{spoken} {called:?}");
+        for app in [&stable, &canary, &extra] {
+            assert_eq!(app.process.lines_after("disconnected "), [""; 0]);
+        }
+        assert_eq!([&canary, &extra].map(|app| app.process.lines_after("connected ").len()), [0, 0]);
+        assert!(canary.process.lines_after("rehomed ").len() >= CLIENTS);
+        Ok(())
+    });
+}
+
+#[test]
+fn a_bad_file_keeps_the_old_rules_and_the_log_says_where_it_is_bad() {
+    play(async |stage| {
+        let fleet = Fleet::new(stage);
+        let (stable, canary) = (named(&fleet, "stable").await?, named(&fleet, "canary").await?);
+        let good = group("canary", &canary) + &routes(["hub = \"/chat\"\ngroup = \"canary\""]);
+        let mut node = RuledNode::with_apps(&fleet, &stable, &["stable", "canary"], &good).await?;
+        let agents = Agents::new(stage);
+        let bad = [
+            (good.replace("\"/chat\"", "/chat"), "line 4, column 7"),
+            (
+                good.replace("group = \"canary\"", "group = \"canari\""),
+                "line 5, column 9: there is no group \"canari\"",
+            ),
+            (good.replace("hub", "hup"), "line 4, column 1: there is no key \"hup\""),
+            (format!("{good}percent = 200\n"), "line 6, column 11: percent is 200"),
+        ];
+        for (rules, problem) in &bad {
+            node.change(rules, "invalid", Some(Signal::Hangup)).await?;
+            node.proxy.process.wait_for_log(&problem.replace('"', "\\\"")).await?;
+            let client = agents.client(Kind::JsJson, &node.chat()).open().await?;
+            assert_eq!(home(&client).await?, "canary", "{problem}");
+        }
+        let reads = "trunkline_rule_reads_total";
+        assert_eq!(node.metric(reads, &[("outcome", "invalid")]).await?, bad.len() as f64);
+        assert_eq!(node.metric(reads, &[("outcome", "ok")]).await?, 0.0);
+        node.reload("").await?;
+        let client = agents.client(Kind::JsJson, &node.chat()).open().await?;
+        assert_eq!(home(&client).await?, "stable");
+        Ok(())
+    });
+}

@@ -1,0 +1,119 @@
+//! A node with a configuration file, and app servers that say their names.
+
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use serde_json::json;
+use trunkline_tests::harness::client::Client;
+use trunkline_tests::harness::fleet::{App, AppServer, Fleet, POOL_SIZE, Proxy};
+use trunkline_tests::harness::http_client::get;
+use trunkline_tests::harness::process::Signal;
+use trunkline_tests::harness::scenario::until;
+use trunkline_tests::harness::sockets::free_address;
+use trunkline_tests::harness::tls::text;
+
+/// Metric of the reads of the file.
+const READS: &str = "trunkline_rule_reads_total";
+
+/// Hubs of each app server.
+pub(super) const HUBS: usize = 2;
+
+/// Proxy whose rules stand in a file.
+#[derive(Debug)]
+pub(super) struct RuledNode {
+    file: PathBuf,
+    pub(super) proxy: Proxy,
+}
+
+/// Starts an app server that says this name.
+pub(super) async fn named(fleet: &Fleet<'_>, name: &str) -> Result<AppServer> {
+    fleet.app_with(App::Roles, &["--name", name]).await
+}
+
+/// A group in the form of the file.
+pub(super) fn group(name: &str, app: &AppServer) -> String {
+    format!("[groups.{name}]\nupstream = \"http://{}\"\n", app.address())
+}
+
+/// Routes in the form of the file.
+pub(super) fn routes<const N: usize>(routes: [&str; N]) -> String {
+    routes.map(|route| format!("[[routes]]\n{route}\n")).concat()
+}
+
+/// Name of the app server that has a client.
+pub(super) async fn home(client: &Client) -> Result<String> {
+    let name = client.invoke("Name", json!([])).await?;
+    Ok(name.as_str().context("a name")?.to_owned())
+}
+
+impl RuledNode {
+    /// Starts a proxy with these app servers in its default group, and waits until it is linked to them.
+    pub(super) async fn start(fleet: &Fleet<'_>, default: &[&AppServer], rules: &str, more: &[&str]) -> Result<Self> {
+        let file = fleet.stage().folder().join(format!("{}.toml", free_address()?));
+        fs::write(&file, rules)?;
+        let arguments = [&["--config", text(&file)?], more].concat();
+        let upstreams: Vec<_> = default.iter().map(|app| app.address()).collect();
+        let mut proxy = fleet.proxy_of(&free_address()?, &free_address()?, &upstreams, &arguments)?;
+        proxy.ready().await?;
+        Ok(Self { file, proxy })
+    }
+
+    /// Starts it with one default app server and others, and waits until it is linked to all of them.
+    pub(super) async fn with_apps(fleet: &Fleet<'_>, default: &AppServer, apps: &[&str], rules: &str) -> Result<Self> {
+        let node = Self::start(fleet, &[default], rules, &["--trust", "127.0.0.1"]).await?;
+        for app in apps {
+            node.linked(app, HUBS * POOL_SIZE).await?;
+        }
+        Ok(node)
+    }
+
+    /// Waits until so many links to the app servers of a name are open.
+    pub(super) async fn linked(&self, app: &str, links: usize) -> Result<()> {
+        until(async || Ok((self.links(app).await? >= links).then_some(()))).await
+    }
+
+    /// Number of open links to the app servers of a name.
+    pub(super) async fn links(&self, app: &str) -> Result<usize> {
+        Ok(self.metric("trunkline_links", &[("app", app), ("state", "open")]).await? as usize)
+    }
+
+    pub(super) async fn metric(&self, name: &str, labels: &[(&str, &str)]) -> Result<f64> {
+        Ok(self.proxy.metrics().await?.sum(name, labels))
+    }
+
+    /// How often a route has held.
+    pub(super) async fn matches(&self, route: &str) -> Result<f64> {
+        self.metric("trunkline_route_matches_total", &[("route", route)]).await
+    }
+
+    /// Changes the file, and waits until the node has read it with this outcome. It looks for itself, or is told to by
+    /// SIGHUP.
+    pub(super) async fn change(&self, rules: &str, outcome: &str, signal: Option<Signal>) -> Result<()> {
+        let outcome = [("outcome", outcome)];
+        let before = self.metric(READS, &outcome).await?;
+        // In one step, as editors and deployment tools do it.
+        let next = self.file.with_extension("next");
+        fs::write(&next, rules)?;
+        fs::rename(&next, &self.file)?;
+        if let Some(signal) = signal {
+            self.proxy.process.signal(signal).await?;
+        }
+        until(async || Ok((self.metric(READS, &outcome).await? > before).then_some(()))).await
+    }
+
+    /// Puts other rules in force by SIGHUP.
+    pub(super) async fn reload(&self, rules: &str) -> Result<()> {
+        self.change(rules, "ok", Some(Signal::Hangup)).await
+    }
+
+    /// Name of the app server that answers a passed-through request.
+    pub(super) async fn page(&self, path: &str) -> Result<String> {
+        Ok(get(self.proxy.address(), path).await?.body)
+    }
+
+    /// URL of the hub `/chat`.
+    pub(super) fn chat(&self) -> String {
+        self.proxy.url("/chat")
+    }
+}
