@@ -39,6 +39,7 @@ mod reassigning;
 mod rebalancing;
 mod receiving;
 #[cfg(feature = "cli")]
+mod recording;
 mod refusing;
 mod restoring;
 mod results;

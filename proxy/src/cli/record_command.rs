@@ -207,12 +207,12 @@ impl Progress {
 
     fn line(&self) -> String {
         let Self { connections, messages, lost_messages, lost_connections, .. } = self;
-        let mut line = format!("{connections} connections, {messages} messages");
+        let mut line = format!("connections: {connections}, messages: {messages}");
         if *lost_messages > 0 {
-            line += &format!(", {lost_messages} messages lost: more came than the node keeps");
+            line += &format!(", messages lost: {lost_messages} (more came than the node keeps)");
         }
         if *lost_connections > 0 {
-            line += &format!(", {lost_connections} connections left out: choose fewer, by --user or --connection");
+            line += &format!(", connections left out: {lost_connections} (choose fewer, by --user or --connection)");
         }
         line
     }
@@ -234,6 +234,7 @@ mod tests {
     use http::StatusCode;
     use tokio::net::TcpListener;
 
+    use super::recording_file::tests::TestFolder;
     use super::*;
     use crate::observer::{LossLine, MessageLine, OpenLine, RECORDING_FORMAT, RECORDING_VERSION};
 
@@ -246,13 +247,6 @@ mod tests {
     fn parse(typed: &[&str]) -> Result<RecordArgs, String> {
         let typed = [&["record", "--hub", "/chat"], typed].concat();
         RecordParser::try_parse_from(typed).map(|command| command.args).map_err(|error| error.to_string())
-    }
-
-    /// A path in a folder of its own.
-    fn fresh(name: &str) -> PathBuf {
-        let folder = std::env::temp_dir().join(format!("trunkline-{}-{}", name, trunkline_protocol::id::random_id()));
-        std::fs::create_dir(&folder).unwrap();
-        folder.join("out.jsonl")
     }
 
     fn header_of(version: u32) -> String {
@@ -290,7 +284,8 @@ mod tests {
 
     #[tokio::test]
     async fn lines_are_written_as_they_come_until_the_time_is_over() {
-        let out = fresh("record");
+        let (folder, other) = (TestFolder::new(), TestFolder::new());
+        let out = folder.file();
         let open = OpenLine { connection: "c".into(), transport: "WebSockets".into(), ..OpenLine::default() };
         let say = MessageLine { connection: "c".into(), kind: "invocation".into(), ..MessageLine::default() };
         let lines = header_of(RECORDING_VERSION)
@@ -308,13 +303,14 @@ mod tests {
             use std::os::unix::fs::PermissionsExt;
             assert_eq!(std::fs::metadata(&out).unwrap().permissions().mode() & 0o777, 0o600);
         }
-        let (told, _) = recorded(&fresh("other"), &[], 200, &lines, false).await;
+        let (told, _) = recorded(&other.file(), &[], 200, &lines, false).await;
         assert!(told.unwrap_err().starts_with("the node has ended the recording"));
     }
 
     #[tokio::test]
     async fn a_refusal_leaves_no_file_and_a_file_that_is_there_stays() {
-        let out = fresh("refused");
+        let folder = TestFolder::new();
+        let out = folder.file();
         let refusal = r#"{"error":"no node that answers has a hub \"/chat\"","field":null}"#;
         let (told, asked) = recorded(&out, &[], 404, refusal, false).await;
         assert_eq!(told.unwrap_err(), "URL refuses: no node that answers has a hub \"/chat\"");

@@ -129,9 +129,31 @@ fn create(path: &Path) -> io::Result<BufWriter<File>> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::observer::{CloseLine, MessageLine, RECORDING_FORMAT, RECORDING_VERSION};
+
+    /// Folder of one test, which goes with this value.
+    pub(in crate::cli::record_command) struct TestFolder(PathBuf);
+
+    impl TestFolder {
+        pub(in crate::cli::record_command) fn new() -> Self {
+            let name = format!("trunkline-recording-{}", trunkline_protocol::id::random_id());
+            let folder = std::env::temp_dir().join(name);
+            fs::create_dir(&folder).unwrap();
+            Self(folder)
+        }
+
+        pub(in crate::cli::record_command) fn file(&self) -> PathBuf {
+            self.0.join("out.jsonl")
+        }
+    }
+
+    impl Drop for TestFolder {
+        fn drop(&mut self) {
+            drop(fs::remove_dir_all(&self.0));
+        }
+    }
 
     fn header() -> RecordingHeader {
         let (format, node, hub) = (RECORDING_FORMAT.into(), "n1".into(), "chat".into());
@@ -155,11 +177,9 @@ mod tests {
         fs::read_to_string(path).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
-    /// Writes this with two files of 2000 bytes at most, or one; returns the path.
-    fn written(files: u32, all: impl IntoIterator<Item = RecordingLine>) -> PathBuf {
-        let folder = std::env::temp_dir().join(format!("trunkline-file-{}", trunkline_protocol::id::random_id()));
-        fs::create_dir(&folder).unwrap();
-        let path = folder.join("out.jsonl");
+    /// Writes this into so many files of 2000 bytes at most.
+    fn written(folder: &TestFolder, files: u32, all: impl IntoIterator<Item = RecordingLine>) -> PathBuf {
+        let path = folder.file();
         let limits = FileLimits { max_bytes: 2_000, files };
         assert!(ensure_free(&path, limits).is_ok());
         let mut file = RecordingFile::create(&path, limits, header()).unwrap();
@@ -171,7 +191,8 @@ mod tests {
 
     #[test]
     fn full_files_are_numbered_and_the_oldest_goes() {
-        let path = written(2, (0..30).map(say));
+        let folder = TestFolder::new();
+        let path = written(&folder, 2, (0..30).map(say));
         let names: Vec<_> = fs::read_dir(path.parent().unwrap()).unwrap().map(|entry| entry.unwrap().path()).collect();
         assert_eq!(names.len(), 2, "{names:?}");
         for path in [path.clone(), older(&path, 1)] {
@@ -190,7 +211,9 @@ mod tests {
 
     #[test]
     fn each_file_begins_with_the_header_and_the_connections_that_are_open() {
-        let path = written(1, [open("gone"), open("stays"), close("gone")].into_iter().chain((0..30).map(say)));
+        let folder = TestFolder::new();
+        let path =
+            written(&folder, 1, [open("gone"), open("stays"), close("gone")].into_iter().chain((0..30).map(say)));
         let lines = lines(&path);
         assert_eq!(lines[0], RecordingLine::Header(header()));
         let RecordingLine::Open(open) = &lines[1] else { panic!("{:?}", lines[1]) };
@@ -201,7 +224,8 @@ mod tests {
     #[test]
     fn openings_that_fill_a_file_do_not_begin_new_ones_for_ever() {
         let many = (0..60).map(|number| open(&format!("{number}")));
-        let path = written(3, many.chain([say(1), say(2)]));
+        let folder = TestFolder::new();
+        let path = written(&folder, 3, many.chain([say(1), say(2)]));
         assert_eq!(lines(&path).len(), 1 + 60 + 1);
     }
 }

@@ -37,21 +37,21 @@ fn counts(outcome: &Outcome) -> String {
     let Tally { equal, different, missing, surplus, not_compared, .. } = tally;
     let compared = equal + different;
     format!(
-        "{connections} connections, {sent} messages sent; {compared} answers compared: {equal} equal, {different} \
-         differ, {missing} missing, {surplus} surplus; {not_compared} not compared\n"
+        "connections: {connections}, messages sent: {sent}, answers compared: {compared}: {equal} equal, {different} differ, \
+         {missing} missing, {surplus} surplus, {not_compared} not compared\n"
     )
 }
 
 fn notes(outcome: &Outcome, text: &mut String) {
     for (count, note) in [
-        (outcome.tally.reordered, "answers were equal and came in another order"),
-        (outcome.sent_without_secrets, "messages were sent without their secrets: what answers them may differ"),
-        (outcome.unsent, "messages could not be sent: their connection is not there, or they were not recorded whole"),
-        (outcome.opened_anew, "connections were open before the recording: they were opened anew"),
-        (outcome.lost, "messages are missing in the recording: more came than the node kept"),
+        (outcome.tally.reordered, "equal answers that came in another order"),
+        (outcome.sent_without_secrets, "messages sent without their secrets, so that their answers may differ"),
+        (outcome.unsent, "messages not sent, because their connection is not there or they were not recorded whole"),
+        (outcome.opened_anew, "connections opened anew that were open before the recording"),
+        (outcome.lost, "messages missing in the recording, because more came than the node kept"),
     ] {
         if count > 0 {
-            let _ = writeln!(text, "note: {count} {note}");
+            let _ = writeln!(text, "note: {note}: {count}");
         }
     }
 }
@@ -141,8 +141,8 @@ mod tests {
     #[test]
     fn counts_come_first_and_each_difference_is_named_without_its_values() {
         let expected = "\
-2 connections, 9 messages sent; 6 answers compared: 5 equal, 1 differ, 1 missing, 7 surplus; 2 not compared
-note: 3 messages are missing in the recording: more came than the node kept
+connections: 2, messages sent: 9, answers compared: 6: 5 equal, 1 differ, 1 missing, 7 surplus, 2 not compared
+note: messages missing in the recording, because more came than the node kept: 3
 differs: invocation \"Say\" (invocation 3) of c1, line 4: byte 8 of 8
 missing: invocation \"Say\" (invocation 3) of c1, line 5
 surplus: invocation \"Say\" (invocation 3) of c1, 3 bytes

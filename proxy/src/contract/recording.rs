@@ -1,0 +1,158 @@
+//! Recordings of a hub's clients: who is followed, in which order it is told, and when it ends.
+
+use std::time::Duration;
+
+use tokio::time::sleep;
+use trunkline_protocol::manifest::HubManifest;
+
+use super::app::{App, AppLink};
+use super::client::Client;
+use super::stage::{Stage, run, settings, token_of};
+use crate::observer::{HubRecording, PayloadView, RecordingChoice, RecordingError, RecordingLine};
+
+async fn chat() -> (Stage, App, AppLink) {
+    let stage = Stage::with(settings(), 2);
+    let mut app = stage.app("app-1", vec![HubManifest::new("chat", "/chat"), HubManifest::new("news", "/news")]);
+    let link = app.link().await;
+    (stage, app, link)
+}
+
+fn choice(hub: &str) -> RecordingChoice {
+    RecordingChoice { hub: hub.into(), user: None, connection: None, payloads: PayloadView::Shown }
+}
+
+/// Next lines until there are so many, each in short: event, connection, text or cause.
+async fn told(recording: &mut HubRecording, count: usize) -> Vec<(&'static str, String, String)> {
+    let mut all = Vec::new();
+    while all.len() < count {
+        all.extend(recording.next().await.unwrap().into_iter().map(|line| match line {
+            RecordingLine::Open(open) => {
+                (if open.was_open { "present" } else { "open" }, open.connection, open.transport)
+            }
+            RecordingLine::Up(message) => ("up", message.connection, message.text.unwrap_or_default()),
+            RecordingLine::Down(message) => ("down", message.connection, message.text.unwrap_or_default()),
+            RecordingLine::Close(close) => ("close", close.connection, close.cause),
+            other => panic!("{other:?}"),
+        }));
+    }
+    all
+}
+
+const SAY: &str = "{\"type\":1,\"target\":\"Say\",\"arguments\":[]}\u{1e}";
+
+#[test]
+fn a_connection_is_told_from_its_opening_to_its_close_and_keep_alives_are_not() {
+    run(async {
+        let (stage, _app, mut link) = chat().await;
+        let mut recording = HubRecording::open(&stage.shared, choice("/chat")).await.unwrap();
+        let mut client = Client::connect(&stage, &mut link, "/chat?room=1").await;
+        let id = client.id.clone();
+        client.send("{\"type\":6}\u{1e}").await;
+        client.send(SAY).await;
+        link.data().await;
+        link.write(&id, SAY).await;
+        client.text().await;
+        client.close().await;
+        link.close().await;
+        let lines = told(&mut recording, 6).await;
+        let expected = [
+            ("open", "WebSockets"),
+            ("up", "{\"protocol\":\"json\",\"version\":1}\u{1e}"),
+            ("down", "{}\u{1e}"),
+            ("up", SAY),
+            ("down", SAY),
+            ("close", "client_closed"),
+        ];
+        assert_eq!(lines, expected.map(|(event, text)| (event, id.clone(), text.to_owned())));
+    });
+}
+
+#[test]
+fn clients_of_two_shards_are_told_in_the_order_of_time() {
+    run(async {
+        let (stage, _app, mut link) = chat().await;
+        let mut recording = HubRecording::open(&stage.shared, choice("chat")).await.unwrap();
+        let mut clients =
+            [Client::connect(&stage, &mut link, "/chat").await, Client::connect(&stage, &mut link, "/chat").await];
+        let mut ids = Vec::new();
+        // The second shard first: in the order in which shards are asked it would come last.
+        for number in [1, 0, 1, 0, 0, 1] {
+            sleep(Duration::from_millis(1)).await;
+            clients[number].send(SAY).await;
+            link.data().await;
+            ids.push(clients[number].id.clone());
+        }
+        let lines = told(&mut recording, 2 * 3 + ids.len()).await;
+        let said: Vec<_> = lines.iter().filter(|(_, _, text)| text == SAY).map(|(_, id, _)| id.clone()).collect();
+        assert_eq!(said, ids);
+    });
+}
+
+#[test]
+fn those_who_are_there_are_followed_and_those_of_other_hubs_and_users_are_not() {
+    run(async {
+        let (stage, mut app, mut link) = chat().await;
+        let mut news = app.link().await;
+        let of_ann = format!("?access_token={}", token_of("ann"));
+        let ann = Client::connect(&stage, &mut link, &format!("/chat{of_ann}")).await;
+        let _ben = Client::connect(&stage, &mut link, "/chat").await;
+        let of_user = RecordingChoice { user: Some("ann".into()), ..choice("chat") };
+        let mut recording = HubRecording::open(&stage.shared, of_user).await.unwrap();
+        let _other = Client::connect(&stage, &mut news, &format!("/news{of_ann}")).await;
+        let _late = Client::connect(&stage, &mut link, "/chat").await;
+        let again = Client::connect(&stage, &mut link, &format!("/chat{of_ann}")).await;
+        let lines = told(&mut recording, 4).await;
+        let named: Vec<_> = lines.iter().map(|(event, id, _)| (*event, id.as_str())).collect();
+        let again = again.id.as_str();
+        assert_eq!(named, [("present", ann.id.as_str()), ("open", again), ("up", again), ("down", again)]);
+    });
+}
+
+#[test]
+fn recordings_are_bounded_and_one_that_is_dropped_makes_room() {
+    run(async {
+        let (stage, _app, _link) = chat().await;
+        let mut running = Vec::new();
+        let refused = loop {
+            match HubRecording::open(&stage.shared, choice("chat")).await {
+                Ok(recording) => running.push(recording),
+                Err(refused) => break refused,
+            }
+        };
+        assert!(matches!(refused, RecordingError::TooMany(text) if text.starts_with("4 recordings run already")));
+        assert_eq!(running.len(), 4);
+        drop(running.pop());
+        assert!(HubRecording::open(&stage.shared, choice("chat")).await.is_ok());
+        let unknown = HubRecording::open(&stage.shared, choice("/talk")).await.unwrap_err();
+        assert!(matches!(unknown, RecordingError::UnknownHub));
+    });
+}
+
+#[test]
+fn a_recording_that_is_not_read_loses_messages_and_tells_how_many() {
+    run(async {
+        let mut settings = settings();
+        // The client reads nothing either, and stays.
+        settings.outbox.client_bytes = usize::MAX;
+        let stage = Stage::with(settings, 1);
+        let mut app = stage.app("app-1", vec![HubManifest::new("chat", "/chat")]);
+        let mut link = app.link().await;
+        let mut recording = HubRecording::open(&stage.shared, choice("chat")).await.unwrap();
+        let client = Client::connect(&stage, &mut link, "/chat").await;
+        let large = format!("{{\"type\":1,\"target\":\"{}\",\"arguments\":[]}}\u{1e}", "x".repeat(500_000));
+        let mut lost = 0;
+        for _ in 0..20 {
+            link.write(&client.id, large.clone()).await;
+        }
+        // Behind these: the shard has taken them all when it is acknowledged.
+        link.join(&client.id, "fence").await;
+        for _ in 0..4 {
+            for line in recording.next().await.unwrap() {
+                if let RecordingLine::Lost(loss) = line {
+                    lost += loss.messages;
+                }
+            }
+        }
+        assert!((1..20).contains(&lost), "{lost}");
+    });
+}
