@@ -143,7 +143,7 @@ impl ComparedCall {
     fn difference(self, invocation_id: Box<str>) -> Option<Difference> {
         let differ = self.primary != self.mirror;
         let (primary, mirror) = (self.primary.in_words(), self.mirror.in_words());
-        differ.then(|| Difference { target: self.target, invocation_id, primary, mirror })
+        differ.then_some(Difference { target: self.target, invocation_id, primary, mirror })
     }
 }
 
