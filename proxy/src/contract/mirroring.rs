@@ -182,6 +182,25 @@ fn answers_that_differ_are_counted_and_told_without_their_content() {
 }
 
 #[test]
+fn a_mirror_gets_what_app_servers_call_at_the_client_if_it_is_told_to() {
+    run(async {
+        let mut scene = Scene::with(&format!("{RULES}down = true\n")).await;
+        let id = scene.client.id.clone();
+        scene.mirror.write(&id, "{}\u{1e}").await;
+        let call = "{\"type\":1,\"target\":\"newMessage\",\"arguments\":[]}";
+        scene.primary.send(broadcast(call)).await;
+        assert_eq!(scene.client.text().await, call);
+        assert!(scene.mirror.data().await.0.contains("newMessage"));
+        scene.primary.write(&id, format!("{}\u{1e}", call.replace("new", "own"))).await;
+        assert!(scene.mirror.data().await.0.contains("ownMessage"));
+        scene.primary.write(&id, result("1")).await;
+        scene.primary.fence().await;
+        scene.mirror.fence().await;
+        assert_eq!(scene.counted(), (2, 0, 0), "an answer is no call");
+    });
+}
+
+#[test]
 fn a_mirror_begins_and_ends_with_the_rules() {
     run(async {
         let mut scene = Scene::with(RULES).await;

@@ -274,6 +274,9 @@ impl ShardState {
     /// Ends a batch: deferred frames leave, slow clients are closed, and the budget of all outboxes is kept.
     pub(crate) fn finish_batch(&mut self) {
         self.delivery.flush_deferred(&mut self.connections);
+        if self.delivery.taps.has_copies() {
+            self.copy_down();
+        }
         let slow = self.delivery.take_slow();
         slow.iter().for_each(|&slot| self.close(slot, &CloseReason::slow_client()));
         self.delivery.reuse(slow);

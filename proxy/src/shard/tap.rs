@@ -8,8 +8,10 @@ pub(crate) mod redaction;
 mod tapped_message;
 
 use std::collections::VecDeque;
+use std::mem;
 
 use bytes::Bytes;
+use indexmap::IndexSet;
 use serde::{Deserialize, Serialize};
 use trunkline_protocol::cause::Cause;
 use trunkline_protocol::service::{OpenConnection, RawKind};
@@ -105,6 +107,10 @@ pub(crate) struct Taps {
     next: u64,
     all: Vec<Tap>,
     recorder: Recorder,
+    /// Clients whose mirrors get what is sent to them.
+    copied: IndexSet<Slot>,
+    /// Messages to them since the last batch.
+    copies: Vec<(Slot, Bytes)>,
 }
 
 #[derive(Debug)]
@@ -158,7 +164,27 @@ impl Taps {
     }
 
     fn note_whether_any(&mut self) {
-        self.are_any = !self.all.is_empty() || self.recorder.is_running();
+        self.are_any = !self.all.is_empty() || self.recorder.is_running() || !self.copied.is_empty();
+    }
+
+    /// Begins or ends to keep what is sent to a client for its mirrors.
+    pub(super) fn set_copied(&mut self, slot: Slot, is_copied: bool) {
+        match is_copied {
+            true => drop(self.copied.insert(slot)),
+            false => drop(self.copied.swap_remove(&slot)),
+        }
+        self.note_whether_any();
+    }
+
+    /// Takes what was sent to clients with such mirrors, in order.
+    pub(super) fn take_copies(&mut self) -> Vec<(Slot, Bytes)> {
+        mem::take(&mut self.copies)
+    }
+
+    /// Whether anything was sent to them since the last batch.
+    #[must_use]
+    pub(super) fn has_copies(&self) -> bool {
+        !self.copies.is_empty()
     }
 
     /// Advances by one second: forgets taps that are not read.
@@ -208,6 +234,7 @@ impl Taps {
             .filter(|tap| !tap.report.is_over)
             .map(|tap| tap.slot)
             .chain(self.recorder.slots())
+            .chain(self.copied.iter().copied())
             .collect();
         slots.sort_unstable();
         slots.dedup();
@@ -228,6 +255,9 @@ impl Taps {
     pub(crate) fn tap_down(&mut self, slot: Slot, frame: &Bytes) {
         self.recorder.down(slot, frame);
         if let Some(Unframed::Payload(messages)) = unframe_whole(frame) {
+            if self.copied.contains(&slot) {
+                self.copies.push((slot, messages.clone()));
+            }
             self.record(slot, TapDirection::Down, &messages);
         }
     }

@@ -1,9 +1,9 @@
 //! Copy of a client connection for a mirror: where it is, and what is sent to it.
 
 use trunkline_protocol::cause::Cause;
-use trunkline_protocol::hub::{HandshakeRequest, HubProtocol};
+use trunkline_protocol::hub::{HandshakeRequest, HubProtocol, next_frame};
 use trunkline_protocol::manifest::{CAUSE_HEADER, MIGRATE_FROM_HEADER};
-use trunkline_protocol::service::{CloseConnection, FlowOperation, OpenConnection, ServiceMessage};
+use trunkline_protocol::service::{CloseConnection, DataType, FlowOperation, OpenConnection, ServiceMessage};
 
 use crate::routing::MirrorRule;
 use crate::shard::answer_diff::{AnswerDiff, Answerer, Difference};
@@ -112,6 +112,31 @@ impl MirrorCopy {
         self.rule.counters.sent.add(count);
         if let (Content::Hub(protocol), Some(diff)) = (content, &mut self.diff) {
             diff.begin(protocol, bytes, now);
+        }
+    }
+
+    /// Sends the calls among messages to the client, if its mirror wants them: as if the client had made them.
+    pub(in crate::shard) fn send_down(&mut self, id: &str, protocol: HubProtocol, messages: &[u8]) {
+        if !self.rule.copies_down {
+            return;
+        }
+        let (mut rest, mut calls, mut count) = (messages, Vec::new(), 0);
+        while let Ok(Some(frame)) = next_frame(protocol, rest, usize::MAX) {
+            let is_call = protocol.scan(rest.get(frame.body).unwrap_or_default()).is_ok_and(|scan| scan.kind.is_call());
+            if is_call {
+                calls.extend_from_slice(rest.get(..frame.length).unwrap_or_default());
+                count += 1;
+            }
+            rest = rest.get(frame.length..).unwrap_or_default();
+        }
+        let link = self.link.as_ref().filter(|link| !self.is_paused && link.is_open() && !link.is_full());
+        match link {
+            _ if count == 0 => {}
+            Some(link) => {
+                link.send_data(id, &calls, DataType::Other.number());
+                self.rule.counters.sent.add(count);
+            }
+            None => self.rule.counters.dropped.add(count),
         }
     }
 
