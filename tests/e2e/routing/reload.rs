@@ -178,3 +178,64 @@ fn a_bad_file_keeps_the_old_rules_and_the_log_says_where_it_is_bad() {
         Ok(())
     });
 }
+
+#[test]
+fn app_servers_that_change_their_groups_with_each_other_keep_all_clients() {
+    play(async |stage| {
+        let fleet = Fleet::new(stage);
+        let stable = named(&fleet, "stable").await?;
+        let (blue, green) = (named(&fleet, "blue").await?, named(&fleet, "green").await?);
+        let halves = routes(["user = \"even-*\"\ngroup = \"one\"", "hub = \"*\"\nuser = \"odd-*\"\ngroup = \"other\""]);
+        let rules = |one, other| group("one", one) + &group("other", other) + &halves;
+        let node = RuledNode::with_apps(&fleet, &stable, &["blue", "green"], &rules(&blue, &green)).await?;
+        let agents = Agents::new(stage);
+        let clients = crowd(&agents, &node).await?;
+        let at = |pair: [&'static str; 2]| move |number: usize| pair[number % 2];
+        are_at(&clients, at(["blue", "green"])).await?;
+        let is_over = AtomicBool::new(false);
+        let changing = async {
+            node.reload(&rules(&green, &blue)).await?;
+            are_at(&clients, at(["green", "blue"])).await?;
+            node.reload(&rules(&blue, &green)).await?;
+            are_at(&clients, at(["blue", "green"])).await?;
+            is_over.store(true, Ordering::Relaxed);
+            Ok::<_, anyhow::Error>(())
+        };
+        let calling = try_join_all(clients.iter().map(|client| call_on(client, &is_over)));
+        let (changed, called) = tokio::join!(changing, calling);
+        changed?;
+        called?;
+        try_join_all(clients.iter().map(Client::is_undisturbed)).await?;
+        for app in [&blue, &green, &stable] {
+            assert_eq!(app.process.lines_after("disconnected "), [""; 0]);
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn an_app_server_may_be_of_several_groups() {
+    play(async |stage| {
+        let fleet = Fleet::new(stage);
+        let stable = named(&fleet, "stable").await?;
+        let both = group("canary", &stable) + &routes(["user = \"even-*\"\ngroup = \"canary\""]);
+        let node = RuledNode::with_apps(&fleet, &stable, &["stable"], &both).await?;
+        node.linked("stable", 2 * HUBS * POOL_SIZE).await?;
+        let agents = Agents::new(stage);
+        let clients = crowd(&agents, &node).await?;
+        are_at(&clients, |_| "stable").await?;
+        node.reload(&both).await?;
+        // The default group keeps the app server, and its clients.
+        node.reload("").await?;
+        until(async || Ok((node.links("stable").await? == HUBS * POOL_SIZE).then_some(()))).await?;
+        for client in &clients {
+            client.invoke("Hear", json!([1])).await?;
+            client.is_undisturbed().await?;
+        }
+        let moved: Vec<_> = stable.process.lines_after("rehomed ");
+        let evens: Vec<_> = clients.iter().step_by(2).map(|client| client.connection_id()).collect::<Result<_>>()?;
+        assert!(moved.iter().all(|id| evens.contains(&&**id)) && moved.len() <= evens.len(), "{moved:?}");
+        assert_eq!(stable.process.lines_after("disconnected "), [""; 0]);
+        Ok(())
+    });
+}
