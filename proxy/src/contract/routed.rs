@@ -108,6 +108,24 @@ fn a_client_stays_until_its_new_group_can_be_reached() {
 }
 
 #[test]
+fn a_client_whose_route_is_gone_goes_back_once_the_default_group_can_be_reached() {
+    run(async {
+        let stage = Stage::ruled(&with_canary("[[routes]]\nhub = \"/chat\"\ngroup = \"canary\"\n"));
+        let mut canary = stage.app_in("canary", "canary");
+        let mut canary = canary.link().await;
+        let mut client = Client::connect(&stage, &mut canary, "/chat").await;
+        stage.apply(CANARY);
+        canary.fence().await;
+        client.fence(&canary).await;
+        let mut stable = stage.app_in("default", "stable");
+        let mut stable = stable.link().await;
+        hand_over(&mut canary, &client.id).await;
+        goes_on_at(&mut stable, &client, "canary").await;
+        client.fence(&stable).await;
+    });
+}
+
+#[test]
 fn a_lost_app_server_is_replaced_by_one_of_the_same_group_alone() {
     run(async {
         let stage = Stage::ruled(&with_canary("[[routes]]\nhub = \"/chat\"\ngroup = \"canary\"\n"));

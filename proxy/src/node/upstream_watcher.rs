@@ -169,7 +169,8 @@ pub(crate) fn open_pools(
     manifest: Manifest,
     changed: &Arc<Notify>,
 ) -> Vec<Arc<Pool>> {
-    let (id, instance, name) = (shared.hubs.number(&manifest.instance), manifest.instance, manifest.name);
+    let id = shared.hubs.number_in(group.name(), &manifest.instance);
+    let (instance, name) = (manifest.instance, manifest.name);
     let app = Arc::new(AppServer { id, instance, name, target, group: group.clone() });
     let pool_size = group.terms().pool_size;
     let pools = manifest.hubs.into_iter().enumerate().map(|(index, mut settings)| {

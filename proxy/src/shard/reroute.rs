@@ -22,9 +22,11 @@ impl ShardState {
         self.reroute_some(slots);
     }
 
-    /// Has the routes be asked anew with the next tick, if there are any: a link of another group may have opened.
+    /// Has the routes be asked anew with the next tick: a link of another group may have opened. Without any route now,
+    /// clients of a former one may have waited for an app server of the default group.
     pub(super) fn owe_reroute(&mut self) {
-        self.is_reroute_due = self.context.shared.hubs.has_routes();
+        let hubs = &self.context.shared.hubs;
+        self.is_reroute_due = hubs.has_routes() || hubs.has_groups();
     }
 
     fn reroute_some(&mut self, mut slots: Vec<Slot>) {

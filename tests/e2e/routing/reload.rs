@@ -212,30 +212,3 @@ fn app_servers_that_change_their_groups_with_each_other_keep_all_clients() {
         Ok(())
     });
 }
-
-#[test]
-fn an_app_server_may_be_of_several_groups() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
-        let stable = named(&fleet, "stable").await?;
-        let both = group("canary", &stable) + &routes(["user = \"even-*\"\ngroup = \"canary\""]);
-        let node = RuledNode::with_apps(&fleet, &stable, &["stable"], &both).await?;
-        node.linked("stable", 2 * HUBS * POOL_SIZE).await?;
-        let agents = Agents::new(stage);
-        let clients = crowd(&agents, &node).await?;
-        are_at(&clients, |_| "stable").await?;
-        node.reload(&both).await?;
-        // The default group keeps the app server, and its clients.
-        node.reload("").await?;
-        until(async || Ok((node.links("stable").await? == HUBS * POOL_SIZE).then_some(()))).await?;
-        for client in &clients {
-            client.invoke("Hear", json!([1])).await?;
-            client.is_undisturbed().await?;
-        }
-        let moved: Vec<_> = stable.process.lines_after("rehomed ");
-        let evens: Vec<_> = clients.iter().step_by(2).map(|client| client.connection_id()).collect::<Result<_>>()?;
-        assert!(moved.iter().all(|id| evens.contains(&&**id)) && moved.len() <= evens.len(), "{moved:?}");
-        assert_eq!(stable.process.lines_after("disconnected "), [""; 0]);
-        Ok(())
-    });
-}
