@@ -12,9 +12,11 @@ use trunkline_protocol::key::AccessKeys;
 use crate::auth::{TokenPolicy, Verifier, jwks};
 use crate::cli::ServeArgs;
 use crate::cli::config_file::with_text;
+use crate::cli::replay_command::recording_reader::RecordingReader;
 use crate::config::{Origin, OriginPattern, TrustedHeader, TrustedHeaders};
 use crate::frontend::{self, ForwardedScheme, HeaderStart};
 use crate::net::connector::Connector;
+use crate::observer::RecordingLine;
 use crate::routing::Ruleset;
 
 /// Beginning of a connection behind a load balancer that speaks the PROXY protocol.
@@ -113,4 +115,20 @@ pub fn rules(text: &str) -> Result<[usize; 5], String> {
     let rules = Ruleset::parse(text).map_err(|error| error.to_string())?;
     let Ruleset { groups, routes, messages, mirrors, methods, .. } = &rules;
     Ok([groups.len(), routes.len(), messages.len(), mirrors.len(), methods.len()])
+}
+
+/// Reads a recording with its payloads, and writes it again.
+///
+/// # Errors
+/// When it is none that can be replayed.
+pub fn recording(bytes: &[u8]) -> Result<String, String> {
+    let mut reader = RecordingReader::new(bytes).map_err(|error| error.to_string())?;
+    let mut text = RecordingLine::Header(reader.header.clone()).to_text();
+    while let Some((_, line)) = reader.next().map_err(|error| error.to_string())? {
+        if let RecordingLine::Up(message) | RecordingLine::Down(message) = &line {
+            message.payload().map_err(|error| error.to_string())?;
+        }
+        text += &line.to_text();
+    }
+    Ok(text)
 }

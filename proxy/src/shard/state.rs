@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!                 ┌ Connections    clients, sets, census, routes
-//!                 ├ Delivery       outboxes, sockets, taps; effects that wait for the end of a batch
+//!                 ├ Delivery       outboxes, sockets, taps, recordings; effects that wait for the end of a batch
 //!  ShardState ────┼ KeepAlive      wheel of due checks
 //!                 ├ TokenExpiries  closes by the clock
 //!                 ├ Reassignment   clients without a home, and those that have left one

@@ -23,6 +23,7 @@
 //! | `request` | PROXY header, headers of load balancers, query, origin |
 //! | `access_token` | access tokens and key sets |
 //! | `config_file` | the configuration file of a node |
+//! | `recording` | recordings of traffic |
 #![expect(clippy::expect_used, reason = "a broken promise ends the run, and the message names the promise")]
 
 pub mod corpus;
@@ -34,6 +35,7 @@ mod config_file;
 mod fleet;
 mod hub;
 mod negotiate;
+mod recording;
 mod request;
 mod service;
 mod token;
@@ -44,6 +46,7 @@ pub use config_file::config_file;
 pub use fleet::{greetings, node_messages};
 pub use hub::{hub_handshake, hub_json, hub_message_pack};
 pub use negotiate::negotiate_bodies;
+pub use recording::recordings;
 pub use request::{forwarded_headers, origin, proxy_header, query_string};
 pub use service::{link_upgrade, service_frames};
 pub use token::sealed_tokens;
@@ -82,4 +85,5 @@ targets! {
     config_file,
     node_messages,
     greetings,
+    recordings,
 }

@@ -93,4 +93,5 @@ targets! {
     config_file
     node_messages
     greetings
+    recordings
 }
