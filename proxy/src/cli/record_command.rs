@@ -16,7 +16,7 @@ use super::stop_signal::StopSignals;
 use crate::observer::{RecordingHeader, RecordingLine};
 use recording_file::{FileLimits, RecordingFile};
 
-/// Largest refusal.
+/// Largest body of a refusal.
 const ANSWER_MAX_BYTES: usize = 64 * 1024;
 
 /// Interval of the progress.
@@ -25,7 +25,7 @@ const INTERVAL: Duration = Duration::from_secs(5);
 /// Time for which a recording that is told to end is read on: the node tells what passed some tenths of a second ago.
 const LAST_LINES: Duration = Duration::from_millis(500);
 
-/// Default of `--max-size`.
+/// Default limit of one file's bytes.
 const MAX_BYTES: u64 = 64 * 1024 * 1024;
 
 const EXAMPLES: &str = "\

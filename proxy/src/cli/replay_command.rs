@@ -16,7 +16,7 @@ use super::output::print;
 use crate::config::Settings;
 use crate::net::address::Address;
 use crate::node::{ReplayHubError, ReplayNode, StartError};
-use player::{Pace, PlayError, Player};
+use player::{PlayError, Player, ReplayPace};
 use recording_reader::{ReadRecordingError, RecordingReader};
 use replay_report::{Values, report};
 
@@ -98,7 +98,7 @@ pub(super) async fn replay(args: &ReplayArgs) -> Result<(), ReplayError> {
     let (keys, is_development) = args.access_keys.keys_or_development(&remote)?;
     let node = ReplayNode::start(Settings::embedded(keys, Vec::new(), is_development), upstream)?;
     let hub = node.hub(&reader.header.hub, LINK_TIMEOUT).await?;
-    let pace = if args.fast { Pace::Fast } else { Pace::Recorded };
+    let pace = if args.fast { ReplayPace::Fast } else { ReplayPace::Recorded };
     let listed = usize::try_from(args.differences).unwrap_or(usize::MAX);
     let player = Player::new(&node, hub, pace, Duration::from_secs(args.wait), listed);
     let played = player.play(&mut reader).await;

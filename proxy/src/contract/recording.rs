@@ -77,6 +77,7 @@ fn clients_of_two_shards_are_told_in_the_order_of_time() {
         let mut ids = Vec::new();
         // The second shard first: in the order in which shards are asked it would come last.
         for number in [1, 0, 1, 0, 0, 1] {
+            // sleep: time is paused, and each message has to have a time of its own
             sleep(Duration::from_millis(1)).await;
             clients[number].send(SAY).await;
             link.data().await;

@@ -34,7 +34,7 @@ const PIPE_BYTES: usize = 256 * 1024;
 /// Interval at which a hub that is not served is looked for.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// Node without listeners.
+/// Running node without listeners, for one upstream.
 #[derive(Debug)]
 pub(crate) struct ReplayNode {
     shared: Arc<Shared>,

@@ -8,7 +8,7 @@ use crate::shard::kind_name;
 /// Larger messages are not read.
 const READ_MAX_BYTES: usize = 1024 * 1024;
 
-/// One hub message.
+/// One hub message, with its bytes.
 #[derive(Debug)]
 pub(crate) struct HubPart {
     /// All its bytes, framing included.

@@ -21,7 +21,7 @@ const REDACTED_MAX_BYTES: usize = 1024 * 1024;
 /// Cause of a close that is none: another node has the connection.
 const MOVED: &str = "moved";
 
-/// What redaction has left of a payload.
+/// Outcome of the redaction of a payload.
 #[derive(Debug, PartialEq, Eq)]
 enum Redacted {
     /// All of it: it holds no secret.

@@ -120,7 +120,7 @@ pub(crate) struct CloseLine {
     pub detail: Option<String>,
 }
 
-/// What a recording lacks since the line before it.
+/// Loss of a recording since the line before it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct LossLine {
@@ -138,7 +138,7 @@ pub(crate) enum RecordedPayload {
 }
 
 impl RecordedPayload {
-    /// Returns its bytes.
+    /// Returns its bytes, whatever they are.
     #[must_use]
     pub(crate) fn into_bytes(self) -> Bytes {
         match self {
@@ -149,7 +149,7 @@ impl RecordedPayload {
 }
 
 impl MessageLine {
-    /// Sets its payload.
+    /// Sets its payload, as text or base64.
     #[must_use]
     pub(crate) fn with_payload(self, payload: RecordedPayload) -> Self {
         match payload {

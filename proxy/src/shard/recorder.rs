@@ -97,7 +97,7 @@ pub(crate) struct RecordedOpening {
 /// Pieces of a recording since it was read last.
 #[derive(Debug, Default)]
 pub(crate) struct RecordedBatch {
-    /// Pieces, oldest first.
+    /// Pieces in the order of time.
     pub pieces: Vec<RecordedPiece>,
     /// Messages that found no room since the last batch.
     pub lost_messages: u64,

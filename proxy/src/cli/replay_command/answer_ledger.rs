@@ -28,7 +28,7 @@ pub(super) struct Answer {
     pub(super) line: u64,
 }
 
-/// What tells messages of a connection apart before their bytes are compared.
+/// Name of a message: tells those of a connection apart before their bytes are compared.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct AnswerName {
     pub(super) kind: String,
@@ -68,7 +68,7 @@ impl Tally {
 pub(super) struct AnswerLedger {
     accounts: Vec<Account>,
     tally: Tally,
-    /// First differences.
+    /// First differences, up to their limit.
     differences: Vec<Difference>,
     differences_max: usize,
 }
@@ -99,7 +99,7 @@ impl AnswerLedger {
         Self { accounts: Vec::new(), tally: Tally::default(), differences: Vec::new(), differences_max }
     }
 
-    /// Adds a connection.
+    /// Adds a connection, with nothing expected.
     pub(super) fn add(&mut self, connection: &str, was_open: bool) -> AccountNumber {
         let (connection, expected, received) = (connection.into(), VecDeque::new(), VecDeque::new());
         self.accounts.push(Account { connection, was_open, expected, received });

@@ -20,7 +20,7 @@ use trunkline_protocol::hub::{HUB_PROTOCOL_VERSION, HandshakeRequest, HubProtoco
 
 use super::answer_ledger::{AccountNumber, Answer, AnswerLedger, AnswerName, CLOSED, Difference, Tally};
 use super::recording_reader::{ReadRecordingError, RecordingReader};
-use super::replayed_client::{ARRIVALS_MAX, Arrival, ReplayedClient, closed};
+use super::replayed_client::{ARRIVALS_MAX, ReplayArrival, ReplayedClient, closed};
 use crate::node::{ReplayNode, ReplayedOpening};
 use crate::observer::{CloseLine, MessageLine, OpenLine, RecordedPayload, RecordingLine};
 use crate::upstream::Hub;
@@ -34,18 +34,18 @@ const QUIET: Duration = Duration::from_millis(300);
 /// Waits in vain, one after the other and without a single answer, after which an app server is given up.
 const VAIN_WAITS_MAX: u32 = 5;
 
-/// Pace at which a recording is played.
+/// ReplayPace at which a recording is played.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Pace {
+pub(super) enum ReplayPace {
     /// Nothing before its time.
     Recorded,
     /// Each message as soon as what came before it in the recording is there.
     Fast,
 }
 
-/// What became of a recording.
+/// Outcome of a replay: counts and first differences.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Outcome {
+pub(super) struct ReplayOutcome {
     pub(super) tally: Tally,
     pub(super) differences: Vec<Difference>,
     pub(super) connections: u64,
@@ -75,16 +75,16 @@ pub(crate) enum PlayError {
 pub(super) struct Player<'a> {
     node: &'a ReplayNode,
     hub: Arc<Hub>,
-    pace: Pace,
+    pace: ReplayPace,
     /// Time that an answer may take, beyond what it took in the recording.
     patience: Duration,
     clients: HashMap<String, PlayedClient>,
     /// Connections that end by what the recording's client did.
     left: HashSet<AccountNumber>,
     ledger: AnswerLedger,
-    arrivals: mpsc::Receiver<Arrival>,
-    sender: mpsc::Sender<Arrival>,
-    outcome: Outcome,
+    arrivals: mpsc::Receiver<ReplayArrival>,
+    sender: mpsc::Sender<ReplayArrival>,
+    outcome: ReplayOutcome,
     /// Beginning of the replay, and its time in the recording.
     begun: Option<(Instant, u64)>,
     /// Time in the recording of the last step.
@@ -98,7 +98,13 @@ struct PlayedClient {
 }
 
 impl<'a> Player<'a> {
-    pub(super) fn new(node: &'a ReplayNode, hub: Arc<Hub>, pace: Pace, patience: Duration, differences: usize) -> Self {
+    pub(super) fn new(
+        node: &'a ReplayNode,
+        hub: Arc<Hub>,
+        pace: ReplayPace,
+        patience: Duration,
+        differences: usize,
+    ) -> Self {
         let (sender, arrivals) = mpsc::channel(ARRIVALS_MAX);
         Self {
             node,
@@ -110,7 +116,7 @@ impl<'a> Player<'a> {
             ledger: AnswerLedger::new(differences),
             arrivals,
             sender,
-            outcome: Outcome::default(),
+            outcome: ReplayOutcome::default(),
             begun: None,
             last_us: 0,
             vain_waits: 0,
@@ -121,7 +127,10 @@ impl<'a> Player<'a> {
     ///
     /// # Errors
     /// When it can't be read, or the app server is gone.
-    pub(super) async fn play<R: BufRead>(mut self, reader: &mut RecordingReader<R>) -> Result<Outcome, PlayError> {
+    pub(super) async fn play<R: BufRead>(
+        mut self,
+        reader: &mut RecordingReader<R>,
+    ) -> Result<ReplayOutcome, PlayError> {
         let mut last = 0;
         while let Some((line, event)) = reader.next()? {
             last = line;
@@ -140,7 +149,7 @@ impl<'a> Player<'a> {
         for (_, PlayedClient { client, .. }) in self.clients.drain() {
             client.close().await;
         }
-        Ok(Outcome { tally, differences, ..self.outcome })
+        Ok(ReplayOutcome { tally, differences, ..self.outcome })
     }
 
     async fn open(&mut self, line: u64, open: OpenLine) -> Result<(), PlayError> {
@@ -237,9 +246,11 @@ impl<'a> Player<'a> {
         let (begun, begun_us) = *self.begun.get_or_insert_with(|| (Instant::now(), at_us));
         let mut more = Duration::ZERO;
         match self.pace {
-            Pace::Recorded => self.wait_until(begun + Duration::from_micros(at_us.saturating_sub(begun_us))).await,
+            ReplayPace::Recorded => {
+                self.wait_until(begun + Duration::from_micros(at_us.saturating_sub(begun_us))).await
+            }
             // What took long then may take long now.
-            Pace::Fast => more = Duration::from_micros(at_us.saturating_sub(self.last_us.max(begun_us))),
+            ReplayPace::Fast => more = Duration::from_micros(at_us.saturating_sub(self.last_us.max(begun_us))),
         }
         self.last_us = at_us;
         self.wait_for_answers(line, more).await
@@ -279,8 +290,8 @@ impl<'a> Player<'a> {
     }
 }
 
-fn receive(ledger: &mut AnswerLedger, left: &HashSet<AccountNumber>, arrival: Arrival) {
-    let Arrival { account, answer } = arrival;
+fn receive(ledger: &mut AnswerLedger, left: &HashSet<AccountNumber>, arrival: ReplayArrival) {
+    let ReplayArrival { account, answer } = arrival;
     if answer.name.kind != CLOSED || !left.contains(&account) {
         ledger.receive(account, answer);
     }

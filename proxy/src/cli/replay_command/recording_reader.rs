@@ -39,14 +39,14 @@ pub(crate) struct RecordingReader<R> {
 }
 
 impl RecordingReader<BufReader<File>> {
-    /// Opens a file.
+    /// Opens a file and reads its header.
     pub(super) fn open(path: &Path) -> Result<Self, ReadRecordingError> {
         Self::new(BufReader::new(File::open(path)?))
     }
 }
 
 impl<R: BufRead> RecordingReader<R> {
-    /// Reads the header.
+    /// Reads the header, and checks that the rest can be played.
     ///
     /// # Errors
     /// When it is none of a recording that can be replayed.

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::answer_ledger::{Answer, Difference, Tally};
-use super::player::Outcome;
+use super::player::ReplayOutcome;
 
 /// Characters of a value that are shown on each side of its first difference.
 const SHOWN_CHARS: usize = 80;
@@ -17,8 +17,8 @@ pub(super) enum Values {
 
 /// Returns the report, in lines.
 #[must_use]
-pub(super) fn report(outcome: &Outcome, values: Values) -> String {
-    let Outcome { tally, differences, .. } = outcome;
+pub(super) fn report(outcome: &ReplayOutcome, values: Values) -> String {
+    let ReplayOutcome { tally, differences, .. } = outcome;
     let mut text = counts(outcome);
     notes(outcome, &mut text);
     for difference in differences {
@@ -32,8 +32,8 @@ pub(super) fn report(outcome: &Outcome, values: Values) -> String {
     text
 }
 
-fn counts(outcome: &Outcome) -> String {
-    let Outcome { tally, connections, sent, .. } = outcome;
+fn counts(outcome: &ReplayOutcome) -> String {
+    let ReplayOutcome { tally, connections, sent, .. } = outcome;
     let Tally { equal, different, missing, surplus, not_compared, .. } = tally;
     let compared = equal + different;
     format!(
@@ -42,7 +42,7 @@ fn counts(outcome: &Outcome) -> String {
     )
 }
 
-fn notes(outcome: &Outcome, text: &mut String) {
+fn notes(outcome: &ReplayOutcome, text: &mut String) {
     for (count, note) in [
         (outcome.tally.reordered, "equal answers that came in another order"),
         (outcome.sent_without_secrets, "messages sent without their secrets, so that their answers may differ"),
@@ -122,9 +122,9 @@ mod tests {
         Some(Answer { name, bytes: Some(Bytes::copy_from_slice(text.as_bytes())), line })
     }
 
-    fn outcome() -> Outcome {
+    fn outcome() -> ReplayOutcome {
         let difference = |expected, received| Difference { connection: "c1".into(), expected, received };
-        Outcome {
+        ReplayOutcome {
             tally: Tally { equal: 5, different: 1, missing: 1, surplus: 7, not_compared: 2, reordered: 0 },
             differences: vec![
                 difference(answer("total 10", 4), answer("total 12\u{1b}[2J", 0)),
@@ -134,7 +134,7 @@ mod tests {
             connections: 2,
             sent: 9,
             lost: 3,
-            ..Outcome::default()
+            ..ReplayOutcome::default()
         }
     }
 

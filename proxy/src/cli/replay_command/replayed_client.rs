@@ -22,9 +22,9 @@ const MESSAGE_MAX_BYTES: usize = 256 * 1024 * 1024;
 /// Messages of all clients that wait for the player; beyond that their readers wait.
 pub(super) const ARRIVALS_MAX: usize = 1_024;
 
-/// What has come down for a client.
+/// Message that has come down for a client.
 #[derive(Debug)]
-pub(super) struct Arrival {
+pub(super) struct ReplayArrival {
     pub(super) account: AccountNumber,
     pub(super) answer: Answer,
 }
@@ -45,7 +45,7 @@ impl ReplayedClient {
         pipe: DuplexStream,
         account: AccountNumber,
         protocol: Option<HubProtocol>,
-        arrivals: mpsc::Sender<Arrival>,
+        arrivals: mpsc::Sender<ReplayArrival>,
     ) -> Self {
         let config = WebSocketConfig::default()
             .max_message_size(Some(MESSAGE_MAX_BYTES))
@@ -83,7 +83,7 @@ async fn read(
     mut stream: SplitStream<ClientSocket>,
     account: AccountNumber,
     mut decoder: AnswerDecoder,
-    arrivals: mpsc::Sender<Arrival>,
+    arrivals: mpsc::Sender<ReplayArrival>,
 ) {
     while let Some(Ok(message)) = stream.next().await {
         let answers = match message {
@@ -94,10 +94,10 @@ async fn read(
         };
         for answer in answers {
             // The player has ended.
-            let Ok(()) = arrivals.send(Arrival { account, answer }).await else { return };
+            let Ok(()) = arrivals.send(ReplayArrival { account, answer }).await else { return };
         }
     }
-    drop(arrivals.send(Arrival { account, answer: closed() }).await);
+    drop(arrivals.send(ReplayArrival { account, answer: closed() }).await);
 }
 
 /// Answer that a connection was closed.
