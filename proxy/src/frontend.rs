@@ -37,10 +37,10 @@ mod request;
 mod request_extension;
 mod request_head;
 mod request_limit;
+mod request_route;
 mod reservation;
 mod restore;
 mod reverse_proxy;
-mod route;
 mod router;
 mod timed_body;
 

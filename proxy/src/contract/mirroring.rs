@@ -130,6 +130,7 @@ fn a_mirror_that_pauses_or_is_gone_misses_messages_and_gets_the_later_ones() {
         assert_eq!(scene.counted(), (1, 2, 0));
         let mut next = scene.stage.app_in("audit", "next");
         let mut next = next.link().await;
+        // sleep: an app server is looked for once a tick, and time is paused
         tokio::time::sleep(std::time::Duration::from_secs(2)).await;
         scene.client.send(&CALL.replace("Sum", "Fourth")).await;
         let open = next.opening().await;

@@ -16,7 +16,7 @@ use crate::frontend::authorize::{Grant, authorize};
 use crate::frontend::endpoint::Endpoint;
 use crate::frontend::plain_response::plain;
 use crate::frontend::request::{bearer, query_value};
-use crate::frontend::route::route_question;
+use crate::frontend::request_route::route_question;
 use crate::upstream::{Hub, RouteChoice};
 
 /// Authenticates a request without a connection token, and stores its [`User`], what binds it, and the app's [`Grant`] in

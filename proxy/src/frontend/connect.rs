@@ -21,7 +21,7 @@ use crate::frontend::endpoint::Endpoint;
 use crate::frontend::identify::ConnectingClient;
 use crate::frontend::plain_response::{because, plain};
 use crate::frontend::request::{headers, raw_query};
-use crate::frontend::route::Routed;
+use crate::frontend::request_route::Routed;
 use crate::limits::AddressPermit;
 use crate::shard::{ClientStream, LostConnection, LostUser, PendingConnection, ShardMessage};
 use crate::upstream::Hub;

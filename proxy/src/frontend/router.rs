@@ -24,9 +24,9 @@ use crate::frontend::fleet_channel::{self, FleetChannelRoute};
 use crate::frontend::path_rule::{NEGOTIATE_SUFFIX, is_private, split_negotiate};
 use crate::frontend::plain_response::plain;
 use crate::frontend::request_extension::FromApp;
+use crate::frontend::request_route::{self, Routed};
 use crate::frontend::reverse_proxy::forward_mark::is_forwarded_by_node;
 use crate::frontend::reverse_proxy::{owner_hop, pass_through};
-use crate::frontend::route::{self, Routed};
 use crate::frontend::{
     authenticate, identify, negotiate, normalise, origin_check, refusal, request_limit, reservation,
 };
@@ -124,7 +124,7 @@ async fn answer(endpoint: &Endpoint, mut request: Request) -> Result<Response, R
     if let Some(owner) = owner_hop::find_owner(endpoint, &request) {
         return Ok(owner_hop::forward(endpoint, &owner, request).await);
     }
-    let request = route::route(endpoint, &hub, request);
+    let request = request_route::route(endpoint, &hub, request);
     if is_negotiate || is_upgrade {
         endpoint.wait_for_link(&hub, Routed::group_in(request.extensions())).await;
     }

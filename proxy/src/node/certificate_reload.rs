@@ -47,15 +47,18 @@ impl CertificateUsers {
     }
 
     fn reload(&self) -> Result<(), TlsError> {
-        self.certificates.as_ref().map_or(Ok(()), |certificates| certificates.read_again())?;
-        self.connectors.fleet.read_again()?;
-        self.connectors.issuers.read_again()?;
-        self.groups().iter().try_for_each(Connector::read_again)
+        // One that can't be read keeps the others from nothing.
+        let own = self.certificates.as_ref().map_or(Ok(()), |certificates| certificates.read_again());
+        let of_node = [own, self.connectors.fleet.read_again(), self.connectors.issuers.read_again()];
+        let of_groups: Vec<_> = self.groups().iter().map(Connector::read_again).collect();
+        of_node.into_iter().chain(of_groups).collect()
     }
 
     /// Connectors to the app servers of groups. Those that differ in nothing share the files of the node.
     fn groups(&self) -> Vec<Connector> {
-        self.shared.hubs.groups().iter().map(|group| group.terms().plain.clone()).collect()
+        let hubs = &self.shared.hubs;
+        let rules = hubs.rules();
+        rules.groups.iter().filter_map(|rule| Some(hubs.group(&rule.name)?.terms().plain.clone())).collect()
     }
 }
 

@@ -50,6 +50,7 @@ impl RuleSet {
     /// When a file of TLS is missing or unusable, or two groups have one address.
     pub(super) fn apply(&self, rules: &Arc<Ruleset>) -> Result<(), GroupError> {
         self.ensure_apart(rules)?;
+        self.ensure_roles(rules)?;
         let terms = rules.groups.iter().map(|rule| self.terms(rule)).collect::<Result<Vec<_>, _>>()?;
         let hubs = &self.shared.hubs;
         let default = hubs.set_group(&DEFAULT_GROUP.into(), self.default_terms(rules), false);
@@ -58,8 +59,8 @@ impl RuleSet {
             let group = hubs.set_group(&rule.name, terms, rules.is_mirror(&rule.name));
             wanted.extend(rule.upstreams.iter().map(|upstream| (group.clone(), upstream.address.clone())));
         }
-        self.wanted.send_replace(wanted);
         hubs.apply_rules(rules);
+        self.wanted.send_replace(wanted);
         for shard in self.shared.shards() {
             shard.post(|state| state.reroute());
         }
@@ -84,6 +85,19 @@ impl RuleSet {
                 }
             }
         }
+    }
+
+    /// Checks that no group begins or ends to be a mirror while its app servers are linked: what they send would count, or
+    /// count no more, in the middle of it.
+    fn ensure_roles(&self, rules: &Ruleset) -> Result<(), GroupError> {
+        let hubs = &self.shared.hubs;
+        let changed = rules.groups.iter().find(|rule| {
+            let known = hubs.group(&rule.name);
+            known.is_some_and(|group| group.is_mirror() != rules.is_mirror(&rule.name)) && hubs.is_linked(&rule.name)
+        });
+        changed.map_or(Ok(()), |rule| {
+            Err(GroupError::Role { group: rule.name.to_string(), was_mirror: !rules.is_mirror(&rule.name) })
+        })
     }
 
     /// Checks that no address is of two groups.

@@ -36,8 +36,18 @@ pub enum GroupError {
     #[cfg(feature = "tls")]
     #[error("group {group:?}: {source}")]
     Tls { group: String, source: crate::net::tls::TlsError },
+    #[error("group {group:?} {} until a moment ago, and its app servers are still linked: {} a group of another name", role(*.was_mirror), new_role(*.was_mirror))]
+    Role { group: String, was_mirror: bool },
     #[error("{address} is in the group {one:?} and in {other:?}: an app server is of one group, so name it in one")]
     Twice { address: String, one: String, other: String },
+}
+
+fn role(was_mirror: bool) -> &'static str {
+    if was_mirror { "was a mirror's" } else { "took clients" }
+}
+
+fn new_role(was_mirror: bool) -> &'static str {
+    if was_mirror { "have clients go to" } else { "give the mirror" }
 }
 
 fn advice(flag: &str, source: &io::Error) -> String {

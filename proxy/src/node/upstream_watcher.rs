@@ -210,13 +210,13 @@ async fn leave(shared: &Arc<Shared>, known: &PoolsByInstance) {
     }
 }
 
-/// Number of clients whose app server is that of one of these pools.
+/// Number of clients that have their home, or a side home, at one of these pools.
 async fn count_clients(shared: &Shared, pools: &[Arc<Pool>]) -> usize {
     let mut count = 0;
     for pool in pools {
         let (hub, app) = (pool.hub().index(), pool.app().id);
         for shard in shared.shards() {
-            count += shard.inspect(move |state| state.connections.at_app(hub, app).len()).await.unwrap_or_default();
+            count += shard.inspect(move |state| state.count_at(hub, app)).await.unwrap_or_default();
         }
     }
     count

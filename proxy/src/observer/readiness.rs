@@ -60,7 +60,8 @@ impl Readiness {
         let problems = self.problems.list();
         if problems.is_empty() {
             let hubs = self.shared.hubs.all();
-            let unserved: Vec<_> = hubs.iter().filter(|hub| !hub.is_served()).map(|hub| hub.name()).collect();
+            let unserved: Vec<_> =
+                hubs.iter().filter(|hub| !hub.is_served() && hub.is_expected()).map(|hub| hub.name()).collect();
             return vec![format!("waiting for links of hubs: {}", unserved.join(", "))];
         }
         problems.iter().map(|(address, problem)| format!("waiting for app server {address}: {problem}")).collect()

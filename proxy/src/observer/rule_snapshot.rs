@@ -26,7 +26,7 @@ pub(crate) struct RuleSnapshot {
     /// Connections that a route has held for, messages that a mirror got, or calls that were refused; `None` where
     /// nothing is counted.
     pub count: Option<u64>,
-    /// The same per second; `None` without a recent snapshot to compare with.
+    /// Rate of that count per second; `None` without a recent snapshot to compare with.
     pub per_second: Option<f64>,
     /// Messages that a mirror has missed.
     pub dropped: u64,

@@ -12,10 +12,11 @@ mod toml_value;
 
 use std::path::Path;
 
-use toml::de::DeTable;
+use toml::de::{DeTable, DeValue};
 
 use super::rule_error::{Fault, RuleError, RuleFileError, RuleProblem};
 use super::ruleset::Ruleset;
+use super::spelling::nearest;
 use bounded_file::read_beyond;
 use label::Labels;
 use toml_value::TomlValue;
@@ -49,6 +50,21 @@ impl Ruleset {
     }
 }
 
+/// Refuses a table that holds no rules. Other keys are flags, none of which is a table.
+fn refuse_unknown_tables(table: &DeTable<'_>) -> Result<(), Fault> {
+    let is_table = |value: &DeValue<'_>| match value {
+        DeValue::Table(_) => true,
+        DeValue::Array(items) => items.iter().any(|item| matches!(item.get_ref(), DeValue::Table(_))),
+        _ => false,
+    };
+    let unknown =
+        table.iter().find(|(name, value)| !RULE_TABLES.contains(&name.get_ref().as_ref()) && is_table(value.get_ref()));
+    let Some((name, _)) = unknown else { return Ok(()) };
+    let (key, allowed) = (name.get_ref().to_string(), RULE_TABLES.join(", "));
+    let nearest = nearest(&key, RULE_TABLES.into_iter());
+    Err(RuleProblem::UnknownKey { key, table: "the file", nearest, allowed }.at(name.span().start))
+}
+
 fn ruleset(text: &str) -> Result<Ruleset, Fault> {
     if text.len() > FILE_MAX_BYTES {
         return Err(RuleProblem::FileTooLarge { most: FILE_MAX_BYTES }.at(0));
@@ -58,6 +74,7 @@ fn ruleset(text: &str) -> Result<Ruleset, Fault> {
         RuleProblem::Syntax(error.message().to_owned()).at(at)
     })?;
     let table = document.get_ref();
+    refuse_unknown_tables(table)?;
     let value = |key: &'static str| {
         let entry = table.iter().find(|(name, _)| *name.get_ref() == key);
         entry.map(|(_, value)| TomlValue::new(key, value))

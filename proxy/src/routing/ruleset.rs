@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::condition::RouteFacts;
-use super::group_rule::{DefaultGroup, GroupRule};
+use super::group_rule::{DEFAULT_GROUP, DefaultGroup, GroupRule};
 use super::hub_rules::HubRules;
 use super::message_rule::MessageRule;
 use super::method_rule::MethodRule;
@@ -25,6 +25,12 @@ pub(crate) struct Ruleset {
 }
 
 impl Ruleset {
+    /// Whether there is a group of this name.
+    #[must_use]
+    pub(crate) fn has_group(&self, name: &str) -> bool {
+        name == DEFAULT_GROUP || self.groups.iter().any(|group| *group.name == *name)
+    }
+
     /// Whether a group gets copies alone.
     #[must_use]
     pub(crate) fn is_mirror(&self, group: &str) -> bool {

@@ -32,12 +32,12 @@ pub(super) enum Answerer {
 
 /// Answers to one call that differ.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Difference {
+pub(super) struct AnswerDifference {
     pub(super) target: Box<str>,
     pub(super) invocation_id: Box<str>,
-    /// Answer of the primary app server, in words.
+    /// ComparedAnswer of the primary app server, in words.
     pub(super) primary: String,
-    /// Answer of the mirror, in words.
+    /// ComparedAnswer of the mirror, in words.
     pub(super) mirror: String,
 }
 
@@ -50,13 +50,13 @@ pub(super) struct AnswerDiff(IndexMap<Box<str>, ComparedCall>);
 struct ComparedCall {
     target: Box<str>,
     begun: u32,
-    primary: Answer,
-    mirror: Answer,
+    primary: ComparedAnswer,
+    mirror: ComparedAnswer,
 }
 
-/// Answer of one app server, as far as it has come.
+/// ComparedAnswer of one app server, as far as it has come.
 #[derive(Debug, Default, PartialEq)]
-struct Answer {
+struct ComparedAnswer {
     /// Stream items, and a digest of all of them in order.
     items: u64,
     items_digest: [u8; 32],
@@ -92,7 +92,7 @@ impl AnswerDiff {
     }
 
     /// Takes messages of an app server to the client; returns the differences that they show.
-    pub(super) fn take(&mut self, protocol: HubProtocol, from: Answerer, messages: &[u8]) -> Vec<Difference> {
+    pub(super) fn take(&mut self, protocol: HubProtocol, from: Answerer, messages: &[u8]) -> Vec<AnswerDifference> {
         let mut differences = Vec::new();
         if self.0.is_empty() {
             return differences;
@@ -101,7 +101,7 @@ impl AnswerDiff {
         differences
     }
 
-    fn take_one(&mut self, protocol: HubProtocol, from: Answerer, body: &[u8]) -> Option<Difference> {
+    fn take_one(&mut self, protocol: HubProtocol, from: Answerer, body: &[u8]) -> Option<AnswerDifference> {
         let scan = protocol.scan(body).ok()?;
         let id = scan.invocation_id?;
         if !matches!(scan.kind, MessageKind::StreamItem | MessageKind::Completion) {
@@ -122,7 +122,7 @@ impl AnswerDiff {
 
     /// Takes the calls out that one of the two has not answered in time, and returns them as differences. Calls that neither
     /// has answered are equal.
-    pub(super) fn take_late(&mut self, now: u32) -> Vec<Difference> {
+    pub(super) fn take_late(&mut self, now: u32) -> Vec<AnswerDifference> {
         let late = self.0.extract_if(.., |_, call| now.saturating_sub(call.begun) >= ANSWER_TICKS);
         late.filter_map(|(id, call)| call.difference(id)).collect()
     }
@@ -140,14 +140,14 @@ impl AnswerDiff {
 }
 
 impl ComparedCall {
-    fn difference(self, invocation_id: Box<str>) -> Option<Difference> {
+    fn difference(self, invocation_id: Box<str>) -> Option<AnswerDifference> {
         let differ = self.primary != self.mirror;
         let (primary, mirror) = (self.primary.in_words(), self.mirror.in_words());
-        differ.then_some(Difference { target: self.target, invocation_id, primary, mirror })
+        differ.then_some(AnswerDifference { target: self.target, invocation_id, primary, mirror })
     }
 }
 
-impl Answer {
+impl ComparedAnswer {
     fn add(&mut self, protocol: HubProtocol, body: &[u8]) {
         match protocol.decode(&Bytes::copy_from_slice(body)) {
             Ok(Some(HubMessage::StreamItem(item))) => {

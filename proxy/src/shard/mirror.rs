@@ -18,7 +18,7 @@ use indexmap::IndexSet;
 use tracing::warn;
 use trunkline_protocol::cause::Cause;
 
-use super::answer_diff::{Answerer, Difference};
+use super::answer_diff::{AnswerDifference, Answerer};
 use super::connection::{ColdState, MirrorCopies, MirrorCopy, MirrorOrder, Opening};
 use super::content::Content;
 use super::history::short;
@@ -36,7 +36,7 @@ const SEEN_MAX: usize = 100;
 #[derive(Debug, Default)]
 pub(crate) struct MirroredConnections(IndexSet<Slot>);
 
-/// Difference as an operator sees it. It holds no content.
+/// AnswerDifference as an operator sees it. It holds no content.
 #[derive(Debug, Clone)]
 pub(crate) struct SeenDifference {
     /// Time, in milliseconds since 1970.
@@ -236,9 +236,9 @@ impl ShardState {
 }
 
 /// Counts, logs and remembers a difference. The log is bounded, and holds no content.
-fn report(context: &ShardContext, (id, hub): (&str, HubIndex), rule: &MirrorRule, difference: Difference) {
+fn report(context: &ShardContext, (id, hub): (&str, HubIndex), rule: &MirrorRule, difference: AnswerDifference) {
     rule.counters.differences.increment();
-    let Difference { target, invocation_id, primary, mirror: answer } = difference;
+    let AnswerDifference { target, invocation_id, primary, mirror: answer } = difference;
     let shared = &context.shared;
     let hubs = shared.hubs.all();
     let (hub, connection) = (hubs.get(hub.get()).map_or("", |hub| hub.name()), short(id));

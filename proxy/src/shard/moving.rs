@@ -277,6 +277,7 @@ impl ShardState {
             self.token_expiries.set(slot, expires_s);
         }
         self.keep_alive.schedule(slot, serial, now, until);
+        self.join_rules(slot);
         Some((slot, serial))
     }
 

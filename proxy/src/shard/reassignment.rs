@@ -109,6 +109,11 @@ impl Reassignment {
         self.ends.tell(hubs, now);
     }
 
+    /// Slots of the clients that wait for an app server.
+    pub(super) fn unassigned_slots(&self) -> Vec<Slot> {
+        self.unassigned.iter().map(|waiting| waiting.slot).collect()
+    }
+
     /// Number of clients that wait for an app server.
     pub(super) fn waiting(&self) -> usize {
         self.unassigned.len()

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use super::close_reason::CloseReason;
 use super::connection::PauseReason;
 use super::reassignment::moved_to;
 use super::slot::Slot;
@@ -39,22 +40,61 @@ impl ShardState {
         }
     }
 
+    /// Asks the routes again for clients that wait for an app server: while theirs is down, the next route may take them.
+    pub(super) fn reroute_unassigned(&mut self) {
+        if self.context.shared.hubs.has_routes() {
+            self.reassignment.unassigned_slots().into_iter().for_each(|slot| self.reroute_one(slot));
+        }
+    }
+
     fn reroute_one(&mut self, slot: Slot) {
         self.refresh_mirrors(slot);
         let Some((hub, group)) = self.route_of(slot) else { return };
         let name = RouteChoice::group_name(group.as_ref()).to_owned();
+        let rules = self.context.shared.hubs.rules();
         let Some(client) = self.connections.live_mut(slot) else { return };
-        if !hub.is_served_by(&name) && client.home.app() != AppServerId::NONE {
+        let is_waiting =
+            client.home.app() == AppServerId::NONE || client.pause_reasons().contains(PauseReason::Unassigned);
+        // Where its group is no more, it has to leave in any case.
+        if !hub.is_served_by(&name) && !is_waiting && rules.has_group(client.cold.group_name()) {
             return;
         }
+        let is_there = *hub.group_of(client.home.app()) == *name;
+        if is_there || is_waiting {
+            client.cold.group = group;
+            return;
+        }
+        if client.cold.is_leaving || !client.can_be_handed_over() || client.cold.is_bound {
+            return;
+        }
+        if !self.leave_side_of(slot, &name) {
+            return self.owe_reroute();
+        }
+        let Some(client) = self.connections.live_mut(slot) else { return };
         client.cold.group = group;
-        let is_there = client.home.app() == AppServerId::NONE || *hub.group_of(client.home.app()) == *name;
-        if is_there || client.cold.is_leaving || !client.can_be_handed_over() || client.cold.is_bound {
-            return;
-        }
         client.cold.is_leaving = true;
         client.pause(PauseReason::HandingOver);
         client.home.send(&moved_to(&client.id, ""));
+    }
+
+    /// Ends the side home that a client has in the group that its home moves to; `false` while its calls run.
+    fn leave_side_of(&mut self, slot: Slot, group: &str) -> bool {
+        let is_idle = self.side_mut(slot, group).map(|side| side.is_idle());
+        if is_idle == Some(true) {
+            self.end_side(slot, group, &CloseReason::ordered(None));
+        }
+        is_idle != Some(false)
+    }
+
+    /// Gives a client that has come from another node the group that its app server is of, and its mirrors.
+    pub(super) fn join_rules(&mut self, slot: Slot) {
+        let Some(client) = self.connections.live(slot) else { return };
+        let (hubs, home) = (&self.context.shared.hubs, &client.home);
+        let group = hubs.all().get(home.hub().get()).and_then(|hub| hubs.group(&hub.group_of(home.app())));
+        if let Some(client) = self.connections.live_mut(slot) {
+            client.cold.group = group;
+        }
+        self.refresh_mirrors(slot);
     }
 
     /// Begins and ends copies of a client as the rules in force want it.
@@ -70,7 +110,10 @@ impl ShardState {
         let (client, hubs) = (self.connections.live(slot)?, &self.context.shared.hubs);
         let hub = hubs.all().get(client.home.hub().get()).filter(|hub| !hub.is_of_door())?.clone();
         let open = client.cold.opening.as_ref()?.read()?;
-        let group = hubs.route_of(&hub, &open, self.connections.user_of(client))?;
+        let route = hubs.route_of(&hub, &open, self.connections.user_of(client));
+        // A client that a route rejects by now stays in its group, if there is that still.
+        let keeps = || hubs.rules().has_group(client.cold.group_name());
+        let group = route.or_else(|| if keeps() { None } else { Some(None) })?;
         Some((hub, group))
     }
 }

@@ -352,6 +352,7 @@ impl ShardState {
 
     /// Looks for homes again, which may have been full; closes clients that have waited for too long.
     fn retry_unassigned(&mut self) {
+        self.reroute_unassigned();
         self.reassignment.retry(&mut self.connections, &self.context.shared.hubs, self.tick);
         let timeout_s = self.context.shared.settings.rehoming.hold_timeout_s;
         for slot in self.reassignment.take_overdue(timeout_s, self.tick) {

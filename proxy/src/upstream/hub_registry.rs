@@ -209,6 +209,14 @@ impl Hub {
         self.pools.load().iter().any(|pool| !pool.app().group.is_mirror() && pool.is_up())
     }
 
+    /// Whether somebody has to serve it: an app server of the default group has named it, or one takes clients of it now.
+    /// What only a mirror names need not be served.
+    #[must_use]
+    pub(crate) fn is_expected(&self) -> bool {
+        let is_for_clients = |pool: &Arc<Pool>| !pool.app().group.is_mirror();
+        self.is_of_default.load(Ordering::Relaxed) || self.pools.load().iter().any(is_for_clients)
+    }
+
     /// Whether any app server of a group can be reached that is not about to stop.
     #[must_use]
     pub(crate) fn is_served_by(&self, group: &str) -> bool {
@@ -380,6 +388,12 @@ impl HubRegistry {
         self.groups.load().iter().find(|group| **group.name() == *name && !group.is_default()).cloned()
     }
 
+    /// Whether there is a pool to any app server of a group.
+    #[must_use]
+    pub(crate) fn is_linked(&self, group: &str) -> bool {
+        self.all.load().iter().any(|hub| !hub.pools_of(group).is_empty())
+    }
+
     /// Name of another group that an app server instance is linked in, and does not leave.
     #[must_use]
     pub(crate) fn other_group_of(&self, instance: &str, group: &ServerGroup) -> Option<Arc<str>> {
@@ -428,7 +442,7 @@ impl HubRegistry {
     #[must_use]
     pub(crate) fn are_served(&self, must_be: bool) -> bool {
         let all = self.all.load();
-        let mut manifests = all.iter().filter(|hub| !hub.is_of_door()).peekable();
+        let mut manifests = all.iter().filter(|hub| !hub.is_of_door() && hub.is_expected()).peekable();
         (!must_be || manifests.peek().is_some()) && manifests.all(|hub| hub.is_served())
     }
 

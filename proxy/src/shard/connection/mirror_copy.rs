@@ -6,7 +6,7 @@ use trunkline_protocol::manifest::{CAUSE_HEADER, MIGRATE_FROM_HEADER};
 use trunkline_protocol::service::{CloseConnection, DataType, FlowOperation, OpenConnection, ServiceMessage};
 
 use crate::routing::MirrorRule;
-use crate::shard::answer_diff::{AnswerDiff, Answerer, Difference};
+use crate::shard::answer_diff::{AnswerDiff, AnswerDifference, Answerer};
 use crate::shard::content::{Content, DATA_TYPE_HANDSHAKE};
 use crate::upstream::{AppServerId, HomeLink};
 
@@ -146,12 +146,12 @@ impl MirrorCopy {
         protocol: HubProtocol,
         from: Answerer,
         messages: &[u8],
-    ) -> Vec<Difference> {
+    ) -> Vec<AnswerDifference> {
         self.diff.as_mut().map(|diff| diff.take(protocol, from, messages)).unwrap_or_default()
     }
 
     /// Takes the calls out that one of the two has not answered in time.
-    pub(in crate::shard) fn take_late(&mut self, now: u32) -> Vec<Difference> {
+    pub(in crate::shard) fn take_late(&mut self, now: u32) -> Vec<AnswerDifference> {
         self.diff.as_mut().filter(|diff| !diff.is_idle()).map(|diff| diff.take_late(now)).unwrap_or_default()
     }
 
