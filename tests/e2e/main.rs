@@ -72,6 +72,10 @@ mod logs;
 #[cfg(test)]
 mod lost_proxies;
 #[cfg(test)]
+mod message_routes;
+#[cfg(test)]
+mod methods;
+#[cfg(test)]
 mod negotiate;
 #[cfg(test)]
 mod observer;
