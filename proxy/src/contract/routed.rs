@@ -159,6 +159,24 @@ fn a_rejection_that_comes_later_ends_nobody() {
 }
 
 #[test]
+fn clients_that_are_rejected_by_now_stay_in_their_group_and_leave_one_that_is_gone() {
+    run(async {
+        let to_canary = "[[routes]]\nhub = \"/chat\"\ngroup = \"canary\"\n";
+        let stage = Stage::ruled(&with_canary(to_canary));
+        let (mut stable, mut canary) = (stage.app_in("default", "stable"), stage.app_in("canary", "canary"));
+        let (mut stable, mut canary) = (stable.link().await, canary.link().await);
+        let mut client = Client::connect(&stage, &mut canary, "/chat").await;
+        stage.apply(&with_canary("[[routes]]\nreject = 503\n"));
+        canary.fence().await;
+        client.fence(&canary).await;
+        stage.apply("[[routes]]\nreject = 503\n");
+        hand_over(&mut canary, &client.id).await;
+        goes_on_at(&mut stable, &client, "canary").await;
+        client.fence(&stable).await;
+    });
+}
+
+#[test]
 fn weights_are_shares_of_new_connections() {
     run(async {
         let stage = Stage::ruled(CANARY);

@@ -24,7 +24,7 @@ type Version = Option<(SystemTime, u64)>;
 pub(super) async fn run(shared: Arc<Shared>, rules: RuleSet, path: PathBuf) {
     // What is in force, and what was there at the last check: a file that is being written is left alone.
     let mut seen = version(&path);
-    let mut last = seen;
+    let mut latest = seen;
     let mut checks = interval(CHECK_INTERVAL);
     checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut hangups = HangupSignals::new();
@@ -34,7 +34,8 @@ pub(super) async fn run(shared: Arc<Shared>, rules: RuleSet, path: PathBuf) {
             _ = checks.tick() => false,
         };
         let now = version(&path);
-        let is_settled = std::mem::replace(&mut last, now) == now;
+        // A file that changes still may be half written, and a half of it can be sound.
+        let is_settled = std::mem::replace(&mut latest, now) == now;
         if !is_requested && (now == seen || !is_settled) {
             continue;
         }

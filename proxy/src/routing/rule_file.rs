@@ -92,6 +92,21 @@ fn ruleset(text: &str) -> Result<Ruleset, Fault> {
     })
 }
 
+/// Refuses tables that hold no rules: no flag is a table, so one with another name is misspelt, and a reload would take
+/// its rules out of force.
+fn refuse_unknown_tables(document: &DeTable<'_>) -> Result<(), Fault> {
+    let is_table = |value: &DeValue<'_>| match value {
+        DeValue::Array(items) => items.iter().any(|item| item.get_ref().is_table()),
+        value => value.is_table(),
+    };
+    let is_unknown = |name: &str, value: &DeValue<'_>| is_table(value) && !RULE_TABLES.contains(&name);
+    let unknown = document.iter().filter(|(name, value)| is_unknown(name.get_ref(), value.get_ref()));
+    let Some((name, _)) = unknown.min_by_key(|(name, _)| name.span().start) else { return Ok(()) };
+    let (key, allowed) = (name.get_ref().to_string(), RULE_TABLES.join(", "));
+    let nearest = nearest(&key, RULE_TABLES.into_iter());
+    Err(RuleProblem::UnknownKey { key, table: "the tables of the file", nearest, allowed }.at(name.span().start))
+}
+
 fn rules<R>(
     value: Option<TomlValue<'_>>,
     mut read: impl FnMut(&TomlValue<'_>, &mut Labels) -> Result<R, Fault>,
@@ -144,6 +159,16 @@ mod tests {
     }
 
     #[test]
+    fn a_table_with_a_misspelt_name_is_refused_and_flags_are_left_alone() {
+        for table in
+            ["[[route]]\ngroup = \"canary\"", "[route]\ngroup = \"canary\"", "route = [{ group = \"canary\" }]"]
+        {
+            let error = Ruleset::parse(&format!("listen = [1]\npeers = \"a\"\n{table}")).unwrap_err().to_string();
+            assert!(error.starts_with("line 3, column ") && error.contains("is \"routes\" meant?"), "{error}");
+        }
+    }
+
+    #[test]
     fn a_file_without_rules_has_none() {
         let rules = Ruleset::parse("upstream = [\"http://app:5000\"]").unwrap();
         assert!(rules.groups.is_empty() && rules.routes.is_empty() && rules.of_hub("/chat").is_none());
@@ -175,8 +200,7 @@ mod tests {
     fn an_unknown_key_is_named_with_its_place_and_the_nearest_one() {
         assert_eq!(
             problem("[[mirrors]]\nhub = \"/chat\"\ngroup = \"audit\"\nsampel = 0.5"),
-            "4:1: there is no key \"sampel\" in a mirror; is \"sample\" meant?; it may have name, hub, group, sample, diff, \
-             down"
+            "4:1: there is no key \"sampel\" in a mirror; is \"sample\" meant?; it may have name, hub, group, sample, diff"
         );
         assert!(problem("[[routes]]\ngroup = \"canary\"\nhubs = \"/chat\"").contains("is \"hub\" meant?"));
         assert!(problem("[groups.x]\nupstream = \"http://x\"\nsize = 3").contains("no key \"size\" in a group"));

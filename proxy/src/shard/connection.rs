@@ -336,6 +336,16 @@ impl Connections {
         self.slots(|client| client.home.app() == app && client.home.hub() == hub)
     }
 
+    /// Number of clients that an app server has at a hub, as their home or beside it. Those that wait for another home are
+    /// not there any more.
+    #[must_use]
+    pub(crate) fn count_at(&self, hub: HubIndex, app: AppServerId) -> usize {
+        let is_home =
+            |client: &Client| client.home.app() == app && !client.pause_reasons().contains(PauseReason::Unassigned);
+        let is_side = |client: &Client| client.cold.sides.as_ref().is_some_and(|sides| sides.at_app(app).is_some());
+        self.slots(|client| client.home.hub() == hub && (is_home(client) || is_side(client))).len()
+    }
+
     /// Slots and serials of all client connections.
     #[must_use]
     pub(crate) fn everyone(&self) -> Vec<(Slot, Serial)> {

@@ -1,7 +1,7 @@
 //! Clients that the routes in force lead to another group: their app servers hand them over, and nobody is disconnected.
 //!
 //! A client moves once an app server of its new group can be reached; until then it stays. One that a route rejects by now
-//! stays as well: routes judge who comes in.
+//! stays in its group as well, because rejections judge new connections; if the group is gone, the default one takes it.
 
 use std::sync::Arc;
 
@@ -105,15 +105,13 @@ impl ShardState {
         }
     }
 
-    /// The hub of a client, and its group by the routes in force; `None` where they say nothing about it.
+    /// The hub of a client, and its group by the routes in force; `None` where they don't count for it.
     fn route_of(&self, slot: Slot) -> Option<(Arc<Hub>, Option<Arc<ServerGroup>>)> {
         let (client, hubs) = (self.connections.live(slot)?, &self.context.shared.hubs);
         let hub = hubs.all().get(client.home.hub().get()).filter(|hub| !hub.is_of_door())?.clone();
         let open = client.cold.opening.as_ref()?.read()?;
-        let route = hubs.route_of(&hub, &open, self.connections.user_of(client));
-        // A client that a route rejects by now stays in its group, if there is that still.
-        let keeps = || hubs.rules().has_group(client.cold.group_name());
-        let group = route.or_else(|| if keeps() { None } else { Some(None) })?;
+        let kept = || client.cold.group.clone().filter(|group| hubs.rules().has_group(group.name()));
+        let group = hubs.route_of(&hub, &open, self.connections.user_of(client)).unwrap_or_else(kept);
         Some((hub, group))
     }
 }

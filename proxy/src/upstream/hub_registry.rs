@@ -382,6 +382,12 @@ impl HubRegistry {
         self.groups.load().iter().any(|group| !group.is_default())
     }
 
+    /// Whether any group beside the default one was ever named.
+    #[must_use]
+    pub(crate) fn has_groups(&self) -> bool {
+        self.groups.load().iter().any(|group| !group.is_default())
+    }
+
     /// The group of this name; `None` for the default one.
     #[must_use]
     pub(crate) fn group(&self, name: &str) -> Option<Arc<ServerGroup>> {
