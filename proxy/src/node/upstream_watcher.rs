@@ -169,7 +169,7 @@ pub(crate) fn open_pools(
     manifest: Manifest,
     changed: &Arc<Notify>,
 ) -> Vec<Arc<Pool>> {
-    let id = shared.hubs.number_in(group.name(), &manifest.instance);
+    let id = shared.hubs.number(&manifest.instance);
     let (instance, name) = (manifest.instance, manifest.name);
     let app = Arc::new(AppServer { id, instance, name, target, group: group.clone() });
     let pool_size = group.terms().pool_size;
@@ -216,7 +216,7 @@ async fn count_clients(shared: &Shared, pools: &[Arc<Pool>]) -> usize {
     for pool in pools {
         let (hub, app) = (pool.hub().index(), pool.app().id);
         for shard in shared.shards() {
-            count += shard.inspect(move |state| state.count_at(hub, app)).await.unwrap_or_default();
+            count += shard.inspect(move |state| state.connections.count_at(hub, app)).await.unwrap_or_default();
         }
     }
     count

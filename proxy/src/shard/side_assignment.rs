@@ -200,12 +200,6 @@ impl ShardState {
         found
     }
 
-    /// Number of the homes and side homes that clients have at an app server.
-    pub(crate) fn count_at(&self, hub: HubIndex, app: AppServerId) -> usize {
-        let is_there = |side: &SideHome| side.link.hub() == hub && side.link.app() == app && side.is_known_there();
-        self.connections.count_at(hub, app) + self.sides_where(is_there).len()
-    }
-
     /// Gives side homes without an app server the one whose link has opened.
     pub(super) fn link_opened_for_sides(&mut self, link: &LinkHandle) {
         let refused_elsewhere = |side: &SideHome| side.stage == SideStage::Refused && side.link.app() != link.app();

@@ -119,15 +119,8 @@ pub(crate) struct HubRegistry {
     groups: ArcSwap<Vec<Arc<ServerGroup>>>,
     // Held while the lists or the rules change.
     changing: Mutex<()>,
-    /// App servers that were ever met, in the order of their numbers.
-    app_servers: Mutex<Vec<NumberedServer>>,
-}
-
-/// App server instance as a member of a group.
-#[derive(Debug)]
-struct NumberedServer {
-    group: Arc<str>,
-    instance: Arc<str>,
+    /// Instance ids of all app servers that were ever met, in the order of their numbers.
+    app_servers: Mutex<Vec<Arc<str>>>,
 }
 
 impl Hub {
@@ -382,12 +375,6 @@ impl HubRegistry {
         self.groups.load().iter().any(|group| !group.is_default())
     }
 
-    /// Whether any group beside the default one was ever named.
-    #[must_use]
-    pub(crate) fn has_groups(&self) -> bool {
-        self.groups.load().iter().any(|group| !group.is_default())
-    }
-
     /// The group of this name; `None` for the default one.
     #[must_use]
     pub(crate) fn group(&self, name: &str) -> Option<Arc<ServerGroup>> {
@@ -400,13 +387,13 @@ impl HubRegistry {
         self.all.load().iter().any(|hub| !hub.pools_of(group).is_empty())
     }
 
-    /// Name of another group that an app server instance is linked in, and does not leave.
+    /// Name of another group that an app server instance is linked in.
     #[must_use]
     pub(crate) fn other_group_of(&self, instance: &str, group: &ServerGroup) -> Option<Arc<str>> {
         let all = self.all.load();
         let mut pools = all.iter().flat_map(|hub| hub.pools().to_vec());
-        let is_other = |pool: &Arc<Pool>| pool.app().instance == instance && pool.app().group.name() != group.name();
-        pools.find(|pool| is_other(pool) && !pool.is_draining()).map(|pool| pool.app().group.name().clone())
+        let other = pools.find(|pool| pool.app().instance == instance && pool.app().group.name() != group.name());
+        other.map(|pool| pool.app().group.name().clone())
     }
 
     /// The default group, which each node has.
@@ -542,26 +529,12 @@ impl HubRegistry {
         hub
     }
 
-    /// The number of an app server instance, as a member of the group that it has come to last.
+    /// The number of an app server instance; every hub and pool sees one number.
     #[must_use]
     pub(crate) fn number(&self, instance: &str) -> AppServerId {
-        self.number_if(instance, DEFAULT_GROUP, |_| true)
-    }
-
-    /// The number of an app server instance in a group; every hub and pool sees one number. In another group it gets
-    /// another one: a group that it leaves gives its own clients away, and counts them, while it has clients of the next.
-    #[must_use]
-    pub(crate) fn number_in(&self, group: &str, instance: &str) -> AppServerId {
-        self.number_if(instance, group, |known| known == group)
-    }
-
-    /// The newest number of an instance, if its group `is_right`, or else a new one in this group.
-    fn number_if(&self, instance: &str, group: &str, is_right: impl Fn(&str) -> bool) -> AppServerId {
         let mut known = self.app_servers.lock().unwrap_or_else(PoisonError::into_inner);
-        let newest = known.iter().rposition(|known| *known.instance == *instance);
-        let found = newest.filter(|place| known.get(*place).is_some_and(|known| is_right(&known.group)));
-        let index = found.unwrap_or_else(|| {
-            known.push(NumberedServer { group: group.into(), instance: instance.into() });
+        let index = known.iter().position(|known| **known == *instance).unwrap_or_else(|| {
+            known.push(instance.into());
             known.len() - 1
         });
         AppServerId(u32::try_from(index).unwrap_or(u32::MAX))
@@ -571,7 +544,7 @@ impl HubRegistry {
     #[must_use]
     pub(crate) fn instance(&self, app: AppServerId) -> Arc<str> {
         let known = self.app_servers.lock().unwrap_or_else(PoisonError::into_inner);
-        known.get(app.0 as usize).map(|known| known.instance.clone()).unwrap_or_default()
+        known.get(app.0 as usize).cloned().unwrap_or_default()
     }
 }
 
@@ -659,17 +632,6 @@ mod tests {
         let (a, b) = (hubs.number("a"), hubs.number("b"));
         assert!(a != b && hubs.number("a") == a);
         assert_eq!((&*hubs.instance(b), &*hubs.instance(AppServerId::NONE)), ("b", ""));
-    }
-
-    #[test]
-    fn an_instance_that_changes_its_group_gets_another_number_each_time() {
-        let hubs = HubRegistry::default();
-        let first = hubs.number_in("one", "a");
-        assert!(hubs.number_in("one", "a") == first && hubs.number("a") == first);
-        let second = hubs.number_in("two", "a");
-        assert!(second != first && hubs.number("a") == second);
-        let third = hubs.number_in("one", "a");
-        assert!(third != first && hubs.number("a") == third && *hubs.instance(first) == *hubs.instance(third));
     }
 
     #[test]
