@@ -4,5 +4,6 @@ mod groups;
 mod kinds;
 mod mirrors;
 mod percent;
+mod recipes;
 mod reload;
 mod scene;

@@ -1,0 +1,77 @@
+//! The recipes of `docs/routing.md` are whole files, which `trunkline check` finds sound.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use tokio::process::Command;
+use trunkline_tests::harness::scenario::{Stage, play, profile_folder};
+use trunkline_tests::harness::tls::text;
+
+const PAGE: &str = include_str!("../../../docs/routing.md");
+
+/// Folder of the files that the recipes name.
+const FOLDER: &str = "/etc/trunkline/";
+
+/// Names and files of the recipes, in their order.
+fn recipes() -> Result<Vec<(&'static str, &'static str)>> {
+    let (_, recipes) = PAGE.split_once("\n## Recipes\n").context("the page has recipes")?;
+    let blocks = recipes.split("\n### ").skip(1).map(|recipe| {
+        let (_, block) = recipe.split_once("```toml\n")?;
+        Some((recipe.lines().next()?, block.split_once("```")?.0))
+    });
+    blocks.collect::<Option<_>>().context("each recipe has a file")
+}
+
+async fn check(file: &Path, samples: &[&str]) -> Result<String> {
+    let mut check = Command::new(profile_folder()?.join("trunkline"));
+    check.env("NO_COLOR", "1").args(["check", text(file)?]);
+    samples.iter().for_each(|sample| drop(check.args(["--sample", sample])));
+    let output = check.output().await?;
+    let told = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && !told.contains("warning"), "{told}");
+    Ok(told)
+}
+
+/// Writes a recipe with the files that it names.
+fn write(stage: &Stage, recipe: &str) -> Result<std::path::PathBuf> {
+    let folder = stage.folder();
+    fs::write(folder.join("access-key"), "the access key of the documentation")?;
+    fs::write(folder.join("maintenance.html"), "<p>Back at noon")?;
+    let file = folder.join("trunkline.toml");
+    fs::write(&file, recipe.replace(FOLDER, &format!("{}/", text(folder)?)))?;
+    Ok(file)
+}
+
+#[test]
+fn each_recipe_is_a_sound_file_whose_rules_are_all_of_use() {
+    play(async |stage| {
+        let recipes = recipes()?;
+        let names: Vec<_> = recipes.iter().map(|(name, _)| *name).collect();
+        assert_eq!(names, ["Canary", "Specialised workers", "Audit tee", "Maintenance page"]);
+        for (name, recipe) in recipes {
+            let told = check(&write(stage, recipe)?, &[]).await?;
+            let rules = recipe.matches("\n[").count();
+            assert_eq!(told.lines().filter(|line| line.starts_with("# ")).count(), rules, "{name}: {told}");
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn the_samples_of_a_recipe_hit_the_rules_that_it_tells_of() {
+    play(async |stage| {
+        let recipes = recipes()?;
+        let file = |name: &str| -> Result<_> {
+            let recipe = recipes.iter().find(|(known, _)| *known == name).context("a recipe")?.1;
+            write(stage, recipe)
+        };
+        let told = check(&file("Canary")?, &["hub=chat user=ann claim:role=tester"]).await?;
+        assert!(told.contains("testers") && told.contains("group canary"), "{told}");
+        let told = check(&file("Specialised workers")?, &["hub=chat user=ann target=SearchUsers"]).await?;
+        assert!(told.contains("group search"), "{told}");
+        let told = check(&file("Maintenance page")?, &["path=/", "hub=chat address=192.168.7.9"]).await?;
+        assert!(told.contains("maintenance") && told.contains("503") && told.contains("operators"), "{told}");
+        Ok(())
+    });
+}
