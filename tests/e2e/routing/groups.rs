@@ -1,6 +1,5 @@
 //! Groups of app servers: their keys, TLS, pools and weights.
 
-use anyhow::Result;
 use trunkline_tests::harness::client::{Agents, Kind};
 use trunkline_tests::harness::fleet::{Fleet, POOL_SIZE};
 use trunkline_tests::harness::process::Signal;

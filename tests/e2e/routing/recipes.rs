@@ -26,7 +26,7 @@ fn recipes() -> Result<Vec<(&'static str, &'static str)>> {
 async fn check(file: &Path, samples: &[&str]) -> Result<String> {
     let mut check = Command::new(profile_folder()?.join("trunkline"));
     check.env("NO_COLOR", "1").args(["check", text(file)?]);
-    samples.iter().for_each(|sample| drop(check.args(["--sample", sample])));
+    check.args(samples.iter().flat_map(|sample| ["--sample", sample]));
     let output = check.output().await?;
     let told = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success() && !told.contains("warning"), "{told}");
