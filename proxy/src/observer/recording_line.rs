@@ -137,6 +137,7 @@ pub(crate) enum RecordedPayload {
     Binary(Bytes),
 }
 
+#[cfg(any(feature = "cli", test))]
 impl RecordedPayload {
     /// Returns its bytes, whatever they are.
     #[must_use]
@@ -162,6 +163,7 @@ impl MessageLine {
     ///
     /// # Errors
     /// When it is no base64.
+    #[cfg(any(feature = "cli", test))]
     pub(crate) fn payload(&self) -> Result<Option<RecordedPayload>, base64::DecodeError> {
         match (&self.text, &self.base64) {
             (Some(text), _) => Ok(Some(RecordedPayload::Text(text.clone()))),
@@ -171,6 +173,7 @@ impl MessageLine {
     }
 }
 
+#[cfg(feature = "cli")]
 impl RecordingHeader {
     /// Whether it is of the format and version that this node reads.
     #[must_use]
