@@ -44,7 +44,7 @@ impl HubProtocol {
     /// Scans a frame's body for what rules about calls need: method and streams, too.
     ///
     /// # Errors
-    /// When these can't be found because the body is malformed; no app server finds a method in it either.
+    /// When these can't be found because the body is malformed. Some app servers may find a method in it still.
     pub fn scan_call(self, body: &[u8]) -> Result<CallScan<'_>, ScanError> {
         match self {
             HubProtocol::Json => call_scan::json(body),

@@ -82,6 +82,10 @@ pub(super) enum ReplayError {
     Broken { file: PathBuf, source: PlayError },
     #[error("{0} of the answers are not as they were recorded")]
     Differs(u64),
+    #[error("{unsent} messages could not be sent, so what they would have led to is not known")]
+    Unsent { unsent: u64 },
+    #[error("no answer was compared: the recording holds none, or none without secrets")]
+    Nothing,
 }
 
 /// Plays a recording, and prints what became of it.
@@ -107,6 +111,8 @@ pub(super) async fn replay(args: &ReplayArgs) -> Result<(), ReplayError> {
     let values = if args.show { Values::Shown } else { Values::Hidden };
     print(report(&outcome, values).trim_end());
     match outcome.tally.wrong() {
+        0 if outcome.unsent > 0 => Err(ReplayError::Unsent { unsent: outcome.unsent }),
+        0 if outcome.tally.equal == 0 => Err(ReplayError::Nothing),
         0 => Ok(()),
         wrong => Err(ReplayError::Differs(wrong)),
     }

@@ -37,6 +37,9 @@ const LARGE_READ_BYTES: usize = 16 * 1024;
 /// into frames of 4 KiB.
 const FRAME_WORTH_BYTES: usize = 512;
 
+/// Text for a client of a hub with rules about methods whose message can't be judged.
+const UNREADABLE: &str = "A message is malformed, and the server's rules about methods can't be applied to it.";
+
 /// Interval in which a throttled client is kept from timing out.
 const THROTTLE_STEP: Duration = Duration::from_secs(1);
 
@@ -508,6 +511,10 @@ impl<'a> Upstream<'a> {
             };
             if !matches!(self.step, Step::Continue) {
                 return Ok(None);
+            }
+            if scan.is_none() && rules.judge_methods() {
+                // Some app servers read more than is well-formed, and would find a method in it.
+                return Err(InboundError::Message(UNREADABLE.into()));
             }
             let rule = |scan: &CallScan<'_>| self.state.rule(self.slot, rules, scan, place.len());
             match scan.as_ref().map_or(Ruling::Home, rule) {

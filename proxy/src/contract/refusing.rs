@@ -66,14 +66,15 @@ fn a_refused_call_is_answered_with_an_error_and_others_go_up_together_in_order()
 }
 
 #[test]
-fn what_cannot_be_read_and_what_is_no_call_goes_up() {
+fn what_is_no_call_goes_up_and_what_cannot_be_read_ends_the_connection() {
     run(async {
         let (stage, _app, mut link) = chat().await;
         let mut client = Client::connect(&stage, &mut link, "/chat").await;
-        let messages =
-            ["{]\u{1e}", "{\"type\":1,\"target\":7}\u{1e}", "{\"type\":3,\"invocationId\":\"q\"}\u{1e}"].concat();
-        client.send(&messages).await;
-        assert_eq!(link.data().await.0, messages);
+        let result = "{\"type\":3,\"invocationId\":\"q\"}\u{1e}";
+        // An app server that is lenient would find a method in it.
+        client.send(&format!("{result}{}x\u{1e}", call("1", "Debug").trim_end_matches('\u{1e}'))).await;
+        assert_eq!(link.data().await.0, result);
+        assert!(link.close().await.error.is_some_and(|error| error.contains("malformed")));
     });
 }
 

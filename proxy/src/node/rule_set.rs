@@ -100,11 +100,16 @@ impl RuleSet {
         })
     }
 
-    /// Checks that no address is of two groups.
+    /// Checks that no address is of two groups, and that the development key stays on this machine.
     fn ensure_apart(&self, rules: &Ruleset) -> Result<(), GroupError> {
         let mut seen: HashMap<&Address, &str> = self.upstreams.iter().map(|address| (address, DEFAULT_GROUP)).collect();
         for rule in &rules.groups {
             for upstream in &rule.upstreams {
+                let is_remote = !upstream.address.is_loopback();
+                if is_remote && rule.keys.is_none() && self.shared.settings.is_development {
+                    let address = upstream.address.to_string();
+                    return Err(GroupError::NoKey { group: rule.name.to_string(), address });
+                }
                 let known = seen.insert(&upstream.address, &rule.name).filter(|known| **known != *rule.name);
                 if let Some(one) = known {
                     let address = upstream.address.to_string();

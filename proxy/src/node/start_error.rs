@@ -38,6 +38,10 @@ pub enum GroupError {
     Tls { group: String, source: crate::net::tls::TlsError },
     #[error("group {group:?} {} until a moment ago, and its app servers are still linked: {} a group of another name", role(*.was_mirror), new_role(*.was_mirror))]
     Role { group: String, was_mirror: bool },
+    #[error(
+        "group {group:?} has {address}, on another machine, and this node only the development key of its own: give both ends an access key"
+    )]
+    NoKey { group: String, address: String },
     #[error("{address} is in the group {one:?} and in {other:?}: an app server is of one group, so name it in one")]
     Twice { address: String, one: String, other: String },
 }

@@ -79,6 +79,17 @@ fn shown(target: &str) -> String {
     target.chars().filter(|letter| !letter.is_control()).take(SHOWN_TARGET_CHARS).collect()
 }
 
+/// Mirrors, of each group the first one: an app server can have one copy of a connection.
+fn first_of_each_group<'a>(mirrors: impl IntoIterator<Item = &'a MirrorRule>) -> Vec<MirrorRule> {
+    let mut kept: Vec<MirrorRule> = Vec::new();
+    for mirror in mirrors {
+        if kept.iter().all(|known| known.group != mirror.group) {
+            kept.push(mirror.clone());
+        }
+    }
+    kept
+}
+
 /// Rules of one hub for the messages of its connections.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct HubRules {
@@ -104,7 +115,7 @@ impl HubRules {
             groups,
             message_groups,
             gates: methods.into_iter().map(Into::into).collect(),
-            mirrors: mirrors.into_iter().cloned().collect(),
+            mirrors: first_of_each_group(mirrors),
         }
     }
 
@@ -118,6 +129,12 @@ impl HubRules {
     #[must_use]
     pub(crate) fn read_messages(&self) -> bool {
         !self.groups.is_empty() || !self.gates.is_empty()
+    }
+
+    /// Whether any rule allows and refuses methods.
+    #[must_use]
+    pub(crate) fn judge_methods(&self) -> bool {
+        !self.gates.is_empty()
     }
 
     /// Group that takes an invocation of this method; `None` for the connection's home.

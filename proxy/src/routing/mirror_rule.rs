@@ -26,7 +26,8 @@ impl MirrorRule {
     /// Whether it is another reading of the same rule, so that its copies can go on.
     #[must_use]
     pub(crate) fn is_same(&self, other: &Self) -> bool {
-        self.label == other.label && self.group == other.group && self.is_diff == other.is_diff
+        let is_same = |one: &Self| (one.label.clone(), one.group.clone(), one.is_diff, one.copies_down);
+        is_same(self) == is_same(other)
     }
 
     /// Whether the messages of this connection are copied. The same ones are at each node and after a restart.

@@ -50,21 +50,6 @@ impl Ruleset {
     }
 }
 
-/// Refuses a table that holds no rules. Other keys are flags, none of which is a table.
-fn refuse_unknown_tables(table: &DeTable<'_>) -> Result<(), Fault> {
-    let is_table = |value: &DeValue<'_>| match value {
-        DeValue::Table(_) => true,
-        DeValue::Array(items) => items.iter().any(|item| matches!(item.get_ref(), DeValue::Table(_))),
-        _ => false,
-    };
-    let unknown =
-        table.iter().find(|(name, value)| !RULE_TABLES.contains(&name.get_ref().as_ref()) && is_table(value.get_ref()));
-    let Some((name, _)) = unknown else { return Ok(()) };
-    let (key, allowed) = (name.get_ref().to_string(), RULE_TABLES.join(", "));
-    let nearest = nearest(&key, RULE_TABLES.into_iter());
-    Err(RuleProblem::UnknownKey { key, table: "the file", nearest, allowed }.at(name.span().start))
-}
-
 fn ruleset(text: &str) -> Result<Ruleset, Fault> {
     if text.len() > FILE_MAX_BYTES {
         return Err(RuleProblem::FileTooLarge { most: FILE_MAX_BYTES }.at(0));

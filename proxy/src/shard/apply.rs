@@ -249,6 +249,7 @@ impl ShardState {
             self.context.record_app_handshake(client);
             self.delivery.put(slot, client, &frame, mode);
             self.send_owed_errors(slot, mode);
+            self.open_sides(slot, payload);
             return self.refresh_pauses(slot);
         }
         self.delivery.put_counted(slot, client, &frame, mode);

@@ -5,7 +5,7 @@
 //!                                              └─ refused ─► error to its caller; what belongs to the call is dropped
 //! ```
 //!
-//! Only kind, ids and method are read. What can't be read goes up: no app server finds a method in it.
+//! Only kind, ids and method are read. What can't be read ends the connection.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;

@@ -64,7 +64,11 @@ impl ShardState {
             client.cold.group = group;
             return;
         }
-        if client.cold.is_leaving || !client.can_be_handed_over() || client.cold.is_bound {
+        if client.cold.is_leaving {
+            client.cold.group = group;
+            return;
+        }
+        if !client.can_be_handed_over() || client.cold.is_bound {
             return;
         }
         if !self.leave_side_of(slot, &name) {

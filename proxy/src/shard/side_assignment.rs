@@ -15,7 +15,7 @@ use std::sync::Arc;
 use bytestring::ByteString;
 use indexmap::IndexSet;
 use tracing::{debug, warn};
-use trunkline_protocol::hub::HandshakeRequest;
+use trunkline_protocol::hub::{HandshakeRequest, HandshakeResponse};
 use trunkline_protocol::manifest::ITEMS_HEADER;
 use trunkline_protocol::service::ServiceMessage;
 use trunkline_protocol::wire::RESTORES_HEADER;
@@ -97,6 +97,29 @@ impl ShardState {
         };
         self.refresh_pauses(slot);
         SideChoice::Waits
+    }
+
+    /// Opens a connection beside its home, which has answered the hub handshake, at an app server of each group that takes
+    /// methods of its hub. Where there is none, it is opened with the first call.
+    pub(super) fn open_sides(&mut self, slot: Slot, answer: &[u8]) {
+        let is_accepted = HandshakeResponse::read(answer, answer.len());
+        if !matches!(is_accepted, Ok(Some((HandshakeResponse { error: None }, _)))) {
+            return;
+        }
+        let Some(rules) = self.connections.live(slot).and_then(|client| self.hub_of(client)?.rules()) else { return };
+        for group in rules.message_groups() {
+            if !self.is_beside_home(slot, group) {
+                continue;
+            }
+            let Some(client) = self.connections.live_mut(slot) else { return };
+            let nowhere = Arc::new(LinkHandle::nowhere(client.home.hub()));
+            let sides = client.cold.sides.get_or_insert_default();
+            if sides.of_group(group).is_none() {
+                sides.add(SideHome::new(group.clone(), nowhere));
+                self.sided.all.insert(slot);
+            }
+            self.assign_side(slot, group);
+        }
     }
 
     pub(super) fn side_mut(&mut self, slot: Slot, group: &str) -> Option<&mut SideHome> {
@@ -286,7 +309,9 @@ impl ShardState {
 
     /// Tells the app server of a side home that the connection has ended there.
     fn tell_side_of_end(&mut self, slot: Slot, side: &SideHome, reason: &CloseReason) {
-        let Some(client) = self.connections.get(slot) else { return };
+        // An app server that has become the home has the connection still.
+        let home_of = |client: &&Client| client.home.app() != side.link.app();
+        let Some(client) = self.connections.get(slot).filter(home_of) else { return };
         let is_told = side.is_known_there() && side.link.queue(&reason.notice_for(&side.link, &client.id));
         let was_open = side.stage == SideStage::Open || side.was_at.is_some();
         if was_open && side.is_let_go != Some(LetGo::Ended) {

@@ -43,6 +43,9 @@ const IDLE_TICKS: u32 = 10;
 /// Maximum number of unread messages of a tap.
 const UNREAD_MAX: usize = 200;
 
+/// Maximum number of clients of one shard whose mirrors get what is sent to them.
+const COPIED_MAX: usize = 1024;
+
 /// Direction of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -170,6 +173,8 @@ impl Taps {
     /// Begins or ends to keep what is sent to a client for its mirrors.
     pub(super) fn set_copied(&mut self, slot: Slot, is_copied: bool) {
         match is_copied {
+            // Each send to many looks at all of them.
+            true if self.copied.len() >= COPIED_MAX => {}
             true => drop(self.copied.insert(slot)),
             false => drop(self.copied.swap_remove(&slot)),
         }
@@ -244,6 +249,9 @@ impl Taps {
     /// Records whole messages of a client, if it is tapped; their data type tells the kind of a raw one.
     #[cold]
     pub(crate) fn tap_up(&mut self, slot: Slot, messages: &[u8], data_type: i64) {
+        if self.all.is_empty() && !self.recorder.is_running() {
+            return;
+        }
         let messages = Bytes::copy_from_slice(messages);
         let is_binary = data_type == RawKind::Binary.data_type();
         self.recorder.up(slot, &messages, if is_binary { RawKind::Binary } else { RawKind::Text });

@@ -363,12 +363,6 @@ impl HubRegistry {
         self.rules.store(rules);
     }
 
-    /// All groups of app servers that were ever named.
-    #[must_use]
-    pub(crate) fn groups(&self) -> Arc<Vec<Arc<ServerGroup>>> {
-        self.groups.load_full()
-    }
-
     /// Whether any group beside the default one was ever named.
     #[must_use]
     pub(crate) fn has_groups(&self) -> bool {
@@ -486,7 +480,7 @@ impl HubRegistry {
         let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let hub = match self.keyed(&settings.name) {
             Some(hub) => {
-                if group.is_default() || !hub.is_of_default.load(Ordering::Relaxed) {
+                if group.is_default() || (!group.is_mirror() && !hub.is_of_default.load(Ordering::Relaxed)) {
                     hub.settings.store(Arc::new(settings));
                     hub.set_rules(self.rules.load().of_hub(&hub.rule_path()));
                 }
