@@ -22,13 +22,14 @@ impl RuleError {
     }
 }
 
-/// Error for a file whose rules can't be used.
+/// Error for a file whose rules can't be used. Its text has the cause, so that is none of its sources: a chain of them
+/// would tell it twice.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RuleFileError {
-    #[error("{path} can't be read ({source})")]
-    Read { path: PathBuf, source: std::io::Error },
-    #[error("{path}, {source}")]
-    Rules { path: PathBuf, source: RuleError },
+    #[error("{path} can't be read ({cause})")]
+    Read { path: PathBuf, cause: std::io::Error },
+    #[error("{path}, {cause}")]
+    Rules { path: PathBuf, cause: RuleError },
 }
 
 /// Problem at a place of the file, in bytes from its beginning.

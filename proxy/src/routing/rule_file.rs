@@ -45,8 +45,8 @@ impl Ruleset {
     /// When the file can't be read, or its rules make no sense; the error names the file.
     pub(crate) fn read(path: &Path) -> Result<Self, RuleFileError> {
         let text = read_beyond(path, FILE_MAX_BYTES);
-        let text = text.map_err(|source| RuleFileError::Read { path: path.into(), source })?;
-        Self::parse(&text).map_err(|source| RuleFileError::Rules { path: path.into(), source })
+        let text = text.map_err(|cause| RuleFileError::Read { path: path.into(), cause })?;
+        Self::parse(&text).map_err(|cause| RuleFileError::Rules { path: path.into(), cause })
     }
 }
 
