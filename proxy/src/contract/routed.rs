@@ -1,5 +1,7 @@
 //! Routes: which group of app servers gets a client, and what changed rules do to those that are there.
 
+use std::time::Duration;
+
 use ::http::Request;
 use axum::body::{Body, to_bytes};
 use trunkline_protocol::manifest::{MIGRATE_FROM_HEADER, MIGRATE_TO_HEADER};
@@ -141,6 +143,23 @@ fn a_lost_app_server_is_replaced_by_one_of_the_same_group_alone() {
         goes_on_at(&mut second, &client, "one").await;
         assert!(second.data().await.0.contains("Waits"));
         stable.fence().await;
+    });
+}
+
+#[test]
+fn a_client_whose_app_server_is_lost_goes_where_the_routes_lead_on_at_once() {
+    run(async {
+        let route = "[[routes]]\nhub = \"/chat\"\ngroup = \"canary\"\non-down = \"next\"\n";
+        let stage = Stage::ruled(&with_canary(route));
+        let (mut stable, mut canary_app) = (stage.app_in("default", "stable"), stage.app_in("canary", "canary"));
+        let (mut stable, mut canary) = (stable.link().await, canary_app.link().await);
+        let mut client = Client::connect(&stage, &mut canary, "/chat").await;
+        // No link opens in between, after which routes are asked anyway.
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        canary_app.retire();
+        canary.ended().await;
+        goes_on_at(&mut stable, &client, "canary").await;
+        client.fence(&stable).await;
     });
 }
 

@@ -101,6 +101,17 @@ impl ShardState {
         self.refresh_mirrors(slot);
     }
 
+    /// Asks the routes anew for a client that needs another home: its group may be down by now, and a route may lead on.
+    pub(super) fn refresh_group(&mut self, slot: Slot) {
+        if !self.context.shared.hubs.has_routes() {
+            return;
+        }
+        let Some((_, group)) = self.route_of(slot) else { return };
+        if let Some(client) = self.connections.live_mut(slot) {
+            client.cold.group = group;
+        }
+    }
+
     /// Begins and ends copies of a client as the rules in force want it.
     fn refresh_mirrors(&mut self, slot: Slot) {
         let Some(client) = self.connections.live(slot) else { return };

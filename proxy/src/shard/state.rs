@@ -476,6 +476,7 @@ impl ShardState {
 
     fn reassign(&mut self, slot: Slot, error_of_calls: &'static str) {
         self.fail_calls(slot, error_of_calls);
+        self.refresh_group(slot);
         self.reassignment.assign_or_wait(&mut self.connections, &self.context.shared.hubs, slot, self.tick);
     }
 
