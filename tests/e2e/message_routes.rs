@@ -86,7 +86,7 @@ fn three_app_servers_serve_one_connection_each_in_order() {
             // A group that the home's method has joined is reached by another app server.
             client.invoke("Count", json!([id, ROUNDS])).await?;
             assert_numbers(&mut client, ROUNDS).await?;
-            scene.jobs[0].process.wait_for_lines(&format!("ran {id}-"), 2 * ROUNDS as usize).await?;
+            scene.jobs[0].process.wait_for_lines(&format!("ran {id}-"), usize::try_from(2 * ROUNDS)?).await?;
             let ran = scene.jobs[0].process.lines_after(&format!("ran {id}-"));
             let expected: Vec<_> = (0..ROUNDS).flat_map(|round| [round.to_string(), round.to_string()]).collect();
             assert_eq!(ran, expected, "{kind:?}");

@@ -66,7 +66,7 @@ fn refused_calls_are_errors_at_the_client_and_unknown_to_the_app_server() {
             refusals += refused.len() + 3;
             client.is_undisturbed().await?;
             let counted = proxy.metrics().await?.sum("trunkline_methods_refused_total", &[("rule", "firewall")]);
-            assert_eq!(counted as usize, refusals);
+            assert_eq!(counted, refusals as f64);
         }
         app.process.wait_for_lines("connected ", 2).await?;
         Ok(())

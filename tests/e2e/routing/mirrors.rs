@@ -77,7 +77,7 @@ fn a_mirror_gets_all_calls_of_a_connection_in_order_and_reaches_nobody() {
         let numbers: Vec<_> = (0..CALLS).collect();
         until(async || Ok((heard(&scene.audit, &id).len() == numbers.len()).then_some(()))).await?;
         assert_eq!((heard(&scene.audit, &id), heard(&scene.stable, &id)), (numbers.clone(), numbers));
-        assert_eq!(scene.audit.process.lines_after("heard ").len(), CALLS as usize, "nothing of another hub");
+        assert_eq!(scene.audit.process.lines_after("heard ").len() as u64, CALLS, "nothing of another hub");
         assert_eq!(scene.counted().await?, ((CALLS + 4) as f64, 0.0));
         client.close().await?;
         let gone = |app: &AppServer| app.process.lines_after("disconnected ").contains(&id);
@@ -98,8 +98,8 @@ fn a_mirror_that_is_killed_frozen_and_started_again_costs_no_call_and_all_copies
         scene.call(&client, CALLS..2 * CALLS).await?;
         scene.audit.process.signal(Signal::Thaw).await?;
         // What waited for it arrives.
-        let sent = scene.counted().await?.0 as usize;
-        until(async || Ok((heard(&scene.audit, &id).len() == sent).then_some(()))).await?;
+        let sent = scene.counted().await?.0;
+        until(async || Ok((heard(&scene.audit, &id).len() as f64 >= sent).then_some(()))).await?;
         scene.audit.process.kill().await?;
         scene.call(&client, 2 * CALLS..3 * CALLS).await?;
         scene.audit.start_again(stage).await?;
@@ -117,7 +117,7 @@ fn a_mirror_that_is_killed_frozen_and_started_again_costs_no_call_and_all_copies
             |heard: &[u64]| heard.windows(2).all(|pair| pair[0] < pair[1]) && heard.last() == Some(&(next - 1));
         until(async || Ok(copied(&heard(&scene.audit, &id)).then_some(()))).await?;
         let (sent, dropped) = scene.counted().await?;
-        assert_eq!((sent + dropped) as u64, next);
+        assert_eq!(sent + dropped, next as f64);
         assert_eq!(heard(&scene.stable, &id), (0..next).collect::<Vec<_>>());
         assert!(scene.audit.process.lines_after("rehomed ").contains(&id), "a copy that comes from elsewhere");
         client.is_undisturbed().await
@@ -166,7 +166,7 @@ fn a_sampled_mirror_gets_whole_connections_or_nothing_of_them() {
         }
         let (sent, dropped) = scene.counted().await?;
         assert_eq!(dropped, 0.0);
-        until(async || Ok((scene.audit.process.lines_after("heard ").len() == sent as usize).then_some(()))).await?;
+        until(async || Ok((scene.audit.process.lines_after("heard ").len() as f64 >= sent).then_some(()))).await?;
         for client in &clients {
             match heard(&scene.audit, client.connection_id()?).as_slice() {
                 [] => {}
