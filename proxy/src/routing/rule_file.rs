@@ -89,7 +89,7 @@ fn refuse_unknown_tables(document: &DeTable<'_>) -> Result<(), Fault> {
     let Some((name, _)) = unknown.min_by_key(|(name, _)| name.span().start) else { return Ok(()) };
     let (key, allowed) = (name.get_ref().to_string(), RULE_TABLES.join(", "));
     let nearest = nearest(&key, RULE_TABLES.into_iter());
-    Err(RuleProblem::UnknownKey { key, table: "the tables of the file", nearest, allowed }.at(name.span().start))
+    Err(RuleProblem::UnknownKey { key, table: "the file", nearest, allowed }.at(name.span().start))
 }
 
 fn rules<R>(
