@@ -6,4 +6,4 @@ mod mirrors;
 mod percent;
 mod recipes;
 mod reload;
-mod scene;
+mod ruled_fleet;

@@ -6,7 +6,7 @@ use trunkline_tests::harness::process::Signal;
 use trunkline_tests::harness::scenario::play;
 use trunkline_tests::harness::tls::{Authority, TlsEnd};
 
-use super::scene::{HUBS, RuledNode, group, home, named, routes};
+use super::ruled_fleet::{HUBS, RuledNode, group, home, named, routes};
 
 const TO_CANARY: [&str; 1] = ["hub = \"/chat\"\ngroup = \"canary\""];
 

@@ -10,9 +10,9 @@ use trunkline_tests::harness::raw::RawClient;
 use trunkline_tests::harness::scenario::{play, until};
 use trunkline_tests::harness::token::signed;
 
-use super::scene::{RuledNode, group, home, named, routes};
+use super::ruled_fleet::{RuledNode, group, home, named, routes};
 
-/// What one client shows, and the app server that it has to come to.
+/// Client with what it shows, and the app server that it has to come to.
 struct Case {
     path: &'static str,
     headers: Value,

@@ -7,7 +7,7 @@ use trunkline_tests::harness::fleet::{App, AppServer, Fleet};
 use trunkline_tests::harness::process::Signal;
 use trunkline_tests::harness::scenario::{Stage, play, until};
 
-use super::scene::{RuledNode, group, home, named};
+use super::ruled_fleet::{RuledNode, group, home, named};
 
 /// Calls of each client in each state of the mirror.
 const CALLS: u64 = 200;

@@ -15,7 +15,7 @@ use trunkline_tests::harness::process::Signal;
 use trunkline_tests::harness::scenario::play_heavy;
 use trunkline_tests::harness::token::of_user;
 
-use super::scene::{RuledNode, group, home, named, routes};
+use super::ruled_fleet::{RuledNode, group, home, named, routes};
 
 const USERS: usize = 10_000;
 

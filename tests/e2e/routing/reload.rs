@@ -12,7 +12,7 @@ use trunkline_tests::harness::process::Signal;
 use trunkline_tests::harness::scenario::{is_full, play, play_heavy, until};
 use trunkline_tests::harness::token::of_user;
 
-use super::scene::{HUBS, RuledNode, group, home, named, routes};
+use super::ruled_fleet::{HUBS, RuledNode, group, home, named, routes};
 
 const CLIENTS: usize = 50;
 

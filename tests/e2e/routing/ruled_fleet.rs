@@ -69,13 +69,14 @@ impl RuledNode {
     }
 
     /// Waits until so many links to the app servers of a name are open.
-    pub(super) async fn linked(&self, app: &str, links: u32) -> Result<()> {
-        until(async || Ok((self.links(app).await? >= f64::from(links)).then_some(()))).await
+    pub(super) async fn linked(&self, app: &str, links: usize) -> Result<()> {
+        until(async || Ok((self.links(app).await? >= links).then_some(()))).await
     }
 
     /// Number of open links to the app servers of a name.
-    pub(super) async fn links(&self, app: &str) -> Result<f64> {
-        self.metric("trunkline_links", &[("app", app), ("state", "open")]).await
+    pub(super) async fn links(&self, app: &str) -> Result<usize> {
+        // A whole number is written without a point.
+        Ok(self.metric("trunkline_links", &[("app", app), ("state", "open")]).await?.to_string().parse()?)
     }
 
     pub(super) async fn metric(&self, name: &str, labels: &[(&str, &str)]) -> Result<f64> {
