@@ -70,6 +70,12 @@ pub(crate) fn route(endpoint: &Endpoint, hub: &Hub, request: Request) -> Request
     if !endpoint.shared.hubs.has_routes() {
         return request;
     }
+    // Messages of a connection over HTTP that has begun are of no concern to routes.
+    let begun = |client: &ConnectingClient| endpoint.shared.http_transports.find(&client.connection_id);
+    let client = request.extensions().get::<ConnectingClient>();
+    if client.and_then(begun).is_some_and(|outer| outer.has_begun()) {
+        return request;
+    }
     let (mut parts, body) = request.into_parts();
     let client = parts.extensions.get::<ConnectingClient>().cloned();
     let routed = match &client {

@@ -164,8 +164,11 @@ fn protocol_of(content: Content) -> Option<HubProtocol> {
 /// Redacts a JSON message, with its separator: whole, because fields that no hub message has may hold secrets, too.
 fn redact_json(whole: &Bytes) -> Redacted {
     let body = whole.strip_suffix(&[RECORD_SEPARATOR]).unwrap_or(whole);
-    let Ok(text) = std::str::from_utf8(body) else { return Redacted::Everything };
-    redact_text(text, "\u{1e}")
+    match std::str::from_utf8(body) {
+        Ok(text) if serde_json::from_str::<Value>(text).is_ok() => redact_text(text, "\u{1e}"),
+        // Nested deeper than is looked into, or no JSON at all: names of secrets can't be found.
+        _ => Redacted::Everything,
+    }
 }
 
 fn redact_raw(message: &Bytes) -> Redacted {

@@ -79,6 +79,9 @@ fn shown(target: &str) -> String {
     target.chars().filter(|letter| !letter.is_control()).take(SHOWN_TARGET_CHARS).collect()
 }
 
+/// Longest name of a method that rules look at, in bytes; a pattern is no longer either.
+const TARGET_MAX_BYTES: usize = 256;
+
 /// Mirrors, of each group the first one: an app server can have one copy of a connection.
 fn first_of_each_group<'a>(mirrors: impl IntoIterator<Item = &'a MirrorRule>) -> Vec<MirrorRule> {
     let mut kept: Vec<MirrorRule> = Vec::new();
@@ -140,7 +143,8 @@ impl HubRules {
     /// Group that takes an invocation of this method; `None` for the connection's home.
     #[must_use]
     pub(crate) fn group_of(&self, target: &str) -> Option<&Arc<str>> {
-        if self.groups.is_empty() { None } else { self.groups.find(&fold(target)) }
+        let is_asked = !self.groups.is_empty() && target.len() <= TARGET_MAX_BYTES;
+        if is_asked { self.groups.find(&fold(target)) } else { None }
     }
 
     /// Groups that take methods of this hub, each once.
@@ -154,6 +158,17 @@ impl HubRules {
     pub(crate) fn judge(&self, target: &str, bytes: usize) -> MethodVerdict {
         if self.gates.is_empty() {
             return MethodVerdict::Allowed;
+        }
+        if target.len() > TARGET_MAX_BYTES {
+            // The work that rules do for a call is bounded.
+            let text = format!(
+                "A method name of {} bytes can't be called: the server's rules allow {TARGET_MAX_BYTES}.",
+                target.len()
+            );
+            return MethodVerdict::Refused {
+                rule: self.gates.first().map_or_else(|| "".into(), |gate| gate.label.clone()),
+                text,
+            };
         }
         let folded = fold(target);
         let refused = self.gates.iter().find_map(|gate| Some((gate, gate.refusal(target, &folded, bytes)?)));

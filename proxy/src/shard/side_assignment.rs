@@ -279,7 +279,7 @@ impl ShardState {
             if hub_rules.is_some_and(|rules| rules.message_groups().any(|known| *known == group)) {
                 continue;
             }
-            match self.side_mut(slot, &group).is_some_and(|side| side.is_idle()) {
+            match self.side_mut(slot, &group).is_some_and(|side| side.is_idle() || side.wants_link()) {
                 true => self.end_side(slot, &group, &CloseReason::ordered(None)),
                 false => self.sided.are_ending = true,
             }
