@@ -40,11 +40,7 @@ pub(super) async fn run(shared: Arc<Shared>, rules: RuleSet, path: PathBuf) {
             continue;
         }
         seen = now;
-        let is_empty = now.is_some_and(|(_, bytes)| bytes == 0);
-        let read = match is_empty {
-            true => Err(format!("{}: the file is empty; without rules it holds at least a comment", path.display())),
-            false => Ruleset::read(&path).map(Arc::new).map_err(|error| error.to_string()),
-        };
+        let read = Ruleset::read(&path).map(Arc::new).map_err(|error| error.to_string());
         let outcome = read.and_then(|read| rules.apply(&read).map(|()| read).map_err(|error| error.to_string()));
         let outcomes = &shared.counters_of(0).rule_reads;
         match outcome {

@@ -42,7 +42,7 @@ pub(crate) struct DifferenceSnapshot {
     pub at_ms: u64,
     pub mirror: String,
     pub hub: String,
-    /// First characters of the connection id.
+    /// Connection id, or the first 22 characters of one that is a token.
     pub connection: String,
     pub target: String,
     pub invocation_id: String,

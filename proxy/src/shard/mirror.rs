@@ -44,7 +44,7 @@ pub(crate) struct SeenDifference {
     /// Label of the mirror's rule.
     pub mirror: Arc<str>,
     pub hub: Box<str>,
-    /// First characters of the connection id.
+    /// Connection id, or the first 22 characters of one that is a token.
     pub connection: Box<str>,
     pub target: Box<str>,
     pub invocation_id: Box<str>,

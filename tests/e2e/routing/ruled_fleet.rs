@@ -75,8 +75,8 @@ impl RuledNode {
 
     /// Number of open links to the app servers of a name.
     pub(super) async fn links(&self, app: &str) -> Result<usize> {
-        // A whole number is written without a point.
-        Ok(self.metric("trunkline_links", &[("app", app), ("state", "open")]).await?.to_string().parse()?)
+        // A whole number is written without a point; a sum of nothing is -0.
+        Ok(self.metric("trunkline_links", &[("app", app), ("state", "open")]).await?.abs().to_string().parse()?)
     }
 
     pub(super) async fn metric(&self, name: &str, labels: &[(&str, &str)]) -> Result<f64> {
