@@ -95,6 +95,7 @@ impl Node {
         let Config { upstreams, resolve_interval, resolver, shards, drain, settings, observer, .. } = config;
         #[cfg(feature = "tls")]
         let upstream_tls = config.upstream_tls;
+        #[cfg(any(feature = "cli", feature = "tls"))]
         let rules_file = config.rules_file;
         #[cfg(feature = "tls")]
         let has_rules_file = rules_file.is_some();
