@@ -9,9 +9,9 @@ mod app_instance;
 #[cfg(feature = "tls")]
 mod certificate_reload;
 mod embedded;
+#[cfg(feature = "tls")]
+mod file_check;
 mod graceful_stop;
-#[cfg(feature = "cli")]
-mod hangup_signal;
 mod heartbeat;
 mod inherited_socket;
 mod listener_set;

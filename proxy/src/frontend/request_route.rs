@@ -103,10 +103,7 @@ pub(crate) fn route_question(
     if !endpoint.shared.hubs.has_routes() {
         return Ok(None);
     }
-    let mut parts = http::Request::new(()).into_parts().0;
-    (parts.headers, parts.uri) = (request.headers().clone(), request.uri().clone());
-    parts.extensions = request.extensions().clone();
-    let routed = choose(endpoint, hub, &parts, user.unwrap_or(&user_of(request)), "");
+    let routed = choose(endpoint, hub, &parts_of(request), user.unwrap_or(&user_of(request)), "");
     match &routed.choice {
         RouteChoice::Group(group) => Ok(group.clone()),
         RouteChoice::Rejected(_) if hub.is_served_by(RouteChoice::group_name(None)) => Ok(None),
@@ -128,18 +125,14 @@ pub(crate) fn route_passed_through(
     if !endpoint.shared.hubs.has_routes() {
         return Ok(None);
     }
-    let mut parts = http::Request::new(()).into_parts().0;
-    (parts.headers, parts.uri) = (request.headers().clone(), request.uri().clone());
-    parts.extensions = request.extensions().clone();
+    let parts = parts_of(request);
     let seen = OpenConnection {
         headers: headers(&parts, Transport::WebSockets),
         query: raw_query(&parts.uri),
         ..OpenConnection::default()
     };
     let facts = RouteFacts { hub: None, ..facts_of(parts.uri.path(), &seen, None) };
-    let mut matched = Vec::new();
-    let choice = endpoint.shared.hubs.choose_route(&facts, |rule| matched.push(rule.matches.clone()));
-    let routed = Routed { choice, matched };
+    let routed = ask(endpoint, &facts);
     routed.count();
     match routed.choice {
         RouteChoice::Group(group) => Ok(group),
@@ -156,15 +149,26 @@ fn choose(endpoint: &Endpoint, hub: &Hub, parts: &Parts, user: &User, connection
         query: raw_query(&parts.uri),
         protocol: None,
     };
+    let routed = ask(endpoint, &facts_of(&path, &seen, user.id.as_deref()));
+    match routed.choice {
+        // App servers that dial in are of no group.
+        RouteChoice::Group(_) if hub.is_of_door() => Routed { choice: RouteChoice::Group(None), ..routed },
+        _ => routed,
+    }
+}
+
+fn ask(endpoint: &Endpoint, facts: &RouteFacts<'_>) -> Routed {
     let mut matched = Vec::new();
-    let facts = facts_of(&path, &seen, user.id.as_deref());
-    let choice = endpoint.shared.hubs.choose_route(&facts, |rule| matched.push(rule.matches.clone()));
-    // App servers that dial in are of no group.
-    let choice = match choice {
-        RouteChoice::Group(_) if hub.is_of_door() => RouteChoice::Group(None),
-        choice => choice,
-    };
+    let choice = endpoint.shared.hubs.choose_route(facts, |rule| matched.push(rule.matches.clone()));
     Routed { choice, matched }
+}
+
+/// Head of a request that goes on as it is.
+fn parts_of(request: &Request) -> Parts {
+    let mut parts = http::Request::new(()).into_parts().0;
+    (parts.headers, parts.uri) = (request.headers().clone(), request.uri().clone());
+    parts.extensions = request.extensions().clone();
+    parts
 }
 
 fn refusal(rejection: &Rejection) -> Response {

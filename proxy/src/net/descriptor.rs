@@ -3,6 +3,8 @@
 //! Nothing is counted. POSIX gives a new descriptor the lowest number that is free, so one with a high number says that all
 //! below it are in use at this moment.
 
+use std::sync::OnceLock;
+
 /// Descriptors that no client and no request for an app server gets. The admin port, links and files need them.
 const RESERVED: u64 = 128;
 
@@ -17,7 +19,9 @@ impl DescriptorLimit {
     /// Limit of what clients can have opened in this process: the system's, less what is kept back.
     #[must_use]
     pub(crate) fn for_clients() -> Self {
-        Self::below(open_files_max())
+        // Asked of the system once: connectors are made for single requests, too.
+        static LIMIT: OnceLock<DescriptorLimit> = OnceLock::new();
+        *LIMIT.get_or_init(|| Self::below(open_files_max()))
     }
 
     fn below(open_files_max: Option<u64>) -> Self {

@@ -4,10 +4,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use tokio::time::{MissedTickBehavior, interval};
 use tracing::{info, warn};
 
-use super::hangup_signal::HangupSignals;
+use super::file_check::{FileCheck, FileChecks};
 use crate::metrics::Outcome;
 use crate::net::connector::Connector;
 use crate::net::tls::{Certificates, TlsError};
@@ -74,16 +73,12 @@ pub(super) async fn run(
     if seen.is_empty() && !has_rules_file {
         return;
     }
-    let mut checks = interval(CHECK_INTERVAL);
-    checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut hangups = HangupSignals::new();
+    let mut checks = FileChecks::every(CHECK_INTERVAL);
     loop {
-        let is_requested = tokio::select! {
-            () = hangups.next() => true,
-            _ = checks.tick() => false,
-        };
+        let is_requested = checks.next().await == FileCheck::Hangup;
         let now = users.stamps();
-        if !is_requested && now == seen {
+        // On SIGHUP rules are read anew, too, and there may be no certificate at all.
+        if now.is_empty() || (!is_requested && now == seen) {
             continue;
         }
         seen = now;

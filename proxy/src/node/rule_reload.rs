@@ -5,10 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use tokio::time::{MissedTickBehavior, interval};
 use tracing::{info, warn};
 
-use super::hangup_signal::HangupSignals;
+use super::file_check::{FileCheck, FileChecks};
 use super::rule_set::RuleSet;
 use crate::metrics::Outcome;
 use crate::routing::Ruleset;
@@ -25,14 +24,9 @@ pub(super) async fn run(shared: Arc<Shared>, rules: RuleSet, path: PathBuf) {
     // What is in force, and what was there at the last check: a file that is being written is left alone.
     let mut seen = version(&path);
     let mut latest = seen;
-    let mut checks = interval(CHECK_INTERVAL);
-    checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut hangups = HangupSignals::new();
+    let mut checks = FileChecks::every(CHECK_INTERVAL);
     loop {
-        let is_requested = tokio::select! {
-            () = hangups.next() => true,
-            _ = checks.tick() => false,
-        };
+        let is_requested = checks.next().await == FileCheck::Hangup;
         let now = version(&path);
         // A file that changes still may be half written, and a half of it can be sound.
         let is_settled = std::mem::replace(&mut latest, now) == now;

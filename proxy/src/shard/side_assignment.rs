@@ -76,14 +76,9 @@ impl ShardState {
             client.pause(PauseReason::SideUnassigned);
             return SideChoice::Waits;
         }
-        let nowhere = || Arc::new(LinkHandle::nowhere(client.home.hub()));
-        let sides = client.cold.sides.get_or_insert_default();
-        if sides.of_group(group).is_none() {
-            sides.add(SideHome::new(group.clone(), nowhere()));
-            self.sided.all.insert(slot);
-        }
+        self.add_side(slot, group);
         let is_lost = |side: &mut SideHome| side.is_known_there() && side.link.is_closed();
-        if sides.of_group(group).is_some_and(is_lost) {
+        if self.side_mut(slot, group).is_some_and(is_lost) {
             // Its shard has not heard of it yet, but will.
             self.lose_side(slot, group);
         }
@@ -111,14 +106,19 @@ impl ShardState {
             if !self.is_beside_home(slot, group) {
                 continue;
             }
-            let Some(client) = self.connections.live_mut(slot) else { return };
-            let nowhere = Arc::new(LinkHandle::nowhere(client.home.hub()));
-            let sides = client.cold.sides.get_or_insert_default();
-            if sides.of_group(group).is_none() {
-                sides.add(SideHome::new(group.clone(), nowhere));
-                self.sided.all.insert(slot);
-            }
+            self.add_side(slot, group);
             self.assign_side(slot, group);
+        }
+    }
+
+    /// Adds a side home without an app server, unless the client has one of the group.
+    fn add_side(&mut self, slot: Slot, group: &Arc<str>) {
+        let Some(client) = self.connections.live_mut(slot) else { return };
+        let nowhere = LinkHandle::nowhere(client.home.hub());
+        let sides = client.cold.sides.get_or_insert_default();
+        if sides.of_group(group).is_none() {
+            sides.add(SideHome::new(group.clone(), Arc::new(nowhere)));
+            self.sided.all.insert(slot);
         }
     }
 
