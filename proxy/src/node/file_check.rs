@@ -10,7 +10,7 @@ pub(super) struct FileChecks {
     hangups: HangupSignals,
 }
 
-/// What a check of files was begun by.
+/// Cause of a check of files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum FileCheck {
     Tick,
