@@ -21,6 +21,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{Request, State};
+use axum::http::header::HOST;
 use axum::http::{HeaderName, HeaderValue};
 use axum::middleware::{self, Next};
 use axum::response::Response;
@@ -30,6 +31,7 @@ use trunkline_protocol::wire::NODE_HEADER;
 use crate::config::AdminSettings;
 use crate::fleet::{self, Fleet};
 use crate::observer::{Observer, Readiness};
+use crate::rest::Rest;
 
 use admin_counters::AdminCounters;
 use context::AdminContext;
@@ -42,12 +44,26 @@ pub(crate) async fn serve(
     address: SocketAddr,
     readiness: Readiness,
     settings: &AdminSettings,
-    fleet: Fleet,
+    (fleet, rest): (Fleet, Option<Rest>),
 ) {
     let exposure = if address.ip().is_loopback() { Exposure::Loopback } else { Exposure::Network };
     let counters = Arc::<AdminCounters>::default();
     let router = router(readiness, settings, exposure, counters.clone(), fleet);
+    let router = match rest {
+        Some(rest) => router.layer(middleware::from_fn_with_state(rest, data_plane)),
+        None => router,
+    };
     admin_listener::serve(listener, router, counters).await;
+}
+
+/// Middleware that answers requests to the data plane, where it shares the admin port.
+async fn data_plane(State(rest): State<Rest>, request: Request, next: Next) -> Response {
+    if !Rest::takes(request.uri().path()) {
+        return next.run(request).await;
+    }
+    let host = request.headers().get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let origin = format!("http://{host}");
+    rest.answer(request, &origin).await
 }
 
 /// Builds the router of the admin port. Needs a runtime.

@@ -14,6 +14,7 @@ mod path_prefix;
 mod proxy_protocol_settings;
 mod rehome_settings;
 mod relay_settings;
+mod rest_settings;
 #[cfg(feature = "tls")]
 mod tls_listener;
 mod trusted_header;
@@ -49,6 +50,7 @@ pub(crate) use path_prefix::PathPrefix;
 pub(crate) use proxy_protocol_settings::ProxyProtocolSettings;
 pub(crate) use rehome_settings::RehomeSettings;
 pub(crate) use relay_settings::RelaySettings;
+pub(crate) use rest_settings::RestSettings;
 #[cfg(feature = "tls")]
 pub(crate) use tls_listener::TlsListener;
 pub(crate) use trusted_header::{TrustedHeader, TrustedHeaders};
@@ -153,6 +155,8 @@ pub struct Settings {
     pub relay: RelaySettings,
     /// Settings of the fleet.
     pub fleet: FleetSettings,
+    /// Settings of the REST data plane.
+    pub(crate) rest: RestSettings,
     /// Rules of the operator at the start.
     pub(crate) rules: Arc<Ruleset>,
 }
@@ -186,6 +190,7 @@ impl Settings {
             http_transports: HttpTransportSettings::DEFAULT,
             relay: RelaySettings::embedded(),
             fleet: FleetSettings::default(),
+            rest: RestSettings::default(),
             rules: Arc::default(),
         }
     }

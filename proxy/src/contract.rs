@@ -21,6 +21,7 @@ mod carrying;
 mod closing;
 mod coming_back;
 mod connecting;
+mod data_plane;
 mod delivering;
 mod dialling_in;
 mod draining;

@@ -15,12 +15,15 @@ mod address_book;
 mod app_presence;
 mod carry;
 mod channel_host;
+mod combined_answer;
 mod dialler;
 mod door_question;
 mod door_relay;
+mod entry;
 mod fleet_counters;
 mod fleet_member;
 mod fleet_route;
+mod gathered_page;
 mod housekeeping;
 mod link_over;
 mod link_reach;
@@ -28,9 +31,11 @@ mod link_wish;
 mod member_table;
 mod node_link;
 mod node_sink;
+mod own_answer;
 mod peer_request;
 mod question;
 mod take_over;
+mod user_group_copy;
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -46,11 +51,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use trunkline_link::{LinkClock, TrySendError};
 use trunkline_protocol::fleet::{
-    Greeting, InterestUpdate, NodeMessage, NodePhase, NodeState, Wanted, WireVersions, encode_ask, encode_relay,
+    Greeting, InterestUpdate, NodeMessage, NodePhase, NodeState, Wanted, WireVersions, encode_ask,
 };
 use trunkline_protocol::key::AccessKeys;
-use trunkline_protocol::limits::{CLIENT_RESULT_TIMEOUT_MS, GREETING_MEMBERS_MAX, LINK_FRAME_MAX_BYTES};
-use trunkline_protocol::service::{ClientInvocation, ServiceMessage, SessionId};
+use trunkline_protocol::limits::{GREETING_MEMBERS_MAX, LINK_FRAME_MAX_BYTES};
+use trunkline_protocol::service::{ServiceMessage, SessionId};
 
 use crate::metrics::Counters;
 use crate::net::address::Address;
@@ -66,6 +71,7 @@ use node_link::NodeLink;
 use question::Questions;
 
 pub(crate) use channel_host::{ChannelRefused, open_channel};
+pub(crate) use entry::{Delivery, FleetAnswer, InvocationOutcome, NamedHub};
 pub(crate) use fleet_counters::{DropCause, FleetCounters};
 pub(crate) use fleet_member::{FleetMember, MemberState};
 pub(crate) use fleet_route::routes;
@@ -170,7 +176,7 @@ impl Fleet {
             left: CancellationToken::new(),
             shared: shared.clone(),
         }));
-        if shared.settings.fleet.has_peers() {
+        if shared.settings.fleet.has_peers() || shared.settings.rest.is_on() {
             shared.join_fleet(Arc::new(fleet.clone()));
         }
         fleet
@@ -241,13 +247,10 @@ impl Fleet {
     }
 
     /// Passes a message on to the members where somebody may want it. Never waits; nobody answers.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "for messages that enter here: so far announcements alone do, and ask")
-    )]
+    #[cfg(test)]
     pub(crate) fn relay(&self, hub: &str, wanted: &[Wanted<'_>], message: &ServiceMessage) {
         let mut frame = BytesMut::new();
-        encode_relay(hub, &message.to_body(), &mut frame);
+        trunkline_protocol::fleet::encode_relay(hub, &message.to_body(), &mut frame);
         for member in self.wanting(hub, wanted) {
             self.pass_to(&member, &frame);
         }
@@ -255,6 +258,7 @@ impl Fleet {
 
     /// Asks the members where somebody may be concerned: at once, so that questions keep their order. The future waits for
     /// the answers.
+    #[cfg(test)]
     pub(crate) fn ask(
         &self,
         hub: &str,
@@ -264,7 +268,8 @@ impl Fleet {
         self.ask_members(self.wanting(hub, wanted), hub, &message.to_body())
     }
 
-    /// Asks these members by the body of a message, as [`ask`](Self::ask) does.
+    /// Asks these members by the body of a message: at once, so that questions keep their order. The future waits for the
+    /// answers.
     fn ask_members(
         &self,
         asked: Vec<Arc<FleetMember>>,
@@ -287,22 +292,6 @@ impl Fleet {
             };
             with_missing(answers, unsent)
         }
-    }
-
-    /// Asks a client at another node for a result; `None` when there is no such client, or no answer in time.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "for messages that enter here: so far announcements alone do, and ask")
-    )]
-    pub(crate) async fn invoke(&self, hub: &str, question: ClientInvocation) -> Option<ServiceMessage> {
-        let open = self.0.results.open()?;
-        let (number, boot) = (open.number().to_string(), &self.0.shared.boot);
-        let asked =
-            ClientInvocation { invocation_id: number.into(), caller_server_id: boot.as_str().into(), ..question };
-        let answers = self.ask(hub, &[Wanted::Everyone], &ServiceMessage::ClientInvocation(asked)).await;
-        // A node that has the client says nothing; all others say that they have not.
-        answers.iter().any(|(_, answer)| matches!(answer, Ok(None))).then_some(())?;
-        open.first(Duration::from_millis(CLIENT_RESULT_TIMEOUT_MS)).await
     }
 
     /// Asks all members for something of their API.
@@ -430,6 +419,7 @@ impl Fleet {
             link.tell(&NodeMessage::Interest(self.interest(hub.key(), hub.index())));
         }
         link.tell(&NodeMessage::Interest(InterestUpdate::Complete));
+        self.introduce_user_groups(link);
         let address = member.address().map(|address| url(&address));
         info!(peer = member.name(), address, "linked to a node of the fleet");
         self.0.changed.notify_one();

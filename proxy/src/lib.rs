@@ -30,6 +30,7 @@
 //! | `client` | the life of one client connection |
 //! | `link` | the task of each link: frames of an app server, routed to the shards |
 //! | `fleet` | the other nodes: who is there, links to them, what is passed on and asked |
+//! | `rest` | the REST data plane: sends, questions and changes by requests of back ends |
 //! | `frontend` | HTTP for clients: negotiate, connect, pass-through, the owner hop |
 //! | `observer` | snapshots of this node and the fleet, inspection of shards, taps, peers |
 //! | `admin` | admin port: health, metrics, the observer page and its API |
@@ -59,6 +60,7 @@ pub(crate) mod metrics;
 pub(crate) mod net;
 pub(crate) mod node;
 pub(crate) mod observer;
+pub(crate) mod rest;
 pub(crate) mod routing;
 pub(crate) mod shard;
 pub(crate) mod transport;

@@ -42,7 +42,7 @@ use session_over::{CarryEnd, SessionOver};
 
 pub(crate) use dialled_in_link::serve_link;
 pub(crate) use link_request::link_request;
-pub(crate) use route::{FrameSource, RoutedBatch, receivers_of, route};
+pub(crate) use route::{FrameSource, RoutedBatch, route, route_counted};
 
 /// A dial of a lost link is given up after this share of the window: it may have got stuck where another one passes.
 const DIALS_PER_WINDOW: u64 = 4;

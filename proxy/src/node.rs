@@ -52,13 +52,14 @@ use upstream_set::UpstreamSet;
 use crate::admin;
 #[cfg(feature = "tls")]
 use crate::auth::JwksSource;
-use crate::config::{Config, DrainSettings, Settings};
+use crate::config::{Config, DrainSettings};
 use crate::fleet::Fleet;
 #[cfg(feature = "tls")]
 use crate::net::{address::Address, connector::Connector, tls::ClientTls};
 use crate::observer::{Readiness, UpstreamProblems};
+use crate::rest::Rest;
 use crate::shard::ShardCommand;
-use crate::shard::{Connectors, ShardSender, Shared};
+use crate::shard::{Connectors, Inbox, ShardSender, Shared};
 
 /// A running proxy node: its shards, admin port and upstream watchers.
 #[derive(Debug)]
@@ -89,7 +90,8 @@ impl Node {
     pub async fn start_on(mut sockets: InheritedSockets, config: Config) -> Result<Self, StartError> {
         let (listeners, listen) = ListenerSet::open(&config, &mut sockets)?;
         let connectors = connectors(&config)?;
-        let (admin_listener, admin) = admin_listener(config.admin, &mut sockets).await?;
+        let configured_admin = config.admin;
+        let (admin_listener, admin) = admin_listener(configured_admin, &mut sockets).await?;
         sockets.ensure_all_taken()?;
 
         let Config { upstreams, resolve_interval, resolver, shards, drain, settings, observer, .. } = config;
@@ -100,7 +102,11 @@ impl Node {
         #[cfg(feature = "tls")]
         let has_rules_file = rules_file.is_some();
         let (stop, fleet_resolver) = (CancellationToken::new(), resolver.clone());
-        let (shared, threads) = start_shards(settings, connectors.clone(), listeners.of_shards, &stop)?;
+        let (senders, inboxes): (Vec<_>, Vec<_>) = listeners.of_shards.iter().map(|_| ShardSender::new()).unzip();
+        let shared = Shared::new(settings, connectors.clone(), senders);
+        let fleet = Fleet::new(shared.clone(), admin);
+        let rest = shared.settings.rest.is_on().then(|| Rest::new(shared.clone(), fleet.clone()));
+        let threads = start_shards((&shared, rest.as_ref()), listeners.of_shards, inboxes, &stop)?;
 
         let mut background = JoinSet::new();
         let for_keys = shared.clone();
@@ -122,15 +128,14 @@ impl Node {
         #[cfg(feature = "tls")]
         background.spawn(certificate_reload::run(shared.clone(), connectors, listeners.certificates, has_rules_file));
         let readiness = Readiness::new(shared.clone(), problems);
-        let fleet = Fleet::new(shared.clone(), admin);
         background.spawn(fleet.clone().run(fleet_resolver));
-        let of_admin = fleet.clone();
+        let of_admin = (fleet.clone(), rest.filter(|_| shared.settings.rest.listen == Some(configured_admin)));
         background.spawn(async move { admin::serve(admin_listener, admin, readiness, &observer, of_admin).await });
 
         if !shared.settings.relay.forward {
             info!("--no-forward: clients are offered WebSockets only, and no request is carried to another node");
         }
-        info!(node = %shared.settings.node, listen = %listen.plain, tls = ?listen.tls, %admin, shards, "node started");
+        info!(node = %shared.settings.node, listen = %listen.plain, tls = ?listen.tls, rest = ?listen.rest, %admin, shards, "node started");
         Ok(Self { shared, fleet, listen, admin, drain, threads, background, stop })
     }
 
@@ -144,6 +149,12 @@ impl Node {
     #[must_use]
     pub fn tls_listen(&self) -> Option<SocketAddr> {
         self.listen.tls
+    }
+
+    /// Returns the address of the data plane's own port.
+    #[must_use]
+    pub fn rest_listen(&self) -> Option<SocketAddr> {
+        self.listen.rest
     }
 
     /// Returns the address of the admin port.
@@ -244,18 +255,16 @@ async fn admin_listener(
     Ok((listener, bound))
 }
 
-/// Starts a thread for each shard, with its listeners.
+/// Starts a thread for each shard, with its listeners and its inbox.
 fn start_shards(
-    settings: Settings,
-    connectors: Connectors,
+    (shared, rest): (&Arc<Shared>, Option<&Rest>),
     listeners: Vec<Vec<ShardListener>>,
+    inboxes: Vec<Inbox>,
     stop: &CancellationToken,
-) -> Result<(Arc<Shared>, Vec<JoinHandle<()>>), StartError> {
-    let (senders, inboxes): (Vec<_>, Vec<_>) = listeners.iter().map(|_| ShardSender::new()).unzip();
-    let shared = Shared::new(settings, connectors, senders);
+) -> Result<Vec<JoinHandle<()>>, StartError> {
     let start = |(index, (listeners, inbox))| {
-        shard_thread::start(index, shared.clone(), listeners, inbox, stop.clone()).map_err(StartError::Thread)
+        let state = (shared.clone(), rest.cloned());
+        shard_thread::start(index, state, listeners, inbox, stop.clone()).map_err(StartError::Thread)
     };
-    let threads = (0..).zip(listeners.into_iter().zip(inboxes)).map(start).collect::<Result<_, _>>()?;
-    Ok((shared, threads))
+    (0..).zip(listeners.into_iter().zip(inboxes)).map(start).collect()
 }

@@ -97,7 +97,7 @@ impl Observer {
     #[must_use]
     pub(crate) fn new(readiness: Readiness, fleet: Fleet) -> Self {
         let (shared, board) = (readiness.shared().clone(), RebalanceBoard::default());
-        let announcer = Announcer::new(shared.clone(), fleet.clone());
+        let announcer = Announcer::new(fleet.clone());
         let peers = Arc::new(Peers::new(fleet));
         let node = Arc::new(NodeInspector::new(readiness, board.clone()));
         let sources = (node.clone(), peers.clone());

@@ -46,6 +46,7 @@ mod tap;
 mod testbed;
 mod token_expiry;
 mod unheard_end;
+mod user_group;
 
 use std::cell::{RefCell, RefMut};
 use std::future::poll_fn;

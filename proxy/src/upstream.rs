@@ -27,7 +27,7 @@ pub(crate) use asker::Asker;
 pub(crate) use authorizer::Authorizer;
 pub(crate) use caller::Caller;
 pub use hub_registry::MemoryDialler;
-pub(crate) use hub_registry::{AppServer, AppTarget, Hub, HubRegistry};
+pub(crate) use hub_registry::{AppServer, AppTarget, Hub, HubOrigin, HubRegistry};
 pub(crate) use incoming_link::IncomingLink;
 pub(crate) use link_dial::{DialError, Dialled, UpstreamWebSocket, dial, into_websocket};
 pub(crate) use link_handle::{DialledIn, LinkHandle, LinkId};

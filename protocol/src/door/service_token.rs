@@ -59,6 +59,18 @@ pub fn sign_server_token(key: &AccessKey, audience: &str, server_id: &str, now_s
     sign_claims(key, body)
 }
 
+/// Signs a token for the whole REST data plane, or for that of one hub.
+#[must_use]
+pub fn sign_rest_token(key: &AccessKey, hub: Option<&str>, expires_s: u64) -> String {
+    // Of an audience the host does not count.
+    let audience = match hub {
+        Some(hub) => format!("http://trunkline/api/hubs/{hub}/"),
+        None => "http://trunkline/api/".to_owned(),
+    };
+    let claims = [("aud", json!(audience)), ("exp", json!(expires_s))];
+    sign_claims(key, claims.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
+}
+
 /// Signs a token for a client, good from `now_s` to `expires_s`.
 #[must_use]
 pub fn sign_client_token(key: &AccessKey, audience: &str, ticket: &ClientTicket, now_s: u64, expires_s: u64) -> String {

@@ -4,10 +4,12 @@
 //! message once per hub protocol; the receiver picks by what each client speaks. Tracing ids, filters and other
 //! extension members that we have no use for are skipped when read and never written.
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use bytestring::ByteString;
+use serde::Serialize;
 
-use crate::hub::HubProtocol;
+use crate::hub::{HubMessage, HubProtocol, Invocation, PayloadError};
+use crate::message_pack::{ReadError, Reader};
 
 /// A message of a link.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -145,6 +147,11 @@ impl RawKind {
     }
 }
 
+/// Bytes that are no list of payloads.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("no MessagePack map of names of hub protocols to bytes: {0}")]
+pub struct PayloadsError(String);
+
 /// Encodings of one hub message, one per hub protocol: pairs of the protocol's name and the framed bytes. Of a raw endpoint one
 /// message, under the name of its [`RawKind`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -155,6 +162,42 @@ impl Payloads {
     #[must_use]
     pub fn single(protocol: HubProtocol, bytes: Bytes) -> Self {
         Self(vec![(ByteString::from_static(protocol.name()), bytes)])
+    }
+
+    /// Creates an invocation of clients, once per hub protocol; with an id they are to answer.
+    ///
+    /// # Errors
+    /// When an argument can't be written in one of them.
+    pub fn invocation<T: Serialize>(id: Option<&str>, target: &str, arguments: &[T]) -> Result<Self, PayloadError> {
+        let mut payloads = Self::default();
+        for protocol in HubProtocol::ALL {
+            let arguments = arguments.iter().map(|argument| protocol.payload(argument));
+            let call = Invocation {
+                invocation_id: id.map(Into::into),
+                target: target.into(),
+                arguments: arguments.collect::<Result<_, _>>()?,
+                ..Invocation::default()
+            };
+            let mut encoded = BytesMut::new();
+            protocol.encode(&HubMessage::Invocation(call), &mut encoded);
+            payloads.0.push((protocol.name().into(), encoded.freeze()));
+        }
+        Ok(payloads)
+    }
+
+    /// Reads a MessagePack map of the names of at most `max` hub protocols to framed messages, whose memory is shared.
+    ///
+    /// # Errors
+    /// When the bytes are something else.
+    pub fn from_message_pack(body: &Bytes, max: usize) -> Result<Self, PayloadsError> {
+        let (mut reader, unreadable) = (Reader::new(body), |error: ReadError| PayloadsError(error.to_string()));
+        let count = reader.map_len().map_err(unreadable)?;
+        if count > max {
+            return Err(PayloadsError(format!("it has {count} entries, at most {max} are taken")));
+        }
+        let pair = |_| Ok((reader.shared_text()?, reader.binary()?));
+        let pairs: Result<Vec<_>, ReadError> = (0..count).map(pair).collect();
+        pairs.map(Self).map_err(unreadable)
     }
 
     /// Creates a message for connections of a raw endpoint.

@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
+use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value};
 use trunkline_protocol::access_token::User;
 use trunkline_protocol::door::expanded_claim;
@@ -93,20 +94,36 @@ impl ServiceVerifier {
         self.verify_at(token, audience, hub, false)
     }
 
+    /// Verifies a token for a request to the REST data plane: its audience is the path of the request, or the beginning
+    /// of it up to a slash, below the path prefix of a load balancer or none.
+    ///
+    /// # Errors
+    /// When the token is no good.
+    pub(crate) fn verify_rest(&self, token: &str, path: &str) -> Result<(), TokenError> {
+        let claims = self.checked(token, true)?;
+        let path = percent_decode_str(path).decode_utf8_lossy();
+        if audiences(&claims).any(|one| is_audience_of_path(one, &path)) { Ok(()) } else { Err(TokenError::Audience) }
+    }
+
     fn verify_at(&self, token: &str, audience: ServiceAudience, hub: &str, expires: bool) -> Result<User, TokenError> {
-        if token.len() > self.max_bytes {
-            return Err(TokenError::TooLarge { bytes: token.len(), max: self.max_bytes });
-        }
-        if decode_header(token)?.crit.is_some() {
-            return Err(TokenError::Critical);
-        }
-        let claims = self.open(token, expires)?;
+        let claims = self.checked(token, expires)?;
         if !audiences(&claims).any(|one| audience.is(one, hub)) {
             return Err(TokenError::Audience);
         }
         let mut user = User::from_claims(&claims, &USER_CLAIMS);
         user.claims.iter_mut().for_each(|(name, _)| *name = expanded_claim(name));
         Ok(user)
+    }
+
+    /// Returns the claims of a token whose signature and times are good.
+    fn checked(&self, token: &str, expires: bool) -> Result<Map<String, Value>, TokenError> {
+        if token.len() > self.max_bytes {
+            return Err(TokenError::TooLarge { bytes: token.len(), max: self.max_bytes });
+        }
+        if decode_header(token)?.crit.is_some() {
+            return Err(TokenError::Critical);
+        }
+        self.open(token, expires)
     }
 
     fn open(&self, token: &str, expires: bool) -> Result<Map<String, Value>, TokenError> {
@@ -126,6 +143,21 @@ impl ServiceVerifier {
         }
         outcome
     }
+}
+
+/// Beginning of the paths of the data plane.
+const REST_PREFIX: &str = "/api/";
+
+/// Whether an audience is a request's URL, of which host and query don't count, or a part of the data plane that ends
+/// with a slash and holds it. A node behind a load balancer does not know its host, and the port is always missing.
+fn is_audience_of_path(audience: &str, path: &str) -> bool {
+    let Some((_, rest)) = audience.split_once("://") else { return false };
+    let target = rest.find('/').and_then(|at| rest.get(at..)).unwrap_or_default();
+    let wanted = percent_decode_str(target.split('?').next().unwrap_or_default()).decode_utf8_lossy();
+    // What stands before it is a path prefix, which a load balancer has taken off.
+    let Some(wanted) = wanted.find(REST_PREFIX).and_then(|at| wanted.get(at..)) else { return false };
+    let is_part = wanted.ends_with('/') && path.starts_with(wanted);
+    is_part || path.trim_end_matches('/') == wanted.trim_end_matches('/')
 }
 
 fn audiences(claims: &Map<String, Value>) -> impl Iterator<Item = &str> {
@@ -251,6 +283,36 @@ mod tests {
         }
         let several = json!({ "aud": ["x", "http://a/client/?hub=bench"], "exp": unix_seconds() + 60 });
         assert!(verify(&several, "bench").is_ok());
+    }
+
+    #[test]
+    fn a_token_for_the_data_plane_names_a_path_or_the_part_that_holds_it() {
+        let verify =
+            |aud: &str, path: &str| verifier().verify_rest(&signed(Algorithm::HS256, SECRET, &claims(aud)), path);
+        let path = "/api/hubs/bench/groups/red%20%26%20blue%2F%C3%A5/:send";
+        for good in [
+            "http://127.0.0.1/api/hubs/bench/groups/red%20%26%20blue%2F%C3%A5/:send?api-version=2022-06-01",
+            "https://proxy.example/live/api/hubs/bench/groups/red & blue/å/:send",
+            "https://proxy.example/api/hubs/bench/",
+            "https://proxy.example/api/",
+        ] {
+            assert!(verify(good, path).is_ok(), "{good}");
+        }
+        for bad in [
+            "http://a/api/hubs/bench/groups/red/:send",
+            "http://a/api/hubs/other/",
+            "http://a/api/hubs/ben",
+            "http://a/api",
+            "http://a/client/?hub=bench",
+            "http://a/",
+            "/api/",
+            "",
+        ] {
+            assert_eq!(verify(bad, path), Err(TokenError::Audience), "{bad}");
+        }
+        let expired = json!({ "aud": "http://a/api/", "exp": unix_seconds() - 3600 });
+        let refused = verifier().verify_rest(&signed(Algorithm::HS256, SECRET, &expired), path);
+        assert_eq!(refused, Err(TokenError::Expired));
     }
 
     #[test]

@@ -18,6 +18,7 @@ mod path_prefix_args;
 mod proxy_protocol_args;
 mod rehome_args;
 mod relay_args;
+mod rest_args;
 mod serve_args;
 mod tls_args;
 mod token_args;

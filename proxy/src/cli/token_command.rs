@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::Subcommand;
 use trunkline_protocol::access_token;
 use trunkline_protocol::development_key::{DevelopmentKeyError, read_or_make};
+use trunkline_protocol::door::sign_rest_token;
 use trunkline_protocol::key::{AccessKey, AccessKeyError};
 
 use super::output::print;
@@ -18,6 +19,18 @@ pub(super) enum TokenCommand {
         /// Keep it in this file, which only its owner can read, instead of printing it. A key that is there stays.
         #[arg(long, value_name = "FILE")]
         file: Option<PathBuf>,
+    },
+    /// Print an access token for the REST data plane, such as for `curl -H "Authorization: Bearer $(trunkline token rest)"`.
+    Rest {
+        /// The access key to sign with.
+        #[arg(long, env = "TRUNKLINE_ACCESS_KEY", value_name = "KEY", hide_env_values = true)]
+        access_key: String,
+        /// A hub for which the token is good alone. [default: all]
+        #[arg(long, value_name = "HUB")]
+        hub: Option<String>,
+        /// How long the token is good for, in seconds.
+        #[arg(long, value_name = "SECONDS", default_value_t = 3600)]
+        lifetime: u64,
     },
     /// Print an access token for a user, as an app would make one.
     User {
@@ -50,11 +63,20 @@ pub(super) fn token(command: TokenCommand) -> anyhow::Result<()> {
         TokenCommand::Key { file: None } => print(AccessKey::random().expose()),
         TokenCommand::Key { file: Some(file) } => make_key_file(&file)?,
         TokenCommand::User { id, access_key, claims, lifetime } => {
-            let key = AccessKey::new(access_key.split(',').next().unwrap_or_default())?;
-            print(&access_token::sign(&key, &id, &claims, unix_seconds().saturating_add(lifetime)));
+            let expires_s = unix_seconds().saturating_add(lifetime);
+            print(&access_token::sign(&first_key(&access_key)?, &id, &claims, expires_s));
+        }
+        TokenCommand::Rest { access_key, hub, lifetime } => {
+            let expires_s = unix_seconds().saturating_add(lifetime);
+            print(&sign_rest_token(&first_key(&access_key)?, hub.as_deref(), expires_s));
         }
     }
     Ok(())
+}
+
+/// Key that signs, of a list of keys.
+fn first_key(keys: &str) -> Result<AccessKey, AccessKeyError> {
+    AccessKey::new(keys.split(',').next().unwrap_or_default())
 }
 
 fn parse_claim(text: &str) -> Result<(String, String), String> {

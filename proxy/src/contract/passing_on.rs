@@ -30,7 +30,8 @@ use super::stage::{Stage, run, settings};
 use crate::admin;
 use crate::config::{FleetSettings, Settings};
 use crate::fleet::{
-    self, ChannelRefused, DropCause, Fleet, FromNode, MemberState, NoAnswer, PeerRequest, open_channel,
+    self, ChannelRefused, DropCause, Fleet, FromNode, InvocationOutcome, MemberState, NoAnswer, PeerRequest,
+    open_channel,
 };
 use crate::net::address::Address;
 use crate::net::connector::MemoryNetwork;
@@ -409,14 +410,12 @@ fn a_client_at_another_node_is_asked_for_a_result() {
         let (_network, mut nodes) = nodes(3).await;
         let mut client = nodes[2].client().await;
         linked(&nodes).await;
-        let question = |id: &str| ClientInvocation {
-            connection_id: id.into(),
-            payloads: text("Name"),
-            ..ClientInvocation::default()
+        let invoke = async |fleet: Fleet, hub: &str, id: &str| {
+            let hub = fleet.hub_named(hub);
+            fleet.invoke_client(&hub, id, |_| text("Name"), Duration::from_secs(30)).await
         };
-        let fleet = nodes[0].fleet.clone();
-        let asked = question(&client.id);
-        let asking = spawn_local(async move { fleet.invoke("chat", asked).await });
+        let (fleet, id) = (nodes[0].fleet.clone(), client.id.clone());
+        let asking = spawn_local(async move { invoke(fleet, "chat", &id).await });
         assert_eq!(word(&mut client).await, "Name");
         // Its app server is told, and passes on what the client answers.
         let ServiceMessage::ClientInvocation(told) = nodes[2].link.next().await else { panic!("the app is not told") };
@@ -428,11 +427,12 @@ fn a_client_at_another_node_is_asked_for_a_result() {
             payload: Bytes::from_static(b"ann"),
         });
         nodes[2].link.send(answer).await;
-        let Some(ServiceMessage::ClientCompletion(answer)) = asking.await.unwrap() else { panic!("no answer") };
-        assert_eq!(answer.payload, "ann");
+        let completion = Bytes::from_static(b"ann");
+        assert_eq!(asking.await.unwrap(), InvocationOutcome::Completed { protocol: "json".into(), completion });
         let begun = Instant::now();
         for hub in ["chat", "nothing"] {
-            assert_eq!(nodes[0].fleet.invoke(hub, question("nobody at all, and long enough")).await, None);
+            let outcome = invoke(nodes[0].fleet.clone(), hub, "nobody at all, and long enough").await;
+            assert_eq!(outcome, InvocationOutcome::NotFound { missing: Vec::new() });
         }
         assert!(begun.elapsed() < Duration::from_secs(1), "nobody is waited for");
     });

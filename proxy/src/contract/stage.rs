@@ -91,7 +91,7 @@ impl Stage {
         let (senders, inboxes): (Vec<_>, Vec<_>) = (0..shards).map(|_| ShardSender::new()).unzip();
         let shared = Shared::new(settings, connectors, senders);
         for (index, inbox) in (0..shards).zip(inboxes) {
-            spawn_local(shard_thread::run(index, shared.clone(), Vec::new(), inbox));
+            spawn_local(shard_thread::run(index, (shared.clone(), None), Vec::new(), inbox));
         }
         let router = |(index, shard): (u16, &ShardSender)| {
             Endpoint::new(shared.clone(), shared.counters_of(index), shard.clone()).into_router()

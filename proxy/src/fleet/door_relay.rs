@@ -24,7 +24,7 @@ const MOVE_LOOK_INTERVAL: Duration = Duration::from_millis(20);
 impl OtherNodes for Fleet {
     fn pass_result(&self, hub: &str, caller: &str, answer: &ServiceMessage) {
         if caller == self.shared().boot {
-            if let Some(number) = invocation(answer).and_then(|id| id.parse().ok()) {
+            if let Some(number) = invocation(answer).and_then(|id| id.rsplit('.').next()?.parse().ok()) {
                 self.0.results.answer(number, caller, answer.clone());
             }
         } else if let Some(member) = self.member(caller) {
@@ -202,6 +202,9 @@ impl Fleet {
         if reach.members.is_empty() {
             return Vec::new();
         }
+        if concerns_later_clients(message) {
+            return reach.members.clone();
+        }
         let now_ms = self.now_ms();
         with_wanted(message, |wanted| {
             let wanting = reach.members.iter().filter(|member| member.may_want(hub.key(), wanted, now_ms));
@@ -210,7 +213,7 @@ impl Fleet {
     }
 
     /// Whether a question is about a single connection that is at this node.
-    fn is_about_own(&self, message: &ServiceMessage) -> bool {
+    pub(super) fn is_about_own(&self, message: &ServiceMessage) -> bool {
         use ServiceMessage as M;
         let id = match message {
             M::JoinGroupWithAck(change) | M::LeaveGroupWithAck(change) => &change.connection_id,
@@ -230,7 +233,7 @@ fn relayed(hub: &str, message: &ServiceMessage, epoch: i64) -> BytesMut {
 }
 
 /// Body of a message, with its epoch around it from the first move on.
-fn stamped(message: &ServiceMessage, epoch: i64) -> Bytes {
+pub(super) fn stamped(message: &ServiceMessage, epoch: i64) -> Bytes {
     let body = message.to_body();
     if epoch > 0 { ServiceMessage::Stamped(Stamped { epoch, body }).to_body() } else { body }
 }
@@ -240,8 +243,19 @@ fn is_join(message: &ServiceMessage) -> bool {
     matches!(message, ServiceMessage::JoinGroupWithAck(_) | ServiceMessage::UserJoinGroupWithAck(_))
 }
 
+/// Whether a message concerns clients that are yet to come, too, at whatever node.
+pub(super) fn concerns_later_clients(message: &ServiceMessage) -> bool {
+    match message {
+        ServiceMessage::UserJoinGroup(change) | ServiceMessage::UserJoinGroupWithAck(change) => {
+            change.ttl_s.is_some_and(|seconds| seconds > 0)
+        }
+        ServiceMessage::UserLeaveGroup(_) | ServiceMessage::UserLeaveGroupWithAck(_) => true,
+        _ => false,
+    }
+}
+
 /// Does something with the recipients of a message.
-fn with_wanted<R>(message: &ServiceMessage, act: impl FnOnce(&[Wanted<'_>]) -> R) -> R {
+pub(super) fn with_wanted<R>(message: &ServiceMessage, act: impl FnOnce(&[Wanted<'_>]) -> R) -> R {
     use ServiceMessage as M;
     match message {
         M::GroupBroadcastData(data) => act(&[Wanted::Group(&data.group)]),

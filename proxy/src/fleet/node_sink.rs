@@ -17,8 +17,8 @@ use super::fleet_member::FleetMember;
 use super::node_link::NodeLink;
 use super::take_over::MoveRequest;
 use super::{Fleet, PeerRequest, PeerResponse};
-use crate::link::{FrameSource, RoutedBatch, receivers_of, route};
-use crate::shard::{MemberTally, SendOrigin, ShardCommand, no_such_connection};
+use crate::link::{FrameSource, RoutedBatch, route, route_counted};
+use crate::shard::{SendOrigin, no_such_connection};
 use crate::upstream::{AppServerId, Asker, HubIndex};
 
 /// Direction of the link that messages come by.
@@ -161,21 +161,18 @@ impl<'a> NodeSink<'a> {
         let (shared, counters) = (self.fleet.shared(), self.fleet.relayed());
         let Some(hub) = shared.hubs.keyed(hub) else { return false };
         // Elsewhere each app server sends to all nodes, and numbers its epochs itself.
-        let origin = match hub.is_of_door() && counting == Counting::No {
+        let origin = match hub.is_of_door() {
             true => SendOrigin::Sender(shared.hubs.number(self.member.boot()), epoch),
-            // So are announcements, whose receivers are counted.
             false => SendOrigin::OtherNode,
         };
         let hub = hub.index();
         let asker = asker(hub);
         let source = FrameSource { shared, counters, hub, asker: &asker, origin };
-        if counting == Counting::Receivers
-            && let Some(to) = receivers_of(&message)
-        {
-            let tally = MemberTally::new(asker.clone(), 0);
-            self.batch.for_all(ShardCommand::CountReceivers { hub, to, tally });
-        }
-        match route(source, message, &mut self.batch) {
+        let routed = match counting {
+            Counting::Receivers => route_counted(source, message, &mut self.batch),
+            Counting::No => route(source, message, &mut self.batch),
+        };
+        match routed {
             Ok(()) => true,
             Err(problem) => self.note_malformed(&problem),
         }

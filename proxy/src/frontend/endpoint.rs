@@ -13,6 +13,7 @@ use super::request_route::Routed;
 use crate::metrics::Counters;
 use crate::net::connector::Connector;
 use crate::net::http_client::HttpClient;
+use crate::rest::Rest;
 use crate::shard::{ShardSender, Shared};
 use crate::upstream::{Authorizer, Hub, RouteChoice, ServerGroup};
 
@@ -26,6 +27,8 @@ pub(crate) struct Endpoint {
     pub(super) shard: ShardSender,
     pub(super) authorizer: Authorizer,
     pub(super) proxy_client: Arc<ProxyClient>,
+    /// REST data plane, if this endpoint answers it.
+    pub(super) rest: Option<Rest>,
 }
 
 impl Endpoint {
@@ -36,7 +39,13 @@ impl Endpoint {
         let in_channels = HttpClient::new(Connector::default(), connect_timeout);
         let authorizer = Authorizer::new(in_channels, shared.settings.negotiate_timeout);
         let proxy_client = Arc::new(ProxyClient::new(&shared, app_servers));
-        Self { shared, counters, shard, authorizer, proxy_client }
+        Self { shared, counters, shard, authorizer, proxy_client, rest: None }
+    }
+
+    /// Answers requests to the REST data plane, too.
+    #[must_use]
+    pub(crate) fn with_rest(self, rest: Rest) -> Self {
+        Self { rest: Some(rest), ..self }
     }
 
     /// Returns the refusal for the client of a routed request, if a route rejects it, or its group takes none now.

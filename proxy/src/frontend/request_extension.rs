@@ -29,9 +29,9 @@ pub(crate) struct ForwardedByNode {
     pub user: Option<User>,
 }
 
-/// Mark of an app server's answer, which is none of our refusals.
+/// Mark of an answer that is no refusal of a client: an app server's, or one of the data plane.
 #[derive(Debug, Clone)]
-pub(crate) struct FromApp;
+pub(crate) struct CountedElsewhere;
 
 /// Returns the address that a request came from.
 pub(crate) fn peer_address(extensions: &Extensions) -> Option<SocketAddr> {

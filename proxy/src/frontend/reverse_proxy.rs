@@ -14,4 +14,4 @@ pub(super) mod pass_through;
 mod relayed_body;
 mod silence_limit;
 mod tunnel;
-mod x_forwarded;
+pub(super) mod x_forwarded;

@@ -8,6 +8,7 @@ use axum::extract::{Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
+use http::header::HOST;
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 use tokio::time::sleep;
 use tower::ServiceExt;
@@ -23,13 +24,14 @@ use crate::frontend::endpoint::Endpoint;
 use crate::frontend::fleet_channel::{self, FleetChannelRoute};
 use crate::frontend::path_rule::{NEGOTIATE_SUFFIX, is_private, split_negotiate};
 use crate::frontend::plain_response::plain;
-use crate::frontend::request_extension::FromApp;
+use crate::frontend::request_extension::CountedElsewhere;
 use crate::frontend::request_route::{self, Routed};
 use crate::frontend::reverse_proxy::forward_mark::is_forwarded_by_node;
-use crate::frontend::reverse_proxy::{owner_hop, pass_through};
+use crate::frontend::reverse_proxy::{owner_hop, pass_through, x_forwarded};
 use crate::frontend::{
     authenticate, identify, negotiate, normalise, origin_check, refusal, request_limit, reservation,
 };
+use crate::rest::Rest;
 use crate::upstream::Hub;
 
 /// Methods of the requests that name a connection, whatever its transport.
@@ -43,6 +45,15 @@ impl Endpoint {
         let inside = self.layered(Router::new().fallback(route)).with_state((self.clone(), hubs));
         let channel = FleetChannelRoute { endpoint: self, inside: inside.clone() };
         Router::new().route(CHANNEL_PATH, get(fleet_channel::open)).with_state(channel).fallback_service(inside)
+    }
+
+    /// Router of a port that serves the data plane alone.
+    pub(crate) fn into_rest_router(self) -> Router {
+        let serve = async |State(endpoint): State<Self>, request: Request| match &endpoint.rest {
+            Some(rest) => answer_rest(rest, request).await,
+            None => plain(StatusCode::NOT_FOUND, "the data plane is not served here"),
+        };
+        self.layered(Router::new().fallback(serve)).with_state(self)
     }
 
     /// Routes of these hubs alone, for the router of an app. Case counts there, a last slash does not.
@@ -67,10 +78,23 @@ impl Endpoint {
 
 /// Routes a request to the hubs or to the app server. Rules of ours, such as CORS, are for hubs only.
 async fn route(State((endpoint, hubs)): State<(Endpoint, Router)>, request: Request) -> Response {
+    if let Some(rest) = endpoint.rest.as_ref().filter(|_| Rest::takes(request.uri().path())) {
+        return answer_rest(rest, request).await;
+    }
     if is_for_app(&endpoint, &request) {
         return pass_through::pass_through(&endpoint, request).await;
     }
     hubs.oneshot(request).await.into_response()
+}
+
+/// Answers a request to the data plane, which has counters of its own.
+async fn answer_rest(rest: &Rest, request: Request) -> Response {
+    let scheme = x_forwarded::scheme(request.extensions());
+    let host = request.headers().get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let origin = format!("{scheme}://{host}");
+    let mut answer = rest.answer(request, &origin).await;
+    answer.extensions_mut().insert(CountedElsewhere);
+    answer
 }
 
 async fn dispatch(State(endpoint): State<Endpoint>, request: Request) -> Response {
@@ -186,7 +210,7 @@ async fn sign(State(endpoint): State<Endpoint>, request: Request, next: Next) ->
         answer.headers_mut().entry(HeaderName::from_static(NODE_HEADER)).or_insert(name);
     }
     let is_refusal = answer.status().is_client_error() || answer.status().is_server_error();
-    if is_refusal && answer.extensions().get::<FromApp>().is_none() {
+    if is_refusal && answer.extensions().get::<CountedElsewhere>().is_none() {
         refusal::record(&endpoint, &uri, &answer);
     }
     answer

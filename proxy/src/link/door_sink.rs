@@ -25,6 +25,9 @@ const PAIRS_MAX: usize = 16;
 /// Limit of what waits for an app server that does not read: data of clients stops far below it, answers don't.
 const ANSWERS_MAX_BYTES: usize = 16 * 1024 * 1024;
 
+/// Time that a user's membership holds without another one, in seconds: a year.
+const MEMBERSHIP_S: i64 = 365 * 24 * 3600;
+
 /// Consumer of the frames of one link that an app server has dialled.
 pub(super) struct DoorSink<'a> {
     shard: &'a Rc<Shard>,
@@ -43,8 +46,12 @@ impl<'a> DoorSink<'a> {
         Self { shard, pool, link: link.clone(), inner, sends: None, is_migrating: false }
     }
 
-    fn take(&mut self, message: ServiceMessage) {
+    fn take(&mut self, mut message: ServiceMessage) {
         use ServiceMessage as M;
+        // Without a time it holds for a year, also for connections to come; zero means those that are there now.
+        if let M::UserJoinGroup(change) | M::UserJoinGroupWithAck(change) = &mut message {
+            change.ttl_s = change.ttl_s.or(Some(MEMBERSHIP_S));
+        }
         let (shared, link, others) = (self.shard.shared(), &self.link, self.shard.shared().other_nodes());
         let is_here = |id: &str| shared.routes.find(id).is_some();
         // What concerns a connection that moves goes to both nodes.

@@ -154,6 +154,22 @@ pub(crate) fn route(source: FrameSource<'_>, message: ServiceMessage, batch: &mu
     Ok(())
 }
 
+/// Routes one frame into the batch; the asker of a message to clients is told how many it has.
+///
+/// # Errors
+/// As those of [`route`].
+pub(crate) fn route_counted(
+    source: FrameSource<'_>,
+    message: ServiceMessage,
+    batch: &mut RoutedBatch,
+) -> Result<(), String> {
+    if let Some(to) = receivers_of(&message) {
+        let tally = MemberTally::new(source.asker.clone(), 0);
+        batch.for_all(ShardCommand::CountReceivers { hub: source.hub, to, tally });
+    }
+    route(source, message, batch)
+}
+
 /// Routes a frame that says in which epoch of its sender it began.
 fn route_stamped(source: FrameSource<'_>, stamped: &Stamped, batch: &mut RoutedBatch) -> Result<(), String> {
     let origin = match source.origin {
@@ -170,7 +186,7 @@ fn route_stamped(source: FrameSource<'_>, stamped: &Stamped, batch: &mut RoutedB
 
 /// Receivers of a message to clients; `None` for any other.
 #[must_use]
-pub(crate) fn receivers_of(message: &ServiceMessage) -> Option<Receivers> {
+fn receivers_of(message: &ServiceMessage) -> Option<Receivers> {
     Some(match message {
         ServiceMessage::ConnectionData(data) => Audience::Connections(vec![data.connection_id.clone()]).into(),
         ServiceMessage::MultiConnectionData(data) => Audience::Connections(data.connection_ids.clone()).into(),
@@ -227,6 +243,11 @@ fn route_rare(source: FrameSource<'_>, message: ServiceMessage, batch: &mut Rout
         }
         ServiceMessage::CheckUserExistenceWithAck(check) => {
             self::check(source, Audience::Users(vec![check.subject]), None, check.ack_id, batch);
+        }
+        ServiceMessage::CheckUserInGroupWithAck(check)
+            if source.shared.user_groups.contain(source.hub, &check.user_id, &check.group) =>
+        {
+            ack(check.ack_id).found();
         }
         ServiceMessage::CheckUserInGroupWithAck(check) => {
             self::check(source, Audience::Users(vec![check.user_id]), Some(check.group), check.ack_id, batch);
@@ -367,14 +388,24 @@ fn change_group(
 
 fn change_user_group(
     source: FrameSource<'_>,
-    UserGroupChange { user_id: user, group, .. }: UserGroupChange,
+    UserGroupChange { user_id: user, group, ttl_s, .. }: UserGroupChange,
     change: GroupOperation,
     ack: Option<Arc<PendingAck>>,
     batch: &mut RoutedBatch,
 ) {
-    if let Some(change) = change.command(group) {
-        batch.for_all(ShardCommand::UserGroup { hub: source.hub, user, change, ack });
+    let Some(change) = change.command(group) else { return };
+    match (&change, ttl_s.map(i64::unsigned_abs)) {
+        (MembershipChange::Join(group), Some(seconds)) if seconds > 0 => {
+            if let Err(refusal) = source.shared.user_groups.join(source.hub, &user, group, seconds) {
+                ack.iter().for_each(|ack| ack.failed(refusal.to_string()));
+                return;
+            }
+        }
+        (MembershipChange::Join(_), _) => {}
+        (MembershipChange::Leave(group), _) => source.shared.user_groups.leave(source.hub, &user, Some(group)),
+        (MembershipChange::LeaveAll, _) => source.shared.user_groups.leave(source.hub, &user, None),
     }
+    batch.for_all(ShardCommand::UserGroup { hub: source.hub, user, change, ack });
 }
 
 fn check(

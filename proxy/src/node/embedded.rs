@@ -52,7 +52,7 @@ impl Embedded {
         let (sender, inbox) = ShardSender::new();
         let shared = Shared::embedded(settings, sender.clone());
         let stop = CancellationToken::new();
-        drop(shard_thread::start(0, shared.clone(), Vec::new(), inbox, stop.clone())?);
+        drop(shard_thread::start(0, (shared.clone(), None), Vec::new(), inbox, stop.clone())?);
         // A link in memory can't reach another instance, so nothing waits for changes.
         let changed = Arc::new(Notify::new());
         let pools = open_pools(&shared, (AppTarget::Memory(dialler), &shared.hubs.default_group()), manifest, &changed);

@@ -1,4 +1,4 @@
-//! All client listeners of a node, plain and with TLS: one of each per shard.
+//! All listeners of a node, for clients plain and with TLS, and for the data plane: one of each per shard.
 
 use std::net::{SocketAddr, TcpListener};
 #[cfg(feature = "tls")]
@@ -14,11 +14,20 @@ use crate::frontend::TlsLayer;
 #[cfg(feature = "tls")]
 use crate::net::tls::{Certificates, server_config};
 
-/// Client listener of one shard, with the layers below HTTP that its connections pass.
+/// Purpose of a listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ListenerPurpose {
+    Clients,
+    /// The REST data plane, and nothing else.
+    Rest,
+}
+
+/// Listener of one shard, with the layers below HTTP that its connections pass.
 #[derive(Debug)]
 pub(super) struct ShardListener {
     pub(super) listener: TcpListener,
     pub(super) layers: Layers,
+    pub(super) purpose: ListenerPurpose,
 }
 
 /// Client listeners of all shards.
@@ -34,6 +43,8 @@ pub(super) struct ListenerSet {
 pub(super) struct BoundAddresses {
     pub(super) plain: SocketAddr,
     pub(super) tls: Option<SocketAddr>,
+    /// Port of the data plane; `None` where it has none of its own.
+    pub(super) rest: Option<SocketAddr>,
 }
 
 impl ListenerSet {
@@ -45,12 +56,19 @@ impl ListenerSet {
             certificates: None,
         };
         let layers = Layers::plain(config.settings.proxy_protocol.clone());
-        let plain = set.add("--listen", config.listen, &layers, sockets)?;
+        let plain = set.add("--listen", config.listen, &(layers.clone(), ListenerPurpose::Clients), sockets)?;
         #[cfg(feature = "tls")]
         let tls = set.add_tls(config, layers, sockets)?;
         #[cfg(not(feature = "tls"))]
         let tls = None;
-        Ok((set, BoundAddresses { plain, tls }))
+        let rest = match config.settings.rest.listen.filter(|address| *address != config.admin) {
+            Some(address) => {
+                let layers = (Layers::plain(None), ListenerPurpose::Rest);
+                Some(set.add("--rest-listen", address, &layers, sockets)?)
+            }
+            None => None,
+        };
+        Ok((set, BoundAddresses { plain, tls, rest }))
     }
 
     #[cfg(feature = "tls")]
@@ -65,7 +83,7 @@ impl ListenerSet {
         let config = Arc::new(server_config(certificates.clone())?);
         self.certificates = Some(certificates);
         let layers = Layers { tls: Some(TlsLayer::new(config, tls.handshake_timeout)), ..layers };
-        self.add("--tls-listen", tls.address, &layers, sockets).map(Some)
+        self.add("--tls-listen", tls.address, &(layers, ListenerPurpose::Clients), sockets).map(Some)
     }
 
     /// Adds a listener at `address` to each shard.
@@ -73,7 +91,7 @@ impl ListenerSet {
         &mut self,
         flag: &'static str,
         address: SocketAddr,
-        layers: &Layers,
+        (layers, purpose): &(Layers, ListenerPurpose),
         sockets: &mut InheritedSockets,
     ) -> Result<SocketAddr, StartError> {
         let count = u16::try_from(self.of_shards.len()).unwrap_or(u16::MAX);
@@ -85,8 +103,9 @@ impl ListenerSet {
         } else {
             (address, shared_port::distribute(&inherited, count).map_err(refused)?)
         };
+        let of_shard = |listener| ShardListener { listener, layers: layers.clone(), purpose: *purpose };
         for (shard, listeners) in self.of_shards.iter_mut().zip(shares) {
-            shard.extend(listeners.into_iter().map(|listener| ShardListener { listener, layers: layers.clone() }));
+            shard.extend(listeners.into_iter().map(of_shard));
         }
         Ok(address)
     }

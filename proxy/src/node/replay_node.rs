@@ -78,7 +78,10 @@ impl ReplayNode {
         let connectors = Connectors { fleet, ..Connectors::default() };
         let shared = Shared::new(Settings { pool_size: 1, ..settings }, connectors, vec![shard.clone()]);
         let stop = CancellationToken::new();
-        drop(shard_thread::start(0, shared.clone(), Vec::new(), inbox, stop.clone()).map_err(StartError::Thread)?);
+        drop(
+            shard_thread::start(0, (shared.clone(), None), Vec::new(), inbox, stop.clone())
+                .map_err(StartError::Thread)?,
+        );
         let problems = Arc::new(UpstreamProblems::default());
         let mut background = JoinSet::new();
         let wanted = vec![(shared.hubs.default_group(), upstream.clone())];

@@ -11,16 +11,17 @@ use tokio::task::{LocalSet, spawn_local};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use super::listener_set::ShardListener;
+use super::listener_set::{ListenerPurpose, ShardListener};
 use crate::client;
 use crate::frontend::{self, Endpoint, Layers};
 use crate::link::{keep_link, serve_link};
+use crate::rest::Rest;
 use crate::shard::{CommandBatch, Inbox, Shard, ShardMessage, Shared};
 
 /// Starts the thread of one shard. Without listeners, as in an embedded node, its sockets come from another runtime.
 pub(super) fn start(
     index: u16,
-    shared: Arc<Shared>,
+    (shared, rest): (Arc<Shared>, Option<Rest>),
     listeners: Vec<ShardListener>,
     inbox: Inbox,
     stop: CancellationToken,
@@ -28,23 +29,39 @@ pub(super) fn start(
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let listeners = {
         let _entered = runtime.enter();
-        let register = |ShardListener { listener, layers }| Ok((TcpListener::from_std(listener)?, layers));
+        let register =
+            |ShardListener { listener, layers, purpose }| Ok((TcpListener::from_std(listener)?, layers, purpose));
         listeners.into_iter().map(register).collect::<io::Result<Vec<_>>>()?
     };
     Builder::new().name(format!("shard-{index}")).spawn(move || {
         let tasks = LocalSet::new();
-        tasks.block_on(&runtime, stop.run_until_cancelled(run(index, shared, listeners, inbox)));
+        tasks.block_on(&runtime, stop.run_until_cancelled(run(index, (shared, rest), listeners, inbox)));
     })
 }
 
-pub(crate) async fn run(index: u16, shared: Arc<Shared>, listeners: Vec<(TcpListener, Layers)>, inbox: Inbox) {
+pub(crate) async fn run(
+    index: u16,
+    (shared, rest): (Arc<Shared>, Option<Rest>),
+    listeners: Vec<(TcpListener, Layers, ListenerPurpose)>,
+    inbox: Inbox,
+) {
     let shard = Shard::new(index, shared.clone());
     if let Some(own_inbox) = shared.shards().get(usize::from(index)) {
         let counters = shared.counters_of(index);
-        let router = Endpoint::new(shared.clone(), counters.clone(), own_inbox.clone()).into_router();
-        for (listener, layers) in listeners {
-            let door = frontend::ListenerGate::new(shared.clone(), counters.clone());
-            spawn_local(frontend::serve(listener, layers, router.clone(), door));
+        let endpoint = Endpoint::new(shared.clone(), counters.clone(), own_inbox.clone());
+        let with_rest = |rest: Option<Rest>| match rest {
+            Some(rest) => endpoint.clone().with_rest(rest),
+            None => endpoint.clone(),
+        };
+        let of_clients = rest.clone().filter(|_| shared.settings.rest.on_client_ports);
+        let (clients, data_plane) = (with_rest(of_clients).into_router(), with_rest(rest).into_rest_router());
+        for (listener, layers, purpose) in listeners {
+            let gate = frontend::ListenerGate::new(shared.clone(), counters.clone());
+            let router = match purpose {
+                ListenerPurpose::Clients => clients.clone(),
+                ListenerPurpose::Rest => data_plane.clone(),
+            };
+            spawn_local(frontend::serve(listener, layers, router, gate));
         }
     }
     spawn_local(tick(shard.clone()));

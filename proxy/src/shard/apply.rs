@@ -20,7 +20,7 @@ use super::member_query::MemberListing;
 use super::send_origin::SendOrigin;
 use super::slot::Slot;
 use super::state::ShardState;
-use crate::upstream::{AppServerId, Asker};
+use crate::upstream::{AppServerId, Asker, HubIndex};
 
 /// Capacity beyond which a list of commands is not kept.
 const COMMANDS_KEPT_MAX: usize = 2048;
@@ -56,11 +56,7 @@ impl ShardState {
                 }
             }
             ShardCommand::UserGroup { hub, user, change, ack } => {
-                let slots = self.connections.slots_of(hub, &Audience::Users(vec![user]).into());
-                for slot in slots {
-                    self.change_groups(slot, &change, ack.as_deref());
-                    self.tell_home_of_group(slot, &change);
-                }
+                self.change_user_groups(hub, user, &change, ack.as_deref());
             }
             ShardCommand::Check { hub, who, within_group, ack } => {
                 let mut slots = self.connections.slots_of(hub, &who.into());
@@ -77,7 +73,7 @@ impl ShardState {
                 tally.add(self.connections.members(hub, SetName::Group(&group)).len());
             }
             ShardCommand::CountReceivers { hub, to, tally } => {
-                tally.add(self.connections.slots_of(hub, &to).len());
+                tally.add(self.connections.count_of(hub, &to));
             }
             ShardCommand::CloseMany { hub, app, to, reason, ack } => {
                 let slots = self.connections.slots_of(hub, &to);
@@ -103,6 +99,20 @@ impl ShardState {
         for &slot in slots {
             let is_own = self.connections.get(slot).is_some_and(|client| client.home.app() == app);
             self.close(slot, if is_own { &own } else { &other });
+        }
+    }
+
+    /// Changes the groups of the connections of a user that are here.
+    pub(super) fn change_user_groups(
+        &mut self,
+        hub: HubIndex,
+        user: ByteString,
+        change: &MembershipChange,
+        ack: Option<&PendingAck>,
+    ) {
+        for slot in self.connections.slots_of(hub, &Audience::Users(vec![user]).into()) {
+            self.change_groups(slot, change, ack);
+            self.tell_home_of_group(slot, change);
         }
     }
 

@@ -177,6 +177,18 @@ impl Connections {
         slots
     }
 
+    /// Number of the client connections that something is for.
+    #[must_use]
+    pub(crate) fn count_of(&self, hub: HubIndex, to: &Receivers) -> usize {
+        match (&to.who, &*to.excluded) {
+            (Audience::Everyone, []) => self.members(hub, SetName::Hub).len(),
+            (Audience::Groups(names), []) => {
+                names.iter().map(|name| self.members(hub, SetName::Group(name)).len()).sum()
+            }
+            _ => self.slots_of(hub, to).len(),
+        }
+    }
+
     /// Changes the groups of a live client connection.
     ///
     /// # Errors

@@ -13,16 +13,18 @@ use trunkline_protocol::id::random_id;
 use trunkline_protocol::key::FarEnd;
 
 use super::client_result::ClientResults;
+use super::command::MembershipChange;
 use super::history::{History, PastConnection};
 use super::inbox::ShardSender;
 use super::mirror::SeenDifferences;
 use super::other_nodes::{NoOtherNodes, OtherNodes};
 use super::own_interest::OwnInterest;
 use super::route_table::RouteTable;
+use super::user_group::UserGroups;
 use crate::auth::{ServiceVerifier, Verifier};
 use crate::config::Settings;
 use crate::limits::LimitCounters;
-use crate::metrics::Counters;
+use crate::metrics::{Counters, RestCounters};
 use crate::net::connector::Connector;
 use crate::net::dial_gate::DialGate;
 use crate::routing::DEFAULT_GROUP;
@@ -92,6 +94,10 @@ pub(crate) struct Shared {
     pub rules_problem: ArcSwapOption<String>,
     /// Newest differences between mirrors and primary app servers.
     pub differences: SeenDifferences,
+    /// Counters of the REST data plane.
+    pub rest_counters: RestCounters,
+    /// Memberships of users that hold for connections to come.
+    pub user_groups: UserGroups,
     /// Queries for what lost clients had.
     pub restore_queries: RestoreQueries,
     other_nodes: OnceLock<Arc<dyn OtherNodes>>,
@@ -146,6 +152,8 @@ impl Shared {
             client_results: ClientResults::default(),
             rules_problem: ArcSwapOption::empty(),
             differences: SeenDifferences::default(),
+            rest_counters: RestCounters::default(),
+            user_groups: UserGroups::new(settings.rest.user_groups_max),
             restore_queries: RestoreQueries::default(),
             other_nodes: OnceLock::new(),
             service_verifier: ServiceVerifier::new(
@@ -292,6 +300,17 @@ impl Shared {
         self.refuses_clients.store(true, Ordering::Relaxed);
         for hub in self.hubs.all().iter() {
             hub.wake_waiters();
+        }
+    }
+
+    /// Has the connections of users leave the groups in which their time is over.
+    pub(crate) fn expire_user_groups(&self) {
+        for over in self.user_groups.take_expired() {
+            for shard in &self.shards {
+                let (hub, user) = (over.hub, over.user.clone());
+                let change = MembershipChange::Leave(over.group.clone());
+                shard.post(move |state| state.change_user_groups(hub, user, &change, None));
+            }
         }
     }
 

@@ -26,7 +26,7 @@ use trunkline_protocol::service::OpenConnection;
 
 use super::close_reason::CloseReason;
 use super::closed_id::ClosedIds;
-use super::command::{LinkLoss, ShardCommand};
+use super::command::{LinkLoss, MembershipChange, ShardCommand};
 use super::connection::{Client, Connections, LetGo, Opening, OpeningInterner, PauseReason, Status};
 use super::content::Content;
 use super::delivery::{BatchMode, Delivery, Flush};
@@ -141,7 +141,11 @@ impl ShardState {
     pub(crate) fn open(&mut self, client: Client, user: Option<&str>, expires_s: Option<u64>) -> Slot {
         let serial = client.serial;
         self.context.record_open(&client);
+        let hub = client.home.hub();
         let slot = self.connections.insert(client, user);
+        for group in user.map(|user| self.context.shared.user_groups.of(hub, user)).unwrap_or_default() {
+            self.change_groups(slot, &MembershipChange::Join(group), None);
+        }
         self.keep_alive.schedule(slot, serial, self.tick, self.tick + 1);
         if let Some(expires_s) = expires_s {
             self.token_expiries.set(slot, expires_s);
@@ -308,6 +312,7 @@ impl ShardState {
         self.end_late_departures();
         if self.context.index == 0 {
             self.context.shared.client_results.expire();
+            self.context.shared.expire_user_groups();
         }
         self.retry_unassigned();
         self.tick_sides();

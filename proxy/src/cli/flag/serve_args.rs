@@ -26,13 +26,14 @@ use super::path_prefix_args::PathPrefixArgs;
 use super::proxy_protocol_args::ProxyProtocolArgs;
 use super::rehome_args::RehomeArgs;
 use super::relay_args::RelayArgs;
+use super::rest_args::RestArgs;
 use super::tls_args::TlsArgs;
 use super::token_args::TokenArgs;
 use super::trust_args::TrustArgs;
 use crate::config::{
     Config, GroupLimits, HostPattern, HostRules, HttpTransportSettings, LinkSettings, MESSAGE_MAX_BYTES,
-    NEGOTIATE_TIMEOUT, OriginPattern, OutboxLimits, PathPrefix, RehomeSettings, Settings, TlsListener, TrustedHeaders,
-    TrustedNetworks, random_node_name,
+    NEGOTIATE_TIMEOUT, OriginPattern, OutboxLimits, PathPrefix, RehomeSettings, RestSettings, Settings, TlsListener,
+    TrustedHeaders, TrustedNetworks, random_node_name,
 };
 use crate::net::address::Address;
 use crate::net::resolver::Resolver;
@@ -160,6 +161,9 @@ pub struct ServeArgs {
 
     #[command(flatten)]
     pub(crate) http_transports: HttpTransportArgs,
+
+    #[command(flatten)]
+    pub(crate) rest: RestArgs,
 }
 
 /// NodeAddresses of a node and of its upstreams, resolved and read.
@@ -167,6 +171,7 @@ struct NodeAddresses {
     listen: SocketAddr,
     tls_listen: Option<TlsListener>,
     admin: SocketAddr,
+    rest_listen: Option<SocketAddr>,
     upstreams: Vec<Address>,
     rules: Arc<Ruleset>,
 }
@@ -182,7 +187,8 @@ impl TryFrom<&ServeArgs> for NodeAddresses {
         let tls_listen = tls_listen.map(|address| args.tls.listener(address)).transpose()?;
         let upstreams = args.upstreams.iter().map(|url| upstream(url)).collect::<Result<_, _>>()?;
         let rules = args.config.as_deref().map(rules).transpose()?.unwrap_or_default();
-        Ok(Self { listen, tls_listen, admin, upstreams, rules })
+        let rest_listen = RestSettings::try_from(&args.rest)?.listen;
+        Ok(Self { listen, tls_listen, admin, rest_listen, upstreams, rules })
     }
 }
 
@@ -190,7 +196,12 @@ impl NodeAddresses {
     /// Returns those that are not on this machine, each with its flag.
     fn remote(&self) -> Vec<String> {
         let tls = self.tls_listen.as_ref().map(|tls| tls.address);
-        let own = [("--listen", Some(self.listen)), ("--tls-listen", tls), ("--admin", Some(self.admin))];
+        let own = [
+            ("--listen", Some(self.listen)),
+            ("--tls-listen", tls),
+            ("--admin", Some(self.admin)),
+            ("--rest-listen", self.rest_listen),
+        ];
         let own = own.into_iter().filter_map(|(flag, address)| Some((flag, address?)));
         let own = own.filter(|(_, address)| !address.ip().is_loopback());
         let own = own.map(|(flag, address)| format!("{flag} {address}"));
@@ -275,6 +286,7 @@ fn settings(args: ServeArgs, addresses: &NodeAddresses) -> Result<Settings, Conf
         http_transports: HttpTransportSettings::from(&args.http_transports),
         relay: args.relay.settings(knows_balancers),
         fleet: (&args.admin).try_into()?,
+        rest: (&args.rest).try_into()?,
         rules: addresses.rules.clone(),
     })
 }
@@ -283,7 +295,7 @@ fn one_per_core() -> u16 {
     available_parallelism().ok().and_then(|cores| u16::try_from(cores.get()).ok()).unwrap_or(1)
 }
 
-fn socket_address(flag: &'static str, value: &str) -> Result<SocketAddr, ConfigError> {
+pub(super) fn socket_address(flag: &'static str, value: &str) -> Result<SocketAddr, ConfigError> {
     let failed = |source| ConfigError::Address { flag, value: value.into(), source };
     let none = || failed(std::io::ErrorKind::AddrNotAvailable.into());
     value.to_socket_addrs().map_err(failed)?.next().ok_or_else(none)

@@ -16,7 +16,7 @@ use crate::frontend::endpoint::Endpoint;
 use crate::frontend::hop_header;
 use crate::frontend::in_flight::InFlight;
 use crate::frontend::plain_response::{plain, unavailable};
-use crate::frontend::request_extension::FromApp;
+use crate::frontend::request_extension::CountedElsewhere;
 use crate::frontend::request_limit::{refuse_full_upstreams, refuse_slow_body, take_relay_permit};
 use crate::frontend::request_route::route_passed_through;
 use crate::frontend::reverse_proxy::relayed_body::{ByteMeter, RelayedRequestBody, SilenceTimer};
@@ -74,7 +74,7 @@ async fn answer(endpoint: &Endpoint, request: Request) -> (PassThroughOutcome, R
     };
     match PassThrough::new(endpoint, request, permit).run(&app_servers).await {
         Ok(mut answer) => {
-            answer.extensions_mut().insert(FromApp);
+            answer.extensions_mut().insert(CountedElsewhere);
             // Behind an upgrade both ends may be silent and slow for as long as they like.
             if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
                 answer.extensions_mut().insert(WriteStallLimit::Idle(endpoint.shared.settings.limits.body_timeout));

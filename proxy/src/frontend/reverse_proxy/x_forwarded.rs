@@ -1,8 +1,8 @@
 //! `X-Forwarded-*` headers for an app server. Untrusted ones were removed by normalisation.
 
-use http::HeaderValue;
 use http::header::HOST;
 use http::request::Parts;
+use http::{Extensions, HeaderValue};
 
 use crate::frontend::forwarded_header::{FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PROTO};
 use crate::frontend::request_extension::{ClientScheme, peer_address};
@@ -17,12 +17,12 @@ pub(crate) fn set_headers(parts: &mut Parts) {
     if let Some(host) = parts.headers.get(HOST).cloned() {
         parts.headers.insert(FORWARDED_HOST, host);
     }
-    parts.headers.insert(FORWARDED_PROTO, HeaderValue::from_static(scheme(parts)));
+    parts.headers.insert(FORWARDED_PROTO, HeaderValue::from_static(scheme(&parts.extensions)));
 }
 
 /// Returns the scheme that the client uses, as far as anybody knows.
-fn scheme(parts: &Parts) -> &'static str {
-    parts.extensions.get().map_or("http", |ClientScheme(scheme)| scheme.name())
+pub(crate) fn scheme(extensions: &Extensions) -> &'static str {
+    extensions.get().map_or("http", |ClientScheme(scheme)| scheme.name())
 }
 
 #[cfg(test)]

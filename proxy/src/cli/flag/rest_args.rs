@@ -1,0 +1,55 @@
+//! Flags of the REST data plane.
+
+use std::num::NonZeroUsize;
+
+use clap::Args;
+
+use super::config_error::{ConfigError, check_range};
+use super::serve_args::socket_address;
+use crate::config::RestSettings;
+
+/// Range of values that `--rest-body-max-bytes` takes: up to a quarter of what a link takes as one frame.
+const BODY_BYTES: std::ops::RangeInclusive<usize> = 1024..=4 * 1024 * 1024;
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct RestArgs {
+    /// Answer the REST data plane on the client ports, too: `/api/hubs/{hub}/...`, with which back ends send to clients
+    /// and ask who is there. Callers show a token that the access key signs: `trunkline token rest` prints one.
+    #[arg(long, env = "TRUNKLINE_REST")]
+    pub rest: bool,
+
+    /// A port of its own for the REST data plane, such as `127.0.0.1:8091`. The address of `--admin` has that port
+    /// answer it.
+    #[arg(long, env = "TRUNKLINE_REST_LISTEN", value_name = "HOST:PORT")]
+    pub rest_listen: Option<String>,
+
+    /// Largest body of a REST request, in bytes.
+    #[arg(long, env = "TRUNKLINE_REST_BODY_MAX_BYTES", value_name = "BYTES",
+          default_value_t = RestSettings::default().body_max_bytes)]
+    pub rest_body_max_bytes: usize,
+
+    /// REST requests that this node answers at a time; beyond it 503 and `Retry-After`.
+    #[arg(long, env = "TRUNKLINE_REST_REQUESTS_MAX", value_name = "N", default_value_t = RestSettings::default().requests_max)]
+    pub rest_requests_max: NonZeroUsize,
+
+    /// Memberships of users in groups that are kept for connections to come, 100 of each user at most; beyond it 409.
+    #[arg(long, env = "TRUNKLINE_REST_USER_GROUPS_MAX", value_name = "N",
+          default_value_t = RestSettings::default().user_groups_max)]
+    pub rest_user_groups_max: usize,
+}
+
+impl TryFrom<&RestArgs> for RestSettings {
+    type Error = ConfigError;
+
+    fn try_from(args: &RestArgs) -> Result<Self, ConfigError> {
+        check_range("--rest-body-max-bytes", args.rest_body_max_bytes, BODY_BYTES)?;
+        let listen = args.rest_listen.as_deref().filter(|text| !text.is_empty());
+        Ok(Self {
+            on_client_ports: args.rest,
+            listen: listen.map(|text| socket_address("--rest-listen", text)).transpose()?,
+            body_max_bytes: args.rest_body_max_bytes,
+            requests_max: args.rest_requests_max,
+            user_groups_max: args.rest_user_groups_max,
+        })
+    }
+}

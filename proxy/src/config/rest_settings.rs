@@ -1,0 +1,48 @@
+//! Settings of the REST data plane.
+
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+
+/// Largest body of a request by default, as Azure's service takes it.
+pub(crate) const REST_BODY_MAX_BYTES: usize = 1024 * 1024;
+
+/// Requests answered at a time by default.
+pub(crate) const REST_REQUESTS_MAX: NonZeroUsize = NonZeroUsize::new(256).unwrap();
+
+/// Memberships of users kept by default, those of users without a connection among them.
+pub(crate) const REST_USER_GROUPS_MAX: usize = 100_000;
+
+/// Settings of the REST data plane.
+#[derive(Debug, Clone)]
+pub(crate) struct RestSettings {
+    /// Whether the client ports answer it.
+    pub(crate) on_client_ports: bool,
+    /// Address of a port of its own.
+    pub(crate) listen: Option<SocketAddr>,
+    /// Largest body of a request, in bytes.
+    pub(crate) body_max_bytes: usize,
+    /// Requests that are answered at a time.
+    pub(crate) requests_max: NonZeroUsize,
+    /// Memberships of users in groups that are kept.
+    pub(crate) user_groups_max: usize,
+}
+
+impl Default for RestSettings {
+    fn default() -> Self {
+        Self {
+            on_client_ports: false,
+            listen: None,
+            body_max_bytes: REST_BODY_MAX_BYTES,
+            requests_max: REST_REQUESTS_MAX,
+            user_groups_max: REST_USER_GROUPS_MAX,
+        }
+    }
+}
+
+impl RestSettings {
+    /// Whether any port answers it.
+    #[must_use]
+    pub(crate) fn is_on(&self) -> bool {
+        self.on_client_ports || self.listen.is_some()
+    }
+}

@@ -1,0 +1,352 @@
+//! REST data plane: what each operation does, here and at other nodes, and how it is answered.
+
+use std::time::Duration;
+
+use ::http::Request;
+use axum::body::Body;
+use http_body_util::BodyExt;
+use serde_json::{Value, json};
+use tokio::task::spawn_local;
+use tokio::time::{Instant, advance};
+use trunkline_protocol::door::sign_rest_token;
+use trunkline_protocol::key::AccessKey;
+use trunkline_protocol::manifest::HubManifest;
+use trunkline_protocol::service::{ClientCompletion, ServiceMessage};
+
+use super::app::AppLink;
+use super::client::Client;
+use super::passing_on::{FleetNode, linked, nodes, peers};
+use super::stage::{KEY, Stage, run, settings, token_of};
+use crate::clock::unix_seconds;
+use crate::config::{RestSettings, Settings};
+use crate::fleet::Fleet;
+use crate::rest::Rest;
+
+/// Back end that asks a node.
+#[derive(Clone)]
+struct BackEnd {
+    rest: Rest,
+    token: String,
+}
+
+/// Answer that it gets.
+#[derive(Debug, PartialEq)]
+struct Answer {
+    status: u16,
+    /// Code of an error.
+    code: String,
+    missing: String,
+    body: Value,
+}
+
+impl BackEnd {
+    fn of(stage: &Stage, fleet: Fleet) -> Self {
+        let token = sign_rest_token(&AccessKey::new(KEY).unwrap(), None, unix_seconds() + 60);
+        Self { rest: Rest::new(stage.shared.clone(), fleet), token }
+    }
+
+    async fn ask(&self, method: &str, path: &str, body: &str) -> Answer {
+        let uri = if path.starts_with("/api") { path.to_owned() } else { format!("/api/hubs/chat{path}") };
+        let request =
+            Request::builder().method(method).uri(uri).header("authorization", format!("Bearer {}", self.token));
+        let answer = self.rest.answer(request.body(Body::from(body.to_owned())).unwrap(), "https://node.example").await;
+        let header =
+            |name: &str| answer.headers().get(name).map(|value| value.to_str().unwrap().to_owned()).unwrap_or_default();
+        let (status, code, missing) =
+            (answer.status().as_u16(), header("x-ms-error-code"), header("x-trunkline-missing-nodes"));
+        let body = answer.into_body().collect().await.unwrap().to_bytes();
+        Answer { status, code, missing, body: serde_json::from_slice(&body).unwrap_or_default() }
+    }
+
+    async fn status(&self, method: &str, path: &str) -> u16 {
+        self.ask(method, path, "").await.status
+    }
+
+    /// Sends a text, and returns how many clients have got it.
+    async fn say(&self, path: &str, text: &str) -> u64 {
+        let call = json!({ "target": "Say", "arguments": [text] }).to_string();
+        let answer = self.ask("POST", path, &call).await;
+        assert_eq!((answer.status, &*answer.missing), (202, ""), "{answer:?}");
+        answer.body["clients"].as_u64().unwrap()
+    }
+}
+
+fn alone(stage: &Stage) -> BackEnd {
+    BackEnd::of(stage, Fleet::new(stage.shared.clone(), ([127, 0, 0, 1], 8090).into()))
+}
+
+fn served() -> Settings {
+    Settings { rest: RestSettings { on_client_ports: true, ..RestSettings::default() }, ..settings() }
+}
+
+fn said(text: &str) -> String {
+    format!("{{\"type\":1,\"target\":\"Say\",\"arguments\":[\"{text}\"]}}")
+}
+
+async fn client(stage: &Stage, link: &mut AppLink, user: &str) -> Client {
+    Client::connect(stage, link, &format!("/chat?access_token={}", token_of(user))).await
+}
+
+#[test]
+fn sends_reach_all_a_group_a_user_or_a_connection_and_count_their_clients() {
+    run(async {
+        let stage = Stage::with(served(), 2);
+        let mut link = stage.app("app-1", vec![HubManifest::new("chat", "/chat")]).link().await;
+        let (mut ann, mut ben) = (client(&stage, &mut link, "ann").await, client(&stage, &mut link, "ben").await);
+        let back_end = alone(&stage);
+        link.join(&ann.id, "red & blue/å?").await;
+        link.join(&ben.id, "red & blue/å?").await;
+        assert_eq!(back_end.say("/:send", "all").await, 2);
+        assert_eq!(back_end.say(&format!("/:send?excluded={}&excluded=x", ann.id), "but ann").await, 1);
+        let group = "/groups/red%20%26%20blue%2F%C3%A5%3F/:send";
+        assert_eq!(back_end.say(group, "group").await, 2);
+        assert_eq!(back_end.say(&format!("{group}?excluded={}", ben.id), "group but ben").await, 1);
+        assert_eq!(back_end.say("/users/ann/:send", "ann").await, 1);
+        assert_eq!(back_end.say("/users/nobody/:send", "nobody").await, 0);
+        assert_eq!(back_end.say(&format!("/connections/{}/:send", ben.id), "ben").await, 1);
+        assert_eq!(back_end.say("/connections/nobody/:send", "nobody").await, 0);
+        assert_eq!(back_end.say("/api/v1/hubs/chat", "first version").await, 2);
+        for text in ["all", "group", "group but ben", "ann", "first version"] {
+            assert_eq!(ann.text().await, said(text));
+        }
+        for text in ["all", "but ann", "group", "ben", "first version"] {
+            assert_eq!(ben.text().await, said(text));
+        }
+    });
+}
+
+#[test]
+fn groups_are_changed_and_asked_about_and_their_members_listed_in_pages() {
+    run(async {
+        let stage = Stage::with(served(), 2);
+        let mut link = stage.app("app-1", vec![HubManifest::new("chat", "/chat")]).link().await;
+        let mut clients = Vec::new();
+        for user in ["ann", "ann", "ben"] {
+            clients.push(client(&stage, &mut link, user).await);
+        }
+        let back_end = alone(&stage);
+        let gone = ("HEAD", "/groups/red");
+        assert_eq!(back_end.ask(gone.0, gone.1, "").await.code, "Warning.Group.NotExisted");
+        for client in &clients {
+            assert_eq!(back_end.status("PUT", &format!("/groups/red/connections/{}", client.id)).await, 200);
+        }
+        assert_eq!(back_end.status("GET", "/groups/red").await, 200);
+        let absent = back_end.ask("PUT", "/groups/red/connections/nobody", "").await;
+        assert_eq!((absent.status, &*absent.code), (404, "Error.Connection.NotExisted"));
+        let (mut listed, mut path) = (Vec::new(), "/groups/red/connections?maxpagesize=2&api-version=1".to_owned());
+        loop {
+            let page = back_end.ask("GET", &path, "").await.body;
+            let members = page["value"].as_array().unwrap();
+            assert!(members.len() <= 2);
+            listed.extend(members.iter().map(|member| (member["connectionId"].clone(), member["userId"].clone())));
+            match page["nextLink"].as_str() {
+                Some(next) => path = next.strip_prefix("https://node.example").unwrap().to_owned(),
+                None => break,
+            }
+        }
+        let mut expected: Vec<_> =
+            clients.iter().zip(["ann", "ann", "ben"]).map(|(client, user)| (json!(client.id), json!(user))).collect();
+        listed.sort_by_key(|one| format!("{one:?}"));
+        expected.sort_by_key(|one| format!("{one:?}"));
+        assert_eq!(listed, expected);
+        let top = back_end.ask("GET", "/groups/red/connections?maxpagesize=2&top=2", "").await.body;
+        assert_eq!((top["value"].as_array().unwrap().len(), &top["nextLink"]), (2, &Value::Null));
+        let refused = back_end.ask("GET", "/groups/red/connections?continuationToken=x.0.0", "").await;
+        assert_eq!((refused.status, &refused.body["target"]), (400, &json!("continuationToken")));
+        assert_eq!(back_end.status("DELETE", &format!("/groups/red/connections/{}", clients[0].id)).await, 200);
+        assert_eq!(back_end.status("DELETE", &format!("/connections/{}/groups", clients[1].id)).await, 200);
+        assert_eq!(back_end.say("/groups/red/:send", "to ben").await, 1);
+        assert_eq!(clients[2].text().await, said("to ben"));
+    });
+}
+
+#[test]
+fn a_user_is_in_a_group_for_its_time_with_connections_that_come_later() {
+    run(async {
+        let stage = Stage::with(served(), 2);
+        let mut link = stage.app("app-1", vec![HubManifest::new("chat", "/chat")]).link().await;
+        let back_end = alone(&stage);
+        let (blue, now) = ("/users/ann/groups/blue", "/users/ann/groups/now?ttl=0");
+        assert_eq!(back_end.ask("HEAD", blue, "").await.code, "Info.User.NotInGroup");
+        assert_eq!(back_end.status("PUT", &format!("{blue}?ttl=60")).await, 200);
+        assert_eq!(back_end.status("PUT", now).await, 200);
+        assert_eq!((back_end.status("HEAD", blue).await, back_end.status("HEAD", now).await), (200, 404));
+        let mut ann = client(&stage, &mut link, "ann").await;
+        let _ben = client(&stage, &mut link, "ben").await;
+        assert_eq!(back_end.say("/groups/blue/:send", "hello").await, 1);
+        assert_eq!(ann.text().await, said("hello"));
+        assert_eq!(back_end.status("PUT", now).await, 200);
+        assert_eq!((back_end.say("/groups/now/:send", "now").await, stage.shared.user_groups.len()), (1, 1));
+        advance(Duration::from_secs(62)).await;
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        assert_eq!((back_end.say("/groups/blue/:send", "late").await, back_end.status("GET", blue).await), (0, 404));
+        assert_eq!(back_end.status("PUT", blue).await, 200);
+        assert_eq!(back_end.status("DELETE", "/users/ann/groups").await, 204);
+        assert_eq!((back_end.say("/groups/blue/:send", "gone").await, stage.shared.user_groups.len()), (0, 0));
+        assert_eq!(back_end.status("DELETE", "/users/nobody/groups/blue").await, 204);
+    });
+}
+
+#[test]
+fn connections_are_closed_one_by_one_or_many_with_a_reason() {
+    run(async {
+        let stage = Stage::with(served(), 2);
+        let mut link = stage.app("app-1", vec![HubManifest::new("chat", "/chat")]).link().await;
+        let mut clients = Vec::new();
+        for user in ["ann", "ben", "cat", "dan"] {
+            clients.push(client(&stage, &mut link, user).await);
+        }
+        let back_end = alone(&stage);
+        let path = format!("/connections/{}", clients[0].id);
+        assert_eq!(back_end.status("HEAD", &path).await, 200);
+        assert_eq!(back_end.status("DELETE", &format!("{path}?reason=time%20to%20go")).await, 200);
+        let closed = clients[0].text().await;
+        assert!(closed.contains("\"type\":7") && closed.contains("time to go"), "{closed}");
+        let gone = back_end.ask("HEAD", &path, "").await;
+        assert_eq!((gone.status, &*gone.code), (404, "Warning.Connection.NotExisted"));
+        assert_eq!(back_end.status("DELETE", &path).await, 404);
+        assert_eq!(back_end.status("POST", "/users/ben/:closeConnections").await, 204);
+        assert_eq!(back_end.status("HEAD", "/users/ben").await, 404);
+        let spared = format!("/:closeConnections?excluded={}", clients[3].id);
+        assert_eq!(back_end.status("POST", &spared).await, 204);
+        assert_eq!(
+            (back_end.status("HEAD", "/users/cat").await, back_end.status("HEAD", "/users/dan").await),
+            (404, 200)
+        );
+        assert_eq!(back_end.status("POST", "/groups/none/:closeConnections").await, 204);
+    });
+}
+
+/// Answers what an app server is told of an invocation, as its client would.
+async fn answer_invocation(link: &mut AppLink, completion: &'static str) {
+    let ServiceMessage::ClientInvocation(told) = link.next().await else { panic!("the app is not told") };
+    let payload = completion.replace("ID", &told.invocation_id).into();
+    let completion = ClientCompletion {
+        invocation_id: told.invocation_id,
+        connection_id: told.connection_id,
+        caller_server_id: told.caller_server_id,
+        protocol: "json".into(),
+        payload,
+    };
+    link.send(ServiceMessage::ClientCompletion(completion)).await;
+}
+
+#[test]
+fn a_client_is_invoked_and_its_result_is_the_answer() {
+    run(async {
+        let stage = Stage::with(served(), 1);
+        let mut link = stage.app("app-1", vec![HubManifest::new("chat", "/chat")]).link().await;
+        let (mut ann, back_end) = (client(&stage, &mut link, "ann").await, alone(&stage));
+        for (completion, status, expected) in [
+            (
+                "{\"type\":3,\"invocationId\":\"ID\",\"result\":{\"is\":7}}\u{1e}",
+                200,
+                json!({ "result": { "is": 7 }, "protocol": "json" }),
+            ),
+            ("{\"type\":3,\"invocationId\":\"ID\"}\u{1e}", 200, json!({ "result": null, "protocol": "json" })),
+            ("{\"type\":3,\"invocationId\":\"ID\",\"error\":\"not now\"}\u{1e}", 502, json!("not now")),
+            ("garbage", 502, json!("the client's completion can't be read")),
+        ] {
+            let (asker, path) = (back_end.clone(), format!("/connections/{}/:invoke", ann.id));
+            let asking =
+                spawn_local(
+                    async move { asker.ask("POST", &path, "{\"target\":\"Say\",\"arguments\":[\"?\"]}").await },
+                );
+            let asked: Value = serde_json::from_str(&ann.text().await).unwrap();
+            assert_eq!((&asked["target"], &asked["arguments"]), (&json!("Say"), &json!(["?"])));
+            answer_invocation(&mut link, completion).await;
+            let answer = asking.await.unwrap();
+            let told = if status == 200 { answer.body } else { answer.body["message"].clone() };
+            assert_eq!((answer.status, told), (status, expected));
+        }
+        let nobody = back_end.ask("POST", "/connections/nobody/:invoke", "{\"target\":\"Say\"}").await;
+        assert_eq!(nobody.status, 404, "{nobody:?}");
+        let begun = Instant::now();
+        let silent = back_end.ask("POST", &format!("/connections/{}/:invoke", ann.id), "{\"target\":\"Say\"}").await;
+        assert_eq!((silent.status, begun.elapsed().as_secs()), (504, 30));
+    });
+}
+
+#[test]
+fn a_request_without_a_good_token_or_beyond_a_limit_is_refused_by_name() {
+    run(async {
+        let rest =
+            RestSettings { body_max_bytes: 1024, requests_max: 1.try_into().unwrap(), ..RestSettings::default() };
+        let stage = Stage::with(Settings { rest, ..settings() }, 1);
+        let mut link = stage.app("app-1", vec![HubManifest::new("chat", "/chat")]).link().await;
+        let ann = client(&stage, &mut link, "ann").await;
+        let back_end = alone(&stage);
+        let hub = AccessKey::new(KEY).unwrap();
+        for (token, status) in [
+            (sign_rest_token(&hub, Some("chat"), unix_seconds() + 60), 202),
+            (sign_rest_token(&hub, Some("news"), unix_seconds() + 60), 401),
+            (sign_rest_token(&hub, None, unix_seconds() - 3600), 401),
+            (sign_rest_token(&AccessKey::random(), None, unix_seconds() + 60), 401),
+            (token_of("ann"), 401),
+            ("x".repeat(20_000), 401),
+        ] {
+            let stranger = BackEnd { rest: back_end.rest.clone(), token };
+            assert_eq!(stranger.ask("POST", "/:send", "{\"target\":\"Say\"}").await.status, status);
+        }
+        let large = back_end.ask("POST", "/:send", &"x".repeat(2000)).await;
+        assert_eq!(large.status, 413);
+        assert!(large.body["message"].as_str().unwrap().contains("--rest-body-max-bytes"), "{large:?}");
+        let wrong = back_end.ask("POST", "/:send", "{}").await;
+        assert_eq!((wrong.status, &wrong.body["target"]), (400, &json!("target")));
+        // One that waits for a client takes the only place.
+        let path = format!("/connections/{}/:invoke", ann.id);
+        let waiting = back_end.clone();
+        let asking = spawn_local(async move { waiting.ask("POST", &path, "{\"target\":\"Say\"}").await });
+        let ServiceMessage::ClientInvocation(_) = link.next().await else { panic!("the app is not told") };
+        let busy = back_end.ask("HEAD", "/users/ann", "").await;
+        assert_eq!((busy.status, &*busy.code), (503, "Error.Node.Busy"));
+        assert_eq!(back_end.status("HEAD", "/api/health").await, 200);
+        assert_eq!((asking.await.unwrap().status, back_end.status("HEAD", "/users/ann").await), (504, 200));
+    });
+}
+
+#[test]
+fn in_a_fleet_any_node_may_be_asked_and_says_which_others_gave_no_answer() {
+    run(async {
+        let (network, mut nodes) = nodes(3).await;
+        let mut clients = Vec::new();
+        for node in &mut nodes {
+            clients.push(client(&node.stage, &mut node.link, "ann").await);
+        }
+        linked(&nodes).await;
+        let back_end = BackEnd::of(&nodes[0].stage, nodes[0].fleet.clone());
+        assert_eq!(back_end.say("/:send", "all").await, 3);
+        let third = format!("/groups/red/connections/{}", clients[2].id);
+        assert_eq!(back_end.status("PUT", &third).await, 200);
+        assert_eq!(
+            (back_end.say("/groups/red/:send", "red").await, back_end.status("HEAD", "/groups/red").await),
+            (1, 200)
+        );
+        assert_eq!(back_end.status("PUT", "/users/zoe/groups/later").await, 200);
+        let node = &mut nodes[1];
+        let mut zoe = client(&node.stage, &mut node.link, "zoe").await;
+        assert_eq!(back_end.status("DELETE", &format!("/connections/{}?reason=bye", clients[1].id)).await, 200);
+        // A node that joins later is told who is in which group.
+        nodes.push(FleetNode::start(&network, 4, peers(&[1])).await);
+        linked(&nodes).await;
+        let node = &mut nodes[3];
+        let mut other_zoe = client(&node.stage, &mut node.link, "zoe").await;
+        linked(&nodes).await;
+        assert_eq!(back_end.say("/groups/later/:send", "later").await, 2);
+        assert_eq!((zoe.text().await, other_zoe.text().await), (said("later"), said("later")));
+        for (place, client) in clients.iter_mut().enumerate() {
+            assert_eq!(client.text().await, said("all"), "{place}");
+        }
+        assert_eq!(clients[2].text().await, said("red"));
+        assert!(clients[1].text().await.contains("bye"));
+        // What the third node's clients get can't be said, so it is said that it can't be.
+        nodes[2].cut(true);
+        let partly = back_end.ask("POST", "/:send", "{\"target\":\"Say\",\"arguments\":[\"partly\"]}").await;
+        assert_eq!((partly.status, &*partly.missing, &partly.body["missing"]), (202, "n3", &json!(["n3"])));
+        assert_eq!(clients[0].text().await, said("partly"));
+        assert_eq!(zoe.text().await, said("partly"));
+        let unknown = back_end.ask("HEAD", "/connections/nobody", "").await;
+        assert_eq!((unknown.status, &*unknown.code), (503, "Error.Fleet.Incomplete"));
+        assert!(unknown.body["message"].as_str().unwrap().contains("n3"), "{unknown:?}");
+    });
+}

@@ -1,0 +1,90 @@
+//! One answer of many nodes to a question: one yes is certain, a no needs all.
+
+use bytestring::ByteString;
+use trunkline_protocol::service::{Ack, AckStatus, MemberPage, ServiceMessage};
+
+use super::question::NoAnswer;
+
+/// Puts the answers of nodes together.
+pub(super) fn combine(ack_id: i64, answers: Vec<Result<Option<ServiceMessage>, NoAnswer>>) -> Ack {
+    let (mut problem, mut missing, mut is_ok, mut count) = (None, None, false, None);
+    for answer in answers {
+        match answer {
+            Ok(Some(ServiceMessage::Ack(ack))) => match ack.status {
+                AckStatus::Ok => {
+                    is_ok = true;
+                    let page = ack.payload.and_then(|payload| MemberPage::from_payload(&payload).ok());
+                    let counted = page.and_then(|page| page.count);
+                    count = counted.map(|more| count.unwrap_or(0) + more).or(count);
+                }
+                AckStatus::NotFound => {}
+                _ => problem = Some(ack),
+            },
+            Ok(_) => {}
+            Err(cause) => missing = Some(cause),
+        }
+    }
+    let text = |text: &str| Some(ByteString::from(text));
+    let (status, message) = match (is_ok, problem, missing) {
+        (true, _, _) => (AckStatus::Ok, text("")),
+        (false, Some(problem), _) => (problem.status, problem.message),
+        (false, None, Some(cause)) => (AckStatus::Timeout, text(&format!("a node gives no answer: {cause}"))),
+        (false, None, None) => (AckStatus::NotFound, text("")),
+    };
+    Ack { ack_id, status, message, payload: count.map(|count| MemberPage::counted(count).to_payload()) }
+}
+
+pub(super) fn ack_id(question: &ServiceMessage) -> i64 {
+    use ServiceMessage as M;
+    match question {
+        M::JoinGroupWithAck(change) | M::LeaveGroupWithAck(change) => change.ack_id,
+        M::UserJoinGroupWithAck(change) | M::UserLeaveGroupWithAck(change) => change.ack_id,
+        M::CheckUserInGroupWithAck(check) => check.ack_id,
+        M::CheckGroupExistenceWithAck(check)
+        | M::CheckConnectionExistenceWithAck(check)
+        | M::CheckUserExistenceWithAck(check) => check.ack_id,
+        M::CloseConnectionWithAck(close)
+        | M::CloseConnectionsWithAck(close)
+        | M::CloseUserConnectionsWithAck(close)
+        | M::CloseGroupConnectionsWithAck(close) => close.ack_id,
+        M::GroupMemberQuery(query) => query.ack_id,
+        _ => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ack(status: AckStatus, text: &'static str) -> Result<Option<ServiceMessage>, NoAnswer> {
+        Ok(Some(ServiceMessage::Ack(Ack { ack_id: 9, status, message: Some(text.into()), payload: None })))
+    }
+
+    fn outcome(answers: Vec<Result<Option<ServiceMessage>, NoAnswer>>) -> (AckStatus, String) {
+        let ack = combine(7, answers);
+        assert_eq!((ack.ack_id, ack.payload), (7, None));
+        (ack.status, ack.message.unwrap().to_string())
+    }
+
+    #[test]
+    fn one_yes_is_certain_and_a_no_needs_all() {
+        let (yes, no) = (|| ack(AckStatus::Ok, ""), || ack(AckStatus::NotFound, ""));
+        let late = || Err(NoAnswer::Timeout);
+        assert_eq!(outcome(vec![no(), yes(), late()]), (AckStatus::Ok, String::new()));
+        assert_eq!(outcome(vec![no(), Ok(None), no()]), (AckStatus::NotFound, String::new()));
+        assert_eq!(outcome(vec![no(), late()]).0, AckStatus::Timeout);
+        let full = || ack(AckStatus::InternalServerError, "in too many groups");
+        assert_eq!(outcome(vec![full(), late(), no()]), (AckStatus::InternalServerError, "in too many groups".into()));
+        assert_eq!(outcome(vec![full(), yes()]), (AckStatus::Ok, String::new()));
+    }
+
+    #[test]
+    fn members_are_counted_over_all_nodes() {
+        let counted = |count| {
+            let payload = Some(MemberPage::counted(count).to_payload());
+            Ok(Some(ServiceMessage::Ack(Ack { payload, ..Ack::default() })))
+        };
+        let ack = combine(7, vec![counted(3), Ok(None), counted(0), counted(4)]);
+        assert_eq!(MemberPage::from_payload(&ack.payload.unwrap()).unwrap().count, Some(7));
+    }
+}

@@ -1,0 +1,319 @@
+//! Messages and questions that enter the fleet at this node by a request: an operator's, and those of the REST data plane.
+//!
+//! ```text
+//!  request ─► hub by its name ─┬─► shards of this node ───────────┐
+//!                              └─► nodes that may be concerned ───┴─► one answer, and the nodes that gave none
+//! ```
+//!
+//! What app servers send is epoch by epoch; what enters here is, too, at hubs of the door, where nodes number what enters.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use bytestring::ByteString;
+use tokio::sync::oneshot;
+use trunkline_protocol::fleet::Wanted;
+use trunkline_protocol::service::{
+    Ack, AckStatus, ClientInvocation, GroupMemberQuery, MemberPage, Payloads, ServiceMessage,
+};
+
+use super::Fleet;
+use super::combined_answer::{ack_id, combine};
+use super::door_relay::{concerns_later_clients, stamped, with_wanted};
+use super::fleet_member::FleetMember;
+use super::gathered_page::QuestionedHub;
+use super::own_answer::OwnAnswer;
+use super::question::NoAnswer;
+use crate::shard::SendOrigin;
+use crate::upstream::{AppServerId, Asker, Hub, HubIndex, HubOrigin};
+
+/// Hub that a request names, whether this node knows it or not.
+#[derive(Debug, Clone)]
+pub(crate) struct NamedHub {
+    /// Name in the fleet.
+    key: String,
+    here: Option<Arc<Hub>>,
+}
+
+/// Outcome of a message to clients.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Delivery {
+    /// Nodes that have given it to their receivers, this one included; a node without receivers counts, too.
+    pub(crate) nodes: u64,
+    /// Names of the nodes that did not answer.
+    pub(crate) missing: Vec<String>,
+    /// Clients that it was given to.
+    pub(crate) clients: u64,
+    /// Whether any node that has answered has the hub.
+    pub(crate) is_known: bool,
+}
+
+/// Answer of the fleet to a question.
+#[derive(Debug)]
+pub(crate) struct FleetAnswer {
+    pub(crate) ack: Ack,
+    /// Names of the nodes that did not answer. A yes is certain all the same.
+    pub(crate) missing: Vec<String>,
+}
+
+/// Outcome of the invocation of a client.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum InvocationOutcome {
+    /// Its completion, framed, in the hub protocol of this name.
+    Completed { protocol: ByteString, completion: Bytes },
+    /// Reason why there is none.
+    Failed(String),
+    /// No node that answers has such a client.
+    NotFound { missing: Vec<String> },
+    /// The client has not answered in time.
+    Late,
+}
+
+impl InvocationOutcome {
+    fn of(answer: Option<ServiceMessage>) -> Self {
+        match answer {
+            Some(ServiceMessage::ClientCompletion(answer)) => {
+                Self::Completed { protocol: answer.protocol, completion: answer.payload }
+            }
+            Some(ServiceMessage::ErrorCompletion(error)) => Self::Failed(error.error.to_string()),
+            Some(other) => Self::Failed(format!("{} is no answer", other.name())),
+            None => Self::Late,
+        }
+    }
+}
+
+impl NamedHub {
+    /// The hub as this node knows it.
+    #[must_use]
+    pub(crate) fn here(&self) -> Option<&Arc<Hub>> {
+        self.here.as_ref()
+    }
+
+    /// Origin of what is sent to many in this epoch of this node.
+    fn origin(&self, fleet: &Fleet, epoch: i64) -> SendOrigin {
+        match self.here.as_ref().is_some_and(|hub| hub.is_of_door()) {
+            true => SendOrigin::Sender(fleet.shared().origin, epoch),
+            false => SendOrigin::OtherNode,
+        }
+    }
+
+    fn questioned(&self) -> QuestionedHub {
+        let here = self.here.as_ref().map(|hub| hub.index());
+        QuestionedHub { key: self.key.clone(), here, app: AppServerId::OTHER_NODE }
+    }
+}
+
+impl Fleet {
+    /// Finds the hub of a name: by the one that its app gives it, or by its path without the slash.
+    #[must_use]
+    pub(crate) fn hub_named(&self, name: &str) -> NamedHub {
+        let (hubs, lower) = (&self.shared().hubs, name.to_ascii_lowercase());
+        let found = hubs.named(name).or_else(|| hubs.find(&format!("/{name}"))).or_else(|| hubs.named(&lower));
+        if let Some(hub) = found {
+            return NamedHub { key: hub.key().to_owned(), here: Some(hub) };
+        }
+        let is_elsewhere = !self.wanting(name, &[Wanted::Everyone]).is_empty();
+        let key = if is_elsewhere { name.to_owned() } else { HubOrigin::Door.key(&lower) };
+        NamedHub { key, here: None }
+    }
+
+    /// Gives a message to its receivers at all nodes, in the order in which this is called. The future waits for the nodes.
+    pub(crate) async fn begin_delivery(
+        &self,
+        hub: &NamedHub,
+        message: ServiceMessage,
+    ) -> impl Future<Output = Delivery> + use<> {
+        let send = self.shared().moves.begin_send();
+        let epoch = send.epoch();
+        let asked = match self.is_for_this_node_alone(&message) {
+            true => Vec::new(),
+            false => with_wanted(&message, |wanted| self.wanting(&hub.key, wanted)),
+        };
+        let body = stamped(&message, epoch);
+        let others = self.ask_members(asked, &hub.key, &body);
+        let own = match &hub.here {
+            Some(here) => {
+                let (asker, counted) = OwnAnswer::of(here.index(), AppServerId::OTHER_NODE);
+                // It fails for none of the messages that have receivers.
+                drop(self.route_counted_here(&asker, hub.origin(self, epoch), message, body.len()).await);
+                Some(counted)
+            }
+            None => None,
+        };
+        drop(send);
+        let (is_here, members) = (hub.here.is_some(), self.members().len() as u64);
+        async move {
+            let others = others.await;
+            let own = match own {
+                Some(counted) => counted.await.ok(),
+                None => None,
+            };
+            let told = || others.iter().filter_map(|(_, answer)| answer.as_ref().ok()?.as_ref());
+            let missing = names_of_missing(&others);
+            Delivery {
+                nodes: (1 + members).saturating_sub(missing.len() as u64),
+                clients: told().chain(&own).map(receivers_counted).sum(),
+                is_known: is_here || told().next().is_some(),
+                missing,
+            }
+        }
+    }
+
+    /// Asks this node, and all others that may be concerned: one yes is certain, a no needs all.
+    pub(crate) async fn ask_fleet(&self, hub: &NamedHub, question: ServiceMessage) -> FleetAnswer {
+        let asked = match &question {
+            question if self.is_about_own(question) => Vec::new(),
+            question if concerns_later_clients(question) => self.members().to_vec(),
+            question => with_wanted(question, |wanted| self.wanting(&hub.key, wanted)),
+        };
+        let others = self.ask_members(asked, &hub.key, &question.to_body());
+        let ack_id = ack_id(&question);
+        let own = match &hub.here {
+            Some(here) => self.ask_here((here.index(), AppServerId::OTHER_NODE), question).await,
+            None => None,
+        };
+        let others = others.await;
+        let missing = names_of_missing(&others);
+        let answers = std::iter::once(Ok(own)).chain(others.into_iter().map(|(_, answer)| answer));
+        let ack = combine(ack_id, answers.collect());
+        self.until_settled().await;
+        FleetAnswer { ack, missing }
+    }
+
+    /// Lists a page of the members of a group.
+    ///
+    /// # Errors
+    /// The status and its reason, when a node gives no answer, or the token is of none.
+    pub(crate) async fn list_group(
+        &self,
+        hub: &NamedHub,
+        query: GroupMemberQuery,
+    ) -> Result<MemberPage, (AckStatus, String)> {
+        let others = self.wanting(&hub.key, &[Wanted::Group(&query.group)]);
+        self.page_of(&hub.questioned(), query, others).await
+    }
+
+    /// Invokes a method of a client, wherever it is, and waits for what it returns. The invocation is made of its id.
+    pub(crate) async fn invoke_client(
+        &self,
+        hub: &NamedHub,
+        connection_id: &str,
+        invocation: impl FnOnce(&str) -> Payloads,
+        within: Duration,
+    ) -> InvocationOutcome {
+        let Some(open) = self.0.results.open() else {
+            return InvocationOutcome::Failed("too many clients are being asked at this node".into());
+        };
+        let shared = self.shared();
+        let id = format!("{}.{}", shared.boot, open.number());
+        let payloads = invocation(&id);
+        let request = ClientInvocation {
+            invocation_id: id.as_str().into(),
+            connection_id: connection_id.into(),
+            caller_server_id: shared.boot.as_str().into(),
+            payloads,
+        };
+        let index = hub.here.as_ref().map_or(HubIndex::from(u32::MAX), |hub| hub.index());
+        let (asker, own) = OwnAnswer::of(index, AppServerId::OTHER_NODE);
+        let missing = match shared.routes.find(connection_id).is_some() {
+            true => self.invoke_here(hub, &asker, request).await,
+            false => self.invoke_elsewhere(hub, &asker, request).await,
+        };
+        drop(asker);
+        if let Err(missing) = missing {
+            return InvocationOutcome::NotFound { missing };
+        }
+        let own = async {
+            match own.await {
+                Ok(answer) => Some(answer),
+                // The answer comes to the open question.
+                Err(_) => std::future::pending().await,
+            }
+        };
+        let answer = tokio::select! {
+            answer = open.first(within) => answer,
+            answer = own => answer,
+        };
+        if answer.is_none() {
+            shared.client_results.fail_one(&id, "has not answered in time");
+        }
+        InvocationOutcome::of(answer)
+    }
+
+    /// Asks a client of this node.
+    async fn invoke_here(
+        &self,
+        hub: &NamedHub,
+        asker: &Arc<dyn Asker>,
+        request: ClientInvocation,
+    ) -> Result<(), Vec<String>> {
+        let send = self.shared().moves.begin_send();
+        let origin = hub.origin(self, send.epoch());
+        self.route_here(asker, origin, ServiceMessage::ClientInvocation(request)).await.map_err(|_| Vec::new())
+    }
+
+    /// Asks the other nodes for a client, and has the one that has it ask it.
+    ///
+    /// # Errors
+    /// The nodes that did not answer, when none of the others has it.
+    async fn invoke_elsewhere(
+        &self,
+        hub: &NamedHub,
+        asker: &Arc<dyn Asker>,
+        request: ClientInvocation,
+    ) -> Result<(), Vec<String>> {
+        let (results, id) = (&self.shared().client_results, request.invocation_id.clone());
+        let is_of_door = hub.here.as_ref().is_some_and(|hub| hub.is_of_door());
+        if is_of_door && !results.begin(asker, &request, None) {
+            return Err(Vec::new());
+        }
+        let asked = self.wanting(&hub.key, &[Wanted::Everyone]);
+        let message = ServiceMessage::ClientInvocation(request);
+        let answers = {
+            let send = self.shared().moves.begin_send();
+            self.ask_members(asked, &hub.key, &stamped(&message, send.epoch()))
+        };
+        let answers = answers.await;
+        // A node that has the client says nothing; all others say that they have not.
+        match answers.iter().find(|(_, answer)| matches!(answer, Ok(None))) {
+            Some((member, _)) => {
+                results.set_node(&id, member.boot());
+                Ok(())
+            }
+            None => {
+                results.fail_one(&id, "does not exist");
+                Err(names_of_missing(&answers))
+            }
+        }
+    }
+
+    /// Whether a message is for one connection that is at this node and at no other.
+    fn is_for_this_node_alone(&self, message: &ServiceMessage) -> bool {
+        let routes = &self.shared().routes;
+        match message {
+            ServiceMessage::MultiConnectionData(data) => {
+                data.connection_ids.iter().all(|id| routes.find(id).is_some() && routes.is_here_alone(id))
+            }
+            _ => false,
+        }
+    }
+
+    /// Waits until the other nodes have heard what is new here.
+    async fn until_settled(&self) {
+        let (settled, is_settled) = oneshot::channel();
+        self.when_settled(move || settled.send(()).unwrap_or_default());
+        // It fails when the node stops.
+        drop(is_settled.await);
+    }
+}
+
+fn names_of_missing<T>(answers: &[(Arc<FleetMember>, Result<T, NoAnswer>)]) -> Vec<String> {
+    answers.iter().filter(|(_, answer)| answer.is_err()).map(|(member, _)| member.name().to_owned()).collect()
+}
+
+/// Number of receivers that an ack tells.
+fn receivers_counted(message: &ServiceMessage) -> u64 {
+    let ServiceMessage::Ack(Ack { payload: Some(payload), .. }) = message else { return 0 };
+    MemberPage::from_payload(payload).ok().and_then(|page| page.count).unwrap_or_default()
+}

@@ -1,0 +1,132 @@
+//! Pages of a group's members, filled by one node after the other.
+
+use std::sync::Arc;
+
+use trunkline_protocol::service::{
+    Ack, AckStatus, GroupMember, GroupMemberQuery, MEMBERS_PER_PAGE_MAX, MemberPage, ServiceMessage,
+};
+
+use super::Fleet;
+use super::fleet_member::FleetMember;
+use crate::upstream::{AppServerId, HubIndex};
+
+/// Hub that a question is about, as this node and the others know it.
+#[derive(Debug)]
+pub(super) struct QuestionedHub {
+    /// Name in the fleet.
+    pub(super) key: String,
+    /// Index at this node, if it is to answer, too.
+    pub(super) here: Option<HubIndex>,
+    /// App server that asks.
+    pub(super) app: AppServerId,
+}
+
+/// Page of a group's members, filled by one node after the other in the order of their boot ids.
+struct GatheredPage {
+    members: Vec<GroupMember>,
+    max: usize,
+    /// The app server wants no more than this page.
+    is_last: bool,
+}
+
+impl GatheredPage {
+    fn of(query: &GroupMemberQuery) -> Self {
+        let number = |number: i64| usize::try_from(number).unwrap_or(0);
+        let page = query.page_size.map_or(MEMBERS_PER_PAGE_MAX, |size| number(size).clamp(1, MEMBERS_PER_PAGE_MAX));
+        let top = query.top.map_or(usize::MAX, number);
+        Self { members: Vec::new(), max: page.min(top), is_last: top <= page }
+    }
+
+    fn room(&self) -> usize {
+        self.max - self.members.len().min(self.max)
+    }
+}
+
+impl Fleet {
+    /// Lists the members of a group at this node, if it is asked, and at others; a token of a page names the node that has
+    /// the next one.
+    pub(super) async fn page_of(
+        &self,
+        hub: &QuestionedHub,
+        query: GroupMemberQuery,
+        others: Vec<Arc<FleetMember>>,
+    ) -> Result<MemberPage, (AckStatus, String)> {
+        let own = hub.here.is_some().then_some(None);
+        let mut nodes: Vec<_> = others.into_iter().map(Some).chain(own).collect();
+        let boot = |node: &Option<Arc<FleetMember>>| match node {
+            Some(member) => member.boot().to_owned(),
+            None => self.shared().boot.clone(),
+        };
+        nodes.sort_by_key(boot);
+        let mut page = GatheredPage::of(&query);
+        let mut token = query.continuation_token.clone();
+        if let Some(token) = &token {
+            let begun = nodes.iter().position(|node| is_token_of(token, &boot(node)));
+            nodes.drain(..begun.ok_or_else(|| failed("the continuation token is of no node that is here"))?);
+        }
+        for node in nodes {
+            loop {
+                if page.room() == 0 {
+                    let first = || format!("{}.0.0", boot(&node)).into();
+                    let token = (!page.is_last).then(|| token.take().unwrap_or_else(first));
+                    return Ok(MemberPage { members: page.members, continuation_token: token, count: None });
+                }
+                let page_size = Some(i64::try_from(page.room()).unwrap_or(i64::MAX));
+                let part = GroupMemberQuery { page_size, top: None, continuation_token: token.take(), ..query.clone() };
+                let part = self.part_of(hub, part, node.as_ref()).await?;
+                page.members.extend(part.members);
+                token = part.continuation_token;
+                if token.is_none() {
+                    break;
+                }
+            }
+        }
+        Ok(MemberPage { members: page.members, ..MemberPage::default() })
+    }
+
+    async fn part_of(
+        &self,
+        hub: &QuestionedHub,
+        query: GroupMemberQuery,
+        node: Option<&Arc<FleetMember>>,
+    ) -> Result<MemberPage, (AckStatus, String)> {
+        let question = ServiceMessage::GroupMemberQuery(query);
+        let answer = match node {
+            None => Ok(match hub.here {
+                Some(here) => self.ask_here((here, hub.app), question).await,
+                None => None,
+            }),
+            Some(member) => {
+                let mut answers = self.ask_members(vec![member.clone()], &hub.key, &question.to_body()).await;
+                answers.pop().map_or(Ok(None), |(_, answer)| answer)
+            }
+        };
+        match answer {
+            Ok(Some(ServiceMessage::Ack(Ack { status: AckStatus::Ok, payload: Some(payload), .. }))) => {
+                MemberPage::from_payload(&payload).map_err(|error| failed(&error.to_string()))
+            }
+            Ok(Some(ServiceMessage::Ack(ack))) => Err((ack.status, ack.message.unwrap_or_default().to_string())),
+            // The hub is not known there.
+            Ok(_) => Ok(MemberPage::default()),
+            Err(cause) => Err((AckStatus::Timeout, format!("a node gives no answer: {cause}"))),
+        }
+    }
+}
+
+fn failed(problem: &str) -> (AckStatus, String) {
+    (AckStatus::InternalServerError, problem.to_owned())
+}
+
+fn is_token_of(token: &str, boot: &str) -> bool {
+    token.strip_prefix(boot).is_some_and(|rest| rest.starts_with('.'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_of_the_node_that_it_names() {
+        assert!(is_token_of("boot.0.0", "boot") && !is_token_of("boot2.0.0", "boot") && !is_token_of("boot", "boot"));
+    }
+}

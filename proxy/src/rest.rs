@@ -1,0 +1,150 @@
+//! REST data plane: back ends in any language send to clients, ask who is there, and change groups, by one request each.
+//!
+//! ```text
+//!  request ─► token ─► permit ─► operation of the path ─► body, query ─┬─► clients of this node and of all others ─► 202
+//!                                                                      └─► questions to all nodes ─► 200, or 404
+//! ```
+//!
+//! It speaks the API of Azure's service. In a fleet any node may be asked: it asks the others, each once, and says which
+//! of them gave no answer.
+
+mod client_token;
+mod execution;
+mod member_list;
+mod message_body;
+mod operation;
+mod query;
+mod rest_error;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::{Body, HttpBody};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use http::header::{AUTHORIZATION, CONTENT_TYPE};
+use http::request::Parts;
+use http::{Method, Request, StatusCode};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+
+use crate::fleet::Fleet;
+use crate::metrics::RestCounters;
+use crate::shard::Shared;
+use execution::Execution;
+use operation::{HubOperation, is_of_data_plane};
+use rest_error::RestError;
+
+/// Path at which load balancers and SDKs see whether the data plane is served.
+const HEALTH_PATH: &str = "/api/health";
+
+/// Path of the description of all operations.
+const OPENAPI_PATH: &str = "/api/openapi.json";
+
+/// Description of all operations, for people and for tools.
+const OPENAPI: &str = include_str!("rest/openapi.json");
+
+/// Time for the body of a request. It is as small as a message.
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// REST data plane of a node; its clones are one.
+#[derive(Debug, Clone)]
+pub(crate) struct Rest(Arc<RestState>);
+
+#[derive(Debug)]
+struct RestState {
+    shared: Arc<Shared>,
+    fleet: Fleet,
+    permits: Arc<Semaphore>,
+}
+
+impl Rest {
+    #[must_use]
+    pub(crate) fn new(shared: Arc<Shared>, fleet: Fleet) -> Self {
+        let permits = Arc::new(Semaphore::new(shared.settings.rest.requests_max.get()));
+        Self(Arc::new(RestState { shared, fleet, permits }))
+    }
+
+    /// Whether a path is one of the data plane's.
+    #[must_use]
+    pub(crate) fn takes(path: &str) -> bool {
+        is_of_data_plane(path) || path == HEALTH_PATH || path == OPENAPI_PATH
+    }
+
+    /// Answers a request. Clients of the node reach it at this origin, such as `https://node.example`.
+    pub(crate) async fn answer(&self, request: Request<Body>, origin: &str) -> Response {
+        let is_read = request.method() == Method::GET || request.method() == Method::HEAD;
+        let answer = match request.uri().path() {
+            HEALTH_PATH | OPENAPI_PATH if !is_read => Err(RestError::not_allowed("GET, HEAD")),
+            HEALTH_PATH => self.health(),
+            OPENAPI_PATH => Ok(([(CONTENT_TYPE, "application/json")], OPENAPI).into_response()),
+            _ => self.operate(request, origin).await,
+        };
+        let answer = answer.unwrap_or_else(IntoResponse::into_response);
+        self.counters().answered(answer.status());
+        answer
+    }
+
+    fn counters(&self) -> &RestCounters {
+        &self.0.shared.rest_counters
+    }
+
+    fn health(&self) -> Result<Response, RestError> {
+        match self.0.shared.has_begun_drain() {
+            true => Err(RestError::stopping()),
+            false => Ok(StatusCode::OK.into_response()),
+        }
+    }
+
+    async fn operate(&self, request: Request<Body>, origin: &str) -> Result<Response, RestError> {
+        let shared = &self.0.shared;
+        let (head, body) = request.into_parts();
+        self.authorize(&head)?;
+        if shared.refuses_clients() {
+            return Err(RestError::stopping());
+        }
+        let operation = HubOperation::read(&head.method, head.uri.path())?;
+        let permit = self.0.permits.clone().try_acquire_owned();
+        let permit = permit.map_err(|_| RestError::busy(shared.settings.rest.requests_max.get()))?;
+        let body = self.body(body).await?;
+        let execution = Execution::new(shared.clone(), self.0.fleet.clone(), head, body, origin.to_owned());
+        // In a task of its own: a caller that goes away leaves nothing done by half.
+        let executing = tokio::spawn(async move {
+            let _permit = permit;
+            execution.run(operation).await
+        });
+        executing.await.unwrap_or_else(|_| Err(RestError::stopping()))
+    }
+
+    fn authorize(&self, head: &Parts) -> Result<(), RestError> {
+        let value = head.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let (scheme, token) = value.split_once(' ').unwrap_or_default();
+        if !scheme.eq_ignore_ascii_case("bearer") {
+            return Err(RestError::unauthorized("there is no access token"));
+        }
+        let verified = self.0.shared.service_verifier.verify_rest(token.trim(), head.uri.path());
+        verified.map_err(|error| RestError::unauthorized(&format!("the access token is refused: {error}")))
+    }
+
+    async fn body(&self, body: Body) -> Result<Bytes, RestError> {
+        let max = self.0.shared.settings.rest.body_max_bytes;
+        let too_large = || {
+            let text = format!("the body is larger than {max} bytes: see --rest-body-max-bytes");
+            RestError::new(StatusCode::PAYLOAD_TOO_LARGE, "Error.Request.TooLarge", text)
+        };
+        // `size_hint` is what a head announces, so nothing of what is too large is read.
+        if usize::try_from(body.size_hint().lower()).is_ok_and(|announced| announced > max) {
+            return Err(too_large());
+        }
+        match timeout(BODY_TIMEOUT, Limited::new(body, max).collect()).await {
+            Ok(Ok(body)) => Ok(body.to_bytes()),
+            Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
+            Ok(Err(_)) => Err(RestError::bad_value("body", "broke off")),
+            Err(_) => {
+                let text = format!("the body did not come within {} s", BODY_TIMEOUT.as_secs());
+                Err(RestError::new(StatusCode::REQUEST_TIMEOUT, "Error.Request.Timeout", text))
+            }
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! Tokens for clients, so that a back end without an SDK can lead them here.
+
+use axum::Json;
+use axum::response::{IntoResponse, Response};
+use http::StatusCode;
+use serde_json::json;
+use trunkline_protocol::access_token;
+use trunkline_protocol::door::{CLIENT_PATH, ClientTicket, sign_client_token};
+
+use super::execution::Execution;
+use super::rest_error::RestError;
+use crate::clock::unix_seconds;
+use crate::fleet::NamedHub;
+
+/// Answers with a token for a client, and the URL that it is for.
+pub(super) fn answer(execution: &Execution, hub: &NamedHub, name: &str) -> Result<Response, RestError> {
+    let Execution { shared, query, origin, .. } = execution;
+    let Some(key) = shared.settings.keys.iter().next() else { return Err(RestError::stopping()) };
+    let (now_s, minutes) = (unix_seconds(), query.token_minutes()?);
+    let expires_s = now_s.saturating_add(minutes * 60);
+    let manifest = hub.here().filter(|hub| !hub.is_of_door());
+    let (url, token) = match manifest {
+        Some(hub) => {
+            let user = query.user().ok_or_else(|| {
+                RestError::bad_value("userId", "is missing: clients of this hub that are nobody need no token")
+            })?;
+            let audiences = shared.settings.tokens.audiences.iter().map(|one| ("aud".to_owned(), one.clone()));
+            let issuer = shared.settings.tokens.issuers.first().map(|one| ("iss".to_owned(), one.clone()));
+            let names = shared.settings.tokens.user_claims.first().filter(|name| *name != "nameid");
+            let named = names.map(|name| (name.clone(), user.to_owned()));
+            let claims: Vec<_> = audiences.chain(issuer).chain(named).collect();
+            let token = access_token::sign(key, user, &claims, expires_s);
+            (format!("{origin}{}", hub.settings().path), token)
+        }
+        None if !shared.settings.opens_door => {
+            let text = "no app server has named this hub yet, so nothing is known of its clients";
+            return Err(RestError::new(StatusCode::NOT_FOUND, "Error.Hub.NotExisted", text));
+        }
+        None => {
+            let url = format!("{origin}{CLIENT_PATH}?hub={}", name.to_ascii_lowercase());
+            let ticket = ClientTicket { user: query.user().map(str::to_owned), ..ClientTicket::default() };
+            let token = sign_client_token(key, &url, &ticket, now_s, expires_s);
+            (url, token)
+        }
+    };
+    Ok(Json(json!({ "token": token, "url": url })).into_response())
+}

@@ -1,0 +1,288 @@
+//! Execution of one operation: what the fleet is told and asked for it, and how the outcome is answered.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use bytestring::ByteString;
+use http::request::Parts;
+use http::{HeaderName, HeaderValue, StatusCode};
+use serde_json::{Value, json};
+use trunkline_protocol::hub::{HubMessage, HubProtocol, Outcome, next_frame};
+use trunkline_protocol::limits::CLIENT_RESULT_TIMEOUT_MS;
+use trunkline_protocol::manifest::EndpointKind;
+use trunkline_protocol::service::{
+    AckStatus, BroadcastData, Check, CheckUserInGroup, CloseWithAck, GroupBroadcastData, GroupChange,
+    MultiConnectionData, Payloads, ServiceMessage, UserData, UserGroupChange,
+};
+
+use super::client_token;
+use super::member_list;
+use super::message_body::{ClientCall, is_json, read_message};
+use super::operation::{Addressee, HubOperation, Operation};
+use super::query::RestQuery;
+use super::rest_error::RestError;
+use crate::fleet::{Delivery, Fleet, FleetAnswer, InvocationOutcome, NamedHub};
+use crate::shard::Shared;
+
+/// Header that names the nodes which gave no answer.
+const MISSING_NODES: HeaderName = HeaderName::from_static("x-trunkline-missing-nodes");
+
+/// Code of a connection that is no target of a change, and of one that is not there when asked about.
+const NO_TARGET: &str = "Error.Connection.NotExisted";
+const NO_CONNECTION: &str = "Warning.Connection.NotExisted";
+
+/// Execution of one request.
+pub(super) struct Execution {
+    pub(super) shared: Arc<Shared>,
+    pub(super) fleet: Fleet,
+    head: Parts,
+    pub(super) query: RestQuery,
+    body: Bytes,
+    /// Origin at which the caller reaches this node, such as `https://node.example`.
+    pub(super) origin: String,
+}
+
+impl Execution {
+    pub(super) fn new(shared: Arc<Shared>, fleet: Fleet, head: Parts, body: Bytes, origin: String) -> Self {
+        let query = RestQuery::of(&head.uri);
+        Self { shared, fleet, head, query, body, origin }
+    }
+
+    /// Path of the request.
+    pub(super) fn path(&self) -> &str {
+        self.head.uri.path()
+    }
+
+    pub(super) async fn run(self, HubOperation { hub: name, operation }: HubOperation) -> Result<Response, RestError> {
+        let name = match self.query.application() {
+            Some(application) => format!("{application}_{name}"),
+            None => name,
+        };
+        let hub = self.fleet.hub_named(&name);
+        self.check_known(&hub, &name)?;
+        match operation {
+            Operation::Send(to) => self.send(&hub, to).await,
+            Operation::Close(to) => self.close(&hub, to).await,
+            Operation::Exists(who) => self.exists(&hub, who).await,
+            Operation::GenerateToken => client_token::answer(&self, &hub, &name),
+            Operation::Invoke { connection } => self.invoke(&hub, &connection).await,
+            Operation::ListMembers { group } => member_list::answer(&self, &hub, &group).await,
+            Operation::Join { group, connection } => {
+                self.check_group(&group)?;
+                let change = change(connection, Some(group));
+                self.change(&hub, ServiceMessage::JoinGroupWithAck(change)).await
+            }
+            Operation::Leave { group, connection } => {
+                self.change(&hub, ServiceMessage::LeaveGroupWithAck(change(connection, Some(group)))).await
+            }
+            Operation::LeaveAll { connection } => {
+                self.change(&hub, ServiceMessage::LeaveGroupWithAck(change(connection, None))).await
+            }
+            Operation::UserJoin { user, group } => {
+                self.check_group(&group)?;
+                let change =
+                    UserGroupChange { ttl_s: Some(self.query.membership_s()?), ..user_change(user, Some(group)) };
+                self.change_user(&hub, ServiceMessage::UserJoinGroupWithAck(change), StatusCode::OK).await
+            }
+            Operation::UserLeave { user, group } => {
+                let message = ServiceMessage::UserLeaveGroupWithAck(user_change(user, Some(group)));
+                self.change_user(&hub, message, StatusCode::NO_CONTENT).await
+            }
+            Operation::UserLeaveAll { user } => {
+                let message = ServiceMessage::UserLeaveGroupWithAck(user_change(user, None));
+                self.change_user(&hub, message, StatusCode::NO_CONTENT).await
+            }
+            Operation::UserIsIn { user, group } => {
+                let check = CheckUserInGroup { user_id: user.into(), group: group.into(), ack_id: 0 };
+                let question = ServiceMessage::CheckUserInGroupWithAck(check);
+                self.ask(&hub, question, "Info.User.NotInGroup").await
+            }
+        }
+    }
+
+    /// Checks that a hub may be there. Where app servers dial in, any name may be one's; elsewhere it is a slip.
+    fn check_known(&self, hub: &NamedHub, name: &str) -> Result<(), RestError> {
+        let may_be = hub.here().is_some() || self.shared.settings.opens_door || !self.fleet.members().is_empty();
+        if may_be {
+            return Ok(());
+        }
+        let hubs = self.shared.hubs.all();
+        let known: Vec<_> = hubs.iter().map(|hub| hub.name()).collect();
+        let text = format!("there is no hub {name:?}, only: {}", known.join(", "));
+        Err(RestError::new(StatusCode::NOT_FOUND, "Error.Hub.NotExisted", text))
+    }
+
+    fn check_group(&self, group: &str) -> Result<(), RestError> {
+        let max = self.shared.settings.groups.name_max_bytes;
+        if group.len() > max {
+            let problem = format!("has {} bytes, at most {max} are taken: see --group-name-max-bytes", group.len());
+            return Err(RestError::bad_value("group", &problem));
+        }
+        Ok(())
+    }
+
+    async fn send(&self, hub: &NamedHub, to: Addressee) -> Result<Response, RestError> {
+        if hub.here().is_some_and(|hub| hub.settings().kind == EndpointKind::Raw) {
+            let text = "this is a raw endpoint: its clients speak no hub protocol, so there is nothing to invoke";
+            return Err(RestError::new(StatusCode::BAD_REQUEST, "Error.Hub.Raw", text));
+        }
+        let payloads = read_message(&self.head.headers, &self.body)?;
+        let message = to_clients(to, payloads, self.query.excluded().map(Into::into).collect());
+        let delivery = self.fleet.begin_delivery(hub, message).await.await;
+        let Delivery { nodes, missing, clients, .. } = delivery;
+        let body = json!({ "nodes": nodes, "clients": clients, "missing": missing });
+        Ok(with_missing((StatusCode::ACCEPTED, Json(body)).into_response(), &missing))
+    }
+
+    async fn close(&self, hub: &NamedHub, whom: Addressee) -> Result<Response, RestError> {
+        let close = |subject: &str| {
+            let reason = self.query.reason()?.map(Into::into);
+            let excluded = self.query.excluded().map(Into::into).collect();
+            Ok(CloseWithAck { subject: subject.into(), reason, ack_id: 0, excluded })
+        };
+        let order = match &whom {
+            Addressee::Connection(id) => ServiceMessage::CloseConnectionWithAck(close(id)?),
+            Addressee::Everyone => ServiceMessage::CloseConnectionsWithAck(close("")?),
+            Addressee::Group(name) => ServiceMessage::CloseGroupConnectionsWithAck(close(name)?),
+            Addressee::User(id) => ServiceMessage::CloseUserConnectionsWithAck(close(id)?),
+        };
+        let answer = self.fleet.ask_fleet(hub, order).await;
+        match whom {
+            Addressee::Connection(_) => outcome(answer, NO_CONNECTION, StatusCode::OK),
+            // That there was nobody is no error.
+            _ => done(answer, StatusCode::NO_CONTENT),
+        }
+    }
+
+    async fn exists(&self, hub: &NamedHub, who: Addressee) -> Result<Response, RestError> {
+        let check = |subject: String| Check { subject: subject.into(), ack_id: 0 };
+        let (question, code) = match who {
+            Addressee::Connection(id) => (ServiceMessage::CheckConnectionExistenceWithAck(check(id)), NO_CONNECTION),
+            Addressee::Group(name) => {
+                (ServiceMessage::CheckGroupExistenceWithAck(check(name)), "Warning.Group.NotExisted")
+            }
+            Addressee::User(id) => (ServiceMessage::CheckUserExistenceWithAck(check(id)), "Warning.User.NotExisted"),
+            Addressee::Everyone => return Err(RestError::no_such_path()),
+        };
+        self.ask(hub, question, code).await
+    }
+
+    async fn ask(&self, hub: &NamedHub, question: ServiceMessage, code: &'static str) -> Result<Response, RestError> {
+        outcome(self.fleet.ask_fleet(hub, question).await, code, StatusCode::OK)
+    }
+
+    async fn change(&self, hub: &NamedHub, change: ServiceMessage) -> Result<Response, RestError> {
+        outcome(self.fleet.ask_fleet(hub, change).await, NO_TARGET, StatusCode::OK)
+    }
+
+    /// Changes the memberships of a user, who need not have a connection now.
+    async fn change_user(
+        &self,
+        hub: &NamedHub,
+        change: ServiceMessage,
+        status: StatusCode,
+    ) -> Result<Response, RestError> {
+        done(self.fleet.ask_fleet(hub, change).await, status)
+    }
+
+    async fn invoke(&self, hub: &NamedHub, connection: &str) -> Result<Response, RestError> {
+        is_json(&self.head.headers)?;
+        let call = ClientCall::read(&self.body)?;
+        // The arguments are tried first: behind the question nobody could be told of them.
+        call.payloads(None)?;
+        let payloads = |id: &str| call.payloads(Some(id)).unwrap_or_default();
+        let within = Duration::from_millis(CLIENT_RESULT_TIMEOUT_MS);
+        match self.fleet.invoke_client(hub, connection, payloads, within).await {
+            InvocationOutcome::Completed { protocol, completion } => {
+                let result = result_of(&protocol, &completion)?;
+                Ok(Json(json!({ "result": result, "protocol": &*protocol })).into_response())
+            }
+            InvocationOutcome::NotFound { missing } if !missing.is_empty() => Err(RestError::incomplete(&missing)),
+            InvocationOutcome::NotFound { .. } => {
+                let text = "there is no such connection";
+                Err(RestError::new(StatusCode::NOT_FOUND, NO_TARGET, text))
+            }
+            InvocationOutcome::Failed(problem) => {
+                Err(RestError::new(StatusCode::BAD_GATEWAY, "Error.Invocation.Failed", problem))
+            }
+            InvocationOutcome::Late => {
+                let text = format!("the client gave no result within {} s", within.as_secs());
+                Err(RestError::new(StatusCode::GATEWAY_TIMEOUT, "Error.Invocation.Timeout", text))
+            }
+        }
+    }
+}
+
+/// Message to clients, as an app server would send it.
+fn to_clients(to: Addressee, payloads: Payloads, excluded: Vec<ByteString>) -> ServiceMessage {
+    match to {
+        Addressee::Everyone => ServiceMessage::BroadcastData(BroadcastData { excluded, payloads }),
+        Addressee::Group(group) => {
+            let group = group.into();
+            ServiceMessage::GroupBroadcastData(GroupBroadcastData { group, excluded, payloads, ..Default::default() })
+        }
+        Addressee::User(user) => ServiceMessage::UserData(UserData { user_id: user.into(), payloads }),
+        Addressee::Connection(id) => {
+            ServiceMessage::MultiConnectionData(MultiConnectionData { connection_ids: vec![id.into()], payloads })
+        }
+    }
+}
+
+fn change(connection: String, group: Option<String>) -> GroupChange {
+    GroupChange { connection_id: connection.into(), group: group.map(Into::into), ack_id: 0 }
+}
+
+fn user_change(user: String, group: Option<String>) -> UserGroupChange {
+    UserGroupChange { user_id: user.into(), group: group.map(Into::into), ack_id: 0, ttl_s: None }
+}
+
+/// Answer to what needs somebody who is there; `code` says that there was nobody.
+fn outcome(answer: FleetAnswer, code: &'static str, status: StatusCode) -> Result<Response, RestError> {
+    match answer.ack.status {
+        AckStatus::NotFound => {
+            let text = "there is no such connection, group or user, or it is not in the group";
+            Err(RestError::new(StatusCode::NOT_FOUND, code, text))
+        }
+        _ => done(answer, status),
+    }
+}
+
+/// Answer to what is done whether anybody is there or not.
+fn done(answer: FleetAnswer, status: StatusCode) -> Result<Response, RestError> {
+    match answer.ack.status {
+        AckStatus::Ok | AckStatus::NotFound => Ok(with_missing(status.into_response(), &answer.missing)),
+        AckStatus::Timeout => Err(RestError::incomplete(&answer.missing)),
+        _ => {
+            let text = answer.ack.message.unwrap_or_default();
+            Err(RestError::new(StatusCode::CONFLICT, "Error.Request.Refused", &*text))
+        }
+    }
+}
+
+/// Names the nodes that gave no answer: there something may be undone, or may be done.
+fn with_missing(mut answer: Response, missing: &[String]) -> Response {
+    if let (false, Ok(names)) = (missing.is_empty(), HeaderValue::from_str(&missing.join(","))) {
+        answer.headers_mut().insert(MISSING_NODES, names);
+    }
+    answer
+}
+
+/// Result in the completion of a client.
+fn result_of(protocol: &str, completion: &Bytes) -> Result<Value, RestError> {
+    let failed = |problem: &str| RestError::new(StatusCode::BAD_GATEWAY, "Error.Invocation.Failed", problem);
+    let unreadable = || failed("the client's completion can't be read");
+    let protocol = HubProtocol::from_name(protocol).ok_or_else(unreadable)?;
+    let frame = next_frame(protocol, completion, completion.len().saturating_add(1)).ok().flatten();
+    let body = completion.slice(frame.ok_or_else(unreadable)?.body);
+    match protocol.decode(&body) {
+        Ok(Some(HubMessage::Completion(completion))) => match completion.outcome {
+            Outcome::Void => Ok(Value::Null),
+            Outcome::Value(value) => protocol.value(&value).map_err(|_| unreadable()),
+            Outcome::Error(error) => Err(failed(&error)),
+        },
+        _ => Err(unreadable()),
+    }
+}

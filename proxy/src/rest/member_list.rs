@@ -1,0 +1,42 @@
+//! Lists of a group's members, a page at a time.
+
+use axum::Json;
+use axum::response::{IntoResponse, Response};
+use http::StatusCode;
+use serde_json::json;
+use trunkline_protocol::service::{AckStatus, GroupMemberQuery};
+
+use super::execution::Execution;
+use super::rest_error::RestError;
+use crate::fleet::NamedHub;
+
+/// Members of a page by default, as at Azure's service.
+const PAGE_SIZE: i64 = 100;
+
+/// Answers with a page of the members of a group, and where the next one is.
+pub(super) async fn answer(execution: &Execution, hub: &NamedHub, group: &str) -> Result<Response, RestError> {
+    let query = &execution.query;
+    let (page_size, top) = (query.page_size()?.unwrap_or(PAGE_SIZE), query.top()?);
+    let asked = GroupMemberQuery {
+        group: group.into(),
+        page_size: Some(page_size),
+        top: top.and_then(|top| top.try_into().ok()),
+        continuation_token: query.continuation_token().map(Into::into),
+        ..GroupMemberQuery::default()
+    };
+    let page = execution.fleet.list_group(hub, asked).await.map_err(|(status, problem)| match status {
+        AckStatus::Timeout => RestError::new(StatusCode::SERVICE_UNAVAILABLE, "Error.Fleet.Incomplete", problem),
+        _ => RestError::bad_value("continuationToken", &format!("is refused: {problem}")),
+    })?;
+    let members = page
+        .members
+        .iter()
+        .map(|member| json!({ "connectionId": &*member.connection_id, "userId": member.user_id.as_deref() }));
+    let members: Vec<_> = members.collect();
+    let rest = top.map(|top| top.saturating_sub(members.len() as u64));
+    let next = page.continuation_token.filter(|_| rest != Some(0)).map(|token| {
+        let path = execution.path();
+        format!("{}{path}?{}", execution.origin, query.of_next_page(&token, rest))
+    });
+    Ok(Json(json!({ "value": members, "nextLink": next })).into_response())
+}

@@ -1,0 +1,191 @@
+//! Body of a message to clients: a target and arguments in JSON, or what is already encoded for each hub protocol.
+
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, StatusCode};
+use serde_json::{Map, Value};
+use trunkline_protocol::hub::{HubProtocol, next_frame};
+use trunkline_protocol::service::Payloads;
+
+use super::rest_error::RestError;
+
+/// Longest name of a method that is invoked at clients, in characters.
+const TARGET_MAX_CHARS: usize = 1024;
+
+/// Hub protocols for which a body may be encoded.
+const PROTOCOLS_MAX: usize = 8;
+
+/// Media type of a body that is encoded for each hub protocol.
+const ENCODED: &str = "application/octet-stream";
+
+/// Method that is invoked at clients, with its arguments.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct ClientCall {
+    target: String,
+    arguments: Vec<Value>,
+}
+
+impl ClientCall {
+    /// Reads `{"target": "Say", "arguments": [1]}`. Case does not count in the names, as with Azure's SDK.
+    ///
+    /// # Errors
+    /// When the body is something else; the text names the member.
+    pub(crate) fn read(body: &[u8]) -> Result<Self, RestError> {
+        let members: Map<String, Value> = serde_json::from_slice(body).map_err(|error| {
+            RestError::bad_value(
+                "body",
+                &format!("is no JSON like {{\"target\": \"Say\", \"arguments\": []}}: {error}"),
+            )
+        })?;
+        let (mut target, mut arguments) = (None, None);
+        for (name, value) in members {
+            match name.to_ascii_lowercase().as_str() {
+                "target" => target = Some(value),
+                "arguments" => arguments = Some(value),
+                // What a later version adds is none of ours.
+                _ => {}
+            }
+        }
+        let target = match target {
+            Some(Value::String(target)) if (1..=TARGET_MAX_CHARS).contains(&target.chars().count()) => target,
+            Some(Value::String(_)) => {
+                return Err(RestError::bad_value("target", &format!("must have 1 to {TARGET_MAX_CHARS} characters")));
+            }
+            _ => return Err(RestError::bad_value("target", "is missing: the method that clients are to run, a text")),
+        };
+        let arguments = match arguments {
+            Some(Value::Array(arguments)) => arguments,
+            None | Some(Value::Null) => Vec::new(),
+            Some(_) => return Err(RestError::bad_value("arguments", "must be a list")),
+        };
+        Ok(Self { target, arguments })
+    }
+
+    /// Encodes the call once per hub protocol; with an id clients are to answer.
+    ///
+    /// # Errors
+    /// When an argument can't be written in one of them.
+    pub(crate) fn payloads(&self, invocation_id: Option<&str>) -> Result<Payloads, RestError> {
+        let payloads = Payloads::invocation(invocation_id, &self.target, &self.arguments);
+        payloads.map_err(|error| RestError::bad_value("arguments", &format!("can't be written: {error}")))
+    }
+}
+
+/// Reads the body of a send.
+///
+/// # Errors
+/// When it can't be given to clients.
+pub(crate) fn read_message(headers: &HeaderMap, body: &Bytes) -> Result<Payloads, RestError> {
+    if media_type(headers).eq_ignore_ascii_case(ENCODED) {
+        return read_encoded(body);
+    }
+    is_json(headers)?;
+    ClientCall::read(body)?.payloads(None)
+}
+
+/// Checks that a body is announced as JSON, or as nothing.
+///
+/// # Errors
+/// When it is announced as something else.
+pub(crate) fn is_json(headers: &HeaderMap) -> Result<(), RestError> {
+    let media_type = media_type(headers);
+    if media_type.is_empty() || media_type.eq_ignore_ascii_case("application/json") {
+        return Ok(());
+    }
+    let text = format!("the body has to be application/json, or {ENCODED} with a MessagePack map of hub protocols");
+    Err(RestError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "Error.Request.Invalid", text))
+}
+
+fn media_type(headers: &HeaderMap) -> &str {
+    let value = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    value.split(';').next().unwrap_or_default().trim()
+}
+
+fn read_encoded(body: &Bytes) -> Result<Payloads, RestError> {
+    let payloads = Payloads::from_message_pack(body, PROTOCOLS_MAX)
+        .map_err(|error| RestError::bad_value("body", &format!("is {error}")))?;
+    for (name, message) in &payloads.0 {
+        // A message without its end would take the next one of each client with it.
+        let is_whole = HubProtocol::from_name(name).is_none_or(|protocol| is_one_message(protocol, message));
+        if !is_whole {
+            return Err(RestError::bad_value(
+                "body",
+                &format!("holds something else than one framed message for {name}"),
+            ));
+        }
+    }
+    Ok(payloads)
+}
+
+fn is_one_message(protocol: HubProtocol, message: &[u8]) -> bool {
+    let frame = next_frame(protocol, message, message.len().saturating_add(1));
+    matches!(frame, Ok(Some(frame)) if frame.length == message.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::{BufMut, BytesMut};
+    use serde_json::json;
+
+    use super::*;
+
+    fn headers(media_type: &'static str) -> HeaderMap {
+        HeaderMap::from_iter([(CONTENT_TYPE, media_type.parse().unwrap())])
+    }
+
+    fn text(payloads: &Payloads) -> String {
+        String::from_utf8(payloads.get(HubProtocol::Json).unwrap().to_vec()).unwrap()
+    }
+
+    #[test]
+    fn members_are_read_without_regard_to_case_and_encoded_for_each_protocol() {
+        let expected = "{\"type\":1,\"target\":\"Say\",\"arguments\":[\"a\",1,null]}\u{1e}";
+        for body in
+            [r#"{"Target":"Say","Arguments":["a",1,null]}"#, r#"{"arguments":["a",1,null],"target":"Say","x":2}"#]
+        {
+            let payloads = read_message(&headers("application/json; charset=utf-8"), &Bytes::from(body)).unwrap();
+            assert_eq!(text(&payloads), expected);
+            assert!(payloads.get(HubProtocol::MessagePack).unwrap().len() > 5);
+        }
+        let plain = read_message(&HeaderMap::new(), &Bytes::from(r#"{"target":"Say"}"#)).unwrap();
+        assert_eq!(text(&plain), "{\"type\":1,\"target\":\"Say\",\"arguments\":[]}\u{1e}");
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_body_is_named() {
+        let long = json!({ "target": "x".repeat(TARGET_MAX_CHARS + 1) }).to_string();
+        for (body, problem) in [
+            ("", "the body is no JSON"),
+            ("[1]", "the body is no JSON"),
+            ("{}", "the target is missing"),
+            (r#"{"target":7}"#, "the target is missing"),
+            (r#"{"target":""}"#, "1 to 1024"),
+            (&long, "1 to 1024"),
+            (r#"{"target":"Say","arguments":{}}"#, "the arguments must be a list"),
+        ] {
+            let told =
+                read_message(&HeaderMap::new(), &Bytes::copy_from_slice(body.as_bytes())).unwrap_err().to_string();
+            assert!(told.starts_with(problem) || told.contains(problem), "{body}: {told}");
+        }
+        let deep = "[".repeat(200_000);
+        assert!(read_message(&HeaderMap::new(), &Bytes::from(deep)).is_err());
+        let form = read_message(&headers("text/plain"), &Bytes::new()).unwrap_err();
+        assert_eq!(form.status(), StatusCode::UNSUPPORTED_MEDIA_TYPE);
+    }
+
+    #[test]
+    fn an_encoded_body_holds_whole_messages() {
+        let encoded = |message: &[u8]| {
+            let mut body = BytesMut::from(&[0x81, 0xa4][..]);
+            body.extend_from_slice(b"json");
+            body.extend_from_slice(&[0xc4, u8::try_from(message.len()).unwrap()]);
+            body.put_slice(message);
+            read_message(&headers(ENCODED), &body.freeze())
+        };
+        assert_eq!(text(&encoded(b"{\"type\":6}\x1e").unwrap()), "{\"type\":6}\u{1e}");
+        for broken in [&b"{\"type\":6}"[..], b"{\"type\":6}\x1e{\"type\":6}\x1e", b""] {
+            assert!(encoded(broken).unwrap_err().to_string().contains("one framed message for json"));
+        }
+        assert!(read_message(&headers(ENCODED), &Bytes::from_static(b"\xc1")).is_err());
+    }
+}

@@ -1,0 +1,293 @@
+//! Operations of the REST data plane: what a method and a path ask for.
+//!
+//! ```text
+//!  /api/hubs/{hub}                       POST :send, :closeConnections, :generateToken
+//!        …/connections/{id}              POST :send, :invoke · HEAD · DELETE        …/groups         DELETE
+//!        …/groups/{group}                POST :send, :closeConnections · HEAD       …/connections    GET
+//!                                                                                   …/connections/{id}, …/users/{user}
+//!                                                                                                    PUT · DELETE
+//!        …/users/{user}                  POST :send, :closeConnections · HEAD       …/groups         DELETE
+//!                                                                                   …/groups/{group} HEAD · PUT · DELETE
+//! ```
+//!
+//! `/api/v1/hubs/…` is the same; where a `POST` has no verb there, it sends. `GET` stands for `HEAD`, as Azure's SDK has it.
+
+use http::Method;
+use percent_encoding::percent_decode_str;
+
+use super::rest_error::RestError;
+
+/// Beginnings of the paths, the newer one first.
+const PREFIXES: [(&str, Shape); 2] = [("/api/hubs/", Shape::Verbs), ("/api/v1/hubs/", Shape::First)];
+
+/// Longest name of a hub, of a user, and of a connection, in characters, as Azure's service takes them.
+const HUB_MAX_CHARS: usize = 128;
+const USER_MAX_CHARS: usize = 1024;
+const CONNECTION_MAX_CHARS: usize = 256;
+
+/// Longest name of a group, in characters; the limit of groups counts besides.
+const GROUP_MAX_CHARS: usize = 1024;
+
+/// Shape of the paths of a version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Shape {
+    Verbs,
+    First,
+}
+
+/// Clients that an operation is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Addressee {
+    Everyone,
+    Group(String),
+    User(String),
+    Connection(String),
+}
+
+/// Operation on a hub.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Operation {
+    Send(Addressee),
+    Close(Addressee),
+    Exists(Addressee),
+    GenerateToken,
+    Invoke { connection: String },
+    ListMembers { group: String },
+    Join { group: String, connection: String },
+    Leave { group: String, connection: String },
+    LeaveAll { connection: String },
+    UserJoin { user: String, group: String },
+    UserLeave { user: String, group: String },
+    UserLeaveAll { user: String },
+    UserIsIn { user: String, group: String },
+}
+
+/// Operation, with the hub that its path names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct HubOperation {
+    pub(crate) hub: String,
+    pub(crate) operation: Operation,
+}
+
+/// Whether a path is one of the data plane's operations.
+#[must_use]
+pub(crate) fn is_of_data_plane(path: &str) -> bool {
+    PREFIXES.iter().any(|(prefix, _)| path.starts_with(prefix))
+}
+
+/// Path without its prefix, so that both versions are one; `None` for any other path.
+fn split_path(path: &str) -> Option<(Shape, &str)> {
+    PREFIXES.iter().find_map(|(prefix, shape)| Some((*shape, path.strip_prefix(prefix)?)))
+}
+
+impl HubOperation {
+    /// Reads the operation of a request.
+    ///
+    /// # Errors
+    /// When there is none at this path, when it takes another method, or a name can't be read.
+    pub(crate) fn read(method: &Method, path: &str) -> Result<Self, RestError> {
+        let (shape, rest) = split_path(path).ok_or_else(RestError::no_such_path)?;
+        let mut raw: Vec<&str> = rest.split('/').collect();
+        let verb = raw.pop_if(|last| last.starts_with(':') && rest.contains('/')).map(|verb| &verb[1..]);
+        let names = raw.into_iter().map(decoded).collect::<Result<Vec<_>, _>>()?;
+        let mut names = names.iter().map(String::as_str);
+        let hub = checked("hub", names.next().unwrap_or_default(), HUB_MAX_CHARS)?;
+        let names: Vec<&str> = names.collect();
+        let verb = match (verb, shape) {
+            (None, Shape::First) if method == Method::POST => Some("send"),
+            (verb, _) => verb,
+        };
+        let operation = match verb {
+            Some(verb) => {
+                let operation = of_verb(verb, &names)?;
+                if method == Method::POST { Some(operation) } else { None }
+                    .ok_or_else(|| RestError::not_allowed("POST"))?
+            }
+            None => of_method(method, &names)?,
+        };
+        Ok(Self { hub, operation })
+    }
+}
+
+/// Operation of a `POST` with a verb.
+fn of_verb(verb: &str, names: &[&str]) -> Result<Operation, RestError> {
+    let to = match names {
+        [] => Addressee::Everyone,
+        ["connections", id] => Addressee::Connection(connection(id)?),
+        ["groups", name] => Addressee::Group(group(name)?),
+        ["users", id] => Addressee::User(user(id)?),
+        _ => return Err(RestError::no_such_path()),
+    };
+    match (verb, to) {
+        ("send", to) => Ok(Operation::Send(to)),
+        ("closeConnections", to) if !matches!(to, Addressee::Connection(_)) => Ok(Operation::Close(to)),
+        ("generateToken", Addressee::Everyone) => Ok(Operation::GenerateToken),
+        ("invoke", Addressee::Connection(connection)) => Ok(Operation::Invoke { connection }),
+        _ => Err(RestError::no_such_path()),
+    }
+}
+
+/// Operation of a path without a verb.
+fn of_method(method: &Method, names: &[&str]) -> Result<Operation, RestError> {
+    use Operation as O;
+    let is_read = method == Method::HEAD || method == Method::GET;
+    let (is_put, is_delete) = (method == Method::PUT, method == Method::DELETE);
+    let allowed = match names {
+        ["connections", id] if is_read => return Ok(O::Exists(Addressee::Connection(connection(id)?))),
+        ["connections", id] if is_delete => return Ok(O::Close(Addressee::Connection(connection(id)?))),
+        ["connections", _] => "HEAD, GET, DELETE, or POST with :send or :invoke behind the id",
+        ["connections", id, "groups"] if is_delete => return Ok(O::LeaveAll { connection: connection(id)? }),
+        ["connections" | "users", _, "groups"] if !is_delete => "DELETE",
+        ["groups", name] if is_read => return Ok(O::Exists(Addressee::Group(group(name)?))),
+        ["groups", _] => "HEAD, GET, or POST with :send or :closeConnections behind the name",
+        ["groups", name, "connections"] if method == Method::GET => return Ok(O::ListMembers { group: group(name)? }),
+        ["groups", _, "connections"] => "GET",
+        ["groups", name, "connections", id] if is_put => {
+            return Ok(O::Join { group: group(name)?, connection: connection(id)? });
+        }
+        ["groups", name, "connections", id] if is_delete => {
+            return Ok(O::Leave { group: group(name)?, connection: connection(id)? });
+        }
+        ["groups", _, "connections", _] => "PUT, DELETE",
+        ["users", id] if is_read => return Ok(O::Exists(Addressee::User(user(id)?))),
+        ["users", _] => "HEAD, GET, or POST with :send or :closeConnections behind the id",
+        ["users", id, "groups"] => return Ok(O::UserLeaveAll { user: user(id)? }),
+        ["users", id, "groups", name] | ["groups", name, "users", id] => {
+            let (user, group) = (user(id)?, group(name)?);
+            match () {
+                () if is_read => return Ok(O::UserIsIn { user, group }),
+                () if is_put => return Ok(O::UserJoin { user, group }),
+                () if is_delete => return Ok(O::UserLeave { user, group }),
+                () => "HEAD, GET, PUT, DELETE",
+            }
+        }
+        [] => "POST with :send, :closeConnections or :generateToken behind the hub",
+        _ => return Err(RestError::no_such_path()),
+    };
+    Err(RestError::not_allowed(allowed))
+}
+
+fn decoded(segment: &str) -> Result<String, RestError> {
+    let text = percent_decode_str(segment).decode_utf8();
+    text.map(Into::into).map_err(|_| RestError::bad_value("path", "has percent-encoded bytes that are no UTF-8"))
+}
+
+fn connection(id: &str) -> Result<String, RestError> {
+    checked("connection id", id, CONNECTION_MAX_CHARS)
+}
+
+fn group(name: &str) -> Result<String, RestError> {
+    checked("group", name, GROUP_MAX_CHARS)
+}
+
+fn user(id: &str) -> Result<String, RestError> {
+    checked("user id", id, USER_MAX_CHARS)
+}
+
+fn checked(what: &'static str, name: &str, max_chars: usize) -> Result<String, RestError> {
+    let chars = name.chars().take(max_chars + 1).count();
+    match chars {
+        0 => Err(RestError::bad_value(what, "is empty")),
+        _ if chars > max_chars => Err(RestError::bad_value(what, &format!("has more than {max_chars} characters"))),
+        _ => Ok(name.to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::StatusCode;
+
+    use super::*;
+
+    fn read(method: &str, path: &str) -> Result<HubOperation, RestError> {
+        HubOperation::read(&method.parse().unwrap(), path)
+    }
+
+    fn operation(method: &str, path: &str) -> Operation {
+        let read = read(method, &format!("/api/hubs/chat{path}")).unwrap_or_else(|error| panic!("{path}: {error:?}"));
+        assert_eq!(read.hub, "chat");
+        read.operation
+    }
+
+    #[test]
+    fn each_path_of_the_reference_is_an_operation() {
+        use Operation as O;
+        let to = |name: &str| Addressee::Group(name.into());
+        let (user, group, connection) = (|| "u".to_owned(), || "g".to_owned(), || "c".to_owned());
+        for (method, path, expected) in [
+            ("POST", "/:send", O::Send(Addressee::Everyone)),
+            ("POST", "/:closeConnections", O::Close(Addressee::Everyone)),
+            ("POST", "/:generateToken", O::GenerateToken),
+            ("POST", "/connections/c/:send", O::Send(Addressee::Connection(connection()))),
+            ("POST", "/connections/c/:invoke", O::Invoke { connection: connection() }),
+            ("HEAD", "/connections/c", O::Exists(Addressee::Connection(connection()))),
+            ("DELETE", "/connections/c", O::Close(Addressee::Connection(connection()))),
+            ("DELETE", "/connections/c/groups", O::LeaveAll { connection: connection() }),
+            ("HEAD", "/groups/g", O::Exists(to("g"))),
+            ("POST", "/groups/g/:send", O::Send(to("g"))),
+            ("POST", "/groups/g/:closeConnections", O::Close(to("g"))),
+            ("GET", "/groups/g/connections", O::ListMembers { group: group() }),
+            ("PUT", "/groups/g/connections/c", O::Join { group: group(), connection: connection() }),
+            ("DELETE", "/groups/g/connections/c", O::Leave { group: group(), connection: connection() }),
+            ("HEAD", "/users/u", O::Exists(Addressee::User(user()))),
+            ("POST", "/users/u/:send", O::Send(Addressee::User(user()))),
+            ("POST", "/users/u/:closeConnections", O::Close(Addressee::User(user()))),
+            ("DELETE", "/users/u/groups", O::UserLeaveAll { user: user() }),
+            ("GET", "/users/u/groups/g", O::UserIsIn { user: user(), group: group() }),
+            ("PUT", "/users/u/groups/g", O::UserJoin { user: user(), group: group() }),
+            ("PUT", "/groups/g/users/u", O::UserJoin { user: user(), group: group() }),
+            ("DELETE", "/users/u/groups/g", O::UserLeave { user: user(), group: group() }),
+        ] {
+            assert_eq!(operation(method, path), expected, "{method} {path}");
+        }
+    }
+
+    #[test]
+    fn the_first_version_sends_without_a_verb() {
+        for (path, to) in [
+            ("", Addressee::Everyone),
+            ("/users/u", Addressee::User("u".into())),
+            ("/groups/g", Addressee::Group("g".into())),
+        ] {
+            let sent = read("POST", &format!("/api/v1/hubs/chat{path}")).unwrap();
+            assert_eq!(sent.operation, Operation::Send(to), "{path}");
+            assert_eq!(
+                read("POST", &format!("/api/hubs/chat{path}")).unwrap_err().status(),
+                StatusCode::METHOD_NOT_ALLOWED
+            );
+        }
+    }
+
+    #[test]
+    fn names_are_decoded_once_and_slashes_in_them_separate_nothing() {
+        assert_eq!(
+            operation("POST", "/groups/red%20%26%20blue%2F%C3%A5%3F/:send"),
+            Operation::Send(Addressee::Group("red & blue/å?".into()))
+        );
+        assert_eq!(operation("HEAD", "/users/%2525"), Operation::Exists(Addressee::User("%25".into())));
+        assert_eq!(operation("POST", "/groups/:send/:send"), Operation::Send(Addressee::Group(":send".into())));
+        let hub = read("POST", "/api/hubs/rooms%2Fchat/:send").unwrap().hub;
+        assert_eq!(hub, "rooms/chat");
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_path_is_told() {
+        let long = "x".repeat(USER_MAX_CHARS + 1);
+        for (method, path, status, text) in [
+            ("POST", "/api/hubs/", StatusCode::BAD_REQUEST, "hub is empty"),
+            ("POST", "/api/hubs/chat/:nothing", StatusCode::NOT_FOUND, "openapi.json"),
+            ("POST", "/api/hubs/chat/rooms/a/:send", StatusCode::NOT_FOUND, "openapi.json"),
+            ("POST", "/api/hubs/chat/connections/c/:closeConnections", StatusCode::NOT_FOUND, "openapi.json"),
+            ("HEAD", "/api/hubs/chat/users/%FF", StatusCode::BAD_REQUEST, "UTF-8"),
+            ("HEAD", "/api/hubs/chat/users/", StatusCode::BAD_REQUEST, "user id is empty"),
+            ("HEAD", &format!("/api/hubs/chat/users/{long}"), StatusCode::BAD_REQUEST, "1024"),
+            ("GET", "/api/hubs/chat/:send", StatusCode::METHOD_NOT_ALLOWED, "POST"),
+            ("PUT", "/api/hubs/chat/users/u", StatusCode::METHOD_NOT_ALLOWED, "HEAD"),
+            ("GET", "/api/hubs/chat", StatusCode::METHOD_NOT_ALLOWED, ":send"),
+        ] {
+            let error = read(method, path).unwrap_err();
+            assert_eq!(error.status(), status, "{method} {path}");
+            assert!(error.to_string().contains(text), "{method} {path}: {error}");
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! Parameters in the query of a request to the data plane.
+
+use form_urlencoded::parse;
+use http::Uri;
+use trunkline_protocol::service::MEMBERS_PER_PAGE_MAX;
+
+use super::rest_error::RestError;
+
+/// Longest reason of a close, in characters.
+const REASON_MAX_CHARS: usize = 1024;
+
+/// Longest lifetime of a client's token, in minutes: a day.
+const TOKEN_MAX_MINUTES: u64 = 24 * 60;
+
+/// Lifetime of a client's token by default, in minutes.
+const TOKEN_MINUTES: u64 = 60;
+
+/// Lifetime of a membership without one, in seconds: a year, as at Azure's service.
+const MEMBERSHIP_S: i64 = 365 * 24 * 3600;
+
+/// Parameters of a request.
+#[derive(Debug)]
+pub(crate) struct RestQuery(Vec<(String, String)>);
+
+impl RestQuery {
+    #[must_use]
+    pub(crate) fn of(uri: &Uri) -> Self {
+        Self(parse(uri.query().unwrap_or_default().as_bytes()).into_owned().collect())
+    }
+
+    fn text(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(given, _)| given.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
+    }
+
+    fn number(&self, name: &'static str, least: u64, most: u64) -> Result<Option<u64>, RestError> {
+        let Some(text) = self.text(name) else { return Ok(None) };
+        let number = text.parse().ok().filter(|number| (least..=most).contains(number));
+        let problem = || RestError::bad_value(name, &format!("must be a whole number from {least} to {most}"));
+        number.ok_or_else(problem).map(Some)
+    }
+
+    /// Ids of the connections that are left out of a send.
+    pub(crate) fn excluded(&self) -> impl Iterator<Item = &str> {
+        let named = self.0.iter().filter(|(name, _)| name.eq_ignore_ascii_case("excluded"));
+        named.map(|(_, id)| id.as_str())
+    }
+
+    /// Name of the app whose hub it is; hubs of apps with a name are theirs alone.
+    #[must_use]
+    pub(crate) fn application(&self) -> Option<&str> {
+        self.text("application").filter(|name| !name.is_empty())
+    }
+
+    /// Reason that closed clients are told.
+    ///
+    /// # Errors
+    /// When it is too long.
+    pub(crate) fn reason(&self) -> Result<Option<String>, RestError> {
+        let reason = self.text("reason").filter(|reason| !reason.is_empty());
+        if reason.is_some_and(|reason| reason.chars().count() > REASON_MAX_CHARS) {
+            return Err(RestError::bad_value("reason", &format!("has more than {REASON_MAX_CHARS} characters")));
+        }
+        Ok(reason.map(str::to_owned))
+    }
+
+    /// Time that a user's membership holds, in seconds; zero for connections that are there now alone.
+    ///
+    /// # Errors
+    /// When it is no number.
+    pub(crate) fn membership_s(&self) -> Result<i64, RestError> {
+        let given = self.number("ttl", 0, MEMBERSHIP_S.unsigned_abs())?;
+        Ok(given.and_then(|seconds| seconds.try_into().ok()).unwrap_or(MEMBERSHIP_S))
+    }
+
+    /// User of a client's token.
+    #[must_use]
+    pub(crate) fn user(&self) -> Option<&str> {
+        self.text("userId").filter(|user| !user.is_empty())
+    }
+
+    /// Lifetime of a client's token, in minutes.
+    ///
+    /// # Errors
+    /// When it is out of range.
+    pub(crate) fn token_minutes(&self) -> Result<u64, RestError> {
+        Ok(self.number("minutesToExpire", 1, TOKEN_MAX_MINUTES)?.unwrap_or(TOKEN_MINUTES))
+    }
+
+    /// Largest number of members of one page.
+    ///
+    /// # Errors
+    /// When it is out of range.
+    pub(crate) fn page_size(&self) -> Result<Option<i64>, RestError> {
+        let most = u64::try_from(MEMBERS_PER_PAGE_MAX).unwrap_or(u64::MAX);
+        Ok(self.number("maxpagesize", 1, most)?.and_then(|size| size.try_into().ok()))
+    }
+
+    /// Largest number of members of all pages.
+    ///
+    /// # Errors
+    /// When it is out of range.
+    pub(crate) fn top(&self) -> Result<Option<u64>, RestError> {
+        self.number("top", 1, u32::MAX.into())
+    }
+
+    /// Token of the page that is wanted.
+    #[must_use]
+    pub(crate) fn continuation_token(&self) -> Option<&str> {
+        self.text("continuationToken").filter(|token| !token.is_empty())
+    }
+
+    /// The query of the next page: the same with another token, and with what is left of the whole.
+    #[must_use]
+    pub(crate) fn of_next_page(&self, token: &str, top: Option<u64>) -> String {
+        let mut next = form_urlencoded::Serializer::new(String::new());
+        let replaced = ["continuationToken", "top"];
+        for (name, value) in &self.0 {
+            if !replaced.iter().any(|known| name.eq_ignore_ascii_case(known)) {
+                next.append_pair(name, value);
+            }
+        }
+        if let Some(top) = top {
+            next.append_pair("top", &top.to_string());
+        }
+        next.append_pair("continuationToken", token).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn query(text: &str) -> RestQuery {
+        RestQuery::of(&format!("/api/hubs/chat/:send?{text}").parse().unwrap())
+    }
+
+    #[test]
+    fn parameters_are_read_and_case_does_not_count_in_their_names() {
+        let read = query("api-version=2022-06-01&excluded=a&Excluded=b%20c&TTL=30&userid=ann&minutesToExpire=5&top=7");
+        assert_eq!(read.excluded().collect::<Vec<_>>(), ["a", "b c"]);
+        assert_eq!((read.membership_s().unwrap(), read.user(), read.token_minutes().unwrap()), (30, Some("ann"), 5));
+        assert_eq!((read.top().unwrap(), read.page_size().unwrap(), read.reason().unwrap()), (Some(7), None, None));
+        let none = query("");
+        assert_eq!((none.membership_s().unwrap(), none.token_minutes().unwrap()), (MEMBERSHIP_S, 60));
+    }
+
+    #[test]
+    fn a_number_out_of_range_is_named_with_its_range() {
+        for (text, problem) in [
+            ("ttl=-1", "ttl must be a whole number from 0 to 31536000"),
+            ("ttl=x", "ttl must be"),
+            ("minutesToExpire=0", "from 1 to 1440"),
+            ("maxpagesize=1001", "from 1 to 1000"),
+            ("top=0", "top must be"),
+        ] {
+            let read = query(text);
+            let told =
+                [read.membership_s().err(), read.token_minutes().err(), read.page_size().err(), read.top().err()];
+            let told: Vec<_> = told.into_iter().flatten().map(|error| error.to_string()).collect();
+            assert!(matches!(&*told, [one] if one.contains(problem)), "{text}: {told:?}");
+        }
+        assert!(query(&format!("reason={}", "x".repeat(1025))).reason().is_err());
+    }
+
+    #[test]
+    fn the_next_page_keeps_all_but_the_token_and_the_rest() {
+        let next = query("api-version=1&top=9&continuationToken=old&maxpagesize=4").of_next_page("a.0.4", Some(5));
+        assert_eq!(next, "api-version=1&maxpagesize=4&top=5&continuationToken=a.0.4");
+    }
+}

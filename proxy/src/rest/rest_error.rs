@@ -1,0 +1,115 @@
+//! Error answers of the data plane: a status, a code in the form of Azure's service, and a text that says what to do.
+
+use std::fmt;
+
+use axum::Json;
+use axum::response::{IntoResponse, Response};
+use http::header::{ALLOW, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use serde_json::json;
+
+/// Header with the code of an error: by it an SDK tells what is not there from a wrong URL.
+const ERROR_CODE: HeaderName = HeaderName::from_static("x-ms-error-code");
+
+/// Seconds after which a node that was too busy may be asked again.
+const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("1");
+
+/// Error answer of the data plane.
+#[derive(Debug)]
+pub(crate) struct RestError {
+    status: StatusCode,
+    code: &'static str,
+    message: String,
+    /// Part of the request that it is about.
+    target: Option<&'static str>,
+    headers: HeaderMap,
+}
+
+impl RestError {
+    /// Creates the error of a request as a whole.
+    #[must_use]
+    pub(crate) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
+        Self { status, code, message: message.into(), target: None, headers: HeaderMap::new() }
+    }
+
+    /// Creates the error of one value; the text continues its name.
+    #[must_use]
+    pub(crate) fn bad_value(name: &'static str, problem: &str) -> Self {
+        let error = Self::new(StatusCode::BAD_REQUEST, "Error.Request.Invalid", format!("the {name} {problem}"));
+        Self { target: Some(name), ..error }
+    }
+
+    #[must_use]
+    pub(super) fn no_such_path() -> Self {
+        let text = "there is no such operation: /api/openapi.json lists all";
+        Self::new(StatusCode::NOT_FOUND, "Error.Path.NotExisted", text)
+    }
+
+    /// Creates the error of a path that takes other methods.
+    #[must_use]
+    pub(super) fn not_allowed(allowed: &'static str) -> Self {
+        let text = format!("this path takes {allowed}");
+        let methods = allowed.split([',', ' ']).filter(|word| word.bytes().all(|byte| byte.is_ascii_uppercase()));
+        let methods: Vec<_> = methods.filter(|word| !word.is_empty()).collect();
+        let error = Self::new(StatusCode::METHOD_NOT_ALLOWED, "Error.Method.NotAllowed", text);
+        error.with_header(ALLOW, HeaderValue::from_str(&methods.join(", ")).ok())
+    }
+
+    /// Creates the refusal of a caller without a good token.
+    #[must_use]
+    pub(super) fn unauthorized(problem: &str) -> Self {
+        let text = format!(
+            "{problem}: send 'Authorization: Bearer TOKEN' with a token by `trunkline token rest`, or a JWT that an \
+             access key of the fleet signs with HS256 and whose audience is the URL of the request"
+        );
+        let error = Self::new(StatusCode::UNAUTHORIZED, "Error.Token.Invalid", text);
+        error.with_header(WWW_AUTHENTICATE, Some(HeaderValue::from_static("Bearer")))
+    }
+
+    /// Creates the refusal of a request that is one too many.
+    #[must_use]
+    pub(super) fn busy(max: usize) -> Self {
+        let text = format!("this node answers {max} requests at a time, and no more: see --rest-requests-max");
+        let error = Self::new(StatusCode::SERVICE_UNAVAILABLE, "Error.Node.Busy", text);
+        error.with_header(RETRY_AFTER, Some(RETRY_AFTER_SECONDS))
+    }
+
+    #[must_use]
+    pub(super) fn stopping() -> Self {
+        let error = Self::new(StatusCode::SERVICE_UNAVAILABLE, "Error.Node.Stopping", "this node is stopping");
+        error.with_header(RETRY_AFTER, Some(RETRY_AFTER_SECONDS))
+    }
+
+    /// Creates the error of a question that only nodes can answer which gave no answer.
+    #[must_use]
+    pub(super) fn incomplete(missing: &[String]) -> Self {
+        let text = format!("nobody that answers has it, and these nodes gave no answer: {}", missing.join(", "));
+        let error = Self::new(StatusCode::SERVICE_UNAVAILABLE, "Error.Fleet.Incomplete", text);
+        error.with_header(RETRY_AFTER, Some(RETRY_AFTER_SECONDS))
+    }
+
+    fn with_header(mut self, name: HeaderName, value: Option<HeaderValue>) -> Self {
+        value.into_iter().for_each(|value| drop(self.headers.insert(name.clone(), value)));
+        self
+    }
+
+    #[cfg(test)]
+    pub(super) fn status(&self) -> StatusCode {
+        self.status
+    }
+}
+
+impl fmt::Display for RestError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl IntoResponse for RestError {
+    fn into_response(self) -> Response {
+        let Self { status, code, message, target, mut headers } = self;
+        headers.insert(ERROR_CODE, HeaderValue::from_static(code));
+        let body = json!({ "code": code, "message": message, "target": target, "details": [] });
+        (status, headers, Json(body)).into_response()
+    }
+}
