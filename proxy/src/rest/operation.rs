@@ -243,6 +243,26 @@ mod tests {
     }
 
     #[test]
+    fn the_description_names_what_is_served_and_nothing_else() {
+        let description: serde_json::Value = serde_json::from_str(crate::rest::OPENAPI).unwrap();
+        let is_operation = |method: &str, path: &str| {
+            let path = path.replace(['{', '}'], "");
+            HubOperation::read(&method.to_ascii_uppercase().parse().unwrap(), &path).is_ok()
+        };
+        let mut described = 0;
+        for (path, methods) in
+            description["paths"].as_object().unwrap().iter().filter(|(path, _)| is_of_data_plane(path))
+        {
+            for method in ["get", "head", "put", "post", "delete", "patch"] {
+                let is_described = methods.get(method).is_some();
+                assert_eq!(is_described, is_operation(method, path), "{method} {path}");
+                described += usize::from(is_described);
+            }
+        }
+        assert_eq!(described, 29);
+    }
+
+    #[test]
     fn the_first_version_sends_without_a_verb() {
         for (path, to) in [
             ("", Addressee::Everyone),
