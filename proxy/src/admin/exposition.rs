@@ -6,6 +6,7 @@ mod client_metrics;
 mod fleet_metrics;
 mod forwarding_metrics;
 mod link_metrics;
+mod rest_metrics;
 mod rule_metrics;
 
 #[cfg(target_os = "linux")]
@@ -41,6 +42,7 @@ pub(super) fn render(readiness: &Readiness, fleet: &Fleet, admin: &AdminCounters
     exposition.owner_hops()?;
     exposition.fleet(own_phase(readiness.shared()).into(), fleet)?;
     exposition.rules()?;
+    exposition.data_plane()?;
     exposition.admin(admin)?;
     exposition.process()?;
     let mut families = exposition.registry.gather();

@@ -171,7 +171,7 @@ impl Fleet {
         let ack_id = ack_id(&question);
         let own = match &hub.here {
             Some(here) => self.ask_here((here.index(), AppServerId::OTHER_NODE), question).await,
-            None => None,
+            None => self.answer_for_unknown(&hub.key, &question, ack_id),
         };
         let others = others.await;
         let missing = names_of_missing(&others);
@@ -179,6 +179,21 @@ impl Fleet {
         let ack = combine(ack_id, answers.collect());
         self.until_settled().await;
         FleetAnswer { ack, missing }
+    }
+
+    /// Answer of this node about a hub that it does not know yet: there may be users who are in groups all the same.
+    fn answer_for_unknown(&self, hub: &str, question: &ServiceMessage, ack_id: i64) -> Option<ServiceMessage> {
+        let groups = &self.shared().user_groups;
+        let (status, message) = match (groups.note(hub, question), question) {
+            (Err(refusal), _) => (AckStatus::InternalServerError, refusal.to_string()),
+            (Ok(()), ServiceMessage::CheckUserInGroupWithAck(check))
+                if groups.contain(hub, &check.user_id, &check.group) =>
+            {
+                (AckStatus::Ok, String::new())
+            }
+            _ => return None,
+        };
+        Some(ServiceMessage::Ack(Ack { ack_id, status, message: Some(message.into()), payload: None }))
     }
 
     /// Lists a page of the members of a group.

@@ -159,7 +159,13 @@ impl<'a> NodeSink<'a> {
         asker: impl FnOnce(HubIndex) -> Arc<dyn Asker>,
     ) -> bool {
         let (shared, counters) = (self.fleet.shared(), self.fleet.relayed());
-        let Some(hub) = shared.hubs.keyed(hub) else { return false };
+        let Some(hub) = shared.hubs.keyed(hub) else {
+            // The hub may be known later, and its clients come then.
+            if let Err(problem) = shared.user_groups.note(hub, &message) {
+                warn!(peer = self.member.name(), hub, %problem, "a user's membership is not kept here");
+            }
+            return false;
+        };
         // Elsewhere each app server sends to all nodes, and numbers its epochs itself.
         let origin = match hub.is_of_door() {
             true => SendOrigin::Sender(shared.hubs.number(self.member.boot()), epoch),

@@ -9,9 +9,7 @@ use super::node_link::NodeLink;
 impl Fleet {
     /// Tells a new member all memberships of users that are kept here: its clients are to have them, too.
     pub(super) fn introduce_user_groups(&self, link: &NodeLink) {
-        let hubs = self.shared().hubs.all();
-        for kept in self.shared().user_groups.all() {
-            let Some(hub) = hubs.get(kept.hub.get()).filter(|_| kept.left_s > 0) else { continue };
+        for kept in self.shared().user_groups.all().into_iter().filter(|kept| kept.left_s > 0) {
             let change = UserGroupChange {
                 user_id: kept.user,
                 group: Some(kept.group),
@@ -19,7 +17,7 @@ impl Fleet {
                 ttl_s: Some(i64::try_from(kept.left_s).unwrap_or(i64::MAX)),
             };
             let frame = ServiceMessage::UserJoinGroup(change).to_body();
-            link.tell(&NodeMessage::Relay { hub: hub.key().into(), frame });
+            link.tell(&NodeMessage::Relay { hub: kept.hub, frame });
         }
     }
 }

@@ -214,6 +214,12 @@ fn named_cause(headers: &[(ByteString, Vec<ByteString>)]) -> Option<Cause> {
 /// Routes the rare frames.
 fn route_rare(source: FrameSource<'_>, message: ServiceMessage, batch: &mut RoutedBatch) -> Result<(), String> {
     let ack = |ack_id| PendingAck::new(source.asker.clone(), ack_id);
+    if let Err(refusal) = source.shared.user_groups.note(&hub_key(source), &message) {
+        if let ServiceMessage::UserJoinGroupWithAck(change) = &message {
+            ack(change.ack_id).failed(refusal.to_string());
+        }
+        return Ok(());
+    }
     match message {
         ServiceMessage::JoinGroup(change) => change_group(source, change, GroupOperation::Join, None, batch),
         ServiceMessage::LeaveGroup(change) => change_group(source, change, GroupOperation::Leave, None, batch),
@@ -245,7 +251,7 @@ fn route_rare(source: FrameSource<'_>, message: ServiceMessage, batch: &mut Rout
             self::check(source, Audience::Users(vec![check.subject]), None, check.ack_id, batch);
         }
         ServiceMessage::CheckUserInGroupWithAck(check)
-            if source.shared.user_groups.contain(source.hub, &check.user_id, &check.group) =>
+            if source.shared.user_groups.contain(&hub_key(source), &check.user_id, &check.group) =>
         {
             ack(check.ack_id).found();
         }
@@ -284,6 +290,11 @@ fn route_rare(source: FrameSource<'_>, message: ServiceMessage, batch: &mut Rout
         other => return refuse(&other),
     }
     Ok(())
+}
+
+/// Name of the hub of a frame in the fleet.
+fn hub_key(source: FrameSource<'_>) -> String {
+    source.shared.hubs.all().get(source.hub.get()).map(|hub| hub.key().to_owned()).unwrap_or_default()
 }
 
 fn invoke_client(source: FrameSource<'_>, question: ClientInvocation, batch: &mut RoutedBatch) {
@@ -388,24 +399,14 @@ fn change_group(
 
 fn change_user_group(
     source: FrameSource<'_>,
-    UserGroupChange { user_id: user, group, ttl_s, .. }: UserGroupChange,
+    UserGroupChange { user_id: user, group, .. }: UserGroupChange,
     change: GroupOperation,
     ack: Option<Arc<PendingAck>>,
     batch: &mut RoutedBatch,
 ) {
-    let Some(change) = change.command(group) else { return };
-    match (&change, ttl_s.map(i64::unsigned_abs)) {
-        (MembershipChange::Join(group), Some(seconds)) if seconds > 0 => {
-            if let Err(refusal) = source.shared.user_groups.join(source.hub, &user, group, seconds) {
-                ack.iter().for_each(|ack| ack.failed(refusal.to_string()));
-                return;
-            }
-        }
-        (MembershipChange::Join(_), _) => {}
-        (MembershipChange::Leave(group), _) => source.shared.user_groups.leave(source.hub, &user, Some(group)),
-        (MembershipChange::LeaveAll, _) => source.shared.user_groups.leave(source.hub, &user, None),
+    if let Some(change) = change.command(group) {
+        batch.for_all(ShardCommand::UserGroup { hub: source.hub, user, change, ack });
     }
-    batch.for_all(ShardCommand::UserGroup { hub: source.hub, user, change, ack });
 }
 
 fn check(

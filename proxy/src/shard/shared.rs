@@ -29,7 +29,7 @@ use crate::net::connector::Connector;
 use crate::net::dial_gate::DialGate;
 use crate::routing::DEFAULT_GROUP;
 use crate::transport::http_transport::HttpTransports;
-use crate::upstream::{AppServerId, GroupTerms, Hub, HubRegistry, RestoreQueries};
+use crate::upstream::{AppServerId, GroupTerms, Hub, HubIndex, HubRegistry, RestoreQueries};
 
 /// Origin of the sockets of clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -303,12 +303,19 @@ impl Shared {
         }
     }
 
+    /// Groups that a new connection of a user joins at once.
+    #[must_use]
+    pub(crate) fn kept_groups_of(&self, hub: HubIndex, user: &str) -> Vec<ByteString> {
+        let hubs = self.hubs.all();
+        hubs.get(hub.get()).map(|hub| self.user_groups.of(hub.key(), user)).unwrap_or_default()
+    }
+
     /// Has the connections of users leave the groups in which their time is over.
     pub(crate) fn expire_user_groups(&self) {
         for over in self.user_groups.take_expired() {
+            let Some(hub) = self.hubs.keyed(&over.hub).map(|hub| hub.index()) else { continue };
             for shard in &self.shards {
-                let (hub, user) = (over.hub, over.user.clone());
-                let change = MembershipChange::Leave(over.group.clone());
+                let (user, change) = (over.user.clone(), MembershipChange::Leave(over.group.clone()));
                 shard.post(move |state| state.change_user_groups(hub, user, &change, None));
             }
         }

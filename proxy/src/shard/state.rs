@@ -143,8 +143,10 @@ impl ShardState {
         self.context.record_open(&client);
         let hub = client.home.hub();
         let slot = self.connections.insert(client, user);
-        for group in user.map(|user| self.context.shared.user_groups.of(hub, user)).unwrap_or_default() {
-            self.change_groups(slot, &MembershipChange::Join(group), None);
+        if let Some(user) = user.filter(|_| !self.context.shared.user_groups.is_empty()) {
+            for group in self.context.shared.kept_groups_of(hub, user) {
+                self.change_groups(slot, &MembershipChange::Join(group), None);
+            }
         }
         self.keep_alive.schedule(slot, serial, self.tick, self.tick + 1);
         if let Some(expires_s) = expires_s {

@@ -14,8 +14,7 @@ use std::time::Duration;
 
 use bytestring::ByteString;
 use tokio::time::Instant;
-
-use crate::upstream::HubIndex;
+use trunkline_protocol::service::ServiceMessage;
 
 /// Groups of one user that are kept, the latest ones, as at Azure's service.
 const GROUPS_PER_USER_MAX: usize = 100;
@@ -36,7 +35,8 @@ struct KeptGroups {
     none_ends_before: Option<Instant>,
 }
 
-type UserKey = (HubIndex, ByteString);
+/// Name of a hub in the fleet, and a user of it. The hub need not be known here yet.
+type UserKey = (ByteString, ByteString);
 
 /// Membership of a user in a group.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,7 +48,8 @@ struct UserGroup {
 /// Membership of a user, for a node that has just joined the fleet, or that is over.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct KeptMembership {
-    pub(crate) hub: HubIndex,
+    /// Name of the hub in the fleet.
+    pub(crate) hub: ByteString,
     pub(crate) user: ByteString,
     pub(crate) group: ByteString,
     /// Time that is left, in seconds.
@@ -74,20 +75,20 @@ impl UserGroups {
     /// When too many are kept.
     pub(crate) fn join(
         &self,
-        hub: HubIndex,
+        hub: &str,
         user: &ByteString,
         group: &ByteString,
         seconds: u64,
     ) -> Result<(), TooManyMemberships> {
         let mut kept = self.kept();
-        let groups = kept.users.get_mut(&(hub, user.clone()));
+        let groups = kept.users.get_mut(&(hub.into(), user.clone()));
         let is_known = groups.is_some_and(|groups| remove(groups, group));
         if !is_known && self.count.load(Ordering::Relaxed) >= self.max {
             return Err(TooManyMemberships { max: self.max });
         }
         let until = Instant::now() + Duration::from_secs(seconds);
         kept.none_ends_before = Some(kept.none_ends_before.map_or(until, |least| least.min(until)));
-        let groups = kept.users.entry((hub, user.clone())).or_default();
+        let groups = kept.users.entry((hub.into(), user.clone())).or_default();
         groups.push_back(UserGroup { group: group.clone(), until });
         let is_full = groups.len() > GROUPS_PER_USER_MAX;
         if is_full {
@@ -99,12 +100,33 @@ impl UserGroups {
         Ok(())
     }
 
+    /// Keeps or ends what a message says of a user's memberships; any other message says nothing of them.
+    ///
+    /// # Errors
+    /// When too many are kept.
+    pub(crate) fn note(&self, hub: &str, message: &ServiceMessage) -> Result<(), TooManyMemberships> {
+        use ServiceMessage as M;
+        match message {
+            M::UserJoinGroup(change) | M::UserJoinGroupWithAck(change) => match (&change.group, change.ttl_s) {
+                (Some(group), Some(seconds)) if seconds > 0 => {
+                    self.join(hub, &change.user_id, group, seconds.unsigned_abs())?;
+                }
+                _ => {}
+            },
+            M::UserLeaveGroup(change) | M::UserLeaveGroupWithAck(change) => {
+                self.leave(hub, &change.user_id, change.group.as_ref());
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
     /// Ends a membership, or all of a user.
-    pub(crate) fn leave(&self, hub: HubIndex, user: &ByteString, group: Option<&ByteString>) {
+    pub(crate) fn leave(&self, hub: &str, user: &ByteString, group: Option<&ByteString>) {
         if self.is_empty() {
             return;
         }
-        let (mut kept, key) = (self.kept(), (hub, user.clone()));
+        let (mut kept, key) = (self.kept(), (hub.into(), user.clone()));
         let Some(groups) = kept.users.get_mut(&key) else { return };
         let before = groups.len();
         match group {
@@ -119,18 +141,18 @@ impl UserGroups {
 
     /// Groups that a new connection of a user joins.
     #[must_use]
-    pub(crate) fn of(&self, hub: HubIndex, user: &str) -> Vec<ByteString> {
+    pub(crate) fn of(&self, hub: &str, user: &str) -> Vec<ByteString> {
         if self.is_empty() {
             return Vec::new();
         }
         let (kept, now) = (self.kept(), Instant::now());
-        let groups = kept.users.get(&(hub, user.into())).into_iter().flatten().filter(|kept| kept.until > now);
+        let groups = kept.users.get(&(hub.into(), user.into())).into_iter().flatten().filter(|kept| kept.until > now);
         groups.map(|kept| kept.group.clone()).collect()
     }
 
     /// Whether a user is in a group, whether it has connections or not.
     #[must_use]
-    pub(crate) fn contain(&self, hub: HubIndex, user: &str, group: &str) -> bool {
+    pub(crate) fn contain(&self, hub: &str, user: &str, group: &str) -> bool {
         self.of(hub, user).iter().any(|kept| kept == group)
     }
 
@@ -149,7 +171,7 @@ impl UserGroups {
                 let is_over = kept.until <= now;
                 if is_over {
                     let (user, group) = (user.clone(), kept.group.clone());
-                    expired.push(KeptMembership { hub: *hub, user, group, left_s: 0 });
+                    expired.push(KeptMembership { hub: hub.clone(), user, group, left_s: 0 });
                 }
                 !is_over
             });
@@ -166,7 +188,7 @@ impl UserGroups {
         let (kept, now) = (self.kept(), Instant::now());
         let all = kept.users.iter().flat_map(|((hub, user), groups)| {
             groups.iter().map(move |kept| KeptMembership {
-                hub: *hub,
+                hub: hub.clone(),
                 user: user.clone(),
                 group: kept.group.clone(),
                 left_s: kept.until.saturating_duration_since(now).as_secs(),
@@ -208,24 +230,24 @@ mod tests {
     }
 
     fn of(groups: &UserGroups, user: &str) -> Vec<String> {
-        groups.of(0.into(), user).iter().map(ToString::to_string).collect()
+        groups.of("chat", user).iter().map(ToString::to_string).collect()
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_membership_holds_for_its_time_and_until_the_user_leaves() {
         let groups = UserGroups::new(10);
-        let join = |user: &str, group: &str, seconds| groups.join(0.into(), &name(user), &name(group), seconds);
+        let join = |user: &str, group: &str, seconds| groups.join("chat", &name(user), &name(group), seconds);
         assert_eq!((join("ann", "red", 10), join("ann", "blue", 20), join("ben", "red", 20)), (Ok(()), Ok(()), Ok(())));
         assert_eq!((of(&groups, "ann"), groups.len()), (vec!["red".to_owned(), "blue".into()], 3));
-        assert!(groups.of(1.into(), "ann").is_empty(), "another hub has users of its own");
+        assert!(groups.of("news", "ann").is_empty(), "another hub has users of its own");
         advance(Duration::from_secs(10)).await;
         assert_eq!(of(&groups, "ann"), ["blue"]);
         let expired = groups.take_expired();
-        assert_eq!(expired, [KeptMembership { hub: 0.into(), user: name("ann"), group: name("red"), left_s: 0 }]);
-        groups.leave(0.into(), &name("ann"), Some(&name("nothing")));
-        groups.leave(0.into(), &name("ann"), Some(&name("blue")));
+        assert_eq!(expired, [KeptMembership { hub: name("chat"), user: name("ann"), group: name("red"), left_s: 0 }]);
+        groups.leave("chat", &name("ann"), Some(&name("nothing")));
+        groups.leave("chat", &name("ann"), Some(&name("blue")));
         assert_eq!((of(&groups, "ann").len(), of(&groups, "ben").len(), groups.len()), (0, 1, 1));
-        groups.leave(0.into(), &name("ben"), None);
+        groups.leave("chat", &name("ben"), None);
         assert!(groups.is_empty() && groups.all().is_empty());
     }
 
@@ -234,10 +256,10 @@ mod tests {
         let groups = UserGroups::new(1_000);
         let ann = name("ann");
         for number in 0..GROUPS_PER_USER_MAX + 5 {
-            assert!(groups.join(0.into(), &ann, &name(&number.to_string()), 10).is_ok());
+            assert!(groups.join("chat", &ann, &name(&number.to_string()), 10).is_ok());
         }
         assert_eq!((groups.len(), &*of(&groups, "ann")[0]), (GROUPS_PER_USER_MAX, "5"));
-        assert!(groups.join(0.into(), &ann, &name("5"), 30).is_ok());
+        assert!(groups.join("chat", &ann, &name("5"), 30).is_ok());
         assert_eq!((groups.len(), &*of(&groups, "ann")[0]), (GROUPS_PER_USER_MAX, "6"));
         advance(Duration::from_secs(20)).await;
         assert_eq!((of(&groups, "ann"), groups.take_expired().len()), (vec!["5".to_owned()], GROUPS_PER_USER_MAX - 1));
@@ -247,9 +269,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn beyond_the_limit_none_is_kept_and_the_option_is_named() {
         let groups = UserGroups::new(1);
-        assert!(groups.join(0.into(), &name("ann"), &name("red"), 10).is_ok());
-        let refused = groups.join(0.into(), &name("ben"), &name("red"), 10).unwrap_err();
+        assert!(groups.join("chat", &name("ann"), &name("red"), 10).is_ok());
+        let refused = groups.join("chat", &name("ben"), &name("red"), 10).unwrap_err();
         assert!(refused.to_string().contains("--rest-user-groups-max"), "{refused}");
-        assert!(groups.join(0.into(), &name("ann"), &name("red"), 20).is_ok(), "one that is known is renewed");
+        assert!(groups.join("chat", &name("ann"), &name("red"), 20).is_ok(), "one that is known is renewed");
     }
 }

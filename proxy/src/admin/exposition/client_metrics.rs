@@ -138,14 +138,6 @@ impl Exposition<'_> {
             moved.with_label_values(&["in", cause.label()]).inc_by(total(|counters| &counters.moved_in));
             moved.with_label_values(&["out", cause.label()]).inc_by(total(|counters| &counters.moved_out));
         }
-        let requests = self.counter(
-            "trunkline_rest_requests_total",
-            "Requests to the REST data plane, by outcome.",
-            &["outcome"],
-        )?;
-        for (label, count) in self.shared.rest_counters.all() {
-            requests.with_label_values(&[label]).inc_by(count);
-        }
         let restores = self.counter(
             "trunkline_restores_total",
             "Clients that began anew and asked for what their lost connection had, by outcome.",
