@@ -10,8 +10,8 @@ use tracing::info;
 use trunkline_protocol::cause::Cause;
 use trunkline_protocol::manifest::{CAUSE_HEADER, MIGRATE_TO_HEADER};
 use trunkline_protocol::service::{
-    ClientInvocation, CloseWithAck, ConnectionFlowControl, ConnectionMoved, FlowOperation, FlowSubject, GroupChange,
-    GroupMemberQuery, Payloads, RawKind, ServiceMessage, Stamped, UserGroupChange,
+    ClientCompletion, ClientInvocation, CloseWithAck, ConnectionFlowControl, ConnectionMoved, FlowOperation,
+    FlowSubject, GroupChange, GroupMemberQuery, Payloads, RawKind, ServiceMessage, Stamped, UserGroupChange,
 };
 
 use crate::metrics::{Counters, SendKind};
@@ -270,16 +270,7 @@ fn route_rare(source: FrameSource<'_>, message: ServiceMessage, batch: &mut Rout
             close_many(source, Audience::Groups(vec![close.subject.clone()]), close, batch);
         }
         ServiceMessage::ClientInvocation(question) => invoke_client(source, question, batch),
-        ServiceMessage::ClientCompletion(mut answer) => {
-            // Without content it only says that the asker has it.
-            let waiting = match answer.payload.is_empty() {
-                true => None,
-                false => waiting_for(source, &answer.invocation_id, &answer.connection_id),
-            };
-            waiting.iter().for_each(|waiting| answer.caller_server_id = waiting.caller().clone());
-            let caller = answer.caller_server_id.clone();
-            pass_result(source, waiting.as_ref(), &caller, &ServiceMessage::ClientCompletion(answer));
-        }
+        ServiceMessage::ClientCompletion(answer) => route_result(source, answer),
         ServiceMessage::ErrorCompletion(mut answer) => {
             let waiting = waiting_for(source, &answer.invocation_id, &answer.connection_id);
             waiting.iter().for_each(|waiting| answer.caller_server_id = waiting.caller().clone());
@@ -304,6 +295,18 @@ fn invoke_client(source: FrameSource<'_>, question: ClientInvocation, batch: &mu
     }
     let (asker, origin) = (source.asker.clone(), source.origin);
     batch.for_owner(source, id, ConnectionCommand::Invoke { asker, request: question, origin });
+}
+
+/// Passes the result of a client on to whom it is for.
+fn route_result(source: FrameSource<'_>, mut answer: ClientCompletion) {
+    // Without content it only says that the asker has it.
+    let waiting = match answer.payload.is_empty() {
+        true => None,
+        false => waiting_for(source, &answer.invocation_id, &answer.connection_id),
+    };
+    waiting.iter().for_each(|waiting| answer.caller_server_id = waiting.caller().clone());
+    let caller = answer.caller_server_id.clone();
+    pass_result(source, waiting.as_ref(), &caller, &ServiceMessage::ClientCompletion(answer));
 }
 
 /// Takes the question that a result answers.
