@@ -239,7 +239,7 @@ pub(super) fn stamped(message: &ServiceMessage, epoch: i64) -> Bytes {
 }
 
 /// Whether sends that follow the answer may be for a group that has a first member by it.
-fn is_join(message: &ServiceMessage) -> bool {
+pub(super) fn is_join(message: &ServiceMessage) -> bool {
     matches!(message, ServiceMessage::JoinGroupWithAck(_) | ServiceMessage::UserJoinGroupWithAck(_))
 }
 

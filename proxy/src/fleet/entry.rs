@@ -13,18 +13,19 @@ use std::time::Duration;
 use bytes::Bytes;
 use bytestring::ByteString;
 use tokio::sync::oneshot;
+use tokio::time::timeout;
 use trunkline_protocol::fleet::Wanted;
 use trunkline_protocol::service::{
     Ack, AckStatus, ClientInvocation, GroupMemberQuery, MemberPage, Payloads, ServiceMessage,
 };
 
-use super::Fleet;
 use super::combined_answer::{ack_id, combine};
-use super::door_relay::{concerns_later_clients, stamped, with_wanted};
+use super::door_relay::{concerns_later_clients, is_join, stamped, with_wanted};
 use super::fleet_member::FleetMember;
 use super::gathered_page::QuestionedHub;
 use super::own_answer::OwnAnswer;
 use super::question::NoAnswer;
+use super::{ANSWER_TIMEOUT, Fleet};
 use crate::shard::SendOrigin;
 use crate::upstream::{AppServerId, Asker, Hub, HubIndex, HubOrigin};
 
@@ -168,7 +169,7 @@ impl Fleet {
             question => with_wanted(question, |wanted| self.wanting(&hub.key, wanted)),
         };
         let others = self.ask_members(asked, &hub.key, &question.to_body());
-        let ack_id = ack_id(&question);
+        let (ack_id, is_join) = (ack_id(&question), is_join(&question));
         let own = match &hub.here {
             Some(here) => self.ask_here((here.index(), AppServerId::OTHER_NODE), question).await,
             None => self.answer_for_unknown(&hub.key, &question, ack_id),
@@ -177,7 +178,10 @@ impl Fleet {
         let missing = names_of_missing(&others);
         let answers = std::iter::once(Ok(own)).chain(others.into_iter().map(|(_, answer)| answer));
         let ack = combine(ack_id, answers.collect());
-        self.until_settled().await;
+        if is_join {
+            // One that hears nothing is late, and is sent everything.
+            drop(timeout(ANSWER_TIMEOUT, self.until_settled()).await);
+        }
         FleetAnswer { ack, missing }
     }
 
@@ -314,7 +318,7 @@ impl Fleet {
         }
     }
 
-    /// Waits until the other nodes have heard what is new here.
+    /// Waits until the other nodes have heard what is new here: what is sent to a group then finds its first member.
     async fn until_settled(&self) {
         let (settled, is_settled) = oneshot::channel();
         self.when_settled(move || settled.send(()).unwrap_or_default());
