@@ -19,6 +19,8 @@ mod rest_settings;
 mod tls_listener;
 mod trusted_header;
 mod trusted_network;
+mod url_template;
+mod webhook_settings;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -55,10 +57,12 @@ pub(crate) use rest_settings::RestSettings;
 pub(crate) use tls_listener::TlsListener;
 pub(crate) use trusted_header::{TrustedHeader, TrustedHeaders};
 pub(crate) use trusted_network::TrustedNetworks;
+pub(crate) use url_template::{ExpandError, TemplateValues, UrlTemplate, UrlTemplateError};
+pub(crate) use webhook_settings::{WebhookConnecting, WebhookRule, WebhookSettings};
 #[cfg(feature = "cli")]
 pub(crate) use {
     host_rule::HostPattern, path_prefix::PathPrefixError, trusted_header::AmbiguousHeaders,
-    trusted_network::NetworkError,
+    trusted_network::NetworkError, webhook_settings::WebhookRuleError,
 };
 
 /// Time that an app has to authorize a client. Official clients wait for 100 s, people don't.
@@ -153,6 +157,8 @@ pub struct Settings {
     pub http_transports: HttpTransportSettings,
     /// Settings of requests that are relayed to app servers and other nodes.
     pub relay: RelaySettings,
+    /// Settings of webhooks.
+    pub webhooks: WebhookSettings,
     /// Settings of the fleet.
     pub fleet: FleetSettings,
     /// Settings of the REST data plane.
@@ -189,6 +195,7 @@ impl Settings {
             rehoming: RehomeSettings::DEFAULT,
             http_transports: HttpTransportSettings::DEFAULT,
             relay: RelaySettings::embedded(),
+            webhooks: WebhookSettings::NONE,
             fleet: FleetSettings::default(),
             rest: RestSettings::default(),
             rules: Arc::default(),

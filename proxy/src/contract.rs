@@ -14,6 +14,7 @@ mod app;
 mod client;
 mod http;
 mod stage;
+mod webhook_server;
 
 mod acks;
 mod announcing;
@@ -48,3 +49,4 @@ mod routed;
 #[cfg(feature = "cli")]
 mod specialising;
 mod waiting;
+mod webhooks;

@@ -26,6 +26,7 @@
 //! | `limits` | connection permits, throttles and pending negotiations per address |
 //! | `transport` | client transports: WebSocket frames, server-sent events, HTTP transports |
 //! | `upstream` | app servers: manifest, hubs, pools, dialling |
+//! | `webhook` | app servers behind webhooks: events of clients as requests, answers as completions |
 //! | `shard` | state of one thread: client connections, groups, delivery |
 //! | `client` | the life of one client connection |
 //! | `link` | the task of each link: frames of an app server, routed to the shards |
@@ -65,6 +66,7 @@ pub(crate) mod routing;
 pub(crate) mod shard;
 pub(crate) mod transport;
 pub(crate) mod upstream;
+pub(crate) mod webhook;
 
 #[cfg(feature = "cli")]
 pub use cli::ServeArgs;

@@ -11,6 +11,7 @@ mod pending_negotiation;
 mod pending_pipe;
 mod relay_limit;
 mod throttle;
+mod warning_brake;
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -25,6 +26,7 @@ pub(crate) use pending_negotiation::PendingNegotiations;
 pub(crate) use pending_pipe::{PendingPipes, PipePermit};
 pub(crate) use relay_limit::{RelayLimit, RelayPermit, RelayRefusal};
 pub(crate) use throttle::{Bucket, Quota, TooFast};
+pub(crate) use warning_brake::WarningBrake;
 
 use crate::config::{FrontendLimits, RelaySettings};
 

@@ -20,6 +20,7 @@ mod rule_counters;
 mod send_counters;
 mod session_counters;
 mod shard_counters;
+mod webhook_counters;
 
 pub(crate) use cause_counters::CauseCounters;
 pub(crate) use client_protocol::ClientProtocol;
@@ -39,3 +40,4 @@ pub(crate) use rule_counters::{LabelledCounters, RuleCounters};
 pub(crate) use send_counters::{SendCounters, SendKind};
 pub(crate) use session_counters::{SessionCloseReason, SessionCounters};
 pub(crate) use shard_counters::Counters;
+pub(crate) use webhook_counters::{WebhookCounters, WebhookOutcome};

@@ -107,6 +107,7 @@ impl Node {
         let fleet = Fleet::new(shared.clone(), admin);
         let rest = shared.settings.rest.is_on().then(|| Rest::new(shared.clone(), fleet.clone()));
         let threads = start_shards((&shared, rest.as_ref()), listeners.of_shards, inboxes, &stop)?;
+        shared.open_webhooks();
 
         let mut background = JoinSet::new();
         let for_keys = shared.clone();
@@ -189,6 +190,10 @@ impl Node {
         );
         if timeout(drain_timeout, self.drain_clients()).await.is_err() {
             warn!(clients = self.clients(), "some clients did not leave within --drain-timeout and are cut");
+            let untold = self.shared.webhooks.clients();
+            if untold > 0 {
+                warn!(clients = untold, "webhooks were not told in time that these clients have gone");
+            }
         }
         let pools: Vec<_> = self.shared.hubs.all().iter().flat_map(|hub| hub.pools().to_vec()).collect();
         // What comes over these may be for clients of other nodes.
@@ -212,6 +217,8 @@ impl Node {
             shard.give(vec![ShardCommand::Drain(spread)], 0).await;
         }
         poll_until(|| self.clients() == 0 && self.shared.http_transports.is_empty()).await;
+        // Back ends of webhooks learn of these ends, too.
+        poll_until(|| self.shared.webhooks.clients() == 0).await;
     }
 
     /// Returns the number of open client sockets, those of closing clients included, and of clients that may come back.
@@ -227,7 +234,9 @@ fn connectors(config: &Config) -> Result<Connectors, StartError> {
         true => Connector::with_tls(settings.clone()),
         false => Ok(Connector::default()),
     };
-    let fleet_speaks_tls = config.settings.advertise.iter().chain(&config.upstreams).any(Address::is_tls);
+    let webhooks = config.settings.webhooks.rules.iter().map(|rule| rule.template.address());
+    let fleet_speaks_tls =
+        config.settings.advertise.iter().chain(&config.upstreams).chain(webhooks).any(Address::is_tls);
     let issuers_speak_tls = config.settings.tokens.jwks.iter().any(JwksSource::is_tls);
     Ok(Connectors {
         fleet: connector(fleet_speaks_tls, &config.upstream_tls)?,

@@ -42,6 +42,7 @@ pub(crate) use condition::RouteFacts;
 pub(crate) use group_rule::{DEFAULT_GROUP, GroupRule, WeightedUpstream};
 pub(crate) use hub_rules::{HubRules, MethodVerdict};
 pub(crate) use mirror_rule::MirrorRule;
+pub(crate) use pattern::Pattern;
 pub(crate) use route_rule::{Rejection, RouteAction, RouteRule};
 pub(crate) use ruleset::Ruleset;
 #[cfg(feature = "cli")]

@@ -47,6 +47,7 @@ mod testbed;
 mod token_expiry;
 mod unheard_end;
 mod user_group;
+mod webhook_pool;
 
 use std::cell::{RefCell, RefMut};
 use std::future::poll_fn;

@@ -122,4 +122,6 @@ mod transcripts;
 #[cfg(test)]
 mod values;
 #[cfg(test)]
+mod webhooks;
+#[cfg(test)]
 mod wrong_node;

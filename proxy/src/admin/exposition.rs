@@ -8,6 +8,7 @@ mod forwarding_metrics;
 mod link_metrics;
 mod rest_metrics;
 mod rule_metrics;
+mod webhook_metrics;
 
 #[cfg(target_os = "linux")]
 use prometheus::process_collector::ProcessCollector;
@@ -43,6 +44,7 @@ pub(super) fn render(readiness: &Readiness, fleet: &Fleet, admin: &AdminCounters
     exposition.fleet(own_phase(readiness.shared()).into(), fleet)?;
     exposition.rules()?;
     exposition.data_plane()?;
+    exposition.webhooks()?;
     exposition.admin(admin)?;
     exposition.process()?;
     let mut families = exposition.registry.gather();

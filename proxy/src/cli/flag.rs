@@ -23,6 +23,7 @@ mod serve_args;
 mod tls_args;
 mod token_args;
 mod trust_args;
+mod webhook_args;
 
 pub(super) use access_key_args::AccessKeyArgs;
 pub(super) use config_error::ConfigError;

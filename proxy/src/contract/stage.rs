@@ -93,6 +93,7 @@ impl Stage {
         for (index, inbox) in (0..shards).zip(inboxes) {
             spawn_local(shard_thread::run(index, (shared.clone(), None), Vec::new(), inbox));
         }
+        shared.open_webhooks();
         let router = |(index, shard): (u16, &ShardSender)| {
             Endpoint::new(shared.clone(), shared.counters_of(index), shard.clone()).into_router()
         };

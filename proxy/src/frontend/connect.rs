@@ -45,7 +45,7 @@ pub(crate) fn admit(endpoint: &Endpoint, hub: &Arc<Hub>, parts: &Parts, new: New
     let NewConnection { socket, transport, client, is_negotiated, permit } = new;
     let open = OpenConnection {
         connection_id: client.connection_id.into(),
-        claims: if hub.is_of_door() { all_claims(&client.user) } else { claims(&client.user) },
+        claims: if has_service_claims(hub) { all_claims(&client.user) } else { claims(&client.user) },
         headers: headers_for(endpoint, hub, parts, transport),
         query: raw_query(&parts.uri),
         protocol: None,
@@ -106,6 +106,11 @@ fn headers_for(endpoint: &Endpoint, hub: &Hub, parts: &Parts, transport: Transpo
         headers.push((ByteString::from_static(INSTANCE_ID_HEADER), vec![node]));
     }
     headers
+}
+
+/// Whether the app servers of a hub read the claims of the service.
+fn has_service_claims(hub: &Hub) -> bool {
+    hub.is_of_door() && !hub.has_webhook()
 }
 
 /// All claims of a token, those of the service among them: the app server's SDK reads and removes them.

@@ -112,7 +112,10 @@ pub(crate) fn enter(
     let name = hub_name(request.uri())?;
     let user = verify(endpoint, request, audience, &name)?;
     // Only now: without a key nobody makes this node keep anything.
-    let hub = endpoint.shared.hubs.learn_at_door(manifest(endpoint, &name));
+    let hub = match endpoint.shared.webhooks.serve(&name) {
+        true => endpoint.shared.serve_by_webhook(&name, &client_path(&name)),
+        false => endpoint.shared.hubs.learn_at_door(manifest(endpoint, &name)),
+    };
     let hub = hub.ok_or_else(|| unavailable(Cause::NoAppServer, "this node knows as many hubs as it may"))?;
     Ok((hub, user))
 }

@@ -18,7 +18,7 @@ use crate::frontend::authenticate::{refuse_token, token, user_of, verify_token};
 use crate::frontend::endpoint::Endpoint;
 use crate::frontend::plain_response::plain;
 use crate::frontend::request::query_value;
-use crate::frontend::request_extension::ForwardedByNode;
+use crate::frontend::request_extension::{AtDoor, ForwardedByNode};
 use crate::upstream::Hub;
 
 pub(crate) const UNKNOWN_ID: &str = "No Connection with that ID";
@@ -70,7 +70,7 @@ pub(crate) async fn identify(endpoint: &Endpoint, hub: &Hub, request: &mut Reque
     let carried = request.extensions().get::<ForwardedByNode>().and_then(|forwarded| forwarded.user.clone());
     let shown = match carried {
         Some(user) => Some(user),
-        None if hub.is_of_door() => Some(shown_at_door(&opened, request)?),
+        None if request.extensions().get::<AtDoor>().is_some() => Some(shown_at_door(&opened, request)?),
         None => shown_user(endpoint, hub, &opened, token(request)).await?,
     };
     let negotiated = User { id: opened.user.clone(), claims: opened.claims.clone(), expires_s: opened.expires_s };

@@ -18,7 +18,6 @@ mod socket_context;
 mod stream_progress;
 #[cfg(feature = "tls")]
 mod tls_layer;
-mod warning_brake;
 
 use std::io;
 use std::net::SocketAddr;
@@ -36,9 +35,9 @@ use trunkline_protocol::cause::Cause;
 
 use crate::config::ProxyProtocolSettings;
 use crate::frontend::refusal::count_refused_socket;
+use crate::limits::WarningBrake;
 use crate::net::descriptor::DescriptorLimit;
 use socket_context::SocketContext;
-use warning_brake::WarningBrake;
 
 pub(crate) use listener_gate::ListenerGate;
 #[cfg(feature = "fuzzing")]

@@ -15,6 +15,7 @@ use crate::frontend::authorize::Grant;
 use crate::frontend::connect::terms;
 use crate::frontend::endpoint::Endpoint;
 use crate::frontend::request::query_value;
+use crate::frontend::request_extension::AtDoor;
 use crate::frontend::restore;
 use crate::upstream::Hub;
 
@@ -42,7 +43,8 @@ fn offer_connection(endpoint: &Endpoint, hub: &Hub, request: &Request) -> Respon
         Err(text) => return json(&NegotiateAnswer::error(text)),
     };
     // Of the door's tokens each request brings its own, so the claims need not be kept.
-    let claims = if hub.is_of_door() { Vec::new() } else { user.claims.clone() };
+    let is_at_door = request.extensions().get::<AtDoor>().is_some();
+    let claims = if is_at_door { Vec::new() } else { user.claims.clone() };
     if !claims_fit(&claims) {
         let text = format!("The claims of the user are larger than {TOKEN_CLAIMS_MAX_BYTES} bytes.");
         return json(&NegotiateAnswer::error(text));

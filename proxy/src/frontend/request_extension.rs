@@ -29,6 +29,10 @@ pub(crate) struct ForwardedByNode {
     pub user: Option<User>,
 }
 
+/// Mark of a client's request that came by the door, and has shown a token of it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct AtDoor;
+
 /// Mark of an answer that is no refusal of a client: an app server's, or one of the data plane.
 #[derive(Debug, Clone)]
 pub(crate) struct CountedElsewhere;

@@ -24,7 +24,7 @@ use crate::frontend::endpoint::Endpoint;
 use crate::frontend::fleet_channel::{self, FleetChannelRoute};
 use crate::frontend::path_rule::{NEGOTIATE_SUFFIX, is_private, split_negotiate};
 use crate::frontend::plain_response::plain;
-use crate::frontend::request_extension::CountedElsewhere;
+use crate::frontend::request_extension::{AtDoor, CountedElsewhere};
 use crate::frontend::request_route::{self, Routed};
 use crate::frontend::reverse_proxy::forward_mark::is_forwarded_by_node;
 use crate::frontend::reverse_proxy::{owner_hop, pass_through, x_forwarded};
@@ -173,6 +173,7 @@ fn find_hub(endpoint: &Endpoint, path: &str) -> Result<(Arc<Hub>, bool), Respons
 /// Finds the hub of a client at the door, and stores the user of its token in the request's extensions.
 fn enter_door(endpoint: &Endpoint, request: &mut Request) -> Result<Arc<Hub>, Response> {
     let (hub, user) = door::enter(endpoint, request, ServiceAudience::Client)?;
+    request.extensions_mut().insert(AtDoor);
     request.extensions_mut().insert(user);
     // Each later request shows it again.
     request.extensions_mut().insert(UserBinding::AccessToken);

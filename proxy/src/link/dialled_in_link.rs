@@ -57,16 +57,19 @@ pub(crate) async fn serve_link(shard: Rc<Shard>, incoming: Box<IncomingLink>) {
         Err(error) => return debug!(hub = hub.name(), %error, "the upgrade of a link broke off"),
     };
     let mut socket = LinkSocket::network(into_websocket(upgraded, Side::Server).await);
-    let request =
-        match answer_handshake_if(&mut socket, |_| refusal.or_else(|| too_many(&shard, &hub, &instance))).await {
-            Ok(request) => request,
-            Err(end) => {
-                shard.counters().door.handshakes_refused.increment();
-                let reason = end.reason(Role::Proxy);
-                debug!(hub = hub.name(), app = %instance, reason, "a link of an app server is not opened");
-                return close(socket, &end).await;
-            }
-        };
+    let request = match answer_handshake_if(&mut socket, |request| {
+        refusal.or_else(|| too_many(&shard, &hub, &instance)).or_else(|| for_senders_only(&hub, request.kind))
+    })
+    .await
+    {
+        Ok(request) => request,
+        Err(end) => {
+            shard.counters().door.handshakes_refused.increment();
+            let reason = end.reason(Role::Proxy);
+            debug!(hub = hub.name(), app = %instance, reason, "a link of an app server is not opened");
+            return close(socket, &end).await;
+        }
+    };
     let pool = find_pool(&shard, &hub, &instance);
     let (kind, allows_reconnect) = (request.kind, request.allow_stateful_reconnects);
     if kind != LinkKind::Weak {
@@ -81,6 +84,12 @@ pub(crate) async fn serve_link(shard: Rc<Shard>, incoming: Box<IncomingLink>) {
 fn too_many(shard: &Shard, hub: &Hub, instance: &str) -> Option<String> {
     let count = hub.pool_of(shard.shared().hubs.number(instance)).map_or(0, |pool| pool.size());
     (count >= LINKS_MAX).then(|| format!("this app server has {LINKS_MAX} connections to this node for the hub"))
+}
+
+/// Reason to refuse a link that would carry clients, where a webhook has them.
+fn for_senders_only(hub: &Hub, kind: LinkKind) -> Option<String> {
+    let is_refused = hub.has_webhook() && kind != LinkKind::Weak;
+    is_refused.then(|| "this hub has a webhook in place of app servers (--upstream-webhook)".to_owned())
 }
 
 /// Finds the pool of an app server's links, or begins one.

@@ -14,7 +14,7 @@ use trunkline_protocol::manifest::Manifest;
 use super::app_instance::{AppInstances, Sighting};
 use crate::net::address::Address;
 use crate::observer::UpstreamProblems;
-use crate::shard::{ShardCommand, ShardMessage, Shared};
+use crate::shard::{ShardCommand, Shared};
 use crate::upstream::{AppServer, AppTarget, Pool, ReadManifestError, ServerGroup, read_manifest};
 
 /// Interval at which a manifest is read again while the app server doesn't answer, or some of its links are not open.
@@ -135,10 +135,26 @@ fn record_answer(
         return Some(format!("it is an app server of the group {other:?} already, and can't be of two"));
     }
     info!(upstream = %address, app = %manifest.name, %instance, hubs = manifest.hubs.len(), "app server found");
+    warn_of_webhooks(shared, address, &manifest);
     known.add(instance, open_pools(shared, (AppTarget::Network(address.clone()), group), manifest, changed));
     // Of several instances, those without a link are given up.
     known.remove_dead(|pools| pools.iter().any(|pool| pool.open() > 0)).iter().for_each(|pools| retire(pools));
     None
+}
+
+/// Says which hubs of an app server get no clients, because the operator has given their paths to webhooks.
+fn warn_of_webhooks(shared: &Shared, address: &Address, manifest: &Manifest) {
+    for hub in &manifest.hubs {
+        if let Some(other) = shared.hubs.find(&hub.path).filter(|known| known.has_webhook()) {
+            warn!(
+                upstream = %address,
+                hub = %hub.name,
+                path = %hub.path,
+                "clients of this path go to the webhook of {:?} (--upstream-webhook), and none to the app server",
+                other.name()
+            );
+        }
+    }
 }
 
 /// Gives all instances up once connections were refused for a while and no link is left.
@@ -181,18 +197,11 @@ pub(crate) fn open_pools(
         let pool = Pool::new(hub.clone(), app.clone(), pool_size, changed.clone()).restoring(restores);
         let pool = Arc::new(pool);
         hub.add_pool(pool.clone());
-        assign(shared, &pool, index);
+        // Each hub begins with another shard.
+        shared.keep_links(&pool, index);
         pool
     });
     pools.collect()
-}
-
-/// Assigns the links of a pool to the shards round robin; each hub begins with another shard.
-fn assign(shared: &Shared, pool: &Arc<Pool>, start: usize) {
-    let shards = shared.shards().iter().cycle().skip(start % shared.shards().len().max(1));
-    for (slot, shard) in (0..pool.size()).zip(shards) {
-        shard.put(ShardMessage::KeepLink(pool.clone(), slot));
-    }
 }
 
 /// Has the clients of an upstream that is removed go to other app servers, and waits until none is left.

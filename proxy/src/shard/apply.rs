@@ -20,7 +20,7 @@ use super::member_query::MemberListing;
 use super::send_origin::SendOrigin;
 use super::slot::Slot;
 use super::state::ShardState;
-use crate::upstream::{AppServerId, Asker, HubIndex};
+use crate::upstream::{AppServerId, Asker, HomeLink, HubIndex};
 
 /// Capacity beyond which a list of commands is not kept.
 const COMMANDS_KEPT_MAX: usize = 2048;
@@ -286,11 +286,12 @@ impl ShardState {
             // The new owner asks it.
             return;
         }
-        let results = &self.context.shared.client_results;
+        let (results, hubs) = (&self.context.shared.client_results, self.context.shared.hubs.all());
+        let is_of_door = |home: &HomeLink| hubs.get(home.hub().get()).is_some_and(|hub| hub.is_of_door());
         if let Some(client) = self.connections.get_mut(slot).filter(|client| client.is_open())
             && let Content::Hub(protocol) = client.content
             && let Some(payload) = request.payloads.get(protocol)
-            && (is_own || client.home.of_door().is_none() || results.begin(&asker, &request, Some(client.home.app())))
+            && (is_own || !is_of_door(&client.home) || results.begin(&asker, &request, Some(client.home.app())))
         {
             let frame = frame_for(protocol, payload);
             if !is_own {

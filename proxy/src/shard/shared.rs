@@ -30,6 +30,7 @@ use crate::net::dial_gate::DialGate;
 use crate::routing::DEFAULT_GROUP;
 use crate::transport::http_transport::HttpTransports;
 use crate::upstream::{AppServerId, GroupTerms, Hub, HubIndex, HubRegistry, RestoreQueries};
+use crate::webhook::Webhooks;
 
 /// Origin of the sockets of clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,6 +80,8 @@ pub(crate) struct Shared {
     pub app_channels: Connector,
     /// Connector to nodes that prove themselves: for requests whose connections are theirs.
     pub node_channels: Connector,
+    /// Webhooks of hubs without app servers.
+    pub webhooks: Webhooks,
     /// Gate of the dials to other nodes.
     pub node_dials: Arc<DialGate>,
     pub whose_sockets: Sockets,
@@ -146,6 +149,7 @@ impl Shared {
             limits: LimitCounters::new(&settings.limits, &settings.relay),
             app_channels,
             node_channels: connectors.fleet.through_channels(&settings.keys, FarEnd::Node),
+            webhooks: Webhooks::new(&settings.webhooks, &settings.keys, connectors.fleet.clone()),
             connector: connectors.fleet,
             node_dials: Arc::default(),
             interest: settings.fleet.has_peers().then(Arc::default),

@@ -58,13 +58,18 @@ pub trait MemoryDialler: std::fmt::Debug + Send + Sync {
 
     /// Has the app answer a request to one of the paths that it serves for proxies.
     fn ask(&self, request: Request<Body>) -> Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
+
+    /// Says for people where the app is.
+    fn place(&self) -> String {
+        "this process".into()
+    }
 }
 
 impl std::fmt::Display for AppTarget {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Network(address) => write!(f, "{address}"),
-            Self::Memory(_) => f.write_str("this process"),
+            Self::Memory(dialler) => f.write_str(&dialler.place()),
             Self::DialsIn => f.write_str("dials in"),
         }
     }
@@ -103,6 +108,9 @@ pub(crate) enum HubOrigin {
     Manifest,
     /// App servers that dial in name it; its clients come by the path of the door.
     Door,
+    /// The operator names it, with a webhook in place of app servers. Else it is a hub of the door, whose clients may come
+    /// by a path of its own, too.
+    Webhook,
 }
 
 /// Maximum number of hubs that app servers and clients may name at the door.
@@ -141,10 +149,16 @@ impl Hub {
         &self.key
     }
 
-    /// Whether its app servers dial in, and its clients come by the door.
+    /// Whether it is one of those that the door names: its app servers dial in, or it has a webhook in place of them.
     #[must_use]
     pub(crate) fn is_of_door(&self) -> bool {
-        self.origin == HubOrigin::Door
+        matches!(self.origin, HubOrigin::Door | HubOrigin::Webhook)
+    }
+
+    /// Whether a webhook serves it.
+    #[must_use]
+    pub(crate) fn has_webhook(&self) -> bool {
+        self.origin == HubOrigin::Webhook
     }
 
     /// Its settings, from the manifest that was read last.
@@ -176,7 +190,7 @@ impl Hub {
     pub(crate) fn rule_path(&self) -> String {
         match self.origin {
             HubOrigin::Manifest => self.settings.load().path.clone(),
-            HubOrigin::Door => format!("/{}", self.name),
+            HubOrigin::Door | HubOrigin::Webhook => format!("/{}", self.name),
         }
     }
 
@@ -236,8 +250,9 @@ impl Hub {
                 return None;
             }
             let pools = self.pools_of(group);
-            // Its app servers may be about to dial in for the first time.
-            let begun_at = (self.is_of_door() && pools.is_empty()).then_some(self.learnt_at);
+            // Its app servers may be about to dial in for the first time, or its webhook about to be linked.
+            let begun_at = (self.is_of_door() && pools.is_empty()) || self.has_webhook();
+            let begun_at = begun_at.then_some(self.learnt_at);
             let lost_at = pools.iter().filter_map(|pool| pool.lost_at()).max().max(begun_at);
             lost_at.map(|lost_at| last.min(lost_at + window)).filter(|until| *until > Instant::now())
         };
@@ -420,8 +435,8 @@ impl HubRegistry {
     pub(crate) fn find(&self, path: &str) -> Option<Arc<Hub>> {
         let path = without_slash(path);
         let all = self.all.load();
-        let mut manifests = all.iter().filter(|hub| !hub.is_of_door());
-        manifests.find(|hub| without_slash(&hub.settings.load().path).eq_ignore_ascii_case(path)).cloned()
+        let mut with_paths = all.iter().filter(|hub| !hub.is_of_door() || hub.has_webhook());
+        with_paths.find(|hub| without_slash(&hub.settings.load().path).eq_ignore_ascii_case(path)).cloned()
     }
 
     /// Whether all hubs of manifests are served, and there are some if there `must_be`. Those of the door come and go
@@ -494,10 +509,19 @@ impl HubRegistry {
 
     /// Learns a hub that somebody with an access key has named at the door; `None` when there are too many.
     pub(crate) fn learn_at_door(&self, settings: HubManifest) -> Option<Arc<Hub>> {
+        self.learn_as(HubOrigin::Door, settings)
+    }
+
+    /// Learns a hub that a webhook serves; `None` when there are too many.
+    pub(crate) fn learn_webhook(&self, settings: HubManifest) -> Option<Arc<Hub>> {
+        self.learn_as(HubOrigin::Webhook, settings)
+    }
+
+    fn learn_as(&self, origin: HubOrigin, settings: HubManifest) -> Option<Arc<Hub>> {
         let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = self.keyed(&HubOrigin::Door.key(&settings.name));
+        let known = self.keyed(&origin.key(&settings.name));
         let count = self.all.load().iter().filter(|hub| hub.is_of_door()).count();
-        known.or_else(|| (count < DOOR_HUBS_MAX).then(|| self.insert(HubOrigin::Door, settings)))
+        known.or_else(|| (count < DOOR_HUBS_MAX).then(|| self.insert(origin, settings)))
     }
 
     fn insert(&self, origin: HubOrigin, settings: HubManifest) -> Arc<Hub> {
@@ -548,7 +572,7 @@ impl HubOrigin {
     pub(crate) fn key(self, name: &str) -> String {
         match self {
             Self::Manifest => name.to_owned(),
-            Self::Door => format!("?hub={name}"),
+            Self::Door | Self::Webhook => format!("?hub={name}"),
         }
     }
 }

@@ -11,7 +11,7 @@ use super::advertised_address::AdvertiseError;
 use super::proxy_protocol_args::NobodyTrusted;
 use super::tls_args::TlsArgsError;
 use super::token_args::TokenArgsError;
-use crate::config::{AmbiguousHeaders, NetworkError, OriginError, PathPrefixError};
+use crate::config::{AmbiguousHeaders, NetworkError, OriginError, PathPrefixError, WebhookRuleError};
 
 /// Error for flags that make no sense; the text names the flag.
 #[derive(Debug, thiserror::Error)]
@@ -22,10 +22,12 @@ pub enum ConfigError {
     #[error("--upstream {value:?} {problem}")]
     Upstream { value: String, problem: &'static str },
     #[error(
-        "there is nothing to serve: give the address of an app server by --upstream, or an access key by --access-key, \
-         with which app servers may dial in"
+        "there is nothing to serve: give the address of an app server by --upstream, or the URL of a webhook by \
+         --upstream-webhook, or an access key by --access-key, with which app servers may dial in"
     )]
     NoUpstream,
+    #[error("--upstream-webhook {value:?} {problem}")]
+    Webhook { value: String, problem: WebhookRuleError },
     #[error("--access-key: {0}")]
     Key(#[from] AccessKeyError),
     #[error("--access-key-file {path} can't be read ({source})")]

@@ -30,10 +30,11 @@ use super::rest_args::RestArgs;
 use super::tls_args::TlsArgs;
 use super::token_args::TokenArgs;
 use super::trust_args::TrustArgs;
+use super::webhook_args::WebhookArgs;
 use crate::config::{
     Config, GroupLimits, HostPattern, HostRules, HttpTransportSettings, LinkSettings, MESSAGE_MAX_BYTES,
     NEGOTIATE_TIMEOUT, OriginPattern, OutboxLimits, PathPrefix, RehomeSettings, RestSettings, Settings, TlsListener,
-    TrustedHeaders, TrustedNetworks, random_node_name,
+    TrustedHeaders, TrustedNetworks, WebhookSettings, random_node_name,
 };
 use crate::net::address::Address;
 use crate::net::resolver::Resolver;
@@ -78,6 +79,9 @@ pub struct ServeArgs {
     /// that the name resolves to. May be given several times.
     #[arg(long = "upstream", env = "TRUNKLINE_UPSTREAM", value_name = "URL", value_delimiter = ',')]
     pub(crate) upstreams: Vec<String>,
+
+    #[command(flatten)]
+    pub(crate) webhooks: WebhookArgs,
 
     #[command(flatten)]
     pub(crate) discovery: DiscoveryArgs,
@@ -173,6 +177,7 @@ struct NodeAddresses {
     admin: SocketAddr,
     rest_listen: Option<SocketAddr>,
     upstreams: Vec<Address>,
+    webhooks: WebhookSettings,
     rules: Arc<Ruleset>,
 }
 
@@ -188,7 +193,8 @@ impl TryFrom<&ServeArgs> for NodeAddresses {
         let upstreams = args.upstreams.iter().map(|url| upstream(url)).collect::<Result<_, _>>()?;
         let rules = args.config.as_deref().map(rules).transpose()?.unwrap_or_default();
         let rest_listen = RestSettings::try_from(&args.rest)?.listen;
-        Ok(Self { listen, tls_listen, admin, rest_listen, upstreams, rules })
+        let webhooks = WebhookSettings::try_from(&args.webhooks)?;
+        Ok(Self { listen, tls_listen, admin, rest_listen, upstreams, webhooks, rules })
     }
 }
 
@@ -207,7 +213,13 @@ impl NodeAddresses {
         let own = own.map(|(flag, address)| format!("{flag} {address}"));
         let upstreams = self.upstreams.iter().filter(|upstream| !upstream.is_loopback());
         let upstreams = upstreams.map(|upstream| format!("--upstream {upstream}"));
-        own.chain(upstreams).chain(self.remote_in_groups()).collect()
+        own.chain(upstreams).chain(self.remote_webhooks()).chain(self.remote_in_groups()).collect()
+    }
+
+    /// Returns the webhooks that are not on this machine: they check signatures by the key.
+    fn remote_webhooks(&self) -> impl Iterator<Item = String> {
+        let remote = self.webhooks.rules.iter().filter(|rule| !rule.template.address().is_loopback());
+        remote.map(|rule| format!("--upstream-webhook {}", rule.template))
     }
 
     /// Returns the app servers of groups without keys of their own that are not on this machine.
@@ -253,7 +265,8 @@ impl TryFrom<ServeArgs> for Config {
 }
 
 fn settings(args: ServeArgs, addresses: &NodeAddresses) -> Result<Settings, ConfigError> {
-    if !addresses.has_upstreams() && args.access_keys.keys()?.is_none() {
+    let serves_itself = addresses.has_upstreams() || !addresses.webhooks.rules.is_empty();
+    if !serves_itself && args.access_keys.keys()?.is_none() {
         return Err(ConfigError::NoUpstream);
     }
     let (keys, is_development) = args.access_keys.keys_or_development(&addresses.remote())?;
@@ -285,6 +298,7 @@ fn settings(args: ServeArgs, addresses: &NodeAddresses) -> Result<Settings, Conf
         rehoming: RehomeSettings::from(&args.rehoming),
         http_transports: HttpTransportSettings::from(&args.http_transports),
         relay: args.relay.settings(knows_balancers),
+        webhooks: addresses.webhooks.clone(),
         fleet: (&args.admin).try_into()?,
         rest: (&args.rest).try_into()?,
         rules: addresses.rules.clone(),

@@ -9,14 +9,14 @@ const INTERVAL: Duration = Duration::from_secs(10);
 
 /// State of one such warning.
 #[derive(Debug, Default)]
-pub(super) struct WarningBrake {
+pub(crate) struct WarningBrake {
     last: Option<Instant>,
     left_out: u64,
 }
 
 impl WarningBrake {
     /// Returns the number of lines that were left out before this one; `None` if it is left out too.
-    pub(super) fn pass(&mut self, now: Instant) -> Option<u64> {
+    pub(crate) fn pass(&mut self, now: Instant) -> Option<u64> {
         if self.last.is_some_and(|last| now - last < INTERVAL) {
             self.left_out += 1;
             return None;

@@ -1,0 +1,138 @@
+//! Settings of webhooks: hubs without app servers whose events are POSTed to URLs.
+
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use super::UrlTemplate;
+use crate::routing::Pattern;
+
+/// Settings of webhooks.
+#[derive(Debug, Clone)]
+pub struct WebhookSettings {
+    /// Rules in their order; the first one that matches a hub counts.
+    pub(crate) rules: Vec<WebhookRule>,
+    /// Time that a back end has to accept a connection.
+    pub connect_timeout: Duration,
+    /// Time for a whole answer, connecting and further attempts included.
+    pub answer_timeout: Duration,
+    /// Largest body of an answer.
+    pub answer_max_bytes: usize,
+    /// Requests under way for one hub.
+    pub in_flight_max: NonZeroUsize,
+    /// Requests under way for all hubs.
+    pub total_in_flight_max: NonZeroUsize,
+    /// Bytes of events that wait, beyond which clients are read no further.
+    pub waiting_max_bytes: usize,
+    /// Whether a back end is asked about each client before it is let in.
+    pub connecting: WebhookConnecting,
+}
+
+/// How clients of a hub with a webhook are let in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WebhookConnecting {
+    /// At once; `connected` tells of them.
+    Open,
+    /// When the back end has answered `connect`.
+    Asked,
+}
+
+/// Hubs that one webhook serves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct WebhookRule {
+    /// Names of its hubs.
+    pub(crate) hubs: Pattern,
+    pub(crate) template: UrlTemplate,
+}
+
+/// Error of a text that names no hub and no URL; it ends a sentence that begins with the text.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum WebhookRuleError {
+    #[error("is no `HUB=URL`, such as `chat=http://127.0.0.1:5000/{{hub}}/{{category}}/{{event}}`")]
+    NoPair,
+    #[error("names the hub {0:?}; a name has 1 to 128 letters, digits, `-`, `_` and `.`, and `*` for any of them")]
+    Hub(String),
+    #[error("names the URL {url:?}, which {problem}")]
+    Url { url: String, problem: super::UrlTemplateError },
+}
+
+/// Maximum length of the name of a hub, and of a pattern of names.
+const HUB_NAME_MAX_BYTES: usize = 128;
+
+impl WebhookSettings {
+    /// Settings of a node without webhooks, and defaults of the others.
+    pub(crate) const NONE: Self = Self {
+        rules: Vec::new(),
+        // A back end is near, so one that takes longer won't accept at all.
+        connect_timeout: Duration::from_secs(5),
+        // The official clients wait for ever, and people don't.
+        answer_timeout: Duration::from_secs(30),
+        answer_max_bytes: 1024 * 1024,
+        // As many as a few back ends of PHP or Python work on at once.
+        in_flight_max: NonZeroUsize::MIN.saturating_add(127),
+        // So that one hub whose back end hangs leaves room for others.
+        total_in_flight_max: NonZeroUsize::MIN.saturating_add(511),
+        waiting_max_bytes: 64 * 1024 * 1024,
+        connecting: WebhookConnecting::Open,
+    };
+
+    /// The rule of a hub, whose name is in small letters.
+    #[must_use]
+    pub(crate) fn rule_for(&self, hub: &str) -> Option<&WebhookRule> {
+        self.rules.iter().find(|rule| rule.hubs.matches(hub))
+    }
+
+    /// Names of hubs that are served from the start, at a path of their own.
+    pub(crate) fn named_hubs(&self) -> impl Iterator<Item = &str> {
+        self.rules.iter().filter_map(|rule| rule.hubs.exact())
+    }
+}
+
+impl std::str::FromStr for WebhookRule {
+    type Err = WebhookRuleError;
+
+    fn from_str(text: &str) -> Result<Self, WebhookRuleError> {
+        let (hub, url) = text.split_once('=').ok_or(WebhookRuleError::NoPair)?;
+        // Names of hubs are compared in small letters everywhere.
+        let (hub, url) = (hub.trim().to_ascii_lowercase(), url.trim());
+        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.*".contains(&byte);
+        let is_name = hub.len() <= HUB_NAME_MAX_BYTES && hub.bytes().all(is_plain) && !matches!(&*hub, "." | "..");
+        let hubs = Pattern::new(&hub).ok().filter(|_| is_name).ok_or(WebhookRuleError::Hub(hub))?;
+        let template = url.parse().map_err(|problem| WebhookRuleError::Url { url: url.into(), problem })?;
+        Ok(Self { hubs, template })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rule(text: &str) -> Result<WebhookRule, String> {
+        text.parse().map_err(|error: WebhookRuleError| error.to_string())
+    }
+
+    #[test]
+    fn the_first_rule_that_matches_a_hub_counts() {
+        let rules = ["Chat=http://a/x", "ch*=http://b/", "*=http://c/?x=y=z"].map(|text| rule(text).unwrap());
+        let settings = WebhookSettings { rules: rules.into(), ..WebhookSettings::NONE };
+        let shown = |hub: &str| settings.rule_for(hub).map(|rule| rule.template.to_string());
+        assert_eq!(
+            ["chat", "chess", "other"].map(|hub| shown(hub).unwrap()),
+            ["http://a:80/x", "http://b:80/", "http://c:80/"]
+        );
+        assert_eq!(settings.named_hubs().collect::<Vec<_>>(), ["chat"], "patterns name no path");
+    }
+
+    #[test]
+    fn a_rule_that_makes_no_sense_is_refused_with_the_reason() {
+        for (text, reason) in [
+            ("http://app/", "is no `HUB=URL`"),
+            ("=http://app/", "names the hub \"\""),
+            ("a/b=http://app/", "names the hub \"a/b\""),
+            ("..=http://app/", "names the hub \"..\""),
+            ("chat=app", "names the URL \"app\", which is no URL"),
+        ] {
+            let problem = rule(text).unwrap_err();
+            assert!(problem.starts_with(reason), "{text}: {problem}");
+        }
+    }
+}

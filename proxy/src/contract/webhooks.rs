@@ -1,0 +1,521 @@
+//! Webhooks: what a back end is told of the clients of a hub without app servers, and what becomes of its answers.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::{Instant, sleep, timeout};
+use tokio_tungstenite::tungstenite::Message;
+use trunkline_protocol::access_token;
+use trunkline_protocol::key::AccessKey;
+use trunkline_protocol::manifest::HubManifest;
+
+use super::app::json;
+use super::client::{Client, JSON_HANDSHAKE, Received};
+use super::stage::{KEY, Stage, run, settings, token_of};
+use super::webhook_server::{Asked, WebhookServer};
+use crate::clock::unix_seconds;
+use crate::config::{Settings, WebhookConnecting, WebhookSettings};
+use crate::fleet::{Fleet, InvocationOutcome};
+use crate::metrics::WebhookOutcome;
+use crate::net::connector::MemoryNetwork;
+
+const APP: &str = "http://app.example:5000";
+const CONNECTED: &str = "/chat/connections/connected";
+const DISCONNECTED: &str = "/chat/connections/disconnected";
+const SAY: &str = "/chat/messages/Say";
+
+fn webhooks(rules: &[&str]) -> WebhookSettings {
+    let rules = rules.iter().map(|rule| rule.parse().unwrap()).collect();
+    WebhookSettings { rules, ..WebhookSettings::NONE }
+}
+
+fn plain() -> WebhookSettings {
+    webhooks(&["chat=http://app.example:5000/{hub}/{category}/{event}"])
+}
+
+fn stage(network: &MemoryNetwork, webhooks: WebhookSettings) -> Stage {
+    Stage::at(
+        "http://node.example",
+        network,
+        Settings { webhooks, opens_door: true, has_upstreams: false, ..settings() },
+    )
+}
+
+/// A node with a webhook for the hub `chat`, and its back end.
+fn start() -> (Stage, WebhookServer) {
+    let network = MemoryNetwork::default();
+    (stage(&network, plain()), WebhookServer::listen(&network, APP))
+}
+
+async fn connect(stage: &Stage, target: &str) -> Client {
+    let mut client = Client::upgrade(stage, target).await.unwrap();
+    client.send(JSON_HANDSHAKE).await;
+    assert_eq!(client.next().await, Received::Text("{}".into()));
+    client
+}
+
+fn call(id: &str, target: &str) -> String {
+    format!("{{\"type\":1,\"invocationId\":\"{id}\",\"target\":\"{target}\",\"arguments\":[]}}\u{1e}")
+}
+
+/// A call whose client waits for nothing.
+fn cast(target: &str, argument: &str) -> String {
+    format!("{{\"type\":1,\"target\":\"{target}\",\"arguments\":[\"{argument}\"]}}\u{1e}")
+}
+
+fn void(id: &str) -> String {
+    format!("{{\"type\":3,\"invocationId\":\"{id}\"}}")
+}
+
+fn error(id: &str, text: &str) -> String {
+    format!("{{\"type\":3,\"invocationId\":\"{id}\",\"error\":\"{text}\"}}")
+}
+
+fn count(stage: &Stage, hub: &str, outcome: WebhookOutcome) -> u64 {
+    let all = stage.shared.webhooks.counters();
+    all.iter().filter(|(name, _)| **name == *hub).map(|(_, counters)| counters.of(outcome).get()).sum()
+}
+
+async fn until(is_so: impl Fn() -> bool) {
+    while !is_so() {
+        sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[test]
+fn a_server_is_told_of_a_client_from_its_beginning_to_its_end() {
+    run(async {
+        let (stage, mut server) = start();
+        let token = token_of("ann");
+        let mut client = connect(&stage, &format!("/Chat?color=r%20d&access_token={token}")).await;
+        let connected = server.next().await;
+        assert_eq!((connected.path(), connected.text()), (CONNECTED.into(), "{\"type\":10}"));
+        let id = connected.header("x-asrs-connection-id").to_owned();
+        assert_eq!(connected.header("host"), "app.example:5000");
+        assert_eq!(connected.header("content-type"), "application/json");
+        assert_eq!([connected.header("x-asrs-hub"), connected.header("x-asrs-category")], ["chat", "connections"]);
+        assert_eq!([connected.header("x-asrs-event"), connected.header("x-asrs-user-id")], ["connected", "ann"]);
+        assert_eq!(connected.header("x-asrs-client-query"), "?color=r%20d");
+        let signature = connected.header("x-asrs-signature").to_owned();
+        assert!(signature.starts_with("sha256=") && signature.len() == 71, "{signature}");
+        let claims: Vec<_> = connected.head.headers.get_all("x-asrs-user-claims").iter().collect();
+        assert!(claims.iter().all(|claim| !claim.to_str().unwrap().starts_with("asrs.")), "{claims:?}");
+        connected.answer(200, "");
+
+        client.send(&call("7", "Say")).await;
+        let said = server.next().await;
+        assert_eq!(said.path(), SAY);
+        assert_eq!(said.text(), "{\"type\":1,\"invocationId\":\"7\",\"target\":\"Say\",\"arguments\":[]}");
+        assert_eq!([said.header("x-asrs-connection-id"), said.header("x-asrs-signature")], [&*id, &*signature]);
+        assert_eq!([said.header("x-asrs-category"), said.header("x-asrs-event")], ["messages", "Say"]);
+        said.answer(200, "{\"type\":3,\"invocationId\":\"7\",\"result\":[1]}\u{1e}");
+        assert_eq!(client.text().await, "{\"type\":3,\"invocationId\":\"7\",\"result\":[1]}");
+
+        client.close().await;
+        let gone = server.next().await;
+        assert_eq!((gone.path(), gone.text()), (DISCONNECTED.into(), "{\"type\":11}"));
+        assert_eq!([gone.header("x-asrs-connection-id"), gone.header("x-trunkline-event-number")], [&*id, "2"]);
+        assert_eq!(stage.shared.webhooks.clients(), 1, "nobody has heard of its end yet");
+        gone.answer(204, "");
+        until(|| stage.shared.webhooks.clients() == 0).await;
+        assert_eq!((stage.shared.webhooks.waiting_bytes(), stage.shared.webhooks.in_flight()), (0, 0));
+    });
+}
+
+#[test]
+fn a_client_of_message_pack_is_served_in_its_protocol() {
+    run(async {
+        let (stage, mut server) = start();
+        let mut client = Client::upgrade(&stage, "/chat").await.unwrap();
+        client.send("{\"protocol\":\"messagepack\",\"version\":1}\u{1e}").await;
+        server.next().await.answer(200, "");
+        let body = b"\x95\x01\x80\xa17\xa3Say\x91\xa2hi";
+        let framed: Vec<u8> = [&[13][..], body].concat();
+        client.write(Message::binary(framed)).await;
+        let said = server.next().await;
+        assert_eq!([said.header("content-type"), &said.path()], ["application/x-msgpack", SAY]);
+        assert!(said.body[1..].starts_with(&body[1..]), "{:?}", said.body);
+        let completion = Bytes::from_static(b"\x09\x95\x03\x80\xa17\x03\xa2ok");
+        said.answer(200, completion.clone());
+        assert_eq!(client.next().await, Received::Binary(Bytes::from_static(b"{}\x1e")));
+        assert_eq!(client.next().await, Received::Binary(completion));
+    });
+}
+
+#[test]
+fn events_of_a_connection_come_one_after_the_other_and_those_of_others_beside_them() {
+    run(async {
+        let (stage, mut server) = start();
+        let mut one = connect(&stage, "/chat").await;
+        for number in 0..20 {
+            one.send(&cast("Say", &number.to_string())).await;
+        }
+        let first = server.next().await;
+        assert_eq!(first.path(), CONNECTED);
+        let mut other = connect(&stage, "/chat").await;
+        server.next().await.answer(200, "");
+        other.send(&call("1", "Say")).await;
+        server.next().await.answer(200, "");
+        assert_eq!(other.text().await, void("1"), "another client does not wait for it");
+        assert_eq!(server.waiting(), 0, "nothing comes before the first event is answered");
+        first.answer(404, "");
+        for number in 0..20 {
+            let said = server.next().await;
+            let expected = format!("{{\"type\":1,\"target\":\"Say\",\"arguments\":[\"{number}\"]}}");
+            assert_eq!((said.text(), server.waiting()), (&*expected, 0));
+            said.answer(200, "");
+        }
+    });
+}
+
+#[test]
+fn each_failure_of_a_server_is_an_error_for_its_call_alone() {
+    run(async {
+        let network = MemoryNetwork::default();
+        let stage = stage(&network, WebhookSettings { answer_max_bytes: 1024, ..plain() });
+        let mut server = WebhookServer::listen(&network, APP);
+        let mut client = connect(&stage, "/chat").await;
+        server.next().await.answer(200, "");
+        let garbage =
+            "Invocation failed: the server's answer is no completion of this invocation in the protocol of its client.";
+        let large = "x".repeat(1025);
+        for (status, body, text, outcome) in [
+            (500, "", "Invocation failed, status code 500.", WebhookOutcome::Status),
+            (404, "", "Invocation failed, status code 404.", WebhookOutcome::Status),
+            (307, "", "Invocation failed, status code 307: redirects are not followed.", WebhookOutcome::Redirect),
+            (200, "<html>", garbage, WebhookOutcome::Malformed),
+            (
+                200,
+                &large,
+                "Invocation failed: the server's answer is larger than 1024 bytes.",
+                WebhookOutcome::TooLarge,
+            ),
+        ] {
+            let before = count(&stage, "chat", outcome);
+            client.send(&call("1", "Say")).await;
+            server.next().await.answer(status, body.to_owned());
+            assert_eq!(client.text().await, error("1", text));
+            assert_eq!(count(&stage, "chat", outcome), before + 1, "{outcome:?}");
+        }
+        client.send(&call("2", "Say")).await;
+        server.next().await.answer(204, "");
+        assert_eq!(client.text().await, void("2"));
+    });
+}
+
+#[test]
+fn a_server_that_hangs_costs_its_calls_and_nobody_else() {
+    run(async {
+        let network = MemoryNetwork::default();
+        let rules = ["chat=http://app.example:5000/{hub}/{category}/{event}", "other=http://other.example/{event}"];
+        let one = std::num::NonZeroUsize::MIN;
+        let stage = stage(&network, WebhookSettings { in_flight_max: one, ..webhooks(&rules) });
+        let mut hanging = WebhookServer::listen(&network, APP);
+        let mut server = WebhookServer::listen(&network, "http://other.example");
+        let mut client = connect(&stage, "/chat").await;
+        hanging.next().await.answer(200, "");
+        let begun = Instant::now();
+        client.send(&call("1", "Say")).await;
+        let held = hanging.next().await;
+        let mut other = connect(&stage, "/other").await;
+        server.next().await.answer(200, "");
+        other.send(&call("1", "Say")).await;
+        server.next().await.answer(200, "");
+        assert_eq!(other.text().await, void("1"));
+        assert_eq!((begun.elapsed(), stage.shared.webhooks.in_flight()), (Duration::ZERO, 1));
+        assert_eq!(client.text().await, error("1", "Invocation failed: the server has not answered within 30 s."));
+        assert_eq!((begun.elapsed().as_secs(), count(&stage, "chat", WebhookOutcome::Timeout)), (30, 1));
+        drop(held);
+        client.send(&call("2", "Say")).await;
+        hanging.next().await.answer(200, "");
+        assert_eq!(client.text().await, void("2"), "a call that was sent is not sent again");
+    });
+}
+
+#[test]
+fn a_call_is_sent_again_while_nobody_listens_and_fails_then() {
+    run(async {
+        let network = MemoryNetwork::default();
+        let stage = stage(&network, plain());
+        let mut client = connect(&stage, "/chat").await;
+        client.send(&call("1", "Say")).await;
+        assert_eq!(client.text().await, error("1", "Invocation failed: the server can't be reached."));
+        assert_eq!(network.dials(&APP.parse().unwrap()), 6, "three attempts for each of two events");
+        client.send(&call("2", "Say")).await;
+        until(|| network.dials(&APP.parse().unwrap()) == 7).await;
+        let mut server = WebhookServer::listen(&network, APP);
+        server.next().await.answer(200, "");
+        assert_eq!(client.text().await, void("2"));
+        server.stop();
+    });
+}
+
+#[test]
+fn the_end_of_a_connection_is_told_again_after_a_failure_with_the_same_number() {
+    run(async {
+        let (stage, mut server) = start();
+        let client = connect(&stage, "/chat").await;
+        server.next().await.answer(200, "");
+        client.close().await;
+        let first = server.next().await;
+        let number = first.header("x-trunkline-event-number").to_owned();
+        first.answer(503, "");
+        let second = server.next().await;
+        assert_eq!((second.path(), second.header("x-trunkline-event-number")), (DISCONNECTED.into(), &*number));
+        second.answer(200, "");
+        until(|| stage.shared.webhooks.clients() == 0).await;
+    });
+}
+
+#[test]
+fn a_client_that_floods_a_slow_server_is_read_no_further() {
+    run(async {
+        let (stage, mut server) = start();
+        let mut client = connect(&stage, "/chat").await;
+        let connected = server.next().await;
+        let argument = "x".repeat(1000);
+        let mut sent = 0;
+        while timeout(Duration::from_secs(1), client.send(&cast("Say", &argument))).await.is_ok() {
+            sent += 1;
+            assert!(sent < 1000, "the client is read on and on");
+        }
+        let waiting = stage.shared.webhooks.waiting_bytes();
+        assert!((64 * 1024..256 * 1024).contains(&waiting), "{waiting} bytes wait");
+        connected.answer(200, "");
+        for _ in 0..sent {
+            server.next().await.answer(200, "");
+        }
+    });
+}
+
+#[test]
+fn a_full_backlog_reads_no_client_with_an_event_and_drops_what_the_gone_leave() {
+    run(async {
+        let network = MemoryNetwork::default();
+        let stage = stage(&network, WebhookSettings { waiting_max_bytes: 5_000, ..plain() });
+        let mut server = WebhookServer::listen(&network, APP);
+        let mut gone = connect(&stage, "/chat").await;
+        let connected = server.next().await;
+        gone.send(&cast("Say", "dropped")).await;
+        until(|| stage.shared.webhooks.waiting_bytes() > 500).await;
+        let mut client = connect(&stage, "/chat").await;
+        let other_connected = server.next().await;
+        client.send(&cast("Say", &"x".repeat(5_000))).await;
+        until(|| stage.shared.webhooks.waiting_bytes() > 5_000).await;
+        client.send(&cast("Say", "later")).await;
+        gone.close().await;
+        connected.answer(200, "");
+        let next = server.next().await;
+        assert_eq!(next.path(), DISCONNECTED, "its message was dropped");
+        next.answer(200, "");
+        until(|| stage.shared.webhooks.clients() == 1).await;
+        assert!(stage.shared.webhooks.waiting_bytes() < 6_500, "the other one is read no further");
+        other_connected.answer(200, "");
+        server.next().await.answer(200, "");
+        let said = server.next().await;
+        assert!(said.text().contains("later"), "{}", said.text());
+        said.answer(200, "");
+        let dropped: u64 = stage.shared.webhooks.counters().iter().map(|(_, counters)| counters.dropped.get()).sum();
+        assert_eq!(dropped, 1);
+    });
+}
+
+#[test]
+fn the_number_of_requests_under_way_is_bounded() {
+    run(async {
+        let network = MemoryNetwork::default();
+        let most = std::num::NonZeroUsize::new(3).unwrap();
+        let stage = stage(&network, WebhookSettings { in_flight_max: most, ..plain() });
+        let mut server = WebhookServer::listen(&network, APP);
+        let mut clients = Vec::new();
+        for _ in 0..10 {
+            clients.push(connect(&stage, "/chat").await);
+        }
+        until(|| stage.shared.webhooks.in_flight() == 3).await;
+        for left in (0..10).rev() {
+            until(|| stage.shared.webhooks.in_flight() == 3.min(left + 1)).await;
+            let asked = server.next().await;
+            assert!(server.waiting() < 3);
+            asked.answer(200, "");
+        }
+        until(|| stage.shared.webhooks.in_flight() == 0).await;
+    });
+}
+
+#[test]
+fn a_name_that_would_leave_its_place_in_the_url_reaches_nobody() {
+    run(async {
+        let (stage, mut server) = start();
+        let mut client = connect(&stage, "/chat").await;
+        server.next().await.answer(200, "");
+        for name in ["..", "../../admin", "a\\\\..\\\\b"] {
+            client.send(&call("1", name)).await;
+            let refused = client.text().await;
+            assert!(refused.contains("\"error\":\"The name of the method is not supported: "), "{refused}");
+        }
+        client.send(&call("2", "a/b?c#d")).await;
+        let asked = server.next().await;
+        assert_eq!((asked.path(), asked.header("x-asrs-event")), ("/chat/messages/a%2Fb%3Fc%23d".into(), "a/b?c#d"));
+        asked.answer(200, "");
+        assert_eq!(client.text().await, void("2"));
+    });
+}
+
+#[test]
+fn streams_are_refused_by_name() {
+    run(async {
+        let (stage, mut server) = start();
+        let mut client = connect(&stage, "/chat").await;
+        server.next().await.answer(200, "");
+        let refused = error("1", "Streams are not supported: the methods of this hub are served by a webhook.");
+        client.send("{\"type\":4,\"invocationId\":\"1\",\"target\":\"Count\",\"arguments\":[]}\u{1e}").await;
+        assert_eq!(client.text().await, refused);
+        client
+            .send("{\"type\":1,\"invocationId\":\"1\",\"target\":\"Up\",\"arguments\":[],\"streamIds\":[\"2\"]}\u{1e}")
+            .await;
+        assert_eq!(client.text().await, refused);
+    });
+}
+
+#[test]
+fn a_client_that_breaks_the_protocol_is_closed_and_the_server_learns_why() {
+    run(async {
+        let (stage, mut server) = start();
+        let mut client = connect(&stage, "/chat").await;
+        server.next().await.answer(200, "");
+        client.send("{\"type\":1}\u{1e}").await;
+        assert_eq!(client.text().await, "{\"type\":7,\"error\":\"Connection closed with an error.\"}");
+        let gone = server.next().await;
+        assert_eq!(gone.path(), DISCONNECTED);
+        assert!(gone.text().starts_with("{\"type\":11,\"error\":\""), "{}", gone.text());
+        gone.answer(200, "");
+        until(|| stage.shared.webhooks.clients() == 0).await;
+    });
+}
+
+#[test]
+fn a_server_that_is_asked_lets_clients_in_or_refuses_them() {
+    run(async {
+        let network = MemoryNetwork::default();
+        let stage = stage(&network, WebhookSettings { connecting: WebhookConnecting::Asked, ..plain() });
+        let mut server = WebhookServer::listen(&network, APP);
+        let begin = async |server: &mut WebhookServer, status: u16| {
+            let mut client = Client::upgrade(&stage, "/chat").await.unwrap();
+            client.send(&format!("{JSON_HANDSHAKE}{}", call("1", "Say"))).await;
+            let asked: Asked = server.next().await;
+            assert_eq!(asked.path(), "/chat/connections/connect");
+            asked.answer(status, "");
+            client
+        };
+        let mut client = begin(&mut server, 204).await;
+        assert_eq!(client.next().await, Received::Text("{}".into()));
+        for path in [CONNECTED, SAY] {
+            let asked = server.next().await;
+            assert_eq!(asked.path(), path);
+            asked.answer(200, "");
+        }
+        assert_eq!(client.text().await, void("1"));
+        for (status, text) in [
+            (403, "Connection refused, status code 403."),
+            (302, "The server can't be asked whether this connection is allowed."),
+        ] {
+            let mut client = begin(&mut server, status).await;
+            assert_eq!(client.text().await, format!("{{\"error\":\"{text}\"}}"));
+            assert!(matches!(client.next().await, Received::End(_)));
+        }
+        assert_eq!((server.waiting(), stage.shared.webhooks.clients()), (0, 1), "the end of the refused is nobody's");
+    });
+}
+
+#[test]
+fn clients_come_to_the_same_hub_by_its_path_and_by_the_door() {
+    run(async {
+        let network = MemoryNetwork::default();
+        let rules =
+            ["chat=http://app.example:5000/{hub}/{category}/{event}", "room-*=http://app.example:5000/rooms?r={hub}"];
+        let stage = stage(&network, webhooks(&rules));
+        let mut server = WebhookServer::listen(&network, APP);
+        let of_path = connect(&stage, "/chat").await;
+        server.next().await.answer(200, "");
+        let token = |hub: &str| {
+            let audience = ("aud".to_owned(), format!("http://any.example/client/?hub={hub}"));
+            let claims = [audience, ("role".to_owned(), "cook".to_owned())];
+            access_token::sign(&AccessKey::new(KEY).unwrap(), "bob", &claims, unix_seconds() + 60)
+        };
+        let at_door = connect(&stage, &format!("/client/?hub=chat&access_token={}", token("chat"))).await;
+        let asked = server.next().await;
+        assert_eq!((asked.path(), asked.header("x-asrs-user-id")), (CONNECTED.into(), "bob"));
+        let claims: Vec<_> = asked.head.headers.get_all("x-asrs-user-claims").iter().collect();
+        assert!(claims.iter().any(|claim| claim.to_str().unwrap().ends_with("role: cook")), "{claims:?}");
+        assert_eq!(asked.header("x-asrs-client-query"), "?hub=chat");
+        asked.answer(200, "");
+        assert_eq!(stage.shared.hubs.all().iter().filter(|hub| hub.name() == "chat").count(), 1);
+
+        let in_room = connect(&stage, &format!("/client/?hub=Room-1&access_token={}", token("room-1"))).await;
+        let asked = server.next().await;
+        assert_eq!((asked.path(), asked.header("x-asrs-hub")), ("/rooms?r=room-1".into(), "room-1"));
+        asked.answer(200, "");
+        assert_eq!(Client::upgrade(&stage, "/room-1").await.err(), Some(404), "a pattern gives no path");
+        drop((of_path, at_door, in_room));
+    });
+}
+
+#[test]
+fn a_link_to_a_webhook_lives_while_nothing_happens() {
+    run(async {
+        let (stage, mut server) = start();
+        let mut client = connect(&stage, "/chat").await;
+        server.next().await.answer(200, "");
+        for _ in 0..20 {
+            sleep(Duration::from_secs(14)).await;
+            client.send("{\"type\":6}\u{1e}").await;
+        }
+        client.send(&call("1", "Say")).await;
+        server.next_at(SAY).await.answer(200, "");
+        assert_eq!(client.text().await, void("1"));
+        let lost: u64 = stage.shared.counters().iter().map(|counters| counters.sessions.interrupted.get()).sum();
+        assert_eq!(lost, 0);
+    });
+}
+
+#[test]
+fn a_client_that_is_invoked_answers_whoever_asks_and_not_the_server() {
+    run(async {
+        let (stage, mut server) = start();
+        let mut client = connect(&stage, "/chat").await;
+        let connected = server.next().await;
+        let id = connected.header("x-asrs-connection-id").to_owned();
+        connected.answer(200, "");
+        let fleet = Fleet::new(stage.shared.clone(), ([127, 0, 0, 1], 8090).into());
+        let invoke = async |connection: &str| {
+            let question = |id: &str| json(call(id, "Ask").trim_end_matches('\u{1e}'));
+            fleet.invoke_client(&fleet.hub_named("chat"), connection, question, Duration::from_secs(5)).await
+        };
+        let answer = async {
+            let asked = client.text().await;
+            let number = asked.split('"').nth(5).unwrap().to_owned();
+            client.send(&format!("{{\"type\":3,\"invocationId\":\"{number}\",\"result\":5}}\u{1e}")).await;
+            client.send(&call("1", "Say")).await;
+            let next = server.next().await;
+            assert_eq!(next.path(), SAY, "the result is no event");
+            next.answer(200, "");
+        };
+        let (outcome, ()) = tokio::join!(invoke(&id), answer);
+        let InvocationOutcome::Completed { completion, .. } = outcome else { panic!("{outcome:?}") };
+        assert!(completion.ends_with(b",\"result\":5}\x1e"), "{completion:?}");
+        assert_eq!(invoke("nobody").await, InvocationOutcome::NotFound { missing: Vec::new() });
+    });
+}
+
+#[test]
+fn a_path_that_an_app_server_names_too_is_the_webhooks() {
+    run(async {
+        let (stage, mut server) = start();
+        let mut app = stage.app("app-1", vec![HubManifest::new("chat", "/chat")]);
+        let _link = app.link().await;
+        let client = connect(&stage, "/chat").await;
+        let connected = server.next().await;
+        assert_eq!(connected.path(), CONNECTED);
+        drop(client);
+    });
+}

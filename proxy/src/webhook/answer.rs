@@ -1,0 +1,260 @@
+//! Reading of a back end's answer: what it means for the client, and how it counts.
+
+use bytes::{Bytes, BytesMut};
+use bytestring::ByteString;
+use http::StatusCode;
+use trunkline_protocol::hub::{Completion, HubMessage, HubProtocol, Outcome, next_frame};
+
+use super::webhook_event::EventKind;
+use crate::metrics::WebhookOutcome;
+
+/// Reply of a back end, or why there is none.
+pub(super) type Reply = Result<(StatusCode, Bytes), ReplyError>;
+
+/// Error of a request that has no whole answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum ReplyError {
+    /// Nothing was sent.
+    #[error("the server can't be reached: {0}")]
+    Unreachable(String),
+    #[error("the connection to the server broke: {0}")]
+    Broken(String),
+    #[error("the server has not answered within {0} s (--webhook-timeout)")]
+    Timeout(u64),
+    #[error("the server's answer is larger than {0} bytes (--webhook-answer-max-bytes)")]
+    TooLarge(usize),
+}
+
+/// Meaning of an answer for the client.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum WebhookAnswer {
+    /// Nothing is sent to the client, and nothing refused.
+    Done,
+    /// Completion of its call, framed.
+    Completion(Bytes),
+    /// It may not connect, for this reason.
+    Refused(String),
+}
+
+/// Reads a reply: its meaning, how it counts, and what is wrong with it, for the log.
+#[must_use]
+pub(super) fn read(kind: &EventKind, reply: &Reply) -> (WebhookAnswer, WebhookOutcome, Option<String>) {
+    match kind {
+        EventKind::Message { protocol, invocation_id: Some(id) } => read_result(*protocol, id, reply),
+        EventKind::Connect => match judge(reply, StatusCode::is_success) {
+            (outcome, Some(problem)) => (WebhookAnswer::Refused(refusal_text(reply)), outcome, Some(problem)),
+            (outcome, None) => (WebhookAnswer::Done, outcome, None),
+        },
+        EventKind::Message { invocation_id: None, .. } | EventKind::Connected | EventKind::Disconnected => {
+            let (outcome, problem) = judge(reply, is_answer);
+            (WebhookAnswer::Done, outcome, problem)
+        }
+    }
+}
+
+/// Text for a client that is not let in. Only the back end's own refusals are told from failures of it.
+fn refusal_text(reply: &Reply) -> String {
+    match reply {
+        Ok((status, _)) if status.is_client_error() => format!("Connection refused, status code {}.", status.as_u16()),
+        _ => "The server can't be asked whether this connection is allowed.".into(),
+    }
+}
+
+/// Whether a status is that of an answer. Others are failures, as Azure's service counts them.
+fn is_answer(status: &StatusCode) -> bool {
+    matches!(*status, StatusCode::OK | StatusCode::NO_CONTENT)
+}
+
+/// Says how a reply counts whose body is of no interest, and what is wrong with it.
+fn judge(reply: &Reply, is_good: impl Fn(&StatusCode) -> bool) -> (WebhookOutcome, Option<String>) {
+    match reply {
+        Ok((status, _)) if is_good(status) => (WebhookOutcome::Done, None),
+        Ok((status, _)) if status.is_redirection() => {
+            (WebhookOutcome::Redirect, Some(format!("status code {}: redirects are not followed", status.as_u16())))
+        }
+        Ok((status, _)) => (WebhookOutcome::Status, Some(format!("status code {}", status.as_u16()))),
+        Err(error) => {
+            let outcome = match error {
+                ReplyError::Unreachable(_) => WebhookOutcome::Unreachable,
+                ReplyError::Broken(_) => WebhookOutcome::Broken,
+                ReplyError::Timeout(_) => WebhookOutcome::Timeout,
+                ReplyError::TooLarge(_) => WebhookOutcome::TooLarge,
+            };
+            (outcome, Some(error.to_string()))
+        }
+    }
+}
+
+/// Reads the reply to a call whose client waits for a result.
+fn read_result(
+    protocol: HubProtocol,
+    id: &ByteString,
+    reply: &Reply,
+) -> (WebhookAnswer, WebhookOutcome, Option<String>) {
+    let complete = |outcome| WebhookAnswer::Completion(completion(protocol, id, outcome));
+    let (outcome, problem) = judge(reply, is_answer);
+    if let Some(problem) = problem {
+        let text = match reply {
+            Ok(_) => format!("Invocation failed, {problem}."),
+            Err(error) => format!("Invocation failed: {}.", error.for_client()),
+        };
+        return (complete(Outcome::Error(text.into())), outcome, Some(problem));
+    }
+    let body = reply.as_ref().map(|(_, body)| body.clone()).unwrap_or_default();
+    if body.is_empty() {
+        return (complete(Outcome::Void), outcome, None);
+    }
+    match read_completion(protocol, id, &body) {
+        Some(result) => (complete(result), outcome, None),
+        None => {
+            let problem = "the server's answer is no completion of this invocation in the protocol of its client";
+            let error = Outcome::Error(format!("Invocation failed: {problem}.").into());
+            (complete(error), WebhookOutcome::Malformed, Some(problem.into()))
+        }
+    }
+}
+
+impl ReplyError {
+    /// Text for a client: without what only an operator is to know, such as addresses.
+    fn for_client(&self) -> String {
+        match self {
+            Self::Unreachable(_) => "the server can't be reached".into(),
+            Self::Broken(_) => "the connection to the server broke".into(),
+            Self::Timeout(seconds) => format!("the server has not answered within {seconds} s"),
+            Self::TooLarge(bytes) => format!("the server's answer is larger than {bytes} bytes"),
+        }
+    }
+}
+
+/// Reads a completion of this call, with its framing or without.
+fn read_completion(protocol: HubProtocol, id: &ByteString, body: &Bytes) -> Option<Outcome> {
+    let body = match protocol {
+        HubProtocol::Json => body.slice(..body.trim_ascii_end().len()),
+        HubProtocol::MessagePack | HubProtocol::BlazorPack => body.clone(),
+    };
+    let framed = next_frame(protocol, &body, body.len().saturating_add(1)).ok().flatten();
+    let framed = framed.filter(|frame| frame.length == body.len());
+    let body = framed.map_or_else(|| body.clone(), |frame| body.slice(frame.body));
+    match protocol.decode(&body) {
+        Ok(Some(HubMessage::Completion(completion))) if completion.invocation_id == *id => Some(completion.outcome),
+        _ => None,
+    }
+}
+
+/// Encodes a completion, framed.
+pub(super) fn completion(protocol: HubProtocol, id: &ByteString, outcome: Outcome) -> Bytes {
+    let mut out = BytesMut::new();
+    let completion = Completion { headers: Vec::new(), invocation_id: id.clone(), outcome };
+    protocol.encode(&HubMessage::Completion(completion), &mut out);
+    out.freeze()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const OK: StatusCode = StatusCode::OK;
+
+    fn call(protocol: HubProtocol) -> EventKind {
+        EventKind::Message { protocol, invocation_id: Some("7".into()) }
+    }
+
+    fn answered(status: StatusCode, body: &'static [u8]) -> (String, WebhookOutcome) {
+        match read(&call(HubProtocol::Json), &Ok((status, Bytes::from_static(body)))) {
+            (WebhookAnswer::Completion(text), outcome, _) => (String::from_utf8(text.to_vec()).unwrap(), outcome),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_completion_passes_with_and_without_its_separator() {
+        let expected = ("{\"type\":3,\"invocationId\":\"7\",\"result\":[1, 2]}\u{1e}".to_owned(), WebhookOutcome::Done);
+        for body in [
+            b"{\"type\":3,\"invocationId\":\"7\",\"result\":[1, 2]}\x1e".as_slice(),
+            b"{\"result\":[1, 2], \"invocationId\":\"7\", \"type\": 3}",
+            b"{\"result\":[1, 2], \"invocationId\":\"7\", \"type\": 3}\n",
+        ] {
+            assert_eq!(answered(OK, body), expected, "{body:?}");
+        }
+        let packed = completion(HubProtocol::MessagePack, &"7".into(), Outcome::Error("no".into()));
+        for body in [packed.clone(), packed.slice(1..)] {
+            let read = read(&call(HubProtocol::MessagePack), &Ok((OK, body)));
+            assert_eq!(read, (WebhookAnswer::Completion(packed.clone()), WebhookOutcome::Done, None));
+        }
+    }
+
+    #[test]
+    fn an_empty_answer_completes_without_a_result() {
+        let void = ("{\"type\":3,\"invocationId\":\"7\"}\u{1e}".to_owned(), WebhookOutcome::Done);
+        assert_eq!([answered(OK, b""), answered(StatusCode::NO_CONTENT, b"")], [void.clone(), void]);
+    }
+
+    #[test]
+    fn other_statuses_and_garbage_are_errors_that_name_them() {
+        let error = |text: &str| format!("{{\"type\":3,\"invocationId\":\"7\",\"error\":\"{text}\"}}\u{1e}");
+        for (status, outcome, text) in [
+            (500, WebhookOutcome::Status, "Invocation failed, status code 500."),
+            (201, WebhookOutcome::Status, "Invocation failed, status code 201."),
+            (302, WebhookOutcome::Redirect, "Invocation failed, status code 302: redirects are not followed."),
+        ] {
+            assert_eq!(answered(StatusCode::from_u16(status).unwrap(), b"x"), (error(text), outcome));
+        }
+        let text =
+            "Invocation failed: the server's answer is no completion of this invocation in the protocol of its client.";
+        let garbage: [&[u8]; 4] = [
+            b"<html>",
+            b"{\"type\":3,\"invocationId\":\"8\"}",
+            b"{\"type\":7}",
+            b"{\"type\":3,\"invocationId\":\"7\"}\x1e{}",
+        ];
+        for body in garbage {
+            assert_eq!(answered(OK, body), (error(text), WebhookOutcome::Malformed));
+        }
+    }
+
+    #[test]
+    fn a_client_learns_of_a_failure_without_addresses() {
+        let reply = Err(ReplyError::Unreachable("10.0.0.1 refused".into()));
+        let (answer, outcome, problem) = read(&call(HubProtocol::Json), &reply);
+        let text =
+            "{\"type\":3,\"invocationId\":\"7\",\"error\":\"Invocation failed: the server can't be reached.\"}\u{1e}";
+        assert_eq!((answer, outcome), (WebhookAnswer::Completion(text.into()), WebhookOutcome::Unreachable));
+        assert_eq!(problem.unwrap(), "the server can't be reached: 10.0.0.1 refused");
+    }
+
+    #[test]
+    fn events_without_a_result_ignore_the_body_and_any_success_lets_a_client_in() {
+        let silent = EventKind::Message { protocol: HubProtocol::Json, invocation_id: None };
+        let bad = Ok((StatusCode::BAD_REQUEST, Bytes::from_static(b"x")));
+        let (answer, outcome, problem) = read(&silent, &bad);
+        assert_eq!(
+            (answer, outcome, problem.as_deref()),
+            (WebhookAnswer::Done, WebhookOutcome::Status, Some("status code 400"))
+        );
+        let created = Ok((StatusCode::CREATED, Bytes::new()));
+        assert_eq!(read(&EventKind::Connect, &created).0, WebhookAnswer::Done);
+        let refused = Ok((StatusCode::FORBIDDEN, Bytes::new()));
+        assert_eq!(
+            read(&EventKind::Connect, &refused).0,
+            WebhookAnswer::Refused("Connection refused, status code 403.".into())
+        );
+        let hidden = WebhookAnswer::Refused("The server can't be asked whether this connection is allowed.".into());
+        assert_eq!(read(&EventKind::Connect, &Err(ReplyError::Timeout(1))).0, hidden);
+    }
+
+    proptest! {
+        #[test]
+        fn no_answer_of_a_back_end_panics_and_each_call_gets_one_completion(
+            body in proptest::collection::vec(any::<u8>(), 0..60), status in 100u16..600, packed in any::<bool>(),
+        ) {
+            let protocol = if packed { HubProtocol::MessagePack } else { HubProtocol::Json };
+            let reply = Ok((StatusCode::from_u16(status).unwrap(), Bytes::from(body)));
+            let (answer, ..) = read(&call(protocol), &reply);
+            let WebhookAnswer::Completion(text) = answer else { panic!("{answer:?}") };
+            let frame = next_frame(protocol, &text, usize::MAX).unwrap().unwrap();
+            prop_assert_eq!(frame.length, text.len());
+        }
+    }
+}

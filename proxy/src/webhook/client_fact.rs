@@ -1,0 +1,62 @@
+//! Facts of a client that each of its events tells a back end: user, claims and query, as header values.
+
+use bytestring::ByteString;
+use http::HeaderValue;
+use percent_encoding::{CONTROLS, utf8_percent_encode};
+use trunkline_protocol::service::OpenConnection;
+use trunkline_protocol::wire::{PRIVATE_CLAIM_PREFIX, USER_ID_CLAIM};
+
+/// Facts of a client connection, copied out of the frame that has opened it.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct ClientFacts {
+    pub(super) user: Option<HeaderValue>,
+    /// Each `type: value`.
+    pub(super) claims: Box<[HeaderValue]>,
+    pub(super) query: Option<HeaderValue>,
+}
+
+impl ClientFacts {
+    #[must_use]
+    pub(super) fn of(open: &OpenConnection) -> Self {
+        let user = open.claims.iter().find(|(name, _)| *name == USER_ID_CLAIM);
+        // The service keeps its own claims to itself.
+        let is_users = |(name, _): &&(ByteString, ByteString)| !name.starts_with(PRIVATE_CLAIM_PREFIX);
+        let claims = open.claims.iter().filter(is_users);
+        Self {
+            user: user.map(|(_, id)| header_text(id)),
+            claims: claims.map(|(name, value)| header_text(&format!("{name}: {value}"))).collect(),
+            query: open.query.as_deref().map(header_text),
+        }
+    }
+}
+
+/// Makes a header's value of a text of a client: UTF-8 as it is; where it holds control characters they are escaped, so
+/// that no text begins another header.
+#[must_use]
+pub(super) fn header_text(text: &str) -> HeaderValue {
+    let plain = HeaderValue::from_bytes(text.as_bytes());
+    let escaped = || HeaderValue::from_str(&utf8_percent_encode(text, CONTROLS).to_string());
+    plain.or_else(|_| escaped()).unwrap_or(HeaderValue::from_static(""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn claims_of_the_service_stay_here_and_the_user_is_named_apart() {
+        let claims = [("asrs.s.uid", "ann"), ("role", "cook"), ("role", "grüß")];
+        let claims = claims.map(|(name, value)| (name.into(), value.into())).into();
+        let open = OpenConnection { claims, query: Some("?a=1".into()), ..OpenConnection::default() };
+        let facts = ClientFacts::of(&open);
+        let claims: Vec<_> = facts.claims.iter().map(HeaderValue::as_bytes).collect();
+        assert_eq!(claims, [b"role: cook".as_slice(), "role: grüß".as_bytes()]);
+        assert_eq!((facts.user.unwrap(), facts.query.unwrap()), ("ann".parse().unwrap(), "?a=1".parse().unwrap()));
+    }
+
+    #[test]
+    fn no_text_of_a_client_begins_another_header() {
+        assert_eq!(header_text("a\r\nX-Evil: 1"), "a%0D%0AX-Evil: 1");
+        assert_eq!(header_text("\u{7f}\0"), "%7F%00");
+    }
+}

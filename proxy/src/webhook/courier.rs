@@ -1,0 +1,166 @@
+//! Courier of a link's events: one request each, with signature and deadline, and further attempts where they do no harm.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use http::header::{CONTENT_TYPE, HeaderName, USER_AGENT};
+use http::{HeaderMap, HeaderValue, Request, StatusCode};
+use http_body_util::LengthLimitError;
+use tokio::time::{Instant, sleep};
+
+use super::answer::{self, Reply, ReplyError, WebhookAnswer};
+use super::client_fact::{ClientFacts, header_text};
+use super::far_end::Post;
+use super::webhook_event::{EventKind, WebhookEvent};
+use super::webhook_hub::WebhookHub;
+use crate::net::http_client::{HttpClient, HttpError};
+
+/// Pauses before further attempts of a request. All of them are within the time of one.
+const PAUSES: [Duration; 2] = [Duration::from_millis(200), Duration::from_millis(1000)];
+
+/// Longest time for the question whether a client may connect: official clients wait 15 s for their handshake.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+const CONNECTION_ID: HeaderName = HeaderName::from_static("x-asrs-connection-id");
+const HUB: HeaderName = HeaderName::from_static("x-asrs-hub");
+const CATEGORY: HeaderName = HeaderName::from_static("x-asrs-category");
+const EVENT: HeaderName = HeaderName::from_static("x-asrs-event");
+const USER_ID: HeaderName = HeaderName::from_static("x-asrs-user-id");
+const USER_CLAIMS: HeaderName = HeaderName::from_static("x-asrs-user-claims");
+const CLIENT_QUERY: HeaderName = HeaderName::from_static("x-asrs-client-query");
+const SIGNATURE: HeaderName = HeaderName::from_static("x-asrs-signature");
+
+/// Number of an event among those of its connection: an attempt that is made once more has the same.
+const EVENT_NUMBER: HeaderName = HeaderName::from_static("x-trunkline-event-number");
+
+/// Courier of the events of one link.
+#[derive(Debug, Clone)]
+pub(super) struct Courier {
+    client: HttpClient,
+    hub: Arc<WebhookHub>,
+}
+
+impl Courier {
+    #[must_use]
+    pub(super) fn new(hub: Arc<WebhookHub>) -> Self {
+        Self { client: hub.http_client(), hub }
+    }
+
+    /// Sends an event, and reads the answer.
+    pub(super) async fn deliver(&self, post: &Post) -> WebhookAnswer {
+        let Post { connection_id, facts, event } = post;
+        let head = self.head(connection_id, facts, event);
+        let mut pauses = PAUSES.iter();
+        let mut deadline = None;
+        loop {
+            let (reply, until) = self.attempt(&head, event, &mut deadline).await;
+            let (answer, outcome, problem) = answer::read(&event.kind, &reply);
+            let counters = self.hub.counters();
+            counters.of(outcome).increment();
+            let pause =
+                pauses.next().filter(|pause| may_repeat(&event.kind, &reply) && Instant::now() + **pause < until);
+            if let Some(problem) = problem {
+                self.hub.warn(&event.name, &problem);
+            }
+            let Some(pause) = pause else { return answer };
+            counters.retries.increment();
+            sleep(*pause).await;
+        }
+    }
+
+    /// Makes one attempt, once there is room for it. The first one begins the time of all.
+    async fn attempt(
+        &self,
+        head: &HeaderMap,
+        event: &WebhookEvent,
+        deadline: &mut Option<Instant>,
+    ) -> (Reply, Instant) {
+        let _permit = self.hub.request_permit().await;
+        let begun = Instant::now();
+        let limit = self.time_limit(&event.kind);
+        let until = *deadline.get_or_insert(begun + limit);
+        let max_bytes = self.hub.settings().answer_max_bytes;
+        let mut request = Request::post(event.target.clone()).body(Body::from(event.body.clone())).unwrap_or_default();
+        *request.headers_mut() = head.clone();
+        let address = self.hub.template().address();
+        let fetched = self.client.fetch(address, request, max_bytes, until - begun).await;
+        self.hub.counters().durations.observe_duration(begun.elapsed());
+        let reply = fetched.map(|answer| (answer.status(), answer.into_body()));
+        (reply.map_err(|error| reply_error(error, max_bytes, limit)), until)
+    }
+
+    fn time_limit(&self, kind: &EventKind) -> Duration {
+        let limit = self.hub.settings().answer_timeout;
+        if *kind == EventKind::Connect { limit.min(CONNECT_TIMEOUT) } else { limit }
+    }
+
+    fn head(&self, connection_id: &str, facts: &ClientFacts, event: &WebhookEvent) -> HeaderMap {
+        let mut head = HeaderMap::new();
+        head.insert(CONTENT_TYPE, HeaderValue::from_static(event.kind.content_type()));
+        head.insert(USER_AGENT, HeaderValue::from_static(concat!("trunkline/", env!("CARGO_PKG_VERSION"))));
+        head.insert(CONNECTION_ID, header_text(connection_id));
+        head.insert(HUB, header_text(self.hub.name()));
+        head.insert(CATEGORY, HeaderValue::from_static(event.kind.category()));
+        head.insert(EVENT, header_text(&event.name));
+        head.insert(SIGNATURE, self.hub.signature(connection_id));
+        head.insert(EVENT_NUMBER, event.number.into());
+        for (name, value) in [(USER_ID, &facts.user), (CLIENT_QUERY, &facts.query)] {
+            head.extend(value.clone().map(|value| (name, value)));
+        }
+        for claim in &facts.claims {
+            head.append(USER_CLAIMS, claim.clone());
+        }
+        head
+    }
+}
+
+/// Whether a further attempt does no harm. A call is made once at most, so only if nothing of it was sent; what a
+/// connection has come to may be told once more.
+fn may_repeat(kind: &EventKind, reply: &Reply) -> bool {
+    match reply {
+        Err(ReplyError::Unreachable(_)) => true,
+        Err(ReplyError::Broken(_) | ReplyError::Timeout(_)) => !kind.is_message(),
+        Ok((status, _)) => {
+            let is_for_later = status.is_server_error() || *status == StatusCode::TOO_MANY_REQUESTS;
+            is_for_later && !kind.is_message()
+        }
+        Err(ReplyError::TooLarge(_)) => false,
+    }
+}
+
+fn reply_error(error: HttpError, max_bytes: usize, limit: Duration) -> ReplyError {
+    match error {
+        HttpError::Request(_) | HttpError::Connect(_) => ReplyError::Unreachable(error.to_string()),
+        HttpError::Body(source) if source.is::<LengthLimitError>() => ReplyError::TooLarge(max_bytes),
+        HttpError::Broken(_) | HttpError::Body(_) => ReplyError::Broken(error.to_string()),
+        HttpError::Timeout(_) => ReplyError::Timeout(limit.as_secs()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use trunkline_protocol::hub::HubProtocol;
+
+    use super::*;
+
+    #[test]
+    fn a_call_is_repeated_only_if_nothing_of_it_was_sent() {
+        let call = EventKind::Message { protocol: HubProtocol::Json, invocation_id: None };
+        let replies = [
+            Err(ReplyError::Unreachable(String::new())),
+            Err(ReplyError::Broken(String::new())),
+            Err(ReplyError::Timeout(1)),
+            Ok((StatusCode::SERVICE_UNAVAILABLE, Bytes::new())),
+            Ok((StatusCode::TOO_MANY_REQUESTS, Bytes::new())),
+            Ok((StatusCode::NOT_FOUND, Bytes::new())),
+            Err(ReplyError::TooLarge(1)),
+        ];
+        let repeated = |kind: &EventKind| replies.iter().map(|reply| may_repeat(kind, reply)).collect::<Vec<_>>();
+        assert_eq!(repeated(&call), [true, false, false, false, false, false, false]);
+        for kind in [EventKind::Connect, EventKind::Connected, EventKind::Disconnected] {
+            assert_eq!(repeated(&kind), [true, true, true, true, true, false, false]);
+        }
+    }
+}

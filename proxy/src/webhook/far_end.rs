@@ -1,0 +1,467 @@
+//! The far end of a link to a webhook: an app server without I/O. Frames and answers in, frames and requests out.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use bytestring::ByteString;
+use trunkline_protocol::hub::{
+    CLOSED_WITH_ERROR, Close, Completion, HandshakeRequest, HandshakeResponse, HubMessage, HubProtocol, Invocation,
+    Outcome, next_frame,
+};
+use trunkline_protocol::limits::{HANDSHAKE_MAX_BYTES, LINK_FRAME_MAX_BYTES};
+use trunkline_protocol::manifest::{MIGRATE_FROM_HEADER, MIGRATE_TO_HEADER};
+use trunkline_protocol::service::{
+    ClientCompletion, ClientInvocation, CloseConnection, ConnectionData, ConnectionFlowControl, ErrorCompletion,
+    FlowSubject, OpenConnection, ServiceMessage,
+};
+
+use super::answer::{WebhookAnswer, completion};
+use super::client_fact::ClientFacts;
+use super::webhook_client::{Stage, WebhookClient};
+use super::webhook_event::{EventError, EventKind, WebhookEvent};
+use super::webhook_hub::WebhookHub;
+use crate::config::WebhookConnecting;
+
+/// State of the far end of one link.
+#[derive(Debug)]
+pub(super) struct FarEnd {
+    hub: Arc<WebhookHub>,
+    clients: HashMap<ByteString, WebhookClient>,
+    steps: Steps,
+}
+
+/// What is to be done after a step.
+#[derive(Debug, Default)]
+pub(super) struct Steps {
+    pub(super) frames: Vec<ServiceMessage>,
+    pub(super) posts: Vec<Post>,
+}
+
+/// Request that is to be sent to the back end.
+#[derive(Debug)]
+pub(super) struct Post {
+    pub(super) connection_id: ByteString,
+    pub(super) facts: Arc<ClientFacts>,
+    pub(super) event: WebhookEvent,
+}
+
+impl FarEnd {
+    #[must_use]
+    pub(super) fn new(hub: Arc<WebhookHub>) -> Self {
+        Self { hub, clients: HashMap::new(), steps: Steps::default() }
+    }
+
+    /// Takes a frame of the node.
+    #[must_use]
+    pub(super) fn take(&mut self, message: ServiceMessage) -> Steps {
+        match message {
+            ServiceMessage::OpenConnection(open) => self.opened(&open),
+            ServiceMessage::ConnectionData(data) => self.received(&data.connection_id, &data.payload),
+            ServiceMessage::CloseConnection(close) => self.closed(&close),
+            ServiceMessage::ClientInvocation(request) => self.asked(request),
+            // Answered as it came, which is what `echo` asks for.
+            ServiceMessage::Ping(ping) => self.steps.frames.push(ServiceMessage::Ping(ping)),
+            // News that a webhook has no use for.
+            _ => {}
+        }
+        std::mem::take(&mut self.steps)
+    }
+
+    /// Takes the answer to the request of a client that was under way.
+    #[must_use]
+    pub(super) fn answered(&mut self, id: &ByteString, answer: WebhookAnswer) -> Steps {
+        if let Some(client) = self.clients.get_mut(id) {
+            client.answered();
+            match (client.stage, answer) {
+                (Stage::Admitting(_), WebhookAnswer::Refused(text)) => self.refuse(id, &text),
+                (Stage::Admitting(protocol), _) => {
+                    let early = client.take_early();
+                    self.welcome(id, protocol);
+                    self.take_messages(id, protocol, &early.into());
+                }
+                (Stage::Open(_), WebhookAnswer::Completion(payload)) => self.steps.frames.push(data_for(id, payload)),
+                _ => {}
+            }
+            self.go_on(id);
+        }
+        std::mem::take(&mut self.steps)
+    }
+
+    fn opened(&mut self, open: &OpenConnection) {
+        // A connection that has lost another link is open, and nobody is told of it once more.
+        let comes_from = open.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case(MIGRATE_FROM_HEADER));
+        let protocol = open.protocol.as_deref().and_then(HubProtocol::from_name);
+        let stage = match protocol.filter(|_| comes_from) {
+            Some(protocol) => Stage::Open(protocol),
+            None => Stage::Handshaking,
+        };
+        let client = WebhookClient::new(ClientFacts::of(open), stage, self.hub.backlog());
+        // A copy: what came is a part of all that came together.
+        self.clients.insert(ByteString::from(&*open.connection_id), client);
+    }
+
+    fn received(&mut self, id: &ByteString, payload: &Bytes) {
+        let Some(client) = self.clients.get_mut(id) else { return };
+        match client.stage {
+            Stage::Handshaking => self.shake_hands(id, payload),
+            Stage::Admitting(_) => client.keep_early(payload),
+            Stage::Open(protocol) => self.take_messages(id, protocol, payload),
+            Stage::Over => {}
+        }
+        self.go_on(id);
+    }
+
+    fn shake_hands(&mut self, id: &ByteString, payload: &Bytes) {
+        let read = HandshakeRequest::read(payload, HANDSHAKE_MAX_BYTES);
+        let (request, rest) = match read {
+            Ok(Some((request, used))) => (request, payload.slice(used..)),
+            // The node hands the handshake over whole.
+            Ok(None) => return self.refuse(id, "Handshake was canceled."),
+            Err(error) => return self.refuse(id, &error.to_string()),
+        };
+        let protocol = request.protocol;
+        match self.hub.connecting() {
+            WebhookConnecting::Open => {
+                self.welcome(id, protocol);
+                self.take_messages(id, protocol, &rest);
+            }
+            WebhookConnecting::Asked => {
+                let question = WebhookEvent::of_connection(self.hub.place(), EventKind::Connect, None);
+                match (question, self.clients.get_mut(id)) {
+                    (Ok(question), Some(client)) => {
+                        client.stage = Stage::Admitting(protocol);
+                        client.keep_early(&rest);
+                        client.push(question);
+                    }
+                    (Err(error), _) => self.refuse(id, &error.to_string()),
+                    (Ok(_), None) => {}
+                }
+            }
+        }
+    }
+
+    /// Lets a client in, and tells the back end of it.
+    fn welcome(&mut self, id: &ByteString, protocol: HubProtocol) {
+        self.steps.frames.push(data_for(id, HandshakeResponse::default().encode()));
+        if let Some(client) = self.clients.get_mut(id) {
+            client.stage = Stage::Open(protocol);
+        }
+        self.tell(id, EventKind::Connected, None);
+    }
+
+    /// Does not let a client in; nobody is told of its end.
+    fn refuse(&mut self, id: &ByteString, text: &str) {
+        let response = HandshakeResponse { error: Some(text.to_owned()) };
+        self.steps.frames.push(data_for(id, response.encode()));
+        self.steps.frames.push(close_of(id, text));
+        self.clients.remove(id);
+    }
+
+    /// Adds an event about a connection.
+    fn tell(&mut self, id: &ByteString, kind: EventKind, error: Option<&str>) {
+        match (WebhookEvent::of_connection(self.hub.place(), kind, error), self.clients.get_mut(id)) {
+            (Ok(event), Some(client)) => client.push(event),
+            _ => self.hub.counters().dropped.increment(),
+        }
+    }
+
+    fn take_messages(&mut self, id: &ByteString, protocol: HubProtocol, payload: &Bytes) {
+        let mut rest = payload.clone();
+        while !rest.is_empty() {
+            // The node passes whole messages on.
+            let Ok(Some(frame)) = next_frame(protocol, &rest, LINK_FRAME_MAX_BYTES) else {
+                return self.break_off(id, protocol, "the message is malformed");
+            };
+            let body = rest.slice(frame.body);
+            rest = rest.slice(frame.length..);
+            match protocol.decode(&body) {
+                Ok(Some(message)) => self.take_message(id, protocol, message),
+                Ok(None) => {}
+                Err(error) => return self.break_off(id, protocol, &error.to_string()),
+            }
+        }
+    }
+
+    fn take_message(&mut self, id: &ByteString, protocol: HubProtocol, message: HubMessage) {
+        match message {
+            HubMessage::Invocation(call) => self.call(id, protocol, call),
+            HubMessage::StreamInvocation(call) => self.refuse_call(id, protocol, &call, &EventError::Stream),
+            HubMessage::Completion(result) => self.pass_result(id, protocol, result),
+            // Streams are refused at their call; the node does all else.
+            _ => {}
+        }
+    }
+
+    fn call(&mut self, id: &ByteString, protocol: HubProtocol, call: Invocation) {
+        match WebhookEvent::of_call(self.hub.place(), protocol, call.clone()) {
+            Ok(event) => {
+                if let Some(client) = self.clients.get_mut(id) {
+                    client.push(event);
+                }
+            }
+            Err(error) => self.refuse_call(id, protocol, &call, &error),
+        }
+    }
+
+    fn refuse_call(&mut self, id: &ByteString, protocol: HubProtocol, call: &Invocation, error: &EventError) {
+        self.hub.counters().dropped.increment();
+        if let Some(invocation_id) = &call.invocation_id {
+            let error = Outcome::Error(error.to_string().into());
+            self.steps.frames.push(data_for(id, completion(protocol, invocation_id, error)));
+        }
+    }
+
+    /// Passes the result of a client on to whoever has asked for it.
+    fn pass_result(&mut self, id: &ByteString, protocol: HubProtocol, result: Completion) {
+        let question = self.clients.get_mut(id).and_then(|client| client.take_question(&result.invocation_id));
+        let Some((invocation_id, caller_server_id)) = question else { return };
+        self.steps.frames.push(ServiceMessage::ClientCompletion(ClientCompletion {
+            payload: completion(protocol, &invocation_id, result.outcome),
+            invocation_id,
+            connection_id: id.clone(),
+            caller_server_id,
+            protocol: ByteString::from_static(protocol.name()),
+        }));
+    }
+
+    /// Learns that somebody waits for a result of a client, which the node asks for it.
+    fn asked(&mut self, request: ClientInvocation) {
+        let ClientInvocation { invocation_id, connection_id, caller_server_id, .. } = request;
+        let Some(client) = self.clients.get_mut(&connection_id) else { return };
+        let (copied_id, copied_caller) = (ByteString::from(&*invocation_id), ByteString::from(&*caller_server_id));
+        if !client.ask(copied_id, copied_caller) {
+            let error = "too many client results are waited for".into();
+            let refusal = ErrorCompletion { invocation_id, connection_id, caller_server_id, error };
+            self.steps.frames.push(ServiceMessage::ErrorCompletion(refusal));
+        }
+    }
+
+    /// Closes a client that has broken the hub protocol.
+    fn break_off(&mut self, id: &ByteString, protocol: HubProtocol, problem: &str) {
+        let mut bytes = BytesMut::new();
+        let close = Close { error: Some(CLOSED_WITH_ERROR.into()), allow_reconnect: false };
+        protocol.encode(&HubMessage::Close(close), &mut bytes);
+        self.steps.frames.push(data_for(id, bytes.freeze()));
+        self.steps.frames.push(close_of(id, problem));
+        self.end(id, Some(problem));
+    }
+
+    fn closed(&mut self, close: &CloseConnection) {
+        let id = &close.connection_id;
+        let is_elsewhere = close.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case(MIGRATE_TO_HEADER));
+        if is_elsewhere {
+            self.clients.remove(id);
+            return;
+        }
+        self.end(id, close.error.as_deref().filter(|error| !error.is_empty()));
+        self.go_on(id);
+    }
+
+    /// Notes the end of a client, and tells the back end if it has been told of the beginning.
+    fn end(&mut self, id: &ByteString, error: Option<&str>) {
+        let Some(client) = self.clients.get_mut(id) else { return };
+        let was_open = client.protocol().is_some();
+        if client.stage == Stage::Over {
+            return;
+        }
+        client.end();
+        let (hub, backlog) = (&self.hub, self.hub.backlog());
+        if backlog.is_full() || backlog.has_too_many_ended() {
+            hub.counters().dropped.add(client.drop_events());
+        }
+        if !was_open {
+            // Its question is of no interest any more, and nobody knows of it.
+            client.drop_events();
+        } else if backlog.has_too_many_ended() {
+            hub.counters().dropped.increment();
+        } else {
+            self.tell(id, EventKind::Disconnected, error);
+        }
+    }
+
+    /// Sends the next event of a client, stops or resumes reading it, and forgets it when nothing is left to do.
+    fn go_on(&mut self, id: &ByteString) {
+        let Some(client) = self.clients.get_mut(id) else { return };
+        if let Some(event) = client.take_next() {
+            let post = Post { connection_id: ByteString::from(&**id), facts: client.facts.clone(), event };
+            self.steps.posts.push(post);
+        }
+        if let Some(operation) = client.flow(self.hub.backlog().is_full()) {
+            let flow = ConnectionFlowControl { connection_id: id.clone(), subject: FlowSubject::Client, operation };
+            self.steps.frames.push(ServiceMessage::ConnectionFlowControl(flow));
+        }
+        if client.is_finished() {
+            self.clients.remove(id);
+        }
+    }
+}
+
+fn data_for(id: &ByteString, payload: Bytes) -> ServiceMessage {
+    ServiceMessage::ConnectionData(ConnectionData { connection_id: id.clone(), payload, ..ConnectionData::default() })
+}
+
+fn close_of(id: &ByteString, error: &str) -> ServiceMessage {
+    let error = Some(error.into());
+    ServiceMessage::CloseConnection(CloseConnection { connection_id: id.clone(), error, headers: Vec::new() })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use trunkline_protocol::key::{AccessKey, AccessKeys};
+    use trunkline_protocol::service::FlowOperation;
+
+    use super::*;
+    use crate::config::WebhookSettings;
+    use crate::net::connector::Connector;
+    use crate::webhook::Webhooks;
+
+    const HANDSHAKE: &[u8] = b"{\"protocol\":\"json\",\"version\":1}\x1e";
+    const SAY: &[u8] = b"{\"type\":1,\"invocationId\":\"1\",\"target\":\"Say\",\"arguments\":[]}\x1e";
+
+    fn far_end(connecting: WebhookConnecting) -> (FarEnd, Webhooks) {
+        let rules = vec!["chat=http://app/{category}/{event}".parse().unwrap()];
+        let keys = AccessKeys::new(vec![AccessKey::new("a key that is long enough").unwrap()]).unwrap();
+        let settings = WebhookSettings { rules, connecting, ..WebhookSettings::NONE };
+        let webhooks = Webhooks::new(&settings, &keys, Connector::default());
+        (FarEnd::new(webhooks.of("chat").unwrap().0), webhooks)
+    }
+
+    fn open(id: &'static str, header: Option<&'static str>) -> ServiceMessage {
+        let headers = header.into_iter().map(|name| (name.into(), vec!["x".into()])).collect();
+        let protocol = Some("json".into());
+        ServiceMessage::OpenConnection(OpenConnection {
+            connection_id: id.into(),
+            headers,
+            protocol,
+            ..OpenConnection::default()
+        })
+    }
+
+    fn data(id: &'static str, payload: &'static [u8]) -> ServiceMessage {
+        data_for(&id.into(), Bytes::from_static(payload))
+    }
+
+    fn close(id: &'static str, header: Option<&'static str>) -> ServiceMessage {
+        let headers = header.into_iter().map(|name| (name.into(), vec!["x".into()])).collect();
+        ServiceMessage::CloseConnection(CloseConnection { connection_id: id.into(), error: None, headers })
+    }
+
+    /// Names of the events that are to be sent.
+    fn names(steps: &Steps) -> Vec<&str> {
+        steps.posts.iter().map(|post| &*post.event.name).collect()
+    }
+
+    #[test]
+    fn a_client_that_has_lost_another_link_goes_on_and_nobody_is_told_of_it_again() {
+        let (mut end, webhooks) = far_end(WebhookConnecting::Open);
+        assert!(end.take(open("c", Some(MIGRATE_FROM_HEADER))).posts.is_empty());
+        assert_eq!(names(&end.take(data("c", SAY))), ["Say"]);
+        assert!(end.take(close("c", Some(MIGRATE_TO_HEADER))).posts.is_empty(), "it goes on elsewhere");
+        let late = end.answered(&"c".into(), WebhookAnswer::Completion(Bytes::new()));
+        assert!(late.frames.is_empty() && late.posts.is_empty());
+        assert_eq!((webhooks.clients(), webhooks.waiting_bytes()), (0, 0));
+    }
+
+    #[test]
+    fn a_client_that_goes_before_it_is_let_in_is_nobodys() {
+        let (mut end, webhooks) = far_end(WebhookConnecting::Asked);
+        drop(end.take(open("a", None)));
+        drop(end.take(close("a", None)));
+        drop(end.take(open("b", None)));
+        assert_eq!(names(&end.take(data("b", HANDSHAKE))), ["connect"]);
+        drop(end.take(close("b", None)));
+        let late = end.answered(&"b".into(), WebhookAnswer::Done);
+        assert!(late.frames.is_empty() && late.posts.is_empty());
+        assert_eq!((webhooks.clients(), webhooks.waiting_bytes()), (0, 0));
+    }
+
+    #[test]
+    fn a_handshake_that_is_not_good_is_answered_as_the_official_server_does() {
+        let (mut end, webhooks) = far_end(WebhookConnecting::Open);
+        drop(end.take(open("c", None)));
+        let steps = end.take(data("c", b"{\"protocol\":\"json\",\"version\":9}\x1e"));
+        let [ServiceMessage::ConnectionData(answer), ServiceMessage::CloseConnection(_)] = &steps.frames[..] else {
+            panic!("{:?}", steps.frames)
+        };
+        assert_eq!(
+            answer.payload,
+            "{\"error\":\"The server does not support version 9 of the 'json' protocol.\"}\u{1e}"
+        );
+        assert_eq!((steps.posts.len(), webhooks.clients()), (0, 0));
+    }
+
+    #[test]
+    fn more_questions_to_a_client_than_may_wait_are_refused() {
+        let (mut end, _webhooks) = far_end(WebhookConnecting::Open);
+        drop(end.take(open("c", Some(MIGRATE_FROM_HEADER))));
+        let question = |number: usize| {
+            let (invocation_id, connection_id) = (number.to_string().into(), "c".into());
+            ServiceMessage::ClientInvocation(ClientInvocation {
+                invocation_id,
+                connection_id,
+                ..ClientInvocation::default()
+            })
+        };
+        assert!((0..100).all(|number| end.take(question(number)).frames.is_empty()));
+        assert!(matches!(end.take(question(100)).frames[..], [ServiceMessage::ErrorCompletion(_)]));
+        let answered = end.take(data("c", b"{\"type\":3,\"invocationId\":\"7\",\"result\":1}\x1e"));
+        assert!(matches!(answered.frames[..], [ServiceMessage::ClientCompletion(_)]));
+        assert!(answered.posts.is_empty());
+        assert!(end.take(question(100)).frames.is_empty(), "there is room again");
+    }
+
+    proptest! {
+        /// Whatever comes in whatever order: one event of a client at a time, in order, and nothing is left behind.
+        #[test]
+        fn any_order_of_frames_and_answers_leaves_nothing_behind(
+            steps in proptest::collection::vec((0usize..3, 0usize..7), 0..120), asked in any::<bool>(),
+        ) {
+            let connecting = if asked { WebhookConnecting::Asked } else { WebhookConnecting::Open };
+            let (mut end, webhooks) = far_end(connecting);
+            let mut under_way: HashMap<ByteString, u64> = HashMap::new();
+            let mut paused: HashMap<ByteString, bool> = HashMap::new();
+            let mut last: HashMap<ByteString, u64> = HashMap::new();
+            for (client, action) in steps {
+                let id = ["a", "b", "c"][client];
+                let done = match action {
+                    // Ids never come again.
+                    0 if !last.contains_key(id) => { last.insert(id.into(), 0); end.take(open(id, None)) }
+                    0 => Steps::default(),
+                    1 => end.take(data(id, HANDSHAKE)),
+                    2 => end.take(data(id, SAY)),
+                    3 => end.take(data(id, b"{\"type\":1")),
+                    4 => end.take(close(id, None)),
+                    _ if under_way.remove(id).is_some() => {
+                        let answer = if action == 5 { WebhookAnswer::Done } else { WebhookAnswer::Refused("no".into()) };
+                        end.answered(&id.into(), answer)
+                    }
+                    _ => Steps::default(),
+                };
+                check(done, &mut under_way, &mut paused);
+            }
+            for id in ["a", "b", "c"] {
+                check(end.take(close(id, None)), &mut under_way, &mut paused);
+            }
+            while let Some(id) = under_way.keys().next().cloned() {
+                under_way.remove(&id);
+                check(end.answered(&id, WebhookAnswer::Done), &mut under_way, &mut paused);
+            }
+            prop_assert_eq!((webhooks.clients(), webhooks.waiting_bytes()), (0, 0));
+        }
+    }
+
+    fn check(steps: Steps, under_way: &mut HashMap<ByteString, u64>, paused: &mut HashMap<ByteString, bool>) {
+        for post in steps.posts {
+            let before = under_way.insert(post.connection_id, post.event.number);
+            assert!(before.is_none(), "two events of a client are under way");
+        }
+        for frame in steps.frames {
+            if let ServiceMessage::ConnectionFlowControl(flow) = frame {
+                let is_paused = flow.operation == FlowOperation::Pause;
+                assert_ne!(paused.insert(flow.connection_id, is_paused), Some(is_paused));
+            }
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! State of one client of a hub with a webhook: events that wait, in order, one of them under way. A pure value.
+//!
+//! ```text
+//!  Handshaking ─► Admitting ─► Open ─► Over
+//!        └─────────────────────┘         └─► gone, once its last event is answered
+//! ```
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytestring::ByteString;
+use trunkline_protocol::hub::HubProtocol;
+use trunkline_protocol::service::FlowOperation;
+
+use super::backlog::{Backlog, BacklogShare};
+use super::client_fact::ClientFacts;
+use super::webhook_event::WebhookEvent;
+
+/// Bytes of one client that wait, beyond which it is read no further; half of it reads it on.
+const WAITING_MAX_BYTES: usize = 64 * 1024;
+
+/// Maximum number of questions of others to one client whose answers are passed on.
+const QUESTIONS_MAX: usize = 100;
+
+/// Client of a hub with a webhook.
+#[derive(Debug)]
+pub(super) struct WebhookClient {
+    pub(super) facts: Arc<ClientFacts>,
+    pub(super) stage: Stage,
+    /// What the client has sent before it was let in.
+    early: Vec<u8>,
+    events: VecDeque<WebhookEvent>,
+    /// Bytes of the event under way.
+    under_way: Option<usize>,
+    next_number: u64,
+    is_paused: bool,
+    /// Client results that others wait for: ids of the invocations, and of the app servers that ask.
+    questions: Vec<(ByteString, ByteString)>,
+    share: BacklogShare,
+}
+
+/// Stage of a client's life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// Its hub handshake has not come.
+    Handshaking,
+    /// The back end is asked whether it may connect.
+    Admitting(HubProtocol),
+    Open(HubProtocol),
+    /// It has gone, or was closed.
+    Over,
+}
+
+impl WebhookClient {
+    #[must_use]
+    pub(super) fn new(facts: ClientFacts, stage: Stage, backlog: &Arc<Backlog>) -> Self {
+        Self {
+            facts: Arc::new(facts),
+            stage,
+            early: Vec::new(),
+            events: VecDeque::new(),
+            under_way: None,
+            next_number: 0,
+            is_paused: false,
+            questions: Vec::new(),
+            share: BacklogShare::new(backlog),
+        }
+    }
+
+    /// Protocol of an open client.
+    #[must_use]
+    pub(super) fn protocol(&self) -> Option<HubProtocol> {
+        match self.stage {
+            Stage::Open(protocol) => Some(protocol),
+            Stage::Handshaking | Stage::Admitting(_) | Stage::Over => None,
+        }
+    }
+
+    /// Adds an event behind those that wait.
+    pub(super) fn push(&mut self, event: WebhookEvent) {
+        let event = WebhookEvent { number: self.next_number, ..event };
+        self.next_number += 1;
+        self.share.add(event.bytes());
+        self.events.push_back(event);
+    }
+
+    /// Takes the event that is to be sent next; none while one is under way.
+    pub(super) fn take_next(&mut self) -> Option<WebhookEvent> {
+        if self.under_way.is_some() {
+            return None;
+        }
+        let event = self.events.pop_front()?;
+        self.under_way = Some(event.bytes());
+        Some(event)
+    }
+
+    /// Notes that the event under way is answered, or given up.
+    pub(super) fn answered(&mut self) {
+        if let Some(bytes) = self.under_way.take() {
+            self.share.remove(bytes);
+        }
+    }
+
+    /// Keeps what a client has sent before it was let in.
+    pub(super) fn keep_early(&mut self, bytes: &[u8]) {
+        self.early.extend_from_slice(bytes);
+        self.share.add(bytes.len());
+    }
+
+    /// Takes what was kept.
+    pub(super) fn take_early(&mut self) -> Vec<u8> {
+        self.share.remove(self.early.len());
+        std::mem::take(&mut self.early)
+    }
+
+    /// Notes that it has gone; its events go on.
+    pub(super) fn end(&mut self) {
+        self.stage = Stage::Over;
+        self.share.end();
+        self.questions = Vec::new();
+        drop(self.take_early());
+    }
+
+    /// Drops the events that wait, and returns their number.
+    pub(super) fn drop_events(&mut self) -> u64 {
+        let count = self.events.len() as u64;
+        self.share.remove(self.events.iter().map(WebhookEvent::bytes).sum());
+        self.events.clear();
+        count
+    }
+
+    /// Whether nothing more is to be done for it.
+    #[must_use]
+    pub(super) fn is_finished(&self) -> bool {
+        self.stage == Stage::Over && self.events.is_empty() && self.under_way.is_none()
+    }
+
+    /// Says whether to stop reading it, or to read it on. Where the node's backlog is full, whatever waits stops it.
+    pub(super) fn flow(&mut self, is_backlog_full: bool) -> Option<FlowOperation> {
+        if self.stage == Stage::Over {
+            return None;
+        }
+        let bytes = self.share.bytes();
+        let is_too_much = bytes > WAITING_MAX_BYTES || (is_backlog_full && bytes > 0);
+        let is_little = bytes <= WAITING_MAX_BYTES / 2 && (!is_backlog_full || bytes == 0);
+        let operation = match self.is_paused {
+            false if is_too_much => FlowOperation::Pause,
+            true if is_little => FlowOperation::Resume,
+            _ => return None,
+        };
+        self.is_paused = operation == FlowOperation::Pause;
+        Some(operation)
+    }
+
+    /// Notes that somebody waits for a result of it; `false` if too many do.
+    #[must_use]
+    pub(super) fn ask(&mut self, invocation_id: ByteString, caller: ByteString) -> bool {
+        let may_ask = self.questions.len() < QUESTIONS_MAX;
+        if may_ask {
+            self.questions.push((invocation_id, caller));
+        }
+        may_ask
+    }
+
+    /// Takes the app server that waits for a result of it.
+    pub(super) fn take_question(&mut self, invocation_id: &str) -> Option<(ByteString, ByteString)> {
+        let place = self.questions.iter().position(|(id, _)| *id == invocation_id)?;
+        Some(self.questions.swap_remove(place))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::webhook::webhook_event::EventKind;
+
+    fn client(backlog: &Arc<Backlog>) -> WebhookClient {
+        WebhookClient::new(ClientFacts::default(), Stage::Open(HubProtocol::Json), backlog)
+    }
+
+    fn event() -> WebhookEvent {
+        let template = "http://app/".parse().unwrap();
+        WebhookEvent::of_connection(("chat", &template), EventKind::Connected, None).unwrap()
+    }
+
+    #[test]
+    fn events_leave_one_by_one_in_their_order() {
+        let backlog = Arc::new(Backlog::new(usize::MAX));
+        let mut client = client(&backlog);
+        (0..3).for_each(|_| client.push(event()));
+        assert_eq!(client.take_next().unwrap().number, 0);
+        assert!(client.take_next().is_none(), "one is under way");
+        client.answered();
+        assert_eq!(client.take_next().unwrap().number, 1);
+        client.end();
+        assert!(!client.is_finished());
+        client.answered();
+        assert_eq!((client.take_next().unwrap().number, client.is_finished()), (2, false));
+        client.answered();
+        assert_eq!((client.is_finished(), backlog.bytes()), (true, 0));
+    }
+
+    #[test]
+    fn too_much_pauses_once_and_half_of_it_resumes() {
+        let backlog = Arc::new(Backlog::new(usize::MAX));
+        let mut client = client(&backlog);
+        let mut count = 0;
+        let paused = loop {
+            client.push(event());
+            count += 1;
+            if let Some(operation) = client.flow(false) {
+                break operation;
+            }
+        };
+        assert_eq!((paused, client.flow(false)), (FlowOperation::Pause, None));
+        let resumed = loop {
+            client.take_next().unwrap();
+            client.answered();
+            count -= 1;
+            if let Some(operation) = client.flow(false) {
+                break operation;
+            }
+        };
+        assert_eq!(resumed, FlowOperation::Resume);
+        assert!((50..200).contains(&count), "{count} events are left");
+    }
+
+    #[test]
+    fn a_full_backlog_pauses_each_client_with_an_event_until_it_has_none() {
+        let backlog = Arc::new(Backlog::new(0));
+        let mut client = client(&backlog);
+        assert_eq!(client.flow(true), None, "nothing of it waits");
+        client.push(event());
+        assert_eq!(client.flow(true), Some(FlowOperation::Pause));
+        drop(client.take_next());
+        assert_eq!(client.flow(true), None);
+        client.answered();
+        assert_eq!(client.flow(true), Some(FlowOperation::Resume));
+    }
+}

@@ -1,0 +1,81 @@
+//! Dialler of a webhook: the task of the far end of each link in memory.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::response::IntoResponse;
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use http::{Request, Response, StatusCode};
+use tokio::time::{MissedTickBehavior, interval};
+use tracing::debug;
+use trunkline_link::{LinkEnd, LinkSocket, request_handshake};
+use trunkline_protocol::service::{Ping, Role, ServiceMessage};
+
+use super::courier::Courier;
+use super::far_end::{FarEnd, Post, Steps};
+use super::webhook_hub::WebhookHub;
+use crate::upstream::{MemoryDialler, MemoryLink, UpstreamWebSocket};
+
+/// Interval of keep-alives: the node takes a link for dead that is silent for 30 s.
+const PING_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Dialler of the webhook of one hub.
+#[derive(Debug)]
+pub(super) struct WebhookDialler(pub(super) Arc<WebhookHub>);
+
+impl MemoryDialler for WebhookDialler {
+    fn dial(&self, hub: &str, _node: &str, _boot: &str, slot: usize, link: MemoryLink) {
+        let (hub, of_hub) = (hub.to_owned(), self.0.clone());
+        // On the thread of the shard that has dialled.
+        tokio::spawn(async move {
+            let end = serve(of_hub, link).await;
+            debug!(hub, slot, reason = end.reason(Role::AppServer), "a link to a webhook has ended");
+        });
+    }
+
+    /// A webhook has no paths for nodes.
+    fn ask(&self, _request: Request<Body>) -> Pin<Box<dyn Future<Output = Response<Body>> + Send>> {
+        Box::pin(async { StatusCode::NOT_FOUND.into_response() })
+    }
+
+    fn place(&self) -> String {
+        format!("webhook {}", self.0.template())
+    }
+}
+
+/// Serves a link until it ends.
+async fn serve(hub: Arc<WebhookHub>, link: MemoryLink) -> LinkEnd {
+    let mut socket = LinkSocket::<UpstreamWebSocket>::from(link);
+    if let Err(end) = request_handshake(&mut socket).await {
+        return end;
+    }
+    let LinkSocket { mut reader, mut writer } = socket;
+    let (mut far_end, courier) = (FarEnd::new(hub.clone()), Courier::new(hub));
+    let deliver = async |post: Post| {
+        let answer = courier.deliver(&post).await;
+        (post.connection_id, answer)
+    };
+    let mut requests = FuturesUnordered::new();
+    let mut pings = interval(PING_INTERVAL);
+    pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let Steps { frames, posts } = tokio::select! {
+            message = reader.next_message() => match message {
+                Ok(Some(message)) => far_end.take(message),
+                Ok(None) => Steps::default(),
+                Err(end) => return end,
+            },
+            Some((id, answer)) = requests.next() => far_end.answered(&id, answer),
+            _ = pings.tick() => Steps { frames: vec![ServiceMessage::Ping(Ping::default())], posts: Vec::new() },
+        };
+        requests.extend(posts.into_iter().map(&deliver));
+        // Reading a link waits for no app server, so this does not wait for long.
+        if !frames.is_empty()
+            && let Err(end) = writer.send_messages(&frames).await
+        {
+            return end;
+        }
+    }
+}

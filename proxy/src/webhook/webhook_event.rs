@@ -1,0 +1,200 @@
+//! Events of client connections, each one request to a back end.
+
+use bytes::{Bytes, BytesMut};
+use bytestring::ByteString;
+use http::uri::PathAndQuery;
+use serde::Serialize;
+use trunkline_protocol::hub::{HubMessage, HubProtocol, Invocation, next_frame};
+
+use crate::config::{ExpandError, TemplateValues, UrlTemplate};
+
+/// Bytes that an event counts for besides its own: many small ones cost memory, too.
+const OVERHEAD_BYTES: usize = 256;
+
+/// Longest name of a method: it stands in the URL and in a header.
+const TARGET_MAX_BYTES: usize = 512;
+
+/// Event of a client connection.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct WebhookEvent {
+    pub(super) kind: EventKind,
+    /// Its name in the header: that of the method, or what happened.
+    pub(super) name: ByteString,
+    /// Path and query of the request.
+    pub(super) target: PathAndQuery,
+    pub(super) body: Bytes,
+    /// Its place among the events of its connection, the same in each attempt.
+    pub(super) number: u64,
+}
+
+/// Kind of an event, and with it what its answer means.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum EventKind {
+    /// Question whether the client may connect.
+    Connect,
+    Connected,
+    Disconnected,
+    Message {
+        protocol: HubProtocol,
+        /// Id of the call; without one its answer is ignored.
+        invocation_id: Option<ByteString>,
+    },
+}
+
+/// Error of a call that can't be sent to a webhook; the text is for the client.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum EventError {
+    #[error("Streams are not supported: the methods of this hub are served by a webhook.")]
+    Stream,
+    #[error("The name of the method has {0} bytes, at most {TARGET_MAX_BYTES} are allowed.")]
+    LongTarget(usize),
+    #[error("The name of the method is not supported: {0}.")]
+    Target(#[from] ExpandError),
+}
+
+/// Body of an event that is no message, as Azure's service writes it.
+#[derive(Serialize)]
+struct ConnectionEventBody<'a> {
+    #[serde(rename = "type")]
+    number: u8,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<&'a str>,
+}
+
+const OPEN_CONNECTION: u8 = 10;
+const CLOSE_CONNECTION: u8 = 11;
+
+impl EventKind {
+    /// Category of the event.
+    #[must_use]
+    pub(super) fn category(&self) -> &'static str {
+        match self {
+            Self::Connect | Self::Connected | Self::Disconnected => "connections",
+            Self::Message { .. } => "messages",
+        }
+    }
+
+    #[must_use]
+    pub(super) fn is_message(&self) -> bool {
+        matches!(self, Self::Message { .. })
+    }
+
+    /// Media type of its body.
+    #[must_use]
+    pub(super) fn content_type(&self) -> &'static str {
+        match self {
+            Self::Message { protocol, .. } if protocol.is_binary() => "application/x-msgpack",
+            _ => "application/json",
+        }
+    }
+}
+
+impl WebhookEvent {
+    /// Event about the connection itself.
+    ///
+    /// # Errors
+    /// When the URL can't be made, because of the name of the hub.
+    pub(super) fn of_connection(
+        (hub, template): (&str, &UrlTemplate),
+        kind: EventKind,
+        error: Option<&str>,
+    ) -> Result<Self, EventError> {
+        let (name, number) = match &kind {
+            EventKind::Connect => ("connect", OPEN_CONNECTION),
+            EventKind::Disconnected => ("disconnected", CLOSE_CONNECTION),
+            EventKind::Connected | EventKind::Message { .. } => ("connected", OPEN_CONNECTION),
+        };
+        let body = serde_json::to_vec(&ConnectionEventBody { number, error }).unwrap_or_default().into();
+        let target = template.expand(TemplateValues { hub, category: kind.category(), event: name })?;
+        Ok(Self { kind, name: ByteString::from_static(name), target, body, number: 0 })
+    }
+
+    /// Call of a method, in the hub protocol of its client.
+    ///
+    /// # Errors
+    /// When it is none that a webhook can serve.
+    pub(super) fn of_call(
+        (hub, template): (&str, &UrlTemplate),
+        protocol: HubProtocol,
+        call: Invocation,
+    ) -> Result<Self, EventError> {
+        if !call.stream_ids.is_empty() {
+            return Err(EventError::Stream);
+        }
+        if call.target.len() > TARGET_MAX_BYTES {
+            return Err(EventError::LongTarget(call.target.len()));
+        }
+        // Copies: what came is a part of all that came together.
+        let name = ByteString::from(&*call.target);
+        let invocation_id = call.invocation_id.as_deref().map(ByteString::from);
+        let kind = EventKind::Message { protocol, invocation_id };
+        let target = template.expand(TemplateValues { hub, category: kind.category(), event: &name })?;
+        let body = unframed(protocol, &HubMessage::Invocation(call));
+        Ok(Self { kind, name, target, body, number: 0 })
+    }
+
+    /// Bytes that it counts for while it waits.
+    #[must_use]
+    pub(super) fn bytes(&self) -> usize {
+        OVERHEAD_BYTES + self.body.len() + self.name.len() + self.target.as_str().len()
+    }
+}
+
+/// Encodes a hub message without its framing.
+fn unframed(protocol: HubProtocol, message: &HubMessage) -> Bytes {
+    let mut framed = BytesMut::new();
+    protocol.encode(message, &mut framed);
+    let framed = framed.freeze();
+    match next_frame(protocol, &framed, usize::MAX) {
+        Ok(Some(frame)) => framed.slice(frame.body),
+        Ok(None) | Err(_) => Bytes::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use trunkline_protocol::hub::Payload;
+
+    use super::*;
+
+    fn template() -> UrlTemplate {
+        "http://app/{hub}/{category}/{event}".parse().unwrap()
+    }
+
+    fn call(target: &str, invocation_id: Option<&'static str>) -> Invocation {
+        let arguments = vec![Payload::new(Bytes::from_static(b"7"))];
+        let invocation_id = invocation_id.map(ByteString::from_static);
+        Invocation { target: target.into(), invocation_id, arguments, ..Invocation::default() }
+    }
+
+    #[test]
+    fn events_of_connections_have_the_bodies_of_azure() {
+        let event = |kind, error| WebhookEvent::of_connection(("chat", &template()), kind, error).unwrap();
+        let connected = event(EventKind::Connected, None);
+        assert_eq!((&*connected.name, connected.target.as_str()), ("connected", "/chat/connections/connected"));
+        assert_eq!(connected.body, r#"{"type":10}"#);
+        assert_eq!(event(EventKind::Disconnected, None).body, r#"{"type":11}"#);
+        assert_eq!(event(EventKind::Disconnected, Some("a \"b\"")).body, r#"{"type":11,"error":"a \"b\""}"#);
+    }
+
+    #[test]
+    fn a_call_is_sent_in_the_protocol_of_its_client_without_framing() {
+        let event = |protocol, id| WebhookEvent::of_call(("chat", &template()), protocol, call("Say", id)).unwrap();
+        let json = event(HubProtocol::Json, Some("1"));
+        assert_eq!(json.body, r#"{"type":1,"invocationId":"1","target":"Say","arguments":[7]}"#);
+        assert_eq!((json.kind.content_type(), json.target.as_str()), ("application/json", "/chat/messages/Say"));
+        let packed = event(HubProtocol::MessagePack, None);
+        assert!(packed.body.starts_with(b"\x96\x01\x80\xc0\xa3Say\x91"), "{:?}", packed.body);
+        assert_eq!(packed.kind.content_type(), "application/x-msgpack");
+    }
+
+    #[test]
+    fn a_call_that_no_webhook_can_serve_is_refused() {
+        let refused = |call| WebhookEvent::of_call(("chat", &template()), HubProtocol::Json, call).unwrap_err();
+        let uploading = Invocation { stream_ids: vec!["1".into()], ..call("Say", None) };
+        assert_eq!(refused(uploading), EventError::Stream);
+        assert_eq!(refused(call("../x", None)), EventError::Target(ExpandError::Dots));
+        assert_eq!(refused(call("", None)), EventError::Target(ExpandError::Empty));
+        assert_eq!(refused(call(&"x".repeat(513), None)), EventError::LongTarget(513));
+    }
+}

@@ -1,0 +1,134 @@
+//! Webhook of one hub: where its events go, what is under way, and what became of it.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use http::HeaderValue;
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::Instant;
+use tracing::warn;
+use trunkline_protocol::key::AccessKeys;
+
+use super::backlog::Backlog;
+use super::signature::signatures;
+use crate::config::{UrlTemplate, WebhookConnecting, WebhookSettings};
+use crate::limits::WarningBrake;
+use crate::metrics::WebhookCounters;
+use crate::net::connector::Connector;
+use crate::net::http_client::HttpClient;
+
+/// Webhook of one hub.
+#[derive(Debug)]
+pub(crate) struct WebhookHub {
+    name: String,
+    template: UrlTemplate,
+    terms: Arc<WebhookTerms>,
+    /// Requests that may begin for this hub.
+    room: Semaphore,
+    counters: Arc<WebhookCounters>,
+    warnings: Mutex<WarningBrake>,
+}
+
+/// Terms of all webhooks of a node.
+#[derive(Debug)]
+pub(super) struct WebhookTerms {
+    pub(super) settings: WebhookSettings,
+    /// Keys that sign requests.
+    pub(super) keys: AccessKeys,
+    pub(super) connector: Connector,
+    /// Requests that may begin at this node.
+    pub(super) room: Semaphore,
+    pub(super) backlog: Arc<Backlog>,
+}
+
+/// Room for one request, of its hub and of the node.
+#[derive(Debug)]
+pub(super) struct RequestPermit<'a> {
+    _of_hub: Option<SemaphorePermit<'a>>,
+    _of_node: Option<SemaphorePermit<'a>>,
+}
+
+impl WebhookHub {
+    #[must_use]
+    pub(super) fn new(
+        name: &str,
+        template: UrlTemplate,
+        terms: Arc<WebhookTerms>,
+        counters: Arc<WebhookCounters>,
+    ) -> Self {
+        let room = Semaphore::new(terms.settings.in_flight_max.get().min(Semaphore::MAX_PERMITS));
+        Self { name: name.to_owned(), template, terms, room, counters, warnings: Mutex::default() }
+    }
+
+    #[must_use]
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    #[must_use]
+    pub(crate) fn template(&self) -> &UrlTemplate {
+        &self.template
+    }
+
+    /// Requests under way.
+    #[must_use]
+    pub(crate) fn in_flight(&self) -> usize {
+        self.settings().in_flight_max.get().saturating_sub(self.room.available_permits())
+    }
+
+    #[must_use]
+    pub(super) fn counters(&self) -> &WebhookCounters {
+        &self.counters
+    }
+
+    #[must_use]
+    pub(super) fn settings(&self) -> &WebhookSettings {
+        &self.terms.settings
+    }
+
+    #[must_use]
+    pub(super) fn connecting(&self) -> WebhookConnecting {
+        self.terms.settings.connecting
+    }
+
+    #[must_use]
+    pub(super) fn backlog(&self) -> &Arc<Backlog> {
+        &self.terms.backlog
+    }
+
+    /// Name and template, of which URLs are made.
+    #[must_use]
+    pub(super) fn place(&self) -> (&str, &UrlTemplate) {
+        (&self.name, &self.template)
+    }
+
+    /// Client for requests of one link: its connections are kept on the thread of that.
+    #[must_use]
+    pub(super) fn http_client(&self) -> HttpClient {
+        HttpClient::new(self.terms.connector.for_clients(), self.settings().connect_timeout)
+    }
+
+    /// Signatures of a connection's requests.
+    #[must_use]
+    pub(super) fn signature(&self, connection_id: &str) -> HeaderValue {
+        let text = signatures(&self.terms.keys, connection_id);
+        HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static(""))
+    }
+
+    /// Waits until a request may begin: those of a hub in their order, and each hub in its own room first, so that one
+    /// whose back end hangs leaves room for others.
+    pub(super) async fn request_permit(&self) -> RequestPermit<'_> {
+        // Neither is ever closed.
+        let of_hub = self.room.acquire().await.ok();
+        let of_node = self.terms.room.acquire().await.ok();
+        RequestPermit { _of_hub: of_hub, _of_node: of_node }
+    }
+
+    /// Logs a failure, one of many.
+    pub(super) fn warn(&self, event: &str, problem: &str) {
+        let left_out = self.warnings.lock().unwrap_or_else(PoisonError::into_inner).pass(Instant::now());
+        if let Some(left_out) = left_out {
+            let (hub, to) = (&self.name, &self.template);
+            warn!(hub, %to, event, problem, left_out, "a webhook has not answered as it should");
+        }
+    }
+}

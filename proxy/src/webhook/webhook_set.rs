@@ -1,0 +1,88 @@
+//! Webhooks of a node: by their rules, one for each hub that has one.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Semaphore;
+use trunkline_protocol::key::AccessKeys;
+
+use super::backlog::Backlog;
+use super::webhook_dialler::WebhookDialler;
+use super::webhook_hub::{WebhookHub, WebhookTerms};
+use crate::config::WebhookSettings;
+use crate::metrics::{LabelledCounters, WebhookCounters};
+use crate::net::connector::Connector;
+use crate::upstream::MemoryDialler;
+
+/// Webhooks of a node.
+#[derive(Debug)]
+pub(crate) struct Webhooks {
+    terms: Arc<WebhookTerms>,
+    hubs: Mutex<HashMap<String, Arc<WebhookHub>>>,
+    counters: LabelledCounters<WebhookCounters>,
+}
+
+impl Webhooks {
+    #[must_use]
+    pub(crate) fn new(settings: &WebhookSettings, keys: &AccessKeys, connector: Connector) -> Self {
+        let terms = WebhookTerms {
+            room: Semaphore::new(settings.total_in_flight_max.get().min(Semaphore::MAX_PERMITS)),
+            backlog: Arc::new(Backlog::new(settings.waiting_max_bytes)),
+            settings: settings.clone(),
+            keys: keys.clone(),
+            connector,
+        };
+        Self { terms: Arc::new(terms), hubs: Mutex::default(), counters: LabelledCounters::default() }
+    }
+
+    /// Whether a hub, named in small letters, has a webhook.
+    #[must_use]
+    pub(crate) fn serve(&self, hub: &str) -> bool {
+        self.terms.settings.rule_for(hub).is_some()
+    }
+
+    /// Names of hubs that are served from the start, at a path of their own.
+    pub(crate) fn named_hubs(&self) -> impl Iterator<Item = &str> {
+        self.terms.settings.named_hubs()
+    }
+
+    /// Finds the webhook of a hub, and the app server that it is for the node.
+    #[must_use]
+    pub(crate) fn of(&self, hub: &str) -> Option<(Arc<WebhookHub>, Arc<dyn MemoryDialler>)> {
+        let rule = self.terms.settings.rule_for(hub)?;
+        let mut hubs = self.hubs();
+        let known = hubs.entry(hub.to_owned()).or_insert_with(|| {
+            let counters = self.counters.of(&hub.into());
+            Arc::new(WebhookHub::new(hub, rule.template.clone(), self.terms.clone(), counters))
+        });
+        Some((known.clone(), Arc::new(WebhookDialler(known.clone()))))
+    }
+
+    /// Counters by hub.
+    #[must_use]
+    pub(crate) fn counters(&self) -> Vec<(Arc<str>, Arc<WebhookCounters>)> {
+        self.counters.all()
+    }
+
+    /// Requests under way for all hubs.
+    #[must_use]
+    pub(crate) fn in_flight(&self) -> usize {
+        self.hubs().values().map(|hub| hub.in_flight()).sum()
+    }
+
+    /// Bytes of events that wait, those under way included.
+    #[must_use]
+    pub(crate) fn waiting_bytes(&self) -> usize {
+        self.terms.backlog.bytes()
+    }
+
+    /// Clients whose end no back end has been told of.
+    #[must_use]
+    pub(crate) fn clients(&self) -> usize {
+        self.terms.backlog.clients()
+    }
+
+    fn hubs(&self) -> MutexGuard<'_, HashMap<String, Arc<WebhookHub>>> {
+        self.hubs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,218 @@
+//! Hubs behind webhooks: the back ends of the documentation with official clients, and back ends that misbehave.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::process::Command;
+use tokio::time::{Instant, sleep};
+use trunkline_tests::harness::client::{Agents, Kind};
+use trunkline_tests::harness::fleet::{ACCESS_KEY, Fleet, Proxy, stop};
+use trunkline_tests::harness::process::{Process, Signal};
+use trunkline_tests::harness::scenario::{Stage, play, until};
+use trunkline_tests::harness::sockets::free_address;
+use trunkline_tests::harness::tools::python;
+
+const EXAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/examples/webhooks");
+
+/// Packages of the examples in JavaScript: those of the official client.
+const PACKAGES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/clients/js/node_modules");
+
+/// Starts the example in Python.
+fn in_python(_stage: &Stage) -> Result<Command> {
+    let mut command = python("python")?;
+    command.arg("-B").arg(Path::new(EXAMPLES).join("server.py"));
+    Ok(command)
+}
+
+/// Starts the example in Node, in a folder with its packages.
+fn in_node(stage: &Stage) -> Result<Command> {
+    let folder = stage.folder().join("example");
+    std::fs::create_dir(&folder)?;
+    std::os::unix::fs::symlink(PACKAGES, folder.join("node_modules"))?;
+    let program: PathBuf = folder.join("server.mjs");
+    std::fs::copy(Path::new(EXAMPLES).join("server.mjs"), &program)?;
+    let mut command = Command::new("node");
+    command.arg(program);
+    Ok(command)
+}
+
+/// A back end of the examples, and a proxy before it.
+struct Scene {
+    back_end: Process,
+    proxy: Proxy,
+}
+
+impl Scene {
+    async fn start(stage: &Stage, mut command: Command, key: &str) -> Result<Self> {
+        let (address, own) = (free_address()?, free_address()?);
+        let (_, port) = own.rsplit_once(':').context("an address has a port")?;
+        let token = trunkline_protocol::door::sign_rest_token(
+            &trunkline_protocol::key::AccessKey::new(ACCESS_KEY)?,
+            None,
+            u64::MAX >> 12,
+        );
+        command.arg(port).env("TRUNKLINE_ACCESS_KEY", key);
+        command.env("TRUNKLINE_REST", format!("http://{address}")).env("TRUNKLINE_REST_TOKEN", token);
+        let mut back_end = Process::start(stage, "back-end", command)?;
+        back_end.wait_for_line("listening").await?;
+        let webhook = format!("chat=http://{own}/{{hub}}/{{category}}/{{event}}");
+        let arguments = ["--upstream-webhook", &webhook, "--rest"];
+        let mut proxy = Fleet::new(stage).proxy_of(&address, &free_address()?, &[], &arguments)?;
+        proxy.ready().await?;
+        Ok(Self { back_end, proxy })
+    }
+}
+
+async fn serves_official_clients(stage: &Stage, command: Command) -> Result<()> {
+    let Scene { mut back_end, mut proxy } = Scene::start(stage, command, ACCESS_KEY).await?;
+    let agents = Agents::new(stage);
+    let mut clients = Vec::new();
+    for kind in Kind::JS {
+        clients.push(agents.client(kind, &proxy.url("/chat")).subscribe(&["Said"]).open().await?);
+    }
+    for client in &clients {
+        assert_eq!(client.invoke("Add", json!([2, 3])).await?, 5, "{:?}", client.kind());
+        let error = client.invoke_failing("NoSuchMethod", json!([])).await?;
+        ensure!(error.contains("Invocation failed, status code 404."), "{error}");
+        let error = client.invoke_failing("../Add", json!([1, 1])).await?;
+        ensure!(error.contains("The name of the method is not supported"), "{error}");
+    }
+    let [first, second] = &mut clients[..] else { anyhow::bail!("there are two") };
+    for text in ["one", "two"] {
+        first.send("Say", json!([text])).await?;
+        assert_eq!(first.expect("Said").await?, [Value::Null, json!(text)]);
+        assert_eq!(second.expect("Said").await?, [Value::Null, json!(text)]);
+    }
+    first.close().await?;
+    back_end.wait_for_lines("connected ", 2).await?;
+    back_end.wait_for_lines("disconnected ", 1).await?;
+    // Its end is told before the proxy ends.
+    stop(&mut proxy.process, Signal::Terminate).await?;
+    back_end.wait_for_lines("disconnected ", 2).await?;
+    let (mut begun, mut ended) = (back_end.lines_after("connected "), back_end.lines_after("disconnected "));
+    begun.sort();
+    ended.sort();
+    assert_eq!(begun, ended);
+    Ok(())
+}
+
+#[test]
+fn a_back_end_in_python_serves_official_clients() {
+    play(async |stage| serves_official_clients(stage, in_python(stage)?).await);
+}
+
+#[test]
+fn a_back_end_in_node_serves_official_clients() {
+    play(async |stage| serves_official_clients(stage, in_node(stage)?).await);
+}
+
+#[test]
+fn a_back_end_with_another_key_refuses_what_is_signed_by_this_one() {
+    play(async |stage| {
+        let scene = Scene::start(stage, in_node(stage)?, "another key than the one of the proxy").await?;
+        let agents = Agents::new(stage);
+        let client = agents.client(Kind::JsJson, &scene.proxy.url("/chat")).open().await?;
+        let error = client.invoke_failing("Add", json!([2, 3])).await?;
+        ensure!(error.contains("Invocation failed, status code 401."), "{error}");
+        Ok(())
+    });
+}
+
+/// Answers requests as their path says, and badly as a rule.
+async fn misbehave(mut socket: TcpStream, elsewhere: &str) -> Result<()> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(socket.read_u8().await?);
+    }
+    let head = String::from_utf8(head)?;
+    let event = head.split_whitespace().nth(1).unwrap_or_default().trim_start_matches('/').to_owned();
+    let small = |body: &str| format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    let answer = match event.as_str() {
+        "Hang" => return std::future::pending().await,
+        "CutBeforeHead" => return Ok(()),
+        "CutInBody" => "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{\"type\":3".to_owned(),
+        "NoHttp" => "220 mail.example ESMTP\r\n".to_owned(),
+        "Garbage" => small("<html>no completion</html>"),
+        "TooMuch" => small(&"x".repeat(3000)),
+        // Its length is told by nobody.
+        "Endless" => format!("HTTP/1.1 200 OK\r\n\r\n{}", "x".repeat(3000)),
+        "Redirect" => format!("HTTP/1.1 307 Elsewhere\r\nLocation: http://{elsewhere}/\r\nContent-Length: 0\r\n\r\n"),
+        "Drip" => {
+            socket.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n").await?;
+            loop {
+                socket.write_all(b" ").await?;
+                // sleep: this is the misbehaviour.
+                sleep(Duration::from_millis(50)).await;
+            }
+        }
+        _ => "HTTP/1.1 204 No Content\r\n\r\n".to_owned(),
+    };
+    socket.write_all(answer.as_bytes()).await?;
+    Ok(socket.shutdown().await?)
+}
+
+#[test]
+fn back_ends_that_misbehave_cost_a_call_each_and_nobody_else() {
+    play(async |stage| {
+        let (listener, elsewhere) = (TcpListener::bind("127.0.0.1:0").await?, TcpListener::bind("127.0.0.1:0").await?);
+        let (own, other) = (listener.local_addr()?, elsewhere.local_addr()?.to_string());
+        tokio::spawn(async move {
+            while let Ok((socket, _)) = listener.accept().await {
+                let other = other.clone();
+                tokio::spawn(async move { misbehave(socket, &other).await });
+            }
+        });
+        let webhooks = ["bad", "good"].map(|hub| format!("{hub}=http://{own}/{{event}}"));
+        let [bad, good] = &webhooks;
+        let limits = ["--webhook-timeout", "2", "--webhook-answer-max-bytes", "2000", "--webhook-in-flight-max", "2"];
+        let arguments = [&["--upstream-webhook", bad, "--upstream-webhook", good], &limits[..]].concat();
+        let mut proxy = Fleet::new(stage).proxy_of(&free_address()?, &free_address()?, &[], &arguments)?;
+        proxy.ready().await?;
+        let agents = Agents::new(stage);
+        let client = agents.client(Kind::JsJson, &proxy.url("/bad")).open().await?;
+        let hanging = agents.client(Kind::JsJson, &proxy.url("/bad")).open().await?;
+        let undisturbed = agents.client(Kind::JsMessagePack, &proxy.url("/good")).open().await?;
+        for (event, text) in [
+            ("Garbage", "is no completion of this invocation"),
+            ("TooMuch", "is larger than 2000 bytes"),
+            ("Endless", "is larger than 2000 bytes"),
+            ("Redirect", "status code 307: redirects are not followed"),
+            ("CutBeforeHead", "the connection to the server broke"),
+            ("CutInBody", "the connection to the server broke"),
+            ("NoHttp", "the connection to the server broke"),
+        ] {
+            let error = client.invoke_failing(event, json!([])).await?;
+            ensure!(error.contains(text), "{event}: {error}");
+        }
+        let begun = Instant::now();
+        let others = async {
+            // Both places of the other hub are taken.
+            until(async || Ok((proxy.metrics().await?.sum("trunkline_webhook_in_flight", &[]) >= 2.0).then_some(())))
+                .await?;
+            for _ in 0..20 {
+                undisturbed.invoke("Fine", json!([])).await?;
+            }
+            let took = begun.elapsed();
+            ensure!(took < Duration::from_secs(2), "the calls of another hub took {took:?}");
+            Ok(())
+        };
+        let (hung, dripped, others) =
+            tokio::join!(hanging.invoke_failing("Hang", json!([])), client.invoke_failing("Drip", json!([])), others);
+        others?;
+        for error in [hung?, dripped?] {
+            ensure!(error.contains("the server has not answered within 2 s"), "{error}");
+        }
+        assert_eq!(client.invoke("Fine", json!([])).await?, Value::Null, "its next call is served");
+        let metrics = proxy.metrics().await?;
+        let count = |outcome| metrics.sum("trunkline_webhook_requests_total", &[("hub", "bad"), ("outcome", outcome)]);
+        let counts = ["malformed", "too_large", "redirect", "broken", "timeout"].map(count);
+        assert_eq!(counts, [1.0, 2.0, 1.0, 3.0, 2.0]);
+        let followed = tokio::time::timeout(Duration::from_millis(1), elsewhere.accept()).await;
+        ensure!(followed.is_err(), "the redirect was followed");
+        Ok(())
+    });
+}
