@@ -22,6 +22,7 @@
 //! | [`prometheus`] | Debian's Prometheus, scraping a fleet |
 //! | [`raw`] | a client that sends just the bytes it is told to |
 //! | [`http_transport`] | a client of Server-Sent Events or long polling, request by request |
+//! | [`collector`] | a scripted OpenTelemetry collector |
 //! | [`client`] | clients of the official and other libraries, behind one face |
 //! | [`browser`] | pages in headless Chromium |
 //! | [`dotnet`] | real ASP.NET Core apps and .NET clients on Azure's SDK |
@@ -31,6 +32,7 @@
 pub mod balancer;
 pub mod browser;
 pub mod client;
+pub mod collector;
 pub mod demo;
 pub mod dotnet;
 pub mod driver;

@@ -33,7 +33,7 @@ use trunkline_protocol::cause::Cause;
 use trunkline_protocol::door::INSTANCE_ID_HEADER;
 use trunkline_protocol::hub::{
     CLOSED_WITH_ERROR, CancelInvocation, Close, Completion, FramingError, HandshakeError, HandshakeRequest,
-    HandshakeResponse, HubMessage, HubMessageError, HubProtocol, Outcome, StreamItem,
+    HandshakeResponse, Headers, HubMessage, HubMessageError, HubProtocol, Outcome, StreamItem,
 };
 use trunkline_protocol::service::{
     Ack, ClientCompletion, ClientInvocation, CloseConnection, ConnectionData, ConnectionFlowControl, ErrorCompletion,
@@ -58,6 +58,7 @@ use crate::log_limit::LinePermit;
 use crate::metrics::MethodMetrics;
 use crate::node::Node;
 use crate::outbound::{ID_IN_USE, Outbound};
+use crate::telemetry;
 
 /// Number of messages after which a worker yields: a busy client must not keep a thread for itself.
 const MESSAGES_PER_TURN: u32 = 32;
@@ -178,7 +179,7 @@ impl Dispatcher {
         context: Context,
         close: Option<ConnectionClose>,
     ) -> Result<(), HubError> {
-        let span = call_span(&context, kind.hook_name());
+        let span = call_span(&context, connection, kind.hook_name(), &Headers::new());
         let hooks = match kind {
             HubCallKind::Connected => &self.methods.on_connected,
             HubCallKind::Disconnected => &self.methods.on_disconnected,
@@ -192,7 +193,8 @@ impl Dispatcher {
             true => hooks,
             false => filters.wrap(HubCall::of_hook(kind, context, close), hooks),
         };
-        catch_panic(in_order_of(connection, running)).instrument(span).await.map(drop)
+        let ran = catch_panic(in_order_of(connection, running)).instrument(span.clone()).await;
+        ran.map(drop).inspect_err(|error| telemetry::fail(&span, error.message()))
     }
 
     fn context(self: &Arc<Self>, connection: &Arc<Connection>, kind: CallKind) -> Context {
@@ -575,20 +577,11 @@ fn run_in_order(
     })
 }
 
-/// Maximum length of a method's name in the log: names of unknown methods are the client's.
-const LOGGED_METHOD_MAX_BYTES: usize = 64;
-
-/// Span around a run of the app's code, for what the app logs there. Not at the level `info`, where most apps log: it would
-/// double the cost of a call.
-fn call_span(context: &Context, method: &str) -> Span {
-    let (hub, connection) = (context.hub(), short(context.connection_id()));
-    let method = logged_method(method);
-    tracing::debug_span!(target: "trunkline::call", "call", hub, method, connection, user = context.user_id())
-}
-
-/// Name of a method for the log.
-fn logged_method(method: &str) -> &str {
-    method.get(..method.floor_char_boundary(LOGGED_METHOD_MAX_BYTES)).unwrap_or_default()
+/// Span around a run of the app's code for this caller; a child of what the message names, or the connect request.
+fn call_span(context: &Context, connection: &Connection, method: &str, message: &Headers) -> Span {
+    let span = telemetry::call_span(context.hub(), method, short(context.connection_id()), context.user_id());
+    telemetry::adopt(&span, message, connection.request().trace_parent());
+    span
 }
 
 /// Has what a call sends take the way of its client, where a service has several.

@@ -4,12 +4,13 @@ use bytes::{Bytes, BytesMut};
 use bytestring::ByteString;
 use serde::Serialize;
 use trunkline_protocol::hub::{
-    Completion, HubMessage, HubProtocol, Invocation, Outcome, Payload, PayloadError, StreamItem,
+    Completion, Headers, HubMessage, HubProtocol, Invocation, Outcome, Payload, PayloadError, StreamItem,
 };
 use trunkline_protocol::service::Payloads;
 
 use crate::error::SendError;
 use crate::naming::{Codec, Naming};
+use crate::telemetry;
 
 /// Arguments of a call to clients: a tuple of values that can be serialized, or `()` for none.
 ///
@@ -74,12 +75,12 @@ pub(crate) fn invocation(
     protocols: &[HubProtocol],
     invocation_id: Option<&ByteString>,
 ) -> Result<Payloads, SendError> {
-    let target = ByteString::from(method);
+    let (target, headers) = (ByteString::from(method), telemetry::current_headers());
     let mut payloads = Vec::with_capacity(protocols.len());
     for &protocol in protocols {
         let arguments = arguments.payloads(Codec::new(protocol, naming)).map_err(SendError::Encode)?;
-        let (target, invocation_id) = (target.clone(), invocation_id.cloned());
-        let invocation = Invocation { invocation_id, target, arguments, ..Invocation::default() };
+        let (headers, target, invocation_id) = (headers.clone(), target.clone(), invocation_id.cloned());
+        let invocation = Invocation { headers, invocation_id, target, arguments, stream_ids: Vec::new() };
         let bytes = message(protocol, &HubMessage::Invocation(invocation));
         payloads.push((ByteString::from_static(protocol.name()), bytes));
     }
@@ -92,8 +93,13 @@ pub(crate) fn item(protocol: HubProtocol, invocation_id: ByteString, item: Paylo
 }
 
 /// Encodes the completion of a call.
-pub(crate) fn completion(protocol: HubProtocol, invocation_id: ByteString, outcome: Outcome) -> Bytes {
-    message(protocol, &HubMessage::Completion(Completion { headers: Vec::new(), invocation_id, outcome }))
+pub(crate) fn completion(
+    protocol: HubProtocol,
+    headers: Headers,
+    invocation_id: ByteString,
+    outcome: Outcome,
+) -> Bytes {
+    message(protocol, &HubMessage::Completion(Completion { headers, invocation_id, outcome }))
 }
 
 /// Encodes and frames a hub message.

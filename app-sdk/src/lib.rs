@@ -249,6 +249,7 @@
 //! |---|---|
 //! | `sync` | locks that ignore poisoning |
 //! | `log_limit` | budget of the log lines that clients bring about |
+//! | `telemetry` | spans of calls, and W3C trace contexts with the feature `opentelemetry` |
 //! | `metrics` | counters, gauges and histograms of a server |
 //! | `error` | errors, and the texts that clients read |
 //! | [`value`] | values that the hub protocols write differently |
@@ -293,6 +294,7 @@ mod outbound;
 mod raw;
 mod server;
 mod sync;
+mod telemetry;
 pub mod testing;
 #[cfg(feature = "typescript")]
 pub mod typescript;

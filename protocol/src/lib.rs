@@ -18,6 +18,7 @@
 //! | [`cause`] | causes of ended and refused client connections |
 //! | [`wire`] | names on the wire: paths, headers, claims, close codes |
 //! | [`id`] | connection ids and other random names |
+//! | [`trace_context`] | W3C trace context: the place of a request or message in a trace |
 //! | [`key`] | access keys and the subkeys made of them |
 //! | [`development_key`] | the key of this machine, for use without any configuration |
 //! | [`token`] | contents of sealed tokens: connection tokens, credentials of links, forward marks |
@@ -44,5 +45,6 @@ mod message_pack;
 pub mod negotiate;
 pub mod service;
 pub mod token;
+pub mod trace_context;
 pub mod unix_time;
 pub mod wire;

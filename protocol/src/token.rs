@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 
 use crate::key::{AccessKeys, Purpose};
 use crate::limits::{CARRIED_CONNECTION_MAX_AGE_S, CLOCK_SKEW_S, TOKEN_CLAIMS_MAX_BYTES};
+use crate::wire::TRACE_CLAIM;
 
 /// A claim of a user: its name and its value. Names may repeat.
 pub type Claim = (String, String);
@@ -101,6 +102,12 @@ impl ConnectionToken {
     /// When it is not of this fleet.
     pub fn open(sealed: &str, keys: &AccessKeys) -> Result<Self, TokenError> {
         open(sealed, keys, Purpose::ConnectionToken)
+    }
+
+    /// Claims of the user, without those that only nodes read.
+    #[must_use]
+    pub fn user_claims(&self) -> Vec<Claim> {
+        self.claims.iter().filter(|(name, _)| name != TRACE_CLAIM).cloned().collect()
     }
 
     /// Whether its requests are not carried to its owner any more.

@@ -117,6 +117,8 @@ pub const FORWARDED_PREFIX_HEADER: &str = "x-forwarded-prefix";
 pub const USER_ID_CLAIM: &str = "asrs.s.uid";
 /// Prefix of the claims that only the service sets, as Azure's service has it; an app never sees them as claims.
 pub const PRIVATE_CLAIM_PREFIX: &str = "asrs.s.";
+/// Claim of a connection token: the trace that the connection belongs to. Its prefix hides it from apps, at older nodes, too.
+pub const TRACE_CLAIM: &str = "asrs.s.trace";
 
 // Close codes of a link.
 

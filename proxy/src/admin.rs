@@ -33,7 +33,10 @@ use crate::fleet::{self, Fleet};
 use crate::observer::{Observer, Readiness};
 use crate::rest::Rest;
 
-use admin_counters::AdminCounters;
+pub(crate) use admin_counters::AdminCounters;
+#[cfg(feature = "otlp")]
+pub(crate) use exposition::families;
+
 use context::AdminContext;
 use guard::{Exposure, Guard};
 use session::PAGE_PATH;
@@ -45,9 +48,9 @@ pub(crate) async fn serve(
     readiness: Readiness,
     settings: &AdminSettings,
     (fleet, rest): (Fleet, Option<Rest>),
+    counters: Arc<AdminCounters>,
 ) {
     let exposure = if address.ip().is_loopback() { Exposure::Loopback } else { Exposure::Network };
-    let counters = Arc::<AdminCounters>::default();
     let router = router(readiness, settings, exposure, counters.clone(), fleet);
     let router = match rest {
         Some(rest) => router.layer(middleware::from_fn_with_state(rest, data_plane)),

@@ -7,6 +7,7 @@
 //! One task per connection. While it is idle the task holds no buffer and waits for one thing: the socket.
 
 mod accept;
+mod call_trace;
 mod handshake;
 mod handshake_failure;
 mod inbound;

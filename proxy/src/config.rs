@@ -9,6 +9,8 @@ mod host_rule;
 mod http_transport_settings;
 mod link_settings;
 mod origin_pattern;
+#[cfg(feature = "otlp")]
+mod otlp_settings;
 mod outbox_limit;
 mod path_prefix;
 mod proxy_protocol_settings;
@@ -36,6 +38,7 @@ use crate::net::resolver::Resolver;
 #[cfg(feature = "tls")]
 use crate::net::tls::ClientTls;
 use crate::routing::Ruleset;
+use crate::telemetry::SamplingTerms;
 
 pub(crate) use admin_settings::AdminSettings;
 pub(crate) use drain_settings::DrainSettings;
@@ -47,6 +50,8 @@ pub(crate) use http_transport_settings::HttpTransportSettings;
 pub(crate) use link_settings::LinkSettings;
 pub(crate) use origin_pattern::Origin;
 pub use origin_pattern::{OriginError, OriginPattern};
+#[cfg(feature = "otlp")]
+pub(crate) use otlp_settings::OtlpSettings;
 pub(crate) use outbox_limit::OutboxLimits;
 pub(crate) use path_prefix::PathPrefix;
 pub(crate) use proxy_protocol_settings::ProxyProtocolSettings;
@@ -102,6 +107,9 @@ pub struct Config {
     pub shards: u16,
     /// Timing of a graceful stop.
     pub drain: DrainSettings,
+    /// Export to an OpenTelemetry collector; `None` if it is off.
+    #[cfg(feature = "otlp")]
+    pub otlp: Option<OtlpSettings>,
     /// File whose rules are read anew when it changes.
     pub rules_file: Option<PathBuf>,
     /// Settings that all threads share.
@@ -163,6 +171,8 @@ pub struct Settings {
     pub fleet: FleetSettings,
     /// Settings of the REST data plane.
     pub(crate) rest: RestSettings,
+    /// Terms of what is traced; `None` if nothing is.
+    pub sampling: Option<SamplingTerms>,
     /// Rules of the operator at the start.
     pub(crate) rules: Arc<Ruleset>,
 }
@@ -198,6 +208,7 @@ impl Settings {
             webhooks: WebhookSettings::NONE,
             fleet: FleetSettings::default(),
             rest: RestSettings::default(),
+            sampling: None,
             rules: Arc::default(),
         }
     }

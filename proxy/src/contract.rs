@@ -46,6 +46,7 @@ mod refusing;
 mod restoring;
 mod results;
 mod routed;
+mod sampling;
 #[cfg(feature = "cli")]
 mod specialising;
 mod waiting;

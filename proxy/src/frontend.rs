@@ -38,6 +38,7 @@ mod request_extension;
 mod request_head;
 mod request_limit;
 mod request_route;
+mod request_trace;
 mod reservation;
 mod restore;
 mod reverse_proxy;

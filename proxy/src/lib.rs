@@ -19,6 +19,7 @@
 //! | `clock` | the system's clock as Unix time |
 //! | `metrics` | counters and histograms of each shard |
 //! | `logging` | log lines and levels |
+//! | `telemetry` | spans of this node: sampling, open spans, their queue |
 //! | `net` | addresses, outgoing connections, client sockets, TLS |
 //! | `auth` | access tokens, their keys, users; the admin token |
 //! | `routing` | rules of the operator: groups, routes, mirrors, methods |
@@ -35,6 +36,7 @@
 //! | `frontend` | HTTP for clients: negotiate, connect, pass-through, the owner hop |
 //! | `observer` | snapshots of this node and the fleet, inspection of shards, taps, peers |
 //! | `admin` | admin port: health, metrics, the observer page and its API |
+//! | `otlp` | export of spans and metrics to an OpenTelemetry collector |
 //! | `node` | composition: threads, listeners, upstreams, signals |
 //! | `cli` | the `trunkline` command: subcommands, flags, configuration file |
 //! | `fuzzing` | entry points of the parsers, for fuzz targets |
@@ -61,9 +63,13 @@ pub(crate) mod metrics;
 pub(crate) mod net;
 pub(crate) mod node;
 pub(crate) mod observer;
+#[cfg(feature = "otlp")]
+pub(crate) mod otlp;
 pub(crate) mod rest;
 pub(crate) mod routing;
 pub(crate) mod shard;
+#[cfg_attr(not(feature = "otlp"), expect(dead_code, reason = "there are spans only where something can export them"))]
+pub(crate) mod telemetry;
 pub(crate) mod transport;
 pub(crate) mod upstream;
 pub(crate) mod webhook;

@@ -9,6 +9,8 @@ mod app_instance;
 #[cfg(feature = "tls")]
 mod certificate_reload;
 mod embedded;
+#[cfg(feature = "otlp")]
+mod export;
 #[cfg(feature = "tls")]
 mod file_check;
 mod graceful_stop;
@@ -44,12 +46,14 @@ pub(crate) use inherited_socket::InheritedSockets;
 pub(crate) use replay_node::{ReplayHubError, ReplayNode, ReplayedOpening};
 pub(crate) use start_error::StartError;
 
+#[cfg(feature = "otlp")]
+use export::Export;
 use graceful_stop::{close_links, poll_until};
 use listener_set::{BoundAddresses, ListenerSet, ShardListener};
 use rule_set::RuleSet;
 use upstream_set::UpstreamSet;
 
-use crate::admin;
+use crate::admin::{self, AdminCounters};
 #[cfg(feature = "tls")]
 use crate::auth::JwksSource;
 use crate::config::{Config, DrainSettings};
@@ -72,6 +76,8 @@ pub struct Node {
     threads: Vec<JoinHandle<()>>,
     background: JoinSet<()>,
     stop: CancellationToken,
+    #[cfg(feature = "otlp")]
+    export: Export,
 }
 
 impl Node {
@@ -130,14 +136,29 @@ impl Node {
         background.spawn(certificate_reload::run(shared.clone(), connectors, listeners.certificates, has_rules_file));
         let readiness = Readiness::new(shared.clone(), problems);
         background.spawn(fleet.clone().run(fleet_resolver));
+        let counters = Arc::<AdminCounters>::default();
+        #[cfg(feature = "otlp")]
+        let export = Export::start(config.otlp, &readiness, &fleet, &counters)?;
         let of_admin = (fleet.clone(), rest.filter(|_| shared.settings.rest.listen == Some(configured_admin)));
-        background.spawn(async move { admin::serve(admin_listener, admin, readiness, &observer, of_admin).await });
+        background
+            .spawn(async move { admin::serve(admin_listener, admin, readiness, &observer, of_admin, counters).await });
 
         if !shared.settings.relay.forward {
             info!("--no-forward: clients are offered WebSockets only, and no request is carried to another node");
         }
         info!(node = %shared.settings.node, listen = %listen.plain, tls = ?listen.tls, rest = ?listen.rest, %admin, shards, "node started");
-        Ok(Self { shared, fleet, listen, admin, drain, threads, background, stop })
+        Ok(Self {
+            shared,
+            fleet,
+            listen,
+            admin,
+            drain,
+            threads,
+            background,
+            stop,
+            #[cfg(feature = "otlp")]
+            export,
+        })
     }
 
     /// Returns the address of the plain client listener.
@@ -206,6 +227,8 @@ impl Node {
         for thread in self.threads.drain(..) {
             drop(thread.join());
         }
+        #[cfg(feature = "otlp")]
+        self.export.stop().await;
         info!("stopped");
     }
 

@@ -80,6 +80,8 @@ mod negotiate;
 #[cfg(test)]
 mod observer;
 #[cfg(test)]
+mod opentelemetry;
+#[cfg(test)]
 mod order;
 #[cfg(test)]
 mod owner_hop;

@@ -234,6 +234,16 @@ impl ClientBuilder<'_> {
         self.option("reconnectTo", json!(url))
     }
 
+    /// Headers of its calls (JavaScript only).
+    pub fn message_headers(self, headers: Value) -> Self {
+        self.option("messageHeaders", headers)
+    }
+
+    /// Headers of messages to it are told as messages to `$headers`: kind, target and headers (JavaScript only).
+    pub fn show_headers(self) -> Self {
+        self.option("showHeaders", json!(true))
+    }
+
     /// Asks for stateful reconnect.
     pub fn stateful(self) -> Self {
         self.option("stateful", json!(true))

@@ -28,6 +28,8 @@ pub enum App {
     Bench,
     /// The hub of the official functional tests, of `app-sdk/examples/`.
     Functional,
+    /// Calls whose spans go to a collector, of `app-sdk/examples/`.
+    Traced,
     /// The tests' own: every kind of send, errors, hubs with other settings.
     Sends,
     /// The tests' own: who may come in.
@@ -54,6 +56,7 @@ impl App {
             App::Board => "board",
             App::Bench => "bench",
             App::Functional => "functional",
+            App::Traced => "traced",
             App::Sends => "sends",
             App::Members => "members",
             App::Calls => "calls",
@@ -66,7 +69,7 @@ impl App {
 
     fn hubs(self) -> usize {
         match self {
-            App::Chat | App::Status | App::Board | App::Bench | App::Moves | App::Web => 1,
+            App::Chat | App::Status | App::Board | App::Bench | App::Traced | App::Moves | App::Web => 1,
             App::Roles => 2,
             App::Members => 3,
             App::Sends => 5,

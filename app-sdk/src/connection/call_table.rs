@@ -24,6 +24,7 @@ use super::call_state::{CallState, Concurrency};
 use super::flow_control::FlowControl;
 use super::limits::Limits;
 use super::upload_table::{UploadEnd, UploadTable};
+use crate::telemetry;
 
 /// Kind of reply that the client asked for: `Invocation` or `StreamInvocation` of the hub protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,8 +110,9 @@ impl<C: AsRef<CallState>> CallTable<C> {
         if concurrency != Concurrency::Rejected {
             self.register(&call);
         }
-        // Nobody reads them.
-        call.invocation.headers = Vec::new();
+        if !telemetry::READS_HEADERS {
+            call.invocation.headers = Vec::new();
+        }
         flow.add_bytes(call.bytes);
         self.pending().queued.push_back(call);
         Admission::Queued

@@ -12,6 +12,8 @@ use trunkline_protocol::wire::{
     REMOTE_HEADER, RESTORES_HEADER, SERVICE_HEADER_PREFIX, TRANSPORT_HEADER, USER_ID_CLAIM,
 };
 
+use crate::telemetry::RemoteParent;
+
 /// Headers that are between proxy and SDK.
 const PRIVATE_HEADERS: [&str; 6] =
     [REMOTE_HEADER, TRANSPORT_HEADER, ITEMS_HEADER, ENDED_HEADER, ENDED_ERROR_HEADER, RESTORES_HEADER];
@@ -30,6 +32,7 @@ pub(crate) struct ConnectRequest {
     is_of_service: bool,
     id: FrameRange,
     user_id: Option<FrameRange>,
+    trace_parent: Option<RemoteParent>,
     body: Box<[u8]>,
 }
 
@@ -72,6 +75,7 @@ impl ConnectRequest {
             is_of_service: false,
             id: id.unwrap_or_default(),
             user_id: user_id.and_then(|(_, value)| FrameRange::of(value.as_bytes(), body)),
+            trace_parent: trace_parent(message),
             body: Box::from(body),
         }
     }
@@ -93,6 +97,11 @@ impl ConnectRequest {
     /// The user id, if the client is authenticated.
     pub(crate) fn user_id(&self) -> Option<&str> {
         self.user_id?.text(&self.body)
+    }
+
+    /// Parent of the spans of its calls, unless their messages name another one.
+    pub(crate) fn trace_parent(&self) -> Option<&RemoteParent> {
+        self.trace_parent.as_ref()
     }
 
     /// Claims of the user; private ones are left out.
@@ -146,6 +155,16 @@ impl ConnectRequest {
     fn message(&self) -> OpenConnection {
         decode(&Bytes::copy_from_slice(&self.body))
     }
+}
+
+#[cfg(feature = "opentelemetry")]
+fn trace_parent(message: &OpenConnection) -> Option<RemoteParent> {
+    RemoteParent::in_headers(message.headers.iter().filter_map(|(name, values)| Some((name, values.first()?))))
+}
+
+#[cfg(not(feature = "opentelemetry"))]
+fn trace_parent(_message: &OpenConnection) -> Option<RemoteParent> {
+    None
 }
 
 /// Whether a header is between the SDK and its proxy or service.

@@ -83,11 +83,12 @@ impl Dispatcher {
 
     async fn start(self: &Arc<Self>, call: IncomingCall<CallScope>, bound: Result<&Arc<Method>, HubError>) {
         let IncomingCall { call: scope, invocation, stream_count, reply_kind, .. } = call;
-        let Invocation { target, arguments, stream_ids, .. } = invocation;
+        let Invocation { headers, target, arguments, stream_ids, .. } = invocation;
         // One that could not be bound may have a name all the same.
         let named = bound.as_ref().ok().copied().or_else(|| self.methods.find(&target)).cloned();
         let context = Context::new(Arc::clone(&scope), Arc::clone(&self.core));
-        let span = call_span(&context, named.as_ref().map_or(&*target, |method| &*method.name));
+        let name = named.as_ref().map_or(&*target, |method| &*method.name);
+        let span = call_span(&context, scope.connection(), name, &headers);
         let input = CallInput { context, arguments, stream_ids: stream_ids.clone(), close: None };
         let replying = match bound {
             Ok(method) => in_order_of(scope.connection(), method.call(input)),
@@ -158,7 +159,8 @@ impl Dispatcher {
         let connection = scope.connection();
         tracing::debug!(hub = %self.core.name(), connection = short(connection.id()), text, "call is not let in");
         if let Some(id) = scope.invocation_id() {
-            let payload = encode::completion(connection.protocol(), id.clone(), Outcome::Error(text.into()));
+            let payload =
+                encode::completion(connection.protocol(), Vec::new(), id.clone(), Outcome::Error(text.into()));
             self.core.complete(connection, payload).await;
         }
     }

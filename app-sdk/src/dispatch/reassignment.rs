@@ -185,7 +185,7 @@ impl Dispatcher {
         let hook = self.methods.on_leaving.as_ref().filter(|_| is_connected)?;
         let context = self.context(connection, CallKind::DisconnectHook);
         let input = CallInput { context: context.clone(), arguments: Vec::new(), stream_ids: Vec::new(), close: None };
-        let span = call_span(&context, &hook.name);
+        let span = call_span(&context, connection, &hook.name, &Vec::new());
         let filters = &self.methods.filters;
         let running = match filters.is_empty() {
             true => hook.call(input),

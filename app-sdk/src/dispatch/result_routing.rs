@@ -134,7 +134,7 @@ impl Dispatcher {
             connection_id: connection.shared_id(),
             caller_server_id: app_server,
             protocol: ByteString::from_static(protocol.name()),
-            payload: encode::completion(protocol, invocation_id, outcome),
+            payload: encode::completion(protocol, Vec::new(), invocation_id, outcome),
         };
         self.core.outbound.complete(&connection.node(), &ServiceMessage::ClientCompletion(result)).await;
     }

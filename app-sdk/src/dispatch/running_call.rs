@@ -23,13 +23,14 @@ use tracing::{Instrument, Span};
 use trunkline_protocol::hub::{Outcome, Payload};
 use trunkline_protocol::limits::LINK_FRAME_MAX_BYTES;
 
-use super::{Dispatcher, logged_method};
+use super::Dispatcher;
 use crate::connection::{CallScope, Connection, ReplyKind, short};
 use crate::encode;
 use crate::error::{CallStage, HubError, text};
 use crate::handler::{ItemStream, Method, Reply, ReplyBody, ReplyFuture};
 use crate::log_limit::LinePermit;
 use crate::metrics::{CallOutcome, Counted};
+use crate::telemetry;
 
 /// Bound on what surrounds a result in its frame: ids, target and headers, which are the client's and thus small.
 const ENVELOPE_MAX_BYTES: usize = 256 * 1024;
@@ -118,6 +119,7 @@ impl RunningCall {
             CallStage::Binding | CallStage::Refusing => CallOutcome::Unbound,
         };
         self.count(outcome);
+        telemetry::fail(&self.span, error.message());
         let is_detailed = self.dispatcher.settings.detailed_errors;
         match outcome {
             CallOutcome::Unbound => self.span.in_scope(|| self.log_unbound(error, is_detailed)),
@@ -131,7 +133,7 @@ impl RunningCall {
     fn log_unbound(&self, error: &HubError, is_detailed: bool) {
         let reason = error.source().map_or_else(|| error.message().to_owned(), ToString::to_string);
         let (hub, connection) = (self.dispatcher.core.name(), short(self.connection().id()));
-        let method = logged_method(&self.target);
+        let method = telemetry::clipped_method(&self.target);
         let permit = if is_detailed { self.dispatcher.core.outbound.log_limit.take() } else { None };
         match permit {
             Some(LinePermit { left_out }) => {
@@ -154,7 +156,8 @@ impl RunningCall {
         let Some(id) = self.scope.invocation_id() else { return };
         let (core, connection) = (&self.dispatcher.core, self.connection());
         if core.contains(connection) {
-            core.complete(connection, encode::completion(connection.protocol(), id.clone(), outcome)).await;
+            let headers = telemetry::headers_of(&self.span);
+            core.complete(connection, encode::completion(connection.protocol(), headers, id.clone(), outcome)).await;
         }
     }
 
@@ -225,6 +228,7 @@ impl RunningStream {
             }
             Err(error) => {
                 call.count(CallOutcome::Failed);
+                telemetry::fail(&call.span, error.message());
                 call.dispatcher.log(call.connection(), &call.target, &error);
                 let text = text::streaming_failed(&error, call.dispatcher.settings.detailed_errors);
                 call.complete(Outcome::Error(text.into())).await;

@@ -4,7 +4,7 @@ use crate::metrics::Counter;
 
 /// Counters of the admin port.
 #[derive(Debug, Default)]
-pub(super) struct AdminCounters {
+pub(crate) struct AdminCounters {
     /// Requests with a wrong token.
     pub(super) wrong_token: Counter,
     /// Requests whose token was not compared, because too many were wrong.

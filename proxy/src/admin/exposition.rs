@@ -6,6 +6,7 @@ mod client_metrics;
 mod fleet_metrics;
 mod forwarding_metrics;
 mod link_metrics;
+mod otlp_metrics;
 mod rest_metrics;
 mod rule_metrics;
 mod webhook_metrics;
@@ -29,6 +30,18 @@ use crate::shard::Shared;
 /// # Errors
 /// When two metrics have one name, which a test rules out.
 pub(super) fn render(readiness: &Readiness, fleet: &Fleet, admin: &AdminCounters) -> prometheus::Result<String> {
+    TextEncoder::new().encode_to_string(&families(readiness, fleet, admin)?)
+}
+
+/// Collects all metrics of a node.
+///
+/// # Errors
+/// When two metrics have one name, which a test rules out.
+pub(crate) fn families(
+    readiness: &Readiness,
+    fleet: &Fleet,
+    admin: &AdminCounters,
+) -> prometheus::Result<Vec<MetricFamily>> {
     let shared = readiness.shared();
     let mut exposition = Exposition { registry: Registry::new(), histograms: Vec::new(), shared };
     exposition.node(readiness.reasons_not_ready().is_empty())?;
@@ -46,10 +59,11 @@ pub(super) fn render(readiness: &Readiness, fleet: &Fleet, admin: &AdminCounters
     exposition.data_plane()?;
     exposition.webhooks()?;
     exposition.admin(admin)?;
+    exposition.otlp()?;
     exposition.process()?;
     let mut families = exposition.registry.gather();
     families.append(&mut exposition.histograms);
-    TextEncoder::new().encode_to_string(&families)
+    Ok(families)
 }
 
 /// Metrics of one answer, while they are collected.

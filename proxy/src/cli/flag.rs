@@ -13,6 +13,7 @@ mod http_transport_args;
 mod limit_args;
 mod link_args;
 mod log_args;
+mod otlp_args;
 mod outbox_args;
 mod path_prefix_args;
 mod proxy_protocol_args;

@@ -20,6 +20,7 @@ use super::handshake_failure::HandshakeFailure;
 use super::inbound::Inbound;
 use super::reader::{Reader, SideReading};
 use crate::auth::StickyServer;
+use crate::clock::unix_ns;
 use crate::limits::Quota;
 use crate::metrics::RestoreOutcome;
 use crate::net::socket::Socket;
@@ -27,6 +28,7 @@ use crate::shard::{
     Client, Content, DATA_TYPE_HANDSHAKE, LostConnection, PastConnection, PendingConnection, Resumption, Serial, Shard,
     Slot, Sockets, Status, opening_until, short,
 };
+use crate::telemetry::OpenSpan;
 use crate::upstream::{HomeLink, Hub, LinkHandle, RouteChoice};
 
 /// Time for the last frames to a client that is not accepted.
@@ -39,7 +41,7 @@ pub(super) async fn accept(
     early: Bytes,
     mut pending: PendingConnection,
 ) -> Option<Box<Reader>> {
-    let settings = pending.hub.settings();
+    let (settings, mut span) = (pending.hub.settings(), handshake_span(shard, &pending));
     let mut pending_socket = PendingSocket { socket, inbound: Inbound::new(pending.transport) };
     let handshake = handshake(shard, &mut pending_socket, early, &settings, &pending).await;
     let restoring = match (&handshake, pending.restores.take()) {
@@ -57,8 +59,20 @@ pub(super) async fn accept(
         Err(failure) => failure,
     };
     record(shard, &pending, &failure);
+    if let Some(span) = &mut span {
+        span.fail(failure.cause(shard.state().is_drained()).label());
+    }
     drop(timeout(REFUSE_TIMEOUT, pending_socket.refuse(shard, &failure, &settings)).await);
     None
+}
+
+/// Begins the span of a hub handshake, if its connection is sampled.
+fn handshake_span(shard: &Shard, pending: &PendingConnection) -> Option<OpenSpan> {
+    let (trace, tracer) = (pending.trace.as_ref()?, shard.shared().tracer.as_ref()?);
+    let mut span = tracer.begin("handshake", Some(trace.context), unix_ns())?;
+    span.set("signalr.hub", pending.hub.name());
+    span.set("signalr.connection.id", short(&pending.open.connection_id));
+    Some(span)
 }
 
 /// Reads and checks the hub handshake in the time that the hub allows; a raw endpoint has none.
@@ -171,7 +185,17 @@ fn open(
 ) -> Box<Reader> {
     let PendingSocket { socket, inbound } = pending_socket;
     let PendingConnection {
-        hub, open, user, is_negotiated, transport, expires_s, terms, wants_stateful, group, ..
+        hub,
+        open,
+        user,
+        is_negotiated,
+        transport,
+        expires_s,
+        terms,
+        wants_stateful,
+        group,
+        trace,
+        ..
     } = pending;
     let is_stateful = |handshake: Option<&Handshake>| {
         let version = handshake.map(|handshake| handshake.request.version);
@@ -180,14 +204,14 @@ fn open(
     let content = Handshake::content(handshake.as_ref());
     let protocol = handshake.as_ref().map(|handshake| ByteString::from_static(handshake.request.protocol.name()));
     let open = OpenConnection { protocol, ..open };
-    let id: Rc<str> = Rc::from(&*open.connection_id);
+    let (id, is_traced): (Rc<str>, _) = (Rc::from(&*open.connection_id), trace.is_some());
     let (slot, serial) = {
         let mut state = shard.state();
         let (serial, now) = (state.connections.next_serial(), state.tick());
         let mut client = Client::new(id.clone(), serial, home.clone(), content, socket);
         (client.is_negotiated, client.transport) = (is_negotiated, transport);
         client.cold.opened_us = shard.now_us();
-        client.cold.group = group;
+        (client.cold.group, client.cold.trace) = (group, trace);
         client.cold.is_bound = terms.server.is_some_and(|server| server.is_required);
         client.cold.is_movable = content == Content::Raw && settings.is_movable;
         client.may_miss = settings.slow_clients == SlowClients::Drop;
@@ -240,6 +264,7 @@ fn open(
         limit_bytes,
         inbound,
         is_resumed: false,
+        is_traced,
         quota,
         sides: SideReading::default(),
     })
@@ -256,10 +281,16 @@ pub(super) fn resume(
     let serial = shard.state().come_back(slot, claimed, socket);
     shard.start_tasks();
     let serial = serial?;
-    let (id, home, content, has_sides) = {
+    let (id, home, content, has_sides, is_traced) = {
         let mut state = shard.state();
         let client = state.connections.get_current(slot, serial)?;
-        (client.id.clone(), client.home.clone(), client.content, client.cold.sides.is_some())
+        (
+            client.id.clone(),
+            client.home.clone(),
+            client.content,
+            client.cold.sides.is_some(),
+            client.cold.trace.is_some(),
+        )
     };
     let limits = &shard.shared().settings.limits;
     let quota = Quota::new(limits.messages_per_second, limits.bytes_per_second);
@@ -277,6 +308,7 @@ pub(super) fn resume(
         limit_bytes,
         inbound,
         is_resumed: true,
+        is_traced,
         quota,
         sides: SideReading::new(has_sides),
     }))

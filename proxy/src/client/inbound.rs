@@ -233,6 +233,11 @@ impl PartialMessage {
         self.is_held
     }
 
+    /// Whether a message has begun.
+    pub(super) fn has_begun(&self) -> bool {
+        !self.bytes.is_empty()
+    }
+
     /// Whether whole messages wait for an app server.
     pub(super) fn is_held(&self) -> bool {
         self.is_held

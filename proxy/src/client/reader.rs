@@ -21,12 +21,14 @@ use trunkline_protocol::cause::Cause;
 use trunkline_protocol::hub::{CallScan, HubProtocol, ReceivedSequence};
 use trunkline_protocol::service::DataType;
 
+use super::call_trace::{may_name_context, trace_call};
 use super::inbound::{HubMessages, Inbound, InboundError, PartialMessage, Piece, Upward};
 use super::raw_message::take_raw;
 use crate::limits::Quota;
 use crate::metrics::Limit;
 use crate::routing::HubRules;
 use crate::shard::{CloseReason, Content, PauseReason, Resumption, Ruling, Serial, Shard, ShardState, Slot};
+use crate::telemetry::Tracer;
 use crate::transport::websocket;
 use crate::upstream::{HomeLink, Hub};
 
@@ -56,6 +58,8 @@ pub(super) struct Reader {
     pub(super) inbound: Inbound,
     /// The connection was open before: what came early is not decoded.
     pub(super) is_resumed: bool,
+    /// Its calls are traced.
+    pub(super) is_traced: bool,
     /// Rate limit, if there is one.
     pub(super) quota: Option<Box<Quota>>,
     /// State of a client that has several app servers.
@@ -272,6 +276,7 @@ impl Reader {
         }
         let count = bytes.len();
         let mut upward = Upstream::new(state, (&self.home, rules_of(&self.hub, &self.sides)), &self.id, self.slot);
+        upward.is_traced = self.is_traced;
         let Inbound { transport, partial } = &mut self.inbound;
         let mut pieces = transport.pieces(bytes);
         let mut problem = Ok(());
@@ -339,6 +344,7 @@ impl Reader {
     /// Takes the whole messages among the bytes that are kept.
     fn take_partial(&mut self, state: &mut ShardState, protocol: HubProtocol, bytes: usize) -> Step {
         let mut upward = Upstream::new(state, (&self.home, rules_of(&self.hub, &self.sides)), &self.id, self.slot);
+        upward.is_traced = self.is_traced;
         let taken = upward.take_messages(&mut self.inbound.partial, &[], protocol, self.limit_bytes);
         self.sides.note(&mut upward);
         let messages = upward.messages;
@@ -428,6 +434,8 @@ struct Upstream<'a> {
     pongs: BytesMut,
     /// Rules that judge each message of this read, if there are any.
     rules: Option<Arc<HubRules>>,
+    /// Calls of it are traced.
+    is_traced: bool,
     /// Messages that were allowed and go up together.
     allowed: Run,
     /// Link of a side home to which something was sent; a full one, if any was.
@@ -452,7 +460,7 @@ impl<'a> Upstream<'a> {
         slot: Slot,
     ) -> Self {
         let (pongs, allowed, step) = (BytesMut::new(), Run::default(), Step::Continue);
-        Self { state, home, id, slot, messages: 0, pongs, rules, allowed, side: None, step }
+        Self { state, home, id, slot, messages: 0, pongs, rules, is_traced: false, allowed, side: None, step }
     }
 
     /// Takes all whole messages of a piece of payload, and keeps the rest.
@@ -464,9 +472,10 @@ impl<'a> Upstream<'a> {
         limit_bytes: usize,
     ) -> Result<(), InboundError> {
         let mut received = self.resumption().map(|resumption| resumption.ownership.received);
+        self.is_traced |= self.trusts_clients() && (partial.has_begun() || may_name_context(payload));
         let mut messages = partial.join(payload, protocol, limit_bytes);
         let mut held_from = None;
-        match self.rules.clone() {
+        match self.rules.clone().or_else(|| self.is_traced.then(Arc::default)) {
             None => {
                 while let Some(message) = messages.next(received.as_mut())? {
                     self.take(message);
@@ -474,7 +483,7 @@ impl<'a> Upstream<'a> {
             }
             Some(rules) => {
                 messages = messages.one_by_one();
-                let taken = self.take_judged(&rules, &mut messages, received.as_mut());
+                let taken = self.take_judged((&rules, protocol), &mut messages, received.as_mut());
                 self.send_allowed(&messages);
                 held_from = taken?;
             }
@@ -497,7 +506,7 @@ impl<'a> Upstream<'a> {
     /// first one that waits for an app server, if one does.
     fn take_judged(
         &mut self,
-        rules: &HubRules,
+        (rules, protocol): (&HubRules, HubProtocol),
         messages: &mut HubMessages<'_>,
         mut received: Option<&mut ReceivedSequence>,
     ) -> Result<Option<usize>, InboundError> {
@@ -517,9 +526,11 @@ impl<'a> Upstream<'a> {
                 return Err(InboundError::Message(UNREADABLE.into()));
             }
             let rule = |scan: &CallScan<'_>| self.state.rule(self.slot, rules, scan, place.len());
-            match scan.as_ref().map_or(Ruling::Home, rule) {
-                Ruling::Home => self.allow(place, None, messages),
-                Ruling::Side(link) => self.allow(place, Some(link), messages),
+            let ruling = scan.as_ref().map_or(Ruling::Home, rule);
+            let call = scan.as_ref().filter(|scan| self.is_traced && scan.kind.is_call());
+            match ruling {
+                Ruling::Home => self.allow_traced((call, protocol), place, None, messages),
+                Ruling::Side(link) => self.allow_traced((call, protocol), place, Some(link), messages),
                 Ruling::Dropped => self.drop_refused(messages.slice(place)),
                 Ruling::TooMany(problem) => return Err(InboundError::Message(problem)),
                 Ruling::Waits => {
@@ -529,6 +540,29 @@ impl<'a> Upstream<'a> {
                     }
                     return Ok(Some(place.start));
                 }
+            }
+        }
+    }
+
+    /// Whether what clients say of their traces counts.
+    fn trusts_clients(&self) -> bool {
+        self.state.context.shared.tracer.as_ref().is_some_and(Tracer::trusts_clients)
+    }
+
+    /// Adds an allowed message to those that go up together; a call that is sampled goes up alone, with its span.
+    fn allow_traced(
+        &mut self,
+        (call, protocol): (Option<&CallScan<'_>>, HubProtocol),
+        place: Range<usize>,
+        side: Option<HomeLink>,
+        messages: &HubMessages<'_>,
+    ) {
+        let message = messages.slice(place.clone());
+        match call.and_then(|call| trace_call(self.state, self.slot, protocol, call, message)) {
+            None => self.allow(place, side, messages),
+            Some(traced) => {
+                self.send_allowed(messages);
+                self.send_run(side, &traced, 1);
             }
         }
     }
@@ -550,7 +584,12 @@ impl<'a> Upstream<'a> {
         if count == 0 {
             return;
         }
-        self.send_over(side.as_ref(), messages.slice(place), count, 0);
+        self.send_run(side, messages.slice(place), count);
+    }
+
+    /// Sends messages that stand together, and takes note of a side home that is full.
+    fn send_run(&mut self, side: Option<HomeLink>, bytes: &[u8], count: u64) {
+        self.send_over(side.as_ref(), bytes, count, 0);
         if side.is_some() && self.side.as_ref().is_none_or(|known| !known.is_full()) {
             self.side = side;
         }

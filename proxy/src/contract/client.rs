@@ -41,9 +41,21 @@ impl Client {
 
     /// Upgrades on this pipe.
     pub(super) async fn upgrade_over(pipe: DuplexStream, target: &str) -> Result<Self, u16> {
+        Self::upgrade_with(pipe, target, &[]).await
+    }
+
+    /// Upgrades on this pipe, with more headers.
+    pub(super) async fn upgrade_with(
+        pipe: DuplexStream,
+        target: &str,
+        headers: &[(&'static str, &str)],
+    ) -> Result<Self, u16> {
         let mut request = format!("ws://node.example{target}").into_client_request().unwrap();
         request.headers_mut().insert("x-forwarded-for", "203.0.113.9".parse().unwrap());
         request.headers_mut().insert("x-app", "kept".parse().unwrap());
+        for (name, value) in headers {
+            request.headers_mut().insert(*name, value.parse().unwrap());
+        }
         match client_async(request, pipe).await {
             Ok((socket, _)) => Ok(Self { id: String::new(), socket, read: VecDeque::new() }),
             Err(tungstenite::Error::Http(answer)) => Err(answer.status().as_u16()),

@@ -22,6 +22,7 @@ use crate::frontend::identify::ConnectingClient;
 use crate::frontend::plain_response::{because, plain};
 use crate::frontend::request::{headers, raw_query};
 use crate::frontend::request_route::Routed;
+use crate::frontend::request_trace;
 use crate::limits::AddressPermit;
 use crate::shard::{ClientStream, LostConnection, LostUser, PendingConnection, ShardMessage};
 use crate::upstream::Hub;
@@ -43,13 +44,14 @@ pub(crate) struct NewConnection {
 /// Hands a new client connection to this shard.
 pub(crate) fn admit(endpoint: &Endpoint, hub: &Arc<Hub>, parts: &Parts, new: NewConnection) {
     let NewConnection { socket, transport, client, is_negotiated, permit } = new;
-    let open = OpenConnection {
-        connection_id: client.connection_id.into(),
+    let mut open = OpenConnection {
+        connection_id: client.connection_id.as_str().into(),
         claims: if has_service_claims(hub) { all_claims(&client.user) } else { claims(&client.user) },
         headers: headers_for(endpoint, hub, parts, transport),
         query: raw_query(&parts.uri),
         protocol: None,
     };
+    let trace = request_trace::connect(endpoint, hub, parts, &client, (&mut open, transport));
     let terms = terms(hub, &client.user);
     let ends_s = terms.authentication_ends_s.or(client.user.expires_s);
     let expires_s = ends_s.filter(|_| hub.settings().close_on_token_expiry || terms.closes_on_expiry);
@@ -71,6 +73,7 @@ pub(crate) fn admit(endpoint: &Endpoint, hub: &Arc<Hub>, parts: &Parts, new: New
         restores: lost,
         claimed: None,
         group: Routed::group_in(&parts.extensions),
+        trace: trace.map(Box::new),
     };
     Routed::count_in(&parts.extensions);
     endpoint.shard.put(ShardMessage::Accept(Box::new(pending)));

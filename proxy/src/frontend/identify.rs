@@ -73,7 +73,7 @@ pub(crate) async fn identify(endpoint: &Endpoint, hub: &Hub, request: &mut Reque
         None if request.extensions().get::<AtDoor>().is_some() => Some(shown_at_door(&opened, request)?),
         None => shown_user(endpoint, hub, &opened, token(request)).await?,
     };
-    let negotiated = User { id: opened.user.clone(), claims: opened.claims.clone(), expires_s: opened.expires_s };
+    let negotiated = User { id: opened.user.clone(), claims: opened.user_claims(), expires_s: opened.expires_s };
     let client = ConnectingClient {
         connection_id: opened.connection_id.clone().unwrap_or(sealed),
         user: shown.unwrap_or(negotiated),

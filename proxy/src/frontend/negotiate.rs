@@ -16,7 +16,7 @@ use crate::frontend::connect::terms;
 use crate::frontend::endpoint::Endpoint;
 use crate::frontend::request::query_value;
 use crate::frontend::request_extension::AtDoor;
-use crate::frontend::restore;
+use crate::frontend::{request_trace, restore};
 use crate::upstream::Hub;
 
 /// Query parameter by which a client asks for stateful reconnect.
@@ -44,11 +44,13 @@ fn offer_connection(endpoint: &Endpoint, hub: &Hub, request: &Request) -> Respon
     };
     // Of the door's tokens each request brings its own, so the claims need not be kept.
     let is_at_door = request.extensions().get::<AtDoor>().is_some();
-    let claims = if is_at_door { Vec::new() } else { user.claims.clone() };
+    let mut claims = if is_at_door { Vec::new() } else { user.claims.clone() };
     if !claims_fit(&claims) {
         let text = format!("The claims of the user are larger than {TOKEN_CLAIMS_MAX_BYTES} bytes.");
         return json(&NegotiateAnswer::error(text));
     }
+    // Its span ends with the answer.
+    let _span = request_trace::negotiate(endpoint, hub, request, &mut claims);
     let settings = hub.settings();
     let wanted = query_value(request.uri(), STATEFUL_PARAMETER);
     let is_wanted = wanted.is_some_and(|wanted| wanted.trim().eq_ignore_ascii_case("true"));

@@ -47,7 +47,8 @@ fn judge(
     if !lost.hub.eq_ignore_ascii_case(&hub.settings().path) {
         return Err("the token is another hub's");
     }
-    let ConnectionToken { user: named, claims, expires_s, restores, .. } = lost;
+    let claims = lost.user_claims();
+    let ConnectionToken { user: named, expires_s, restores, .. } = lost;
     let named = named.map(|id| User { id: Some(id), claims, expires_s });
     // A connection that has got its user back has none in its own token.
     let of_lost = named.or_else(|| restores.and_then(|claim| claim.user)).unwrap_or_default();

@@ -29,7 +29,7 @@ use crate::frontend::request_route::{self, Routed};
 use crate::frontend::reverse_proxy::forward_mark::is_forwarded_by_node;
 use crate::frontend::reverse_proxy::{owner_hop, pass_through, x_forwarded};
 use crate::frontend::{
-    authenticate, identify, negotiate, normalise, origin_check, refusal, request_limit, reservation,
+    authenticate, identify, negotiate, normalise, origin_check, refusal, request_limit, request_trace, reservation,
 };
 use crate::rest::Rest;
 use crate::upstream::Hub;
@@ -112,6 +112,7 @@ async fn answer(endpoint: &Endpoint, mut request: Request) -> Result<Response, R
     if reservation::is_question(&request) {
         return Ok(reservation::answer(endpoint, &request));
     }
+    request_trace::arrive(endpoint, &mut request);
     let visitor = door::visitor(endpoint, request.uri());
     if visitor == Some(Visitor::AppServer) {
         return door::open_link(endpoint, request).await;

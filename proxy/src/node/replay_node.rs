@@ -149,6 +149,7 @@ impl ReplayNode {
             restores: None,
             claimed: None,
             group: None,
+            trace: None,
         };
         self.shard.put(ShardMessage::Accept(Box::new(pending)));
         Some(far)

@@ -25,6 +25,9 @@ pub enum StartError {
     Tls(#[from] crate::net::tls::TlsError),
     #[error(transparent)]
     Group(#[from] GroupError),
+    #[cfg(feature = "otlp")]
+    #[error("--otlp can't be used: {0}")]
+    Otlp(#[source] io::Error),
     #[error("a thread can't be started: {0}")]
     Thread(#[source] io::Error),
 }

@@ -16,6 +16,7 @@ use super::slot::{Serial, Slot};
 use super::state::ShardState;
 use crate::auth::ClientTerms;
 use crate::limits::AddressPermit;
+use crate::telemetry::ConnectionTrace;
 use crate::transport::http_transport::InnerHalf;
 use crate::upstream::{Hub, IncomingLink, Pool, ServerGroup};
 
@@ -98,6 +99,8 @@ pub(crate) struct PendingConnection {
     pub claimed: Option<(Slot, Serial)>,
     /// Group of app servers that it is routed to; `None` for the default one.
     pub group: Option<Arc<ServerGroup>>,
+    /// Trace that it belongs to, if it is sampled.
+    pub trace: Option<Box<ConnectionTrace>>,
 }
 
 /// Connection that was lost, and whose client begins anew.

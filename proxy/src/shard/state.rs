@@ -45,6 +45,7 @@ use super::token_expiry::TokenExpiries;
 use crate::clock::unix_seconds;
 use crate::metrics::MoveCause;
 use crate::net::socket::Socket;
+use crate::telemetry::OpenSpan;
 use crate::upstream::{AppServerId, HomeLink, HubIndex};
 
 /// Ticks that a client may take to answer our close; as the official server has it.
@@ -264,6 +265,16 @@ impl ShardState {
         let calls_max = self.context.shared.settings.rehoming.pending_calls_max;
         if let Some(client) = self.connections.get_mut(slot) {
             client.begin_call(invocation_id, calls_max);
+        }
+    }
+
+    /// Keeps the span of a pending call until its home or side home answers. Without such a call it ends here.
+    pub(crate) fn keep_call_span(&mut self, slot: Slot, invocation_id: &str, span: OpenSpan) {
+        let Some(client) = self.connections.get_mut(slot) else { return };
+        let mut kept = client.cold.calls.keep_span(invocation_id, span);
+        let sides = client.cold.sides.iter_mut().flat_map(|sides| sides.iter_mut());
+        for side in sides {
+            kept = kept.and_then(|span| side.calls.keep_span(invocation_id, span));
         }
     }
 

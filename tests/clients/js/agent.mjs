@@ -30,6 +30,21 @@ function restoringClient({ restoring, forged }) {
   return http;
 }
 
+// A hub protocol that gives calls headers, and tells those of messages, for neither of which the library has a way.
+function withHeaders(protocol, { client, messageHeaders, showHeaders }) {
+  const { writeMessage, parseMessages } = protocol;
+  protocol.writeMessage = (message) =>
+    writeMessage.call(protocol, messageHeaders && message.target ? { ...message, headers: messageHeaders } : message);
+  protocol.parseMessages = (...input) => {
+    const messages = parseMessages.apply(protocol, input);
+    for (const { type, target = null, headers = {} } of showHeaders ? messages : []) {
+      if (Object.keys(headers).length > 0) emit({ event: "message", client, target: "$headers", arguments: [type, target, headers] });
+    }
+    return messages;
+  };
+  return protocol;
+}
+
 function build(options, httpClient) {
   const factory = options.asyncAccessToken
     ? () => new Promise((resolve) => setImmediate(() => resolve(options.accessToken)))
@@ -42,7 +57,7 @@ function build(options, httpClient) {
       ...(httpClient ? { httpClient } : {}),
       ...(options.accessToken ? { accessTokenFactory: factory } : {}),
     })
-    .withHubProtocol(options.protocol === "messagepack" ? new MessagePackHubProtocol() : new signalR.JsonHubProtocol())
+    .withHubProtocol(withHeaders(options.protocol === "messagepack" ? new MessagePackHubProtocol() : new signalR.JsonHubProtocol(), options))
     .configureLogging(logger);
   if (options.stateful) builder.withStatefulReconnect();
   if (options.reconnectDelays) builder.withAutomaticReconnect(options.reconnectDelays);
@@ -78,7 +93,7 @@ function listen(client, connection, options, { sequences, interruptions }) {
 
 async function open({ client, ...options }) {
   const http = restoringClient(options);
-  const connection = build(options, http);
+  const connection = build({ client, ...options }, http);
   http?.watch(connection);
   const kept = { connection, sequences: new Map(), interruptions: [], subjects: new Map(), streams: new Map() };
   listen(client, connection, options, kept);

@@ -24,6 +24,7 @@
 //! | `access_token` | access tokens and key sets |
 //! | `config_file` | the configuration file of a node |
 //! | `recording` | recordings of traffic |
+//! | `trace_context` | W3C trace contexts |
 #![expect(clippy::expect_used, reason = "a broken promise ends the run, and the message names the promise")]
 
 pub mod corpus;
@@ -39,6 +40,7 @@ mod recording;
 mod request;
 mod service;
 mod token;
+mod trace_context;
 mod websocket;
 
 pub use access_token::access_tokens;
@@ -50,6 +52,7 @@ pub use recording::recordings;
 pub use request::{forwarded_headers, origin, proxy_header, query_string};
 pub use service::{link_upgrade, service_frames};
 pub use token::sealed_tokens;
+pub use trace_context::trace_contexts;
 pub use websocket::websocket;
 
 /// Fuzz target: a name and a function.
@@ -86,4 +89,5 @@ targets! {
     node_messages,
     greetings,
     recordings,
+    trace_contexts,
 }

@@ -94,4 +94,5 @@ targets! {
     node_messages
     greetings
     recordings
+    trace_contexts
 }

@@ -8,6 +8,7 @@ use trunkline_protocol::key::AccessKeyError;
 
 use super::admin_args::AdminArgsError;
 use super::advertised_address::AdvertiseError;
+use super::otlp_args::OtlpArgsError;
 use super::proxy_protocol_args::NobodyTrusted;
 use super::tls_args::TlsArgsError;
 use super::token_args::TokenArgsError;
@@ -59,6 +60,8 @@ pub enum ConfigError {
     Tls(#[from] TlsArgsError),
     #[error(transparent)]
     Admin(#[from] AdminArgsError),
+    #[error(transparent)]
+    Otlp(#[from] OtlpArgsError),
     #[error(transparent)]
     Advertise(#[from] AdvertiseError),
     #[error(transparent)]

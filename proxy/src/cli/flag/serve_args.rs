@@ -21,6 +21,7 @@ use super::http_transport_args::HttpTransportArgs;
 use super::limit_args::LimitArgs;
 use super::link_args::LinkArgs;
 use super::log_args::LogArgs;
+use super::otlp_args::OtlpArgs;
 use super::outbox_args::OutboxArgs;
 use super::path_prefix_args::PathPrefixArgs;
 use super::proxy_protocol_args::ProxyProtocolArgs;
@@ -168,6 +169,9 @@ pub struct ServeArgs {
 
     #[command(flatten)]
     pub(crate) rest: RestArgs,
+
+    #[command(flatten)]
+    pub(crate) otlp: OtlpArgs,
 }
 
 /// NodeAddresses of a node and of its upstreams, resolved and read.
@@ -244,7 +248,7 @@ impl TryFrom<ServeArgs> for Config {
         let (observer, issuer_tls) = (args.admin.clone(), args.tokens.issuer_tls());
         let (resolve_interval, upstream_tls) = (args.discovery.resolve_interval, (&args.tls).into());
         let (shards, drain) = (args.shards.unwrap_or_else(one_per_core), (&args.drain).into());
-        let rules_file = args.config.clone();
+        let (rules_file, otlp) = (args.config.clone(), args.otlp.settings()?);
         let settings = settings(args, &addresses)?;
         Ok(Self {
             listen: addresses.listen,
@@ -258,6 +262,7 @@ impl TryFrom<ServeArgs> for Config {
             issuer_tls,
             shards,
             drain,
+            otlp,
             rules_file,
             settings,
         })
@@ -301,6 +306,7 @@ fn settings(args: ServeArgs, addresses: &NodeAddresses) -> Result<Settings, Conf
         webhooks: addresses.webhooks.clone(),
         fleet: (&args.admin).try_into()?,
         rest: (&args.rest).try_into()?,
+        sampling: args.otlp.sampling()?,
         rules: addresses.rules.clone(),
     })
 }

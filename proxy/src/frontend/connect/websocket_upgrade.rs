@@ -178,6 +178,7 @@ fn resume(hub: &Arc<Hub>, mut request: Request, claim: Claim) {
         restores: None,
         claimed: Some(claim.place),
         group: None,
+        trace: None,
     };
     claim.shard.put(ShardMessage::Accept(Box::new(pending)));
 }

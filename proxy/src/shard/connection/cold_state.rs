@@ -9,6 +9,7 @@ use trunkline_protocol::manifest::{ITEMS_HEADER, MIGRATE_FROM_HEADER};
 use trunkline_protocol::service::OpenConnection;
 
 use super::{MirrorCopies, Opening, PendingCalls, RefusedCalls, Resumption, SideHomes};
+use crate::telemetry::ConnectionTrace;
 use crate::upstream::{AppServerId, HomeLink, RouteChoice, ServerGroup};
 
 /// Reason to pause reading a client. Bytes that it sends meanwhile wait in its socket.
@@ -88,6 +89,8 @@ pub(crate) struct ColdState {
     pub is_bound: bool,
     /// Group of app servers that it is routed to; `None` for the default one.
     pub group: Option<Arc<ServerGroup>>,
+    /// Trace that it belongs to, if it is sampled.
+    pub trace: Option<Box<ConnectionTrace>>,
     /// Copies of it for mirrors; `None` without any.
     pub mirrors: Option<Box<MirrorCopies>>,
     /// App server of the door at which it was last.

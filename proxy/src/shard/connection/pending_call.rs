@@ -5,12 +5,24 @@
 
 use std::borrow::Cow;
 
+use bytes::Bytes;
 use bytestring::ByteString;
 use indexmap::IndexSet;
-use trunkline_protocol::hub::{HubProtocol, MessageKind, next_frame};
+use trunkline_protocol::hub::{HubMessage, HubProtocol, MessageKind, Outcome, next_frame};
+
+use crate::telemetry::{OpenSpan, clipped};
 
 /// Limit of the bytes of all ids, for each call that a client may have pending: ids are short.
 const ID_BYTES_PER_CALL: usize = 64;
+
+/// Error of the span of a call whose answer did not pass here.
+const UNANSWERED: &str = "The connection ended or went elsewhere before the call was answered.";
+
+/// Error of the span of a call with an answer that is no completion.
+const UNREADABLE_ANSWER: &str = "The answer can't be read.";
+
+/// Error of the span of a call whose app server was lost.
+const APP_LOST: &str = "The app server was lost before it answered the call.";
 
 /// Pending calls of one client; owns no memory without any.
 #[derive(Debug, Default)]
@@ -22,6 +34,8 @@ struct CallTable {
     id_bytes: usize,
     /// Answered with an error by this proxy: an answer of the app server comes too late.
     failed: IndexSet<Box<str>>,
+    /// Open spans of pending calls that are sampled.
+    spans: Vec<(Box<str>, OpenSpan)>,
 }
 
 impl PendingCalls {
@@ -33,6 +47,15 @@ impl PendingCalls {
         if table.pending.insert(id.into()) {
             table.id_bytes += id.len();
         }
+    }
+
+    /// Keeps the span of a pending call until that is answered. Gives it back if no such call is pending.
+    pub(crate) fn keep_span(&mut self, id: &str, mut span: OpenSpan) -> Option<OpenSpan> {
+        let table = self.0.as_mut().filter(|table| table.pending.contains(id));
+        let Some(table) = table else { return Some(span) };
+        span.fail(UNANSWERED);
+        table.spans.push((id.into(), span));
+        None
     }
 
     /// Whether the client has its maximum of pending calls.
@@ -104,6 +127,7 @@ impl PendingCalls {
         let Some(table) = &mut self.0 else { return Vec::new() };
         let pending = std::mem::take(&mut table.pending);
         table.id_bytes = 0;
+        table.spans.drain(..).for_each(|(_, mut span)| span.fail(APP_LOST));
         let ids = pending.iter().map(|id| ByteString::from(&**id)).collect();
         table.failed.extend(pending);
         ids
@@ -111,6 +135,19 @@ impl PendingCalls {
 }
 
 impl CallTable {
+    /// Ends the span of a call, if it has one, with this completion.
+    fn end_span(&mut self, id: &str, protocol: HubProtocol, completion: &[u8]) {
+        let Some(place) = self.spans.iter().position(|(of, _)| **of == *id) else { return };
+        let (_, mut span) = self.spans.swap_remove(place);
+        match protocol.decode(&Bytes::copy_from_slice(completion)) {
+            Ok(Some(HubMessage::Completion(completion))) => match completion.outcome {
+                Outcome::Error(text) => span.fail(clipped(&text).to_owned()),
+                Outcome::Void | Outcome::Value(_) => span.succeed(),
+            },
+            _ => span.fail(UNREADABLE_ANSWER),
+        }
+    }
+
     /// Whether the client gets this message.
     fn passes(&mut self, protocol: HubProtocol, body: &[u8]) -> bool {
         let Ok(scan) = protocol.scan(body) else { return true };
@@ -119,6 +156,9 @@ impl CallTable {
             MessageKind::Completion => {
                 if self.pending.swap_remove(&*id) {
                     self.id_bytes -= id.len();
+                    if !self.spans.is_empty() {
+                        self.end_span(&id, protocol, body);
+                    }
                     return true;
                 }
                 !self.failed.swap_remove(&*id)

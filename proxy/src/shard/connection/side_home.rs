@@ -191,6 +191,10 @@ impl SideHomes {
         Some(self.0.remove(place))
     }
 
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut SideHome> {
+        self.0.iter_mut()
+    }
+
     pub(crate) fn iter(&self) -> impl Iterator<Item = &SideHome> {
         self.0.iter()
     }

@@ -1,0 +1,82 @@
+//! Traces by OpenTelemetry: each call is a span in its client's trace, exported to a collector.
+//!
+//! `cargo run --example traced --all-features -- --otlp http://127.0.0.1:4318`, behind a proxy with the same `--otlp`.
+
+#[path = "common/serve.rs"]
+#[expect(dead_code, reason = "it sets up its log itself")]
+mod serve;
+
+use std::time::Duration;
+
+use axum::Router;
+use clap::Parser;
+use opentelemetry::trace::TracerProvider as _;
+use opentelemetry_otlp::{SpanExporter, WithExportConfig};
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::runtime::Tokio;
+use opentelemetry_sdk::trace::span_processor_with_async_runtime::BatchSpanProcessor;
+use opentelemetry_sdk::trace::{BatchConfigBuilder, SdkTracerProvider};
+use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer};
+use trunkline::{Context, Hub, HubError, Server};
+
+/// Spans leave at most this long after they have ended.
+const EXPORT_INTERVAL: Duration = Duration::from_millis(500);
+
+#[derive(Debug, Parser)]
+struct Arguments {
+    #[command(flatten)]
+    serve: serve::ServeArguments,
+    /// Collector that takes OTLP over HTTP
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:4318")]
+    otlp: String,
+}
+
+async fn echo(text: String) -> String {
+    text
+}
+
+/// What is sent inside of a call names its span to the clients.
+async fn tell(ctx: Context, text: String) -> Result<(), HubError> {
+    ctx.clients().all().send("told", (text,)).await?;
+    Ok(())
+}
+
+async fn fail() -> Result<(), HubError> {
+    Err(HubError::new("It always fails."))
+}
+
+/// Logs to stderr, and exports spans. Those of calls are at the level `debug`, so the layer that exports takes them there.
+fn start_telemetry(otlp: &str) -> anyhow::Result<SdkTracerProvider> {
+    let exporter = SpanExporter::builder().with_http().with_endpoint(format!("{otlp}/v1/traces")).build()?;
+    let batches = BatchConfigBuilder::default().with_scheduled_delay(EXPORT_INTERVAL).build();
+    let processor = BatchSpanProcessor::builder(exporter, Tokio).with_batch_config(batches).build();
+    let provider = SdkTracerProvider::builder()
+        .with_span_processor(processor)
+        .with_resource(Resource::builder().with_service_name("traced").build())
+        .build();
+    let exported = tracing_subscriber::filter::Targets::new()
+        .with_target("trunkline::call", LevelFilter::DEBUG)
+        .with_target("traced", LevelFilter::INFO);
+    let traces = tracing_opentelemetry::layer().with_tracer(provider.tracer("traced")).with_filter(exported);
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let log = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_filter(filter);
+    tracing_subscriber::registry().with(traces).with(log).init();
+    Ok(provider)
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let Arguments { serve, otlp } = Arguments::parse();
+    let provider = start_telemetry(&otlp)?;
+    let hub = Hub::new("/traced")
+        .on_connected(async |_: Context| {})
+        .method("Echo", echo)
+        .method("Tell", tell)
+        .method("Fail", fail);
+    serve.serve(Server::new().hub(hub), Router::new()).await?;
+    provider.shutdown()?;
+    Ok(())
+}

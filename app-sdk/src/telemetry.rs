@@ -1,0 +1,219 @@
+//! Spans of calls: their parents, which clients and proxies name, and what sends and answers name to clients.
+//!
+//! Spans are those of [`tracing`], so an app sees them by any subscriber. With the feature `opentelemetry` they have the
+//! attributes of its conventions for RPC, and W3C trace contexts are read and written. Without it, nothing of that is there.
+
+use tracing::Span;
+use trunkline_protocol::hub::Headers;
+#[cfg(feature = "opentelemetry")]
+use {
+    bytestring::ByteString,
+    opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState},
+    tracing_opentelemetry::OpenTelemetrySpanExt,
+    trunkline_protocol::trace_context::{TRACEPARENT_HEADER, TRACESTATE_HEADER, TraceContext},
+};
+
+/// Maximum length of a method's name in logs and spans: names of unknown methods are the client's.
+const METHOD_MAX_BYTES: usize = 64;
+
+/// Maximum length of a `tracestate`, as the standard has it; a longer one is left out.
+#[cfg(feature = "opentelemetry")]
+const TRACESTATE_MAX_BYTES: usize = 512;
+
+/// Parent of a span, as the far end named it.
+#[cfg(feature = "opentelemetry")]
+#[derive(Debug, Clone)]
+pub(crate) struct RemoteParent(Box<(TraceContext, Option<ByteString>)>);
+
+/// Parent of a span that nobody reads: there is none.
+#[cfg(not(feature = "opentelemetry"))]
+#[derive(Debug, Clone)]
+pub(crate) enum RemoteParent {}
+
+#[cfg(feature = "opentelemetry")]
+impl RemoteParent {
+    /// Parent that these headers name.
+    pub(crate) fn in_headers<'a>(
+        headers: impl IntoIterator<Item = (&'a ByteString, &'a ByteString)> + Clone,
+    ) -> Option<Self> {
+        let find = |wanted: &str| {
+            let mut headers = headers.clone().into_iter();
+            headers.find(|(name, _)| name.eq_ignore_ascii_case(wanted)).map(|(_, value)| value)
+        };
+        let context = find(TRACEPARENT_HEADER)?.parse().ok()?;
+        let state = find(TRACESTATE_HEADER).filter(|state| state.len() <= TRACESTATE_MAX_BYTES);
+        // A copy: the header is a small part of a frame.
+        Some(Self(Box::new((context, state.map(|state| ByteString::from(&**state))))))
+    }
+
+    fn span_context(&self) -> SpanContext {
+        let (TraceContext { trace_id, span_id, is_sampled }, state) = &*self.0;
+        let flags = TraceFlags::default().with_sampled(*is_sampled);
+        let state = state.as_ref().and_then(|state| state.parse::<TraceState>().ok()).unwrap_or_default();
+        SpanContext::new(TraceId::from_bytes(*trace_id), SpanId::from_bytes(*span_id), flags, true, state)
+    }
+}
+
+/// Whether the headers of a message are read.
+pub(crate) const READS_HEADERS: bool = cfg!(feature = "opentelemetry");
+
+/// Span around a run of the app's code, for what the app logs there. Not at the level `info`, where most apps log: it would
+/// double the cost of a call.
+#[cfg(not(feature = "opentelemetry"))]
+pub(crate) fn call_span(hub: &str, method: &str, connection: &str, user: Option<&str>) -> Span {
+    let method = clipped_method(method);
+    tracing::debug_span!(target: "trunkline::call", "call", hub, method, connection, user)
+}
+
+/// Span around a run of the app's code, for what the app logs there, and for OpenTelemetry. Not at the level `info`, where
+/// most apps log: it would double the cost of a call.
+#[cfg(feature = "opentelemetry")]
+pub(crate) fn call_span(hub: &str, method: &str, connection: &str, user: Option<&str>) -> Span {
+    let method = clipped_method(method);
+    tracing::debug_span!(
+        target: "trunkline::call",
+        "call",
+        hub,
+        method,
+        connection,
+        user,
+        otel.name = %format_args!("{hub}/{method}"),
+        otel.kind = "server",
+        otel.status_code = tracing::field::Empty,
+        otel.status_description = tracing::field::Empty,
+        rpc.system = "signalr",
+        rpc.service = hub,
+        rpc.method = method,
+        signalr.connection.id = connection,
+    )
+}
+
+/// Makes the call's span a child of what its message names, or its connect request.
+#[cfg(feature = "opentelemetry")]
+pub(crate) fn adopt(span: &Span, message: &Headers, connect: Option<&RemoteParent>) {
+    if span.is_disabled() {
+        return;
+    }
+    let named = RemoteParent::in_headers(message.iter().map(|(name, value)| (name, value)));
+    if let Some(parent) = named.as_ref().or(connect) {
+        let context = opentelemetry::Context::new().with_remote_span_context(parent.span_context());
+        // Without a layer of OpenTelemetry nobody asks for parents.
+        drop(span.set_parent(context));
+    }
+}
+
+#[cfg(not(feature = "opentelemetry"))]
+pub(crate) fn adopt(_span: &Span, _message: &Headers, _connect: Option<&RemoteParent>) {}
+
+/// Headers that name a span to whoever gets a message of it; none unless the span is sampled.
+#[cfg(feature = "opentelemetry")]
+pub(crate) fn headers_of(span: &Span) -> Headers {
+    if span.is_disabled() {
+        return Headers::new();
+    }
+    let context = span.context();
+    let context = context.span().span_context().clone();
+    if !context.is_valid() || !context.is_sampled() {
+        return Headers::new();
+    }
+    let (trace_id, span_id) = (context.trace_id().to_bytes(), context.span_id().to_bytes());
+    let parent = TraceContext { trace_id, span_id, is_sampled: true };
+    let mut headers = vec![(ByteString::from_static(TRACEPARENT_HEADER), ByteString::from(parent.to_string()))];
+    let state = context.trace_state().header();
+    if !state.is_empty() && state.len() <= TRACESTATE_MAX_BYTES {
+        headers.push((ByteString::from_static(TRACESTATE_HEADER), state.into()));
+    }
+    headers
+}
+
+#[cfg(not(feature = "opentelemetry"))]
+pub(crate) fn headers_of(_span: &Span) -> Headers {
+    Headers::new()
+}
+
+/// Headers that name the span in which the app's code runs now.
+pub(crate) fn current_headers() -> Headers {
+    if READS_HEADERS { headers_of(&Span::current()) } else { Headers::new() }
+}
+
+/// Marks the span of a call as failed. Without OpenTelemetry the span has no such fields.
+pub(crate) fn fail(span: &Span, error: &str) {
+    if READS_HEADERS {
+        span.record("otel.status_code", "ERROR");
+        span.record("otel.status_description", error);
+    }
+}
+
+/// Name of a method for logs and spans.
+pub(crate) fn clipped_method(method: &str) -> &str {
+    method.get(..method.floor_char_boundary(METHOD_MAX_BYTES)).unwrap_or_default()
+}
+
+#[cfg(all(test, feature = "opentelemetry"))]
+mod tests {
+    use opentelemetry::trace::TracerProvider as _;
+    use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider};
+    use tracing_subscriber::layer::SubscriberExt;
+
+    use super::*;
+
+    const OF_MESSAGE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    const OF_CONNECT: &str = "00-11111111111111111111111111111111-2222222222222222-01";
+
+    fn headers(pairs: &[(&'static str, &str)]) -> Headers {
+        pairs.iter().map(|(name, value)| (ByteString::from_static(name), ByteString::from(*value))).collect()
+    }
+
+    /// Headers of what a call sends whose message has these headers.
+    fn named_by_call(sampler: Sampler, message: &Headers) -> Headers {
+        let provider = SdkTracerProvider::builder().with_sampler(sampler).build();
+        let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("test"));
+        let connect = headers(&[(TRACEPARENT_HEADER, OF_CONNECT)]);
+        let connect = RemoteParent::in_headers(connect.iter().map(|(name, value)| (name, value)));
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
+            let span = call_span("chat", "Say", "c1", None);
+            adopt(&span, message, connect.as_ref());
+            let named = span.in_scope(current_headers);
+            assert_eq!(named, headers_of(&span));
+            named
+        })
+    }
+
+    fn trace_of(headers: &Headers) -> TraceContext {
+        assert_eq!(headers[0].0, TRACEPARENT_HEADER);
+        headers[0].1.parse().unwrap()
+    }
+
+    #[test]
+    fn a_call_continues_the_trace_of_its_message_else_that_of_its_connect_request() {
+        for (message, parent) in [
+            (headers(&[("other", "x"), ("TraceParent", OF_MESSAGE)]), OF_MESSAGE),
+            (headers(&[(TRACEPARENT_HEADER, "nonsense")]), OF_CONNECT),
+            (headers(&[]), OF_CONNECT),
+        ] {
+            let (named, parent): (_, TraceContext) =
+                (trace_of(&named_by_call(Sampler::AlwaysOn, &message)), parent.parse().unwrap());
+            assert_eq!(named.trace_id, parent.trace_id);
+            assert!(named.span_id != parent.span_id && named.is_sampled);
+        }
+    }
+
+    #[test]
+    fn the_state_of_other_tracing_systems_goes_along_unless_it_is_too_long() {
+        let with_state = |state: &str| headers(&[(TRACEPARENT_HEADER, OF_MESSAGE), (TRACESTATE_HEADER, state)]);
+        let named = named_by_call(Sampler::AlwaysOn, &with_state("vendor=7"));
+        assert_eq!(named[1..], headers(&[(TRACESTATE_HEADER, "vendor=7")])[..]);
+        let long = format!("vendor={}", "7".repeat(TRACESTATE_MAX_BYTES));
+        assert_eq!(named_by_call(Sampler::AlwaysOn, &with_state(&long)).len(), 1);
+    }
+
+    #[test]
+    fn what_is_not_sampled_or_not_traced_names_nothing() {
+        let message = headers(&[(TRACEPARENT_HEADER, OF_MESSAGE)]);
+        assert_eq!(named_by_call(Sampler::AlwaysOff, &message), Headers::new());
+        assert_eq!(current_headers(), Headers::new(), "nobody listens");
+        let span = call_span("chat", "Say", "c1", None);
+        adopt(&span, &message, None);
+        assert_eq!(headers_of(&span), Headers::new());
+    }
+}

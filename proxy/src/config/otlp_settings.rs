@@ -1,0 +1,25 @@
+//! Settings of the export to an OpenTelemetry collector.
+
+use std::time::Duration;
+
+use http::{HeaderName, HeaderValue};
+
+use crate::net::address::Address;
+#[cfg(feature = "tls")]
+use crate::net::tls::ClientTls;
+
+/// Settings of the export to an OpenTelemetry collector.
+#[derive(Debug, Clone)]
+pub struct OtlpSettings {
+    /// Collector that takes OTLP over HTTP.
+    pub address: Address,
+    /// Path before `/v1/traces`, without a slash at its end; most often empty.
+    pub path: String,
+    /// Headers of each request, such as the key of a hosted collector.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// Interval at which metrics are sent; `None` if they are not.
+    pub metrics_interval: Option<Duration>,
+    /// TLS towards the collector.
+    #[cfg(feature = "tls")]
+    pub tls: ClientTls,
+}

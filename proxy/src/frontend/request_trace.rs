@@ -1,0 +1,197 @@
+//! Trace of the requests that begin a connection: negotiate and connect.
+//!
+//! ```text
+//!  negotiate, traceparent ─► sampled? ─► span, sealed into the connection token ─┐
+//!                               └─ no ─► the client's context, sealed            ├─► connect ─► span ─► opening frame ─► app
+//!  connect, its own traceparent, which browsers can't set on a WebSocket ────────┘
+//! ```
+//!
+//! Without `--otlp` the client's context goes to the app in the same way: the app may trace although this node does not.
+
+use axum::extract::Request;
+use bytestring::ByteString;
+use http::HeaderMap;
+use http::request::Parts;
+use trunkline_protocol::manifest::Transport;
+use trunkline_protocol::service::OpenConnection;
+use trunkline_protocol::token::Claim;
+use trunkline_protocol::trace_context::{TRACEPARENT_HEADER, TraceContext};
+use trunkline_protocol::wire::TRACE_CLAIM;
+
+use crate::clock::unix_ns;
+use crate::frontend::endpoint::Endpoint;
+use crate::frontend::identify::ConnectingClient;
+use crate::shard::short;
+use crate::telemetry::{ConnectionTrace, OpenSpan};
+use crate::upstream::Hub;
+
+/// Time at which a request came that may be traced, in nanoseconds since 1970.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Arrival(u64);
+
+/// Trace of a connection between its negotiation and its connect request, as its token holds it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum SealedTrace {
+    /// Context that the client named; this fleet does not trace the connection.
+    OfClient(TraceContext),
+    /// Span of the negotiation.
+    Sampled(ConnectionTrace),
+}
+
+impl SealedTrace {
+    const OF_CLIENT: &str = "client";
+    const SAMPLED: &str = "span";
+    const SAMPLED_OF_CLIENT: &str = "span-of-client";
+
+    /// Claim of a connection token that holds it.
+    fn claim(self) -> Claim {
+        let (kind, context) = match self {
+            Self::OfClient(context) => (Self::OF_CLIENT, context),
+            Self::Sampled(trace) if trace.is_of_client => (Self::SAMPLED_OF_CLIENT, trace.context),
+            Self::Sampled(trace) => (Self::SAMPLED, trace.context),
+        };
+        (TRACE_CLAIM.into(), format!("{kind} {context}"))
+    }
+
+    /// Trace in the claims of a connection token.
+    fn of(claims: &[Claim]) -> Option<Self> {
+        let (_, value) = claims.iter().find(|(name, _)| name == TRACE_CLAIM)?;
+        let (kind, context) = value.split_once(' ')?;
+        let context = context.parse().ok()?;
+        let sampled = |is_of_client| Self::Sampled(ConnectionTrace { context, is_of_client });
+        match kind {
+            Self::OF_CLIENT => Some(Self::OfClient(context)),
+            Self::SAMPLED => Some(sampled(false)),
+            Self::SAMPLED_OF_CLIENT => Some(sampled(true)),
+            _ => None,
+        }
+    }
+
+    fn context(self) -> TraceContext {
+        match self {
+            Self::OfClient(context) => context,
+            Self::Sampled(trace) => trace.context,
+        }
+    }
+}
+
+/// Takes note of when a request came, if this node traces.
+pub(crate) fn arrive(endpoint: &Endpoint, request: &mut Request) {
+    if endpoint.shared.tracer.is_some() {
+        request.extensions_mut().insert(Arrival(unix_ns()));
+    }
+}
+
+/// Traces a negotiation: seals its trace into the claims of the connection token, and returns its span if it is sampled.
+pub(crate) fn negotiate(
+    endpoint: &Endpoint,
+    hub: &Hub,
+    request: &Request,
+    claims: &mut Vec<Claim>,
+) -> Option<OpenSpan> {
+    // Only nodes may say it.
+    claims.retain(|(name, _)| name != TRACE_CLAIM);
+    let shown = context_in(request.headers());
+    let tracer = endpoint.shared.tracer.as_ref().filter(|tracer| tracer.samples(shown.as_ref()));
+    let arrival = request.extensions().get().copied();
+    let mut span = tracer.and_then(|tracer| tracer.begin("negotiate", shown, begun(arrival)));
+    if let Some(span) = &mut span {
+        span.set("signalr.hub", hub.name());
+    }
+    let sampled = span.as_ref().and_then(OpenSpan::context);
+    let sampled =
+        sampled.map(|context| SealedTrace::Sampled(ConnectionTrace { context, is_of_client: shown.is_some() }));
+    claims.extend(sampled.or(shown.map(SealedTrace::OfClient)).map(SealedTrace::claim));
+    span
+}
+
+/// Traces a connect request: has its opening frame name the trace, and returns that if the connection is sampled.
+pub(crate) fn connect(
+    endpoint: &Endpoint,
+    hub: &Hub,
+    parts: &Parts,
+    client: &ConnectingClient,
+    (open, transport): (&mut OpenConnection, Transport),
+) -> Option<ConnectionTrace> {
+    let shown = context_in(&parts.headers);
+    let sealed = client.token.as_ref().and_then(|token| SealedTrace::of(&token.claims));
+    let trace = sample_connect(endpoint, parts, client, shown, sealed).map(|(mut span, trace)| {
+        span.set("signalr.hub", hub.name());
+        span.set("signalr.transport", transport.name());
+        span.set("signalr.connection.id", short(&open.connection_id));
+        trace
+    });
+    // What the client has sent stands there already.
+    let named = trace.map(|trace| trace.context).or(sealed.map(SealedTrace::context).filter(|_| shown.is_none()));
+    if let Some(context) = named {
+        name_in(open, context);
+    }
+    trace
+}
+
+/// Begins the span of a connect request, if its negotiation was sampled, or it is sampled itself.
+fn sample_connect(
+    endpoint: &Endpoint,
+    parts: &Parts,
+    client: &ConnectingClient,
+    shown: Option<TraceContext>,
+    sealed: Option<SealedTrace>,
+) -> Option<(OpenSpan, ConnectionTrace)> {
+    let tracer = endpoint.shared.tracer.as_ref()?;
+    let is_of_client = match sealed {
+        Some(SealedTrace::Sampled(trace)) => shown.is_some() || trace.is_of_client,
+        Some(SealedTrace::OfClient(_)) | None => {
+            // Its negotiation was not chosen: it has had its chance.
+            let is_decided = client.token.is_some() && !(tracer.trusts_clients() && shown.is_some());
+            if is_decided || !tracer.samples(shown.as_ref()) {
+                return None;
+            }
+            shown.is_some()
+        }
+    };
+    let parent = shown.or(sealed.map(SealedTrace::context));
+    let span = tracer.begin("connect", parent, begun(parts.extensions.get().copied()))?;
+    let context = span.context()?;
+    Some((span, ConnectionTrace { context, is_of_client }))
+}
+
+fn begun(arrival: Option<Arrival>) -> u64 {
+    arrival.map_or_else(unix_ns, |Arrival(at)| at)
+}
+
+fn context_in(headers: &HeaderMap) -> Option<TraceContext> {
+    headers.get(TRACEPARENT_HEADER)?.to_str().ok()?.parse().ok()
+}
+
+/// Has an opening frame name this context, instead of what it named.
+fn name_in(open: &mut OpenConnection, context: TraceContext) {
+    open.headers.retain(|(name, _)| !name.eq_ignore_ascii_case(TRACEPARENT_HEADER));
+    let value = ByteString::from(context.to_string());
+    open.headers.push((ByteString::from_static(TRACEPARENT_HEADER), vec![value]));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sealed_trace_comes_back_as_it_was() {
+        let context = TraceContext::root();
+        let sampled = |is_of_client| SealedTrace::Sampled(ConnectionTrace { context, is_of_client });
+        for sealed in [SealedTrace::OfClient(context), sampled(true), sampled(false)] {
+            assert_eq!(SealedTrace::of(&[("role".into(), "cook".into()), sealed.claim()]), Some(sealed));
+        }
+        for value in ["", "client", "client x", &format!("other {context}")] {
+            assert_eq!(SealedTrace::of(&[(TRACE_CLAIM.into(), value.into())]), None, "{value}");
+        }
+    }
+
+    #[test]
+    fn an_opening_frame_names_one_context() {
+        let header = |value: &str| ("TraceParent".into(), vec![value.into()]);
+        let mut open = OpenConnection { headers: vec![header("x"), header("y")], ..OpenConnection::default() };
+        let context = TraceContext::root();
+        name_in(&mut open, context);
+        assert_eq!(open.headers, [(TRACEPARENT_HEADER.into(), vec![context.to_string().into()])]);
+    }
+}

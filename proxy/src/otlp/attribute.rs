@@ -1,0 +1,30 @@
+//! Attributes of OTLP messages, and the resource that this node is.
+
+use opentelemetry_proto::tonic::common::v1::any_value::Value;
+use opentelemetry_proto::tonic::common::v1::{AnyValue, InstrumentationScope, KeyValue};
+use opentelemetry_proto::tonic::resource::v1::Resource;
+
+/// Name of the service that nodes are, in what they export.
+const SERVICE: &str = "trunkline";
+
+/// Attribute with a text.
+pub(super) fn text(key: &str, value: &str) -> KeyValue {
+    let value = AnyValue { value: Some(Value::StringValue(value.to_owned())) };
+    KeyValue { key: key.to_owned(), value: Some(value), ..KeyValue::default() }
+}
+
+/// This node as the source of what it exports.
+pub(super) fn resource(node: &str) -> Resource {
+    let attributes = vec![
+        text("service.name", SERVICE),
+        text("service.version", env!("CARGO_PKG_VERSION")),
+        text("service.instance.id", node),
+    ];
+    Resource { attributes, ..Resource::default() }
+}
+
+/// Scope of what this crate exports.
+pub(super) fn scope() -> InstrumentationScope {
+    let (name, version) = (env!("CARGO_PKG_NAME").to_owned(), env!("CARGO_PKG_VERSION").to_owned());
+    InstrumentationScope { name, version, ..InstrumentationScope::default() }
+}

@@ -1,0 +1,191 @@
+//! Exporter: batches of spans as they end, metrics at an interval, until the node stops.
+
+use std::io;
+use std::mem;
+use std::sync::Arc;
+use std::time::Duration;
+
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
+use prometheus::proto::MetricFamily;
+use prost::Message;
+use tokio::join;
+use tokio::sync::mpsc::Receiver;
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::collector::{Collector, CollectorError};
+use super::metric_request::{MetricPeriod, metric_request};
+use super::span_request::span_request;
+use crate::clock::unix_ns;
+use crate::config::OtlpSettings;
+use crate::shard::Shared;
+use crate::telemetry::{ExportedSignal, SpanQueue, SpanRecord};
+
+/// Maximum number of spans in one request.
+const BATCH_MAX: usize = 512;
+
+/// Time that spans wait for others, so that not each makes a request.
+const BATCH_WAIT: Duration = Duration::from_secs(1);
+
+/// Times that a batch is sent before it is dropped.
+const TRIES: u32 = 3;
+
+/// Wait before the second try; it doubles with each.
+const RETRY_WAIT: Duration = Duration::from_secs(1);
+
+/// Source of the metrics that are exported.
+pub(crate) type MetricSource = Box<dyn Fn() -> prometheus::Result<Vec<MetricFamily>> + Send + Sync>;
+
+/// Batch of ended spans.
+type Batch = Vec<Box<SpanRecord>>;
+
+/// Exporter of a node's spans and metrics.
+pub(crate) struct Exporter {
+    collector: Collector,
+    metrics_interval: Option<Duration>,
+    metrics: MetricSource,
+    shared: Arc<Shared>,
+    queue: Arc<SpanQueue>,
+    stop: CancellationToken,
+    begun_ns: u64,
+}
+
+impl Exporter {
+    /// Makes the exporter of a node; `None` if it traces nothing. It runs until `stop` is cancelled.
+    ///
+    /// # Errors
+    /// When the files for TLS can't be used.
+    pub(crate) fn new(
+        settings: OtlpSettings,
+        shared: Arc<Shared>,
+        metrics: MetricSource,
+        stop: CancellationToken,
+    ) -> io::Result<Option<Self>> {
+        let Some(queue) = shared.tracer.as_ref().map(|tracer| Arc::clone(tracer.queue())) else { return Ok(None) };
+        let metrics_interval = settings.metrics_interval;
+        let (collector, begun_ns) = (Collector::new(settings)?, unix_ns());
+        Ok(Some(Self { collector, metrics_interval, metrics, shared, queue, stop, begun_ns }))
+    }
+
+    /// Exports until the node stops; the last spans are sent then.
+    pub(crate) async fn run(self) {
+        let Some(receiver) = self.queue.take_receiver() else { return };
+        let metrics = async {
+            if let Some(period) = self.metrics_interval {
+                self.stop.run_until_cancelled(self.export_metrics(period)).await;
+            }
+        };
+        join!(self.export_spans(receiver), metrics);
+    }
+
+    async fn export_spans(&self, mut receiver: Receiver<Box<SpanRecord>>) {
+        let (mut batch, mut delivery) = (Batch::new(), Delivery::default());
+        while self.stop.run_until_cancelled(fill(&mut batch, &mut receiver)).await.is_some() {
+            let count = batch.len() as u64;
+            let message = self.message_of(mem::take(&mut batch));
+            let taken = self.send_spans(&message, count, &mut delivery).await;
+            self.queue.counters.exported.add(taken);
+            self.queue.counters.undelivered.add(count.saturating_sub(taken));
+        }
+        // What is there now, and once: the node waits for it.
+        while !delivery.fails {
+            while batch.len() < BATCH_MAX
+                && let Ok(span) = receiver.try_recv()
+            {
+                batch.push(span);
+            }
+            if batch.is_empty() {
+                return;
+            }
+            let posted = self.collector.post(ExportedSignal::Traces, self.message_of(mem::take(&mut batch))).await;
+            delivery.note("spans", posted.as_ref().err());
+        }
+    }
+
+    fn message_of(&self, batch: Batch) -> Vec<u8> {
+        span_request(&self.shared.settings.node, batch).encode_to_vec()
+    }
+
+    /// Sends a batch, several times if need be. Returns how many spans the collector has taken.
+    async fn send_spans(&self, message: &[u8], count: u64, delivery: &mut Delivery) -> u64 {
+        let (signal, mut wait) = (ExportedSignal::Traces, RETRY_WAIT);
+        for attempt in 1..=TRIES {
+            let posted = self.collector.post(signal, message.to_vec()).await;
+            self.count(signal, posted.is_ok());
+            delivery.note("spans", posted.as_ref().err());
+            match posted {
+                Ok(answer) => return count.saturating_sub(rejected(&answer)),
+                Err(error) if error.may_pass() && attempt < TRIES => {
+                    if self.stop.run_until_cancelled(sleep(wait)).await.is_none() {
+                        return 0;
+                    }
+                    wait *= 2;
+                }
+                Err(_) => return 0,
+            }
+        }
+        0
+    }
+
+    async fn export_metrics(&self, period: Duration) {
+        let (mut ticks, mut delivery) = (interval(period), Delivery::default());
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            let families = match (self.metrics)() {
+                Ok(families) => families,
+                Err(error) => {
+                    warn!(%error, "metrics can't be collected");
+                    return;
+                }
+            };
+            let period = MetricPeriod { begun_ns: self.begun_ns, now_ns: unix_ns() };
+            let message = metric_request(&self.shared.settings.node, period, &families).encode_to_vec();
+            // The next ones say it all again, so nothing is sent twice.
+            let posted = self.collector.post(ExportedSignal::Metrics, message).await;
+            self.count(ExportedSignal::Metrics, posted.is_ok());
+            delivery.note("metrics", posted.as_ref().err());
+        }
+    }
+
+    fn count(&self, signal: ExportedSignal, is_taken: bool) {
+        let counters = &self.queue.counters;
+        if is_taken { counters.taken(signal).increment() } else { counters.failed(signal).increment() }
+    }
+}
+
+/// Whether the collector takes what is sent, for one line in the log at each change.
+#[derive(Debug, Default)]
+struct Delivery {
+    fails: bool,
+}
+
+impl Delivery {
+    fn note(&mut self, what: &'static str, error: Option<&CollectorError>) {
+        match error {
+            Some(error) if !self.fails => warn!(%error, "the collector does not take {what}: see --otlp"),
+            None if self.fails => info!("the collector takes {what} again"),
+            _ => {}
+        }
+        self.fails = error.is_some();
+    }
+}
+
+/// Waits for the next spans, and a moment for others.
+async fn fill(batch: &mut Batch, receiver: &mut Receiver<Box<SpanRecord>>) {
+    receiver.recv_many(batch, BATCH_MAX).await;
+    let more = async {
+        while batch.len() < BATCH_MAX {
+            let room = BATCH_MAX - batch.len();
+            receiver.recv_many(batch, room).await;
+        }
+    };
+    drop(timeout(BATCH_WAIT, more).await);
+}
+
+/// Number of spans that a collector did not take out of a batch that it took.
+fn rejected(answer: &[u8]) -> u64 {
+    let answer = ExportTraceServiceResponse::decode(answer).unwrap_or_default();
+    answer.partial_success.and_then(|partial| u64::try_from(partial.rejected_spans).ok()).unwrap_or(0)
+}

@@ -1,0 +1,22 @@
+//! Spans of this node: which calls and connections are traced, their spans while these are open, the queue to the exporter.
+//!
+//! ```text
+//!  request, call ─► Tracer: sampled? within the rate? ─► OpenSpan ─ ended ─► SpanQueue ─► exporter (`otlp`, main thread)
+//!                      └─ no: nothing                                           └─ full: dropped, counted
+//! ```
+//!
+//! A shard makes spans and never waits for them. Without `--otlp` there is no tracer.
+
+mod connection_trace;
+mod export_counters;
+mod open_span;
+mod span_queue;
+mod span_record;
+mod tracer;
+
+pub(crate) use connection_trace::ConnectionTrace;
+pub(crate) use export_counters::ExportedSignal;
+pub(crate) use open_span::OpenSpan;
+pub(crate) use span_queue::SpanQueue;
+pub(crate) use span_record::{SpanKind, SpanRecord, clipped};
+pub(crate) use tracer::{SamplingTerms, Tracer};

@@ -1,0 +1,215 @@
+//! One trace from a client through node and hub and back, as a collector sees it; and a collector that takes nothing.
+
+use std::collections::BTreeSet;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+use trunkline_tests::harness::client::{Agents, Client, Kind};
+use trunkline_tests::harness::collector::{CollectedSpan, Collector, Mood};
+use trunkline_tests::harness::fleet::{App, AppServer, Fleet, Proxy, stop};
+use trunkline_tests::harness::process::Signal;
+use trunkline_tests::harness::raw::{RECORD_SEPARATOR, RawClient};
+use trunkline_tests::harness::scenario::{Stage, play, until};
+use trunkline_tests::harness::tls::{Authority, TlsEnd, text};
+
+const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
+const CLIENT_SPAN: &str = "b7ad6b7169203331";
+
+/// Kinds of spans, by their numbers in OTLP.
+const SERVER: i32 = 2;
+const CLIENT: i32 = 3;
+
+/// Calls of a client while the collector hangs: more than one batch and the queue hold.
+const MANY_CALLS: usize = 6_000;
+
+fn traceparent() -> String {
+    format!("00-{TRACE}-{CLIENT_SPAN}-01")
+}
+
+/// A collector, an app that exports to it, and a node with these flags.
+async fn scene(stage: &Stage, flags: &[&str]) -> Result<(Collector, AppServer, Proxy)> {
+    let (fleet, collector) = (Fleet::new(stage), Collector::start().await?);
+    let url = collector.url();
+    let app = fleet.app_with(App::Traced, &["--otlp", &url]).await?;
+    let proxy = fleet.proxy_with(&[&app], &[&["--otlp", &url][..], flags].concat()).await?;
+    Ok((collector, app, proxy))
+}
+
+/// Span of the trace that has this name, kind and service.
+async fn span_of(collector: &Collector, service: &str, name: &str, kind: i32) -> Result<CollectedSpan> {
+    let is_it = |span: &CollectedSpan| {
+        span.trace_id == TRACE && span.service == service && span.name == name && span.kind == kind
+    };
+    collector.span(is_it).await.with_context(|| format!("{service} {name}: {:?}", collector.spans()))
+}
+
+/// Trace and span that a message to the client names.
+async fn named_in(client: &mut Client, target: &str) -> Result<(String, String)> {
+    loop {
+        let [kind, of, headers] =
+            client.expect("$headers").await?.try_into().map_err(|_| anyhow::anyhow!("headers"))?;
+        if (kind == 1 && of == target) || (kind == 3 && target.is_empty()) {
+            let context = headers["traceparent"].as_str().with_context(|| format!("{headers} names no trace"))?;
+            let parts: Vec<_> = context.split('-').collect();
+            ensure!(parts.len() == 4 && parts[3] == "01", "{context}");
+            return Ok((parts[1].to_owned(), parts[2].to_owned()));
+        }
+    }
+}
+
+#[test]
+fn a_trace_goes_from_the_client_through_node_and_hub_and_back() {
+    play(async |stage| {
+        let (collector, _app, proxy) = scene(stage, &["--otlp-sample", "1"]).await?;
+        let agents = Agents::new(stage);
+        for kind in [Kind::JsJson, Kind::JsMessagePack] {
+            let before = collector.spans().len();
+            let client = agents.client(kind, &proxy.url("/traced")).headers(json!({ "traceparent": traceparent() }));
+            let mut client = client.show_headers().open().await?;
+            client.invoke("Tell", json!(["news"])).await?;
+            let (trace, told_by) = named_in(&mut client, "told").await?;
+            let (answered_trace, answered_by) = named_in(&mut client, "").await?;
+            assert_eq!((&*trace, &*answered_trace), (TRACE, TRACE));
+            assert_eq!(told_by, answered_by);
+            client.close().await?;
+            let hub = collector.span(|span| span.span_id == told_by).await?;
+            assert_eq!((&*hub.service, &*hub.name, hub.kind), ("traced", "traced/Tell", SERVER));
+            assert_eq!(hub.attributes["rpc.system"], "signalr");
+            let call = collector.span(|span| span.span_id == hub.parent_id).await?;
+            assert_eq!((&*call.service, &*call.name, call.kind), ("trunkline", "traced/Tell", CLIENT));
+            let connect = collector.span(|span| span.span_id == call.parent_id).await?;
+            assert_eq!((&*connect.name, &*connect.parent_id), ("connect", CLIENT_SPAN));
+            assert_eq!(connect.attributes["signalr.transport"], "WebSockets");
+            let of_client = collector.spans().split_off(before);
+            assert!(of_client.iter().all(|span| span.trace_id == TRACE), "{of_client:?}");
+        }
+        for name in ["negotiate", "handshake"] {
+            span_of(&collector, "trunkline", name, SERVER).await?;
+        }
+        span_of(&collector, "traced", "traced/on_connected", SERVER).await?;
+        Ok(())
+    });
+}
+
+#[test]
+fn a_call_may_name_its_trace_and_counts_only_if_the_operator_trusts_clients() {
+    play(async |stage| {
+        let (collector, _app, proxy) = scene(stage, &["--otlp-sample", "0", "--otlp-trust-clients"]).await?;
+        let agents = Agents::new(stage);
+        let open = async |headers: Value| {
+            let client = agents.client(Kind::JsJson, &proxy.url("/traced"));
+            client.message_headers(headers).show_headers().open().await
+        };
+        let mut untraced = open(json!({})).await?;
+        assert_eq!(untraced.invoke("Echo", json!(["x"])).await?, "x");
+        let mut traced = open(json!({ "traceparent": traceparent(), "tracestate": "vendor=7" })).await?;
+        assert_eq!(traced.invoke("Echo", json!(["x"])).await?, "x");
+        assert_eq!(named_in(&mut traced, "").await?.0, TRACE);
+        let error = traced.invoke_failing("Fail", json!([])).await?;
+        assert!(error.contains("It always fails."), "{error}");
+        let call = span_of(&collector, "trunkline", "traced/Echo", CLIENT).await?;
+        assert_eq!(call.parent_id, CLIENT_SPAN);
+        assert_eq!(span_of(&collector, "traced", "traced/Echo", SERVER).await?.parent_id, call.span_id);
+        let failed = span_of(&collector, "trunkline", "traced/Fail", CLIENT).await?;
+        assert!(failed.error.is_some_and(|text| text.contains("It always fails.")));
+        assert!(span_of(&collector, "traced", "traced/Fail", SERVER).await?.error.is_some());
+        let of_node = collector.spans().into_iter().filter(|span| span.service == "trunkline");
+        let names: BTreeSet<_> = of_node.map(|span| span.name).collect();
+        assert_eq!(names.into_iter().collect::<Vec<_>>(), ["traced/Echo", "traced/Fail"], "nothing else is traced");
+        for client in [&mut untraced, &mut traced] {
+            client.close().await?;
+        }
+        Ok(())
+    });
+}
+
+fn call(number: usize) -> String {
+    let call =
+        json!({"type": 1, "invocationId": number.to_string(), "target": "Echo", "arguments": [number.to_string()]});
+    format!("{call}{RECORD_SEPARATOR}")
+}
+
+/// Makes so many calls, and waits for the answers.
+async fn call_often(client: &mut RawClient, calls: usize) -> Result<()> {
+    const AT_ONCE: usize = 100;
+    for first in (0..calls).step_by(AT_ONCE) {
+        let numbers = first..calls.min(first + AT_ONCE);
+        client.send_text(numbers.clone().map(call).collect::<String>()).await?;
+        for number in numbers {
+            let answer = client.next_record().await?;
+            ensure!(answer["result"] == number.to_string(), "{number}: {answer}");
+        }
+    }
+    Ok(())
+}
+
+/// Waits until the node has counted a span with this outcome.
+async fn counted(proxy: &Proxy, outcome: &str) -> Result<f64> {
+    until(async || {
+        let count = proxy.metrics().await?.sum("trunkline_otlp_spans_total", &[("outcome", outcome)]);
+        Ok((count > 0.0).then_some(count))
+    })
+    .await
+}
+
+#[test]
+fn a_collector_that_refuses_or_hangs_costs_spans_and_nothing_else() {
+    play(async |stage| {
+        let flags = ["--otlp-sample", "1", "--otlp-max-spans", "100000", "--otlp-metrics-interval", "0"];
+        let (collector, _app, mut proxy) = scene(stage, &flags).await?;
+        let mut client = RawClient::join(proxy.address(), "/traced").await?;
+        call_often(&mut client, 10).await?;
+        collector.span(|span| span.service == "trunkline" && span.name == "traced/Echo").await?;
+        collector.set_mood(Mood::Refuses(400));
+        call_often(&mut client, 10).await?;
+        let undelivered = counted(&proxy, "undelivered").await?;
+        assert!((1.0..=23.0).contains(&undelivered), "{undelivered}");
+        collector.set_mood(Mood::Hangs);
+        call_often(&mut client, MANY_CALLS).await?;
+        counted(&proxy, "queue_full").await?;
+        proxy.process.wait_for_log("the collector does not take spans").await?;
+        // A collector that is gone holds no stop up for long.
+        client.close().await?;
+        stop(&mut proxy.process, Signal::Terminate).await
+    });
+}
+
+#[test]
+fn clients_can_have_no_more_spans_exported_than_the_rate_allows() {
+    play(async |stage| {
+        let flags = ["--otlp-sample", "0", "--otlp-trust-clients", "--otlp-max-spans", "1"];
+        let (_collector, _app, proxy) = scene(stage, &flags).await?;
+        let mut client = RawClient::join(proxy.address(), "/traced").await?;
+        let named = call(1).replacen('{', &format!("{{\"headers\":{{\"traceparent\":\"{}\"}},", traceparent()), 1);
+        client.send_text(named.repeat(50)).await?;
+        for _ in 0..50 {
+            client.next_record().await?;
+        }
+        let over = counted(&proxy, "over_rate").await?;
+        assert!((40.0..50.0).contains(&over), "{over}");
+        Ok(())
+    });
+}
+
+#[test]
+fn metrics_go_to_a_collector_behind_tls_with_the_headers_that_it_wants() {
+    play(async |stage| {
+        let (fleet, collector) = (Fleet::new(stage), Collector::start().await?);
+        let authority = Authority::new(stage, "collector")?;
+        let end = TlsEnd::start(&authority.sign("collector", &["localhost"])?, &collector.address()).await?;
+        let app = fleet.app(App::Bench).await?;
+        let url = format!("https://localhost:{}", end.address().rsplit(':').next().unwrap_or_default());
+        let flags = ["--otlp", &url, "--otlp-ca", text(&authority.file)?, "--otlp-metrics-interval", "1"];
+        let flags = [&flags[..], &["--otlp-header", "api-key=secret"]].concat();
+        let proxy = fleet.proxy_with(&[&app], &flags).await?;
+        let clients =
+            [RawClient::join(proxy.address(), "/bench").await?, RawClient::join(proxy.address(), "/bench").await?];
+        let open = "trunkline_client_connections";
+        until(async || Ok((collector.metric(open) == Some(2.0)).then_some(()))).await?;
+        assert_eq!(proxy.metrics().await?.sum(open, &[]), 2.0);
+        assert_eq!(collector.header("api-key").as_deref(), Some("secret"));
+        assert!(!proxy.process.log().contains("secret"));
+        drop(clients);
+        Ok(())
+    });
+}
