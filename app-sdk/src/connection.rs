@@ -13,6 +13,7 @@ mod home;
 mod inbox;
 mod kept_bytes;
 mod limits;
+mod message_trace;
 mod upload_table;
 
 use std::fmt;
@@ -39,6 +40,7 @@ pub(crate) use home::{Home, HomeEnd};
 pub(crate) use inbox::{Inbox, WorkItem};
 pub(crate) use kept_bytes::{SLICE_MIN_BYTES, detached};
 pub(crate) use limits::Limits;
+pub(crate) use message_trace::{MessageTrace, micros};
 pub(crate) use upload_table::{UploadEnd, UploadEvent};
 
 /// Id of a link's session, unique in this process.
@@ -67,6 +69,8 @@ pub(crate) struct CallScope {
     extensions: Mutex<Extensions>,
     /// Made on demand, as that of the connection.
     cancellation: OnceLock<CancellationToken>,
+    /// Trace of the message that has called it, if one follows it.
+    trace: Option<Box<MessageTrace>>,
 }
 
 /// Starts the task that works off a connection's inbox. The app's code needs it when it closes a connection, or lets
@@ -149,9 +153,16 @@ impl CallScope {
         workers: Arc<dyn StartWorker>,
         kind: CallKind,
         invocation_id: Option<ByteString>,
+        trace: Option<Box<MessageTrace>>,
     ) -> Arc<Self> {
         let (connection, state) = (Arc::clone(connection), CallState::new(kind, invocation_id));
-        Arc::new(Self { connection, workers, state, extensions: Mutex::default(), cancellation: OnceLock::new() })
+        let (extensions, cancellation) = (Mutex::default(), OnceLock::new());
+        Arc::new(Self { connection, workers, state, extensions, cancellation, trace })
+    }
+
+    /// Trace of the message that has called it, if one follows it.
+    pub(crate) fn trace(&self) -> Option<&MessageTrace> {
+        self.trace.as_deref()
     }
 
     pub(crate) fn connection(&self) -> &Arc<Connection> {

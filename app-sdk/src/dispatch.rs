@@ -42,8 +42,8 @@ use trunkline_protocol::service::{
 
 use crate::call::CallInput;
 use crate::connection::{
-    CallKind, CallScope, ConnectRequest, Connection, ConnectionClose, Home, HomeEnd, LinkId, ReplyKind, StartWorker,
-    UploadEnd, WorkItem, short,
+    CallKind, CallScope, ConnectRequest, Connection, ConnectionClose, Home, HomeEnd, LinkId, MessageTrace, ReplyKind,
+    StartWorker, UploadEnd, WorkItem, short,
 };
 use crate::context::Context;
 use crate::endpoint::Endpoint;
@@ -99,10 +99,11 @@ impl Dispatcher {
     }
 
     async fn work_once(self: &Arc<Self>, connection: &Arc<Connection>) -> WorkerState {
-        match self.next(connection) {
+        let (next, trace) = self.next(connection);
+        match next {
             WorkItem::Handshake(Ok(request)) => self.handle_handshake(connection, &request).await,
             WorkItem::Handshake(Err(error)) => self.refuse_handshake(connection, &error),
-            WorkItem::Message(body, bytes) => self.dispatch(connection, &body, bytes).await,
+            WorkItem::Message(body, bytes) => self.dispatch(connection, &body, bytes, trace).await,
             WorkItem::StartCall(call) => self.start_queued(call).await,
             WorkItem::Unframed(error) => self.close_with_error(connection, cause_of(&error), &framing_error(&error)),
             WorkItem::InputEnded => self.end_input(connection),
@@ -122,12 +123,12 @@ impl Dispatcher {
         WorkerState::Running
     }
 
-    fn next(&self, connection: &Connection) -> WorkItem<CallScope> {
+    fn next(&self, connection: &Connection) -> (WorkItem<CallScope>, Option<Box<MessageTrace>>) {
         let mut inbox = connection.inbox();
         let is_asked = inbox.is_reassigning() && self.core.is_asked(connection.id());
         let next = inbox.next(connection.protocol(), &self.core.limits, is_asked);
         self.core.apply_flow_control(connection, &mut inbox);
-        next
+        (next, inbox.take_trace())
     }
 
     async fn handle_handshake(self: &Arc<Self>, connection: &Arc<Connection>, request: &HandshakeRequest) {
@@ -198,7 +199,7 @@ impl Dispatcher {
     }
 
     fn context(self: &Arc<Self>, connection: &Arc<Connection>, kind: CallKind) -> Context {
-        Context::new(self.scope(connection, kind, None), Arc::clone(&self.core))
+        Context::new(self.scope(connection, kind, None, None), Arc::clone(&self.core))
     }
 
     fn scope(
@@ -206,9 +207,10 @@ impl Dispatcher {
         connection: &Arc<Connection>,
         kind: CallKind,
         invocation_id: Option<ByteString>,
+        trace: Option<Box<MessageTrace>>,
     ) -> Arc<CallScope> {
         let workers: Arc<Self> = Arc::clone(self);
-        CallScope::new(connection, workers, kind, invocation_id)
+        CallScope::new(connection, workers, kind, invocation_id, trace)
     }
 
     fn refuse_handshake(self: &Arc<Self>, connection: &Arc<Connection>, error: &HandshakeError) {
@@ -225,13 +227,24 @@ impl Dispatcher {
         }
     }
 
-    async fn dispatch(self: &Arc<Self>, connection: &Arc<Connection>, body: &Bytes, bytes: usize) {
-        match connection.protocol().decode(body) {
+    async fn dispatch(
+        self: &Arc<Self>,
+        connection: &Arc<Connection>,
+        body: &Bytes,
+        bytes: usize,
+        trace: Option<Box<MessageTrace>>,
+    ) {
+        let message = connection.protocol().decode(body);
+        let is_call = matches!(message, Ok(Some(HubMessage::Invocation(_) | HubMessage::StreamInvocation(_))));
+        if let Some(trace) = trace.as_ref().filter(|_| !is_call) {
+            self.core.report_trace(connection, trace.taken(connection.shared_id()));
+        }
+        match message {
             Ok(Some(HubMessage::Invocation(invocation))) => {
-                self.invoke(connection, invocation, ReplyKind::Result, bytes).await;
+                self.invoke(connection, invocation, ReplyKind::Result, (bytes, trace)).await;
             }
             Ok(Some(HubMessage::StreamInvocation(invocation))) => {
-                self.invoke(connection, invocation, ReplyKind::Stream, bytes).await;
+                self.invoke(connection, invocation, ReplyKind::Stream, (bytes, trace)).await;
             }
             Ok(Some(HubMessage::StreamItem(item))) => self.handle_item(connection, item, bytes),
             Ok(Some(HubMessage::Completion(completion))) => self.handle_completion(connection, completion).await,
@@ -416,11 +429,14 @@ impl Endpoint for Arc<Dispatcher> {
         tracing::debug!(hub, node, connection, "connection opened");
     }
 
-    fn handle_data(&self, data: ConnectionData) {
+    fn handle_data(&self, data: ConnectionData, mark: Option<i64>) {
         let Some(connection) = self.core.connection(&data.connection_id) else { return };
         let (needs_worker, overfull_waits) = {
             let mut inbox = connection.inbox();
-            let needs_worker = inbox.push(data.payload);
+            let needs_worker = match mark {
+                None => inbox.push(data.payload),
+                Some(mark) => inbox.push_traced(data.payload, mark),
+            };
             let overfull_waits = inbox.take_overfull_waits(&self.core.limits);
             self.core.apply_flow_control(&connection, &mut inbox);
             (needs_worker, overfull_waits)

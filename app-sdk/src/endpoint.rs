@@ -19,8 +19,9 @@ pub(crate) trait Endpoint: Send + Sync {
     /// Opens a client connection; `message` was decoded from the frame `body`.
     fn handle_open(&self, home: LinkId, node: &Arc<Node>, body: &Bytes, message: OpenConnection);
 
-    /// Takes bytes of a client; those of an unknown one are dropped.
-    fn handle_data(&self, data: ConnectionData);
+    /// Takes bytes of a client; those of an unknown one are dropped. With the mark of the first message if a live trace
+    /// follows them.
+    fn handle_data(&self, data: ConnectionData, mark: Option<i64>);
 
     /// Closes a client connection of this node.
     fn handle_close(&self, node: &Arc<Node>, close: CloseConnection);

@@ -456,6 +456,18 @@ pub enum BuildError {
     #[cfg(feature = "embedded")]
     #[error("`embedded` and `dial` both answer the clients that negotiate: choose one of them")]
     EmbeddedAndDialled,
+    /// The admin port can't be opened.
+    #[cfg(feature = "embedded")]
+    #[error("Server::admin: the address can't be listened on")]
+    Admin(#[source] std::io::Error),
+    /// The admin token is no good.
+    #[cfg(feature = "embedded")]
+    #[error("Server::admin_token: the token {0}")]
+    AdminToken(&'static str),
+    /// The admin port is that of the node inside, and there is none.
+    #[cfg(feature = "embedded")]
+    #[error("`admin` opens the admin port of the node inside the app: call `embedded`, too; a proxy has its own")]
+    AdminWithoutNode,
     /// Hubs that are served without a proxy, or behind a service that is dialled, need a runtime to run on.
     #[error("`embedded` and `dial` need the Tokio runtime that is to run the hubs: call `into_router` inside of it")]
     NoRuntime,

@@ -33,6 +33,7 @@ use trunkline_protocol::hub::{Close, Completion, HubMessage, HubProtocol};
 use trunkline_protocol::limits::STATEFUL_RECONNECT_TIMEOUT_S;
 use trunkline_protocol::service::{
     Ack, ClientInvocation, CloseConnection, ConnectionData, DataType, MultiConnectionData, Payloads, ServiceMessage,
+    TraceReport,
 };
 use trunkline_protocol::wire::MIGRATE_TO_HEADER;
 
@@ -378,6 +379,11 @@ impl HubCore {
         let frame = connection_data(connection, payload, DataType::Invocation).to_frame();
         let passage = connection.home().pass().await;
         self.outbound.send(passage.node(), &frame).await
+    }
+
+    /// Tells the proxy of a client how long a message took that a live trace follows; never waits.
+    pub(crate) fn report_trace(&self, connection: &Connection, report: TraceReport) {
+        self.outbound.control(&connection.node(), &ServiceMessage::TraceReport(report));
     }
 
     /// Asks the proxy to pause or resume the client, if that is due; never waits. Called with the inbox under its lock,

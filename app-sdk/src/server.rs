@@ -21,6 +21,10 @@ mod user_token;
 
 use std::collections::BTreeMap;
 use std::fmt;
+#[cfg(feature = "embedded")]
+use std::io;
+#[cfg(feature = "embedded")]
+use std::net::ToSocketAddrs;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -41,6 +45,8 @@ use crate::sync::write;
 
 use access::Access;
 use channel::ChannelRoute;
+#[cfg(feature = "embedded")]
+use embedded::NodeChoice;
 pub use handle::{HubHandle, ServerHandle};
 pub use negotiation::Negotiation;
 pub use serve::{Serve, serve};
@@ -86,9 +92,7 @@ pub struct Server {
     outbox_max_bytes: usize,
     shutdown_timeout: Duration,
     #[cfg(feature = "embedded")]
-    is_embedded: bool,
-    #[cfg(feature = "embedded")]
-    allow_origins: Vec<String>,
+    node: NodeChoice,
     /// The first error; returned when the router is made, so that building reads as one chain.
     error: Option<BuildError>,
 }
@@ -119,9 +123,7 @@ impl Server {
             outbox_max_bytes: LINK_OUTBOX_MAX_BYTES,
             shutdown_timeout: SHUTDOWN_TIMEOUT,
             #[cfg(feature = "embedded")]
-            is_embedded: false,
-            #[cfg(feature = "embedded")]
-            allow_origins: Vec::new(),
+            node: NodeChoice::default(),
             error: None,
         }
     }
@@ -247,7 +249,7 @@ impl Server {
     /// ```
     #[cfg(feature = "embedded")]
     pub fn embedded(mut self) -> Self {
-        self.is_embedded = true;
+        self.node.is_embedded = true;
         self
     }
 
@@ -255,7 +257,46 @@ impl Server {
     /// [without a proxy](Self::embedded); pages of the app itself always may. Proxies have `--allow-origin`.
     #[cfg(feature = "embedded")]
     pub fn allow_origin(mut self, origin: impl Into<String>) -> Self {
-        self.allow_origins.push(origin.into());
+        self.node.allow_origins.push(origin.into());
+        self
+    }
+
+    /// Opens the admin port of the node [inside the app](Self::embedded), as `--admin` does for a proxy: `/healthz`, `/readyz`,
+    /// `/metrics`, the observer page, and the API behind it, which `trunkline top`, `trunkline trace` and the other subcommands
+    /// ask.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use axum::Router;
+    /// use trunkline::{Hub, Server};
+    ///
+    /// let server = Server::new().hub(Hub::new("/chat")).embedded().admin("127.0.0.1:0");
+    /// # let server = server.access_key("a secret of at least 16 bytes");
+    /// let handle = server.handle();
+    /// let app: Router = server.into_router()?;
+    /// println!("observer page: http://{}/", handle.admin_addr().expect("it was asked for"));
+    /// # let _ = app;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// - On a loopback address whoever is on this machine may read. To act (close clients, see what they say) takes the
+    ///   [admin token](Self::admin_token), and so does reading beyond this machine.
+    /// - The address is listened on when the router is made; one that is taken is an error then.
+    #[cfg(feature = "embedded")]
+    pub fn admin(mut self, address: impl ToSocketAddrs) -> Self {
+        let found = address.to_socket_addrs().and_then(|mut all| {
+            all.next().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "it leads to no address"))
+        });
+        self.node.admin = Some(found);
+        self
+    }
+
+    /// Sets the token that permits actions at the [admin port](Self::admin), as `--admin-token` does for a proxy: 16 characters
+    /// or more. Without one, `TRUNKLINE_ADMIN_TOKEN` is read.
+    #[cfg(feature = "embedded")]
+    pub fn admin_token(mut self, token: impl Into<String>) -> Self {
+        self.node.admin_token = Some(token.into());
         self
     }
 
@@ -294,8 +335,10 @@ impl Server {
             return Err(error);
         }
         #[cfg(feature = "embedded")]
-        if self.is_embedded && !self.services.is_empty() {
-            return Err(BuildError::EmbeddedAndDialled);
+        match &self.node {
+            node if node.is_embedded && !self.services.is_empty() => return Err(BuildError::EmbeddedAndDialled),
+            node if node.admin.is_some() && !node.is_embedded => return Err(BuildError::AdminWithoutNode),
+            _ => {}
         }
         let dialled = self.services.iter().map(|service| service.access_key().clone()).collect();
         let access = Access::new(&self.keys, dialled)?;
@@ -319,8 +362,8 @@ impl Server {
             false => router.merge(dialled::start(&self.core, ready, self.services, self.server_connections)?),
         };
         #[cfg(feature = "embedded")]
-        let router = match self.is_embedded {
-            true => router.merge(embedded::start(&self.core, ready, access, self.allow_origins)?),
+        let router = match self.node.is_embedded {
+            true => router.merge(embedded::start(&self.core, ready, access, self.node)?),
             false => router,
         };
         Ok(router.with_state(()))

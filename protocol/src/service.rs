@@ -14,8 +14,8 @@ mod member_page;
 mod service_message;
 mod session;
 
-pub use codec::encode_connection_data;
 pub(crate) use codec::write_frame;
+pub use codec::{encode_connection_data, encode_traced_data};
 pub use data_type::DataType;
 pub use frame::{FrameBuffer, FrameError, bytes_of_frame};
 pub use member_page::{GroupMember, MEMBERS_PER_PAGE_MAX, MemberPage, MemberPageError};

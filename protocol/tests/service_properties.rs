@@ -15,13 +15,14 @@ use trunkline_protocol::service::{
     Counters, ErrorCompletion, FlowOperation, FlowSubject, FrameBuffer, GroupBroadcastData, GroupChange,
     GroupMemberQuery, LinkHandshakeRequest, LinkHandshakeResponse, LinkKind, MoveConnection, MultiConnectionData,
     MultiGroupBroadcastData, MultiUserData, OpenConnection, Payloads, Ping, RestoreAnswer, RestoreQuery, ServiceError,
-    ServiceEvent, ServiceMapping, ServiceMessage, Stamped, UserData, UserGroupChange, encode_connection_data,
+    ServiceEvent, ServiceMapping, ServiceMessage, Stamped, TraceReport, TracedData, UserData, UserGroupChange,
+    encode_connection_data,
 };
 
 /// Numbers of the messages that are known here.
-const KNOWN: [i64; 43] = [
+const KNOWN: [i64; 45] = [
     1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 30, 31, 32, 33,
-    34, 35, 36, 37, 38, 39, 40, 60, 61, 62, 63, 64,
+    34, 35, 36, 37, 38, 39, 40, 60, 61, 62, 63, 64, 72, 73,
 ];
 
 /// Texts of all header lengths: most are short, some need two bytes of length, a few three.
@@ -240,6 +241,8 @@ fn order_message() -> BoxedStrategy<ServiceMessage> {
         (number(), any::<bool>())
             .prop_map(|(query_id, is_kept)| { ServiceMessage::RestoreAnswer(RestoreAnswer { query_id, is_kept }) }),
         (number(), binary()).prop_map(|(epoch, body)| ServiceMessage::Stamped(Stamped { epoch, body })),
+        (number(), binary()).prop_map(|(mark, body)| ServiceMessage::TracedData(TracedData { mark, body })),
+        trace_report(),
         check().prop_map(ServiceMessage::CheckGroupExistenceWithAck),
         check().prop_map(ServiceMessage::CheckConnectionExistenceWithAck),
         check().prop_map(ServiceMessage::CheckUserExistenceWithAck),
@@ -249,6 +252,15 @@ fn order_message() -> BoxedStrategy<ServiceMessage> {
         close_with_ack().prop_map(ServiceMessage::CloseGroupConnectionsWithAck),
     ]
     .boxed()
+}
+
+fn trace_report() -> impl Strategy<Value = ServiceMessage> {
+    let durations = (number(), option::of(number()), option::of(number()), option::of(number()));
+    (text(), number(), durations, any::<bool>()).prop_map(|(connection_id, mark, durations, has_failed)| {
+        let (waited_us, queued_us, ran_us, answered_us) = durations;
+        let it = TraceReport { connection_id, mark, waited_us, queued_us, ran_us, answered_us, has_failed };
+        ServiceMessage::TraceReport(it)
+    })
 }
 
 fn result_message() -> BoxedStrategy<ServiceMessage> {

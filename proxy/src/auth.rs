@@ -18,7 +18,8 @@ mod service_token;
 mod token_error;
 mod verifier;
 
-pub(crate) use admin_token::{ADMIN_COOKIE, AdminToken};
+pub(crate) use admin_token::ADMIN_COOKIE;
+pub use admin_token::AdminToken;
 pub(crate) use jwks::JwksSource;
 pub(crate) use key::VerifyingKey;
 pub(crate) use policy::TokenPolicy;

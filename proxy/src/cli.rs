@@ -2,7 +2,6 @@
 
 mod admin_client;
 mod admin_port;
-mod admin_stream;
 mod announce_command;
 mod check_command;
 pub(crate) mod config_file;
@@ -20,6 +19,7 @@ mod supervisor;
 mod text_table;
 mod token_command;
 mod top_command;
+mod trace_command;
 mod typed_secret;
 
 use std::path::PathBuf;
@@ -39,6 +39,7 @@ use runtime::runtime;
 use size_command::SizeArgs;
 use token_command::TokenCommand;
 use top_command::TopArgs;
+use trace_command::TraceArgs;
 
 /// An open, self-hosted proxy tier for SignalR.
 ///
@@ -73,6 +74,8 @@ enum CliCommand {
     Rebalance(RebalanceArgs),
     /// Record the traffic of clients of a hub into a file. Ctrl-C ends it.
     Record(RecordArgs),
+    /// Show messages as they pass, with the time at each hop: of a connection, a user, a group or a method, at all nodes.
+    Trace(TraceArgs),
     /// Feed a recording to a development app server, and tell which answers differ.
     Replay(ReplayArgs),
     /// Make keys and tokens.
@@ -110,6 +113,7 @@ fn run() -> anyhow::Result<()> {
         CliCommand::Announce(args) => print(&runtime()?.block_on(announce_command::announce(&args))?),
         CliCommand::Rebalance(args) => runtime()?.block_on(rebalance_command::rebalance(&args))?,
         CliCommand::Record(args) => runtime()?.block_on(record_command::record(&args))?,
+        CliCommand::Trace(args) => runtime()?.block_on(trace_command::trace(&args))?,
         CliCommand::Replay(args) => runtime()?.block_on(replay_command::replay(&args))?,
         CliCommand::Token(command) => token_command::token(command)?,
     }

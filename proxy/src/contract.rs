@@ -49,5 +49,6 @@ mod routed;
 mod sampling;
 #[cfg(feature = "cli")]
 mod specialising;
+mod tracing;
 mod waiting;
 mod webhooks;

@@ -74,6 +74,7 @@ pub(crate) mod transport;
 pub(crate) mod upstream;
 pub(crate) mod webhook;
 
+pub use auth::AdminToken;
 #[cfg(feature = "cli")]
 pub use cli::ServeArgs;
 pub use config::{Config, OriginError, OriginPattern, Settings};

@@ -5,6 +5,7 @@ pub(crate) mod connector;
 pub(crate) mod descriptor;
 pub(crate) mod dial_gate;
 pub(crate) mod http_client;
+pub(crate) mod line_stream;
 pub(crate) mod network;
 pub(crate) mod resolver;
 pub(crate) mod socket;

@@ -12,12 +12,14 @@ mod client_filter;
 mod client_summary;
 mod client_tap;
 mod fleet_snapshot;
+mod fleet_trace;
 mod hub_part;
 mod hub_recording;
 mod lenient_value;
 mod list_page;
 mod node_inspector;
 mod node_snapshot;
+mod node_trace;
 mod past_record;
 mod peer;
 mod process_stats;
@@ -30,6 +32,8 @@ mod recording_line;
 mod rule_snapshot;
 mod snapshot;
 mod snapshot_cache;
+mod time_order;
+mod trace_line;
 
 use std::sync::Arc;
 
@@ -55,10 +59,12 @@ use snapshot_cache::SnapshotCache;
 pub(crate) use announcement::{Announcees, Announcement, AnnouncementError, AnnouncementReport};
 pub(crate) use client_filter::ClientFilter;
 pub(crate) use client_tap::{ClientTap, PayloadView, TapError};
+pub(crate) use fleet_trace::FleetTrace;
 #[cfg(feature = "cli")]
 pub(crate) use hub_part::{HubPart, take_parts};
 pub(crate) use hub_recording::{HubRecording, RecordingChoice, RecordingError};
 pub(crate) use list_page::{ListPage, NameKind, NamePage};
+pub(crate) use node_trace::{NodeTrace, TRACE_SECONDS_DEFAULT, TRACE_SECONDS_MAX, TraceChoice, TraceError};
 pub(crate) use readiness::{Readiness, UpstreamProblems};
 pub(crate) use rebalance_plan::RebalanceGoal;
 pub(crate) use rebalancer::{RebalanceError, RebalanceRequest, SHED_PATH, SHED_PER_SECOND_MAX, STOP_PATH};
@@ -77,6 +83,12 @@ pub(crate) use snapshot::{ClientDetails, ClientSummary, FleetSnapshot, Rebalance
 pub(crate) use snapshot::{HubSnapshot, PoolSnapshot};
 #[cfg(feature = "cli")]
 pub(crate) use snapshot::{NodeSnapshot, Rates, UnreachablePeer};
+
+pub(crate) use trace_line::TraceLine;
+#[cfg(feature = "cli")]
+pub(crate) use trace_line::{
+    TraceConnectionLine, TraceHeader, TraceHopLine, TraceMessageLine, TraceNodeLine, TraceNodeState,
+};
 
 /// Event streams that a node keeps open at a time.
 pub(crate) const STREAMS_MAX: usize = 32;
@@ -293,6 +305,28 @@ impl Observer {
         let too_many = || RecordingError::TooMany(format!("{STREAMS_MAX} streams are open, and no more can be"));
         let permit = self.stream().ok_or_else(too_many)?;
         Ok((self.node.record(choice).await?, permit))
+    }
+
+    /// Begins a live trace of this node alone, with the permit for its stream.
+    ///
+    /// # Errors
+    /// When the hub is not known here, or no more can be traced.
+    pub(crate) async fn trace_node(
+        &self,
+        choice: &TraceChoice,
+    ) -> Result<(NodeTrace, OwnedSemaphorePermit), TraceError> {
+        let too_many = || TraceError::TooMany(format!("{STREAMS_MAX} streams are open, and no more can be"));
+        let permit = self.stream().ok_or_else(too_many)?;
+        Ok((self.node.trace(choice).await?, permit))
+    }
+
+    /// Begins a live trace of all nodes, with the permit for its stream.
+    ///
+    /// # Errors
+    /// As those of [`trace_node`](Self::trace_node), for this node.
+    pub(crate) async fn trace(&self, choice: TraceChoice) -> Result<(FleetTrace, OwnedSemaphorePermit), TraceError> {
+        let (own, permit) = self.trace_node(&choice).await?;
+        Ok((FleetTrace::new(self.peers.clone(), own, choice), permit))
     }
 
     async fn first_answer<T: DeserializeOwned>(&self, target: &str) -> Option<T> {

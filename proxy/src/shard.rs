@@ -20,6 +20,7 @@ mod history;
 mod inbox;
 mod inspection;
 mod keep_alive;
+mod live_trace;
 mod member_query;
 mod message_counter;
 mod mirror;
@@ -45,6 +46,7 @@ mod tap;
 #[cfg(test)]
 mod testbed;
 mod token_expiry;
+mod tracer;
 mod unheard_end;
 mod user_group;
 mod webhook_pool;
@@ -92,7 +94,11 @@ pub(crate) use send_origin::SendOrigin;
 pub(crate) use shared::{AnnouncedMove, Connectors, Shared, Sockets};
 pub(crate) use slot::{Serial, Slot};
 pub(crate) use state::ShardState;
-pub(crate) use tap::{TapRefused, TapReport, kind_name, redaction};
+pub(crate) use tap::{TapDirection, TapRefused, TapReport, kind_name, redaction};
+pub(crate) use tracer::{
+    ConnectionChange, HubTimes, TraceBatch, TraceEvent, TraceFilter, TraceHop, TracePiece, TraceRefused, TraceSubject,
+    TracedMessage, UpwardEnd,
+};
 
 use drain_schedule::{DrainSchedule, chance, longest_spread};
 use shard_context::ShardContext;
@@ -148,7 +154,17 @@ impl Shard {
 
     /// Applies the commands of one batch in their order.
     pub(crate) fn apply(self: &Rc<Self>, commands: Vec<ShardCommand>) {
-        self.state().apply(commands);
+        {
+            let mut state = self.state();
+            let read_at = state.time_for_traces();
+            state.apply_read(commands, read_at);
+        }
+        self.start_tasks();
+    }
+
+    /// Applies a batch that came through the inbox.
+    pub(crate) fn apply_batch(self: &Rc<Self>, batch: CommandBatch) {
+        self.state().apply_read(batch.commands, batch.read_at);
         self.start_tasks();
     }
 
@@ -221,7 +237,11 @@ impl Shard {
         let mut state = self.state();
         let ShardState { connections, delivery, .. } = &mut *state;
         match connections.get_current(slot, serial) {
-            Some(client) => delivery.poll_flush(client, cx),
+            Some(client) => {
+                let flushed = delivery.poll_flush(client, cx);
+                state.note_written();
+                flushed
+            }
             None => Poll::Ready(()),
         }
     }

@@ -2,6 +2,7 @@
 
 mod api;
 mod top;
+mod trace;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;

@@ -25,6 +25,7 @@ use super::connection_close::ConnectionClose;
 use super::flow_control::FlowControl;
 use super::kept_bytes::detached;
 use super::limits::Limits;
+use super::message_trace::{MessageTrace, TracedPieces};
 use super::upload_table::UploadEnd;
 
 /// The inbox of one connection.
@@ -51,6 +52,8 @@ pub(crate) struct Inbox<C> {
     has_worker: bool,
     /// `on_connected` has succeeded, so `on_disconnected` is owed.
     is_connected: bool,
+    /// Pieces that a live trace follows; boxed, because there are hardly ever any.
+    traced: Option<Box<TracedPieces>>,
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -114,6 +117,26 @@ impl<C: AsRef<CallState>> Inbox<C> {
         // A worker that is busy may be so for long.
         self.waiting.push_back(if self.has_worker { detached(bytes) } else { bytes });
         !std::mem::replace(&mut self.has_worker, true)
+    }
+
+    /// Adds bytes of the client whose messages a live trace follows, from this mark on. Returns whether a worker must start.
+    #[must_use = "a worker must start"]
+    pub(crate) fn push_traced(&mut self, bytes: Bytes, mark: i64) -> bool {
+        if !self.is_closing {
+            let waiting = self.waiting.iter().map(Bytes::len).sum();
+            self.traced.get_or_insert_default().push(waiting, bytes.len(), mark);
+        }
+        self.push(bytes)
+    }
+
+    /// Trace of the message that was taken last, if it has one.
+    pub(crate) fn take_trace(&mut self) -> Option<Box<MessageTrace>> {
+        let traced = self.traced.as_mut()?;
+        let taken = traced.take_last();
+        if traced.is_empty() {
+            self.traced = None;
+        }
+        taken
     }
 
     /// Closes the connection after what waits. Returns whether a worker must start.
@@ -200,6 +223,7 @@ impl<C: AsRef<CallState>> Inbox<C> {
     pub(crate) fn discard(&mut self) {
         self.flow.remove_bytes(self.waiting.iter().map(Bytes::len).sum());
         self.waiting = VecDeque::new();
+        self.traced = None;
         self.calls.drop_queued(&mut self.flow);
     }
 
@@ -380,6 +404,9 @@ impl<C: AsRef<CallState>> Inbox<C> {
 
     fn consume(&mut self, length: usize) {
         self.flow.remove_bytes(length);
+        if let Some(traced) = &mut self.traced {
+            traced.take(length);
+        }
         if let Some(front) = self.waiting.front_mut() {
             front.advance(length.min(front.len()));
             if front.is_empty() {
@@ -417,6 +444,7 @@ impl<C> Default for Inbox<C> {
             goes_on: false,
             has_worker: false,
             is_connected: false,
+            traced: None,
         }
     }
 }
@@ -579,6 +607,20 @@ mod tests {
         let second = message(&mut inbox);
         assert_eq!(second, "b");
         assert!(link.is_unique());
+    }
+
+    #[test]
+    fn a_traced_message_is_known_by_its_mark_behind_others_that_wait() {
+        let mut inbox = open();
+        let _ = inbox.push(Bytes::from_static(b"a\x1e"));
+        let _ = inbox.push_traced(Bytes::from_static(b"b\x1ec\x1e"), 7);
+        let mut marks = Vec::new();
+        for _ in 0..3 {
+            message(&mut inbox);
+            marks.push(inbox.take_trace().map(|trace| trace.taken("c1".into()).mark));
+        }
+        assert_eq!(marks, [None, Some(7), Some(8)]);
+        assert!(inbox.traced.is_none());
     }
 
     #[test]

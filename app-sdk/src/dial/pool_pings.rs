@@ -98,7 +98,7 @@ mod tests {
         }
 
         fn handle_open(&self, _: LinkId, _: &Arc<Node>, _: &Bytes, _: OpenConnection) {}
-        fn handle_data(&self, _: ConnectionData) {}
+        fn handle_data(&self, _: ConnectionData, _: Option<i64>) {}
         fn handle_close(&self, _: &Arc<Node>, _: CloseConnection) {}
         fn handle_link_ended(&self, _: LinkId, _: &ConnectionClose) {}
 

@@ -13,17 +13,20 @@ use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytestring::ByteString;
 use futures_util::FutureExt;
 use tracing::Instrument;
 use trunkline_protocol::hub::{Invocation, Outcome};
+use trunkline_protocol::service::TraceReport;
 
 use super::running_call::RunningCall;
 use super::{Dispatcher, call_span, in_order_of};
 use crate::call::CallInput;
-use crate::connection::{Admission, CallKind, CallScope, Concurrency, Connection, IncomingCall, ReplyKind, short};
+use crate::connection::{
+    Admission, CallKind, CallScope, Concurrency, Connection, IncomingCall, MessageTrace, ReplyKind, short,
+};
 use crate::context::Context;
 use crate::encode;
 use crate::error::{HubError, text};
@@ -32,13 +35,13 @@ use crate::handler::{Method, ReplyFuture};
 use crate::metrics::{CallOutcome, UNKNOWN_METHOD};
 
 impl Dispatcher {
-    /// Handles an invocation, in a frame of `bytes`.
+    /// Handles an invocation, in a frame of `bytes`, with its trace if one follows it.
     pub(super) async fn invoke(
         self: &Arc<Self>,
         connection: &Arc<Connection>,
         mut invocation: Invocation,
         reply_kind: ReplyKind,
-        bytes: usize,
+        (bytes, trace): (usize, Option<Box<MessageTrace>>),
     ) {
         let stream_count = invocation.stream_ids.len();
         let bound = self.bind(&invocation, stream_count, reply_kind);
@@ -53,7 +56,7 @@ impl Dispatcher {
             Err(_) if !self.methods.filters.is_empty() => Concurrency::Slot,
             Err(_) => Concurrency::Rejected,
         };
-        let scope = self.scope(connection, CallKind::Method(concurrency), invocation.invocation_id.clone());
+        let scope = self.scope(connection, CallKind::Method(concurrency), invocation.invocation_id.clone(), trace);
         let call = IncomingCall { call: Arc::clone(&scope), invocation, stream_count, reply_kind, bytes };
         let admission = {
             let mut inbox = connection.inbox();
@@ -104,6 +107,7 @@ impl Dispatcher {
                 }
             }
             Poll::Pending => {
+                running.report_begun();
                 scope.connection().inbox().calls().0.remember(&scope);
                 self.tasks.spawn(running.wait(replying));
             }
@@ -162,6 +166,10 @@ impl Dispatcher {
             let payload =
                 encode::completion(connection.protocol(), Vec::new(), id.clone(), Outcome::Error(text.into()));
             self.core.complete(connection, payload).await;
+        }
+        if let Some(trace) = scope.trace() {
+            let begun = trace.begun(connection.shared_id(), Instant::now());
+            self.core.report_trace(connection, TraceReport { ran_us: Some(0), has_failed: true, ..begun });
         }
     }
 }

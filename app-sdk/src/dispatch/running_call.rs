@@ -22,9 +22,10 @@ use tracing::instrument::Instrumented;
 use tracing::{Instrument, Span};
 use trunkline_protocol::hub::{Outcome, Payload};
 use trunkline_protocol::limits::LINK_FRAME_MAX_BYTES;
+use trunkline_protocol::service::TraceReport;
 
 use super::Dispatcher;
-use crate::connection::{CallScope, Connection, ReplyKind, short};
+use crate::connection::{CallScope, Connection, MessageTrace, ReplyKind, micros, short};
 use crate::encode;
 use crate::error::{CallStage, HubError, text};
 use crate::handler::{ItemStream, Method, Reply, ReplyBody, ReplyFuture};
@@ -152,12 +153,34 @@ impl RunningCall {
     }
 
     async fn complete(mut self, outcome: Outcome) {
+        let report = self.scope.trace().map(|trace| self.report_of_end(trace, &outcome));
         self.forget();
-        let Some(id) = self.scope.invocation_id() else { return };
-        let (core, connection) = (&self.dispatcher.core, self.connection());
-        if core.contains(connection) {
-            let headers = telemetry::headers_of(&self.span);
-            core.complete(connection, encode::completion(connection.protocol(), headers, id.clone(), outcome)).await;
+        if let Some(id) = self.scope.invocation_id() {
+            let (core, connection) = (&self.dispatcher.core, self.connection());
+            if core.contains(connection) {
+                let headers = telemetry::headers_of(&self.span);
+                core.complete(connection, encode::completion(connection.protocol(), headers, id.clone(), outcome)).await;
+            }
+        }
+        if let Some((report, ended_at)) = report {
+            // Behind the answer, which it is about.
+            let answered_us = self.scope.invocation_id().map(|_| micros(ended_at.elapsed()));
+            self.dispatcher.core.report_trace(self.connection(), TraceReport { answered_us, ..report });
+        }
+    }
+
+    fn report_of_end(&self, trace: &MessageTrace, outcome: &Outcome) -> (TraceReport, Instant) {
+        let ended_at = Instant::now();
+        let ran_us = Some(micros(ended_at.saturating_duration_since(self.since)));
+        let has_failed = matches!(outcome, Outcome::Error(_));
+        (TraceReport { ran_us, has_failed, ..trace.begun(self.connection().shared_id(), self.since) }, ended_at)
+    }
+
+    /// Reports that a call has begun which waits for something, if a trace follows it.
+    pub(super) fn report_begun(&self) {
+        if let Some(trace) = self.scope.trace() {
+            let connection = self.connection();
+            self.dispatcher.core.report_trace(connection, trace.begun(connection.shared_id(), self.since));
         }
     }
 

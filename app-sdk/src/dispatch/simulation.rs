@@ -222,7 +222,7 @@ impl Simulation {
     }
 
     fn push(&self, payload: Bytes) {
-        self.hub.handle_data(ConnectionData { connection_id: ID.into(), payload, ..ConnectionData::default() });
+        self.hub.handle_data(ConnectionData { connection_id: ID.into(), payload, ..ConnectionData::default() }, None);
     }
 
     fn send(&self, message: &Value) {

@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use trunkline_link::{FrameSink, LinkEnd};
-use trunkline_protocol::service::{ECHO_KEY, Ping, ServiceMessage, bytes_of_frame};
+use trunkline_protocol::service::{ECHO_KEY, Ping, ServiceMessage, TracedData, bytes_of_frame};
 
 use super::session::LinkSession;
 
@@ -36,11 +36,21 @@ impl FrameSink for EndpointSink<'_> {
     }
 }
 
+/// Takes data that a live trace of the proxy follows. What is no data in its cover is skipped, as any frame is that makes no
+/// sense here.
+fn handle_traced(session: &LinkSession, traced: &TracedData) {
+    match ServiceMessage::decode(&traced.body) {
+        Ok(Some(ServiceMessage::ConnectionData(data))) => session.endpoint.handle_data(data, Some(traced.mark)),
+        _ => tracing::debug!(hub = %session.endpoint.outbound().name, "traced frame is ignored: it holds no data"),
+    }
+}
+
 fn handle(session: &LinkSession, body: &Bytes, message: ServiceMessage) {
     let LinkSession { endpoint, node, id, .. } = session;
     match message {
         ServiceMessage::OpenConnection(open) => endpoint.handle_open(*id, node, body, open),
-        ServiceMessage::ConnectionData(data) => endpoint.handle_data(data),
+        ServiceMessage::ConnectionData(data) => endpoint.handle_data(data, None),
+        ServiceMessage::TracedData(traced) => handle_traced(session, &traced),
         ServiceMessage::CloseConnection(close) => endpoint.handle_close(node, close),
         ServiceMessage::ConnectionFlowControl(control) => endpoint.handle_flow_control(*id, node, control),
         ServiceMessage::MoveConnection(request) => endpoint.handle_move(node, request),

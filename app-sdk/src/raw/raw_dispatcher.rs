@@ -113,7 +113,7 @@ impl Endpoint for Arc<RawDispatcher> {
         self.tasks.spawn(Arc::clone(self).run(client));
     }
 
-    fn handle_data(&self, data: ConnectionData) {
+    fn handle_data(&self, data: ConnectionData, _mark: Option<i64>) {
         let Some(client) = self.core.get(&data.connection_id) else { return };
         let message = RawMessage::new(RawKind::from_data_type(data.data_type), data.payload);
         self.core.receive(&client, message);

@@ -6,6 +6,8 @@
 //!
 //! To the hubs it is a node like any other, with a send link of its own; proxies may serve the same hubs beside it.
 
+use std::io;
+use std::net::{SocketAddr, TcpListener};
 use std::pin::Pin;
 use std::sync::{Arc, Weak};
 
@@ -15,12 +17,15 @@ use axum::response::IntoResponse;
 use http::{Request, Response, StatusCode};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
-use trunkline_proxy::{Embedded, MemoryDialler, MemoryLink, OriginError, OriginPattern, Settings};
+use trunkline_proxy::{AdminToken, Embedded, MemoryDialler, MemoryLink, OriginError, OriginPattern, Settings};
 
 use super::access::Access;
 use super::server_core::{ReadyServer, ServerCore};
 use crate::error::BuildError;
 use crate::link::{LinkSocket, SlotKey};
+
+/// Environment variable of the admin token, as proxies have it.
+const ADMIN_TOKEN_VARIABLE: &str = "TRUNKLINE_ADMIN_TOKEN";
 
 /// Opens links for the node. The server owns the node, so it must not own the server.
 #[derive(Debug)]
@@ -29,22 +34,50 @@ struct EmbeddedDialler {
     runtime: Handle,
 }
 
+/// Choices of the app about the node inside.
+#[derive(Debug, Default)]
+pub(super) struct NodeChoice {
+    /// Whether there is to be one.
+    pub(super) is_embedded: bool,
+    pub(super) allow_origins: Vec<String>,
+    /// Address of its admin port.
+    pub(super) admin: Option<io::Result<SocketAddr>>,
+    pub(super) admin_token: Option<String>,
+}
+
 /// Starts the node and returns the routes of its clients.
 pub(super) fn start(
     core: &Arc<ServerCore>,
     ready: &ReadyServer,
     access: &Access,
-    allow_origins: Vec<String>,
+    choice: NodeChoice,
 ) -> Result<Router, BuildError> {
+    let NodeChoice { allow_origins, admin, admin_token, .. } = choice;
     let runtime = Handle::try_current().map_err(|_| BuildError::NoRuntime)?;
+    let admin = admin.map(|address| listen(address, admin_token)).transpose()?;
     let allow_origins = allow_origins.into_iter().map(origin).collect::<Result<_, _>>()?;
     let settings = Settings::embedded(access.keys().clone(), allow_origins, access.is_development());
     let dialler = EmbeddedDialler { core: Arc::downgrade(core), runtime };
     let node = Embedded::start(settings, ready.manifest.clone(), Arc::new(dialler)).map_err(BuildError::Thread)?;
     let routes = node.router();
+    if let Some((listener, token)) = admin {
+        let address = node.serve_admin(listener, token).map_err(BuildError::Admin)?;
+        tracing::info!(%address, "admin port of the node inside");
+    }
     // A server makes one router, so it has no other node yet.
     let _ = core.embedded.set(node);
     Ok(routes)
+}
+
+/// Opens the admin port, and reads its token: the one that was given, or that of the environment.
+fn listen(
+    address: io::Result<SocketAddr>,
+    given: Option<String>,
+) -> Result<(TcpListener, Option<AdminToken>), BuildError> {
+    let token = given.or_else(|| std::env::var(ADMIN_TOKEN_VARIABLE).ok()).filter(|token| !token.is_empty());
+    let token = token.map(|token| AdminToken::new(&token)).transpose().map_err(BuildError::AdminToken)?;
+    let listener = address.and_then(TcpListener::bind).map_err(BuildError::Admin)?;
+    Ok((listener, token))
 }
 
 fn origin(text: String) -> Result<OriginPattern, BuildError> {
@@ -62,6 +95,10 @@ impl MemoryDialler for EmbeddedDialler {
             // Without the mark of a handler's answer the node refuses the client.
             answer.unwrap_or_else(|| StatusCode::NOT_FOUND.into_response())
         })
+    }
+
+    fn knows_traces(&self) -> bool {
+        true
     }
 
     fn dial(&self, hub: &str, node: &str, boot: &str, slot: usize, link: MemoryLink) {

@@ -97,6 +97,13 @@ impl ServerHandle {
         &self.core.instance
     }
 
+    /// Address of the [admin port](crate::Server::admin), once the router is made; `None` if the app has none.
+    #[cfg(feature = "embedded")]
+    #[must_use]
+    pub fn admin_addr(&self) -> Option<std::net::SocketAddr> {
+        self.core.embedded.get()?.admin()
+    }
+
     /// Whether the development key is used, because no access key was given: then listen on loopback only.
     /// Known once the router is made.
     #[must_use]

@@ -14,6 +14,7 @@ use axum::http::header::SET_COOKIE;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::IntoResponse;
 use bytes::Bytes;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use trunkline::HubProtocol::{self, Json, MessagePack};
 use trunkline::{BuildError, Context, Hub, Negotiation, Server, User};
 use trunkline_protocol::service::ServiceMessage;
@@ -253,4 +254,40 @@ async fn a_missing_runtime_is_an_error() {
     let outside = std::thread::spawn(build).join().unwrap();
     assert!(matches!(outside, Err(BuildError::NoRuntime)));
     build().unwrap();
+}
+
+#[tokio::test]
+async fn the_admin_port_of_the_node_inside_serves_the_observer_and_asks_for_the_token() {
+    const TOKEN: &str = "the-admin-token-of-this-app";
+    let mut app = App::start_with(|hub| hub, |server| server.embedded().admin("127.0.0.1:0").admin_token(TOKEN)).await;
+    let admin = app.handle.admin_addr().unwrap();
+    let _ann = Browser::new(&app, Json).await;
+    app.event().await;
+    let get = async |path: &str, more: &str| {
+        let request = format!("GET {path} HTTP/1.1\r\nhost: {admin}\r\n{more}connection: close\r\n\r\n");
+        let mut socket = tokio::net::TcpStream::connect(admin).await.unwrap();
+        socket.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).await.unwrap();
+        answer
+    };
+    assert!(get("/readyz", "").await.ends_with("ready\n"));
+    assert!(get("/api/clients", "").await.contains("\"hub\":\"test\""));
+    let watch = "/api/trace?method=Add&seconds=1&payloads=shown";
+    assert!(get(watch, "").await.starts_with("HTTP/1.1 401"));
+    let traced = get(watch, &format!("authorization: Bearer {TOKEN}\r\n")).await;
+    assert!(traced.starts_with("HTTP/1.1 200") && traced.contains("\"event\":\"end\""), "{traced}");
+    app.handle.shutdown().await;
+    assert!(tokio::net::TcpStream::connect(admin).await.is_err(), "it ends with the node");
+}
+
+#[tokio::test]
+async fn an_admin_port_that_can_not_be_opened_is_an_error() {
+    let server = || Server::new().access_key(harness::KEY);
+    let error = |server: Server| server.into_router::<()>().map(drop).unwrap_err();
+    assert!(matches!(error(server().admin("127.0.0.1:0")), BuildError::AdminWithoutNode));
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    assert!(matches!(error(server().embedded().admin(taken.local_addr().unwrap())), BuildError::Admin(_)));
+    let short = error(server().embedded().admin("127.0.0.1:0").admin_token("short"));
+    assert!(short.to_string().contains("16"), "{short}");
 }

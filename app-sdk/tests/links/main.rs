@@ -19,6 +19,7 @@ mod restorations;
 mod results;
 mod resume;
 mod streams;
+mod traces;
 mod uploads;
 
 use trunkline::HubProtocol::{Json, MessagePack};

@@ -18,7 +18,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use name::name_of;
 
-use super::{ServiceMessage, ServiceMessageError};
+use super::{ServiceMessage, ServiceMessageError, TracedData};
 use crate::message_pack::Writer;
 
 impl ServiceMessage {
@@ -111,6 +111,8 @@ impl ServiceMessage {
             Self::Stamped(_) => 62,
             Self::RestoreQuery(_) => 63,
             Self::RestoreAnswer(_) => 64,
+            Self::TracedData(_) => 72,
+            Self::TraceReport(_) => 73,
         }
     }
 }
@@ -125,6 +127,16 @@ pub fn encode_connection_data(connection_id: &str, payload: &[u8], data_type: i6
     write_frame(expected_bytes, out, |writer| {
         encode::connection_data(writer, connection_id, payload, data_type, encode::Ends::WithMessage);
     });
+}
+
+/// Appends a [`ServiceMessage::TracedData`] around what [`encode_connection_data`] would append.
+///
+/// # Panics
+/// As [`ServiceMessage::encode`].
+pub fn encode_traced_data(mark: i64, connection_id: &str, payload: &[u8], data_type: i64, out: &mut BytesMut) {
+    let mut body = BytesMut::with_capacity(encode::ENVELOPE_BYTES + connection_id.len() + payload.len());
+    encode::connection_data(&mut Writer(&mut body), connection_id, payload, data_type, encode::Ends::WithMessage);
+    ServiceMessage::TracedData(TracedData { mark, body: body.freeze() }).encode(out);
 }
 
 /// Appends what `write_body` writes behind its length, without a second buffer.
@@ -169,7 +181,7 @@ fn prefix_bytes(body_bytes: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{BroadcastData, ConnectionData, Payloads, Ping};
+    use super::super::{BroadcastData, ConnectionData, FrameBuffer, Payloads, Ping};
     use super::*;
     use crate::hub::HubProtocol;
 
@@ -208,6 +220,18 @@ mod tests {
     }
 
     #[test]
+    fn traced_data_covers_the_frame_that_is_not_traced() {
+        let (mut plain, mut traced) = (BytesMut::new(), BytesMut::new());
+        encode_connection_data("c1", b"{}", 2, &mut plain);
+        encode_traced_data(7, "c1", b"{}", 2, &mut traced);
+        let mut buffer = FrameBuffer::default();
+        buffer.push(traced.freeze());
+        let traced = ServiceMessage::decode(&buffer.next_body().unwrap().unwrap()).unwrap();
+        let Some(ServiceMessage::TracedData(TracedData { mark: 7, body })) = traced else { panic!("{traced:?}") };
+        assert_eq!(ServiceMessage::decode(&body).unwrap().unwrap().to_frame(), plain);
+    }
+
+    #[test]
     fn a_large_frame_is_reserved_at_once() {
         let payloads = Payloads::single(HubProtocol::Json, Bytes::from(vec![b'x'; 100_000]));
         let message = ServiceMessage::BroadcastData(BroadcastData { excluded: vec!["c1".into()], payloads });
@@ -223,6 +247,7 @@ mod tests {
         assert_eq!((ping.name(), ping.number()), ("Ping", 3));
         assert_eq!(name_of(39), "ConnectionFlowControl");
         assert_eq!(name_of(20), "Ack");
+        assert_eq!(name_of(73), "TraceReport");
         assert_eq!(name_of(-1), "Unknown");
         assert_eq!(name_of(41), "Unknown");
     }

@@ -100,6 +100,10 @@ pub enum ServiceMessage {
     RestoreQuery(RestoreQuery),
     /// Type 64, ours: the answer.
     RestoreAnswer(RestoreAnswer),
+    /// Type 72, ours: data of a client connection that a live trace follows.
+    TracedData(TracedData),
+    /// Type 73, ours: how long a traced message took in the app server.
+    TraceReport(TraceReport),
 }
 
 /// Why a frame is no service message.
@@ -637,4 +641,35 @@ pub struct RestoreAnswer {
     pub query_id: i64,
     /// Whether the app server keeps what the client had, or still holds its connection for open.
     pub is_kept: bool,
+}
+
+/// Body of type 72, `TracedData`: a frame of type 6 in a cover, so that the frames that nobody follows stay as they are. For app
+/// servers alone that have said that they know it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TracedData {
+    /// Mark of the first hub message in the data; that of each other one is higher by one.
+    pub mark: i64,
+    /// A [`ConnectionData`] without its length prefix.
+    pub body: Bytes,
+}
+
+/// Body of type 73, `TraceReport`: durations by the clock of the app server alone, because its time of day is another one.
+///
+/// A call that waits for something is reported twice: when it has begun, and when it has been answered.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TraceReport {
+    /// The connection that the message is of.
+    pub connection_id: ByteString,
+    /// Mark of the message.
+    pub mark: i64,
+    /// Microseconds from the link's reader to the connection's worker.
+    pub waited_us: i64,
+    /// Microseconds until the method began; `None` for a message that calls none.
+    pub queued_us: Option<i64>,
+    /// Microseconds that the method ran; `None` while it does.
+    pub ran_us: Option<i64>,
+    /// Microseconds until its answer was queued for the link; `None` where there is none.
+    pub answered_us: Option<i64>,
+    /// Whether the call was answered with an error.
+    pub has_failed: bool,
 }

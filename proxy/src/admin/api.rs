@@ -12,6 +12,7 @@ mod past_api;
 mod rebalance_api;
 mod recording_api;
 mod session_api;
+mod trace_api;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
@@ -36,6 +37,7 @@ pub(super) fn guarded() -> Router<AdminContext> {
         .route("/api/users", get(client_api::users))
         .route("/api/why/{id}", get(past_api::past))
         .route("/api/record", get(recording_api::record))
+        .route("/api/trace", get(trace_api::trace))
         .layer(DefaultBodyLimit::max(BODY_MAX_BYTES))
         .merge(announcement_api::routes())
         .merge(rebalance_api::routes());

@@ -23,7 +23,7 @@ const CSS: &str = "text/css; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 
 /// Files that the page loads: path, content type, text.
-const ASSETS: [(&str, &str, &str); 11] = [
+const ASSETS: [(&str, &str, &str); 12] = [
     ("/page/style.css", CSS, include_str!("page/style.css")),
     ("/page/login.js", SCRIPT, include_str!("page/login.js")),
     ("/page/main.js", SCRIPT, include_str!("page/main.js")),
@@ -35,6 +35,7 @@ const ASSETS: [(&str, &str, &str); 11] = [
     ("/page/lists.js", SCRIPT, include_str!("page/lists.js")),
     ("/page/client.js", SCRIPT, include_str!("page/client.js")),
     ("/page/nodes.js", SCRIPT, include_str!("page/nodes.js")),
+    ("/page/trace.js", SCRIPT, include_str!("page/trace.js")),
 ];
 
 /// Routes of the page and of the files that it loads.

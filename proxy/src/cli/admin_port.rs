@@ -7,9 +7,9 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::admin_client::{AdminClient, AdminTokenArgs, AdminTokenError, admin_address};
-use super::admin_stream::AdminStream;
 use crate::net::address::Address;
 use crate::net::connector::Connector;
+use crate::net::line_stream::LineStream;
 use crate::net::tls::{ClientTls, TlsError};
 
 /// Admin port of one node.
@@ -82,11 +82,11 @@ impl<'a> AdminPort<'a> {
     ///
     /// # Errors
     /// When no such answer begins.
-    pub(super) async fn stream(&self, path: &str) -> Result<AdminStream, AdminPortError> {
+    pub(super) async fn stream(&self, path: &str) -> Result<LineStream, AdminPortError> {
         let silent = |problem| AdminPortError::Silent { url: self.url.into(), problem };
         let answer = self.client.open(&self.address, path).await.map_err(silent)?;
         if answer.status() == StatusCode::OK {
-            return Ok(AdminStream::new(answer.into_body()));
+            return Ok(LineStream::new(answer.into_body()));
         }
         let (head, body) = answer.into_parts();
         let body = Limited::new(body, self.answer_max_bytes).collect().await;

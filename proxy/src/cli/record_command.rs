@@ -11,8 +11,8 @@ use tokio::time::{Instant, interval_at, sleep_until};
 
 use super::admin_client::AdminTokenArgs;
 use super::admin_port::{AdminPort, AdminPortError};
-use super::admin_stream::{AdminStream, AdminStreamError};
 use super::stop_signal::StopSignals;
+use crate::net::line_stream::{LineStream, LineStreamError};
 use crate::observer::{RecordingHeader, RecordingLine};
 use recording_file::{FileLimits, RecordingFile};
 
@@ -93,7 +93,7 @@ pub(super) enum RecordError {
     #[error("--out {path} can't be written: {source}", path = path.display())]
     File { path: PathBuf, source: io::Error },
     #[error("the recording breaks off: {0}. What came before is in the file")]
-    Broken(#[from] AdminStreamError),
+    Broken(#[from] LineStreamError),
     #[error("the node has ended the recording: it stops, or this machine is too slow. What came before is in the file")]
     Ended,
     #[error("what the node sends can't be read: {0}. Is it of another version?")]
@@ -161,7 +161,7 @@ fn target(args: &RecordArgs) -> String {
     format!("/api/record?{}", query.finish())
 }
 
-async fn header(stream: &mut AdminStream) -> Result<RecordingHeader, RecordError> {
+async fn header(stream: &mut LineStream) -> Result<RecordingHeader, RecordError> {
     let line = stream.next().await?.ok_or(RecordError::Ended)?;
     match serde_json::from_slice(&line)? {
         RecordingLine::Header(header) if header.is_known() => Ok(header),

@@ -16,7 +16,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use tokio::sync::Notify;
 use tokio::task::yield_now;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use trunkline_protocol::cause::Cause;
 use trunkline_protocol::hub::{CallScan, HubProtocol, ReceivedSequence};
 use trunkline_protocol::service::DataType;
@@ -27,7 +27,7 @@ use super::raw_message::take_raw;
 use crate::limits::Quota;
 use crate::metrics::Limit;
 use crate::routing::HubRules;
-use crate::shard::{CloseReason, Content, PauseReason, Resumption, Ruling, Serial, Shard, ShardState, Slot};
+use crate::shard::{CloseReason, Content, PauseReason, Resumption, Ruling, Serial, Shard, ShardState, Slot, UpwardEnd};
 use crate::telemetry::Tracer;
 use crate::transport::websocket;
 use crate::upstream::{HomeLink, Hub};
@@ -440,6 +440,8 @@ struct Upstream<'a> {
     allowed: Run,
     /// Link of a side home to which something was sent; a full one, if any was.
     side: Option<HomeLink>,
+    /// Time of this read, if anybody looks at its messages.
+    read_at: Option<Instant>,
     step: Step,
 }
 
@@ -459,8 +461,9 @@ impl<'a> Upstream<'a> {
         id: &'a str,
         slot: Slot,
     ) -> Self {
-        let (pongs, allowed, step) = (BytesMut::new(), Run::default(), Step::Continue);
-        Self { state, home, id, slot, messages: 0, pongs, rules, is_traced: false, allowed, side: None, step }
+        let (pongs, allowed, step, read_at) =
+            (BytesMut::new(), Run::default(), Step::Continue, state.time_for_traces());
+        Self { state, home, id, slot, messages: 0, pongs, rules, is_traced: false, allowed, side: None, read_at, step }
     }
 
     /// Takes all whole messages of a piece of payload, and keeps the rest.
@@ -598,7 +601,9 @@ impl<'a> Upstream<'a> {
     /// Drops a message that rules refuse: it counts for the client's quota, and its taps see it.
     fn drop_refused(&mut self, message: &[u8]) {
         self.messages += 1;
-        self.state.tap_up(self.slot, message, 0);
+        if let Some(traced) = self.state.tap_up(self.slot, message, 0, self.read_at) {
+            self.state.traced_up(*traced, UpwardEnd::Refused);
+        }
     }
 
     /// Sequence state of a client that may come back.
@@ -647,8 +652,15 @@ impl<'a> Upstream<'a> {
         let counters = self.state.context.counters.hub(self.home.hub().get());
         counters.messages_up.add_alone(count);
         counters.bytes_up.add_alone(bytes.len() as u64);
-        self.state.tap_up(self.slot, bytes, data_type);
-        side.unwrap_or(self.home).send_data(self.id, bytes, data_type);
+        let link = side.unwrap_or(self.home);
+        match self.state.tap_up(self.slot, bytes, data_type, self.read_at) {
+            None => link.send_data(self.id, bytes, data_type),
+            Some(traced) => {
+                let is_marked = link.send_traced(traced.mark, (self.id, bytes), data_type);
+                let end = if is_marked { UpwardEnd::SentMarked } else { UpwardEnd::Sent };
+                self.state.traced_up(*traced, end(link.app()));
+            }
+        }
         self.state.mirror_up(self.slot, (bytes, count), data_type);
     }
 

@@ -118,7 +118,10 @@ impl FleetNode {
 async fn serve(network: MemoryNetwork, address: Address, fleet: Fleet, sockets: Rc<AdminSockets>) {
     let mut accepted = network.listen(&address);
     let keys = fleet.keys().clone();
-    let inside = fleet::routes(fleet);
+    let inside = match fleet.api() {
+        Some(api) => fleet::routes(fleet).merge(api),
+        None => fleet::routes(fleet),
+    };
     let open = move |mut request: Request| {
         let mut extensions = Extensions::new();
         extensions.insert(FromNode);

@@ -277,6 +277,12 @@ fn route_rare(source: FrameSource<'_>, message: ServiceMessage, batch: &mut Rout
             let caller = answer.caller_server_id.clone();
             pass_result(source, waiting.as_ref(), &caller, &ServiceMessage::ErrorCompletion(answer));
         }
+        ServiceMessage::TraceReport(report) => {
+            let id = report.connection_id.clone();
+            if source.shared.routes.find(&id).is_some() {
+                batch.for_owner(source, id, ConnectionCommand::Traced(Box::new(report)));
+            }
+        }
         ServiceMessage::RestoreAnswer(answer) => source.shared.restore_queries.answer(source.asker.app(), &answer),
         other => return refuse(&other),
     }

@@ -66,6 +66,10 @@ pub(crate) struct Counters {
     /// Frames to many receivers, dropped for those that read too slowly.
     pub dropped: Counter,
     pub keep_alives: Counter,
+    /// Messages told by live traces.
+    pub traced_messages: Counter,
+    /// Messages that live traces have left out.
+    pub untraced_messages: Counter,
     pub sessions: SessionCounters,
     pub sends: SendCounters,
     /// Time until the hub handshake of a client was read.

@@ -1,17 +1,21 @@
-//! Embedded node: shard, transports and delivery inside an app, without a listener, an admin port or flags.
+//! Embedded node: shard, transports and delivery inside an app, without a listener or flags; with an admin port if the app
+//! wants one.
 //!
 //! It serves its own app only: several such apps don't see each other's clients. For that put proxies in front; the
 //! hubs stay as they are.
 
 use std::io;
-use std::sync::Arc;
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::middleware::{self, Next};
 use axum::response::Response;
+use tokio::net::TcpListener;
 use tokio::sync::Notify;
+use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use trunkline_protocol::manifest::Manifest;
@@ -19,8 +23,12 @@ use trunkline_protocol::manifest::Manifest;
 use super::graceful_stop::{close_links, poll_until};
 use super::shard_thread;
 use super::upstream_watcher::open_pools;
-use crate::config::Settings;
+use crate::admin;
+use crate::auth::AdminToken;
+use crate::config::{AdminSettings, Settings};
+use crate::fleet::Fleet;
 use crate::frontend::Endpoint;
+use crate::observer::Readiness;
 use crate::shard::ShardCommand;
 use crate::shard::{ShardSender, Shared};
 use crate::upstream::{AppTarget, MemoryDialler, Pool};
@@ -41,6 +49,14 @@ pub struct Embedded {
     pools: Vec<Arc<Pool>>,
     inbox: ShardSender,
     stop: CancellationToken,
+    admin: OnceLock<AdminServer>,
+}
+
+/// Admin port that is served.
+#[derive(Debug)]
+struct AdminServer {
+    address: SocketAddr,
+    serving: AbortHandle,
 }
 
 impl Embedded {
@@ -56,7 +72,33 @@ impl Embedded {
         // A link in memory can't reach another instance, so nothing waits for changes.
         let changed = Arc::new(Notify::new());
         let pools = open_pools(&shared, (AppTarget::Memory(dialler), &shared.hubs.default_group()), manifest, &changed);
-        Ok(Self { shared, pools, inbox: sender, stop })
+        Ok(Self { shared, pools, inbox: sender, stop, admin: OnceLock::new() })
+    }
+
+    /// Serves the admin port on a listener, once: health, metrics, the observer page and its API, guarded as those of a node of
+    /// its own. Needs a runtime, which is to serve it.
+    ///
+    /// # Errors
+    /// When the listener can't be used.
+    pub fn serve_admin(&self, listener: std::net::TcpListener, token: Option<AdminToken>) -> io::Result<SocketAddr> {
+        listener.set_nonblocking(true)?;
+        let listener = TcpListener::from_std(listener)?;
+        let address = listener.local_addr()?;
+        let settings = AdminSettings { token, metrics_token: None };
+        let readiness = Readiness::new(self.shared.clone(), Arc::default());
+        let fleet = Fleet::new(self.shared.clone(), address);
+        let serving = async move { admin::serve(listener, address, readiness, &settings, (fleet, None)).await };
+        let serving = tokio::spawn(serving).abort_handle();
+        if let Err(second) = self.admin.set(AdminServer { address, serving }) {
+            second.serving.abort();
+        }
+        Ok(address)
+    }
+
+    /// Returns the address of the admin port, if there is one.
+    #[must_use]
+    pub fn admin(&self) -> Option<SocketAddr> {
+        Some(self.admin.get()?.address)
     }
 
     /// Returns the negotiate and connect routes of all hubs, for the app's router. Case counts in their paths, as in all
@@ -74,6 +116,14 @@ impl Embedded {
         self.inbox.give(vec![ShardCommand::Drain(Duration::ZERO)], 0).await;
         drop(timeout(DRAIN_TIMEOUT, poll_until(|| self.shared.sockets() == 0)).await);
         close_links(&self.pools).await;
+        self.end();
+    }
+
+    /// Ends its thread and its admin port.
+    fn end(&self) {
+        if let Some(admin) = self.admin.get() {
+            admin.serving.abort();
+        }
         self.stop.cancel();
     }
 }
@@ -95,6 +145,6 @@ async fn await_links(State(shared): State<Arc<Shared>>, request: Request, next: 
 
 impl Drop for Embedded {
     fn drop(&mut self) {
-        self.stop.cancel();
+        self.end();
     }
 }

@@ -16,7 +16,7 @@ use crate::client;
 use crate::frontend::{self, Endpoint, Layers};
 use crate::link::{keep_link, serve_link};
 use crate::rest::Rest;
-use crate::shard::{CommandBatch, Inbox, Shard, ShardMessage, Shared};
+use crate::shard::{Inbox, Shard, ShardMessage, Shared};
 
 /// Starts the thread of one shard. Without listeners, as in an embedded node, its sockets come from another runtime.
 pub(super) fn start(
@@ -81,7 +81,7 @@ async fn tick(shard: Rc<Shard>) {
 async fn take_parcels(shard: Rc<Shard>, mut inbox: Inbox) {
     while let Some(parcel) = inbox.recv().await {
         match parcel {
-            ShardMessage::Batch(CommandBatch { commands, .. }) => shard.apply(commands),
+            ShardMessage::Batch(batch) => shard.apply_batch(batch),
             ShardMessage::Accept(pending) => drop(spawn_local(client::serve(shard.clone(), pending))),
             ShardMessage::Inspect(inspection) => shard.inspect(inspection),
             ShardMessage::ServeLink(incoming) => drop(spawn_local(serve_link(shard.clone(), incoming))),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::snapshot::ClientSummary;
 use crate::shard::{ClientRow, Shared};
-use crate::upstream::{AppServerId, Hub, Pool};
+use crate::upstream::{AppServerId, Hub, HubIndex, Pool};
 
 /// Builds the summary from what its shard tells.
 pub(super) fn summary(shared: &Shared, row: &ClientRow) -> ClientSummary {
@@ -15,7 +15,7 @@ pub(super) fn summary(shared: &Shared, row: &ClientRow) -> ClientSummary {
         node: shared.settings.node.clone(),
         hub: hub.map(|hub| hub.name().to_owned()).unwrap_or_default(),
         app: shared.hubs.instance(row.app).to_string(),
-        app_name: hub.and_then(|hub| pool_of(hub, row.app)).map(|pool| pool.app().name.clone()).unwrap_or_default(),
+        app_name: app_name(shared, row.hub, row.app).unwrap_or_default(),
         user: row.user.clone(),
         address: row.address.clone(),
         transport: row.transport.into(),
@@ -23,6 +23,11 @@ pub(super) fn summary(shared: &Shared, row: &ClientRow) -> ClientSummary {
         state: row.state.into(),
         age_s: row.age_s,
     }
+}
+
+/// Returns the name of an app server of a hub, as long as it has links.
+pub(super) fn app_name(shared: &Shared, hub: HubIndex, app: AppServerId) -> Option<String> {
+    Some(pool_of(shared.hubs.all().get(hub.get())?, app)?.app().name.clone())
 }
 
 fn pool_of(hub: &Hub, app: AppServerId) -> Option<Arc<Pool>> {

@@ -17,6 +17,7 @@ use tokio::time::{Instant, sleep_until};
 use super::client_tap::PayloadView;
 use super::recorded_message::lines;
 use super::recording_line::{FORMAT, LossLine, RecordingHeader, RecordingLine, VERSION};
+use super::time_order::TimeOrder;
 use crate::clock::unix_ms;
 use crate::shard::{RecordRefused, RecordedPiece, RecordingFilter, ShardSender, Shared};
 
@@ -55,7 +56,7 @@ pub(crate) struct HubRecording {
     started: Instant,
     read_at: Instant,
     /// Pieces that may be younger than some that no shard has told.
-    held: Vec<RecordedPiece>,
+    held: TimeOrder<RecordedPiece>,
     /// Pieces in order, to be told next.
     ready: VecDeque<RecordedPiece>,
 }
@@ -75,7 +76,7 @@ impl HubRecording {
         };
         let filter = RecordingFilter { hub: hub.index(), user: choice.user, connection: choice.connection };
         let (started, shards, payloads) = (Instant::now(), Vec::new(), choice.payloads);
-        let (held, ready) = (Vec::new(), VecDeque::new());
+        let (held, ready) = (TimeOrder::default(), VecDeque::new());
         let mut recording = Self { header, payloads, shards, started, read_at: started, held, ready };
         for shard in shared.shards() {
             let filter = filter.clone();
@@ -126,12 +127,9 @@ impl HubRecording {
             let batch = shard.inspect(move |state| state.read_recording(number)).await??;
             loss.messages += batch.lost_messages;
             loss.connections += batch.lost_connections;
-            self.held.extend(batch.pieces);
+            self.held.add(batch.pieces.into_iter().map(|piece| (piece.at, piece)));
         }
-        // Stable: the pieces of a shard stay in their order.
-        self.held.sort_by_key(|piece| piece.at);
-        let settled = self.held.partition_point(|piece| piece.at <= told_until);
-        self.ready.extend(self.held.drain(..settled));
+        self.ready.extend(self.held.settle(told_until));
         Some(loss)
     }
 }

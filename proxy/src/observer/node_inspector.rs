@@ -14,6 +14,7 @@ use super::client_tap::{ClientTap, PayloadView, TapError};
 use super::hub_recording::{HubRecording, RecordingChoice, RecordingError};
 use super::list_page::{ListPage, NameKind, NamePage, NameSum};
 use super::node_snapshot::NodeSampler;
+use super::node_trace::{NodeTrace, TraceChoice, TraceError};
 use super::past_record;
 use super::readiness::Readiness;
 use super::rebalance_board::RebalanceBoard;
@@ -147,6 +148,14 @@ impl NodeInspector {
     /// When the hub is not known here, or a shard has too many recordings.
     pub(super) async fn record(&self, choice: RecordingChoice) -> Result<HubRecording, RecordingError> {
         HubRecording::open(&self.shared, choice).await
+    }
+
+    /// Begins a live trace.
+    ///
+    /// # Errors
+    /// When the hub is not known here, or a shard has too many traces.
+    pub(super) async fn trace(&self, choice: &TraceChoice) -> Result<NodeTrace, TraceError> {
+        NodeTrace::open(&self.shared, choice).await
     }
 
     /// Returns what this node remembers of a connection: that it is open, or how it ended.

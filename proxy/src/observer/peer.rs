@@ -93,6 +93,26 @@ impl Peers {
         self.fleet.request_all(request, ANSWER_TIMEOUT).await
     }
 
+    /// Returns the other members of the fleet.
+    pub(super) fn members(&self) -> Arc<Vec<Arc<FleetMember>>> {
+        self.fleet.members()
+    }
+
+    /// Returns the addresses of the configuration that lead to no node, each with the reason.
+    pub(super) fn unreachable(&self) -> Vec<(String, String)> {
+        self.fleet.unreachable()
+    }
+
+    /// Asks one peer over a channel of its own; returns its answer, with its body still to come.
+    ///
+    /// # Errors
+    /// When no answer begins; the text says why.
+    pub(super) async fn open(&self, member: &FleetMember, target: &str) -> Result<Response<Incoming>, String> {
+        let address = member.address().ok_or("no address of it is known")?;
+        let request = Request::get(target).body(Body::empty()).map_err(|error| error.to_string())?;
+        self.client.send(&address, request).await.map_err(|error| error.to_string())
+    }
+
     /// Asks all peers at once, each over a channel of its own; returns the answer, with its body still to come, of the one
     /// that has what is asked for.
     pub(super) async fn find(&self, target: &str) -> Option<Response<Incoming>> {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use bytestring::ByteString;
+use tokio::time::Instant;
 use tracing::debug;
 use trunkline_protocol::cause::Cause;
 use trunkline_protocol::service::{
@@ -26,6 +27,13 @@ use crate::upstream::{AppServerId, Asker, HomeLink, HubIndex};
 const COMMANDS_KEPT_MAX: usize = 2048;
 
 impl ShardState {
+    /// Applies a batch that a link has brought, or another thread; it was read at this time, if anybody wants to know.
+    pub(super) fn apply_read(&mut self, commands: Vec<ShardCommand>, read_at: Option<Instant>) {
+        self.delivery.read_at = read_at;
+        self.apply(commands);
+        self.delivery.read_at = None;
+    }
+
     /// Applies the commands of one batch in their order, then writes what they left to be written.
     pub(super) fn apply(&mut self, mut commands: Vec<ShardCommand>) {
         // A lone frame is written at once; the frames of a longer batch leave together.
@@ -120,6 +128,7 @@ impl ShardState {
     pub(super) fn change_groups(&mut self, slot: Slot, change: &MembershipChange, ack: Option<&PendingAck>) {
         let context = &self.context;
         let refusal = self.connections.change_groups(slot, change, &context.shared.settings.groups).err();
+        self.trace_regrouped(slot);
         if let Some(arrival) = self.arrival_of(slot) {
             arrival.group_changes.push(change.clone());
         }
@@ -204,6 +213,7 @@ impl ShardState {
                 self.apply_invoke(slot, is_own, asker, request, (origin, mode));
             }
             ConnectionCommand::Moved { from, epoch } => self.move_answered(slot, from, epoch),
+            ConnectionCommand::Traced(report) => self.take_trace_report(slot, &report),
             ConnectionCommand::Flow { operation: FlowOperation::PauseAck, by } if is_own => match by {
                 Some(by) => self.pause_acknowledged(slot, by),
                 None => self.departure_paused(slot),
@@ -231,7 +241,7 @@ impl ShardState {
             ConnectionCommand::Invoke { asker, request, .. } => asker.answer(&no_such_connection(request)),
             // The ack that goes with it says that nobody was found.
             ConnectionCommand::Group { .. } => {}
-            ConnectionCommand::HandOver { .. } | ConnectionCommand::Moved { .. } => {}
+            ConnectionCommand::HandOver { .. } | ConnectionCommand::Moved { .. } | ConnectionCommand::Traced(_) => {}
             ConnectionCommand::Mirrored { .. } | ConnectionCommand::Mirror(_) => {}
             ConnectionCommand::Data { .. } | ConnectionCommand::Close { .. } | ConnectionCommand::Flow { .. } => {
                 self.context.counters.unknown_receivers.increment();

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use bytestring::ByteString;
 use trunkline_protocol::cause::Cause;
 use trunkline_protocol::service::{
-    Ack, AckStatus, ClientInvocation, FlowOperation, GroupChange, RawKind, ServiceMessage,
+    Ack, AckStatus, ClientInvocation, FlowOperation, GroupChange, RawKind, ServiceMessage, TraceReport,
 };
 
 use super::connection::MirrorOrder;
@@ -146,6 +146,8 @@ pub(crate) enum ConnectionCommand {
     Invoke { asker: Arc<dyn Asker>, request: ClientInvocation, origin: SendOrigin },
     /// An app server delivers what it sends to it to another node, from this epoch on.
     Moved { from: AppServerId, epoch: i64 },
+    /// An app server reports on a message of it that a trace follows.
+    Traced(Box<TraceReport>),
     /// Pauses or resumes reading it.
     Flow {
         operation: FlowOperation,

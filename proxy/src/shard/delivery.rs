@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
+use tokio::time::Instant;
 use trunkline_protocol::fleet::Placement;
 
 use super::command::{Audience, Receivers};
@@ -85,6 +86,8 @@ pub(crate) struct Delivery {
     /// Origin of the send to many that is being delivered.
     origin: Option<SendOrigin>,
     effects: Effects,
+    /// Time at which the batch was read that is being applied, if anybody wants to know.
+    pub(super) read_at: Option<Instant>,
     /// Taps on the messages of single clients.
     pub(super) taps: Taps,
 }
@@ -92,7 +95,7 @@ pub(crate) struct Delivery {
 impl Delivery {
     pub(super) fn new(limit_bytes: usize, budget: OutboxBudget, counters: Arc<Counters>) -> Self {
         let (messages, effects, taps) = (MessageCounter::default(), Effects::default(), Taps::default());
-        Self { limit_bytes, counters, budget, messages, origin: None, effects, taps }
+        Self { limit_bytes, counters, budget, messages, origin: None, effects, read_at: None, taps }
     }
 
     /// Sends one message to all receivers that are here.
@@ -157,16 +160,34 @@ impl Delivery {
     #[cold]
     fn tap_set(&mut self, connections: &Connections, name: SetName<'_>, send: SetSend<'_>) {
         let SetSend { hub, epoch, message, .. } = send;
+        let frame_of = |client: &Client| {
+            let is_recipient = client.is_open() && !client.is_excluded(epoch);
+            if is_recipient { message.get(client.content) } else { None }
+        };
         for slot in self.taps.slots() {
             if let Some(client) = connections.get(slot)
                 && connections.is_member(client, hub, name)
-                && client.is_open()
-                && !client.is_excluded(epoch)
-                && let Some(frame) = message.get(client.content)
+                && let Some(frame) = frame_of(client)
             {
                 self.taps.tap_down(slot, frame);
+                self.taps.tracer.downward_as_one_of_many(slot, client, frame, self.read_at);
             }
         }
+        if self.taps.tracer.follows_methods() {
+            let members = connections.members(hub, name).iter();
+            let recipients = members.filter_map(|member| {
+                let client = connections.get(member.slot)?;
+                Some((member.slot, client, frame_of(client)?))
+            });
+            self.taps.tracer.downward_to_many(recipients, self.read_at);
+        }
+    }
+
+    /// Shows a frame for one client to its taps.
+    #[cold]
+    fn tap_one(&mut self, slot: Slot, client: &Client, frame: &Bytes) {
+        self.taps.tap_down(slot, frame);
+        self.taps.tracer.downward(slot, client, frame, self.read_at);
     }
 
     fn send_to_one(&mut self, connections: &mut Connections, id: &str, send: SetSend<'_>, stats: &mut DeliveryStats) {
@@ -212,7 +233,7 @@ impl Delivery {
     /// Puts a frame that the client must get, or be closed.
     pub(super) fn put(&mut self, slot: Slot, client: &mut Client, frame: &Bytes, mode: BatchMode) {
         if self.taps.are_any() {
-            self.taps.tap_down(slot, frame);
+            self.tap_one(slot, client, frame);
         }
         if client.is_resumable {
             self.put_resumable(slot, client, frame, mode, false);

@@ -4,10 +4,12 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytestring::ByteString;
 use hyper::upgrade::OnUpgrade;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::time::Instant;
 use trunkline_protocol::manifest::Transport;
 use trunkline_protocol::service::OpenConnection;
 
@@ -57,6 +59,8 @@ impl fmt::Debug for Inspection {
 pub(crate) struct CommandBatch {
     /// Commands, to be applied in this order.
     pub commands: Vec<ShardCommand>,
+    /// Time at which they were read, if the shard wants to know.
+    pub read_at: Option<Instant>,
     _room: OwnedSemaphorePermit,
 }
 
@@ -126,6 +130,8 @@ pub(crate) struct LostUser {
 pub(crate) struct ShardSender {
     parcels: mpsc::UnboundedSender<ShardMessage>,
     room: Arc<Semaphore>,
+    /// Whether a trace of the shard wants to know when batches were read.
+    is_traced: Arc<AtomicBool>,
 }
 
 /// The receiving end of a shard's inbox.
@@ -135,15 +141,22 @@ impl ShardSender {
     #[must_use]
     pub(crate) fn new() -> (Self, Inbox) {
         let (parcels, inbox) = mpsc::unbounded_channel();
-        (Self { parcels, room: Arc::new(Semaphore::new(INBOX_MAX_BYTES as usize)) }, inbox)
+        let room = Arc::new(Semaphore::new(INBOX_MAX_BYTES as usize));
+        (Self { parcels, room, is_traced: Arc::default() }, inbox)
     }
 
     /// Sends commands of some `bytes` to the shard, once there is room. Cancelled, nothing was sent.
     pub(crate) async fn give(&self, commands: Vec<ShardCommand>, bytes: usize) {
+        let read_at = self.is_traced.load(Ordering::Relaxed).then(Instant::now);
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX).min(INBOX_MAX_BYTES / 2);
         if let Ok(room) = self.room.clone().acquire_many_owned(bytes).await {
-            self.put(ShardMessage::Batch(CommandBatch { commands, _room: room }));
+            self.put(ShardMessage::Batch(CommandBatch { commands, read_at, _room: room }));
         }
+    }
+
+    /// Says whether the shard wants to know when batches were read.
+    pub(super) fn set_traced(&self, is_traced: bool) {
+        self.is_traced.store(is_traced, Ordering::Relaxed);
     }
 
     /// Has the shard run `act` behind what waits there, and returns its result. It must be short: meanwhile the shard

@@ -292,6 +292,14 @@ impl ShardState {
         self.delivery.taps.change_recordings(|recorder| recorder.read(number))
     }
 
+    /// Follows the clients of a stretch of slots that were open before a trace; returns the slot at which the next stretch
+    /// begins.
+    pub(crate) fn trace_present(&mut self, number: u64, from: Slot) -> Option<Slot> {
+        let (slots, next) = stretch(&self.connections, from, ROWS_STEP, |_| true);
+        self.trace_found(number, &slots);
+        next
+    }
+
     pub(crate) fn end_recording(&mut self, number: u64) {
         self.delivery.taps.change_recordings(|recorder| recorder.end(number));
     }

@@ -34,6 +34,7 @@ use super::delivery::Flush;
 use super::hand_over::flow;
 use super::slot::{Serial, Slot};
 use super::state::ShardState;
+use super::tracer::ConnectionChange;
 use crate::clock::unix_ms;
 use crate::metrics::MoveCause;
 use crate::net::socket::Socket;
@@ -273,6 +274,7 @@ impl ShardState {
         }
         shared.routes.begin_move(id);
         moving.groups.iter().for_each(|group| self.connections.join(slot, hub, SetName::Group(group)));
+        self.trace_arrival(slot, &ConnectionChange::Arrived);
         if let Some(expires_s) = moving.expires_s {
             self.token_expiries.set(slot, expires_s);
         }

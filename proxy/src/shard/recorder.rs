@@ -347,11 +347,11 @@ mod tests {
         let filter = everyone(&bed);
         let number = begin(&mut bed, filter);
         let ann = bed.client("ann");
-        bed.state.tap_up(ann, b"hello", 0);
+        bed.state.tap_up(ann, b"hello", 0, None);
         data(&mut bed, "ann", ann, "welcome");
         data(&mut bed, "ben", early, "not followed");
         bed.state.close(ann, &CloseReason::by_client(Cause::ClientClosed));
-        bed.state.tap_up(ann, b"late", 0);
+        bed.state.tap_up(ann, b"late", 0, None);
         let expected = ["ann opened", "ann up hello", "ann down welcome", "ann client_closed"];
         assert_eq!(events(&mut bed, number), expected);
         assert!(events(&mut bed, number).is_empty(), "each is told once");
@@ -429,7 +429,7 @@ mod tests {
         let number = begin(&mut bed, filter);
         let ann = bed.client("ann");
         let large = vec![b'x'; UNREAD_MAX_BYTES / 2];
-        (0..3).for_each(|_| bed.state.tap_up(ann, &large, 0));
+        (0..3).for_each(|_| drop(bed.state.tap_up(ann, &large, 0, None)));
         bed.state.close(ann, &CloseReason::by_client(Cause::SocketEnded));
         let batch = bed.state.read_recording(number).unwrap();
         assert_eq!((batch.pieces.len(), batch.lost_messages, batch.lost_connections), (3, 2, 0));
@@ -476,7 +476,7 @@ mod tests {
         let number = begin(&mut bed, filter);
         let _: Option<Slot> = bed.state.record_present(number, 0);
         for kind in [RawKind::Text, RawKind::Binary] {
-            bed.state.tap_up(ann, b"x", kind.data_type());
+            bed.state.tap_up(ann, b"x", kind.data_type(), None);
             let command = ConnectionCommand::Data { payload: "y".into(), kind };
             let (hub, app, connection_id) = (bed.hub.index(), AppServerId::from(OWN), whole_id("ann").into());
             bed.state.apply(vec![ShardCommand::One { hub, app, connection_id, slot: ann, command }]);

@@ -54,6 +54,7 @@ impl ShardState {
             ConnectionCommand::Flow { operation, .. } => self.apply_side_flow(slot, group, operation),
             other @ (ConnectionCommand::Group { .. }
             | ConnectionCommand::Moved { .. }
+            | ConnectionCommand::Traced(_)
             | ConnectionCommand::Mirrored { .. }
             | ConnectionCommand::Mirror(_)) => {
                 self.apply_to_connection(slot, (app, false), other, mode);

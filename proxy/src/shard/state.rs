@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use bytestring::ByteString;
+use tokio::time::Instant;
 use trunkline_protocol::cause::Cause;
 use trunkline_protocol::hub::{Completion, HubMessage, Outcome};
 use trunkline_protocol::manifest::ITEMS_HEADER;
@@ -42,6 +43,7 @@ use super::shard_context::ShardContext;
 use super::side_assignment::SidedClients;
 use super::slot::{Serial, Slot};
 use super::token_expiry::TokenExpiries;
+use super::tracer::{ConnectionChange, UpwardTrace};
 use crate::clock::unix_seconds;
 use crate::metrics::MoveCause;
 use crate::net::socket::Socket;
@@ -240,12 +242,21 @@ impl ShardState {
         self.finish_batch();
     }
 
-    /// Shows whole messages of a client to its taps.
+    /// Shows whole messages of a client to its taps. Returns them as traces see them, if any takes one: these want to know where
+    /// they went.
     #[inline]
-    pub(crate) fn tap_up(&mut self, slot: Slot, messages: &[u8], data_type: i64) {
-        if self.delivery.taps.are_any() {
-            self.delivery.taps.tap_up(slot, messages, data_type);
+    pub(crate) fn tap_up(
+        &mut self,
+        slot: Slot,
+        messages: &[u8],
+        data_type: i64,
+        read_at: Option<Instant>,
+    ) -> Option<Box<UpwardTrace>> {
+        if !self.delivery.taps.are_any() {
+            return None;
         }
+        self.delivery.taps.tap_up(slot, messages, data_type);
+        self.trace_up(slot, messages, read_at.unwrap_or_else(Instant::now))
     }
 
     /// Shows a client that opens to the recordings, with its opening frame as it goes to the app server.
@@ -257,6 +268,7 @@ impl ShardState {
             if !handshake.is_empty() {
                 self.delivery.taps.handshake(slot, handshake);
             }
+            self.trace_arrival(slot, &ConnectionChange::Opened);
         }
     }
 
@@ -294,6 +306,7 @@ impl ShardState {
         if self.delivery.taps.has_copies() {
             self.copy_down();
         }
+        self.note_written();
         let slow = self.delivery.take_slow();
         slow.iter().for_each(|&slot| self.close(slot, &CloseReason::slow_client()));
         self.delivery.reuse(slow);
@@ -337,6 +350,7 @@ impl ShardState {
         self.close_expired();
         self.closed_ids.forget_expired(self.tick);
         self.delivery.taps.tick();
+        self.tell_whether_traced();
         self.report_late_answers();
         self.finish_batch();
         let (groups, users) = self.connections.group_and_user_counts();

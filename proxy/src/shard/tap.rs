@@ -5,7 +5,7 @@
 //! like a secret.
 
 pub(crate) mod redaction;
-mod tapped_message;
+pub(super) mod tapped_message;
 
 use std::collections::VecDeque;
 use std::mem;
@@ -17,11 +17,12 @@ use trunkline_protocol::cause::Cause;
 use trunkline_protocol::service::{OpenConnection, RawKind};
 
 use self::tapped_message::TapSummary;
-pub(crate) use self::tapped_message::kind_name;
+pub(crate) use self::tapped_message::{TapDirection, kind_name};
 use super::connection::Client;
 use super::content::Content;
 use super::recorder::Recorder;
 use super::slot::Slot;
+use super::tracer::Tracer;
 use crate::clock::unix_ms;
 use crate::transport::websocket::{Unframed, unframe_whole};
 
@@ -45,16 +46,6 @@ const UNREAD_MAX: usize = 200;
 
 /// Maximum number of clients of one shard whose mirrors get what is sent to them.
 const COPIED_MAX: usize = 1024;
-
-/// Direction of a message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) enum TapDirection {
-    /// From the client to its app server.
-    Up,
-    /// From an app server to the client.
-    Down,
-}
 
 /// One message of a tapped client.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -105,11 +96,12 @@ pub(crate) struct TapReport {
 /// Taps of one shard, and its recordings.
 #[derive(Debug, Default)]
 pub(crate) struct Taps {
-    /// There is a tap or a recording: the only field that is read where there is none.
+    /// There is a tap, a recording or a trace: the only field that is read where there is none.
     are_any: bool,
     next: u64,
     all: Vec<Tap>,
     recorder: Recorder,
+    pub(super) tracer: Tracer,
     /// Clients whose mirrors get what is sent to them.
     copied: IndexSet<Slot>,
     /// Messages to them since the last batch.
@@ -166,8 +158,16 @@ impl Taps {
         changed
     }
 
+    /// Changes the traces: begins, reads or ends one.
+    pub(crate) fn change_traces<T>(&mut self, change: impl FnOnce(&mut Tracer) -> T) -> T {
+        let changed = change(&mut self.tracer);
+        self.note_whether_any();
+        changed
+    }
+
     fn note_whether_any(&mut self) {
-        self.are_any = !self.all.is_empty() || self.recorder.is_running() || !self.copied.is_empty();
+        self.are_any =
+            !self.all.is_empty() || self.recorder.is_running() || self.tracer.is_running() || !self.copied.is_empty();
     }
 
     /// Begins or ends to keep what is sent to a client for its mirrors.
@@ -197,6 +197,7 @@ impl Taps {
         self.all.iter_mut().for_each(|tap| tap.idle_ticks += 1);
         self.all.retain(|tap| tap.idle_ticks <= IDLE_TICKS);
         self.recorder.tick();
+        self.tracer.tick();
         self.note_whether_any();
     }
 
@@ -225,12 +226,13 @@ impl Taps {
             return;
         }
         self.recorder.closed(slot, cause, detail);
+        self.tracer.closed(slot, cause, detail);
         for tap in self.all.iter_mut().filter(|tap| tap.slot == slot) {
             tap.report.is_over = true;
         }
     }
 
-    /// Slots of the clients that are tapped or recorded, each once.
+    /// Slots of the clients that are tapped, recorded or traced, each once.
     #[must_use]
     pub(crate) fn slots(&self) -> Vec<Slot> {
         let mut slots: Vec<_> = self
@@ -239,6 +241,7 @@ impl Taps {
             .filter(|tap| !tap.report.is_over)
             .map(|tap| tap.slot)
             .chain(self.recorder.slots())
+            .chain(self.tracer.slots())
             .chain(self.copied.iter().copied())
             .collect();
         slots.sort_unstable();

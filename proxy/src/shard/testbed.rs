@@ -146,6 +146,11 @@ impl Testbed {
             .collect()
     }
 
+    /// Writes all outboxes as far as the sockets take them.
+    pub(super) fn flush(&mut self) {
+        self.poll_flushes(&mut Context::from_waker(Waker::noop()));
+    }
+
     /// Does what the driver's flush tasks do.
     fn poll_flushes(&mut self, cx: &mut Context<'_>) {
         let ShardState { connections, delivery, .. } = &mut self.state;

@@ -63,6 +63,11 @@ pub trait MemoryDialler: std::fmt::Debug + Send + Sync {
     fn place(&self) -> String {
         "this process".into()
     }
+
+    /// Whether the far ends of its links report on messages that a live trace follows.
+    fn knows_traces(&self) -> bool {
+        false
+    }
 }
 
 impl std::fmt::Display for AppTarget {

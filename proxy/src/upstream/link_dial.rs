@@ -80,7 +80,7 @@ pub(crate) async fn dial(
             let (near, far) = LinkSocket::memory();
             dialler.dial(pool.hub().name(), caller.node, boot, slot, far);
             // Nothing is lost between two ends of one process, so nothing is kept for it.
-            let capabilities = Capabilities::plain();
+            let capabilities = Capabilities { knows_traces: dialler.knows_traces(), ..Capabilities::plain() };
             (near, Answer { received: 0, capabilities })
         }
         AppTarget::DialsIn => return Err(DialError::Upgrade("the app server dials in".into())),

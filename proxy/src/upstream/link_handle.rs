@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use tokio_util::sync::CancellationToken;
 use trunkline_link::{LinkOutbox, OutboxPolicy};
 use trunkline_protocol::service::{Answer, Attachment, Class, LinkKind, Offer};
-use trunkline_protocol::service::{ServiceMessage, Session, SessionError, encode_connection_data};
+use trunkline_protocol::service::{ServiceMessage, Session, SessionError, encode_connection_data, encode_traced_data};
 
 use super::{AppServerId, Asker, HubIndex};
 
@@ -25,6 +25,7 @@ pub(crate) struct LinkHandle {
     knows_causes: AtomicBool,
     knows_handovers: AtomicBool,
     knows_moves: AtomicBool,
+    knows_traces: AtomicBool,
     /// Words of the app server about a link that it dialled itself.
     dialled_in: Option<Box<DialledIn>>,
     /// Whether its clients are on their way to other links.
@@ -82,6 +83,7 @@ impl LinkHandle {
             knows_causes: AtomicBool::new(false),
             knows_handovers: AtomicBool::new(false),
             knows_moves: AtomicBool::new(false),
+            knows_traces: AtomicBool::new(false),
         }
     }
 
@@ -219,6 +221,17 @@ impl LinkHandle {
         self.append(Class::Ordinary, |buffer| encode_connection_data(connection_id, payload, data_type, buffer));
     }
 
+    /// Queues bytes of a client connection that a trace follows, under the mark of the first message, if they have one. Returns
+    /// whether the app server reports on them: others get them as ever.
+    pub(crate) fn send_traced(&self, mark: Option<i64>, (id, payload): (&str, &[u8]), data_type: i64) -> bool {
+        let mark = mark.filter(|_| self.knows_traces.load(Ordering::Relaxed));
+        match mark {
+            Some(mark) => self.append(Class::Ordinary, |out| encode_traced_data(mark, id, payload, data_type, out)),
+            None => self.send_data(id, payload, data_type),
+        }
+        mark.is_some()
+    }
+
     fn append(&self, class: Class, encode: impl FnOnce(&mut bytes::BytesMut)) {
         // A link that is over has no clients any more; what it is told has no receiver.
         let _ = self.outbox.push(class, encode);
@@ -237,6 +250,7 @@ impl LinkHandle {
         self.knows_causes.store(answer.capabilities.knows_causes, Ordering::Relaxed);
         self.knows_handovers.store(answer.capabilities.knows_handovers, Ordering::Relaxed);
         self.knows_moves.store(answer.capabilities.knows_moves, Ordering::Relaxed);
+        self.knows_traces.store(answer.capabilities.knows_traces, Ordering::Relaxed);
         self.outbox.attach_answer(offer, answer, now_ms)
     }
 }

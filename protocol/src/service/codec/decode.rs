@@ -12,7 +12,7 @@ use super::super::service_message::{
     FlowOperation, FlowSubject, GroupBroadcastData, GroupChange, GroupMemberQuery, LinkHandshakeRequest,
     LinkHandshakeResponse, LinkKind, MoveConnection, MultiConnectionData, MultiGroupBroadcastData, MultiUserData,
     OpenConnection, Ping, RestoreAnswer, RestoreQuery, ServiceError, ServiceEvent, ServiceMapping, ServiceMessage,
-    Stamped, UserData, UserGroupChange,
+    Stamped, TraceReport, TracedData, UserData, UserGroupChange,
 };
 use super::fields::{FieldError, FieldResult, Fields};
 use super::{ServiceMessageError, extension, name_of};
@@ -81,6 +81,8 @@ fn message(number: i64, fields: &mut Fields) -> FieldResult<Option<ServiceMessag
         64 => {
             M::RestoreAnswer(RestoreAnswer { query_id: fields.integer("queryId")?, is_kept: fields.boolean("isKept")? })
         }
+        72 => M::TracedData(TracedData { mark: fields.integer("mark")?, body: fields.binary("body")? }),
+        73 => M::TraceReport(trace_report(fields)?),
         62 => M::Stamped(Stamped { epoch: fields.integer("epoch")?, body: fields.binary("body")? }),
         _ => return Ok(None),
     }))
@@ -219,6 +221,18 @@ fn connection_data(fields: &mut Fields) -> FieldResult<ConnectionData> {
         }
     }
     Ok(it)
+}
+
+fn trace_report(fields: &mut Fields) -> FieldResult<TraceReport> {
+    Ok(TraceReport {
+        connection_id: fields.text("connectionId")?,
+        mark: fields.integer("mark")?,
+        waited_us: fields.integer("waited")?,
+        queued_us: fields.optional_integer("queued")?,
+        ran_us: fields.optional_integer("ran")?,
+        answered_us: fields.optional_integer("answered")?,
+        has_failed: fields.boolean("hasFailed")?,
+    })
 }
 
 // Data to many. The extension map (tracing id, filter) is last or of no use, so nobody reads it.

@@ -8,7 +8,7 @@ use super::super::service_message::{
     CloseWithAck, ConnectionFlowControl, ConnectionMoved, ErrorCompletion, FlowOperation, FlowSubject,
     GroupBroadcastData, GroupChange, GroupMemberQuery, LinkHandshakeRequest, LinkHandshakeResponse, LinkKind,
     OpenConnection, Payloads, Ping, RestoreAnswer, RestoreQuery, ServiceEvent, ServiceMapping, ServiceMessage, Stamped,
-    UserGroupChange,
+    TraceReport, TracedData, UserGroupChange,
 };
 use super::extension;
 use crate::message_pack::Writer;
@@ -50,6 +50,7 @@ pub(super) fn expected_bytes(message: &ServiceMessage) -> usize {
         M::ClientCompletion(it) => it.invocation_id.len() + it.payload.len(),
         M::Ack(it) => it.payload.as_ref().map_or(0, Bytes::len),
         M::Stamped(it) => it.body.len(),
+        M::TracedData(it) => it.body.len(),
         _ => 0,
     };
     ENVELOPE_BYTES + content
@@ -116,6 +117,8 @@ pub(super) fn body(message: &ServiceMessage, out: &mut Writer) {
         M::Stamped(it) => stamped(out, it),
         M::RestoreQuery(it) => restore_query(out, it),
         M::RestoreAnswer(it) => restore_answer(out, it),
+        M::TracedData(it) => traced_data(out, it),
+        M::TraceReport(it) => trace_report(out, it),
     }
 }
 
@@ -359,6 +362,28 @@ fn restore_answer(out: &mut Writer, it: &RestoreAnswer) {
     begin(out, 4, 64);
     out.integer(it.query_id);
     out.boolean(it.is_kept);
+    no_extension(out);
+}
+
+fn traced_data(out: &mut Writer, it: &TracedData) {
+    begin(out, 4, 72);
+    out.integer(it.mark);
+    out.binary(&it.body);
+    no_extension(out);
+}
+
+fn trace_report(out: &mut Writer, it: &TraceReport) {
+    begin(out, 9, 73);
+    out.text(&it.connection_id);
+    out.integer(it.mark);
+    out.integer(it.waited_us);
+    for duration in [it.queued_us, it.ran_us, it.answered_us] {
+        match duration {
+            Some(duration) => out.integer(duration),
+            None => out.nil(),
+        }
+    }
+    out.boolean(it.has_failed);
     no_extension(out);
 }
 

@@ -36,6 +36,9 @@ const HANDOVERS: &str = "handovers";
 /// Capability to have client connections move to other nodes.
 const MOVES: &str = "moves";
 
+/// Capability to report on messages that a live trace follows.
+const TRACES: &str = "traces";
+
 /// Number of a session in its slot: from 1 on, ever higher, for as long as the node runs. So the boot id, the hub, the slot and
 /// this are one session, and of two it is plain which one is newer, whatever order the upgrades arrive in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -57,6 +60,8 @@ pub struct Capabilities {
     pub knows_handovers: bool,
     /// Whether it lets client connections move to other nodes: an app server answers when one is to, and stamps its sends.
     pub knows_moves: bool,
+    /// Whether it knows live traces: an app server reports how long a marked message took there.
+    pub knows_traces: bool,
 }
 
 /// Session headers of a proxy's upgrade request.
@@ -95,6 +100,7 @@ impl Capabilities {
             lists_members: true,
             knows_handovers: true,
             knows_moves: true,
+            knows_traces: true,
         }
     }
 
@@ -138,7 +144,8 @@ impl fmt::Display for Capabilities {
         let members = self.lists_members.then(|| MEMBERS.to_owned());
         let handovers = self.knows_handovers.then(|| HANDOVERS.to_owned());
         let moves = self.knows_moves.then(|| MOVES.to_owned());
-        let all: Vec<_> = [resume, window, causes, members, handovers, moves].into_iter().flatten().collect();
+        let traces = self.knows_traces.then(|| TRACES.to_owned());
+        let all: Vec<_> = [resume, window, causes, members, handovers, moves, traces].into_iter().flatten().collect();
         f.write_str(&all.join(", "))
     }
 }
@@ -154,6 +161,7 @@ impl FromStr for Capabilities {
             capabilities.lists_members |= item == MEMBERS;
             capabilities.knows_handovers |= item == HANDOVERS;
             capabilities.knows_moves |= item == MOVES;
+            capabilities.knows_traces |= item == TRACES;
             let Some((name @ (RESUME | WINDOW), value)) = item.split_once('=') else { continue };
             let value = number(value).map_err(|_| HeaderError(item.into()))?;
             if name == RESUME {

@@ -26,7 +26,7 @@ use crate::admin::session::SessionEnd;
 use crate::observer::{HubRecording, PayloadView, RecordingChoice, RecordingError, RecordingLine};
 
 /// Media type of JSON lines.
-const JSON_LINES: HeaderValue = HeaderValue::from_static("application/x-ndjson");
+pub(super) const JSON_LINES: HeaderValue = HeaderValue::from_static("application/x-ndjson");
 
 /// Interval of empty lines while nothing is recorded: by them both ends notice that the other one is gone.
 const IDLE_INTERVAL: Duration = Duration::from_secs(1);

@@ -50,7 +50,13 @@ impl Exposition<'_> {
         // Each shard counts its own: a group or user with connections at several is counted at each.
         self.level("trunkline_groups", "Groups with members, by shard and summed.", |counters| &counters.groups)?;
         self.level("trunkline_users", "Users with connections, by shard and summed.", |counters| &counters.users)?;
-        self.total("trunkline_keep_alives_total", "Keep-alives sent to clients.", |counters| &counters.keep_alives)
+        self.total("trunkline_keep_alives_total", "Keep-alives sent to clients.", |counters| &counters.keep_alives)?;
+        self.total("trunkline_traced_messages_total", "Messages told by live traces.", |counters| {
+            &counters.traced_messages
+        })?;
+        self.total("trunkline_traced_messages_dropped_total", "Messages that live traces have left out.", |counters| {
+            &counters.untraced_messages
+        })
     }
 
     fn open_connections(&self) -> prometheus::Result<()> {

@@ -13,10 +13,10 @@ const REFRESH_MS = 900;
 const panel = byId("client");
 let shown = null;
 
-export async function openClient(id, state) {
+export async function openClient(id, state, trace) {
   closeClient();
   const opener = document.activeElement;
-  shown = { id, state, opener, messages: [], withPayloads: false, amounts: [], isOver: false };
+  shown = { id, state, trace, opener, messages: [], withPayloads: false, amounts: [], isOver: false };
   build(shown);
   panel.hidden = false;
   document.body.classList.add("with-client");
@@ -81,6 +81,7 @@ function build(of) {
     make("p", { id: id("note"), role: "status" }),
     make("dl", { id: id("facts") }),
     make("div", { class: "buttons" },
+      make("button", { type: "button", id: id("trace"), onclick: () => of.trace(of.id) }, "Trace"),
       make("button", { type: "button", id: id("payloads"), "aria-pressed": "false", onclick: () => togglePayloads(of) }, "Show payloads"),
       make("button", { type: "button", id: id("end"), class: "danger", onclick: () => askToClose(of) }, "Close client…")),
     make("div", { class: "title" }, make("h3", {}, "Messages"), make("p", { id: id("rates"), class: "small" })),

@@ -4,6 +4,7 @@ import { read } from "./api.js";
 import { byId, make, say, set } from "./dom.js";
 import { age, count, protocol, transport } from "./format.js";
 import { Table, differencesOf, differencesTable, hubsOf, hubsTable, linksOf, linksTable, nodesTable, rowStateOf, rulesOf, rulesTable } from "./nodes.js";
+import { Trace } from "./trace.js";
 
 const LIMIT = 50;
 
@@ -16,6 +17,7 @@ const TABS = [
   ["users", "Users"],
   ["rules", "Rules"],
   ["differences", "Differences"],
+  ["trace", "Trace"],
 ];
 
 export class Lists {
@@ -33,6 +35,7 @@ export class Lists {
       groups: new Pages("groups", namesTable("Group", "groups", (row) => this.showClients({ hub: row.hub, group: row.name })), ["hub"], state),
       users: new Pages("users", namesTable("User", "users", (row) => this.showClients({ hub: row.hub, user: row.name })), ["hub"], state),
     };
+    this.trace = new Trace({ openClient, state });
     this.makeTabs();
     this.choose("nodes");
   }
@@ -60,13 +63,14 @@ export class Lists {
     }
     const panel = byId("panel");
     set(panel, "aria-labelledby", `tab-${id}`);
-    panel.replaceChildren((this.pages[id] ?? this.tables[id]).element);
+    panel.replaceChildren((this.pages[id] ?? this.tables[id] ?? this.trace).element);
     if (this.state.fleet) this.show(this.state.fleet);
     this.pages[id]?.load();
   }
 
   show(fleet) {
     for (const pages of Object.values(this.pages)) pages.learn(fleet);
+    this.trace.learn(fleet);
     if (this.chosen === "nodes") this.tables.nodes.show(fleet.nodes.map((node) => ({ ...node, rowState: rowStateOf(node) })));
     if (this.chosen === "links") this.tables.links.show(linksOf(fleet));
     if (this.chosen === "hubs") this.tables.hubs.show(hubsOf(fleet));
@@ -77,6 +81,13 @@ export class Lists {
     byId("tab-rules").hidden = rules.length === 0 && this.chosen !== "rules";
     byId("tab-differences").hidden = differences.length === 0 && this.chosen !== "differences";
     this.pages[this.chosen]?.refresh();
+  }
+
+  traceClient(id) {
+    this.choose("trace");
+    byId("lists").scrollIntoView({ block: "nearest" });
+    byId("tab-trace").focus();
+    this.trace.follow("connection", id);
   }
 
   showClients(filter) {

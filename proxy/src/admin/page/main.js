@@ -13,9 +13,10 @@ import { isMissed } from "./nodes.js";
 const SILENCE_MS = 5000;
 
 const state = { fleet: null, access: "read", canLogIn: false };
-const lists = new Lists({ openClient: (id) => openClient(id, state), state });
+const open = (id) => openClient(id, state, (traced) => lists.traceClient(traced));
+const lists = new Lists({ openClient: open, state });
 const graph = new Graph(byId("graph"), {
-  openClient: (id) => openClient(id, state),
+  openClient: open,
   showClients: (filter) => lists.showClients(filter),
 });
 
@@ -152,7 +153,7 @@ byId("find").addEventListener("submit", async (event) => {
   const text = byId("find-text").value.trim();
   if (!text) return;
   const answer = await read(`/api/clients/${encodeURIComponent(text)}`);
-  if (answer.ok) openClient(text, state);
+  if (answer.ok) open(text);
   else lists.showClients({ user: text });
 });
 

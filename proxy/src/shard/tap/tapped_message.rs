@@ -1,6 +1,7 @@
 //! Summaries of tapped messages: kind, method, size, and payload where that was asked for. Pure.
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use trunkline_protocol::hub::{HubMessage, HubProtocol, MessageKind, Outcome, Payload, next_frame};
 
@@ -16,24 +17,50 @@ const TEXT_MAX_CHARS: usize = 2_000;
 /// Length to which names are cut.
 const NAME_MAX_CHARS: usize = 200;
 
+/// Direction of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) enum TapDirection {
+    /// From the client to its app server.
+    Up,
+    /// From an app server to the client.
+    Down,
+}
+
 /// Summary of one message.
-#[derive(Debug)]
-pub(super) struct TapSummary {
-    pub(super) kind: &'static str,
-    pub(super) target: Option<String>,
-    pub(super) invocation_id: Option<String>,
-    pub(super) bytes: u64,
-    pub(super) payload: Option<String>,
+#[derive(Debug, Clone)]
+pub(in crate::shard) struct TapSummary {
+    pub(in crate::shard) kind: &'static str,
+    pub(in crate::shard) target: Option<String>,
+    pub(in crate::shard) invocation_id: Option<String>,
+    pub(in crate::shard) bytes: u64,
+    pub(in crate::shard) payload: Option<String>,
 }
 
 impl TapSummary {
+    /// Whether it is a call that is answered.
+    pub(in crate::shard) fn is_answered_call(&self) -> bool {
+        let is_call = [MessageKind::Invocation, MessageKind::StreamInvocation].map(kind_name).contains(&self.kind);
+        is_call && self.invocation_id.is_some()
+    }
+
+    /// Whether it ends a call.
+    pub(in crate::shard) fn is_answer(&self) -> bool {
+        self.kind == kind_name(MessageKind::Completion)
+    }
+
+    /// Whether it is an answer, or a part of one.
+    pub(in crate::shard) fn is_of_reply(&self) -> bool {
+        self.is_answer() || self.kind == kind_name(MessageKind::StreamItem)
+    }
+
     fn of(kind: &'static str, bytes: usize) -> Self {
         Self { kind, target: None, invocation_id: None, bytes: bytes as u64, payload: None }
     }
 }
 
 /// Summaries of whole messages.
-pub(super) fn read(content: Content, messages: &Bytes, with_payloads: bool) -> Vec<TapSummary> {
+pub(in crate::shard) fn read(content: Content, messages: &Bytes, with_payloads: bool) -> Vec<TapSummary> {
     match content {
         Content::Raw => vec![raw(messages, with_payloads)],
         Content::Hub(protocol) => of_hub(protocol, messages, with_payloads),

@@ -1,4 +1,4 @@
-//! Stream of lines that an admin port sends for as long as somebody reads it.
+//! Stream of lines that a node sends for as long as somebody reads it.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ const SILENCE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Lines of one answer.
 #[derive(Debug)]
-pub(super) struct AdminStream {
+pub(crate) struct LineStream {
     body: Incoming,
     read: BytesMut,
     /// Bytes in which no line ends.
@@ -24,7 +24,7 @@ pub(super) struct AdminStream {
 
 /// Error for a stream that breaks off.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum AdminStreamError {
+pub(crate) enum LineStreamError {
     #[error("nothing within {} s", .0.as_secs())]
     Silent(Duration),
     #[error("a line is longer than {LINE_MAX_BYTES} bytes")]
@@ -33,8 +33,8 @@ pub(super) enum AdminStreamError {
     Broken(#[from] hyper::Error),
 }
 
-impl AdminStream {
-    pub(super) fn new(body: Incoming) -> Self {
+impl LineStream {
+    pub(crate) fn new(body: Incoming) -> Self {
         Self { body, read: BytesMut::new(), searched: 0 }
     }
 
@@ -42,7 +42,7 @@ impl AdminStream {
     ///
     /// # Errors
     /// When the stream breaks off, or nothing comes for too long.
-    pub(super) async fn next(&mut self) -> Result<Option<Bytes>, AdminStreamError> {
+    pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, LineStreamError> {
         loop {
             let unsearched = self.read.get(self.searched..).unwrap_or_default();
             if let Some(at) = unsearched.iter().position(|byte| *byte == b'\n') {
@@ -53,10 +53,10 @@ impl AdminStream {
             }
             self.searched = self.read.len();
             if self.read.len() > LINE_MAX_BYTES {
-                return Err(AdminStreamError::TooLong);
+                return Err(LineStreamError::TooLong);
             }
             let frame = timeout(SILENCE_TIMEOUT, self.body.frame()).await;
-            match frame.map_err(|_| AdminStreamError::Silent(SILENCE_TIMEOUT))? {
+            match frame.map_err(|_| LineStreamError::Silent(SILENCE_TIMEOUT))? {
                 None => return Ok(None),
                 Some(frame) => {
                     if let Ok(data) = frame?.into_data() {

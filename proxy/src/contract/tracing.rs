@@ -1,0 +1,240 @@
+//! Live traces: hops in order, who is followed, what is bounded, and the other nodes of a fleet.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::sleep;
+use trunkline_protocol::manifest::HubManifest;
+use trunkline_protocol::service::{ServiceMessage, TraceReport, TracedData};
+
+use super::app::{App, AppLink, broadcast, data_for};
+use super::client::Client;
+use super::passing_on::{FleetNode, nodes};
+use super::stage::{Stage, run, settings, token_of};
+use crate::fleet::Fleet;
+use crate::observer::{Observer, PayloadView, Readiness, TraceChoice, TraceError, TraceLine};
+use crate::shard::{Shared, TapDirection, TraceSubject};
+
+const SAY: &str = "{\"type\":1,\"target\":\"Say\",\"invocationId\":\"1\",\"arguments\":[\"hush\"]}\u{1e}";
+const ANSWER: &str = "{\"type\":3,\"invocationId\":\"1\",\"result\":7}\u{1e}";
+
+async fn chat() -> (Stage, App, AppLink) {
+    let stage = Stage::with(settings(), 2);
+    let mut app = stage.app("app-1", vec![HubManifest::new("chat", "/chat")]);
+    let link = app.link().await;
+    (stage, app, link)
+}
+
+fn observer(shared: &Arc<Shared>, fleet: Fleet) -> Observer {
+    Observer::new(Readiness::new(shared.clone(), Arc::default()), fleet)
+}
+
+fn alone(stage: &Stage) -> Observer {
+    observer(&stage.shared, Fleet::new(stage.shared.clone(), ([127, 0, 0, 1], 8090).into()))
+}
+
+fn choice(subject: TraceSubject) -> TraceChoice {
+    TraceChoice { hub: None, subject, payloads: PayloadView::Hidden, seconds: 30 }
+}
+
+/// Next lines, until so many of them are news of messages and connections.
+macro_rules! told {
+    ($trace:expr, $count:expr) => {{
+        let mut told = Vec::new();
+        while told.len() < $count {
+            let lines = $trace.next().await.expect("the trace is over");
+            told.extend(lines.iter().filter_map(short));
+        }
+        told
+    }};
+}
+
+/// A line in short: what a person would say of it; nothing of headers and nodes that take part.
+fn short(line: &TraceLine) -> Option<String> {
+    Some(match line {
+        TraceLine::Header(_) | TraceLine::End(_) => return None,
+        TraceLine::Node(line) => {
+            let problem = line.problem.as_deref().map(|problem| format!(": {problem}")).unwrap_or_default();
+            format!("{} {:?}{problem}", line.node, line.state)
+        }
+        TraceLine::Connection(line) => line.change.clone(),
+        TraceLine::Message(line) => {
+            let way = if line.way == TapDirection::Up { "up" } else { "down" };
+            format!("{} {way} {}", line.number, line.target.as_deref().unwrap_or(&line.kind))
+        }
+        TraceLine::Hop(line) => {
+            let hops = [
+                line.hub.map(|hub| format!("hub {:?} {:?}", hub.queued_us, hub.ran_us)),
+                line.answered_us.map(|us| format!("answered {us}")),
+                line.written_us.map(|_| "written".into()),
+            ];
+            format!("{} {}", line.number, hops.into_iter().flatten().collect::<String>())
+        }
+        TraceLine::Lost(line) => format!("lost {}", line.messages),
+    })
+}
+
+/// Receives a message that a trace follows: its mark, and the payload.
+async fn traced(link: &mut AppLink) -> (i64, String) {
+    let ServiceMessage::TracedData(TracedData { mark, body }) = link.next().await else { panic!("not traced") };
+    let Ok(Some(ServiceMessage::ConnectionData(data))) = ServiceMessage::decode(&body) else { panic!("no data") };
+    (mark, String::from_utf8_lossy(&data.payload).into_owned())
+}
+
+fn report(client: &Client, mark: i64, ran_us: Option<i64>) -> ServiceMessage {
+    let connection_id = client.id.as_str().into();
+    let report =
+        TraceReport { connection_id, mark, waited_us: 3, queued_us: Some(4), ran_us, ..TraceReport::default() };
+    ServiceMessage::TraceReport(report)
+}
+
+#[test]
+fn a_call_is_told_hop_by_hop_by_the_clock_of_each_end() {
+    run(async {
+        let (stage, _app, mut link) = chat().await;
+        let mut client = Client::connect(&stage, &mut link, "/chat").await;
+        let subject = TraceSubject::Connection(client.id.clone());
+        let (mut trace, _permit) = alone(&stage).trace_node(&choice(subject)).await.unwrap();
+        client.send(SAY).await;
+        let (mark, payload) = traced(&mut link).await;
+        assert_eq!(payload, SAY);
+        link.send(report(&client, mark, None)).await;
+        // sleep: time is paused, and the method runs for so long
+        sleep(Duration::from_millis(40)).await;
+        link.send_together([data_for(&client.id, ANSWER), report(&client, mark, Some(39_000))]).await;
+        assert_eq!(client.text().await, ANSWER.trim_end_matches('\u{1e}'));
+        let lines = told!(trace, 7);
+        let count = |wanted: &str| lines.iter().filter(|line| *line == wanted).count();
+        assert_eq!(lines[0], "present");
+        assert!(lines[1].ends_with(" up Say") && lines[2].ends_with("hub Some(4) None"), "{lines:?}");
+        let number = lines[1].split(' ').next().unwrap();
+        // Timers count whole milliseconds.
+        assert!(lines[3].starts_with(&format!("{number} answered 4")), "{lines:?}");
+        assert_eq!(count(&format!("{number} hub Some(4) Some(39000)")), 1, "{lines:?}");
+        assert!(lines[4..].iter().any(|line| line.ends_with("written")), "{lines:?}");
+        assert!(lines[4..].iter().any(|line| line.ends_with("down completion")), "{lines:?}");
+    });
+}
+
+#[test]
+fn payloads_are_hidden_unless_they_are_wanted_and_nothing_is_marked_without_a_trace() {
+    run(async {
+        let (stage, _app, mut link) = chat().await;
+        let target = format!("/chat?access_token={}", token_of("ann"));
+        let mut client = Client::connect(&stage, &mut link, &target).await;
+        client.send(SAY).await;
+        assert_eq!(link.data().await.0, SAY, "plain data");
+        let observer = alone(&stage);
+        for (payloads, expected) in [(PayloadView::Hidden, None), (PayloadView::Shown, Some("[\"hush\"]"))] {
+            let choice = TraceChoice { payloads, ..choice(TraceSubject::User("ann".into())) };
+            let (mut trace, _permit) = observer.trace_node(&choice).await.unwrap();
+            client.send(SAY).await;
+            traced(&mut link).await;
+            let payload = loop {
+                let lines = trace.next().await.unwrap();
+                let message = lines.into_iter().find_map(|line| match line {
+                    TraceLine::Message(message) => Some(message),
+                    _ => None,
+                });
+                if let Some(message) = message {
+                    assert_eq!((message.user.as_deref(), message.hub.as_str()), (Some("ann"), "chat"));
+                    break message.payload;
+                }
+            };
+            assert_eq!(payload.as_deref(), expected);
+        }
+        link.fence().await;
+        client.send(SAY).await;
+        assert_eq!(link.data().await.0, SAY, "plain data again");
+    });
+}
+
+#[test]
+fn a_method_is_followed_whoever_calls_it_and_a_group_while_clients_are_in_it() {
+    run(async {
+        let (stage, _app, mut link) = chat().await;
+        let mut ann = Client::connect(&stage, &mut link, "/chat").await;
+        let mut ben = Client::connect(&stage, &mut link, "/chat").await;
+        link.join(&ben.id, "room").await;
+        let observer = alone(&stage);
+        let (mut method, _first) = observer.trace_node(&choice(TraceSubject::Method("say".into()))).await.unwrap();
+        let (mut group, _second) = observer.trace_node(&choice(TraceSubject::Group("room".into()))).await.unwrap();
+        ann.send(SAY).await;
+        traced(&mut link).await;
+        link.write(&ann.id, ANSWER).await;
+        ann.text().await;
+        link.send(broadcast("{\"type\":1,\"target\":\"News\",\"arguments\":[]}")).await;
+        ben.text().await;
+        let lines = told!(method, 4);
+        let named = |wanted: &str| lines.iter().any(|line| line.ends_with(wanted));
+        assert!(named("up Say") && named("down completion") && named("written") && lines.len() == 4, "{lines:?}");
+        let lines = told!(group, 3);
+        assert!(lines[0] == "present" && lines[1].ends_with("down News") && lines[2].ends_with("written"), "{lines:?}");
+    });
+}
+
+#[test]
+fn a_trace_ends_with_its_time_and_unknown_hubs_and_too_many_traces_are_refused() {
+    run(async {
+        let (stage, _app, mut link) = chat().await;
+        let observer = alone(&stage);
+        let user = || TraceSubject::User("ann".into());
+        let unknown = TraceChoice { hub: Some("/talk".into()), ..choice(user()) };
+        assert!(matches!(observer.trace_node(&unknown).await, Err(TraceError::UnknownHub)));
+        let begun = tokio::time::Instant::now();
+        let (mut trace, _permit) = observer.trace(TraceChoice { seconds: 5, ..choice(user()) }).await.unwrap();
+        let mut last = None;
+        while let Some(lines) = trace.next().await {
+            last = lines.into_iter().last().or(last);
+        }
+        assert!(matches!(last, Some(TraceLine::End(end)) if end.reason == "time"));
+        assert_eq!(begun.elapsed().as_secs(), 5);
+        drop(trace);
+        let mut running = Vec::new();
+        let refused = loop {
+            match observer.trace_node(&choice(user())).await {
+                Ok(trace) => running.push(trace),
+                Err(refused) => break refused,
+            }
+        };
+        assert!(matches!(refused, TraceError::TooMany(text) if text.starts_with("4 traces run already")));
+        drop(running);
+        link.fence().await;
+        assert!(observer.trace_node(&choice(user())).await.is_ok());
+    });
+}
+
+#[test]
+fn another_node_of_the_fleet_takes_part_and_one_that_is_cut_off_is_missing() {
+    run(async {
+        let (_network, mut nodes) = nodes(2).await;
+        let asked = |node: &FleetNode| observer(&node.stage.shared, node.fleet.clone());
+        let subject = TraceSubject::Method("Say".into());
+        let (mut trace, _permit) = asked(&nodes[0]).trace(choice(subject)).await.unwrap();
+        assert_eq!(told!(trace, 2), ["n1 Following", "n2 Following"]);
+        let mut client = nodes[1].client().await;
+        client.send(SAY).await;
+        traced(&mut nodes[1].link).await;
+        let message = loop {
+            let lines = trace.next().await.unwrap();
+            let message = lines.into_iter().find_map(|line| match line {
+                TraceLine::Message(message) => Some(message),
+                _ => None,
+            });
+            if let Some(message) = message {
+                break message;
+            }
+        };
+        assert_eq!((message.node.as_str(), message.connection.as_str()), ("n2", client.id.as_str()));
+        nodes[1].cut(true);
+        let missing = loop {
+            let news = told!(trace, 1);
+            if let Some(missing) = news.into_iter().find(|news| news.starts_with("n2 Missing: ")) {
+                break missing;
+            }
+        };
+        assert!(!missing.contains("version"), "{missing}");
+        nodes[1].cut(false);
+        assert!(told!(trace, 1).contains(&"n2 Following".to_owned()), "it takes part again");
+    });
+}

@@ -1,0 +1,307 @@
+//! Live trace of the fleet: this node's own, and those of the other nodes, each read over a channel of its own.
+//!
+//! ```text
+//!  own NodeTrace ─────────────┐
+//!  n2: asked ─► its lines ────┼─► lines as they come, with news of who takes part
+//!  n3: asked ─► refused ──────┘
+//! ```
+//!
+//! A node that joins while it runs is asked, too; one whose lines break off is told as missing, and asked again. What each node
+//! tells is bounded there, and nothing is kept here: a slow reader is waited for by all of them.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::stream::{self, BoxStream, SelectAll};
+use futures_util::{Stream, StreamExt};
+use http::StatusCode;
+use http_body_util::{BodyExt, Limited};
+use serde_json::Value;
+use tokio::time::{Instant, Interval, interval, timeout, timeout_at};
+
+use super::client_tap::PayloadView;
+use super::node_trace::{NodeTrace, TraceChoice};
+use super::peer::Peers;
+use super::trace_line::{TraceLine, TraceNodeLine, TraceNodeState};
+use crate::fleet::{ANSWER_TIMEOUT, FleetMember};
+use crate::net::line_stream::LineStream;
+use crate::shard::TraceSubject;
+
+/// Interval at which the members of the fleet are looked at.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Time after which a node that could not be read is asked again.
+const AGAIN_AFTER: Duration = Duration::from_secs(2);
+
+/// Time that the nodes have for their last lines, once the trace is over.
+const LAST_LINES: Duration = Duration::from_secs(2);
+
+/// Largest body of a refusal.
+const REFUSAL_MAX_BYTES: usize = 64 * 1024;
+
+/// Lines of one source.
+#[derive(Debug)]
+enum SourceNews {
+    Lines(Vec<TraceLine>),
+    /// The other node of this boot id has begun.
+    Following(String),
+    /// The other node of this boot id takes no part, for this reason.
+    Missing(String, MissingCause),
+    /// The own trace is over.
+    OwnEnd(Vec<TraceLine>),
+}
+
+/// Reason why a node takes no part.
+#[derive(Debug)]
+enum MissingCause {
+    /// It has answered no; asking again is no use.
+    Refused(String),
+    /// Its answer or its lines broke off.
+    Broken(String),
+}
+
+/// Other node, as the trace knows it.
+#[derive(Debug)]
+struct AskedNode {
+    name: String,
+    /// Time at which it may be asked again; `None` while it is asked or followed, or has refused.
+    again_at: Option<Instant>,
+    told: Option<TraceNodeState>,
+}
+
+/// Running trace of the fleet; dropping it ends it at all nodes.
+pub(crate) struct FleetTrace {
+    peers: Arc<Peers>,
+    choice: TraceChoice,
+    own: String,
+    header: Option<TraceLine>,
+    ends_at: Instant,
+    sources: SelectAll<BoxStream<'static, SourceNews>>,
+    nodes: HashMap<String, AskedNode>,
+    /// Addresses of the configuration that lead to no node, and were told.
+    unreachable: HashSet<String>,
+    look: Interval,
+    /// Last line, once the own trace is over.
+    last: Option<TraceLine>,
+    is_over: bool,
+}
+
+impl FleetTrace {
+    /// Adds the traces of the other nodes to the one of this node.
+    pub(super) fn new(peers: Arc<Peers>, own: NodeTrace, choice: TraceChoice) -> Self {
+        let (name, header) = (own.node().to_owned(), Some(own.header()));
+        let mut sources = SelectAll::new();
+        sources.push(own_lines(own).boxed());
+        Self {
+            peers,
+            ends_at: Instant::now() + Duration::from_secs(choice.seconds),
+            choice,
+            own: name,
+            header,
+            sources,
+            nodes: HashMap::new(),
+            unreachable: HashSet::new(),
+            look: interval(LOOK_INTERVAL),
+            last: None,
+            is_over: false,
+        }
+    }
+
+    /// Returns the next lines, perhaps none, after some time; `None` behind the last one.
+    pub(crate) async fn next(&mut self) -> Option<Vec<TraceLine>> {
+        if let Some(header) = self.header.take() {
+            let own = TraceNodeLine { node: self.own.clone(), state: TraceNodeState::Following, problem: None };
+            return Some(vec![header, TraceLine::Node(own)]);
+        }
+        if self.is_over {
+            return None;
+        }
+        if self.last.is_some() {
+            return self.last_lines().await;
+        }
+        tokio::select! {
+            biased;
+            _ = self.look.tick() => Some(self.look_at_members()),
+            news = self.sources.next() => Some(news.map(|news| self.take(news)).unwrap_or_default()),
+        }
+    }
+
+    /// Takes what the other nodes tell behind the end; the last line at last.
+    async fn last_lines(&mut self) -> Option<Vec<TraceLine>> {
+        match timeout_at(self.ends_at + LAST_LINES, self.sources.next()).await {
+            Ok(Some(news)) => Some(self.take(news)),
+            Ok(None) | Err(_) => {
+                self.is_over = true;
+                self.last.take().map(|line| vec![line])
+            }
+        }
+    }
+
+    fn take(&mut self, news: SourceNews) -> Vec<TraceLine> {
+        match news {
+            SourceNews::Lines(lines) => lines,
+            SourceNews::Following(boot) => self.tell(&boot, TraceNodeState::Following, None),
+            SourceNews::Missing(boot, cause) => {
+                let (problem, again_at) = match cause {
+                    MissingCause::Refused(problem) => (problem, None),
+                    MissingCause::Broken(problem) => (problem, Some(Instant::now() + AGAIN_AFTER)),
+                };
+                if let Some(node) = self.nodes.get_mut(&boot) {
+                    node.again_at = again_at;
+                }
+                self.tell(&boot, TraceNodeState::Missing, Some(problem))
+            }
+            SourceNews::OwnEnd(mut lines) => {
+                self.last = lines.pop();
+                self.ends_at = Instant::now();
+                lines
+            }
+        }
+    }
+
+    /// Tells the state of another node if that is news.
+    fn tell(&mut self, boot: &str, state: TraceNodeState, problem: Option<String>) -> Vec<TraceLine> {
+        let Some(node) = self.nodes.get_mut(boot).filter(|node| node.told != Some(state)) else { return Vec::new() };
+        node.told = Some(state);
+        vec![TraceLine::Node(TraceNodeLine { node: node.name.clone(), state, problem })]
+    }
+
+    /// Asks the nodes that were not asked yet, and those whose lines broke off; tells addresses that lead to no node.
+    fn look_at_members(&mut self) -> Vec<TraceLine> {
+        let now = Instant::now();
+        for member in self.peers.members().iter() {
+            let node = self.nodes.entry(member.boot().to_owned()).or_insert_with(|| AskedNode {
+                name: member.name().to_owned(),
+                again_at: Some(now),
+                told: None,
+            });
+            if node.again_at.take_if(|at| *at <= now).is_some() {
+                // Whole ones, so that it does not end before this node's own.
+                let seconds = (self.ends_at.saturating_duration_since(now)).as_millis().div_ceil(1_000);
+                let seconds = u64::try_from(seconds).unwrap_or(u64::MAX).clamp(1, self.choice.seconds);
+                let target = target(&TraceChoice { seconds, ..self.choice.clone() });
+                self.sources.push(lines_of(self.peers.clone(), member.clone(), target).boxed());
+            }
+        }
+        let unreachable = self.peers.unreachable().into_iter();
+        let new: Vec<_> = unreachable.filter(|(url, _)| self.unreachable.insert(url.clone())).collect();
+        let missing = |(node, problem)| {
+            let problem = Some(problem);
+            TraceLine::Node(TraceNodeLine { node, state: TraceNodeState::Missing, problem })
+        };
+        new.into_iter().map(missing).collect()
+    }
+}
+
+impl fmt::Debug for FleetTrace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FleetTrace").field("choice", &self.choice).field("nodes", &self.nodes).finish_non_exhaustive()
+    }
+}
+
+/// Lines of the own trace, the last of them marked.
+fn own_lines(own: NodeTrace) -> impl Stream<Item = SourceNews> {
+    stream::unfold(own, |mut own| async move {
+        let lines = own.next().await?;
+        let is_over = matches!(lines.last(), Some(TraceLine::End(_)));
+        Some((if is_over { SourceNews::OwnEnd(lines) } else { SourceNews::Lines(lines) }, own))
+    })
+}
+
+/// Lines of another node, from the request on.
+fn lines_of(peers: Arc<Peers>, member: Arc<FleetMember>, target: String) -> impl Stream<Item = SourceNews> {
+    enum Stage {
+        Asking(Arc<Peers>, Arc<FleetMember>, String),
+        Reading(String, LineStream),
+        Over,
+    }
+    stream::unfold(Stage::Asking(peers, member, target), |stage| async move {
+        match stage {
+            Stage::Over => None,
+            Stage::Asking(peers, member, target) => {
+                let boot = member.boot().to_owned();
+                match ask(&peers, &member, &target).await {
+                    Ok(lines) => Some((SourceNews::Lines(Vec::new()), Stage::Reading(boot, lines))),
+                    Err(cause) => Some((SourceNews::Missing(boot, cause), Stage::Over)),
+                }
+            }
+            Stage::Reading(boot, mut lines) => match lines.next().await {
+                Ok(Some(line)) => match serde_json::from_slice(&line) {
+                    Ok(TraceLine::Header(_)) => {
+                        Some((SourceNews::Following(boot.clone()), Stage::Reading(boot, lines)))
+                    }
+                    // The own end says that.
+                    Ok(TraceLine::End(end)) if end.reason == "time" => None,
+                    Ok(line) => Some((SourceNews::Lines(vec![line]), Stage::Reading(boot, lines))),
+                    // An empty line, or what a newer node has learnt to tell.
+                    Err(_) => Some((SourceNews::Lines(Vec::new()), Stage::Reading(boot, lines))),
+                },
+                Ok(None) => {
+                    let cause = MissingCause::Broken("it has ended its trace: it stops".into());
+                    Some((SourceNews::Missing(boot, cause), Stage::Over))
+                }
+                Err(error) => Some((SourceNews::Missing(boot, MissingCause::Broken(error.to_string())), Stage::Over)),
+            },
+        }
+    })
+}
+
+async fn ask(peers: &Peers, member: &FleetMember, target: &str) -> Result<LineStream, MissingCause> {
+    let answer = timeout(ANSWER_TIMEOUT, peers.open(member, target)).await;
+    let silent = || format!("no answer within {} s", ANSWER_TIMEOUT.as_secs());
+    let answer = answer.unwrap_or_else(|_| Err(silent())).map_err(MissingCause::Broken)?;
+    let (head, body) = answer.into_parts();
+    if head.status == StatusCode::OK {
+        return Ok(LineStream::new(body));
+    }
+    let body = timeout(ANSWER_TIMEOUT, Limited::new(body, REFUSAL_MAX_BYTES).collect()).await;
+    let body = body.ok().and_then(Result::ok).map(|body| body.to_bytes()).unwrap_or_default();
+    let told = serde_json::from_slice::<Value>(&body).ok();
+    let told = told.as_ref().and_then(|told| told.get("error")?.as_str());
+    let problem = match (head.status, told) {
+        (StatusCode::NOT_FOUND, Some(told)) if told.contains("/api/trace") => {
+            format!("its version {} knows no traces", member.version())
+        }
+        (_, Some(told)) => told.to_owned(),
+        (status, None) => format!("it answers {status}"),
+    };
+    Err(MissingCause::Refused(problem))
+}
+
+/// Builds the request target for another node's own trace.
+fn target(choice: &TraceChoice) -> String {
+    let mut query = form_urlencoded::Serializer::new(String::new());
+    query.append_pair("scope", "node").append_pair("seconds", &choice.seconds.to_string());
+    let (name, value) = match &choice.subject {
+        TraceSubject::Connection(id) => ("connection", id),
+        TraceSubject::User(user) => ("user", user),
+        TraceSubject::Group(group) => ("group", group),
+        TraceSubject::Method(method) => ("method", method),
+    };
+    query.append_pair(name, value);
+    query.extend_pairs(choice.hub.iter().map(|hub| ("hub", hub)));
+    if choice.payloads == PayloadView::Shown {
+        query.append_pair("payloads", "shown");
+    }
+    format!("/api/trace?{}", query.finish())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_node_is_asked_for_its_own_part_with_every_value_encoded() {
+        let choice = TraceChoice {
+            hub: Some("/chat".into()),
+            subject: TraceSubject::User("a&b".into()),
+            payloads: PayloadView::Shown,
+            seconds: 7,
+        };
+        assert_eq!(target(&choice), "/api/trace?scope=node&seconds=7&user=a%26b&hub=%2Fchat&payloads=shown");
+        let choice = TraceChoice { hub: None, payloads: PayloadView::Hidden, ..choice };
+        assert_eq!(target(&choice), "/api/trace?scope=node&seconds=7&user=a%26b");
+    }
+}

@@ -1,0 +1,129 @@
+//! `trunkline trace` and the page's trace: calls of official clients, hop by hop, whatever the node that is asked.
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+use tokio::process::Command;
+use trunkline_tests::harness::browser::Browser;
+use trunkline_tests::harness::client::Agents;
+use trunkline_tests::harness::process::{Process, Signal};
+use trunkline_tests::harness::scenario::{Stage, play_heavy, profile_folder, until};
+
+use super::{ADMIN_TOKEN, NODES, ObserverScene, PICTURE_SIZE, pictures};
+
+/// Hops of a call at an app server with the SDK, in the order of its way.
+const HOPS: [&str; 7] = ["link", "waited", "queued", "ran", "answered", "way", "total"];
+
+/// A trace that is asked of the first node, and is followed at all.
+async fn trace(stage: &Stage, name: &str, scene: &ObserverScene, more: &[&str]) -> Result<Process> {
+    let mut command = Command::new(profile_folder()?.join("trunkline"));
+    command.args(["trace", "--admin", scene.proxies[0].admin(), "--seconds", "120"]).args(more);
+    command.env("TRUNKLINE_ADMIN_TOKEN", ADMIN_TOKEN);
+    let mut process = Process::start(stage, name, command)?;
+    for node in NODES {
+        process.wait_for_log(&format!("node {node} takes part")).await?;
+    }
+    Ok(process)
+}
+
+/// Ends a trace as a person does; returns its sum.
+async fn end(process: &mut Process) -> Result<String> {
+    process.signal(Signal::Interrupt).await?;
+    anyhow::ensure!(process.ended().await?.success(), "{}", process.log());
+    Ok(process.log().lines().find(|line| line.starts_with("messages: ")).context("a sum")?.to_owned())
+}
+
+#[test]
+fn a_call_is_told_with_all_its_hops_in_order_whatever_node_is_asked() {
+    play_heavy(async |stage| {
+        let scene = ObserverScene::open(stage).await?;
+        let agents = Agents::new(stage);
+        // At the third node, by MessagePack and without a user; and at the second one, by long polling.
+        let (ann, ben) = (scene.client(&agents, 5).await?, scene.client(&agents, 4).await?);
+        let mut by_method = trace(stage, "by-method", &scene, &["--method", "echo", "--hub", "/bench"]).await?;
+        let mut by_user = trace(stage, "by-user", &scene, &["--user", "user-4", "--payloads"]).await?;
+        let mut as_json = trace(stage, "as-json", &scene, &["--method", "Echo", "--json"]).await?;
+        ann.invoke("Echo", json!(["from ann"])).await?;
+        ben.invoke("Echo", json!([{ "text": "from ben", "password": "hush" }])).await?;
+        for client in [&ann, &ben] {
+            let of_client = format!("{} bench Echo #", client.connection_id()?);
+            let line = by_method.wait_for_line(&of_client).await?;
+            let hops: Vec<_> = line.split("  ").nth(1).context("hops")?.split(" · ").collect();
+            let names: Vec<_> = hops.iter().filter_map(|hop| hop.split(' ').next()).collect();
+            assert_eq!(names, HOPS, "{line}");
+            assert!(line.contains(" ↑ ") && !line.contains("from"), "{line}");
+            let answer = by_method.wait_for_line(&format!("{} bench completion #", client.connection_id()?)).await?;
+            assert!(answer.contains(" ↓ ") && answer.contains("written "), "{answer}");
+        }
+        let line = by_user.wait_for_line("user-4 ").await?;
+        assert!(line.contains(NODES[1]) && line.contains("from ben") && line.contains("[redacted]"), "{line}");
+        let sum = end(&mut by_method).await?;
+        assert!(sum.starts_with("messages: 4 (2 from clients, 2 to clients), connections: 2; slowest hop: "), "{sum}");
+        let told = end(&mut by_user).await?;
+        assert!(told.contains("connections: 1"), "{told}");
+        assert!(!by_user.log().contains(ann.connection_id()?) && !by_user.log().contains("hush"), "{}", by_user.log());
+        json_tells_hops(&mut as_json).await
+    });
+}
+
+/// What scripts read: each hop by the number of its message.
+async fn json_tells_hops(process: &mut Process) -> Result<()> {
+    let lines = until(async || {
+        let lines: Vec<Value> = process
+            .lines_after("{")
+            .iter()
+            .filter_map(|line| serde_json::from_str(&format!("{{{line}")).ok())
+            .collect();
+        let ended = lines.iter().filter(|line| line["hub"]["ranUs"].is_u64()).count();
+        Ok((ended == 2).then_some(lines))
+    });
+    let lines = lines.await?;
+    for hop in lines.iter().filter(|line| line["hub"]["ranUs"].is_u64()) {
+        let is_call = |line: &&Value| line["event"] == "message" && line["number"] == hop["number"];
+        let call = lines.iter().filter(is_call).find(|line| line["node"] == hop["node"]).context("its message")?;
+        assert_eq!((&call["way"], &call["target"], &call["marked"]), (&json!("up"), &json!("Echo"), &json!(true)));
+        assert!(call.get("payload").is_none(), "{call}");
+    }
+    end(process).await.map(drop)
+}
+
+#[test]
+fn the_page_follows_a_client_from_its_details_and_a_method_from_the_form() {
+    play_heavy(async |stage| {
+        let scene = ObserverScene::open(stage).await?;
+        let agents = Agents::new(stage);
+        let (client, other) = (scene.client(&agents, 4).await?, scene.client(&agents, 5).await?);
+        let browser = Browser::start(stage)?;
+        let page = browser.open("observer", &format!("http://{}/", scene.proxies[0].admin())).await?;
+        page.fill("find-text", client.connection_id()?).await?;
+        page.press("Enter").await?;
+        page.click("client-trace").await?;
+        page.see("trace-note", &format!("At {}", NODES.join(", "))).await?;
+        client.invoke("Echo", json!(["hello"])).await?;
+        other.invoke("Echo", json!(["of somebody else"])).await?;
+        let call = "li[data-way=up][data-target=Echo]";
+        page.see_count("trace-messages", &format!("{call} rect.hop-ran"), 1).await?;
+        page.see_count("trace-messages", "li[data-kind=completion] rect.hop-written", 1).await?;
+        let told = page.text("trace-messages").await?;
+        assert!(told.contains("user-4") && !told.contains("hello") && told.contains("queued "), "{told}");
+        page.click("trace-start").await?;
+        page.see("trace-note", "Stopped.").await?;
+        page.click("client-close-panel").await?;
+        // The form, without a mouse.
+        page.focus_in("trace-form", "#trace-subject").await?;
+        for _ in 0..3 {
+            page.press("ArrowDown").await?;
+        }
+        page.fill("trace-value", "Echo").await?;
+        page.press("Enter").await?;
+        page.see("trace-note", &format!("At {}", NODES.join(", "))).await?;
+        client.invoke("Echo", json!(["hello"])).await?;
+        other.invoke("Echo", json!(["hello"])).await?;
+        page.see_count("trace-messages", &format!("{call} rect.hop-ran"), 2).await?;
+        let nodes = page.attributes("trace-messages", call, &["data-node"]).await?.concat();
+        assert_eq!(nodes, [NODES[2], NODES[1]], "newest first");
+        for scheme in ["light", "dark"] {
+            page.picture(&pictures(stage).join(format!("observer-trace-{scheme}.png")), scheme, PICTURE_SIZE).await?;
+        }
+        browser.end().await
+    });
+}
