@@ -267,6 +267,18 @@ async fn send_to(ctx: Context, connection_id: String, x: Value) -> Result<(), Hu
     Ok(())
 }
 
+/// Connection ids of the members of a group, sorted.
+async fn group_members(ctx: Context, group: String) -> Result<Vec<String>, HubError> {
+    let members = ctx.groups().members(group).all().await?.into_value();
+    let mut ids: Vec<_> = members.into_iter().map(|member| member.connection_id).collect();
+    ids.sort_unstable();
+    Ok(ids)
+}
+
+async fn user_online(ctx: Context, user: String) -> Result<bool, HubError> {
+    Ok(ctx.users().is_online(user).await?)
+}
+
 async fn start_ticks(
     ctx: Context,
     State(ticker): State<Ticker>,
@@ -327,6 +339,8 @@ async fn main() -> anyhow::Result<()> {
         .method("SendToGroup", send_to_group)
         .method("SendToGroups", send_to_groups)
         .method("SendTo", send_to)
+        .method("GroupMembers", group_members)
+        .method("UserOnline", user_online)
         .method("StartTicks", start_ticks)
         .method("StopTicks", stop_ticks)
         .method("WhoAmI", who_am_i)

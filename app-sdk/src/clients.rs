@@ -8,6 +8,7 @@ pub mod interface;
 mod members;
 mod question;
 mod receivers;
+mod users;
 
 use std::collections::HashSet;
 use std::fmt;
@@ -15,7 +16,6 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use bytestring::ByteString;
-use trunkline_protocol::service::{Check, ServiceMessage};
 
 use crate::connection::CallScope;
 use crate::error::AskError;
@@ -25,9 +25,9 @@ pub use answer::Answer;
 pub use client::{Client, ClientAnswer};
 pub use groups::Groups;
 pub use members::{Member, Members};
-use question::{all_nodes, ask, is_anywhere};
 use receivers::SendTarget;
 pub use receivers::{Receivers, Sent};
+pub use users::Users;
 
 /// The clients of a hub, wherever they are connected: pick [receivers](Receivers), then send.
 ///
@@ -119,11 +119,9 @@ impl Clients {
     /// ```
     ///
     /// # Errors
-    /// When no proxy knows the user, and one did not answer within 10 s.
+    /// As those of [`Users::is_online`], which it is.
     pub async fn user_exists(&self, user_id: impl AsRef<str>) -> Result<bool, AskError> {
-        let subject = ByteString::from(user_id.as_ref());
-        let message = |ack_id| ServiceMessage::CheckUserExistenceWithAck(Check { subject: subject.clone(), ack_id });
-        is_anywhere(ask(&self.core, &all_nodes(&self.core)?, message).await?)
+        Users::new(&self.core).is_online(user_id).await
     }
 
     fn to(&self, to: SendTarget) -> Receivers {

@@ -14,7 +14,7 @@ use trunkline_protocol::cause::Cause;
 use trunkline_protocol::hub::{Close, HubProtocol};
 use trunkline_protocol::manifest::Transport;
 
-use crate::clients::{CallerClients, Groups};
+use crate::clients::{CallerClients, Groups, Users};
 use crate::connection::{CallKind, CallScope, Connection, ConnectionClose};
 use crate::error::GroupError;
 use crate::hub_core::HubCore;
@@ -119,6 +119,12 @@ impl Context {
     #[must_use]
     pub fn groups(&self) -> Groups {
         Groups::new(&self.core)
+    }
+
+    /// The users of this hub, to ask who is online.
+    #[must_use]
+    pub fn users(&self) -> Users {
+        Users::new(&self.core)
     }
 
     /// Values that the app keeps with the connection, by type; dropped when it closes.

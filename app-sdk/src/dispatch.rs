@@ -37,7 +37,7 @@ use trunkline_protocol::hub::{
 };
 use trunkline_protocol::service::{
     Ack, ClientCompletion, ClientInvocation, CloseConnection, ConnectionData, ConnectionFlowControl, ErrorCompletion,
-    FlowOperation, FlowSubject, GroupChange, MoveConnection, OpenConnection, RestoreQuery,
+    FlowOperation, FlowSubject, GroupChange, MoveConnection, OpenConnection, PresenceUpdate, RestoreQuery,
 };
 
 use crate::call::CallInput;
@@ -58,6 +58,7 @@ use crate::log_limit::LinePermit;
 use crate::metrics::MethodMetrics;
 use crate::node::Node;
 use crate::outbound::{ID_IN_USE, Outbound};
+use crate::presence::Presence;
 use crate::telemetry;
 
 /// Number of messages after which a worker yields: a busy client must not keep a thread for itself.
@@ -72,6 +73,8 @@ pub(crate) struct Dispatcher {
     settings: HubSettings,
     methods: MethodTable,
     unknown_method: MethodMetrics,
+    /// Hooks of users and groups that come and go; `None` without any.
+    pub(crate) presence: Option<Arc<Presence>>,
     tasks: TaskTracker,
 }
 
@@ -84,8 +87,9 @@ enum WorkerState {
 
 impl Dispatcher {
     pub(crate) fn new(hub: BuiltHub, core: Arc<HubCore>, tasks: TaskTracker) -> Arc<Self> {
-        let BuiltHub { settings, methods, .. } = hub;
-        Arc::new(Self { core, settings, methods, unknown_method: MethodMetrics::default(), tasks })
+        let BuiltHub { settings, methods, presence, .. } = hub;
+        let presence = Presence::new(&core, presence, settings.presence_grace, tasks.clone());
+        Arc::new(Self { core, settings, methods, unknown_method: MethodMetrics::default(), presence, tasks })
     }
 
     async fn work(self: Arc<Self>, connection: Arc<Connection>) {
@@ -524,8 +528,23 @@ impl Endpoint for Arc<Dispatcher> {
         }
     }
 
+    fn handle_presence(&self, node: &Arc<Node>, update: PresenceUpdate) {
+        if let Some(presence) = &self.presence {
+            presence.handle_update(node, update);
+        }
+    }
+
+    fn handle_socket_ended(&self, node: &Arc<Node>) {
+        if let Some(presence) = &self.presence {
+            presence.handle_socket_ended(node);
+        }
+    }
+
     fn handle_node_lost(&self, node: &Arc<Node>) {
         self.core.handle_node_lost(node);
+        if let Some(presence) = &self.presence {
+            presence.handle_node_lost(node);
+        }
     }
 
     fn handle_ack(&self, ack: Ack) {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use trunkline_protocol::service::{
     Ack, ClientCompletion, ClientInvocation, CloseConnection, ConnectionData, ConnectionFlowControl, ErrorCompletion,
-    GroupChange, MoveConnection, OpenConnection, RestoreQuery,
+    GroupChange, MoveConnection, OpenConnection, PresenceUpdate, RestoreQuery,
 };
 
 use crate::connection::{ConnectionClose, LinkId};
@@ -54,6 +54,12 @@ pub(crate) trait Endpoint: Send + Sync {
 
     /// Takes note that somebody else has had a client connection leave a group, or all.
     fn handle_left(&self, _change: GroupChange) {}
+
+    /// Takes what a node tells of users and groups that come and go.
+    fn handle_presence(&self, _node: &Arc<Node>, _update: PresenceUpdate) {}
+
+    /// Takes note that a socket of a node has ended; its session may go on.
+    fn handle_socket_ended(&self, _node: &Arc<Node>) {}
 
     /// Fails what is awaited from a proxy that has no links any more.
     fn handle_node_lost(&self, _node: &Arc<Node>) {}

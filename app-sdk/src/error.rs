@@ -357,9 +357,12 @@ pub enum AskError {
     /// A group without a name; nothing was asked.
     #[error("a group needs a name")]
     EmptyGroupName,
-    /// The group has more members than one answer may hold; ask for pages of them.
-    #[error("the group has more than {0} members; list them by Groups::members")]
+    /// The group or user has more connections than one answer may hold; ask for pages of them.
+    #[error("there are more than {0} connections; list them a page at a time, by Members::next_page")]
     TooMany(usize),
+    /// More questions wait for proxies than this; nobody was asked. Ask less often, or keep answers for a moment.
+    #[error("more than {0} questions wait for the proxies' answers: ask less often, or keep answers for a moment")]
+    TooManyQuestions(usize),
     /// The text is no continuation token of a list of members.
     #[error("this is no continuation token of a list of members")]
     Token,

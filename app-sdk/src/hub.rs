@@ -18,6 +18,9 @@ use crate::handler::hook::{self, ErasedHook};
 use crate::handler::policy::Policies;
 use crate::handler::{self, Bindable, Filter, Handler, Hook, Method, Policy};
 use crate::naming::Naming;
+use crate::presence::{
+    ErasedNoticeHook, GroupChanged, NoticeHook, PresenceHooks, UserOffline, UserOnline, bindable_notice,
+};
 #[cfg(feature = "typescript")]
 use crate::typescript::{SignatureFn, TypedHandler, TypedMethods};
 
@@ -66,6 +69,9 @@ pub struct Hub<S = ()> {
     on_disconnected: Vec<Bindable<S, ErasedHook>>,
     on_rehomed: Vec<Bindable<S, ErasedHook>>,
     on_restored: Vec<Bindable<S, ErasedHook>>,
+    on_user_online: Vec<Bindable<S, ErasedNoticeHook<UserOnline>>>,
+    on_user_offline: Vec<Bindable<S, ErasedNoticeHook<UserOffline>>>,
+    on_group_changed: Vec<Bindable<S, ErasedNoticeHook<GroupChanged>>>,
     on_leaving: Option<Bindable<S, Method>>,
     on_negotiate: Option<MethodRouter<S>>,
 }
@@ -75,6 +81,7 @@ pub(crate) struct BuiltHub {
     pub(crate) manifest: HubManifest,
     pub(crate) settings: HubSettings,
     pub(crate) methods: MethodTable,
+    pub(crate) presence: PresenceHooks,
     pub(crate) on_negotiate: Option<MethodRouter>,
 }
 
@@ -93,6 +100,9 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
             on_disconnected: Vec::new(),
             on_rehomed: Vec::new(),
             on_restored: Vec::new(),
+            on_user_online: Vec::new(),
+            on_user_offline: Vec::new(),
+            on_group_changed: Vec::new(),
             on_leaving: None,
             on_negotiate: None,
         }
@@ -265,6 +275,63 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
         self
     }
 
+    /// Called when a user has a first connection, at whatever proxy: a second tab, at another proxy perhaps, is no news, and
+    /// neither is a client that is back within the [grace](Self::presence_grace). Takes the notice, and extractors that need
+    /// no client: [`Clients`](crate::Clients), [`Groups`](crate::Groups), [`Users`](crate::Users), [`HubHandle`](crate::HubHandle),
+    /// [`State`](axum::extract::State).
+    ///
+    /// Of all app servers of the hub one is called. When one crashes, others tell again what it was to tell in its last minute,
+    /// so a notice may come twice; see `docs/presence.md`. Notices of one user come in their order. Users who were online before
+    /// the app began are not told; [`Users::online`](crate::Users::online) knows them.
+    ///
+    /// ```
+    /// use trunkline::{Clients, GroupChanged, Hub, HubError, UserOffline, UserOnline};
+    ///
+    /// async fn online(user: UserOnline, clients: Clients) -> Result<(), HubError> {
+    ///     clients.all().send("Online", (user.user_id,)).await?;
+    ///     Ok(())
+    /// }
+    ///
+    /// async fn offline(user: UserOffline, clients: Clients) -> Result<(), HubError> {
+    ///     clients.all().send("Offline", (user.user_id,)).await?;
+    ///     Ok(())
+    /// }
+    ///
+    /// async fn changed(room: GroupChanged, clients: Clients) -> Result<(), HubError> {
+    ///     clients.group(&room.group).send("Members", (room.count,)).await?;
+    ///     Ok(())
+    /// }
+    ///
+    /// let hub: Hub = Hub::new("/chat").on_user_online(online).on_user_offline(offline).on_group_changed(changed);
+    /// ```
+    pub fn on_user_online<H: NoticeHook<S, UserOnline, M>, M: 'static>(mut self, hook: H) -> Self {
+        self.on_user_online.push(bindable_notice(hook));
+        self
+    }
+
+    /// Called when the last connection of a user has been gone for the [grace](Self::presence_grace). Else it is as
+    /// [`on_user_online`](Self::on_user_online). A proxy that dies takes its users with it: they are offline after the grace,
+    /// unless they have come back by another one.
+    pub fn on_user_offline<H: NoticeHook<S, UserOffline, M>, M: 'static>(mut self, hook: H) -> Self {
+        self.on_user_offline.push(bindable_notice(hook));
+        self
+    }
+
+    /// Called when connections have joined a group or left it, with all that changed within a moment; at most 1000 in one
+    /// notice. Which app server is called, and what it takes, is as with [`on_user_online`](Self::on_user_online). Each app
+    /// server of the hub remembers the members of all groups for it, some 200 bytes each.
+    pub fn on_group_changed<H: NoticeHook<S, GroupChanged, M>, M: 'static>(mut self, hook: H) -> Self {
+        self.on_group_changed.push(bindable_notice(hook));
+        self
+    }
+
+    /// Sets how long a user must have no connection before [`on_user_offline`](Self::on_user_offline) is called; 5 s by
+    /// default, in which a page is loaded anew, or a client goes to another proxy.
+    pub fn presence_grace(mut self, grace: Duration) -> Self {
+        self.settings.presence_grace = grace;
+        self
+    }
+
     /// Authenticates and admits each client that negotiates, or connects without negotiation. Any axum handler
     /// will do. It sees the client's headers, cookies among them, path and query, but no body; of
     /// [`ConnectInfo`](axum::extract::ConnectInfo) it gets the client's address. A second handler takes the first's place.
@@ -332,6 +399,9 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
             on_disconnected: self.on_disconnected.into_iter().map(bind).collect(),
             on_rehomed: self.on_rehomed.into_iter().map(bind).collect(),
             on_restored: self.on_restored.into_iter().map(bind).collect(),
+            on_user_online: self.on_user_online.into_iter().map(|hook| hook.bind_early(&state)).collect(),
+            on_user_offline: self.on_user_offline.into_iter().map(|hook| hook.bind_early(&state)).collect(),
+            on_group_changed: self.on_group_changed.into_iter().map(|hook| hook.bind_early(&state)).collect(),
             on_leaving: self.on_leaving.map(|method| method.bind_early(&state)),
             on_negotiate: self.on_negotiate.map(|handler| handler.with_state(state.clone())),
             methods: self.methods.with_state(state),
@@ -540,9 +610,18 @@ impl Hub<()> {
         for method in self.methods.bind(&(), &filters) {
             methods.add(&name, method)?;
         }
+        let presence = PresenceHooks {
+            on_user_online: self.on_user_online.into_iter().map(|hook| hook.bind(&())).collect(),
+            on_user_offline: self.on_user_offline.into_iter().map(|hook| hook.bind(&())).collect(),
+            on_group_changed: self.on_group_changed.into_iter().map(|hook| hook.bind(&())).collect(),
+        };
         let on_negotiate = self.on_negotiate;
-        let manifest = HubManifest { asks_app: on_negotiate.is_some(), ..self.settings.manifest(&name, &self.path) };
-        Ok(BuiltHub { manifest, settings: self.settings, methods, on_negotiate })
+        let manifest = HubManifest {
+            asks_app: on_negotiate.is_some(),
+            presence: presence.scope(),
+            ..self.settings.manifest(&name, &self.path)
+        };
+        Ok(BuiltHub { manifest, settings: self.settings, methods, presence, on_negotiate })
     }
 }
 

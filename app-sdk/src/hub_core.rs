@@ -15,6 +15,7 @@ mod expected_result;
 mod fence;
 mod lost_clients;
 mod parting;
+mod question_limit;
 mod recent_ids;
 mod registry;
 mod result_requests;
@@ -52,6 +53,8 @@ pub(crate) use fence::{announce_shutdown, fence};
 pub(crate) use lost_clients::LostClient;
 use lost_clients::{FoundLost, LostClients, is_loss};
 use parting::Parting;
+use question_limit::QuestionLimit;
+pub(crate) use question_limit::WAITING_MAX;
 use recent_ids::RecentIds;
 use registry::Registry;
 pub(crate) use result_requests::{AbandonedRequest, Addressee, ClientResult, ClientSilence, TooManyRequests};
@@ -74,6 +77,8 @@ pub(crate) struct HubCore {
     has_handovers: AtomicBool,
     /// Ids of the connections that other app servers have got from this one a while ago.
     handed_over: Mutex<RecentIds>,
+    /// Limit of the questions about groups and users.
+    pub(crate) questions: QuestionLimit,
     /// Lost clients that may get their groups and items back; `None` where none does.
     lost: Option<Mutex<LostClients>>,
 }
@@ -111,6 +116,7 @@ impl HubCore {
             taken_over,
             has_handovers,
             handed_over: Mutex::default(),
+            questions: QuestionLimit::default(),
             lost: limits.restored_within.map(|within| Mutex::new(LostClients::new(within))),
         }
     }

@@ -291,6 +291,7 @@ mod metrics;
 pub mod naming;
 mod node;
 mod outbound;
+mod presence;
 mod raw;
 mod server;
 mod sync;
@@ -307,7 +308,9 @@ pub use call::restored::Restored;
 pub use call::{CloseReason, FromContext};
 #[doc(hidden)]
 pub use clients::interface;
-pub use clients::{Answer, CallerClients, Client, ClientAnswer, Clients, Groups, Member, Members, Receivers, Sent};
+pub use clients::{
+    Answer, CallerClients, Client, ClientAnswer, Clients, Groups, Member, Members, Receivers, Sent, Users,
+};
 pub use context::items::Items;
 pub use context::request::{Claims, Query};
 pub use context::upload_stream::UploadStream;
@@ -318,6 +321,9 @@ pub use handler::{Filter, HubCall, HubCallKind, IntoEnd, Next, Policy, Reply};
 pub use http;
 pub use hub::{Hub, Methods};
 pub use naming::Naming;
+#[doc(hidden)]
+pub use presence::NoticeHub;
+pub use presence::{FromNotice, GroupChanged, NoticeHook, UserOffline, UserOnline};
 pub use prometheus;
 pub use raw::{RawConnection, RawEndpoint, RawHandle, RawHandler, RawMessage, RawSender};
 pub use server::{

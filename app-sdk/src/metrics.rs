@@ -74,6 +74,9 @@ struct Families {
     client_results: IntCounterVec,
     client_results_dropped: IntCounterVec,
     client_results_waiting: IntGaugeVec,
+    presence_notices: IntCounterVec,
+    presence_ignored: IntCounterVec,
+    questions_refused: IntCounterVec,
 }
 
 /// Metrics of one hub, looked up once.
@@ -104,6 +107,9 @@ pub(crate) struct HubMetrics {
     pub(crate) client_results_failed: IntCounter,
     pub(crate) client_results_dropped: IntCounter,
     pub(crate) client_results_waiting: IntGauge,
+    pub(crate) presence_notices: IntCounter,
+    pub(crate) presence_ignored: IntCounter,
+    pub(crate) questions_refused: IntCounter,
 }
 
 /// Metrics of one method of a hub, each looked up when it is first needed.
@@ -255,6 +261,17 @@ impl Metrics {
                 hub,
             ),
             client_results_waiting: all.gauge("client_results_waiting", "Results of clients that are waited for.", hub),
+            presence_notices: all.counter("presence_notices_total", "Notices that hooks of presence were given.", hub),
+            presence_ignored: all.counter(
+                "presence_ignored_total",
+                "Users and members of groups that were not followed, because there were too many.",
+                hub,
+            ),
+            questions_refused: all.counter(
+                "questions_refused_total",
+                "Questions about groups and users that were refused, because too many waited.",
+                hub,
+            ),
             registry: OnceLock::new(),
             all: all.0,
         }))
@@ -294,6 +311,9 @@ impl Metrics {
             pauses: of(&families.pauses),
             rehomed: of(&families.rehomed),
             restored: of(&families.restored),
+            presence_notices: of(&families.presence_notices),
+            presence_ignored: of(&families.presence_ignored),
+            questions_refused: of(&families.questions_refused),
             restorable_dropped: of(&families.restorable_dropped),
             frames_lost: of(&families.frames_lost),
             running: families.running.with_label_values(&[hub]),

@@ -149,6 +149,11 @@ impl Node {
         self.capabilities.lists_members
     }
 
+    /// Whether the proxy tells who comes and goes, and lists the connections of a user. An older one ignores the question.
+    pub(crate) fn tells_presence(&self) -> bool {
+        self.capabilities.tells_presence
+    }
+
     /// Whether the proxy reads a client on during its hand-over, when it is asked to.
     pub(crate) fn reads_on(&self) -> bool {
         self.capabilities.knows_handovers

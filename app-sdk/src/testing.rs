@@ -35,6 +35,7 @@
 //! | what a client is told | [`CallError`] |
 //! | a method that asks its own caller | [`TestClient::begin`], or [`TestClient::on`] |
 //! | app servers that stop or crash, and questions to clients of others | [`TestServer::fleet`], [`TestServer::rehome`] |
+//! | hooks of presence | clients that connect, join and leave; `#[tokio::test(start_paused = true)]` makes the grace short |
 //! | time-outs | `#[tokio::test(start_paused = true)]` |
 //! | HTTP routes that send, or take a [`User`](crate::User) | [`TestServer::handle`], and `tower::ServiceExt::oneshot` |
 //!
@@ -49,6 +50,7 @@ mod client_wire;
 mod far_answers;
 mod far_clients;
 mod far_end;
+mod far_presence;
 #[cfg(test)]
 mod from_outside;
 mod received;
@@ -171,7 +173,7 @@ impl TestServer {
                 let hub = hubs.entry(manifest.path.to_lowercase()).or_insert_with(|| TestHub {
                     path: manifest.path.clone(),
                     requires_user: manifest.authentication == Authentication::Required,
-                    far_end: Arc::new(FarEnd::new(linked.dispatcher.core.naming)),
+                    far_end: Arc::new(FarEnd::new(linked.dispatcher.core.naming, manifest.presence)),
                     servers: Vec::new(),
                 });
                 let socket = hub.far_end.add_link(&linked.instance);

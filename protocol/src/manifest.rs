@@ -109,6 +109,27 @@ pub struct HubManifest {
     /// connections, and is told of the groups that others have them join.
     #[serde(default)]
     pub restores_clients: bool,
+    /// Changes of which proxies tell the app server.
+    #[serde(default)]
+    pub presence: PresenceScope,
+}
+
+/// Changes of which an app server wants to be told.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PresenceScope {
+    /// Users who come and go.
+    pub users: bool,
+    /// Connections that join groups and leave them.
+    pub groups: bool,
+}
+
+impl PresenceScope {
+    /// Whether anything is wanted.
+    #[must_use]
+    pub fn is_any(self) -> bool {
+        self.users || self.groups
+    }
 }
 
 /// Treatment of a client whose outbox is full.
@@ -167,6 +188,7 @@ impl HubManifest {
             stateful_reconnect_buffer_bytes: None,
             is_movable: false,
             restores_clients: false,
+            presence: PresenceScope::default(),
         }
     }
 

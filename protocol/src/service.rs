@@ -11,6 +11,7 @@ mod codec;
 mod data_type;
 mod frame;
 mod member_page;
+mod presence_owner;
 mod service_message;
 mod session;
 
@@ -19,6 +20,7 @@ pub use codec::{encode_connection_data, encode_traced_data};
 pub use data_type::DataType;
 pub use frame::{FrameBuffer, FrameError, bytes_of_frame};
 pub use member_page::{GroupMember, MEMBERS_PER_PAGE_MAX, MemberPage, MemberPageError};
+pub use presence_owner::presence_owner;
 pub use service_message::*;
 pub use session::{
     ACKNOWLEDGE_KEY, Answer, Attachment, Backoff, Capabilities, Class, Counters, ECHO_KEY, Frames, HeaderError,

@@ -94,6 +94,7 @@ pub const RECEIVED_HEADER: &str = "x-trunkline-received";
 /// Header of a link's upgrade and of its answer: the capabilities of this end, separated by commas. `resume=BYTES` says
 /// that it resumes sessions, and the size of its ring; `causes` that close frames may carry a [`CAUSE_HEADER`];
 /// `members`, of a proxy, that it answers queries for the members of a group;
+/// `presence`, of a proxy, that it tells who comes and goes, and lists the connections of a user;
 /// `handovers` that a proxy reads a client on while its app server asks for it, and that an app server takes open frames with
 /// an [`ENDED_HEADER`]; `moves` that client connections may move to another node.
 pub const CAPABILITIES_HEADER: &str = "x-trunkline-capabilities";

@@ -12,17 +12,17 @@ use trunkline_protocol::limits::{ACKNOWLEDGE_DELAY_MS, LINK_FRAME_MAX_BYTES};
 use trunkline_protocol::service::{
     ACKNOWLEDGE_KEY, Ack, AckStatus, BroadcastData, Check, CheckUserInGroup, ClientCompletion, ClientInvocation,
     CloseConnection, CloseWithAck, ConnectionData, ConnectionFlowControl, ConnectionMoved, ConnectionReconnect,
-    Counters, ErrorCompletion, FlowOperation, FlowSubject, FrameBuffer, GroupBroadcastData, GroupChange,
+    Counters, ErrorCompletion, FlowOperation, FlowSubject, FrameBuffer, GroupBroadcastData, GroupChange, GroupJoin,
     GroupMemberQuery, LinkHandshakeRequest, LinkHandshakeResponse, LinkKind, MoveConnection, MultiConnectionData,
-    MultiGroupBroadcastData, MultiUserData, OpenConnection, Payloads, Ping, RestoreAnswer, RestoreQuery, ServiceError,
-    ServiceEvent, ServiceMapping, ServiceMessage, Stamped, TraceReport, TracedData, UserData, UserGroupChange,
-    encode_connection_data,
+    MultiGroupBroadcastData, MultiUserData, OpenConnection, Payloads, Ping, PresencePhase, PresenceUpdate,
+    RestoreAnswer, RestoreQuery, ServiceError, ServiceEvent, ServiceMapping, ServiceMessage, Stamped, TraceReport,
+    TracedData, UserConnectionQuery, UserData, UserGroupChange, encode_connection_data,
 };
 
 /// Numbers of the messages that are known here.
-const KNOWN: [i64; 45] = [
+const KNOWN: [i64; 47] = [
     1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 30, 31, 32, 33,
-    34, 35, 36, 37, 38, 39, 40, 60, 61, 62, 63, 64, 72, 73,
+    34, 35, 36, 37, 38, 39, 40, 60, 61, 62, 63, 64, 70, 71, 72, 73,
 ];
 
 /// Texts of all header lengths: most are short, some need two bytes of length, a few three.
@@ -240,6 +240,13 @@ fn order_message() -> BoxedStrategy<ServiceMessage> {
         }),
         (number(), any::<bool>())
             .prop_map(|(query_id, is_kept)| { ServiceMessage::RestoreAnswer(RestoreAnswer { query_id, is_kept }) }),
+        presence_update().prop_map(ServiceMessage::PresenceUpdate),
+        (text(), number(), option::of(number()), optional()).prop_map(
+            |(user_id, ack_id, page_size, continuation_token)| {
+                let query = UserConnectionQuery { user_id, ack_id, page_size, continuation_token };
+                ServiceMessage::UserConnectionQuery(query)
+            }
+        ),
         (number(), binary()).prop_map(|(epoch, body)| ServiceMessage::Stamped(Stamped { epoch, body })),
         (number(), binary()).prop_map(|(mark, body)| ServiceMessage::TracedData(TracedData { mark, body })),
         trace_report(),
@@ -674,4 +681,30 @@ fn settle(link: &mut Link) -> Result<(), TestCaseError> {
         }
     }
     Ok(())
+}
+
+fn presence_update() -> impl Strategy<Value = PresenceUpdate> {
+    let phase =
+        prop_oneof![Just(PresencePhase::Changes), Just(PresencePhase::Snapshot), Just(PresencePhase::SnapshotEnd)];
+    let join = (text(), text(), optional()).prop_map(|(group, connection_id, user_id)| GroupJoin {
+        group,
+        connection_id,
+        user_id,
+    });
+    let users = (texts(), texts());
+    let groups = (vec(join, 0..3), vec((text(), text()), 0..3));
+    let servers = (option::of(texts()), texts());
+    (number(), number(), phase, servers, users, groups).prop_map(
+        |(shard, stream, phase, (app_servers, lost), (online, offline), (joined, left))| PresenceUpdate {
+            shard,
+            stream,
+            phase,
+            app_servers,
+            lost,
+            online,
+            offline,
+            joined,
+            left,
+        },
+    )
 }

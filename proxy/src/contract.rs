@@ -49,6 +49,7 @@ mod routed;
 mod sampling;
 #[cfg(feature = "cli")]
 mod specialising;
+mod telling_presence;
 mod tracing;
 mod waiting;
 mod webhooks;

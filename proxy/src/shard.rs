@@ -29,6 +29,8 @@ mod other_nodes;
 mod outbox;
 mod outbox_budget;
 mod own_interest;
+mod presence_batch;
+mod presence_feed;
 mod reassignment;
 mod reconnect;
 mod recorder;
@@ -80,7 +82,7 @@ pub(crate) use inbox::{
     ClientStream, CommandBatch, Inbox, LostConnection, LostUser, PendingConnection, ShardMessage, ShardSender,
 };
 pub(crate) use inspection::{ClientRow, ClientSelection, NameSearch};
-pub(crate) use member_query::{MemberListing, MemberTally};
+pub(crate) use member_query::{ListQuery, MemberListing, MemberTally};
 pub(crate) use mirror::SeenDifference;
 pub(crate) use other_nodes::{OtherNodes, TakeOver, TakenOver, TargetVerdict};
 pub(crate) use outbox::Outbox;
@@ -101,11 +103,18 @@ pub(crate) use tracer::{
 };
 
 use drain_schedule::{DrainSchedule, chance, longest_spread};
+use presence_feed::Told;
 use shard_context::ShardContext;
 use shed::{SHED_SPREAD, ShedSearch};
 
 /// Interval at which the clients of a node that stops are sent elsewhere, until they are there.
 const TRY_ELSEWHERE: Duration = Duration::from_millis(500);
+
+/// Time in which changes of presence gather before app servers are told.
+const PRESENCE_WINDOW: Duration = Duration::from_millis(50);
+
+/// Time between two parts of a snapshot of presence, in which the shard serves its clients.
+const PRESENCE_STEP: Duration = Duration::from_millis(10);
 
 /// Driver of one shard: borrows its state for one step at a time, and starts the tasks that a step asks for.
 ///
@@ -217,9 +226,10 @@ impl Shard {
 
     /// Starts the tasks that the last step asked for: outboxes to flush as their sockets take it, a drain, a shed.
     pub(crate) fn start_tasks(self: &Rc<Self>) {
-        let (flushes, drain, shed) = {
+        let (flushes, drain, shed, must_tell_presence) = {
             let mut state = self.state();
-            (state.delivery.take_flush_tasks(), state.drain.take(), mem::take(&mut state.shed))
+            let (flushes, drain) = (state.delivery.take_flush_tasks(), state.drain.take());
+            (flushes, drain, mem::take(&mut state.shed), state.presence.take_start())
         };
         for (slot, serial) in flushes {
             let shard = self.clone();
@@ -230,6 +240,24 @@ impl Shard {
         }
         if shed > 0 {
             spawn_local(self.clone().shed(shed));
+        }
+        if must_tell_presence {
+            spawn_local(self.clone().tell_presence());
+        }
+    }
+
+    /// Tells app servers who comes and goes, for as long as any wants to know.
+    async fn tell_presence(self: Rc<Self>) {
+        let has_changed = self.state().presence.has_changed();
+        let mut told = Told::All;
+        while told != Told::Nobody {
+            if told == Told::All {
+                has_changed.notified().await;
+                sleep(PRESENCE_WINDOW).await;
+            } else {
+                sleep(PRESENCE_STEP).await;
+            }
+            told = self.state().tell_presence();
         }
     }
 

@@ -90,6 +90,8 @@ mod pass_through;
 #[cfg(test)]
 mod pass_through_streams;
 #[cfg(test)]
+mod presence;
+#[cfg(test)]
 mod prometheus;
 #[cfg(test)]
 mod python;

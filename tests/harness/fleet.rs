@@ -71,7 +71,7 @@ impl App {
         match self {
             App::Chat | App::Status | App::Board | App::Bench | App::Traced | App::Moves | App::Web => 1,
             App::Roles => 2,
-            App::Members => 3,
+            App::Members => 4,
             App::Sends => 5,
             App::Calls | App::Ends => 5,
             App::Functional => 6,

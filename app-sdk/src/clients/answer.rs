@@ -23,18 +23,47 @@ pub struct Answer<T> {
     value: T,
     as_of: SystemTime,
     proxies: usize,
-    proxies_missing: usize,
+    missing: Missing,
+}
+
+/// Proxies that did not answer.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Missing {
+    count: usize,
+    /// Names of those that are known.
+    names: Vec<String>,
+}
+
+impl Missing {
+    /// Proxies that did not answer to former questions of the same list; only their number is known.
+    pub(super) fn unnamed(count: usize) -> Self {
+        Self { count, names: Vec::new() }
+    }
+
+    pub(super) fn add(&mut self, name: &str) {
+        self.count += 1;
+        self.names.push(name.to_owned());
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.count
+    }
 }
 
 impl<T> Answer<T> {
-    pub(super) fn new(value: T, as_of: SystemTime, proxies: usize, proxies_missing: usize) -> Self {
-        Self { value, as_of, proxies, proxies_missing }
+    pub(super) fn new(value: T, as_of: SystemTime, proxies: usize, missing: Missing) -> Self {
+        Self { value, as_of, proxies, missing }
     }
 
     /// The value, without the rest.
     #[must_use]
     pub fn into_value(self) -> T {
         self.value
+    }
+
+    /// The answer with another value that is made of this one.
+    pub(super) fn map<U>(self, change: impl FnOnce(T) -> U) -> Answer<U> {
+        Answer { value: change(self.value), as_of: self.as_of, proxies: self.proxies, missing: self.missing }
     }
 
     /// Time at which the question was asked: the value is no older.
@@ -58,13 +87,20 @@ impl<T> Answer<T> {
     /// Number of proxies that did not answer: too slow, lost meanwhile, or older than this kind of question.
     #[must_use]
     pub fn proxies_missing(&self) -> usize {
-        self.proxies_missing
+        self.missing.count()
+    }
+
+    /// Names of the proxies that did not answer (`--node-name`). Of a list that was [resumed](crate::Members::resume) by a
+    /// token, those before it are only [counted](Self::proxies_missing).
+    #[must_use]
+    pub fn missing(&self) -> &[String] {
+        &self.missing.names
     }
 
     /// Whether all proxies answered.
     #[must_use]
     pub fn is_complete(&self) -> bool {
-        self.proxies_missing == 0
+        self.missing.count() == 0
     }
 }
 

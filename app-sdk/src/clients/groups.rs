@@ -3,22 +3,18 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use bytestring::ByteString;
 use trunkline_protocol::service::{
-    Ack, AckStatus, Check, CheckUserInGroup, GroupChange, MEMBERS_PER_PAGE_MAX, ServiceMessage, UserGroupChange,
+    Ack, AckStatus, Check, CheckUserInGroup, GroupChange, ServiceMessage, UserGroupChange,
 };
 
 use super::answer::Answer;
-use super::members::{Members, query};
-use super::question::{ProxyReply, Silence, all_nodes, ask, is_anywhere};
+use super::members::{ListedSet, Members, count};
+use super::question::{ProxyReply, Silence, all_nodes, ask, inquire, is_anywhere};
 use crate::error::{AskError, GroupError};
 use crate::hub_core::HubCore;
 use crate::node::Node;
-
-/// Maximum number of members that are read for the users of a group.
-const MEMBERS_READ_MAX: usize = 100_000;
 
 /// Membership of groups. A group begins with its first member and ends with its last.
 ///
@@ -171,7 +167,7 @@ impl Groups {
     pub async fn exists(&self, group: impl AsRef<str>) -> Result<bool, AskError> {
         let subject = asked(group)?;
         let message = |ack_id| ServiceMessage::CheckGroupExistenceWithAck(Check { subject: subject.clone(), ack_id });
-        is_anywhere(ask(&self.core, &all_nodes(&self.core)?, message).await?)
+        is_anywhere(inquire(&self.core, &all_nodes(&self.core)?, message).await?)
     }
 
     /// Whether a connection of this user is a member of the group.
@@ -184,38 +180,21 @@ impl Groups {
             let (user_id, group) = (user_id.clone(), group.clone());
             ServiceMessage::CheckUserInGroupWithAck(CheckUserInGroup { user_id, group, ack_id })
         };
-        is_anywhere(ask(&self.core, &all_nodes(&self.core)?, message).await?)
+        is_anywhere(inquire(&self.core, &all_nodes(&self.core)?, message).await?)
     }
 
-    /// Lists the members of a group, a page at a time.
+    /// Lists the members of a group, a page at a time, or [all](Members::all) of them.
     pub fn members(&self, group: impl AsRef<str>) -> Members {
-        Members::new(&self.core, group.as_ref().into())
+        Members::new(&self.core, ListedSet::Group(group.as_ref().into()))
     }
 
     /// Number of members of a group: connections, not users. Costs the same however many there are.
     ///
     /// # Errors
-    /// When the group has no name, and when no proxy answered. Those that did not are
-    /// [told](Answer::proxies_missing).
+    /// When the group has no name, when no proxy answered, and when too many questions wait. Proxies that did not answer
+    /// are [told](Answer::missing).
     pub async fn count(&self, group: impl AsRef<str>) -> Result<Answer<u64>, AskError> {
-        let (group, as_of) = (asked(group)?, SystemTime::now());
-        let (mut members, mut answered, mut missing, mut failed) = (0, 0, 0, None);
-        for page in query(&self.core, &all_nodes(&self.core)?, &group, 0, None).await? {
-            match page {
-                Ok(page) => {
-                    members += page.count.unwrap_or(page.members.len() as u64);
-                    answered += 1;
-                }
-                Err(error) => {
-                    missing += 1;
-                    failed = Some(error);
-                }
-            }
-        }
-        match failed {
-            Some(error) if answered == 0 => Err(error),
-            _ => Ok(Answer::new(members, as_of, answered, missing)),
-        }
+        count(&self.core, &ListedSet::Group(asked(group)?)).await
     }
 
     /// The users who have a connection in a group, each once, in the order of their names. Members without a user are left
@@ -223,20 +202,12 @@ impl Groups {
     ///
     /// # Errors
     /// When the group has no name or more than 100 000 members, and when no proxy answered. Those that did not are
-    /// [told](Answer::proxies_missing).
+    /// [told](Answer::missing).
     pub async fn users(&self, group: impl AsRef<str>) -> Result<Answer<Vec<String>>, AskError> {
-        let as_of = SystemTime::now();
-        let mut list = self.members(group).page_size(MEMBERS_PER_PAGE_MAX);
-        let (mut users, mut members, mut proxies, mut missing) = (BTreeSet::new(), 0, 0, 0);
-        while let Some(page) = list.next_page().await? {
-            members += page.len();
-            if members > MEMBERS_READ_MAX {
-                return Err(AskError::TooMany(MEMBERS_READ_MAX));
-            }
-            (proxies, missing) = (list.proxies_read(), page.proxies_missing());
-            users.extend(page.into_value().into_iter().filter_map(|member| member.user_id));
-        }
-        Ok(Answer::new(users.into_iter().collect(), as_of, proxies, missing))
+        Ok(self.members(group).all().await?.map(|members| {
+            let users: BTreeSet<_> = members.into_iter().filter_map(|member| member.user_id).collect();
+            users.into_iter().collect()
+        }))
     }
 }
 

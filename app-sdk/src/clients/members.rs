@@ -1,4 +1,4 @@
-//! Members of a group, listed a page at a time, proxy by proxy.
+//! Members of a group, or connections of a user, listed a page at a time, proxy by proxy.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,11 +8,11 @@ use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use bytestring::ByteString;
 use trunkline_protocol::service::{
-    AckStatus, GroupMember, GroupMemberQuery, MEMBERS_PER_PAGE_MAX, MemberPage, ServiceMessage,
+    AckStatus, GroupMember, GroupMemberQuery, MEMBERS_PER_PAGE_MAX, MemberPage, ServiceMessage, UserConnectionQuery,
 };
 
-use super::answer::Answer;
-use super::question::{self, all_nodes, ask};
+use super::answer::{Answer, Missing};
+use super::question::{self, all_nodes, inquire};
 use crate::error::AskError;
 use crate::hub_core::HubCore;
 use crate::node::Node;
@@ -23,7 +23,17 @@ const PAGE_SIZE: usize = 100;
 /// Maximum number of questions for one page: proxies may answer with short pages.
 const QUESTIONS_PER_PAGE_MAX: usize = 64;
 
-/// Member of a group: one connection.
+/// Maximum number of members that are read for one answer.
+const MEMBERS_READ_MAX: usize = 100_000;
+
+/// Set whose members are listed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum ListedSet {
+    Group(ByteString),
+    User(ByteString),
+}
+
+/// Member of a group, or connection of a user.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Member {
@@ -33,7 +43,7 @@ pub struct Member {
     pub user_id: Option<String>,
 }
 
-/// List of a group's members, which is asked for a page at a time.
+/// List of a group's members, or a user's connections, which is asked for a page at a time.
 ///
 /// Who is a member all the while is listed once. Who joins or leaves while the list is read may be in it or not; nobody
 /// is in it twice.
@@ -52,9 +62,11 @@ pub struct Member {
 #[must_use = "nothing is asked until `next_page` is called"]
 pub struct Members {
     core: Arc<HubCore>,
-    group: ByteString,
+    set: ListedSet,
     page_size: usize,
     place: Place,
+    /// Proxies that did not answer.
+    missing: Missing,
     /// Number of proxies that have been read to their end.
     read: usize,
     is_over: bool,
@@ -72,8 +84,9 @@ struct Place {
 }
 
 impl Members {
-    pub(super) fn new(core: &Arc<HubCore>, group: ByteString) -> Self {
-        Self { core: Arc::clone(core), group, page_size: PAGE_SIZE, place: Place::default(), read: 0, is_over: false }
+    pub(super) fn new(core: &Arc<HubCore>, set: ListedSet) -> Self {
+        let (place, missing) = (Place::default(), Missing::default());
+        Self { core: Arc::clone(core), set, page_size: PAGE_SIZE, place, missing, read: 0, is_over: false }
     }
 
     /// Sets the number of members of a page, from 1 to 1000; 100 unless set. The last page has fewer, and so may others.
@@ -88,6 +101,7 @@ impl Members {
     /// When it is no such token.
     pub fn resume(mut self, token: &str) -> Result<Self, AskError> {
         self.place = Place::from_token(token).ok_or(AskError::Token)?;
+        self.missing = Missing::unnamed(self.place.missing);
         Ok(self)
     }
 
@@ -109,7 +123,7 @@ impl Members {
         if self.is_over {
             return Ok(None);
         }
-        if self.group.is_empty() {
+        if self.set.is_nameless_group() {
             return Err(AskError::EmptyGroupName);
         }
         let (as_of, is_first) = (SystemTime::now(), self.place.node.is_none());
@@ -119,7 +133,7 @@ impl Members {
             if members.len() >= self.page_size {
                 break;
             }
-            let Some(node) = self.place.next_node(&nodes) else {
+            let Some(node) = self.place.next_node(&nodes, &mut self.missing) else {
                 self.is_over = true;
                 break;
             };
@@ -130,8 +144,10 @@ impl Members {
                     members.extend(page.members.into_iter().map(Member::from));
                     self.place.leave(&node, page.continuation_token);
                 }
+                // It is no proxy that did not answer.
+                Err(error @ AskError::TooManyQuestions(_)) => return Err(error),
                 Err(error) => {
-                    self.place.missing += 1;
+                    self.place.lose(node.name(), &mut self.missing);
                     self.place.leave(&node, None);
                     silence = Some(error);
                 }
@@ -139,47 +155,113 @@ impl Members {
         }
         match silence {
             Some(error) if answered == 0 && is_first => Err(error),
-            _ => Ok(Some(Answer::new(members, as_of, answered, self.place.missing))),
+            _ => Ok(Some(Answer::new(members, as_of, answered, self.missing.clone()))),
         }
     }
 
-    /// Number of proxies whose members have all been read.
-    pub(super) fn proxies_read(&self) -> usize {
-        self.read
+    /// Asks for all that is left of the list.
+    ///
+    /// # Errors
+    /// As those of [`next_page`](Self::next_page), and when there are more than 100 000.
+    pub async fn all(self) -> Result<Answer<Vec<Member>>, AskError> {
+        let (as_of, mut list, mut members) = (SystemTime::now(), self.page_size(MEMBERS_PER_PAGE_MAX), Vec::new());
+        while let Some(page) = list.next_page().await? {
+            members.extend(page.into_value());
+            if members.len() > MEMBERS_READ_MAX {
+                return Err(AskError::TooMany(MEMBERS_READ_MAX));
+            }
+        }
+        Ok(Answer::new(members, as_of, list.read, list.missing))
     }
 
     async fn page_of(&self, node: &Arc<Node>, page_size: usize) -> Result<MemberPage, AskError> {
         let token = self.place.token.clone();
-        let mut pages = query(&self.core, std::slice::from_ref(node), &self.group, page_size, token.as_ref()).await?;
-        pages.pop().unwrap_or(Err(AskError::LinkLost))
+        let mut pages = query(&self.core, std::slice::from_ref(node), &self.set, page_size, token.as_ref()).await?;
+        pages.pop().map_or(Err(AskError::LinkLost), |(_, page)| page)
     }
 }
 
-/// Asks proxies for members of a group, or with the page size 0 for their number alone.
+/// Number of a set's members, at all proxies.
 ///
 /// # Errors
-/// When the question is too large for a link.
-pub(super) async fn query(
+/// When no proxy answered, and when too many questions wait.
+pub(super) async fn count(core: &HubCore, set: &ListedSet) -> Result<Answer<u64>, AskError> {
+    let as_of = SystemTime::now();
+    let (mut members, mut answered, mut missing, mut failed) = (0, 0, Missing::default(), None);
+    for (node, page) in query(core, &all_nodes(core)?, set, 0, None).await? {
+        match page {
+            Ok(page) => {
+                members += page.count.unwrap_or(page.members.len() as u64);
+                answered += 1;
+            }
+            Err(error) => {
+                missing.add(node.name());
+                failed = Some(error);
+            }
+        }
+    }
+    match failed {
+        Some(error) if answered == 0 => Err(error),
+        _ => Ok(Answer::new(members, as_of, answered, missing)),
+    }
+}
+
+/// Answer of one proxy to a query.
+type QueriedPage = (Arc<Node>, Result<MemberPage, AskError>);
+
+/// Asks proxies for members of a set, or with the page size 0 for their number alone.
+///
+/// # Errors
+/// When the question is too large for a link, and when too many wait.
+async fn query(
     core: &HubCore,
     nodes: &[Arc<Node>],
-    group: &ByteString,
+    set: &ListedSet,
     page_size: usize,
     token: Option<&ByteString>,
-) -> Result<Vec<Result<MemberPage, AskError>>, AskError> {
-    let able: Vec<_> = nodes.iter().filter(|node| node.lists_members()).cloned().collect();
-    let message = |ack_id| {
-        ServiceMessage::GroupMemberQuery(GroupMemberQuery {
-            group: group.clone(),
-            ack_id,
-            page_size: i64::try_from(page_size).ok(),
-            top: None,
-            continuation_token: token.cloned(),
+) -> Result<Vec<QueriedPage>, AskError> {
+    let (able, unable): (Vec<_>, Vec<_>) = nodes.iter().cloned().partition(|node| set.is_listed_by(node));
+    let (page_size, continuation_token) = (i64::try_from(page_size).ok(), token.cloned());
+    let message = |ack_id| set.query(ack_id, page_size, continuation_token.clone());
+    let replies = inquire(core, &able, message).await?;
+    let pages = able.into_iter().zip(replies.into_iter().map(page_in));
+    Ok(pages.chain(unable.into_iter().map(|node| (node, Err(set.too_old())))).collect())
+}
+
+impl ListedSet {
+    fn is_nameless_group(&self) -> bool {
+        matches!(self, Self::Group(name) if name.is_empty())
+    }
+
+    fn is_listed_by(&self, node: &Node) -> bool {
+        match self {
+            Self::Group(_) => node.lists_members(),
+            Self::User(_) => node.tells_presence(),
+        }
+    }
+
+    fn query(&self, ack_id: i64, page_size: Option<i64>, continuation_token: Option<ByteString>) -> ServiceMessage {
+        match self.clone() {
+            Self::Group(group) => ServiceMessage::GroupMemberQuery(GroupMemberQuery {
+                group,
+                ack_id,
+                page_size,
+                top: None,
+                continuation_token,
+            }),
+            Self::User(user_id) => {
+                let query = UserConnectionQuery { user_id, ack_id, page_size, continuation_token };
+                ServiceMessage::UserConnectionQuery(query)
+            }
+        }
+    }
+
+    fn too_old(&self) -> AskError {
+        AskError::Failed(match self {
+            Self::Group(_) => "its version can't list members".into(),
+            Self::User(_) => "its version can't list the connections of a user".into(),
         })
-    };
-    let replies = ask(core, &able, message).await?;
-    let unable = nodes.len() - able.len();
-    let pages = replies.into_iter().map(page_in);
-    Ok(pages.chain((0..unable).map(|_| Err(too_old()))).collect())
+    }
 }
 
 fn page_in(reply: question::ProxyReply) -> Result<MemberPage, AskError> {
@@ -191,10 +273,6 @@ fn page_in(reply: question::ProxyReply) -> Result<MemberPage, AskError> {
         (AckStatus::NotFound, _) => Ok(MemberPage::default()),
         _ => Err(question::failure(ack)),
     }
-}
-
-fn too_old() -> AskError {
-    AskError::Failed("its version can't list members".into())
 }
 
 fn sorted(nodes: &[Arc<Node>]) -> Vec<Arc<Node>> {
@@ -209,7 +287,7 @@ fn key_of(node: &Node) -> (&str, &str) {
 
 impl Place {
     /// The proxy that is asked next; `None` when all have been. Counts the one that was being read, if it is gone.
-    fn next_node(&mut self, nodes: &[Arc<Node>]) -> Option<Arc<Node>> {
+    fn next_node(&mut self, nodes: &[Arc<Node>], missing: &mut Missing) -> Option<Arc<Node>> {
         let Some((name, boot)) = &self.node else { return nodes.first().cloned() };
         let key = (name.as_str(), boot.as_str());
         if self.token.is_some() {
@@ -218,8 +296,15 @@ impl Place {
             }
             self.token = None;
             self.missing += 1;
+            missing.add(name);
         }
         nodes.iter().find(|node| key_of(node) > key).cloned()
+    }
+
+    /// Notes that a proxy did not answer.
+    fn lose(&mut self, name: &str, missing: &mut Missing) {
+        self.missing += 1;
+        missing.add(name);
     }
 
     /// Leaves a proxy, with its token for the rest of its members.
@@ -253,7 +338,7 @@ impl From<GroupMember> for Member {
 
 impl fmt::Debug for Members {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Members of {} of {}", self.group, self.core.name())
+        write!(f, "Members of {:?} of {}", self.set, self.core.name())
     }
 }
 
@@ -274,7 +359,7 @@ mod tests {
     }
 
     fn next(place: &mut Place, nodes: &[Arc<Node>]) -> Option<String> {
-        place.next_node(nodes).map(|node| node.name().to_owned())
+        place.next_node(nodes, &mut Missing::default()).map(|node| node.name().to_owned())
     }
 
     #[test]

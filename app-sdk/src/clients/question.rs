@@ -8,7 +8,7 @@ use trunkline_protocol::limits::ACK_TIMEOUT_MS;
 use trunkline_protocol::service::{Ack, AckStatus, ServiceMessage};
 
 use crate::error::{AskError, SendError};
-use crate::hub_core::HubCore;
+use crate::hub_core::{HubCore, WAITING_MAX};
 use crate::node::Node;
 use crate::outbound::checked_frame;
 
@@ -56,6 +56,22 @@ pub(super) async fn ask(
 ) -> Result<Vec<ProxyReply>, SendError> {
     checked_frame(&message(i64::from(i32::MAX)))?;
     Ok(join_all(nodes.iter().map(|node| ask_one(core, node, &message))).await)
+}
+
+/// Asks as [`ask`] does what changes nothing, when it is the question's turn.
+///
+/// # Errors
+/// As with [`ask`], and when too many questions wait.
+pub(super) async fn inquire(
+    core: &HubCore,
+    nodes: &[Arc<Node>],
+    message: impl Fn(i64) -> ServiceMessage,
+) -> Result<Vec<ProxyReply>, AskError> {
+    let Some(_turn) = core.questions.turn().await else {
+        core.metrics().questions_refused.inc();
+        return Err(AskError::TooManyQuestions(WAITING_MAX));
+    };
+    Ok(ask(core, nodes, message).await?)
 }
 
 async fn ask_one(core: &HubCore, node: &Arc<Node>, message: &impl Fn(i64) -> ServiceMessage) -> ProxyReply {

@@ -159,7 +159,8 @@ impl RunningCall {
             let (core, connection) = (&self.dispatcher.core, self.connection());
             if core.contains(connection) {
                 let headers = telemetry::headers_of(&self.span);
-                core.complete(connection, encode::completion(connection.protocol(), headers, id.clone(), outcome)).await;
+                core.complete(connection, encode::completion(connection.protocol(), headers, id.clone(), outcome))
+                    .await;
             }
         }
         if let Some((report, ended_at)) = report {

@@ -9,6 +9,7 @@ use trunkline_protocol::manifest::{Authentication, HubManifest, SlowClients, Tra
 use crate::connection::Limits;
 use crate::error::BuildError;
 use crate::naming::Naming;
+use crate::presence::PRESENCE_GRACE;
 
 /// Settings of a hub.
 #[derive(Debug, Clone)]
@@ -25,6 +26,8 @@ pub(crate) struct HubSettings {
     /// A client may come back to its connection after its socket has ended, at whichever proxy.
     pub(crate) stateful_reconnect: bool,
     pub(crate) stateful_reconnect_buffer_bytes: usize,
+    /// Time without connections after which a user is offline.
+    pub(crate) presence_grace: Duration,
     pub(crate) limits: Limits,
 }
 
@@ -90,6 +93,7 @@ impl Default for HubSettings {
             close_on_token_expiry: false,
             stateful_reconnect: false,
             stateful_reconnect_buffer_bytes: STATEFUL_RECONNECT_BUFFER_BYTES,
+            presence_grace: PRESENCE_GRACE,
             limits: Limits::default(),
         }
     }

@@ -107,6 +107,7 @@ impl Slots {
     pub(super) fn let_go(&self, session: &Arc<LinkSession>, attachment: Attachment, over: Option<ConnectionClose>) {
         let mut slots = lock(&self.slots);
         let cause = session.detach(attachment);
+        session.endpoint.handle_socket_ended(&session.node);
         if let Some(end) = over.or_else(|| cause.map(|cause| end_of_connections(&LinkEnd::Over(cause)))) {
             end_session(&mut slots, session, &end);
         }

@@ -28,6 +28,7 @@ impl ServerCore {
     /// over as it is.
     pub(super) async fn drain(&self) {
         self.draining.cancel();
+        read(&self.hubs).values().filter_map(|hub| hub.presence.as_ref()).for_each(|presence| presence.stop());
         // Only over a network are there others.
         let Some(ready) = self.ready.get() else { return };
         let hubs: Vec<Arc<Dispatcher>> = read(&self.hubs).values().cloned().collect();

@@ -12,10 +12,10 @@ use super::access::Access;
 use super::server_core::ServerCore;
 use super::user::{TokenError, User};
 use super::user_token::UserToken;
-use crate::clients::Clients;
-use crate::clients::Groups;
+use crate::clients::{Clients, Groups, Users};
 use crate::error::UnknownHub;
 use crate::hub_core::HubCore;
+use crate::presence::{FromNotice, NoticeHub};
 use crate::raw::RawHandle;
 
 /// Time that a shutdown waits for the last hooks, after the methods have had theirs.
@@ -207,10 +207,22 @@ impl HubHandle {
         Groups::new(&self.core)
     }
 
+    /// The users of this hub, to ask who is online.
+    #[must_use]
+    pub fn users(&self) -> Users {
+        Users::new(&self.core)
+    }
+
     /// Name of the hub.
     #[must_use]
     pub fn name(&self) -> &str {
         self.core.name()
+    }
+}
+
+impl<S, N> FromNotice<S, N> for HubHandle {
+    fn from_notice(_notice: &N, hub: &NoticeHub, _state: &S) -> Self {
+        Self { core: Arc::clone(&hub.0) }
     }
 }
 

@@ -5,7 +5,7 @@ use trunkline_protocol::cause::Cause;
 use trunkline_protocol::hub::{Close, HubMessage};
 use trunkline_protocol::service::{
     Ack, AckStatus, CloseConnection, CloseWithAck, GroupMember, GroupMemberQuery, MEMBERS_PER_PAGE_MAX, MemberPage,
-    ServiceMessage,
+    ServiceMessage, UserConnectionQuery,
 };
 use trunkline_protocol::wire::CAUSE_HEADER;
 
@@ -44,7 +44,14 @@ impl FarClients {
             ServiceMessage::CheckUserInGroupWithAck(check) => self.check(check.ack_id, |_, client| {
                 client.is_user(&check.user_id) && client.groups.contains(&check.group)
             }),
-            ServiceMessage::GroupMemberQuery(query) => Some(self.list(query)),
+            ServiceMessage::GroupMemberQuery(query) => {
+                let GroupMemberQuery { group, ack_id, page_size, continuation_token, .. } = query;
+                Some(self.list(|client| client.groups.contains(&group), ack_id, page_size, continuation_token))
+            }
+            ServiceMessage::UserConnectionQuery(query) => {
+                let UserConnectionQuery { user_id, ack_id, page_size, continuation_token } = query;
+                Some(self.list(|client| client.is_user(&user_id), ack_id, page_size, continuation_token))
+            }
             other => self.handle(other),
         };
         (Vec::new(), answer)
@@ -73,14 +80,20 @@ impl FarClients {
         ack(ack_id, if is_found { AckStatus::Ok } else { AckStatus::NotFound })
     }
 
-    /// Lists the members of a group by their ids; the token is the last one of the page before.
-    fn list(&self, query: GroupMemberQuery) -> ServiceMessage {
-        let members: Vec<_> = self.all.iter().filter(|(_, client)| client.groups.contains(&query.group)).collect();
-        let page_size = query.page_size.and_then(|size| usize::try_from(size).ok()).unwrap_or(MEMBERS_PER_PAGE_MAX);
+    /// Lists clients by their ids; the token is the last one of the page before.
+    fn list(
+        &self,
+        is_listed: impl Fn(&FarClient) -> bool,
+        ack_id: i64,
+        page_size: Option<i64>,
+        continuation_token: Option<ByteString>,
+    ) -> ServiceMessage {
+        let members: Vec<_> = self.all.iter().filter(|(_, client)| is_listed(client)).collect();
+        let page_size = page_size.and_then(|size| usize::try_from(size).ok()).unwrap_or(MEMBERS_PER_PAGE_MAX);
         let page = if page_size == 0 {
             MemberPage::counted(members.len() as u64)
         } else {
-            let is_next = |id: &ByteString| query.continuation_token.as_ref().is_none_or(|last| id > last);
+            let is_next = |id: &ByteString| continuation_token.as_ref().is_none_or(|last| id > last);
             let rest: Vec<_> = members.into_iter().filter(|(id, _)| is_next(id)).collect();
             let page = rest.iter().take(page_size.min(MEMBERS_PER_PAGE_MAX));
             let members: Vec<_> = page
@@ -91,7 +104,7 @@ impl FarClients {
             MemberPage { members, continuation_token, count: None }
         };
         let payload = Some(page.to_payload());
-        ServiceMessage::Ack(Ack { ack_id: query.ack_id, status: AckStatus::Ok, message: None, payload })
+        ServiceMessage::Ack(Ack { ack_id, status: AckStatus::Ok, message: None, payload })
     }
 }
 

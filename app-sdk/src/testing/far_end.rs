@@ -4,16 +4,18 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
 use bytestring::ByteString;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 use trunkline_link::answer_handshake;
 use trunkline_protocol::hub::HubProtocol;
+use trunkline_protocol::manifest::PresenceScope;
 use trunkline_protocol::service::{ClientInvocation, CloseConnection, ErrorCompletion, ServiceMessage};
 use trunkline_protocol::wire::MIGRATE_TO_HEADER;
 
 use super::client_inbox::ClientInbox;
 use super::far_answers::close_notice;
 use super::far_clients::{FarClient, FarClients};
+use super::far_presence::FarPresence;
 use crate::link::{LinkReader, LinkSocket, LinkWriter};
 use crate::naming::{Codec, Naming};
 use crate::sync::lock;
@@ -25,6 +27,10 @@ pub(super) struct FarEnd {
     naming: Naming,
     links: Mutex<Vec<Arc<FarLink>>>,
     members: Mutex<FarClients>,
+    /// What app servers were told of users and groups; `None` where no hook wants to know.
+    presence: Option<Mutex<FarPresence>>,
+    /// Notified when clients come, go, or change groups.
+    has_changed: Notify,
 }
 
 /// The far end of the link to one app server.
@@ -51,8 +57,9 @@ pub(super) struct NewMember {
 }
 
 impl FarEnd {
-    pub(super) fn new(naming: Naming) -> Self {
-        Self { naming, links: Mutex::default(), members: Mutex::default() }
+    pub(super) fn new(naming: Naming, presence: PresenceScope) -> Self {
+        let presence = presence.is_any().then(Mutex::default);
+        Self { naming, links: Mutex::default(), members: Mutex::default(), presence, has_changed: Notify::new() }
     }
 
     /// The encoding of values for the hub's clients that speak this protocol.
@@ -71,6 +78,9 @@ impl FarEnd {
             links.last().map(Arc::clone)
         };
         if let Some(link) = link {
+            if link.server == 0 && self.presence.is_some() {
+                tokio::spawn(Arc::clone(self).tell_presence());
+            }
             tokio::spawn(Arc::clone(self).run(link, far.into()));
         }
         near
@@ -87,11 +97,14 @@ impl FarEnd {
             return inbox.end();
         }
         members.all.insert(id, FarClient { protocol, user, groups: BTreeSet::new(), home, moving: None, inbox });
+        drop(members);
+        self.has_changed.notify_one();
     }
 
     /// Takes a client away.
     pub(super) fn leave(&self, id: &str) {
         lock(&self.members).remove(id);
+        self.has_changed.notify_one();
     }
 
     /// Place of the app server that has the client.
@@ -137,6 +150,30 @@ impl FarEnd {
         // Their clients see the end.
         lock(&self.members).end(link.server);
         link.open.cancel();
+        self.has_changed.notify_one();
+    }
+
+    /// Tells app servers who comes and goes, until none is left.
+    async fn tell_presence(self: Arc<Self>) {
+        loop {
+            self.has_changed.notified().await;
+            let Some(presence) = &self.presence else { return };
+            let (update, servers) = {
+                let (links, members) = (lock(&self.links).clone(), lock(&self.members));
+                let is_there = |link: &&Arc<FarLink>| !members.over.contains(&link.server);
+                let there: Vec<_> = links.iter().filter(is_there).collect();
+                let instances = there.iter().map(|link| link.instance.as_str().into()).collect();
+                let servers: Vec<_> = there.iter().map(|link| link.server).collect();
+                let update = lock(presence).update(&members, instances);
+                (update, servers)
+            };
+            if servers.is_empty() {
+                return;
+            }
+            for server in servers {
+                self.send(server, ServiceMessage::PresenceUpdate(update.clone())).await;
+            }
+        }
     }
 
     async fn read(&self, server: usize, mut down: LinkReader) {
@@ -169,10 +206,12 @@ impl FarEnd {
             }
             ServiceMessage::CloseConnection(close) if is_hand_over(&close) => {
                 lock(&self.members).hand_over(close);
+                self.has_changed.notify_one();
                 Vec::new()
             }
             other => {
                 let (closed, answer) = lock(&self.members).answer(other);
+                self.has_changed.notify_one();
                 let notices = closed.into_iter().map(|(home, id)| (home, close_notice(id)));
                 notices.chain(answer.map(|answer| (from, answer))).collect()
             }

@@ -301,3 +301,65 @@ async fn a_call_that_never_ends_keeps_its_client_from_leaving() {
     assert_eq!(server.rehome(&mut ann, Leaving::Gracefully).await, Err(RehomeError::Timeout));
     drop(call);
 }
+
+/// Hub that sends what its hooks of presence are told to a channel, as words.
+fn watched(words: &mpsc::UnboundedSender<String>) -> Hub {
+    async fn online(user: crate::UserOnline, State(words): State<mpsc::UnboundedSender<String>>) {
+        let _ = words.send(format!("{} online", user.user_id));
+    }
+    async fn offline(State(words): State<mpsc::UnboundedSender<String>>, user: crate::UserOffline, _: crate::Clients) {
+        let _ = words.send(format!("{} offline", user.user_id));
+    }
+    async fn changed(
+        change: crate::GroupChanged,
+        hub: crate::HubHandle,
+        State(words): State<mpsc::UnboundedSender<String>>,
+    ) -> Result<(), HubError> {
+        let (joined, left) = (change.joined.len(), change.left.len());
+        let counted = *hub.groups().count(&change.group).await?;
+        let _ = words.send(format!("{} +{joined} -{left} ={} {counted}", change.group, change.count));
+        Err(HubError::new("an error is only logged"))
+    }
+    Hub::new("/rooms")
+        .method("Enter", async |ctx: Context, room: String| -> Result<(), HubError> { Ok(ctx.join(room).await?) })
+        .method("Online", async |ctx: Context, user: String| -> Result<(bool, u64, usize), HubError> {
+            let users = ctx.users();
+            let connections = users.connections(&user).page_size(1).all().await?.len();
+            Ok((*users.online(&user).await?, *users.count(&user).await?, connections))
+        })
+        .on_user_online(online)
+        .on_user_offline(offline)
+        .on_group_changed(changed)
+        .with_state(words.clone())
+}
+
+#[tokio::test(start_paused = true)]
+async fn hooks_of_presence_are_told_of_test_clients_by_one_app_server_of_a_fleet() {
+    let (words, mut told) = mpsc::unbounded_channel();
+    let server = TestServer::fleet(|| watched(&words), 3).unwrap();
+    let mut first = server.connect("/rooms").user("ann").await.unwrap();
+    assert_eq!(told.recv().await.unwrap(), "ann online");
+    let second = server.connect("/rooms").user("ann").at(1).await.unwrap();
+    first.invoke::<()>("Enter", ("kitchen",)).await.unwrap();
+    assert_eq!(told.recv().await.unwrap(), "kitchen +1 -0 =1 1");
+    assert_eq!(first.invoke::<(bool, u64, usize)>("Online", ("ann",)).await.unwrap(), (true, 2, 2));
+    assert_eq!(first.invoke::<(bool, u64, usize)>("Online", ("bob",)).await.unwrap(), (false, 0, 0));
+    drop(first);
+    assert_eq!(told.recv().await.unwrap(), "kitchen +0 -1 =0 0");
+    let left_at = tokio::time::Instant::now();
+    drop(second);
+    assert_eq!(told.recv().await.unwrap(), "ann offline");
+    assert!(left_at.elapsed() >= Duration::from_secs(5), "within the grace she may come back");
+    assert!(told.try_recv().is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_crashed_app_server_leaves_its_notices_to_others() {
+    let (words, mut told) = mpsc::unbounded_channel();
+    let server = TestServer::fleet(|| watched(&words), 2).unwrap();
+    let ann = server.connect("/rooms").user("ann").at(1).await.unwrap();
+    assert_eq!(told.recv().await.unwrap(), "ann online");
+    server.handles()[0].shutdown().await;
+    drop(ann);
+    while told.recv().await.unwrap() != "ann offline" {}
+}

@@ -100,6 +100,10 @@ pub enum ServiceMessage {
     RestoreQuery(RestoreQuery),
     /// Type 64, ours: the answer.
     RestoreAnswer(RestoreAnswer),
+    /// Type 70, ours: users and members of groups that have come to a shard of a node, or have left it.
+    PresenceUpdate(PresenceUpdate),
+    /// Type 71, ours: what are the connections of a user? A page at a time.
+    UserConnectionQuery(UserConnectionQuery),
     /// Type 72, ours: data of a client connection that a live trace follows.
     TracedData(TracedData),
     /// Type 73, ours: how long a traced message took in the app server.
@@ -641,6 +645,68 @@ pub struct RestoreAnswer {
     pub query_id: i64,
     /// Whether the app server keeps what the client had, or still holds its connection for open.
     pub is_kept: bool,
+}
+
+/// Part of a presence stream that an update is of.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum PresencePhase {
+    /// 0: changes since the update before.
+    #[default]
+    Changes,
+    /// 1: also a part of what is there, because the stream has begun; more follows.
+    Snapshot,
+    /// 2: also the last part of that. What was not in it is not there.
+    SnapshotEnd,
+}
+
+/// Body of type 70, `PresenceUpdate`, from a node to each app server of a hub that wants presence.
+///
+/// Each shard has streams of its own. Within one, updates come in order and none is lost; a stream with a higher number
+/// takes the place of the one before, and begins with all that is there.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PresenceUpdate {
+    /// Index of the shard in its node.
+    pub shard: i64,
+    /// Number of the stream in its shard.
+    pub stream: i64,
+    /// Whether a snapshot is under way.
+    pub phase: PresencePhase,
+    /// Instances that hear of the changes that follow this update, if that has changed: one of them tells the app.
+    pub app_servers: Option<Vec<ByteString>>,
+    /// Instances that were lost and have not told the app, it may be, what they had heard.
+    pub lost: Vec<ByteString>,
+    /// Users who have their first connection here.
+    pub online: Vec<ByteString>,
+    /// Users who have no connection here any more.
+    pub offline: Vec<ByteString>,
+    /// Connections that have joined a group.
+    pub joined: Vec<GroupJoin>,
+    /// Connections that have left a group: pairs of group and connection id.
+    pub left: Vec<(ByteString, ByteString)>,
+}
+
+/// Member of a group in a [`PresenceUpdate`].
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct GroupJoin {
+    /// The group that was joined.
+    pub group: ByteString,
+    /// The public connection id.
+    pub connection_id: ByteString,
+    /// User of the connection, if it is authenticated.
+    pub user_id: Option<ByteString>,
+}
+
+/// Body of type 71, `UserConnectionQuery`. It is answered by an [`Ack`] whose payload is a [`MemberPage`](super::MemberPage).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct UserConnectionQuery {
+    /// The user whose connections are listed.
+    pub user_id: ByteString,
+    /// To be answered with this id.
+    pub ack_id: i64,
+    /// Maximum number of connections in the answer; 0 asks for their number alone.
+    pub page_size: Option<i64>,
+    /// Token of the page before; `None` for the first page.
+    pub continuation_token: Option<ByteString>,
 }
 
 /// Body of type 72, `TracedData`: a frame of type 6 in a cover, so that the frames that nobody follows stay as they are. For app

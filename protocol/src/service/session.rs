@@ -180,7 +180,8 @@ impl Session {
         let is_proxy = self.role == Role::Proxy;
         let window_ms = is_proxy.then_some(self.settings.window_ms);
         let resume_ring_bytes = Some(self.settings.ring_max_bytes);
-        Capabilities { resume_ring_bytes, window_ms, lists_members: is_proxy, ..Capabilities::plain() }
+        let (lists_members, tells_presence) = (is_proxy, is_proxy);
+        Capabilities { resume_ring_bytes, window_ms, lists_members, tells_presence, ..Capabilities::plain() }
     }
 
     fn is_present(&self, attachment: Attachment) -> bool {

@@ -44,6 +44,7 @@ pub(super) struct AppLink {
     pub(super) slot: usize,
     to_node: mpsc::Sender<Bytes>,
     from_node: mpsc::UnboundedReceiver<ServiceMessage>,
+    updates: mpsc::UnboundedReceiver<PresenceUpdate>,
     reader: AbortHandle,
     is_reading: watch::Sender<bool>,
     next_ack: Cell<i64>,
@@ -115,6 +116,7 @@ impl AppLink {
         let request = LinkHandshakeRequest { version: 1, ..LinkHandshakeRequest::default() };
         to_node.send(ServiceMessage::HandshakeRequest(request).to_frame()).await.unwrap();
         let (received, from_node) = mpsc::unbounded_channel();
+        let (updated, updates) = mpsc::unbounded_channel();
         let answers = to_node.clone();
         let (is_reading, mut may_read) = watch::channel(true);
         let reader = spawn_local(async move {
@@ -129,6 +131,7 @@ impl AppLink {
                         Some(ServiceMessage::Ping(ping)) => {
                             drop(answers.try_send(ServiceMessage::Ping(ping).to_frame()))
                         }
+                        Some(ServiceMessage::PresenceUpdate(update)) => drop(updated.send(update)),
                         Some(message) => drop(received.send(message)),
                         None => panic!("a frame of an unknown type"),
                     }
@@ -136,9 +139,19 @@ impl AppLink {
             }
         });
         let reader = reader.abort_handle();
-        let mut link = Self { slot, to_node, from_node, reader, is_reading, next_ack: Cell::new(1_000_000) };
+        let mut link = Self { slot, to_node, from_node, updates, reader, is_reading, next_ack: Cell::new(1_000_000) };
         assert!(matches!(link.next().await, ServiceMessage::HandshakeResponse(answer) if answer.error.is_none()));
         link
+    }
+
+    /// Receives the next update of presence. These have a line of their own, because they come when they like.
+    pub(super) async fn update(&mut self) -> PresenceUpdate {
+        self.updates.recv().await.expect("the link has ended")
+    }
+
+    /// Whether an update of presence has come that was not received.
+    pub(super) fn has_update(&self) -> bool {
+        !self.updates.is_empty()
     }
 
     /// Receives the next message that is no ping.

@@ -53,6 +53,7 @@ pub(super) fn take(source: FrameSource<'_>, message: ServiceMessage, batch: &mut
         | M::CheckUserExistenceWithAck(_)
         | M::CheckUserInGroupWithAck(_)
         | M::GroupMemberQuery(_)
+        | M::UserConnectionQuery(_)
         | M::HandshakeRequest(_)
         | M::HandshakeResponse(_)
         | M::OpenConnection(_)

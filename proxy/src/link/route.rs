@@ -11,15 +11,15 @@ use trunkline_protocol::cause::Cause;
 use trunkline_protocol::manifest::{CAUSE_HEADER, MIGRATE_TO_HEADER};
 use trunkline_protocol::service::{
     ClientCompletion, ClientInvocation, CloseWithAck, ConnectionFlowControl, ConnectionMoved, FlowOperation,
-    FlowSubject, GroupChange, GroupMemberQuery, Payloads, RawKind, ServiceMessage, Stamped, UserGroupChange,
+    FlowSubject, GroupChange, Payloads, RawKind, ServiceMessage, Stamped, UserGroupChange,
 };
 
 use crate::metrics::{Counters, SendKind};
 use crate::shard::{
     Audience, ConnectionCommand, Framed, MembershipChange, PendingAck, Receivers, SendOrigin, ShardCommand,
 };
+use crate::shard::{ListQuery, MemberListing, MemberTally, Shard, WaitingResult, no_such_connection};
 use crate::shard::{Location, Shared};
-use crate::shard::{MemberListing, MemberTally, Shard, WaitingResult, no_such_connection};
 use crate::upstream::{AppServerId, Asker, HubIndex};
 
 /// The commands of one batch of frames, by shard.
@@ -258,7 +258,8 @@ fn route_rare(source: FrameSource<'_>, message: ServiceMessage, batch: &mut Rout
         ServiceMessage::CheckUserInGroupWithAck(check) => {
             self::check(source, Audience::Users(vec![check.user_id]), Some(check.group), check.ack_id, batch);
         }
-        ServiceMessage::GroupMemberQuery(query) => query_members(source, query, batch),
+        ServiceMessage::GroupMemberQuery(query) => query_members(source, query.into(), batch),
+        ServiceMessage::UserConnectionQuery(query) => query_members(source, query.into(), batch),
         ServiceMessage::CloseConnectionWithAck(close) => {
             close_many(source, Audience::Connections(vec![close.subject.clone()]), close, batch);
         }
@@ -430,10 +431,10 @@ fn check(
 }
 
 /// A page begins at one shard, which passes it on to those behind it; a number is added up by all of them.
-fn query_members(source: FrameSource<'_>, query: GroupMemberQuery, batch: &mut RoutedBatch) {
-    if query.page_size == Some(0) {
+fn query_members(source: FrameSource<'_>, query: ListQuery, batch: &mut RoutedBatch) {
+    if query.is_count() {
         let tally = MemberTally::new(Arc::clone(source.asker), query.ack_id);
-        batch.for_all(ShardCommand::CountMembers { hub: source.hub, group: query.group, tally });
+        batch.for_all(ShardCommand::CountMembers { hub: source.hub, set: query.set, tally });
     } else if let Some(listing) = MemberListing::begin(source.asker, query, &source.shared.boot) {
         match usize::from(listing.shard()) < batch.commands.len() {
             true => batch.for_shard(listing.shard(), ShardCommand::ListMembers(Box::new(listing))),

@@ -89,6 +89,8 @@ pub(crate) struct Counters {
     pub ends_passed_on: Counter,
     /// Ends of client connections that no app server was told of.
     pub ends_lost: Counter,
+    /// Presence told anew to an app server that could not follow the changes.
+    pub presence_resyncs: Counter,
     /// Calls answered with an error because their app server was gone.
     pub calls_failed: Counter,
     /// TLS handshakes of clients.

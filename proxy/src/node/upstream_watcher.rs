@@ -192,10 +192,10 @@ pub(crate) fn open_pools(
     let pools = manifest.hubs.into_iter().enumerate().map(|(index, mut settings)| {
         // The proxy's flags are upper bounds of what a hub asks for.
         settings.message_max_bytes = settings.message_max_bytes.min(shared.settings.message_max_bytes);
-        let restores = settings.restores_clients;
+        let (restores, presence) = (settings.restores_clients, settings.presence);
         let hub = shared.hubs.learn(settings, group);
-        let pool = Pool::new(hub.clone(), app.clone(), pool_size, changed.clone()).restoring(restores);
-        let pool = Arc::new(pool);
+        let pool = Pool::new(hub.clone(), app.clone(), pool_size, changed.clone());
+        let pool = Arc::new(pool.restoring(restores).telling(presence));
         hub.add_pool(pool.clone());
         // Each hub begins with another shard.
         shared.keep_links(&pool, index);

@@ -13,7 +13,7 @@ use trunkline_protocol::service::{
 
 use super::close_reason::CloseReason;
 use super::command::{Audience, ConnectionCommand, MembershipChange, PendingAck, ShardCommand};
-use super::connection::{PauseReason, SetName, Status};
+use super::connection::{PauseReason, Status};
 use super::content::Content;
 use super::delivery::{BatchMode, Flush};
 use super::framed::{frame_for, raw_frame};
@@ -77,8 +77,8 @@ impl ShardState {
                 }
             }
             ShardCommand::ListMembers(listing) => self.list_members(listing),
-            ShardCommand::CountMembers { hub, group, tally } => {
-                tally.add(self.connections.members(hub, SetName::Group(&group)).len());
+            ShardCommand::CountMembers { hub, set, tally } => {
+                tally.add(self.connections.members(hub, set.name()).len());
             }
             ShardCommand::CountReceivers { hub, to, tally } => {
                 tally.add(self.connections.count_of(hub, &to));
@@ -152,10 +152,10 @@ impl ShardState {
         }
     }
 
-    /// Adds the members of a group that are here to a page of them, as far as there is room, and sends it on its way: to
-    /// the next shard, or to the app server. One step reads each entry of the group's list once, as a send to it does.
+    /// Adds the members of a set that are here to a page of them, as far as there is room, and sends it on its way: to
+    /// the next shard, or to the app server. One step reads each entry of the set's list once, as a send to it does.
     fn list_members(&mut self, mut listing: Box<MemberListing>) {
-        let slots = self.connections.members_from(listing.hub(), listing.group(), listing.slot(), listing.room());
+        let slots = self.connections.members_from(listing.hub(), listing.set(), listing.slot(), listing.room());
         for slot in slots {
             if listing.room() == 0 {
                 break;
@@ -360,6 +360,7 @@ pub(crate) fn no_such_connection(request: ClientInvocation) -> ServiceMessage {
 mod tests {
     use super::*;
     use crate::shard::command::MembershipChange;
+    use crate::shard::connection::SetName;
     use crate::shard::testbed::{Testbed, whole_id};
     use crate::upstream::LinkHandle;
 

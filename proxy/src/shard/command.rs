@@ -13,7 +13,7 @@ use trunkline_protocol::service::{
 
 use super::connection::MirrorOrder;
 use super::framed::Framed;
-use super::member_query::{MemberListing, MemberTally};
+use super::member_query::{ListedSet, MemberListing, MemberTally};
 use super::send_origin::SendOrigin;
 use super::slot::Slot;
 use crate::upstream::{AppServerId, Asker, HubIndex, LinkHandle, LinkId};
@@ -72,10 +72,10 @@ pub(crate) enum ShardCommand {
         within_group: Option<ByteString>,
         ack: Arc<PendingAck>,
     },
-    /// Lists members of a group that this shard has, then those of the shards behind it.
+    /// Lists members of a set that this shard has, then those of the shards behind it.
     ListMembers(Box<MemberListing>),
-    /// Counts the members of a group that this shard has.
-    CountMembers { hub: HubIndex, group: ByteString, tally: Arc<MemberTally> },
+    /// Counts the members of a set that this shard has.
+    CountMembers { hub: HubIndex, set: ListedSet, tally: Arc<MemberTally> },
     /// Counts the receivers of a message that this shard has.
     CountReceivers { hub: HubIndex, to: Receivers, tally: Arc<MemberTally> },
     CloseMany {

@@ -13,6 +13,7 @@ mod pending_call;
 mod record;
 mod refused_call;
 mod resumption;
+mod set_changes;
 mod side_home;
 
 use std::collections::BinaryHeap;
@@ -40,7 +41,7 @@ pub(crate) use pending_call::PendingCalls;
 pub(crate) use record::{Client, Status};
 pub(crate) use refused_call::{REFUSED_UPLOADS_MAX, RefusedCalls};
 pub(crate) use resumption::{Arrival, Resumption};
-
+pub(crate) use set_changes::{Presence, SetChanges};
 pub(crate) use side_home::{SIDE_UPLOADS_MAX, SideHome, SideHomes, SideStage};
 
 use membership::MembershipSets;
@@ -247,17 +248,27 @@ impl Connections {
         self.sets.counts()
     }
 
+    /// Notes changes of a hub's users and groups from now on, or no more.
+    pub(crate) fn note_changes(&mut self, hub: HubIndex, changes: Option<SetChanges>) {
+        self.sets.note_changes(hub, changes);
+    }
+
+    /// Changes of a hub's users and groups, if they are noted.
+    pub(crate) fn changes_mut(&mut self, hub: HubIndex) -> Option<&mut SetChanges> {
+        self.sets.changes_mut(hub)
+    }
+
     /// Members of a set; empty for a set that doesn't exist.
     #[must_use]
     pub(crate) fn members(&self, hub: HubIndex, name: SetName<'_>) -> &[Member] {
         self.sets.members(hub, name)
     }
 
-    /// The lowest slots of a group's members from this one on, at most `max`, in order.
+    /// The lowest slots of a set's members from this one on, at most `max`, in order.
     #[must_use]
-    pub(crate) fn members_from(&self, hub: HubIndex, name: &str, from: Slot, max: usize) -> Vec<Slot> {
+    pub(crate) fn members_from(&self, hub: HubIndex, name: SetName<'_>, from: Slot, max: usize) -> Vec<Slot> {
         let mut lowest = BinaryHeap::new();
-        for member in self.members(hub, SetName::Group(name)).iter().filter(|member| member.slot >= from) {
+        for member in self.members(hub, name).iter().filter(|member| member.slot >= from) {
             if lowest.len() < max {
                 lowest.push(member.slot);
             } else if let Some(mut highest) = lowest.peek_mut().filter(|highest| member.slot < **highest) {

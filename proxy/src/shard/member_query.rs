@@ -1,4 +1,4 @@
-//! Queries for the members of a group: a page that one shard after the other fills, and their number.
+//! Queries for the members of a group, or the connections of a user: a page that one shard after the other fills, and their number.
 //!
 //! ```text
 //!  query ──► shard of its token ──not full──► next shard ──full──► ack with the page and the token of the rest
@@ -13,20 +13,70 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytestring::ByteString;
 use trunkline_protocol::service::{
     Ack, AckStatus, GroupMember, GroupMemberQuery, MEMBERS_PER_PAGE_MAX, MemberPage, ServiceMessage,
+    UserConnectionQuery,
 };
 
+use super::connection::SetName;
 use super::slot::Slot;
 use crate::upstream::{Asker, HubIndex};
 
 /// Bytes of names at which a page ends, so that a page of long user ids fills no link.
 const PAGE_MAX_BYTES: usize = 256 * 1024;
 
-/// Page of a group's members, on its way through the shards. One that a stopping shard drops is never answered.
+/// Set whose members an app server asks for.
+#[derive(Debug, Clone)]
+pub(crate) enum ListedSet {
+    Group(ByteString),
+    User(ByteString),
+}
+
+impl ListedSet {
+    pub(super) fn name(&self) -> SetName<'_> {
+        match self {
+            Self::Group(name) => SetName::Group(name),
+            Self::User(name) => SetName::User(name),
+        }
+    }
+}
+
+/// Query for the members of a set: a page of them, or their number.
+#[derive(Debug)]
+pub(crate) struct ListQuery {
+    pub(crate) set: ListedSet,
+    pub(crate) ack_id: i64,
+    page_size: Option<i64>,
+    top: Option<i64>,
+    continuation_token: Option<ByteString>,
+}
+
+impl ListQuery {
+    /// Whether the number alone is wanted.
+    #[must_use]
+    pub(crate) fn is_count(&self) -> bool {
+        self.page_size == Some(0)
+    }
+}
+
+impl From<GroupMemberQuery> for ListQuery {
+    fn from(query: GroupMemberQuery) -> Self {
+        let GroupMemberQuery { group, ack_id, page_size, top, continuation_token } = query;
+        Self { set: ListedSet::Group(group), ack_id, page_size, top, continuation_token }
+    }
+}
+
+impl From<UserConnectionQuery> for ListQuery {
+    fn from(query: UserConnectionQuery) -> Self {
+        let UserConnectionQuery { user_id, ack_id, page_size, continuation_token } = query;
+        Self { set: ListedSet::User(user_id), ack_id, page_size, top: None, continuation_token }
+    }
+}
+
+/// Page of a set's members, on its way through the shards. One that a stopping shard drops is never answered.
 #[derive(Debug, Clone)]
 pub(crate) struct MemberListing {
     asker: Arc<dyn Asker>,
     ack_id: i64,
-    group: ByteString,
+    set: ListedSet,
     /// Random id of this start of the node, for the token: the slots of another one mean nothing here.
     boot: ByteString,
     next: MemberPosition,
@@ -37,14 +87,14 @@ pub(crate) struct MemberListing {
     is_last: bool,
 }
 
-/// Position in the list of a group's members.
+/// Position in the list of a set's members.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct MemberPosition {
     shard: u16,
     slot: Slot,
 }
 
-/// Number of a group's members, or of a message's receivers, added up over the shards; answered when the last one drops it.
+/// Number of a set's members, or of a message's receivers, added up over the shards; answered when the last one drops it.
 #[derive(Debug)]
 pub(crate) struct MemberTally {
     asker: Arc<dyn Asker>,
@@ -55,7 +105,7 @@ pub(crate) struct MemberTally {
 impl MemberListing {
     /// Begins the page that a query asks for. `None` for a token that this node did not make: it has been answered.
     #[must_use]
-    pub(crate) fn begin(asker: &Arc<dyn Asker>, query: GroupMemberQuery, boot: &str) -> Option<Self> {
+    pub(crate) fn begin(asker: &Arc<dyn Asker>, query: ListQuery, boot: &str) -> Option<Self> {
         let next = match &query.continuation_token {
             None => MemberPosition::default(),
             Some(token) => match MemberPosition::parse(token, boot) {
@@ -72,7 +122,7 @@ impl MemberListing {
         Some(Self {
             asker: Arc::clone(asker),
             ack_id: query.ack_id,
-            group: query.group,
+            set: query.set,
             boot: boot.into(),
             next,
             page: Vec::new(),
@@ -86,8 +136,8 @@ impl MemberListing {
         self.asker.hub()
     }
 
-    pub(crate) fn group(&self) -> &str {
-        &self.group
+    pub(super) fn set(&self) -> SetName<'_> {
+        self.set.name()
     }
 
     /// The shard whose members are next.

@@ -6,6 +6,7 @@
 //!  ShardState ────┼ KeepAlive      wheel of due checks
 //!                 ├ TokenExpiries  closes by the clock
 //!                 ├ Reassignment   clients without a home, and those that have left one
+//!                 ├ PresenceFeeds  app servers that are told who comes and goes
 //!                 └ ClosedIds      ids that must not attach again
 //! ```
 //!
@@ -37,6 +38,7 @@ use super::hand_over::HandOver;
 use super::keep_alive::{KeepAlive, Overdue, keep_alive_frame};
 use super::mirror::MirroredConnections;
 use super::outbox_budget::{OutboxBudget, largest};
+use super::presence_feed::PresenceFeeds;
 use super::reassignment::{Reassignment, moved_to};
 use super::reconnect::SeveredSockets;
 use super::shard_context::ShardContext;
@@ -75,6 +77,8 @@ pub(crate) struct ShardState {
     pub(super) keep_alive: KeepAlive,
     pub(super) token_expiries: TokenExpiries,
     pub(super) reassignment: Reassignment,
+    /// App servers that are told who comes and goes.
+    pub(super) presence: PresenceFeeds,
     /// Client connections that have several app servers.
     pub(super) sided: SidedClients,
     /// Client connections that are being handed over at the door.
@@ -121,6 +125,7 @@ impl ShardState {
                 settings.rehoming.hold_timeout_s,
                 counters.clone(),
             ),
+            presence: PresenceFeeds::default(),
             sided: SidedClients::default(),
             hand_overs: Vec::new(),
             closed_ids: ClosedIds::new(shared.routes.clone()),
@@ -459,6 +464,7 @@ impl ShardState {
     /// Reassigns all clients of a link whose session is over.
     pub(super) fn lose_homes(&mut self, loss: &LinkLoss) {
         self.reassignment.link_lost(loss);
+        self.presence_link_lost(loss);
         self.lose_sides(loss);
         for slot in self.connections.at_home(loss.link) {
             if let Some(client) = self.connections.live_mut(slot).filter(|_| loss.is_goodbye) {
@@ -587,6 +593,7 @@ impl ShardState {
         self.migrate_to(link);
         self.level_links(link);
         self.link_opened_for_sides(link);
+        self.presence_link_opened(link);
         self.owe_reroute();
     }
 
@@ -594,6 +601,7 @@ impl ShardState {
     /// ended.
     pub(super) fn app_shutting_down(&mut self, hub: HubIndex, app: AppServerId) {
         self.leave_mirrors(hub, app);
+        self.presence_app_stopping(hub, app);
         if self.context.shared.hubs.all().get(hub.get()).is_some_and(|hub| hub.is_of_door()) {
             return self.migrate_all(hub, app);
         }

@@ -8,6 +8,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use trunkline_protocol::manifest::PresenceScope;
 
 use super::{AppServer, AppTarget, Hub, LinkHandle, home_choice};
 
@@ -21,6 +22,8 @@ pub(crate) struct Pool {
     retired: CancellationToken,
     /// Its app server restores lost clients.
     restores: bool,
+    /// Changes of which its app server wants to be told.
+    presence: PresenceScope,
     is_draining: AtomicBool,
     /// Its clients are to go elsewhere, as soon as there is another app server.
     is_migrating: AtomicBool,
@@ -48,6 +51,7 @@ impl Pool {
             next: AtomicUsize::new(0),
             retired: CancellationToken::new(),
             restores: false,
+            presence: PresenceScope::default(),
             is_draining: AtomicBool::new(false),
             is_migrating: AtomicBool::new(false),
             has_said_goodbye: AtomicBool::new(false),
@@ -67,6 +71,18 @@ impl Pool {
     #[must_use]
     pub(crate) fn restores(&self) -> bool {
         self.restores
+    }
+
+    /// Notes of which changes its app server wants to be told.
+    #[must_use]
+    pub(crate) fn telling(self, presence: PresenceScope) -> Self {
+        Self { presence, ..self }
+    }
+
+    /// Changes of which its app server is told; none of a mirror's.
+    #[must_use]
+    pub(crate) fn presence(&self) -> PresenceScope {
+        if self.app.group.is_mirror() { PresenceScope::default() } else { self.presence }
     }
 
     #[must_use]

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `/open` | anybody; a token is checked where there is one |
 //! | `/members` | users only, and only for as long as their tokens are good |
+//! | `/present` | users and groups; its hooks print who comes and goes |
 //! | `/asked` | the app is asked: its handler looks at a cookie, and at the query for what it shall do else |
 
 use std::net::SocketAddr;
@@ -20,7 +21,7 @@ use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
-use trunkline::{Context, Hub, Negotiation, Server};
+use trunkline::{Context, GroupChanged, Hub, HubError, Negotiation, Server, UserOffline, UserOnline};
 
 /// The tests' own app server.
 #[derive(Debug, Parser)]
@@ -72,6 +73,28 @@ fn hub(path: &str) -> Hub {
     Hub::new(path).method("WhoAmI", who_am_i)
 }
 
+#[expect(clippy::print_stdout, reason = "the tests read what hooks were told")]
+fn print(told: &str) {
+    println!("told {told}");
+}
+
+/// Whether a user is online, and by how many connections.
+async fn online(ctx: Context, user: String) -> Result<(bool, u64), HubError> {
+    Ok((*ctx.users().online(&user).await?, *ctx.users().count(&user).await?))
+}
+
+fn present() -> Hub {
+    Hub::new("/present")
+        .method("Join", async |ctx: Context, group: String| -> Result<(), HubError> { Ok(ctx.join(group).await?) })
+        .method("Online", online)
+        .on_user_online(async |user: UserOnline| print(&format!("{} online", user.user_id)))
+        .on_user_offline(async |user: UserOffline| print(&format!("{} offline", user.user_id)))
+        .on_group_changed(async |change: GroupChanged| {
+            let GroupChanged { group, joined, left, count, .. } = change;
+            print(&format!("{group} +{} -{} ={count}", joined.len(), left.len()));
+        })
+}
+
 /// Serves until it is told to stop.
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
@@ -79,7 +102,7 @@ async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     let members = hub("/members").require_authentication().close_on_token_expiry();
     let asked = hub("/asked").require_authentication().on_negotiate(decide);
-    let server = Server::new().hub(hub("/open")).hub(members).hub(asked);
+    let server = Server::new().hub(hub("/open")).hub(members).hub(asked).hub(present());
     let metrics = server.handle().metrics();
     let app = Router::new().route("/metrics", metrics).merge(server.into_router()?);
     let listener = TcpListener::bind(&arguments.listen).await.context("can't listen: choose another --listen")?;

@@ -30,6 +30,7 @@ pub fn link_upgrade(data: &[u8]) {
             assert_eq!(again.resume_ring_bytes, capabilities.resume_ring_bytes);
             assert_eq!(again.knows_causes, capabilities.knows_causes);
             assert_eq!(again.lists_members, capabilities.lists_members);
+            assert_eq!(again.tells_presence, capabilities.tells_presence);
         }
         if let Ok(id) = line.parse::<SessionId>() {
             assert_eq!(id.to_string().parse(), Ok(id));

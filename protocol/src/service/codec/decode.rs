@@ -9,10 +9,10 @@ use bytestring::ByteString;
 use super::super::service_message::{
     Ack, AckStatus, BroadcastData, Check, CheckUserInGroup, ClientCompletion, ClientInvocation, CloseConnection,
     CloseWithAck, ConnectionData, ConnectionFlowControl, ConnectionMoved, ConnectionReconnect, ErrorCompletion,
-    FlowOperation, FlowSubject, GroupBroadcastData, GroupChange, GroupMemberQuery, LinkHandshakeRequest,
+    FlowOperation, FlowSubject, GroupBroadcastData, GroupChange, GroupJoin, GroupMemberQuery, LinkHandshakeRequest,
     LinkHandshakeResponse, LinkKind, MoveConnection, MultiConnectionData, MultiGroupBroadcastData, MultiUserData,
-    OpenConnection, Ping, RestoreAnswer, RestoreQuery, ServiceError, ServiceEvent, ServiceMapping, ServiceMessage,
-    Stamped, TraceReport, TracedData, UserData, UserGroupChange,
+    OpenConnection, Ping, PresencePhase, PresenceUpdate, RestoreAnswer, RestoreQuery, ServiceError, ServiceEvent,
+    ServiceMapping, ServiceMessage, Stamped, TraceReport, TracedData, UserConnectionQuery, UserData, UserGroupChange,
 };
 use super::fields::{FieldError, FieldResult, Fields};
 use super::{ServiceMessageError, extension, name_of};
@@ -81,6 +81,8 @@ fn message(number: i64, fields: &mut Fields) -> FieldResult<Option<ServiceMessag
         64 => {
             M::RestoreAnswer(RestoreAnswer { query_id: fields.integer("queryId")?, is_kept: fields.boolean("isKept")? })
         }
+        70 => M::PresenceUpdate(presence_update(fields)?),
+        71 => M::UserConnectionQuery(user_connection_query(fields)?),
         72 => M::TracedData(TracedData { mark: fields.integer("mark")?, body: fields.binary("body")? }),
         73 => M::TraceReport(trace_report(fields)?),
         62 => M::Stamped(Stamped { epoch: fields.integer("epoch")?, body: fields.binary("body")? }),
@@ -360,6 +362,43 @@ fn group_member_query(fields: &mut Fields) -> FieldResult<GroupMemberQuery> {
         it.continuation_token = fields.optional_text("continuationToken")?;
     }
     Ok(it)
+}
+
+fn presence_update(fields: &mut Fields) -> FieldResult<PresenceUpdate> {
+    Ok(PresenceUpdate {
+        shard: fields.integer("shard")?,
+        stream: fields.integer("stream")?,
+        phase: match fields.integer("phase")? {
+            0 => PresencePhase::Changes,
+            1 => PresencePhase::Snapshot,
+            2 => PresencePhase::SnapshotEnd,
+            phase => return Err(FieldError::value("phase", phase)),
+        },
+        app_servers: fields.optional_texts("appServers")?,
+        lost: fields.texts("lost")?,
+        online: fields.texts("online")?,
+        offline: fields.texts("offline")?,
+        joined: fields.lists("joined", 3, |fields| {
+            Ok(GroupJoin {
+                group: fields.read("group", Reader::shared_text)?,
+                connection_id: fields.read("connectionId", Reader::shared_text)?,
+                user_id: fields.read("userId", Reader::optional_text)?,
+            })
+        })?,
+        left: fields.lists("left", 2, |fields| {
+            Ok((fields.read("group", Reader::shared_text)?, fields.read("connectionId", Reader::shared_text)?))
+        })?,
+    })
+}
+
+fn user_connection_query(fields: &mut Fields) -> FieldResult<UserConnectionQuery> {
+    fields.skip_extension()?;
+    Ok(UserConnectionQuery {
+        user_id: fields.text("userId")?,
+        ack_id: fields.integer("ackId")?,
+        page_size: fields.optional_integer("maxPageSize")?,
+        continuation_token: fields.optional_text("continuationToken")?,
+    })
 }
 
 fn close_one_with_ack(fields: &mut Fields) -> FieldResult<CloseWithAck> {

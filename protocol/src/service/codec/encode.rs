@@ -7,8 +7,8 @@ use super::super::service_message::{
     Ack, AckStatus, BroadcastData, Check, CheckUserInGroup, ClientCompletion, ClientInvocation, CloseConnection,
     CloseWithAck, ConnectionFlowControl, ConnectionMoved, ErrorCompletion, FlowOperation, FlowSubject,
     GroupBroadcastData, GroupChange, GroupMemberQuery, LinkHandshakeRequest, LinkHandshakeResponse, LinkKind,
-    OpenConnection, Payloads, Ping, RestoreAnswer, RestoreQuery, ServiceEvent, ServiceMapping, ServiceMessage, Stamped,
-    TraceReport, TracedData, UserGroupChange,
+    OpenConnection, Payloads, Ping, PresencePhase, PresenceUpdate, RestoreAnswer, RestoreQuery, ServiceEvent,
+    ServiceMapping, ServiceMessage, Stamped, TraceReport, TracedData, UserConnectionQuery, UserGroupChange,
 };
 use super::extension;
 use crate::message_pack::Writer;
@@ -117,6 +117,8 @@ pub(super) fn body(message: &ServiceMessage, out: &mut Writer) {
         M::Stamped(it) => stamped(out, it),
         M::RestoreQuery(it) => restore_query(out, it),
         M::RestoreAnswer(it) => restore_answer(out, it),
+        M::PresenceUpdate(it) => presence_update(out, it),
+        M::UserConnectionQuery(it) => user_connection_query(out, it),
         M::TracedData(it) => traced_data(out, it),
         M::TraceReport(it) => trace_report(out, it),
     }
@@ -363,6 +365,47 @@ fn restore_answer(out: &mut Writer, it: &RestoreAnswer) {
     out.integer(it.query_id);
     out.boolean(it.is_kept);
     no_extension(out);
+}
+
+fn presence_update(out: &mut Writer, it: &PresenceUpdate) {
+    begin(out, 11, 70);
+    out.integer(it.shard);
+    out.integer(it.stream);
+    out.integer(match it.phase {
+        PresencePhase::Changes => 0,
+        PresencePhase::Snapshot => 1,
+        PresencePhase::SnapshotEnd => 2,
+    });
+    match &it.app_servers {
+        Some(instances) => texts(out, instances),
+        None => out.nil(),
+    }
+    texts(out, &it.lost);
+    texts(out, &it.online);
+    texts(out, &it.offline);
+    out.array_len(it.joined.len());
+    for join in &it.joined {
+        out.array_len(3);
+        out.text(&join.group);
+        out.text(&join.connection_id);
+        optional_text(out, join.user_id.as_ref());
+    }
+    out.array_len(it.left.len());
+    for (group, connection_id) in &it.left {
+        out.array_len(2);
+        out.text(group);
+        out.text(connection_id);
+    }
+    no_extension(out);
+}
+
+fn user_connection_query(out: &mut Writer, it: &UserConnectionQuery) {
+    begin(out, 6, 71);
+    no_extension(out);
+    out.text(&it.user_id);
+    out.integer(it.ack_id);
+    optional_integer(out, it.page_size);
+    optional_text(out, it.continuation_token.as_ref());
 }
 
 fn traced_data(out: &mut Writer, it: &TracedData) {

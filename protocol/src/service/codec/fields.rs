@@ -99,6 +99,32 @@ impl<'a> Fields<'a> {
         self.text_list(field)
     }
 
+    pub(super) fn optional_texts(&mut self, field: &'static str) -> FieldResult<Option<Vec<ByteString>>> {
+        self.next(field)?;
+        if self.reader.take_nil() { Ok(None) } else { self.text_list(field).map(Some) }
+    }
+
+    /// Reads a list of lists, each of at least `items` items; what a later version adds to them is passed over.
+    pub(super) fn lists<T>(
+        &mut self,
+        field: &'static str,
+        items: usize,
+        mut read: impl FnMut(&mut Self) -> FieldResult<T>,
+    ) -> FieldResult<Vec<T>> {
+        self.next(field)?;
+        let count = self.read(field, Reader::array_len)?;
+        let count = check_count(field, count)?;
+        collect(count, || {
+            let given = self.read(field, Reader::array_len)?;
+            let value = read(self)?;
+            // One that has too few has taken what follows, which can't be read as it should then.
+            for _ in items..given {
+                self.read(field, Reader::skip)?;
+            }
+            if given < items { Err(FieldError { field, problem: Problem::Missing }) } else { Ok(value) }
+        })
+    }
+
     pub(super) fn claims(&mut self, field: &'static str) -> FieldResult<Vec<(ByteString, ByteString)>> {
         let count = self.map_len(field)?;
         collect(count, || Ok((self.read(field, Reader::shared_text)?, self.read(field, Reader::shared_text)?)))

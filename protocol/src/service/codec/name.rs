@@ -53,6 +53,8 @@ pub(super) fn name_of(number: i64) -> &'static str {
         62 => "Stamped",
         63 => "RestoreQuery",
         64 => "RestoreAnswer",
+        70 => "PresenceUpdate",
+        71 => "UserConnectionQuery",
         72 => "TracedData",
         73 => "TraceReport",
         _ => usize::try_from(number).ok().and_then(|number| NAMES.get(number)).copied().unwrap_or("Unknown"),

@@ -36,6 +36,9 @@ const HANDOVERS: &str = "handovers";
 /// Capability to have client connections move to other nodes.
 const MOVES: &str = "moves";
 
+/// Capability to tell app servers of users and members of groups that come and go, and to list the connections of a user.
+const PRESENCE: &str = "presence";
+
 /// Capability to report on messages that a live trace follows.
 const TRACES: &str = "traces";
 
@@ -58,6 +61,8 @@ pub struct Capabilities {
     /// Whether it knows what hand-overs have learnt: a proxy reads a client on during one, while it is asked to; an app server
     /// takes the end of a connection that another one had.
     pub knows_handovers: bool,
+    /// Whether it tells who comes and goes, and lists the connections of a user: a proxy does.
+    pub tells_presence: bool,
     /// Whether it lets client connections move to other nodes: an app server answers when one is to, and stamps its sends.
     pub knows_moves: bool,
     /// Whether it knows live traces: an app server reports how long a marked message took there.
@@ -100,6 +105,7 @@ impl Capabilities {
             lists_members: true,
             knows_handovers: true,
             knows_moves: true,
+            tells_presence: true,
             knows_traces: true,
         }
     }
@@ -144,8 +150,10 @@ impl fmt::Display for Capabilities {
         let members = self.lists_members.then(|| MEMBERS.to_owned());
         let handovers = self.knows_handovers.then(|| HANDOVERS.to_owned());
         let moves = self.knows_moves.then(|| MOVES.to_owned());
+        let presence = self.tells_presence.then(|| PRESENCE.to_owned());
         let traces = self.knows_traces.then(|| TRACES.to_owned());
-        let all: Vec<_> = [resume, window, causes, members, handovers, moves, traces].into_iter().flatten().collect();
+        let all: Vec<_> =
+            [resume, window, causes, members, handovers, moves, presence, traces].into_iter().flatten().collect();
         f.write_str(&all.join(", "))
     }
 }
@@ -161,6 +169,7 @@ impl FromStr for Capabilities {
             capabilities.lists_members |= item == MEMBERS;
             capabilities.knows_handovers |= item == HANDOVERS;
             capabilities.knows_moves |= item == MOVES;
+            capabilities.tells_presence |= item == PRESENCE;
             capabilities.knows_traces |= item == TRACES;
             let Some((name @ (RESUME | WINDOW), value)) = item.split_once('=') else { continue };
             let value = number(value).map_err(|_| HeaderError(item.into()))?;

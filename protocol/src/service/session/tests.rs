@@ -20,7 +20,12 @@ fn session(role: Role) -> Session {
 }
 
 fn capable() -> Capabilities {
-    Capabilities { resume_ring_bytes: Some(RING_BYTES), lists_members: false, ..Capabilities::plain() }
+    Capabilities {
+        resume_ring_bytes: Some(RING_BYTES),
+        lists_members: false,
+        tells_presence: false,
+        ..Capabilities::plain()
+    }
 }
 
 /// Attached at the time 0, to a peer that has nothing.

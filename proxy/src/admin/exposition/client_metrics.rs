@@ -32,6 +32,11 @@ impl Exposition<'_> {
             |counters| &counters.ends_passed_on,
         )?;
         self.total(
+            "trunkline_presence_resyncs_total",
+            "Presence told anew to an app server that could not follow the changes, by each shard.",
+            |counters| &counters.presence_resyncs,
+        )?;
+        self.total(
             "trunkline_client_ends_lost_total",
             "Ends of client connections that no app server could be told of.",
             |counters| &counters.ends_lost,

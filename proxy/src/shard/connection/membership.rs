@@ -5,12 +5,14 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use slab::Slab;
 use trunkline_protocol::fleet::Wanted;
 
 use super::membership_entry::MembershipEntry;
+use super::set_changes::{Presence, SetChanges};
 use super::{Client, SharedName};
 use crate::shard::own_interest::OwnInterest;
 use crate::shard::slot::Slot;
@@ -82,6 +84,23 @@ struct HubSets {
     everyone: Option<u32>,
     groups: HashMap<SharedName, u32>,
     users: HashMap<SharedName, u32>,
+    /// Changes that app servers are told; `None` where none wants that.
+    changes: Option<Box<SetChanges>>,
+}
+
+impl HubSets {
+    /// Notes that a connection has joined a set, or left it. Sets of users are told by their first and last member alone.
+    fn note_member(&mut self, key: &SetKey, id: &Rc<str>, slot: Slot, presence: Presence) {
+        if let (Some(changes), SetKey::Group(group)) = (&mut self.changes, key) {
+            changes.member(group, id, slot, presence);
+        }
+    }
+
+    fn note_set(&mut self, key: &SetKey, presence: Presence) {
+        if let (Some(changes), SetKey::User(user)) = (&mut self.changes, key) {
+            changes.user(user, presence);
+        }
+    }
 }
 
 impl MembershipSets {
@@ -92,6 +111,20 @@ impl MembershipSets {
 
     pub(super) fn members(&self, hub: HubIndex, name: SetName<'_>) -> &[Member] {
         self.find(hub, name).and_then(|set| self.all.get(set as usize)).map_or(&[], |set| &set.members)
+    }
+
+    /// Notes changes of a hub's sets from now on, or no more.
+    pub(super) fn note_changes(&mut self, hub: HubIndex, changes: Option<SetChanges>) {
+        while self.hubs.len() <= hub.get() {
+            self.hubs.push(HubSets::default());
+        }
+        if let Some(sets) = self.hubs.get_mut(hub.get()) {
+            sets.changes = changes.map(Box::new);
+        }
+    }
+
+    pub(super) fn changes_mut(&mut self, hub: HubIndex) -> Option<&mut SetChanges> {
+        self.hubs.get_mut(hub.get())?.changes.as_deref_mut()
     }
 
     /// Number of groups and number of users, over all hubs.
@@ -132,6 +165,9 @@ impl MembershipSets {
         }
         set.members.push(Member { slot, membership: index(client.memberships.len()) });
         client.memberships.push(MembershipEntry { set: key, place: index(set.members.len() - 1) });
+        if let Some(sets) = self.hubs.get_mut(hub.get()) {
+            sets.note_member(&set.key, &client.id, slot, Presence::Here);
+        }
     }
 
     pub(super) fn leave(&mut self, clients: &mut Slab<Client>, slot: Slot, hub: HubIndex, name: SetName<'_>) {
@@ -169,6 +205,9 @@ impl MembershipSets {
             member.membership = index(at);
         }
         let Some(set) = self.all.get_mut(ended.set as usize) else { return };
+        if let (Some(sets), Some(client)) = (self.hubs.get_mut(set.hub.get()), clients.get(slot as usize)) {
+            sets.note_member(&set.key, &client.id, slot, Presence::Gone);
+        }
         set.members.swap_remove(ended.place as usize);
         if let Some(&moved) = set.members.get(ended.place as usize)
             && let Some(membership) = clients
@@ -208,6 +247,7 @@ impl MembershipSets {
         };
         let set = index(self.all.insert(MemberSet { hub, key: key.clone(), members: Vec::new() }));
         if let Some(sets) = self.hubs.get_mut(hub.get()) {
+            sets.note_set(&key, Presence::Here);
             match key {
                 SetKey::Hub => sets.everyone = Some(set),
                 SetKey::Group(name) => drop(sets.groups.insert(name, set)),
@@ -223,6 +263,7 @@ impl MembershipSets {
             interest.leave(set.hub, set.key.name().wanted());
         }
         let Some(sets) = self.hubs.get_mut(set.hub.get()) else { return };
+        sets.note_set(&set.key, Presence::Gone);
         match set.key {
             SetKey::Hub => sets.everyone = None,
             SetKey::Group(name) => drop(sets.groups.remove(&name)),

@@ -79,7 +79,7 @@ fn headers_are_read_as_they_are_written() {
     let proxy = session(Role::Proxy).offer().capabilities;
     assert_eq!(
         (proxy.to_string().as_str(), proxy.to_string().parse()),
-        ("resume=1000, window=1000, causes, members, handovers, moves, traces", Ok(proxy))
+        ("resume=1000, window=1000, causes, members, handovers, moves, presence, traces", Ok(proxy))
     );
     for none in ["", "resumes=1", "resume"] {
         assert_eq!(none.parse(), Ok(Capabilities::default()), "{none:?}");

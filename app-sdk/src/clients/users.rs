@@ -1,0 +1,107 @@
+//! Users of a hub: who is online, and by which connections.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use bytestring::ByteString;
+use trunkline_protocol::service::{AckStatus, Check, ServiceMessage};
+
+use super::answer::{Answer, Missing};
+use super::members::{ListedSet, Members, count};
+use super::question::{all_nodes, failure, inquire, is_anywhere};
+use crate::error::AskError;
+use crate::hub_core::HubCore;
+
+/// Users of a hub, wherever they are connected. Each question goes to all proxies at once, which know their own clients
+/// exactly; an [`Answer`] says how old it is, and which proxies did not answer.
+///
+/// ```no_run
+/// # async fn f(handle: trunkline::ServerHandle) -> Result<(), Box<dyn std::error::Error>> {
+/// let users = handle.hub("chat")?.users();
+/// if !users.is_online("ann").await? {
+///     println!("ann is offline: send a mail");
+/// }
+/// let bob = users.online("bob").await?;
+/// println!("bob is online: {}; proxies that did not answer: {:?}", *bob, bob.missing());
+/// for connection in users.connections("bob").all().await?.iter() {
+///     println!("bob is here: {}", connection.connection_id);
+/// }
+/// # Ok(()) }
+/// ```
+///
+/// Who comes and goes is told by [`Hub::on_user_online`](crate::Hub::on_user_online), without asking.
+#[derive(Clone)]
+pub struct Users {
+    core: Arc<HubCore>,
+}
+
+impl Users {
+    pub(crate) fn new(core: &Arc<HubCore>) -> Self {
+        Self { core: Arc::clone(core) }
+    }
+
+    /// Whether a user has a connection, as far as the proxies have answered: yes is certain, and no is when
+    /// [all have](Answer::is_complete).
+    ///
+    /// # Errors
+    /// When no proxy answered within 10 s, and when too many questions wait.
+    pub async fn online(&self, user_id: impl AsRef<str>) -> Result<Answer<bool>, AskError> {
+        let as_of = SystemTime::now();
+        let nodes = all_nodes(&self.core)?;
+        let replies = inquire(&self.core, &nodes, check(user_id.as_ref())).await?;
+        let (mut is_online, mut answered, mut missing, mut failed) = (false, 0, Missing::default(), None);
+        for (node, reply) in nodes.iter().zip(replies) {
+            match reply.map_err(AskError::from).and_then(|ack| match ack.status {
+                AckStatus::Ok => Ok(true),
+                AckStatus::NotFound => Ok(false),
+                _ => Err(failure(ack)),
+            }) {
+                Ok(is_here) => {
+                    is_online |= is_here;
+                    answered += 1;
+                }
+                Err(error) => {
+                    missing.add(node.name());
+                    failed = Some(error);
+                }
+            }
+        }
+        match failed {
+            Some(error) if answered == 0 => Err(error),
+            _ => Ok(Answer::new(is_online, as_of, answered, missing)),
+        }
+    }
+
+    /// Whether a user has a connection, for certain.
+    ///
+    /// # Errors
+    /// When no proxy knows the user, and one did not answer within 10 s; and when too many questions wait.
+    pub async fn is_online(&self, user_id: impl AsRef<str>) -> Result<bool, AskError> {
+        is_anywhere(inquire(&self.core, &all_nodes(&self.core)?, check(user_id.as_ref())).await?)
+    }
+
+    /// Lists the connections of a user, a page at a time, or [all](Members::all) of them.
+    pub fn connections(&self, user_id: impl AsRef<str>) -> Members {
+        Members::new(&self.core, ListedSet::User(user_id.as_ref().into()))
+    }
+
+    /// Number of connections of a user: tabs, phones. Costs the same however many there are.
+    ///
+    /// # Errors
+    /// When no proxy answered, and when too many questions wait. Proxies that did not answer are [told](Answer::missing).
+    pub async fn count(&self, user_id: impl AsRef<str>) -> Result<Answer<u64>, AskError> {
+        count(&self.core, &ListedSet::User(user_id.as_ref().into())).await
+    }
+}
+
+fn check(user_id: &str) -> impl Fn(i64) -> ServiceMessage {
+    let subject = ByteString::from(user_id);
+    move |ack_id| ServiceMessage::CheckUserExistenceWithAck(Check { subject: subject.clone(), ack_id })
+}
+
+impl fmt::Debug for Users {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Users of {}", self.core.name())
+    }
+}

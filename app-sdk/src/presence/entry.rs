@@ -1,0 +1,108 @@
+//! Entry of a view of presence: where a user or a member of a group is, and what the app was told of it.
+
+use std::sync::Arc;
+
+use super::source::SourceId;
+
+/// Where something is, and what was told of it.
+#[derive(Debug)]
+pub(super) struct Entry {
+    /// Shards that have it: mostly one.
+    at: Vec<SourceId>,
+    user: Option<Arc<str>>,
+    /// Whether it was there when it changed last.
+    was_here: bool,
+    /// The app was told that it is there, and not that it has gone.
+    is_told: bool,
+    pending: Option<Pending>,
+}
+
+/// Change that the app is to be told.
+#[derive(Debug)]
+pub(super) struct Pending {
+    pub(super) due: u64,
+    pub(super) teller: Teller,
+}
+
+/// App server that tells of a change, and those that have heard of it.
+#[derive(Debug, Clone)]
+pub(super) struct Teller {
+    /// Instance of the one that tells.
+    pub(super) owner: Arc<str>,
+    /// Instances that were listed when the change was heard of: one that has come later does not know it.
+    pub(super) heard_by: Arc<[Arc<str>]>,
+}
+
+impl Entry {
+    /// Entry that is nowhere yet; what `is_known` was told before.
+    pub(super) fn new(user: Option<Arc<str>>, is_known: bool) -> Self {
+        Self { at: Vec::new(), user, was_here: false, is_told: is_known, pending: None }
+    }
+
+    pub(super) fn user(&self) -> Option<&Arc<str>> {
+        self.user.as_ref()
+    }
+
+    pub(super) fn add(&mut self, id: SourceId) {
+        if !self.at.contains(&id) {
+            self.at.push(id);
+        }
+    }
+
+    pub(super) fn remove(&mut self, id: SourceId) {
+        self.at.retain(|at| *at != id);
+    }
+
+    pub(super) fn is_at(&self, id: SourceId) -> bool {
+        self.at.contains(&id)
+    }
+
+    /// Whether the app was told last that it is there.
+    pub(super) fn is_told(&self) -> bool {
+        self.is_told
+    }
+
+    /// Whether it was there when it was settled last.
+    pub(super) fn was_here(&self) -> bool {
+        self.was_here
+    }
+
+    pub(super) fn pending(&self) -> Option<&Pending> {
+        self.pending.as_ref()
+    }
+
+    pub(super) fn pending_mut(&mut self) -> Option<&mut Pending> {
+        self.pending.as_mut()
+    }
+
+    /// Whether it is nowhere, and nobody has to be told.
+    pub(super) fn is_over(&self) -> bool {
+        self.at.is_empty() && !self.is_told && self.pending.is_none()
+    }
+
+    /// Compares what is with what was told. Returns whether a change begins to be pending.
+    pub(super) fn settle(
+        &mut self,
+        due: u64,
+        is_suspended: impl Fn(SourceId) -> bool,
+        teller: impl FnOnce() -> Teller,
+    ) -> bool {
+        self.was_here = self.at.iter().any(|id| !is_suspended(*id));
+        if self.was_here == self.is_told {
+            self.pending = None;
+            return false;
+        }
+        let begins = self.pending.is_none();
+        if begins {
+            self.pending = Some(Pending { due, teller: teller() });
+        }
+        begins
+    }
+
+    /// Takes a change that is due: whether it is there, and who tells it.
+    pub(super) fn take_due(&mut self, now: u64, is_suspended: impl Fn(SourceId) -> bool) -> Option<(bool, Teller)> {
+        let pending = self.pending.take_if(|pending| pending.due <= now)?;
+        self.is_told = self.at.iter().any(|id| !is_suspended(*id));
+        Some((self.is_told, pending.teller))
+    }
+}

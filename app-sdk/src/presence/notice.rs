@@ -1,0 +1,63 @@
+//! Notices: what hooks of presence are told.
+
+use std::sync::Arc;
+
+use super::subject::Subject;
+use crate::clients::Member;
+
+/// Notice that a user has a first connection, at whatever proxy; for [`Hub::on_user_online`](crate::Hub::on_user_online).
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct UserOnline {
+    /// Id of the user.
+    pub user_id: String,
+}
+
+/// Notice that a user's last connection has been gone for a while; for [`Hub::on_user_offline`](crate::Hub::on_user_offline).
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct UserOffline {
+    /// Id of the user.
+    pub user_id: String,
+}
+
+/// Notice that connections have joined a group or left it; for [`Hub::on_group_changed`](crate::Hub::on_group_changed).
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct GroupChanged {
+    /// Name of the group.
+    pub group: String,
+    /// Connections that are members now.
+    pub joined: Vec<Member>,
+    /// Connections that are no members any more.
+    pub left: Vec<Member>,
+    /// Number of members behind this change, as far as this app server knows: connections, not users.
+    pub count: usize,
+}
+
+/// Notice of any kind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Notice {
+    Online(UserOnline),
+    Offline(UserOffline),
+    Group(GroupChanged),
+}
+
+impl GroupChanged {
+    /// Nothing has changed in this group so far.
+    pub(super) fn of(group: &str, count: usize) -> Self {
+        Self { group: group.to_owned(), joined: Vec::new(), left: Vec::new(), count }
+    }
+}
+
+impl Notice {
+    /// Whom it is about.
+    pub(super) fn subject(&self) -> Subject {
+        match self {
+            Self::Online(UserOnline { user_id }) | Self::Offline(UserOffline { user_id }) => {
+                Subject::User(Arc::from(user_id.as_str()))
+            }
+            Self::Group(change) => Subject::Group(Arc::from(change.group.as_str())),
+        }
+    }
+}

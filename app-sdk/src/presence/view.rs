@@ -1,0 +1,615 @@
+//! View of the fleet's users and groups, put together from what each shard of each node tells. Pure: ticks come in, and notices
+//! come out.
+//!
+//! ```text
+//!  update of a shard ──► entry: at which shards it is ──► is it there? differs from what was told ──► due in some ticks
+//!                                                                         │ meanwhile as before          │
+//!                                                                         └──► nothing to tell           ▼
+//!                                              another app server tells it: kept for a while ◄── owner? ──► notice
+//! ```
+
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::mem;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytestring::ByteString;
+use tokio::time::Instant;
+use trunkline_protocol::service::{PresencePhase, PresenceUpdate, presence_owner};
+
+use super::entry::{Entry, Pending, Teller};
+use super::notice::{GroupChanged, Notice, UserOffline, UserOnline};
+use super::source::{Held, Source, SourceId};
+use super::subject::Subject;
+use crate::clients::Member;
+
+/// Ticks until something new is told: what comes and goes within them is not.
+const NEWS_TICKS: u64 = 1;
+
+/// Ticks until it is told that a connection has left a group: it may be on its way to another node.
+const LEAVE_TICKS: u64 = 10;
+
+/// Ticks within which an app server that is about to stop still tells what is its own.
+pub(super) const LAST_TICKS: u64 = 10;
+
+/// Maximum number of joins and leaves of one notice; more make several.
+const MEMBERS_PER_NOTICE_MAX: usize = 1_000;
+
+/// Time for which changes are remembered that another app server tells, in case that it is lost.
+const REMEMBERED_FOR: Duration = Duration::from_secs(60);
+
+/// Maximum number of such changes; the oldest are forgotten.
+const REMEMBERED_MAX: usize = 65_536;
+
+/// Maximum number of users and memberships that are followed; what comes then is ignored and counted.
+const FOLLOWED_MAX: usize = 4 * 1024 * 1024;
+
+/// Treatment of what a node tells at first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum FirstSnapshot {
+    /// It was there before this app server was: told by others, or long ago.
+    Known,
+    News,
+}
+
+/// Users and groups of one hub. `N` identifies a node.
+#[derive(Debug)]
+pub(super) struct PresenceView<N> {
+    /// Instance of this app server.
+    me: Arc<str>,
+    /// Ticks until a user is told to be offline.
+    grace: u64,
+    now: u64,
+    sources: Vec<Option<Source<N>>>,
+    users: HashMap<Arc<str>, Entry>,
+    groups: HashMap<Arc<str>, Group>,
+    followed: usize,
+    ignored: u64,
+    due: BTreeMap<u64, Vec<Subject>>,
+    ready: VecDeque<Subject>,
+    running: HashSet<Subject>,
+    /// Notices of lost app servers that are told again.
+    inherited: VecDeque<Notice>,
+    told_by_others: VecDeque<ToldByOther>,
+}
+
+/// Members of a group.
+#[derive(Debug, Default)]
+struct Group {
+    members: HashMap<Arc<str>, Entry>,
+    /// Members that are there.
+    count: usize,
+    /// Ids of the members that have something to tell.
+    pending: HashSet<Arc<str>>,
+}
+
+/// Change that another app server tells.
+#[derive(Debug)]
+struct ToldByOther {
+    at: Instant,
+    teller: Teller,
+    notice: Notice,
+}
+
+impl<N: PartialEq + Clone> PresenceView<N> {
+    pub(super) fn new(me: Arc<str>, grace_ticks: u64) -> Self {
+        Self {
+            me,
+            grace: grace_ticks.max(NEWS_TICKS),
+            now: 0,
+            sources: Vec::new(),
+            users: HashMap::new(),
+            groups: HashMap::new(),
+            followed: 0,
+            ignored: 0,
+            due: BTreeMap::new(),
+            ready: VecDeque::new(),
+            running: HashSet::new(),
+            inherited: VecDeque::new(),
+            told_by_others: VecDeque::new(),
+        }
+    }
+
+    /// Takes what a shard of a node tells.
+    pub(super) fn update(&mut self, node: &N, update: PresenceUpdate, first: FirstSnapshot) {
+        let Some(id) = self.source_of(node, &update, first) else { return };
+        let is_baseline =
+            update.phase != PresencePhase::Changes && self.source(id).is_some_and(|source| source.is_known);
+        for user in &update.online {
+            self.user_here(id, user, is_baseline);
+        }
+        for join in &update.joined {
+            self.member_here(id, (&join.group, &join.connection_id), join.user_id.as_ref(), is_baseline);
+        }
+        for user in &update.offline {
+            self.unstale(id, &Held::User(text(user)));
+            self.user_gone(id, user, self.grace);
+        }
+        for (group, connection_id) in &update.left {
+            self.unstale(id, &Held::Member(text(group), text(connection_id)));
+            self.member_gone(id, group, connection_id, LEAVE_TICKS.min(self.grace));
+        }
+        if update.phase == PresencePhase::SnapshotEnd {
+            self.end_snapshot(id);
+        }
+        if let Some(app_servers) = update.app_servers {
+            self.set_listed(id, &app_servers);
+        }
+        if !update.lost.is_empty() {
+            self.inherit(&update.lost);
+        }
+    }
+
+    /// Stops believing in a node that can't be reached, but may return.
+    pub(super) fn suspend(&mut self, node: &N) {
+        self.set_suspended(node, true);
+    }
+
+    /// Believes again in a node that has returned.
+    pub(super) fn resume(&mut self, node: &N) {
+        self.set_suspended(node, false);
+    }
+
+    /// Whether anything of this node is believed.
+    pub(super) fn follows(&self, node: &N) -> bool {
+        self.sources.iter().flatten().any(|source| source.node == *node)
+    }
+
+    /// Forgets a node whose links are over.
+    pub(super) fn forget(&mut self, node: &N) {
+        for id in self.ids_of(node) {
+            for held in self.held_by(id) {
+                self.gone(id, &held, self.grace);
+            }
+            if let Some(source) = self.sources.get_mut(id) {
+                *source = None;
+            }
+        }
+    }
+
+    /// Advances by one tick.
+    pub(super) fn tick(&mut self) {
+        self.now += 1;
+        while let Some(due) = self.due.first_entry().filter(|due| *due.key() <= self.now) {
+            self.ready.extend(due.remove());
+        }
+    }
+
+    /// Whether ticks bring anything.
+    pub(super) fn is_waiting(&self) -> bool {
+        !self.due.is_empty() || self.has_ready()
+    }
+
+    /// Whether there may be a notice now.
+    pub(super) fn has_ready(&self) -> bool {
+        !self.ready.is_empty() || !self.inherited.is_empty()
+    }
+
+    /// Number of subjects that may have a notice now.
+    pub(super) fn ready(&self) -> usize {
+        self.ready.len() + self.inherited.len()
+    }
+
+    /// Number of changes that were ignored since the last call, because there is too much to follow.
+    pub(super) fn take_ignored(&mut self) -> u64 {
+        mem::take(&mut self.ignored)
+    }
+
+    /// The next notice of this app server. No other one of its subject comes before it is [done](Self::done).
+    pub(super) fn next_notice(&mut self, at: Instant) -> Option<Notice> {
+        let is_free = |notice: &Notice, running: &HashSet<Subject>| !running.contains(&notice.subject());
+        if let Some(place) = self.inherited.iter().position(|notice| is_free(notice, &self.running)) {
+            let notice = self.inherited.remove(place)?;
+            self.running.insert(notice.subject());
+            return Some(notice);
+        }
+        while let Some(subject) = self.ready.pop_front() {
+            if self.running.contains(&subject) {
+                // It is looked at again when that is done.
+                continue;
+            }
+            let notice = match &subject {
+                Subject::User(user) => self.notice_of_user(user, at),
+                Subject::Group(group) => self.notice_of_group(group, at),
+            };
+            if let Some(notice) = notice {
+                self.running.insert(subject);
+                return Some(notice);
+            }
+        }
+        None
+    }
+
+    /// Notes that the app was told.
+    pub(super) fn done(&mut self, subject: Subject) {
+        self.running.remove(&subject);
+        let now = self.now;
+        let is_due = |entry: &Entry| entry.pending().is_some_and(|pending| pending.due <= now);
+        let is_ready = match &subject {
+            Subject::User(user) => self.users.get(user).is_some_and(is_due),
+            Subject::Group(group) => self.groups.get(group).is_some_and(|group| !group.pending.is_empty()),
+        };
+        if is_ready {
+            self.ready.push_back(subject);
+        }
+    }
+
+    fn notice_of_user(&mut self, user: &Arc<str>, at: Instant) -> Option<Notice> {
+        let (now, suspended) = (self.now, Suspended(&self.sources));
+        let entry = self.users.get_mut(user)?;
+        let (is_here, teller) = entry.take_due(now, |id| suspended.has(id))?;
+        let user_id = user.to_string();
+        let notice = match is_here {
+            true => Notice::Online(UserOnline { user_id }),
+            false => Notice::Offline(UserOffline { user_id }),
+        };
+        if entry.is_over() {
+            self.users.remove(user);
+            self.followed -= 1;
+        }
+        if *teller.owner == *self.me {
+            return Some(notice);
+        }
+        self.remember(at, teller, notice);
+        None
+    }
+
+    fn notice_of_group(&mut self, name: &Arc<str>, at: Instant) -> Option<Notice> {
+        let (now, suspended) = (self.now, Suspended(&self.sources));
+        let group = self.groups.get_mut(name)?;
+        let mut own = GroupChanged::of(name, group.count);
+        let mut others: Vec<(Teller, [Vec<Member>; 2])> = Vec::new();
+        let due: Vec<_> = group
+            .pending
+            .iter()
+            .filter(|id| group.members.get(*id).and_then(Entry::pending).is_none_or(|pending| pending.due <= now))
+            .take(MEMBERS_PER_NOTICE_MAX)
+            .cloned()
+            .collect();
+        let has_more = due.len() == MEMBERS_PER_NOTICE_MAX;
+        for id in due {
+            group.pending.remove(&id);
+            let Some(entry) = group.members.get_mut(&id) else { continue };
+            let Some((is_here, teller)) = entry.take_due(now, |id| suspended.has(id)) else { continue };
+            let user_id = entry.user().map(|user| user.to_string());
+            let member = Member { connection_id: id.to_string(), user_id };
+            match (*teller.owner == *self.me, is_here) {
+                (true, true) => own.joined.push(member),
+                (true, false) => own.left.push(member),
+                (false, _) => add_to_others(&mut others, teller, is_here, member),
+            }
+            if entry.is_over() {
+                group.members.remove(&id);
+                self.followed -= 1;
+            }
+        }
+        if group.members.is_empty() {
+            self.groups.remove(name);
+        }
+        for (teller, [left, joined]) in others {
+            let (group, count) = (name.to_string(), own.count);
+            self.remember(at, teller, Notice::Group(GroupChanged { group, joined, left, count }));
+        }
+        let is_empty = own.joined.is_empty() && own.left.is_empty();
+        if is_empty && has_more {
+            self.ready.push_back(Subject::Group(Arc::clone(name)));
+        }
+        (!is_empty).then_some(Notice::Group(own))
+    }
+
+    fn remember(&mut self, at: Instant, teller: Teller, notice: Notice) {
+        let is_old = |told: &ToldByOther| told.at + REMEMBERED_FOR < at;
+        while self.told_by_others.front().is_some_and(is_old) || self.told_by_others.len() >= REMEMBERED_MAX {
+            self.told_by_others.pop_front();
+        }
+        self.told_by_others.push_back(ToldByOther { at, teller, notice });
+    }
+}
+
+/// Sources: streams of shards, and what they hold.
+impl<N: PartialEq + Clone> PresenceView<N> {
+    fn source(&self, id: SourceId) -> Option<&Source<N>> {
+        self.sources.get(id)?.as_ref()
+    }
+
+    fn source_mut(&mut self, id: SourceId) -> Option<&mut Source<N>> {
+        self.sources.get_mut(id)?.as_mut()
+    }
+
+    fn ids_of(&self, node: &N) -> Vec<SourceId> {
+        let is_its = |source: &Option<Source<N>>| source.as_ref().is_some_and(|source| source.node == *node);
+        self.sources.iter().enumerate().filter(|(_, source)| is_its(source)).map(|(id, _)| id).collect()
+    }
+
+    /// The source of an update; `None` for one of a stream that is over.
+    fn source_of(&mut self, node: &N, update: &PresenceUpdate, first: FirstSnapshot) -> Option<SourceId> {
+        let is_its = |source: &Source<N>| source.node == *node && source.shard == update.shard;
+        let known = self.sources.iter().position(|source| source.as_ref().is_some_and(is_its));
+        let Some(id) = known else {
+            let source = Source::new(node.clone(), update, first == FirstSnapshot::Known);
+            let free = self.sources.iter().position(Option::is_none);
+            return Some(match free.and_then(|id| Some((id, self.sources.get_mut(id)?))) {
+                Some((id, place)) => {
+                    *place = Some(source);
+                    id
+                }
+                None => {
+                    self.sources.push(Some(source));
+                    self.sources.len() - 1
+                }
+            });
+        };
+        let stream = self.source(id)?.stream;
+        if update.stream > stream {
+            let held = self.held_by(id);
+            let source = self.source_mut(id)?;
+            (source.stream, source.is_known, source.stale) = (update.stream, false, held.into_iter().collect());
+        }
+        (update.stream >= stream).then_some(id)
+    }
+
+    /// All that a source holds. Looks at everything: streams begin seldom, and nodes end seldom.
+    fn held_by(&self, id: SourceId) -> Vec<Held> {
+        let users =
+            self.users.iter().filter(|(_, entry)| entry.is_at(id)).map(|(user, _)| Held::User(Arc::clone(user)));
+        let members = self.groups.iter().flat_map(|(group, members)| {
+            let here = members.members.iter().filter(|(_, entry)| entry.is_at(id));
+            here.map(|(id, _)| Held::Member(Arc::clone(group), Arc::clone(id)))
+        });
+        users.chain(members).collect()
+    }
+
+    fn unstale(&mut self, id: SourceId, held: &Held) {
+        if let Some(source) = self.source_mut(id).filter(|source| !source.stale.is_empty()) {
+            source.stale.remove(held);
+        }
+    }
+
+    /// What the former stream held, and the snapshot of this one had not, is not there any more.
+    fn end_snapshot(&mut self, id: SourceId) {
+        let Some(source) = self.source_mut(id) else { return };
+        source.is_known = false;
+        for held in mem::take(&mut source.stale) {
+            self.gone(id, &held, self.grace);
+        }
+    }
+
+    fn set_suspended(&mut self, node: &N, is_suspended: bool) {
+        for id in self.ids_of(node) {
+            let Some(source) = self.source_mut(id) else { continue };
+            if mem::replace(&mut source.is_suspended, is_suspended) == is_suspended {
+                continue;
+            }
+            for held in self.held_by(id) {
+                self.settle(id, &held, NEWS_TICKS, |_| {});
+            }
+        }
+    }
+
+    /// Notes who hears of the changes of a source from now on.
+    fn set_listed(&mut self, id: SourceId, app_servers: &[ByteString]) {
+        let Some(source) = self.source_mut(id) else { return };
+        let before = mem::replace(&mut source.listed, app_servers.iter().map(text).collect());
+        let unlisted: Vec<_> = before.iter().filter(|instance| !self.is_listed(instance)).cloned().collect();
+        if !unlisted.is_empty() {
+            self.pass_pending_on(&unlisted);
+        }
+    }
+
+    /// Whether any node tells this app server of changes.
+    fn is_listed(&self, instance: &Arc<str>) -> bool {
+        self.sources.iter().flatten().any(|source| source.listed.contains(instance))
+    }
+
+    /// The app server that tells of a change in place of those that are gone: one that has heard of it.
+    fn heir(&self, name: &str, heard_by: &[Arc<str>], gone: &[Arc<str>]) -> Arc<str> {
+        let is_there = |instance: &&Arc<str>| !gone.contains(*instance) && self.is_listed(instance);
+        let there: Vec<_> = heard_by.iter().filter(is_there).cloned().collect();
+        owner(&there, name, &self.me)
+    }
+
+    /// Gives what app servers were about to tell to others.
+    fn pass_pending_on(&mut self, gone: &[Arc<str>]) {
+        // What is due in a moment, this one tells itself before it stops.
+        let (me, keeps_until) = (Arc::clone(&self.me), self.now + LAST_TICKS);
+        let passes = |pending: &Pending| {
+            let is_kept = *pending.teller.owner == *me && pending.due <= keeps_until;
+            gone.contains(&pending.teller.owner) && !is_kept
+        };
+        let (mut users, mut groups) = (mem::take(&mut self.users), mem::take(&mut self.groups));
+        let members = groups.iter_mut().flat_map(|(name, Group { members, pending, .. })| {
+            let pending = members.iter_mut().filter(|(id, _)| pending.contains(*id));
+            pending.map(move |(_, entry)| (name, entry))
+        });
+        for (name, entry) in users.iter_mut().chain(members) {
+            if let Some(pending) = entry.pending_mut().filter(|pending| passes(pending)) {
+                pending.teller.owner = self.heir(name, &pending.teller.heard_by, gone);
+            }
+        }
+        (self.users, self.groups) = (users, groups);
+    }
+
+    /// Tells again what lost app servers were to tell in the last time.
+    fn inherit(&mut self, lost: &[ByteString]) {
+        let lost: Vec<_> = lost.iter().map(text).collect();
+        self.pass_pending_on(&lost);
+        let is_lost = |told: &ToldByOther| lost.contains(&told.teller.owner);
+        let (again, rest) = mem::take(&mut self.told_by_others).into_iter().partition::<VecDeque<_>, _>(is_lost);
+        self.told_by_others = rest;
+        for ToldByOther { at, teller: Teller { heard_by, .. }, notice } in again {
+            let owner = self.heir(notice.subject().name(), &heard_by, &lost);
+            let Some(notice) = self.still_true(notice) else { continue };
+            if *owner == *self.me {
+                self.inherited.push_back(notice);
+            } else {
+                self.told_by_others.push_back(ToldByOther { at, teller: Teller { owner, heard_by }, notice });
+            }
+        }
+    }
+}
+
+/// Notices that are told again.
+impl<N> PresenceView<N> {
+    /// What of a notice is as it says; the rest has changed back since, or has been told later.
+    fn still_true(&self, notice: Notice) -> Option<Notice> {
+        // What differs from what was told is told soon.
+        let is = |entry: Option<&Entry>, here: bool| {
+            entry.map_or(!here, |entry| entry.is_told() == here && entry.was_here() == here)
+        };
+        let is_user = |user: &str, here: bool| is(self.users.get(user), here);
+        match notice {
+            Notice::Online(user) => is_user(&user.user_id, true).then_some(Notice::Online(user)),
+            Notice::Offline(user) => is_user(&user.user_id, false).then_some(Notice::Offline(user)),
+            Notice::Group(mut change) => {
+                let group = self.groups.get(change.group.as_str());
+                let entry = |member: &Member| group.and_then(|group| group.members.get(member.connection_id.as_str()));
+                change.joined.retain(|member| is(entry(member), true));
+                change.left.retain(|member| is(entry(member), false));
+                change.count = group.map_or(0, |group| group.count);
+                let is_any = !change.joined.is_empty() || !change.left.is_empty();
+                is_any.then_some(Notice::Group(change))
+            }
+        }
+    }
+}
+
+/// Entries: where users and members are.
+impl<N: PartialEq + Clone> PresenceView<N> {
+    fn user_here(&mut self, id: SourceId, user: &ByteString, is_baseline: bool) {
+        let user = text(user);
+        self.unstale(id, &Held::User(Arc::clone(&user)));
+        if !self.users.contains_key(&user) {
+            if !self.has_room() {
+                return;
+            }
+            self.users.insert(Arc::clone(&user), Entry::new(None, is_baseline));
+        }
+        self.settle(id, &Held::User(user), NEWS_TICKS, |entry| entry.add(id));
+    }
+
+    fn member_here(
+        &mut self,
+        id: SourceId,
+        (group, connection_id): (&ByteString, &ByteString),
+        user: Option<&ByteString>,
+        is_baseline: bool,
+    ) {
+        let (group, connection_id) = (text(group), text(connection_id));
+        self.unstale(id, &Held::Member(Arc::clone(&group), Arc::clone(&connection_id)));
+        let is_new = self.groups.get(&group).is_none_or(|group| !group.members.contains_key(&connection_id));
+        if is_new {
+            if !self.has_room() {
+                return;
+            }
+            let entry = Entry::new(user.map(text), is_baseline);
+            self.groups.entry(Arc::clone(&group)).or_default().members.insert(Arc::clone(&connection_id), entry);
+        }
+        self.settle(id, &Held::Member(group, connection_id), NEWS_TICKS, |entry| entry.add(id));
+    }
+
+    fn has_room(&mut self) -> bool {
+        let has_room = self.followed < FOLLOWED_MAX;
+        if has_room {
+            self.followed += 1
+        } else {
+            self.ignored += 1
+        }
+        has_room
+    }
+
+    fn user_gone(&mut self, id: SourceId, user: &ByteString, ticks: u64) {
+        self.gone(id, &Held::User(text(user)), ticks);
+    }
+
+    fn member_gone(&mut self, id: SourceId, group: &ByteString, connection_id: &ByteString, ticks: u64) {
+        self.gone(id, &Held::Member(text(group), text(connection_id)), ticks);
+    }
+
+    fn gone(&mut self, id: SourceId, held: &Held, ticks: u64) {
+        self.settle(id, held, ticks, |entry| entry.remove(id));
+    }
+
+    /// Changes an entry, and has it told in some ticks if it is not as it was told last.
+    fn settle(&mut self, id: SourceId, held: &Held, ticks: u64, change: impl FnOnce(&mut Entry)) {
+        let suspended = Suspended(&self.sources);
+        let is_suspended = |id| suspended.has(id);
+        let (entry, subject) = match held {
+            Held::User(user) => (self.users.get_mut(user), Subject::User(Arc::clone(user))),
+            Held::Member(group, id) => {
+                let group_entry = self.groups.get_mut(group);
+                (group_entry.and_then(|group| group.members.get_mut(id)), Subject::Group(Arc::clone(group)))
+            }
+        };
+        let Some(entry) = entry else { return };
+        let was_here = entry.was_here();
+        change(entry);
+        let due = self.now + ticks;
+        let listed = || self.sources.get(id).and_then(Option::as_ref).map(|source| Arc::clone(&source.listed));
+        let begun = entry.settle(due, is_suspended, || {
+            let heard_by = listed().unwrap_or_default();
+            Teller { owner: owner(&heard_by, subject.name(), &self.me), heard_by }
+        });
+        let (is_here, is_over, is_pending) = (entry.was_here(), entry.is_over(), entry.pending().is_some());
+        match held {
+            Held::User(user) if is_over => {
+                self.users.remove(user);
+                self.followed -= 1;
+            }
+            Held::User(_) => {}
+            Held::Member(name, id) => {
+                if let Some(group) = self.groups.get_mut(name) {
+                    group.count = (group.count + usize::from(is_here)).saturating_sub(usize::from(was_here));
+                    if is_pending {
+                        group.pending.insert(Arc::clone(id))
+                    } else {
+                        group.pending.remove(id)
+                    };
+                    if is_over {
+                        group.members.remove(id);
+                        self.followed -= 1;
+                    }
+                    if group.members.is_empty() {
+                        self.groups.remove(name);
+                    }
+                }
+            }
+        }
+        if begun {
+            self.due.entry(due).or_default().push(subject);
+        }
+    }
+}
+
+/// Sources that can't be reached.
+struct Suspended<'a, N>(&'a [Option<Source<N>>]);
+
+impl<N> Suspended<'_, N> {
+    fn has(&self, id: SourceId) -> bool {
+        self.0.get(id).and_then(Option::as_ref).is_none_or(|source| source.is_suspended)
+    }
+}
+
+/// Adds a member that has joined, or left, to the changes of a group that others tell.
+fn add_to_others(others: &mut Vec<(Teller, [Vec<Member>; 2])>, teller: Teller, is_here: bool, member: Member) {
+    let is_same = |other: &Teller| other.owner == teller.owner && Arc::ptr_eq(&other.heard_by, &teller.heard_by);
+    match others.iter_mut().find(|(other, _)| is_same(other)) {
+        Some((_, [_, joined])) if is_here => joined.push(member),
+        Some((_, [left, _])) => left.push(member),
+        None if is_here => others.push((teller, [Vec::new(), vec![member]])),
+        None => others.push((teller, [vec![member], Vec::new()])),
+    }
+}
+
+/// The app server that tells of a user or a group: this one where none is named, since somebody has to.
+fn owner(listed: &[Arc<str>], name: &str, me: &Arc<str>) -> Arc<str> {
+    let chosen = presence_owner(listed, name).and_then(|owner| listed.get(owner));
+    Arc::clone(chosen.unwrap_or(me))
+}
+
+/// A copy of a name that does not keep the frame alive.
+fn text(name: &ByteString) -> Arc<str> {
+    Arc::from(&**name)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,64 @@
+//! Choice of the app server that tells its app about a change, of all that hear of it.
+
+use std::hash::Hasher;
+
+use fnv::FnvHasher;
+
+/// Chooses one of these instances for a user or a group, by the highest hash of both: whoever else comes or goes, those
+/// that stay keep what they have.
+///
+/// App servers of different versions choose together, so this never changes.
+#[must_use]
+pub fn presence_owner<T: AsRef<str>>(instances: &[T], name: &str) -> Option<usize> {
+    let weights = instances.iter().map(|instance| (weight_of(instance.as_ref(), name), instance.as_ref()));
+    weights.enumerate().max_by_key(|(_, weight)| *weight).map(|(owner, _)| owner)
+}
+
+fn weight_of(instance: &str, name: &str) -> u64 {
+    let mut hasher = FnvHasher::default();
+    hasher.write(instance.as_bytes());
+    hasher.write(&[0xff]);
+    hasher.write(name.as_bytes());
+    // The last bytes hardly reach the highest bits, which decide: MurmurHash3's finalizer spreads them.
+    let mut hash = hasher.finish();
+    hash = (hash ^ (hash >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
+    hash = (hash ^ (hash >> 33)).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
+    hash ^ (hash >> 33)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_shared_out_evenly_whatever_the_order_of_the_instances() {
+        let (instances, turned) = (["one", "two", "three"], ["three", "one", "two"]);
+        let mut owned = [0; 3];
+        for number in 0..3000 {
+            let name = format!("user-{number}");
+            let owner = presence_owner(&instances, &name).unwrap();
+            assert_eq!(turned[presence_owner(&turned, &name).unwrap()], instances[owner]);
+            owned[owner] += 1;
+        }
+        assert!(owned.iter().all(|&owned| (850..1150).contains(&owned)), "{owned:?}");
+        assert_eq!(presence_owner::<&str>(&[], "ann"), None);
+    }
+
+    #[test]
+    fn one_that_leaves_gives_away_its_own_names_alone() {
+        for number in 0..1000 {
+            let name = format!("user-{number}");
+            let before = ["one", "two", "three"][presence_owner(&["one", "two", "three"], &name).unwrap()];
+            let after = ["one", "two"][presence_owner(&["one", "two"], &name).unwrap()];
+            assert!(before == after || before == "three", "{name} went from {before} to {after}");
+        }
+    }
+
+    /// A change of the choice would have two versions of an app tell things twice, or never.
+    #[test]
+    fn the_choice_never_changes() {
+        let owners: Vec<_> =
+            ["ann", "bob", "cid", "dan"].iter().map(|name| presence_owner(&["a", "b", "c"], name)).collect();
+        assert_eq!(owners, [Some(2), Some(0), Some(2), Some(1)]);
+    }
+}

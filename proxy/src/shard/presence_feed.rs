@@ -1,0 +1,371 @@
+//! Presence: app servers that want it are told which users and members of groups come to this shard, and leave it.
+//!
+//! ```text
+//!  link opens ──► snapshot, in parts ──► listed ──► changes, batched ──► app server
+//!                   ▲                                  │
+//!                   └── link lost, another is there; too much waits ◄─┘
+//! ```
+//!
+//! Each shard tells of its own sets, over one link per app server; the far end adds shards and nodes up. A snapshot walks the
+//! clients by slot, which a client keeps while it lives; changes of clients that were walked already, or not yet, are told
+//! beside it, and saying twice that something is there does no harm.
+//!
+//! All app servers hear everything, and one of them tells the app. So each is told who hears, in the same place of its stream:
+//! an app server is listed when its snapshot is complete.
+
+use std::mem;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytestring::ByteString;
+use tokio::sync::Notify;
+use trunkline_protocol::manifest::PresenceScope;
+use trunkline_protocol::service::{PresencePhase, PresenceUpdate, ServiceMessage};
+
+use super::command::LinkLoss;
+use super::connection::{Connections, Presence, SetChanges, SetName};
+use super::presence_batch::PresenceBatch;
+use super::state::ShardState;
+use crate::metrics::Counters;
+use crate::upstream::{AppServerId, HomeLink, HubIndex, LinkHandle, Pool};
+
+/// Number of slots that one step of a snapshot walks.
+const SNAPSHOT_SLOTS: usize = 4_000;
+
+/// Bytes that one app server may be told while its link is full; with more it is told anew what is there, when there is room.
+const BACKLOG_MAX_BYTES: usize = 256 * 1024;
+
+/// Age up to which a client is new to an app server that comes: some open before this shard has heard of its link.
+const NEW_WITHIN_US: u64 = 1_000_000;
+
+/// Number of connections of a user that are looked at to say whether the user is new.
+const CONNECTIONS_LOOKED_AT: usize = 16;
+
+/// Presence feeds of one shard, by hub.
+#[derive(Debug, Default)]
+pub(super) struct PresenceFeeds {
+    feeds: Vec<HubFeed>,
+    last_stream: i64,
+    has_changed: Rc<Notify>,
+    /// A task tells what has changed.
+    is_told: bool,
+}
+
+/// Whether a step has told all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Told {
+    All,
+    /// A snapshot is under way, or a link full.
+    NotYet,
+    /// Nobody listens any more.
+    Nobody,
+}
+
+/// App servers of one hub that are told.
+#[derive(Debug)]
+struct HubFeed {
+    hub: HubIndex,
+    subscribers: Vec<Subscriber>,
+    /// The listed ones have changed since they were told.
+    is_list_new: bool,
+    /// App servers that were lost since.
+    lost: Vec<ByteString>,
+}
+
+/// An app server that is told.
+#[derive(Debug)]
+struct Subscriber {
+    app: AppServerId,
+    instance: ByteString,
+    scope: PresenceScope,
+    link: HomeLink,
+    stream: i64,
+    state: StreamState,
+    /// It hears all, and tells the app.
+    is_listed: bool,
+    /// It is about to stop.
+    is_leaving: bool,
+    /// Bytes that it was told while its link was full.
+    backlog_bytes: usize,
+    /// Time from which on clients are new to it, in microseconds since the node started.
+    since_us: u64,
+}
+
+/// State of the stream to an app server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum StreamState {
+    /// A stream is to begin, as soon as there is room.
+    Due,
+    /// What is there is told up to this slot.
+    Snapshot {
+        next: usize,
+    },
+    Live,
+}
+
+impl PresenceFeeds {
+    /// Notifies when something has changed; for the task that tells it.
+    pub(super) fn has_changed(&self) -> Rc<Notify> {
+        self.has_changed.clone()
+    }
+
+    /// Whether a task has to be started that tells what changes.
+    pub(super) fn take_start(&mut self) -> bool {
+        !self.feeds.is_empty() && !mem::replace(&mut self.is_told, true)
+    }
+
+    fn feed(&mut self, hub: HubIndex) -> Option<&mut HubFeed> {
+        self.feeds.iter_mut().find(|feed| feed.hub == hub)
+    }
+}
+
+impl HubFeed {
+    fn scope(&self) -> PresenceScope {
+        let is_wanted = |of: fn(PresenceScope) -> bool| self.subscribers.iter().any(|other| of(other.scope));
+        PresenceScope { users: is_wanted(|scope| scope.users), groups: is_wanted(|scope| scope.groups) }
+    }
+
+    fn listed(&self) -> Vec<ByteString> {
+        let listed = self.subscribers.iter().filter(|subscriber| subscriber.is_listed);
+        listed.map(|subscriber| subscriber.instance.clone()).collect()
+    }
+
+    /// Tells everyone what has changed, continues snapshots, and then tells everyone who is listed.
+    fn tell(
+        &mut self,
+        batch: &PresenceBatch,
+        connections: &Connections,
+        shard: u16,
+        mut next_stream: impl FnMut() -> i64,
+    ) {
+        let listed = self.listed();
+        for subscriber in &mut self.subscribers {
+            if subscriber.state == StreamState::Due {
+                if subscriber.link.is_full() {
+                    continue;
+                }
+                subscriber.begin(next_stream(), shard, listed.clone());
+            } else {
+                batch.frames(subscriber.scope).into_iter().for_each(|update| subscriber.send(shard, update));
+            }
+            subscriber.continue_snapshot(connections, self.hub, shard);
+            if subscriber.state == StreamState::Live && !subscriber.is_listed && !subscriber.is_leaving {
+                subscriber.is_listed = true;
+                self.is_list_new = true;
+            }
+        }
+        if mem::take(&mut self.is_list_new) {
+            let update = PresenceUpdate {
+                app_servers: Some(self.listed()),
+                lost: mem::take(&mut self.lost),
+                ..Default::default()
+            };
+            let told = self.subscribers.iter_mut().filter(|subscriber| subscriber.state != StreamState::Due);
+            told.for_each(|subscriber| subscriber.send(shard, update.clone()));
+        }
+    }
+}
+
+impl Subscriber {
+    fn begin(&mut self, stream: i64, shard: u16, app_servers: Vec<ByteString>) {
+        (self.stream, self.state, self.backlog_bytes) = (stream, StreamState::Snapshot { next: 0 }, 0);
+        let phase = PresencePhase::Snapshot;
+        self.send(shard, PresenceUpdate { phase, app_servers: Some(app_servers), ..PresenceUpdate::default() });
+    }
+
+    /// Tells the next part of what is there. Clients that are newer than its link are told as changes: app servers that begin
+    /// take what is there for told, and these came while there was none.
+    fn continue_snapshot(&mut self, connections: &Connections, hub: HubIndex, shard: u16) {
+        let StreamState::Snapshot { next } = self.state else { return };
+        if self.link.is_full() {
+            return;
+        }
+        let end = next + SNAPSHOT_SLOTS;
+        let (mut batch, mut news) = (PresenceBatch::default(), PresenceBatch::default());
+        for (_, client) in connections.range(next..end).filter(|(_, client)| client.home.hub() == hub) {
+            let (user, is_new) = (connections.user_of(client), client.cold.opened_us >= self.since_us);
+            for set in connections.sets_of(client) {
+                match set {
+                    SetName::User(user) if is_new && self.is_new(connections, hub, user) => news.online(user),
+                    SetName::User(user) => batch.online(user),
+                    SetName::Group(group) if is_new => news.joined(group, &client.id, user),
+                    SetName::Group(group) => batch.joined(group, &client.id, user),
+                    SetName::Hub => {}
+                }
+            }
+        }
+        news.frames(self.scope).into_iter().for_each(|update| self.send(shard, update));
+        let is_last = end >= connections.slot_count();
+        self.state = if is_last { StreamState::Live } else { StreamState::Snapshot { next: end } };
+        let phase = if is_last { PresencePhase::SnapshotEnd } else { PresencePhase::Snapshot };
+        batch.into_snapshot(self.scope, phase).into_iter().for_each(|update| self.send(shard, update));
+    }
+
+    /// Whether all connections of a user are new to it; of one with many some are looked at.
+    fn is_new(&self, connections: &Connections, hub: HubIndex, user: &str) -> bool {
+        let members = connections.members(hub, SetName::User(user)).iter().take(CONNECTIONS_LOOKED_AT);
+        let mut clients = members.filter_map(|member| connections.get(member.slot));
+        clients.all(|client| client.cold.opened_us >= self.since_us)
+    }
+
+    fn send(&mut self, shard: u16, update: PresenceUpdate) {
+        let update = PresenceUpdate { shard: i64::from(shard), stream: self.stream, ..update };
+        let before = self.link.ring_bytes();
+        if !self.link.queue(&ServiceMessage::PresenceUpdate(update)) {
+            // The command that says so is on its way.
+            self.state = StreamState::Due;
+        }
+        let is_full = self.link.is_full();
+        self.backlog_bytes =
+            if is_full { self.backlog_bytes + self.link.ring_bytes().saturating_sub(before) } else { 0 };
+    }
+
+    /// Whether so much waits for it that it is told anew what is there, later.
+    fn is_overdue(&self) -> bool {
+        self.backlog_bytes > BACKLOG_MAX_BYTES && self.state != StreamState::Due
+    }
+}
+
+impl ShardState {
+    /// Begins to tell an app server what it wants to know, over its first link.
+    pub(super) fn presence_link_opened(&mut self, link: &HomeLink) {
+        let hubs = self.context.shared.hubs.all();
+        let Some(pool) = hubs.get(link.hub().get()).and_then(|hub| hub.pool_of(link.app())) else { return };
+        let scope = pool.presence();
+        if !scope.is_any() || pool.is_draining() {
+            return;
+        }
+        let (hub, app, now_us) = (link.hub(), link.app(), self.context.now_us());
+        if self.presence.feed(hub).is_none() {
+            self.presence.feeds.push(HubFeed { hub, subscribers: Vec::new(), is_list_new: false, lost: Vec::new() });
+        }
+        let Some(feed) = self.presence.feed(hub) else { return };
+        if feed.subscribers.iter().any(|subscriber| subscriber.app == app) {
+            return;
+        }
+        feed.subscribers.push(Subscriber {
+            app,
+            instance: ByteString::from(&*pool.app().instance),
+            scope,
+            link: link.clone(),
+            stream: 0,
+            state: StreamState::Due,
+            is_listed: false,
+            is_leaving: false,
+            backlog_bytes: 0,
+            since_us: now_us.saturating_sub(NEW_WITHIN_US),
+        });
+        self.note_presence(hub);
+    }
+
+    /// Tells what it told over a lost link anew over another one, or no more.
+    pub(super) fn presence_link_lost(&mut self, loss: &LinkLoss) {
+        let hubs = self.context.shared.hubs.all();
+        let is_its = |subscriber: &Subscriber| subscriber.link.id() == loss.link;
+        for feed in self.presence.feeds.iter_mut().filter(|feed| feed.subscribers.iter().any(is_its)) {
+            let Some(place) = feed.subscribers.iter().position(is_its) else { continue };
+            let app = feed.subscribers.get(place).map(|subscriber| subscriber.app);
+            let pool = hubs.get(feed.hub.get()).zip(app).and_then(|(hub, app)| hub.pool_of(app));
+            let other = pool.as_deref().and_then(|pool| other_link(pool, loss));
+            match (feed.subscribers.get_mut(place), other) {
+                (Some(subscriber), Some(link)) => (subscriber.link, subscriber.state) = (link, StreamState::Due),
+                _ => {
+                    let gone = feed.subscribers.remove(place);
+                    feed.is_list_new |= gone.is_listed;
+                    feed.lost.extend(gone.is_listed.then_some(gone.instance));
+                }
+            }
+        }
+        let hubs: Vec<_> = self.presence.feeds.iter().map(|feed| feed.hub).collect();
+        hubs.into_iter().for_each(|hub| self.note_presence(hub));
+    }
+
+    /// Takes an app server that is about to stop off the list: others tell the app from now on. It still hears of changes.
+    pub(super) fn presence_app_stopping(&mut self, hub: HubIndex, app: AppServerId) {
+        let Some(feed) = self.presence.feed(hub) else { return };
+        for subscriber in feed.subscribers.iter_mut().filter(|subscriber| subscriber.app == app) {
+            subscriber.is_leaving = true;
+            feed.is_list_new |= mem::take(&mut subscriber.is_listed);
+        }
+        self.presence.has_changed.notify_one();
+    }
+
+    /// Notes the changes that the subscribers of a hub want, or none without any.
+    fn note_presence(&mut self, hub: HubIndex) {
+        let Self { presence, connections, .. } = self;
+        let scope = presence.feed(hub).map(|feed| feed.scope()).unwrap_or_default();
+        match connections.changes_mut(hub) {
+            Some(changes) if scope.is_any() => changes.set_scope(scope),
+            Some(_) => connections.note_changes(hub, None),
+            None if scope.is_any() => {
+                connections.note_changes(hub, Some(SetChanges::new(scope, presence.has_changed())));
+            }
+            None => {}
+        }
+        presence.feeds.retain(|feed| !feed.subscribers.is_empty());
+        presence.has_changed.notify_one();
+    }
+
+    /// Tells what has changed since the last time.
+    pub(super) fn tell_presence(&mut self) -> Told {
+        let Self { presence, connections, context, .. } = self;
+        let PresenceFeeds { feeds, last_stream, is_told, .. } = presence;
+        if feeds.is_empty() {
+            *is_told = false;
+            return Told::Nobody;
+        }
+        let mut told = Told::All;
+        for feed in feeds.iter_mut() {
+            let batch = take_batch(feed, connections, &context.counters);
+            let next_stream = || {
+                *last_stream += 1;
+                *last_stream
+            };
+            feed.tell(&batch, connections, context.index, next_stream);
+            for subscriber in feed.subscribers.iter_mut().filter(|subscriber| subscriber.is_overdue()) {
+                subscriber.state = StreamState::Due;
+                context.counters.presence_resyncs.increment();
+            }
+            if feed.subscribers.iter().any(|subscriber| subscriber.state != StreamState::Live) {
+                told = Told::NotYet;
+            }
+        }
+        told
+    }
+}
+
+/// Takes what has changed at a hub. When too much has, everyone is told anew what is there.
+fn take_batch(feed: &mut HubFeed, connections: &mut Connections, counters: &Counters) -> PresenceBatch {
+    let mut batch = PresenceBatch::default();
+    let Some(changes) = connections.changes_mut(feed.hub).map(SetChanges::take) else { return batch };
+    if changes.are_lost {
+        for subscriber in &mut feed.subscribers {
+            subscriber.state = StreamState::Due;
+            counters.presence_resyncs.increment();
+        }
+        return batch;
+    }
+    for (user, presence) in &changes.users {
+        match presence {
+            Presence::Here => batch.online(user),
+            Presence::Gone => batch.offline(user),
+        }
+    }
+    for ((group, id), (presence, slot)) in &changes.members {
+        match presence {
+            Presence::Here => {
+                let client = connections.get(*slot).filter(|client| *client.id == **id);
+                batch.joined(group, id, client.and_then(|client| connections.user_of(client)));
+            }
+            Presence::Gone => batch.left(group, id),
+        }
+    }
+    batch
+}
+
+/// Another link of an app server, with a socket or without.
+fn other_link(pool: &Pool, loss: &LinkLoss) -> Option<Arc<LinkHandle>> {
+    let links = pool.links();
+    let is_other = |link: &&Arc<LinkHandle>| link.id() != loss.link && !link.is_closed();
+    links.iter().filter(is_other).find(|link| link.is_open()).or_else(|| links.iter().find(is_other)).cloned()
+}
