@@ -6,6 +6,7 @@
 //! | [`process`] | one child process: log, signals, end |
 //! | [`sockets`] | established TCP connections, as the system counts them |
 //! | [`http_client`] | single HTTP requests |
+//! | [`back_end`] | requests to the REST data plane |
 //! | [`metrics`] | what `/metrics` says |
 //! | [`token`] | access tokens of users |
 //! | [`tools`] | programs that look at files, such as validators |
@@ -29,6 +30,7 @@
 //!
 //! No test waits for a time to pass: all waits are for an event, and [`scenario`] bounds them.
 
+pub mod back_end;
 pub mod balancer;
 pub mod browser;
 pub mod client;

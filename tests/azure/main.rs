@@ -34,6 +34,8 @@ mod layout;
 #[cfg(test)]
 mod losses;
 #[cfg(test)]
+mod management;
+#[cfg(test)]
 mod messages;
 #[cfg(test)]
 mod pings;

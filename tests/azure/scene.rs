@@ -110,12 +110,16 @@ impl Scene {
 
 /// Lets a client in that has negotiated, at this app server.
 pub(crate) async fn join(door: &Door, server: &mut Scripted, protocol: &str, claims: &Json) -> Result<Member> {
-    let token = client_token(&server.hub, claims)?;
-    let answer = door.negotiate(&server.hub, "", &token).await?;
+    join_with(door, server, protocol, &client_token(&server.hub, claims)?).await
+}
+
+/// Lets a client in that shows this token.
+pub(crate) async fn join_with(door: &Door, server: &mut Scripted, protocol: &str, token: &str) -> Result<Member> {
+    let answer = door.negotiate(&server.hub, "", token).await?;
     ensure!(answer.status == 200, "{answer:?}");
     let secret = answer.json()?["connectionToken"].as_str().context("a token")?.to_owned();
     let path = format!("/client/?hub={}&id={secret}", server.hub);
-    let mut socket = door.client(&path, &token).await?.map_err(|refusal| anyhow::anyhow!("{refusal:?}"))?;
+    let mut socket = door.client(&path, token).await?.map_err(|refusal| anyhow::anyhow!("{refusal:?}"))?;
     socket.send_text(format!("{{\"protocol\":\"{protocol}\",\"version\":1}}\u{1e}")).await?;
     let (id, home, opened) = server.admit().await?;
     ensure!(answer.json()?["connectionId"] == id, "{answer:?} is not of {id}");

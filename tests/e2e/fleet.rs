@@ -23,31 +23,31 @@ use trunkline_tests::harness::token;
 
 const ADMIN_TOKEN: &str = "the-admin-token-of-the-fleet";
 const HUB: &str = "bench";
-const TARGET: &str = "Notice";
+pub(crate) const TARGET: &str = "Notice";
 /// Target of announcements that only count: no client has a handler for it.
 const PROBE: &str = "Probe";
-const NAMES: [&str; 3] = ["node-a", "node-b", "node-c"];
+pub(crate) const NAMES: [&str; 3] = ["node-a", "node-b", "node-c"];
 
 /// State of each node by its name, and `unreachable` by the URL of one whose name nobody knows.
 type Sight = BTreeMap<String, String>;
 
 /// An app server and nodes that form a fleet.
-struct FleetScene<'a> {
+pub(crate) struct FleetScene<'a> {
     fleet: Fleet<'a>,
     app: AppServer,
-    nodes: Vec<Proxy>,
+    pub(crate) nodes: Vec<Proxy>,
 }
 
 impl<'a> FleetScene<'a> {
     /// Starts the three nodes, each of which names all, itself too, and waits until all agree.
-    async fn open(stage: &'a Stage, more: &[&str]) -> Result<Self> {
+    pub(crate) async fn open(stage: &'a Stage, more: &[&str]) -> Result<Self> {
         let scene = Self::begin(stage, &NAMES, more).await?;
         scene.agrees(&NAMES).await?;
         Ok(scene)
     }
 
     /// Starts nodes of these names, each of which names all.
-    async fn begin(stage: &'a Stage, names: &[&str], more: &[&str]) -> Result<Self> {
+    pub(crate) async fn begin(stage: &'a Stage, names: &[&str], more: &[&str]) -> Result<Self> {
         Self::begin_with(stage, &[], names, more).await
     }
 
@@ -89,7 +89,7 @@ impl<'a> FleetScene<'a> {
     }
 
     /// Waits until each node shows these, all ready, and says that all agree.
-    async fn agrees(&self, names: &[&str]) -> Result<()> {
+    pub(crate) async fn agrees(&self, names: &[&str]) -> Result<()> {
         for node in &self.nodes {
             all_agree(node, names).await?;
         }
@@ -97,7 +97,7 @@ impl<'a> FleetScene<'a> {
     }
 
     /// A client of each hub protocol at each of these nodes; each has a user and a group of its node's place.
-    async fn crowd(&self, agents: &Agents<'_>, nodes: &[Proxy]) -> Result<Vec<Client>> {
+    pub(crate) async fn crowd(&self, agents: &Agents<'_>, nodes: &[Proxy]) -> Result<Vec<Client>> {
         let mut clients = Vec::new();
         for (place, node) in nodes.iter().enumerate() {
             for kind in Kind::JS {
@@ -117,7 +117,7 @@ impl<'a> FleetScene<'a> {
     }
 
     /// Waits until each node knows where these clients are: what nodes tell each other of it is under way for a moment.
-    async fn settles(&self, of: &Value, clients: usize) -> Result<()> {
+    pub(crate) async fn settles(&self, of: &Value, clients: usize) -> Result<()> {
         let mut probe = json!({ "hub": HUB, "target": PROBE, "arguments": [] });
         for (field, name) in of.as_object().context("fields")? {
             probe[field] = name.clone();

@@ -102,6 +102,8 @@ mod reassign;
 #[cfg(test)]
 mod recording;
 #[cfg(test)]
+mod rest;
+#[cfg(test)]
 mod resume;
 #[cfg(test)]
 mod routing;

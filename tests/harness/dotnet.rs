@@ -4,6 +4,7 @@
 //! `../shared/azure-sdk` beside the repository; where it is missing, tests that need it are skipped.
 
 mod app;
+mod management;
 mod net_client;
 
 use std::path::{Path, PathBuf};
@@ -17,6 +18,7 @@ use tokio::process::Command;
 use crate::harness::scenario::{Stage, play, play_heavy, target_folder};
 
 pub use app::{AspNetApp, AspNetAppBuilder};
+pub use management::ServiceTransport;
 pub use net_client::{NetClient, NetClientBuilder};
 
 /// Name of the archive.

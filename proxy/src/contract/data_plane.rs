@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use ::http::Request;
 use axum::body::Body;
+use bytes::Bytes;
+use futures_util::{StreamExt, stream};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use tokio::task::spawn_local;
@@ -46,10 +48,14 @@ impl BackEnd {
     }
 
     async fn ask(&self, method: &str, path: &str, body: &str) -> Answer {
+        self.ask_with(method, path, Body::from(body.to_owned())).await
+    }
+
+    async fn ask_with(&self, method: &str, path: &str, body: Body) -> Answer {
         let uri = if path.starts_with("/api") { path.to_owned() } else { format!("/api/hubs/chat{path}") };
         let request =
             Request::builder().method(method).uri(uri).header("authorization", format!("Bearer {}", self.token));
-        let answer = self.rest.answer(request.body(Body::from(body.to_owned())).unwrap(), "https://node.example").await;
+        let answer = self.rest.answer(request.body(body).unwrap(), "https://node.example").await;
         let header =
             |name: &str| answer.headers().get(name).map(|value| value.to_str().unwrap().to_owned()).unwrap_or_default();
         let (status, code, missing) =
@@ -302,6 +308,29 @@ fn a_request_without_a_good_token_or_beyond_a_limit_is_refused_by_name() {
         assert_eq!((busy.status, &*busy.code), (503, "Error.Node.Busy"));
         assert_eq!(back_end.status("HEAD", "/api/health").await, 200);
         assert_eq!((asking.await.unwrap().status, back_end.status("HEAD", "/users/ann").await), (504, 200));
+    });
+}
+
+#[test]
+fn a_body_that_stops_or_has_no_end_is_refused_and_takes_no_place() {
+    run(async {
+        let rest =
+            RestSettings { body_max_bytes: 1024, requests_max: 1.try_into().unwrap(), ..RestSettings::default() };
+        let stage = Stage::with(Settings { rest, ..settings() }, 1);
+        let _link = stage.app("app-1", vec![HubManifest::new("chat", "/chat")]).link().await;
+        let back_end = alone(&stage);
+        let chunk = || Ok::<_, std::io::Error>(Bytes::from_static(b"{\"target\""));
+        let begun = Instant::now();
+        let stopping = Body::from_stream(stream::iter([chunk()]).chain(stream::pending()));
+        let late = back_end.ask_with("POST", "/:send", stopping).await;
+        assert_eq!((late.status, &*late.code, begun.elapsed().as_secs()), (408, "Error.Request.Timeout", 30));
+        let endless = back_end.ask_with("POST", "/:send", Body::from_stream(stream::repeat_with(chunk))).await;
+        assert_eq!(endless.status, 413);
+        assert!(endless.body["message"].as_str().unwrap().contains("--rest-body-max-bytes"), "{endless:?}");
+        let broken = stream::iter([chunk(), Err(std::io::Error::other("reset"))]);
+        let broken = back_end.ask_with("POST", "/:send", Body::from_stream(broken)).await;
+        assert_eq!((broken.status, &broken.body["target"]), (400, &json!("body")));
+        assert_eq!(back_end.status("HEAD", "/users/ann").await, 404);
     });
 }
 

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::Response;
-use http::header::{CONNECTION, HOST};
+use http::header::{ALLOW, CONNECTION, HOST};
 use http::uri::{PathAndQuery, Scheme};
 use http::{HeaderValue, StatusCode, Uri};
 use hyper::body::Body as _;
@@ -75,6 +75,9 @@ fn refuse(endpoint: &Endpoint, problem: &HeadProblem) -> Response {
     let mut answer = plain(problem.status(), problem.to_string());
     // A client that is ambiguous in this may be so about what follows, too.
     answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    if *problem == HeadProblem::Method {
+        answer.headers_mut().insert(ALLOW, HeaderValue::from_static(request_head::METHODS));
+    }
     answer
 }
 

@@ -18,6 +18,9 @@ pub(crate) const ADDED_HEADERS_MAX: usize = 10;
 /// Headers of which a second line would be a second meaning.
 const SINGLE_HEADERS: [HeaderName; 3] = [AUTHORIZATION, CONTENT_LENGTH, ORIGIN];
 
+/// Methods that are taken, for the header `Allow` of a refusal.
+pub(crate) const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
+
 /// Problem that makes a head ambiguous, or a request nobody serves.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum HeadProblem {

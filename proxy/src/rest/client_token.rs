@@ -21,7 +21,7 @@ pub(super) fn answer(execution: &Execution, hub: &NamedHub, name: &str) -> Resul
     let manifest = hub.here().filter(|hub| !hub.is_of_door());
     let (url, token) = match manifest {
         Some(hub) => {
-            let user = query.user().ok_or_else(|| {
+            let user = query.user()?.ok_or_else(|| {
                 RestError::bad_value("userId", "is missing: clients of this hub that are nobody need no token")
             })?;
             let audiences = shared.settings.tokens.audiences.iter().map(|one| ("aud".to_owned(), one.clone()));
@@ -38,7 +38,7 @@ pub(super) fn answer(execution: &Execution, hub: &NamedHub, name: &str) -> Resul
         }
         None => {
             let url = format!("{origin}{CLIENT_PATH}?hub={}", name.to_ascii_lowercase());
-            let ticket = ClientTicket { user: query.user().map(str::to_owned), ..ClientTicket::default() };
+            let ticket = ClientTicket { user: query.user()?.map(str::to_owned), ..ClientTicket::default() };
             let token = sign_client_token(key, &url, &ticket, now_s, expires_s);
             (url, token)
         }

@@ -20,10 +20,12 @@ use super::rest_error::RestError;
 /// Beginnings of the paths, the newer one first.
 const PREFIXES: [(&str, Shape); 2] = [("/api/hubs/", Shape::Verbs), ("/api/v1/hubs/", Shape::First)];
 
-/// Longest name of a hub, of a user, and of a connection, in characters, as Azure's service takes them.
+/// Longest name of a hub and of a connection, in characters, as Azure's service takes them.
 const HUB_MAX_CHARS: usize = 128;
-const USER_MAX_CHARS: usize = 1024;
 const CONNECTION_MAX_CHARS: usize = 256;
+
+/// Longest id of a user, in characters.
+pub(super) const USER_MAX_CHARS: usize = 1024;
 
 /// Longest name of a group, in characters; the limit of groups counts besides.
 const GROUP_MAX_CHARS: usize = 1024;

@@ -4,6 +4,7 @@ use form_urlencoded::parse;
 use http::Uri;
 use trunkline_protocol::service::MEMBERS_PER_PAGE_MAX;
 
+use super::operation::USER_MAX_CHARS;
 use super::rest_error::RestError;
 
 /// Longest reason of a close, in characters.
@@ -73,9 +74,15 @@ impl RestQuery {
     }
 
     /// User of a client's token.
-    #[must_use]
-    pub(crate) fn user(&self) -> Option<&str> {
-        self.text("userId").filter(|user| !user.is_empty())
+    ///
+    /// # Errors
+    /// When the id is too long.
+    pub(crate) fn user(&self) -> Result<Option<&str>, RestError> {
+        let user = self.text("userId").filter(|user| !user.is_empty());
+        if user.is_some_and(|user| user.chars().count() > USER_MAX_CHARS) {
+            return Err(RestError::bad_value("userId", &format!("has more than {USER_MAX_CHARS} characters")));
+        }
+        Ok(user)
     }
 
     /// Lifetime of a client's token, in minutes.
@@ -138,7 +145,10 @@ mod tests {
     fn parameters_are_read_and_case_does_not_count_in_their_names() {
         let read = query("api-version=2022-06-01&excluded=a&Excluded=b%20c&TTL=30&userid=ann&minutesToExpire=5&top=7");
         assert_eq!(read.excluded().collect::<Vec<_>>(), ["a", "b c"]);
-        assert_eq!((read.membership_s().unwrap(), read.user(), read.token_minutes().unwrap()), (30, Some("ann"), 5));
+        assert_eq!(
+            (read.membership_s().unwrap(), read.user().unwrap(), read.token_minutes().unwrap()),
+            (30, Some("ann"), 5)
+        );
         assert_eq!((read.top().unwrap(), read.page_size().unwrap(), read.reason().unwrap()), (Some(7), None, None));
         let none = query("");
         assert_eq!((none.membership_s().unwrap(), none.token_minutes().unwrap()), (MEMBERSHIP_S, 60));
@@ -159,7 +169,9 @@ mod tests {
             let told: Vec<_> = told.into_iter().flatten().map(|error| error.to_string()).collect();
             assert!(matches!(&*told, [one] if one.contains(problem)), "{text}: {told:?}");
         }
-        assert!(query(&format!("reason={}", "x".repeat(1025))).reason().is_err());
+        let long = "x".repeat(1025);
+        assert!(query(&format!("reason={long}")).reason().unwrap_err().to_string().contains("1024"));
+        assert!(query(&format!("userId={long}")).user().unwrap_err().to_string().contains("1024"));
     }
 
     #[test]

@@ -110,6 +110,7 @@ async fn main() -> anyhow::Result<()> {
     let app = Router::new()
         .route("/mirror", any(mirror))
         .route("/mirror/{*rest}", any(mirror))
+        .route("/api/{*rest}", any(mirror))
         .route("/name", get(async |State(web): State<Web>| web.name.to_string()))
         .route("/status/{code}", get(status))
         .route("/hop-by-hop", get(hop_by_hop))

@@ -1,0 +1,209 @@
+//! Azure's Management SDK at the REST data plane: the real one, and its recorded requests.
+
+use anyhow::{Context, Result, ensure};
+use axum::body::Body;
+use http::Method;
+use serde_json::{Value as Json, json};
+use trunkline_tests::harness::back_end::BackEnd;
+use trunkline_tests::harness::client::Kind;
+use trunkline_tests::harness::dotnet::{ServiceTransport, azure_sdk_folder, play_dotnet};
+use trunkline_tests::harness::http_client::HttpConnection;
+use trunkline_tests::harness::scenario::play;
+
+use crate::door::{Door, KEY, signed};
+use crate::guest::{Guest, Host, Library};
+use crate::scene::{HUB, Scene, join_with};
+use crate::scripted::Scripted;
+
+/// What the SDK's program prints, but for its version and the token that it negotiates.
+const OUTCOMES: [&str; 25] = [
+    "all: done",
+    "all except: done",
+    "client: done",
+    "clients: done",
+    "user: done",
+    "users: done",
+    "join: done",
+    "join, odd name: done",
+    "group: done",
+    "groups: done",
+    "group except: done",
+    "leave: done",
+    "leave all: done",
+    "user joins: done",
+    "user joins for 30 s: done",
+    "user in group: True",
+    "user leaves: done",
+    "user leaves all: done",
+    "connection exists: True",
+    "nobody exists: False",
+    "user exists: True",
+    "group exists: False",
+    "close: done",
+    "close nobody: done",
+    "healthy: True",
+];
+
+/// Texts that its target gets, in this order; its other client is the second of two users.
+const OF_TARGET: [&str; 7] = ["to all", "to one", "to two", "to a user", "to two users", "to a group", "to two groups"];
+const OF_OTHER: [&str; 3] = ["to all", "to all but two", "to two users"];
+
+/// The other user, as the program names it, in a URL.
+const OTHER_USER: &str = "bob%20smith%2F%C3%A5";
+
+/// Lets the SDK manage a hub of a real app, and demands what it prints and what the app's clients get.
+fn manages(transport: ServiceTransport, kinds: [Kind; 2]) {
+    play_dotnet(async |stage, dotnet| {
+        let (door, host) = (Door::open_with(stage, &["--rest"]).await?, Host::new(stage, dotnet));
+        let app = host.app(&door, "one", &[]).await?;
+        let [kind, of_other] = kinds;
+        let mut target = host.invite(Library::Js(kind), &app, "ann").await?;
+        let mut other = host.invite(Library::Js(of_other), &app, OTHER_USER).await?;
+        let printed = dotnet.manage(stage, transport, &door.connection_string(), HUB, &target.id()?).await?;
+        for outcome in OUTCOMES {
+            ensure!(printed.iter().any(|line| line == outcome), "{outcome} is not among {printed:#?}");
+        }
+        ensure!(printed.len() == OUTCOMES.len() + 1, "{printed:#?}");
+        for text in OF_TARGET {
+            let came = target.expect("Message").await?;
+            ensure!(came == text, "{came} came where {text} was due");
+        }
+        let Guest::Js(mut target) = target else { anyhow::bail!("a JavaScript client") };
+        let reason = target.closed().await?.unwrap_or_default();
+        ensure!(reason.contains("time to go"), "{reason}");
+        let came = other.until_fence().await?;
+        ensure!(came == OF_OTHER, "{came:?}");
+        // What it has negotiated leads a client in.
+        let negotiated = printed.iter().find_map(|line| line.strip_prefix("negotiate: ")).context("no negotiate")?;
+        let (url, token) = negotiated.split_once(' ').context("a URL and a token")?;
+        let guest = host.agents().client(kind, url).access_token(token).open().await?;
+        let who = guest.invoke("WhoAmI", json!([])).await?;
+        ensure!(who["userId"] == "ann", "{who}");
+        let requests = door.node.metrics().await?.sum("trunkline_rest_requests_total", &[]);
+        let is_by_rest = transport == ServiceTransport::Transient;
+        ensure!((requests > 20.0) == is_by_rest, "{requests} requests by {transport:?}");
+        Ok(())
+    });
+}
+
+#[test]
+fn the_management_sdk_does_everything_by_requests() {
+    manages(ServiceTransport::Transient, [Kind::JsMessagePack, Kind::JsJson]);
+}
+
+#[test]
+fn the_management_sdk_does_everything_by_a_server_connection_of_its_own() {
+    manages(ServiceTransport::Persistent, Kind::JS);
+}
+
+/// A request of a record.
+struct Recorded {
+    method: Method,
+    target: String,
+    body: String,
+    claims: Json,
+}
+
+/// Requests to the data plane in a record.
+fn recorded() -> Result<Option<Vec<Recorded>>> {
+    let Some(folder) = azure_sdk_folder() else { return Ok(None) };
+    let path = folder.join("records/20-management-transient.jsonl");
+    let text = std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+    let mut requests = Vec::new();
+    for line in text.lines() {
+        let line: Json = serde_json::from_str(line)?;
+        let Some((method, target)) = line["http"].as_str().and_then(|line| line.split_once(' ')) else { continue };
+        if target.starts_with("/api/") {
+            let body = line["body"].as_str().unwrap_or_default().to_owned();
+            let claims = line["token"]["claims"].clone();
+            requests.push(Recorded { method: method.parse()?, target: target.into(), body, claims });
+        }
+    }
+    Ok(Some(requests))
+}
+
+/// The connection of the record.
+const RECORDED_ID: &str = "AQ0kVSCuyLY_35D8qwwFng";
+
+/// Status that the reference's table has for a request, and the code of an error.
+fn due(method: &Method, path: &str, nobody_in_group: bool) -> (u16, &'static str) {
+    let rest = path.trim_start_matches("/api/hubs/bench");
+    let names: Vec<&str> = rest.split('/').skip(1).collect();
+    match (method.as_str(), names.as_slice()) {
+        ("POST", _) => (202, ""),
+        ("HEAD", ["connections", "nobody"]) | ("DELETE", ["connections", "nobody"]) => {
+            (404, "Warning.Connection.NotExisted")
+        }
+        ("HEAD", ["groups", _]) if nobody_in_group => (404, "Warning.Group.NotExisted"),
+        ("DELETE", ["users", ..]) => (204, ""),
+        _ => (200, ""),
+    }
+}
+
+impl Recorded {
+    /// Asks again, for another connection and with a token that is good now, as the SDK does: in chunks, without a length.
+    async fn ask_again(&self, door: &Door, id: &str) -> Result<(u16, String)> {
+        let target = self.target.replace(RECORDED_ID, id);
+        let mut claims = self.claims.clone();
+        let claims_of = claims.as_object_mut().context("claims")?;
+        claims_of.retain(|name, _| !["nbf", "exp", "iat"].contains(&name.as_str()));
+        let audience = claims["aud"].as_str().context("an audience")?.replace(RECORDED_ID, id);
+        claims["aud"] = json!(audience);
+        let token = signed(KEY, &claims)?;
+        let chunks: Vec<_> = [Ok::<_, std::io::Error>(self.body.clone())].into();
+        let back_end = BackEnd::with_token(door.address(), HUB, &token);
+        let headers =
+            [("authorization", back_end.authorization()), ("content-type", "application/json; charset=utf-8")];
+        let body = Body::from_stream(futures_util::stream::iter(chunks));
+        let mut connection = HttpConnection::open(door.address()).await?;
+        let answer = connection.send(self.method.clone(), &target, &headers, body).await?;
+        let code = answer.headers().get("x-ms-error-code").and_then(|code| code.to_str().ok()).unwrap_or_default();
+        Ok((answer.status().as_u16(), code.to_owned()))
+    }
+}
+
+#[test]
+fn recorded_requests_are_answered_as_the_reference_says() {
+    play(async |stage| {
+        let Some(requests) = recorded()? else { return Ok(()) };
+        let door = Door::open_with(stage, &["--rest"]).await?;
+        let server = Scripted::dial(&door, HUB, "server-a", 1).await?;
+        let mut scene = Scene { door, server };
+        let mut ann = scene.join_as("ann").await?;
+        ensure!(requests.len() == 28, "{}", requests.len());
+        let mut has_left = false;
+        for request in &requests {
+            let path = request.target.split('?').next().unwrap_or_default();
+            has_left |= request.method == Method::DELETE && path.ends_with("/groups");
+            let answer = request.ask_again(&scene.door, &ann.id).await?;
+            let due = due(&request.method, path, has_left);
+            ensure!((answer.0, answer.1.as_str()) == due, "{} {}: {answer:?}", request.method, request.target);
+        }
+        for text in OF_TARGET {
+            let came = ann.text().await?;
+            ensure!(came == text, "{came} came where {text} was due");
+        }
+        let ending = ann.socket.ending().await?;
+        ensure!(ending.text.contains("time to go"), "{ending:?}");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_token_of_the_data_plane_leads_a_client_to_the_door() {
+    play(async |stage| {
+        let door = Door::open_with(stage, &["--rest"]).await?;
+        let server = Scripted::dial(&door, HUB, "server-a", 1).await?;
+        let mut scene = Scene { door, server };
+        let back_end = BackEnd::trusted(scene.door.address(), HUB, KEY)?;
+        let told = back_end.ask(Method::POST, "/:generateToken?userId=ann", &Json::Null).await?.json()?;
+        let [url, token] = ["url", "token"].map(|name| told[name].as_str().unwrap_or_default().to_owned());
+        let expected = format!("http://{}/client/?hub={HUB}", scene.door.address());
+        ensure!(url == expected, "{url}");
+        let mut ann = join_with(&scene.door, &mut scene.server, "json", &token).await?;
+        let delivery = back_end.send("/users/ann/:send", "Message", &json!("to ann")).await?;
+        ensure!(delivery["clients"] == 1, "{delivery}");
+        ensure!(ann.text().await? == "to ann");
+        Ok(())
+    });
+}

@@ -1,0 +1,77 @@
+//! The data plane by hand: `trunkline token rest`, and the program `curl`.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+use tokio::process::Command;
+use trunkline_tests::harness::fleet::{ACCESS_KEY, App, Fleet};
+use trunkline_tests::harness::raw::RawClient;
+use trunkline_tests::harness::scenario::{play, profile_folder};
+use trunkline_tests::harness::tools::run;
+
+/// What `curl` prints behind the body.
+const STATUS: &str = "\n%{http_code}";
+
+fn trunkline() -> Result<PathBuf> {
+    Ok(profile_folder()?.join("trunkline"))
+}
+
+/// The token that the command prints.
+async fn token(arguments: &[&str]) -> Result<String> {
+    let mut command = Command::new(trunkline()?);
+    command.args(["token", "rest"]).args(arguments).env("TRUNKLINE_ACCESS_KEY", ACCESS_KEY);
+    Ok(run(&mut command).await?.trim().to_owned())
+}
+
+/// Status and body by `curl`.
+async fn curl(token: &str, arguments: &[&str]) -> Result<(u16, Value)> {
+    let authorization = format!("Authorization: Bearer {token}");
+    let mut command = Command::new("curl");
+    command.args(["--silent", "--show-error", "--max-time", "60", "--write-out", STATUS, "--header", &authorization]);
+    let printed = run(command.args(arguments)).await?;
+    let (body, status) = printed.rsplit_once('\n').context("no status")?;
+    let body = if body.is_empty() { Value::Null } else { serde_json::from_str(body)? };
+    Ok((status.parse()?, body))
+}
+
+#[test]
+fn curl_and_a_printed_token_are_all_that_it_takes() {
+    play(async |stage| {
+        let fleet = Fleet::new(stage);
+        let app = fleet.app(App::Bench).await?;
+        let node = fleet.proxy_with(&[&app], &["--rest"]).await?;
+        let mut client = RawClient::join(node.address(), "/bench").await?;
+        let id = client.call("WhoAmI", json!([])).await?["result"]["connectionId"].as_str().context("id")?.to_owned();
+        let url = |path: &str| node.url(&format!("/api/hubs/bench{path}"));
+        let (all, of_hub, of_other) =
+            (token(&[]).await?, token(&["--hub", "bench"]).await?, token(&["--hub", "other"]).await?);
+        let body = json!({ "target": "Notice", "arguments": ["by curl", 1] }).to_string();
+        for token in [&all, &of_hub] {
+            let sent = curl(token, &["--json", &body, &url("/:send")]).await?;
+            ensure!(sent == (202, json!({ "nodes": 1, "clients": 1, "missing": [] })), "{sent:?}");
+            let record = client.next_record().await?;
+            ensure!(record["arguments"] == json!(["by curl", 1]), "{record}");
+        }
+        let (status, told) = curl(&of_other, &["--json", &body, &url("/:send")]).await?;
+        ensure!(status == 401 && told["code"] == "Error.Token.Invalid", "{told}");
+        let joined = curl(&of_hub, &["--request", "PUT", &url(&format!("/groups/red/connections/{id}"))]).await?;
+        ensure!(joined == (200, Value::Null), "{joined:?}");
+        let (status, page) = curl(&all, &[&url("/groups/red/connections")]).await?;
+        let members = json!({ "value": [{ "connectionId": id, "userId": null }], "nextLink": null });
+        ensure!((status, &page) == (200, &members), "{page}");
+        // A chunked body of standard input.
+        let piped = format!(
+            "printf '%s' '{body}' | curl --silent --fail --header 'Authorization: Bearer {all}' \
+                             --header 'Transfer-Encoding: chunked' --header 'Content-Type: application/json' \
+                             --data-binary @- {}",
+            url("/groups/red/:send")
+        );
+        run(Command::new("sh").args(["-c", &piped])).await?;
+        ensure!(client.next_record().await?["target"] == "Notice");
+        let closed = curl(&all, &["--request", "DELETE", &url(&format!("/connections/{id}?reason=bye"))]).await?;
+        ensure!(closed == (200, Value::Null), "{closed:?}");
+        ensure!(client.ending().await?.text.contains("bye"));
+        Ok(())
+    });
+}

@@ -1,0 +1,52 @@
+//! The Management SDK, as a process: it does each of its operations once, and prints what came of it.
+
+use anyhow::{Result, ensure};
+
+use crate::harness::dotnet::DotNet;
+use crate::harness::process::Process;
+use crate::harness::scenario::Stage;
+
+/// Transport of the Management SDK.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ServiceTransport {
+    /// Requests to the REST data plane.
+    Transient,
+    /// A server connection of its own.
+    Persistent,
+}
+
+impl ServiceTransport {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Transient => "transient",
+            Self::Persistent => "persistent",
+        }
+    }
+}
+
+impl DotNet {
+    /// Runs the Management SDK against a hub, with a connection as the target of its operations and `ann` as their user.
+    /// Returns the lines that it prints, log lines left out.
+    ///
+    /// # Errors
+    /// When it fails.
+    pub async fn manage(
+        &self,
+        stage: &Stage,
+        transport: ServiceTransport,
+        connection_string: &str,
+        hub: &str,
+        target: &str,
+    ) -> Result<Vec<String>> {
+        let mut command = self.command("manage/signalr-manage.dll");
+        command.args(["--connection", connection_string, "--transport", transport.name()]);
+        command.args(["--hub", hub, "--target", target, "--user", "ann"]);
+        let mut process = Process::start(stage, "manage", command)?;
+        process.wait_for_line("close nobody: ").await?;
+        let status = process.ended().await?;
+        ensure!(status.success(), "{status}\n{}", process.log());
+        let log_levels = ["info: ", "warn: ", "fail: ", "dbug: ", "      "];
+        let lines = process.lines_after("").into_iter();
+        Ok(lines.filter(|line| !log_levels.iter().any(|level| line.starts_with(level))).collect())
+    }
+}
