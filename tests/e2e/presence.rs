@@ -53,7 +53,7 @@ fn two_tabs_at_two_proxies_are_one_user_and_a_killed_proxy_takes_its_users_with_
         for (kind, user) in [(Kind::JsJson, "ann"), (Kind::PySignalRJson, "bob"), (Kind::JsMessagePack, "cid")] {
             clients.push(user_at(&agents, kind, &doomed, user).await?);
         }
-        let tab = user_at(&agents, Kind::JsJson, &lasting, "ann").await?;
+        let mut tab = user_at(&agents, Kind::JsJson, &lasting, "ann").await?;
         assert_eq!(until_told(&apps, 3).await?, ["ann online", "bob online", "cid online"]);
         tab.invoke("Join", json!(["room"])).await?;
         assert_eq!(until_told(&apps, 4).await?[3], "room +1 -0 =1");

@@ -87,7 +87,8 @@ impl Embedded {
         let settings = AdminSettings { token, metrics_token: None };
         let readiness = Readiness::new(self.shared.clone(), Arc::default());
         let fleet = Fleet::new(self.shared.clone(), address);
-        let serving = async move { admin::serve(listener, address, readiness, &settings, (fleet, None)).await };
+        let serving =
+            async move { admin::serve(listener, address, readiness, &settings, (fleet, None), Arc::default()).await };
         let serving = tokio::spawn(serving).abort_handle();
         if let Err(second) = self.admin.set(AdminServer { address, serving }) {
             second.serving.abort();
