@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use futures_util::future::try_join_all;
 use serde_json::json;
 use trunkline_tests::harness::client::{Agents, Client, Kind};
@@ -81,35 +81,37 @@ fn presence_asked_by_everybody_at_once_is_answered_and_holds_nobody_up() {
         let fleet = Fleet::new(stage);
         let app = fleet.app(App::Bench).await?;
         let proxies = fleet.two_proxies(&app).await?;
-        let mut members = Vec::new();
+        let (mut members, mut ids) = (Vec::new(), Vec::new());
         for proxy in &proxies {
             let mut member = RawClient::join(proxy.address(), "/bench").await?;
             member.call("Join", json!(["room"])).await?;
-            members.push(member.call("WhoAmI", json!([])).await?["result"]["connectionId"].clone());
-            std::mem::forget(member);
+            let who = member.call("WhoAmI", json!([])).await?;
+            ids.push(who["result"]["connectionId"].as_str().context("an id")?.to_owned());
+            members.push(member);
         }
-        let mut sorted: Vec<_> = members.iter().filter_map(|id| id.as_str()).collect();
-        sorted.sort_unstable();
+        ids.sort_unstable();
         let mut asking = Vec::new();
         for number in 0..ASKING {
             asking.push(RawClient::join(proxies[number % 2].address(), "/bench").await?);
         }
         let mut other = RawClient::join(proxies[0].address(), "/bench").await?;
-        let storm = try_join_all(asking.iter_mut().map(async |client| {
+        let sorted = &json!(ids);
+        let storm = try_join_all(asking.iter_mut().map(|client| async move {
             for _ in 0..QUESTIONS {
-                assert_eq!(client.call("GroupMembers", json!(["room"])).await?["result"], json!(sorted));
+                assert_eq!(client.call("GroupMembers", json!(["room"])).await?["result"], *sorted);
                 assert_eq!(client.call("UserOnline", json!(["nobody"])).await?["result"], json!(false));
             }
-            anyhow::Ok(())
+            Ok::<_, anyhow::Error>(())
         }));
         let others = async {
             for number in 0..QUESTIONS {
                 assert_eq!(other.call("Echo", json!([number])).await?["result"], json!(number));
             }
-            anyhow::Ok(())
+            Ok::<_, anyhow::Error>(())
         };
         let (asked, echoed) = tokio::join!(storm, others);
         (asked?, echoed?);
+        drop(members);
         Ok(())
     });
 }

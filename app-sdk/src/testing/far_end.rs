@@ -171,6 +171,9 @@ impl FarEnd {
                 return;
             }
             for server in servers {
+                if let Some(link) = self.link(server) {
+                    link.open.cancelled().await;
+                }
                 self.send(server, ServiceMessage::PresenceUpdate(update.clone())).await;
             }
         }

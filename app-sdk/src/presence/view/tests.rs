@@ -251,6 +251,7 @@ struct World {
     members: BTreeSet<(String, String)>,
     changes: u64,
     notices: u64,
+    now: u64,
 }
 
 #[derive(Default)]
@@ -272,6 +273,8 @@ struct WorldApp {
     name: String,
     view: View,
     is_new: bool,
+    /// Tick at which it began.
+    begun: u64,
 }
 
 impl World {
@@ -280,10 +283,11 @@ impl World {
             name: format!("a{number}"),
             view: view(&format!("a{number}")),
             is_new: true,
+            begun: 0,
         });
         let (apps, nodes) = (apps.collect(), (0..NODES).map(|_| WorldNode::default()).collect());
         let (online, members) = (BTreeSet::new(), BTreeSet::new());
-        let mut world = Self { seed, nodes, apps, next_id: 0, online, members, changes: 0, notices: 0 };
+        let mut world = Self { seed, nodes, apps, next_id: 0, online, members, changes: 0, notices: 0, now: 0 };
         for node in 0..world.nodes.len() {
             world.boot(node);
         }
@@ -405,12 +409,17 @@ impl World {
         self.boot(node);
     }
 
-    /// An app server dies without a word, and another one takes its place.
+    /// An app server dies without a word, and another one takes its place; unless none would be left that has heard what is
+    /// not told yet.
     fn kill_app(&mut self, app: usize) {
+        let has_heard_all = |other: usize| self.apps[other].begun + 2 * GRACE <= self.now;
+        if !(0..APP_SERVERS).any(|other| other != app && has_heard_all(other)) {
+            return;
+        }
         let lost = ByteString::from(self.apps[app].name.as_str());
         self.next_id += 1;
         let name = format!("a{}", self.next_id);
-        self.apps[app] = WorldApp { view: view(&name), name, is_new: true };
+        self.apps[app] = WorldApp { view: view(&name), name, is_new: true, begun: self.now };
         for node in 0..self.nodes.len() {
             self.nodes[node].streams[app] = (0, false);
             // Nobody reads that stream: its app server is new, and has another one.
@@ -428,6 +437,7 @@ impl World {
     }
 
     fn tick(&mut self) {
+        self.now += 1;
         for app in &mut self.apps {
             app.is_new = false;
             app.view.tick();
