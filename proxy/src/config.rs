@@ -165,7 +165,7 @@ pub struct Settings {
     pub http_transports: HttpTransportSettings,
     /// Settings of requests that are relayed to app servers and other nodes.
     pub relay: RelaySettings,
-    /// Settings of webhooks.
+    /// Settings of hubs with webhooks in place of app servers.
     pub webhooks: WebhookSettings,
     /// Settings of the fleet.
     pub fleet: FleetSettings,

@@ -178,7 +178,7 @@ impl FromStr for UrlTemplate {
 fn parts(mut rest: &str) -> Result<Vec<TemplatePart>, UrlTemplateError> {
     let mut parts = Vec::new();
     while let Some((text, behind)) = rest.split_once('{') {
-        let unknown = |name: &str| UrlTemplateError::Placeholder(name.into());
+        let unknown = |name: &str| UrlTemplateError::Placeholder(name.split('?').next().unwrap_or_default().into());
         let (name, behind) = behind.split_once('}').ok_or_else(|| unknown(behind))?;
         let place = Placeholder::from_name(name).ok_or_else(|| unknown(name))?;
         parts.push(TemplatePart::Text(text.into()));

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::UrlTemplate;
 use crate::routing::Pattern;
 
-/// Settings of webhooks.
+/// Settings of all webhooks of a node.
 #[derive(Debug, Clone)]
 pub struct WebhookSettings {
     /// Rules in their order; the first one that matches a hub counts.
@@ -44,15 +44,15 @@ pub(crate) struct WebhookRule {
     pub(crate) template: UrlTemplate,
 }
 
-/// Error of a text that names no hub and no URL; it ends a sentence that begins with the text.
+/// Error of a text that names no hub and no URL. In the query of a URL there may be a secret, so it is not repeated.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum WebhookRuleError {
-    #[error("is no `HUB=URL`, such as `chat=http://127.0.0.1:5000/{{hub}}/{{category}}/{{event}}`")]
+    #[error("this is no `HUB=URL`, such as `chat=http://127.0.0.1:5000/{{hub}}/{{category}}/{{event}}`")]
     NoPair,
-    #[error("names the hub {0:?}; a name has 1 to 128 letters, digits, `-`, `_` and `.`, and `*` for any of them")]
+    #[error("the hub is named {0:?}; a name has 1 to 128 letters, digits, `-`, `_` and `.`, and `*` for any of them")]
     Hub(String),
-    #[error("names the URL {url:?}, which {problem}")]
-    Url { url: String, problem: super::UrlTemplateError },
+    #[error("the URL {0}")]
+    Url(#[from] super::UrlTemplateError),
 }
 
 /// Maximum length of the name of a hub, and of a pattern of names.
@@ -97,8 +97,7 @@ impl std::str::FromStr for WebhookRule {
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.*".contains(&byte);
         let is_name = hub.len() <= HUB_NAME_MAX_BYTES && hub.bytes().all(is_plain) && !matches!(&*hub, "." | "..");
         let hubs = Pattern::new(&hub).ok().filter(|_| is_name).ok_or(WebhookRuleError::Hub(hub))?;
-        let template = url.parse().map_err(|problem| WebhookRuleError::Url { url: url.into(), problem })?;
-        Ok(Self { hubs, template })
+        Ok(Self { hubs, template: url.parse::<UrlTemplate>()? })
     }
 }
 
@@ -125,11 +124,11 @@ mod tests {
     #[test]
     fn a_rule_that_makes_no_sense_is_refused_with_the_reason() {
         for (text, reason) in [
-            ("http://app/", "is no `HUB=URL`"),
-            ("=http://app/", "names the hub \"\""),
-            ("a/b=http://app/", "names the hub \"a/b\""),
-            ("..=http://app/", "names the hub \"..\""),
-            ("chat=app", "names the URL \"app\", which is no URL"),
+            ("http://app/", "this is no `HUB=URL`"),
+            ("=http://app/", "the hub is named \"\""),
+            ("a/b=http://app/", "the hub is named \"a/b\""),
+            ("..=http://app/", "the hub is named \"..\""),
+            ("chat=app", "the URL is no URL"),
         ] {
             let problem = rule(text).unwrap_err();
             assert!(problem.starts_with(reason), "{text}: {problem}");

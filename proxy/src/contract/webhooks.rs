@@ -11,6 +11,7 @@ use trunkline_protocol::manifest::HubManifest;
 
 use super::app::json;
 use super::client::{Client, JSON_HANDSHAKE, Received};
+use super::passing_on;
 use super::stage::{KEY, Stage, run, settings, token_of};
 use super::webhook_server::{Asked, WebhookServer};
 use crate::clock::unix_seconds;
@@ -77,9 +78,7 @@ fn count(stage: &Stage, hub: &str, outcome: WebhookOutcome) -> u64 {
 }
 
 async fn until(is_so: impl Fn() -> bool) {
-    while !is_so() {
-        sleep(Duration::from_millis(10)).await;
-    }
+    passing_on::until(Duration::from_secs(60), "a state of the webhooks", is_so).await;
 }
 
 #[test]
@@ -467,6 +466,7 @@ fn a_link_to_a_webhook_lives_while_nothing_happens() {
         let mut client = connect(&stage, "/chat").await;
         server.next().await.answer(200, "");
         for _ in 0..20 {
+            // sleep: it is about time in which nothing happens, and time is virtual
             sleep(Duration::from_secs(14)).await;
             client.send("{\"type\":6}\u{1e}").await;
         }

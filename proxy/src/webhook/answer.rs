@@ -14,7 +14,7 @@ pub(super) type Reply = Result<(StatusCode, Bytes), ReplyError>;
 /// Error of a request that has no whole answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum ReplyError {
-    /// Nothing was sent.
+    /// No connection, or none in time: nothing was sent.
     #[error("the server can't be reached: {0}")]
     Unreachable(String),
     #[error("the connection to the server broke: {0}")]

@@ -10,7 +10,7 @@ use trunkline_protocol::wire::{PRIVATE_CLAIM_PREFIX, USER_ID_CLAIM};
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct ClientFacts {
     pub(super) user: Option<HeaderValue>,
-    /// Each `type: value`.
+    /// Claims of the user, each as `type: value`.
     pub(super) claims: Box<[HeaderValue]>,
     pub(super) query: Option<HeaderValue>,
 }

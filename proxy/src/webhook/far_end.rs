@@ -31,7 +31,7 @@ pub(super) struct FarEnd {
     steps: Steps,
 }
 
-/// What is to be done after a step.
+/// Frames and requests that a step asks for.
 #[derive(Debug, Default)]
 pub(super) struct Steps {
     pub(super) frames: Vec<ServiceMessage>,
@@ -413,7 +413,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever comes in whatever order: one event of a client at a time, in order, and nothing is left behind.
+        /// Holds for any order of frames and answers: a client has one event under way, and nothing is left behind.
         #[test]
         fn any_order_of_frames_and_answers_leaves_nothing_behind(
             steps in proptest::collection::vec((0usize..3, 0usize..7), 0..120), asked in any::<bool>(),

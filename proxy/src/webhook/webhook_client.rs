@@ -27,7 +27,7 @@ const QUESTIONS_MAX: usize = 100;
 pub(super) struct WebhookClient {
     pub(super) facts: Arc<ClientFacts>,
     pub(super) stage: Stage,
-    /// What the client has sent before it was let in.
+    /// Bytes that the client has sent before it was let in.
     early: Vec<u8>,
     events: VecDeque<WebhookEvent>,
     /// Bytes of the event under way.

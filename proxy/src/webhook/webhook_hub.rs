@@ -69,7 +69,7 @@ impl WebhookHub {
         &self.template
     }
 
-    /// Requests under way.
+    /// Number of its requests that are under way.
     #[must_use]
     pub(crate) fn in_flight(&self) -> usize {
         self.settings().in_flight_max.get().saturating_sub(self.room.available_permits())

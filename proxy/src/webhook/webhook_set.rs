@@ -58,7 +58,7 @@ impl Webhooks {
         Some((known.clone(), Arc::new(WebhookDialler(known.clone()))))
     }
 
-    /// Counters by hub.
+    /// Counters of each hub that has come.
     #[must_use]
     pub(crate) fn counters(&self) -> Vec<(Arc<str>, Arc<WebhookCounters>)> {
         self.counters.all()

@@ -27,7 +27,7 @@ pub enum ConfigError {
          --upstream-webhook, or an access key by --access-key, with which app servers may dial in"
     )]
     NoUpstream,
-    #[error("--upstream-webhook {value:?} {problem}")]
+    #[error("--upstream-webhook {value:?}: {problem}")]
     Webhook { value: String, problem: WebhookRuleError },
     #[error("--access-key: {0}")]
     Key(#[from] AccessKeyError),

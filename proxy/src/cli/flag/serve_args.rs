@@ -444,6 +444,19 @@ mod tests {
     }
 
     #[test]
+    fn a_webhook_needs_a_key_beyond_this_machine_and_its_secret_is_not_shown() {
+        let webhook = ["--upstream-webhook", "chat=https://app.example/{event}?code=secret"];
+        let remote = problem(&webhook);
+        assert!(remote.starts_with("--upstream-webhook https://app.example:443/{event} is not on"), "{remote}");
+        let config = config(&[&webhook[..], &["--access-key", KEY]].concat()).unwrap();
+        assert!(!config.settings.has_upstreams && config.settings.webhooks.rule_for("chat").is_some());
+        let wrong = problem(&["--upstream-webhook", "chat=http://localhost/{hub?code=secret"]);
+        assert!(wrong.starts_with("--upstream-webhook \"chat=http://localhost/{hub\": the URL has {hub"), "{wrong}");
+        let limit = ["--upstream-webhook", "chat=http://localhost/", "--webhook-answer-max-bytes", "1"];
+        assert!(problem(&limit).contains("--webhook-answer-max-bytes is 1, but must be from 1024"));
+    }
+
+    #[test]
     fn a_wrong_value_is_named_with_its_flag() {
         assert!(problem(&["--upstream", "ftp://x"]).starts_with("--upstream \"ftp://x\""));
         assert!(

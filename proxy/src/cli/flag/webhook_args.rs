@@ -1,4 +1,4 @@
-//! Flags of webhooks.
+//! Flags of webhooks: URLs that hubs have in place of app servers, and their limits.
 
 use std::num::NonZeroUsize;
 use std::ops::RangeInclusive;
@@ -87,5 +87,6 @@ impl TryFrom<&WebhookArgs> for WebhookSettings {
 }
 
 fn rule(value: &str) -> Result<WebhookRule, ConfigError> {
-    value.parse().map_err(|problem| ConfigError::Webhook { value: value.into(), problem })
+    let shown = value.split('?').next().unwrap_or_default().to_owned();
+    value.parse().map_err(|problem| ConfigError::Webhook { value: shown, problem })
 }
