@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Context, Result, ensure};
-use serde_json::{Value, json};
+use serde_json::json;
 use trunkline_tests::harness::client::{Agents, Client, Kind};
 use trunkline_tests::harness::collector::{CollectedSpan, Collector, Mood};
 use trunkline_tests::harness::fleet::{App, AppServer, Fleet, Proxy, stop};
@@ -96,17 +96,16 @@ fn a_call_may_name_its_trace_and_counts_only_if_the_operator_trusts_clients() {
     play(async |stage| {
         let (collector, _app, proxy) = scene(stage, &["--otlp-sample", "0", "--otlp-trust-clients"]).await?;
         let agents = Agents::new(stage);
-        let open = async |headers: Value| {
-            let client = agents.client(Kind::JsJson, &proxy.url("/traced"));
-            client.message_headers(headers).show_headers().open().await
-        };
-        let mut untraced = open(json!({})).await?;
+        let mut untraced = agents.client(Kind::JsJson, &proxy.url("/traced")).open().await?;
         assert_eq!(untraced.invoke("Echo", json!(["x"])).await?, "x");
-        let mut traced = open(json!({ "traceparent": traceparent(), "tracestate": "vendor=7" })).await?;
+        let headers = json!({ "traceparent": traceparent(), "tracestate": "vendor=7" });
+        let traced = agents.client(Kind::JsJson, &proxy.url("/traced")).message_headers(headers);
+        let mut traced = traced.show_headers().open().await?;
         assert_eq!(traced.invoke("Echo", json!(["x"])).await?, "x");
         assert_eq!(named_in(&mut traced, "").await?.0, TRACE);
         let error = traced.invoke_failing("Fail", json!([])).await?;
         assert!(error.contains("It always fails."), "{error}");
+        assert_eq!(named_in(&mut traced, "").await?.0, TRACE);
         let call = span_of(&collector, "trunkline", "traced/Echo", CLIENT).await?;
         assert_eq!(call.parent_id, CLIENT_SPAN);
         assert_eq!(span_of(&collector, "traced", "traced/Echo", SERVER).await?.parent_id, call.span_id);
