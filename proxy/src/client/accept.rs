@@ -180,22 +180,13 @@ fn open(
     pending_socket: PendingSocket,
     handshake: Option<Handshake>,
     home: HomeLink,
-    pending: PendingConnection,
+    mut pending: PendingConnection,
     settings: &HubManifest,
 ) -> Box<Reader> {
     let PendingSocket { socket, inbound } = pending_socket;
+    let trace = pending.trace.take();
     let PendingConnection {
-        hub,
-        open,
-        user,
-        is_negotiated,
-        transport,
-        expires_s,
-        terms,
-        wants_stateful,
-        group,
-        trace,
-        ..
+        hub, open, user, is_negotiated, transport, expires_s, terms, wants_stateful, group, ..
     } = pending;
     let is_stateful = |handshake: Option<&Handshake>| {
         let version = handshake.map(|handshake| handshake.request.version);
@@ -220,16 +211,7 @@ fn open(
             client.is_resumable = true;
             client.cold.resumption = Some(Box::new(Resumption::new(Ownership::new(limit_bytes))));
         }
-        // A raw event stream has nothing to ask with.
-        client.has_inherent_keep_alive = match content {
-            Content::Hub(_) => transport == Transport::LongPolling,
-            Content::Raw => transport != Transport::WebSockets,
-        };
-        client.status = match content {
-            Content::Hub(_) => opening_until(now, settings.handshake_timeout_ms),
-            Content::Raw => Status::Open,
-        };
-        (client.last_sent, client.last_heard) = (now, now);
+        set_times(&mut client, settings, now);
         // A node inside an app has no other one, and no observer.
         if shard.shared().whose_sockets == Sockets::Own {
             client.cold.opening = Some(state.intern_opening(&open));
@@ -268,6 +250,20 @@ fn open(
         quota,
         sides: SideReading::default(),
     })
+}
+
+/// Sets what the keep-alive of a client that opens now goes by.
+fn set_times(client: &mut Client, settings: &HubManifest, now: u32) {
+    // A raw event stream has nothing to ask with.
+    client.has_inherent_keep_alive = match client.content {
+        Content::Hub(_) => client.transport == Transport::LongPolling,
+        Content::Raw => client.transport != Transport::WebSockets,
+    };
+    client.status = match client.content {
+        Content::Hub(_) => opening_until(now, settings.handshake_timeout_ms),
+        Content::Raw => Status::Open,
+    };
+    (client.last_sent, client.last_heard) = (now, now);
 }
 
 /// Lets a client go on over a new socket, if its connection is still there for this one.

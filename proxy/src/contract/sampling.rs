@@ -260,7 +260,7 @@ fn what_is_no_call_goes_up_as_it_came() {
         let item = format!(
             "{{\"type\":2,\"headers\":{{\"traceparent\":\"{CLIENTS}\"}},\"invocationId\":\"s\",\"item\":1}}\u{1e}"
         );
-        let odd = format!("{{\"type\":1,\"headers\":7,\"target\":\"Add\",\"arguments\":[\"traceparent\"]}}\u{1e}");
+        let odd = "{\"type\":1,\"headers\":7,\"target\":\"Add\",\"arguments\":[\"traceparent\"]}\u{1e}";
         client.send(&format!("{item}{odd}")).await;
         assert_eq!(link.data().await.0, format!("{item}{odd}"));
     });
