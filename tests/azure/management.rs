@@ -51,6 +51,15 @@ const OF_OTHER: [&str; 3] = ["to all", "to all but two", "to two users"];
 /// The other user, as the program names it, in a URL.
 const OTHER_USER: &str = "bob%20smith%2F%C3%A5";
 
+/// Part of the error that its target is closed with: what an app server says of an end is for its own clients with
+/// detailed errors alone.
+fn reason_of(transport: ServiceTransport) -> &'static str {
+    match transport {
+        ServiceTransport::Transient => "time to go",
+        ServiceTransport::Persistent => "closed with an error",
+    }
+}
+
 /// Lets the SDK manage a hub of a real app, and demands what it prints and what the app's clients get.
 fn manages(transport: ServiceTransport, kinds: [Kind; 2]) {
     play_dotnet(async |stage, dotnet| {
@@ -69,8 +78,8 @@ fn manages(transport: ServiceTransport, kinds: [Kind; 2]) {
             ensure!(came == text, "{came} came where {text} was due");
         }
         let Guest::Js(mut target) = target else { anyhow::bail!("a JavaScript client") };
-        let reason = target.closed().await?.unwrap_or_default();
-        ensure!(reason.contains("time to go"), "{reason}");
+        let reason = target.closed().await?.context("the SDK's close is an error for the client")?;
+        ensure!(reason.contains(reason_of(transport)), "{reason}");
         let came = other.until_fence().await?;
         ensure!(came == OF_OTHER, "{came:?}");
         // What it has negotiated leads a client in.
