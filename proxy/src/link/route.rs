@@ -11,7 +11,7 @@ use trunkline_protocol::cause::Cause;
 use trunkline_protocol::manifest::{CAUSE_HEADER, MIGRATE_TO_HEADER};
 use trunkline_protocol::service::{
     ClientCompletion, ClientInvocation, CloseWithAck, ConnectionFlowControl, ConnectionMoved, FlowOperation,
-    FlowSubject, GroupChange, Payloads, RawKind, ServiceMessage, Stamped, UserGroupChange,
+    FlowSubject, GroupChange, Payloads, RawKind, ServiceMessage, Stamped, TraceReport, UserGroupChange,
 };
 
 use crate::metrics::{Counters, SendKind};
@@ -278,12 +278,7 @@ fn route_rare(source: FrameSource<'_>, message: ServiceMessage, batch: &mut Rout
             let caller = answer.caller_server_id.clone();
             pass_result(source, waiting.as_ref(), &caller, &ServiceMessage::ErrorCompletion(answer));
         }
-        ServiceMessage::TraceReport(report) => {
-            let id = report.connection_id.clone();
-            if source.shared.routes.find(&id).is_some() {
-                batch.for_owner(source, id, ConnectionCommand::Traced(Box::new(report)));
-            }
-        }
+        ServiceMessage::TraceReport(report) => report_trace(source, report, batch),
         ServiceMessage::RestoreAnswer(answer) => source.shared.restore_queries.answer(source.asker.app(), &answer),
         other => return refuse(&other),
     }
@@ -293,6 +288,14 @@ fn route_rare(source: FrameSource<'_>, message: ServiceMessage, batch: &mut Rout
 /// Name of the hub of a frame in the fleet.
 fn hub_key(source: FrameSource<'_>) -> String {
     source.shared.hubs.all().get(source.hub.get()).map(|hub| hub.key().to_owned()).unwrap_or_default()
+}
+
+/// Gives a report on a traced message to its connection, if that is still here.
+fn report_trace(source: FrameSource<'_>, report: TraceReport, batch: &mut RoutedBatch) {
+    let id = report.connection_id.clone();
+    if source.shared.routes.find(&id).is_some() {
+        batch.for_owner(source, id, ConnectionCommand::Traced(Box::new(report)));
+    }
 }
 
 fn invoke_client(source: FrameSource<'_>, question: ClientInvocation, batch: &mut RoutedBatch) {
