@@ -203,7 +203,7 @@ impl Collector for All {
 
 impl Metrics {
     pub(crate) fn new() -> Self {
-        let (mut all, hub) = (Making::default(), &["hub"][..]);
+        let (mut all, hub, calls) = (Making::default(), &["hub"][..], &["hub", "method", "outcome"][..]);
         let build = all.gauge("build_info", "What runs here.", &["version"]);
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         Self(Arc::new(Families {
@@ -229,13 +229,11 @@ impl Metrics {
                 "Lost clients whose groups and items were dropped before their time, because there were too many.",
                 hub,
             ),
-            invocations: all.counter("invocations_total", "Calls of clients, by what came of them.", &[
-                "hub", "method", "outcome",
-            ]),
+            invocations: all.counter("invocations_total", "Calls of clients, by what came of them.", calls),
             durations: all.durations(
                 "invocation_duration_seconds",
                 "How long calls took until they were answered; streams until their end.",
-                &["hub", "method", "outcome"],
+                calls,
             ),
             frames_down: all.counter("frames_down_total", "Frames queued on links.", hub),
             frames_up: all.counter("frames_up_total", "Frames read from links.", hub),

@@ -330,7 +330,7 @@ fn what_an_app_server_believes_is_what_is_there_after_random_changes() {
             let client = &clients[usize::try_from((seed >> 33) % 12).unwrap()];
             let (group, id) = (format!("g{}", (seed >> 40) % 7), client.id.clone());
             let change = membership(&id, &group, 0);
-            if (seed >> 50) % 2 == 0 {
+            if (seed >> 50).is_multiple_of(2) {
                 link.send(ServiceMessage::JoinGroup(change)).await;
                 members.insert((group, id));
             } else {

@@ -46,12 +46,8 @@ impl<'a> DoorSink<'a> {
         Self { shard, pool, link: link.clone(), inner, sends: None, is_migrating: false }
     }
 
-    fn take(&mut self, mut message: ServiceMessage) {
+    fn take(&mut self, message: ServiceMessage) {
         use ServiceMessage as M;
-        // Without a time it holds for a year, also for connections to come; zero means those that are there now.
-        if let M::UserJoinGroup(change) | M::UserJoinGroupWithAck(change) = &mut message {
-            change.ttl_s = change.ttl_s.or(Some(MEMBERSHIP_S));
-        }
         let (shared, link, others) = (self.shard.shared(), &self.link, self.shard.shared().other_nodes());
         let is_here = |id: &str| shared.routes.find(id).is_some();
         // What concerns a connection that moves goes to both nodes.
@@ -193,6 +189,15 @@ impl<'a> DoorSink<'a> {
     }
 }
 
+/// Gives a membership of a user without a time one: it holds for a year, also for connections to come. Zero means those that
+/// are there now.
+fn with_time(mut message: ServiceMessage) -> ServiceMessage {
+    if let ServiceMessage::UserJoinGroup(change) | ServiceMessage::UserJoinGroupWithAck(change) = &mut message {
+        change.ttl_s = change.ttl_s.or(Some(MEMBERSHIP_S));
+    }
+    message
+}
+
 /// Whether a message may be for a connection that moves, and so the epoch matters in which it enters the fleet.
 fn has_epoch(message: &ServiceMessage) -> bool {
     use ServiceMessage as M;
@@ -226,7 +231,7 @@ impl FrameSink for DoorSink<'_> {
 
     fn handle_frame(&mut self, _body: &Bytes, message: Option<ServiceMessage>) -> Result<(), LinkEnd> {
         if let Some(message) = message {
-            self.take(message);
+            self.take(with_time(message));
         }
         Ok(())
     }
