@@ -15,7 +15,12 @@ pub(super) struct Entry {
     /// The app was told that it is there, and not that it has gone.
     is_told: bool,
     pending: Option<Pending>,
+    /// Change that has turned back before it was told: the tick, and those that had heard of it.
+    turned_back: Option<(u64, Arc<[Arc<str>]>)>,
 }
+
+/// Ticks after which all that hear of changes know of one that has turned back.
+const TURNED_BACK_TICKS: u64 = 20;
 
 /// Change that the app is to be told.
 #[derive(Debug)]
@@ -36,7 +41,7 @@ pub(super) struct Teller {
 impl Entry {
     /// Entry that is nowhere yet; what `is_known` was told before.
     pub(super) fn new(user: Option<Arc<str>>, is_known: bool) -> Self {
-        Self { at: Vec::new(), user, was_here: false, is_told: is_known, pending: None }
+        Self { at: Vec::new(), user, was_here: false, is_told: is_known, pending: None, turned_back: None }
     }
 
     pub(super) fn user(&self) -> Option<&Arc<str>> {
@@ -75,28 +80,50 @@ impl Entry {
         self.pending.as_mut()
     }
 
-    /// Whether it is nowhere, and nobody has to be told.
-    pub(super) fn is_over(&self) -> bool {
+    /// Whether it is nowhere, nobody has to be told, and nothing has turned back a moment ago.
+    pub(super) fn is_over(&self, now: u64) -> bool {
+        self.is_idle() && self.lingers_until().is_none_or(|until| until < now)
+    }
+
+    /// Last tick at which it is kept although it is nowhere, because a change has turned back.
+    pub(super) fn lingers_until(&self) -> Option<u64> {
+        self.turned_back.as_ref().filter(|_| self.is_idle()).map(|(at, _)| at + TURNED_BACK_TICKS)
+    }
+
+    /// Whether there is nothing to wait for at this tick.
+    pub(super) fn is_ready(&self, now: u64) -> bool {
+        match &self.pending {
+            Some(pending) => pending.due <= now,
+            None => self.lingers_until().is_none_or(|until| until < now),
+        }
+    }
+
+    fn is_idle(&self) -> bool {
         self.at.is_empty() && !self.is_told && self.pending.is_none()
     }
 
-    /// Compares what is with what was told. Returns whether a change begins to be pending.
+    /// Compares what is with what was told. Returns whether a change begins to be pending. `teller` is given those of whom one
+    /// has to tell: who has come between a change and its turning back may know of neither.
     pub(super) fn settle(
         &mut self,
-        due: u64,
+        (now, due): (u64, u64),
         is_suspended: impl Fn(SourceId) -> bool,
-        teller: impl FnOnce() -> Teller,
+        teller: impl FnOnce(Option<&[Arc<str>]>) -> Teller,
     ) -> bool {
         self.was_here = self.at.iter().any(|id| !is_suspended(*id));
         if self.was_here == self.is_told {
-            self.pending = None;
+            if let Some(pending) = self.pending.take() {
+                self.turned_back = Some((now, pending.teller.heard_by));
+            }
             return false;
         }
-        let begins = self.pending.is_none();
-        if begins {
-            self.pending = Some(Pending { due, teller: teller() });
+        if self.pending.is_some() {
+            return false;
         }
-        begins
+        let turned_back = self.turned_back.take().filter(|(at, _)| now <= at + TURNED_BACK_TICKS);
+        let teller = teller(turned_back.as_ref().map(|(_, heard_by)| &**heard_by));
+        self.pending = Some(Pending { due, teller });
+        true
     }
 
     /// Takes a change that is due: whether it is there, and who tells it.

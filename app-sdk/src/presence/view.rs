@@ -237,16 +237,17 @@ impl<N: PartialEq + Clone> PresenceView<N> {
     fn notice_of_user(&mut self, user: &Arc<str>, at: Instant) -> Option<Notice> {
         let (now, suspended) = (self.now, Suspended(&self.sources));
         let entry = self.users.get_mut(user)?;
-        let (is_here, teller) = entry.take_due(now, |id| suspended.has(id))?;
+        let due = entry.take_due(now, |id| suspended.has(id));
+        if entry.is_over(now) {
+            self.users.remove(user);
+            self.followed -= 1;
+        }
+        let (is_here, teller) = due?;
         let user_id = user.to_string();
         let notice = match is_here {
             true => Notice::Online(UserOnline { user_id }),
             false => Notice::Offline(UserOffline { user_id }),
         };
-        if entry.is_over() {
-            self.users.remove(user);
-            self.followed -= 1;
-        }
         if *teller.owner == *self.me {
             return Some(notice);
         }
@@ -262,7 +263,7 @@ impl<N: PartialEq + Clone> PresenceView<N> {
         let due: Vec<_> = group
             .pending
             .iter()
-            .filter(|id| group.members.get(*id).and_then(Entry::pending).is_none_or(|pending| pending.due <= now))
+            .filter(|id| group.members.get(*id).is_none_or(|entry| entry.is_ready(now)))
             .take(MEMBERS_PER_NOTICE_MAX)
             .cloned()
             .collect();
@@ -270,17 +271,18 @@ impl<N: PartialEq + Clone> PresenceView<N> {
         for id in due {
             group.pending.remove(&id);
             let Some(entry) = group.members.get_mut(&id) else { continue };
-            let Some((is_here, teller)) = entry.take_due(now, |id| suspended.has(id)) else { continue };
+            let due = entry.take_due(now, |id| suspended.has(id));
             let user_id = entry.user().map(|user| user.to_string());
+            if entry.is_over(now) {
+                group.members.remove(&id);
+                self.followed -= 1;
+            }
+            let Some((is_here, teller)) = due else { continue };
             let member = Member { connection_id: id.to_string(), user_id };
             match (*teller.owner == *self.me, is_here) {
                 (true, true) => own.joined.push(member),
                 (true, false) => own.left.push(member),
                 (false, _) => add_to_others(&mut others, teller, is_here, member),
-            }
-            if entry.is_over() {
-                group.members.remove(&id);
-                self.followed -= 1;
             }
         }
         if group.members.is_empty() {
@@ -545,11 +547,16 @@ impl<N: PartialEq + Clone> PresenceView<N> {
         change(entry);
         let due = self.now + ticks;
         let listed = || self.sources.get(id).and_then(Option::as_ref).map(|source| Arc::clone(&source.listed));
-        let begun = entry.settle(due, is_suspended, || {
-            let heard_by = listed().unwrap_or_default();
+        let begun = entry.settle((self.now, due), is_suspended, |among| {
+            let listed = listed().unwrap_or_default();
+            let heard_by = among.map_or(listed.clone(), |among| {
+                listed.iter().filter(|instance| among.contains(instance)).cloned().collect()
+            });
             Teller { owner: owner(&heard_by, subject.name(), &self.me), heard_by }
         });
-        let (is_here, is_over, is_pending) = (entry.was_here(), entry.is_over(), entry.pending().is_some());
+        let lingers_until = entry.lingers_until();
+        let (is_here, is_over) = (entry.was_here(), entry.is_over(self.now));
+        let is_pending = entry.pending().is_some() || lingers_until.is_some();
         match held {
             Held::User(user) if is_over => {
                 self.users.remove(user);
@@ -574,8 +581,9 @@ impl<N: PartialEq + Clone> PresenceView<N> {
                 }
             }
         }
-        if begun {
-            self.due.entry(due).or_default().push(subject);
+        let look_at = if begun { Some(due) } else { lingers_until.map(|until| until + 1) };
+        if let Some(at) = look_at {
+            self.due.entry(at).or_default().push(subject);
         }
     }
 }

@@ -339,15 +339,15 @@ async fn hooks_of_presence_are_told_of_test_clients_by_one_app_server_of_a_fleet
     let server = TestServer::fleet(|| watched(&words), 3).unwrap();
     let mut first = server.connect("/rooms").user("ann").await.unwrap();
     assert_eq!(told.recv().await.unwrap(), "ann online");
-    let second = server.connect("/rooms").user("ann").at(1).await.unwrap();
+    let mut second = server.connect("/rooms").user("ann").at(1).await.unwrap();
     first.invoke::<()>("Enter", ("kitchen",)).await.unwrap();
     assert_eq!(told.recv().await.unwrap(), "kitchen +1 -0 =1 1");
     assert_eq!(first.invoke::<(bool, u64, usize)>("Online", ("ann",)).await.unwrap(), (true, 2, 2));
     assert_eq!(first.invoke::<(bool, u64, usize)>("Online", ("bob",)).await.unwrap(), (false, 0, 0));
-    drop(first);
+    first.disconnect().await;
     assert_eq!(told.recv().await.unwrap(), "kitchen +0 -1 =0 0");
     let left_at = tokio::time::Instant::now();
-    drop(second);
+    second.disconnect().await;
     assert_eq!(told.recv().await.unwrap(), "ann offline");
     assert!(left_at.elapsed() >= Duration::from_secs(5), "within the grace she may come back");
     assert!(told.try_recv().is_err());
@@ -357,9 +357,9 @@ async fn hooks_of_presence_are_told_of_test_clients_by_one_app_server_of_a_fleet
 async fn a_crashed_app_server_leaves_its_notices_to_others() {
     let (words, mut told) = mpsc::unbounded_channel();
     let server = TestServer::fleet(|| watched(&words), 2).unwrap();
-    let ann = server.connect("/rooms").user("ann").at(1).await.unwrap();
+    let mut ann = server.connect("/rooms").user("ann").at(1).await.unwrap();
     assert_eq!(told.recv().await.unwrap(), "ann online");
     server.handles()[0].shutdown().await;
-    drop(ann);
+    ann.disconnect().await;
     while told.recv().await.unwrap() != "ann offline" {}
 }
