@@ -198,10 +198,12 @@ impl<N: PartialEq + Clone> PresenceView<N> {
     /// The next notice of this app server. No other one of its subject comes before it is [done](Self::done).
     pub(super) fn next_notice(&mut self, at: Instant) -> Option<Notice> {
         let is_free = |notice: &Notice, running: &HashSet<Subject>| !running.contains(&notice.subject());
-        if let Some(place) = self.inherited.iter().position(|notice| is_free(notice, &self.running)) {
-            let notice = self.inherited.remove(place)?;
-            self.running.insert(notice.subject());
-            return Some(notice);
+        while let Some(place) = self.inherited.iter().position(|notice| is_free(notice, &self.running)) {
+            // It may have changed back while it waited, and another one may have told so.
+            if let Some(notice) = self.inherited.remove(place).and_then(|notice| self.still_true(notice)) {
+                self.running.insert(notice.subject());
+                return Some(notice);
+            }
         }
         while let Some(subject) = self.ready.pop_front() {
             if self.running.contains(&subject) {
