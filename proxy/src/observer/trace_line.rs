@@ -162,7 +162,7 @@ pub(crate) struct TraceLossLine {
     pub connections: u64,
 }
 
-/// Last line.
+/// Last line, with the reason of the end.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct TraceEndLine {

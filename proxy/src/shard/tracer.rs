@@ -71,7 +71,7 @@ struct TakenMessage {
     summary: TapSummary,
 }
 
-/// What became of a client's messages.
+/// Fate of a client's messages at the proxy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum UpwardEnd {
     /// They are in the link to this app server.

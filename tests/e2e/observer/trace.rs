@@ -65,7 +65,7 @@ fn a_call_is_told_with_all_its_hops_in_order_whatever_node_is_asked() {
     });
 }
 
-/// What scripts read: each hop by the number of its message.
+/// Checks that scripts find each hop by the number of its message.
 async fn json_tells_hops(process: &mut Process) -> Result<()> {
     let lines = until(async || {
         let lines: Vec<Value> = process

@@ -3,7 +3,7 @@
 use crate::observer::TraceMessageLine;
 use crate::shard::HubTimes;
 
-/// What is known of one message.
+/// Message with the hops that are known of it.
 #[derive(Debug)]
 pub(super) struct TracedHops {
     pub(super) message: TraceMessageLine,

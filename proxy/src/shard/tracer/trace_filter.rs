@@ -12,7 +12,7 @@ pub(crate) struct TraceFilter {
     pub with_payloads: bool,
 }
 
-/// What a trace follows.
+/// Subject that a trace follows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum TraceSubject {
     /// Connections whose ids begin like this.

@@ -38,7 +38,7 @@ pub(crate) enum TraceEvent {
     Hop(u64, TraceHop),
 }
 
-/// What has happened to a connection that is followed.
+/// Change of a connection that is followed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum ConnectionChange {
     /// It was open when the trace began.
@@ -120,7 +120,7 @@ pub(crate) struct HubTimes {
 pub(crate) struct TraceBatch {
     /// Pieces in the order in which they were told.
     pub pieces: Vec<TracePiece>,
-    /// Messages among them.
+    /// Number of messages among them.
     pub messages: u64,
     /// Messages that were left out.
     pub dropped_messages: u64,

@@ -15,11 +15,11 @@ const UNWRITTEN_MAX: usize = 2_048;
 /// Bytes that wait for a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::shard) enum Wait {
-    /// So many bytes, what is held back for it included.
+    /// Bytes in its outbox, and those held back for it.
     Bytes(usize),
     /// It has no socket, and may get one.
     Away,
-    /// It is gone.
+    /// Its connection has ended, or moved.
     Gone,
 }
 
