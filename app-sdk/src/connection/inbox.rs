@@ -37,8 +37,8 @@ pub(crate) struct Inbox<C> {
     handled_bytes: usize,
     flow: FlowControl,
     calls: CallTable<C>,
-    /// The close that follows all that waits; boxed, because it is seldom there.
-    close: Option<Box<ConnectionClose>>,
+    /// Parts that are seldom there; boxed, so that a connection without them is small.
+    rare: Option<Box<RareParts>>,
     stage: ReadStage,
     /// The close is known: nothing more is accepted.
     is_closing: bool,
@@ -52,8 +52,15 @@ pub(crate) struct Inbox<C> {
     has_worker: bool,
     /// `on_connected` has succeeded, so `on_disconnected` is owed.
     is_connected: bool,
-    /// Pieces that a live trace follows; boxed, because there are hardly ever any.
-    traced: Option<Box<TracedPieces>>,
+}
+
+/// Parts of an inbox that it seldom has.
+#[derive(Debug, Default)]
+struct RareParts {
+    /// The close that follows all that waits.
+    close: Option<ConnectionClose>,
+    /// Pieces that a live trace follows.
+    traced: TracedPieces,
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -124,18 +131,15 @@ impl<C: AsRef<CallState>> Inbox<C> {
     pub(crate) fn push_traced(&mut self, bytes: Bytes, mark: i64) -> bool {
         if !self.is_closing {
             let waiting = self.waiting.iter().map(Bytes::len).sum();
-            self.traced.get_or_insert_default().push(waiting, bytes.len(), mark);
+            self.rare.get_or_insert_default().traced.push(waiting, bytes.len(), mark);
         }
         self.push(bytes)
     }
 
     /// Trace of the message that was taken last, if it has one.
     pub(crate) fn take_trace(&mut self) -> Option<Box<MessageTrace>> {
-        let traced = self.traced.as_mut()?;
-        let taken = traced.take_last();
-        if traced.is_empty() {
-            self.traced = None;
-        }
+        let taken = self.rare.as_mut()?.traced.take_last();
+        self.drop_rare();
         taken
     }
 
@@ -143,7 +147,7 @@ impl<C: AsRef<CallState>> Inbox<C> {
     #[must_use = "a worker must start"]
     pub(crate) fn close(&mut self, close: ConnectionClose) -> bool {
         debug_assert!(!self.is_closing, "the registry lets only one caller close a connection");
-        self.close = Some(Box::new(close));
+        self.rare.get_or_insert_default().close = Some(close);
         (self.is_closing, self.handover) = (true, Handover::None);
         !std::mem::replace(&mut self.has_worker, true)
     }
@@ -207,7 +211,7 @@ impl<C: AsRef<CallState>> Inbox<C> {
 
     /// Whether the client sends nothing more because this app server stops.
     pub(crate) fn ends_with_app_server(&self) -> bool {
-        self.is_handed_over || self.close.as_ref().is_some_and(|close| close.cause == Cause::AppStopped)
+        self.is_handed_over || self.known_close().is_some_and(|close| close.cause == Cause::AppStopped)
     }
 
     /// Closes the inbox of a connection that was handed over: what waits is dropped, and `on_disconnected` does not run.
@@ -223,7 +227,10 @@ impl<C: AsRef<CallState>> Inbox<C> {
     pub(crate) fn discard(&mut self) {
         self.flow.remove_bytes(self.waiting.iter().map(Bytes::len).sum());
         self.waiting = VecDeque::new();
-        self.traced = None;
+        if let Some(rare) = &mut self.rare {
+            rare.traced = TracedPieces::default();
+            self.drop_rare();
+        }
         self.calls.drop_queued(&mut self.flow);
     }
 
@@ -330,7 +337,7 @@ impl<C: AsRef<CallState>> Inbox<C> {
 
     /// Whether what follows waits for the calls only.
     fn is_ending(&self) -> bool {
-        self.close.is_some() || self.handover == Handover::Boundary
+        self.known_close().is_some() || self.handover == Handover::Boundary
     }
 
     fn can_be_handed_over(&self, is_asked: bool) -> bool {
@@ -374,7 +381,7 @@ impl<C: AsRef<CallState>> Inbox<C> {
 
     /// The next work when no whole message waits.
     fn next_without_message(&mut self, is_asked: bool) -> WorkItem<C> {
-        if self.close.is_some() && self.stage != ReadStage::Ended {
+        if self.known_close().is_some() && self.stage != ReadStage::Ended {
             self.stage = ReadStage::Ended;
             self.flow.remove_bytes(self.waiting.iter().map(Bytes::len).sum());
             self.waiting = VecDeque::new();
@@ -384,9 +391,9 @@ impl<C: AsRef<CallState>> Inbox<C> {
             return WorkItem::HandOver;
         }
         if self.calls.is_idle()
-            && let Some(close) = self.close.take()
+            && let Some(close) = self.take_close()
         {
-            return WorkItem::Close(*close, std::mem::take(&mut self.is_connected));
+            return WorkItem::Close(close, std::mem::take(&mut self.is_connected));
         }
         self.has_worker = false;
         if self.waiting.is_empty() {
@@ -398,14 +405,31 @@ impl<C: AsRef<CallState>> Inbox<C> {
         WorkItem::Idle
     }
 
+    fn known_close(&self) -> Option<&ConnectionClose> {
+        self.rare.as_ref()?.close.as_ref()
+    }
+
+    fn take_close(&mut self) -> Option<ConnectionClose> {
+        let close = self.rare.as_mut()?.close.take();
+        self.drop_rare();
+        close
+    }
+
+    /// Frees the memory of parts that are not there any more.
+    fn drop_rare(&mut self) {
+        if self.rare.as_ref().is_some_and(|rare| rare.close.is_none() && rare.traced.is_empty()) {
+            self.rare = None;
+        }
+    }
+
     fn finish_handled(&mut self) {
         self.flow.remove_bytes(std::mem::take(&mut self.handled_bytes));
     }
 
     fn consume(&mut self, length: usize) {
         self.flow.remove_bytes(length);
-        if let Some(traced) = &mut self.traced {
-            traced.take(length);
+        if let Some(rare) = &mut self.rare {
+            rare.traced.take(length);
         }
         if let Some(front) = self.waiting.front_mut() {
             front.advance(length.min(front.len()));
@@ -436,7 +460,7 @@ impl<C> Default for Inbox<C> {
             handled_bytes: 0,
             flow: FlowControl::default(),
             calls: CallTable::default(),
-            close: None,
+            rare: None,
             stage: ReadStage::default(),
             is_closing: false,
             handover: Handover::None,
@@ -444,7 +468,6 @@ impl<C> Default for Inbox<C> {
             goes_on: false,
             has_worker: false,
             is_connected: false,
-            traced: None,
         }
     }
 }
@@ -620,7 +643,7 @@ mod tests {
             marks.push(inbox.take_trace().map(|trace| trace.taken("c1".into()).mark));
         }
         assert_eq!(marks, [None, Some(7), Some(8)]);
-        assert!(inbox.traced.is_none());
+        assert!(inbox.rare.is_none());
     }
 
     #[test]
