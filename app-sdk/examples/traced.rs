@@ -38,7 +38,7 @@ async fn echo(text: String) -> String {
     text
 }
 
-/// What is sent inside of a call names its span to the clients.
+/// Sends to everyone; inside of a call that names its span to the clients.
 async fn tell(ctx: Context, text: String) -> Result<(), HubError> {
     ctx.clients().all().send("told", (text,)).await?;
     Ok(())

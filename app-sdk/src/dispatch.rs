@@ -615,7 +615,7 @@ fn run_in_order(
 /// Span around a run of the app's code for this caller; a child of what the message names, or the connect request.
 fn call_span(context: &Context, connection: &Connection, method: &str, message: &Headers) -> Span {
     let span = telemetry::call_span(context.hub(), method, short(context.connection_id()), context.user_id());
-    telemetry::adopt(&span, message, connection.request().trace_parent());
+    telemetry::adopt(&span, message, || connection.request().trace_headers());
     span
 }
 

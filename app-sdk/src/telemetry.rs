@@ -5,12 +5,13 @@
 
 use tracing::Span;
 use trunkline_protocol::hub::Headers;
+pub(crate) use trunkline_protocol::trace_context::{TRACEPARENT_HEADER, TRACESTATE_HEADER};
 #[cfg(feature = "opentelemetry")]
 use {
     bytestring::ByteString,
     opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState},
     tracing_opentelemetry::OpenTelemetrySpanExt,
-    trunkline_protocol::trace_context::{TRACEPARENT_HEADER, TRACESTATE_HEADER, TraceContext},
+    trunkline_protocol::trace_context::TraceContext,
 };
 
 /// Maximum length of a method's name in logs and spans: names of unknown methods are the client's.
@@ -22,35 +23,27 @@ const TRACESTATE_MAX_BYTES: usize = 512;
 
 /// Parent of a span, as the far end named it.
 #[cfg(feature = "opentelemetry")]
-#[derive(Debug, Clone)]
-pub(crate) struct RemoteParent(Box<(TraceContext, Option<ByteString>)>);
-
-/// Parent of a span that nobody reads: there is none.
-#[cfg(not(feature = "opentelemetry"))]
-#[derive(Debug, Clone)]
-pub(crate) enum RemoteParent {}
+struct RemoteParent {
+    context: TraceContext,
+    state: TraceState,
+}
 
 #[cfg(feature = "opentelemetry")]
 impl RemoteParent {
     /// Parent that these headers name.
-    pub(crate) fn in_headers<'a>(
-        headers: impl IntoIterator<Item = (&'a ByteString, &'a ByteString)> + Clone,
-    ) -> Option<Self> {
+    fn in_headers(headers: &Headers) -> Option<Self> {
         let find = |wanted: &str| {
-            let mut headers = headers.clone().into_iter();
-            headers.find(|(name, _)| name.eq_ignore_ascii_case(wanted)).map(|(_, value)| value)
+            headers.iter().find(|(name, _)| name.eq_ignore_ascii_case(wanted)).map(|(_, value)| &**value)
         };
         let context = find(TRACEPARENT_HEADER)?.parse().ok()?;
         let state = find(TRACESTATE_HEADER).filter(|state| state.len() <= TRACESTATE_MAX_BYTES);
-        // A copy: the header is a small part of a frame.
-        Some(Self(Box::new((context, state.map(|state| ByteString::from(&**state))))))
+        Some(Self { context, state: state.and_then(|state| state.parse().ok()).unwrap_or_default() })
     }
 
-    fn span_context(&self) -> SpanContext {
-        let (TraceContext { trace_id, span_id, is_sampled }, state) = &*self.0;
-        let flags = TraceFlags::default().with_sampled(*is_sampled);
-        let state = state.as_ref().and_then(|state| state.parse::<TraceState>().ok()).unwrap_or_default();
-        SpanContext::new(TraceId::from_bytes(*trace_id), SpanId::from_bytes(*span_id), flags, true, state)
+    fn into_span_context(self) -> SpanContext {
+        let TraceContext { trace_id, span_id, is_sampled } = self.context;
+        let flags = TraceFlags::default().with_sampled(is_sampled);
+        SpanContext::new(TraceId::from_bytes(trace_id), SpanId::from_bytes(span_id), flags, true, self.state)
     }
 }
 
@@ -88,22 +81,21 @@ pub(crate) fn call_span(hub: &str, method: &str, connection: &str, user: Option<
     )
 }
 
-/// Makes the call's span a child of what its message names, or its connect request.
+/// Makes the call's span a child of what its message names, or its connect request, whose headers are read only if need be.
 #[cfg(feature = "opentelemetry")]
-pub(crate) fn adopt(span: &Span, message: &Headers, connect: Option<&RemoteParent>) {
+pub(crate) fn adopt(span: &Span, message: &Headers, connect: impl FnOnce() -> Headers) {
     if span.is_disabled() {
         return;
     }
-    let named = RemoteParent::in_headers(message.iter().map(|(name, value)| (name, value)));
-    if let Some(parent) = named.as_ref().or(connect) {
-        let context = opentelemetry::Context::new().with_remote_span_context(parent.span_context());
+    if let Some(parent) = RemoteParent::in_headers(message).or_else(|| RemoteParent::in_headers(&connect())) {
+        let context = opentelemetry::Context::new().with_remote_span_context(parent.into_span_context());
         // Without a layer of OpenTelemetry nobody asks for parents.
         drop(span.set_parent(context));
     }
 }
 
 #[cfg(not(feature = "opentelemetry"))]
-pub(crate) fn adopt(_span: &Span, _message: &Headers, _connect: Option<&RemoteParent>) {}
+pub(crate) fn adopt(_span: &Span, _message: &Headers, _connect: impl FnOnce() -> Headers) {}
 
 /// Headers that name a span to whoever gets a message of it; none unless the span is sampled.
 #[cfg(feature = "opentelemetry")]
@@ -149,7 +141,7 @@ pub(crate) fn clipped_method(method: &str) -> &str {
     method.get(..method.floor_char_boundary(METHOD_MAX_BYTES)).unwrap_or_default()
 }
 
-#[cfg(all(test, feature = "opentelemetry"))]
+#[cfg(test)]
 mod tests {
     use opentelemetry::trace::TracerProvider as _;
     use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider};
@@ -168,11 +160,9 @@ mod tests {
     fn named_by_call(sampler: Sampler, message: &Headers) -> Headers {
         let provider = SdkTracerProvider::builder().with_sampler(sampler).build();
         let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("test"));
-        let connect = headers(&[(TRACEPARENT_HEADER, OF_CONNECT)]);
-        let connect = RemoteParent::in_headers(connect.iter().map(|(name, value)| (name, value)));
         tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
             let span = call_span("chat", "Say", "c1", None);
-            adopt(&span, message, connect.as_ref());
+            adopt(&span, message, || headers(&[(TRACEPARENT_HEADER, OF_CONNECT)]));
             let named = span.in_scope(current_headers);
             assert_eq!(named, headers_of(&span));
             named
@@ -213,7 +203,7 @@ mod tests {
         assert_eq!(named_by_call(Sampler::AlwaysOff, &message), Headers::new());
         assert_eq!(current_headers(), Headers::new(), "nobody listens");
         let span = call_span("chat", "Say", "c1", None);
-        adopt(&span, &message, None);
+        adopt(&span, &message, Headers::new);
         assert_eq!(headers_of(&span), Headers::new());
     }
 }

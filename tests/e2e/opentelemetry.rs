@@ -136,7 +136,7 @@ async fn call_often(client: &mut RawClient, calls: usize) -> Result<()> {
         client.send_text(numbers.clone().map(call).collect::<String>()).await?;
         for number in numbers {
             let answer = client.next_record().await?;
-            ensure!(answer["result"] == number.to_string(), "{number}: {answer}");
+            ensure!(answer["result"].as_str() == Some(&*number.to_string()), "{number}: {answer}");
         }
     }
     Ok(())

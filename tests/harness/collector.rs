@@ -23,10 +23,10 @@ use tokio::task::JoinSet;
 
 use crate::harness::scenario::until;
 
-/// What the collector does with a request.
+/// Behaviour of the collector towards requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mood {
-    /// It takes it.
+    /// It takes them all.
     Takes,
     /// It answers with this status.
     Refuses(u16),
@@ -39,13 +39,13 @@ pub enum Mood {
 pub struct CollectedSpan {
     /// `service.name` of the process that sent it.
     pub service: String,
-    /// Its name.
+    /// Name of the step.
     pub name: String,
     /// Its kind by number: 2 for a server, 3 for a client.
     pub kind: i32,
     /// Its trace, in hexadecimal digits.
     pub trace_id: String,
-    /// Its own id.
+    /// Id of the span itself.
     pub span_id: String,
     /// Its parent; empty without one.
     pub parent_id: String,
@@ -99,7 +99,7 @@ impl Collector {
         Ok(Self { address, collected, _tasks: tasks })
     }
 
-    /// Its address.
+    /// `host:port` of its listener.
     #[must_use]
     pub fn address(&self) -> String {
         self.address.to_string()

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 use bytestring::ByteString;
 use trunkline_protocol::door::app_claim;
+use trunkline_protocol::hub::Headers;
 use trunkline_protocol::manifest::Transport;
 use trunkline_protocol::service::{OpenConnection, ServiceMessage};
 use trunkline_protocol::wire::{
@@ -12,7 +13,7 @@ use trunkline_protocol::wire::{
     REMOTE_HEADER, RESTORES_HEADER, SERVICE_HEADER_PREFIX, TRANSPORT_HEADER, USER_ID_CLAIM,
 };
 
-use crate::telemetry::RemoteParent;
+use crate::telemetry::{READS_HEADERS, TRACEPARENT_HEADER, TRACESTATE_HEADER};
 
 /// Headers that are between proxy and SDK.
 const PRIVATE_HEADERS: [&str; 6] =
@@ -30,9 +31,10 @@ pub(crate) struct ConnectRequest {
     pub(crate) is_restoring: bool,
     /// It comes from a service, which has names of its own for claims.
     is_of_service: bool,
+    /// It names a trace, and spans of calls are to continue that.
+    names_trace: bool,
     id: FrameRange,
     user_id: Option<FrameRange>,
-    trace_parent: Option<RemoteParent>,
     body: Box<[u8]>,
 }
 
@@ -73,9 +75,9 @@ impl ConnectRequest {
             is_rehomed: has(MIGRATE_FROM_HEADER),
             is_restoring: has(RESTORES_HEADER),
             is_of_service: false,
+            names_trace: READS_HEADERS && has(TRACEPARENT_HEADER),
             id: id.unwrap_or_default(),
             user_id: user_id.and_then(|(_, value)| FrameRange::of(value.as_bytes(), body)),
-            trace_parent: trace_parent(message),
             body: Box::from(body),
         }
     }
@@ -99,9 +101,15 @@ impl ConnectRequest {
         self.user_id?.text(&self.body)
     }
 
-    /// Parent of the spans of its calls, unless their messages name another one.
-    pub(crate) fn trace_parent(&self) -> Option<&RemoteParent> {
-        self.trace_parent.as_ref()
+    /// Headers that name a trace for the spans of its calls, unless their messages name another one.
+    pub(crate) fn trace_headers(&self) -> Headers {
+        if !self.names_trace {
+            return Headers::new();
+        }
+        let is_of_trace =
+            |name: &str| [TRACEPARENT_HEADER, TRACESTATE_HEADER].iter().any(|of| name.eq_ignore_ascii_case(of));
+        let headers = self.message().headers.into_iter().filter(|(name, _)| is_of_trace(name));
+        headers.filter_map(|(name, values)| Some((name, values.into_iter().next()?))).collect()
     }
 
     /// Claims of the user; private ones are left out.
@@ -155,16 +163,6 @@ impl ConnectRequest {
     fn message(&self) -> OpenConnection {
         decode(&Bytes::copy_from_slice(&self.body))
     }
-}
-
-#[cfg(feature = "opentelemetry")]
-fn trace_parent(message: &OpenConnection) -> Option<RemoteParent> {
-    RemoteParent::in_headers(message.headers.iter().filter_map(|(name, values)| Some((name, values.first()?))))
-}
-
-#[cfg(not(feature = "opentelemetry"))]
-fn trace_parent(_message: &OpenConnection) -> Option<RemoteParent> {
-    None
 }
 
 /// Whether a header is between the SDK and its proxy or service.

@@ -27,7 +27,7 @@ use crate::upstream::Hub;
 
 /// Time at which a request came that may be traced, in nanoseconds since 1970.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Arrival(u64);
+pub(crate) struct TracedArrival(u64);
 
 /// Trace of a connection between its negotiation and its connect request, as its token holds it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,7 +78,7 @@ impl SealedTrace {
 /// Takes note of when a request came, if this node traces.
 pub(crate) fn arrive(endpoint: &Endpoint, request: &mut Request) {
     if endpoint.shared.tracer.is_some() {
-        request.extensions_mut().insert(Arrival(unix_ns()));
+        request.extensions_mut().insert(TracedArrival(unix_ns()));
     }
 }
 
@@ -155,8 +155,8 @@ fn sample_connect(
     Some((span, ConnectionTrace { context, is_of_client }))
 }
 
-fn begun(arrival: Option<Arrival>) -> u64 {
-    arrival.map_or_else(unix_ns, |Arrival(at)| at)
+fn begun(arrival: Option<TracedArrival>) -> u64 {
+    arrival.map_or_else(unix_ns, |TracedArrival(at)| at)
 }
 
 fn context_in(headers: &HeaderMap) -> Option<TraceContext> {

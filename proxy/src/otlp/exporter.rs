@@ -80,16 +80,16 @@ impl Exporter {
     }
 
     async fn export_spans(&self, mut receiver: Receiver<Box<SpanRecord>>) {
-        let (mut batch, mut delivery) = (Batch::new(), Delivery::default());
+        let (mut batch, mut health) = (Batch::new(), CollectorHealth::default());
         while self.stop.run_until_cancelled(fill(&mut batch, &mut receiver)).await.is_some() {
             let count = batch.len() as u64;
             let message = self.message_of(mem::take(&mut batch));
-            let taken = self.send_spans(&message, count, &mut delivery).await;
+            let taken = self.send_spans(&message, count, &mut health).await;
             self.queue.counters.exported.add(taken);
             self.queue.counters.undelivered.add(count.saturating_sub(taken));
         }
         // What is there now, and once: the node waits for it.
-        while !delivery.fails {
+        while !health.fails {
             while batch.len() < BATCH_MAX
                 && let Ok(span) = receiver.try_recv()
             {
@@ -99,7 +99,7 @@ impl Exporter {
                 return;
             }
             let posted = self.collector.post(ExportedSignal::Traces, self.message_of(mem::take(&mut batch))).await;
-            delivery.note("spans", posted.as_ref().err());
+            health.note("spans", posted.as_ref().err());
         }
     }
 
@@ -108,12 +108,12 @@ impl Exporter {
     }
 
     /// Sends a batch, several times if need be. Returns how many spans the collector has taken.
-    async fn send_spans(&self, message: &[u8], count: u64, delivery: &mut Delivery) -> u64 {
+    async fn send_spans(&self, message: &[u8], count: u64, health: &mut CollectorHealth) -> u64 {
         let (signal, mut wait) = (ExportedSignal::Traces, RETRY_WAIT);
         for attempt in 1..=TRIES {
             let posted = self.collector.post(signal, message.to_vec()).await;
             self.count(signal, posted.is_ok());
-            delivery.note("spans", posted.as_ref().err());
+            health.note("spans", posted.as_ref().err());
             match posted {
                 Ok(answer) => return count.saturating_sub(rejected(&answer)),
                 Err(error) if error.may_pass() && attempt < TRIES => {
@@ -129,7 +129,7 @@ impl Exporter {
     }
 
     async fn export_metrics(&self, period: Duration) {
-        let (mut ticks, mut delivery) = (interval(period), Delivery::default());
+        let (mut ticks, mut health) = (interval(period), CollectorHealth::default());
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
@@ -145,7 +145,7 @@ impl Exporter {
             // The next ones say it all again, so nothing is sent twice.
             let posted = self.collector.post(ExportedSignal::Metrics, message).await;
             self.count(ExportedSignal::Metrics, posted.is_ok());
-            delivery.note("metrics", posted.as_ref().err());
+            health.note("metrics", posted.as_ref().err());
         }
     }
 
@@ -157,11 +157,11 @@ impl Exporter {
 
 /// Whether the collector takes what is sent, for one line in the log at each change.
 #[derive(Debug, Default)]
-struct Delivery {
+struct CollectorHealth {
     fails: bool,
 }
 
-impl Delivery {
+impl CollectorHealth {
     fn note(&mut self, what: &'static str, error: Option<&CollectorError>) {
         match error {
             Some(error) if !self.fails => warn!(%error, "the collector does not take {what}: see --otlp"),
