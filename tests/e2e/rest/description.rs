@@ -16,7 +16,7 @@ const CHECKS: &str = "not_a_server_error,status_code_conformance,content_type_co
                       response_schema_conformance,negative_data_rejection,unsupported_method,ignored_auth";
 
 /// Requests of each operation.
-const EXAMPLES: &str = "8";
+const EXAMPLES: &str = "4";
 const EXAMPLES_FULL: &str = "500";
 
 /// Each run makes the same requests.
