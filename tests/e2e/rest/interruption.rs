@@ -122,7 +122,7 @@ fn a_node_that_is_killed_is_named_by_each_answer_until_it_is_forgotten() {
             }
             anyhow::Ok(())
         });
-        (killed?, sent?);
+        killed.and(sent)?;
         while stream.without < SENDS {
             stream.send(&back_end).await?;
         }
