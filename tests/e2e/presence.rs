@@ -110,7 +110,8 @@ fn presence_asked_by_everybody_at_once_is_answered_and_holds_nobody_up() {
             Ok::<_, anyhow::Error>(())
         };
         let (asked, echoed) = tokio::join!(storm, others);
-        (asked?, echoed?);
+        asked?;
+        echoed?;
         drop(members);
         Ok(())
     });
