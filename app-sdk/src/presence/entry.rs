@@ -38,6 +38,16 @@ pub(super) struct Teller {
     pub(super) heard_by: Arc<[Arc<str>]>,
 }
 
+/// Outcome of a comparison of what is with what was told.
+#[derive(Debug)]
+pub(super) enum Settled {
+    AsBefore,
+    /// A change begins to be pending.
+    Begun,
+    /// A change that was pending is none any more. The one that was to tell it may have done so, if its grace was over earlier.
+    TurnedBack(Teller),
+}
+
 impl Entry {
     /// Entry that is nowhere yet; what `is_known` was told before.
     pub(super) fn new(user: Option<Arc<str>>, is_known: bool) -> Self {
@@ -102,28 +112,27 @@ impl Entry {
         self.at.is_empty() && !self.is_told && self.pending.is_none()
     }
 
-    /// Compares what is with what was told. Returns whether a change begins to be pending. `teller` is given those of whom one
+    /// Compares what is with what was told. `teller` is given those of whom one
     /// has to tell: who has come between a change and its turning back may know of neither.
     pub(super) fn settle(
         &mut self,
         (now, due): (u64, u64),
         is_suspended: impl Fn(SourceId) -> bool,
         teller: impl FnOnce(Option<&[Arc<str>]>) -> Teller,
-    ) -> bool {
+    ) -> Settled {
         self.was_here = self.at.iter().any(|id| !is_suspended(*id));
         if self.was_here == self.is_told {
-            if let Some(pending) = self.pending.take() {
-                self.turned_back = Some((now, pending.teller.heard_by));
-            }
-            return false;
+            let Some(Pending { teller, .. }) = self.pending.take() else { return Settled::AsBefore };
+            self.turned_back = Some((now, Arc::clone(&teller.heard_by)));
+            return Settled::TurnedBack(teller);
         }
         if self.pending.is_some() {
-            return false;
+            return Settled::AsBefore;
         }
         let turned_back = self.turned_back.take().filter(|(at, _)| now <= at + TURNED_BACK_TICKS);
         let teller = teller(turned_back.as_ref().map(|(_, heard_by)| &**heard_by));
         self.pending = Some(Pending { due, teller });
-        true
+        Settled::Begun
     }
 
     /// Takes a change that is due: whether it is there, and who tells it.

@@ -17,7 +17,7 @@ use bytestring::ByteString;
 use tokio::time::Instant;
 use trunkline_protocol::service::{PresencePhase, PresenceUpdate, presence_owner};
 
-use super::entry::{Entry, Pending, Teller};
+use super::entry::{Entry, Pending, Settled, Teller};
 use super::notice::{GroupChanged, Notice, UserOffline, UserOnline};
 use super::source::{Held, Source, SourceId};
 use super::subject::Subject;
@@ -549,14 +549,14 @@ impl<N: PartialEq + Clone> PresenceView<N> {
         change(entry);
         let due = self.now + ticks;
         let listed = || self.sources.get(id).and_then(Option::as_ref).map(|source| Arc::clone(&source.listed));
-        let begun = entry.settle((self.now, due), is_suspended, |among| {
+        let settled = entry.settle((self.now, due), is_suspended, |among| {
             let listed = listed().unwrap_or_default();
             let heard_by = among.map_or(listed.clone(), |among| {
                 listed.iter().filter(|instance| among.contains(instance)).cloned().collect()
             });
             Teller { owner: owner(&heard_by, subject.name(), &self.me), heard_by }
         });
-        let lingers_until = entry.lingers_until();
+        let (lingers_until, user) = (entry.lingers_until(), entry.user().cloned());
         let (is_here, is_over) = (entry.was_here(), entry.is_over(self.now));
         let is_pending = entry.pending().is_some() || lingers_until.is_some();
         match held {
@@ -583,9 +583,14 @@ impl<N: PartialEq + Clone> PresenceView<N> {
                 }
             }
         }
-        let look_at = if begun { Some(due) } else { lingers_until.map(|until| until + 1) };
+        let look_at = if matches!(settled, Settled::Begun) { Some(due) } else { lingers_until.map(|until| until + 1) };
         if let Some(at) = look_at {
             self.due.entry(at).or_default().push(subject);
+        }
+        if let Settled::TurnedBack(teller) = settled
+            && *teller.owner != *self.me
+        {
+            self.remember(Instant::now(), teller, Notice::of(held, user.as_ref(), is_here));
         }
     }
 }
