@@ -17,6 +17,9 @@ mod tracer;
 pub(crate) use connection_trace::ConnectionTrace;
 pub(crate) use export_counters::ExportedSignal;
 pub(crate) use open_span::OpenSpan;
+#[cfg(feature = "otlp")]
 pub(crate) use span_queue::SpanQueue;
-pub(crate) use span_record::{SpanKind, SpanRecord, clipped};
+pub(crate) use span_record::clipped;
+#[cfg(any(feature = "otlp", test))]
+pub(crate) use span_record::{SpanKind, SpanRecord};
 pub(crate) use tracer::{SamplingTerms, Tracer};
