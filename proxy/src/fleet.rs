@@ -71,7 +71,7 @@ use node_link::NodeLink;
 use question::Questions;
 
 pub(crate) use channel_host::{ChannelRefused, open_channel};
-pub(crate) use entry::{Delivery, FleetAnswer, InvocationOutcome, NamedHub};
+pub(crate) use entry::{FleetAnswer, FleetDelivery, InvocationOutcome, NamedHub};
 pub(crate) use fleet_counters::{DropCause, FleetCounters};
 pub(crate) use fleet_member::{FleetMember, MemberState};
 pub(crate) use fleet_route::routes;

@@ -184,6 +184,7 @@ fn a_user_is_in_a_group_for_its_time_with_connections_that_come_later() {
         assert_eq!(back_end.status("PUT", now).await, 200);
         assert_eq!((back_end.say("/groups/now/:send", "now").await, stage.shared.user_groups.len()), (1, 1));
         advance(Duration::from_secs(62)).await;
+        // sleep: virtual time, in which a shard looks for memberships that are over.
         tokio::time::sleep(Duration::from_secs(2)).await;
         assert_eq!((back_end.say("/groups/blue/:send", "late").await, back_end.status("GET", blue).await), (0, 404));
         assert_eq!(back_end.status("PUT", blue).await, 200);

@@ -39,7 +39,7 @@ pub(crate) struct NamedHub {
 
 /// Outcome of a message to clients.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Delivery {
+pub(crate) struct FleetDelivery {
     /// Nodes that have given it to their receivers, this one included; a node without receivers counts, too.
     pub(crate) nodes: u64,
     /// Names of the nodes that did not answer.
@@ -124,7 +124,7 @@ impl Fleet {
         &self,
         hub: &NamedHub,
         message: ServiceMessage,
-    ) -> impl Future<Output = Delivery> + use<> {
+    ) -> impl Future<Output = FleetDelivery> + use<> {
         let send = self.shared().moves.begin_send();
         let epoch = send.epoch();
         let asked = match self.is_for_this_node_alone(&message) {
@@ -152,7 +152,7 @@ impl Fleet {
             };
             let told = || others.iter().filter_map(|(_, answer)| answer.as_ref().ok()?.as_ref());
             let missing = names_of_missing(&others);
-            Delivery {
+            FleetDelivery {
                 nodes: (1 + members).saturating_sub(missing.len() as u64),
                 clients: told().chain(&own).map(receivers_counted).sum(),
                 is_known: is_here || told().next().is_some(),

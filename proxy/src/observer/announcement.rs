@@ -17,7 +17,7 @@ use trunkline_protocol::hub::PayloadError;
 use trunkline_protocol::manifest::EndpointKind;
 use trunkline_protocol::service::{BroadcastData, GroupBroadcastData, Payloads, ServiceMessage, UserData};
 
-use crate::fleet::{Delivery, Fleet};
+use crate::fleet::{Fleet, FleetDelivery};
 
 /// Announcements under way at a time. One that waits for a silent node takes some seconds.
 const UNDER_WAY_MAX: usize = 32;
@@ -111,7 +111,7 @@ impl AnnouncerState {
         let turn = self.turn.lock().await;
         let delivery = self.fleet.begin_delivery(&hub, message).await;
         drop(turn);
-        let Delivery { nodes, missing, clients, is_known } = delivery.await;
+        let FleetDelivery { nodes, missing, clients, is_known } = delivery.await;
         // A node that has not answered may have it.
         if !is_known && missing.is_empty() {
             return Err(AnnouncementError::UnknownHub);

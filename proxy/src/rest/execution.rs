@@ -24,7 +24,7 @@ use super::message_body::{ClientCall, is_json, read_message};
 use super::operation::{Addressee, HubOperation, Operation};
 use super::query::RestQuery;
 use super::rest_error::RestError;
-use crate::fleet::{Delivery, Fleet, FleetAnswer, InvocationOutcome, NamedHub};
+use crate::fleet::{Fleet, FleetAnswer, FleetDelivery, InvocationOutcome, NamedHub};
 use crate::shard::Shared;
 
 /// Header that names the nodes which gave no answer.
@@ -132,7 +132,7 @@ impl Execution {
         let payloads = read_message(&self.head.headers, &self.body)?;
         let message = to_clients(to, payloads, self.query.excluded().map(Into::into).collect());
         let delivery = self.fleet.begin_delivery(hub, message).await.await;
-        let Delivery { nodes, missing, clients, .. } = delivery;
+        let FleetDelivery { nodes, missing, clients, .. } = delivery;
         let body = json!({ "nodes": nodes, "clients": clients, "missing": missing });
         Ok(with_missing((StatusCode::ACCEPTED, Json(body)).into_response(), &missing))
     }

@@ -10,7 +10,7 @@ use trunkline_tests::harness::raw::RawClient;
 use trunkline_tests::harness::scenario::{play, profile_folder};
 use trunkline_tests::harness::tools::run;
 
-/// What `curl` prints behind the body.
+/// Format of what `curl` prints behind the body.
 const STATUS: &str = "\n%{http_code}";
 
 fn trunkline() -> Result<PathBuf> {
