@@ -127,6 +127,8 @@ impl Fleet {
     ) -> impl Future<Output = FleetDelivery> + use<> {
         let send = self.shared().moves.begin_send();
         let epoch = send.epoch();
+        // Counted before they are asked: one that ends meanwhile is missing, and no member any more.
+        let members = self.members().len() as u64;
         let asked = match self.is_for_this_node_alone(&message) {
             true => Vec::new(),
             false => with_wanted(&message, |wanted| self.wanting(&hub.key, wanted)),
@@ -143,7 +145,7 @@ impl Fleet {
             None => None,
         };
         drop(send);
-        let (is_here, members) = (hub.here.is_some(), self.members().len() as u64);
+        let is_here = hub.here.is_some();
         async move {
             let others = others.await;
             let own = match own {
