@@ -63,11 +63,11 @@ pub(crate) use tls_listener::TlsListener;
 pub(crate) use trusted_header::{TrustedHeader, TrustedHeaders};
 pub(crate) use trusted_network::TrustedNetworks;
 pub(crate) use url_template::{ExpandError, TemplateValues, UrlTemplate, UrlTemplateError};
-pub(crate) use webhook_settings::{WebhookConnecting, WebhookRule, WebhookSettings};
+pub(crate) use webhook_settings::{WebhookConnecting, WebhookSettings};
 #[cfg(feature = "cli")]
 pub(crate) use {
     host_rule::HostPattern, path_prefix::PathPrefixError, trusted_header::AmbiguousHeaders,
-    trusted_network::NetworkError, webhook_settings::WebhookRuleError,
+    trusted_network::NetworkError, webhook_settings::WebhookRule,
 };
 
 /// Time that an app has to authorize a client. Official clients wait for 100 s, people don't.

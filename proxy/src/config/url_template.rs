@@ -19,7 +19,7 @@ const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'
 
 /// Error of a text that is no URL template; it ends a sentence that begins with the text.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum UrlTemplateError {
+pub(crate) enum UrlTemplateError {
     #[error("has {0} bytes, but a URL template has at most {TEMPLATE_MAX_BYTES}")]
     TooLong(usize),
     #[error("{0}")]

@@ -46,7 +46,7 @@ pub(crate) struct WebhookRule {
 
 /// Error of a text that names no hub and no URL. In the query of a URL there may be a secret, so it is not repeated.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum WebhookRuleError {
+pub(crate) enum WebhookRuleError {
     #[error("this is no `HUB=URL`, such as `chat=http://127.0.0.1:5000/{{hub}}/{{category}}/{{event}}`")]
     NoPair,
     #[error("the hub is named {0:?}; a name has 1 to 128 letters, digits, `-`, `_` and `.`, and `*` for any of them")]

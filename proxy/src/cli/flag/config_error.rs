@@ -12,7 +12,7 @@ use super::otlp_args::OtlpArgsError;
 use super::proxy_protocol_args::NobodyTrusted;
 use super::tls_args::TlsArgsError;
 use super::token_args::TokenArgsError;
-use crate::config::{AmbiguousHeaders, NetworkError, OriginError, PathPrefixError, WebhookRuleError};
+use crate::config::{AmbiguousHeaders, NetworkError, OriginError, PathPrefixError};
 
 /// Error for flags that make no sense; the text names the flag.
 #[derive(Debug, thiserror::Error)]
@@ -28,7 +28,7 @@ pub enum ConfigError {
     )]
     NoUpstream,
     #[error("--upstream-webhook {value:?}: {problem}")]
-    Webhook { value: String, problem: WebhookRuleError },
+    Webhook { value: String, problem: String },
     #[error("--access-key: {0}")]
     Key(#[from] AccessKeyError),
     #[error("--access-key-file {path} can't be read ({source})")]

@@ -88,5 +88,6 @@ impl TryFrom<&WebhookArgs> for WebhookSettings {
 
 fn rule(value: &str) -> Result<WebhookRule, ConfigError> {
     let shown = value.split('?').next().unwrap_or_default().to_owned();
-    value.parse().map_err(|problem| ConfigError::Webhook { value: shown, problem })
+    let rule = value.parse::<WebhookRule>();
+    rule.map_err(|problem| ConfigError::Webhook { value: shown, problem: problem.to_string() })
 }
