@@ -17,6 +17,10 @@ pub(super) struct Entry {
     pending: Option<Pending>,
     /// Change that has turned back before it was told: the tick, and those that had heard of it.
     turned_back: Option<(u64, Arc<[Arc<str>]>)>,
+    /// This app server told it last: it takes that back itself, because others may not have seen a change at all.
+    is_mine: bool,
+    /// It is kept until this tick although it is nowhere, because this app server told so.
+    kept_until: Option<u64>,
 }
 
 /// Ticks after which all that hear of changes know of one that has turned back.
@@ -36,6 +40,8 @@ pub(super) struct Teller {
     pub(super) owner: Arc<str>,
     /// Instances that were listed when the change was heard of: one that has come later does not know it.
     pub(super) heard_by: Arc<[Arc<str>]>,
+    /// It was to be told by another one, which may have told it before it was gone.
+    pub(super) is_inherited: bool,
 }
 
 /// Outcome of a comparison of what is with what was told.
@@ -51,7 +57,16 @@ pub(super) enum Settled {
 impl Entry {
     /// Entry that is nowhere yet; what `is_known` was told before.
     pub(super) fn new(user: Option<Arc<str>>, is_known: bool) -> Self {
-        Self { at: Vec::new(), user, was_here: false, is_told: is_known, pending: None, turned_back: None }
+        Self {
+            at: Vec::new(),
+            user,
+            was_here: false,
+            is_told: is_known,
+            pending: None,
+            turned_back: None,
+            is_mine: false,
+            kept_until: None,
+        }
     }
 
     pub(super) fn user(&self) -> Option<&Arc<str>> {
@@ -72,11 +87,6 @@ impl Entry {
         self.at.contains(&id)
     }
 
-    /// Whether the app was told last that it is there.
-    pub(super) fn is_told(&self) -> bool {
-        self.is_told
-    }
-
     /// Whether it was there when it was settled last.
     pub(super) fn was_here(&self) -> bool {
         self.was_here
@@ -86,8 +96,14 @@ impl Entry {
         self.pending.as_ref()
     }
 
-    pub(super) fn pending_mut(&mut self) -> Option<&mut Pending> {
-        self.pending.as_mut()
+    /// Has another app server tell a pending change, if there is an heir; or has it told even if it turns back.
+    pub(super) fn pass_on(&mut self, heir: Option<Arc<str>>, is_doubtful: bool) {
+        let Some(pending) = &mut self.pending else { return };
+        pending.teller.is_inherited |= heir.is_some() || is_doubtful;
+        if let Some(heir) = heir {
+            pending.teller.owner = heir;
+            self.is_mine = false;
+        }
     }
 
     /// Whether it is nowhere, nobody has to be told, and nothing has turned back a moment ago.
@@ -97,7 +113,8 @@ impl Entry {
 
     /// Last tick at which it is kept although it is nowhere, because a change has turned back.
     pub(super) fn lingers_until(&self) -> Option<u64> {
-        self.turned_back.as_ref().filter(|_| self.is_idle()).map(|(at, _)| at + TURNED_BACK_TICKS)
+        let turned_back = self.turned_back.as_ref().map(|(at, _)| at + TURNED_BACK_TICKS);
+        turned_back.max(self.kept_until).filter(|_| self.is_idle())
     }
 
     /// Whether there is nothing to wait for at this tick.
@@ -122,6 +139,9 @@ impl Entry {
     ) -> Settled {
         self.was_here = self.at.iter().any(|id| !is_suspended(*id));
         if self.was_here == self.is_told {
+            if self.is_doubtful() {
+                return Settled::AsBefore;
+            }
             let Some(Pending { teller, .. }) = self.pending.take() else { return Settled::AsBefore };
             self.turned_back = Some((now, Arc::clone(&teller.heard_by)));
             return Settled::TurnedBack(teller);
@@ -135,10 +155,29 @@ impl Entry {
         Settled::Begun
     }
 
-    /// Takes a change that is due: whether it is there, and who tells it.
-    pub(super) fn take_due(&mut self, now: u64, is_suspended: impl Fn(SourceId) -> bool) -> Option<(bool, Teller)> {
+    /// Whether an app server that is gone may have told it, or may not: it is told again, however it is then.
+    fn is_doubtful(&self) -> bool {
+        self.pending.as_ref().is_some_and(|pending| pending.teller.is_inherited)
+    }
+
+    /// Has it told again, by the heir of an app server that is gone.
+    pub(super) fn doubt(&mut self, due: u64, heir: Teller) {
+        let due = self.pending.as_ref().map_or(due, |pending| pending.due);
+        self.pending = Some(Pending { due, teller: heir });
+    }
+
+    /// Takes a change that is due: whether it is there, and who else tells it; nobody else where this app server does.
+    pub(super) fn take_due(
+        &mut self,
+        (now, kept_until): (u64, u64),
+        is_suspended: impl Fn(SourceId) -> bool,
+        me: &str,
+    ) -> Option<(bool, Option<Teller>)> {
         let pending = self.pending.take_if(|pending| pending.due <= now)?;
         self.is_told = self.at.iter().any(|id| !is_suspended(*id));
-        Some((self.is_told, pending.teller))
+        let tells = *pending.teller.owner == *me || self.is_mine;
+        self.is_mine = tells;
+        self.kept_until = (tells && !self.is_told).then_some(kept_until);
+        Some((self.is_told, (!tells).then_some(pending.teller)))
     }
 }

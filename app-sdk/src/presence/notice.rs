@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use super::source::Held;
 use super::subject::Subject;
 use crate::clients::Member;
 
@@ -52,24 +51,6 @@ impl GroupChanged {
 }
 
 impl Notice {
-    /// The notice that something is here, or is not.
-    pub(super) fn of(held: &Held, user: Option<&Arc<str>>, is_here: bool) -> Self {
-        match held {
-            Held::User(user_id) if is_here => Self::Online(UserOnline { user_id: user_id.to_string() }),
-            Held::User(user_id) => Self::Offline(UserOffline { user_id: user_id.to_string() }),
-            Held::Member(group, id) => {
-                let member = Member { connection_id: id.to_string(), user_id: user.map(|user| user.to_string()) };
-                let mut change = GroupChanged::of(group, 0);
-                if is_here {
-                    change.joined.push(member)
-                } else {
-                    change.left.push(member)
-                }
-                Self::Group(change)
-            }
-        }
-    }
-
     /// Whom it is about.
     pub(super) fn subject(&self) -> Subject {
         match self {

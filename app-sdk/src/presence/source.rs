@@ -16,6 +16,15 @@ pub(super) enum Held {
     Member(Arc<str>, Arc<str>),
 }
 
+impl Held {
+    /// Name by which the app server is chosen that tells of it.
+    pub(super) fn name(&self) -> &str {
+        match self {
+            Self::User(name) | Self::Member(name, _) => name,
+        }
+    }
+}
+
 /// A shard of a node, as it tells of itself.
 #[derive(Debug)]
 pub(super) struct Source<N> {

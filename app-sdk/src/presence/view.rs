@@ -59,6 +59,8 @@ pub(super) struct PresenceView<N> {
     me: Arc<str>,
     /// Ticks until a user is told to be offline.
     grace: u64,
+    /// Ticks for which it is remembered that this app server has told that somebody is gone.
+    kept_ticks: u64,
     now: u64,
     sources: Vec<Option<Source<N>>>,
     users: HashMap<Arc<str>, Entry>,
@@ -68,8 +70,6 @@ pub(super) struct PresenceView<N> {
     due: BTreeMap<u64, Vec<Subject>>,
     ready: VecDeque<Subject>,
     running: HashSet<Subject>,
-    /// Notices of lost app servers that are told again.
-    inherited: VecDeque<Notice>,
     told_by_others: VecDeque<ToldByOther>,
 }
 
@@ -83,12 +83,22 @@ struct Group {
     pending: HashSet<Arc<str>>,
 }
 
+/// Way in which an app server has gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Parting {
+    /// It stops, and tells first what is due.
+    Left,
+    Lost,
+}
+
 /// Change that another app server tells.
 #[derive(Debug)]
 struct ToldByOther {
     at: Instant,
     teller: Teller,
-    notice: Notice,
+    held: Held,
+    /// User of a member.
+    user: Option<Arc<str>>,
 }
 
 impl<N: PartialEq + Clone> PresenceView<N> {
@@ -96,6 +106,7 @@ impl<N: PartialEq + Clone> PresenceView<N> {
         Self {
             me,
             grace: grace_ticks.max(NEWS_TICKS),
+            kept_ticks: grace_ticks + LEAVE_TICKS,
             now: 0,
             sources: Vec::new(),
             users: HashMap::new(),
@@ -105,7 +116,6 @@ impl<N: PartialEq + Clone> PresenceView<N> {
             due: BTreeMap::new(),
             ready: VecDeque::new(),
             running: HashSet::new(),
-            inherited: VecDeque::new(),
             told_by_others: VecDeque::new(),
         }
     }
@@ -182,12 +192,12 @@ impl<N: PartialEq + Clone> PresenceView<N> {
 
     /// Whether there may be a notice now.
     pub(super) fn has_ready(&self) -> bool {
-        !self.ready.is_empty() || !self.inherited.is_empty()
+        !self.ready.is_empty()
     }
 
     /// Number of subjects that may have a notice now.
     pub(super) fn ready(&self) -> usize {
-        self.ready.len() + self.inherited.len()
+        self.ready.len()
     }
 
     /// Number of changes that were ignored since the last call, because there is too much to follow.
@@ -197,14 +207,6 @@ impl<N: PartialEq + Clone> PresenceView<N> {
 
     /// The next notice of this app server. No other one of its subject comes before it is [done](Self::done).
     pub(super) fn next_notice(&mut self, at: Instant) -> Option<Notice> {
-        let is_free = |notice: &Notice, running: &HashSet<Subject>| !running.contains(&notice.subject());
-        while let Some(place) = self.inherited.iter().position(|notice| is_free(notice, &self.running)) {
-            // It may have changed back while it waited, and another one may have told so.
-            if let Some(notice) = self.inherited.remove(place).and_then(|notice| self.still_true(notice)) {
-                self.running.insert(notice.subject());
-                return Some(notice);
-            }
-        }
         while let Some(subject) = self.ready.pop_front() {
             if self.running.contains(&subject) {
                 // It is looked at again when that is done.
@@ -239,29 +241,30 @@ impl<N: PartialEq + Clone> PresenceView<N> {
     fn notice_of_user(&mut self, user: &Arc<str>, at: Instant) -> Option<Notice> {
         let (now, suspended) = (self.now, Suspended(&self.sources));
         let entry = self.users.get_mut(user)?;
-        let due = entry.take_due(now, |id| suspended.has(id));
+        let due = entry.take_due((now, now + self.kept_ticks), |id| suspended.has(id), &self.me);
         if entry.is_over(now) {
             self.users.remove(user);
             self.followed -= 1;
+        } else if let Some(until) = entry.lingers_until() {
+            self.due.entry(until + 1).or_default().push(Subject::User(Arc::clone(user)));
         }
         let (is_here, teller) = due?;
+        if let Some(teller) = teller {
+            self.remember(at, teller, Held::User(Arc::clone(user)), None);
+            return None;
+        }
         let user_id = user.to_string();
-        let notice = match is_here {
+        Some(match is_here {
             true => Notice::Online(UserOnline { user_id }),
             false => Notice::Offline(UserOffline { user_id }),
-        };
-        if *teller.owner == *self.me {
-            return Some(notice);
-        }
-        self.remember(at, teller, notice);
-        None
+        })
     }
 
     fn notice_of_group(&mut self, name: &Arc<str>, at: Instant) -> Option<Notice> {
         let (now, suspended) = (self.now, Suspended(&self.sources));
         let group = self.groups.get_mut(name)?;
         let mut own = GroupChanged::of(name, group.count);
-        let mut others: Vec<(Teller, [Vec<Member>; 2])> = Vec::new();
+        let mut others = Vec::new();
         let due: Vec<_> = group
             .pending
             .iter()
@@ -273,26 +276,28 @@ impl<N: PartialEq + Clone> PresenceView<N> {
         for id in due {
             group.pending.remove(&id);
             let Some(entry) = group.members.get_mut(&id) else { continue };
-            let due = entry.take_due(now, |id| suspended.has(id));
-            let user_id = entry.user().map(|user| user.to_string());
+            let due = entry.take_due((now, now + self.kept_ticks), |id| suspended.has(id), &self.me);
+            let user = entry.user().cloned();
             if entry.is_over(now) {
                 group.members.remove(&id);
                 self.followed -= 1;
+            } else if let Some(until) = entry.lingers_until() {
+                group.pending.insert(Arc::clone(&id));
+                self.due.entry(until + 1).or_default().push(Subject::Group(Arc::clone(name)));
             }
             let Some((is_here, teller)) = due else { continue };
-            let member = Member { connection_id: id.to_string(), user_id };
-            match (*teller.owner == *self.me, is_here) {
-                (true, true) => own.joined.push(member),
-                (true, false) => own.left.push(member),
-                (false, _) => add_to_others(&mut others, teller, is_here, member),
+            let member = || Member { connection_id: id.to_string(), user_id: user.as_ref().map(ToString::to_string) };
+            match (teller, is_here) {
+                (None, true) => own.joined.push(member()),
+                (None, false) => own.left.push(member()),
+                (Some(teller), _) => others.push((teller, id, user)),
             }
         }
         if group.members.is_empty() {
             self.groups.remove(name);
         }
-        for (teller, [left, joined]) in others {
-            let (group, count) = (name.to_string(), own.count);
-            self.remember(at, teller, Notice::Group(GroupChanged { group, joined, left, count }));
+        for (teller, id, user) in others {
+            self.remember(at, teller, Held::Member(Arc::clone(name), id), user);
         }
         let is_empty = own.joined.is_empty() && own.left.is_empty();
         if is_empty && has_more {
@@ -301,12 +306,12 @@ impl<N: PartialEq + Clone> PresenceView<N> {
         (!is_empty).then_some(Notice::Group(own))
     }
 
-    fn remember(&mut self, at: Instant, teller: Teller, notice: Notice) {
+    fn remember(&mut self, at: Instant, teller: Teller, held: Held, user: Option<Arc<str>>) {
         let is_old = |told: &ToldByOther| told.at + REMEMBERED_FOR < at;
         while self.told_by_others.front().is_some_and(is_old) || self.told_by_others.len() >= REMEMBERED_MAX {
             self.told_by_others.pop_front();
         }
-        self.told_by_others.push_back(ToldByOther { at, teller, notice });
+        self.told_by_others.push_back(ToldByOther { at, teller, held, user });
     }
 }
 
@@ -396,7 +401,7 @@ impl<N: PartialEq + Clone> PresenceView<N> {
         let before = mem::replace(&mut source.listed, app_servers.iter().map(text).collect());
         let unlisted: Vec<_> = before.iter().filter(|instance| !self.is_listed(instance)).cloned().collect();
         if !unlisted.is_empty() {
-            self.pass_pending_on(&unlisted);
+            self.pass_pending_on(&unlisted, Parting::Left);
         }
     }
 
@@ -413,7 +418,7 @@ impl<N: PartialEq + Clone> PresenceView<N> {
     }
 
     /// Gives what app servers were about to tell to others.
-    fn pass_pending_on(&mut self, gone: &[Arc<str>]) {
+    fn pass_pending_on(&mut self, gone: &[Arc<str>], parting: Parting) {
         // What is due in a moment, this one tells itself before it stops.
         let (me, keeps_until) = (Arc::clone(&self.me), self.now + LAST_TICKS);
         let passes = |pending: &Pending| {
@@ -426,9 +431,10 @@ impl<N: PartialEq + Clone> PresenceView<N> {
             pending.map(move |(_, entry)| (name, entry))
         });
         for (name, entry) in users.iter_mut().chain(members) {
-            if let Some(pending) = entry.pending_mut().filter(|pending| passes(pending)) {
-                pending.teller.owner = self.heir(name, &pending.teller.heard_by, gone);
-            }
+            let Some(pending) = entry.pending() else { continue };
+            let heir = passes(pending).then(|| self.heir(name, &pending.teller.heard_by, gone));
+            // One that saw it earlier may have told it before it was lost.
+            entry.pass_on(heir, parting == Parting::Lost);
         }
         (self.users, self.groups) = (users, groups);
     }
@@ -436,44 +442,48 @@ impl<N: PartialEq + Clone> PresenceView<N> {
     /// Tells again what lost app servers were to tell in the last time.
     fn inherit(&mut self, lost: &[ByteString]) {
         let lost: Vec<_> = lost.iter().map(text).collect();
-        self.pass_pending_on(&lost);
-        let is_lost = |told: &ToldByOther| lost.contains(&told.teller.owner);
+        self.pass_pending_on(&lost, Parting::Lost);
+        // What has turned back may have been told by any of them that saw it earlier.
+        let is_lost = |told: &ToldByOther| lost.contains(&told.teller.owner) || *told.teller.owner == *self.me;
         let (again, rest) = mem::take(&mut self.told_by_others).into_iter().partition::<VecDeque<_>, _>(is_lost);
         self.told_by_others = rest;
-        for ToldByOther { at, teller: Teller { heard_by, .. }, notice } in again {
-            let owner = self.heir(notice.subject().name(), &heard_by, &lost);
-            let Some(notice) = self.still_true(notice) else { continue };
-            if *owner == *self.me {
-                self.inherited.push_back(notice);
+        for ToldByOther { at, teller: Teller { owner, heard_by, .. }, held, user } in again {
+            let owner = match lost.contains(&owner) {
+                true => self.heir(held.name(), &heard_by, &lost),
+                false => owner,
+            };
+            let heir = Teller { owner, heard_by, is_inherited: true };
+            if *heir.owner == *self.me {
+                self.doubt(&held, user, heir);
             } else {
-                self.told_by_others.push_back(ToldByOther { at, teller: Teller { owner, heard_by }, notice });
+                self.told_by_others.push_back(ToldByOther { at, teller: heir, held, user });
             }
         }
     }
-}
 
-/// Notices that are told again.
-impl<N> PresenceView<N> {
-    /// What of a notice is as it says; the rest has changed back since, or has been told later.
-    fn still_true(&self, notice: Notice) -> Option<Notice> {
-        // What differs from what was told is told soon.
-        let is = |entry: Option<&Entry>, here: bool| {
-            entry.map_or(!here, |entry| entry.is_told() == here && entry.was_here() == here)
-        };
-        let is_user = |user: &str, here: bool| is(self.users.get(user), here);
-        match notice {
-            Notice::Online(user) => is_user(&user.user_id, true).then_some(Notice::Online(user)),
-            Notice::Offline(user) => is_user(&user.user_id, false).then_some(Notice::Offline(user)),
-            Notice::Group(mut change) => {
-                let group = self.groups.get(change.group.as_str());
-                let entry = |member: &Member| group.and_then(|group| group.members.get(member.connection_id.as_str()));
-                change.joined.retain(|member| is(entry(member), true));
-                change.left.retain(|member| is(entry(member), false));
-                change.count = group.map_or(0, |group| group.count);
-                let is_any = !change.joined.is_empty() || !change.left.is_empty();
-                is_any.then_some(Notice::Group(change))
+    /// Has the app told how it is, because nobody knows whether it was.
+    fn doubt(&mut self, held: &Held, user: Option<Arc<str>>, heir: Teller) {
+        let due = self.now + NEWS_TICKS;
+        let subject = match held {
+            Held::User(user) => {
+                if !self.users.contains_key(user) && !self.has_room() {
+                    return;
+                }
+                self.users.entry(Arc::clone(user)).or_insert_with(|| Entry::new(None, false)).doubt(due, heir);
+                Subject::User(Arc::clone(user))
             }
-        }
+            Held::Member(name, id) => {
+                let is_known = self.groups.get(name).is_some_and(|group| group.members.contains_key(id));
+                if !is_known && !self.has_room() {
+                    return;
+                }
+                let group = self.groups.entry(Arc::clone(name)).or_default();
+                group.members.entry(Arc::clone(id)).or_insert_with(|| Entry::new(user, false)).doubt(due, heir);
+                group.pending.insert(Arc::clone(id));
+                Subject::Group(Arc::clone(name))
+            }
+        };
+        self.due.entry(due).or_default().push(subject);
     }
 }
 
@@ -554,7 +564,7 @@ impl<N: PartialEq + Clone> PresenceView<N> {
             let heard_by = among.map_or(listed.clone(), |among| {
                 listed.iter().filter(|instance| among.contains(instance)).cloned().collect()
             });
-            Teller { owner: owner(&heard_by, subject.name(), &self.me), heard_by }
+            Teller { owner: owner(&heard_by, subject.name(), &self.me), heard_by, is_inherited: false }
         });
         let (lingers_until, user) = (entry.lingers_until(), entry.user().cloned());
         let (is_here, is_over) = (entry.was_here(), entry.is_over(self.now));
@@ -587,10 +597,8 @@ impl<N: PartialEq + Clone> PresenceView<N> {
         if let Some(at) = look_at {
             self.due.entry(at).or_default().push(subject);
         }
-        if let Settled::TurnedBack(teller) = settled
-            && *teller.owner != *self.me
-        {
-            self.remember(Instant::now(), teller, Notice::of(held, user.as_ref(), is_here));
+        if let Settled::TurnedBack(teller) = settled {
+            self.remember(Instant::now(), teller, held.clone(), user);
         }
     }
 }
@@ -601,17 +609,6 @@ struct Suspended<'a, N>(&'a [Option<Source<N>>]);
 impl<N> Suspended<'_, N> {
     fn has(&self, id: SourceId) -> bool {
         self.0.get(id).and_then(Option::as_ref).is_none_or(|source| source.is_suspended)
-    }
-}
-
-/// Adds a member that has joined, or left, to the changes of a group that others tell.
-fn add_to_others(others: &mut Vec<(Teller, [Vec<Member>; 2])>, teller: Teller, is_here: bool, member: Member) {
-    let is_same = |other: &Teller| other.owner == teller.owner && Arc::ptr_eq(&other.heard_by, &teller.heard_by);
-    match others.iter_mut().find(|(other, _)| is_same(other)) {
-        Some((_, [_, joined])) if is_here => joined.push(member),
-        Some((_, [left, _])) => left.push(member),
-        None if is_here => others.push((teller, [Vec::new(), vec![member]])),
-        None => others.push((teller, [vec![member], Vec::new()])),
     }
 }
 
