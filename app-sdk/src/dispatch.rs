@@ -37,7 +37,7 @@ use trunkline_protocol::hub::{
 };
 use trunkline_protocol::service::{
     Ack, ClientCompletion, ClientInvocation, CloseConnection, ConnectionData, ConnectionFlowControl, ErrorCompletion,
-    FlowOperation, FlowSubject, GroupChange, MoveConnection, OpenConnection, PresenceUpdate, RestoreQuery,
+    FlowOperation, FlowSubject, GroupChange, MoveConnection, OpenConnection, PresenceChanges, RestoreQuery,
 };
 
 use crate::call::CallInput;
@@ -528,7 +528,7 @@ impl Endpoint for Arc<Dispatcher> {
         }
     }
 
-    fn handle_presence(&self, node: &Arc<Node>, update: PresenceUpdate) {
+    fn handle_presence(&self, node: &Arc<Node>, update: PresenceChanges) {
         if let Some(presence) = &self.presence {
             presence.handle_update(node, update);
         }

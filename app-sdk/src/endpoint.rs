@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use trunkline_protocol::service::{
     Ack, ClientCompletion, ClientInvocation, CloseConnection, ConnectionData, ConnectionFlowControl, ErrorCompletion,
-    GroupChange, MoveConnection, OpenConnection, PresenceUpdate, RestoreQuery,
+    GroupChange, MoveConnection, OpenConnection, PresenceChanges, RestoreQuery,
 };
 
 use crate::connection::{ConnectionClose, LinkId};
@@ -56,7 +56,7 @@ pub(crate) trait Endpoint: Send + Sync {
     fn handle_left(&self, _change: GroupChange) {}
 
     /// Takes what a node tells of users and groups that come and go.
-    fn handle_presence(&self, _node: &Arc<Node>, _update: PresenceUpdate) {}
+    fn handle_presence(&self, _node: &Arc<Node>, _update: PresenceChanges) {}
 
     /// Takes note that a socket of a node has ended; its session may go on.
     fn handle_socket_ended(&self, _node: &Arc<Node>) {}

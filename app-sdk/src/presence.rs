@@ -22,7 +22,7 @@ use futures_util::FutureExt;
 use tokio::time::{Instant, sleep};
 use tokio_util::task::TaskTracker;
 use trunkline_protocol::manifest::PresenceScope;
-use trunkline_protocol::service::PresenceUpdate;
+use trunkline_protocol::service::PresenceChanges;
 
 use crate::error::HubError;
 use crate::hub_core::HubCore;
@@ -83,7 +83,7 @@ struct PresenceState {
 }
 
 impl PresenceHooks {
-    /// What proxies have to tell for these hooks.
+    /// Scope of what proxies have to tell for these hooks.
     pub(crate) fn scope(&self) -> PresenceScope {
         PresenceScope {
             users: !self.on_user_online.is_empty() || !self.on_user_offline.is_empty(),
@@ -131,7 +131,7 @@ impl Presence {
     }
 
     /// Takes what a shard of a node tells.
-    pub(crate) fn handle_update(self: &Arc<Self>, node: &Arc<Node>, update: PresenceUpdate) {
+    pub(crate) fn handle_update(self: &Arc<Self>, node: &Arc<Node>, update: PresenceChanges) {
         let mut state = lock(&self.state);
         let first_update_at = *state.first_update_at.get_or_insert_with(Instant::now);
         let first = if first_update_at.elapsed() < STARTING { FirstSnapshot::Known } else { FirstSnapshot::News };

@@ -14,7 +14,7 @@ use trunkline_protocol::service::{
     CloseConnection, CloseWithAck, ConnectionData, ConnectionFlowControl, ConnectionMoved, ConnectionReconnect,
     Counters, ErrorCompletion, FlowOperation, FlowSubject, FrameBuffer, GroupBroadcastData, GroupChange, GroupJoin,
     GroupMemberQuery, LinkHandshakeRequest, LinkHandshakeResponse, LinkKind, MoveConnection, MultiConnectionData,
-    MultiGroupBroadcastData, MultiUserData, OpenConnection, Payloads, Ping, PresencePhase, PresenceUpdate,
+    MultiGroupBroadcastData, MultiUserData, OpenConnection, Payloads, Ping, PresenceChanges, PresencePhase,
     RestoreAnswer, RestoreQuery, ServiceError, ServiceEvent, ServiceMapping, ServiceMessage, Stamped, TraceReport,
     TracedData, UserConnectionQuery, UserData, UserGroupChange, encode_connection_data,
 };
@@ -240,7 +240,7 @@ fn order_message() -> BoxedStrategy<ServiceMessage> {
         }),
         (number(), any::<bool>())
             .prop_map(|(query_id, is_kept)| { ServiceMessage::RestoreAnswer(RestoreAnswer { query_id, is_kept }) }),
-        presence_update().prop_map(ServiceMessage::PresenceUpdate),
+        presence_changes().prop_map(ServiceMessage::PresenceChanges),
         (text(), number(), option::of(number()), optional()).prop_map(
             |(user_id, ack_id, page_size, continuation_token)| {
                 let query = UserConnectionQuery { user_id, ack_id, page_size, continuation_token };
@@ -683,7 +683,7 @@ fn settle(link: &mut Link) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-fn presence_update() -> impl Strategy<Value = PresenceUpdate> {
+fn presence_changes() -> impl Strategy<Value = PresenceChanges> {
     let phase =
         prop_oneof![Just(PresencePhase::Changes), Just(PresencePhase::Snapshot), Just(PresencePhase::SnapshotEnd)];
     let join = (text(), text(), optional()).prop_map(|(group, connection_id, user_id)| GroupJoin {
@@ -695,7 +695,7 @@ fn presence_update() -> impl Strategy<Value = PresenceUpdate> {
     let groups = (vec(join, 0..3), vec((text(), text()), 0..3));
     let servers = (option::of(texts()), texts());
     (number(), number(), phase, servers, users, groups).prop_map(
-        |(shard, stream, phase, (app_servers, lost), (online, offline), (joined, left))| PresenceUpdate {
+        |(shard, stream, phase, (app_servers, lost), (online, offline), (joined, left))| PresenceChanges {
             shard,
             stream,
             phase,

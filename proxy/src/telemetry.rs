@@ -1,7 +1,7 @@
 //! Spans of this node: which calls and connections are traced, their spans while these are open, the queue to the exporter.
 //!
 //! ```text
-//!  request, call ─► Tracer: sampled? within the rate? ─► OpenSpan ─ ended ─► SpanQueue ─► exporter (`otlp`, main thread)
+//!  request, call ─► SpanTracer: sampled? within the rate? ─► OpenSpan ─ ended ─► SpanQueue ─► exporter (`otlp`, main thread)
 //!                      └─ no: nothing                                           └─ full: dropped, counted
 //! ```
 //!
@@ -12,7 +12,7 @@ mod export_counters;
 mod open_span;
 mod span_queue;
 mod span_record;
-mod tracer;
+mod span_tracer;
 
 pub(crate) use connection_trace::ConnectionTrace;
 pub(crate) use export_counters::ExportedSignal;
@@ -22,4 +22,4 @@ pub(crate) use span_queue::SpanQueue;
 pub(crate) use span_record::clipped;
 #[cfg(any(feature = "otlp", test))]
 pub(crate) use span_record::{SpanKind, SpanRecord};
-pub(crate) use tracer::{SamplingTerms, Tracer};
+pub(crate) use span_tracer::{SamplingTerms, SpanTracer};

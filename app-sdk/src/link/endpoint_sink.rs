@@ -54,7 +54,7 @@ fn handle(session: &LinkSession, body: &Bytes, message: ServiceMessage) {
         ServiceMessage::CloseConnection(close) => endpoint.handle_close(node, close),
         ServiceMessage::ConnectionFlowControl(control) => endpoint.handle_flow_control(*id, node, control),
         ServiceMessage::MoveConnection(request) => endpoint.handle_move(node, request),
-        ServiceMessage::PresenceUpdate(update) => endpoint.handle_presence(node, update),
+        ServiceMessage::PresenceChanges(update) => endpoint.handle_presence(node, update),
         ServiceMessage::RestoreQuery(query) => endpoint.handle_restore_query(node, query),
         ServiceMessage::JoinGroup(change) => endpoint.handle_joined(change),
         ServiceMessage::LeaveGroup(change) | ServiceMessage::LeaveGroupWithAck(change) => endpoint.handle_left(change),

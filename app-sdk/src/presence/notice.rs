@@ -51,7 +51,7 @@ impl GroupChanged {
 }
 
 impl Notice {
-    /// Whom it is about.
+    /// User or group that it is about.
     pub(super) fn subject(&self) -> Subject {
         match self {
             Self::Online(UserOnline { user_id }) | Self::Offline(UserOffline { user_id }) => {

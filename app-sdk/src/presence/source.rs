@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use trunkline_protocol::service::PresenceUpdate;
+use trunkline_protocol::service::PresenceChanges;
 
 /// Place of a source in its view.
 pub(super) type SourceId = usize;
@@ -37,13 +37,13 @@ pub(super) struct Source<N> {
     pub(super) is_suspended: bool,
     /// Instances that hear of its changes.
     pub(super) listed: Arc<[Arc<str>]>,
-    /// What its former stream held, as far as the snapshot of this one has not confirmed it.
+    /// Holdings of its former stream, as far as the snapshot of this one has not confirmed them.
     pub(super) stale: HashSet<Held>,
 }
 
 impl<N> Source<N> {
     /// Source whose first update this is.
-    pub(super) fn new(node: N, update: &PresenceUpdate, is_known: bool) -> Self {
+    pub(super) fn new(node: N, update: &PresenceChanges, is_known: bool) -> Self {
         let listed = update.app_servers.iter().flatten().map(|instance| Arc::from(&**instance)).collect();
         let (shard, stream) = (update.shard, update.stream);
         Self { node, shard, stream, is_known, is_suspended: false, listed, stale: HashSet::new() }

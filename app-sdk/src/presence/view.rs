@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use bytestring::ByteString;
 use tokio::time::Instant;
-use trunkline_protocol::service::{PresencePhase, PresenceUpdate, presence_owner};
+use trunkline_protocol::service::{PresenceChanges, PresencePhase, presence_owner};
 
 use super::entry::{Entry, Pending, Settled, Teller};
 use super::notice::{GroupChanged, Notice, UserOffline, UserOnline};
@@ -85,7 +85,7 @@ struct Group {
 
 /// Way in which an app server has gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Parting {
+enum Departure {
     /// It stops, and tells first what is due.
     Left,
     Lost,
@@ -121,7 +121,7 @@ impl<N: PartialEq + Clone> PresenceView<N> {
     }
 
     /// Takes what a shard of a node tells.
-    pub(super) fn update(&mut self, node: &N, update: PresenceUpdate, first: FirstSnapshot) {
+    pub(super) fn update(&mut self, node: &N, update: PresenceChanges, first: FirstSnapshot) {
         let Some(id) = self.source_of(node, &update, first) else { return };
         let is_baseline =
             update.phase != PresencePhase::Changes && self.source(id).is_some_and(|source| source.is_known);
@@ -331,7 +331,7 @@ impl<N: PartialEq + Clone> PresenceView<N> {
     }
 
     /// The source of an update; `None` for one of a stream that is over.
-    fn source_of(&mut self, node: &N, update: &PresenceUpdate, first: FirstSnapshot) -> Option<SourceId> {
+    fn source_of(&mut self, node: &N, update: &PresenceChanges, first: FirstSnapshot) -> Option<SourceId> {
         let is_its = |source: &Source<N>| source.node == *node && source.shard == update.shard;
         let known = self.sources.iter().position(|source| source.as_ref().is_some_and(is_its));
         let Some(id) = known else {
@@ -374,7 +374,7 @@ impl<N: PartialEq + Clone> PresenceView<N> {
         }
     }
 
-    /// What the former stream held, and the snapshot of this one had not, is not there any more.
+    /// Ends a snapshot: what the former stream held, and this one has not told, is not there any more.
     fn end_snapshot(&mut self, id: SourceId) {
         let Some(source) = self.source_mut(id) else { return };
         source.is_known = false;
@@ -401,7 +401,7 @@ impl<N: PartialEq + Clone> PresenceView<N> {
         let before = mem::replace(&mut source.listed, app_servers.iter().map(text).collect());
         let unlisted: Vec<_> = before.iter().filter(|instance| !self.is_listed(instance)).cloned().collect();
         if !unlisted.is_empty() {
-            self.pass_pending_on(&unlisted, Parting::Left);
+            self.pass_pending_on(&unlisted, Departure::Left);
         }
     }
 
@@ -418,7 +418,7 @@ impl<N: PartialEq + Clone> PresenceView<N> {
     }
 
     /// Gives what app servers were about to tell to others.
-    fn pass_pending_on(&mut self, gone: &[Arc<str>], parting: Parting) {
+    fn pass_pending_on(&mut self, gone: &[Arc<str>], parting: Departure) {
         // What is due in a moment, this one tells itself before it stops.
         let (me, keeps_until) = (Arc::clone(&self.me), self.now + LAST_TICKS);
         let passes = |pending: &Pending| {
@@ -434,7 +434,7 @@ impl<N: PartialEq + Clone> PresenceView<N> {
             let Some(pending) = entry.pending() else { continue };
             let heir = passes(pending).then(|| self.heir(name, &pending.teller.heard_by, gone));
             // One that saw it earlier may have told it before it was lost.
-            entry.pass_on(heir, parting == Parting::Lost);
+            entry.pass_on(heir, parting == Departure::Lost);
         }
         (self.users, self.groups) = (users, groups);
     }
@@ -442,7 +442,7 @@ impl<N: PartialEq + Clone> PresenceView<N> {
     /// Tells again what lost app servers were to tell in the last time.
     fn inherit(&mut self, lost: &[ByteString]) {
         let lost: Vec<_> = lost.iter().map(text).collect();
-        self.pass_pending_on(&lost, Parting::Lost);
+        self.pass_pending_on(&lost, Departure::Lost);
         // What has turned back may have been told by any of them that saw it earlier.
         let is_lost = |told: &ToldByOther| lost.contains(&told.teller.owner) || *told.teller.owner == *self.me;
         let (again, rest) = mem::take(&mut self.told_by_others).into_iter().partition::<VecDeque<_>, _>(is_lost);

@@ -27,7 +27,7 @@ pub(super) struct FarEnd {
     naming: Naming,
     links: Mutex<Vec<Arc<FarLink>>>,
     members: Mutex<FarClients>,
-    /// What app servers were told of users and groups; `None` where no hook wants to know.
+    /// Presence as app servers were told it; `None` where no hook wants to know.
     presence: Option<Mutex<FarPresence>>,
     /// Notified when clients come, go, or change groups.
     has_changed: Notify,
@@ -174,7 +174,7 @@ impl FarEnd {
                 if let Some(link) = self.link(server) {
                     link.open.cancelled().await;
                 }
-                self.send(server, ServiceMessage::PresenceUpdate(update.clone())).await;
+                self.send(server, ServiceMessage::PresenceChanges(update.clone())).await;
             }
         }
     }

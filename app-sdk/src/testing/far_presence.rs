@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use bytestring::ByteString;
-use trunkline_protocol::service::{GroupJoin, PresenceUpdate};
+use trunkline_protocol::service::{GroupJoin, PresenceChanges};
 
 use super::far_clients::FarClients;
 
@@ -16,8 +16,8 @@ pub(super) struct FarPresence {
 }
 
 impl FarPresence {
-    /// What has changed, for these app servers.
-    pub(super) fn update(&mut self, clients: &FarClients, app_servers: Vec<ByteString>) -> PresenceUpdate {
+    /// Takes the changes for these app servers.
+    pub(super) fn update(&mut self, clients: &FarClients, app_servers: Vec<ByteString>) -> PresenceChanges {
         let users: BTreeSet<_> = clients.all.values().filter_map(|client| client.user.clone()).collect();
         let in_groups =
             clients.all.iter().flat_map(|(id, client)| client.groups.iter().map(|group| (group.clone(), id.clone())));
@@ -27,7 +27,7 @@ impl FarPresence {
             connection_id: id.clone(),
             user_id: clients.all.get(id).and_then(|client| client.user.clone()),
         };
-        let update = PresenceUpdate {
+        let update = PresenceChanges {
             stream: 1,
             online: users.difference(&self.users).cloned().collect(),
             offline: self.users.difference(&users).cloned().collect(),
@@ -35,7 +35,7 @@ impl FarPresence {
             left: self.members.difference(&members).cloned().collect(),
             lost: self.listed.iter().filter(|instance| !app_servers.contains(instance)).cloned().collect(),
             app_servers: Some(app_servers.clone()),
-            ..PresenceUpdate::default()
+            ..PresenceChanges::default()
         };
         (self.users, self.members, self.listed) = (users, members, app_servers);
         update

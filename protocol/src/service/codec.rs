@@ -111,7 +111,7 @@ impl ServiceMessage {
             Self::Stamped(_) => 62,
             Self::RestoreQuery(_) => 63,
             Self::RestoreAnswer(_) => 64,
-            Self::PresenceUpdate(_) => 70,
+            Self::PresenceChanges(_) => 70,
             Self::UserConnectionQuery(_) => 71,
             Self::TracedData(_) => 72,
             Self::TraceReport(_) => 73,

@@ -101,7 +101,7 @@ pub enum ServiceMessage {
     /// Type 64, ours: the answer.
     RestoreAnswer(RestoreAnswer),
     /// Type 70, ours: users and members of groups that have come to a shard of a node, or have left it.
-    PresenceUpdate(PresenceUpdate),
+    PresenceChanges(PresenceChanges),
     /// Type 71, ours: what are the connections of a user? A page at a time.
     UserConnectionQuery(UserConnectionQuery),
     /// Type 72, ours: data of a client connection that a live trace follows.
@@ -659,12 +659,12 @@ pub enum PresencePhase {
     SnapshotEnd,
 }
 
-/// Body of type 70, `PresenceUpdate`, from a node to each app server of a hub that wants presence.
+/// Body of type 70, `PresenceChanges`, from a node to each app server of a hub that wants presence.
 ///
 /// Each shard has streams of its own. Within one, updates come in order and none is lost; a stream with a higher number
 /// takes the place of the one before, and begins with all that is there.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct PresenceUpdate {
+pub struct PresenceChanges {
     /// Index of the shard in its node.
     pub shard: i64,
     /// Number of the stream in its shard.
@@ -685,7 +685,7 @@ pub struct PresenceUpdate {
     pub left: Vec<(ByteString, ByteString)>,
 }
 
-/// Member of a group in a [`PresenceUpdate`].
+/// Member of a group in a [`PresenceChanges`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct GroupJoin {
     /// The group that was joined.

@@ -28,7 +28,7 @@ use crate::limits::Quota;
 use crate::metrics::Limit;
 use crate::routing::HubRules;
 use crate::shard::{CloseReason, Content, PauseReason, Resumption, Ruling, Serial, Shard, ShardState, Slot, UpwardEnd};
-use crate::telemetry::Tracer;
+use crate::telemetry::SpanTracer;
 use crate::transport::websocket;
 use crate::upstream::{HomeLink, Hub};
 
@@ -549,7 +549,7 @@ impl<'a> Upstream<'a> {
 
     /// Whether what clients say of their traces counts.
     fn trusts_clients(&self) -> bool {
-        self.state.context.shared.tracer.as_ref().is_some_and(Tracer::trusts_clients)
+        self.state.context.shared.tracer.as_ref().is_some_and(SpanTracer::trusts_clients)
     }
 
     /// Adds an allowed message to those that go up together; a call that is sampled goes up alone, with its span.

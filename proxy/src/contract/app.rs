@@ -44,7 +44,7 @@ pub(super) struct AppLink {
     pub(super) slot: usize,
     to_node: mpsc::Sender<Bytes>,
     from_node: mpsc::UnboundedReceiver<ServiceMessage>,
-    updates: mpsc::UnboundedReceiver<PresenceUpdate>,
+    updates: mpsc::UnboundedReceiver<PresenceChanges>,
     reader: AbortHandle,
     is_reading: watch::Sender<bool>,
     next_ack: Cell<i64>,
@@ -131,7 +131,7 @@ impl AppLink {
                         Some(ServiceMessage::Ping(ping)) => {
                             drop(answers.try_send(ServiceMessage::Ping(ping).to_frame()))
                         }
-                        Some(ServiceMessage::PresenceUpdate(update)) => drop(updated.send(update)),
+                        Some(ServiceMessage::PresenceChanges(update)) => drop(updated.send(update)),
                         Some(message) => drop(received.send(message)),
                         None => panic!("a frame of an unknown type"),
                     }
@@ -145,7 +145,7 @@ impl AppLink {
     }
 
     /// Receives the next update of presence. These have a line of their own, because they come when they like.
-    pub(super) async fn update(&mut self) -> PresenceUpdate {
+    pub(super) async fn update(&mut self) -> PresenceChanges {
         self.updates.recv().await.expect("the link has ended")
     }
 

@@ -16,7 +16,7 @@ const BOTH: PresenceScope = PresenceScope { users: true, groups: true };
 
 type Member = (String, String);
 
-/// What an app server believes, as it puts updates together.
+/// Belief of an app server that puts updates together.
 #[derive(Debug, Default)]
 struct Belief {
     shards: BTreeMap<i64, ShardBelief>,
@@ -33,7 +33,7 @@ struct ShardBelief {
 }
 
 impl Belief {
-    fn apply(&mut self, update: PresenceUpdate) {
+    fn apply(&mut self, update: PresenceChanges) {
         let shard = self.shards.entry(update.shard).or_default();
         assert!(update.stream >= shard.stream, "streams go backwards");
         if update.stream > shard.stream {

@@ -4,7 +4,7 @@ use std::mem;
 
 use bytestring::ByteString;
 use trunkline_protocol::manifest::PresenceScope;
-use trunkline_protocol::service::{GroupJoin, PresencePhase, PresenceUpdate};
+use trunkline_protocol::service::{GroupJoin, PresenceChanges, PresencePhase};
 
 /// Bytes of names at which a frame ends, so that what stands behind it on the link waits no longer than for a page of members.
 const FRAME_MAX_BYTES: usize = 256 * 1024;
@@ -12,8 +12,8 @@ const FRAME_MAX_BYTES: usize = 256 * 1024;
 /// Updates of one stream that are about to be sent.
 #[derive(Debug, Default)]
 pub(super) struct PresenceBatch {
-    full: Vec<PresenceUpdate>,
-    open: PresenceUpdate,
+    full: Vec<PresenceChanges>,
+    open: PresenceChanges,
     bytes: usize,
 }
 
@@ -41,15 +41,15 @@ impl PresenceBatch {
 
     /// The frames for an app server that wants this; none if nothing of it is there.
     #[must_use]
-    pub(super) fn frames(&self, scope: PresenceScope) -> Vec<PresenceUpdate> {
+    pub(super) fn frames(&self, scope: PresenceScope) -> Vec<PresenceChanges> {
         let all = self.full.iter().chain([&self.open]);
         all.map(|update| narrowed(update, scope)).filter(|update| !is_empty(update)).collect()
     }
 
     /// The frames of a part of a snapshot: the last one ends it, if that is so.
     #[must_use]
-    pub(super) fn into_snapshot(self, scope: PresenceScope, end: PresencePhase) -> Vec<PresenceUpdate> {
-        let part = |update, phase| PresenceUpdate { phase, ..narrowed(update, scope) };
+    pub(super) fn into_snapshot(self, scope: PresenceScope, end: PresencePhase) -> Vec<PresenceChanges> {
+        let part = |update, phase| PresenceChanges { phase, ..narrowed(update, scope) };
         let full = self.full.iter().map(|update| part(update, PresencePhase::Snapshot));
         full.chain([part(&self.open, end)]).collect()
     }
@@ -63,15 +63,15 @@ impl PresenceBatch {
     }
 }
 
-fn narrowed(update: &PresenceUpdate, scope: PresenceScope) -> PresenceUpdate {
-    let PresenceUpdate { online, offline, joined, left, .. } = update.clone();
+fn narrowed(update: &PresenceChanges, scope: PresenceScope) -> PresenceChanges {
+    let PresenceChanges { online, offline, joined, left, .. } = update.clone();
     let (online, offline) = if scope.users { (online, offline) } else { Default::default() };
     let (joined, left) = if scope.groups { (joined, left) } else { Default::default() };
-    PresenceUpdate { online, offline, joined, left, ..PresenceUpdate::default() }
+    PresenceChanges { online, offline, joined, left, ..PresenceChanges::default() }
 }
 
-fn is_empty(update: &PresenceUpdate) -> bool {
-    let PresenceUpdate { online, offline, joined, left, .. } = update;
+fn is_empty(update: &PresenceChanges) -> bool {
+    let PresenceChanges { online, offline, joined, left, .. } = update;
     online.is_empty() && offline.is_empty() && joined.is_empty() && left.is_empty()
 }
 
@@ -105,6 +105,6 @@ mod tests {
     fn an_empty_batch_has_no_frames_but_a_snapshot_of_nothing_has_an_end() {
         assert!(PresenceBatch::default().frames(USERS).is_empty());
         let end = PresenceBatch::default().into_snapshot(USERS, PresencePhase::SnapshotEnd);
-        assert_eq!(end, [PresenceUpdate { phase: PresencePhase::SnapshotEnd, ..PresenceUpdate::default() }]);
+        assert_eq!(end, [PresenceChanges { phase: PresencePhase::SnapshotEnd, ..PresenceChanges::default() }]);
     }
 }

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use bytestring::ByteString;
 use tokio::sync::Notify;
 use trunkline_protocol::manifest::PresenceScope;
-use trunkline_protocol::service::{PresencePhase, PresenceUpdate, ServiceMessage};
+use trunkline_protocol::service::{PresenceChanges, PresencePhase, ServiceMessage};
 
 use super::command::LinkLoss;
 use super::connection::{Connections, Presence, SetChanges, SetName};
@@ -80,7 +80,7 @@ struct Subscriber {
     scope: PresenceScope,
     link: HomeLink,
     stream: i64,
-    state: StreamState,
+    state: FeedState,
     /// It hears all, and tells the app.
     is_listed: bool,
     /// It is about to stop.
@@ -93,10 +93,10 @@ struct Subscriber {
 
 /// State of the stream to an app server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum StreamState {
+enum FeedState {
     /// A stream is to begin, as soon as there is room.
     Due,
-    /// What is there is told up to this slot.
+    /// Snapshot under way: clients are told up to this slot.
     Snapshot {
         next: usize,
     },
@@ -140,7 +140,7 @@ impl HubFeed {
     ) {
         let listed = self.listed();
         for subscriber in &mut self.subscribers {
-            if subscriber.state == StreamState::Due {
+            if subscriber.state == FeedState::Due {
                 if subscriber.link.is_full() {
                     continue;
                 }
@@ -149,18 +149,18 @@ impl HubFeed {
                 batch.frames(subscriber.scope).into_iter().for_each(|update| subscriber.send(shard, update));
             }
             subscriber.continue_snapshot(connections, self.hub, shard);
-            if subscriber.state == StreamState::Live && !subscriber.is_listed && !subscriber.is_leaving {
+            if subscriber.state == FeedState::Live && !subscriber.is_listed && !subscriber.is_leaving {
                 subscriber.is_listed = true;
                 self.is_list_new = true;
             }
         }
         if mem::take(&mut self.is_list_new) {
-            let update = PresenceUpdate {
+            let update = PresenceChanges {
                 app_servers: Some(self.listed()),
                 lost: mem::take(&mut self.lost),
                 ..Default::default()
             };
-            let told = self.subscribers.iter_mut().filter(|subscriber| subscriber.state != StreamState::Due);
+            let told = self.subscribers.iter_mut().filter(|subscriber| subscriber.state != FeedState::Due);
             told.for_each(|subscriber| subscriber.send(shard, update.clone()));
         }
     }
@@ -168,15 +168,15 @@ impl HubFeed {
 
 impl Subscriber {
     fn begin(&mut self, stream: i64, shard: u16, app_servers: Vec<ByteString>) {
-        (self.stream, self.state, self.backlog_bytes) = (stream, StreamState::Snapshot { next: 0 }, 0);
+        (self.stream, self.state, self.backlog_bytes) = (stream, FeedState::Snapshot { next: 0 }, 0);
         let phase = PresencePhase::Snapshot;
-        self.send(shard, PresenceUpdate { phase, app_servers: Some(app_servers), ..PresenceUpdate::default() });
+        self.send(shard, PresenceChanges { phase, app_servers: Some(app_servers), ..PresenceChanges::default() });
     }
 
     /// Tells the next part of what is there. Clients that are newer than its link are told as changes: app servers that begin
     /// take what is there for told, and these came while there was none.
     fn continue_snapshot(&mut self, connections: &Connections, hub: HubIndex, shard: u16) {
-        let StreamState::Snapshot { next } = self.state else { return };
+        let FeedState::Snapshot { next } = self.state else { return };
         if self.link.is_full() {
             return;
         }
@@ -196,7 +196,7 @@ impl Subscriber {
         }
         news.frames(self.scope).into_iter().for_each(|update| self.send(shard, update));
         let is_last = end >= connections.slot_count();
-        self.state = if is_last { StreamState::Live } else { StreamState::Snapshot { next: end } };
+        self.state = if is_last { FeedState::Live } else { FeedState::Snapshot { next: end } };
         let phase = if is_last { PresencePhase::SnapshotEnd } else { PresencePhase::Snapshot };
         batch.into_snapshot(self.scope, phase).into_iter().for_each(|update| self.send(shard, update));
     }
@@ -208,12 +208,12 @@ impl Subscriber {
         clients.all(|client| client.cold.opened_us >= self.since_us)
     }
 
-    fn send(&mut self, shard: u16, update: PresenceUpdate) {
-        let update = PresenceUpdate { shard: i64::from(shard), stream: self.stream, ..update };
+    fn send(&mut self, shard: u16, update: PresenceChanges) {
+        let update = PresenceChanges { shard: i64::from(shard), stream: self.stream, ..update };
         let before = self.link.ring_bytes();
-        if !self.link.queue(&ServiceMessage::PresenceUpdate(update)) {
+        if !self.link.queue(&ServiceMessage::PresenceChanges(update)) {
             // The command that says so is on its way.
-            self.state = StreamState::Due;
+            self.state = FeedState::Due;
         }
         let is_full = self.link.is_full();
         self.backlog_bytes =
@@ -222,7 +222,7 @@ impl Subscriber {
 
     /// Whether so much waits for it that it is told anew what is there, later.
     fn is_overdue(&self) -> bool {
-        self.backlog_bytes > BACKLOG_MAX_BYTES && self.state != StreamState::Due
+        self.backlog_bytes > BACKLOG_MAX_BYTES && self.state != FeedState::Due
     }
 }
 
@@ -249,7 +249,7 @@ impl ShardState {
             scope,
             link: link.clone(),
             stream: 0,
-            state: StreamState::Due,
+            state: FeedState::Due,
             is_listed: false,
             is_leaving: false,
             backlog_bytes: 0,
@@ -268,7 +268,7 @@ impl ShardState {
             let pool = hubs.get(feed.hub.get()).zip(app).and_then(|(hub, app)| hub.pool_of(app));
             let other = pool.as_deref().and_then(|pool| other_link(pool, loss));
             match (feed.subscribers.get_mut(place), other) {
-                (Some(subscriber), Some(link)) => (subscriber.link, subscriber.state) = (link, StreamState::Due),
+                (Some(subscriber), Some(link)) => (subscriber.link, subscriber.state) = (link, FeedState::Due),
                 _ => {
                     let gone = feed.subscribers.remove(place);
                     feed.is_list_new |= gone.is_listed;
@@ -323,10 +323,10 @@ impl ShardState {
             };
             feed.tell(&batch, connections, context.index, next_stream);
             for subscriber in feed.subscribers.iter_mut().filter(|subscriber| subscriber.is_overdue()) {
-                subscriber.state = StreamState::Due;
+                subscriber.state = FeedState::Due;
                 context.counters.presence_resyncs.increment();
             }
-            if feed.subscribers.iter().any(|subscriber| subscriber.state != StreamState::Live) {
+            if feed.subscribers.iter().any(|subscriber| subscriber.state != FeedState::Live) {
                 told = Told::NotYet;
             }
         }
@@ -340,7 +340,7 @@ fn take_batch(feed: &mut HubFeed, connections: &mut Connections, counters: &Coun
     let Some(changes) = connections.changes_mut(feed.hub).map(SetChanges::take) else { return batch };
     if changes.are_lost {
         for subscriber in &mut feed.subscribers {
-            subscriber.state = StreamState::Due;
+            subscriber.state = FeedState::Due;
             counters.presence_resyncs.increment();
         }
         return batch;

@@ -28,7 +28,7 @@ use crate::metrics::{Counters, RestCounters};
 use crate::net::connector::Connector;
 use crate::net::dial_gate::DialGate;
 use crate::routing::DEFAULT_GROUP;
-use crate::telemetry::Tracer;
+use crate::telemetry::SpanTracer;
 use crate::transport::http_transport::HttpTransports;
 use crate::upstream::{AppServerId, GroupTerms, Hub, HubIndex, HubRegistry, RestoreQueries};
 use crate::webhook::Webhooks;
@@ -105,7 +105,7 @@ pub(crate) struct Shared {
     /// Queries for what lost clients had.
     pub restore_queries: RestoreQueries,
     /// Tracer of calls and connections; `None` if nothing is traced.
-    pub tracer: Option<Tracer>,
+    pub tracer: Option<SpanTracer>,
     other_nodes: OnceLock<Arc<dyn OtherNodes>>,
     /// Counters behind the limits.
     pub limits: LimitCounters,
@@ -162,7 +162,7 @@ impl Shared {
             rest_counters: RestCounters::default(),
             user_groups: UserGroups::new(settings.rest.user_groups_max),
             restore_queries: RestoreQueries::default(),
-            tracer: settings.sampling.map(Tracer::new),
+            tracer: settings.sampling.map(SpanTracer::new),
             other_nodes: OnceLock::new(),
             service_verifier: ServiceVerifier::new(
                 &settings.keys,

@@ -18,7 +18,7 @@ use trunkline_protocol::service::{
 
 use super::answer::{WebhookAnswer, completion};
 use super::client_fact::ClientFacts;
-use super::webhook_client::{Stage, WebhookClient};
+use super::webhook_client::{WebhookClient, WebhookStage};
 use super::webhook_event::{EventError, EventKind, WebhookEvent};
 use super::webhook_hub::WebhookHub;
 use crate::config::WebhookConnecting;
@@ -74,13 +74,15 @@ impl FarEnd {
         if let Some(client) = self.clients.get_mut(id) {
             client.answered();
             match (client.stage, answer) {
-                (Stage::Admitting(_), WebhookAnswer::Refused(text)) => self.refuse(id, &text),
-                (Stage::Admitting(protocol), _) => {
+                (WebhookStage::Admitting(_), WebhookAnswer::Refused(text)) => self.refuse(id, &text),
+                (WebhookStage::Admitting(protocol), _) => {
                     let early = client.take_early();
                     self.welcome(id, protocol);
                     self.take_messages(id, protocol, &early.into());
                 }
-                (Stage::Open(_), WebhookAnswer::Completion(payload)) => self.steps.frames.push(data_for(id, payload)),
+                (WebhookStage::Open(_), WebhookAnswer::Completion(payload)) => {
+                    self.steps.frames.push(data_for(id, payload))
+                }
                 _ => {}
             }
             self.go_on(id);
@@ -93,8 +95,8 @@ impl FarEnd {
         let comes_from = open.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case(MIGRATE_FROM_HEADER));
         let protocol = open.protocol.as_deref().and_then(HubProtocol::from_name);
         let stage = match protocol.filter(|_| comes_from) {
-            Some(protocol) => Stage::Open(protocol),
-            None => Stage::Handshaking,
+            Some(protocol) => WebhookStage::Open(protocol),
+            None => WebhookStage::Handshaking,
         };
         let client = WebhookClient::new(ClientFacts::of(open), stage, self.hub.backlog());
         // A copy: what came is a part of all that came together.
@@ -104,10 +106,10 @@ impl FarEnd {
     fn received(&mut self, id: &ByteString, payload: &Bytes) {
         let Some(client) = self.clients.get_mut(id) else { return };
         match client.stage {
-            Stage::Handshaking => self.shake_hands(id, payload),
-            Stage::Admitting(_) => client.keep_early(payload),
-            Stage::Open(protocol) => self.take_messages(id, protocol, payload),
-            Stage::Over => {}
+            WebhookStage::Handshaking => self.shake_hands(id, payload),
+            WebhookStage::Admitting(_) => client.keep_early(payload),
+            WebhookStage::Open(protocol) => self.take_messages(id, protocol, payload),
+            WebhookStage::Over => {}
         }
         self.go_on(id);
     }
@@ -130,7 +132,7 @@ impl FarEnd {
                 let question = WebhookEvent::of_connection(self.hub.place(), EventKind::Connect, None);
                 match (question, self.clients.get_mut(id)) {
                     (Ok(question), Some(client)) => {
-                        client.stage = Stage::Admitting(protocol);
+                        client.stage = WebhookStage::Admitting(protocol);
                         client.keep_early(&rest);
                         client.push(question);
                     }
@@ -145,7 +147,7 @@ impl FarEnd {
     fn welcome(&mut self, id: &ByteString, protocol: HubProtocol) {
         self.steps.frames.push(data_for(id, HandshakeResponse::default().encode()));
         if let Some(client) = self.clients.get_mut(id) {
-            client.stage = Stage::Open(protocol);
+            client.stage = WebhookStage::Open(protocol);
         }
         self.tell(id, EventKind::Connected, None);
     }
@@ -262,7 +264,7 @@ impl FarEnd {
     fn end(&mut self, id: &ByteString, error: Option<&str>) {
         let Some(client) = self.clients.get_mut(id) else { return };
         let was_open = client.protocol().is_some();
-        if client.stage == Stage::Over {
+        if client.stage == WebhookStage::Over {
             return;
         }
         client.end();

@@ -26,7 +26,7 @@ const QUESTIONS_MAX: usize = 100;
 #[derive(Debug)]
 pub(super) struct WebhookClient {
     pub(super) facts: Arc<ClientFacts>,
-    pub(super) stage: Stage,
+    pub(super) stage: WebhookStage,
     /// Bytes that the client has sent before it was let in.
     early: Vec<u8>,
     events: VecDeque<WebhookEvent>,
@@ -39,9 +39,9 @@ pub(super) struct WebhookClient {
     share: BacklogShare,
 }
 
-/// Stage of a client's life.
+/// WebhookStage of a client's life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Stage {
+pub(super) enum WebhookStage {
     /// Its hub handshake has not come.
     Handshaking,
     /// The back end is asked whether it may connect.
@@ -53,7 +53,7 @@ pub(super) enum Stage {
 
 impl WebhookClient {
     #[must_use]
-    pub(super) fn new(facts: ClientFacts, stage: Stage, backlog: &Arc<Backlog>) -> Self {
+    pub(super) fn new(facts: ClientFacts, stage: WebhookStage, backlog: &Arc<Backlog>) -> Self {
         Self {
             facts: Arc::new(facts),
             stage,
@@ -71,8 +71,8 @@ impl WebhookClient {
     #[must_use]
     pub(super) fn protocol(&self) -> Option<HubProtocol> {
         match self.stage {
-            Stage::Open(protocol) => Some(protocol),
-            Stage::Handshaking | Stage::Admitting(_) | Stage::Over => None,
+            WebhookStage::Open(protocol) => Some(protocol),
+            WebhookStage::Handshaking | WebhookStage::Admitting(_) | WebhookStage::Over => None,
         }
     }
 
@@ -115,7 +115,7 @@ impl WebhookClient {
 
     /// Notes that it has gone; its events go on.
     pub(super) fn end(&mut self) {
-        self.stage = Stage::Over;
+        self.stage = WebhookStage::Over;
         self.share.end();
         self.questions = Vec::new();
         drop(self.take_early());
@@ -132,12 +132,12 @@ impl WebhookClient {
     /// Whether nothing more is to be done for it.
     #[must_use]
     pub(super) fn is_finished(&self) -> bool {
-        self.stage == Stage::Over && self.events.is_empty() && self.under_way.is_none()
+        self.stage == WebhookStage::Over && self.events.is_empty() && self.under_way.is_none()
     }
 
     /// Says whether to stop reading it, or to read it on. Where the node's backlog is full, whatever waits stops it.
     pub(super) fn flow(&mut self, is_backlog_full: bool) -> Option<FlowOperation> {
-        if self.stage == Stage::Over {
+        if self.stage == WebhookStage::Over {
             return None;
         }
         let bytes = self.share.bytes();
@@ -175,7 +175,7 @@ mod tests {
     use crate::webhook::webhook_event::EventKind;
 
     fn client(backlog: &Arc<Backlog>) -> WebhookClient {
-        WebhookClient::new(ClientFacts::default(), Stage::Open(HubProtocol::Json), backlog)
+        WebhookClient::new(ClientFacts::default(), WebhookStage::Open(HubProtocol::Json), backlog)
     }
 
     fn event() -> WebhookEvent {

@@ -16,12 +16,12 @@ fn names(names: &[&str]) -> Vec<ByteString> {
     names.iter().map(|name| ByteString::from(*name)).collect()
 }
 
-fn users(online: &[&str], offline: &[&str]) -> PresenceUpdate {
-    PresenceUpdate { stream: 1, online: names(online), offline: names(offline), ..PresenceUpdate::default() }
+fn users(online: &[&str], offline: &[&str]) -> PresenceChanges {
+    PresenceChanges { stream: 1, online: names(online), offline: names(offline), ..PresenceChanges::default() }
 }
 
-fn listed(app_servers: &[&str]) -> PresenceUpdate {
-    PresenceUpdate { stream: 1, app_servers: Some(names(app_servers)), ..PresenceUpdate::default() }
+fn listed(app_servers: &[&str]) -> PresenceChanges {
+    PresenceChanges { stream: 1, app_servers: Some(names(app_servers)), ..PresenceChanges::default() }
 }
 
 fn join(group: &str, id: &str) -> GroupJoin {
@@ -93,15 +93,15 @@ fn who_comes_and_goes_within_a_tick_is_not_told() {
 #[test]
 fn joins_and_leaves_of_a_group_are_told_together() {
     let mut view = view("me");
-    let update = PresenceUpdate { joined: vec![join("room", "a"), join("room", "b")], ..users(&[], &[]) };
+    let update = PresenceChanges { joined: vec![join("room", "a"), join("room", "b")], ..users(&[], &[]) };
     view.update(&1, update, FirstSnapshot::News);
     assert_eq!(told(&mut view, 1), ["room: +[a b] -[] =2"]);
     let left = vec![("room".into(), "a".into())];
-    view.update(&1, PresenceUpdate { left, ..users(&[], &[]) }, FirstSnapshot::News);
+    view.update(&1, PresenceChanges { left, ..users(&[], &[]) }, FirstSnapshot::News);
     assert_eq!(told(&mut view, LEAVE_TICKS), ["room: +[] -[a] =1"]);
     let left = vec![("room".into(), "b".into())];
-    view.update(&1, PresenceUpdate { left, ..users(&[], &[]) }, FirstSnapshot::News);
-    view.update(&2, PresenceUpdate { joined: vec![join("room", "b")], ..users(&[], &[]) }, FirstSnapshot::News);
+    view.update(&1, PresenceChanges { left, ..users(&[], &[]) }, FirstSnapshot::News);
+    view.update(&2, PresenceChanges { joined: vec![join("room", "b")], ..users(&[], &[]) }, FirstSnapshot::News);
     assert!(told(&mut view, 2 * LEAVE_TICKS).is_empty(), "it has gone to another node");
 }
 
@@ -109,7 +109,7 @@ fn joins_and_leaves_of_a_group_are_told_together() {
 fn a_thousand_changes_of_a_group_are_one_notice_and_more_are_several() {
     let mut view = view("me");
     let joined = (0..2_500).map(|id| join("room", &id.to_string())).collect();
-    view.update(&1, PresenceUpdate { joined, ..users(&[], &[]) }, FirstSnapshot::News);
+    view.update(&1, PresenceChanges { joined, ..users(&[], &[]) }, FirstSnapshot::News);
     view.tick();
     let mut sizes = Vec::new();
     while let Some(notice) = view.next_notice(Instant::now()) {
@@ -138,10 +138,10 @@ fn notices_of_one_user_wait_for_each_other_and_what_changes_back_meanwhile_is_no
 #[test]
 fn what_was_there_at_the_start_is_known_and_what_comes_meanwhile_is_news() {
     let mut view = view("me");
-    let part = PresenceUpdate { phase: PresencePhase::Snapshot, ..users(&["ann"], &[]) };
+    let part = PresenceChanges { phase: PresencePhase::Snapshot, ..users(&["ann"], &[]) };
     view.update(&1, part, FirstSnapshot::Known);
     view.update(&1, users(&["bob"], &[]), FirstSnapshot::Known);
-    let end = PresenceUpdate { phase: PresencePhase::SnapshotEnd, ..users(&["cid"], &[]) };
+    let end = PresenceChanges { phase: PresencePhase::SnapshotEnd, ..users(&["cid"], &[]) };
     view.update(&1, end, FirstSnapshot::Known);
     assert_eq!(told(&mut view, 3), ["bob online"]);
     view.update(&1, users(&[], &["ann"]), FirstSnapshot::News);
@@ -152,10 +152,10 @@ fn what_was_there_at_the_start_is_known_and_what_comes_meanwhile_is_news() {
 fn a_new_stream_tells_what_has_changed_since_the_old_one() {
     let mut view = view("me");
     let joined = vec![join("room", "a"), join("room", "b")];
-    view.update(&1, PresenceUpdate { joined, ..users(&["ann", "bob"], &[]) }, FirstSnapshot::News);
+    view.update(&1, PresenceChanges { joined, ..users(&["ann", "bob"], &[]) }, FirstSnapshot::News);
     told(&mut view, 1);
-    let end = PresenceUpdate { stream: 2, phase: PresencePhase::SnapshotEnd, ..users(&["bob", "cid"], &[]) };
-    view.update(&1, PresenceUpdate { joined: vec![join("room", "b")], ..end }, FirstSnapshot::News);
+    let end = PresenceChanges { stream: 2, phase: PresencePhase::SnapshotEnd, ..users(&["bob", "cid"], &[]) };
+    view.update(&1, PresenceChanges { joined: vec![join("room", "b")], ..end }, FirstSnapshot::News);
     view.update(&1, users(&["late"], &[]), FirstSnapshot::News);
     assert_eq!(told(&mut view, 1), ["cid online"], "the old stream is over");
     let mut rest = told(&mut view, GRACE);
@@ -210,7 +210,7 @@ fn what_a_lost_app_server_was_to_tell_is_told_by_another_one_if_it_still_is_so()
     view.update(&1, users(&[], &[goes]), FirstSnapshot::News);
     assert!(told(&mut view, GRACE).is_empty());
     view.update(&1, users(&[], &[about_to_go]), FirstSnapshot::News);
-    view.update(&1, PresenceUpdate { lost: names(&["b"]), ..listed(&["a"]) }, FirstSnapshot::News);
+    view.update(&1, PresenceChanges { lost: names(&["b"]), ..listed(&["a"]) }, FirstSnapshot::News);
     let mut told = told(&mut view, GRACE);
     told.sort();
     let mut expected = vec![format!("{goes} offline"), format!("{stays} online"), format!("{about_to_go} offline")];
@@ -247,7 +247,7 @@ struct World {
     nodes: Vec<WorldNode>,
     apps: Vec<WorldApp>,
     next_id: u64,
-    /// What the app has written down as it was told.
+    /// Users online, as the app has written down what it was told.
     online: BTreeSet<String>,
     members: BTreeSet<(String, String)>,
     changes: u64,
@@ -319,13 +319,13 @@ impl World {
         let at = &mut self.nodes[node];
         at.streams[app].0 += 1;
         let stream = at.streams[app].0;
-        let begin = PresenceUpdate {
+        let begin = PresenceChanges {
             stream,
             phase: PresencePhase::Snapshot,
             app_servers: Some(list),
-            ..PresenceUpdate::default()
+            ..PresenceChanges::default()
         };
-        let mut end = PresenceUpdate { stream, phase: PresencePhase::SnapshotEnd, ..PresenceUpdate::default() };
+        let mut end = PresenceChanges { stream, phase: PresencePhase::SnapshotEnd, ..PresenceChanges::default() };
         for connection in &at.connections {
             end.online.push(connection.user.as_str().into());
             end.joined.extend(connection.groups.iter().map(|group| join(group, &connection.id)));
@@ -345,13 +345,13 @@ impl World {
 
     fn tell_list(&mut self, node: usize, lost: &[ByteString]) {
         let app_servers = Some(self.list(node));
-        self.tell(node, PresenceUpdate { app_servers, lost: lost.to_vec(), ..PresenceUpdate::default() });
+        self.tell(node, PresenceChanges { app_servers, lost: lost.to_vec(), ..PresenceChanges::default() });
     }
 
-    fn tell(&mut self, node: usize, update: PresenceUpdate) {
+    fn tell(&mut self, node: usize, update: PresenceChanges) {
         let key = self.key(node);
         for (app, &(stream, _)) in self.apps.iter_mut().zip(&self.nodes[node].streams) {
-            app.view.update(&key, PresenceUpdate { stream, ..update.clone() }, FirstSnapshot::News);
+            app.view.update(&key, PresenceChanges { stream, ..update.clone() }, FirstSnapshot::News);
         }
     }
 
@@ -365,7 +365,7 @@ impl World {
         let id = format!("c{}", self.next_id);
         let is_first = self.nodes[node].connections.iter().all(|connection| connection.user != user);
         let online = if is_first { vec![user.as_str().into()] } else { Vec::new() };
-        self.tell(node, PresenceUpdate { online, joined: vec![join(&group, &id)], ..PresenceUpdate::default() });
+        self.tell(node, PresenceChanges { online, joined: vec![join(&group, &id)], ..PresenceChanges::default() });
         self.nodes[node].connections.push(Connection { id, user, groups: BTreeSet::from([group]) });
         self.changes += 1;
     }
@@ -379,14 +379,14 @@ impl World {
         let is_last = self.nodes[node].connections.iter().all(|connection| connection.user != user);
         let offline = if is_last { vec![user.into()] } else { Vec::new() };
         let left = groups.into_iter().map(|group| (group.into(), id.as_str().into())).collect();
-        self.tell(node, PresenceUpdate { offline, left, ..PresenceUpdate::default() });
+        self.tell(node, PresenceChanges { offline, left, ..PresenceChanges::default() });
         self.changes += 1;
     }
 
     fn change_group(&mut self, node: usize) {
         let (place, group) = (self.pick(self.nodes[node].connections.len()), format!("g{}", self.random(GROUPS)));
         let Some(connection) = self.nodes[node].connections.get_mut(place) else { return };
-        let mut update = PresenceUpdate::default();
+        let mut update = PresenceChanges::default();
         if connection.groups.insert(group.clone()) {
             update.joined.push(join(&group, &connection.id));
         } else {
@@ -425,11 +425,11 @@ impl World {
             self.nodes[node].streams[app] = (0, false);
             // Nobody reads that stream: its app server is new, and has another one.
             let (app_servers, lost) = (Some(self.list(node)), vec![lost.clone()]);
-            let update = PresenceUpdate { app_servers, lost, ..PresenceUpdate::default() };
+            let update = PresenceChanges { app_servers, lost, ..PresenceChanges::default() };
             let key = self.key(node);
             for other in (0..APP_SERVERS).filter(|other| *other != app) {
                 let stream = self.nodes[node].streams[other].0;
-                self.apps[other].view.update(&key, PresenceUpdate { stream, ..update.clone() }, FirstSnapshot::News);
+                self.apps[other].view.update(&key, PresenceChanges { stream, ..update.clone() }, FirstSnapshot::News);
             }
         }
         for node in 0..self.nodes.len() {
@@ -503,7 +503,7 @@ impl World {
     }
 }
 
-/// What the app was told, put together, is what is there: whatever dies, as long as some app server lives.
+/// Whatever dies, what the app was told, put together, is what is there, as long as some app server lives.
 #[test]
 fn after_thousands_of_joins_and_leaves_under_chaos_the_app_knows_what_is_there() {
     for seed in 1..=30 {

@@ -11,7 +11,7 @@ use super::super::service_message::{
     CloseWithAck, ConnectionData, ConnectionFlowControl, ConnectionMoved, ConnectionReconnect, ErrorCompletion,
     FlowOperation, FlowSubject, GroupBroadcastData, GroupChange, GroupJoin, GroupMemberQuery, LinkHandshakeRequest,
     LinkHandshakeResponse, LinkKind, MoveConnection, MultiConnectionData, MultiGroupBroadcastData, MultiUserData,
-    OpenConnection, Ping, PresencePhase, PresenceUpdate, RestoreAnswer, RestoreQuery, ServiceError, ServiceEvent,
+    OpenConnection, Ping, PresenceChanges, PresencePhase, RestoreAnswer, RestoreQuery, ServiceError, ServiceEvent,
     ServiceMapping, ServiceMessage, Stamped, TraceReport, TracedData, UserConnectionQuery, UserData, UserGroupChange,
 };
 use super::fields::{FieldError, FieldResult, Fields};
@@ -81,7 +81,7 @@ fn message(number: i64, fields: &mut Fields) -> FieldResult<Option<ServiceMessag
         64 => {
             M::RestoreAnswer(RestoreAnswer { query_id: fields.integer("queryId")?, is_kept: fields.boolean("isKept")? })
         }
-        70 => M::PresenceUpdate(presence_update(fields)?),
+        70 => M::PresenceChanges(presence_changes(fields)?),
         71 => M::UserConnectionQuery(user_connection_query(fields)?),
         72 => M::TracedData(TracedData { mark: fields.integer("mark")?, body: fields.binary("body")? }),
         73 => M::TraceReport(trace_report(fields)?),
@@ -364,8 +364,8 @@ fn group_member_query(fields: &mut Fields) -> FieldResult<GroupMemberQuery> {
     Ok(it)
 }
 
-fn presence_update(fields: &mut Fields) -> FieldResult<PresenceUpdate> {
-    Ok(PresenceUpdate {
+fn presence_changes(fields: &mut Fields) -> FieldResult<PresenceChanges> {
+    Ok(PresenceChanges {
         shard: fields.integer("shard")?,
         stream: fields.integer("stream")?,
         phase: match fields.integer("phase")? {

@@ -7,7 +7,7 @@ use super::super::service_message::{
     Ack, AckStatus, BroadcastData, Check, CheckUserInGroup, ClientCompletion, ClientInvocation, CloseConnection,
     CloseWithAck, ConnectionFlowControl, ConnectionMoved, ErrorCompletion, FlowOperation, FlowSubject,
     GroupBroadcastData, GroupChange, GroupMemberQuery, LinkHandshakeRequest, LinkHandshakeResponse, LinkKind,
-    OpenConnection, Payloads, Ping, PresencePhase, PresenceUpdate, RestoreAnswer, RestoreQuery, ServiceEvent,
+    OpenConnection, Payloads, Ping, PresenceChanges, PresencePhase, RestoreAnswer, RestoreQuery, ServiceEvent,
     ServiceMapping, ServiceMessage, Stamped, TraceReport, TracedData, UserConnectionQuery, UserGroupChange,
 };
 use super::extension;
@@ -117,7 +117,7 @@ pub(super) fn body(message: &ServiceMessage, out: &mut Writer) {
         M::Stamped(it) => stamped(out, it),
         M::RestoreQuery(it) => restore_query(out, it),
         M::RestoreAnswer(it) => restore_answer(out, it),
-        M::PresenceUpdate(it) => presence_update(out, it),
+        M::PresenceChanges(it) => presence_changes(out, it),
         M::UserConnectionQuery(it) => user_connection_query(out, it),
         M::TracedData(it) => traced_data(out, it),
         M::TraceReport(it) => trace_report(out, it),
@@ -367,7 +367,7 @@ fn restore_answer(out: &mut Writer, it: &RestoreAnswer) {
     no_extension(out);
 }
 
-fn presence_update(out: &mut Writer, it: &PresenceUpdate) {
+fn presence_changes(out: &mut Writer, it: &PresenceChanges) {
     begin(out, 11, 70);
     out.integer(it.shard);
     out.integer(it.stream);

@@ -53,7 +53,7 @@ pub(super) fn name_of(number: i64) -> &'static str {
         62 => "Stamped",
         63 => "RestoreQuery",
         64 => "RestoreAnswer",
-        70 => "PresenceUpdate",
+        70 => "PresenceChanges",
         71 => "UserConnectionQuery",
         72 => "TracedData",
         73 => "TraceReport",

@@ -1,4 +1,4 @@
-//! Tracer of a node: decides what is traced, within a rate, and begins spans.
+//! SpanTracer of a node: decides what is traced, within a rate, and begins spans.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -29,9 +29,9 @@ pub struct SamplingTerms {
     pub(crate) spans_per_second: u32,
 }
 
-/// Tracer of a node; its spans go into its queue.
+/// SpanTracer of a node; its spans go into its queue.
 #[derive(Debug)]
-pub(crate) struct Tracer {
+pub(crate) struct SpanTracer {
     terms: SamplingTerms,
     /// Share of all 64-bit numbers that are sampled.
     sampled_below: u64,
@@ -42,7 +42,7 @@ pub(crate) struct Tracer {
     queue: Arc<SpanQueue>,
 }
 
-impl Tracer {
+impl SpanTracer {
     #[must_use]
     pub(crate) fn new(terms: SamplingTerms) -> Self {
         let random = AtomicU64::new(u64::from_ne_bytes(random_bytes()));
@@ -156,15 +156,15 @@ fn threshold(ratio: f64) -> u64 {
 mod tests {
     use super::*;
 
-    fn tracer(ratio: f64, trusts_clients: bool, spans_per_second: u32) -> Tracer {
-        Tracer::new(SamplingTerms { ratio, trusts_clients, spans_per_second })
+    fn tracer(ratio: f64, trusts_clients: bool, spans_per_second: u32) -> SpanTracer {
+        SpanTracer::new(SamplingTerms { ratio, trusts_clients, spans_per_second })
     }
 
     fn context(is_sampled: bool) -> TraceContext {
         TraceContext { is_sampled, ..TraceContext::root() }
     }
 
-    fn ended(tracer: &Tracer) -> SpanRecord {
+    fn ended(tracer: &SpanTracer) -> SpanRecord {
         let mut receiver = tracer.queue().take_receiver().unwrap();
         *receiver.try_recv().unwrap()
     }
@@ -172,7 +172,7 @@ mod tests {
     #[test]
     fn the_ratio_decides_unless_the_word_of_clients_counts() {
         let sampled =
-            |tracer: &Tracer, client: Option<&TraceContext>| (0..10_000).filter(|_| tracer.samples(client)).count();
+            |tracer: &SpanTracer, client: Option<&TraceContext>| (0..10_000).filter(|_| tracer.samples(client)).count();
         assert_eq!(sampled(&tracer(0.0, false, 1), Some(&context(true))), 0);
         assert_eq!(sampled(&tracer(1.0, false, 1), Some(&context(false))), 10_000);
         let tenth = sampled(&tracer(0.1, false, 1), None);
