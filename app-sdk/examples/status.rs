@@ -22,8 +22,8 @@ impl Displays {
         self.with(|names| names.insert(connection_id.to_owned(), name.to_owned()));
     }
 
-    fn remove(&self, connection_id: &str) {
-        self.with(|names| drop(names.remove(connection_id)));
+    fn remove(&self, connection_id: &str) -> Option<String> {
+        self.with(|names| names.remove(connection_id))
     }
 
     fn remove_name(&self, name: &str) {
@@ -39,10 +39,10 @@ impl Displays {
     }
 }
 
-/// Begin of the names of groups of displays: those of one name are a group, wherever they are connected.
-const DISPLAY: &str = "display:";
+/// Group of all displays, wherever they are connected.
+const DISPLAYS: &str = "displays";
 
-/// How long a display may be gone before everyone is told: it may be on its way to another proxy.
+/// How long a display may be gone with its proxy before everyone is told: it may be on its way to another one.
 const GRACE: Duration = Duration::from_secs(2);
 
 /// Sends the names known here to a display that joins, and asks everyone, because other app servers know others.
@@ -55,21 +55,25 @@ async fn connected(ctx: Context, State(displays): State<Displays>) -> Result<(),
     Ok(())
 }
 
-async fn disconnected(ctx: Context, State(displays): State<Displays>) {
-    displays.remove(ctx.connection_id());
+async fn disconnected(ctx: Context, State(displays): State<Displays>) -> Result<(), HubError> {
+    if let Some(name) = displays.remove(ctx.connection_id()) {
+        ctx.clients().all().send("offline", (name,)).await?;
+    }
+    Ok(())
 }
 
-/// Tells everyone when the last display of a name has left, by itself or with its proxy.
+/// Tells everyone of displays that have gone with their proxy: a disconnect is certain only when that can't come back.
 async fn changed(change: GroupChanged, clients: Clients, State(displays): State<Displays>) -> Result<(), HubError> {
-    if let (Some(name), 0) = (change.group.strip_prefix(DISPLAY), change.count) {
-        displays.remove_name(name);
-        clients.all().send("offline", (name,)).await?;
+    for member in &change.left {
+        if let Some(name) = displays.remove(&member.connection_id) {
+            clients.all().send("offline", (name,)).await?;
+        }
     }
     Ok(())
 }
 
 async fn send_ping(ctx: Context, State(displays): State<Displays>, name: String) -> Result<(), HubError> {
-    ctx.join(format!("{DISPLAY}{name}")).await?;
+    ctx.join(DISPLAYS).await?;
     displays.add(ctx.connection_id(), &name);
     ctx.clients().all().send("online", (name,)).await?;
     Ok(())
@@ -77,14 +81,7 @@ async fn send_ping(ctx: Context, State(displays): State<Displays>, name: String)
 
 async fn remove_display(ctx: Context, State(displays): State<Displays>, name: String) -> Result<(), HubError> {
     displays.remove_name(&name);
-    let group = format!("{DISPLAY}{name}");
-    let members = ctx.groups().members(&group).all().await?;
-    for member in members.iter() {
-        ctx.groups().remove(&member.connection_id, &group).await?;
-    }
-    if members.is_empty() {
-        ctx.clients().all().send("offline", (name,)).await?;
-    }
+    ctx.clients().all().send("offline", (name,)).await?;
     Ok(())
 }
 
