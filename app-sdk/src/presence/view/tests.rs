@@ -503,7 +503,7 @@ impl World {
     }
 }
 
-/// Whatever dies, what the app was told, put together, is what is there, as long as some app server lives.
+/// Truth of what the app was told, put together, whatever dies, as long as some app server lives.
 #[test]
 fn after_thousands_of_joins_and_leaves_under_chaos_the_app_knows_what_is_there() {
     for seed in 1..=30 {
