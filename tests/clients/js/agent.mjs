@@ -93,7 +93,8 @@ function listen(client, connection, options, { sequences, interruptions }) {
 
 async function open({ client, ...options }) {
   const http = restoringClient(options);
-  const connection = build({ client, ...options }, http);
+  // One object: the token that it holds may be another one later.
+  const connection = build(Object.assign(options, { client }), http);
   http?.watch(connection);
   const kept = { connection, sequences: new Map(), interruptions: [], subjects: new Map(), streams: new Map() };
   listen(client, connection, options, kept);
