@@ -506,7 +506,10 @@ impl World {
 /// Truth of what the app was told, put together, whatever dies, as long as some app server lives.
 #[test]
 fn after_thousands_of_joins_and_leaves_under_chaos_the_app_knows_what_is_there() {
-    for seed in 1..=30 {
+    // The first ones are those that have found faults.
+    let seeds = [26, 38, 42, 44, 48, 58, 71, 1].into_iter();
+    let count = if std::env::var_os("TRUNKLINE_FULL").is_some() { 300 } else { 8 };
+    for seed in seeds.chain(100..).take(count) {
         let mut world = World::new(seed);
         while world.changes < 10_000 {
             for _ in 0..250 {
