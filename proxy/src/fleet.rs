@@ -92,7 +92,7 @@ struct FleetState {
     address: Option<Address>,
     clock: LinkClock,
     counters: FleetCounters,
-    /// Counters of what is passed on to shards; only the thread of the fleet writes them.
+    /// Counters of what is passed on to shards, which nobody reads: where threads meet, one may miss a message.
     relayed: Arc<Counters>,
     members: MemberTable,
     accepted: AcceptedLinks,

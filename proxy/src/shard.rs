@@ -101,6 +101,7 @@ pub(crate) use tracer::{
     ConnectionChange, HubTimes, TraceBatch, TraceEvent, TraceFilter, TraceHop, TracePiece, TraceRefused, TraceSubject,
     TracedMessage, UpwardEnd,
 };
+pub(crate) use user_group::MEMBERSHIP_S;
 
 use drain_schedule::{DrainSchedule, chance, longest_spread};
 use presence_feed::Told;

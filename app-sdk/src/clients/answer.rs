@@ -3,6 +3,8 @@
 use std::ops::Deref;
 use std::time::{Duration, SystemTime};
 
+use crate::error::AskError;
+
 /// Answer of a hub's proxies to a question, with the time of the question and the number of proxies that are missing in it.
 ///
 /// Each proxy knows its own clients, so the clients of a proxy that did not answer in time are missing in the value. It
@@ -51,6 +53,22 @@ impl Missing {
 }
 
 impl<T> Answer<T> {
+    /// The answer that so many proxies have given together.
+    ///
+    /// # Errors
+    /// That of a proxy, when none has answered.
+    pub(super) fn of_any(
+        value: T,
+        as_of: SystemTime,
+        (answered, missing): (usize, Missing),
+        failed: Option<AskError>,
+    ) -> Result<Self, AskError> {
+        match failed {
+            Some(error) if answered == 0 => Err(error),
+            _ => Ok(Self::new(value, as_of, answered, missing)),
+        }
+    }
+
     pub(super) fn new(value: T, as_of: SystemTime, proxies: usize, missing: Missing) -> Self {
         Self { value, as_of, proxies, missing }
     }

@@ -200,10 +200,7 @@ pub(super) async fn count(core: &HubCore, set: &ListedSet) -> Result<Answer<u64>
             }
         }
     }
-    match failed {
-        Some(error) if answered == 0 => Err(error),
-        _ => Ok(Answer::new(members, as_of, answered, missing)),
-    }
+    Answer::of_any(members, as_of, (answered, missing), failed)
 }
 
 /// Answer of one proxy to a query.

@@ -67,10 +67,7 @@ impl Users {
                 }
             }
         }
-        match failed {
-            Some(error) if answered == 0 => Err(error),
-            _ => Ok(Answer::new(is_online, as_of, answered, missing)),
-        }
+        Answer::of_any(is_online, as_of, (answered, missing), failed)
     }
 
     /// Whether a user has a connection, for certain.

@@ -16,7 +16,7 @@ use trunkline_protocol::service::{
 use super::attachment::ShardSink;
 use super::door_ping::{self, Leaving, NodeLoad, Wish};
 use crate::clock::unix_seconds;
-use crate::shard::{SendOrigin, Shard, ShardCommand, no_such_connection};
+use crate::shard::{MEMBERSHIP_S, SendOrigin, Shard, ShardCommand, no_such_connection};
 use crate::upstream::{LinkHandle, Pool};
 
 /// Pairs of a ping that are read.
@@ -24,9 +24,6 @@ const PAIRS_MAX: usize = 16;
 
 /// Limit of what waits for an app server that does not read: data of clients stops far below it, answers don't.
 const ANSWERS_MAX_BYTES: usize = 16 * 1024 * 1024;
-
-/// Time that a user's membership holds without another one, in seconds: a year.
-const MEMBERSHIP_S: i64 = 365 * 24 * 3600;
 
 /// Consumer of the frames of one link that an app server has dialled.
 pub(super) struct DoorSink<'a> {

@@ -6,6 +6,7 @@ use trunkline_protocol::service::MEMBERS_PER_PAGE_MAX;
 
 use super::operation::USER_MAX_CHARS;
 use super::rest_error::RestError;
+use crate::shard::MEMBERSHIP_S;
 
 /// Longest reason of a close, in characters.
 const REASON_MAX_CHARS: usize = 1024;
@@ -15,9 +16,6 @@ const TOKEN_MAX_MINUTES: u64 = 24 * 60;
 
 /// Lifetime of a client's token by default, in minutes.
 const TOKEN_MINUTES: u64 = 60;
-
-/// Lifetime of a membership without one, in seconds: a year, as at Azure's service.
-const MEMBERSHIP_S: i64 = 365 * 24 * 3600;
 
 /// Parameters of a request.
 #[derive(Debug)]

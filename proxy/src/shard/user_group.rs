@@ -16,6 +16,9 @@ use bytestring::ByteString;
 use tokio::time::Instant;
 use trunkline_protocol::service::ServiceMessage;
 
+/// Time that a membership holds without another one, in seconds: a year, as at Azure's service.
+pub(crate) const MEMBERSHIP_S: i64 = 365 * 24 * 3600;
+
 /// Groups of one user that are kept, the latest ones, as at Azure's service.
 const GROUPS_PER_USER_MAX: usize = 100;
 
