@@ -6,10 +6,12 @@
 //!
 //! The task that keeps a slot's link open, and routes the frames that it brings down, is [`link`](crate::link)'s.
 
+mod app_server;
 mod asker;
 mod authorizer;
 mod caller;
 mod home_choice;
+mod hub;
 mod hub_registry;
 mod incoming_link;
 mod link_dial;
@@ -23,11 +25,13 @@ mod restore_query;
 mod route_choice;
 mod server_group;
 
+pub use app_server::MemoryDialler;
+pub(crate) use app_server::{AppServer, AppTarget};
 pub(crate) use asker::Asker;
 pub(crate) use authorizer::Authorizer;
 pub(crate) use caller::Caller;
-pub use hub_registry::MemoryDialler;
-pub(crate) use hub_registry::{AppServer, AppTarget, Hub, HubOrigin, HubRegistry};
+pub(crate) use hub::{Hub, HubOrigin};
+pub(crate) use hub_registry::HubRegistry;
 pub(crate) use incoming_link::IncomingLink;
 pub(crate) use link_dial::{DialError, Dialled, UpstreamWebSocket, dial, into_websocket};
 pub(crate) use link_handle::{DialledIn, LinkHandle, LinkId};

@@ -1,122 +1,16 @@
 //! Registry of the hubs that this node serves, learnt from the manifests of app servers.
 
-use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
-use arc_swap::{ArcSwap, ArcSwapOption};
-use axum::body::Body;
-use http::{Request, Response};
-use tokio::time::Instant;
-use trunkline_protocol::limits::STATEFUL_RECONNECT_BUFFER_BYTES;
+use arc_swap::ArcSwap;
 use trunkline_protocol::manifest::HubManifest;
 
-use super::link_waiter::LinkWaiters;
+use super::app_server::{AppServer, AppTarget};
+use super::hub::{Hub, HubOrigin};
 use super::number::{AppServerId, HubIndex};
-use super::{GroupTerms, HomeLink, MemoryLink, Pool, ServerGroup};
+use super::{GroupTerms, HomeLink, ServerGroup};
 use crate::metrics::RuleCounters;
-use crate::net::address::Address;
-use crate::routing::{DEFAULT_GROUP, HubRules, Ruleset};
-
-/// An app server instance.
-#[derive(Debug)]
-pub(crate) struct AppServer {
-    pub id: AppServerId,
-    /// Its random instance id.
-    pub instance: String,
-    /// Its name, for people.
-    pub name: String,
-    pub target: AppTarget,
-    pub group: Arc<ServerGroup>,
-}
-
-impl AppServer {
-    /// Weight of its turns among those of its group.
-    #[must_use]
-    pub(crate) fn weight(&self) -> u32 {
-        match &self.target {
-            AppTarget::Network(address) => self.group.weight_of(address),
-            AppTarget::Memory(_) | AppTarget::DialsIn => 1,
-        }
-    }
-}
-
-/// Where an app server is: behind an address, or in this process.
-#[derive(Debug, Clone)]
-pub(crate) enum AppTarget {
-    Network(Address),
-    Memory(Arc<dyn MemoryDialler>),
-    /// It dials in, and nobody dials it.
-    DialsIn,
-}
-
-/// Connector to the app that this node is embedded in.
-pub trait MemoryDialler: std::fmt::Debug + Send + Sync {
-    /// Gives the app the far end of a link, with the values that headers have over the network.
-    fn dial(&self, hub: &str, node: &str, boot: &str, slot: usize, link: MemoryLink);
-
-    /// Has the app answer a request to one of the paths that it serves for proxies.
-    fn ask(&self, request: Request<Body>) -> Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
-
-    /// Says for people where the app is.
-    fn place(&self) -> String {
-        "this process".into()
-    }
-
-    /// Whether the far ends of its links report on messages that a live trace follows.
-    fn knows_traces(&self) -> bool {
-        false
-    }
-}
-
-impl std::fmt::Display for AppTarget {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Network(address) => write!(f, "{address}"),
-            Self::Memory(dialler) => f.write_str(&dialler.place()),
-            Self::DialsIn => f.write_str("dials in"),
-        }
-    }
-}
-
-/// A hub: its settings, and the app servers that serve it.
-#[derive(Debug)]
-pub(crate) struct Hub {
-    index: HubIndex,
-    name: String,
-    origin: HubOrigin,
-    /// Name in the fleet: hubs of one name and different origins are two.
-    key: String,
-    learnt_at: Instant,
-    settings: ArcSwap<HubManifest>,
-    /// Rules of the operator for its messages; `None` without any.
-    rules: ArcSwapOption<HubRules>,
-    /// Whether an app server of the default group has named it.
-    is_of_default: AtomicBool,
-    /// Whether its rules have to see single messages: what a reader asks at each read.
-    reads_messages: AtomicBool,
-    pools: ArcSwap<Vec<Arc<Pool>>>,
-    next: AtomicUsize,
-    /// Authorizations take turns separately: each client brings one and then needs a home, so of two app servers one
-    /// would get them all.
-    next_authorizing: AtomicUsize,
-    waiters: LinkWaiters,
-    /// Held while a pool of an app server that dials in begins or ends.
-    changing: Mutex<()>,
-}
-
-/// How a hub comes to a node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum HubOrigin {
-    /// App servers that we dial name it, with its settings and its path.
-    Manifest,
-    /// App servers that dial in name it; its clients come by the path of the door.
-    Door,
-    /// The operator names it, with a webhook in place of app servers. Else it is a hub of the door, whose clients may come
-    /// by a path of its own, too.
-    Webhook,
-}
+use crate::routing::Ruleset;
 
 /// Maximum number of hubs that app servers and clients may name at the door.
 const DOOR_HUBS_MAX: usize = 1000;
@@ -134,223 +28,6 @@ pub(crate) struct HubRegistry {
     changing: Mutex<()>,
     /// Instance ids of all app servers that were ever met, in the order of their numbers.
     app_servers: Mutex<Vec<Arc<str>>>,
-}
-
-impl Hub {
-    #[must_use]
-    pub(crate) fn index(&self) -> HubIndex {
-        self.index
-    }
-
-    /// Its name, as links, logs and metrics have it.
-    #[must_use]
-    pub(crate) fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// Its name among all hubs of the fleet, whatever their origin.
-    #[must_use]
-    pub(crate) fn key(&self) -> &str {
-        &self.key
-    }
-
-    /// Whether it is one of those that the door names: its app servers dial in, or it has a webhook in place of them.
-    #[must_use]
-    pub(crate) fn is_of_door(&self) -> bool {
-        matches!(self.origin, HubOrigin::Door | HubOrigin::Webhook)
-    }
-
-    /// Whether a webhook serves it.
-    #[must_use]
-    pub(crate) fn has_webhook(&self) -> bool {
-        self.origin == HubOrigin::Webhook
-    }
-
-    /// Its settings, from the manifest that was read last.
-    #[must_use]
-    pub(crate) fn settings(&self) -> Arc<HubManifest> {
-        self.settings.load_full()
-    }
-
-    /// Rules of the operator for the messages of its connections.
-    #[must_use]
-    pub(crate) fn rules(&self) -> Option<Arc<HubRules>> {
-        self.rules.load_full()
-    }
-
-    /// Rules of the operator, if they have to see each message of its connections.
-    #[must_use]
-    pub(crate) fn message_rules(&self) -> Option<Arc<HubRules>> {
-        if self.reads_messages.load(Ordering::Relaxed) { self.rules() } else { None }
-    }
-
-    fn set_rules(&self, rules: Option<Arc<HubRules>>) {
-        let reads_messages = rules.as_ref().is_some_and(|rules| rules.read_messages());
-        self.rules.store(rules);
-        self.reads_messages.store(reads_messages, Ordering::Relaxed);
-    }
-
-    /// Path by which rules name it: its own, or at the door its name behind a slash.
-    #[must_use]
-    pub(crate) fn rule_path(&self) -> String {
-        match self.origin {
-            HubOrigin::Manifest => self.settings.load().path.clone(),
-            HubOrigin::Door | HubOrigin::Webhook => format!("/{}", self.name),
-        }
-    }
-
-    /// Learns from an app server that has dialled in whether clients may come back to their connections.
-    pub(crate) fn learn_reconnects(&self, are_allowed: bool) {
-        let bytes = are_allowed.then_some(STATEFUL_RECONNECT_BUFFER_BYTES);
-        let known = self.settings.load();
-        if known.stateful_reconnect_buffer_bytes != bytes {
-            let learnt = HubManifest { stateful_reconnect_buffer_bytes: bytes, ..HubManifest::clone(&known) };
-            self.settings.store(Arc::new(learnt));
-        }
-    }
-
-    /// Its pools, one per app server.
-    #[must_use]
-    pub(crate) fn pools(&self) -> Arc<Vec<Arc<Pool>>> {
-        self.pools.load_full()
-    }
-
-    /// Whether any app server that takes clients can be reached, and is not about to stop.
-    #[must_use]
-    pub(crate) fn is_served(&self) -> bool {
-        self.pools.load().iter().any(|pool| !pool.app().group.is_mirror() && pool.is_up())
-    }
-
-    /// Whether somebody has to serve it: an app server of the default group has named it, or one takes clients of it now.
-    /// What only a mirror names need not be served.
-    #[must_use]
-    pub(crate) fn is_expected(&self) -> bool {
-        let is_for_clients = |pool: &Arc<Pool>| !pool.app().group.is_mirror();
-        self.is_of_default.load(Ordering::Relaxed) || self.pools.load().iter().any(is_for_clients)
-    }
-
-    /// Whether any app server of a group can be reached that is not about to stop.
-    #[must_use]
-    pub(crate) fn is_served_by(&self, group: &str) -> bool {
-        self.pools_of(group).iter().any(|pool| pool.is_up())
-    }
-
-    /// Its pools of the app servers of a group.
-    fn pools_of(&self, group: &str) -> Vec<Arc<Pool>> {
-        self.pools.load().iter().filter(|pool| **pool.app().group.name() == *group).cloned().collect()
-    }
-
-    /// Waits until an app server of a group can be reached, if one could be within the window: its link is about to
-    /// return. `limit` bounds the time, and `is_over` ends it.
-    pub(crate) async fn wait_until_served(
-        &self,
-        group: &str,
-        window: Duration,
-        limit: Duration,
-        is_over: impl Fn() -> bool,
-    ) {
-        let last = Instant::now() + limit;
-        let until = || {
-            if self.is_served_by(group) || is_over() {
-                return None;
-            }
-            let pools = self.pools_of(group);
-            // Its app servers may be about to dial in for the first time, or its webhook about to be linked.
-            let begun_at = (self.is_of_door() && pools.is_empty()) || self.has_webhook();
-            let begun_at = begun_at.then_some(self.learnt_at);
-            let lost_at = pools.iter().filter_map(|pool| pool.lost_at()).max().max(begun_at);
-            lost_at.map(|lost_at| last.min(lost_at + window)).filter(|until| *until > Instant::now())
-        };
-        self.waiters.wait(until).await;
-    }
-
-    /// Waits until one app server can be reached, for at most this long.
-    pub(crate) async fn wait_until_reached(&self, app: AppServerId, limit: Duration, is_over: impl Fn() -> bool) {
-        let last = Instant::now() + limit;
-        let is_reached = || self.pool_of(app).is_some_and(|pool| pool.open() > 0);
-        let until = || (!is_reached() && !is_over()).then_some(last).filter(|until| *until > Instant::now());
-        self.waiters.wait(until).await;
-    }
-
-    /// Wakes those that wait until the hub is served, to look again.
-    pub(crate) fn wake_waiters(&self) {
-        self.waiters.wake();
-    }
-
-    /// The link for a new client connection of a group: its app servers take turns by their weights, then the links of a
-    /// pool do.
-    #[must_use]
-    pub(crate) fn choose_home_in(&self, group: &str) -> Option<HomeLink> {
-        let turn = self.next.fetch_add(1, Ordering::Relaxed);
-        in_turn(self.pools_of(group), turn).iter().find_map(|pool| pool.choose_home())
-    }
-
-    /// Another home for a client connection of a group that has lost its home at this app server: there, if that is of
-    /// the group and still has links.
-    #[must_use]
-    pub(crate) fn choose_home_near(&self, app: AppServerId, group: &str) -> Option<HomeLink> {
-        let own = self.pool_of(app).filter(|pool| **pool.app().group.name() == *group);
-        own.and_then(|pool| pool.choose_home()).or_else(|| self.choose_home_in(group))
-    }
-
-    /// The group of an app server; the default one for what is unknown.
-    #[must_use]
-    pub(crate) fn group_of(&self, app: AppServerId) -> Arc<str> {
-        self.pool_of(app).map_or_else(|| DEFAULT_GROUP.into(), |pool| pool.app().group.name().clone())
-    }
-
-    /// The link for a client connection that has to be at one app server.
-    #[must_use]
-    pub(crate) fn choose_home_at(&self, app: AppServerId) -> Option<HomeLink> {
-        self.pool_of(app)?.choose_home()
-    }
-
-    /// The pool of an app server.
-    #[must_use]
-    pub(crate) fn pool_of(&self, app: AppServerId) -> Option<Arc<Pool>> {
-        self.pools.load().iter().find(|pool| pool.app().id == app).cloned()
-    }
-
-    /// The linked app servers of a group in the order in which to try them for an authorization: they take turns.
-    #[must_use]
-    pub(crate) fn apps_in_turn(&self, group: &str) -> Vec<Arc<AppServer>> {
-        let mut up = self.pools_of(group);
-        up.retain(|pool| pool.is_up());
-        let turn = self.next_authorizing.fetch_add(1, Ordering::Relaxed);
-        in_turn(up, turn).iter().map(|pool| pool.app().clone()).collect()
-    }
-
-    /// The pool of an app server that dials in; it begins with its first link.
-    pub(crate) fn pool_or_add(&self, app: AppServerId, begin: impl FnOnce() -> Pool) -> Arc<Pool> {
-        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
-        self.pool_of(app).unwrap_or_else(|| {
-            let pool = Arc::new(begin());
-            self.add_pool(pool.clone());
-            pool
-        })
-    }
-
-    /// Removes the pool of an app server that has no link any more; `false` if it has one again, or is removed already.
-    pub(crate) fn remove_empty_pool(&self, pool: &Arc<Pool>) -> bool {
-        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_known = self.pools.load().iter().any(|known| Arc::ptr_eq(known, pool));
-        if !is_known || !pool.is_empty() {
-            return false;
-        }
-        self.remove_pool(pool);
-        true
-    }
-
-    /// Adds the pool of another app server.
-    pub(crate) fn add_pool(&self, pool: Arc<Pool>) {
-        self.pools.rcu(|pools| pools.iter().chain([&pool]).cloned().collect::<Vec<_>>());
-    }
-
-    /// Removes a retired pool.
-    pub(crate) fn remove_pool(&self, pool: &Arc<Pool>) {
-        self.pools.rcu(|pools| pools.iter().filter(|known| !Arc::ptr_eq(known, pool)).cloned().collect::<Vec<_>>());
-        self.wake_waiters();
-    }
 }
 
 impl HubRegistry {
@@ -441,7 +118,7 @@ impl HubRegistry {
         let path = without_slash(path);
         let all = self.all.load();
         let mut with_paths = all.iter().filter(|hub| !hub.is_of_door() || hub.has_webhook());
-        with_paths.find(|hub| without_slash(&hub.settings.load().path).eq_ignore_ascii_case(path)).cloned()
+        with_paths.find(|hub| without_slash(&hub.settings().path).eq_ignore_ascii_case(path)).cloned()
     }
 
     /// Whether all hubs of manifests are served, and there are some if there `must_be`. Those of the door come and go
@@ -456,7 +133,7 @@ impl HubRegistry {
     /// Finds a hub by its name in the fleet.
     #[must_use]
     pub(crate) fn keyed(&self, key: &str) -> Option<Arc<Hub>> {
-        self.all.load().iter().find(|hub| hub.key == key).cloned()
+        self.all.load().iter().find(|hub| hub.key() == key).cloned()
     }
 
     /// Finds a hub by the name that people give it; of two the one of a manifest.
@@ -500,15 +177,17 @@ impl HubRegistry {
         let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let hub = match self.keyed(&settings.name) {
             Some(hub) => {
-                if group.is_default() || (!group.is_mirror() && !hub.is_of_default.load(Ordering::Relaxed)) {
-                    hub.settings.store(Arc::new(settings));
+                if group.is_default() || (!group.is_mirror() && !hub.is_of_default()) {
+                    hub.set_settings(settings);
                     hub.set_rules(self.rules.load().of_hub(&hub.rule_path()));
                 }
                 hub
             }
             None => self.insert(HubOrigin::Manifest, settings),
         };
-        hub.is_of_default.fetch_or(group.is_default(), Ordering::Relaxed);
+        if group.is_default() {
+            hub.name_by_default();
+        }
         hub
     }
 
@@ -531,22 +210,8 @@ impl HubRegistry {
 
     fn insert(&self, origin: HubOrigin, settings: HubManifest) -> Arc<Hub> {
         let all = self.all.load();
-        let hub = Arc::new(Hub {
-            index: HubIndex(u32::try_from(all.len()).unwrap_or(u32::MAX)),
-            key: origin.key(&settings.name),
-            name: settings.name.clone(),
-            origin,
-            learnt_at: Instant::now(),
-            settings: ArcSwap::from_pointee(settings),
-            rules: ArcSwapOption::empty(),
-            is_of_default: AtomicBool::new(false),
-            reads_messages: AtomicBool::new(false),
-            pools: ArcSwap::default(),
-            next: AtomicUsize::new(0),
-            next_authorizing: AtomicUsize::new(0),
-            waiters: LinkWaiters::default(),
-            changing: Mutex::new(()),
-        });
+        let index = HubIndex(u32::try_from(all.len()).unwrap_or(u32::MAX));
+        let hub = Arc::new(Hub::new(index, origin, settings));
         hub.set_rules(self.rules.load().of_hub(&hub.rule_path()));
         self.all.store(Arc::new(all.iter().chain([&hub]).cloned().collect()));
         hub
@@ -571,32 +236,6 @@ impl HubRegistry {
     }
 }
 
-impl HubOrigin {
-    /// Name of a hub in the fleet. Names of manifests hold no question mark.
-    #[must_use]
-    pub(crate) fn key(self, name: &str) -> String {
-        match self {
-            Self::Manifest => name.to_owned(),
-            Self::Door | Self::Webhook => format!("?hub={name}"),
-        }
-    }
-}
-
-/// Pools in the order in which to try them at a turn: of each round of turns a pool has as many as its weight.
-fn in_turn(mut pools: Vec<Arc<Pool>>, turn: usize) -> Vec<Arc<Pool>> {
-    let weights = || pools.iter().map(|pool| pool.app().weight() as usize);
-    let Some(mut place) = turn.checked_rem(weights().sum()) else { return pools };
-    let first = weights().position(|weight| match place.checked_sub(weight) {
-        Some(rest) => {
-            place = rest;
-            false
-        }
-        None => true,
-    });
-    pools.rotate_left(first.unwrap_or_default());
-    pools
-}
-
 fn without_slash(path: &str) -> &str {
     path.strip_suffix('/').unwrap_or(path)
 }
@@ -604,7 +243,8 @@ fn without_slash(path: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::upstream::LinkHandle;
+    use crate::routing::DEFAULT_GROUP;
+    use crate::upstream::{LinkHandle, Pool};
 
     fn hub_with(apps: u32) -> Arc<Hub> {
         hub_of(&HubRegistry::default(), "chat", apps)
