@@ -124,7 +124,15 @@ fn clients_that_call_and_listen_lose_nothing_while_routes_move_them_to_and_fro()
         let (changed, called, spoken) = tokio::join!(changing, calling, speak_on(&speaker, &is_over));
         changed?;
         let (called, spoken) = (called.into_iter().collect::<Result<Vec<_>>>()?, spoken?);
-        let heard = heard(&[&stable, &canary, &extra]);
+        // What an app server prints is read a moment after its answer has come.
+        let apps = [&stable, &canary, &extra];
+        let all = called.iter().sum::<u64>();
+        let heard = until(async || {
+            let heard = heard(&apps);
+            let count = heard.values().map(|numbers| numbers.len() as u64).sum::<u64>();
+            Ok((count >= all).then_some(heard))
+        })
+        .await?;
         for (client, called) in clients.iter().zip(&called) {
             client.is_undisturbed().await?;
             let id = client.connection_id()?;
@@ -137,7 +145,7 @@ fn clients_that_call_and_listen_lose_nothing_while_routes_move_them_to_and_fro()
             }
         }
         assert!(spoken > 20 && called.iter().all(|called| *called > 20), "{spoken} {called:?}");
-        for app in [&stable, &canary, &extra] {
+        for app in apps {
             assert_eq!(app.process.lines_after("disconnected "), [""; 0]);
         }
         assert_eq!([&canary, &extra].map(|app| app.process.lines_after("connected ").len()), [0, 0]);
