@@ -136,7 +136,7 @@ impl Hub {
         }
     }
 
-    /// Takes newer settings.
+    /// Takes the settings of a newer manifest.
     pub(super) fn set_settings(&self, settings: HubManifest) {
         self.settings.store(Arc::new(settings));
     }
