@@ -45,7 +45,10 @@ fn announce_to_new(outbound: &Outbound, told: &mut Vec<Arc<Node>>) -> bool {
     // A service is told by a ping on each of its connections.
     for node in nodes.iter().filter(|node| !node.is_of_service()) {
         if !is_told(told, node) {
-            outbound.control(node, &message);
+            // Over each link: one without a socket would keep it to itself.
+            for link in node.links() {
+                drop(link.control(&message.to_frame()));
+            }
             told.push(Arc::clone(node));
         }
     }

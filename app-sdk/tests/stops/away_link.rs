@@ -7,14 +7,14 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use crate::caller::{CallingClient, Habit};
-use crate::cut_relay::CutRelay;
+use crate::cut_relay::{CutFrom, CutRelay};
 use crate::rolling_fleet::{StoppableApp, linked, start_node};
 
 /// Clients, of which each link of each app server gets some.
 const CLIENTS: usize = 40;
 
 /// Links that are cut, of the five of an app server.
-const CUT: usize = 2;
+const CUT: usize = 3;
 
 #[derive(Clone, Copy, PartialEq)]
 enum End {
@@ -24,7 +24,7 @@ enum End {
 
 /// Has clients call while links of one app server are away, then ends that. Returns what the calls were answered that it did
 /// not run, and after what time.
-async fn answers_of_lost_calls(end: End, window: &str, habit: Habit) -> Vec<(String, Duration)> {
+async fn answers_of_lost_calls(end: End, window: &str, habit: Habit, from: CutFrom) -> Vec<(String, Duration)> {
     let crashing = Runtime::new().unwrap();
     let app = crashing.spawn(StoppableApp::start_hub()).await.unwrap();
     let (other, relay) = (StoppableApp::start_hub().await, CutRelay::start(app.address).await);
@@ -36,7 +36,7 @@ async fn answers_of_lost_calls(end: End, window: &str, habit: Habit) -> Vec<(Str
         client.call(Habit::Echo, 0).await.unwrap();
         clients.push(client);
     }
-    relay.cut(CUT);
+    relay.cut(from, CUT);
     // sleep: the node is to notice that the links are away.
     sleep(Duration::from_millis(300)).await;
     let mut calls = JoinSet::new();
@@ -63,8 +63,8 @@ async fn answers_of_lost_calls(end: End, window: &str, habit: Habit) -> Vec<(Str
     failed
 }
 
-async fn assert_answered(end: End, window: &str, habit: Habit, within: Duration) {
-    let answers = answers_of_lost_calls(end, window, habit).await;
+async fn assert_answered((end, window): (End, &str), habit: Habit, from: CutFrom, within: Duration) {
+    let answers = answers_of_lost_calls(end, window, habit, from).await;
     assert!(answers.len() >= CUT, "some clients are at home on a link that is away: {answers:?}");
     for (answer, time) in &answers {
         assert!(answer.contains("The app server that ran this call is gone"), "{answer}");
@@ -74,12 +74,16 @@ async fn assert_answered(end: End, window: &str, habit: Habit, within: Duration)
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn calls_are_answered_at_once_when_the_app_server_of_a_link_that_is_away_has_left() {
-    for habit in [Habit::Echo, Habit::Download, Habit::Upload] {
-        assert_answered(End::Planned, "30", habit, Duration::from_secs(2)).await;
+    for (habit, from) in [
+        (Habit::Echo, CutFrom::Oldest),
+        (Habit::Download, CutFrom::Latest),
+        (Habit::Upload, CutFrom::Oldest),
+    ] {
+        assert_answered((End::Planned, "30"), habit, from, Duration::from_secs(2)).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn calls_are_answered_after_the_window_when_the_app_server_of_a_link_that_is_away_has_crashed() {
-    assert_answered(End::Crash, "2", Habit::Echo, Duration::from_secs(5)).await;
+    assert_answered((End::Crash, "2"), Habit::Echo, CutFrom::Latest, Duration::from_secs(5)).await;
 }

@@ -7,6 +7,14 @@ use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::AbortHandle;
 
+/// The end of the row of connections at which cutting begins.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum CutFrom {
+    /// The node's own requests and the links that came first, by which an app server speaks to a node.
+    Oldest,
+    Latest,
+}
+
 /// A running relay; its tasks end with the runtime.
 pub(crate) struct CutRelay {
     pub(crate) address: SocketAddr,
@@ -42,11 +50,14 @@ impl CutRelay {
         relay
     }
 
-    /// Cuts so many connections, the latest first, and lets no other in.
-    pub(crate) fn cut(&self, count: usize) {
+    /// Cuts so many connections from this end on, and lets no other in.
+    pub(crate) fn cut(&self, from: CutFrom, count: usize) {
         let mut state = self.state.lock().unwrap();
         state.is_shut = true;
         state.passing.retain(|passing| !passing.is_finished());
-        state.passing.iter().rev().take(count).for_each(AbortHandle::abort);
+        match from {
+            CutFrom::Oldest => state.passing.iter().take(count).for_each(AbortHandle::abort),
+            CutFrom::Latest => state.passing.iter().rev().take(count).for_each(AbortHandle::abort),
+        }
     }
 }
