@@ -47,7 +47,8 @@ fn announce_to_new(outbound: &Outbound, told: &mut Vec<Arc<Node>>) -> bool {
         if !is_told(told, node) {
             // Over each link: one without a socket would keep it to itself.
             for link in node.links() {
-                drop(link.control(&message.to_frame()));
+                // Of one that is over there is nothing to tell.
+                let _ = link.control(&message.to_frame());
             }
             told.push(Arc::clone(node));
         }
