@@ -61,6 +61,10 @@ async fn connect(shard: &Rc<Shard>, mut pending: Box<PendingConnection>) -> Opti
         #[cfg(feature = "cli")]
         ClientStream::Memory(pipe) => (Socket::boxed(pipe), Bytes::new()),
         ClientStream::Upgrade(upgrade) => upgraded(shard, upgrade, claimed.is_some()).await?,
+        ClientStream::Direct(socket) => {
+            let (stream, early) = socket.await.ok()?;
+            (Socket::Tcp(adopt(shard, stream, claimed.is_some()).ok()?), early)
+        }
     };
     if let Some(claimed) = claimed {
         return accept::resume(shard, socket, &early, &pending, claimed);

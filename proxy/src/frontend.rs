@@ -54,7 +54,7 @@ pub(crate) use listener::TlsLayer;
 pub(crate) use listener::serve_pipe;
 #[cfg(feature = "fuzzing")]
 pub(crate) use listener::{HeaderStart, header_start};
-pub(crate) use listener::{Layers, ListenerGate, serve};
+pub(crate) use listener::{Layers, ListenerGate, ListenerService, serve};
 #[cfg(feature = "fuzzing")]
 pub(crate) use request::{query_value, raw_query};
 #[cfg(test)]

@@ -6,6 +6,7 @@
 mod answer_diff;
 mod apply;
 mod client_result;
+mod client_stream;
 mod close_reason;
 mod closed_id;
 mod command;
@@ -69,6 +70,7 @@ use crate::metrics::Counters;
 
 pub(crate) use apply::no_such_connection;
 pub(crate) use client_result::WaitingResult;
+pub(crate) use client_stream::{ClientStream, DirectUpgrade};
 pub(crate) use close_reason::CloseReason;
 pub(crate) use command::{
     Audience, ConnectionCommand, LinkLoss, MembershipChange, PendingAck, Receivers, ShardCommand,
@@ -78,9 +80,7 @@ pub(crate) use content::{Content, DATA_TYPE_HANDSHAKE};
 pub(crate) use firewall::Ruling;
 pub(crate) use framed::{Framed, message_frame};
 pub(crate) use history::{PastConnection, REMEMBERED_MS, short};
-pub(crate) use inbox::{
-    ClientStream, CommandBatch, Inbox, LostConnection, LostUser, PendingConnection, ShardMessage, ShardSender,
-};
+pub(crate) use inbox::{CommandBatch, Inbox, LostConnection, LostUser, PendingConnection, ShardMessage, ShardSender};
 pub(crate) use inspection::{ClientRow, ClientSelection, NameSearch};
 pub(crate) use member_query::{ListQuery, MemberListing, MemberTally};
 pub(crate) use mirror::SeenDifference;

@@ -38,6 +38,8 @@ mod discovery;
 #[cfg(test)]
 mod draining;
 #[cfg(test)]
+mod first_requests;
+#[cfg(test)]
 mod fleet;
 #[cfg(test)]
 mod flow_control;

@@ -1,9 +1,11 @@
 //! Listener: accepts sockets and serves HTTP on them, by hyper, because it shows the socket, its time-outs and its end.
 //!
 //! ```text
-//!  accept ─► gate ─► PROXY header, where load balancers send one ─► TLS, at that listener ─► HTTP/1.1, or HTTP/2 in TLS
+//!  accept ─► gate ─┬─► PROXY header, where load balancers send one ─► TLS, at that listener ─► HTTP/1.1, or HTTP/2 in TLS
+//!                  └─► first request, where nothing is in between ─► a WebSocket, or HTTP/1.1
 //! ```
 
+mod first_request;
 mod head_timer;
 #[cfg(feature = "tls")]
 mod http2_connection;
@@ -34,6 +36,7 @@ use tracing::{debug, warn};
 use trunkline_protocol::cause::Cause;
 
 use crate::config::ProxyProtocolSettings;
+use crate::frontend::endpoint::Endpoint;
 use crate::frontend::refusal::count_refused_socket;
 use crate::limits::WarningBrake;
 use crate::net::descriptor::DescriptorLimit;
@@ -50,6 +53,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Silence after which the system asks whether a client is still there; more than a hub's keep-alives leave.
 const KEEP_ALIVE: Duration = Duration::from_secs(120);
+
+/// Whether accepted sockets have the options of the listening one, which spares four system calls for each.
+const IS_INHERITED: bool = cfg!(target_os = "linux");
 
 /// Layers between a listener's sockets and HTTP.
 #[derive(Debug, Clone)]
@@ -79,9 +85,21 @@ impl Layers {
     }
 }
 
+/// Service of the requests that come by a listener.
+#[derive(Debug, Clone)]
+pub(crate) struct ListenerService {
+    pub router: Router,
+    /// Endpoint that answers WebSocket connects without the router, as the router would; `None` where there are none.
+    pub connects: Option<Endpoint>,
+}
+
 /// Accepts sockets for ever, and serves each in its own task.
-pub(crate) async fn serve(listener: TcpListener, layers: Layers, router: Router, gate: ListenerGate) {
-    let (layers, descriptors, mut brake) = (Rc::new(layers), DescriptorLimit::for_clients(), WarningBrake::default());
+pub(crate) async fn serve(listener: TcpListener, layers: Layers, service: ListenerService, gate: ListenerGate) {
+    let (layers, service) = (Rc::new(layers), Rc::new(service));
+    let (descriptors, mut brake) = (DescriptorLimit::for_clients(), WarningBrake::default());
+    if let Err(error) = prepare(&listener) {
+        warn!(%error, "options of a listening socket can't be set");
+    }
     loop {
         match listener.accept().await {
             Ok((stream, peer)) if !descriptors.allows(&stream) => {
@@ -107,12 +125,12 @@ pub(crate) async fn serve(listener: TcpListener, layers: Layers, router: Router,
                     }
                 };
                 let context = SocketContext::new(peer, gate.clone(), admitted);
-                if let Err(error) = prepare(&stream) {
+                if !IS_INHERITED && let Err(error) = prepare(&stream) {
                     debug!(%peer, %error, "a connection was gone before it was served");
                 } else if layers.is_empty() {
-                    spawn_local(http_connection::serve(context.patient(stream), context, Scheme::HTTP, router.clone()));
+                    spawn_local(first_request::serve(stream, context, service.clone()));
                 } else {
-                    spawn_local(serve_layered(stream, context, layers.clone(), router.clone()));
+                    spawn_local(serve_layered(stream, context, layers.clone(), service.router.clone()));
                 }
             }
             Err(error) => {
@@ -127,9 +145,10 @@ pub(crate) async fn serve(listener: TcpListener, layers: Layers, router: Router,
 
 /// Has what is written leave at once, and a client that vanished without a word be noticed, while nothing else would: by a
 /// request that waits for an app server, or a tunnel of the app's.
-fn prepare(stream: &TcpStream) -> io::Result<()> {
-    stream.set_nodelay(true)?;
-    SockRef::from(stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEP_ALIVE).with_interval(KEEP_ALIVE / 4))
+fn prepare<'a>(socket: impl Into<SockRef<'a>>) -> io::Result<()> {
+    let socket = socket.into();
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEP_ALIVE).with_interval(KEEP_ALIVE / 4))
 }
 
 /// Serves HTTP/1.1 on a pipe, as on an accepted socket.
@@ -172,4 +191,24 @@ async fn serve_layered(stream: TcpStream, mut context: SocketContext, layers: Rc
         return;
     }
     spawn_local(http_connection::serve(context.patient(stream), context, Scheme::HTTP, router));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn accepted_sockets_have_the_options_of_the_listening_one() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        prepare(&listener).unwrap();
+        let _client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        if !IS_INHERITED {
+            prepare(&stream).unwrap();
+        }
+        let socket = SockRef::from(&stream);
+        assert!(socket.tcp_nodelay().unwrap() && socket.keepalive().unwrap());
+        let times = (socket.tcp_keepalive_time().unwrap(), socket.tcp_keepalive_interval().unwrap());
+        assert_eq!(times, (KEEP_ALIVE, KEEP_ALIVE / 4));
+    }
 }

@@ -33,30 +33,38 @@ const FOREIGN_HOST: &str = "Host is none that this node answers for: see --allow
                             for names of this machine only)";
 
 /// Middleware that normalises a request, or refuses one that can't be.
-pub(crate) async fn normalise(State(endpoint): State<Endpoint>, mut request: Request, next: Next) -> Response {
-    if let Err(problem) = check(&request) {
-        return refuse(&endpoint, &problem);
+pub(crate) async fn middleware(State(endpoint): State<Endpoint>, mut request: Request, next: Next) -> Response {
+    match normalise(&endpoint, &mut request) {
+        Ok(()) => next.run(request).await,
+        Err(refusal) => refusal,
     }
-    request_head::settle(&mut request);
+}
+
+/// Normalises a request.
+///
+/// # Errors
+/// The refusal of one that can't be.
+pub(crate) fn normalise(endpoint: &Endpoint, request: &mut Request) -> Result<(), Response> {
+    check(request).map_err(|problem| refuse(endpoint, &problem))?;
+    request_head::settle(request);
     admin_cookie::remove(request.headers_mut());
-    forward_mark::accept(&endpoint, &mut request);
-    if forward_mark::is_forwarded_by_node(&request) {
-        return next.run(request).await;
+    forward_mark::accept(endpoint, request);
+    if forward_mark::is_forwarded_by_node(request) {
+        return Ok(());
     }
-    if let Some(refusal) = refuse_large(&endpoint, &request) {
-        return refusal;
-    }
+    refuse_large(endpoint, request).map_or(Ok(()), Err)?;
     let settings = &endpoint.shared.settings;
     if !settings.trusted.is_empty() {
         hop_header::keep_known_nominations(request.headers_mut());
     }
     let peer = peer_address(request.extensions());
     let claims = peer.map(|peer| trusted_claims(request.headers(), peer, &settings.trusted, &settings.trusted_headers));
-    rewrite(&mut request, claims, &settings.path_prefix);
-    if !asks_for_own_host(&settings.hosts, &request) {
-        return plain(StatusCode::MISDIRECTED_REQUEST, FOREIGN_HOST);
+    rewrite(request, claims, &settings.path_prefix);
+    if asks_for_own_host(&settings.hosts, request) {
+        Ok(())
+    } else {
+        Err(plain(StatusCode::MISDIRECTED_REQUEST, FOREIGN_HOST))
     }
-    next.run(request).await
 }
 
 fn check(request: &Request) -> Result<(), HeadProblem> {

@@ -9,7 +9,7 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
 use http::header::HOST;
-use http::{HeaderName, HeaderValue, Method, StatusCode};
+use http::{HeaderName, HeaderValue, Method, StatusCode, Uri};
 use tokio::time::sleep;
 use tower::ServiceExt;
 use trunkline_protocol::manifest::{BOOT_HEADER, NODE_HEADER};
@@ -68,10 +68,21 @@ impl Endpoint {
         self.layered(routes.layer(cors)).with_state(self)
     }
 
+    /// Answers a request for a WebSocket of a hub as the router does, but without it; `None` if it is for something else.
+    pub(crate) async fn connect_directly(&self, mut request: Request) -> Option<Response> {
+        let uri = request.uri().clone();
+        let answer = match normalise::normalise(self, &mut request) {
+            Err(refusal) => refusal,
+            Ok(()) if !is_connect_to_hub(self, &request) => return None,
+            Ok(()) => answer(self, request).await.unwrap_or_else(|refusal| refusal),
+        };
+        Some(signed(self, &uri, answer))
+    }
+
     /// Puts the steps that every request meets in front of a router; the last layer comes first.
     fn layered<S: Clone + Send + Sync + 'static>(&self, router: Router<S>) -> Router<S> {
         router
-            .layer(middleware::from_fn_with_state(self.clone(), normalise::normalise))
+            .layer(middleware::from_fn_with_state(self.clone(), normalise::middleware))
             .layer(middleware::from_fn_with_state(self.clone(), sign))
     }
 }
@@ -163,6 +174,19 @@ async fn answer(endpoint: &Endpoint, mut request: Request) -> Result<Response, R
     })
 }
 
+/// Whether a request for a WebSocket is a client's connect to a hub, of a sender that is no node.
+fn is_connect_to_hub(endpoint: &Endpoint, request: &Request) -> bool {
+    let path = request.uri().path();
+    let is_rest = endpoint.rest.is_some() && Rest::takes(path);
+    if is_rest || is_private(path) || is_forwarded_by_node(request) {
+        return false;
+    }
+    match door::visitor(endpoint, request.uri()) {
+        Some(visitor) => visitor == Visitor::Client { is_negotiate: false },
+        None => split_negotiate(path).is_none() && endpoint.shared.hubs.find(path).is_some(),
+    }
+}
+
 /// Finds the hub of a path, and whether the request is to negotiate.
 fn find_hub(endpoint: &Endpoint, path: &str) -> Result<(Arc<Hub>, bool), Response> {
     match split_negotiate(path) {
@@ -204,16 +228,21 @@ fn is_for_app(endpoint: &Endpoint, request: &Request) -> bool {
     may_leave && is_known && !is_private(path)
 }
 
-/// Names the node on every answer, unless another node answered and has done so, and counts our own refusals.
+/// Middleware that signs all answers.
 async fn sign(State(endpoint): State<Endpoint>, request: Request, next: Next) -> Response {
     let uri = request.uri().clone();
-    let mut answer = next.run(request).await;
+    let answer = next.run(request).await;
+    signed(&endpoint, &uri, answer)
+}
+
+/// Names the node on an answer, unless another node answered and has done so, and counts our own refusals.
+fn signed(endpoint: &Endpoint, uri: &Uri, mut answer: Response) -> Response {
     if let Ok(name) = HeaderValue::from_str(&endpoint.shared.settings.node) {
         answer.headers_mut().entry(HeaderName::from_static(NODE_HEADER)).or_insert(name);
     }
     let is_refusal = answer.status().is_client_error() || answer.status().is_server_error();
     if is_refusal && answer.extensions().get::<CountedElsewhere>().is_none() {
-        refusal::record(&endpoint, &uri, &answer);
+        refusal::record(endpoint, uri, &answer);
     }
     answer
 }

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::listener_set::{ListenerPurpose, ShardListener};
 use crate::client;
-use crate::frontend::{self, Endpoint, Layers};
+use crate::frontend::{self, Endpoint, Layers, ListenerService};
 use crate::link::{keep_link, serve_link};
 use crate::rest::Rest;
 use crate::shard::{Inbox, Shard, ShardMessage, Shared};
@@ -54,14 +54,16 @@ pub(crate) async fn run(
             None => endpoint.clone(),
         };
         let of_clients = rest.clone().filter(|_| shared.settings.rest.on_client_ports);
-        let (clients, data_plane) = (with_rest(of_clients).into_router(), with_rest(rest).into_rest_router());
+        let clients = with_rest(of_clients);
+        let clients = ListenerService { router: clients.clone().into_router(), connects: Some(clients) };
+        let data_plane = ListenerService { router: with_rest(rest).into_rest_router(), connects: None };
         for (listener, layers, purpose) in listeners {
             let gate = frontend::ListenerGate::new(shared.clone(), counters.clone());
-            let router = match purpose {
+            let service = match purpose {
                 ListenerPurpose::Clients => clients.clone(),
                 ListenerPurpose::Rest => data_plane.clone(),
             };
-            spawn_local(frontend::serve(listener, layers, router, gate));
+            spawn_local(frontend::serve(listener, layers, service, gate));
         }
     }
     spawn_local(tick(shard.clone()));

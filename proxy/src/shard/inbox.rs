@@ -7,19 +7,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytestring::ByteString;
-use hyper::upgrade::OnUpgrade;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 use trunkline_protocol::manifest::Transport;
 use trunkline_protocol::service::OpenConnection;
 
+use super::client_stream::ClientStream;
 use super::command::ShardCommand;
 use super::slot::{Serial, Slot};
 use super::state::ShardState;
 use crate::auth::ClientTerms;
 use crate::limits::AddressPermit;
 use crate::telemetry::ConnectionTrace;
-use crate::transport::http_transport::InnerHalf;
 use crate::upstream::{Hub, IncomingLink, Pool, ServerGroup};
 
 /// Limit of the bytes in one shard's inbox. Two of the largest frames fit, so that none can get stuck.
@@ -62,18 +61,6 @@ pub(crate) struct CommandBatch {
     /// Time at which they were read, if the shard wants to know.
     pub read_at: Option<Instant>,
     _room: OwnedSemaphorePermit,
-}
-
-/// Stream of a client's bytes.
-#[derive(Debug)]
-pub(crate) enum ClientStream {
-    /// A WebSocket; the upgrade is on its way.
-    Upgrade(OnUpgrade),
-    /// Requests carry them, to and from the other end of this pipe.
-    Pipe(InnerHalf),
-    /// A WebSocket without a network: a client in this process.
-    #[cfg(feature = "cli")]
-    Memory(tokio::io::DuplexStream),
 }
 
 /// Accepted connect request: a socket that is about to become a client connection.

@@ -26,8 +26,8 @@ use crate::frontend::request_limit::{count_connected, take_permit, take_permit_a
 use crate::frontend::{reservation, restore};
 use crate::limits::AddressPermit;
 use crate::shard::{
-    ClientStream, Location, PendingConnection, ReserveError, RouteTable, Serial, ShardMessage, ShardSender, Slot,
-    TakenOver,
+    ClientStream, DirectUpgrade, Location, PendingConnection, ReserveError, RouteTable, Serial, ShardMessage,
+    ShardSender, Slot, TakenOver,
 };
 use crate::upstream::Hub;
 
@@ -103,9 +103,9 @@ async fn attach(endpoint: &Endpoint, hub: &Arc<Hub>, mut request: Request) -> Re
     if is_negotiated {
         count_connected(endpoint, peer_address(request.extensions()));
     }
-    let upgrade = hyper::upgrade::on(&mut request);
+    let socket = stream_below(&mut request);
     let (parts, _) = request.into_parts();
-    let (socket, transport) = (ClientStream::Upgrade(upgrade), Transport::WebSockets);
+    let transport = Transport::WebSockets;
     admit(endpoint, hub, &parts, NewConnection { socket, transport, client, is_negotiated, permit });
     Ok(())
 }
@@ -163,7 +163,7 @@ async fn take_over(
 
 /// Hands the new socket of an open connection to the shard that has it.
 fn resume(hub: &Arc<Hub>, mut request: Request, claim: Claim) {
-    let stream = Some(ClientStream::Upgrade(hyper::upgrade::on(&mut request)));
+    let stream = Some(stream_below(&mut request));
     let pending = PendingConnection {
         stream,
         transport: Transport::WebSockets,
@@ -181,6 +181,12 @@ fn resume(hub: &Arc<Hub>, mut request: Request, claim: Claim) {
         trace: None,
     };
     claim.shard.put(ShardMessage::Accept(Box::new(pending)));
+}
+
+/// Stream below an upgrade, which begins once the answer is sent.
+fn stream_below(request: &mut Request) -> ClientStream {
+    let direct = request.extensions_mut().remove::<DirectUpgrade>();
+    direct.and_then(|direct| direct.take()).unwrap_or_else(|| ClientStream::Upgrade(hyper::upgrade::on(request)))
 }
 
 /// Whether a request asks for a WebSocket, in a version of HTTP that has upgrades.

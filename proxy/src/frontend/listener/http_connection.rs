@@ -11,13 +11,16 @@
 //! it gives back with the socket tells that surely. So it gives the socket back when it was silent for a while, and an idle
 //! socket costs neither hyper's state nor its buffer.
 
+use std::cell::Cell;
 use std::convert::Infallible;
+use std::future::ready;
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
+use futures_util::future::Either;
 use http::uri::Scheme;
 use http::{Request, StatusCode};
 use hyper::body::Incoming;
@@ -48,14 +51,35 @@ enum Silence {
     Stuck,
 }
 
+/// Socket whose first request has begun.
+pub(super) struct FirstBytes<S> {
+    pub(super) stream: S,
+    /// Bytes of it that were read.
+    pub(super) bytes: Bytes,
+    /// Time that its head has left.
+    pub(super) left: Duration,
+    /// Answer to it, if there is one already.
+    pub(super) answer: Option<Response>,
+}
+
 /// Serves HTTP/1.1 until the socket is closed or upgraded.
 pub(crate) async fn serve<S>(stream: S, context: SocketContext, scheme: Scheme, router: Router)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let first = FirstBytes { stream, bytes: Bytes::new(), left: context.gate.header_timeout(), answer: None };
+    serve_from(first, context, scheme, router).await;
+}
+
+/// Serves HTTP/1.1 from the first bytes of a request on, until the socket is closed or upgraded.
+pub(super) async fn serve_from<S>(first: FirstBytes<S>, context: SocketContext, scheme: Scheme, router: Router)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let SocketContext { peer, gate, admitted: _admitted, patience, is_trusted } = context;
     let persistence = Persistence::new(gate.clone(), is_trusted);
-    let (mut socket, mut head_timeout) = (RequestSocket::new(stream), gate.header_timeout());
+    let (mut socket, mut head_timeout) = (RequestSocket::continued(first.stream, first.bytes), first.left);
+    let answered = Cell::new(first.answer);
     loop {
         let progress = socket.progress().clone();
         let timer = HeadTimer::new(progress.clone(), gate.header_timeout(), gate.keep_alive_timeout());
@@ -65,7 +89,10 @@ where
             request.extensions_mut().insert(scheme.clone());
             let persistence = Some(&persistence).filter(|_| Persistence::is_wanted(&request));
             // One answer after the other leaves here, so the socket may go by what the last one says.
-            let answer = answer(router.clone(), request, patience.clone(), gate.body_timeout());
+            let answer = match answered.take() {
+                Some(answer) => Either::Left(ready(Ok(patiently(answer, &patience, gate.body_timeout())))),
+                None => Either::Right(answer(router.clone(), request, patience.clone(), gate.body_timeout())),
+            };
             async move { answer.await.map(|answer| declared(answer, persistence)) }
         });
         let http1 = gate.http1(timer, head_timeout);
@@ -102,14 +129,19 @@ pub(crate) async fn answer(
     patience: CurrentStallLimit,
     body_timeout: Duration,
 ) -> Result<Response, Infallible> {
-    let mut answer = router.oneshot(request.map(Body::new)).await?;
+    let answer = router.oneshot(request.map(Body::new)).await?;
+    Ok(patiently(answer, &patience, body_timeout))
+}
+
+/// Records how long an answer may stand still.
+fn patiently(mut answer: Response, patience: &CurrentStallLimit, body_timeout: Duration) -> Response {
     let limit = answer.extensions_mut().remove().unwrap_or_else(|| match answer.status() {
         // Its client has an outbox, which is bounded otherwise.
         StatusCode::SWITCHING_PROTOCOLS => WriteStallLimit::Unlimited,
         _ => WriteStallLimit::Idle(body_timeout),
     });
     patience.set(limit);
-    Ok(answer)
+    answer
 }
 
 fn declared(mut answer: Response, persistence: Option<&Persistence>) -> Response {

@@ -144,11 +144,16 @@ impl ListenerGate {
         self.shared.settings.limits.head_max_bytes + 32 * HEADERS_MAX
     }
 
+    /// Counts a connection that ends because a head took too long.
+    pub(super) fn count_late_head(&self) {
+        self.counters.limit(Limit::HeadTime).increment();
+        count_refused_socket(&self.counters, Cause::HeadTimeout);
+    }
+
     /// Counts the error that ends a connection.
     pub(crate) fn count(&self, error: &hyper::Error) {
         if error.is_timeout() {
-            self.counters.limit(Limit::HeadTime).increment();
-            count_refused_socket(&self.counters, Cause::HeadTimeout);
+            self.count_late_head();
         } else if error.is_parse_too_large() {
             self.counters.limit(Limit::HeadSize).increment();
             count_refused_socket(&self.counters, Cause::HeadTooLarge);

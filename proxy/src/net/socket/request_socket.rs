@@ -66,8 +66,9 @@ impl RequestProgress {
 }
 
 impl<S> RequestSocket<S> {
-    /// Wraps a stream on which no request was served yet.
+    /// Wraps a stream of which nothing was read.
     #[must_use]
+    #[cfg(test)]
     pub(crate) fn new(stream: S) -> Self {
         Self::continued(stream, Bytes::new())
     }

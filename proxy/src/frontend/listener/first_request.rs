@@ -1,0 +1,172 @@
+//! First request on a plain socket: what is surely a WebSocket connect to a hub is answered without an HTTP server, because
+//! most sockets bring nothing else, and that would be most of what a connect costs.
+//!
+//! ```text
+//!  first bytes ─┬─ a whole plain upgrade, to a hub ─► answer ─┬─ 101 ─► written; the socket is its client's
+//!               └─ anything else ─► hyper, from those bytes ◄─┴─ a refusal, which hyper writes
+//! ```
+//!
+//! Whatever is long, in pieces, or odd in any way is hyper's to judge.
+
+use std::future::poll_fn;
+use std::io::{self, ErrorKind, Read};
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::response::Response;
+use bytes::{Bytes, BytesMut};
+use http::header::{CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING};
+use http::uri::Scheme;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
+use httparse::Status;
+use socket2::SockRef;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout_at};
+use tracing::debug;
+
+use super::ListenerService;
+use super::http_connection::{self, FirstBytes};
+use super::socket_context::SocketContext;
+use crate::frontend::connect::websocket_upgrade::is_upgrade;
+use crate::frontend::request_extension::PeerAddress;
+use crate::shard::DirectUpgrade;
+
+/// Bytes that are read at once. The head of a browser with some cookies has half of that.
+const READ_BYTES: usize = 2048;
+
+/// Most headers of a head that is answered here.
+const HEADERS: usize = 32;
+
+/// Headers that tell of a body, or of one to come.
+const OF_BODIES: [HeaderName; 3] = [CONTENT_LENGTH, TRANSFER_ENCODING, EXPECT];
+
+/// Serves a socket from its first byte on, until it is closed or upgraded.
+pub(super) async fn serve(stream: TcpStream, context: SocketContext, service: Rc<ListenerService>) {
+    let (begun, limit) = (Instant::now(), context.gate.header_timeout());
+    let bytes = match timeout_at(begun + limit, poll_fn(|cx| poll_first(&stream, cx))).await {
+        Ok(Ok(bytes)) if !bytes.is_empty() => bytes,
+        Ok(_) => return,
+        Err(_) => {
+            context.gate.count_late_head();
+            return debug!(peer = %context.peer, "a connection is closed: the head of its first request took too long");
+        }
+    };
+    let answered = match (&service.connects, parse(&bytes)) {
+        (Some(endpoint), Some((mut request, length))) => {
+            let (upgrade, upgraded) = DirectUpgrade::new();
+            let extensions = request.extensions_mut();
+            extensions.insert(PeerAddress(context.peer));
+            extensions.insert(Scheme::HTTP);
+            extensions.insert(upgrade);
+            endpoint.connect_directly(request).await.map(|answer| (answer, upgraded, length))
+        }
+        _ => None,
+    };
+    let answer = match answered {
+        Some((answer, upgraded, length)) if answer.status() == StatusCode::SWITCHING_PROTOCOLS => {
+            let mut stream = stream;
+            match stream.write_all(&head_of(&answer)).await {
+                Ok(()) => upgraded.complete(stream, bytes.slice(length..)),
+                Err(error) => debug!(peer = %context.peer, %error, "a client was gone before it was answered"),
+            }
+            return;
+        }
+        Some((refusal, ..)) => Some(refusal),
+        None => None,
+    };
+    let left = limit.saturating_sub(begun.elapsed()).max(Duration::from_millis(1));
+    let first = FirstBytes { stream: context.patient(stream), bytes, left, answer };
+    Box::pin(http_connection::serve_from(first, context, Scheme::HTTP, service.router.clone())).await;
+}
+
+/// Reads the first bytes of a socket; none is its end.
+fn poll_first(stream: &TcpStream, cx: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
+    let mut buffer = [0; READ_BYTES];
+    // Most have come by now, and asking the system spares the runtime an event.
+    let mut read = (&*SockRef::from(stream)).read(&mut buffer);
+    while read.as_ref().is_err_and(|error| matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)) {
+        ready!(stream.poll_read_ready(cx))?;
+        read = stream.try_read(&mut buffer);
+    }
+    Poll::Ready(read.map(|count| Bytes::copy_from_slice(buffer.get(..count).unwrap_or_default())))
+}
+
+/// Parses a whole head that asks for a WebSocket, and nothing else; returns its length, too.
+fn parse(bytes: &Bytes) -> Option<(Request, usize)> {
+    let mut headers = [httparse::EMPTY_HEADER; HEADERS];
+    let mut head = httparse::Request::new(&mut headers);
+    let Ok(Status::Complete(length)) = head.parse(bytes) else { return None };
+    let (Some("GET"), Some(1), Some(target)) = (head.method, head.version, head.path) else { return None };
+    if !target.starts_with('/') {
+        return None;
+    }
+    let mut map = HeaderMap::with_capacity(head.headers.len());
+    for header in head.headers.iter() {
+        let name = HeaderName::from_bytes(header.name.as_bytes()).ok()?;
+        map.append(name, HeaderValue::from_maybe_shared(bytes.slice_ref(header.value)).ok()?);
+    }
+    if !is_upgrade(&map) || OF_BODIES.iter().any(|name| map.contains_key(name)) {
+        return None;
+    }
+    let mut request = Request::new(Body::empty());
+    *request.method_mut() = Method::GET;
+    *request.uri_mut() = Uri::from_maybe_shared(bytes.slice_ref(target.as_bytes())).ok()?;
+    *request.headers_mut() = map;
+    Some((request, length))
+}
+
+/// Bytes of an answer without a body.
+fn head_of(answer: &Response) -> BytesMut {
+    let mut out = BytesMut::with_capacity(256);
+    out.extend_from_slice(b"HTTP/1.1 101 Switching Protocols\r\n");
+    for (name, value) in answer.headers() {
+        for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
+            out.extend_from_slice(part);
+        }
+    }
+    out.extend_from_slice(b"\r\n");
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn upgrade(more: &str) -> Bytes {
+        let head = "GET /chat?id=1 HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n";
+        format!("{head}{more}\r\n").into()
+    }
+
+    #[test]
+    fn a_plain_upgrade_is_parsed_and_what_follows_is_left() {
+        let bytes = Bytes::from([&upgrade("Cookie: a=1\r\nCookie: b=2\r\n")[..], b"more"].concat());
+        let (request, length) = parse(&bytes).unwrap();
+        assert_eq!((request.uri().to_string().as_str(), &bytes[length..]), ("/chat?id=1", &b"more"[..]));
+        assert_eq!(request.headers()["host"], "a");
+        assert_eq!(request.headers().get_all("cookie").iter().count(), 2);
+    }
+
+    #[test]
+    fn whatever_is_odd_is_left_to_the_server() {
+        assert!(parse(&upgrade("")).is_some());
+        for head in [
+            upgrade("Content-Length: 0\r\n"),
+            upgrade("Transfer-Encoding: chunked\r\n"),
+            upgrade("Expect: 100-continue\r\n"),
+            upgrade("Folded: a\r\n b\r\n"),
+            upgrade("No colon\r\n"),
+            upgrade(&"x: y\r\n".repeat(HEADERS)),
+            upgrade("").slice(..20),
+            Bytes::from_static(b"GET /chat HTTP/1.1\r\nHost: a\r\n\r\n"),
+            Bytes::from_static(b"GET /chat HTTP/1.0\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"),
+            Bytes::from_static(b"POST /chat HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"),
+            Bytes::from_static(b"GET http://a/chat HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"),
+        ] {
+            assert!(parse(&head).is_none(), "{head:?}");
+        }
+    }
+}
