@@ -288,7 +288,7 @@ fn a_client_that_floods_a_slow_server_is_read_no_further() {
 }
 
 #[test]
-fn a_full_backlog_reads_no_client_with_an_event_and_drops_what_the_gone_leave() {
+fn a_full_backlog_stops_reading_clients_and_drops_what_the_gone_leave() {
     run(async {
         let network = MemoryNetwork::default();
         let stage = stage(&network, WebhookSettings { waiting_max_bytes: 5_000, ..plain() });
@@ -316,6 +316,66 @@ fn a_full_backlog_reads_no_client_with_an_event_and_drops_what_the_gone_leave() 
         said.answer(200, "");
         let dropped: u64 = stage.shared.webhooks.counters().iter().map(|(_, counters)| counters.dropped.get()).sum();
         assert_eq!(dropped, 1);
+    });
+}
+
+#[test]
+fn clients_that_come_and_go_while_a_server_hangs_leave_no_more_than_the_bound() {
+    run(async {
+        let network = MemoryNetwork::default();
+        let (in_flight_max, answer_timeout) = (std::num::NonZeroUsize::MIN, Duration::from_secs(600));
+        let bounds = WebhookSettings { in_flight_max, answer_timeout, waiting_max_bytes: 20_000, ..plain() };
+        let stage = stage(&network, bounds);
+        let mut server = WebhookServer::listen(&network, APP);
+        let _stays = connect(&stage, "/chat").await;
+        let held = server.next().await;
+        let target = format!("/chat?text={}", "x".repeat(1_000));
+        for _ in 0..200 {
+            drop(connect(&stage, &target).await);
+        }
+        let webhooks = &stage.shared.webhooks;
+        until(|| webhooks.clients() < 20).await;
+        assert!((18_000..24_000).contains(&webhooks.waiting_bytes()), "{} bytes wait", webhooks.waiting_bytes());
+        held.answer(200, "");
+        let mut told = Vec::new();
+        while webhooks.clients() > 1 {
+            let Ok(asked) = timeout(Duration::from_secs(1), server.next()).await else { continue };
+            told.push((asked.header("x-asrs-connection-id").to_owned(), asked.path()));
+            asked.answer(200, "");
+        }
+        let mut ids: Vec<_> = told.iter().map(|(id, _)| id.clone()).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        assert!(ids.len() > 5 && told.len() == 2 * ids.len(), "{told:?}");
+        for id in ids {
+            let paths: Vec<_> = told.iter().filter(|(of, _)| *of == id).map(|(_, path)| &**path).collect();
+            assert_eq!(paths, [CONNECTED, DISCONNECTED]);
+        }
+    });
+}
+
+#[test]
+fn clients_that_go_before_they_are_let_in_leave_nothing_behind() {
+    run(async {
+        let network = MemoryNetwork::default();
+        let (connecting, in_flight_max) = (WebhookConnecting::Asked, std::num::NonZeroUsize::MIN);
+        let stage = stage(&network, WebhookSettings { connecting, in_flight_max, ..plain() });
+        let mut server = WebhookServer::listen(&network, APP);
+        let begin = async || {
+            let mut client = Client::upgrade(&stage, "/chat").await.unwrap();
+            client.send(JSON_HANDSHAKE).await;
+            client
+        };
+        let first = begin().await;
+        let _held = server.next().await;
+        drop(first);
+        for _ in 0..50 {
+            drop(begin().await);
+        }
+        until(|| stage.shared.webhooks.clients() == 0).await;
+        assert_eq!(stage.shared.webhooks.waiting_bytes(), 0);
+        let asked = server.waiting();
+        assert!(asked < 5, "{asked} questions about clients that have gone");
     });
 }
 

@@ -28,7 +28,7 @@ impl Backlog {
         Self { max_bytes, bytes: AtomicUsize::new(0), clients: AtomicUsize::new(0), ended: AtomicUsize::new(0) }
     }
 
-    /// Bytes of events that wait, those under way included.
+    /// Bytes of events that wait, those under way included, and of what is known of clients that have gone.
     #[must_use]
     pub(super) fn bytes(&self) -> usize {
         self.bytes.load(Ordering::Relaxed)

@@ -28,6 +28,13 @@ impl ClientFacts {
             query: open.query.as_deref().map(header_text),
         }
     }
+
+    /// Bytes that it takes in memory.
+    #[must_use]
+    pub(super) fn bytes(&self) -> usize {
+        let texts = self.claims.iter().chain(&self.user).chain(&self.query);
+        texts.map(|text| size_of::<HeaderValue>() + text.len()).sum()
+    }
 }
 
 /// Makes a header's value of a text of a client: UTF-8 as it is; where it holds control characters they are escaped, so

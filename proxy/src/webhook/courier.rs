@@ -4,16 +4,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
+use bytestring::ByteString;
 use http::header::{CONTENT_TYPE, HeaderName, USER_AGENT};
 use http::{HeaderMap, HeaderValue, Request, StatusCode};
 use http_body_util::LengthLimitError;
 use tokio::time::{Instant, sleep};
 
 use super::answer::{self, Reply, ReplyError, WebhookAnswer};
-use super::client_fact::{ClientFacts, header_text};
+use super::client_fact::header_text;
 use super::far_end::Post;
-use super::webhook_event::{EventKind, WebhookEvent};
-use super::webhook_hub::WebhookHub;
+use super::webhook_event::EventKind;
+use super::webhook_hub::{RequestPermit, WebhookHub};
 use crate::net::http_client::{HttpClient, HttpError};
 
 /// Pauses before further attempts of a request. All of them are within the time of one.
@@ -47,14 +48,13 @@ impl Courier {
         Self { client: hub.http_client(), hub }
     }
 
-    /// Sends an event, and reads the answer.
-    pub(super) async fn deliver(&self, post: &Post) -> WebhookAnswer {
-        let Post { connection_id, facts, event } = post;
-        let head = self.head(connection_id, facts, event);
+    /// Sends an event for which there is room, and reads the answer; with it, the id of the connection.
+    pub(super) async fn deliver(&self, permit: RequestPermit<'_>, post: Post) -> (ByteString, WebhookAnswer) {
+        let event = &post.event;
         let mut pauses = PAUSES.iter();
-        let mut deadline = None;
+        let (mut permit, mut deadline) = (permit, None);
         loop {
-            let (reply, until) = self.attempt(&head, event, &mut deadline).await;
+            let (reply, until) = self.attempt(permit, &post, &mut deadline).await;
             let (answer, outcome, problem) = answer::read(&event.kind, &reply);
             let counters = self.hub.counters();
             counters.of(outcome).increment();
@@ -63,26 +63,27 @@ impl Courier {
             if let Some(problem) = problem {
                 self.hub.warn(&event.name, &problem);
             }
-            let Some(pause) = pause else { return answer };
+            let Some(pause) = pause else { return (post.connection_id, answer) };
             counters.retries.increment();
             sleep(*pause).await;
+            permit = self.hub.request_permit().await;
         }
     }
 
-    /// Makes one attempt, once there is room for it. The first one begins the time of all.
+    /// Makes one attempt, which has its room until it is over. The first one begins the time of all.
     async fn attempt(
         &self,
-        head: &HeaderMap,
-        event: &WebhookEvent,
+        _permit: RequestPermit<'_>,
+        post: &Post,
         deadline: &mut Option<Instant>,
     ) -> (Reply, Instant) {
-        let _permit = self.hub.request_permit().await;
+        let event = &post.event;
         let begun = Instant::now();
         let limit = self.time_limit(&event.kind);
         let until = *deadline.get_or_insert(begun + limit);
         let max_bytes = self.hub.settings().answer_max_bytes;
         let mut request = Request::post(event.target.clone()).body(Body::from(event.body.clone())).unwrap_or_default();
-        *request.headers_mut() = head.clone();
+        *request.headers_mut() = self.head(post);
         let address = self.hub.template().address();
         let fetched = self.client.fetch(address, request, max_bytes, until - begun).await;
         self.hub.counters().durations.observe_duration(begun.elapsed());
@@ -95,7 +96,7 @@ impl Courier {
         if *kind == EventKind::Connect { limit.min(CONNECT_TIMEOUT) } else { limit }
     }
 
-    fn head(&self, connection_id: &str, facts: &ClientFacts, event: &WebhookEvent) -> HeaderMap {
+    fn head(&self, Post { connection_id, facts, event }: &Post) -> HeaderMap {
         let mut head = HeaderMap::new();
         head.insert(CONTENT_TYPE, HeaderValue::from_static(event.kind.content_type()));
         head.insert(USER_AGENT, HeaderValue::from_static(concat!("trunkline/", env!("CARGO_PKG_VERSION"))));

@@ -1,6 +1,9 @@
 //! The far end of a link to a webhook: an app server without I/O. Frames and answers in, frames and requests out.
+//!
+//! A request is taken out when there is room for it. Until then it is an event of its client, so that what a client leaves
+//! behind can be dropped.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
@@ -28,14 +31,11 @@ use crate::config::WebhookConnecting;
 pub(super) struct FarEnd {
     hub: Arc<WebhookHub>,
     clients: HashMap<ByteString, WebhookClient>,
-    steps: Steps,
-}
-
-/// Frames and requests that a step asks for.
-#[derive(Debug, Default)]
-pub(super) struct Steps {
-    pub(super) frames: Vec<ServiceMessage>,
-    pub(super) posts: Vec<Post>,
+    /// Clients with an event that is to be sent next, by their places, first come, first served.
+    line: BTreeMap<u64, ByteString>,
+    next_place: u64,
+    /// Frames that a step asks for.
+    frames: Vec<ServiceMessage>,
 }
 
 /// Request that is to be sent to the back end.
@@ -49,28 +49,44 @@ pub(super) struct Post {
 impl FarEnd {
     #[must_use]
     pub(super) fn new(hub: Arc<WebhookHub>) -> Self {
-        Self { hub, clients: HashMap::new(), steps: Steps::default() }
+        Self { hub, clients: HashMap::new(), line: BTreeMap::new(), next_place: 0, frames: Vec::new() }
     }
 
-    /// Takes a frame of the node.
+    /// Takes a frame of the node, and returns the frames that it asks for.
     #[must_use]
-    pub(super) fn take(&mut self, message: ServiceMessage) -> Steps {
+    pub(super) fn take(&mut self, message: ServiceMessage) -> Vec<ServiceMessage> {
         match message {
             ServiceMessage::OpenConnection(open) => self.opened(&open),
             ServiceMessage::ConnectionData(data) => self.received(&data.connection_id, &data.payload),
             ServiceMessage::CloseConnection(close) => self.closed(&close),
             ServiceMessage::ClientInvocation(request) => self.asked(request),
             // Answered as it came, which is what `echo` asks for.
-            ServiceMessage::Ping(ping) => self.steps.frames.push(ServiceMessage::Ping(ping)),
+            ServiceMessage::Ping(ping) => self.frames.push(ServiceMessage::Ping(ping)),
             // News that a webhook has no use for.
             _ => {}
         }
-        std::mem::take(&mut self.steps)
+        std::mem::take(&mut self.frames)
     }
 
-    /// Takes the answer to the request of a client that was under way.
+    /// Whether a request waits for room.
     #[must_use]
-    pub(super) fn answered(&mut self, id: &ByteString, answer: WebhookAnswer) -> Steps {
+    pub(super) fn has_next_post(&self) -> bool {
+        !self.line.is_empty()
+    }
+
+    /// Takes the request that has waited longest, to be sent now.
+    #[must_use]
+    pub(super) fn next_post(&mut self) -> Option<Post> {
+        let (_, connection_id) = self.line.pop_first()?;
+        let client = self.clients.get_mut(&connection_id)?;
+        client.place = None;
+        let event = client.take_next()?;
+        Some(Post { connection_id, facts: client.facts.clone(), event })
+    }
+
+    /// Takes the answer to the request of a client that was under way, and returns the frames that it asks for.
+    #[must_use]
+    pub(super) fn answered(&mut self, id: &ByteString, answer: WebhookAnswer) -> Vec<ServiceMessage> {
         if let Some(client) = self.clients.get_mut(id) {
             client.answered();
             match (client.stage, answer) {
@@ -80,14 +96,12 @@ impl FarEnd {
                     self.welcome(id, protocol);
                     self.take_messages(id, protocol, &early.into());
                 }
-                (WebhookStage::Open(_), WebhookAnswer::Completion(payload)) => {
-                    self.steps.frames.push(data_for(id, payload))
-                }
+                (WebhookStage::Open(_), WebhookAnswer::Completion(payload)) => self.frames.push(data_for(id, payload)),
                 _ => {}
             }
             self.go_on(id);
         }
-        std::mem::take(&mut self.steps)
+        std::mem::take(&mut self.frames)
     }
 
     fn opened(&mut self, open: &OpenConnection) {
@@ -145,7 +159,7 @@ impl FarEnd {
 
     /// Lets a client in, and tells the back end of it.
     fn welcome(&mut self, id: &ByteString, protocol: HubProtocol) {
-        self.steps.frames.push(data_for(id, HandshakeResponse::default().encode()));
+        self.frames.push(data_for(id, HandshakeResponse::default().encode()));
         if let Some(client) = self.clients.get_mut(id) {
             client.stage = WebhookStage::Open(protocol);
         }
@@ -155,9 +169,9 @@ impl FarEnd {
     /// Does not let a client in; nobody is told of its end.
     fn refuse(&mut self, id: &ByteString, text: &str) {
         let response = HandshakeResponse { error: Some(text.to_owned()) };
-        self.steps.frames.push(data_for(id, response.encode()));
-        self.steps.frames.push(close_of(id, text));
-        self.clients.remove(id);
+        self.frames.push(data_for(id, response.encode()));
+        self.frames.push(close_of(id, text));
+        self.forget(id);
     }
 
     /// Adds an event about a connection.
@@ -210,7 +224,7 @@ impl FarEnd {
         self.hub.counters().dropped.increment();
         if let Some(invocation_id) = &call.invocation_id {
             let error = Outcome::Error(error.to_string().into());
-            self.steps.frames.push(data_for(id, completion(protocol, invocation_id, error)));
+            self.frames.push(data_for(id, completion(protocol, invocation_id, error)));
         }
     }
 
@@ -218,7 +232,7 @@ impl FarEnd {
     fn pass_result(&mut self, id: &ByteString, protocol: HubProtocol, result: Completion) {
         let question = self.clients.get_mut(id).and_then(|client| client.take_question(&result.invocation_id));
         let Some((invocation_id, caller_server_id)) = question else { return };
-        self.steps.frames.push(ServiceMessage::ClientCompletion(ClientCompletion {
+        self.frames.push(ServiceMessage::ClientCompletion(ClientCompletion {
             payload: completion(protocol, &invocation_id, result.outcome),
             invocation_id,
             connection_id: id.clone(),
@@ -235,7 +249,7 @@ impl FarEnd {
         if !client.ask(copied_id, copied_caller) {
             let error = "too many client results are waited for".into();
             let refusal = ErrorCompletion { invocation_id, connection_id, caller_server_id, error };
-            self.steps.frames.push(ServiceMessage::ErrorCompletion(refusal));
+            self.frames.push(ServiceMessage::ErrorCompletion(refusal));
         }
     }
 
@@ -244,8 +258,8 @@ impl FarEnd {
         let mut bytes = BytesMut::new();
         let close = Close { error: Some(CLOSED_WITH_ERROR.into()), allow_reconnect: false };
         protocol.encode(&HubMessage::Close(close), &mut bytes);
-        self.steps.frames.push(data_for(id, bytes.freeze()));
-        self.steps.frames.push(close_of(id, problem));
+        self.frames.push(data_for(id, bytes.freeze()));
+        self.frames.push(close_of(id, problem));
         self.end(id, Some(problem));
     }
 
@@ -253,8 +267,7 @@ impl FarEnd {
         let id = &close.connection_id;
         let is_elsewhere = close.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case(MIGRATE_TO_HEADER));
         if is_elsewhere {
-            self.clients.remove(id);
-            return;
+            return self.forget(id);
         }
         self.end(id, close.error.as_deref().filter(|error| !error.is_empty()));
         self.go_on(id);
@@ -269,32 +282,47 @@ impl FarEnd {
         }
         client.end();
         let (hub, backlog) = (&self.hub, self.hub.backlog());
-        if backlog.is_full() || backlog.has_too_many_ended() {
-            hub.counters().dropped.add(client.drop_events());
-        }
         if !was_open {
             // Its question is of no interest any more, and nobody knows of it.
             client.drop_events();
-        } else if backlog.has_too_many_ended() {
+            return;
+        }
+        if backlog.is_full() || backlog.has_too_many_ended() {
+            let is_untold = client.is_untold();
+            hub.counters().dropped.add(client.drop_events());
+            if is_untold {
+                // Nobody will ever know of it, so its end is no news.
+                return;
+            }
+        }
+        if backlog.has_too_many_ended() {
             hub.counters().dropped.increment();
         } else {
             self.tell(id, EventKind::Disconnected, error);
         }
     }
 
-    /// Sends the next event of a client, stops or resumes reading it, and forgets it when nothing is left to do.
+    /// Has the next event of a client wait for room, stops or resumes reading it, and forgets it when nothing is left to do.
     fn go_on(&mut self, id: &ByteString) {
         let Some(client) = self.clients.get_mut(id) else { return };
-        if let Some(event) = client.take_next() {
-            let post = Post { connection_id: ByteString::from(&**id), facts: client.facts.clone(), event };
-            self.steps.posts.push(post);
+        if client.has_next() && client.place.is_none() {
+            client.place = Some(self.next_place);
+            // A copy: what came is a part of all that came together.
+            self.line.insert(self.next_place, ByteString::from(&**id));
+            self.next_place += 1;
         }
         if let Some(operation) = client.flow(self.hub.backlog().is_full()) {
             let flow = ConnectionFlowControl { connection_id: id.clone(), subject: FlowSubject::Client, operation };
-            self.steps.frames.push(ServiceMessage::ConnectionFlowControl(flow));
+            self.frames.push(ServiceMessage::ConnectionFlowControl(flow));
         }
         if client.is_finished() {
-            self.clients.remove(id);
+            self.forget(id);
+        }
+    }
+
+    fn forget(&mut self, id: &ByteString) {
+        if let Some(place) = self.clients.remove(id).and_then(|client| client.place) {
+            self.line.remove(&place);
         }
     }
 }
@@ -323,9 +351,13 @@ mod tests {
     const SAY: &[u8] = b"{\"type\":1,\"invocationId\":\"1\",\"target\":\"Say\",\"arguments\":[]}\x1e";
 
     fn far_end(connecting: WebhookConnecting) -> (FarEnd, Webhooks) {
+        bounded(connecting, usize::MAX)
+    }
+
+    fn bounded(connecting: WebhookConnecting, waiting_max_bytes: usize) -> (FarEnd, Webhooks) {
         let rules = vec!["chat=http://app/{category}/{event}".parse().unwrap()];
         let keys = AccessKeys::new(vec![AccessKey::new("a key that is long enough").unwrap()]).unwrap();
-        let settings = WebhookSettings { rules, connecting, ..WebhookSettings::NONE };
+        let settings = WebhookSettings { rules, connecting, waiting_max_bytes, ..WebhookSettings::NONE };
         let webhooks = Webhooks::new(&settings, &keys, Connector::default());
         (FarEnd::new(webhooks.of("chat").unwrap().0), webhooks)
     }
@@ -350,6 +382,29 @@ mod tests {
         ServiceMessage::CloseConnection(CloseConnection { connection_id: id.into(), error: None, headers })
     }
 
+    /// Frames of a step, and the requests that wait, for which there is room.
+    #[derive(Debug, Default)]
+    struct Steps {
+        frames: Vec<ServiceMessage>,
+        posts: Vec<Post>,
+    }
+
+    fn take(end: &mut FarEnd, message: ServiceMessage) -> Steps {
+        let frames = end.take(message);
+        Steps { frames, posts: posts(end) }
+    }
+
+    fn answered(end: &mut FarEnd, id: &ByteString, answer: WebhookAnswer) -> Steps {
+        let frames = end.answered(id, answer);
+        Steps { frames, posts: posts(end) }
+    }
+
+    fn posts(end: &mut FarEnd) -> Vec<Post> {
+        let posts = std::iter::from_fn(|| end.next_post()).collect();
+        assert!(!end.has_next_post());
+        posts
+    }
+
     /// Names of the events that are to be sent.
     fn names(steps: &Steps) -> Vec<&str> {
         steps.posts.iter().map(|post| &*post.event.name).collect()
@@ -358,10 +413,10 @@ mod tests {
     #[test]
     fn a_client_that_has_lost_another_link_goes_on_and_nobody_is_told_of_it_again() {
         let (mut end, webhooks) = far_end(WebhookConnecting::Open);
-        assert!(end.take(open("c", Some(MIGRATE_FROM_HEADER))).posts.is_empty());
-        assert_eq!(names(&end.take(data("c", SAY))), ["Say"]);
-        assert!(end.take(close("c", Some(MIGRATE_TO_HEADER))).posts.is_empty(), "it goes on elsewhere");
-        let late = end.answered(&"c".into(), WebhookAnswer::Completion(Bytes::new()));
+        assert!(take(&mut end, open("c", Some(MIGRATE_FROM_HEADER))).posts.is_empty());
+        assert_eq!(names(&take(&mut end, data("c", SAY))), ["Say"]);
+        assert!(take(&mut end, close("c", Some(MIGRATE_TO_HEADER))).posts.is_empty(), "it goes on elsewhere");
+        let late = answered(&mut end, &"c".into(), WebhookAnswer::Completion(Bytes::new()));
         assert!(late.frames.is_empty() && late.posts.is_empty());
         assert_eq!((webhooks.clients(), webhooks.waiting_bytes()), (0, 0));
     }
@@ -369,21 +424,68 @@ mod tests {
     #[test]
     fn a_client_that_goes_before_it_is_let_in_is_nobodys() {
         let (mut end, webhooks) = far_end(WebhookConnecting::Asked);
-        drop(end.take(open("a", None)));
-        drop(end.take(close("a", None)));
-        drop(end.take(open("b", None)));
-        assert_eq!(names(&end.take(data("b", HANDSHAKE))), ["connect"]);
-        drop(end.take(close("b", None)));
-        let late = end.answered(&"b".into(), WebhookAnswer::Done);
+        drop(take(&mut end, open("a", None)));
+        drop(take(&mut end, close("a", None)));
+        drop(take(&mut end, open("b", None)));
+        assert_eq!(names(&take(&mut end, data("b", HANDSHAKE))), ["connect"]);
+        drop(take(&mut end, close("b", None)));
+        let late = answered(&mut end, &"b".into(), WebhookAnswer::Done);
         assert!(late.frames.is_empty() && late.posts.is_empty());
         assert_eq!((webhooks.clients(), webhooks.waiting_bytes()), (0, 0));
     }
 
     #[test]
+    fn clients_that_come_and_go_without_room_leave_as_many_as_the_backlog_takes() {
+        for (connecting, most) in [(WebhookConnecting::Open, 16_384), (WebhookConnecting::Asked, 0)] {
+            let (mut end, webhooks) = far_end(connecting);
+            for number in 0..20_000 {
+                let id = number.to_string();
+                let open = OpenConnection { connection_id: id.as_str().into(), ..OpenConnection::default() };
+                drop(end.take(ServiceMessage::OpenConnection(open)));
+                drop(end.take(data_for(&id.as_str().into(), Bytes::from_static(HANDSHAKE))));
+                drop(end.take(close_of(&id.into(), "")));
+            }
+            assert_eq!((webhooks.clients(), end.line.len()), (most, most));
+            while let Some(post) = end.next_post() {
+                drop(end.answered(&post.connection_id, WebhookAnswer::Done));
+            }
+            assert_eq!((webhooks.clients(), webhooks.waiting_bytes()), (0, 0));
+        }
+    }
+
+    #[test]
+    fn a_full_backlog_keeps_the_end_of_a_client_only_if_its_beginning_was_told() {
+        let (mut end, webhooks) = bounded(WebhookConnecting::Open, 0);
+        drop(end.take(open("told", None)));
+        assert_eq!(names(&take(&mut end, data("told", HANDSHAKE))), ["connected"]);
+        drop(end.take(open("untold", None)));
+        drop(end.take(data("untold", HANDSHAKE)));
+        drop(end.take(close("untold", None)));
+        assert_eq!((webhooks.clients(), end.has_next_post()), (1, false));
+        drop(end.take(close("told", None)));
+        assert_eq!(names(&answered(&mut end, &"told".into(), WebhookAnswer::Done)), ["disconnected"]);
+    }
+
+    #[test]
+    fn what_is_known_of_a_client_counts_when_it_has_gone() {
+        let (mut end, webhooks) = far_end(WebhookConnecting::Open);
+        let query = Some("x".repeat(1_000).into());
+        drop(end.take(ServiceMessage::OpenConnection(OpenConnection {
+            connection_id: "c".into(),
+            query,
+            ..OpenConnection::default()
+        })));
+        drop(end.take(data("c", HANDSHAKE)));
+        assert!((200..500).contains(&webhooks.waiting_bytes()), "{}", webhooks.waiting_bytes());
+        drop(end.take(close("c", None)));
+        assert!((1_400..2_000).contains(&webhooks.waiting_bytes()), "{}", webhooks.waiting_bytes());
+    }
+
+    #[test]
     fn a_handshake_that_is_not_good_is_answered_as_the_official_server_does() {
         let (mut end, webhooks) = far_end(WebhookConnecting::Open);
-        drop(end.take(open("c", None)));
-        let steps = end.take(data("c", b"{\"protocol\":\"json\",\"version\":9}\x1e"));
+        drop(take(&mut end, open("c", None)));
+        let steps = take(&mut end, data("c", b"{\"protocol\":\"json\",\"version\":9}\x1e"));
         let [ServiceMessage::ConnectionData(answer), ServiceMessage::CloseConnection(_)] = &steps.frames[..] else {
             panic!("{:?}", steps.frames)
         };
@@ -397,7 +499,7 @@ mod tests {
     #[test]
     fn more_questions_to_a_client_than_may_wait_are_refused() {
         let (mut end, _webhooks) = far_end(WebhookConnecting::Open);
-        drop(end.take(open("c", Some(MIGRATE_FROM_HEADER))));
+        drop(take(&mut end, open("c", Some(MIGRATE_FROM_HEADER))));
         let question = |number: usize| {
             let (invocation_id, connection_id) = (number.to_string().into(), "c".into());
             ServiceMessage::ClientInvocation(ClientInvocation {
@@ -406,12 +508,12 @@ mod tests {
                 ..ClientInvocation::default()
             })
         };
-        assert!((0..100).all(|number| end.take(question(number)).frames.is_empty()));
-        assert!(matches!(end.take(question(100)).frames[..], [ServiceMessage::ErrorCompletion(_)]));
-        let answered = end.take(data("c", b"{\"type\":3,\"invocationId\":\"7\",\"result\":1}\x1e"));
+        assert!((0..100).all(|number| take(&mut end, question(number)).frames.is_empty()));
+        assert!(matches!(take(&mut end, question(100)).frames[..], [ServiceMessage::ErrorCompletion(_)]));
+        let answered = take(&mut end, data("c", b"{\"type\":3,\"invocationId\":\"7\",\"result\":1}\x1e"));
         assert!(matches!(answered.frames[..], [ServiceMessage::ClientCompletion(_)]));
         assert!(answered.posts.is_empty());
-        assert!(end.take(question(100)).frames.is_empty(), "there is room again");
+        assert!(take(&mut end, question(100)).frames.is_empty(), "there is room again");
     }
 
     proptest! {
@@ -429,26 +531,26 @@ mod tests {
                 let id = ["a", "b", "c"][client];
                 let done = match action {
                     // Ids never come again.
-                    0 if !last.contains_key(id) => { last.insert(id.into(), 0); end.take(open(id, None)) }
+                    0 if !last.contains_key(id) => { last.insert(id.into(), 0); take(&mut end, open(id, None)) }
                     0 => Steps::default(),
-                    1 => end.take(data(id, HANDSHAKE)),
-                    2 => end.take(data(id, SAY)),
-                    3 => end.take(data(id, b"{\"type\":1")),
-                    4 => end.take(close(id, None)),
+                    1 => take(&mut end, data(id, HANDSHAKE)),
+                    2 => take(&mut end, data(id, SAY)),
+                    3 => take(&mut end, data(id, b"{\"type\":1")),
+                    4 => take(&mut end, close(id, None)),
                     _ if under_way.remove(id).is_some() => {
                         let answer = if action == 5 { WebhookAnswer::Done } else { WebhookAnswer::Refused("no".into()) };
-                        end.answered(&id.into(), answer)
+                        answered(&mut end, &id.into(), answer)
                     }
                     _ => Steps::default(),
                 };
                 check(done, &mut under_way, &mut paused);
             }
             for id in ["a", "b", "c"] {
-                check(end.take(close(id, None)), &mut under_way, &mut paused);
+                check(take(&mut end, close(id, None)), &mut under_way, &mut paused);
             }
             while let Some(id) = under_way.keys().next().cloned() {
                 under_way.remove(&id);
-                check(end.answered(&id, WebhookAnswer::Done), &mut under_way, &mut paused);
+                check(answered(&mut end, &id, WebhookAnswer::Done), &mut under_way, &mut paused);
             }
             prop_assert_eq!((webhooks.clients(), webhooks.waiting_bytes()), (0, 0));
         }

@@ -14,10 +14,14 @@ use trunkline_protocol::service::FlowOperation;
 
 use super::backlog::{Backlog, BacklogShare};
 use super::client_fact::ClientFacts;
-use super::webhook_event::WebhookEvent;
+use super::webhook_event::{EventKind, WebhookEvent};
 
 /// Bytes of one client that wait, beyond which it is read no further; half of it reads it on.
 const WAITING_MAX_BYTES: usize = 64 * 1024;
+
+/// Bytes of one client that wait while the node's backlog is full, beyond which it is read no further. More than the news that
+/// it is there: a client that is not read may leave unnoticed.
+const WAITING_WHEN_FULL_MAX_BYTES: usize = 1024;
 
 /// Maximum number of questions of others to one client whose answers are passed on.
 const QUESTIONS_MAX: usize = 100;
@@ -30,6 +34,8 @@ pub(super) struct WebhookClient {
     /// Bytes that the client has sent before it was let in.
     early: Vec<u8>,
     events: VecDeque<WebhookEvent>,
+    /// Place in the line of the link's clients with an event that is to be sent next.
+    pub(super) place: Option<u64>,
     /// Bytes of the event under way.
     under_way: Option<usize>,
     next_number: u64,
@@ -59,6 +65,7 @@ impl WebhookClient {
             stage,
             early: Vec::new(),
             events: VecDeque::new(),
+            place: None,
             under_way: None,
             next_number: 0,
             is_paused: false,
@@ -84,9 +91,15 @@ impl WebhookClient {
         self.events.push_back(event);
     }
 
-    /// Takes the event that is to be sent next; none while one is under way.
+    /// Whether an event is to be sent next: none is while one is under way.
+    #[must_use]
+    pub(super) fn has_next(&self) -> bool {
+        self.under_way.is_none() && !self.events.is_empty()
+    }
+
+    /// Takes the event that is to be sent next, now that there is room for it.
     pub(super) fn take_next(&mut self) -> Option<WebhookEvent> {
-        if self.under_way.is_some() {
+        if !self.has_next() {
             return None;
         }
         let event = self.events.pop_front()?;
@@ -113,10 +126,17 @@ impl WebhookClient {
         std::mem::take(&mut self.early)
     }
 
-    /// Notes that it has gone; its events go on.
+    /// Whether the back end has not been told that it is there: that event waits.
+    #[must_use]
+    pub(super) fn is_untold(&self) -> bool {
+        self.events.front().is_some_and(|event| event.kind == EventKind::Connected)
+    }
+
+    /// Notes that it has gone; its events go on. What is known of it is kept for them alone from now on, so it counts.
     pub(super) fn end(&mut self) {
         self.stage = WebhookStage::Over;
         self.share.end();
+        self.share.add(self.facts.bytes());
         self.questions = Vec::new();
         drop(self.take_early());
     }
@@ -135,14 +155,15 @@ impl WebhookClient {
         self.stage == WebhookStage::Over && self.events.is_empty() && self.under_way.is_none()
     }
 
-    /// Says whether to stop reading it, or to read it on. Where the node's backlog is full, whatever waits stops it.
+    /// Says whether to stop reading it, or to read it on. Where the node's backlog is full, a little that waits stops it.
     pub(super) fn flow(&mut self, is_backlog_full: bool) -> Option<FlowOperation> {
         if self.stage == WebhookStage::Over {
             return None;
         }
         let bytes = self.share.bytes();
-        let is_too_much = bytes > WAITING_MAX_BYTES || (is_backlog_full && bytes > 0);
-        let is_little = bytes <= WAITING_MAX_BYTES / 2 && (!is_backlog_full || bytes == 0);
+        let is_much_when_full = is_backlog_full && bytes > WAITING_WHEN_FULL_MAX_BYTES;
+        let is_too_much = bytes > WAITING_MAX_BYTES || is_much_when_full;
+        let is_little = bytes <= WAITING_MAX_BYTES / 2 && !is_much_when_full;
         let operation = match self.is_paused {
             false if is_too_much => FlowOperation::Pause,
             true if is_little => FlowOperation::Resume,
@@ -172,7 +193,6 @@ impl WebhookClient {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::webhook::webhook_event::EventKind;
 
     fn client(backlog: &Arc<Backlog>) -> WebhookClient {
         WebhookClient::new(ClientFacts::default(), WebhookStage::Open(HubProtocol::Json), backlog)
@@ -226,12 +246,13 @@ mod tests {
     }
 
     #[test]
-    fn a_full_backlog_pauses_each_client_with_an_event_until_it_has_none() {
+    fn a_full_backlog_pauses_each_client_of_which_more_waits_than_that_it_is_there() {
         let backlog = Arc::new(Backlog::new(0));
         let mut client = client(&backlog);
-        assert_eq!(client.flow(true), None, "nothing of it waits");
         client.push(event());
-        assert_eq!(client.flow(true), Some(FlowOperation::Pause));
+        assert_eq!(client.flow(true), None, "it may leave at once");
+        (0..3).for_each(|_| client.push(event()));
+        assert_eq!((client.flow(true), client.flow(true)), (Some(FlowOperation::Pause), None));
         drop(client.take_next());
         assert_eq!(client.flow(true), None);
         client.answered();

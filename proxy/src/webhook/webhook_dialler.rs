@@ -14,7 +14,7 @@ use trunkline_link::{LinkEnd, LinkSocket, request_handshake};
 use trunkline_protocol::service::{Ping, Role, ServiceMessage};
 
 use super::courier::Courier;
-use super::far_end::{FarEnd, Post, Steps};
+use super::far_end::FarEnd;
 use super::webhook_hub::WebhookHub;
 use crate::upstream::{MemoryDialler, MemoryLink, UpstreamWebSocket};
 
@@ -52,25 +52,31 @@ async fn serve(hub: Arc<WebhookHub>, link: MemoryLink) -> LinkEnd {
         return end;
     }
     let LinkSocket { mut reader, mut writer } = socket;
-    let (mut far_end, courier) = (FarEnd::new(hub.clone()), Courier::new(hub));
-    let deliver = async |post: Post| {
-        let answer = courier.deliver(&post).await;
-        (post.connection_id, answer)
-    };
-    let mut requests = FuturesUnordered::new();
+    let (mut far_end, courier) = (FarEnd::new(hub.clone()), Courier::new(hub.clone()));
+    // At most one permit is waited for, so what waits is a value of the far end, and no future.
+    let (mut permits, mut requests) = (FuturesUnordered::new(), FuturesUnordered::new());
     let mut pings = interval(PING_INTERVAL);
     pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        let Steps { frames, posts } = tokio::select! {
+        if !far_end.has_next_post() {
+            // It would keep the room that it is given.
+            permits.clear();
+        } else if permits.is_empty() {
+            permits.push(hub.request_permit());
+        }
+        let frames = tokio::select! {
             message = reader.next_message() => match message {
                 Ok(Some(message)) => far_end.take(message),
-                Ok(None) => Steps::default(),
+                Ok(None) => Vec::new(),
                 Err(end) => return end,
             },
+            Some(permit) = permits.next() => {
+                requests.extend(far_end.next_post().map(|post| courier.deliver(permit, post)));
+                Vec::new()
+            }
             Some((id, answer)) = requests.next() => far_end.answered(&id, answer),
-            _ = pings.tick() => Steps { frames: vec![ServiceMessage::Ping(Ping::default())], posts: Vec::new() },
+            _ = pings.tick() => vec![ServiceMessage::Ping(Ping::default())],
         };
-        requests.extend(posts.into_iter().map(&deliver));
         // Reading a link waits for no app server, so this does not wait for long.
         if !frames.is_empty()
             && let Err(end) = writer.send_messages(&frames).await

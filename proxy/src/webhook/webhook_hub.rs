@@ -114,7 +114,7 @@ impl WebhookHub {
         HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static(""))
     }
 
-    /// Waits until a request may begin: those of a hub in their order, and each hub in its own room first, so that one
+    /// Waits until a request may begin: the links of a hub in turn, and each hub in its own room first, so that one
     /// whose back end hangs leaves room for others.
     pub(super) async fn request_permit(&self) -> RequestPermit<'_> {
         // Neither is ever closed.
