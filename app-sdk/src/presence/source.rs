@@ -31,7 +31,7 @@ pub(super) struct Source<N> {
     pub(super) node: N,
     pub(super) shard: i64,
     pub(super) stream: i64,
-    /// Its first snapshot is under way, and was told before.
+    /// Its first snapshot is under way, in whichever stream, and was told before.
     pub(super) is_known: bool,
     /// It can't be reached, and may be gone.
     pub(super) is_suspended: bool,

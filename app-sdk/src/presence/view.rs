@@ -352,7 +352,8 @@ impl<N: PartialEq + Clone> PresenceView<N> {
         if update.stream > stream {
             let held = self.held_by(id);
             let source = self.source_mut(id)?;
-            (source.stream, source.is_known, source.stale) = (update.stream, false, held.into_iter().collect());
+            // A first snapshot that begins again tells what was there before, too.
+            (source.stream, source.stale) = (update.stream, held.into_iter().collect());
         }
         (update.stream >= stream).then_some(id)
     }

@@ -275,6 +275,45 @@ fn an_app_server_that_does_not_read_is_told_anew_later_and_others_are_told_on() 
 }
 
 #[test]
+fn a_snapshot_that_fills_its_link_goes_on_where_it_stopped() {
+    run(async {
+        for are_new in [false, true] {
+            let mut narrow = settings();
+            narrow.links.outbox_max_bytes = 64 * 1024;
+            narrow.groups.name_max_bytes = 64 * 1024;
+            let stage = Stage::with(narrow, 1);
+            let mut app = stage.app("app-1", vec![hub(BOTH)]);
+            let (mut link, mut clients) = (app.link().await, Vec::new());
+            for number in 0..60 {
+                let client = connect(&stage, &mut link, &format!("u{number}")).await;
+                link.join(&client.id, &format!("{number:0>20000}")).await;
+                clients.push(client);
+            }
+            if !are_new {
+                // sleep: longer than clients are new for
+                sleep(Duration::from_secs(5)).await;
+            }
+            let mut later = stage.app("app-2", vec![hub(BOTH)]);
+            let mut later_link = later.link().await;
+            later_link.set_reading(false);
+            // sleep: time in which the snapshot fills the link
+            sleep(Duration::from_secs(5)).await;
+            later_link.set_reading(true);
+            let mut belief = Belief::default();
+            belief.apply(later_link.update().await);
+            let stream = belief.shards[&0].stream;
+            let is_told = |belief: &Belief| {
+                assert_eq!(belief.shards[&0].stream, stream, "it has begun again");
+                belief.names(1, &["app-1", "app-2"])
+            };
+            belief.until(&mut later_link, is_told).await;
+            assert_eq!((belief.users().len(), belief.members().len()), (60, 60));
+            assert_eq!(stage.shared.counters_of(0).presence_resyncs.get(), 0);
+        }
+    });
+}
+
+#[test]
 fn the_connections_of_a_user_are_listed_and_counted_on_all_shards() {
     run(async {
         let (stage, _app, mut link) = scene(2, PresenceScope::default()).await;

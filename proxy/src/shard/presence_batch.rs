@@ -54,6 +54,12 @@ impl PresenceBatch {
         full.chain([part(&self.open, end)]).collect()
     }
 
+    /// Whether a frame is full, and what comes now is in another one.
+    #[must_use]
+    pub(super) fn has_full_frame(&self) -> bool {
+        !self.full.is_empty()
+    }
+
     fn count(&mut self, bytes: usize) {
         self.bytes += bytes;
         if self.bytes >= FRAME_MAX_BYTES {

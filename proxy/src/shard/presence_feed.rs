@@ -29,10 +29,11 @@ use super::state::ShardState;
 use crate::metrics::Counters;
 use crate::upstream::{AppServerId, HomeLink, HubIndex, LinkHandle, Pool};
 
-/// Number of slots that one step of a snapshot walks.
+/// Maximum number of slots that one step of a snapshot walks; it ends sooner when it has a frame.
 const SNAPSHOT_SLOTS: usize = 4_000;
 
-/// Bytes that one app server may be told while its link is full; with more it is told anew what is there, when there is room.
+/// Bytes of changes that one app server may be told while its link is full; with more it is told anew what is there, when there
+/// is room.
 const BACKLOG_MAX_BYTES: usize = 256 * 1024;
 
 /// Age up to which a client is new to an app server that comes: some open before this shard has heard of its link.
@@ -85,7 +86,7 @@ struct Subscriber {
     is_listed: bool,
     /// It is about to stop.
     is_leaving: bool,
-    /// Bytes that it was told while its link was full.
+    /// Bytes of changes that it was told while its link was full. A snapshot waits for room, so it counts nothing.
     backlog_bytes: usize,
     /// Time from which on clients are new to it, in microseconds since the node started.
     since_us: u64,
@@ -146,7 +147,7 @@ impl HubFeed {
                 }
                 subscriber.begin(next_stream(), shard, listed.clone());
             } else {
-                batch.frames(subscriber.scope).into_iter().for_each(|update| subscriber.send(shard, update));
+                batch.frames(subscriber.scope).into_iter().for_each(|update| subscriber.send_change(shard, update));
             }
             subscriber.continue_snapshot(connections, self.hub, shard);
             if subscriber.state == FeedState::Live && !subscriber.is_listed && !subscriber.is_leaving {
@@ -161,7 +162,7 @@ impl HubFeed {
                 ..Default::default()
             };
             let told = self.subscribers.iter_mut().filter(|subscriber| subscriber.state != FeedState::Due);
-            told.for_each(|subscriber| subscriber.send(shard, update.clone()));
+            told.for_each(|subscriber| subscriber.send_change(shard, update.clone()));
         }
     }
 }
@@ -180,11 +181,11 @@ impl Subscriber {
         if self.link.is_full() {
             return;
         }
-        let end = next + SNAPSHOT_SLOTS;
+        let mut end = next + SNAPSHOT_SLOTS;
         let (mut batch, mut news) = (PresenceBatch::default(), PresenceBatch::default());
-        for (_, client) in connections.range(next..end).filter(|(_, client)| client.home.hub() == hub) {
+        for (slot, client) in connections.range(next..end).filter(|(_, client)| client.home.hub() == hub) {
             let (user, is_new) = (connections.user_of(client), client.cold.opened_us >= self.since_us);
-            for set in connections.sets_of(client) {
+            for set in connections.sets_of(client).filter(|set| self.wants(set)) {
                 match set {
                     SetName::User(user) if is_new && self.is_new(connections, hub, user) => news.online(user),
                     SetName::User(user) => batch.online(user),
@@ -193,12 +194,24 @@ impl Subscriber {
                     SetName::Hub => {}
                 }
             }
+            if batch.has_full_frame() || news.has_full_frame() {
+                end = slot as usize + 1;
+                break;
+            }
         }
         news.frames(self.scope).into_iter().for_each(|update| self.send(shard, update));
         let is_last = end >= connections.slot_count();
         self.state = if is_last { FeedState::Live } else { FeedState::Snapshot { next: end } };
         let phase = if is_last { PresencePhase::SnapshotEnd } else { PresencePhase::Snapshot };
         batch.into_snapshot(self.scope, phase).into_iter().for_each(|update| self.send(shard, update));
+    }
+
+    fn wants(&self, set: &SetName<'_>) -> bool {
+        match set {
+            SetName::User(_) => self.scope.users,
+            SetName::Group(_) => self.scope.groups,
+            SetName::Hub => false,
+        }
     }
 
     /// Whether all connections of a user are new to it; of one with many some are looked at.
@@ -210,14 +223,18 @@ impl Subscriber {
 
     fn send(&mut self, shard: u16, update: PresenceChanges) {
         let update = PresenceChanges { shard: i64::from(shard), stream: self.stream, ..update };
-        let before = self.link.ring_bytes();
         if !self.link.queue(&ServiceMessage::PresenceChanges(update)) {
             // The command that says so is on its way.
             self.state = FeedState::Due;
         }
-        let is_full = self.link.is_full();
-        self.backlog_bytes =
-            if is_full { self.backlog_bytes + self.link.ring_bytes().saturating_sub(before) } else { 0 };
+    }
+
+    /// Tells a change, which waits for no room.
+    fn send_change(&mut self, shard: u16, update: PresenceChanges) {
+        let (was_full, before) = (self.link.is_full(), self.link.ring_bytes());
+        self.send(shard, update);
+        let added = self.link.ring_bytes().saturating_sub(before);
+        self.backlog_bytes = if was_full { self.backlog_bytes + added } else { 0 };
     }
 
     /// Whether so much waits for it that it is told anew what is there, later.

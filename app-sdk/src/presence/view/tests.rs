@@ -149,6 +149,19 @@ fn what_was_there_at_the_start_is_known_and_what_comes_meanwhile_is_news() {
 }
 
 #[test]
+fn a_first_snapshot_that_begins_again_is_as_known_as_before() {
+    let mut view = view("me");
+    let part = |stream, online| PresenceChanges { stream, phase: PresencePhase::Snapshot, ..users(online, &[]) };
+    let end = |stream, online| PresenceChanges { phase: PresencePhase::SnapshotEnd, ..part(stream, online) };
+    view.update(&1, part(1, &["ann", "gone"]), FirstSnapshot::Known);
+    view.update(&1, part(2, &["ann", "bob"]), FirstSnapshot::News);
+    view.update(&1, end(2, &["cid"]), FirstSnapshot::News);
+    assert_eq!(told(&mut view, GRACE), ["gone offline"], "all of them were there before");
+    view.update(&1, end(3, &["ann", "bob", "cid", "dan"]), FirstSnapshot::News);
+    assert_eq!(told(&mut view, 2 * GRACE), ["dan online"], "the first snapshot was over");
+}
+
+#[test]
 fn a_new_stream_tells_what_has_changed_since_the_old_one() {
     let mut view = view("me");
     let joined = vec![join("room", "a"), join("room", "b")];
