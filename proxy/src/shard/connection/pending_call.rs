@@ -7,7 +7,7 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 use bytestring::ByteString;
-use indexmap::IndexSet;
+use indexmap::{IndexMap, IndexSet};
 use trunkline_protocol::hub::{HubMessage, HubProtocol, MessageKind, Outcome, next_frame};
 
 use crate::telemetry::{OpenSpan, clipped};
@@ -17,6 +17,9 @@ const ID_BYTES_PER_CALL: usize = 64;
 
 /// Error of the span of a call whose answer did not pass here.
 const UNANSWERED: &str = "The connection ended or went elsewhere before the call was answered.";
+
+/// Error of the span of a call whose client has used its id for another one meanwhile.
+const ID_USED_AGAIN: &str = "The client used the id of the call again before it was answered.";
 
 /// Error of the span of a call with an answer that is no completion.
 const UNREADABLE_ANSWER: &str = "The answer can't be read.";
@@ -34,8 +37,8 @@ struct CallTable {
     id_bytes: usize,
     /// Answered with an error by this proxy: an answer of the app server comes too late.
     failed: IndexSet<Box<str>>,
-    /// Open spans of pending calls that are sampled.
-    spans: Vec<(Box<str>, OpenSpan)>,
+    /// Open spans of pending calls that are sampled, one for each id.
+    spans: IndexMap<Box<str>, OpenSpan>,
 }
 
 impl PendingCalls {
@@ -49,12 +52,15 @@ impl PendingCalls {
         }
     }
 
-    /// Keeps the span of a pending call until that is answered. Gives it back if no such call is pending.
+    /// Keeps the span of a pending call until that is answered; that of an earlier call of the same id ends. Gives it back if
+    /// no such call is pending.
     pub(crate) fn keep_span(&mut self, id: &str, mut span: OpenSpan) -> Option<OpenSpan> {
         let table = self.0.as_mut().filter(|table| table.pending.contains(id));
         let Some(table) = table else { return Some(span) };
         span.fail(UNANSWERED);
-        table.spans.push((id.into(), span));
+        if let Some(mut earlier) = table.spans.insert(id.into(), span) {
+            earlier.fail(ID_USED_AGAIN);
+        }
         None
     }
 
@@ -137,8 +143,7 @@ impl PendingCalls {
 impl CallTable {
     /// Ends the span of a call, if it has one, with this completion.
     fn end_span(&mut self, id: &str, protocol: HubProtocol, completion: &[u8]) {
-        let Some(place) = self.spans.iter().position(|(of, _)| **of == *id) else { return };
-        let (_, mut span) = self.spans.swap_remove(place);
+        let Some(mut span) = self.spans.swap_remove(id) else { return };
         match protocol.decode(&Bytes::copy_from_slice(completion)) {
             Ok(Some(HubMessage::Completion(completion))) => match completion.outcome {
                 Outcome::Error(text) => span.fail(clipped(&text).to_owned()),
@@ -172,6 +177,7 @@ impl CallTable {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::telemetry::{SamplingTerms, SpanTracer};
 
     fn calls(ids: &[&str]) -> PendingCalls {
         let mut calls = PendingCalls::default();
@@ -224,6 +230,26 @@ mod tests {
         calls.begin("1");
         assert_eq!(pass(&mut calls, ONE), ONE);
         assert!(calls.are_none());
+    }
+
+    #[test]
+    fn a_call_under_the_id_of_a_pending_one_ends_the_span_of_that() {
+        let tracer = SpanTracer::new(SamplingTerms { ratio: 1.0, trusts_clients: false, spans_per_second: 1_000 });
+        let mut ended = tracer.queue().take_receiver().unwrap();
+        let mut calls = calls(&["0"]);
+        for _ in 0..100 {
+            calls.begin("1");
+            assert!(calls.keep_span("1", tracer.begin("call", None, 0).unwrap()).is_none());
+        }
+        for _ in 0..99 {
+            assert_eq!(ended.try_recv().unwrap().error.as_deref(), Some(ID_USED_AGAIN));
+        }
+        assert!(ended.try_recv().is_err(), "the last one is not over");
+        pass(&mut calls, ONE);
+        assert_eq!(ended.try_recv().unwrap().error, None);
+        pass(&mut calls, ONE);
+        drop(calls);
+        assert!(ended.try_recv().is_err(), "nothing is left");
     }
 
     #[test]
