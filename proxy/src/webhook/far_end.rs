@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use bytestring::ByteString;
+use tokio::time::Instant;
 use trunkline_protocol::hub::{
     CLOSED_WITH_ERROR, Close, Completion, HandshakeRequest, HandshakeResponse, HubMessage, HubProtocol, Invocation,
     Outcome, next_frame,
@@ -246,7 +247,7 @@ impl FarEnd {
         let ClientInvocation { invocation_id, connection_id, caller_server_id, .. } = request;
         let Some(client) = self.clients.get_mut(&connection_id) else { return };
         let (copied_id, copied_caller) = (ByteString::from(&*invocation_id), ByteString::from(&*caller_server_id));
-        if !client.ask(copied_id, copied_caller) {
+        if !client.ask(copied_id, copied_caller, Instant::now()) {
             let error = "too many client results are waited for".into();
             let refusal = ErrorCompletion { invocation_id, connection_id, caller_server_id, error };
             self.frames.push(ServiceMessage::ErrorCompletion(refusal));
@@ -338,6 +339,8 @@ fn close_of(id: &ByteString, error: &str) -> ServiceMessage {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use proptest::prelude::*;
     use trunkline_protocol::key::{AccessKey, AccessKeys};
     use trunkline_protocol::service::FlowOperation;
@@ -496,18 +499,32 @@ mod tests {
         assert_eq!((steps.posts.len(), webhooks.clients()), (0, 0));
     }
 
+    fn question(number: usize) -> ServiceMessage {
+        let (invocation_id, connection_id) = (number.to_string().into(), "c".into());
+        ServiceMessage::ClientInvocation(ClientInvocation {
+            invocation_id,
+            connection_id,
+            ..ClientInvocation::default()
+        })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn questions_that_a_client_never_answers_make_room_for_others_in_time() {
+        let (mut end, _webhooks) = far_end(WebhookConnecting::Open);
+        drop(take(&mut end, open("c", Some(MIGRATE_FROM_HEADER))));
+        assert!((0..100).all(|number| take(&mut end, question(number)).frames.is_empty()));
+        tokio::time::advance(Duration::from_secs(29)).await;
+        assert!(matches!(take(&mut end, question(100)).frames[..], [ServiceMessage::ErrorCompletion(_)]));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert!(take(&mut end, question(101)).frames.is_empty(), "nobody waits for the others any more");
+        let answered = take(&mut end, data("c", b"{\"type\":3,\"invocationId\":\"101\",\"result\":1}\x1e"));
+        assert!(matches!(answered.frames[..], [ServiceMessage::ClientCompletion(_)]));
+    }
+
     #[test]
     fn more_questions_to_a_client_than_may_wait_are_refused() {
         let (mut end, _webhooks) = far_end(WebhookConnecting::Open);
         drop(take(&mut end, open("c", Some(MIGRATE_FROM_HEADER))));
-        let question = |number: usize| {
-            let (invocation_id, connection_id) = (number.to_string().into(), "c".into());
-            ServiceMessage::ClientInvocation(ClientInvocation {
-                invocation_id,
-                connection_id,
-                ..ClientInvocation::default()
-            })
-        };
         assert!((0..100).all(|number| take(&mut end, question(number)).frames.is_empty()));
         assert!(matches!(take(&mut end, question(100)).frames[..], [ServiceMessage::ErrorCompletion(_)]));
         let answered = take(&mut end, data("c", b"{\"type\":3,\"invocationId\":\"7\",\"result\":1}\x1e"));

@@ -7,9 +7,12 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytestring::ByteString;
+use tokio::time::Instant;
 use trunkline_protocol::hub::HubProtocol;
+use trunkline_protocol::limits::CLIENT_RESULT_TIMEOUT_MS;
 use trunkline_protocol::service::FlowOperation;
 
 use super::backlog::{Backlog, BacklogShare};
@@ -26,6 +29,9 @@ const WAITING_WHEN_FULL_MAX_BYTES: usize = 1024;
 /// Maximum number of questions of others to one client whose answers are passed on.
 const QUESTIONS_MAX: usize = 100;
 
+/// Time for which a question has its place for certain; whoever waits longer gets the answer while no other needs the place.
+const QUESTION_KEPT_FOR: Duration = Duration::from_millis(CLIENT_RESULT_TIMEOUT_MS);
+
 /// Client of a hub with a webhook.
 #[derive(Debug)]
 pub(super) struct WebhookClient {
@@ -40,9 +46,18 @@ pub(super) struct WebhookClient {
     under_way: Option<usize>,
     next_number: u64,
     is_paused: bool,
-    /// Client results that others wait for: ids of the invocations, and of the app servers that ask.
-    questions: Vec<(ByteString, ByteString)>,
+    /// Client results that others wait for.
+    questions: Vec<Question>,
     share: BacklogShare,
+}
+
+/// Client result that somebody waits for.
+#[derive(Debug)]
+struct Question {
+    invocation_id: ByteString,
+    /// App server that asks.
+    caller: ByteString,
+    asked_at: Instant,
 }
 
 /// WebhookStage of a client's life.
@@ -173,20 +188,25 @@ impl WebhookClient {
         Some(operation)
     }
 
-    /// Notes that somebody waits for a result of it; `false` if too many do.
+    /// Notes that somebody waits for a result of it; `false` if too many do. A client may never answer, so questions that are
+    /// old make room.
     #[must_use]
-    pub(super) fn ask(&mut self, invocation_id: ByteString, caller: ByteString) -> bool {
+    pub(super) fn ask(&mut self, invocation_id: ByteString, caller: ByteString, now: Instant) -> bool {
+        if self.questions.len() >= QUESTIONS_MAX {
+            self.questions.retain(|question| now < question.asked_at + QUESTION_KEPT_FOR);
+        }
         let may_ask = self.questions.len() < QUESTIONS_MAX;
         if may_ask {
-            self.questions.push((invocation_id, caller));
+            self.questions.push(Question { invocation_id, caller, asked_at: now });
         }
         may_ask
     }
 
     /// Takes the app server that waits for a result of it.
     pub(super) fn take_question(&mut self, invocation_id: &str) -> Option<(ByteString, ByteString)> {
-        let place = self.questions.iter().position(|(id, _)| *id == invocation_id)?;
-        Some(self.questions.swap_remove(place))
+        let place = self.questions.iter().position(|question| question.invocation_id == invocation_id)?;
+        let Question { invocation_id, caller, .. } = self.questions.swap_remove(place);
+        Some((invocation_id, caller))
     }
 }
 
