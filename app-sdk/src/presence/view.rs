@@ -32,6 +32,9 @@ const LEAVE_TICKS: u64 = 10;
 /// Ticks within which an app server that is about to stop still tells what is its own.
 pub(super) const LAST_TICKS: u64 = 10;
 
+/// Longest grace, which is never over: no sum of ticks overflows.
+const GRACE_TICKS_MAX: u64 = u64::MAX / 4;
+
 /// Maximum number of joins and leaves of one notice; more make several.
 const MEMBERS_PER_NOTICE_MAX: usize = 1_000;
 
@@ -103,10 +106,11 @@ struct ToldByOther {
 
 impl<N: PartialEq + Clone> PresenceView<N> {
     pub(super) fn new(me: Arc<str>, grace_ticks: u64) -> Self {
+        let grace = grace_ticks.min(GRACE_TICKS_MAX);
         Self {
             me,
-            grace: grace_ticks.max(NEWS_TICKS),
-            kept_ticks: grace_ticks + LEAVE_TICKS,
+            grace: grace.max(NEWS_TICKS),
+            kept_ticks: grace + LEAVE_TICKS,
             now: 0,
             sources: Vec::new(),
             users: HashMap::new(),

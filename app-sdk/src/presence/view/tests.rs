@@ -162,6 +162,17 @@ fn a_first_snapshot_that_begins_again_is_as_known_as_before() {
 }
 
 #[test]
+fn a_grace_without_end_is_never_over() {
+    let mut view = View::new("me".into(), u64::MAX);
+    view.update(&1, users(&["ann"], &[]), FirstSnapshot::News);
+    let left = vec![("room".into(), "a".into())];
+    view.update(&1, PresenceChanges { joined: vec![join("room", "a")], ..users(&[], &[]) }, FirstSnapshot::News);
+    assert_eq!(told(&mut view, 1).len(), 2);
+    view.update(&1, PresenceChanges { left, ..users(&[], &["ann"]) }, FirstSnapshot::News);
+    assert_eq!(told(&mut view, 1_000), ["room: +[] -[a] =0"], "the user may come back");
+}
+
+#[test]
 fn a_new_stream_tells_what_has_changed_since_the_old_one() {
     let mut view = view("me");
     let joined = vec![join("room", "a"), join("room", "b")];
