@@ -34,6 +34,7 @@ use crate::metrics::RestCounters;
 use crate::shard::Shared;
 use execution::Execution;
 use operation::{HubOperation, is_of_data_plane};
+use query::RestQuery;
 use rest_error::RestError;
 
 /// Path at which load balancers and SDKs see whether the data plane is served.
@@ -123,7 +124,9 @@ impl Rest {
         if !scheme.eq_ignore_ascii_case("bearer") {
             return Err(RestError::unauthorized("there is no access token"));
         }
-        let verified = self.0.shared.service_verifier.verify_rest(token.trim(), head.uri.path());
+        let query = RestQuery::of(&head.uri);
+        let verifier = &self.0.shared.service_verifier;
+        let verified = verifier.verify_rest(token.trim(), head.uri.path(), query.application());
         verified.map_err(|error| RestError::unauthorized(&format!("the access token is refused: {error}")))
     }
 

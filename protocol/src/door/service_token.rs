@@ -1,6 +1,7 @@
 //! Tokens that an app server signs for a service: one for each of its server connections, one for each client that it
 //! leads there.
 
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Map, Value, json};
 
 use super::claim_name::token_claim;
@@ -14,6 +15,9 @@ use crate::wire::{PRIVATE_CLAIM_PREFIX, USER_ID_CLAIM};
 
 /// Longest client token that a service takes, in characters.
 pub const CLIENT_TOKEN_MAX_CHARS: usize = 4096;
+
+/// Bytes of a name that stand for nothing but themselves in a path and in a query.
+const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// Issuer of the tokens, as Azure's SDK names it.
 const ISSUER: &str = "azure-signalr";
@@ -51,6 +55,12 @@ pub fn client_audience(endpoint: &ServiceUrl, hub: &str) -> String {
     format!("{}{CLIENT_PATH}?hub={hub}", endpoint.audience_base())
 }
 
+/// Percent-encodes a name for a segment of a path, or a value in a query.
+#[must_use]
+pub fn escaped(name: &str) -> String {
+    utf8_percent_encode(name, PLAIN).to_string()
+}
+
 /// Signs a token for a server connection of the app server with this id, good from `now_s` to `expires_s`.
 #[must_use]
 pub fn sign_server_token(key: &AccessKey, audience: &str, server_id: &str, now_s: u64, expires_s: u64) -> String {
@@ -64,7 +74,7 @@ pub fn sign_server_token(key: &AccessKey, audience: &str, server_id: &str, now_s
 pub fn sign_rest_token(key: &AccessKey, hub: Option<&str>, expires_s: u64) -> String {
     // Of an audience the host does not count.
     let audience = match hub {
-        Some(hub) => format!("http://trunkline/api/hubs/{hub}/"),
+        Some(hub) => format!("http://trunkline/api/hubs/{}/", escaped(hub)),
         None => "http://trunkline/api/".to_owned(),
     };
     let claims = [("aud", json!(audience)), ("exp", json!(expires_s))];
@@ -170,6 +180,14 @@ mod tests {
             "aud": "http://127.0.0.1/client/?hub=bench",
         });
         assert_eq!(body, expected);
+    }
+
+    #[test]
+    fn the_hub_of_a_rest_token_is_one_segment_whatever_its_name() {
+        let audience = |hub| body(&sign_rest_token(&key(), hub, NOW_S))["aud"].clone();
+        assert_eq!(audience(None), "http://trunkline/api/");
+        assert_eq!(audience(Some("shop_bench")), "http://trunkline/api/hubs/shop_bench/");
+        assert_eq!(audience(Some("rooms/å?x")), "http://trunkline/api/hubs/rooms%2F%C3%A5%3Fx/");
     }
 
     #[test]

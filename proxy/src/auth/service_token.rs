@@ -49,8 +49,9 @@ impl ServiceAudience {
         let target = rest.find('/').and_then(|at| rest.get(at..)).unwrap_or_default();
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
         let is_path = path.trim_end_matches('/').eq_ignore_ascii_case(self.path().trim_end_matches('/'));
-        let mut parameters = form_urlencoded::parse(query.as_bytes());
-        is_path && parameters.any(|(name, value)| name == "hub" && value.eq_ignore_ascii_case(hub))
+        let mut hubs = form_urlencoded::parse(query.as_bytes()).filter(|(name, _)| name == "hub");
+        // One of several could be a part of a name that nobody has escaped.
+        is_path && matches!((hubs.next(), hubs.next()), (Some((_, one)), None) if one.eq_ignore_ascii_case(hub))
     }
 }
 
@@ -95,14 +96,15 @@ impl ServiceVerifier {
     }
 
     /// Verifies a token for a request to the REST data plane: its audience is the path of the request, or the beginning
-    /// of it up to a slash, below the path prefix of a load balancer or none.
+    /// of it up to a slash, below the path prefix of a load balancer or none. The application that the request names is
+    /// a part of the hub's name.
     ///
     /// # Errors
     /// When the token is no good.
-    pub(crate) fn verify_rest(&self, token: &str, path: &str) -> Result<(), TokenError> {
+    pub(crate) fn verify_rest(&self, token: &str, path: &str, application: Option<&str>) -> Result<(), TokenError> {
         let claims = self.checked(token, true)?;
-        let path = percent_decode_str(path).decode_utf8_lossy();
-        if audiences(&claims).any(|one| is_audience_of_path(one, &path)) { Ok(()) } else { Err(TokenError::Audience) }
+        let target = rest_segments(path, application);
+        if audiences(&claims).any(|one| is_rest_audience(one, &target)) { Ok(()) } else { Err(TokenError::Audience) }
     }
 
     fn verify_at(&self, token: &str, audience: ServiceAudience, hub: &str, expires: bool) -> Result<User, TokenError> {
@@ -148,16 +150,32 @@ impl ServiceVerifier {
 /// Beginning of the paths of the data plane.
 const REST_PREFIX: &str = "/api/";
 
-/// Whether an audience is a request's URL, of which host and query don't count, or a part of the data plane that ends
-/// with a slash and holds it. A node behind a load balancer does not know its host, and the port is always missing.
-fn is_audience_of_path(audience: &str, path: &str) -> bool {
+/// Whether an audience is the URL of a request with these segments, or a part of the data plane that ends with a slash and
+/// holds it. Its host does not count: a node behind a load balancer does not know its own, and the port is always missing.
+fn is_rest_audience(audience: &str, target: &[Vec<u8>]) -> bool {
     let Some((_, rest)) = audience.split_once("://") else { return false };
-    let target = rest.find('/').and_then(|at| rest.get(at..)).unwrap_or_default();
-    let wanted = percent_decode_str(target.split('?').next().unwrap_or_default()).decode_utf8_lossy();
+    let wanted = rest.find('/').and_then(|at| rest.get(at..)).unwrap_or_default();
+    let (path, query) = wanted.split_once('?').unwrap_or((wanted, ""));
     // What stands before it is a path prefix, which a load balancer has taken off.
-    let Some(wanted) = wanted.find(REST_PREFIX).and_then(|at| wanted.get(at..)) else { return false };
-    let is_part = wanted.ends_with('/') && path.starts_with(wanted);
-    is_part || path.trim_end_matches('/') == wanted.trim_end_matches('/')
+    let Some(path) = path.find(REST_PREFIX).and_then(|at| path.get(at..)) else { return false };
+    let mut parameters = form_urlencoded::parse(query.as_bytes());
+    let application = parameters.find(|(name, _)| name.eq_ignore_ascii_case("application")).map(|(_, value)| value);
+    let wanted = rest_segments(path, application.as_deref().filter(|name| !name.is_empty()));
+    if path.ends_with('/') { target.starts_with(&wanted) } else { target == wanted }
+}
+
+/// Segments of a path of the data plane, each decoded after the split, so that no name is taken for several segments. The
+/// hub has its name among the hubs of all applications.
+fn rest_segments(path: &str, application: Option<&str>) -> Vec<Vec<u8>> {
+    let path = path.strip_prefix(REST_PREFIX).unwrap_or(path).trim_end_matches('/');
+    let mut segments: Vec<Vec<u8>> = path.split('/').map(|segment| percent_decode_str(segment).collect()).collect();
+    segments.pop_if(|last| last.is_empty());
+    // Behind `hubs/`, or `v1/hubs/`.
+    let hub = segments.iter().take(2).position(|segment| segment == b"hubs").and_then(|at| segments.get_mut(at + 1));
+    if let (Some(hub), Some(application)) = (hub, application) {
+        hub.splice(..0, format!("{application}_").into_bytes());
+    }
+    segments
 }
 
 fn audiences(claims: &Map<String, Value>) -> impl Iterator<Item = &str> {
@@ -278,7 +296,14 @@ mod tests {
         {
             assert!(verify(&claims(audience), "bench").is_ok(), "{audience}");
         }
-        for audience in ["http://a/server/?hub=bench", "http://a/client/?hub=other", "http://a/client/", "bench", ""] {
+        for audience in [
+            "http://a/server/?hub=bench",
+            "http://a/client/?hub=other",
+            "http://a/client/?hub=other&hub=bench",
+            "http://a/client/",
+            "bench",
+            "",
+        ] {
             assert_eq!(verify(&claims(audience), "bench"), Err(TokenError::Audience), "{audience}");
         }
         let several = json!({ "aud": ["x", "http://a/client/?hub=bench"], "exp": unix_seconds() + 60 });
@@ -288,11 +313,11 @@ mod tests {
     #[test]
     fn a_token_for_the_data_plane_names_a_path_or_the_part_that_holds_it() {
         let verify =
-            |aud: &str, path: &str| verifier().verify_rest(&signed(Algorithm::HS256, SECRET, &claims(aud)), path);
+            |aud: &str, path: &str| verifier().verify_rest(&signed(Algorithm::HS256, SECRET, &claims(aud)), path, None);
         let path = "/api/hubs/bench/groups/red%20%26%20blue%2F%C3%A5/:send";
         for good in [
             "http://127.0.0.1/api/hubs/bench/groups/red%20%26%20blue%2F%C3%A5/:send?api-version=2022-06-01",
-            "https://proxy.example/live/api/hubs/bench/groups/red & blue/å/:send",
+            "https://proxy.example/live/api/hubs/bench/groups/red & blue%2Få/:send",
             "https://proxy.example/api/hubs/bench/",
             "https://proxy.example/api/",
         ] {
@@ -300,8 +325,11 @@ mod tests {
         }
         for bad in [
             "http://a/api/hubs/bench/groups/red/:send",
+            "http://a/api/hubs/bench/groups/red & blue/å/:send",
+            "http://a/api/hubs/bench/groups/red & blue/",
             "http://a/api/hubs/other/",
             "http://a/api/hubs/ben",
+            "http://a/api/hubs/ben/",
             "http://a/api",
             "http://a/client/?hub=bench",
             "http://a/",
@@ -311,8 +339,48 @@ mod tests {
             assert_eq!(verify(bad, path), Err(TokenError::Audience), "{bad}");
         }
         let expired = json!({ "aud": "http://a/api/", "exp": unix_seconds() - 3600 });
-        let refused = verifier().verify_rest(&signed(Algorithm::HS256, SECRET, &expired), path);
+        let refused = verifier().verify_rest(&signed(Algorithm::HS256, SECRET, &expired), path, None);
         assert_eq!(refused, Err(TokenError::Expired));
+    }
+
+    #[test]
+    fn a_token_for_one_hub_is_for_no_hub_whose_name_begins_with_it() {
+        let of_chat = signed(Algorithm::HS256, SECRET, &claims("http://a/api/hubs/chat/"));
+        let verify = |path: &str, application| verifier().verify_rest(&of_chat, path, application);
+        assert_eq!(verify("/api/hubs/chat/:send", None), Ok(()));
+        assert_eq!(verify("/api/hubs/ch%61t/:send", None), Ok(()), "the same name, written in another way");
+        for path in ["/api/hubs/chat%2Fadmin/:send", "/api/hubs/chat%2F%26hub=admin/:generateToken", "/api/hubs%2Fchat"]
+        {
+            assert_eq!(verify(path, None), Err(TokenError::Audience), "{path}");
+        }
+        assert_eq!(verify("/api/hubs/chat/:send", Some("admin")), Err(TokenError::Audience));
+    }
+
+    #[test]
+    fn an_application_is_a_part_of_the_name_of_the_hub() {
+        let verify = |aud: &str, path: &str, application| {
+            verifier().verify_rest(&signed(Algorithm::HS256, SECRET, &claims(aud)), path, application)
+        };
+        let path = "/api/hubs/chat/:send";
+        for good in [
+            "http://a/api/",
+            "http://a/api/hubs/",
+            "http://a/api/hubs/shop_chat/",
+            "http://a/api/hubs/chat/?application=shop",
+            "http://a/api/hubs/chat/:send?application=shop&api-version=2022-06-01",
+        ] {
+            assert_eq!(verify(good, path, Some("shop")), Ok(()), "{good}");
+        }
+        assert_eq!(
+            verify("http://a/api/hubs/shop_chat/", "/api/v1/hubs/chat", Some("shop")),
+            Err(TokenError::Audience)
+        );
+        assert_eq!(verify("http://a/api/v1/hubs/shop_chat/", "/api/v1/hubs/chat", Some("shop")), Ok(()));
+        for bad in ["http://a/api/hubs/chat/:send", "http://a/api/hubs/chat/:send?application=other"] {
+            assert_eq!(verify(bad, path, Some("shop")), Err(TokenError::Audience), "{bad}");
+        }
+        let of_other = "http://a/api/hubs/chat/:send?application=shop";
+        assert_eq!(verify(of_other, path, None), Err(TokenError::Audience));
     }
 
     #[test]

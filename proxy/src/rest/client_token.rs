@@ -5,7 +5,7 @@ use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use serde_json::json;
 use trunkline_protocol::access_token;
-use trunkline_protocol::door::{CLIENT_PATH, ClientTicket, sign_client_token};
+use trunkline_protocol::door::{CLIENT_PATH, ClientTicket, escaped, sign_client_token};
 
 use super::execution::Execution;
 use super::rest_error::RestError;
@@ -37,7 +37,7 @@ pub(super) fn answer(execution: &Execution, hub: &NamedHub, name: &str) -> Resul
             return Err(RestError::new(StatusCode::NOT_FOUND, "Error.Hub.NotExisted", text));
         }
         None => {
-            let url = format!("{origin}{CLIENT_PATH}?hub={}", name.to_ascii_lowercase());
+            let url = format!("{origin}{CLIENT_PATH}?hub={}", escaped(&name.to_ascii_lowercase()));
             let ticket = ClientTicket { user: query.user()?.map(str::to_owned), ..ClientTicket::default() };
             let token = sign_client_token(key, &url, &ticket, now_s, expires_s);
             (url, token)
