@@ -412,7 +412,7 @@ impl Fleet {
     }
 
     /// Tells a member all that it has to know first: the state of this node, and its interest.
-    fn introduce(&self, member: &FleetMember, link: &NodeLink) {
+    fn introduce(&self, member: &FleetMember, link: &Arc<NodeLink>) {
         self.introduce_app_servers(link);
         link.tell(&NodeMessage::State(self.state()));
         for hub in self.0.shared.hubs.all().iter() {

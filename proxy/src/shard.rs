@@ -21,6 +21,7 @@ mod history;
 mod inbox;
 mod inspection;
 mod keep_alive;
+mod left_membership;
 mod live_trace;
 mod member_query;
 mod message_counter;
@@ -101,7 +102,7 @@ pub(crate) use tracer::{
     ConnectionChange, HubTimes, TraceBatch, TraceEvent, TraceFilter, TraceHop, TracePiece, TraceRefused, TraceSubject,
     TracedMessage, UpwardEnd,
 };
-pub(crate) use user_group::MEMBERSHIP_S;
+pub(crate) use user_group::{MEMBERSHIP_S, MembershipNews, TooManyMemberships};
 
 use drain_schedule::{DrainSchedule, chance, longest_spread};
 use presence_feed::Told;

@@ -34,6 +34,7 @@ const APP_SERVERS: i64 = 109;
 const APP_SERVERS_COMPLETE: i64 = 110;
 const MOVE: i64 = 111;
 const MOVED: i64 = 112;
+const MEMBERSHIP: i64 = 113;
 
 /// Message between two nodes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -105,6 +106,23 @@ pub enum NodeMessage {
         /// Answer of the step; `None` where the connection is not there, or can't move.
         state: Option<Bytes>,
     },
+    /// Membership of a user, as the sender knows it, for a node that has just been linked.
+    Membership(ToldMembership),
+}
+
+/// Membership of a user in a group, for connections to come. Of two that differ the one that has changed last is true.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ToldMembership {
+    /// Hub that the group belongs to.
+    pub hub: ByteString,
+    /// Id of the user.
+    pub user: ByteString,
+    /// Name of the group.
+    pub group: ByteString,
+    /// Time for which it still holds, in milliseconds; zero when the user has left the group.
+    pub left_ms: u64,
+    /// Time since it began, was renewed or ended, in milliseconds.
+    pub age_ms: u64,
 }
 
 /// Step of a connection's move to another node.
@@ -212,6 +230,13 @@ impl NodeMessage {
                     None => writer.nil(),
                 }
             }),
+            Self::Membership(ToldMembership { hub, user, group, left_ms, age_ms }) => {
+                write(MEMBERSHIP, 6, hub.len() + user.len() + group.len(), out, |writer| {
+                    [hub, user, group].into_iter().for_each(|name| writer.text(name));
+                    unsigned(writer, *left_ms);
+                    unsigned(writer, *age_ms);
+                });
+            }
         }
     }
 
@@ -252,6 +277,7 @@ impl NodeMessage {
             Self::Presence(PresenceUpdate::Complete) => APP_SERVERS_COMPLETE,
             Self::Move { .. } => MOVE,
             Self::Moved { .. } => MOVED,
+            Self::Membership(_) => MEMBERSHIP,
         })
     }
 }
@@ -375,6 +401,13 @@ fn message(number: i64, fields: &mut MessageFields) -> Result<Option<NodeMessage
             M::Move { question, step, hub: fields.text("hub")?, connection_id: fields.text("connectionId")? }
         }
         MOVED => M::Moved { question: fields.unsigned("question")?, state: fields.optional_binary("state")? },
+        MEMBERSHIP => M::Membership(ToldMembership {
+            hub: fields.text("hub")?,
+            user: fields.text("user")?,
+            group: fields.text("group")?,
+            left_ms: fields.unsigned("leftMs")?,
+            age_ms: fields.unsigned("ageMs")?,
+        }),
         _ => return Ok(None),
     }))
 }
@@ -403,6 +436,7 @@ fn name_of(number: i64) -> &'static str {
         APP_SERVERS_COMPLETE => "AppServersComplete",
         MOVE => "Move",
         MOVED => "Moved",
+        MEMBERSHIP => "Membership",
         _ => "Unknown",
     }
 }
@@ -596,6 +630,16 @@ mod tests {
             ),
             (M::Moved { question: 7, state: Some(Bytes::from_static(b"s")) }, b"\x93\x70\x07\xc4\x01s"),
             (M::Moved { question: 7, state: None }, b"\x93\x70\x07\xc0"),
+            (
+                M::Membership(ToldMembership {
+                    hub: "chat".into(),
+                    user: "ann".into(),
+                    group: "red".into(),
+                    left_ms: 9,
+                    age_ms: 300,
+                }),
+                b"\x96\x71\xa4chat\xa3ann\xa3red\x09\xcd\x01\x2c",
+            ),
         ]
     }
 
@@ -666,7 +710,7 @@ mod tests {
     fn names_are_those_of_the_messages() {
         let names: Vec<_> = examples().iter().map(|(message, _)| message.name()).collect();
         let expected = "State InterestWhole InterestAdded InterestComplete Relay Ask Answer Answer Request Response \
-                        AppServers AppServersComplete Move Moved Moved";
+                        AppServers AppServersComplete Move Moved Moved Membership";
         assert_eq!(names.join(" "), expected);
     }
 }

@@ -13,15 +13,17 @@ use tokio::time::{Instant, advance};
 use trunkline_protocol::door::sign_rest_token;
 use trunkline_protocol::key::AccessKey;
 use trunkline_protocol::manifest::HubManifest;
-use trunkline_protocol::service::{ClientCompletion, ServiceMessage};
+use trunkline_protocol::service::{ClientCompletion, ServiceMessage, UserGroupChange};
 
 use super::app::AppLink;
 use super::client::Client;
-use super::passing_on::{FleetNode, linked, nodes, peers};
+use super::passing_on::{FleetNode, linked, nodes, peers, until};
 use super::stage::{KEY, Stage, run, settings, token_of};
+use crate::auth::ServiceAudience;
 use crate::clock::unix_seconds;
 use crate::config::{RestSettings, Settings};
 use crate::fleet::Fleet;
+use crate::net::connector::MemoryNetwork;
 use crate::rest::Rest;
 
 /// Back end that asks a node.
@@ -195,6 +197,46 @@ fn a_user_is_in_a_group_for_its_time_with_connections_that_come_later() {
 }
 
 #[test]
+fn a_membership_that_is_renewed_as_it_ends_is_kept_by_the_connections_that_are_there() {
+    run(async {
+        let stage = Stage::with(served(), 2);
+        let mut link = stage.app("app-1", vec![HubManifest::new("chat", "/chat")]).link().await;
+        let (_ann, back_end) = (client(&stage, &mut link, "ann").await, alone(&stage));
+        assert_eq!(back_end.status("PUT", "/users/ann/groups/blue").await, 200);
+        let groups = &stage.shared.user_groups;
+        // Its time is over; before a shard has heard of it, it begins anew.
+        groups.join("chat", "ann", "blue", 0).unwrap();
+        stage.shared.expire_user_groups();
+        assert!(groups.is_empty());
+        groups.join("chat", "ann", "blue", 60).unwrap();
+        assert_eq!(back_end.say("/groups/blue/:send", "still here").await, 1);
+        groups.join("chat", "ann", "blue", 0).unwrap();
+        stage.shared.expire_user_groups();
+        assert_eq!(back_end.say("/groups/blue/:send", "gone").await, 0);
+    });
+}
+
+#[test]
+fn beyond_the_limit_connections_that_are_there_join_and_the_caller_is_told_that_later_ones_will_not() {
+    run(async {
+        let rest = RestSettings { user_groups_max: 1, ..served().rest };
+        let stage = Stage::with(Settings { rest, ..settings() }, 2);
+        let mut link = stage.app("app-1", vec![HubManifest::new("chat", "/chat")]).link().await;
+        let (mut ann, back_end) = (client(&stage, &mut link, "ann").await, alone(&stage));
+        assert_eq!(back_end.status("PUT", "/users/zoe/groups/red").await, 200);
+        let full = back_end.ask("PUT", "/users/ann/groups/red", "").await;
+        assert_eq!((full.status, &*full.code), (409, "Error.Request.Refused"));
+        assert!(full.body["message"].as_str().unwrap().contains("--rest-user-groups-max"), "{full:?}");
+        assert_eq!((back_end.say("/groups/red/:send", "red").await, ann.text().await), (1, said("red")));
+        let (user_id, group, ttl_s) = ("ann".into(), Some("blue".into()), Some(60));
+        link.send(ServiceMessage::UserJoinGroup(UserGroupChange { user_id, group, ack_id: 0, ttl_s })).await;
+        ann.fence(&link).await;
+        assert_eq!(back_end.say("/groups/blue/:send", "blue").await, 1);
+        assert_eq!((stage.shared.user_groups.len(), stage.shared.user_groups.refused.get()), (1, 2));
+    });
+}
+
+#[test]
 fn connections_are_closed_one_by_one_or_many_with_a_reason() {
     run(async {
         let stage = Stage::with(served(), 2);
@@ -313,6 +355,34 @@ fn a_request_without_a_good_token_or_beyond_a_limit_is_refused_by_name() {
 }
 
 #[test]
+fn a_token_of_one_hub_opens_no_other_and_makes_no_token_for_one() {
+    run(async {
+        let stage = Stage::with(Settings { opens_door: true, ..served() }, 1);
+        let _link = stage.app("app-1", vec![HubManifest::new("chat", "/chat")]).link().await;
+        let back_end = alone(&stage);
+        let of_chat = BackEnd {
+            token: sign_rest_token(&AccessKey::new(KEY).unwrap(), Some("chat"), unix_seconds() + 60),
+            ..back_end.clone()
+        };
+        assert_eq!(of_chat.status("HEAD", "/users/ann").await, 404);
+        for path in [
+            "/api/hubs/chat%2Fadmin/:send",
+            "/api/hubs/chat/:send?application=admin",
+            "/api/hubs/chat%2F%26hub=admin/:generateToken?userId=root",
+        ] {
+            assert_eq!(of_chat.ask("POST", path, "{\"target\":\"Say\"}").await.status, 401, "{path}");
+        }
+        let made = back_end.ask("POST", "/api/hubs/a%26hub=admin/:generateToken?userId=root", "").await.body;
+        assert_eq!(made["url"], "https://node.example/client/?hub=a%26hub%3Dadmin");
+        let verify = |hub: &str| {
+            stage.shared.service_verifier.verify(made["token"].as_str().unwrap(), ServiceAudience::Client, hub)
+        };
+        assert_eq!(verify("a&hub=admin").unwrap().id.as_deref(), Some("root"));
+        assert!(verify("admin").is_err() && verify("a").is_err());
+    });
+}
+
+#[test]
 fn a_body_that_stops_or_has_no_end_is_refused_and_takes_no_place() {
     run(async {
         let rest =
@@ -378,5 +448,75 @@ fn in_a_fleet_any_node_may_be_asked_and_says_which_others_gave_no_answer() {
         let unknown = back_end.ask("HEAD", "/connections/nobody", "").await;
         assert_eq!((unknown.status, &*unknown.code), (503, "Error.Fleet.Incomplete"));
         assert!(unknown.body["message"].as_str().unwrap().contains("n3"), "{unknown:?}");
+    });
+}
+
+#[test]
+fn a_membership_that_one_node_of_a_fleet_does_not_keep_is_refused() {
+    run(async {
+        let network = MemoryNetwork::default();
+        let rest = RestSettings { user_groups_max: 0, ..RestSettings::default() };
+        let mut nodes = vec![
+            FleetNode::start(&network, 1, peers(&[1, 2])).await,
+            FleetNode::start(&network, 2, Settings { rest, ..peers(&[1, 2]) }).await,
+        ];
+        let _app = nodes[0].stage.app("app-news", vec![HubManifest::new("news", "/news")]).link().await;
+        linked(&nodes).await;
+        let node = &mut nodes[0];
+        let _ann = client(&node.stage, &mut node.link, "ann").await;
+        let back_end = BackEnd::of(&nodes[0].stage, nodes[0].fleet.clone());
+        // The second node knows no hub `news`.
+        for path in ["/users/ann/groups/red", "/api/hubs/news/users/ann/groups/red"] {
+            let refused = back_end.ask("PUT", path, "").await;
+            assert_eq!((refused.status, &*refused.code), (409, "Error.Request.Refused"), "{path}");
+        }
+        assert_eq!(nodes[1].stage.shared.user_groups.refused.get(), 2);
+    });
+}
+
+#[test]
+fn a_new_node_learns_more_memberships_than_a_link_holds_and_what_changes_meanwhile() {
+    run(async {
+        const COUNT: usize = 6_500;
+        let network = MemoryNetwork::default();
+        let mut nodes = vec![FleetNode::start(&network, 1, peers(&[1, 2])).await];
+        let (kept, user) = (nodes[0].stage.shared.clone(), |number: usize| format!("{number:0>1000}"));
+        (0..COUNT).for_each(|number| kept.user_groups.join("chat", &user(number), "red", 3_600).unwrap());
+        nodes.push(FleetNode::start(&network, 2, peers(&[1, 2])).await);
+        let copy = nodes[1].stage.shared.clone();
+        until(Duration::from_secs(20), "the copy has begun", || !copy.user_groups.is_empty()).await;
+        assert!(copy.user_groups.len() < COUNT / 2, "it is under way");
+        let back_end = BackEnd::of(&nodes[0].stage, nodes[0].fleet.clone());
+        for number in (0..COUNT).step_by(500) {
+            let path = format!("/users/{}/groups/red", user(number));
+            assert_eq!(back_end.status("DELETE", &path).await, 204);
+        }
+        linked(&nodes).await;
+        until(Duration::from_secs(20), "all are there", || copy.user_groups.len() == kept.user_groups.len()).await;
+        assert_eq!(kept.user_groups.len(), COUNT - COUNT / 500);
+        let is_left = |number: usize| number.is_multiple_of(500);
+        assert!((0..COUNT).all(|number| copy.user_groups.contain("chat", &user(number), "red") != is_left(number)));
+    });
+}
+
+#[test]
+fn a_membership_that_ends_while_nodes_do_not_see_each_other_ends_everywhere() {
+    run(async {
+        let (_network, mut nodes) = nodes(2).await;
+        let node = &mut nodes[1];
+        let _zoe = client(&node.stage, &mut node.link, "zoe").await;
+        linked(&nodes).await;
+        let back_ends: Vec<_> = nodes.iter().map(|node| BackEnd::of(&node.stage, node.fleet.clone())).collect();
+        let red = "/users/zoe/groups/red";
+        assert_eq!(back_ends[0].status("PUT", red).await, 200);
+        assert_eq!(back_ends[1].say("/groups/red/:send", "in").await, 1);
+        nodes.iter().for_each(|node| node.cut(true));
+        // sleep: longer than the links outlive their sockets.
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert_eq!(back_ends[0].status("DELETE", red).await, 204);
+        nodes.iter().for_each(|node| node.cut(false));
+        linked(&nodes).await;
+        assert!(nodes.iter().all(|node| node.stage.shared.user_groups.is_empty()));
+        assert_eq!(back_ends[1].say("/groups/red/:send", "out").await, 0);
     });
 }

@@ -1,40 +1,69 @@
-//! One answer of many nodes to a question: one yes is certain, a no needs all.
+//! One answer of many nodes to a question: one yes is certain of most, a no needs all.
 
 use bytestring::ByteString;
 use trunkline_protocol::service::{Ack, AckStatus, MemberPage, ServiceMessage};
 
 use super::question::NoAnswer;
 
-/// Puts the answers of nodes together.
-pub(super) fn combine(ack_id: i64, answers: Vec<Result<Option<ServiceMessage>, NoAnswer>>) -> Ack {
-    let (mut problem, mut missing, mut is_ok, mut count) = (None, None, false, None);
-    for answer in answers {
-        match answer {
-            Ok(Some(ServiceMessage::Ack(ack))) => match ack.status {
-                AckStatus::Ok => {
-                    is_ok = true;
-                    let page = ack.payload.and_then(|payload| MemberPage::from_payload(&payload).ok());
-                    let counted = page.and_then(|page| page.count);
-                    count = counted.map(|more| count.unwrap_or(0) + more).or(count);
-                }
-                AckStatus::NotFound => {}
-                _ => problem = Some(ack),
-            },
-            Ok(_) => {}
-            Err(cause) => missing = Some(cause),
-        }
-    }
-    let text = |text: &str| Some(ByteString::from(text));
-    let (status, message) = match (is_ok, problem, missing) {
-        (true, _, _) => (AckStatus::Ok, text("")),
-        (false, Some(problem), _) => (problem.status, problem.message),
-        (false, None, Some(cause)) => (AckStatus::Timeout, text(&format!("a node gives no answer: {cause}"))),
-        (false, None, None) => (AckStatus::NotFound, text("")),
-    };
-    Ack { ack_id, status, message, payload: count.map(|count| MemberPage::counted(count).to_payload()) }
+/// Rule by which answers of nodes become one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum AnswerRule {
+    /// One yes is certain: who is asked about is at one node.
+    AnyYes,
+    /// Every node has to do it, so that one refusal is the answer.
+    NoRefusal,
 }
 
-pub(super) fn ack_id(question: &ServiceMessage) -> i64 {
+/// Terms of the one answer to a question.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct AnswerTerms {
+    pub(super) ack_id: i64,
+    rule: AnswerRule,
+}
+
+impl AnswerTerms {
+    pub(super) fn of(question: &ServiceMessage) -> Self {
+        // All nodes keep the membership for connections to come.
+        let rule = match question {
+            ServiceMessage::UserJoinGroupWithAck(_) => AnswerRule::NoRefusal,
+            _ => AnswerRule::AnyYes,
+        };
+        Self { ack_id: ack_id(question), rule }
+    }
+
+    /// Puts the answers of nodes together.
+    pub(super) fn combine(self, answers: Vec<Result<Option<ServiceMessage>, NoAnswer>>) -> Ack {
+        let (mut problem, mut missing, mut is_ok, mut count) = (None, None, false, None);
+        for answer in answers {
+            match answer {
+                Ok(Some(ServiceMessage::Ack(ack))) => match ack.status {
+                    AckStatus::Ok => {
+                        is_ok = true;
+                        let page = ack.payload.and_then(|payload| MemberPage::from_payload(&payload).ok());
+                        let counted = page.and_then(|page| page.count);
+                        count = counted.map(|more| count.unwrap_or(0) + more).or(count);
+                    }
+                    AckStatus::NotFound => {}
+                    _ => problem = Some(ack),
+                },
+                Ok(_) => {}
+                Err(cause) => missing = Some(cause),
+            }
+        }
+        let text = |text: &str| Some(ByteString::from(text));
+        let (status, message) = match (is_ok, problem, missing) {
+            (true, Some(problem), _) if self.rule == AnswerRule::NoRefusal => (problem.status, problem.message),
+            (true, _, _) => (AckStatus::Ok, text("")),
+            (false, Some(problem), _) => (problem.status, problem.message),
+            (false, None, Some(cause)) => (AckStatus::Timeout, text(&format!("a node gives no answer: {cause}"))),
+            (false, None, None) => (AckStatus::NotFound, text("")),
+        };
+        let payload = count.map(|count| MemberPage::counted(count).to_payload());
+        Ack { ack_id: self.ack_id, status, message, payload }
+    }
+}
+
+fn ack_id(question: &ServiceMessage) -> i64 {
     use ServiceMessage as M;
     match question {
         M::JoinGroupWithAck(change) | M::LeaveGroupWithAck(change) => change.ack_id,
@@ -61,7 +90,11 @@ mod tests {
     }
 
     fn outcome(answers: Vec<Result<Option<ServiceMessage>, NoAnswer>>) -> (AckStatus, String) {
-        let ack = combine(7, answers);
+        outcome_by(AnswerRule::AnyYes, answers)
+    }
+
+    fn outcome_by(rule: AnswerRule, answers: Vec<Result<Option<ServiceMessage>, NoAnswer>>) -> (AckStatus, String) {
+        let ack = AnswerTerms { ack_id: 7, rule }.combine(answers);
         assert_eq!((ack.ack_id, ack.payload), (7, None));
         (ack.status, ack.message.unwrap().to_string())
     }
@@ -79,12 +112,28 @@ mod tests {
     }
 
     #[test]
+    fn a_membership_that_one_node_does_not_keep_is_refused() {
+        let question = ServiceMessage::UserJoinGroupWithAck(Default::default());
+        assert_eq!(AnswerTerms::of(&question).rule, AnswerRule::NoRefusal);
+        let (yes, full) = (|| ack(AckStatus::Ok, ""), || ack(AckStatus::InternalServerError, "too many"));
+        let refused = (AckStatus::InternalServerError, "too many".to_owned());
+        assert_eq!(outcome_by(AnswerRule::NoRefusal, vec![full(), yes()]), refused);
+        assert_eq!(outcome_by(AnswerRule::NoRefusal, vec![yes(), full(), ack(AckStatus::NotFound, "")]), refused);
+        assert_eq!(outcome_by(AnswerRule::NoRefusal, vec![yes(), Ok(None)]).0, AckStatus::Ok);
+    }
+
+    #[test]
     fn members_are_counted_over_all_nodes() {
         let counted = |count| {
             let payload = Some(MemberPage::counted(count).to_payload());
             Ok(Some(ServiceMessage::Ack(Ack { payload, ..Ack::default() })))
         };
-        let ack = combine(7, vec![counted(3), Ok(None), counted(0), counted(4)]);
+        let ack = AnswerTerms { ack_id: 7, rule: AnswerRule::AnyYes }.combine(vec![
+            counted(3),
+            Ok(None),
+            counted(0),
+            counted(4),
+        ]);
         assert_eq!(MemberPage::from_payload(&ack.payload.unwrap()).unwrap().count, Some(7));
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  question ─┬─► this node ───────────────┐
-//!            └─► nodes that its link reaches ─┴─► one Ok is certain, a NotFound needs all ─► one ack, over the same link
+//!            └─► nodes that its link reaches ─┴─► one Ok is certain of most, a NotFound needs all ─► one ack, over the same link
 //! ```
 
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use bytestring::ByteString;
 use tokio::sync::oneshot;
 use trunkline_protocol::service::{Ack, AckStatus, GroupMemberQuery, ServiceMessage};
 
-use super::combined_answer::{ack_id, combine};
+use super::combined_answer::AnswerTerms;
 use super::fleet_member::FleetMember;
 use super::gathered_page::QuestionedHub;
 use super::own_answer::OwnAnswer;
@@ -50,7 +50,7 @@ impl Asker for SettledAsker {
 pub(super) struct GatheredAnswer {
     fleet: Fleet,
     link: Arc<LinkHandle>,
-    ack_id: i64,
+    terms: AnswerTerms,
     own: oneshot::Receiver<ServiceMessage>,
 }
 
@@ -58,15 +58,15 @@ impl GatheredAnswer {
     /// Begins to gather; with it, the asker for this node.
     pub(super) fn begin(fleet: Fleet, link: Arc<LinkHandle>, question: &ServiceMessage) -> (Arc<dyn Asker>, Self) {
         let (asker, own) = OwnAnswer::of(link.hub(), link.app());
-        (asker, Self { fleet, link, ack_id: ack_id(question), own })
+        (asker, Self { fleet, link, terms: AnswerTerms::of(question), own })
     }
 
     /// Gives the app server its answer, once this node has answered, too.
     pub(super) async fn give(self, others: Answers<Option<ServiceMessage>>) {
-        let Self { fleet, link, ack_id, own } = self;
+        let Self { fleet, link, terms, own } = self;
         let mut answers = vec![Ok(own.await.ok())];
         answers.extend(others.into_iter().map(|(_, answer)| answer));
-        let ack = combine(ack_id, answers);
+        let ack = terms.combine(answers);
         fleet.when_settled(move || link.send(&ServiceMessage::Ack(ack)));
     }
 }

@@ -40,6 +40,7 @@ impl OtherNodes for Fleet {
 
     fn pass_on(&self, link: &LinkHandle, message: &ServiceMessage, epoch: i64) {
         let Some(hub) = self.hub_of(link) else { return };
+        self.keep_first(hub.key(), message);
         let wanting = self.wanting_of(link, &hub, message);
         if !wanting.is_empty() {
             let frame = relayed(hub.key(), message, epoch);
@@ -55,6 +56,7 @@ impl OtherNodes for Fleet {
 
     fn ask_too(&self, link: &Arc<LinkHandle>, message: &ServiceMessage) -> Option<Arc<dyn Asker>> {
         let (runtime, hub) = (self.0.runtime.get()?, self.hub_of(link)?);
+        self.keep_first(hub.key(), message);
         if let ServiceMessage::GroupMemberQuery(query) = message
             && query.page_size != Some(0)
         {

@@ -19,7 +19,7 @@ use trunkline_protocol::service::{
     Ack, AckStatus, ClientInvocation, GroupMemberQuery, MemberPage, Payloads, ServiceMessage,
 };
 
-use super::combined_answer::{ack_id, combine};
+use super::combined_answer::AnswerTerms;
 use super::door_relay::{concerns_later_clients, is_join, stamped, with_wanted};
 use super::fleet_member::FleetMember;
 use super::gathered_page::QuestionedHub;
@@ -170,16 +170,17 @@ impl Fleet {
             question if concerns_later_clients(question) => self.members().to_vec(),
             question => with_wanted(question, |wanted| self.wanting(&hub.key, wanted)),
         };
+        self.keep_first(&hub.key, &question);
         let others = self.ask_members(asked, &hub.key, &question.to_body());
-        let (ack_id, is_join) = (ack_id(&question), is_join(&question));
+        let (terms, is_join) = (AnswerTerms::of(&question), is_join(&question));
         let own = match &hub.here {
             Some(here) => self.ask_here((here.index(), AppServerId::OTHER_NODE), question).await,
-            None => self.answer_for_unknown(&hub.key, &question, ack_id),
+            None => self.answer_for_unknown(&hub.key, &question),
         };
         let others = others.await;
         let missing = names_of_missing(&others);
         let answers = std::iter::once(Ok(own)).chain(others.into_iter().map(|(_, answer)| answer));
-        let ack = combine(ack_id, answers.collect());
+        let ack = terms.combine(answers.collect());
         if is_join {
             // One that hears nothing is late, and is sent everything.
             drop(timeout(ANSWER_TIMEOUT, self.until_settled()).await);
@@ -188,9 +189,9 @@ impl Fleet {
     }
 
     /// Answer of this node about a hub that it does not know yet: there may be users who are in groups all the same.
-    fn answer_for_unknown(&self, hub: &str, question: &ServiceMessage, ack_id: i64) -> Option<ServiceMessage> {
-        let groups = &self.shared().user_groups;
-        let (status, message) = match (groups.note(hub, question), question) {
+    pub(super) fn answer_for_unknown(&self, hub: &str, question: &ServiceMessage) -> Option<ServiceMessage> {
+        let (groups, AnswerTerms { ack_id, .. }) = (&self.shared().user_groups, AnswerTerms::of(question));
+        let (status, message) = match (self.shared().note_user_groups(hub, question), question) {
             (Err(refusal), _) => (AckStatus::InternalServerError, refusal.to_string()),
             (Ok(()), ServiceMessage::CheckUserInGroupWithAck(check))
                 if groups.contain(hub, &check.user_id, &check.group) =>

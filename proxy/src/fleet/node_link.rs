@@ -71,6 +71,16 @@ impl NodeLink {
         self.outbox.is_full()
     }
 
+    /// Bytes that wait for the far end, or for its acknowledgement.
+    pub(super) fn ring_bytes(&self) -> usize {
+        self.outbox.ring_bytes()
+    }
+
+    /// Whether nothing reaches the far end any more.
+    pub(super) fn is_over(&self) -> bool {
+        self.is_given_up() || self.outbox.is_closed()
+    }
+
     /// Queues a frame if there is room; never waits.
     ///
     /// # Errors
@@ -82,7 +92,7 @@ impl NodeLink {
     /// Queues a message that keeps the fleet together (states, interest, answers), room or no room: there are few. A far end
     /// that takes none of many loses the link.
     pub(super) fn tell(&self, message: &NodeMessage) {
-        if self.outbox.ring_bytes() > TOLD_MAX_BYTES {
+        if self.ring_bytes() > TOLD_MAX_BYTES {
             return self.give_up();
         }
         // A link that is over has no far end any more; what it is told has no receiver.

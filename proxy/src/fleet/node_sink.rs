@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use bytestring::ByteString;
 use tracing::{debug, warn};
 use trunkline_link::{FrameSink, LinkEnd};
-use trunkline_protocol::fleet::{BeatPing, NodeMessage, encode_relay};
+use trunkline_protocol::fleet::{BeatPing, NodeMessage, ToldMembership, encode_relay};
 use trunkline_protocol::service::{
     ClientInvocation, Ping, ServiceMessage, ServiceMessageError, Stamped, bytes_of_frame,
 };
@@ -18,7 +18,7 @@ use super::node_link::NodeLink;
 use super::take_over::MoveRequest;
 use super::{Fleet, PeerRequest, PeerResponse};
 use crate::link::{FrameSource, RoutedBatch, route, route_counted};
-use crate::shard::{SendOrigin, no_such_connection};
+use crate::shard::{MembershipChange, MembershipNews, SendOrigin, ShardCommand, no_such_connection};
 use crate::upstream::{AppServerId, Asker, HubIndex};
 
 /// Direction of the link that messages come by.
@@ -84,6 +84,7 @@ impl<'a> NodeSink<'a> {
             }
             (NodeMessage::State(state), LinkDirection::ByIt) => self.member.set_told(state),
             (NodeMessage::Interest(update), LinkDirection::ByIt) => self.member.learn(update),
+            (NodeMessage::Membership(told), LinkDirection::ByIt) => self.learn_membership(&told),
             (NodeMessage::Presence(update), LinkDirection::ByIt) => self.fleet.learn_presence(self.member, update),
             (NodeMessage::Answer { question, frame }, LinkDirection::ByUs) => {
                 let answer = frame.and_then(|frame| ServiceMessage::decode(&frame).ok().flatten());
@@ -96,12 +97,29 @@ impl<'a> NodeSink<'a> {
         }
     }
 
+    /// Learns a membership of a user, whose connections here join or leave.
+    fn learn_membership(&mut self, told: &ToldMembership) {
+        let shared = self.fleet.shared();
+        let change = match shared.learn_user_group(told) {
+            MembershipNews::Begun => MembershipChange::Join(told.group.clone()),
+            MembershipNews::Ended => MembershipChange::Leave(told.group.clone()),
+            MembershipNews::Nothing => return,
+        };
+        if let Some(hub) = shared.hubs.keyed(&told.hub) {
+            let (hub, user) = (hub.index(), told.user.clone());
+            self.batch.for_all(ShardCommand::UserGroup { hub, user, change, ack: None });
+        }
+    }
+
     /// Answers a question about connections that may be here: there are none where the hub is not known.
     fn ask(&mut self, question: u64, hub: &str, frame: &Bytes) {
         let (fleet, link) = (self.fleet.clone(), self.link.clone());
-        let is_of_door = fleet.shared().hubs.keyed(hub).is_some_and(|hub| hub.is_of_door());
+        let Some(known) = fleet.shared().hubs.keyed(hub) else {
+            let frame = self.answer_for_unknown(hub, read_stamped(frame)).map(|answer| answer.to_body());
+            return link.tell(&NodeMessage::Answer { question, frame });
+        };
         let is_known = match read_stamped(frame) {
-            Ok(Some((ServiceMessage::ClientInvocation(request), epoch))) if is_of_door => {
+            Ok(Some((ServiceMessage::ClientInvocation(request), epoch))) if known.is_of_door() => {
                 self.invoke(question, hub, request, epoch)
             }
             read => {
@@ -115,6 +133,23 @@ impl<'a> NodeSink<'a> {
                 _ => None,
             };
             self.link.tell(&NodeMessage::Answer { question, frame });
+        }
+    }
+
+    /// Answer to a question about a hub that is not known here.
+    fn answer_for_unknown(
+        &self,
+        hub: &str,
+        read: Result<Option<(ServiceMessage, i64)>, ServiceMessageError>,
+    ) -> Option<ServiceMessage> {
+        match read {
+            Ok(Some((ServiceMessage::ClientInvocation(request), _))) => Some(no_such_connection(request)),
+            Ok(Some((question, _))) => self.fleet.answer_for_unknown(hub, &question),
+            Ok(None) => None,
+            Err(error) => {
+                self.note_malformed(&error.to_string());
+                None
+            }
         }
     }
 
@@ -160,10 +195,8 @@ impl<'a> NodeSink<'a> {
     ) -> bool {
         let (shared, counters) = (self.fleet.shared(), self.fleet.relayed());
         let Some(hub) = shared.hubs.keyed(hub) else {
-            // The hub may be known later, and its clients come then.
-            if let Err(problem) = shared.user_groups.note(hub, &message) {
-                warn!(peer = self.member.name(), hub, %problem, "a user's membership is not kept here");
-            }
+            // The hub may be known later, and its clients come then. A refusal has been counted, and nobody waits for it.
+            drop(shared.note_user_groups(hub, &message));
             return false;
         };
         // Elsewhere each app server sends to all nodes, and numbers its epochs itself.

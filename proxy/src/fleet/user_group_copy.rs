@@ -1,23 +1,58 @@
 //! Memberships of users that hold for connections to come, as a new member of the fleet is told them.
+//!
+//! ```text
+//!  link opens ─► names of the users ─► one user after the other, as there is room ──┐
+//!                      changes meanwhile: kept here first, then told ───────────────┴─► the new member keeps the later one
+//! ```
+//!
+//! The copy may be far larger than what may wait for a node, and what clients wait for goes over the same link. So it has
+//! but a part of the room, and takes its time.
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::sleep;
 use trunkline_protocol::fleet::NodeMessage;
-use trunkline_protocol::service::{ServiceMessage, UserGroupChange};
+use trunkline_protocol::limits::LINK_RING_MAX_BYTES;
+use trunkline_protocol::service::ServiceMessage;
 
 use super::Fleet;
+use super::door_relay::concerns_later_clients;
 use super::node_link::NodeLink;
+
+/// Bytes that may wait for a node, or for its acknowledgement, when more of the copy is queued: twice of what is sent before
+/// an acknowledgement comes.
+const COPY_RING_BYTES: usize = LINK_RING_MAX_BYTES / 2;
+
+/// Interval at which the room of a link is looked at, where there is none for the copy.
+const ROOM_INTERVAL: Duration = Duration::from_millis(20);
 
 impl Fleet {
     /// Tells a new member all memberships of users that are kept here: its clients are to have them, too.
-    pub(super) fn introduce_user_groups(&self, link: &NodeLink) {
-        for kept in self.shared().user_groups.all().into_iter().filter(|kept| kept.left_s > 0) {
-            let change = UserGroupChange {
-                user_id: kept.user,
-                group: Some(kept.group),
-                ack_id: 0,
-                ttl_s: Some(i64::try_from(kept.left_s).unwrap_or(i64::MAX)),
-            };
-            let frame = ServiceMessage::UserJoinGroup(change).to_body();
-            link.tell(&NodeMessage::Relay { hub: kept.hub, frame });
+    pub(super) fn introduce_user_groups(&self, link: &Arc<NodeLink>) {
+        let users = self.shared().user_groups.users();
+        if users.is_empty() {
+            return;
+        }
+        let (fleet, link) = (self.clone(), link.clone());
+        tokio::spawn(async move {
+            for user in users {
+                while link.ring_bytes() > COPY_RING_BYTES {
+                    sleep(ROOM_INTERVAL).await;
+                }
+                if link.is_over() {
+                    return;
+                }
+                fleet.shared().user_groups.tell(&user, |told| link.tell(&NodeMessage::Membership(told)));
+            }
+        });
+    }
+
+    /// Keeps a change of a user's memberships before other nodes are told. A copy for a new member then has the change, or
+    /// goes before it; nobody minds that it is kept a second time where it is applied, which also says why it can't be.
+    pub(super) fn keep_first(&self, hub: &str, message: &ServiceMessage) {
+        if concerns_later_clients(message) {
+            drop(self.shared().user_groups.note(hub, message));
         }
     }
 }

@@ -10,8 +10,8 @@ use tracing::info;
 use trunkline_protocol::cause::Cause;
 use trunkline_protocol::manifest::{CAUSE_HEADER, MIGRATE_TO_HEADER};
 use trunkline_protocol::service::{
-    ClientCompletion, ClientInvocation, CloseWithAck, ConnectionFlowControl, ConnectionMoved, FlowOperation,
-    FlowSubject, GroupChange, Payloads, RawKind, ServiceMessage, Stamped, TraceReport, UserGroupChange,
+    CheckUserInGroup, ClientCompletion, ClientInvocation, CloseWithAck, ConnectionFlowControl, ConnectionMoved,
+    FlowOperation, FlowSubject, GroupChange, Payloads, RawKind, ServiceMessage, Stamped, TraceReport, UserGroupChange,
 };
 
 use crate::metrics::{Counters, SendKind};
@@ -19,7 +19,7 @@ use crate::shard::{
     Audience, ConnectionCommand, Framed, MembershipChange, PendingAck, Receivers, SendOrigin, ShardCommand,
 };
 use crate::shard::{ListQuery, MemberListing, MemberTally, Shard, WaitingResult, no_such_connection};
-use crate::shard::{Location, Shared};
+use crate::shard::{Location, Shared, TooManyMemberships};
 use crate::upstream::{AppServerId, Asker, HubIndex};
 
 /// The commands of one batch of frames, by shard.
@@ -214,12 +214,7 @@ fn named_cause(headers: &[(ByteString, Vec<ByteString>)]) -> Option<Cause> {
 /// Routes the rare frames.
 fn route_rare(source: FrameSource<'_>, message: ServiceMessage, batch: &mut RoutedBatch) -> Result<(), String> {
     let ack = |ack_id| PendingAck::new(source.asker.clone(), ack_id);
-    if let Err(refusal) = source.shared.user_groups.note(&hub_key(source), &message) {
-        if let ServiceMessage::UserJoinGroupWithAck(change) = &message {
-            ack(change.ack_id).failed(refusal.to_string());
-        }
-        return Ok(());
-    }
+    let refusal = note_user_groups(source, &message).err();
     match message {
         ServiceMessage::JoinGroup(change) => change_group(source, change, GroupOperation::Join, None, batch),
         ServiceMessage::LeaveGroup(change) => change_group(source, change, GroupOperation::Leave, None, batch),
@@ -235,6 +230,8 @@ fn route_rare(source: FrameSource<'_>, message: ServiceMessage, batch: &mut Rout
         ServiceMessage::UserLeaveGroup(change) => change_user_group(source, change, GroupOperation::Leave, None, batch),
         ServiceMessage::UserJoinGroupWithAck(change) => {
             let ack = ack(change.ack_id);
+            // The connections that are there join all the same.
+            refusal.iter().for_each(|refusal| ack.failed(refusal.to_string()));
             change_user_group(source, change, GroupOperation::Join, Some(ack), batch);
         }
         ServiceMessage::UserLeaveGroupWithAck(change) => {
@@ -250,11 +247,7 @@ fn route_rare(source: FrameSource<'_>, message: ServiceMessage, batch: &mut Rout
         ServiceMessage::CheckUserExistenceWithAck(check) => {
             self::check(source, Audience::Users(vec![check.subject]), None, check.ack_id, batch);
         }
-        ServiceMessage::CheckUserInGroupWithAck(check)
-            if source.shared.user_groups.contain(&hub_key(source), &check.user_id, &check.group) =>
-        {
-            ack(check.ack_id).found();
-        }
+        ServiceMessage::CheckUserInGroupWithAck(check) if is_kept(source, &check) => ack(check.ack_id).found(),
         ServiceMessage::CheckUserInGroupWithAck(check) => {
             self::check(source, Audience::Users(vec![check.user_id]), Some(check.group), check.ack_id, batch);
         }
@@ -283,6 +276,21 @@ fn route_rare(source: FrameSource<'_>, message: ServiceMessage, batch: &mut Rout
         other => return refuse(&other),
     }
     Ok(())
+}
+
+/// Keeps or ends what a message says of a user's memberships. Hardly any message does, and only one that does costs more
+/// than a look.
+fn note_user_groups(source: FrameSource<'_>, message: &ServiceMessage) -> Result<(), TooManyMemberships> {
+    match source.shared.user_groups.are_changed_by(message) {
+        true => source.shared.note_user_groups(&hub_key(source), message),
+        false => Ok(()),
+    }
+}
+
+/// Whether a user is in a group by a membership that is kept.
+fn is_kept(source: FrameSource<'_>, check: &CheckUserInGroup) -> bool {
+    let kept = &source.shared.user_groups;
+    !kept.is_empty() && kept.contain(&hub_key(source), &check.user_id, &check.group)
 }
 
 /// Name of the hub of a frame in the fleet.

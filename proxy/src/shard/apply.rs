@@ -21,6 +21,7 @@ use super::member_query::MemberListing;
 use super::send_origin::SendOrigin;
 use super::slot::Slot;
 use super::state::ShardState;
+use super::user_group::ExpiredMembership;
 use crate::upstream::{AppServerId, Asker, HomeLink, HubIndex};
 
 /// Capacity beyond which a list of commands is not kept.
@@ -121,6 +122,14 @@ impl ShardState {
         for slot in self.connections.slots_of(hub, &Audience::Users(vec![user]).into()) {
             self.change_groups(slot, change, ack);
             self.tell_home_of_group(slot, change);
+        }
+    }
+
+    /// Has the connections of a user leave a group in which its time is over, unless it has been renewed since then.
+    pub(super) fn expire_user_group(&mut self, hub: HubIndex, over: &ExpiredMembership) {
+        let ExpiredMembership { hub: key, user, group } = over;
+        if !self.context.shared.user_groups.contain(key, user, group) {
+            self.change_user_groups(hub, user.clone(), &MembershipChange::Leave(group.clone()), None);
         }
     }
 

@@ -8,19 +8,21 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use bytestring::ByteString;
 use tokio::time::Instant;
+use tracing::warn;
 use trunkline_link::MoveQueue;
+use trunkline_protocol::fleet::ToldMembership;
 use trunkline_protocol::id::random_id;
 use trunkline_protocol::key::FarEnd;
+use trunkline_protocol::service::ServiceMessage;
 
 use super::client_result::ClientResults;
-use super::command::MembershipChange;
 use super::history::{History, PastConnection};
 use super::inbox::ShardSender;
 use super::mirror::SeenDifferences;
 use super::other_nodes::{NoOtherNodes, OtherNodes};
 use super::own_interest::OwnInterest;
 use super::route_table::RouteTable;
-use super::user_group::UserGroups;
+use super::user_group::{MembershipNews, TooManyMemberships, UserGroups};
 use crate::auth::{ServiceVerifier, Verifier};
 use crate::config::Settings;
 use crate::limits::LimitCounters;
@@ -318,13 +320,35 @@ impl Shared {
         hubs.get(hub.get()).map(|hub| self.user_groups.of(hub.key(), user)).unwrap_or_default()
     }
 
+    /// Keeps or ends what a message says of a user's memberships in a hub, by its name in the fleet.
+    ///
+    /// # Errors
+    /// When too many are kept.
+    pub(crate) fn note_user_groups(&self, hub: &str, message: &ServiceMessage) -> Result<(), TooManyMemberships> {
+        self.count_refused(hub, self.user_groups.note(hub, message))
+    }
+
+    /// Learns a user's membership from another node.
+    pub(crate) fn learn_user_group(&self, told: &ToldMembership) -> MembershipNews {
+        self.count_refused(&told.hub, self.user_groups.learn(told)).unwrap_or(MembershipNews::Nothing)
+    }
+
+    fn count_refused<T>(&self, hub: &str, kept: Result<T, TooManyMemberships>) -> Result<T, TooManyMemberships> {
+        kept.inspect_err(|problem| {
+            self.user_groups.refused.increment();
+            if self.limits.may_log(self.uptime()) {
+                warn!(hub, %problem, "a user's membership is not kept for connections to come");
+            }
+        })
+    }
+
     /// Has the connections of users leave the groups in which their time is over.
     pub(crate) fn expire_user_groups(&self) {
         for over in self.user_groups.take_expired() {
             let Some(hub) = self.hubs.keyed(&over.hub).map(|hub| hub.index()) else { continue };
             for shard in &self.shards {
-                let (user, change) = (over.user.clone(), MembershipChange::Leave(over.group.clone()));
-                shard.post(move |state| state.change_user_groups(hub, user, &change, None));
+                let over = over.clone();
+                shard.post(move |state| state.expire_user_group(hub, &over));
             }
         }
     }
