@@ -452,6 +452,26 @@ fn in_a_fleet_any_node_may_be_asked_and_says_which_others_gave_no_answer() {
 }
 
 #[test]
+fn a_client_of_a_hub_that_only_another_node_knows_is_invoked() {
+    run(async {
+        let (_network, nodes) = nodes(2).await;
+        let mut app = nodes[1].stage.app("app-news", vec![HubManifest::new("news", "/news")]);
+        let mut link = app.link().await;
+        let mut ann = Client::connect(&nodes[1].stage, &mut link, "/news").await;
+        linked(&nodes).await;
+        let (back_end, path) = (
+            BackEnd::of(&nodes[0].stage, nodes[0].fleet.clone()),
+            format!("/api/hubs/news/connections/{}/:invoke", ann.id),
+        );
+        let asking = spawn_local(async move { back_end.ask("POST", &path, "{\"target\":\"Say\"}").await });
+        assert!(ann.text().await.contains("Say"));
+        answer_invocation(&mut link, "{\"type\":3,\"invocationId\":\"ID\",\"result\":7}\u{1e}").await;
+        let answer = asking.await.unwrap();
+        assert_eq!((answer.status, &answer.body["result"]), (200, &json!(7)));
+    });
+}
+
+#[test]
 fn a_membership_that_one_node_of_a_fleet_does_not_keep_is_refused() {
     run(async {
         let network = MemoryNetwork::default();

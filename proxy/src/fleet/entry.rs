@@ -286,8 +286,9 @@ impl Fleet {
         request: ClientInvocation,
     ) -> Result<(), Vec<String>> {
         let (results, id) = (&self.shared().client_results, request.invocation_id.clone());
-        let is_of_door = hub.here.as_ref().is_some_and(|hub| hub.is_of_door());
-        if is_of_door && !results.begin(asker, &request, None) {
+        // Of a hub that is not known here, too: the result says nothing of where it came from.
+        let is_awaited = hub.here.as_ref().is_none_or(|hub| hub.is_of_door());
+        if is_awaited && !results.begin(asker, &request, None) {
             return Err(Vec::new());
         }
         let asked = self.wanting(&hub.key, &[Wanted::Everyone]);
@@ -308,6 +309,17 @@ impl Fleet {
                 Err(names_of_missing(&answers))
             }
         }
+    }
+
+    /// Gives the result of a client to whoever waits for it, whether the hub of the client is known here or not.
+    pub(super) fn take_result(&self, answer: &ServiceMessage) {
+        let (id, connection_id) = match answer {
+            ServiceMessage::ClientCompletion(answer) => (&answer.invocation_id, &answer.connection_id),
+            ServiceMessage::ErrorCompletion(answer) => (&answer.invocation_id, &answer.connection_id),
+            _ => return,
+        };
+        let waiting = self.shared().client_results.take(id, connection_id, AppServerId::OTHER_NODE);
+        waiting.iter().for_each(|waiting| waiting.asker().answer(answer));
     }
 
     /// Whether a message is for one connection that is at this node and at no other.

@@ -197,6 +197,7 @@ impl<'a> NodeSink<'a> {
         let Some(hub) = shared.hubs.keyed(hub) else {
             // The hub may be known later, and its clients come then. A refusal has been counted, and nobody waits for it.
             drop(shared.note_user_groups(hub, &message));
+            self.fleet.take_result(&message);
             return false;
         };
         // Elsewhere each app server sends to all nodes, and numbers its epochs itself.
