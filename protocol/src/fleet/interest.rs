@@ -273,6 +273,12 @@ impl PeerInterest {
         }
     }
 
+    /// Whether the peer has told of clients of the hub, be it long ago.
+    #[must_use]
+    pub fn has_told(&self, hub: &str) -> bool {
+        self.hubs.contains_key(hub)
+    }
+
     /// Whether the peer has told everything, and that not too long ago.
     #[must_use]
     pub fn is_known(&self, now_ms: u64) -> bool {
@@ -374,6 +380,7 @@ mod tests {
         interest.apply(whole("chat", &[1]));
         interest.confirm(0);
         assert!(interest.may_want("news", &[Wanted::Everyone], 0));
+        assert!(interest.has_told("chat") && !interest.has_told("news"));
         interest.apply(InterestUpdate::Complete);
         assert!(!interest.may_want("news", &[Wanted::Everyone], 0));
     }

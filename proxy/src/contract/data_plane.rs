@@ -17,6 +17,7 @@ use trunkline_protocol::service::{ClientCompletion, ServiceMessage, UserGroupCha
 
 use super::app::AppLink;
 use super::client::Client;
+use super::dialling_in::doors;
 use super::passing_on::{FleetNode, linked, nodes, peers, until};
 use super::stage::{KEY, Stage, run, settings, token_of};
 use crate::auth::ServiceAudience;
@@ -538,5 +539,19 @@ fn a_membership_that_ends_while_nodes_do_not_see_each_other_ends_everywhere() {
         linked(&nodes).await;
         assert!(nodes.iter().all(|node| node.stage.shared.user_groups.is_empty()));
         assert_eq!(back_ends[1].say("/groups/red/:send", "out").await, 0);
+    });
+}
+
+#[test]
+fn a_hub_of_the_door_that_no_node_knows_is_one_while_a_node_is_late() {
+    run(async {
+        let (_network, nodes) = doors(2).await;
+        nodes[1].cut(true);
+        // sleep: longer than what a node has told of its clients counts.
+        tokio::time::sleep(Duration::from_secs(20)).await;
+        let back_end = BackEnd::of(&nodes[0].stage, nodes[0].fleet.clone());
+        back_end.ask("PUT", "/api/hubs/lobby/users/ann/groups/red", "").await;
+        let kept = &nodes[0].stage.shared.user_groups;
+        assert_eq!((kept.of("?hub=lobby", "ann").len(), kept.of("lobby", "ann").len()), (1, 0));
     });
 }

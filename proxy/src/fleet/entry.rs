@@ -114,9 +114,15 @@ impl Fleet {
         if let Some(hub) = found {
             return NamedHub { key: hub.key().to_owned(), here: Some(hub) };
         }
-        let is_elsewhere = !self.wanting(name, &[Wanted::Everyone]).is_empty();
-        let key = if is_elsewhere { name.to_owned() } else { HubOrigin::Door.key(&lower) };
-        NamedHub { key, here: None }
+        let door_key = HubOrigin::Door.key(&lower);
+        let is_told = |key: &str| self.members().iter().any(|member| member.has_told(key));
+        let is_elsewhere = match () {
+            () if is_told(name) => true,
+            // A node that is late may want anything, and so says nothing of what the hub is.
+            () if self.shared().settings.opens_door || is_told(&door_key) => false,
+            () => !self.wanting(name, &[Wanted::Everyone]).is_empty(),
+        };
+        NamedHub { key: if is_elsewhere { name.to_owned() } else { door_key }, here: None }
     }
 
     /// Gives a message to its receivers at all nodes, in the order in which this is called. The future waits for the nodes.

@@ -179,6 +179,12 @@ impl FleetMember {
         self.interest.load().may_want(hub, wanted, now_ms)
     }
 
+    /// Whether it has told of clients of a hub.
+    #[must_use]
+    pub(super) fn has_told(&self, hub: &str) -> bool {
+        self.interest.load().has_told(hub)
+    }
+
     /// Takes what it tells of its interest. Called by the one reader of its link.
     pub(super) fn learn(&self, update: InterestUpdate) {
         let mut interest = PeerInterest::clone(&self.interest.load());
