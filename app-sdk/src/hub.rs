@@ -281,7 +281,7 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
     /// [`State`](axum::extract::State).
     ///
     /// Of all app servers of the hub one is called. When one crashes, others tell again what it was to tell in its last minute,
-    /// so a notice may come twice; see `docs/presence.md`. Notices of one user come in their order. Users who were online before
+    /// so a notice may come twice; see the page *Presence* of the book. Notices of one user come in their order. Users who were online before
     /// the app began are not told; [`Users::online`](crate::Users::online) knows them.
     ///
     /// ```
@@ -507,7 +507,7 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
     /// A connection is lost when neither its client nor the app has said goodbye: its proxy died, its socket broke, it was
     /// silent for too long. `on_disconnected` runs for it as ever, before `on_connected` of the new one, where groups and items are
     /// back already; then comes [`on_restored`](Self::on_restored). At most 65 536 lost clients are kept, with 16 MiB of names
-    /// of groups; the oldest are dropped first. What it takes at the client is told in `docs/stateful-reconnect.md`.
+    /// of groups; the oldest are dropped first. What it takes at the client is on the page *Stateful reconnect* of the book.
     ///
     /// ```
     /// use std::time::Duration;

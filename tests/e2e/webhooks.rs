@@ -16,7 +16,7 @@ use trunkline_tests::harness::scenario::{Stage, play, until};
 use trunkline_tests::harness::sockets::free_address;
 use trunkline_tests::harness::tools::python;
 
-const EXAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/examples/webhooks");
+const EXAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/book/src/examples/webhooks");
 
 /// Packages of the examples in JavaScript: those of the official client.
 const PACKAGES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/clients/js/node_modules");

@@ -37,7 +37,7 @@ Clients that open while it runs are recorded from their hub handshake on, those 
 It records the clients of one node, the one at --admin: in a fleet, record at each.
 With --payloads the file holds what users say, so it is readable by its owner only, and the node wants its admin token.
 Values whose names sound like secrets, tokens and cookies are replaced by [redacted]; an app knows its other secrets.
-The file is one JSON object in a line: see docs/record-and-replay.md. `trunkline replay` plays it to an app server.";
+The file is one JSON object in a line: see the page on recordings in the book. `trunkline replay` plays it to an app server.";
 
 /// Flags of `trunkline record`.
 #[derive(Debug, Args)]

@@ -4,7 +4,7 @@
 
 import * as signalR from "@microsoft/signalr";
 import { MessagePackHubProtocol } from "@microsoft/signalr-protocol-msgpack";
-import { RestoringHttpClient } from "../../../docs/clients/restoring-http-client.mjs";
+import { RestoringHttpClient } from "../../../docs/book/src/clients/restoring-http-client.mjs";
 import { answerHeld, handlersOf } from "./answers.mjs";
 import { emit, serve } from "./lines.mjs";
 import { operations as rawOperations } from "./raw.mjs";

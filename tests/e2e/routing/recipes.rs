@@ -1,4 +1,4 @@
-//! The recipes of `docs/routing.md` are whole files, which `trunkline check` finds sound.
+//! The recipes of `docs/book/src/operators/routing.md` are whole files, which `trunkline check` finds sound.
 
 use std::fs;
 use std::path::Path;
@@ -8,7 +8,7 @@ use tokio::process::Command;
 use trunkline_tests::harness::scenario::{Stage, play, profile_folder};
 use trunkline_tests::harness::tls::text;
 
-const PAGE: &str = include_str!("../../../docs/routing.md");
+const PAGE: &str = include_str!("../../../docs/book/src/operators/routing.md");
 
 /// Folder of the files that the recipes name.
 const FOLDER: &str = "/etc/trunkline/";

@@ -1,5 +1,5 @@
 // Gives a client of @microsoft/signalr its groups, items and user back after its connection was lost: it shows the token of
-// the lost connection when it negotiates anew. Needs `Hub::restore_groups` at the app server. See docs/stateful-reconnect.md.
+// the lost connection when it negotiates anew. Needs `Hub::restore_groups` at the app server. See docs/book/src/app/stateful-reconnect.md.
 //
 //   const http = new RestoringHttpClient(new signalR.DefaultHttpClient(signalR.NullLogger.instance));
 //   const connection = new signalR.HubConnectionBuilder()

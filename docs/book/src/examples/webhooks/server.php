@@ -1,5 +1,5 @@
 <?php
-// Back end of the hub `chat` in PHP, behind a webhook; see docs/webhooks.md. Try it by `php -S 127.0.0.1:7071 server.php`.
+// Back end of the hub `chat` in PHP, behind a webhook; see docs/book/src/operators/webhooks.md. Try it by `php -S 127.0.0.1:7071 server.php`.
 
 $methods = [
     'Add' => fn($one, $other) => $one + $other,

@@ -1,4 +1,4 @@
-// Back end of the hub `chat` in Node, behind a webhook; see docs/webhooks.md. TRUNKLINE_REST is the address of the proxy's
+// Back end of the hub `chat` in Node, behind a webhook; see docs/book/src/operators/webhooks.md. TRUNKLINE_REST is the address of the proxy's
 // REST data plane, and TRUNKLINE_REST_TOKEN what `trunkline token rest` prints.
 import { createHmac, timingSafeEqual } from "node:crypto";
 import { createServer } from "node:http";
