@@ -13,8 +13,12 @@
 //! | [`apps`] | app servers that misbehave; the others in that folder are programs |
 //! | `bench` | what the benchmarks share |
 //!
+//! `book.rs` has the code of README and book, as doc tests.
+//!
 //! The other folders: `e2e` (the tests), `azure` (those of Azure's door), `chaos`, `load`, `simulation`, `clients` (agents of other languages), `tools`.
 
 pub mod apps;
 pub mod bench;
+#[cfg(doctest)]
+mod book;
 pub mod harness;

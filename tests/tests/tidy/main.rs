@@ -1,5 +1,6 @@
 #![forbid(unsafe_code)]
-//! Tidiness of the whole workspace: order of modules, cycles, names, first lines of docs, sleeping tests, unsafe code.
+//! Tidiness of the whole workspace: order of modules, cycles, names, first lines of docs, sleeping tests, unsafe code;
+//! and documents: their links, the book's summary, reference pages that say what the code has.
 //!
 //! The test reads the source files of every crate as tokens; nothing is compiled or run, so it takes a second.
 //! *Crate* means what rustc means by it: a library, a program, an example or an integration test, each with all files
@@ -9,12 +10,14 @@
 //! still wrong in the crates of [`PENDING`].
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test ends where it fails, and prints its figures")]
 
+mod document;
 mod figure;
 mod import;
 mod name;
 mod order;
 mod planted;
 mod prose;
+mod reference;
 mod rule;
 mod source;
 mod token;
@@ -22,7 +25,9 @@ mod violation;
 mod workspace;
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
+use document::{BOOK, Document, dead_links, resolve};
 use rule::Rule;
 
 /// Crates that still break a rule. An entry that is no longer needed fails the test, too.
@@ -115,6 +120,59 @@ fn every_source_file_belongs_to_a_crate() {
     );
     let files: usize = crates.iter().map(|krate| krate.files.len()).sum();
     assert!(files > 400, "only {files} files were found: does this test still read the code?");
+}
+
+#[test]
+fn every_link_of_a_document_leads_somewhere() {
+    let documents = Document::below(Path::new(""));
+    assert!(documents.len() > 50, "only {} documents were found", documents.len());
+    let dead = dead_links(&documents);
+    assert!(dead.is_empty(), "{} links lead nowhere:\n{}\n", dead.len(), dead.join("\n"));
+}
+
+#[test]
+fn the_summary_of_the_book_lists_every_page_once() {
+    let (summary, pages): (Vec<_>, Vec<_>) =
+        Document::below(Path::new(BOOK)).into_iter().partition(|document| document.path.ends_with("SUMMARY.md"));
+    let listed =
+        summary.iter().flat_map(|summary| summary.links().into_iter().map(|(_, link)| resolve(&summary.path, &link)));
+    let mut listed: Vec<_> = listed.collect();
+    let mut pages: Vec<_> = pages.into_iter().map(|page| page.path).collect();
+    listed.sort();
+    pages.sort();
+    assert_eq!(listed, pages);
+}
+
+#[test]
+fn the_readme_has_at_most_8_kib() {
+    let documents = Document::below(Path::new(""));
+    let readme = documents.iter().find(|document| document.path == Path::new("README.md")).unwrap();
+    assert!(readme.text.len() <= 8 * 1024, "README.md has {} bytes: move something into the book", readme.text.len());
+}
+
+#[test]
+fn the_page_of_flags_is_what_clap_knows() {
+    reference::check_generated("flags.md", &reference::flags());
+}
+
+#[test]
+fn the_page_of_causes_is_what_the_enum_has() {
+    reference::check_generated("causes.md", &reference::causes());
+}
+
+#[test]
+fn the_page_of_metrics_names_what_nodes_and_app_servers_have() {
+    assert_eq!(reference::named("metrics.md", "trunkline_"), reference::metrics());
+}
+
+#[test]
+fn the_page_of_the_admin_port_names_every_call() {
+    assert_eq!(reference::named("admin.md", "/api/"), reference::admin_paths());
+}
+
+#[test]
+fn the_page_of_the_manifest_names_every_field() {
+    assert_eq!(reference::first_column("manifest.md"), reference::manifest_fields());
 }
 
 #[test]

@@ -36,7 +36,8 @@ pub(crate) fn orphans(crates: &[Crate]) -> Vec<PathBuf> {
     all
 }
 
-fn workspace() -> &'static Path {
+/// Root of the repository.
+pub(crate) fn workspace() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
 }
 
@@ -101,7 +102,7 @@ fn entries(folder: &Path) -> Vec<PathBuf> {
 }
 
 /// All Rust files of a member, without those of members below it.
-fn rust_files(folder: &Path) -> Vec<PathBuf> {
+pub(crate) fn rust_files(folder: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
     for entry in entries(folder) {
         let name = entry.file_name().unwrap_or_default().to_string_lossy().into_owned();

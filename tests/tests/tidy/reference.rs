@@ -1,0 +1,135 @@
+//! Reference pages of the book, compared with the code: some are generated from it, others name everything that it has.
+
+use std::collections::BTreeSet;
+use std::fmt::Write;
+use std::fs;
+use std::path::Path;
+
+use clap::{Arg, Args, Command};
+use serde_json::Value;
+use trunkline_protocol::cause::Cause;
+use trunkline_protocol::manifest::{HubManifest, Manifest};
+use trunkline_proxy::ServeArgs;
+
+use crate::workspace::{rust_files, workspace};
+
+/// Folder of the reference pages.
+const FOLDER: &str = "docs/book/src/reference";
+
+/// Lines around what is generated; the rest of a page is written by people.
+const BEGIN: &str = "<!-- generated from here -->\n";
+const END: &str = "<!-- to here -->\n";
+
+/// Environment variable that has the pages written anew.
+const WRITE: &str = "TRUNKLINE_WRITE_PAGES";
+
+/// Compares the generated part of a page with what the code gives now, or writes it if the environment says so.
+pub(crate) fn check_generated(page: &str, generated: &str) {
+    let path = workspace().join(FOLDER).join(page);
+    let text = fs::read_to_string(&path).unwrap();
+    let (before, rest) = text.split_once(BEGIN).unwrap();
+    let (old, after) = rest.split_once(END).unwrap();
+    if std::env::var_os(WRITE).is_some() {
+        fs::write(&path, format!("{before}{BEGIN}{generated}{END}{after}")).unwrap();
+    } else {
+        assert_eq!(old, generated, "{FOLDER}/{page} is out of date: run this test with {WRITE}=1");
+    }
+}
+
+/// Table of the flags of `trunkline serve`, from clap's definitions.
+pub(crate) fn flags() -> String {
+    let command = ServeArgs::augment_args(Command::new("serve"));
+    let mut table = "| flag | environment | default | |\n|---|---|---|---|\n".to_owned();
+    for flag in command.get_arguments() {
+        let names = flag.get_value_names().unwrap_or_default().join(" ");
+        let value = if flag.get_action().takes_values() { format!(" {names}") } else { String::new() };
+        let variable = flag.get_env().unwrap_or_default().to_string_lossy();
+        let (help, default) = help_and_default(flag);
+        let long = flag.get_long().unwrap_or_default();
+        writeln!(table, "| `--{long}{}` | `{variable}` | {default} | {help} |", escape(&value)).unwrap();
+    }
+    table
+}
+
+/// Help of a flag, and its default: clap's, or where that depends on something the one that the help ends with.
+fn help_and_default(flag: &Arg) -> (String, String) {
+    let help = flag.get_long_help().or(flag.get_help()).map(ToString::to_string).unwrap_or_default();
+    let help = escape(&help.split_whitespace().collect::<Vec<_>>().join(" "));
+    let told = help.strip_suffix(']').and_then(|help| help.rsplit_once(" [default: "));
+    let (help, default) = told.map_or((help.as_str(), ""), |told| told);
+    let sentence = if help.ends_with(['.', ']']) { help.to_owned() } else { format!("{help}.") };
+    let values = flag.get_default_values().iter().map(|value| value.to_string_lossy()).collect::<Vec<_>>().join(",");
+    let is_value = flag.get_action().takes_values() && !values.is_empty();
+    (sentence, if is_value { format!("`{values}`") } else { default.to_owned() })
+}
+
+/// Text in a cell of a table.
+fn escape(text: &str) -> String {
+    text.replace('|', "\\|").replace('<', "&lt;")
+}
+
+/// Table of the causes, from their enum.
+pub(crate) fn causes() -> String {
+    let mut table = "| cause | ends | refuses | |\n|---|---|---|---|\n".to_owned();
+    let mark = |is_true| if is_true { "yes" } else { "" };
+    for cause in Cause::all() {
+        let (ends, refuses) = (mark(cause.closes()), mark(cause.refuses()));
+        writeln!(table, "| `{}` | {ends} | {refuses} | {} |", cause.label(), cause.text()).unwrap();
+    }
+    table
+}
+
+/// Names of the metrics of nodes and app servers, from the literals in the files that make them.
+pub(crate) fn metrics() -> BTreeSet<String> {
+    let of_nodes = rust_files(Path::new("proxy/src/admin"));
+    let of_nodes = of_nodes.iter().filter(|path| path.to_string_lossy().contains("exposition"));
+    let mut names: BTreeSet<_> = of_nodes.flat_map(|path| literals(&read(path), "")).collect();
+    names.retain(|name| name.starts_with("trunkline_"));
+    let sdk = read(Path::new("app-sdk/src/metrics.rs"));
+    let of_apps = [".counter(", ".gauge(", ".durations("].into_iter().flat_map(|call| literals(&sdk, call));
+    names.extend(of_apps.map(|name| format!("trunkline_app_{name}")));
+    names
+}
+
+/// Paths of the admin port, from its routes.
+pub(crate) fn admin_paths() -> BTreeSet<String> {
+    let routes =
+        rust_files(Path::new("proxy/src/admin")).into_iter().flat_map(|path| literals(&read(&path), ".route("));
+    routes.filter(|path| path.starts_with("/api/")).collect()
+}
+
+/// Names of the fields of a manifest and of its hubs.
+pub(crate) fn manifest_fields() -> BTreeSet<String> {
+    let hub = HubManifest::new("chat", "/chat");
+    let manifest = Manifest { instance: String::new(), name: String::new(), version: String::new(), hubs: Vec::new() };
+    let values = [serde_json::to_value(manifest).unwrap(), serde_json::to_value(hub).unwrap()];
+    values.iter().filter_map(Value::as_object).flat_map(|fields| fields.keys().cloned()).collect()
+}
+
+/// Spans of code in a reference page that begin so, up to the first character that is no part of a name or path.
+pub(crate) fn named(page: &str, prefix: &str) -> BTreeSet<String> {
+    let text = fs::read_to_string(workspace().join(FOLDER).join(page)).unwrap();
+    let spans = text.split('`').skip(1).step_by(2).flat_map(str::split_whitespace);
+    let spans = spans.filter(|span| span.starts_with(prefix));
+    spans.map(|span| span.split(['?', ',']).next().unwrap_or_default().to_owned()).collect()
+}
+
+/// Names in the first column of the tables of a reference page.
+pub(crate) fn first_column(page: &str) -> BTreeSet<String> {
+    let text = fs::read_to_string(workspace().join(FOLDER).join(page)).unwrap();
+    let cells = text.lines().filter_map(|line| line.strip_prefix("| `")?.split_once("` |"));
+    cells.map(|(name, _)| name.to_owned()).collect()
+}
+
+/// Returns the first string literal after each place where the text says so.
+fn literals(text: &str, after: &str) -> Vec<String> {
+    let of = |part: &str| Some(part.split_once('"')?.1.split_once('"')?.0.to_owned());
+    if after.is_empty() {
+        return text.split('"').skip(1).step_by(2).map(str::to_owned).collect();
+    }
+    text.split(after).skip(1).filter_map(of).collect()
+}
+
+fn read(path: &Path) -> String {
+    fs::read_to_string(workspace().join(path)).unwrap()
+}
