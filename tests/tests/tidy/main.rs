@@ -151,6 +151,18 @@ fn the_readme_has_at_most_8_kib() {
 }
 
 #[test]
+fn every_document_with_rust_is_a_doc_test() {
+    let doc_tests = include_str!("../../book.rs");
+    let documents = Document::below(Path::new(""));
+    let missing = documents.iter().filter(|document| {
+        let is_ours = document.path.starts_with(BOOK) || document.path == Path::new("README.md");
+        let line = format!("include_str!(\"../{}\")", document.path.display());
+        is_ours && document.text.contains("\n```rust") && !doc_tests.contains(&line)
+    });
+    assert_eq!(missing.map(|document| &document.path).collect::<Vec<_>>(), [""; 0].map(Path::new));
+}
+
+#[test]
 fn the_page_of_flags_is_what_clap_knows() {
     reference::check_generated("flags.md", &reference::flags());
 }
