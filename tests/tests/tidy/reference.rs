@@ -39,14 +39,16 @@ pub(crate) fn check_generated(page: &str, generated: &str) {
 /// Table of the flags of `trunkline serve`, from clap's definitions.
 pub(crate) fn flags() -> String {
     let command = ServeArgs::augment_args(Command::new("serve"));
-    let mut table = "| flag | environment | default | |\n|---|---|---|---|\n".to_owned();
+    let mut table = "| flag | default | |\n|---|---|---|\n".to_owned();
     for flag in command.get_arguments() {
         let names = flag.get_value_names().unwrap_or_default().join(" ");
         let value = if flag.get_action().takes_values() { format!(" {names}") } else { String::new() };
-        let variable = flag.get_env().unwrap_or_default().to_string_lossy();
-        let (help, default) = help_and_default(flag);
         let long = flag.get_long().unwrap_or_default();
-        writeln!(table, "| `--{long}{}` | `{variable}` | {default} | {help} |", escape(&value)).unwrap();
+        let usual = format!("TRUNKLINE_{}", long.replace('-', "_").to_uppercase());
+        let variable = flag.get_env().unwrap_or_default().to_string_lossy();
+        let other = if variable == usual { String::new() } else { format!(" Environment variable: `{variable}`.") };
+        let (help, default) = help_and_default(flag);
+        writeln!(table, "| `--{long}{}` | {default} | {help}{other} |", escape(&value)).unwrap();
     }
     table
 }
