@@ -4,9 +4,12 @@ mod admin_client;
 mod admin_port;
 mod announce_command;
 mod check_command;
+mod completion_command;
 pub(crate) mod config_file;
 mod flag;
 mod health_command;
+mod init_command;
+mod manual_command;
 mod output;
 mod rebalance_command;
 mod record_command;
@@ -21,6 +24,7 @@ mod token_command;
 mod top_command;
 mod trace_command;
 mod typed_secret;
+mod version;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -29,8 +33,11 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use announce_command::AnnounceArgs;
 use check_command::CheckArgs;
+use completion_command::CompletionArgs;
 use config_file::with_file;
 pub use flag::ServeArgs;
+use init_command::InitArgs;
+use manual_command::ManualArgs;
 use output::{print, print_error, print_warning};
 use rebalance_command::RebalanceArgs;
 use record_command::RecordArgs;
@@ -40,13 +47,14 @@ use size_command::SizeArgs;
 use token_command::TokenCommand;
 use top_command::TopArgs;
 use trace_command::TraceArgs;
+use version::VERSION;
 
 /// An open, self-hosted proxy tier for SignalR.
 ///
 /// Clients connect to proxies; proxies carry them over a few links to app servers built with the Trunkline SDK.
 /// No Redis, no sticky sessions.
 #[derive(Debug, Parser)]
-#[command(name = "trunkline", version)]
+#[command(name = "trunkline", version = VERSION)]
 struct Cli {
     #[command(subcommand)]
     command: CliCommand,
@@ -56,6 +64,8 @@ struct Cli {
 enum CliCommand {
     /// Run a proxy node.
     Serve(Box<ServeArgs>),
+    /// Write a configuration file with every option as a comment.
+    Init(InitArgs),
     /// Check a configuration file, and print what `serve --config FILE` would use here, and its rules. Secrets are left out.
     Check(CheckArgs),
     /// Ask a node whether it takes clients in; the exit status tells.
@@ -81,6 +91,10 @@ enum CliCommand {
     /// Make keys and tokens.
     #[command(subcommand)]
     Token(TokenCommand),
+    /// Print completions for a shell.
+    Completions(CompletionArgs),
+    /// Print the manual page of the command, or of a subcommand.
+    Man(ManualArgs),
 }
 
 /// Runs the command line of this process; prints the error if it fails.
@@ -102,6 +116,7 @@ fn run() -> anyhow::Result<()> {
     }
     match cli.command {
         CliCommand::Serve(args) => serve_command::serve(*args, &warnings)?,
+        CliCommand::Init(args) => print(init_command::init(&args)?.trim_end()),
         CliCommand::Check(args) => {
             let report = check_command::check(args)?;
             report.warnings.iter().for_each(|warning| print_warning(warning));
@@ -116,6 +131,8 @@ fn run() -> anyhow::Result<()> {
         CliCommand::Trace(args) => runtime()?.block_on(trace_command::trace(&args))?,
         CliCommand::Replay(args) => runtime()?.block_on(replay_command::replay(&args))?,
         CliCommand::Token(command) => token_command::token(command)?,
+        CliCommand::Completions(args) => print(completion_command::completions(&args, Cli::command()).trim_end()),
+        CliCommand::Man(args) => print(manual_command::manual(&args, Cli::command())?.trim_end()),
     }
     Ok(())
 }

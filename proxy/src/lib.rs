@@ -17,6 +17,7 @@
 //! | module | contents |
 //! |---|---|
 //! | `clock` | the system's clock as Unix time |
+//! | `quantity` | durations and sizes as people write them |
 //! | `metrics` | counters and histograms of each shard |
 //! | `logging` | log lines and levels |
 //! | `telemetry` | spans of this node: sampling, open spans, their queue |
@@ -65,6 +66,8 @@ pub(crate) mod node;
 pub(crate) mod observer;
 #[cfg(feature = "otlp")]
 pub(crate) mod otlp;
+#[cfg(feature = "cli")]
+pub(crate) mod quantity;
 pub(crate) mod rest;
 pub(crate) mod routing;
 pub(crate) mod shard;

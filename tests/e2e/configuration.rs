@@ -68,7 +68,7 @@ fn check_shows_what_would_be_used_and_no_secret() {
         let settings = "upstream = \"http://127.0.0.1:5000\"\naccess-key = \"the secret of secrets\"\npool_size = 7\n";
         let file = file(stage, settings)?;
         let mut check = trunkline(&["check", name(&file)])?;
-        let output = check.env("TRUNKLINE_SHARDS", "3").output().await?;
+        let output = check.env("TRUNKLINE_SHARDS", "3").env("TRUNKLINE_DRAIN_TIMEOUT", "2m").output().await?;
         let shown = text(&output);
         assert!(output.status.success(), "{shown}");
         assert!(!shown.contains("secret of secrets"), "{shown}");
@@ -77,7 +77,8 @@ fn check_shows_what_would_be_used_and_no_secret() {
             "access-key = [\"(secret)\"] # file",
             "pool-size = 7 # file",
             "shards = 3 # TRUNKLINE_SHARDS",
-            "header-timeout = 15 # default",
+            "drain-timeout = \"2m\" # TRUNKLINE_DRAIN_TIMEOUT",
+            "header-timeout = \"15s\" # default",
         ] {
             assert!(shown.lines().any(|shown| shown == line), "{line} is missing in\n{shown}");
         }
@@ -128,7 +129,11 @@ fn what_is_wrong_with_a_file_is_named() {
             ("pool-sise = 7", "there is no key \"pool-sise\"; is \"pool-size\" meant?"),
             ("listen = [1]", "listen is a list, but must be a string or a number"),
             ("listen =", "is no TOML"),
-            ("upstream = \"http://a\"\npool-size = 1000", "--pool-size"),
+            (
+                "upstream = \"http://a\"\npool-size = 1000",
+                "line 2, column 1: invalid value '1000' for '--pool-size <N>'",
+            ),
+            ("drain-timeout = \"2h\"", "must be from 0s to 1h"),
             ("upstream = \"http://10.0.0.1\"", "trunkline token key"),
             ("pool-size = 5", "--upstream"),
         ];
@@ -146,6 +151,59 @@ fn what_is_wrong_with_a_file_is_named() {
         }
         let missing = trunkline(&["serve", "--config", "/nowhere/trunkline.toml"])?.output().await?;
         assert!(text(&missing).contains("/nowhere/trunkline.toml"), "{}", text(&missing));
+        Ok(())
+    });
+}
+
+#[test]
+fn a_file_that_init_writes_holds_the_defaults_and_a_node_takes_it() {
+    play(async |stage| {
+        let file = stage.folder().join("new.toml");
+        let init = ["init", "--out", name(&file)];
+        let output = trunkline(&init)?.output().await?;
+        assert!(output.status.success(), "{}", text(&output));
+        let mut check = trunkline(&["check", name(&file)])?;
+        let output = check.env("TRUNKLINE_UPSTREAM", "http://127.0.0.1:5000").output().await?;
+        let shown = text(&output);
+        assert!(output.status.success() && shown.contains("poll-timeout = \"90s\" # default"), "{shown}");
+        let written = std::fs::read_to_string(&file)?;
+        let again = trunkline(&init)?.output().await?;
+        assert!(!again.status.success() && text(&again).contains("is there, and stays as it is"), "{}", text(&again));
+        assert_eq!(std::fs::read_to_string(&file)?, written);
+        Ok(())
+    });
+}
+
+#[test]
+fn the_command_tells_its_build_its_manual_and_what_a_shell_completes() {
+    play(async |_stage| {
+        let output = trunkline(&["--version"])?.output().await?;
+        let version = text(&output);
+        let begin = concat!("trunkline ", env!("CARGO_PKG_VERSION"), " (");
+        assert!(version.starts_with(begin) && version.contains(std::env::consts::ARCH), "{version}");
+        for (arguments, expected) in
+            [(&["completions", "bash"], "--drain-timeout"), (&["man", "serve"], ".TH trunkline-serve 1")]
+        {
+            let output = trunkline(arguments)?.output().await?;
+            assert!(output.status.success() && text(&output).contains(expected), "{arguments:?}: {}", text(&output));
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn tokens_are_signed_with_a_key_file_or_else_with_the_development_key() {
+    play(async |stage| {
+        let (key, state) = (stage.folder().join("access.key"), stage.folder().join("state"));
+        std::fs::write(&key, ACCESS_KEY)?;
+        let token = ["token", "user", "ann", "--lifetime", "5m"];
+        let output = trunkline(&[&token[..], &["--access-key-file", name(&key)]].concat())?.output().await?;
+        assert_eq!(text(&output).trim().split('.').count(), 3, "{}", text(&output));
+        let output = trunkline(&token)?.env("XDG_STATE_HOME", &state).output().await?;
+        let warning = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(warning.contains("development key") && warning.lines().count() == 1, "{warning}");
+        assert_eq!(String::from_utf8_lossy(&output.stdout).trim().split('.').count(), 3);
+        assert!(state.join("trunkline/development.key").exists());
         Ok(())
     });
 }

@@ -145,8 +145,9 @@ fn a_token_that_was_not_made_by_this_fleet_opens_nothing() {
             let refusal = RawClient::try_open(proxy.address(), &format!("/bench?id={id}")).await?.unwrap_err();
             assert_eq!((refusal.status, refusal.body.as_str()), (404, "No Connection with that ID"), "{id}");
         }
-        // The sound one still does.
+        // The sound one still does, and an empty one is none.
         RawClient::join(proxy.address(), &format!("/bench?id={token}")).await?;
+        RawClient::join(proxy.address(), "/bench?id=").await?;
         Ok(())
     });
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 
-use super::config_file::{WithFile, with_file};
+use super::config_file::{WithFile, file_value, with_file};
 use super::flag::ServeArgs;
 use crate::config::Config;
 use crate::routing::{RuleSample, Ruleset};
@@ -100,11 +100,7 @@ fn shown(arg: &Arg, value: &str) -> String {
         Some((url, _)) if url.contains("://") => &format!("{url}?…"),
         _ => value,
     };
-    match (value.parse::<i64>(), value.parse::<bool>()) {
-        (Ok(number), _) => number.to_string(),
-        (_, Ok(truth)) => truth.to_string(),
-        _ => serde_json::Value::from(value).to_string(),
-    }
+    file_value(value)
 }
 
 fn source_name(arg: &Arg, source: ValueSource, keys: &[String]) -> String {

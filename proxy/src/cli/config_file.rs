@@ -30,6 +30,9 @@ pub(crate) enum FileError {
     /// Value of a type that the flag does not take.
     #[error("{path}, {place}: {key} is {found}, but must be {wanted}")]
     Kind { path: PathBuf, place: TextPlace, key: String, found: &'static str, wanted: &'static str },
+    /// Value that the flag does not take; the problem names the flag.
+    #[error("{path}, {place}: {problem}")]
+    Value { path: PathBuf, place: TextPlace, problem: String },
 }
 
 fn suggestion(nearest: &Option<String>) -> String {
@@ -59,7 +62,7 @@ pub(crate) fn with_text(mut command: Command, path: &Path, text: &str) -> Result
         text.parse().map_err(|source| FileError::Syntax { path: path.into(), source: Box::new(source) })?;
     for (key, value) in table.into_iter().filter(|(key, _)| !RULE_TABLES.contains(&&**key)) {
         let Some(arg) = command.get_arguments().find(|arg| is_key(arg, &key)) else {
-            let nearest = nearest(&key.replace('_', "-"), flags(&command).chain(RULE_TABLES));
+            let nearest = nearest(&key.replace('_', "-"), options(&command).map(|(name, _)| name).chain(RULE_TABLES));
             return Err(FileError::UnknownKey { path: path.into(), place: place_of(&key, text), key, nearest });
         };
         let values = values(arg, value).map_err(|(found, wanted)| FileError::Kind {
@@ -69,11 +72,48 @@ pub(crate) fn with_text(mut command: Command, path: &Path, text: &str) -> Result
             found,
             wanted,
         })?;
+        check(arg, &values).map_err(|problem| FileError::Value {
+            path: path.into(),
+            place: place_of(&key, text),
+            problem,
+        })?;
         let id = arg.get_id().clone();
         keys.extend(arg.get_long().map(str::to_owned));
         command = command.mut_arg(id, |arg| arg.required(false).default_values(values));
     }
     Ok(WithFile { command, keys })
+}
+
+/// Checks values as clap checks typed ones, and apart from all other flags, so that an error has its place in the file.
+fn check(arg: &Arg, values: &[String]) -> Result<(), String> {
+    let mut alone = Arg::new(arg.get_id().clone())
+        .long(arg.get_long().unwrap_or_default().to_owned())
+        .action(arg.get_action().clone())
+        .value_parser(arg.get_value_parser().clone())
+        .value_delimiter(arg.get_value_delimiter())
+        .default_values(values.to_vec());
+    if let Some(names) = arg.get_value_names() {
+        alone = alone.value_names(names.to_vec());
+    }
+    let checked = Command::new("file").no_binary_name(true).arg(alone).try_get_matches_from([""; 0]);
+    checked.map(drop).map_err(|error| plain_text(&error))
+}
+
+/// Text of an error of clap: what is wrong and allowed, and the nearest value, without what is about a command line.
+fn plain_text(error: &clap::Error) -> String {
+    let text = error.to_string();
+    let paragraphs = text.trim_start_matches("error: ").split("\n\n").map(str::trim);
+    let paragraphs = paragraphs.take_while(|text| !text.starts_with("Usage:") && !text.starts_with("For more"));
+    paragraphs.collect::<Vec<_>>().join("; ").replace("\n  ", " ")
+}
+
+/// Writes the value of a flag as a value of the file.
+pub(super) fn file_value(text: &str) -> String {
+    match (text.parse::<i64>(), text.parse::<bool>()) {
+        (Ok(number), _) => number.to_string(),
+        (_, Ok(truth)) => truth.to_string(),
+        _ => serde_json::Value::from(text).to_string(),
+    }
 }
 
 /// Returns the place of a key at the top of the file.
@@ -87,9 +127,10 @@ fn place_of(key: &str, text: &str) -> TextPlace {
 /// Flags that no file may set; in particular it can't name another file.
 const FORBIDDEN: [&str; 3] = ["config", "help", "version"];
 
-/// Returns the flags that a file may set.
-fn flags(command: &Command) -> impl Iterator<Item = &str> {
-    command.get_arguments().filter_map(|arg| arg.get_long()).filter(|name| !FORBIDDEN.contains(name))
+/// Returns the options that a file may set, each with its name.
+pub(super) fn options(command: &Command) -> impl Iterator<Item = (&str, &Arg)> {
+    let named = command.get_arguments().filter_map(|arg| Some((arg.get_long()?, arg)));
+    named.filter(|(name, _)| !FORBIDDEN.contains(name))
 }
 
 fn is_key(arg: &Arg, key: &str) -> bool {
@@ -123,6 +164,8 @@ mod tests {
     use clap::{Args, FromArgMatches};
 
     use super::*;
+    use std::time::Duration;
+
     use crate::cli::flag::ServeArgs;
 
     fn command(text: &str) -> Result<Command, FileError> {
@@ -141,25 +184,26 @@ mod tests {
 
     #[test]
     fn a_file_gives_what_flags_give_and_flags_win() {
-        let text = "upstream = [\"http://a\", \"http://b\"]\npool-size = 7\nlisten = \"[::1]:1\"\ndrain_timeout = 3";
+        let text = "upstream = [\"http://a\", \"http://b\"]\npool-size = 7\nlisten = \"[::1]:1\"\ndrain_timeout = \"3m\"\nkeep-alive-timeout = 7\nhead-max-bytes = \"64KiB\"";
         let from_file = args(text, &[]).unwrap();
         assert_eq!(from_file.upstreams, ["http://a", "http://b"]);
-        assert_eq!((from_file.pool_size, from_file.drain.drain_timeout), (7, 3));
+        assert_eq!((from_file.pool_size, from_file.drain.drain_timeout), (7, Duration::from_secs(180)));
+        assert_eq!(from_file.limits.keep_alive_timeout, Duration::from_secs(7));
+        assert_eq!(from_file.limits.head_max_bytes, 64 * 1024);
         assert_eq!(from_file.listen, "[::1]:1");
         let typed = args(text, &["--upstream", "http://c", "--pool-size", "9"]).unwrap();
-        assert_eq!((typed.upstreams, typed.pool_size, typed.drain.drain_timeout), (vec!["http://c".to_owned()], 9, 3));
+        assert_eq!((typed.upstreams, typed.pool_size), (vec!["http://c".to_owned()], 9));
     }
 
     #[test]
     fn every_flag_is_a_key_and_its_values_are_checked_like_the_flag() {
         let serve = ServeArgs::augment_args(Command::new("trunkline"));
-        let names: Vec<String> = flags(&serve).map(str::to_owned).collect();
+        let names: Vec<String> = options(&serve).map(|(name, _)| name.to_owned()).collect();
         assert!(names.len() > 20, "{names:?}");
         for name in names {
-            assert!(command(&format!("{name} = \"1\"")).is_ok(), "{name}");
+            let found = command(&format!("{name} = [[1]]")).unwrap_err().to_string();
+            assert!(found.contains(&format!("{name} is a list")) || found.contains("must be a list"), "{found}");
         }
-        let refused = args("upstream = \"http://a\"\npool-size = 1000", &[]).unwrap_err().to_string();
-        assert!(refused.contains("--pool-size") && refused.contains("1000"), "{refused}");
     }
 
     #[test]
@@ -178,6 +222,23 @@ mod tests {
         );
         assert_eq!(problem("zzz = 1"), "t.toml, line 1, column 1: there is no key \"zzz\"");
         assert_eq!(problem("config = \"other.toml\""), "t.toml, line 1, column 1: there is no key \"config\"");
+    }
+
+    #[test]
+    fn values_that_a_flag_does_not_take_are_refused_with_their_place_and_what_is_allowed() {
+        assert_eq!(
+            problem("shards = 1\npool-size = 1000"),
+            "t.toml, line 2, column 1: invalid value '1000' for '--pool-size <N>': 1000 is not in 1..=256"
+        );
+        assert_eq!(
+            problem("drain-timeout = \"2h\""),
+            "t.toml, line 1, column 1: invalid value '2h' for '--drain-timeout <SECONDS>': must be from 0s to 1h"
+        );
+        assert_eq!(
+            problem("log-format = \"jason\""),
+            "t.toml, line 1, column 1: invalid value 'jason' for '--log-format <FORMAT>' [possible values: human, json]; \
+             tip: a similar value exists: 'json'"
+        );
     }
 
     #[test]

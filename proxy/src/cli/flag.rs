@@ -24,6 +24,7 @@ mod serve_args;
 mod tls_args;
 mod token_args;
 mod trust_args;
+pub(super) mod value_parser;
 mod webhook_args;
 
 pub(super) use access_key_args::AccessKeyArgs;

@@ -11,9 +11,11 @@ use tokio::time::{Instant, interval_at, sleep_until};
 
 use super::admin_client::AdminTokenArgs;
 use super::admin_port::{AdminPort, AdminPortError};
+use super::flag::value_parser::{bytes, seconds};
 use super::stop_signal::StopSignals;
 use crate::net::line_stream::{LineStream, LineStreamError};
 use crate::observer::{RecordingHeader, RecordingLine};
+use crate::quantity::size_text;
 use recording_file::{FileLimits, RecordingFile};
 
 /// Largest body of a refusal.
@@ -59,16 +61,16 @@ pub(super) struct RecordArgs {
     #[arg(long, value_name = "FILE")]
     pub out: PathBuf,
 
-    /// Ends it after so many seconds.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=7 * 24 * 3600))]
-    pub seconds: Option<u64>,
+    /// Ends it after this time.
+    #[arg(long, value_name = "SECONDS", value_parser = seconds(1..=7 * 24 * 3600))]
+    pub seconds: Option<Duration>,
 
     /// Records the payloads of messages, and claims, headers and query of clients.
     #[arg(long)]
     pub payloads: bool,
 
-    /// Bytes of a file at which the next one is begun.
-    #[arg(long, value_name = "BYTES", default_value_t = MAX_BYTES, value_parser = clap::value_parser!(u64).range(64 * 1024..))]
+    /// Size of a file at which the next one is begun.
+    #[arg(long, value_name = "BYTES", default_value = size_text(MAX_BYTES), value_parser = bytes::<u64>(64 * 1024..=u64::MAX))]
     pub max_size: u64,
 
     /// Files that are kept; when there are more, the oldest goes.
@@ -118,7 +120,7 @@ pub(super) async fn record(args: &RecordArgs) -> Result<(), RecordError> {
     let mut progress = Progress::begun(args, &header);
     let failed = |source| RecordError::File { path: args.out.clone(), source };
     let mut file = RecordingFile::create(&args.out, limits, header).map_err(failed)?;
-    let mut ends_at = args.seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds));
+    let mut ends_at = args.seconds.map(|seconds| Instant::now() + seconds);
     let (mut ticks, mut is_ending) = (interval_at(Instant::now() + INTERVAL, INTERVAL), false);
     let outcome = loop {
         let end = sleep_until(ends_at.unwrap_or_else(Instant::now));

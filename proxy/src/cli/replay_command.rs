@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use clap::Args;
 
+use super::flag::value_parser::seconds;
 use super::flag::{AccessKeyArgs, ConfigError};
 use super::output::print;
 use crate::config::Settings;
@@ -49,9 +50,9 @@ pub(super) struct ReplayArgs {
     #[arg(long)]
     pub fast: bool,
 
-    /// How long an answer may take longer than it did, in seconds.
-    #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=3600))]
-    pub wait: u64,
+    /// How long an answer may take longer than it did.
+    #[arg(long, value_name = "SECONDS", default_value = "5s", value_parser = seconds(1..=3600))]
+    pub wait: Duration,
 
     /// Differences that are listed.
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(0..=100_000))]
@@ -104,7 +105,7 @@ pub(super) async fn replay(args: &ReplayArgs) -> Result<(), ReplayError> {
     let hub = node.hub(&reader.header.hub, LINK_TIMEOUT).await?;
     let pace = if args.fast { ReplayPace::Fast } else { ReplayPace::Recorded };
     let listed = usize::try_from(args.differences).unwrap_or(usize::MAX);
-    let player = Player::new(&node, hub, pace, Duration::from_secs(args.wait), listed);
+    let player = Player::new(&node, hub, pace, args.wait, listed);
     let played = player.play(&mut reader).await;
     node.stop().await;
     let outcome = played.map_err(|source| ReplayError::Broken { file: args.file.clone(), source })?;

@@ -3,13 +3,16 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use anyhow::Context;
 use clap::Subcommand;
 use trunkline_protocol::access_token;
 use trunkline_protocol::development_key::{DevelopmentKeyError, read_or_make};
 use trunkline_protocol::door::sign_rest_token;
 use trunkline_protocol::key::{AccessKey, AccessKeyError};
 
-use super::output::print;
+use super::flag::AccessKeyArgs;
+use super::flag::value_parser::whole_seconds;
+use super::output::{print, print_warning};
 use crate::clock::unix_seconds;
 
 #[derive(Debug, Subcommand)]
@@ -22,28 +25,26 @@ pub(super) enum TokenCommand {
     },
     /// Print an access token for the REST data plane, such as for `curl -H "Authorization: Bearer $(trunkline token rest)"`.
     Rest {
-        /// The access key to sign with.
-        #[arg(long, env = "TRUNKLINE_ACCESS_KEY", value_name = "KEY", hide_env_values = true)]
-        access_key: String,
+        #[command(flatten)]
+        access_keys: AccessKeyArgs,
         /// A hub for which the token is good alone. [default: all]
         #[arg(long, value_name = "HUB")]
         hub: Option<String>,
-        /// How long the token is good for, in seconds.
-        #[arg(long, value_name = "SECONDS", default_value_t = 3600)]
+        /// How long the token is good for.
+        #[arg(long, value_name = "SECONDS", default_value = "1h", value_parser = whole_seconds::<u64>(0..=u64::MAX))]
         lifetime: u64,
     },
     /// Print an access token for a user, as an app would make one.
     User {
         #[arg(help = "The user id")]
         id: String,
-        /// The access key to sign with.
-        #[arg(long, env = "TRUNKLINE_ACCESS_KEY", value_name = "KEY", hide_env_values = true)]
-        access_key: String,
+        #[command(flatten)]
+        access_keys: AccessKeyArgs,
         /// A further claim; may be given several times, also with the same name.
         #[arg(long = "claim", value_name = "NAME=VALUE", value_parser = parse_claim)]
         claims: Vec<(String, String)>,
-        /// How long the token is good for, in seconds.
-        #[arg(long, value_name = "SECONDS", default_value_t = 3600)]
+        /// How long the token is good for.
+        #[arg(long, value_name = "SECONDS", default_value = "1h", value_parser = whole_seconds::<u64>(0..=u64::MAX))]
         lifetime: u64,
     },
 }
@@ -62,21 +63,25 @@ pub(super) fn token(command: TokenCommand) -> anyhow::Result<()> {
     match command {
         TokenCommand::Key { file: None } => print(AccessKey::random().expose()),
         TokenCommand::Key { file: Some(file) } => make_key_file(&file)?,
-        TokenCommand::User { id, access_key, claims, lifetime } => {
+        TokenCommand::User { id, access_keys, claims, lifetime } => {
             let expires_s = unix_seconds().saturating_add(lifetime);
-            print(&access_token::sign(&first_key(&access_key)?, &id, &claims, expires_s));
+            print(&access_token::sign(&signing_key(&access_keys)?, &id, &claims, expires_s));
         }
-        TokenCommand::Rest { access_key, hub, lifetime } => {
+        TokenCommand::Rest { access_keys, hub, lifetime } => {
             let expires_s = unix_seconds().saturating_add(lifetime);
-            print(&sign_rest_token(&first_key(&access_key)?, hub.as_deref(), expires_s));
+            print(&sign_rest_token(&signing_key(&access_keys)?, hub.as_deref(), expires_s));
         }
     }
     Ok(())
 }
 
-/// Key that signs, of a list of keys.
-fn first_key(keys: &str) -> Result<AccessKey, AccessKeyError> {
-    AccessKey::new(keys.split(',').next().unwrap_or_default())
+/// Key that signs: the first that was given, else this machine's development key.
+fn signing_key(args: &AccessKeyArgs) -> anyhow::Result<AccessKey> {
+    let (keys, is_development) = args.keys_or_development(&[])?;
+    if is_development {
+        print_warning("no access key was given: the token is signed with this machine's development key");
+    }
+    keys.iter().next().cloned().context("there is no access key")
 }
 
 fn parse_claim(text: &str) -> Result<(String, String), String> {

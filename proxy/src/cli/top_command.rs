@@ -12,6 +12,7 @@ use tokio::signal::ctrl_c;
 use tokio::time::sleep;
 
 use super::admin_client::{AdminClient, AdminTokenArgs, AdminTokenError, admin_address};
+use super::flag::value_parser::seconds;
 use crate::net::address::Address;
 use crate::net::connector::Connector;
 use crate::net::tls::{ClientTls, TlsError};
@@ -34,9 +35,9 @@ pub(super) struct TopArgs {
     #[command(flatten)]
     pub token: AdminTokenArgs,
 
-    /// How often to look, in seconds.
-    #[arg(long, value_name = "SECONDS", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=60))]
-    pub interval: u64,
+    /// How often to look.
+    #[arg(long, value_name = "SECONDS", default_value = "1s", value_parser = seconds(1..=60))]
+    pub interval: Duration,
 
     /// Looks once, prints, and ends.
     #[arg(long)]
@@ -70,7 +71,7 @@ pub(super) async fn top(args: &TopArgs) -> Result<(), TopError> {
         return Err(TopError::Silent(problems.join("\n")));
     }
     // Rates are those of the time between two answers.
-    let pause = Duration::from_secs(args.interval);
+    let pause = args.interval;
     if args.once {
         sleep(pause).await;
         return Ok(print(&client.fleet().await)?);

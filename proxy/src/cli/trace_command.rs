@@ -11,9 +11,11 @@ use tokio::time::{Instant, interval};
 
 use super::admin_client::AdminTokenArgs;
 use super::admin_port::{AdminPort, AdminPortError};
+use super::flag::value_parser::whole_seconds;
 use super::stop_signal::StopSignals;
 use crate::net::line_stream::LineStreamError;
 use crate::observer::{TRACE_SECONDS_DEFAULT, TRACE_SECONDS_MAX, TraceLine};
+use crate::quantity::duration_text;
 use trace_view::TraceView;
 
 /// Largest body of a refusal.
@@ -67,8 +69,9 @@ pub(super) struct TraceArgs {
     #[arg(long, value_name = "HUB")]
     pub hub: Option<String>,
 
-    /// Ends it after so many seconds.
-    #[arg(long, value_name = "N", default_value_t = TRACE_SECONDS_DEFAULT, value_parser = clap::value_parser!(u64).range(1..=TRACE_SECONDS_MAX))]
+    /// Ends it after this time.
+    #[arg(long, value_name = "SECONDS", default_value = duration_text(Duration::from_secs(TRACE_SECONDS_DEFAULT)),
+          value_parser = whole_seconds::<u64>(1..=TRACE_SECONDS_MAX))]
     pub seconds: u64,
 
     /// Shows the payloads of messages.
@@ -200,6 +203,6 @@ mod tests {
     fn what_is_missing_or_too_much_is_refused() {
         assert!(parse(&[]).unwrap_err().contains("--connection <ID>|--user <USER>|--group <GROUP>|--method <METHOD>"));
         assert!(parse(&["--user", "a", "--group", "b"]).unwrap_err().contains("cannot be used with"));
-        assert!(parse(&["--user", "a", "--seconds", "601"]).unwrap_err().contains("1..=600"));
+        assert!(parse(&["--user", "a", "--seconds", "601"]).unwrap_err().contains("must be from 1s to 10m"));
     }
 }

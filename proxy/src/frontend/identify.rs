@@ -10,14 +10,13 @@ use axum::response::Response;
 use http::StatusCode;
 use trunkline_protocol::manifest::Authentication;
 use trunkline_protocol::token::{ConnectionToken, RestoreClaim, UserBinding};
-use trunkline_protocol::wire::CONNECTION_TOKEN_PARAMETER;
 
 use crate::auth::User;
 use crate::clock::unix_seconds;
 use crate::frontend::authenticate::{refuse_token, token, user_of, verify_token};
 use crate::frontend::endpoint::Endpoint;
 use crate::frontend::plain_response::plain;
-use crate::frontend::request::query_value;
+use crate::frontend::request::connection_token;
 use crate::frontend::request_extension::{AtDoor, ForwardedByNode};
 use crate::upstream::Hub;
 
@@ -52,7 +51,7 @@ impl ConnectingClient {
 
 /// Whether a request names a connection.
 pub(crate) fn names_connection(request: &Request) -> bool {
-    query_value(request.uri(), CONNECTION_TOKEN_PARAMETER).is_some()
+    connection_token(request.uri()).is_some()
 }
 
 /// Opens the connection token of a request, checks that it shows the connection's user, and stores its
@@ -62,7 +61,7 @@ pub(crate) fn names_connection(request: &Request) -> bool {
 /// The refusal.
 pub(crate) async fn identify(endpoint: &Endpoint, hub: &Hub, request: &mut Request) -> Result<(), Response> {
     let unknown = || plain(StatusCode::NOT_FOUND, UNKNOWN_ID);
-    let sealed = query_value(request.uri(), CONNECTION_TOKEN_PARAMETER).unwrap_or_default();
+    let sealed = connection_token(request.uri()).unwrap_or_default();
     let opened = ConnectionToken::open(&sealed, &endpoint.shared.settings.keys).map_err(|_| unknown())?;
     if !opened.hub.eq_ignore_ascii_case(&hub.settings().path) {
         return Err(unknown());

@@ -24,6 +24,11 @@ pub(crate) fn query_value(uri: &Uri, name: &str) -> Option<String> {
         .map(|(_, value)| value.into_owned())
 }
 
+/// Returns the sealed connection token that a request shows. An empty one is none, as for ASP.NET Core.
+pub(crate) fn connection_token(uri: &Uri) -> Option<String> {
+    query_value(uri, CONNECTION_TOKEN_PARAMETER).filter(|sealed| !sealed.is_empty())
+}
+
 /// Returns the access token of the `Authorization` header.
 pub(crate) fn bearer(headers: &HeaderMap) -> Option<&str> {
     wire::bearer(headers.get(AUTHORIZATION)?.to_str().ok()?)
@@ -99,6 +104,13 @@ mod tests {
         let uri: Uri = "/chat?ID=a%2Bb&x=1".parse().unwrap();
         assert_eq!(query_value(&uri, "id").as_deref(), Some("a+b"));
         assert_eq!(query_value(&uri, "none"), None);
+    }
+
+    #[test]
+    fn an_empty_connection_token_is_none() {
+        let token = |uri: &str| connection_token(&uri.parse().unwrap());
+        assert_eq!(token("/chat?id=a").as_deref(), Some("a"));
+        assert_eq!((token("/chat?id="), token("/chat?id"), token("/chat")), (None, None, None));
     }
 
     #[test]

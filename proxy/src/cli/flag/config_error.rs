@@ -1,6 +1,5 @@
 //! Errors of flags, each with the name of its flag.
 
-use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use trunkline_protocol::development_key::DevelopmentKeyError;
@@ -18,7 +17,9 @@ use crate::config::{AmbiguousHeaders, NetworkError, OriginError, PathPrefixError
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
-    #[error("{flag} {value:?} is no address like 127.0.0.1:8080 ({source})")]
+    #[error(
+        "{flag} {value:?} is no address ({source}): write 127.0.0.1:8080 or node-1:8080, for example, or :8080 for every address of this machine"
+    )]
     Address { flag: &'static str, value: String, source: std::io::Error },
     #[error("--upstream {value:?} {problem}")]
     Upstream { value: String, problem: &'static str },
@@ -66,12 +67,4 @@ pub enum ConfigError {
     Advertise(#[from] AdvertiseError),
     #[error(transparent)]
     Rules(Box<dyn std::error::Error + Send + Sync>),
-    #[error("{flag} is {value}, but must be from {least} to {most}")]
-    Limit { flag: &'static str, value: usize, least: usize, most: usize },
-}
-
-/// Checks that a number is in range, where clap can't.
-pub(super) fn check_range(flag: &'static str, value: usize, range: RangeInclusive<usize>) -> Result<(), ConfigError> {
-    let (least, most) = (*range.start(), *range.end());
-    if range.contains(&value) { Ok(()) } else { Err(ConfigError::Limit { flag, value, least, most }) }
 }

@@ -2,13 +2,15 @@
 
 use clap::Args;
 
+use super::value_parser::{bytes, bytes_text};
 use crate::config::GroupLimits;
 
 #[derive(Debug, Clone, Args)]
 pub(crate) struct GroupArgs {
-    /// Largest name of a group in bytes; a join beyond it fails, and says so to the app. The SDK has the same limit,
+    /// Largest name of a group; a join beyond it fails, and says so to the app. The SDK has the same limit,
     /// `Hub::group_name_max_bytes`. 0 for no limit.
-    #[arg(long, env = "TRUNKLINE_GROUP_NAME_MAX_BYTES", value_name = "BYTES", default_value_t = GroupLimits::DEFAULT.name_max_bytes)]
+    #[arg(long, env = "TRUNKLINE_GROUP_NAME_MAX_BYTES", value_name = "BYTES", default_value = bytes_text(GroupLimits::DEFAULT.name_max_bytes),
+          value_parser = bytes::<usize>(0..=u64::MAX))]
     pub group_name_max_bytes: usize,
 
     /// Groups that one client connection may be in; a join beyond it fails, and says so to the app. 0 for no limit.

@@ -1,18 +1,18 @@
 //! Flags of the limits at the client listeners. 0 is no limit where nothing else is said.
 
 use std::num::NonZeroU32;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use clap::Args;
 
-use super::config_error::{ConfigError, check_range};
+use super::value_parser::{bytes, bytes_text, milliseconds, seconds};
 use crate::config::FrontendLimits;
+use crate::quantity::{duration_text, size_text};
 
-/// Least `--head-max-bytes`: the HTTP server can't read with less.
-const HEAD_MIN_BYTES: usize = 8 * 1024;
-
-/// Largest `--head-max-bytes`: app servers (hyper) take some 400 KiB, what a node adds included.
-const HEAD_MAX_BYTES: usize = 384 * 1024;
+/// Range of values that `--head-max-bytes` takes. The HTTP server can't read with less, and app servers (hyper) take some
+/// 400 KiB, what a node adds included.
+const HEAD_BYTES: RangeInclusive<u64> = 8 * 1024..=384 * 1024;
 
 /// Client connections from one address, and negotiations of it, where addresses are believed: a quarter of the sockets that an
 /// address can have towards one listener. More is behind no NAT; without it, one machine may take all that the node has.
@@ -30,30 +30,32 @@ pub(crate) struct LimitArgs {
     #[arg(long, env = "TRUNKLINE_CONNECTIONS_PER_ADDRESS_MAX", value_name = "N")]
     pub connections_per_address_max: Option<u32>,
 
-    /// How long a client may take for the head of a request, and for its first one after it has connected, in seconds.
-    #[arg(long, env = "TRUNKLINE_HEADER_TIMEOUT", value_name = "SECONDS", default_value_t = defaults().header_timeout.as_secs(),
-          value_parser = clap::value_parser!(u64).range(1..=3600))]
-    pub header_timeout: u64,
+    /// How long a client may take for the head of a request, and for its first one after it has connected.
+    #[arg(long, env = "TRUNKLINE_HEADER_TIMEOUT", value_name = "SECONDS", default_value = duration_text(defaults().header_timeout),
+          value_parser = seconds(1..=3600))]
+    pub header_timeout: Duration,
 
-    /// How long a client may keep a connection open between two requests, in seconds. Clients of Server-Sent Events and
+    /// How long a client may keep a connection open between two requests. Clients of Server-Sent Events and
     /// long polling send a ping every 15 seconds: leave room.
-    #[arg(long, env = "TRUNKLINE_KEEP_ALIVE_TIMEOUT", value_name = "SECONDS", default_value_t = defaults().keep_alive_timeout.as_secs(),
-          value_parser = clap::value_parser!(u64).range(1..=3600))]
-    pub keep_alive_timeout: u64,
+    #[arg(long, env = "TRUNKLINE_KEEP_ALIVE_TIMEOUT", value_name = "SECONDS", default_value = duration_text(defaults().keep_alive_timeout),
+          value_parser = seconds(1..=3600))]
+    pub keep_alive_timeout: Duration,
 
-    /// Largest head of a request in bytes, from 8192 to 393216; beyond it, and beyond 90 headers, 431.
-    #[arg(long, env = "TRUNKLINE_HEAD_MAX_BYTES", value_name = "BYTES", default_value_t = defaults().head_max_bytes)]
+    /// Largest head of a request, from 8KiB to 384KiB; beyond it, and beyond 90 headers, 431.
+    #[arg(long, env = "TRUNKLINE_HEAD_MAX_BYTES", value_name = "BYTES", default_value = bytes_text(defaults().head_max_bytes),
+          value_parser = bytes::<usize>(HEAD_BYTES))]
     pub head_max_bytes: usize,
 
-    /// Largest body of a request to a hub in bytes; beyond it 413.
-    #[arg(long, env = "TRUNKLINE_BODY_MAX_BYTES", value_name = "BYTES", default_value_t = defaults().body_max_bytes)]
+    /// Largest body of a request to a hub; beyond it 413.
+    #[arg(long, env = "TRUNKLINE_BODY_MAX_BYTES", value_name = "BYTES", default_value = size_text(defaults().body_max_bytes),
+          value_parser = bytes::<u64>(0..=u64::MAX))]
     pub body_max_bytes: u64,
 
-    /// How long a body may stand still because of its client, in seconds: a body of a request whose rest does not come
+    /// How long a body may stand still because of its client: a body of a request whose rest does not come
     /// (408), and an answer that is not read (reset). A body for a hub must also come faster than 240 bytes a second.
-    #[arg(long, env = "TRUNKLINE_BODY_TIMEOUT", value_name = "SECONDS", default_value_t = defaults().body_timeout.as_secs(),
-          value_parser = clap::value_parser!(u64).range(1..=3600))]
-    pub body_timeout: u64,
+    #[arg(long, env = "TRUNKLINE_BODY_TIMEOUT", value_name = "SECONDS", default_value = duration_text(defaults().body_timeout),
+          value_parser = seconds(1..=3600))]
+    pub body_timeout: Duration,
 
     /// New client connections of this node in a second, counted when they negotiate, or connect without it. 0 for no
     /// limit. A burst of a second's worth passes at once, more of it waits up to `--connect-wait-ms`, the rest gets 503
@@ -61,10 +63,10 @@ pub(crate) struct LimitArgs {
     #[arg(long, env = "TRUNKLINE_CONNECTS_PER_SECOND", value_name = "N", default_value_t = 0)]
     pub connects_per_second: u32,
 
-    /// How long a new client connection may wait for its turn under `--connects-per-second`, in milliseconds.
-    #[arg(long, env = "TRUNKLINE_CONNECT_WAIT_MS", value_name = "MS", default_value_t = default_connect_wait_ms(),
-          value_parser = clap::value_parser!(u64).range(0..=60_000))]
-    pub connect_wait_ms: u64,
+    /// How long a new client connection may wait for its turn under `--connects-per-second`.
+    #[arg(long, env = "TRUNKLINE_CONNECT_WAIT_MS", value_name = "MS", default_value = duration_text(defaults().connect_wait),
+          value_parser = milliseconds(0..=60_000))]
+    pub connect_wait_ms: Duration,
 
     /// Negotiates of one address, or of one /64 of IPv6, that have not led to a connection on this node within some 20
     /// seconds; who asks then gets 429 and `Retry-After`. 0 for no limit. With several nodes most connections land
@@ -79,7 +81,7 @@ pub(crate) struct LimitArgs {
     pub messages_per_second: u32,
 
     /// Bytes of one client connection in a second; beyond a second's worth it is read more slowly. 0 for no limit.
-    #[arg(long, env = "TRUNKLINE_BYTES_PER_SECOND", value_name = "BYTES", default_value_t = 0)]
+    #[arg(long, env = "TRUNKLINE_BYTES_PER_SECOND", value_name = "BYTES", default_value = "0", value_parser = bytes::<u32>(0..=u32::MAX.into()))]
     pub bytes_per_second: u32,
 }
 
@@ -87,33 +89,28 @@ fn defaults() -> FrontendLimits {
     FrontendLimits::default()
 }
 
-fn default_connect_wait_ms() -> u64 {
-    u64::try_from(defaults().connect_wait.as_millis()).unwrap_or(u64::MAX)
-}
-
 impl LimitArgs {
     /// Limits of a node that `knows_balancers` in front of it, or has none.
-    pub(crate) fn limits(&self, knows_balancers: bool) -> Result<FrontendLimits, ConfigError> {
+    pub(crate) fn limits(&self, knows_balancers: bool) -> FrontendLimits {
         let args = self;
-        check_range("--head-max-bytes", args.head_max_bytes, HEAD_MIN_BYTES..=HEAD_MAX_BYTES)?;
         // Without a list of the load balancers in front, all clients may have the address of one.
         let most_by_default = if knows_balancers { PER_ADDRESS_MAX } else { 0 };
         let per_address = |most: Option<u32>| NonZeroU32::new(most.unwrap_or(most_by_default));
-        Ok(FrontendLimits {
+        FrontendLimits {
             connections: NonZeroU32::new(args.connections_max),
             connections_per_address: per_address(args.connections_per_address_max),
             sockets_per_address: args.connections_per_address_max.and_then(NonZeroU32::new),
-            header_timeout: Duration::from_secs(args.header_timeout),
-            keep_alive_timeout: Duration::from_secs(args.keep_alive_timeout),
+            header_timeout: args.header_timeout,
+            keep_alive_timeout: args.keep_alive_timeout,
             head_max_bytes: args.head_max_bytes,
             body_max_bytes: args.body_max_bytes,
-            body_timeout: Duration::from_secs(args.body_timeout),
+            body_timeout: args.body_timeout,
             connects_per_second: NonZeroU32::new(args.connects_per_second),
-            connect_wait: Duration::from_millis(args.connect_wait_ms),
+            connect_wait: args.connect_wait_ms,
             pending_per_address: per_address(args.pending_per_address_max),
             messages_per_second: NonZeroU32::new(args.messages_per_second),
             bytes_per_second: NonZeroU32::new(args.bytes_per_second),
-        })
+        }
     }
 }
 
@@ -131,7 +128,7 @@ mod tests {
 
     fn limits(arguments: &[&str], knows_balancers: bool) -> FrontendLimits {
         let line = Line::parse_from([&["trunkline"], arguments].concat());
-        line.limits.limits(knows_balancers).unwrap()
+        line.limits.limits(knows_balancers)
     }
 
     fn by_address(limits: &FrontendLimits) -> [Option<u32>; 3] {

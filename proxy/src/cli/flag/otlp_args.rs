@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::Args;
 use http::{HeaderName, HeaderValue, Uri};
 
+use super::value_parser::seconds;
 use crate::config::OtlpSettings;
 use crate::net::address::Address;
 use crate::net::tls::ClientTls;
@@ -35,10 +36,10 @@ pub(crate) struct OtlpArgs {
           value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub otlp_max_spans: u32,
 
-    /// How often the metrics of the admin port are sent to the collector, in seconds; 0 for never.
-    #[arg(long, env = "TRUNKLINE_OTLP_METRICS_INTERVAL", value_name = "SECONDS", default_value_t = 15,
-          value_parser = clap::value_parser!(u64).range(0..=3600))]
-    pub otlp_metrics_interval: u64,
+    /// How often the metrics of the admin port are sent to the collector; 0 for never.
+    #[arg(long, env = "TRUNKLINE_OTLP_METRICS_INTERVAL", value_name = "SECONDS", default_value = "15s",
+          value_parser = seconds(0..=3600))]
+    pub otlp_metrics_interval: Duration,
 
     /// Header of each request to the collector, such as `api-key=...`. May be given several times.
     #[arg(
@@ -92,7 +93,7 @@ impl OtlpArgs {
         let given = self.otlp_headers.iter().filter(|text| !text.is_empty());
         // The text itself may be a secret.
         let headers = (1..).zip(given).map(|(number, text)| header(text).ok_or(OtlpArgsError::Header(number)));
-        let interval = Duration::from_secs(self.otlp_metrics_interval);
+        let interval = self.otlp_metrics_interval;
         Ok(Some(OtlpSettings {
             address,
             path,

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 
+use super::value_parser::seconds;
 use crate::config::{ProxyProtocolSettings, TrustedNetworks};
 
 #[derive(Debug, Clone, Default, Args)]
@@ -13,10 +14,10 @@ pub(crate) struct ProxyProtocolArgs {
     #[arg(long, env = "TRUNKLINE_PROXY_PROTOCOL")]
     pub proxy_protocol: bool,
 
-    /// How long a PROXY protocol header may take, in seconds.
-    #[arg(long, env = "TRUNKLINE_PROXY_PROTOCOL_TIMEOUT", value_name = "SECONDS", default_value_t = 5,
-          value_parser = clap::value_parser!(u64).range(1..=300))]
-    pub proxy_protocol_timeout: u64,
+    /// How long a PROXY protocol header may take.
+    #[arg(long, env = "TRUNKLINE_PROXY_PROTOCOL_TIMEOUT", value_name = "SECONDS", default_value = "5s",
+          value_parser = seconds(1..=300))]
+    pub proxy_protocol_timeout: Duration,
 }
 
 /// Error for `--proxy-protocol` without `--trust`.
@@ -34,7 +35,7 @@ impl ProxyProtocolArgs {
             (false, _) => Ok(None),
             (true, true) => Err(NobodyTrusted),
             (true, false) => {
-                let timeout = Duration::from_secs(self.proxy_protocol_timeout);
+                let timeout = self.proxy_protocol_timeout;
                 Ok(Some(ProxyProtocolSettings { from: trusted.clone(), timeout }))
             }
         }

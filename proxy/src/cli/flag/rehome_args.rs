@@ -2,15 +2,16 @@
 
 use clap::Args;
 
+use super::value_parser::{seconds_text, whole_seconds};
 use crate::config::RehomeSettings;
 
 #[derive(Debug, Clone, Args)]
 pub(crate) struct RehomeArgs {
-    /// How long clients are held while no app server is there, in seconds; then they are told to connect again. What
+    /// How long clients are held while no app server is there; then they are told to connect again. What
     /// they send meanwhile waits in their sockets. 0: they are told so within a second.
     #[arg(long, env = "TRUNKLINE_HOLD_TIMEOUT", value_name = "SECONDS",
-          default_value_t = RehomeSettings::DEFAULT.hold_timeout_s,
-          value_parser = clap::value_parser!(u32).range(0..=86_400))]
+          default_value = seconds_text(RehomeSettings::DEFAULT.hold_timeout_s),
+          value_parser = whole_seconds::<u32>(0..=86_400))]
     pub hold_timeout: u32,
 
     /// Also holds clients that come while no app server of a known hub is there; else they get 503 and `Retry-After`,

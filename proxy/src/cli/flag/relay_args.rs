@@ -5,16 +5,18 @@ use std::time::Duration;
 
 use clap::Args;
 
+use super::value_parser::seconds;
 use crate::config::RelaySettings;
+use crate::quantity::duration_text;
 
 /// Default of `--upstream-connect-timeout`: an app server is near, so one that takes longer won't accept at all.
-const UPSTREAM_CONNECT_TIMEOUT_S: u64 = 5;
+const UPSTREAM_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Default of `--upstream-answer-timeout`: that of most reverse proxies.
-const UPSTREAM_ANSWER_TIMEOUT_S: u64 = 60;
+const UPSTREAM_ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Default of `--hop-timeout`: between two nodes only the network takes time.
-const HOP_TIMEOUT_S: u64 = 5;
+const HOP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Default of `--pass-through-max`: with 128 KiB of buffers for each they hold half a gigabyte.
 const PASS_THROUGH_MAX: u32 = 4096;
@@ -32,17 +34,17 @@ pub(crate) struct RelayArgs {
     #[arg(long, env = "TRUNKLINE_NO_PASS_THROUGH")]
     pub no_pass_through: bool,
 
-    /// How long an app server may take to accept a connection for a request that is passed through, in seconds.
+    /// How long an app server may take to accept a connection for a request that is passed through.
     #[arg(long, env = "TRUNKLINE_UPSTREAM_CONNECT_TIMEOUT", value_name = "SECONDS",
-          default_value_t = UPSTREAM_CONNECT_TIMEOUT_S, value_parser = clap::value_parser!(u64).range(1..=600))]
-    pub upstream_connect_timeout: u64,
+          default_value = duration_text(UPSTREAM_CONNECT_TIMEOUT), value_parser = seconds(1..=600))]
+    pub upstream_connect_timeout: Duration,
 
-    /// How long an app server may be silent before it begins to answer a request that is passed through, in seconds.
+    /// How long an app server may be silent before it begins to answer a request that is passed through.
     /// An upload may take longer as long as it moves (`--body-timeout`); an answer that has begun may be silent for as long
     /// as the app server likes.
     #[arg(long, env = "TRUNKLINE_UPSTREAM_ANSWER_TIMEOUT", value_name = "SECONDS",
-          default_value_t = UPSTREAM_ANSWER_TIMEOUT_S, value_parser = clap::value_parser!(u64).range(1..=86_400))]
-    pub upstream_answer_timeout: u64,
+          default_value = duration_text(UPSTREAM_ANSWER_TIMEOUT), value_parser = seconds(1..=86_400))]
+    pub upstream_answer_timeout: Duration,
 
     /// Requests under way to all app servers, from the head to the end of both bodies, upgraded connections included;
     /// beyond it 503 and `Retry-After`. 0 for no limit.
@@ -66,11 +68,11 @@ pub(crate) struct RelayArgs {
     #[arg(long, env = "TRUNKLINE_NO_FORWARD")]
     pub no_forward: bool,
 
-    /// How long the node that owns a connection may be silent before a request that was carried to it is given up, in
-    /// seconds; a poll gets this on top of the time that it may wait for messages.
+    /// How long the node that owns a connection may be silent before a request that was carried to it is given up; a
+    /// poll gets this on top of the time that it may wait for messages.
     #[arg(long, env = "TRUNKLINE_HOP_TIMEOUT", value_name = "SECONDS",
-          default_value_t = HOP_TIMEOUT_S, value_parser = clap::value_parser!(u64).range(1..=600))]
-    pub hop_timeout: u64,
+          default_value = duration_text(HOP_TIMEOUT), value_parser = seconds(1..=600))]
+    pub hop_timeout: Duration,
 }
 
 impl RelayArgs {
@@ -80,10 +82,10 @@ impl RelayArgs {
         let per_address = if knows_balancers { PASS_THROUGH_PER_ADDRESS_MAX } else { 0 };
         RelaySettings {
             pass_through: !args.no_pass_through,
-            upstream_connect_timeout: Duration::from_secs(args.upstream_connect_timeout),
-            upstream_answer_timeout: Duration::from_secs(args.upstream_answer_timeout),
+            upstream_connect_timeout: args.upstream_connect_timeout,
+            upstream_answer_timeout: args.upstream_answer_timeout,
             forward: !args.no_forward,
-            hop_timeout: Duration::from_secs(args.hop_timeout),
+            hop_timeout: args.hop_timeout,
             requests_max: NonZeroU32::new(args.pass_through_max),
             requests_per_upstream_max: NonZeroU32::new(args.pass_through_per_upstream_max),
             requests_per_address_max: NonZeroU32::new(args.pass_through_per_address_max.unwrap_or(per_address)),

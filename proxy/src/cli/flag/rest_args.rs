@@ -1,15 +1,17 @@
 //! Flags of the REST data plane.
 
 use std::num::NonZeroUsize;
+use std::ops::RangeInclusive;
 
 use clap::Args;
 
-use super::config_error::{ConfigError, check_range};
+use super::config_error::ConfigError;
 use super::serve_args::socket_address;
+use super::value_parser::{bytes, bytes_text};
 use crate::config::RestSettings;
 
 /// Range of values that `--rest-body-max-bytes` takes: up to a quarter of what a link takes as one frame.
-const BODY_BYTES: std::ops::RangeInclusive<usize> = 1024..=4 * 1024 * 1024;
+const BODY_BYTES: RangeInclusive<u64> = 1024..=4 * 1024 * 1024;
 
 #[derive(Debug, Clone, Args)]
 pub(crate) struct RestArgs {
@@ -23,9 +25,9 @@ pub(crate) struct RestArgs {
     #[arg(long, env = "TRUNKLINE_REST_LISTEN", value_name = "HOST:PORT")]
     pub rest_listen: Option<String>,
 
-    /// Largest body of a REST request, in bytes.
+    /// Largest body of a REST request.
     #[arg(long, env = "TRUNKLINE_REST_BODY_MAX_BYTES", value_name = "BYTES",
-          default_value_t = RestSettings::default().body_max_bytes)]
+          default_value = bytes_text(RestSettings::default().body_max_bytes), value_parser = bytes::<usize>(BODY_BYTES))]
     pub rest_body_max_bytes: usize,
 
     /// REST requests that this node answers at a time; beyond it 503 and `Retry-After`.
@@ -42,7 +44,6 @@ impl TryFrom<&RestArgs> for RestSettings {
     type Error = ConfigError;
 
     fn try_from(args: &RestArgs) -> Result<Self, ConfigError> {
-        check_range("--rest-body-max-bytes", args.rest_body_max_bytes, BODY_BYTES)?;
         let listen = args.rest_listen.as_deref().filter(|text| !text.is_empty());
         Ok(Self {
             on_client_ports: args.rest,

@@ -1,6 +1,6 @@
 //! Flags of `trunkline serve`, and their conversion into a [`Config`].
 
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs, UdpSocket};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use trunkline_protocol::limits::LINK_FRAME_MAX_BYTES;
 use super::access_key_args::AccessKeyArgs;
 use super::admin_args::AdminArgs;
 use super::advertised_address::advertised_address;
-use super::config_error::{ConfigError, check_range};
+use super::config_error::ConfigError;
 use super::discovery_args::DiscoveryArgs;
 use super::drain_args::DrainArgs;
 use super::group_args::GroupArgs;
@@ -31,6 +31,7 @@ use super::rest_args::RestArgs;
 use super::tls_args::TlsArgs;
 use super::token_args::TokenArgs;
 use super::trust_args::TrustArgs;
+use super::value_parser::{bytes, bytes_text, seconds};
 use super::webhook_args::WebhookArgs;
 use crate::config::{
     Config, GroupLimits, HostPattern, HostRules, HttpTransportSettings, LinkSettings, MESSAGE_MAX_BYTES,
@@ -39,19 +40,27 @@ use crate::config::{
 };
 use crate::net::address::Address;
 use crate::net::resolver::Resolver;
+use crate::quantity::duration_text;
 use crate::routing::Ruleset;
 
 /// Room in a link frame around a client's message.
 const ENVELOPE_BYTES: usize = 1024 * 1024;
 
 /// Range of values that `--message-max-bytes` takes.
-const MESSAGE_BYTES: RangeInclusive<usize> = 1024..=LINK_FRAME_MAX_BYTES - ENVELOPE_BYTES;
+const MESSAGE_BYTES: RangeInclusive<u64> = 1024..=(LINK_FRAME_MAX_BYTES - ENVELOPE_BYTES) as u64;
 
 /// Limit of the length of `--node-name`.
 const NODE_NAME_MAX_BYTES: usize = 64;
 
+/// How values are written, for the end of `trunkline serve --help`.
+const VALUES: &str = "\
+Durations have a unit, as 500ms, 30s, 5m or 1h have; a bare number is in SECONDS or MS, as the option says.
+Sizes have one, as 64KiB, 16MiB or 1MB have; a bare number is in BYTES.
+Addresses are 127.0.0.1:8080, [::1]:8080, node-1:8080, or :8080 for every address of this machine.";
+
 /// Flags of `trunkline serve`.
 #[derive(Debug, Clone, Args)]
+#[command(after_help = VALUES)]
 pub struct ServeArgs {
     /// A file in TOML whose keys are the names of these flags, such as `pool-size = 5`. Flags and environment variables
     /// win over it; `trunkline check FILE` shows what comes of it.
@@ -109,10 +118,10 @@ pub struct ServeArgs {
     #[arg(long, env = "TRUNKLINE_NODE_NAME", value_name = "NAME")]
     pub(crate) node_name: Option<String>,
 
-    /// How long an app may take to decide about a client, for hubs that want to be asked, in seconds.
-    #[arg(long, env = "TRUNKLINE_NEGOTIATE_TIMEOUT", value_name = "SECONDS", default_value_t = NEGOTIATE_TIMEOUT.as_secs(),
-          value_parser = clap::value_parser!(u64).range(1..=300))]
-    pub(crate) negotiate_timeout: u64,
+    /// How long an app may take to decide about a client, for hubs that want to be asked.
+    #[arg(long, env = "TRUNKLINE_NEGOTIATE_TIMEOUT", value_name = "SECONDS", default_value = duration_text(NEGOTIATE_TIMEOUT),
+          value_parser = seconds(1..=300))]
+    pub(crate) negotiate_timeout: Duration,
 
     #[command(flatten)]
     pub(crate) tokens: TokenArgs,
@@ -142,8 +151,9 @@ pub struct ServeArgs {
     #[command(flatten)]
     pub(crate) limits: LimitArgs,
 
-    /// Largest message of a client in bytes, whatever a hub allows.
-    #[arg(long, env = "TRUNKLINE_MESSAGE_MAX_BYTES", value_name = "BYTES", default_value_t = MESSAGE_MAX_BYTES)]
+    /// Largest message of a client, whatever a hub allows.
+    #[arg(long, env = "TRUNKLINE_MESSAGE_MAX_BYTES", value_name = "BYTES", default_value = bytes_text(MESSAGE_MAX_BYTES),
+          value_parser = bytes::<usize>(MESSAGE_BYTES))]
     pub(crate) message_max_bytes: usize,
 
     #[command(flatten)]
@@ -256,7 +266,7 @@ impl TryFrom<ServeArgs> for Config {
             admin: addresses.admin,
             observer: (&observer).try_into()?,
             upstreams: addresses.upstreams,
-            resolve_interval: Duration::from_secs(resolve_interval),
+            resolve_interval,
             resolver: Resolver::default(),
             upstream_tls,
             issuer_tls,
@@ -275,10 +285,8 @@ fn settings(args: ServeArgs, addresses: &NodeAddresses) -> Result<Settings, Conf
         return Err(ConfigError::NoUpstream);
     }
     let (keys, is_development) = args.access_keys.keys_or_development(&addresses.remote())?;
-    check_range("--message-max-bytes", args.message_max_bytes, MESSAGE_BYTES)?;
     let trusted = TrustedNetworks::try_from(&args.trust).map_err(ConfigError::Trust)?;
     let knows_balancers = !trusted.is_empty();
-    let (limits, outbox) = (args.limits.limits(knows_balancers)?, OutboxLimits::try_from(&args.outbox)?);
     Ok(Settings {
         node: node_name(args.node_name)?,
         keys,
@@ -287,19 +295,19 @@ fn settings(args: ServeArgs, addresses: &NodeAddresses) -> Result<Settings, Conf
         has_upstreams: addresses.has_upstreams(),
         advertise: Some(advertised_address(args.advertise, addresses.listen, &addresses.upstreams)?),
         path_prefix: PathPrefix::try_from(&args.path_prefix).map_err(ConfigError::PathPrefix)?,
-        limits,
+        limits: args.limits.limits(knows_balancers),
         proxy_protocol: args.proxy_protocol.settings(&trusted)?,
         trusted,
         trusted_headers: TrustedHeaders::try_from(&args.trust)?,
-        negotiate_timeout: Duration::from_secs(args.negotiate_timeout),
+        negotiate_timeout: args.negotiate_timeout,
         tokens: args.tokens.try_into()?,
         allow_origins: args.allow_origins.into_iter().map(origin).collect::<Result<_, _>>()?,
         hosts: HostRules { named: args.allow_hosts.into_iter().map(host).collect::<Result<_, _>>()?, is_development },
         pool_size: usize::from(args.pool_size),
         message_max_bytes: args.message_max_bytes,
-        outbox,
+        outbox: OutboxLimits::from(&args.outbox),
         groups: GroupLimits::from(&args.groups),
-        links: LinkSettings::try_from(&args.links)?,
+        links: LinkSettings::from(&args.links),
         rehoming: RehomeSettings::from(&args.rehoming),
         http_transports: HttpTransportSettings::from(&args.http_transports),
         relay: args.relay.settings(knows_balancers),
@@ -318,7 +326,16 @@ fn one_per_core() -> u16 {
 pub(super) fn socket_address(flag: &'static str, value: &str) -> Result<SocketAddr, ConfigError> {
     let failed = |source| ConfigError::Address { flag, value: value.into(), source };
     let none = || failed(std::io::ErrorKind::AddrNotAvailable.into());
+    if let Some(port) = value.strip_prefix(':').and_then(|port| port.parse().ok()) {
+        return Ok(SocketAddr::new(every_address(), port));
+    }
     value.to_socket_addrs().map_err(failed)?.next().ok_or_else(none)
+}
+
+/// Returns the wildcard that a host left out stands for: that of both families, except on a machine without IPv6.
+fn every_address() -> IpAddr {
+    let has_ipv6 = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).is_ok();
+    if has_ipv6 { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() }
 }
 
 fn upstream(url: &str) -> Result<Address, ConfigError> {
@@ -370,6 +387,11 @@ mod tests {
 
     fn problem(args: &[&str]) -> String {
         config(args).unwrap_err().to_string()
+    }
+
+    /// Error for a value that its flag does not take, whatever the others are.
+    fn refused(flag: &str, value: &str) -> String {
+        ServeCli::try_parse_from(["trunkline", flag, value]).map(drop).unwrap_err().to_string()
     }
 
     #[test]
@@ -452,8 +474,6 @@ mod tests {
         assert!(!config.settings.has_upstreams && config.settings.webhooks.rule_for("chat").is_some());
         let wrong = problem(&["--upstream-webhook", "chat=http://localhost/{hub?code=secret"]);
         assert!(wrong.starts_with("--upstream-webhook \"chat=http://localhost/{hub\": the URL has {hub"), "{wrong}");
-        let limit = ["--upstream-webhook", "chat=http://localhost/", "--webhook-answer-max-bytes", "1"];
-        assert!(problem(&limit).contains("--webhook-answer-max-bytes is 1, but must be from 1024"));
     }
 
     #[test]
@@ -477,13 +497,42 @@ mod tests {
             problem(&["--upstream", "http://localhost", "--access-key", KEY, "--node-name", "a b"])
                 .contains("--node-name")
         );
+        let address = problem(&["--upstream", "http://localhost", "--listen", "8080"]);
         assert!(
-            problem(&["--upstream", "http://localhost", "--access-key", KEY, "--message-max-bytes", "1"])
-                .contains("--message-max-bytes is 1, but must be from 1024")
+            address.starts_with("--listen \"8080\" is no address") && address.contains(":8080 for every"),
+            "{address}"
         );
-        assert!(
-            problem(&["--upstream", "http://localhost", "--access-key", KEY, "--link-ring-max-bytes", "1"])
-                .contains("--link-ring-max-bytes is 1, but must be from 65536")
-        );
+    }
+
+    #[test]
+    fn a_duration_or_size_out_of_range_is_refused_with_what_is_allowed() {
+        for (flag, value, allowed) in [
+            ("--message-max-bytes", "1KB", "must be from 1KiB to 16MiB"),
+            ("--link-ring-max-bytes", "1", "must be at least 64KiB"),
+            ("--webhook-answer-max-bytes", "17MiB", "must be from 1KiB to 16MiB"),
+            ("--outbox-total-max-bytes", "1", "must be 0, for no limit, or at least 4KiB"),
+            ("--disconnect-timeout", "2h", "must be from 1s to 1h"),
+            ("--drain-timeout", "5 parsecs", "30s, 5m or 1h, for example; a bare number is in seconds"),
+            ("--connect-wait-ms", "x", "a bare number is in milliseconds"),
+        ] {
+            let refused = refused(flag, value);
+            assert!(refused.contains(flag) && refused.contains(&format!("'{value}'")), "{refused}");
+            assert!(refused.contains(allowed), "{refused}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_flag_or_value_is_refused_with_the_nearest() {
+        assert!(refused("--drain-timout", "3").contains("'--drain-timeout'"));
+        assert!(refused("--log-format", "jason").contains("'json'"));
+    }
+
+    #[test]
+    fn a_port_alone_is_every_address_of_this_machine() {
+        let address = socket_address("--listen", ":8080").unwrap();
+        assert!(address.ip().is_unspecified() && address.port() == 8080, "{address}");
+        assert!(socket_address("--listen", ":99999").is_err() && socket_address("--listen", ":").is_err());
+        let remote = problem(&["--upstream", "http://localhost", "--admin", ":8090"]);
+        assert!(remote.contains(":8090 is not on this machine"), "{remote}");
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::Args;
 
+use super::value_parser::seconds;
 use crate::config::TlsListener;
 use crate::net::tls::{ClientTls, IdentityFiles};
 
@@ -24,10 +25,10 @@ pub(crate) struct TlsArgs {
     #[arg(long = "tls-key", env = "TRUNKLINE_TLS_KEY", value_name = "FILE", value_delimiter = ',')]
     pub tls_keys: Vec<PathBuf>,
 
-    /// How long a client may take for its TLS handshake, in seconds.
-    #[arg(long, env = "TRUNKLINE_TLS_HANDSHAKE_TIMEOUT", value_name = "SECONDS", default_value_t = 10,
-          value_parser = clap::value_parser!(u64).range(1..=300))]
-    pub tls_handshake_timeout: u64,
+    /// How long a client may take for its TLS handshake.
+    #[arg(long, env = "TRUNKLINE_TLS_HANDSHAKE_TIMEOUT", value_name = "SECONDS", default_value = "10s",
+          value_parser = seconds(1..=300))]
+    pub tls_handshake_timeout: Duration,
 
     /// Certificates that https:// upstreams and other nodes may be signed by, a PEM file. May be given several times.
     /// [default: those that the system trusts]
@@ -65,7 +66,7 @@ impl TlsArgs {
         }
         let identities = self.tls_certs.iter().cloned().zip(self.tls_keys.iter().cloned());
         let identities = identities.map(|(certificate, key)| IdentityFiles { certificate, key }).collect();
-        Ok(TlsListener { address, identities, handshake_timeout: Duration::from_secs(self.tls_handshake_timeout) })
+        Ok(TlsListener { address, identities, handshake_timeout: self.tls_handshake_timeout })
     }
 }
 

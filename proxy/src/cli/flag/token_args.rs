@@ -8,11 +8,13 @@ use http::Uri;
 use tracing::warn;
 use trunkline_protocol::limits::CLOCK_SKEW_S;
 
+use super::value_parser::{bytes, seconds, whole_seconds};
 use crate::auth::jwks::JwksError;
 use crate::auth::key::KeyError;
 use crate::auth::{JwksSource, TokenPolicy, VerifyingKey};
 use crate::net::address::is_loopback_host;
 use crate::net::tls::ClientTls;
+use crate::quantity::duration_text;
 
 #[derive(Debug, Clone, Args)]
 pub(crate) struct TokenArgs {
@@ -35,15 +37,15 @@ pub(crate) struct TokenArgs {
     #[arg(long = "jwt-jwks-ca", env = "TRUNKLINE_JWT_JWKS_CA", value_name = "FILE", value_delimiter = ',')]
     pub jwt_jwks_cas: Vec<PathBuf>,
 
-    /// How often key sets are read again, in seconds. When that fails, the last good keys are kept.
-    #[arg(long, env = "TRUNKLINE_JWT_JWKS_REFRESH", value_name = "SECONDS", default_value_t = 300,
-          value_parser = clap::value_parser!(u64).range(1..=86_400))]
-    pub jwt_jwks_refresh: u64,
+    /// How often key sets are read again. When that fails, the last good keys are kept.
+    #[arg(long, env = "TRUNKLINE_JWT_JWKS_REFRESH", value_name = "SECONDS", default_value = "5m",
+          value_parser = seconds(1..=86_400))]
+    pub jwt_jwks_refresh: Duration,
 
     /// A token with a key id that is in no set makes the sets be read early, but only this long after the last time.
-    #[arg(long, env = "TRUNKLINE_JWT_JWKS_REFETCH", value_name = "SECONDS", default_value_t = 10,
-          value_parser = clap::value_parser!(u64).range(0..=86_400))]
-    pub jwt_jwks_refetch: u64,
+    #[arg(long, env = "TRUNKLINE_JWT_JWKS_REFETCH", value_name = "SECONDS", default_value = "10s",
+          value_parser = seconds(0..=86_400))]
+    pub jwt_jwks_refetch: Duration,
 
     #[arg(
         help = "Who may issue access tokens (`iss`), those signed with access keys included. May be given several times. \
@@ -60,14 +62,14 @@ pub(crate) struct TokenArgs {
     #[arg(long = "jwt-audience", env = "TRUNKLINE_JWT_AUDIENCE", value_name = "AUDIENCE", value_delimiter = ',')]
     pub jwt_audiences: Vec<String>,
 
-    /// How far the clock of an issuer may differ, in seconds.
-    #[arg(long, env = "TRUNKLINE_JWT_CLOCK_SKEW", value_name = "SECONDS", default_value_t = CLOCK_SKEW_S,
-          value_parser = clap::value_parser!(u64).range(0..=3600))]
+    /// How far the clock of an issuer may differ.
+    #[arg(long, env = "TRUNKLINE_JWT_CLOCK_SKEW", value_name = "SECONDS", default_value = duration_text(Duration::from_secs(CLOCK_SKEW_S)),
+          value_parser = whole_seconds::<u64>(0..=3600))]
     pub jwt_clock_skew: u64,
 
-    /// Largest access token, in bytes.
-    #[arg(long, env = "TRUNKLINE_JWT_MAX_BYTES", value_name = "BYTES", default_value_t = 8192,
-          value_parser = clap::value_parser!(u16).range(256..=24_576))]
+    /// Largest access token.
+    #[arg(long, env = "TRUNKLINE_JWT_MAX_BYTES", value_name = "BYTES", default_value = "8KiB",
+          value_parser = bytes::<u16>(256..=24 * 1024))]
     pub jwt_max_bytes: u16,
 
     /// The claim that holds the user id. Given several times, the first that is there counts. [default: nameid, sub, and
@@ -113,8 +115,8 @@ impl TryFrom<TokenArgs> for TokenPolicy {
         Ok(Self {
             keys: secrets.chain(public).collect::<Result<_, _>>()?,
             jwks: args.jwt_jwks.into_iter().map(jwks).collect::<Result<_, _>>()?,
-            jwks_refresh: Duration::from_secs(args.jwt_jwks_refresh),
-            jwks_refetch: Duration::from_secs(args.jwt_jwks_refetch),
+            jwks_refresh: args.jwt_jwks_refresh,
+            jwks_refetch: args.jwt_jwks_refetch,
             issuers: args.jwt_issuers,
             audiences: args.jwt_audiences,
             clock_skew_s: args.jwt_clock_skew,

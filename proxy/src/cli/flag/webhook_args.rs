@@ -6,14 +6,16 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::config_error::{ConfigError, check_range};
+use super::config_error::ConfigError;
+use super::value_parser::{bytes, bytes_text, seconds};
 use crate::config::{WebhookConnecting, WebhookRule, WebhookSettings};
+use crate::quantity::duration_text;
 
 /// Range of values that `--webhook-answer-max-bytes` takes: at most what a link carries for one client.
-const ANSWER_BYTES: RangeInclusive<usize> = 1024..=16 * 1024 * 1024;
+const ANSWER_BYTES: RangeInclusive<u64> = 1024..=16 * 1024 * 1024;
 
 /// Range of values that `--webhook-waiting-max-bytes` takes.
-const WAITING_BYTES: RangeInclusive<usize> = 64 * 1024..=16 * 1024 * 1024 * 1024;
+const WAITING_BYTES: RangeInclusive<u64> = 64 * 1024..=16 * 1024 * 1024 * 1024;
 
 const DEFAULT: WebhookSettings = WebhookSettings::NONE;
 
@@ -36,19 +38,20 @@ pub(crate) struct WebhookArgs {
     #[arg(long, env = "TRUNKLINE_WEBHOOK_CONNECT")]
     pub webhook_connect: bool,
 
-    /// How long a webhook may take to accept a connection, in seconds.
+    /// How long a webhook may take to accept a connection.
     #[arg(long, env = "TRUNKLINE_WEBHOOK_CONNECT_TIMEOUT", value_name = "SECONDS",
-          default_value_t = DEFAULT.connect_timeout.as_secs(), value_parser = clap::value_parser!(u64).range(1..=600))]
-    pub webhook_connect_timeout: u64,
+          default_value = duration_text(DEFAULT.connect_timeout), value_parser = seconds(1..=600))]
+    pub webhook_connect_timeout: Duration,
 
-    /// How long a webhook may take to answer an event, in seconds, further attempts included. Then the client's call
+    /// How long a webhook may take to answer an event, further attempts included. Then the client's call
     /// fails, and its next one is sent.
     #[arg(long, env = "TRUNKLINE_WEBHOOK_TIMEOUT", value_name = "SECONDS",
-          default_value_t = DEFAULT.answer_timeout.as_secs(), value_parser = clap::value_parser!(u64).range(1..=3600))]
-    pub webhook_timeout: u64,
+          default_value = duration_text(DEFAULT.answer_timeout), value_parser = seconds(1..=3600))]
+    pub webhook_timeout: Duration,
 
-    /// Largest answer of a webhook in bytes; beyond it the client's call fails. At most 16 MiB.
-    #[arg(long, env = "TRUNKLINE_WEBHOOK_ANSWER_MAX_BYTES", value_name = "BYTES", default_value_t = DEFAULT.answer_max_bytes)]
+    /// Largest answer of a webhook; beyond it the client's call fails. At most 16MiB.
+    #[arg(long, env = "TRUNKLINE_WEBHOOK_ANSWER_MAX_BYTES", value_name = "BYTES", default_value = bytes_text(DEFAULT.answer_max_bytes),
+          value_parser = bytes::<usize>(ANSWER_BYTES))]
     pub webhook_answer_max_bytes: usize,
 
     /// Requests to webhooks under way for one hub; further events wait their turn.
@@ -63,7 +66,7 @@ pub(crate) struct WebhookArgs {
     /// Bytes of events that wait for webhooks at this node; beyond it a client with any waiting event is read no further,
     /// and what clients that have gone leave behind is dropped and counted.
     #[arg(long, env = "TRUNKLINE_WEBHOOK_WAITING_MAX_BYTES", value_name = "BYTES",
-          default_value_t = DEFAULT.waiting_max_bytes)]
+          default_value = bytes_text(DEFAULT.waiting_max_bytes), value_parser = bytes::<usize>(WAITING_BYTES))]
     pub webhook_waiting_max_bytes: usize,
 }
 
@@ -71,12 +74,10 @@ impl TryFrom<&WebhookArgs> for WebhookSettings {
     type Error = ConfigError;
 
     fn try_from(args: &WebhookArgs) -> Result<Self, ConfigError> {
-        check_range("--webhook-answer-max-bytes", args.webhook_answer_max_bytes, ANSWER_BYTES)?;
-        check_range("--webhook-waiting-max-bytes", args.webhook_waiting_max_bytes, WAITING_BYTES)?;
         Ok(Self {
             rules: args.upstream_webhooks.iter().map(|text| rule(text)).collect::<Result<_, _>>()?,
-            connect_timeout: Duration::from_secs(args.webhook_connect_timeout),
-            answer_timeout: Duration::from_secs(args.webhook_timeout),
+            connect_timeout: args.webhook_connect_timeout,
+            answer_timeout: args.webhook_timeout,
             answer_max_bytes: args.webhook_answer_max_bytes,
             in_flight_max: args.webhook_in_flight_max,
             total_in_flight_max: args.webhook_total_in_flight_max,

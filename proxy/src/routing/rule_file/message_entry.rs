@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::group_entry::KnownGroups;
 use super::label::Labels;
 use super::toml_value::{TomlTable, TomlValue};
+use crate::quantity::parse_size;
 use crate::routing::condition::PathPattern;
 use crate::routing::message_rule::MessageRule;
 use crate::routing::method_rule::MethodRule;
@@ -105,11 +106,7 @@ fn size(value: &TomlValue<'_>) -> Result<usize, Fault> {
 
 fn written_size(value: &TomlValue<'_>) -> Result<u32, Fault> {
     let text = value.text()?;
-    let units = [("KiB", 1024), ("MiB", 1024 * 1024), ("GiB", 1024 * 1024 * 1024), ("B", 1)];
-    let parsed = units.into_iter().find_map(|(unit, factor)| {
-        let number: u32 = text.strip_suffix(unit)?.trim_end().parse().ok()?;
-        number.checked_mul(factor)
-    });
+    let parsed = parse_size(text).ok().and_then(|bytes| u32::try_from(bytes).ok());
     parsed.filter(|bytes| (1..=MESSAGE_MAX_BYTES).contains(bytes)).ok_or_else(|| {
         let wanted = "a number of bytes or a size from \"1B\" to \"1GiB\", such as \"4KiB\"";
         value.fault(RuleProblem::Choice { key: value.key, found: text.into(), wanted })

@@ -1,0 +1,127 @@
+//! Parsers of durations and sizes for flags, with the range that each flag takes.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use crate::quantity::{BareUnit, QuantityError, duration_text, parse_duration, parse_size, size_text};
+
+/// Error for a value that a flag does not take. It ends a sentence of clap that names the flag and the value.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ValueError {
+    #[error(transparent)]
+    Quantity(#[from] QuantityError),
+    #[error("must be from {least} to {most}")]
+    Range { least: String, most: String },
+    #[error("must be at least {least}")]
+    TooSmall { least: String },
+    #[error("must be 0, for no limit, or at least {least}")]
+    TooSmallLimit { least: String },
+    #[error("must be in whole seconds, such as 2s")]
+    Fraction,
+}
+
+/// Parser of a duration in a range of seconds; a bare number counts seconds.
+pub(crate) fn seconds(
+    range: RangeInclusive<u64>,
+) -> impl Fn(&str) -> Result<Duration, ValueError> + Clone + Send + Sync + 'static {
+    let (least, most) = (Duration::from_secs(*range.start()), Duration::from_secs(*range.end()));
+    move |text| in_range(parse_duration(text, BareUnit::Seconds)?, &(least..=most))
+}
+
+/// Parser of a duration in a range of milliseconds; a bare number counts milliseconds.
+pub(crate) fn milliseconds(
+    range: RangeInclusive<u64>,
+) -> impl Fn(&str) -> Result<Duration, ValueError> + Clone + Send + Sync + 'static {
+    let (least, most) = (Duration::from_millis(*range.start()), Duration::from_millis(*range.end()));
+    move |text| in_range(parse_duration(text, BareUnit::Milliseconds)?, &(least..=most))
+}
+
+/// Parser of a duration that is counted in whole seconds.
+pub(crate) fn whole_seconds<T: TryFrom<u64> + 'static>(
+    range: RangeInclusive<u64>,
+) -> impl Fn(&str) -> Result<T, ValueError> + Clone + Send + Sync + 'static {
+    let parse = seconds(range.clone());
+    move |text| {
+        let duration = parse(text)?;
+        if duration.subsec_nanos() > 0 {
+            return Err(ValueError::Fraction);
+        }
+        T::try_from(duration.as_secs()).map_err(|_| outside(&range, |end| duration_text(Duration::from_secs(*end))))
+    }
+}
+
+/// Parser of a size in a range of bytes.
+pub(crate) fn bytes<T: TryFrom<u64> + 'static>(
+    range: RangeInclusive<u64>,
+) -> impl Fn(&str) -> Result<T, ValueError> + Clone + Send + Sync + 'static {
+    move |text| {
+        let size = parse_size(text)?;
+        let fits = T::try_from(size).ok().filter(|_| range.contains(&size));
+        fits.ok_or_else(|| match (*range.start(), *range.end()) {
+            (least, u64::MAX) => ValueError::TooSmall { least: size_text(least) },
+            _ => outside(&range, |end| size_text(*end)),
+        })
+    }
+}
+
+/// Parser of a limit in bytes, at least so many; 0 is no limit.
+pub(crate) fn bytes_limit(least: u64) -> impl Fn(&str) -> Result<usize, ValueError> + Clone + Send + Sync + 'static {
+    move |text| match parse_size(text)? {
+        0 => Ok(usize::MAX),
+        size if size < least => Err(ValueError::TooSmallLimit { least: size_text(least) }),
+        size => Ok(usize::try_from(size).unwrap_or(usize::MAX)),
+    }
+}
+
+/// Writes the default of a flag that takes whole seconds.
+pub(crate) fn seconds_text(seconds: u32) -> String {
+    duration_text(Duration::from_secs(seconds.into()))
+}
+
+/// Writes the default of a flag that takes a size.
+pub(crate) fn bytes_text(bytes: usize) -> String {
+    size_text(u64::try_from(bytes).unwrap_or(u64::MAX))
+}
+
+fn in_range(duration: Duration, range: &RangeInclusive<Duration>) -> Result<Duration, ValueError> {
+    if range.contains(&duration) { Ok(duration) } else { Err(outside(range, |end| duration_text(*end))) }
+}
+
+fn outside<T>(range: &RangeInclusive<T>, text: impl Fn(&T) -> String) -> ValueError {
+    ValueError::Range { least: text(range.start()), most: text(range.end()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problem<T>(result: Result<T, ValueError>) -> Option<String> {
+        result.err().map(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_value_out_of_range_is_refused_with_the_range_as_people_write_it() {
+        assert_eq!(seconds(1..=3600)("1h").unwrap(), Duration::from_secs(3600));
+        assert_eq!(problem(seconds(1..=3600)("61m")).unwrap(), "must be from 1s to 1h");
+        assert_eq!(problem(seconds(1..=3600)("500ms")).unwrap(), "must be from 1s to 1h");
+        assert_eq!(milliseconds(0..=60_000)("250").unwrap(), Duration::from_millis(250));
+        assert_eq!(problem(milliseconds(0..=60_000)("2m")).unwrap(), "must be from 0s to 1m");
+        assert_eq!(bytes::<u16>(256..=24 * 1024)("24KiB").unwrap(), 24 * 1024);
+        assert_eq!(problem(bytes::<u16>(256..=24 * 1024)("24kb")), None);
+        assert_eq!(problem(bytes::<u16>(256..=24 * 1024)("1MiB")).unwrap(), "must be from 256 to 24KiB");
+        assert_eq!(problem(bytes::<u64>(4096..=u64::MAX)("1KiB")).unwrap(), "must be at least 4KiB");
+    }
+
+    #[test]
+    fn a_number_that_is_counted_in_whole_seconds_takes_no_parts_of_one() {
+        assert_eq!(whole_seconds::<u32>(0..=3600)("2m").unwrap(), 120);
+        assert_eq!(problem(whole_seconds::<u32>(0..=3600)("1500ms")).unwrap(), "must be in whole seconds, such as 2s");
+    }
+
+    #[test]
+    fn a_limit_of_zero_bytes_is_none_and_a_tiny_one_is_refused() {
+        assert_eq!(bytes_limit(4096)("0").unwrap(), usize::MAX);
+        assert_eq!(bytes_limit(4096)("1MiB").unwrap(), 1 << 20);
+        assert_eq!(problem(bytes_limit(4096)("1")).unwrap(), "must be 0, for no limit, or at least 4KiB");
+    }
+}
