@@ -32,6 +32,9 @@ const RULES: &str = "
 #group = \"canary\"
 ";
 
+/// Length at which lines of a comment are broken.
+const LINE_BYTES: usize = 120;
+
 /// Arguments of `trunkline init`.
 #[derive(Debug, Args)]
 pub(super) struct InitArgs {
@@ -71,9 +74,21 @@ fn text() -> String {
     for (name, arg) in options(&serve) {
         let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
         // Writing to a string does not fail.
-        let _ = write!(text, "\n# {}\n#{name} = {}\n", first_sentence(&help), value(arg));
+        let _ = write!(text, "\n{}\n#{name} = {}\n", comment(&first_sentence(&help)), value(arg));
     }
     text + RULES
+}
+
+/// Writes a text as lines of a comment, broken between words.
+fn comment(text: &str) -> String {
+    let mut lines = vec!["#".to_owned()];
+    for word in text.split(' ') {
+        match lines.last_mut() {
+            Some(line) if line.len() == 1 || line.len() + word.len() < LINE_BYTES => line.extend([" ", word]),
+            _ => lines.push(format!("# {word}")),
+        }
+    }
+    lines.join("\n")
 }
 
 /// First sentence of a help text, and the default that it tells in place of a value.
@@ -151,6 +166,14 @@ mod tests {
         ] {
             assert!(written.contains(lines), "{lines} is missing in\n{written}");
         }
+    }
+
+    #[test]
+    fn comments_are_broken_between_words() {
+        let broken = comment(&"word ".repeat(40));
+        assert_eq!(broken.split_whitespace().filter(|word| *word == "word").count(), 40);
+        assert!(broken.lines().count() == 2 && broken.lines().all(|line| line.len() <= 120), "{broken}");
+        assert!(text().lines().all(|line| line.len() <= 140));
     }
 
     #[test]

@@ -46,7 +46,8 @@ pub(super) fn manual(args: &ManualArgs, mut command: Command) -> Result<String, 
         })?;
     }
     let mut page = Vec::new();
-    Man::new(shown.clone()).render(&mut page)?;
+    let source = concat!("trunkline ", env!("CARGO_PKG_VERSION"));
+    Man::new(shown.clone()).source(source).manual("Trunkline").render(&mut page)?;
     Ok(String::from_utf8_lossy(&page).into_owned())
 }
 

@@ -1,9 +1,13 @@
 //! Output of subcommands.
 
-/// Prints what a person or a script asked for.
-#[expect(clippy::print_stdout, reason = "the output of the command")]
+use std::io::{self, ErrorKind, Write};
+
+/// Prints what a person or a script asked for. A reader that has seen enough, such as `head`, is no error.
 pub(super) fn print(text: &str) {
-    println!("{text}");
+    match writeln!(io::stdout(), "{text}") {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => print_error(&format!("the output is lost: {error}")),
+        _ => {}
+    }
 }
 
 /// Prints a warning beside the output of the command.

@@ -52,7 +52,9 @@ fn members() -> Vec<String> {
 /// Finds the roots of a member: those that its manifest names, and those that Cargo finds by their places.
 fn roots(member: &str) -> Vec<(PathBuf, Kind)> {
     let named = named_roots(member);
-    let mut roots: Vec<_> = [("src/lib.rs", Kind::Library), ("src/main.rs", Kind::Main)].map(place(member)).into();
+    let mut roots: Vec<_> = [("src/lib.rs", Kind::Library), ("src/main.rs", Kind::Main), ("build.rs", Kind::Tool)]
+        .map(place(member))
+        .into();
     for (folder, kind) in ROOT_FOLDERS {
         if folder.is_empty() && !named.is_empty() {
             continue;

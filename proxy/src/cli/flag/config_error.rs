@@ -18,9 +18,9 @@ use crate::config::{AmbiguousHeaders, NetworkError, OriginError, PathPrefixError
 #[non_exhaustive]
 pub enum ConfigError {
     #[error(
-        "{flag} {value:?} is no address ({source}): write 127.0.0.1:8080 or node-1:8080, for example, or :8080 for every address of this machine"
+        "{flag} {value:?} is no address ({reason}): write 127.0.0.1:8080 or node-1:8080, for example, or :8080 for every address of this machine"
     )]
-    Address { flag: &'static str, value: String, source: std::io::Error },
+    Address { flag: &'static str, value: String, reason: std::io::Error },
     #[error("--upstream {value:?} {problem}")]
     Upstream { value: String, problem: &'static str },
     #[error(

@@ -324,7 +324,7 @@ fn one_per_core() -> u16 {
 }
 
 pub(super) fn socket_address(flag: &'static str, value: &str) -> Result<SocketAddr, ConfigError> {
-    let failed = |source| ConfigError::Address { flag, value: value.into(), source };
+    let failed = |reason| ConfigError::Address { flag, value: value.into(), reason };
     let none = || failed(std::io::ErrorKind::AddrNotAvailable.into());
     if let Some(port) = value.strip_prefix(':').and_then(|port| port.parse().ok()) {
         return Ok(SocketAddr::new(every_address(), port));

@@ -67,7 +67,7 @@ pub(crate) struct TokenArgs {
           value_parser = whole_seconds::<u64>(0..=3600))]
     pub jwt_clock_skew: u64,
 
-    /// Largest access token.
+    /// Largest access token that is taken.
     #[arg(long, env = "TRUNKLINE_JWT_MAX_BYTES", value_name = "BYTES", default_value = "8KiB",
           value_parser = bytes::<u16>(256..=24 * 1024))]
     pub jwt_max_bytes: u16,
