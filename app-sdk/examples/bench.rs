@@ -20,6 +20,9 @@ const TICK_INTERVAL_MIN_MS: u64 = 1;
 /// Largest padding of a tick; more would not fit through a link.
 const PADDING_MAX_BYTES: usize = 1024 * 1024;
 
+/// The default of every hub.
+const MESSAGE_MAX_BYTES: usize = 32 * 1024;
+
 /// The command line of this server.
 #[derive(Debug, Parser)]
 struct BenchArguments {
@@ -28,6 +31,9 @@ struct BenchArguments {
     /// Let clients come back to their connections after their sockets have ended
     #[arg(long)]
     stateful: bool,
+    /// Largest message of a client
+    #[arg(long, value_name = "BYTES", default_value_t = MESSAGE_MAX_BYTES)]
+    message_max_bytes: usize,
 }
 
 #[derive(Serialize)]
@@ -328,6 +334,7 @@ async fn main() -> anyhow::Result<()> {
     let arguments: BenchArguments = serve::read();
     let bench = Hub::new("/bench")
         .stateful_reconnect(arguments.stateful)
+        .message_max_bytes(arguments.message_max_bytes)
         .method("Echo", echo)
         .method("EchoBack", echo_back)
         .method("Broadcast", broadcast)

@@ -45,12 +45,14 @@ pub struct Wanted<'a> {
     pub is_stateful: bool,
     /// Further arguments of each proxy.
     pub more: &'a [&'a str],
+    /// Further arguments of the app server, unless it dials in.
+    pub app_more: &'a [&'a str],
 }
 
 impl Default for Wanted<'_> {
     fn default() -> Self {
         let (is_fleet, dials_in, is_stateful) = (false, false, false);
-        Self { proxies: 1, shards: 1, links: LINKS, is_fleet, dials_in, is_stateful, more: &[] }
+        Self { proxies: 1, shards: 1, links: LINKS, is_fleet, dials_in, is_stateful, more: &[], app_more: &[] }
     }
 }
 
@@ -68,12 +70,13 @@ impl Product {
     /// # Errors
     /// When one is not built or does not start.
     pub fn start_with(wanted: Wanted<'_>) -> Result<Self> {
-        let Wanted { proxies, shards, links, is_fleet, dials_in, is_stateful, more } = wanted;
+        let Wanted { proxies, shards, links, is_fleet, dials_in, is_stateful, more, app_more } = wanted;
         let first = NodeAddresses::free()?;
-        let app = match (dials_in, is_stateful) {
-            (true, _) => MeasuredApp::dialling(first.listen)?,
-            (false, true) => MeasuredApp::start_with(&["--stateful"])?,
-            (false, false) => MeasuredApp::start()?,
+        let stateful: &[&str] = if is_stateful { &["--stateful"] } else { &[] };
+        let app = if dials_in {
+            MeasuredApp::dialling(first.listen)?
+        } else {
+            MeasuredApp::start_with(&[stateful, app_more].concat())?
         };
         let peers = if is_fleet { format!("http://{}", first.admin) } else { String::new() };
         let serve = |addresses| {

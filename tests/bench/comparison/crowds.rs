@@ -9,11 +9,11 @@ use anyhow::{Context, Result, bail};
 use trunkline_generator::callers::Callers;
 use trunkline_generator::connect;
 use trunkline_generator::idlers::Idlers;
+use trunkline_generator::origin::Origins;
 use trunkline_generator::receivers::{Burst, Publisher, Receivers, numbered_text};
 use trunkline_generator::visitors::{Arrivals, Visitors};
 
 use crate::dialect::{Dialect, DialectWelcome};
-use crate::origin::Origins;
 use crate::servers::Servers;
 
 const SCRATCH_BYTES: usize = 64 * 1024;
@@ -63,7 +63,7 @@ pub(crate) fn idlers(servers: &Servers, dialect: Dialect, count: usize) -> Resul
 
 /// Clients that connect and leave.
 pub(crate) fn visitors(servers: &Servers, dialect: Dialect, count: usize) -> Result<Visitors<DialectArrivals<'_>>> {
-    let (upgrade, origins) = (dialect.upgrade(), Origins::new());
+    let (upgrade, origins) = (dialect.upgrade(), Origins::default());
     Visitors::new(count, DialectArrivals { servers, dialect, upgrade, origins })
 }
 

@@ -26,7 +26,6 @@
 //! | [`peer`] | what is compared |
 //! | [`service`], [`fan_out`] | servers of others, and the plain one by axum |
 //! | [`servers`] | the servers of a peer |
-//! | [`origin`] | addresses that visitors come from |
 //! | [`crowds`] | the clients of each kind |
 //! | [`mod@slice`] | one peer in one round |
 //! | [`results`] | the files |
@@ -37,7 +36,6 @@ mod crowds;
 mod dialect;
 mod fan_out;
 mod figures;
-mod origin;
 mod peer;
 mod picture;
 mod results;

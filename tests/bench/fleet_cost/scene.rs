@@ -101,7 +101,7 @@ impl Scene {
         let (is_fleet, dials_in) = (matches!(kind, Kind::Fleet | Kind::StatefulFleet), kind == Kind::Door);
         let more = &["--admin-token", ADMIN_TOKEN];
         let (proxies, shards) = (settings.nodes(), settings.shards);
-        let wanted = Wanted { proxies, shards, links: LINKS, is_fleet, dials_in, is_stateful, more };
+        let wanted = Wanted { proxies, shards, links: LINKS, is_fleet, dials_in, is_stateful, more, app_more: &[] };
         let product = Product::start_with(wanted)?;
         if is_fleet {
             product.proxies().try_for_each(|node| agrees(node, proxies))?;

@@ -40,7 +40,7 @@ struct Asker {
 /// Serves until its input ends: whoever has started it is gone then.
 pub(crate) fn run(arguments: &WriterArguments) -> Result<()> {
     let script = Script(match arguments.work {
-        Work::Connect => work::connect().into(),
+        Work::Connect | Work::Storm => work::connect().into(),
         Work::Idle => vec![work::keep_alive()],
         Work::Broadcast | Work::Echo => vec![work::echo(arguments.payload)],
     });

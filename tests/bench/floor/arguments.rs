@@ -3,6 +3,7 @@
 use clap::ValueEnum;
 
 use crate::broadcast::{Speech, To};
+use crate::transport::Transport;
 use crate::work::Work;
 
 /// Server of a crowd.
@@ -28,6 +29,12 @@ pub(crate) struct CrowdArguments {
     /// Threads of each that serve clients
     #[arg(long)]
     pub(crate) shards: u16,
+    /// Client connections of a storm that are under way together
+    #[arg(long)]
+    pub(crate) under_way: usize,
+    /// Bind the measured server to a core of its own
+    #[arg(long)]
+    pub(crate) pinned: bool,
     /// Number of client connections
     #[arg(long)]
     pub(crate) clients: usize,
@@ -43,6 +50,9 @@ pub(crate) struct CrowdArguments {
     /// Audience of a message
     #[arg(long)]
     pub(crate) to: To,
+    /// Transport of the clients
+    #[arg(long)]
+    pub(crate) transport: Transport,
     /// Hub protocols of the clients
     #[arg(long)]
     pub(crate) speech: Speech,

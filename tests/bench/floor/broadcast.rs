@@ -16,6 +16,8 @@ pub(crate) enum To {
     Group,
     /// Groups of ten, one after the other
     Groups,
+    /// Groups of three, two of each client, and a message to every other of them: half of those by turns
+    Threes,
     /// All but ten connections that are there, too
     Except,
 }
@@ -34,6 +36,10 @@ pub(crate) enum Speech {
 
 /// Members of a group where there are many groups.
 pub(crate) const GROUP_MEMBERS: usize = 10;
+/// Members of each group where there are as many groups as may be.
+const SMALL_GROUP_MEMBERS: usize = 3;
+/// Partitions of the clients into groups of three, the second one shifted by a client.
+const HALVES: [Half; 2] = [Half("a", 0), Half("b", 1)];
 /// Connections that are left out.
 pub(crate) const LEFT_OUT: usize = 10;
 
@@ -44,17 +50,30 @@ impl To {
             To::Everyone => "everyone",
             To::Group => "group",
             To::Groups => "groups",
+            To::Threes => "threes",
             To::Except => "except",
         }
     }
 
-    /// The group of the client of this number.
-    pub(crate) fn group(self, number: usize) -> Option<String> {
+    /// The groups of the client of this number, of so many.
+    pub(crate) fn groups(self, number: usize, clients: usize) -> Vec<String> {
         match self {
-            To::Everyone | To::Except => None,
-            To::Group => Some("all".into()),
-            To::Groups => Some(format!("ten-{}", number / GROUP_MEMBERS)),
+            To::Everyone | To::Except => Vec::new(),
+            To::Group => vec!["all".into()],
+            To::Groups => vec![format!("ten-{}", number / GROUP_MEMBERS)],
+            To::Threes => HALVES.iter().map(|half| half.group(number, clients)).collect(),
         }
+    }
+
+    /// The groups of the message of this number: each client is in one of them.
+    fn audience(self, sequence: u64, clients: usize) -> Vec<String> {
+        let members = if self == To::Threes { SMALL_GROUP_MEMBERS } else { GROUP_MEMBERS };
+        let half = HALVES.get(usize::from(sequence.is_multiple_of(2)));
+        let group = |first| match half {
+            Some(half) if self == To::Threes => Some(half.name(first / members)),
+            _ => self.groups(first, clients).pop(),
+        };
+        (0..clients).step_by(members).filter_map(group).collect()
     }
 
     /// The call that asks the app server for the message of this number. Without an id: there is no answer.
@@ -64,12 +83,22 @@ impl To {
         match self {
             To::Everyone => invocation("Broadcast", &format!("\"{text}\"")),
             To::Group => invocation("SendToGroup", &format!("\"all\",\"{text}\"")),
-            To::Groups => {
-                let groups = (0..clients).step_by(GROUP_MEMBERS).filter_map(|first| self.group(first));
-                with("SendToGroups", &groups.collect::<Vec<_>>())
-            }
+            To::Groups | To::Threes => with("SendToGroups", &self.audience(sequence, clients)),
             To::Except => with("BroadcastExcept", left_out),
         }
+    }
+}
+
+/// Partition of the clients into groups of three: its letter, and by how many clients it is shifted.
+struct Half(&'static str, usize);
+
+impl Half {
+    fn group(&self, number: usize, clients: usize) -> String {
+        self.name((number + self.1) % clients.max(1) / SMALL_GROUP_MEMBERS)
+    }
+
+    fn name(&self, group: usize) -> String {
+        format!("three-{}-{group}", self.0)
     }
 }
 
@@ -132,6 +161,19 @@ mod tests {
     fn groups_of_ten_hold_every_client_once() {
         let call = String::from_utf8(To::Groups.call(1, 16, 25, &[])).unwrap();
         assert!(call.contains("[\"ten-0\",\"ten-1\",\"ten-2\"]"), "{call}");
-        assert_eq!((To::Groups.group(9).unwrap().as_str(), To::Groups.group(24).unwrap().as_str()), ("ten-0", "ten-2"));
+        assert_eq!([9, 24].map(|number| To::Groups.groups(number, 25)), [["ten-0"], ["ten-2"]]);
+    }
+
+    #[test]
+    fn every_client_is_in_one_of_the_groups_of_three_that_a_message_names() {
+        for sequence in [1, 2] {
+            let audience = To::Threes.audience(sequence, 30);
+            assert_eq!(audience.len(), 10);
+            for number in 0..30 {
+                let of_it = To::Threes.groups(number, 30);
+                assert_eq!(of_it.iter().filter(|group| audience.contains(group)).count(), 1, "{of_it:?} {audience:?}");
+            }
+        }
+        assert_ne!(To::Threes.audience(1, 30), To::Threes.audience(2, 30));
     }
 }

@@ -17,24 +17,29 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
 use trunkline_generator::cpu::CpuTime;
 use trunkline_generator::play::{Play, settle};
 use trunkline_tests::bench::child::{READY, say};
+use trunkline_tests::bench::cores;
 
 use crate::arguments::{At, CrowdArguments};
+use crate::peak::Peak;
 use crate::server::Server;
 use crate::stalled::Stalled;
 use crate::work::Work;
 
 use bystanders::Bystanders;
-use hub_crowds::{callers, idlers, visitors};
+use hub_crowds::{callers, idlers, residents, visitors};
 
 pub(crate) use bystanders::{BystanderArguments, stand_by};
 
 /// Warm-up: enough for caches and buffers to settle, short beside a window.
 const WARM_UP: Duration = Duration::from_millis(300);
+
+/// Payload from which on the peak of the server's memory is looked at.
+const HEAVY_MIN_BYTES: usize = 64 * 1024;
 
 /// Figures of one window.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
@@ -59,34 +64,31 @@ pub(crate) struct Window {
     pub(crate) memory_bytes: u64,
     /// Memory of the server before the first client came.
     pub(crate) alone_bytes: u64,
+    /// Most memory of the server within the window; looked at only where messages are large.
+    pub(crate) peak_bytes: Option<u64>,
 }
 
 /// Starts the server, connects, then measures a window for each line of input, which tells its milliseconds.
 ///
 /// Ends with its input, and the server with it: so nothing is left behind however the benchmark ends.
 pub(crate) fn run(arguments: &CrowdArguments) -> Result<()> {
-    let server = match arguments.at {
-        At::Floor => Server::floor(arguments.work, arguments.payload)?,
-        At::Proxy => Server::proxies(arguments.proxies, arguments.shards, arguments.links)?,
-    };
-    let alone_bytes = server.memory_bytes()?;
-    let mut play: Box<dyn Play> = match arguments.work {
-        Work::Broadcast => Box::new(burst_publisher::receivers(&server, arguments)?),
-        Work::Echo => Box::new(callers(&server, arguments)?),
-        Work::Idle => Box::new(idlers(arguments.at, server.address(), arguments.clients)?),
-        Work::Connect => Box::new(visitors(&server, arguments)?),
-    };
+    let core = if arguments.pinned { Some(give_up_a_core()?) } else { None };
+    let mut scene = Scene::begin(arguments, core)?;
     // Both held to the end.
-    let _idle = (arguments.idle > 0).then(|| Bystanders::start(server.address(), arguments.idle)).transpose()?;
-    let _stalled = (arguments.stalled > 0).then(|| Stalled::start(server.address(), arguments.stalled)).transpose()?;
+    let _idle = (arguments.idle > 0).then(|| Bystanders::start(scene.server.address(), arguments.idle)).transpose()?;
+    let _stalled =
+        (arguments.stalled > 0).then(|| Stalled::start(scene.server.address(), arguments.stalled)).transpose()?;
     let (asking, asked) = mpsc::channel();
     thread::spawn(move || io::stdin().lock().lines().map_while(Result::ok).try_for_each(|line| asking.send(line)));
     say(READY);
     loop {
-        match asked.recv_timeout(play.rest()?) {
+        match asked.recv_timeout(scene.play.rest()?) {
             Ok(line) => {
-                let window = measure(&mut *play, Duration::from_millis(line.parse()?), &server)?;
-                say(&serde_json::to_string(&Window { alone_bytes, ..window })?);
+                let window = scene.measure(Duration::from_millis(line.parse()?))?;
+                if arguments.work == Work::Storm {
+                    scene = scene.replace(arguments, core)?;
+                }
+                say(&serde_json::to_string(&window)?);
             }
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return Ok(()),
@@ -94,26 +96,74 @@ pub(crate) fn run(arguments: &CrowdArguments) -> Result<()> {
     }
 }
 
-fn measure(play: &mut dyn Play, length: Duration, server: &Server) -> Result<Window> {
-    play.run_for(WARM_UP)?;
-    settle(play)?;
-    let app = || server.app_pid().map(CpuTime::of).transpose();
-    let before = (CpuTime::of_all(&server.pids())?, app()?, CpuTime::of(std::process::id())?, CpuTime::of_softirqs()?);
-    let started = Instant::now();
-    let done = play.run_for(length)?;
-    let wall_ns = u64::try_from(started.elapsed().as_nanos())?;
-    let generator_cpu = CpuTime::of(std::process::id())?;
-    settle(play)?;
-    Ok(Window {
-        units: done.units,
-        cpu_ns: CpuTime::of_all(&server.pids())?.since(&before.0),
-        app_cpu_ns: app()?.zip(before.1).map_or(0, |(now, before)| now.since(&before)),
-        generator_cpu_ns: generator_cpu.since(&before.2),
-        softirq_cpu_ns: CpuTime::of_softirqs()?.since(&before.3),
-        wall_ns,
-        p50_us: done.percentile(50),
-        p99_us: done.percentile(99),
-        memory_bytes: server.memory_bytes()?,
-        alone_bytes: 0,
-    })
+/// Binds this process to its second core, and so the app server that it starts; returns the first, the measured server's.
+fn give_up_a_core() -> Result<u16> {
+    let cores = cores::allowed()?;
+    let &[first, second, ..] = cores.as_slice() else { bail!("--pinned needs two cores, and there is one") };
+    cores::pin(std::process::id(), second)?;
+    Ok(first)
+}
+
+/// A server and its clients. The clients go first, or each would notice that its server has gone.
+struct Scene {
+    play: Box<dyn Play>,
+    server: Server,
+    alone_bytes: u64,
+    /// Whether messages are so large that the peak of memory counts.
+    is_heavy: bool,
+}
+
+impl Scene {
+    /// Starts the server, and connects the clients.
+    fn begin(arguments: &CrowdArguments, core: Option<u16>) -> Result<Self> {
+        let server = match arguments.at {
+            At::Floor => Server::floor(arguments.work, arguments.payload)?,
+            At::Proxy => Server::proxies(arguments.proxies, arguments.shards, arguments.links, arguments.payload)?,
+        };
+        core.map_or(Ok(()), |core| server.pin(core))?;
+        let alone_bytes = server.memory_bytes()?;
+        let play: Box<dyn Play> = match arguments.work {
+            Work::Broadcast => Box::new(burst_publisher::receivers(&server, arguments)?),
+            Work::Echo => Box::new(callers(&server, arguments)?),
+            Work::Idle => Box::new(idlers(arguments.at, server.address(), arguments.clients)?),
+            Work::Connect => Box::new(visitors(&server, arguments)?),
+            Work::Storm => Box::new(residents(&server, arguments)?),
+        };
+        Ok(Self { play, server, alone_bytes, is_heavy: arguments.payload >= HEAVY_MIN_BYTES })
+    }
+
+    /// Ends the clients and the server, and begins with fresh ones: no table has grown yet, and no page is mapped.
+    fn replace(self, arguments: &CrowdArguments, core: Option<u16>) -> Result<Self> {
+        drop(self);
+        Self::begin(arguments, core)
+    }
+
+    fn measure(&mut self, length: Duration) -> Result<Window> {
+        let Self { play, server, alone_bytes, is_heavy } = self;
+        play.warm_up(WARM_UP)?;
+        settle(&mut **play)?;
+        let app = || server.app_pid().map(CpuTime::of).transpose();
+        let before =
+            (CpuTime::of_all(&server.pids())?, app()?, CpuTime::of(std::process::id())?, CpuTime::of_softirqs()?);
+        let peak = is_heavy.then(|| Peak::watch(server.pids()));
+        let started = Instant::now();
+        let done = play.run_for(length)?;
+        let wall_ns = u64::try_from(started.elapsed().as_nanos())?;
+        let generator_cpu = CpuTime::of(std::process::id())?;
+        let peak_bytes = peak.map(Peak::end).transpose()?;
+        settle(&mut **play)?;
+        Ok(Window {
+            units: done.units,
+            cpu_ns: CpuTime::of_all(&server.pids())?.since(&before.0),
+            app_cpu_ns: app()?.zip(before.1).map_or(0, |(now, before)| now.since(&before)),
+            generator_cpu_ns: generator_cpu.since(&before.2),
+            softirq_cpu_ns: CpuTime::of_softirqs()?.since(&before.3),
+            wall_ns,
+            p50_us: done.percentile(50),
+            p99_us: done.percentile(99),
+            memory_bytes: server.memory_bytes()?,
+            alone_bytes: *alone_bytes,
+            peak_bytes,
+        })
+    }
 }

@@ -9,6 +9,7 @@ use crate::arguments::At;
 use crate::crowd::Window;
 use crate::part::Part;
 use crate::settings::Settings;
+use crate::transport::Transport;
 
 #[derive(Debug)]
 pub(crate) struct Fleet {
@@ -19,9 +20,9 @@ pub(crate) struct Fleet {
 impl Fleet {
     /// Starts everything and connects all clients.
     pub(crate) fn start(settings: &Settings) -> Result<Self> {
-        let base = if settings.has_bystanders() { At::Proxy } else { At::Floor };
-        let Settings { stalled, idle, .. } = *settings;
-        Ok(Self { base: crowd(base, [0, 0], settings)?, subject: crowd(At::Proxy, [stalled, idle], settings)? })
+        let at = if settings.compares_proxies() { At::Proxy } else { At::Floor };
+        let base = Settings { stalled: 0, idle: 0, transport: Transport::WebSockets, ..settings.clone() };
+        Ok(Self { base: crowd(at, &base)?, subject: crowd(At::Proxy, settings)? })
     }
 
     pub(crate) fn measure(&mut self, part: Part, length: Duration) -> Result<Window> {
@@ -33,7 +34,7 @@ impl Fleet {
     }
 }
 
-fn crowd(at: At, [stalled, idle]: [u32; 2], settings: &Settings) -> Result<Speaker> {
+fn crowd(at: At, settings: &Settings) -> Result<Speaker> {
     let (at, name) = match at {
         At::Floor => ("floor", "crowd at the floor"),
         At::Proxy => ("proxy", "crowd at the proxy"),
@@ -41,11 +42,18 @@ fn crowd(at: At, [stalled, idle]: [u32; 2], settings: &Settings) -> Result<Speak
     let Settings { clients, payload, shards, rate, .. } = settings;
     let [clients, payload, shards] = [clients.to_string(), payload.to_string(), shards.to_string()];
     let mut arguments = vec!["crowd", "--at", at, "--clients", &clients, "--payload", &payload, "--shards", &shards];
-    let (rate, stalled, burst) = (rate.map(|rate| rate.to_string()), stalled.to_string(), settings.burst.to_string());
-    let (idle, links, proxies) = (idle.to_string(), settings.links.to_string(), settings.proxies.to_string());
+    let (rate, stalled) = (rate.map(|rate| rate.to_string()), settings.stalled.to_string());
+    let (burst, idle) = (settings.burst.to_string(), settings.idle.to_string());
+    let (links, proxies) = (settings.links.to_string(), settings.proxies.to_string());
     arguments.extend(["--stalled", &stalled, "--idle", &idle, "--burst", &burst, "--work", settings.work.name()]);
     arguments.extend(["--to", settings.to.name(), "--speech", settings.speech.name()]);
+    arguments.extend(["--transport", settings.transport.name()]);
     arguments.extend(["--links", &links, "--proxies", &proxies]);
+    let under_way = settings.under_way.to_string();
+    arguments.extend(["--under-way", &under_way]);
+    if settings.pinned {
+        arguments.push("--pinned");
+    }
     if let Some(rate) = &rate {
         arguments.extend(["--rate", rate]);
     }

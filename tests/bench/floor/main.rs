@@ -23,6 +23,12 @@
 //! may wait for a client is 256 KiB, so those who stopped are closed after some windows. With `--idle N` it is the same
 //! with clients that do nothing but keep alive.
 //!
+//! **Transports.** With `--transport` there is no floor either: receivers by server-sent events or long polls at one proxy
+//! are compared with receivers by WebSockets at another one.
+//!
+//! **Storms.** Clients of `--work storm` stay, and each window has a server that has had no such crowd before. With
+//! `--pinned` the floor or the proxy has a core of its own, and the generator and the app server share another one.
+//!
 //! **What it is worth.** Speed drifts within minutes, so only runs side by side compare: each round has a window of
 //! the floor, one of the proxy and one of the floor again, begins with another of them each time, and gives one
 //! ratio. How far the floor differs from itself is the noise that the proxy's ratio has too.
@@ -30,12 +36,14 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`broadcast`] | the bytes of a broadcast |
+//! | [`transport`] | what brings a broadcast to clients |
 //! | [`work`] | what is measured |
 //! | [`settings`] | the command line |
 //! | [`writer`] | the floor of broadcasts |
 //! | [`answerer`] | the floor of calls and connects |
 //! | [`arguments`] | the command line of a crowd |
 //! | [`server`] | what a crowd is at: the floor, or proxy and app server |
+//! | [`peak`] | the most memory that a server has |
 //! | [`stalled`] | clients that have stopped reading |
 //! | [`crowd`] | the generator, a process too: it connects, gives work, counts, reads the CPU time |
 //! | [`part`] | the parts of a round |
@@ -51,11 +59,13 @@ mod broadcast;
 mod crowd;
 mod fleet;
 mod part;
+mod peak;
 mod report;
 mod rounds;
 mod server;
 mod settings;
 mod stalled;
+mod transport;
 mod work;
 mod writer;
 
@@ -65,10 +75,12 @@ use anyhow::{Result, ensure};
 use clap::{Parser, Subcommand};
 
 use arguments::CrowdArguments;
+use broadcast::{Speech, To};
 use crowd::BystanderArguments;
 use report::Report;
 use settings::Settings;
 use stalled::StalledArguments;
+use transport::Transport;
 use trunkline_tests::bench::child::say;
 use trunkline_tests::bench::command;
 use work::Work;
@@ -118,6 +130,13 @@ fn compare(settings: Settings) -> Result<()> {
     command::warn_of_debug_build("floor");
     let can_spread = matches!(settings.work, Work::Broadcast | Work::Echo);
     ensure!(settings.proxies == 1 || can_spread, "--proxies is for broadcasts and echoes only");
+    let is_everyone = settings.work == Work::Broadcast && settings.to == To::Everyone && settings.proxies == 1;
+    let is_json = settings.speech == Speech::Json;
+    let is_plain = settings.transport == Transport::WebSockets;
+    ensure!(
+        is_plain || (is_everyone && is_json),
+        "--transport is for broadcasts to everyone in json at one proxy only"
+    );
     let mut fleet = fleet::Fleet::start(&settings)?;
     say(&report::heading(&settings));
     let windows = rounds::measure(&mut fleet, &settings, |window| say(&report::row(&settings, window)))?;

@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use crate::crowd::Window;
 use crate::settings::Settings;
+use crate::transport::Transport;
 
 /// Role of a window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -32,7 +33,8 @@ impl Part {
         let [base, subject, again] = match settings {
             Settings { stalled: 1.., .. } => ["all read", "some stalled", "all read again"],
             Settings { idle: 1.., .. } => ["alone", "with idle", "alone again"],
-            _ => ["floor", "proxy", "floor again"],
+            Settings { transport: Transport::WebSockets, .. } => ["floor", "proxy", "floor again"],
+            Settings { transport, .. } => ["WebSockets", transport.title(), "WebSockets again"],
         };
         match self {
             Part::Base => base,

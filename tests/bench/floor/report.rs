@@ -44,6 +44,8 @@ pub(crate) struct Report {
     base_p99_ratio: Spread,
     /// Memory of the subject after the windows of the first and of the last round, in MiB.
     memory_mib: [f64; 2],
+    /// Most memory that the subject had within a window, in MiB; none where nobody looked.
+    memory_peak_mib: Option<f64>,
     /// Gain of that for each client, in KiB.
     memory_per_client_kib: f64,
     windows: Vec<Measured>,
@@ -69,7 +71,7 @@ impl Report {
             Spread::of(of.iter().zip(to).map(|(of, to)| of.p99_us as f64 / to.p99_us.max(1) as f64))
         };
         let app_each = |window: &Window| window.app_cpu_ns as f64 / window.units as f64;
-        let has_apps = settings.has_bystanders();
+        let has_apps = settings.compares_proxies();
         let apps = |of: &[Window], to: &[Window]| {
             has_apps.then(|| Spread::of(of.iter().zip(to).map(|(of, to)| app_each(of) / app_each(to)))).transpose()
         };
@@ -88,6 +90,11 @@ impl Report {
             base_over_base: ratios(&again, &base)?,
             base_excess_us: excesses(&again, &base)?,
             base_p99_ratio: p99s(&again, &base)?,
+            memory_peak_mib: subject
+                .iter()
+                .filter_map(|window| window.peak_bytes)
+                .max()
+                .map(|peak| peak as f64 / MEBIBYTE),
             memory_mib: [memory(subject.first()), memory(subject.last())],
             settings,
             windows,
@@ -123,6 +130,7 @@ impl Report {
             app,
             format!("{subject}, memory after the first and the last round: {first:.1} MiB, {last:.1} MiB; "),
             format!("gained for each client: {:.2} KiB\n", self.memory_per_client_kib),
+            self.memory_peak_mib.map_or_else(String::new, |peak| format!("{subject}, most memory: {peak:.1} MiB\n")),
         ]
         .concat()
     }
@@ -133,23 +141,30 @@ pub(crate) fn heading(settings: &Settings) -> String {
     let Settings { work, clients, seconds, pairs, payload, burst, rate, shards, .. } = settings;
     let shards = if *shards == 1 { "1 shard".into() } else { format!("{shards} shards") };
     let links = settings.links;
+    let pinned = if settings.pinned { ", which has a core of its own" } else { "" };
     let what = match work {
         Work::Broadcast => {
             let burst = if *burst == 1 { "one".into() } else { format!("{burst}") };
             let pace = rate.map_or_else(String::new, |rate| format!(", {rate} times per second at most"));
             let (to, speech) = (settings.to.name(), settings.speech.name());
-            let what = format!("messages to {to} in {speech}, {burst} after the other has come{pace}");
+            let what = format!(
+                "messages to {to} in {speech} by {}, {burst} after the other has come{pace}",
+                settings.transport.title()
+            );
             format!("{what}, frames of {} bytes", frame_bytes(settings))
         }
         Work::Echo => format!("calls, each client again when it is answered, text of {payload} bytes"),
         Work::Idle => "idle but for keep-alives of both sides each 15 s".into(),
         Work::Connect => "upgrade, hub handshake, answer, and they leave".into(),
+        Work::Storm => {
+            format!("upgrade, hub handshake, answer, and they stay; {} under way at once", settings.under_way)
+        }
     };
     let units = work.units();
     format!(
         "{clients} clients, {what}; {shards}, {links} links; {pairs} rounds of 3 windows of {seconds} s\n\
-         CPU time of the server's threads; ksoftirqd is not in it: its own column is the whole machine's\n\n\
-         {:>5}  {:<14} {:>11} {:>7} {:>7} {:>11} {:>8} {:>8} {:>12} {:>12} {:>8} {:>7}",
+         CPU time of the server's threads{pinned}; ksoftirqd is not in it: its own column is the whole machine's\n\n\
+         {:>5}  {:<16} {:>11} {:>7} {:>7} {:>11} {:>8} {:>8} {:>12} {:>12} {:>8} {:>7}",
         "round",
         "server",
         units,
@@ -169,7 +184,7 @@ pub(crate) fn row(settings: &Settings, measured: &Measured) -> String {
     let Measured { round, part, window } = measured;
     let each = |nanos: u64| nanos as f64 / window.units as f64 / NANOS_PER_MICRO;
     format!(
-        "{round:>5}  {:<14} {:>11} {:>7.2} {:>7.3} {:>11.0} {:>8.3} {:>8.3} {:>12.3} {:>12.3} {:>8} {:>7.1}",
+        "{round:>5}  {:<16} {:>11} {:>7.2} {:>7.3} {:>11.0} {:>8.3} {:>8.3} {:>12.3} {:>12.3} {:>8} {:>7.1}",
         part.name(settings),
         window.units,
         window.wall_ns as f64 / NANOS_PER_SECOND,
@@ -213,6 +228,7 @@ mod tests {
             p99_us: 1,
             memory_bytes: 1,
             alone_bytes: 0,
+            peak_bytes: None,
         };
         let (floor, proxy) = (window(2_000_000), window(4_000_000));
         assert!((per_cpu_second(&proxy) / per_cpu_second(&floor) - 0.5).abs() < 1e-9);

@@ -5,12 +5,17 @@ use std::net::SocketAddr;
 use anyhow::Result;
 use trunkline_generator::memory::Memory;
 use trunkline_tests::bench::child::Speaker;
+use trunkline_tests::bench::cores;
 use trunkline_tests::bench::product::{self, MeasuredProxy, Product, Wanted};
 
 use crate::work::Work;
 
 /// Outbox of a client: small, so that stalled clients fill it within a run.
 const OUTBOX_MAX_BYTES: usize = 256 * 1024;
+/// Large messages that may wait for a client.
+const OUTBOX_MESSAGES: usize = 4;
+/// Largest call, which names thousands of groups.
+const CALL_MAX_BYTES: usize = 256 * 1024;
 
 /// Server that runs until this value is dropped.
 #[derive(Debug)]
@@ -31,10 +36,13 @@ impl Server {
     }
 
     /// Starts proxies and their app server, and waits for the links between them.
-    pub(crate) fn proxies(proxies: u16, shards: u16, links: u16) -> Result<Self> {
-        let outbox = OUTBOX_MAX_BYTES.to_string();
-        let more = &["--outbox-max-bytes", &outbox];
-        Ok(Self::Proxy(Product::start_with(Wanted { proxies, shards, links, more, ..Wanted::default() })?))
+    pub(crate) fn proxies(proxies: u16, shards: u16, links: u16, payload: usize) -> Result<Self> {
+        let outbox = OUTBOX_MAX_BYTES.max(OUTBOX_MESSAGES * payload).to_string();
+        let message = CALL_MAX_BYTES.max(2 * payload).to_string();
+        // Large messages to all wait for all at once, each once in memory: no client is closed for their sum.
+        let more = &["--outbox-max-bytes", &outbox, "--outbox-total-max-bytes", "0"];
+        let app_more = &["--message-max-bytes", message.as_str()];
+        Ok(Self::Proxy(Product::start_with(Wanted { proxies, shards, links, more, app_more, ..Wanted::default() })?))
     }
 
     /// Address for the first client.
@@ -68,6 +76,11 @@ impl Server {
             Self::Floor(floor, _) => vec![floor.id()],
             Self::Proxy(product) => product.proxies().map(MeasuredProxy::pid).collect(),
         }
+    }
+
+    /// Binds the measured processes to this core.
+    pub(crate) fn pin(&self, core: u16) -> Result<()> {
+        self.pids().into_iter().try_for_each(|pid| cores::pin(pid, core))
     }
 
     pub(crate) fn memory_bytes(&self) -> Result<u64> {

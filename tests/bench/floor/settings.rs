@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::broadcast::{Speech, To};
+use crate::transport::Transport;
 use crate::work::Work;
 
 /// Settings of a run.
@@ -11,6 +12,12 @@ pub(crate) struct Settings {
     /// Work of the clients
     #[arg(long, default_value_t = Work::Broadcast, value_enum)]
     pub(crate) work: Work,
+    /// Client connections of a storm that are under way together
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub(crate) under_way: u32,
+    /// Bind the floor or the proxy to one core, and the generator and the app server to another one
+    #[arg(long)]
+    pub(crate) pinned: bool,
     /// Client connections; of connects, those that are under way together
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=19_000))]
     pub(crate) clients: u32,
@@ -21,7 +28,7 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub(crate) pairs: u32,
     /// Bytes of the text that travels, without what frames it
-    #[arg(long, value_name = "BYTES", default_value_t = 128, value_parser = clap::value_parser!(u32).range(16..=16_384))]
+    #[arg(long, value_name = "BYTES", default_value_t = 128, value_parser = clap::value_parser!(u32).range(16..=1_048_576))]
     pub(crate) payload: u32,
     /// Broadcasts that are asked for at once; the floor has them in one write
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=256))]
@@ -29,6 +36,9 @@ pub(crate) struct Settings {
     /// Audience of a message
     #[arg(long, default_value_t = To::Everyone, value_enum)]
     pub(crate) to: To,
+    /// Transport of the clients; others than WebSockets are compared with WebSockets of the same hub, broadcasts only
+    #[arg(long, default_value_t = Transport::WebSockets, value_enum)]
+    pub(crate) transport: Transport,
     /// Hub protocols of the clients; the floor sends JSON to all
     #[arg(long, default_value_t = Speech::Json, value_enum)]
     pub(crate) speech: Speech,
@@ -58,7 +68,7 @@ pub(crate) struct Settings {
 
 impl Settings {
     /// Whether a proxy is compared with a proxy, and not with the floor.
-    pub(crate) fn has_bystanders(&self) -> bool {
-        self.stalled > 0 || self.idle > 0
+    pub(crate) fn compares_proxies(&self) -> bool {
+        self.stalled > 0 || self.idle > 0 || self.transport != Transport::WebSockets
     }
 }

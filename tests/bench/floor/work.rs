@@ -18,6 +18,8 @@ pub(crate) enum Work {
     Idle,
     /// New clients: upgrade, hub handshake, answer; and they leave
     Connect,
+    /// New clients that stay, all of them, at a server that has had none before
+    Storm,
 }
 
 impl Work {
@@ -28,6 +30,7 @@ impl Work {
             Work::Echo => "echo",
             Work::Idle => "idle",
             Work::Connect => "connect",
+            Work::Storm => "storm",
         }
     }
 
@@ -36,7 +39,7 @@ impl Work {
             Work::Broadcast => "deliveries",
             Work::Echo => "round trips",
             Work::Idle => "keep-alives",
-            Work::Connect => "connects",
+            Work::Connect | Work::Storm => "connects",
         }
     }
 }

@@ -3,8 +3,10 @@
 //! The first connection commands it: what comes on it, behind a length of four bytes, is written to all others as it
 //! is. It ends when that connection does. Each connection is greeted with one byte when it takes part.
 
+use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
+use std::rc::Rc;
 
 use anyhow::{Context, Result, bail};
 use mio::net::{TcpListener, TcpStream};
@@ -18,7 +20,8 @@ pub(crate) const GREETING: u8 = b'!';
 
 const LISTENER: Token = Token(0);
 const COMMANDER: Token = Token(1);
-const RECEIVER: Token = Token(2);
+/// Token of the first receiver; the others count on.
+const FIRST_RECEIVER: usize = 2;
 
 /// Events taken per system call, as tokio does.
 pub(crate) const EVENTS: usize = 1024;
@@ -38,11 +41,17 @@ pub(crate) struct WriterArguments {
     pub(crate) payload: usize,
 }
 
+struct Receiver {
+    socket: TcpStream,
+    /// Frames that its socket has not taken yet, with the number of bytes that it has; empty unless frames are large.
+    waiting: VecDeque<(Rc<[u8]>, usize)>,
+}
+
 struct Writer {
     poll: Poll,
     listener: TcpListener,
     commander: Option<TcpStream>,
-    receivers: Vec<TcpStream>,
+    receivers: Vec<Receiver>,
     commands: Vec<u8>,
     scratch: Vec<u8>,
 }
@@ -72,8 +81,13 @@ pub(crate) fn run(arguments: &WriterArguments) -> Result<()> {
             match event.token() {
                 LISTENER => writer.accept()?,
                 COMMANDER if !writer.obey()? => return Ok(()),
+                COMMANDER => {}
                 // Receivers say nothing; they leave together with the commander.
-                _ => {}
+                Token(number) => {
+                    if let Some(receiver) = writer.receivers.get_mut(number - FIRST_RECEIVER) {
+                        receiver.flush()?;
+                    }
+                }
             }
         }
     }
@@ -88,13 +102,18 @@ impl Writer {
                 Err(error) => return Err(error).context("accept"),
             };
             socket.set_nodelay(true)?;
-            let token = if self.commander.is_none() { COMMANDER } else { RECEIVER };
-            // As a server would that waits for what its clients say.
-            self.poll.registry().register(&mut socket, token, Interest::READABLE)?;
+            let is_commander = self.commander.is_none();
+            let token = if is_commander { COMMANDER } else { Token(FIRST_RECEIVER + self.receivers.len()) };
+            // As a server would that waits for what its clients say, and for room where a socket had none.
+            self.poll.registry().register(&mut socket, token, Interest::READABLE | Interest::WRITABLE)?;
             if socket.write(&[GREETING])? != 1 {
                 bail!("a fresh connection takes no byte");
             }
-            if token == COMMANDER { self.commander = Some(socket) } else { self.receivers.push(socket) }
+            if is_commander {
+                self.commander = Some(socket);
+            } else {
+                self.receivers.push(Receiver { socket, waiting: VecDeque::new() });
+            }
         }
     }
 
@@ -117,7 +136,8 @@ impl Writer {
         }
         let mut commands = self.commands.as_slice();
         while let Some((frame, rest)) = split(commands) {
-            self.receivers.iter_mut().try_for_each(|receiver| send(receiver, frame))?;
+            let mut shared = None;
+            self.receivers.iter_mut().try_for_each(|receiver| receiver.send(frame, &mut shared))?;
             commands = rest;
         }
         let done = self.commands.len() - commands.len();
@@ -131,12 +151,34 @@ fn split(commands: &[u8]) -> Option<(&[u8], &[u8])> {
     rest.split_at_checked(usize::try_from(u32::from_be_bytes(*length)).ok()?)
 }
 
-fn send(receiver: &mut TcpStream, frame: &[u8]) -> Result<()> {
-    let written = receiver.write(frame).context("a receiver takes nothing")?;
-    if written < frame.len() {
-        bail!("a receiver takes only {written} of {} bytes", frame.len());
+impl Receiver {
+    /// Writes a frame; its rest waits in a copy that all receivers share.
+    fn send(&mut self, frame: &[u8], shared: &mut Option<Rc<[u8]>>) -> Result<()> {
+        let written = if self.waiting.is_empty() { write_some(&mut self.socket, frame)? } else { 0 };
+        if written < frame.len() {
+            self.waiting.push_back((Rc::clone(shared.get_or_insert_with(|| frame.into())), written));
+        }
+        Ok(())
     }
-    Ok(())
+
+    /// Writes what waits, as much as the socket takes.
+    fn flush(&mut self) -> Result<()> {
+        while let Some((frame, written)) = self.waiting.front_mut() {
+            *written += write_some(&mut self.socket, frame.get(*written..).unwrap_or_default())?;
+            if *written < frame.len() {
+                return Ok(());
+            }
+            self.waiting.pop_front();
+        }
+        Ok(())
+    }
+}
+
+fn write_some(socket: &mut TcpStream, bytes: &[u8]) -> Result<usize> {
+    match socket.write(bytes) {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
+        written => written.context("a receiver takes nothing"),
+    }
 }
 
 /// The command to write these bytes to all.

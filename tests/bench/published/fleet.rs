@@ -9,9 +9,8 @@ use std::net::SocketAddr;
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use trunkline_tests::bench::child::{READY, Speaker, say};
+use trunkline_tests::bench::cores;
 use trunkline_tests::bench::product::{MeasuredApp, MeasuredProxy};
-
-use crate::cores;
 
 const PROXIES: usize = 2;
 

@@ -13,7 +13,6 @@
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | [`cores`] | the cores that this process may use |
 //! | [`fleet`] | app server and proxies, children of a process of their own |
 //! | [`mod@slice`] | the settings, and what is asked |
 //! | [`report`] | what of its report is read |
@@ -21,7 +20,6 @@
 //! | [`verdict`] | from a report to rows |
 //! | [`table`] | rows for people |
 
-mod cores;
 mod fleet;
 mod generator;
 mod report;

@@ -1,12 +1,13 @@
-//! Nonblocking client: a socket, its speech, and the frame that is incomplete.
+//! Nonblocking client: a socket, its speech, and its carrier.
 
 use std::io::Write;
 use std::net::TcpStream;
 
 use anyhow::{Context, Result};
 
+use crate::carrier::Carrier;
 use crate::crowd::{Crowd, read_ready};
-use crate::frame::{self, Frames};
+use crate::frame;
 use crate::speech::{Heard, Speech};
 
 /// A connection that is open.
@@ -14,27 +15,28 @@ use crate::speech::{Heard, Speech};
 pub struct Client<S> {
     socket: mio::net::TcpStream,
     speech: S,
-    frames: Frames,
+    carrier: Carrier,
 }
 
 impl<S: Speech> Client<S> {
-    /// Takes over a nonblocking socket; `early` came behind its welcome.
+    /// Takes over a nonblocking socket. The bytes that came behind the welcome of a WebSocket are a carrier, too.
     #[must_use]
-    pub fn new(socket: mio::net::TcpStream, speech: S, early: Vec<u8>) -> Self {
-        Self { socket, speech, frames: Frames::new(early) }
+    pub fn new(socket: mio::net::TcpStream, speech: S, carrier: impl Into<Carrier>) -> Self {
+        Self { socket, speech, carrier: carrier.into() }
     }
 
-    /// Makes a crowd of clients; `connect` opens the connection of each number, and returns the bytes that came early.
+    /// Makes a crowd of clients; `connect` opens the connection of each number, and returns its carrier, or the bytes that
+    /// came early.
     ///
     /// # Errors
     /// When one can't connect.
-    pub fn gather<C>(
+    pub fn gather<C, T: Into<Carrier>>(
         count: usize,
-        mut connect: impl FnMut(usize) -> Result<(TcpStream, S, Vec<u8>)>,
+        mut connect: impl FnMut(usize) -> Result<(TcpStream, S, T)>,
         mut client: impl FnMut(Self) -> C,
     ) -> Result<Crowd<C>> {
-        let connect = |number| connect(number).map(|(socket, speech, early)| (socket, (speech, early)));
-        Crowd::gather(count, connect, |socket, (speech, early)| client(Self::new(socket, speech, early)))
+        let connect = |number| connect(number).map(|(socket, speech, carrier)| (socket, (speech, carrier)));
+        Crowd::gather(count, connect, |socket, (speech, carrier)| client(Self::new(socket, speech, carrier)))
     }
 
     /// The speech of this client.
@@ -60,10 +62,10 @@ impl<S: Speech> Client<S> {
     /// # Errors
     /// When the connection is closed or fails, or the first of `each`.
     pub fn read(&mut self, scratch: &mut [u8], mut each: impl FnMut(&[u8]) -> Result<()>) -> Result<u64> {
-        let Self { socket, speech, frames } = self;
+        let Self { socket, speech, carrier } = self;
         let (mut keep_alives, mut question) = (0, None);
         read_ready(socket, scratch, |bytes| {
-            frames.take(bytes, |frame| match speech.hear(frame)? {
+            carrier.take(bytes, |frame| match speech.hear(frame)? {
                 Heard::Message(message) => each(message),
                 Heard::KeepAlive => {
                     keep_alives += 1;
@@ -75,6 +77,9 @@ impl<S: Speech> Client<S> {
                 }
             })
         })?;
+        if let Some(poll) = carrier.poll()? {
+            socket.write_all(poll).context("the server takes no more")?;
+        }
         if let Some(answer) = question {
             self.say(&frame::from_client(answer))?;
         }

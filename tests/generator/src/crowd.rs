@@ -23,7 +23,7 @@ const EVENTS: usize = 4096;
 const READ_BYTES: usize = 64 * 1024;
 
 /// A message that has not come by then is lost.
-const PROGRESS_TIMEOUT: Duration = Duration::from_secs(10);
+pub(crate) const PROGRESS_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// All clients of one kind, polled together and read into one buffer.
 pub struct Crowd<C> {

@@ -12,7 +12,11 @@
 //! | [`message_pack`] | an encoder for the MessagePack that benchmarks send |
 //! | [`speech`] | how clients tell messages from keep-alives; the hub protocols |
 //! | [`welcome`] | the steps from an upgrade to an open hub connection |
+//! | [`http_answer`] | HTTP/1.1 requests, and answers to them |
+//! | [`carrier`] | transports that bring messages: WebSockets, server-sent events, long polls |
 //! | [`connect`] | blocking connects |
+//! | [`negotiated`] | blocking connects over the HTTP transports |
+//! | [`origin`] | addresses that clients come from, so that no port is used twice |
 //! | [`cpu`], [`memory`] | CPU time and memory of a process |
 //! | [`histogram`] | histogram of microseconds |
 //! | [`done`] | units of work done in a window, with their latencies |
@@ -20,9 +24,10 @@
 //! | [`crowd`] | a thread's sockets, polled with naps |
 //! | [`client`] | one nonblocking client |
 //! | [`play`] | what a crowd does in a window |
-//! | [`receivers`], [`callers`], [`idlers`], [`visitors`] | the kinds of crowds |
+//! | [`receivers`], [`callers`], [`idlers`], [`visitors`], [`residents`] | the kinds of crowds |
 
 pub mod callers;
+pub mod carrier;
 pub mod chart;
 pub mod client;
 pub mod connect;
@@ -31,11 +36,15 @@ pub mod crowd;
 pub mod done;
 pub mod frame;
 pub mod histogram;
+pub mod http_answer;
 pub mod idlers;
 pub mod memory;
 pub mod message_pack;
+pub mod negotiated;
+pub mod origin;
 pub mod play;
 pub mod receivers;
+pub mod residents;
 pub mod speech;
 pub mod upgrade;
 pub mod visitors;

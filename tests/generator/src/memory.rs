@@ -47,6 +47,8 @@ pub struct Resident {
     pub now_bytes: u64,
     /// The most it ever had.
     pub peak_bytes: u64,
+    /// Heap and stacks of it now.
+    pub anonymous_bytes: u64,
 }
 
 impl Resident {
@@ -61,7 +63,7 @@ impl Resident {
 
     fn parse(text: &str) -> Result<Self> {
         let bytes = |name| kibibytes(text, name).map(|kibibytes| kibibytes * KIBIBYTE);
-        Ok(Self { now_bytes: bytes("VmRSS")?, peak_bytes: bytes("VmHWM")? })
+        Ok(Self { now_bytes: bytes("VmRSS")?, peak_bytes: bytes("VmHWM")?, anonymous_bytes: bytes("RssAnon")? })
     }
 }
 
@@ -87,8 +89,9 @@ mod tests {
 
     #[test]
     fn resident_memory_is_found_in_a_process_status() {
-        let status = "VmPeak:\t 9 kB\nVmHWM:\t  2048 kB\nVmRSS:\t  1024 kB\n";
-        assert_eq!(Resident::parse(status).unwrap(), Resident { now_bytes: 1024 * 1024, peak_bytes: 2048 * 1024 });
+        let status = "VmPeak:\t 9 kB\nVmHWM:\t  2048 kB\nVmRSS:\t  1024 kB\nRssAnon:\t  512 kB\n";
+        let [now_bytes, peak_bytes, anonymous_bytes] = [1024, 2048, 512].map(|kibibytes| kibibytes * 1024);
+        assert_eq!(Resident::parse(status).unwrap(), Resident { now_bytes, peak_bytes, anonymous_bytes });
     }
 
     #[test]

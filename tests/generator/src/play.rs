@@ -21,6 +21,14 @@ pub trait Play {
     /// When something is lost, comes twice or out of turn.
     fn run_for(&mut self, length: Duration) -> Result<Done>;
 
+    /// Works for about this long before a window, so that caches and buffers settle.
+    ///
+    /// # Errors
+    /// When something is lost, comes twice or out of turn.
+    fn warm_up(&mut self, length: Duration) -> Result<()> {
+        self.run_for(length).map(drop)
+    }
+
     /// Takes what has come since, and demands that nothing came unasked.
     ///
     /// # Errors

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail, ensure};
 
+use crate::carrier::Carrier;
 use crate::client::Client;
 use crate::crowd::{Crowd, nap_until_none_is_missing};
 use crate::done::Done;
@@ -80,9 +81,9 @@ impl<S: Speech, P: Publisher> Receivers<S, P> {
     ///
     /// # Errors
     /// When one can't connect.
-    pub fn gather(
+    pub fn gather<T: Into<Carrier>>(
         count: usize,
-        connect: impl FnMut(usize) -> Result<(TcpStream, S, Vec<u8>)>,
+        connect: impl FnMut(usize) -> Result<(TcpStream, S, T)>,
         publisher: impl FnOnce() -> Result<P>,
     ) -> Result<Self> {
         let crowd = Client::gather(count, connect, |client| Receiver { client, last: 0 })?;
@@ -140,7 +141,9 @@ impl<S: Speech, P: Publisher> Play for Receivers<S, P> {
 /// Text of this length that begins with a number.
 #[must_use]
 pub fn numbered_text(number: u64, length: usize) -> String {
-    format!("{number:x<length$}")
+    let mut text = number.to_string();
+    text.extend(std::iter::repeat_n('x', length.saturating_sub(text.len())));
+    text
 }
 
 /// Demands that a message is the one that is due to a client.
@@ -181,7 +184,7 @@ mod tests {
     #[test]
     fn a_text_has_the_length_that_was_asked_for_and_begins_with_its_number() {
         assert_eq!(numbered_text(7, 16), "7xxxxxxxxxxxxxxx");
-        for length in [16, 128, 16_384] {
+        for length in [16, 128, 16_384, 1_048_576] {
             assert_eq!(numbered_text(u64::MAX >> 12, length).len(), length);
         }
     }

@@ -29,12 +29,14 @@ pub trait Arrivals {
     fn welcome(&self) -> Self::Welcome;
 }
 
+/// Client whose connection is being opened.
 #[derive(Debug)]
-struct Visitor<W> {
-    socket: mio::net::TcpStream,
-    heard: Vec<u8>,
+pub(crate) struct Visitor<W> {
+    pub(crate) socket: mio::net::TcpStream,
+    /// Bytes behind the last step.
+    pub(crate) heard: Vec<u8>,
     welcome: W,
-    since: Instant,
+    pub(crate) since: Instant,
 }
 
 /// All visitors, by place; a place is empty between two windows.
@@ -54,11 +56,7 @@ impl<A: Arrivals> Visitors<A> {
     }
 
     fn come(&mut self, place: usize) -> Result<()> {
-        let since = Instant::now();
-        let mut socket = self.arrivals.open(place)?;
-        socket.write_all(self.arrivals.upgrade())?;
-        let socket = self.crowd.register(place, socket)?;
-        let visitor = Visitor { socket, heard: Vec::new(), welcome: self.arrivals.welcome(), since };
+        let visitor = Visitor::come(&mut self.arrivals, place, |socket| self.crowd.register(place, socket))?;
         *self.crowd.clients.get_mut(place).context("a place")? = Some(visitor);
         Ok(())
     }
@@ -102,8 +100,20 @@ impl<A: Arrivals> Play for Visitors<A> {
 }
 
 impl<W: Welcome> Visitor<W> {
+    /// Opens the socket of this place, and sends the upgrade request.
+    pub(crate) fn come(
+        arrivals: &mut impl Arrivals<Welcome = W>,
+        place: usize,
+        register: impl FnOnce(TcpStream) -> Result<mio::net::TcpStream>,
+    ) -> Result<Self> {
+        let since = Instant::now();
+        let mut socket = arrivals.open(place)?;
+        socket.write_all(arrivals.upgrade())?;
+        Ok(Self { socket: register(socket)?, heard: Vec::new(), welcome: arrivals.welcome(), since })
+    }
+
     /// Reads what is there, and takes the steps it allows; returns whether the connection is open.
-    fn go_on(&mut self, scratch: &mut [u8]) -> Result<bool> {
+    pub(crate) fn go_on(&mut self, scratch: &mut [u8]) -> Result<bool> {
         let Self { socket, heard, welcome, .. } = self;
         read_ready(socket, scratch, |bytes| {
             heard.extend_from_slice(bytes);

@@ -1,21 +1,28 @@
 //! Publisher of the floor's and the proxy's broadcasts.
 
 use std::cell::Cell;
-use std::io::Write;
+use std::io::{self, Write};
 use std::net::TcpStream;
+use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
+use trunkline_generator::carrier::Carrier;
+use trunkline_generator::crowd::NAP;
 use trunkline_generator::frame;
 use trunkline_generator::receivers::{Burst, Publisher, Receivers};
 use trunkline_generator::speech::Hub;
 
-use super::connect::{to_floor, to_proxy};
+use super::connect::{HUB, to_floor, to_proxy};
 use super::left_out::LeftOut;
 use crate::arguments::{At, CrowdArguments};
 use crate::broadcast::To;
 use crate::server::Server;
+use crate::transport::Transport;
 use crate::{broadcast, writer};
+
+/// A server that has not taken a burst by then reads no more.
+const ASK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Asks for bursts, and knows what they bring.
 pub(super) struct BurstPublisher {
@@ -32,7 +39,7 @@ pub(super) struct BurstPublisher {
 
 /// Connects all clients, and the publisher.
 pub(super) fn receivers(server: &Server, arguments: &CrowdArguments) -> Result<Receivers<Hub, BurstPublisher>> {
-    let CrowdArguments { at, payload, burst, rate, to, speech, clients, .. } = *arguments;
+    let CrowdArguments { at, payload, burst, rate, to, speech, clients, transport, .. } = *arguments;
     let asking = Cell::new(match at {
         At::Floor => Some(to_floor(server.address())?),
         At::Proxy => None,
@@ -41,12 +48,17 @@ pub(super) fn receivers(server: &Server, arguments: &CrowdArguments) -> Result<R
     let connect = |number| {
         let address = addresses.next().context("no server")?;
         if at == At::Floor {
-            return Ok((to_floor(address)?, Hub::Json, Vec::new()));
+            return Ok((to_floor(address)?, Hub::Json, Carrier::from(Vec::new())));
         }
-        let connected = to_proxy(address, speech.hub(number), to.group(number))?;
-        let handle = asking.take().map_or_else(|| connected.0.try_clone(), Ok)?;
+        // The first one asks.
+        if number > 0 && transport != Transport::WebSockets {
+            let (socket, carrier) = transport.connect(address, HUB)?;
+            return Ok((socket, Hub::Json, carrier));
+        }
+        let (socket, hub, early) = to_proxy(address, speech.hub(number), &to.groups(number, clients))?;
+        let handle = asking.take().map_or_else(|| socket.try_clone(), Ok)?;
         asking.set(Some(handle));
-        Ok(connected)
+        Ok((socket, hub, early.into()))
     };
     let publisher = || {
         Ok(BurstPublisher {
@@ -64,6 +76,20 @@ pub(super) fn receivers(server: &Server, arguments: &CrowdArguments) -> Result<R
         })
     };
     Receivers::gather(clients, connect, publisher)
+}
+
+/// Writes all bytes: large ones don't fit into the buffers of a socket, which may not block.
+fn write_whole(socket: &mut TcpStream, mut bytes: &[u8]) -> Result<()> {
+    let started = Instant::now();
+    while !bytes.is_empty() {
+        match socket.write(bytes) {
+            Ok(count) => bytes = bytes.get(count..).unwrap_or_default(),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => sleep(NAP),
+            Err(error) => return Err(error).context("the server takes no more"),
+        }
+        ensure!(started.elapsed() < ASK_TIMEOUT, "the server takes no more");
+    }
+    Ok(())
 }
 
 impl Publisher for BurstPublisher {
@@ -89,7 +115,7 @@ impl Publisher for BurstPublisher {
     }
 
     fn ask(&mut self, asking: &[u8]) -> Result<Instant> {
-        self.asking.write_all(asking).context("the server takes no more")?;
+        write_whole(&mut self.asking, asking)?;
         Ok(Instant::now())
     }
 

@@ -34,11 +34,12 @@ pub(super) fn to_floor(address: SocketAddr) -> Result<TcpStream> {
     Ok(socket)
 }
 
-/// Connects a receiver to the hub, and waits until it is in its group.
-pub(super) fn to_proxy(address: SocketAddr, hub: Hub, group: Option<String>) -> Result<Connected> {
-    let (mut socket, early) = connect::over(connect::open(address)?, address, HUB, "", hub)?;
-    let Some(group) = group else { return Ok((socket, hub, early)) };
-    let (_, early) = call(&mut socket, early, &join(&group, hub), hub).context("joining a group")?;
+/// Connects a receiver to the hub, and waits until it is in its groups.
+pub(super) fn to_proxy(address: SocketAddr, hub: Hub, groups: &[String]) -> Result<Connected> {
+    let (mut socket, mut early) = connect::over(connect::open(address)?, address, HUB, "", hub)?;
+    for group in groups {
+        (_, early) = call(&mut socket, early, &join(group, hub), hub).context("joining a group")?;
+    }
     Ok((socket, hub, early))
 }
 

@@ -5,6 +5,8 @@ use std::net::{SocketAddr, TcpStream};
 use anyhow::{Context, Result};
 use trunkline_generator::callers::Callers;
 use trunkline_generator::idlers::Idlers;
+use trunkline_generator::origin::Origins;
+use trunkline_generator::residents::Residents;
 use trunkline_generator::speech::Hub;
 use trunkline_generator::visitors::{Arrivals, Visitors};
 use trunkline_generator::welcome::HubWelcome;
@@ -29,21 +31,37 @@ pub(super) fn idlers(at: At, address: SocketAddr, count: usize) -> Result<Idlers
 
 /// Clients that connect and leave.
 pub(super) fn visitors(server: &Server, arguments: &CrowdArguments) -> Result<Visitors<HubArrivals>> {
-    let upgrade = work::upgrade_request().into_bytes();
-    Visitors::new(arguments.clients, HubArrivals { address: server.address(), upgrade })
+    Visitors::new(arguments.clients, HubArrivals::at(server.address()))
+}
+
+/// Clients that connect and stay.
+pub(super) fn residents(server: &Server, arguments: &CrowdArguments) -> Result<Residents<HubArrivals, Hub>> {
+    let arrivals = HubArrivals { origins: Some(Origins::default()), ..HubArrivals::at(server.address()) };
+    Residents::new(arguments.clients, arguments.under_way, Hub::Json, arrivals)
 }
 
 /// Visitors of the hub.
 pub(super) struct HubArrivals {
     address: SocketAddr,
     upgrade: Vec<u8>,
+    /// Addresses that clients come from; without them, the system finds one for each.
+    origins: Option<Origins>,
+}
+
+impl HubArrivals {
+    fn at(address: SocketAddr) -> Self {
+        Self { address, upgrade: work::upgrade_request().into_bytes(), origins: None }
+    }
 }
 
 impl Arrivals for HubArrivals {
     type Welcome = HubWelcome;
 
     fn open(&mut self, _place: usize) -> Result<TcpStream> {
-        trunkline_generator::connect::open(self.address)
+        match &mut self.origins {
+            Some(origins) => origins.connect(self.address),
+            None => trunkline_generator::connect::open(self.address),
+        }
     }
 
     fn upgrade(&self) -> &[u8] {

@@ -1,13 +1,30 @@
 //! The cores that this process may use, as the system tells them.
 
 use std::fs;
+use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
-pub(crate) fn allowed() -> Result<Vec<u16>> {
+/// Returns the numbers of the cores, the lowest first.
+///
+/// # Errors
+/// When the system does not tell.
+pub fn allowed() -> Result<Vec<u16>> {
     let status = fs::read_to_string("/proc/self/status")?;
     let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
     list.and_then(parse).context("the system does not tell which cores there are")
+}
+
+/// Binds all threads of a process to one core, and so those that they start later.
+///
+/// # Errors
+/// When there is no `taskset`, or no such process or core.
+pub fn pin(pid: u32, core: u16) -> Result<()> {
+    let mut taskset = Command::new("taskset");
+    taskset.args(["-a", "-c", "-p", &core.to_string(), &pid.to_string()]).stdout(Stdio::null());
+    let status = taskset.status().context("running taskset")?;
+    ensure!(status.success(), "process {pid} can't be bound to core {core}");
+    Ok(())
 }
 
 /// Reads a list like `0-2,5`.

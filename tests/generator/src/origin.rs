@@ -6,8 +6,8 @@
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream};
 
+use crate::connect;
 use anyhow::{Context, Result};
-use trunkline_generator::connect;
 
 /// The last bytes of `127.0.0.x`: servers are at 1.
 const HOSTS: std::ops::RangeInclusive<u8> = 2..=31;
@@ -18,18 +18,23 @@ const TRIES: usize = 100;
 
 /// Address that the next visitor connects from.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Origins {
+pub struct Origins {
     host: u8,
     port: u16,
 }
 
-impl Origins {
-    pub(crate) fn new() -> Self {
+impl Default for Origins {
+    fn default() -> Self {
         Self { host: *HOSTS.start(), port: *PORTS.start() }
     }
+}
 
+impl Origins {
     /// Connects from the next one.
-    pub(crate) fn connect(&mut self, to: SocketAddr) -> Result<TcpStream> {
+    ///
+    /// # Errors
+    /// When nobody listens, or all of the next ports are taken.
+    pub fn connect(&mut self, to: SocketAddr) -> Result<TcpStream> {
         for _ in 0..TRIES {
             match connect::open_from(self.next(), to) {
                 Err(error) if matches!(error.kind(), io::ErrorKind::AddrInUse | io::ErrorKind::AddrNotAvailable) => {}
@@ -56,7 +61,7 @@ mod tests {
 
     #[test]
     fn no_origin_comes_twice_before_all_have_come() {
-        let mut origins = Origins::new();
+        let mut origins = Origins::default();
         let all = HOSTS.len() * PORTS.len();
         let seen: std::collections::HashSet<SocketAddr> = (0..all).map(|_| origins.next()).collect();
         assert_eq!(seen.len(), all);

@@ -1,0 +1,50 @@
+//! Transports of receivers, and connects by them.
+
+use std::net::{SocketAddr, TcpStream};
+
+use anyhow::{Result, bail};
+use clap::ValueEnum;
+use serde::Serialize;
+use trunkline_generator::carrier::Carrier;
+use trunkline_generator::negotiated;
+
+/// Transport of all receivers but the first, which asks and has a WebSocket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Transport {
+    /// A WebSocket of each client
+    WebSockets,
+    /// Server-sent events, beside WebSockets of the same hub
+    ServerSentEvents,
+    /// Long polls, beside WebSockets of the same hub
+    LongPolling,
+}
+
+impl Transport {
+    /// Name on the command line.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::WebSockets => "web-sockets",
+            Self::ServerSentEvents => "server-sent-events",
+            Self::LongPolling => "long-polling",
+        }
+    }
+
+    /// Name in tables and headings.
+    pub(crate) fn title(self) -> &'static str {
+        match self {
+            Self::WebSockets => "WebSockets",
+            Self::ServerSentEvents => "SSE",
+            Self::LongPolling => "long polls",
+        }
+    }
+
+    /// Connects a client that negotiates.
+    pub(crate) fn connect(self, address: SocketAddr, hub: &str) -> Result<(TcpStream, Carrier)> {
+        match self {
+            Self::WebSockets => bail!("a WebSocket is not negotiated"),
+            Self::ServerSentEvents => negotiated::by_event_stream(address, hub),
+            Self::LongPolling => negotiated::by_long_poll(address, hub),
+        }
+    }
+}

@@ -1,0 +1,173 @@
+#![forbid(unsafe_code)]
+//! Memory after a storm: what a proxy keeps of connections that have come and gone, round after round.
+//!
+//! ```text
+//!   before ─► 15 000 connect, stay, leave ─► again … until 100 000 have ─► 5 s, 10 s, 30 s after the last has left
+//! ```
+//!
+//! Each round counts: the proxy has opened as many connections as clients came, and holds none when all have left, nor does
+//! the app server know one. Memory is what nobody else has a share in, heap and stacks, of the proxy and of the app server.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use clap::Parser;
+use serde::Serialize;
+use trunkline_generator::connect;
+use trunkline_generator::memory::Memory;
+use trunkline_generator::origin::Origins;
+use trunkline_generator::play::settle;
+use trunkline_generator::residents::Residents;
+use trunkline_generator::speech::Hub;
+use trunkline_generator::upgrade;
+use trunkline_generator::visitors::Arrivals;
+use trunkline_generator::welcome::HubWelcome;
+use trunkline_tests::bench::child::say;
+use trunkline_tests::bench::command;
+use trunkline_tests::bench::product::Product;
+
+const MEBIBYTE: f64 = 1_048_576.0;
+
+/// Seconds after the last client has left at which memory is read.
+const AFTER_S: [u64; 3] = [5, 10, 30];
+/// A server that holds connections of clients that left this long ago never lets them go.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(30);
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
+/// Memory that a proxy keeps when 100 000 clients have connected and left, 15 000 at a time.
+#[derive(Debug, Parser, Serialize)]
+#[command(name = "storm_memory")]
+struct Settings {
+    /// Clients that are there at once
+    #[arg(long, value_name = "N", default_value_t = 15_000, value_parser = clap::value_parser!(u32).range(1..=19_000))]
+    clients: u32,
+    /// Connects in all: in the last round come as many as are left
+    #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    connects: u32,
+    /// Connects that are under way together
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    under_way: u32,
+    /// Threads of the proxy that serve clients
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
+    shards: u16,
+    /// File for the figures as JSON
+    #[arg(long, value_name = "FILE")]
+    #[serde(skip)]
+    json: Option<PathBuf>,
+}
+
+/// Memory of both processes at one moment.
+#[derive(Debug, Clone, Serialize)]
+struct Moment {
+    name: String,
+    proxy_mib: f64,
+    app_mib: f64,
+    /// Memory of the proxy over that before the first client.
+    proxy_ratio: f64,
+}
+
+/// All figures of a run.
+#[derive(Debug, Serialize)]
+struct Report {
+    settings: Settings,
+    moments: Vec<Moment>,
+}
+
+/// Clients of the hub, each from a port of its own.
+struct StormArrivals {
+    address: std::net::SocketAddr,
+    upgrade: Vec<u8>,
+    origins: Origins,
+}
+
+impl Arrivals for StormArrivals {
+    type Welcome = HubWelcome;
+
+    fn open(&mut self, _place: usize) -> Result<std::net::TcpStream> {
+        self.origins.connect(self.address)
+    }
+
+    fn upgrade(&self) -> &[u8] {
+        &self.upgrade
+    }
+
+    fn welcome(&self) -> HubWelcome {
+        HubWelcome::new(Hub::Json)
+    }
+}
+
+fn main() -> ExitCode {
+    command::finish("storm_memory", run(Settings::parse()))
+}
+
+fn run(settings: Settings) -> Result<()> {
+    command::warn_of_debug_build("storm_memory");
+    let product = Product::start(settings.shards)?;
+    let upgrade = upgrade::request("localhost", "/bench", "").into_bytes();
+    let arrivals = StormArrivals { address: product.address(), upgrade, origins: Origins::default() };
+    // One client, which leaves: what a first one costs once is no part of the storm.
+    drop(connect::to_hub(product.address(), "/bench", "")?);
+    until_all_have_left(&product)?;
+    let opened_before = opened(&product)?;
+    let (clients, under_way) = (settings.clients as usize, settings.under_way as usize);
+    let mut crowd = Residents::new(clients, under_way, Hub::Json, arrivals)?;
+    say(&format!(
+        "{} connects, {clients} clients at once; {under_way} under way; memory of heap and stacks\n\n{:<22} {:>10} {:>8} {:>10}",
+        settings.connects, "", "proxy MiB", "ratio", "app MiB"
+    ));
+    let mut moments = Vec::new();
+    note(&product, "before", &mut moments)?;
+    let mut connected = 0;
+    while connected < settings.connects {
+        let count = settings.clients.min(settings.connects - connected);
+        crowd.fill(count as usize)?;
+        settle(&mut crowd)?;
+        connected += count;
+        let came = opened(&product)? - opened_before;
+        ensure!(came == f64::from(connected), "the proxy has opened {came} connections, and {connected} clients came");
+        ensure!(product.app_connections()? == f64::from(count), "the app server does not know {count} clients");
+        note(&product, &format!("with all, of {connected}"), &mut moments)?;
+        crowd.leave();
+        until_all_have_left(&product)?;
+    }
+    let left = Instant::now();
+    for seconds in AFTER_S {
+        // sleep: memory is given back in time, and nothing tells when
+        sleep(Duration::from_secs(seconds).saturating_sub(left.elapsed()));
+        note(&product, &format!("{seconds} s after"), &mut moments)?;
+    }
+    let json = settings.json.clone();
+    command::write_json(&Report { settings, moments }, json.as_deref())
+}
+
+/// Reads the memory of this moment, and tells it.
+fn note(product: &Product, name: &str, moments: &mut Vec<Moment>) -> Result<()> {
+    let mib = |pid| -> Result<f64> { Ok(Memory::of(pid)?.anonymous_bytes as f64 / MEBIBYTE) };
+    let (proxy_mib, app_mib) = (mib(product.proxy_pid())?, mib(product.app_pid())?);
+    let proxy_ratio = proxy_mib / moments.first().map_or(proxy_mib, |before| before.proxy_mib);
+    say(&format!("{name:<22} {proxy_mib:>10.1} {proxy_ratio:>8.2} {app_mib:>10.1}"));
+    moments.push(Moment { name: name.into(), proxy_mib, app_mib, proxy_ratio });
+    Ok(())
+}
+
+fn opened(product: &Product) -> Result<f64> {
+    Ok(product.proxy_metrics()?.sum("trunkline_client_connections_opened_total", &[]))
+}
+
+/// Waits until neither the proxy nor the app server has a client.
+fn until_all_have_left(product: &Product) -> Result<()> {
+    let started = Instant::now();
+    loop {
+        let at_proxy = product.proxy_metrics()?.sum("trunkline_client_connections", &[]);
+        let at_app = product.app_connections()?;
+        if at_proxy + at_app == 0.0 {
+            return Ok(());
+        }
+        ensure!(started.elapsed() < LEAVE_TIMEOUT, "{at_proxy} clients are at the proxy, {at_app} at the app server");
+        // sleep: a moment until the counters are read again
+        sleep(LOOK_AGAIN);
+    }
+}

@@ -1,0 +1,124 @@
+//! Clients that connect and stay until all are told to leave: a storm, with at most so many under way at once.
+
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::client::Client;
+use crate::crowd::{Crowd, NAP, PROGRESS_TIMEOUT};
+use crate::done::Done;
+use crate::play::Play;
+use crate::speech::Speech;
+use crate::visitors::{Arrivals, Visitor};
+
+/// Place of a client.
+///
+/// ```text
+///  Empty ──socket, upgrade──► Coming ──welcome──► In ──all leave──► Empty
+/// ```
+#[derive(Debug)]
+enum Place<W, S> {
+    Empty,
+    Coming(Visitor<W>),
+    In(Client<S>),
+}
+
+/// All clients, by place.
+#[derive(Debug)]
+pub struct Residents<A: Arrivals, S> {
+    arrivals: A,
+    speech: S,
+    under_way_max: usize,
+    crowd: Crowd<Place<A::Welcome, S>>,
+}
+
+impl<A: Arrivals, S: Speech> Residents<A, S> {
+    /// Empty places for this many clients, of whom at most `under_way_max` connect at once.
+    ///
+    /// # Errors
+    /// When the system has no epoll instance left.
+    pub fn new(count: usize, under_way_max: usize, speech: S, arrivals: A) -> Result<Self> {
+        let crowd = Crowd::of((0..count).map(|_| Place::Empty).collect())?;
+        Ok(Self { arrivals, speech, under_way_max, crowd })
+    }
+
+    /// Has this many clients connect, and returns when all of them are in.
+    ///
+    /// # Errors
+    /// When one is refused, waits in vain, or gets something else than keep-alives; when some are there already.
+    pub fn fill(&mut self, count: usize) -> Result<Done> {
+        ensure!(self.crowd.clients.iter().all(|place| matches!(place, Place::Empty)), "some are there already");
+        let (mut done, mut came, mut inside) = (Done::default(), 0, 0);
+        let mut progress = Instant::now();
+        while inside < count {
+            while came < count && came - inside < self.under_way_max {
+                self.come(came)?;
+                came += 1;
+            }
+            sleep(NAP);
+            let entered = self.take(&mut done)?;
+            inside += entered;
+            if entered > 0 {
+                progress = Instant::now();
+            }
+            ensure!(progress.elapsed() <= PROGRESS_TIMEOUT, "{} clients wait in vain", came - inside);
+        }
+        Ok(done)
+    }
+
+    /// Has all clients leave, without a farewell.
+    pub fn leave(&mut self) {
+        self.crowd.clients.iter_mut().for_each(|place| *place = Place::Empty);
+    }
+
+    fn come(&mut self, place: usize) -> Result<()> {
+        let visitor = Visitor::come(&mut self.arrivals, place, |socket| self.crowd.register(place, socket))?;
+        *self.crowd.clients.get_mut(place).context("a place")? = Place::Coming(visitor);
+        Ok(())
+    }
+
+    /// Reads what is there; returns how many clients got in.
+    fn take(&mut self, done: &mut Done) -> Result<usize> {
+        let (mut entered, speech) = (0, self.speech);
+        self.crowd.each_ready(|place, scratch| {
+            match place {
+                Place::Empty => {}
+                Place::In(client) => {
+                    let unasked = |message: &[u8]| bail!("{:?} came unasked", String::from_utf8_lossy(message));
+                    client.read(scratch, unasked)?;
+                }
+                Place::Coming(visitor) => {
+                    if visitor.go_on(scratch)? {
+                        done.note(1, visitor.since.elapsed());
+                        entered += 1;
+                        if let Place::Coming(visitor) = std::mem::replace(place, Place::Empty) {
+                            *place = Place::In(Client::new(visitor.socket, speech, visitor.heard));
+                        }
+                    }
+                }
+            }
+            Ok(())
+        })?;
+        Ok(entered)
+    }
+}
+
+impl<A: Arrivals, S: Speech> Play for Residents<A, S> {
+    /// All places once, however long that takes.
+    fn run_for(&mut self, _length: Duration) -> Result<Done> {
+        self.fill(self.crowd.clients.len())
+    }
+
+    /// As many clients as may be under way, who leave again: more would warm up what a storm finds cold.
+    fn warm_up(&mut self, _length: Duration) -> Result<()> {
+        self.fill(self.under_way_max.min(self.crowd.clients.len()))?;
+        self.leave();
+        Ok(())
+    }
+
+    fn look(&mut self) -> Result<()> {
+        ensure!(self.take(&mut Done::default())? == 0, "somebody is still connecting");
+        Ok(())
+    }
+}
