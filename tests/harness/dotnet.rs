@@ -17,7 +17,7 @@ use tokio::process::Command;
 
 use crate::harness::scenario::{Stage, play, play_heavy, target_folder};
 
-pub use app::{AspNetApp, AspNetAppBuilder};
+pub use app::{APP, AspNetApp, AspNetAppBuilder};
 pub use management::ServiceTransport;
 pub use net_client::{NetClient, NetClientBuilder};
 
@@ -61,9 +61,21 @@ impl DotNet {
         NetClientBuilder::new(self, stage, url)
     }
 
+    /// Path of the runtime, which runs each assembly.
+    #[must_use]
+    pub fn runtime(&self) -> PathBuf {
+        self.folder.join("dotnet/dotnet")
+    }
+
+    /// Path of an assembly, such as `app/signalr-app.dll`.
+    #[must_use]
+    pub fn assembly(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
     fn command(&self, program: &str) -> Command {
-        let mut command = Command::new(self.folder.join("dotnet/dotnet"));
-        command.arg(self.folder.join(program));
+        let mut command = Command::new(self.runtime());
+        command.arg(self.assembly(program));
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("TRUNKLINE_") {
                 command.env_remove(name);

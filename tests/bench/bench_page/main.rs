@@ -1,13 +1,20 @@
 #![forbid(unsafe_code)]
 //! Puts the figures of all benchmark runs together: `bench.json`, and a page with pictures that needs nothing else.
+//!
+//! The figures of each run are kept beside them, in the folder `history`, with date and commit; the page draws how each
+//! figure went. They stay in the build folder: they are those of this machine, and mean nothing beside another one's.
 
-use std::collections::BTreeMap;
+mod history;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
+use history::Entry;
 use serde_json::Value;
 use trunkline_generator::chart::{Chart, Line};
 use trunkline_tests::bench::child::say;
@@ -16,6 +23,7 @@ use trunkline_tests::bench::spread::Spread;
 
 const ALL: &str = "bench.json";
 const PAGE: &str = "index.html";
+const HISTORY: &str = "history";
 
 /// The style of the page, for light and dark alike.
 const STYLE: &str = "
@@ -49,26 +57,46 @@ polyline.floor { stroke: gray; stroke-dasharray: 6 4; }
 struct Arguments {
     /// Folder of the JSON files and the page
     folder: PathBuf,
+    /// Folder of the history; without it, the one named `history` in there
+    #[arg(long, value_name = "FOLDER")]
+    history: Option<PathBuf>,
+    /// Commit of the run that has just ended; without it, nothing is added to the history
+    #[arg(long, value_name = "COMMIT", requires = "date", requires = "since")]
+    commit: Option<String>,
+    /// Date of that run, such as 2026-01-31T12:00:00Z
+    #[arg(long, value_name = "DATE", default_value = "")]
+    date: String,
+    /// Seconds of Unix time at which that run began: files that are older are no figures of it
+    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+    since: u64,
 }
 
 fn main() -> ExitCode {
-    command::finish("bench_page", write(&Arguments::parse().folder))
+    command::finish("bench_page", write(&Arguments::parse()))
 }
 
-fn write(folder: &PathBuf) -> Result<()> {
-    let mut runs = BTreeMap::new();
+fn write(arguments: &Arguments) -> Result<()> {
+    let Arguments { folder, history, commit, date, since } = arguments;
+    let (mut runs, mut is_new) = (BTreeMap::new(), BTreeSet::new());
     for entry in std::fs::read_dir(folder).with_context(|| format!("reading {}", folder.display()))? {
         let path = entry?.path();
         let name = path.file_stem().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
         let is_run = path.extension().is_some_and(|extension| extension == "json") && !path.ends_with(ALL);
         if is_run {
             let text = std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+            if path.metadata()?.modified()? >= UNIX_EPOCH + Duration::from_secs(*since) {
+                is_new.insert(name.clone());
+            }
             runs.insert(name, serde_json::from_str(&text).with_context(|| format!("{} is no run", path.display()))?);
         }
     }
     ensure!(!runs.is_empty(), "{} has no runs: tests/bench/run makes some", folder.display());
     std::fs::write(folder.join(ALL), serde_json::to_string_pretty(&runs)?)?;
-    std::fs::write(folder.join(PAGE), page(&runs))?;
+    let history = history.clone().unwrap_or_else(|| folder.join(HISTORY));
+    if let Some(commit) = commit {
+        Entry::new(date, commit, runs.iter().filter(|(name, _)| is_new.contains(*name))).keep(&history)?;
+    }
+    std::fs::write(folder.join(PAGE), page(&runs, &history::all(&history)?))?;
     say(&format!("{} runs: {} and {}", runs.len(), folder.join(ALL).display(), folder.join(PAGE).display()));
     Ok(())
 }
@@ -89,7 +117,7 @@ fn spread(run: &Value, name: &str) -> Option<[f64; 3]> {
     Some([part("median")?, part("min")?, part("max")?])
 }
 
-fn page(runs: &BTreeMap<String, Value>) -> String {
+fn page(runs: &BTreeMap<String, Value>, entries: &[Entry]) -> String {
     let mut all: Vec<_> = runs.iter().map(|(name, run)| (name.as_str(), run)).collect();
     all.sort_by_key(|(name, _)| numbered(name));
     let rows: String = all.iter().filter_map(|(name, run)| row(name, run)).collect();
@@ -108,7 +136,8 @@ fn page(runs: &BTreeMap<String, Value>) -> String {
          <h2>Memory of one client</h2><table><tr><th>run<th>KiB<th></tr>{memory}</table>\
          <h2>Latency under this load</h2><p>All clients at once, and the generator looks once in a while: what counts is how \
          runs differ. Bars grow by equal steps as the figure doubles.</p><h3>Half of all within</h3><table><tr><th>run<th>µs<th></tr>{p50}</table>\
-         <h3>99 of 100 within</h3><table><tr><th>run<th>µs<th></tr>{p99}</table></html>"
+         <h3>99 of 100 within</h3><table><tr><th>run<th>µs<th></tr>{p99}</table>{}</html>",
+        history::section(entries)
     )
 }
 
@@ -149,7 +178,7 @@ fn over_clients(all: &[(&str, &Value)], names: &str, title: &'static str) -> Str
     };
     let marks = runs.iter().filter_map(|run| clients(run)).map(|clients| (clients.ln(), clients.to_string()));
     let lines = vec![line("floor", "base"), line("proxy", "subject")];
-    Chart { title, unit: "µs", marks: marks.collect(), lines }.figure()
+    Chart { title: title.into(), unit: "µs", marks: marks.collect(), lines }.figure()
 }
 
 fn row(name: &str, run: &Value) -> Option<String> {
@@ -218,7 +247,7 @@ mod tests {
             "base": figure(200.0), "subject": figure(100.0), "ratio": figure(0.5), "excess_us": figure(5_000.0),
             "base_over_base": figure(1.0), "memory_per_client_kib": 1.5
         });
-        let page = page(&BTreeMap::from([("calls-64".into(), run), ("other".into(), json!({}))]));
+        let page = page(&BTreeMap::from([("calls-64".into(), run), ("other".into(), json!({}))]), &[]);
         assert!(page.contains("<tr><td>calls-64<td>200<td>100<td>0.500"), "{page}");
         assert!(page.contains("<td>calls-64<td>10000.00<td"));
         assert!(!page.contains("other"));
@@ -230,7 +259,7 @@ mod tests {
         let run =
             |clients: u32| json!({ "settings": { "clients": clients }, "base": figure(2e5), "subject": figure(1e5) });
         let runs = [5_000, 10_000].map(|clients| (format!("flat-calls-{clients}"), run(clients)));
-        let page = page(&BTreeMap::from(runs));
+        let page = page(&BTreeMap::from(runs), &[]);
         let [first, second] = [">5000</text>", ">10000</text>"].map(|mark| page.find(mark));
         assert!(first.is_some() && first < second, "{page}");
         assert_eq!(page.matches("<polyline").count(), 2, "{page}");

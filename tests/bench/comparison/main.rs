@@ -53,11 +53,13 @@ use clap::{Parser, Subcommand};
 use trunkline_tests::bench::child::{Speaker, say};
 use trunkline_tests::bench::command;
 use trunkline_tests::bench::rounds::in_turn;
+use trunkline_tests::harness::dotnet::DotNet;
 
 use fan_out::FanOutArguments;
 use figures::{Figures, Work};
 use peer::Peer;
 use results::{ROUNDS_MAX, Results};
+use service::NO_DOTNET;
 use slice::{Settings, Slice, SliceArguments};
 
 const PICTURE: &str = "comparison.svg";
@@ -87,7 +89,7 @@ enum Role {
 /// Arguments of a comparison.
 #[derive(Debug, clap::Args)]
 struct Arguments {
-    /// Peers to measure; without a name, all
+    /// Peers to measure; without a name, all but kestrel and kestrel-redis, which take longer to warm up
     #[arg(value_name = "NAME")]
     peers: Vec<Peer>,
     /// Rounds: each measures everyone once, and begins with the next of them
@@ -117,10 +119,10 @@ fn compare(arguments: &Arguments) -> Result<()> {
     command::warn_of_debug_build("compare");
     let Arguments { peers, rounds, settings, results, docs } = arguments;
     let results = Results::open(results)?;
+    let peers = wanted(peers)?;
     for round in 1..=*rounds {
         for peer in in_turn(Peer::ALL, round) {
-            let is_wanted = peers.is_empty() || peers.contains(&peer);
-            if is_wanted && results.find(peer, round, settings)?.is_none() {
+            if peers.contains(&peer) && results.find(peer, round, settings)?.is_none() {
                 let slice =
                     measure(peer, round, settings).with_context(|| format!("{}, round {round}", peer.name()))?;
                 say(&line(&slice));
@@ -136,6 +138,17 @@ fn compare(arguments: &Arguments) -> Result<()> {
     }
     fs::write(arguments.results.join(PICTURE), &picture).context("writing the picture")?;
     docs.as_deref().map_or(Ok(()), |docs| publish(docs, &tables, &picture))
+}
+
+/// Peers that were named, or all but the slow ones; those that this machine can't run are left out with a word.
+fn wanted(named: &[Peer]) -> Result<Vec<Peer>> {
+    let fast = Peer::ALL.into_iter().filter(|peer| !peer.is_dotnet());
+    let mut peers = if named.is_empty() { fast.collect() } else { named.to_vec() };
+    if peers.iter().any(|peer| peer.is_dotnet()) && DotNet::find()?.is_none() {
+        peers.retain(|peer| !peer.is_dotnet());
+        say(&format!("Kestrel is left out: {NO_DOTNET}"));
+    }
+    Ok(peers)
 }
 
 /// Measures a slice in a process of its own, whose CPU time is the generator's.

@@ -1,5 +1,7 @@
 //! Peers: the servers that do the work, and the dialect of their clients.
 
+use std::time::Duration;
+
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
@@ -13,6 +15,10 @@ pub(crate) enum Peer {
     Trunkline,
     /// An app server with an embedded node
     Embedded,
+    /// ASP.NET Core's own SignalR server, in one process
+    Kestrel,
+    /// The same in two processes, with Redis between them
+    KestrelRedis,
     /// A plain WebSocket fan-out by axum
     Axum,
     /// HAProxy, passing through, before that
@@ -29,9 +35,11 @@ pub(crate) enum Peer {
 
 impl Peer {
     /// All of them, in the order of tables.
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::Trunkline,
         Self::Embedded,
+        Self::Kestrel,
+        Self::KestrelRedis,
         Self::Axum,
         Self::Haproxy,
         Self::Ws,
@@ -45,6 +53,8 @@ impl Peer {
         match self {
             Self::Trunkline => "trunkline",
             Self::Embedded => "embedded",
+            Self::Kestrel => "kestrel",
+            Self::KestrelRedis => "kestrel-redis",
             Self::Axum => "axum",
             Self::Haproxy => "haproxy",
             Self::Ws => "ws",
@@ -59,6 +69,8 @@ impl Peer {
         match self {
             Self::Trunkline => "Trunkline, 2 proxies + app server",
             Self::Embedded => "Trunkline, embedded",
+            Self::Kestrel => "Kestrel",
+            Self::KestrelRedis => "Kestrel × 2 + Redis",
             Self::Axum => "axum, plain WebSockets",
             Self::Haproxy => "HAProxy + axum",
             Self::Ws => "Node ws",
@@ -70,7 +82,7 @@ impl Peer {
 
     pub(crate) fn dialect(self) -> Dialect {
         match self {
-            Self::Trunkline | Self::Embedded => Dialect::SignalR,
+            Self::Trunkline | Self::Embedded | Self::Kestrel | Self::KestrelRedis => Dialect::SignalR,
             Self::Axum | Self::Haproxy | Self::Ws => Dialect::Plain,
             Self::Socketio | Self::SocketioRedis => Dialect::SocketIo,
             Self::Nchan => Dialect::Nchan,
@@ -83,6 +95,16 @@ impl Peer {
             Self::Haproxy => Some(("haproxy", "HAProxy alone")),
             _ => None,
         }
+    }
+
+    /// Whether it runs on .NET, which is in an archive that may be missing, and compiles while it warms up.
+    pub(crate) fn is_dotnet(self) -> bool {
+        matches!(self, Self::Kestrel | Self::KestrelRedis)
+    }
+
+    /// Work before each window: enough for just-in-time compilers.
+    pub(crate) fn warm_up(self) -> Duration {
+        if self.is_dotnet() { Duration::from_secs(15) } else { Duration::from_secs(1) }
     }
 
     /// Whether it is the product that the others are compared with.

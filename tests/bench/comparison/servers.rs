@@ -40,6 +40,8 @@ impl Servers {
         match peer {
             Peer::Trunkline => Self::trunkline(),
             Peer::Embedded => Self::embedded(),
+            Peer::Kestrel => Self::kestrel(),
+            Peer::KestrelRedis => Self::kestrel_redis(),
             Peer::Axum => Self::axum(),
             Peer::Haproxy => Self::haproxy(),
             Peer::Ws => Self::script("ws.mjs"),
@@ -62,6 +64,20 @@ impl Servers {
     fn embedded() -> Result<Self> {
         let app = MeasuredApp::embedded()?;
         Ok(Self { addresses: vec![app.address()], processes: named([("app", app.pid())]), _held: vec![Held::App(app)] })
+    }
+
+    fn kestrel() -> Result<Self> {
+        let address = product::address()?;
+        let kestrel = Service::kestrel(address, None)?;
+        Ok(Self {
+            addresses: vec![address],
+            processes: named([("kestrel", kestrel.id())]),
+            _held: vec![Held::Service(kestrel)],
+        })
+    }
+
+    fn kestrel_redis() -> Result<Self> {
+        Self::around_redis("kestrel", |address, between| Service::kestrel(address, Some(between)))
     }
 
     fn axum() -> Result<Self> {
@@ -90,15 +106,22 @@ impl Servers {
     }
 
     fn socketio_redis() -> Result<Self> {
+        Self::around_redis("node", |address, between| {
+            Service::node("socketio.mjs", address, &[between.port().to_string()])
+        })
+    }
+
+    /// Redis, and two processes that tell each other by it what their clients are sent.
+    fn around_redis(name: &str, start: impl Fn(SocketAddr, SocketAddr) -> Result<Service>) -> Result<Self> {
         let (folder, between) = (Folder::new()?, product::address()?);
         let redis = Service::redis(between, &folder)?;
         let addresses = vec![product::address()?, product::address()?];
         let mut processes = named([("redis", redis.id())]);
         let mut held = Vec::new();
         for (number, address) in (1..).zip(&addresses) {
-            let node = Service::node("socketio.mjs", *address, &[between.port().to_string()])?;
-            processes.push((format!("node-{number}"), node.id()));
-            held.push(Held::Service(node));
+            let server = start(*address, between)?;
+            processes.push((format!("{name}-{number}"), server.id()));
+            held.push(Held::Service(server));
         }
         held.extend([Held::Service(redis), Held::Folder(folder)]);
         Ok(Self { addresses, processes, _held: held })

@@ -7,6 +7,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use trunkline_tests::bench::child::ChildProcess;
+use trunkline_tests::harness::dotnet::{APP, DotNet};
 
 /// Debian's folder of servers, which is not in every path.
 const PROGRAMS: &str = "/usr/sbin:/usr/bin";
@@ -14,6 +15,9 @@ const PROGRAMS: &str = "/usr/sbin:/usr/bin";
 const NGINX_MODULES: &str = "/usr/lib/nginx/modules";
 /// Folder of configurations and scripts.
 const PEERS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/bench/peers");
+
+/// Reason of rows that are left out.
+pub(crate) const NO_DOTNET: &str = "there is no dotnet-apps.tar.xz (TRUNKLINE_AZURE_SDK names its folder)";
 
 /// A server. It ends with this value, and with this process, whatever becomes of it.
 #[derive(Debug)]
@@ -51,6 +55,19 @@ impl Service {
         let mut arguments = vec![path.display().to_string(), listen.port().to_string()];
         arguments.extend_from_slice(more);
         Self::start("node", "node", &arguments, listen)
+    }
+
+    /// ASP.NET Core with SignalR, alone or beside others around a Redis.
+    pub(crate) fn kestrel(listen: SocketAddr, redis: Option<SocketAddr>) -> Result<Self> {
+        let dotnet = DotNet::find()?.with_context(|| NO_DOTNET)?;
+        let mut arguments =
+            vec![dotnet.assembly(APP).display().to_string(), "--urls".into(), format!("http://{listen}")];
+        let more = match redis {
+            None => vec!["--mode".into(), "alone".into()],
+            Some(redis) => vec!["--mode".into(), "redis".into(), "--connection".into(), redis.to_string()],
+        };
+        arguments.extend(more);
+        Self::start("Kestrel", &dotnet.runtime().display().to_string(), &arguments, listen)
     }
 
     /// nginx with its module nchan.

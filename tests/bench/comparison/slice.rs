@@ -17,8 +17,6 @@ use crate::crowds;
 use crate::peer::Peer;
 use crate::servers::Servers;
 
-/// Warm-up: enough for just-in-time compilers, too.
-const WARM_UP: Duration = Duration::from_secs(1);
 /// Wait after which the servers have freed what connecting clients needed.
 const SETTLE_IDLE: Duration = Duration::from_secs(2);
 
@@ -97,26 +95,26 @@ impl Slice {
         let deliveries = {
             let servers = Servers::start(peer)?;
             let mut receivers = crowds::receivers(&servers, dialect, receivers as usize, payload)?;
-            window(&mut receivers, length, &servers).context("deliveries")?
+            window(&mut receivers, peer.warm_up(), length, &servers).context("deliveries")?
         };
         let echoes = {
             let servers = Servers::start(peer)?;
             let callers = crowds::callers(&servers, dialect, callers as usize, payload)?;
-            let window = callers.map(|mut callers| window(&mut callers, length, &servers)).transpose();
+            let window = callers.map(|mut callers| window(&mut callers, peer.warm_up(), length, &servers)).transpose();
             window.context("echoes")?
         };
         let connects = {
             let servers = Servers::start(peer)?;
             let mut visitors = crowds::visitors(&servers, dialect, visitors as usize)?;
-            window(&mut visitors, length, &servers).context("connects")?
+            window(&mut visitors, peer.warm_up(), length, &servers).context("connects")?
         };
         let idle = idle(peer, settings.idle).context("idle clients")?;
         Ok(Self { peer, round, settings, deliveries, echoes, connects, idle })
     }
 }
 
-fn window(play: &mut dyn Play, length: Duration, servers: &Servers) -> Result<Window> {
-    play.run_for(WARM_UP)?;
+fn window(play: &mut dyn Play, warm_up: Duration, length: Duration, servers: &Servers) -> Result<Window> {
+    play.run_for(warm_up)?;
     settle(play)?;
     let before = (cpu_times(servers)?, CpuTime::of(std::process::id())?, CpuTime::of_softirqs()?);
     let started = Instant::now();

@@ -19,7 +19,7 @@ pub(crate) struct Peak {
 }
 
 impl Peak {
-    /// Begins to look.
+    /// Begins to look at these processes.
     pub(crate) fn watch(pids: Vec<u32>) -> Self {
         let is_over = Arc::new(AtomicBool::new(false));
         let looking = thread::spawn({

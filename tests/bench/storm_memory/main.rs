@@ -28,6 +28,7 @@ use trunkline_generator::welcome::HubWelcome;
 use trunkline_tests::bench::child::say;
 use trunkline_tests::bench::command;
 use trunkline_tests::bench::product::Product;
+use trunkline_tests::bench::spread::Spread;
 
 const MEBIBYTE: f64 = 1_048_576.0;
 
@@ -73,6 +74,8 @@ struct Moment {
 #[derive(Debug, Serialize)]
 struct Report {
     settings: Settings,
+    /// Memory of the proxy before the first client over that at the end: less is kept where it is larger.
+    ratio: Spread,
     moments: Vec<Moment>,
 }
 
@@ -140,7 +143,8 @@ fn run(settings: Settings) -> Result<()> {
         note(&product, &format!("{seconds} s after"), &mut moments)?;
     }
     let json = settings.json.clone();
-    command::write_json(&Report { settings, moments }, json.as_deref())
+    let ratio = Spread::of(moments.last().map(|moment| 1.0 / moment.proxy_ratio))?;
+    command::write_json(&Report { settings, ratio, moments }, json.as_deref())
 }
 
 /// Reads the memory of this moment, and tells it.

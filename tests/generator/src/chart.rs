@@ -1,5 +1,6 @@
 //! Charts as inline SVG: lines over time or over shares. Pure: points in, text out.
 
+use std::borrow::Cow;
 use std::fmt::Write;
 
 const WIDTH: f64 = 640.0;
@@ -28,7 +29,7 @@ pub struct Line {
 #[derive(Debug)]
 pub struct Chart {
     /// Caption of the chart.
-    pub title: &'static str,
+    pub title: Cow<'static, str>,
     /// The unit of values.
     pub unit: &'static str,
     /// Marks under the axis: place and text.
@@ -130,7 +131,8 @@ mod tests {
     #[test]
     fn a_line_has_its_points_within_the_chart() {
         let line = Line { name: "open", class: "a", points: vec![(0.0, 0.0), (1.0, 10.0)] };
-        let chart = Chart { title: "Clients", unit: "count", marks: vec![(0.0, "0 s".into())], lines: vec![line] };
+        let chart =
+            Chart { title: "Clients".into(), unit: "count", marks: vec![(0.0, "0 s".into())], lines: vec![line] };
         let figure = chart.figure();
         assert!(figure.contains("points=\"62.0,190.0 610.0,12.0\""), "{figure}");
         assert!(figure.contains(">0 s</text>"));
@@ -147,7 +149,7 @@ mod tests {
 
     #[test]
     fn without_points_there_is_no_chart() {
-        let chart = Chart { title: "x", unit: "", marks: Vec::new(), lines: Vec::new() };
+        let chart = Chart { title: "x".into(), unit: "", marks: Vec::new(), lines: Vec::new() };
         assert_eq!(chart.figure(), "");
     }
 }

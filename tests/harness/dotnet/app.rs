@@ -9,6 +9,9 @@ use crate::harness::process::Process;
 use crate::harness::scenario::{Stage, until};
 use crate::harness::sockets::free_address;
 
+/// Assembly of the app server.
+pub const APP: &str = "app/signalr-app.dll";
+
 /// App server that is described, but not started yet.
 #[derive(Debug)]
 #[must_use]
@@ -55,7 +58,7 @@ impl<'a> AspNetAppBuilder<'a> {
     /// When it does not start.
     pub async fn start(self) -> Result<AspNetApp> {
         let address = free_address()?;
-        let mut command = self.dotnet.command("app/signalr-app.dll");
+        let mut command = self.dotnet.command(APP);
         command.args(["--urls", &format!("http://{address}")]).args(&self.arguments);
         command.envs(self.environment);
         let mut process = Process::start(self.stage, "aspnet", command)?;

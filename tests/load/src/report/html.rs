@@ -76,7 +76,7 @@ fn charts(report: &Report) -> Vec<Chart> {
     let open = over_time(tally.open_by_second().into_iter().map(|open| open as f64));
     let mean = |second: &Second| second.latency_sum_us as f64 / second.latency_count.max(1) as f64 / 1e3;
     let marks = time_marks(tally.seconds.len());
-    let over = |title, unit, lines| Chart { title, unit, marks: marks.clone(), lines };
+    let over = |title: &'static str, unit, lines| Chart { title: title.into(), unit, marks: marks.clone(), lines };
     let mut charts = vec![over("Open connections", "count", vec![Line { name: "open", class: "a", points: open }])];
     if tally.latency.count() > 0 {
         charts.push(over(
@@ -123,7 +123,12 @@ fn curve(title: &'static str, histogram: &Histogram) -> Chart {
     });
     let marks = ["0", "90 %", "99 %", "99.9 %", "99.99 %"].into_iter().zip(0_u32..);
     let marks = marks.map(|(text, place)| (f64::from(place), text.to_owned())).collect();
-    Chart { title, unit: "ms", marks, lines: vec![Line { name: "time", class: "a", points: points.collect() }] }
+    Chart {
+        title: title.into(),
+        unit: "ms",
+        marks,
+        lines: vec![Line { name: "time", class: "a", points: points.collect() }],
+    }
 }
 
 /// Number of clients that are back, over the time since the drop.
@@ -134,7 +139,7 @@ fn accept_curve(back: &Histogram) -> Chart {
     let last = points.last().map_or(0.0, |point| point.0);
     let marks = (0..=4).map(|part| last * f64::from(part) / 4.0).map(|x| (x, format!("{x:.0} ms"))).collect();
     let lines = vec![Line { name: "back", class: "a", points }];
-    Chart { title: "Back after a storm", unit: "clients", marks, lines }
+    Chart { title: "Back after a storm".into(), unit: "clients", marks, lines }
 }
 
 fn table(rows: &[Row]) -> String {
