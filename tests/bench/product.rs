@@ -158,7 +158,15 @@ impl MeasuredApp {
     /// # Errors
     /// When it is not built or does not start.
     pub fn embedded() -> Result<Self> {
-        let mut app = Self::start_with(&["--embedded"])?;
+        Self::embedded_with(&[])
+    }
+
+    /// Starts one like [`embedded`](Self::embedded) that listens with TLS, too, by these arguments.
+    ///
+    /// # Errors
+    /// When it is not built or does not start.
+    pub fn embedded_with(tls: &[&str]) -> Result<Self> {
+        let mut app = Self::start_with(&[&["--embedded"], tls].concat())?;
         app.process.wait_until(|| TcpStream::connect(app.address).is_ok())?;
         Ok(app)
     }
@@ -220,8 +228,16 @@ impl MeasuredProxy {
     /// # Errors
     /// When it is not built or does not start.
     pub fn start(app: &MeasuredApp, shards: u16) -> Result<Self> {
+        Self::start_with(app, shards, &[])
+    }
+
+    /// Starts one like [`start`](Self::start) with further arguments.
+    ///
+    /// # Errors
+    /// When it is not built or does not start.
+    pub fn start_with(app: &MeasuredApp, shards: u16, more: &[&str]) -> Result<Self> {
         let mut trunkline = Command::new(program("trunkline")?);
-        trunkline.arg("serve");
+        trunkline.arg("serve").args(more);
         Self::serve(app, NodeAddresses::free()?, shards, LINKS, trunkline)
     }
 

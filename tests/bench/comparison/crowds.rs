@@ -5,14 +5,18 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
+use rustls::{ClientConnection, HandshakeKind, StreamOwned};
 use trunkline_generator::callers::Callers;
+use trunkline_generator::client::Opened;
 use trunkline_generator::connect;
 use trunkline_generator::idlers::Idlers;
 use trunkline_generator::origin::Origins;
 use trunkline_generator::receivers::{Burst, Publisher, Receivers, numbered_text};
+use trunkline_generator::stream::Stream;
 use trunkline_generator::visitors::{Arrivals, Visitors};
 
+use crate::certificate::{Certificate, Sessions};
 use crate::dialect::{Dialect, DialectWelcome};
 use crate::servers::Servers;
 
@@ -26,21 +30,26 @@ pub(crate) fn receivers(
     payload: usize,
 ) -> Result<Receivers<Dialect, TextPublisher>> {
     let asking = Cell::new(None);
+    // A TLS session can't be shared: another client publishes then, and reads what it gets itself.
+    let is_apart = dialect.publishes_apart() || servers.certificate.is_some();
     let open = |number| {
         let client = client(servers, dialect, number)?;
-        if number == 0 && !dialect.publishes_apart() {
-            asking.set(Some(client.0.try_clone()?));
+        if number == 0 && !is_apart {
+            asking.set(Some((client.0.try_clone()?, None)));
         }
         Ok(client)
     };
     let publisher = || {
         if dialect.publishes_apart() {
-            let socket = connect::open(address(servers, 0)?)?;
-            socket.set_nonblocking(true)?;
-            asking.set(Some(socket));
+            asking.set(Some((connect::open(address(servers, 0)?)?, None)));
+        } else if is_apart {
+            let (socket, _, opened) = client(servers, dialect, 0)?;
+            asking.set(Some((socket, opened.tls)));
         }
-        let asking = asking.take().context("there are no clients")?;
-        Ok(TextPublisher { dialect, payload, asking, scratch: vec![0; SCRATCH_BYTES] })
+        let (socket, tls) = asking.take().context("there are no clients")?;
+        socket.set_nonblocking(true)?;
+        let asking = Stream::new(mio::net::TcpStream::from_std(socket), tls);
+        Ok(TextPublisher { dialect, payload, is_apart, asking, scratch: vec![0; SCRATCH_BYTES] })
     };
     Receivers::gather(count, open, publisher)
 }
@@ -61,17 +70,35 @@ pub(crate) fn idlers(servers: &Servers, dialect: Dialect, count: usize) -> Resul
     Idlers::gather(count, |number| client(servers, dialect, number))
 }
 
-/// Clients that connect and leave.
+/// Clients that connect and leave; with TLS, each by a full handshake.
 pub(crate) fn visitors(servers: &Servers, dialect: Dialect, count: usize) -> Result<Visitors<DialectArrivals<'_>>> {
-    let (upgrade, origins) = (dialect.upgrade(), Origins::default());
-    Visitors::new(count, DialectArrivals { servers, dialect, upgrade, origins })
+    let sessions = servers.certificate.iter().map(Certificate::sessions).collect();
+    Visitors::new(count, DialectArrivals::new(servers, dialect, sessions, HandshakeKind::Full))
+}
+
+/// Clients that connect by the TLS session of one before, and leave; `None` without TLS.
+pub(crate) fn resuming_visitors(
+    servers: &Servers,
+    dialect: Dialect,
+    count: usize,
+) -> Result<Option<Visitors<DialectArrivals<'_>>>> {
+    let Some(certificate) = &servers.certificate else { return Ok(None) };
+    // Each place has its own: what one node has sealed another one can't open, and a ticket is used once.
+    let sessions = (0..count).map(|_| certificate.resumed_sessions()).collect();
+    Visitors::new(count, DialectArrivals::new(servers, dialect, sessions, HandshakeKind::Resumed)).map(Some)
 }
 
 /// Connects the client of this number, at the next address.
-fn client(servers: &Servers, dialect: Dialect, number: usize) -> Result<(TcpStream, Dialect, Vec<u8>)> {
-    let socket = connect::open(address(servers, number)?)?;
-    let (socket, early) = connect::enter(socket, &dialect.upgrade(), DialectWelcome::new(dialect))?;
-    Ok((socket, dialect, early))
+fn client(servers: &Servers, dialect: Dialect, number: usize) -> Result<(TcpStream, Dialect, Opened)> {
+    let (socket, upgrade) = (connect::open(address(servers, number)?)?, dialect.upgrade());
+    let Some(certificate) = &servers.certificate else {
+        let (socket, early) = connect::enter(socket, &upgrade, DialectWelcome::new(dialect))?;
+        return Ok((socket, dialect, early.into()));
+    };
+    let stream = StreamOwned::new(certificate.sessions().begin()?, socket);
+    let (stream, early) = connect::enter(stream, &upgrade, DialectWelcome::new(dialect))?;
+    let (tls, socket) = stream.into_parts();
+    Ok((socket, dialect, Opened { carrier: early.into(), tls: Some(tls.into()) }))
 }
 
 fn address(servers: &Servers, number: usize) -> Result<SocketAddr> {
@@ -83,7 +110,9 @@ pub(crate) struct TextPublisher {
     dialect: Dialect,
     payload: usize,
     /// Another handle of the first client's socket, or a connection of its own.
-    asking: TcpStream,
+    asking: Stream,
+    /// Whether nobody else reads what comes by it.
+    is_apart: bool,
     scratch: Vec<u8>,
 }
 
@@ -102,7 +131,7 @@ impl Publisher for TextPublisher {
 
     /// Reads how requests ended, where the server tells: a refused one is missed elsewhere.
     fn hear(&mut self) -> Result<()> {
-        if !self.dialect.publishes_apart() {
+        if !self.is_apart {
             return Ok(());
         }
         match self.asking.read(&mut self.scratch) {
@@ -119,6 +148,18 @@ pub(crate) struct DialectArrivals<'a> {
     dialect: Dialect,
     upgrade: Vec<u8>,
     origins: Origins,
+    /// Sessions by place, or the same for all; none without TLS.
+    sessions: Vec<Sessions>,
+    due: HandshakeKind,
+    /// Handshakes that were of the kind that is due, and those of another one.
+    handshakes: [u64; 2],
+}
+
+impl<'a> DialectArrivals<'a> {
+    fn new(servers: &'a Servers, dialect: Dialect, sessions: Vec<Sessions>, due: HandshakeKind) -> Self {
+        let (upgrade, origins) = (dialect.upgrade(), Origins::default());
+        Self { servers, dialect, upgrade, origins, sessions, due, handshakes: [0, 0] }
+    }
 }
 
 impl Arrivals for DialectArrivals<'_> {
@@ -126,6 +167,26 @@ impl Arrivals for DialectArrivals<'_> {
 
     fn open(&mut self, place: usize) -> Result<TcpStream> {
         self.origins.connect(address(self.servers, place)?)
+    }
+
+    fn tls(&mut self, place: usize) -> Result<Option<Box<ClientConnection>>> {
+        let sessions = self.sessions.get(place % self.sessions.len().max(1));
+        sessions.map(|sessions| sessions.begin().map(Box::new)).transpose()
+    }
+
+    /// Demands that handshakes are of the kind that is due, but for the first ones, which have nothing to resume.
+    fn entered(&mut self, socket: &Stream) -> Result<()> {
+        let Some(kind) = socket.handshake_kind() else { return Ok(()) };
+        let [due, other] = &mut self.handshakes;
+        if kind == self.due {
+            *due += 1;
+        } else {
+            *other += 1;
+        }
+        // The first one of each place; now and then a server refuses a ticket.
+        let other_max = if self.due == HandshakeKind::Full { 0 } else { self.sessions.len() as u64 + *due / 10 };
+        ensure!(*other <= other_max, "{other} handshakes are none of the kind {:?}, and {due} are", self.due);
+        Ok(())
     }
 
     fn upgrade(&self) -> &[u8] {

@@ -21,16 +21,19 @@ pub(crate) enum Work {
     Deliveries,
     Echoes,
     Connects,
+    /// Connects by the TLS session of a connect before.
+    Resumed,
 }
 
 impl Work {
-    pub(crate) const ALL: [Self; 3] = [Self::Deliveries, Self::Echoes, Self::Connects];
+    pub(crate) const ALL: [Self; 4] = [Self::Deliveries, Self::Echoes, Self::Connects, Self::Resumed];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Deliveries => "deliveries",
             Self::Echoes => "echoes",
             Self::Connects => "connects",
+            Self::Resumed => "TLS resumed",
         }
     }
 
@@ -40,6 +43,7 @@ impl Work {
             Self::Deliveries => Some(&slice.deliveries),
             Self::Echoes => slice.echoes.as_ref(),
             Self::Connects => Some(&slice.connects),
+            Self::Resumed => slice.resumed.as_ref(),
         }
     }
 }
@@ -50,7 +54,7 @@ pub(crate) struct Figures {
     pub(crate) peer: Peer,
     pub(crate) rounds: usize,
     /// Figures by [`Work`], in its order.
-    pub(crate) works: [Option<Done>; 3],
+    pub(crate) works: [Option<Done>; 4],
     /// Bytes per idle connection, in all processes.
     pub(crate) idle_bytes: Spread,
     /// Figures of each process.
@@ -80,7 +84,7 @@ impl Figures {
     }
 
     fn of(peer: Peer, slices: &[&Slice]) -> Result<Self> {
-        let [deliveries, echoes, connects] = Work::ALL.map(|work| {
+        let [deliveries, echoes, connects, resumed] = Work::ALL.map(|work| {
             let windows: Vec<&Window> = slices.iter().filter_map(|slice| work.of(slice)).collect();
             (!windows.is_empty()).then(|| Done::of(peer, &windows)).transpose()
         });
@@ -93,7 +97,7 @@ impl Figures {
         Ok(Self {
             peer,
             rounds: slices.len(),
-            works: [deliveries?, echoes?, connects?],
+            works: [deliveries?, echoes?, connects?, resumed?],
             idle_bytes: Spread::of(slices.iter().map(|slice| per_client(slice, slice.idle.bytes.values().sum())))?,
             idle_bytes_of: names.map(of).collect::<Result<_>>()?,
         })
@@ -101,11 +105,12 @@ impl Figures {
 
     /// The figures of one kind of work; `None` where the peer does not do that.
     pub(crate) fn work(&self, work: Work) -> Option<&Done> {
-        let [deliveries, echoes, connects] = &self.works;
+        let [deliveries, echoes, connects, resumed] = &self.works;
         match work {
             Work::Deliveries => deliveries.as_ref(),
             Work::Echoes => echoes.as_ref(),
             Work::Connects => connects.as_ref(),
+            Work::Resumed => resumed.as_ref(),
         }
     }
 }
@@ -158,7 +163,7 @@ pub(crate) mod tests {
         let bytes = processes.iter().map(|(name, ms)| ((*name).to_owned(), i64::try_from(ms * 1_000).unwrap()));
         let idle = Idle { clients: 100, bytes: bytes.collect() };
         let echoes = (peer != Peer::Nchan).then(|| window.clone());
-        Slice { peer, round, settings, deliveries: window.clone(), echoes, connects: window, idle }
+        Slice { peer, round, settings, deliveries: window.clone(), echoes, connects: window, resumed: None, idle }
     }
 
     #[test]

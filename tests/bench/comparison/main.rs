@@ -24,6 +24,7 @@
 //! |---|---|
 //! | [`dialect`] | what clients of each kind say and hear |
 //! | [`peer`] | what is compared |
+//! | [`certificate`] | certificate of servers with TLS, and sessions of their clients |
 //! | [`service`], [`fan_out`] | servers of others, and the plain one by axum |
 //! | [`servers`] | the servers of a peer |
 //! | [`crowds`] | the clients of each kind |
@@ -32,6 +33,7 @@
 //! | [`figures`] | medians |
 //! | [`table`], [`picture`] | what is shown |
 
+mod certificate;
 mod crowds;
 mod dialect;
 mod fan_out;
@@ -89,7 +91,7 @@ enum Role {
 /// Arguments of a comparison.
 #[derive(Debug, clap::Args)]
 struct Arguments {
-    /// Peers to measure; without a name, all but kestrel and kestrel-redis, which take longer to warm up
+    /// Peers to measure; without a name, all but those of .NET, which take longer to warm up, and those with TLS
     #[arg(value_name = "NAME")]
     peers: Vec<Peer>,
     /// Rounds: each measures everyone once, and begins with the next of them
@@ -142,7 +144,7 @@ fn compare(arguments: &Arguments) -> Result<()> {
 
 /// Peers that were named, or all but the slow ones; those that this machine can't run are left out with a word.
 fn wanted(named: &[Peer]) -> Result<Vec<Peer>> {
-    let fast = Peer::ALL.into_iter().filter(|peer| !peer.is_dotnet());
+    let fast = Peer::ALL.into_iter().filter(|peer| !peer.is_extra());
     let mut peers = if named.is_empty() { fast.collect() } else { named.to_vec() };
     if peers.iter().any(|peer| peer.is_dotnet()) && DotNet::find()?.is_none() {
         peers.retain(|peer| !peer.is_dotnet());

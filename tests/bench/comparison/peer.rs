@@ -19,6 +19,14 @@ pub(crate) enum Peer {
     Kestrel,
     /// The same in two processes, with Redis between them
     KestrelRedis,
+    /// Two proxies with TLS before an app server
+    TrunklineTls,
+    /// An app server with an embedded node that has TLS
+    EmbeddedTls,
+    /// HAProxy with TLS before an app server with an embedded node
+    HaproxyTls,
+    /// nginx with TLS before an app server with an embedded node
+    NginxTls,
     /// A plain WebSocket fan-out by axum
     Axum,
     /// HAProxy, passing through, before that
@@ -35,11 +43,15 @@ pub(crate) enum Peer {
 
 impl Peer {
     /// All of them, in the order of tables.
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 14] = [
         Self::Trunkline,
         Self::Embedded,
         Self::Kestrel,
         Self::KestrelRedis,
+        Self::TrunklineTls,
+        Self::EmbeddedTls,
+        Self::HaproxyTls,
+        Self::NginxTls,
         Self::Axum,
         Self::Haproxy,
         Self::Ws,
@@ -55,6 +67,10 @@ impl Peer {
             Self::Embedded => "embedded",
             Self::Kestrel => "kestrel",
             Self::KestrelRedis => "kestrel-redis",
+            Self::TrunklineTls => "trunkline-tls",
+            Self::EmbeddedTls => "embedded-tls",
+            Self::HaproxyTls => "haproxy-tls",
+            Self::NginxTls => "nginx-tls",
             Self::Axum => "axum",
             Self::Haproxy => "haproxy",
             Self::Ws => "ws",
@@ -71,6 +87,10 @@ impl Peer {
             Self::Embedded => "Trunkline, embedded",
             Self::Kestrel => "Kestrel",
             Self::KestrelRedis => "Kestrel × 2 + Redis",
+            Self::TrunklineTls => "Trunkline with TLS, 2 proxies + app server",
+            Self::EmbeddedTls => "Trunkline with TLS, embedded",
+            Self::HaproxyTls => "HAProxy with TLS + Trunkline, embedded",
+            Self::NginxTls => "nginx with TLS + Trunkline, embedded",
             Self::Axum => "axum, plain WebSockets",
             Self::Haproxy => "HAProxy + axum",
             Self::Ws => "Node ws",
@@ -83,6 +103,7 @@ impl Peer {
     pub(crate) fn dialect(self) -> Dialect {
         match self {
             Self::Trunkline | Self::Embedded | Self::Kestrel | Self::KestrelRedis => Dialect::SignalR,
+            Self::TrunklineTls | Self::EmbeddedTls | Self::HaproxyTls | Self::NginxTls => Dialect::SignalR,
             Self::Axum | Self::Haproxy | Self::Ws => Dialect::Plain,
             Self::Socketio | Self::SocketioRedis => Dialect::SocketIo,
             Self::Nchan => Dialect::Nchan,
@@ -93,8 +114,19 @@ impl Peer {
     pub(crate) fn alone(self) -> Option<(&'static str, &'static str)> {
         match self {
             Self::Haproxy => Some(("haproxy", "HAProxy alone")),
+            Self::HaproxyTls => Some(("haproxy", "HAProxy with TLS alone")),
             _ => None,
         }
+    }
+
+    /// Whether its clients use TLS.
+    pub(crate) fn has_tls(self) -> bool {
+        matches!(self, Self::TrunklineTls | Self::EmbeddedTls | Self::HaproxyTls | Self::NginxTls)
+    }
+
+    /// Whether it is measured only when it is named: all together would take too long.
+    pub(crate) fn is_extra(self) -> bool {
+        self.is_dotnet() || self.has_tls()
     }
 
     /// Whether it runs on .NET, which is in an archive that may be missing, and compiles while it warms up.
@@ -109,7 +141,7 @@ impl Peer {
 
     /// Whether it is the product that the others are compared with.
     pub(crate) fn is_ours(self) -> bool {
-        matches!(self, Self::Trunkline | Self::Embedded)
+        matches!(self, Self::Trunkline | Self::Embedded | Self::TrunklineTls | Self::EmbeddedTls)
     }
 }
 

@@ -52,7 +52,11 @@ pub(crate) fn picture(all: &[Figures]) -> String {
             |figures| figures.work(work).map(|done| done.per_cpu_second),
             |figures| figures.work(work).and_then(|done| done.per_cpu_second_alone),
         );
-        panel(&mut panels, &mut y, &heading, &bars);
+        // Sessions are resumed by few, and a row of each of the others would say nothing.
+        let bars = bars.into_iter().filter(|bar| work != Work::Resumed || bar.spread.is_some()).collect::<Vec<_>>();
+        if !bars.is_empty() {
+            panel(&mut panels, &mut y, &heading, &bars);
+        }
     }
     let bars = bars(
         all,

@@ -6,6 +6,7 @@ use anyhow::Result;
 use trunkline_tests::bench::child::Speaker;
 use trunkline_tests::bench::product::{self, MeasuredApp, MeasuredProxy};
 
+use crate::certificate::Certificate;
 use crate::peer::Peer;
 use crate::service::{Folder, Service};
 
@@ -17,6 +18,8 @@ const SHARDS: u16 = 1;
 pub(crate) struct Servers {
     /// Addresses for clients, in turn.
     pub(crate) addresses: Vec<SocketAddr>,
+    /// Certificate of these addresses, where clients use TLS.
+    pub(crate) certificate: Option<Certificate>,
     /// Processes that are measured: names and ids.
     pub(crate) processes: Vec<(String, u32)>,
     /// Held until this value is dropped, front servers first.
@@ -42,6 +45,10 @@ impl Servers {
             Peer::Embedded => Self::embedded(),
             Peer::Kestrel => Self::kestrel(),
             Peer::KestrelRedis => Self::kestrel_redis(),
+            Peer::TrunklineTls => Self::trunkline_tls(),
+            Peer::EmbeddedTls => Self::embedded_tls(),
+            Peer::HaproxyTls => Self::before_embedded("haproxy", Service::haproxy_tls),
+            Peer::NginxTls => Self::before_embedded("nginx", Service::nginx_tls),
             Peer::Axum => Self::axum(),
             Peer::Haproxy => Self::haproxy(),
             Peer::Ws => Self::script("ws.mjs"),
@@ -56,14 +63,65 @@ impl Servers {
         let [first, second] = [MeasuredProxy::start(&app, SHARDS)?, MeasuredProxy::start(&app, SHARDS)?];
         Ok(Self {
             addresses: vec![first.address(), second.address()],
+            certificate: None,
             processes: named([("proxy-1", first.pid()), ("proxy-2", second.pid()), ("app", app.pid())]),
             _held: vec![Held::Proxy(first), Held::Proxy(second), Held::App(app)],
         })
     }
 
+    fn trunkline_tls() -> Result<Self> {
+        let (folder, app) = (Folder::new()?, MeasuredApp::start()?);
+        let certificate = Certificate::new(folder.path())?;
+        let addresses = vec![product::address()?, product::address()?];
+        let (mut processes, mut held) = (named([("app", app.pid())]), Vec::new());
+        for (number, address) in (1..).zip(&addresses) {
+            let proxy = MeasuredProxy::start_with(&app, SHARDS, &tls(&address.to_string(), &certificate))?;
+            processes.push((format!("proxy-{number}"), proxy.pid()));
+            held.push(Held::Proxy(proxy));
+        }
+        held.extend([Held::App(app), Held::Folder(folder)]);
+        Ok(Self { addresses, certificate: Some(certificate), processes, _held: held })
+    }
+
+    fn embedded_tls() -> Result<Self> {
+        let (folder, address) = (Folder::new()?, product::address()?);
+        let certificate = Certificate::new(folder.path())?;
+        let app = MeasuredApp::embedded_with(&tls(&address.to_string(), &certificate))?;
+        Ok(Self {
+            addresses: vec![address],
+            certificate: Some(certificate),
+            processes: named([("app", app.pid())]),
+            _held: vec![Held::App(app), Held::Folder(folder)],
+        })
+    }
+
+    /// A server that ends TLS before an app server with an embedded node.
+    fn before_embedded(
+        name: &str,
+        start: impl Fn(SocketAddr, SocketAddr, &Certificate, &Folder) -> Result<Service>,
+    ) -> Result<Self> {
+        let (folder, app, address) = (Folder::new()?, MeasuredApp::embedded()?, product::address()?);
+        let certificate = Certificate::new(folder.path())?;
+        let front = start(address, app.address(), &certificate, &folder)?;
+        let mut processes = named([(name, front.id()), ("app", app.pid())]);
+        let workers = (1..).zip(front.children()?);
+        processes.extend(workers.map(|(number, id)| (format!("{name}-worker-{number}"), id)));
+        Ok(Self {
+            addresses: vec![address],
+            certificate: Some(certificate),
+            processes,
+            _held: vec![Held::Service(front), Held::App(app), Held::Folder(folder)],
+        })
+    }
+
     fn embedded() -> Result<Self> {
         let app = MeasuredApp::embedded()?;
-        Ok(Self { addresses: vec![app.address()], processes: named([("app", app.pid())]), _held: vec![Held::App(app)] })
+        Ok(Self {
+            addresses: vec![app.address()],
+            certificate: None,
+            processes: named([("app", app.pid())]),
+            _held: vec![Held::App(app)],
+        })
     }
 
     fn kestrel() -> Result<Self> {
@@ -71,6 +129,7 @@ impl Servers {
         let kestrel = Service::kestrel(address, None)?;
         Ok(Self {
             addresses: vec![address],
+            certificate: None,
             processes: named([("kestrel", kestrel.id())]),
             _held: vec![Held::Service(kestrel)],
         })
@@ -84,6 +143,7 @@ impl Servers {
         let (address, fan_out) = fan_out()?;
         Ok(Self {
             addresses: vec![address],
+            certificate: None,
             processes: named([("axum", fan_out.id())]),
             _held: vec![Held::FanOut(fan_out)],
         })
@@ -94,6 +154,7 @@ impl Servers {
         let haproxy = Service::haproxy(address, behind, &folder)?;
         Ok(Self {
             addresses: vec![address],
+            certificate: None,
             processes: named([("haproxy", haproxy.id()), ("axum", fan_out.id())]),
             _held: vec![Held::Service(haproxy), Held::FanOut(fan_out), Held::Folder(folder)],
         })
@@ -102,7 +163,12 @@ impl Servers {
     fn script(script: &str) -> Result<Self> {
         let address = product::address()?;
         let node = Service::node(script, address, &[])?;
-        Ok(Self { addresses: vec![address], processes: named([("node", node.id())]), _held: vec![Held::Service(node)] })
+        Ok(Self {
+            addresses: vec![address],
+            certificate: None,
+            processes: named([("node", node.id())]),
+            _held: vec![Held::Service(node)],
+        })
     }
 
     fn socketio_redis() -> Result<Self> {
@@ -124,7 +190,7 @@ impl Servers {
             held.push(Held::Service(server));
         }
         held.extend([Held::Service(redis), Held::Folder(folder)]);
-        Ok(Self { addresses, processes, _held: held })
+        Ok(Self { addresses, certificate: None, processes, _held: held })
     }
 
     fn nchan() -> Result<Self> {
@@ -133,10 +199,16 @@ impl Servers {
         let workers = (1..).zip(nginx.children()?).map(|(number, id)| (format!("worker-{number}"), id));
         Ok(Self {
             addresses: vec![address],
+            certificate: None,
             processes: workers.chain(named([("master", nginx.id())])).collect(),
             _held: vec![Held::Service(nginx), Held::Folder(folder)],
         })
     }
+}
+
+/// Arguments of a listener with TLS.
+fn tls<'a>(address: &'a str, certificate: &'a Certificate) -> [&'a str; 6] {
+    ["--tls-listen", address, "--tls-cert", &certificate.chain, "--tls-key", &certificate.key]
 }
 
 fn fan_out() -> Result<(SocketAddr, Speaker)> {

@@ -9,6 +9,8 @@ use anyhow::{Context, Result, ensure};
 use trunkline_tests::bench::child::ChildProcess;
 use trunkline_tests::harness::dotnet::{APP, DotNet};
 
+use crate::certificate::Certificate;
+
 /// Debian's folder of servers, which is not in every path.
 const PROGRAMS: &str = "/usr/sbin:/usr/bin";
 /// Debian's folder of nginx's modules.
@@ -34,6 +36,10 @@ impl Folder {
         let path = std::env::temp_dir().join(format!("trunkline-compare-{}", std::process::id()));
         fs::create_dir_all(&path).with_context(|| format!("making {}", path.display()))?;
         Ok(Self(path))
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
     }
 }
 
@@ -72,14 +78,29 @@ impl Service {
 
     /// nginx with its module nchan.
     pub(crate) fn nginx(listen: SocketAddr, folder: &Folder) -> Result<Self> {
+        Self::nginx_with("nginx.conf", listen, &[("@MODULES@", NGINX_MODULES.to_owned())], folder)
+    }
+
+    /// nginx that ends TLS before another server.
+    pub(crate) fn nginx_tls(
+        listen: SocketAddr,
+        behind: SocketAddr,
+        certificate: &Certificate,
+        folder: &Folder,
+    ) -> Result<Self> {
+        let marks = [
+            ("@BEHIND@", behind.to_string()),
+            ("@CHAIN@", certificate.chain.clone()),
+            ("@KEY@", certificate.key.clone()),
+        ];
+        Self::nginx_with("nginx-tls.conf", listen, &marks, folder)
+    }
+
+    fn nginx_with(file: &str, listen: SocketAddr, more: &[(&str, String)], folder: &Folder) -> Result<Self> {
         // As many as `auto` makes.
         let workers = std::thread::available_parallelism()?.get();
-        let marks = [
-            ("@LISTEN@", listen.to_string()),
-            ("@MODULES@", NGINX_MODULES.to_owned()),
-            ("@WORKERS@", workers.to_string()),
-        ];
-        let path = configuration("nginx.conf", &marks, folder)?;
+        let marks = [&[("@LISTEN@", listen.to_string()), ("@WORKERS@", workers.to_string())], more].concat();
+        let path = configuration(file, &marks, folder)?;
         let mut nginx = Self::start("nginx", "nginx", &["-e".into(), "stderr".into(), "-c".into(), path], listen)?;
         // The master listens before it has any.
         let id = nginx.id();
@@ -91,6 +112,19 @@ impl Service {
     pub(crate) fn haproxy(listen: SocketAddr, behind: SocketAddr, folder: &Folder) -> Result<Self> {
         let marks = [("@LISTEN@", listen.to_string()), ("@BEHIND@", behind.to_string())];
         let path = configuration("haproxy.cfg", &marks, folder)?;
+        Self::start("haproxy", "haproxy", &["-db".into(), "-q".into(), "-f".into(), path], listen)
+    }
+
+    /// HAProxy that ends TLS before another server.
+    pub(crate) fn haproxy_tls(
+        listen: SocketAddr,
+        behind: SocketAddr,
+        certificate: &Certificate,
+        folder: &Folder,
+    ) -> Result<Self> {
+        let marks =
+            [("@LISTEN@", listen.to_string()), ("@BEHIND@", behind.to_string()), ("@PEM@", certificate.both.clone())];
+        let path = configuration("haproxy-tls.cfg", &marks, folder)?;
         Self::start("haproxy", "haproxy", &["-db".into(), "-q".into(), "-f".into(), path], listen)
     }
 

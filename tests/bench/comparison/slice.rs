@@ -56,6 +56,9 @@ pub(crate) struct Slice {
     /// `None` where nobody is answered.
     pub(crate) echoes: Option<Window>,
     pub(crate) connects: Window,
+    /// Connects by the TLS session of a connect before; `None` without TLS.
+    #[serde(default)]
+    pub(crate) resumed: Option<Window>,
     pub(crate) idle: Idle,
 }
 
@@ -108,8 +111,16 @@ impl Slice {
             let mut visitors = crowds::visitors(&servers, dialect, visitors as usize)?;
             window(&mut visitors, peer.warm_up(), length, &servers).context("connects")?
         };
+        let resumed = {
+            let servers = peer.has_tls().then(|| Servers::start(peer)).transpose()?;
+            let resumed = servers.as_ref().map(|servers| {
+                let visitors = crowds::resuming_visitors(servers, dialect, visitors as usize)?;
+                visitors.map(|mut visitors| window(&mut visitors, peer.warm_up(), length, servers)).transpose()
+            });
+            resumed.transpose().context("resumed connects")?.flatten()
+        };
         let idle = idle(peer, settings.idle).context("idle clients")?;
-        Ok(Self { peer, round, settings, deliveries, echoes, connects, idle })
+        Ok(Self { peer, round, settings, deliveries, echoes, connects, resumed, idle })
     }
 }
 

@@ -40,7 +40,7 @@ pub(crate) fn into_page(page: &str, tables: &str) -> Result<String> {
 }
 
 fn rates(all: &[Figures]) -> String {
-    let mut text = heading(&["", "deliveries", "echoes", "connects", "bytes per idle connection"]);
+    let mut text = heading(&["", "deliveries", "echoes", "connects", "TLS resumed", "bytes per idle connection"]);
     for figures in all {
         let cells = Work::ALL.map(|work| figures.work(work).map_or(NONE.into(), |done| whole(&done.per_cpu_second)));
         row(&mut text, &title(figures), &[&cells[..], &[whole(&figures.idle_bytes)]].concat());
@@ -54,7 +54,8 @@ fn rates(all: &[Figures]) -> String {
 }
 
 fn latencies(all: &[Figures]) -> String {
-    let mut text = heading(&["", "deliveries p50", "p99", "echoes p50", "p99", "connects p50", "p99"]);
+    let mut text =
+        heading(&["", "deliveries p50", "p99", "echoes p50", "p99", "connects p50", "p99", "TLS resumed p50", "p99"]);
     for figures in all {
         let cells = Work::ALL.map(|work| match figures.work(work) {
             Some(done) => [fine(&done.p50_ms), fine(&done.p99_ms)],
@@ -66,7 +67,7 @@ fn latencies(all: &[Figures]) -> String {
 }
 
 fn processes(all: &[Figures]) -> String {
-    let mut text = heading(&["", "process", "delivery", "echo", "connect", "idle connection"]);
+    let mut text = heading(&["", "process", "delivery", "echo", "connect", "TLS resumed", "idle connection"]);
     for figures in all {
         let names = figures.idle_bytes_of.keys().map(String::as_str).chain([GENERATOR]);
         for (number, name) in names.enumerate() {

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
-use crate::client::Client;
+use crate::client::{Client, Opened};
 use crate::crowd::Crowd;
 use crate::done::Done;
 use crate::play::{Play, Repeat, Then, repeat_for};
@@ -38,10 +38,10 @@ impl<S: Speech> Callers<S> {
     ///
     /// # Errors
     /// When one can't connect.
-    pub fn gather(
+    pub fn gather<T: Into<Opened>>(
         count: usize,
         call: Call,
-        connect: impl FnMut(usize) -> Result<(std::net::TcpStream, S, Vec<u8>)>,
+        connect: impl FnMut(usize) -> Result<(std::net::TcpStream, S, T)>,
     ) -> Result<Self> {
         Ok(Self { crowd: Client::gather(count, connect, |client| Caller { client, since: None })?, call })
     }
@@ -86,7 +86,7 @@ impl<S: Speech> Caller<S> {
     fn read(&mut self, scratch: &mut [u8], call: &Call) -> Result<Option<Instant>> {
         let (mut answered, Self { client, since }) = (None, self);
         client.read(scratch, |message| {
-            ensure!(message == call.answered, "another answer came than is due");
+            ensure!(message == call.answered, "{:?} is not the answer that is due", String::from_utf8_lossy(message));
             answered = Some(since.take().context("no call was under way")?);
             Ok(())
         })?;

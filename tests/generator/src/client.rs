@@ -4,16 +4,33 @@ use std::io::Write;
 use std::net::TcpStream;
 
 use anyhow::{Context, Result};
+use rustls::ClientConnection;
 
 use crate::carrier::Carrier;
 use crate::crowd::{Crowd, read_ready};
 use crate::frame;
 use crate::speech::{Heard, Speech};
+use crate::stream::Stream;
+
+/// State of an open connection beside its socket.
+#[derive(Debug)]
+pub struct Opened {
+    /// Its carrier, with what came early.
+    pub carrier: Carrier,
+    /// TLS session of its socket, if there is one.
+    pub tls: Option<Box<ClientConnection>>,
+}
+
+impl<T: Into<Carrier>> From<T> for Opened {
+    fn from(carrier: T) -> Self {
+        Self { carrier: carrier.into(), tls: None }
+    }
+}
 
 /// A connection that is open.
 #[derive(Debug)]
 pub struct Client<S> {
-    socket: mio::net::TcpStream,
+    socket: Stream,
     speech: S,
     carrier: Carrier,
 }
@@ -21,7 +38,7 @@ pub struct Client<S> {
 impl<S: Speech> Client<S> {
     /// Takes over a nonblocking socket. The bytes that came behind the welcome of a WebSocket are a carrier, too.
     #[must_use]
-    pub fn new(socket: mio::net::TcpStream, speech: S, carrier: impl Into<Carrier>) -> Self {
+    pub fn new(socket: Stream, speech: S, carrier: impl Into<Carrier>) -> Self {
         Self { socket, speech, carrier: carrier.into() }
     }
 
@@ -30,13 +47,16 @@ impl<S: Speech> Client<S> {
     ///
     /// # Errors
     /// When one can't connect.
-    pub fn gather<C, T: Into<Carrier>>(
+    pub fn gather<C, T: Into<Opened>>(
         count: usize,
         mut connect: impl FnMut(usize) -> Result<(TcpStream, S, T)>,
         mut client: impl FnMut(Self) -> C,
     ) -> Result<Crowd<C>> {
-        let connect = |number| connect(number).map(|(socket, speech, carrier)| (socket, (speech, carrier)));
-        Crowd::gather(count, connect, |socket, (speech, carrier)| client(Self::new(socket, speech, carrier)))
+        let connect = |number| connect(number).map(|(socket, speech, opened)| (socket, (speech, opened)));
+        Crowd::gather(count, connect, |socket, (speech, opened)| {
+            let Opened { carrier, tls } = opened.into();
+            client(Self::new(Stream::new(socket, tls), speech, carrier))
+        })
     }
 
     /// The speech of this client.
@@ -45,7 +65,7 @@ impl<S: Speech> Client<S> {
     }
 
     /// The socket of this client.
-    pub fn socket(&mut self) -> &mut mio::net::TcpStream {
+    pub fn socket(&mut self) -> &mut Stream {
         &mut self.socket
     }
 

@@ -48,7 +48,7 @@ pub fn over(
 ///
 /// # Errors
 /// When the server does not accept it.
-pub fn enter(mut socket: TcpStream, request: &[u8], mut welcome: impl Welcome) -> Result<(TcpStream, Vec<u8>)> {
+pub fn enter<T: Read + Write>(mut socket: T, request: &[u8], mut welcome: impl Welcome) -> Result<(T, Vec<u8>)> {
     socket.write_all(request)?;
     let mut heard = Vec::new();
     loop {
@@ -78,7 +78,7 @@ pub fn next_message(socket: &mut TcpStream, early: Vec<u8>, hub: Hub) -> Result<
     }
 }
 
-fn read_more(socket: &mut TcpStream, heard: &mut Vec<u8>) -> Result<()> {
+fn read_more(socket: &mut impl Read, heard: &mut Vec<u8>) -> Result<()> {
     ensure!(heard.len() < ANSWER_MAX_BYTES, "the answer has no end");
     let mut scratch = [0; 1024];
     let count = socket.read(&mut scratch).context("no whole answer came")?;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
-use crate::client::Client;
+use crate::client::{Client, Opened};
 use crate::crowd::Crowd;
 use crate::done::Done;
 use crate::frame;
@@ -58,7 +58,10 @@ impl<S: Speech> Idlers<S> {
     ///
     /// # Errors
     /// When one can't connect.
-    pub fn gather(count: usize, connect: impl FnMut(usize) -> Result<(TcpStream, S, Vec<u8>)>) -> Result<Self> {
+    pub fn gather<T: Into<Opened>>(
+        count: usize,
+        connect: impl FnMut(usize) -> Result<(TcpStream, S, T)>,
+    ) -> Result<Self> {
         Ok(Self { crowd: Client::gather(count, connect, |client| client)?, keep_alives: KeepAlives::default() })
     }
 

@@ -14,6 +14,7 @@
 //! | [`welcome`] | the steps from an upgrade to an open hub connection |
 //! | [`http_answer`] | HTTP/1.1 requests, and answers to them |
 //! | [`carrier`] | transports that bring messages: WebSockets, server-sent events, long polls |
+//! | [`stream`] | nonblocking sockets, plain or with TLS |
 //! | [`connect`] | blocking connects |
 //! | [`negotiated`] | blocking connects over the HTTP transports |
 //! | [`origin`] | addresses that clients come from, so that no port is used twice |
@@ -46,6 +47,7 @@ pub mod play;
 pub mod receivers;
 pub mod residents;
 pub mod speech;
+pub mod stream;
 pub mod upgrade;
 pub mod visitors;
 pub mod welcome;

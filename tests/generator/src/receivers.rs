@@ -8,8 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail, ensure};
 
-use crate::carrier::Carrier;
-use crate::client::Client;
+use crate::client::{Client, Opened};
 use crate::crowd::{Crowd, nap_until_none_is_missing};
 use crate::done::Done;
 use crate::play::Play;
@@ -81,7 +80,7 @@ impl<S: Speech, P: Publisher> Receivers<S, P> {
     ///
     /// # Errors
     /// When one can't connect.
-    pub fn gather<T: Into<Carrier>>(
+    pub fn gather<T: Into<Opened>>(
         count: usize,
         connect: impl FnMut(usize) -> Result<(TcpStream, S, T)>,
         publisher: impl FnOnce() -> Result<P>,

@@ -85,7 +85,18 @@ impl Speech for Hub {
             Self::MessagePack => (frame.opcode == Opcode::Binary, BINARY_PING),
         };
         ensure!(is_due && frame.is_final, "a frame {:?} came where a message of {self:?} was due", frame.opcode);
-        Ok(if frame.payload == ping { Heard::KeepAlive } else { Heard::Message(frame.payload) })
+        if frame.payload == ping {
+            return Ok(Heard::KeepAlive);
+        }
+        // Servers may put a ping and a message into one frame; only in JSON is it told from the message's own bytes.
+        let message = match self {
+            Self::Json => {
+                let message = frame.payload.strip_prefix(ping).unwrap_or(frame.payload);
+                message.strip_suffix(ping).unwrap_or(message)
+            }
+            Self::MessagePack => frame.payload,
+        };
+        Ok(Heard::Message(message))
     }
 
     fn is_binary(self) -> bool {
@@ -99,9 +110,13 @@ mod tests {
 
     #[test]
     fn a_ping_is_a_keep_alive_and_another_kind_of_frame_an_error() {
-        let frame = |opcode, payload| Frame { is_final: true, opcode, payload, rest: &[] };
+        let frame = |opcode, payload: &'static [u8]| Frame { is_final: true, opcode, payload, rest: &[] };
         assert_eq!(Hub::Json.hear(&frame(Opcode::Text, PING)).unwrap(), Heard::KeepAlive);
         assert_eq!(Hub::Json.hear(&frame(Opcode::Text, b"{}\x1e")).unwrap(), Heard::Message(b"{}\x1e"));
+        let both: [&[u8]; 2] = [b"{\"type\":6}\x1e{}\x1e", b"{}\x1e{\"type\":6}\x1e"];
+        assert!(
+            both.iter().all(|both| Hub::Json.hear(&frame(Opcode::Text, both)).unwrap() == Heard::Message(b"{}\x1e"))
+        );
         assert_eq!(Hub::MessagePack.hear(&frame(Opcode::Binary, BINARY_PING)).unwrap(), Heard::KeepAlive);
         assert!(Hub::Json.hear(&frame(Opcode::Close, b"")).is_err());
         assert!(Hub::MessagePack.hear(&frame(Opcode::Text, PING)).is_err());

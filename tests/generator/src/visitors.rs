@@ -5,10 +5,12 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use rustls::ClientConnection;
 
 use crate::crowd::{Crowd, read_ready};
 use crate::done::Done;
 use crate::play::{Play, Repeat, Then, repeat_for};
+use crate::stream::Stream;
 use crate::welcome::{Next, Welcome};
 
 /// Policy of visitors: how they connect.
@@ -22,6 +24,22 @@ pub trait Arrivals {
     /// When nobody listens.
     fn open(&mut self, place: usize) -> Result<TcpStream>;
 
+    /// Begins the TLS session of the next visitor in this place; none without TLS.
+    ///
+    /// # Errors
+    /// When its settings are of no use.
+    fn tls(&mut self, _place: usize) -> Result<Option<Box<ClientConnection>>> {
+        Ok(None)
+    }
+
+    /// Takes note of a visitor whose connection is open.
+    ///
+    /// # Errors
+    /// When it is not as it is due.
+    fn entered(&mut self, _socket: &Stream) -> Result<()> {
+        Ok(())
+    }
+
     /// The bytes of the upgrade request.
     fn upgrade(&self) -> &[u8];
 
@@ -32,7 +50,7 @@ pub trait Arrivals {
 /// Client whose connection is being opened.
 #[derive(Debug)]
 pub(crate) struct Visitor<W> {
-    pub(crate) socket: mio::net::TcpStream,
+    pub(crate) socket: Stream,
     /// Bytes behind the last step.
     pub(crate) heard: Vec<u8>,
     welcome: W,
@@ -78,6 +96,7 @@ impl<A: Arrivals> Repeat for Visitors<A> {
                 continue;
             }
             done.note(1, visitor.since.elapsed());
+            self.arrivals.entered(&visitor.socket)?;
             *slot = None;
             left += 1;
             if then == Then::Again {
@@ -107,9 +126,9 @@ impl<W: Welcome> Visitor<W> {
         register: impl FnOnce(TcpStream) -> Result<mio::net::TcpStream>,
     ) -> Result<Self> {
         let since = Instant::now();
-        let mut socket = arrivals.open(place)?;
+        let mut socket = Stream::new(register(arrivals.open(place)?)?, arrivals.tls(place)?);
         socket.write_all(arrivals.upgrade())?;
-        Ok(Self { socket: register(socket)?, heard: Vec::new(), welcome: arrivals.welcome(), since })
+        Ok(Self { socket, heard: Vec::new(), welcome: arrivals.welcome(), since })
     }
 
     /// Reads what is there, and takes the steps it allows; returns whether the connection is open.
