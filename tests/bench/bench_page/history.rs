@@ -26,7 +26,7 @@ pub(crate) struct Entry {
     pub(crate) figures: BTreeMap<String, Figure>,
 }
 
-/// What a history keeps of one row.
+/// Figures of one row that a history keeps.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Figure {
     /// Subject over base, or what else the row is about.

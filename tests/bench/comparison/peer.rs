@@ -17,7 +17,7 @@ pub(crate) enum Peer {
     Embedded,
     /// ASP.NET Core's own SignalR server, in one process
     Kestrel,
-    /// The same in two processes, with Redis between them
+    /// Two processes of that server, with Redis between them
     KestrelRedis,
     /// Two proxies with TLS before an app server
     TrunklineTls,
