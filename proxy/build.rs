@@ -1,5 +1,7 @@
 //! Tells the command which commit it is built from, and for which target.
 
+#![forbid(unsafe_code)]
+
 use std::env;
 use std::path::Path;
 use std::process::Command;

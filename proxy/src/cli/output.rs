@@ -1,4 +1,4 @@
-//! Output of subcommands.
+//! Standard output of the subcommands, whose reader may have enough before its end.
 
 use std::io::{self, ErrorKind, Write};
 
