@@ -94,7 +94,9 @@ pub(crate) fn resolve(document: &Path, link: &str) -> PathBuf {
     let mut path = document.parent().unwrap_or(Path::new("")).to_owned();
     for part in Path::new(link).components() {
         match part {
-            Component::ParentDir => drop(path.pop()),
+            Component::ParentDir => {
+                path.pop();
+            }
             Component::Normal(name) => path.push(name),
             _ => {}
         }
