@@ -15,7 +15,7 @@ pub(crate) enum ClientStream {
     /// A WebSocket; the upgrade is on its way.
     Upgrade(OnUpgrade),
     /// A WebSocket that this node's listener has answered itself; its socket is on its way.
-    Direct(oneshot::Receiver<(TcpStream, Bytes)>),
+    Direct(oneshot::Receiver<UpgradedSocket>),
     /// Requests carry them, to and from the other end of this pipe.
     Pipe(InnerHalf),
     /// A WebSocket without a network: a client in this process.
@@ -23,13 +23,16 @@ pub(crate) enum ClientStream {
     Memory(tokio::io::DuplexStream),
 }
 
+/// Socket below a WebSocket, and the bytes of it that were read already.
+type UpgradedSocket = (TcpStream, Bytes);
+
 /// Upgrade of a socket that is answered without an HTTP server, in the extensions of its request.
 #[derive(Debug, Clone)]
-pub(crate) struct DirectUpgrade(Arc<Mutex<Option<oneshot::Receiver<(TcpStream, Bytes)>>>>);
+pub(crate) struct DirectUpgrade(Arc<Mutex<Option<oneshot::Receiver<UpgradedSocket>>>>);
 
 /// Other end of a [`DirectUpgrade`]: it gives the socket, once the answer is sent.
 #[derive(Debug)]
-pub(crate) struct DirectUpgraded(oneshot::Sender<(TcpStream, Bytes)>);
+pub(crate) struct DirectUpgraded(oneshot::Sender<UpgradedSocket>);
 
 impl DirectUpgrade {
     #[must_use]
