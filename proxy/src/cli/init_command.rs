@@ -21,7 +21,8 @@ const INTRODUCTION: &str = "\
 ";
 
 const RULES: &str = "
-# Rules come last, because they are tables: other groups of app servers, routes, mirrors, a method firewall (docs/routing.md).
+# Rules come last, because they are tables: other groups of app servers, routes, mirrors, a method firewall. The book has a
+# chapter about them, \"Groups, routes and mirrors\".
 # They are read anew when this file changes, or on SIGHUP; everything above needs a restart.
 #[groups.canary]
 #upstream = [\"http://127.0.0.1:5001\"]

@@ -37,7 +37,7 @@ impl Fleet {
         let (fleet, link) = (self.clone(), link.clone());
         tokio::spawn(async move {
             for user in users {
-                while link.ring_bytes() > COPY_RING_BYTES {
+                while link.ring_bytes() > COPY_RING_BYTES && !link.is_over() {
                     sleep(ROOM_INTERVAL).await;
                 }
                 if link.is_over() {

@@ -6,10 +6,9 @@ use http::{StatusCode, Uri};
 use tracing::debug;
 use trunkline_protocol::cause::Cause;
 use trunkline_protocol::token::ConnectionToken;
-use trunkline_protocol::wire::CONNECTION_TOKEN_PARAMETER;
 
 use crate::frontend::endpoint::Endpoint;
-use crate::frontend::request::query_value;
+use crate::frontend::request::connection_token;
 use crate::metrics::{Counters, Limit};
 use crate::shard::{PastConnection, short};
 
@@ -71,7 +70,7 @@ fn cause_of(answer: &Response) -> Cause {
 
 /// Returns the id of the connection that a request names by a token of this fleet.
 fn connection_id(endpoint: &Endpoint, uri: &Uri) -> Option<String> {
-    let sealed = query_value(uri, CONNECTION_TOKEN_PARAMETER)?;
+    let sealed = connection_token(uri)?;
     let token = ConnectionToken::open(&sealed, &endpoint.shared.settings.keys).ok()?;
     Some(token.connection_id.unwrap_or(sealed))
 }

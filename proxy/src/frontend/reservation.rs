@@ -27,7 +27,7 @@ use crate::frontend::authorize::authorize;
 use crate::frontend::endpoint::Endpoint;
 use crate::frontend::identify::{ConnectingClient, UNKNOWN_ID};
 use crate::frontend::plain_response::plain;
-use crate::frontend::request::query_value;
+use crate::frontend::request::connection_token;
 use crate::frontend::request_route::route_question;
 use crate::frontend::reverse_proxy::owner_permit::{reachable_owner, take_owner_permit};
 use crate::frontend::reverse_proxy::{forward_mark, owner_head};
@@ -51,7 +51,7 @@ pub(crate) fn answer(endpoint: &Endpoint, request: &Request) -> Response {
     if request.method() != Method::POST {
         return plain(StatusCode::METHOD_NOT_ALLOWED, "");
     }
-    let Some(sealed) = query_value(request.uri(), CONNECTION_TOKEN_PARAMETER) else { return unknown() };
+    let Some(sealed) = connection_token(request.uri()) else { return unknown() };
     let Ok(token) = ConnectionToken::open(&sealed, &shared.settings.keys) else { return unknown() };
     if token.boot != shared.boot || token.is_expired(unix_seconds()) {
         return unknown();
@@ -108,7 +108,7 @@ pub(crate) async fn confirm(
 
 /// Head of the request by which the owner is asked.
 fn question(endpoint: &Endpoint, request: &Request) -> Parts {
-    let sealed = query_value(request.uri(), CONNECTION_TOKEN_PARAMETER).unwrap_or_default();
+    let sealed = connection_token(request.uri()).unwrap_or_default();
     let (mut question, ()) = http::Request::new(()).into_parts();
     question.method = Method::POST;
     // The token was opened, so it holds no character that has to be escaped.
