@@ -106,7 +106,7 @@ fn record(shard: &Shard, pending: &PendingConnection, failure: &HandshakeFailure
     debug!(hub = hub.name(), connection = short(id), %cause, detail, "client connection refused");
     let past = PastConnection::new(id, cause, detail.as_deref()).of(&pending.open);
     let (name, transport) = (Some(hub.name().into()), Some(pending.transport));
-    shard.shared().remember(shard.index(), PastConnection { hub: name, transport, ..past });
+    shard.shared().remember(shard.index(), &PastConnection { hub: name, transport, ..past });
 }
 
 /// Finds the app server that keeps what the lost connection of a client had, and opens the client as one that gets it.

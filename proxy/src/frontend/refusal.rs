@@ -42,8 +42,9 @@ pub(crate) fn record(endpoint: &Endpoint, uri: &Uri, answer: &Response) {
     debug!(path = uri.path(), connection, status = answer.status().as_u16(), %cause, "request refused");
     let shared = &endpoint.shared;
     if let Some(id) = id.filter(|id| shared.routes.find(id).is_none() && shared.past(id).is_none()) {
-        let hub = shared.hubs.find(uri.path()).map(|hub| hub.name().into());
-        shared.remember(0, PastConnection { hub, ..PastConnection::new(&id, cause, None) });
+        let hub = shared.hubs.find(uri.path());
+        let hub = hub.as_ref().map(|hub| hub.name().into());
+        shared.remember(0, &PastConnection { hub, ..PastConnection::new(&id, cause, None) });
     }
 }
 

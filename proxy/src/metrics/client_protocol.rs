@@ -1,7 +1,9 @@
 //! Protocols of client connections.
 
+use serde::{Deserialize, Serialize};
+
 /// Protocol of a client connection, as metrics name it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum ClientProtocol {
     /// The JSON hub protocol.
     Json,

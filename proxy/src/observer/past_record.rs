@@ -11,7 +11,7 @@ pub(super) fn open(id: &str, node: &str) -> Value {
 }
 
 /// Record of a connection that has closed or was refused.
-pub(super) fn ended(past: &PastConnection, node: &str) -> Value {
+pub(super) fn ended(past: &PastConnection<'_>, node: &str) -> Value {
     json!({
         "connectionId": past.id,
         "state": if past.opened_ms.is_some() { "closed" } else { "refused" },

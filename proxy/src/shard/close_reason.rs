@@ -187,6 +187,12 @@ impl CloseReason {
         matches!(self.cause, Cause::SlowClient | Cause::OutboxTotal)
     }
 
+    /// Whether the socket is gone already: nobody hears a goodbye.
+    #[must_use]
+    pub(super) fn is_unheard(&self) -> bool {
+        matches!(self.cause, Cause::SocketEnded | Cause::SocketReset)
+    }
+
     /// Last frames for the client: the close message of its hub protocol if there is one, and the transport's close.
     pub(super) fn frames(&self, content: Content, with_details: bool) -> impl Iterator<Item = Bytes> + use<> {
         let (message, code) = match content {

@@ -68,6 +68,7 @@ impl ShardContext {
         let hubs = self.shared.hubs.all();
         let hub = hubs.get(client.home.hub().get()).map_or("", |hub| hub.name());
         self.log_close(hub, &client.id, reason);
+        let app_server = self.shared.hubs.instance(client.home.app());
         let opening = client.cold.opening.as_ref().and_then(Opening::read).unwrap_or_default();
         let past = PastConnection::new(&client.id, reason.cause, reason.detail.as_deref());
         let opened_ms = unix_ms().saturating_sub(u64::try_from(lived.as_millis()).unwrap_or(u64::MAX));
@@ -75,11 +76,11 @@ impl ShardContext {
             hub: Some(hub.into()),
             transport: Some(client.transport),
             speech: Some(client.content.speech()),
-            app_server: Some(self.shared.hubs.instance(client.home.app())).filter(|instance| !instance.is_empty()),
+            app_server: Some(&*app_server).filter(|instance| !instance.is_empty()).map(Into::into),
             opened_ms: Some(opened_ms),
             ..past.of(&opening)
         };
-        self.shared.remember(self.index, past);
+        self.shared.remember(self.index, &past);
     }
 
     /// Counts how long the app server took for the hub handshake of a client.

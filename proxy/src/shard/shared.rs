@@ -235,7 +235,7 @@ impl Shared {
     }
 
     /// Remembers a connection that a shard has closed or refused.
-    pub(crate) fn remember(&self, shard: u16, past: PastConnection) {
+    pub(crate) fn remember(&self, shard: u16, past: &PastConnection<'_>) {
         if let Some(ring) = self.history.get(usize::from(shard)).or(self.history.first()) {
             ring.remember(past);
         }
@@ -243,7 +243,7 @@ impl Shared {
 
     /// Record of a connection that was closed in the last minutes.
     #[must_use]
-    pub(crate) fn past(&self, id: &str) -> Option<Arc<PastConnection>> {
+    pub(crate) fn past(&self, id: &str) -> Option<PastConnection<'static>> {
         self.history.iter().filter_map(|ring| ring.find(id)).max_by_key(|past| past.closed_ms)
     }
 

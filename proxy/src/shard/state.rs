@@ -23,7 +23,7 @@ use bytestring::ByteString;
 use tokio::time::Instant;
 use trunkline_protocol::cause::Cause;
 use trunkline_protocol::hub::{Completion, HubMessage, Outcome};
-use trunkline_protocol::manifest::ITEMS_HEADER;
+use trunkline_protocol::manifest::{ITEMS_HEADER, Transport};
 use trunkline_protocol::service::OpenConnection;
 
 use super::close_reason::CloseReason;
@@ -206,6 +206,9 @@ impl ShardState {
         }
         if reason.is_slow_client() {
             return self.delivery.cut(client);
+        }
+        if client.transport == Transport::WebSockets && reason.is_unheard() {
+            return;
         }
         let frames = reason.frames(client.content, self.context.with_details(client));
         self.delivery.put_last(slot, client, frames);

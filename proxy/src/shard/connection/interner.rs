@@ -42,7 +42,13 @@ impl OpeningInterner {
     pub(crate) fn intern_opening(&mut self, open: &OpenConnection) -> Opening {
         let is_own = |name: &str| OWN_HEADERS.iter().any(|own| own.eq_ignore_ascii_case(name));
         let (own, shared) = open.headers.iter().cloned().partition(|(name, _)| is_own(name));
-        let own = encode(OpenConnection { headers: own, ..open.clone() });
+        let own = encode(OpenConnection {
+            connection_id: open.connection_id.clone(),
+            claims: open.claims.clone(),
+            headers: own,
+            query: open.query.clone(),
+            protocol: open.protocol.clone(),
+        });
         let shared = encode(OpenConnection { headers: shared, ..OpenConnection::default() });
         Opening { own: Box::from(&*own), shared: self.intern(&shared) }
     }
