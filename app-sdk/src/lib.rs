@@ -1,31 +1,7 @@
 #![forbid(unsafe_code)]
-//! Write SignalR hubs in Rust, as axum handlers are written.
+#![doc = include_str!("../README.md")]
 //!
-//! Clients connect to Trunkline proxies, with the official SignalR packages or any other. The proxies hold them
-//! and carry their calls to your app over a few links; your app is an ordinary axum server.
-//!
-//! ```no_run
-//! use axum::Router;
-//! use trunkline::{Context, Hub, HubError, Server};
-//!
-//! async fn send_message(ctx: Context, user: String, message: String) -> Result<(), HubError> {
-//!     ctx.clients().all().send("ReceiveMessage", (user, message)).await?;
-//!     Ok(())
-//! }
-//!
-//! #[tokio::main]
-//! async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//!     let server = Server::new().hub(Hub::new("/chat").method("SendMessage", send_message));
-//!     let handle = server.handle();
-//!     let app = Router::new().merge(server.into_router()?);
-//!     let listener = tokio::net::TcpListener::bind("127.0.0.1:5000").await?;
-//!     trunkline::serve(listener, app, &handle).await?;
-//!     Ok(())
-//! }
-//! ```
-//!
-//! Run a proxy before it, `trunkline serve --upstream http://127.0.0.1:5000`, and connect a client to
-//! `http://127.0.0.1:8080/chat`. Both ends find the same development key on this machine; for more than one machine
+//! A proxy and an app on one machine find the same development key; for more than one machine
 //! make a key with `trunkline token key` and give it to both as `TRUNKLINE_ACCESS_KEY`.
 //!
 //! # Methods

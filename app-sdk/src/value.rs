@@ -369,7 +369,7 @@ mod tests {
 
     use super::*;
 
-    const VECTORS: &str = include_str!("../../protocol/tests/vectors/hub-protocol-vectors.json");
+    const VECTORS: &str = include_str!("../tests/vectors/hub-protocol-vectors.json");
 
     /// The result in a completion that the official client wrote with MessagePack.
     fn vector(id: &str) -> Payload {
