@@ -6,6 +6,7 @@ mod image;
 mod kubernetes;
 mod layout;
 mod metrics;
+mod packages;
 mod settings;
 mod supervisor;
 mod versions;

@@ -1,6 +1,7 @@
 #![forbid(unsafe_code)]
 //! Tidiness of the whole workspace: order of modules, cycles, names, first lines of docs, sleeping tests, unsafe code;
-//! and documents: their links, the book's summary, reference pages that say what the code has.
+//! documents: their links, the book's summary, reference pages that say what the code has; and manifests of the crates that
+//! are published.
 //!
 //! The test reads the source files of every crate as tokens; nothing is compiled or run, so it takes a second.
 //! *Crate* means what rustc means by it: a library, a program, an example or an integration test, each with all files
@@ -15,6 +16,7 @@ mod figure;
 mod import;
 mod name;
 mod order;
+mod package;
 mod planted;
 mod prose;
 mod reference;
@@ -120,6 +122,12 @@ fn every_source_file_belongs_to_a_crate() {
     );
     let files: usize = crates.iter().map(|krate| krate.files.len()).sum();
     assert!(files > 400, "only {files} files were found: does this test still read the code?");
+}
+
+#[test]
+fn published_crates_have_what_a_registry_asks_for_and_need_nothing_beside_them() {
+    let problems = package::problems();
+    assert!(problems.is_empty(), "{} problems:\n{}\n", problems.len(), problems.join("\n"));
 }
 
 #[test]

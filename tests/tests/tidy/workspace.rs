@@ -42,7 +42,7 @@ pub(crate) fn workspace() -> &'static Path {
 }
 
 /// The folders of the members, from the manifest of the workspace.
-fn members() -> Vec<String> {
+pub(crate) fn members() -> Vec<String> {
     let manifest = fs::read_to_string(workspace().join("Cargo.toml")).unwrap();
     let (_, rest) = manifest.split_once("members = [").unwrap();
     let (list, _) = rest.split_once(']').unwrap();
