@@ -10,6 +10,7 @@ mod flag;
 mod health_command;
 mod init_command;
 mod manual_command;
+mod new_command;
 mod output;
 mod rebalance_command;
 mod record_command;
@@ -38,6 +39,7 @@ use config_file::with_file;
 pub use flag::ServeArgs;
 use init_command::InitArgs;
 use manual_command::ManualArgs;
+use new_command::NewArgs;
 use output::{print, print_error, print_warning};
 use rebalance_command::RebalanceArgs;
 use record_command::RecordArgs;
@@ -66,6 +68,8 @@ enum CliCommand {
     Serve(Box<ServeArgs>),
     /// Write a configuration file with every option as a comment.
     Init(InitArgs),
+    /// Write a new app: a hub with the SDK, its page, its tests, and a compose file.
+    New(NewArgs),
     /// Check a configuration file, and print what `serve --config FILE` would use here, and its rules. Secrets are left out.
     Check(CheckArgs),
     /// Ask a node whether it takes clients in; the exit status tells.
@@ -117,6 +121,7 @@ fn run() -> anyhow::Result<()> {
     match cli.command {
         CliCommand::Serve(args) => serve_command::serve(*args, &warnings)?,
         CliCommand::Init(args) => print(init_command::init(&args)?.trim_end()),
+        CliCommand::New(args) => print(&new_command::new_app(&args)?),
         CliCommand::Check(args) => {
             let report = check_command::check(args)?;
             report.warnings.iter().for_each(|warning| print_warning(warning));

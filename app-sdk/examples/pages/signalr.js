@@ -1,5 +1,5 @@
-// A small SignalR client: JSON over WebSockets, under the names of the official package (@microsoft/signalr), of which
-// it knows what the example pages use. Start the server with --client-script PATH to serve the official one instead.
+// A small SignalR client: JSON over WebSockets, under the names of the official package (@microsoft/signalr), whose
+// dist/browser/signalr.js may take its place.
 var signalR = (() => {
   const END = "\x1e";
   const SERVER_TIMEOUT_MS = 30000, PING_INTERVAL_MS = 15000, RECONNECT_DELAYS_MS = [0, 2000, 10000, 30000];
@@ -40,6 +40,16 @@ var signalR = (() => {
         this.calls.set(invocationId, { resolve, reject });
         this.write({ type: 1, target, arguments: args, invocationId });
       });
+    }
+
+    stream(target, ...args) {
+      return {
+        subscribe: ({ next, complete, error }) => {
+          const invocationId = String(this.nextId++);
+          this.calls.set(invocationId, { next, resolve: () => complete?.(), reject: (reason) => error?.(reason) });
+          this.write({ type: 4, target, arguments: args, invocationId });
+        },
+      };
     }
 
     async open() {
@@ -87,7 +97,9 @@ var signalR = (() => {
     }
     handle(message) {
       if (message.type === 1) {
-        for (const handler of this.handlers.get(message.target.toLowerCase()) ?? []) handler(...message.arguments);
+        this.receive(message);
+      } else if (message.type === 2) {
+        this.calls.get(message.invocationId)?.next(message.item);
       } else if (message.type === 3) {
         const call = this.calls.get(message.invocationId);
         this.calls.delete(message.invocationId);
@@ -98,6 +110,18 @@ var signalR = (() => {
         this.closeError = message.error && new Error(message.error);
         this.socket.close();
       }
+    }
+    async receive({ target, arguments: args, invocationId }) {
+      const handlers = this.handlers.get(target.toLowerCase()) ?? [];
+      const results = handlers.map((handler) => handler(...args));
+      if (invocationId === undefined) return;
+      // A question of the hub: what the handler returns is its answer.
+      const answer = async () => {
+        if (!results.length) throw new Error("Client didn't provide a result.");
+        return { result: await results[0] };
+      };
+      const outcome = await answer().catch((error) => ({ error: error.message }));
+      this.write({ type: 3, invocationId, ...outcome });
     }
     async lost(socket) {
       if (this.state !== "Connected" || socket !== this.socket) return;

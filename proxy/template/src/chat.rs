@@ -1,0 +1,82 @@
+//! Hub of the app: a chat with rooms.
+
+use trunkline::{Context, FromContext, Hub, HubError};
+
+/// Length of a message at which it is refused.
+const TEXT_MAX_CHARS: usize = 500;
+
+/// Caller, as the URL of its connection names it: `/chat?room=kitchen&name=ann`.
+///
+/// The URL is known wherever the client goes: also at the app server that takes over when this one is gone.
+#[derive(Debug, FromContext)]
+struct Visitor {
+    #[query("room")]
+    room: String,
+    #[query("name")]
+    name: String,
+}
+
+/// Builds the hub.
+pub(crate) fn hub() -> Hub {
+    Hub::new("/chat").on_connected(enter).on_disconnected(leave).method("Say", say)
+}
+
+async fn enter(ctx: Context, visitor: Visitor) -> Result<(), HubError> {
+    ctx.join(&visitor.room).await?;
+    ctx.clients().others_in_group(&visitor.room).send("Entered", (&visitor.name,)).await?;
+    Ok(())
+}
+
+async fn leave(ctx: Context, visitor: Visitor) -> Result<(), HubError> {
+    ctx.clients().group(&visitor.room).send("Left", (&visitor.name,)).await?;
+    Ok(())
+}
+
+/// Tells everybody in the room, at whichever proxy they are; the caller, too.
+async fn say(ctx: Context, visitor: Visitor, text: String) -> Result<(), HubError> {
+    if text.trim().is_empty() || text.chars().count() > TEXT_MAX_CHARS {
+        return Err(HubError::new(format!("a message has 1 to {TEXT_MAX_CHARS} characters")));
+    }
+    ctx.clients().group(&visitor.room).send("Said", (&visitor.name, text)).await?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use trunkline::testing::{TestClient, TestServer};
+
+    use super::*;
+
+    async fn enter(server: &TestServer, query: &str) -> TestClient {
+        server.connect("/chat").query(query).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_room_hears_what_is_said_in_it_and_no_other_room_does() {
+        let server = TestServer::new(hub()).unwrap();
+        let mut ann = enter(&server, "room=kitchen&name=ann").await;
+        let mut bob = enter(&server, "room=kitchen&name=bob").await;
+        let mut eve = enter(&server, "room=garden&name=eve").await;
+        assert_eq!(ann.expect::<(String,)>("Entered").await.0, "bob");
+
+        bob.invoke::<()>("Say", ("hello",)).await.unwrap();
+        eve.invoke::<()>("Say", ("alone",)).await.unwrap();
+        let said = |name: &str, text: &str| (name.to_owned(), text.to_owned());
+        assert_eq!(ann.expect::<(String, String)>("Said").await, said("bob", "hello"));
+        assert_eq!(eve.expect::<(String, String)>("Said").await, said("eve", "alone"));
+
+        bob.disconnect().await;
+        assert_eq!(ann.expect::<(String,)>("Left").await.0, "bob");
+    }
+
+    #[tokio::test]
+    async fn a_message_that_is_empty_or_too_long_is_refused_with_what_is_allowed() {
+        let server = TestServer::new(hub()).unwrap();
+        let mut ann = enter(&server, "room=kitchen&name=ann").await;
+        for text in [" ".to_owned(), "x".repeat(TEXT_MAX_CHARS + 1)] {
+            let error = ann.invoke::<()>("Say", (text,)).await.unwrap_err();
+            assert_eq!(error.message(), Some("a message has 1 to 500 characters"));
+        }
+        ann.invoke::<()>("Say", ("x".repeat(TEXT_MAX_CHARS),)).await.unwrap();
+    }
+}
