@@ -16,6 +16,8 @@ mod board;
 #[cfg(test)]
 mod calls;
 #[cfg(test)]
+mod canvas;
+#[cfg(test)]
 mod chaos;
 #[cfg(test)]
 mod chat_page;
@@ -79,6 +81,8 @@ mod message_routes;
 mod methods;
 #[cfg(test)]
 mod negotiate;
+#[cfg(test)]
+mod new_app;
 #[cfg(test)]
 mod observer;
 #[cfg(test)]

@@ -133,6 +133,16 @@ impl Page {
         Ok(())
     }
 
+    /// Presses the pointer at the first place within the element, moves it over the others, and lets it go. Places are parts
+    /// of its width and height.
+    ///
+    /// # Errors
+    /// When there is no such element.
+    pub async fn drag(&self, element: &str, places: &[(f64, f64)]) -> Result<()> {
+        self.command("drag", json!({ "element": element, "places": places })).await?;
+        Ok(())
+    }
+
     /// Puts the keyboard at the first element below the element that matches.
     ///
     /// # Errors

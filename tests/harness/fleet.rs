@@ -24,6 +24,8 @@ pub enum App {
     Status,
     /// The board with rooms and notes, of `app-sdk/examples/`; all that a test starts share one file.
     Board,
+    /// The canvas that several people draw on, of `app-sdk/examples/`.
+    Canvas,
     /// Echoes, sends and ticks, of `app-sdk/examples/`.
     Bench,
     /// The hub of the official functional tests, of `app-sdk/examples/`.
@@ -54,6 +56,7 @@ impl App {
             App::Chat => "chat",
             App::Status => "status",
             App::Board => "board",
+            App::Canvas => "canvas",
             App::Bench => "bench",
             App::Functional => "functional",
             App::Traced => "traced",
@@ -69,7 +72,7 @@ impl App {
 
     fn hubs(self) -> usize {
         match self {
-            App::Chat | App::Status | App::Board | App::Bench | App::Traced | App::Moves | App::Web => 1,
+            App::Chat | App::Status | App::Board | App::Canvas | App::Bench | App::Traced | App::Moves | App::Web => 1,
             App::Roles => 2,
             App::Members => 4,
             App::Sends => 5,

@@ -16,7 +16,7 @@ struct Visitor {
     name: String,
 }
 
-/// Builds the hub.
+/// Builds the hub with its hooks and methods.
 pub(crate) fn hub() -> Hub {
     Hub::new("/chat").on_connected(enter).on_disconnected(leave).method("Say", say)
 }

@@ -49,6 +49,17 @@ async function seeCount({ page, element, selector, count }) {
 const focused = ({ page }) =>
   pages.get(page).evaluate(() => document.activeElement.getAttribute("aria-label") ?? document.activeElement.innerText);
 
+// Draws: presses the pointer at the first place, moves it over the others, and lets it go.
+async function drag({ page: name, element: id, places }) {
+  const { mouse } = pages.get(name);
+  const box = await element({ page: name, element: id }).boundingBox();
+  const move = ([x, y]) => mouse.move(box.x + x * box.width, box.y + y * box.height, { steps: 4 });
+  await move(places[0]);
+  await mouse.down();
+  for (const place of places.slice(1)) await move(place);
+  await mouse.up();
+}
+
 async function picture({ page: name, path, scheme, width, height }) {
   const page = pages.get(name);
   await page.emulateMedia({ colorScheme: scheme, reducedMotion: "reduce" });
@@ -68,6 +79,7 @@ serve(
     seeCount,
     attributes,
     focused,
+    drag,
     picture,
     clickIn: (at) => within(at).first().click(),
     focusIn: (at) => within(at).first().focus(),

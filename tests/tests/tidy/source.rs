@@ -108,7 +108,7 @@ impl Crate {
 }
 
 /// Returns the path without `..` in it.
-fn normal(path: &Path) -> PathBuf {
+pub(crate) fn normal(path: &Path) -> PathBuf {
     let mut normal = PathBuf::new();
     for part in path.components() {
         match part {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::source::{Crate, Kind};
+use crate::source::{Crate, Kind, normal};
 
 /// Folders whose files are roots, each of a crate of its own.
 const ROOT_FOLDERS: [(&str, Kind); 6] = [
@@ -88,7 +88,7 @@ fn named_roots(member: &str) -> Vec<(PathBuf, Kind)> {
 }
 
 fn place(member: &str) -> impl Fn((&str, Kind)) -> (PathBuf, Kind) {
-    move |(root, kind)| (Path::new(member).join(root), kind)
+    move |(root, kind)| (normal(&Path::new(member).join(root)), kind)
 }
 
 fn read(member: &str, root: &Path, kind: Kind) -> Crate {

@@ -1,0 +1,42 @@
+//! Strokes, as clients send and see them.
+
+use serde::{Deserialize, Serialize};
+use trunkline::HubError;
+
+/// Width and height of the canvas; each page scales it to its own size.
+const SIZE: (u16, u16) = (1250, 1000);
+
+const COLOURS: u8 = 6;
+const WIDTHS: u8 = 3;
+const ID_MAX_BYTES: usize = 40;
+const POINTS_MAX: usize = 1000;
+
+/// A stroke, or a part of one that somebody is drawing. Its id is made by the page that draws it, so that a page may send
+/// it again when it does not know what became of it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Stroke {
+    pub(crate) id: String,
+    pub(crate) colour: u8,
+    pub(crate) width: u8,
+    pub(crate) points: Vec<(u16, u16)>,
+}
+
+impl Stroke {
+    /// Checks what a client has sent; the error says what is allowed.
+    pub(crate) fn checked(self) -> Result<Self, HubError> {
+        if !(1..=ID_MAX_BYTES).contains(&self.id.len()) {
+            return Err(HubError::new(format!("the id of a stroke has 1 to {ID_MAX_BYTES} bytes")));
+        }
+        if self.colour >= COLOURS || self.width >= WIDTHS {
+            return Err(HubError::new(format!("there are colours below {COLOURS} and widths below {WIDTHS}")));
+        }
+        if !(1..=POINTS_MAX).contains(&self.points.len()) {
+            return Err(HubError::new(format!("a stroke has 1 to {POINTS_MAX} points")));
+        }
+        if self.points.iter().any(|(x, y)| *x > SIZE.0 || *y > SIZE.1) {
+            return Err(HubError::new(format!("the canvas ends at {}, {}", SIZE.0, SIZE.1)));
+        }
+        Ok(self)
+    }
+}

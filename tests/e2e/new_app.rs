@@ -1,0 +1,87 @@
+//! `trunkline new`: the app that it writes, behind two proxies and without any.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use tokio::process::Command;
+use trunkline_tests::harness::browser::Browser;
+use trunkline_tests::harness::fleet::Fleet;
+use trunkline_tests::harness::process::Process;
+use trunkline_tests::harness::scenario::{Stage, is_full, play, play_heavy, profile_folder};
+use trunkline_tests::harness::sockets::free_address;
+use trunkline_tests::harness::tools::run;
+
+/// Root of the repository.
+const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+
+/// Writes a new app into the stage's folder.
+async fn new_app(stage: &Stage) -> Result<PathBuf> {
+    let mut command = Command::new(profile_folder()?.join("trunkline"));
+    let said = run(command.args(["new", "my-chat", "--path", ROOT]).current_dir(stage.folder())).await?;
+    assert!(said.contains("wrote my-chat: `cd my-chat && cargo run`"), "{said}");
+    Ok(stage.folder().join("my-chat"))
+}
+
+#[test]
+fn a_new_app_is_what_is_compiled_and_tested_here() {
+    play(async |stage| {
+        let app = new_app(stage).await?;
+        let read = |folder: &Path, file: &str| fs::read_to_string(folder.join(file)).context(file.to_owned());
+        for file in ["src/main.rs", "src/chat.rs"] {
+            assert_eq!(read(&app, file)?, read(Path::new(ROOT), &format!("proxy/template/{file}"))?);
+        }
+        // Their client is that of the examples.
+        assert_eq!(
+            read(&app, "pages/signalr.js")?,
+            read(Path::new(ROOT), "app-sdk/examples/pages/signalr.js")?,
+            "copy it to proxy/template/pages/"
+        );
+        if is_full() {
+            // With its own dependencies, as its manifest has them. All are compiled anew, which takes minutes.
+            fs::copy(Path::new(ROOT).join("Cargo.lock"), app.join("Cargo.lock"))?;
+            let tested = run(Command::new("cargo").args(["test", "--offline"]).current_dir(&app)).await?;
+            assert!(tested.contains("test result: ok. 2 passed"), "{tested}");
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn pages_of_a_new_app_hear_each_other_at_two_proxies_and_at_the_app_itself() {
+    play_heavy(async |stage| {
+        let address = free_address()?;
+        let fleet = Fleet::in_development(stage);
+        let mut command = Command::new(profile_folder()?.join("template"));
+        command.env("LISTEN", &address).env("NO_COLOR", "1").env("XDG_STATE_HOME", stage.folder().join("state"));
+        command.env_remove("TRUNKLINE_ACCESS_KEY").env_remove("TRUNKLINE_ACCESS_KEY_FILE");
+        let mut app = Process::start(stage, "template", command)?;
+        app.wait_for_line(&format!("open http://{address}/")).await?;
+        let mut proxies = Vec::new();
+        for _ in 0..2 {
+            let mut proxy = fleet.proxy_at(&free_address()?, &free_address()?, &[&address])?;
+            proxy.ready().await?;
+            proxies.push(proxy);
+        }
+        let browser = Browser::start(stage)?;
+        let mut pages = Vec::new();
+        let hosts = proxies.iter().map(|proxy| proxy.address().to_owned()).chain([address]);
+        for (name, host) in ["ann", "bob", "eve"].into_iter().zip(hosts) {
+            let page = browser.open(name, &format!("http://{host}/")).await?;
+            page.fill("name", name).await?;
+            page.click("go").await?;
+            page.see("state", "Connected").await?;
+            pages.push((name, page));
+        }
+        for (name, page) in &pages {
+            page.fill("text", &format!("hello from {name}")).await?;
+            page.click("say").await?;
+        }
+        for (_, page) in &pages {
+            for name in ["ann", "bob", "eve"] {
+                page.see("messages", &format!("{name}: hello from {name}")).await?;
+            }
+        }
+        browser.end().await
+    });
+}
