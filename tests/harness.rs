@@ -24,6 +24,7 @@
 //! | [`raw`] | a client that sends just the bytes it is told to |
 //! | [`http_transport`] | a client of Server-Sent Events or long polling, request by request |
 //! | [`collector`] | a scripted OpenTelemetry collector |
+//! | [`message`] | a message of an app server, as a client library hands it to the app |
 //! | [`client`] | clients of the official and other libraries, behind one face |
 //! | [`browser`] | pages in headless Chromium |
 //! | [`dotnet`] | real ASP.NET Core apps and .NET clients on Azure's SDK |
@@ -44,6 +45,7 @@ pub mod http_client;
 pub mod http_transport;
 pub mod issuer;
 pub mod local;
+pub mod message;
 pub mod metrics;
 pub mod process;
 pub mod prometheus;

@@ -90,6 +90,8 @@ mod opentelemetry;
 #[cfg(test)]
 mod order;
 #[cfg(test)]
+mod other_libraries;
+#[cfg(test)]
 mod owner_hop;
 #[cfg(test)]
 mod pass_through;

@@ -4,6 +4,7 @@
 
 mod answer;
 mod connection;
+mod remote;
 mod stream;
 
 use std::path::{Path, PathBuf};
@@ -15,15 +16,19 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::process::Command;
 use tokio::sync::OnceCell;
-use tokio::sync::mpsc::UnboundedReceiver;
 use trunkline_protocol::manifest::Transport;
 
+use crate::harness::dotnet;
 use crate::harness::driver::Driver;
 use crate::harness::scenario::{Stage, target_folder};
+
+use remote::Remote;
 
 pub use answer::ClientAnswer;
 pub use connection::{Connection, ConnectionBuilder};
 pub use stream::{Streamed, Upload};
+
+pub use crate::harness::message::Message;
 
 /// Folder of the programs that drive client libraries.
 pub const CLIENTS_FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/clients");
@@ -43,6 +48,26 @@ pub enum Kind {
     SignalRCoreJson,
     /// The library `signalrcore` for Python, MessagePack.
     SignalRCoreMessagePack,
+    /// The official Java client, JSON.
+    JavaJson,
+    /// The library `philippseith/signalr` for Go, JSON.
+    GoJson,
+    /// The library `philippseith/signalr` for Go, MessagePack.
+    GoMessagePack,
+    /// The official .NET client, JSON; only where there are .NET programs.
+    NetJson,
+    /// The official .NET client, MessagePack; only where there are .NET programs.
+    NetMessagePack,
+}
+
+/// Program that hosts the clients of a kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Host {
+    Node,
+    Python,
+    Java,
+    Go,
+    DotNet,
 }
 
 impl Kind {
@@ -52,20 +77,53 @@ impl Kind {
     /// The kinds that every scenario is played with.
     pub const ALL: [Kind; 4] = [Kind::JsJson, Kind::JsMessagePack, Kind::PySignalRJson, Kind::PySignalRMessagePack];
 
+    /// The kinds beside JavaScript's and Python's; those of .NET only where there are .NET programs, else a line says so.
+    ///
+    /// # Panics
+    /// When the archive of .NET programs can't be unpacked.
+    #[must_use]
+    pub fn others() -> Vec<Kind> {
+        let net = dotnet::found().map(|_| [Kind::NetJson, Kind::NetMessagePack]);
+        let others = [Kind::JavaJson, Kind::GoJson, Kind::GoMessagePack];
+        others.into_iter().chain(net.into_iter().flatten()).collect()
+    }
+
     /// The hub protocol it speaks, as a handshake names it.
     #[must_use]
     pub fn protocol(self) -> &'static str {
         match self {
-            Kind::JsJson | Kind::PySignalRJson | Kind::SignalRCoreJson => "json",
-            Kind::JsMessagePack | Kind::PySignalRMessagePack | Kind::SignalRCoreMessagePack => "messagepack",
+            Kind::JsJson
+            | Kind::PySignalRJson
+            | Kind::SignalRCoreJson
+            | Kind::JavaJson
+            | Kind::GoJson
+            | Kind::NetJson => "json",
+            Kind::JsMessagePack
+            | Kind::PySignalRMessagePack
+            | Kind::SignalRCoreMessagePack
+            | Kind::GoMessagePack
+            | Kind::NetMessagePack => "messagepack",
         }
     }
 
-    fn library(self) -> &'static str {
+    fn host(self) -> Host {
         match self {
-            Kind::JsJson | Kind::JsMessagePack => "signalr",
-            Kind::PySignalRJson | Kind::PySignalRMessagePack => "pysignalr",
-            Kind::SignalRCoreJson | Kind::SignalRCoreMessagePack => "signalrcore",
+            Kind::JsJson | Kind::JsMessagePack => Host::Node,
+            Kind::PySignalRJson | Kind::PySignalRMessagePack | Kind::SignalRCoreJson | Kind::SignalRCoreMessagePack => {
+                Host::Python
+            }
+            Kind::JavaJson => Host::Java,
+            Kind::GoJson | Kind::GoMessagePack => Host::Go,
+            Kind::NetJson | Kind::NetMessagePack => Host::DotNet,
+        }
+    }
+
+    /// The library, where the program of the language knows several.
+    fn library(self) -> Option<&'static str> {
+        match self {
+            Kind::PySignalRJson | Kind::PySignalRMessagePack => Some("pysignalr"),
+            Kind::SignalRCoreJson | Kind::SignalRCoreMessagePack => Some("signalrcore"),
+            _ => None,
         }
     }
 }
@@ -77,6 +135,8 @@ pub struct Agents<'a> {
     trusted: Option<PathBuf>,
     node: OnceCell<Arc<Driver>>,
     python: OnceCell<Arc<Driver>>,
+    java: OnceCell<Arc<Driver>>,
+    go: OnceCell<Arc<Driver>>,
     clients: AtomicUsize,
 }
 
@@ -84,7 +144,15 @@ impl<'a> Agents<'a> {
     /// None is started yet.
     #[must_use]
     pub fn new(stage: &'a Stage) -> Self {
-        Self { stage, trusted: None, node: OnceCell::new(), python: OnceCell::new(), clients: AtomicUsize::new(0) }
+        Self {
+            stage,
+            trusted: None,
+            node: OnceCell::new(),
+            python: OnceCell::new(),
+            java: OnceCell::new(),
+            go: OnceCell::new(),
+            clients: AtomicUsize::new(0),
+        }
     }
 
     /// None is started yet; they will trust whom the certificates in this file sign.
@@ -117,11 +185,14 @@ impl<'a> Agents<'a> {
     }
 
     async fn driver(&self, kind: Kind) -> Result<&Arc<Driver>> {
-        match kind {
-            Kind::JsJson | Kind::JsMessagePack => {
-                self.node.get_or_try_init(async || start_node(self.stage, self.trusted.as_deref())).await
+        match kind.host() {
+            Host::Node => self.node.get_or_try_init(async || start_node(self.stage, self.trusted.as_deref())).await,
+            Host::Python => {
+                self.python.get_or_try_init(async || start_python(self.stage, self.trusted.as_deref())).await
             }
-            _ => self.python.get_or_try_init(async || start_python(self.stage, self.trusted.as_deref())).await,
+            Host::Java => self.java.get_or_try_init(async || start_java(self.stage)).await,
+            Host::Go => self.go.get_or_try_init(async || start_go(self.stage)).await,
+            Host::DotNet => bail!("{kind:?} has a process of its own"),
         }
     }
 }
@@ -138,6 +209,19 @@ fn start_python(stage: &Stage, trusted: Option<&Path>) -> Result<Arc<Driver>> {
     command.envs(trusted.map(|file| ("SSL_CERT_FILE", file)));
     command.arg("-B").arg(Path::new(CLIENTS_FOLDER).join("python/agent.py"));
     Driver::start(stage, "agent-python", command)
+}
+
+fn start_java(stage: &Stage) -> Result<Arc<Driver>> {
+    let folder = target_folder()?.join("java");
+    let class_path = std::env::join_paths([folder.join("classes"), folder.join("libraries/*")])?;
+    let mut command = Command::new("java");
+    // Short-lived: the second compiler would only compete with the processes that are tested.
+    command.arg("-XX:TieredStopAtLevel=1").arg("-cp").arg(class_path).arg("Agent");
+    Driver::start(stage, "agent-java", command)
+}
+
+fn start_go(stage: &Stage) -> Result<Arc<Driver>> {
+    Driver::start(stage, "agent-go", Command::new(target_folder()?.join("go/agent")))
 }
 
 /// A client that is described, but not open yet.
@@ -190,7 +274,7 @@ impl ClientBuilder<'_> {
         self.restoring().option("forged", json!(token))
     }
 
-    /// The library connects again by itself, after these delays (JavaScript only).
+    /// The library connects again by itself; after these delays, where it takes any (JavaScript, Go, .NET).
     pub fn reconnect_after_ms(self, delays: &[u64]) -> Self {
         self.option("reconnectDelays", json!(delays))
     }
@@ -254,20 +338,16 @@ impl ClientBuilder<'_> {
     /// # Errors
     /// When the connection does not come about.
     pub async fn open(self) -> Result<Client> {
-        let driver = Arc::clone(self.agents.driver(self.kind).await?);
-        let name = self.agents.next_name();
-        let events = driver.events_of(&name);
-        let mut options = self.options;
-        if let Some(options) = options.as_object_mut() {
-            options.insert("client".into(), json!(name));
-            if self.kind.library() != "signalr" {
-                options.insert("library".into(), json!(self.kind.library()));
-            }
+        let (agents, kind, mut options) = (self.agents, self.kind, self.options);
+        if let (Some(library), Some(options)) = (kind.library(), options.as_object_mut()) {
+            options.insert("library".into(), json!(library));
         }
-        let opened = driver.command("open", options).await?;
-        let opened = opened.map_err(anyhow::Error::msg).with_context(|| format!("opening a {:?}", self.kind))?;
-        let connection_id = opened.get("connectionId").and_then(Value::as_str).map(str::to_owned);
-        Ok(Client { kind: self.kind, driver, name, events, connection_id })
+        let opened = match kind.host() {
+            Host::DotNet => Remote::open_net(agents.stage, &options).await,
+            _ => Remote::open(agents.driver(kind).await?, agents.next_name(), options).await,
+        };
+        let (remote, connection_id) = opened.with_context(|| format!("opening a {kind:?}"))?;
+        Ok(Client { kind, remote, connection_id })
     }
 
     fn option(mut self, name: &str, value: Value) -> Self {
@@ -282,19 +362,8 @@ impl ClientBuilder<'_> {
 #[derive(Debug)]
 pub struct Client {
     kind: Kind,
-    driver: Arc<Driver>,
-    name: String,
-    events: UnboundedReceiver<Value>,
+    remote: Remote,
     connection_id: Option<String>,
-}
-
-/// A message that the app server sent to a target of the client.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Message {
-    /// The method that it is for.
-    pub target: String,
-    /// Arguments of the invocation.
-    pub arguments: Vec<Value>,
 }
 
 /// Numbers received of a sequence.
@@ -484,7 +553,7 @@ impl Client {
         self.done("close", json!({})).await
     }
 
-    /// Connects again after [`close`](Self::close), with all that was set up (JavaScript only).
+    /// Connects again after [`close`](Self::close), with all that was set up (JavaScript and Java).
     ///
     /// # Errors
     /// When the connection does not come about.
@@ -519,7 +588,7 @@ impl Client {
     }
 
     async fn event(&mut self) -> Result<Value> {
-        self.events.recv().await.with_context(|| format!("{} ended with its process", self.name))
+        self.remote.event().await
     }
 
     async fn done(&self, op: &str, options: Value) -> Result<()> {
@@ -527,10 +596,7 @@ impl Client {
         Ok(())
     }
 
-    async fn command(&self, op: &str, mut options: Value) -> Result<std::result::Result<Value, String>> {
-        if let Some(options) = options.as_object_mut() {
-            options.insert("client".into(), json!(self.name));
-        }
-        self.driver.command(op, options).await
+    async fn command(&self, op: &str, options: Value) -> Result<std::result::Result<Value, String>> {
+        self.remote.command(op, options).await
     }
 }

@@ -105,8 +105,12 @@ pub fn play_dotnet_heavy(body: impl AsyncFnOnce(&Stage, &DotNet) -> Result<()>) 
     }
 }
 
+/// Finds the programs, or says that the test is skipped without them.
+///
+/// # Panics
+/// When the archive can't be unpacked.
 #[expect(clippy::print_stderr, reason = "a skipped test says so")]
-fn found() -> Option<DotNet> {
+pub(crate) fn found() -> Option<DotNet> {
     let dotnet = DotNet::find().unwrap_or_else(|error| panic!("{error:?}"));
     if dotnet.is_none() {
         eprintln!("skipped: there is no {ARCHIVE} (TRUNKLINE_AZURE_SDK names its folder)");

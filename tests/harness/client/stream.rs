@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::Client;
+use super::remote::Remote;
 use crate::harness::driver::Driver;
 
 /// Items and outcome of a stream that a client asked for.
@@ -65,7 +66,26 @@ impl Client {
     /// When the client is gone.
     pub async fn upload(&self, name: &str) -> Result<Upload> {
         self.done("upload", json!({ "subject": name })).await?;
-        Ok(Upload { driver: Arc::clone(&self.driver), client: self.name.clone(), name: name.into() })
+        let (driver, client) = self.remote.agent()?;
+        Ok(Upload { driver: Arc::clone(driver), client: client.into(), name: name.into() })
+    }
+
+    /// Calls a method whose only argument is a stream of these items, and waits for its result.
+    ///
+    /// # Errors
+    /// When the method fails.
+    pub async fn invoke_with_items(&self, target: &str, items: Value) -> Result<Value> {
+        if let Remote::Net(client) = &self.remote {
+            return client.upload(target, items).await;
+        }
+        let upload = self.upload("items").await?;
+        let feeding = async {
+            upload.feed(items).await?;
+            upload.complete().await
+        };
+        let (result, fed) = tokio::join!(self.invoke(target, json!([upload.argument()])), feeding);
+        fed?;
+        result
     }
 
     async fn streamed(&self, options: Value) -> Result<Streamed> {

@@ -12,8 +12,8 @@ use tokio::sync::Mutex as AsyncMutex;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use trunkline_protocol::manifest::Transport;
 
-use crate::harness::client::Message;
 use crate::harness::dotnet::DotNet;
+use crate::harness::message::Message;
 use crate::harness::process::Process;
 use crate::harness::scenario::Stage;
 
@@ -39,8 +39,18 @@ impl<'a> NetClientBuilder<'a> {
 
     /// The client tries this transport alone.
     pub fn transport(self, transport: Transport) -> Self {
-        let name = transport.name().to_lowercase();
+        self.transport_named(transport.name())
+    }
+
+    /// The client tries the transport of this name alone.
+    pub(crate) fn transport_named(self, name: &str) -> Self {
+        let name = name.to_lowercase();
         self.argument("--transport", if name == "serversentevents" { "sse" } else { &name })
+    }
+
+    /// Shows this access token.
+    pub fn access_token(self, token: &str) -> Self {
+        self.argument("--token", token)
     }
 
     /// Connects again by itself.
@@ -141,14 +151,27 @@ impl NetClient {
     /// # Errors
     /// When it ends with an error.
     pub async fn stream(&self, target: &str, arguments: Value) -> Result<Vec<Value>> {
+        let (items, error) = self.streamed(target, arguments).await?;
+        ensure!(error.is_none(), "{target} after {} items: {error:?}", items.len());
+        Ok(items)
+    }
+
+    /// Reads a stream to its end: its items, and the error that ended it.
+    ///
+    /// # Errors
+    /// When the client is gone.
+    pub(crate) async fn streamed(&self, target: &str, arguments: Value) -> Result<(Vec<Value>, Option<String>)> {
         let mut lines = self.begin(json!({ "stream": target, "args": arguments })).await?;
         let mut items = Vec::new();
         loop {
             let line = lines.recv().await.with_context(|| format!("the client ended during {target}"))?;
             match line.get("event").and_then(Value::as_str) {
                 Some("item") => items.push(line.get("value").cloned().unwrap_or_default()),
-                Some("end") => return Ok(items),
-                _ => bail!("{target} after {} items: {line}", items.len()),
+                Some("end") => return Ok((items, None)),
+                _ => {
+                    return outcome(&line)?
+                        .map_or_else(|error| Ok((items, Some(error))), |_| bail!("a result: {line}"));
+                }
             }
         }
     }
@@ -208,9 +231,14 @@ impl NetClient {
     /// # Errors
     /// When it is gone, or says something else first.
     pub async fn close(&mut self) -> Result<()> {
-        self.write(&json!({ "stop": true })).await?;
+        self.begin_close().await?;
         self.closed().await?;
         Ok(())
+    }
+
+    /// Stops the client; that it has closed is told later.
+    pub(crate) async fn begin_close(&self) -> Result<()> {
+        self.write(&json!({ "stop": true })).await
     }
 
     async fn connected(&mut self) -> Result<()> {
@@ -236,7 +264,8 @@ impl NetClient {
         self.commands.lock().await.write_all(line.as_bytes()).await.context("the .NET client is gone")
     }
 
-    async fn event(&mut self) -> Result<Value> {
+    /// Waits for the next line that is about no call.
+    pub(crate) async fn event(&mut self) -> Result<Value> {
         self.events.recv().await.context("the .NET client has ended")
     }
 }

@@ -1,0 +1,257 @@
+//! Client libraries beside JavaScript's and Python's: Java, Go, and .NET where it is there.
+//!
+//! One scenario for all of them. Where a library can't do something, its page in the book says so.
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+use trunkline_protocol::manifest::Transport;
+use trunkline_tests::harness::client::{Agents, Client, ClientAnswer, Kind, Streamed};
+use trunkline_tests::harness::fleet::{ACCESS_KEY, App, Fleet};
+use trunkline_tests::harness::ground::{Ground, Setting};
+use trunkline_tests::harness::http_client::get;
+use trunkline_tests::harness::relay::{Fate, Relay};
+use trunkline_tests::harness::scenario::{Stage, play};
+use trunkline_tests::harness::token;
+
+/// Beginning of the requests that carry a connection of the hub `/calls`.
+const CONNECTION_REQUEST: &[u8] = b"GET /calls";
+
+fn numbers(end: u64) -> Vec<Value> {
+    (1..=end).map(Value::from).collect()
+}
+
+/// The arguments of the next messages to a target. The Go library hands each message to a goroutine of its own, so there
+/// they are put in order.
+async fn arguments_of(client: &mut Client, target: &str, count: usize) -> Result<Vec<Value>> {
+    let mut arguments = Vec::new();
+    for _ in 0..count {
+        arguments.extend(client.expect(target).await?);
+    }
+    if matches!(client.kind(), Kind::GoJson | Kind::GoMessagePack) {
+        arguments.sort_by_key(|argument| (argument.as_u64(), argument.as_str().map(str::to_owned)));
+    }
+    Ok(arguments)
+}
+
+/// Plays a scenario with each kind on each ground; the seat says at which proxy.
+async fn with_each(
+    stage: &Stage,
+    scenario: impl AsyncFn(&Agents<'_>, &Ground, Kind, usize) -> Result<()>,
+) -> Result<()> {
+    let fleet = Fleet::new(stage);
+    let agents = Agents::new(stage);
+    for setting in Setting::ALL {
+        let ground = Ground::start(&fleet, App::Calls, setting).await?;
+        for (seat, kind) in Kind::others().into_iter().enumerate() {
+            scenario(&agents, &ground, kind, seat).await.with_context(|| format!("{kind:?}, {setting:?}"))?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn other_libraries_call_methods_and_learn_of_errors() {
+    play(async |stage| {
+        with_each(stage, async |agents, ground, kind, seat| {
+            let client = agents.client(kind, &ground.url(seat, "/calls")).open().await?;
+            for value in [json!("text, Ünïcode 🚀"), json!(null), json!({ "a": [1, -2, true, null], "b": 0.5 })] {
+                assert_eq!(client.invoke("Echo", json!([value])).await?, value);
+            }
+            assert_eq!(client.invoke("EchoSigned", json!([-5])).await?, -5);
+            assert_eq!(client.invoke("Remember", json!(["Ann"])).await?, Value::Null);
+            assert_eq!(client.invoke("Recall", json!([])).await?, "Ann");
+            assert_eq!(client.invoke("Join", json!(["nothing comes back"])).await?, Value::Null);
+            let unknown = "Failed to invoke 'Nope' due to an error on the server. HubException: Method does not exist.";
+            assert!(client.invoke_failing("Nope", json!([])).await?.contains(unknown));
+            assert_eq!(client.invoke("ConnectionId", json!([])).await?, client.connection_id()?);
+            Ok(())
+        })
+        .await
+    });
+}
+
+#[test]
+fn other_libraries_receive_streams_and_their_errors() {
+    play(async |stage| {
+        with_each(stage, async |agents, ground, kind, seat| {
+            let client = agents.client(kind, &ground.url(seat, "/calls")).open().await?;
+            let streamed = client.stream("CountTo", json!([500])).await?;
+            assert_eq!(streamed, Streamed { items: numbers(500), error: None });
+            let streamed = client.stream("CountAndRefuse", json!([3, "no more"])).await?;
+            assert_eq!(streamed.items, numbers(3));
+            let error = streamed.error.context("an error")?;
+            assert!(error.contains("HubException: no more"), "{error}");
+            assert_eq!(client.invoke("Echo", json!(["still here"])).await?, "still here");
+            Ok(())
+        })
+        .await
+    });
+}
+
+#[test]
+fn other_libraries_upload_streams() {
+    play(async |stage| {
+        with_each(stage, async |agents, ground, kind, seat| {
+            let builder = agents.client(kind, &ground.url(seat, "/calls")).subscribe(&["Taken"]);
+            let mut client = builder.open().await?;
+            client.invoke("SetGate", json!([true])).await?;
+            // The second one shows that the first has left nothing in the way.
+            for count in [100, 3] {
+                let taken = client.invoke_with_items("TakeUpload", json!(numbers(count))).await?;
+                assert_eq!(taken, count);
+                let items = numbers(count);
+                assert_eq!(arguments_of(&mut client, "Taken", items.len()).await?, items);
+            }
+            Ok(())
+        })
+        .await
+    });
+}
+
+#[test]
+fn other_libraries_answer_when_they_are_asked() {
+    play(async |stage| {
+        with_each(stage, async |agents, ground, kind, seat| {
+            let mut builder = agents.client(kind, &ground.url(seat, "/calls"));
+            builder = builder.answer("Value", &ClientAnswer::Value(json!({ "a": [1, null] })));
+            let is_net = matches!(kind, Kind::NetJson | Kind::NetMessagePack);
+            if !is_net {
+                builder = builder.answer("Throw", &ClientAnswer::Error("not now".into()));
+            }
+            let asked = builder.open().await?;
+            let id = asked.connection_id()?;
+            let asker = agents.client(Kind::JsMessagePack, &ground.url(seat + 1, "/calls")).open().await?;
+            assert_eq!(asker.invoke("Ask", json!([id, "Value"])).await?, json!({ "a": [1, null] }));
+            if !is_net {
+                let error = asker.invoke_failing("Ask", json!([id, "Throw"])).await?;
+                assert!(error.contains("not now"), "{error}");
+            }
+            let no_handler = match kind {
+                Kind::GoJson | Kind::GoMessagePack => "Unknown method NoHandler",
+                _ => "Client didn't provide a result.",
+            };
+            let error = asker.invoke_failing("Ask", json!([id, "NoHandler"])).await?;
+            assert!(error.contains(no_handler), "{error}");
+            assert_eq!(asked.invoke("Echo", json!(["still here"])).await?, "still here");
+            Ok(())
+        })
+        .await
+    });
+}
+
+#[test]
+fn messages_to_groups_and_to_all_reach_every_library() {
+    play(async |stage| {
+        let fleet = Fleet::new(stage);
+        let agents = Agents::new(stage);
+        for setting in Setting::ALL {
+            let ground = Ground::start(&fleet, App::Calls, setting).await?;
+            let mut clients = Vec::new();
+            for (seat, kind) in [Kind::JsJson].into_iter().chain(Kind::others()).enumerate() {
+                let builder = agents.client(kind, &ground.url(seat, "/calls")).subscribe(&["Announced"]);
+                let client = builder.open().await?;
+                // The first one stays outside: what it hears is for all.
+                if seat > 0 {
+                    client.invoke("Join", json!(["red"])).await?;
+                }
+                clients.push(client);
+            }
+            for sender in 0..clients.len() {
+                let text = format!("from {sender}");
+                clients[sender].send("SendToGroup", json!(["red", text])).await?;
+                for member in clients.iter_mut().skip(1) {
+                    assert_eq!(member.expect("Announced").await?, [text.as_str()], "{:?}, {setting:?}", member.kind());
+                }
+            }
+            get(ground.app.address(), "/announce/everyone").await?;
+            for client in &mut clients {
+                assert_eq!(client.expect("Announced").await?, ["everyone"], "{:?}, {setting:?}", client.kind());
+            }
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn other_libraries_show_access_tokens() {
+    play(async |stage| {
+        let fleet = Fleet::new(stage);
+        let agents = Agents::new(stage);
+        let app = fleet.app(App::Sends).await?;
+        let proxies = fleet.two_proxies(&app).await?;
+        let caller = agents.client(Kind::JsJson, &proxies[1].url("/sends")).open().await?;
+        for kind in Kind::others() {
+            let user = format!("{kind:?}");
+            let builder = agents.client(kind, &proxies[0].url("/sends")).subscribe(&["Received"]);
+            let mut client = builder.access_token(&token::of_user(ACCESS_KEY, &user)?).open().await?;
+            caller.invoke("ToUser", json!(["nobody", "not for you"])).await?;
+            caller.invoke("ToUser", json!([user, "for you"])).await?;
+            assert_eq!(client.expect("Received").await?, ["for you"], "{kind:?}");
+            let forged = token::of_user("another key, which the fleet does not have", &user)?;
+            let refused = agents.client(kind, &proxies[0].url("/sends")).access_token(&forged).open().await;
+            assert!(refused.is_err(), "{kind:?}");
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn other_libraries_come_back_after_a_lost_connection() {
+    play(async |stage| {
+        with_each(stage, async |agents, ground, kind, seat| {
+            let relay = Relay::start_for(CONNECTION_REQUEST, ground.address(seat)).await?;
+            let mut builder = agents.client(kind, &format!("http://{}/calls", relay.address()));
+            // The Java library has no automatic reconnect.
+            let is_automatic = kind != Kind::JavaJson;
+            if is_automatic {
+                builder = builder.reconnect_after_ms(&[0]);
+            }
+            let mut client = builder.open().await?;
+            let before = client.connection_id()?.to_owned();
+            relay.decide(Fate::Cut, 1);
+            if is_automatic {
+                client.reconnected().await?;
+            } else {
+                client.closed().await?;
+                client.start_again().await?;
+            }
+            let now = client.invoke("ConnectionId", json!([])).await?;
+            assert_eq!(now, client.connection_id()?);
+            assert_ne!(now, before);
+            Ok(())
+        })
+        .await
+    });
+}
+
+/// Transports beside WebSockets that a library has, with its protocols.
+fn other_transports(kind: Kind) -> &'static [Transport] {
+    match kind {
+        Kind::JavaJson => &[Transport::LongPolling],
+        Kind::GoJson => &[Transport::ServerSentEvents],
+        Kind::NetJson => &[Transport::ServerSentEvents, Transport::LongPolling],
+        Kind::NetMessagePack => &[Transport::LongPolling],
+        _ => &[],
+    }
+}
+
+#[test]
+fn other_libraries_use_the_http_transports_that_they_have() {
+    play(async |stage| {
+        with_each(stage, async |agents, ground, kind, seat| {
+            for transport in other_transports(kind) {
+                let builder = agents.client(kind, &ground.url(seat, "/calls")).transport(*transport);
+                let mut client = builder.subscribe(&["Announced"]).open().await?;
+                assert_eq!(client.invoke("Echo", json!(["hello"])).await?, "hello", "{transport:?}");
+                client.invoke("Join", json!(["red"])).await?;
+                client.send("SendToGroup", json!(["red", "to the group"])).await?;
+                assert_eq!(client.expect("Announced").await?, ["to the group"], "{transport:?}");
+                let streamed = client.stream("CountTo", json!([50])).await?;
+                assert_eq!(streamed, Streamed { items: numbers(50), error: None }, "{transport:?}");
+                client.close().await?;
+            }
+            Ok(())
+        })
+        .await
+    });
+}

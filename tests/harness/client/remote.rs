@@ -1,0 +1,127 @@
+//! Process that a client lives in: an agent, which has many, or a .NET program for this client alone.
+
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use serde_json::{Value, json};
+use tokio::sync::mpsc::UnboundedReceiver;
+
+use crate::harness::dotnet::{DotNet, NetClient};
+use crate::harness::driver::{Driver, Reply};
+use crate::harness::scenario::Stage;
+
+/// Process of a client, which takes its commands and tells its events in the words of agents.
+#[derive(Debug)]
+pub(super) enum Remote {
+    /// An agent, which knows the client by a name.
+    Agent { driver: Arc<Driver>, name: String, events: UnboundedReceiver<Value> },
+    /// A .NET program.
+    Net(Box<NetClient>),
+}
+
+impl Remote {
+    /// Opens a client in an agent: it, and its connection id if the library knows it.
+    ///
+    /// # Errors
+    /// When the connection does not come about.
+    pub(super) async fn open(driver: &Arc<Driver>, name: String, mut options: Value) -> Result<(Self, Option<String>)> {
+        let events = driver.events_of(&name);
+        if let Some(options) = options.as_object_mut() {
+            options.insert("client".into(), json!(name));
+        }
+        let opened = driver.command("open", options).await?.map_err(anyhow::Error::msg)?;
+        let id = opened.get("connectionId").and_then(Value::as_str).map(str::to_owned);
+        Ok((Self::Agent { driver: Arc::clone(driver), name, events }, id))
+    }
+
+    /// Opens a .NET client with the options of agents.
+    ///
+    /// # Errors
+    /// When there is no archive of .NET programs, or the connection does not come about.
+    pub(super) async fn open_net(stage: &Stage, options: &Value) -> Result<(Self, Option<String>)> {
+        let dotnet = DotNet::find()?.context("there are .NET programs")?;
+        let text = |name| options.get(name).and_then(Value::as_str);
+        let url = text("url").context("a URL")?;
+        let mut builder = dotnet.client(stage, url).protocol(text("protocol").context("a protocol")?);
+        builder = builder.transport_named(text("transport").unwrap_or("WebSockets"));
+        if let Some(token) = text("accessToken") {
+            builder = builder.access_token(token);
+        }
+        if options.get("reconnectDelays").is_some() {
+            builder = builder.reconnect();
+        }
+        let targets: Vec<&str> = options
+            .get("subscribe")
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+            .collect();
+        let client = builder.subscribe(&targets).open().await?;
+        for (target, order) in options.get("answers").and_then(Value::as_object).into_iter().flatten() {
+            client.answer(target, order.get("value").cloned().context("the program answers with values")?).await?;
+        }
+        let id = client.connection_id().to_owned();
+        Ok((Self::Net(Box::new(client)), Some(id)))
+    }
+
+    /// Sends a command and waits for its reply.
+    ///
+    /// # Errors
+    /// When the process ends before it replies.
+    pub(super) async fn command(&self, op: &str, mut options: Value) -> Result<Reply> {
+        match self {
+            Self::Agent { driver, name, .. } => {
+                if let Some(options) = options.as_object_mut() {
+                    options.insert("client".into(), json!(name));
+                }
+                driver.command(op, options).await
+            }
+            Self::Net(client) => command_net(client, op, options).await,
+        }
+    }
+
+    /// Waits for the next event, in the words of agents.
+    ///
+    /// # Errors
+    /// When the process has ended.
+    pub(super) async fn event(&mut self) -> Result<Value> {
+        match self {
+            Self::Agent { name, events, .. } => {
+                events.recv().await.with_context(|| format!("{name} ended with its process"))
+            }
+            Self::Net(client) => {
+                let event = client.event().await?;
+                let [name, args, id, error] = ["name", "args", "id", "error"].map(|field| event.get(field));
+                let kind = event.get("event");
+                Ok(json!({ "event": kind, "target": name, "arguments": args, "connectionId": id, "error": error }))
+            }
+        }
+    }
+
+    /// The agent, and the name by which it knows the client.
+    ///
+    /// # Errors
+    /// When it is no agent.
+    pub(super) fn agent(&self) -> Result<(&Arc<Driver>, &str)> {
+        match self {
+            Self::Agent { driver, name, .. } => Ok((driver, name)),
+            Self::Net(_) => bail!("the .NET program takes streams whole only"),
+        }
+    }
+}
+
+async fn command_net(client: &NetClient, op: &str, options: Value) -> Result<Reply> {
+    let target = options.get("target").and_then(Value::as_str).unwrap_or_default();
+    let arguments = options.get("arguments").cloned().unwrap_or_default();
+    match op {
+        "invoke" => client.call(target, arguments).await,
+        "send" => client.send(target, arguments).await.map(|()| Ok(Value::Null)),
+        "stream" => {
+            let (items, error) = client.streamed(target, arguments).await?;
+            Ok(Ok(json!({ "items": items, "error": error })))
+        }
+        "close" => client.begin_close().await.map(|()| Ok(Value::Null)),
+        _ => bail!("the .NET program knows no `{op}`"),
+    }
+}
