@@ -19,6 +19,9 @@ const retryInterval = 50 * time.Millisecond
 // More than the longest message of the tests: the library cuts off what is longer.
 const messageMaxBytes = 1024 * 1024
 
+// With MessagePack the library hands on a ping only once something follows it, which the next ping does.
+const patience = time.Minute
+
 // Changes of state that may wait to be told. The library holds a lock while it tells one.
 const stateBuffer = 64
 
@@ -67,6 +70,7 @@ func openClient(asked command) (interface{}, error) {
 		signalr.WithReceiver(&receiver{client: asked.Client, answers: asked.Answers}),
 		signalr.TransferFormat(format),
 		signalr.MaximumReceiveMessageSize(messageMaxBytes),
+		signalr.TimeoutInterval(patience),
 		signalr.WithBackoff(func() backoff.BackOff { return backoff.NewConstantBackOff(retryInterval) }),
 		signalr.Logger(log.NewLogfmtLogger(os.Stderr), false))
 	if err != nil {

@@ -46,7 +46,7 @@ type line map[string]interface{}
 var output sync.Mutex
 
 func emit(told line) {
-	text, err := json.Marshal(told)
+	text, err := json.Marshal(plain(map[string]interface{}(told)))
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "this can't be written as JSON:", err)
 		os.Exit(1)
@@ -96,7 +96,7 @@ func run(asked command) (interface{}, error) {
 	return nil, fmt.Errorf("this library's clients know no `%s`", asked.Op)
 }
 
-// Whole numbers are integers, as an app would have them: MessagePack tells them from others.
+// Values as an app would have them: whole numbers are integers, which MessagePack tells from others, and keys are texts.
 func plain(value interface{}) interface{} {
 	switch value := value.(type) {
 	case json.Number:
@@ -113,6 +113,14 @@ func plain(value interface{}) interface{} {
 		for name, item := range value {
 			value[name] = plain(item)
 		}
+	case map[interface{}]interface{}:
+		named := map[string]interface{}{}
+		for name, item := range value {
+			named[fmt.Sprint(name)] = plain(item)
+		}
+		return named
+	case line:
+		return plain(map[string]interface{}(value))
 	}
 	return value
 }
