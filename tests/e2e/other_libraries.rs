@@ -128,8 +128,7 @@ fn other_libraries_answer_when_they_are_asked() {
             }
             let no_handler = match kind {
                 Kind::GoJson | Kind::GoMessagePack => "Unknown method NoHandler",
-                Kind::NetJson | Kind::NetMessagePack => "Client failed to parse argument(s).",
-                _ => "Client didn't provide a result.",
+                _ => "Client failed to parse argument(s).",
             };
             let error = asker.invoke_failing("Ask", json!([id, "NoHandler"])).await?;
             assert!(error.contains(no_handler), "{error}");
@@ -185,10 +184,8 @@ fn other_libraries_show_access_tokens() {
             let user = format!("{kind:?}");
             let builder = agents.client(kind, &proxies[0].url("/sends")).subscribe(&["Received"]);
             let mut client = builder.access_token(&token::of_user(ACCESS_KEY, &user)?).open().await?;
-            // Targets are in place once the client has called; one without a handler does no harm.
+            // Once the client has called, the .NET program has set up its targets.
             client.invoke("Join", json!(["red"])).await?;
-            caller.invoke("Fence", json!([1])).await?;
-            client.invoke("Join", json!(["blue"])).await?;
             caller.invoke("ToUser", json!(["nobody", "not for you"])).await?;
             caller.invoke("ToUser", json!([user, "for you"])).await?;
             assert_eq!(client.expect("Received").await?, ["for you"], "{kind:?}");
