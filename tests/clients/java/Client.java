@@ -13,7 +13,6 @@ import java.util.Collections;
 import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
-import java.util.NoSuchElementException;
 import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.CountDownLatch;
 
@@ -79,7 +78,7 @@ final class Client {
         connection.start().blockingAwait();
         return Collections.singletonMap("connectionId", connection.getConnectionId());
       case "invoke":
-        return invoke(target(options), arguments(options));
+        return connection.<JsonElement>invoke(ANY, target(options), arguments(options)).blockingGet();
       case "send":
         connection.send(target(options), arguments(options));
         return null;
@@ -121,15 +120,6 @@ final class Client {
       arguments.add(isUpload ? uploads.get(argument.getAsJsonObject().get("$subject").getAsString()) : argument);
     }
     return arguments.toArray();
-  }
-
-  /** Calls a method; the library has no value for methods that return nothing. */
-  private Object invoke(String target, Object[] arguments) {
-    try {
-      return connection.<JsonElement>invoke(ANY, target, arguments).blockingGet();
-    } catch (NoSuchElementException nothing) {
-      return null;
-    }
   }
 
   /** Answers when the stream is over: with its items, and the error that ended it. */

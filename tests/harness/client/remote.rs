@@ -15,7 +15,7 @@ use crate::harness::scenario::Stage;
 pub(super) enum Remote {
     /// An agent, which knows the client by a name.
     Agent { driver: Arc<Driver>, name: String, events: UnboundedReceiver<Value> },
-    /// A .NET program.
+    /// A .NET program, which is this client alone.
     Net(Box<NetClient>),
 }
 
