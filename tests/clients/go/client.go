@@ -38,6 +38,8 @@ type client struct {
 	mux     sync.Mutex
 	// Id of the connection that it has now.
 	id string
+	// Its end is told once.
+	end sync.Once
 }
 
 func clientNamed(name string) (*client, error) {
@@ -128,10 +130,20 @@ func (c *client) tell(states <-chan signalr.ClientState) {
 		case signalr.ClientConnected:
 			emit(line{"event": "reconnected", "client": c.name, "connectionId": c.connectionID()})
 		case signalr.ClientClosed:
-			emit(line{"event": "closed", "client": c.name, "error": nil})
+			c.tellEnd()
 			return
 		}
 	}
+}
+
+func (c *client) tellEnd() {
+	c.end.Do(func() { emit(line{"event": "closed", "client": c.name, "error": nil}) })
+}
+
+// Stops the client. Observers of its state may not learn of this: the library drops what it tells them when it stops.
+func (c *client) close() {
+	c.signalr.Stop()
+	c.tellEnd()
 }
 
 func (c *client) invoke(target string, arguments []interface{}) (interface{}, error) {

@@ -90,7 +90,7 @@ func run(asked command) (interface{}, error) {
 		driven.complete(asked.Subject)
 		return nil, nil
 	case "close":
-		driven.signalr.Stop()
+		driven.close()
 		return nil, nil
 	}
 	return nil, fmt.Errorf("this library's clients know no `%s`", asked.Op)
