@@ -6,6 +6,7 @@ mod announce_command;
 mod check_command;
 mod completion_command;
 pub(crate) mod config_file;
+mod doctor_command;
 mod flag;
 mod health_command;
 mod init_command;
@@ -36,6 +37,7 @@ use announce_command::AnnounceArgs;
 use check_command::CheckArgs;
 use completion_command::CompletionArgs;
 use config_file::with_file;
+use doctor_command::DoctorArgs;
 pub use flag::ServeArgs;
 use init_command::InitArgs;
 use manual_command::ManualArgs;
@@ -78,6 +80,8 @@ enum CliCommand {
         #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8090")]
         admin: String,
     },
+    /// Try a running fleet as a client does, over each transport, and tell what to change; the exit status tells.
+    Doctor(Box<DoctorArgs>),
     /// Tell how many nodes carry so many clients and messages, and what each of them needs.
     Size(SizeArgs),
     /// Show nodes in the terminal: clients, links, rates, CPU and memory. Ctrl-C ends it.
@@ -128,6 +132,7 @@ fn run() -> anyhow::Result<()> {
             print(report.text.trim_end());
         }
         CliCommand::Health { admin } => print(runtime()?.block_on(health_command::health(&admin))?.trim_end()),
+        CliCommand::Doctor(args) => runtime()?.block_on(doctor_command::doctor(&args))?,
         CliCommand::Size(args) => print(size_command::size(&args)?.trim_end()),
         CliCommand::Top(args) => runtime()?.block_on(top_command::top(&args))?,
         CliCommand::Announce(args) => print(&runtime()?.block_on(announce_command::announce(&args))?),

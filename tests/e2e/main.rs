@@ -38,6 +38,8 @@ mod disconnects;
 #[cfg(test)]
 mod discovery;
 #[cfg(test)]
+mod doctor;
+#[cfg(test)]
 mod draining;
 #[cfg(test)]
 mod first_requests;

@@ -78,7 +78,7 @@ fn told(report: &AnnouncementReport) -> String {
 }
 
 /// Parses a JSON list.
-fn list(text: &str) -> Result<Value, String> {
+pub(super) fn list(text: &str) -> Result<Value, String> {
     let example = "must be a JSON list, such as '[\"text\", 5]'";
     match serde_json::from_str(text) {
         Ok(list @ Value::Array(_)) => Ok(list),

@@ -2,11 +2,15 @@
 //!
 //! Files are read again when they change; open connections live on.
 
+#[cfg(feature = "cli")]
+mod certificate_probe;
 mod client_config;
 mod identity;
 mod pem;
 mod server_config;
 
+#[cfg(feature = "cli")]
+pub(crate) use certificate_probe::{CertificateFault, TlsLookError, TlsSeen, look_at_tls};
 pub(crate) use client_config::client_config;
 pub(crate) use pem::TlsError;
 pub(crate) use server_config::{Certificates, server_config};

@@ -27,7 +27,8 @@ pub(crate) fn client_config(settings: &ClientTls) -> Result<ClientConfig, TlsErr
     Ok(config)
 }
 
-fn roots(settings: &ClientTls) -> Result<RootCertStore, TlsError> {
+/// Returns the certificates that may have signed a server's.
+pub(super) fn roots(settings: &ClientTls) -> Result<RootCertStore, TlsError> {
     let mut roots = RootCertStore::empty();
     for path in &settings.roots {
         for certificate in pem::certificates(path)? {

@@ -1,0 +1,226 @@
+//! Connection to a hub over any transport: handshake, calls, pings.
+
+use std::time::{Duration, Instant};
+
+use bytes::{Buf, Bytes, BytesMut};
+use bytestring::ByteString;
+use tokio::time::timeout;
+use trunkline_protocol::hub::{
+    HUB_PROTOCOL_VERSION, HandshakeRequest, HandshakeResponse, HubMessage, HubProtocol, Invocation, Outcome, Payload,
+    next_frame,
+};
+use trunkline_protocol::manifest::Transport;
+
+use super::event_carrier::EventCarrier;
+use super::poll_carrier::PollCarrier;
+use super::probe_client::{ANSWER_MAX_BYTES, ProbeClient, ProbeError};
+use super::socket_carrier::{COMPRESSED, Compression, SocketCarrier};
+
+/// Protocol of all checks, which each transport carries.
+const PROTOCOL: HubProtocol = HubProtocol::Json;
+
+/// Method that no hub has: its error comes from the app server, and so tells the way there and back.
+const NO_METHOD: &str = "TrunklineDoctor";
+
+/// Call that the checks make.
+#[derive(Debug, Clone)]
+pub(super) struct ProbeCall {
+    pub(super) target: ByteString,
+    arguments: Vec<Payload>,
+    is_real: bool,
+}
+
+impl ProbeCall {
+    /// Call of a method that no hub has.
+    pub(super) fn of_no_method() -> Self {
+        Self { target: ByteString::from_static(NO_METHOD), arguments: Vec::new(), is_real: false }
+    }
+
+    /// Call of a method with these arguments.
+    pub(super) fn of(method: &str, arguments: &[serde_json::Value]) -> Self {
+        let encoded = arguments.iter().map(|argument| Payload::new(Bytes::from(argument.to_string()))).collect();
+        Self { target: method.into(), arguments: encoded, is_real: true }
+    }
+
+    /// Whether the hub is to have the method.
+    pub(super) fn is_real(&self) -> bool {
+        self.is_real
+    }
+}
+
+/// Answer to a call, and the times that it took.
+#[derive(Debug, Clone)]
+pub(super) struct CallSeen {
+    /// Time until the answer was there.
+    pub(super) took: Duration,
+    /// Time until the call was sent: for transports with POSTs, until the POST was answered.
+    pub(super) sent: Duration,
+    /// Error text of the method, if it gave one.
+    pub(super) error: Option<String>,
+}
+
+/// Transport that is open.
+#[derive(Debug)]
+enum Carrier {
+    Socket(Box<SocketCarrier>),
+    Events(Box<EventCarrier>),
+    Poll(Box<PollCarrier>),
+}
+
+/// Connection to a hub, whose bytes are taken apart into messages.
+#[derive(Debug)]
+pub(super) struct HubConnection {
+    carrier: Carrier,
+    rest: BytesMut,
+    deadline: Duration,
+    calls: u64,
+    is_compressed: bool,
+}
+
+impl HubConnection {
+    /// Opens a connection over a transport. A WebSocket whose compression something in between accepts is opened without.
+    ///
+    /// # Errors
+    /// When the transport does not open.
+    pub(super) async fn open(client: &ProbeClient, id: &str, transport: Transport) -> Result<Self, ProbeError> {
+        let mut is_compressed = false;
+        let carrier = match transport {
+            Transport::WebSockets => {
+                let opened = match SocketCarrier::open(client, id, Compression::Offered).await {
+                    Err(ProbeError::Upgrade(COMPRESSED)) => {
+                        is_compressed = true;
+                        SocketCarrier::open(client, id, Compression::NotOffered).await
+                    }
+                    other => other,
+                };
+                Carrier::Socket(Box::new(opened?))
+            }
+            Transport::ServerSentEvents => Carrier::Events(Box::new(EventCarrier::open(client, id).await?)),
+            Transport::LongPolling => Carrier::Poll(Box::new(PollCarrier::open(client, id).await?)),
+        };
+        Ok(Self { carrier, rest: BytesMut::new(), deadline: client.deadline, calls: 0, is_compressed })
+    }
+
+    /// Whether something in between accepted compression.
+    pub(super) fn is_compressed(&self) -> bool {
+        self.is_compressed
+    }
+
+    /// Shakes hands with the hub; returns the time that it took.
+    ///
+    /// # Errors
+    /// When it is refused, or no answer comes in time.
+    pub(super) async fn handshake(&mut self) -> Result<Duration, ProbeError> {
+        let begun = Instant::now();
+        let (deadline, request) =
+            (self.deadline, HandshakeRequest { protocol: PROTOCOL, version: HUB_PROTOCOL_VERSION });
+        let shaken = timeout(deadline, async {
+            self.send(&request.encode()).await?;
+            loop {
+                if let Some((response, length)) = HandshakeResponse::read(&self.rest, ANSWER_MAX_BYTES)? {
+                    self.rest.advance(length);
+                    return response.error.map_or(Ok(()), |error| Err(ProbeError::Refused(error)));
+                }
+                self.receive().await?;
+            }
+        });
+        shaken.await.unwrap_or(Err(ProbeError::Late(deadline)))?;
+        Ok(begun.elapsed())
+    }
+
+    /// Makes a call, and waits for its answer.
+    ///
+    /// # Errors
+    /// When no answer comes in time.
+    pub(super) async fn call(&mut self, call: &ProbeCall) -> Result<CallSeen, ProbeError> {
+        self.calls += 1;
+        let id = ByteString::from(self.calls.to_string());
+        let message = HubMessage::Invocation(Invocation {
+            invocation_id: Some(id.clone()),
+            target: call.target.clone(),
+            arguments: call.arguments.clone(),
+            ..Invocation::default()
+        });
+        let begun = Instant::now();
+        let deadline = self.deadline;
+        let answered = timeout(deadline, async {
+            self.send(&encoded(&message)).await?;
+            let sent = begun.elapsed();
+            loop {
+                if let HubMessage::Completion(completion) = self.message().await?
+                    && completion.invocation_id == id
+                {
+                    let error = match completion.outcome {
+                        Outcome::Error(text) => Some(text.to_string()),
+                        Outcome::Void | Outcome::Value(_) => None,
+                    };
+                    return Ok(CallSeen { took: begun.elapsed(), sent, error });
+                }
+            }
+        });
+        answered.await.unwrap_or(Err(ProbeError::Late(deadline)))
+    }
+
+    /// Sends a keep-alive, as clients do every 15 s.
+    ///
+    /// # Errors
+    /// When the transport is gone.
+    pub(super) async fn ping(&mut self) -> Result<(), ProbeError> {
+        self.send(&encoded(&HubMessage::Ping)).await
+    }
+
+    /// Returns the next message, however long it takes. Given up, it loses nothing but a poll that was under way.
+    ///
+    /// # Errors
+    /// When the connection has ended.
+    pub(super) async fn message(&mut self) -> Result<HubMessage, ProbeError> {
+        loop {
+            while let Some(frame) = next_frame(PROTOCOL, &self.rest, ANSWER_MAX_BYTES)? {
+                let bytes = self.rest.split_to(frame.length).freeze();
+                match PROTOCOL.decode(&bytes.slice(frame.body))? {
+                    Some(HubMessage::Close(close)) => {
+                        let text = close.error.unwrap_or_else(|| ByteString::from_static("no reason given"));
+                        return Err(ProbeError::Closed(format!("the server closes: {text}")));
+                    }
+                    Some(message) => return Ok(message),
+                    None => {}
+                }
+            }
+            self.receive().await?;
+        }
+    }
+
+    /// Ends the connection in order.
+    pub(super) async fn close(self) {
+        match self.carrier {
+            Carrier::Socket(socket) => drop(timeout(self.deadline, socket.close()).await),
+            // The end of the stream is the end of the connection.
+            Carrier::Events(stream) => drop(stream),
+            Carrier::Poll(poll) => poll.close().await,
+        }
+    }
+
+    async fn send(&mut self, messages: &Bytes) -> Result<(), ProbeError> {
+        match &mut self.carrier {
+            Carrier::Socket(socket) => socket.send(messages).await,
+            Carrier::Events(stream) => stream.send(messages).await,
+            Carrier::Poll(poll) => poll.send(messages).await,
+        }
+    }
+
+    async fn receive(&mut self) -> Result<(), ProbeError> {
+        let bytes = match &mut self.carrier {
+            Carrier::Socket(socket) => socket.receive().await?,
+            Carrier::Events(stream) => stream.receive().await?,
+            Carrier::Poll(poll) => poll.receive().await?,
+        };
+        self.rest.extend_from_slice(&bytes);
+        Ok(())
+    }
+}
+
+fn encoded(message: &HubMessage) -> Bytes {
+    let mut bytes = BytesMut::new();
+    PROTOCOL.encode(message, &mut bytes);
+    bytes.freeze()
+}

@@ -1,0 +1,134 @@
+//! Check of idle time-outs: connections on which nothing is said but keep-alives.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
+use trunkline_protocol::manifest::Transport;
+
+use super::finding::Finding;
+use super::hub_connection::HubConnection;
+use super::negotiate_check::{Negotiated, check_negotiate};
+use super::probe_client::{ProbeClient, ProbeError};
+use super::transport_check::check_name;
+use crate::quantity::duration_text;
+
+const IDLE: &str = "idle";
+
+/// Interval of the official clients' keep-alives.
+const PING_INTERVAL: Duration = Duration::from_secs(15);
+
+/// Facts about one idle connection.
+#[derive(Debug)]
+struct IdleSeen {
+    transport: Transport,
+    lived: Duration,
+    /// Messages that the server has sent in that time.
+    received: usize,
+    end: Option<String>,
+}
+
+/// Keeps a connection over each transport idle for a time, all at once.
+pub(super) async fn check_idle(client: &ProbeClient, transports: &[Transport], time: Duration) -> Vec<Finding> {
+    let seen = join_all(transports.iter().map(|transport| keep_idle(client, *transport, time))).await;
+    seen.iter().map(|seen| judge_idle(seen, time)).collect()
+}
+
+async fn keep_idle(client: &ProbeClient, transport: Transport, time: Duration) -> IdleSeen {
+    let mut seen = IdleSeen { transport, lived: Duration::ZERO, received: 0, end: None };
+    let mut begun = Instant::now();
+    if let Err(error) = stay(client, time, &mut begun, &mut seen).await {
+        seen.end = Some(error.to_string());
+    }
+    seen.lived = begun.elapsed();
+    seen
+}
+
+async fn stay(
+    client: &ProbeClient,
+    time: Duration,
+    begun: &mut Instant,
+    seen: &mut IdleSeen,
+) -> Result<(), ProbeError> {
+    let negotiation = check_negotiate(client).await;
+    let Some(Negotiated { id, .. }) = negotiation.negotiated else {
+        return Err(ProbeError::Closed("the negotiation failed".into()));
+    };
+    let mut connection = HubConnection::open(&negotiation.client, &id, seen.transport).await?;
+    connection.handshake().await?;
+    *begun = Instant::now();
+    let end = *begun + time;
+    let mut pings = interval_at(*begun + PING_INTERVAL, PING_INTERVAL);
+    pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            message = connection.message() => {
+                message?;
+                seen.received += 1;
+            }
+            // A poll is a keep-alive by itself: clients send none beside it.
+            _ = pings.tick(), if seen.transport != Transport::LongPolling => connection.ping().await?,
+            () = sleep_until(end) => break,
+        }
+    }
+    connection.close().await;
+    Ok(())
+}
+
+fn judge_idle(seen: &IdleSeen, time: Duration) -> Finding {
+    let name = check_name(seen.transport);
+    match &seen.end {
+        None => {
+            let text = format!("{name} lived for {}, and got {} keep-alives", duration_text(time), seen.received);
+            match seen.transport {
+                Transport::LongPolling => Finding::ok(IDLE, format!("{name} lived for {}", duration_text(time))),
+                _ if seen.received == 0 && time > 2 * PING_INTERVAL => Finding::warning(
+                    IDLE,
+                    text,
+                    "let the hub send keep-alives (`Hub::keep_alive_interval`), every 15 s as it comes: balancers cut what is silent",
+                ),
+                _ => Finding::ok(IDLE, text),
+            }
+        }
+        Some(end) => Finding::failed(
+            IDLE,
+            format!("{name} ended after {} s: {end}", seen.lived.as_secs()),
+            match seen.transport {
+                Transport::LongPolling => {
+                    "give the nodes a --poll-timeout below the time-out of the balancer (HAProxy `timeout server`, nginx \
+                     `proxy_read_timeout`, an idle time-out elsewhere)"
+                }
+                _ => {
+                    "let the balancer's idle time-out be above 15 s: HAProxy `timeout client`, `timeout server`, `timeout \
+                     tunnel`; nginx `proxy_read_timeout` and `proxy_send_timeout`"
+                }
+            },
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::finding::Verdict;
+    use super::*;
+
+    fn judged(transport: Transport, received: usize, end: Option<&str>) -> Finding {
+        let seen = IdleSeen { transport, lived: Duration::from_secs(50), received, end: end.map(str::to_owned) };
+        judge_idle(&seen, Duration::from_secs(120))
+    }
+
+    #[test]
+    fn a_connection_that_is_cut_names_the_settings_of_its_transport() {
+        let poll = judged(Transport::LongPolling, 0, Some("the answer is 504"));
+        assert_eq!(poll.seen, "long-polling ended after 50 s: the answer is 504");
+        assert!(poll.advice.unwrap().contains("--poll-timeout"));
+        assert!(judged(Transport::WebSockets, 3, Some("cut")).advice.unwrap().contains("timeout tunnel"));
+    }
+
+    #[test]
+    fn a_silent_server_is_a_warning_unless_it_is_polled() {
+        assert_eq!(judged(Transport::WebSockets, 8, None).verdict, Verdict::Ok);
+        assert_eq!(judged(Transport::WebSockets, 0, None).verdict, Verdict::Warning);
+        assert_eq!(judged(Transport::LongPolling, 0, None).verdict, Verdict::Ok);
+    }
+}

@@ -1,0 +1,278 @@
+//! Check of the negotiation: its status, its answer, and the redirects that it may give.
+
+use http::StatusCode;
+use serde::Deserialize;
+use trunkline_protocol::manifest::Transport;
+
+use super::finding::{Finding, excerpt, milliseconds_text};
+use super::hub_url::HubUrl;
+use super::probe_client::{AnswerSeen, ProbeClient, ProbeError};
+
+pub(super) const NEGOTIATE: &str = "negotiate";
+
+/// Redirects that are followed; more are a circle.
+const REDIRECTS_MAX: usize = 8;
+
+/// Id and transports of a connection to come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Negotiated {
+    /// Value of `id` in the requests of the connection.
+    pub(super) id: String,
+    pub(super) transports: Vec<Transport>,
+}
+
+/// End of a negotiation and of its redirects.
+#[derive(Debug)]
+pub(super) struct Negotiation {
+    /// Client that goes on, at the URL that negotiated.
+    pub(super) client: ProbeClient,
+    /// Last answer, if any came.
+    pub(super) answer: Option<AnswerSeen>,
+    pub(super) negotiated: Option<Negotiated>,
+    pub(super) findings: Vec<Finding>,
+}
+
+/// Meaning of one answer.
+#[derive(Debug, PartialEq, Eq)]
+enum NegotiateMeaning {
+    Connect(Negotiated, Finding),
+    Redirect { url: String, access_token: Option<String> },
+    Refused(Finding),
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct NegotiateBody {
+    error: Option<String>,
+    url: Option<String>,
+    access_token: Option<String>,
+    connection_id: Option<String>,
+    connection_token: Option<String>,
+    available_transports: Vec<OfferedTransport>,
+}
+
+#[derive(Debug, Deserialize)]
+struct OfferedTransport {
+    transport: String,
+}
+
+/// Negotiates, and follows redirects as clients do.
+pub(super) async fn check_negotiate(client: &ProbeClient) -> Negotiation {
+    let mut client = client.clone();
+    let mut findings = Vec::new();
+    for _ in 0..=REDIRECTS_MAX {
+        let answer = match client.negotiate().await {
+            Ok(answer) => answer,
+            Err(error) => {
+                findings.push(judge_silence(&error));
+                return Negotiation { client, answer: None, negotiated: None, findings };
+            }
+        };
+        let meaning = judge_negotiate(&answer, client.token.is_some());
+        client = client.with_cookies_of(&answer);
+        match meaning {
+            NegotiateMeaning::Connect(negotiated, finding) => {
+                findings.push(finding);
+                return Negotiation { client, answer: Some(answer), negotiated: Some(negotiated), findings };
+            }
+            NegotiateMeaning::Refused(finding) => {
+                findings.push(finding);
+                return Negotiation { client, answer: Some(answer), negotiated: None, findings };
+            }
+            NegotiateMeaning::Redirect { url, access_token } => match judge_redirect(&client.url, &url) {
+                (finding, Some(target)) => {
+                    findings.push(finding);
+                    client = client.at(target, access_token);
+                }
+                (finding, None) => {
+                    findings.push(finding);
+                    return Negotiation { client, answer: Some(answer), negotiated: None, findings };
+                }
+            },
+        }
+    }
+    let seen = format!("{REDIRECTS_MAX} redirects, and no end");
+    findings.push(Finding::failed(NEGOTIATE, seen, "let `on_negotiate` name a URL that does not redirect again"));
+    Negotiation { client, answer: None, negotiated: None, findings }
+}
+
+fn judge_silence(error: &ProbeError) -> Finding {
+    let advice =
+        "see whether this port speaks HTTP, or HTTPS where the URL says http, and whether the balancer reaches a node";
+    Finding::failed(NEGOTIATE, format!("no answer: {error}"), advice)
+}
+
+fn judge_redirect(from: &HubUrl, to: &str) -> (Finding, Option<HubUrl>) {
+    match to.parse::<HubUrl>() {
+        Ok(target) if from.address.is_tls() && !target.address.is_tls() => (
+            Finding::failed(
+                NEGOTIATE,
+                format!("it redirects from https to {target}, which pages refuse to follow"),
+                "let `on_negotiate` name an https:// URL",
+            ),
+            None,
+        ),
+        Ok(target) => (Finding::ok(NEGOTIATE, format!("it redirects to {target}")), Some(target)),
+        Err(problem) => {
+            let seen = format!("it redirects to {} which {problem}", excerpt(to.as_bytes()));
+            (Finding::failed(NEGOTIATE, seen, "correct the URL in `on_negotiate`"), None)
+        }
+    }
+}
+
+fn judge_negotiate(answer: &AnswerSeen, has_token: bool) -> NegotiateMeaning {
+    if answer.status != StatusCode::OK {
+        return NegotiateMeaning::Refused(judge_status(answer, has_token));
+    }
+    let Ok(body) = serde_json::from_slice::<NegotiateBody>(&answer.body) else {
+        return NegotiateMeaning::Refused(no_signalr(answer));
+    };
+    if let Some(error) = &body.error {
+        let seen = format!("the server refuses: {}", excerpt(error.as_bytes()));
+        return NegotiateMeaning::Refused(Finding::failed(
+            NEGOTIATE,
+            seen,
+            "the text is the app's or the hub's: see there",
+        ));
+    }
+    if let Some(url) = body.url {
+        return NegotiateMeaning::Redirect { url, access_token: body.access_token };
+    }
+    let Some(id) = body.connection_token.or(body.connection_id) else {
+        return NegotiateMeaning::Refused(no_signalr(answer));
+    };
+    let known = |name: &str| Transport::ALL.into_iter().find(|known| transport_name(*known) == name);
+    let transports: Vec<_> = body.available_transports.iter().filter_map(|offer| known(&offer.transport)).collect();
+    let names: Vec<_> = transports.iter().map(|transport| transport_name(*transport)).collect();
+    let took = milliseconds_text(answer.took);
+    let finding = match names.is_empty() {
+        false => Finding::ok(NEGOTIATE, format!("answered in {took}, offers {}", names.join(", "))),
+        true => Finding::failed(
+            NEGOTIATE,
+            "no transport is offered",
+            "let the hub have transports (`Hub::transports`), and the nodes more than WebSockets without --no-forward",
+        ),
+    };
+    NegotiateMeaning::Connect(Negotiated { id, transports }, finding)
+}
+
+/// Returns the name of a transport in a negotiation.
+pub(super) fn transport_name(transport: Transport) -> &'static str {
+    match transport {
+        Transport::WebSockets => "WebSockets",
+        Transport::ServerSentEvents => "ServerSentEvents",
+        Transport::LongPolling => "LongPolling",
+    }
+}
+
+fn no_signalr(answer: &AnswerSeen) -> Finding {
+    let kind = answer.header("content-type").unwrap_or("no type");
+    Finding::failed(
+        NEGOTIATE,
+        format!("this is not SignalR: 200, {kind}, {}", excerpt(&answer.body)),
+        "give the path of a hub, and let the balancer pass that path, with /negotiate below it, to the nodes",
+    )
+}
+
+fn judge_status(answer: &AnswerSeen, has_token: bool) -> Finding {
+    let advice = match (answer.status.as_u16(), has_token) {
+        (300..=399, _) => "give clients the URL that it redirects to: they don't follow redirects of HTTP",
+        (400, _) => {
+            "compare Host and path with what the balancer passes on: nodes refuse heads that can be read in two ways"
+        }
+        (401, false) => "give an access token by --token-file; `trunkline token user ID` makes one",
+        (401, true) => {
+            "the token is not taken: see its end and its audience, and whether nodes and whoever made it have the same \
+             --access-key, or the issuer's keys (--jwt-*); does the balancer pass Authorization on?"
+        }
+        (403, _) => {
+            "the origin or the user is refused: see --allow-origin, rules with `reject`, and the app's `on_negotiate`; or a \
+             firewall in between refuses"
+        }
+        (404, _) => {
+            "no hub is served at this path: compare it with the app's (see the page of the admin port), with --path-prefix, \
+             and with what the balancer does to paths"
+        }
+        (405, _) => "let the balancer pass POST on to the nodes: this looks like a server of files",
+        (408 | 504, _) => {
+            "the app server or the node gives no answer: see `trunkline health`, and time-outs of the balancer"
+        }
+        (413 | 431, _) => {
+            "the head is too large for something in between: shorten token and cookies, or raise its limit"
+        }
+        (429, _) => {
+            "this address has too many connections: see --pending-per-address-max and --connections-per-address-max, and name the balancer in --trust"
+        }
+        (502, _) => {
+            "the balancer reaches no node: see its health checks, and whether it speaks plain HTTP to a port with TLS"
+        }
+        (503, _) => {
+            "no app server is linked, the node stops, or a limit is reached: see `trunkline health`, and --upstream; HAProxy \
+             says 503 when all its servers are down"
+        }
+        _ => "see the log of the node and of what is in between",
+    };
+    let location = answer.header("location").map(|to| format!(" to {to}")).unwrap_or_default();
+    let seen = format!("the answer is {}{location} with {}", answer.status, excerpt(&answer.body));
+    Finding::failed(NEGOTIATE, seen, advice)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use bytes::Bytes;
+    use http::HeaderMap;
+
+    use super::*;
+
+    fn answer(status: u16, body: &'static str) -> AnswerSeen {
+        let status = StatusCode::from_u16(status).unwrap();
+        let took = Duration::from_millis(1);
+        AnswerSeen { status, headers: HeaderMap::new(), body: Bytes::from_static(body.as_bytes()), took }
+    }
+
+    fn refused(status: u16, body: &'static str, has_token: bool) -> Finding {
+        match judge_negotiate(&answer(status, body), has_token) {
+            NegotiateMeaning::Refused(finding) => finding,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn ids_of_both_versions_and_the_transports_are_taken() {
+        let body = r#"{"connectionId":"a","connectionToken":"b","availableTransports":[{"transport":"WebSockets"},{"transport":"New"}]}"#;
+        let NegotiateMeaning::Connect(negotiated, _) = judge_negotiate(&answer(200, body), false) else { panic!() };
+        assert_eq!(negotiated, Negotiated { id: "b".into(), transports: vec![Transport::WebSockets] });
+        let body = r#"{"connectionId":"a","availableTransports":[{"transport":"LongPolling"}]}"#;
+        let NegotiateMeaning::Connect(negotiated, _) = judge_negotiate(&answer(200, body), false) else { panic!() };
+        assert_eq!(negotiated.id, "a");
+    }
+
+    #[test]
+    fn what_is_not_signalr_is_said_to_be_something_else() {
+        for body in ["<html>", "{}", "[]", ""] {
+            assert!(refused(200, body, false).seen.starts_with("this is not SignalR"), "{body}");
+        }
+        assert!(refused(200, r#"{"error":"no"}"#, false).seen.contains("\"no\""));
+    }
+
+    #[test]
+    fn each_status_has_an_advice_of_its_own() {
+        let advice = |status, has_token| refused(status, "", has_token).advice.unwrap();
+        assert!(advice(401, false).contains("--token-file") && advice(401, true).contains("--access-key"));
+        assert!(advice(403, true).contains("--allow-origin") && advice(404, true).contains("--path-prefix"));
+        assert!(advice(503, true).contains("--upstream") && advice(502, true).contains("balancer"));
+    }
+
+    #[test]
+    fn a_redirect_is_followed_unless_pages_would_refuse_it() {
+        let body = r#"{"url":"https://other/chat","accessToken":"t"}"#;
+        let expected = NegotiateMeaning::Redirect { url: "https://other/chat".into(), access_token: Some("t".into()) };
+        assert_eq!(judge_negotiate(&answer(200, body), false), expected);
+        let from: HubUrl = "https://x/chat".parse().unwrap();
+        assert!(judge_redirect(&from, "https://other/chat").1.is_some());
+        assert!(judge_redirect(&from, "http://other/chat").1.is_none());
+        assert!(judge_redirect(&from, "/chat").1.is_none());
+    }
+}

@@ -1,0 +1,122 @@
+//! Check of the way from an id to its node: negotiation and connect, again and again, each over a connection of its own.
+
+use std::collections::BTreeMap;
+
+use trunkline_protocol::manifest::{NODE_HEADER, Transport};
+
+use super::finding::Finding;
+use super::hub_connection::HubConnection;
+use super::negotiate_check::{Negotiated, check_negotiate, transport_name};
+use super::probe_client::{AnswerSeen, ProbeClient};
+
+const NODES: &str = "nodes";
+
+/// Pairs of negotiation and connect.
+const PAIRS: usize = 8;
+
+/// Nodes that are named; more are counted.
+const NAMED_MAX: usize = 8;
+
+/// One pair: the node that negotiated, and why the connect failed, if it did.
+#[derive(Debug)]
+struct PairSeen {
+    node: Option<String>,
+    problem: Option<String>,
+}
+
+/// Negotiates and connects some times, over the transport that depends most on finding its node.
+pub(super) async fn check_nodes(client: &ProbeClient, offered: &[Transport]) -> Option<Finding> {
+    let order = [Transport::LongPolling, Transport::ServerSentEvents, Transport::WebSockets];
+    let transport = order.into_iter().find(|transport| offered.contains(transport))?;
+    let mut pairs = Vec::new();
+    for _ in 0..PAIRS {
+        pairs.push(try_pair(client, transport).await);
+    }
+    Some(judge_pairs(&pairs, transport))
+}
+
+async fn try_pair(client: &ProbeClient, transport: Transport) -> PairSeen {
+    let negotiation = check_negotiate(client).await;
+    let node = negotiation.answer.as_ref().and_then(|answer| answer.header(NODE_HEADER)).map(str::to_owned);
+    let Some(Negotiated { id, .. }) = negotiation.negotiated else {
+        let problem = negotiation.findings.last().map(|finding| finding.seen.clone());
+        return PairSeen { node, problem: Some(problem.unwrap_or_default()) };
+    };
+    let problem = match HubConnection::open(&negotiation.client, &id, transport).await {
+        Ok(connection) => {
+            connection.close().await;
+            None
+        }
+        Err(error) => Some(error.to_string()),
+    };
+    PairSeen { node, problem }
+}
+
+fn judge_pairs(pairs: &[PairSeen], transport: Transport) -> Finding {
+    let by = named(pairs);
+    let problems: Vec<_> = pairs.iter().filter_map(|pair| pair.problem.as_deref()).collect();
+    match problems.first() {
+        None => Finding::ok(NODES, format!("{} of {} ids found their node; {by}", pairs.len(), pairs.len())),
+        Some(first) => Finding::failed(
+            NODES,
+            format!(
+                "{} of {} ids did not connect by {}: {first}; {by}",
+                problems.len(),
+                pairs.len(),
+                transport_name(transport)
+            ),
+            "let all nodes have the same --access-key, and reach each other at the address that each tells by --advertise, or \
+             give them --no-forward; a server without connection tokens needs stickiness in the balancer",
+        ),
+    }
+}
+
+fn named(pairs: &[PairSeen]) -> String {
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for node in pairs.iter().filter_map(|pair| pair.node.as_deref()) {
+        *counts.entry(node).or_default() += 1;
+    }
+    let shown: Vec<_> = counts.iter().take(NAMED_MAX).map(|(node, count)| format!("{node} ({count})")).collect();
+    match counts.len() {
+        0 => "no answer names a node".to_owned(),
+        1 => format!("all negotiated by {}", shown.concat()),
+        count => format!("negotiated by {count} nodes: {}", shown.join(", ")),
+    }
+}
+
+/// Judges whether an answer names its node.
+pub(super) fn judge_node_name(answer: &AnswerSeen) -> Option<Finding> {
+    match answer.header(NODE_HEADER) {
+        Some(_) => None,
+        None => Some(Finding::warning(
+            NODES,
+            "the answer names no node (X-Trunkline-Node)",
+            "let the balancer pass that header back: it tells who has answered. A server that is no Trunkline node has none",
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::finding::Verdict;
+    use super::*;
+
+    fn pair(node: &str, problem: Option<&str>) -> PairSeen {
+        PairSeen { node: Some(node.to_owned()).filter(|node| !node.is_empty()), problem: problem.map(str::to_owned) }
+    }
+
+    #[test]
+    fn ids_that_find_their_nodes_are_counted_by_node() {
+        let finding = judge_pairs(&[pair("b", None), pair("a", None), pair("b", None)], Transport::LongPolling);
+        assert_eq!(finding.verdict, Verdict::Ok);
+        assert_eq!(finding.seen, "3 of 3 ids found their node; negotiated by 2 nodes: a (1), b (2)");
+        assert!(judge_pairs(&[pair("", None)], Transport::LongPolling).seen.ends_with("no answer names a node"));
+    }
+
+    #[test]
+    fn one_id_that_is_lost_fails_with_its_answer() {
+        let finding = judge_pairs(&[pair("a", None), pair("a", Some("the answer is 404"))], Transport::LongPolling);
+        assert_eq!(finding.verdict, Verdict::Failed);
+        assert!(finding.seen.starts_with("1 of 2 ids did not connect by LongPolling: the answer is 404"), "{finding}");
+    }
+}

@@ -1,0 +1,59 @@
+//! Long polling of a client: GETs that wait for messages, and POSTs for what it sends.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::StatusCode;
+
+use super::probe_client::{ProbeClient, ProbeError};
+
+/// Longest time of a poll: nodes hold one for 90 s as they come, and for an hour at most.
+const POLL_MAX: Duration = Duration::from_secs(3700);
+
+/// Connection that is polled.
+#[derive(Debug)]
+pub(super) struct PollCarrier {
+    client: ProbeClient,
+    id: String,
+}
+
+impl PollCarrier {
+    /// Makes the first poll, which opens the connection and is answered at once.
+    ///
+    /// # Errors
+    /// When it is not.
+    pub(super) async fn open(client: &ProbeClient, id: &str) -> Result<Self, ProbeError> {
+        client.poll(id, client.deadline).await?.successful()?;
+        Ok(Self { client: client.clone(), id: id.to_owned() })
+    }
+
+    /// Posts text of the hub protocol.
+    ///
+    /// # Errors
+    /// When the POST is refused.
+    pub(super) async fn send(&mut self, messages: &Bytes) -> Result<(), ProbeError> {
+        self.client.post(&self.id, messages.clone()).await?.successful().map(drop)
+    }
+
+    /// Polls until something comes.
+    ///
+    /// # Errors
+    /// When a poll is refused, or the connection has ended.
+    pub(super) async fn receive(&mut self) -> Result<Bytes, ProbeError> {
+        loop {
+            let answer = self.client.poll(&self.id, POLL_MAX).await?.successful()?;
+            if answer.status == StatusCode::NO_CONTENT {
+                return Err(ProbeError::Closed("the poll is answered with the end of the connection".into()));
+            }
+            if !answer.body.is_empty() {
+                return Ok(answer.body);
+            }
+        }
+    }
+
+    /// Ends the connection at the server.
+    pub(super) async fn close(self) {
+        // Without it the node ends the connection a little later.
+        drop(self.client.delete(&self.id).await);
+    }
+}

@@ -1,0 +1,142 @@
+//! WebSocket of a client: the upgrade as a browser asks for it, and the messages behind it.
+
+use bytes::Bytes;
+use futures_util::{SinkExt, StreamExt};
+use http::header::{SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_EXTENSIONS};
+use http::{HeaderMap, StatusCode};
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
+use tokio::time::timeout;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::handshake::client::generate_key;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::{Error, Message};
+
+use super::finding::excerpt;
+use super::probe_client::{ANSWER_MAX_BYTES, ProbeClient, ProbeError};
+
+/// Offer of compression, as browsers make it.
+const COMPRESSION: &str = "permessage-deflate; client_max_window_bits";
+
+/// Open WebSocket to a hub.
+#[derive(Debug)]
+pub(super) struct SocketCarrier {
+    socket: WebSocketStream<TokioIo<Upgraded>>,
+}
+
+impl SocketCarrier {
+    /// Opens a WebSocket for a connection. Without `compression` none is offered.
+    ///
+    /// # Errors
+    /// When the upgrade is not answered as one.
+    pub(super) async fn open(client: &ProbeClient, id: &str, compression: Compression) -> Result<Self, ProbeError> {
+        let key = generate_key();
+        let mut headers = vec![
+            ("connection", "Upgrade".to_owned()),
+            ("upgrade", "websocket".to_owned()),
+            ("sec-websocket-version", "13".to_owned()),
+            ("sec-websocket-key", key.clone()),
+        ];
+        if compression == Compression::Offered {
+            headers.push(("sec-websocket-extensions", COMPRESSION.to_owned()));
+        }
+        let answer = client.open(id, headers).await?;
+        if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+            return Err(client.refusal(answer).await);
+        }
+        judge_upgrade(answer.headers(), &derive_accept_key(key.as_bytes())).map_err(ProbeError::Upgrade)?;
+        let upgraded = timeout(client.deadline, hyper::upgrade::on(answer)).await;
+        let upgraded = upgraded.map_err(|_| ProbeError::Late(client.deadline))?;
+        let stream = upgraded.map_err(|error| ProbeError::Closed(error.to_string()))?;
+        let config =
+            WebSocketConfig::default().max_message_size(Some(ANSWER_MAX_BYTES)).max_frame_size(Some(ANSWER_MAX_BYTES));
+        let socket = WebSocketStream::from_raw_socket(TokioIo::new(stream), Role::Client, Some(config)).await;
+        Ok(Self { socket })
+    }
+
+    /// Sends text of the hub protocol.
+    ///
+    /// # Errors
+    /// When the socket is gone.
+    pub(super) async fn send(&mut self, messages: &Bytes) -> Result<(), ProbeError> {
+        let text = String::from_utf8_lossy(messages).into_owned();
+        self.socket.send(Message::text(text)).await.map_err(told)
+    }
+
+    /// Returns the next text or bytes.
+    ///
+    /// # Errors
+    /// When the socket is gone.
+    pub(super) async fn receive(&mut self) -> Result<Bytes, ProbeError> {
+        loop {
+            match self.socket.next().await {
+                Some(Ok(Message::Text(text))) => return Ok(text.into()),
+                Some(Ok(Message::Binary(bytes))) => return Ok(bytes),
+                Some(Ok(Message::Close(Some(frame)))) => {
+                    let text = format!("closed with {} {}", frame.code, excerpt(frame.reason.as_bytes()));
+                    return Err(ProbeError::Closed(text));
+                }
+                Some(Ok(Message::Close(None))) => return Err(ProbeError::Closed("closed without a reason".into())),
+                Some(Ok(_)) => {}
+                Some(Err(error)) => return Err(told(error)),
+                None => return Err(ProbeError::Closed("cut without a word".into())),
+            }
+        }
+    }
+
+    /// Says goodbye to the server.
+    pub(super) async fn close(mut self) {
+        // It fails where the server was first.
+        drop(self.socket.close(None).await);
+    }
+}
+
+/// Offer of compression in an upgrade.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Compression {
+    Offered,
+    NotOffered,
+}
+
+/// Problem of an upgrade whose answer accepts compression, which no node does.
+pub(super) const COMPRESSED: &str = "it accepts permessage-deflate";
+
+fn judge_upgrade(headers: &HeaderMap, accept: &str) -> Result<(), &'static str> {
+    match headers.get(SEC_WEBSOCKET_ACCEPT) {
+        None => Err("it has no Sec-WebSocket-Accept"),
+        Some(value) if value != accept => Err("its Sec-WebSocket-Accept is that of another request"),
+        Some(_) if headers.contains_key(SEC_WEBSOCKET_EXTENSIONS) => Err(COMPRESSED),
+        Some(_) => Ok(()),
+    }
+}
+
+fn told(error: Error) -> ProbeError {
+    match error {
+        Error::ConnectionClosed | Error::AlreadyClosed => ProbeError::Closed("closed".into()),
+        Error::Io(error) => ProbeError::Closed(error.to_string()),
+        other => ProbeError::WebSocket(Box::new(other)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn judged(pairs: &[(&'static str, &'static str)]) -> Result<(), &'static str> {
+        let mut headers = HeaderMap::new();
+        for (name, value) in pairs {
+            headers.insert(*name, value.parse().unwrap());
+        }
+        judge_upgrade(&headers, "right")
+    }
+
+    #[test]
+    fn an_upgrade_is_one_if_it_answers_this_request_and_adds_nothing() {
+        assert_eq!(judged(&[("sec-websocket-accept", "right")]), Ok(()));
+        assert!(judged(&[]).unwrap_err().contains("no Sec-WebSocket-Accept"));
+        assert!(judged(&[("sec-websocket-accept", "wrong")]).unwrap_err().contains("another request"));
+        let compressed = [("sec-websocket-accept", "right"), ("sec-websocket-extensions", "permessage-deflate")];
+        assert_eq!(judged(&compressed), Err(COMPRESSED));
+    }
+}

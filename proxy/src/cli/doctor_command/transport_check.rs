@@ -1,0 +1,244 @@
+//! Check of one transport: it opens, the hub answers, and nothing in between holds messages back.
+
+use std::time::Duration;
+
+use http::StatusCode;
+use trunkline_protocol::manifest::Transport;
+
+use super::finding::{Finding, excerpt, median, milliseconds_text};
+use super::hub_connection::{CallSeen, HubConnection, ProbeCall};
+use super::negotiate_check::{Negotiated, check_negotiate, transport_name};
+use super::probe_client::{ProbeClient, ProbeError};
+
+/// Calls over each transport.
+const CALLS: usize = 5;
+
+/// Delay of an event beyond which something collects pieces; HAProxy without `http-no-delay` waits about 200 ms.
+const DELAY_MAX: Duration = Duration::from_millis(100);
+
+const COLLECTED: &str = "something in between collects pieces of the answer: HAProxy needs `option http-no-delay`; nginx \
+                         `proxy_buffering off`, unless it passes on that nodes send `X-Accel-Buffering: no` (without \
+                         `proxy_ignore_headers`); no compression and no cache for text/event-stream";
+
+/// Step of a connection at which it failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum TransportStep {
+    Open,
+    Handshake,
+    Call,
+}
+
+/// Facts about one transport.
+#[derive(Debug, Default)]
+pub(super) struct TransportSeen {
+    failure: Option<(TransportStep, ProbeError)>,
+    handshake: Duration,
+    calls: Vec<CallSeen>,
+    is_compressed: bool,
+}
+
+impl TransportSeen {
+    /// Returns the middle of the times that calls took.
+    pub(super) fn round_trip(&self) -> Option<Duration> {
+        median(self.calls.iter().map(|call| call.took))
+    }
+
+    /// Whether all calls were answered.
+    pub(super) fn works(&self) -> bool {
+        self.failure.is_none()
+    }
+}
+
+/// Negotiates, connects over the transport, shakes hands and makes some calls. `None` if the negotiation failed.
+pub(super) async fn try_transport(
+    client: &ProbeClient,
+    transport: Transport,
+    call: &ProbeCall,
+) -> Option<TransportSeen> {
+    let negotiation = check_negotiate(client).await;
+    let Negotiated { id, .. } = negotiation.negotiated?;
+    let mut seen = TransportSeen::default();
+    let failed = try_connection(&negotiation.client, &id, transport, call, &mut seen).await;
+    seen.failure = failed.err();
+    Some(seen)
+}
+
+async fn try_connection(
+    client: &ProbeClient,
+    id: &str,
+    transport: Transport,
+    call: &ProbeCall,
+    seen: &mut TransportSeen,
+) -> Result<(), (TransportStep, ProbeError)> {
+    let opened = HubConnection::open(client, id, transport).await;
+    let mut connection = opened.map_err(|error| (TransportStep::Open, error))?;
+    seen.is_compressed = connection.is_compressed();
+    seen.handshake = connection.handshake().await.map_err(|error| (TransportStep::Handshake, error))?;
+    for _ in 0..CALLS {
+        seen.calls.push(connection.call(call).await.map_err(|error| (TransportStep::Call, error))?);
+    }
+    connection.close().await;
+    Ok(())
+}
+
+/// Judges a transport; `usual` is the round trip over a WebSocket, where there is one.
+pub(super) fn judge_transport(
+    transport: Transport,
+    seen: &TransportSeen,
+    usual: Option<Duration>,
+    call: &ProbeCall,
+) -> Finding {
+    let check = check_name(transport);
+    if let Some((step, error)) = &seen.failure {
+        let (what, advice) = match step {
+            TransportStep::Open => ("it does not open", opening_advice(transport, error)),
+            TransportStep::Handshake => ("the hub handshake fails", handshake_advice(transport, error)),
+            TransportStep::Call => (
+                "calls are not answered",
+                "see whether the app server answers (`trunkline trace`), and whether messages are held back in between",
+            ),
+        };
+        return Finding::failed(check, format!("{what}: {error}"), advice);
+    }
+    let took = seen.round_trip().map(milliseconds_text).unwrap_or_default();
+    let text = format!(
+        "opened, handshake in {}, {} calls of {} answered, half of them within {took}",
+        milliseconds_text(seen.handshake),
+        seen.calls.len(),
+        if call.is_real() { &call.target } else { "no method" },
+    );
+    if let Some(error) = seen.calls.iter().find_map(|call| call.error.as_ref()).filter(|_| call.is_real()) {
+        let advice = "correct --invoke and --arguments, or the method";
+        return Finding::failed(
+            check,
+            format!("{} gives the error {}", call.target, excerpt(error.as_bytes())),
+            advice,
+        );
+    }
+    if seen.is_compressed {
+        return Finding::warning(
+            check,
+            format!("{text}; but something in between accepts permessage-deflate, which no node does"),
+            "let the balancer pass WebSockets through as they are: what packs them holds memory for each client",
+        );
+    }
+    match delay(seen, usual) {
+        Some(delay) if transport == Transport::ServerSentEvents => {
+            Finding::warning(check, format!("{text}: each event comes {} late", milliseconds_text(delay)), COLLECTED)
+        }
+        _ => Finding::ok(check, text),
+    }
+}
+
+/// Returns how much later answers come than their POSTs and those of a WebSocket, if that is much.
+fn delay(seen: &TransportSeen, usual: Option<Duration>) -> Option<Duration> {
+    let sent = median(seen.calls.iter().map(|call| call.sent))?;
+    let delay = seen.round_trip()?.saturating_sub(sent.max(usual.unwrap_or_default()));
+    Some(delay).filter(|delay| *delay > DELAY_MAX)
+}
+
+/// Returns the name of a transport's check.
+pub(super) fn check_name(transport: Transport) -> &'static str {
+    match transport {
+        Transport::WebSockets => "websockets",
+        Transport::ServerSentEvents => "server-sent-events",
+        Transport::LongPolling => "long-polling",
+    }
+}
+
+/// Judges a transport that is not offered.
+pub(super) fn not_offered(transport: Transport) -> Finding {
+    Finding::ok(check_name(transport), format!("{} is not offered", transport_name(transport)))
+}
+
+fn opening_advice(transport: Transport, error: &ProbeError) -> &'static str {
+    match (transport, error) {
+        (_, ProbeError::Status { status: StatusCode::NOT_FOUND, .. }) => {
+            "the node does not know the id: let all nodes have the same --access-key and reach each other (--advertise), or \
+             give them --no-forward; servers without connection tokens need stickiness in the balancer"
+        }
+        (_, ProbeError::Status { status: StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, .. }) => {
+            "negotiation was allowed, and this is not: let the balancer pass the query (`access_token`), Authorization and \
+             Origin on, for each request"
+        }
+        (Transport::WebSockets, ProbeError::Status { .. } | ProbeError::Upgrade(_)) => {
+            "let the balancer pass upgrades: nginx needs `proxy_http_version 1.1`, `proxy_set_header Upgrade $http_upgrade` \
+             and `proxy_set_header Connection \"upgrade\"`; in others turn WebSockets on"
+        }
+        (Transport::ServerSentEvents, ProbeError::Late(_)) => COLLECTED,
+        (Transport::ServerSentEvents, ProbeError::ContentType(_)) => {
+            "let the balancer pass the header Accept on, and the answer's type back"
+        }
+        _ => "see the log of the node and of the balancer, and its time-outs",
+    }
+}
+
+fn handshake_advice(transport: Transport, error: &ProbeError) -> &'static str {
+    match (transport, error) {
+        (Transport::ServerSentEvents, ProbeError::Late(_)) => COLLECTED,
+        (Transport::ServerSentEvents | Transport::LongPolling, ProbeError::Status { .. }) => {
+            "the POST did not find the node of its connection: let nodes reach each other (--advertise), or give them \
+             --no-forward; let the balancer pass POST on"
+        }
+        (_, ProbeError::Refused(_) | ProbeError::Closed(_)) => "see the log of the node and of the app server",
+        _ => "see whether a hub is served at this path (a raw endpoint has no handshake), and what is in between",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::finding::Verdict;
+    use super::*;
+
+    const EVENTS: Transport = Transport::ServerSentEvents;
+
+    fn seen(took_ms: u64, sent_ms: u64, error: Option<&str>) -> TransportSeen {
+        let [took, sent] = [took_ms, sent_ms].map(Duration::from_millis);
+        let call = CallSeen { took, sent, error: error.map(str::to_owned) };
+        TransportSeen { calls: vec![call; CALLS], ..TransportSeen::default() }
+    }
+
+    fn judged(transport: Transport, seen: &TransportSeen, usual_ms: u64) -> Finding {
+        judge_transport(transport, seen, Some(Duration::from_millis(usual_ms)), &ProbeCall::of_no_method())
+    }
+
+    #[test]
+    fn events_that_come_late_are_told_from_a_long_way() {
+        let late = judged(EVENTS, &seen(205, 2, None), 3);
+        assert_eq!(late.verdict, Verdict::Warning);
+        assert!(late.seen.ends_with("each event comes 202 ms late") && late.advice.unwrap().contains("http-no-delay"));
+        assert_eq!(judged(EVENTS, &seen(250, 200, None), 200).verdict, Verdict::Ok, "a long way");
+        assert_eq!(judged(EVENTS, &seen(900, 2, None), 890).verdict, Verdict::Ok, "a slow method");
+    }
+
+    #[test]
+    fn the_error_of_no_method_is_an_answer_and_that_of_a_method_a_failure() {
+        let unknown = seen(2, 1, Some("Unknown hub method 'TrunklineDoctor'"));
+        assert_eq!(judged(Transport::WebSockets, &unknown, 2).verdict, Verdict::Ok);
+        let call = ProbeCall::of("Echo", &[serde_json::Value::from(1)]);
+        let finding = judge_transport(Transport::WebSockets, &seen(2, 1, Some("no")), None, &call);
+        assert_eq!((finding.verdict, finding.seen.as_str()), (Verdict::Failed, "Echo gives the error \"no\""));
+    }
+
+    #[test]
+    fn a_failure_is_told_with_its_step_and_what_to_change() {
+        let failed = |transport, step, error| {
+            let seen = TransportSeen { failure: Some((step, error)), ..TransportSeen::default() };
+            let finding = judged(transport, &seen, 1);
+            (finding.seen, finding.advice.unwrap())
+        };
+        let status = |status| ProbeError::Status { status, excerpt: "nothing".into() };
+        let (seen, advice) = failed(Transport::WebSockets, TransportStep::Open, status(StatusCode::OK));
+        assert!(seen.starts_with("it does not open: the answer is 200") && advice.contains("proxy_set_header Upgrade"));
+        let (_, advice) = failed(Transport::LongPolling, TransportStep::Open, status(StatusCode::NOT_FOUND));
+        assert!(advice.contains("--advertise"));
+        let (seen, advice) = failed(EVENTS, TransportStep::Handshake, ProbeError::Late(Duration::from_secs(10)));
+        assert!(seen.ends_with("nothing came within 10s") && advice.contains("proxy_buffering"), "{seen}");
+    }
+
+    #[test]
+    fn compression_that_no_node_offers_is_a_warning() {
+        let packed = TransportSeen { is_compressed: true, ..seen(1, 1, None) };
+        assert_eq!(judged(Transport::WebSockets, &packed, 1).verdict, Verdict::Warning);
+    }
+}
