@@ -1,7 +1,10 @@
 //! `trunkline doctor`: a fleet that is well, and one mistake after the other.
 
 use anyhow::{Context, Result};
+use axum::Router;
+use axum::response::Html;
 use serde_json::Value;
+use tokio::net::TcpListener;
 use tokio::process::Command;
 use trunkline_tests::harness::fleet::{ACCESS_KEY, App, AppServer, Fleet, Proxy};
 use trunkline_tests::harness::scenario::{Stage, play, play_heavy, profile_folder};
@@ -80,6 +83,15 @@ async fn behind(stage: &Stage, nodes: &[Proxy; 2], shipped: Shipped) -> Result<L
     shipped.start(stage, [first, second, first]).await
 }
 
+/// A server that answers everything with a page.
+async fn site() -> Result<String> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let address = listener.local_addr()?.to_string();
+    let router = Router::new().fallback(async || Html("<!doctype html><title>Home</title>"));
+    tokio::spawn(async { axum::serve(listener, router).await });
+    Ok(address)
+}
+
 #[test]
 fn a_node_that_is_well_passes_every_check() {
     play(async |stage| {
@@ -134,7 +146,8 @@ fn a_wrong_token_a_wrong_path_and_an_origin_that_is_not_allowed_are_told_apart()
         assert!(report.of("negotiate")?.1.contains("404") && report.advice("negotiate")?.contains("--path-prefix"));
 
         let report = doctor(&url, &["--token", &good, "--origin", "https://elsewhere.example"]).await?;
-        assert!(report.advice("negotiate")?.contains("--allow-origin"), "{report:#?}");
+        assert!(report.advice("cors")?.contains("--allow-origin"), "{report:#?}");
+        assert!(report.advice("websockets")?.contains("--allow-origin") && !report.has("nodes"), "{report:#?}");
         assert_eq!(doctor(&url, &["--token", &good]).await?.all("failed"), Vec::<&str>::new());
         Ok(())
     });
@@ -148,6 +161,9 @@ fn what_is_no_hub_or_nobody_at_all_is_said_so() {
         let node = fleet.proxy(&app).await?;
         let admin = doctor(&format!("http://{}/metrics", node.admin()), &[]).await?;
         assert_eq!(admin.verdict("negotiate")?, "failed", "{admin:#?}");
+        let site = site().await?;
+        let page = doctor(&format!("http://{site}/chat"), &[]).await?;
+        assert!(page.of("negotiate")?.1.starts_with("this is not SignalR: 200, text/html"), "{page:#?}");
         let nobody = doctor("http://127.0.0.1:9/chat", &[]).await?;
         assert_eq!(nobody.verdict("connect")?, "failed");
         assert!(!nobody.has("negotiate"));

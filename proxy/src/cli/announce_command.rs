@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::admin_client::AdminTokenArgs;
 use super::admin_port::{AdminPort, AdminPortError};
+use super::flag::value_parser::json_list;
 use crate::observer::AnnouncementReport;
 
 /// Largest answer: numbers, and the names of the nodes that are missing.
@@ -40,7 +41,7 @@ pub(super) struct AnnounceArgs {
     pub user: Option<String>,
 
     /// The arguments of the method, as a JSON list.
-    #[arg(long, value_name = "JSON", default_value = "[]", value_parser = list)]
+    #[arg(long, value_name = "JSON", default_value = "[]", value_parser = json_list)]
     pub arguments: Value,
 
     /// The admin port of any node.
@@ -75,16 +76,6 @@ pub(super) async fn announce(args: &AnnounceArgs) -> Result<String, AnnounceErro
 fn told(report: &AnnouncementReport) -> String {
     let plural = |count: u64, one: &str| format!("{count} {one}{}", if count == 1 { "" } else { "s" });
     format!("given to {} at {}", plural(report.clients, "client"), plural(report.nodes, "node"))
-}
-
-/// Parses a JSON list.
-pub(super) fn list(text: &str) -> Result<Value, String> {
-    let example = "must be a JSON list, such as '[\"text\", 5]'";
-    match serde_json::from_str(text) {
-        Ok(list @ Value::Array(_)) => Ok(list),
-        Ok(_) => Err(example.into()),
-        Err(error) => Err(format!("{example}: {error}")),
-    }
 }
 
 #[cfg(test)]

@@ -28,7 +28,7 @@ use http::HeaderValue;
 use serde_json::{Value, json};
 use trunkline_protocol::manifest::Transport;
 
-use super::flag::value_parser::seconds;
+use super::flag::value_parser::{json_list, seconds};
 use super::output::print;
 use crate::net::connector::Connector;
 use crate::net::tls::{ClientTls, TlsError};
@@ -48,13 +48,14 @@ use transport_check::{judge_transport, not_offered, try_transport};
 const EXAMPLES: &str = "\
 Examples:
   trunkline doctor https://chat.example/chat
-  trunkline doctor https://chat.example/chat --token-file token --origin https://app.example --idle 2m
+  trunkline doctor https://chat.example/chat --token-file token --idle 2m
   trunkline doctor http://127.0.0.1:8080/chat --invoke Echo --arguments '[\"hello\"]' --json
 
-It connects as official clients do, over each transport that is offered, and prints a line for each check: ok, warning or
-failed, what was seen, and what to change at the nodes or in the balancer. Without --invoke it calls a method that no hub
-has: the app server's error tells the way there and back, and runs nothing.
-`trunkline token user ID` makes a token. Nothing is sent to a server whose certificate does not fit.
+It connects as official clients do, over each transport that is offered, and prints a line for
+each check: ok, warning or failed, what was seen, and what to change at the nodes or in the
+balancer. Without --invoke it calls a method that no hub has: the app server's error tells the
+way there and back, and runs nothing. `trunkline token user ID` makes a token. Nothing is sent to
+a server whose certificate does not fit.
 The exit status is 1 when a check has failed; warnings don't count.";
 
 /// Flags of `trunkline doctor`.
@@ -86,7 +87,7 @@ pub(super) struct DoctorArgs {
     pub invoke: Option<String>,
 
     /// Its arguments, as a JSON list.
-    #[arg(long, value_name = "JSON", default_value = "[]", requires = "invoke", value_parser = super::announce_command::list)]
+    #[arg(long, value_name = "JSON", default_value = "[]", requires = "invoke", value_parser = json_list)]
     pub arguments: Value,
 
     /// How long connections stay idle, to find time-outs. [default: not at all]
@@ -147,13 +148,14 @@ async fn reach(
     let finding = check_tls(&url.address, at, &tls, deadline).await;
     let is_secure = finding.verdict != Verdict::Failed;
     report.add(finding);
-    // A redirect may lead to a server with TLS; of a system without roots that server is not reached.
-    let connector = match (Connector::with_tls(tls), url.address.is_tls()) {
-        (Ok(connector), _) => connector,
-        (Err(error), true) if is_secure => return Err(error.into()),
-        (Err(_), _) => Connector::default(),
-    };
-    Ok(Some(connector).filter(|_| is_secure))
+    if !is_secure {
+        return Ok(None);
+    }
+    match Connector::with_tls(tls) {
+        // Only a redirect could lead to a server with TLS.
+        Err(TlsError::NoRoots) => Ok(Some(Connector::default())),
+        connector => Ok(Some(connector?)),
+    }
 }
 
 /// Checks everything from the negotiation on.
@@ -161,7 +163,7 @@ async fn speak(client: &ProbeClient, args: &DoctorArgs, report: &mut DoctorRepor
     let negotiation = check_negotiate(client).await;
     report.add_all(negotiation.findings);
     if let Some(answer) = &negotiation.answer {
-        report.add_all(check_clock(answer, client.token.as_deref(), SystemTime::now()));
+        report.add_all(check_clock(answer, negotiation.client.token.as_deref(), SystemTime::now()));
     }
     let (Some(answer), Some(Negotiated { transports, .. })) = (negotiation.answer, negotiation.negotiated) else {
         return;
@@ -174,7 +176,7 @@ async fn speak(client: &ProbeClient, args: &DoctorArgs, report: &mut DoctorRepor
         None => ProbeCall::of_no_method(),
     };
     let mut usual = None;
-    let mut working = Vec::new();
+    let (mut working, mut served) = (Vec::new(), Vec::new());
     for transport in Transport::ALL {
         if !transports.contains(&transport) {
             report.add(not_offered(transport));
@@ -190,9 +192,12 @@ async fn speak(client: &ProbeClient, args: &DoctorArgs, report: &mut DoctorRepor
         if seen.works() {
             working.push(transport);
         }
+        if !seen.is_refused() {
+            served.push(transport);
+        }
         report.add(judge_transport(transport, &seen, usual, &call));
     }
-    report.add_all(check_nodes(client, &transports).await);
+    report.add_all(check_nodes(client, &served).await);
     if let Some(time) = args.idle {
         report.add_all(check_idle(client, &working, time).await);
     }

@@ -43,6 +43,12 @@ impl TransportSeen {
         median(self.calls.iter().map(|call| call.took))
     }
 
+    /// Whether the server refuses this client, wherever its requests arrive.
+    pub(super) fn is_refused(&self) -> bool {
+        let refusals = [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN];
+        matches!(&self.failure, Some((_, ProbeError::Status { status, .. })) if refusals.contains(status))
+    }
+
     /// Whether all calls were answered.
     pub(super) fn works(&self) -> bool {
         self.failure.is_none()
@@ -105,7 +111,7 @@ pub(super) fn judge_transport(
         "opened, handshake in {}, {} calls of {} answered, half of them within {took}",
         milliseconds_text(seen.handshake),
         seen.calls.len(),
-        if call.is_real() { &call.target } else { "no method" },
+        if call.is_real() { &call.target } else { "an unknown method" },
     );
     if let Some(error) = seen.calls.iter().find_map(|call| call.error.as_ref()).filter(|_| call.is_real()) {
         let advice = "correct --invoke and --arguments, or the method";
@@ -157,9 +163,11 @@ fn opening_advice(transport: Transport, error: &ProbeError) -> &'static str {
             "the node does not know the id: let all nodes have the same --access-key and reach each other (--advertise), or \
              give them --no-forward; servers without connection tokens need stickiness in the balancer"
         }
-        (_, ProbeError::Status { status: StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, .. }) => {
-            "negotiation was allowed, and this is not: let the balancer pass the query (`access_token`), Authorization and \
-             Origin on, for each request"
+        (_, ProbeError::Status { status: StatusCode::FORBIDDEN, .. }) => {
+            "name the origin of the page in --allow-origin, or remove the rule in between that refuses"
+        }
+        (_, ProbeError::Status { status: StatusCode::UNAUTHORIZED, .. }) => {
+            "the token was good for the negotiation: let the balancer pass the query (`access_token`) and Authorization on"
         }
         (Transport::WebSockets, ProbeError::Status { .. } | ProbeError::Upgrade(_)) => {
             "let the balancer pass upgrades: nginx needs `proxy_http_version 1.1`, `proxy_set_header Upgrade $http_upgrade` \
@@ -232,6 +240,8 @@ mod tests {
         assert!(seen.starts_with("it does not open: the answer is 200") && advice.contains("proxy_set_header Upgrade"));
         let (_, advice) = failed(Transport::LongPolling, TransportStep::Open, status(StatusCode::NOT_FOUND));
         assert!(advice.contains("--advertise"));
+        let (_, advice) = failed(EVENTS, TransportStep::Open, status(StatusCode::FORBIDDEN));
+        assert!(advice.contains("--allow-origin"));
         let (seen, advice) = failed(EVENTS, TransportStep::Handshake, ProbeError::Late(Duration::from_secs(10)));
         assert!(seen.ends_with("nothing came within 10s") && advice.contains("proxy_buffering"), "{seen}");
     }

@@ -1,7 +1,9 @@
-//! Parsers of durations and sizes for flags, with the range that each flag takes.
+//! Parsers of values of flags: durations and sizes in the range that each flag takes, lists in JSON.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
+
+use serde_json::Value;
 
 use crate::quantity::{BareUnit, QuantityError, duration_text, parse_duration, parse_size, size_text};
 
@@ -70,6 +72,16 @@ pub(crate) fn bytes_limit(least: u64) -> impl Fn(&str) -> Result<usize, ValueErr
         0 => Ok(usize::MAX),
         size if size < least => Err(ValueError::TooSmallLimit { least: size_text(least) }),
         size => Ok(usize::try_from(size).unwrap_or(usize::MAX)),
+    }
+}
+
+/// Parses a JSON list.
+pub(crate) fn json_list(text: &str) -> Result<Value, String> {
+    let example = "must be a JSON list, such as '[\"text\", 5]'";
+    match serde_json::from_str(text) {
+        Ok(list @ Value::Array(_)) => Ok(list),
+        Ok(_) => Err(example.into()),
+        Err(error) => Err(format!("{example}: {error}")),
     }
 }
 

@@ -101,7 +101,7 @@ impl CertificateWitness {
         Some(match self.verify(name, now).err()? {
             Error::InvalidCertificate(CertificateError::UnknownIssuer) => CertificateFault::UnknownIssuer,
             Error::InvalidCertificate(CertificateError::NotValidForNameContext { presented, .. }) => {
-                CertificateFault::OtherNames(presented)
+                CertificateFault::OtherNames(presented.iter().map(|name| bare(name)).collect())
             }
             Error::InvalidCertificate(CertificateError::Expired | CertificateError::ExpiredContext { .. }) => {
                 CertificateFault::Expired
@@ -121,6 +121,12 @@ impl CertificateWitness {
             _ => None,
         }
     }
+}
+
+/// Takes a name out of the library's form, `DnsName("chat.example")`.
+fn bare(name: &str) -> String {
+    let inner = name.split_once('(').and_then(|(_, rest)| rest.strip_suffix(')'));
+    inner.unwrap_or(name).trim_matches('"').to_owned()
 }
 
 impl ServerCertVerifier for CertificateWitness {
@@ -157,5 +163,50 @@ impl ServerCertVerifier for CertificateWitness {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.verifier.supported_verify_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, CertifiedIssuer, IsCa, KeyPair, date_time_ymd};
+    use rustls::RootCertStore;
+
+    use super::*;
+
+    const NOW_S: u64 = 1_800_000_000; // in January 2027
+
+    fn issuer(name: &str) -> CertifiedIssuer<'static, KeyPair> {
+        let mut params = CertificateParams::new([]).unwrap();
+        params.is_ca = IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        params.distinguished_name.push(rcgen::DnType::CommonName, name);
+        CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
+    }
+
+    /// Judges a certificate for `chat.example` as one of `host`, by a root that is its issuer's or another one.
+    fn judged(host: &str, years: (i32, i32), is_known: bool) -> (Option<CertificateFault>, Option<u64>) {
+        let (issuer, other) = (issuer("root"), issuer("other root"));
+        let mut roots = RootCertStore::empty();
+        roots.add(if is_known { issuer.der() } else { other.der() }.clone()).unwrap();
+        let mut params = CertificateParams::new(["chat.example".to_owned()]).unwrap();
+        (params.not_before, params.not_after) = (date_time_ymd(years.0, 1, 1), date_time_ymd(years.1, 1, 1));
+        let certificate = params.signed_by(&KeyPair::generate().unwrap(), &issuer).unwrap();
+        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider()).build().unwrap();
+        let witness = CertificateWitness { verifier, shown: OnceLock::new() };
+        let name = ServerName::try_from(host.to_owned()).unwrap();
+        let now = UnixTime::since_unix_epoch(Duration::from_secs(NOW_S));
+        witness.verify_server_cert(certificate.der(), &[], &name, &[], now).unwrap();
+        (witness.fault(&name, now), witness.expires_s(&name))
+    }
+
+    #[test]
+    fn each_fault_of_a_certificate_is_told_and_its_end_whoever_has_signed_it() {
+        let year_2030 = Some(1_893_456_000);
+        assert_eq!(judged("chat.example", (2020, 2030), true), (None, year_2030));
+        let (fault, end) = judged("chat.example", (2020, 2030), false);
+        assert_eq!((fault, end), (Some(CertificateFault::UnknownIssuer), year_2030));
+        let names = Some(CertificateFault::OtherNames(vec!["chat.example".into()]));
+        assert_eq!(judged("other.example", (2020, 2030), true).0, names);
+        assert_eq!(judged("chat.example", (2020, 2021), true).0, Some(CertificateFault::Expired));
+        assert_eq!(judged("chat.example", (2029, 2030), true).0, Some(CertificateFault::NotYetValid));
     }
 }
