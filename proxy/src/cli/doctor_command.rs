@@ -15,9 +15,9 @@ mod node_check;
 mod poll_carrier;
 mod probe_client;
 mod reach_check;
-mod socket_carrier;
 mod tls_check;
 mod transport_check;
+mod websocket_carrier;
 
 use std::io;
 use std::path::PathBuf;

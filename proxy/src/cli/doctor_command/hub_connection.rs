@@ -14,7 +14,7 @@ use trunkline_protocol::manifest::Transport;
 use super::event_carrier::EventCarrier;
 use super::poll_carrier::PollCarrier;
 use super::probe_client::{ANSWER_MAX_BYTES, ProbeClient, ProbeError};
-use super::socket_carrier::{COMPRESSED, Compression, SocketCarrier};
+use super::websocket_carrier::{COMPRESSED, Compression, WebSocketCarrier};
 
 /// Protocol of all checks, which each transport carries.
 const PROTOCOL: HubProtocol = HubProtocol::Json;
@@ -62,7 +62,7 @@ pub(super) struct CallSeen {
 /// Transport that is open.
 #[derive(Debug)]
 enum Carrier {
-    Socket(Box<SocketCarrier>),
+    Socket(Box<WebSocketCarrier>),
     Events(Box<EventCarrier>),
     Poll(Box<PollCarrier>),
 }
@@ -86,10 +86,10 @@ impl HubConnection {
         let mut is_compressed = false;
         let carrier = match transport {
             Transport::WebSockets => {
-                let opened = match SocketCarrier::open(client, id, Compression::Offered).await {
+                let opened = match WebSocketCarrier::open(client, id, Compression::Offered).await {
                     Err(ProbeError::Upgrade(COMPRESSED)) => {
                         is_compressed = true;
-                        SocketCarrier::open(client, id, Compression::NotOffered).await
+                        WebSocketCarrier::open(client, id, Compression::NotOffered).await
                     }
                     other => other,
                 };

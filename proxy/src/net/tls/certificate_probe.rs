@@ -36,7 +36,7 @@ pub(crate) enum CertificateFault {
     UnknownIssuer,
     /// It is for other names.
     OtherNames(Vec<String>),
-    /// It has ended.
+    /// Its validity has ended already.
     Expired,
     /// It is not valid yet.
     NotYetValid,

@@ -21,11 +21,11 @@ const COMPRESSION: &str = "permessage-deflate; client_max_window_bits";
 
 /// Open WebSocket to a hub.
 #[derive(Debug)]
-pub(super) struct SocketCarrier {
+pub(super) struct WebSocketCarrier {
     socket: WebSocketStream<TokioIo<Upgraded>>,
 }
 
-impl SocketCarrier {
+impl WebSocketCarrier {
     /// Opens a WebSocket for a connection. Without `compression` none is offered.
     ///
     /// # Errors
