@@ -45,6 +45,7 @@ mod shed;
 mod side_assignment;
 mod side_message;
 mod slot;
+mod spare_room;
 mod state;
 mod tap;
 #[cfg(test)]

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use trunkline_protocol::limits::{CLOCK_SKEW_S, CONNECT_TIMEOUT_S};
 
 use super::route_table::RouteTable;
+use super::spare_room::give_back;
 
 /// Lifetime of the token that names a connection id, in seconds, for clocks that differ.
 const TOKEN_LIFETIME_S: u64 = CONNECT_TIMEOUT_S + 2 * CLOCK_SKEW_S;
@@ -38,6 +39,7 @@ impl ClosedIds {
         while let Some((_, id)) = self.until.pop_front_if(|(until, _)| *until <= now) {
             self.routes.forget(&id);
         }
+        give_back(&mut self.until);
     }
 }
 

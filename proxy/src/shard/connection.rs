@@ -28,6 +28,7 @@ use super::command::{Audience, MembershipChange, Receivers};
 use super::own_interest::OwnInterest;
 use super::route_table::{Location, RouteTable};
 use super::slot::{Serial, Slot};
+use super::spare_room::give_back_slab;
 use crate::config::GroupLimits;
 use crate::upstream::{AppServerId, HomeLink, HubIndex, LinkId};
 
@@ -69,6 +70,11 @@ impl Connections {
         let serial = self.next_serial;
         self.next_serial = serial.wrapping_add(1);
         serial
+    }
+
+    /// Gives back the room that clients who have left needed.
+    pub(super) fn give_back_room(&mut self) {
+        give_back_slab(&mut self.clients);
     }
 
     /// Takes a new client connection in: makes it a member of its hub and of its user's connections, and routable.

@@ -357,6 +357,7 @@ impl ShardState {
         self.close_absent();
         self.close_expired();
         self.closed_ids.forget_expired(self.tick);
+        self.connections.give_back_room();
         self.delivery.taps.tick();
         self.tell_whether_traced();
         self.report_late_answers();

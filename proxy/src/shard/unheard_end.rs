@@ -20,6 +20,7 @@ use trunkline_protocol::manifest::{CAUSE_HEADER, ENDED_ERROR_HEADER, ENDED_HEADE
 use trunkline_protocol::service::{CloseConnection, OpenConnection, ServiceMessage};
 
 use super::connection::Opening;
+use super::spare_room::give_back;
 use crate::metrics::Counters;
 use crate::upstream::{AppServerId, HomeLink, Hub, HubIndex, HubRegistry, LinkId, RouteChoice, ServerGroup};
 
@@ -136,6 +137,7 @@ impl UnheardEnds {
                 }
             }
         });
+        give_back(&mut self.ends);
     }
 
     fn keep(&mut self, mut is_kept: impl FnMut(&mut UnheardEnd) -> bool) {
