@@ -9,6 +9,8 @@ mod serve;
 use std::time::Duration;
 
 use axum::Router;
+use axum::response::Html;
+use axum::routing::get;
 use futures_util::{Stream, StreamExt, stream};
 use trunkline::{Hub, HubError, Server, UploadStream};
 
@@ -48,5 +50,6 @@ async fn smooth(numbers: UploadStream<f64>, window: u32) -> impl Stream<Item = R
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let hub = Hub::new("/streams").method("Counter", counter).method("Average", average).method("Smooth", smooth);
-    serve::read::<serve::ServeArguments>().serve(Server::new().hub(hub), Router::new()).await
+    let page = Router::new().route("/", get(async || Html(include_str!("pages/streaming.html"))));
+    serve::read::<serve::ServeArguments>().serve(Server::new().hub(hub), page).await
 }

@@ -139,8 +139,8 @@ fn a_proxy_without_an_app_server_ends_too() {
     });
 }
 
-async fn running_demo(stage: &Stage) -> Result<Demo> {
-    let mut demo = Demo::start(stage, Addresses::free()?)?;
+async fn running_demo(stage: &Stage, arguments: &[&str]) -> Result<Demo> {
+    let mut demo = Demo::start_with(stage, Addresses::free()?, arguments)?;
     demo.invites().await?;
     assert_eq!(demo.processes()?.len(), DEMO_PROCESSES);
     Ok(demo)
@@ -165,7 +165,7 @@ fn assert_nothing_left(demo: &Demo) -> Result<()> {
 #[test]
 fn the_demo_lets_clients_of_both_proxies_chat_and_ends_on_ctrl_c() {
     play(async |stage| {
-        let demo = running_demo(stage).await?;
+        let demo = running_demo(stage, &[]).await?;
         let agents = Agents::new(stage);
         let mut clients = Vec::new();
         for (kind, proxy) in [Kind::JsJson, Kind::PySignalRMessagePack].into_iter().zip(&demo.addresses().proxies) {
@@ -190,10 +190,81 @@ fn the_demo_lets_clients_of_both_proxies_chat_and_ends_on_ctrl_c() {
 fn the_demo_ends_on_signals_to_itself_alone() {
     play(async |stage| {
         for signal in [Signal::Interrupt, Signal::Terminate] {
-            let demo = running_demo(stage).await?;
+            let demo = running_demo(stage, &[]).await?;
             demo.process.signal(signal).await?;
             assert_ended_cleanly(demo).await?;
         }
+        Ok(())
+    });
+}
+
+/// Clients of the whole fleet, as the admin page of one node lists them.
+async fn clients_of_fleet(admin: &str) -> Result<Vec<serde_json::Value>> {
+    let page = get(admin, "/api/clients").await?.json()?;
+    Ok(page["items"].as_array().cloned().unwrap_or_default())
+}
+
+#[test]
+fn each_admin_page_of_the_demo_shows_the_simulated_clients_of_both_proxies() {
+    play_heavy(async |stage| {
+        for (app, hub) in [("chat", "chat"), ("status", "statusHub"), ("streaming", "streams")] {
+            let demo = running_demo(stage, &["--app", app, "--traffic"]).await?;
+            for admin in &demo.addresses().admins {
+                until(async || {
+                    let clients = clients_of_fleet(admin).await?;
+                    let at = |node: &str| {
+                        clients.iter().filter(|client| client["node"] == node && client["hub"] == hub).count()
+                    };
+                    Ok((at("proxy-1") > 1 && at("proxy-2") > 1).then_some(()))
+                })
+                .await?;
+            }
+            press_ctrl_c(&demo).await?;
+            assert_ended_cleanly(demo).await?;
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn a_client_of_the_demo_hears_simulated_clients_of_both_proxies() {
+    play_heavy(async |stage| {
+        let demo = running_demo(stage, &["--traffic"]).await?;
+        let url = format!("http://{}/chat", demo.addresses().proxies[0]);
+        let mut client = Agents::new(stage).client(Kind::JsJson, &url).subscribe(&["ReceiveMessage"]).open().await?;
+        // Three clients at each proxy, with names in this order.
+        let mut silent = vec!["Ada", "Tony"];
+        while !silent.is_empty() {
+            let message = client.expect("ReceiveMessage").await?;
+            silent.retain(|name| message.first() != Some(&json!(name)));
+        }
+        press_ctrl_c(&demo).await?;
+        assert_ended_cleanly(demo).await
+    });
+}
+
+#[test]
+fn each_app_of_the_demo_shows_its_page_at_each_proxy() {
+    play_heavy(async |stage| {
+        for (app, title) in [("chat", "chat"), ("status", "status"), ("board", "board"), ("streaming", "streams")] {
+            let demo = running_demo(stage, &["--app", app]).await?;
+            for proxy in &demo.addresses().proxies {
+                let page = get(proxy, "/").await?.body;
+                assert!(page.to_lowercase().contains(&format!("<title>trunkline {title}</title>")), "{page}");
+            }
+            press_ctrl_c(&demo).await?;
+            assert_ended_cleanly(demo).await?;
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn an_unknown_app_of_the_demo_is_refused_with_the_nearest_name() {
+    play(async |stage| {
+        let mut demo = Demo::start_with(stage, Addresses::free()?, &["--app", "chatt"])?;
+        let log = failure_of(&mut demo.process).await?;
+        assert!(log.contains("'chat'") && log.contains("streaming"), "{log}");
         Ok(())
     });
 }
@@ -209,7 +280,7 @@ fn a_port_that_the_demo_needs_is_named_with_its_flag() {
             anyhow::Ok(addresses)
         };
         let cases = [
-            ("--app", with(|addresses, taken| addresses.app = taken)?),
+            ("--app-listen", with(|addresses, taken| addresses.app = taken)?),
             ("--proxy", with(|addresses, taken| addresses.proxies[1] = taken)?),
             ("--admin", with(|addresses, taken| addresses.admins[0] = taken)?),
         ];

@@ -37,7 +37,7 @@ impl Addresses {
     fn flags(&self) -> Vec<&str> {
         let [first, second] = &self.proxies;
         let [first_admin, second_admin] = &self.admins;
-        let app = ["--app", &self.app];
+        let app = ["--app-listen", &self.app];
         let proxies = ["--proxy", first, "--admin", first_admin, "--proxy", second, "--admin", second_admin];
         app.into_iter().chain(proxies).collect()
     }
@@ -58,8 +58,16 @@ impl Demo {
     /// # Errors
     /// When it can't be run.
     pub fn start(stage: &Stage, addresses: Addresses) -> Result<Self> {
+        Self::start_with(stage, addresses, &[])
+    }
+
+    /// Starts it with more arguments, without waiting.
+    ///
+    /// # Errors
+    /// When it can't be run.
+    pub fn start_with(stage: &Stage, addresses: Addresses, arguments: &[&str]) -> Result<Self> {
         let mut command = Command::new(profile_folder()?.join("trunkline-demo"));
-        command.arg("--no-build").args(addresses.flags());
+        command.arg("--no-build").args(addresses.flags()).args(arguments);
         command.env("XDG_STATE_HOME", stage.folder().join("state")).process_group(0);
         let process = Process::start(stage, "demo", command)?;
         let group = process.id()?;

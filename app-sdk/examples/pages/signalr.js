@@ -43,13 +43,14 @@ var signalR = (() => {
     }
 
     stream(target, ...args) {
-      return {
-        subscribe: ({ next, complete, error }) => {
-          const invocationId = String(this.nextId++);
-          this.calls.set(invocationId, { next, resolve: () => complete?.(), reject: (reason) => error?.(reason) });
-          this.write({ type: 4, target, arguments: args, invocationId });
-        },
+      const subscribe = (observer) => {
+        const invocationId = String(this.nextId++);
+        const [resolve, reject] = [() => observer.complete?.(), (error) => observer.error?.(error)];
+        this.calls.set(invocationId, { resolve, reject, next: (item) => observer.next?.(item) });
+        this.write({ type: 4, target, arguments: args, invocationId });
+        return { dispose: () => { if (this.calls.delete(invocationId)) this.write({ type: 5, invocationId }); } };
       };
+      return { subscribe };
     }
 
     async open() {
@@ -99,7 +100,7 @@ var signalR = (() => {
       if (message.type === 1) {
         this.receive(message);
       } else if (message.type === 2) {
-        this.calls.get(message.invocationId)?.next(message.item);
+        this.calls.get(message.invocationId)?.next?.(message.item);
       } else if (message.type === 3) {
         const call = this.calls.get(message.invocationId);
         this.calls.delete(message.invocationId);

@@ -2,29 +2,37 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::Instant;
 
 use anyhow::{Context, bail};
 use tokio::process::Command;
 
-use crate::process::Group;
+use crate::app::App;
+use crate::process::{Group, note};
 use crate::signals::StopSignals;
 
 /// The programs that the demo runs.
 #[derive(Debug)]
 pub(crate) struct Programs {
-    /// Path of the chat app server.
-    pub(crate) chat: PathBuf,
+    /// Path of the app server.
+    pub(crate) app: PathBuf,
     /// Path of the `trunkline` command.
     pub(crate) proxy: PathBuf,
 }
 
-/// Builds both in release mode, with cargo's progress on stderr; returns `None` if a signal stops the build.
-pub(crate) async fn release(stop: &mut StopSignals) -> anyhow::Result<Option<Programs>> {
+/// Profile of the demo, and the name of its folder.
+const PROFILE: &str = "demo";
+
+/// Builds both in the demo's profile, with cargo's progress on stderr; returns `None` if a signal stops the build.
+pub(crate) async fn build(app: App, stop: &mut StopSignals) -> anyhow::Result<Option<Programs>> {
+    let folder = profile_folder()?.with_file_name(PROFILE);
+    let started = Instant::now();
+    note(&plan_of_work(app, Programs::built(&folder, app).is_ok()));
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(&cargo);
     command
-        .args(["build", "--release", "--package", "trunkline-proxy", "--bin", "trunkline"])
-        .args(["--package", "trunkline", "--example", "chat"])
+        .args(["build", "--profile", PROFILE, "--package", "trunkline-proxy", "--bin", "trunkline"])
+        .args(["--package", "trunkline-demo-apps", "--bin", &format!("demo-{}", app.name())])
         .stdin(Stdio::null());
     // Where `cargo run` found this crate, not where it was compiled: a checkout may move, or be copied.
     if let Some(folder) = std::env::var_os("CARGO_MANIFEST_DIR") {
@@ -47,12 +55,24 @@ pub(crate) async fn release(stop: &mut StopSignals) -> anyhow::Result<Option<Pro
     if !status.success() {
         bail!("the build failed ({status})");
     }
-    Programs::below(&profile_folder()?.with_file_name("release")).map(Some)
+    note(&format!("built in {} s", started.elapsed().as_secs()));
+    Programs::built(&folder, app).map(Some)
 }
 
 /// Finds the programs in the profile of this one.
-pub(crate) fn beside_this_program() -> anyhow::Result<Programs> {
-    Programs::below(&profile_folder()?)
+pub(crate) fn beside_this_program(app: App) -> anyhow::Result<Programs> {
+    let folder = profile_folder()?;
+    Programs::find(&folder.join("examples"), app.name(), &folder)
+}
+
+/// Returns the line that is shown before a build.
+fn plan_of_work(app: App, is_built: bool) -> String {
+    let time = if is_built {
+        "what has changed since the last time"
+    } else {
+        "not optimised; the first time takes about two minutes on two cores, later ones a second"
+    };
+    format!("building the proxy and the app “{}”: {time}", app.name())
 }
 
 /// Returns the folder of this program: `target/<profile>`, wherever that is.
@@ -62,7 +82,12 @@ fn profile_folder() -> anyhow::Result<PathBuf> {
 }
 
 impl Programs {
-    fn below(folder: &Path) -> anyhow::Result<Self> {
+    /// Finds what the demo has built.
+    fn built(folder: &Path, app: App) -> anyhow::Result<Self> {
+        Self::find(folder, &format!("demo-{}", app.name()), folder)
+    }
+
+    fn find(apps: &Path, app: &str, proxies: &Path) -> anyhow::Result<Self> {
         let find = |folder: &Path, name: &str| {
             let path = folder.join(name).with_extension(std::env::consts::EXE_EXTENSION);
             if path.is_file() {
@@ -71,6 +96,17 @@ impl Programs {
                 bail!("{} is missing: build it, or run `cargo demo`", path.display())
             }
         };
-        Ok(Self { chat: find(&folder.join("examples"), "chat")?, proxy: find(folder, "trunkline")? })
+        Ok(Self { app: find(apps, app)?, proxy: find(proxies, "trunkline")? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_is_told_before_the_first_build_only() {
+        assert!(plan_of_work(App::Chat, false).contains("about two minutes"));
+        assert!(!plan_of_work(App::Chat, true).contains("minutes"));
     }
 }

@@ -10,6 +10,7 @@ use crate::plan::Plan;
 use crate::process::{Process, say};
 use crate::readiness::until_ready;
 use crate::signals::received_again;
+use crate::traffic;
 
 /// Running processes: the app server first, then the proxies.
 #[derive(Debug, Default)]
@@ -23,7 +24,13 @@ impl Fleet {
             return error;
         }
         say(&plan.invitation());
-        self.first_end().await
+        if !plan.has_traffic {
+            return self.first_end().await;
+        }
+        tokio::select! {
+            error = self.first_end() => error,
+            never = traffic::run(plan) => match never {},
+        }
     }
 
     /// Stops all processes, gently unless a second signal comes. None is left when this returns.
@@ -54,8 +61,8 @@ impl Fleet {
 
     async fn start(&mut self, plan: &Plan, programs: &Programs) -> anyhow::Result<()> {
         // Any order works, but this one starts without a word about waiting.
-        self.add("app", &programs.chat, &plan.app_arguments())?;
-        self.unless_one_ends(until_ready("the app server", plan.app, "/")).await?;
+        self.add("app", &programs.app, &plan.app_arguments())?;
+        self.unless_one_ends(until_ready("the app server", plan.listen, "/readyz")).await?;
         for proxy in &plan.proxies {
             self.add(&proxy.name, &programs.proxy, &plan.proxy_arguments(proxy))?;
         }

@@ -1,5 +1,5 @@
 #![forbid(unsafe_code)]
-//! `cargo demo`: builds and runs a chat through two proxies and one app server, and prints what to open.
+//! `cargo demo`: builds and runs an example app behind two proxies, and prints what to open.
 //!
 //! ```text
 //!  plan (flags, checked) ──► build ──► fleet (three processes) ──► ready: what to open
@@ -10,19 +10,27 @@
 //!
 //! | module | contents |
 //! |---|---|
-//! | `plan` | flags, checked |
-//! | `readiness` | HTTP requests until a process is ready |
+//! | `app` | the example apps that have a page |
+//! | `http_request` | one request, one small answer |
+//! | `readiness` | requests until a process is ready |
 //! | `signals` | signals, sent and received |
 //! | `process` | one process: start, log, end |
+//! | `hub_client` | client of a hub |
+//! | `plan` | flags, checked |
 //! | `build` | the build of the programs, and their paths |
+//! | `traffic` | simulated clients |
 //! | `fleet` | all processes: started, watched, stopped |
 
+mod app;
 mod build;
 mod fleet;
+mod http_request;
+mod hub_client;
 mod plan;
 mod process;
 mod readiness;
 mod signals;
+mod traffic;
 
 use std::process::ExitCode;
 
@@ -49,13 +57,12 @@ async fn run(args: Args) -> anyhow::Result<()> {
     let plan = Plan::new(args)?;
     plan.check_ports()?;
     let programs = if wants_build {
-        process::note("building in release mode; the first time takes some minutes");
-        match build::release(&mut stop).await? {
+        match build::build(plan.app, &mut stop).await? {
             Some(programs) => programs,
             None => return Ok(()),
         }
     } else {
-        build::beside_this_program()?
+        build::beside_this_program(plan.app)?
     };
     let mut fleet = Fleet::default();
     let outcome = tokio::select! {

@@ -7,15 +7,28 @@ use std::net::{SocketAddr, TcpListener};
 use anyhow::{Context, bail};
 use clap::Parser;
 
-/// Builds and runs a chat on this machine: one app server, and proxies before it.
+use crate::app::App;
+
+/// Simulated clients at each proxy.
+pub(crate) const CLIENTS_PER_PROXY: usize = 3;
+
+/// Builds and runs an example app on this machine: one app server, and proxies before it.
 ///
-/// Ctrl-C ends all of it. What is logged is set by TRUNKLINE_LOG for the proxies and by RUST_LOG for the app server.
+/// The first build takes about two minutes on two cores. Ctrl-C ends all of it. What is logged is set by TRUNKLINE_LOG for the proxies and by RUST_LOG for the app server.
 #[derive(Debug, Parser)]
 #[command(name = "cargo demo", version)]
 pub(crate) struct Args {
-    /// Where the chat app server listens
-    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:5000")]
-    pub(crate) app: SocketAddr,
+    /// The example app to run
+    #[arg(long, value_name = "NAME", default_value = "chat")]
+    pub(crate) app: App,
+
+    /// Have simulated clients use the app at each proxy, so that there is something to see
+    #[arg(long)]
+    pub(crate) traffic: bool,
+
+    /// Where the app server listens
+    #[arg(long = "app-listen", value_name = "HOST:PORT", default_value = "127.0.0.1:5000")]
+    pub(crate) listen: SocketAddr,
 
     /// Where a proxy takes clients; once for each proxy
     #[arg(long = "proxy", value_name = "HOST:PORT", default_values = ["127.0.0.1:8080", "127.0.0.1:8081"])]
@@ -33,9 +46,12 @@ pub(crate) struct Args {
 /// Plan of the processes to run.
 #[derive(Debug)]
 pub(crate) struct Plan {
+    pub(crate) app: App,
     /// Listen address of the app server.
-    pub(crate) app: SocketAddr,
+    pub(crate) listen: SocketAddr,
     pub(crate) proxies: Vec<ProxyPlan>,
+    /// Whether simulated clients use the app.
+    pub(crate) has_traffic: bool,
 }
 
 /// Plan of one proxy.
@@ -49,14 +65,14 @@ pub(crate) struct ProxyPlan {
 
 impl Plan {
     /// Checks the flags; the error names the flag.
-    pub(crate) fn new(Args { app, proxies, admins, .. }: Args) -> anyhow::Result<Self> {
+    pub(crate) fn new(Args { app, listen, proxies, admins, traffic, .. }: Args) -> anyhow::Result<Self> {
         if proxies.len() != admins.len() {
             bail!("{} times --proxy but {} times --admin: each proxy needs one of both", proxies.len(), admins.len());
         }
         let proxies = (1..).zip(proxies.into_iter().zip(admins));
         let proxies =
             proxies.map(|(number, (listen, admin))| ProxyPlan { name: format!("proxy-{number}"), listen, admin });
-        let plan = Self { app, proxies: proxies.collect() };
+        let plan = Self { app, listen, proxies: proxies.collect(), has_traffic: traffic };
         for (flag, address) in plan.addresses() {
             if !address.ip().is_loopback() {
                 bail!(
@@ -91,13 +107,14 @@ impl Plan {
 
     /// Returns the arguments of the app server.
     pub(crate) fn app_arguments(&self) -> Vec<String> {
-        words(["--listen", &self.app.to_string(), "--name", "chat"])
+        let own = words(["--listen", &self.listen.to_string(), "--name", self.app.name()]);
+        own.into_iter().chain(self.app.flags().iter().map(ToString::to_string)).collect()
     }
 
     /// Returns the arguments of a proxy.
     pub(crate) fn proxy_arguments(&self, proxy: &ProxyPlan) -> Vec<String> {
         let (listen, admin) = (proxy.listen.to_string(), proxy.admin.to_string());
-        let upstream = format!("http://{}", self.app);
+        let upstream = format!("http://{}", self.listen);
         let own =
             ["serve", "--listen", &listen, "--admin", &admin, "--upstream", &upstream, "--node-name", &proxy.name];
         // Each is given all of them: it passes itself over.
@@ -107,11 +124,15 @@ impl Plan {
 
     /// Returns the text that says what to open.
     pub(crate) fn invitation(&self) -> String {
-        let mut text = String::from("\nChat: open one tab for each proxy, and they see each other's messages.\n");
+        let mut text = format!("\n{}\n", self.app.invitation());
         for proxy in &self.proxies {
-            let _ = writeln!(text, "  http://{}/?proxy=http://{}", self.app, proxy.listen);
+            let _ = writeln!(text, "  http://{}/", proxy.listen);
         }
-        text.push_str("Admin pages: the fleet, clients, links; each shows all.\n");
+        if self.has_traffic {
+            let clients = CLIENTS_PER_PROXY * self.proxies.len();
+            let _ = writeln!(text, "{clients} simulated clients {}.", self.app.traffic());
+        }
+        text.push_str("Admin pages: each shows the whole fleet, with its clients, links and app server.\n");
         for proxy in &self.proxies {
             let _ = writeln!(text, "  http://{}/", proxy.admin);
         }
@@ -131,7 +152,7 @@ impl Plan {
     /// Returns all addresses, each with the flag that changes it.
     fn addresses(&self) -> impl Iterator<Item = (&'static str, SocketAddr)> {
         let of_proxies = self.proxies.iter().flat_map(|proxy| [("--proxy", proxy.listen), ("--admin", proxy.admin)]);
-        [("--app", self.app)].into_iter().chain(of_proxies)
+        [("--app-listen", self.listen)].into_iter().chain(of_proxies)
     }
 }
 
@@ -141,6 +162,8 @@ fn words<const N: usize>(words: [&str; N]) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use clap::{CommandFactory, ValueEnum};
+
     use super::*;
 
     fn plan(args: &[&str]) -> anyhow::Result<Plan> {
@@ -163,7 +186,7 @@ mod tests {
         );
         assert_eq!((second.listen.port(), second.admin.port()), (8081, 8091));
         let text = plan.invitation();
-        assert!(text.contains("http://127.0.0.1:5000/?proxy=http://127.0.0.1:8081\n"), "{text}");
+        assert!(text.contains("Chat: ") && text.contains("  http://127.0.0.1:8081/\n"), "{text}");
         assert!(text.contains("http://127.0.0.1:8091/\n"), "{text}");
     }
 
@@ -171,8 +194,8 @@ mod tests {
     fn a_taken_port_is_named_with_the_flag_that_changes_it() {
         let taken = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = taken.local_addr().unwrap().to_string();
-        let text = plan(&["--app", &address]).unwrap().check_ports().unwrap_err().to_string();
-        assert!(text.contains(&address) && text.ends_with("another address: --app HOST:PORT"), "{text}");
+        let text = plan(&["--app-listen", &address]).unwrap().check_ports().unwrap_err().to_string();
+        assert!(text.contains(&address) && text.ends_with("another address: --app-listen HOST:PORT"), "{text}");
         let second = "127.0.0.1:8081".parse().unwrap();
         let words = plan(&[]).unwrap().with_another("--proxy", second);
         assert_eq!(words, "--proxy 127.0.0.1:8080 --proxy HOST:PORT");
@@ -181,14 +204,33 @@ mod tests {
     #[test]
     fn an_address_given_twice_counts_as_taken() {
         let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
-        let text = plan(&["--app", &free, "--proxy", &free, "--admin", "127.0.0.1:1"]).unwrap().check_ports();
+        let text = plan(&["--app-listen", &free, "--proxy", &free, "--admin", "127.0.0.1:1"]).unwrap().check_ports();
         assert!(text.unwrap_err().to_string().contains("--proxy"));
     }
 
     #[test]
     fn a_wrong_value_is_named_with_its_flag() {
-        assert!(problem(&["--app", "0.0.0.0:5000"]).starts_with("--app 0.0.0.0:5000 is open to other machines"));
-        assert!(problem(&["--app", "127.0.0.1:0"]).starts_with("--app 127.0.0.1:0 leaves the port open"));
+        assert!(
+            problem(&["--app-listen", "0.0.0.0:5000"])
+                .starts_with("--app-listen 0.0.0.0:5000 is open to other machines")
+        );
+        assert!(problem(&["--app-listen", "127.0.0.1:0"]).starts_with("--app-listen 127.0.0.1:0 leaves the port open"));
         assert!(problem(&["--proxy", "127.0.0.1:1"]).starts_with("1 times --proxy but 2 times --admin"));
+    }
+    #[test]
+    fn apps_are_listed_and_the_nearest_one_is_suggested() {
+        let help = Args::command().render_long_help().to_string();
+        for app in App::value_variants() {
+            assert!(help.contains(&format!("- {}:", app.name())), "{help}");
+        }
+        let error = Args::try_parse_from(["demo", "--app", "staus"]).unwrap_err().to_string();
+        assert!(error.contains("'status'") && error.contains("streaming"), "{error}");
+    }
+
+    #[test]
+    fn the_text_tells_of_the_app_and_of_its_traffic() {
+        let text = plan(&["--app", "status", "--traffic"]).unwrap().invitation();
+        assert!(text.starts_with("\nWho is online") && text.contains("\n6 simulated clients come and go.\n"), "{text}");
+        assert!(!plan(&["--app", "status"]).unwrap().invitation().contains("simulated"));
     }
 }
