@@ -1,3 +1,4 @@
+#![forbid(unsafe_code)]
 //! A chat with rooms: `cargo run --example chat -- --listen 127.0.0.1:5000`, and a proxy before it, or `--embedded`.
 
 #[path = "common/serve.rs"]

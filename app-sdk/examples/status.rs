@@ -1,3 +1,4 @@
+#![forbid(unsafe_code)]
 //! Online status: displays announce themselves, and everyone sees them come and go.
 
 #[path = "common/serve.rs"]

@@ -1,3 +1,4 @@
+#![forbid(unsafe_code)]
 //! A board with rooms, notes, polls and moderation: `cargo run --example board -- --listen 127.0.0.1:5000`, and a proxy
 //! before it, or `--embedded`. Any number of them may stand behind the same proxies, with the same `BOARD_FILE`.
 //!

@@ -7,7 +7,7 @@ use clap::ValueEnum;
 pub(crate) enum App {
     /// A chat with rooms
     Chat,
-    /// Who is online
+    /// Displays that come and go, and are seen by all
     Status,
     /// A board with notes, polls and moderation
     Board,

@@ -27,7 +27,7 @@ const PROFILE: &str = "demo";
 pub(crate) async fn build(app: App, stop: &mut StopSignals) -> anyhow::Result<Option<Programs>> {
     let folder = profile_folder()?.with_file_name(PROFILE);
     let started = Instant::now();
-    note(&plan_of_work(app, Programs::built(&folder, app).is_ok()));
+    note(&plan_of_work(app, program(&folder, "trunkline").is_file()));
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(&cargo);
     command
@@ -66,9 +66,9 @@ pub(crate) fn beside_this_program(app: App) -> anyhow::Result<Programs> {
 }
 
 /// Returns the line that is shown before a build.
-fn plan_of_work(app: App, is_built: bool) -> String {
-    let time = if is_built {
-        "what has changed since the last time"
+fn plan_of_work(app: App, has_proxy: bool) -> String {
+    let time = if has_proxy {
+        "what is new since the last time"
     } else {
         "not optimised; the first time takes about two minutes on two cores, later ones a second"
     };
@@ -81,6 +81,11 @@ fn profile_folder() -> anyhow::Result<PathBuf> {
     program.parent().map(Path::to_owned).context("this program is in no folder")
 }
 
+/// Returns the path of a program in a folder.
+fn program(folder: &Path, name: &str) -> PathBuf {
+    folder.join(name).with_extension(std::env::consts::EXE_EXTENSION)
+}
+
 impl Programs {
     /// Finds what the demo has built.
     fn built(folder: &Path, app: App) -> anyhow::Result<Self> {
@@ -89,7 +94,7 @@ impl Programs {
 
     fn find(apps: &Path, app: &str, proxies: &Path) -> anyhow::Result<Self> {
         let find = |folder: &Path, name: &str| {
-            let path = folder.join(name).with_extension(std::env::consts::EXE_EXTENSION);
+            let path = program(folder, name);
             if path.is_file() {
                 Ok(path)
             } else {

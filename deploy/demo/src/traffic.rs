@@ -20,7 +20,7 @@ use crate::process::note;
 /// Names of the clients, in turn.
 const NAMES: [&str; 6] = ["Ada", "Grace", "Alan", "Edsger", "Barbara", "Tony"];
 
-/// What the clients say, in turn.
+/// Lines of the chat and the notes, in turn.
 const LINES: [&str; 8] = [
     "good morning",
     "has anybody seen the new board?",
@@ -58,7 +58,7 @@ pub(crate) async fn run(plan: &Plan) -> Infallible {
     pending().await
 }
 
-/// A simulated client.
+/// Simulated client of one proxy.
 #[derive(Debug)]
 struct Robot {
     index: usize,
