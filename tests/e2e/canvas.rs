@@ -61,7 +61,7 @@ async fn draw_and_kill(stage: &Stage, more: &[&str]) -> Result<()> {
     }
     for page in &pages {
         assert_eq!((page.text("lost").await?, page.text("disconnects").await?), ("0".to_owned(), "0".to_owned()));
-        assert_eq!(page.count("people", "li").await?, 2);
+        page.see_count("people", "li", 2).await?;
         page.see("state", "Connected").await?;
     }
     // Somebody who comes later sees the same.

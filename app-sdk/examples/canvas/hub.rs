@@ -50,7 +50,7 @@ pub(crate) fn hub(canvas: Canvas) -> Hub {
         .on_negotiate(admit)
         .require_user()
         .on_connected(enter)
-        .on_rehomed(tell_server)
+        .on_rehomed(take_over)
         .on_group_changed(tell_people)
         .presence_grace(GRACE)
         .method("Move", move_cursor)
@@ -65,6 +65,14 @@ pub(crate) fn hub(canvas: Canvas) -> Hub {
 
 async fn enter(ctx: Context, canvas: State<Canvas>, visitor: Visitor) -> Result<(), HubError> {
     ctx.join(&visitor.room).await?;
+    tell_server(ctx, canvas).await
+}
+
+/// Takes a client over from an app server that died. Proxies link again one after the other, so whoever asked for the
+/// people of the room before this client's proxy was there learns of it now.
+async fn take_over(ctx: Context, canvas: State<Canvas>, visitor: Visitor) -> Result<(), HubError> {
+    let person = Person { connection: ctx.connection_id().to_owned(), name: Some(visitor.name) };
+    ctx.clients().others_in_group(&visitor.room).send("Changed", ([person], [(); 0])).await?;
     tell_server(ctx, canvas).await
 }
 

@@ -1,3 +1,4 @@
+#![forbid(unsafe_code)]
 //! A canvas that several people draw on: `cargo run --example canvas -- --supervised`, and proxies before it, or `--embedded`.
 //! Kill it while people draw: nobody is disconnected, and nothing is lost.
 //!
