@@ -78,7 +78,11 @@ fn other_libraries_receive_streams_and_their_errors() {
             let streamed = client.stream("CountTo", json!([500])).await?;
             assert_eq!(streamed, Streamed { items: numbers(500), error: None });
             let streamed = client.stream("CountAndRefuse", json!([3, "no more"])).await?;
-            assert_eq!(streamed.items, numbers(3));
+            match kind {
+                // Its library handles each message in a goroutine of its own: the error may overtake the last items.
+                Kind::GoJson | Kind::GoMessagePack => assert!(numbers(3).starts_with(&streamed.items), "{streamed:?}"),
+                _ => assert_eq!(streamed.items, numbers(3), "{kind:?}"),
+            }
             let error = streamed.error.context("an error")?;
             assert!(error.contains("HubException: no more"), "{error}");
             assert_eq!(client.invoke("Echo", json!(["still here"])).await?, "still here");
