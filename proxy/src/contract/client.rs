@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
-use tokio::io::DuplexStream;
+use tokio::io::{AsyncWriteExt, DuplexStream};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::{self, Message};
@@ -142,6 +142,11 @@ impl Client {
     pub(super) async fn fence(&mut self, link: &AppLink) {
         link.write(&self.id, "{\"fence\":true}\u{1e}").await;
         assert_eq!(self.text().await, "{\"fence\":true}");
+    }
+
+    /// Ends its half of the socket without a goodbye, and goes on reading.
+    pub(super) async fn stop_sending(&mut self) {
+        self.socket.get_mut().shutdown().await.unwrap();
     }
 
     /// Closes the WebSocket as clients do, and waits for the node's answer.

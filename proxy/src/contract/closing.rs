@@ -55,14 +55,18 @@ fn a_client_that_closes_is_gone_once_with_its_cause() {
 }
 
 #[test]
-fn a_socket_that_breaks_is_an_end_too() {
+fn a_socket_that_ends_without_a_goodbye_is_an_end_too_and_gets_none() {
     run(async {
         let (stage, _app, mut link) = chat(HubManifest::new("chat", "/chat")).await;
-        let client = Client::connect(&stage, &mut link, "/chat").await;
-        let id = client.id.clone();
-        drop(client);
+        let mut client = Client::connect(&stage, &mut link, "/chat").await;
+        link.write(&client.id, "\"last\"\u{1e}").await;
+        link.fence().await;
+        client.stop_sending().await;
         let close = link.close().await;
-        assert_eq!((close.connection_id.as_ref(), cause_of(&close).as_deref()), (id.as_str(), Some("socket_ended")));
+        let cause = cause_of(&close);
+        assert_eq!((close.connection_id.as_ref(), cause.as_deref()), (client.id.as_str(), Some("socket_ended")));
+        assert_eq!(client.text().await, "\"last\"");
+        assert_eq!(client.next().await, Received::End(None));
     });
 }
 

@@ -187,9 +187,9 @@ impl CloseReason {
         matches!(self.cause, Cause::SlowClient | Cause::OutboxTotal)
     }
 
-    /// Whether the socket is gone already: nobody hears a goodbye.
+    /// Whether the socket has ended by itself: nobody would read a goodbye, and writing one brings a reset.
     #[must_use]
-    pub(super) fn is_unheard(&self) -> bool {
+    pub(super) fn is_end_of_socket(&self) -> bool {
         matches!(self.cause, Cause::SocketEnded | Cause::SocketReset)
     }
 

@@ -207,7 +207,7 @@ impl ShardState {
         if reason.is_slow_client() {
             return self.delivery.cut(client);
         }
-        if client.transport == Transport::WebSockets && reason.is_unheard() {
+        if client.transport == Transport::WebSockets && reason.is_end_of_socket() {
             return;
         }
         let frames = reason.frames(client.content, self.context.with_details(client));

@@ -42,6 +42,7 @@ impl OpeningInterner {
     pub(crate) fn intern_opening(&mut self, open: &OpenConnection) -> Opening {
         let is_own = |name: &str| OWN_HEADERS.iter().any(|own| own.eq_ignore_ascii_case(name));
         let (own, shared) = open.headers.iter().cloned().partition(|(name, _)| is_own(name));
+        // Not `..open.clone()`: it would copy all headers once more, for each client that connects.
         let own = encode(OpenConnection {
             connection_id: open.connection_id.clone(),
             claims: open.claims.clone(),
