@@ -21,11 +21,13 @@
 //!
 //! | module | contents |
 //! |---|---|
+//! | `cipher` | what seals a record |
 //! | `handshake` | two texts that prove the key, one for each direction |
 //! | `record` | sealed pieces, each a WebSocket message |
 //! | `stream` | bytes through a channel, over any socket |
 //! | `upgrade` | the HTTP exchange that a channel begins with, at both ends |
 
+mod cipher;
 mod handshake;
 mod record;
 mod stream;

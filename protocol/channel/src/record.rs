@@ -3,11 +3,13 @@
 use bytes::{Buf, BytesMut};
 use snow::TransportState;
 
+use crate::cipher::TAG_BYTES;
+
 /// Most bytes that one record seals: small enough that a buffer for it costs little, large enough that its head does not.
 pub(crate) const RECORD_MAX_BYTES: usize = 16 * 1024;
 
-/// Bytes that sealing adds.
-const TAG_BYTES: usize = 16;
+/// Most bytes before a sealed piece: two, a long length, a mask.
+const HEAD_MAX_BYTES: usize = 8;
 
 /// First byte of a WebSocket message that is binary and whole.
 const BINARY: u8 = 0x82;
@@ -55,6 +57,7 @@ pub(crate) fn seal(
     out: &mut BytesMut,
 ) -> Result<(), RecordError> {
     let sealed = plain.len() + TAG_BYTES;
+    out.reserve(HEAD_MAX_BYTES + sealed);
     let mask_bit = if side == Side::Client { MASKED } else { 0 };
     match (u8::try_from(sealed), u16::try_from(sealed)) {
         (Ok(short), _) if short < LONG => out.extend_from_slice(&[BINARY, mask_bit | short]),

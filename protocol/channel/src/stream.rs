@@ -12,12 +12,12 @@ use tokio_util::io::{poll_read_buf, poll_write_buf};
 
 use crate::record::{Front, RECORD_MAX_BYTES, RecordError, Side, front, open, plain_length, seal};
 
-/// Bytes that are read at once: some records.
-const READ_BYTES: usize = 64 * 1024;
+/// Most bytes that are read at once: some records.
+const READ_MAX_BYTES: usize = 64 * 1024;
 
-/// Bytes that are read at once before the first record, which is the head of a request: whoever sends them may not have the
-/// key.
-const FIRST_READ_BYTES: usize = 4 * 1024;
+/// Bytes that are read at once while little comes; also before the first record, which is the head of a request: whoever
+/// sends them may not have the key.
+const READ_MIN_BYTES: usize = 4 * 1024;
 
 /// Sealed bytes that may wait for the socket before writers wait.
 const OUTPUT_MAX_BYTES: usize = 64 * 1024;
@@ -30,6 +30,8 @@ pub struct ChannelStream<S> {
     side: Side,
     /// Sealed bytes that have come.
     input: BytesMut,
+    /// Bytes to read at once: more while much comes.
+    read_bytes: usize,
     /// Opened bytes that nobody has read.
     plain: BytesMut,
     /// Sealed bytes that are to go.
@@ -41,7 +43,8 @@ impl<S> ChannelStream<S> {
     /// A channel after its handshake; `early` has come behind it already.
     pub(crate) fn new(socket: S, noise: TransportState, side: Side, early: Bytes) -> Self {
         let (plain, output) = (BytesMut::new(), BytesMut::new());
-        Self { socket, noise, side, input: early.into(), plain, output, is_over: false }
+        let read_bytes = READ_MIN_BYTES;
+        Self { socket, noise, side, input: early.into(), read_bytes, plain, output, is_over: false }
     }
 }
 
@@ -71,18 +74,21 @@ impl<S: AsyncRead + Unpin> ChannelStream<S> {
                 if self.is_over {
                     return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
                 }
-                ready!(self.poll_fill(cx, FIRST_READ_BYTES))?;
+                ready!(self.poll_fill(cx, READ_MIN_BYTES))?;
             }
         })
         .await
     }
 
-    /// Reads from the socket.
-    fn poll_fill(&mut self, cx: &mut Context<'_>, bytes: usize) -> Poll<io::Result<()>> {
+    /// Reads from the socket, at most about this much.
+    fn poll_fill(&mut self, cx: &mut Context<'_>, max_bytes: usize) -> Poll<io::Result<()>> {
+        let bytes = self.read_bytes.min(max_bytes);
         self.input.reserve(bytes);
         match poll_read_buf(Pin::new(&mut self.socket), cx, &mut self.input) {
             Poll::Ready(Ok(0)) if self.input.is_empty() => self.is_over = true,
             Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
+            Poll::Ready(Ok(read)) if read >= bytes => self.read_bytes = READ_MAX_BYTES.min(2 * bytes),
+            Poll::Ready(Ok(read)) if read < bytes / 4 => self.read_bytes = READ_MIN_BYTES.max(bytes / 2),
             Poll::Ready(Ok(_)) => {}
             Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
             Poll::Pending => {
@@ -152,7 +158,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for ChannelStream<S> {
             if this.is_over {
                 return Poll::Ready(Ok(()));
             }
-            ready!(this.poll_fill(cx, READ_BYTES))?;
+            ready!(this.poll_fill(cx, READ_MAX_BYTES))?;
         }
     }
 }
