@@ -27,6 +27,7 @@ use std::task::Waker;
 use bytes::Bytes;
 use bytestring::ByteString;
 use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument, Span};
 use trunkline_protocol::cause::Cause;
@@ -78,11 +79,22 @@ pub(crate) struct Dispatcher {
     tasks: TaskTracker,
 }
 
-/// State of a worker after one step.
-#[derive(PartialEq, Eq)]
-enum WorkerState {
-    Running,
+/// What a worker does after a step. What it waits for is boxed: few steps have it, and a worker is begun for each message
+/// that comes alone.
+enum Next<'a> {
+    /// The next step.
+    Step,
+    /// This, and then the next step.
+    Wait(BoxFuture<'a, ()>),
+    /// This last thing.
+    Last(BoxFuture<'a, ()>),
     Done,
+}
+
+impl<'a> From<Option<BoxFuture<'a, ()>>> for Next<'a> {
+    fn from(waiting: Option<BoxFuture<'a, ()>>) -> Self {
+        waiting.map_or(Self::Step, Self::Wait)
+    }
 }
 
 impl Dispatcher {
@@ -94,7 +106,13 @@ impl Dispatcher {
 
     async fn work(self: Arc<Self>, connection: Arc<Connection>) {
         let mut messages = 0;
-        while self.work_once(&connection).await == WorkerState::Running {
+        loop {
+            match self.work_once(&connection) {
+                Next::Step => {}
+                Next::Wait(waiting) => waiting.await,
+                Next::Last(last) => return last.await,
+                Next::Done => return,
+            }
             messages += 1;
             if messages % MESSAGES_PER_TURN == 0 {
                 tokio::task::yield_now().await;
@@ -102,29 +120,32 @@ impl Dispatcher {
         }
     }
 
-    async fn work_once(self: &Arc<Self>, connection: &Arc<Connection>) -> WorkerState {
+    fn work_once<'a>(self: &'a Arc<Self>, connection: &'a Arc<Connection>) -> Next<'a> {
         let (next, trace) = self.next(connection);
         match next {
-            WorkItem::Handshake(Ok(request)) => self.handle_handshake(connection, &request).await,
+            WorkItem::Handshake(Ok(request)) => {
+                return Next::Wait(Box::pin(self.handle_handshake(connection, request)));
+            }
             WorkItem::Handshake(Err(error)) => self.refuse_handshake(connection, &error),
-            WorkItem::Message(body, bytes) => self.dispatch(connection, &body, bytes, trace).await,
-            WorkItem::StartCall(call) => self.start_queued(call).await,
+            WorkItem::Message(body, bytes) => return self.dispatch(connection, &body, bytes, trace).into(),
+            WorkItem::StartCall(call) => return self.start_queued(call).into(),
             WorkItem::Unframed(error) => self.close_with_error(connection, cause_of(&error), &framing_error(&error)),
             WorkItem::InputEnded => self.end_input(connection),
             WorkItem::Close(close, must_run_hook) => {
-                if must_run_hook {
-                    self.run_on_disconnected(connection, close).await;
-                }
-                self.keep_lost(connection, must_run_hook);
-                return WorkerState::Done;
+                return Next::Last(Box::pin(async move {
+                    if must_run_hook {
+                        self.run_on_disconnected(connection, close).await;
+                    }
+                    self.keep_lost(connection, must_run_hook);
+                }));
             }
-            WorkItem::HandOver => self.hand_over(connection).await,
+            WorkItem::HandOver => return Next::Wait(Box::pin(self.hand_over(connection))),
             WorkItem::Idle => {
                 self.give_up_waits_unread(connection);
-                return WorkerState::Done;
+                return Next::Done;
             }
         }
-        WorkerState::Running
+        Next::Step
     }
 
     fn next(&self, connection: &Connection) -> (WorkItem<CallScope>, Option<Box<MessageTrace>>) {
@@ -135,7 +156,7 @@ impl Dispatcher {
         (next, inbox.take_trace())
     }
 
-    async fn handle_handshake(self: &Arc<Self>, connection: &Arc<Connection>, request: &HandshakeRequest) {
+    async fn handle_handshake(self: &Arc<Self>, connection: &Arc<Connection>, request: HandshakeRequest) {
         let protocol = request.protocol;
         if !self.core.protocols.contains(&protocol) {
             return self.refuse_handshake(connection, &HandshakeError::Protocol(protocol.name().to_owned()));
@@ -231,13 +252,14 @@ impl Dispatcher {
         }
     }
 
-    async fn dispatch(
-        self: &Arc<Self>,
-        connection: &Arc<Connection>,
+    /// Handles a message. Returns what the worker must wait for.
+    fn dispatch<'a>(
+        self: &'a Arc<Self>,
+        connection: &'a Arc<Connection>,
         body: &Bytes,
         bytes: usize,
         trace: Option<Box<MessageTrace>>,
-    ) {
+    ) -> Option<BoxFuture<'a, ()>> {
         let message = connection.protocol().decode(body);
         let is_call = matches!(message, Ok(Some(HubMessage::Invocation(_) | HubMessage::StreamInvocation(_))));
         if let Some(trace) = trace.as_ref().filter(|_| !is_call) {
@@ -245,13 +267,13 @@ impl Dispatcher {
         }
         match message {
             Ok(Some(HubMessage::Invocation(invocation))) => {
-                self.invoke(connection, invocation, ReplyKind::Result, (bytes, trace)).await;
+                return self.invoke(connection, invocation, ReplyKind::Result, (bytes, trace));
             }
             Ok(Some(HubMessage::StreamInvocation(invocation))) => {
-                self.invoke(connection, invocation, ReplyKind::Stream, (bytes, trace)).await;
+                return self.invoke(connection, invocation, ReplyKind::Stream, (bytes, trace));
             }
             Ok(Some(HubMessage::StreamItem(item))) => self.handle_item(connection, item, bytes),
-            Ok(Some(HubMessage::Completion(completion))) => self.handle_completion(connection, completion).await,
+            Ok(Some(HubMessage::Completion(completion))) => return self.handle_completion(connection, completion),
             Ok(Some(HubMessage::CancelInvocation(cancel))) => self.cancel(connection, &cancel),
             Ok(Some(HubMessage::Close(close))) => self.handle_close_message(connection, close),
             // They end at the proxy, which counts messages where a client may come back.
@@ -259,6 +281,7 @@ impl Dispatcher {
             Ok(None) => tracing::debug!(hub = %self.core.name(), "message of a newer type is skipped"),
             Err(error) => self.close_with_error(connection, Cause::HubProtocol, &message_error(&error)),
         }
+        None
     }
 
     /// Takes an item of an upload; one of an unknown stream is dropped.
@@ -280,8 +303,12 @@ impl Dispatcher {
         }
     }
 
-    /// Takes the end of an upload, or a client result.
-    async fn handle_completion(self: &Arc<Self>, connection: &Arc<Connection>, completion: Completion) {
+    /// Takes the end of an upload, or a client result, which may have to wait.
+    fn handle_completion<'a>(
+        self: &'a Arc<Self>,
+        connection: &'a Arc<Connection>,
+        completion: Completion,
+    ) -> Option<BoxFuture<'a, ()>> {
         let end = match &completion.outcome {
             Outcome::Error(text) => UploadEnd::Failed(text.clone()),
             Outcome::Void | Outcome::Value(_) => UploadEnd::Complete,
@@ -292,10 +319,9 @@ impl Dispatcher {
             self.core.apply_flow_control(connection, &mut inbox);
             waiting
         };
-        match waiting {
-            Some(waiting) => waiting.into_iter().for_each(Waker::wake),
-            None => self.route_result(connection, completion).await,
-        }
+        let Some(waiting) = waiting else { return Some(Box::pin(self.route_result(connection, completion))) };
+        waiting.into_iter().for_each(Waker::wake);
+        None
     }
 
     fn cancel(&self, connection: &Connection, cancel: &CancelInvocation) {

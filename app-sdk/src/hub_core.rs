@@ -373,11 +373,20 @@ impl HubCore {
         Ok(self.outbound.send(passage.node(), &frame).await)
     }
 
-    /// Queues a completion for the connection; waits only when sends and results have filled everything.
-    pub(crate) async fn complete(&self, connection: &Connection, payload: Bytes) {
-        let data = connection_data(connection, payload, DataType::Invocation);
+    /// Queues a completion for the connection. Returns its frame if that would wait: then it is for
+    /// [`complete`](Self::complete).
+    pub(crate) fn try_complete(&self, connection: &Connection, payload: Bytes) -> Result<(), Bytes> {
+        let frame = connection_data(connection, payload, DataType::Invocation).to_frame();
+        match connection.home().try_pass() {
+            Some(passage) if self.outbound.try_complete(passage.node(), &frame) => Ok(()),
+            _ => Err(frame),
+        }
+    }
+
+    /// Queues the frame of a completion; waits only when sends and results have filled everything, or while its client moves.
+    pub(crate) async fn complete(&self, connection: &Connection, frame: &Bytes) {
         let passage = connection.home().pass().await;
-        self.outbound.complete(passage.node(), &data).await;
+        self.outbound.complete(passage.node(), frame).await;
     }
 
     /// Queues a stream item for the connection; waits while its send link is full. Returns `false` if there is no link.

@@ -168,11 +168,16 @@ impl Outbound {
     }
 
     /// Queues a result for one proxy; waits only when sends and results have filled everything.
-    pub(crate) async fn complete(&self, node: &Node, message: &ServiceMessage) {
-        let frame = message.to_frame();
-        if node.complete(&frame).await {
-            self.count_queued(1, &frame);
-        }
+    pub(crate) async fn complete(&self, node: &Node, frame: &Bytes) {
+        let taken = node.complete(frame).await;
+        self.count_queued(usize::from(taken), frame);
+    }
+
+    /// Queues a result for one proxy as [`complete`](Self::complete) does. Returns `false` if that would wait.
+    pub(crate) fn try_complete(&self, node: &Node, frame: &Bytes) -> bool {
+        let taken = node.try_send(frame);
+        self.count_queued(usize::from(taken == Some(true)), frame);
+        taken.is_some()
     }
 
     /// Queues a control message for one client; never waits.

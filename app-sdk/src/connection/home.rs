@@ -94,20 +94,30 @@ impl Home {
 
     /// Waits until the client is not paused.
     pub(crate) async fn pass(&self) -> Passage<'_> {
+        loop {
+            match self.pass_or_resumed() {
+                Ok(passage) => return passage,
+                Err(resumed) => resumed.await,
+            }
+        }
+    }
+
+    /// The way to the client, unless it is paused.
+    pub(crate) fn try_pass(&self) -> Option<Passage<'_>> {
+        self.pass_or_resumed().ok()
+    }
+
+    /// The way to the client, or the end of its pause.
+    fn pass_or_resumed(&self) -> Result<Passage<'_>, OwnedNotified> {
         let home = match self {
-            Self::Fixed { node, .. } => return Passage { home: None, node: Arc::clone(node) },
+            Self::Fixed { node, .. } => return Ok(Passage { home: None, node: Arc::clone(node) }),
             Self::Movable(home) => home,
         };
-        loop {
-            let resumed = {
-                let mut home_now = lock(home);
-                match home_now.state.pass() {
-                    Way::To(node) => return Passage { home: Some(home), node },
-                    Way::Nowhere => return Passage { home: None, node: Arc::new(Node::nowhere()) },
-                    Way::Paused => home_now.resumed(),
-                }
-            };
-            resumed.await;
+        let mut home_now = lock(home);
+        match home_now.state.pass() {
+            Way::To(node) => Ok(Passage { home: Some(home), node }),
+            Way::Nowhere => Ok(Passage { home: None, node: Arc::new(Node::nowhere()) }),
+            Way::Paused => Err(home_now.resumed()),
         }
     }
 

@@ -8,20 +8,19 @@
 //! A call that fits no method takes the same way: its filters see the error. Most methods are done when they are polled for
 //! the first time, and those cost no task.
 
-use std::future::{self, poll_fn};
+use std::future;
 use std::panic::AssertUnwindSafe;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use bytestring::ByteString;
 use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use tracing::Instrument;
 use trunkline_protocol::hub::{Invocation, Outcome};
 use trunkline_protocol::service::TraceReport;
 
-use super::running_call::RunningCall;
+use super::running_call::{Rest, RunningCall};
 use super::{Dispatcher, call_span, in_order_of};
 use crate::call::CallInput;
 use crate::connection::{
@@ -32,17 +31,18 @@ use crate::encode;
 use crate::error::{HubError, text};
 use crate::handler::filter::HubCall;
 use crate::handler::{Method, ReplyFuture};
+use crate::hub_core::HubCore;
 use crate::metrics::{CallOutcome, UNKNOWN_METHOD};
 
 impl Dispatcher {
-    /// Handles an invocation, in a frame of `bytes`, with its trace if one follows it.
-    pub(super) async fn invoke(
+    /// Handles an invocation, in a frame of `bytes`, with its trace if one follows it. Returns what the worker must wait for.
+    pub(super) fn invoke(
         self: &Arc<Self>,
         connection: &Arc<Connection>,
         mut invocation: Invocation,
         reply_kind: ReplyKind,
         (bytes, trace): (usize, Option<Box<MessageTrace>>),
-    ) {
+    ) -> Option<BoxFuture<'static, ()>> {
         let stream_count = invocation.stream_ids.len();
         let bound = self.bind(&invocation, stream_count, reply_kind);
         if bound.is_err() {
@@ -65,26 +65,30 @@ impl Dispatcher {
             admission
         };
         match admission {
-            Admission::Start(call) => self.start(call, bound).await,
-            Admission::Queued => {}
+            Admission::Start(call) => self.start(call, bound),
+            Admission::Queued => None,
             Admission::IdInUse(id) => {
                 let method = bound.ok().map(|method| &**method);
-                self.refuse_call(&scope, method, text::id_in_use(&id)).await;
+                self.refuse_call(scope, method, text::id_in_use(&id))
             }
             Admission::TooManyStreams(count) => {
                 let method = bound.ok().map(|method| &**method);
-                self.refuse_call(&scope, method, text::too_many_streams(count)).await;
+                self.refuse_call(scope, method, text::too_many_streams(count))
             }
         }
     }
 
-    /// Starts a queued call whose turn has come.
-    pub(super) async fn start_queued(self: &Arc<Self>, call: IncomingCall<CallScope>) {
+    /// Starts a queued call whose turn has come. Returns what the worker must wait for.
+    pub(super) fn start_queued(self: &Arc<Self>, call: IncomingCall<CallScope>) -> Option<BoxFuture<'static, ()>> {
         let bound = self.bind(&call.invocation, call.stream_count, call.reply_kind);
-        self.start(call, bound).await;
+        self.start(call, bound)
     }
 
-    async fn start(self: &Arc<Self>, call: IncomingCall<CallScope>, bound: Result<&Arc<Method>, HubError>) {
+    fn start(
+        self: &Arc<Self>,
+        call: IncomingCall<CallScope>,
+        bound: Result<&Arc<Method>, HubError>,
+    ) -> Option<BoxFuture<'static, ()>> {
         let IncomingCall { call: scope, invocation, stream_count, reply_kind, .. } = call;
         let Invocation { headers, target, arguments, stream_ids, .. } = invocation;
         // One that could not be bound may have a name all the same.
@@ -99,17 +103,21 @@ impl Dispatcher {
         };
         let running = RunningCall::new(self, Arc::clone(&scope), target, named, stream_ids, reply_kind, span.clone());
         let mut replying = AssertUnwindSafe(replying.instrument(span)).catch_unwind();
-        match poll_fn(|context| Poll::Ready(Pin::new(&mut replying).poll(context))).await {
-            Poll::Ready(ran) => {
-                let ran = ran.unwrap_or_else(|panic| Err(HubError::from_panic(&*panic)));
-                if let Some(stream) = running.answer(ran).await {
+        // Whom to wake does not matter yet: one that waits is polled again by its own task.
+        match (&mut replying).now_or_never() {
+            Some(ran) => match running.answer(ran.unwrap_or_else(|panic| Err(HubError::from_panic(&*panic)))) {
+                None => None,
+                Some(Rest::Answer(waiting)) => Some(waiting),
+                Some(Rest::Stream(stream)) => {
                     self.tasks.spawn(stream.send());
+                    None
                 }
-            }
-            Poll::Pending => {
+            },
+            None => {
                 running.report_begun();
                 scope.connection().inbox().calls().0.remember(&scope);
                 self.tasks.spawn(running.wait(replying));
+                None
             }
         }
     }
@@ -157,19 +165,37 @@ impl Dispatcher {
         self.core.metrics().invoked(metrics, name, outcome, took);
     }
 
-    /// Answers a call that is not admitted.
-    async fn refuse_call(&self, scope: &CallScope, method: Option<&Method>, text: String) {
+    /// Answers a call that is not admitted. Returns the wait for it, if it waits.
+    fn refuse_call(
+        &self,
+        scope: Arc<CallScope>,
+        method: Option<&Method>,
+        text: String,
+    ) -> Option<BoxFuture<'static, ()>> {
         self.count_call(method, CallOutcome::Unbound, Duration::ZERO);
         let connection = scope.connection();
         tracing::debug!(hub = %self.core.name(), connection = short(connection.id()), text, "call is not let in");
-        if let Some(id) = scope.invocation_id() {
-            let payload =
-                encode::completion(connection.protocol(), Vec::new(), id.clone(), Outcome::Error(text.into()));
-            self.core.complete(connection, payload).await;
-        }
-        if let Some(trace) = scope.trace() {
-            let begun = trace.begun(connection.shared_id(), Instant::now());
-            self.core.report_trace(connection, TraceReport { ran_us: Some(0), has_failed: true, ..begun });
-        }
+        let queued = scope.invocation_id().map_or(Ok(()), |id| {
+            let error = Outcome::Error(text.into());
+            self.core.try_complete(connection, encode::completion(connection.protocol(), Vec::new(), id.clone(), error))
+        });
+        let Err(frame) = queued else {
+            report_refused(&self.core, &scope);
+            return None;
+        };
+        let core = Arc::clone(&self.core);
+        Some(Box::pin(async move {
+            core.complete(scope.connection(), &frame).await;
+            report_refused(&core, &scope);
+        }))
+    }
+}
+
+/// Reports a call that was not admitted to the trace that follows it.
+fn report_refused(core: &HubCore, scope: &CallScope) {
+    if let Some(trace) = scope.trace() {
+        let connection = scope.connection();
+        let begun = trace.begun(connection.shared_id(), Instant::now());
+        core.report_trace(connection, TraceReport { ran_us: Some(0), has_failed: true, ..begun });
     }
 }

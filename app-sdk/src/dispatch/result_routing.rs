@@ -136,6 +136,7 @@ impl Dispatcher {
             protocol: ByteString::from_static(protocol.name()),
             payload: encode::completion(protocol, Vec::new(), invocation_id, outcome),
         };
-        self.core.outbound.complete(&connection.node(), &ServiceMessage::ClientCompletion(result)).await;
+        let frame = ServiceMessage::ClientCompletion(result).to_frame();
+        self.core.outbound.complete(&connection.node(), &frame).await;
     }
 }

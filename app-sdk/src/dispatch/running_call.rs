@@ -15,8 +15,9 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::Instant;
 
+use bytes::Bytes;
 use bytestring::ByteString;
-use futures_util::future::CatchUnwind;
+use futures_util::future::{BoxFuture, CatchUnwind, OptionFuture};
 use futures_util::{FutureExt, StreamExt};
 use tracing::instrument::Instrumented;
 use tracing::{Instrument, Span};
@@ -54,6 +55,14 @@ pub(super) struct RunningCall {
 /// A method that runs; a panic of it is caught.
 pub(super) type Replying = CatchUnwind<AssertUnwindSafe<Instrumented<ReplyFuture>>>;
 
+/// What is left of a call whose method is done. Boxed, because few calls have it, and each worker has room for it.
+pub(super) enum Rest {
+    /// Its answer waits for room.
+    Answer(BoxFuture<'static, ()>),
+    /// Its items are to be sent.
+    Stream(RunningStream),
+}
+
 /// A running call that is answered with a stream.
 pub(super) struct RunningStream {
     call: RunningCall,
@@ -87,34 +96,35 @@ impl RunningCall {
         match ran {
             None => {
                 self.count(CallOutcome::Cancelled);
-                self.complete(Outcome::Void).await;
+                OptionFuture::from(self.complete(Outcome::Void)).await;
             }
-            Some(ran) => {
-                if let Some(stream) = self.answer(ran.unwrap_or_else(|panic| Err(HubError::from_panic(&*panic)))).await
-                {
-                    stream.send().await;
-                }
-            }
+            Some(ran) => match self.answer(ran.unwrap_or_else(|panic| Err(HubError::from_panic(&*panic)))) {
+                None => {}
+                Some(Rest::Answer(waiting)) => waiting.await,
+                Some(Rest::Stream(stream)) => stream.send().await,
+            },
         }
     }
 
-    /// Answers with the outcome of the method, or returns the stream that must be sent.
-    pub(super) async fn answer(self, ran: Result<Reply, HubError>) -> Option<RunningStream> {
-        match (ran.map(|Reply(body)| body), self.reply_kind) {
-            (Ok(ReplyBody::Stream(items)), ReplyKind::Stream) => return Some(RunningStream { call: self, items }),
-            (Ok(ReplyBody::Value(payload)), ReplyKind::Result) => self.value(payload).await,
+    /// Answers with the outcome of the method.
+    pub(super) fn answer(self, ran: Result<Reply, HubError>) -> Option<Rest> {
+        let waiting = match (ran.map(|Reply(body)| body), self.reply_kind) {
+            (Ok(ReplyBody::Stream(items)), ReplyKind::Stream) => {
+                return Some(Rest::Stream(RunningStream { call: self, items }));
+            }
+            (Ok(ReplyBody::Value(payload)), ReplyKind::Result) => self.value(payload),
             (Ok(_), _) => {
                 self.count(CallOutcome::Failed);
                 let text = text::no_stream(&self.target);
-                self.complete(Outcome::Error(text.into())).await;
+                self.complete(Outcome::Error(text.into()))
             }
-            (Err(error), _) => self.failed(&error).await,
-        }
-        None
+            (Err(error), _) => self.failed(&error),
+        };
+        waiting.map(Rest::Answer)
     }
 
     /// Answers a call that failed: it reached no method, or the method failed.
-    async fn failed(self, error: &HubError) {
+    fn failed(self, error: &HubError) -> Option<BoxFuture<'static, ()>> {
         let outcome = match error.stage() {
             CallStage::Invoking | CallStage::Authorizing => CallOutcome::Failed,
             CallStage::Binding | CallStage::Refusing => CallOutcome::Unbound,
@@ -127,7 +137,7 @@ impl RunningCall {
             _ => self.span.in_scope(|| self.dispatcher.log(self.connection(), &self.target, error)),
         }
         let text = text::call_failed(&self.target, error, is_detailed);
-        self.complete(Outcome::Error(text.into())).await;
+        self.complete(Outcome::Error(text.into()))
     }
 
     /// Logs why a call reaches no method. Where clients are told details, a developer looks at the log, too.
@@ -144,27 +154,41 @@ impl RunningCall {
         }
     }
 
-    async fn value(self, payload: Payload) {
+    fn value(self, payload: Payload) -> Option<BoxFuture<'static, ()>> {
         if let Err(error) = check_size(&payload) {
-            return self.failed(&error).await;
+            return self.failed(&error);
         }
         self.count(CallOutcome::Ok);
-        self.complete(Outcome::Value(payload)).await;
+        self.complete(Outcome::Value(payload))
     }
 
-    async fn complete(mut self, outcome: Outcome) {
+    /// Queues the answer, or returns the wait for it.
+    fn complete(mut self, outcome: Outcome) -> Option<BoxFuture<'static, ()>> {
         let report = self.scope.trace().map(|trace| self.report_of_end(trace, &outcome));
         self.forget();
-        if let Some(id) = self.scope.invocation_id() {
-            let (core, connection) = (&self.dispatcher.core, self.connection());
-            if core.contains(connection) {
-                let headers = telemetry::headers_of(&self.span);
-                core.complete(connection, encode::completion(connection.protocol(), headers, id.clone(), outcome))
-                    .await;
+        match self.try_complete(outcome) {
+            Ok(()) => {
+                self.report_answered(report);
+                None
             }
+            Err(frame) => Some(Box::pin(async move {
+                self.dispatcher.core.complete(self.connection(), &frame).await;
+                self.report_answered(report);
+            })),
         }
+    }
+
+    /// Queues the answer, if one is expected. Returns its frame if it has to wait.
+    fn try_complete(&self, outcome: Outcome) -> Result<(), Bytes> {
+        let (core, connection) = (&self.dispatcher.core, self.connection());
+        let Some(id) = self.scope.invocation_id().filter(|_| core.contains(connection)) else { return Ok(()) };
+        let headers = telemetry::headers_of(&self.span);
+        core.try_complete(connection, encode::completion(connection.protocol(), headers, id.clone(), outcome))
+    }
+
+    /// Reports the end to the trace that follows the call, behind the answer, which it is about.
+    fn report_answered(&self, report: Option<(TraceReport, Instant)>) {
         if let Some((report, ended_at)) = report {
-            // Behind the answer, which it is about.
             let answered_us = self.scope.invocation_id().map(|_| micros(ended_at.elapsed()));
             self.dispatcher.core.report_trace(self.connection(), TraceReport { answered_us, ..report });
         }
@@ -248,14 +272,14 @@ impl RunningStream {
         match sent {
             Ok(()) => {
                 call.count(good);
-                call.complete(Outcome::Void).await;
+                OptionFuture::from(call.complete(Outcome::Void)).await;
             }
             Err(error) => {
                 call.count(CallOutcome::Failed);
                 telemetry::fail(&call.span, error.message());
                 call.dispatcher.log(call.connection(), &call.target, &error);
                 let text = text::streaming_failed(&error, call.dispatcher.settings.detailed_errors);
-                call.complete(Outcome::Error(text.into())).await;
+                OptionFuture::from(call.complete(Outcome::Error(text.into()))).await;
             }
         }
     }
