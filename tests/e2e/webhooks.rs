@@ -149,7 +149,8 @@ async fn misbehave(mut socket: TcpStream, elsewhere: &str) -> Result<()> {
                 sleep(Duration::from_millis(50)).await;
             }
         }
-        _ => "HTTP/1.1 204 No Content\r\n\r\n".to_owned(),
+        // It says that it closes: else a next request could meet the connection in the moment of its end.
+        _ => "HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n".to_owned(),
     };
     socket.write_all(answer.as_bytes()).await?;
     Ok(socket.shutdown().await?)

@@ -3,11 +3,12 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+
+use super::places::{self, Place};
 
 /// Time-out of a scenario, far above any need: it only turns a hang into a failure.
 const GUARD: Duration = Duration::from_secs(180);
@@ -21,7 +22,6 @@ const LOG_TAIL_LINES: usize = 40;
 /// Interval of polls for conditions that nobody announces.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
-static HEAVY: Mutex<()> = Mutex::new(());
 static STAGES: AtomicUsize = AtomicUsize::new(0);
 
 /// Stage of one test: a folder of its own, with the logs of its processes.
@@ -82,11 +82,23 @@ impl Drop for ShowLogs<'_> {
     }
 }
 
-/// Runs a test to its end. Its processes end with the values it holds.
+/// Runs a test to its end, beside a few others. Its processes end with the values it holds.
 ///
 /// # Panics
 /// When the test fails or takes longer than the guard allows.
 pub fn play(body: impl AsyncFnOnce(&Stage) -> Result<()>) {
+    play_at(&places::light(), body);
+}
+
+/// Runs a test like [`play`], but never beside another heavy one: two cores are enough for one of them only.
+///
+/// # Panics
+/// When the test fails or takes longer than the guard allows.
+pub fn play_heavy(body: impl AsyncFnOnce(&Stage) -> Result<()>) {
+    play_at(&places::heavy(), body);
+}
+
+fn play_at(_place: &Place, body: impl AsyncFnOnce(&Stage) -> Result<()>) {
     let outcome = Stage::new().and_then(|stage| {
         let logs = ShowLogs(&stage);
         let outcome = run(&stage, body);
@@ -99,15 +111,6 @@ pub fn play(body: impl AsyncFnOnce(&Stage) -> Result<()>) {
     if let Err(error) = outcome {
         panic!("{}", without_foreign_frames(&format!("{error:?}")));
     }
-}
-
-/// Runs a test like [`play`], but never beside another heavy one: two cores are enough for one of them only.
-///
-/// # Panics
-/// When the test fails or takes longer than the guard allows.
-pub fn play_heavy(body: impl AsyncFnOnce(&Stage) -> Result<()>) {
-    let _alone: MutexGuard<'_, ()> = HEAVY.lock().unwrap_or_else(PoisonError::into_inner);
-    play(body);
 }
 
 /// An error with the places of its backtrace that lie in this crate.
