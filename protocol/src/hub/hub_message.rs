@@ -9,6 +9,9 @@ use super::{MessageKind, Payload};
 /// Headers of a message, in their order; the hub protocol gives them no meaning.
 pub type Headers = Vec<(ByteString, ByteString)>;
 
+/// Room for all of a typical message but its payloads.
+const ENVELOPE_BYTES: usize = 64;
+
 /// Message of the hub protocol.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HubMessage {
@@ -44,6 +47,20 @@ pub enum HubMessage {
 pub struct HubMessageError(pub(super) String);
 
 impl HubMessage {
+    /// Bytes to make room for before it is encoded: what people sent, and a typical envelope.
+    pub(super) fn expected_bytes(&self) -> usize {
+        ENVELOPE_BYTES
+            + match self {
+                Self::Invocation(call) | Self::StreamInvocation(call) => {
+                    call.target.len() + call.arguments.iter().map(|argument| argument.0.len() + 1).sum::<usize>()
+                }
+                Self::StreamItem(item) => item.item.0.len(),
+                Self::Completion(Completion { outcome: Outcome::Value(result), .. }) => result.0.len(),
+                Self::Completion(Completion { outcome: Outcome::Error(error), .. }) => error.len(),
+                _ => 0,
+            }
+    }
+
     /// The kind of this message.
     #[must_use]
     pub fn kind(&self) -> MessageKind {

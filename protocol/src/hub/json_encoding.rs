@@ -18,6 +18,7 @@ use super::{
 };
 
 pub(super) fn encode(message: &HubMessage, out: &mut BytesMut) {
+    out.reserve(message.expected_bytes());
     out.put_slice(b"{\"type\":");
     put(&message.kind().number(), out);
     match message {

@@ -23,13 +23,10 @@ const KIND_VALUE: i64 = 3;
 /// The byte of a MessagePack true.
 const TRUE: u8 = 0xc3;
 
-/// Room for all of a typical message but its payloads.
-const ENVELOPE_BYTES: usize = 64;
-
 pub(super) fn encode(message: &HubMessage, out: &mut BytesMut) {
     // The prefix needs the length first. A second buffer is dearer than counting, by one copy of a few hundred
     // bytes, and can't be wrong.
-    let mut body = BytesMut::with_capacity(ENVELOPE_BYTES + payload_bytes(message));
+    let mut body = BytesMut::with_capacity(message.expected_bytes());
     put_message(message, &mut Writer(&mut body));
     put_length(body.len(), out);
     out.put_slice(&body);
@@ -71,18 +68,6 @@ pub(super) fn value<T: DeserializeOwned>(payload: &Payload) -> Result<T, Payload
         return Err(PayloadError("trailing bytes".into()));
     }
     rmp_serde::from_slice(&payload.0).map_err(|error| PayloadError(error.to_string()))
-}
-
-fn payload_bytes(message: &HubMessage) -> usize {
-    match message {
-        HubMessage::Invocation(call) | HubMessage::StreamInvocation(call) => {
-            call.arguments.iter().map(|argument| argument.0.len()).sum()
-        }
-        HubMessage::StreamItem(item) => item.item.0.len(),
-        HubMessage::Completion(Completion { outcome: Outcome::Value(result), .. }) => result.0.len(),
-        HubMessage::Completion(Completion { outcome: Outcome::Error(error), .. }) => error.len(),
-        _ => 0,
-    }
 }
 
 fn put_message(message: &HubMessage, out: &mut Writer<'_>) {
