@@ -79,21 +79,21 @@ pub(crate) struct Dispatcher {
     tasks: TaskTracker,
 }
 
-/// What a worker does after a step. What it waits for is boxed: few steps have it, and a worker is begun for each message
-/// that comes alone.
-enum Next<'a> {
-    /// The next step.
-    Step,
-    /// This, and then the next step.
-    Wait(BoxFuture<'a, ()>),
-    /// This last thing.
+/// Outcome of one step of a worker. The waits are boxed: few steps have one, and a worker is begun for each message that comes
+/// alone.
+enum WorkStep<'a> {
+    /// Nothing is to be waited for before the next step.
+    Taken,
+    /// The next step waits for this.
+    Waits(BoxFuture<'a, ()>),
+    /// The worker is done after this.
     Last(BoxFuture<'a, ()>),
     Done,
 }
 
-impl<'a> From<Option<BoxFuture<'a, ()>>> for Next<'a> {
+impl<'a> From<Option<BoxFuture<'a, ()>>> for WorkStep<'a> {
     fn from(waiting: Option<BoxFuture<'a, ()>>) -> Self {
-        waiting.map_or(Self::Step, Self::Wait)
+        waiting.map_or(Self::Taken, Self::Waits)
     }
 }
 
@@ -108,10 +108,10 @@ impl Dispatcher {
         let mut messages = 0;
         loop {
             match self.work_once(&connection) {
-                Next::Step => {}
-                Next::Wait(waiting) => waiting.await,
-                Next::Last(last) => return last.await,
-                Next::Done => return,
+                WorkStep::Taken => {}
+                WorkStep::Waits(waiting) => waiting.await,
+                WorkStep::Last(last) => return last.await,
+                WorkStep::Done => return,
             }
             messages += 1;
             if messages % MESSAGES_PER_TURN == 0 {
@@ -120,11 +120,11 @@ impl Dispatcher {
         }
     }
 
-    fn work_once<'a>(self: &'a Arc<Self>, connection: &'a Arc<Connection>) -> Next<'a> {
+    fn work_once<'a>(self: &'a Arc<Self>, connection: &'a Arc<Connection>) -> WorkStep<'a> {
         let (next, trace) = self.next(connection);
         match next {
             WorkItem::Handshake(Ok(request)) => {
-                return Next::Wait(Box::pin(self.handle_handshake(connection, request)));
+                return WorkStep::Waits(Box::pin(self.handle_handshake(connection, request)));
             }
             WorkItem::Handshake(Err(error)) => self.refuse_handshake(connection, &error),
             WorkItem::Message(body, bytes) => return self.dispatch(connection, &body, bytes, trace).into(),
@@ -132,20 +132,20 @@ impl Dispatcher {
             WorkItem::Unframed(error) => self.close_with_error(connection, cause_of(&error), &framing_error(&error)),
             WorkItem::InputEnded => self.end_input(connection),
             WorkItem::Close(close, must_run_hook) => {
-                return Next::Last(Box::pin(async move {
+                return WorkStep::Last(Box::pin(async move {
                     if must_run_hook {
                         self.run_on_disconnected(connection, close).await;
                     }
                     self.keep_lost(connection, must_run_hook);
                 }));
             }
-            WorkItem::HandOver => return Next::Wait(Box::pin(self.hand_over(connection))),
+            WorkItem::HandOver => return WorkStep::Waits(Box::pin(self.hand_over(connection))),
             WorkItem::Idle => {
                 self.give_up_waits_unread(connection);
-                return Next::Done;
+                return WorkStep::Done;
             }
         }
-        Next::Step
+        WorkStep::Taken
     }
 
     fn next(&self, connection: &Connection) -> (WorkItem<CallScope>, Option<Box<MessageTrace>>) {

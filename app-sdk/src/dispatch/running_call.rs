@@ -55,7 +55,7 @@ pub(super) struct RunningCall {
 /// A method that runs; a panic of it is caught.
 pub(super) type Replying = CatchUnwind<AssertUnwindSafe<Instrumented<ReplyFuture>>>;
 
-/// What is left of a call whose method is done. Boxed, because few calls have it, and each worker has room for it.
+/// Remainder of a call whose method is done; few calls have one.
 pub(super) enum Rest {
     /// Its answer waits for room.
     Answer(BoxFuture<'static, ()>),
