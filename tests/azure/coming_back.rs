@@ -22,7 +22,7 @@ const CUTS: u64 = 20;
 /// Messages of each client to the hub, and back, around a cut.
 const MESSAGES: u64 = 30;
 
-/// What a node says of a server connection that broke.
+/// Words of a node about a server connection that broke.
 const LOST_LINK: &str = "link lost: the clients whose home it was get another one";
 
 /// Sends numbered messages, of which each comes back.
