@@ -177,7 +177,7 @@ impl Fleet {
         leaving.extract_if(.., |(until, _)| *until <= Instant::now()).for_each(|(_, link)| link.give_up());
         for hub in door_hubs(self) {
             for pool in hub.pools().iter() {
-                let (carried, direct): (Vec<_>, Vec<_>) = pool.homes().into_iter().partition(|link| is_carried(link));
+                let (carried, direct): (Vec<_>, Vec<_>) = pool.homes().into_iter().partition(|link| link.is_carried());
                 for link in carried.into_iter().filter(|link| !direct.is_empty() && link.begin_leave()) {
                     let (hub, app) = (hub.name(), &pool.app().name);
                     info!(hub, %app, "a link that another node has carried is given up: there are direct ones");
@@ -197,7 +197,7 @@ impl Fleet {
         let pool = pools.iter().find(|pool| *pool.app().instance == *wish.instance && !pool.is_draining());
         let Some(pool) = pool else { return };
         let is_direct = |link: &&Arc<LinkHandle>| {
-            !is_carried(link) && link.of_door().is_some_and(|door| *door.endpoint == *wish.endpoint)
+            !link.is_carried() && link.of_door().is_some_and(|door| *door.endpoint == *wish.endpoint)
         };
         if let Some(link) = pool.homes().iter().find(is_direct) {
             let (hub, app, peer) = (hub.name(), &pool.app().name, member.name());
@@ -313,10 +313,6 @@ impl AppPresence {
     fn wishes(&self) -> MutexGuard<'_, LinkWishes<LinkWish>> {
         self.wishes.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn is_carried(link: &LinkHandle) -> bool {
-    link.of_door().is_some_and(|door| door.is_carried)
 }
 
 fn door_hubs(fleet: &Fleet) -> impl Iterator<Item = Arc<Hub>> + use<> {

@@ -153,10 +153,10 @@ async fn carry(shard: &Rc<Shard>, pool: &Arc<Pool>, link: Arc<LinkHandle>, socke
     let counters = &shard.counters().sessions;
     counters.ended(over.cause).increment();
     counters.frames_lost.add(leftover.uncertain.count + leftover.unsent.count);
-    let reason = &over.reason;
+    let (reason, carried) = (&over.reason, link.is_carried());
     match over.is_planned() || pool.is_draining() {
         true => info!(hub, %app, slot, reason, "link closed"),
-        false => warn!(hub, %app, slot, reason, "link lost: the clients whose home it was get another one"),
+        false => warn!(carried, hub, %app, slot, reason, "link lost: the clients whose home it was get another one"),
     }
     // Whoever dials in has ended the clients of a link with it.
     let noticed_within_s = match end {

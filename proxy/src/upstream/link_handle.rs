@@ -164,6 +164,12 @@ impl LinkHandle {
         self.dialled_in.as_deref()
     }
 
+    /// Whether it came in by way of another node, with which it ends.
+    #[must_use]
+    pub(crate) fn is_carried(&self) -> bool {
+        self.of_door().is_some_and(|dialled_in| dialled_in.is_carried)
+    }
+
     /// Whether it may be a home of clients.
     #[must_use]
     pub(crate) fn may_carry_clients(&self) -> bool {
