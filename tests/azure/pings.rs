@@ -190,7 +190,8 @@ fn an_app_server_of_the_sdk_gets_no_ping_of_our_own() {
 #[test]
 fn a_ping_before_anything_else_on_a_new_connection_comes_behind_its_handshake() {
     play(async |stage| {
-        let mut scene = Scene::open(stage, 1).await?;
+        let mut scene = Scene::open(stage, 0).await?;
+        scene.server.connect(scene.door.address(), ConnectionType::Default).await?;
         scene.server.send(0, &ping(&["status", "1"]))?;
         let (_, event) = scene.server.next().await?;
         ensure!(matches!(&event, Event::Frame(frame) if kind_of(frame) == kind::PING), "{event:?}");

@@ -246,7 +246,9 @@ impl Scripted {
     pub(crate) async fn dial(door: &Door, hub: &str, name: &str, count: usize) -> Result<Self> {
         let mut server = Self::new(hub, name);
         for _ in 0..count {
-            server.connect(door.address(), ConnectionType::Default).await?;
+            let place = server.connect(door.address(), ConnectionType::Default).await?;
+            // The node answers the handshake first and gives it clients then.
+            server.settle(place).await?;
         }
         Ok(server)
     }
@@ -333,11 +335,17 @@ impl Scripted {
         }
     }
 
-    /// Everything that came before the answer to a `status` ping on this server connection: what it caused before is done.
-    pub(crate) async fn fence(&mut self, place: usize) -> Result<Vec<(usize, Event)>> {
+    /// Waits until what this server connection caused is done: a `status` ping is answered behind it.
+    async fn settle(&mut self, place: usize) -> Result<()> {
         self.send(place, &ping(&["status", "1"]))?;
         let is_answer = |event: &Event| matches!(event, Event::Frame(frame) if kind_of(frame) == kind::PING && frame.at(1).as_text() == Some("status"));
         self.find(|at, event| at == place && is_answer(event)).await?;
+        Ok(())
+    }
+
+    /// Everything that came until what this server connection caused was done.
+    pub(crate) async fn fence(&mut self, place: usize) -> Result<Vec<(usize, Event)>> {
+        self.settle(place).await?;
         Ok(self.kept.drain(..).collect())
     }
 
