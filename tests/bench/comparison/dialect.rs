@@ -16,6 +16,8 @@ pub(crate) enum Dialect {
     Plain,
     /// Socket.IO 4 over a WebSocket, from the start.
     SocketIo,
+    /// Centrifuge's JSON: all are subscribed to one channel when they connect; what one sends is published there.
+    Centrifuge,
     /// nchan: subscribers listen to a WebSocket, a publisher posts; nobody is answered.
     Nchan,
 }
@@ -34,6 +36,16 @@ mod packet {
     pub(super) const CONNECTED: &[u8] = b"40{";
 }
 
+/// Centrifuge's messages that are alike for all clients.
+mod command {
+    /// Let me in.
+    pub(super) const CONNECT: &[u8] = br#"{"id":1,"connect":{}}"#;
+    /// You are in.
+    pub(super) const CONNECTED: &[u8] = br#"{"id":1,"connect":{"#;
+    /// Are you there? And the answer.
+    pub(super) const PING: &[u8] = b"{}";
+}
+
 impl Dialect {
     /// The request of a new connection.
     pub(crate) fn upgrade(self) -> Vec<u8> {
@@ -41,6 +53,7 @@ impl Dialect {
             Self::SignalR => "/bench",
             Self::Plain => "/",
             Self::SocketIo => "/socket.io/?EIO=4&transport=websocket",
+            Self::Centrifuge => "/connection/websocket",
             Self::Nchan => "/sub",
         };
         upgrade::request("localhost", target, "").into_bytes()
@@ -52,6 +65,7 @@ impl Dialect {
             Self::SignalR => format!("{{\"type\":1,\"target\":\"Broadcast\",\"arguments\":[\"{text}\"]}}\x1e"),
             Self::Plain => format!("b{text}"),
             Self::SocketIo => format!("42[\"broadcast\",\"{text}\"]"),
+            Self::Centrifuge => format!(r#"{{"send":{{"data":"{text}"}}}}"#),
             Self::Nchan => return post(text),
         };
         frame::from_client(message.as_bytes())
@@ -63,6 +77,7 @@ impl Dialect {
             Self::SignalR => format!("{{\"type\":1,\"target\":\"Message\",\"arguments\":[\"{text}\"]}}\x1e"),
             Self::Plain | Self::Nchan => text.to_owned(),
             Self::SocketIo => format!("42[\"message\",\"{text}\"]"),
+            Self::Centrifuge => format!(r#"{{"push":{{"channel":"all","pub":{{"data":"{text}"}}}}}}"#),
         }
         .into_bytes()
     }
@@ -76,6 +91,10 @@ impl Dialect {
             ),
             Self::Plain => (format!("e{text}"), text.to_owned()),
             Self::SocketIo => (format!("421[\"echo\",\"{text}\"]"), format!("431[\"{text}\"]")),
+            Self::Centrifuge => (
+                format!(r#"{{"id":2,"rpc":{{"method":"echo","data":"{text}"}}}}"#),
+                format!(r#"{{"id":2,"rpc":{{"data":"{text}"}}}}"#),
+            ),
             Self::Nchan => return None,
         };
         Some(Call { asked: frame::from_client(asked.as_bytes()), answered: answered.into_bytes() })
@@ -99,6 +118,7 @@ fn post(text: &str) -> Vec<u8> {
 /// ```text
 ///  Upgrading ──101──► in                                     plain, nchan
 ///      ├──101, handshake said──► Joining ──{}──► in          SignalR
+///      ├──101, connect said──► Joining ──connect──► in       Centrifuge
 ///      └──101──► Opening ──0{…}, 40 said──► Joining ──40{…}──► in     Socket.IO
 /// ```
 #[derive(Debug)]
@@ -106,6 +126,7 @@ pub(crate) enum DialectWelcome {
     Hub(HubWelcome),
     Plain,
     SocketIo(SocketIoStep),
+    Centrifuge { is_upgraded: bool },
 }
 
 /// Step of Socket.IO that is due.
@@ -122,6 +143,7 @@ impl DialectWelcome {
             Dialect::SignalR => Self::Hub(HubWelcome::new(Hub::Json)),
             Dialect::Plain | Dialect::Nchan => Self::Plain,
             Dialect::SocketIo => Self::SocketIo(SocketIoStep::Upgrading),
+            Dialect::Centrifuge => Self::Centrifuge { is_upgraded: false },
         }
     }
 }
@@ -136,6 +158,23 @@ impl Welcome for DialectWelcome {
                 Ok(Next::In)
             }
             Self::SocketIo(step) => step.take(heard),
+            Self::Centrifuge { is_upgraded: is_upgraded @ false } => {
+                let Some(end) = upgrade::accepted(heard)? else { return Ok(Next::Wait) };
+                heard.drain(..end);
+                *is_upgraded = true;
+                Ok(Next::Say(frame::from_client(command::CONNECT)))
+            }
+            Self::Centrifuge { is_upgraded: true } => {
+                let Some(frame) = frame::split(heard)? else { return Ok(Next::Wait) };
+                ensure!(
+                    frame.payload.starts_with(command::CONNECTED),
+                    "{} is no welcome",
+                    frame.payload.escape_ascii()
+                );
+                let length = heard.len() - frame.rest.len();
+                heard.drain(..length);
+                Ok(Next::In)
+            }
         }
     }
 }
@@ -172,6 +211,7 @@ impl Speech for Dialect {
         ensure!(frame.opcode == Opcode::Text && frame.is_final, "a frame {:?} came where a text was due", frame.opcode);
         Ok(match self {
             Self::SocketIo if frame.payload == packet::PING => Heard::Question(packet::PONG),
+            Self::Centrifuge if frame.payload == command::PING => Heard::Question(command::PING),
             _ => Heard::Message(frame.payload),
         })
     }
@@ -190,6 +230,8 @@ mod tests {
                               Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
     const OPENED: &[u8] = b"\x81k0{\"sid\":\"cNgjvV-Dui22zS02AAAA\",\"upgrades\":[],\"pingInterval\":25000,\
                             \"pingTimeout\":20000,\"maxPayload\":1000000}";
+    const CONNECTED: &[u8] = b"\x81\x6c{\"id\":1,\"connect\":{\"client\":\"6fe45ced-c7d4-466c-92c9-5ac682d752a4\",\
+                               \"subs\":{\"all\":{}},\"ping\":25,\"pong\":true}}";
     const JOINED: &[u8] = b"\x81 40{\"sid\":\"Eo4U-StND6UdqEkNAAAA\"}";
 
     /// All steps of a client that hears these bytes, cut at every place.
@@ -225,6 +267,8 @@ mod tests {
         assert_eq!(steps(Dialect::SignalR, &[UPGRADED, b"\x81\x03{}\x1e"]), [shake, Next::In]);
         let join = Next::Say(frame::from_client(b"40"));
         assert_eq!(steps(Dialect::SocketIo, &[UPGRADED, OPENED, JOINED]), [join, Next::In]);
+        let connect = Next::Say(frame::from_client(b"{\"id\":1,\"connect\":{}}"));
+        assert_eq!(steps(Dialect::Centrifuge, &[UPGRADED, CONNECTED]), [connect, Next::In]);
         assert_eq!(steps(Dialect::Plain, &[UPGRADED]), [Next::In]);
         assert_eq!(steps(Dialect::Nchan, &[UPGRADED]), [Next::In]);
     }
@@ -240,6 +284,7 @@ mod tests {
         assert!(refused(Dialect::SignalR, &[UPGRADED, b"\x81\x0e{\"error\":\"no\"}\x1e"]));
         assert!(refused(Dialect::SocketIo, &[UPGRADED, OPENED, b"\x81\x1544{\"message\":\"no way\"}"]));
         assert!(refused(Dialect::SocketIo, &[UPGRADED, JOINED]));
+        assert!(refused(Dialect::Centrifuge, &[UPGRADED, JOINED]));
     }
 
     #[test]
@@ -254,6 +299,10 @@ mod tests {
         let Call { answered, .. } = Dialect::SocketIo.echo("hi").unwrap();
         assert_eq!(message(Dialect::SocketIo, b"\x81\x09431[\"hi\"]"), answered);
         assert_eq!(message(Dialect::SocketIo, b"\x81\x1242[\"message\",\"hi\"]"), Dialect::SocketIo.published("hi"));
+        let Call { answered, .. } = Dialect::Centrifuge.echo("hi").unwrap();
+        assert_eq!(message(Dialect::Centrifuge, b"\x81\x1c{\"id\":2,\"rpc\":{\"data\":\"hi\"}}"), answered);
+        let pushed = b"\x81\x31{\"push\":{\"channel\":\"all\",\"pub\":{\"data\":\"hello\"}}}";
+        assert_eq!(message(Dialect::Centrifuge, pushed), Dialect::Centrifuge.published(TEXT));
         assert_eq!(message(Dialect::Nchan, b"\x81\x05hello"), Dialect::Nchan.published(TEXT));
         assert_eq!(message(Dialect::Plain, b"\x81\x05hello"), Dialect::Plain.echo(TEXT).unwrap().answered);
         let signalr = b"\x81\x34{\"type\":1,\"target\":\"Message\",\"arguments\":[\"hello\"]}\x1e";
@@ -265,6 +314,7 @@ mod tests {
         let text = |payload| Frame { is_final: true, opcode: Opcode::Text, payload, rest: &[] };
         assert_eq!(Dialect::SignalR.hear(&text(PING)).unwrap(), Heard::KeepAlive);
         assert_eq!(Dialect::SocketIo.hear(&text(b"2")).unwrap(), Heard::Question(b"3"));
+        assert_eq!(Dialect::Centrifuge.hear(&text(b"{}")).unwrap(), Heard::Question(b"{}"));
         assert_eq!(Dialect::Plain.hear(&text(b"2")).unwrap(), Heard::Message(b"2"));
         assert!(Dialect::Plain.hear(&Frame { opcode: Opcode::Close, ..text(b"") }).is_err());
     }

@@ -61,7 +61,7 @@ use fan_out::FanOutArguments;
 use figures::{Figures, Work};
 use peer::Peer;
 use results::{ROUNDS_MAX, Results};
-use service::NO_DOTNET;
+use service::{NO_CENTRIFUGE, NO_DOTNET};
 use slice::{Settings, Slice, SliceArguments};
 
 const PICTURE: &str = "comparison.svg";
@@ -149,6 +149,10 @@ fn wanted(named: &[Peer]) -> Result<Vec<Peer>> {
     if peers.iter().any(|peer| peer.is_dotnet()) && DotNet::find()?.is_none() {
         peers.retain(|peer| !peer.is_dotnet());
         say(&format!("Kestrel is left out: {NO_DOTNET}"));
+    }
+    if peers.contains(&Peer::Centrifuge) && !service::centrifuge()?.is_file() {
+        peers.retain(|peer| *peer != Peer::Centrifuge);
+        say(&format!("Centrifuge is left out: {NO_CENTRIFUGE}"));
     }
     Ok(peers)
 }

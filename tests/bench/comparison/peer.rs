@@ -39,11 +39,13 @@ pub(crate) enum Peer {
     SocketioRedis,
     /// nginx with the module nchan
     Nchan,
+    /// Centrifuge, the Go library that Centrifugo is made of
+    Centrifuge,
 }
 
 impl Peer {
     /// All of them, in the order of tables.
-    pub(crate) const ALL: [Self; 14] = [
+    pub(crate) const ALL: [Self; 15] = [
         Self::Trunkline,
         Self::Embedded,
         Self::Kestrel,
@@ -58,6 +60,7 @@ impl Peer {
         Self::Socketio,
         Self::SocketioRedis,
         Self::Nchan,
+        Self::Centrifuge,
     ];
 
     /// Name on the command line and of files.
@@ -77,6 +80,7 @@ impl Peer {
             Self::Socketio => "socketio",
             Self::SocketioRedis => "socketio-redis",
             Self::Nchan => "nchan",
+            Self::Centrifuge => "centrifuge",
         }
     }
 
@@ -97,6 +101,7 @@ impl Peer {
             Self::Socketio => "Socket.IO",
             Self::SocketioRedis => "Socket.IO × 2 + Redis",
             Self::Nchan => "nginx with nchan",
+            Self::Centrifuge => "Centrifuge",
         }
     }
 
@@ -107,6 +112,7 @@ impl Peer {
             Self::Axum | Self::Haproxy | Self::Ws => Dialect::Plain,
             Self::Socketio | Self::SocketioRedis => Dialect::SocketIo,
             Self::Nchan => Dialect::Nchan,
+            Self::Centrifuge => Dialect::Centrifuge,
         }
     }
 

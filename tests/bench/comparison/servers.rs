@@ -55,6 +55,7 @@ impl Servers {
             Peer::Socketio => Self::script("socketio.mjs"),
             Peer::SocketioRedis => Self::socketio_redis(),
             Peer::Nchan => Self::nchan(),
+            Peer::Centrifuge => Self::centrifuge(),
         }
     }
 
@@ -191,6 +192,17 @@ impl Servers {
         }
         held.extend([Held::Service(redis), Held::Folder(folder)]);
         Ok(Self { addresses, certificate: None, processes, _held: held })
+    }
+
+    fn centrifuge() -> Result<Self> {
+        let address = product::address()?;
+        let centrifuge = Service::centrifuge(address)?;
+        Ok(Self {
+            addresses: vec![address],
+            certificate: None,
+            processes: named([("centrifuge", centrifuge.id())]),
+            _held: vec![Held::Service(centrifuge)],
+        })
     }
 
     fn nchan() -> Result<Self> {

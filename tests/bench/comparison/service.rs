@@ -8,6 +8,7 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use trunkline_tests::bench::child::ChildProcess;
 use trunkline_tests::harness::dotnet::{APP, DotNet};
+use trunkline_tests::harness::scenario::target_folder;
 
 use crate::certificate::Certificate;
 
@@ -20,6 +21,8 @@ const PEERS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/bench/peers");
 
 /// Reason of rows that are left out.
 pub(crate) const NO_DOTNET: &str = "there is no dotnet-apps.tar.xz (TRUNKLINE_AZURE_SDK names its folder)";
+/// Reason of another one.
+pub(crate) const NO_CENTRIFUGE: &str = "tests/bench/compare builds it where `go` is new enough for its go.mod";
 
 /// A server. It ends with this value, and with this process, whatever becomes of it.
 #[derive(Debug)]
@@ -74,6 +77,11 @@ impl Service {
         };
         arguments.extend(more);
         Self::start("Kestrel", &dotnet.runtime().display().to_string(), &arguments, listen)
+    }
+
+    /// The Go program of `peers/centrifuge`.
+    pub(crate) fn centrifuge(listen: SocketAddr) -> Result<Self> {
+        Self::start("Centrifuge", &centrifuge()?.display().to_string(), &[listen.to_string()], listen)
     }
 
     /// nginx with its module nchan.
@@ -165,6 +173,11 @@ impl Drop for Service {
             self.process.wait_for_end();
         }
     }
+}
+
+/// Where `tests/bench/compare` builds the Go program.
+pub(crate) fn centrifuge() -> Result<PathBuf> {
+    Ok(target_folder()?.join("go/centrifuge"))
 }
 
 fn children(id: u32) -> Result<Vec<u32>> {
