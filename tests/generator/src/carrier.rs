@@ -119,9 +119,13 @@ impl LongPoll {
     pub fn take(&mut self, bytes: &[u8], mut each: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
         let Self { head, answer, messages, due, .. } = self;
         let mut body = |part: &[u8]| messages.take(part, &mut each);
+        // Branches, as rustc 1.95 with optimisation leaves the addition of a truth value out here.
         let mut is_over = |answer: &Answer| {
-            *due += usize::from(answer.is_over());
-            answer.is_over()
+            if answer.is_over() {
+                *due += 1;
+                return true;
+            }
+            false
         };
         if let Some(begun) = answer {
             let rest = begun.take(bytes, &mut body)?;
