@@ -38,11 +38,11 @@ mod packet {
 
 /// Centrifuge's messages that are alike for all clients.
 mod command {
-    /// Let me in.
+    /// Request to be let in.
     pub(super) const CONNECT: &[u8] = br#"{"id":1,"connect":{}}"#;
-    /// You are in.
+    /// Beginning of the answer that lets one in.
     pub(super) const CONNECTED: &[u8] = br#"{"id":1,"connect":{"#;
-    /// Are you there? And the answer.
+    /// Question whether a client is there, and its answer.
     pub(super) const PING: &[u8] = b"{}";
 }
 

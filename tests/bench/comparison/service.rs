@@ -21,7 +21,7 @@ const PEERS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/bench/peers");
 
 /// Reason of rows that are left out.
 pub(crate) const NO_DOTNET: &str = "there is no dotnet-apps.tar.xz (TRUNKLINE_AZURE_SDK names its folder)";
-/// Reason of another one.
+/// Reason of the row that is left out where Go is too old.
 pub(crate) const NO_CENTRIFUGE: &str = "tests/bench/compare builds it where `go` is new enough for its go.mod";
 
 /// A server. It ends with this value, and with this process, whatever becomes of it.
