@@ -8,6 +8,7 @@ mod call_state;
 mod call_table;
 mod connect_request;
 mod connection_close;
+mod due_queue;
 mod flow_control;
 mod home;
 mod inbox;
@@ -35,6 +36,7 @@ pub(crate) use connect_request::ConnectRequest;
 #[cfg(test)]
 pub(crate) use connect_request::tests::connect_request_of;
 pub(crate) use connection_close::ConnectionClose;
+pub(crate) use due_queue::{DueQueue, TURN};
 pub(crate) use flow_control::FlowControl;
 pub(crate) use home::{Home, HomeEnd};
 pub(crate) use inbox::{Inbox, WorkItem};

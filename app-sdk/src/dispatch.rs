@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  link reader ──open, data, close──► inbox ──worker──► handshake, on_connected, messages…, on_disconnected
-//!                  (never waits)                (one task, only while the inbox has something)
+//!                  (never waits)                (only while the inbox has something)
 //!                                                     │
 //!                                                     ├─ calls: run at once; one that waits becomes a task
 //!                                                     └─ items, completions, cancellations: to the calls that run
@@ -19,10 +19,12 @@ mod result_routing;
 mod running_call;
 #[cfg(test)]
 mod simulation;
+mod worker;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::task::Waker;
+use std::time::Instant;
 
 use bytes::Bytes;
 use bytestring::ByteString;
@@ -43,8 +45,8 @@ use trunkline_protocol::service::{
 
 use crate::call::CallInput;
 use crate::connection::{
-    CallKind, CallScope, ConnectRequest, Connection, ConnectionClose, Home, HomeEnd, LinkId, MessageTrace, ReplyKind,
-    StartWorker, UploadEnd, WorkItem, short,
+    CallKind, CallScope, ConnectRequest, Connection, ConnectionClose, DueQueue, Home, HomeEnd, LinkId, MessageTrace,
+    ReplyKind, StartWorker, UploadEnd, short,
 };
 use crate::context::Context;
 use crate::endpoint::Endpoint;
@@ -62,9 +64,6 @@ use crate::outbound::{ID_IN_USE, Outbound};
 use crate::presence::Presence;
 use crate::telemetry;
 
-/// Number of messages after which a worker yields: a busy client must not keep a thread for itself.
-const MESSAGES_PER_TURN: u32 = 32;
-
 /// The error that an app sees for connections that went with an instance of a service.
 const INSTANCE_LOST: &str = "The service has lost the instance that held the client.";
 
@@ -79,81 +78,11 @@ pub(crate) struct Dispatcher {
     tasks: TaskTracker,
 }
 
-/// Outcome of one step of a worker. The waits are boxed: few steps have one, and a worker is begun for each message that comes
-/// alone.
-enum WorkStep<'a> {
-    /// Nothing is to be waited for before the next step.
-    Taken,
-    /// The next step waits for this.
-    Waits(BoxFuture<'a, ()>),
-    /// The worker is done after this.
-    Last(BoxFuture<'a, ()>),
-    Done,
-}
-
-impl<'a> From<Option<BoxFuture<'a, ()>>> for WorkStep<'a> {
-    fn from(waiting: Option<BoxFuture<'a, ()>>) -> Self {
-        waiting.map_or(Self::Taken, Self::Waits)
-    }
-}
-
 impl Dispatcher {
     pub(crate) fn new(hub: BuiltHub, core: Arc<HubCore>, tasks: TaskTracker) -> Arc<Self> {
         let BuiltHub { settings, methods, presence, .. } = hub;
         let presence = Presence::new(&core, presence, settings.presence_grace, tasks.clone());
         Arc::new(Self { core, settings, methods, unknown_method: MethodMetrics::default(), presence, tasks })
-    }
-
-    async fn work(self: Arc<Self>, connection: Arc<Connection>) {
-        let mut messages = 0;
-        loop {
-            match self.work_once(&connection) {
-                WorkStep::Taken => {}
-                WorkStep::Waits(waiting) => waiting.await,
-                WorkStep::Last(last) => return last.await,
-                WorkStep::Done => return,
-            }
-            messages += 1;
-            if messages % MESSAGES_PER_TURN == 0 {
-                tokio::task::yield_now().await;
-            }
-        }
-    }
-
-    fn work_once<'a>(self: &'a Arc<Self>, connection: &'a Arc<Connection>) -> WorkStep<'a> {
-        let (next, trace) = self.next(connection);
-        match next {
-            WorkItem::Handshake(Ok(request)) => {
-                return WorkStep::Waits(Box::pin(self.handle_handshake(connection, request)));
-            }
-            WorkItem::Handshake(Err(error)) => self.refuse_handshake(connection, &error),
-            WorkItem::Message(body, bytes) => return self.dispatch(connection, &body, bytes, trace).into(),
-            WorkItem::StartCall(call) => return self.start_queued(call).into(),
-            WorkItem::Unframed(error) => self.close_with_error(connection, cause_of(&error), &framing_error(&error)),
-            WorkItem::InputEnded => self.end_input(connection),
-            WorkItem::Close(close, must_run_hook) => {
-                return WorkStep::Last(Box::pin(async move {
-                    if must_run_hook {
-                        self.run_on_disconnected(connection, close).await;
-                    }
-                    self.keep_lost(connection, must_run_hook);
-                }));
-            }
-            WorkItem::HandOver => return WorkStep::Waits(Box::pin(self.hand_over(connection))),
-            WorkItem::Idle => {
-                self.give_up_waits_unread(connection);
-                return WorkStep::Done;
-            }
-        }
-        WorkStep::Taken
-    }
-
-    fn next(&self, connection: &Connection) -> (WorkItem<CallScope>, Option<Box<MessageTrace>>) {
-        let mut inbox = connection.inbox();
-        let is_asked = inbox.is_reassigning() && self.core.is_asked(connection.id());
-        let next = inbox.next(connection.protocol(), &self.core.limits, is_asked);
-        self.core.apply_flow_control(connection, &mut inbox);
-        (next, inbox.take_trace())
     }
 
     async fn handle_handshake(self: &Arc<Self>, connection: &Arc<Connection>, request: HandshakeRequest) {
@@ -253,13 +182,13 @@ impl Dispatcher {
     }
 
     /// Handles a message. Returns what the worker must wait for.
-    fn dispatch<'a>(
-        self: &'a Arc<Self>,
-        connection: &'a Arc<Connection>,
+    fn dispatch(
+        self: &Arc<Self>,
+        connection: &Arc<Connection>,
         body: &Bytes,
         bytes: usize,
         trace: Option<Box<MessageTrace>>,
-    ) -> Option<BoxFuture<'a, ()>> {
+    ) -> Option<BoxFuture<'static, ()>> {
         let message = connection.protocol().decode(body);
         let is_call = matches!(message, Ok(Some(HubMessage::Invocation(_) | HubMessage::StreamInvocation(_))));
         if let Some(trace) = trace.as_ref().filter(|_| !is_call) {
@@ -304,11 +233,11 @@ impl Dispatcher {
     }
 
     /// Takes the end of an upload, or a client result, which may have to wait.
-    fn handle_completion<'a>(
-        self: &'a Arc<Self>,
-        connection: &'a Arc<Connection>,
+    fn handle_completion(
+        self: &Arc<Self>,
+        connection: &Arc<Connection>,
         completion: Completion,
-    ) -> Option<BoxFuture<'a, ()>> {
+    ) -> Option<BoxFuture<'static, ()>> {
         let end = match &completion.outcome {
             Outcome::Error(text) => UploadEnd::Failed(text.clone()),
             Outcome::Void | Outcome::Value(_) => UploadEnd::Complete,
@@ -319,7 +248,10 @@ impl Dispatcher {
             self.core.apply_flow_control(connection, &mut inbox);
             waiting
         };
-        let Some(waiting) = waiting else { return Some(Box::pin(self.route_result(connection, completion))) };
+        let Some(waiting) = waiting else {
+            let (dispatcher, connection) = (Arc::clone(self), Arc::clone(connection));
+            return Some(Box::pin(async move { dispatcher.route_result(&connection, completion).await }));
+        };
         waiting.into_iter().for_each(Waker::wake);
         None
     }
@@ -399,10 +331,6 @@ impl Dispatcher {
         }
     }
 
-    fn spawn_worker(self: &Arc<Self>, connection: &Arc<Connection>) {
-        self.tasks.spawn(Arc::clone(self).work(Arc::clone(connection)));
-    }
-
     fn log(&self, connection: &Connection, method: &str, error: &HubError) {
         let (hub, connection) = (self.core.name(), short(connection.id()));
         if error.is_shown() {
@@ -459,8 +387,8 @@ impl Endpoint for Arc<Dispatcher> {
         tracing::debug!(hub, node, connection, "connection opened");
     }
 
-    fn handle_data(&self, data: ConnectionData, mark: Option<i64>) {
-        let Some(connection) = self.core.connection(&data.connection_id) else { return };
+    fn handle_data(&self, data: ConnectionData, mark: Option<i64>) -> Option<Arc<Connection>> {
+        let connection = self.core.connection(&data.connection_id)?;
         let (needs_worker, overfull_waits) = {
             let mut inbox = connection.inbox();
             let needs_worker = match mark {
@@ -472,8 +400,12 @@ impl Endpoint for Arc<Dispatcher> {
             (needs_worker, overfull_waits)
         };
         overfull_waits.wake();
-        if needs_worker {
-            self.spawn_worker(&connection);
+        needs_worker.then_some(connection)
+    }
+
+    fn start_workers(&self, queue: &Arc<DueQueue<Arc<Connection>>>, due: &mut Vec<Arc<Connection>>) {
+        if queue.push(due, Instant::now()) {
+            self.spawn_workers(queue);
         }
     }
 

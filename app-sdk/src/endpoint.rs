@@ -8,7 +8,7 @@ use trunkline_protocol::service::{
     GroupChange, MoveConnection, OpenConnection, PresenceChanges, RestoreQuery,
 };
 
-use crate::connection::{ConnectionClose, LinkId};
+use crate::connection::{Connection, ConnectionClose, DueQueue, LinkId};
 use crate::node::Node;
 use crate::outbound::Outbound;
 
@@ -20,8 +20,13 @@ pub(crate) trait Endpoint: Send + Sync {
     fn handle_open(&self, home: LinkId, node: &Arc<Node>, body: &Bytes, message: OpenConnection);
 
     /// Takes bytes of a client; those of an unknown one are dropped. With the mark of the first message if a live trace
-    /// follows them.
-    fn handle_data(&self, data: ConnectionData, mark: Option<i64>);
+    /// follows them. Returns a connection whose worker must start, with the others of the same read.
+    #[must_use = "a worker must start"]
+    fn handle_data(&self, data: ConnectionData, mark: Option<i64>) -> Option<Arc<Connection>>;
+
+    /// Starts the workers of the connections that a read of a link was for; to be called after each read, as it also looks
+    /// after those that started before.
+    fn start_workers(&self, _queue: &Arc<DueQueue<Arc<Connection>>>, _due: &mut Vec<Arc<Connection>>) {}
 
     /// Closes a client connection of this node.
     fn handle_close(&self, node: &Arc<Node>, close: CloseConnection);

@@ -84,7 +84,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::connection::ConnectionClose;
+    use crate::connection::{Connection, ConnectionClose};
     use crate::metrics::Metrics;
     use crate::node::{Node, next_piece, open_outbox};
     use crate::outbound::Outbound;
@@ -98,7 +98,9 @@ mod tests {
         }
 
         fn handle_open(&self, _: LinkId, _: &Arc<Node>, _: &Bytes, _: OpenConnection) {}
-        fn handle_data(&self, _: ConnectionData, _: Option<i64>) {}
+        fn handle_data(&self, _: ConnectionData, _: Option<i64>) -> Option<Arc<Connection>> {
+            None
+        }
         fn handle_close(&self, _: &Arc<Node>, _: CloseConnection) {}
         fn handle_link_ended(&self, _: LinkId, _: &ConnectionClose) {}
 

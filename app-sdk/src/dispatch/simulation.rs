@@ -169,6 +169,7 @@ struct Simulation {
     outbox: Arc<LinkOutbox>,
     socket: Attachment,
     frames: FrameBuffer,
+    due: Arc<DueQueue<Arc<Connection>>>,
     state: TestState,
     connection: Arc<Connection>,
     is_open: bool,
@@ -208,6 +209,7 @@ impl Simulation {
             node,
             outbox,
             socket,
+            due: Arc::default(),
             frames,
             state,
             connection,
@@ -222,7 +224,9 @@ impl Simulation {
     }
 
     fn push(&self, payload: Bytes) {
-        self.hub.handle_data(ConnectionData { connection_id: ID.into(), payload, ..ConnectionData::default() }, None);
+        let data = ConnectionData { connection_id: ID.into(), payload, ..ConnectionData::default() };
+        let mut due = self.hub.handle_data(data, None).into_iter().collect();
+        self.hub.start_workers(&self.due, &mut due);
     }
 
     fn send(&self, message: &Value) {

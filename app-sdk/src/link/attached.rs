@@ -150,7 +150,7 @@ impl Attached {
 
 async fn read(session: &LinkSession, incoming: &mut Incoming, reader: LinkReader, stop: &SocketStop) -> LinkEnd {
     let mut reads = LinkReadLoop { outbox: &session.outbox, clock: session.clock, incoming, reader };
-    reads.run(&mut EndpointSink(session), stop).await
+    reads.run(&mut EndpointSink::new(session), stop).await
 }
 
 impl Drop for Attached {

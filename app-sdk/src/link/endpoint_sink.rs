@@ -1,56 +1,93 @@
 //! The consumer of a link's frames: they become openings, data, closes and acknowledgements. It never waits for a
 //! method, a client or the other direction.
 
+use std::convert::Infallible;
+use std::future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
 use bytes::Bytes;
+use tokio::time::{Instant, Sleep, sleep};
 use trunkline_link::{FrameSink, LinkEnd};
 use trunkline_protocol::service::{ECHO_KEY, Ping, ServiceMessage, TracedData, bytes_of_frame};
 
 use super::session::LinkSession;
+use crate::connection::Connection;
+
+/// How long workers may be held up before others are started beside them.
+const HELD_UP_MAX: Duration = Duration::from_millis(5);
 
 /// Gives the frames of one socket to the endpoint of its session.
-pub(super) struct EndpointSink<'a>(pub(super) &'a LinkSession);
+pub(super) struct EndpointSink<'a> {
+    session: &'a LinkSession,
+    /// Connections whose workers start when the batch is over.
+    due: Vec<Arc<Connection>>,
+    /// When to look whether those that started before are held up.
+    look: Pin<Box<Sleep>>,
+}
+
+impl<'a> EndpointSink<'a> {
+    pub(super) fn new(session: &'a LinkSession) -> Self {
+        Self { session, due: Vec::new(), look: Box::pin(sleep(HELD_UP_MAX)) }
+    }
+}
 
 impl FrameSink for EndpointSink<'_> {
     fn handle_ping(&mut self, ping: &Ping) {
         if ping.get(ECHO_KEY).is_some() {
-            self.0.outbox.echo(ping);
+            self.session.outbox.echo(ping);
         }
-        if let Some(service) = &self.0.service {
-            service.pings.handle_ping(self.0.id, &self.0.outbox, ping);
+        if let Some(service) = &self.session.service {
+            service.pings.handle_ping(self.session.id, &self.session.outbox, ping);
         }
     }
 
     fn handle_frame(&mut self, body: &Bytes, message: Option<ServiceMessage>) -> Result<(), LinkEnd> {
         if let Some(message) = message {
-            handle(self.0, body, message);
+            self.due.extend(handle(self.session, body, message));
         }
-        let metrics = &self.0.endpoint.outbound().metrics;
+        let metrics = &self.session.endpoint.outbound().metrics;
         metrics.frames_up.inc();
         metrics.bytes_up.inc_by(bytes_of_frame(body.len()) as u64);
         Ok(())
     }
 
-    /// All is handed out already.
     async fn finish_batch(&mut self, _bytes: usize) {
-        self.0.node.note_heard();
+        self.session.endpoint.start_workers(&self.session.due, &mut self.due);
+        self.session.node.note_heard();
+    }
+
+    /// Looks after workers that are held up, which the next frames would only do when they come.
+    async fn idle(&mut self) -> Infallible {
+        while self.session.due.is_waiting() {
+            self.look.as_mut().reset(Instant::now() + HELD_UP_MAX);
+            self.look.as_mut().await;
+            self.session.endpoint.start_workers(&self.session.due, &mut self.due);
+        }
+        future::pending().await
     }
 }
 
 /// Takes data that a live trace of the proxy follows. What is no data in its cover is skipped, as any frame is that makes no
 /// sense here.
-fn handle_traced(session: &LinkSession, traced: &TracedData) {
+fn handle_traced(session: &LinkSession, traced: &TracedData) -> Option<Arc<Connection>> {
     match ServiceMessage::decode(&traced.body) {
         Ok(Some(ServiceMessage::ConnectionData(data))) => session.endpoint.handle_data(data, Some(traced.mark)),
-        _ => tracing::debug!(hub = %session.endpoint.outbound().name, "traced frame is ignored: it holds no data"),
+        _ => {
+            tracing::debug!(hub = %session.endpoint.outbound().name, "traced frame is ignored: it holds no data");
+            None
+        }
     }
 }
 
-fn handle(session: &LinkSession, body: &Bytes, message: ServiceMessage) {
+/// Takes a frame. Returns a connection whose worker must start.
+fn handle(session: &LinkSession, body: &Bytes, message: ServiceMessage) -> Option<Arc<Connection>> {
     let LinkSession { endpoint, node, id, .. } = session;
     match message {
         ServiceMessage::OpenConnection(open) => endpoint.handle_open(*id, node, body, open),
-        ServiceMessage::ConnectionData(data) => endpoint.handle_data(data, None),
-        ServiceMessage::TracedData(traced) => handle_traced(session, &traced),
+        ServiceMessage::ConnectionData(data) => return endpoint.handle_data(data, None),
+        ServiceMessage::TracedData(traced) => return handle_traced(session, &traced),
         ServiceMessage::CloseConnection(close) => endpoint.handle_close(node, close),
         ServiceMessage::ConnectionFlowControl(control) => endpoint.handle_flow_control(*id, node, control),
         ServiceMessage::MoveConnection(request) => endpoint.handle_move(node, request),
@@ -69,4 +106,5 @@ fn handle(session: &LinkSession, body: &Bytes, message: ServiceMessage) {
             tracing::debug!(hub = %endpoint.outbound().name, kind = other.name(), "frame is ignored");
         }
     }
+    None
 }

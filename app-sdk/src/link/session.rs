@@ -9,7 +9,7 @@ use trunkline_protocol::service::{Attachment, Incoming, SessionEndReason, Sessio
 
 use super::session_policy::end_of_connections;
 use super::{Service, SlotKey, Slots};
-use crate::connection::{ConnectionClose, LinkId};
+use crate::connection::{Connection, ConnectionClose, DueQueue, LinkId};
 use crate::endpoint::Endpoint;
 use crate::node::Node;
 use crate::sync::lock;
@@ -26,6 +26,8 @@ pub(crate) struct LinkSession {
     pub(super) outbox: Arc<LinkOutbox>,
     /// The numbering of what comes in, while no socket has it.
     pub(super) incoming: Mutex<Incoming>,
+    /// Connections that it has brought work for.
+    pub(super) due: Arc<DueQueue<Arc<Connection>>>,
     pub(super) shutdown: CancellationToken,
     /// Ends the present socket.
     pub(super) socket: Mutex<SocketStop>,

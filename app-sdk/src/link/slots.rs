@@ -215,6 +215,7 @@ fn new_session(link: &Link, offer: &Offer) -> LinkSession {
         endpoint: Arc::clone(&link.endpoint),
         outbox,
         incoming: Mutex::new(Incoming::default()),
+        due: Arc::default(),
         shutdown: link.shutdown.clone(),
         socket: Mutex::default(),
         detached: tokio::sync::Notify::new(),

@@ -15,7 +15,7 @@ use super::raw_connection::RawConnection;
 use super::raw_core::{RawClient, RawCore};
 use super::raw_handler::ServeFuture;
 use super::raw_message::RawMessage;
-use crate::connection::{ConnectRequest, ConnectionClose, LinkId, short};
+use crate::connection::{ConnectRequest, Connection, ConnectionClose, LinkId, short};
 use crate::endpoint::Endpoint;
 use crate::error::HubError;
 use crate::log_limit::LinePermit;
@@ -113,10 +113,11 @@ impl Endpoint for Arc<RawDispatcher> {
         self.tasks.spawn(Arc::clone(self).run(client));
     }
 
-    fn handle_data(&self, data: ConnectionData, _mark: Option<i64>) {
-        let Some(client) = self.core.get(&data.connection_id) else { return };
+    fn handle_data(&self, data: ConnectionData, _mark: Option<i64>) -> Option<Arc<Connection>> {
+        let client = self.core.get(&data.connection_id)?;
         let message = RawMessage::new(RawKind::from_data_type(data.data_type), data.payload);
         self.core.receive(&client, message);
+        None
     }
 
     fn handle_close(&self, _node: &Arc<Node>, close: CloseConnection) {

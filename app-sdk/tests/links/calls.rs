@@ -1,8 +1,11 @@
 //! Order of calls, and filters around them.
 
+use std::sync::{Arc, Barrier};
+
 use serde_json::json;
 use trunkline::HubProtocol::Json;
 use trunkline::{Cancellation, Context, HubCall, HubError, Next, Reply};
+use trunkline_protocol::service::ServiceMessage;
 
 use crate::harness::{App, ProxyLink};
 
@@ -34,6 +37,39 @@ async fn more_slots_run_more_calls_at_once() {
     assert_eq!(link.json("c1").await["invocationId"], "4");
     app.gate.add_permits(1);
     assert_eq!(link.json("c1").await["invocationId"], "3");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn methods_that_block_their_threads_hold_up_no_other_client() {
+    const CLIENTS: [&str; 8] = ["c0", "c1", "c2", "c3", "c4", "c5", "c6", "c7"];
+    // Each method keeps its thread until all of them have begun.
+    let all = Arc::new(Barrier::new(CLIENTS.len()));
+    let meet = move || {
+        let all = Arc::clone(&all);
+        async move {
+            tokio::task::block_in_place(|| all.wait());
+        }
+    };
+    let app = App::start_with(|hub| hub.method("Meet", meet), |server| server).await;
+    let mut link = ProxyLink::open(&app, "a", 0).await;
+    let mut calls = Vec::new();
+    for id in CLIENTS {
+        calls.push(link.client(id, Json).await.call(Some("1"), "Meet", "[]"));
+    }
+    let (together, alone) = calls.split_at(CLIENTS.len() / 2);
+    link.send_all(together).await;
+    for call in alone {
+        link.send(call.clone()).await;
+    }
+    let mut answered = Vec::new();
+    for _ in CLIENTS {
+        match link.next().await {
+            ServiceMessage::ConnectionData(data) => answered.push(data.connection_id),
+            other => panic!("{other:?}"),
+        }
+    }
+    answered.sort_unstable();
+    assert_eq!(answered, CLIENTS);
 }
 
 #[tokio::test]

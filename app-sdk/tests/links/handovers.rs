@@ -301,8 +301,8 @@ async fn a_connection_that_is_opened_while_a_stop_is_announced_is_handed_over_wi
     let call = client.call(Some("1"), "Add", "[1,1]");
     link.send_all(&[client.opening(""), client.handshake(), call, hand_over_request(&client, "")]).await;
     link.acknowledge(&announced).await;
-    assert_eq!(link.data("c1").await.data_type, 1);
     link.answers_fences = true;
+    assert_eq!(link.data("c1").await.data_type, 1);
     assert_eq!(link.json("c1").await, completion("1", json!(2)));
     handed_over(&mut link).await;
     link.closed().await;

@@ -3,6 +3,8 @@
 //! A batch is all frames that are there at once, up to a bound: what they cause leaves together. A batch that has begun is
 //! finished whatever happens to the socket: a frame that was handed out is counted as taken, or it would come twice.
 
+use std::convert::Infallible;
+
 use bytes::Bytes;
 use trunkline_protocol::service::{Incoming, Ping, ServiceMessage, ServiceMessageError, bytes_of_frame};
 
@@ -36,6 +38,11 @@ pub trait FrameSink {
 
     /// Finishes a batch, whose new frames have `bytes` bytes. They count as taken once this returns.
     fn finish_batch(&mut self, bytes: usize) -> impl Future<Output = ()>;
+
+    /// Does what has its time while no frame comes. It is dropped when one does, and may last for ever.
+    fn idle(&mut self) -> impl Future<Output = Infallible> {
+        std::future::pending()
+    }
 
     /// Lets other tasks run between two batches, where the thread has no other rule for that.
     fn yield_after_batch(&mut self) -> impl Future<Output = ()> {
@@ -76,6 +83,7 @@ impl<S: LinkWebSocket> LinkReadLoop<'_, S> {
                     biased;
                     () = stop.stopped() => return stop.end(),
                     filled = self.reader.fill() => filled,
+                    never = sink.idle() => match never {},
                 };
                 if let Err(end) = filled {
                     return end;

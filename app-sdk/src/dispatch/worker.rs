@@ -1,0 +1,147 @@
+//! Workers: each takes what is in the inbox of one connection, message by message.
+//!
+//! ```text
+//!  a read of a link ──► queue of the link ──task──► worker, worker, …: done at once
+//!                                                      └─ one that waits goes on in a task of its own
+//! ```
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use tokio::runtime::Handle;
+
+use super::{Dispatcher, cause_of, framing_error};
+use crate::connection::{CallScope, Connection, DueQueue, MessageTrace, TURN, WorkItem};
+
+/// Number of messages after which a worker lets others work: a busy client must not keep a thread for itself.
+const MESSAGES_PER_TURN: u32 = 32;
+
+/// Why a worker stops for now. The waits are boxed: few workers have one, and one is begun for each message that comes alone.
+enum WorkerPause {
+    /// Nothing is left in the inbox.
+    Done,
+    /// It has had its turn.
+    Unfinished,
+    /// It goes on after this.
+    Waits(BoxFuture<'static, ()>),
+    /// It is done after this.
+    Last(BoxFuture<'static, ()>),
+}
+
+impl Dispatcher {
+    /// Starts the worker of one connection.
+    pub(super) fn spawn_worker(self: &Arc<Self>, connection: &Arc<Connection>) {
+        self.tasks.spawn(Arc::clone(self).work(Arc::clone(connection)));
+    }
+
+    /// Starts a task for the workers that are due.
+    pub(super) fn spawn_workers(self: &Arc<Self>, due: &Arc<DueQueue<Arc<Connection>>>) {
+        self.tasks.spawn(Arc::clone(self).work_off(Arc::clone(due)));
+    }
+
+    /// Works for one connection after the other until none is due, with another task's help where it takes long.
+    async fn work_off(self: Arc<Self>, due: Arc<DueQueue<Arc<Connection>>>) {
+        let mut since = Instant::now();
+        let mut now = since;
+        while let Some(connection) = due.take(now) {
+            match self.work_on(&connection) {
+                WorkerPause::Done => {}
+                WorkerPause::Unfinished => due.push_back(connection),
+                WorkerPause::Waits(waiting) => drop(self.tasks.spawn(Arc::clone(&self).go_on(waiting, connection))),
+                WorkerPause::Last(last) => drop(self.tasks.spawn(last)),
+            }
+            now = Instant::now();
+            if now.saturating_duration_since(since) > TURN {
+                if due.begin_help(Handle::current().metrics().num_workers()) {
+                    self.spawn_workers(&due);
+                }
+                tokio::task::yield_now().await;
+                since = Instant::now();
+            }
+        }
+    }
+
+    async fn go_on(self: Arc<Self>, waiting: BoxFuture<'static, ()>, connection: Arc<Connection>) {
+        waiting.await;
+        self.work(connection).await;
+    }
+
+    /// Works for one connection until nothing is left.
+    async fn work(self: Arc<Self>, connection: Arc<Connection>) {
+        loop {
+            match self.work_on(&connection) {
+                WorkerPause::Done => return,
+                WorkerPause::Unfinished => tokio::task::yield_now().await,
+                WorkerPause::Waits(waiting) => waiting.await,
+                WorkerPause::Last(last) => return last.await,
+            }
+        }
+    }
+
+    /// Works for one connection as long as it needs not wait, and other connections have not waited for long.
+    fn work_on(self: &Arc<Self>, connection: &Arc<Connection>) -> WorkerPause {
+        for _ in 0..MESSAGES_PER_TURN {
+            match self.work_once(connection) {
+                None => {}
+                // Most waits are over when they are polled for the first time; the others are polled again.
+                Some(WorkerPause::Waits(mut waiting)) => match (&mut waiting).now_or_never() {
+                    Some(()) => {}
+                    None => return WorkerPause::Waits(waiting),
+                },
+                Some(WorkerPause::Last(mut last)) => {
+                    return (&mut last).now_or_never().map_or(WorkerPause::Last(last), |()| WorkerPause::Done);
+                }
+                Some(pause) => return pause,
+            }
+        }
+        WorkerPause::Unfinished
+    }
+
+    /// Takes one step. Returns how the worker must pause after it, if it must.
+    fn work_once(self: &Arc<Self>, connection: &Arc<Connection>) -> Option<WorkerPause> {
+        let (next, trace) = self.next(connection);
+        let owned = || (Arc::clone(self), Arc::clone(connection));
+        match next {
+            WorkItem::Handshake(Ok(request)) => {
+                let (dispatcher, connection) = owned();
+                let shaking = async move { dispatcher.handle_handshake(&connection, request).await };
+                return Some(WorkerPause::Waits(Box::pin(shaking)));
+            }
+            WorkItem::Handshake(Err(error)) => self.refuse_handshake(connection, &error),
+            WorkItem::Message(body, bytes) => {
+                return self.dispatch(connection, &body, bytes, trace).map(WorkerPause::Waits);
+            }
+            WorkItem::StartCall(call) => return self.start_queued(call).map(WorkerPause::Waits),
+            WorkItem::Unframed(error) => self.close_with_error(connection, cause_of(&error), &framing_error(&error)),
+            WorkItem::InputEnded => self.end_input(connection),
+            WorkItem::Close(close, must_run_hook) => {
+                let (dispatcher, connection) = owned();
+                return Some(WorkerPause::Last(Box::pin(async move {
+                    if must_run_hook {
+                        dispatcher.run_on_disconnected(&connection, close).await;
+                    }
+                    dispatcher.keep_lost(&connection, must_run_hook);
+                })));
+            }
+            WorkItem::HandOver => {
+                let (dispatcher, connection) = owned();
+                return Some(WorkerPause::Waits(Box::pin(async move { dispatcher.hand_over(&connection).await })));
+            }
+            WorkItem::Idle => {
+                self.give_up_waits_unread(connection);
+                return Some(WorkerPause::Done);
+            }
+        }
+        None
+    }
+
+    fn next(&self, connection: &Connection) -> (WorkItem<CallScope>, Option<Box<MessageTrace>>) {
+        let mut inbox = connection.inbox();
+        let is_asked = inbox.is_reassigning() && self.core.is_asked(connection.id());
+        let next = inbox.next(connection.protocol(), &self.core.limits, is_asked);
+        self.core.apply_flow_control(connection, &mut inbox);
+        (next, inbox.take_trace())
+    }
+}
