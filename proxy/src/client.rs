@@ -22,12 +22,12 @@ use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use hyper_util::server::conn::auto;
 use tokio::net::TcpStream;
-#[cfg(feature = "tls")]
-use tokio_rustls::server::TlsStream;
 use tracing::debug;
 
 use self::reader::Reader;
 use crate::net::socket::{RequestSocket, Socket, StallGuard};
+#[cfg(feature = "tls")]
+use crate::net::tls::TlsStream;
 use crate::shard::{ClientStream, PendingConnection, Shard, Sockets};
 
 /// Serves a client from its connect request to the end of its socket.

@@ -22,6 +22,9 @@ use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
+#[cfg(feature = "tls")]
+use super::tls::TlsStream;
+
 pub(crate) use half_close::half_close;
 pub(crate) use request_socket::{RequestProgress, RequestSocket};
 pub(crate) use stall_guard::StallGuard;
@@ -44,11 +47,11 @@ impl SocketStream for tokio::io::DuplexStream {}
 impl SocketStream for tokio::io::Empty {}
 
 #[cfg(feature = "tls")]
-impl SocketStream for tokio_rustls::server::TlsStream<StallGuard> {
+impl SocketStream for TlsStream<StallGuard> {
     fn cut(&mut self) {
         // A peer that reads no more would keep the end of TLS, and with it the socket, from ever being written.
         shut_down(self);
-        drop(SockRef::from(self.get_ref().0.get_ref()).shutdown(std::net::Shutdown::Both));
+        drop(SockRef::from(self.get_ref().get_ref()).shutdown(std::net::Shutdown::Both));
     }
 }
 

@@ -8,12 +8,14 @@ mod client_config;
 mod identity;
 mod pem;
 mod server_config;
+mod server_stream;
 
 #[cfg(feature = "cli")]
 pub(crate) use certificate_probe::{CertificateFault, TlsLookError, TlsSeen, look_at_tls};
 pub(crate) use client_config::client_config;
 pub(crate) use pem::TlsError;
 pub(crate) use server_config::{Certificates, server_config};
+pub(crate) use server_stream::TlsStream;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -7,24 +7,23 @@ use std::time::Duration;
 
 use rustls::ServerConfig;
 use tokio::time::timeout;
-use tokio_rustls::TlsAcceptor;
-use tokio_rustls::server::TlsStream;
 use tracing::debug;
 
 use crate::metrics::{Outcome, OutcomeCounters};
 use crate::net::socket::StallGuard;
+use crate::net::tls::TlsStream;
 
 /// TLS acceptor of a listener, with a time limit.
 #[derive(Clone)]
 pub(crate) struct TlsLayer {
-    acceptor: TlsAcceptor,
+    config: Arc<ServerConfig>,
     timeout: Duration,
 }
 
 impl TlsLayer {
     #[must_use]
     pub(crate) fn new(config: Arc<ServerConfig>, timeout: Duration) -> Self {
-        Self { acceptor: config.into(), timeout }
+        Self { config, timeout }
     }
 
     /// Shakes hands; `None` when the handshake failed, which is counted.
@@ -34,7 +33,7 @@ impl TlsLayer {
         peer: SocketAddr,
         outcomes: &OutcomeCounters,
     ) -> Option<TlsStream<StallGuard>> {
-        let shaken = timeout(self.timeout, self.acceptor.accept(stream)).await;
+        let shaken = timeout(self.timeout, TlsStream::accept(Arc::clone(&self.config), stream)).await;
         let (outcome, stream) = match shaken {
             Ok(Ok(stream)) => (Outcome::Done, Some(stream)),
             Ok(Err(error)) => {
@@ -65,5 +64,5 @@ fn cause(error: &io::Error) -> Outcome {
 
 /// Whether the client chose HTTP/2.
 pub(crate) fn speaks_http2(stream: &TlsStream<StallGuard>) -> bool {
-    stream.get_ref().1.alpn_protocol() == Some(b"h2")
+    stream.alpn_protocol() == Some(b"h2")
 }
