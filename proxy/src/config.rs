@@ -151,6 +151,8 @@ pub struct Settings {
     pub proxy_protocol: Option<ProxyProtocolSettings>,
     /// Number of links to each app server for each hub.
     pub pool_size: usize,
+    /// Clients that get one of these links in a row.
+    pub pool_turn: usize,
     /// Largest message of a client, in bytes.
     pub message_max_bytes: usize,
     /// Limits of what waits to be written to clients.
@@ -198,6 +200,7 @@ impl Settings {
             limits: FrontendLimits::default(),
             proxy_protocol: None,
             pool_size: 1,
+            pool_turn: 1,
             message_max_bytes: MESSAGE_MAX_BYTES,
             outbox: OutboxLimits::default(),
             groups: GroupLimits::DEFAULT,

@@ -30,8 +30,6 @@ pub(crate) use app_server::{AppServer, AppTarget};
 pub(crate) use asker::Asker;
 pub(crate) use authorizer::Authorizer;
 pub(crate) use caller::Caller;
-#[cfg(test)]
-pub(crate) use home_choice::CLIENTS_PER_TURN;
 pub(crate) use hub::{Hub, HubOrigin};
 pub(crate) use hub_registry::HubRegistry;
 pub(crate) use incoming_link::IncomingLink;

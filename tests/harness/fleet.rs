@@ -295,6 +295,8 @@ impl Launch {
             }
         }
         command.env("NO_COLOR", "1");
+        // Few clients are to use all links of a pool, so that what goes by several is tested.
+        command.env("TRUNKLINE_POOL_TURN", "1");
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         Process::start(stage, &self.name, command)
     }

@@ -169,6 +169,8 @@ pub(crate) async fn start_node(apps: [SocketAddr; 2], more: &[&str]) -> Node {
     let upstreams = apps.map(|address| format!("http://{address}"));
     let mut arguments = vec!["node", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--shards", "3"];
     arguments.extend(["--access-key", KEY, "--upstream", &upstreams[0], "--upstream", &upstreams[1]]);
+    // All links of a pool are to have clients.
+    arguments.extend(["--pool-turn", "1"]);
     arguments.extend(more);
     let config = Config::try_from(Arguments::try_parse_from(arguments).unwrap().serve).unwrap();
     Node::start(config).await.unwrap()

@@ -132,6 +132,7 @@ impl RuleSet {
         let keys = rule.keys.as_ref().unwrap_or(&self.shared.settings.keys);
         Ok(GroupTerms {
             pool_size: rule.pool_size.unwrap_or(terms.pool_size),
+            pool_turn: terms.pool_turn,
             channels: plain.through_channels(keys, FarEnd::AppServer),
             plain,
             weights: weights(&rule.upstreams),

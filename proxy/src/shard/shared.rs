@@ -138,6 +138,7 @@ impl Shared {
         let app_channels = connectors.fleet.through_channels(&settings.keys, FarEnd::AppServer);
         let terms = GroupTerms {
             pool_size: settings.pool_size,
+            pool_turn: settings.pool_turn,
             channels: app_channels.clone(),
             plain: connectors.fleet.clone(),
             weights: HashMap::new(),
@@ -199,6 +200,7 @@ impl Shared {
     pub(crate) fn default_terms(&self) -> GroupTerms {
         GroupTerms {
             pool_size: self.settings.pool_size,
+            pool_turn: self.settings.pool_turn,
             channels: self.app_channels.clone(),
             plain: self.connector.clone(),
             weights: HashMap::new(),

@@ -3,13 +3,11 @@
 //! Pure: given which links are open and not full, return one. Round robin: a pool is small, so a scan is cheap,
 //! and always taking the emptiest would flood a link that just came back.
 
-/// Clients that get one link in a row. Messages that come close together share a write, a read and a wake-up only if they
-/// share a link, and the fewer clients there are the less their messages do. Many clients are spread evenly all the same.
-pub(crate) const CLIENTS_PER_TURN: usize = 64;
-
-/// The first usable slot, around the end, from that whose turn it is for this client of a pool; `None` when there is none.
-pub(super) fn choose(usable: &[bool], client: usize) -> Option<usize> {
-    let (count, start) = (usable.len(), client / CLIENTS_PER_TURN);
+/// The first usable slot, around the end, from that whose turn it is when this client of a pool comes; `None` when there is
+/// none. A turn is some clients long: messages that come close together share a write, a read and a wake-up only if they
+/// share a link, and the fewer clients there are the less their messages do. Many are spread evenly all the same.
+pub(super) fn choose(usable: &[bool], client: usize, turn: usize) -> Option<usize> {
+    let (count, start) = (usable.len(), client / turn.max(1));
     (0..count).map(|step| (start + step) % count).find(|&slot| usable.get(slot).copied().unwrap_or(false))
 }
 
@@ -19,25 +17,25 @@ mod tests {
 
     #[test]
     fn takes_turns_while_all_are_usable() {
-        let slots: Vec<_> = (0..7).map(|turn| choose(&[true; 3], turn * CLIENTS_PER_TURN).unwrap()).collect();
+        let slots: Vec<_> = (0..7).map(|client| choose(&[true; 3], client, 1).unwrap()).collect();
         assert_eq!(slots, [0, 1, 2, 0, 1, 2, 0]);
     }
 
     #[test]
-    fn few_clients_share_a_link() {
-        assert!((0..CLIENTS_PER_TURN).all(|client| choose(&[true; 3], client) == Some(0)));
-        assert_eq!(choose(&[true; 3], CLIENTS_PER_TURN), Some(1));
+    fn clients_of_one_turn_share_a_link() {
+        let slots: Vec<_> = (0..7).map(|client| choose(&[true; 3], client, 2).unwrap()).collect();
+        assert_eq!(slots, [0, 0, 1, 1, 2, 2, 0]);
     }
 
     #[test]
     fn skips_links_that_are_down_or_full() {
-        assert_eq!(choose(&[false, false, true], 0), Some(2));
-        assert_eq!(choose(&[true, false, false], CLIENTS_PER_TURN), Some(0));
+        assert_eq!(choose(&[false, false, true], 0, 1), Some(2));
+        assert_eq!(choose(&[true, false, false], 1, 1), Some(0));
     }
 
     #[test]
     fn without_links_there_is_no_home() {
-        assert_eq!(choose(&[], 0), None);
-        assert_eq!(choose(&[false, false], 5 * CLIENTS_PER_TURN), None);
+        assert_eq!(choose(&[], 0, 1), None);
+        assert_eq!(choose(&[false, false], 5, 1), None);
     }
 }

@@ -171,7 +171,8 @@ impl Pool {
         let is_usable = |link: &HomeLink| link.is_open() && !link.is_full() && link.may_carry_clients();
         let usable: Vec<_> = links.iter().map(|link| link.as_ref().is_some_and(is_usable)).collect();
         let client = self.next.fetch_add(1, Ordering::Relaxed);
-        links.get(home_choice::choose(&usable, client)?)?.clone()
+        let turn = self.app.group.terms().pool_turn;
+        links.get(home_choice::choose(&usable, client, turn)?)?.clone()
     }
 
     /// Time at which a link was lost last, if its app server may be back soon: it neither stops nor was given up.

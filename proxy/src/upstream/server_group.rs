@@ -25,6 +25,8 @@ pub(crate) struct ServerGroup {
 pub(crate) struct GroupTerms {
     /// Number of links to each of its app servers for each hub.
     pub pool_size: usize,
+    /// Clients that get one of these links in a row.
+    pub pool_turn: usize,
     /// Connector through channels, which proves the key of the group.
     pub channels: Connector,
     /// Connector for what is passed through.

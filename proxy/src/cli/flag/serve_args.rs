@@ -101,6 +101,12 @@ pub struct ServeArgs {
           value_parser = clap::value_parser!(u16).range(1..=256))]
     pub(crate) pool_size: u16,
 
+    /// Clients that get one of these links in a row. Messages that come close together share a write only on one link: few
+    /// clients cost less so. 1 spreads them at once.
+    #[arg(long, env = "TRUNKLINE_POOL_TURN", value_name = "N", default_value_t = 64,
+          value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    pub(crate) pool_turn: u16,
+
     /// Threads that serve clients. [default: one per core]
     #[arg(long, env = "TRUNKLINE_SHARDS", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) shards: Option<u16>,
@@ -304,6 +310,7 @@ fn settings(args: ServeArgs, addresses: &NodeAddresses) -> Result<Settings, Conf
         allow_origins: args.allow_origins.into_iter().map(origin).collect::<Result<_, _>>()?,
         hosts: HostRules { named: args.allow_hosts.into_iter().map(host).collect::<Result<_, _>>()?, is_development },
         pool_size: usize::from(args.pool_size),
+        pool_turn: usize::from(args.pool_turn),
         message_max_bytes: args.message_max_bytes,
         outbox: OutboxLimits::from(&args.outbox),
         groups: GroupLimits::from(&args.groups),
