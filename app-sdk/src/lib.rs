@@ -199,8 +199,8 @@
 //!
 //! With the feature `embedded` an app can serve clients itself: `Server::new().hub(…).embedded().into_router()?` has
 //! the proxy's own code inside, and the hubs stay as they are. Several such app servers don't see each other's clients;
-//! put proxies in front for that. `cargo doc --all-features` shows `Server::embedded` and `Server::allow_origin`, which
-//! are hidden without the feature.
+//! put proxies in front for that. `cargo doc --all-features` shows `Server::embedded`, `Server::allow_origin` and
+//! `Serve::direct_websockets`, which are hidden without the feature.
 //!
 //! # Dialling
 //!

@@ -63,7 +63,9 @@ async fn connect(shard: &Rc<Shard>, mut pending: Box<PendingConnection>) -> Opti
         ClientStream::Upgrade(upgrade) => upgraded(shard, upgrade, claimed.is_some()).await?,
         ClientStream::Direct(socket) => {
             let (stream, early) = socket.await.ok()?;
-            (Socket::Tcp(adopt(shard, stream, claimed.is_some()).ok()?), early)
+            // Accepted by a listener of this node, so by that of a shard.
+            let stream = if claimed.is_some() { moved(stream).ok()? } else { stream };
+            (Socket::Tcp(stream), early)
         }
     };
     if let Some(claimed) = claimed {
@@ -88,10 +90,14 @@ async fn upgraded(shard: &Shard, upgrade: OnUpgrade, may_be_of_other_shard: bool
 }
 
 /// TCP socket below an upgrade, with the bytes that were read of it already: of our own server, or of `axum::serve`
-/// around an app.
+/// around an app, by a listener of its own or by this node's.
 fn into_tcp(upgraded: Upgraded) -> Result<(TcpStream, Bytes), Upgraded> {
     let upgraded = match upgraded.downcast::<TokioIo<RequestSocket<StallGuard>>>() {
         Ok(parts) => return Ok((parts.io.into_inner().into_inner().into_inner(), parts.read_buf)),
+        Err(other) => other,
+    };
+    let upgraded = match auto::upgrade::downcast::<TokioIo<RequestSocket<TcpStream>>>(upgraded) {
+        Ok(parts) => return Ok((parts.io.into_inner().into_inner(), parts.read_buf)),
         Err(other) => other,
     };
     auto::upgrade::downcast::<TokioIo<TcpStream>>(upgraded).map(|parts| (parts.io.into_inner(), parts.read_buf))
@@ -111,6 +117,11 @@ fn boxed(upgraded: Upgraded) -> (Socket, Bytes) {
 fn adopt(shard: &Shard, stream: TcpStream, may_be_of_other_shard: bool) -> io::Result<TcpStream> {
     match shard.shared().whose_sockets {
         Sockets::Own if !may_be_of_other_shard => Ok(stream),
-        Sockets::Own | Sockets::Adopted => TcpStream::from_std(stream.into_std()?),
+        Sockets::Own | Sockets::Adopted => moved(stream),
     }
+}
+
+/// Moves a socket from another runtime to this one.
+fn moved(stream: TcpStream) -> io::Result<TcpStream> {
+    TcpStream::from_std(stream.into_std()?)
 }

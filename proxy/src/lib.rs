@@ -82,7 +82,7 @@ pub use auth::AdminToken;
 pub use cli::ServeArgs;
 pub use config::{Config, OriginError, OriginPattern, Settings};
 pub use net::resolver::Resolver;
-pub use node::{Embedded, Node};
+pub use node::{AppListener, Embedded, Node};
 #[doc(hidden)]
 pub use transport::websocket;
 pub use upstream::{MemoryDialler, MemoryLink};

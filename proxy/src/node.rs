@@ -39,7 +39,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-pub use embedded::Embedded;
+pub use embedded::{AppListener, Embedded};
 pub(crate) use heartbeat::Heartbeat;
 pub(crate) use inherited_socket::InheritedSockets;
 #[cfg(feature = "cli")]

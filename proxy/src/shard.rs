@@ -82,7 +82,9 @@ pub(crate) use content::{Content, DATA_TYPE_HANDSHAKE};
 pub(crate) use firewall::Ruling;
 pub(crate) use framed::{Framed, message_frame};
 pub(crate) use history::{PastConnection, REMEMBERED_MS, short};
-pub(crate) use inbox::{CommandBatch, Inbox, LostConnection, LostUser, PendingConnection, ShardMessage, ShardSender};
+pub(crate) use inbox::{
+    AppSocket, CommandBatch, Inbox, LostConnection, LostUser, PendingConnection, ShardMessage, ShardSender,
+};
 pub(crate) use inspection::{ClientRow, ClientSelection, NameSearch};
 pub(crate) use member_query::{ListQuery, MemberListing, MemberTally};
 pub(crate) use mirror::SeenDifference;

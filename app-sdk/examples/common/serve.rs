@@ -102,7 +102,10 @@ impl ServeArguments {
         let stop = CancellationToken::new();
         let plain = async {
             let _stop = stop.clone().drop_guard();
-            trunkline::serve(listener, app.clone(), &handle).await
+            let serving = trunkline::serve(listener, app.clone(), &handle);
+            #[cfg(feature = "embedded")]
+            let serving = serving.direct_websockets();
+            serving.await
         };
         let secure = async {
             let Some(listener) = tls_listener else { return Ok(()) };

@@ -17,6 +17,7 @@ use axum::response::IntoResponse;
 use http::{Request, Response, StatusCode};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use trunkline_proxy::{AdminToken, Embedded, MemoryDialler, MemoryLink, OriginError, OriginPattern, Settings};
 
 use super::access::Access;
@@ -87,14 +88,15 @@ fn origin(text: String) -> Result<OriginPattern, BuildError> {
 impl MemoryDialler for EmbeddedDialler {
     fn ask(&self, request: Request<Body>) -> Pin<Box<dyn Future<Output = Response<Body>> + Send>> {
         let core = self.core.upgrade();
-        Box::pin(async move {
-            let answer = match core {
+        // The node may ask on its own thread, which is no place for what the app does then.
+        let asking = AbortOnDropHandle::new(self.runtime.spawn(async move {
+            match core {
                 Some(core) => core.negotiate_in_memory(request).await,
                 None => None,
-            };
-            // Without the mark of a handler's answer the node refuses the client.
-            answer.unwrap_or_else(|| StatusCode::NOT_FOUND.into_response())
-        })
+            }
+        }));
+        // Without the mark of a handler's answer, as when it panics, the node refuses the client.
+        Box::pin(async { asking.await.ok().flatten().unwrap_or_else(|| StatusCode::NOT_FOUND.into_response()) })
     }
 
     fn knows_traces(&self) -> bool {

@@ -104,6 +104,12 @@ impl ServerHandle {
         self.core.embedded.get()?.admin()
     }
 
+    /// The node inside the app, once the router is made.
+    #[cfg(feature = "embedded")]
+    pub(super) fn node(&self) -> Option<&trunkline_proxy::Embedded> {
+        self.core.embedded.get()
+    }
+
     /// Whether the development key is used, because no access key was given: then listen on loopback only.
     /// Known once the router is made.
     #[must_use]

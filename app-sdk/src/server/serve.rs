@@ -9,8 +9,12 @@ use std::time::Duration;
 
 use axum::serve::{Listener, ListenerExt};
 use axum::{Extension, Router};
+#[cfg(feature = "embedded")]
+use tokio::net::TcpListener;
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
+#[cfg(feature = "embedded")]
+use trunkline_proxy::AppListener;
 
 use super::handle::ServerHandle;
 use super::stop_signal::StopSignal;
@@ -50,16 +54,24 @@ type Signal = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// For anything else there is `axum::serve`: see [`Server::into_router`](crate::Server::into_router) and
 /// [`ServerHandle::shutdown`].
 pub fn serve<L: Listener<Addr = SocketAddr>>(listener: L, router: Router, handle: &ServerHandle) -> Serve<L> {
-    Serve { listener, router, handle: handle.clone(), signal: None }
+    Serve { source: SocketSource::App(listener), router, handle: handle.clone(), signal: None }
 }
 
 /// App that is to be served; made by [`serve()`], and awaited.
 #[must_use = "nothing is served until this is awaited"]
 pub struct Serve<L> {
-    listener: L,
+    source: SocketSource<L>,
     router: Router,
     handle: ServerHandle,
     signal: Option<Signal>,
+}
+
+/// Source of the sockets that the app serves.
+enum SocketSource<L> {
+    App(L),
+    /// The node inside, which serves some itself.
+    #[cfg(feature = "embedded")]
+    Node(io::Result<AppListener>),
 }
 
 impl<L> Serve<L> {
@@ -70,37 +82,35 @@ impl<L> Serve<L> {
     }
 }
 
+#[cfg(feature = "embedded")]
+impl Serve<TcpListener> {
+    /// Has the node [inside the app](crate::Server::embedded) take WebSocket connects to hubs right from their sockets, as it
+    /// does where it is a proxy: a connect then costs a third less than through the router.
+    ///
+    /// Layers of the router don't see those connects, as they see none of a client behind a proxy. What a hub demands
+    /// holds: tokens, origins, limits. All other requests, negotiations among them, come to the router as ever. Without a node
+    /// inside, nothing changes.
+    pub fn direct_websockets(self) -> Self {
+        let Self { source, router, handle, signal } = self;
+        let source = match source {
+            SocketSource::App(listener) => match handle.node() {
+                Some(node) => SocketSource::Node(node.listen(listener)),
+                None => SocketSource::App(listener),
+            },
+            shared @ SocketSource::Node(_) => shared,
+        };
+        Self { source, router, handle, signal }
+    }
+}
+
 impl<L: Listener<Addr = SocketAddr>> Serve<L> {
     async fn run(self) -> io::Result<()> {
-        let address = self.listener.local_addr()?;
-        if self.handle.uses_development_key() {
-            refuse_open(address)?;
+        let Self { source, router, handle, signal } = self;
+        match source {
+            SocketSource::App(listener) => serve_from(listener, router, handle, signal).await,
+            #[cfg(feature = "embedded")]
+            SocketSource::Node(listener) => serve_from(listener?, router, handle, signal).await,
         }
-        let app = self.router.layer(Extension(self.handle.clone()));
-        let closing = CancellationToken::new();
-        let listener = self.listener.tap_io(set_no_delay);
-        let serving = axum::serve(listener, app.into_make_service_with_connect_info::<SocketAddr>());
-        let mut serving = serving.with_graceful_shutdown(closing.clone().cancelled_owned()).into_future();
-        let mut signal = StopSignal::new(self.signal)?;
-        notify(AppState::Ready);
-        tracing::info!(%address, "serving");
-        tokio::select! {
-            served = &mut serving => return served,
-            () = signal.next() => {}
-        }
-        tracing::info!("stopping");
-        notify(AppState::Stopping);
-        let stop = async {
-            self.handle.shutdown().await;
-            closing.cancel();
-            tokio::time::sleep(LAST_REQUESTS_TIMEOUT).await;
-        };
-        tokio::select! {
-            served = &mut serving => return served,
-            () = stop => tracing::warn!("requests are still running; the app ends without them"),
-            () = signal.next() => tracing::warn!("asked to stop again: the app ends at once"),
-        }
-        Ok(())
     }
 }
 
@@ -117,6 +127,44 @@ impl<L> fmt::Debug for Serve<L> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Serve").field("handle", &self.handle).finish_non_exhaustive()
     }
+}
+
+/// Serves the sockets of a listener until the signal.
+async fn serve_from<L: Listener<Addr = SocketAddr>>(
+    listener: L,
+    router: Router,
+    handle: ServerHandle,
+    signal: Option<Signal>,
+) -> io::Result<()> {
+    let address = listener.local_addr()?;
+    if handle.uses_development_key() {
+        refuse_open(address)?;
+    }
+    let app = router.layer(Extension(handle.clone()));
+    let closing = CancellationToken::new();
+    let listener = listener.tap_io(set_no_delay);
+    let serving = axum::serve(listener, app.into_make_service_with_connect_info::<SocketAddr>());
+    let mut serving = serving.with_graceful_shutdown(closing.clone().cancelled_owned()).into_future();
+    let mut signal = StopSignal::new(signal)?;
+    notify(AppState::Ready);
+    tracing::info!(%address, "serving");
+    tokio::select! {
+        served = &mut serving => return served,
+        () = signal.next() => {}
+    }
+    tracing::info!("stopping");
+    notify(AppState::Stopping);
+    let stop = async {
+        handle.shutdown().await;
+        closing.cancel();
+        tokio::time::sleep(LAST_REQUESTS_TIMEOUT).await;
+    };
+    tokio::select! {
+        served = &mut serving => return served,
+        () = stop => tracing::warn!("requests are still running; the app ends without them"),
+        () = signal.next() => tracing::warn!("asked to stop again: the app ends at once"),
+    }
+    Ok(())
 }
 
 /// Small messages must not wait for full packets. The sockets of other listeners are their own affair.

@@ -12,6 +12,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream
 use tokio::net::TcpStream;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use trunkline::HubProtocol;
 use trunkline_protocol::hub::{HandshakeRequest, HubMessage, Invocation, next_frame};
 use trunkline_protocol::service::{Ack, AckStatus, ServiceMessage};
@@ -42,9 +43,13 @@ impl Browser {
         Self::over(stream, &format!("ws://{}{path}", app.address), protocol).await
     }
 
-    pub(crate) async fn over(stream: impl Pipeline + 'static, url: &str, protocol: HubProtocol) -> Self {
+    pub(crate) async fn over(
+        stream: impl Pipeline + 'static,
+        request: impl IntoClientRequest + Unpin,
+        protocol: HubProtocol,
+    ) -> Self {
         let stream: Box<dyn Pipeline> = Box::new(stream);
-        let (socket, _) = tokio_tungstenite::client_async(url, stream).await.unwrap();
+        let (socket, _) = tokio_tungstenite::client_async(request, stream).await.unwrap();
         let mut browser = Self { socket, protocol, waiting: Bytes::new() };
         browser.send(HandshakeRequest { protocol, version: 1 }.encode()).await;
         assert_eq!(browser.message().await.as_ref(), b"{}\x1e");

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that fails may panic anywhere")]
 
 mod browser;
+mod direct;
 #[expect(dead_code, reason = "the tests of links need more of it")]
 #[path = "../links/harness.rs"]
 mod harness;

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  accept ─► gate ─┬─► PROXY header, where load balancers send one ─► TLS, at that listener ─► HTTP/1.1, or HTTP/2 in TLS
-//!                  └─► first request, where nothing is in between ─► a WebSocket, or HTTP/1.1
+//!                  └─► first request, where nothing is in between ─► a WebSocket, or HTTP/1.1, or the app around this node
 //! ```
 
 mod first_request;
@@ -30,6 +30,7 @@ use axum::Router;
 use http::uri::Scheme;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc::Sender;
 use tokio::task::spawn_local;
 use tokio::time::{Instant, sleep};
 use tracing::{debug, warn};
@@ -40,6 +41,7 @@ use crate::frontend::endpoint::Endpoint;
 use crate::frontend::refusal::count_refused_socket;
 use crate::limits::WarningBrake;
 use crate::net::descriptor::DescriptorLimit;
+use crate::shard::AppSocket;
 use socket_context::SocketContext;
 
 pub(crate) use listener_gate::ListenerGate;
@@ -91,6 +93,8 @@ pub(crate) struct ListenerService {
     pub router: Router,
     /// Endpoint that answers WebSocket connects without the router, as the router would; `None` where there are none.
     pub connects: Option<Endpoint>,
+    /// The app that gets the sockets which bring something else; `None` where the router serves them.
+    pub app: Option<Sender<AppSocket>>,
 }
 
 /// Accepts sockets for ever, and serves each in its own task.

@@ -4,6 +4,7 @@
 //! It serves its own app only: several such apps don't see each other's clients. For that put proxies in front; the
 //! hubs stay as they are.
 
+use std::future::pending;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
@@ -13,11 +14,13 @@ use axum::Router;
 use axum::extract::{Request, State};
 use axum::middleware::{self, Next};
 use axum::response::Response;
-use tokio::net::TcpListener;
-use tokio::sync::Notify;
+use axum::serve::Listener;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Notify, mpsc};
 use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
+use tracing::debug;
 use trunkline_protocol::manifest::Manifest;
 
 use super::graceful_stop::{close_links, poll_until};
@@ -28,9 +31,9 @@ use crate::auth::AdminToken;
 use crate::config::{AdminSettings, Settings};
 use crate::fleet::Fleet;
 use crate::frontend::Endpoint;
+use crate::net::socket::RequestSocket;
 use crate::observer::Readiness;
-use crate::shard::ShardCommand;
-use crate::shard::{ShardSender, Shared};
+use crate::shard::{AppSocket, ShardCommand, ShardMessage, ShardSender, Shared};
 use crate::upstream::{AppTarget, MemoryDialler, Pool};
 
 /// Time that clients have to disconnect when the app stops.
@@ -42,6 +45,9 @@ const START_TIMEOUT: Duration = Duration::from_secs(2);
 /// Interval at which a request checks whether the links are open.
 const START_POLL: Duration = Duration::from_millis(2);
 
+/// Most sockets that wait for the app to take them; more wait for their turn.
+const WAITING_SOCKETS_MAX: usize = 64;
+
 /// A running embedded node.
 #[derive(Debug)]
 pub struct Embedded {
@@ -50,6 +56,17 @@ pub struct Embedded {
     inbox: ShardSender,
     stop: CancellationToken,
     admin: OnceLock<AdminServer>,
+}
+
+/// Listener of an app that its node shares: `axum::serve` gets what brings no WebSocket connect to a hub.
+#[derive(Debug)]
+pub struct AppListener {
+    shared: Arc<Shared>,
+    inbox: ShardSender,
+    /// Message that begins it.
+    unserved: Option<ShardMessage>,
+    sockets: mpsc::Receiver<AppSocket>,
+    address: SocketAddr,
 }
 
 /// Admin port that is served.
@@ -102,6 +119,17 @@ impl Embedded {
         Some(self.admin.get()?.address)
     }
 
+    /// Shares a listener with the app: from the first `accept` on, the node takes sockets that bring a WebSocket connect to a
+    /// hub, and the app gets the others.
+    ///
+    /// # Errors
+    /// When the listener can't be used.
+    pub fn listen(&self, listener: TcpListener) -> io::Result<AppListener> {
+        let (address, (sender, sockets)) = (listener.local_addr()?, mpsc::channel(WAITING_SOCKETS_MAX));
+        let unserved = Some(ShardMessage::Listen(listener.into_std()?, sender));
+        Ok(AppListener { shared: self.shared.clone(), inbox: self.inbox.clone(), unserved, sockets, address })
+    }
+
     /// Returns the negotiate and connect routes of all hubs, for the app's router. Case counts in their paths, as in all
     /// of the router's.
     pub fn router(&self) -> Router {
@@ -129,9 +157,15 @@ impl Embedded {
     }
 }
 
-/// Middleware that lets requests wait for the first links: code that starts an app in one line and connects in the next
-/// expects to be served.
+/// Middleware that lets requests wait for the first links, as the node's listener does: code that starts an app in one line and
+/// connects in the next expects to be served.
 async fn await_links(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
+    links_open(&shared).await;
+    next.run(request).await
+}
+
+/// Waits for the first links, for as long as a start takes.
+async fn links_open(shared: &Shared) {
     let are_open = || shared.refuses_clients() || shared.hubs.all().iter().all(|hub| hub.is_served());
     if !are_open() {
         let opening = async {
@@ -141,7 +175,30 @@ async fn await_links(State(shared): State<Arc<Shared>>, request: Request, next: 
         };
         drop(timeout(START_TIMEOUT, opening).await);
     }
-    next.run(request).await
+}
+
+impl Listener for AppListener {
+    type Io = RequestSocket<TcpStream>;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        if self.unserved.is_some() {
+            links_open(&self.shared).await;
+            self.unserved.take().into_iter().for_each(|listen| self.inbox.put(listen));
+        }
+        loop {
+            // Without its node there is nobody who accepts, but those who are here are served.
+            let Some(AppSocket { stream, peer, early }) = self.sockets.recv().await else { return pending().await };
+            match TcpStream::from_std(stream) {
+                Ok(stream) => return (RequestSocket::continued(stream, early), peer),
+                Err(error) => debug!(%peer, %error, "a socket of the app can't be served"),
+            }
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<Self::Addr> {
+        Ok(self.address)
+    }
 }
 
 impl Drop for Embedded {

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
+use axum::Router;
 use tokio::net::TcpListener;
+use tokio::sync::mpsc;
 use tokio::task::{LocalSet, spawn_local};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
@@ -16,7 +18,7 @@ use crate::client;
 use crate::frontend::{self, Endpoint, Layers, ListenerService};
 use crate::link::{keep_link, serve_link};
 use crate::rest::Rest;
-use crate::shard::{Inbox, Shard, ShardMessage, Shared};
+use crate::shard::{AppSocket, Inbox, Shard, ShardMessage, Shared};
 
 /// Starts the thread of one shard. Without listeners, as in an embedded node, its sockets come from another runtime.
 pub(super) fn start(
@@ -55,8 +57,8 @@ pub(crate) async fn run(
         };
         let of_clients = rest.clone().filter(|_| shared.settings.rest.on_client_ports);
         let clients = with_rest(of_clients);
-        let clients = ListenerService { router: clients.clone().into_router(), connects: Some(clients) };
-        let data_plane = ListenerService { router: with_rest(rest).into_rest_router(), connects: None };
+        let clients = ListenerService { router: clients.clone().into_router(), connects: Some(clients), app: None };
+        let data_plane = ListenerService { router: with_rest(rest).into_rest_router(), connects: None, app: None };
         for (listener, layers, purpose) in listeners {
             let gate = frontend::ListenerGate::new(shared.clone(), counters.clone());
             let service = match purpose {
@@ -88,6 +90,23 @@ async fn take_parcels(shard: Rc<Shard>, mut inbox: Inbox) {
             ShardMessage::Inspect(inspection) => shard.inspect(inspection),
             ShardMessage::ServeLink(incoming) => drop(spawn_local(serve_link(shard.clone(), incoming))),
             ShardMessage::KeepLink(pool, slot) => drop(spawn_local(keep_link(shard.clone(), pool, slot))),
+            ShardMessage::Listen(listener, app) => drop(spawn_local(listen(shard.clone(), listener, app))),
         }
+    }
+}
+
+/// Serves the clients that come by a listener of the app around this node, until the app takes no more of the other sockets.
+async fn listen(shard: Rc<Shard>, listener: std::net::TcpListener, app: mpsc::Sender<AppSocket>) {
+    let (shared, index) = (shard.shared().clone(), shard.index());
+    let (Ok(listener), Some(inbox)) = (TcpListener::from_std(listener), shared.shards().get(usize::from(index))) else {
+        return;
+    };
+    let counters = shared.counters_of(index);
+    let connects = Some(Endpoint::new(shared.clone(), counters.clone(), inbox.clone()));
+    let gate = frontend::ListenerGate::new(shared.clone(), counters);
+    let service = ListenerService { router: Router::new(), connects, app: Some(app.clone()) };
+    tokio::select! {
+        () = frontend::serve(listener, Layers::plain(None), service, gate) => {}
+        () = app.closed() => {}
     }
 }

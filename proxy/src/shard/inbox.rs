@@ -3,9 +3,11 @@
 //! Waiting for room can't lock up: a shard's inbox is emptied by a task that never waits.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use bytes::Bytes;
 use bytestring::ByteString;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
@@ -34,6 +36,17 @@ pub(crate) enum ShardMessage {
     /// Serves the link that an app server has asked for.
     ServeLink(Box<IncomingLink>),
     Inspect(Inspection),
+    /// Serves the clients that come by this listener. Sockets that bring something else are the app's.
+    Listen(std::net::TcpListener, mpsc::Sender<AppSocket>),
+}
+
+/// Socket for the HTTP server of the app around this node.
+#[derive(Debug)]
+pub(crate) struct AppSocket {
+    pub stream: std::net::TcpStream,
+    pub peer: SocketAddr,
+    /// Bytes of its first request that were read already.
+    pub early: Bytes,
 }
 
 /// Inspection of a shard by another thread, or an operator's change.

@@ -6,7 +6,8 @@
 //!               └─ anything else ─► hyper, from those bytes ◄─┴─ a refusal, which hyper writes
 //! ```
 //!
-//! Whatever is long, in pieces, or odd in any way is hyper's to judge.
+//! Whatever is long, in pieces, or odd in any way is hyper's to judge. At the listener of an app with a node inside that is the
+//! app's hyper, which gets the socket with those bytes.
 
 use std::future::poll_fn;
 use std::io::{self, ErrorKind, Read};
@@ -18,13 +19,14 @@ use axum::body::Body;
 use axum::extract::Request;
 use axum::response::Response;
 use bytes::{Bytes, BytesMut};
-use http::header::{CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING};
+use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING};
 use http::uri::Scheme;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
 use httparse::Status;
 use socket2::SockRef;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
+use tokio::sync::mpsc::Sender;
 use tokio::time::{Instant, timeout_at};
 use tracing::debug;
 
@@ -33,7 +35,7 @@ use super::http_connection::{self, FirstBytes};
 use super::socket_context::SocketContext;
 use crate::frontend::connect::websocket_upgrade::is_upgrade;
 use crate::frontend::request_extension::PeerAddress;
-use crate::shard::DirectUpgrade;
+use crate::shard::{AppSocket, DirectUpgrade};
 
 /// Bytes that are read at once. The head of a browser with some cookies has half of that.
 const READ_BYTES: usize = 2048;
@@ -75,8 +77,17 @@ pub(super) async fn serve(stream: TcpStream, context: SocketContext, service: Rc
             }
             return;
         }
-        Some((refusal, ..)) => Some(refusal),
-        None => None,
+        Some((mut refusal, ..)) => {
+            if service.app.is_some() {
+                // Requests behind it would be the app's.
+                refusal.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            Some(refusal)
+        }
+        None => match &service.app {
+            Some(app) => return hand_over(stream, bytes, &context, app).await,
+            None => None,
+        },
     };
     let left = limit.saturating_sub(begun.elapsed()).max(Duration::from_millis(1));
     let first = FirstBytes { stream: context.patient(stream), bytes, left, answer };
@@ -93,6 +104,14 @@ fn poll_first(stream: &TcpStream, cx: &mut Context<'_>) -> Poll<io::Result<Bytes
         read = stream.try_read(&mut buffer);
     }
     Poll::Ready(read.map(|count| Bytes::copy_from_slice(buffer.get(..count).unwrap_or_default())))
+}
+
+/// Hands a socket to the app, with what was read of it. It closes if the app takes no more.
+async fn hand_over(stream: TcpStream, early: Bytes, context: &SocketContext, app: &Sender<AppSocket>) {
+    match stream.into_std() {
+        Ok(stream) => drop(app.send(AppSocket { stream, peer: context.peer, early }).await),
+        Err(error) => debug!(peer = %context.peer, %error, "a socket can't be handed to the app"),
+    }
 }
 
 /// Parses a whole head that asks for a WebSocket, and nothing else; returns its length, too.

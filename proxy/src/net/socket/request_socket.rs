@@ -23,7 +23,7 @@ pub(crate) struct RequestProgress {
 
 /// Client socket on which hyper serves HTTP/1.1.
 #[derive(Debug)]
-pub(crate) struct RequestSocket<S> {
+pub struct RequestSocket<S> {
     stream: S,
     /// Bytes of a head that were read before hyper took the socket over.
     early: Bytes,
