@@ -23,14 +23,22 @@ use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::{
     AppDataRecord, ConnectionState, EncodeError, EncodeTlsData, EncryptError, UnbufferedStatus, WriteTraffic,
 };
-use rustls::{Error, ServerConfig};
+use rustls::{Error, InvalidMessage, ServerConfig};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_util::io::poll_read_buf;
 
 /// Bytes that are read at once: a whole record of the largest size.
 const READ_BYTES: usize = 16 * 1024 + 256 + 5;
 
-/// Bytes that are encrypted at once, and how much may wait for the socket before more is taken: four records.
+/// Bytes that are encrypted at once, and so may wait for the socket: four records. More is taken when they are gone.
 const WRITE_MAX_BYTES: usize = 64 * 1024;
+
+/// Bytes that may wait for the rest of a record, or of a message of the handshake in several: what rustls itself grants where it
+/// keeps them.
+const PARTIAL_MAX_BYTES: usize = 64 * 1024;
+
+/// Room at least for the next piece of what is not whole.
+const PIECE_BYTES: usize = 512;
 
 /// Content of a record at most.
 const RECORD_BYTES: usize = 16 * 1024;
@@ -54,7 +62,7 @@ pub(crate) struct TlsStream<S> {
 /// State of TLS without the socket.
 struct Records {
     tls: UnbufferedServerConnection,
-    /// The beginning of a record whose rest has not come.
+    /// The beginning of a record, or of a message in several, whose rest has not come.
     partial: BytesMut,
     /// Decrypted bytes that nobody has taken.
     received: BytesMut,
@@ -105,15 +113,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
     /// Reads once, and decrypts the records that are whole. Returns the number of bytes read; 0 is the end of the socket.
     fn poll_fill(&mut self, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<usize>> {
         let Self { socket, records, .. } = self;
-        let (read, decrypted) = ready!(SCRATCH.with_borrow_mut(|scratch| {
-            let begun = records.partial.len();
-            let bytes = sized(scratch, begun + READ_BYTES);
-            let mut buffer = ReadBuf::new(bytes);
-            buffer.put_slice(&records.partial);
-            ready!(Pin::new(&mut *socket).poll_read(cx, &mut buffer))?;
-            let read = buffer.filled().len() - begun;
-            Poll::Ready(io::Result::Ok((read, records.decrypt(buffer.filled_mut(), into))))
-        }))?;
+        let (read, decrypted) = if records.partial.is_empty() {
+            ready!(SCRATCH.with_borrow_mut(|scratch| {
+                let mut buffer = ReadBuf::new(sized(scratch, READ_BYTES));
+                ready!(Pin::new(&mut *socket).poll_read(cx, &mut buffer))?;
+                Poll::Ready(io::Result::Ok((buffer.filled().len(), records.decrypt(buffer.filled_mut(), into))))
+            }))?
+        } else {
+            // Behind what has come, which is not moved for each piece. It grows with what comes, whatever was announced.
+            let partial = &mut records.partial;
+            partial.reserve(partial.len().clamp(PIECE_BYTES, READ_BYTES));
+            let read = ready!(poll_read_buf(Pin::new(&mut *socket), cx, partial))?;
+            (read, records.decrypt_partial(into))
+        };
         if let Err(error) = decrypted {
             // The alert that says why, as far as the socket takes it now.
             drop(self.poll_send(&mut Context::from_waker(Waker::noop())));
@@ -127,9 +139,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
         if self.is_closing {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
-        if self.poll_send(cx)?.is_pending() && self.records.outgoing.len() >= WRITE_MAX_BYTES {
-            return Poll::Pending;
-        }
+        ready!(self.poll_send(cx))?;
         let bytes = bytes.get(..WRITE_MAX_BYTES).unwrap_or(bytes);
         let Self { socket, records, .. } = self;
         SCRATCH.with_borrow_mut(|scratch| {
@@ -137,7 +147,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
             let room = sized(scratch, bytes.len() + records_max * RECORD_OVERHEAD_BYTES);
             let length = records.encrypt(bytes, room)?;
             let mut waiting = room.get(..length).unwrap_or_default();
-            // Behind what waits already there is no room for it now.
             while !waiting.is_empty() && records.outgoing.is_empty() {
                 match Pin::new(&mut *socket).poll_write(cx, waiting)? {
                     Poll::Ready(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
@@ -173,6 +182,16 @@ impl Records {
         processed.map(drop)
     }
 
+    /// Decrypts what has become whole of the bytes that wait.
+    fn decrypt_partial(&mut self, into: &mut ReadBuf<'_>) -> Result<(), Error> {
+        self.process_partial(into, |_| ())?;
+        // rustls asks for more until a message is whole, and leaves it to us how long that may go on.
+        if self.partial.len() > PARTIAL_MAX_BYTES {
+            return Err(self.failure.insert(InvalidMessage::HandshakePayloadTooLarge.into()).clone());
+        }
+        Ok(())
+    }
+
     /// Encrypts bytes into `room`. Returns the length of the records.
     fn encrypt(&mut self, bytes: &[u8], room: &mut [u8]) -> io::Result<usize> {
         let encrypted = self.write(|open| match open.encrypt(bytes, room) {
@@ -197,11 +216,22 @@ impl Records {
         &mut self,
         act: impl FnOnce(&mut WriteTraffic<'_, ServerConnectionData>) -> T,
     ) -> io::Result<Option<T>> {
+        self.process_partial(&mut ReadBuf::new(&mut []), act).map_err(broken)
+    }
+
+    /// Processes the bytes that wait, as [`process`](Self::process) does.
+    fn process_partial<T>(
+        &mut self,
+        into: &mut ReadBuf<'_>,
+        act: impl FnOnce(&mut WriteTraffic<'_, ServerConnectionData>) -> T,
+    ) -> Result<Option<T>, Error> {
         let mut partial = std::mem::take(&mut self.partial);
-        let (used, processed) = self.process(&mut partial, &mut ReadBuf::new(&mut []), act);
+        let (used, processed) = self.process(&mut partial, into, act);
         partial.advance(used);
-        self.partial = partial;
-        processed.map_err(broken)
+        if !partial.is_empty() {
+            self.partial = partial;
+        }
+        processed
     }
 
     /// Processes records, and then does something with the writing direction, if that is open. Returns how many bytes are done
@@ -279,6 +309,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for TlsStream<S> {
             [only] => stream.poll_encrypted(cx, only),
             // In one record: each has a header and a tag of its own.
             several => {
+                ready!(stream.poll_send(cx))?;
                 let mut joined = BytesMut::new();
                 for slice in several {
                     let room = WRITE_MAX_BYTES - joined.len();
@@ -475,12 +506,12 @@ mod tests {
     async fn what_the_socket_does_not_take_waits_within_a_bound() {
         let (mut client, mut server) = ends(&version::TLS13, 4096).await;
         let mut written = 0;
-        let piece = [7; 10_000];
+        let piece = [7; 100_000];
         let cx = &mut Context::from_waker(Waker::noop());
         while let Poll::Ready(taken) = Pin::new(&mut server).poll_write(cx, &piece) {
             written += taken.unwrap();
         }
-        assert!((WRITE_MAX_BYTES..=WRITE_MAX_BYTES + 2 * piece.len()).contains(&written), "{written}");
+        assert_eq!(written, WRITE_MAX_BYTES);
         let (flushed, read) = tokio::join!(server.flush(), async {
             let mut got = vec![0; written];
             client.read_exact(&mut got).await.map(|_| got)
@@ -517,6 +548,42 @@ mod tests {
         let mut got = String::new();
         client.read_to_string(&mut got).await.unwrap();
         assert_eq!(got, "still");
+    }
+
+    #[tokio::test]
+    async fn a_message_that_never_becomes_whole_is_kept_up_to_a_limit() {
+        // Record by record one byte of a ClientHello that is to have 65 535, with and without others on the way.
+        let record = |byte: u8| [22, 3, 1, 0, 1, byte];
+        let head = [1, 0, 255, 255].map(record).concat();
+        for pieces in [1, 500] {
+            let (server, _) = configs(&version::TLS13);
+            let (near, mut far) = duplex(4096);
+            let (accepted, sent) = tokio::join!(TlsStream::accept(server, near), async {
+                let mut sent = head.len();
+                far.write_all(&head).await.unwrap();
+                while far.write_all(&record(0).repeat(pieces)).await.is_ok() {
+                    sent += 6 * pieces;
+                }
+                sent
+            });
+            let error = accepted.err().unwrap();
+            let cause = error.get_ref().unwrap().downcast_ref();
+            assert_eq!(cause, Some(&Error::InvalidMessage(InvalidMessage::HandshakePayloadTooLarge)));
+            assert!((PARTIAL_MAX_BYTES..PARTIAL_MAX_BYTES + 20_000).contains(&sent), "{sent}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_not_whole_takes_the_memory_of_what_has_come() {
+        let (mut client, mut server) = ends(&version::TLS13, 4096).await;
+        // The head of a record of 16 KiB, and a few bytes of it.
+        for bytes in [&[23, 3, 3, 64, 17][..], &[0; 20], &[0; 20]] {
+            client.get_mut().0.write_all(bytes).await.unwrap();
+            let cx = &mut Context::from_waker(Waker::noop());
+            assert!(Pin::new(&mut server).poll_read(cx, &mut ReadBuf::new(&mut [0; 9])).is_pending());
+        }
+        let partial = &server.records.partial;
+        assert!(partial.len() == 45 && partial.capacity() <= 4 * PIECE_BYTES, "{}", partial.capacity());
     }
 
     #[tokio::test]
