@@ -24,7 +24,6 @@ mod worker;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::task::Waker;
-use std::time::Instant;
 
 use bytes::Bytes;
 use bytestring::ByteString;
@@ -403,10 +402,8 @@ impl Endpoint for Arc<Dispatcher> {
         needs_worker.then_some(connection)
     }
 
-    fn start_workers(&self, queue: &Arc<DueQueue<Arc<Connection>>>, due: &mut Vec<Arc<Connection>>) {
-        if queue.push(due, Instant::now()) {
-            self.spawn_workers(queue);
-        }
+    fn start_workers(&self, due: &Arc<DueQueue<Arc<Connection>>>, tasks: usize) {
+        self.spawn_workers(due, tasks);
     }
 
     fn handle_close(&self, node: &Arc<Node>, close: CloseConnection) {

@@ -24,9 +24,8 @@ pub(crate) trait Endpoint: Send + Sync {
     #[must_use = "a worker must start"]
     fn handle_data(&self, data: ConnectionData, mark: Option<i64>) -> Option<Arc<Connection>>;
 
-    /// Starts the workers of the connections that a read of a link was for; to be called after each read, as it also looks
-    /// after those that started before.
-    fn start_workers(&self, _queue: &Arc<DueQueue<Arc<Connection>>>, _due: &mut Vec<Arc<Connection>>) {}
+    /// Starts tasks for the connections that reads of a link were for.
+    fn start_workers(&self, _due: &Arc<DueQueue<Arc<Connection>>>, _tasks: usize) {}
 
     /// Closes a client connection of this node.
     fn handle_close(&self, node: &Arc<Node>, close: CloseConnection);

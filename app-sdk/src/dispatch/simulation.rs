@@ -226,7 +226,7 @@ impl Simulation {
     fn push(&self, payload: Bytes) {
         let data = ConnectionData { connection_id: ID.into(), payload, ..ConnectionData::default() };
         let mut due = self.hub.handle_data(data, None).into_iter().collect();
-        self.hub.start_workers(&self.due, &mut due);
+        self.hub.start_workers(&self.due, self.due.push(&mut due, std::time::Instant::now()));
     }
 
     fn send(&self, message: &Value) {

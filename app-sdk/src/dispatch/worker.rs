@@ -5,6 +5,7 @@
 //!                                                      └─ one that waits goes on in a task of its own
 //! ```
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -13,7 +14,8 @@ use futures_util::future::BoxFuture;
 use tokio::runtime::Handle;
 
 use super::{Dispatcher, cause_of, framing_error};
-use crate::connection::{CallScope, Connection, DueQueue, MessageTrace, TURN, WorkItem};
+use crate::connection::{CallScope, Connection, DueQueue, MessageTrace, TURN, WorkItem, short};
+use crate::error::HubError;
 
 /// Number of messages after which a worker lets others work: a busy client must not keep a thread for itself.
 const MESSAGES_PER_TURN: u32 = 32;
@@ -36,15 +38,18 @@ impl Dispatcher {
         self.tasks.spawn(Arc::clone(self).work(Arc::clone(connection)));
     }
 
-    /// Starts a task for the workers that are due.
-    pub(super) fn spawn_workers(self: &Arc<Self>, due: &Arc<DueQueue<Arc<Connection>>>) {
-        self.tasks.spawn(Arc::clone(self).work_off(Arc::clone(due)));
+    /// Starts tasks for the workers that are due.
+    pub(super) fn spawn_workers(self: &Arc<Self>, due: &Arc<DueQueue<Arc<Connection>>>, tasks: usize) {
+        for _ in 0..tasks {
+            self.tasks.spawn(Arc::clone(self).work_off(Arc::clone(due)));
+        }
     }
 
     /// Works for one connection after the other until none is due, with another task's help where it takes long.
     async fn work_off(self: Arc<Self>, due: Arc<DueQueue<Arc<Connection>>>) {
         let mut since = Instant::now();
         let mut now = since;
+        due.enter();
         while let Some(connection) = due.take(now) {
             match self.work_on(&connection) {
                 WorkerPause::Done => {}
@@ -54,11 +59,10 @@ impl Dispatcher {
             }
             now = Instant::now();
             if now.saturating_duration_since(since) > TURN {
-                if due.begin_help(Handle::current().metrics().num_workers()) {
-                    self.spawn_workers(&due);
-                }
+                self.spawn_workers(&due, due.begin_help(Handle::current().metrics().num_workers(), now));
                 tokio::task::yield_now().await;
                 since = Instant::now();
+                now = since;
             }
         }
     }
@@ -80,8 +84,17 @@ impl Dispatcher {
         }
     }
 
-    /// Works for one connection as long as it needs not wait, and other connections have not waited for long.
+    /// Works for one connection as long as it needs not wait, and other connections have not waited for long. Code of the app is
+    /// called where a panic becomes an answer; should one come from elsewhere, it takes its message with it, and not the worker.
     fn work_on(self: &Arc<Self>, connection: &Arc<Connection>) -> WorkerPause {
+        catch_unwind(AssertUnwindSafe(|| self.work_through(connection))).unwrap_or_else(|panic| {
+            let error = HubError::from_panic(&*panic);
+            tracing::error!(hub = %self.core.name(), connection = short(connection.id()), %error, "a message is lost");
+            WorkerPause::Unfinished
+        })
+    }
+
+    fn work_through(self: &Arc<Self>, connection: &Arc<Connection>) -> WorkerPause {
         for _ in 0..MESSAGES_PER_TURN {
             match self.work_once(connection) {
                 None => {}

@@ -1,6 +1,7 @@
 //! Policies: what the user of a client must be or have, for a hub, a module of methods or one method.
 
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use crate::context::Context;
@@ -99,11 +100,13 @@ impl Policies {
         self.0.iter()
     }
 
-    /// Checks the client; the error names the first policy that is not met.
+    /// Checks the client; the error names the first policy that is not met. One that panics is not met.
     pub(crate) fn check(&self, context: &Context) -> Result<(), HubError> {
-        match self.0.iter().find(|policy| !policy.is_met_by(context)) {
-            Some(policy) => Err(text::unauthorized(&policy.name)),
-            None => Ok(()),
+        let unmet = || self.0.iter().find(|policy| !policy.is_met_by(context));
+        match catch_unwind(AssertUnwindSafe(unmet)) {
+            Ok(None) => Ok(()),
+            Ok(Some(policy)) => Err(text::unauthorized(&policy.name)),
+            Err(panic) => Err(HubError::from_panic(&*panic)),
         }
     }
 }

@@ -31,6 +31,20 @@ impl<'a> EndpointSink<'a> {
     pub(super) fn new(session: &'a LinkSession) -> Self {
         Self { session, due: Vec::new(), look: Box::pin(sleep(HELD_UP_MAX)) }
     }
+
+    /// Starts workers for what a read has brought, and beside those that are held up.
+    fn start_workers(&mut self) {
+        let tasks = self.session.due.push(&mut self.due, std::time::Instant::now());
+        self.session.endpoint.start_workers(&self.session.due, tasks);
+    }
+}
+
+impl Drop for EndpointSink<'_> {
+    /// Nobody looks after workers any more.
+    fn drop(&mut self) {
+        let tasks = self.session.due.begin_rest(std::time::Instant::now());
+        self.session.endpoint.start_workers(&self.session.due, tasks);
+    }
 }
 
 impl FrameSink for EndpointSink<'_> {
@@ -54,7 +68,7 @@ impl FrameSink for EndpointSink<'_> {
     }
 
     async fn finish_batch(&mut self, _bytes: usize) {
-        self.session.endpoint.start_workers(&self.session.due, &mut self.due);
+        self.start_workers();
         self.session.node.note_heard();
     }
 
@@ -63,7 +77,7 @@ impl FrameSink for EndpointSink<'_> {
         while self.session.due.is_waiting() {
             self.look.as_mut().reset(Instant::now() + HELD_UP_MAX);
             self.look.as_mut().await;
-            self.session.endpoint.start_workers(&self.session.due, &mut self.due);
+            self.start_workers();
         }
         future::pending().await
     }

@@ -70,3 +70,12 @@ fn who_may_call_what_is_read_in_one_place() {
     ];
     assert_eq!(table, rows);
 }
+
+#[tokio::test]
+async fn a_policy_that_panics_refuses_its_call_and_the_client_goes_on() {
+    let broken = Policy::new("broken", |_| panic!("a policy breaks"));
+    let hub = Hub::new("/hub").guarded("Break", broken, async || ()).method("Read", async || 1);
+    let (_server, mut ann) = client(hub, "").await;
+    assert!(error(&mut ann, "Break", ()).await.starts_with("An unexpected error occurred"));
+    assert_eq!(ann.invoke::<u32>("Read", ()).await, Ok(1));
+}
