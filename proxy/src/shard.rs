@@ -16,6 +16,7 @@ mod delivery;
 mod drain_schedule;
 mod firewall;
 mod framed;
+mod gathering;
 mod hand_over;
 mod history;
 mod inbox;

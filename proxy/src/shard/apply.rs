@@ -40,7 +40,9 @@ impl ShardState {
         // A lone frame is written at once; the frames of a longer batch leave together.
         let mode = self.mode(if commands.len() == 1 { Flush::Now } else { Flush::Deferred });
         for command in commands.drain(..) {
+            let before = self.delivery.deferred();
             self.apply_one(command, mode);
+            self.delivery.flush_window(&mut self.connections, before);
         }
         self.finish_batch();
         if (self.spare_commands.capacity()..=COMMANDS_KEPT_MAX).contains(&commands.capacity()) {

@@ -16,6 +16,7 @@ use trunkline_protocol::fleet::Placement;
 use super::command::{Audience, Receivers};
 use super::connection::{Client, Connections, SetName};
 use super::framed::Framed;
+use super::gathering::Gathering;
 use super::message_counter::MessageCounter;
 use super::outbox::Outbox;
 use super::outbox_budget::OutboxBudget;
@@ -34,7 +35,7 @@ const DROPPED_PART: usize = 8;
 pub(crate) enum Flush {
     /// Each at once: the batch has only one.
     Now,
-    /// Together at the end of the batch, in one system call per recipient.
+    /// Together with others, in one system call per recipient: at the end of the batch, or when some hundred clients have some.
     Deferred,
 }
 
@@ -83,6 +84,7 @@ pub(crate) struct Delivery {
     counters: Arc<Counters>,
     budget: OutboxBudget,
     messages: MessageCounter,
+    gathering: Gathering,
     /// Origin of the send to many that is being delivered.
     origin: Option<SendOrigin>,
     effects: Effects,
@@ -94,8 +96,9 @@ pub(crate) struct Delivery {
 
 impl Delivery {
     pub(super) fn new(limit_bytes: usize, budget: OutboxBudget, counters: Arc<Counters>) -> Self {
-        let (messages, effects, taps) = (MessageCounter::default(), Effects::default(), Taps::default());
-        Self { limit_bytes, counters, budget, messages, origin: None, effects, read_at: None, taps }
+        let (messages, gathering, effects) = (MessageCounter::default(), Gathering::default(), Effects::default());
+        let taps = Taps::default();
+        Self { limit_bytes, counters, budget, messages, gathering, origin: None, effects, read_at: None, taps }
     }
 
     /// Sends one message to all receivers that are here.
@@ -365,6 +368,7 @@ impl Delivery {
             self.budget.queued(bytes);
         } else if !client.is_dirty {
             client.is_dirty = true;
+            self.gathering.note(client.written_in);
             self.effects.dirty.push(slot);
         }
     }
@@ -382,16 +386,37 @@ impl Delivery {
         }
     }
 
-    /// Writes all deferred frames, in one system call per recipient; what sockets refuse is left to tasks.
-    pub(super) fn flush_deferred(&mut self, connections: &mut Connections) {
-        self.messages.forget();
+    /// Number of clients that have deferred frames.
+    pub(super) fn deferred(&self) -> usize {
+        self.effects.dirty.len()
+    }
+
+    /// Writes deferred frames behind a command, before which so many clients had some, if a window is full.
+    pub(super) fn flush_window(&mut self, connections: &mut Connections, before: usize) {
+        if self.gathering.is_window_full(before, self.deferred()) {
+            self.flush_dirty(connections);
+        }
+    }
+
+    /// Writes all deferred frames, in one system call per recipient.
+    fn flush_dirty(&mut self, connections: &mut Connections) {
+        let batch = self.gathering.batch();
         let mut dirty = mem::take(&mut self.effects.dirty);
         for slot in dirty.drain(..) {
             if let Some(client) = connections.get_mut(slot) {
+                client.written_in = batch;
                 self.flush(slot, client);
             }
         }
         self.effects.dirty = dirty;
+    }
+
+    /// Ends a batch: writes all frames that are still deferred; what sockets refuse is left to tasks.
+    pub(super) fn flush_deferred(&mut self, connections: &mut Connections) {
+        self.messages.forget();
+        let waiting = self.deferred();
+        self.flush_dirty(connections);
+        self.gathering.end(waiting);
         let mut blocked = mem::take(&mut self.effects.blocked);
         for slot in blocked.drain(..) {
             if let Some(client) = connections.get_mut(slot) {

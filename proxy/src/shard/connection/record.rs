@@ -24,6 +24,8 @@ pub(crate) struct Client {
     exclusion_epoch: u64,
     /// Tick at which something was sent to it last.
     pub last_sent: u32,
+    /// Batch in which deferred frames of it were written last.
+    pub written_in: u32,
     pub content: Content,
     /// It has deferred frames, which leave at the end of this batch.
     pub is_dirty: bool,
@@ -91,6 +93,7 @@ impl Client {
             outbox: Outbox::Empty,
             status: Status::Opening { until: u32::MAX },
             last_sent: 0,
+            written_in: 0,
             last_heard: 0,
             transport: Transport::WebSockets,
             is_negotiated: false,
