@@ -27,6 +27,7 @@ use socket2::SockRef;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc::Sender;
+use tokio::task::spawn_local;
 use tokio::time::{Instant, timeout_at};
 use tracing::debug;
 
@@ -91,7 +92,8 @@ pub(super) async fn serve(stream: TcpStream, context: SocketContext, service: Rc
     };
     let left = limit.saturating_sub(begun.elapsed()).max(Duration::from_millis(1));
     let first = FirstBytes { stream: context.patient(stream), bytes, left, answer };
-    Box::pin(http_connection::serve_from(first, context, Scheme::HTTP, service.router.clone())).await;
+    // A task of its own, because this one has room for all that a connect needs.
+    spawn_local(http_connection::serve_from(first, context, Scheme::HTTP, service.router.clone()));
 }
 
 /// Reads the first bytes of a socket; none is its end.
