@@ -88,8 +88,8 @@ impl Serve<TcpListener> {
     /// does where it is a proxy: a connect then costs a third less than through the router.
     ///
     /// Layers of the router don't see those connects, as they see none of a client behind a proxy. What a hub demands
-    /// holds: tokens, origins, limits. All other requests, negotiations among them, come to the router as ever. Without a node
-    /// inside, nothing changes.
+    /// holds: tokens, origins, limits. All other requests, negotiations among them, come to the router as ever. It goes by the
+    /// hubs' own paths, so nest them below no other. Without a node inside, nothing changes.
     pub fn direct_websockets(self) -> Self {
         let Self { source, router, handle, signal } = self;
         let source = match source {

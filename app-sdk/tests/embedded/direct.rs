@@ -7,6 +7,7 @@ use std::thread;
 
 use axum::Router;
 use axum::extract::{ConnectInfo, Request};
+use axum::http::HeaderMap;
 use axum::middleware::{Next, from_fn};
 use axum::routing::get;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -44,8 +45,8 @@ async fn the_node_takes_connects_from_their_sockets_and_the_router_gets_the_rest
     let deciding = Arc::new(Mutex::new(Vec::new()));
     let decide = {
         let deciding = Arc::clone(&deciding);
-        async move || {
-            deciding.lock().unwrap().push(thread::current().id());
+        async move |headers: HeaderMap| {
+            deciding.lock().unwrap().push((thread::current().id(), headers["x-real-ip"].clone()));
             Negotiation::new()
         }
     };
@@ -63,17 +64,25 @@ async fn the_node_takes_connects_from_their_sockets_and_the_router_gets_the_rest
     let (connect, url) = (|| TcpStream::connect(address), format!("ws://{address}/chat"));
     let null = [r#"{"type":3,"invocationId":"1","result":null}"#];
 
-    let mut ann = Browser::over(connect().await.unwrap(), url.as_str(), Json).await;
+    let request = |cookie: String| {
+        let mut request = url.as_str().into_client_request().unwrap();
+        request.headers_mut().insert("x-real-ip", "10.0.0.9".parse().unwrap());
+        request.headers_mut().insert("cookie", cookie.parse().unwrap());
+        request
+    };
+    let mut ann = Browser::over(connect().await.unwrap(), request("a".into()), Json).await;
     assert_eq!(ann.call("Nothing", "[]").await, null);
     assert_eq!(seen.load(Ordering::Relaxed), 0, "it came by the node");
 
-    assert_eq!(*deciding.lock().unwrap(), [thread::current().id()], "but what the app does runs on its own runtime");
-
-    let mut request = url.as_str().into_client_request().unwrap();
-    request.headers_mut().insert("cookie", "a".repeat(LONG).parse().unwrap());
-    let mut bob = Browser::over(connect().await.unwrap(), request, Json).await;
+    let mut bob = Browser::over(connect().await.unwrap(), request("a".repeat(LONG)), Json).await;
     assert_eq!(bob.call("Nothing", "[]").await, null);
     assert_eq!(seen.load(Ordering::Relaxed), 1, "its long head came by the router");
+    let on_own_runtime = (thread::current().id(), "10.0.0.9".parse().unwrap());
+    assert_eq!(
+        *deciding.lock().unwrap(),
+        [on_own_runtime.clone(), on_own_runtime],
+        "the app sees the same in both cases"
+    );
 
     let mut page = connect().await.unwrap();
     let peer = page.local_addr().unwrap().to_string();
@@ -86,18 +95,29 @@ async fn the_node_takes_connects_from_their_sockets_and_the_router_gets_the_rest
     }
     assert_eq!(seen.load(Ordering::Relaxed), 4, "pages are the app's");
 
+    let upgrade = "connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n\
+                   sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\norigin: https://evil.example\r\n\r\n";
+    let mut own = connect().await.unwrap();
+    own.write_all(format!("GET /peer HTTP/1.1\r\nhost: app\r\nhost: twice\r\n{upgrade}").as_bytes()).await.unwrap();
+    let peer = own.local_addr().unwrap().to_string();
+    read_until(&mut own, &peer).await;
+    assert_eq!(
+        seen.load(Ordering::Relaxed),
+        5,
+        "upgrades of its own routes are, too, whatever a hub would say to them"
+    );
+
     let mut evil = connect().await.unwrap();
-    let head = "GET /chat HTTP/1.1\r\nhost: app\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
-                sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\norigin: https://evil.example\r\n\r\n";
+    let head = format!("GET /chat HTTP/1.1\r\nhost: app\r\n{upgrade}");
     evil.write_all(format!("{head}GET /peer HTTP/1.1\r\nhost: app\r\n\r\n").as_bytes()).await.unwrap();
     let mut answer = String::new();
     evil.read_to_string(&mut answer).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 403 ") && answer.contains("connection: close\r\n"), "{answer}");
-    assert_eq!((answer.matches("HTTP/1.1").count(), seen.load(Ordering::Relaxed)), (1, 4), "{answer}");
+    assert_eq!((answer.matches("HTTP/1.1").count(), seen.load(Ordering::Relaxed)), (1, 5), "{answer}");
 
     stop.send(()).unwrap();
     assert_eq!(ann.next().await.as_ref(), b"{\"type\":7,\"allowReconnect\":true}\x1e");
-    drop((ann, bob, page));
+    drop((ann, bob, page, own));
     serving.await.unwrap().unwrap();
     // The node's thread closes the listener, and with it who has come too late.
     while let Ok(mut late) = connect().await {

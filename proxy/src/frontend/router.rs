@@ -68,6 +68,11 @@ impl Endpoint {
         self.layered(routes.layer(cors)).with_state(self)
     }
 
+    /// Whether a hub has the path of a request.
+    pub(crate) fn has_hub_at(&self, request: &Request) -> bool {
+        self.shared.hubs.find(request.uri().path()).is_some()
+    }
+
     /// Answers a request for a WebSocket of a hub as the router does, but without it; `None` if it is for something else.
     pub(crate) async fn connect_directly(&self, mut request: Request) -> Option<Response> {
         let uri = request.uri().clone();

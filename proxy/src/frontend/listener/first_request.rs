@@ -16,7 +16,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::Request;
+use axum::extract::{ConnectInfo, Request};
 use axum::response::Response;
 use bytes::{Bytes, BytesMut};
 use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING};
@@ -59,10 +59,15 @@ pub(super) async fn serve(stream: TcpStream, context: SocketContext, service: Rc
         }
     };
     let answered = match (&service.connects, parse(&bytes)) {
+        // What is for no hub is not ours to judge in an app.
+        (Some(endpoint), Some((request, _))) if service.app.is_some() && !endpoint.has_hub_at(&request) => None,
         (Some(endpoint), Some((mut request, length))) => {
             let (upgrade, upgraded) = DirectUpgrade::new();
             let extensions = request.extensions_mut();
-            extensions.insert(PeerAddress(context.peer));
+            match service.app {
+                Some(_) => drop(extensions.insert(ConnectInfo(context.peer))),
+                None => drop(extensions.insert(PeerAddress(context.peer))),
+            }
             extensions.insert(Scheme::HTTP);
             extensions.insert(upgrade);
             endpoint.connect_directly(request).await.map(|answer| (answer, upgraded, length))
