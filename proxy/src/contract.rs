@@ -26,6 +26,7 @@ mod data_plane;
 mod delivering;
 mod dialling_in;
 mod draining;
+mod forgetting;
 mod guarding;
 mod http_transports;
 mod identifying;

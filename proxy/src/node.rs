@@ -15,6 +15,7 @@ mod export;
 mod file_check;
 mod graceful_stop;
 mod heartbeat;
+pub(crate) mod hub_sweep;
 mod inherited_socket;
 mod listener_set;
 #[cfg(feature = "cli")]
@@ -128,6 +129,7 @@ impl Node {
         rule_set.apply(&shared.settings.rules)?;
         let upstreams = UpstreamSet::new(shared.clone(), problems.clone(), resolver, resolve_interval);
         background.spawn(rule_set.watch(upstreams));
+        background.spawn(hub_sweep::run(shared.clone()));
         #[cfg(feature = "cli")]
         if let Some(file) = rules_file {
             background.spawn(rule_reload::run(shared.clone(), rule_set, file));

@@ -19,6 +19,7 @@ mod framed;
 mod gathering;
 mod hand_over;
 mod history;
+mod hub_use;
 mod inbox;
 mod inspection;
 mod keep_alive;

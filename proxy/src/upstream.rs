@@ -12,6 +12,7 @@ mod authorizer;
 mod caller;
 mod home_choice;
 mod hub;
+mod hub_naming;
 mod hub_registry;
 mod incoming_link;
 mod link_dial;

@@ -112,6 +112,8 @@ mod reassign;
 #[cfg(test)]
 mod recording;
 #[cfg(test)]
+mod releases;
+#[cfg(test)]
 mod rest;
 #[cfg(test)]
 mod resume;

@@ -38,7 +38,9 @@ async fn ready(State(probes): State<ProbeState>, headers: HeaderMap) -> Result<R
     probes.guard.check_host(&headers)?;
     let reasons = probes.readiness.reasons_not_ready();
     if reasons.is_empty() {
-        return Ok("ready\n".into_response());
+        let warnings = probes.readiness.warnings();
+        let lines: String = warnings.iter().map(|warning| format!("warning: {warning}\n")).collect();
+        return Ok(format!("ready\n{lines}").into_response());
     }
     Ok((StatusCode::SERVICE_UNAVAILABLE, format!("not ready\n{}\n", reasons.join("\n"))).into_response())
 }

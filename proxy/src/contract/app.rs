@@ -102,6 +102,12 @@ impl App {
         AppLink::open(slot, reader, writer).await
     }
 
+    /// Opens a link that the node dials from now on: what it has dialled before is over, or about to be.
+    pub(super) async fn link_anew(&mut self) -> AppLink {
+        while self.links.try_recv().is_ok() {}
+        self.link().await
+    }
+
     /// Ends all its links: the app server is known to be gone.
     pub(super) fn retire(&self) {
         for pool in &self.pools {

@@ -166,7 +166,7 @@ async fn await_links(State(shared): State<Arc<Shared>>, request: Request, next: 
 
 /// Waits for the first links, for as long as a start takes.
 async fn links_open(shared: &Shared) {
-    let are_open = || shared.refuses_clients() || shared.hubs.all().iter().all(|hub| hub.is_served());
+    let are_open = || shared.refuses_clients() || shared.hubs.living().iter().all(|hub| hub.is_served());
     if !are_open() {
         let opening = async {
             while !are_open() {

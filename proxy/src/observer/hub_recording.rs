@@ -20,6 +20,7 @@ use super::recording_line::{FORMAT, LossLine, RecordingHeader, RecordingLine, VE
 use super::time_order::TimeOrder;
 use crate::clock::unix_ms;
 use crate::shard::{RecordRefused, RecordedPiece, RecordingFilter, ShardSender, Shared};
+use crate::upstream::Hub;
 
 /// Interval at which shards are read: often enough that their buffers last at hundreds of megabits.
 const INTERVAL: Duration = Duration::from_millis(100);
@@ -50,6 +51,8 @@ pub(crate) enum RecordingError {
 /// Running recording; dropping it ends it.
 #[derive(Debug)]
 pub(crate) struct HubRecording {
+    /// Held so that its index means no other hub while shards record by it.
+    _hub: Arc<Hub>,
     header: RecordingHeader,
     payloads: PayloadView,
     shards: Vec<(ShardSender, u64)>,
@@ -77,7 +80,7 @@ impl HubRecording {
         let filter = RecordingFilter { hub: hub.index(), user: choice.user, connection: choice.connection };
         let (started, shards, payloads) = (Instant::now(), Vec::new(), choice.payloads);
         let (held, ready) = (TimeOrder::default(), VecDeque::new());
-        let mut recording = Self { header, payloads, shards, started, read_at: started, held, ready };
+        let mut recording = Self { _hub: hub, header, payloads, shards, started, read_at: started, held, ready };
         for shard in shared.shards() {
             let filter = filter.clone();
             let begun = shard.inspect(move |state| state.record(filter, started)).await;

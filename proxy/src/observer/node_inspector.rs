@@ -179,7 +179,7 @@ impl NodeInspector {
 
     fn which(&self, filter: &ClientFilter) -> Option<ClientSelection> {
         let hub = filter.hub.as_deref().map(|name| self.hub(name).ok_or(())).transpose().ok()?;
-        let every = || self.shared.hubs.all().iter().map(|hub| hub.index()).collect();
+        let every = || self.shared.hubs.living().iter().map(|hub| hub.index()).collect();
         Some(match (hub, &filter.group, &filter.user) {
             (Some(hub), Some(group), _) => ClientSelection::Group(hub, group.clone()),
             (hub, _, Some(user)) => ClientSelection::User(hub.map_or_else(every, |hub| vec![hub]), user.clone()),
@@ -189,7 +189,7 @@ impl NodeInspector {
     }
 
     fn hub(&self, name: &str) -> Option<HubIndex> {
-        self.shared.hubs.all().iter().find(|hub| hub.name() == name).map(|hub| hub.index())
+        self.shared.hubs.living().iter().find(|hub| hub.name() == name).map(|hub| hub.index())
     }
 
     async fn count(&self, which: &ClientSelection) -> Option<u64> {

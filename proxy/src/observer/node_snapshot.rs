@@ -72,6 +72,7 @@ impl NodeSampler {
             at_ms: unix_ms(),
             shards: shared.shards().len() as u64,
             not_ready: self.readiness.reasons_not_ready(),
+            warnings: self.readiness.warnings(),
             clients,
             sockets: shared.sockets(),
             groups: level(|counters| counters.groups.get()),
@@ -149,14 +150,14 @@ fn hubs(shared: &Shared, kinds: &Census) -> Vec<HubSnapshot> {
             protocols: by(|kind| kind.protocol),
         }
     };
-    shared.hubs.all().iter().take(HUBS_MAX).map(snapshot).collect()
+    shared.hubs.living().iter().take(HUBS_MAX).map(snapshot).collect()
 }
 
 fn pools(shared: &Shared, kinds: &Census) -> Vec<PoolSnapshot> {
     let mut at_home = HashMap::<(HubIndex, AppServerId), u64>::new();
     kinds.iter().for_each(|(kind, clients)| *at_home.entry((kind.hub, kind.app)).or_default() += clients);
     let mut pools = Vec::new();
-    for hub in shared.hubs.all().iter() {
+    for hub in shared.hubs.living().iter() {
         for pool in hub.pools().iter() {
             let app = pool.app();
             let (open, resuming) = (pool.open(), pool.resuming());

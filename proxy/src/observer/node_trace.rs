@@ -17,7 +17,7 @@ use crate::shard::{
     ConnectionChange, ShardSender, Shared, TraceBatch, TraceEvent, TraceFilter, TraceHop, TracePiece, TraceRefused,
     TraceSubject, TracedMessage, redaction,
 };
-use crate::upstream::HubIndex;
+use crate::upstream::{Hub, HubIndex};
 
 /// Longest trace, in seconds.
 pub(crate) const TRACE_SECONDS_MAX: u64 = 600;
@@ -52,6 +52,8 @@ pub(crate) enum TraceError {
 #[derive(Debug)]
 pub(crate) struct NodeTrace {
     shared: Arc<Shared>,
+    /// Held so that its index means no other hub while shards follow by it.
+    _hub: Option<Arc<Hub>>,
     header: TraceHeader,
     shards: Vec<(ShardSender, u64)>,
     started: Instant,
@@ -72,10 +74,12 @@ impl NodeTrace {
             seconds: choice.seconds,
             payloads: choice.payloads == PayloadView::Shown,
         };
-        let filter = TraceFilter { hub, subject: choice.subject.clone(), with_payloads: header.payloads };
+        let index = hub.as_ref().map(|hub| hub.index());
+        let filter = TraceFilter { hub: index, subject: choice.subject.clone(), with_payloads: header.payloads };
         let started = Instant::now();
         let mut trace = Self {
             shared: shared.clone(),
+            _hub: hub,
             ends_at: started + Duration::from_secs(choice.seconds),
             header,
             shards: Vec::new(),
@@ -226,9 +230,8 @@ impl Drop for NodeTrace {
     }
 }
 
-fn hub_named(shared: &Shared, name: &str) -> Option<HubIndex> {
-    let hub = shared.hubs.named(name).or_else(|| shared.hubs.find(name))?;
-    Some(hub.index())
+fn hub_named(shared: &Shared, name: &str) -> Option<Arc<Hub>> {
+    shared.hubs.named(name).or_else(|| shared.hubs.find(name))
 }
 
 /// Follows the clients of a shard that are there; `None` when it is gone.

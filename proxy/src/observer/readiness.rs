@@ -30,7 +30,7 @@ impl UpstreamProblems {
     }
 }
 
-/// Readiness of this node, from its hubs and the problems of its upstreams.
+/// Readiness of this node, from its hubs and the problems of its upstreams. It is ready while it serves a hub.
 #[derive(Debug, Clone)]
 pub(crate) struct Readiness {
     shared: Arc<Shared>,
@@ -59,12 +59,24 @@ impl Readiness {
         }
         let problems = self.problems.list();
         if problems.is_empty() {
-            let hubs = self.shared.hubs.all();
-            let unserved: Vec<_> =
-                hubs.iter().filter(|hub| !hub.is_served() && hub.is_expected()).map(|hub| hub.name()).collect();
-            return vec![format!("waiting for links of hubs: {}", unserved.join(", "))];
+            return vec![format!("waiting for links of hubs: {}", self.unserved())];
         }
         problems.iter().map(|(address, problem)| format!("waiting for app server {address}: {problem}")).collect()
+    }
+
+    /// Returns what people should know of a node that is ready: hubs that have no app server, while others have some.
+    #[must_use]
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        let unserved = self.unserved();
+        if unserved.is_empty() || !self.reasons_not_ready().is_empty() {
+            return Vec::new();
+        }
+        vec![format!("no app server serves these hubs: {unserved}")]
+    }
+
+    fn unserved(&self) -> String {
+        let hubs = self.shared.hubs.unserved();
+        hubs.iter().map(|hub| hub.name()).collect::<Vec<_>>().join(", ")
     }
 }
 

@@ -58,6 +58,8 @@ pub(crate) struct NodeSnapshot {
     pub shards: u64,
     /// Reasons why it accepts no clients; empty when it does.
     pub not_ready: Vec<String>,
+    /// Warnings for people of a node that accepts clients.
+    pub warnings: Vec<String>,
     pub clients: u64,
     /// Sockets of clients, opening and closing ones included.
     pub sockets: u64,

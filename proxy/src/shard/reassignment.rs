@@ -94,6 +94,11 @@ impl Reassignment {
         });
     }
 
+    /// Whether the end of a client of a hub is to be told.
+    pub(super) fn has_ends_of(&self, hub: HubIndex) -> bool {
+        self.ends.are_any_of(hub)
+    }
+
     /// Learns that the session of a link is over.
     pub(super) fn link_lost(&mut self, loss: &LinkLoss) {
         self.ends.link_lost(loss.link, &loss.unheard);

@@ -84,6 +84,11 @@ impl UnheardEnds {
         }
     }
 
+    /// Whether any end is of a hub.
+    pub(super) fn are_any_of(&self, hub: HubIndex) -> bool {
+        self.ends.iter().any(|end| end.hub == hub)
+    }
+
     /// Learns that the session of a link is over, with the ids of those ends that were not acknowledged.
     pub(super) fn link_lost(&mut self, link: LinkId, unheard: &[ByteString]) {
         let is_unheard = |id: &ByteString| unheard.binary_search(id).is_ok();

@@ -10,6 +10,7 @@ use trunkline_protocol::limits::STATEFUL_RECONNECT_BUFFER_BYTES;
 use trunkline_protocol::manifest::HubManifest;
 
 use super::app_server::AppServer;
+use super::hub_naming::HubNaming;
 use super::link_waiter::LinkWaiters;
 use super::number::{AppServerId, HubIndex};
 use super::{HomeLink, Pool};
@@ -23,12 +24,10 @@ pub(crate) struct Hub {
     origin: HubOrigin,
     /// Name in the fleet: hubs of one name and different origins are two.
     key: String,
-    learnt_at: Instant,
+    naming: HubNaming,
     settings: ArcSwap<HubManifest>,
     /// Rules of the operator for its messages; `None` without any.
     rules: ArcSwapOption<HubRules>,
-    /// Whether an app server of the default group has named it.
-    is_of_default: AtomicBool,
     /// Whether its rules have to see single messages: what a reader asks at each read.
     reads_messages: AtomicBool,
     pools: ArcSwap<Vec<Arc<Pool>>>,
@@ -61,10 +60,9 @@ impl Hub {
             key: origin.key(&settings.name),
             name: settings.name.clone(),
             origin,
-            learnt_at: Instant::now(),
+            naming: HubNaming::new(),
             settings: ArcSwap::from_pointee(settings),
             rules: ArcSwapOption::empty(),
-            is_of_default: AtomicBool::new(false),
             reads_messages: AtomicBool::new(false),
             pools: ArcSwap::default(),
             next: AtomicUsize::new(0),
@@ -136,20 +134,47 @@ impl Hub {
         }
     }
 
+    /// Way on which it has come to this node.
+    #[must_use]
+    pub(super) fn origin(&self) -> HubOrigin {
+        self.origin
+    }
+
     /// Takes the settings of a newer manifest.
     pub(super) fn set_settings(&self, settings: HubManifest) {
         self.settings.store(Arc::new(settings));
     }
 
-    /// Whether an app server of the default group has named it.
-    #[must_use]
-    pub(super) fn is_of_default(&self) -> bool {
-        self.is_of_default.load(Ordering::Relaxed)
+    /// Naming of it by app servers.
+    pub(super) fn naming(&self) -> &HubNaming {
+        &self.naming
     }
 
-    /// Notes that an app server of the default group has named it.
-    pub(super) fn name_by_default(&self) {
-        self.is_of_default.store(true, Ordering::Relaxed);
+    /// Whether nobody has named it for long: it is found by nobody.
+    #[must_use]
+    pub(crate) fn is_forgotten(&self) -> bool {
+        self.naming.is_forgotten()
+    }
+
+    /// Whether any app server that names it has a link here, with a socket or about to get one again.
+    #[must_use]
+    pub(super) fn is_linked(&self) -> bool {
+        self.pools.load().iter().any(|pool| !pool.is_empty())
+    }
+
+    /// Whether the start of the node waits for the first links to its app servers.
+    #[must_use]
+    pub(super) fn is_awaited(&self) -> bool {
+        self.naming.is_awaited() && !self.is_served() && !self.pools.load().is_empty()
+    }
+
+    /// Notes that a link is open: it is served, or named again by an app server that was away for long.
+    pub(super) fn note_link(&self, app: &AppServer) {
+        self.naming.note_link();
+        if app.group.is_default() && self.origin == HubOrigin::Manifest {
+            self.naming.name_by_default();
+        }
+        self.wake_waiters();
     }
 
     /// Learns from an app server that has dialled in whether clients may come back to their connections.
@@ -179,7 +204,7 @@ impl Hub {
     #[must_use]
     pub(crate) fn is_expected(&self) -> bool {
         let is_for_clients = |pool: &Arc<Pool>| !pool.app().group.is_mirror();
-        self.is_of_default.load(Ordering::Relaxed) || self.pools.load().iter().any(is_for_clients)
+        self.naming.is_of_default() || self.pools.load().iter().any(is_for_clients)
     }
 
     /// Whether any app server of a group can be reached that is not about to stop.
@@ -210,7 +235,7 @@ impl Hub {
             let pools = self.pools_of(group);
             // Its app servers may be about to dial in for the first time, or its webhook about to be linked.
             let begun_at = (self.is_of_door() && pools.is_empty()) || self.has_webhook();
-            let begun_at = begun_at.then_some(self.learnt_at);
+            let begun_at = begun_at.then(|| self.naming.learnt_at());
             let lost_at = pools.iter().filter_map(|pool| pool.lost_at()).max().max(begun_at);
             lost_at.map(|lost_at| last.min(lost_at + window)).filter(|until| *until > Instant::now())
         };

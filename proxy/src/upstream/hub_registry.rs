@@ -1,8 +1,11 @@
 //! Registry of the hubs that this node serves, learnt from the manifests of app servers.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use tracing::info;
 use trunkline_protocol::manifest::HubManifest;
 
 use super::app_server::{AppServer, AppTarget};
@@ -15,7 +18,7 @@ use crate::routing::Ruleset;
 /// Maximum number of hubs that app servers and clients may name at the door.
 const DOOR_HUBS_MAX: usize = 1000;
 
-/// Registry of all hubs of a node.
+/// Registry of all hubs of a node. The index of each is its place; a free one has the place until another hub takes it.
 #[derive(Debug, Default)]
 pub(crate) struct HubRegistry {
     all: ArcSwap<Vec<Arc<Hub>>>,
@@ -26,6 +29,8 @@ pub(crate) struct HubRegistry {
     groups: ArcSwap<Vec<Arc<ServerGroup>>>,
     // Held while the lists or the rules change.
     changing: Mutex<()>,
+    /// Indices of forgotten hubs that nothing uses any more.
+    free: Mutex<BTreeSet<HubIndex>>,
     /// Instance ids of all app servers that were ever met, in the order of their numbers.
     app_servers: Mutex<Vec<Arc<str>>>,
 }
@@ -106,34 +111,118 @@ impl HubRegistry {
         group
     }
 
-    /// All hubs, oldest first.
+    /// All hubs by index, forgotten ones too.
     #[must_use]
     pub(crate) fn all(&self) -> Arc<Vec<Arc<Hub>>> {
         self.all.load_full()
     }
 
-    /// Finds the hub of a path, without regard to case.
+    /// All hubs that are not forgotten.
+    #[must_use]
+    pub(crate) fn living(&self) -> Vec<Arc<Hub>> {
+        self.all.load().iter().filter(|hub| !hub.is_forgotten()).cloned().collect()
+    }
+
+    /// Finds the hub of a path, without regard to case. Of several, as while a release gives the path another hub, the one
+    /// that is served.
     #[must_use]
     pub(crate) fn find(&self, path: &str) -> Option<Arc<Hub>> {
         let path = without_slash(path);
         let all = self.all.load();
-        let mut with_paths = all.iter().filter(|hub| !hub.is_of_door() || hub.has_webhook());
-        with_paths.find(|hub| without_slash(&hub.settings().path).eq_ignore_ascii_case(path)).cloned()
+        let with_paths = all.iter().filter(|hub| !hub.is_forgotten() && (!hub.is_of_door() || hub.has_webhook()));
+        let mut found = with_paths.filter(|hub| without_slash(&hub.settings().path).eq_ignore_ascii_case(path));
+        let first = found.next()?;
+        let better = found.find(|other| other.is_served() && !first.is_served());
+        Some(better.unwrap_or(first).clone())
     }
 
-    /// Whether all hubs of manifests are served, and there are some if there `must_be`. Those of the door come and go
-    /// as their app servers like.
+    /// Whether any hub of a manifest is served, and none is awaited; without one whether none `must_be`. Others without app
+    /// servers keep nobody from those that have some, and hubs of the door come and go as their app servers like.
     #[must_use]
     pub(crate) fn are_served(&self, must_be: bool) -> bool {
-        let all = self.all.load();
-        let mut manifests = all.iter().filter(|hub| !hub.is_of_door() && hub.is_expected()).peekable();
-        (!must_be || manifests.peek().is_some()) && manifests.all(|hub| hub.is_served())
+        let expected = self.expected();
+        match expected.is_empty() {
+            true => !must_be,
+            false => expected.iter().any(|hub| hub.is_served()) && !expected.iter().any(|hub| hub.is_awaited()),
+        }
+    }
+
+    /// Hubs of manifests that should have app servers and have none that takes clients.
+    #[must_use]
+    pub(crate) fn unserved(&self) -> Vec<Arc<Hub>> {
+        self.expected().into_iter().filter(|hub| !hub.is_served()).collect()
+    }
+
+    fn expected(&self) -> Vec<Arc<Hub>> {
+        self.living().into_iter().filter(|hub| !hub.is_of_door() && hub.is_expected()).collect()
     }
 
     /// Finds a hub by its name in the fleet.
     #[must_use]
     pub(crate) fn keyed(&self, key: &str) -> Option<Arc<Hub>> {
+        self.known(key).filter(|hub| !hub.is_forgotten())
+    }
+
+    /// Finds a hub by its name in the fleet, a forgotten one too.
+    fn known(&self, key: &str) -> Option<Arc<Hub>> {
         self.all.load().iter().find(|hub| hub.key() == key).cloned()
+    }
+
+    /// Hubs that nobody has named for this long. Calling it is what tells the time: it is due about once a second.
+    ///
+    /// Of a hub of manifests nothing is certain while no app server of the group that has named it is linked: it may be a
+    /// restart of them all.
+    #[must_use]
+    pub(crate) fn unnamed_for(&self, limit: Duration) -> Vec<Arc<Hub>> {
+        for hub in self.all.load().iter().filter(|hub| hub.is_forgotten() && hub.is_linked()) {
+            // A link came while it was forgotten.
+            self.recall(hub);
+        }
+        let living = self.living();
+        let are_others_named = |of_default: bool| {
+            let is_evidence = |hub: &&Arc<Hub>| hub.origin() == HubOrigin::Manifest;
+            let mut pools = living.iter().filter(is_evidence).flat_map(|hub| hub.pools().to_vec());
+            pools.any(|pool| {
+                pool.is_up() && !pool.app().group.is_mirror() && (!of_default || pool.app().group.is_default())
+            })
+        };
+        let is_unnamed = |hub: &Arc<Hub>| match hub.origin() {
+            HubOrigin::Webhook => false,
+            HubOrigin::Door => !hub.is_linked(),
+            HubOrigin::Manifest => !hub.is_linked() && are_others_named(hub.naming().is_of_default()),
+        };
+        let is_due = |hub: &Arc<Hub>| hub.naming().note(!is_unnamed(hub)).is_some_and(|time| time >= limit);
+        living.iter().filter(|hub| is_due(hub)).cloned().collect()
+    }
+
+    /// Forgets a hub; `false` if somebody has named it meanwhile.
+    pub(crate) fn forget(&self, hub: &Hub) -> bool {
+        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_unnamed = !hub.is_linked();
+        if is_unnamed {
+            hub.naming().forget();
+        }
+        is_unnamed
+    }
+
+    /// Indices of forgotten hubs that nothing holds but this registry. No client can come to such a hub any more.
+    #[must_use]
+    pub(crate) fn unheld(&self) -> Vec<HubIndex> {
+        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = self.all.load();
+        let free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_unheld =
+            |hub: &&Arc<Hub>| hub.is_forgotten() && Arc::strong_count(hub) == 1 && !free.contains(&hub.index());
+        all.iter().filter(is_unheld).map(|hub| hub.index()).collect()
+    }
+
+    /// Gives the index of a forgotten hub to the next one that is learnt. The caller has seen that nothing uses it since it
+    /// was [unheld](Self::unheld).
+    pub(crate) fn release(&self, index: HubIndex) {
+        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.all.load().get(index.get()).is_some_and(|hub| hub.is_forgotten()) {
+            self.free.lock().unwrap_or_else(PoisonError::into_inner).insert(index);
+        }
     }
 
     /// Finds a hub by the name that people give it; of two the one of a manifest.
@@ -175,18 +264,26 @@ impl HubRegistry {
     /// count before those of others, which may be another version.
     pub(crate) fn learn(&self, settings: HubManifest, group: &ServerGroup) -> Arc<Hub> {
         let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
-        let hub = match self.keyed(&settings.name) {
+        let hub = match self.known(&settings.name) {
             Some(hub) => {
-                if group.is_default() || (!group.is_mirror() && !hub.is_of_default()) {
+                self.recall(&hub);
+                if group.is_default() || (!group.is_mirror() && !hub.naming().is_of_default()) {
                     hub.set_settings(settings);
                     hub.set_rules(self.rules.load().of_hub(&hub.rule_path()));
                 }
                 hub
             }
-            None => self.insert(HubOrigin::Manifest, settings),
+            None => {
+                let is_first = !self.expected().iter().any(|hub| hub.is_served());
+                let hub = self.insert(HubOrigin::Manifest, settings);
+                if is_first {
+                    hub.naming().await_links();
+                }
+                hub
+            }
         };
         if group.is_default() {
-            hub.name_by_default();
+            hub.naming().name_by_default();
         }
         hub
     }
@@ -203,17 +300,40 @@ impl HubRegistry {
 
     fn learn_as(&self, origin: HubOrigin, settings: HubManifest) -> Option<Arc<Hub>> {
         let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = self.keyed(&origin.key(&settings.name));
-        let count = self.all.load().iter().filter(|hub| hub.is_of_door()).count();
-        known.or_else(|| (count < DOOR_HUBS_MAX).then(|| self.insert(origin, settings)))
+        let known = self.known(&origin.key(&settings.name));
+        if let Some(hub) = known.as_ref().filter(|hub| !hub.is_forgotten()) {
+            return Some(hub.clone());
+        }
+        let count = self.living().iter().filter(|hub| hub.is_of_door()).count();
+        if count >= DOOR_HUBS_MAX {
+            return None;
+        }
+        let Some(hub) = known else { return Some(self.insert(origin, settings)) };
+        hub.set_settings(settings);
+        self.recall(&hub);
+        Some(hub)
+    }
+
+    /// Takes a hub back that was forgotten, or about to be.
+    fn recall(&self, hub: &Hub) {
+        self.free.lock().unwrap_or_else(PoisonError::into_inner).remove(&hub.index());
+        if hub.naming().recall() {
+            hub.set_rules(self.rules.load().of_hub(&hub.rule_path()));
+            info!(hub = hub.name(), "a hub that was forgotten is named again");
+        }
     }
 
     fn insert(&self, origin: HubOrigin, settings: HubManifest) -> Arc<Hub> {
-        let all = self.all.load();
-        let index = HubIndex(u32::try_from(all.len()).unwrap_or(u32::MAX));
+        let mut all = self.all.load().to_vec();
+        let free = self.free.lock().unwrap_or_else(PoisonError::into_inner).pop_first();
+        let index = free.unwrap_or_else(|| HubIndex(u32::try_from(all.len()).unwrap_or(u32::MAX)));
         let hub = Arc::new(Hub::new(index, origin, settings));
         hub.set_rules(self.rules.load().of_hub(&hub.rule_path()));
-        self.all.store(Arc::new(all.iter().chain([&hub]).cloned().collect()));
+        match all.get_mut(index.get()) {
+            Some(place) => *place = hub.clone(),
+            None => all.push(hub.clone()),
+        }
+        self.all.store(Arc::new(all));
         hub
     }
 

@@ -1,7 +1,7 @@
 //! Numbers of hubs and app servers, by which tables find them.
 
-/// Index of a hub in tables.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+/// Index of a hub in tables; used again long after nobody has named the hub any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct HubIndex(pub(super) u32);
 
 /// Number of an app server instance, never used again in this process.

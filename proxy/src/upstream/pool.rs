@@ -186,7 +186,7 @@ impl Pool {
     pub(crate) fn opened(&self, slot: usize, link: HomeLink) {
         self.set(slot, Some(&link));
         self.changed.notify_one();
-        self.hub.wake_waiters();
+        self.hub.note_link(&self.app);
     }
 
     /// Adds a link that the app server has dialled; returns its slot, a new one unless one is free.
@@ -207,7 +207,7 @@ impl Pool {
             links
         });
         self.changed.notify_one();
-        self.hub.wake_waiters();
+        self.hub.note_link(&self.app);
         slot
     }
 

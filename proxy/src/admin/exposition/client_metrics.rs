@@ -69,7 +69,7 @@ impl Exposition<'_> {
         let open = self.gauge("trunkline_client_connections", "Client connections that are open.", &labels)?;
         let opened =
             self.counter("trunkline_client_connections_opened_total", "Client connections opened.", &labels)?;
-        for hub in self.shared.hubs.all().iter() {
+        for hub in self.shared.hubs.living().iter() {
             for (transport, protocol) in combinations(hub) {
                 let values = [hub.name(), transport.name(), protocol.label()];
                 let now: u64 = self.of_hub(hub, |counters| counters.connections(transport, protocol).open.get());
@@ -93,7 +93,7 @@ impl Exposition<'_> {
             "Client connections that got no further than their hub handshake, by cause.",
             &labels,
         )?;
-        for hub in self.shared.hubs.all().iter() {
+        for hub in self.shared.hubs.living().iter() {
             for cause in Cause::all() {
                 let values = [hub.name(), cause.label()];
                 if cause.closes() {
@@ -116,7 +116,7 @@ impl Exposition<'_> {
             "Bytes of messages from and to clients, without the framing of transports.",
             &["hub", "direction"],
         )?;
-        for hub in self.shared.hubs.all().iter() {
+        for hub in self.shared.hubs.living().iter() {
             let up = self.of_hub(hub, |counters| counters.bytes_up.get());
             bytes.with_label_values(&[hub.name(), "up"]).inc_by(up);
             let down = self.of_hub(hub, |counters| counters.bytes_down.get());
@@ -168,7 +168,7 @@ impl Exposition<'_> {
 
     fn by_hub(&self, name: &str, help: &str, of: impl Fn(&HubCounters) -> &Counter) -> prometheus::Result<()> {
         let metric = self.counter(name, help, &["hub"])?;
-        for hub in self.shared.hubs.all().iter() {
+        for hub in self.shared.hubs.living().iter() {
             metric.with_label_values(&[hub.name()]).inc_by(self.of_hub(hub, |counters| of(counters).get()));
         }
         Ok(())

@@ -61,8 +61,12 @@ impl Exposition<'_> {
         )?;
         let ring_max =
             self.gauge("trunkline_link_ring_max_bytes", "How many that may be, of all its links.", &["hub", "app"])?;
+        let served = self.gauge("trunkline_hub_served", "1 while an app server takes clients of the hub.", &["hub"])?;
         let most = self.shared.settings.links.ring_max_bytes;
-        for hub in self.shared.hubs.all().iter() {
+        for hub in self.shared.hubs.living().iter() {
+            let served = served.with_label_values(&[hub.name()]);
+            // Of two hubs of one name, one is of the door.
+            served.set(served.get().max(i64::from(hub.is_served())));
             for pool in hub.pools().iter() {
                 let (open, resuming) = (pool.open(), pool.resuming());
                 let down = pool.down();

@@ -41,9 +41,9 @@ const counts = (pairs, name) => pairs.map(([label, clients]) => `${name(label)} 
 // Of such a node the last numbers are shown, which are old.
 export const isMissed = (node) => node.state === "late" || node.state === "unreachable";
 
-const stateOf = (node) => (isMissed(node) || node.state === "draining" ? node.state : node.notReady.join("; ") || node.state);
+const stateOf = (node) => (isMissed(node) || node.state === "draining" ? node.state : node.notReady.join("; ") || [node.state, ...node.warnings].join("; "));
 
-export const rowStateOf = (node) => (isMissed(node) ? "down" : node.state !== "ready" || node.notReady.length ? "part" : "open");
+export const rowStateOf = (node) => (isMissed(node) ? "down" : node.state !== "ready" || node.notReady.length || node.warnings.length ? "part" : "open");
 
 export const nodesTable = (press) =>
   new Table("Nodes", [

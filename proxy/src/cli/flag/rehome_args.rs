@@ -8,7 +8,8 @@ use crate::config::RehomeSettings;
 #[derive(Debug, Clone, Args)]
 pub(crate) struct RehomeArgs {
     /// How long clients are held while no app server is there; then they are told to connect again. What
-    /// they send meanwhile waits in their sockets. 0: they are told so within a second.
+    /// they send meanwhile waits in their sockets. 0: they are told so within a second. A hub that no app server has
+    /// named for this long is forgotten, if there are app servers with others.
     #[arg(long, env = "TRUNKLINE_HOLD_TIMEOUT", value_name = "SECONDS",
           default_value = seconds_text(RehomeSettings::DEFAULT.hold_timeout_s),
           value_parser = whole_seconds::<u32>(0..=86_400))]

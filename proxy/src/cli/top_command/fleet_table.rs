@@ -97,7 +97,8 @@ fn node(node: &NodeSnapshot) -> Vec<String> {
     let reasons = node.not_ready.join("; ");
     let state = match node.state {
         MemberState::Ready | MemberState::Starting if !reasons.is_empty() => reasons,
-        state => state.label().to_owned(),
+        state if node.warnings.is_empty() => state.label().to_owned(),
+        state => format!("{}; {}", state.label(), node.warnings.join("; ")),
     };
     let rate = |of: fn(&Rates) -> f64| node.rates.as_ref().map_or_else(unknown, |rates| format!("{:.0}", of(rates)));
     let percent = |share: Option<f64>| share.map_or_else(unknown, |share| format!("{share:.0}%"));

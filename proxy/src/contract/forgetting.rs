@@ -1,0 +1,204 @@
+//! Hubs that no app server names any more: they keep nobody from the others, and are forgotten after the hold time-out.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ::http::StatusCode;
+use tokio::task::spawn_local;
+use tokio::time::sleep;
+use trunkline_protocol::manifest::HubManifest;
+
+use super::app::{App, AppLink};
+use super::client::{Client, Received};
+use super::http::exchange;
+use super::stage::{Stage, run, settings};
+use crate::node::hub_sweep;
+use crate::observer::{Readiness, UpstreamProblems};
+
+/// Names that app servers and clients of the door may give in the life of a node; as many at a time are the most.
+const DOOR_HUBS_MAX: usize = 1000;
+
+/// A node that forgets, as all do.
+fn stage() -> Stage {
+    forgetting(Stage::start())
+}
+
+fn forgetting(stage: Stage) -> Stage {
+    spawn_local(hub_sweep::run(stage.shared.clone()));
+    stage
+}
+
+/// An app server with hubs of these names, and a link for each.
+async fn app(stage: &Stage, instance: &str, hubs: &[&str]) -> (App, Vec<AppLink>) {
+    let named = |name: &&str| HubManifest::new(name, &format!("/{name}"));
+    let mut app = stage.app(instance, hubs.iter().map(named).collect());
+    let mut links = Vec::new();
+    for _ in hubs {
+        links.push(app.link().await);
+    }
+    (app, links)
+}
+
+async fn leave((app, links): (App, Vec<AppLink>)) {
+    app.retire();
+    for mut link in links {
+        link.ended().await;
+    }
+}
+
+fn readiness(stage: &Stage) -> Readiness {
+    Readiness::new(stage.shared.clone(), Arc::new(UpstreamProblems::default()))
+}
+
+async fn status(stage: &Stage, hub: &str) -> StatusCode {
+    exchange(stage, "POST", &format!("/{hub}/negotiate?negotiateVersion=1"), "").await.0
+}
+
+/// Passes the hold time-out, and the moment until the next look.
+async fn hold(stage: &Stage) {
+    let seconds = u64::from(stage.shared.settings.rehoming.hold_timeout_s);
+    // sleep: time is paused, and passing it is what these tests are about.
+    sleep(Duration::from_secs(seconds + 2)).await;
+}
+
+#[test]
+fn a_release_that_drops_a_hub_makes_no_node_unready_and_the_hub_is_forgotten() {
+    run(async {
+        let (stage, warning) = (stage(), "no app server serves these hubs: a");
+        let old = app(&stage, "old", &["a", "auction"]).await;
+        let _new = app(&stage, "new", &["auction"]).await;
+        let readiness = readiness(&stage);
+        assert_eq!((readiness.reasons_not_ready(), readiness.warnings()), (vec![], vec![]));
+        assert_eq!(status(&stage, "a").await, StatusCode::OK);
+        leave(old).await;
+        assert_eq!((readiness.reasons_not_ready(), readiness.warnings()), (vec![], vec![warning.to_owned()]));
+        assert_eq!(status(&stage, "a").await, StatusCode::SERVICE_UNAVAILABLE, "it may be back in a moment");
+        hold(&stage).await;
+        assert_eq!((readiness.reasons_not_ready(), readiness.warnings()), (vec![], vec![]));
+        assert_eq!(status(&stage, "a").await, StatusCode::NOT_FOUND);
+        assert_eq!(status(&stage, "auction").await, StatusCode::OK);
+    });
+}
+
+#[test]
+fn a_hub_that_comes_back_after_it_was_forgotten_works_as_a_new_one() {
+    run(async {
+        let stage = stage();
+        let _other = app(&stage, "new", &["auction"]).await;
+        leave(app(&stage, "old", &["a"]).await).await;
+        hold(&stage).await;
+        assert_eq!(status(&stage, "a").await, StatusCode::NOT_FOUND);
+        let (_app, mut links) = app(&stage, "rolled back", &["a"]).await;
+        let mut client = Client::connect(&stage, &mut links[0], "/a").await;
+        client.fence(&links[0]).await;
+        hold(&stage).await;
+        assert_eq!(status(&stage, "a").await, StatusCode::OK);
+    });
+}
+
+#[test]
+fn clients_of_a_hub_that_nobody_names_are_held_and_then_told_to_connect_again() {
+    run(async {
+        let stage = stage();
+        let _other = app(&stage, "new", &["auction"]).await;
+        let (old, mut links) = app(&stage, "old", &["a"]).await;
+        let mut client = Client::connect(&stage, &mut links[0], "/a").await;
+        leave((old, links)).await;
+        assert_eq!(client.text().await, "{\"type\":7,\"allowReconnect\":true}");
+        assert_eq!(client.next().await, Received::End(Some(1000)));
+        hold(&stage).await;
+        assert_eq!(status(&stage, "a").await, StatusCode::NOT_FOUND);
+    });
+}
+
+#[test]
+fn the_only_hub_of_a_node_is_waited_for_however_long_its_app_servers_are_away() {
+    run(async {
+        let stage = stage();
+        leave(app(&stage, "app", &["a"]).await).await;
+        for _ in 0..10 {
+            hold(&stage).await;
+        }
+        assert_eq!(readiness(&stage).reasons_not_ready(), ["waiting for links of hubs: a"]);
+        assert_eq!(status(&stage, "a").await, StatusCode::SERVICE_UNAVAILABLE);
+        let _app = app(&stage, "app again", &["a"]).await;
+        assert_eq!(readiness(&stage).reasons_not_ready(), Vec::<String>::new());
+    });
+}
+
+#[test]
+fn a_link_that_returns_within_the_time_keeps_its_hub() {
+    run(async {
+        let stage = stage();
+        let _other = app(&stage, "new", &["auction"]).await;
+        let (mut app, mut links) = app(&stage, "old", &["a"]).await;
+        for _ in 0..5 {
+            links.remove(0).cut();
+            // sleep: time is paused, and passing it is what the test is about.
+            sleep(Duration::from_secs(30)).await;
+            links.push(app.link_anew().await);
+            assert_eq!(status(&stage, "a").await, StatusCode::OK);
+        }
+    });
+}
+
+#[test]
+fn an_app_server_that_was_away_for_long_brings_its_hub_back_with_its_link() {
+    run(async {
+        let stage = stage();
+        let _other = app(&stage, "new", &["auction"]).await;
+        let (mut app, mut links) = app(&stage, "cut off", &["a"]).await;
+        links.remove(0).cut();
+        hold(&stage).await;
+        hold(&stage).await;
+        assert_eq!(status(&stage, "a").await, StatusCode::NOT_FOUND, "its pool tries again and again");
+        let _link = app.link_anew().await;
+        assert_eq!(status(&stage, "a").await, StatusCode::OK);
+    });
+}
+
+#[test]
+fn a_hub_of_the_default_group_is_not_forgotten_while_only_another_group_is_there() {
+    run(async {
+        let stage = forgetting(Stage::ruled("[groups.canary]\nupstream = \"http://canary\"\n"));
+        leave(app(&stage, "stable", &["a"]).await).await;
+        let mut canary = App::start_in(&stage.shared, "canary", "canary", vec![HubManifest::new("b", "/b")]);
+        let _link = canary.link().await;
+        hold(&stage).await;
+        hold(&stage).await;
+        assert_eq!(status(&stage, "a").await, StatusCode::SERVICE_UNAVAILABLE, "all of its group may start again");
+        let _stable = app(&stage, "stable again", &["c"]).await;
+        hold(&stage).await;
+        assert_eq!(status(&stage, "a").await, StatusCode::NOT_FOUND);
+    });
+}
+
+#[test]
+fn of_two_hubs_of_one_path_clients_go_to_the_one_that_is_served() {
+    run(async {
+        let stage = stage();
+        let old = app(&stage, "old", &["a"]).await;
+        let mut new = stage.app("new", vec![HubManifest::new("renamed", "/a")]);
+        let mut link = new.link().await;
+        leave(old).await;
+        let mut client = Client::connect(&stage, &mut link, "/a").await;
+        client.fence(&link).await;
+    });
+}
+
+#[test]
+fn names_of_the_door_are_forgotten_and_their_places_used_again() {
+    run(async {
+        let stage = forgetting(Stage::with(settings(), 2));
+        let hubs = &stage.shared.hubs;
+        let learn = |name: String| hubs.learn_at_door(HubManifest::new(&name, "/client")).map(|hub| hub.index());
+        for round in 0..3 {
+            let all: Vec<_> = (0..DOOR_HUBS_MAX).map(|number| learn(format!("{round}-{number}"))).collect();
+            assert!(all.iter().flatten().all(|index| index.get() < DOOR_HUBS_MAX), "{round}");
+            assert_eq!((all.iter().flatten().count(), learn("one more".into())), (DOOR_HUBS_MAX, None), "{round}");
+            hold(&stage).await;
+            hold(&stage).await;
+        }
+        assert_eq!((hubs.all().len(), hubs.living().len()), (DOOR_HUBS_MAX, 0));
+    });
+}

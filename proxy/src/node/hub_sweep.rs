@@ -1,0 +1,58 @@
+//! Sweep of hubs that nobody names any more: a release has renamed or dropped them, or their app servers dial in no more.
+//!
+//! Level-triggered: once a second it looks at what is linked. A hub is forgotten when no app server that is linked has named it
+//! for `--hold-timeout` and none of its clients is left; a restart or a lost link ends before that. Its index is used again when
+//! nothing in any shard goes by it: each is asked behind all that it was told before.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::sleep;
+use tracing::info;
+
+use crate::shard::{ShardState, Shared};
+use crate::upstream::HubIndex;
+
+/// Interval of the sweep.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// Sweeps as long as the node runs.
+pub(crate) async fn run(shared: Arc<Shared>) {
+    let hold = Duration::from_secs(shared.settings.rehoming.hold_timeout_s.into());
+    // A link that may be resumed is no end of an app server.
+    let limit = hold.max(Duration::from_millis(shared.settings.links.resume_window_ms));
+    loop {
+        sleep(INTERVAL).await;
+        forget_unnamed(&shared, limit).await;
+        release_unheld(&shared).await;
+    }
+}
+
+async fn forget_unnamed(shared: &Shared, limit: Duration) {
+    for hub in shared.hubs.unnamed_for(limit) {
+        let is_used = is_any(shared, hub.index(), ShardState::has_clients_of).await;
+        if !is_used && shared.hubs.forget(&hub) {
+            let seconds = limit.as_secs();
+            info!(hub = hub.name(), seconds, "a hub is forgotten: no app server has named it for this long");
+        }
+    }
+}
+
+async fn release_unheld(shared: &Shared) {
+    for index in shared.hubs.unheld() {
+        let is_told = shared.interest.as_ref().is_some_and(|interest| !interest.map(index).is_empty());
+        if !is_told && !is_any(shared, index, ShardState::uses_hub).await {
+            shared.hubs.release(index);
+        }
+    }
+}
+
+/// Whether something is so of a hub at any shard; yes if a shard does not answer.
+async fn is_any(shared: &Shared, hub: HubIndex, is_so: fn(&ShardState, HubIndex) -> bool) -> bool {
+    for shard in shared.shards() {
+        if shard.inspect(move |state| is_so(state, hub)).await.unwrap_or(true) {
+            return true;
+        }
+    }
+    false
+}
