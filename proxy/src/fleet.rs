@@ -34,6 +34,7 @@ mod node_sink;
 mod own_answer;
 mod peer_request;
 mod question;
+mod shared_name;
 mod take_over;
 mod user_group_copy;
 
@@ -415,7 +416,7 @@ impl Fleet {
     fn introduce(&self, member: &FleetMember, link: &Arc<NodeLink>) {
         self.introduce_app_servers(link);
         link.tell(&NodeMessage::State(self.state()));
-        for hub in self.0.shared.hubs.all().iter() {
+        for hub in self.0.shared.hubs.living().iter() {
             link.tell(&NodeMessage::Interest(self.interest(hub.key(), hub.index())));
         }
         link.tell(&NodeMessage::Interest(InterestUpdate::Complete));

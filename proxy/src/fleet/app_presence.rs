@@ -18,6 +18,7 @@ use super::link_reach::{LinkReach, LinkReaches};
 use super::link_wish::{LinkWishes, Urgency};
 use super::node_link::NodeLink;
 use crate::link::link_request;
+use crate::net::address::Address;
 use crate::shard::{ShardCommand, TargetVerdict};
 use crate::upstream::{Hub, LinkHandle};
 
@@ -136,17 +137,26 @@ impl Fleet {
     /// Judges a link that an app server opens for another node, by its name.
     pub(super) fn judge(&self, hub: &Hub, instance: &str, target: &str) -> TargetVerdict {
         let members = self.members();
-        let named = members.iter().find(|member| member.name() == target && self.is_alive(member));
-        let Some(member) = named else { return TargetVerdict::Refused };
+        let mut named = members.iter().filter(|member| is_named(member, target) && self.is_alive(member));
+        let carrier = named.find_map(|member| self.carrier(hub, instance, member));
+        carrier.map_or(TargetVerdict::Refused, TargetVerdict::CarriedTo)
+    }
+
+    /// Port of a node to which a link is to be carried: it has asked for one for long, and has none.
+    fn carrier(&self, hub: &Hub, instance: &str, member: &FleetMember) -> Option<Address> {
         let presence = member.presence();
         let has_link = presence.servers(hub.key()).iter().any(|server| server.instance == instance && server.links > 0);
         let is_meant =
             |wish: &LinkWish| wish.boot == member.boot() && wish.hub == hub.key() && wish.instance == instance;
         let is_old = !has_link && self.presence().wishes().is_any_old(is_meant, Instant::now());
-        match member.client_port().filter(|_| is_old) {
-            Some(address) => TargetVerdict::CarriedTo(address.clone()),
-            None => TargetVerdict::Refused,
-        }
+        member.client_port().filter(|_| is_old).cloned()
+    }
+
+    /// Target of a link to a node: its name, or its boot id where others have that name, too. Nodes of earlier versions know
+    /// only names.
+    fn target_of(&self, member: &FleetMember) -> String {
+        let is_shared = self.shared_names().contains(member.name());
+        if is_shared { member.boot() } else { member.name() }.to_owned()
     }
 
     fn tell_presence(&self) {
@@ -202,7 +212,7 @@ impl Fleet {
         if let Some(link) = pool.homes().iter().find(is_direct) {
             let (hub, app, peer) = (hub.name(), &pool.app().name, member.name());
             debug!(hub, %app, peer, "the app server is asked for a link to a node that has none");
-            link.send(&link_request(peer));
+            link.send(&link_request(&self.target_of(&member)));
         }
     }
 
@@ -313,6 +323,11 @@ impl AppPresence {
     fn wishes(&self) -> MutexGuard<'_, LinkWishes<LinkWish>> {
         self.wishes.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether a member is what a target names.
+fn is_named(member: &FleetMember, target: &str) -> bool {
+    member.name() == target || member.boot() == target
 }
 
 fn door_hubs(fleet: &Fleet) -> impl Iterator<Item = Arc<Hub>> + use<> {

@@ -1,5 +1,6 @@
 //! Housekeeping of the fleet: diallers, beats, what the other nodes are told, and who is gone.
 
+use std::collections::BTreeSet;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -17,6 +18,7 @@ use super::Fleet;
 use super::address_book::RESOLVE_INTERVAL;
 use super::dialler::Dialler;
 use super::fleet_member::{FleetMember, MemberState};
+use super::shared_name::{self, SharedNames};
 use crate::net::address::Address;
 use crate::net::resolver::Resolver;
 use crate::shard::OwnInterest;
@@ -90,7 +92,7 @@ impl Fleet {
     async fn keep_beats(&self) {
         let mut beats = interval(Duration::from_millis(BEAT_INTERVAL_MS));
         beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut agreement = Agreement::default();
+        let (mut agreement, mut names) = (Agreement::default(), SharedNames::default());
         loop {
             beats.tick().await;
             for member in self.members().iter() {
@@ -101,6 +103,12 @@ impl Fleet {
                 info!(peer = member.name(), boot = member.boot(), "a node of the fleet is gone");
                 self.presence_changed();
             }
+            for name in names.update(self.shared_names()) {
+                warn!(
+                    node = name,
+                    "two nodes of the fleet have this name; both serve, but give each its own --node-name"
+                );
+            }
             self.note_agreement(&mut agreement);
             if !agreement.agrees() {
                 self.greet_again();
@@ -108,6 +116,15 @@ impl Fleet {
             // A phase changes without a word.
             self.0.changed.notify_one();
         }
+    }
+
+    /// Names that several nodes have which live, this one among them.
+    pub(crate) fn shared_names(&self) -> BTreeSet<String> {
+        let members = self.members();
+        let alive = members
+            .iter()
+            .filter(|member| !matches!(member.state(self.now_ms()), MemberState::Late | MemberState::Unreachable));
+        shared_name::shared(alive.map(|member| member.name()).chain([self.shared().settings.node.as_str()]))
     }
 
     fn note_state(&self, member: &FleetMember) {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use tracing::{info, warn};
+use tracing::info;
 use trunkline_protocol::fleet::{Greeting, view_of};
 
 use super::fleet_member::FleetMember;
@@ -48,10 +48,6 @@ impl MemberTable {
         let member = Arc::new(FleetMember::new(greeting, address.cloned()));
         let mut members: Vec<_> = all.iter().cloned().chain([member.clone()]).collect();
         members.sort_by(|one, other| (one.name(), one.boot()).cmp(&(other.name(), other.boot())));
-        if members.iter().filter(|other| other.name() == member.name()).count() > 1 {
-            let peer = member.name();
-            warn!(peer, "two nodes of the fleet have this name, or one has just started again");
-        }
         self.0.store(Arc::new(members));
         Some(member)
     }

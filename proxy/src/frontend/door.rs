@@ -196,7 +196,8 @@ pub(crate) async fn open_link(endpoint: &Endpoint, mut request: Request) -> Resu
     let mut refusal = None;
     // What another node has carried here goes no further.
     let target = parameter(request.uri(), TARGET_PARAMETER).filter(|_| !is_carried);
-    if let Some(target) = target.filter(|target| *target != endpoint.shared.settings.node) {
+    let is_own = |target: &String| *target == endpoint.shared.settings.node || *target == endpoint.shared.boot;
+    if let Some(target) = target.filter(|target| !is_own(target)) {
         match endpoint.shared.other_nodes().judge_target(&hub, &instance, &target) {
             TargetVerdict::Refused => refusal = Some("this connection is for another node, or one that is gone".into()),
             TargetVerdict::CarriedTo(node) => return carried_link::carry(endpoint, &node, request).await,

@@ -18,6 +18,9 @@ impl Exposition<'_> {
         }
         let agree = self.gauge("trunkline_fleet_agree", "1 while all nodes of the fleet see the same members.", &[])?;
         agree.with_label_values::<&str>(&[]).set(i64::from(fleet.agrees()));
+        let help = "Names that several nodes of the fleet have.";
+        let names = self.gauge("trunkline_fleet_shared_names", help, &[])?;
+        names.with_label_values::<&str>(&[]).set(i64::try_from(fleet.shared_names().len()).unwrap_or(i64::MAX));
         self.node_links(fleet)
     }
 

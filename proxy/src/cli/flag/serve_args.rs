@@ -120,7 +120,8 @@ pub struct ServeArgs {
     #[arg(long, env = "TRUNKLINE_ADVERTISE", value_name = "ADDRESS")]
     pub(crate) advertise: Option<String>,
 
-    /// The name of this node in headers, logs and metrics. [default: a random one]
+    /// The name of this node in headers, logs and metrics, for people: two nodes of one name do no harm, but are hard to tell
+    /// apart. [default: a random one]
     #[arg(long, env = "TRUNKLINE_NODE_NAME", value_name = "NAME")]
     pub(crate) node_name: Option<String>,
 

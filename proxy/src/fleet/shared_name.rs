@@ -1,0 +1,46 @@
+//! Names that several nodes of the fleet have: they do no harm, but people can't tell these nodes apart.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use trunkline_protocol::fleet::{BEAT_INTERVAL_MS, LATE_AFTER_MS};
+
+/// Beats for which a name is shared before people are told. A node that has started again under its name after a power cut may
+/// seem to live until it is late.
+const BEATS: u64 = LATE_AFTER_MS / BEAT_INTERVAL_MS + 2;
+
+/// Names that several nodes have, each with the beats since when.
+#[derive(Debug, Default)]
+pub(super) struct SharedNames(BTreeMap<String, u64>);
+
+impl SharedNames {
+    /// Notes at a beat which names are shared; returns those of which people are to be told now.
+    pub(super) fn update(&mut self, shared: BTreeSet<String>) -> Vec<String> {
+        let before = std::mem::take(&mut self.0);
+        let beats = |name: &String| before.get(name).map_or(1, |beats| beats.saturating_add(1));
+        self.0 = shared.into_iter().map(|name| (beats(&name), name)).map(|(beats, name)| (name, beats)).collect();
+        self.0.iter().filter(|(_, beats)| **beats == BEATS).map(|(name, _)| name.clone()).collect()
+    }
+}
+
+/// Returns the names that are there more than once.
+pub(super) fn shared<'a>(names: impl IntoIterator<Item = &'a str>) -> BTreeSet<String> {
+    let mut seen = BTreeSet::new();
+    names.into_iter().filter(|name| !seen.insert(*name)).map(str::to_owned).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn people_are_told_once_of_a_name_that_stays_shared() {
+        let mut names = SharedNames::default();
+        let mut told = |nodes: &[&str], beats: u64| -> Vec<String> {
+            (0..beats).flat_map(|_| names.update(shared(nodes.iter().copied()))).collect()
+        };
+        assert_eq!(told(&["a", "b", "a"], BEATS - 1), Vec::<String>::new());
+        assert_eq!(told(&["a", "b"], 1), Vec::<String>::new(), "it had only started again");
+        assert_eq!(told(&["a", "b", "a", "a"], 10 * BEATS), ["a"]);
+        assert_eq!(told(&["b", "b", "a"], BEATS), ["b"]);
+    }
+}
