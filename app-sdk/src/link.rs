@@ -17,7 +17,6 @@ mod endpoint_sink;
 mod session;
 mod session_policy;
 mod slots;
-mod starts;
 
 use std::sync::Arc;
 

@@ -1,8 +1,11 @@
 //! The session of one slot: what lives on while its socket is away.
 
+use std::future;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::sync::Notify;
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use trunkline_link::{LinkClock, LinkEnd, LinkOutbox, SocketStop, StopReason, wait_for_verdict};
 use trunkline_protocol::service::{Attachment, Incoming, SessionEndReason, SessionEvent};
@@ -32,6 +35,10 @@ pub(crate) struct LinkSession {
     /// Ends the present socket.
     pub(super) socket: Mutex<SocketStop>,
     pub(super) detached: Notify,
+    /// Another start of a proxy of this name is there: this one has to be heard soon.
+    pub(super) doubted: Notify,
+    /// Time in which a proxy that lives is heard.
+    pub(super) patience: Duration,
     /// Fires when it is over.
     pub(super) over: CancellationToken,
     pub(super) clock: LinkClock,
@@ -41,6 +48,14 @@ impl LinkSession {
     /// Ends the present socket, if there is one.
     pub(super) fn stop(&self, reason: StopReason) {
         lock(&self.socket).stop(reason, &self.outbox);
+    }
+
+    /// Waits until a doubt has lasted for long enough; for ever without one.
+    async fn judge(&self, doubted_at: Option<Instant>) {
+        match doubted_at {
+            Some(since) => sleep_until(since + self.patience).await,
+            None => future::pending().await,
+        }
     }
 
     /// Waits until it has no socket.
@@ -75,11 +90,26 @@ impl LinkSession {
 }
 
 /// Counts the silence of the proxy, and ends the session when that has lasted too long, or with the app server.
+///
+/// Nothing tells a proxy that has started again from a second one of its name but that the former is silent: a proxy that
+/// lives pings several times within the default window, and one that was cut off for its window has given the session up.
 pub(super) async fn keep(session: Arc<LinkSession>, slots: Arc<Slots>) {
+    let mut doubted_at = None;
     loop {
         let why = tokio::select! {
             () = session.over.cancelled() => return,
             () = session.shutdown.cancelled() => StopReason::Shutdown,
+            () = session.doubted.notified(), if doubted_at.is_none() => {
+                doubted_at = Some(Instant::now());
+                continue;
+            }
+            () = session.judge(doubted_at) => {
+                if doubted_at.take().is_some_and(|since| session.node.heard_at() > since) {
+                    slots.note_shared_name(&session.key);
+                    continue;
+                }
+                StopReason::Replaced
+            }
             verdict = wait_for_verdict(&session.outbox, session.clock, |_| {}) => match verdict {
                 None => return,
                 Some(SessionEvent::PeerSilent) => {
@@ -92,11 +122,17 @@ pub(super) async fn keep(session: Arc<LinkSession>, slots: Arc<Slots>) {
         session.stop(why);
         session.detached().await;
         // Unless it was resumed in this moment: then the silence has an end, or the new socket goes, too.
-        if slots.end_detached(&session, &end_of_connections(&LinkEnd::from(why)))
-            && let StopReason::Over(cause) = why
-        {
+        if slots.end_detached(&session, &end_of_connections(&LinkEnd::from(why))) {
             let SlotKey { hub, node, slot, .. } = &session.key;
-            tracing::warn!(%hub, %node, slot, %cause, "link over: its connections are missed");
+            match why {
+                StopReason::Over(cause) => {
+                    tracing::warn!(%hub, %node, slot, %cause, "link over: its connections are missed");
+                }
+                StopReason::Replaced => {
+                    tracing::info!(%hub, %node, slot, "link over: its proxy has started again");
+                }
+                _ => {}
+            }
         }
     }
 }

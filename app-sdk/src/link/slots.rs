@@ -1,6 +1,6 @@
 //! Slots of links: one live session each, and at most one socket for that.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -15,7 +15,6 @@ use trunkline_protocol::service::{
 
 use super::session::{self, LinkSession};
 use super::session_policy::end_of_connections;
-use super::starts::{News, Starts};
 use super::{Attached, Link};
 use crate::connection::{ConnectionClose, LinkId};
 use crate::node::NodeName;
@@ -27,7 +26,7 @@ const REMEMBERED_FOR: Duration = Duration::from_secs(600);
 /// Longest window that proxies may ask for: a longer one would keep connections of a dead proxy for too long.
 const WINDOW_MAX_MS: u64 = 600_000;
 
-/// A place in a pool, of one start of one node, for one hub.
+/// A place in a pool, of one start of one node, for one hub. Its name is for people: two nodes may have one.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct SlotKey {
     pub(crate) hub: Arc<str>,
@@ -36,14 +35,12 @@ pub(crate) struct SlotKey {
     pub(crate) slot: u32,
 }
 
-/// By hub and node, as long as one of its slots is remembered.
-type StartsOfProxies = HashMap<(Arc<str>, Arc<str>), Starts>;
-
 /// All slots of a server.
 #[derive(Default)]
 pub(crate) struct Slots {
     slots: Mutex<HashMap<SlotKey, Slot>>,
-    starts: Mutex<StartsOfProxies>,
+    /// Names that two nodes have, of which people were told. Each has links of both.
+    shared_names: Mutex<HashSet<Arc<str>>>,
 }
 
 #[derive(Default)]
@@ -120,7 +117,10 @@ impl Slots {
         offer: &Offer,
     ) -> Result<TakenSlot, Refused> {
         match Attached::new(Arc::clone(&session), Arc::clone(self), offer) {
-            Some(Ok((attached, answer))) => Ok(TakenSlot::Attached(attached, answer)),
+            Some(Ok((attached, answer))) => {
+                session.node.note_heard();
+                Ok(TakenSlot::Attached(attached, answer))
+            }
             Some(Err(error)) => {
                 end_session(slots, &session, &end_of_connections(&LinkEnd::from(error.clone())));
                 Err(error.into())
@@ -145,51 +145,44 @@ impl Slots {
         self.resume(slots, session, offer)
     }
 
-    /// Ends what a new session makes certain to be over: the one that has its slot, and those of the same node before it
-    /// started again.
+    /// Ends the session that has the slot, and doubts those of other nodes of the same name: they may be of an earlier start
+    /// of this one.
     fn sweep(&self, slots: &mut HashMap<SlotKey, Slot>, key: &SlotKey) {
-        let has_restarted = self.has_restarted(key);
-        let is_over = |other: &SlotKey, slot: &Slot| {
-            let live = slot.live.as_ref()?;
-            // Another socket of that name may be a second node's, by mistake.
-            let is_gone = other.is_of_node(key) && other.boot != key.boot && (has_restarted || !live.outbox.is_open());
-            (other == key || is_gone).then(|| Arc::clone(live))
-        };
-        let over: Vec<_> = slots.iter().filter_map(|(other, slot)| is_over(other, slot)).collect();
-        let end = end_of_connections(&LinkEnd::Replaced);
-        for session in &over {
+        if let Some(session) = slots.get(key).and_then(|slot| slot.live.clone()) {
             session.stop(StopReason::Replaced);
-            end_session(slots, session, &end);
+            end_session(slots, &session, &end_of_connections(&LinkEnd::Replaced));
         }
+        let of_name = slots.iter().filter(|(other, _)| other.shares_name(key));
+        of_name.filter_map(|(_, slot)| slot.live.as_ref()).for_each(|session| session.doubted.notify_one());
         slots.retain(|other, slot| {
             other == key || slot.empty_since.is_none_or(|since| since.elapsed() < REMEMBERED_FOR)
         });
-        let is_known = |hub: &Arc<str>, node: &Arc<str>| slots.keys().any(|key| key.hub == *hub && key.node == *node);
-        lock(&self.starts).retain(|(hub, node), _| is_known(hub, node));
+        lock(&self.shared_names).retain(|name| has_two_nodes(slots, name));
     }
 
-    fn has_restarted(&self, key: &SlotKey) -> bool {
-        let SlotKey { hub, node, boot, .. } = key;
-        let mut starts = lock(&self.starts);
-        let starts = starts.entry((Arc::clone(hub), Arc::clone(node))).or_insert_with(|| Starts::new(boot));
-        match starts.meet(boot) {
-            News::None => false,
-            News::Restarted => {
-                tracing::info!(%hub, %node, "the proxy has started again: what it held before is over");
-                true
-            }
-            News::Shared => {
-                tracing::warn!(%hub, %node, "two proxies have one name: give each its own --node-name");
-                false
-            }
+    /// Tells people, once, that two nodes have a name and live.
+    pub(super) fn note_shared_name(&self, key: &SlotKey) {
+        let slots = lock(&self.slots);
+        if has_two_nodes(&slots, &key.node) && lock(&self.shared_names).insert(Arc::clone(&key.node)) {
+            tracing::warn!(
+                node = %key.node,
+                "two proxies have this name; both are served, but give each its own --node-name, so that people can tell them apart"
+            );
         }
     }
 }
 
 impl SlotKey {
-    fn is_of_node(&self, other: &SlotKey) -> bool {
-        self.hub == other.hub && self.node == other.node
+    /// Whether both are of nodes with one name, which are not the same one.
+    fn shares_name(&self, other: &Self) -> bool {
+        self.node == other.node && self.boot != other.boot
     }
+}
+
+/// Whether two nodes of a name have links.
+fn has_two_nodes(slots: &HashMap<SlotKey, Slot>, name: &Arc<str>) -> bool {
+    let mut live = slots.iter().filter(|(key, slot)| key.node == *name && slot.live.is_some());
+    live.next().is_some_and(|(first, _)| live.any(|(key, _)| key.shares_name(first)))
 }
 
 /// Offer for a proxy that doesn't resume: the next session of the slot, which ends with its socket.
@@ -219,6 +212,8 @@ fn new_session(link: &Link, offer: &Offer) -> LinkSession {
         shutdown: link.shutdown.clone(),
         socket: Mutex::default(),
         detached: tokio::sync::Notify::new(),
+        doubted: tokio::sync::Notify::new(),
+        patience: Duration::from_millis(window_ms.min(RESUME_WINDOW_MS)),
         over: tokio_util::sync::CancellationToken::new(),
         clock: LinkClock::start(),
     }

@@ -1,19 +1,28 @@
-//! Restart of a proxy under its name: its clients are closed at once, each reported once.
+//! Proxies of one name: one that has started again, whose former clients are closed, and two that live, which do no harm.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
+use tokio::time::interval;
 use trunkline::HubProtocol::Json;
 
 use crate::harness::{App, LinkRequest, ProxyLink, ScriptedClient};
 
-fn second_start(slot: u32) -> LinkRequest {
-    LinkRequest { boot: "second boot", ..LinkRequest::of("a", slot) }
+/// Window in which a proxy that lives is heard.
+const WINDOW_MS: u64 = 1_500;
+
+/// First session of a slot of a start of a proxy.
+fn start_of(node: &'static str, boot: &'static str, slot: u32) -> LinkRequest {
+    LinkRequest { boot, session: Some((1, None, WINDOW_MS)), ..LinkRequest::of(node, slot) }
 }
 
 #[tokio::test]
 async fn a_restart_disconnects_the_earlier_connections_only() {
     let mut app = App::start().await;
-    let mut old = [ProxyLink::open(&app, "a", 0).await, ProxyLink::open(&app, "a", 1).await];
+    let mut old = Vec::new();
+    for slot in [0, 1] {
+        old.push(ProxyLink::open_as(&app, start_of("a", "boot", slot)).await.0);
+    }
     let mut other = ProxyLink::open(&app, "b", 0).await;
     for (home, id) in [(0, "c1"), (0, "c2"), (1, "c3")] {
         let client = ScriptedClient { id, protocol: Json };
@@ -24,17 +33,22 @@ async fn a_restart_disconnects_the_earlier_connections_only() {
     }
     let stranger = other.client("stranger", Json).await;
     assert_eq!(app.event().await, "connected stranger");
+    // As silent as the earlier start, but nobody has come in its place.
+    let mut silent = ProxyLink::open_as(&app, start_of("silent", "boot", 0)).await.0;
+    silent.client("c5", Json).await;
+    assert_eq!(app.event().await, "connected c5");
     // The old links are open still, as those of a machine that lost its power are.
-    let mut new = ProxyLink::open_as(&app, second_start(0)).await.0;
+    let mut new = ProxyLink::open_as(&app, LinkRequest { boot: "second boot", ..LinkRequest::of("a", 0) }).await.0;
     let mut gone = BTreeSet::new();
     for _ in 0..3 {
         gone.insert(app.event().await);
     }
     let of = |id: &str| format!("disconnected {id} The link to the proxy was lost.");
-    assert_eq!(gone, BTreeSet::from([of("c1"), of("c2"), of("c3")]));
+    assert_eq!(gone, BTreeSet::from([of("c1"), of("c2"), of("c3")]), "before the one that is only silent");
     for link in &mut old {
         link.closed().await;
     }
+    assert_eq!(app.event().await, of("c5"));
     let newcomer = new.client("c4", Json).await;
     assert_eq!(app.event().await, "connected c4");
     assert!(new.call(&newcomer, "Echo", "[1]").await.contains("\"result\":1"));
@@ -43,16 +57,21 @@ async fn a_restart_disconnects_the_earlier_connections_only() {
 }
 
 #[tokio::test]
-async fn two_proxies_of_one_name_do_not_end_each_other_for_ever() {
+async fn two_proxies_of_one_name_do_each_other_no_harm() {
     let mut app = App::start().await;
-    let mut first = ProxyLink::open(&app, "a", 0).await;
-    let mut second = ProxyLink::open_as(&app, second_start(0)).await.0;
-    first.closed().await;
-    let mut first = ProxyLink::open(&app, "a", 0).await;
-    for (link, id) in [(&mut first, "c1"), (&mut second, "c2")] {
-        let client = link.client(id, Json).await;
-        assert_eq!(app.event().await, format!("connected {id}"));
-        assert!(link.call(&client, "Echo", "[1]").await.contains("\"result\":1"));
+    let mut first = ProxyLink::open_as(&app, start_of("a", "boot", 0)).await.0;
+    let of_first = first.client("c1", Json).await;
+    assert_eq!(app.event().await, "connected c1");
+    let mut second = ProxyLink::open_as(&app, start_of("a", "second boot", 0)).await.0;
+    let of_second = second.client("c2", Json).await;
+    assert_eq!(app.event().await, "connected c2");
+    // Both are heard several times within each of some windows, as proxies are.
+    let mut beats = interval(Duration::from_millis(WINDOW_MS / 10));
+    for _ in 0..25 {
+        beats.tick().await;
+        for (link, client) in [(&mut first, &of_first), (&mut second, &of_second)] {
+            assert!(link.call(client, "Echo", "[1]").await.contains("\"result\":1"));
+        }
     }
     app.no_event().await;
 }
