@@ -7,6 +7,7 @@ mod kubernetes;
 mod layout;
 mod metrics;
 mod packages;
+mod roll_outs;
 mod settings;
 mod supervisor;
 mod versions;
