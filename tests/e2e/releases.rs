@@ -43,11 +43,11 @@ fn a_node_stays_ready_while_a_release_drops_a_hub_and_then_knows_it_no_more() {
             assert_eq!(negotiated(&node, "moves").await?, StatusCode::OK);
             let mut client = RawClient::join(node.address(), "/bench").await?;
             stop(&mut old.process, Signal::Terminate).await?;
-            let warned = async || {
+            until(async || {
                 let answer = get(node.admin(), "/readyz").await?;
                 Ok(answer.body.contains("warning: no app server serves these hubs: moves").then_some(()))
-            };
-            until(warned).await?;
+            })
+            .await?;
             let new = fleet.app_at(App::Bench, old.address(), &[])?;
             node.linked(2 * POOL_SIZE).await?;
             forgets(&node, "moves").await?;
