@@ -413,6 +413,7 @@ impl Endpoint for Arc<Dispatcher> {
             return;
         }
         match ConnectionClose::next_home(&close) {
+            Some("") if ConnectionClose::is_if_idle(&close) => self.begin_idle_reassignment(&connection),
             Some("") => self.begin_reassignment(&connection),
             Some(_) => self.let_go(&connection),
             None => self.handle_closed(&connection, ConnectionClose::from_frame(&close)),

@@ -423,6 +423,19 @@ impl HubCore {
         connection.inbox().begin_reassignment()
     }
 
+    /// Begins to hand a connection over if nothing of it runs and no result of its client is waited for; otherwise its proxy
+    /// is told to read the client on, and the connection stays. Returns whether a worker must start.
+    #[must_use = "a worker must start"]
+    pub(crate) fn begin_idle_reassignment(&self, connection: &Connection) -> bool {
+        let mut inbox = connection.inbox();
+        if inbox.is_quiet() && !self.is_asked(connection.id()) {
+            self.has_handovers.store(true, Ordering::Relaxed);
+            return inbox.begin_reassignment();
+        }
+        self.outbound.control_flow(&connection.node(), connection.shared_id(), FlowOperation::ReadOn);
+        false
+    }
+
     /// Advances the hand-over of a connection, after what is waited for has changed. Returns whether a worker must start.
     #[must_use = "a worker must start"]
     pub(crate) fn advance_handover(&self, connection: &Connection) -> bool {

@@ -66,6 +66,9 @@ pub const TRANSPORT_HEADER: &str = "x-trunkline-transport";
 pub const MIGRATE_FROM_HEADER: &str = "Asrs-Migrate-From";
 /// Header of a close frame: the connection is reassigned to another app server, so it has not ended.
 pub const MIGRATE_TO_HEADER: &str = "Asrs-Migrate-To";
+/// Header of a close frame with an empty [`MIGRATE_TO_HEADER`]: the connection is to be handed over only if nothing of it
+/// runs; otherwise its client is to be read on, and stays.
+pub const IF_IDLE_HEADER: &str = "x-trunkline-if-idle";
 /// Header of a close frame and of an open frame: the items that the app hands over with a connection, as a text.
 pub const ITEMS_HEADER: &str = "x-trunkline-items";
 /// Header of a close frame: its [`Cause`](crate::cause::Cause), for peers that know causes.
@@ -96,7 +99,8 @@ pub const RECEIVED_HEADER: &str = "x-trunkline-received";
 /// `members`, of a proxy, that it answers queries for the members of a group;
 /// `presence`, of a proxy, that it tells who comes and goes, and lists the connections of a user;
 /// `handovers` that a proxy reads a client on while its app server asks for it, and that an app server takes open frames with
-/// an [`ENDED_HEADER`]; `moves` that client connections may move to another node.
+/// an [`ENDED_HEADER`]; `moves` that client connections may move to another node; `idle-handovers`, of an app server, that
+/// it knows an [`IF_IDLE_HEADER`].
 pub const CAPABILITIES_HEADER: &str = "x-trunkline-capabilities";
 
 // Headers of load balancers.
@@ -164,6 +168,7 @@ mod tests {
             REFUSAL_HEADER,
             FORWARD_HEADER,
             ITEMS_HEADER,
+            IF_IDLE_HEADER,
             CAUSE_HEADER,
             ENDED_HEADER,
             RESTORES_HEADER,

@@ -48,6 +48,7 @@ mod restoring;
 mod results;
 mod routed;
 mod sampling;
+mod sharing;
 #[cfg(feature = "cli")]
 mod specialising;
 mod telling_presence;

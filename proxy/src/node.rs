@@ -6,6 +6,7 @@
 //! ```
 
 mod app_instance;
+pub(crate) mod app_rebalancer;
 #[cfg(feature = "tls")]
 mod certificate_reload;
 mod embedded;
@@ -130,6 +131,7 @@ impl Node {
         let upstreams = UpstreamSet::new(shared.clone(), problems.clone(), resolver, resolve_interval);
         background.spawn(rule_set.watch(upstreams));
         background.spawn(hub_sweep::run(shared.clone()));
+        background.spawn(app_rebalancer::run(shared.clone()));
         #[cfg(feature = "cli")]
         if let Some(file) = rules_file {
             background.spawn(rule_reload::run(shared.clone(), rule_set, file));

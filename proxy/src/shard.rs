@@ -24,6 +24,7 @@ mod inbox;
 mod inspection;
 mod keep_alive;
 mod left_membership;
+mod levelling;
 mod live_trace;
 mod member_query;
 mod message_counter;
@@ -88,6 +89,7 @@ pub(crate) use inbox::{
     AppSocket, CommandBatch, Inbox, LostConnection, LostUser, PendingConnection, ShardMessage, ShardSender,
 };
 pub(crate) use inspection::{ClientRow, ClientSelection, NameSearch};
+pub(crate) use levelling::{LevelCount, LevelOrder};
 pub(crate) use member_query::{ListQuery, MemberListing, MemberTally};
 pub(crate) use mirror::SeenDifference;
 pub(crate) use other_nodes::{OtherNodes, TakeOver, TakenOver, TargetVerdict};
@@ -110,6 +112,7 @@ pub(crate) use tracer::{
 pub(crate) use user_group::{MEMBERSHIP_S, MembershipNews, TooManyMemberships};
 
 use drain_schedule::{DrainSchedule, chance, longest_spread};
+use levelling::LevelSearch;
 use presence_feed::Told;
 use shard_context::ShardContext;
 use shed::{SHED_SPREAD, ShedSearch};
@@ -233,10 +236,11 @@ impl Shard {
 
     /// Starts the tasks that the last step asked for: outboxes to flush as their sockets take it, a drain, a shed.
     pub(crate) fn start_tasks(self: &Rc<Self>) {
-        let (flushes, drain, shed, must_tell_presence) = {
+        let (flushes, drain, shed, orders, must_tell_presence) = {
             let mut state = self.state();
             let (flushes, drain) = (state.delivery.take_flush_tasks(), state.drain.take());
-            (flushes, drain, mem::take(&mut state.shed), state.presence.take_start())
+            let (shed, orders) = (mem::take(&mut state.shed), state.levelling.take_orders());
+            (flushes, drain, shed, orders, state.presence.take_start())
         };
         for (slot, serial) in flushes {
             let shard = self.clone();
@@ -247,6 +251,9 @@ impl Shard {
         }
         if shed > 0 {
             spawn_local(self.clone().shed(shed));
+        }
+        for order in orders {
+            spawn_local(self.clone().level(order));
         }
         if must_tell_presence {
             spawn_local(self.clone().tell_presence());
@@ -313,6 +320,21 @@ impl Shard {
         while let Some(next_at) = schedule.next_at() {
             sleep_until(begun + next_at).await;
             self.state().shed_due(&mut schedule, begun.elapsed());
+            self.start_tasks();
+        }
+    }
+
+    /// Gives some clients of one app server to another one, spread over most of a second.
+    async fn level(self: Rc<Self>, order: LevelOrder) {
+        let begun = Instant::now();
+        let mut search = LevelSearch::new(order);
+        while !search.step(&self.state()) {
+            yield_now().await;
+        }
+        let mut schedule: DrainSchedule<(Slot, Serial)> = DrainSchedule::new(search.found(), SHED_SPREAD, chance);
+        while let Some(next_at) = schedule.next_at() {
+            sleep_until(begun + next_at).await;
+            self.state().level_due(&order, &mut schedule, begun.elapsed());
             self.start_tasks();
         }
     }

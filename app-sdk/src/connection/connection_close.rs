@@ -3,7 +3,7 @@
 use bytestring::ByteString;
 use trunkline_protocol::cause::Cause;
 use trunkline_protocol::service::{CloseConnection, OpenConnection};
-use trunkline_protocol::wire::{CAUSE_HEADER, ENDED_ERROR_HEADER, ENDED_HEADER, MIGRATE_TO_HEADER};
+use trunkline_protocol::wire::{CAUSE_HEADER, ENDED_ERROR_HEADER, ENDED_HEADER, IF_IDLE_HEADER, MIGRATE_TO_HEADER};
 
 /// Why a connection was closed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +39,11 @@ impl ConnectionClose {
     pub(crate) fn next_home(close: &CloseConnection) -> Option<&str> {
         let (_, values) = close.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case(MIGRATE_TO_HEADER))?;
         Some(values.first().map_or("", |instance| instance))
+    }
+
+    /// Whether a proxy asks for a connection only if that is idle.
+    pub(crate) fn is_if_idle(close: &CloseConnection) -> bool {
+        close.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case(IF_IDLE_HEADER))
     }
 
     /// Reads the close that a proxy reports. Proxies that name no cause tell only whether there was an error.

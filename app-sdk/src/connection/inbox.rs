@@ -163,6 +163,12 @@ impl<C: AsRef<CallState>> Inbox<C> {
         !std::mem::replace(&mut self.has_worker, true)
     }
 
+    /// Whether nothing of the connection runs or waits here.
+    pub(crate) fn is_quiet(&self) -> bool {
+        let has_nothing = !self.has_worker && self.waiting.is_empty() && !self.has_calls();
+        has_nothing && self.is_connected && !self.calls.has_open_uploads()
+    }
+
     /// Whether the connection is about to be handed over.
     pub(crate) fn is_reassigning(&self) -> bool {
         self.handover != Handover::None

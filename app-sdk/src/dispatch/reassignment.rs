@@ -95,6 +95,13 @@ impl Dispatcher {
         }
     }
 
+    /// Begins to hand a connection over to an app server that has too few, if it is idle; else it stays.
+    pub(super) fn begin_idle_reassignment(self: &Arc<Self>, connection: &Arc<Connection>) {
+        if self.core.begin_idle_reassignment(connection) {
+            self.spawn_worker(connection);
+        }
+    }
+
     /// Lets a connection go that another app server has already, since this one was cut off for a while. What was asked of its
     /// client stays open: the answer is passed on from there.
     pub(super) fn let_go(self: &Arc<Self>, connection: &Arc<Connection>) {

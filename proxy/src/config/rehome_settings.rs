@@ -11,11 +11,15 @@ pub struct RehomeSettings {
     pub holds_new: bool,
     /// Limit of one client's calls without an answer.
     pub pending_calls_max: usize,
+    /// Clients that the node gives to newcomers in a second; 0 gives none.
+    pub app_rebalance_per_s: u32,
 }
 
 impl RehomeSettings {
-    /// Long enough for a restart of the only app server.
-    pub const DEFAULT: Self = Self { hold_timeout_s: 60, holds_new: false, pending_calls_max: 1_000 };
+    /// Time to hold clients: long enough for a restart of the only app server. Clients for newcomers: half of ten thousand go
+    /// within a minute, and `on_rehomed` of an app server that has just started runs a hundred times a second for each node.
+    pub const DEFAULT: Self =
+        Self { hold_timeout_s: 60, holds_new: false, pending_calls_max: 1_000, app_rebalance_per_s: 100 };
 
     /// Returns how long a new client waits for a lost link: as long as a client waits for its hub handshake, which is also
     /// how long the hub would wait for it, and no longer than clients are held at all.

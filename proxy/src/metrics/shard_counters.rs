@@ -85,6 +85,8 @@ pub(crate) struct Counters {
     pub dials: Histogram<DurationBuckets>,
     /// Client connections that were reassigned to another app server.
     pub rehomed: Counter,
+    /// Reassigned connections that went to an app server which had come, and had fewer than its share.
+    pub app_rebalanced: Counter,
     /// Ends of client connections told to another app server than the one that had them.
     pub ends_passed_on: Counter,
     /// Ends of client connections that no app server was told of.

@@ -47,7 +47,8 @@ impl ShardState {
         }
     }
 
-    fn reroute_one(&mut self, slot: Slot) {
+    /// Asks the routes anew for a client.
+    pub(super) fn reroute_one(&mut self, slot: Slot) {
         self.refresh_mirrors(slot);
         let Some((hub, group)) = self.route_of(slot) else { return };
         let name = RouteChoice::group_name(group.as_ref()).to_owned();

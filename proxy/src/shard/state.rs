@@ -36,6 +36,7 @@ use super::drain_schedule::{DrainSchedule, chance};
 use super::framed::message_frame;
 use super::hand_over::HandOver;
 use super::keep_alive::{KeepAlive, Overdue, keep_alive_frame};
+use super::levelling::Levelling;
 use super::mirror::MirroredConnections;
 use super::outbox_budget::{OutboxBudget, largest};
 use super::presence_feed::PresenceFeeds;
@@ -83,6 +84,8 @@ pub(crate) struct ShardState {
     pub(super) sided: SidedClients,
     /// Client connections that are being handed over at the door.
     pub(super) hand_overs: Vec<HandOver>,
+    /// Client connections that go to app servers which have come.
+    pub(super) levelling: Levelling,
     closed_ids: ClosedIds,
     /// Client connections that have copies for mirrors.
     pub(super) mirrored: MirroredConnections,
@@ -128,6 +131,7 @@ impl ShardState {
             presence: PresenceFeeds::default(),
             sided: SidedClients::default(),
             hand_overs: Vec::new(),
+            levelling: Levelling::default(),
             closed_ids: ClosedIds::new(shared.routes.clone()),
             mirrored: MirroredConnections::default(),
             severed: SeveredSockets::default(),
@@ -344,6 +348,7 @@ impl ShardState {
         self.reassignment.forget_old_moves(self.tick);
         self.end_late_hand_overs();
         self.end_late_departures();
+        self.forget_levelled();
         if self.context.index == 0 {
             self.context.shared.client_results.expire();
             self.context.shared.expire_user_groups();
@@ -513,7 +518,10 @@ impl ShardState {
         client.pause(PauseReason::HandingOver);
         let items = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case(ITEMS_HEADER));
         client.cold.items = items.and_then(|(_, values)| values.first()).map(|items| Box::from(&**items));
-        self.reassign(slot, CALL_UNFINISHED);
+        match self.take_level_target(slot) {
+            Some(home) => self.reassign_to(slot, &home),
+            None => self.reassign(slot, CALL_UNFINISHED),
+        }
     }
 
     fn reassign(&mut self, slot: Slot, error_of_calls: &'static str) {
@@ -610,13 +618,16 @@ impl ShardState {
             return self.migrate_all(hub, app);
         }
         self.side_app_shutting_down(hub, app);
-        for slot in self.connections.at_app(hub, app) {
-            let Some(client) = self.connections.live_mut(slot) else { continue };
-            if client.can_be_handed_over() && !client.cold.is_leaving {
-                client.cold.is_leaving = true;
-                client.pause(PauseReason::HandingOver);
-                client.home.send(&moved_to(&client.id, ""));
-            }
+        self.connections.at_app(hub, app).into_iter().for_each(|slot| self.ask_for(slot));
+    }
+
+    /// Stops reading a client, and asks its app server to hand it over once its calls have ended.
+    pub(super) fn ask_for(&mut self, slot: Slot) {
+        let Some(client) = self.connections.live_mut(slot) else { return };
+        if client.can_be_handed_over() && !client.cold.is_leaving {
+            client.cold.is_leaving = true;
+            client.pause(PauseReason::HandingOver);
+            client.home.send(&moved_to(&client.id, ""));
         }
     }
 
@@ -629,6 +640,9 @@ impl ShardState {
     /// Reads a client on that is about to be handed over, because something of it is waited for.
     pub(super) fn read_on(&mut self, slot: Slot) {
         let now = self.tick;
+        if self.stay_unlevelled(slot) {
+            return;
+        }
         if let Some(client) = self.connections.live_mut(slot).filter(|client| client.cold.is_leaving) {
             client.resume(PauseReason::HandingOver, now);
         }

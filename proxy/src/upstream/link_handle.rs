@@ -26,6 +26,7 @@ pub(crate) struct LinkHandle {
     knows_handovers: AtomicBool,
     knows_moves: AtomicBool,
     knows_traces: AtomicBool,
+    knows_idle_handovers: AtomicBool,
     /// Words of the app server about a link that it dialled itself.
     dialled_in: Option<Box<DialledIn>>,
     /// Whether its clients are on their way to other links.
@@ -84,6 +85,7 @@ impl LinkHandle {
             knows_handovers: AtomicBool::new(false),
             knows_moves: AtomicBool::new(false),
             knows_traces: AtomicBool::new(false),
+            knows_idle_handovers: AtomicBool::new(false),
         }
     }
 
@@ -143,6 +145,12 @@ impl LinkHandle {
     #[must_use]
     pub(crate) fn knows_handovers(&self) -> bool {
         self.knows_handovers.load(Ordering::Relaxed)
+    }
+
+    /// Whether the app server hands a connection over only if nothing of it runs, where it is asked so.
+    #[must_use]
+    pub(crate) fn knows_idle_handovers(&self) -> bool {
+        self.knows_idle_handovers.load(Ordering::Relaxed)
     }
 
     /// Whether the app server lets client connections move to other nodes.
@@ -257,6 +265,7 @@ impl LinkHandle {
         self.knows_handovers.store(answer.capabilities.knows_handovers, Ordering::Relaxed);
         self.knows_moves.store(answer.capabilities.knows_moves, Ordering::Relaxed);
         self.knows_traces.store(answer.capabilities.knows_traces, Ordering::Relaxed);
+        self.knows_idle_handovers.store(answer.capabilities.knows_idle_handovers, Ordering::Relaxed);
         self.outbox.attach_answer(offer, answer, now_ms)
     }
 }
@@ -301,9 +310,18 @@ mod tests {
 
         /// A link that is open, for tests of what writes to it.
         pub(crate) fn opened(hub: HubIndex, app: AppServerId) -> Self {
+            Self::opened_with(hub, app, Capabilities::plain())
+        }
+
+        /// A link that is open to an app server of an older version.
+        pub(crate) fn opened_by_older(hub: HubIndex, app: AppServerId) -> Self {
+            Self::opened_with(hub, app, Capabilities { knows_idle_handovers: false, ..Capabilities::plain() })
+        }
+
+        fn opened_with(hub: HubIndex, app: AppServerId, capabilities: Capabilities) -> Self {
             let session = Session::new(SessionId::FIRST, Role::Proxy, SessionSettings::new(RING_BYTES, 1000), 0);
             let link = Self::new(hub, app, usize::MAX, session);
-            let capabilities = Capabilities { resume_ring_bytes: Some(RING_BYTES), ..Capabilities::plain() };
+            let capabilities = Capabilities { resume_ring_bytes: Some(RING_BYTES), ..capabilities };
             link.attach(&link.outbox.offer().unwrap(), &Answer { received: 0, capabilities }, 0).unwrap().unwrap();
             link
         }

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use trunkline_protocol::manifest::PresenceScope;
 
-use super::{AppServer, AppTarget, Hub, LinkHandle, home_choice};
+use super::{AppServer, AppTarget, Hub, LinkHandle, LinkLook, home_choice};
 
 /// The links of one hub from this proxy to one app server instance.
 #[derive(Debug)]
@@ -147,6 +147,18 @@ impl Pool {
     pub(crate) fn down(&self) -> usize {
         let is_dialled = !matches!(self.app.target, AppTarget::DialsIn);
         self.links.load().iter().filter(|link| is_dialled && link.is_none()).count()
+    }
+
+    /// Its links, as they are now.
+    #[must_use]
+    pub(crate) fn look(&self) -> LinkLook {
+        let is_dialled = !matches!(self.app.target, AppTarget::DialsIn);
+        LinkLook {
+            is_known: !self.is_empty(),
+            open: self.open(),
+            wanted: is_dialled.then(|| self.size()),
+            is_draining: self.is_draining(),
+        }
     }
 
     /// Bytes that its links keep until the app server has them.

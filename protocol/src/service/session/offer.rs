@@ -42,6 +42,9 @@ const PRESENCE: &str = "presence";
 /// Capability to report on messages that a live trace follows.
 const TRACES: &str = "traces";
 
+/// Capability to hand a connection over only if nothing of it runs.
+const IDLE_HANDOVERS: &str = "idle-handovers";
+
 /// Number of a session in its slot: from 1 on, ever higher, for as long as the node runs. So the boot id, the hub, the slot and
 /// this are one session, and of two it is plain which one is newer, whatever order the upgrades arrive in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -67,6 +70,9 @@ pub struct Capabilities {
     pub knows_moves: bool,
     /// Whether it knows live traces: an app server reports how long a marked message took there.
     pub knows_traces: bool,
+    /// Whether it hands a connection over only if nothing of it runs, where it is asked so: an app server has the client
+    /// read on otherwise.
+    pub knows_idle_handovers: bool,
 }
 
 /// Session headers of a proxy's upgrade request.
@@ -107,6 +113,7 @@ impl Capabilities {
             knows_moves: true,
             tells_presence: true,
             knows_traces: true,
+            knows_idle_handovers: true,
         }
     }
 
@@ -152,9 +159,9 @@ impl fmt::Display for Capabilities {
         let moves = self.knows_moves.then(|| MOVES.to_owned());
         let presence = self.tells_presence.then(|| PRESENCE.to_owned());
         let traces = self.knows_traces.then(|| TRACES.to_owned());
-        let all: Vec<_> =
-            [resume, window, causes, members, handovers, moves, presence, traces].into_iter().flatten().collect();
-        f.write_str(&all.join(", "))
+        let idle_handovers = self.knows_idle_handovers.then(|| IDLE_HANDOVERS.to_owned());
+        let all = [resume, window, causes, members, handovers, moves, presence, traces, idle_handovers];
+        f.write_str(&all.into_iter().flatten().collect::<Vec<_>>().join(", "))
     }
 }
 
@@ -171,6 +178,7 @@ impl FromStr for Capabilities {
             capabilities.knows_moves |= item == MOVES;
             capabilities.tells_presence |= item == PRESENCE;
             capabilities.knows_traces |= item == TRACES;
+            capabilities.knows_idle_handovers |= item == IDLE_HANDOVERS;
             let Some((name @ (RESUME | WINDOW), value)) = item.split_once('=') else { continue };
             let value = number(value).map_err(|_| HeaderError(item.into()))?;
             if name == RESUME {

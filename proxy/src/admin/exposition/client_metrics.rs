@@ -27,6 +27,11 @@ impl Exposition<'_> {
             |counters| &counters.rehomed,
         )?;
         self.total(
+            "trunkline_client_connections_app_rebalanced_total",
+            "Client connections given to an app server that had come, and had fewer than its share.",
+            |counters| &counters.app_rebalanced,
+        )?;
+        self.total(
             "trunkline_client_ends_passed_on_total",
             "Ends of client connections told to another app server, because theirs was gone.",
             |counters| &counters.ends_passed_on,

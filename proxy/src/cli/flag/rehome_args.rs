@@ -26,6 +26,13 @@ pub(crate) struct RehomeArgs {
           default_value_t = 1_000,
           value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub pending_calls_max: u32,
+
+    /// Clients that this node gives in a second, one by one and between their calls, to an app server that has come and has
+    /// fewer than its share, as after its restart. 0: clients stay where they are until their app server stops.
+    #[arg(long, env = "TRUNKLINE_APP_REBALANCE_RATE", value_name = "CLIENTS",
+          default_value_t = RehomeSettings::DEFAULT.app_rebalance_per_s,
+          value_parser = clap::value_parser!(u32).range(0..=100_000))]
+    pub app_rebalance_rate: u32,
 }
 
 impl From<&RehomeArgs> for RehomeSettings {
@@ -34,6 +41,7 @@ impl From<&RehomeArgs> for RehomeSettings {
             hold_timeout_s: args.hold_timeout,
             holds_new: args.hold_new,
             pending_calls_max: usize::try_from(args.pending_calls_max).unwrap_or(usize::MAX),
+            app_rebalance_per_s: args.app_rebalance_rate,
         }
     }
 }

@@ -71,15 +71,15 @@ fn an_answer_to_a_session_that_is_over_is_not_taken() {
 #[test]
 fn headers_are_read_as_they_are_written() {
     assert_eq!(second().to_string().parse(), Ok(second()));
-    assert_eq!(capable().to_string(), "resume=1000, causes, handovers, moves, traces");
-    assert_eq!("other, resume=1000 ,x=1,causes, handovers, moves, traces".parse(), Ok(capable()));
+    assert_eq!(capable().to_string(), "resume=1000, causes, handovers, moves, traces, idle-handovers");
+    assert_eq!("other, resume=1000 ,x=1,causes, handovers, moves, traces,idle-handovers".parse(), Ok(capable()));
     let plain = Capabilities { knows_causes: true, ..Capabilities::default() };
     assert_eq!((plain.to_string().as_str(), "causes".parse()), ("causes", Ok(plain)));
     assert_eq!("causes=1, because".parse(), Ok(Capabilities::default()));
     let proxy = session(Role::Proxy).offer().capabilities;
     assert_eq!(
         (proxy.to_string().as_str(), proxy.to_string().parse()),
-        ("resume=1000, window=1000, causes, members, handovers, moves, presence, traces", Ok(proxy))
+        ("resume=1000, window=1000, causes, members, handovers, moves, presence, traces, idle-handovers", Ok(proxy))
     );
     for none in ["", "resumes=1", "resume"] {
         assert_eq!(none.parse(), Ok(Capabilities::default()), "{none:?}");

@@ -1,0 +1,240 @@
+//! An app server that comes gets its share of the clients: softly, at a rate, and never one in the middle of a call.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use tokio::task::spawn_local;
+use tokio::time::{Instant, sleep};
+use trunkline_protocol::manifest::{HubManifest, IF_IDLE_HEADER, ITEMS_HEADER, MIGRATE_FROM_HEADER, MIGRATE_TO_HEADER};
+use trunkline_protocol::service::*;
+
+use super::app::{App, AppLink};
+use super::client::Client;
+use super::stage::{Stage, run, settings};
+use crate::node::app_rebalancer;
+
+/// Time after which a newcomer that gets clients has begun to get them.
+const BEGUN_WITHIN: Duration = Duration::from_secs(8);
+
+fn stage(clients_per_s: u32, shards: u16) -> Stage {
+    let mut settings = settings();
+    settings.rehoming.app_rebalance_per_s = clients_per_s;
+    let stage = Stage::with(settings, shards);
+    drop(spawn_local(app_rebalancer::run(stage.shared.clone())));
+    stage
+}
+
+fn app(stage: &Stage, instance: &str) -> App {
+    stage.app(instance, vec![HubManifest::new("chat", "/chat")])
+}
+
+fn header<'a>(headers: &'a [(bytestring::ByteString, Vec<bytestring::ByteString>)], name: &str) -> Option<&'a str> {
+    headers.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).and_then(|(_, values)| values.first()).map(|v| &**v)
+}
+
+/// Receives a request for a client that may stay if it is busy; returns the client's id.
+async fn asked(link: &mut AppLink) -> String {
+    let close = link.close().await;
+    assert_eq!(
+        (header(&close.headers, MIGRATE_TO_HEADER), header(&close.headers, IF_IDLE_HEADER)),
+        (Some(""), Some("1"))
+    );
+    close.connection_id.to_string()
+}
+
+async fn hand_over(link: &AppLink, id: &str) {
+    let headers =
+        vec![(MIGRATE_TO_HEADER.into(), vec!["".into()]), (ITEMS_HEADER.into(), vec![format!("items of {id}").into()])];
+    link.send(ServiceMessage::CloseConnection(CloseConnection { connection_id: id.into(), error: None, headers }))
+        .await;
+}
+
+fn flow(id: &str, operation: FlowOperation) -> ServiceMessage {
+    let subject = if id.is_empty() { FlowSubject::Server } else { FlowSubject::Client };
+    ServiceMessage::ConnectionFlowControl(ConnectionFlowControl { connection_id: id.into(), subject, operation })
+}
+
+async fn clients(stage: &Stage, link: &mut AppLink, count: usize) -> Vec<Client> {
+    let mut clients = Vec::new();
+    for _ in 0..count {
+        clients.push(Client::connect(stage, link, "/chat").await);
+    }
+    clients
+}
+
+fn rebalanced(stage: &Stage) -> u64 {
+    stage.shared.counters().iter().map(|counters| counters.app_rebalanced.get()).sum()
+}
+
+#[test]
+fn an_app_server_that_comes_gets_its_share_and_each_client_goes_on_there() {
+    run(async {
+        let stage = stage(100, 2);
+        let mut one = app(&stage, "app-1");
+        let mut first = one.link().await;
+        let mut all = clients(&stage, &mut first, 6).await;
+        let mut second = app(&stage, "app-2").link().await;
+        let came_at = Instant::now();
+        let mut moved = BTreeSet::new();
+        for _ in 0..3 {
+            let id = asked(&mut first).await;
+            hand_over(&first, &id).await;
+            let open = second.opening().await;
+            assert_eq!((&*open.connection_id, header(&open.headers, MIGRATE_FROM_HEADER)), (&*id, Some("app-1")));
+            assert_eq!(header(&open.headers, ITEMS_HEADER), Some(&*format!("items of {id}")));
+            second.data().await;
+            moved.insert(id);
+        }
+        assert_eq!(moved.len(), 3);
+        let took = came_at.elapsed();
+        assert!(took > Duration::from_secs(5) && took < BEGUN_WITHIN, "{took:?}: it is to settle first");
+        for client in &mut all {
+            let at = if moved.contains(&client.id) { &mut second } else { &mut first };
+            client.send("{\"type\":1,\"invocationId\":\"7\",\"target\":\"M\",\"arguments\":[]}\u{1e}").await;
+            assert!(at.data().await.0.contains("\"M\""));
+            at.write(&client.id, "{\"type\":3,\"invocationId\":\"7\",\"result\":1}\u{1e}").await;
+            assert_eq!(client.text().await, "{\"type\":3,\"invocationId\":\"7\",\"result\":1}");
+        }
+        sleep(Duration::from_secs(300)).await;
+        first.fence().await;
+        second.fence().await;
+        assert_eq!(rebalanced(&stage), 3);
+    });
+}
+
+#[test]
+fn clients_go_at_the_rate_and_no_more_are_asked_for_than_that() {
+    run(async {
+        let stage = stage(2, 1);
+        let mut one = app(&stage, "app-1");
+        let mut first = one.link().await;
+        let _all = clients(&stage, &mut first, 12).await;
+        let mut second = app(&stage, "app-2").link().await;
+        let asked_for = [asked(&mut first).await, asked(&mut first).await];
+        // As long as these are not handed over, no other is asked for.
+        sleep(Duration::from_secs(30)).await;
+        first.fence().await;
+        for id in &asked_for {
+            hand_over(&first, id).await;
+            second.opening().await;
+            second.data().await;
+        }
+        let begun = Instant::now();
+        for _ in 0..4 {
+            let id = asked(&mut first).await;
+            hand_over(&first, &id).await;
+            second.opening().await;
+            second.data().await;
+        }
+        let took = begun.elapsed();
+        assert!(took > Duration::from_millis(1000) && took < Duration::from_secs(4), "{took:?}");
+        sleep(Duration::from_secs(300)).await;
+        first.fence().await;
+        assert_eq!(rebalanced(&stage), 6);
+    });
+}
+
+#[test]
+fn a_client_in_a_call_is_not_asked_for_until_that_has_ended() {
+    run(async {
+        let stage = stage(100, 1);
+        let mut one = app(&stage, "app-1");
+        let mut first = one.link().await;
+        let mut all = clients(&stage, &mut first, 2).await;
+        for client in &mut all {
+            client.send("{\"type\":1,\"invocationId\":\"1\",\"target\":\"Slow\",\"arguments\":[]}\u{1e}").await;
+            first.data().await;
+        }
+        let mut second = app(&stage, "app-2").link().await;
+        sleep(Duration::from_secs(30)).await;
+        first.fence().await;
+        first.write(&all[1].id, "{\"type\":3,\"invocationId\":\"1\",\"result\":1}\u{1e}").await;
+        assert_eq!(asked(&mut first).await, all[1].id);
+        hand_over(&first, &all[1].id).await;
+        assert_eq!(*second.opening().await.connection_id, *all[1].id);
+    });
+}
+
+#[test]
+fn a_client_of_which_something_runs_there_stays_and_is_read_on() {
+    run(async {
+        let stage = stage(100, 1);
+        let mut one = app(&stage, "app-1");
+        let mut first = one.link().await;
+        let mut all = clients(&stage, &mut first, 2).await;
+        let mut second = app(&stage, "app-2").link().await;
+        let id = asked(&mut first).await;
+        let client = all.iter_mut().find(|client| client.id == id).unwrap();
+        client.send("{\"type\":1,\"target\":\"Next\",\"arguments\":[]}\u{1e}").await;
+        first.fence().await;
+        first.send(flow(&id, FlowOperation::ReadOn)).await;
+        assert!(first.data().await.0.contains("Next"));
+        // Nothing more was asked of it, so this hands nobody over.
+        first.send(flow(&id, FlowOperation::EndInput)).await;
+        second.fence().await;
+        // The other one may go in the next round, or the same one once more.
+        let next = asked(&mut first).await;
+        hand_over(&first, &next).await;
+        assert_eq!(*second.opening().await.connection_id, *next);
+        assert_eq!(rebalanced(&stage), 1);
+    });
+}
+
+#[test]
+fn an_app_server_that_stops_meanwhile_is_asked_for_the_clients_that_it_has_kept() {
+    run(async {
+        let stage = stage(100, 1);
+        let mut one = app(&stage, "app-1");
+        let mut first = one.link().await;
+        let all = clients(&stage, &mut first, 2).await;
+        let mut second = app(&stage, "app-2").link().await;
+        let busy = asked(&mut first).await;
+        first.send(flow("", FlowOperation::Offline)).await;
+        let other = all.iter().find(|client| client.id != busy).unwrap();
+        let plain = first.close().await;
+        assert_eq!((&*plain.connection_id, header(&plain.headers, IF_IDLE_HEADER)), (&*other.id, None));
+        first.send(flow(&busy, FlowOperation::ReadOn)).await;
+        let plain = first.close().await;
+        assert_eq!((&*plain.connection_id, header(&plain.headers, IF_IDLE_HEADER)), (&*busy, None));
+        for id in [&*other.id, &*busy] {
+            hand_over(&first, id).await;
+            assert_eq!(*second.opening().await.connection_id, *id);
+            second.data().await;
+        }
+    });
+}
+
+#[test]
+fn a_newcomer_that_stops_before_a_client_has_come_leaves_it_where_another_one_is() {
+    run(async {
+        let stage = stage(100, 1);
+        let mut one = app(&stage, "app-1");
+        let mut first = one.link().await;
+        let mut all = clients(&stage, &mut first, 2).await;
+        let mut two = app(&stage, "app-2");
+        let mut second = two.link().await;
+        let id = asked(&mut first).await;
+        two.retire();
+        second.ended().await;
+        hand_over(&first, &id).await;
+        let open = first.opening().await;
+        assert_eq!((&*open.connection_id, header(&open.headers, MIGRATE_FROM_HEADER)), (&*id, Some("app-1")));
+        first.data().await;
+        let client = all.iter_mut().find(|client| client.id == id).unwrap();
+        client.send("{\"type\":1,\"target\":\"Next\",\"arguments\":[]}\u{1e}").await;
+        assert!(first.data().await.0.contains("Next"));
+    });
+}
+
+#[test]
+fn with_a_rate_of_zero_clients_stay() {
+    run(async {
+        let off = stage(0, 1);
+        let mut first = app(&off, "app-1").link().await;
+        let _all = clients(&off, &mut first, 4).await;
+        let mut second = app(&off, "app-2").link().await;
+        sleep(Duration::from_secs(300)).await;
+        first.fence().await;
+        second.fence().await;
+    });
+}

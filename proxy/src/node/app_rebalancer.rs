@@ -1,0 +1,190 @@
+//! Rebalancer of app servers: one that has come gets its share of the clients that this node has, some each second.
+//!
+//! ```text
+//!  pools, each second ─► newcomer? ── no ─► nothing
+//!                           └─ yes ─► clients by app server, of all shards ─► plan ─► orders to shards
+//! ```
+//!
+//! Each node does it for its own clients and asks nobody: what is even at each node is even in the fleet, and nodes that do it
+//! at once can't give too many. Nothing runs for clients, and the shards are asked only while there is a newcomer.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{MissedTickBehavior, interval};
+use tracing::info;
+use trunkline_protocol::id::random_bytes;
+
+use crate::shard::{LevelCount, LevelOrder, Shared};
+use crate::upstream::{AppServerId, Hub, HubIndex, Newcomer, NewcomerRound, Pool, ShareLoad, ShareMove, SharePlan};
+
+/// Interval of looks and rounds.
+const ROUND: Duration = Duration::from_secs(1);
+
+/// Clients of a shard, by hub and app server.
+type ShardCounts = HashMap<(HubIndex, AppServerId), LevelCount>;
+
+/// Looks after newcomers for as long as the node runs, if it gives them clients at all.
+pub(crate) async fn run(shared: Arc<Shared>) {
+    let per_second = u64::from(shared.settings.rehoming.app_rebalance_per_s);
+    if per_second == 0 {
+        return;
+    }
+    let mut rebalancer = AppRebalancer::default();
+    let mut rounds = interval(ROUND);
+    // A late look counts once: who was frozen has seen nothing of the time in between.
+    rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        rounds.tick().await;
+        // The clients of a node that stops are on their way to others.
+        if !shared.has_begun_drain() {
+            rebalancer.round(&shared, per_second).await;
+        }
+    }
+}
+
+/// App servers that have come, at each hub.
+#[derive(Debug, Default)]
+struct AppRebalancer {
+    newcomers: HashMap<(HubIndex, AppServerId), (Arc<Pool>, Newcomer)>,
+}
+
+impl AppRebalancer {
+    async fn round(&mut self, shared: &Shared, per_second: u64) {
+        self.look(shared);
+        let short = self.newcomers.values().filter(|(_, newcomer)| newcomer.is_short());
+        let groups: HashSet<_> = short.map(|(pool, _)| (pool.hub().index(), pool.app().group.name().clone())).collect();
+        if groups.is_empty() {
+            return;
+        }
+        let counts = gather(shared).await;
+        let mut left = per_second;
+        for (hub, group) in groups {
+            let Some(hub) = shared.hubs.all().get(hub.get()).cloned() else { continue };
+            let moves = self.plan(&hub, &group, &counts, left);
+            left = left.saturating_sub(moves.iter().map(|one| one.clients).sum());
+            moves.iter().for_each(|one| order(shared, &hub, one, &counts));
+        }
+    }
+
+    /// Takes the look of this second at all pools.
+    fn look(&mut self, shared: &Shared) {
+        let mut before = std::mem::take(&mut self.newcomers);
+        for hub in shared.hubs.all().iter().filter(|hub| !hub.has_webhook()) {
+            for pool in hub.pools().iter().filter(|pool| !pool.app().group.is_mirror()) {
+                let place = (hub.index(), pool.app().id);
+                let known = before.remove(&place).filter(|(known, _)| Arc::ptr_eq(known, pool));
+                let mut newcomer = known.map(|(_, newcomer)| newcomer).unwrap_or_default();
+                newcomer.look(pool.look());
+                self.newcomers.insert(place, (pool.clone(), newcomer));
+            }
+        }
+    }
+
+    /// Plans the moves of one group at a hub, of at most so many clients with those on their way.
+    fn plan(&mut self, hub: &Hub, group: &str, counts: &[ShardCounts], most: u64) -> Vec<ShareMove> {
+        let mut loads = Vec::new();
+        let mut on_their_way = 0;
+        for pool in hub.pools().iter().filter(|pool| **pool.app().group.name() == *group && pool.is_up()) {
+            let place = (hub.index(), pool.app().id);
+            let total = total(counts, place);
+            on_their_way += total.coming;
+            let is_newcomer = self.newcomers.get(&place).is_some_and(|(_, newcomer)| newcomer.is_short());
+            let clients = (total.present + total.coming).saturating_sub(total.going);
+            let weight = u64::from(pool.app().weight());
+            loads.push(ShareLoad { app: pool.app().id, weight, clients, is_newcomer });
+        }
+        let mut plan = SharePlan::new(&loads);
+        let mut is_any_over = false;
+        for load in loads.iter_mut().filter(|load| load.is_newcomer) {
+            let place = (hub.index(), load.app);
+            let Some((pool, newcomer)) = self.newcomers.get_mut(&place) else { continue };
+            let (missing, coming) = (plan.missing(load.app), total(counts, place).coming);
+            match newcomer.begin_round(missing, coming, plan.is_tolerable(load.app)) {
+                NewcomerRound::Begun => {
+                    let app = &pool.app().name;
+                    info!(%app, hub = hub.name(), clients = missing, "an app server has come: it gets its share of clients");
+                }
+                NewcomerRound::GoesOn => {}
+                NewcomerRound::Over => (load.is_newcomer, is_any_over) = (false, true),
+            }
+        }
+        if is_any_over {
+            plan = SharePlan::new(&loads);
+        }
+        plan.moves(most.saturating_sub(on_their_way))
+    }
+}
+
+/// Clients by hub and app server, of each shard.
+async fn gather(shared: &Shared) -> Vec<ShardCounts> {
+    let mut counts = Vec::new();
+    for shard in shared.shards() {
+        counts.push(shard.inspect(|state| state.level_counts()).await.unwrap_or_default());
+    }
+    counts
+}
+
+fn total(counts: &[ShardCounts], place: (HubIndex, AppServerId)) -> LevelCount {
+    let mut total = LevelCount::default();
+    for count in counts.iter().filter_map(|shard| shard.get(&place)) {
+        total.present += count.present;
+        total.going += count.going;
+        total.coming += count.coming;
+    }
+    total
+}
+
+/// Orders each shard to give its part, in proportion to what it has.
+fn order(shared: &Shared, hub: &Hub, one: &ShareMove, counts: &[ShardCounts]) {
+    let &ShareMove { from, to, clients } = one;
+    let hub = hub.index();
+    let there = |shard: &ShardCounts| shard.get(&(hub, from)).map_or(0, |it| it.present.saturating_sub(it.going));
+    let there: Vec<u64> = counts.iter().map(there).collect();
+    let start = usize::from(u16::from_ne_bytes(random_bytes()));
+    for (shard, clients) in shared.shards().iter().zip(parts(clients, &there, start)) {
+        let clients = usize::try_from(clients).unwrap_or(usize::MAX);
+        if clients > 0 {
+            shard.post(move |state| state.begin_level(LevelOrder { hub, from, to, clients }));
+        }
+    }
+}
+
+/// Parts of a number in proportion to these, none larger than its own. What is left over goes around from a random one on:
+/// where all clients are in the middle of calls, the next round asks another shard.
+fn parts(number: u64, of: &[u64], start: usize) -> Vec<u64> {
+    let sum: u64 = of.iter().sum();
+    let part = |one: &u64| {
+        let part = u128::from(*one) * u128::from(number.min(sum)) / u128::from(sum.max(1));
+        u64::try_from(part).unwrap_or(*one)
+    };
+    let mut parts: Vec<u64> = of.iter().map(part).collect();
+    let mut rest = number.min(sum).saturating_sub(parts.iter().sum());
+    for step in 0..of.len() {
+        let place = start.wrapping_add(step) % of.len();
+        if let (Some(part), Some(most)) = (parts.get_mut(place), of.get(place))
+            && rest > 0
+            && *part < *most
+        {
+            *part += 1;
+            rest -= 1;
+        }
+    }
+    parts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shards_give_in_proportion_and_the_rest_goes_around() {
+        assert_eq!(parts(10, &[30, 10], 0), [8, 2]);
+        assert_eq!(parts(10, &[30, 10], 1), [7, 3]);
+        assert_eq!(parts(1, &[1, 1, 1], 2), [0, 0, 1]);
+        assert_eq!(parts(9, &[2, 1], 0), [2, 1]);
+        assert_eq!(parts(3, &[0, 5], 0), [0, 3]);
+        assert_eq!(parts(3, &[], 7), [0; 0]);
+    }
+}

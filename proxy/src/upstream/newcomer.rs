@@ -1,0 +1,182 @@
+//! Newcomer: an app server that has come to a hub, until it has its share of the clients. Pure: one look a second comes in.
+//!
+//! ```text
+//!  no link ──► Linking ── all links, for 5 s ──► Short ── it has its share, or nobody could go there for 60 s ──► Settled
+//!     ▲                                                                                                              │
+//!     └────────────────────────────────── its last session is over ──────────────────────────────────────────────────┘
+//! ```
+//!
+//! A link that is away for a moment takes no client with it: its session lives, and nothing begins anew.
+
+/// Looks at a row with all links after which it has settled: one that has just started may go again, and is warming up.
+const SETTLED_LOOKS: u32 = 5;
+
+/// Rounds without progress after which it stays as it is: the rest are in the middle of calls, or kept to their app servers.
+const IDLE_ROUNDS_MAX: u32 = 60;
+
+/// Links of an app server at a hub, as one look finds them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct LinkLook {
+    /// It has any session, with a socket or without.
+    pub is_known: bool,
+    /// Links that may carry clients now.
+    pub open: usize,
+    /// Links that it is to have; `None` if it decides that itself.
+    pub wanted: Option<usize>,
+    /// It is about to stop.
+    pub is_draining: bool,
+}
+
+/// An app server at one hub.
+#[derive(Debug, Default)]
+pub(crate) struct Newcomer {
+    stage: Stage,
+    last_open: usize,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Stage {
+    Linking { whole: u32 },
+    Short { missing: Option<u64>, idle: u32 },
+    Settled,
+}
+
+impl Default for Stage {
+    fn default() -> Self {
+        Self::Linking { whole: 0 }
+    }
+}
+
+/// What a round has come to for a newcomer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NewcomerRound {
+    /// It begins to get clients.
+    Begun,
+    GoesOn,
+    /// It has its share, or will not get it.
+    Over,
+}
+
+impl Newcomer {
+    /// Takes the look of this second.
+    pub(crate) fn look(&mut self, look: LinkLook) {
+        let before = std::mem::replace(&mut self.last_open, look.open);
+        if !look.is_known || look.is_draining {
+            self.stage = Stage::default();
+            return;
+        }
+        let is_whole = look.open > 0 && look.wanted.map_or(look.open == before, |wanted| look.open >= wanted);
+        if let Stage::Linking { whole } = &mut self.stage {
+            *whole = if is_whole { *whole + 1 } else { 0 };
+            if *whole > SETTLED_LOOKS {
+                self.stage = Stage::Short { missing: None, idle: 0 };
+            }
+        }
+    }
+
+    /// Whether it may have fewer clients than its share.
+    #[must_use]
+    pub(crate) fn is_short(&self) -> bool {
+        matches!(self.stage, Stage::Short { .. })
+    }
+
+    /// Takes the clients that it misses in this round, of which some may be on their way. `is_tolerable` if these are too
+    /// few to begin.
+    pub(crate) fn begin_round(&mut self, missing: u64, on_their_way: u64, is_tolerable: bool) -> NewcomerRound {
+        let Stage::Short { missing: last, idle } = &mut self.stage else { return NewcomerRound::Over };
+        let left = missing + on_their_way;
+        let Some(before) = last.replace(left) else {
+            if !is_tolerable {
+                return NewcomerRound::Begun;
+            }
+            self.stage = Stage::Settled;
+            return NewcomerRound::Over;
+        };
+        *idle = if left < before { 0 } else { *idle + 1 };
+        if left > 0 && *idle < IDLE_ROUNDS_MAX {
+            return NewcomerRound::GoesOn;
+        }
+        self.stage = Stage::Settled;
+        NewcomerRound::Over
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn look(open: usize, wanted: Option<usize>) -> LinkLook {
+        LinkLook { is_known: true, open, wanted, is_draining: false }
+    }
+
+    const GONE: LinkLook = LinkLook { is_known: false, open: 0, wanted: Some(2), is_draining: false };
+
+    fn settled() -> Newcomer {
+        let mut newcomer = Newcomer::default();
+        (0..=SETTLED_LOOKS).for_each(|_| newcomer.look(look(2, Some(2))));
+        assert!(newcomer.is_short());
+        newcomer
+    }
+
+    #[test]
+    fn it_is_a_newcomer_once_all_its_links_have_been_there_for_some_seconds() {
+        let mut newcomer = Newcomer::default();
+        for open in [1, 2, 2, 1, 2, 2, 2, 2, 2] {
+            newcomer.look(look(open, Some(2)));
+            assert!(!newcomer.is_short());
+        }
+        newcomer.look(look(2, Some(2)));
+        assert!(newcomer.is_short());
+    }
+
+    #[test]
+    fn one_that_dials_in_has_settled_when_no_more_links_come() {
+        let mut newcomer = Newcomer::default();
+        for open in [1, 3, 5, 5, 5, 5, 5, 5] {
+            newcomer.look(look(open, None));
+            assert!(!newcomer.is_short());
+        }
+        newcomer.look(look(5, None));
+        assert!(newcomer.is_short());
+    }
+
+    #[test]
+    fn a_link_that_is_away_for_a_moment_begins_nothing_anew_and_one_that_is_gone_does() {
+        let mut newcomer = settled();
+        assert_eq!(newcomer.begin_round(0, 0, true), NewcomerRound::Over);
+        newcomer.look(look(0, Some(2)));
+        newcomer.look(look(2, Some(2)));
+        assert!(!newcomer.is_short());
+        newcomer.look(GONE);
+        (0..=SETTLED_LOOKS).for_each(|_| newcomer.look(look(2, Some(2))));
+        assert!(newcomer.is_short());
+    }
+
+    #[test]
+    fn one_that_is_about_to_stop_is_none() {
+        let mut newcomer = settled();
+        newcomer.look(LinkLook { is_draining: true, ..look(2, Some(2)) });
+        assert!(!newcomer.is_short());
+    }
+
+    #[test]
+    fn it_begins_beyond_the_tolerance_and_ends_with_its_share() {
+        let mut newcomer = settled();
+        assert_eq!(newcomer.begin_round(10, 0, false), NewcomerRound::Begun);
+        assert_eq!(newcomer.begin_round(5, 5, false), NewcomerRound::GoesOn);
+        assert_eq!(newcomer.begin_round(1, 0, true), NewcomerRound::GoesOn, "what has begun is ended");
+        assert_eq!(newcomer.begin_round(0, 0, true), NewcomerRound::Over);
+        assert!(!newcomer.is_short());
+        assert_eq!(settled().begin_round(1, 0, true), NewcomerRound::Over);
+    }
+
+    #[test]
+    fn it_stays_as_it_is_when_nobody_can_go_there() {
+        let mut newcomer = settled();
+        newcomer.begin_round(10, 0, false);
+        for _ in 1..IDLE_ROUNDS_MAX {
+            assert_eq!(newcomer.begin_round(10, 0, false), NewcomerRound::GoesOn);
+        }
+        assert_eq!(newcomer.begin_round(10, 0, false), NewcomerRound::Over);
+    }
+}

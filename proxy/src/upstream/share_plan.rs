@@ -1,0 +1,210 @@
+//! Plan of shares: how many clients go from which app server to which, so that newcomers have as many as others of their
+//! weight. Pure: the loads come in.
+//!
+//! ```text
+//!  clients   A ████████│████      each app server is to have the share of its weight. What does not divide evenly stays
+//!            B ████████│██        where it is. Only newcomers get any: who has fewer for another reason takes turns with
+//!            C         │ ◄─       the rest, as ever.
+//!                      └─ share
+//! ```
+
+use super::AppServerId;
+
+/// Part of its share that a newcomer may miss without getting any: while clients come and go there is always some.
+const TOLERANCE_DIVISOR: u64 = 20;
+
+/// Clients of one app server of a group, at one hub.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ShareLoad {
+    pub app: AppServerId,
+    pub weight: u64,
+    /// Clients that are there, with those that are about to come and without those that are about to go.
+    pub clients: u64,
+    /// It has come, and may have too few.
+    pub is_newcomer: bool,
+}
+
+/// Clients that go from one app server to another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ShareMove {
+    pub from: AppServerId,
+    pub to: AppServerId,
+    pub clients: u64,
+}
+
+/// Plan of one group at one hub.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct SharePlan {
+    /// Clients that each newcomer misses.
+    missing: Vec<(AppServerId, u64, u64)>,
+    /// Clients that each app server has beyond its share, most first.
+    excess: Vec<(AppServerId, u64)>,
+}
+
+impl SharePlan {
+    /// Plans for these loads.
+    #[must_use]
+    pub(crate) fn new(loads: &[ShareLoad]) -> Self {
+        let shares = shares(loads);
+        let pairs = || loads.iter().zip(&shares);
+        let newcomers = pairs().filter(|(load, _)| load.is_newcomer);
+        let missing = newcomers.map(|(load, &share)| (load.app, share.saturating_sub(load.clients), share)).collect();
+        let excess = pairs().map(|(load, share)| (load.app, load.clients.saturating_sub(*share)));
+        let mut excess: Vec<_> = excess.filter(|(_, clients)| *clients > 0).collect();
+        excess.sort_by_key(|(_, clients)| std::cmp::Reverse(*clients));
+        Self { missing, excess }
+    }
+
+    /// Number of clients that a newcomer misses.
+    #[must_use]
+    pub(crate) fn missing(&self, app: AppServerId) -> u64 {
+        self.missing.iter().find(|(newcomer, ..)| *newcomer == app).map_or(0, |(_, missing, _)| *missing)
+    }
+
+    /// Whether a newcomer misses so few that it need not get any.
+    #[must_use]
+    pub(crate) fn is_tolerable(&self, app: AppServerId) -> bool {
+        let found = self.missing.iter().find(|(newcomer, ..)| *newcomer == app);
+        found.is_none_or(|(_, missing, share)| *missing <= share / TOLERANCE_DIVISOR)
+    }
+
+    /// Moves that bring the newcomers nearer to their shares, of at most so many clients.
+    #[must_use]
+    pub(crate) fn moves(&self, most: u64) -> Vec<ShareMove> {
+        let (mut left, mut excess, mut moves) = (most, self.excess.iter().copied(), Vec::new());
+        let mut giver = excess.next();
+        for &(to, missing, _) in &self.missing {
+            let mut missing = missing.min(left);
+            while let Some((from, clients)) = giver.filter(|_| missing > 0) {
+                let moved = clients.min(missing);
+                moves.push(ShareMove { from, to, clients: moved });
+                (missing, left) = (missing - moved, left - moved);
+                giver = if moved < clients { Some((from, clients - moved)) } else { excess.next() };
+            }
+        }
+        moves
+    }
+}
+
+/// Shares of app servers by weight. What is left over is with those that have more than the rest already.
+fn shares(loads: &[ShareLoad]) -> Vec<u64> {
+    let total: u64 = loads.iter().map(|load| load.clients).sum();
+    let weights: u64 = loads.iter().map(|load| load.weight).sum();
+    let share = |load: &ShareLoad| {
+        let whole = u128::from(total) * u128::from(load.weight) / u128::from(weights.max(1));
+        u64::try_from(whole).unwrap_or(u64::MAX)
+    };
+    let mut shares: Vec<u64> = loads.iter().map(share).collect();
+    let mut rest = total.saturating_sub(shares.iter().sum());
+    let has_more = |(load, share): (&ShareLoad, &u64)| load.clients.saturating_sub(*share);
+    let mut order: Vec<_> = loads.iter().zip(&shares).map(has_more).enumerate().collect();
+    order.sort_by_key(|(_, more)| std::cmp::Reverse(*more));
+    for (place, _) in order {
+        if let Some(share) = shares.get_mut(place).filter(|_| rest > 0) {
+            *share += 1;
+            rest -= 1;
+        }
+    }
+    shares
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn app(number: u32) -> AppServerId {
+        AppServerId::from(number)
+    }
+
+    /// Loads of app servers with these weights and clients; those of odd weight beyond 100 are newcomers.
+    fn loads(of: &[(u64, u64, bool)]) -> Vec<ShareLoad> {
+        let load = |(number, &(weight, clients, is_newcomer)): (u32, &(u64, u64, bool))| ShareLoad {
+            app: app(number),
+            weight,
+            clients,
+            is_newcomer,
+        };
+        (0..).zip(of).map(load).collect()
+    }
+
+    fn moves(of: &[(u64, u64, bool)], most: u64) -> Vec<(u32, u32, u64)> {
+        let loads = loads(of);
+        let number = |id| (0..).find(|number| app(*number) == id).unwrap();
+        let moves = SharePlan::new(&loads).moves(most);
+        moves.iter().map(|one| (number(one.from), number(one.to), one.clients)).collect()
+    }
+
+    #[test]
+    fn a_newcomer_gets_half_of_two_and_at_the_rate_that_is_given() {
+        assert_eq!(moves(&[(1, 20, false), (1, 0, true)], 100), [(0, 1, 10)]);
+        assert_eq!(moves(&[(1, 20, false), (1, 0, true)], 3), [(0, 1, 3)]);
+        assert_eq!(moves(&[(1, 20, false), (1, 0, true)], 0), []);
+    }
+
+    #[test]
+    fn shares_follow_weights() {
+        assert_eq!(moves(&[(3, 40, false), (1, 0, true)], 100), [(0, 1, 10)]);
+        assert_eq!(moves(&[(1, 40, false), (3, 0, true)], 100), [(0, 1, 30)]);
+    }
+
+    #[test]
+    fn who_has_most_gives_first() {
+        let of = [(1, 10, false), (1, 30, false), (1, 2, true)];
+        assert_eq!(moves(&of, 5), [(1, 2, 5)]);
+        assert_eq!(moves(&of, 100), [(1, 2, 12)]);
+    }
+
+    #[test]
+    fn what_does_not_divide_evenly_stays_and_a_newcomer_gets_its_whole_part_even_so() {
+        assert_eq!(moves(&[(1, 5, false), (1, 0, true)], 100), [(0, 1, 2)]);
+        assert_eq!(moves(&[(1, 3, false), (1, 2, true)], 100), []);
+        assert_eq!(moves(&[(1, 2, false), (1, 2, false), (1, 0, true)], 100), [(1, 2, 1)]);
+        assert_eq!(moves(&[(1, 1, false), (1, 0, true)], 100), []);
+    }
+
+    #[test]
+    fn who_is_no_newcomer_gets_none() {
+        assert_eq!(moves(&[(1, 20, false), (1, 0, false)], 100), []);
+        assert_eq!(moves(&[(1, 0, false), (1, 20, true)], 100), []);
+    }
+
+    #[test]
+    fn a_few_are_no_reason_to_begin() {
+        let tolerable = |clients: u64| SharePlan::new(&loads(&[(1, 200 - clients, false), (1, clients, true)]));
+        assert!(tolerable(95).is_tolerable(app(1)) && !tolerable(94).is_tolerable(app(1)));
+        assert!(tolerable(94).is_tolerable(app(0)), "it is no newcomer");
+        assert_eq!(tolerable(94).missing(app(1)), 6);
+    }
+
+    proptest! {
+        #[test]
+        fn rounds_end_with_every_newcomer_at_its_share_and_nobody_gives_below_its_own(
+            of in prop::collection::vec((1_u64..9, 0_u64..400, any::<bool>()), 1..8),
+            rate in 1_u64..100,
+        ) {
+            let mut loads = loads(&of);
+            let total: u64 = loads.iter().map(|load| load.clients).sum();
+            let weights: u64 = loads.iter().map(|load| load.weight).sum();
+            let before = loads.clone();
+            loop {
+                let moves = SharePlan::new(&loads).moves(rate);
+                prop_assert!(moves.iter().map(|one| one.clients).sum::<u64>() <= rate);
+                if moves.is_empty() {
+                    break;
+                }
+                for ShareMove { from, to, clients } in moves {
+                    loads.iter_mut().find(|load| load.app == from).unwrap().clients -= clients;
+                    loads.iter_mut().find(|load| load.app == to).unwrap().clients += clients;
+                }
+            }
+            prop_assert_eq!(loads.iter().map(|load| load.clients).sum::<u64>(), total);
+            for (load, before) in loads.iter().zip(&before) {
+                let share = total * load.weight / weights;
+                prop_assert!(!load.is_newcomer || load.clients >= share);
+                prop_assert!(load.clients >= before.clients.min(share));
+            }
+        }
+    }
+}
