@@ -33,8 +33,8 @@ use trunkline_protocol::cause::Cause;
 use trunkline_protocol::hub::{Close, Completion, HubMessage, HubProtocol};
 use trunkline_protocol::limits::STATEFUL_RECONNECT_TIMEOUT_S;
 use trunkline_protocol::service::{
-    Ack, ClientInvocation, CloseConnection, ConnectionData, DataType, MultiConnectionData, Payloads, ServiceMessage,
-    TraceReport,
+    Ack, ClientInvocation, CloseConnection, ConnectionData, DataType, FlowOperation, MultiConnectionData, Payloads,
+    ServiceMessage, TraceReport,
 };
 use trunkline_protocol::wire::MIGRATE_TO_HEADER;
 

@@ -1,11 +1,14 @@
 //! App servers come and go; clients stay, and notice only the calls that were cut short.
 
-use std::collections::BTreeSet;
+use std::cell::Cell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use futures_util::future::join_all;
 use http::StatusCode;
 use serde_json::{Value, json};
+use tokio::time::sleep;
 use trunkline_tests::harness::client::{Agents, Client, Kind};
 use trunkline_tests::harness::fleet::{App, AppServer, Fleet, Proxy, stop};
 use trunkline_tests::harness::http_client;
@@ -15,6 +18,9 @@ use trunkline_tests::harness::scenario::{Stage, play, until};
 
 const GROUP: &str = "room";
 const HUB: &str = "/moves";
+
+/// Time between two calls of a client.
+const CALL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Two app servers, two proxies before both.
 async fn mesh(stage: &Stage, arguments: &[&str]) -> Result<([AppServer; 2], [Proxy; 2])> {
@@ -231,6 +237,64 @@ fn a_stopped_app_server_hands_its_clients_over_with_their_calls_done() {
         assert_eq!(stays.lines_after("connected ").len() + half, clients.len());
         assert!(apps[stopped].process.lines_after("disconnected ").is_empty());
         assert!(stays.lines_after("disconnected ").is_empty());
+        Ok(())
+    });
+}
+
+/// Numbers of clients by app server.
+async fn shares(clients: &[Client]) -> Result<Vec<usize>> {
+    let mut shares = BTreeMap::new();
+    for (instance, _) in all_who(clients).await? {
+        *shares.entry(instance).or_default() += 1;
+    }
+    Ok(shares.into_values().collect())
+}
+
+#[test]
+fn after_a_rolling_restart_each_app_server_has_its_share_again_and_no_call_has_failed() {
+    play(async |stage| {
+        let (mut apps, proxies) = mesh(stage, &[]).await?;
+        let agents = Agents::new(stage);
+        let clients = crowd(&agents, &proxies).await?;
+        let (before, half) = (all_who(&clients).await?, clients.len() / 2);
+        assert_eq!(shares(&clients).await?, [half, half]);
+        let is_over = Cell::new(false);
+        let is_over = &is_over;
+        let calling = clients.iter().enumerate().map(|(place, client)| async move {
+            let mut calls = 0;
+            while !is_over.get() {
+                let tag = json!(format!("{place}-{calls}"));
+                assert_eq!(client.call("Run", json!([tag])).await?, Ok(tag));
+                calls += 1;
+                // The pace of a person, so that there are moments between the calls.
+                sleep(CALL_INTERVAL).await;
+            }
+            Ok::<_, anyhow::Error>(calls)
+        });
+        let restarting = async {
+            for app in &mut apps {
+                stop(&mut app.process, Signal::Terminate).await?;
+                app.start_again(stage).await?;
+                until(async || Ok((shares(&clients).await? == [half, half]).then_some(()))).await?;
+            }
+            is_over.set(true);
+            Ok::<_, anyhow::Error>(())
+        };
+        let (calls, restarted) = tokio::join!(join_all(calling), restarting);
+        restarted?;
+        let calls: usize = calls.into_iter().sum::<Result<usize>>()?;
+        eprintln!("{calls} calls of {} clients, none failed", clients.len());
+        let after = all_who(&clients).await?;
+        assert!(before.iter().zip(&after).all(|(before, after)| before.1 == after.1), "under their old ids");
+        for (place, client) in clients.iter().enumerate() {
+            assert_eq!(client.invoke("Recall", json!([])).await?, json!(format!("name {place}")), "handed over");
+        }
+        let mut given = 0.0;
+        for proxy in &proxies {
+            given += proxy.metrics().await?.sum("trunkline_client_connections_app_rebalanced_total", &[]);
+        }
+        assert_eq!(given, clients.len() as f64, "half of them, twice");
+        assert!(apps.iter().all(|app| app.process.lines_after("disconnected ").is_empty()));
         Ok(())
     });
 }
