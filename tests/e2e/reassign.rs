@@ -266,7 +266,7 @@ fn after_a_rolling_restart_each_app_server_has_its_share_again_and_no_call_has_f
                 let tag = json!(format!("{place}-{calls}"));
                 assert_eq!(client.call("Run", json!([tag])).await?, Ok(tag));
                 calls += 1;
-                // The pace of a person, so that there are moments between the calls.
+                // sleep: the pace of a person, so that there are moments between the calls
                 sleep(CALL_INTERVAL).await;
             }
             Ok::<_, anyhow::Error>(calls)

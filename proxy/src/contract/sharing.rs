@@ -95,6 +95,7 @@ fn an_app_server_that_comes_gets_its_share_and_each_client_goes_on_there() {
             at.write(&client.id, "{\"type\":3,\"invocationId\":\"7\",\"result\":1}\u{1e}").await;
             assert_eq!(client.text().await, "{\"type\":3,\"invocationId\":\"7\",\"result\":1}");
         }
+        // sleep: time is virtual, and what is shown is that nothing comes
         sleep(Duration::from_secs(300)).await;
         first.fence().await;
         second.fence().await;
@@ -112,6 +113,7 @@ fn clients_go_at_the_rate_and_no_more_are_asked_for_than_that() {
         let mut second = app(&stage, "app-2").link().await;
         let asked_for = [asked(&mut first).await, asked(&mut first).await];
         // As long as these are not handed over, no other is asked for.
+        // sleep: as above, nothing comes
         sleep(Duration::from_secs(30)).await;
         first.fence().await;
         for id in &asked_for {
@@ -128,6 +130,7 @@ fn clients_go_at_the_rate_and_no_more_are_asked_for_than_that() {
         }
         let took = begun.elapsed();
         assert!(took > Duration::from_millis(1000) && took < Duration::from_secs(4), "{took:?}");
+        // sleep: as above, nothing comes
         sleep(Duration::from_secs(300)).await;
         first.fence().await;
         assert_eq!(rebalanced(&stage), 6);
@@ -146,6 +149,7 @@ fn a_client_in_a_call_is_not_asked_for_until_that_has_ended() {
             first.data().await;
         }
         let mut second = app(&stage, "app-2").link().await;
+        // sleep: as above, nothing comes
         sleep(Duration::from_secs(30)).await;
         first.fence().await;
         first.write(&all[1].id, "{\"type\":3,\"invocationId\":\"1\",\"result\":1}\u{1e}").await;
@@ -233,6 +237,7 @@ fn with_a_rate_of_zero_clients_stay() {
         let mut first = app(&off, "app-1").link().await;
         let _all = clients(&off, &mut first, 4).await;
         let mut second = app(&off, "app-2").link().await;
+        // sleep: as above, nothing comes
         sleep(Duration::from_secs(300)).await;
         first.fence().await;
         second.fence().await;

@@ -30,24 +30,24 @@ pub(crate) struct LinkLook {
 /// An app server at one hub.
 #[derive(Debug, Default)]
 pub(crate) struct Newcomer {
-    stage: Stage,
+    stage: NewcomerStage,
     last_open: usize,
 }
 
 #[derive(Debug, PartialEq, Eq)]
-enum Stage {
+enum NewcomerStage {
     Linking { whole: u32 },
     Short { missing: Option<u64>, idle: u32 },
     Settled,
 }
 
-impl Default for Stage {
+impl Default for NewcomerStage {
     fn default() -> Self {
         Self::Linking { whole: 0 }
     }
 }
 
-/// What a round has come to for a newcomer.
+/// Outcome of a round for a newcomer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum NewcomerRound {
     /// It begins to get clients.
@@ -62,14 +62,14 @@ impl Newcomer {
     pub(crate) fn look(&mut self, look: LinkLook) {
         let before = std::mem::replace(&mut self.last_open, look.open);
         if !look.is_known || look.is_draining {
-            self.stage = Stage::default();
+            self.stage = NewcomerStage::default();
             return;
         }
         let is_whole = look.open > 0 && look.wanted.map_or(look.open == before, |wanted| look.open >= wanted);
-        if let Stage::Linking { whole } = &mut self.stage {
+        if let NewcomerStage::Linking { whole } = &mut self.stage {
             *whole = if is_whole { *whole + 1 } else { 0 };
             if *whole > SETTLED_LOOKS {
-                self.stage = Stage::Short { missing: None, idle: 0 };
+                self.stage = NewcomerStage::Short { missing: None, idle: 0 };
             }
         }
     }
@@ -77,26 +77,26 @@ impl Newcomer {
     /// Whether it may have fewer clients than its share.
     #[must_use]
     pub(crate) fn is_short(&self) -> bool {
-        matches!(self.stage, Stage::Short { .. })
+        matches!(self.stage, NewcomerStage::Short { .. })
     }
 
     /// Takes the clients that it misses in this round, of which some may be on their way. `is_tolerable` if these are too
     /// few to begin.
     pub(crate) fn begin_round(&mut self, missing: u64, on_their_way: u64, is_tolerable: bool) -> NewcomerRound {
-        let Stage::Short { missing: last, idle } = &mut self.stage else { return NewcomerRound::Over };
+        let NewcomerStage::Short { missing: last, idle } = &mut self.stage else { return NewcomerRound::Over };
         let left = missing + on_their_way;
         let Some(before) = last.replace(left) else {
             if !is_tolerable {
                 return NewcomerRound::Begun;
             }
-            self.stage = Stage::Settled;
+            self.stage = NewcomerStage::Settled;
             return NewcomerRound::Over;
         };
         *idle = if left < before { 0 } else { *idle + 1 };
         if left > 0 && *idle < IDLE_ROUNDS_MAX {
             return NewcomerRound::GoesOn;
         }
-        self.stage = Stage::Settled;
+        self.stage = NewcomerStage::Settled;
         NewcomerRound::Over
     }
 }
