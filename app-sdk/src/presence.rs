@@ -153,9 +153,10 @@ impl Presence {
     /// Forgets a node whose links are over.
     pub(crate) fn handle_node_lost(self: &Arc<Self>, node: &Arc<Node>) {
         let mut state = lock(&self.state);
-        state.away.retain(|(away, _)| away != node);
+        let missed = state.away.extract_if(.., |(away, _)| *away == *node).map(|(_, ticks)| ticks).max();
         if state.last_ticks.is_none() {
-            state.view.forget(node);
+            // Its clients have had so much of their grace already.
+            state.view.forget(node, missed.unwrap_or_default());
             self.drive_if_needed(&mut state);
         }
     }

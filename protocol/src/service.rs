@@ -23,9 +23,10 @@ pub use member_page::{GroupMember, MEMBERS_PER_PAGE_MAX, MemberPage, MemberPageE
 pub use presence_owner::presence_owner;
 pub use service_message::*;
 pub use session::{
-    ACKNOWLEDGE_KEY, Answer, Attachment, Backoff, Capabilities, Class, Counters, ECHO_KEY, Frames, HeaderError,
-    Incoming, Load, Offer, RingFull, Role, Session, SessionEndReason, SessionError, SessionEvent, SessionId,
-    SessionSettings, Transmit, UndeliveredFrames, UpgradeDecision, UpgradeRefusal, decide_upgrade, parse_received,
+    ACKNOWLEDGE_KEY, Answer, Attachment, Backoff, CRASHED_NODE_KEY, Capabilities, Class, Counters, ECHO_KEY, Frames,
+    HeaderError, Incoming, Load, Offer, RingFull, Role, Session, SessionEndReason, SessionError, SessionEvent,
+    SessionId, SessionSettings, Transmit, UndeliveredFrames, UpgradeDecision, UpgradeRefusal, decide_upgrade,
+    parse_received,
 };
 
 /// Version of the service protocol, which both ends name in their handshake; there is no other.

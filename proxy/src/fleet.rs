@@ -16,6 +16,7 @@ mod app_presence;
 mod carry;
 mod channel_host;
 mod combined_answer;
+mod crash;
 mod dialler;
 mod door_question;
 mod door_relay;

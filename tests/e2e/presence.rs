@@ -6,14 +6,23 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use futures_util::future::try_join_all;
 use serde_json::json;
+use tokio::time::sleep;
 use trunkline_tests::harness::client::{Agents, Client, Kind};
 use trunkline_tests::harness::fleet::{ACCESS_KEY, App, AppServer, Fleet, Proxy};
+use trunkline_tests::harness::process::Signal;
 use trunkline_tests::harness::raw::RawClient;
 use trunkline_tests::harness::scenario::{Stage, play, until};
+use trunkline_tests::harness::sockets::free_address;
 use trunkline_tests::harness::token;
 
 /// Time in which the users of a killed proxy are told to be offline, on a busy machine; it took 20 s without presence.
 const OFFLINE_WITHIN: Duration = Duration::from_secs(12);
+
+/// Time in which a client of a killed proxy has disconnected for its app, on a busy machine; it took 20 s before nodes told.
+const DISCONNECTED_WITHIN: Duration = Duration::from_secs(12);
+
+/// Time for which a proxy is frozen: within `--resume-window`.
+const FROZEN_FOR: Duration = Duration::from_secs(6);
 
 /// Clients that all ask at once, and questions of each.
 const ASKING: usize = 50;
@@ -71,6 +80,54 @@ fn two_tabs_at_two_proxies_are_one_user_and_a_killed_proxy_takes_its_users_with_
         tab.close().await?;
         let after: BTreeSet<_> = until_told(&apps, 8).await?.into_iter().collect();
         assert!(after.contains("ann offline") && after.contains("room +0 -1 =0"), "{after:?}");
+        Ok(())
+    });
+}
+
+/// One app server, and two proxies before it that know each other.
+async fn pair(stage: &Stage) -> Result<(AppServer, [Proxy; 2])> {
+    let fleet = Fleet::new(stage);
+    let app = fleet.app(App::Moves).await?;
+    let admins = [free_address()?, free_address()?];
+    let urls = admins.each_ref().map(|admin| format!("http://{admin}"));
+    let peers = ["--peers", urls[0].as_str(), "--peers", urls[1].as_str()];
+    let start = |admin: &str| fleet.proxy_of(&free_address()?, admin, &[app.address()], &peers);
+    let mut proxies = [start(&admins[0])?, start(&admins[1])?];
+    for proxy in &mut proxies {
+        proxy.ready().await?;
+        until(async || Ok((proxy.metrics().await?.sum("trunkline_fleet_agree", &[]) == 1.0).then_some(()))).await?;
+        until(async || {
+            let ready = proxy.metrics().await?.sum("trunkline_fleet_nodes", &[("state", "ready")]);
+            Ok((ready == 2.0).then_some(()))
+        })
+        .await?;
+    }
+    Ok((app, proxies))
+}
+
+#[test]
+fn a_client_of_a_killed_proxy_has_disconnected_within_seconds_and_one_of_a_frozen_proxy_has_not() {
+    play(async |stage| {
+        let (mut app, [frozen, mut doomed]) = pair(stage).await?;
+        let mut staying = RawClient::join(frozen.address(), "/moves").await?;
+        let gone = RawClient::join(doomed.address(), "/moves").await?;
+        app.process.wait_for_lines("connected ", 2).await?;
+        frozen.process.signal(Signal::Freeze).await?;
+        // sleep: as long as a crash takes to be told, and longer; nobody announces that a process is frozen
+        sleep(FROZEN_FOR).await;
+        frozen.process.signal(Signal::Thaw).await?;
+        staying.call("Run", json!(["after"])).await?;
+        assert!(app.process.lines_after("disconnected ").is_empty());
+
+        let killed_at = Instant::now();
+        doomed.process.kill().await?;
+        app.process.wait_for_lines("disconnected ", 1).await?;
+        let took = killed_at.elapsed();
+        eprintln!("disconnected after {took:?}");
+        ensure!(took < DISCONNECTED_WITHIN, "it took {took:?}");
+        staying.call("Run", json!(["last"])).await?;
+        assert_eq!(app.process.lines_after("disconnected ").len(), 1);
+        drop(gone);
         Ok(())
     });
 }

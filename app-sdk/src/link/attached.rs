@@ -104,7 +104,7 @@ impl Attached {
             tracing::info!(%hub, %node, slot, "link opened");
         }
         let mut writing = self.spawn_writer(socket.writer);
-        let end = read(&self.session, &mut self.incoming, socket.reader, &self.stop).await;
+        let end = read((&self.session, &self.slots), &mut self.incoming, socket.reader, &self.stop).await;
         self.stop.stop(StopReason::Failed, &self.session.outbox);
         // What was queued before a shutdown still goes out; all else waits for the next socket.
         match tokio::time::timeout(FLUSH_TIMEOUT, &mut writing).await {
@@ -148,9 +148,14 @@ impl Attached {
     }
 }
 
-async fn read(session: &LinkSession, incoming: &mut Incoming, reader: LinkReader, stop: &SocketStop) -> LinkEnd {
+async fn read(
+    (session, slots): (&LinkSession, &Slots),
+    incoming: &mut Incoming,
+    reader: LinkReader,
+    stop: &SocketStop,
+) -> LinkEnd {
     let mut reads = LinkReadLoop { outbox: &session.outbox, clock: session.clock, incoming, reader };
-    reads.run(&mut EndpointSink::new(session), stop).await
+    reads.run(&mut EndpointSink::new(session, slots), stop).await
 }
 
 impl Drop for Attached {

@@ -10,8 +10,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::{Instant, Sleep, sleep};
 use trunkline_link::{FrameSink, LinkEnd};
-use trunkline_protocol::service::{ECHO_KEY, Ping, ServiceMessage, TracedData, bytes_of_frame};
+use trunkline_protocol::service::{CRASHED_NODE_KEY, ECHO_KEY, Ping, ServiceMessage, TracedData, bytes_of_frame};
 
+use super::Slots;
 use super::session::LinkSession;
 use crate::connection::Connection;
 
@@ -21,6 +22,7 @@ const HELD_UP_MAX: Duration = Duration::from_millis(5);
 /// Gives the frames of one socket to the endpoint of its session.
 pub(super) struct EndpointSink<'a> {
     session: &'a LinkSession,
+    slots: &'a Slots,
     /// Connections whose workers start when the batch is over.
     due: Vec<Arc<Connection>>,
     /// When to look whether those that started before are held up.
@@ -28,8 +30,8 @@ pub(super) struct EndpointSink<'a> {
 }
 
 impl<'a> EndpointSink<'a> {
-    pub(super) fn new(session: &'a LinkSession) -> Self {
-        Self { session, due: Vec::new(), look: Box::pin(sleep(HELD_UP_MAX)) }
+    pub(super) fn new(session: &'a LinkSession, slots: &'a Slots) -> Self {
+        Self { session, slots, due: Vec::new(), look: Box::pin(sleep(HELD_UP_MAX)) }
     }
 
     /// Starts workers for what a read has brought, and beside those that are held up.
@@ -52,8 +54,13 @@ impl FrameSink for EndpointSink<'_> {
         if ping.get(ECHO_KEY).is_some() {
             self.session.outbox.echo(ping);
         }
-        if let Some(service) = &self.session.service {
-            service.pings.handle_ping(self.session.id, &self.session.outbox, ping);
+        match &self.session.service {
+            Some(service) => service.pings.handle_ping(self.session.id, &self.session.outbox, ping),
+            None => {
+                if let Some(boot) = ping.get(CRASHED_NODE_KEY) {
+                    self.slots.doubt_node(boot);
+                }
+            }
         }
     }
 

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use trunkline_link::{LinkClock, LinkEnd, LinkOutbox, SocketStop, StopReason, wait_for_verdict};
 use trunkline_protocol::service::{Attachment, Incoming, SessionEndReason, SessionEvent};
@@ -16,6 +16,10 @@ use crate::connection::{Connection, ConnectionClose, DueQueue, LinkId};
 use crate::endpoint::Endpoint;
 use crate::node::Node;
 use crate::sync::lock;
+
+/// Time for which a proxy that is said to have crashed may show that it lives. It was refused for 2 s by then, and one that
+/// lives dials again within 2 s.
+const DOUBTED_FOR: Duration = Duration::from_secs(1);
 
 /// A session, from its first upgrade until it is over.
 pub(crate) struct LinkSession {
@@ -39,6 +43,8 @@ pub(crate) struct LinkSession {
     pub(super) doubted: Notify,
     /// Time in which a proxy that lives is heard.
     pub(super) patience: Duration,
+    /// Notified when another proxy says that this one has crashed.
+    pub(super) told_crashed: Notify,
     /// Fires when it is over.
     pub(super) over: CancellationToken,
     pub(super) clock: LinkClock,
@@ -98,6 +104,14 @@ pub(super) async fn keep(session: Arc<LinkSession>, slots: Arc<Slots>) {
     loop {
         let why = tokio::select! {
             () = session.over.cancelled() => return,
+            () = session.told_crashed.notified() => {
+                // sleep: a proxy that lives has a socket again by the end of it
+                sleep(DOUBTED_FOR).await;
+                if slots.end_crashed(&session) {
+                    return;
+                }
+                continue;
+            }
             () = session.shutdown.cancelled() => StopReason::Shutdown,
             () = session.doubted.notified(), if doubted_at.is_none() => {
                 doubted_at = Some(Instant::now());

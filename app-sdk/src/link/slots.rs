@@ -9,8 +9,8 @@ use tokio::time::Instant;
 use trunkline_link::{LinkClock, LinkEnd, LinkOutbox, OutboxPolicy, StopReason};
 use trunkline_protocol::limits::RESUME_WINDOW_MS;
 use trunkline_protocol::service::{
-    Answer, Attachment, Capabilities, Incoming, Offer, Role, Session, SessionError, SessionId, SessionSettings,
-    UpgradeDecision, UpgradeRefusal, decide_upgrade,
+    Answer, Attachment, Capabilities, Incoming, Offer, Role, Session, SessionEndReason, SessionError, SessionId,
+    SessionSettings, UpgradeDecision, UpgradeRefusal, decide_upgrade,
 };
 
 use super::session::{self, LinkSession};
@@ -97,6 +97,30 @@ impl Slots {
             end_session(&mut slots, session, end);
         }
         is_detached
+    }
+
+    /// Doubts that a start of a node lives, because another node says that it has crashed. One that has a socket here lives.
+    pub(super) fn doubt_node(&self, boot: &str) {
+        let slots = lock(&self.slots);
+        let sessions = sessions_of(&slots, boot);
+        if sessions.iter().all(|session| !session.outbox.is_open()) {
+            sessions.iter().for_each(|session| session.told_crashed.notify_one());
+        }
+    }
+
+    /// Ends a session whose node has crashed; `false` when that has a socket here, and so lives.
+    pub(super) fn end_crashed(&self, session: &Arc<LinkSession>) -> bool {
+        let mut slots = lock(&self.slots);
+        let SlotKey { node, boot, .. } = &session.key;
+        let sessions = sessions_of(&slots, boot);
+        if sessions.iter().any(|session| session.outbox.is_open()) {
+            return false;
+        }
+        if sessions.len() == 1 {
+            tracing::info!(%node, "the proxy has crashed, as other proxies say: its clients are gone");
+        }
+        end_session(&mut slots, session, &end_of_connections(&LinkEnd::Over(SessionEndReason::Forgotten)));
+        true
     }
 
     /// A socket has ended, and with it the session, if there is an `over` or the proxy does not resume. In one step, so
@@ -213,10 +237,17 @@ fn new_session(link: &Link, offer: &Offer) -> LinkSession {
         socket: Mutex::default(),
         detached: tokio::sync::Notify::new(),
         doubted: tokio::sync::Notify::new(),
+        told_crashed: tokio::sync::Notify::new(),
         patience: Duration::from_millis(window_ms.min(RESUME_WINDOW_MS)),
         over: tokio_util::sync::CancellationToken::new(),
         clock: LinkClock::start(),
     }
+}
+
+/// Live sessions of one start of a node.
+fn sessions_of(slots: &HashMap<SlotKey, Slot>, boot: &str) -> Vec<Arc<LinkSession>> {
+    let of_node = slots.iter().filter(|(key, _)| *key.boot == *boot);
+    of_node.filter_map(|(_, slot)| slot.live.clone()).collect()
 }
 
 fn end_session(slots: &mut HashMap<SlotKey, Slot>, session: &Arc<LinkSession>, end: &ConnectionClose) {
@@ -224,5 +255,97 @@ fn end_session(slots: &mut HashMap<SlotKey, Slot>, session: &Arc<LinkSession>, e
     if let Some(slot) = slot.filter(|slot| slot.live.as_ref().is_some_and(|live| Arc::ptr_eq(live, session))) {
         (slot.live, slot.empty_since) = (None, Some(Instant::now()));
         session.end(end);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::sleep;
+    use tokio_util::sync::CancellationToken;
+    use tokio_util::task::TaskTracker;
+
+    use super::*;
+    use crate::Hub;
+    use crate::dispatch::Dispatcher;
+    use crate::hub_core::HubCore;
+    use crate::metrics::Metrics;
+    use crate::outbound::Outbound;
+
+    /// An app server, and links of a proxy to it.
+    struct Scene {
+        slots: Arc<Slots>,
+        hub: Arc<Dispatcher>,
+    }
+
+    impl Scene {
+        fn new() -> Self {
+            let hub = Hub::new("/test").build().unwrap();
+            let outbound = Outbound::new("test", Metrics::new().hub("test"));
+            let (protocols, naming) = (hub.settings.protocols.clone(), hub.settings.naming);
+            let core = HubCore::new("me".into(), protocols, naming, hub.settings.limits, outbound);
+            Self { slots: Arc::default(), hub: Dispatcher::new(hub, Arc::new(core), TaskTracker::new()) }
+        }
+
+        /// Gives the session of a slot a socket, until the value is dropped.
+        async fn attach(&self, boot: &str, slot: u32, received: Option<u64>) -> Attached {
+            let (hub, node) = ("test".into(), "proxy".into());
+            let resuming =
+                Capabilities { resume_ring_bytes: Some(10_000), window_ms: Some(10_000), ..Capabilities::plain() };
+            let link = Link {
+                endpoint: Arc::new(Arc::clone(&self.hub)) as _,
+                key: SlotKey { hub, node, boot: boot.into(), slot },
+                service: None,
+                slots: Arc::clone(&self.slots),
+                ring_max_bytes: 10_000,
+                capabilities: resuming,
+                shutdown: CancellationToken::new(),
+                tasks: TaskTracker::new(),
+            };
+            let offer = Offer { session: SessionId::FIRST, received, capabilities: resuming };
+            let (attached, _) = link.attach(Some(offer)).await.unwrap();
+            attached
+        }
+
+        /// Number of sessions of a start of the proxy some seconds after another proxy has said that it has crashed.
+        async fn left_when_doubted(&self, boot: &str) -> usize {
+            self.slots.doubt_node(boot);
+            // sleep: time is virtual, and what is shown is that nothing comes
+            sleep(Duration::from_secs(5)).await;
+            sessions_of(&lock(&self.slots.slots), boot).len()
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_sessions_of_a_proxy_that_has_crashed_are_over_at_once_and_no_other_ones() {
+        let scene = Scene::new();
+        let other = scene.attach("other", 2, None).await;
+        for slot in [0, 1] {
+            drop(scene.attach("boot", slot, None).await);
+        }
+        drop(other);
+        assert_eq!(scene.left_when_doubted("boot").await, 0);
+        assert_eq!(sessions_of(&lock(&scene.slots.slots), "other").len(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_proxy_with_a_socket_lives_whatever_others_say() {
+        let scene = Scene::new();
+        drop(scene.attach("boot", 0, None).await);
+        let _socket = scene.attach("boot", 1, None).await;
+        assert_eq!(scene.left_when_doubted("boot").await, 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_proxy_that_comes_back_within_the_doubt_has_lost_nothing() {
+        let scene = Scene::new();
+        for slot in [0, 1] {
+            drop(scene.attach("boot", slot, None).await);
+        }
+        scene.slots.doubt_node("boot");
+        tokio::task::yield_now().await;
+        let _socket = scene.attach("boot", 0, Some(0)).await;
+        // sleep: as above
+        sleep(Duration::from_secs(5)).await;
+        assert_eq!(sessions_of(&lock(&scene.slots.slots), "boot").len(), 2);
     }
 }

@@ -169,11 +169,12 @@ impl<N: PartialEq + Clone> PresenceView<N> {
         self.sources.iter().flatten().any(|source| source.node == *node)
     }
 
-    /// Forgets a node whose links are over.
-    pub(super) fn forget(&mut self, node: &N) {
+    /// Forgets a node whose links are over, and that has been missed for so many ticks already.
+    pub(super) fn forget(&mut self, node: &N, missed_ticks: u64) {
+        let grace = self.grace.saturating_sub(missed_ticks).max(NEWS_TICKS);
         for id in self.ids_of(node) {
             for held in self.held_by(id) {
-                self.gone(id, &held, self.grace);
+                self.gone(id, &held, grace);
             }
             if let Some(source) = self.sources.get_mut(id) {
                 *source = None;

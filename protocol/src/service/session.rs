@@ -38,7 +38,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 
 pub use backoff::Backoff;
-pub use counters::{ACKNOWLEDGE_KEY, Counters, ECHO_KEY};
+pub use counters::{ACKNOWLEDGE_KEY, CRASHED_NODE_KEY, Counters, ECHO_KEY};
 pub use decision::{UpgradeDecision, UpgradeRefusal, decide_upgrade};
 pub use error::SessionError;
 pub use event::{SessionEndReason, SessionEvent, Transmit, UndeliveredFrames};

@@ -45,6 +45,8 @@ pub(super) struct AppLink {
     to_node: mpsc::Sender<Bytes>,
     from_node: mpsc::UnboundedReceiver<ServiceMessage>,
     updates: mpsc::UnboundedReceiver<PresenceChanges>,
+    /// Boot ids of nodes that have crashed, as the node says.
+    crashes: mpsc::UnboundedReceiver<String>,
     reader: AbortHandle,
     is_reading: watch::Sender<bool>,
     next_ack: Cell<i64>,
@@ -123,6 +125,7 @@ impl AppLink {
         to_node.send(ServiceMessage::HandshakeRequest(request).to_frame()).await.unwrap();
         let (received, from_node) = mpsc::unbounded_channel();
         let (updated, updates) = mpsc::unbounded_channel();
+        let (crashed, crashes) = mpsc::unbounded_channel();
         let answers = to_node.clone();
         let (is_reading, mut may_read) = watch::channel(true);
         let reader = spawn_local(async move {
@@ -135,6 +138,9 @@ impl AppLink {
                     match ServiceMessage::decode(&body).unwrap() {
                         // Answered as it came, which is what `echo` asks for; any answer shows that the link lives.
                         Some(ServiceMessage::Ping(ping)) => {
+                            if let Some(boot) = ping.get(CRASHED_NODE_KEY) {
+                                drop(crashed.send(boot.to_string()));
+                            }
                             drop(answers.try_send(ServiceMessage::Ping(ping).to_frame()))
                         }
                         Some(ServiceMessage::PresenceChanges(update)) => drop(updated.send(update)),
@@ -145,7 +151,8 @@ impl AppLink {
             }
         });
         let reader = reader.abort_handle();
-        let mut link = Self { slot, to_node, from_node, updates, reader, is_reading, next_ack: Cell::new(1_000_000) };
+        let mut link =
+            Self { slot, to_node, from_node, updates, crashes, reader, is_reading, next_ack: Cell::new(1_000_000) };
         assert!(matches!(link.next().await, ServiceMessage::HandshakeResponse(answer) if answer.error.is_none()));
         link
     }
@@ -153,6 +160,11 @@ impl AppLink {
     /// Receives the next update of presence. These have a line of their own, because they come when they like.
     pub(super) async fn update(&mut self) -> PresenceChanges {
         self.updates.recv().await.expect("the link has ended")
+    }
+
+    /// Boot ids of the nodes of which it was told since the last call that they have crashed.
+    pub(super) fn crashes(&mut self) -> Vec<String> {
+        std::iter::from_fn(|| self.crashes.try_recv().ok()).collect()
     }
 
     /// Whether an update of presence has come that was not received.

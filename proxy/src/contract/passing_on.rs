@@ -50,6 +50,7 @@ pub(super) struct FleetNode {
     pub(super) link: AppLink,
     _app: App,
     admin: Rc<AdminSockets>,
+    serving: AbortHandle,
     running: AbortHandle,
 }
 
@@ -80,11 +81,12 @@ impl FleetNode {
         let api = admin::api_for_nodes(observer).route("/name", get(async || name));
         fleet.serve_api(api.clone());
         let admin = Rc::<AdminSockets>::default();
-        spawn_local(serve(network.clone(), address(number), fleet.clone(), admin.clone()));
+        let serving = spawn_local(serve(network.clone(), address(number), fleet.clone(), admin.clone()));
+        let serving = serving.abort_handle();
         let running = tokio::spawn(fleet.clone().run(Resolver::default())).abort_handle();
         let mut app = stage.app(&format!("app-{number}"), vec![HubManifest::new("chat", "/chat")]);
         let link = app.link().await;
-        Self { stage, fleet, api, link, _app: app, admin, running }
+        Self { stage, fleet, api, link, _app: app, admin, serving, running }
     }
 
     pub(super) async fn client(&mut self) -> Client {
@@ -105,6 +107,13 @@ impl FleetNode {
 
     fn say(&self, wanted: &[Wanted<'_>], message: &ServiceMessage) {
         self.fleet.relay("chat", wanted, message);
+    }
+
+    /// Ends its part in the fleet without a word: nobody listens at its admin port any more.
+    fn crash(&self) {
+        self.serving.abort();
+        self.running.abort();
+        self.cut(true);
     }
 
     /// Ends all sockets of its admin port. New ones lead nowhere until it is mended.
@@ -517,7 +526,7 @@ fn strangers_other_fleets_and_other_versions_are_told_apart_in_plain_words() {
 #[test]
 fn a_node_that_leaves_is_gone_at_once_and_one_that_starts_again_is_another() {
     run(async {
-        let (network, nodes) = nodes(3).await;
+        let (network, mut nodes) = nodes(3).await;
         nodes[1].stage.shared.begin_drain();
         until(Duration::from_secs(3), "it is draining", || {
             nodes[0].members()[0] == ("n2".into(), MemberState::Draining)
@@ -526,6 +535,7 @@ fn a_node_that_leaves_is_gone_at_once_and_one_that_starts_again_is_another() {
         nodes[1].fleet.leave().await;
         until(Duration::from_secs(2), "it is gone", || nodes[0].members().len() == 1).await;
         drop(network.listen(&address(2)));
+        assert!(nodes[0].link.crashes().is_empty(), "it has said goodbye");
         let former = nodes[2].stage.shared.boot.clone();
         // Without a word: its sockets are gone, and another start has its address.
         nodes[2].running.abort();
@@ -537,6 +547,48 @@ fn a_node_that_leaves_is_gone_at_once_and_one_that_starts_again_is_another() {
         })
         .await;
         assert!(again.fleet.member(&former).is_none());
+        nodes[0].link.fence().await;
+        assert_eq!(nodes[0].link.crashes(), [former]);
+    });
+}
+
+#[test]
+fn app_servers_are_told_of_a_node_that_has_crashed_and_not_of_one_that_is_cut_off() {
+    run(async {
+        let (_network, mut nodes) = nodes(3).await;
+        let doomed = nodes[2].stage.shared.boot.clone();
+        nodes[2].cut(true);
+        // sleep: time is virtual, and what is shown is that nothing comes
+        sleep(Duration::from_secs(20)).await;
+        for node in &mut nodes {
+            node.link.fence().await;
+            assert!(node.link.crashes().is_empty());
+        }
+        nodes[2].cut(false);
+        linked(&nodes).await;
+        nodes[2].crash();
+        sleep(Duration::from_secs(3)).await; // sleep: as above
+        for node in &mut nodes[..2] {
+            node.link.fence().await;
+            assert_eq!(node.link.crashes(), [&*doomed]);
+        }
+        // Told once, however long it is away.
+        sleep(Duration::from_secs(60)).await; // sleep: as above
+        nodes[0].link.fence().await;
+        assert!(nodes[0].link.crashes().is_empty());
+    });
+}
+
+#[test]
+fn a_node_that_refuses_and_is_linked_all_the_same_has_not_crashed() {
+    run(async {
+        let (_network, mut nodes) = nodes(2).await;
+        nodes[1].serving.abort();
+        nodes[1].cut(true);
+        // sleep: time is virtual, and what is shown is that nothing comes
+        sleep(Duration::from_secs(20)).await;
+        nodes[0].link.fence().await;
+        assert!(nodes[0].link.crashes().is_empty());
     });
 }
 

@@ -28,6 +28,7 @@ use trunkline_protocol::wire::{BOOT_HEADER, FLEET_GREET_PATH, FLEET_LINK_PATH, I
 use super::Fleet;
 use super::address_book::AddressState;
 use super::carry::LinkCarrier;
+use super::crash::Refusals;
 use super::fleet_counters::DropCause;
 use super::fleet_member::FleetMember;
 use super::link_over::LinkOver;
@@ -207,7 +208,7 @@ impl Dialler {
     }
 
     async fn keep_session(&self, member: &Arc<FleetMember>, link: &Arc<NodeLink>) -> LinkOver {
-        let (mut backoff, mut was_open, mut refused_since) = (Backoff::default(), false, None);
+        let (mut backoff, mut was_open, mut refusals) = (Backoff::default(), false, Refusals::default());
         let begun = Instant::now();
         loop {
             let Some(offer) = link.outbox().offer() else { return LinkOver::because("its session is over") };
@@ -218,7 +219,8 @@ impl Dialler {
             };
             match dialled {
                 Ok((socket, answer)) => {
-                    (backoff, refused_since) = (Backoff::default(), None);
+                    backoff = Backoff::default();
+                    refusals.end();
                     match link.outbox().attach_answer(&offer, &answer, link.clock().now_ms()) {
                         Ok(Some((attachment, replayed))) => {
                             debug!(peer = member.name(), replayed, "a node link is open");
@@ -234,16 +236,19 @@ impl Dialler {
                         Err(error) => return LinkOver::because(error),
                     }
                 }
-                Err(error @ LinkError::OtherStart) => return LinkOver::gone(error),
+                Err(error @ LinkError::OtherStart) => {
+                    refusals.tell(&self.fleet, member);
+                    return LinkOver::gone(error);
+                }
                 Err(error @ LinkError::UnknownSession) => return LinkOver::because(error),
                 Err(error) => {
                     if error.is_refused() {
                         member.set_refused();
-                        if refused_since.get_or_insert_with(Instant::now).elapsed() > REFUSED_MAX {
+                        if refusals.note(&self.fleet, member) > REFUSED_MAX {
                             return LinkOver::gone("nobody listens at its address any more");
                         }
                     } else {
-                        refused_since = None;
+                        refusals.end();
                     }
                     debug!(peer = member.name(), %error, "a node link can't be opened yet");
                     if !was_open && begun.elapsed().as_millis() > u128::from(NODE_LINK_WINDOW_MS) {
@@ -253,7 +258,7 @@ impl Dialler {
             }
             tokio::select! {
                 over = over(link) => return over,
-                () = sleep(wait(&mut backoff)) => {}
+                () = sleep(wait(&mut backoff).min(refusals.longest_wait())) => {}
             }
         }
     }

@@ -197,9 +197,23 @@ fn a_lost_node_takes_its_users_with_it_unless_it_returns() {
     assert_eq!(told(&mut view, 2), ["ann offline"]);
     view.resume(&1);
     assert_eq!(told(&mut view, 2), ["ann online"]);
-    view.forget(&1);
+    view.forget(&1, 0);
     assert_eq!(told(&mut view, GRACE), ["ann offline"]);
     assert!(!view.follows(&1) && view.follows(&2));
+}
+
+#[test]
+fn the_grace_of_a_node_that_has_crashed_counts_from_when_it_was_missed() {
+    let mut view = view("me");
+    view.update(&1, users(&["ann"], &[]), FirstSnapshot::News);
+    told(&mut view, 1);
+    view.forget(&1, GRACE - 10);
+    assert_eq!(told(&mut view, 9), [""; 0]);
+    assert_eq!(told(&mut view, 1), ["ann offline"]);
+    view.update(&2, users(&["bob"], &[]), FirstSnapshot::News);
+    told(&mut view, 1);
+    view.forget(&2, 10 * GRACE);
+    assert_eq!(told(&mut view, 1), ["bob offline"]);
 }
 
 #[test]
@@ -429,7 +443,7 @@ impl World {
             if self.random(2) == 0 {
                 self.apps[app].view.suspend(&key);
             }
-            self.apps[app].view.forget(&key);
+            self.apps[app].view.forget(&key, 0);
         }
         self.boot(node);
     }

@@ -29,6 +29,10 @@ pub const ACKNOWLEDGE_KEY: &str = "trunkline-ack";
 /// The key of the pair in a ping that its receiver sends straight back, as Azure's service and SDK have it.
 pub const ECHO_KEY: &str = "echo";
 
+/// The key of the pair in a ping by which a proxy tells app servers that another one has crashed; the value is the boot id
+/// of that. Older app servers ignore it.
+pub const CRASHED_NODE_KEY: &str = "trunkline-crashed";
+
 /// The counters of one session, or of a link without one.
 #[derive(Debug, Default)]
 pub struct Counters {
