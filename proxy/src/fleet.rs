@@ -18,6 +18,7 @@ mod channel_host;
 mod combined_answer;
 mod crash;
 mod dialler;
+mod disagreement_notice;
 mod door_question;
 mod door_relay;
 mod entry;

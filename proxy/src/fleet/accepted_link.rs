@@ -202,8 +202,12 @@ impl Drop for AcceptedSocket {
         link.notify_detached();
         if is_over {
             let reason = self.over.as_ref().map(|over| over.reason.as_str());
-            info!(peer = member.name(), reason, "the link from a node is over");
-            if self.over.as_ref().is_some_and(|over| over.is_gone) {
+            let is_gone = self.over.as_ref().is_some_and(|over| over.is_gone);
+            match is_gone || fleet.has_left() {
+                true => debug!(peer = member.name(), reason, "the link from a node is over"),
+                false => info!(peer = member.name(), reason, "the link from a node is over"),
+            }
+            if is_gone {
                 member.set_left();
             }
             fleet.link_over(member);

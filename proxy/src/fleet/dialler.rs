@@ -204,7 +204,11 @@ impl Dialler {
         self.fleet.counters().drop_messages(DropCause::Lost, undelivered.uncertain.count + undelivered.unsent.count);
         member.set_outgoing(None);
         self.fleet.link_over(member);
-        info!(peer = member.name(), reason, "the link to a node is over");
+        // Of a node that leaves its state tells.
+        match is_gone || self.fleet.has_left() {
+            true => debug!(peer = member.name(), reason, "the link to a node is over"),
+            false => info!(peer = member.name(), reason, "the link to a node is over"),
+        }
     }
 
     async fn keep_session(&self, member: &Arc<FleetMember>, link: &Arc<NodeLink>) -> LinkOver {

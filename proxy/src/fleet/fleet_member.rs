@@ -13,6 +13,9 @@ use trunkline_protocol::fleet::{
 use super::node_link::NodeLink;
 use crate::net::address::Address;
 
+/// Time from the greeting of a node until both links to it are open, after which it is missed: names resolve late.
+const SETTLING_MAX: Duration = Duration::from_secs(10);
+
 /// Time from the greeting of a node to its first link, and from its last link until it is gone.
 const UNLINKED_MAX: Duration = Duration::from_secs(10);
 
@@ -74,6 +77,7 @@ pub(crate) struct FleetMember {
     presence: ArcSwap<PeerPresence>,
     /// Its port for clients, at which other nodes reach it, too.
     client_port: Option<Address>,
+    met_at: Instant,
     status: Mutex<MemberStatus>,
 }
 
@@ -105,6 +109,7 @@ impl FleetMember {
             interest: ArcSwap::default(),
             presence: ArcSwap::default(),
             client_port: greeting.advertised.as_ref().and_then(|url| url.parse().ok()),
+            met_at: Instant::now(),
             status: Mutex::default(),
         }
     }
@@ -227,6 +232,18 @@ impl FleetMember {
 
     pub(super) fn set_refused(&self) {
         self.status().is_refused = true;
+    }
+
+    /// Whether nobody misses it: it has just come, or it is about to stop.
+    pub(super) fn may_be_away(&self) -> bool {
+        let has_just_come = self.status().noted.is_none() && self.met_at.elapsed() < SETTLING_MAX;
+        has_just_come || self.is_leaving()
+    }
+
+    /// Whether it is about to stop, or has said goodbye.
+    pub(super) fn is_leaving(&self) -> bool {
+        let status = self.status();
+        status.has_left || status.told.as_ref().is_some_and(|told| told.phase == NodePhase::Draining)
     }
 
     /// Whether its state is another one than at the last call.

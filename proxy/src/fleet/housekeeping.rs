@@ -17,6 +17,7 @@ use trunkline_protocol::limits::INTEREST_STALE_MS;
 use super::Fleet;
 use super::address_book::RESOLVE_INTERVAL;
 use super::dialler::Dialler;
+use super::disagreement_notice::DisagreementNotice;
 use super::fleet_member::{FleetMember, MemberState};
 use super::shared_name::{self, SharedNames};
 use crate::net::address::Address;
@@ -93,6 +94,7 @@ impl Fleet {
         let mut beats = interval(Duration::from_millis(BEAT_INTERVAL_MS));
         beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut agreement, mut names) = (Agreement::default(), SharedNames::default());
+        let mut notice = DisagreementNotice::default();
         loop {
             beats.tick().await;
             for member in self.members().iter() {
@@ -109,7 +111,7 @@ impl Fleet {
                     "two nodes of the fleet have this name; both serve, but give each its own --node-name"
                 );
             }
-            self.note_agreement(&mut agreement);
+            self.note_agreement(&mut agreement, &mut notice);
             if !agreement.agrees() {
                 self.greet_again();
             }
@@ -129,13 +131,13 @@ impl Fleet {
 
     fn note_state(&self, member: &FleetMember) {
         let (member_state, lag_ms) = (member.state(self.now_ms()), member.lag_ms(self.now_ms()));
-        if member.has_changed(member_state) {
+        let is_missed = matches!(member_state, MemberState::Late | MemberState::Unreachable);
+        // One that has just come is not linked yet, and one that drains is about to go.
+        if !(is_missed && member.may_be_away()) && member.has_changed(member_state) {
             let (peer, state) = (member.name(), member_state.label());
-            match member_state {
-                MemberState::Late | MemberState::Unreachable => {
-                    warn!(peer, state, lag_ms, "a node of the fleet is missed")
-                }
-                _ => info!(peer, state, "a node of the fleet"),
+            match is_missed {
+                true => warn!(peer, state, lag_ms, "a node of the fleet is missed"),
+                false => info!(peer, state, "a node of the fleet"),
             }
         }
         if member.outgoing().is_some_and(|link| link.is_open() && !link.is_full()) {
@@ -160,15 +162,15 @@ impl Fleet {
         }
     }
 
-    fn note_agreement(&self, agreement: &mut Agreement) {
-        let own = self.0.members.view(&self.shared().boot);
+    fn note_agreement(&self, agreement: &mut Agreement, notice: &mut DisagreementNotice) {
+        let (own, now_ms) = (self.0.members.view(&self.shared().boot), self.now_ms());
         let members = self.members();
         // Also of those that this node can't tell anything: they may count it in all the same.
         let telling = members.iter().filter(|member| member.incoming().is_some_and(|link| link.is_open()));
-        let others = telling.filter_map(|member| member.view());
-        match agreement.update(own, others, self.now_ms()) {
-            Some(true) => info!("the nodes of the fleet see the same members again"),
-            Some(false) => {
+        agreement.update(own, telling.filter_map(|member| member.view()), now_ms);
+        match notice.update(own, agreement.agrees(), now_ms) {
+            Some(false) => info!("the nodes of the fleet see the same members again"),
+            Some(true) => {
                 let differing = members.iter().filter(|member| member.view().is_some_and(|view| view != own));
                 let nodes: Vec<_> = differing.map(|member| member.name()).collect();
                 warn!(
