@@ -26,7 +26,7 @@ use std::time::Duration;
 use bytestring::ByteString;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 use trunkline_link::{LinkClock, window_passed};
 use trunkline_protocol::id::random_bytes;
 use trunkline_protocol::limits::LINK_HANDSHAKE_TIMEOUT_MS;
@@ -181,7 +181,20 @@ impl<'a> SlotKeeper<'a> {
     fn lost(&self, reason: &str) {
         self.pool.interrupted();
         let (hub, app, slot) = (self.pool.hub().name(), &self.pool.app().name, self.slot);
-        warn!(hub, %app, slot, reason, "link lost: it is to be resumed, and its clients wait");
+        debug!(hub, %app, slot, reason, "link lost: it is to be resumed, and its clients wait");
+    }
+
+    /// Logs the end of the session. The watcher of the upstream tells people of links that are gone; one that breaks the
+    /// protocol is news of its own.
+    fn log_end(&self, over: &SessionOver) {
+        let (hub, app, slot, reason) = (self.pool.hub().name(), &self.pool.app().name, self.slot, &over.reason);
+        let is_broken = self.was_open && over.cause == SessionCloseReason::Broken;
+        match is_broken.then(|| self.pool.may_warn()).flatten() {
+            Some(others) => {
+                warn!(hub, %app, slot, reason, others, "link over: the clients whose home it was get another one")
+            }
+            None => debug!(hub, %app, slot, was_open = self.was_open, reason, "link over"),
+        }
     }
 
     /// Ends the session, and tells its client connections so, exactly once.
@@ -197,15 +210,7 @@ impl<'a> SlotKeeper<'a> {
         let counters = &self.shard.counters().sessions;
         counters.ended(over.cause).increment();
         counters.frames_lost.add(leftover.uncertain.count + leftover.unsent.count);
-        let (hub, app, slot) = (self.pool.hub().name(), &self.pool.app().name, self.slot);
-        match (over.is_planned(), self.was_open) {
-            (_, false) => debug!(hub, %app, slot, reason = &over.reason, "a link was never open"),
-            (true, true) => info!(hub, %app, slot, reason = &over.reason, "link closed"),
-            (false, true) => {
-                let reason = &over.reason;
-                warn!(hub, %app, slot, reason, "link over: the clients whose home it was get another one");
-            }
-        }
+        self.log_end(&over);
         if self.was_open {
             let loss = LinkLoss { link: self.link.id(), cause, noticed_within_s: 0, is_goodbye, unheard };
             give_to_all(self.shard, &ShardCommand::LinkLost(Arc::new(loss))).await;

@@ -18,6 +18,7 @@ mod graceful_stop;
 mod heartbeat;
 pub(crate) mod hub_sweep;
 mod inherited_socket;
+mod link_notice;
 mod listener_set;
 #[cfg(feature = "cli")]
 mod replay_node;
@@ -28,6 +29,7 @@ pub(crate) mod shard_thread;
 mod shared_port;
 mod start_error;
 mod upstream_discovery;
+mod upstream_news;
 mod upstream_set;
 pub(crate) mod upstream_watcher;
 

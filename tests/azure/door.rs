@@ -45,7 +45,8 @@ impl Door {
 
     /// Starts one of a fleet, with this admin address and name.
     pub(crate) async fn open_in(fleet: &Fleet<'_>, admin: &str, name: &str, more: &[&str]) -> Result<Self> {
-        let mut arguments = vec!["--node-name", name];
+        // The level `info` has one line for links that are lost together.
+        let mut arguments = vec!["--node-name", name, "--log", "info,trunkline_proxy::link=debug"];
         arguments.extend(more);
         let node = fleet.proxy_of(&free_address()?, admin, &[], &arguments)?;
         until(async || Ok(tokio::net::TcpStream::connect(node.address()).await.ok())).await?;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::debug;
 use trunkline_link::{
     FrameSink, LinkClock, LinkEnd, LinkReadLoop, LinkReader, LinkSocket, LinkWriteLoop, LinkWriter, SocketStop,
     StopReason, wait_for_verdict,
@@ -77,9 +77,9 @@ impl SlotKeeper<'_> {
             let counters = &self.shard.counters().sessions;
             counters.resumed.increment();
             counters.replayed.add(replayed);
-            info!(hub, %app, slot, replayed, "link resumed");
+            debug!(hub, %app, slot, replayed, "link resumed");
         } else {
-            info!(hub, %app, slot, "link open");
+            debug!(hub, %app, slot, "link open");
         }
         self.pool.opened(self.slot, self.link.clone());
     }

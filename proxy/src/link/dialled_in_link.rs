@@ -122,10 +122,14 @@ async fn carry(shard: &Rc<Shard>, pool: &Arc<Pool>, link: Arc<LinkHandle>, socke
     let Some(offer) = link.outbox().offer() else { return };
     let plain = Answer { received: 0, capabilities: Capabilities::default() };
     let Ok(Some((attachment, _))) = link.attach(&offer, &plain, clock.now_ms()) else { return };
+    let is_first = pool.is_empty();
     let slot = pool.add(&link);
     shard.shared().other_nodes().links_changed();
     let (hub, app) = (pool.hub().name(), &pool.app().name);
-    info!(hub, %app, slot, "an app server has opened a link");
+    match is_first {
+        true => info!(hub, %app, "an app server has dialled in"),
+        false => debug!(hub, %app, slot, "an app server has opened a link"),
+    }
     give_to_all(shard, &ShardCommand::LinkOpened(link.clone())).await;
 
     let LinkSocket { reader, mut writer } = socket;
@@ -153,11 +157,7 @@ async fn carry(shard: &Rc<Shard>, pool: &Arc<Pool>, link: Arc<LinkHandle>, socke
     let counters = &shard.counters().sessions;
     counters.ended(over.cause).increment();
     counters.frames_lost.add(leftover.uncertain.count + leftover.unsent.count);
-    let (reason, carried) = (&over.reason, link.is_carried());
-    match over.is_planned() || pool.is_draining() {
-        true => info!(hub, %app, slot, reason, "link closed"),
-        false => warn!(carried, hub, %app, slot, reason, "link lost: the clients whose home it was get another one"),
-    }
+    log_end(pool, &link, slot, &over);
     // Whoever dials in has ended the clients of a link with it.
     let noticed_within_s = match end {
         LinkEnd::Silent | LinkEnd::Stuck => SILENCE_NOTICED_S,
@@ -176,6 +176,23 @@ async fn carry(shard: &Rc<Shard>, pool: &Arc<Pool>, link: Arc<LinkHandle>, socke
     }
     drop(writer);
     forget_if_gone(shard, pool).await;
+}
+
+/// Logs the end of a link; several that are lost together are one warning.
+fn log_end(pool: &Pool, link: &LinkHandle, slot: usize, over: &SessionOver) {
+    let (hub, app) = (pool.hub().name(), &pool.app().name);
+    let (reason, carried) = (&over.reason, link.is_carried());
+    if over.is_planned() || pool.is_draining() {
+        return match pool.is_empty() {
+            true => info!(hub, %app, reason, "an app server has closed its last link"),
+            false => debug!(hub, %app, slot, reason, "link closed"),
+        };
+    }
+    let text = "link lost: the clients whose home it was get another one";
+    match pool.may_warn() {
+        Some(others) => warn!(carried, hub, %app, slot, reason, others, "{text}"),
+        None => debug!(carried, hub, %app, slot, reason, "{text}"),
+    }
 }
 
 /// Tells an app server that a link is given up, and takes what it has sent before it knew: from then on it sends over

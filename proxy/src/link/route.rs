@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use bytestring::ByteString;
-use tracing::info;
+use tracing::debug;
 use trunkline_protocol::cause::Cause;
 use trunkline_protocol::manifest::{CAUSE_HEADER, MIGRATE_TO_HEADER};
 use trunkline_protocol::service::{
@@ -467,7 +467,9 @@ fn drain_app(source: FrameSource<'_>, batch: &mut RoutedBatch) {
     let hubs = source.shared.hubs.all();
     let pools = hubs.get(hub.get()).map(|hub| hub.pools()).unwrap_or_default();
     for pool in pools.iter().filter(|pool| pool.app().id == app && pool.begin_drain()) {
-        info!(hub = pool.hub().name(), app = %pool.app().name, "the app server stops: its clients get another one");
+        // Of one that is dialled the watcher of its upstream tells people, once for all hubs.
+        let (hub_name, app_name) = (pool.hub().name(), &pool.app().name);
+        debug!(hub = hub_name, app = %app_name, "the app server stops: its clients get another one");
         batch.for_all(ShardCommand::AppShuttingDown { hub, app });
     }
 }

@@ -12,6 +12,7 @@ use tracing::{info, warn};
 use trunkline_protocol::manifest::Manifest;
 
 use super::app_instance::{AppInstances, Sighting};
+use super::upstream_news::UpstreamNews;
 use crate::net::address::Address;
 use crate::observer::UpstreamProblems;
 use crate::shard::{ShardCommand, Shared};
@@ -56,33 +57,35 @@ pub(super) async fn watch(
     (group, address): (Arc<ServerGroup>, Address),
     mut listing: watch::Receiver<Listing>,
 ) {
-    let shown = address.to_string();
     let changed = Arc::new(Notify::new());
     let mut known = PoolsByInstance::default();
-    let mut last_problem = None;
+    let mut news = UpstreamNews::new(address.clone(), upstreams);
     let mut refused_since = None;
     loop {
         let terms = group.terms();
-        match read_manifest(&address, terms.caller(&shared.settings.node)).await {
+        let read = read_manifest(&address, terms.caller(&shared.settings.node)).await;
+        // Before its problem is told: one that stops is expected to be gone.
+        news.look_at(known.values().flatten());
+        match read {
             Ok(manifest) => {
                 refused_since = None;
-                let problem = record_answer(&shared, (&group, &address), &mut known, manifest, &changed);
-                tell_problem(&upstreams, &address, &mut last_problem, problem);
+                let problem = record_answer(&shared, (&group, &address), (&mut known, &mut news), manifest, &changed);
+                news.tell_unusable(problem);
             }
             Err(error) => {
-                give_up_if_certain(&address, &mut known, &error, &mut refused_since);
-                tell_problem(&upstreams, &address, &mut last_problem, Some(error.to_string()));
+                give_up_if_certain((&mut known, &mut news), &error, &mut refused_since);
+                news.tell_unreadable(&error);
             }
         }
         let listed = *listing.borrow_and_update();
         if listed == Listing::Removed {
             leave(&shared, &known).await;
-            upstreams.set(&shown, None);
+            news.tell_usable();
             return known.clear().iter().for_each(|pools| retire(pools));
         }
         if listed == Listing::Vanished && known.values().flatten().all(|pool| pool.open() == 0) {
             info!(upstream = %address, "the address has vanished, and nobody is linked there any more");
-            upstreams.set(&shown, None);
+            news.tell_usable();
             return known.clear().iter().for_each(|pools| retire(pools));
         }
         let is_whole = |pools: &Vec<Arc<Pool>>| pools.iter().all(|pool| pool.open() == pool.size());
@@ -102,27 +105,23 @@ pub(super) async fn watch(
     }
 }
 
-/// Tells people what keeps an upstream from being used: once, and again only when that changes.
-fn tell_problem(upstreams: &UpstreamProblems, address: &Address, last: &mut Option<String>, problem: Option<String>) {
-    upstreams.set(&address.to_string(), problem.clone());
-    if let Some(problem) = problem.as_ref().filter(|problem| last.as_ref() != Some(*problem)) {
-        warn!(upstream = %address, %problem, "waiting for the app server");
-    }
-    *last = problem;
-}
-
 /// Opens pools to a new instance. It replaces the former one, unless the address has several. Returns why it can't be used.
 fn record_answer(
     shared: &Arc<Shared>,
     (group, address): (&Arc<ServerGroup>, &Address),
-    known: &mut PoolsByInstance,
+    (known, news): (&mut PoolsByInstance, &mut UpstreamNews),
     manifest: Manifest,
     changed: &Arc<Notify>,
 ) -> Option<String> {
     let instance = manifest.instance.clone();
     match known.record(&instance) {
         Sighting::Known => return None,
-        Sighting::Successor(before) => before.iter().for_each(|pools| retire(pools)),
+        Sighting::Successor(before) => {
+            if !before.is_empty() {
+                news.tell_gone();
+            }
+            before.iter().for_each(|pools| retire(pools));
+        }
         Sighting::FirstOfSeveral => warn!(
             upstream = %address,
             "several app servers answer at one address, so links find theirs only by chance: give each its own \
@@ -134,7 +133,7 @@ fn record_answer(
         // Told once, like each problem of an upstream: it is looked at again and again.
         return Some(format!("it is an app server of the group {other:?} already, and can't be of two"));
     }
-    info!(upstream = %address, app = %manifest.name, %instance, hubs = manifest.hubs.len(), "app server found");
+    news.tell_found(&instance);
     warn_of_webhooks(shared, address, &manifest);
     known.add(instance, open_pools(shared, (AppTarget::Network(address.clone()), group), manifest, changed));
     // Of several instances, those without a link are given up.
@@ -159,8 +158,7 @@ fn warn_of_webhooks(shared: &Shared, address: &Address, manifest: &Manifest) {
 
 /// Gives all instances up once connections were refused for a while and no link is left.
 fn give_up_if_certain(
-    address: &Address,
-    known: &mut PoolsByInstance,
+    (known, news): (&mut PoolsByInstance, &mut UpstreamNews),
     error: &ReadManifestError,
     refused_since: &mut Option<Instant>,
 ) {
@@ -174,7 +172,7 @@ fn give_up_if_certain(
     if known.is_empty() || is_linked || since.elapsed() < REFUSED_TIMEOUT {
         return;
     }
-    warn!(upstream = %address, "the app server is gone: its clients get another one");
+    news.tell_gone();
     known.clear().iter().for_each(|pools| retire(pools));
 }
 

@@ -46,6 +46,12 @@ pub(crate) enum ReadManifestError {
 }
 
 impl ReadManifestError {
+    /// Whether the SDK answers that it can't be linked now: it is about to stop.
+    #[must_use]
+    pub(crate) fn is_stopping(&self) -> bool {
+        matches!(self, Self::Refused { status: StatusCode::SERVICE_UNAVAILABLE, .. })
+    }
+
     /// Whether the connection was refused.
     #[must_use]
     pub(crate) fn is_refused(&self) -> bool {

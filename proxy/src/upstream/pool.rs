@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use trunkline_protocol::manifest::PresenceScope;
 
 use super::{AppServer, AppTarget, Hub, LinkHandle, LinkLook, home_choice};
+use crate::limits::WarningBrake;
 
 /// The links of one hub from this proxy to one app server instance.
 #[derive(Debug)]
@@ -35,6 +36,8 @@ pub(crate) struct Pool {
     lost_at: Mutex<Option<Instant>>,
     /// Notified when a link opens, is lost, or meets another instance than its own.
     changed: Arc<Notify>,
+    /// Brake on warnings about its links: they are lost together.
+    warnings: Mutex<WarningBrake>,
 }
 
 /// The home link of a client connection: it carries everything that the client sends.
@@ -58,6 +61,7 @@ impl Pool {
             left: watch::Sender::new(()),
             lost_at: Mutex::new(None),
             changed,
+            warnings: Mutex::default(),
         }
     }
 
@@ -305,6 +309,13 @@ impl Pool {
     #[must_use]
     pub(crate) fn is_draining(&self) -> bool {
         self.is_draining.load(Ordering::Relaxed)
+    }
+
+    /// Permission for a warning about a link, with the number of those that were left out before it; `None` where it is to
+    /// be left out.
+    #[must_use]
+    pub(crate) fn may_warn(&self) -> Option<u64> {
+        self.warnings.lock().unwrap_or_else(PoisonError::into_inner).pass(Instant::now())
     }
 
     /// Notes that another instance answers at the address.

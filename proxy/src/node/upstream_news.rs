@@ -1,0 +1,132 @@
+//! News of one upstream for the log and for the operators' lists: its problem, its links, its stop. Each is told once.
+//!
+//! A stop in order, and an address at which nobody listens for a while, are parts of each roll-out, so they are no warnings;
+//! one that lasts becomes one.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tracing::{debug, info, warn};
+
+use super::link_notice::{LinkNews, LinkNotice};
+use crate::net::address::Address;
+use crate::observer::UpstreamProblems;
+use crate::upstream::{Pool, ReadManifestError};
+
+/// Time after which an app server that everybody expects back is missed: longer than a restart with a new image takes.
+const ABSENCE_MAX: Duration = Duration::from_secs(30);
+
+/// Maximum number of hubs that a line names.
+const HUBS_SHOWN_MAX: usize = 20;
+
+/// News of one upstream.
+#[derive(Debug)]
+pub(super) struct UpstreamNews {
+    address: Address,
+    problems: Arc<UpstreamProblems>,
+    problem: Option<String>,
+    /// Time since which it has been away in a way that is no warning yet.
+    away_since: Option<Instant>,
+    /// Its app server has said that it is about to stop.
+    is_stopping: bool,
+    links: LinkNotice,
+}
+
+impl UpstreamNews {
+    pub(super) fn new(address: Address, problems: Arc<UpstreamProblems>) -> Self {
+        Self { address, problems, problem: None, away_since: None, is_stopping: false, links: LinkNotice::default() }
+    }
+
+    /// Tells that its manifest can't be read.
+    pub(super) fn tell_unreadable(&mut self, error: &ReadManifestError) {
+        let is_expected = error.is_refused() || error.is_stopping() || self.is_stopping;
+        self.tell_problem(error.to_string(), is_expected, Instant::now());
+    }
+
+    /// Tells that it answers, but can't be used; `None` if it can.
+    pub(super) fn tell_unusable(&mut self, problem: Option<String>) {
+        match problem {
+            Some(problem) => self.tell_problem(problem, false, Instant::now()),
+            None => self.tell_usable(),
+        }
+    }
+
+    /// Forgets its problem: it can be used, or is not watched any more.
+    pub(super) fn tell_usable(&mut self) {
+        (self.problem, self.away_since) = (None, None);
+        self.problems.set(&self.address.to_string(), None);
+    }
+
+    fn tell_problem(&mut self, problem: String, is_expected: bool, now: Instant) {
+        self.problems.set(&self.address.to_string(), Some(problem.clone()));
+        let (upstream, is_new) = (&self.address, self.problem.as_ref() != Some(&problem));
+        if !is_expected {
+            self.away_since = None;
+            if is_new {
+                warn!(%upstream, %problem, "waiting for the app server");
+            }
+        } else if is_new {
+            self.away_since.get_or_insert(now);
+            info!(%upstream, %problem, "waiting for the app server");
+        } else if self.away_since.is_some_and(|since| now.saturating_duration_since(since) >= ABSENCE_MAX) {
+            self.away_since = None;
+            warn!(%upstream, %problem, "still waiting for the app server");
+        }
+        self.problem = Some(problem);
+    }
+
+    /// Looks at the links of its app server, and tells what has changed for all of them.
+    pub(super) fn look_at<'a>(&mut self, pools: impl Iterator<Item = &'a Arc<Pool>>) {
+        let pools: Vec<_> = pools.collect();
+        let Some(first) = pools.first() else { return };
+        let (upstream, app) = (&self.address, &first.app().name);
+        if pools.iter().any(|pool| pool.is_draining()) {
+            if !std::mem::replace(&mut self.is_stopping, true) {
+                info!(%upstream, %app, hubs = hubs_of(&pools), "the app server stops: its clients get another one");
+            }
+            return;
+        }
+        let open = pools.iter().map(|pool| pool.open()).sum();
+        let all = pools.iter().map(|pool| pool.size()).sum();
+        let hubs = || hubs_of(&pools);
+        match self.links.update((open, all), Instant::now()) {
+            Some(LinkNews::Linked) => info!(%upstream, %app, hubs = hubs(), links = open, "app server linked"),
+            Some(LinkNews::LinkedAgain) => {
+                info!(%upstream, %app, links = open, "all links to the app server are open again")
+            }
+            Some(LinkNews::Impaired) => {
+                warn!(%upstream, %app, hubs = hubs(), open, links = all, "links to the app server are down")
+            }
+            None => {}
+        }
+    }
+
+    /// Tells that an app server was found, in place of the former one if there was one.
+    pub(super) fn tell_found(&mut self, instance: &str) {
+        debug!(upstream = %self.address, instance, "app server found");
+        self.is_stopping = false;
+        self.links.reset();
+    }
+
+    /// Tells that its app server is given up.
+    pub(super) fn tell_gone(&mut self) {
+        let upstream = &self.address;
+        match self.is_stopping {
+            true => info!(%upstream, "the app server has stopped"),
+            false => warn!(%upstream, "the app server is gone: its clients get another one"),
+        }
+        self.links.reset();
+    }
+}
+
+/// Names of the hubs of these pools, as a line shows them.
+fn hubs_of(pools: &[&Arc<Pool>]) -> String {
+    let mut names: Vec<_> = pools.iter().map(|pool| pool.hub().name()).collect();
+    names.sort_unstable();
+    names.dedup();
+    let more = names.len().saturating_sub(HUBS_SHOWN_MAX);
+    names.truncate(HUBS_SHOWN_MAX);
+    let shown = names.join(", ");
+    if more == 0 { shown } else { format!("{shown} and {more} more") }
+}
