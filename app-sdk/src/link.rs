@@ -14,6 +14,7 @@
 mod app_socket;
 mod attached;
 mod endpoint_sink;
+mod proxy_log;
 mod session;
 mod session_policy;
 mod slots;

@@ -11,7 +11,7 @@ use trunkline_protocol::wire::SESSION_OVER_CODE;
 
 use super::endpoint_sink::EndpointSink;
 use super::session::LinkSession;
-use super::session_policy::{end_of_connections, is_planned};
+use super::session_policy::end_of_connections;
 use super::{LinkReader, LinkSocket, LinkWriter, SlotKey, Slots};
 use crate::connection::ConnectionClose;
 use crate::metrics::Counted;
@@ -69,18 +69,22 @@ impl Attached {
         };
         match shaken {
             Ok(()) => self.run_shaken(socket).await,
-            Err(end) => self.finish(end, Some(socket.writer)).await,
+            Err(end) => {
+                let SlotKey { hub, node, slot, .. } = &self.session.key;
+                tracing::debug!(%hub, %node, slot, end = %end.reason(Role::AppServer), "link not opened");
+                self.finish(end, Some(socket.writer)).await;
+            }
         }
     }
 
     /// Runs a socket behind its handshake, until it ends.
     pub(crate) async fn run_shaken(mut self, socket: LinkSocket) {
         let (end, writer) = self.carry(socket).await;
+        self.session.log_ended(&end);
         self.finish(end, writer).await;
     }
 
     async fn finish(mut self, end: LinkEnd, writer: Option<LinkWriter>) {
-        self.log(&end);
         let is_service = self.session.service.is_some();
         self.over = (!end.is_resumable()).then(|| end_of_connections(&end));
         drop(self);
@@ -96,13 +100,10 @@ impl Attached {
     async fn carry(&mut self, socket: LinkSocket) -> (LinkEnd, Option<LinkWriter>) {
         let metrics = &self.session.endpoint.outbound().metrics;
         let _open = Counted::new(&metrics.links);
-        let SlotKey { hub, node, slot, .. } = &self.session.key;
         if self.is_resumed {
             metrics.links_resumed.inc();
-            tracing::info!(%hub, %node, slot, "link resumed");
-        } else {
-            tracing::info!(%hub, %node, slot, "link opened");
         }
+        self.session.log_opened(self.is_resumed);
         let mut writing = self.spawn_writer(socket.writer);
         let end = read((&self.session, &self.slots), &mut self.incoming, socket.reader, &self.stop).await;
         self.stop.stop(StopReason::Failed, &self.session.outbox);
@@ -135,16 +136,6 @@ impl Attached {
 
     fn has_failed(&self) -> bool {
         self.stop.reason() == Some(StopReason::Failed)
-    }
-
-    fn log(&self, end: &LinkEnd) {
-        let SlotKey { hub, node, slot, .. } = &self.session.key;
-        let reason = end.reason(Role::AppServer);
-        if is_planned(end) {
-            tracing::info!(%hub, %node, slot, end = %reason, "link ended");
-        } else {
-            tracing::warn!(%hub, %node, slot, end = %reason, cause = end.source(), "link ended");
-        }
     }
 }
 

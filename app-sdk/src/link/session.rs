@@ -8,8 +8,9 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use trunkline_link::{LinkClock, LinkEnd, LinkOutbox, SocketStop, StopReason, wait_for_verdict};
-use trunkline_protocol::service::{Attachment, Incoming, SessionEndReason, SessionEvent};
+use trunkline_protocol::service::{Attachment, Incoming, Role, SessionEndReason, SessionEvent};
 
+use super::proxy_log::ProxyLog;
 use super::session_policy::end_of_connections;
 use super::{Service, SlotKey, Slots};
 use crate::connection::{Connection, ConnectionClose, DueQueue, LinkId};
@@ -48,6 +49,7 @@ pub(crate) struct LinkSession {
     /// Fires when it is over.
     pub(super) over: CancellationToken,
     pub(super) clock: LinkClock,
+    pub(super) log: Arc<ProxyLog>,
 }
 
 impl LinkSession {
@@ -85,12 +87,32 @@ impl LinkSession {
         }
     }
 
+    /// Logs that it has a socket, again or not.
+    pub(super) fn log_opened(&self, is_resumed: bool) {
+        let SlotKey { hub, node, slot, .. } = &self.key;
+        tracing::debug!(%hub, %node, slot, is_resumed, "link opened");
+        self.log.opened(&self.key, self.service_name());
+    }
+
+    /// Logs that its socket has ended.
+    pub(super) fn log_ended(&self, end: &LinkEnd) {
+        let SlotKey { hub, node, slot, .. } = &self.key;
+        let reason = end.reason(Role::AppServer);
+        tracing::debug!(%hub, %node, slot, end = %reason, cause = end.source(), "link ended");
+        self.log.ended(&self.key, self.service_name(), end);
+    }
+
+    pub(super) fn service_name(&self) -> Option<&Arc<str>> {
+        self.service.as_ref().map(|service| &service.name)
+    }
+
     /// Tells everybody, once; to be called by [`Slots`] alone, which knows that it was not over before.
     pub(super) fn end(&self, close: &ConnectionClose) {
         if self.endpoint.outbound().end_session(&self.node, self.key.slot) {
             self.endpoint.handle_node_lost(&self.node);
         }
         self.endpoint.handle_link_ended(self.id, close);
+        self.log.session_over(&self.key, self.service_name(), close);
         self.over.cancel();
     }
 }
@@ -136,17 +158,6 @@ pub(super) async fn keep(session: Arc<LinkSession>, slots: Arc<Slots>) {
         session.stop(why);
         session.detached().await;
         // Unless it was resumed in this moment: then the silence has an end, or the new socket goes, too.
-        if slots.end_detached(&session, &end_of_connections(&LinkEnd::from(why))) {
-            let SlotKey { hub, node, slot, .. } = &session.key;
-            match why {
-                StopReason::Over(cause) => {
-                    tracing::warn!(%hub, %node, slot, %cause, "link over: its connections are missed");
-                }
-                StopReason::Replaced => {
-                    tracing::info!(%hub, %node, slot, "link over: its proxy has started again");
-                }
-                _ => {}
-            }
-        }
+        slots.end_detached(&session, &end_of_connections(&LinkEnd::from(why)));
     }
 }

@@ -13,6 +13,7 @@ use trunkline_protocol::service::{
     SessionSettings, UpgradeDecision, UpgradeRefusal, decide_upgrade,
 };
 
+use super::proxy_log::ProxyLog;
 use super::session::{self, LinkSession};
 use super::session_policy::end_of_connections;
 use super::{Attached, Link};
@@ -41,6 +42,7 @@ pub(crate) struct Slots {
     slots: Mutex<HashMap<SlotKey, Slot>>,
     /// Names that two nodes have, of which people were told. Each has links of both.
     shared_names: Mutex<HashSet<Arc<str>>>,
+    log: Arc<ProxyLog>,
 }
 
 #[derive(Default)]
@@ -89,14 +91,12 @@ impl Slots {
         }
     }
 
-    /// Ends a session that has no socket; `false` when it has one again.
-    pub(super) fn end_detached(&self, session: &Arc<LinkSession>, end: &ConnectionClose) -> bool {
+    /// Ends a session, unless it has a socket again.
+    pub(super) fn end_detached(&self, session: &Arc<LinkSession>, end: &ConnectionClose) {
         let mut slots = lock(&self.slots);
-        let is_detached = !session.outbox.is_open();
-        if is_detached {
+        if !session.outbox.is_open() {
             end_session(&mut slots, session, end);
         }
-        is_detached
     }
 
     /// Doubts that a start of a node lives, because another node says that it has crashed. One that has a socket here lives.
@@ -162,6 +162,7 @@ impl Slots {
     ) -> Result<TakenSlot, Refused> {
         self.sweep(slots, &link.key);
         let session = Arc::new(new_session(link, offer));
+        self.log.session_begun(&session.key, session.service_name());
         if let Some(slot) = slots.get_mut(&link.key) {
             *slot = Slot { live: Some(Arc::clone(&session)), newest: Some(offer.session), empty_since: None };
         }
@@ -241,6 +242,7 @@ fn new_session(link: &Link, offer: &Offer) -> LinkSession {
         patience: Duration::from_millis(window_ms.min(RESUME_WINDOW_MS)),
         over: tokio_util::sync::CancellationToken::new(),
         clock: LinkClock::start(),
+        log: Arc::clone(&link.slots.log),
     }
 }
 

@@ -1,0 +1,238 @@
+//! Log of the proxies that link and unlink: one line for each, whatever the number of its hubs and links.
+//!
+//! ```text
+//!  first link ──► Settling ──a moment later──► Linked: told ──last socket──► goodbye: told
+//!                     ▲                           ▲                    └────► lost: told ──► over: told
+//!                     └── the first one again ────┴──────────────────────────────┘
+//! ```
+//!
+//! A link that is lost while others are open is no news; the level `debug` has each.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::time::sleep;
+use trunkline_link::LinkEnd;
+use trunkline_protocol::cause::Cause;
+use trunkline_protocol::service::Role;
+
+use super::SlotKey;
+use super::session_policy::is_planned;
+use crate::connection::ConnectionClose;
+use crate::sync::lock;
+
+/// Time from the first link of a proxy until the line about it: its other links open within that.
+const SETTLING: Duration = Duration::from_millis(500);
+
+/// Maximum number of hubs that a line names.
+const HUBS_SHOWN_MAX: usize = 20;
+
+/// Name and boot id of a proxy, or the name of a service.
+type ProxyName = (Arc<str>, Arc<str>);
+
+/// Proxies with a session, and what was told of them.
+#[derive(Debug, Default)]
+pub(super) struct ProxyLog(Mutex<HashMap<ProxyName, ProxyLinks>>);
+
+/// Links of one proxy. Pure.
+#[derive(Debug, Default)]
+struct ProxyLinks {
+    sessions: usize,
+    /// Open links by hub.
+    open: BTreeMap<Arc<str>, usize>,
+    told: Told,
+    /// A link was closed in order since the last one opened.
+    is_leaving: bool,
+}
+
+/// News of a proxy that was told last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Told {
+    #[default]
+    Nothing,
+    /// A line is about to be told.
+    Settling,
+    Linked,
+    Lost,
+    /// Sessions of it have ended without a goodbye.
+    Missed,
+}
+
+/// Whether a link was closed in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum LinkEnding {
+    Closed,
+    Lost,
+}
+
+impl ProxyLog {
+    /// Notes that a session has begun.
+    pub(super) fn session_begun(&self, key: &SlotKey, service: Option<&Arc<str>>) {
+        lock(&self.0).entry(name_of(key, service)).or_default().sessions += 1;
+    }
+
+    /// Notes that a link is open; a moment later the first one of a proxy becomes a line.
+    pub(super) fn opened(self: &Arc<Self>, key: &SlotKey, service: Option<&Arc<str>>) {
+        let name = name_of(key, service);
+        let is_first = lock(&self.0).get_mut(&name).is_some_and(|links| links.opened(&key.hub));
+        if is_first {
+            let log = Arc::clone(self);
+            tokio::spawn(async move {
+                sleep(SETTLING).await;
+                log.settled(&name);
+            });
+        }
+    }
+
+    fn settled(&self, name: &ProxyName) {
+        let settled = lock(&self.0).get_mut(name).and_then(ProxyLinks::settled);
+        if let Some((hubs, links)) = settled {
+            tracing::info!(node = %name.0, hubs, links, "proxy linked");
+        }
+    }
+
+    /// Notes that a link has ended, in order or not.
+    pub(super) fn ended(&self, key: &SlotKey, service: Option<&Arc<str>>, end: &LinkEnd) {
+        let name = name_of(key, service);
+        let ending = if is_planned(end) { LinkEnding::Closed } else { LinkEnding::Lost };
+        let last = lock(&self.0).get_mut(&name).and_then(|links| links.ended(&key.hub, ending));
+        let (node, reason) = (&name.0, end.reason(Role::AppServer));
+        match last {
+            None => {}
+            Some(LinkEnding::Closed) => tracing::info!(%node, reason, "proxy unlinked"),
+            Some(LinkEnding::Lost) => {
+                tracing::warn!(%node, reason, "all links to a proxy are lost: its connections wait for it to come back");
+            }
+        }
+    }
+
+    /// Notes that a session is over, and how its connections are closed.
+    pub(super) fn session_over(&self, key: &SlotKey, service: Option<&Arc<str>>, close: &ConnectionClose) {
+        let name = name_of(key, service);
+        let ending = if close.cause == Cause::LinkLost { LinkEnding::Lost } else { LinkEnding::Closed };
+        let is_news = {
+            let mut proxies = lock(&self.0);
+            let Some(links) = proxies.get_mut(&name) else { return };
+            let is_news = links.session_over(ending);
+            if links.sessions == 0 {
+                proxies.remove(&name);
+            }
+            is_news
+        };
+        if is_news {
+            tracing::warn!(node = %name.0, "a link to a proxy is over: its connections are missed");
+        }
+    }
+}
+
+impl ProxyLinks {
+    /// Notes an open link; `true` if a line about the proxy is to be told a moment later.
+    fn opened(&mut self, hub: &Arc<str>) -> bool {
+        *self.open.entry(Arc::clone(hub)).or_default() += 1;
+        self.is_leaving = false;
+        match self.told {
+            Told::Settling | Told::Linked => false,
+            Told::Nothing | Told::Lost | Told::Missed => {
+                self.told = Told::Settling;
+                true
+            }
+        }
+    }
+
+    /// Hubs and number of the links of a proxy that is to be told.
+    fn settled(&mut self) -> Option<(String, usize)> {
+        if self.told != Told::Settling || self.open.is_empty() {
+            return None;
+        }
+        self.told = Told::Linked;
+        let shown: Vec<_> = self.open.keys().take(HUBS_SHOWN_MAX).map(|hub| &**hub).collect();
+        let more = self.open.len() - shown.len();
+        let shown = shown.join(", ");
+        let hubs = if more == 0 { shown } else { format!("{shown} and {more} more") };
+        Some((hubs, self.open.values().sum()))
+    }
+
+    /// Notes the end of a link; returns how the last one has ended, if the proxy was told.
+    fn ended(&mut self, hub: &Arc<str>, ending: LinkEnding) -> Option<LinkEnding> {
+        if let Some(count) = self.open.get_mut(hub) {
+            *count = count.saturating_sub(1);
+        }
+        self.open.retain(|_, count| *count > 0);
+        self.is_leaving |= ending == LinkEnding::Closed;
+        if !self.open.is_empty() {
+            return None;
+        }
+        let before = std::mem::replace(&mut self.told, if self.is_leaving { Told::Nothing } else { Told::Lost });
+        let last = if self.is_leaving { LinkEnding::Closed } else { LinkEnding::Lost };
+        (before == Told::Linked || last == LinkEnding::Lost).then_some(last)
+    }
+
+    /// Notes the end of a session; `true` if it is the first one that has lost its connections since the proxy was linked.
+    fn session_over(&mut self, ending: LinkEnding) -> bool {
+        self.sessions = self.sessions.saturating_sub(1);
+        let is_news = ending == LinkEnding::Lost && self.told != Told::Missed;
+        if is_news {
+            self.told = Told::Missed;
+        }
+        is_news
+    }
+}
+
+fn name_of(key: &SlotKey, service: Option<&Arc<str>>) -> ProxyName {
+    service.map_or_else(|| (Arc::clone(&key.node), Arc::clone(&key.boot)), |service| (Arc::clone(service), "".into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn linked(hubs: &[&str], links: usize) -> ProxyLinks {
+        let mut proxy = ProxyLinks::default();
+        let opened = |hub: &&str| {
+            let hub = (*hub).into();
+            (0..links).filter(|_| proxy.opened(&hub)).count()
+        };
+        assert_eq!(hubs.iter().map(opened).sum::<usize>(), 1, "one line for all links");
+        proxy.sessions = hubs.len() * links;
+        assert_eq!(proxy.settled(), Some((hubs.join(", "), hubs.len() * links)));
+        assert_eq!(proxy.settled(), None);
+        proxy
+    }
+
+    /// Ends so many links of a hub; returns what is told.
+    fn end(proxy: &mut ProxyLinks, hub: &str, links: usize, ending: LinkEnding) -> Vec<LinkEnding> {
+        (0..links).filter_map(|_| proxy.ended(&hub.into(), ending)).collect()
+    }
+
+    #[test]
+    fn a_goodbye_is_one_line() {
+        let mut proxy = linked(&["auction", "chat"], 5);
+        assert_eq!(end(&mut proxy, "auction", 5, LinkEnding::Closed), []);
+        assert_eq!(end(&mut proxy, "chat", 5, LinkEnding::Closed), [LinkEnding::Closed]);
+        assert_eq!((0..10).filter(|_| proxy.session_over(LinkEnding::Closed)).count(), 0);
+        assert_eq!(proxy.sessions, 0);
+    }
+
+    #[test]
+    fn lost_links_are_told_when_they_are_the_last_and_once_when_they_are_over() {
+        let mut proxy = linked(&["chat"], 5);
+        assert_eq!(end(&mut proxy, "chat", 4, LinkEnding::Lost), []);
+        assert_eq!(end(&mut proxy, "chat", 1, LinkEnding::Lost), [LinkEnding::Lost]);
+        assert_eq!((0..5).filter(|_| proxy.session_over(LinkEnding::Lost)).count(), 1);
+        assert!(proxy.opened(&"chat".into()), "it is back");
+        assert!(proxy.settled().is_some());
+    }
+
+    #[test]
+    fn a_link_that_is_lost_among_others_is_no_news_until_it_is_over() {
+        let mut proxy = linked(&["chat"], 5);
+        for _ in 0..100 {
+            assert_eq!(end(&mut proxy, "chat", 1, LinkEnding::Lost), []);
+            assert!(!proxy.opened(&"chat".into()));
+        }
+        assert_eq!(end(&mut proxy, "chat", 1, LinkEnding::Lost), []);
+        assert!(proxy.session_over(LinkEnding::Lost));
+        assert!(!proxy.session_over(LinkEnding::Lost));
+    }
+}
