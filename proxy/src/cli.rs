@@ -31,7 +31,8 @@ mod version;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{ArgMatches, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
+use tracing::Level;
 
 use announce_command::AnnounceArgs;
 use check_command::CheckArgs;
@@ -52,6 +53,8 @@ use token_command::TokenCommand;
 use top_command::TopArgs;
 use trace_command::TraceArgs;
 use version::VERSION;
+
+use crate::logging::{LogFormat, formatted, set_format};
 
 /// An open, self-hosted proxy tier for SignalR.
 ///
@@ -111,8 +114,12 @@ pub fn main() -> ExitCode {
     match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            print_error(&format!("{error:#}"));
-            ExitCode::FAILURE
+            let Some(usage) = error.downcast_ref::<clap::Error>() else {
+                print_error(&format!("{error:#}"));
+                return ExitCode::FAILURE;
+            };
+            print_error(&usage.to_string());
+            u8::try_from(usage.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from)
         }
     }
 }
@@ -152,18 +159,36 @@ fn run() -> anyhow::Result<()> {
 fn parse() -> anyhow::Result<(Cli, Vec<String>)> {
     let mut command = Cli::command();
     // Errors are ignored only here, to find `--config`: below everything is parsed again.
-    let draft = command.clone().ignore_errors(true).try_get_matches().ok();
-    let file = draft.as_ref().and_then(|matches| {
-        let (name, serve) = matches.subcommand()?;
-        serve.try_get_one::<PathBuf>("config").ok()?.filter(|_| name == "serve").cloned()
-    });
+    let draft = drafted(&command);
+    let file = draft.as_ref().and_then(|serve| serve.try_get_one::<PathBuf>("config").ok()?.cloned());
     if let Some((serve, file)) = command.find_subcommand("serve").zip(file) {
         let serve = with_file(serve.clone(), &file)?.command;
         command = command.mut_subcommand("serve", |_| serve);
+        drafted(&command);
     }
-    let matches = command.clone().get_matches();
+    let matches = command.clone().try_get_matches().map_err(usage_error)?;
     let warnings = typed_secret::warnings(&command, &matches);
-    Ok((Cli::from_arg_matches(&matches).map_err(|error| error.exit())?, warnings))
+    Ok((Cli::from_arg_matches(&matches).map_err(usage_error)?, warnings))
+}
+
+/// Flags of `serve` as far as they can be read whatever is wrong with others, if that is the command. The format of the log
+/// is that of errors from now on.
+fn drafted(command: &Command) -> Option<ArgMatches> {
+    let matches = command.clone().ignore_errors(true).try_get_matches().ok()?;
+    let (_, serve) = matches.subcommand().filter(|(name, _)| *name == "serve")?;
+    if let Ok(Some(format)) = serve.try_get_one::<LogFormat>("log_format") {
+        set_format(*format);
+    }
+    Some(serve.clone())
+}
+
+/// Error of a command line for a log that is JSON. All else, and what is no error but help, clap prints in colour and ends
+/// the process.
+fn usage_error(error: clap::Error) -> clap::Error {
+    if !error.use_stderr() || formatted(Level::ERROR, "").is_none() {
+        error.exit();
+    }
+    error
 }
 
 #[cfg(test)]

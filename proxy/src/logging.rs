@@ -2,6 +2,7 @@
 //!
 //! The fields `hub` and `connection` (the id of a client connection) tell what a line belongs to.
 
+mod console;
 mod log_format;
 mod log_line;
 
@@ -13,6 +14,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Registry, fmt, reload};
 
+pub(crate) use console::{formatted, set_format};
 pub(crate) use log_format::LogFormat;
 use log_line::LineFormatter;
 pub(crate) use log_line::name_node;

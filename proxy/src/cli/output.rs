@@ -2,6 +2,10 @@
 
 use std::io::{self, ErrorKind, Write};
 
+use tracing::Level;
+
+use crate::logging::formatted;
+
 /// Prints what a person or a script asked for. A reader that has seen enough, such as `head`, is no error.
 pub(super) fn print(text: &str) {
     match writeln!(io::stdout(), "{text}") {
@@ -16,8 +20,18 @@ pub(super) fn print_warning(text: &str) {
     eprintln!("warning: {text}");
 }
 
-/// Prints the error that the command ends with.
+/// Prints a line about the node that begins to serve, in the form of its log.
+pub(super) fn print_state(text: &str) {
+    print(&formatted(Level::INFO, text).unwrap_or_else(|| text.to_owned()));
+}
+
+/// Prints the error that the command ends with, in the form of its log if it has one.
 #[expect(clippy::print_stderr, reason = "logging may not have begun")]
 pub(super) fn print_error(text: &str) {
-    eprintln!("error: {text}");
+    // Errors of the command line begin so.
+    let text = text.strip_prefix("error: ").unwrap_or(text).trim_end();
+    match formatted(Level::ERROR, text) {
+        Some(line) => eprintln!("{line}"),
+        None => eprintln!("error: {text}"),
+    }
 }

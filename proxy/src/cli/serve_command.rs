@@ -4,7 +4,7 @@ use anyhow::{Context, anyhow, bail};
 use tracing::warn;
 
 use super::flag::ServeArgs;
-use super::output::print;
+use super::output::print_state;
 use super::runtime::runtime;
 use super::stop_signal::StopSignals;
 use super::supervisor::{NodeState, feed_watchdog, inherited_sockets, notify};
@@ -24,11 +24,11 @@ pub(super) fn serve(args: ServeArgs, warnings: &[String]) -> anyhow::Result<()> 
     warnings.iter().for_each(|warning| warn!("{warning}"));
     runtime()?.block_on(async {
         let node = Node::start_on(sockets, config).await?;
-        print(&format!("listening on http://{}", node.listen()));
+        print_state(&format!("listening on http://{}", node.listen()));
         if let Some(listen) = node.tls_listen() {
-            print(&format!("listening on https://{listen}"));
+            print_state(&format!("listening on https://{listen}"));
         }
-        print(&format!("admin on http://{}", node.admin()));
+        print_state(&format!("admin on http://{}", node.admin()));
         let mut signals = StopSignals::new()?;
         notify(NodeState::Ready);
         tokio::spawn(feed_watchdog(node.heartbeat()));

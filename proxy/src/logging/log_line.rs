@@ -104,6 +104,16 @@ fn json(writer: &mut Writer<'_>, time: &str, level: Level, target: &str, fields:
     writeln!(writer, "}}")
 }
 
+/// Formats a text as a JSON line without fields and without its end.
+pub(super) fn plain_json(time: &str, level: Level, target: &str, text: &str) -> String {
+    let fields = EventFields { message: Some(text.into()), others: Vec::new() };
+    let mut line = String::new();
+    // A string takes all that is written.
+    let _ = json(&mut Writer::new(&mut line), time, level, target, &fields);
+    line.truncate(line.trim_end().len());
+    line
+}
+
 /// Fields of an event, in their order.
 #[derive(Debug, Default)]
 struct EventFields {
