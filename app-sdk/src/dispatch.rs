@@ -19,9 +19,11 @@ mod result_routing;
 mod running_call;
 #[cfg(test)]
 mod simulation;
+mod thread_hold;
 mod worker;
 
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::Waker;
 
@@ -49,8 +51,8 @@ use crate::connection::{
 };
 use crate::context::Context;
 use crate::endpoint::Endpoint;
-use crate::error::HubError;
 use crate::error::text;
+use crate::error::{CallStage, HubError};
 use crate::handler::filter::HubCall;
 use crate::handler::hook::ErasedHook;
 use crate::handler::{HubCallKind, Reply, ReplyFuture};
@@ -62,6 +64,7 @@ use crate::node::Node;
 use crate::outbound::{ID_IN_USE, Outbound};
 use crate::presence::Presence;
 use crate::telemetry;
+use thread_hold::watch_turns;
 
 /// The error that an app sees for connections that went with an instance of a service.
 const INSTANCE_LOST: &str = "The service has lost the instance that held the client.";
@@ -105,7 +108,9 @@ impl Dispatcher {
             }
             Err(error) => {
                 self.log(connection, "on_connected", &error);
-                let close = ConnectionClose::with_error(Cause::AppError, error.to_string());
+                let is_refused = error.stage() == CallStage::Authorizing;
+                let cause = if is_refused { Cause::PolicyRefused } else { Cause::AppError };
+                let close = ConnectionClose::with_error(cause, error.to_string());
                 self.close(connection, Close { error: Some(self.close_text(&error)), allow_reconnect: false }, close);
             }
         }
@@ -147,7 +152,8 @@ impl Dispatcher {
             true => hooks,
             false => filters.wrap(HubCall::of_hook(kind, context, close), hooks),
         };
-        let ran = catch_panic(in_order_of(connection, running)).instrument(span.clone()).await;
+        let running = pin!(catch_panic(in_order_of(connection, running)).instrument(span.clone()));
+        let ran = watch_turns(running, |took| self.note_turn(kind.hook_name(), took)).await;
         ran.map(drop).inspect_err(|error| telemetry::fail(&span, error.message()))
     }
 
@@ -320,7 +326,11 @@ impl Dispatcher {
 
     /// The text that a client reads in the close message after an error.
     fn close_text(&self, error: &HubError) -> ByteString {
-        error.describe(CLOSED_WITH_ERROR, self.settings.detailed_errors).into()
+        let base = match error.stage() {
+            CallStage::Authorizing => text::CLOSED_UNAUTHORIZED,
+            _ => CLOSED_WITH_ERROR,
+        };
+        error.describe(base, self.settings.detailed_errors).into()
     }
 
     /// Removes a connection that the other side has closed.
@@ -334,7 +344,18 @@ impl Dispatcher {
         let (hub, connection) = (self.core.name(), short(connection.id()));
         if error.is_shown() {
             tracing::debug!(hub, connection, method, ?error, "method failed, and the client was told why");
-        } else if let Some(LinePermit { left_out }) = self.core.outbound.log_limit.take() {
+        } else if error.is_of_client() {
+            let text = match error.stage() {
+                CallStage::Authorizing => "a policy refuses the user",
+                _ => "method failed, because its client or another one has gone or does not answer",
+            };
+            let reason = error.to_string();
+            let reason = telemetry::clipped_reason(&reason);
+            match self.core.outbound.mistake_limit.take() {
+                Some(LinePermit { left_out }) => tracing::info!(hub, connection, method, reason, left_out, "{text}"),
+                None => tracing::debug!(hub, connection, method, reason, "{text}"),
+            }
+        } else if let Some(LinePermit { left_out }) = self.core.outbound.failure_limit.take() {
             tracing::error!(hub, connection, method, ?error, left_out, "method failed");
         } else {
             tracing::debug!(hub, connection, method, ?error, "method failed, as others did a moment ago");

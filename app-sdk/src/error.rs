@@ -152,6 +152,20 @@ impl HubError {
         self.0.stage
     }
 
+    /// Whether a client has brought it about: a policy refuses its user, it has gone, or gives no answer. Strangers can do that,
+    /// so it is no failure of the app.
+    pub(crate) fn is_of_client(&self) -> bool {
+        use InvokeError as I;
+        let is_of_client = |source: &(dyn StdError + Send + Sync + 'static)| match source.downcast_ref() {
+            Some(I::DoesNotExist(_) | I::Disconnected(_) | I::Timeout(_) | I::Type { .. } | I::InboxOverfull(_)) => {
+                true
+            }
+            Some(_) => false,
+            None => source.is::<UploadCutOff>(),
+        };
+        self.0.stage == CallStage::Authorizing || self.source().is_some_and(is_of_client)
+    }
+
     /// The error of app code that panicked.
     pub(crate) fn from_panic(panic: &(dyn Any + Send)) -> Self {
         let text = panic.downcast_ref::<&str>().copied().map(str::to_owned);
@@ -312,6 +326,11 @@ pub enum InvokeError {
     Send(#[from] SendError),
 }
 
+/// Source of the error of an upload whose connection was closed.
+#[derive(Debug, thiserror::Error)]
+#[error("The connection ended before the upload did.")]
+pub(crate) struct UploadCutOff;
+
 /// Error of a group change: it is not certain that the connection has joined or left.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -383,6 +402,12 @@ pub enum BuildError {
     /// A path that no client could connect to.
     #[error("path '{0}' must begin with '/', not end with it, and have no query")]
     Path(String),
+    /// A path with parameters, as routes of a router have them.
+    #[error("path '{0}' has braces: a hub or raw endpoint has one path, and what varies belongs into its query")]
+    PathParameter(String),
+    /// An interval of pings that is no time at all.
+    #[error("hub or raw endpoint '{0}': keep_alive_interval must be 1 ms at least; a long one means few pings")]
+    KeepAliveInterval(String),
     /// The path gives no name.
     #[error("hub or raw endpoint at '{0}' needs a name: call `name`")]
     NoName(String),
@@ -418,8 +443,8 @@ pub enum BuildError {
         within: std::time::Duration,
     },
     /// A given access key is invalid.
-    #[error("access key can't be used")]
-    AccessKey(#[source] AccessKeyError),
+    #[error("the access key can't be used: {0}")]
+    AccessKey(AccessKeyError),
     /// A file that should hold an access key can't be read.
     #[error("the access key file {path} (TRUNKLINE_ACCESS_KEY_FILE) can't be read")]
     AccessKeyFile {

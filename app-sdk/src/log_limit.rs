@@ -7,19 +7,16 @@ use tokio::time::Instant;
 
 use crate::sync::lock;
 
-/// Span of time in which lines are counted.
-const SPAN: Duration = Duration::from_secs(1);
-
-/// Lines in a span: enough to see what is wrong, and some megabytes an hour.
-const LINES_MAX: u32 = 10;
-
-/// Budget of one hub's log lines that clients bring about.
-#[derive(Debug, Default)]
+/// Budget of one kind of log lines of one hub.
+#[derive(Debug)]
 pub(crate) struct LogLimit(Mutex<LineCount>);
 
 /// Lines of the current span, and those that were left out since the last line. Pure: time comes in as an argument.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct LineCount {
+    /// Span of time in which lines are counted, and their number.
+    span: Duration,
+    lines_max: u32,
     span_begun: Option<Instant>,
     lines: u32,
     left_out: u64,
@@ -33,6 +30,25 @@ pub(crate) struct LinePermit {
 }
 
 impl LogLimit {
+    /// Budget of what the app's code does to clients: enough to see what is wrong, and some megabytes an hour.
+    pub(crate) fn of_failures() -> Self {
+        Self::new(10, Duration::from_secs(1))
+    }
+
+    /// Budget of what clients do wrong, which any stranger can: a developer sees the first ones of his own client.
+    pub(crate) fn of_mistakes() -> Self {
+        Self::new(10, Duration::from_secs(10))
+    }
+
+    /// Budget of methods that keep their threads, which each of their calls does.
+    pub(crate) fn of_holds() -> Self {
+        Self::new(3, Duration::from_secs(60))
+    }
+
+    fn new(lines_max: u32, span: Duration) -> Self {
+        Self(Mutex::new(LineCount { span, lines_max, span_begun: None, lines: 0, left_out: 0 }))
+    }
+
     /// Permission for one more line; `None` where it is to be left out.
     pub(crate) fn take(&self) -> Option<LinePermit> {
         lock(&self.0).take(Instant::now())
@@ -41,10 +57,10 @@ impl LogLimit {
 
 impl LineCount {
     fn take(&mut self, now: Instant) -> Option<LinePermit> {
-        if self.span_begun.is_none_or(|begun| now.saturating_duration_since(begun) >= SPAN) {
+        if self.span_begun.is_none_or(|begun| now.saturating_duration_since(begun) >= self.span) {
             (self.span_begun, self.lines) = (Some(now), 0);
         }
-        if self.lines >= LINES_MAX {
+        if self.lines >= self.lines_max {
             self.left_out += 1;
             return None;
         }
@@ -60,10 +76,12 @@ mod tests {
 
     #[test]
     fn lines_beyond_the_limit_are_left_out_and_their_number_stands_in_the_next_one() {
-        let (mut count, begun) = (LineCount::default(), Instant::now());
+        let (limit, begun) = (LogLimit::new(10, Duration::from_secs(2)), Instant::now());
+        let mut count = limit.0.into_inner().unwrap();
+        let next = begun + count.span;
         let taken: Vec<_> = (0..1000).filter_map(|_| count.take(begun)).collect();
         assert_eq!(taken, vec![LinePermit { left_out: None }; 10]);
-        assert_eq!(count.take(begun + SPAN), Some(LinePermit { left_out: Some(990) }));
-        assert_eq!(count.take(begun + SPAN), Some(LinePermit { left_out: None }));
+        assert_eq!(count.take(next), Some(LinePermit { left_out: Some(990) }));
+        assert_eq!(count.take(next), Some(LinePermit { left_out: None }));
     }
 }

@@ -44,8 +44,12 @@ pub(crate) struct Outbound {
     /// Name of the hub or raw endpoint.
     pub(crate) name: Box<str>,
     pub(crate) metrics: HubMetrics,
-    /// Budget of the log lines that clients bring about.
-    pub(crate) log_limit: LogLimit,
+    /// Budget of the log lines about failures of the app's code.
+    pub(crate) failure_limit: LogLimit,
+    /// Budget of the log lines about mistakes of clients.
+    pub(crate) mistake_limit: LogLimit,
+    /// Budget of the log lines about code that keeps its thread.
+    pub(crate) hold_limit: LogLimit,
     proxies: RwLock<Proxies>,
     moves: MoveQueue<RequestedMove>,
 }
@@ -62,8 +66,15 @@ const SEND_FRAME_MAX_BYTES: usize = LINK_FRAME_MAX_BYTES - 32;
 
 impl Outbound {
     pub(crate) fn new(name: &str, metrics: HubMetrics) -> Self {
-        let (log_limit, proxies, moves) = (LogLimit::default(), RwLock::default(), MoveQueue::default());
-        Self { name: name.into(), metrics, log_limit, proxies, moves }
+        Self {
+            name: name.into(),
+            metrics,
+            failure_limit: LogLimit::of_failures(),
+            mistake_limit: LogLimit::of_mistakes(),
+            hold_limit: LogLimit::of_holds(),
+            proxies: RwLock::default(),
+            moves: MoveQueue::default(),
+        }
     }
 
     /// Begins a link session, which may become the send link of its node.
@@ -244,7 +255,11 @@ impl Outbound {
     pub(crate) fn count_ended(&self, id: &str, close: &ConnectionClose) {
         self.metrics.closed(close.cause).inc();
         let (hub, connection, cause, error) = (&*self.name, short(id), close.cause, close.error.as_deref());
-        let permit = if cause.is_notable() { self.log_limit.take() } else { None };
+        let permit = match cause {
+            cause if cause.is_notable() => self.failure_limit.take(),
+            cause if cause.is_mistake() => self.mistake_limit.take(),
+            _ => None,
+        };
         if let Some(LinePermit { left_out }) = permit {
             tracing::info!(hub, connection, %cause, error, left_out, "connection closed");
         } else {

@@ -17,6 +17,9 @@ use {
 /// Maximum length of a method's name in logs and spans: names of unknown methods are the client's.
 const METHOD_MAX_BYTES: usize = 64;
 
+/// Maximum length of the reason in logs for which a call does not fit: it quotes the client.
+const REASON_MAX_BYTES: usize = 256;
+
 /// Maximum length of a `tracestate`, as the standard has it; a longer one is left out.
 #[cfg(feature = "opentelemetry")]
 const TRACESTATE_MAX_BYTES: usize = 512;
@@ -138,7 +141,16 @@ pub(crate) fn fail(span: &Span, error: &str) {
 
 /// Name of a method for logs and spans.
 pub(crate) fn clipped_method(method: &str) -> &str {
-    method.get(..method.floor_char_boundary(METHOD_MAX_BYTES)).unwrap_or_default()
+    clipped(method, METHOD_MAX_BYTES)
+}
+
+/// Reason for logs, why a call does not fit.
+pub(crate) fn clipped_reason(reason: &str) -> &str {
+    clipped(reason, REASON_MAX_BYTES)
+}
+
+fn clipped(text: &str, max_bytes: usize) -> &str {
+    text.get(..text.floor_char_boundary(max_bytes)).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -41,6 +41,7 @@ causes! {
     TokenExpired "token_expired" Closes "the access token of the client has expired"
     AppClosed "app_closed" Closes "the app closed it"
     AppError "app_error" Closes "the app failed: a hook or a handler returned an error, or panicked"
+    PolicyRefused "policy_refused" Closes "a policy of its hub does not let its user in"
     AppHandshakeTimeout "app_handshake_timeout" Closes "the app server did not answer the hub handshake in time"
     AppHandshakeRefused "app_handshake_refused" Closes "the app server refused the hub handshake"
     AppStopped "app_stopped" Closes "the app server stopped"
@@ -143,6 +144,13 @@ impl Cause {
                 | C::IdInUse
                 | C::Operator
         )
+    }
+
+    /// Whether the default log shows some of them, within a budget of their own: mistakes that the developer of a client looks
+    /// for, and any stranger can make.
+    #[must_use]
+    pub fn is_mistake(self) -> bool {
+        matches!(self, Self::MessageTooLarge)
     }
 
     fn row(self) -> Option<&'static (Self, &'static str, Stage, &'static str)> {

@@ -34,6 +34,9 @@ use crate::config::{FrontendLimits, RelaySettings};
 /// the history of connections tell of all.
 const LOG_LINES_PER_SECOND: NonZeroU32 = NonZeroU32::new(10).unwrap();
 
+/// Lines in a second about mistakes of clients. Any stranger can make them, so they leave the others their room.
+const MISTAKE_LINES_PER_SECOND: NonZeroU32 = NonZeroU32::new(1).unwrap();
+
 /// Clients in a second that may learn at once that their connection is not to be had any more. They negotiate anew without a
 /// pause, so when a node dies all of its clients would do so in one moment.
 const REFUSED_RETURNS_PER_SECOND: NonZeroU32 = NonZeroU32::new(1000).unwrap();
@@ -60,6 +63,7 @@ pub(crate) struct LimitCounters {
     pub methods: MethodRates,
     /// Lines of the log that clients bring about.
     log_lines: Bucket,
+    mistake_lines: Bucket,
     refused_returns: Bucket,
     /// Requests that are carried to other nodes, by their client's address.
     pub hop_clients: Option<Arc<AddressLimit>>,
@@ -81,6 +85,7 @@ impl LimitCounters {
             relays: RelayLimit::new(relay),
             methods: MethodRates::default(),
             log_lines: Bucket::new(LOG_LINES_PER_SECOND),
+            mistake_lines: Bucket::new(MISTAKE_LINES_PER_SECOND),
             refused_returns: Bucket::new(REFUSED_RETURNS_PER_SECOND),
             hop_clients: addresses(limits.connections_per_address),
             hops: Arc::default(),
@@ -92,6 +97,12 @@ impl LimitCounters {
     #[must_use]
     pub(crate) fn may_log(&self, now: Duration) -> bool {
         self.log_lines.take(now, Duration::ZERO).is_ok()
+    }
+
+    /// Whether a line about a mistake of a client fits what may be logged in a second.
+    #[must_use]
+    pub(crate) fn may_log_mistake(&self, now: Duration) -> bool {
+        self.mistake_lines.take(now, Duration::ZERO).is_ok()
     }
 
     /// Time for which the refusal of a client waits that has come back to a connection which is not to be had any more.

@@ -101,7 +101,8 @@ impl Dispatcher {
             Ok(method) => in_order_of(scope.connection(), method.call(input)),
             Err(error) => self.reject(&target, &input, stream_count, error),
         };
-        let running = RunningCall::new(self, Arc::clone(&scope), target, named, stream_ids, reply_kind, span.clone());
+        let mut running =
+            RunningCall::new(self, Arc::clone(&scope), target, named, stream_ids, reply_kind, span.clone());
         let mut replying = AssertUnwindSafe(replying.instrument(span)).catch_unwind();
         // Whom to wake does not matter yet: one that waits is polled again by its own task.
         match (&mut replying).now_or_never() {
@@ -114,6 +115,7 @@ impl Dispatcher {
                 }
             },
             None => {
+                running.note_wait();
                 running.report_begun();
                 scope.connection().inbox().calls().0.remember(&scope);
                 self.tasks.spawn(running.wait(replying));

@@ -11,9 +11,10 @@
 
 use std::mem;
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::Waker;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use bytestring::ByteString;
@@ -26,12 +27,13 @@ use trunkline_protocol::limits::LINK_FRAME_MAX_BYTES;
 use trunkline_protocol::service::TraceReport;
 
 use super::Dispatcher;
+use super::thread_hold::watch_turns;
 use crate::connection::{CallScope, Connection, MessageTrace, ReplyKind, micros, short};
 use crate::encode;
 use crate::error::{CallStage, HubError, text};
 use crate::handler::{ItemStream, Method, Reply, ReplyBody, ReplyFuture};
 use crate::log_limit::LinePermit;
-use crate::metrics::{CallOutcome, Counted};
+use crate::metrics::{CallOutcome, Counted, UNKNOWN_METHOD};
 use crate::telemetry;
 
 /// Bound on what surrounds a result in its frame: ids, target and headers, which are the client's and thus small.
@@ -48,6 +50,8 @@ pub(super) struct RunningCall {
     stream_ids: Vec<ByteString>,
     reply_kind: ReplyKind,
     is_forgotten: bool,
+    /// It was not done when it was polled for the first time.
+    has_waited: bool,
     span: Span,
     _counted: Counted,
 }
@@ -80,12 +84,25 @@ impl RunningCall {
         span: Span,
     ) -> Self {
         let (_counted, since) = (Counted::new(&dispatcher.core.metrics().running), Instant::now());
-        let (dispatcher, is_forgotten) = (Arc::clone(dispatcher), false);
-        Self { dispatcher, scope, target, method, since, stream_ids, reply_kind, is_forgotten, span, _counted }
+        let (dispatcher, is_forgotten, has_waited) = (Arc::clone(dispatcher), false, false);
+        Self {
+            dispatcher,
+            scope,
+            target,
+            method,
+            since,
+            stream_ids,
+            reply_kind,
+            is_forgotten,
+            has_waited,
+            span,
+            _counted,
+        }
     }
 
     /// Waits for the method, and answers. A call for a stream that is cancelled is dropped as it is.
     pub(super) async fn wait(self, replying: Replying) {
+        let replying = watch_turns(replying, |took| self.note_turn(took));
         let ran = match self.reply_kind {
             ReplyKind::Result => Some(replying.await),
             ReplyKind::Stream => {
@@ -107,9 +124,10 @@ impl RunningCall {
     }
 
     /// Answers with the outcome of the method.
-    pub(super) fn answer(self, ran: Result<Reply, HubError>) -> Option<Rest> {
+    pub(super) fn answer(mut self, ran: Result<Reply, HubError>) -> Option<Rest> {
         let waiting = match (ran.map(|Reply(body)| body), self.reply_kind) {
             (Ok(ReplyBody::Stream(items)), ReplyKind::Stream) => {
+                self.has_waited = true;
                 return Some(Rest::Stream(RunningStream { call: self, items }));
             }
             (Ok(ReplyBody::Value(payload)), ReplyKind::Result) => self.value(payload),
@@ -133,24 +151,24 @@ impl RunningCall {
         telemetry::fail(&self.span, error.message());
         let is_detailed = self.dispatcher.settings.detailed_errors;
         match outcome {
-            CallOutcome::Unbound => self.span.in_scope(|| self.log_unbound(error, is_detailed)),
+            CallOutcome::Unbound => self.span.in_scope(|| self.log_unbound(error)),
             _ => self.span.in_scope(|| self.dispatcher.log(self.connection(), &self.target, error)),
         }
         let text = text::call_failed(&self.target, error, is_detailed);
         self.complete(Outcome::Error(text.into()))
     }
 
-    /// Logs why a call reaches no method. Where clients are told details, a developer looks at the log, too.
-    fn log_unbound(&self, error: &HubError, is_detailed: bool) {
+    /// Logs why a call reaches no method: its client reads that in hubs with detailed errors only.
+    fn log_unbound(&self, error: &HubError) {
         let reason = error.source().map_or_else(|| error.message().to_owned(), ToString::to_string);
         let (hub, connection) = (self.dispatcher.core.name(), short(self.connection().id()));
         let method = telemetry::clipped_method(&self.target);
-        let permit = if is_detailed { self.dispatcher.core.outbound.log_limit.take() } else { None };
-        match permit {
+        let reason = telemetry::clipped_reason(&reason);
+        match self.dispatcher.core.outbound.mistake_limit.take() {
             Some(LinePermit { left_out }) => {
-                tracing::warn!(hub, connection, method, %reason, left_out, "call does not fit its method");
+                tracing::info!(hub, connection, method, reason, left_out, "call does not fit its method");
             }
-            None => tracing::debug!(hub, connection, method, %reason, "call does not fit its method"),
+            None => tracing::debug!(hub, connection, method, reason, "call does not fit its method"),
         }
     }
 
@@ -239,7 +257,22 @@ impl RunningCall {
     }
 
     fn count(&self, outcome: CallOutcome) {
-        self.dispatcher.count_call(self.method.as_deref(), outcome, self.since.elapsed());
+        let took = self.since.elapsed();
+        self.dispatcher.count_call(self.method.as_deref(), outcome, took);
+        if !self.has_waited {
+            self.note_turn(took);
+        }
+    }
+
+    /// Notes that the call waits, behind its first turn.
+    pub(super) fn note_wait(&mut self) {
+        self.has_waited = true;
+        self.note_turn(self.since.elapsed());
+    }
+
+    fn note_turn(&self, took: Duration) {
+        let name = self.method.as_ref().map_or(UNKNOWN_METHOD, |method| &*method.name);
+        self.dispatcher.note_turn(name, took);
     }
 
     fn connection(&self) -> &Arc<Connection> {
@@ -264,10 +297,14 @@ impl RunningStream {
         let Self { call, items } = self;
         let _counted = Counted::new(&call.dispatcher.core.metrics().streams);
         let cancellation = call.scope.cancellation().clone();
-        let sending = AssertUnwindSafe(call.send_items(items).instrument(call.span.clone())).catch_unwind();
-        let (sent, good) = match cancellation.run_until_cancelled(sending).await {
-            None => (Ok(()), CallOutcome::Cancelled),
-            Some(sent) => (sent.unwrap_or_else(|panic| Err(HubError::from_panic(&*panic))), CallOutcome::Ok),
+        let (sent, good) = {
+            let sending = AssertUnwindSafe(call.send_items(items).instrument(call.span.clone())).catch_unwind();
+            let sending = pin!(sending);
+            let sending = watch_turns(sending, |took| call.note_turn(took));
+            match cancellation.run_until_cancelled(sending).await {
+                None => (Ok(()), CallOutcome::Cancelled),
+                Some(sent) => (sent.unwrap_or_else(|panic| Err(HubError::from_panic(&*panic))), CallOutcome::Ok),
+            }
         };
         match sent {
             Ok(()) => {

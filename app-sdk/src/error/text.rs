@@ -3,7 +3,7 @@
 use trunkline_protocol::hub::HubProtocol;
 use trunkline_protocol::limits::STREAMS_MAX;
 
-use crate::error::{CallStage, HubError, InvokeError};
+use crate::error::{CallStage, HubError, InvokeError, UploadCutOff};
 
 /// Text for a call that failed, by the step at which it did.
 pub(crate) fn call_failed(target: &str, error: &HubError, detailed: bool) -> String {
@@ -95,8 +95,11 @@ pub(crate) fn item_not_bound() -> HubError {
 
 /// Error of an upload whose connection was closed.
 pub(crate) fn upload_cut_off() -> HubError {
-    HubError::named("OperationCanceledException", "The connection ended before the upload did.")
+    HubError::named("OperationCanceledException", UploadCutOff.to_string()).because(UploadCutOff)
 }
+
+/// Text for a client whose user a policy of the hub refuses, in the words for a method.
+pub(crate) const CLOSED_UNAUTHORIZED: &str = "Connection closed because user is unauthorized.";
 
 /// Text for a client that does not exist.
 pub(crate) fn does_not_exist(connection_id: &str) -> String {
@@ -116,7 +119,7 @@ pub(crate) fn disconnected(connection_id: &str) -> String {
 /// Error of a message over the limit.
 pub(crate) fn message_too_large(limit: usize) -> HubError {
     HubError::invalid_data(format!(
-        "The maximum message size of {limit}B was exceeded. The message size can be configured in AddHubOptions."
+        "The maximum message size of {limit}B was exceeded. The message size can be configured by Hub::message_max_bytes."
     ))
 }
 
@@ -177,7 +180,7 @@ mod tests {
         assert_eq!(disconnected("c1"), "Connection 'c1' disconnected.");
         assert_eq!(
             message_too_large(32768).describe(CLOSED_WITH_ERROR, true),
-            "Connection closed with an error. InvalidDataException: The maximum message size of 32768B was exceeded. The message size can be configured in AddHubOptions."
+            "Connection closed with an error. InvalidDataException: The maximum message size of 32768B was exceeded. The message size can be configured by Hub::message_max_bytes."
         );
     }
 }

@@ -74,7 +74,7 @@ impl RawDispatcher {
             if is_closed {
                 // Most often a send that came too late.
                 tracing::debug!(hub, connection, ?error, "handler failed after its connection had ended");
-            } else if let Some(LinePermit { left_out }) = self.core.outbound.log_limit.take() {
+            } else if let Some(LinePermit { left_out }) = self.core.outbound.failure_limit.take() {
                 tracing::error!(hub, connection, ?error, left_out, "handler failed");
             } else {
                 tracing::debug!(hub, connection, ?error, "handler failed, as others did a moment ago");

@@ -49,7 +49,7 @@ async fn a_policy_of_the_hub_keeps_clients_out() {
     let hub = Hub::new("/hub").require_claim("role", "admin").on_connected(async || -> () { panic!("never called") });
     let server = TestServer::new(hub).unwrap();
     let mut eve = server.connect("/hub").user("eve").await.unwrap();
-    assert_eq!(eve.closed().await.unwrap(), "Connection closed with an error.");
+    assert_eq!(eve.closed().await.unwrap(), "Connection closed because user is unauthorized.");
     assert_eq!(eve.next().await.map(drop), None);
 }
 

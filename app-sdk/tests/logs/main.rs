@@ -1,4 +1,4 @@
-//! Log of calls: a span around each, and one line for a call that does not fit.
+//! Log of calls: a span around each, and bounded lines for calls that do not fit, that are refused, or that keep their thread.
 //!
 //! A program of its own: what a process logs first is switched off for ever where a thread without a subscriber logs it.
 #![forbid(unsafe_code)]
@@ -6,10 +6,11 @@
 
 use std::io::Write;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tracing_subscriber::fmt::MakeWriter;
 use trunkline::testing::TestServer;
-use trunkline::{Context, Hub, HubError};
+use trunkline::{Context, Hub, HubError, Policy};
 
 /// Lines of the log, in their order.
 #[derive(Clone, Default)]
@@ -73,13 +74,14 @@ async fn logged(hub: Hub, level: tracing::Level) -> (String, Vec<String>) {
     drop(guard);
     let id = ann.connection_id().to_owned();
     let lines = std::mem::take(&mut *lines.0.lock().unwrap());
-    (id, lines.into_iter().filter(|line| line.contains("call{") || line.starts_with("WARN")).collect())
+    (id, lines.into_iter().filter(|line| line.contains("call{") || line.contains("does not fit")).collect())
 }
 
 #[tokio::test]
 async fn what_the_app_logs_names_hub_method_connection_and_user() {
     let (id, lines) = logged(hub(), tracing::Level::DEBUG).await;
-    let lines: Vec<_> = lines.into_iter().filter(|line| line.starts_with("INFO")).collect();
+    let lines: Vec<_> =
+        lines.into_iter().filter(|line| line.starts_with("INFO") && !line.contains("not fit")).collect();
     let expected = [("on_connected", "}: hello"), ("Note", "}: noted length=3")];
     assert_eq!(lines.len(), expected.len(), "{lines:?}");
     for (line, (method, end)) in lines.iter().zip(expected) {
@@ -94,7 +96,7 @@ async fn a_call_that_does_not_fit_is_one_line_with_the_reason() {
     let (_, lines) = logged(hub(), tracing::Level::DEBUG).await;
     let unfit: Vec<_> = lines.iter().filter(|line| line.contains("does not fit")).collect();
     assert_eq!(unfit.len(), 3, "{lines:?}");
-    assert!(unfit[0].contains("method=\"Note\"") && unfit[0].starts_with("DEBUG"), "{unfit:?}");
+    assert!(unfit[0].contains("method=\"Note\"") && unfit[0].starts_with("INFO"), "{unfit:?}");
     assert!(unfit[0].contains("argument 1: unknown field `txt`, expected `text`"), "{unfit:?}");
     assert!(unfit[1].contains("Invocation provides 0 argument(s) but target expects 1."), "{unfit:?}");
     assert!(
@@ -104,12 +106,90 @@ async fn a_call_that_does_not_fit_is_one_line_with_the_reason() {
 }
 
 #[tokio::test]
-async fn a_hub_with_detailed_errors_logs_such_calls_as_warnings() {
-    let (_, lines) = logged(hub().detailed_errors(), tracing::Level::INFO).await;
-    let warned: Vec<_> = lines.iter().filter(|line| line.starts_with("WARN")).collect();
-    assert_eq!(warned.len(), 3, "{lines:?}");
-    assert!(warned[0].contains("method=\"Note\" reason=argument 1: unknown field `txt`"), "{warned:?}");
-    assert!(!lines.iter().any(|line| line.contains("call{")), "spans are not made at this level: {lines:?}");
+async fn the_default_log_names_method_argument_and_reason_of_such_calls() {
+    for hub in [hub(), hub().detailed_errors()] {
+        let (_, lines) = logged(hub, tracing::Level::INFO).await;
+        assert_eq!(lines.len(), 3, "{lines:?}");
+        assert!(lines.iter().all(|line| line.starts_with("INFO")), "{lines:?}");
+        assert!(lines[0].contains("method=\"Note\" reason=\"argument 1: unknown field `txt`"), "{lines:?}");
+        assert!(!lines.iter().any(|line| line.contains("call{")), "spans are not made at this level: {lines:?}");
+    }
+}
+
+/// Runs clients of a hub, and returns all lines of the log at the level `info`.
+async fn lines_of(hub: Hub, clients: impl AsyncFnOnce(&TestServer)) -> Vec<String> {
+    let _alone = LOGGING.lock().await;
+    let lines = Lines::default();
+    let guard = tracing::subscriber::set_default(subscriber(tracing::Level::INFO, &lines));
+    let server = TestServer::new(hub).unwrap();
+    clients(&server).await;
+    drop(guard);
+    std::mem::take(&mut *lines.0.lock().unwrap())
+}
+
+#[tokio::test]
+async fn a_quoted_text_of_a_client_is_one_short_line() {
+    let lines = lines_of(hub(), async |server| {
+        let mut eve = server.connect("/hub").await.unwrap();
+        let key = format!("a\nERROR forged {}", "x".repeat(10_000));
+        eve.invoke::<()>("Note", (serde_json::json!({ key: 1 }),)).await.unwrap_err();
+    })
+    .await;
+    let unfit: Vec<_> = lines.iter().filter(|line| line.contains("does not fit")).collect();
+    assert!(unfit.len() == 1 && unfit[0].lines().count() == 1 && unfit[0].len() < 1000, "{unfit:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn strangers_cause_no_warning_and_only_so_many_lines() {
+    let hub = Hub::new("/hub").guarded("Clear", Policy::claim("role", "admin"), async || ());
+    let lines = lines_of(hub, async |server| {
+        let mut eve = server.connect("/hub").await.unwrap();
+        for _ in 0..100 {
+            eve.invoke::<()>("Clear", ()).await.unwrap_err();
+            eve.invoke::<()>("Nope", ()).await.unwrap_err();
+            eve.invoke::<()>("Clear", (1, 2)).await.unwrap_err();
+        }
+    })
+    .await;
+    assert!(lines.iter().all(|line| line.starts_with("INFO")), "{lines:?}");
+    let refused = lines.iter().filter(|line| line.contains("a policy refuses the user"));
+    assert!(refused.clone().all(|line| line.contains("method=\"Clear\"") && line.contains("claim role = admin")));
+    let unfit = lines.iter().filter(|line| line.contains("does not fit")).count();
+    assert_eq!((refused.count() + unfit, unfit), (10, 6), "{lines:?}");
+}
+
+#[tokio::test]
+async fn a_user_whom_a_policy_of_the_hub_refuses_is_one_line_and_no_error() {
+    let lines = lines_of(Hub::new("/hub").require_claim("role", "admin"), async |server| {
+        let mut eve = server.connect("/hub").user("eve").await.unwrap();
+        assert_eq!(eve.closed().await.unwrap(), "Connection closed because user is unauthorized.");
+    })
+    .await;
+    let lines: Vec<_> = lines.iter().filter(|line| !line.contains("proxy linked")).collect();
+    assert!(lines.len() == 1 && lines[0].starts_with("INFO") && lines[0].contains("a policy refuses"), "{lines:?}");
+}
+
+#[tokio::test]
+async fn a_method_that_keeps_its_thread_is_named() {
+    let hub = Hub::new("/hub").method("Block", async |wait: bool| {
+        if wait {
+            tokio::task::yield_now().await;
+        }
+        // sleep: a method that blocks its thread is what this is about
+        std::thread::sleep(Duration::from_millis(1_100));
+    });
+    let lines = lines_of(hub, async |server| {
+        let mut ann = server.connect("/hub").await.unwrap();
+        ann.invoke::<()>("Block", (true,)).await.unwrap();
+        ann.invoke::<()>("Block", (false,)).await.unwrap();
+    })
+    .await;
+    let held: Vec<_> = lines.iter().filter(|line| line.starts_with("WARN")).collect();
+    assert_eq!(held.len(), 2, "{lines:?}");
+    assert!(
+        held.iter().all(|line| line.contains("method=\"Block\"") && line.contains("has kept its thread")),
+        "{held:?}"
+    );
 }
 
 #[tokio::test(start_paused = true)]

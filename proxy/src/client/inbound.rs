@@ -44,8 +44,10 @@ pub(super) enum Upward<'a> {
 pub(super) enum InboundError {
     #[error("WebSocket: {0}")]
     Transport(#[from] ProtocolError),
-    /// Text of the official server.
-    #[error("The maximum message size of {0}B was exceeded. The message size can be configured in AddHubOptions.")]
+    /// Text of the official server, with the names of the settings here.
+    #[error(
+        "The maximum message size of {0}B was exceeded. The message size can be configured by Hub::message_max_bytes, and --message-max-bytes of proxies."
+    )]
     TooLarge(usize),
     #[error("{0}")]
     Framing(FramingError),

@@ -93,7 +93,7 @@ impl ShardContext {
     fn log_close(&self, hub: &str, id: &str, reason: &CloseReason) {
         let CloseReason { cause, detail, .. } = reason;
         let connection = short(id);
-        if cause.is_notable() && self.may_log() {
+        if cause.is_notable() && self.may_log() || cause.is_mistake() && self.may_log_mistake() {
             info!(hub, connection, %cause, detail, "client connection closed");
         } else {
             debug!(hub, connection, %cause, detail, "client connection closed");
@@ -102,7 +102,15 @@ impl ShardContext {
 
     /// Whether the default log has room for a line that a client brings about; counts what it leaves out.
     pub(super) fn may_log(&self) -> bool {
-        let may_log = self.shared.limits.may_log(self.shared.uptime());
+        self.counted(self.shared.limits.may_log(self.shared.uptime()))
+    }
+
+    /// Whether it has room for a line about a mistake of a client.
+    fn may_log_mistake(&self) -> bool {
+        self.counted(self.shared.limits.may_log_mistake(self.shared.uptime()))
+    }
+
+    fn counted(&self, may_log: bool) -> bool {
         if !may_log {
             self.counters.limit(Limit::LogLines).increment();
         }
