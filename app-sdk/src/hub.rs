@@ -193,8 +193,8 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
         self
     }
 
-    /// Opens the hub only to clients that meet the [policy](Policy): others are closed with an error when they connect,
-    /// before `on_connected`.
+    /// Opens the hub only to clients that meet the [policy](Policy): others are closed when they connect, before
+    /// `on_connected`, and read that they are unauthorized. Such a refusal is a line at the level `info`, and no error.
     pub fn require(mut self, policy: Policy) -> Self {
         self.policies.add(policy);
         self
@@ -591,6 +591,9 @@ impl Hub<()> {
         }
         if self.settings.transports.is_empty() {
             return Err(BuildError::NoTransport(name));
+        }
+        if millis(self.settings.keep_alive_interval) == 0 {
+            return Err(BuildError::KeepAliveInterval(name));
         }
         if let Some(within) = self.settings.limits.restored_within.filter(|within| !RESTORED_WITHIN.contains(within)) {
             return Err(BuildError::RestoreGroups { hub: name, within });

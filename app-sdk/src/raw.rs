@@ -186,6 +186,9 @@ impl RawEndpoint<()> {
     /// Checks the settings, and builds the endpoint.
     pub(crate) fn build(self) -> Result<BuiltRaw, BuildError> {
         let name = checked_name(&self.path, self.name.as_deref())?;
+        if millis(self.keep_alive_interval) == 0 {
+            return Err(BuildError::KeepAliveInterval(name));
+        }
         let manifest = HubManifest {
             message_max_bytes: self.message_max_bytes,
             keep_alive_interval_ms: millis(self.keep_alive_interval),

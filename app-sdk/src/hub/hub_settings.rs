@@ -39,6 +39,9 @@ pub(crate) fn checked_name(path: &str, name: Option<&str>) -> Result<String, Bui
     if path.contains(['?', '#']) || (segment.is_empty() && path != "/") {
         return Err(bad_path());
     }
+    if path.contains(['{', '}']) {
+        return Err(BuildError::PathParameter(path.to_owned()));
+    }
     let name = name.unwrap_or(segment);
     if name.is_empty() { Err(BuildError::NoName(path.to_owned())) } else { Ok(name.to_owned()) }
 }

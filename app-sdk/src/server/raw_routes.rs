@@ -61,6 +61,7 @@ mod tests {
         let named = RawEndpoint::new("/Echo", nothing).name("other");
         assert!(matches!(error(Server::new().raw("/echo", nothing).raw_endpoint(named)), BuildError::DuplicatePath(_)));
         assert!(matches!(error(Server::new().raw("echo", nothing)), BuildError::Path(_)));
+        assert!(matches!(error(Server::new().raw("/echo/{id}", nothing)), BuildError::PathParameter(_)));
     }
 
     #[test]

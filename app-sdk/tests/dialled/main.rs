@@ -342,8 +342,8 @@ async fn mistakes_are_errors_of_the_router() {
     let place = "Endpoint=http://127.0.0.1:9;AccessKey=0123456789abcdef";
     assert!(matches!(error(Server::new().dial(place).dial(place)), BuildError::DuplicateService(_)));
     assert!(matches!(error(Server::new().dial(place).embedded()), BuildError::EmbeddedAndDialled));
-    let braces = Server::new().hub(Hub::new("/a{b}")).dial(place);
-    assert!(matches!(error(braces), BuildError::DialledPath(_)));
+    let parameter = Server::new().hub(Hub::new("/a/:b")).dial(place);
+    assert!(matches!(error(parameter), BuildError::DialledPath(_)));
 }
 
 #[test]
