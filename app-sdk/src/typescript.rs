@@ -11,6 +11,7 @@
 //! use trunkline::{Hub, HubError, Receivers};
 //!
 //! #[derive(Serialize, Deserialize, TS)]
+//! #[ts(crate = "trunkline::typescript::ts_rs")]
 //! #[serde(rename_all = "camelCase")]
 //! struct Note { id: u32, text: String, done_by: Option<String> }
 //!
@@ -43,10 +44,14 @@
 //! or, in JavaScript, `/** @type {import("./board").BoardConnection} */`. Write the file in a test, which also fails when
 //! it is no longer [current](TypeScript::check).
 //!
+//! The line `#[ts(crate = …)]` takes the place of a dependency on `ts-rs` of your own: the derive looks for that crate else.
+//! Values of the SDK, such as [`Binary`](crate::value::Binary), have types, too.
+//!
 //! Whole numbers are `number`, whatever their size, as JSON has them. Names are serde's, or those of `#[ts(…)]`.
 
 mod declarations;
 mod signature;
+mod value_type;
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -187,9 +192,9 @@ impl ConnectionType {
             match signature {
                 Some(signature) => signature.render(method, text)?,
                 None => {
-                    writeln!(text, "  invoke(method: \"{method}\", ...arguments: unknown[]): Promise<unknown>;")?;
-                    writeln!(text, "  send(method: \"{method}\", ...arguments: unknown[]): Promise<void>;")?;
-                    writeln!(text, "  stream(method: \"{method}\", ...arguments: unknown[]): IStreamResult<unknown>;")?;
+                    writeln!(text, "  invoke(method: \"{method}\", ...args: unknown[]): Promise<unknown>;")?;
+                    writeln!(text, "  send(method: \"{method}\", ...args: unknown[]): Promise<void>;")?;
+                    writeln!(text, "  stream(method: \"{method}\", ...args: unknown[]): IStreamResult<unknown>;")?;
                 }
             }
         }
@@ -205,6 +210,7 @@ mod tests {
     use serde::{Deserialize, Serialize};
 
     use super::*;
+    use crate::value::{Binary, Guid, Timestamp};
     use crate::{Context, Hub, HubError, Methods, Receivers, UploadStream};
 
     #[derive(Serialize, Deserialize, TS)]
@@ -235,6 +241,10 @@ mod tests {
 
     async fn undo() {}
 
+    async fn stamp(_pixels: Binary, _taken: Option<Timestamp>) -> Guid {
+        Guid::from_bytes([0; 16])
+    }
+
     async fn history(_from: u64) -> Result<impl futures_util::Stream<Item = Result<Shape, HubError>>, HubError> {
         Ok(futures_util::stream::empty())
     }
@@ -250,6 +260,7 @@ mod tests {
             .methods(undoing)
             .typed_method("History", history)
             .typed_method("Sum", sum)
+            .typed_method("Stamp", stamp)
             .method("Plain", undo)
     }
 
@@ -267,7 +278,8 @@ mod tests {
             "  invoke(method: \"Undo\"): Promise<void>;",
             "  stream(method: \"History\", argument1: number): IStreamResult<Shape>;",
             "  invoke(method: \"Sum\", argument1: Subject<number>, argument2: number): Promise<number>;",
-            "  invoke(method: \"Plain\", ...arguments: unknown[]): Promise<unknown>;",
+            "  invoke(method: \"Stamp\", argument1: string | Uint8Array, argument2: string | Date | null): Promise<string>;",
+            "  invoke(method: \"Plain\", ...args: unknown[]): Promise<unknown>;",
             "  on(method: \"Drawn\", handler: (shape: Shape, by: string | null) => void): void;",
             "  on(method: \"Confirm\", handler: (question: string) => boolean | Promise<boolean>): void;",
             "  on(method: \"cleared\", handler: () => void): void;",
