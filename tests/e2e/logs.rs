@@ -1,13 +1,16 @@
-//! Logs of a node: for people or as JSON, each line with the node's name, and levels that change while it runs.
+//! Logs of nodes and app servers: for people or as JSON, each line with the node's name, levels that change while it runs,
+//! and few lines where nothing is wrong.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use http::Method;
 use serde_json::{Value, json};
-use trunkline_tests::harness::fleet::{App, Fleet, Proxy, failure_of};
+use tokio::net::TcpListener;
+use trunkline_tests::harness::fleet::{App, AppServer, Fleet, POOL_SIZE, Proxy, failure_of, stop};
 use trunkline_tests::harness::http_client::{Answer, exchange, get};
+use trunkline_tests::harness::process::Signal;
 use trunkline_tests::harness::raw::RawClient;
-use trunkline_tests::harness::scenario::play;
+use trunkline_tests::harness::scenario::{Stage, play, until};
 use trunkline_tests::harness::sockets::free_address;
 
 const ADMIN_TOKEN: &str = "may-change-levels";
@@ -57,12 +60,169 @@ fn lines_are_json_if_that_is_wanted_and_levels_change_at_run_time() {
         put(&proxy, r#"{"levels":"off"}"#).await?;
         lines_of_a_visit(&proxy).await?;
         assert_eq!(proxy.process.log().lines().count(), before);
-        let log = proxy.process.log();
-        for line in log.lines().filter(|line| !line.starts_with("listening on") && !line.starts_with("admin on")) {
-            let line: Value = serde_json::from_str(line).with_context(|| format!("not JSON: {line}"))?;
-            assert!(line["time"].is_string() && line["level"].is_string() && line["message"].is_string(), "{line}");
-            assert_eq!(line["node"], "seen", "{line}");
+        let lines = json_lines(&proxy.process.log())?;
+        assert!(lines.iter().all(|line| line["node"] == "seen"), "{lines:?}");
+        for address in
+            [format!("listening on http://{}", proxy.address()), format!("admin on http://{}", proxy.admin())]
+        {
+            assert_eq!(lines.iter().filter(|line| line["message"] == address).count(), 1, "{lines:?}");
         }
+        Ok(())
+    });
+}
+
+/// Parses lines of a log that is JSON, each with what all of them have.
+fn json_lines(log: &str) -> Result<Vec<Value>> {
+    let parsed = log.lines().map(|line| {
+        let parsed: Value = serde_json::from_str(line).with_context(|| format!("not JSON: {line}"))?;
+        let has_texts = ["time", "level", "target", "message"].iter().all(|key| parsed[*key].is_string());
+        ensure!(has_texts && parsed.get("node").is_some(), "{line}");
+        Ok(parsed)
+    });
+    parsed.collect()
+}
+
+#[test]
+fn a_node_that_cannot_start_says_so_in_json_too() {
+    play(async |stage| {
+        let fleet = Fleet::new(stage);
+        let taken = TcpListener::bind("127.0.0.1:0").await?;
+        let file = stage.folder().join("trunkline.toml");
+        std::fs::write(&file, "log-format = \"json\"\nlog = \"loud=very\"\n")?;
+        let file = file.to_string_lossy();
+        let (free, taken) = (free_address()?, taken.local_addr()?.to_string());
+        for (address, arguments, what) in [
+            (&free, &["--log-format", "json", "--log", "loud=very"][..], "--log must be levels such as info"),
+            (&free, &["--log-format", "json", "--no-such-flag"], "--no-such-flag"),
+            (&free, &["--log-format=json", "--drain-timeout", "soon"], "--drain-timeout"),
+            (&free, &["--config", &*file], "--log must be levels such as info"),
+            (&taken, &["--log-format", "json"], &*taken),
+        ] {
+            let mut proxy = fleet.proxy_of(address, &free_address()?, &[&free_address()?], arguments)?;
+            let lines = json_lines(&failure_of(&mut proxy.process).await?)?;
+            let last = lines.last().context("a line")?;
+            assert_eq!(last["level"], "error", "{arguments:?}: {lines:?}");
+            assert!(last["message"].as_str().is_some_and(|text| text.contains(what)), "{arguments:?}: {last}");
+        }
+        Ok(())
+    });
+}
+
+/// Most lines that a process logs in its life, of which a roll-out of two nodes and two app servers is a part.
+const LINES_MAX: usize = 30;
+
+/// Two nodes before two app servers with six hubs each, all linked.
+struct RollOut<'a> {
+    stage: &'a Stage,
+    apps: Vec<AppServer>,
+    nodes: Vec<Proxy>,
+    /// Number of times that each node has seen another one become ready.
+    met: [usize; 2],
+    /// Logs of the processes that were replaced.
+    past: Vec<String>,
+}
+
+impl<'a> RollOut<'a> {
+    const HUBS: usize = 6;
+
+    async fn begin(stage: &'a Stage) -> Result<Self> {
+        let fleet = Fleet::new(stage);
+        let apps = vec![fleet.app(App::Functional).await?, fleet.app(App::Functional).await?];
+        let admins = [free_address()?, free_address()?];
+        let peers = admins.iter().map(|admin| format!("http://{admin}")).collect::<Vec<_>>().join(",");
+        let upstreams: Vec<_> = apps.iter().map(AppServer::address).collect();
+        let mut nodes = Vec::new();
+        for (admin, name) in admins.iter().zip(["node-a", "node-b"]) {
+            let settings = ["--peers", &peers, "--node-name", name];
+            nodes.push(fleet.proxy_of(&free_address()?, admin, &upstreams, &settings)?);
+        }
+        let mut roll_out = Self { stage, apps, nodes, met: [1; 2], past: Vec::new() };
+        roll_out.settle().await?;
+        Ok(roll_out)
+    }
+
+    /// Waits until everything is linked, and each node has looked at the other one.
+    async fn settle(&mut self) -> Result<()> {
+        for (node, met) in self.nodes.iter_mut().zip(self.met) {
+            node.ready().await?;
+            node.linked(self.apps.len() * Self::HUBS * POOL_SIZE).await?;
+            until(async || Ok((node.process.log().matches("state=ready").count() >= met).then_some(()))).await?;
+        }
+        Ok(())
+    }
+
+    async fn replace_node(&mut self, place: usize) -> Result<()> {
+        stop(&mut self.nodes[place].process, Signal::Terminate).await?;
+        self.past.push(self.nodes[place].process.log());
+        self.nodes[place].start_again(self.stage).await?;
+        self.met[place] = 1;
+        self.met[1 - place] += 1;
+        self.settle().await
+    }
+
+    async fn replace_app(&mut self, place: usize) -> Result<()> {
+        stop(&mut self.apps[place].process, Signal::Terminate).await?;
+        self.past.push(self.apps[place].process.log());
+        self.apps[place].start_again(self.stage).await?;
+        self.settle().await
+    }
+
+    /// Logs of all processes that have run.
+    fn logs(&self) -> Vec<String> {
+        let nodes = self.nodes.iter().map(|node| node.process.log());
+        let apps = self.apps.iter().map(|app| app.process.log());
+        self.past.iter().cloned().chain(nodes).chain(apps).collect()
+    }
+}
+
+#[test]
+fn a_roll_out_of_nodes_and_app_servers_is_few_lines_and_no_warning() {
+    play(async |stage| {
+        let mut roll_out = RollOut::begin(stage).await?;
+        for place in 0..2 {
+            roll_out.replace_node(place).await?;
+        }
+        for place in 0..2 {
+            roll_out.replace_app(place).await?;
+        }
+        for node in &mut roll_out.nodes {
+            let line = node.process.wait_for_log("app server linked").await?;
+            assert!(line.contains("testhub, ") && line.ends_with("links=30"), "{line}");
+        }
+        for app in &mut roll_out.apps {
+            let line = app.process.wait_for_log("proxy linked").await?;
+            assert!(line.contains("testhub, ") && line.ends_with("links=30"), "{line}");
+        }
+        let logs = roll_out.logs();
+        assert_eq!(logs.len(), 8);
+        for log in &logs {
+            assert!(!log.contains(" WARN ") && !log.contains("ERROR"), "{log}");
+            assert!(log.lines().count() <= LINES_MAX, "{} lines:\n{log}", log.lines().count());
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn a_message_that_is_too_large_is_one_line_at_node_and_app_server() {
+    play(async |stage| {
+        let fleet = Fleet::new(stage);
+        let mut app = fleet.app(App::Bench).await?;
+        let mut proxy = fleet.proxy(&app).await?;
+        for _ in 0..3 {
+            let mut client = RawClient::join(proxy.address(), "/bench").await?;
+            let call = json!({ "type": 1, "invocationId": "1", "target": "Echo", "arguments": ["x".repeat(40_000)] });
+            client.send_text(format!("{call}\u{1e}")).await?;
+            client.ending().await?;
+        }
+        for process in [&mut proxy.process, &mut app.process] {
+            let line = process.wait_for_log("cause=message_too_large").await?;
+            assert!(
+                line.contains(" INFO ") && line.contains("32768B") && line.contains("Hub::message_max_bytes"),
+                "{line}"
+            );
+        }
+        assert!(!proxy.process.log().contains(" WARN ") && !app.process.log().contains(" WARN "));
         Ok(())
     });
 }
