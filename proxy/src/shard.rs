@@ -92,7 +92,7 @@ pub(crate) use inspection::{ClientRow, ClientSelection, NameSearch};
 pub(crate) use levelling::{LevelCount, LevelOrder};
 pub(crate) use member_query::{ListQuery, MemberListing, MemberTally};
 pub(crate) use mirror::SeenDifference;
-pub(crate) use other_nodes::{OtherNodes, TakeOver, TakenOver, TargetVerdict};
+pub(crate) use other_nodes::{OtherNodes, Patience, Reachability, TakeOver, TakenOver, TargetVerdict};
 pub(crate) use outbox::Outbox;
 pub(crate) use own_interest::OwnInterest;
 pub(crate) use reassignment::opening_until;
@@ -122,6 +122,10 @@ const TRY_ELSEWHERE: Duration = Duration::from_millis(500);
 
 /// Time in which changes of presence gather before app servers are told.
 const PRESENCE_WINDOW: Duration = Duration::from_millis(50);
+
+/// Time for which the first message to a client with stateful reconnect waits at most for the client's first frame. Official
+/// clients send one as soon as they have read the answer to their handshake; people don't notice it.
+const FIRST_FRAME_WAIT: Duration = Duration::from_millis(50);
 
 /// Time between two parts of a snapshot of presence, in which the shard serves its clients.
 const PRESENCE_STEP: Duration = Duration::from_millis(10);
@@ -234,14 +238,18 @@ impl Shard {
         self.start_tasks();
     }
 
-    /// Starts the tasks that the last step asked for: outboxes to flush as their sockets take it, a drain, a shed.
+    /// Starts the tasks that the last step asked for: outboxes to flush as their sockets take it, ends of holds, a drain, a shed.
     pub(crate) fn start_tasks(self: &Rc<Self>) {
-        let (flushes, drain, shed, orders, must_tell_presence) = {
+        let (flushes, holds, drain, shed, orders, must_tell_presence) = {
             let mut state = self.state();
-            let (flushes, drain) = (state.delivery.take_flush_tasks(), state.drain.take());
+            let (flushes, holds, drain) =
+                (state.delivery.take_flush_tasks(), state.delivery.take_holds(), state.drain.take());
             let (shed, orders) = (mem::take(&mut state.shed), state.levelling.take_orders());
-            (flushes, drain, shed, orders, state.presence.take_start())
+            (flushes, holds, drain, shed, orders, state.presence.take_start())
         };
+        for (slot, serial) in holds {
+            spawn_local(self.clone().end_hold(slot, serial));
+        }
         for (slot, serial) in flushes {
             let shard = self.clone();
             spawn_local(async move { poll_fn(|cx| shard.poll_flush(cx, slot, serial)).await });
@@ -273,6 +281,13 @@ impl Shard {
             }
             told = self.state().tell_presence();
         }
+    }
+
+    /// Lets what is held back for a client that has just been accepted leave, if the client sends nothing meanwhile.
+    async fn end_hold(self: Rc<Self>, slot: Slot, serial: Serial) {
+        sleep(FIRST_FRAME_WAIT).await;
+        self.state().end_late_hold(slot, serial);
+        self.start_tasks();
     }
 
     fn poll_flush(&self, cx: &mut Context<'_>, slot: Slot, serial: Serial) -> Poll<()> {

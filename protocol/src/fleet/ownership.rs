@@ -213,7 +213,31 @@ impl<A: Copy + PartialEq> Ownership<A> {
     /// connection over since this one was claimed.
     #[must_use]
     pub fn come_back(&mut self) -> bool {
+        // It would not come back without a count of what it has got.
+        self.queue.end_hold();
         self.is_owned() && self.absence.take().is_some()
+    }
+
+    /// Holds back what is sent from now on: the client has just been accepted, and may not count messages yet.
+    pub fn hold(&mut self) {
+        self.queue.hold();
+    }
+
+    /// Whether frames are held back until the client counts them.
+    #[must_use]
+    pub fn is_on_hold(&self) -> bool {
+        self.queue.is_on_hold()
+    }
+
+    /// Whether the frame that was placed last is the first one that the hold keeps back.
+    #[must_use]
+    pub fn has_begun_to_wait(&self) -> bool {
+        self.queue.is_on_hold() && self.queue.held().len() == 1
+    }
+
+    /// Ends the hold. Returns whether there was one: then frames may be [released](Self::release).
+    pub fn end_hold(&mut self) -> bool {
+        self.queue.end_hold()
     }
 
     /// Places a frame of so many messages. `fits` tells whether it may wait behind so many bytes; `origin` is `None` for

@@ -5,8 +5,11 @@
 //!  frame ──► room in the replay buffer? ─ yes ──► numbered, kept, written ──► acknowledged ──► forgotten
 //!                   └─ no ──► held, not written ─────────────────── room ────────┘
 //! ```
+//!
+//! There is no room either while the queue is on hold: the other end does not count messages yet.
 
 use std::collections::VecDeque;
+use std::mem;
 
 use super::ReplayBuffer;
 
@@ -20,19 +23,37 @@ pub struct ReplayQueue<F> {
     /// Frames that wait for acknowledgements, with the number of their messages.
     held: VecDeque<(F, u32)>,
     held_bytes: usize,
+    /// Nothing is numbered or written.
+    is_on_hold: bool,
 }
 
 impl<F: AsRef<[u8]> + Clone> ReplayQueue<F> {
     /// An empty queue with this limit of unacknowledged bytes.
     #[must_use]
     pub fn new(limit_bytes: usize) -> Self {
-        Self { sent: ReplayBuffer::default(), limit_bytes, held: VecDeque::new(), held_bytes: 0 }
+        Self { sent: ReplayBuffer::default(), limit_bytes, held: VecDeque::new(), held_bytes: 0, is_on_hold: false }
     }
 
     /// Whether a frame may be numbered and written now.
     #[must_use]
     pub fn has_room(&self) -> bool {
-        self.held.is_empty() && self.is_below_limit()
+        self.held.is_empty() && !self.is_on_hold && self.is_below_limit()
+    }
+
+    /// Puts the queue on hold: whatever is added from now on is held back.
+    pub fn hold(&mut self) {
+        self.is_on_hold = true;
+    }
+
+    /// Whether the queue is on hold.
+    #[must_use]
+    pub fn is_on_hold(&self) -> bool {
+        self.is_on_hold
+    }
+
+    /// Ends the hold. Returns whether there was one: then held frames may be released.
+    pub fn end_hold(&mut self) -> bool {
+        mem::take(&mut self.is_on_hold)
     }
 
     fn is_below_limit(&self) -> bool {
@@ -51,7 +72,7 @@ impl<F: AsRef<[u8]> + Clone> ReplayQueue<F> {
 
     /// Next held frame for which there is room; it is kept from now on.
     pub fn release(&mut self) -> Option<F> {
-        if !self.is_below_limit() {
+        if self.is_on_hold || !self.is_below_limit() {
             return None;
         }
         let (frame, messages) = self.held.pop_front()?;
@@ -121,6 +142,18 @@ mod tests {
         assert_eq!(queue.release().map(|frame| frame.len()), Some(1));
         assert_eq!(queue.release().map(|frame| frame.len()), Some(2));
         assert_eq!((queue.release(), queue.sequence(), queue.sent_bytes()), (None, 2, 3));
+    }
+
+    #[test]
+    fn a_queue_on_hold_writes_nothing_and_keeps_the_order() {
+        let mut queue = queue(100, &[1]);
+        queue.hold();
+        [2, 3].iter().for_each(|length| queue.add(vec![b'x'; *length], 1));
+        assert_eq!((queue.has_room(), queue.release(), queue.held_bytes(), queue.sent_bytes()), (false, None, 5, 1));
+        assert_eq!((queue.end_hold(), queue.end_hold()), (true, false));
+        queue.add(vec![b'x'; 4], 1);
+        let released: Vec<_> = std::iter::from_fn(|| queue.release()).map(|frame| frame.len()).collect();
+        assert_eq!((released, queue.has_room()), (vec![2, 3, 4], true));
     }
 
     #[test]

@@ -498,8 +498,12 @@ impl<'a> Upstream<'a> {
         }
         if let (Some(received), Some(resumption)) = (received, self.resumption()) {
             resumption.ownership.received = received;
+            let may_end_hold = used > 0 && resumption.ownership.is_on_hold();
             if received.is_owed() {
                 self.state.owe_acknowledgement(self.slot);
+            }
+            if may_end_hold {
+                self.state.end_hold(self.slot);
             }
         }
         Ok(())

@@ -7,7 +7,7 @@ use trunkline_protocol::manifest::{CAUSE_HEADER, HubManifest};
 use trunkline_protocol::service::*;
 
 use super::app::{App, AppLink, broadcast, data_for, to_group};
-use super::client::{Client, JSON_HANDSHAKE, Received};
+use super::client::{Client, JSON_HANDSHAKE, PING, Received};
 use super::http::negotiate;
 use super::stage::{Stage, run, settings};
 use crate::config::{OutboxLimits, Settings};
@@ -271,6 +271,67 @@ fn a_client_that_is_away_for_too_many_bytes_is_cut_and_nobody_else_waits() {
         assert_eq!(close.connection_id, gone_id);
         assert!(close.error.unwrap().contains("--outbox-max-bytes"));
         assert_eq!(Client::upgrade(&scene.stage, &target).await.err(), Some(404));
+    });
+}
+
+#[test]
+fn the_first_messages_wait_for_the_first_frame_of_the_client_or_a_moment() {
+    run(async {
+        let mut scene = scene().await;
+        for (is_stateful, pings, waits_ms) in [(true, false, 50), (true, true, 20), (false, false, 0)] {
+            let (mut client, target) = match is_stateful {
+                true => scene.connect().await,
+                false => (Client::connect(&scene.stage, &mut scene.link, "/chat").await, String::new()),
+            };
+            let (id, begun) = (client.id.clone(), Instant::now());
+            scene.link.write(&id, sent("a")).await;
+            scene.link.send(broadcast(&call("b"))).await;
+            scene.link.write(&id, sent("c")).await;
+            if pings {
+                // sleep: time is paused, and passing it shows that nothing comes by itself.
+                let early = tokio::time::timeout(Duration::from_millis(20), client.next()).await;
+                assert!(early.is_err(), "{early:?}");
+                client.send(&format!("{PING}\u{1e}")).await;
+            }
+            for text in ["a", "b", "c"] {
+                assert_eq!(client.text().await, call(text));
+            }
+            // Timers count whole milliseconds.
+            let waited_ms = begun.elapsed().as_millis();
+            assert!((waits_ms..=waits_ms + 1).contains(&waited_ms), "{waited_ms} {target}");
+            scene.link.write(&id, sent("d")).await;
+            assert_eq!(client.text().await, call("d"));
+            assert_eq!(begun.elapsed().as_millis(), waited_ms, "once only");
+            client.close().await;
+            scene.link.close().await;
+        }
+        assert_eq!(scene.stage.shared.counters()[0].replay_bytes.get(), 0);
+    });
+}
+
+#[test]
+fn what_waits_for_the_first_frame_of_a_client_comes_before_a_goodbye_and_after_a_lost_socket() {
+    run(async {
+        let mut scene = scene().await;
+        let (mut client, _) = scene.connect().await;
+        scene.link.write(&client.id, sent("a")).await;
+        scene.link.write(&client.id, "{\"type\":7}\u{1e}").await;
+        let close = CloseConnection { connection_id: client.id.as_str().into(), ..CloseConnection::default() };
+        scene.link.send(ServiceMessage::CloseConnection(close)).await;
+        assert_eq!([client.text().await, client.text().await], [call("a"), "{\"type\":7}".into()]);
+        let (mut client, _) = scene.connect().await;
+        scene.link.write(&client.id, sent("b")).await;
+        scene.link.fence().await;
+        let state = &scene.stage.shared;
+        state.shards()[0].give(vec![crate::shard::ShardCommand::Drain(Duration::ZERO)], 0).await;
+        assert_eq!(client.text().await, call("b"), "before the node says goodbye");
+        let mut scene = scene_with(Stage::start()).await;
+        let (client, target) = scene.connect().await;
+        scene.link.write(&client.id, sent("c")).await;
+        scene.link.fence().await;
+        drop(client);
+        let (mut client, begin) = scene.come_back(&target).await;
+        assert_eq!((begin, client.text().await), (sequence(1), call("c")));
     });
 }
 

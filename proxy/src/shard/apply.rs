@@ -279,6 +279,9 @@ impl ShardState {
         if is_handshake {
             self.context.record_app_handshake(client);
             self.delivery.put(slot, client, &frame, mode);
+            if let Some(resumption) = client.cold.resumption.as_deref_mut() {
+                resumption.ownership.hold();
+            }
             self.send_owed_errors(slot, mode);
             self.open_sides(slot, payload);
             return self.refresh_pauses(slot);

@@ -57,6 +57,8 @@ struct Effects {
     slow: Vec<Slot>,
     /// Clients whose outbox a task has to flush from now on.
     flush_tasks: Vec<(Slot, Serial)>,
+    /// Clients whose hold a task has to end.
+    holds: Vec<(Slot, Serial)>,
 }
 
 /// Deliveries and bytes of one send, summed up on the way: a recipient costs an addition and nothing shared.
@@ -261,6 +263,10 @@ impl Delivery {
     #[inline(never)]
     fn put_resumable(&mut self, slot: Slot, client: &mut Client, frame: &Bytes, mode: BatchMode, is_for_many: bool) {
         let messages = self.messages.count(client.content, frame);
+        if messages == 0 {
+            // It may be a goodbye, which comes last.
+            self.end_hold(slot, client, mode);
+        }
         let waiting = client.outbox.bytes();
         let Some(resumption) = client.cold.resumption.as_deref_mut() else { return };
         let ownership = &mut resumption.ownership;
@@ -271,6 +277,9 @@ impl Delivery {
             self.budget.replay_changed(before, ownership.bytes());
             match placement {
                 Placement::Kept => {}
+                Placement::Waits if ownership.has_begun_to_wait() => {
+                    return self.effects.holds.push((slot, client.serial));
+                }
                 Placement::Waits | Placement::Elsewhere => return,
                 Placement::TooMuch if is_for_many && client.may_miss => return self.counters.dropped.increment(),
                 Placement::TooMuch => return self.effects.slow.push(slot),
@@ -288,6 +297,14 @@ impl Delivery {
         resumption.ownership.acknowledge(sequence_id);
         self.budget.replay_changed(before, resumption.ownership.bytes());
         self.release(slot, client, mode);
+    }
+
+    /// Ends the hold of a client, if there is one: what was held back for it leaves.
+    pub(super) fn end_hold(&mut self, slot: Slot, client: &mut Client, mode: BatchMode) {
+        let resumption = client.cold.resumption.as_deref_mut();
+        if resumption.is_some_and(|resumption| resumption.ownership.end_hold()) {
+            self.release(slot, client, mode);
+        }
     }
 
     /// Writes frames that were held back, as far as there is room in the replay buffer.
@@ -440,6 +457,11 @@ impl Delivery {
     /// Clients whose outbox a task has to flush from now on.
     pub(super) fn take_flush_tasks(&mut self) -> Vec<(Slot, Serial)> {
         mem::take(&mut self.effects.flush_tasks)
+    }
+
+    /// Clients whose hold a task has to end.
+    pub(super) fn take_holds(&mut self) -> Vec<(Slot, Serial)> {
+        mem::take(&mut self.effects.holds)
     }
 
     /// Bytes by which the outboxes of blocked clients are over the budget of the shard; 0 within it.

@@ -7,6 +7,10 @@
 //!
 //! To everybody else nothing happens: it stays in its groups, its app server hears nothing, and what is sent to it is kept.
 //! The record has another serial for each socket, so that tasks of an older one find out that it is not theirs any more.
+//!
+//! A client that has just been accepted may not count what it gets yet: the official JavaScript client begins to a moment
+//! after it has read the answer to its handshake, and then sends a ping. A message that it reads in one go with that answer is
+//! one that it gets twice after its next move. So the first counted messages wait for its first frame, or a short time.
 
 use std::mem;
 
@@ -170,6 +174,22 @@ impl ShardState {
         self.owe_acknowledgement(slot);
         self.finish_batch();
         Some(serial)
+    }
+
+    /// Notes that a client has sent something since it was accepted: what was held back for it may leave.
+    pub(crate) fn end_hold(&mut self, slot: Slot) {
+        let mode = self.mode(Flush::Deferred);
+        if let Some(client) = self.connections.live_mut(slot) {
+            self.delivery.end_hold(slot, client, mode);
+        }
+        self.finish_batch();
+    }
+
+    /// Ends the hold of a client that has sent nothing for so long; `serial` is that of its first socket.
+    pub(super) fn end_late_hold(&mut self, slot: Slot, serial: Serial) {
+        if self.connections.get_current(slot, serial).is_some() {
+            self.end_hold(slot);
+        }
     }
 
     /// Takes an acknowledgement of a client: what was held back for it may leave.

@@ -86,7 +86,7 @@ pub(crate) struct ShardState {
     pub(super) hand_overs: Vec<HandOver>,
     /// Client connections that go to app servers which have come.
     pub(super) levelling: Levelling,
-    closed_ids: ClosedIds,
+    pub(super) closed_ids: ClosedIds,
     /// Client connections that have copies for mirrors.
     pub(super) mirrored: MirroredConnections,
     /// Sockets that clients have left which may come back.
@@ -186,6 +186,7 @@ impl ShardState {
         if let Some(sides) = self.connections.live_mut(slot).and_then(|client| client.cold.sides.take()) {
             self.end_sides(slot, &sides, reason);
         }
+        let mode = self.mode(Flush::Deferred);
         let Some(client) = self.connections.close(slot, self.tick + CLOSE_TIMEOUT_TICKS) else { return };
         self.context.record_close(client, reason);
         self.delivery.taps.closed(slot, Some(reason.cause), reason.detail.as_deref());
@@ -193,6 +194,7 @@ impl ShardState {
             self.context.shared.client_results.connection_ended(&client.id);
         }
         self.closed_ids.close(&client.id, client.is_negotiated, self.tick);
+        self.delivery.end_hold(slot, client, mode);
         if let Some(notice) = reason.notice_to_app(client) {
             let is_told = client.cold.is_let_go.is_none() && client.home.queue(&notice);
             if is_known && client.cold.is_let_go != Some(LetGo::Ended) {
