@@ -22,6 +22,7 @@ mod carrying;
 mod closing;
 mod coming_back;
 mod connecting;
+mod crashing;
 mod data_plane;
 mod delivering;
 mod dialling_in;

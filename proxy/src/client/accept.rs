@@ -42,7 +42,8 @@ pub(super) async fn accept(
     mut pending: PendingConnection,
 ) -> Option<Box<Reader>> {
     let (settings, mut span) = (pending.hub.settings(), handshake_span(shard, &pending));
-    let mut pending_socket = PendingSocket { socket, inbound: Inbound::new(pending.transport) };
+    let may_return = pending.wants_stateful && pending.transport == Transport::WebSockets;
+    let mut pending_socket = PendingSocket { socket, inbound: Inbound::new(pending.transport), may_return };
     let handshake = handshake(shard, &mut pending_socket, early, &settings, &pending).await;
     let restoring = match (&handshake, pending.restores.take()) {
         (Ok(_), Some(lost)) => find_restoring_home(shard, &mut pending, *lost).await,
@@ -183,7 +184,7 @@ fn open(
     mut pending: PendingConnection,
     settings: &HubManifest,
 ) -> Box<Reader> {
-    let PendingSocket { socket, inbound } = pending_socket;
+    let PendingSocket { socket, inbound, .. } = pending_socket;
     let trace = pending.trace.take();
     let PendingConnection {
         hub, open, user, is_negotiated, transport, expires_s, terms, wants_stateful, group, ..

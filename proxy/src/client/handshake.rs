@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use bytes::{Bytes, BytesMut};
 use tokio::task::yield_now;
 use trunkline_protocol::cause::Cause;
-use trunkline_protocol::hub::{HandshakeError, HandshakeRequest};
+use trunkline_protocol::hub::{HandshakeError, HandshakeRequest, HubProtocol, MessageKind, next_frame};
 use trunkline_protocol::limits::HANDSHAKE_MAX_BYTES;
 use trunkline_protocol::manifest::{HubManifest, Transport};
 
@@ -64,6 +64,8 @@ impl Handshake {
 pub(super) struct PendingSocket {
     pub(super) socket: Socket,
     pub(super) inbound: Inbound,
+    /// Its token is for stateful reconnect: it may be that of a client which comes back to a connection that nobody has.
+    pub(super) may_return: bool,
 }
 
 impl PendingSocket {
@@ -72,7 +74,14 @@ impl PendingSocket {
         let (mut payload, mut searched, mut received) = (Vec::new(), 0, early.len());
         self.take(&mut early.to_vec(), &mut payload)?;
         loop {
-            if let Some((request, used)) = HandshakeRequest::read_behind(&payload, searched, HANDSHAKE_MAX_BYTES)? {
+            let read = HandshakeRequest::read_behind(&payload, searched, HANDSHAKE_MAX_BYTES);
+            if self.may_return
+                && !matches!(read, Ok(Some(_)))
+                && let Some(protocol) = protocol_of_message(&payload)
+            {
+                return Err(HandshakeFailure::Returned(protocol));
+            }
+            if let Some((request, used)) = read? {
                 self.inbound.keep(payload.get(used..).unwrap_or_default());
                 payload.truncate(used);
                 return Ok(Handshake { request, bytes: payload });
@@ -123,7 +132,7 @@ impl PendingSocket {
     }
 
     fn take(&mut self, bytes: &mut [u8], payload: &mut Vec<u8>) -> Result<(), HandshakeFailure> {
-        let Self { socket, inbound } = self;
+        let Self { socket, inbound, .. } = self;
         let (mut is_closed, mut pongs) = (false, BytesMut::new());
         let mut pieces = inbound.pieces(bytes);
         while let Some(piece) = pieces.next().map_err(|error| HandshakeFailure::Transport(error.to_string()))? {
@@ -138,5 +147,40 @@ impl PendingSocket {
             drop(socket.try_write(&[IoSlice::new(&pongs)]));
         }
         if is_closed { Err(HandshakeFailure::ClientClosed) } else { Ok(()) }
+    }
+}
+
+/// Hub protocol of a client that begins with a message in place of a handshake; `None` for anything else.
+fn protocol_of_message(payload: &[u8]) -> Option<HubProtocol> {
+    [HubProtocol::Json, HubProtocol::MessagePack].into_iter().find(|protocol| {
+        let frame = next_frame(*protocol, payload, HANDSHAKE_MAX_BYTES).ok().flatten();
+        let scan = frame.and_then(|frame| protocol.scan(payload.get(frame.body)?).ok());
+        scan.is_some_and(|scan| !matches!(scan.kind, MessageKind::Unknown(_)))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_in_place_of_a_handshake_tells_its_protocol() {
+        let (json, message_pack) = (Some(HubProtocol::Json), Some(HubProtocol::MessagePack));
+        assert_eq!(protocol_of_message(b"{\"type\":9,\"sequenceId\":1}\x1e{\"type\":1"), json);
+        assert_eq!(protocol_of_message(b"{\"sequenceId\":4,\"type\":9}\x1e"), json);
+        assert_eq!(protocol_of_message(b"\x03\x92\x09\x01"), message_pack);
+        assert_eq!(protocol_of_message(b"\x03\x92\x09\x1e\x02\x91\x06"), message_pack, "a separator is a number here");
+        assert_eq!(protocol_of_message(b"\x02\x91\x06"), message_pack);
+        for other in [
+            &b"{\"protocol\":\"json\",\"version\":2}\x1e"[..],
+            b"{\"type\":9,\"sequenceId\":1}",
+            b"\x03\x92\x09",
+            b"{\"type\":99}\x1e",
+            b"GET / HTTP/1.1\r\n\x1e",
+            b"\x1e",
+            b"",
+        ] {
+            assert_eq!(protocol_of_message(other), None, "{other:?}");
+        }
     }
 }

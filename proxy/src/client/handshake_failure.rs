@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use trunkline_protocol::cause::Cause;
-use trunkline_protocol::hub::{Close, HandshakeError, HandshakeResponse, HubMessage};
+use trunkline_protocol::hub::{Close, HandshakeError, HandshakeResponse, HubMessage, HubProtocol};
 use trunkline_protocol::manifest::HubManifest;
 
 use crate::shard::{Content, Outbox, message_frame};
@@ -15,6 +15,8 @@ pub(super) enum HandshakeFailure {
     Refused(HandshakeError),
     /// The handshake is fine, but its app servers have just gone, or this node drains: the client may try again.
     TryAgain(Content),
+    /// A client has come back to a connection that nobody has any more: it sends messages of this protocol, and no handshake.
+    Returned(HubProtocol),
     /// No hub handshake came in time.
     TimedOut,
     /// The client broke this rule of its transport.
@@ -34,6 +36,7 @@ impl HandshakeFailure {
             Self::Refused(_) => Cause::HandshakeUnsupported,
             Self::TryAgain(_) if is_drained => Cause::Drained,
             Self::TryAgain(_) => Cause::NoAppServer,
+            Self::Returned(_) => Cause::IdUnknown,
             Self::TimedOut => Cause::HandshakeTimeout,
             Self::Transport(_) => Cause::WebsocketProtocol,
             Self::ClientClosed => Cause::ClientClosed,
@@ -82,7 +85,12 @@ impl HandshakeFailure {
             }
             Self::TryAgain(Content::Hub(protocol)) => {
                 frames.push(answer(None));
-                frames.push(message_frame(*protocol, &HubMessage::Close(Close { error: None, allow_reconnect: true })));
+                frames.push(reconnect(*protocol));
+            }
+            Self::Returned(protocol) => {
+                // It reads nothing before a sequence number. With any that is no more than its own it begins anew.
+                frames.push(message_frame(*protocol, &HubMessage::Sequence { sequence_id: 1 }));
+                frames.push(reconnect(*protocol));
             }
         }
         frames.push(websocket::close(CLOSE_NORMAL));
@@ -96,14 +104,17 @@ impl From<HandshakeError> for HandshakeFailure {
     }
 }
 
+/// Close message for a client that may connect again.
+fn reconnect(protocol: HubProtocol) -> Bytes {
+    message_frame(protocol, &HubMessage::Close(Close { error: None, allow_reconnect: true }))
+}
+
 fn answer(error: Option<String>) -> Bytes {
     websocket::frame(Opcode::Text, &HandshakeResponse { error }.encode())
 }
 
 #[cfg(test)]
 mod tests {
-    use trunkline_protocol::hub::HubProtocol;
-
     use super::*;
 
     fn frames(failure: &HandshakeFailure) -> Vec<u8> {
@@ -125,6 +136,16 @@ mod tests {
         let told = String::from_utf8_lossy(&told).into_owned();
         assert!(told.contains("{}\u{1e}") && told.contains("\"allowReconnect\":true"), "{told}");
         assert_eq!(frames(&HandshakeFailure::TryAgain(Content::Raw)), websocket::close(CLOSE_GOING_AWAY));
+    }
+
+    #[test]
+    fn a_client_that_comes_back_in_vain_is_told_to_begin_anew_in_its_own_protocol() {
+        let told = frames(&HandshakeFailure::Returned(HubProtocol::Json));
+        let told = String::from_utf8_lossy(&told).into_owned();
+        let (sequence, close) = (told.find("{\"type\":9,\"sequenceId\":1}"), told.find("\"allowReconnect\":true"));
+        assert!(sequence < close && sequence.is_some() && !told.contains("error"), "{told}");
+        let told = frames(&HandshakeFailure::Returned(HubProtocol::MessagePack));
+        assert!(told.starts_with(b"\x82\x04\x03\x92\x09\x01\x82"), "{told:?}");
     }
 
     #[test]

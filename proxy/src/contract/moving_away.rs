@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, spawn_local};
-use tokio::time::timeout;
 use trunkline_protocol::fleet::MovedState;
 use trunkline_protocol::manifest::HubManifest;
 use trunkline_protocol::service::*;
@@ -242,24 +241,6 @@ fn a_late_answer_to_a_move_that_has_failed_is_not_taken_for_one_to_the_next_move
         scene.answer(&id, 1).await;
         assert_eq!(coming.await.unwrap().unwrap().text().await, sequence(1));
         assert_eq!(scene.new.next().await, flow(&id, FlowOperation::Resume));
-    });
-}
-
-#[test]
-fn a_connection_whose_owner_is_gone_is_refused_soon() {
-    run(async {
-        let mut scene = Scene::open().await;
-        let (client, target) = scene.connect().await;
-        drop(client);
-        scene.nodes[0].cut(true);
-        let coming = timeout(Duration::from_secs(3), scene.come_back(&target).await).await;
-        // The token is young, so this might be the beginning of a connection. It is none.
-        let mut client = coming.expect("within seconds").unwrap().unwrap();
-        client.send(&(sequence(1) + "\u{1e}")).await;
-        assert!(matches!(client.next().await, Received::Text(text) if text.starts_with("{\"error\":")));
-        client.close().await;
-        assert_eq!(scene.come_back(&target).await.await.unwrap().err(), Some(404));
-        scene.new.fence().await;
     });
 }
 

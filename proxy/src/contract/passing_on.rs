@@ -28,7 +28,7 @@ use super::app::{App, AppLink};
 use super::client::Client;
 use super::stage::{Stage, run, settings};
 use crate::admin;
-use crate::config::{FleetSettings, Settings};
+use crate::config::{FleetSettings, RelaySettings, Settings};
 use crate::fleet::{
     self, ChannelRefused, DropCause, Fleet, FromNode, InvocationOutcome, MemberState, NoAnswer, PeerRequest,
     open_channel,
@@ -49,6 +49,7 @@ pub(super) struct FleetNode {
     pub(super) api: Router,
     pub(super) link: AppLink,
     _app: App,
+    address: Address,
     admin: Rc<AdminSockets>,
     serving: AbortHandle,
     running: AbortHandle,
@@ -68,7 +69,8 @@ fn address(number: u8) -> Address {
 
 pub(super) fn peers(numbers: &[u8]) -> Settings {
     let fleet = FleetSettings { peers: numbers.iter().map(|&number| address(number)).collect() };
-    Settings { fleet, ..settings() }
+    let relay = RelaySettings { hop_timeout: Duration::from_secs(5), ..RelaySettings::embedded() };
+    Settings { fleet, relay, ..settings() }
 }
 
 impl FleetNode {
@@ -86,7 +88,7 @@ impl FleetNode {
         let running = tokio::spawn(fleet.clone().run(Resolver::default())).abort_handle();
         let mut app = stage.app(&format!("app-{number}"), vec![HubManifest::new("chat", "/chat")]);
         let link = app.link().await;
-        Self { stage, fleet, api, link, _app: app, admin, serving, running }
+        Self { stage, fleet, api, link, _app: app, address: address(number), admin, serving, running }
     }
 
     pub(super) async fn client(&mut self) -> Client {
@@ -114,6 +116,19 @@ impl FleetNode {
         self.serving.abort();
         self.running.abort();
         self.cut(true);
+    }
+
+    /// Kills it: nobody listens at its ports any more, and all sockets of its admin port end.
+    pub(super) fn kill(&self, network: &MemoryNetwork) {
+        self.running.abort();
+        drop(network.listen(&self.address));
+        self.unplug(network);
+        self.admin.open.borrow_mut().drain(..).for_each(|socket| socket.abort());
+    }
+
+    /// Has nobody listen at its port for clients any more.
+    pub(super) fn unplug(&self, network: &MemoryNetwork) {
+        drop(self.stage.shared.settings.advertise.as_ref().map(|port| network.listen(port)));
     }
 
     /// Ends all sockets of its admin port. New ones lead nowhere until it is mended.

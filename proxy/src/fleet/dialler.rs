@@ -225,6 +225,7 @@ impl Dialler {
                 Ok((socket, answer)) => {
                     backoff = Backoff::default();
                     refusals.end();
+                    member.set_reached();
                     match link.outbox().attach_answer(&offer, &answer, link.clock().now_ms()) {
                         Ok(Some((attachment, replayed))) => {
                             debug!(peer = member.name(), replayed, "a node link is open");

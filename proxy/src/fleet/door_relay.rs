@@ -14,7 +14,9 @@ use super::Fleet;
 use super::door_question::{GatheredAnswer, SettledAsker};
 use super::fleet_member::{FleetMember, MemberState};
 use super::node_sink::SilentAsker;
-use crate::shard::{OtherNodes, SendOrigin, ShardSender, TakeOver, TargetVerdict, no_such_connection};
+use crate::shard::{
+    OtherNodes, Patience, Reachability, SendOrigin, ShardSender, TakeOver, TargetVerdict, no_such_connection,
+};
 use crate::upstream::{AppServerId, Asker, Hub, HubIndex, LinkHandle};
 
 /// Looks for the end of a move before a client is asked for a result, and the time between two.
@@ -155,8 +157,12 @@ impl OtherNodes for Fleet {
         drop(runtime.spawn(async move { fleet.invoke_when_moved(&link, request).await }));
     }
 
-    fn take_over(&self, hub: &Arc<Hub>, connection_id: &str, shard: &ShardSender) -> TakeOver {
-        self.take_over_for(hub.clone(), connection_id.to_owned(), shard.clone())
+    fn take_over(&self, hub: &Arc<Hub>, connection_id: &str, shard: &ShardSender, patience: Patience) -> TakeOver {
+        self.take_over_for(hub.clone(), connection_id.to_owned(), shard.clone(), patience)
+    }
+
+    fn reachability(&self, boot: &str) -> Reachability {
+        self.reachability_of(boot)
     }
 }
 

@@ -246,6 +246,11 @@ impl FleetMember {
         status.has_left || status.told.as_ref().is_some_and(|told| told.phase == NodePhase::Draining)
     }
 
+    /// Notes that it has taken a socket.
+    pub(super) fn set_reached(&self) {
+        self.status().is_refused = false;
+    }
+
     /// Whether its state is another one than at the last call.
     pub(super) fn has_changed(&self, state: MemberState) -> bool {
         self.status().noted.replace(state) != Some(state)

@@ -13,6 +13,9 @@ use super::fleet_member::FleetMember;
 /// Questions that may wait at a time; each is a message to every node.
 const QUESTIONS_MAX: usize = 1_024;
 
+/// Interval in which the time that members have is looked at anew.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
 /// Reason why a node gave no answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum NoAnswer {
@@ -136,26 +139,41 @@ impl<T> OpenQuestion<T> {
     }
 }
 
+/// First answer of several members to a question that one of them may have an answer to.
+#[derive(Debug)]
+pub(super) enum FirstAnswer<T> {
+    Found(Arc<FleetMember>, T),
+    /// All have answered without any.
+    Nobody,
+    /// Not all have answered, and those that did have none.
+    Unclear,
+}
+
 impl<T> OpenQuestion<Option<T>> {
-    /// Waits until one of these members answers with something, or all without. Where only late ones are left, they have the
-    /// second of the two times.
+    /// Waits until one of these members answers with something, or all without. Each has the time that is told for it, which
+    /// may get shorter while it is waited for.
     pub(super) async fn first_some(
         mut self,
         mut asked: Vec<Arc<FleetMember>>,
-        is_late: impl Fn(&FleetMember) -> bool,
-        (within, late_within): (Duration, Duration),
-    ) -> Option<(Arc<FleetMember>, T)> {
-        let begun = Instant::now();
-        while !asked.is_empty() {
-            let until = begun + if asked.iter().all(|member| is_late(member)) { late_within } else { within };
-            let (boot, answer) = timeout_at(until, self.answers.recv()).await.ok()??;
+        time: impl Fn(&FleetMember) -> Duration,
+    ) -> FirstAnswer<T> {
+        let (begun, mut are_missing) = (Instant::now(), false);
+        while let Some(longest) = asked.iter().map(|member| time(member)).max() {
+            let (now, until) = (Instant::now(), begun + longest);
+            if now >= until {
+                return FirstAnswer::Unclear;
+            }
+            let Ok(answer) = timeout_at(until.min(now + LOOK_AGAIN), self.answers.recv()).await else { continue };
+            let Some((boot, answer)) = answer else { return FirstAnswer::Unclear };
             let Some(place) = asked.iter().position(|member| member.boot() == boot) else { continue };
             let member = asked.swap_remove(place);
-            if let NodeAnswer::Given(Some(found)) = answer {
-                return Some((member, found));
+            match answer {
+                NodeAnswer::Given(Some(found)) => return FirstAnswer::Found(member, found),
+                NodeAnswer::Given(None) => {}
+                NodeAnswer::Missing(_) => are_missing = true,
             }
         }
-        None
+        if are_missing { FirstAnswer::Unclear } else { FirstAnswer::Nobody }
     }
 }
 
@@ -201,15 +219,43 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn nobody_waits_long_for_members_that_are_late() {
         let questions = Questions::<Option<u32>>::default();
-        let (patience, begun) = ((Duration::from_secs(2), Duration::from_millis(300)), Instant::now());
+        let (long, short, begun) = (Duration::from_secs(2), Duration::from_millis(300), Instant::now());
+        let time = |member: &FleetMember| if member.name() == "b" { short } else { long };
         let question = questions.open().unwrap();
         assert!(questions.answer(question.number(), "boot of a", None));
         let asked = || ["a", "b"].map(member).to_vec();
-        assert!(question.first_some(asked(), |member| member.name() == "b", patience).await.is_none());
-        assert_eq!(begun.elapsed(), patience.1);
+        assert!(matches!(question.first_some(asked(), time).await, FirstAnswer::Unclear));
+        assert_eq!(begun.elapsed(), short);
         let question = questions.open().unwrap();
-        assert!(question.first_some(asked(), |member| member.name() == "b", patience).await.is_none());
-        assert_eq!(begun.elapsed(), patience.1 + patience.0, "a is not late");
+        assert!(matches!(question.first_some(asked(), time).await, FirstAnswer::Unclear));
+        assert_eq!(begun.elapsed(), short + long, "a is not late");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_member_that_turns_out_to_be_dead_is_waited_for_no_longer() {
+        let (questions, begun) = (Questions::<Option<u32>>::default(), Instant::now());
+        let question = questions.open().unwrap();
+        let time = |_: &FleetMember| Duration::from_secs(if begun.elapsed().as_millis() < 100 { 2 } else { 0 });
+        assert!(matches!(question.first_some(vec![member("a")], time).await, FirstAnswer::Unclear));
+        assert_eq!(begun.elapsed(), Duration::from_millis(100));
+    }
+
+    #[tokio::test]
+    async fn that_nobody_has_it_is_known_only_when_all_say_so() {
+        let questions = Questions::<Option<u32>>::default();
+        for is_lost in [false, true] {
+            let question = questions.open().unwrap();
+            let number = question.number();
+            assert!(questions.answer(number, "boot of a", None));
+            if is_lost {
+                questions.lost("boot of b");
+            } else {
+                assert!(questions.answer(number, "boot of b", None));
+            }
+            let time = |_: &FleetMember| Duration::from_secs(1);
+            let answer = question.first_some(["a", "b"].map(member).to_vec(), time).await;
+            assert_eq!(matches!(answer, FirstAnswer::Nobody), !is_lost, "{answer:?}");
+        }
     }
 
     #[tokio::test]

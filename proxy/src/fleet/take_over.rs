@@ -14,16 +14,23 @@ use trunkline_protocol::service::{ConnectionMoved, ServiceMessage};
 
 use super::fleet_member::{FleetMember, MemberState};
 use super::node_link::NodeLink;
+use super::question::FirstAnswer;
 use super::{ANSWER_TIMEOUT, Fleet};
-use crate::shard::{AnnouncedMove, ShardSender, TakeOver, TakenOver, short};
+use crate::shard::{AnnouncedMove, Patience, Reachability, ShardSender, TakeOver, TakenOver, short};
 use crate::upstream::Hub;
 
 /// Time in which the other nodes say whether they have a connection. One that is frozen has others wait for no longer.
-const LOOK_TIMEOUT: Duration = Duration::from_secs(2);
+const LOOK_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Time in which a late node says so, once all others have answered. It has been silent for seconds, so its client is better
 /// off with a new connection.
 const LATE_LOOK_TIMEOUT: Duration = Duration::from_millis(300);
+
+/// Time by which a node is behind that is waited for like a late one, before it counts as one.
+const LOOK_LAG_MS: u64 = 1_500;
+
+/// Time in which the other nodes know what is wanted here.
+const KNOWN_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Request for a connection, of one step.
 #[derive(Debug, Clone)]
@@ -36,20 +43,52 @@ pub(super) struct MoveRequest {
 
 impl Fleet {
     /// Takes a connection over from the node that has it; it is at this shard then, without a socket.
-    pub(super) fn take_over_for(&self, hub: Arc<Hub>, connection_id: String, shard: ShardSender) -> TakeOver {
+    pub(super) fn take_over_for(
+        &self,
+        hub: Arc<Hub>,
+        connection_id: String,
+        shard: ShardSender,
+        patience: Patience,
+    ) -> TakeOver {
         let fleet = self.clone();
         let Some(runtime) = self.0.runtime.get() else { return Box::pin(async { TakenOver::Nowhere }) };
         // Once begun it is finished, whether or not the client still waits.
-        let task = runtime.spawn(async move { fleet.take_over_now(&hub, &connection_id, &shard).await });
+        let task = runtime.spawn(async move { fleet.take_over_now(&hub, &connection_id, &shard, patience).await });
         Box::pin(async move { task.await.unwrap_or(TakenOver::Failed) })
     }
 
-    async fn take_over_now(&self, hub: &Arc<Hub>, id: &str, shard: &ShardSender) -> TakenOver {
+    /// Says whether the node with this boot id can be asked something now.
+    pub(super) fn reachability_of(&self, boot: &str) -> Reachability {
+        match self.member(boot).map(|member| (member.is_linked(), member.state(self.now_ms()))) {
+            None => Reachability::Unknown,
+            Some((_, MemberState::Unreachable)) => Reachability::Refused,
+            Some((true, MemberState::Starting | MemberState::Ready | MemberState::Draining)) => Reachability::Alive,
+            Some(_) => Reachability::Late,
+        }
+    }
+
+    /// Time for which a member is waited for that is asked for a connection.
+    fn look_time(&self, member: &FleetMember, patience: Patience) -> Duration {
+        let now_ms = self.now_ms();
+        let is_late = match member.state(now_ms) {
+            MemberState::Unreachable => return Duration::ZERO,
+            MemberState::Late => true,
+            MemberState::Starting | MemberState::Ready | MemberState::Draining => member.lag_ms(now_ms) > LOOK_LAG_MS,
+        };
+        match (is_late, patience) {
+            (true, Patience::New) => Duration::ZERO,
+            (true, Patience::Return) | (false, Patience::New) => LATE_LOOK_TIMEOUT,
+            (false, Patience::Return) => LOOK_TIMEOUT,
+        }
+    }
+
+    async fn take_over_now(&self, hub: &Arc<Hub>, id: &str, shard: &ShardSender, patience: Patience) -> TakenOver {
         let members: Vec<_> = self.members().iter().filter(|member| member.is_linked()).cloned().collect();
-        let Some((owner, moving)) =
-            self.ask_for(MoveStep::Look, hub, id, members, (LOOK_TIMEOUT, LATE_LOOK_TIMEOUT)).await
-        else {
-            return TakenOver::Nowhere;
+        let look_time = |member: &FleetMember| self.look_time(member, patience);
+        let (owner, moving) = match self.ask_for(MoveStep::Look, hub, id, members, look_time).await {
+            FirstAnswer::Found(owner, moving) => (owner, moving),
+            FirstAnswer::Nobody => return TakenOver::Nowhere,
+            FirstAnswer::Unclear => return TakenOver::Unclear,
         };
         let Ok(moving) = MovingConnection::decode(&moving) else { return TakenOver::Failed };
         let (index, settings, own_id, known) = (hub.index(), hub.settings(), id.to_owned(), moving.clone());
@@ -63,13 +102,16 @@ impl Fleet {
             );
             return TakenOver::Failed;
         };
-        if hub.is_of_door() && timeout(LOOK_TIMEOUT, self.be_known()).await.is_err() {
+        if hub.is_of_door() && timeout(KNOWN_TIMEOUT, self.be_known()).await.is_err() {
             debug!(hub = hub.name(), connection = short(id), "other nodes don't know in time what is wanted here");
             shard.post(move |state| state.give_up_arrival(place));
             return TakenOver::Failed;
         }
-        let taken = self.ask_for(MoveStep::Take, hub, id, vec![owner.clone()], (ANSWER_TIMEOUT, ANSWER_TIMEOUT)).await;
-        let state = taken.and_then(|(_, state)| MovedState::decode(&state).ok());
+        let taken = self.ask_for(MoveStep::Take, hub, id, vec![owner.clone()], |_| ANSWER_TIMEOUT).await;
+        let state = match taken {
+            FirstAnswer::Found(_, state) => MovedState::decode(&state).ok(),
+            FirstAnswer::Nobody | FirstAnswer::Unclear => None,
+        };
         let settled = match state {
             Some(state) => shard.inspect(move |shard| shard.settle(place, index, (&moving, state))).await == Some(true),
             None => false,
@@ -126,20 +168,25 @@ impl Fleet {
         }
     }
 
-    /// Asks members for a connection: the first that has it, and what it says. Late ones may take less time than others.
+    /// Asks members for a connection: the first that has it, and what it says. Each has the time that is told for it.
     async fn ask_for(
         &self,
         step: MoveStep,
         hub: &Hub,
         id: &str,
         asked: Vec<Arc<FleetMember>>,
-        within: (Duration, Duration),
-    ) -> Option<(Arc<FleetMember>, Bytes)> {
-        let question = self.0.moves.open()?;
+        time: impl Fn(&FleetMember) -> Duration,
+    ) -> FirstAnswer<Bytes> {
+        let Some(question) = self.0.moves.open() else { return FirstAnswer::Unclear };
         let frame = move_frame(question.number(), step, hub, id);
-        let sent: Vec<_> = asked.into_iter().filter(|member| self.send(member, &frame).is_ok()).collect();
-        let now_ms = self.now_ms();
-        question.first_some(sent, |member| member.state(now_ms) == MemberState::Late, within).await
+        let total = asked.len();
+        let is_asked = |member: &Arc<FleetMember>| !time(member).is_zero() && self.send(member, &frame).is_ok();
+        let sent: Vec<_> = asked.into_iter().filter(is_asked).collect();
+        let are_all_asked = sent.len() == total;
+        match question.first_some(sent, time).await {
+            FirstAnswer::Nobody if !are_all_asked => FirstAnswer::Unclear,
+            answer => answer,
+        }
     }
 
     fn tell_of(&self, step: MoveStep, hub: &Hub, id: &str, member: &FleetMember) {

@@ -2,6 +2,7 @@
 
 pub(super) mod http_transport_request;
 mod http_transport_response;
+mod stateful_connect;
 pub(super) mod websocket_upgrade;
 
 use std::sync::Arc;

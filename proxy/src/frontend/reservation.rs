@@ -1,16 +1,20 @@
 //! Reservation: the owner of a connection token gives its id to the node that a WebSocket has reached, once.
 //!
-//! A connection token with a user that the app has named is a log-in. Each node can open it, so the node that made it
-//! counts: it gives the id away as if the connection had begun there, and to nobody else after. Where it can't be asked,
-//! the app is, as for a client that connects without negotiation, and has to name the same user.
+//! A connection token with a user that the app has named is a log-in, and one for stateful reconnect may be that of a
+//! connection which is lost. Each node can open them, so the node that made the token counts: it gives the id away as if the
+//! connection had begun there, and to nobody else after. Where it can't be asked about a user, the app is, as for a client
+//! that connects without negotiation, and has to name the same user.
 //!
 //! ```text
 //!  upgrade at B ──► token of A, user named by the app ──► A: POST /.trunkline/reserve ─┬─ 204 ──► 101
 //!                                                                 │                  └─ 404, 409 ──► the same to the client
 //!                                                                 └ no answer ──► on_negotiate: the same user? ──► 101
 //! ```
+//!
+//! What becomes of a token for stateful reconnect is the work of `connect/stateful_connect`.
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::Request;
@@ -68,7 +72,8 @@ pub(crate) fn answer(endpoint: &Endpoint, request: &Request) -> Response {
     }
 }
 
-/// Makes sure that a connection token opens one connection in the fleet, and returns the connection's user.
+/// Makes sure that a connection token opens one connection in the fleet, and returns the connection's user. `asked` is what
+/// the owner has said, if it was asked before.
 ///
 /// # Errors
 /// The refusal of a client whose token has been used, or can't be judged.
@@ -76,34 +81,51 @@ pub(crate) async fn confirm(
     endpoint: &Endpoint,
     hub: &Hub,
     request: &mut Request,
-    client: &ConnectingClient,
+    (client, asked): (&ConnectingClient, Option<ReservationOutcome>),
 ) -> Result<User, Response> {
     let Some(opened) = &client.token else { return Ok(client.user.clone()) };
     // Without a user there is nothing to steal; with an access token the user has just been shown.
-    if client.is_ours || opened.user.is_none() || opened.binding == UserBinding::AccessToken {
-        return Ok(client.user.clone());
-    }
-    // Nodes that can't reach each other by their configuration count each for itself.
-    if opened.address.is_empty() || !endpoint.shared.settings.relay.forward {
-        return Ok(client.user.clone());
-    }
-    let outcome = match reachable_owner(endpoint, request, opened) {
-        Some(owner) => {
-            let question = question(endpoint, request);
-            ask_owner(endpoint, &owner, client, question).await
+    let names_user = opened.user.is_some() && opened.binding != UserBinding::AccessToken;
+    let outcome = match asked {
+        Some(outcome) => outcome,
+        None if names_user && has_owner_elsewhere(endpoint, client) => {
+            ask(endpoint, request, client, endpoint.shared.settings.relay.hop_timeout).await
         }
-        None => ReservationOutcome::Unanswered,
+        None => return Ok(client.user.clone()),
     };
-    endpoint.counters.relay.reservations(outcome).increment();
     match outcome {
         ReservationOutcome::Granted => Ok(client.user.clone()),
         ReservationOutcome::Taken => Err(plain(StatusCode::CONFLICT, "")),
         ReservationOutcome::Unknown => Err(plain(StatusCode::NOT_FOUND, UNKNOWN_ID)),
+        ReservationOutcome::Unanswered if !names_user => Ok(client.user.clone()),
         ReservationOutcome::Unanswered => {
             let again = authorize_again(endpoint, hub, request).await.filter(|user| user.id == opened.user);
             again.ok_or_else(|| plain(StatusCode::NOT_FOUND, UNKNOWN_ID))
         }
     }
+}
+
+/// Whether another node may be asked for the id of a connection token. Nodes that can't reach each other by their configuration
+/// count each for itself.
+pub(crate) fn has_owner_elsewhere(endpoint: &Endpoint, client: &ConnectingClient) -> bool {
+    let can_be_asked = |token: &ConnectionToken| !token.address.is_empty() && endpoint.shared.settings.relay.forward;
+    !client.is_ours && client.token.as_deref().is_some_and(can_be_asked)
+}
+
+/// Asks the owner of a connection token for its id, for this time at most: the token is used up by that.
+pub(crate) async fn ask(
+    endpoint: &Endpoint,
+    request: &mut Request,
+    client: &ConnectingClient,
+    limit: Duration,
+) -> ReservationOutcome {
+    let owner = client.token.as_deref().and_then(|token| reachable_owner(endpoint, request, token));
+    let outcome = match owner {
+        Some(owner) => ask_owner(endpoint, (&owner, limit), client, question(endpoint, request)).await,
+        None => ReservationOutcome::Unanswered,
+    };
+    endpoint.counters.relay.reservations(outcome).increment();
+    outcome
 }
 
 /// Head of the request by which the owner is asked.
@@ -119,14 +141,14 @@ fn question(endpoint: &Endpoint, request: &Request) -> Parts {
 
 async fn ask_owner(
     endpoint: &Endpoint,
-    owner: &Address,
+    (owner, limit): (&Address, Duration),
     client: &ConnectingClient,
     question: Parts,
 ) -> ReservationOutcome {
     let (Ok(_permit), Some(token)) = (take_owner_permit(endpoint, client), &client.token) else {
         return ReservationOutcome::Unanswered;
     };
-    let (nodes, limit) = (&endpoint.proxy_client.nodes, endpoint.shared.settings.relay.hop_timeout);
+    let nodes = &endpoint.proxy_client.nodes;
     let asked = nodes.fetch(owner, Request::from_parts(question, Body::empty()), ANSWER_MAX_BYTES, limit).await;
     let answer = match asked {
         Ok(answer) => answer,

@@ -59,7 +59,7 @@ pub(crate) enum ReservationOutcome {
     Taken,
     /// The token was used before, or is too old.
     Unknown,
-    /// The owner can't be asked: the app is, where it has named the user.
+    /// The owner gave no answer, or can't be asked: the app is, where it has named the user.
     Unanswered,
 }
 

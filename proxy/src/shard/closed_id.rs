@@ -34,6 +34,11 @@ impl ClosedIds {
         self.until.push_back((now.saturating_add(seconds), id.clone()));
     }
 
+    /// Ends the route of a connection that another node has by now, this many seconds after it was opened.
+    pub(super) fn move_away(&mut self, id: &Rc<str>, age_s: u64, now: u32) {
+        self.close(id, age_s < TOKEN_LIFETIME_S, now);
+    }
+
     /// Forgets ids whose tokens have expired.
     pub(super) fn forget_expired(&mut self, now: u32) {
         while let Some((_, id)) = self.until.pop_front_if(|(until, _)| *until <= now) {
@@ -66,6 +71,16 @@ mod tests {
         assert_eq!(routes.reserve(ID), Err(ReserveError::Unknown));
         ids.forget_expired(expires);
         assert_eq!(routes.reserve(ID), Ok(()));
+    }
+
+    #[test]
+    fn a_connection_that_has_moved_away_is_remembered_while_its_token_is_fresh() {
+        for (age_s, remembered) in [(0, 1), (TOKEN_LIFETIME_S - 1, 1), (TOKEN_LIFETIME_S, 0)] {
+            let routes = Arc::new(RouteTable::default());
+            let mut ids = ClosedIds::new(routes.clone());
+            ids.move_away(&Rc::from(ID), age_s, 100);
+            assert_eq!((ids.until.len(), routes.reserve(ID).is_err()), (remembered, remembered == 1));
+        }
     }
 
     #[test]

@@ -209,7 +209,9 @@ impl ShardState {
         self.context.counters.away.follow(usize::from(client.is_away()), 0);
         self.delivery.taps.closed(slot, None, None);
         self.delivery.forget_kept(client);
-        self.context.shared.routes.remove(&client.id);
+        // Its token must not begin another one here, or elsewhere by leave of this node.
+        let age_us = self.context.now_us().saturating_sub(client.cold.opened_us);
+        self.closed_ids.move_away(&client.id, age_us / 1_000_000, self.tick);
         self.token_expiries.forget(slot);
         self.connections.remove(slot);
     }

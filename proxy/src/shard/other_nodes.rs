@@ -66,7 +66,32 @@ pub(crate) trait OtherNodes: fmt::Debug + Send + Sync {
     fn invoke_later(&self, link: &Arc<LinkHandle>, request: ClientInvocation);
 
     /// Takes a client connection over from the node that has it, for this shard.
-    fn take_over(&self, hub: &Arc<Hub>, connection_id: &str, shard: &ShardSender) -> TakeOver;
+    fn take_over(&self, hub: &Arc<Hub>, connection_id: &str, shard: &ShardSender, patience: Patience) -> TakeOver;
+
+    /// Says whether the node with this boot id can be asked something now.
+    fn reachability(&self, boot: &str) -> Reachability;
+}
+
+/// Reachability of another node, as this one sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reachability {
+    /// It is no member of the fleet, or is gone.
+    Unknown,
+    /// It answers.
+    Alive,
+    /// It owes answers, or a link to it is missing.
+    Late,
+    /// Nobody listens at its address.
+    Refused,
+}
+
+/// Patience with other nodes when all are asked for a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Patience {
+    /// The connection has most likely never begun: late nodes are not waited for.
+    New,
+    /// Its client was connected before.
+    Return,
 }
 
 /// Outcome of the take-over of a client connection.
@@ -74,8 +99,10 @@ pub(crate) trait OtherNodes: fmt::Debug + Send + Sync {
 pub(crate) enum TakenOver {
     /// It is here, without a socket.
     Here(Slot, Serial),
-    /// No other node has it.
+    /// No other node has it: all say so.
     Nowhere,
+    /// No node says that it has it, and not all have answered.
+    Unclear,
     /// It can't move, or got lost on the way.
     Failed,
 }
@@ -132,7 +159,11 @@ impl OtherNodes for NoOtherNodes {
 
     fn invoke_later(&self, _link: &Arc<LinkHandle>, _request: ClientInvocation) {}
 
-    fn take_over(&self, _hub: &Arc<Hub>, _connection_id: &str, _shard: &ShardSender) -> TakeOver {
+    fn take_over(&self, _hub: &Arc<Hub>, _connection_id: &str, _shard: &ShardSender, _patience: Patience) -> TakeOver {
         Box::pin(std::future::ready(TakenOver::Nowhere))
+    }
+
+    fn reachability(&self, _boot: &str) -> Reachability {
+        Reachability::Unknown
     }
 }

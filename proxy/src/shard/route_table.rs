@@ -3,7 +3,7 @@
 //! Lock-free, because a send to one connection asks it. Keys are the first 128 bits of the connection id, so the shard
 //! that is found still compares the whole id.
 
-use papaya::{HashMap, Operation};
+use papaya::{Compute, HashMap, Operation};
 use trunkline_protocol::id::routing_key;
 
 use super::slot::Slot;
@@ -19,6 +19,8 @@ pub(crate) struct Location {
 enum Route {
     /// A socket is about to become this connection.
     Reserved,
+    /// A socket asks for this connection at other nodes; here its token must not revive it.
+    Returning,
     Live(Location),
     /// Live, and perhaps at another node, too: it is about to move there.
     Moving(Location),
@@ -54,6 +56,21 @@ impl RouteTable {
         }
     }
 
+    /// Reserves an id for a socket that may come back to this connection at another node, though it is over here.
+    ///
+    /// # Errors
+    /// When the id is in use.
+    pub(crate) fn reserve_return(&self, connection_id: &str) -> Result<(), ReserveError> {
+        let key = routing_key(connection_id).ok_or(ReserveError::Unknown)?;
+        let routes = self.0.pin();
+        let reserved = routes.compute(key, |entry| match entry {
+            None => Operation::Insert(Route::Reserved),
+            Some((_, Route::Ended)) => Operation::Insert(Route::Returning),
+            Some(_) => Operation::Abort(ReserveError::Taken),
+        });
+        if let Compute::Aborted(error) = reserved { Err(error) } else { Ok(()) }
+    }
+
     /// Routes an id to its connection.
     pub(crate) fn open(&self, connection_id: &str, place: Location) {
         self.set(connection_id, Route::Live(place));
@@ -64,8 +81,14 @@ impl RouteTable {
     pub(crate) fn find(&self, connection_id: &str) -> Option<Location> {
         match self.0.pin().get(&routing_key(connection_id)?)? {
             Route::Live(place) | Route::Moving(place) => Some(*place),
-            Route::Reserved | Route::Ended => None,
+            Route::Reserved | Route::Returning | Route::Ended => None,
         }
+    }
+
+    /// Whether a connection is here, or was, and its token could revive it.
+    #[must_use]
+    pub(crate) fn knows(&self, connection_id: &str) -> bool {
+        routing_key(connection_id).is_some_and(|key| self.0.pin().contains_key(&key))
     }
 
     /// Whether a connection is here, and at no other node.
@@ -108,8 +131,8 @@ impl RouteTable {
     pub(crate) fn retire(&self, connection_id: &str) {
         if let Some(key) = routing_key(connection_id) {
             self.0.pin().compute(key, |entry| match entry {
-                Some((_, Route::Live(_) | Route::Moving(_) | Route::Reserved)) => Operation::Insert(Route::Ended),
-                _ => Operation::<_, ()>::Abort(()),
+                None | Some((_, Route::Ended)) => Operation::<_, ()>::Abort(()),
+                Some(_) => Operation::Insert(Route::Ended),
             });
         }
     }
@@ -126,16 +149,18 @@ impl RouteTable {
         if let Some(key) = routing_key(connection_id) {
             self.0.pin().compute(key, |entry| match entry {
                 Some((_, Route::Reserved)) => Operation::Remove,
+                Some((_, Route::Returning)) => Operation::Insert(Route::Ended),
                 _ => Operation::<_, ()>::Abort(()),
             });
         }
     }
 
-    /// Forgets an ended route; a live one stays.
+    /// Forgets that a route has ended; a live one stays.
     pub(crate) fn forget(&self, connection_id: &str) {
         if let Some(key) = routing_key(connection_id) {
             self.0.pin().compute(key, |entry| match entry {
                 Some((_, Route::Ended)) => Operation::Remove,
+                Some((_, Route::Returning)) => Operation::Insert(Route::Reserved),
                 _ => Operation::<_, ()>::Abort(()),
             });
         }
@@ -198,6 +223,25 @@ mod tests {
         assert!(routes.find(ID).is_some());
         routes.end(ID);
         routes.forget(ID);
+        assert_eq!(routes.reserve(ID), Ok(()));
+    }
+
+    #[test]
+    fn an_id_that_is_over_here_may_come_back_from_elsewhere_and_is_over_again_when_it_does_not() {
+        let routes = RouteTable::default();
+        assert_eq!(routes.reserve_return(ID), Ok(()));
+        assert_eq!(routes.reserve_return(ID), Err(ReserveError::Taken));
+        routes.remove_reserved(ID);
+        routes.end(ID);
+        assert!(routes.knows(ID));
+        assert_eq!((routes.reserve_return(ID), routes.reserve(ID)), (Ok(()), Err(ReserveError::Taken)));
+        routes.remove_reserved(ID);
+        assert_eq!(routes.reserve(ID), Err(ReserveError::Unknown));
+        // Its token expires while others are asked.
+        routes.reserve_return(ID).unwrap();
+        routes.forget(ID);
+        routes.remove_reserved(ID);
+        assert!(!routes.knows(ID));
         assert_eq!(routes.reserve(ID), Ok(()));
     }
 

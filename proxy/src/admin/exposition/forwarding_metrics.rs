@@ -60,8 +60,8 @@ impl Exposition<'_> {
         }
         let asked = self.counter(
             "trunkline_reservations_total",
-            "WebSockets with a user that the app has named, at another node than the one that made their token: whether \
-             that one gave the connection id away.",
+            "WebSockets with stateful reconnect, or with a user that the app has named, at another node than the one that \
+             made their token: whether that one gave the connection id away.",
             &["outcome"],
         )?;
         for (outcome, label) in ReservationOutcome::ALL {

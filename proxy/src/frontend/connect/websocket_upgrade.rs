@@ -16,19 +16,16 @@ use trunkline_protocol::service::OpenConnection;
 use crate::auth::ClientTerms;
 use crate::clock::unix_seconds;
 use crate::frontend::authenticate::user_of;
+use crate::frontend::connect::stateful_connect::{self, Claim, StatefulConnect};
 use crate::frontend::connect::{NewConnection, admit, changed_transport, may_use, not_supported};
 use crate::frontend::door::ComesBack;
 use crate::frontend::endpoint::Endpoint;
 use crate::frontend::identify::{ConnectingClient, UNKNOWN_ID};
 use crate::frontend::plain_response::plain;
 use crate::frontend::request_extension::peer_address;
-use crate::frontend::request_limit::{count_connected, take_permit, take_permit_again};
+use crate::frontend::request_limit::{count_connected, take_permit};
 use crate::frontend::{reservation, restore};
-use crate::limits::AddressPermit;
-use crate::shard::{
-    ClientStream, DirectUpgrade, Location, PendingConnection, ReserveError, RouteTable, Serial, ShardMessage,
-    ShardSender, Slot, TakenOver,
-};
+use crate::shard::{ClientStream, DirectUpgrade, PendingConnection, ReserveError, ShardMessage};
 use crate::upstream::Hub;
 
 /// Answers a WebSocket upgrade.
@@ -59,23 +56,14 @@ async fn attach(endpoint: &Endpoint, hub: &Arc<Hub>, mut request: Request) -> Re
         }
         Some(client) => (client.clone(), true),
     };
-    if let Some(token) = client.token.as_ref().filter(|token| token.is_stateful) {
-        let shared = &endpoint.shared;
-        let mut claim = None;
-        if let Some(location) = shared.routes.find(&client.connection_id)
-            && let Some((shard, place)) = claim_here(endpoint, hub, &client, location).await
-        {
-            claim = Some(Claim { shard, place, permit: take_permit_again(endpoint, &request)? });
-        }
-        let may_be_elsewhere = claim.is_none() && shared.routes.find(&client.connection_id).is_none();
-        if may_be_elsewhere && shared.other_nodes().are_any() && !token.is_too_old_to_carry(unix_seconds()) {
-            // A permit first of all: the question goes to all nodes.
-            let permit = take_permit(endpoint, &request)?;
-            claim = take_over(endpoint, hub, &client.connection_id, permit).await?;
-        }
-        if let Some(claim) = claim {
-            resume(hub, request, claim);
-            return Ok(());
+    let (mut permit, mut asked) = (None, None);
+    if client.token.as_ref().is_some_and(|token| token.is_stateful) {
+        match stateful_connect::find(endpoint, hub, &mut request, &client).await? {
+            StatefulConnect::Open(claim) => {
+                resume(hub, request, claim);
+                return Ok(());
+            }
+            StatefulConnect::New(terms) => (permit, asked) = (terms.permit, terms.asked),
         }
     }
     if request.extensions().get::<ComesBack>().is_some() {
@@ -91,9 +79,9 @@ async fn attach(endpoint: &Endpoint, hub: &Arc<Hub>, mut request: Request) -> Re
         return Err(not_supported(Transport::WebSockets));
     }
     endpoint.refuse_new_client(hub, request.extensions()).map_or(Ok(()), Err)?;
-    let permit = take_permit(endpoint, &request)?;
+    let permit = permit.map_or_else(|| take_permit(endpoint, &request), Ok)?;
     // Last of all: the token is used up by it.
-    client.user = reservation::confirm(endpoint, hub, &mut request, &client).await?;
+    client.user = reservation::confirm(endpoint, hub, &mut request, (&client, asked)).await?;
     let id = &client.connection_id;
     endpoint.shared.routes.reserve(id).map_err(|error| match error {
         ReserveError::Taken if endpoint.shared.http_transports.find(id).is_some() => changed_transport(),
@@ -108,57 +96,6 @@ async fn attach(endpoint: &Endpoint, hub: &Arc<Hub>, mut request: Request) -> Re
     let transport = Transport::WebSockets;
     admit(endpoint, hub, &parts, NewConnection { socket, transport, client, is_negotiated, permit });
     Ok(())
-}
-
-/// Open connection of a client that comes back to it.
-struct Claim {
-    shard: ShardSender,
-    place: (Slot, Serial),
-    permit: Option<Box<AddressPermit>>,
-}
-
-/// Id that is reserved while other nodes are asked for it, and no longer: whoever asks may give up.
-struct ReservedId<'a> {
-    routes: &'a RouteTable,
-    id: &'a str,
-}
-
-impl Drop for ReservedId<'_> {
-    fn drop(&mut self) {
-        self.routes.remove_reserved(self.id);
-    }
-}
-
-/// Claims the connection of a client that comes back, at the shard that has it.
-async fn claim_here(
-    endpoint: &Endpoint,
-    hub: &Hub,
-    client: &ConnectingClient,
-    location: Location,
-) -> Option<(ShardSender, (Slot, Serial))> {
-    let shard = endpoint.shared.shards().get(usize::from(location.shard))?.clone();
-    let (hub, id) = (hub.index(), client.connection_id.clone());
-    let place = shard.inspect(move |state| state.claim(hub, &id)).await.flatten()?;
-    Some((shard, place))
-}
-
-/// Takes an open connection over that another node has.
-async fn take_over(
-    endpoint: &Endpoint,
-    hub: &Arc<Hub>,
-    id: &str,
-    permit: Option<Box<AddressPermit>>,
-) -> Result<Option<Claim>, Response> {
-    let (shared, shard) = (&endpoint.shared, &endpoint.shard);
-    if shared.routes.reserve(id).is_err() {
-        return Ok(None);
-    }
-    let _reserved = ReservedId { routes: &shared.routes, id };
-    match shared.other_nodes().take_over(hub, id, shard).await {
-        TakenOver::Here(slot, serial) => Ok(Some(Claim { shard: shard.clone(), place: (slot, serial), permit })),
-        TakenOver::Nowhere => Ok(None),
-        TakenOver::Failed => Err(plain(StatusCode::NOT_FOUND, UNKNOWN_ID)),
-    }
 }
 
 /// Hands the new socket of an open connection to the shard that has it.

@@ -1,0 +1,213 @@
+//! Nodes that die or freeze, and their clients with stateful reconnect, which come back elsewhere while their tokens are young.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::{Instant, sleep};
+use tokio_tungstenite::tungstenite::Message;
+use trunkline_protocol::manifest::HubManifest;
+use trunkline_protocol::service::{ConnectionFlowControl, ConnectionMoved, FlowOperation, ServiceMessage};
+
+use super::app::{App, AppLink};
+use super::client::{Client, Received};
+use super::http::negotiate;
+use super::moving_away::{STATEFUL_HANDSHAKE, sequence};
+use super::passing_on::{FleetNode, linked, peers};
+use super::stage::run;
+use crate::config::{RelaySettings, Settings};
+use crate::metrics::ReservationOutcome;
+use crate::net::connector::MemoryNetwork;
+
+/// Time in which a node that knows nothing yet finds out that another one is dead.
+const AT_ONCE: Duration = Duration::from_millis(350);
+
+/// Three nodes, and one app server with a link to each.
+struct Scene {
+    network: MemoryNetwork,
+    nodes: Vec<FleetNode>,
+    links: Vec<AppLink>,
+    _apps: Vec<App>,
+}
+
+impl Scene {
+    async fn open() -> Self {
+        Self::with(|settings| settings).await
+    }
+
+    async fn with(change: fn(Settings) -> Settings) -> Self {
+        let (network, mut nodes) = (MemoryNetwork::default(), Vec::new());
+        for number in 1..=3 {
+            nodes.push(FleetNode::start(&network, number, change(peers(&[1, 2, 3]))).await);
+        }
+        linked(&nodes).await;
+        let hub =
+            || HubManifest { stateful_reconnect_buffer_bytes: Some(100_000), ..HubManifest::new("shop", "/shop") };
+        let mut apps: Vec<_> = nodes.iter().map(|node| node.stage.app("shop-1", vec![hub()])).collect();
+        let mut links = Vec::new();
+        for app in &mut apps {
+            links.push(app.link().await);
+        }
+        Self { network, nodes, links, _apps: apps }
+    }
+
+    async fn negotiate(&self) -> String {
+        let (_, token) = negotiate(&self.nodes[0].stage, "/shop", "&useStatefulReconnect=true").await;
+        format!("/shop?id={token}")
+    }
+
+    /// Negotiates at the first node, and connects at this one.
+    async fn connect(&mut self, node: usize) -> (Client, String) {
+        let target = self.negotiate().await;
+        let mut client = Client::upgrade(&self.nodes[node].stage, &target).await.unwrap();
+        client.send(STATEFUL_HANDSHAKE).await;
+        client.accept(&mut self.links[node]).await;
+        (client, target)
+    }
+
+    /// Status with which this node refuses an upgrade, if it does, and the time that it takes for that.
+    async fn refused(&self, node: usize, target: &str) -> (Option<u16>, Duration) {
+        let begun = Instant::now();
+        (Client::upgrade(&self.nodes[node].stage, target).await.err(), begun.elapsed())
+    }
+
+    fn reservations(&self, node: usize, outcome: ReservationOutcome) -> u64 {
+        self.nodes[node].stage.shared.counters_of(0).relay.reservations(outcome).get()
+    }
+}
+
+#[test]
+fn clients_of_a_node_that_is_killed_are_told_at_once_that_their_connections_are_gone() {
+    run(async {
+        let mut scene = Scene::open().await;
+        let targets = [scene.connect(0).await.1, scene.connect(1).await.1, scene.negotiate().await];
+        scene.nodes[0].kill(&scene.network);
+        scene.nodes[1].kill(&scene.network);
+        // At first nobody knows, then the others are unreachable, then forgotten.
+        for waits_s in [0, 1, 8] {
+            sleep(Duration::from_secs(waits_s)).await; // sleep: time is virtual, and what other nodes know changes with it
+            for target in &targets {
+                let (status, took) = scene.refused(2, target).await;
+                assert_eq!(status, Some(404), "{waits_s}");
+                assert!(took <= AT_ONCE, "{waits_s}: {took:?}");
+            }
+        }
+        scene.links[2].fence().await;
+    });
+}
+
+#[test]
+fn a_new_connection_waits_for_no_dead_node() {
+    run(async {
+        let mut scene = Scene::open().await;
+        scene.nodes[1].kill(&scene.network);
+        let begun = Instant::now();
+        drop(scene.connect(0).await);
+        assert!(begun.elapsed() <= AT_ONCE, "{:?}", begun.elapsed());
+    });
+}
+
+#[test]
+fn clients_of_a_node_that_is_frozen_are_told_soon_that_their_connections_are_gone() {
+    run(async {
+        let mut scene = Scene::open().await;
+        let (_client, target) = scene.connect(0).await;
+        let port = scene.nodes[0].stage.shared.settings.advertise.clone().unwrap();
+        // Its sockets are open, and nothing comes of them.
+        let _taken = scene.network.listen(&port);
+        scene.nodes[0].cut(true);
+        for (waits_s, most_ms) in [(0, 1_550), (5, 650)] {
+            sleep(Duration::from_secs(waits_s)).await; // sleep: as above
+            let (status, took) = scene.refused(1, &target).await;
+            assert_eq!(status, Some(404), "{waits_s}");
+            assert!(took.as_millis() <= most_ms, "{waits_s}: {took:?}");
+        }
+    });
+}
+
+#[test]
+fn an_id_opens_once_wherever_it_opens_and_not_after_the_goodbye_of_its_client() {
+    run(async {
+        let mut scene = Scene::open().await;
+        for node in [0, 1] {
+            let (client, target) = scene.connect(node).await;
+            client.close().await;
+            scene.links[node].close().await;
+            for other in [2, 1, 0, 2] {
+                assert_eq!(scene.refused(other, &target).await.0, Some(404), "{node} {other}");
+            }
+        }
+        assert_eq!(scene.reservations(1, ReservationOutcome::Granted), 1);
+        assert_eq!(scene.reservations(2, ReservationOutcome::Unknown), 4);
+    });
+}
+
+#[test]
+fn a_client_comes_back_at_the_node_of_its_token_which_never_had_it_and_its_id_ends_with_it() {
+    run(async {
+        let mut scene = Scene::open().await;
+        let (client, target) = scene.connect(1).await;
+        drop(client);
+        let (pipe, back) = (scene.nodes[0].stage.dial(), target.clone());
+        let coming = tokio::task::spawn_local(async move { Client::upgrade_over(pipe, &back).await });
+        loop {
+            match scene.links[1].next().await {
+                ServiceMessage::ConnectionFlowControl(pause) => {
+                    let answer = ConnectionFlowControl { operation: FlowOperation::PauseAck, ..pause };
+                    scene.links[1].send(ServiceMessage::ConnectionFlowControl(answer)).await;
+                }
+                ServiceMessage::MoveConnection(moving) => {
+                    let moved = ConnectionMoved { connection_id: moving.connection_id, epoch: 1 };
+                    break scene.links[1].send(ServiceMessage::ConnectionMoved(moved)).await;
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        let mut client = coming.await.unwrap().unwrap();
+        assert_eq!(client.text().await, sequence(1));
+        client.close().await;
+        assert!(matches!(scene.links[0].next().await, ServiceMessage::ConnectionFlowControl(_)));
+        scene.links[0].close().await;
+        for node in [0, 1, 2] {
+            assert_eq!(scene.refused(node, &target).await.0, Some(404), "{node}");
+        }
+    });
+}
+
+#[test]
+fn a_node_that_can_be_asked_by_its_link_alone_is_believed() {
+    run(async {
+        let mut scene = Scene::open().await;
+        scene.nodes[0].unplug(&scene.network);
+        drop(scene.connect(1).await);
+        assert_eq!(scene.reservations(1, ReservationOutcome::Unanswered), 1);
+    });
+}
+
+#[test]
+fn a_client_that_comes_back_where_nodes_ask_nobody_is_told_to_begin_anew() {
+    run(async {
+        let each_for_itself = |settings| {
+            let relay = RelaySettings { forward: false, ..RelaySettings::embedded() };
+            Settings { relay, ..settings }
+        };
+        let mut scene = Scene::with(each_for_itself).await;
+        let targets = [scene.connect(0).await.1, scene.connect(0).await.1];
+        scene.nodes[0].kill(&scene.network);
+        for (target, is_binary) in targets.into_iter().zip([false, true]) {
+            let mut client = Client::upgrade(&scene.nodes[1].stage, &target).await.unwrap();
+            if is_binary {
+                client.write(Message::binary(&b"\x03\x92\x09\x01"[..])).await;
+                assert_eq!(client.next().await, Received::Binary(Bytes::from_static(b"\x03\x92\x09\x01")));
+                assert!(matches!(client.next().await, Received::Binary(close) if close.starts_with(b"\x04\x93\x07")));
+            } else {
+                client.send(&(sequence(1) + "\u{1e}")).await;
+                let told = [client.text().await, client.text().await];
+                assert_eq!(told, [sequence(1), "{\"type\":7,\"allowReconnect\":true}".into()]);
+            }
+            assert_eq!(client.next().await, Received::End(Some(1000)));
+            client.close().await;
+            assert_eq!(scene.refused(1, &target).await.0, Some(404), "its id is used up");
+            scene.links[1].fence().await;
+        }
+    });
+}
