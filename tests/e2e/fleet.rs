@@ -6,6 +6,7 @@ mod announcement;
 mod beginning_anew;
 mod coming_back;
 mod cut;
+mod dead_node;
 mod dozen;
 mod stranger;
 

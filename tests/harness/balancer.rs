@@ -1,7 +1,7 @@
 //! A load balancer that remembers nothing: each request goes where its rule says, on a connection of its own.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use anyhow::{Context, Result};
 use axum::body::Body;
@@ -29,6 +29,7 @@ pub enum Rule {
 pub struct Balancer {
     address: String,
     requests: Arc<AtomicUsize>,
+    servers: Arc<RwLock<Vec<String>>>,
     accepting: AbortHandle,
 }
 
@@ -41,9 +42,9 @@ impl Balancer {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?.to_string();
         let requests = Arc::new(AtomicUsize::new(0));
-        let servers: Arc<[String]> = servers.iter().map(ToString::to_string).collect();
-        let accepting = tokio::spawn(accept(listener, rule, servers, requests.clone())).abort_handle();
-        Ok(Self { address, requests, accepting })
+        let servers = Arc::new(RwLock::new(servers.iter().map(ToString::to_string).collect()));
+        let accepting = tokio::spawn(accept(listener, rule, servers.clone(), requests.clone())).abort_handle();
+        Ok(Self { address, requests, servers, accepting })
     }
 
     /// Address that it listens on, as `host:port`.
@@ -56,6 +57,11 @@ impl Balancer {
     #[must_use]
     pub fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
+    }
+
+    /// Gives a server nothing more, as one that checks its servers does with a dead one.
+    pub fn take_out(&self, server: &str) {
+        self.servers.write().unwrap_or_else(PoisonError::into_inner).retain(|one| one != server);
     }
 
     /// Number of requests so far.
@@ -71,16 +77,18 @@ impl Drop for Balancer {
     }
 }
 
-async fn accept(listener: TcpListener, rule: Rule, servers: Arc<[String]>, requests: Arc<AtomicUsize>) {
+async fn accept(listener: TcpListener, rule: Rule, servers: Arc<RwLock<Vec<String>>>, requests: Arc<AtomicUsize>) {
     while let Ok((stream, _)) = listener.accept().await {
         let (servers, requests) = (servers.clone(), requests.clone());
         let service = service_fn(move |request: Request<Incoming>| {
             let number = requests.fetch_add(1, Ordering::Relaxed);
+            let servers = servers.read().unwrap_or_else(PoisonError::into_inner);
             let place = match rule {
-                Rule::InTurn => number % servers.len(),
+                Rule::InTurn => number.checked_rem(servers.len()).unwrap_or_default(),
                 Rule::Apart => usize::from(!request.uri().path().ends_with("/negotiate")),
             };
             let server = servers.get(place).cloned().unwrap_or_default();
+            drop(servers);
             async move { Ok::<_, hyper::Error>(pass(request, &server).await.unwrap_or_else(|_| bad_gateway())) }
         });
         tokio::spawn(server::Builder::new().serve_connection(TokioIo::new(stream), service).with_upgrades());

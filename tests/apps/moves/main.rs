@@ -35,6 +35,9 @@ struct Arguments {
     /// Serve the raw endpoint `/feed`, too.
     #[arg(long)]
     feed: bool,
+    /// Send each client `Number(1)` as soon as it is connected.
+    #[arg(long)]
+    greet: bool,
 }
 
 /// Gate that lets calls end.
@@ -53,6 +56,19 @@ fn tell(line: &str) {
 
 async fn connected(ctx: Context) {
     tell(&format!("connected {}", ctx.connection_id()));
+}
+
+async fn greet(ctx: Context) -> Result<(), HubError> {
+    ctx.clients().caller().send("Number", (1,)).await?;
+    Ok(())
+}
+
+/// Sends numbers to the caller.
+async fn count_on(ctx: Context, from: u64, to: u64) -> Result<(), HubError> {
+    for number in from..=to {
+        ctx.clients().caller().send("Number", (number,)).await?;
+    }
+    Ok(())
 }
 
 async fn disconnected(ctx: Context, CloseReason(_): CloseReason) {
@@ -146,7 +162,8 @@ async fn main() -> anyhow::Result<()> {
         .method("Begin", begin)
         .method("Join", join)
         .method("Count", count)
-        .with_state(gate.clone());
+        .method("CountOn", count_on);
+    let hub = if arguments.greet { hub.on_connected(greet) } else { hub }.with_state(gate.clone());
     let timeout = Duration::from_millis(arguments.shutdown_timeout_ms);
     let server = Server::new().hub(hub).shutdown_timeout(timeout);
     let server = if arguments.feed { server.raw_endpoint(feed::endpoint()) } else { server };
