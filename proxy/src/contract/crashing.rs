@@ -205,7 +205,7 @@ fn a_client_that_comes_back_where_nodes_ask_nobody_is_told_to_begin_anew() {
                 assert_eq!(told, [sequence(1), "{\"type\":7,\"allowReconnect\":true}".into()]);
             }
             assert_eq!(client.next().await, Received::End(Some(1000)));
-            client.close().await;
+            drop(client);
             assert_eq!(scene.refused(1, &target).await.0, Some(404), "its id is used up");
             scene.links[1].fence().await;
         }
