@@ -8,6 +8,7 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use bytestring::ByteString;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use tracing::warn;
 use trunkline_link::MoveQueue;
 use trunkline_protocol::fleet::ToldMembership;
@@ -116,6 +117,8 @@ pub(crate) struct Shared {
     history: Vec<History>,
     sockets: AtomicU64,
     has_begun_drain: AtomicBool,
+    /// Cancelled when the drain begins.
+    drain_begun: CancellationToken,
     refuses_clients: AtomicBool,
     started: Instant,
 }
@@ -181,6 +184,7 @@ impl Shared {
             history: shards.iter().map(|_| History::new(shards.len())).collect(),
             sockets: AtomicU64::new(0),
             has_begun_drain: AtomicBool::new(false),
+            drain_begun: CancellationToken::new(),
             refuses_clients: AtomicBool::new(false),
             started: Instant::now(),
             shards,
@@ -298,6 +302,12 @@ impl Shared {
     /// Begins the drain of a node that is about to stop: load balancers turn away from it.
     pub(crate) fn begin_drain(&self) {
         self.has_begun_drain.store(true, Ordering::Relaxed);
+        self.drain_begun.cancel();
+    }
+
+    /// Waits until the drain begins.
+    pub(crate) async fn drain_begun(&self) {
+        self.drain_begun.cancelled().await;
     }
 
     /// Whether the node stops and refuses new clients.

@@ -119,8 +119,8 @@ async fn while_needed<F: Future>(stream: F, state: StreamState) {
 /// Serves HTTP/2, without WebSockets: those go by HTTP/1.1. h2 bounds continuation frames by the size of a head, empty and
 /// tiny data frames by their number, and answers one ping and one change of settings before it reads the next.
 ///
-/// A connection without a stream is told to go away as an idle HTTP/1.1 connection is closed; GOAWAY names the last stream
-/// that is served, so a client knows what it may repeat.
+/// A connection without a stream is told to go away as an idle HTTP/1.1 connection is closed, and each one is when the node is
+/// about to stop; GOAWAY names the last stream that is served, so a client knows what it may repeat.
 pub(crate) async fn serve<S>(stream: S, context: SocketContext, router: Router)
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
@@ -158,6 +158,11 @@ where
     let served = tokio::select! {
         served = &mut connection => served,
         () = streams.idle(gate.header_timeout(), gate.keep_alive_timeout()) => {
+            connection.as_mut().graceful_shutdown();
+            say_goodbye(connection, &streams).await
+        }
+        // What has just connected is served once, as by HTTP/1.1.
+        () = async { gate.stopping().await; streams.first().await } => {
             connection.as_mut().graceful_shutdown();
             say_goodbye(connection, &streams).await
         }
@@ -223,10 +228,14 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    /// The far end of a connection whose requests this router answers, and its time-outs are 15 s, 130 s and 60 s.
-    fn dial(router: Router) -> DuplexStream {
+    /// A node whose time-outs are 15 s, 130 s and 60 s.
+    fn node() -> Arc<Shared> {
         let settings = Settings::embedded(AccessKeys::new(vec![AccessKey::random()]).unwrap(), Vec::new(), true);
-        let shared = Shared::new(settings, Connectors::default(), vec![ShardSender::new().0]);
+        Shared::new(settings, Connectors::default(), vec![ShardSender::new().0])
+    }
+
+    /// The far end of a connection to a node whose requests this router answers.
+    fn dial(shared: &Arc<Shared>, router: Router) -> DuplexStream {
         let gate = ListenerGate::new(shared.clone(), shared.counters_of(0));
         let peer = ([192, 0, 2, 1], 40_000).into();
         let context = SocketContext::new(peer, gate.clone(), gate.admit(peer).unwrap());
@@ -237,9 +246,18 @@ mod tests {
 
     /// A client whose streams take so many bytes at once.
     async fn client_of(router: Router, window: u32) -> (SendRequest<Body>, JoinHandle<hyper::Result<()>>) {
+        client_at(&node(), router, window).await
+    }
+
+    /// A client of this node.
+    async fn client_at(
+        shared: &Arc<Shared>,
+        router: Router,
+        window: u32,
+    ) -> (SendRequest<Body>, JoinHandle<hyper::Result<()>>) {
         let mut builder = http2_client::Builder::new(ShardExecutor(OpenStreams::new()));
         builder.initial_stream_window_size(window).initial_connection_window_size(1024 * 1024);
-        let (sender, connection) = builder.handshake(TokioIo::new(dial(router))).await.unwrap();
+        let (sender, connection) = builder.handshake(TokioIo::new(dial(shared, router))).await.unwrap();
         (sender, spawn_local(connection))
     }
 
@@ -266,6 +284,27 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn when_the_node_is_about_to_stop_each_connection_is_told_to_go_away_behind_its_streams() {
+        let test = async {
+            let (shared, began) = (node(), Instant::now());
+            // sleep: time is paused, and passing it is what the test is about.
+            let router = Router::new().fallback(async || sleep(200 * SECOND).await);
+            let (mut busy, of_busy) = client_at(&shared, router.clone(), 64 * 1024).await;
+            let asked = spawn_local(async move { busy.send_request(get()).await });
+            // sleep: the same.
+            sleep(SECOND).await;
+            shared.begin_drain();
+            // One that comes later is served once.
+            let (mut late, of_late) = client_at(&shared, router, 64 * 1024).await;
+            assert!(late.send_request(get()).await.is_ok() && asked.await.unwrap().is_ok());
+            of_busy.await.unwrap().unwrap();
+            of_late.await.unwrap().unwrap();
+            assert_eq!(began.elapsed().as_secs(), 201, "with the last answer, and not when it has been idle");
+        };
+        LocalSet::new().run_until(test).await;
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_connection_without_a_first_stream_ends_after_the_header_time_out() {
         let test = async {
             let ((_sender, connection), began) = (client().await, Instant::now());
@@ -283,7 +322,7 @@ mod tests {
         const HALF_A_HEAD: &[u8] = &[0, 0, 1, 1, 0, 0, 0, 0, 1, 0x82];
         let test = async {
             for sent in [&[] as &[&[u8]], &[PREFACE], &[PREFACE, SETTINGS], &[PREFACE, SETTINGS, HALF_A_HEAD]] {
-                let (mut far, began) = (dial(Router::new()), Instant::now());
+                let (mut far, began) = (dial(&node(), Router::new()), Instant::now());
                 far.write_all(&sent.concat()).await.unwrap();
                 // It fails where the node has cut it.
                 drop(far.read_to_end(&mut Vec::new()).await);

@@ -87,7 +87,7 @@ where
             progress.note_request();
             request.extensions_mut().insert(PeerAddress(peer));
             request.extensions_mut().insert(scheme.clone());
-            let persistence = Some(&persistence).filter(|_| Persistence::is_wanted(&request));
+            let persistence = Some(&persistence).filter(|it| it.ends() || Persistence::is_wanted(&request));
             // One answer after the other leaves here, so the socket may go by what the last one says.
             let answer = match answered.take() {
                 Some(answer) => Either::Left(ready(Ok(patiently(answer, &patience, gate.body_timeout())))),

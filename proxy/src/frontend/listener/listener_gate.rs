@@ -122,9 +122,15 @@ impl ListenerGate {
         count_refused_socket(&self.counters, Cause::LimitResets);
     }
 
-    /// Whether the node stops: a request on another connection reaches another node.
+    /// Whether the node is about to stop: the next request is to come by another connection, which reaches another node.
     pub(super) fn is_stopping(&self) -> bool {
-        self.shared.refuses_clients()
+        self.shared.has_begun_drain()
+    }
+
+    /// Waits until the node is about to stop.
+    #[cfg(feature = "tls")]
+    pub(super) async fn stopping(&self) {
+        self.shared.drain_begun().await;
     }
 
     /// Whether an address is a trusted load balancer's.

@@ -16,6 +16,7 @@ struct Counts {
     open: Cell<usize>,
     idle_since: Cell<Instant>,
     has_served: Cell<bool>,
+    has_begun: Notify,
     emptied: Notify,
     /// Requests that were taken back before their answer, less those that were answered since.
     taken_back: Cell<u32>,
@@ -35,6 +36,7 @@ impl OpenStreams {
             open: Cell::new(0),
             idle_since: Cell::new(Instant::now()),
             has_served: Cell::new(false),
+            has_begun: Notify::new(),
             emptied: Notify::new(),
             taken_back: Cell::new(0),
             was_taken_back: Notify::new(),
@@ -44,8 +46,17 @@ impl OpenStreams {
     /// Counts a stream for as long as the guard lives.
     pub(super) fn begin(&self) -> OpenStream {
         self.0.open.set(self.0.open.get() + 1);
-        self.0.has_served.set(true);
+        if !self.0.has_served.replace(true) {
+            self.0.has_begun.notify_one();
+        }
         OpenStream { streams: self.clone(), is_answered: Rc::default() }
+    }
+
+    /// Waits until there was a first stream.
+    pub(super) async fn first(&self) {
+        while !self.0.has_served.get() {
+            self.0.has_begun.notified().await;
+        }
     }
 
     /// Waits until this many requests were taken back, beyond those that were answered since.

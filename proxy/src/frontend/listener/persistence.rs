@@ -31,6 +31,11 @@ impl Persistence {
         request.version() == Version::HTTP_11 && !says_close(request.headers())
     }
 
+    /// Whether the connection ends with its next answer, whatever its client wants.
+    pub(super) fn ends(&self) -> bool {
+        self.gate.is_stopping()
+    }
+
     /// Declares what becomes of the connection after this answer, unless the answer does so itself.
     pub(super) fn declare(&self, answer: &mut Response) {
         let is_upgrade = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
@@ -38,7 +43,7 @@ impl Persistence {
         if is_upgrade || headers.contains_key(CONNECTION) {
             return;
         }
-        if self.gate.is_stopping() {
+        if self.ends() {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         } else if let Some(keep_alive) = &self.keep_alive {
             headers.insert(CONNECTION, HeaderValue::from_static("keep-alive"));
