@@ -23,6 +23,7 @@ mod hub_use;
 mod inbox;
 mod inspection;
 mod keep_alive;
+mod leaving;
 mod left_membership;
 mod levelling;
 mod live_trace;
@@ -112,6 +113,7 @@ pub(crate) use tracer::{
 pub(crate) use user_group::{MEMBERSHIP_S, MembershipNews, TooManyMemberships};
 
 use drain_schedule::{DrainSchedule, chance, longest_spread};
+use leaving::{LOOK_INTERVAL, wait_within};
 use levelling::LevelSearch;
 use presence_feed::Told;
 use shard_context::ShardContext;
@@ -240,12 +242,13 @@ impl Shard {
 
     /// Starts the tasks that the last step asked for: outboxes to flush as their sockets take it, ends of holds, a drain, a shed.
     pub(crate) fn start_tasks(self: &Rc<Self>) {
-        let (flushes, holds, drain, shed, orders, must_tell_presence) = {
+        let (flushes, holds, drain, shed, orders, must_tell_presence, must_watch) = {
             let mut state = self.state();
             let (flushes, holds, drain) =
                 (state.delivery.take_flush_tasks(), state.delivery.take_holds(), state.drain.take());
             let (shed, orders) = (mem::take(&mut state.shed), state.levelling.take_orders());
-            (flushes, holds, drain, shed, orders, state.presence.take_start())
+            let must_watch = state.leaving.take_start();
+            (flushes, holds, drain, shed, orders, state.presence.take_start(), must_watch)
         };
         for (slot, serial) in holds {
             spawn_local(self.clone().end_hold(slot, serial));
@@ -263,8 +266,21 @@ impl Shard {
         for order in orders {
             spawn_local(self.clone().level(order));
         }
+        if must_watch {
+            spawn_local(self.clone().watch_leaving());
+        }
         if must_tell_presence {
             spawn_local(self.clone().tell_presence());
+        }
+    }
+
+    /// Looks at clients that are to leave, until none has to wait for its calls any more.
+    async fn watch_leaving(self: Rc<Self>) {
+        let mut are_left = true;
+        while are_left {
+            sleep(LOOK_INTERVAL).await;
+            are_left = self.state().look_at_leaving(Instant::now());
+            self.start_tasks();
         }
     }
 
@@ -303,19 +319,22 @@ impl Shard {
         }
     }
 
-    /// Tells all clients to reconnect elsewhere, spread over this time at most; then no client is accepted any more.
+    /// Tells all clients to reconnect elsewhere, between their calls and spread over this time at most; then no client is
+    /// accepted any more.
     async fn drain(self: Rc<Self>, spread: Duration) {
         let (begun, last) = (Instant::now(), Instant::now() + spread);
         let everyone = self.state().connections.everyone();
-        let spread = spread.min(longest_spread(everyone.len(), self.shared().shards().len()));
+        let wait = wait_within(spread);
+        let spread = (spread - wait).min(longest_spread(everyone.len(), self.shared().shards().len()));
         let mut schedule: DrainSchedule<(Slot, Serial)> = DrainSchedule::new(everyone, spread, chance);
         while let Some(next_at) = schedule.next_at() {
             sleep_until(begun + next_at).await;
-            self.state().close_due(&mut schedule, begun.elapsed());
+            self.state().leave_due(&mut schedule, (begun, wait));
             self.start_tasks();
         }
-        // Who has come back here instead of elsewhere tries again: load balancers need a while to notice.
-        while self.state().send_all_elsewhere() && Instant::now() < last {
+        // Who has come back here instead of elsewhere tries again: load balancers need a while to notice. The calls of others
+        // come to their end meanwhile.
+        while self.state().are_any_left() && Instant::now() < last {
             self.start_tasks();
             sleep(TRY_ELSEWHERE).await;
         }

@@ -2,13 +2,34 @@
 
 use std::time::Duration;
 
-use tokio::time::Instant;
+use ::http::StatusCode;
+use tokio::time::{Instant, sleep};
+use tokio_tungstenite::tungstenite::Message;
 use trunkline_protocol::manifest::{CAUSE_HEADER, HubManifest};
 
+use super::app::AppLink;
 use super::client::{Client, JSON_HANDSHAKE, Received};
-use super::http::exchange;
+use super::http::{HttpConnection, exchange, request};
+use super::http_transports::{EventClient, poller};
 use super::stage::{Stage, run, settings};
 use crate::shard::ShardCommand;
+
+/// A call, its answer, and what tells a client to leave.
+pub(super) const CALL: &str = "{\"type\":1,\"invocationId\":\"1\",\"target\":\"M\",\"arguments\":[]}\u{1e}";
+pub(super) const ANSWER: &str = "{\"type\":3,\"invocationId\":\"1\",\"result\":2}\u{1e}";
+pub(super) const LEAVE: &str = "{\"type\":7,\"allowReconnect\":true}\u{1e}";
+
+async fn drain(stage: &Stage, spread: Duration) {
+    for shard in stage.shared.shards() {
+        shard.give(vec![ShardCommand::Drain(spread)], 0).await;
+    }
+}
+
+async fn closed_as_drained(link: &mut AppLink) -> String {
+    let close = link.close().await;
+    assert!(close.headers.iter().any(|(name, values)| name == CAUSE_HEADER && values[0] == "drained"), "{close:?}");
+    close.connection_id.to_string()
+}
 
 #[test]
 fn clients_are_told_to_connect_again_one_by_one_and_their_app_server_hears_of_each() {
@@ -22,13 +43,10 @@ fn clients_are_told_to_connect_again_one_by_one_and_their_app_server_hears_of_ea
         }
         let begun = Instant::now();
         stage.shared.refuse_clients();
-        for shard in stage.shared.shards() {
-            shard.give(vec![ShardCommand::Drain(Duration::from_secs(10))], 0).await;
-        }
+        drain(&stage, Duration::from_secs(10)).await;
         let mut moments = Vec::new();
         for _ in 0..40 {
-            let close = link.close().await;
-            assert!(close.headers.iter().any(|(name, values)| name == CAUSE_HEADER && values[0] == "drained"));
+            closed_as_drained(&mut link).await;
             moments.push(begun.elapsed());
         }
         let in_the_first_half = moments.iter().filter(|moment| **moment < Duration::from_secs(2)).count();
@@ -57,5 +75,122 @@ fn a_node_that_stops_takes_nobody_in() {
         assert_eq!(late.next().await, Received::Text("{}".into()));
         assert_eq!(late.next().await, Received::Text("{\"type\":7,\"allowReconnect\":true}".into()));
         link.fence().await;
+    });
+}
+
+#[test]
+fn by_each_transport_a_client_is_told_to_leave_behind_the_answers_to_its_calls() {
+    run(async {
+        let stage = Stage::start();
+        let mut app = stage.app("app-1", vec![HubManifest::new("chat", "/chat")]);
+        let mut link = app.link().await;
+        let quiet = Client::connect(&stage, &mut link, "/chat").await;
+        let mut socket = Client::connect(&stage, &mut link, "/chat").await;
+        let events = EventClient::connect(&stage, &mut link).await;
+        let (poller, target) = poller(&stage, &mut link).await;
+        socket.send(CALL).await;
+        link.data().await;
+        for target in [&events.target, &target] {
+            assert_eq!(exchange(&stage, "POST", target, CALL).await.0, StatusCode::OK);
+            link.data().await;
+        }
+        drain(&stage, Duration::from_secs(25)).await;
+        assert_eq!(closed_as_drained(&mut link).await, quiet.id);
+        sleep(Duration::from_secs(2)).await; // sleep: time is virtual, and each has had its turn by then
+        link.fence().await;
+        for id in [&socket.id, &events.id, &poller] {
+            link.write(id, ANSWER).await;
+        }
+        for text in [ANSWER, LEAVE] {
+            assert_eq!(socket.text().await, text.trim_end_matches('\u{1e}'));
+        }
+        assert_eq!(socket.next().await, Received::End(Some(1000)));
+        assert_eq!(events.rest().await, format!("{ANSWER}{LEAVE}"));
+        let mut polled = String::new();
+        loop {
+            let (status, messages) = exchange(&stage, "GET", &target, "").await;
+            polled.push_str(&messages);
+            if status != StatusCode::OK {
+                break assert_eq!(status, StatusCode::NO_CONTENT);
+            }
+        }
+        assert_eq!(polled, format!("{ANSWER}{LEAVE}"));
+    });
+}
+
+#[test]
+fn a_message_pack_client_is_told_to_leave_behind_the_last_item_of_its_stream() {
+    run(async {
+        const HANDSHAKE: &[u8] = b"{\"protocol\":\"messagepack\",\"version\":1}\x1e";
+        const STREAM: &[u8] = &[9, 0x96, 4, 0x80, 0xa1, b'1', 0xa1, b'M', 0x90, 0x90];
+        const ITEM: &[u8] = &[6, 0x94, 2, 0x80, 0xa1, b'1', 5];
+        const END: &[u8] = &[6, 0x94, 3, 0x80, 0xa1, b'1', 2];
+        let stage = Stage::start();
+        let mut app = stage.app("app-1", vec![HubManifest::new("chat", "/chat")]);
+        let mut link = app.link().await;
+        let mut client = Client::upgrade(&stage, "/chat").await.unwrap();
+        client.write(Message::binary(HANDSHAKE)).await;
+        let id = link.opening().await.connection_id;
+        link.data().await;
+        link.write(&id, "{}\u{1e}").await;
+        client.next().await;
+        client.write(Message::binary(STREAM)).await;
+        assert_eq!(link.data().await.1.payload, STREAM);
+        drain(&stage, Duration::from_secs(25)).await;
+        link.write(&id, ITEM).await;
+        sleep(Duration::from_secs(2)).await; // sleep: time is virtual, and it has had its turn by then
+        link.write(&id, END).await;
+        for frame in [ITEM, END] {
+            assert_eq!(client.next().await, Received::Binary(frame.into()));
+        }
+        assert!(matches!(client.next().await, Received::Binary(close) if close[2] == 7));
+        assert_eq!(client.next().await, Received::End(Some(1000)));
+    });
+}
+
+#[test]
+fn a_call_that_does_not_end_holds_its_client_for_some_seconds_and_no_longer() {
+    run(async {
+        let stage = Stage::start();
+        let mut app = stage.app("app-1", vec![HubManifest::new("chat", "/chat")]);
+        let mut link = app.link().await;
+        let mut client = Client::connect(&stage, &mut link, "/chat").await;
+        client.send(CALL).await;
+        link.data().await;
+        let begun = Instant::now();
+        drain(&stage, Duration::from_secs(25)).await;
+        assert_eq!(closed_as_drained(&mut link).await, client.id);
+        assert!((5..7).contains(&begun.elapsed().as_secs()), "{:?}", begun.elapsed());
+        assert_eq!(client.text().await, LEAVE.trim_end_matches('\u{1e}'));
+        // The wait is a part of the drain's time.
+        let mut client = Client::connect(&stage, &mut link, "/chat").await;
+        client.send(CALL).await;
+        link.data().await;
+        let begun = Instant::now();
+        drain(&stage, Duration::from_secs(2)).await;
+        assert_eq!(closed_as_drained(&mut link).await, client.id);
+        assert!(begun.elapsed() <= Duration::from_secs(2), "{:?}", begun.elapsed());
+    });
+}
+
+#[test]
+fn from_the_signal_on_each_answer_ends_its_connection() {
+    run(async {
+        let stage = Stage::start();
+        let mut app = stage.app("app-1", vec![HubManifest::new("chat", "/chat")]);
+        let _link = app.link().await;
+        let ask = async |http: &mut HttpConnection, target: &str| {
+            let answer = http.begin(request("POST", target, "")).await;
+            (answer.status().as_u16(), answer.headers()["connection"].clone())
+        };
+        let mut kept = HttpConnection::open(&stage).await;
+        let negotiate = "/chat/negotiate?negotiateVersion=1";
+        assert_eq!(ask(&mut kept, negotiate).await, (200, "keep-alive".parse().unwrap()));
+        stage.shared.begin_drain();
+        assert_eq!(ask(&mut kept, negotiate).await, (200, "close".parse().unwrap()), "it still serves");
+        for (target, status) in [(negotiate, 200), ("/other", 404)] {
+            let mut fresh = HttpConnection::open(&stage).await;
+            assert_eq!(ask(&mut fresh, target).await, (status, "close".parse().unwrap()), "{target}");
+        }
     });
 }

@@ -58,19 +58,24 @@ fn an_event_stream_carries_messages_down_and_posts_carry_them_up_from_any_shard(
 }
 
 /// A client of long polling, accepted by its app server: its connection id, and the target of its requests.
-async fn poller(stage: &Stage, link: &mut AppLink) -> (String, String) {
-    let (id, token) = negotiate(stage, "/chat", "").await;
+pub(super) async fn poller(stage: &Stage, link: &mut AppLink) -> (String, String) {
+    poller_by(stage, stage, link).await
+}
+
+/// A client of long polling whose requests another node carries.
+pub(super) async fn poller_by(owner: &Stage, by: &Stage, link: &mut AppLink) -> (String, String) {
+    let (id, token) = negotiate(owner, "/chat", "").await;
     let target = format!("/chat?id={token}");
-    assert_eq!(poll(stage, &target).await, (StatusCode::OK, String::new()), "the first poll opens");
-    accept(stage, link, &id, &target).await;
-    assert_eq!(poll(stage, &target).await, (StatusCode::OK, "{}\u{1e}".into()));
+    assert_eq!(poll(by, &target).await, (StatusCode::OK, String::new()), "the first poll opens");
+    accept(by, link, &id, &target).await;
+    assert_eq!(poll(by, &target).await, (StatusCode::OK, "{}\u{1e}".into()));
     (id, target)
 }
 
 /// A client of an event stream, accepted by its app server.
-struct EventClient {
-    id: String,
-    target: String,
+pub(super) struct EventClient {
+    pub(super) id: String,
+    pub(super) target: String,
     body: Incoming,
     read: String,
     /// Ends the stream when it is dropped.
@@ -78,23 +83,36 @@ struct EventClient {
 }
 
 impl EventClient {
-    async fn connect(stage: &Stage, link: &mut AppLink) -> Self {
-        let (id, token) = negotiate(stage, "/chat", "").await;
+    pub(super) async fn connect(stage: &Stage, link: &mut AppLink) -> Self {
+        Self::connect_by(stage, stage, link).await
+    }
+
+    /// Connects at a node whose event stream another one carries.
+    pub(super) async fn connect_by(owner: &Stage, by: &Stage, link: &mut AppLink) -> Self {
+        let (id, token) = negotiate(owner, "/chat", "").await;
         let target = format!("/chat?id={token}");
-        let mut connection = HttpConnection::open(stage).await;
+        let mut connection = HttpConnection::open(by).await;
         let mut get = request("GET", &target, "");
         get.headers_mut().insert("accept", "text/event-stream".parse().unwrap());
         let answer = connection.begin(get).await;
         assert_eq!(answer.status(), StatusCode::OK);
         let mut client = Self { id, target, body: answer.into_body(), read: String::new(), _connection: connection };
-        accept(stage, link, &client.id, &client.target).await;
+        accept(by, link, &client.id, &client.target).await;
         assert_eq!(client.event().await, "{}\u{1e}");
         client
     }
 
     /// Receives the next event that is no keep-alive.
-    async fn event(&mut self) -> String {
+    pub(super) async fn event(&mut self) -> String {
         event(&mut self.body, &mut self.read).await
+    }
+
+    /// Reads until the stream ends; returns what it has brought, without keep-alives.
+    pub(super) async fn rest(mut self) -> String {
+        let bytes = self.body.collect().await.unwrap().to_bytes();
+        self.read.push_str(std::str::from_utf8(&bytes).unwrap());
+        let data = self.read.lines().filter_map(|line| line.strip_prefix("data: "));
+        data.filter(|data| !data.starts_with(PING)).collect()
     }
 }
 

@@ -274,12 +274,11 @@ async fn shed(shared: &Shared, clients: u64) -> u64 {
     let shards = shared.shards();
     let counts = shards.iter().map(|shard| shard.inspect(|state| state.inspector().census().total()));
     let counts: Vec<u64> = join_all(counts).await.into_iter().map(Option::unwrap_or_default).collect();
-    let portions = portions(clients, &counts);
-    for (shard, portion) in shards.iter().zip(&portions) {
-        let portion = usize::try_from(*portion).unwrap_or(usize::MAX);
-        shard.post(move |state| state.begin_shed(portion));
-    }
-    portions.iter().sum()
+    let begun = shards.iter().zip(portions(clients, &counts)).map(|(shard, portion)| {
+        let portion = usize::try_from(portion).unwrap_or(usize::MAX);
+        shard.inspect(move |state| state.begin_shed(portion))
+    });
+    join_all(begun).await.into_iter().flatten().map(|clients| clients as u64).sum()
 }
 
 fn told(what: &str, report: &RebalanceReport) {

@@ -13,7 +13,7 @@ use trunkline_protocol::service::{
 
 use super::close_reason::CloseReason;
 use super::command::{Audience, ConnectionCommand, MembershipChange, PendingAck, ShardCommand};
-use super::connection::{PauseReason, Status};
+use super::connection::{LeaveStage, PauseReason, Status};
 use super::content::Content;
 use super::delivery::{BatchMode, Flush};
 use super::framed::{frame_for, raw_frame};
@@ -287,8 +287,12 @@ impl ShardState {
             return self.refresh_pauses(slot);
         }
         self.delivery.put_counted(slot, client, &frame, mode);
+        let leaves = client.cold.leave != LeaveStage::Stays;
         if client.cold.is_leaving {
             self.migrate_if_ready(slot);
+        }
+        if leaves {
+            self.leave_behind_answer(slot);
         }
     }
 

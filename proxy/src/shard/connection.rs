@@ -33,7 +33,7 @@ use crate::config::GroupLimits;
 use crate::upstream::{AppServerId, HomeLink, HubIndex, LinkId};
 
 pub(crate) use census::{Census, ClientKind};
-pub(crate) use cold_state::{ColdState, LetGo, PauseReason, PauseReasons};
+pub(crate) use cold_state::{ColdState, LeaveStage, LetGo, PauseReason, PauseReasons};
 pub(crate) use group_refusal::GroupRefusal;
 pub(crate) use interner::{Opening, OpeningInterner};
 pub(crate) use membership::{Member, SetName};

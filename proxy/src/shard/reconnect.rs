@@ -19,7 +19,7 @@ use trunkline_protocol::cause::Cause;
 use trunkline_protocol::hub::HubMessage;
 use trunkline_protocol::service::{ConnectionReconnect, ServiceMessage};
 
-use super::connection::Client;
+use super::connection::{Client, LeaveStage};
 use super::content::Content;
 use super::delivery::Flush;
 use super::framed::message_frame;
@@ -77,6 +77,8 @@ impl ShardState {
         }
         self.delivery.discard(client);
         (client.is_flushing, client.has_pinged) = (false, false);
+        // Whoever was to tell it knew it by its serial.
+        client.cold.leave = LeaveStage::Stays;
         self.severed.add(mem::replace(&mut client.socket, Socket::Away), now);
         client.change_serial(serial);
         self.keep_alive.schedule(slot, serial, now, until);
@@ -98,9 +100,9 @@ impl ShardState {
         true
     }
 
-    /// Has clients that have come back in a drain try once more. Returns whether any are left.
-    pub(super) fn send_all_elsewhere(&mut self) -> bool {
-        let mut are_left = false;
+    /// Has clients that have come back in a drain try once more. Returns whether any are left, or wait for the end of a call.
+    pub(super) fn are_any_left(&mut self) -> bool {
+        let mut are_left = !self.leaving.are_none();
         for (slot, _) in self.connections.everyone() {
             are_left |= self.send_elsewhere(slot, MoveCause::Drain);
         }

@@ -10,9 +10,11 @@
 
 use std::time::Duration;
 
-use super::close_reason::CloseReason;
-use super::connection::{Client, Connections};
+use tokio::time::Instant;
+
+use super::connection::{Client, Connections, LeaveStage};
 use super::drain_schedule::{DrainSchedule, chance};
+use super::leaving::LEAVE_WAIT;
 use super::slot::{Serial, Slot};
 use super::state::ShardState;
 use crate::metrics::MoveCause;
@@ -52,7 +54,8 @@ impl ShedSearch {
         let end = self.at.saturating_add(STEP.min(slots.saturating_sub(self.visited))).min(slots);
         let mut next = end;
         for (slot, client) in connections.range(self.at..end) {
-            if client.is_closing() || !client.is_open() || client.is_away() {
+            let is_leaving = client.cold.leave != LeaveStage::Stays;
+            if client.is_closing() || !client.is_open() || client.is_away() || is_leaving {
                 continue;
             }
             if moves_unnoticed(client) {
@@ -90,9 +93,12 @@ fn moves_unnoticed(client: &Client) -> bool {
 }
 
 impl ShardState {
-    /// Has the driver send some clients elsewhere.
-    pub(crate) fn begin_shed(&mut self, clients: usize) {
-        self.shed = self.shed.saturating_add(clients);
+    /// Has the driver send some clients elsewhere; returns how many. Those of earlier sheds whose calls still run are some of
+    /// them: until they leave their node has as many clients as before, and would shed too many.
+    pub(crate) fn begin_shed(&mut self, clients: usize) -> usize {
+        let others = clients.saturating_sub(self.leaving.count_of(MoveCause::Rebalance));
+        self.shed = self.shed.saturating_add(others);
+        others
     }
 
     /// Takes a step of the search for clients to send elsewhere; `true` when it was the last one.
@@ -104,12 +110,13 @@ impl ShardState {
         is_done
     }
 
-    /// Sends the clients elsewhere that are due in a shed. Those that can't move are told to connect again.
+    /// Sends the clients elsewhere that are due in a shed. Those that can't move are told to connect again, between their
+    /// calls.
     pub(super) fn shed_due(&mut self, schedule: &mut DrainSchedule<(Slot, Serial)>, now: Duration) {
         while let Some((slot, serial)) = schedule.next(now, chance) {
             let is_there = self.connections.get_current(slot, serial).is_some_and(|client| !client.is_closing());
             if is_there && !self.send_elsewhere(slot, MoveCause::Rebalance) {
-                self.close(slot, &CloseReason::rebalanced());
+                self.leave(slot, MoveCause::Rebalance, (Instant::now(), LEAVE_WAIT));
             }
         }
         self.finish_batch();
@@ -150,6 +157,19 @@ mod tests {
         client.cold.resumption = Some(Box::new(Resumption::new(Ownership::new(1000))));
         bed.state.sever(away, Cause::SocketEnded);
         assert_eq!(search(&mut bed, 2), [here]);
+    }
+
+    #[test]
+    fn a_client_whose_call_runs_is_shed_behind_it_and_no_other_in_its_place() {
+        let mut bed = Testbed::new();
+        let (ann, ben) = (bed.client("ann"), bed.client("ben"));
+        bed.state.begin_call(ann, "1");
+        let serial = bed.state.connections.live(ann).unwrap().serial;
+        let mut schedule = DrainSchedule::new(vec![(ann, serial)], SHED_SPREAD, || 0.0);
+        bed.state.shed_due(&mut schedule, SHED_SPREAD);
+        assert!(bed.received(ann).is_empty());
+        assert_eq!((bed.state.begin_shed(1), bed.state.begin_shed(3)), (0, 2));
+        assert_eq!(search(&mut bed, 2), [ben], "who is about to leave is not chosen again");
     }
 
     #[test]

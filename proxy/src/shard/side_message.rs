@@ -82,6 +82,7 @@ impl ShardState {
         if let Some(frame) = frame {
             self.delivery.put_counted(slot, client, &frame, mode);
         }
+        self.leave_behind_answer(slot);
     }
 
     fn apply_side_flow(&mut self, slot: Slot, group: &str, operation: FlowOperation) {

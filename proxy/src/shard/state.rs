@@ -36,6 +36,7 @@ use super::drain_schedule::{DrainSchedule, chance};
 use super::framed::message_frame;
 use super::hand_over::HandOver;
 use super::keep_alive::{KeepAlive, Overdue, keep_alive_frame};
+use super::leaving::LeavingClients;
 use super::levelling::Levelling;
 use super::mirror::MirroredConnections;
 use super::outbox_budget::{OutboxBudget, largest};
@@ -98,6 +99,8 @@ pub(crate) struct ShardState {
     openings: OpeningInterner,
     /// Empty list for the commands of the next batch, with room.
     pub(super) spare_commands: Vec<ShardCommand>,
+    /// Clients whose turn to leave has come, and whose calls still run.
+    pub(super) leaving: LeavingClients,
     /// Spread of a drain that the driver has to start.
     pub(super) drain: Option<Duration>,
     /// Number of clients that the driver has to send elsewhere for a rebalance.
@@ -139,6 +142,7 @@ impl ShardState {
             departures: Vec::new(),
             openings: OpeningInterner::default(),
             spare_commands: Vec::new(),
+            leaving: LeavingClients::default(),
             drain: None,
             shed: 0,
             shed_from: 0,
@@ -432,13 +436,19 @@ impl ShardState {
         }
     }
 
-    /// Tells the clients that are due in a drain to reconnect elsewhere.
-    pub(super) fn close_due(&mut self, schedule: &mut DrainSchedule<(Slot, Serial)>, now: Duration) {
-        while let Some((slot, serial)) = schedule.next(now, chance) {
+    /// Tells the clients that are due in a drain since this moment to reconnect elsewhere; those with running calls after
+    /// this wait at the latest.
+    pub(super) fn leave_due(
+        &mut self,
+        schedule: &mut DrainSchedule<(Slot, Serial)>,
+        (begun, wait): (Instant, Duration),
+    ) {
+        let now = Instant::now();
+        while let Some((slot, serial)) = schedule.next(now - begun, chance) {
             let is_there = self.connections.get_current(slot, serial).is_some();
             let may_move = || self.context.shared.other_nodes().are_ready();
             if is_there && !(may_move() && self.send_elsewhere(slot, MoveCause::Drain)) {
-                self.close(slot, &CloseReason::drained());
+                self.leave(slot, MoveCause::Drain, (now, wait));
             }
         }
         self.finish_batch();

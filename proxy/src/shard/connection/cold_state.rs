@@ -9,6 +9,7 @@ use trunkline_protocol::manifest::{ITEMS_HEADER, MIGRATE_FROM_HEADER};
 use trunkline_protocol::service::OpenConnection;
 
 use super::{MirrorCopies, Opening, PendingCalls, RefusedCalls, Resumption, SideHomes};
+use crate::metrics::MoveCause;
 use crate::telemetry::ConnectionTrace;
 use crate::upstream::{AppServerId, HomeLink, RouteChoice, ServerGroup};
 
@@ -39,6 +40,18 @@ pub(crate) enum LetGo {
     HandedOver,
     /// It has ended all its connections when it stopped.
     Ended,
+}
+
+/// Stage of a client connection on its way to be told to leave.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LeaveStage {
+    /// Nobody has told it to leave.
+    #[default]
+    Stays,
+    /// It is told when none of its calls runs.
+    Waits,
+    /// It is told right behind the answer to its last call.
+    BehindAnswer(MoveCause),
 }
 
 /// Set of reasons to pause reading a client.
@@ -83,6 +96,8 @@ pub(crate) struct ColdState {
     pub is_leaving: bool,
     /// Its app server knows nothing of it any more: it has handed it over, or has ended it in good order.
     pub is_let_go: Option<LetGo>,
+    /// Whether it is about to be told to leave.
+    pub leave: LeaveStage,
     /// It is a raw endpoint's that may go on at another app server.
     pub is_movable: bool,
     /// It has to be at its app server, and at no other.

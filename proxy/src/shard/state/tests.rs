@@ -71,7 +71,7 @@ fn a_drain_closes_the_clients_that_are_due_and_then_all() {
     let (ann, ben) = (bed.client("ann"), bed.client("ben"));
     let everyone = bed.state.connections.everyone();
     let mut schedule = DrainSchedule::new(everyone, Duration::from_secs(10), || 0.0);
-    bed.state.close_due(&mut schedule, Duration::ZERO);
+    bed.state.leave_due(&mut schedule, (Instant::now(), Duration::ZERO));
     assert!(bed.state.connections.live(ann).is_none() && bed.state.connections.live(ben).is_some());
     assert!(!bed.state.is_drained());
     bed.state.close_all_drained();
