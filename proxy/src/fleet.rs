@@ -30,6 +30,7 @@ mod housekeeping;
 mod link_over;
 mod link_reach;
 mod link_wish;
+mod member_name;
 mod member_table;
 mod node_link;
 mod node_sink;
@@ -411,6 +412,7 @@ impl Fleet {
     /// Notes the link that this node dials to a member. What is told from now on goes there, too.
     fn begin_outgoing(&self, member: &FleetMember, link: &Arc<NodeLink>) {
         member.set_outgoing(Some(link.clone()));
+        self.note_address(member);
         self.0.changed.notify_one();
     }
 

@@ -270,12 +270,13 @@ fn connectors(config: &Config) -> Result<Connectors, StartError> {
     Ok(Connectors {
         fleet: connector(fleet_speaks_tls, &config.upstream_tls)?,
         issuers: connector(issuers_speak_tls, &config.issuer_tls)?,
+        resolver: config.resolver.clone(),
     })
 }
 
 #[cfg(not(feature = "tls"))]
-fn connectors(_config: &Config) -> Result<Connectors, StartError> {
-    Ok(Connectors::default())
+fn connectors(config: &Config) -> Result<Connectors, StartError> {
+    Ok(Connectors { resolver: config.resolver.clone(), ..Connectors::default() })
 }
 
 /// Binds the admin port, or takes the socket that a supervisor has opened for it.

@@ -20,8 +20,8 @@ use trunkline_protocol::manifest::HubManifest;
 use crate::clock::unix_seconds;
 use crate::config::Settings;
 use crate::frontend::{Endpoint, ListenerGate, PeerAddress, serve_pipe};
-use crate::net::address::Address;
 use crate::net::connector::{Connector, MemoryNetwork};
+use crate::net::resolver::Resolver;
 use crate::node::shard_thread;
 use crate::routing::Ruleset;
 use crate::shard::{Connectors, ShardSender, Shared};
@@ -72,11 +72,22 @@ impl Stage {
 
     /// Starts a node of one shard that other nodes reach at this address of a network in memory.
     pub(super) fn at(address: &str, network: &MemoryNetwork, settings: Settings) -> Self {
-        let address: Address = address.parse().unwrap();
-        let mut accepted = network.listen(&address);
+        Self::named(address, (address, Resolver::default()), network, settings)
+    }
+
+    /// Starts a node of one shard that other nodes reach by this name, at an address of a network in memory. It resolves their
+    /// names by this resolver.
+    pub(super) fn named(
+        name: &str,
+        (address, resolver): (&str, Resolver),
+        network: &MemoryNetwork,
+        settings: Settings,
+    ) -> Self {
+        let mut accepted = network.listen(&address.parse().unwrap());
         let fleet = Connector::in_memory(network.clone());
-        let connectors = Connectors { fleet, ..Connectors::default() };
-        let stage = Self::connected(Settings { advertise: Some(address), ..settings }, 1, connectors);
+        let connectors = Connectors { fleet, resolver, ..Connectors::default() };
+        let advertise = Some(name.parse().unwrap());
+        let stage = Self::connected(Settings { advertise, ..settings }, 1, connectors);
         let (shared, router) = (stage.shared.clone(), stage.routers[0].clone());
         spawn_local(async move {
             while let Some(stream) = accepted.recv().await {

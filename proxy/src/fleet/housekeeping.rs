@@ -43,6 +43,7 @@ impl Fleet {
         drop(self.0.runtime.set(Handle::current()));
         tokio::join!(
             self.keep_diallers(&resolver),
+            self.keep_names(),
             self.keep_beats(),
             self.keep_told(),
             self.keep_interest(),

@@ -20,15 +20,16 @@ pub(crate) struct ProxyClient {
     next: AtomicUsize,
 }
 
+/// Client for requests to other nodes about connections.
+pub(crate) fn client_of_nodes(shared: &Shared) -> HttpClient {
+    let connect_timeout = HOP_CONNECT_TIMEOUT.min(shared.settings.relay.hop_timeout);
+    let channels = shared.node_channels.for_clients().by_names(shared.node_names.clone());
+    HttpClient::new(channels, connect_timeout).behind(shared.node_dials.clone())
+}
+
 impl ProxyClient {
     pub(crate) fn new(shared: &Shared, app_servers: HttpClient) -> Self {
-        let hop_connect_timeout = HOP_CONNECT_TIMEOUT.min(shared.settings.relay.hop_timeout);
-        Self {
-            app_servers,
-            nodes: HttpClient::new(shared.node_channels.for_clients(), hop_connect_timeout)
-                .behind(shared.node_dials.clone()),
-            next: AtomicUsize::new(0),
-        }
+        Self { app_servers, nodes: client_of_nodes(shared), next: AtomicUsize::new(0) }
     }
 
     /// Returns the app servers in the order in which to try them.

@@ -22,6 +22,7 @@ pub struct Address {
     security: Security,
     authority: Arc<str>,
     at: Option<SocketAddr>,
+    start: Option<Arc<str>>,
 }
 
 impl Address {
@@ -35,6 +36,13 @@ impl Address {
     #[must_use]
     pub fn at(&self, address: SocketAddr) -> Self {
         Self { at: Some(address), ..self.clone() }
+    }
+
+    /// Names the start of the node that is expected there: connections that are kept to another start, and failures of that, are
+    /// none of it.
+    #[must_use]
+    pub(crate) fn of_start(&self, boot: &str) -> Self {
+        Self { start: Some(boot.into()), ..self.clone() }
     }
 
     /// Returns the socket address, where it is fixed.
@@ -54,6 +62,12 @@ impl Address {
     pub fn host(&self) -> &str {
         let host = self.authority.rsplit_once(':').map_or(&*self.authority, |(host, _)| host);
         host.trim_start_matches('[').trim_end_matches(']')
+    }
+
+    /// Returns the port, which every address has.
+    #[must_use]
+    pub(crate) fn port(&self) -> Option<u16> {
+        self.authority.rsplit_once(':')?.1.parse().ok()
     }
 
     fn scheme(&self) -> &'static str {
@@ -103,7 +117,7 @@ impl TryFrom<&Uri> for Address {
         }
         let host = uri.host().filter(|host| !host.is_empty()).ok_or("has no host")?;
         let authority = format!("{host}:{}", uri.port_u16().unwrap_or(usual_port)).into();
-        Ok(Self { security, authority, at: None })
+        Ok(Self { security, authority, at: None, start: None })
     }
 }
 

@@ -8,7 +8,7 @@ mod outgoing_stream;
 use std::io;
 #[cfg(feature = "tls")]
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 #[cfg(feature = "tls")]
@@ -22,6 +22,7 @@ use {rustls::ClientConfig, rustls::pki_types::ServerName, tokio_rustls::TlsConne
 
 use crate::net::address::Address;
 use crate::net::descriptor::DescriptorLimit;
+use crate::net::node_name::NodeNames;
 #[cfg(feature = "tls")]
 use crate::net::tls::{ClientTls, TlsError, client_config};
 
@@ -43,6 +44,8 @@ pub(crate) struct Connector {
     /// Descriptors that its connections may use; `None` for what the node itself needs.
     descriptors: Option<DescriptorLimit>,
     channel: Option<Arc<FleetChannel>>,
+    /// Names of nodes; `None` has the system resolve them.
+    names: Option<Arc<NodeNames>>,
 }
 
 /// Keys that open channels, and the kind of far end that has to have one of them.
@@ -135,6 +138,12 @@ impl Connector {
         connector
     }
 
+    /// Connector that reaches nodes whose names are gone.
+    #[must_use]
+    pub(crate) fn by_names(&self, names: Arc<NodeNames>) -> Self {
+        Self { names: Some(names), ..self.clone() }
+    }
+
     /// Connects to an address.
     ///
     /// # Errors
@@ -142,8 +151,22 @@ impl Connector {
     /// that is an [`OpenChannelError`] within.
     pub(crate) async fn connect(&self, address: &Address) -> io::Result<OutgoingStream> {
         let Some(channel) = &self.channel else { return self.connect_socket(address).await };
-        let dial = || self.connect_socket(address);
-        match trunkline_channel::open(dial, address.authority(), &channel.keys, channel.far_end).await {
+        let names = self.names.as_ref().filter(|_| address.resolved().is_none() && !address.is_one_server());
+        let reached = Mutex::new(None);
+        let dial = || async {
+            let Some(names) = names else { return self.connect_socket(address).await };
+            let at_one = |at| async move { self.connect_socket(&address.at(at)).await };
+            let (stream, at) = names.dial(address, at_one).await?;
+            *reached.lock().unwrap_or_else(PoisonError::into_inner) = Some(at);
+            Ok(stream)
+        };
+        let opened = trunkline_channel::open(dial, address.authority(), &channel.keys, channel.far_end).await;
+        match (names, reached.into_inner().unwrap_or_else(PoisonError::into_inner), &opened) {
+            (Some(names), Some(at), Ok(_)) => names.note_reached(address, at),
+            (Some(names), Some(_), Err(_)) => names.forget(address),
+            _ => {}
+        }
+        match opened {
             Ok(stream) => Ok(OutgoingStream::Channel(Box::new(stream))),
             Err(OpenChannelError::Connect(error)) => Err(error),
             Err(error) => Err(io::Error::new(io::ErrorKind::PermissionDenied, error)),

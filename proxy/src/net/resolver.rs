@@ -24,6 +24,20 @@ impl Resolver {
         Self(Arc::new(move |_| std::future::ready(Ok(addresses.clone())).boxed()))
     }
 
+    /// Creates a resolver that asks this function, which must not wait.
+    #[must_use]
+    pub fn asking(ask: impl Fn(&Address) -> io::Result<Vec<SocketAddr>> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(move |name| std::future::ready(ask(name)).boxed()))
+    }
+
+    /// Creates a resolver that asks this function, which may wait.
+    #[cfg(test)]
+    pub(crate) fn asking_slowly(
+        ask: impl Fn(&Address) -> BoxFuture<'static, io::Result<Vec<SocketAddr>>> + Send + Sync + 'static,
+    ) -> Self {
+        Self(Arc::new(ask))
+    }
+
     /// Returns the addresses of a name.
     ///
     /// # Errors

@@ -30,6 +30,8 @@ use crate::limits::LimitCounters;
 use crate::metrics::{Counters, RestCounters};
 use crate::net::connector::Connector;
 use crate::net::dial_gate::DialGate;
+use crate::net::node_name::NodeNames;
+use crate::net::resolver::Resolver;
 use crate::routing::DEFAULT_GROUP;
 use crate::telemetry::SpanTracer;
 use crate::transport::http_transport::HttpTransports;
@@ -52,6 +54,8 @@ pub(crate) struct Connectors {
     pub fleet: Connector,
     /// To the publishers of keys of access tokens.
     pub issuers: Connector,
+    /// Resolver of the names of other nodes.
+    pub resolver: Resolver,
 }
 
 /// Move of a connection of the door, which a node has announced.
@@ -86,6 +90,8 @@ pub(crate) struct Shared {
     pub node_channels: Connector,
     /// Webhooks of hubs without app servers.
     pub webhooks: Webhooks,
+    /// Names of other nodes, and where these were reached.
+    pub node_names: Arc<NodeNames>,
     /// Gate of the dials to other nodes.
     pub node_dials: Arc<DialGate>,
     pub whose_sockets: Sockets,
@@ -158,6 +164,7 @@ impl Shared {
             limits: LimitCounters::new(&settings.limits, &settings.relay),
             app_channels,
             node_channels: connectors.fleet.through_channels(&settings.keys, FarEnd::Node),
+            node_names: Arc::new(NodeNames::new(connectors.resolver)),
             webhooks: Webhooks::new(&settings.webhooks, &settings.keys, connectors.fleet.clone()),
             connector: connectors.fleet,
             node_dials: Arc::default(),

@@ -1,6 +1,6 @@
 //! Network in memory, for tests: servers by address, and the dials to them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::sync::{Arc, Mutex};
 
@@ -19,6 +19,8 @@ pub(crate) struct MemoryNetwork(Arc<Mutex<Servers>>);
 #[derive(Debug, Default)]
 struct Servers {
     listening: HashMap<String, UnboundedSender<DuplexStream>>,
+    /// Addresses that nobody reaches, though somebody listens.
+    cut: HashSet<String>,
     /// Addresses that were dialled, in their order.
     dials: Vec<String>,
 }
@@ -31,6 +33,15 @@ impl MemoryNetwork {
         accepted
     }
 
+    /// Has nobody reach an address any more, or everybody again. Connections that are open stay so.
+    pub(crate) fn set_cut(&self, address: &Address, is_cut: bool) {
+        let mut servers = self.0.lock().unwrap();
+        match is_cut {
+            true => servers.cut.insert(address.authority().to_owned()),
+            false => servers.cut.remove(address.authority()),
+        };
+    }
+
     /// Number of dials to an address.
     pub(crate) fn dials(&self, address: &Address) -> usize {
         self.0.lock().unwrap().dials.iter().filter(|dialled| *dialled == address.authority()).count()
@@ -38,10 +49,11 @@ impl MemoryNetwork {
 
     pub(super) fn dial(&self, address: &Address) -> io::Result<DuplexStream> {
         let mut servers = self.0.lock().unwrap();
-        servers.dials.push(address.authority().to_owned());
+        let authority = address.resolved().map_or_else(|| address.authority().to_owned(), |at| at.to_string());
         let (near, far) = duplex(PIPE_BYTES);
-        let server = servers.listening.get(address.authority());
+        let server = servers.listening.get(&authority).filter(|_| !servers.cut.contains(&authority));
         let is_there = server.is_some_and(|server| server.send(far).is_ok());
+        servers.dials.push(authority);
         if is_there { Ok(near) } else { Err(io::ErrorKind::ConnectionRefused.into()) }
     }
 }

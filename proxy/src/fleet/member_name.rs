@@ -1,0 +1,46 @@
+//! Names by which members are reached for requests about connections that they have: noted while they resolve, because some
+//! orchestrators take the name of a node away as soon as they ask it to stop.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use futures_util::{StreamExt, stream};
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::Fleet;
+use super::fleet_member::FleetMember;
+use crate::net::address::Address;
+
+/// Interval at which names are tried that have not resolved yet: that of a new node may come only when it is healthy.
+const LEARN_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Maximum number of names that are resolved at once.
+const RESOLVED_AT_ONCE: usize = 16;
+
+impl Fleet {
+    /// Notes that a member may be at the machine to which the link to it leads.
+    pub(super) fn note_address(&self, member: &FleetMember) {
+        let (Some(name), Some(link)) = (name_of(member), member.address()) else { return };
+        let ip = link.resolved().map(|at| at.ip()).or_else(|| link.host().parse::<IpAddr>().ok());
+        if let (Some(ip), Some(port)) = (ip, name.port()) {
+            self.shared().node_names.note_told(&name, SocketAddr::new(ip, port));
+        }
+    }
+
+    /// Learns the addresses of members by their names, each once.
+    pub(super) async fn keep_names(&self) {
+        let mut learning = interval(LEARN_INTERVAL);
+        learning.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            learning.tick().await;
+            let names: Vec<_> = self.members().iter().filter_map(|member| name_of(member)).collect();
+            let node_names = &self.shared().node_names;
+            stream::iter(&names).for_each_concurrent(RESOLVED_AT_ONCE, |name| node_names.learn(name)).await;
+        }
+    }
+}
+
+/// Name of a member for requests, as its connection tokens have it.
+fn name_of(member: &FleetMember) -> Option<Address> {
+    Some(member.client_port()?.of_start(member.boot()))
+}

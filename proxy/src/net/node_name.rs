@@ -1,0 +1,234 @@
+//! Names of other nodes, as they are resolved for requests: the address at which a node was reached last stays known when its
+//! name goes. Docker Swarm takes the name of a task away as soon as it asks it to stop, and the others need it until it has.
+//!
+//! ```text
+//!  where this start of the node was reached last ──► its name, resolved now ──► its name before, or what its links tell
+//! ```
+//!
+//! Addresses are tried in that order. A wrong one does no harm: through a channel both ends prove that they are of this fleet,
+//! and each answer names the start that gives it.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use indexmap::IndexMap;
+use tokio::time::timeout;
+
+use super::address::Address;
+use super::resolver::Resolver;
+
+/// Maximum number of nodes whose addresses are known, many more than a fleet has; beyond it the oldest are forgotten.
+const NODES_MAX: usize = 1024;
+
+/// Time for a step where there is something else to try: a resolver that asks others in vain takes seconds, and so does a dial
+/// to a machine that is gone.
+const STEP_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Known addresses of nodes by their names, each for one start of its node.
+#[derive(Debug, Default)]
+pub(crate) struct NodeNames {
+    resolver: Resolver,
+    known: Mutex<IndexMap<Address, KnownAddress>>,
+}
+
+/// Address of a node, and how it is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum KnownAddress {
+    /// It was reached there.
+    Reached(SocketAddr),
+    /// Its name has led there.
+    Resolved(SocketAddr),
+    /// A link to it has told.
+    Told(SocketAddr),
+}
+
+impl NodeNames {
+    pub(crate) fn new(resolver: Resolver) -> Self {
+        Self { resolver, known: Mutex::default() }
+    }
+
+    /// Dials a node by its name, at one address after the other until there is a connection; returns at which it is.
+    ///
+    /// # Errors
+    /// That of the last dial, or why the name can't be resolved.
+    pub(crate) async fn dial<T, F>(&self, name: &Address, dial: impl Fn(SocketAddr) -> F) -> io::Result<(T, SocketAddr)>
+    where
+        F: Future<Output = io::Result<T>>,
+    {
+        let known = self.lock().get(name).copied();
+        if let Some(KnownAddress::Reached(at)) = known {
+            match timeout(STEP_TIMEOUT, dial(at)).await {
+                Ok(Ok(connected)) => return Ok((connected, at)),
+                Ok(Err(_)) | Err(_) => self.forget(name),
+            }
+        }
+        let told = match known {
+            Some(KnownAddress::Resolved(at) | KnownAddress::Told(at)) => Some(at),
+            _ => None,
+        };
+        let resolved = match told {
+            Some(_) => timeout(STEP_TIMEOUT, self.resolver.resolve(name)).await.unwrap_or_else(|late| Err(late.into())),
+            None => self.resolver.resolve(name).await,
+        };
+        let (resolved, mut error) = match resolved {
+            Ok(all) => (all, io::Error::new(io::ErrorKind::NotFound, "the name has no address")),
+            Err(error) => (Vec::new(), error),
+        };
+        let others = told.filter(|at| !resolved.contains(at));
+        for at in resolved.into_iter().chain(others) {
+            match dial(at).await {
+                Ok(connected) => return Ok((connected, at)),
+                Err(failed) => error = failed,
+            }
+        }
+        Err(error)
+    }
+
+    /// Notes that a node was reached at this address.
+    pub(crate) fn note_reached(&self, name: &Address, at: SocketAddr) {
+        self.insert(name, KnownAddress::Reached(at));
+    }
+
+    /// Forgets the address of a node: somebody else is there, or nobody.
+    pub(crate) fn forget(&self, name: &Address) {
+        self.lock().shift_remove(name);
+    }
+
+    /// Notes what a link tells of the address of a node, unless more is known.
+    pub(crate) fn note_told(&self, name: &Address, at: SocketAddr) {
+        if !self.is_learnt(name) {
+            self.insert(name, KnownAddress::Told(at));
+        }
+    }
+
+    /// Learns the address of a node by its name, once, while that resolves.
+    pub(crate) async fn learn(&self, name: &Address) {
+        if self.is_learnt(name) {
+            return;
+        }
+        let resolved = timeout(STEP_TIMEOUT, self.resolver.resolve(name)).await;
+        if let Ok(Ok(all)) = resolved
+            && let Some(&at) = all.first()
+        {
+            let mut all = self.lock();
+            if !matches!(all.get(name), Some(KnownAddress::Reached(_))) {
+                insert(&mut all, name, KnownAddress::Resolved(at));
+            }
+        }
+    }
+
+    /// Whether the address of a node is known by more than a link, or needs not be.
+    fn is_learnt(&self, name: &Address) -> bool {
+        let known = self.lock().get(name).copied();
+        name.is_one_server() || matches!(known, Some(KnownAddress::Reached(_) | KnownAddress::Resolved(_)))
+    }
+
+    fn insert(&self, name: &Address, known: KnownAddress) {
+        insert(&mut self.lock(), name, known);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, IndexMap<Address, KnownAddress>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn insert(all: &mut IndexMap<Address, KnownAddress>, name: &Address, known: KnownAddress) {
+    if all.len() >= NODES_MAX && !all.contains_key(name) {
+        all.shift_remove_index(0);
+    }
+    all.insert(name.clone(), known);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::future::{pending, ready};
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use tokio::time::Instant;
+
+    use super::*;
+
+    fn name(number: usize) -> Address {
+        format!("http://node-{number}.invalid:8080").parse().unwrap()
+    }
+
+    fn at(last: u8) -> SocketAddr {
+        ([10, 0, 0, last], 8080).into()
+    }
+
+    /// Dials where only some of the addresses have somebody; returns where it got through, and what it has tried.
+    async fn dial(names: &NodeNames, name: &Address, alive: &[u8]) -> (Option<SocketAddr>, Vec<SocketAddr>) {
+        let tried = RefCell::new(Vec::new());
+        let dialled = names.dial(name, |to| {
+            tried.borrow_mut().push(to);
+            let is_there = alive.iter().any(|last| at(*last) == to);
+            ready(if is_there { Ok(()) } else { Err(io::ErrorKind::ConnectionRefused.into()) })
+        });
+        let reached = dialled.await.ok().map(|((), at)| at);
+        (reached, tried.into_inner())
+    }
+
+    /// A resolver that knows every name by this address, until it knows none.
+    fn resolver(last: u8) -> (Resolver, Arc<AtomicBool>) {
+        let is_gone = Arc::new(AtomicBool::new(false));
+        let asked = is_gone.clone();
+        let resolver = Resolver::asking(move |_| match asked.load(Ordering::Relaxed) {
+            true => Err(io::ErrorKind::NotFound.into()),
+            false => Ok(vec![at(last)]),
+        });
+        (resolver, is_gone)
+    }
+
+    #[tokio::test]
+    async fn a_node_that_was_reached_is_reached_when_its_name_is_gone() {
+        let (resolver, is_gone) = resolver(1);
+        let (names, node) = (NodeNames::new(resolver), name(1));
+        assert_eq!(dial(&names, &node, &[1]).await.0, Some(at(1)));
+        names.note_reached(&node, at(1));
+        is_gone.store(true, Ordering::Relaxed);
+        assert_eq!(dial(&names, &node, &[1]).await.0, Some(at(1)));
+        assert_eq!(dial(&names, &name(2), &[1]).await.0, None, "another name is not known");
+        // When nobody is there any more it is forgotten.
+        assert_eq!(dial(&names, &node, &[]).await, (None, vec![at(1)]));
+        assert_eq!(dial(&names, &node, &[1]).await, (None, vec![]));
+    }
+
+    #[tokio::test]
+    async fn what_is_told_of_a_node_is_tried_last_and_counts_less_than_where_it_was_reached() {
+        let (resolver, is_gone) = resolver(1);
+        let (names, node) = (NodeNames::new(resolver), name(1));
+        names.note_told(&node, at(2));
+        assert_eq!(dial(&names, &node, &[2]).await, (Some(at(2)), vec![at(1), at(2)]));
+        names.note_reached(&node, at(3));
+        names.note_told(&node, at(2));
+        assert_eq!(dial(&names, &node, &[1, 2, 3]).await, (Some(at(3)), vec![at(3)]));
+        names.forget(&node);
+        names.learn(&node).await;
+        is_gone.store(true, Ordering::Relaxed);
+        assert_eq!(dial(&names, &node, &[1]).await, (Some(at(1)), vec![at(1)]));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_resolver_that_hangs_does_not_hide_what_is_told() {
+        let names = NodeNames::new(Resolver::asking_slowly(|_| Box::pin(pending())));
+        names.note_told(&name(1), at(2));
+        let begun = Instant::now();
+        assert_eq!(dial(&names, &name(1), &[2]).await.0, Some(at(2)));
+        assert_eq!(begun.elapsed(), STEP_TIMEOUT);
+    }
+
+    #[test]
+    fn the_number_of_known_nodes_is_bounded_and_each_start_is_one() {
+        let names = NodeNames::default();
+        names.note_reached(&name(0).of_start("one"), at(1));
+        names.note_reached(&name(0).of_start("other"), at(2));
+        assert_eq!(names.lock().len(), 2);
+        (0..2 * NODES_MAX).for_each(|number| names.note_reached(&name(number), at(1)));
+        assert_eq!(names.lock().len(), NODES_MAX);
+        assert!(names.lock().contains_key(&name(2 * NODES_MAX - 1)));
+    }
+}
