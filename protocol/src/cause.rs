@@ -78,6 +78,7 @@ causes! {
     RouteRefused "route_refused" Refuses "a route of the configuration file rejects it"
     AppRefused "app_refused" Refuses "the app refused it at negotiate"
     AppUnreachable "app_unreachable" Refuses "the app could not be asked, or gave no answer"
+    NodeUnreachable "node_unreachable" Refuses "the node that has its connection lives, but could not be reached"
     PathUnknown "path_unknown" Refuses "no hub is served at that path"
     IdUnknown "id_unknown" Refuses "its connection token is not good here, or its connection is over"
     IdUsed "id_used" Refuses "its connection token was used before"

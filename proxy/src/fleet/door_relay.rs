@@ -15,7 +15,8 @@ use super::door_question::{GatheredAnswer, SettledAsker};
 use super::fleet_member::{FleetMember, MemberState};
 use super::node_sink::SilentAsker;
 use crate::shard::{
-    OtherNodes, Patience, Reachability, SendOrigin, ShardSender, TakeOver, TargetVerdict, no_such_connection,
+    NodeStanding, OtherNodes, Patience, Reachability, SendOrigin, ShardSender, TakeOver, TargetVerdict,
+    no_such_connection,
 };
 use crate::upstream::{AppServerId, Asker, Hub, HubIndex, LinkHandle};
 
@@ -127,6 +128,15 @@ impl OtherNodes for Fleet {
     fn are_ready(&self) -> bool {
         let now_ms = self.now_ms();
         self.members().iter().any(|member| member.state(now_ms) == MemberState::Ready)
+    }
+
+    fn standing_of(&self, boot: &str) -> NodeStanding {
+        let now_ms = self.now_ms();
+        match self.member(boot).map(|member| member.state(now_ms)) {
+            Some(MemberState::Ready | MemberState::Starting | MemberState::Draining) => NodeStanding::Linked,
+            None if self.is_alone() => NodeStanding::Unknown,
+            _ => NodeStanding::Missing,
+        }
     }
 
     fn announce_move(&self, hub: HubIndex, connection_id: &ByteString) -> Option<Vec<AppServerId>> {

@@ -53,6 +53,13 @@ impl DialGate {
         dialled
     }
 
+    /// Time for which an address rests still; `None` if it does not.
+    #[must_use]
+    pub(crate) fn rest_left(&self, address: &Address) -> Option<Duration> {
+        let failed_at = self.lock().get(address)?.last_failure()?;
+        REST.checked_sub(failed_at.elapsed()).filter(|left| !left.is_zero())
+    }
+
     fn gate(&self, address: &Address) -> io::Result<Arc<AddressGate>> {
         let mut gates = self.lock();
         if gates.len() >= ADDRESSES_MAX && !gates.contains_key(address) {

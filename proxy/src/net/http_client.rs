@@ -19,7 +19,7 @@ use http_body_util::{BodyExt, Limited};
 use hyper::body::{Body as HttpBody, Incoming};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::net::address::Address;
 use crate::net::connector::{Connector, root_cause};
@@ -60,6 +60,20 @@ impl HttpError {
     pub(crate) fn is_connect_timeout(&self) -> bool {
         matches!(self, Self::Connect(error) if error.kind() == io::ErrorKind::TimedOut)
     }
+}
+
+/// Time between two tries to reach a server that is known to live.
+const RETRY_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Patience of a request with a server that can't be reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Patience {
+    /// It fails at once.
+    None,
+    /// It fails by a dial of its own or of another request, not because one has failed before: it waits out the rest.
+    OneRest,
+    /// The server lives as far as is known, and is dialled again for this long.
+    For(Duration),
 }
 
 /// HTTP client; its copies share their connections. Those live on the thread that sends, so each shard has its own.
@@ -108,7 +122,20 @@ impl HttpClient {
     pub(crate) async fn send(
         &self,
         address: &Address,
+        request: Request<Body>,
+    ) -> Result<Response<Incoming>, HttpError> {
+        self.send_patiently(address, request, Patience::None).await
+    }
+
+    /// Sends a request as [`send`](Self::send) does, with this patience for a connection.
+    ///
+    /// # Errors
+    /// When no answer comes.
+    pub(crate) async fn send_patiently(
+        &self,
+        address: &Address,
         mut request: Request<Body>,
+        patience: Patience,
     ) -> Result<Response<Incoming>, HttpError> {
         to_origin_form(address, &mut request)?;
         loop {
@@ -116,7 +143,7 @@ impl HttpClient {
             let is_kept = kept.is_some();
             let mut connection = match kept {
                 Some(connection) => connection,
-                None => self.connect(address).await?,
+                None => self.connect_patiently(address, patience).await?,
             };
             let mut error = match connection.try_send_request(request).await {
                 Ok(answer) => {
@@ -147,6 +174,24 @@ impl HttpClient {
     ) -> Result<Response<Bytes>, HttpError> {
         let fetched = async { read_whole(self.send(address, request).await?, max_bytes).await };
         within(deadline, fetched).await
+    }
+
+    async fn connect_patiently(&self, address: &Address, patience: Patience) -> Result<SendRequest<Body>, HttpError> {
+        let (begun, rest_left) = (Instant::now(), || self.gate.as_ref().and_then(|gate| gate.rest_left(address)));
+        if let (Patience::OneRest, Some(left)) = (patience, rest_left()) {
+            sleep(left).await;
+        }
+        loop {
+            let failed = match self.connect(address).await {
+                Err(error) if !error.is_connect_timeout() => error,
+                connected => return connected,
+            };
+            let wait = rest_left().unwrap_or_default().max(RETRY_INTERVAL);
+            match patience {
+                Patience::For(limit) if begun.elapsed() + wait < limit => sleep(wait).await,
+                _ => return Err(failed),
+            }
+        }
     }
 
     async fn connect(&self, address: &Address) -> Result<SendRequest<Body>, HttpError> {

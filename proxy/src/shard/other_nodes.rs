@@ -21,6 +21,17 @@ pub(crate) enum TargetVerdict {
     CarriedTo(Address),
 }
 
+/// Standing of the start of another node, as far as this one knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NodeStanding {
+    /// It lives: links to it and from it are open.
+    Linked,
+    /// It is no member of the fleet, or says nothing.
+    Missing,
+    /// This node knows no members.
+    Unknown,
+}
+
 /// Way to the other nodes of the fleet. Nothing here waits.
 pub(crate) trait OtherNodes: fmt::Debug + Send + Sync {
     /// Passes a client's result on to the node that asked for it, or where the app server that asked is linked.
@@ -54,6 +65,9 @@ pub(crate) trait OtherNodes: fmt::Debug + Send + Sync {
 
     /// Whether any other node takes clients.
     fn are_ready(&self) -> bool;
+
+    /// Returns the standing of the start of a node with this boot id.
+    fn standing_of(&self, boot: &str) -> NodeStanding;
 
     /// Has all nodes begin a new epoch, this one included, because a connection of the door is about to leave; each answers
     /// behind what it has passed on before. Returns those that will; `None` when one can't be told.
@@ -147,6 +161,10 @@ impl OtherNodes for NoOtherNodes {
 
     fn are_ready(&self) -> bool {
         false
+    }
+
+    fn standing_of(&self, _boot: &str) -> NodeStanding {
+        NodeStanding::Unknown
     }
 
     fn announce_move(&self, _hub: HubIndex, _connection_id: &ByteString) -> Option<Vec<AppServerId>> {

@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 use axum::body::Body;
 use axum::extract::Request;
 use axum::response::Response;
+use http::header::RETRY_AFTER;
 use http::request::Parts;
-use http::{Method, StatusCode};
+use http::{HeaderValue, Method, StatusCode};
 use http_body_util::BodyExt;
 use hyper::body::Body as _;
 use trunkline_protocol::cause::Cause;
@@ -19,7 +20,7 @@ use crate::frontend::connect::websocket_upgrade::is_upgrade;
 use crate::frontend::endpoint::Endpoint;
 use crate::frontend::identify::{ConnectingClient, UNKNOWN_ID};
 use crate::frontend::in_flight::InFlight;
-use crate::frontend::plain_response::{because, plain};
+use crate::frontend::plain_response::{RETRY_AFTER_SECONDS, because, plain, unavailable};
 use crate::frontend::request_limit::{refuse_slow_body, take_hop_permit};
 use crate::frontend::reverse_proxy::owner_permit::{reachable_owner, take_owner_permit};
 use crate::frontend::reverse_proxy::relayed_body::{RelayedRequestBody, SilenceTimer};
@@ -28,11 +29,16 @@ use crate::frontend::timed_body::TimedBody;
 use crate::limits::{HOPS_PER_CONNECTION_MAX, HOPS_PER_OWNER_MAX};
 use crate::metrics::{HopRefusal, RelayFailure};
 use crate::net::address::Address;
+use crate::net::http_client::Patience;
 use crate::net::socket::WriteStallLimit;
+use crate::shard::NodeStanding;
 
 /// Time after which a client that reads nothing of its answer loses the rest. Only the owner knows whether the connection
 /// lives, and can't say so while nothing moves.
 const STALLED_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Text for a client whose connection may well be there.
+const UNREACHED: &str = "the node that has this connection can't be reached at the moment: try again";
 
 /// Returns the address of the node that owns the connection of a request, if that is another node.
 ///
@@ -48,7 +54,8 @@ pub(crate) fn find_owner(endpoint: &Endpoint, request: &Request) -> Option<Addre
 
 /// Forwards a request to the node at `owner`.
 ///
-/// After any failure the client learns that its connection is not there, and negotiates anew.
+/// An owner that lives is dialled for as long as a hop may take, and a client whose owner can't be reached all the same may
+/// try again. After any other failure it learns that its connection is not there, and negotiates anew.
 pub(crate) async fn forward(endpoint: &Endpoint, owner: &Address, request: Request) -> Response {
     let unknown = || plain(StatusCode::NOT_FOUND, UNKNOWN_ID);
     let Some(client) = request.extensions().get::<ConnectingClient>().cloned() else { return unknown() };
@@ -65,11 +72,13 @@ pub(crate) async fn forward(endpoint: &Endpoint, owner: &Address, request: Reque
     let begun = Instant::now();
     let settings = &endpoint.shared.settings;
     let limit = settings.relay.hop_timeout + wait_at_owner(settings.http_transports.poll_timeout, &request);
+    let standing = client.token.as_ref().map(|token| endpoint.shared.other_nodes().standing_of(&token.boot));
     let (mut parts, body) = request.into_parts();
     let user = owner_head::prepare_request(&mut parts, &client);
     forward_mark::set(settings, &mut parts, user);
     parts.extensions.clear();
-    match exchange(endpoint, owner, &client, (parts, body), limit).await {
+    let terms = (limit, patience(standing, settings.relay.hop_timeout));
+    match exchange(endpoint, owner, &client, (parts, body), terms).await {
         Ok(answer) => {
             counters.hop_durations.observe_duration(begun.elapsed());
             if answer.status() == StatusCode::NOT_FOUND {
@@ -91,8 +100,20 @@ pub(crate) async fn forward(endpoint: &Endpoint, owner: &Address, request: Reque
         Err(failure) => {
             tracing::debug!(%owner, %failure, "the node that owns a connection gave no answer");
             counters.hop_failures.of(failure).increment();
-            unknown()
+            match standing {
+                Some(NodeStanding::Linked) => unavailable(Cause::NodeUnreachable, UNREACHED),
+                _ => unknown(),
+            }
         }
+    }
+}
+
+/// Patience with an owner of this standing.
+fn patience(standing: Option<NodeStanding>, hop_timeout: Duration) -> Patience {
+    match standing {
+        Some(NodeStanding::Linked) => Patience::For(hop_timeout),
+        Some(NodeStanding::Unknown) => Patience::OneRest,
+        Some(NodeStanding::Missing) | None => Patience::None,
     }
 }
 
@@ -106,7 +127,9 @@ fn refuse(refusal: HopRefusal) -> Response {
             (StatusCode::TOO_MANY_REQUESTS, format!("for its connection, which has {HOPS_PER_CONNECTION_MAX} at once"))
         }
     };
-    because(Cause::LimitConnections, plain(status, format!("too many requests are being carried {text} at most")))
+    let mut answer = plain(status, format!("too many requests are being carried {text} at most"));
+    answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECONDS));
+    because(Cause::LimitConnections, answer)
 }
 
 /// Returns how long the owner may wait without being silent: a poll waits for messages, a send for a paused client.
@@ -123,7 +146,7 @@ async fn exchange(
     owner: &Address,
     client: &ConnectingClient,
     (parts, body): (Parts, Body),
-    limit: Duration,
+    terms: (Duration, Patience),
 ) -> Result<Response, RelayFailure> {
     let in_flight = InFlight::new(endpoint.shared.clone());
     let silence = SilenceTimer::new();
@@ -134,7 +157,8 @@ async fn exchange(
         Body::new(RelayedRequestBody { body, silence: silence.clone(), meter: None, permit: None })
     };
     let request = next_hop::request(parts, body);
-    let mut answer = silence_limit::send(&endpoint.proxy_client.nodes, owner, request, &silence, limit).await?;
+    let mut answer =
+        silence_limit::send_patiently(&endpoint.proxy_client.nodes, owner, request, &silence, terms).await?;
     if let (Some(boot), Some(token)) = (owner_head::boot_of(answer.headers()), &client.token)
         && boot != token.boot
     {

@@ -12,7 +12,8 @@ use crate::limits::HopPermit;
 use crate::metrics::HopRefusal;
 use crate::net::address::Address;
 
-/// Returns the address at which the owner of a connection token can be reached, if it is another node.
+/// Returns the address at which the owner of a connection token can be reached, if it is another node: for this start of it,
+/// because another one at the same address has failures and kept connections of its own.
 pub(crate) fn reachable_owner(endpoint: &Endpoint, request: &Request, token: &ConnectionToken) -> Option<Address> {
     let shared = &endpoint.shared;
     if !shared.settings.relay.forward || token.boot == shared.boot || forward_mark::is_forwarded_by_node(request) {
@@ -20,7 +21,8 @@ pub(crate) fn reachable_owner(endpoint: &Endpoint, request: &Request, token: &Co
     }
     let address = token.address.parse().ok();
     // Where this node is now, its owner is no more.
-    address.filter(|address| shared.settings.advertise.as_ref() != Some(address))
+    let address: Option<Address> = address.filter(|address| shared.settings.advertise.as_ref() != Some(address));
+    address.map(|address| address.of_start(&token.boot))
 }
 
 /// Takes a permit for a request to the owner of a token.

@@ -11,7 +11,7 @@ use tracing::debug;
 use crate::frontend::reverse_proxy::relayed_body::SilenceTimer;
 use crate::metrics::RelayFailure;
 use crate::net::address::Address;
-use crate::net::http_client::{HttpClient, HttpError};
+use crate::net::http_client::{HttpClient, HttpError, Patience};
 
 /// Sends a request, and waits for the head of its answer. The other end may be silent for `limit`, starting anew
 /// whenever the request's body moves.
@@ -22,8 +22,19 @@ pub(crate) async fn send(
     silence: &Arc<SilenceTimer>,
     limit: Duration,
 ) -> Result<Response<Incoming>, RelayFailure> {
+    send_patiently(client, address, request, silence, (limit, Patience::None)).await
+}
+
+/// Sends a request as [`send`] does, with this patience for a connection.
+pub(crate) async fn send_patiently(
+    client: &HttpClient,
+    address: &Address,
+    request: Request<Body>,
+    silence: &Arc<SilenceTimer>,
+    (limit, patience): (Duration, Patience),
+) -> Result<Response<Incoming>, RelayFailure> {
     tokio::select! {
-        answer = client.send(address, request) => answer.map_err(|error| failure(&error, silence)),
+        answer = client.send_patiently(address, request, patience) => answer.map_err(|error| failure(&error, silence)),
         () = silence.expired(limit) => Err(RelayFailure::Timeout),
     }
 }
