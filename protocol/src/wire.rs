@@ -17,6 +17,9 @@ pub const LINK_PATH: &str = "/.trunkline/link";
 pub const NEGOTIATE_PATH: &str = "/.trunkline/negotiate";
 /// Path at which a node asks the owner of a connection token for its id, once; the token stands in the query.
 pub const RESERVE_PATH: &str = "/.trunkline/reserve";
+/// Path at which a node that stops asks the owner of a connection to end the GET that it carries; the token stands in the
+/// query. An owner that does not know the path answers 404, and the GET goes on.
+pub const RELEASE_PATH: &str = "/.trunkline/release";
 /// Path at which two nodes of a fleet greet each other, at the admin port.
 pub const FLEET_GREET_PATH: &str = "/.trunkline/fleet/greet";
 /// Path at which a node opens a node link to another one, at the admin port.

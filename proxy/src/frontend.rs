@@ -33,6 +33,7 @@ mod path_rule;
 mod plain_response;
 mod proxy_client;
 mod refusal;
+mod release;
 mod request;
 mod request_extension;
 mod request_head;
@@ -55,6 +56,7 @@ pub(crate) use listener::serve_pipe;
 #[cfg(feature = "fuzzing")]
 pub(crate) use listener::{HeaderStart, header_start};
 pub(crate) use listener::{Layers, ListenerGate, ListenerService, serve};
+pub(crate) use release::release_carried;
 #[cfg(feature = "fuzzing")]
 pub(crate) use request::{query_value, raw_query};
 #[cfg(test)]

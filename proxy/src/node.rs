@@ -52,7 +52,7 @@ pub(crate) use start_error::StartError;
 
 #[cfg(feature = "otlp")]
 use export::Export;
-use graceful_stop::{close_links, poll_until};
+use graceful_stop::{close_links, poll_until, stragglers};
 use listener_set::{BoundAddresses, ListenerSet, ShardListener};
 use rule_set::RuleSet;
 use upstream_set::UpstreamSet;
@@ -62,6 +62,7 @@ use crate::admin::{self, AdminCounters};
 use crate::auth::JwksSource;
 use crate::config::{Config, DrainSettings};
 use crate::fleet::Fleet;
+use crate::frontend::release_carried;
 #[cfg(feature = "tls")]
 use crate::net::{address::Address, connector::Connector, tls::ClientTls};
 use crate::observer::{Readiness, UpstreamProblems};
@@ -216,7 +217,10 @@ impl Node {
             "stopping: no client is taken in any more, those here are told to connect again"
         );
         if timeout(drain_timeout, self.drain_clients()).await.is_err() {
-            warn!(clients = self.clients(), "some clients did not leave within --drain-timeout and are cut");
+            let (clients, carried) = (self.clients(), self.shared.carried_gets.count());
+            let left = stragglers(&self.shared).await;
+            let (who, ids) = (left.kinds(), left.ids());
+            warn!(clients, who, carried, ids, "some clients did not leave within --drain-timeout and are cut");
             let untold = self.shared.webhooks.clients();
             if untold > 0 {
                 warn!(clients = untold, "webhooks were not told in time that these clients have gone");
@@ -238,14 +242,18 @@ impl Node {
         info!("stopped");
     }
 
-    /// Closes all clients, spread over the drain time-out. A client on long polling has disconnected once an answer has
-    /// told it so.
+    /// Closes all clients, spread over the drain time-out, and ends what is carried for other nodes. A client on long polling
+    /// has disconnected once an answer has told it so.
     async fn drain_clients(&self) {
         let spread = self.drain.spread();
         for shard in self.shared.shards() {
             shard.give(vec![ShardCommand::Drain(spread)], 0).await;
         }
-        poll_until(|| self.clients() == 0 && self.shared.http_transports.is_empty()).await;
+        tokio::select! {
+            () = poll_until(|| self.clients() == 0 && self.shared.http_transports.is_empty()) => {}
+            // The rest is for the calls of the last ones.
+            () = release_carried(&self.shared, spread - spread / 4) => {}
+        }
         // Back ends of webhooks learn of these ends, too.
         poll_until(|| self.shared.webhooks.clients() == 0).await;
     }

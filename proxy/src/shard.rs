@@ -51,6 +51,7 @@ mod side_message;
 mod slot;
 mod spare_room;
 mod state;
+mod straggler;
 mod tap;
 #[cfg(test)]
 mod testbed;
@@ -107,6 +108,7 @@ pub(crate) use send_origin::SendOrigin;
 pub(crate) use shared::{AnnouncedMove, Connectors, Shared, Sockets};
 pub(crate) use slot::{Serial, Slot};
 pub(crate) use state::ShardState;
+pub(crate) use straggler::Stragglers;
 pub(crate) use tap::{TapDirection, TapRefused, TapReport, kind_name, redaction};
 pub(crate) use tracer::{
     ConnectionChange, HubTimes, TraceBatch, TraceEvent, TraceFilter, TraceHop, TracePiece, TraceRefused, TraceSubject,

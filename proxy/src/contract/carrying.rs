@@ -1,26 +1,34 @@
 //! Several nodes: requests that are carried to the owner of their connection, and tokens that are used at another node.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ::http::{Request, StatusCode};
+use futures_util::future::join_all;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::spawn_local;
-use tokio::time::advance;
+use tokio::time::{Instant, sleep};
 use trunkline_protocol::manifest::{HubManifest, USER_ID_CLAIM};
 use trunkline_protocol::negotiate::Decision;
 use trunkline_protocol::service::OpenConnection;
 use trunkline_protocol::token::ConnectionToken;
 
-use super::app::{App, AppLink};
+use super::app::{App, AppLink, broadcast};
 use super::client::{Client, JSON_HANDSHAKE};
+use super::draining::{ANSWER, CALL, LEAVE};
 use super::http::{HttpConnection, exchange, negotiate, request};
+use super::http_transports::{EventClient, poller_by};
+use super::passing_on::{FleetNode as LinkedNode, linked, peers};
 use super::stage::{Stage, run, settings, token_of};
 use crate::config::{RelaySettings, Settings};
+use crate::frontend::release_carried;
 use crate::metrics::{HopRefusal, RelayFailure, ReservationOutcome};
 use crate::net::address::Address;
 use crate::net::connector::MemoryNetwork;
+use crate::net::resolver::Resolver;
+use crate::shard::NodeStanding;
 
 const OWNER: &str = "http://10.0.0.1:8080";
 const OTHER: &str = "http://10.0.0.2:8080";
@@ -35,8 +43,12 @@ struct FleetNode {
 
 impl FleetNode {
     async fn start(address: &str, network: &MemoryNetwork) -> Self {
+        Self::named(address, (address, Resolver::default()), network).await
+    }
+
+    async fn named(name: &str, at: (&str, Resolver), network: &MemoryNetwork) -> Self {
         let relay = RelaySettings { hop_timeout: Duration::from_secs(5), ..RelaySettings::embedded() };
-        let stage = Stage::at(address, network, Settings { relay, ..settings() });
+        let stage = Stage::named(name, at, network, Settings { relay, ..settings() });
         let asked = HubManifest { asks_app: true, ..HubManifest::new("asked", "/asked") };
         let mut app = stage.app("app-1", vec![HubManifest::new("chat", "/chat"), asked]);
         let links = [app.link().await, app.link().await];
@@ -122,12 +134,14 @@ fn a_dead_owner_is_dialled_once_a_second_whatever_clients_ask_for() {
             targets.push(format!("/chat?id={}", negotiate(&owner.stage, "/chat", "").await.1));
         }
         unplug(&network, OWNER);
-        for second in 1..=3 {
-            for target in &targets {
-                assert_eq!(other.status("GET", target).await, 404);
-            }
-            assert_eq!(network.dials(&at(OWNER)), second, "one dial for a hundred requests");
-            advance(Duration::from_secs(1)).await;
+        let begun = Instant::now();
+        for _ in 0..3 {
+            let statuses = join_all(targets.iter().map(|target| other.status("GET", target))).await;
+            assert!(statuses.iter().all(|status| *status == 404), "{statuses:?}");
+            let seconds = begun.elapsed().as_secs();
+            assert!(seconds <= 6, "a request waits for one dial");
+            let dials = network.dials(&at(OWNER)) as u64;
+            assert!(dials <= seconds + 1, "{dials} dials in {seconds} s for hundreds of requests");
         }
         let failures = &other.stage.shared.counters_of(0).relay.hop_failures;
         assert_eq!(failures.of(RelayFailure::Unreachable).get(), 300);
@@ -289,5 +303,121 @@ fn nobody_but_a_node_may_ask_for_an_id() {
         let (status, _) = exchange(&owner.stage, "POST", &format!("/.trunkline/reserve?id={token}"), "").await;
         assert_eq!(status, StatusCode::NOT_FOUND);
         assert!(Client::upgrade(&owner.stage, &format!("/asked?id={token}")).await.is_ok(), "it is still there");
+    });
+}
+
+#[test]
+fn the_failures_of_a_start_are_none_of_the_next_one_at_its_address() {
+    run(async {
+        let network = MemoryNetwork::default();
+        let (owner, other) = (FleetNode::start(OWNER, &network).await, FleetNode::start(OTHER, &network).await);
+        let (_, old) = negotiate(&owner.stage, "/chat", "").await;
+        unplug(&network, OWNER);
+        assert_eq!(other.status("GET", &format!("/chat?id={old}")).await, 404);
+        let begun = Instant::now();
+        let successor = FleetNode::start(OWNER, &network).await;
+        let (_, token) = negotiate(&successor.stage, "/chat", "").await;
+        assert_eq!(other.status("GET", &format!("/chat?id={token}")).await, 200);
+        assert!(begun.elapsed() < Duration::from_millis(100), "{:?}", begun.elapsed());
+    });
+}
+
+#[test]
+fn an_owner_is_reached_when_its_name_does_not_resolve_any_more() {
+    run(async {
+        let (network, is_gone) = (MemoryNetwork::default(), Arc::new(AtomicBool::new(false)));
+        let asked = is_gone.clone();
+        let resolver = Resolver::asking(move |_| match asked.load(Ordering::Relaxed) {
+            true => Err(std::io::ErrorKind::NotFound.into()),
+            false => Ok(vec![([10, 0, 0, 1], 8080).into()]),
+        });
+        let mut owner = FleetNode::named("http://owner.invalid:8080", (OWNER, resolver.clone()), &network).await;
+        let other = FleetNode::named("http://other.invalid:8080", (OTHER, resolver.clone()), &network).await;
+        let third = FleetNode::named("http://third.invalid:8080", (THIRD, resolver.clone()), &network).await;
+        let mut client = EventClient::connect_by(&owner.stage, &other.stage, &mut owner.links[0]).await;
+        is_gone.store(true, Ordering::Relaxed);
+        sleep(Duration::from_secs(10)).await; // sleep: time is virtual, and no connection is kept for so long
+        assert_eq!(exchange(&other.stage, "POST", &client.target, CALL).await.0, StatusCode::OK);
+        assert_eq!(owner.links[0].data().await.0, CALL);
+        owner.links[0].write(&client.id, ANSWER).await;
+        assert_eq!(client.event().await, ANSWER);
+        assert_eq!(
+            third.status("POST", &client.target).await,
+            404,
+            "who has never reached it, and has no links, can't"
+        );
+    });
+}
+
+#[test]
+fn what_a_node_carries_when_it_stops_is_ended_by_its_owner_without_a_loss() {
+    run(async {
+        let network = MemoryNetwork::default();
+        let (mut owner, other) = (FleetNode::start(OWNER, &network).await, FleetNode::start(OTHER, &network).await);
+        let events = EventClient::connect_by(&owner.stage, &other.stage, &mut owner.links[0]).await;
+        let mut quiet = EventClient::connect_by(&owner.stage, &other.stage, &mut owner.links[0]).await;
+        let (poller, target) = poller_by(&owner.stage, &other.stage, &mut owner.links[0]).await;
+        assert_eq!(exchange(&other.stage, "POST", &events.target, CALL).await.0, StatusCode::OK);
+        owner.links[0].data().await;
+
+        let (begun, shared) = (Instant::now(), other.stage.shared.clone());
+        shared.begin_drain();
+        let releasing = spawn_local(async move { release_carried(&shared, Duration::from_secs(10)).await });
+        assert_eq!(exchange(&other.stage, "GET", &target, "").await, (StatusCode::OK, String::new()));
+        assert!(begun.elapsed() <= Duration::from_secs(1), "a poll ends soon: {:?}", begun.elapsed());
+        owner.links[0].send(broadcast("\"news\"")).await;
+        assert_eq!(exchange(&owner.stage, "GET", &target, "").await, (StatusCode::OK, "\"news\"\u{1e}".into()));
+
+        assert_eq!(quiet.event().await, "\"news\"\u{1e}");
+        assert_eq!(owner.links[0].close().await.connection_id, quiet.id);
+        assert_eq!(quiet.rest().await, LEAVE);
+        sleep(Duration::from_secs(2)).await; // sleep: time is virtual, and its turn has come by then
+        owner.links[0].write(&events.id, ANSWER).await;
+        assert_eq!(owner.links[0].close().await.connection_id, events.id);
+        assert_eq!(events.rest().await, format!("\"news\"\u{1e}{ANSWER}{LEAVE}"));
+        let shared = &other.stage.shared;
+        assert_eq!((shared.sockets(), shared.carried_gets.count()), (0, 0), "nothing holds the node");
+
+        // By a connection that was kept a client may begin yet another stream there.
+        let late = EventClient::connect_by(&owner.stage, &other.stage, &mut owner.links[0]).await;
+        assert_eq!(owner.links[0].close().await.connection_id, late.id);
+        assert_eq!(late.rest().await, LEAVE);
+        releasing.abort();
+        owner.links[0].write(&poller, ANSWER).await;
+        assert_eq!(exchange(&owner.stage, "GET", &target, "").await, (StatusCode::OK, ANSWER.into()), "it goes on");
+    });
+}
+
+#[test]
+fn an_owner_that_lives_is_waited_for_and_its_client_may_else_try_again() {
+    run(async {
+        let network = MemoryNetwork::default();
+        let mut nodes = Vec::new();
+        for (number, peer) in [(1, 2), (2, 1)] {
+            let relay = RelaySettings { hop_timeout: Duration::from_secs(5), ..RelaySettings::embedded() };
+            nodes.push(LinkedNode::start(&network, number, Settings { relay, ..peers(&[peer]) }).await);
+        }
+        linked(&nodes).await;
+        let [owner, other] = nodes.as_mut_slice() else { unreachable!() };
+        let standing = other.stage.shared.other_nodes().standing_of(&owner.stage.shared.boot);
+        assert_eq!(standing, NodeStanding::Linked);
+        let client = EventClient::connect_by(&owner.stage, &other.stage, &mut owner.link).await;
+        let away = async || {
+            sleep(Duration::from_secs(10)).await; // sleep: time is virtual, and no connection is kept for so long
+            network.set_cut(&at(OWNER), true);
+        };
+        away().await;
+        let back = async {
+            sleep(Duration::from_secs(3)).await; // sleep: time is virtual, and passing it is what the test is about
+            network.set_cut(&at(OWNER), false);
+        };
+        let ((status, _), ()) = tokio::join!(exchange(&other.stage, "POST", &client.target, CALL), back);
+        assert_eq!((status, owner.link.data().await.0.as_str()), (StatusCode::OK, CALL));
+        away().await;
+        let begun = Instant::now();
+        let answer = HttpConnection::open(&other.stage).await.begin(request("POST", &client.target, CALL)).await;
+        assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(answer.headers()["retry-after"], "2");
+        assert!(begun.elapsed() <= Duration::from_secs(5), "{:?}", begun.elapsed());
     });
 }

@@ -29,7 +29,8 @@ use crate::frontend::request_route::{self, Routed};
 use crate::frontend::reverse_proxy::forward_mark::is_forwarded_by_node;
 use crate::frontend::reverse_proxy::{owner_hop, pass_through, x_forwarded};
 use crate::frontend::{
-    authenticate, identify, negotiate, normalise, origin_check, refusal, request_limit, request_trace, reservation,
+    authenticate, identify, negotiate, normalise, origin_check, refusal, release, request_limit, request_trace,
+    reservation,
 };
 use crate::rest::Rest;
 use crate::upstream::Hub;
@@ -127,6 +128,9 @@ async fn dispatch(State(endpoint): State<Endpoint>, request: Request) -> Respons
 async fn answer(endpoint: &Endpoint, mut request: Request) -> Result<Response, Response> {
     if reservation::is_question(&request) {
         return Ok(reservation::answer(endpoint, &request));
+    }
+    if release::is_question(&request) {
+        return Ok(release::answer(endpoint, &request));
     }
     request_trace::arrive(endpoint, &mut request);
     let visitor = door::visitor(endpoint, request.uri());

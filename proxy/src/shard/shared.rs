@@ -34,7 +34,7 @@ use crate::net::node_name::NodeNames;
 use crate::net::resolver::Resolver;
 use crate::routing::DEFAULT_GROUP;
 use crate::telemetry::SpanTracer;
-use crate::transport::http_transport::HttpTransports;
+use crate::transport::http_transport::{CarriedGets, HttpTransports};
 use crate::upstream::{AppServerId, GroupTerms, Hub, HubIndex, HubRegistry, RestoreQueries};
 use crate::webhook::Webhooks;
 
@@ -82,6 +82,8 @@ pub(crate) struct Shared {
     pub routes: Arc<RouteTable>,
     /// Connections over HTTP transports.
     pub http_transports: HttpTransports,
+    /// GETs that are carried to the owners of their connections.
+    pub carried_gets: Arc<CarriedGets>,
     /// Connector to app servers and other nodes, for what is no secret of the fleet.
     pub connector: Connector,
     /// Connector to app servers that prove themselves: for manifests, links and decisions about clients.
@@ -187,6 +189,7 @@ impl Shared {
             hubs,
             routes: Arc::default(),
             http_transports: HttpTransports::default(),
+            carried_gets: Arc::default(),
             counters: shards.iter().map(|_| Arc::default()).collect(),
             history: shards.iter().map(|_| History::new(shards.len())).collect(),
             sockets: AtomicU64::new(0),

@@ -11,6 +11,7 @@
 //! messages as they are; downward come the frames of the WebSocket transport, because they mark where messages end, and
 //! are unframed for the request that waits.
 
+mod carried_get;
 #[cfg(test)]
 mod half_test;
 mod inner_half;
@@ -18,6 +19,7 @@ mod message_reader;
 mod outer_half;
 mod registry;
 
+pub(crate) use carried_get::{CarriedGet, CarriedGets, CarriedGuard, GetKind};
 pub(crate) use inner_half::InnerHalf;
 pub(crate) use outer_half::{ActiveGet, OuterHalf, PollOutcome, SendError, TransportPermits};
 pub(crate) use registry::HttpTransports;

@@ -21,6 +21,7 @@ use crate::frontend::endpoint::Endpoint;
 use crate::frontend::identify::{ConnectingClient, UNKNOWN_ID};
 use crate::frontend::in_flight::InFlight;
 use crate::frontend::plain_response::{RETRY_AFTER_SECONDS, because, plain, unavailable};
+use crate::frontend::request::connection_token;
 use crate::frontend::request_limit::{refuse_slow_body, take_hop_permit};
 use crate::frontend::reverse_proxy::owner_permit::{reachable_owner, take_owner_permit};
 use crate::frontend::reverse_proxy::relayed_body::{RelayedRequestBody, SilenceTimer};
@@ -32,6 +33,7 @@ use crate::net::address::Address;
 use crate::net::http_client::Patience;
 use crate::net::socket::WriteStallLimit;
 use crate::shard::NodeStanding;
+use crate::transport::http_transport::{CarriedGuard, GetKind};
 
 /// Time after which a client that reads nothing of its answer loses the rest. Only the owner knows whether the connection
 /// lives, and can't say so while nothing moves.
@@ -73,6 +75,7 @@ pub(crate) async fn forward(endpoint: &Endpoint, owner: &Address, request: Reque
     let settings = &endpoint.shared.settings;
     let limit = settings.relay.hop_timeout + wait_at_owner(settings.http_transports.poll_timeout, &request);
     let standing = client.token.as_ref().map(|token| endpoint.shared.other_nodes().standing_of(&token.boot));
+    let carried = begin_get(endpoint, owner, &request);
     let (mut parts, body) = request.into_parts();
     let user = owner_head::prepare_request(&mut parts, &client);
     forward_mark::set(settings, &mut parts, user);
@@ -85,7 +88,7 @@ pub(crate) async fn forward(endpoint: &Endpoint, owner: &Address, request: Reque
                 counters.hop_misses.increment();
             }
             // Held as long as the answer is being sent.
-            let permits = (address_permit, permit);
+            let permits = (address_permit, permit, carried);
             answer.map(|body| {
                 Body::new(body.map_frame(move |frame| {
                     let _held = &permits;
@@ -115,6 +118,14 @@ fn patience(standing: Option<NodeStanding>, hop_timeout: Duration) -> Patience {
         Some(NodeStanding::Unknown) => Patience::OneRest,
         Some(NodeStanding::Missing) | None => Patience::None,
     }
+}
+
+/// Notes a GET that is carried, so that it can be ended when this node stops.
+fn begin_get(endpoint: &Endpoint, owner: &Address, request: &Request) -> Option<CarriedGuard> {
+    let is_get = request.method() == Method::GET;
+    let token = connection_token(request.uri()).filter(|_| is_get)?;
+    let kind = if wants_event_stream(request) { GetKind::EventStream } else { GetKind::Poll };
+    Some(endpoint.shared.carried_gets.begin(owner, &token, kind))
 }
 
 fn refuse(refusal: HopRefusal) -> Response {

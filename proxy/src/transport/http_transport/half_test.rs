@@ -47,6 +47,20 @@ async fn a_poll_brings_all_whole_messages_and_leaves_the_partial_one() {
 }
 
 #[tokio::test]
+async fn a_poll_that_is_released_is_empty_unless_something_is_there() {
+    let (_registry, outer, mut inner) = halves();
+    let (released, ()) = tokio::join!(outer.poll(LONG), async { outer.release_poll() });
+    assert_eq!(released, PollOutcome::Empty);
+    // Nobody waits: the next poll does all the same.
+    outer.release_poll();
+    let (polled, ()) = tokio::join!(outer.poll(LONG), async {
+        inner.write_all(&text("once")).await.unwrap();
+        outer.release_poll();
+    });
+    assert_eq!(polled, messages("once"));
+}
+
+#[tokio::test]
 async fn a_newer_poll_replaces_the_waiting_one_and_loses_nothing() {
     let (_registry, outer, mut inner) = halves();
     let (older, newer, ()) = tokio::join!(outer.poll(LONG), outer.poll(LONG), async {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use tokio::io::{AsyncWriteExt, DuplexStream, WriteHalf, duplex, split};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Notify};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use trunkline_protocol::cause::Cause;
@@ -34,6 +34,8 @@ pub(crate) struct OuterHalf {
     downward: Mutex<MessageReader>,
     /// Ends the waiting poll when another one comes.
     current_poll: StdMutex<CancellationToken>,
+    /// Has the waiting poll answered without a message.
+    released: Notify,
     /// The inner half is closed: nothing more comes from it, and nobody reads what a POST brings.
     inner_closed: CancellationToken,
     /// It is out of the registry: requests that still wait here end.
@@ -57,7 +59,7 @@ pub(crate) struct TransportPermits {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum PollOutcome {
     Messages(Bytes),
-    /// No message within the poll time-out: the client polls again.
+    /// No message within the poll time-out, or it is to end before: the client polls again.
     Empty,
     /// Another poll took its place.
     Replaced,
@@ -90,6 +92,7 @@ impl OuterHalf {
             upward: Mutex::new(write),
             downward: Mutex::new(MessageReader::new(read)),
             current_poll: StdMutex::default(),
+            released: Notify::new(),
             inner_closed,
             removed,
             active_gets: AtomicU32::new(0),
@@ -180,6 +183,11 @@ impl OuterHalf {
         downward.take()
     }
 
+    /// Answers the poll that waits, as if its time were over: the client polls again, by another node.
+    pub(crate) fn release_poll(&self) {
+        self.released.notify_waiters();
+    }
+
     /// Answers one poll, and ends the one that waits.
     pub(crate) async fn poll(&self, poll_timeout: Duration) -> PollOutcome {
         let own = CancellationToken::new();
@@ -194,6 +202,7 @@ impl OuterHalf {
                 Err(_) => PollOutcome::Empty,
             },
             () = self.removed.cancelled() => PollOutcome::Closed,
+            () = self.released.notified() => PollOutcome::Empty,
         }
     }
 

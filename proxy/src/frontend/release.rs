@@ -1,0 +1,98 @@
+//! Release: a node that stops has the owners of connections end the GETs that it carries for them.
+//!
+//! ```text
+//!  poll, carried by A ────────► A: POST /.trunkline/release ──► B answers the poll, empty: its client polls by another node
+//!  event stream, carried by A ► the same ──► B tells its client to connect again, between two calls, and the stream ends
+//! ```
+//!
+//! Only the owner can do so without a loss: it knows whether a call runs, and what has been written into an answer.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::response::Response;
+use futures_util::{StreamExt, stream};
+use http::{Method, StatusCode};
+use tokio::time::{Instant, sleep};
+use tracing::debug;
+use trunkline_protocol::manifest::Transport;
+use trunkline_protocol::token::ConnectionToken;
+use trunkline_protocol::wire::{CONNECTION_TOKEN_PARAMETER, RELEASE_PATH};
+
+use crate::frontend::endpoint::Endpoint;
+use crate::frontend::identify::UNKNOWN_ID;
+use crate::frontend::plain_response::plain;
+use crate::frontend::proxy_client::client_of_nodes;
+use crate::frontend::request::connection_token;
+use crate::frontend::reverse_proxy::forward_mark;
+use crate::net::http_client::HttpClient;
+use crate::shard::Shared;
+use crate::transport::http_transport::CarriedGet;
+
+/// Interval at which a node that stops looks at what it carries. A poll that comes meanwhile waits so long.
+const STEP: Duration = Duration::from_millis(500);
+
+/// Maximum number of owners that are asked at once.
+const ASKED_AT_ONCE: usize = 32;
+
+/// Maximum size of an owner's answer, which has a text at most.
+const ANSWER_MAX_BYTES: usize = 1024;
+
+/// Whether another node asks for the end of a GET that it carries.
+pub(crate) fn is_question(request: &Request) -> bool {
+    request.uri().path() == RELEASE_PATH && forward_mark::is_forwarded_by_node(request)
+}
+
+/// Answers another node that asks for the end of a GET.
+pub(crate) fn answer(endpoint: &Endpoint, request: &Request) -> Response {
+    let shared = &endpoint.shared;
+    if request.method() != Method::POST {
+        return plain(StatusCode::METHOD_NOT_ALLOWED, "");
+    }
+    let own_id = || {
+        let sealed = connection_token(request.uri())?;
+        let token = ConnectionToken::open(&sealed, &shared.settings.keys).ok()?;
+        (token.boot == shared.boot).then(|| token.connection_id.unwrap_or(sealed))
+    };
+    let found = own_id().and_then(|id| shared.http_transports.find(&id));
+    let Some(outer) = found else { return plain(StatusCode::NOT_FOUND, UNKNOWN_ID) };
+    match (outer.transport(), shared.routes.find(outer.id())) {
+        (Some(Transport::ServerSentEvents), Some(at)) => {
+            if let Some(shard) = shared.shards().get(usize::from(at.shard)) {
+                let id = outer.id().clone();
+                shard.post(move |state| state.leave_carried(&id, Instant::now()));
+            }
+        }
+        (Some(Transport::LongPolling), _) => outer.release_poll(),
+        _ => {}
+    }
+    plain(StatusCode::NO_CONTENT, "")
+}
+
+/// Has the owners end what this node carries for them, event streams spread over this time. Does not end by itself: more may
+/// come by connections that are kept.
+pub(crate) async fn release_carried(shared: &Arc<Shared>, spread: Duration) {
+    let (nodes, last) = (client_of_nodes(shared), Instant::now() + spread);
+    loop {
+        let now = Instant::now();
+        let steps = last.saturating_duration_since(now).as_millis() / STEP.as_millis();
+        let due = shared.carried_gets.take_due(now, usize::try_from(steps).unwrap_or(usize::MAX));
+        stream::iter(due).for_each_concurrent(ASKED_AT_ONCE, |get| release(shared, &nodes, get)).await;
+        sleep(STEP).await;
+    }
+}
+
+async fn release(shared: &Shared, nodes: &HttpClient, get: CarriedGet) {
+    let (mut question, ()) = http::Request::new(()).into_parts();
+    question.method = Method::POST;
+    // The token was opened, so it holds no character that has to be escaped.
+    question.uri = format!("{RELEASE_PATH}?{CONNECTION_TOKEN_PARAMETER}={}", get.token).parse().unwrap_or_default();
+    forward_mark::set(&shared.settings, &mut question, None);
+    let (request, limit) = (Request::from_parts(question, Body::empty()), shared.settings.relay.hop_timeout);
+    match nodes.fetch(&get.owner, request, ANSWER_MAX_BYTES, limit).await {
+        Ok(answer) => debug!(owner = %get.owner, status = %answer.status(), "an owner was asked to end a GET"),
+        Err(error) => debug!(owner = %get.owner, %error, "the owner of a connection can't be asked to end a GET"),
+    }
+}

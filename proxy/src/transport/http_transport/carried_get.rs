@@ -1,0 +1,132 @@
+//! GETs that a node carries to the owners of their connections: event streams and polls, for as long as they are under way.
+//!
+//! They last, so a node that stops has their owners end them: a poll at once, an event stream between two calls of its client.
+//! Some at a time, because the clients of event streams connect anew. How many there are the limits of hops bound.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use slab::Slab;
+use tokio::time::Instant;
+
+use crate::net::address::Address;
+
+/// Time that an event stream has to settle before it is ended: its client has shaken hands by then.
+const SETTLING_TIME: Duration = Duration::from_secs(2);
+
+/// Time after which an owner is asked once more to end an event stream.
+const ASK_AGAIN: Duration = Duration::from_secs(10);
+
+/// Number of event streams that may end in one step though more steps are left: so few are no storm.
+const FEW_STREAMS: usize = 5;
+
+/// Table of the GETs that are under way.
+#[derive(Debug, Default)]
+pub(crate) struct CarriedGets(Mutex<Slab<CarriedGet>>);
+
+/// GET that is carried, and what ends it.
+#[derive(Debug, Clone)]
+pub(crate) struct CarriedGet {
+    pub(crate) owner: Address,
+    /// Sealed token of its connection.
+    pub(crate) token: Arc<str>,
+    pub(crate) kind: GetKind,
+    /// Time at which it began, or its owner was asked to end it.
+    since: Instant,
+    is_asked: bool,
+}
+
+/// Kind of a GET.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum GetKind {
+    EventStream,
+    Poll,
+}
+
+/// Guard of a carried GET.
+#[derive(Debug)]
+pub(crate) struct CarriedGuard {
+    gets: Arc<CarriedGets>,
+    key: usize,
+}
+
+impl CarriedGets {
+    /// Notes a GET that begins, until the guard is dropped.
+    pub(crate) fn begin(self: &Arc<Self>, owner: &Address, token: &str, kind: GetKind) -> CarriedGuard {
+        let get =
+            CarriedGet { owner: owner.clone(), token: token.into(), kind, since: Instant::now(), is_asked: false };
+        let key = self.lock().insert(get);
+        CarriedGuard { gets: self.clone(), key }
+    }
+
+    /// Number of GETs under way.
+    #[must_use]
+    pub(crate) fn count(&self) -> usize {
+        self.lock().len()
+    }
+
+    /// GETs that are to end in this step: all polls, and as many event streams as have to, if all of them are to be told in so
+    /// many steps.
+    #[must_use]
+    pub(crate) fn take_due(&self, now: Instant, steps: usize) -> Vec<CarriedGet> {
+        let mut gets = self.lock();
+        let is_due = |get: &CarriedGet| {
+            let after = if get.is_asked { ASK_AGAIN } else { SETTLING_TIME };
+            get.kind == GetKind::EventStream && get.since + after <= now
+        };
+        let streams = gets.iter().filter(|(_, get)| is_due(get)).count();
+        let most = streams.div_ceil(steps.max(1)).max(FEW_STREAMS);
+        let mut due: Vec<_> =
+            gets.iter().filter(|(_, get)| get.kind == GetKind::Poll).map(|(_, get)| get.clone()).collect();
+        for (_, get) in gets.iter_mut().filter(|(_, get)| is_due(get)).take(most) {
+            (get.since, get.is_asked) = (now, true);
+            due.push(get.clone());
+        }
+        due
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Slab<CarriedGet>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for CarriedGuard {
+    fn drop(&mut self) {
+        let mut gets = self.gets.lock();
+        gets.try_remove(self.key);
+        if gets.is_empty() {
+            gets.shrink_to_fit();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn polls_end_at_once_and_event_streams_spread_out_each_once() {
+        let (gets, owner) = (Arc::new(CarriedGets::default()), "http://10.0.0.1:8080".parse().unwrap());
+        let poll = gets.begin(&owner, "poll", GetKind::Poll);
+        let streams: Vec<_> = (0..100).map(|n| gets.begin(&owner, &n.to_string(), GetKind::EventStream)).collect();
+        let due = |after_s: u64, steps| gets.take_due(Instant::now() + Duration::from_secs(after_s), steps).len();
+        assert_eq!(
+            (due(0, 10), due(0, 10)),
+            (1, 1),
+            "a stream that has just begun is left alone, a poll is asked for again"
+        );
+        drop(poll);
+        assert_eq!((due(2, 10), due(2, 9), due(2, 1), due(2, 1)), (10, 10, 80, 0));
+        assert_eq!(due(12, 1), 100, "who has not heard is asked once more");
+        drop(streams);
+        assert_eq!(gets.count(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_few_streams_end_soon() {
+        let (gets, owner) = (Arc::new(CarriedGets::default()), "http://10.0.0.1:8080".parse().unwrap());
+        let _streams: Vec<_> = (0..7).map(|n| gets.begin(&owner, &n.to_string(), GetKind::EventStream)).collect();
+        let now = Instant::now() + SETTLING_TIME;
+        assert_eq!((gets.take_due(now, 50).len(), gets.take_due(now, 49).len()), (FEW_STREAMS, 2));
+    }
+}
