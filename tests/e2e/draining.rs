@@ -1,5 +1,7 @@
 //! A proxy is replaced gently: it leaves its load balancer, sends its clients away one after the other, and ends in time.
 
+mod carried;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
