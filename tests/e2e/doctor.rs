@@ -203,7 +203,8 @@ fn a_balancer_that_ships_passes_and_one_that_collects_pieces_is_told_by_its_sett
             let good = behind(stage, &nodes, Shipped::read(product)?).await?;
             let report = doctor(&good.url("/bench"), &[]).await?;
             assert_eq!((report.all("failed"), report.all("warning")), (vec![], vec![]), "{product:?} {report:#?}");
-            assert!(report.of("nodes")?.1.contains("negotiated by 2 nodes"), "{report:#?}");
+            // How many nodes negotiate is the balancer's choice: where all are idle, one has as few connections as the other.
+            assert!(report.of("nodes")?.1.starts_with("8 of 8 ids found their node"), "{report:#?}");
         }
         let slow = Shipped::read(BalancerProduct::HaProxy)?.with("    option http-no-delay\n", "")?;
         let slow = behind(stage, &nodes, slow).await?;

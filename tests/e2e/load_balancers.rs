@@ -1,11 +1,14 @@
 //! Real load balancers, as `deploy/` configures them, in front of three nodes.
 
 use anyhow::{Result, ensure};
+use http::StatusCode;
 use serde_json::json;
 use trunkline_protocol::manifest::Transport;
 use trunkline_tests::harness::client::{Agents, Client, Kind};
 use trunkline_tests::harness::fleet::{App, AppServer, Fleet, Proxy};
 use trunkline_tests::harness::http_client::{get, post};
+use trunkline_tests::harness::process::Signal;
+use trunkline_tests::harness::raw::{JSON_HANDSHAKE, RawClient};
 use trunkline_tests::harness::scenario::{Stage, is_full, play_heavy, until};
 use trunkline_tests::harness::shipped::{BalancerProduct, LoadBalancer, Shipped};
 
@@ -13,12 +16,16 @@ use crate::http_transports::libraries::WAYS;
 
 const HOPS: &str = "trunkline_owner_hops_total";
 const KEEP_ALIVES: &str = "trunkline_keep_alives_total";
+const CLIENTS: &str = "trunkline_client_connections";
 const CLOSED: &str = "trunkline_client_connections_closed_total";
 
 /// Connects for each transport, and echoes of each client.
 const CONNECTS: usize = 20;
 const CONNECTS_FULL: usize = 200;
 const ECHOES_FULL: u64 = 200;
+
+/// Clients that a node may have more or fewer than its share: a balancer may count a negotiation that has just ended.
+const SPREAD_TOLERANCE: f64 = 3.0;
 
 /// Short time-outs of the balancers, in the words of both.
 const TIMEOUT: &str = "3s";
@@ -116,6 +123,57 @@ fn every_client_connects_at_the_first_attempt_behind_haproxy_and_nginx() {
 }
 
 #[test]
+fn clients_that_come_one_by_one_are_spread_evenly() {
+    play_heavy(async |stage| {
+        for product in BalancerProduct::ALL {
+            // Two requests for each client, and two nodes: in turn, each would get the same request of all.
+            let scene = BalancerScene::start_of(2, stage, App::Bench, &ARGUMENTS, Shipped::read(product)?).await?;
+            let (_clients, _) = scene.connect_all(Kind::JsJson, Transport::WebSockets).await?;
+            let mut shares = Vec::new();
+            for node in &scene.nodes {
+                shares.push(node.metrics().await?.sum(CLIENTS, &[]));
+            }
+            let half = connects() as f64 / 2.0;
+            assert!(shares.iter().all(|share| (share - half).abs() <= SPREAD_TOLERANCE), "{product:?}: {shares:?}");
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn no_connect_fails_while_a_node_drains_that_the_balancer_still_asks() {
+    play_heavy(async |stage| {
+        for product in BalancerProduct::ALL {
+            let arguments = [&ARGUMENTS[..], &["--drain-timeout", "60"]].concat();
+            let scene = BalancerScene::start_of(2, stage, App::Bench, &arguments, Shipped::read(product)?).await?;
+            let leaving = &scene.nodes[0];
+            // Clients that the balancer doesn't know of, and that never answer a close: the node is long about to stop, and has the
+            // fewest connections of the balancer's.
+            let mut deaf = Vec::new();
+            for _ in 0..CONNECTS {
+                let mut client = RawClient::open(leaving.address(), "/bench").await?;
+                client.send_text(JSON_HANDSHAKE).await?;
+                deaf.push(client);
+            }
+            leaving.process.signal(Signal::Terminate).await?;
+            until(async || {
+                let answer = post(leaving.address(), "/bench/negotiate?negotiateVersion=1").await?;
+                Ok((answer.status == StatusCode::SERVICE_UNAVAILABLE).then_some(()))
+            })
+            .await?;
+            for (kind, transport) in ways() {
+                let builder = scene.agents.client(kind, &scene.balancer.url("/bench")).transport(transport);
+                let client = builder.open().await?;
+                assert_eq!(client.invoke("Echo", json!([1])).await?, 1, "{product:?} {kind:?} {transport:?}");
+            }
+            let refused = post(leaving.address(), "/bench/negotiate?negotiateVersion=1").await?;
+            assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE, "it has stopped in the meantime");
+        }
+        Ok(())
+    });
+}
+
+#[test]
 fn no_token_stands_in_the_log_of_a_balancer() {
     play_heavy(async |stage| {
         for product in BalancerProduct::ALL {
@@ -144,7 +202,7 @@ fn no_token_stands_in_the_log_of_a_balancer() {
 #[test]
 fn twenty_nodes_are_as_good_as_three_and_a_lonely_client_among_twelve_is_served() {
     play_heavy(async |stage| {
-        // Strict round robin with nobody else around: the same node comes again only after all others.
+        // With nobody else around all nodes have equally few connections: the same one comes again only after all others.
         for (count, connects) in [(20, 5), (12, 1)] {
             let shipped = Shipped::read(BalancerProduct::HaProxy)?;
             let scene = BalancerScene::start_of(count, stage, App::Bench, &ARGUMENTS, shipped).await?;
@@ -188,9 +246,10 @@ fn with_a_cookie_of_the_balancer_no_request_has_to_hop() {
             let shipped = Shipped::read(product)?;
             let shipped = match product {
                 BalancerProduct::HaProxy => shipped.with("#cookie TRUNKLINE", "cookie TRUNKLINE")?,
-                BalancerProduct::Nginx => {
-                    shipped.with("#hash $sticky", "hash $sticky")?.with("#add_header", "add_header")?
-                }
+                BalancerProduct::Nginx => shipped
+                    .with("least_conn;", "")?
+                    .with("#hash $sticky", "hash $sticky")?
+                    .with("#add_header", "add_header")?,
             };
             let scene = BalancerScene::start(stage, App::Bench, &ARGUMENTS, shipped).await?;
             for (kind, transport) in ways() {

@@ -75,7 +75,7 @@ impl Shipped {
         Ok(self)
     }
 
-    /// Starts the balancer in front of three nodes, or HAProxy in front of more, and waits until it listens.
+    /// Starts the balancer in front of two or three nodes, or HAProxy in front of more, and waits until it listens.
     ///
     /// # Errors
     /// When it does not start.
@@ -120,12 +120,7 @@ impl Shipped {
                     .with("listen 80;", &format!("listen {address};"))?
             }
         };
-        let last = "    server node-3 node-3:8080 cookie node-3\n";
-        let more = (4..=nodes.len()).map(|number| last.replace("node-3", &format!("node-{number}")));
-        let all: String = std::iter::once(last.to_owned()).chain(more).collect();
-        if nodes.len() > 3 {
-            placed = placed.with(last, &all)?;
-        }
+        placed = placed.with_nodes(nodes.len())?;
         for (number, node) in (1..).zip(nodes) {
             let name = format!("node-{number}:8080");
             let port = node.admin().rsplit_once(':').context("a port")?.1;
@@ -136,6 +131,17 @@ impl Shipped {
             placed = placed.with(&name, &place)?;
         }
         Ok(placed)
+    }
+
+    /// Has as many servers as there are nodes, in place of three.
+    fn with_nodes(self, count: usize) -> Result<Self> {
+        let is_last = |line: &&str| line.trim_start().starts_with("server node-3");
+        let last: Vec<String> = self.text.lines().filter(is_last).map(|line| format!("{line}\n")).collect();
+        ensure!(!last.is_empty(), "{} has no node-3", self.product.file());
+        last.iter().try_fold(self, |placed, line| {
+            let lines: String = (3..=count).map(|number| line.replace("node-3", &format!("node-{number}"))).collect();
+            placed.with(line, &lines)
+        })
     }
 }
 
