@@ -8,6 +8,7 @@ mod layout;
 mod metrics;
 mod packages;
 mod roll_outs;
+mod scripts;
 mod settings;
 mod supervisor;
 mod versions;

@@ -14,10 +14,10 @@ async fn validate(schema: &str, paths: &[PathBuf]) -> Result<String> {
 #[test]
 fn compose_and_stack_are_what_the_compose_specification_says() {
     play(async |stage| {
-        let paths = [shipped("compose.yaml"), shipped("swarm/stack.yml")];
+        let paths = [shipped("compose.yaml"), shipped("swarm/stack.yml"), shipped("swarm/admin.yml")];
         validate("vendor.compose-spec", &paths).await?;
-        for path in paths {
-            let wrong = std::fs::read_to_string(&path)?.replace("stop_grace_period", "stop_grace_time");
+        for path in &paths[..2] {
+            let wrong = std::fs::read_to_string(path)?.replace("stop_grace_period", "stop_grace_time");
             let place = stage.folder().join("wrong.yaml");
             std::fs::write(&place, wrong)?;
             assert!(validate("vendor.compose-spec", &[place]).await.is_err(), "{}: nothing is found", path.display());
