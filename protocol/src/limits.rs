@@ -151,9 +151,9 @@ pub const GREETING_MEMBERS_MAX: usize = 256;
 /// Most hubs whose interest is kept for one node; what is for any other hub is sent to it.
 pub const INTEREST_HUBS_MAX: usize = 1024;
 
-/// A node whose interest was confirmed longer ago than this is sent everything: so long does a join at a node that we
-/// can't hear go unnoticed.
-pub const INTEREST_STALE_MS: u64 = 6_000;
+/// A node whose interest was confirmed longer ago than this is sent everything; two beats. An answer about a new member
+/// waits that long for a node that does not hear of it.
+pub const INTEREST_STALE_MS: u64 = 2_000;
 
 /// Most app servers of one hub that a node tells another of, each once for every endpoint.
 pub const PRESENCE_SERVERS_MAX: usize = 1024;

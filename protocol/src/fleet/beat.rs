@@ -13,6 +13,9 @@ pub const BEAT_INTERVAL_MS: u64 = 1_000;
 /// A node whose oldest beat is unanswered for this long is late.
 pub const LATE_AFTER_MS: u64 = 3_000;
 
+/// A node whose oldest beat is unanswered for this long is not waited for: whoever asks it something goes on without it.
+pub const OVERDUE_AFTER_MS: u64 = 1_000;
+
 /// Beats that are remembered. With more unanswered ones the oldest stays, for it tells how late the node is, and the
 /// newest, for those between may have been lost with a socket.
 const WAITING_MAX: usize = 16;
@@ -80,10 +83,22 @@ impl Beats {
         Some(asked_ms)
     }
 
+    /// Time for which the far end has owed its oldest answer; 0 if it owes none.
+    #[must_use]
+    pub fn owed_ms(&self, now_ms: u64) -> u64 {
+        self.waiting.front().map_or(0, |&(_, asked_ms)| now_ms.saturating_sub(asked_ms))
+    }
+
+    /// Whether the far end owes an answer.
+    #[must_use]
+    pub fn is_owed(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
     /// Time by which the far end is behind: the last round trip, or how long it owes an answer.
     #[must_use]
     pub fn lag_ms(&self, now_ms: u64) -> u64 {
-        let owed = self.waiting.front().map_or(0, |&(_, asked_ms)| now_ms.saturating_sub(asked_ms));
+        let owed = self.owed_ms(now_ms);
         // An answer that is on its way is no lag.
         if owed > BEAT_INTERVAL_MS { owed.max(self.round_trip_ms) } else { self.round_trip_ms }
     }

@@ -8,7 +8,7 @@ use trunkline_simulation::{FleetMutant, FleetOutcome, FleetSize, run_fleet};
 const SCHEDULES: (u64, u64) = (200, 3_000);
 
 /// A mutant must be caught within so many schedules.
-const MUTANT_SCHEDULES: u64 = 200;
+const MUTANT_SCHEDULES: u64 = 300;
 
 /// Schedules with 200 nodes, of a full run.
 const LARGE_SCHEDULES: u64 = 2;
@@ -36,6 +36,7 @@ fn each_client_gets_each_message_once_and_in_order_whatever_happens_to_others() 
     assert!(outcome.resumed > 5 * schedules && outcome.ended > 20 * schedules, "{outcome:?}");
     assert!(outcome.dropped > 100 * schedules && outcome.lost > 50 * schedules, "{outcome:?}");
     assert!(outcome.stale > 100 * schedules && outcome.missing > 20 * schedules, "{outcome:?}");
+    assert!(outcome.promised > 100 * schedules, "{outcome:?}");
     assert!(outcome.disagreements > 2 * schedules, "{outcome:?}");
 }
 

@@ -17,6 +17,16 @@ pub enum FleetMutant {
     ConfirmsAtTheAnswer,
     /// Beats are answered before what is queued.
     AnswersBeatsAtOnce,
+    /// Clients are told that they are in a group before any node is told that the group has members.
+    AnswersBeforeTelling,
+    /// They are told so as soon as the nodes are told.
+    WaitsForNobody,
+    /// Nodes whose link has no socket are not waited for.
+    WaitsForSocketsAlone,
+    /// A node that does not hear is waited for a shorter time than it goes by what it knew.
+    WaitsTooShort,
+    /// A node counts as having heard what was told behind a beat that it answers.
+    TakesOlderAnswers,
     /// Everything is sent to all nodes.
     IgnoresInterest,
     /// Frames that a resumed link brings again are applied again.
@@ -45,7 +55,7 @@ pub enum FleetMutant {
 
 impl FleetMutant {
     /// All mutants that are tried.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 24] = [
         Self::ForgetsInterestOfNewSessions,
         Self::ForgetsNewsWithoutSocket,
         Self::KeepsInterestOfOldSessions,
@@ -53,6 +63,11 @@ impl FleetMutant {
         Self::IgnoresStaleness,
         Self::ConfirmsAtTheAnswer,
         Self::AnswersBeatsAtOnce,
+        Self::AnswersBeforeTelling,
+        Self::WaitsForNobody,
+        Self::WaitsForSocketsAlone,
+        Self::WaitsTooShort,
+        Self::TakesOlderAnswers,
         Self::IgnoresInterest,
         Self::AppliesReplays,
         Self::PassesRelaysOn,

@@ -20,6 +20,10 @@ const SETTLE_MS: u64 = 6_000;
 /// Time in which the last messages have to arrive.
 const ARRIVAL_MS: u64 = 5_000;
 
+/// Percentage of messages that are for a group which a client has just joined, and of clients that join where a socket
+/// was just lost.
+const FOLLOWING_PERCENT: u64 = 50;
+
 const CLIENTS_PER_NODE_MAX: usize = 6;
 
 /// Size of a fleet and of its schedule.
@@ -139,7 +143,8 @@ impl FleetWorld {
 
     /// A client comes, goes, joins a group or leaves one.
     fn move_clients(&mut self) {
-        let Some(process) = self.any_node() else { return };
+        let shaken = self.shaken.filter(|&shaken| self.is_awake(shaken) && self.random.percent(FOLLOWING_PERCENT));
+        let Some(process) = shaken.or_else(|| self.any_node()) else { return };
         let count = self.processes[process].clients.len();
         let (act, index, group) = (self.random.below(10), self.random.index(count), self.random.index(NAMES));
         match act {
@@ -153,6 +158,7 @@ impl FleetWorld {
                 } else {
                     node.clients[index].groups.insert(group);
                     node.enter(hub, Recipients::Group(group));
+                    self.joined = Some((hub, Recipients::Group(group)));
                 }
             }
             _ => {}
@@ -161,7 +167,8 @@ impl FleetWorld {
 
     fn post_any(&mut self) -> Check {
         let Some(process) = self.any_node() else { return Ok(()) };
-        let (hub, to) = (self.random.index(HUBS.len()), Recipients::any(&mut self.random));
+        let anything = (self.random.index(HUBS.len()), Recipients::any(&mut self.random));
+        let (hub, to) = self.joined.filter(|_| self.random.percent(FOLLOWING_PERCENT)).unwrap_or(anything);
         let kind = if self.random.percent(25) { PostKind::Asked } else { PostKind::Relayed };
         self.post(process, hub, to, kind)
     }
@@ -213,6 +220,7 @@ impl FleetWorld {
     fn cut(&mut self, process: usize) {
         let Some(socket) = self.any_socket(process) else { return };
         self.note(|| format!("a socket of {process} is cut"));
+        self.shaken = Some(process);
         self.sockets[socket].pipe.cut(self.now_ms, &mut self.random);
     }
 

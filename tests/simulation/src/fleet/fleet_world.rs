@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 
 use super::fleet_mutant::FleetMutant;
 use super::node_end::LinkSocket;
-use super::post::Post;
+use super::post::{Post, Recipients};
 use super::process::{ADDRESSES_PER_NODE, Contact, Process};
 use crate::ledger::Check;
 use crate::random::Random;
@@ -68,6 +68,8 @@ pub struct FleetOutcome {
     pub lost: u64,
     /// Messages sent because interest was old.
     pub stale: u64,
+    /// Messages for clients of another node that had been told that they get them.
+    pub promised: u64,
     /// Times that a node told that not all see the same members.
     pub disagreements: u64,
 }
@@ -89,6 +91,7 @@ impl std::ops::Add for FleetOutcome {
             ended: self.ended + other.ended,
             lost: self.lost + other.lost,
             stale: self.stale + other.stale,
+            promised: self.promised + other.promised,
             disagreements: self.disagreements + other.disagreements,
         }
     }
@@ -112,6 +115,10 @@ pub(crate) struct FleetWorld {
     pub(crate) is_calm: bool,
     pub(crate) is_traced: bool,
     pub(crate) outcome: FleetOutcome,
+    /// Process that has lost a socket last: clients that come next are likely to come there.
+    pub(crate) shaken: Option<usize>,
+    /// Hub and group that a client has joined last: what is sent next is likely to be for it.
+    pub(crate) joined: Option<(usize, Recipients)>,
     /// Clients that each process has given an asked message.
     pub(crate) applied: BTreeMap<(usize, usize, u64), u64>,
 }
@@ -130,6 +137,8 @@ impl FleetWorld {
             is_calm: false,
             is_traced,
             outcome: FleetOutcome::default(),
+            shaken: None,
+            joined: None,
             applied: BTreeMap::new(),
         }
     }

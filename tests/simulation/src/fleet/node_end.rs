@@ -34,8 +34,13 @@ pub(crate) struct LinkSocket {
 #[derive(Debug)]
 pub(crate) enum Arrival {
     Body(Bytes),
-    /// The far end has answered a beat that was asked at this time.
-    Confirmed(u64),
+    /// The far end has answered the beat of this number, which was asked at that time.
+    Answered {
+        number: u64,
+        asked_ms: u64,
+    },
+    /// This end has answered a beat of the far end.
+    Echoed,
 }
 
 /// One end of a node link.
@@ -132,6 +137,13 @@ impl NodeEnd {
         }
     }
 
+    /// Number of a beat behind all that is queued now; without a socket, of the next one.
+    pub(crate) fn beat_behind(&mut self, now_ms: u64) -> u64 {
+        let next = self.beats.asked();
+        self.beat(now_ms);
+        next
+    }
+
     /// Whether there is something to do for it.
     pub(crate) fn is_due(&self, sockets: &[LinkSocket], now_ms: u64) -> bool {
         let is_ready = |socket: usize| sockets[socket].pipe.is_ready(self.side, now_ms) || self.writes;
@@ -213,9 +225,12 @@ impl NodeEnd {
         match BeatPing::read(ping) {
             BeatPing::Asked(back) if mutant == Some(FleetMutant::AnswersBeatsAtOnce) => self.hurried.push(back),
             BeatPing::Asked(back) => self.session.push_echo(&back),
-            BeatPing::Answered(number) => return Ok(self.beats.answered(number, now_ms).map(Arrival::Confirmed)),
-            BeatPing::Other => {}
+            BeatPing::Answered(number) => {
+                let asked = self.beats.answered(number, now_ms);
+                return Ok(asked.map(|asked_ms| Arrival::Answered { number, asked_ms }));
+            }
+            BeatPing::Other => return Ok(None),
         }
-        Ok(None)
+        Ok(Some(Arrival::Echoed))
     }
 }

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use trunkline_protocol::fleet::{
-    Agreement, Greeting, HubInterest, InterestUpdate, NodeMessage, NodePhase, NodeState, PeerInterest, WireVersions,
-    encode_ask, encode_relay, view_of,
+    Agreement, Awaited, Greeting, Hearing, HubInterest, InterestUpdate, NodeMessage, NodePhase, NodeState,
+    PeerInterest, WireVersions, encode_ask, encode_relay, view_of,
 };
 use trunkline_protocol::limits::INTEREST_STALE_MS;
 use trunkline_protocol::service::{Backoff, Class, SessionId};
@@ -156,8 +156,19 @@ pub(crate) struct Process {
     pub(crate) dropped: u64,
     /// Ledger of what it has told of its interest, by hub and bucket.
     pub(crate) tellings: BTreeMap<(usize, u16), Telling>,
+    /// Which of its interest the others have heard.
+    pub(crate) hearing: Hearing<(usize, u16), usize>,
+    /// Time of the last answer to a beat of each process that is told of its interest.
+    pub(crate) echoed: BTreeMap<usize, u64>,
     hubs: [HubInterest; HUBS.len()],
-    news: Vec<(usize, u16)>,
+}
+
+/// News of a node that is told at one moment.
+#[derive(Debug)]
+pub(crate) struct NewsRound {
+    number: u64,
+    keys: Vec<(usize, u16)>,
+    pub(crate) updates: Vec<InterestUpdate>,
 }
 
 impl Process {
@@ -181,8 +192,9 @@ impl Process {
             agreement: Agreement::default(),
             dropped: 0,
             tellings: BTreeMap::new(),
+            hearing: Hearing::default(),
+            echoed: BTreeMap::new(),
             hubs: Default::default(),
-            news: Vec::new(),
         }
     }
 
@@ -220,7 +232,7 @@ impl Process {
 
     pub(crate) fn enter(&mut self, hub: usize, membership: Recipients) {
         if self.hubs[hub].enter(membership.bucket()) {
-            self.news.push((hub, membership.bucket()));
+            self.hearing.note((hub, membership.bucket()));
         }
     }
 
@@ -243,15 +255,44 @@ impl Process {
     }
 
     /// Takes what is new since the last call, as it is told from now on.
-    pub(crate) fn take_news(&mut self, now_ms: u64) -> Vec<InterestUpdate> {
-        let news = std::mem::take(&mut self.news);
+    pub(crate) fn take_news(&mut self, now_ms: u64) -> NewsRound {
+        let (number, news) = self.hearing.take_news();
         for &(hub, bucket) in &news {
             self.tellings.insert((hub, bucket), Telling { is_told: true, since_ms: now_ms });
         }
         let of = |hub| news.iter().filter(move |(of, _)| *of == hub).map(|(_, bucket)| *bucket).collect::<Vec<_>>();
         let added = HUBS.iter().enumerate().map(|(hub, name)| (*name, of(hub)));
         let added = added.filter(|(_, buckets)| !buckets.is_empty());
-        added.map(|(hub, buckets)| InterestUpdate::Added { hub: hub.into(), buckets }).collect()
+        let updates = added.map(|(hub, buckets)| InterestUpdate::Added { hub: hub.into(), buckets }).collect();
+        NewsRound { number, keys: news, updates }
+    }
+
+    /// Waits for the peers that go by older knowledge until they have heard what was just told.
+    pub(crate) fn await_peers(&mut self, round: NewsRound, now_ms: u64, mutant: Option<FleetMutant>) {
+        let is = |broken| mutant == Some(broken);
+        let stale_ms = if is(FleetMutant::WaitsTooShort) { INTEREST_STALE_MS / 2 } else { INTEREST_STALE_MS };
+        let mut awaited = Vec::new();
+        for (&peer, echoed_ms) in &self.echoed {
+            let (until_ms, link) = (echoed_ms + stale_ms + 1, self.peers.get_mut(&(peer, 0)));
+            let end = link.and_then(|peer| peer.outgoing.as_mut());
+            let is_deaf = end.as_ref().is_none_or(|end| end.socket.is_none());
+            let is_forgotten = is(FleetMutant::WaitsForNobody) || (is(FleetMutant::WaitsForSocketsAlone) && is_deaf);
+            if until_ms > now_ms && !is_forgotten {
+                let beat = end.map_or(u64::MAX, |end| end.beat_behind(now_ms));
+                let beat = if is(FleetMutant::TakesOlderAnswers) { beat.saturating_sub(1) } else { beat };
+                awaited.push(Awaited { peer, beat, until_ms });
+            }
+        }
+        self.hearing.told(round.number, round.keys, awaited);
+    }
+
+    /// Whether a client here that gets this message may have been told already that it does.
+    pub(crate) fn has_promised(&mut self, post: Post, now_ms: u64, mutant: Option<FleetMutant>) -> bool {
+        self.hearing.settle(now_ms);
+        let round = self.hearing.round_of(&(post.hub, post.to.bucket()));
+        let is_untold = self.hearing.has_news() && round == self.hearing.newest();
+        let is_heard = round.is_none() || (is_untold && mutant == Some(FleetMutant::AnswersBeforeTelling));
+        is_heard && self.clients.iter().any(|client| client.wants(post))
     }
 
     /// Takes back what has no members any more.

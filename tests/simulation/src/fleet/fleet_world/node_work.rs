@@ -67,7 +67,13 @@ impl FleetWorld {
     fn tell_interest(&mut self, process: usize) -> Check {
         let (now_ms, mutant) = (self.now_ms, self.mutant);
         let node = &mut self.processes[process];
-        let mut updates = node.take_news(now_ms);
+        let round = node.take_news(now_ms);
+        for update in &round.updates {
+            self.tell_all(process, &NodeMessage::Interest(update.clone()))?;
+        }
+        let node = &mut self.processes[process];
+        node.await_peers(round, now_ms, mutant);
+        let mut updates = Vec::new();
         if node.sweep_at_ms <= now_ms {
             node.sweep_at_ms = now_ms + SWEEP_INTERVAL_MS;
             updates.extend(node.sweep(now_ms, mutant));
@@ -178,9 +184,16 @@ impl FleetWorld {
         arrival: Arrival,
     ) -> Check {
         match arrival {
-            Arrival::Confirmed(asked_ms) => {
-                if direction == Direction::Incoming {
-                    self.confirm(process, key, asked_ms);
+            Arrival::Answered { number, asked_ms } => {
+                match direction {
+                    Direction::Incoming => self.confirm(process, key, asked_ms),
+                    Direction::Outgoing => self.processes[process].hearing.answered(&key.0, number),
+                }
+                Ok(())
+            }
+            Arrival::Echoed => {
+                if direction == Direction::Outgoing {
+                    self.processes[process].echoed.insert(key.0, self.now_ms);
                 }
                 Ok(())
             }

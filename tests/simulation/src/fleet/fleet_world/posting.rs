@@ -61,6 +61,7 @@ impl FleetWorld {
     ) -> Check<Fate> {
         let (now_ms, mutant) = (self.now_ms, self.mutant);
         let telling = self.processes[key.0].tellings.get(&(post.hub, post.to.bucket())).copied().unwrap_or_default();
+        let has_promised = self.processes[key.0].has_promised(post, now_ms, mutant);
         let node = &mut self.processes[process];
         let Some(peer) = node.peers.get(&key) else { return Ok(Fate::Unwanted) };
         let Some(end) = &peer.outgoing else { return Ok(Fate::Unwanted) };
@@ -84,6 +85,10 @@ impl FleetWorld {
                 node.dropped - dropped
             ));
         }
+        if fate == Fate::Unwanted && has_promised {
+            return broken(format!("{process} spares {key:?} {post:?}, of which a client there has been told"));
+        }
+        self.outcome.promised += u64::from(has_promised);
         self.outcome.queued += u64::from(fate == Fate::Queued);
         self.outcome.dropped += u64::from(fate == Fate::Dropped);
         self.outcome.spared += u64::from(fate == Fate::Unwanted);
