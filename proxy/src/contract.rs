@@ -39,6 +39,7 @@ mod moving_away;
 mod odd_heads;
 mod passing_on;
 mod pooled_clients;
+mod promising;
 mod reassigning;
 mod rebalancing;
 mod receiving;

@@ -50,7 +50,8 @@ use axum::Router;
 use bytes::{Bytes, BytesMut};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, Semaphore};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use trunkline_link::{LinkClock, TrySendError};
@@ -113,12 +114,14 @@ struct FleetState {
     /// Requests of other nodes that are answered at a time.
     answering: Semaphore,
     agrees: AtomicBool,
+    /// Whether it has found the others once, or has waited long enough for them.
+    has_joined: AtomicBool,
+    started: Instant,
     /// App servers that have dialled in.
     presence: AppPresence,
     /// State of this node that the others were told last.
     told: Mutex<Option<NodeState>>,
     changed: Notify,
-    settling: watch::Sender<Settling>,
     /// Runtime of the thread on which the fleet runs.
     runtime: OnceLock<Handle>,
     new_addresses: UnboundedSender<Address>,
@@ -126,22 +129,8 @@ struct FleetState {
     left: CancellationToken,
 }
 
-/// Interest that other nodes have been told, and have heard.
-#[derive(Debug, Default)]
-struct Settling {
-    /// How often something new was told.
-    told: u64,
-    /// How much of that all have heard.
-    heard: u64,
-    /// Whether they are being asked.
-    is_asking: bool,
-}
-
-impl Settling {
-    fn is_heard(&self) -> bool {
-        self.heard >= self.told
-    }
-}
+/// Time after which a node that starts is ready though it is not linked with all nodes that it has been told of.
+const JOIN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Time in which a node has to answer.
 pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -170,10 +159,11 @@ impl Fleet {
             api: OnceLock::new(),
             answering: Semaphore::new(ANSWERING_MAX),
             agrees: AtomicBool::new(true),
+            has_joined: AtomicBool::new(false),
+            started: Instant::now(),
             presence: AppPresence::default(),
             told: Mutex::default(),
             changed: Notify::new(),
-            settling: watch::Sender::default(),
             runtime: OnceLock::new(),
             new_addresses,
             diallers: Mutex::new(Some(diallers)),
@@ -219,6 +209,19 @@ impl Fleet {
     #[must_use]
     pub(crate) fn channels(&self) -> Connector {
         self.0.shared.node_channels.clone()
+    }
+
+    /// Whether this node has just started, and is not linked with all others yet: what enters here would miss their clients.
+    fn is_finding_others(&self) -> bool {
+        if self.is_alone() || self.0.has_joined.load(Ordering::Relaxed) {
+            return false;
+        }
+        let own = self.0.members.view(&self.shared().boot);
+        let is_found = |member: &FleetMember| member.is_open() && member.view() == Some(own);
+        let has_found = self.addresses().are_tried() && self.members().iter().all(|member| is_found(member));
+        let has_joined = has_found || self.0.started.elapsed() > JOIN_TIMEOUT;
+        self.0.has_joined.store(has_joined, Ordering::Relaxed);
+        !has_joined
     }
 
     /// Finds the member with this boot id.
@@ -285,13 +288,17 @@ impl Fleet {
             Some(question) => {
                 let mut frame = BytesMut::new();
                 encode_ask(question.number(), hub, body, &mut frame);
-                asked.into_iter().partition(|member| self.pass_to(member, &frame))
+                let sent = asked.into_iter().partition::<Vec<_>, _>(|member| self.pass_to(member, &frame));
+                watch(&sent.0);
+                sent
             }
             None => (Vec::new(), asked),
         };
+        let fleet = self.clone();
         async move {
+            let is_overdue = |member: &FleetMember| member.is_overdue(fleet.now_ms());
             let answers = match question {
-                Some(question) => question.answers(sent, ANSWER_TIMEOUT).await,
+                Some(question) => question.answers(sent, ANSWER_TIMEOUT, is_overdue).await,
                 None => Vec::new(),
             };
             with_missing(answers, unsent)
@@ -314,8 +321,10 @@ impl Fleet {
         let PeerRequest { method, target, body } = request.clone();
         let message = NodeMessage::Request { question: question.number(), method, target, body };
         let frame = message.to_frame();
-        let (sent, unsent) = asked.into_iter().partition(|member| self.send(member, &frame).is_ok());
-        with_missing(question.answers(sent, within).await, unsent)
+        let (sent, unsent): (Vec<_>, _) = asked.into_iter().partition(|member| self.send(member, &frame).is_ok());
+        watch(&sent);
+        let is_overdue = |member: &FleetMember| member.is_overdue(self.now_ms());
+        with_missing(question.answers(sent, within, is_overdue).await, unsent)
     }
 
     /// Answers a request of another node.
@@ -460,6 +469,16 @@ impl Fleet {
         NodeState { phase, members: count, view: members.view(&shared.boot) }
     }
 
+    /// Notes that a member has heard all that was told before a beat.
+    fn note_heard(&self, member: &FleetMember, beat: u64) {
+        self.shared().interest.iter().for_each(|interest| interest.answered(member.boot_id(), beat, self.now_ms()));
+    }
+
+    /// Notes that a member is gone with certainty: nobody waits for it.
+    fn note_gone(&self, member: &FleetMember) {
+        self.shared().interest.iter().for_each(|interest| interest.gone(member.boot_id(), self.now_ms()));
+    }
+
     fn next_session(&self) -> SessionId {
         let mut next = self.0.sessions.lock().unwrap_or_else(PoisonError::into_inner);
         let id = *next;
@@ -505,7 +524,7 @@ impl Fleet {
 pub(crate) fn own_phase(shared: &Shared) -> NodePhase {
     match () {
         () if shared.has_begun_drain() => NodePhase::Draining,
-        () if shared.hubs_are_served() => NodePhase::Ready,
+        () if shared.hubs_are_served() && !shared.other_nodes().are_sought() => NodePhase::Ready,
         () => NodePhase::Starting,
     }
 }
@@ -527,6 +546,11 @@ fn url(address: &Address) -> String {
         Some(at) if !address.is_tls() => format!("http://{at}"),
         _ => address.to_string(),
     }
+}
+
+/// Asks members for a sign of life that are asked for something else.
+fn watch(asked: &[Arc<FleetMember>]) {
+    asked.iter().filter_map(|member| member.outgoing()).for_each(|link| link.watch());
 }
 
 fn none_of<T>(asked: Vec<Arc<FleetMember>>) -> Answers<T> {

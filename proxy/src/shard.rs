@@ -98,7 +98,7 @@ pub(crate) use other_nodes::{
     NodeStanding, OtherNodes, Patience, Reachability, TakeOver, TakenOver, TargetVerdict,
 };
 pub(crate) use outbox::Outbox;
-pub(crate) use own_interest::OwnInterest;
+pub(crate) use own_interest::{InterestHold, OwnInterest};
 pub(crate) use reassignment::opening_until;
 #[cfg(test)]
 pub(crate) use recorder::RecordedConnection;

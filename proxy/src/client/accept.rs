@@ -9,7 +9,7 @@ use bytestring::ByteString;
 use tokio::time::timeout;
 use tracing::debug;
 use trunkline_protocol::cause::Cause;
-use trunkline_protocol::fleet::Ownership;
+use trunkline_protocol::fleet::{Ownership, Wanted};
 use trunkline_protocol::hub::HUB_PROTOCOL_VERSION_STATEFUL;
 use trunkline_protocol::manifest::{EndpointKind, HubManifest, SlowClients, Transport};
 use trunkline_protocol::service::{OpenConnection, ServiceMessage};
@@ -25,8 +25,8 @@ use crate::limits::Quota;
 use crate::metrics::RestoreOutcome;
 use crate::net::socket::Socket;
 use crate::shard::{
-    Client, Content, DATA_TYPE_HANDSHAKE, LostConnection, PastConnection, PendingConnection, Resumption, Serial, Shard,
-    Slot, Sockets, Status, opening_until, short,
+    Client, Content, DATA_TYPE_HANDSHAKE, InterestHold, LostConnection, PastConnection, PendingConnection, Resumption,
+    Serial, Shard, Slot, Sockets, Status, opening_until, short,
 };
 use crate::telemetry::OpenSpan;
 use crate::upstream::{HomeLink, Hub, LinkHandle, RouteChoice};
@@ -49,12 +49,20 @@ pub(super) async fn accept(
         (Ok(_), Some(lost)) => find_restoring_home(shard, &mut pending, *lost).await,
         _ => None,
     };
+    let announced = match &handshake {
+        Ok(_) => announce(shard, &pending).await,
+        Err(_) => None,
+    };
     let failure = match handshake {
         Ok(handshake) if shard.state().is_drained() => {
             HandshakeFailure::TryAgain(Handshake::content(handshake.as_ref()))
         }
         Ok(handshake) => match find_home(shard, &pending, restoring, handshake.as_ref()).await {
-            Some(home) => return Some(open(shard, pending_socket, handshake, home, pending, &settings)),
+            Some(home) => {
+                let reader = open(shard, pending_socket, handshake, home, pending, &settings);
+                drop(announced);
+                return Some(reader);
+            }
             None => HandshakeFailure::TryAgain(Handshake::content(handshake.as_ref())),
         },
         Err(failure) => failure,
@@ -65,6 +73,22 @@ pub(super) async fn accept(
     }
     drop(timeout(REFUSE_TIMEOUT, pending_socket.refuse(shard, &failure, &settings)).await);
     None
+}
+
+/// Has the other nodes know that a client is here before its app server and itself are told so: what either does then may
+/// be followed by a send at any node. Nobody waits but the first client of a hub, of a user or of one of the user's groups.
+async fn announce(shard: &Shard, pending: &PendingConnection) -> Option<InterestHold> {
+    let shared = shard.shared();
+    let (interest, hub) = (shared.interest.as_ref()?, pending.hub.index());
+    let groups = match pending.user.as_deref() {
+        Some(user) if !shared.user_groups.is_empty() => shared.kept_groups_of(hub, user),
+        _ => Vec::new(),
+    };
+    let user = pending.user.as_deref().map(Wanted::User);
+    let groups = groups.iter().map(|group| Wanted::Group(group));
+    let hold = interest.hold(hub, std::iter::once(Wanted::Everyone).chain(user).chain(groups));
+    hold.heard().await;
+    Some(hold)
 }
 
 /// Begins the span of a hub handshake, if its connection is sampled.

@@ -209,6 +209,7 @@ impl Drop for AcceptedSocket {
             }
             if is_gone {
                 member.set_left();
+                fleet.note_gone(member);
             }
             fleet.link_over(member);
         }

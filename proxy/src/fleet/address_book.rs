@@ -4,6 +4,7 @@
 //! leads to somebody; so one address of a fleet is enough to find all of it, and old ones are forgotten.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -37,6 +38,8 @@ pub(super) enum AddressState {
 struct AddressEntry {
     /// `--peers` names it, or a name of `--peers` resolves to it.
     is_given: bool,
+    /// Whether somebody has answered there, or certainly not.
+    is_tried: bool,
     state: AddressState,
 }
 
@@ -46,6 +49,7 @@ pub(super) struct AddressBook {
     entries: Mutex<BTreeMap<String, AddressEntry>>,
     /// Names that can't be resolved, with the reason.
     unresolved: Mutex<BTreeMap<String, String>>,
+    is_resolved: AtomicBool,
 }
 
 impl AddressBook {
@@ -72,7 +76,9 @@ impl AddressBook {
                 None => unresolved.remove(&name.to_string()),
             };
         }
-        self.set_given(&found)
+        let new = self.set_given(&found);
+        self.is_resolved.store(true, Ordering::Relaxed);
+        new
     }
 
     /// Takes what the names of `--peers` resolve to now. A name that resolves to nothing changes nothing.
@@ -100,6 +106,18 @@ impl AddressBook {
         let was_problem = matches!(entry.state, AddressState::Problem(_));
         entry.state = state;
         !was_problem && matches!(entry.state, AddressState::Problem(_))
+    }
+
+    /// Notes that a first try has come to its end.
+    pub(super) fn set_tried(&self, address: &Address) {
+        if let Some(entry) = self.entries().get_mut(&address.to_string()) {
+            entry.is_tried = true;
+        }
+    }
+
+    /// Whether the names were resolved, and every address has been tried.
+    pub(super) fn are_tried(&self) -> bool {
+        self.is_resolved.load(Ordering::Relaxed) && self.entries().values().all(|entry| entry.is_tried)
     }
 
     /// Whether an address is dialled on though nobody answers there.
@@ -143,7 +161,7 @@ fn add(entries: &mut BTreeMap<String, AddressEntry>, address: &Address, is_given
     if entries.len() >= ADDRESSES_MAX {
         return false;
     }
-    entries.insert(address.to_string(), AddressEntry { is_given, state: AddressState::Trying });
+    entries.insert(address.to_string(), AddressEntry { is_given, is_tried: false, state: AddressState::Trying });
     true
 }
 

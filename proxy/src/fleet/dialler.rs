@@ -126,7 +126,9 @@ impl Dialler {
             if tries > LEARNT_TRIES_MAX && !self.fleet.addresses().is_given(&self.address) {
                 return self.fleet.addresses().forget(&self.address);
             }
-            match self.greet().await {
+            let greeted = self.greet().await;
+            self.fleet.addresses().set_tried(&self.address);
+            match greeted {
                 Ok(None) => {
                     (backoff, tries) = (Backoff::default(), 0);
                     sleep(ALIAS_INTERVAL).await;
@@ -200,6 +202,7 @@ impl Dialler {
         let undelivered = link.end();
         if is_gone {
             member.set_left();
+            self.fleet.note_gone(member);
         }
         self.fleet.counters().drop_messages(DropCause::Lost, undelivered.uncertain.count + undelivered.unsent.count);
         member.set_outgoing(None);
@@ -249,6 +252,7 @@ impl Dialler {
                 Err(error) => {
                     if error.is_refused() {
                         member.set_refused();
+                        self.fleet.note_gone(member);
                         if refusals.note(&self.fleet, member) > REFUSED_MAX {
                             return LinkOver::gone("nobody listens at its address any more");
                         }

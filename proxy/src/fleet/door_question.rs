@@ -16,39 +16,10 @@ use super::fleet_member::FleetMember;
 use super::gathered_page::QuestionedHub;
 use super::own_answer::OwnAnswer;
 use super::{Answers, Fleet};
-use crate::upstream::{AppServerId, Asker, Hub, HubIndex, LinkHandle};
-
-/// Asker that is answered once the other nodes know whom the answer is about: sends that follow it find them anywhere.
-#[derive(Debug)]
-pub(super) struct SettledAsker {
-    fleet: Fleet,
-    link: Arc<LinkHandle>,
-}
-
-impl SettledAsker {
-    pub(super) fn new(fleet: Fleet, link: Arc<LinkHandle>) -> Self {
-        Self { fleet, link }
-    }
-}
-
-impl Asker for SettledAsker {
-    fn hub(&self) -> HubIndex {
-        self.link.hub()
-    }
-
-    fn app(&self) -> AppServerId {
-        self.link.app()
-    }
-
-    fn answer(&self, message: &ServiceMessage) {
-        let (link, message) = (self.link.clone(), message.clone());
-        self.fleet.when_settled(move || link.send(&message));
-    }
-}
+use crate::upstream::{Asker, Hub, LinkHandle};
 
 /// Answer to one question, as it is gathered.
 pub(super) struct GatheredAnswer {
-    fleet: Fleet,
     link: Arc<LinkHandle>,
     terms: AnswerTerms,
     own: oneshot::Receiver<ServiceMessage>,
@@ -56,18 +27,17 @@ pub(super) struct GatheredAnswer {
 
 impl GatheredAnswer {
     /// Begins to gather; with it, the asker for this node.
-    pub(super) fn begin(fleet: Fleet, link: Arc<LinkHandle>, question: &ServiceMessage) -> (Arc<dyn Asker>, Self) {
+    pub(super) fn begin(link: Arc<LinkHandle>, question: &ServiceMessage) -> (Arc<dyn Asker>, Self) {
         let (asker, own) = OwnAnswer::of(link.hub(), link.app());
-        (asker, Self { fleet, link, terms: AnswerTerms::of(question), own })
+        (asker, Self { link, terms: AnswerTerms::of(question), own })
     }
 
     /// Gives the app server its answer, once this node has answered, too.
     pub(super) async fn give(self, others: Answers<Option<ServiceMessage>>) {
-        let Self { fleet, link, terms, own } = self;
+        let Self { link, terms, own } = self;
         let mut answers = vec![Ok(own.await.ok())];
         answers.extend(others.into_iter().map(|(_, answer)| answer));
-        let ack = terms.combine(answers);
-        fleet.when_settled(move || link.send(&ServiceMessage::Ack(ack)));
+        link.send(&ServiceMessage::Ack(terms.combine(answers)));
     }
 }
 

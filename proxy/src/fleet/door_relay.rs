@@ -11,7 +11,7 @@ use trunkline_protocol::fleet::{Wanted, encode_relay};
 use trunkline_protocol::service::{ClientInvocation, MoveConnection, ServiceMessage, Stamped};
 
 use super::Fleet;
-use super::door_question::{GatheredAnswer, SettledAsker};
+use super::door_question::GatheredAnswer;
 use super::fleet_member::{FleetMember, MemberState};
 use super::node_sink::SilentAsker;
 use crate::shard::{
@@ -53,6 +53,10 @@ impl OtherNodes for Fleet {
         }
     }
 
+    fn are_sought(&self) -> bool {
+        self.is_finding_others()
+    }
+
     fn is_for_us(&self, link: &LinkHandle) -> bool {
         self.reach(link).is_for_us
     }
@@ -74,10 +78,10 @@ impl OtherNodes for Fleet {
         }
         let asked = if self.is_about_own(message) { Vec::new() } else { self.wanting_of(link, &hub, message) };
         if asked.is_empty() {
-            return is_join(message).then(|| Arc::new(SettledAsker::new(self.clone(), link.clone())) as Arc<dyn Asker>);
+            return None;
         }
         let answers = self.ask_members(asked, hub.key(), &message.to_body());
-        let (own, answer) = GatheredAnswer::begin(self.clone(), link.clone(), message);
+        let (own, answer) = GatheredAnswer::begin(link.clone(), message);
         drop(runtime.spawn(async move { answer.give(answers.await).await }));
         Some(own)
     }
@@ -254,11 +258,6 @@ fn relayed(hub: &str, message: &ServiceMessage, epoch: i64) -> BytesMut {
 pub(super) fn stamped(message: &ServiceMessage, epoch: i64) -> Bytes {
     let body = message.to_body();
     if epoch > 0 { ServiceMessage::Stamped(Stamped { epoch, body }).to_body() } else { body }
-}
-
-/// Whether sends that follow the answer may be for a group that has a first member by it.
-pub(super) fn is_join(message: &ServiceMessage) -> bool {
-    matches!(message, ServiceMessage::JoinGroupWithAck(_) | ServiceMessage::UserJoinGroupWithAck(_))
 }
 
 /// Whether a message concerns clients that are yet to come, too, at whatever node.

@@ -12,20 +12,18 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use bytestring::ByteString;
-use tokio::sync::oneshot;
-use tokio::time::timeout;
 use trunkline_protocol::fleet::Wanted;
 use trunkline_protocol::service::{
     Ack, AckStatus, ClientInvocation, GroupMemberQuery, MemberPage, Payloads, ServiceMessage,
 };
 
+use super::Fleet;
 use super::combined_answer::AnswerTerms;
-use super::door_relay::{concerns_later_clients, is_join, stamped, with_wanted};
+use super::door_relay::{concerns_later_clients, stamped, with_wanted};
 use super::fleet_member::FleetMember;
 use super::gathered_page::QuestionedHub;
 use super::own_answer::OwnAnswer;
 use super::question::NoAnswer;
-use super::{ANSWER_TIMEOUT, Fleet};
 use crate::shard::SendOrigin;
 use crate::upstream::{AppServerId, Asker, Hub, HubIndex, HubOrigin};
 
@@ -178,7 +176,7 @@ impl Fleet {
         };
         self.keep_first(&hub.key, &question);
         let others = self.ask_members(asked, &hub.key, &question.to_body());
-        let (terms, is_join) = (AnswerTerms::of(&question), is_join(&question));
+        let terms = AnswerTerms::of(&question);
         let own = match &hub.here {
             Some(here) => self.ask_here((here.index(), AppServerId::OTHER_NODE), question).await,
             None => self.answer_for_unknown(&hub.key, &question),
@@ -186,12 +184,7 @@ impl Fleet {
         let others = others.await;
         let missing = names_of_missing(&others);
         let answers = std::iter::once(Ok(own)).chain(others.into_iter().map(|(_, answer)| answer));
-        let ack = terms.combine(answers.collect());
-        if is_join {
-            // One that hears nothing is late, and is sent everything.
-            drop(timeout(ANSWER_TIMEOUT, self.until_settled()).await);
-        }
-        FleetAnswer { ack, missing }
+        FleetAnswer { ack: terms.combine(answers.collect()), missing }
     }
 
     /// Answer of this node about a hub that it does not know yet: there may be users who are in groups all the same.
@@ -337,14 +330,6 @@ impl Fleet {
             }
             _ => false,
         }
-    }
-
-    /// Waits until the other nodes have heard what is new here: what is sent to a group then finds its first member.
-    async fn until_settled(&self) {
-        let (settled, is_settled) = oneshot::channel();
-        self.when_settled(move || settled.send(()).unwrap_or_default());
-        // It fails when the node stops.
-        drop(is_settled.await);
     }
 }
 

@@ -7,8 +7,10 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use trunkline_protocol::fleet::{
-    Greeting, InterestUpdate, LATE_AFTER_MS, NodePhase, NodeState, PeerInterest, PeerPresence, PresenceUpdate, Wanted,
+    Awaited, Greeting, InterestUpdate, LATE_AFTER_MS, NodePhase, NodeState, PeerInterest, PeerPresence, PresenceUpdate,
+    Wanted,
 };
+use trunkline_protocol::limits::INTEREST_STALE_MS;
 
 use super::node_link::NodeLink;
 use crate::net::address::Address;
@@ -65,7 +67,7 @@ impl From<NodePhase> for MemberState {
 #[derive(Debug)]
 pub(crate) struct FleetMember {
     name: String,
-    boot: String,
+    boot: Arc<str>,
     version: String,
     /// Its admin port, where other nodes reach it.
     address: ArcSwapOption<Address>,
@@ -95,13 +97,15 @@ struct MemberStatus {
     noted: Option<MemberState>,
     /// Moment since which it has no link.
     unlinked_since: Option<Instant>,
+    /// Time of the last answer to one of its beats over the link that tells it of interest.
+    echoed_ms: Option<u64>,
 }
 
 impl FleetMember {
     pub(super) fn new(greeting: &Greeting, address: Option<Address>) -> Self {
         Self {
             name: greeting.name.clone(),
-            boot: greeting.boot.clone(),
+            boot: greeting.boot.as_str().into(),
             version: greeting.version.clone(),
             address: ArcSwapOption::from_pointee(address),
             outgoing: ArcSwapOption::empty(),
@@ -122,6 +126,11 @@ impl FleetMember {
     /// Random id of this start.
     #[must_use]
     pub(crate) fn boot(&self) -> &str {
+        &self.boot
+    }
+
+    /// Boot id in a form that may be kept.
+    pub(super) fn boot_id(&self) -> &Arc<str> {
         &self.boot
     }
 
@@ -178,6 +187,12 @@ impl FleetMember {
         self.outgoing.load().is_some() && self.incoming.load().is_some()
     }
 
+    /// Whether both links to it and from it have a socket.
+    pub(super) fn is_open(&self) -> bool {
+        let is_open = |link: &ArcSwapOption<NodeLink>| link.load().as_ref().is_some_and(|link| link.is_open());
+        is_open(&self.outgoing) && is_open(&self.incoming)
+    }
+
     /// Whether somebody there may want a message.
     #[must_use]
     pub(super) fn may_want(&self, hub: &str, wanted: &[Wanted<'_>], now_ms: u64) -> bool {
@@ -219,6 +234,24 @@ impl FleetMember {
         let mut interest = PeerInterest::clone(&self.interest.load());
         interest.confirm(asked_ms);
         self.interest.store(Arc::new(interest));
+    }
+
+    /// Notes that one of its beats is answered at this time, over the link that tells it of interest.
+    pub(super) fn note_echo(&self, now_ms: u64) {
+        self.status().echoed_ms = Some(now_ms);
+    }
+
+    /// How to wait until it has heard what was told now; `None` if it goes by nothing that it was told before.
+    pub(super) fn awaited(&self, now_ms: u64) -> Option<Awaited<Arc<str>>> {
+        let status = self.status();
+        // It had asked before it was answered, and believes what it knows for that long from then on.
+        let until_ms = status.echoed_ms? + INTEREST_STALE_MS + 1;
+        if status.has_left || until_ms <= now_ms {
+            return None;
+        }
+        drop(status);
+        let beat = self.outgoing().map_or(u64::MAX, |link| link.beat_behind());
+        Some(Awaited { peer: self.boot.clone(), beat, until_ms })
     }
 
     pub(super) fn set_told(&self, state: NodeState) {
@@ -292,11 +325,16 @@ impl FleetMember {
         links.iter().filter_map(|link| Some(link.as_ref()?.beats().lag_ms(now_ms))).max().unwrap_or_default()
     }
 
+    /// Whether nobody waits for its answers: it gives no sign of life.
+    #[must_use]
+    pub(super) fn is_overdue(&self, now_ms: u64) -> bool {
+        self.outgoing.load().as_ref().is_none_or(|link| link.is_overdue(now_ms))
+    }
+
     /// Its state, as this node sees it now.
     #[must_use]
     pub(crate) fn state(&self, now_ms: u64) -> MemberState {
-        let is_open = |link: &ArcSwapOption<NodeLink>| link.load().as_ref().is_some_and(|link| link.is_open());
-        let are_open = is_open(&self.outgoing) && is_open(&self.incoming);
+        let are_open = self.is_open();
         let status = self.status();
         match &status.told {
             _ if status.is_refused && !are_open => MemberState::Unreachable,

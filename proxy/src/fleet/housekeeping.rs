@@ -5,14 +5,12 @@ use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use futures_util::future::join_all;
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tracing::{info, warn};
 use trunkline_protocol::fleet::{Agreement, BEAT_INTERVAL_MS, InterestUpdate, NodeMessage};
 use trunkline_protocol::id::random_bytes;
-use trunkline_protocol::limits::INTEREST_STALE_MS;
 
 use super::Fleet;
 use super::address_book::RESOLVE_INTERVAL;
@@ -24,8 +22,8 @@ use crate::net::address::Address;
 use crate::net::resolver::Resolver;
 use crate::shard::OwnInterest;
 
-/// Time in which interest that is new is gathered.
-const NEWS_DELAY: Duration = Duration::from_millis(5);
+/// Shortest time between two tellings of new interest: in a storm of clients each would be a message to each node.
+const NEWS_INTERVAL: Duration = Duration::from_millis(2);
 
 /// Interval at which interest that has ended is taken back.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
@@ -59,6 +57,7 @@ impl Fleet {
     /// Leaves the fleet: tells the other nodes goodbye, and links none any more.
     pub(crate) async fn leave(&self) {
         self.0.left.cancel();
+        self.shared().interest.iter().for_each(|interest| interest.end());
         let links: Vec<_> =
             self.members().iter().flat_map(|member| [member.outgoing(), member.incoming()]).flatten().collect();
         links.iter().for_each(|link| link.give_up());
@@ -204,81 +203,29 @@ impl Fleet {
         let mut sweeps = interval(SWEEP_INTERVAL);
         sweeps.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
+            let look_again = interest.settle(self.now_ms());
             tokio::select! {
                 () = interest.has_news() => {
-                    // In a storm of clients each would be a message to each node.
-                    sleep(NEWS_DELAY).await;
                     self.tell_news(&interest);
+                    sleep(NEWS_INTERVAL).await;
                 }
+                () = self.until_ms(look_again) => {}
                 _ = sweeps.tick() => self.tell_sweep(&interest),
             }
         }
     }
 
-    /// Does something once all nodes have heard what is new here that would go by what they knew before. Called on any
-    /// thread; what is told leaves from the fleet's own alone, or a whole map could overtake what is newer.
-    pub(super) fn when_settled(&self, act: impl FnOnce() + Send + 'static) {
-        let Some(interest) = &self.shared().interest else { return act() };
-        // In this order: what is taken from the news has been counted as told before.
-        let is_settled = !interest.is_new() && self.0.settling.borrow().is_heard();
-        match self.0.runtime.get().filter(|_| !is_settled) {
-            None => act(),
-            Some(runtime) => {
-                let fleet = self.clone();
-                drop(runtime.spawn(async move {
-                    fleet.settle().await;
-                    act();
-                }));
-            }
+    /// Waits until a time on the clock of node links; for ever without one.
+    async fn until_ms(&self, at_ms: Option<u64>) {
+        match at_ms {
+            Some(at_ms) => sleep(Duration::from_millis(at_ms.saturating_sub(self.now_ms()))).await,
+            None => std::future::pending().await,
         }
     }
 
-    /// Tells what is new, and waits until it has been heard.
-    async fn settle(&self) {
-        if let Some(interest) = &self.shared().interest {
-            self.tell_news(interest);
-        }
-        let mut settling = self.0.settling.subscribe();
-        let told = settling.borrow_and_update().told;
-        // It fails never: the sender lives as long as the node.
-        drop(settling.wait_for(|settling| settling.heard >= told).await);
-    }
-
-    /// Finds out when what was told has been heard: one round of beats at a time, whatever is told meanwhile.
-    fn ask_told(&self) {
-        let mut is_first = false;
-        self.0.settling.send_modify(|settling| is_first = !std::mem::replace(&mut settling.is_asking, true));
-        if is_first {
-            let fleet = self.clone();
-            tokio::spawn(async move { while fleet.hear_told().await {} });
-        }
-    }
-
-    /// Waits until the nodes have heard what was told so far; whether there is more by then.
-    async fn hear_told(&self) -> bool {
-        let told = self.0.settling.borrow().told;
-        let (now_ms, members) = (self.now_ms(), self.members());
-        // Who owes an answer for so long goes by nothing that it knew.
-        let links = members.iter().filter_map(|member| member.outgoing());
-        let links: Vec<_> = links.filter(|link| link.beats().lag_ms(now_ms) < INTEREST_STALE_MS).collect();
-        let heard = join_all(links.iter().map(|link| link.heard()));
-        drop(timeout(Duration::from_millis(INTEREST_STALE_MS), heard).await);
-        let mut is_more = false;
-        self.0.settling.send_modify(|settling| {
-            settling.heard = told;
-            is_more = settling.told > told;
-            settling.is_asking = is_more;
-        });
-        is_more
-    }
-
-    /// Tells what is new, if anything is. On the thread of the fleet alone.
+    /// Tells what is new, if anything is. On the thread of the fleet alone: what leaves from others could overtake it.
     fn tell_news(&self, interest: &OwnInterest) {
-        if !interest.is_new() {
-            return;
-        }
-        self.0.settling.send_modify(|settling| settling.told += 1);
-        let mut news = interest.take_news();
+        let Some((round, mut news)) = interest.take_news() else { return };
         news.sort_by_key(|(hub, _)| hub.get());
         let hubs = self.shared().hubs.all();
         for part in news.chunk_by(|(one, _), (other, _)| one == other) {
@@ -286,7 +233,8 @@ impl Fleet {
             let buckets = part.iter().map(|&(_, bucket)| bucket).collect();
             self.tell_all(&NodeMessage::Interest(InterestUpdate::Added { hub: hub.key().into(), buckets }));
         }
-        self.ask_told();
+        let now_ms = self.now_ms();
+        interest.told_to(round, news, self.members().iter().filter_map(|member| member.awaited(now_ms)).collect());
     }
 
     fn tell_sweep(&self, interest: &OwnInterest) {

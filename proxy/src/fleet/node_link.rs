@@ -1,12 +1,13 @@
 //! One end of a node link: its session over all sockets, and what its beats tell.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::BytesMut;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use trunkline_link::{LinkClock, LinkOutbox, OutboxPolicy, SocketStop, StopReason, TrySendError};
-use trunkline_protocol::fleet::{Beats, NodeMessage};
+use trunkline_protocol::fleet::{Beats, NodeMessage, OVERDUE_AFTER_MS};
 use trunkline_protocol::limits::LINK_RING_MAX_BYTES;
 use trunkline_protocol::service::{Class, Incoming, Role, Session, SessionId, SessionSettings, UndeliveredFrames};
 
@@ -24,8 +25,8 @@ pub(crate) struct NodeLink {
     /// Numbering of what comes in, while no socket has it.
     incoming: Mutex<Incoming>,
     beats: Mutex<Beats>,
-    /// Number of beats up to the last one that was answered.
-    answered: watch::Sender<u64>,
+    /// Time since which it has had no socket; the end of time while it has one.
+    closed_ms: AtomicU64,
     /// Ends the present socket.
     socket: Mutex<SocketStop>,
     detached: Notify,
@@ -43,7 +44,7 @@ impl NodeLink {
             clock,
             incoming: Mutex::default(),
             beats: Mutex::default(),
-            answered: watch::channel(0).0,
+            closed_ms: AtomicU64::new(clock.now_ms()),
             socket: Mutex::default(),
             detached: Notify::new(),
             given_up: CancellationToken::new(),
@@ -111,23 +112,34 @@ impl NodeLink {
         }
     }
 
-    /// Takes the answer of a beat; returns the time at which that was asked.
-    pub(super) fn take_answer(&self, number: u64) -> Option<u64> {
-        let asked_ms = self.beats().answered(number, self.clock.now_ms());
-        self.answered.send_modify(|answered| *answered = (*answered).max(number + 1));
-        asked_ms
+    /// Asks for a sign of life unless one is owed: so whoever asks something knows within a second whether an answer may come.
+    pub(super) fn watch(&self) {
+        if !self.beats().is_owed() {
+            self.beat();
+        }
     }
 
-    /// Waits until the far end has heard all that is queued now.
-    pub(super) async fn heard(&self) {
+    /// Whether the far end has been silent, or without a socket, for so long that nobody waits for it.
+    pub(super) fn is_overdue(&self, now_ms: u64) -> bool {
+        let closed_ms = now_ms.saturating_sub(self.closed_ms.load(Ordering::Relaxed));
+        closed_ms.max(self.beats().owed_ms(now_ms)) > OVERDUE_AFTER_MS
+    }
+
+    /// Takes the answer of a beat; returns the time at which that was asked.
+    pub(super) fn take_answer(&self, number: u64) -> Option<u64> {
+        self.beats().answered(number, self.clock.now_ms())
+    }
+
+    /// Number of a beat behind all that is queued now; without a socket, of the next one.
+    pub(super) fn beat_behind(&self) -> u64 {
+        let next = self.beats().asked();
         self.beat();
-        let asked = self.beats().asked();
-        // It fails never: the sender is here.
-        drop(self.answered.subscribe().wait_for(|answered| *answered >= asked).await);
+        next
     }
 
     /// Takes the numbering for a socket that begins, and how that socket is ended from outside.
     pub(super) fn begin_socket(&self, received: u64) -> (Incoming, SocketStop) {
+        self.closed_ms.store(u64::MAX, Ordering::Relaxed);
         let mut incoming = std::mem::take(&mut *self.incoming());
         incoming.attach(received);
         let stop = SocketStop::default();
@@ -137,6 +149,7 @@ impl NodeLink {
 
     /// Gives the numbering back; to be called before the socket is detached.
     pub(super) fn end_socket(&self, incoming: Incoming) {
+        self.closed_ms.store(self.clock.now_ms(), Ordering::Relaxed);
         *self.incoming() = incoming;
     }
 

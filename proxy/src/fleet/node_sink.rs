@@ -123,7 +123,7 @@ impl<'a> NodeSink<'a> {
                 self.invoke(question, hub, request, epoch)
             }
             read => {
-                let asker = |hub| -> Arc<dyn Asker> { Arc::new(NodeAsker::new(fleet, hub, question, link)) };
+                let asker = |hub| -> Arc<dyn Asker> { Arc::new(NodeAsker::new(hub, question, link)) };
                 self.apply(hub, read, Counting::Receivers, asker)
             }
         };
@@ -236,12 +236,20 @@ impl FrameSink for NodeSink<'_> {
 
     fn handle_ping(&mut self, ping: &Ping) {
         match BeatPing::read(ping) {
-            BeatPing::Asked(back) => self.link.outbox().echo(&back),
+            BeatPing::Asked(back) => {
+                if self.dialled == LinkDirection::ByUs {
+                    self.member.note_echo(self.fleet.now_ms());
+                }
+                self.link.outbox().echo(&back);
+            }
             BeatPing::Answered(number) => {
                 let asked_ms = self.link.take_answer(number);
-                // Over its own link it has told all that it knew by then.
-                if let Some(asked_ms) = asked_ms.filter(|_| self.dialled == LinkDirection::ByIt) {
-                    self.member.confirm(asked_ms);
+                match (self.dialled, asked_ms) {
+                    // Over its own link it has told all that it knew by then.
+                    (LinkDirection::ByIt, Some(asked_ms)) => self.member.confirm(asked_ms),
+                    // And over this one it has heard what was told before.
+                    (LinkDirection::ByUs, _) => self.fleet.note_heard(self.member, number),
+                    (LinkDirection::ByIt, None) => {}
                 }
             }
             BeatPing::Other => {}
@@ -306,7 +314,6 @@ impl Asker for SilentAsker {
 /// Asker of a question of another node. It gets one answer: the first, or that there is none.
 #[derive(Debug)]
 struct NodeAsker {
-    fleet: Fleet,
     hub: HubIndex,
     question: u64,
     link: Arc<NodeLink>,
@@ -314,18 +321,15 @@ struct NodeAsker {
 }
 
 impl NodeAsker {
-    fn new(fleet: Fleet, hub: HubIndex, question: u64, link: Arc<NodeLink>) -> Self {
-        Self { fleet, hub, question, link, is_answered: AtomicBool::new(false) }
+    fn new(hub: HubIndex, question: u64, link: Arc<NodeLink>) -> Self {
+        Self { hub, question, link, is_answered: AtomicBool::new(false) }
     }
 
     fn answer_once(&self, frame: Option<Bytes>) {
         if self.is_answered.swap(true, Ordering::Relaxed) {
             return;
         }
-        let (question, link) = (self.question, self.link.clone());
-        let answer = NodeMessage::Answer { question, frame };
-        // Who hears that a client has joined a group may say something to it at any node.
-        self.fleet.when_settled(move || link.tell(&answer));
+        self.link.tell(&NodeMessage::Answer { question: self.question, frame });
     }
 }
 

@@ -21,6 +21,8 @@ const LOOK_AGAIN: Duration = Duration::from_millis(50);
 pub(crate) enum NoAnswer {
     #[error("it did not answer in time")]
     Timeout,
+    #[error("it is late: it gives no sign of life")]
+    Late,
     #[error("there is no link to it, or too much waits for it")]
     Unlinked,
     #[error("its link was lost")]
@@ -112,18 +114,29 @@ impl<T> OpenQuestion<T> {
         }
     }
 
-    /// Waits until each of these members has answered, or will not.
+    /// Waits until each of these members has answered, or will not. Those that are overdue are not waited for.
     pub(super) async fn answers(
         mut self,
         asked: Vec<Arc<FleetMember>>,
         within: Duration,
+        is_overdue: impl Fn(&FleetMember) -> bool,
     ) -> Vec<(Arc<FleetMember>, Result<T, NoAnswer>)> {
         let until = Instant::now() + within;
         let mut open: HashMap<String, Arc<FleetMember>> =
             asked.into_iter().map(|member| (member.boot().to_owned(), member)).collect();
         let mut answers = Vec::with_capacity(open.len());
-        while !open.is_empty() {
-            let Ok(Some((boot, answer))) = timeout_at(until, self.answers.recv()).await else { break };
+        loop {
+            let overdue: Vec<_> = open.extract_if(|_, member| is_overdue(member)).collect();
+            answers.extend(overdue.into_iter().map(|(_, member)| (member, Err(NoAnswer::Late))));
+            if open.is_empty() || Instant::now() >= until {
+                break;
+            }
+            let look_at = until.min(Instant::now() + LOOK_AGAIN);
+            let (boot, answer) = match timeout_at(look_at, self.answers.recv()).await {
+                Ok(Some(answer)) => answer,
+                Ok(None) => break,
+                Err(_) => continue,
+            };
             // A second answer, or one of a node that was not asked, counts for nothing.
             if let Some(member) = open.remove(&boot) {
                 let answer = match answer {
@@ -210,10 +223,26 @@ mod tests {
         assert!(questions.answer(number, "boot of b", 2) && !questions.answer(number, "boot of b", 3));
         assert!(questions.answer(number, "boot of a stranger", 4));
         questions.lost("boot of c");
-        let answers = question.answers(["c", "b", "a"].map(member).to_vec(), Duration::from_secs(5)).await;
+        let asked = ["c", "b", "a"].map(member).to_vec();
+        let answers = question.answers(asked, Duration::from_secs(5), |_| false).await;
         let expected = [("a", Err(NoAnswer::Timeout)), ("b", Ok(2)), ("c", Err(NoAnswer::Lost))];
         assert_eq!(told(&answers), expected);
         assert!(!questions.answer(number, "boot of a", 1), "nobody waits any more");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_gives_no_sign_of_life_is_named_at_once_and_the_others_are_waited_for() {
+        let (questions, begun) = (Questions::<u32>::default(), Instant::now());
+        let question = questions.open().unwrap();
+        let asked = ["a", "b"].map(member).to_vec();
+        let is_overdue = |member: &FleetMember| member.name() == "a" && begun.elapsed() >= Duration::from_secs(1);
+        let answers = question.answers(asked.clone(), Duration::from_secs(5), is_overdue).await;
+        assert_eq!(told(&answers), [("a", Err(NoAnswer::Late)), ("b", Err(NoAnswer::Timeout))]);
+        assert_eq!(begun.elapsed(), Duration::from_secs(5));
+        let question = questions.open().unwrap();
+        let answers = question.answers(asked, Duration::from_secs(5), |_| true).await;
+        assert_eq!(told(&answers), [("a", Err(NoAnswer::Late)), ("b", Err(NoAnswer::Late))]);
+        assert_eq!(begun.elapsed(), Duration::from_secs(5), "at once");
     }
 
     #[tokio::test(start_paused = true)]

@@ -130,7 +130,8 @@ impl Fleet {
     async fn be_known(&self) {
         let (known, is_known) = oneshot::channel();
         // It fails when the client waits no more.
-        self.when_settled(move || known.send(()).unwrap_or_default());
+        let Some(interest) = &self.shared().interest else { return };
+        interest.when_all_heard(move || known.send(()).unwrap_or_default());
         drop(is_known.await);
     }
 

@@ -214,12 +214,15 @@ fn named_cause(headers: &[(ByteString, Vec<ByteString>)]) -> Option<Cause> {
 /// Routes the rare frames.
 fn route_rare(source: FrameSource<'_>, message: ServiceMessage, batch: &mut RoutedBatch) -> Result<(), String> {
     let ack = |ack_id| PendingAck::new(source.asker.clone(), ack_id);
+    let interest = source.shared.interest.as_ref();
+    let ack_of_join =
+        |ack_id, group: &Option<_>| PendingAck::of_join(source.asker.clone(), ack_id, interest, group.as_ref());
     let refusal = note_user_groups(source, &message).err();
     match message {
         ServiceMessage::JoinGroup(change) => change_group(source, change, GroupOperation::Join, None, batch),
         ServiceMessage::LeaveGroup(change) => change_group(source, change, GroupOperation::Leave, None, batch),
         ServiceMessage::JoinGroupWithAck(change) => {
-            let ack = ack(change.ack_id);
+            let ack = ack_of_join(change.ack_id, &change.group);
             change_group(source, change, GroupOperation::Join, Some(ack), batch);
         }
         ServiceMessage::LeaveGroupWithAck(change) => {
@@ -229,7 +232,7 @@ fn route_rare(source: FrameSource<'_>, message: ServiceMessage, batch: &mut Rout
         ServiceMessage::UserJoinGroup(change) => change_user_group(source, change, GroupOperation::Join, None, batch),
         ServiceMessage::UserLeaveGroup(change) => change_user_group(source, change, GroupOperation::Leave, None, batch),
         ServiceMessage::UserJoinGroupWithAck(change) => {
-            let ack = ack(change.ack_id);
+            let ack = ack_of_join(change.ack_id, &change.group);
             // The connections that are there join all the same.
             refusal.iter().for_each(|refusal| ack.failed(refusal.to_string()));
             change_user_group(source, change, GroupOperation::Join, Some(ack), batch);

@@ -54,6 +54,9 @@ impl Readiness {
         if self.shared.has_begun_drain() {
             return vec!["draining: this node is stopping".into()];
         }
+        if self.shared.other_nodes().are_sought() {
+            return vec!["starting: looking for the other nodes of the fleet".into()];
+        }
         if self.shared.hubs_are_served() {
             return Vec::new();
         }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use bytestring::ByteString;
 use trunkline_protocol::cause::Cause;
+use trunkline_protocol::fleet::Wanted;
 use trunkline_protocol::service::{
     Ack, AckStatus, ClientInvocation, FlowOperation, GroupChange, RawKind, ServiceMessage, TraceReport,
 };
@@ -14,6 +15,7 @@ use trunkline_protocol::service::{
 use super::connection::MirrorOrder;
 use super::framed::Framed;
 use super::member_query::{ListedSet, MemberListing, MemberTally};
+use super::own_interest::OwnInterest;
 use super::send_origin::SendOrigin;
 use super::slot::Slot;
 use crate::upstream::{AppServerId, Asker, HubIndex, LinkHandle, LinkId};
@@ -190,13 +192,42 @@ pub(crate) struct PendingAck {
     is_found: AtomicBool,
     /// Text for the app: why a shard has not done it.
     problem: OnceLock<ByteString>,
+    /// Group that somebody has joined, of which other nodes have to know first.
+    joined: Option<JoinedGroup>,
+}
+
+#[derive(Debug)]
+struct JoinedGroup {
+    interest: Arc<OwnInterest>,
+    hub: HubIndex,
+    group: ByteString,
 }
 
 impl PendingAck {
     /// Ack for this asker: `NotFound`, unless a shard finds a receiver.
     #[must_use]
     pub(crate) fn new(asker: Arc<dyn Asker>, ack_id: i64) -> Arc<Self> {
-        Arc::new(Self { asker, ack_id, is_found: AtomicBool::new(false), problem: OnceLock::new() })
+        Arc::new(Self::of(asker, ack_id, None))
+    }
+
+    /// Ack for joining a group: whoever gets it may send to the group at any node, so it waits until the other nodes know
+    /// that the group has members here.
+    #[must_use]
+    pub(crate) fn of_join(
+        asker: Arc<dyn Asker>,
+        ack_id: i64,
+        interest: Option<&Arc<OwnInterest>>,
+        group: Option<&ByteString>,
+    ) -> Arc<Self> {
+        let hub = asker.hub();
+        let joined = interest.zip(group);
+        let joined =
+            joined.map(|(interest, group)| JoinedGroup { interest: interest.clone(), hub, group: group.clone() });
+        Arc::new(Self::of(asker, ack_id, joined))
+    }
+
+    fn of(asker: Arc<dyn Asker>, ack_id: i64, joined: Option<JoinedGroup>) -> Self {
+        Self { asker, ack_id, is_found: AtomicBool::new(false), problem: OnceLock::new(), joined }
     }
 
     /// Notes that a receiver is here, and the command was applied.
@@ -218,7 +249,13 @@ impl Drop for PendingAck {
             (None, true) => (AckStatus::Ok, ByteString::new()),
             (None, false) => (AckStatus::NotFound, ByteString::new()),
         };
-        let message = Some(text);
-        self.asker.answer(&ServiceMessage::Ack(Ack { ack_id: self.ack_id, status, message, payload: None }));
+        let ack = ServiceMessage::Ack(Ack { ack_id: self.ack_id, status, message: Some(text), payload: None });
+        match self.joined.take() {
+            Some(JoinedGroup { interest, hub, group }) => {
+                let asker = self.asker.clone();
+                interest.when_heard(hub, Wanted::Group(&group), move || asker.answer(&ack));
+            }
+            None => self.asker.answer(&ack),
+        }
     }
 }

@@ -63,6 +63,9 @@ pub(crate) trait OtherNodes: fmt::Debug + Send + Sync {
     /// Whether there is any other node.
     fn are_any(&self) -> bool;
 
+    /// Whether this node has just started and is still looking for the others.
+    fn are_sought(&self) -> bool;
+
     /// Whether any other node takes clients.
     fn are_ready(&self) -> bool;
 
@@ -153,6 +156,10 @@ impl OtherNodes for NoOtherNodes {
 
     fn judge_target(&self, _hub: &Hub, _instance: &str, _target: &str) -> TargetVerdict {
         TargetVerdict::Refused
+    }
+
+    fn are_sought(&self) -> bool {
+        false
     }
 
     fn are_any(&self) -> bool {
