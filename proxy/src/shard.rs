@@ -94,9 +94,7 @@ pub(crate) use inspection::{ClientRow, ClientSelection, NameSearch};
 pub(crate) use levelling::{LevelCount, LevelOrder};
 pub(crate) use member_query::{ListQuery, MemberListing, MemberTally};
 pub(crate) use mirror::SeenDifference;
-pub(crate) use other_nodes::{
-    NodeStanding, OtherNodes, Patience, Reachability, TakeOver, TakenOver, TargetVerdict,
-};
+pub(crate) use other_nodes::{OtherNodes, Reachability, SoughtConnection, TakeOver, TakenOver, TargetVerdict};
 pub(crate) use outbox::Outbox;
 pub(crate) use own_interest::{InterestHold, OwnInterest};
 pub(crate) use reassignment::opening_until;

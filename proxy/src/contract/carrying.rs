@@ -28,7 +28,7 @@ use crate::metrics::{HopRefusal, RelayFailure, ReservationOutcome};
 use crate::net::address::Address;
 use crate::net::connector::MemoryNetwork;
 use crate::net::resolver::Resolver;
-use crate::shard::NodeStanding;
+use crate::shard::Reachability;
 
 const OWNER: &str = "http://10.0.0.1:8080";
 const OTHER: &str = "http://10.0.0.2:8080";
@@ -399,8 +399,8 @@ fn an_owner_that_lives_is_waited_for_and_its_client_may_else_try_again() {
         }
         linked(&nodes).await;
         let [owner, other] = nodes.as_mut_slice() else { unreachable!() };
-        let standing = other.stage.shared.other_nodes().standing_of(&owner.stage.shared.boot);
-        assert_eq!(standing, NodeStanding::Linked);
+        let reachability = other.stage.shared.other_nodes().reachability(&owner.stage.shared.boot);
+        assert_eq!(reachability, Reachability::Alive);
         let client = EventClient::connect_by(&owner.stage, &other.stage, &mut owner.link).await;
         let away = async || {
             sleep(Duration::from_secs(10)).await; // sleep: time is virtual, and no connection is kept for so long

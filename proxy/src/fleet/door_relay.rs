@@ -15,8 +15,7 @@ use super::door_question::GatheredAnswer;
 use super::fleet_member::{FleetMember, MemberState};
 use super::node_sink::SilentAsker;
 use crate::shard::{
-    NodeStanding, OtherNodes, Patience, Reachability, SendOrigin, ShardSender, TakeOver, TargetVerdict,
-    no_such_connection,
+    OtherNodes, Reachability, SendOrigin, ShardSender, SoughtConnection, TakeOver, TargetVerdict, no_such_connection,
 };
 use crate::upstream::{AppServerId, Asker, Hub, HubIndex, LinkHandle};
 
@@ -134,15 +133,6 @@ impl OtherNodes for Fleet {
         self.members().iter().any(|member| member.state(now_ms) == MemberState::Ready)
     }
 
-    fn standing_of(&self, boot: &str) -> NodeStanding {
-        let now_ms = self.now_ms();
-        match self.member(boot).map(|member| member.state(now_ms)) {
-            Some(MemberState::Ready | MemberState::Starting | MemberState::Draining) => NodeStanding::Linked,
-            None if self.is_alone() => NodeStanding::Unknown,
-            _ => NodeStanding::Missing,
-        }
-    }
-
     fn announce_move(&self, hub: HubIndex, connection_id: &ByteString) -> Option<Vec<AppServerId>> {
         let hubs = self.shared().hubs.all();
         let hub = hubs.get(hub.get())?;
@@ -171,8 +161,14 @@ impl OtherNodes for Fleet {
         drop(runtime.spawn(async move { fleet.invoke_when_moved(&link, request).await }));
     }
 
-    fn take_over(&self, hub: &Arc<Hub>, connection_id: &str, shard: &ShardSender, patience: Patience) -> TakeOver {
-        self.take_over_for(hub.clone(), connection_id.to_owned(), shard.clone(), patience)
+    fn take_over(
+        &self,
+        hub: &Arc<Hub>,
+        connection_id: &str,
+        shard: &ShardSender,
+        sought: SoughtConnection,
+    ) -> TakeOver {
+        self.take_over_for(hub.clone(), connection_id.to_owned(), shard.clone(), sought)
     }
 
     fn reachability(&self, boot: &str) -> Reachability {

@@ -16,7 +16,7 @@ use super::fleet_member::{FleetMember, MemberState};
 use super::node_link::NodeLink;
 use super::question::FirstAnswer;
 use super::{ANSWER_TIMEOUT, Fleet};
-use crate::shard::{AnnouncedMove, Patience, Reachability, ShardSender, TakeOver, TakenOver, short};
+use crate::shard::{AnnouncedMove, Reachability, ShardSender, SoughtConnection, TakeOver, TakenOver, short};
 use crate::upstream::Hub;
 
 /// Time in which the other nodes say whether they have a connection. One that is frozen has others wait for no longer.
@@ -48,18 +48,19 @@ impl Fleet {
         hub: Arc<Hub>,
         connection_id: String,
         shard: ShardSender,
-        patience: Patience,
+        sought: SoughtConnection,
     ) -> TakeOver {
         let fleet = self.clone();
         let Some(runtime) = self.0.runtime.get() else { return Box::pin(async { TakenOver::Nowhere }) };
         // Once begun it is finished, whether or not the client still waits.
-        let task = runtime.spawn(async move { fleet.take_over_now(&hub, &connection_id, &shard, patience).await });
+        let task = runtime.spawn(async move { fleet.take_over_now(&hub, &connection_id, &shard, sought).await });
         Box::pin(async move { task.await.unwrap_or(TakenOver::Failed) })
     }
 
     /// Says whether the node with this boot id can be asked something now.
     pub(super) fn reachability_of(&self, boot: &str) -> Reachability {
         match self.member(boot).map(|member| (member.is_linked(), member.state(self.now_ms()))) {
+            None if self.is_alone() => Reachability::Alone,
             None => Reachability::Unknown,
             Some((_, MemberState::Unreachable)) => Reachability::Refused,
             Some((true, MemberState::Starting | MemberState::Ready | MemberState::Draining)) => Reachability::Alive,
@@ -68,23 +69,29 @@ impl Fleet {
     }
 
     /// Time for which a member is waited for that is asked for a connection.
-    fn look_time(&self, member: &FleetMember, patience: Patience) -> Duration {
+    fn look_time(&self, member: &FleetMember, sought: SoughtConnection) -> Duration {
         let now_ms = self.now_ms();
         let is_late = match member.state(now_ms) {
             MemberState::Unreachable => return Duration::ZERO,
             MemberState::Late => true,
             MemberState::Starting | MemberState::Ready | MemberState::Draining => member.lag_ms(now_ms) > LOOK_LAG_MS,
         };
-        match (is_late, patience) {
-            (true, Patience::New) => Duration::ZERO,
-            (true, Patience::Return) | (false, Patience::New) => LATE_LOOK_TIMEOUT,
-            (false, Patience::Return) => LOOK_TIMEOUT,
+        match (is_late, sought) {
+            (true, SoughtConnection::New) => Duration::ZERO,
+            (true, SoughtConnection::Return) | (false, SoughtConnection::New) => LATE_LOOK_TIMEOUT,
+            (false, SoughtConnection::Return) => LOOK_TIMEOUT,
         }
     }
 
-    async fn take_over_now(&self, hub: &Arc<Hub>, id: &str, shard: &ShardSender, patience: Patience) -> TakenOver {
+    async fn take_over_now(
+        &self,
+        hub: &Arc<Hub>,
+        id: &str,
+        shard: &ShardSender,
+        sought: SoughtConnection,
+    ) -> TakenOver {
         let members: Vec<_> = self.members().iter().filter(|member| member.is_linked()).cloned().collect();
-        let look_time = |member: &FleetMember| self.look_time(member, patience);
+        let look_time = |member: &FleetMember| self.look_time(member, sought);
         let (owner, moving) = match self.ask_for(MoveStep::Look, hub, id, members, look_time).await {
             FirstAnswer::Found(owner, moving) => (owner, moving),
             FirstAnswer::Nobody => return TakenOver::Nowhere,

@@ -21,17 +21,6 @@ pub(crate) enum TargetVerdict {
     CarriedTo(Address),
 }
 
-/// Standing of the start of another node, as far as this one knows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum NodeStanding {
-    /// It lives: links to it and from it are open.
-    Linked,
-    /// It is no member of the fleet, or says nothing.
-    Missing,
-    /// This node knows no members.
-    Unknown,
-}
-
 /// Way to the other nodes of the fleet. Nothing here waits.
 pub(crate) trait OtherNodes: fmt::Debug + Send + Sync {
     /// Passes a client's result on to the node that asked for it, or where the app server that asked is linked.
@@ -69,9 +58,6 @@ pub(crate) trait OtherNodes: fmt::Debug + Send + Sync {
     /// Whether any other node takes clients.
     fn are_ready(&self) -> bool;
 
-    /// Returns the standing of the start of a node with this boot id.
-    fn standing_of(&self, boot: &str) -> NodeStanding;
-
     /// Has all nodes begin a new epoch, this one included, because a connection of the door is about to leave; each answers
     /// behind what it has passed on before. Returns those that will; `None` when one can't be told.
     fn announce_move(&self, hub: HubIndex, connection_id: &ByteString) -> Option<Vec<AppServerId>>;
@@ -83,7 +69,8 @@ pub(crate) trait OtherNodes: fmt::Debug + Send + Sync {
     fn invoke_later(&self, link: &Arc<LinkHandle>, request: ClientInvocation);
 
     /// Takes a client connection over from the node that has it, for this shard.
-    fn take_over(&self, hub: &Arc<Hub>, connection_id: &str, shard: &ShardSender, patience: Patience) -> TakeOver;
+    fn take_over(&self, hub: &Arc<Hub>, connection_id: &str, shard: &ShardSender, sought: SoughtConnection)
+    -> TakeOver;
 
     /// Says whether the node with this boot id can be asked something now.
     fn reachability(&self, boot: &str) -> Reachability;
@@ -92,6 +79,8 @@ pub(crate) trait OtherNodes: fmt::Debug + Send + Sync {
 /// Reachability of another node, as this one sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reachability {
+    /// This node knows of no other.
+    Alone,
     /// It is no member of the fleet, or is gone.
     Unknown,
     /// It answers.
@@ -102,9 +91,9 @@ pub(crate) enum Reachability {
     Refused,
 }
 
-/// Patience with other nodes when all are asked for a connection.
+/// Kind of a connection that all nodes are asked for, by which they are waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Patience {
+pub(crate) enum SoughtConnection {
     /// The connection has most likely never begun: late nodes are not waited for.
     New,
     /// Its client was connected before.
@@ -170,10 +159,6 @@ impl OtherNodes for NoOtherNodes {
         false
     }
 
-    fn standing_of(&self, _boot: &str) -> NodeStanding {
-        NodeStanding::Unknown
-    }
-
     fn announce_move(&self, _hub: HubIndex, _connection_id: &ByteString) -> Option<Vec<AppServerId>> {
         None
     }
@@ -184,11 +169,17 @@ impl OtherNodes for NoOtherNodes {
 
     fn invoke_later(&self, _link: &Arc<LinkHandle>, _request: ClientInvocation) {}
 
-    fn take_over(&self, _hub: &Arc<Hub>, _connection_id: &str, _shard: &ShardSender, _patience: Patience) -> TakeOver {
+    fn take_over(
+        &self,
+        _hub: &Arc<Hub>,
+        _connection_id: &str,
+        _shard: &ShardSender,
+        _sought: SoughtConnection,
+    ) -> TakeOver {
         Box::pin(std::future::ready(TakenOver::Nowhere))
     }
 
     fn reachability(&self, _boot: &str) -> Reachability {
-        Reachability::Unknown
+        Reachability::Alone
     }
 }

@@ -32,7 +32,7 @@ use crate::frontend::request_limit::{take_permit, take_permit_again};
 use crate::frontend::reservation;
 use crate::limits::AddressPermit;
 use crate::metrics::ReservationOutcome;
-use crate::shard::{Location, Patience, Reachability, RouteTable, Serial, ShardSender, Slot, TakenOver};
+use crate::shard::{Location, Reachability, RouteTable, Serial, ShardSender, Slot, SoughtConnection, TakenOver};
 use crate::upstream::Hub;
 
 /// Time in which the node that made a token says whether it opens a connection: it answers from a table. One that is alive and
@@ -115,8 +115,8 @@ async fn find_elsewhere(
     }
     // One that this node has made and does not know has not begun, but where a node has opened it without being asked.
     let is_new = client.is_ours && client.is_fresh && !endpoint.shared.routes.knows(&client.connection_id);
-    let patience = if is_new { Patience::New } else { Patience::Return };
-    let taken = if is_sought { take_over(endpoint, hub, client, patience).await } else { TakenOver::Unclear };
+    let sought = if is_new { SoughtConnection::New } else { SoughtConnection::Return };
+    let taken = if is_sought { take_over(endpoint, hub, client, sought).await } else { TakenOver::Unclear };
     let unknown = || plain(StatusCode::NOT_FOUND, UNKNOWN_ID);
     match (taken, asked) {
         (TakenOver::Here(slot, serial), _) => {
@@ -156,7 +156,7 @@ async fn ask_for_leave(
             return ReservationOutcome::Unanswered;
         }
         Reachability::Late => LATE_LEAVE_TIMEOUT,
-        Reachability::Alive | Reachability::Unknown => LEAVE_TIMEOUT,
+        Reachability::Alive | Reachability::Unknown | Reachability::Alone => LEAVE_TIMEOUT,
     };
     reservation::ask(endpoint, request, client, limit.min(endpoint.shared.settings.relay.hop_timeout)).await
 }
@@ -187,11 +187,16 @@ impl Drop for ReservedId<'_> {
 }
 
 /// Takes an open connection over that another node has.
-async fn take_over(endpoint: &Endpoint, hub: &Arc<Hub>, client: &ConnectingClient, patience: Patience) -> TakenOver {
+async fn take_over(
+    endpoint: &Endpoint,
+    hub: &Arc<Hub>,
+    client: &ConnectingClient,
+    sought: SoughtConnection,
+) -> TakenOver {
     let (shared, shard, id) = (&endpoint.shared, &endpoint.shard, &client.connection_id);
     if shared.routes.reserve_return(id).is_err() {
         return TakenOver::Unclear;
     }
     let _reserved = ReservedId { routes: &shared.routes, id };
-    shared.other_nodes().take_over(hub, id, shard, patience).await
+    shared.other_nodes().take_over(hub, id, shard, sought).await
 }

@@ -32,7 +32,7 @@ use crate::metrics::{HopRefusal, RelayFailure};
 use crate::net::address::Address;
 use crate::net::http_client::Patience;
 use crate::net::socket::WriteStallLimit;
-use crate::shard::NodeStanding;
+use crate::shard::Reachability;
 use crate::transport::http_transport::{CarriedGuard, GetKind};
 
 /// Time after which a client that reads nothing of its answer loses the rest. Only the owner knows whether the connection
@@ -74,13 +74,13 @@ pub(crate) async fn forward(endpoint: &Endpoint, owner: &Address, request: Reque
     let begun = Instant::now();
     let settings = &endpoint.shared.settings;
     let limit = settings.relay.hop_timeout + wait_at_owner(settings.http_transports.poll_timeout, &request);
-    let standing = client.token.as_ref().map(|token| endpoint.shared.other_nodes().standing_of(&token.boot));
+    let reachability = client.token.as_ref().map(|token| endpoint.shared.other_nodes().reachability(&token.boot));
     let carried = begin_get(endpoint, owner, &request);
     let (mut parts, body) = request.into_parts();
     let user = owner_head::prepare_request(&mut parts, &client);
     forward_mark::set(settings, &mut parts, user);
     parts.extensions.clear();
-    let terms = (limit, patience(standing, settings.relay.hop_timeout));
+    let terms = (limit, patience(reachability, settings.relay.hop_timeout));
     match exchange(endpoint, owner, &client, (parts, body), terms).await {
         Ok(answer) => {
             counters.hop_durations.observe_duration(begun.elapsed());
@@ -103,20 +103,20 @@ pub(crate) async fn forward(endpoint: &Endpoint, owner: &Address, request: Reque
         Err(failure) => {
             tracing::debug!(%owner, %failure, "the node that owns a connection gave no answer");
             counters.hop_failures.of(failure).increment();
-            match standing {
-                Some(NodeStanding::Linked) => unavailable(Cause::NodeUnreachable, UNREACHED),
+            match reachability {
+                Some(Reachability::Alive) => unavailable(Cause::NodeUnreachable, UNREACHED),
                 _ => unknown(),
             }
         }
     }
 }
 
-/// Patience with an owner of this standing.
-fn patience(standing: Option<NodeStanding>, hop_timeout: Duration) -> Patience {
-    match standing {
-        Some(NodeStanding::Linked) => Patience::For(hop_timeout),
-        Some(NodeStanding::Unknown) => Patience::OneRest,
-        Some(NodeStanding::Missing) | None => Patience::None,
+/// Patience with an owner that can be reached so.
+fn patience(owner: Option<Reachability>, hop_timeout: Duration) -> Patience {
+    match owner {
+        Some(Reachability::Alive) => Patience::For(hop_timeout),
+        Some(Reachability::Alone) => Patience::OneRest,
+        _ => Patience::None,
     }
 }
 
