@@ -83,7 +83,7 @@ pub(crate) enum Reachability {
     Alone,
     /// It is no member of the fleet, or is gone.
     Unknown,
-    /// It answers.
+    /// It answers, and both links to it are open.
     Alive,
     /// It owes answers, or a link to it is missing.
     Late,

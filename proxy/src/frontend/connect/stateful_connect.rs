@@ -39,7 +39,7 @@ use crate::upstream::Hub;
 /// takes longer is asked by its link.
 const LEAVE_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// The same for a node that is late: it may be busy, and is frozen more likely.
+/// Time in which a late node says so: it may be busy, and is frozen more likely.
 const LATE_LEAVE_TIMEOUT: Duration = Duration::from_millis(300);
 
 /// How a connect with a token for stateful reconnect goes on.
@@ -50,12 +50,12 @@ pub(super) enum StatefulConnect {
     New(NewTerms),
 }
 
-/// What a new connection has got already.
+/// Permit and leave of a new connection, as far as it has got them.
 #[derive(Debug, Default)]
 pub(super) struct NewTerms {
     /// Permit of its client's address; `None` if none was taken, or none is needed. The outer one tells which.
     pub(super) permit: Option<Option<Box<AddressPermit>>>,
-    /// What the node that made its token has said, if it was asked.
+    /// Answer of the node that made its token, if that was asked.
     pub(super) asked: Option<ReservationOutcome>,
 }
 
