@@ -33,6 +33,12 @@ replace() {
 new_app() { APP_TAG=new replace app; }
 new_proxy() { APP_TAG=new PROXY_TAG=new replace proxy; }
 
+# Both at once, as Compose does it: for some seconds no proxy has an app server.
+all_apps() {
+  compose up --detach --no-build --no-deps --force-recreate app
+  sleep 15
+}
+
 # As a crash: the engine starts it again, which it would not after `docker kill`.
 crash() {
   local container
@@ -50,6 +56,7 @@ compose_series() {
   step planned compose-restart-proxy one_after_the_other proxy
   step planned compose-new-app new_app
   step planned compose-new-proxy new_proxy
+  APP_TAG=new PROXY_TAG=new step planned compose-all-apps all_apps
   TAIL=30 step crash compose-kill-app crash app
   TAIL=30 step crash compose-kill-proxy crash proxy
 }
