@@ -18,6 +18,7 @@ step() {
   number=$((number + 1))
   file=$(printf '%s/steps/%02d-%s-%s' "$WORK" "$number" "$kind" "$name")
   log=$file.log
+  : >"$log"
   NODE_MODULES=$NODE_MODULES ip netns exec "$NETNS" node "$HERE/traffic.mjs" "http://$NET.11/bench" "$file.json" >"$log" 2>&1 </dev/null &
   traffic=$!
   until grep -q 'connected:' "$log"; do
