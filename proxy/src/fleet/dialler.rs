@@ -252,7 +252,10 @@ impl Dialler {
                 Err(error) => {
                     if error.is_refused() {
                         member.set_refused();
-                        self.fleet.note_gone(member);
+                        // One that is linked to this node lives, whoever refuses at its address.
+                        if member.incoming().is_none_or(|link| !link.is_open()) {
+                            self.fleet.note_gone(member);
+                        }
                         if refusals.note(&self.fleet, member) > REFUSED_MAX {
                             return LinkOver::gone("nobody listens at its address any more");
                         }
