@@ -80,9 +80,7 @@ async fn start(fleet: &Fleet<'_>, admins: &[String], number: usize) -> Result<Do
 }
 
 async fn balancer(stage: &Stage, doors: &[Door]) -> Result<LoadBalancer> {
-    // Links of app servers are to reach every node: by the fewest connections they go to one node again and again, which refuses
-    // those for others until they are carried.
-    let shipped = Shipped::read(BalancerProduct::HaProxy)?.with("balance leastconn", "balance roundrobin")?;
+    let shipped = Shipped::read(BalancerProduct::HaProxy)?;
     let shipped = match doors.len() {
         2 => shipped.with("    server node-3 node-3:8080 cookie node-3\n", "")?,
         _ => shipped,
