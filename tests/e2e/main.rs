@@ -8,6 +8,8 @@ mod access;
 #[cfg(test)]
 mod addresses;
 #[cfg(test)]
+mod auction;
+#[cfg(test)]
 mod authorize;
 #[cfg(test)]
 mod bad_input;

@@ -46,6 +46,8 @@ pub enum App {
     Web,
     /// The tests' own: its hooks print why connections end.
     Ends,
+    /// The tests' own: bids on lots, in one file of all app servers.
+    Auction,
 }
 
 impl App {
@@ -67,12 +69,21 @@ impl App {
             App::Roles => "roles",
             App::Web => "web",
             App::Ends => "ends",
+            App::Auction => "auction",
         }
     }
 
     fn hubs(self) -> usize {
         match self {
-            App::Chat | App::Status | App::Board | App::Canvas | App::Bench | App::Traced | App::Moves | App::Web => 1,
+            App::Chat
+            | App::Status
+            | App::Board
+            | App::Canvas
+            | App::Bench
+            | App::Traced
+            | App::Moves
+            | App::Web
+            | App::Auction => 1,
             App::Roles => 2,
             App::Members => 4,
             App::Sends => 5,
@@ -84,7 +95,7 @@ impl App {
     fn program(self) -> Result<PathBuf> {
         let folder = profile_folder()?;
         Ok(match self {
-            App::Sends | App::Members | App::Calls | App::Moves | App::Roles | App::Web | App::Ends => {
+            App::Sends | App::Members | App::Calls | App::Moves | App::Roles | App::Web | App::Ends | App::Auction => {
                 folder.join(self.name())
             }
             _ => folder.join("examples").join(self.name()),

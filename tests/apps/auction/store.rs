@@ -1,0 +1,73 @@
+//! Bids in a file, a line of JSON each, that several processes append to under its lock.
+
+use std::fs::{File, OpenOptions};
+use std::io::{BufRead, BufReader, Write};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+use tokio::task::spawn_blocking;
+
+/// A bid on a lot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Bid {
+    /// Its place among all bids, from 0; given by the store.
+    pub(crate) number: u64,
+    /// Given by the bidder, who repeats a bid with the same one.
+    pub(crate) id: String,
+    /// What is bidden for.
+    pub(crate) lot: String,
+    /// Money that is offered.
+    pub(crate) amount: u64,
+}
+
+/// The store of all bids.
+#[derive(Debug, Clone)]
+pub(crate) struct BidStore {
+    path: Arc<PathBuf>,
+}
+
+impl BidStore {
+    /// A store in this file, which need not exist.
+    pub(crate) fn new(path: PathBuf) -> Self {
+        Self { path: Arc::new(path) }
+    }
+
+    /// Stores a bid unless one with its id is there. Returns what is stored, and whether it is new.
+    pub(crate) async fn place(&self, bid: Bid) -> Result<(Bid, bool)> {
+        let store = self.clone();
+        spawn_blocking(move || {
+            let mut file = store.open()?;
+            let bids = read(&file)?;
+            if let Some(placed) = bids.iter().find(|placed| placed.id == bid.id) {
+                return Ok((placed.clone(), false));
+            }
+            let bid = Bid { number: bids.len() as u64, ..bid };
+            let line = serde_json::to_string(&bid)? + "\n";
+            file.write_all(line.as_bytes())?;
+            Ok((bid, true))
+        })
+        .await?
+    }
+
+    /// All bids on a lot, in their order.
+    pub(crate) async fn bids_of(&self, lot: String) -> Result<Vec<Bid>> {
+        let store = self.clone();
+        spawn_blocking(move || Ok(read(&store.open()?)?.into_iter().filter(|bid| bid.lot == lot).collect())).await?
+    }
+
+    /// The file, locked until it is dropped.
+    fn open(&self) -> Result<File> {
+        let file = OpenOptions::new().read(true).append(true).create(true).open(&*self.path);
+        let file = file.with_context(|| format!("can't open {}", self.path.display()))?;
+        file.lock()?;
+        Ok(file)
+    }
+}
+
+/// All bids of a file. A line that a killed process has begun is no bid.
+fn read(file: &File) -> Result<Vec<Bid>> {
+    let lines = BufReader::new(file).lines().collect::<std::io::Result<Vec<String>>>()?;
+    Ok(lines.iter().filter_map(|line| serde_json::from_str(line).ok()).collect())
+}
