@@ -1,14 +1,15 @@
 //! Clients that are told to leave: each between two of its calls, within a bound.
 //!
 //! ```text
-//!  its turn ──► no call of it runs ──────────────────────────────────────► told
-//!      │ one runs: looked at again each 100 ms, and told when none does ─────▲
+//!  its turn ──► one of its calls ends, or it makes none for a second ─────► told
+//!      │ looked at each 100 ms: another call runs by then                     ▲
 //!      ├─ half of the wait is over: told right behind the last answer ───────┤
 //!      └─ the wait is over: told amid its calls ─────────────────────────────┘
 //! ```
 //!
-//! A call that crosses the goodbye on its way is not begun, and its client learns that with the end of its connection. That is
-//! why a client is told while it is quiet, and behind an answer, which its next call may follow at once, only if it never is.
+//! A call that crosses the goodbye on its way is not begun, and its client learns that with the end of its connection. Most who
+//! call again and again pause after an answer: then there is the most time for the goodbye to arrive. Behind the answer
+//! itself, which its next call may follow at once, a client is told only if it never pauses.
 //!
 //! A call is what its client waits for: an invocation with an id, a stream, one of them with uploads. It is known of each hub
 //! and by each transport but those of a node inside an app and of raw endpoints and Blazor circuits, where calls are not noted.
@@ -20,6 +21,7 @@ use tokio::time::Instant;
 
 use super::close_reason::CloseReason;
 use super::connection::{Client, LeaveStage};
+use super::content::Content;
 use super::slot::{Serial, Slot};
 use super::state::ShardState;
 use crate::metrics::MoveCause;
@@ -30,7 +32,10 @@ pub(super) const LEAVE_WAIT: Duration = Duration::from_secs(5);
 /// Interval at which clients with running calls are looked at again.
 pub(super) const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Clients whose turn to leave has come, and that have running calls.
+/// Part of the wait after which a client is told that has not called since its turn came.
+const QUIET_PART: u32 = 5;
+
+/// Clients whose turn to leave has come, and that wait for a good moment.
 #[derive(Debug, Default)]
 pub(super) struct LeavingClients {
     waiting: Vec<LeavingClient>,
@@ -43,6 +48,8 @@ struct LeavingClient {
     slot: Slot,
     serial: Serial,
     cause: MoveCause,
+    /// From then on it is told even if it has not called.
+    quiet_at: Instant,
     /// From then on it is told behind an answer.
     hurries_at: Instant,
     /// Then it is told whatever runs.
@@ -50,7 +57,7 @@ struct LeavingClient {
 }
 
 impl LeavingClients {
-    /// Whether no client waits for the end of its calls.
+    /// Whether no client waits for its moment.
     #[must_use]
     pub(super) fn are_none(&self) -> bool {
         self.waiting.is_empty()
@@ -75,19 +82,21 @@ pub(super) fn wait_within(spread: Duration) -> Duration {
 }
 
 impl ShardState {
-    /// Tells a client to leave, now or as soon as none of its calls runs; after this wait in any case.
+    /// Tells a client to leave at a moment between its calls; after this wait in any case.
     pub(super) fn leave(&mut self, slot: Slot, cause: MoveCause, (now, wait): (Instant, Duration)) {
         let Some(client) = self.connections.live(slot) else { return };
         if client.cold.leave != LeaveStage::Stays {
             return;
         }
-        if wait.is_zero() || !self.is_busy(client) {
+        if wait.is_zero() || matches!(client.content, Content::Raw) {
             return self.close(slot, &reason_of(cause));
         }
-        let (serial, hurries_at, until) = (client.serial, now + wait / 2, now + wait);
-        self.leaving.waiting.push(LeavingClient { slot, serial, cause, hurries_at, until });
+        let (serial, quiet_at, hurries_at, until) =
+            (client.serial, now + wait / QUIET_PART, now + wait / 2, now + wait);
+        self.leaving.waiting.push(LeavingClient { slot, serial, cause, quiet_at, hurries_at, until });
+        let stage = if self.is_busy(client) { LeaveStage::Calls } else { LeaveStage::Waits };
         if let Some(client) = self.connections.live_mut(slot) {
-            client.cold.leave = LeaveStage::Waits;
+            client.cold.leave = stage;
         }
     }
 
@@ -100,22 +109,26 @@ impl ShardState {
         }
     }
 
-    /// Tells those to leave that have no running call any more, or have waited for too long. Returns whether others are left.
+    /// Tells those to leave whose moment has come, or who have waited for too long. Returns whether others are left.
     pub(super) fn look_at_leaving(&mut self, now: Instant) -> bool {
         for at in std::mem::take(&mut self.leaving.waiting) {
-            let Some(client) = self.connections.get_current(at.slot, at.serial).filter(|client| !client.is_closing())
-            else {
+            if self.connections.get_current(at.slot, at.serial).is_none() {
                 continue;
-            };
-            if now >= at.hurries_at {
-                client.cold.leave = LeaveStage::BehindAnswer(at.cause);
             }
-            let is_due = now >= at.until || self.connections.live(at.slot).is_some_and(|client| !self.is_busy(client));
-            if is_due {
+            let Some(client) = self.connections.live(at.slot) else { continue };
+            let (is_busy, stage) = (self.is_busy(client), client.cold.leave);
+            if now >= at.until || !is_busy && (stage != LeaveStage::Waits || now >= at.quiet_at) {
                 self.close(at.slot, &reason_of(at.cause));
-            } else {
-                self.leaving.waiting.push(at);
+                continue;
             }
+            if let Some(client) = self.connections.live_mut(at.slot) {
+                client.cold.leave = match now >= at.hurries_at {
+                    true => LeaveStage::BehindAnswer(at.cause),
+                    false if is_busy => LeaveStage::Calls,
+                    false => stage,
+                };
+            }
+            self.leaving.waiting.push(at);
         }
         self.finish_batch();
         self.leaving.is_watched = !self.leaving.are_none();
@@ -164,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn a_quiet_client_leaves_at_once_and_one_with_a_call_behind_its_answer() {
+    fn a_client_leaves_after_its_answer_and_one_that_does_not_call_after_a_moment() {
         let (mut bed, now) = (Testbed::new(), Instant::now());
         let (quiet, busy) = (bed.client("quiet"), bed.client("busy"));
         bed.state.begin_call(busy, "1");
@@ -172,14 +185,29 @@ mod tests {
             leave(&mut bed, slot, now);
             leave(&mut bed, slot, now);
         }
-        assert_eq!(bed.received(quiet), TOLD);
         assert!(bed.state.leaving.take_start() && !bed.state.leaving.take_start());
         assert!(bed.state.look_at_leaving(now + LOOK_INTERVAL));
-        assert!(bed.received(busy).is_empty());
+        assert!(bed.received(busy).is_empty() && bed.received(quiet).is_empty(), "its next call may be on its way");
         bed.data("busy", busy, AppServerId::from(7), ANSWER);
         assert_eq!(bed.received(busy), [ANSWER.replace('\u{1e}', ";")], "its next call may be on its way");
-        assert!(!bed.state.look_at_leaving(now + 2 * LOOK_INTERVAL));
+        assert!(bed.state.look_at_leaving(now + 2 * LOOK_INTERVAL));
         assert_eq!(bed.received(busy), TOLD);
+        assert!(!bed.state.look_at_leaving(now + LEAVE_WAIT / QUIET_PART));
+        assert_eq!(bed.received(quiet), TOLD);
+    }
+
+    #[test]
+    fn a_client_that_calls_when_its_turn_has_come_leaves_after_that_call() {
+        let (mut bed, now) = (Testbed::new(), Instant::now());
+        let ann = bed.client("ann");
+        leave(&mut bed, ann, now);
+        assert!(bed.state.look_at_leaving(now + LOOK_INTERVAL));
+        // Faster than anybody looks.
+        bed.state.begin_call(ann, "1");
+        bed.data("ann", ann, AppServerId::from(7), ANSWER);
+        bed.received(ann);
+        assert!(!bed.state.look_at_leaving(now + 2 * LOOK_INTERVAL));
+        assert_eq!(bed.received(ann), TOLD);
     }
 
     #[test]

@@ -179,6 +179,7 @@ mod tests {
         let serial = bed.state.connections.live(ann).unwrap().serial;
         let mut schedule = DrainSchedule::new(vec![(ann, serial)], SHED_SPREAD, || 0.0);
         bed.state.shed_due(&mut schedule, SHED_SPREAD);
+        assert!(!bed.state.look_at_leaving(Instant::now() + LEAVE_WAIT));
         assert_eq!(bed.received(ann), ["{\"type\":7,\"allowReconnect\":true};", "close"]);
     }
 }

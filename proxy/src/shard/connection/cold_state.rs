@@ -48,8 +48,10 @@ pub(crate) enum LeaveStage {
     /// Nobody has told it to leave.
     #[default]
     Stays,
-    /// It is told when none of its calls runs.
+    /// Its turn has come, and it has not called since.
     Waits,
+    /// It has called since: it is told when none of its calls runs.
+    Calls,
     /// It is told right behind the answer to its last call.
     BehindAnswer(MoveCause),
 }

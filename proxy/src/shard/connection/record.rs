@@ -7,7 +7,7 @@ use trunkline_protocol::hub::HubProtocol;
 use trunkline_protocol::manifest::Transport;
 
 use super::membership_entry::MembershipEntry;
-use super::{ColdState, LetGo, PauseReason, PauseReasons};
+use super::{ColdState, LeaveStage, LetGo, PauseReason, PauseReasons};
 use crate::net::socket::Socket;
 use crate::shard::content::Content;
 use crate::shard::outbox::Outbox;
@@ -161,6 +161,9 @@ impl Client {
     pub(in crate::shard) fn begin_call(&mut self, invocation_id: &str, calls_max: usize) {
         if self.can_move() {
             self.cold.calls.begin(invocation_id);
+            if self.cold.leave == LeaveStage::Waits {
+                self.cold.leave = LeaveStage::Calls;
+            }
             if self.cold.calls.is_full(calls_max) {
                 self.pause(PauseReason::PendingCalls);
             }
