@@ -176,10 +176,7 @@ fn client_results_come_from_clients_of_the_same_and_of_another_app_server() {
             instances.insert(guest.instance().await?);
         }
         ensure!(instances.len() == 2, "all guests are at {instances:?}");
-        // The very first client result of an app server may fail in the SDK if it comes from elsewhere at once.
-        for guest in &guests {
-            ensure!(guest.invoke("Ask", json!([guest.id()?, "what"])).await? == 42);
-        }
+        // Nobody has asked yet: answers that come at once would fail in the SDK.
         for asking in &guests {
             for asked in &guests {
                 let answer = asking.invoke("Ask", json!([asked.id()?, "what"])).await?;

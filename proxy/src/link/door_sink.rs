@@ -5,8 +5,11 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::task::spawn_local;
+use tokio::time::{Instant, sleep};
 use tracing::{debug, info, warn};
 use trunkline_link::{FrameSink, LinkEnd, ManySend};
 use trunkline_protocol::service::{
@@ -112,6 +115,23 @@ impl<'a> DoorSink<'a> {
             _ => {}
         }
         self.route(message, epoch);
+    }
+
+    /// Time for which a frame has to wait.
+    fn hold(&self, message: &ServiceMessage) -> Option<Duration> {
+        let ServiceMessage::ClientInvocation(question) = message else { return None };
+        self.pool.asked.hold(&question.payloads, Instant::now())
+    }
+
+    /// Takes a frame after this time, as if it had come then.
+    fn take_later(&self, message: ServiceMessage, hold: Duration) {
+        let (shard, pool, link) = (self.shard.clone(), self.pool.clone(), self.link.clone());
+        spawn_local(async move {
+            sleep(hold).await;
+            let mut sink = DoorSink::new(&shard, &pool, &link);
+            sink.take(message);
+            sink.finish_batch(0).await;
+        });
     }
 
     fn route(&mut self, message: ServiceMessage, epoch: i64) {
@@ -226,8 +246,10 @@ impl FrameSink for DoorSink<'_> {
     }
 
     fn handle_frame(&mut self, _body: &Bytes, message: Option<ServiceMessage>) -> Result<(), LinkEnd> {
-        if let Some(message) = message {
-            self.take(with_time(message));
+        match message {
+            Some(message) if let Some(hold) = self.hold(&message) => self.take_later(message, hold),
+            Some(message) => self.take(with_time(message)),
+            None => {}
         }
         Ok(())
     }

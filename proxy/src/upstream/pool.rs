@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use trunkline_protocol::manifest::PresenceScope;
 
+use super::asked_methods::AskedMethods;
 use super::{AppServer, AppTarget, Hub, LinkHandle, LinkLook, home_choice};
 use crate::limits::WarningBrake;
 
@@ -38,6 +39,8 @@ pub(crate) struct Pool {
     changed: Arc<Notify>,
     /// Brake on warnings about its links: they are lost together.
     warnings: Mutex<WarningBrake>,
+    /// Methods of clients that its app server has asked for results.
+    pub(crate) asked: AskedMethods,
 }
 
 /// The home link of a client connection: it carries everything that the client sends.
@@ -62,6 +65,7 @@ impl Pool {
             lost_at: Mutex::new(None),
             changed,
             warnings: Mutex::default(),
+            asked: AskedMethods::default(),
         }
     }
 

@@ -1,0 +1,78 @@
+//! Methods of clients that an app server has asked for results, which decides how long a question is held.
+//!
+//! Microsoft's SDK sends a question before it notes that it waits for the answer. Between the two it compiles what notes it, once
+//! for each type of result, which takes tens of milliseconds. An answer within that time finds nobody: the call fails with a
+//! `NullReferenceException`, and its client is closed. Azure's service is never that fast, this node is. So what an app server
+//! asks for the first time, by the name of its method, is held for a moment; all that comes later is not.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use bytestring::ByteString;
+use tokio::time::Instant;
+use trunkline_protocol::hub::{HubProtocol, next_frame};
+use trunkline_protocol::service::Payloads;
+
+/// Time in which the SDK is ready for answers, also on a busy machine.
+pub(crate) const FIRST_QUESTION_HOLD: Duration = Duration::from_millis(250);
+
+/// Maximum number of methods that are remembered; questions for others are not held.
+const METHODS_MAX: usize = 256;
+
+/// Methods that one app server has asked clients of one hub for.
+#[derive(Debug, Default)]
+pub(crate) struct AskedMethods(Mutex<HashMap<ByteString, Instant>>);
+
+impl AskedMethods {
+    /// Time for which a question is held, if it is.
+    #[must_use]
+    pub(crate) fn hold(&self, question: &Payloads, now: Instant) -> Option<Duration> {
+        let method = method_of(question)?;
+        let mut asked = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_full = asked.len() >= METHODS_MAX;
+        let ready_at = match asked.get(&method) {
+            Some(ready_at) => *ready_at,
+            None if is_full => return None,
+            None => *asked.entry(method).or_insert(now + FIRST_QUESTION_HOLD),
+        };
+        (now < ready_at).then(|| ready_at - now)
+    }
+}
+
+/// Name of the method that a question invokes, as the first of its encodings has it that can be read.
+fn method_of(question: &Payloads) -> Option<ByteString> {
+    question.0.iter().find_map(|(name, framed)| {
+        let protocol = HubProtocol::from_name(name)?;
+        let frame = next_frame(protocol, framed, usize::MAX).ok()??;
+        let call = protocol.scan_call(framed.get(frame.body)?).ok()?;
+        call.target.map(|target| (*target).into())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn question(method: &str) -> Payloads {
+        Payloads::invocation(Some("1"), method, &[7]).unwrap()
+    }
+
+    #[test]
+    fn questions_for_a_new_method_are_held_until_the_app_server_can_take_answers() {
+        let (asked, now) = (AskedMethods::default(), Instant::now());
+        let half = FIRST_QUESTION_HOLD / 2;
+        assert_eq!(asked.hold(&question("Age"), now), Some(FIRST_QUESTION_HOLD));
+        assert_eq!(asked.hold(&question("Age"), now + half), Some(half), "it still prepares for the first one");
+        assert_eq!(asked.hold(&question("Name"), now + half), Some(FIRST_QUESTION_HOLD));
+        assert_eq!(asked.hold(&question("Age"), now + FIRST_QUESTION_HOLD), None);
+    }
+
+    #[test]
+    fn whatever_is_asked_little_is_remembered() {
+        let (asked, now) = (AskedMethods::default(), Instant::now());
+        assert_eq!(asked.hold(&Payloads::single(HubProtocol::Json, "[]\u{1e}".into()), now), None);
+        let held = (0..METHODS_MAX + 9).filter(|n| asked.hold(&question(&format!("Method{n}")), now).is_some());
+        assert_eq!(held.count(), METHODS_MAX);
+    }
+}
