@@ -8,6 +8,7 @@ mod coming_back;
 mod cut;
 mod dead_node;
 mod dozen;
+mod own_writes;
 mod stranger;
 
 use std::collections::BTreeMap;

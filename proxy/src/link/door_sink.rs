@@ -5,7 +5,6 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::task::spawn_local;
@@ -117,19 +116,14 @@ impl<'a> DoorSink<'a> {
         self.route(message, epoch);
     }
 
-    /// Time for which a frame has to wait.
-    fn hold(&self, message: &ServiceMessage) -> Option<Duration> {
-        let ServiceMessage::ClientInvocation(question) = message else { return None };
-        self.pool.asked.hold(&question.payloads, Instant::now())
-    }
-
-    /// Takes a frame after this time, as if it had come then.
-    fn take_later(&self, message: ServiceMessage, hold: Duration) {
+    /// Takes a question when the app server can take an answer, as if it had come then.
+    fn take_later(&self, question: ClientInvocation) {
+        let hold = self.pool.asked.hold(&question.payloads, Instant::now());
         let (shard, pool, link) = (self.shard.clone(), self.pool.clone(), self.link.clone());
         spawn_local(async move {
             sleep(hold).await;
             let mut sink = DoorSink::new(&shard, &pool, &link);
-            sink.take(message);
+            sink.take(ServiceMessage::ClientInvocation(question));
             sink.finish_batch(0).await;
         });
     }
@@ -247,7 +241,7 @@ impl FrameSink for DoorSink<'_> {
 
     fn handle_frame(&mut self, _body: &Bytes, message: Option<ServiceMessage>) -> Result<(), LinkEnd> {
         match message {
-            Some(message) if let Some(hold) = self.hold(&message) => self.take_later(message, hold),
+            Some(ServiceMessage::ClientInvocation(question)) => self.take_later(question),
             Some(message) => self.take(with_time(message)),
             None => {}
         }

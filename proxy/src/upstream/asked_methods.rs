@@ -1,9 +1,10 @@
 //! Methods of clients that an app server has asked for results, which decides how long a question is held.
 //!
-//! Microsoft's SDK sends a question before it notes that it waits for the answer. Between the two it compiles what notes it, once
-//! for each type of result, which takes tens of milliseconds. An answer within that time finds nobody: the call fails with a
-//! `NullReferenceException`, and its client is closed. Azure's service is never that fast, this node is. So what an app server
-//! asks for the first time, by the name of its method, is held for a moment; all that comes later is not.
+//! Microsoft's SDK sends a question before it notes that it waits for the answer. Between the two it may lose its processor, and it
+//! compiles what notes it, once for each type of result, which takes tens of milliseconds. An answer within that time finds
+//! nobody: the call fails with a `NullReferenceException` that closes its client, or it is never answered. Azure's service is
+//! never that fast, this node is. So each question is held for a moment, and for a longer one while the SDK may have to
+//! compile for it, which the name of the method tells.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -14,10 +15,13 @@ use tokio::time::Instant;
 use trunkline_protocol::hub::{HubProtocol, next_frame};
 use trunkline_protocol::service::Payloads;
 
-/// Time in which the SDK is ready for answers, also on a busy machine.
+/// Time in which the SDK is ready for answers to a method that it has not asked for before, also on a busy machine.
 pub(crate) const FIRST_QUESTION_HOLD: Duration = Duration::from_millis(250);
 
-/// Maximum number of methods that are remembered; questions for others are not held.
+/// Time in which it is ready for all others.
+pub(crate) const QUESTION_HOLD: Duration = Duration::from_millis(25);
+
+/// Maximum number of methods that are remembered; questions for others are held for the shorter time.
 const METHODS_MAX: usize = 256;
 
 /// Methods that one app server has asked clients of one hub for.
@@ -25,18 +29,17 @@ const METHODS_MAX: usize = 256;
 pub(crate) struct AskedMethods(Mutex<HashMap<ByteString, Instant>>);
 
 impl AskedMethods {
-    /// Time for which a question is held, if it is.
+    /// Time for which a question is held.
     #[must_use]
-    pub(crate) fn hold(&self, question: &Payloads, now: Instant) -> Option<Duration> {
-        let method = method_of(question)?;
+    pub(crate) fn hold(&self, question: &Payloads, now: Instant) -> Duration {
+        let Some(method) = method_of(question) else { return QUESTION_HOLD };
         let mut asked = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_full = asked.len() >= METHODS_MAX;
         let ready_at = match asked.get(&method) {
             Some(ready_at) => *ready_at,
-            None if is_full => return None,
+            None if asked.len() >= METHODS_MAX => now,
             None => *asked.entry(method).or_insert(now + FIRST_QUESTION_HOLD),
         };
-        (now < ready_at).then(|| ready_at - now)
+        QUESTION_HOLD.max(ready_at.saturating_duration_since(now))
     }
 }
 
@@ -62,17 +65,18 @@ mod tests {
     fn questions_for_a_new_method_are_held_until_the_app_server_can_take_answers() {
         let (asked, now) = (AskedMethods::default(), Instant::now());
         let half = FIRST_QUESTION_HOLD / 2;
-        assert_eq!(asked.hold(&question("Age"), now), Some(FIRST_QUESTION_HOLD));
-        assert_eq!(asked.hold(&question("Age"), now + half), Some(half), "it still prepares for the first one");
-        assert_eq!(asked.hold(&question("Name"), now + half), Some(FIRST_QUESTION_HOLD));
-        assert_eq!(asked.hold(&question("Age"), now + FIRST_QUESTION_HOLD), None);
+        assert_eq!(asked.hold(&question("Age"), now), FIRST_QUESTION_HOLD);
+        assert_eq!(asked.hold(&question("Age"), now + half), half, "it still prepares for the first one");
+        assert_eq!(asked.hold(&question("Name"), now + half), FIRST_QUESTION_HOLD);
+        assert_eq!(asked.hold(&question("Age"), now + FIRST_QUESTION_HOLD), QUESTION_HOLD);
     }
 
     #[test]
     fn whatever_is_asked_little_is_remembered() {
         let (asked, now) = (AskedMethods::default(), Instant::now());
-        assert_eq!(asked.hold(&Payloads::single(HubProtocol::Json, "[]\u{1e}".into()), now), None);
-        let held = (0..METHODS_MAX + 9).filter(|n| asked.hold(&question(&format!("Method{n}")), now).is_some());
+        assert_eq!(asked.hold(&Payloads::single(HubProtocol::Json, "[]\u{1e}".into()), now), QUESTION_HOLD);
+        let held =
+            (0..METHODS_MAX + 9).filter(|n| asked.hold(&question(&format!("Method{n}")), now) == FIRST_QUESTION_HOLD);
         assert_eq!(held.count(), METHODS_MAX);
     }
 }
