@@ -8,6 +8,7 @@ pub mod interface;
 mod members;
 mod question;
 mod receivers;
+mod sent;
 mod users;
 
 use std::collections::HashSet;
@@ -25,8 +26,9 @@ pub use answer::Answer;
 pub use client::{Client, ClientAnswer};
 pub use groups::Groups;
 pub use members::{Member, Members};
+pub use receivers::Receivers;
 use receivers::SendTarget;
-pub use receivers::{Receivers, Sent};
+pub use sent::{NotAcknowledged, NotAcknowledgedReason, Sent};
 pub use users::Users;
 
 /// The clients of a hub, wherever they are connected: pick [receivers](Receivers), then send.

@@ -359,18 +359,24 @@ impl HubCore {
     }
 
     /// Queues a call of a client method for this connection alone; waits while its send link is full, or while it moves.
-    /// Returns whether its proxy took it.
-    pub(crate) async fn call_client(&self, connection: &Connection, payloads: Payloads) -> Result<bool, SendError> {
+    /// Returns its proxy, if that took it.
+    pub(crate) async fn call_client(
+        &self,
+        connection: &Connection,
+        payloads: Payloads,
+    ) -> Result<Option<Arc<Node>>, SendError> {
         let payload = payloads.get(connection.protocol()).filter(|_| connection.home().moves_between_nodes());
         let Some(payload) = payload.cloned() else {
             let message = MultiConnectionData { connection_ids: vec![connection.shared_id()], payloads };
             let frame = checked_frame(&ServiceMessage::MultiConnectionData(message))?;
-            return Ok(self.outbound.send(&connection.node(), &frame).await);
+            let node = connection.node();
+            return Ok(self.outbound.send(&node, &frame).await.then_some(node));
         };
         // Not as one of many: those belong to an epoch, and this goes where the client is, whatever the epoch.
         let frame = checked_frame(&connection_data(connection, payload, DataType::Invocation))?;
         let passage = connection.home().pass().await;
-        Ok(self.outbound.send(passage.node(), &frame).await)
+        let is_taken = self.outbound.send(passage.node(), &frame).await;
+        Ok(is_taken.then(|| Arc::clone(passage.node())))
     }
 
     /// Queues a completion for the connection. Returns its frame if that would wait: then it is for

@@ -285,7 +285,8 @@ pub use call::{CloseReason, FromContext};
 #[doc(hidden)]
 pub use clients::interface;
 pub use clients::{
-    Answer, CallerClients, Client, ClientAnswer, Clients, Groups, Member, Members, Receivers, Sent, Users,
+    Answer, CallerClients, Client, ClientAnswer, Clients, Groups, Member, Members, NotAcknowledged,
+    NotAcknowledgedReason, Receivers, Sent, Users,
 };
 pub use context::items::Items;
 pub use context::request::{Claims, Query};

@@ -5,6 +5,7 @@
 
 mod link_pool;
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 
 use bytes::Bytes;
@@ -21,6 +22,22 @@ pub(crate) use tests::{next_piece, open_outbox};
 tokio::task_local! {
     /// Node of the client whose call runs: what the call sends to many takes the same way, and so keeps its order.
     static CALLER: Arc<Node>;
+}
+
+/// Number of link sessions of this process that have ended with frames which may be lost.
+static LOSSES: AtomicU64 = AtomicU64::new(0);
+
+/// Point in time before which losses of frames don't count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct LossMark(u64);
+
+/// Reason why a node is not known to have a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum DeliveryError {
+    /// A link has ended with frames that the proxy may have or not.
+    Lost,
+    /// It is a service, which acknowledges no frames.
+    Unsupported,
 }
 
 /// Name of a node: of a proxy process, or of a server connection to a service.
@@ -54,7 +71,16 @@ pub(crate) struct Node {
     service: Option<Box<str>>,
     capabilities: Capabilities,
     heard_at: Mutex<Instant>,
+    /// The latest of [`LOSSES`] that was of this node.
+    last_loss: AtomicU64,
     pool: RwLock<LinkPool<Arc<LinkOutbox>>>,
+}
+
+impl LossMark {
+    /// The present: earlier losses don't count.
+    pub(crate) fn now() -> Self {
+        Self(LOSSES.load(Ordering::Acquire))
+    }
 }
 
 /// A node is equal to itself alone.
@@ -77,8 +103,9 @@ impl Node {
     pub(crate) fn new(name: NodeName<'_>, capabilities: Capabilities) -> Self {
         let NodeName { name, boot, service } = name;
         let pool = RwLock::default();
-        let heard_at = Mutex::new(Instant::now());
-        Self { name: name.into(), boot: boot.into(), service: service.map(Into::into), capabilities, heard_at, pool }
+        let (heard_at, last_loss) = (Mutex::new(Instant::now()), AtomicU64::new(0));
+        let (name, boot, service) = (name.into(), boot.into(), service.map(Into::into));
+        Self { name, boot, service, capabilities, heard_at, last_loss, pool }
     }
 
     /// Node without links, which takes nothing.
@@ -189,7 +216,34 @@ impl Node {
                 None => lost_frames += rest.unsent.count,
             },
         }
+        if lost_frames > 0 {
+            self.last_loss.store(LOSSES.fetch_add(1, Ordering::AcqRel) + 1, Ordering::Release);
+        }
         LinkSessionEnd { was_last: pool.is_empty(), lost_frames }
+    }
+
+    /// Waits until the proxy has all that was queued for it since the mark, by way of whatever links.
+    ///
+    /// It remembers no frame: what was queued before this call is behind the last frame of the send link. A loss between
+    /// mark and call counts, whether or not the frame was among what was lost.
+    pub(crate) async fn delivered(&self, since: LossMark) -> Result<(), DeliveryError> {
+        if self.is_of_service() {
+            return Err(DeliveryError::Unsupported);
+        }
+        loop {
+            let link = self.send_link().map(|link| (link.queued(), link));
+            // Behind the look at the link: what it does not have was lost by now, and counted.
+            if self.last_loss.load(Ordering::Acquire) > since.0 {
+                return Err(DeliveryError::Lost);
+            }
+            // Without a link nothing was lost, so the proxy had all.
+            let Some((queued, link)) = link else { return Ok(()) };
+            if let Some(queued) = queued
+                && link.delivered(queued).await.is_ok()
+            {
+                return Ok(());
+            }
+        }
     }
 
     /// Queues a send at once. `Some(false)`: no link lives; `None`: the send link is full.
@@ -244,8 +298,13 @@ impl Node {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+
+    use futures_util::FutureExt;
     use trunkline_link::{OutboxPolicy, Outgoing};
-    use trunkline_protocol::service::{Attachment, Offer, Role, Session, SessionId, SessionSettings, Transmit};
+    use trunkline_protocol::service::{
+        ACKNOWLEDGE_KEY, Attachment, Offer, Ping, Role, Session, SessionId, SessionSettings, Transmit,
+    };
 
     use super::*;
 
@@ -281,6 +340,110 @@ mod tests {
         assert!(node.control(b"\x01b"));
         let written: Vec<_> = std::iter::from_fn(|| next_piece(&second, socket)).map(|piece| piece.bytes).collect();
         assert_eq!(written.concat(), b"\x01a\x01b");
+    }
+
+    /// Opens a link of a proxy that resumes and acknowledges.
+    fn open_acknowledging(node: &Node, slot: u32) -> (Arc<LinkOutbox>, Attachment) {
+        let session = Session::new(SessionId::FIRST, Role::AppServer, SessionSettings::new(1_000, 1_000), 0);
+        let outbox = Arc::new(LinkOutbox::new(OutboxPolicy::waiting(), Some(session)));
+        let capabilities = Capabilities { resume_ring_bytes: Some(1_000), ..Capabilities::plain() };
+        let offer = Offer { session: SessionId::FIRST, received: None, capabilities };
+        let (attachment, _) = outbox.attach_offer(&offer, 0).unwrap().unwrap();
+        node.open(slot, Arc::clone(&outbox));
+        (outbox, attachment)
+    }
+
+    fn acknowledge(outbox: &LinkOutbox, frames: u64) {
+        let pairs = vec![(ACKNOWLEDGE_KEY.into(), frames.to_string().into())];
+        outbox.handle_ping(&Ping { pairs }).unwrap();
+    }
+
+    fn proxy() -> Node {
+        Node::new(NodeName::proxy("proxy", "boot"), Capabilities::plain())
+    }
+
+    #[test]
+    fn a_frame_is_delivered_when_its_proxy_acknowledges_it_and_not_an_earlier_one() {
+        let node = proxy();
+        let (outbox, socket) = open_acknowledging(&node, 0);
+        let since = LossMark::now();
+        assert!(node.control(b"\x01a"));
+        next_piece(&outbox, socket).unwrap();
+        assert!(node.control(b"\x01b"));
+        let mut waiting = pin!(node.delivered(since));
+        assert_eq!(waiting.as_mut().now_or_never(), None);
+        acknowledge(&outbox, 1);
+        assert_eq!(waiting.as_mut().now_or_never(), None, "the second one is queued");
+        next_piece(&outbox, socket).unwrap();
+        assert_eq!(waiting.as_mut().now_or_never(), None, "it is written");
+        acknowledge(&outbox, 2);
+        assert_eq!(waiting.now_or_never(), Some(Ok(())));
+    }
+
+    #[test]
+    fn a_frame_that_was_never_written_is_delivered_over_the_next_link() {
+        let node = proxy();
+        let [(first, _), (second, socket)] = [0, 1].map(|slot| open_acknowledging(&node, slot));
+        let since = LossMark::now();
+        assert!(node.control(b"\x01a"));
+        let mut waiting = pin!(node.delivered(since));
+        assert_eq!(waiting.as_mut().now_or_never(), None);
+        node.end(0, None);
+        assert!(first.is_closed());
+        assert_eq!(waiting.as_mut().now_or_never(), None);
+        next_piece(&second, socket).unwrap();
+        acknowledge(&second, 1);
+        assert_eq!(waiting.now_or_never(), Some(Ok(())));
+    }
+
+    #[test]
+    fn a_frame_that_was_written_to_a_lost_link_is_lost_whenever_its_sender_asks() {
+        let (node, other) = (proxy(), proxy());
+        let [(first, socket), (_second, _)] = [0, 1].map(|slot| open_acknowledging(&node, slot));
+        let (theirs, their_socket) = open_acknowledging(&other, 0);
+        let before = LossMark::now();
+        assert!(node.control(b"\x01a") && other.control(b"\x01a"));
+        next_piece(&first, socket).unwrap();
+        next_piece(&theirs, their_socket).unwrap();
+        acknowledge(&theirs, 1);
+        let mut waiting = pin!(node.delivered(before));
+        assert_eq!(waiting.as_mut().now_or_never(), None);
+        node.end(0, None);
+        assert_eq!(waiting.now_or_never(), Some(Err(DeliveryError::Lost)));
+        assert_eq!(node.delivered(before).now_or_never(), Some(Err(DeliveryError::Lost)));
+        assert_eq!(node.delivered(LossMark::now()).now_or_never(), Some(Ok(())), "what is sent now has another link");
+        assert_eq!(other.delivered(before).now_or_never(), Some(Ok(())), "the other proxy has lost nothing");
+    }
+
+    #[test]
+    fn what_was_acknowledged_before_the_link_ended_is_delivered() {
+        let node = proxy();
+        let (outbox, socket) = open_acknowledging(&node, 0);
+        let since = LossMark::now();
+        assert!(node.control(b"\x01a"));
+        let mut waiting = pin!(node.delivered(since));
+        assert_eq!(waiting.as_mut().now_or_never(), None);
+        assert!(node.control(b"\x01b"));
+        next_piece(&outbox, socket).unwrap();
+        acknowledge(&outbox, 1);
+        node.end(0, None);
+        assert_eq!(waiting.now_or_never(), Some(Ok(())));
+    }
+
+    #[test]
+    fn a_far_end_in_memory_has_what_is_written_and_a_service_never_says() {
+        let node = proxy();
+        let (outbox, socket) = open_outbox(100);
+        let outbox = Arc::new(outbox);
+        node.open(0, Arc::clone(&outbox));
+        let since = LossMark::now();
+        assert!(node.control(b"\x01a"));
+        let mut waiting = pin!(node.delivered(since));
+        assert_eq!(waiting.as_mut().now_or_never(), None);
+        next_piece(&outbox, socket).unwrap();
+        assert_eq!(waiting.now_or_never(), Some(Ok(())));
+        let service = Node::new(NodeName { name: "s", boot: "", service: Some("s") }, Capabilities::default());
+        assert_eq!(service.delivered(since).now_or_never(), Some(Err(DeliveryError::Unsupported)));
     }
 
     #[test]

@@ -128,10 +128,10 @@ impl Outbound {
         self.moves.begin_send()
     }
 
-    /// Queues a frame for every proxy. Returns how many took it.
+    /// Queues a frame for every proxy. Returns the proxies, and how many of them took it.
     ///
     /// Proxies with room get it at once, so that a slow one delays the others as little as possible.
-    pub(crate) async fn send_to_all(&self, frame: &Bytes) -> usize {
+    pub(crate) async fn send_to_all(&self, frame: &Bytes) -> (Arc<[Arc<Node>]>, usize) {
         let send = self.begin_send();
         let nodes = self.nodes_for(|| frame.clone());
         let frame = ManyFrame::of_send(&send, frame.clone());
@@ -150,7 +150,7 @@ impl Outbound {
         for node in full {
             taken += usize::from(self.send(node, frame.of(node)).await);
         }
-        taken
+        (nodes, taken)
     }
 
     /// Takes the request of a node that is about to give a connection to another one. Returns whether its caller must
@@ -329,7 +329,7 @@ mod tests {
         let [(first, first_socket), (late, late_socket)] = [open_outbox(1_000), open_outbox(1_000)];
         let (first, late) = (Arc::new(first), Arc::new(late));
         outbound.begin_session(NodeName::proxy("first", "boot"), Capabilities::plain(), 0, Arc::clone(&first));
-        assert_eq!(outbound.send_to_all(&Bytes::from_static(b"\x01a")).await, 1);
+        assert_eq!(outbound.send_to_all(&Bytes::from_static(b"\x01a")).await.1, 1);
         assert_eq!(outbound.nodes_for(|| Bytes::from_static(b"\x01b")).len(), 1);
         let node = outbound.begin_session(NodeName::proxy("late", "boot"), Capabilities::plain(), 3, Arc::clone(&late));
         outbound.begin_session(
@@ -338,7 +338,7 @@ mod tests {
             4,
             Arc::new(open_outbox(1_000).0),
         );
-        assert_eq!(outbound.send_to_all(&Bytes::from_static(b"\x01c")).await, 2);
+        assert_eq!(outbound.send_to_all(&Bytes::from_static(b"\x01c")).await.1, 2);
         assert!(node.control(b"\x01d"));
         assert_eq!(written(&first, first_socket), b"\x01a\x01c");
         assert_eq!(written(&late, late_socket), b"\x01a\x01b\x01c\x01d");

@@ -189,7 +189,7 @@ async fn request_local(
         return Ok(if is_elsewhere { ClientResult::Leaving } else { ClientResult::Disconnected });
     }
     let payloads = encode::invocation(method, arguments, core.naming, &[connection.protocol()], Some(expected.id()))?;
-    if !core.call_client(connection, payloads).await? {
+    if core.call_client(connection, payloads).await?.is_none() {
         return Ok(ClientResult::Disconnected);
     }
     Ok(expected.received().await)

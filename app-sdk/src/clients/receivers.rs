@@ -11,11 +11,12 @@ use trunkline_protocol::service::{
     ServiceMessage, UserData,
 };
 
+use super::sent::{Carriers, Sent};
 use crate::connection::Connection;
 use crate::encode::{self, Arguments};
 use crate::error::SendError;
 use crate::hub_core::HubCore;
-use crate::node::Node;
+use crate::node::{LossMark, Node};
 use crate::outbound::{ManyFrame, checked_frame};
 
 /// Receivers of a message.
@@ -24,12 +25,6 @@ use crate::outbound::{ManyFrame, checked_frame};
 pub struct Receivers {
     pub(super) core: Arc<HubCore>,
     pub(super) to: SendTarget,
-}
-
-/// Outcome of a send.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Sent {
-    proxies: usize,
 }
 
 /// Addressee of a send.
@@ -51,22 +46,25 @@ impl Receivers {
     /// The arguments are encoded once per hub protocol, and leave as one frame per proxy, however many receivers
     /// there are. Sends that are awaited one after the other arrive in that order. While a link's queue is full
     /// the send waits; if that link ends meanwhile, the send goes on with the next link to the same proxy, and with
-    /// none left it is done there. A send without receivers is no error.
+    /// none left it is done there. A send without receivers is no error. [`Sent::acknowledged`] waits until the proxies
+    /// have it.
     ///
     /// # Errors
     /// When an argument can't be encoded, a group has no name, or the message is too large for a link. Nothing
     /// was sent then.
     pub async fn send(&self, method: &str, arguments: impl Arguments) -> Result<Sent, SendError> {
         self.check()?;
-        let proxies = match &self.to {
-            SendTarget::Caller(caller) => self.send_to_caller(caller, method, &arguments).await?,
+        let since = LossMark::now();
+        let (proxies, carriers) = match &self.to {
+            SendTarget::Caller(caller) => Carriers::one(self.send_to_caller(caller, method, &arguments).await?),
             SendTarget::Connections(ids) => self.send_to_connections(ids, method, &arguments).await?,
             to => {
                 let payloads = encode::invocation(method, &arguments, self.core.naming, &self.core.protocols, None)?;
-                self.core.outbound.send_to_all(&checked_frame(&to.message(payloads))?).await
+                let (nodes, taken) = self.core.outbound.send_to_all(&checked_frame(&to.message(payloads))?).await;
+                (taken, Carriers::All(nodes))
             }
         };
-        Ok(Sent { proxies })
+        Ok(Sent::new(proxies, carriers, since))
     }
 
     async fn send_to_caller(
@@ -74,12 +72,12 @@ impl Receivers {
         caller: &Arc<Connection>,
         method: &str,
         arguments: &impl Arguments,
-    ) -> Result<usize, SendError> {
+    ) -> Result<Option<Arc<Node>>, SendError> {
         let payloads = encode::invocation(method, arguments, self.core.naming, &[caller.protocol()], None)?;
         if !self.core.contains(caller) {
-            return Ok(0);
+            return Ok(None);
         }
-        Ok(usize::from(self.core.call_client(caller, payloads).await?))
+        self.core.call_client(caller, payloads).await
     }
 
     /// Sends to a connection that is here and may move. Returns `None` if it is elsewhere, or is by now.
@@ -88,13 +86,13 @@ impl Receivers {
         id: &ByteString,
         method: &str,
         arguments: &impl Arguments,
-    ) -> Result<Option<usize>, SendError> {
+    ) -> Result<Option<(usize, Carriers)>, SendError> {
         let known = self.core.connection(id).filter(|known| known.home().moves_between_nodes());
         let Some(connection) = known else { return Ok(None) };
         let payloads = encode::invocation(method, arguments, self.core.naming, &[connection.protocol()], None)?;
-        let is_taken = self.core.call_client(&connection, payloads).await?;
-        let has_left = !is_taken && !self.core.contains(&connection) && connection.inbox().goes_on();
-        Ok((!has_left).then_some(usize::from(is_taken)))
+        let taken = self.core.call_client(&connection, payloads).await?;
+        let has_left = taken.is_none() && !self.core.contains(&connection) && connection.inbox().goes_on();
+        Ok((!has_left).then(|| Carriers::one(taken)))
     }
 
     async fn send_to_connections(
@@ -102,11 +100,11 @@ impl Receivers {
         ids: &[ByteString],
         method: &str,
         arguments: &impl Arguments,
-    ) -> Result<usize, SendError> {
+    ) -> Result<(usize, Carriers), SendError> {
         if let [id] = ids
-            && let Some(proxies) = self.send_to_movable(id, method, arguments).await?
+            && let Some(outcome) = self.send_to_movable(id, method, arguments).await?
         {
-            return Ok(proxies);
+            return Ok(outcome);
         }
         let send = self.core.outbound.begin_send();
         let locations = Locations::find(ids, &self.core, send.epoch());
@@ -114,18 +112,18 @@ impl Receivers {
         let payloads = encode::invocation(method, arguments, self.core.naming, &protocols, None)?;
         let mut frames = Vec::new();
         let is_for_all = !locations.unknown.is_empty();
-        let nodes = locations.asked(&self.core, &payloads);
-        for (node, connection_ids, protocols) in locations.per_node(nodes, &self.core.protocols) {
+        let nodes = locations.all_nodes(&self.core, &payloads);
+        for (connection_ids, protocols) in locations.per_node(&nodes, &self.core.protocols) {
             let payloads = only(&payloads, &protocols);
             let message = MultiConnectionData { connection_ids, payloads };
             let frame = checked_frame(&ServiceMessage::MultiConnectionData(message))?;
-            frames.push((node, if is_for_all { ManyFrame::of_send(&send, frame) } else { ManyFrame::plain(frame) }));
+            frames.push(if is_for_all { ManyFrame::of_send(&send, frame) } else { ManyFrame::plain(frame) });
         }
         let mut proxies = 0;
-        for (node, frame) in frames {
-            proxies += usize::from(self.core.outbound.send(&node, frame.of(&node)).await);
+        for (node, frame) in nodes.iter().zip(frames) {
+            proxies += usize::from(self.core.outbound.send(node, frame.of(node)).await);
         }
-        Ok(proxies)
+        Ok((proxies, Carriers::Some(nodes)))
     }
 
     pub(super) fn check(&self) -> Result<(), SendError> {
@@ -209,32 +207,26 @@ impl Locations {
         core.outbound.nodes_for(late).to_vec()
     }
 
-    /// The connection ids and the protocols for each proxy; unknown connections may be at any of the `nodes`.
-    fn per_node(
-        self,
-        mut nodes: Vec<Arc<Node>>,
-        all: &[HubProtocol],
-    ) -> Vec<(Arc<Node>, Vec<ByteString>, Vec<HubProtocol>)> {
+    /// The proxies that get a frame: those of the known connections, and those that are asked for the unknown ones.
+    fn all_nodes(&self, core: &HubCore, payloads: &Payloads) -> Vec<Arc<Node>> {
+        let mut nodes = self.asked(core, payloads);
         for connection in &self.known {
             if !nodes.iter().any(|node| Arc::ptr_eq(node, &connection.node())) {
                 nodes.push(connection.node());
             }
         }
-        let share = |node: Arc<Node>| {
-            let here: Vec<_> = self.known.iter().filter(|known| Arc::ptr_eq(&known.node(), &node)).cloned().collect();
+        nodes
+    }
+
+    /// The connection ids and the protocols for each proxy; unknown connections may be at any of the `nodes`.
+    fn per_node(self, nodes: &[Arc<Node>], all: &[HubProtocol]) -> Vec<(Vec<ByteString>, Vec<HubProtocol>)> {
+        let share = |node: &Arc<Node>| {
+            let here: Vec<_> = self.known.iter().filter(|known| Arc::ptr_eq(&known.node(), node)).cloned().collect();
             let ids = here.iter().map(|known| known.shared_id()).chain(self.unknown.iter().cloned()).collect();
             let protocols = if self.unknown.is_empty() { protocols_of(&here) } else { all.to_vec() };
-            (node, ids, protocols)
+            (ids, protocols)
         };
-        nodes.into_iter().map(share).collect()
-    }
-}
-
-impl Sent {
-    /// Number of proxies that took the message.
-    #[must_use]
-    pub fn proxies(self) -> usize {
-        self.proxies
+        nodes.iter().map(share).collect()
     }
 }
 

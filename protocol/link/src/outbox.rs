@@ -13,7 +13,8 @@
 //! connection whose sends are stuck must still answer; control frames (closes, flow control, handshakes) are a few small
 //! ones per connection and never wait.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::BytesMut;
@@ -81,9 +82,22 @@ pub struct LinkOutbox {
     ring_bytes: AtomicUsize,
     filled: Notify,
     emptied: Notify,
+    deliveries: DeliveryWatch,
     sends: WaitLine,
     completions: WaitLine,
 }
+
+/// Callers that wait until the far end has a frame. Without any it costs an atomic load for each acknowledgement.
+#[derive(Debug, Default)]
+struct DeliveryWatch {
+    waiting: AtomicUsize,
+    advanced: Notify,
+    /// Last frame that the far end had when the session ended.
+    last: AtomicU64,
+}
+
+/// Place of a caller in a [`DeliveryWatch`], until it is dropped.
+struct DeliveryWait<'a>(&'a DeliveryWatch);
 
 /// Senders that wait for room, first come, first served: the first one waits to be notified, the others for their turn.
 #[derive(Debug, Default)]
@@ -105,6 +119,7 @@ impl LinkOutbox {
             ring_bytes: AtomicUsize::new(0),
             filled: Notify::new(),
             emptied: Notify::new(),
+            deliveries: DeliveryWatch::default(),
             sends: WaitLine::default(),
             completions: WaitLine::default(),
         }
@@ -217,6 +232,33 @@ impl LinkOutbox {
         self.filled.notify_one();
     }
 
+    /// Returns the number of the last frame that was queued; `None` when the session is over.
+    #[must_use]
+    pub fn queued(&self) -> Option<u64> {
+        self.session().as_ref().map(Session::queued)
+    }
+
+    /// Waits until the far end has all frames up to this one; a far end that can't resume has what its socket has got.
+    /// Cancel-safe.
+    ///
+    /// # Errors
+    /// When the session is over, and the far end may not have the frame.
+    pub async fn delivered(&self, number: u64) -> Result<(), OutboxClosed> {
+        let _wait = DeliveryWait::begin(&self.deliveries);
+        loop {
+            let mut advanced = pin!(self.deliveries.advanced.notified());
+            // Before the look at the session, or an acknowledgement in between would wake nobody.
+            advanced.as_mut().enable();
+            let delivered = self.session().as_ref().map(Session::delivered);
+            match delivered {
+                Some(delivered) if delivered >= number => return Ok(()),
+                None if self.deliveries.last() >= number => return Ok(()),
+                None => return Err(OutboxClosed),
+                Some(_) => advanced.await,
+            }
+        }
+    }
+
     /// Returns the next step of this socket's writer.
     #[must_use]
     pub fn poll(&self, attachment: Attachment, now_ms: u64) -> Outgoing {
@@ -224,6 +266,8 @@ impl LinkOutbox {
             Some(piece) => Outgoing::Piece(piece),
             None => session.poll_ping_timeout().map_or(Outgoing::Over, Outgoing::Idle),
         });
+        // It may be all that is known of this far end.
+        self.deliveries.note();
         outgoing.unwrap_or(Outgoing::Over)
     }
 
@@ -259,6 +303,7 @@ impl LinkOutbox {
             self.is_open.store(session.is_attached(), Ordering::Release);
             Ok(attachment?.map(|attachment| (attachment, replayed)))
         });
+        self.deliveries.note();
         Ok(attached.transpose()?.flatten())
     }
 
@@ -271,11 +316,13 @@ impl LinkOutbox {
 
     /// Attaches the socket of an upgrade that was judged good; `None` when the session is over.
     pub fn attach_offer(&self, offer: &Offer, now_ms: u64) -> Option<Result<(Attachment, Answer), SessionError>> {
-        self.with(|session| {
+        let attached = self.with(|session| {
             let attached = session.handle_offer(offer, now_ms);
             self.is_open.store(session.is_attached(), Ordering::Release);
             attached
-        })
+        });
+        self.deliveries.note();
+        attached
     }
 
     /// The socket has ended; what that means for the session.
@@ -309,7 +356,9 @@ impl LinkOutbox {
     /// # Errors
     /// When it makes no sense; the session is to be ended.
     pub fn handle_ping(&self, ping: &Ping) -> Result<(), SessionError> {
-        self.with(|session| session.handle_ping(ping).map(drop)).unwrap_or(Ok(()))
+        let handled = self.with(|session| session.handle_ping(ping).map(drop)).unwrap_or(Ok(()));
+        self.deliveries.note();
+        handled
     }
 
     /// Counts the silence of the far end; to be called every [`tick_ms`](Self::tick_ms).
@@ -336,8 +385,11 @@ impl LinkOutbox {
             // Under the lock: who finds no session finds this, too.
             self.is_closed.store(true, Ordering::Release);
             self.is_open.store(false, Ordering::Release);
+            let delivered = session.as_ref().map_or_else(|| self.deliveries.last(), Session::delivered);
+            self.deliveries.last.store(delivered, Ordering::Release);
             session.take()
         };
+        self.deliveries.note();
         self.is_full.store(false, Ordering::Release);
         self.ring_bytes.store(0, Ordering::Relaxed);
         self.filled.notify_one();
@@ -394,6 +446,32 @@ impl LinkOutbox {
     // No code panics while it holds the lock; should it ever, what is queued is still whole frames.
     fn session(&self) -> MutexGuard<'_, Option<Session>> {
         self.session.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl DeliveryWatch {
+    /// Wakes those who wait, because the far end may have more than before, or the session is over.
+    fn note(&self) {
+        if self.waiting.load(Ordering::Acquire) > 0 {
+            self.advanced.notify_waiters();
+        }
+    }
+
+    fn last(&self) -> u64 {
+        self.last.load(Ordering::Acquire)
+    }
+}
+
+impl<'a> DeliveryWait<'a> {
+    fn begin(watch: &'a DeliveryWatch) -> Self {
+        watch.waiting.fetch_add(1, Ordering::AcqRel);
+        Self(watch)
+    }
+}
+
+impl Drop for DeliveryWait<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::AcqRel);
     }
 }
 

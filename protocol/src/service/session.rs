@@ -230,6 +230,13 @@ impl Session {
         self.ring.last()
     }
 
+    /// Returns the number of the last frame that the peer has, as far as can be known: of one that can't resume, and so
+    /// acknowledges nothing, the last frame that the socket has got.
+    #[must_use]
+    pub fn delivered(&self) -> u64 {
+        if self.peer_ring_bytes.is_some() { self.counters.acknowledged() } else { self.counters.sent() }
+    }
+
     /// Returns the counters of frames sent, taken in, and acknowledged.
     #[must_use]
     pub fn counters(&self) -> &Counters {
