@@ -12,10 +12,12 @@ mod many_frame;
 mod proxies;
 mod replay_buffer;
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, RwLock};
 
 use bytes::Bytes;
 use bytestring::ByteString;
+use tokio::sync::watch;
 use tokio::time::Instant;
 use trunkline_protocol::cause::Cause;
 use trunkline_protocol::limits::LINK_FRAME_MAX_BYTES;
@@ -51,6 +53,8 @@ pub(crate) struct Outbound {
     /// Budget of the log lines about code that keeps its thread.
     pub(crate) hold_limit: LogLimit,
     proxies: RwLock<Proxies>,
+    /// Changes when a proxy is linked, or is not any more.
+    linked: watch::Sender<()>,
     moves: MoveQueue<RequestedMove>,
 }
 
@@ -73,6 +77,7 @@ impl Outbound {
             mistake_limit: LogLimit::of_mistakes(),
             hold_limit: LogLimit::of_holds(),
             proxies: RwLock::default(),
+            linked: watch::Sender::new(()),
             moves: MoveQueue::default(),
         }
     }
@@ -89,6 +94,7 @@ impl Outbound {
         let begun = write(&self.proxies).begin_session(name, capabilities, slot, outbox, now);
         self.metrics.frames_down.inc_by(begun.replayed_frames as u64);
         self.metrics.bytes_down.inc_by(begun.replayed_bytes as u64);
+        self.linked.send_replace(());
         begun.node
     }
 
@@ -96,12 +102,33 @@ impl Outbound {
     pub(crate) fn end_session(&self, node: &Arc<Node>, slot: u32) -> bool {
         let ended = write(&self.proxies).end_session(node, slot);
         self.metrics.frames_lost.inc_by(ended.lost_frames);
+        self.linked.send_replace(());
         ended.node_is_lost
     }
 
     /// Sends by way of another server connection of the service from now on, if there is one.
     pub(crate) fn retire(&self, node: &Arc<Node>) {
         write(&self.proxies).retire(node);
+    }
+
+    /// Notifies when a proxy is linked, or is not any more.
+    pub(crate) fn link_changes(&self) -> watch::Receiver<()> {
+        self.linked.subscribe()
+    }
+
+    /// Waits until a proxy is linked.
+    pub(crate) async fn linked(&self) {
+        let mut changes = self.link_changes();
+        while self.nodes().is_empty() && changes.changed().await.is_ok() {}
+    }
+
+    /// Names and boot ids of the proxies and services that are linked.
+    pub(crate) fn far_ends(&self) -> BTreeSet<(String, String)> {
+        let far_end = |node: &Arc<Node>| {
+            let (name, boot) = node.far_end();
+            (name.to_owned(), boot.to_owned())
+        };
+        self.nodes().iter().map(far_end).collect()
     }
 
     pub(crate) fn nodes(&self) -> Arc<[Arc<Node>]> {

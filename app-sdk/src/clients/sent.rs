@@ -124,7 +124,7 @@ async fn missing(node: &Node, since: LossMark, timeout: Duration) -> Option<(Str
         Ok(Err(DeliveryError::Unsupported)) => NotAcknowledgedReason::Service,
         Err(_) => NotAcknowledgedReason::Timeout,
     };
-    Some((node.name().to_owned(), reason))
+    Some((node.far_end().0.to_owned(), reason))
 }
 
 impl Carriers {

@@ -31,7 +31,7 @@ impl ServerCore {
         read(&self.hubs).values().filter_map(|hub| hub.presence.as_ref()).for_each(|presence| presence.stop());
         // Only over a network are there others.
         let Some(ready) = self.ready.get() else { return };
-        let hubs: Vec<Arc<Dispatcher>> = read(&self.hubs).values().cloned().collect();
+        let hubs = self.hubs();
         let raw: Vec<Arc<RawDispatcher>> = read(&self.raw).values().cloned().collect();
         for pool in self.pools.get().into_iter().flatten() {
             self.tasks.spawn(Arc::clone(pool).leave());

@@ -1,10 +1,12 @@
 //! Handles to a server and its hubs, from outside of their methods: sends, metrics, shutdown.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::routing::{MethodRouter, get};
+use futures_util::future::select_all;
 use http::header::CONTENT_TYPE;
 use trunkline_protocol::key::AccessKeys;
 
@@ -29,6 +31,7 @@ const LAST_HOOKS_TIMEOUT: Duration = Duration::from_secs(10);
 /// let server = Server::new().hub(Hub::new("/news"));
 /// let news = server.handle().hub("news")?;
 /// tokio::spawn(async move {
+///     news.linked().await;
 ///     loop {
 ///         let sent = news.clients().all().send("Tick", ()).await;
 ///         println!("queued at {} proxies", sent.map_or(0, |sent| sent.proxies()));
@@ -84,6 +87,26 @@ impl ServerHandle {
     pub fn raw(&self, name: &str) -> Result<RawHandle, UnknownHub> {
         let endpoint = self.core.raw(&self.core.name_of(name)).ok_or_else(|| UnknownHub(name.to_owned()))?;
         Ok(RawHandle::new(endpoint.outbound()))
+    }
+
+    /// Waits until proxies are linked: at least one, and each that has a link to any hub has one to all of them. Until then,
+    /// some 100 ms after a start, sends reach nobody. Completes at once when it is so already; an app without hubs never
+    /// waits.
+    ///
+    /// Proxies that have not called yet are not known. What is sent to many in the first 4 s after the first link reaches
+    /// those, too, when they come.
+    pub async fn linked(&self) {
+        let hubs = self.core.hubs();
+        loop {
+            let mut changes: Vec<_> = hubs.iter().map(|hub| hub.core.outbound.link_changes()).collect();
+            let linked: Vec<BTreeSet<_>> = hubs.iter().map(|hub| hub.core.outbound.far_ends()).collect();
+            let is_linked = linked.iter().all(|ends| !ends.is_empty() && Some(ends) == linked.first());
+            if is_linked {
+                return;
+            }
+            // The senders live as long as the hubs.
+            let _ = select_all(changes.iter_mut().map(|changes| Box::pin(changes.changed()))).await;
+        }
     }
 
     /// The keys, once they are read; for the test kit.
@@ -217,6 +240,29 @@ impl HubHandle {
     #[must_use]
     pub fn users(&self) -> Users {
         Users::new(&self.core)
+    }
+
+    /// Waits until a proxy is linked: what is sent to many from then on reaches it, and those that come within the next 4 s.
+    /// Before that, some 100 ms after a start, sends reach nobody.
+    ///
+    /// ```
+    /// # async fn f(news: trunkline::HubHandle) -> Result<(), trunkline::SendError> {
+    /// news.linked().await;
+    /// news.clients().all().send("Back", ()).await?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// A node inside the app counts as one, and so does a service that is [dialled](crate::Server::dial). It is no promise for
+    /// later: [`proxies`](Self::proxies) tells what is now.
+    pub async fn linked(&self) {
+        self.core.outbound.linked().await;
+    }
+
+    /// Number of proxies that are linked now: as many as a send to many is queued at ([`Sent::proxies`](crate::Sent::proxies)).
+    /// One whose links were cut a moment ago counts while they may come back.
+    #[must_use]
+    pub fn proxies(&self) -> usize {
+        self.core.outbound.nodes().len()
     }
 
     /// Name of the hub.

@@ -74,6 +74,10 @@ impl ServerCore {
         read(&self.hubs).get(name).map(Arc::clone)
     }
 
+    pub(super) fn hubs(&self) -> Vec<Arc<Dispatcher>> {
+        read(&self.hubs).values().cloned().collect()
+    }
+
     pub(super) fn raw(&self, name: &str) -> Option<Arc<RawDispatcher>> {
         read(&self.raw).get(name).map(Arc::clone)
     }

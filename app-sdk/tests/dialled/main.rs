@@ -12,7 +12,9 @@ use axum::Router;
 use axum::extract::State;
 use http::StatusCode;
 use tokio::sync::{Semaphore, mpsc};
-use trunkline::{BuildError, CloseReason, Context, Hub, HubError, Server, ServerHandle};
+use trunkline::{
+    BuildError, CloseReason, Context, Hub, HubError, NotAcknowledged, NotAcknowledgedReason, Server, ServerHandle,
+};
 use trunkline_protocol::access_token::{AccessTokenError, verify};
 use trunkline_protocol::key::{AccessKey, AccessKeys};
 use trunkline_protocol::service::*;
@@ -179,6 +181,12 @@ async fn what_a_call_sends_takes_the_way_of_its_client_and_a_broadcast_goes_out_
     }
     let sent = app.handle.hub("Test").unwrap().clients().all().send("M", (1,)).await.unwrap();
     assert_eq!(sent.proxies(), 1);
+    in_time(app.handle.linked()).await;
+    assert_eq!(app.handle.hub("Test").unwrap().proxies(), 1);
+    let NotAcknowledged::Proxies(silent) = in_time(sent.acknowledged()).await.unwrap_err() else {
+        panic!("it was sent")
+    };
+    assert_eq!(silent.iter().map(|(_, reason)| *reason).collect::<Vec<_>>(), [NotAcknowledgedReason::Service]);
     let mut broadcasts = 0;
     for connection in &mut connections {
         let echo = Ping { pairs: vec![("echo".into(), "2".into())] };

@@ -42,6 +42,15 @@ async fn a_client_is_served_from_negotiate_to_its_end() {
 }
 
 #[tokio::test]
+async fn the_node_inside_is_linked_without_anybody_calling() {
+    let app = embedded().await;
+    app.handle.linked().await;
+    let hub = app.handle.hub("test").unwrap();
+    hub.linked().await;
+    assert_eq!(hub.proxies(), 1);
+}
+
+#[tokio::test]
 async fn sends_reach_groups_and_everyone() {
     let app = embedded().await;
     let (mut ann, mut bob) = (Browser::new(&app, Json).await, Browser::new(&app, MessagePack).await);
@@ -54,6 +63,7 @@ async fn sends_reach_groups_and_everyone() {
     bob.next().await;
     let sent = app.handle.hub("test").unwrap().clients().all().send("M", (1,)).await.unwrap();
     assert_eq!(sent.proxies(), 1, "the node inside is one of them");
+    assert_eq!(tokio::spawn(async move { sent.acknowledged().await }).await.unwrap(), Ok(1));
     assert_eq!(ann.next().await.as_ref(), format!("{message}\x1e").as_bytes());
     bob.next().await;
 }

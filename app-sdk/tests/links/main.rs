@@ -6,6 +6,7 @@
     reason = "a test that fails may panic anywhere"
 )]
 
+mod arrivals;
 mod calls;
 mod handovers;
 mod harness;

@@ -1,27 +1,22 @@
 //! Resumption of links that were cut: what the app server keeps, replays, and gives up.
 
-use std::pin::pin;
-use std::time::Duration;
-
-use futures_util::FutureExt;
 use trunkline::HubProtocol::Json;
-use trunkline::{NotAcknowledged, NotAcknowledgedReason};
 use trunkline_protocol::service::*;
 
 use crate::harness::{App, LinkRequest, ProxyLink, ScriptedClient, json_of};
 
 /// Window that is longer than any of these tests.
-const LONG_MS: u64 = 600_000;
+pub(crate) const LONG_MS: u64 = 600_000;
 /// Window that is soon over, in milliseconds.
-const SHORT_MS: u64 = 100;
+pub(crate) const SHORT_MS: u64 = 100;
 
 /// First session of a slot, or its resumption.
-fn session(received: Option<u64>, window_ms: u64) -> LinkRequest {
+pub(crate) fn session(received: Option<u64>, window_ms: u64) -> LinkRequest {
     LinkRequest { session: Some((1, received, window_ms)), ..LinkRequest::of("a", 0) }
 }
 
 /// Opens a client at home on a fresh session that can resume; that takes 2 frames up and 1 down.
-async fn begin(app: &mut App, window_ms: u64) -> (ProxyLink, ScriptedClient) {
+pub(crate) async fn begin(app: &mut App, window_ms: u64) -> (ProxyLink, ScriptedClient) {
     let (mut link, received) = ProxyLink::open_as(app, session(None, window_ms)).await;
     assert_eq!(received, 0);
     let client = link.client("c1", Json).await;
@@ -142,55 +137,4 @@ async fn until(is_so: impl Fn() -> bool) {
     while !is_so() {
         tokio::task::yield_now().await;
     }
-}
-
-/// The acknowledgement of this many frames.
-fn acknowledgement(frames: u64) -> ServiceMessage {
-    ServiceMessage::Ping(Ping { pairs: vec![(ACKNOWLEDGE_KEY.into(), frames.to_string().into())] })
-}
-
-#[tokio::test]
-async fn a_send_is_acknowledged_when_every_proxy_has_it_over_whatever_socket() {
-    let mut app = App::start().await;
-    let (mut first, _client) = begin(&mut app, LONG_MS).await;
-    let (mut second, _) = ProxyLink::open_as(&app, LinkRequest { node: "b", ..session(None, LONG_MS) }).await;
-    let hub = app.handle.hub("test").unwrap();
-    let sent = hub.clients().all().send("M", (1,)).await.unwrap();
-    assert_eq!(sent.proxies(), 2);
-    let mut waiting = pin!(sent.acknowledged());
-    for link in [&mut first, &mut second] {
-        assert!(matches!(link.next().await, ServiceMessage::BroadcastData(_)));
-    }
-    second.send(acknowledgement(1)).await;
-    second.fence().await;
-    assert_eq!(waiting.as_mut().now_or_never(), None, "one proxy has not acknowledged it");
-    drop(first);
-    let (_first, _) = ProxyLink::open_as(&app, session(Some(2), LONG_MS)).await;
-    assert_eq!(waiting.await, Ok(2), "the proxy that is back says that it has it");
-}
-
-#[tokio::test]
-async fn a_send_that_a_crashed_proxy_may_not_have_names_it() {
-    let mut app = App::start().await;
-    let (mut first, _client) = begin(&mut app, SHORT_MS).await;
-    let (mut second, _) = ProxyLink::open_as(&app, LinkRequest { node: "b", ..session(None, LONG_MS) }).await;
-    let hub = app.handle.hub("test").unwrap();
-    let sent = hub.clients().all().send("M", (1,)).await.unwrap();
-    assert!(matches!(first.next().await, ServiceMessage::BroadcastData(_)));
-    drop(first);
-    let late = sent.acknowledged_within(Duration::from_millis(1)).await.unwrap_err();
-    let all = [("a", NotAcknowledgedReason::Timeout), ("b", NotAcknowledgedReason::Timeout)];
-    assert_eq!(late, NotAcknowledged::Proxies(all.map(|(name, reason)| (name.to_owned(), reason)).to_vec()));
-    assert!(matches!(second.next().await, ServiceMessage::BroadcastData(_)));
-    second.send(acknowledgement(1)).await;
-    let error = sent.acknowledged().await.unwrap_err();
-    assert_eq!(error, NotAcknowledged::Proxies(vec![("a".to_owned(), NotAcknowledgedReason::LinkLost)]));
-    assert_eq!(error.to_string(), "not acknowledged by a (its link was lost)");
-}
-
-#[tokio::test]
-async fn a_send_that_no_proxy_took_is_not_acknowledged() {
-    let app = App::start().await;
-    let sent = app.handle.hub("test").unwrap().clients().all().send("M", (1,)).await.unwrap();
-    assert_eq!((sent.proxies(), sent.acknowledged().await), (0, Err(NotAcknowledged::NoProxy)));
 }
