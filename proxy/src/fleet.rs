@@ -51,7 +51,7 @@ use bytes::{Bytes, BytesMut};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::{Notify, Semaphore};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use trunkline_link::{LinkClock, TrySendError};
@@ -131,6 +131,12 @@ struct FleetState {
 
 /// Time after which a node that starts is ready though it is not linked with all nodes that it has been told of.
 const JOIN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Time that whoever asks all nodes gives those that have just come: a node dials again within 2 s.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Interval at which it is looked whether they are linked.
+const SETTLE_LOOK: Duration = Duration::from_millis(20);
 
 /// Time in which a node has to answer.
 pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -222,6 +228,22 @@ impl Fleet {
         let has_joined = has_found || self.0.started.elapsed() > JOIN_TIMEOUT;
         self.0.has_joined.store(has_joined, Ordering::Relaxed);
         !has_joined
+    }
+
+    /// Waits until this node and those that have just come are linked and take clients, 3 s at most: until then it can't ask
+    /// them.
+    pub(crate) async fn settled(&self) {
+        let until = Instant::now() + SETTLE_TIMEOUT;
+        while self.is_settling() && Instant::now() < until {
+            sleep(SETTLE_LOOK).await;
+        }
+    }
+
+    fn is_settling(&self) -> bool {
+        let is_on_its_way =
+            |member: &FleetMember| matches!(member.state(self.now_ms()), MemberState::Late | MemberState::Starting);
+        let is_new = |member: &FleetMember| member.age() < SETTLE_TIMEOUT && !member.is_leaving();
+        self.is_finding_others() || self.members().iter().any(|member| is_new(member) && is_on_its_way(member))
     }
 
     /// Finds the member with this boot id.

@@ -76,6 +76,8 @@ pub(crate) use recording_line::{
     CloseLine, FORMAT as RECORDING_FORMAT, MessageLine, OpenLine, RecordedPayload, RecordingHeader,
     VERSION as RECORDING_VERSION,
 };
+#[cfg(feature = "cli")]
+pub(crate) use snapshot::MissingCount;
 #[cfg(any(feature = "cli", test))]
 pub(crate) use snapshot::RebalanceState;
 pub(crate) use snapshot::{ClientDetails, ClientSummary, FleetSnapshot, RebalanceReport};
@@ -83,6 +85,7 @@ pub(crate) use snapshot::{ClientDetails, ClientSummary, FleetSnapshot, Rebalance
 pub(crate) use snapshot::{HubSnapshot, PoolSnapshot};
 #[cfg(feature = "cli")]
 pub(crate) use snapshot::{NodeSnapshot, Rates, UnreachablePeer};
+pub(crate) use snapshot_cache::Freshness;
 
 pub(crate) use trace_line::TraceLine;
 #[cfg(feature = "cli")]
@@ -113,8 +116,10 @@ impl Observer {
         let peers = Arc::new(Peers::new(fleet));
         let node = Arc::new(NodeInspector::new(readiness, board.clone()));
         let sources = (node.clone(), peers.clone());
-        let fleet = SnapshotCache::new(sources, |(node, peers)| Box::pin(fleet_snapshot::gather(node, peers)));
-        let rebalancer = Rebalancer::new(shared, peers.clone(), fleet.clone(), board);
+        let fleet = SnapshotCache::new(sources, |(node, peers)| {
+            Box::pin(fleet_snapshot::gather(node, peers, Freshness::Recent))
+        });
+        let rebalancer = Rebalancer::new(shared, (node.clone(), peers.clone()), fleet.clone(), board);
         Self { node, peers, announcer, rebalancer, fleet, streams: Arc::new(Semaphore::new(STREAMS_MAX)) }
     }
 
@@ -124,9 +129,14 @@ impl Observer {
         &self.node
     }
 
-    /// Returns a fresh snapshot of this node and its peers; `None` when the node is stopping.
+    /// Returns a snapshot of this node and its peers; `None` when the node is stopping.
     pub(crate) async fn fleet(&self) -> Option<Arc<FleetSnapshot>> {
-        self.fleet.get().await
+        self.fleet.get(Freshness::Recent).await
+    }
+
+    /// Asks all nodes for numbers that are counted now; takes some seconds where nodes have just come or give no answer.
+    pub(crate) async fn fresh_fleet(&self) -> FleetSnapshot {
+        fleet_snapshot::gather(&self.node, &self.peers, Freshness::Asked).await
     }
 
     /// Returns the permit for one event stream; `None` when too many are open.

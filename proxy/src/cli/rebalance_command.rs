@@ -10,7 +10,7 @@ use tokio::time::sleep;
 
 use super::admin_client::AdminTokenArgs;
 use super::admin_port::{AdminPort, AdminPortError};
-use crate::observer::{RebalanceReport, RebalanceState};
+use crate::observer::{MissingCount, RebalanceReport, RebalanceState};
 
 /// Path of the API.
 const PATH: &str = "/api/rebalance";
@@ -88,6 +88,9 @@ pub(super) async fn rebalance(args: &RebalanceArgs) -> Result<(), RebalanceComma
     // In a task, so that Ctrl-C is heard from the first request on.
     let mut interrupted = tokio::spawn(ctrl_c());
     let mut report: RebalanceReport = port.post(PATH, &order(args)).await?;
+    for missing in &report.missing {
+        writeln!(io::stdout(), "{}", missing_line(missing))?;
+    }
     let mut missing = 0;
     while report.state == RebalanceState::Running {
         progress.show(&report)?;
@@ -167,6 +170,14 @@ fn line(report: &RebalanceReport) -> String {
     }
     let failures = if *failed > 0 { format!(", {failed} in vain") } else { String::new() };
     format!("{moved} of {planned} moved{failures}: {}", report.state.label())
+}
+
+/// Line about a node whose number of clients is not known, or old.
+fn missing_line(MissingCount { node, problem, age_ms }: &MissingCount) -> String {
+    match age_ms {
+        Some(age_ms) => format!("{node} {problem}: it counts as it was {age_ms} ms ago"),
+        None => format!("{node} {problem}: it is left out"),
+    }
 }
 
 fn unfinished(report: &RebalanceReport) -> String {
@@ -255,6 +266,13 @@ mod tests {
         );
         assert_eq!(report(json!({ "planned": 9, "moved": 9, "state": "done" })), "9 of 9 moved: done");
         assert_eq!(report(json!({ "planned": 1, "state": "planned" })), "1 client to move; nothing was done");
+    }
+
+    #[test]
+    fn nodes_without_fresh_numbers_are_named_with_what_counts_instead() {
+        let line = |age_ms| missing_line(&MissingCount { node: "b".into(), problem: "is late".into(), age_ms });
+        assert_eq!(line(Some(1200)), "b is late: it counts as it was 1200 ms ago");
+        assert_eq!(line(None), "b is late: it is left out");
     }
 
     #[test]

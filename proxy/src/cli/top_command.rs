@@ -192,7 +192,7 @@ mod tests {
             instance: format!("i-{name}"),
             ..NodeSnapshot::default()
         };
-        Ok(FleetSnapshot { at_ms, nodes: names.iter().map(node).collect(), agree: true, unreachable: Vec::new() })
+        Ok(FleetSnapshot { at_ms, nodes: names.iter().map(node).collect(), ..FleetSnapshot::default() })
     }
 
     #[test]

@@ -75,13 +75,23 @@ pub(super) fn peers(numbers: &[u8]) -> Settings {
 
 impl FleetNode {
     pub(super) async fn start(network: &MemoryNetwork, number: u8, settings: Settings) -> Self {
+        Self::start_with(network, number, settings, |api| api).await
+    }
+
+    /// Starts a node whose API answers other nodes in a way of its own.
+    pub(super) async fn start_with(
+        network: &MemoryNetwork,
+        number: u8,
+        settings: Settings,
+        layered: impl FnOnce(Router) -> Router,
+    ) -> Self {
         let name = format!("n{number}");
         let settings = Settings { node: name.clone(), ..settings };
         let stage = Stage::at(&format!("http://10.0.0.{number}:8080"), network, settings);
         let fleet = Fleet::new(stage.shared.clone(), ([10, 0, 0, number], 8090).into());
         let observer = Observer::new(Readiness::new(stage.shared.clone(), Arc::default()), fleet.clone());
         let api = admin::api_for_nodes(observer).route("/name", get(async || name));
-        fleet.serve_api(api.clone());
+        fleet.serve_api(layered(api.clone()));
         let admin = Rc::<AdminSockets>::default();
         let serving = spawn_local(serve(network.clone(), address(number), fleet.clone(), admin.clone()));
         let serving = serving.abort_handle();

@@ -5,6 +5,9 @@ use std::time::Duration;
 use ::http::Request;
 use ::http::header::CONTENT_TYPE;
 use axum::body::Body;
+use axum::extract::Request as AxumRequest;
+use axum::middleware::{Next, from_fn};
+use axum::response::IntoResponse;
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
@@ -13,10 +16,11 @@ use trunkline_protocol::manifest::{CAUSE_HEADER, HubManifest};
 
 use super::client::{Client, PING, Received};
 use super::http::negotiate;
-use super::passing_on::{FleetNode, nodes};
+use super::passing_on::{FleetNode, linked, nodes, peers};
 use super::stage::run;
 use crate::fleet::FromNode;
 use crate::metrics::MoveCause;
+use crate::net::connector::MemoryNetwork;
 
 /// Asks the API of a node, as one that may act.
 async fn ask(node: &FleetNode, method: &str, target: &str, body: Value) -> (u16, Value) {
@@ -114,6 +118,81 @@ fn clients_leave_the_fullest_node_for_the_others_until_all_have_as_many() {
             told += usize::from(is_told_to_reconnect(&mut { client }).await);
         }
         assert_eq!(told, 5, "the first five were told to connect again");
+    });
+}
+
+#[test]
+fn a_node_that_has_just_started_asks_the_others_before_it_plans() {
+    run(async {
+        let network = MemoryNetwork::default();
+        let mut old = FleetNode::start(&network, 1, peers(&[1, 2])).await;
+        let _clients = clients_of(&mut old, 18).await;
+        let new = FleetNode::start(&network, 2, peers(&[1, 2])).await;
+        for node in [&new, &old] {
+            let plan = begin(node, json!({ "to": "mean", "dry_run": true })).await;
+            assert_eq!((&plan["planned"], &plan["missing"]), (&json!(9), &json!([])), "{plan}");
+        }
+    });
+}
+
+#[test]
+fn whoever_asks_for_fresh_numbers_gets_those_of_now_with_their_age() {
+    run(async {
+        let (_network, mut nodes) = nodes(2).await;
+        let clients = async |nodes: &[FleetNode], target: &str| {
+            let fleet = ask(&nodes[1], "GET", target, Value::Null).await.1;
+            let told = &fleet["nodes"][0];
+            assert!(told["ageMs"].as_u64().unwrap() < 500 && fleet["missing"] == json!([]), "{fleet}");
+            told["clients"].as_u64().unwrap()
+        };
+        assert_eq!(clients(&nodes, "/api/fleet").await, 0);
+        let _clients = clients_of(&mut nodes[0], 3).await;
+        assert_eq!(clients(&nodes, "/api/fleet?fresh=1").await, 3);
+        let (status, refusal) = ask(&nodes[0], "GET", "/api/fleet?fresh=yes", Value::Null).await;
+        assert_eq!((status, &refusal["field"]), (400, &json!("fresh")));
+    });
+}
+
+#[test]
+fn a_node_that_does_not_tell_its_clients_is_named_and_an_older_one_is_asked_as_before() {
+    async fn silent_once_it_has_told(request: AxumRequest, next: Next) -> axum::response::Response {
+        match request.uri().query() {
+            Some(query) if query.contains("fresh") => std::future::pending().await,
+            _ => next.run(request).await,
+        }
+    }
+    async fn of_an_earlier_version(request: AxumRequest, next: Next) -> axum::response::Response {
+        match request.uri().query() {
+            Some(query) if query.contains("fresh") => ::http::StatusCode::BAD_REQUEST.into_response(),
+            _ => next.run(request).await,
+        }
+    }
+    run(async {
+        let network = MemoryNetwork::default();
+        let all = [1, 2, 3];
+        let asked = FleetNode::start(&network, 1, peers(&all)).await;
+        let silent = |api: axum::Router| api.layer(from_fn(silent_once_it_has_told));
+        let earlier = |api: axum::Router| api.layer(from_fn(of_an_earlier_version));
+        let silent = FleetNode::start_with(&network, 2, peers(&all), silent).await;
+        let earlier = FleetNode::start_with(&network, 3, peers(&all), earlier).await;
+        let mut nodes = [asked, silent, earlier];
+        linked(&nodes).await;
+        let dry_run = json!({ "to": "mean", "dry_run": true });
+        // It has told nothing so far, so nothing of it counts, and a plan for nobody is no success.
+        let plan = begin(&nodes[0], json!({ "to": "mean" })).await;
+        assert_eq!((&plan["planned"], &plan["state"]), (&json!(0), &json!("stalled")), "{plan}");
+        let problem = "has not told its clients within 2 s";
+        assert!(plan["reason"].as_str().unwrap().ends_with(&format!("n2 {problem}")), "{plan}");
+        let _clients = (clients_of(&mut nodes[1], 4).await, clients_of(&mut nodes[2], 8).await);
+        let plan = begin(&nodes[0], dry_run.clone()).await;
+        let unknown = json!([{ "node": "n2", "problem": problem, "age_ms": null }]);
+        assert_eq!((&plan["planned"], &plan["missing"]), (&json!(4), &unknown), "of n1 and n3: {plan}");
+        // What it has told before counts, with its age.
+        ask(&nodes[0], "GET", "/api/fleet", Value::Null).await;
+        let plan = begin(&nodes[0], dry_run).await;
+        assert_eq!(plan["planned"], 4, "the mean of all is 4: {plan}");
+        let age_ms = plan["missing"][0]["age_ms"].as_u64().unwrap();
+        assert!((2_000..2_500).contains(&age_ms), "{plan}");
     });
 }
 

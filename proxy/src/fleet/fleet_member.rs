@@ -269,8 +269,13 @@ impl FleetMember {
 
     /// Whether nobody misses it: it has just come, or it is about to stop.
     pub(super) fn may_be_away(&self) -> bool {
-        let has_just_come = self.status().noted.is_none() && self.met_at.elapsed() < SETTLING_MAX;
+        let has_just_come = self.status().noted.is_none() && self.age() < SETTLING_MAX;
         has_just_come || self.is_leaving()
+    }
+
+    /// Time since it has greeted.
+    pub(super) fn age(&self) -> Duration {
+        self.met_at.elapsed()
     }
 
     /// Whether it is about to stop, or has said goodbye.

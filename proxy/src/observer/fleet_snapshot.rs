@@ -1,38 +1,35 @@
 //! Snapshot of all nodes: this one, and those of `--peers` that answer.
 
-use std::sync::Arc;
-
 use super::node_inspector::NodeInspector;
-use super::peer::Peers;
-use super::snapshot::{FleetSnapshot, NodeSnapshot, UnreachablePeer};
+use super::peer::{PeerSnapshots, Peers};
+use super::snapshot::{FleetSnapshot, NodeSnapshot};
+use super::snapshot_cache::Freshness;
 use crate::clock::unix_ms;
 
 /// Gathers the snapshots of all nodes.
-pub(super) async fn gather(own: &NodeInspector, peers: &Peers) -> FleetSnapshot {
-    let (own, (others, unreachable)) = tokio::join!(own.snapshot(), peers.snapshots());
-    merge(own, others, unreachable, peers.agree())
+pub(super) async fn gather(own: &NodeInspector, peers: &Peers, freshness: Freshness) -> FleetSnapshot {
+    let others = peers.snapshots(freshness).await;
+    // Last, so that its numbers are not older than theirs.
+    merge(own.snapshot(freshness).await, others, peers.agree())
 }
 
 /// Puts them in order. An instance is shown once.
-fn merge(
-    own: Option<Arc<NodeSnapshot>>,
-    others: Vec<NodeSnapshot>,
-    unreachable: Vec<UnreachablePeer>,
-    agree: bool,
-) -> FleetSnapshot {
-    let mut nodes: Vec<NodeSnapshot> = own.iter().map(|node| NodeSnapshot::clone(node)).collect();
+fn merge(own: Option<NodeSnapshot>, others: PeerSnapshots, agree: bool) -> FleetSnapshot {
+    let PeerSnapshots { nodes: others, missing, unreachable } = others;
+    let mut nodes: Vec<NodeSnapshot> = own.into_iter().collect();
     for other in others {
         if nodes.iter().all(|known| known.instance != other.instance) {
             nodes.push(other);
         }
     }
     nodes.sort_by(|one, other| (&one.name, &one.instance).cmp(&(&other.name, &other.instance)));
-    FleetSnapshot { at_ms: unix_ms(), nodes, agree, unreachable }
+    FleetSnapshot { at_ms: unix_ms(), nodes, agree, unreachable, missing }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::observer::snapshot::UnreachablePeer;
 
     #[test]
     fn nodes_are_sorted_by_name_and_an_instance_is_shown_once() {
@@ -42,7 +39,9 @@ mod tests {
             ..NodeSnapshot::default()
         };
         let others = vec![node("c", "3"), node("b", "2"), node("a", "1"), node("c", "3")];
-        let fleet = merge(Some(Arc::new(node("b", "2"))), others, vec![UnreachablePeer::default()], true);
+        let others =
+            PeerSnapshots { nodes: others, missing: Vec::new(), unreachable: vec![UnreachablePeer::default()] };
+        let fleet = merge(Some(node("b", "2")), others, true);
         let shown: Vec<_> = fleet.nodes.iter().map(|node| node.name.as_str()).collect();
         assert_eq!((shown, fleet.unreachable.len()), (vec!["a", "b", "c"], 1));
     }

@@ -19,7 +19,8 @@ use super::past_record;
 use super::readiness::Readiness;
 use super::rebalance_board::RebalanceBoard;
 use super::snapshot::{ClientDetails, ClientSummary, NodeSnapshot};
-use super::snapshot_cache::SnapshotCache;
+use super::snapshot_cache::{Freshness, SnapshotCache};
+use crate::clock::unix_ms;
 use crate::shard::{ClientSelection, Location, NameSearch, ShardSender, Shared};
 use crate::upstream::HubIndex;
 
@@ -49,9 +50,11 @@ impl NodeInspector {
         &self.shared.boot
     }
 
-    /// Returns a fresh snapshot of this node; `None` when it is stopping.
-    pub(crate) async fn snapshot(&self) -> Option<Arc<NodeSnapshot>> {
-        self.snapshots.get().await
+    /// Returns a snapshot of this node with its age; `None` when it is stopping.
+    pub(crate) async fn snapshot(&self, freshness: Freshness) -> Option<NodeSnapshot> {
+        let snapshot = self.snapshots.get(freshness).await?;
+        let age_ms = Some(unix_ms().saturating_sub(snapshot.at_ms));
+        Some(NodeSnapshot { age_ms, ..NodeSnapshot::clone(&snapshot) })
     }
 
     /// Lists some of this node's client connections; `None` when it does not know the hub.
@@ -198,7 +201,7 @@ impl NodeInspector {
             shard.inspect(move |state| state.inspector().set_size(&which) as u64)
         });
         match which {
-            ClientSelection::Everyone => Some(self.snapshot().await?.clients),
+            ClientSelection::Everyone => Some(self.snapshot(Freshness::Recent).await?.clients),
             _ => Some(join_all(sizes).await.into_iter().flatten().sum()),
         }
     }

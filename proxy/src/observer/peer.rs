@@ -13,14 +13,18 @@ use futures_util::future::join_all;
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use tokio::sync::Semaphore;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::snapshot::{FleetSnapshot, NodeSnapshot, UnreachablePeer};
-use crate::fleet::{ANSWER_TIMEOUT, Answers, Fleet, FleetMember, PeerRequest, PeerResponse};
+use super::snapshot_cache::Freshness;
+use crate::fleet::{ANSWER_TIMEOUT, Answers, Fleet, FleetMember, MemberState, PeerRequest, PeerResponse};
 use crate::net::http_client::HttpClient;
 
 /// Time in which a node has to answer with its snapshot: the page is at most a second behind.
 const SNAPSHOT_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// Time in which a node has to answer with fresh numbers, by which somebody acts.
+pub(super) const FRESH_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Questions to all peers under way at a time; more wait. On a loopback address anybody of the machine may ask.
 const QUESTIONS_MAX: usize = 8;
@@ -34,7 +38,32 @@ pub(super) struct Peers {
     /// Questions to all peers that may be under way at a time: each is a request to every peer.
     questions: Semaphore,
     /// Last snapshot of each node that is a member still, by boot id.
-    last: Mutex<HashMap<String, NodeSnapshot>>,
+    last: Mutex<HashMap<String, ToldSnapshot>>,
+}
+
+/// Snapshot as a peer has told it, and when.
+#[derive(Debug, Clone)]
+struct ToldSnapshot {
+    node: NodeSnapshot,
+    at: Instant,
+}
+
+impl ToldSnapshot {
+    /// Age of its numbers now: a node of an earlier version does not tell how old they were when it told them.
+    fn age_ms(&self) -> u64 {
+        let since = u64::try_from(self.at.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.node.age_ms.unwrap_or_default().saturating_add(since)
+    }
+}
+
+/// Snapshots of the peers.
+#[derive(Debug, Default)]
+pub(super) struct PeerSnapshots {
+    pub(super) nodes: Vec<NodeSnapshot>,
+    /// Names of those that gave no answer, and are shown as they were.
+    pub(super) missing: Vec<String>,
+    /// Addresses that lead to no node.
+    pub(super) unreachable: Vec<UnreachablePeer>,
 }
 
 impl Peers {
@@ -43,21 +72,43 @@ impl Peers {
         Self { fleet, client, questions: Semaphore::new(QUESTIONS_MAX), last: Mutex::default() }
     }
 
-    /// Asks all peers for their snapshots; returns these, and addresses that lead to no node.
-    pub(super) async fn snapshots(&self) -> (Vec<NodeSnapshot>, Vec<UnreachablePeer>) {
-        let request = PeerRequest::get("/api/fleet?scope=node");
-        let answers = self.fleet.request_all(&request, SNAPSHOT_TIMEOUT).await;
-        let mut last = self.last();
+    /// Asks all peers for their snapshots.
+    pub(super) async fn snapshots(&self, freshness: Freshness) -> PeerSnapshots {
+        let answers = match freshness {
+            Freshness::Recent => self.fleet.request_all(&own_part(), SNAPSHOT_TIMEOUT).await,
+            Freshness::Asked => self.fresh_answers().await,
+        };
+        let (mut last, mut missing) = (self.last(), Vec::new());
         last.retain(|boot, _| answers.iter().any(|(member, _)| member.boot() == boot));
         for (member, answer) in &answers {
             let fleet = answer.as_ref().ok().and_then(|answer| answer.read::<FleetSnapshot>().ok());
-            if let Some(node) = fleet.and_then(|fleet| fleet.nodes.into_iter().next()) {
-                last.insert(member.boot().into(), node);
+            match fleet.and_then(|fleet| fleet.nodes.into_iter().next()) {
+                Some(node) => drop(last.insert(member.boot().into(), ToldSnapshot { node, at: Instant::now() })),
+                None => missing.push(member.name().to_owned()),
             }
         }
         let nodes = answers.iter().map(|(member, _)| self.shown(member, last.get(member.boot()))).collect();
         let unreachable = self.fleet.unreachable().into_iter();
-        (nodes, unreachable.map(|(url, problem)| UnreachablePeer { url, problem }).collect())
+        let unreachable = unreachable.map(|(url, problem)| UnreachablePeer { url, problem }).collect();
+        PeerSnapshots { nodes, missing, unreachable }
+    }
+
+    /// Asks all peers for numbers that are counted now, those that have just come included.
+    async fn fresh_answers(&self) -> Answers<PeerResponse> {
+        // It is closed never.
+        let _turn = self.questions.acquire().await;
+        self.fleet.settled().await;
+        let fresh = PeerRequest::get("/api/fleet?scope=node&fresh=1");
+        let answers = self.fleet.request_all(&fresh, FRESH_TIMEOUT).await;
+        // Nodes of an earlier version refuse the parameter.
+        let is_refused = |answer: &PeerResponse| answer.status == StatusCode::BAD_REQUEST;
+        let (refusals, mut answers): (Vec<_>, Vec<_>) =
+            answers.into_iter().partition(|(_, answer)| answer.as_ref().is_ok_and(is_refused));
+        if !refusals.is_empty() {
+            let asked = refusals.into_iter().map(|(member, _)| member).collect();
+            answers.extend(self.fleet.request(asked, &own_part(), SNAPSHOT_TIMEOUT).await);
+        }
+        answers
     }
 
     /// Whether all nodes see the same members.
@@ -66,15 +117,22 @@ impl Peers {
     }
 
     /// Snapshot of a member as this node sees it.
-    fn shown(&self, member: &Arc<FleetMember>, last: Option<&NodeSnapshot>) -> NodeSnapshot {
+    fn shown(&self, member: &Arc<FleetMember>, last: Option<&ToldSnapshot>) -> NodeSnapshot {
         let now_ms = self.fleet.now_ms();
+        let age_ms = last.map(ToldSnapshot::age_ms);
         NodeSnapshot {
             name: member.name().into(),
             instance: member.boot().into(),
             version: member.version().into(),
-            state: member.state(now_ms),
+            state: match (member.state(now_ms), last) {
+                (state @ (MemberState::Late | MemberState::Unreachable), _) => state,
+                // What it has just said of itself is newer than what it has told all.
+                (_, Some(told)) if told.at.elapsed() < SNAPSHOT_TIMEOUT => told.node.state,
+                (state, _) => state,
+            },
             lag_ms: member.lag_ms(now_ms),
-            ..last.cloned().unwrap_or_default()
+            age_ms,
+            ..last.map(|told| told.node.clone()).unwrap_or_default()
         }
     }
 
@@ -127,7 +185,12 @@ impl Peers {
         answers.into_iter().flatten().find(|answer| knows(answer.status()))
     }
 
-    fn last(&self) -> MutexGuard<'_, HashMap<String, NodeSnapshot>> {
+    fn last(&self) -> MutexGuard<'_, HashMap<String, ToldSnapshot>> {
         self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Request for a peer's own snapshot.
+fn own_part() -> PeerRequest {
+    PeerRequest::get("/api/fleet?scope=node")
 }

@@ -20,11 +20,13 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 use trunkline_protocol::id::random_bytes;
 
-use super::peer::Peers;
+use super::fleet_snapshot;
+use super::node_inspector::NodeInspector;
+use super::peer::{FRESH_TIMEOUT, Peers};
 use super::rebalance_board::RebalanceBoard;
 use super::rebalance_plan::{RebalanceGoal, RebalanceLoad, RebalancePlan, Round, ShedOrder, portions};
-use super::snapshot::{FleetSnapshot, NodeSnapshot, RebalanceReport, RebalanceState};
-use super::snapshot_cache::SnapshotCache;
+use super::snapshot::{FleetSnapshot, MissingCount, NodeSnapshot, RebalanceReport, RebalanceState};
+use super::snapshot_cache::{Freshness, SnapshotCache};
 use crate::clock::unix_ms;
 use crate::fleet::{MemberState, PeerRequest};
 use crate::shard::Shared;
@@ -74,6 +76,7 @@ pub(super) struct Rebalancer(Arc<RebalancerParts>);
 #[derive(Debug)]
 struct RebalancerParts {
     shared: Arc<Shared>,
+    node: Arc<NodeInspector>,
     peers: Arc<Peers>,
     fleet: SnapshotCache<FleetSnapshot>,
     board: RebalanceBoard,
@@ -82,11 +85,11 @@ struct RebalancerParts {
 impl Rebalancer {
     pub(super) fn new(
         shared: Arc<Shared>,
-        peers: Arc<Peers>,
+        (node, peers): (Arc<NodeInspector>, Arc<Peers>),
         fleet: SnapshotCache<FleetSnapshot>,
         board: RebalanceBoard,
     ) -> Self {
-        Self(Arc::new(RebalancerParts { shared, peers, fleet, board }))
+        Self(Arc::new(RebalancerParts { shared, node, peers, fleet, board }))
     }
 
     /// Begins a rebalance, or only plans it; returns its plan.
@@ -140,8 +143,9 @@ impl Rebalancer {
 
 impl RebalancerParts {
     async fn begin(self: Arc<Self>, request: RebalanceRequest) -> Result<RebalanceReport, RebalanceError> {
-        let loads = self.loads().await.ok_or(RebalanceError::Stopping)?;
-        let goal = request.goal;
+        let fleet = fleet_snapshot::gather(&self.node, &self.peers, Freshness::Asked).await;
+        let (loads, missing, goal) = (loads(&fleet), missing_nodes(&fleet), request.goal);
+        let unknown = unknown(&missing);
         let plan = RebalancePlan::new(goal.clone(), request.per_second, &loads).map_err(RebalanceError::Node)?;
         let report = RebalanceReport {
             id: format!("{:016x}", u64::from_ne_bytes(random_bytes())),
@@ -150,6 +154,7 @@ impl RebalancerParts {
             planned: plan.planned(),
             state: if request.is_dry_run { RebalanceState::Planned } else { RebalanceState::Running },
             begun_ms: unix_ms(),
+            missing: missing.into_iter().chain(missing_addresses(&fleet)).collect(),
             ..RebalanceReport::default()
         };
         if request.is_dry_run {
@@ -165,8 +170,9 @@ impl RebalancerParts {
         told("begun", &report);
         let id = report.id.clone();
         if plan.planned() == 0 {
-            let done = self.board.update(&id, |report| report.state = RebalanceState::Done);
-            return Ok(done.unwrap_or(report));
+            let state = if unknown.is_none() { RebalanceState::Done } else { RebalanceState::Stalled };
+            let ended = self.board.update(&id, |report| (report.state, report.reason) = (state, unknown));
+            return Ok(ended.unwrap_or(report));
         }
         tokio::spawn(async move { self.run(&id, plan, &stop).await });
         Ok(report)
@@ -246,10 +252,7 @@ impl RebalancerParts {
 
     /// Clients of all nodes that take clients; `None` when this node stops.
     async fn loads(&self) -> Option<Vec<RebalanceLoad>> {
-        let fleet = self.fleet.get().await?;
-        // One that has not answered yet is shown without a time.
-        let is_known = |node: &&NodeSnapshot| node.state == MemberState::Ready && node.at_ms > 0;
-        Some(fleet.nodes.iter().filter(is_known).map(load).collect())
+        Some(loads(&*self.fleet.get(Freshness::Recent).await?))
     }
 
     /// Rebalances that other nodes coordinate, or have coordinated last.
@@ -257,6 +260,49 @@ impl RebalancerParts {
         let answers = self.peers.ask_all(&PeerRequest::get("/api/rebalance?scope=node")).await;
         answers.into_iter().filter_map(|(_, answer)| answer.ok()?.read().ok()).collect()
     }
+}
+
+/// Clients of the nodes that take clients, as far as these have told.
+fn loads(fleet: &FleetSnapshot) -> Vec<RebalanceLoad> {
+    fleet.nodes.iter().filter(|node| is_load(node)).map(load).collect()
+}
+
+/// Whether a node takes clients and has told how many it has: one that has not answered yet is shown without a time.
+fn is_load(node: &NodeSnapshot) -> bool {
+    node.state == MemberState::Ready && node.at_ms > 0
+}
+
+/// Nodes that have not told how many clients they have now, or take none though they do not stop.
+fn missing_nodes(fleet: &FleetSnapshot) -> Vec<MissingCount> {
+    let problem = |node: &NodeSnapshot| match node.state {
+        MemberState::Draining => None,
+        MemberState::Starting => Some("is starting, and takes no clients yet".to_owned()),
+        MemberState::Late | MemberState::Unreachable => Some(format!("is {}", node.state.label())),
+        MemberState::Ready if fleet.missing.contains(&node.name) => {
+            Some(format!("has not told its clients within {} s", FRESH_TIMEOUT.as_secs()))
+        }
+        MemberState::Ready => None,
+    };
+    let missing = |node: &NodeSnapshot| {
+        let age_ms = node.age_ms.filter(|_| is_load(node));
+        Some(MissingCount { node: node.name.clone(), problem: problem(node)?, age_ms })
+    };
+    fleet.nodes.iter().filter_map(missing).collect()
+}
+
+/// Addresses of `--peers` that lead to no node: there may be one that only other nodes reach.
+fn missing_addresses(fleet: &FleetSnapshot) -> impl Iterator<Item = MissingCount> {
+    fleet.unreachable.iter().map(|peer| {
+        let problem = format!("leads to no node: {}", peer.problem);
+        MissingCount { node: peer.url.clone(), problem, age_ms: None }
+    })
+}
+
+/// Reason why a plan that moves nobody is no success; `None` when all numbers are known.
+fn unknown(missing: &[MissingCount]) -> Option<String> {
+    let all: Vec<_> = missing.iter().map(|count| format!("{} {}", count.node, count.problem)).collect();
+    (!all.is_empty())
+        .then(|| format!("no node that has told its clients has too many, and not all have: {}", all.join("; ")))
 }
 
 fn load(node: &NodeSnapshot) -> RebalanceLoad {

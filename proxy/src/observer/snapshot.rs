@@ -18,12 +18,14 @@ pub(crate) struct FleetSnapshot {
     /// Whether all nodes see the same members.
     pub agree: bool,
     pub unreachable: Vec<UnreachablePeer>,
+    /// Names of nodes that gave no answer in time: they are shown as they were when they last told.
+    pub missing: Vec<String>,
 }
 
 impl Default for FleetSnapshot {
     /// No nodes, which agree: those of earlier versions don't say that they do.
     fn default() -> Self {
-        Self { at_ms: 0, nodes: Vec::new(), agree: true, unreachable: Vec::new() }
+        Self { at_ms: 0, nodes: Vec::new(), agree: true, unreachable: Vec::new(), missing: Vec::new() }
     }
 }
 
@@ -54,6 +56,8 @@ pub(crate) struct NodeSnapshot {
     pub uptime_s: u64,
     /// Time of the snapshot, in milliseconds since 1970.
     pub at_ms: u64,
+    /// Age of these numbers at the time of the fleet's snapshot; `None` while the node has told none.
+    pub age_ms: Option<u64>,
     /// Number of threads that serve clients.
     pub shards: u64,
     /// Reasons why it accepts no clients; empty when it does.
@@ -111,6 +115,20 @@ pub(crate) struct RebalanceReport {
     pub reason: Option<String>,
     /// Time of its begin, in milliseconds since 1970.
     pub begun_ms: u64,
+    /// Nodes without fresh numbers when it was planned.
+    pub missing: Vec<MissingCount>,
+}
+
+/// Node whose number of clients was not known afresh when a rebalance was planned.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct MissingCount {
+    /// Name of the node, or address of `--peers` that leads to none.
+    pub node: String,
+    /// Reason, which continues the name.
+    pub problem: String,
+    /// Age of the number that was taken instead, in milliseconds; `None` where the node was left out.
+    pub age_ms: Option<u64>,
 }
 
 /// State of a rebalance.

@@ -10,12 +10,46 @@ use tokio::time::Instant;
 /// Age up to which a snapshot is handed out again.
 const FRESH: Duration = Duration::from_millis(200);
 
+/// Age that a snapshot may have when it is handed out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Freshness {
+    /// At most 200 ms.
+    Recent,
+    /// Gathered after the caller has asked: somebody acts by it.
+    Asked,
+}
+
+impl Freshness {
+    /// Largest age of a snapshot at the time of the question.
+    fn age_max(self) -> Duration {
+        match self {
+            Self::Recent => FRESH,
+            Self::Asked => Duration::ZERO,
+        }
+    }
+}
+
+/// Question of a caller.
+#[derive(Debug)]
+struct SnapshotCaller<T> {
+    asked: Instant,
+    freshness: Freshness,
+    answer: oneshot::Sender<Arc<T>>,
+}
+
+impl<T> SnapshotCaller<T> {
+    /// Whether a snapshot that was begun at this time is one for the caller.
+    fn takes(&self, begun: Instant) -> bool {
+        begun > self.asked || self.asked - begun < self.freshness.age_max()
+    }
+}
+
 /// Maximum number of queued callers; more wait.
 const CALLERS_MAX: usize = 64;
 
 /// Handle of the cache; its clones share one cache.
 #[derive(Debug)]
-pub(super) struct SnapshotCache<T>(mpsc::Sender<oneshot::Sender<Arc<T>>>);
+pub(super) struct SnapshotCache<T>(mpsc::Sender<SnapshotCaller<T>>);
 
 impl<T> Clone for SnapshotCache<T> {
     fn clone(&self) -> Self {
@@ -30,27 +64,27 @@ impl<T: Send + Sync + 'static> SnapshotCache<T> {
         mut source: S,
         gather: impl for<'a> Fn(&'a mut S) -> BoxFuture<'a, T> + Send + 'static,
     ) -> Self {
-        let (callers, mut queue) = mpsc::channel::<oneshot::Sender<Arc<T>>>(CALLERS_MAX);
+        let (callers, mut queue) = mpsc::channel::<SnapshotCaller<T>>(CALLERS_MAX);
         tokio::spawn(async move {
             let mut last: Option<(Instant, Arc<T>)> = None;
             while let Some(caller) = queue.recv().await {
-                let fresh = last.take_if(|(at, _)| at.elapsed() < FRESH);
+                let fresh = last.take_if(|(at, _)| caller.takes(*at));
                 let (at, snapshot) = match fresh {
                     Some(fresh) => fresh,
                     None => (Instant::now(), Arc::new(gather(&mut source).await)),
                 };
                 // It fails where the caller has gone in the meantime.
-                drop(caller.send(snapshot.clone()));
+                drop(caller.answer.send(snapshot.clone()));
                 last = Some((at, snapshot));
             }
         });
         Self(callers)
     }
 
-    /// Returns a fresh snapshot; `None` when the node is stopping.
-    pub(super) async fn get(&self) -> Option<Arc<T>> {
-        let (caller, snapshot) = oneshot::channel();
-        self.0.send(caller).await.ok()?;
+    /// Returns a snapshot; `None` when the node is stopping.
+    pub(super) async fn get(&self, freshness: Freshness) -> Option<Arc<T>> {
+        let (answer, snapshot) = oneshot::channel();
+        self.0.send(SnapshotCaller { asked: Instant::now(), freshness, answer }).await.ok()?;
         snapshot.await.ok()
     }
 }
@@ -68,9 +102,12 @@ mod tests {
             let count = *count;
             async move { count }.boxed()
         });
-        let (one, two) = tokio::join!(cache.get(), cache.get());
+        let recent = || cache.get(Freshness::Recent);
+        let (one, two) = tokio::join!(recent(), recent());
         assert_eq!((*one.unwrap(), *two.unwrap()), (1, 1));
         tokio::time::advance(FRESH).await;
-        assert_eq!(*cache.get().await.unwrap(), 2);
+        assert_eq!(*recent().await.unwrap(), 2);
+        assert_eq!(*cache.get(Freshness::Asked).await.unwrap(), 3, "one that was gathered before is too old");
+        assert_eq!(*recent().await.unwrap(), 3);
     }
 }

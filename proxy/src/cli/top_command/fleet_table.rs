@@ -205,7 +205,12 @@ mod tests {
             ..NodeSnapshot::default()
         };
         let unreachable = vec![UnreachablePeer { url: "http://c".into(), problem: "gone".into() }];
-        FleetSnapshot { at_ms: 3_661_000, nodes: vec![node("a"), node("node\x1b[2J")], agree: true, unreachable }
+        FleetSnapshot {
+            at_ms: 3_661_000,
+            nodes: vec![node("a"), node("node\x1b[2J")],
+            unreachable,
+            ..FleetSnapshot::default()
+        }
     }
 
     #[test]
