@@ -45,5 +45,7 @@ pub(crate) use mirror_rule::MirrorRule;
 pub(crate) use pattern::Pattern;
 pub(crate) use route_rule::{Rejection, RouteAction, RouteRule};
 pub(crate) use ruleset::Ruleset;
+#[cfg(test)]
+pub(crate) use share::Share;
 #[cfg(feature = "cli")]
 pub(crate) use {rule_file::RULE_TABLES, sample::RuleSample, spelling::nearest, text_place::TextPlace};

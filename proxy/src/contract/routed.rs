@@ -9,7 +9,9 @@ use trunkline_protocol::service::*;
 
 use super::app::AppLink;
 use super::client::Client;
+use super::http::negotiate;
 use super::stage::{Stage, run, token_of};
+use crate::routing::Share;
 
 const CANARY: &str = "[groups.canary]\nupstream = \"http://canary\"\n";
 
@@ -47,6 +49,41 @@ fn clients_go_to_the_group_that_their_route_names_and_others_to_the_default_one(
             clients.push(Client::connect(&stage, &mut canary, "/chat?new=1").await);
         }
         assert_eq!(stage.shared.hubs.rules().routes[0].matches.get(), 3);
+    });
+}
+
+#[test]
+fn a_percentage_takes_its_part_of_clients_without_a_user_whether_they_negotiate_or_not() {
+    run(async {
+        let route = "[[routes]]\nhub = \"/chat\"\npercent = 50\ngroup = \"canary\"\n";
+        let stage = Stage::ruled(&with_canary(route));
+        let (mut stable, mut canary) = (stage.app_in("default", "stable"), stage.app_in("canary", "canary"));
+        let (mut stable, mut canary) = (stable.link().await, canary.link().await);
+        let (mut clients, mut taken) = (Vec::new(), [0_u32; 2]);
+        for number in 0..400 {
+            let negotiates = number % 2;
+            let query = match negotiates {
+                0 => String::new(),
+                _ => format!("?id={}", negotiate(&stage, "/chat", "").await.1),
+            };
+            let mut client = Client::upgrade(&stage, &format!("/chat{query}")).await.unwrap();
+            client.send("{\"protocol\":\"json\",\"version\":1}\u{1e}").await;
+            let (open, is_canary) = tokio::select! {
+                open = stable.opening() => (open, false),
+                open = canary.opening() => (open, true),
+            };
+            if is_canary {
+                canary.data().await
+            } else {
+                stable.data().await
+            };
+            let place = Share::of("canary", &open.connection_id).is_in_first(0.5);
+            assert_eq!(place, is_canary, "by its id, so that rules that are read anew move nobody: {open:?}");
+            taken[negotiates] += u32::from(is_canary);
+            clients.push(client);
+        }
+        // Six deviations of 200 throws of a coin.
+        assert!(taken.iter().all(|taken| (58..=142).contains(taken)), "{taken:?}");
     });
 }
 

@@ -29,6 +29,10 @@ pub(crate) struct ForwardedByNode {
     pub user: Option<User>,
 }
 
+/// Connection id that this node has chosen for a client that skips negotiation, before its connection begins.
+#[derive(Debug, Clone)]
+pub(crate) struct ChosenConnectionId(pub String);
+
 /// Mark of a client's request that came by the door, and has shown a token of it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct AtDoor;

@@ -12,16 +12,19 @@ use http::header::CONTENT_TYPE;
 use http::request::Parts;
 use http::{Extensions, HeaderValue};
 use trunkline_protocol::cause::Cause;
+use trunkline_protocol::id::random_id;
 use trunkline_protocol::manifest::Transport;
 use trunkline_protocol::service::OpenConnection;
 
 use crate::auth::User;
 use crate::frontend::authenticate::user_of;
 use crate::frontend::connect::claims;
+use crate::frontend::connect::websocket_upgrade::is_upgrade;
 use crate::frontend::endpoint::Endpoint;
 use crate::frontend::identify::ConnectingClient;
 use crate::frontend::plain_response::because;
 use crate::frontend::request::{headers, raw_query};
+use crate::frontend::request_extension::ChosenConnectionId;
 use crate::metrics::Counter;
 use crate::routing::{Rejection, RouteFacts};
 use crate::upstream::{Hub, RouteChoice, ServerGroup, facts_of};
@@ -82,7 +85,12 @@ pub(crate) fn route(endpoint: &Endpoint, hub: &Hub, request: Request) -> Request
         Some(client) => choose(endpoint, hub, &parts, &client.user, &client.connection_id),
         None => {
             let user = parts.extensions.get().cloned().unwrap_or_default();
-            choose(endpoint, hub, &parts, &user, "")
+            // One that negotiates now has its id once it connects; a WebSocket without negotiation gets it here, so that a
+            // percentage can go by it.
+            let id = if is_upgrade(&parts.headers) { random_id() } else { String::new() };
+            let routed = choose(endpoint, hub, &parts, &user, &id);
+            parts.extensions.insert(ChosenConnectionId(id));
+            routed
         }
     };
     parts.extensions.insert(routed);

@@ -22,7 +22,7 @@ use crate::frontend::door::ComesBack;
 use crate::frontend::endpoint::Endpoint;
 use crate::frontend::identify::{ConnectingClient, UNKNOWN_ID};
 use crate::frontend::plain_response::plain;
-use crate::frontend::request_extension::peer_address;
+use crate::frontend::request_extension::{ChosenConnectionId, peer_address};
 use crate::frontend::request_limit::{count_connected, take_permit};
 use crate::frontend::{reservation, restore};
 use crate::shard::{ClientStream, DirectUpgrade, PendingConnection, ReserveError, ShardMessage};
@@ -52,7 +52,10 @@ async fn attach(endpoint: &Endpoint, hub: &Arc<Hub>, mut request: Request) -> Re
         None => {
             let user = user_of(&request);
             let restores = restore::claim(endpoint, hub, &request, &user);
-            (ConnectingClient { restores, ..ConnectingClient::without_negotiation(random_id(), user) }, false)
+            // Where routes were asked, by this id.
+            let chosen = request.extensions_mut().remove::<ChosenConnectionId>();
+            let id = chosen.map_or_else(random_id, |ChosenConnectionId(id)| id);
+            (ConnectingClient { restores, ..ConnectingClient::without_negotiation(id, user) }, false)
         }
         Some(client) => (client.clone(), true),
     };
