@@ -8,6 +8,7 @@
 
 mod app_server;
 mod asked_methods;
+mod app_server_register;
 mod asker;
 mod authorizer;
 mod caller;
@@ -31,11 +32,12 @@ mod share_plan;
 
 pub use app_server::MemoryDialler;
 pub(crate) use app_server::{AppServer, AppTarget};
+pub(crate) use app_server_register::APP_SERVERS_MAX;
 pub(crate) use asker::Asker;
 pub(crate) use authorizer::Authorizer;
 pub(crate) use caller::Caller;
 pub(crate) use hub::{Hub, HubOrigin};
-pub(crate) use hub_registry::HubRegistry;
+pub(crate) use hub_registry::{DOOR_HUBS_MAX, HubRegistry};
 pub(crate) use incoming_link::IncomingLink;
 pub(crate) use link_dial::{DialError, Dialled, UpstreamWebSocket, dial, into_websocket};
 pub(crate) use link_handle::{DialledIn, LinkHandle, LinkId};

@@ -14,9 +14,7 @@ use super::http::exchange;
 use super::stage::{Stage, run, settings};
 use crate::node::hub_sweep;
 use crate::observer::{Readiness, UpstreamProblems};
-
-/// Names that app servers and clients of the door may give in the life of a node; as many at a time are the most.
-const DOOR_HUBS_MAX: usize = 1000;
+use crate::upstream::{APP_SERVERS_MAX, DOOR_HUBS_MAX};
 
 /// A node that forgets, as all do.
 fn stage() -> Stage {
@@ -200,5 +198,28 @@ fn names_of_the_door_are_forgotten_and_their_places_used_again() {
             hold(&stage).await;
         }
         assert_eq!((hubs.all().len(), hubs.living().len()), (DOOR_HUBS_MAX, 0));
+    });
+}
+
+#[test]
+fn app_servers_that_are_gone_are_forgotten_and_those_with_a_link_or_a_client_are_not() {
+    run(async {
+        let stage = forgetting(Stage::with(settings(), 2));
+        let (kept, mut links) = app(&stage, "kept", &["a"]).await;
+        let mut client = Client::connect(&stage, &mut links[0], "/a").await;
+        let hubs = &stage.shared.hubs;
+        let number = hubs.number("kept");
+        for round in 0..3 {
+            // Each start of an app server dials in under another id.
+            let starts = (0..APP_SERVERS_MAX).map(|start| format!("{round}-{start}"));
+            let taken = starts.filter(|start| hubs.has_room_for(start) && hubs.number(start) != number).count();
+            assert!((APP_SERVERS_MAX - 2..APP_SERVERS_MAX).contains(&taken), "{taken} in round {round}");
+            assert!(!hubs.has_room_for("one more") && hubs.has_room_for("kept"));
+            hold(&stage).await;
+            hold(&stage).await;
+            assert!(hubs.has_room_for("one more") && hubs.number("kept") == number);
+        }
+        client.fence(&links[0]).await;
+        drop(kept);
     });
 }

@@ -8,7 +8,7 @@
 //!
 //! The token of a client comes with each of its requests, so pages of any origin may send them: no cookie counts here.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use axum::extract::Request;
 use axum::response::Response;
@@ -33,12 +33,26 @@ use crate::frontend::request::query_value;
 use crate::frontend::request_extension::FromFleet;
 use crate::frontend::reverse_proxy::carried_link;
 use crate::shard::{ShardMessage, TargetVerdict};
-use crate::upstream::{Hub, IncomingLink};
+use crate::upstream::{APP_SERVERS_MAX, DOOR_HUBS_MAX, Hub, IncomingLink};
 
 const HUB_PARAMETER: &str = "hub";
 
 /// Header with the id of an app server.
 const SERVER_ID: HeaderName = HeaderName::from_static(SERVER_ID_HEADER);
+
+/// Refusals of what would be one hub or app server too many. Each is forgotten a while after the last one has used it.
+static HUBS_FULL: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "this node knows {DOOR_HUBS_MAX} hubs that app servers and clients have named, which is the most: those that no \
+             app server names are forgotten after --hold-timeout"
+    )
+});
+static APPS_FULL: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "this node knows {APP_SERVERS_MAX} app servers, which is the most: those that are gone are forgotten after \
+             --hold-timeout"
+    )
+});
 
 /// Longest name of a hub, and of an app server.
 const NAME_MAX_BYTES: usize = 256;
@@ -116,7 +130,7 @@ pub(crate) fn enter(
         true => endpoint.shared.serve_by_webhook(&name, &client_path(&name)),
         false => endpoint.shared.hubs.learn_at_door(manifest(endpoint, &name)),
     };
-    let hub = hub.ok_or_else(|| unavailable(Cause::NoAppServer, "this node knows as many hubs as it may"))?;
+    let hub = hub.ok_or_else(|| unavailable(Cause::NoAppServer, HUBS_FULL.clone()))?;
     Ok((hub, user))
 }
 
@@ -192,6 +206,11 @@ pub(crate) async fn open_link(endpoint: &Endpoint, mut request: Request) -> Resu
     if instance.is_empty() || instance.len() > NAME_MAX_BYTES {
         return Err(plain(StatusCode::BAD_REQUEST, "X-ASRS-Server-Id has to name the app server, in 1 to 256 bytes"));
     }
+    if !endpoint.shared.hubs.has_room_for(&instance) {
+        let full = unavailable(Cause::NoAppServer, APPS_FULL.clone());
+        log_refused(endpoint, &request, &full);
+        return Err(full);
+    }
     let is_carried = request.extensions().get::<FromFleet>().is_some();
     let mut refusal = None;
     // What another node has carried here goes no further.
@@ -222,8 +241,21 @@ fn log_refused(endpoint: &Endpoint, request: &Request, refusal: &Response) {
     let status = refusal.status().as_u16();
     if endpoint.shared.limits.may_log(endpoint.shared.uptime()) {
         let app = text(request.headers(), &SERVER_ID).unwrap_or_default();
-        let hint = "compare the AccessKey of its connection string with --access-key, and the clocks";
+        let hint = hint(refusal.status());
         info!(app, status, hint, "an app server that dials in is refused");
+    }
+}
+
+/// Advice to whoever reads the log of a refusal; an app server shows its user the status only.
+fn hint(status: StatusCode) -> &'static str {
+    match status {
+        StatusCode::UNAUTHORIZED => "compare the AccessKey of its connection string with --access-key, and the clocks",
+        StatusCode::SERVICE_UNAVAILABLE => {
+            "this node knows as many hubs or app servers as it may: --hold-timeout says how \
+                                            soon it forgets those that are gone"
+        }
+        StatusCode::PAYLOAD_TOO_LARGE => "its token is too large: let it have fewer claims",
+        _ => "its request names no hub or no app server as Azure's SDK does: something on the way has changed it",
     }
 }
 
@@ -247,6 +279,13 @@ mod tests {
         assert_eq!(at("/client/negotiate?hub=a"), Some(Visitor::Client { is_negotiate: true }));
         for other in ["/", "/servers/", "/server/negotiate", "/x/client/", "/clients/negotiate"] {
             assert_eq!(at(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn each_refusal_has_a_hint_of_its_own() {
+        for (status, word) in [(401, "--access-key"), (503, "--hold-timeout"), (413, "claims"), (400, "names no hub")] {
+            assert!(hint(StatusCode::from_u16(status).unwrap()).contains(word), "{status}");
         }
     }
 

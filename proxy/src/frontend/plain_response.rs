@@ -15,9 +15,9 @@ pub(crate) fn plain(status: StatusCode, text: impl Into<Body>) -> Response {
 }
 
 /// Makes an answer that asks the client to try again soon.
-pub(crate) fn unavailable(cause: Cause, text: &'static str) -> Response {
+pub(crate) fn unavailable(cause: Cause, text: impl Into<Body>) -> Response {
     let headers = [(CONTENT_TYPE, "text/plain"), (RETRY_AFTER, RETRY_AFTER_SECONDS)];
-    because(cause, (StatusCode::SERVICE_UNAVAILABLE, headers, text).into_response())
+    because(cause, (StatusCode::SERVICE_UNAVAILABLE, headers, text.into()).into_response())
 }
 
 /// Names the cause of a refusal whose status does not tell it.

@@ -1,14 +1,17 @@
-//! Sweep of hubs that nobody names any more: a release has renamed or dropped them, or their app servers dial in no more.
+//! Sweep of hubs and app servers that nobody names any more: a release has renamed or dropped hubs, or app servers have
+//! started again and dial in under other ids.
 //!
 //! Level-triggered: once a second it looks at what is linked. A hub is forgotten when no app server that is linked has named it
 //! for `--hold-timeout` and none of its clients is left; a restart or a lost link ends before that. Its index is used again when
-//! nothing in any shard goes by it: each is asked behind all that it was told before.
+//! nothing in any shard goes by it: each is asked behind all that it was told before. An app server is forgotten when it has had
+//! neither a pool of links nor a client for that time.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::sleep;
-use tracing::info;
+use tracing::{debug, info};
 
 use crate::shard::{ShardState, Shared};
 use crate::upstream::HubIndex;
@@ -25,6 +28,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
         sleep(INTERVAL).await;
         forget_unnamed(&shared, limit).await;
         release_unheld(&shared).await;
+        forget_app_servers(&shared, limit).await;
     }
 }
 
@@ -44,6 +48,23 @@ async fn release_unheld(shared: &Shared) {
         if !is_told && !is_any(shared, index, ShardState::uses_hub).await {
             shared.hubs.release(index);
         }
+    }
+}
+
+async fn forget_app_servers(shared: &Shared, limit: Duration) {
+    if shared.hubs.unlinked_app_servers().is_empty() {
+        return;
+    }
+    let mut clients_of = HashSet::new();
+    for shard in shared.shards() {
+        let homes = |state: &mut ShardState| state.homes_of_clients().collect::<HashSet<_>>();
+        // One that does not answer may have clients of any.
+        let Some(homes) = shard.inspect(homes).await else { return };
+        clients_of.extend(homes);
+    }
+    let count = shared.hubs.forget_app_servers(&clients_of, limit);
+    if count > 0 {
+        debug!(count, seconds = limit.as_secs(), "app servers are forgotten: none of them was linked for this long");
     }
 }
 

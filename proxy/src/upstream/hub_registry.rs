@@ -1,7 +1,7 @@
 //! Registry of the hubs that this node serves, learnt from the manifests of app servers.
 
-use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{BTreeSet, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -9,6 +9,7 @@ use tracing::info;
 use trunkline_protocol::manifest::HubManifest;
 
 use super::app_server::{AppServer, AppTarget};
+use super::app_server_register::AppServerRegister;
 use super::hub::{Hub, HubOrigin};
 use super::number::{AppServerId, HubIndex};
 use super::{GroupTerms, HomeLink, ServerGroup};
@@ -16,7 +17,7 @@ use crate::metrics::RuleCounters;
 use crate::routing::Ruleset;
 
 /// Maximum number of hubs that app servers and clients may name at the door.
-const DOOR_HUBS_MAX: usize = 1000;
+pub(crate) const DOOR_HUBS_MAX: usize = 1000;
 
 /// Registry of all hubs of a node. The index of each is its place; a free one has the place until another hub takes it.
 #[derive(Debug, Default)]
@@ -31,8 +32,7 @@ pub(crate) struct HubRegistry {
     changing: Mutex<()>,
     /// Indices of forgotten hubs that nothing uses any more.
     free: Mutex<BTreeSet<HubIndex>>,
-    /// Instance ids of all app servers that were ever met, in the order of their numbers.
-    app_servers: Mutex<Vec<Arc<str>>>,
+    app_servers: Mutex<AppServerRegister>,
 }
 
 impl HubRegistry {
@@ -340,19 +340,42 @@ impl HubRegistry {
     /// The number of an app server instance; every hub and pool sees one number.
     #[must_use]
     pub(crate) fn number(&self, instance: &str) -> AppServerId {
-        let mut known = self.app_servers.lock().unwrap_or_else(PoisonError::into_inner);
-        let index = known.iter().position(|known| **known == *instance).unwrap_or_else(|| {
-            known.push(instance.into());
-            known.len() - 1
-        });
-        AppServerId(u32::try_from(index).unwrap_or(u32::MAX))
+        self.register().number(instance)
     }
 
-    /// The instance id behind a number.
+    /// Whether an app server that dials in is known, or another one may be.
+    #[must_use]
+    pub(crate) fn has_room_for(&self, instance: &str) -> bool {
+        self.register().has_room_for(instance)
+    }
+
+    /// The instance id behind a number; empty for one that is forgotten.
     #[must_use]
     pub(crate) fn instance(&self, app: AppServerId) -> Arc<str> {
-        let known = self.app_servers.lock().unwrap_or_else(PoisonError::into_inner);
-        known.get(app.0 as usize).cloned().unwrap_or_default()
+        self.register().instance(app).unwrap_or_default()
+    }
+
+    /// Numbers of the app servers that no hub has a pool of links to.
+    #[must_use]
+    pub(crate) fn unlinked_app_servers(&self) -> Vec<AppServerId> {
+        let linked = self.linked_numbers();
+        self.register().ids().into_iter().filter(|id| !linked.contains(id)).collect()
+    }
+
+    /// Forgets the app servers that are neither linked nor used by any client, and were not for this time; returns how
+    /// many.
+    pub(crate) fn forget_app_servers(&self, clients_of: &HashSet<AppServerId>, limit: Duration) -> usize {
+        let linked = self.linked_numbers();
+        self.register().sweep(|id| linked.contains(&id) || clients_of.contains(&id), limit)
+    }
+
+    fn linked_numbers(&self) -> HashSet<AppServerId> {
+        let hubs = self.all.load();
+        hubs.iter().flat_map(|hub| hub.pools().to_vec()).map(|pool| pool.app().id).collect()
+    }
+
+    fn register(&self) -> MutexGuard<'_, AppServerRegister> {
+        self.app_servers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -5,7 +5,7 @@
 pub(crate) struct HubIndex(pub(super) u32);
 
 /// Number of an app server instance, never used again in this process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct AppServerId(pub(super) u32);
 
 impl HubIndex {
