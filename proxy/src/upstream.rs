@@ -7,8 +7,8 @@
 //! The task that keeps a slot's link open, and routes the frames that it brings down, is [`link`](crate::link)'s.
 
 mod app_server;
-mod asked_methods;
 mod app_server_register;
+mod asked_methods;
 mod asker;
 mod authorizer;
 mod caller;

@@ -16,7 +16,7 @@ use trunkline_protocol::hub::{HubProtocol, next_frame};
 use trunkline_protocol::service::Payloads;
 
 /// Time in which the SDK is ready for answers to a method that it has not asked for before, also on a busy machine.
-pub(crate) const FIRST_QUESTION_HOLD: Duration = Duration::from_millis(250);
+pub(crate) const FIRST_QUESTION_HOLD: Duration = Duration::from_millis(500);
 
 /// Time in which it is ready for all others.
 pub(crate) const QUESTION_HOLD: Duration = Duration::from_millis(25);

@@ -1,0 +1,207 @@
+#![forbid(unsafe_code)]
+//! Waits of clients for a fleet: what it costs that all nodes have heard of a join before it is answered, and of a node that is late.
+//!
+//! ```text
+//!  size:    a connect, one of a new user, the first and the second join of a group: in fleets of 1, 1 again, 2 and 12 nodes
+//!  frozen:  first joins, each followed by an announcement: at three nodes of three, of three again, of four with one frozen
+//! ```
+//!
+//! Fleets stand side by side and take turns, in another order in each round. `1 again` and `3 again` are as their neighbour: how
+//! far the two differ is the noise that all others have, too. A first join is one of a group that its node has no member of.
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use clap::{Parser, ValueEnum};
+use http::Method;
+use serde_json::json;
+use tokio::time::sleep;
+use trunkline_tests::bench::child::say;
+use trunkline_tests::bench::command;
+use trunkline_tests::harness::fleet::{ACCESS_KEY, App, AppServer, Fleet, POOL_SIZE, Proxy};
+use trunkline_tests::harness::http_client::exchange;
+use trunkline_tests::harness::process::Signal;
+use trunkline_tests::harness::raw::RawClient;
+use trunkline_tests::harness::scenario::{Stage, until};
+use trunkline_tests::harness::sockets::free_address;
+use trunkline_tests::harness::token;
+
+const ADMIN_TOKEN: &str = "the-admin-token-of-the-fleet";
+/// Time after which a frozen node is late, with much to spare.
+const UNTIL_LATE: Duration = Duration::from_secs(5);
+
+/// Measures what clients wait for in a fleet.
+#[derive(Debug, Parser)]
+#[command(name = "fleet_waits")]
+struct Settings {
+    /// Comparison to make.
+    #[arg(long, value_enum, default_value = "size")]
+    work: Work,
+    /// Number of rounds, each with every fleet in turn.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    rounds: u32,
+    /// Number of operations of each kind, at each fleet in each round.
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    operations: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Work {
+    /// Fleets of other sizes.
+    Size,
+    /// A fleet with a frozen node.
+    Frozen,
+}
+
+/// A fleet that is measured, with the waits so far.
+struct MeasuredFleet {
+    name: &'static str,
+    _app: AppServer,
+    nodes: Vec<Proxy>,
+    /// Number of nodes that run.
+    running: usize,
+    next: usize,
+    waits: [Vec<Duration>; 4],
+}
+
+impl MeasuredFleet {
+    async fn start(stage: &Stage, name: &'static str, count: usize) -> Result<Self> {
+        let fleet = Fleet::new(stage);
+        let app = fleet.app(App::Bench).await?;
+        let admins: Vec<String> = (0..count).map(|_| free_address()).collect::<Result<_>>()?;
+        let peers = admins.iter().map(|admin| format!("http://{admin}")).collect::<Vec<_>>().join(",");
+        let mut nodes = Vec::new();
+        for admin in &admins {
+            let more = ["--admin-token", ADMIN_TOKEN, "--peers", &peers];
+            let more = if count == 1 { &more[..2] } else { &more[..] };
+            nodes.push(fleet.proxy_of(&free_address()?, admin, &[app.address()], more)?);
+        }
+        for node in &mut nodes {
+            node.ready().await?;
+            node.linked(POOL_SIZE).await?;
+            until(async || {
+                let ready = node.metrics().await?.sum("trunkline_fleet_nodes", &[("state", "ready")]);
+                Ok((count == 1 || ready == count as f64).then_some(()))
+            })
+            .await?;
+        }
+        Ok(Self { name, _app: app, nodes, running: count, next: 0, waits: Default::default() })
+    }
+
+    async fn wait_for(&mut self, kind: usize, operation: impl Future<Output = Result<()>>) -> Result<()> {
+        let begun = Instant::now();
+        operation.await?;
+        self.waits.get_mut(kind).context("a kind")?.push(begun.elapsed());
+        Ok(())
+    }
+
+    /// Node whose turn it is, and the one after it.
+    fn turn(&mut self) -> Result<[String; 2]> {
+        self.next += 1;
+        let at = |place: usize| self.nodes.get(place % self.running).context("a node");
+        Ok([at(self.next)?.address().to_owned(), at(self.next + 1)?.admin().to_owned()])
+    }
+
+    /// One connect, one of a new user, and the first and the second join of a group.
+    async fn connect_and_join(&mut self) -> Result<()> {
+        let ([node, _], number) = (self.turn()?, self.next);
+        let mut clients = Vec::new();
+        self.wait_for(0, connect(&mut clients, &node, "/bench")).await?;
+        let path = format!("/bench?access_token={}", token::of_user(ACCESS_KEY, &format!("user-{number}"))?);
+        self.wait_for(1, connect(&mut clients, &node, &path)).await?;
+        for (kind, client) in (2..).zip(&mut clients) {
+            self.wait_for(kind, join(client, &format!("group-{number}"))).await?;
+        }
+        for client in clients {
+            client.close().await?;
+        }
+        Ok(())
+    }
+
+    /// One first join, and an announcement at another node that follows it.
+    async fn join_and_announce(&mut self) -> Result<()> {
+        let ([node, admin], number) = (self.turn()?, self.next);
+        let mut client = RawClient::join(&node, "/bench").await?;
+        let group = format!("group-{number}");
+        self.wait_for(0, join(&mut client, &group)).await?;
+        self.wait_for(1, announce(&admin, &group)).await?;
+        client.close().await?;
+        Ok(())
+    }
+}
+
+async fn connect(clients: &mut Vec<RawClient>, node: &str, path: &str) -> Result<()> {
+    clients.push(RawClient::join(node, path).await?);
+    Ok(())
+}
+
+async fn join(client: &mut RawClient, group: &str) -> Result<()> {
+    client.call("Join", json!([group])).await?;
+    Ok(())
+}
+
+/// Announces to a group, and demands that its one member is found.
+async fn announce(admin: &str, group: &str) -> Result<()> {
+    let bearer = format!("Bearer {ADMIN_TOKEN}");
+    let headers = [("content-type", "application/json"), ("authorization", bearer.as_str())];
+    let body = json!({ "hub": "bench", "group": group, "target": "Notice", "arguments": [] }).to_string();
+    let answer = exchange(admin, Method::POST, "/api/announce", &headers, body.into()).await?.json()?;
+    ensure!(answer.get("clients") == Some(&json!(1)), "{group} is missed: {answer}");
+    Ok(())
+}
+
+fn report(fleets: &[MeasuredFleet], kinds: &[&str]) {
+    say("| fleet | what | count | p50 | p90 | p99 |\n|---|---|---|---|---|---|");
+    for fleet in fleets {
+        for (kind, waits) in kinds.iter().zip(&fleet.waits) {
+            let mut waits = waits.clone();
+            waits.sort_unstable();
+            let at = |percent: usize| waits.get(waits.len() * percent / 100).copied().unwrap_or_default();
+            let [p50, p90, p99] = [50, 90, 99].map(|percent| format!("{:.2} ms", at(percent).as_secs_f64() * 1e3));
+            say(&format!("| {} | {kind} | {} | {p50} | {p90} | {p99} |", fleet.name, waits.len()));
+        }
+    }
+}
+
+async fn measure(settings: &Settings) -> Result<()> {
+    let stage = Stage::new()?;
+    let (sizes, kinds): (&[_], &[_]) = match settings.work {
+        Work::Size => (
+            &[("1", 1), ("1 again", 1), ("2", 2), ("12", 12)],
+            &["connect", "connect of a new user", "first join", "second join"],
+        ),
+        Work::Frozen => (&[("3", 3), ("3 again", 3), ("4, one frozen", 4)], &["first join", "announcement"]),
+    };
+    let mut fleets = Vec::new();
+    for (name, count) in sizes {
+        fleets.push(MeasuredFleet::start(&stage, name, *count).await?);
+    }
+    if let (Work::Frozen, Some(fleet)) = (settings.work, fleets.last_mut()) {
+        fleet.running -= 1;
+        fleet.nodes.last().context("a node")?.process.signal(Signal::Freeze).await?;
+        // Its first announcements would wait for it.
+        sleep(UNTIL_LATE).await; // sleep: what is late is a matter of time
+    }
+    for round in 0..settings.rounds {
+        let first = round as usize % fleets.len();
+        fleets.rotate_left(first);
+        for fleet in &mut fleets {
+            for _ in 0..settings.operations {
+                match settings.work {
+                    Work::Size => fleet.connect_and_join().await?,
+                    Work::Frozen => fleet.join_and_announce().await?,
+                }
+            }
+        }
+        fleets.rotate_right(first);
+    }
+    report(&fleets, kinds);
+    Ok(())
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    command::warn_of_debug_build("fleet_waits");
+    command::finish("fleet_waits", measure(&Settings::parse()).await)
+}
