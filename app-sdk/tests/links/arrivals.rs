@@ -1,4 +1,4 @@
-//! What an app can know of its sends: whether there are proxies, and whether they have a message.
+//! Arrival of sends: proxies that are linked, and messages that they have acknowledged.
 
 use std::pin::pin;
 use std::time::Duration;
