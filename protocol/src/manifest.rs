@@ -112,6 +112,19 @@ pub struct HubManifest {
     /// Changes of which proxies tell the app server.
     #[serde(default)]
     pub presence: PresenceScope,
+    /// Exclusive tasks that the app server stands for; `None` where it has none.
+    #[serde(default)]
+    pub exclusive_tasks: Option<ExclusiveTasks>,
+}
+
+/// Tasks of which one app server runs each: those that stand for one choose by their age, so it stays where it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ExclusiveTasks {
+    /// Milliseconds since 1970 at which the app server began, by its own clock.
+    pub since_ms: i64,
+    /// Names of the tasks.
+    pub names: Vec<String>,
 }
 
 /// Changes of which an app server wants to be told.
@@ -189,6 +202,7 @@ impl HubManifest {
             is_movable: false,
             restores_clients: false,
             presence: PresenceScope::default(),
+            exclusive_tasks: None,
         }
     }
 

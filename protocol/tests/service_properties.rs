@@ -15,14 +15,14 @@ use trunkline_protocol::service::{
     Counters, ErrorCompletion, FlowOperation, FlowSubject, FrameBuffer, GroupBroadcastData, GroupChange, GroupJoin,
     GroupMemberQuery, LinkHandshakeRequest, LinkHandshakeResponse, LinkKind, MoveConnection, MultiConnectionData,
     MultiGroupBroadcastData, MultiUserData, OpenConnection, Payloads, Ping, PresenceChanges, PresencePhase,
-    RestoreAnswer, RestoreQuery, ServiceError, ServiceEvent, ServiceMapping, ServiceMessage, Stamped, TraceReport,
-    TracedData, UserConnectionQuery, UserData, UserGroupChange, encode_connection_data,
+    RestoreAnswer, RestoreQuery, ServiceError, ServiceEvent, ServiceMapping, ServiceMessage, Stamped, TaskCandidate,
+    TaskCandidates, TraceReport, TracedData, UserConnectionQuery, UserData, UserGroupChange, encode_connection_data,
 };
 
 /// Numbers of the messages that are known here.
-const KNOWN: [i64; 47] = [
+const KNOWN: [i64; 48] = [
     1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 30, 31, 32, 33,
-    34, 35, 36, 37, 38, 39, 40, 60, 61, 62, 63, 64, 70, 71, 72, 73,
+    34, 35, 36, 37, 38, 39, 40, 60, 61, 62, 63, 64, 70, 71, 72, 73, 74,
 ];
 
 /// Texts of all header lengths: most are short, some need two bytes of length, a few three.
@@ -250,6 +250,7 @@ fn order_message() -> BoxedStrategy<ServiceMessage> {
         (number(), binary()).prop_map(|(epoch, body)| ServiceMessage::Stamped(Stamped { epoch, body })),
         (number(), binary()).prop_map(|(mark, body)| ServiceMessage::TracedData(TracedData { mark, body })),
         trace_report(),
+        vec((text(), text(), number()), 0..4).prop_map(task_candidates),
         check().prop_map(ServiceMessage::CheckGroupExistenceWithAck),
         check().prop_map(ServiceMessage::CheckConnectionExistenceWithAck),
         check().prop_map(ServiceMessage::CheckUserExistenceWithAck),
@@ -259,6 +260,11 @@ fn order_message() -> BoxedStrategy<ServiceMessage> {
         close_with_ack().prop_map(ServiceMessage::CloseGroupConnectionsWithAck),
     ]
     .boxed()
+}
+
+fn task_candidates(candidates: Vec<(ByteString, ByteString, i64)>) -> ServiceMessage {
+    let candidate = |(task, instance, since_ms)| TaskCandidate { task, instance, since_ms };
+    ServiceMessage::TaskCandidates(TaskCandidates { candidates: candidates.into_iter().map(candidate).collect() })
 }
 
 fn trace_report() -> impl Strategy<Value = ServiceMessage> {

@@ -53,6 +53,7 @@ mod sampling;
 mod sharing;
 #[cfg(feature = "cli")]
 mod specialising;
+mod standing;
 mod telling_presence;
 mod tracing;
 mod waiting;

@@ -53,6 +53,7 @@ mod spare_room;
 mod state;
 mod straggler;
 mod tap;
+mod task_feed;
 #[cfg(test)]
 mod testbed;
 mod token_expiry;

@@ -115,6 +115,7 @@ impl ServiceMessage {
             Self::UserConnectionQuery(_) => 71,
             Self::TracedData(_) => 72,
             Self::TraceReport(_) => 73,
+            Self::TaskCandidates(_) => 74,
         }
     }
 }
@@ -250,6 +251,7 @@ mod tests {
         assert_eq!(name_of(39), "ConnectionFlowControl");
         assert_eq!(name_of(20), "Ack");
         assert_eq!(name_of(73), "TraceReport");
+        assert_eq!(name_of(74), "TaskCandidates");
         assert_eq!(name_of(-1), "Unknown");
         assert_eq!(name_of(41), "Unknown");
     }

@@ -108,6 +108,8 @@ pub enum ServiceMessage {
     TracedData(TracedData),
     /// Type 73, ours: how long a traced message took in the app server.
     TraceReport(TraceReport),
+    /// Type 74, ours: which app servers stand for the exclusive tasks of a hub?
+    TaskCandidates(TaskCandidates),
 }
 
 /// Why a frame is no service message.
@@ -738,4 +740,23 @@ pub struct TraceReport {
     pub answered_us: Option<i64>,
     /// Whether the call was answered with an error.
     pub has_failed: bool,
+}
+
+/// Body of type 74, `TaskCandidates`, from a node to each app server that has said in its manifest that it stands for exclusive
+/// tasks. It takes the place of the one before.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TaskCandidates {
+    /// The app servers that are linked with the node and not about to stop, once for each of their tasks.
+    pub candidates: Vec<TaskCandidate>,
+}
+
+/// App server that stands for one exclusive task.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TaskCandidate {
+    /// Name of the task.
+    pub task: ByteString,
+    /// Instance of the app server.
+    pub instance: ByteString,
+    /// Milliseconds since 1970 at which the app server began, by its own clock.
+    pub since_ms: i64,
 }

@@ -191,9 +191,11 @@ pub(crate) fn open_pools(
         // The proxy's flags are upper bounds of what a hub asks for.
         settings.message_max_bytes = settings.message_max_bytes.min(shared.settings.message_max_bytes);
         let (restores, presence) = (settings.restores_clients, settings.presence);
+        // It is no setting of the hub: each app server has its own.
+        let tasks = settings.exclusive_tasks.take();
         let hub = shared.hubs.learn(settings, group);
         let pool = Pool::new(hub.clone(), app.clone(), pool_size, changed.clone());
-        let pool = Arc::new(pool.restoring(restores).telling(presence));
+        let pool = Arc::new(pool.restoring(restores).telling(presence).standing_for(tasks));
         hub.add_pool(pool.clone());
         // Each hub begins with another shard.
         shared.keep_links(&pool, index);

@@ -381,7 +381,7 @@ fn take_batch(feed: &mut HubFeed, connections: &mut Connections, counters: &Coun
 }
 
 /// Another link of an app server, with a socket or without.
-fn other_link(pool: &Pool, loss: &LinkLoss) -> Option<Arc<LinkHandle>> {
+pub(super) fn other_link(pool: &Pool, loss: &LinkLoss) -> Option<Arc<LinkHandle>> {
     let links = pool.links();
     let is_other = |link: &&Arc<LinkHandle>| link.id() != loss.link && !link.is_closed();
     links.iter().filter(is_other).find(|link| link.is_open()).or_else(|| links.iter().find(is_other)).cloned()

@@ -7,6 +7,7 @@
 //!                 ├ TokenExpiries  closes by the clock
 //!                 ├ Reassignment   clients without a home, and those that have left one
 //!                 ├ PresenceFeeds  app servers that are told who comes and goes
+//!                 ├ TaskFeeds      app servers that stand for exclusive tasks
 //!                 └ ClosedIds      ids that must not attach again
 //! ```
 //!
@@ -46,6 +47,7 @@ use super::reconnect::SeveredSockets;
 use super::shard_context::ShardContext;
 use super::side_assignment::SidedClients;
 use super::slot::{Serial, Slot};
+use super::task_feed::TaskFeeds;
 use super::token_expiry::TokenExpiries;
 use super::tracer::{ConnectionChange, UpwardTrace};
 use crate::clock::unix_seconds;
@@ -81,6 +83,7 @@ pub(crate) struct ShardState {
     pub(super) reassignment: Reassignment,
     /// App servers that are told who comes and goes.
     pub(super) presence: PresenceFeeds,
+    pub(super) tasks: TaskFeeds,
     /// Client connections that have several app servers.
     pub(super) sided: SidedClients,
     /// Client connections that are being handed over at the door.
@@ -132,6 +135,7 @@ impl ShardState {
                 counters.clone(),
             ),
             presence: PresenceFeeds::default(),
+            tasks: TaskFeeds::default(),
             sided: SidedClients::default(),
             hand_overs: Vec::new(),
             levelling: Levelling::default(),
@@ -486,6 +490,7 @@ impl ShardState {
     pub(super) fn lose_homes(&mut self, loss: &LinkLoss) {
         self.reassignment.link_lost(loss);
         self.presence_link_lost(loss);
+        self.task_link_lost(loss);
         self.lose_sides(loss);
         for slot in self.connections.at_home(loss.link) {
             if let Some(client) = self.connections.live_mut(slot).filter(|_| loss.is_goodbye) {
@@ -618,6 +623,7 @@ impl ShardState {
         self.level_links(link);
         self.link_opened_for_sides(link);
         self.presence_link_opened(link);
+        self.task_link_opened(link);
         self.owe_reroute();
     }
 
@@ -626,6 +632,7 @@ impl ShardState {
     pub(super) fn app_shutting_down(&mut self, hub: HubIndex, app: AppServerId) {
         self.leave_mirrors(hub, app);
         self.presence_app_stopping(hub, app);
+        self.task_app_stopping(hub, app);
         if self.context.shared.hubs.all().get(hub.get()).is_some_and(|hub| hub.is_of_door()) {
             return self.migrate_all(hub, app);
         }

@@ -8,7 +8,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use trunkline_protocol::manifest::PresenceScope;
+use trunkline_protocol::manifest::{ExclusiveTasks, PresenceScope};
 
 use super::asked_methods::AskedMethods;
 use super::{AppServer, AppTarget, Hub, LinkHandle, LinkLook, home_choice};
@@ -26,6 +26,8 @@ pub(crate) struct Pool {
     restores: bool,
     /// Changes of which its app server wants to be told.
     presence: PresenceScope,
+    /// Exclusive tasks that its app server stands for.
+    exclusive_tasks: Option<Arc<ExclusiveTasks>>,
     is_draining: AtomicBool,
     /// Its clients are to go elsewhere, as soon as there is another app server.
     is_migrating: AtomicBool,
@@ -58,6 +60,7 @@ impl Pool {
             retired: CancellationToken::new(),
             restores: false,
             presence: PresenceScope::default(),
+            exclusive_tasks: None,
             is_draining: AtomicBool::new(false),
             is_migrating: AtomicBool::new(false),
             has_said_goodbye: AtomicBool::new(false),
@@ -91,6 +94,18 @@ impl Pool {
     #[must_use]
     pub(crate) fn presence(&self) -> PresenceScope {
         if self.app.group.is_mirror() { PresenceScope::default() } else { self.presence }
+    }
+
+    /// Notes the exclusive tasks that its app server stands for.
+    #[must_use]
+    pub(crate) fn standing_for(self, tasks: Option<ExclusiveTasks>) -> Self {
+        Self { exclusive_tasks: tasks.map(Arc::new), ..self }
+    }
+
+    /// Exclusive tasks that its app server stands for; a mirror's runs none.
+    #[must_use]
+    pub(crate) fn exclusive_tasks(&self) -> Option<&Arc<ExclusiveTasks>> {
+        self.exclusive_tasks.as_ref().filter(|_| !self.app.group.is_mirror())
     }
 
     #[must_use]

@@ -12,7 +12,8 @@ use super::super::service_message::{
     FlowOperation, FlowSubject, GroupBroadcastData, GroupChange, GroupJoin, GroupMemberQuery, LinkHandshakeRequest,
     LinkHandshakeResponse, LinkKind, MoveConnection, MultiConnectionData, MultiGroupBroadcastData, MultiUserData,
     OpenConnection, Ping, PresenceChanges, PresencePhase, RestoreAnswer, RestoreQuery, ServiceError, ServiceEvent,
-    ServiceMapping, ServiceMessage, Stamped, TraceReport, TracedData, UserConnectionQuery, UserData, UserGroupChange,
+    ServiceMapping, ServiceMessage, Stamped, TaskCandidate, TaskCandidates, TraceReport, TracedData,
+    UserConnectionQuery, UserData, UserGroupChange,
 };
 use super::fields::{FieldError, FieldResult, Fields};
 use super::{ServiceMessageError, extension, name_of};
@@ -85,6 +86,7 @@ fn message(number: i64, fields: &mut Fields) -> FieldResult<Option<ServiceMessag
         71 => M::UserConnectionQuery(user_connection_query(fields)?),
         72 => M::TracedData(TracedData { mark: fields.integer("mark")?, body: fields.binary("body")? }),
         73 => M::TraceReport(trace_report(fields)?),
+        74 => M::TaskCandidates(task_candidates(fields)?),
         62 => M::Stamped(Stamped { epoch: fields.integer("epoch")?, body: fields.binary("body")? }),
         _ => return Ok(None),
     }))
@@ -387,6 +389,18 @@ fn presence_changes(fields: &mut Fields) -> FieldResult<PresenceChanges> {
         })?,
         left: fields.lists("left", 2, |fields| {
             Ok((fields.read("group", Reader::shared_text)?, fields.read("connectionId", Reader::shared_text)?))
+        })?,
+    })
+}
+
+fn task_candidates(fields: &mut Fields) -> FieldResult<TaskCandidates> {
+    Ok(TaskCandidates {
+        candidates: fields.lists("candidates", 3, |fields| {
+            Ok(TaskCandidate {
+                task: fields.read("task", Reader::shared_text)?,
+                instance: fields.read("instance", Reader::shared_text)?,
+                since_ms: fields.read("sinceMs", Reader::integer)?,
+            })
         })?,
     })
 }

@@ -57,6 +57,7 @@ pub(super) fn name_of(number: i64) -> &'static str {
         71 => "UserConnectionQuery",
         72 => "TracedData",
         73 => "TraceReport",
+        74 => "TaskCandidates",
         _ => usize::try_from(number).ok().and_then(|number| NAMES.get(number)).copied().unwrap_or("Unknown"),
     }
 }

@@ -1,0 +1,69 @@
+//! Exclusive tasks: what app servers that stand for them are told of each other.
+
+use bytestring::ByteString;
+use trunkline_protocol::manifest::{ExclusiveTasks, HubManifest};
+use trunkline_protocol::service::*;
+
+use super::app::AppLink;
+use super::stage::{Stage, run, settings};
+use crate::config::Settings;
+
+fn hub(since_ms: i64, names: &[&str]) -> HubManifest {
+    let names = names.iter().map(|name| (*name).to_owned()).collect();
+    HubManifest { exclusive_tasks: Some(ExclusiveTasks { since_ms, names }), ..HubManifest::new("chat", "/chat") }
+}
+
+/// The list that an app server is told next.
+async fn listed(link: &mut AppLink) -> Vec<(String, String, i64)> {
+    match link.next().await {
+        ServiceMessage::TaskCandidates(told) => {
+            let words = |it: TaskCandidate| (it.task.to_string(), it.instance.to_string(), it.since_ms);
+            told.candidates.into_iter().map(words).collect()
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+fn entry(task: &str, instance: &str, since_ms: i64) -> (String, String, i64) {
+    (task.to_owned(), instance.to_owned(), since_ms)
+}
+
+#[test]
+fn app_servers_are_told_who_else_stands_for_a_task_from_the_first_link_to_the_last() {
+    run(async {
+        let stage = Stage::with(Settings { pool_size: 2, ..settings() }, 2);
+        let mut first = stage.app("app-1", vec![hub(7, &["clock", "sweep"])]);
+        let mut told = first.link().await;
+        let own = [entry("clock", "app-1", 7), entry("sweep", "app-1", 7)];
+        assert_eq!(listed(&mut told).await, own);
+        let mut other = first.link().await;
+        let mut without = stage.app("app-0", vec![HubManifest::new("chat", "/chat")]);
+        let (mut mute, _mute_too) = (without.link().await, without.link().await);
+        let mut second = stage.app("app-2", vec![hub(9, &["clock"])]);
+        let (mut later, _later_too) = (second.link().await, second.link().await);
+        let both = [own[0].clone(), own[1].clone(), entry("clock", "app-2", 9)];
+        assert_eq!((listed(&mut told).await, listed(&mut later).await), (both.to_vec(), both.to_vec()));
+        told.cut();
+        assert_eq!(listed(&mut other).await, both, "over its other link");
+        assert_eq!(listed(&mut later).await, both, "it has a link still");
+        first.retire();
+        assert_eq!(listed(&mut later).await, [entry("clock", "app-2", 9)]);
+        mute.fence().await;
+    });
+}
+
+#[test]
+fn an_app_server_that_stops_is_taken_off_the_list_at_once() {
+    run(async {
+        let stage = Stage::with(settings(), 1);
+        let mut first = stage.app("app-1", vec![hub(7, &["clock"])]);
+        let link = first.link().await;
+        let mut second = stage.app("app-2", vec![hub(9, &["clock"])]);
+        let mut later = second.link().await;
+        assert_eq!(listed(&mut later).await.len(), 2);
+        let (connection_id, operation) = (ByteString::new(), FlowOperation::Offline);
+        let goodbye = ConnectionFlowControl { connection_id, subject: FlowSubject::Server, operation };
+        link.send(ServiceMessage::ConnectionFlowControl(goodbye)).await;
+        assert_eq!(listed(&mut later).await, [entry("clock", "app-2", 9)]);
+    });
+}
