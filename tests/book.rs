@@ -12,6 +12,9 @@ struct GroupsPage;
 #[doc = include_str!("../docs/book/src/app/hubs.md")]
 struct HubsPage;
 
+#[doc = include_str!("../docs/book/src/app/jobs.md")]
+struct JobsPage;
+
 #[doc = include_str!("../docs/book/src/app/presence.md")]
 struct PresencePage;
 

@@ -1,6 +1,6 @@
 //! Sends from outside a hub: `cargo run --example background -- --listen 127.0.0.1:5000`, and a proxy before it.
 //!
-//! Hub `/news`: everyone gets `Time(seconds)` once a second. `POST /news` with a text sends `News(text)` to everyone, and
+//! Hub `/news`: everyone gets `Time(seconds)` once a second, from one app server however many there are. `POST /news` with a text sends `News(text)` to everyone, and
 //! `POST /news/{topic}` to those who have called `Subscribe(topic)`.
 
 #[path = "common/serve.rs"]
@@ -12,7 +12,7 @@ use axum::Router;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::routing::post;
-use trunkline::{Context, Hub, HubError, HubHandle, Receivers, SendError, Server};
+use trunkline::{Context, Hub, HubError, HubHandle, Receivers, Server};
 
 async fn subscribe(ctx: Context, topic: String) -> Result<(), HubError> {
     Ok(ctx.join(topic).await?)
@@ -38,7 +38,7 @@ async fn tell(receivers: &Receivers, text: &str) -> (StatusCode, String) {
 }
 
 /// Each send waits until it is queued, so a slow link slows this down instead of filling the memory.
-async fn tell_the_time(news: HubHandle) -> Result<(), SendError> {
+async fn tell_the_time(news: HubHandle) -> Result<(), HubError> {
     let mut seconds = tokio::time::interval(Duration::from_secs(1));
     loop {
         seconds.tick().await;
@@ -49,9 +49,9 @@ async fn tell_the_time(news: HubHandle) -> Result<(), SendError> {
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let server = Server::new().hub(Hub::new("/news").method("Subscribe", subscribe));
+    let hub = Hub::new("/news").method("Subscribe", subscribe).exclusively("time", tell_the_time);
+    let server = Server::new().hub(hub);
     let news = server.handle().hub("news")?;
-    tokio::spawn(tell_the_time(news.clone()));
     let routes = Router::new()
         .route("/news", post(tell_everyone))
         .route("/news/{topic}", post(tell_subscribers))

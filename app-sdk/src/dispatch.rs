@@ -42,6 +42,7 @@ use trunkline_protocol::hub::{
 use trunkline_protocol::service::{
     Ack, ClientCompletion, ClientInvocation, CloseConnection, ConnectionData, ConnectionFlowControl, ErrorCompletion,
     FlowOperation, FlowSubject, GroupChange, MoveConnection, OpenConnection, PresenceChanges, RestoreQuery,
+    TaskCandidates,
 };
 
 use crate::call::CallInput;
@@ -53,6 +54,7 @@ use crate::context::Context;
 use crate::endpoint::Endpoint;
 use crate::error::text;
 use crate::error::{CallStage, HubError};
+use crate::exclusive::TaskRunner;
 use crate::handler::filter::HubCall;
 use crate::handler::hook::ErasedHook;
 use crate::handler::{HubCallKind, Reply, ReplyFuture};
@@ -77,14 +79,17 @@ pub(crate) struct Dispatcher {
     unknown_method: MethodMetrics,
     /// Hooks of users and groups that come and go; `None` without any.
     pub(crate) presence: Option<Arc<Presence>>,
+    /// Exclusive tasks; `None` without any.
+    pub(crate) exclusive: Option<Arc<TaskRunner>>,
     tasks: TaskTracker,
 }
 
 impl Dispatcher {
     pub(crate) fn new(hub: BuiltHub, core: Arc<HubCore>, tasks: TaskTracker) -> Arc<Self> {
-        let BuiltHub { settings, methods, presence, .. } = hub;
+        let BuiltHub { settings, methods, presence, exclusive, .. } = hub;
+        let exclusive = TaskRunner::new(&core, exclusive, tasks.clone());
         let presence = Presence::new(&core, presence, settings.presence_grace, tasks.clone());
-        Arc::new(Self { core, settings, methods, unknown_method: MethodMetrics::default(), presence, tasks })
+        Arc::new(Self { core, settings, methods, unknown_method: MethodMetrics::default(), presence, exclusive, tasks })
     }
 
     async fn handle_handshake(self: &Arc<Self>, connection: &Arc<Connection>, request: HandshakeRequest) {
@@ -515,12 +520,24 @@ impl Endpoint for Arc<Dispatcher> {
         if let Some(presence) = &self.presence {
             presence.handle_socket_ended(node);
         }
+        if let Some(exclusive) = &self.exclusive {
+            exclusive.handle_socket_ended();
+        }
     }
 
     fn handle_node_lost(&self, node: &Arc<Node>) {
         self.core.handle_node_lost(node);
         if let Some(presence) = &self.presence {
             presence.handle_node_lost(node);
+        }
+        if let Some(exclusive) = &self.exclusive {
+            exclusive.handle_node_lost(node);
+        }
+    }
+
+    fn handle_task_candidates(&self, node: &Arc<Node>, told: TaskCandidates) {
+        if let Some(exclusive) = &self.exclusive {
+            exclusive.handle_candidates(node, told);
         }
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use trunkline_protocol::service::{
     Ack, ClientCompletion, ClientInvocation, CloseConnection, ConnectionData, ConnectionFlowControl, ErrorCompletion,
-    GroupChange, MoveConnection, OpenConnection, PresenceChanges, RestoreQuery,
+    GroupChange, MoveConnection, OpenConnection, PresenceChanges, RestoreQuery, TaskCandidates,
 };
 
 use crate::connection::{Connection, ConnectionClose, DueQueue, LinkId};
@@ -61,6 +61,9 @@ pub(crate) trait Endpoint: Send + Sync {
 
     /// Takes what a node tells of users and groups that come and go.
     fn handle_presence(&self, _node: &Arc<Node>, _update: PresenceChanges) {}
+
+    /// Takes the list of app servers that stand for exclusive tasks, as a node has it.
+    fn handle_task_candidates(&self, _node: &Arc<Node>, _told: TaskCandidates) {}
 
     /// Takes note that a socket of a node has ended; its session may go on.
     fn handle_socket_ended(&self, _node: &Arc<Node>) {}

@@ -442,6 +442,14 @@ pub enum BuildError {
         /// The time that was given.
         within: std::time::Duration,
     },
+    /// An exclusive task whose name is no good, or one too many.
+    #[error("hub '{hub}': exclusive task '{task}' needs a name of its own, 1 to 128 bytes, and a hub has 32 at most")]
+    ExclusiveTask {
+        /// Name of the hub.
+        hub: String,
+        /// Name of the task.
+        task: String,
+    },
     /// A given access key is invalid.
     #[error("the access key can't be used: {0}")]
     AccessKey(AccessKeyError),

@@ -6,13 +6,14 @@ mod methods;
 
 use std::fmt;
 use std::ops::RangeInclusive;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use axum::routing::MethodRouter;
 use trunkline_protocol::hub::HubProtocol;
 use trunkline_protocol::manifest::{HubManifest, SlowClients, Transport};
 
 use crate::error::BuildError;
+use crate::exclusive::{self, ExclusiveRun, ExclusiveTask};
 use crate::handler::filter::{BindableFilter, Filters};
 use crate::handler::hook::{self, ErasedHook};
 use crate::handler::policy::Policies;
@@ -72,6 +73,7 @@ pub struct Hub<S = ()> {
     on_user_online: Vec<Bindable<S, ErasedNoticeHook<UserOnline>>>,
     on_user_offline: Vec<Bindable<S, ErasedNoticeHook<UserOffline>>>,
     on_group_changed: Vec<Bindable<S, ErasedNoticeHook<GroupChanged>>>,
+    exclusive: Vec<(String, Bindable<S, ErasedNoticeHook<ExclusiveRun>>)>,
     on_leaving: Option<Bindable<S, Method>>,
     on_negotiate: Option<MethodRouter<S>>,
 }
@@ -82,6 +84,7 @@ pub(crate) struct BuiltHub {
     pub(crate) settings: HubSettings,
     pub(crate) methods: MethodTable,
     pub(crate) presence: PresenceHooks,
+    pub(crate) exclusive: Vec<ExclusiveTask>,
     pub(crate) on_negotiate: Option<MethodRouter>,
 }
 
@@ -103,6 +106,7 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
             on_user_online: Vec::new(),
             on_user_offline: Vec::new(),
             on_group_changed: Vec::new(),
+            exclusive: Vec::new(),
             on_leaving: None,
             on_negotiate: None,
         }
@@ -332,6 +336,45 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
         self
     }
 
+    /// Has one app server of the fleet run a task: of all that have a task of this name, the one that began first. Takes an async
+    /// function of extractors that need no client, as [`on_user_online`](Self::on_user_online) does, and
+    /// [`ExclusiveRun`](crate::ExclusiveRun).
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use trunkline::{Hub, HubError, HubHandle};
+    ///
+    /// async fn tick(news: HubHandle) -> Result<(), HubError> {
+    ///     let mut seconds = tokio::time::interval(Duration::from_secs(1));
+    ///     loop {
+    ///         seconds.tick().await;
+    ///         news.clients().all().send("Tick", ()).await?;
+    ///     }
+    /// }
+    ///
+    /// let hub: Hub = Hub::new("/news").exclusively("tick", tick);
+    /// ```
+    ///
+    /// - Its future is dropped, at an `.await`, when the app server stops or is not the chosen one any more, and made anew when
+    ///   it is. Work that must not be left half done belongs into a task that it spawns and that can be told to finish.
+    /// - When the app server stops, another one starts the task a second later; after a crash of the process within some 4 s,
+    ///   after one of the machine within two resume windows.
+    /// - Two run it for one resume window at most (10 s), when one has lost its proxies without noticing; and two app servers
+    ///   that have no proxy in common both run it, for as long as that lasts. Where it must never be two, take a lease in a
+    ///   store as well.
+    /// - A task that returns `Ok` is done, until another app server is chosen: that one runs it, too. A task that fails is logged,
+    ///   and starts again after 5 s.
+    /// - Without any proxy that tells which app servers there are nobody runs it: see the book's page *Timers and jobs*.
+    pub fn exclusively<T: NoticeHook<S, ExclusiveRun, M>, M: 'static>(
+        mut self,
+        name: impl Into<String>,
+        task: T,
+    ) -> Self {
+        self.exclusive.push((name.into(), bindable_notice(task)));
+        self
+    }
+
     /// Authenticates and admits each client that negotiates, or connects without negotiation. Any axum handler
     /// will do. It sees the client's headers, cookies among them, path and query, but no body; of
     /// [`ConnectInfo`](axum::extract::ConnectInfo) it gets the client's address. A second handler takes the first's place.
@@ -402,6 +445,7 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
             on_user_online: self.on_user_online.into_iter().map(|hook| hook.bind_early(&state)).collect(),
             on_user_offline: self.on_user_offline.into_iter().map(|hook| hook.bind_early(&state)).collect(),
             on_group_changed: self.on_group_changed.into_iter().map(|hook| hook.bind_early(&state)).collect(),
+            exclusive: self.exclusive.into_iter().map(|(name, task)| (name, task.bind_early(&state))).collect(),
             on_leaving: self.on_leaving.map(|method| method.bind_early(&state)),
             on_negotiate: self.on_negotiate.map(|handler| handler.with_state(state.clone())),
             methods: self.methods.with_state(state),
@@ -618,13 +662,18 @@ impl Hub<()> {
             on_user_offline: self.on_user_offline.into_iter().map(|hook| hook.bind(&())).collect(),
             on_group_changed: self.on_group_changed.into_iter().map(|hook| hook.bind(&())).collect(),
         };
+        let exclusive: Vec<_> = self.exclusive.into_iter().map(|(name, task)| ExclusiveTask::new(name, task)).collect();
+        if let Some(task) = exclusive::misnamed(&exclusive) {
+            return Err(BuildError::ExclusiveTask { hub: name, task });
+        }
         let on_negotiate = self.on_negotiate;
         let manifest = HubManifest {
             asks_app: on_negotiate.is_some(),
             presence: presence.scope(),
+            exclusive_tasks: exclusive::standing(&exclusive, SystemTime::now()),
             ..self.settings.manifest(&name, &self.path)
         };
-        Ok(BuiltHub { manifest, settings: self.settings, methods, presence, on_negotiate })
+        Ok(BuiltHub { manifest, settings: self.settings, methods, presence, exclusive, on_negotiate })
     }
 }
 

@@ -240,6 +240,8 @@
 //! | `context` | the caller of a method: its request, items and uploads |
 //! | [`call`] | parameters of methods, hooks and filters |
 //! | [`handler`] | async functions as methods, hooks and filters, their results, and policies |
+//! | `presence` | hooks for users who come and go, and for groups whose members change |
+//! | `exclusive` | tasks that one app server of the fleet runs at a time |
 //! | `typescript` | types of hubs for TypeScript, with the feature of that name |
 //! | `hub` | builders of a hub and of modules of methods, and its table of methods |
 //! | `dispatch` | messages of connections become calls |
@@ -258,6 +260,7 @@ mod dispatch;
 mod encode;
 mod endpoint;
 mod error;
+mod exclusive;
 pub mod handler;
 mod hub;
 mod hub_core;
@@ -294,6 +297,7 @@ pub use context::upload_stream::UploadStream;
 pub use context::{Cancellation, Context};
 pub use encode::Arguments;
 pub use error::{AskError, BuildError, GroupError, HubError, InvokeError, RawSendError, SendError, UnknownHub};
+pub use exclusive::ExclusiveRun;
 pub use handler::{Filter, HubCall, HubCallKind, IntoEnd, Next, Policy, Reply};
 pub use http;
 pub use hub::{Hub, Methods};

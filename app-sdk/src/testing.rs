@@ -36,6 +36,7 @@
 //! | a method that asks its own caller | [`TestClient::begin`], or [`TestClient::on`] |
 //! | app servers that stop or crash, and questions to clients of others | [`TestServer::fleet`], [`TestServer::rehome`] |
 //! | hooks of presence | clients that connect, join and leave; `#[tokio::test(start_paused = true)]` makes the grace short |
+//! | [exclusive tasks](Hub::exclusively) | [`TestServer::fleet`], `start_paused`; [`shutdown`](crate::ServerHandle::shutdown) of the app server that runs it |
 //! | time-outs | `#[tokio::test(start_paused = true)]` |
 //! | HTTP routes that send, or take a [`User`](crate::User) | [`TestServer::handle`], and `tower::ServiceExt::oneshot` |
 //!
@@ -176,7 +177,7 @@ impl TestServer {
                     far_end: Arc::new(FarEnd::new(linked.dispatcher.core.naming, manifest.presence)),
                     servers: Vec::new(),
                 });
-                let socket = hub.far_end.add_link(&linked.instance);
+                let socket = hub.far_end.add_link(&linked.instance, manifest.exclusive_tasks.clone());
                 hub.servers.push(linked);
                 socket
             })?;

@@ -113,6 +113,7 @@ fn handle(session: &LinkSession, body: &Bytes, message: ServiceMessage) -> Optio
         ServiceMessage::ConnectionFlowControl(control) => endpoint.handle_flow_control(*id, node, control),
         ServiceMessage::MoveConnection(request) => endpoint.handle_move(node, request),
         ServiceMessage::PresenceChanges(update) => endpoint.handle_presence(node, update),
+        ServiceMessage::TaskCandidates(told) => endpoint.handle_task_candidates(node, told),
         ServiceMessage::RestoreQuery(query) => endpoint.handle_restore_query(node, query),
         ServiceMessage::JoinGroup(change) => endpoint.handle_joined(change),
         ServiceMessage::LeaveGroup(change) | ServiceMessage::LeaveGroupWithAck(change) => endpoint.handle_left(change),

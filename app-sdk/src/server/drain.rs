@@ -28,10 +28,12 @@ impl ServerCore {
     /// over as it is.
     pub(super) async fn drain(&self) {
         self.draining.cancel();
-        read(&self.hubs).values().filter_map(|hub| hub.presence.as_ref()).for_each(|presence| presence.stop());
+        let hubs = self.hubs();
+        hubs.iter().filter_map(|hub| hub.presence.as_ref()).for_each(|presence| presence.stop());
+        // Before others hear that they may.
+        hubs.iter().filter_map(|hub| hub.exclusive.as_ref()).for_each(|tasks| tasks.stop());
         // Only over a network are there others.
         let Some(ready) = self.ready.get() else { return };
-        let hubs = self.hubs();
         let raw: Vec<Arc<RawDispatcher>> = read(&self.raw).values().cloned().collect();
         for pool in self.pools.get().into_iter().flatten() {
             self.tasks.spawn(Arc::clone(pool).leave());

@@ -8,8 +8,10 @@ use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 use trunkline_link::answer_handshake;
 use trunkline_protocol::hub::HubProtocol;
-use trunkline_protocol::manifest::PresenceScope;
-use trunkline_protocol::service::{ClientInvocation, CloseConnection, ErrorCompletion, ServiceMessage};
+use trunkline_protocol::manifest::{ExclusiveTasks, PresenceScope};
+use trunkline_protocol::service::{
+    ClientInvocation, CloseConnection, ErrorCompletion, ServiceMessage, TaskCandidate, TaskCandidates,
+};
 use trunkline_protocol::wire::MIGRATE_TO_HEADER;
 
 use super::client_inbox::ClientInbox;
@@ -40,6 +42,8 @@ struct FarLink {
     server: usize,
     /// Instance of the app server.
     instance: String,
+    /// Exclusive tasks that the app server stands for.
+    tasks: Option<ExclusiveTasks>,
     /// `None` until hands are shaken.
     up: tokio::sync::Mutex<Option<LinkWriter>>,
     /// Fires when hands are shaken, or the link has ended.
@@ -68,13 +72,13 @@ impl FarEnd {
     }
 
     /// Adds the link to the next app server, and returns the socket of its near end.
-    pub(super) fn add_link(self: &Arc<Self>, instance: &str) -> LinkSocket {
+    pub(super) fn add_link(self: &Arc<Self>, instance: &str, tasks: Option<ExclusiveTasks>) -> LinkSocket {
         let (near, far) = LinkSocket::memory();
         let link = {
             let mut links = lock(&self.links);
             let (server, instance) = (links.len(), instance.to_owned());
             let (up, open) = (tokio::sync::Mutex::default(), CancellationToken::new());
-            links.push(Arc::new(FarLink { server, instance, up, open }));
+            links.push(Arc::new(FarLink { server, instance, tasks, up, open }));
             links.last().map(Arc::clone)
         };
         if let Some(link) = link {
@@ -145,12 +149,14 @@ impl FarEnd {
         if answer_handshake(&mut socket).await.is_ok() {
             *link.up.lock().await = Some(socket.writer);
             link.open.cancel();
+            self.tell_candidates().await;
             self.read(link.server, socket.reader).await;
         }
         // Their clients see the end.
         lock(&self.members).end(link.server);
         link.open.cancel();
         self.has_changed.notify_one();
+        self.tell_candidates().await;
     }
 
     /// Tells app servers who comes and goes, until none is left.
@@ -176,6 +182,30 @@ impl FarEnd {
                 }
                 self.send(server, ServiceMessage::PresenceChanges(update.clone())).await;
             }
+        }
+    }
+
+    /// Tells app servers that stand for exclusive tasks which of them there are.
+    async fn tell_candidates(&self) {
+        let standing: Vec<_> = {
+            let (links, members) = (lock(&self.links), lock(&self.members));
+            let is_there = |link: &&Arc<FarLink>| link.open.is_cancelled() && !members.over.contains(&link.server);
+            links.iter().filter(is_there).filter(|link| link.tasks.is_some()).cloned().collect()
+        };
+        let candidates = |link: &Arc<FarLink>| {
+            let (instance, tasks) = (ByteString::from(link.instance.as_str()), link.tasks.clone());
+            tasks.into_iter().flat_map(move |ExclusiveTasks { since_ms, names }| {
+                let instance = instance.clone();
+                names.into_iter().map(move |task| TaskCandidate {
+                    task: task.into(),
+                    instance: instance.clone(),
+                    since_ms,
+                })
+            })
+        };
+        let told = TaskCandidates { candidates: standing.iter().flat_map(candidates).collect() };
+        for link in &standing {
+            self.send(link.server, ServiceMessage::TaskCandidates(told.clone())).await;
         }
     }
 

@@ -1,0 +1,277 @@
+//! Exclusive tasks: of all app servers that have a task of this name, one runs it.
+//!
+//! ```text
+//!  manifest: "I stand for these" ──► proxy ──the list, when it changes──► each of them: Election
+//!                                                                            │ the one that began first
+//!                                       start after 1 s as the chosen one ◄──┴──► stop at once as any other
+//! ```
+//!
+//! Each app server chooses alone, by what all its proxies list, and by an order in which no two disagree: the app server that
+//! began first, by its own clock. So one that comes takes nothing from one that runs, unless its clock is behind.
+//!
+//! - **It stops in order**: the task ends first, and another app server starts it when the proxies have taken this one off
+//!   their lists, a second later.
+//! - **It crashes**: a proxy is certain of that when nobody has listened for 2 s, or another instance answers. Then as above.
+//! - **It loses its proxies**: it stops the task 2 s after the last socket. Where cut sockets stay silent it notices that within
+//!   the resume window, and the proxies wait two of them.
+//! - **It is frozen**: it stops before the task goes on.
+//! - **Two that have no proxy in common** don't know of each other, and both run the task, for as long as that lasts.
+
+mod election;
+
+use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+use futures_util::FutureExt;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use trunkline_protocol::limits::{EXCLUSIVE_TASK_NAME_MAX_BYTES, EXCLUSIVE_TASKS_MAX};
+use trunkline_protocol::manifest::ExclusiveTasks;
+use trunkline_protocol::service::TaskCandidates;
+use trunkline_protocol::unix_time::unix_ms;
+
+use crate::error::HubError;
+use crate::handler::Bindable;
+use crate::hub_core::HubCore;
+use crate::node::Node;
+use crate::presence::{ErasedNoticeHook, FromNotice, NoticeHub};
+use crate::sync::lock;
+
+use election::Election;
+
+/// Time for which an app server must be the chosen one before it starts a task: the one before has heard by then that it is
+/// not, and proxies that came at the same time have told their lists.
+const START_AFTER: Duration = Duration::from_secs(1);
+
+/// Interval in which a task that runs is checked; no event tells that time has passed.
+const CHECK_INTERVAL: Duration = Duration::from_millis(250);
+
+/// Delay of a check after which the process counts as frozen: others may have been chosen.
+const FROZEN_AFTER: Duration = Duration::from_secs(2);
+
+/// Pause after a task that has failed, before it starts again.
+const RESTART_PAUSE: Duration = Duration::from_secs(5);
+
+/// Time from the first link on in which a proxy that knows exclusive tasks has told its list.
+const UNHEARD_AFTER: Duration = Duration::from_secs(5);
+
+/// A run of an exclusive task; for [`Hub::exclusively`](crate::Hub::exclusively).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExclusiveRun {
+    task: Arc<str>,
+}
+
+/// Exclusive task of a hub, its types erased and its state bound.
+pub(crate) struct ExclusiveTask {
+    pub(crate) name: Arc<str>,
+    pub(crate) run: ErasedNoticeHook<ExclusiveRun>,
+}
+
+/// Exclusive tasks of one hub.
+pub(crate) struct TaskRunner {
+    core: Arc<HubCore>,
+    tasks: Vec<ExclusiveTask>,
+    tracker: TaskTracker,
+    election: Mutex<Election<Arc<Node>>>,
+    /// Changes with what proxies list, and with their links.
+    changed: watch::Sender<()>,
+    is_started: AtomicBool,
+    stopped: CancellationToken,
+}
+
+/// Reason why a run has ended while its app server is the chosen one.
+enum RunEnd {
+    Done,
+    Failed,
+}
+
+/// Returns the first name that is no good: empty, too long, doubled, or one too many.
+pub(crate) fn misnamed(tasks: &[ExclusiveTask]) -> Option<String> {
+    let is_doubled = |place: usize, name: &Arc<str>| tasks.iter().take(place).any(|other| other.name == *name);
+    let mut named = tasks.iter().map(|task| &task.name).enumerate();
+    let misnamed = named.find(|(place, name)| {
+        let is_sound = (1..=EXCLUSIVE_TASK_NAME_MAX_BYTES).contains(&name.len());
+        !is_sound || *place >= EXCLUSIVE_TASKS_MAX || is_doubled(*place, name)
+    });
+    misnamed.map(|(_, name)| name.to_string())
+}
+
+/// The entry of the manifest for these tasks, of an app server that begins now.
+pub(crate) fn standing(tasks: &[ExclusiveTask], now: SystemTime) -> Option<ExclusiveTasks> {
+    let names: Vec<_> = tasks.iter().map(|task| task.name.to_string()).collect();
+    let since_ms = i64::try_from(unix_ms(now)).unwrap_or(i64::MAX);
+    (!names.is_empty()).then_some(ExclusiveTasks { since_ms, names })
+}
+
+impl ExclusiveTask {
+    pub(crate) fn new(name: String, task: Bindable<(), ErasedNoticeHook<ExclusiveRun>>) -> Self {
+        Self { name: name.into(), run: task.bind(&()) }
+    }
+}
+
+impl ExclusiveRun {
+    /// Name of the task.
+    #[must_use]
+    pub fn task(&self) -> &str {
+        &self.task
+    }
+}
+
+impl<S> FromNotice<S, ExclusiveRun> for ExclusiveRun {
+    fn from_notice(run: &ExclusiveRun, _hub: &NoticeHub, _state: &S) -> Self {
+        run.clone()
+    }
+}
+
+impl TaskRunner {
+    /// Exclusive tasks of a hub; `None` for a hub without any.
+    pub(crate) fn new(core: &Arc<HubCore>, tasks: Vec<ExclusiveTask>, tracker: TaskTracker) -> Option<Arc<Self>> {
+        if tasks.is_empty() {
+            return None;
+        }
+        Some(Arc::new(Self {
+            core: Arc::clone(core),
+            tasks,
+            tracker,
+            election: Mutex::new(Election::new(Arc::clone(&core.instance))),
+            changed: watch::Sender::new(()),
+            is_started: AtomicBool::new(false),
+            stopped: CancellationToken::new(),
+        }))
+    }
+
+    /// Takes the list of a proxy.
+    pub(crate) fn handle_candidates(self: &Arc<Self>, node: &Arc<Node>, told: TaskCandidates) {
+        lock(&self.election).update(node, told.candidates);
+        if !self.is_started.swap(true, Ordering::Relaxed) {
+            for place in 0..self.tasks.len() {
+                self.tracker.spawn(Arc::clone(self).serve(place));
+            }
+        }
+        self.changed.send_replace(());
+    }
+
+    /// Notes that a socket of a proxy has ended, perhaps its last one.
+    pub(crate) fn handle_socket_ended(&self) {
+        self.changed.send_replace(());
+    }
+
+    /// Forgets a proxy whose links are over.
+    pub(crate) fn handle_node_lost(&self, node: &Arc<Node>) {
+        lock(&self.election).forget(node);
+        self.changed.send_replace(());
+    }
+
+    /// Stops all tasks here, for good.
+    pub(crate) fn stop(&self) {
+        self.stopped.cancel();
+    }
+
+    /// Warns if no proxy has told who stands for tasks, some seconds after the first link: then no task runs.
+    pub(crate) async fn warn_if_unheard(self: Arc<Self>) {
+        let unheard = async {
+            self.core.outbound.linked().await;
+            sleep(UNHEARD_AFTER).await;
+        };
+        tokio::select! {
+            () = self.stopped.cancelled() => {}
+            () = unheard => if !self.is_started.load(Ordering::Relaxed) {
+                tracing::warn!(
+                    hub = self.core.name(),
+                    "exclusive tasks don't run: no proxy tells which app servers there are, as older ones and services that are dialled don't"
+                );
+            }
+        }
+    }
+
+    /// Runs a task whenever this app server is the chosen one, until it stops.
+    async fn serve(self: Arc<Self>, place: usize) {
+        let Some(task) = self.tasks.get(place) else { return };
+        tokio::select! {
+            () = self.stopped.cancelled() => {}
+            () = self.take_turns(task) => {}
+        }
+    }
+
+    async fn take_turns(&self, task: &ExclusiveTask) {
+        loop {
+            self.chosen(&task.name).await;
+            tracing::info!(hub = self.core.name(), task = &*task.name, "exclusive task runs here");
+            let ended = tokio::select! {
+                // First: after a freeze the task must not go on.
+                biased;
+                () = self.passed_over(&task.name) => None,
+                ended = self.run(task) => Some(ended),
+            };
+            match ended {
+                None => tracing::info!(hub = self.core.name(), task = &*task.name, "exclusive task runs here no more"),
+                Some(RunEnd::Done) => self.passed_over(&task.name).await,
+                Some(RunEnd::Failed) => sleep(RESTART_PAUSE).await,
+            }
+        }
+    }
+
+    async fn run(&self, task: &ExclusiveTask) -> RunEnd {
+        let run = (task.run)(ExclusiveRun { task: Arc::clone(&task.name) }, NoticeHub(Arc::clone(&self.core)));
+        let ran = AssertUnwindSafe(run).catch_unwind().await;
+        match ran.unwrap_or_else(|panic| Err(HubError::from_panic(&*panic))) {
+            Ok(()) => RunEnd::Done,
+            Err(error) => {
+                tracing::error!(hub = self.core.name(), task = &*task.name, ?error, "exclusive task failed");
+                RunEnd::Failed
+            }
+        }
+    }
+
+    /// Waits until this app server has been the chosen one for long enough.
+    async fn chosen(&self, task: &str) {
+        let mut changes = self.changed.subscribe();
+        let mut since = None;
+        loop {
+            let is_chosen = self.look(|election, now| election.may_start(task, now));
+            since = is_chosen.then(|| since.unwrap_or_else(Instant::now));
+            let start_at = since.map(|since| since + START_AFTER);
+            if start_at.is_some_and(|start_at| start_at <= Instant::now()) {
+                return;
+            }
+            let look_again = sleep_until(start_at.unwrap_or_else(|| Instant::now() + CHECK_INTERVAL));
+            tokio::select! {
+                _ = changes.changed() => {}
+                () = look_again => {}
+            }
+        }
+    }
+
+    /// Waits until this app server may not run the task any more.
+    async fn passed_over(&self, task: &str) {
+        let mut changes = self.changed.subscribe();
+        loop {
+            let looked_at = Instant::now();
+            if !self.look(|election, now| election.may_go_on(task, now)) {
+                return;
+            }
+            tokio::select! {
+                _ = changes.changed() => {}
+                () = sleep(CHECK_INTERVAL) => {}
+            }
+            if looked_at.elapsed() > CHECK_INTERVAL + FROZEN_AFTER {
+                return;
+            }
+        }
+    }
+
+    /// Asks the election, which is told first which proxies have a socket.
+    fn look(&self, ask: impl FnOnce(&Election<Arc<Node>>, Instant) -> bool) -> bool {
+        let now = Instant::now();
+        let mut election = lock(&self.election);
+        election.note_links(|node| node.is_linked(), now);
+        ask(&election, now)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,143 @@
+//! Choice of the app server that runs a task, by what proxies list. A pure value: time comes in.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use trunkline_protocol::service::TaskCandidate;
+
+/// Time without a socket after which a proxy's list is no reason to go on: within it a proxy that lives has dialled again, and
+/// no proxy takes an app server for crashed earlier.
+const AWAY_MAX: Duration = Duration::from_secs(2);
+
+/// Time without a socket after which a proxy's list counts no more against this app server: one that lives has dialled again
+/// by then, several times.
+const DISREGARDED_AFTER: Duration = Duration::from_secs(5);
+
+/// The lists of all proxies. `N` identifies a proxy.
+#[derive(Debug)]
+pub(super) struct Election<N> {
+    /// Instance of this app server.
+    me: Arc<str>,
+    lists: Vec<CandidateList<N>>,
+}
+
+/// List of one proxy.
+#[derive(Debug)]
+struct CandidateList<N> {
+    node: N,
+    candidates: Vec<TaskCandidate>,
+    /// Time since which the proxy has no socket here.
+    away_since: Option<Instant>,
+}
+
+impl<N: PartialEq + Clone> Election<N> {
+    pub(super) fn new(me: Arc<str>) -> Self {
+        Self { me, lists: Vec::new() }
+    }
+
+    /// Takes the list of a proxy, in place of the one before.
+    pub(super) fn update(&mut self, node: &N, candidates: Vec<TaskCandidate>) {
+        match self.lists.iter_mut().find(|list| list.node == *node) {
+            Some(list) => list.candidates = candidates,
+            None => self.lists.push(CandidateList { node: node.clone(), candidates, away_since: None }),
+        }
+    }
+
+    /// Forgets a proxy whose links are over.
+    pub(super) fn forget(&mut self, node: &N) {
+        self.lists.retain(|list| list.node != *node);
+    }
+
+    /// Notes which proxies have a socket here.
+    pub(super) fn note_links(&mut self, is_linked: impl Fn(&N) -> bool, now: Instant) {
+        for list in &mut self.lists {
+            list.away_since = (!is_linked(&list.node)).then(|| list.away_since.unwrap_or(now));
+        }
+    }
+
+    /// Whether this app server is the chosen one, and a proxy that is linked lists it.
+    pub(super) fn may_start(&self, task: &str, now: Instant) -> bool {
+        let is_listed = self.lists.iter().any(|list| list.away_since.is_none() && list.names(task, &self.me));
+        is_listed && self.is_chosen(task, now)
+    }
+
+    /// Whether this app server is the chosen one still.
+    pub(super) fn may_go_on(&self, task: &str, now: Instant) -> bool {
+        let is_listed = self.lists.iter().any(|list| list.away_for(now) <= AWAY_MAX && list.names(task, &self.me));
+        is_listed && self.is_chosen(task, now)
+    }
+
+    /// Whether this app server began first, of all that are listed.
+    fn is_chosen(&self, task: &str, now: Instant) -> bool {
+        let lists = self.lists.iter().filter(|list| list.away_for(now) <= DISREGARDED_AFTER);
+        let first = lists.flat_map(|list| list.of(task)).min_by_key(|it| (it.since_ms, &it.instance));
+        first.is_some_and(|first| *first.instance == *self.me)
+    }
+}
+
+impl<N> CandidateList<N> {
+    fn of<'a>(&'a self, task: &'a str) -> impl Iterator<Item = &'a TaskCandidate> {
+        self.candidates.iter().filter(move |candidate| candidate.task == task)
+    }
+
+    fn names(&self, task: &str, instance: &str) -> bool {
+        self.of(task).any(|candidate| candidate.instance == instance)
+    }
+
+    fn away_for(&self, now: Instant) -> Duration {
+        self.away_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn candidate(instance: &'static str, since_ms: i64) -> TaskCandidate {
+        TaskCandidate { task: "clock".into(), instance: instance.into(), since_ms }
+    }
+
+    fn election(lists: &[(&'static str, &[TaskCandidate])]) -> Election<&'static str> {
+        let mut election = Election::new("me".into());
+        lists.iter().for_each(|(node, candidates)| election.update(node, candidates.to_vec()));
+        election
+    }
+
+    #[test]
+    fn the_app_server_that_began_first_is_chosen_whichever_proxy_lists_it() {
+        let (now, me) = (Instant::now(), candidate("me", 5));
+        let is_chosen = |lists: &[(&'static str, &[TaskCandidate])]| election(lists).may_start("clock", now);
+        assert!(is_chosen(&[("a", &[me.clone(), candidate("later", 6)])]));
+        assert!(!is_chosen(&[("a", std::slice::from_ref(&me)), ("b", &[candidate("earlier", 4)])]));
+        assert!(is_chosen(&[("a", &[me.clone(), candidate("with", 5)])]), "the name decides");
+        assert!(!is_chosen(&[("a", &[me.clone(), candidate("another", 5)])]));
+        assert!(!is_chosen(&[("a", &[candidate("later", 6)])]), "nobody lists it");
+        assert!(!election(&[("a", &[me])]).may_start("another task", now));
+    }
+
+    #[test]
+    fn without_a_socket_it_goes_on_for_a_while_and_does_not_start() {
+        let (mut election, now) = (election(&[("a", &[candidate("me", 5)])]), Instant::now());
+        election.note_links(|_| false, now);
+        assert!(!election.may_start("clock", now));
+        assert!(election.may_go_on("clock", now + AWAY_MAX));
+        election.note_links(|_| false, now + AWAY_MAX);
+        assert!(!election.may_go_on("clock", now + AWAY_MAX * 2), "the first look counts");
+        election.note_links(|_| true, now + AWAY_MAX);
+        assert!(election.may_start("clock", now + AWAY_MAX));
+    }
+
+    #[test]
+    fn a_proxy_that_stays_away_or_is_forgotten_does_not_count() {
+        let now = Instant::now();
+        let lists: [(&str, &[TaskCandidate]); 2] = [("a", &[candidate("me", 5)]), ("b", &[candidate("earlier", 4)])];
+        let mut stale = election(&lists);
+        stale.note_links(|node| *node == "a", now);
+        assert!(!stale.may_start("clock", now + DISREGARDED_AFTER), "the earlier one may run at the other proxy");
+        assert!(stale.may_start("clock", now + DISREGARDED_AFTER + AWAY_MAX));
+        let mut lost = election(&lists);
+        lost.forget(&"b");
+        assert!(lost.may_start("clock", now));
+    }
+}
