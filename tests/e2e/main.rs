@@ -66,6 +66,8 @@ mod identity;
 #[cfg(test)]
 mod idle;
 #[cfg(test)]
+mod jobs;
+#[cfg(test)]
 mod keep_alive;
 #[cfg(test)]
 mod key_rotation;

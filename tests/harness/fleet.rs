@@ -32,6 +32,8 @@ pub enum App {
     Functional,
     /// Calls whose spans go to a collector, of `app-sdk/examples/`.
     Traced,
+    /// Sends from outside of a hub, of `app-sdk/examples/`.
+    Background,
     /// The tests' own: every kind of send, errors, hubs with other settings.
     Sends,
     /// The tests' own: who may come in.
@@ -62,6 +64,7 @@ impl App {
             App::Bench => "bench",
             App::Functional => "functional",
             App::Traced => "traced",
+            App::Background => "background",
             App::Sends => "sends",
             App::Members => "members",
             App::Calls => "calls",
@@ -75,7 +78,8 @@ impl App {
 
     fn hubs(self) -> usize {
         match self {
-            App::Chat
+            App::Background
+            | App::Chat
             | App::Status
             | App::Board
             | App::Canvas
@@ -86,8 +90,7 @@ impl App {
             | App::Auction => 1,
             App::Roles => 2,
             App::Members => 4,
-            App::Sends => 5,
-            App::Calls | App::Ends => 5,
+            App::Sends | App::Calls | App::Ends => 5,
             App::Functional => 6,
         }
     }

@@ -1,0 +1,66 @@
+//! Tasks that run at one app server: with two of them each client hears each second once, whichever stops or is killed.
+
+use anyhow::{Context, Result, ensure};
+use trunkline_tests::harness::fleet::{App, Fleet, POOL_SIZE, stop};
+use trunkline_tests::harness::process::Signal;
+use trunkline_tests::harness::raw::RawClient;
+use trunkline_tests::harness::scenario::play;
+
+/// Client that hears the time of example `background`.
+struct Listener {
+    client: RawClient,
+    latest: u64,
+}
+
+impl Listener {
+    /// Hears the next seconds, of which none may come again.
+    async fn hears(&mut self, count: usize, when: &str) -> Result<()> {
+        for _ in 0..count {
+            let message = loop {
+                let record = self.client.next_record().await?;
+                // Between them come pings.
+                if record["target"] == "Time" {
+                    break record;
+                }
+            };
+            let second = message["arguments"][0].as_u64().context("seconds")?;
+            ensure!(second > self.latest, "{when}: {second} after {}", self.latest);
+            self.latest = second;
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn of_two_app_servers_one_tells_the_time_whichever_ends() {
+    play(async |stage| {
+        let fleet = Fleet::new(stage);
+        let mut apps = [fleet.app(App::Background).await?, fleet.app(App::Background).await?];
+        let mut listeners = Vec::new();
+        let nodes =
+            [fleet.proxy_with(&[&apps[0], &apps[1]], &[]).await?, fleet.proxy_with(&[&apps[0], &apps[1]], &[]).await?];
+        for node in &nodes {
+            listeners.push(Listener { client: RawClient::join(node.address(), "/news").await?, latest: 0 });
+        }
+        for listener in &mut listeners {
+            listener.hears(3, "undisturbed").await?;
+        }
+        // It began first, so it runs the task.
+        apps[0].process.kill().await?;
+        for listener in &mut listeners {
+            listener.hears(2, "the one that runs it killed").await?;
+        }
+        apps[0].start_again(stage).await?;
+        for node in &nodes {
+            node.linked(2 * POOL_SIZE).await?;
+        }
+        for listener in &mut listeners {
+            listener.hears(3, "a new one beside it").await?;
+        }
+        stop(&mut apps[1].process, Signal::Terminate).await?;
+        for listener in &mut listeners {
+            listener.hears(2, "the one that runs it stopped").await?;
+        }
+        Ok(())
+    });
+}
