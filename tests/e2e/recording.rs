@@ -134,7 +134,10 @@ fn an_app_server_that_answers_otherwise_is_found_out_and_the_answer_is_named() {
         let (is_good, told) = replay(&scene.file, &fresh, &[]).await?;
         assert!(!is_good && told.contains("answers compared: 3: 2 equal, 1 differ, 0 missing, 0 surplus"), "{told}");
         let id = of(&lines, "open")[0]["connection"].as_str().context("an id")?;
-        assert!(told.contains(&format!("differs: completion (invocation 1) of {id}, line 8: byte ")), "{told}");
+        assert!(
+            told.contains(&format!("differs: completion to \"WhoAmI\" (invocation 1) of {id}, line 8: byte ")),
+            "{told}"
+        );
         let values = |told: &str| told.contains("recorded: ") || told.contains("instance");
         assert!(!values(&told), "values are hidden: {told}");
         let (_, told) = replay(&scene.file, &fresh, &["--fast", "--show"]).await?;

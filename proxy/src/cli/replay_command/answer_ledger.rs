@@ -11,12 +11,15 @@
 //! sends to a client: between these no order is promised. What has lost secrets is matched by its name alone and is not
 //! compared.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 
 use bytes::Bytes;
 
 /// Name of the answer that a connection was closed by the app.
 pub(super) const CLOSED: &str = "close";
+
+/// Kind of the message that ends a call.
+const COMPLETION: &str = "completion";
 
 /// Message for a client, expected or received.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +45,8 @@ pub(super) struct Difference {
     pub(super) connection: String,
     pub(super) expected: Option<Answer>,
     pub(super) received: Option<Answer>,
+    /// Method whose call it answers, if it answers one.
+    pub(super) method: Option<String>,
 }
 
 /// Counts of a replay.
@@ -81,6 +86,8 @@ struct Account {
     was_open: bool,
     expected: VecDeque<Answer>,
     received: VecDeque<Received>,
+    /// Methods of the calls that have no result yet, by their ids.
+    methods: HashMap<String, String>,
 }
 
 #[derive(Debug)]
@@ -102,7 +109,7 @@ impl AnswerLedger {
     /// Adds a connection, with nothing expected.
     pub(super) fn add(&mut self, connection: &str, was_open: bool) -> AccountNumber {
         let (connection, expected, received) = (connection.into(), VecDeque::new(), VecDeque::new());
-        self.accounts.push(Account { connection, was_open, expected, received });
+        self.accounts.push(Account { connection, was_open, expected, received, methods: HashMap::new() });
         self.accounts.len() - 1
     }
 
@@ -113,12 +120,20 @@ impl AnswerLedger {
         }
     }
 
+    /// Notes that a connection calls a method, whose answers have this id.
+    pub(super) fn called(&mut self, number: AccountNumber, id: String, method: String) {
+        if let Some(account) = self.accounts.get_mut(number) {
+            account.methods.insert(id, method);
+        }
+    }
+
     /// Takes a message that the recording has.
     pub(super) fn expect(&mut self, number: AccountNumber, answer: Answer) {
         let Some(account) = self.accounts.get_mut(number) else { return };
         match account.received.iter().position(|received| answer.is_met_by(&received.answer)) {
             Some(at) => {
                 account.received.remove(at);
+                account.end_call(&answer.name);
                 self.tally.matched(&answer);
             }
             None => account.expected.push_back(answer),
@@ -137,6 +152,7 @@ impl AnswerLedger {
         let lane = account.expected.iter().position(|expected| expected.name.is_in_lane_of(&answer.name));
         if let Some(expected) = account.expected.remove(at) {
             self.tally.matched(&expected);
+            account.end_call(&expected.name);
             self.tally.reordered += u64::from(lane.is_some_and(|first| first < at));
         }
     }
@@ -170,9 +186,11 @@ impl AnswerLedger {
                     Some(_) => self.tally.different += 1,
                     None => self.tally.missing += 1,
                 }
+                let method = account.method_of(&expected.name);
+                account.end_call(&expected.name);
                 if self.differences.len() < self.differences_max {
                     let connection = account.connection.clone();
-                    self.differences.push(Difference { connection, expected: Some(expected), received });
+                    self.differences.push(Difference { connection, expected: Some(expected), received, method });
                 }
             }
         }
@@ -181,8 +199,8 @@ impl AnswerLedger {
     /// Ends the replay: what has come beyond the recording is surplus. Returns the counts and the first differences.
     pub(super) fn finish(mut self) -> (Tally, Vec<Difference>) {
         self.settle();
-        for account in self.accounts {
-            for Received { answer, is_unrecorded } in account.received {
+        for mut account in self.accounts {
+            for Received { answer, is_unrecorded } in std::mem::take(&mut account.received) {
                 if is_unrecorded {
                     self.tally.not_compared += 1;
                     continue;
@@ -190,11 +208,26 @@ impl AnswerLedger {
                 self.tally.surplus += 1;
                 if self.differences.len() < self.differences_max {
                     let connection = account.connection.clone();
-                    self.differences.push(Difference { connection, expected: None, received: Some(answer) });
+                    let method = account.method_of(&answer.name);
+                    self.differences.push(Difference { connection, expected: None, received: Some(answer), method });
                 }
             }
         }
         (self.tally, self.differences)
+    }
+}
+
+impl Account {
+    /// Method whose call is answered by a message of this name.
+    fn method_of(&self, name: &AnswerName) -> Option<String> {
+        self.methods.get(name.answered_call()?).cloned()
+    }
+
+    /// Forgets the method of a call that this message ends.
+    fn end_call(&mut self, name: &AnswerName) {
+        if let Some(call) = name.answered_call().filter(|_| name.kind == COMPLETION) {
+            self.methods.remove(call);
+        }
     }
 }
 
@@ -287,6 +320,22 @@ mod tests {
         let (tally, differences) = ledger.finish();
         assert_eq!((tally.equal, tally.different, tally.wrong()), (1, 1, 1));
         assert_eq!((differences[0].first_byte(), differences[0].connection.as_str()), (Some(7), "c"));
+    }
+
+    #[test]
+    fn a_difference_names_the_method_of_the_call_until_that_is_over() {
+        let (mut ledger, one) = ledger();
+        ledger.called(one, "1".into(), "Total".into());
+        let item = |text: &str| named("stream item", None, Some("1"), Some(text));
+        for answer in [item("a"), completion("1", "10")] {
+            ledger.expect(one, answer);
+        }
+        for answer in [item("b"), completion("1", "12"), completion("1", "again"), send("z")] {
+            ledger.receive(one, answer);
+        }
+        let (_, differences) = ledger.finish();
+        let methods: Vec<_> = differences.iter().map(|difference| difference.method.as_deref()).collect();
+        assert_eq!(methods, [Some("Total"), Some("Total"), None]);
     }
 
     #[test]

@@ -190,6 +190,9 @@ impl<'a> Player<'a> {
         };
         if message.kind != HANDSHAKE {
             self.ledger.sent(client.account);
+            if let (Some(id), Some(method)) = (&message.invocation_id, &message.target) {
+                self.ledger.called(client.account, id.clone(), method.clone());
+            }
         }
         let sending = client.send(payload);
         tokio::pin!(sending);

@@ -57,7 +57,8 @@ fn notes(outcome: &ReplayOutcome, text: &mut String) {
 }
 
 fn line_of(difference: &Difference, values: Values, text: &mut String) {
-    let Difference { connection, expected, received } = difference;
+    let Difference { connection, expected, received, method } = difference;
+    let named = |answer| named(answer, method.as_deref());
     let at = difference.first_byte();
     let _ = match (expected, received) {
         (Some(expected), Some(_)) => {
@@ -82,12 +83,15 @@ fn line_of(difference: &Difference, values: Values, text: &mut String) {
     }
 }
 
-/// Names an answer by what it is.
-fn named(answer: &Answer) -> String {
+/// Names an answer by what it is, and by the method whose call it answers.
+fn named(answer: &Answer, method: Option<&str>) -> String {
     let name = &answer.name;
     let mut text = name.kind.clone();
     if let Some(target) = &name.target {
         let _ = write!(text, " {target:?}");
+    }
+    if let Some(method) = method {
+        let _ = write!(text, " to {method:?}");
     }
     if let Some(id) = &name.invocation_id {
         let _ = write!(text, " (invocation {id})");
@@ -123,7 +127,7 @@ mod tests {
     }
 
     fn outcome() -> ReplayOutcome {
-        let difference = |expected, received| Difference { connection: "c1".into(), expected, received };
+        let difference = |expected, received| Difference { connection: "c1".into(), expected, received, method: None };
         ReplayOutcome {
             tally: Tally { equal: 5, different: 1, missing: 1, surplus: 7, not_compared: 2, reordered: 0 },
             differences: vec![
@@ -149,6 +153,14 @@ surplus: invocation \"Say\" (invocation 3) of c1, 3 bytes
 and 6 more: see --differences
 ";
         assert_eq!(report(&outcome(), Values::Hidden), expected);
+    }
+
+    #[test]
+    fn the_method_is_named_whose_answer_differs() {
+        let name = AnswerName { kind: "completion".into(), target: None, invocation_id: Some("7".into()) };
+        let answer = Answer { name, bytes: None, line: 1 };
+        assert_eq!(named(&answer, Some("Total")), "completion to \"Total\" (invocation 7)");
+        assert_eq!(named(&answer, None), "completion (invocation 7)");
     }
 
     #[test]
