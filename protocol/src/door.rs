@@ -15,7 +15,7 @@ mod service_url;
 pub use claim_name::{app_claim, expanded_claim, is_reserved_claim};
 pub use connection_string::{ConnectionString, ConnectionStringError};
 pub use service_token::{CLIENT_TOKEN_MAX_CHARS, ClientTicket, client_audience, escaped, server_audience};
-pub use service_token::{sign_client_token, sign_rest_token, sign_server_token};
+pub use service_token::{sign_client_token, sign_rest_token, sign_rest_token_for, sign_server_token};
 pub use service_url::{ServiceScheme, ServiceUrl, ServiceUrlError};
 
 /// Path at which app servers open server connections; the hub stands in the query.

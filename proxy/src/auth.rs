@@ -23,7 +23,7 @@ pub use admin_token::AdminToken;
 pub(crate) use jwks::JwksSource;
 pub(crate) use key::VerifyingKey;
 pub(crate) use policy::TokenPolicy;
-pub(crate) use service_token::{ClientTerms, ServiceAudience, ServiceVerifier, StickyServer};
+pub(crate) use service_token::{ClientTerms, ServiceAudience, ServiceVerifier, StickyServer, host_of_url};
 pub(crate) use token_error::TokenError;
 pub(crate) use trunkline_protocol::access_token::User;
 pub(crate) use verifier::Verifier;

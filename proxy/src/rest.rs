@@ -126,8 +126,15 @@ impl Rest {
         }
         let query = RestQuery::of(&head.uri);
         let verifier = &self.0.shared.service_verifier;
-        let verified = verifier.verify_rest(token.trim(), head.uri.path(), query.application());
-        verified.map_err(|error| RestError::unauthorized(&format!("the access token is refused: {error}")))
+        let hosts = &self.0.shared.settings.rest.audience_hosts;
+        let verified = verifier.verify_rest(token.trim(), (head.uri.path(), query.application()), hosts);
+        verified.map_err(|error| {
+            let demanded = match hosts.is_empty() {
+                true => String::new(),
+                false => format!("; its audience has to name the host {} (--rest-audience)", hosts.join(" or ")),
+            };
+            RestError::unauthorized(&format!("the access token is refused: {error}{demanded}"))
+        })
     }
 
     async fn body(&self, body: Body) -> Result<Bytes, RestError> {

@@ -72,10 +72,16 @@ pub fn sign_server_token(key: &AccessKey, audience: &str, server_id: &str, now_s
 /// Signs a token for the whole REST data plane, or for that of one hub.
 #[must_use]
 pub fn sign_rest_token(key: &AccessKey, hub: Option<&str>, expires_s: u64) -> String {
-    // Of an audience the host does not count.
+    // Of an audience the host does not count, unless nodes demand one.
+    sign_rest_token_for(key, "trunkline", hub, expires_s)
+}
+
+/// Signs a token for the REST data plane whose audience names this host, which nodes may demand.
+#[must_use]
+pub fn sign_rest_token_for(key: &AccessKey, host: &str, hub: Option<&str>, expires_s: u64) -> String {
     let audience = match hub {
-        Some(hub) => format!("http://trunkline/api/hubs/{}/", escaped(hub)),
-        None => "http://trunkline/api/".to_owned(),
+        Some(hub) => format!("http://{host}/api/hubs/{}/", escaped(hub)),
+        None => format!("http://{host}/api/"),
     };
     let claims = [("aud", json!(audience)), ("exp", json!(expires_s))];
     sign_claims(key, claims.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())

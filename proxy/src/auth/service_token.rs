@@ -97,14 +97,21 @@ impl ServiceVerifier {
 
     /// Verifies a token for a request to the REST data plane: its audience is the path of the request, or the beginning
     /// of it up to a slash, below the path prefix of a load balancer or none. The application that the request names is
-    /// a part of the hub's name.
+    /// a part of the hub's name. Where hosts are given, the audience names one of them.
     ///
     /// # Errors
     /// When the token is no good.
-    pub(crate) fn verify_rest(&self, token: &str, path: &str, application: Option<&str>) -> Result<(), TokenError> {
+    pub(crate) fn verify_rest(
+        &self,
+        token: &str,
+        (path, application): (&str, Option<&str>),
+        hosts: &[String],
+    ) -> Result<(), TokenError> {
         let claims = self.checked(token, true)?;
         let target = rest_segments(path, application);
-        if audiences(&claims).any(|one| is_rest_audience(one, &target)) { Ok(()) } else { Err(TokenError::Audience) }
+        let is_host = |host: &String| hosts.is_empty() || hosts.contains(host);
+        let is_own = |one: &str| is_rest_audience(one, &target) && host_of_url(one).is_some_and(|host| is_host(&host));
+        if audiences(&claims).any(is_own) { Ok(()) } else { Err(TokenError::Audience) }
     }
 
     fn verify_at(&self, token: &str, audience: ServiceAudience, hub: &str, expires: bool) -> Result<User, TokenError> {
@@ -145,6 +152,18 @@ impl ServiceVerifier {
         }
         outcome
     }
+}
+
+/// Host of a URL in lower case, without its port; `None` if the text is no URL.
+#[must_use]
+pub(crate) fn host_of_url(url: &str) -> Option<String> {
+    let (_, rest) = url.split_once("://")?;
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let host = match authority.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
+        _ => authority,
+    };
+    Some(host.to_ascii_lowercase())
 }
 
 /// Beginning of the paths of the data plane.
@@ -311,9 +330,36 @@ mod tests {
     }
 
     #[test]
+    fn a_host_can_be_demanded_of_a_token_for_the_data_plane() {
+        let hosts = ["signalr.example".to_owned(), "[::1]".to_owned()];
+        let verify = |aud: &str| {
+            let token = signed(Algorithm::HS256, SECRET, &claims(aud));
+            verifier().verify_rest(&token, ("/api/hubs/bench/:send", None), &hosts)
+        };
+        for good in
+            ["https://SignalR.example/api/", "http://signalr.example:8080/api/hubs/bench/:send", "http://[::1]:80/api/"]
+        {
+            assert_eq!(verify(good), Ok(()), "{good}");
+        }
+        for bad in [
+            "https://other.example/api/",
+            "https://signalr.example.evil/api/",
+            "https://signalr.example@evil/api/",
+            "/api/",
+        ] {
+            assert_eq!(verify(bad), Err(TokenError::Audience), "{bad}");
+        }
+        let several = json!({ "aud": ["http://other/api/", "http://[::1]/x"], "exp": unix_seconds() + 60 });
+        let token = signed(Algorithm::HS256, SECRET, &several);
+        let refused = verifier().verify_rest(&token, ("/api/hubs/bench/:send", None), &hosts);
+        assert_eq!(refused, Err(TokenError::Audience), "host and path are of one audience");
+    }
+
+    #[test]
     fn a_token_for_the_data_plane_names_a_path_or_the_part_that_holds_it() {
-        let verify =
-            |aud: &str, path: &str| verifier().verify_rest(&signed(Algorithm::HS256, SECRET, &claims(aud)), path, None);
+        let verify = |aud: &str, path: &str| {
+            verifier().verify_rest(&signed(Algorithm::HS256, SECRET, &claims(aud)), (path, None), &[])
+        };
         let path = "/api/hubs/bench/groups/red%20%26%20blue%2F%C3%A5/:send";
         for good in [
             "http://127.0.0.1/api/hubs/bench/groups/red%20%26%20blue%2F%C3%A5/:send?api-version=2022-06-01",
@@ -339,14 +385,14 @@ mod tests {
             assert_eq!(verify(bad, path), Err(TokenError::Audience), "{bad}");
         }
         let expired = json!({ "aud": "http://a/api/", "exp": unix_seconds() - 3600 });
-        let refused = verifier().verify_rest(&signed(Algorithm::HS256, SECRET, &expired), path, None);
+        let refused = verifier().verify_rest(&signed(Algorithm::HS256, SECRET, &expired), (path, None), &[]);
         assert_eq!(refused, Err(TokenError::Expired));
     }
 
     #[test]
     fn a_token_for_one_hub_is_for_no_hub_whose_name_begins_with_it() {
         let of_chat = signed(Algorithm::HS256, SECRET, &claims("http://a/api/hubs/chat/"));
-        let verify = |path: &str, application| verifier().verify_rest(&of_chat, path, application);
+        let verify = |path: &str, application| verifier().verify_rest(&of_chat, (path, application), &[]);
         assert_eq!(verify("/api/hubs/chat/:send", None), Ok(()));
         assert_eq!(verify("/api/hubs/ch%61t/:send", None), Ok(()), "the same name, written in another way");
         for path in ["/api/hubs/chat%2Fadmin/:send", "/api/hubs/chat%2F%26hub=admin/:generateToken", "/api/hubs%2Fchat"]
@@ -359,7 +405,7 @@ mod tests {
     #[test]
     fn an_application_is_a_part_of_the_name_of_the_hub() {
         let verify = |aud: &str, path: &str, application| {
-            verifier().verify_rest(&signed(Algorithm::HS256, SECRET, &claims(aud)), path, application)
+            verifier().verify_rest(&signed(Algorithm::HS256, SECRET, &claims(aud)), (path, application), &[])
         };
         let path = "/api/hubs/chat/:send";
         for good in [

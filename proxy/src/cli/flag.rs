@@ -29,4 +29,5 @@ mod webhook_args;
 
 pub(super) use access_key_args::AccessKeyArgs;
 pub(super) use config_error::ConfigError;
+pub(super) use rest_args::audience_host;
 pub use serve_args::ServeArgs;

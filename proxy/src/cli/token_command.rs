@@ -7,11 +7,11 @@ use anyhow::Context;
 use clap::Subcommand;
 use trunkline_protocol::access_token;
 use trunkline_protocol::development_key::{DevelopmentKeyError, read_or_make};
-use trunkline_protocol::door::sign_rest_token;
+use trunkline_protocol::door::sign_rest_token_for;
 use trunkline_protocol::key::{AccessKey, AccessKeyError};
 
-use super::flag::AccessKeyArgs;
 use super::flag::value_parser::whole_seconds;
+use super::flag::{AccessKeyArgs, audience_host};
 use super::output::{print, print_warning};
 use crate::clock::unix_seconds;
 
@@ -30,6 +30,14 @@ pub(super) enum TokenCommand {
         /// A hub for which the token is good alone. [default: all]
         #[arg(long, value_name = "HUB")]
         hub: Option<String>,
+        /// The host that the token names, where nodes have `--rest-audience`.
+        #[arg(
+            long = "rest-audience",
+            env = "TRUNKLINE_REST_AUDIENCE",
+            value_name = "HOST",
+            default_value = "trunkline"
+        )]
+        audience: String,
         /// How long the token is good for.
         #[arg(long, value_name = "SECONDS", default_value = "1h", value_parser = whole_seconds::<u64>(0..=u64::MAX))]
         lifetime: u64,
@@ -67,9 +75,10 @@ pub(super) fn token(command: TokenCommand) -> anyhow::Result<()> {
             let expires_s = unix_seconds().saturating_add(lifetime);
             print(&access_token::sign(&signing_key(&access_keys)?, &id, &claims, expires_s));
         }
-        TokenCommand::Rest { access_keys, hub, lifetime } => {
+        TokenCommand::Rest { access_keys, hub, audience, lifetime } => {
             let expires_s = unix_seconds().saturating_add(lifetime);
-            print(&sign_rest_token(&signing_key(&access_keys)?, hub.as_deref(), expires_s));
+            let host = audience_host(audience.split(',').next().unwrap_or_default()).map_err(anyhow::Error::msg)?;
+            print(&sign_rest_token_for(&signing_key(&access_keys)?, &host, hub.as_deref(), expires_s));
         }
     }
     Ok(())

@@ -25,6 +25,8 @@ pub(crate) struct RestSettings {
     pub(crate) requests_max: NonZeroUsize,
     /// Memberships of users in groups that are kept.
     pub(crate) user_groups_max: usize,
+    /// Hosts of which the audience of a token has to name one; any will do if there is none.
+    pub(crate) audience_hosts: Vec<String>,
 }
 
 impl Default for RestSettings {
@@ -35,6 +37,7 @@ impl Default for RestSettings {
             body_max_bytes: REST_BODY_MAX_BYTES,
             requests_max: REST_REQUESTS_MAX,
             user_groups_max: REST_USER_GROUPS_MAX,
+            audience_hosts: Vec::new(),
         }
     }
 }

@@ -8,6 +8,7 @@ use clap::Args;
 use super::config_error::ConfigError;
 use super::serve_args::socket_address;
 use super::value_parser::{bytes, bytes_text};
+use crate::auth::host_of_url;
 use crate::config::RestSettings;
 
 /// Range of values that `--rest-body-max-bytes` takes: up to a quarter of what a link takes as one frame.
@@ -38,6 +39,20 @@ pub(crate) struct RestArgs {
     #[arg(long, env = "TRUNKLINE_REST_USER_GROUPS_MAX", value_name = "N",
           default_value_t = RestSettings::default().user_groups_max)]
     pub rest_user_groups_max: usize,
+
+    /// A host that the audience of a REST token has to name, such as `signalr.example`, so that a token for one fleet is good at no
+    /// other one with the same key. Of a URL the host counts; several are possible. Without it any host is taken.
+    #[arg(long = "rest-audience", env = "TRUNKLINE_REST_AUDIENCE", value_name = "HOST", value_delimiter = ',',
+          value_parser = audience_host)]
+    pub rest_audiences: Vec<String>,
+}
+
+/// Reads a host, or a URL of which the host counts.
+pub(crate) fn audience_host(text: &str) -> Result<String, String> {
+    let host = host_of_url(text).unwrap_or_else(|| host_of_url(&format!("http://{text}")).unwrap_or_default());
+    let is_host =
+        !host.is_empty() && host.len() <= 253 && host.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'@');
+    if is_host { Ok(host) } else { Err("must be a host such as signalr.example, or a URL".into()) }
 }
 
 impl TryFrom<&RestArgs> for RestSettings {
@@ -51,6 +66,25 @@ impl TryFrom<&RestArgs> for RestSettings {
             body_max_bytes: args.rest_body_max_bytes,
             requests_max: args.rest_requests_max,
             user_groups_max: args.rest_user_groups_max,
+            audience_hosts: args.rest_audiences.clone(),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_audience_is_a_host_or_a_url_of_which_the_host_counts() {
+        for text in
+            ["Signalr.example", "https://signalr.example", "http://signalr.example:8080/x", "signalr.example:443"]
+        {
+            assert_eq!(audience_host(text).as_deref(), Ok("signalr.example"), "{text}");
+        }
+        assert_eq!(audience_host("https://[::1]:80/").as_deref(), Ok("[::1]"));
+        for wrong in ["", "https://", "a b", "http:///x"] {
+            assert!(audience_host(wrong).is_err(), "{wrong}");
+        }
     }
 }
