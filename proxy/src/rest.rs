@@ -9,6 +9,7 @@
 //! of them gave no answer.
 
 mod client_token;
+mod command_batch;
 mod execution;
 mod member_list;
 mod message_body;

@@ -179,17 +179,26 @@ impl Payloads {
     /// # Errors
     /// When an argument can't be written in one of them.
     pub fn invocation<T: Serialize>(id: Option<&str>, target: &str, arguments: &[T]) -> Result<Self, PayloadError> {
-        let mut payloads = Self::default();
-        for protocol in HubProtocol::ALL {
+        Self::encode(|protocol| {
             let arguments = arguments.iter().map(|argument| protocol.payload(argument));
-            let call = Invocation {
+            Ok(HubMessage::Invocation(Invocation {
                 invocation_id: id.map(Into::into),
                 target: target.into(),
                 arguments: arguments.collect::<Result<_, _>>()?,
                 ..Invocation::default()
-            };
+            }))
+        })
+    }
+
+    /// Encodes a message once per hub protocol, as it is made for each.
+    ///
+    /// # Errors
+    /// Those of making it.
+    pub fn encode(message: impl Fn(HubProtocol) -> Result<HubMessage, PayloadError>) -> Result<Self, PayloadError> {
+        let mut payloads = Self::default();
+        for protocol in HubProtocol::ALL {
             let mut encoded = BytesMut::new();
-            protocol.encode(&HubMessage::Invocation(call), &mut encoded);
+            protocol.encode(&message(protocol)?, &mut encoded);
             payloads.0.push((protocol.name().into(), encoded.freeze()));
         }
         Ok(payloads)

@@ -10,7 +10,7 @@ use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use tokio::task::spawn_local;
 use tokio::time::{Instant, advance};
-use trunkline_protocol::door::sign_rest_token;
+use trunkline_protocol::door::{sign_rest_token, sign_rest_token_for};
 use trunkline_protocol::key::AccessKey;
 use trunkline_protocol::manifest::HubManifest;
 use trunkline_protocol::service::{ClientCompletion, ServiceMessage, UserGroupChange};
@@ -314,6 +314,111 @@ fn a_client_is_invoked_and_its_result_is_the_answer() {
         let begun = Instant::now();
         let silent = back_end.ask("POST", &format!("/connections/{}/:invoke", ann.id), "{\"target\":\"Say\"}").await;
         assert_eq!((silent.status, begun.elapsed().as_secs()), (504, 30));
+    });
+}
+
+#[test]
+fn items_and_the_end_of_a_stream_reach_its_client_and_the_call_is_over() {
+    run(async {
+        let stage = Stage::with(served(), 1);
+        let mut link = stage.app("app-1", vec![HubManifest::new("chat", "/chat")]).link().await;
+        let (mut ann, back_end) = (client(&stage, &mut link, "ann").await, alone(&stage));
+        let path = |stream: &str, verb: &str| format!("/connections/{}/streams/{stream}/:{verb}", ann.id);
+        let (send, complete) = (|stream: &str| path(stream, "send"), |stream: &str| path(stream, "complete"));
+        let (first, second, ended) = (send("s1"), format!("{}?completed=true", send("s1")), complete("s2"));
+        let (wrong, why) = (format!("{}?completed=maybe", send("s1")), format!("{ended}?reason=no%20more"));
+        for id in ["s1", "s2"] {
+            ann.send(&format!("{{\"type\":4,\"invocationId\":\"{id}\",\"target\":\"Count\",\"arguments\":[]}}\u{1e}"))
+                .await;
+            link.data().await;
+        }
+        for (path, body, expected) in [
+            (&first, "{\"n\":1}", vec!["{\"type\":2,\"invocationId\":\"s1\",\"item\":{\"n\":1}}"]),
+            (
+                &second,
+                "2",
+                vec!["{\"type\":2,\"invocationId\":\"s1\",\"item\":2}", "{\"type\":3,\"invocationId\":\"s1\"}"],
+            ),
+            (&why, "", vec!["{\"type\":3,\"invocationId\":\"s2\",\"error\":\"no more\"}"]),
+        ] {
+            let answer = back_end.ask("POST", path, body).await;
+            assert_eq!((answer.status, &answer.body["clients"]), (202, &json!(1)), "{answer:?}");
+            for text in expected {
+                assert_eq!(ann.text().await, text);
+            }
+        }
+        let (shard, place) = (&stage.shared.shards()[0], stage.shared.routes.find(&ann.id).unwrap());
+        let id = ann.id.clone();
+        let pending =
+            shard.inspect(move |state| state.inspector().details(place.slot, &id).map(|ann| ann.pending_calls));
+        assert_eq!(pending.await, Some(Some(0)), "the calls are over");
+        for (path, body, text) in [(&first, "", "no item of a stream"), (&wrong, "1", "true or false")] {
+            let answer = back_end.ask("POST", path, body).await;
+            assert!(answer.status == 400 && answer.body["message"].as_str().unwrap().contains(text), "{answer:?}");
+        }
+        let nobody = back_end.ask("POST", "/connections/nobody/streams/1/:complete", "").await;
+        assert_eq!((nobody.status, &nobody.body["clients"]), (202, &json!(0)));
+    });
+}
+
+#[test]
+fn commands_are_executed_one_after_the_other_for_the_clients_of_a_filter() {
+    run(async {
+        let stage = Stage::with(served(), 2);
+        let mut link = stage.app("app-1", vec![HubManifest::new("chat", "/chat")]).link().await;
+        let (mut ann, mut ben) = (client(&stage, &mut link, "ann").await, client(&stage, &mut link, "ben").await);
+        let back_end = alone(&stage);
+        let execute = async |filter: &str, commands: Value| {
+            let filter = form_urlencoded::byte_serialize(filter.as_bytes()).collect::<String>();
+            back_end.ask("POST", &format!("/:execute?filter={filter}"), &commands.to_string()).await
+        };
+        let say = |text: &str| json!({ "type": "SendMessage", "target": "Say", "arguments": [text] });
+        let answer = execute("userId eq 'ann'", json!([{ "type": "JoinGroup", "group": "red" }, say("joined")])).await;
+        assert_eq!(answer.status, 202, "{answer:?}");
+        assert_eq!(ann.text().await, said("joined"));
+        let to_group = execute("'red' in groups", json!([say("red")])).await;
+        assert_eq!((to_group.status, execute("", json!([say("all")])).await.status), (202, 202));
+        for text in ["red", "all"] {
+            assert_eq!(ann.text().await, said(text));
+        }
+        assert_eq!(ben.text().await, said("all"));
+        let only = format!("connectionId eq '{}'", ann.id);
+        let answer = execute(&only, json!([{ "type": "LeaveGroup", "group": "red" }, say("left")])).await;
+        assert_eq!((answer.status, ann.text().await), (202, said("left")));
+        assert_eq!(back_end.status("HEAD", "/groups/red").await, 404);
+        // A wrong command leaves all undone.
+        for (filter, commands, text) in [
+            ("userId eq 'ben'", json!([say("x"), { "type": "Dance" }]), "wrong command 2"),
+            ("", json!([say("x"), { "type": "JoinGroup", "group": "red" }]), "must name a user or a connection"),
+            ("startswith(userId, 'b')", json!([say("x")]), "userId eq 'ID'"),
+        ] {
+            let answer = execute(filter, commands).await;
+            assert!(answer.status == 400 && answer.body["message"].as_str().unwrap().contains(text), "{answer:?}");
+        }
+        let nobody = execute("connectionId eq 'nobody'", json!([{ "type": "JoinGroup", "group": "red" }])).await;
+        assert_eq!((nobody.status, &*nobody.code), (404, "Error.Connection.NotExisted"));
+        let bye = json!([{ "type": "CloseConnection", "reason": "maintenance" }]);
+        assert_eq!(execute("userId eq 'ben'", bye).await.status, 202);
+        assert!(ben.text().await.contains("maintenance"), "and nothing before it");
+    });
+}
+
+#[test]
+fn a_host_that_is_demanded_of_the_audience_is_named_in_the_refusal() {
+    run(async {
+        let rest = RestSettings { audience_hosts: vec!["signalr.example".into()], ..served().rest };
+        let stage = Stage::with(Settings { rest, ..settings() }, 1);
+        let mut back_end = alone(&stage);
+        let refused = back_end.ask("POST", "/:send", "{\"target\":\"Say\"}").await;
+        assert_eq!(refused.status, 401);
+        assert!(
+            refused.body["message"].as_str().unwrap().contains("host signalr.example (--rest-audience)"),
+            "{refused:?}"
+        );
+        let key = AccessKey::new(KEY).unwrap();
+        back_end.token = sign_rest_token_for(&key, "signalr.example", None, unix_seconds() + 60);
+        let known = back_end.ask("POST", "/:send", "{\"target\":\"Say\"}").await;
+        assert_eq!((known.status, &*known.code), (404, "Error.Hub.NotExisted"));
     });
 }
 

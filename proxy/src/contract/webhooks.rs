@@ -421,14 +421,26 @@ fn a_name_that_would_leave_its_place_in_the_url_reaches_nobody() {
 }
 
 #[test]
-fn streams_are_refused_by_name() {
+fn uploads_are_refused_by_name_and_a_stream_ends_by_the_answer_or_is_the_servers() {
     run(async {
         let (stage, mut server) = start();
         let mut client = connect(&stage, "/chat").await;
         server.next().await.answer(200, "");
-        let refused = error("1", "Streams are not supported: the methods of this hub are served by a webhook.");
-        client.send("{\"type\":4,\"invocationId\":\"1\",\"target\":\"Count\",\"arguments\":[]}\u{1e}").await;
-        assert_eq!(client.text().await, refused);
+        let refused =
+            error("1", "Streams of the client are not supported: the methods of this hub are served by a webhook.");
+        let stream =
+            |id: &str| format!("{{\"type\":4,\"invocationId\":\"{id}\",\"target\":\"Count\",\"arguments\":[]}}\u{1e}");
+        for (status, told) in [(204, void("1")), (500, error("1", "Invocation failed, status code 500."))] {
+            client.send(&stream("1")).await;
+            let asked = server.next().await;
+            assert_eq!(asked.path(), "/chat/messages/Count");
+            assert_eq!(format!("{}\u{1e}", asked.text()), stream("1"));
+            asked.answer(status, "");
+            assert_eq!(client.text().await, told);
+        }
+        client.send(&stream("2")).await;
+        server.next().await.answer(202, "");
+        // Nothing has come for it before the answer to the next call.
         client
             .send("{\"type\":1,\"invocationId\":\"1\",\"target\":\"Up\",\"arguments\":[],\"streamIds\":[\"2\"]}\u{1e}")
             .await;

@@ -19,8 +19,9 @@ use trunkline_protocol::service::{
 };
 
 use super::client_token;
+use super::command_batch::{Command, read_commands, read_filter};
 use super::member_list;
-use super::message_body::{ClientCall, is_json, read_message};
+use super::message_body::{ClientCall, end_of_stream, is_json, read_item, read_message};
 use super::operation::{Addressee, HubOperation, Operation};
 use super::query::RestQuery;
 use super::rest_error::RestError;
@@ -69,6 +70,13 @@ impl Execution {
             Operation::Exists(who) => self.exists(&hub, who).await,
             Operation::GenerateToken => client_token::answer(&self, &hub, &name),
             Operation::Invoke { connection } => self.invoke(&hub, &connection).await,
+            Operation::Execute => self.execute(&hub).await,
+            Operation::SendItem { connection, stream } => self.send_item(&hub, &connection, &stream).await,
+            Operation::CompleteStream { connection, stream } => {
+                let end = end_of_stream(&stream, self.query.reason()?)?;
+                self.check_methods(&hub)?;
+                Ok(delivered(self.deliver(&hub, Addressee::Connection(connection), end).await))
+            }
             Operation::ListMembers { group } => member_list::answer(&self, &hub, &group).await,
             Operation::Join { group, connection } => {
                 self.check_group(&group)?;
@@ -124,32 +132,88 @@ impl Execution {
         Ok(())
     }
 
-    async fn send(&self, hub: &NamedHub, to: Addressee) -> Result<Response, RestError> {
+    /// Checks that clients of a hub have methods.
+    fn check_methods(&self, hub: &NamedHub) -> Result<(), RestError> {
         if hub.here().is_some_and(|hub| hub.settings().kind == EndpointKind::Raw) {
             let text = "this is a raw endpoint: its clients speak no hub protocol, so there is nothing to invoke";
             return Err(RestError::new(StatusCode::BAD_REQUEST, "Error.Hub.Raw", text));
         }
+        Ok(())
+    }
+
+    async fn send(&self, hub: &NamedHub, to: Addressee) -> Result<Response, RestError> {
+        self.check_methods(hub)?;
         let payloads = read_message(&self.head.headers, &self.body)?;
+        Ok(delivered(self.deliver(hub, to, payloads).await))
+    }
+
+    async fn deliver(&self, hub: &NamedHub, to: Addressee, payloads: Payloads) -> FleetDelivery {
         let message = to_clients(to, payloads, self.query.excluded().map(Into::into).collect());
-        let delivery = self.fleet.begin_delivery(hub, message).await.await;
-        let FleetDelivery { nodes, missing, clients, .. } = delivery;
-        let body = json!({ "nodes": nodes, "clients": clients, "missing": missing });
-        Ok(with_missing((StatusCode::ACCEPTED, Json(body)).into_response(), &missing))
+        self.fleet.begin_delivery(hub, message).await.await
+    }
+
+    async fn send_item(&self, hub: &NamedHub, connection: &str, stream: &str) -> Result<Response, RestError> {
+        self.check_methods(hub)?;
+        let is_last = self.query.is_completed()?;
+        let item = read_item(&self.head.headers, &self.body, stream)?;
+        let to = || Addressee::Connection(connection.to_owned());
+        let sent = self.deliver(hub, to(), item).await;
+        // A client that missed the item is not told that the stream has ended well.
+        if is_last && sent.missing.is_empty() {
+            return Ok(delivered(self.deliver(hub, to(), end_of_stream(stream, None)?).await));
+        }
+        Ok(delivered(sent))
+    }
+
+    /// Executes commands one after the other, up to the first that fails.
+    async fn execute(&self, hub: &NamedHub) -> Result<Response, RestError> {
+        is_json(&self.head.headers)?;
+        let whom = read_filter(self.query.filter())?;
+        let commands = read_commands(&self.body)?;
+        let changes_groups = commands.iter().any(|one| matches!(one, Command::JoinGroup(_) | Command::LeaveGroup(_)));
+        if changes_groups && !matches!(whom, Addressee::Connection(_) | Addressee::User(_)) {
+            let problem = "must name a user or a connection, where a command is JoinGroup or LeaveGroup";
+            return Err(RestError::bad_value("filter", problem));
+        }
+        // All is tried first: behind the first command nothing of the request may be wrong.
+        for command in &commands {
+            match command {
+                Command::SendMessage(call) => {
+                    self.check_methods(hub)?;
+                    call.payloads(None)?;
+                }
+                Command::JoinGroup(group) => self.check_group(group)?,
+                Command::LeaveGroup(_) | Command::CloseConnection { .. } => {}
+            }
+        }
+        let mut missing = Vec::new();
+        for command in commands {
+            let answer = match command {
+                Command::SendMessage(call) => {
+                    missing.append(&mut self.deliver(hub, whom.clone(), call.payloads(None)?).await.missing);
+                    continue;
+                }
+                Command::CloseConnection { reason } => {
+                    self.fleet.ask_fleet(hub, close_order(&whom, reason, Vec::new())).await
+                }
+                Command::JoinGroup(group) => self.fleet.ask_fleet(hub, join_order(&whom, group)).await,
+                Command::LeaveGroup(group) => self.fleet.ask_fleet(hub, leave_order(&whom, group)).await,
+            };
+            missing.extend(answer.missing.iter().cloned());
+            match whom {
+                Addressee::Connection(_) => outcome(answer, NO_TARGET, StatusCode::ACCEPTED)?,
+                // That there was nobody is no error.
+                _ => done(answer, StatusCode::ACCEPTED)?,
+            };
+        }
+        missing.sort();
+        missing.dedup();
+        Ok(with_missing(StatusCode::ACCEPTED.into_response(), &missing))
     }
 
     async fn close(&self, hub: &NamedHub, whom: Addressee) -> Result<Response, RestError> {
-        let close = |subject: &str| {
-            let reason = self.query.reason()?.map(Into::into);
-            let excluded = self.query.excluded().map(Into::into).collect();
-            Ok(CloseWithAck { subject: subject.into(), reason, ack_id: 0, excluded })
-        };
-        let order = match &whom {
-            Addressee::Connection(id) => ServiceMessage::CloseConnectionWithAck(close(id)?),
-            Addressee::Everyone => ServiceMessage::CloseConnectionsWithAck(close("")?),
-            Addressee::Group(name) => ServiceMessage::CloseGroupConnectionsWithAck(close(name)?),
-            Addressee::User(id) => ServiceMessage::CloseUserConnectionsWithAck(close(id)?),
-        };
-        let answer = self.fleet.ask_fleet(hub, order).await;
+        let excluded = self.query.excluded().map(Into::into).collect();
+        let answer = self.fleet.ask_fleet(hub, close_order(&whom, self.query.reason()?, excluded)).await;
         match whom {
             Addressee::Connection(_) => outcome(answer, NO_CONNECTION, StatusCode::OK),
             // That there was nobody is no error.
@@ -229,6 +293,47 @@ fn to_clients(to: Addressee, payloads: Payloads, excluded: Vec<ByteString>) -> S
             ServiceMessage::MultiConnectionData(MultiConnectionData { connection_ids: vec![id.into()], payloads })
         }
     }
+}
+
+/// Order to close clients.
+fn close_order(whom: &Addressee, reason: Option<String>, excluded: Vec<ByteString>) -> ServiceMessage {
+    let close =
+        |subject: &str| CloseWithAck { subject: subject.into(), reason: reason.map(Into::into), ack_id: 0, excluded };
+    match whom {
+        Addressee::Connection(id) => ServiceMessage::CloseConnectionWithAck(close(id)),
+        Addressee::Everyone => ServiceMessage::CloseConnectionsWithAck(close("")),
+        Addressee::Group(name) => ServiceMessage::CloseGroupConnectionsWithAck(close(name)),
+        Addressee::User(id) => ServiceMessage::CloseUserConnectionsWithAck(close(id)),
+    }
+}
+
+/// Order that a connection joins a group, or all connections that a user has now.
+fn join_order(whom: &Addressee, group: String) -> ServiceMessage {
+    match whom {
+        Addressee::User(user) => ServiceMessage::UserJoinGroupWithAck(UserGroupChange {
+            ttl_s: Some(0),
+            ..user_change(user.clone(), Some(group))
+        }),
+        other => ServiceMessage::JoinGroupWithAck(change(connection_of(other), Some(group))),
+    }
+}
+
+fn leave_order(whom: &Addressee, group: String) -> ServiceMessage {
+    match whom {
+        Addressee::User(user) => ServiceMessage::UserLeaveGroupWithAck(user_change(user.clone(), Some(group))),
+        other => ServiceMessage::LeaveGroupWithAck(change(connection_of(other), Some(group))),
+    }
+}
+
+fn connection_of(whom: &Addressee) -> String {
+    if let Addressee::Connection(id) = whom { id.clone() } else { String::new() }
+}
+
+/// Answer to a message that was given to clients.
+fn delivered(delivery: FleetDelivery) -> Response {
+    let FleetDelivery { nodes, missing, clients, .. } = delivery;
+    let body = json!({ "nodes": nodes, "clients": clients, "missing": missing });
+    with_missing((StatusCode::ACCEPTED, Json(body)).into_response(), &missing)
 }
 
 fn change(connection: String, group: Option<String>) -> GroupChange {

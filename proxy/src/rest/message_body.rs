@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, StatusCode};
 use serde_json::{Map, Value};
-use trunkline_protocol::hub::{HubProtocol, next_frame};
+use trunkline_protocol::hub::{Completion, HubMessage, HubProtocol, Outcome, PayloadError, StreamItem, next_frame};
 use trunkline_protocol::service::Payloads;
 
 use super::rest_error::RestError;
@@ -37,6 +37,14 @@ impl ClientCall {
                 &format!("is no JSON like {{\"target\": \"Say\", \"arguments\": []}}: {error}"),
             )
         })?;
+        Self::of(members)
+    }
+
+    /// Reads the members of such an object.
+    ///
+    /// # Errors
+    /// When one of them is something else; the text names it.
+    pub(crate) fn of(members: Map<String, Value>) -> Result<Self, RestError> {
         let (mut target, mut arguments) = (None, None);
         for (name, value) in members {
             match name.to_ascii_lowercase().as_str() {
@@ -69,6 +77,34 @@ impl ClientCall {
         let payloads = Payloads::invocation(invocation_id, &self.target, &self.arguments);
         payloads.map_err(|error| RestError::bad_value("arguments", &format!("can't be written: {error}")))
     }
+}
+
+/// Reads the item of a stream, and encodes it once per hub protocol.
+///
+/// # Errors
+/// When the body is no JSON.
+pub(crate) fn read_item(headers: &HeaderMap, body: &[u8], stream: &str) -> Result<Payloads, RestError> {
+    is_json(headers)?;
+    let item: Value = serde_json::from_slice(body)
+        .map_err(|error| RestError::bad_value("body", &format!("is no item of a stream in JSON: {error}")))?;
+    let message = |protocol: HubProtocol| {
+        let item = protocol.payload(&item)?;
+        Ok(HubMessage::StreamItem(StreamItem { headers: Vec::new(), invocation_id: stream.into(), item }))
+    };
+    let unwritable =
+        |error: PayloadError| RestError::bad_value("body", &format!("holds what can't be written: {error}"));
+    Payloads::encode(message).map_err(unwritable)
+}
+
+/// Encodes the end of a stream once per hub protocol.
+///
+/// # Errors
+/// When it can't be written, which no text brings about.
+pub(crate) fn end_of_stream(stream: &str, error: Option<String>) -> Result<Payloads, RestError> {
+    let outcome = error.map_or(Outcome::Void, |error| Outcome::Error(error.into()));
+    let completion = Completion { headers: Vec::new(), invocation_id: stream.into(), outcome };
+    let payloads = Payloads::encode(|_| Ok(HubMessage::Completion(completion.clone())));
+    payloads.map_err(|error| RestError::bad_value("reason", &format!("can't be written: {error}")))
 }
 
 /// Reads the body of a send.

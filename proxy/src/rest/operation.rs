@@ -1,8 +1,9 @@
 //! Operations of the REST data plane: what a method and a path ask for.
 //!
 //! ```text
-//!  /api/hubs/{hub}                       POST :send, :closeConnections, :generateToken
+//!  /api/hubs/{hub}                       POST :send, :closeConnections, :generateToken, :execute
 //!        …/connections/{id}              POST :send, :invoke · HEAD · DELETE        …/groups         DELETE
+//!        …/connections/{id}/streams/{stream}  POST :send, :complete
 //!        …/groups/{group}                POST :send, :closeConnections · HEAD       …/connections    GET
 //!                                                                                   …/connections/{id}, …/users/{user}
 //!                                                                                                    PUT · DELETE
@@ -23,6 +24,9 @@ const PREFIXES: [(&str, Shape); 2] = [("/api/hubs/", Shape::Verbs), ("/api/v1/hu
 /// Longest name of a hub and of a connection, in characters, as Azure's service takes them.
 const HUB_MAX_CHARS: usize = 128;
 const CONNECTION_MAX_CHARS: usize = 256;
+
+/// Longest id of a stream, in characters: clients count theirs.
+const STREAM_MAX_CHARS: usize = 256;
 
 /// Longest id of a user, in characters.
 pub(super) const USER_MAX_CHARS: usize = 1024;
@@ -53,7 +57,10 @@ pub(crate) enum Operation {
     Close(Addressee),
     Exists(Addressee),
     GenerateToken,
+    Execute,
     Invoke { connection: String },
+    SendItem { connection: String, stream: String },
+    CompleteStream { connection: String, stream: String },
     ListMembers { group: String },
     Join { group: String, connection: String },
     Leave { group: String, connection: String },
@@ -114,6 +121,14 @@ impl HubOperation {
 /// Operation of a `POST` with a verb.
 fn of_verb(verb: &str, names: &[&str]) -> Result<Operation, RestError> {
     let to = match names {
+        ["connections", id, "streams", stream] => {
+            let (connection, stream) = (connection(id)?, checked("stream id", stream, STREAM_MAX_CHARS)?);
+            return match verb {
+                "send" => Ok(Operation::SendItem { connection, stream }),
+                "complete" => Ok(Operation::CompleteStream { connection, stream }),
+                _ => Err(RestError::no_such_path()),
+            };
+        }
         [] => Addressee::Everyone,
         ["connections", id] => Addressee::Connection(connection(id)?),
         ["groups", name] => Addressee::Group(group(name)?),
@@ -124,6 +139,7 @@ fn of_verb(verb: &str, names: &[&str]) -> Result<Operation, RestError> {
         ("send", to) => Ok(Operation::Send(to)),
         ("closeConnections", to) if !matches!(to, Addressee::Connection(_)) => Ok(Operation::Close(to)),
         ("generateToken", Addressee::Everyone) => Ok(Operation::GenerateToken),
+        ("execute", Addressee::Everyone) => Ok(Operation::Execute),
         ("invoke", Addressee::Connection(connection)) => Ok(Operation::Invoke { connection }),
         _ => Err(RestError::no_such_path()),
     }
@@ -163,7 +179,8 @@ fn of_method(method: &Method, names: &[&str]) -> Result<Operation, RestError> {
                 () => "HEAD, GET, PUT, DELETE",
             }
         }
-        [] => "POST with :send, :closeConnections or :generateToken behind the hub",
+        ["connections", _, "streams", _] => "POST with :send or :complete behind the stream",
+        [] => "POST with :send, :closeConnections, :execute or :generateToken behind the hub",
         _ => return Err(RestError::no_such_path()),
     };
     Err(RestError::not_allowed(allowed))
@@ -174,15 +191,15 @@ fn decoded(segment: &str) -> Result<String, RestError> {
     text.map(Into::into).map_err(|_| RestError::bad_value("path", "has percent-encoded bytes that are no UTF-8"))
 }
 
-fn connection(id: &str) -> Result<String, RestError> {
+pub(super) fn connection(id: &str) -> Result<String, RestError> {
     checked("connection id", id, CONNECTION_MAX_CHARS)
 }
 
-fn group(name: &str) -> Result<String, RestError> {
+pub(super) fn group(name: &str) -> Result<String, RestError> {
     checked("group", name, GROUP_MAX_CHARS)
 }
 
-fn user(id: &str) -> Result<String, RestError> {
+pub(super) fn user(id: &str) -> Result<String, RestError> {
     checked("user id", id, USER_MAX_CHARS)
 }
 
@@ -220,6 +237,13 @@ mod tests {
             ("POST", "/:send", O::Send(Addressee::Everyone)),
             ("POST", "/:closeConnections", O::Close(Addressee::Everyone)),
             ("POST", "/:generateToken", O::GenerateToken),
+            ("POST", "/:execute", O::Execute),
+            ("POST", "/connections/c/streams/s/:send", O::SendItem { connection: connection(), stream: "s".into() }),
+            (
+                "POST",
+                "/connections/c/streams/s/:complete",
+                O::CompleteStream { connection: connection(), stream: "s".into() },
+            ),
             ("POST", "/connections/c/:send", O::Send(Addressee::Connection(connection()))),
             ("POST", "/connections/c/:invoke", O::Invoke { connection: connection() }),
             ("HEAD", "/connections/c", O::Exists(Addressee::Connection(connection()))),
@@ -261,7 +285,7 @@ mod tests {
                 described += usize::from(is_described);
             }
         }
-        assert_eq!(described, 29);
+        assert_eq!(described, 32);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use super::rest_error::RestError;
 use crate::shard::MEMBERSHIP_S;
 
 /// Longest reason of a close, in characters.
-const REASON_MAX_CHARS: usize = 1024;
+pub(super) const REASON_MAX_CHARS: usize = 1024;
 
 /// Longest lifetime of a client's token, in minutes: a day.
 const TOKEN_MAX_MINUTES: u64 = 24 * 60;
@@ -60,6 +60,24 @@ impl RestQuery {
             return Err(RestError::bad_value("reason", &format!("has more than {REASON_MAX_CHARS} characters")));
         }
         Ok(reason.map(str::to_owned))
+    }
+
+    /// Clients that commands are for.
+    #[must_use]
+    pub(crate) fn filter(&self) -> Option<&str> {
+        self.text("filter")
+    }
+
+    /// Whether an item is the last one of its stream.
+    ///
+    /// # Errors
+    /// When it is neither `true` nor `false`.
+    pub(crate) fn is_completed(&self) -> Result<bool, RestError> {
+        match self.text("completed").unwrap_or_default().to_ascii_lowercase().as_str() {
+            "" | "false" => Ok(false),
+            "true" => Ok(true),
+            _ => Err(RestError::bad_value("completed", "must be true or false")),
+        }
     }
 
     /// Time that a user's membership holds, in seconds; zero for connections that are there now alone.

@@ -16,12 +16,13 @@ use super::command::{Audience, ConnectionCommand, MembershipChange, PendingAck, 
 use super::connection::{LeaveStage, PauseReason, Status};
 use super::content::Content;
 use super::delivery::{BatchMode, Flush};
-use super::framed::{frame_for, raw_frame};
+use super::framed::{Framed, frame_for, raw_frame};
 use super::member_query::MemberListing;
 use super::send_origin::SendOrigin;
 use super::slot::Slot;
 use super::state::ShardState;
 use super::user_group::ExpiredMembership;
+use crate::transport::websocket::{Unframed, unframe_whole};
 use crate::upstream::{AppServerId, Asker, HomeLink, HubIndex};
 
 /// Capacity beyond which a list of commands is not kept.
@@ -53,7 +54,10 @@ impl ShardState {
     fn apply_one(&mut self, command: ShardCommand, mode: BatchMode) {
         match command {
             ShardCommand::Send { hub, to, message, origin } => {
-                self.delivery.send(&mut self.connections, hub, &to, &message, (origin, mode))
+                self.delivery.send(&mut self.connections, hub, &to, &message, (origin, mode));
+                if let Audience::Connections(ids) = &to.who {
+                    self.note_answers(hub, ids, &message);
+                }
             }
             ShardCommand::One { hub, app, connection_id, slot, command } => {
                 if self.connections.is_in(slot, hub, &connection_id) {
@@ -293,6 +297,33 @@ impl ShardState {
         }
         if leaves {
             self.leave_behind_answer(slot);
+        }
+    }
+
+    /// Notes that calls of these clients are answered by a message which is not their app server's, as where a back end sends
+    /// the end of a stream.
+    fn note_answers(&mut self, hub: HubIndex, ids: &[ByteString], message: &Framed) {
+        let (calls_max, now) = (self.context.shared.settings.rehoming.pending_calls_max, self.tick);
+        for id in ids {
+            let Some(slot) = self.connections.find(hub, id) else { continue };
+            let Some(client) = self.connections.live_mut(slot) else { continue };
+            let Content::Hub(protocol) = client.content else { continue };
+            if client.cold.calls.are_none() {
+                continue;
+            }
+            if let Some(Unframed::Payload(payload)) = message.get(client.content).and_then(unframe_whole) {
+                client.cold.calls.filter(protocol, &payload);
+            }
+            if client.pause_reasons().contains(PauseReason::PendingCalls) && !client.has_too_many_calls(calls_max) {
+                client.resume(PauseReason::PendingCalls, now);
+            }
+            let (is_leaving, leaves) = (client.cold.is_leaving, client.cold.leave != LeaveStage::Stays);
+            if is_leaving {
+                self.migrate_if_ready(slot);
+            }
+            if leaves {
+                self.leave_behind_answer(slot);
+            }
         }
     }
 

@@ -41,6 +41,11 @@ pub(super) enum WebhookAnswer {
 pub(super) fn read(kind: &EventKind, reply: &Reply) -> (WebhookAnswer, WebhookOutcome, Option<String>) {
     match kind {
         EventKind::Message { protocol, invocation_id: Some(id) } => read_result(*protocol, id, reply),
+        // The back end sends items and end itself.
+        EventKind::Stream { .. } if matches!(reply, Ok((StatusCode::ACCEPTED, _))) => {
+            (WebhookAnswer::Done, WebhookOutcome::Done, None)
+        }
+        EventKind::Stream { protocol, invocation_id } => read_result(*protocol, invocation_id, reply),
         EventKind::Connect => match judge(reply, StatusCode::is_success) {
             (outcome, Some(problem)) => (WebhookAnswer::Refused(refusal_text(reply)), outcome, Some(problem)),
             (outcome, None) => (WebhookAnswer::Done, outcome, None),
@@ -189,6 +194,15 @@ mod tests {
     fn an_empty_answer_completes_without_a_result() {
         let void = ("{\"type\":3,\"invocationId\":\"7\"}\u{1e}".to_owned(), WebhookOutcome::Done);
         assert_eq!([answered(OK, b""), answered(StatusCode::NO_CONTENT, b"")], [void.clone(), void]);
+    }
+
+    #[test]
+    fn a_stream_is_left_to_the_server_where_it_has_accepted_it() {
+        let stream = EventKind::Stream { protocol: HubProtocol::Json, invocation_id: "7".into() };
+        let read = |status: u16| read(&stream, &Ok((StatusCode::from_u16(status).unwrap(), Bytes::new())));
+        assert_eq!(read(202), (WebhookAnswer::Done, WebhookOutcome::Done, None));
+        assert!(matches!(read(204), (WebhookAnswer::Completion(_), WebhookOutcome::Done, None)), "an empty stream");
+        assert!(matches!(read(500), (WebhookAnswer::Completion(_), WebhookOutcome::Status, Some(_))));
     }
 
     #[test]

@@ -10,8 +10,8 @@ use bytes::{Bytes, BytesMut};
 use bytestring::ByteString;
 use tokio::time::Instant;
 use trunkline_protocol::hub::{
-    CLOSED_WITH_ERROR, Close, Completion, HandshakeRequest, HandshakeResponse, HubMessage, HubProtocol, Invocation,
-    Outcome, next_frame,
+    CLOSED_WITH_ERROR, Close, Completion, HandshakeRequest, HandshakeResponse, HubMessage, HubProtocol, Outcome,
+    next_frame,
 };
 use trunkline_protocol::limits::{HANDSHAKE_MAX_BYTES, LINK_FRAME_MAX_BYTES};
 use trunkline_protocol::manifest::{MIGRATE_FROM_HEADER, MIGRATE_TO_HEADER};
@@ -202,28 +202,28 @@ impl FarEnd {
 
     fn take_message(&mut self, id: &ByteString, protocol: HubProtocol, message: HubMessage) {
         match message {
-            HubMessage::Invocation(call) => self.call(id, protocol, call),
-            HubMessage::StreamInvocation(call) => self.refuse_call(id, protocol, &call, &EventError::Stream),
+            HubMessage::Invocation(_) | HubMessage::StreamInvocation(_) => self.call(id, protocol, message),
             HubMessage::Completion(result) => self.pass_result(id, protocol, result),
-            // Streams are refused at their call; the node does all else.
+            // Streams of the client are refused at their call; the node does all else.
             _ => {}
         }
     }
 
-    fn call(&mut self, id: &ByteString, protocol: HubProtocol, call: Invocation) {
-        match WebhookEvent::of_call(self.hub.place(), protocol, call.clone()) {
+    fn call(&mut self, id: &ByteString, protocol: HubProtocol, message: HubMessage) {
+        let call = message.invocation_id().cloned();
+        match WebhookEvent::of_call(self.hub.place(), protocol, message) {
             Ok(event) => {
                 if let Some(client) = self.clients.get_mut(id) {
                     client.push(event);
                 }
             }
-            Err(error) => self.refuse_call(id, protocol, &call, &error),
+            Err(error) => self.refuse_call(id, protocol, call.as_ref(), &error),
         }
     }
 
-    fn refuse_call(&mut self, id: &ByteString, protocol: HubProtocol, call: &Invocation, error: &EventError) {
+    fn refuse_call(&mut self, id: &ByteString, protocol: HubProtocol, call: Option<&ByteString>, error: &EventError) {
         self.hub.counters().dropped.increment();
-        if let Some(invocation_id) = &call.invocation_id {
+        if let Some(invocation_id) = call {
             let error = Outcome::Error(error.to_string().into());
             self.frames.push(data_for(id, completion(protocol, invocation_id, error)));
         }

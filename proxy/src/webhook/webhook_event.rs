@@ -4,7 +4,7 @@ use bytes::{Bytes, BytesMut};
 use bytestring::ByteString;
 use http::uri::PathAndQuery;
 use serde::Serialize;
-use trunkline_protocol::hub::{HubMessage, HubProtocol, Invocation, next_frame};
+use trunkline_protocol::hub::{HubMessage, HubProtocol, next_frame};
 
 use crate::config::{ExpandError, TemplateValues, UrlTemplate};
 
@@ -39,12 +39,17 @@ pub(super) enum EventKind {
         /// Id of the call; without one its answer is ignored.
         invocation_id: Option<ByteString>,
     },
+    /// Call of a stream, whose items the back end may send by the REST data plane.
+    Stream {
+        protocol: HubProtocol,
+        invocation_id: ByteString,
+    },
 }
 
 /// Error of a call that can't be sent to a webhook; the text is for the client.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum EventError {
-    #[error("Streams are not supported: the methods of this hub are served by a webhook.")]
+    #[error("Streams of the client are not supported: the methods of this hub are served by a webhook.")]
     Stream,
     #[error("The name of the method has {0} bytes, at most {TARGET_MAX_BYTES} are allowed.")]
     LongTarget(usize),
@@ -70,20 +75,22 @@ impl EventKind {
     pub(super) fn category(&self) -> &'static str {
         match self {
             Self::Connect | Self::Connected | Self::Disconnected => "connections",
-            Self::Message { .. } => "messages",
+            Self::Message { .. } | Self::Stream { .. } => "messages",
         }
     }
 
     #[must_use]
     pub(super) fn is_message(&self) -> bool {
-        matches!(self, Self::Message { .. })
+        matches!(self, Self::Message { .. } | Self::Stream { .. })
     }
 
     /// Media type of its body.
     #[must_use]
     pub(super) fn content_type(&self) -> &'static str {
         match self {
-            Self::Message { protocol, .. } if protocol.is_binary() => "application/x-msgpack",
+            Self::Message { protocol, .. } | Self::Stream { protocol, .. } if protocol.is_binary() => {
+                "application/x-msgpack"
+            }
             _ => "application/json",
         }
     }
@@ -102,7 +109,9 @@ impl WebhookEvent {
         let (name, number) = match &kind {
             EventKind::Connect => ("connect", OPEN_CONNECTION),
             EventKind::Disconnected => ("disconnected", CLOSE_CONNECTION),
-            EventKind::Connected | EventKind::Message { .. } => ("connected", OPEN_CONNECTION),
+            EventKind::Connected | EventKind::Message { .. } | EventKind::Stream { .. } => {
+                ("connected", OPEN_CONNECTION)
+            }
         };
         let body = serde_json::to_vec(&ConnectionEventBody { number, error }).unwrap_or_default().into();
         let target = template.expand(TemplateValues { hub, category: kind.category(), event: name })?;
@@ -116,8 +125,11 @@ impl WebhookEvent {
     pub(super) fn of_call(
         (hub, template): (&str, &UrlTemplate),
         protocol: HubProtocol,
-        call: Invocation,
+        message: HubMessage,
     ) -> Result<Self, EventError> {
+        let (HubMessage::Invocation(call) | HubMessage::StreamInvocation(call)) = &message else {
+            return Err(EventError::Stream);
+        };
         if !call.stream_ids.is_empty() {
             return Err(EventError::Stream);
         }
@@ -127,9 +139,12 @@ impl WebhookEvent {
         // Copies: what came is a part of all that came together.
         let name = ByteString::from(&*call.target);
         let invocation_id = call.invocation_id.as_deref().map(ByteString::from);
-        let kind = EventKind::Message { protocol, invocation_id };
+        let kind = match (&message, invocation_id) {
+            (HubMessage::StreamInvocation(_), Some(invocation_id)) => EventKind::Stream { protocol, invocation_id },
+            (_, invocation_id) => EventKind::Message { protocol, invocation_id },
+        };
         let target = template.expand(TemplateValues { hub, category: kind.category(), event: &name })?;
-        let body = unframed(protocol, &HubMessage::Invocation(call));
+        let body = unframed(protocol, &message);
         Ok(Self { kind, name, target, body, number: 0 })
     }
 
@@ -153,7 +168,7 @@ fn unframed(protocol: HubProtocol, message: &HubMessage) -> Bytes {
 
 #[cfg(test)]
 mod tests {
-    use trunkline_protocol::hub::Payload;
+    use trunkline_protocol::hub::{Invocation, Payload};
 
     use super::*;
 
@@ -179,7 +194,9 @@ mod tests {
 
     #[test]
     fn a_call_is_sent_in_the_protocol_of_its_client_without_framing() {
-        let event = |protocol, id| WebhookEvent::of_call(("chat", &template()), protocol, call("Say", id)).unwrap();
+        let event = |protocol, id| {
+            WebhookEvent::of_call(("chat", &template()), protocol, HubMessage::Invocation(call("Say", id))).unwrap()
+        };
         let json = event(HubProtocol::Json, Some("1"));
         assert_eq!(json.body, r#"{"type":1,"invocationId":"1","target":"Say","arguments":[7]}"#);
         assert_eq!((json.kind.content_type(), json.target.as_str()), ("application/json", "/chat/messages/Say"));
@@ -190,7 +207,9 @@ mod tests {
 
     #[test]
     fn a_call_that_no_webhook_can_serve_is_refused() {
-        let refused = |call| WebhookEvent::of_call(("chat", &template()), HubProtocol::Json, call).unwrap_err();
+        let refused = |call| {
+            WebhookEvent::of_call(("chat", &template()), HubProtocol::Json, HubMessage::Invocation(call)).unwrap_err()
+        };
         let uploading = Invocation { stream_ids: vec!["1".into()], ..call("Say", None) };
         assert_eq!(refused(uploading), EventError::Stream);
         assert_eq!(refused(call("../x", None)), EventError::Target(ExpandError::Dots));

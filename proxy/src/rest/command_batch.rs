@@ -1,0 +1,149 @@
+//! Batch of commands (`:execute`): which clients it is for, and what becomes of them, one command after the other.
+//!
+//! Azure's reference names the four types and says that the filter is OData. Of that, a comparison is taken that one question
+//! to the fleet answers: `userId eq 'ann'`, `connectionId eq 'x'`, or `'red' in groups`; without a filter it is all clients.
+
+use serde_json::{Map, Value};
+
+use super::message_body::ClientCall;
+use super::operation::{Addressee, connection, group, user};
+use super::query::REASON_MAX_CHARS;
+use super::rest_error::RestError;
+
+/// Commands of one request.
+const COMMANDS_MAX: usize = 100;
+
+/// Command for the clients that a filter names.
+#[derive(Debug, PartialEq)]
+pub(super) enum Command {
+    SendMessage(ClientCall),
+    JoinGroup(String),
+    LeaveGroup(String),
+    CloseConnection { reason: Option<String> },
+}
+
+/// Reads the commands of a body; none of them is executed if any can't be read.
+///
+/// # Errors
+/// When one is malformed; the text says which one it is.
+pub(super) fn read_commands(body: &[u8]) -> Result<Vec<Command>, RestError> {
+    let items: Vec<Map<String, Value>> = serde_json::from_slice(body).map_err(|error| {
+        RestError::bad_value(
+            "body",
+            &format!("is no list like [{{\"type\": \"JoinGroup\", \"group\": \"red\"}}]: {error}"),
+        )
+    })?;
+    if items.is_empty() || items.len() > COMMANDS_MAX {
+        let problem = format!("has {} commands, but must have 1 to {COMMANDS_MAX}", items.len());
+        return Err(RestError::bad_value("body", &problem));
+    }
+    let read = |(at, item): (usize, Map<String, Value>)| {
+        Command::read(item)
+            .map_err(|error| RestError::bad_value("body", &format!("has a wrong command {}: {error}", at + 1)))
+    };
+    items.into_iter().enumerate().map(read).collect()
+}
+
+impl Command {
+    fn read(members: Map<String, Value>) -> Result<Self, RestError> {
+        let text = |wanted: &str| {
+            let member = members.iter().find(|(name, _)| name.eq_ignore_ascii_case(wanted));
+            member.and_then(|(_, value)| value.as_str()).map(str::to_owned)
+        };
+        let named = || group(&text("group").unwrap_or_default());
+        match text("type").unwrap_or_default().to_ascii_lowercase().as_str() {
+            "sendmessage" => ClientCall::of(members).map(Self::SendMessage),
+            "joingroup" => named().map(Self::JoinGroup),
+            "leavegroup" => named().map(Self::LeaveGroup),
+            "closeconnection" => match text("reason") {
+                Some(reason) if reason.chars().count() > REASON_MAX_CHARS => {
+                    Err(RestError::bad_value("reason", &format!("has more than {REASON_MAX_CHARS} characters")))
+                }
+                reason => Ok(Self::CloseConnection { reason }),
+            },
+            _ => Err(RestError::bad_value("type", "must be SendMessage, JoinGroup, LeaveGroup or CloseConnection")),
+        }
+    }
+}
+
+/// Reads the clients that a filter names.
+///
+/// # Errors
+/// When it is another filter than those that are taken.
+pub(super) fn read_filter(filter: Option<&str>) -> Result<Addressee, RestError> {
+    let Some(filter) = filter.map(str::trim).filter(|filter| !filter.is_empty()) else {
+        return Ok(Addressee::Everyone);
+    };
+    if let Some(name) = filter.strip_suffix("groups").map(str::trim_end).and_then(|rest| rest.strip_suffix("in")) {
+        return Ok(Addressee::Group(group(&quoted(name)?)?));
+    }
+    let mut words = filter.splitn(3, ' ');
+    match (words.next().map(str::to_ascii_lowercase).as_deref(), words.next(), words.next()) {
+        (Some("userid"), Some("eq"), Some(id)) => Ok(Addressee::User(user(&quoted(id)?)?)),
+        (Some("connectionid"), Some("eq"), Some(id)) => Ok(Addressee::Connection(connection(&quoted(id)?)?)),
+        _ => Err(wrong_filter()),
+    }
+}
+
+/// Text of OData, in single quotes, in which two stand for one.
+fn quoted(text: &str) -> Result<String, RestError> {
+    let inner = text.trim().strip_prefix('\'').and_then(|rest| rest.strip_suffix('\'')).ok_or_else(wrong_filter)?;
+    let plain = inner.replace("''", "\u{0}");
+    if plain.contains('\'') { Err(wrong_filter()) } else { Ok(plain.replace('\u{0}', "'")) }
+}
+
+fn wrong_filter() -> RestError {
+    let allowed = "must be userId eq 'ID', connectionId eq 'ID', 'GROUP' in groups, or nothing for all clients";
+    RestError::bad_value("filter", allowed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_filter_names_all_a_user_a_connection_or_a_group() {
+        let read = |text: &str| read_filter(Some(text)).unwrap();
+        assert_eq!(read_filter(None).unwrap(), Addressee::Everyone);
+        assert_eq!(read(" "), Addressee::Everyone);
+        assert_eq!(read("userId eq 'ann o''neill'"), Addressee::User("ann o'neill".into()));
+        assert_eq!(read("connectionid eq 'c'"), Addressee::Connection("c".into()));
+        assert_eq!(read("'in groups' in groups"), Addressee::Group("in groups".into()));
+        for wrong in [
+            "startswith(userId, 'a')",
+            "userId eq ann",
+            "userId ne 'a'",
+            "userId eq 'a' or userId eq 'b'",
+            "groups",
+            "userId eq ''",
+        ] {
+            let told = read_filter(Some(wrong)).unwrap_err().to_string();
+            assert!(told.contains("userId eq 'ID'") || told.contains("empty"), "{wrong}: {told}");
+        }
+    }
+
+    #[test]
+    fn commands_are_read_whole_or_not_at_all() {
+        let body = br#"[{"type":"SendMessage","target":"Say","arguments":[1]},{"Type":"joinGroup","Group":"red"},
+                        {"type":"LeaveGroup","group":"red"},{"type":"CloseConnection","reason":"bye"}]"#;
+        let read = read_commands(body).unwrap();
+        assert!(matches!(read[0], Command::SendMessage(_)));
+        let reason = Some("bye".into());
+        assert_eq!(
+            read[1..],
+            [Command::JoinGroup("red".into()), Command::LeaveGroup("red".into()), Command::CloseConnection { reason }]
+        );
+        let many = format!("[{}]", vec!["{\"type\":\"CloseConnection\"}"; COMMANDS_MAX + 1].join(","));
+        for (body, problem) in [
+            ("{}", "is no list"),
+            ("[]", "1 to 100"),
+            (&many, "1 to 100"),
+            (r#"[{"type":"CloseConnection"},{"type":"Dance"}]"#, "wrong command 2: the type must be SendMessage"),
+            (r#"[{"type":"JoinGroup"}]"#, "wrong command 1: the group is empty"),
+            (r#"[{"type":"SendMessage"}]"#, "wrong command 1: the target is missing"),
+        ] {
+            let told = read_commands(body.as_bytes()).unwrap_err().to_string();
+            assert!(told.contains(problem), "{body}: {told}");
+        }
+    }
+}
