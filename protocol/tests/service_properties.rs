@@ -15,14 +15,15 @@ use trunkline_protocol::service::{
     Counters, ErrorCompletion, FlowOperation, FlowSubject, FrameBuffer, GroupBroadcastData, GroupChange, GroupJoin,
     GroupMemberQuery, LinkHandshakeRequest, LinkHandshakeResponse, LinkKind, MoveConnection, MultiConnectionData,
     MultiGroupBroadcastData, MultiUserData, OpenConnection, Payloads, Ping, PresenceChanges, PresencePhase,
-    RestoreAnswer, RestoreQuery, ServiceError, ServiceEvent, ServiceMapping, ServiceMessage, Stamped, TaskCandidate,
-    TaskCandidates, TraceReport, TracedData, UserConnectionQuery, UserData, UserGroupChange, encode_connection_data,
+    RefreshConnection, RestoreAnswer, RestoreQuery, ServiceError, ServiceEvent, ServiceMapping, ServiceMessage,
+    Stamped, TaskCandidate, TaskCandidates, TraceReport, TracedData, UserConnectionQuery, UserData, UserGroupChange,
+    encode_connection_data,
 };
 
 /// Numbers of the messages that are known here.
-const KNOWN: [i64; 48] = [
+const KNOWN: [i64; 49] = [
     1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 30, 31, 32, 33,
-    34, 35, 36, 37, 38, 39, 40, 60, 61, 62, 63, 64, 70, 71, 72, 73, 74,
+    34, 35, 36, 37, 38, 39, 40, 60, 61, 62, 63, 64, 70, 71, 72, 73, 74, 75,
 ];
 
 /// Texts of all header lengths: most are short, some need two bytes of length, a few three.
@@ -251,6 +252,7 @@ fn order_message() -> BoxedStrategy<ServiceMessage> {
         (number(), binary()).prop_map(|(mark, body)| ServiceMessage::TracedData(TracedData { mark, body })),
         trace_report(),
         vec((text(), text(), number()), 0..4).prop_map(task_candidates),
+        (text(), number(), number()).prop_map(refresh_connection),
         check().prop_map(ServiceMessage::CheckGroupExistenceWithAck),
         check().prop_map(ServiceMessage::CheckConnectionExistenceWithAck),
         check().prop_map(ServiceMessage::CheckUserExistenceWithAck),
@@ -260,6 +262,10 @@ fn order_message() -> BoxedStrategy<ServiceMessage> {
         close_with_ack().prop_map(ServiceMessage::CloseGroupConnectionsWithAck),
     ]
     .boxed()
+}
+
+fn refresh_connection((connection_id, expires_s, ack_id): (ByteString, i64, i64)) -> ServiceMessage {
+    ServiceMessage::RefreshConnectionWithAck(RefreshConnection { connection_id, expires_s, ack_id })
 }
 
 fn task_candidates(candidates: Vec<(ByteString, ByteString, i64)>) -> ServiceMessage {

@@ -11,6 +11,7 @@
 mod client_token;
 mod command_batch;
 mod execution;
+mod expire_time;
 mod member_list;
 mod message_body;
 mod operation;

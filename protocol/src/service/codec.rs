@@ -116,6 +116,7 @@ impl ServiceMessage {
             Self::TracedData(_) => 72,
             Self::TraceReport(_) => 73,
             Self::TaskCandidates(_) => 74,
+            Self::RefreshConnectionWithAck(_) => 75,
         }
     }
 }
@@ -251,7 +252,7 @@ mod tests {
         assert_eq!(name_of(39), "ConnectionFlowControl");
         assert_eq!(name_of(20), "Ack");
         assert_eq!(name_of(73), "TraceReport");
-        assert_eq!(name_of(74), "TaskCandidates");
+        assert_eq!(name_of(75), "RefreshConnectionWithAck");
         assert_eq!(name_of(-1), "Unknown");
         assert_eq!(name_of(41), "Unknown");
     }

@@ -110,6 +110,8 @@ pub enum ServiceMessage {
     TraceReport(TraceReport),
     /// Type 74, ours: which app servers stand for the exclusive tasks of a hub?
     TaskCandidates(TaskCandidates),
+    /// Type 75, ours: a client connection that closes with its token gets more time.
+    RefreshConnectionWithAck(RefreshConnection),
 }
 
 /// Why a frame is no service message.
@@ -749,6 +751,17 @@ pub struct TraceReport {
     pub answered_us: Option<i64>,
     /// Whether the call was answered with an error.
     pub has_failed: bool,
+}
+
+/// Body of type 75, `RefreshConnectionWithAck`, from one node to another. The answer says whether the connection is there.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RefreshConnection {
+    /// The connection.
+    pub connection_id: ByteString,
+    /// Seconds since 1970 at which it closes from now on, if it closes with its token.
+    pub expires_s: i64,
+    /// Number of the acknowledgement.
+    pub ack_id: i64,
 }
 
 /// Body of type 74, `TaskCandidates`, from a node to each app server that has said in its manifest that it stands for exclusive

@@ -125,6 +125,32 @@ fn sends_reach_all_a_group_a_user_or_a_connection_and_count_their_clients() {
 }
 
 #[test]
+fn a_connection_that_closes_with_its_token_gets_another_time_for_that() {
+    run(async {
+        let stage = Stage::with(served(), 2);
+        let hub = HubManifest { close_on_token_expiry: true, ..HubManifest::new("chat", "/chat") };
+        let mut link = stage.app("app-1", vec![hub]).link().await;
+        let (mut ann, ben) = (client(&stage, &mut link, "ann").await, client(&stage, &mut link, "ben").await);
+        let mut free = Client::connect(&stage, &mut link, "/chat").await;
+        let back_end = alone(&stage);
+        let refresh = async |id: &str, at: &str| {
+            let body = format!("{{\"expireTime\":\"{at}\"}}");
+            back_end.ask("POST", &format!("/connections/{id}/:refresh"), &body).await
+        };
+        assert_eq!(refresh(&ben.id, "2100-01-01T00:00:00Z").await.status, 204);
+        // It came without a token: there is nothing that ends.
+        assert_eq!(refresh(&free.id, "2020-01-01T00:00:00Z").await.status, 204);
+        assert_eq!(refresh(&ann.id, "2020-01-01T00:00:00Z").await.status, 204);
+        assert!(ann.text().await.starts_with("{\"type\":7"));
+        assert_eq!(back_end.say("/:send", "who is there?").await, 2);
+        assert_eq!(free.text().await, said("who is there?"));
+        let absent = refresh("nobody", "2100-01-01T00:00:00Z").await;
+        assert_eq!((absent.status, &*absent.code), (404, "Warning.Connection.NotExisted"));
+        assert_eq!(refresh(&ben.id, "soon").await.status, 400);
+    });
+}
+
+#[test]
 fn groups_are_changed_and_asked_about_and_their_members_listed_in_pages() {
     run(async {
         let stage = Stage::with(served(), 2);

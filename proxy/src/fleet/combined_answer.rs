@@ -77,6 +77,7 @@ fn ack_id(question: &ServiceMessage) -> i64 {
         | M::CloseUserConnectionsWithAck(close)
         | M::CloseGroupConnectionsWithAck(close) => close.ack_id,
         M::GroupMemberQuery(query) => query.ack_id,
+        M::RefreshConnectionWithAck(refresh) => refresh.ack_id,
         _ => 0,
     }
 }

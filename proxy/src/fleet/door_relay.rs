@@ -237,6 +237,7 @@ impl Fleet {
             M::JoinGroupWithAck(change) | M::LeaveGroupWithAck(change) => &change.connection_id,
             M::CheckConnectionExistenceWithAck(check) => &check.subject,
             M::CloseConnectionWithAck(close) => &close.subject,
+            M::RefreshConnectionWithAck(refresh) => &refresh.connection_id,
             _ => return false,
         };
         self.shared().routes.find(id).is_some()

@@ -107,6 +107,7 @@ impl<'a> DoorSink<'a> {
             | M::ConnectionReconnect(_)
             | M::MoveConnection(_)
             | M::ConnectionMoved(_)
+            | M::RefreshConnectionWithAck(_)
             | M::Stamped(_) => {
                 self.skip(&format!("{} ({}) is none that an app server sends", message.name(), message.number()));
                 return;

@@ -81,6 +81,7 @@ fn ack_id(message: &ServiceMessage) -> Option<i64> {
         | M::CloseConnectionsWithAck(close)
         | M::CloseUserConnectionsWithAck(close)
         | M::CloseGroupConnectionsWithAck(close) => Some(close.ack_id),
+        M::RefreshConnectionWithAck(refresh) => Some(refresh.ack_id),
         _ => None,
     }
 }

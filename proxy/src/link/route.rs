@@ -241,6 +241,10 @@ fn route_rare(source: FrameSource<'_>, message: ServiceMessage, batch: &mut Rout
             let ack = ack(change.ack_id);
             change_user_group(source, change, GroupOperation::Leave, Some(ack), batch);
         }
+        ServiceMessage::RefreshConnectionWithAck(refresh) => {
+            let (expires_s, ack) = (refresh.expires_s.try_into().unwrap_or_default(), ack(refresh.ack_id));
+            batch.for_owner(source, refresh.connection_id, ConnectionCommand::Refresh { expires_s, ack });
+        }
         ServiceMessage::CheckConnectionExistenceWithAck(check) => {
             self::check(source, Audience::Connections(vec![check.subject]), None, check.ack_id, batch);
         }

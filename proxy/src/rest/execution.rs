@@ -15,11 +15,12 @@ use trunkline_protocol::limits::CLIENT_RESULT_TIMEOUT_MS;
 use trunkline_protocol::manifest::EndpointKind;
 use trunkline_protocol::service::{
     AckStatus, BroadcastData, Check, CheckUserInGroup, CloseWithAck, GroupBroadcastData, GroupChange,
-    MultiConnectionData, Payloads, ServiceMessage, UserData, UserGroupChange,
+    MultiConnectionData, Payloads, RefreshConnection, ServiceMessage, UserData, UserGroupChange,
 };
 
 use super::client_token;
 use super::command_batch::{Command, read_commands, read_filter};
+use super::expire_time::read_expire_time;
 use super::member_list;
 use super::message_body::{ClientCall, end_of_stream, is_json, read_item, read_message};
 use super::operation::{Addressee, HubOperation, Operation};
@@ -77,6 +78,7 @@ impl Execution {
                 self.check_methods(&hub)?;
                 Ok(delivered(self.deliver(&hub, Addressee::Connection(connection), end).await))
             }
+            Operation::Refresh { connection } => self.refresh(&hub, connection).await,
             Operation::ListMembers { group } => member_list::answer(&self, &hub, &group).await,
             Operation::Join { group, connection } => {
                 self.check_group(&group)?;
@@ -219,6 +221,14 @@ impl Execution {
             // That there was nobody is no error.
             _ => done(answer, StatusCode::NO_CONTENT),
         }
+    }
+
+    async fn refresh(&self, hub: &NamedHub, connection: String) -> Result<Response, RestError> {
+        is_json(&self.head.headers)?;
+        let (connection_id, expires_s) = (connection.into(), read_expire_time(&self.body)?);
+        let refresh = RefreshConnection { connection_id, expires_s, ack_id: 0 };
+        let answer = self.fleet.ask_fleet(hub, ServiceMessage::RefreshConnectionWithAck(refresh)).await;
+        outcome(answer, NO_CONNECTION, StatusCode::NO_CONTENT)
     }
 
     async fn exists(&self, hub: &NamedHub, who: Addressee) -> Result<Response, RestError> {

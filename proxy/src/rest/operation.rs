@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  /api/hubs/{hub}                       POST :send, :closeConnections, :generateToken, :execute
-//!        …/connections/{id}              POST :send, :invoke · HEAD · DELETE        …/groups         DELETE
+//!        …/connections/{id}              POST :send, :invoke, :refresh · HEAD · DELETE        …/groups         DELETE
 //!        …/connections/{id}/streams/{stream}  POST :send, :complete
 //!        …/groups/{group}                POST :send, :closeConnections · HEAD       …/connections    GET
 //!                                                                                   …/connections/{id}, …/users/{user}
@@ -59,6 +59,7 @@ pub(crate) enum Operation {
     GenerateToken,
     Execute,
     Invoke { connection: String },
+    Refresh { connection: String },
     SendItem { connection: String, stream: String },
     CompleteStream { connection: String, stream: String },
     ListMembers { group: String },
@@ -141,6 +142,7 @@ fn of_verb(verb: &str, names: &[&str]) -> Result<Operation, RestError> {
         ("generateToken", Addressee::Everyone) => Ok(Operation::GenerateToken),
         ("execute", Addressee::Everyone) => Ok(Operation::Execute),
         ("invoke", Addressee::Connection(connection)) => Ok(Operation::Invoke { connection }),
+        ("refresh", Addressee::Connection(connection)) => Ok(Operation::Refresh { connection }),
         _ => Err(RestError::no_such_path()),
     }
 }
@@ -153,7 +155,7 @@ fn of_method(method: &Method, names: &[&str]) -> Result<Operation, RestError> {
     let allowed = match names {
         ["connections", id] if is_read => return Ok(O::Exists(Addressee::Connection(connection(id)?))),
         ["connections", id] if is_delete => return Ok(O::Close(Addressee::Connection(connection(id)?))),
-        ["connections", _] => "HEAD, GET, DELETE, or POST with :send or :invoke behind the id",
+        ["connections", _] => "HEAD, GET, DELETE, or POST with :send, :invoke or :refresh behind the id",
         ["connections", id, "groups"] if is_delete => return Ok(O::LeaveAll { connection: connection(id)? }),
         ["connections" | "users", _, "groups"] if !is_delete => "DELETE",
         ["groups", name] if is_read => return Ok(O::Exists(Addressee::Group(group(name)?))),
@@ -246,6 +248,7 @@ mod tests {
             ),
             ("POST", "/connections/c/:send", O::Send(Addressee::Connection(connection()))),
             ("POST", "/connections/c/:invoke", O::Invoke { connection: connection() }),
+            ("POST", "/connections/c/:refresh", O::Refresh { connection: connection() }),
             ("HEAD", "/connections/c", O::Exists(Addressee::Connection(connection()))),
             ("DELETE", "/connections/c", O::Close(Addressee::Connection(connection()))),
             ("DELETE", "/connections/c/groups", O::LeaveAll { connection: connection() }),
@@ -285,7 +288,7 @@ mod tests {
                 described += usize::from(is_described);
             }
         }
-        assert_eq!(described, 32);
+        assert_eq!(described, 33);
     }
 
     #[test]

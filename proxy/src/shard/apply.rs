@@ -222,6 +222,7 @@ impl ShardState {
                 self.close(slot, &reason);
             }
             // From any other than its own it is an answer that comes too late.
+            ConnectionCommand::Refresh { expires_s, ack } => self.refresh(slot, expires_s, &ack),
             ConnectionCommand::HandOver { headers } if is_own => self.hand_over(slot, &headers),
             ConnectionCommand::HandOver { .. } => self.late_hand_over(slot, app),
             ConnectionCommand::Invoke { asker, request, origin } => {
@@ -255,13 +256,21 @@ impl ShardState {
         match command {
             ConnectionCommand::Invoke { asker, request, .. } => asker.answer(&no_such_connection(request)),
             // The ack that goes with it says that nobody was found.
-            ConnectionCommand::Group { .. } => {}
+            ConnectionCommand::Group { .. } | ConnectionCommand::Refresh { .. } => {}
             ConnectionCommand::HandOver { .. } | ConnectionCommand::Moved { .. } | ConnectionCommand::Traced(_) => {}
             ConnectionCommand::Mirrored { .. } | ConnectionCommand::Mirror(_) => {}
             ConnectionCommand::Data { .. } | ConnectionCommand::Close { .. } | ConnectionCommand::Flow { .. } => {
                 self.context.counters.unknown_receivers.increment();
             }
         }
+    }
+
+    /// Gives a client that closes with its token another time for that.
+    fn refresh(&mut self, slot: Slot, expires_s: u64, ack: &PendingAck) {
+        if self.token_expiries.of(slot).is_some() {
+            self.token_expiries.set(slot, expires_s);
+        }
+        ack.found();
     }
 
     /// Delivers bytes to one connection; the first are the answer to its hub handshake, if it had one.

@@ -142,6 +142,8 @@ pub(crate) enum ConnectionCommand {
         /// Link of the door that the order has come by.
         by: Option<LinkId>,
     },
+    /// It closes at this time, in seconds since 1970, if it closes with its token.
+    Refresh { expires_s: u64, ack: Arc<PendingAck> },
     /// Its own app server hands it over to another one.
     HandOver { headers: Vec<(ByteString, Vec<ByteString>)> },
     /// Somebody asks it for a client result: an app server, maybe not its own, or another node.

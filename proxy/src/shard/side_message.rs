@@ -53,6 +53,7 @@ impl ShardState {
             }
             ConnectionCommand::Flow { operation, .. } => self.apply_side_flow(slot, group, operation),
             other @ (ConnectionCommand::Group { .. }
+            | ConnectionCommand::Refresh { .. }
             | ConnectionCommand::Moved { .. }
             | ConnectionCommand::Traced(_)
             | ConnectionCommand::Mirrored { .. }

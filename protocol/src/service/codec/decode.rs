@@ -11,8 +11,8 @@ use super::super::service_message::{
     CloseWithAck, ConnectionData, ConnectionFlowControl, ConnectionMoved, ConnectionReconnect, ErrorCompletion,
     FlowOperation, FlowSubject, GroupBroadcastData, GroupChange, GroupJoin, GroupMemberQuery, LinkHandshakeRequest,
     LinkHandshakeResponse, LinkKind, MoveConnection, MultiConnectionData, MultiGroupBroadcastData, MultiUserData,
-    OpenConnection, Ping, PresenceChanges, PresencePhase, RestoreAnswer, RestoreQuery, ServiceError, ServiceEvent,
-    ServiceMapping, ServiceMessage, Stamped, TaskCandidate, TaskCandidates, TraceReport, TracedData,
+    OpenConnection, Ping, PresenceChanges, PresencePhase, RefreshConnection, RestoreAnswer, RestoreQuery, ServiceError,
+    ServiceEvent, ServiceMapping, ServiceMessage, Stamped, TaskCandidate, TaskCandidates, TraceReport, TracedData,
     UserConnectionQuery, UserData, UserGroupChange,
 };
 use super::fields::{FieldError, FieldResult, Fields};
@@ -87,6 +87,7 @@ fn message(number: i64, fields: &mut Fields) -> FieldResult<Option<ServiceMessag
         72 => M::TracedData(TracedData { mark: fields.integer("mark")?, body: fields.binary("body")? }),
         73 => M::TraceReport(trace_report(fields)?),
         74 => M::TaskCandidates(task_candidates(fields)?),
+        75 => M::RefreshConnectionWithAck(refresh_connection(fields)?),
         62 => M::Stamped(Stamped { epoch: fields.integer("epoch")?, body: fields.binary("body")? }),
         _ => return Ok(None),
     }))
@@ -338,6 +339,14 @@ fn check_user_in_group(fields: &mut Fields) -> FieldResult<CheckUserInGroup> {
     Ok(CheckUserInGroup {
         user_id: fields.text("userId")?,
         group: fields.text("group")?,
+        ack_id: fields.integer("ackId")?,
+    })
+}
+
+fn refresh_connection(fields: &mut Fields) -> FieldResult<RefreshConnection> {
+    Ok(RefreshConnection {
+        connection_id: fields.text("connectionId")?,
+        expires_s: fields.integer("expiresS")?,
         ack_id: fields.integer("ackId")?,
     })
 }

@@ -7,9 +7,9 @@ use super::super::service_message::{
     Ack, AckStatus, BroadcastData, Check, CheckUserInGroup, ClientCompletion, ClientInvocation, CloseConnection,
     CloseWithAck, ConnectionFlowControl, ConnectionMoved, ErrorCompletion, FlowOperation, FlowSubject,
     GroupBroadcastData, GroupChange, GroupMemberQuery, LinkHandshakeRequest, LinkHandshakeResponse, LinkKind,
-    OpenConnection, Payloads, Ping, PresenceChanges, PresencePhase, RestoreAnswer, RestoreQuery, ServiceEvent,
-    ServiceMapping, ServiceMessage, Stamped, TaskCandidates, TraceReport, TracedData, UserConnectionQuery,
-    UserGroupChange,
+    OpenConnection, Payloads, Ping, PresenceChanges, PresencePhase, RefreshConnection, RestoreAnswer, RestoreQuery,
+    ServiceEvent, ServiceMapping, ServiceMessage, Stamped, TaskCandidates, TraceReport, TracedData,
+    UserConnectionQuery, UserGroupChange,
 };
 use super::extension;
 use crate::message_pack::Writer;
@@ -123,6 +123,7 @@ pub(super) fn body(message: &ServiceMessage, out: &mut Writer) {
         M::TracedData(it) => traced_data(out, it),
         M::TraceReport(it) => trace_report(out, it),
         M::TaskCandidates(it) => task_candidates(out, it),
+        M::RefreshConnectionWithAck(it) => refresh_connection(out, it),
     }
 }
 
@@ -441,6 +442,14 @@ fn task_candidates(out: &mut Writer, it: &TaskCandidates) {
         out.text(&candidate.instance);
         out.integer(candidate.since_ms);
     }
+    no_extension(out);
+}
+
+fn refresh_connection(out: &mut Writer, it: &RefreshConnection) {
+    begin(out, 5, 75);
+    out.text(&it.connection_id);
+    out.integer(it.expires_s);
+    out.integer(it.ack_id);
     no_extension(out);
 }
 

@@ -58,6 +58,7 @@ pub(super) fn name_of(number: i64) -> &'static str {
         72 => "TracedData",
         73 => "TraceReport",
         74 => "TaskCandidates",
+        75 => "RefreshConnectionWithAck",
         _ => usize::try_from(number).ok().and_then(|number| NAMES.get(number)).copied().unwrap_or("Unknown"),
     }
 }
