@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tracing::debug;
 use trunkline_protocol::fleet::{MoveStep, MovedState, MovingConnection, NodeMessage, encode_relay};
+use trunkline_protocol::limits::INTEREST_STALE_MS;
 use trunkline_protocol::service::{ConnectionMoved, ServiceMessage};
 
 use super::fleet_member::{FleetMember, MemberState};
@@ -29,8 +30,8 @@ const LATE_LOOK_TIMEOUT: Duration = Duration::from_millis(300);
 /// Time by which a node is behind that is waited for like a late one, before it counts as one.
 const LOOK_LAG_MS: u64 = 1_500;
 
-/// Time in which the other nodes know what is wanted here.
-const KNOWN_TIMEOUT: Duration = Duration::from_secs(2);
+/// Time in which the other nodes know what is wanted here, or count as late: then nobody waits for them.
+const KNOWN_TIMEOUT: Duration = Duration::from_millis(INTEREST_STALE_MS + 500);
 
 /// Request for a connection, of one step.
 #[derive(Debug, Clone)]
