@@ -111,7 +111,8 @@ fn demand_none(counts: &Value, keys: &[&str], when: &str) -> Result<()> {
 }
 
 /// Harm that no client may see, whatever ends.
-const NEVER: [&str; 6] = ["doubled", "hung", "closed", "storedTwice", "answeredNotStored", "storedNotAnswered"];
+const NEVER: [&str; 7] =
+    ["unrecorded", "doubled", "hung", "closed", "storedTwice", "answeredNotStored", "storedNotAnswered"];
 
 /// Disturbances that no client may see where a process was asked to end.
 const NEVER_PLANNED: [&str; 3] = ["failed", "reconnects", "caughtUp"];

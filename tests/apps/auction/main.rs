@@ -3,12 +3,14 @@
 //!
 //! Hub `/auction`: `Watch(lot)` → its bids so far, and from then on `Placed(bid)` · `Bid(id, lot, amount)` → its number. A bid is
 //! stored before it is told and answered, and once only: whoever got no answer repeats it with the same id, as an app does
-//! whose bids are worth money.
+//! whose bids are worth money. An outbox, which runs at one app server, sends `Recorded(number)` for each bid to those who watch
+//! its lot, at least once.
 
 mod store;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use axum::Router;
@@ -17,9 +19,13 @@ use axum::serve::ListenerExt;
 use clap::Parser;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use trunkline::{Context, Hub, HubError, Server, ServerHandle};
+use tokio::time::sleep;
+use trunkline::{Context, Hub, HubError, HubHandle, Server, ServerHandle};
 
 use store::{Bid, BidStore};
+
+/// Pause of the outbox between two looks at the store.
+const OUTBOX_PAUSE: Duration = Duration::from_millis(50);
 
 /// The tests' own auction.
 #[derive(Debug, Parser)]
@@ -53,6 +59,24 @@ async fn bid(
     Ok(number)
 }
 
+/// Records all bids, from where any app server has come to: what the proxies may not have is sent again.
+async fn record(auction: HubHandle, State(store): State<BidStore>) -> Result<(), HubError> {
+    loop {
+        let mut sent = Vec::new();
+        for bid in store.unrecorded().await.map_err(failed)? {
+            let receivers = auction.clients().group(bid.lot);
+            sent.push((bid.number, receivers.send("Recorded", (bid.number,)).await?));
+        }
+        for (number, sent) in sent {
+            if sent.acknowledged().await.is_err() {
+                break;
+            }
+            store.mark_as_recorded(number).await.map_err(failed)?;
+        }
+        sleep(OUTBOX_PAUSE).await;
+    }
+}
+
 fn failed(error: anyhow::Error) -> HubError {
     HubError::new(format!("the store failed: {error:#}"))
 }
@@ -65,6 +89,7 @@ async fn main() -> anyhow::Result<()> {
         .stateful_reconnect(true)
         .method("Watch", watch)
         .method("Bid", bid)
+        .exclusively("outbox", record)
         .with_state(BidStore::new(arguments.store));
     let server = Server::new().hub(hub);
     let handle = server.handle();

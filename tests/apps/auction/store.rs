@@ -57,6 +57,32 @@ impl BidStore {
         spawn_blocking(move || Ok(read(&store.open()?)?.into_iter().filter(|bid| bid.lot == lot).collect())).await?
     }
 
+    /// Bids that the outbox has not recorded, in their order.
+    pub(crate) async fn unrecorded(&self) -> Result<Vec<Bid>> {
+        let store = self.clone();
+        spawn_blocking(move || {
+            let next = std::fs::read_to_string(store.recorded_path()).unwrap_or_default().parse().unwrap_or(0);
+            Ok(read(&store.open()?)?.into_iter().filter(|bid| bid.number >= next).collect())
+        })
+        .await?
+    }
+
+    /// Notes that a bid is recorded, and all before it.
+    pub(crate) async fn mark_as_recorded(&self, number: u64) -> Result<()> {
+        let store = self.clone();
+        spawn_blocking(move || {
+            // In one step: whoever is killed in it leaves the number of before.
+            let (path, draft) = (store.recorded_path(), store.path.with_extension("draft"));
+            std::fs::write(&draft, (number + 1).to_string())?;
+            Ok(std::fs::rename(draft, path)?)
+        })
+        .await?
+    }
+
+    fn recorded_path(&self) -> PathBuf {
+        self.path.with_extension("recorded")
+    }
+
     /// The file, locked until it is dropped.
     fn open(&self) -> Result<File> {
         let file = OpenOptions::new().read(true).append(true).create(true).open(&*self.path);

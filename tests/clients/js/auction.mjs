@@ -19,7 +19,7 @@ let isOver = false;
 
 class Bidder {
   constructor(index, url, lot) {
-    Object.assign(this, { index, lot, answered: new Map(), pushed: new Map(), known: new Set(), counts: {} });
+    Object.assign(this, { index, lot, answered: new Map(), pushed: new Map(), known: new Set(), recorded: new Set(), counts: {} });
     const builder = new signalR.HubConnectionBuilder().withUrl(url).configureLogging(signalR.LogLevel.None)
       .withAutomaticReconnect(RECONNECT_MS).withStatefulReconnect();
     this.connection = (index % 2 ? builder.withHubProtocol(new MessagePackHubProtocol()) : builder).build();
@@ -28,6 +28,7 @@ class Bidder {
       if (this.pushed.get(bid.number) > 1) this.add("doubled");
       this.known.add(bid.number);
     });
+    this.connection.on("Recorded", (number) => this.recorded.add(number));
     this.connection.onreconnecting(() => this.add("reconnects"));
     this.connection.onreconnected(() => this.watch());
     this.connection.onclose(() => { if (!isOver) this.add("closed"); });
@@ -61,6 +62,8 @@ class Bidder {
     for (const { number } of await this.call("Watch", this.lot)) {
       if (!this.known.has(number)) this.add("caughtUp");
       this.known.add(number);
+      // While it was away that may have been recorded.
+      this.recorded.add(number);
     }
   }
 
@@ -82,6 +85,9 @@ class Bidder {
   async compare() {
     const stored = await this.call("Watch", this.lot);
     for (const { number } of stored) if (!this.known.has(number)) this.add("caughtUp");
+    const unrecorded = () => stored.filter(({ number }) => !this.recorded.has(number)).length;
+    for (const until = Date.now() + CALL_MS; unrecorded() > 0 && Date.now() < until;) await sleep(20);
+    this.add("unrecorded", unrecorded());
     const ids = new Map(stored.map((bid) => [bid.id, bid.number]));
     this.add("storedTwice", stored.length - ids.size);
     for (const [id, number] of this.answered) if (ids.get(id) !== number) this.add("answeredNotStored");
