@@ -17,8 +17,9 @@ use crate::routing::{RULE_TABLES, TextPlace, nearest};
 pub(crate) enum FileError {
     #[error("--config {path}: {source}")]
     Read { path: PathBuf, source: std::io::Error },
-    #[error("{path} is no TOML: {source}")]
-    Syntax { path: PathBuf, source: Box<toml::de::Error> },
+    /// Without the line that it is in, which may hold a secret.
+    #[error("{path}, {place}: this is no TOML: {problem}")]
+    Syntax { path: PathBuf, place: TextPlace, problem: String },
     #[error("{path}, {place}: there is no key {key:?}{}", suggestion(nearest))]
     UnknownKey {
         path: PathBuf,
@@ -58,8 +59,11 @@ pub(crate) fn with_file(command: Command, path: &Path) -> Result<WithFile, FileE
 
 pub(crate) fn with_text(mut command: Command, path: &Path, text: &str) -> Result<WithFile, FileError> {
     let mut keys = Vec::new();
-    let table: Table =
-        text.parse().map_err(|source| FileError::Syntax { path: path.into(), source: Box::new(source) })?;
+    let table: Table = text.parse().map_err(|error: toml::de::Error| FileError::Syntax {
+        path: path.into(),
+        place: TextPlace::new(text, error.span().map_or(0, |span| span.start)),
+        problem: error.message().to_owned(),
+    })?;
     for (key, value) in table.into_iter().filter(|(key, _)| !RULE_TABLES.contains(&&**key)) {
         let Some(arg) = command.get_arguments().find(|arg| is_key(arg, &key)) else {
             let nearest = nearest(&key.replace('_', "-"), options(&command).map(|(name, _)| name).chain(RULE_TABLES));
@@ -251,6 +255,8 @@ mod tests {
             problem("listen = [\"a\"]"),
             "t.toml, line 1, column 1: listen is a list, but must be a string or a number"
         );
-        assert!(problem("listen =").starts_with("t.toml is no TOML: "));
+        assert!(problem("listen =").starts_with("t.toml, line 1, column 9: this is no TOML: "));
+        let secret = problem("\nadmin-token = \"SECRET\n");
+        assert!(secret.starts_with("t.toml, line 2, column ") && !secret.contains("SECRET"), "{secret}");
     }
 }

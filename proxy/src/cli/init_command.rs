@@ -1,7 +1,7 @@
 //! `trunkline init`: writes a configuration file with every option of `trunkline serve` as a comment.
 
 use std::fmt::Write as _;
-use std::fs::File;
+use std::fs::OpenOptions;
 use std::io::{self, ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 
@@ -60,12 +60,21 @@ pub(super) fn init(args: &InitArgs) -> Result<String, InitError> {
         return Ok(text);
     }
     let path = || args.out.clone();
-    let written = File::create_new(&args.out).and_then(|mut file| file.write_all(text.as_bytes()));
+    let written = private_file().open(&args.out).and_then(|mut file| file.write_all(text.as_bytes()));
     match written {
         Ok(()) => Ok(format!("wrote {}: see it, then `trunkline serve --config {0}`", args.out.display())),
         Err(source) if source.kind() == ErrorKind::AlreadyExists => Err(InitError::Exists { path: path() }),
         Err(source) => Err(InitError::Write { path: path(), source }),
     }
+}
+
+/// Opens a new file that nobody else may read: it is to hold keys.
+fn private_file() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options
 }
 
 /// Text of the file.

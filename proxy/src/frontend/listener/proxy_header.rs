@@ -13,8 +13,11 @@ use crate::metrics::{Outcome, OutcomeCounters};
 /// First bytes of each version.
 const SIGNATURES: [&[u8]; 2] = [b"PROXY ", b"\r\n\r\n\0\r\nQUIT\n"];
 
-/// Length of the longest header: 107 bytes in version 1; in version 2 load balancers add some hundred bytes of their own.
+/// Length of the longest header of version 2: load balancers add some hundred bytes of their own.
 const HEADER_MAX_BYTES: usize = 4096;
+
+/// Longest header of version 1, as its specification has it.
+const VERSION_1_MAX_BYTES: usize = 107;
 
 /// Start of a connection.
 #[derive(Debug, PartialEq, Eq)]
@@ -87,6 +90,8 @@ pub(crate) fn header_start(bytes: &[u8]) -> HeaderStart {
     }
     let config = ParseConfig { include_tlvs: false, allow_v1: true, allow_v2: true };
     match ProxyHeader::parse(bytes, config) {
+        // However TCP cuts it: one that comes in pieces is not read any further either.
+        Ok((_, length)) if bytes.starts_with(b"PROXY") && length > VERSION_1_MAX_BYTES => HeaderStart::Other,
         Ok((header, length)) => {
             HeaderStart::Header { length, client: header.proxied_address().map(|address| canonical(address.source)) }
         }
@@ -164,6 +169,7 @@ mod tests {
             b"PROXY TCP4 1.1.1.1 2.2.2.2 70000 2\r\n",
             b"PROXY TCP4 1.1.1.1 2.2.2.2 1 2\rX",
             &[&b"PROXY UNKNOWN "[..], &[b'x'; 100]].concat(),
+            &[&b"PROXY UNKNOWN "[..], &[b'x'; 92], b"\r\n"].concat(),
             &version_2(0x31, 0x11, &[0; 12]),
             &[version_2(0x21, 0x11, &[0; 4]), b"GET / HTTP/1.1".to_vec()].concat(),
             b"\r\n\r\n\0\r\nQUIX",
