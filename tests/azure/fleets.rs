@@ -186,6 +186,8 @@ fn a_third_node_that_joins_gets_server_connections_within_seconds() {
         let host = Host::new(stage, dotnet);
         let app = host.app_at(address.balancer.address(), "one", &[]).await?;
         address.linked(1).await?;
+        // The balancer has to see that the killed node is gone, and that the others are ready.
+        until(async || Ok((address.balancer.ready_nodes().await? == 2.0).then_some(()))).await?;
         let mut guests = address.guests(&host, &app).await?;
         third.node.start_again(stage).await?;
         address.doors.push(third);

@@ -17,7 +17,7 @@ use trunkline_tests::harness::sockets::free_address;
 /// Bids that are answered before, between and after ends of processes: some for each bidder.
 const BIDS_PER_BIDDER: u64 = 5;
 
-/// What `haproxy.cfg` asks of nodes, and less time to drain than clients of this test need.
+/// Arguments that `haproxy.cfg` asks of nodes, with time enough to drain.
 const NODE: [&str; 8] =
     ["--trust", "127.0.0.1/32", "--poll-timeout", "40", "--drain-grace", "5", "--drain-timeout", "10"];
 

@@ -177,6 +177,15 @@ impl LoadBalancer {
         format!("http://{}{path}", self.address)
     }
 
+    /// Number of nodes that HAProxy has found ready.
+    ///
+    /// # Errors
+    /// When it tells nothing: nginx does not.
+    pub async fn ready_nodes(&self) -> Result<f64> {
+        let metrics = Metrics::of(&self.statistics).await?;
+        Ok(metrics.sum("haproxy_backend_active_servers", &[("proxy", "trunkline")]))
+    }
+
     /// Number of answers that HAProxy has passed on, of a class of statuses ("2xx"). It counts an answer as it
     /// passes; its log is no measure, because its threads drop a line where they would have to wait for each other.
     ///

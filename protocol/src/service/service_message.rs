@@ -756,7 +756,7 @@ pub struct TraceReport {
 /// Body of type 75, `RefreshConnectionWithAck`, from one node to another. The answer says whether the connection is there.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RefreshConnection {
-    /// The connection.
+    /// Id of the client connection.
     pub connection_id: ByteString,
     /// Seconds since 1970 at which it closes from now on, if it closes with its token.
     pub expires_s: i64,

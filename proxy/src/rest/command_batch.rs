@@ -46,16 +46,20 @@ pub(super) fn read_commands(body: &[u8]) -> Result<Vec<Command>, RestError> {
 
 impl Command {
     fn read(members: Map<String, Value>) -> Result<Self, RestError> {
-        let text = |wanted: &str| {
+        let text = |wanted: &'static str| {
             let member = members.iter().find(|(name, _)| name.eq_ignore_ascii_case(wanted));
-            member.and_then(|(_, value)| value.as_str()).map(str::to_owned)
+            match member.map(|(_, value)| value) {
+                None | Some(Value::Null) => Ok(None),
+                Some(Value::String(text)) => Ok(Some(text.clone())),
+                Some(_) => Err(RestError::bad_value(wanted, "must be a text")),
+            }
         };
-        let named = || group(&text("group").unwrap_or_default());
-        match text("type").unwrap_or_default().to_ascii_lowercase().as_str() {
+        let named = || group(&text("group")?.unwrap_or_default());
+        match text("type")?.unwrap_or_default().to_ascii_lowercase().as_str() {
             "sendmessage" => ClientCall::of(members).map(Self::SendMessage),
             "joingroup" => named().map(Self::JoinGroup),
             "leavegroup" => named().map(Self::LeaveGroup),
-            "closeconnection" => match text("reason") {
+            "closeconnection" => match text("reason")? {
                 Some(reason) if reason.chars().count() > REASON_MAX_CHARS => {
                     Err(RestError::bad_value("reason", &format!("has more than {REASON_MAX_CHARS} characters")))
                 }

@@ -16,7 +16,7 @@ pub(crate) struct Bid {
     pub(crate) number: u64,
     /// Given by the bidder, who repeats a bid with the same one.
     pub(crate) id: String,
-    /// What is bidden for.
+    /// Name of the lot that it is for.
     pub(crate) lot: String,
     /// Money that is offered.
     pub(crate) amount: u64,

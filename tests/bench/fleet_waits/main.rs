@@ -35,7 +35,7 @@ const UNTIL_LATE: Duration = Duration::from_secs(5);
 #[derive(Debug, Parser)]
 #[command(name = "fleet_waits")]
 struct Settings {
-    /// Comparison to make.
+    /// Fleets that are compared.
     #[arg(long, value_enum, default_value = "size")]
     work: Work,
     /// Number of rounds, each with every fleet in turn.
