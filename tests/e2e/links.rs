@@ -10,22 +10,25 @@ use trunkline_tests::harness::sockets::free_address;
 #[test]
 fn a_link_that_breaks_the_protocol_is_dropped_with_a_line_that_names_the_frame() {
     play(async |stage| {
-        let lines: [&[u8]; 6] = [
-            &[0x02, 0x91, 0x06],                         // connection data without anything in it
-            &[0x04, 0x93, 0x06, 0xc0, 0xc0],             // connection data of no connection
-            &[0x01, 0xc1],                               // the byte that MessagePack never uses
-            &[0x02, 0x91, 0xa0],                         // a type that is no number
-            &[0xff, 0xff, 0xff, 0xff, 0x07],             // a length beyond all limits
-            &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff], // a length that never ends
+        let lines: [(&[u8], &str); 6] = [
+            (&[0x02, 0x91, 0x06], "ConnectionData"),             // without anything in it
+            (&[0x04, 0x93, 0x06, 0xc0, 0xc0], "ConnectionData"), // of no connection
+            (&[0x01, 0xc1], "a byte that MessagePack never uses"),
+            (&[0x02, 0x91, 0xa0], "service message"), // a type that is no number
+            (&[0xff, 0xff, 0xff, 0xff, 0x07], "frame"), // a length beyond all limits
+            (&[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff], "a length prefix is malformed"),
         ];
-        let mut app = FakeApp::start(lines.map(<[u8]>::to_vec).into()).await?;
         let fleet = Fleet::new(stage);
-        let mut proxy = fleet.proxy_at(&free_address()?, &free_address()?, &[app.address()])?;
-        app.dropped(lines.len()).await?;
-        proxy.ready().await?;
-        assert_eq!(get(proxy.admin(), "/healthz").await?.status, StatusCode::OK);
-        let log = proxy.process.log();
-        assert!(log.contains("ConnectionData"), "{log}");
+        for (line, name) in lines {
+            // Each at a node of its own: of links that are lost together one is named.
+            let mut app = FakeApp::start(vec![line.to_vec()]).await?;
+            let mut proxy = fleet.proxy_at(&free_address()?, &free_address()?, &[app.address()])?;
+            app.dropped(1).await?;
+            proxy.ready().await?;
+            assert_eq!(get(proxy.admin(), "/healthz").await?.status, StatusCode::OK);
+            let told = proxy.process.wait_for_log("link over").await?;
+            assert!(told.contains(name), "{line:02x?}: {told}");
+        }
         Ok(())
     });
 }
