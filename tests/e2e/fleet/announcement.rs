@@ -8,7 +8,7 @@ use trunkline_tests::harness::client::{Agents, Client};
 use trunkline_tests::harness::fleet::{App, Fleet, Proxy};
 use trunkline_tests::harness::http_client::{exchange, get};
 use trunkline_tests::harness::process::Signal;
-use trunkline_tests::harness::scenario::{play, profile_folder};
+use trunkline_tests::harness::scenario::{play, profile_folder, until};
 
 use super::{
     ADMIN_TOKEN, FleetScene, HUB, NAMES, TARGET, announce, counted, got, post_announcement, reaches, sight, to_all,
@@ -196,7 +196,8 @@ fn each_node_shows_all_with_state_and_lag_and_counts_what_it_passes_on() {
                 assert!(shown["lagMs"].as_f64().is_some_and(|lag| (0.0..5_000.0).contains(&lag)), "{shown}");
                 assert_eq!(shown["links"].as_array().map(Vec::len), Some(1), "{shown}");
             }
-            assert_eq!(counted(node, "ready").await?, NAMES.len() as f64);
+            // Its metrics follow within a second.
+            until(async || Ok((counted(node, "ready").await? == NAMES.len() as f64).then_some(()))).await?;
             assert_eq!(node.metrics().await?.sum("trunkline_fleet_agree", &[]), 1.0);
         }
         let sums = async || -> Result<Vec<f64>> {
