@@ -8,19 +8,16 @@
 
 mod store;
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use axum::Router;
 use axum::extract::State;
-use axum::serve::ListenerExt;
 use clap::Parser;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::sleep;
-use trunkline::{Context, Hub, HubError, HubHandle, Server, ServerHandle};
+use trunkline::{Context, Hub, HubError, HubHandle, Server};
 
 use store::{Bid, BidStore};
 
@@ -96,14 +93,5 @@ async fn main() -> anyhow::Result<()> {
     let app = Router::new().route("/metrics", handle.metrics()).merge(server.into_router()?);
     let listener = TcpListener::bind(&arguments.listen).await.context("can't listen: choose another --listen")?;
     println!("listening on http://{}", listener.local_addr()?);
-    let listener = listener.tap_io(|tcp| drop(tcp.set_nodelay(true)));
-    let serving = axum::serve(listener, app.into_make_service_with_connect_info::<SocketAddr>());
-    Ok(serving.with_graceful_shutdown(stopped(handle)).await?)
-}
-
-async fn stopped(handle: ServerHandle) {
-    if let Ok(mut terminate) = signal(SignalKind::terminate()) {
-        terminate.recv().await;
-    }
-    handle.shutdown().await;
+    Ok(trunkline::serve(listener, app, &handle).await?)
 }

@@ -11,18 +11,13 @@
 //!
 //! Lines of output: `listening on …`, then `disconnected ID CAUSE`, in the words of the taxonomy.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use axum::Router;
-use axum::serve::ListenerExt;
 use clap::Parser;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
-use trunkline::{
-    Cause, Context, Hub, HubError, RawConnection, RawEndpoint, RawMessage, Server, ServerHandle, Transport,
-};
+use trunkline::{Cause, Context, Hub, HubError, RawConnection, RawEndpoint, RawMessage, Server, Transport};
 
 /// Handshake time-out: enough for one that is sent at once, short enough to be waited for.
 const HASTY_HANDSHAKE_TIMEOUT: Duration = Duration::from_millis(300);
@@ -100,17 +95,5 @@ async fn main() -> anyhow::Result<()> {
     let app = Router::new().route("/metrics", handle.metrics()).merge(server.into_router()?);
     let listener = TcpListener::bind(&arguments.listen).await.context("can't listen: choose another --listen")?;
     tell(&format!("listening on http://{}", listener.local_addr()?));
-    let listener = listener.tap_io(|tcp| {
-        // Small messages must not wait for full packets; a socket that refuses this is only slower.
-        drop(tcp.set_nodelay(true));
-    });
-    let serving = axum::serve(listener, app.into_make_service_with_connect_info::<SocketAddr>());
-    Ok(serving.with_graceful_shutdown(stopped(handle)).await?)
-}
-
-async fn stopped(handle: ServerHandle) {
-    if let Ok(mut terminate) = signal(SignalKind::terminate()) {
-        terminate.recv().await;
-    }
-    handle.shutdown().await;
+    Ok(trunkline::serve(listener, app, &handle).await?)
 }

@@ -8,20 +8,17 @@
 
 mod feed;
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use axum::Router;
 use axum::extract::State;
 use axum::routing::post;
-use axum::serve::ListenerExt;
 use clap::Parser;
 use futures_util::{Stream, StreamExt, stream};
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
-use trunkline::{CloseReason, Context, Hub, HubError, Rehomed, Restored, Server, ServerHandle};
+use trunkline::{CloseReason, Context, Hub, HubError, Rehomed, Restored, Server};
 
 /// The tests' own app server for connections that move.
 #[derive(Debug, Parser)]
@@ -172,17 +169,5 @@ async fn main() -> anyhow::Result<()> {
     let app = own.route("/metrics", handle.metrics()).merge(server.into_router()?);
     let listener = TcpListener::bind(&arguments.listen).await.context("can't listen: choose another --listen")?;
     tell(&format!("listening on http://{}", listener.local_addr()?));
-    let listener = listener.tap_io(|tcp| {
-        // Small messages must not wait for full packets; a socket that refuses this is only slower.
-        drop(tcp.set_nodelay(true));
-    });
-    let serving = axum::serve(listener, app.into_make_service_with_connect_info::<SocketAddr>());
-    Ok(serving.with_graceful_shutdown(stopped(handle)).await?)
-}
-
-async fn stopped(handle: ServerHandle) {
-    if let Ok(mut terminate) = signal(SignalKind::terminate()) {
-        terminate.recv().await;
-    }
-    handle.shutdown().await;
+    Ok(trunkline::serve(listener, app, &handle).await?)
 }

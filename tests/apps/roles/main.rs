@@ -5,18 +5,15 @@
 //! Lines of output: `listening on …`, then `connected ID`, `disconnected ID`, `rehomed ID` and `heard ID NUMBER`. They are
 //! written at once, so they outlive a process that is killed.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::Context as _;
 use axum::Router;
 use axum::extract::State;
 use axum::routing::get;
-use axum::serve::ListenerExt;
 use clap::Parser;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
-use trunkline::{Context, Hub, HubError, Server, ServerHandle};
+use trunkline::{Context, Hub, HubError, Server};
 
 /// The tests' own app server for groups of app servers.
 #[derive(Debug, Parser)]
@@ -114,17 +111,5 @@ async fn main() -> anyhow::Result<()> {
     let app = pages.route("/metrics", handle.metrics()).merge(server.into_router()?);
     let listener = TcpListener::bind(&role.listen).await.context("can't listen: choose another --listen")?;
     tell(&format!("listening on http://{}", listener.local_addr()?));
-    let listener = listener.tap_io(|tcp| {
-        // Small messages must not wait for full packets; a socket that refuses this is only slower.
-        drop(tcp.set_nodelay(true));
-    });
-    let serving = axum::serve(listener, app.into_make_service_with_connect_info::<SocketAddr>());
-    Ok(serving.with_graceful_shutdown(stopped(handle)).await?)
-}
-
-async fn stopped(handle: ServerHandle) {
-    if let Ok(mut terminate) = signal(SignalKind::terminate()) {
-        terminate.recv().await;
-    }
-    handle.shutdown().await;
+    Ok(trunkline::serve(listener, app, &handle).await?)
 }
