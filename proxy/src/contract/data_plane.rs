@@ -16,13 +16,14 @@ use trunkline_protocol::manifest::HubManifest;
 use trunkline_protocol::service::{ClientCompletion, ServiceMessage, UserGroupChange};
 
 use super::app::AppLink;
-use super::client::Client;
+use super::client::{Client, JSON_HANDSHAKE};
 use super::dialling_in::doors;
 use super::passing_on::{FleetNode, linked, nodes, peers, until};
 use super::stage::{KEY, Stage, run, settings, token_of};
+use super::webhook_server::WebhookServer;
 use crate::auth::ServiceAudience;
 use crate::clock::unix_seconds;
-use crate::config::{RestSettings, Settings};
+use crate::config::{RestSettings, Settings, WebhookSettings};
 use crate::fleet::Fleet;
 use crate::net::connector::MemoryNetwork;
 use crate::rest::Rest;
@@ -346,17 +347,28 @@ fn a_client_is_invoked_and_its_result_is_the_answer() {
 #[test]
 fn items_and_the_end_of_a_stream_reach_its_client_and_the_call_is_over() {
     run(async {
-        let stage = Stage::with(served(), 1);
-        let mut link = stage.app("app-1", vec![HubManifest::new("chat", "/chat")]).link().await;
-        let (mut ann, back_end) = (client(&stage, &mut link, "ann").await, alone(&stage));
-        let path = |stream: &str, verb: &str| format!("/connections/{}/streams/{stream}/:{verb}", ann.id);
+        let network = MemoryNetwork::default();
+        let webhooks = WebhookSettings {
+            rules: vec!["chat=http://app.example:5000/{event}".parse().unwrap()],
+            ..WebhookSettings::NONE
+        };
+        let stage = Stage::at("http://node.example", &network, Settings { webhooks, opens_door: true, ..served() });
+        let mut server = WebhookServer::listen(&network, "http://app.example:5000");
+        let mut ann = Client::upgrade(&stage, "/chat").await.unwrap();
+        ann.send(JSON_HANDSHAKE).await;
+        assert_eq!(ann.text().await, "{}");
+        let connected = server.next().await;
+        let id = connected.header("x-asrs-connection-id").to_owned();
+        connected.answer(200, "");
+        let back_end = alone(&stage);
+        let path = |stream: &str, verb: &str| format!("/connections/{id}/streams/{stream}/:{verb}");
         let (send, complete) = (|stream: &str| path(stream, "send"), |stream: &str| path(stream, "complete"));
         let (first, second, ended) = (send("s1"), format!("{}?completed=true", send("s1")), complete("s2"));
         let (wrong, why) = (format!("{}?completed=maybe", send("s1")), format!("{ended}?reason=no%20more"));
         for id in ["s1", "s2"] {
             ann.send(&format!("{{\"type\":4,\"invocationId\":\"{id}\",\"target\":\"Count\",\"arguments\":[]}}\u{1e}"))
                 .await;
-            link.data().await;
+            server.next().await.answer(202, "");
         }
         for (path, body, expected) in [
             (&first, "{\"n\":1}", vec!["{\"type\":2,\"invocationId\":\"s1\",\"item\":{\"n\":1}}"]),
@@ -373,10 +385,10 @@ fn items_and_the_end_of_a_stream_reach_its_client_and_the_call_is_over() {
                 assert_eq!(ann.text().await, text);
             }
         }
-        let (shard, place) = (&stage.shared.shards()[0], stage.shared.routes.find(&ann.id).unwrap());
-        let id = ann.id.clone();
+        let (shard, place) = (&stage.shared.shards()[0], stage.shared.routes.find(&id).unwrap());
+        let ann_id = id.clone();
         let pending =
-            shard.inspect(move |state| state.inspector().details(place.slot, &id).map(|ann| ann.pending_calls));
+            shard.inspect(move |state| state.inspector().details(place.slot, &ann_id).map(|ann| ann.pending_calls));
         assert_eq!(pending.await, Some(Some(0)), "the calls are over");
         for (path, body, text) in [(&first, "", "no item of a stream"), (&wrong, "1", "true or false")] {
             let answer = back_end.ask("POST", path, body).await;

@@ -55,7 +55,9 @@ impl ShardState {
         match command {
             ShardCommand::Send { hub, to, message, origin } => {
                 self.delivery.send(&mut self.connections, hub, &to, &message, (origin, mode));
-                if let Audience::Connections(ids) = &to.who {
+                if let Audience::Connections(ids) = &to.who
+                    && self.are_streams_of_back_ends(hub)
+                {
                     self.note_answers(hub, ids, &message);
                 }
             }
@@ -221,9 +223,9 @@ impl ShardState {
                 let reason = if is_own { CloseReason::by_app(error, cause) } else { CloseReason::ordered(error) };
                 self.close(slot, &reason);
             }
-            // From any other than its own it is an answer that comes too late.
             ConnectionCommand::Refresh { expires_s, ack } => self.refresh(slot, expires_s, &ack),
             ConnectionCommand::HandOver { headers } if is_own => self.hand_over(slot, &headers),
+            // From any other than its own it is an answer that comes too late.
             ConnectionCommand::HandOver { .. } => self.late_hand_over(slot, app),
             ConnectionCommand::Invoke { asker, request, origin } => {
                 self.apply_invoke(slot, is_own, asker, request, (origin, mode));
@@ -309,8 +311,13 @@ impl ShardState {
         }
     }
 
-    /// Notes that calls of these clients are answered by a message which is not their app server's, as where a back end sends
-    /// the end of a stream.
+    /// Whether calls of a hub may be answered by sends to one connection: its webhook ends a stream so. An app server's
+    /// streams are its own.
+    fn are_streams_of_back_ends(&self, hub: HubIndex) -> bool {
+        self.context.shared.hubs.all().get(hub.get()).is_some_and(|hub| hub.has_webhook())
+    }
+
+    /// Notes that calls of these clients are answered by a back end, which has sent the end of a stream.
     fn note_answers(&mut self, hub: HubIndex, ids: &[ByteString], message: &Framed) {
         let (calls_max, now) = (self.context.shared.settings.rehoming.pending_calls_max, self.tick);
         for id in ids {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  its turn ──► one of its calls ends, or it makes none for a second ─────► told
-//!      │ looked at each 100 ms: another call runs by then                     ▲
+//!      │ its next call ran by the next look, 100 ms later                     ▲
 //!      ├─ half of the wait is over: told right behind the last answer ───────┤
 //!      └─ the wait is over: told amid its calls ─────────────────────────────┘
 //! ```
