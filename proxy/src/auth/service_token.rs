@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use http::Uri;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
 use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value};
@@ -109,8 +110,8 @@ impl ServiceVerifier {
     ) -> Result<(), TokenError> {
         let claims = self.checked(token, true)?;
         let target = rest_segments(path, application);
-        let is_host = |host: &String| hosts.is_empty() || hosts.contains(host);
-        let is_own = |one: &str| is_rest_audience(one, &target) && host_of_url(one).is_some_and(|host| is_host(&host));
+        let is_host = |one: &str| hosts.is_empty() || host_of_url(one).is_some_and(|host| hosts.contains(&host));
+        let is_own = |one: &str| is_rest_audience(one, &target) && is_host(one);
         if audiences(&claims).any(is_own) { Ok(()) } else { Err(TokenError::Audience) }
     }
 
@@ -157,13 +158,9 @@ impl ServiceVerifier {
 /// Host of a URL in lower case, without its port; `None` if the text is no URL.
 #[must_use]
 pub(crate) fn host_of_url(url: &str) -> Option<String> {
-    let (_, rest) = url.split_once("://")?;
-    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-    let host = match authority.rsplit_once(':') {
-        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
-        _ => authority,
-    };
-    Some(host.to_ascii_lowercase())
+    let url: Uri = url.parse().ok()?;
+    url.scheme()?;
+    url.host().map(str::to_ascii_lowercase)
 }
 
 /// Beginning of the paths of the data plane.

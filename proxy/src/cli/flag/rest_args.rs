@@ -49,10 +49,9 @@ pub(crate) struct RestArgs {
 
 /// Reads a host, or a URL of which the host counts.
 pub(crate) fn audience_host(text: &str) -> Result<String, String> {
-    let host = host_of_url(text).unwrap_or_else(|| host_of_url(&format!("http://{text}")).unwrap_or_default());
-    let is_host =
-        !host.is_empty() && host.len() <= 253 && host.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'@');
-    if is_host { Ok(host) } else { Err("must be a host such as signalr.example, or a URL".into()) }
+    let host = if text.contains("://") { host_of_url(text) } else { host_of_url(&format!("http://{text}")) };
+    let host = host.filter(|host| (1..=253).contains(&host.len()));
+    host.ok_or_else(|| "must be a host such as signalr.example, or a URL".into())
 }
 
 impl TryFrom<&RestArgs> for RestSettings {
