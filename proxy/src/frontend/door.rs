@@ -8,7 +8,7 @@
 //!
 //! The token of a client comes with each of its requests, so pages of any origin may send them: no cookie counts here.
 
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 use axum::extract::Request;
 use axum::response::Response;
@@ -39,20 +39,6 @@ const HUB_PARAMETER: &str = "hub";
 
 /// Header with the id of an app server.
 const SERVER_ID: HeaderName = HeaderName::from_static(SERVER_ID_HEADER);
-
-/// Refusals of what would be one hub or app server too many. Each is forgotten a while after the last one has used it.
-static HUBS_FULL: LazyLock<String> = LazyLock::new(|| {
-    format!(
-        "this node knows {DOOR_HUBS_MAX} hubs that app servers and clients have named, which is the most: those that no \
-             app server names are forgotten after --hold-timeout"
-    )
-});
-static APPS_FULL: LazyLock<String> = LazyLock::new(|| {
-    format!(
-        "this node knows {APP_SERVERS_MAX} app servers, which is the most: those that are gone are forgotten after \
-             --hold-timeout"
-    )
-});
 
 /// Longest name of a hub, and of an app server.
 const NAME_MAX_BYTES: usize = 256;
@@ -130,8 +116,16 @@ pub(crate) fn enter(
         true => endpoint.shared.serve_by_webhook(&name, &client_path(&name)),
         false => endpoint.shared.hubs.learn_at_door(manifest(endpoint, &name)),
     };
-    let hub = hub.ok_or_else(|| unavailable(Cause::NoAppServer, HUBS_FULL.clone()))?;
+    let hub = hub.ok_or_else(|| full(DOOR_HUBS_MAX, "hubs that app servers and clients have named"))?;
     Ok((hub, user))
+}
+
+/// Refuses a hub or an app server that would be one too many.
+fn full(max: usize, of: &str) -> Response {
+    let text = format!(
+        "this node knows {max} {of}, which is the most: those that are gone are forgotten after --hold-timeout"
+    );
+    unavailable(Cause::NoAppServer, text)
 }
 
 fn verify(endpoint: &Endpoint, request: &mut Request, audience: ServiceAudience, hub: &str) -> Result<User, Response> {
@@ -207,7 +201,7 @@ pub(crate) async fn open_link(endpoint: &Endpoint, mut request: Request) -> Resu
         return Err(plain(StatusCode::BAD_REQUEST, "X-ASRS-Server-Id has to name the app server, in 1 to 256 bytes"));
     }
     if !endpoint.shared.hubs.has_room_for(&instance) {
-        let full = unavailable(Cause::NoAppServer, APPS_FULL.clone());
+        let full = full(APP_SERVERS_MAX, "app servers");
         log_refused(endpoint, &request, &full);
         return Err(full);
     }

@@ -87,9 +87,11 @@ pub(crate) fn route(endpoint: &Endpoint, hub: &Hub, request: Request) -> Request
             let user = parts.extensions.get().cloned().unwrap_or_default();
             // One that negotiates now has its id once it connects; a WebSocket without negotiation gets it here, so that a
             // percentage can go by it.
-            let id = if is_upgrade(&parts.headers) { random_id() } else { String::new() };
-            let routed = choose(endpoint, hub, &parts, &user, &id);
-            parts.extensions.insert(ChosenConnectionId(id));
+            let id = is_upgrade(&parts.headers).then(random_id);
+            let routed = choose(endpoint, hub, &parts, &user, id.as_deref().unwrap_or_default());
+            if let Some(id) = id {
+                parts.extensions.insert(ChosenConnectionId(id));
+            }
             routed
         }
     };
