@@ -11,7 +11,7 @@ use trunkline_protocol::manifest::HubManifest;
 
 use super::app::json;
 use super::client::{Client, JSON_HANDSHAKE, Received};
-use super::passing_on;
+use super::fleet_nodes;
 use super::stage::{KEY, Stage, run, settings, token_of};
 use super::webhook_server::{Asked, WebhookServer};
 use crate::clock::unix_seconds;
@@ -78,7 +78,7 @@ fn count(stage: &Stage, hub: &str, outcome: WebhookOutcome) -> u64 {
 }
 
 async fn until(is_so: impl Fn() -> bool) {
-    passing_on::until(Duration::from_secs(60), "a state of the webhooks", is_so).await;
+    fleet_nodes::until(Duration::from_secs(60), "a state of the webhooks", is_so).await;
 }
 
 #[test]

@@ -15,8 +15,8 @@ use tower::ServiceExt;
 use trunkline_protocol::manifest::{CAUSE_HEADER, HubManifest};
 
 use super::client::{Client, PING, Received};
+use super::fleet_nodes::{FleetNode, linked, nodes, peers};
 use super::http::negotiate;
-use super::passing_on::{FleetNode, linked, nodes, peers};
 use super::stage::run;
 use crate::fleet::FromNode;
 use crate::metrics::MoveCause;

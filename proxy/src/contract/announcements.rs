@@ -11,7 +11,7 @@ use trunkline_protocol::hub::{HubMessage, HubProtocol, next_frame};
 use trunkline_protocol::manifest::{EndpointKind, HubManifest};
 
 use super::client::{Client, Received};
-use super::passing_on::{linked, nodes};
+use super::fleet_nodes::{linked, nodes};
 use super::stage::{Stage, run, settings, token_of};
 use crate::fleet::{ANSWER_TIMEOUT, Fleet};
 use crate::observer::{Announcees, Announcement, AnnouncementError, AnnouncementReport, Observer, Readiness};

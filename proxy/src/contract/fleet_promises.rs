@@ -9,7 +9,7 @@ use trunkline_protocol::service::ServiceMessage;
 
 use super::app::{broadcast, membership, to_group, to_user};
 use super::client::Client;
-use super::passing_on::{FleetNode, linked, nodes};
+use super::fleet_nodes::{FleetNode, linked, nodes};
 use super::stage::{run, token_of};
 
 /// A message enters at a node, for clients of others.

@@ -9,7 +9,7 @@ use trunkline_protocol::service::{ServiceMessage, TraceReport, TracedData};
 
 use super::app::{App, AppLink, broadcast, data_for};
 use super::client::Client;
-use super::passing_on::{FleetNode, nodes};
+use super::fleet_nodes::{FleetNode, nodes};
 use super::stage::{Stage, run, settings, token_of};
 use crate::fleet::Fleet;
 use crate::observer::{Observer, PayloadView, Readiness, TraceChoice, TraceError, TraceLine};

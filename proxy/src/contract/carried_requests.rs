@@ -17,10 +17,10 @@ use trunkline_protocol::token::ConnectionToken;
 
 use super::app::{App, AppLink, broadcast};
 use super::client::{Client, JSON_HANDSHAKE};
-use super::draining::{ANSWER, CALL, LEAVE};
+use super::drains::{ANSWER, CALL, LEAVE};
+use super::fleet_nodes::{FleetNode as LinkedNode, linked, peers};
 use super::http::{HttpConnection, exchange, negotiate, request};
 use super::http_transports::{EventClient, poller_by};
-use super::passing_on::{FleetNode as LinkedNode, linked, peers};
 use super::stage::{Stage, run, settings, token_of};
 use crate::config::{RelaySettings, Settings};
 use crate::frontend::release_carried;

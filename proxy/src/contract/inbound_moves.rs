@@ -9,10 +9,10 @@ use trunkline_protocol::service::*;
 
 use super::app::{broadcast, json, membership, to_group, to_user};
 use super::client::{Client, Received};
-use super::dialling_in::{DoorLink, HUB, ONE, doors, expired_token, settle, token};
+use super::fleet_nodes::FleetNode;
 use super::http::negotiate;
-use super::moving_away::{STATEFUL_HANDSHAKE, call, flow, sent, sequence};
-use super::passing_on::FleetNode;
+use super::inbound_links::{DoorLink, HUB, ONE, doors, expired_token, settle, token};
+use super::moves::{STATEFUL_HANDSHAKE, call, flow, sent, sequence};
 use super::stage::run;
 use crate::net::connector::MemoryNetwork;
 use crate::shard::ShardCommand;

@@ -10,8 +10,8 @@ use trunkline_protocol::service::*;
 
 use super::app::{App, AppLink, membership, to_group};
 use super::client::{Client, PING, Received};
+use super::fleet_nodes::{FleetNode, nodes, until};
 use super::http::negotiate;
-use super::passing_on::{FleetNode, nodes, until};
 use super::stage::run;
 use crate::shard::{ShardCommand, ShardState};
 

@@ -17,8 +17,8 @@ use trunkline_protocol::service::{ClientCompletion, ServiceMessage, UserGroupCha
 
 use super::app::AppLink;
 use super::client::{Client, JSON_HANDSHAKE};
-use super::dialling_in::doors;
-use super::passing_on::{FleetNode, linked, nodes, peers, until};
+use super::fleet_nodes::{FleetNode, linked, nodes, peers, until};
+use super::inbound_links::doors;
 use super::stage::{KEY, Stage, run, settings, token_of};
 use super::webhook_server::WebhookServer;
 use crate::auth::ServiceAudience;

@@ -17,7 +17,7 @@ use trunkline_protocol::service::*;
 
 use super::app::{broadcast, json, membership, to_group, to_user};
 use super::client::{Client, JSON_HANDSHAKE, Received};
-use super::passing_on::{FleetNode, linked, peers, until};
+use super::fleet_nodes::{FleetNode, linked, peers, until};
 use super::stage::{KEY, run};
 use crate::clock::unix_seconds;
 use crate::config::{RelaySettings, Settings};

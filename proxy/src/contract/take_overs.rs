@@ -10,9 +10,9 @@ use trunkline_protocol::service::{ConnectionFlowControl, ConnectionMoved, FlowOp
 
 use super::app::{App, AppLink};
 use super::client::{Client, Received};
+use super::fleet_nodes::{FleetNode, linked, peers};
 use super::http::negotiate;
-use super::moving_away::{STATEFUL_HANDSHAKE, sequence};
-use super::passing_on::{FleetNode, linked, peers};
+use super::moves::{STATEFUL_HANDSHAKE, sequence};
 use super::stage::run;
 use crate::config::{RelaySettings, Settings};
 use crate::metrics::ReservationOutcome;
