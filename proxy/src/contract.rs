@@ -13,6 +13,7 @@
 mod app;
 mod client;
 mod http;
+mod speech;
 mod stage;
 mod webhook_server;
 

@@ -13,6 +13,7 @@ use trunkline_protocol::manifest::{CAUSE_HEADER, HubManifest};
 use trunkline_protocol::service::*;
 
 use super::client::{Client, PING, Received};
+use super::speech::{flow, result};
 use super::stage::{Stage, run, settings};
 use crate::config::Settings;
 use crate::metrics::Limit;
@@ -26,11 +27,6 @@ async fn stage_with(hub: HubManifest) -> (Stage, super::app::App, super::app::Ap
     let mut app = stage.app("app-1", vec![hub]);
     let link = app.link().await;
     (stage, app, link)
-}
-
-fn flow(id: &str, operation: FlowOperation) -> ServiceMessage {
-    let subject = FlowSubject::Client;
-    ServiceMessage::ConnectionFlowControl(ConnectionFlowControl { connection_id: id.into(), subject, operation })
 }
 
 #[test]
@@ -126,7 +122,7 @@ fn a_client_with_as_many_calls_as_may_be_pending_is_read_on_when_one_is_answered
         }
         client.send(&call(3)).await;
         link.fence().await;
-        link.write(&client.id, "{\"type\":3,\"invocationId\":\"1\",\"result\":1}\u{1e}").await;
+        link.write(&client.id, result("1", "1")).await;
         assert_eq!(link.data().await.0, call(3));
     });
 }

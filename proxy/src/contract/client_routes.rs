@@ -10,6 +10,7 @@ use trunkline_protocol::service::*;
 use super::app::AppLink;
 use super::client::Client;
 use super::http::negotiate;
+use super::speech::cast;
 use super::stage::{Stage, run, token_of};
 use crate::routing::Share;
 
@@ -115,7 +116,7 @@ fn clients_whose_route_changes_are_handed_over_and_nothing_is_lost() {
         let (mut stable, mut canary) = (stable.link().await, canary.link().await);
         let mut client = Client::connect(&stage, &mut stable, "/chat").await;
         stage.apply(&with_canary("[[routes]]\nhub = \"/chat\"\ngroup = \"canary\"\n"));
-        client.send("{\"type\":1,\"target\":\"Meanwhile\",\"arguments\":[]}\u{1e}").await;
+        client.send(&cast("Meanwhile")).await;
         hand_over(&mut stable, &client.id).await;
         goes_on_at(&mut canary, &client, "stable").await;
         assert!(canary.data().await.0.contains("Meanwhile"));
@@ -174,7 +175,7 @@ fn a_lost_app_server_is_replaced_by_one_of_the_same_group_alone() {
         let mut client = Client::connect(&stage, &mut first, "/chat").await;
         one.retire();
         first.ended().await;
-        client.send("{\"type\":1,\"target\":\"Waits\",\"arguments\":[]}\u{1e}").await;
+        client.send(&cast("Waits")).await;
         let mut two = stage.app_in("canary", "two");
         let mut second = two.link().await;
         goes_on_at(&mut second, &client, "one").await;

@@ -7,6 +7,7 @@ use trunkline_protocol::wire::USER_HEADER;
 
 use super::client::{Client, JSON_HANDSHAKE, Received};
 use super::http::{HttpConnection, exchange, negotiate, request};
+use super::speech::cast;
 use super::stage::{Stage, run, settings, token_of};
 use crate::auth::User;
 use crate::config::Settings;
@@ -50,7 +51,7 @@ fn what_follows_the_handshake_at_once_goes_up_behind_it() {
         let mut app = stage.app("app-1", chat());
         let mut link = app.link().await;
         let mut client = Client::upgrade(&stage, "/chat").await.unwrap();
-        let call = "{\"type\":1,\"target\":\"Hi\",\"arguments\":[]}\u{1e}";
+        let call = &*cast("Hi");
         client.send(&format!("{JSON_HANDSHAKE}{call}")).await;
         client.accept(&mut link).await;
         assert_eq!(link.data().await.0, call);

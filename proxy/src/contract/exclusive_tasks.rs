@@ -1,10 +1,10 @@
 //! Exclusive tasks: what app servers that stand for them are told of each other.
 
-use bytestring::ByteString;
 use trunkline_protocol::manifest::{ExclusiveTasks, HubManifest};
 use trunkline_protocol::service::*;
 
 use super::app::AppLink;
+use super::speech::stopping;
 use super::stage::{Stage, run, settings};
 use crate::config::Settings;
 
@@ -61,9 +61,7 @@ fn an_app_server_that_stops_is_taken_off_the_list_at_once() {
         let mut second = stage.app("app-2", vec![hub(9, &["clock"])]);
         let mut later = second.link().await;
         assert_eq!(listed(&mut later).await.len(), 2);
-        let (connection_id, operation) = (ByteString::new(), FlowOperation::Offline);
-        let goodbye = ConnectionFlowControl { connection_id, subject: FlowSubject::Server, operation };
-        link.send(ServiceMessage::ConnectionFlowControl(goodbye)).await;
+        link.send(stopping()).await;
         assert_eq!(listed(&mut later).await, [entry("clock", "app-2", 9)]);
     });
 }

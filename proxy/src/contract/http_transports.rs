@@ -15,6 +15,7 @@ use trunkline_protocol::service::ServiceMessage;
 use super::app::{App, AppLink, broadcast};
 use super::client::{Client, JSON_HANDSHAKE, PING};
 use super::http::{HttpConnection, exchange, negotiate, request};
+use super::speech::cast;
 use super::stage::{Stage, run, settings};
 
 async fn chat(shards: u16) -> (Stage, App, AppLink) {
@@ -48,7 +49,7 @@ fn an_event_stream_carries_messages_down_and_posts_carry_them_up_from_any_shard(
         let mut client = EventClient::connect(&stage, &mut link).await;
         link.send(broadcast("\"news\"")).await;
         assert_eq!(client.event().await, "\"news\"\u{1e}");
-        let call = "{\"type\":1,\"target\":\"M\",\"arguments\":[]}\u{1e}";
+        let call = &*cast("M");
         assert_eq!(exchange(&stage, "POST", &client.target, call).await.0, StatusCode::OK);
         assert_eq!(link.data().await.0, call);
         let id = client.id.clone();
@@ -137,7 +138,7 @@ fn polls_bring_whole_messages_and_a_delete_ends_the_connection() {
         link.send_together([broadcast("1"), broadcast("2")]).await;
         link.fence().await;
         assert_eq!(poll(&stage, &target).await, (StatusCode::OK, "1\u{1e}2\u{1e}".into()));
-        let call = "{\"type\":1,\"target\":\"M\",\"arguments\":[]}\u{1e}";
+        let call = &*cast("M");
         assert_eq!(exchange(&stage, "POST", &target, call).await.0, StatusCode::OK);
         assert_eq!(link.data().await.0, call);
         assert_eq!(exchange(&stage, "DELETE", &target, "").await.0, StatusCode::ACCEPTED);

@@ -10,6 +10,7 @@ use trunkline_protocol::service::*;
 
 use super::app::{App, AppLink};
 use super::client::Client;
+use super::speech::{call, cast, flow, header, result};
 use super::stage::{Stage, run, settings};
 use crate::node::app_rebalancer;
 
@@ -28,10 +29,6 @@ fn app(stage: &Stage, instance: &str) -> App {
     stage.app(instance, vec![HubManifest::new("chat", "/chat")])
 }
 
-fn header<'a>(headers: &'a [(bytestring::ByteString, Vec<bytestring::ByteString>)], name: &str) -> Option<&'a str> {
-    headers.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).and_then(|(_, values)| values.first()).map(|v| &**v)
-}
-
 /// Receives a request for a client that may stay if it is busy; returns the client's id.
 async fn asked(link: &mut AppLink) -> String {
     let close = link.close().await;
@@ -47,11 +44,6 @@ async fn hand_over(link: &AppLink, id: &str) {
         vec![(MIGRATE_TO_HEADER.into(), vec!["".into()]), (ITEMS_HEADER.into(), vec![format!("items of {id}").into()])];
     link.send(ServiceMessage::CloseConnection(CloseConnection { connection_id: id.into(), error: None, headers }))
         .await;
-}
-
-fn flow(id: &str, operation: FlowOperation) -> ServiceMessage {
-    let subject = if id.is_empty() { FlowSubject::Server } else { FlowSubject::Client };
-    ServiceMessage::ConnectionFlowControl(ConnectionFlowControl { connection_id: id.into(), subject, operation })
 }
 
 async fn clients(stage: &Stage, link: &mut AppLink, count: usize) -> Vec<Client> {
@@ -90,9 +82,9 @@ fn an_app_server_that_comes_gets_its_share_and_each_client_goes_on_there() {
         assert!(took > Duration::from_secs(5) && took < BEGUN_WITHIN, "{took:?}: it is to settle first");
         for client in &mut all {
             let at = if moved.contains(&client.id) { &mut second } else { &mut first };
-            client.send("{\"type\":1,\"invocationId\":\"7\",\"target\":\"M\",\"arguments\":[]}\u{1e}").await;
+            client.send(&call("7", "M")).await;
             assert!(at.data().await.0.contains("\"M\""));
-            at.write(&client.id, "{\"type\":3,\"invocationId\":\"7\",\"result\":1}\u{1e}").await;
+            at.write(&client.id, result("7", "1")).await;
             assert_eq!(client.text().await, "{\"type\":3,\"invocationId\":\"7\",\"result\":1}");
         }
         // sleep: time is virtual, and what is shown is that nothing comes
@@ -145,14 +137,14 @@ fn a_client_in_a_call_is_not_asked_for_until_that_has_ended() {
         let mut first = one.link().await;
         let mut all = clients(&stage, &mut first, 2).await;
         for client in &mut all {
-            client.send("{\"type\":1,\"invocationId\":\"1\",\"target\":\"Slow\",\"arguments\":[]}\u{1e}").await;
+            client.send(&call("1", "Slow")).await;
             first.data().await;
         }
         let mut second = app(&stage, "app-2").link().await;
         // sleep: as above, nothing comes
         sleep(Duration::from_secs(30)).await;
         first.fence().await;
-        first.write(&all[1].id, "{\"type\":3,\"invocationId\":\"1\",\"result\":1}\u{1e}").await;
+        first.write(&all[1].id, result("1", "1")).await;
         assert_eq!(asked(&mut first).await, all[1].id);
         hand_over(&first, &all[1].id).await;
         assert_eq!(*second.opening().await.connection_id, *all[1].id);
@@ -169,7 +161,7 @@ fn a_client_of_which_something_runs_there_stays_and_is_read_on() {
         let mut second = app(&stage, "app-2").link().await;
         let id = asked(&mut first).await;
         let client = all.iter_mut().find(|client| client.id == id).unwrap();
-        client.send("{\"type\":1,\"target\":\"Next\",\"arguments\":[]}\u{1e}").await;
+        client.send(&cast("Next")).await;
         first.fence().await;
         first.send(flow(&id, FlowOperation::ReadOn)).await;
         assert!(first.data().await.0.contains("Next"));
@@ -225,7 +217,7 @@ fn a_newcomer_that_stops_before_a_client_has_come_leaves_it_where_another_one_is
         assert_eq!((&*open.connection_id, header(&open.headers, MIGRATE_FROM_HEADER)), (&*id, Some("app-1")));
         first.data().await;
         let client = all.iter_mut().find(|client| client.id == id).unwrap();
-        client.send("{\"type\":1,\"target\":\"Next\",\"arguments\":[]}\u{1e}").await;
+        client.send(&cast("Next")).await;
         assert!(first.data().await.0.contains("Next"));
     });
 }

@@ -6,6 +6,7 @@ use trunkline_protocol::service::*;
 use super::app::{App, AppLink, broadcast, json, to_group};
 use super::client::{Client, Received};
 use super::http::negotiate;
+use super::speech::{call, cast, flow, handed_over, header, received, result, stopping};
 use super::stage::{Stage, run};
 
 const RULES: &str = "
@@ -57,36 +58,6 @@ impl Scene {
     }
 }
 
-fn send(target: &str) -> String {
-    format!("{{\"type\":1,\"target\":\"{target}\",\"arguments\":[]}}\u{1e}")
-}
-
-fn call(id: &str, target: &str) -> String {
-    format!("{{\"type\":1,\"invocationId\":\"{id}\",\"target\":\"{target}\",\"arguments\":[]}}\u{1e}")
-}
-
-fn result(id: &str, value: &str) -> String {
-    format!("{{\"type\":3,\"invocationId\":\"{id}\",\"result\":{value}}}\u{1e}")
-}
-
-fn without_end(message: &str) -> String {
-    message.trim_end_matches('\u{1e}').to_owned()
-}
-
-fn header<'a>(headers: &'a [(bytestring::ByteString, Vec<bytestring::ByteString>)], name: &str) -> Option<&'a str> {
-    headers.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).and_then(|(_, values)| values.first()).map(|v| &**v)
-}
-
-fn flow(id: &str, operation: FlowOperation) -> ServiceMessage {
-    let subject = if id.is_empty() { FlowSubject::Server } else { FlowSubject::Client };
-    ServiceMessage::ConnectionFlowControl(ConnectionFlowControl { connection_id: id.into(), subject, operation })
-}
-
-fn handed_over(id: &str, items: &str) -> ServiceMessage {
-    let headers = vec![(MIGRATE_TO_HEADER.into(), vec!["".into()]), (ITEMS_HEADER.into(), vec![items.into()])];
-    ServiceMessage::CloseConnection(CloseConnection { connection_id: id.into(), error: None, headers })
-}
-
 /// The first opening of a client at an app server of a group: it answers the hub handshake, which the client never sees.
 async fn accept(link: &mut AppLink, client: &Client) {
     let open = link.opening().await;
@@ -117,16 +88,16 @@ fn each_app_server_gets_its_methods_in_order_and_all_answers_come_back() {
         accept(&mut math, &client).await;
         accept(&mut admin, &client).await;
         let messages =
-            [send("A"), call("1", "Sum"), send("AdminX"), call("2", "AdminY"), send("B"), call("3", "C"), send("Sum")];
+            [cast("A"), call("1", "Sum"), cast("AdminX"), call("2", "AdminY"), cast("B"), call("3", "C"), cast("Sum")];
         client.send(&messages.concat()).await;
-        assert_eq!(scene.home.data().await.0, send("A"));
-        assert_eq!(scene.home.data().await.0, send("B") + &call("3", "C"));
+        assert_eq!(scene.home.data().await.0, cast("A"));
+        assert_eq!(scene.home.data().await.0, cast("B") + &call("3", "C"));
         assert_eq!(math.data().await.0, call("1", "Sum"));
-        assert_eq!(math.data().await.0, send("Sum"));
-        assert_eq!(admin.data().await.0, send("AdminX") + &call("2", "AdminY"));
+        assert_eq!(math.data().await.0, cast("Sum"));
+        assert_eq!(admin.data().await.0, cast("AdminX") + &call("2", "AdminY"));
         for (link, id) in [(&admin, "2"), (&math, "1"), (&scene.home, "3")] {
             link.write(&client.id, result(id, "5")).await;
-            assert_eq!(client.text().await, without_end(&result(id, "5")));
+            assert_eq!(client.text().await, received(&result(id, "5")));
         }
         scene.home.join(&client.id, "red").await;
         math.send(to_group("red", "1")).await;
@@ -171,7 +142,7 @@ fn a_result_that_a_side_home_asks_for_comes_back_to_it_once() {
         let mut scene = scene().await;
         let (_app, mut math) = scene.side("math", "math-1").await;
         let mut client = scene.client().await;
-        client.send(&send("Sum")).await;
+        client.send(&cast("Sum")).await;
         accept(&mut math, &client).await;
         math.data().await;
         let question = |number: &str, from: &'static str| {
@@ -219,9 +190,9 @@ fn a_lost_side_home_fails_its_calls_alone_and_another_app_server_of_the_group_ta
         client.send(&call("3", "Sum")).await;
         assert_eq!(second.data().await.0, call("3", "Sum"));
         second.write(&client.id, result("3", "3")).await;
-        assert_eq!(client.text().await, without_end(&result("3", "3")));
+        assert_eq!(client.text().await, received(&result("3", "3")));
         scene.home.write(&client.id, result("2", "2")).await;
-        assert_eq!(client.text().await, without_end(&result("2", "2")));
+        assert_eq!(client.text().await, received(&result("2", "2")));
     });
 }
 
@@ -230,19 +201,19 @@ fn while_a_group_has_no_app_server_its_messages_wait_in_order_and_the_home_is_he
     run(async {
         let mut scene = scene().await;
         let mut client = scene.client().await;
-        client.send(&(send("A") + &send("Sum") + &call("1", "Sum") + &send("B"))).await;
-        client.send(&(send("C") + &send("Sum"))).await;
-        assert_eq!(scene.home.data().await.0, send("A"));
+        client.send(&(cast("A") + &cast("Sum") + &call("1", "Sum") + &cast("B"))).await;
+        client.send(&(cast("C") + &cast("Sum"))).await;
+        assert_eq!(scene.home.data().await.0, cast("A"));
         scene.home.fence().await;
         scene.home.write(&client.id, "\"down\"\u{1e}").await;
         assert_eq!(client.text().await, "\"down\"");
         let (_app, mut math) = scene.side("math", "math-1").await;
         accept(&mut math, &client).await;
-        assert_eq!(math.data().await.0, send("Sum") + &call("1", "Sum"));
-        assert_eq!(scene.home.data().await.0, send("B") + &send("C"));
-        assert_eq!(math.data().await.0, send("Sum"));
+        assert_eq!(math.data().await.0, cast("Sum") + &call("1", "Sum"));
+        assert_eq!(scene.home.data().await.0, cast("B") + &cast("C"));
+        assert_eq!(math.data().await.0, cast("Sum"));
         math.write(&client.id, result("1", "1")).await;
-        assert_eq!(client.text().await, without_end(&result("1", "1")));
+        assert_eq!(client.text().await, received(&result("1", "1")));
     });
 }
 
@@ -253,13 +224,13 @@ fn messages_that_wait_arrive_though_their_client_has_closed_behind_them() {
         let client = scene.client().await;
         let id = client.id.clone();
         let mut closing = client;
-        closing.send(&send("Sum")).await;
+        closing.send(&cast("Sum")).await;
         let closed = tokio::task::spawn_local(closing.close());
         scene.home.fence().await;
         let (_app, mut math) = scene.side("math", "math-1").await;
         math.opening().await;
         math.data().await;
-        assert_eq!(math.data().await.0, send("Sum"));
+        assert_eq!(math.data().await.0, cast("Sum"));
         assert_eq!(math.close().await.connection_id, id);
         assert_eq!(scene.home.close().await.connection_id, id);
         closed.await.unwrap();
@@ -273,13 +244,13 @@ fn calls_fail_when_no_app_server_of_their_group_comes_in_time_and_work_when_one_
         let mut client = scene.client().await;
         let hold_s = u64::from(scene.stage.shared.settings.rehoming.hold_timeout_s);
         let begun = tokio::time::Instant::now();
-        client.send(&(call("1", "Sum") + &send("Sum") + &send("A"))).await;
+        client.send(&(call("1", "Sum") + &cast("Sum") + &cast("A"))).await;
         let failed = client.text().await;
         let text = "No app server of the group 'math' could be reached in time: the method was not called.";
         assert_eq!(failed, format!("{{\"type\":3,\"invocationId\":\"1\",\"error\":\"{text}\"}}"));
         let waited = begun.elapsed().as_secs();
         assert!((hold_s - 1..=hold_s + 2).contains(&waited), "{waited} s of {hold_s} s");
-        assert_eq!(scene.home.data().await.0, send("A"));
+        assert_eq!(scene.home.data().await.0, cast("A"));
         client.send(&call("2", "Sum")).await;
         assert!(client.text().await.contains(text));
         assert!(begun.elapsed().as_secs() <= hold_s + 2, "the next one does not wait");
@@ -300,24 +271,24 @@ fn an_app_server_of_a_group_that_leaves_hands_over_what_it_has_and_nothing_is_lo
         accept(&mut first, &client).await;
         first.data().await;
         let (_two, mut second) = scene.side("math", "math-2").await;
-        first.send(flow("", FlowOperation::Offline)).await;
+        first.send(stopping()).await;
         assert_eq!(header(&first.close().await.headers, MIGRATE_TO_HEADER), Some(""));
-        client.send(&(call("2", "Sum") + &send("A"))).await;
+        client.send(&(call("2", "Sum") + &cast("A"))).await;
         first.fence().await;
         scene.home.fence().await;
         first.send(flow(&client.id, FlowOperation::ReadOn)).await;
         assert_eq!(first.data().await.0, call("2", "Sum"), "what is waited for comes");
-        assert_eq!(scene.home.data().await.0, send("A"));
+        assert_eq!(scene.home.data().await.0, cast("A"));
         first.send(flow(&client.id, FlowOperation::EndInput)).await;
         assert_eq!(header(&first.close().await.headers, MIGRATE_TO_HEADER), Some(""), "behind all that was sent");
-        client.send(&send("Sum")).await;
+        client.send(&cast("Sum")).await;
         first.fence().await;
         first.write(&client.id, result("1", "1") + &result("2", "2")).await;
-        first.send(handed_over(&client.id, "the items")).await;
+        first.send(handed_over(&client.id, Some("the items"))).await;
         let open = take_over(&mut second, &client, "math-1").await;
         assert_eq!(header(&open.headers, ITEMS_HEADER), Some("the items"));
-        assert_eq!(second.data().await.0, send("Sum"));
-        assert_eq!([client.text().await, client.text().await], ["1", "2"].map(|id| without_end(&result(id, id))));
+        assert_eq!(second.data().await.0, cast("Sum"));
+        assert_eq!([client.text().await, client.text().await], ["1", "2"].map(|id| received(&result(id, id))));
         client.fence(&scene.home).await;
     });
 }
@@ -328,18 +299,18 @@ fn a_side_home_pauses_its_client_and_the_home_does_not_resume_it() {
         let mut scene = scene().await;
         let (_app, mut math) = scene.side("math", "math-1").await;
         let mut client = scene.client().await;
-        client.send(&send("Sum")).await;
+        client.send(&cast("Sum")).await;
         accept(&mut math, &client).await;
         math.data().await;
         math.send(flow(&client.id, FlowOperation::Pause)).await;
         math.fence().await;
-        client.send(&(send("Sum") + &send("A"))).await;
+        client.send(&(cast("Sum") + &cast("A"))).await;
         scene.home.send(flow(&client.id, FlowOperation::Resume)).await;
         scene.home.fence().await;
         math.fence().await;
         math.send(flow(&client.id, FlowOperation::Resume)).await;
-        assert_eq!(math.data().await.0, send("Sum"));
-        assert_eq!(scene.home.data().await.0, send("A"));
+        assert_eq!(math.data().await.0, cast("Sum"));
+        assert_eq!(scene.home.data().await.0, cast("A"));
     });
 }
 
@@ -350,7 +321,7 @@ fn a_side_home_that_closes_the_connection_ends_it_everywhere() {
         let (_app, mut math) = scene.side("math", "math-1").await;
         let (_admin_app, mut admin) = scene.side("admin", "admin-1").await;
         let mut client = scene.client().await;
-        client.send(&(send("Sum") + &send("Admin"))).await;
+        client.send(&(cast("Sum") + &cast("Admin"))).await;
         accept(&mut math, &client).await;
         accept(&mut admin, &client).await;
         math.data().await;
@@ -376,7 +347,7 @@ fn a_side_home_that_refuses_the_connection_fails_its_calls_and_the_rest_goes_on(
         let mut scene = scene().await;
         let (_app, mut math) = scene.side("math", "math-1").await;
         let mut client = scene.client().await;
-        client.send(&(call("1", "Sum") + &send("A"))).await;
+        client.send(&(call("1", "Sum") + &cast("A"))).await;
         math.opening().await;
         math.data().await;
         math.data().await;
@@ -385,7 +356,7 @@ fn a_side_home_that_refuses_the_connection_fails_its_calls_and_the_rest_goes_on(
         assert_eq!(client.text().await, format!("{{\"type\":3,\"invocationId\":\"1\",\"error\":\"{text}\"}}"));
         client.send(&call("2", "Sum")).await;
         assert!(client.text().await.contains(text));
-        assert_eq!(scene.home.data().await.0, send("A"));
+        assert_eq!(scene.home.data().await.0, cast("A"));
         client.fence(&scene.home).await;
         math.fence().await;
     });
@@ -401,18 +372,18 @@ fn a_group_that_no_rule_names_any_more_is_left_when_its_calls_have_ended() {
         accept(&mut math, &client).await;
         math.data().await;
         scene.stage.apply("");
-        client.send(&send("Sum")).await;
-        assert_eq!(scene.home.data().await.0, send("Sum"));
+        client.send(&cast("Sum")).await;
+        assert_eq!(scene.home.data().await.0, cast("Sum"));
         client.send("{\"type\":5,\"invocationId\":\"1\"}\u{1e}").await;
         assert_eq!(math.data().await.0, "{\"type\":5,\"invocationId\":\"1\"}\u{1e}", "its call runs there still");
         // sleep: time is paused, and the shard looks at the rules once a second
         tokio::time::sleep(std::time::Duration::from_secs(3)).await;
         math.fence().await;
         math.write(&client.id, result("1", "1")).await;
-        assert_eq!(client.text().await, without_end(&result("1", "1")));
+        assert_eq!(client.text().await, received(&result("1", "1")));
         assert_eq!(math.close().await.connection_id, client.id);
-        client.send(&send("B")).await;
-        assert_eq!(scene.home.data().await.0, send("B"));
+        client.send(&cast("B")).await;
+        assert_eq!(scene.home.data().await.0, cast("B"));
         client.fence(&scene.home).await;
     });
 }
@@ -427,14 +398,14 @@ fn a_client_that_comes_back_finds_its_side_homes_and_sends_again_what_has_waited
         let mut client = Client::upgrade(&scene.stage, &target).await.unwrap();
         client.send("{\"protocol\":\"json\",\"version\":2}\u{1e}").await;
         client.accept(&mut scene.home).await;
-        client.send(&send("Sum")).await;
+        client.send(&cast("Sum")).await;
         accept(&mut math, &client).await;
         math.data().await;
         math.fence().await;
         one.retire();
         math.ended().await;
-        client.send(&(send("A") + &send("Sum") + &send("B"))).await;
-        assert_eq!(scene.home.data().await.0, send("A"));
+        client.send(&(cast("A") + &cast("Sum") + &cast("B"))).await;
+        assert_eq!(scene.home.data().await.0, cast("A"));
         scene.home.fence().await;
         let id = client.id.clone();
         drop(client);
@@ -448,10 +419,10 @@ fn a_client_that_comes_back_finds_its_side_homes_and_sends_again_what_has_waited
             }
         };
         assert_eq!(acknowledged, "{\"type\":8,\"sequenceId\":2}");
-        client.send(&("{\"type\":9,\"sequenceId\":3}\u{1e}".to_owned() + &send("Sum") + &send("B"))).await;
+        client.send(&("{\"type\":9,\"sequenceId\":3}\u{1e}".to_owned() + &cast("Sum") + &cast("B"))).await;
         let (_two, mut math) = scene.side("math", "math-2").await;
         take_over(&mut math, &client, "math-1").await;
-        assert_eq!(math.data().await.0, send("Sum"));
-        assert_eq!(scene.home.data().await.0, send("B"));
+        assert_eq!(math.data().await.0, cast("Sum"));
+        assert_eq!(scene.home.data().await.0, cast("B"));
     });
 }

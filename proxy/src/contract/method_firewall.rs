@@ -11,6 +11,7 @@ use trunkline_protocol::manifest::HubManifest;
 use super::app::{App, AppLink, broadcast};
 use super::client::{Client, Received};
 use super::http::negotiate;
+use super::speech::{call, cast};
 use super::stage::{Stage, run, settings, token_of};
 use crate::config::Settings;
 use crate::routing::Ruleset;
@@ -37,14 +38,6 @@ async fn chat() -> (Stage, App, AppLink) {
     scene(RULES, 1, HubManifest::new("chat", "/chat")).await
 }
 
-fn send(target: &str) -> String {
-    format!("{{\"type\":1,\"target\":\"{target}\",\"arguments\":[]}}\u{1e}")
-}
-
-fn call(id: &str, target: &str) -> String {
-    format!("{{\"type\":1,\"invocationId\":\"{id}\",\"target\":\"{target}\",\"arguments\":[]}}\u{1e}")
-}
-
 fn error(id: &str, text: &str) -> String {
     format!("{{\"type\":3,\"invocationId\":\"{id}\",\"error\":\"{text}\"}}")
 }
@@ -54,10 +47,10 @@ fn a_refused_call_is_answered_with_an_error_and_others_go_up_together_in_order()
     run(async {
         let (stage, _app, mut link) = chat().await;
         let mut client = Client::connect(&stage, &mut link, "/chat").await;
-        let messages = [send("A"), call("1", "B"), call("2", "Debug"), send("DebugAll"), send("C"), send("D")];
+        let messages = [cast("A"), call("1", "B"), call("2", "Debug"), cast("DebugAll"), cast("C"), cast("D")];
         client.send(&messages.concat()).await;
-        assert_eq!(link.data().await.0, send("A") + &call("1", "B"));
-        assert_eq!(link.data().await.0, send("C") + &send("D"));
+        assert_eq!(link.data().await.0, cast("A") + &call("1", "B"));
+        assert_eq!(link.data().await.0, cast("C") + &cast("D"));
         assert_eq!(client.text().await, error("2", DEBUG_REFUSED));
         link.fence().await;
         client.fence(&link).await;
@@ -163,10 +156,10 @@ fn a_refusal_waits_for_the_answer_to_the_hub_handshake() {
     run(async {
         let (stage, _app, mut link) = chat().await;
         let mut client = Client::upgrade(&stage, "/chat").await.unwrap();
-        client.send(&(super::client::JSON_HANDSHAKE.to_owned() + &call("1", "Debug") + &send("A"))).await;
+        client.send(&(super::client::JSON_HANDSHAKE.to_owned() + &call("1", "Debug") + &cast("A"))).await;
         client.id = link.opening().await.connection_id.to_string();
         link.data().await;
-        assert_eq!(link.data().await.0, send("A"));
+        assert_eq!(link.data().await.0, cast("A"));
         link.write(&client.id, "{}\u{1e}").await;
         assert_eq!(client.text().await, "{}");
         assert_eq!(client.text().await, error("1", DEBUG_REFUSED));
@@ -183,16 +176,16 @@ fn refusals_are_kept_and_counted_for_a_client_that_may_come_back() {
         let mut client = Client::upgrade(&stage, &target).await.unwrap();
         client.send("{\"protocol\":\"json\",\"version\":2}\u{1e}").await;
         client.accept(&mut link).await;
-        client.send(&(send("A") + &call("1", "Debug"))).await;
-        assert_eq!(link.data().await.0, send("A"));
+        client.send(&(cast("A") + &call("1", "Debug"))).await;
+        assert_eq!(link.data().await.0, cast("A"));
         assert_eq!(client.text().await, error("1", DEBUG_REFUSED));
         assert_eq!(client.text().await, "{\"type\":8,\"sequenceId\":2}", "the refused call was received");
         drop(client);
         let mut client = Client::upgrade(&stage, &target).await.unwrap();
         assert_eq!(client.text().await, "{\"type\":9,\"sequenceId\":1}");
         assert_eq!(client.text().await, error("1", DEBUG_REFUSED), "it was not acknowledged");
-        client.send(&("{\"type\":9,\"sequenceId\":2}\u{1e}".to_owned() + &call("1", "Debug") + &send("B"))).await;
-        assert_eq!(link.data().await.0, send("B"), "what was refused and comes again is left out");
+        client.send(&("{\"type\":9,\"sequenceId\":2}\u{1e}".to_owned() + &call("1", "Debug") + &cast("B"))).await;
+        assert_eq!(link.data().await.0, cast("B"), "what was refused and comes again is left out");
         link.send(broadcast("1")).await;
         while client.text().await != "1" {}
     });

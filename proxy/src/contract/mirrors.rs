@@ -5,6 +5,7 @@ use trunkline_protocol::service::*;
 
 use super::app::{App, AppLink, broadcast, membership, to_group};
 use super::client::{Client, JSON_HANDSHAKE, Received};
+use super::speech::flow;
 use super::stage::{Stage, run};
 
 const RULES: &str = "[groups.audit]\nupstream = \"http://audit\"\n[[mirrors]]\nhub = \"/chat\"\ngroup = \"audit\"\n";
@@ -107,18 +108,11 @@ fn a_mirror_that_pauses_or_is_gone_misses_messages_and_gets_the_later_ones() {
     run(async {
         let mut scene = Scene::with(RULES).await;
         let id = scene.client.id.clone();
-        let flow = |operation| {
-            ServiceMessage::ConnectionFlowControl(ConnectionFlowControl {
-                connection_id: id.as_str().into(),
-                subject: FlowSubject::Client,
-                operation,
-            })
-        };
-        scene.mirror.send(flow(FlowOperation::Pause)).await;
+        scene.mirror.send(flow(&id, FlowOperation::Pause)).await;
         scene.mirror.fence().await;
         scene.client.send(CALL).await;
         scene.primary.data().await;
-        scene.mirror.send(flow(FlowOperation::Resume)).await;
+        scene.mirror.send(flow(&id, FlowOperation::Resume)).await;
         scene.mirror.fence().await;
         scene.client.send(&CALL.replace("Sum", "Second")).await;
         assert!(scene.mirror.data().await.0.contains("Second"));

@@ -12,6 +12,7 @@ use super::app::{App, AppLink, membership, to_group};
 use super::client::{Client, PING, Received};
 use super::fleet_nodes::{FleetNode, nodes, until};
 use super::http::negotiate;
+use super::speech::flow;
 use super::stage::run;
 use crate::shard::{ShardCommand, ShardState};
 
@@ -66,11 +67,6 @@ impl Scene {
         let moved = ConnectionMoved { connection_id: id.into(), epoch };
         self.old.send(ServiceMessage::ConnectionMoved(moved)).await;
     }
-}
-
-pub(super) fn flow(id: &str, operation: FlowOperation) -> ServiceMessage {
-    let (connection_id, subject) = (id.into(), FlowSubject::Client);
-    ServiceMessage::ConnectionFlowControl(ConnectionFlowControl { connection_id, subject, operation })
 }
 
 fn stamped(epoch: i64, message: &ServiceMessage) -> ServiceMessage {

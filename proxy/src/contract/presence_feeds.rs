@@ -10,6 +10,7 @@ use trunkline_protocol::service::*;
 
 use super::app::{App, AppLink, membership};
 use super::client::Client;
+use super::speech::stopping;
 use super::stage::{Stage, run, settings, token_of};
 
 const BOTH: PresenceScope = PresenceScope { users: true, groups: true };
@@ -213,20 +214,18 @@ fn a_lost_app_server_is_named_and_one_that_stops_is_only_taken_off_the_list() {
     run(async {
         let (stage, _app, mut link) = scene(1, BOTH).await;
         let (mut second, mut third) = (stage.app("app-2", vec![hub(BOTH)]), stage.app("app-3", vec![hub(BOTH)]));
-        let (_lost, mut stopping) = (second.link().await, third.link().await);
+        let (_lost, mut leaving) = (second.link().await, third.link().await);
         let mut belief = Belief::default();
         belief.until(&mut link, |belief| belief.names(1, &["app-1", "app-2", "app-3"])).await;
         second.retire();
         belief.until(&mut link, |belief| belief.names(1, &["app-1", "app-3"])).await;
         assert_eq!(belief.shards[&0].lost, ["app-2"]);
-        let (connection_id, operation) = (ByteString::new(), FlowOperation::Offline);
-        let goodbye = ConnectionFlowControl { connection_id, subject: FlowSubject::Server, operation };
-        stopping.send(ServiceMessage::ConnectionFlowControl(goodbye)).await;
+        leaving.send(stopping()).await;
         belief.until(&mut link, |belief| belief.names(1, &["app-1"])).await;
         assert_eq!(belief.shards[&0].lost, ["app-2"]);
         let client = connect(&stage, &mut link, "ann").await;
         let mut last = Belief::default();
-        last.until(&mut stopping, |belief| belief.users().contains("ann")).await;
+        last.until(&mut leaving, |belief| belief.users().contains("ann")).await;
         assert!(last.names(1, &["app-1"]), "it hears on, and is not to tell");
         leave(client, &mut link).await;
     });

@@ -9,20 +9,11 @@ use trunkline_protocol::service::*;
 
 use super::app::{App, AppLink, to_group};
 use super::client::{Client, Received};
+use super::speech::{call, cast, flow, handed_over, header, result, stopping};
 use super::stage::{Stage, run};
 
 fn app(stage: &Stage, instance: &str) -> App {
     stage.app(instance, vec![HubManifest::new("chat", "/chat")])
-}
-
-fn header<'a>(headers: &'a [(bytestring::ByteString, Vec<bytestring::ByteString>)], name: &str) -> Option<&'a str> {
-    headers.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).and_then(|(_, values)| values.first()).map(|v| &**v)
-}
-
-fn moved_to(id: &str, instance: &str, items: Option<&str>) -> ServiceMessage {
-    let mut headers = vec![(MIGRATE_TO_HEADER.into(), vec![instance.into()])];
-    headers.extend(items.map(|items| (ITEMS_HEADER.into(), vec![items.into()])));
-    ServiceMessage::CloseConnection(CloseConnection { connection_id: id.into(), error: None, headers })
 }
 
 #[test]
@@ -33,7 +24,7 @@ fn a_lost_home_is_replaced_pending_calls_fail_once_and_groups_stay() {
         let (mut first, mut second) = (one.link().await, two.link().await);
         let mut client = Client::connect(&stage, &mut first, "/chat").await;
         first.join(&client.id, "red").await;
-        client.send("{\"type\":1,\"invocationId\":\"7\",\"target\":\"M\",\"arguments\":[]}\u{1e}").await;
+        client.send(&call("7", "M")).await;
         first.data().await;
         one.retire();
         first.ended().await;
@@ -46,7 +37,7 @@ fn a_lost_home_is_replaced_pending_calls_fail_once_and_groups_stay() {
         assert!(failed.starts_with("{\"type\":3,\"invocationId\":\"7\",\"error\":"), "{failed}");
         second.send(to_group("red", "1")).await;
         assert_eq!(client.text().await, "1");
-        client.send("{\"type\":1,\"target\":\"N\",\"arguments\":[]}\u{1e}").await;
+        client.send(&cast("N")).await;
         assert!(second.data().await.0.contains("\"N\""));
         client.fence(&second).await;
     });
@@ -61,7 +52,7 @@ fn while_no_app_server_is_there_a_client_is_kept_unread_and_goes_on_when_one_com
         let mut client = Client::connect(&stage, &mut first, "/chat").await;
         one.retire();
         first.ended().await;
-        client.send("{\"type\":1,\"target\":\"Late\",\"arguments\":[]}\u{1e}").await;
+        client.send(&cast("Late")).await;
         let mut two = app(&stage, "app-2");
         let mut second = two.link().await;
         assert_eq!(second.opening().await.connection_id, client.id);
@@ -95,23 +86,17 @@ fn an_app_server_that_leaves_hands_each_connection_over_with_its_items() {
         let (mut one, mut two) = (app(&stage, "app-1"), app(&stage, "app-2"));
         let (mut first, mut second) = (one.link().await, two.link().await);
         let mut client = Client::connect(&stage, &mut first, "/chat").await;
-        client.send("{\"type\":1,\"invocationId\":\"1\",\"target\":\"Slow\",\"arguments\":[]}\u{1e}").await;
+        client.send(&call("1", "Slow")).await;
         first.data().await;
-        first
-            .send(ServiceMessage::ConnectionFlowControl(ConnectionFlowControl {
-                connection_id: "".into(),
-                subject: FlowSubject::Server,
-                operation: FlowOperation::Offline,
-            }))
-            .await;
+        first.send(stopping()).await;
         let asked = first.close().await;
         assert_eq!(asked.connection_id, client.id);
         assert_eq!(header(&asked.headers, MIGRATE_TO_HEADER), Some(""));
         // The running call ends there; what the client sends meanwhile waits.
-        client.send("{\"type\":1,\"target\":\"Next\",\"arguments\":[]}\u{1e}").await;
+        client.send(&cast("Next")).await;
         first.fence().await;
-        first.write(&client.id, "{\"type\":3,\"invocationId\":\"1\",\"result\":42}\u{1e}").await;
-        first.send(moved_to(&client.id, "", Some("the items"))).await;
+        first.write(&client.id, result("1", "42")).await;
+        first.send(handed_over(&client.id, Some("the items"))).await;
         let open = second.opening().await;
         assert_eq!(open.connection_id, client.id);
         assert_eq!(header(&open.headers, MIGRATE_FROM_HEADER), Some("app-1"));
@@ -177,25 +162,17 @@ fn a_client_that_leaves_is_read_on_while_its_app_server_asks_for_it() {
         let (mut one, mut two) = (app(&stage, "app-1"), app(&stage, "app-2"));
         let (mut first, mut second) = (one.link().await, two.link().await);
         let mut client = Client::connect(&stage, &mut first, "/chat").await;
-        let flow = |id: &str, operation| {
-            let subject = if id.is_empty() { FlowSubject::Server } else { FlowSubject::Client };
-            ServiceMessage::ConnectionFlowControl(ConnectionFlowControl {
-                connection_id: id.into(),
-                subject,
-                operation,
-            })
-        };
-        first.send(flow("", FlowOperation::Offline)).await;
+        first.send(stopping()).await;
         assert_eq!(header(&first.close().await.headers, MIGRATE_TO_HEADER), Some(""));
-        client.send("{\"type\":3,\"invocationId\":\"s1\",\"result\":1}\u{1e}").await;
+        client.send(&result("s1", "1")).await;
         first.fence().await;
         first.send(flow(&client.id, FlowOperation::ReadOn)).await;
         assert!(first.data().await.0.contains("\"s1\""), "the answer comes");
         first.send(flow(&client.id, FlowOperation::EndInput)).await;
         assert_eq!(header(&first.close().await.headers, MIGRATE_TO_HEADER), Some(""), "behind all that was sent");
-        client.send("{\"type\":1,\"target\":\"Next\",\"arguments\":[]}\u{1e}").await;
+        client.send(&cast("Next")).await;
         first.fence().await;
-        first.send(moved_to(&client.id, "", None)).await;
+        first.send(handed_over(&client.id, None)).await;
         assert_eq!(second.opening().await.connection_id, client.id);
         second.data().await;
         assert!(second.data().await.0.contains("Next"));
@@ -205,14 +182,6 @@ fn a_client_that_leaves_is_read_on_while_its_app_server_asks_for_it() {
 /// A raw endpoint whose clients may go on elsewhere.
 fn raw_app(stage: &Stage, instance: &str) -> App {
     stage.app(instance, vec![HubManifest { is_movable: true, ..HubManifest::raw("feed", "/feed") }])
-}
-
-fn leaving() -> ServiceMessage {
-    ServiceMessage::ConnectionFlowControl(ConnectionFlowControl {
-        connection_id: "".into(),
-        subject: FlowSubject::Server,
-        operation: FlowOperation::Offline,
-    })
 }
 
 fn raw_data(id: &str, kind: RawKind, payload: &'static str) -> ServiceMessage {
@@ -244,14 +213,14 @@ fn a_raw_client_goes_on_elsewhere_with_whole_messages_in_their_order() {
         client.send("up 1").await;
         client.write(fragment("up", Data::Text, false)).await;
         assert_eq!(first.data().await.0, "up 1");
-        first.send(leaving()).await;
+        first.send(stopping()).await;
         let asked = first.close().await;
         assert_eq!((&*asked.connection_id, header(&asked.headers, MIGRATE_TO_HEADER)), (&*client.id, Some("")));
         client.write(fragment(" 2", Data::Continue, true)).await;
         client.write(Message::binary("up 3")).await;
         first.fence().await;
         first.send(raw_data(&client.id, RawKind::Text, "down 1")).await;
-        first.send(moved_to(&client.id, "", Some("the items"))).await;
+        first.send(handed_over(&client.id, Some("the items"))).await;
         let open = second.opening().await;
         assert_eq!(open.connection_id, client.id);
         assert_eq!(header(&open.headers, MIGRATE_FROM_HEADER), Some("app-1"));
@@ -280,9 +249,9 @@ fn a_raw_client_that_was_handed_over_waits_for_an_app_server() {
         let mut one = raw_app(&stage, "app-1");
         let mut first = one.link().await;
         let mut client = raw_client(&stage, &mut first).await;
-        first.send(leaving()).await;
+        first.send(stopping()).await;
         first.close().await;
-        first.send(moved_to(&client.id, "", Some("the items"))).await;
+        first.send(handed_over(&client.id, Some("the items"))).await;
         first.fence().await;
         one.retire();
         first.ended().await;
@@ -304,7 +273,7 @@ fn a_raw_client_is_closed_when_its_app_server_ends_without_handing_it_over() {
             let (mut first, mut second) = (one.link().await, two.link().await);
             let mut client = raw_client(&stage, &mut first).await;
             if !is_movable {
-                first.send(leaving()).await;
+                first.send(stopping()).await;
                 first.fence().await;
             }
             one.retire();
@@ -322,9 +291,9 @@ fn the_end_of_a_raw_client_between_two_app_servers_is_told_to_the_next_one() {
         let mut one = raw_app(&stage, "app-1");
         let mut first = one.link().await;
         let mut client = raw_client(&stage, &mut first).await;
-        first.send(leaving()).await;
+        first.send(stopping()).await;
         first.close().await;
-        first.send(moved_to(&client.id, "", Some("the items"))).await;
+        first.send(handed_over(&client.id, Some("the items"))).await;
         first.fence().await;
         one.retire();
         first.ended().await;

@@ -10,6 +10,7 @@ use trunkline_protocol::trace_context::{TRACEPARENT_HEADER, TraceContext};
 use super::app::{App, AppLink};
 use super::client::{Client, JSON_HANDSHAKE};
 use super::http::{HttpConnection, request};
+use super::speech::result;
 use super::stage::{Stage, run, settings};
 use crate::config::Settings;
 use crate::telemetry::{SamplingTerms, SpanKind, SpanRecord};
@@ -123,7 +124,7 @@ fn the_steps_of_a_sampled_client_and_its_calls_are_one_trace_if_the_client_began
         let (text, _) = link.data().await;
         let named_by_call = context_of(&text);
         assert!(text.contains("\"arguments\":[1,2.50]"), "{text}");
-        link.write(&client.id, "{\"type\":3,\"invocationId\":\"7\",\"result\":3}\u{1e}").await;
+        link.write(&client.id, result("7", "3")).await;
         client.text().await;
         let mut seen = Vec::new();
         for name in ["negotiate", "connect", "handshake", "chat/Add"] {

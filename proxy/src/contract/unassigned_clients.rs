@@ -11,6 +11,7 @@ use trunkline_protocol::negotiate::Decision;
 use super::app::{App, AppLink};
 use super::client::{Client, JSON_HANDSHAKE};
 use super::http::{HttpConnection, exchange, negotiate, request};
+use super::speech::cast;
 use super::stage::{Stage, run, settings};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -210,7 +211,7 @@ fn a_client_that_leaves_while_it_waits_leaves_nothing_behind() {
         waiting.abort();
         let mut link = lost.app.link().await;
         let mut client = Client::connect(lost.stage, &mut link, &target).await;
-        client.send("{\"type\":1,\"target\":\"M\",\"arguments\":[]}\u{1e}").await;
+        client.send(&cast("M")).await;
         link.data().await;
         client.fence(&link).await;
     });

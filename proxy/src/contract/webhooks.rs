@@ -12,6 +12,7 @@ use trunkline_protocol::manifest::HubManifest;
 use super::app::json;
 use super::client::{Client, JSON_HANDSHAKE, Received};
 use super::fleet_nodes;
+use super::speech::call;
 use super::stage::{KEY, Stage, run, settings, token_of};
 use super::webhook_server::{Asked, WebhookServer};
 use crate::clock::unix_seconds;
@@ -53,10 +54,6 @@ async fn connect(stage: &Stage, target: &str) -> Client {
     client.send(JSON_HANDSHAKE).await;
     assert_eq!(client.next().await, Received::Text("{}".into()));
     client
-}
-
-fn call(id: &str, target: &str) -> String {
-    format!("{{\"type\":1,\"invocationId\":\"{id}\",\"target\":\"{target}\",\"arguments\":[]}}\u{1e}")
 }
 
 /// A call whose client waits for nothing.
