@@ -8,19 +8,23 @@
 //! Source: the public Azure SignalR service protocol, version 1, as its open-source SDK speaks it.
 
 mod codec;
+mod connection_header;
 mod data_type;
 mod frame;
 mod member_page;
 mod presence_owner;
+mod purpose;
 mod service_message;
 mod session;
 
 pub(crate) use codec::write_frame;
 pub use codec::{encode_connection_data, encode_traced_data};
+pub use connection_header::{CloseHeaders, HeaderList, OpenHeaders, header, header_of};
 pub use data_type::DataType;
 pub use frame::{FrameBuffer, FrameError, bytes_of_frame};
 pub use member_page::{GroupMember, MEMBERS_PER_PAGE_MAX, MemberPage, MemberPageError};
 pub use presence_owner::presence_owner;
+pub use purpose::{Audience, Exclusions, MessageClass};
 pub use service_message::*;
 pub use session::{
     ACKNOWLEDGE_KEY, Answer, Attachment, Backoff, CRASHED_NODE_KEY, Capabilities, Class, Counters, ECHO_KEY, Frames,

@@ -30,7 +30,6 @@ use tracing::{debug, warn};
 use trunkline_link::{LinkClock, window_passed};
 use trunkline_protocol::id::random_bytes;
 use trunkline_protocol::limits::LINK_HANDSHAKE_TIMEOUT_MS;
-use trunkline_protocol::manifest::{ENDED_HEADER, MIGRATE_TO_HEADER};
 use trunkline_protocol::service::{
     Backoff, Capabilities, FrameBuffer, Incoming, Offer, Role, ServiceMessage, Session, SessionId, UndeliveredFrames,
 };
@@ -225,14 +224,9 @@ fn unheard_ends(frames: &UndeliveredFrames) -> Vec<ByteString> {
     frames.uncertain.chunks.iter().chain(&frames.unsent.chunks).for_each(|chunk| buffer.push(chunk.clone()));
     let mut ids = Vec::new();
     while let Ok(Some(body)) = buffer.next_body() {
-        let names = |headers: &[(ByteString, Vec<ByteString>)], wanted: &str| {
-            headers.iter().any(|(name, _)| name.eq_ignore_ascii_case(wanted))
-        };
         match ServiceMessage::decode(&body) {
-            Ok(Some(ServiceMessage::CloseConnection(close))) if !names(&close.headers, MIGRATE_TO_HEADER) => {
-                ids.push(close.connection_id);
-            }
-            Ok(Some(ServiceMessage::OpenConnection(open))) if names(&open.headers, ENDED_HEADER) => {
+            Ok(Some(ServiceMessage::CloseConnection(close))) if !close.is_hand_over() => ids.push(close.connection_id),
+            Ok(Some(ServiceMessage::OpenConnection(open))) if open.origin().ended.is_some() => {
                 ids.push(open.connection_id);
             }
             _ => {}
@@ -255,6 +249,7 @@ async fn give_to_all(shard: &Rc<Shard>, command: &ShardCommand) {
 
 #[cfg(test)]
 mod tests {
+    use trunkline_protocol::manifest::{ENDED_HEADER, MIGRATE_TO_HEADER};
     use trunkline_protocol::service::{CloseConnection, Frames, OpenConnection};
 
     use super::*;

@@ -28,7 +28,7 @@ impl AnswerTerms {
             ServiceMessage::UserJoinGroupWithAck(_) => AnswerRule::NoRefusal,
             _ => AnswerRule::AnyYes,
         };
-        Self { ack_id: ack_id(question), rule }
+        Self { ack_id: question.ack_id().unwrap_or_default(), rule }
     }
 
     /// Puts the answers of nodes together.
@@ -60,25 +60,6 @@ impl AnswerTerms {
         };
         let payload = count.map(|count| MemberPage::counted(count).to_payload());
         Ack { ack_id: self.ack_id, status, message, payload }
-    }
-}
-
-fn ack_id(question: &ServiceMessage) -> i64 {
-    use ServiceMessage as M;
-    match question {
-        M::JoinGroupWithAck(change) | M::LeaveGroupWithAck(change) => change.ack_id,
-        M::UserJoinGroupWithAck(change) | M::UserLeaveGroupWithAck(change) => change.ack_id,
-        M::CheckUserInGroupWithAck(check) => check.ack_id,
-        M::CheckGroupExistenceWithAck(check)
-        | M::CheckConnectionExistenceWithAck(check)
-        | M::CheckUserExistenceWithAck(check) => check.ack_id,
-        M::CloseConnectionWithAck(close)
-        | M::CloseConnectionsWithAck(close)
-        | M::CloseUserConnectionsWithAck(close)
-        | M::CloseGroupConnectionsWithAck(close) => close.ack_id,
-        M::GroupMemberQuery(query) => query.ack_id,
-        M::RefreshConnectionWithAck(refresh) => refresh.ack_id,
-        _ => 0,
     }
 }
 

@@ -8,7 +8,7 @@ use bytestring::ByteString;
 use tokio::time::sleep;
 use tracing::debug;
 use trunkline_protocol::fleet::{Wanted, encode_relay};
-use trunkline_protocol::service::{ClientInvocation, MoveConnection, ServiceMessage, Stamped};
+use trunkline_protocol::service::{Audience, ClientInvocation, MoveConnection, ServiceMessage, Stamped};
 
 use super::Fleet;
 use super::door_question::GatheredAnswer;
@@ -220,7 +220,7 @@ impl Fleet {
         if reach.members.is_empty() {
             return Vec::new();
         }
-        if concerns_later_clients(message) {
+        if message.outlasts_connections() {
             return reach.members.clone();
         }
         let now_ms = self.now_ms();
@@ -232,15 +232,7 @@ impl Fleet {
 
     /// Whether a question is about a single connection that is at this node.
     pub(super) fn is_about_own(&self, message: &ServiceMessage) -> bool {
-        use ServiceMessage as M;
-        let id = match message {
-            M::JoinGroupWithAck(change) | M::LeaveGroupWithAck(change) => &change.connection_id,
-            M::CheckConnectionExistenceWithAck(check) => &check.subject,
-            M::CloseConnectionWithAck(close) => &close.subject,
-            M::RefreshConnectionWithAck(refresh) => &refresh.connection_id,
-            _ => return false,
-        };
-        self.shared().routes.find(id).is_some()
+        matches!(message.audience(), Some(Audience::Connections([id])) if self.shared().routes.find(id).is_some())
     }
 }
 
@@ -257,37 +249,13 @@ pub(super) fn stamped(message: &ServiceMessage, epoch: i64) -> Bytes {
     if epoch > 0 { ServiceMessage::Stamped(Stamped { epoch, body }).to_body() } else { body }
 }
 
-/// Whether a message concerns clients that are yet to come, too, at whatever node.
-pub(super) fn concerns_later_clients(message: &ServiceMessage) -> bool {
-    match message {
-        ServiceMessage::UserJoinGroup(change) | ServiceMessage::UserJoinGroupWithAck(change) => {
-            change.ttl_s.is_some_and(|seconds| seconds > 0)
-        }
-        ServiceMessage::UserLeaveGroup(_) | ServiceMessage::UserLeaveGroupWithAck(_) => true,
-        _ => false,
-    }
-}
-
 /// Does something with the recipients of a message.
 pub(super) fn with_wanted<R>(message: &ServiceMessage, act: impl FnOnce(&[Wanted<'_>]) -> R) -> R {
-    use ServiceMessage as M;
-    match message {
-        M::GroupBroadcastData(data) => act(&[Wanted::Group(&data.group)]),
-        M::MultiGroupBroadcastData(data) => {
-            act(&data.groups.iter().map(|group| Wanted::Group(group)).collect::<Vec<_>>())
-        }
-        M::UserData(data) => act(&[Wanted::User(&data.user_id)]),
-        M::MultiUserData(data) => act(&data.user_ids.iter().map(|user| Wanted::User(user)).collect::<Vec<_>>()),
-        M::UserJoinGroup(change)
-        | M::UserLeaveGroup(change)
-        | M::UserJoinGroupWithAck(change)
-        | M::UserLeaveGroupWithAck(change) => act(&[Wanted::User(&change.user_id)]),
-        M::CheckUserInGroupWithAck(check) => act(&[Wanted::User(&check.user_id)]),
-        M::CheckUserExistenceWithAck(check) => act(&[Wanted::User(&check.subject)]),
-        M::CheckGroupExistenceWithAck(check) => act(&[Wanted::Group(&check.subject)]),
-        M::CloseUserConnectionsWithAck(close) => act(&[Wanted::User(&close.subject)]),
-        M::CloseGroupConnectionsWithAck(close) => act(&[Wanted::Group(&close.subject)]),
-        M::GroupMemberQuery(query) => act(&[Wanted::Group(&query.group)]),
+    match message.audience() {
+        Some(Audience::Groups([group])) => act(&[Wanted::Group(group)]),
+        Some(Audience::Groups(groups)) => act(&groups.iter().map(|group| Wanted::Group(group)).collect::<Vec<_>>()),
+        Some(Audience::Users([user])) => act(&[Wanted::User(user)]),
+        Some(Audience::Users(users)) => act(&users.iter().map(|user| Wanted::User(user)).collect::<Vec<_>>()),
         _ => act(&[Wanted::Everyone]),
     }
 }

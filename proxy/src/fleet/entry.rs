@@ -14,12 +14,12 @@ use bytes::Bytes;
 use bytestring::ByteString;
 use trunkline_protocol::fleet::Wanted;
 use trunkline_protocol::service::{
-    Ack, AckStatus, ClientInvocation, GroupMemberQuery, MemberPage, Payloads, ServiceMessage,
+    Ack, AckStatus, Audience, ClientInvocation, GroupMemberQuery, MemberPage, Payloads, ServiceMessage,
 };
 
 use super::Fleet;
 use super::combined_answer::AnswerTerms;
-use super::door_relay::{concerns_later_clients, stamped, with_wanted};
+use super::door_relay::{stamped, with_wanted};
 use super::fleet_member::FleetMember;
 use super::gathered_page::QuestionedHub;
 use super::own_answer::OwnAnswer;
@@ -171,7 +171,7 @@ impl Fleet {
     pub(crate) async fn ask_fleet(&self, hub: &NamedHub, question: ServiceMessage) -> FleetAnswer {
         let asked = match &question {
             question if self.is_about_own(question) => Vec::new(),
-            question if concerns_later_clients(question) => self.members().to_vec(),
+            question if question.outlasts_connections() => self.members().to_vec(),
             question => with_wanted(question, |wanted| self.wanting(&hub.key, wanted)),
         };
         self.keep_first(&hub.key, &question);
@@ -324,12 +324,8 @@ impl Fleet {
     /// Whether a message is for one connection that is at this node and at no other.
     fn is_for_this_node_alone(&self, message: &ServiceMessage) -> bool {
         let routes = &self.shared().routes;
-        match message {
-            ServiceMessage::MultiConnectionData(data) => {
-                data.connection_ids.iter().all(|id| routes.find(id).is_some() && routes.is_here_alone(id))
-            }
-            _ => false,
-        }
+        let is_here_alone = |id: &ByteString| routes.find(id).is_some() && routes.is_here_alone(id);
+        matches!(message.audience(), Some(Audience::Connections(ids)) if ids.iter().all(is_here_alone))
     }
 }
 

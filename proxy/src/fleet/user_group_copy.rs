@@ -17,7 +17,6 @@ use trunkline_protocol::limits::LINK_RING_MAX_BYTES;
 use trunkline_protocol::service::ServiceMessage;
 
 use super::Fleet;
-use super::door_relay::concerns_later_clients;
 use super::node_link::NodeLink;
 
 /// Bytes that may wait for a node, or for its acknowledgement, when more of the copy is queued: twice of what is sent before
@@ -51,7 +50,7 @@ impl Fleet {
     /// Keeps a change of a user's memberships before other nodes are told. A copy for a new member then has the change, or
     /// goes before it; nobody minds that it is kept a second time where it is applied, which also says why it can't be.
     pub(super) fn keep_first(&self, hub: &str, message: &ServiceMessage) {
-        if concerns_later_clients(message) {
+        if message.outlasts_connections() {
             drop(self.shared().user_groups.note(hub, message));
         }
     }

@@ -178,50 +178,19 @@ impl<'a> ShardSink<'a> {
         Self { group: Some(group), ..self }
     }
 
-    /// Routes a message of the link.
+    /// Routes a message of this origin, whose answers this asker gets; without one the link does.
     ///
     /// # Errors
-    /// When it is none that an app server sends.
-    pub(super) fn route(&mut self, message: ServiceMessage) -> Result<(), String> {
-        self.route_from(SendOrigin::Sender(self.asker.app(), 0), message)
+    /// When an app server must not send such a message.
+    pub(super) fn route(
+        &mut self,
+        origin: SendOrigin,
+        asker: Option<&Arc<dyn Asker>>,
+        message: ServiceMessage,
+    ) -> Result<(), String> {
+        self.batch.begin(self.shard);
+        route(FrameSource::of(self.shard, asker.unwrap_or(&self.asker), origin), message, &mut self.batch)
     }
-
-    /// Takes a message of a mirror.
-    fn take_mirrored(&mut self, message: ServiceMessage) -> Result<(), String> {
-        let Self { shard, asker, batch, .. } = self;
-        batch.begin(shard);
-        let (shared, counters, origin) = (shard.shared(), shard.counters(), SendOrigin::Sender(asker.app(), 0));
-        mirror_frame::take(FrameSource { shared, counters, hub: asker.hub(), asker, origin }, message, batch)
-    }
-
-    /// Routes a message that has another origin than the app server.
-    ///
-    /// # Errors
-    /// As those of [`route`](Self::route).
-    pub(super) fn route_from(&mut self, origin: SendOrigin, message: ServiceMessage) -> Result<(), String> {
-        let Self { shard, asker, batch, .. } = self;
-        route_into(batch, shard, (asker, origin), message)
-    }
-
-    /// Routes a message whose answers another asker gets.
-    ///
-    /// # Errors
-    /// As those of [`route`](Self::route).
-    pub(super) fn route_for(&mut self, asker: &Arc<dyn Asker>, message: ServiceMessage) -> Result<(), String> {
-        let origin = SendOrigin::Sender(asker.app(), 0);
-        route_into(&mut self.batch, self.shard, (asker, origin), message)
-    }
-}
-
-fn route_into(
-    batch: &mut RoutedBatch,
-    shard: &Shard,
-    (asker, origin): (&Arc<dyn Asker>, SendOrigin),
-    message: ServiceMessage,
-) -> Result<(), String> {
-    batch.begin(shard);
-    let (shared, counters) = (shard.shared(), shard.counters());
-    route(FrameSource { shared, counters, hub: asker.hub(), asker, origin }, message, batch)
 }
 
 impl FrameSink for ShardSink<'_> {
@@ -241,9 +210,12 @@ impl FrameSink for ShardSink<'_> {
 
     fn handle_frame(&mut self, _body: &Bytes, message: Option<ServiceMessage>) -> Result<(), LinkEnd> {
         let Some(message) = message else { return Ok(()) };
-        let routed = match self.group.as_ref().is_some_and(|group| group.is_mirror()) {
-            true => self.take_mirrored(message),
-            false => self.route(message),
+        let Self { shard, asker, group, batch } = self;
+        batch.begin(shard);
+        let source = FrameSource::of(shard, asker, SendOrigin::Sender(asker.app(), 0));
+        let routed = match group.as_ref().is_some_and(|group| group.is_mirror()) {
+            true => mirror_frame::take(source, message, batch),
+            false => route(source, message, batch),
         };
         routed.map_err(LinkEnd::Forbidden)
     }

@@ -7,12 +7,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use bytestring::ByteString;
 use tokio::task::spawn_local;
 use tokio::time::{Instant, sleep};
 use tracing::{debug, info, warn};
 use trunkline_link::{FrameSink, LinkEnd, ManySend};
 use trunkline_protocol::service::{
-    ClientInvocation, CloseConnection, GroupChange, Ping, ServiceMessage, ServiceMessageError,
+    Audience, ClientInvocation, MessageClass, Ping, ServiceMessage, ServiceMessageError,
 };
 
 use super::attachment::ShardSink;
@@ -46,73 +47,47 @@ impl<'a> DoorSink<'a> {
     }
 
     fn take(&mut self, message: ServiceMessage) {
-        use ServiceMessage as M;
         let (shared, link, others) = (self.shard.shared(), &self.link, self.shard.shared().other_nodes());
-        let is_here = |id: &str| shared.routes.find(id).is_some();
+        let is_here = |id: &ByteString| shared.routes.find(id).is_some();
         // What concerns a connection that moves goes to both nodes.
-        let is_elsewhere = |id: &str| !shared.routes.is_here_alone(id);
+        let is_elsewhere = |id: &ByteString| !shared.routes.is_here_alone(id);
         let epoch = match has_epoch(&message) {
             true => self.sends.get_or_insert_with(|| shared.moves.begin_send()).epoch(),
             false => 0,
         };
-        match &message {
-            M::ConnectionData(_) => {}
-            M::MultiConnectionData(data) if data.connection_ids.iter().any(|id| is_elsewhere(id)) => {
-                others.pass_on(link, &message, epoch);
+        match (message.class(), message.audience()) {
+            _ if !is_of_app_server(&message) => {
+                self.skip(&format!("{} ({}) is none that an app server sends", message.name(), message.number()));
+                return;
             }
-            M::UserData(_)
-            | M::MultiUserData(_)
-            | M::BroadcastData(_)
-            | M::GroupBroadcastData(_)
-            | M::MultiGroupBroadcastData(_) => {
+            (MessageClass::Send, Some(Audience::Connections(ids))) => {
+                if ids.iter().any(is_elsewhere) {
+                    others.pass_on(link, &message, epoch);
+                }
+            }
+            (MessageClass::Send, _) => {
                 others.pass_on(link, &message, epoch);
                 if !others.is_for_us(link) {
                     return;
                 }
             }
-            M::UserJoinGroup(_) | M::UserLeaveGroup(_) => others.pass_on(link, &message, epoch),
-            M::JoinGroup(GroupChange { connection_id: id, .. })
-            | M::LeaveGroup(GroupChange { connection_id: id, .. })
-            | M::CloseConnection(CloseConnection { connection_id: id, .. })
-                if is_elsewhere(id) =>
-            {
-                others.pass_on(link, &message, epoch);
-                if !is_here(id) {
-                    return;
+            (MessageClass::Change, Some(Audience::Connections(ids))) => {
+                if ids.iter().any(is_elsewhere) {
+                    others.pass_on(link, &message, epoch);
+                    if !ids.iter().any(is_here) {
+                        return;
+                    }
                 }
             }
-            M::JoinGroupWithAck(_)
-            | M::LeaveGroupWithAck(_)
-            | M::CheckUserInGroupWithAck(_)
-            | M::CheckGroupExistenceWithAck(_)
-            | M::CheckConnectionExistenceWithAck(_)
-            | M::CheckUserExistenceWithAck(_)
-            | M::UserJoinGroupWithAck(_)
-            | M::UserLeaveGroupWithAck(_)
-            | M::CloseConnectionWithAck(_)
-            | M::CloseConnectionsWithAck(_)
-            | M::CloseUserConnectionsWithAck(_)
-            | M::CloseGroupConnectionsWithAck(_)
-            | M::GroupMemberQuery(_) => return self.ask(message),
-            M::ClientInvocation(request) if is_elsewhere(&request.connection_id) => {
-                return self.invoke_elsewhere(request, epoch);
+            (MessageClass::Change, _) => others.pass_on(link, &message, epoch),
+            (MessageClass::Order | MessageClass::Question, _) => return self.ask(message),
+            _ => {
+                if let ServiceMessage::ClientInvocation(request) = &message
+                    && is_elsewhere(&request.connection_id)
+                {
+                    return self.invoke_elsewhere(request, epoch);
+                }
             }
-            M::HandshakeRequest(_)
-            | M::HandshakeResponse(_)
-            | M::OpenConnection(_)
-            | M::Ack(_)
-            | M::ServiceError(_)
-            | M::ServiceEvent(_)
-            | M::ServiceMapping(_)
-            | M::ConnectionReconnect(_)
-            | M::MoveConnection(_)
-            | M::ConnectionMoved(_)
-            | M::RefreshConnectionWithAck(_)
-            | M::Stamped(_) => {
-                self.skip(&format!("{} ({}) is none that an app server sends", message.name(), message.number()));
-                return;
-            }
-            _ => {}
         }
         self.route(message, epoch);
     }
@@ -131,7 +106,7 @@ impl<'a> DoorSink<'a> {
 
     fn route(&mut self, message: ServiceMessage, epoch: i64) {
         let origin = SendOrigin::Sender(self.shard.shared().origin, epoch);
-        if let Err(problem) = self.inner.route_from(origin, message) {
+        if let Err(problem) = self.inner.route(origin, None, message) {
             self.skip(&problem);
         }
     }
@@ -148,11 +123,8 @@ impl<'a> DoorSink<'a> {
 
     /// Asks here, and at the other nodes; the app server gets one answer.
     fn ask(&mut self, message: ServiceMessage) {
-        let routed = match self.shard.shared().other_nodes().ask_too(&self.link, &message) {
-            Some(asker) => self.inner.route_for(&asker, message),
-            None => self.inner.route(message),
-        };
-        if let Err(problem) = routed {
+        let asker = self.shard.shared().other_nodes().ask_too(&self.link, &message);
+        if let Err(problem) = self.inner.route(SendOrigin::Sender(self.link.app(), 0), asker.as_ref(), message) {
             self.skip(&problem);
         }
     }
@@ -211,17 +183,14 @@ fn with_time(mut message: ServiceMessage) -> ServiceMessage {
 
 /// Whether a message may be for a connection that moves, and so the epoch matters in which it enters the fleet.
 fn has_epoch(message: &ServiceMessage) -> bool {
+    message.class() == MessageClass::Send || matches!(message, ServiceMessage::ClientInvocation(_))
+}
+
+/// Whether an app server sends such a message: not only proxies, and nodes among themselves.
+fn is_of_app_server(message: &ServiceMessage) -> bool {
     use ServiceMessage as M;
-    matches!(
-        message,
-        M::MultiConnectionData(_)
-            | M::UserData(_)
-            | M::MultiUserData(_)
-            | M::BroadcastData(_)
-            | M::GroupBroadcastData(_)
-            | M::MultiGroupBroadcastData(_)
-            | M::ClientInvocation(_)
-    )
+    let is_of_node = matches!(message, M::ConnectionMoved(_) | M::RefreshConnectionWithAck(_) | M::Stamped(_));
+    message.class() != MessageClass::Service && !is_of_node
 }
 
 impl FrameSink for DoorSink<'_> {

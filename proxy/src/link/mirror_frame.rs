@@ -4,8 +4,7 @@
 //! and orders are acknowledged as if they were carried out, so that the app server runs as it would in the primary's place.
 
 use bytestring::ByteString;
-use trunkline_protocol::manifest::MIGRATE_TO_HEADER;
-use trunkline_protocol::service::{ErrorCompletion, FlowSubject, RawKind, ServiceMessage};
+use trunkline_protocol::service::{ErrorCompletion, FlowSubject, MessageClass, RawKind, ServiceMessage};
 
 use super::route::{FrameSource, RoutedBatch, control_flow, route};
 use crate::shard::{ConnectionCommand, MirrorOrder, PendingAck};
@@ -25,10 +24,8 @@ pub(super) fn take(source: FrameSource<'_>, message: ServiceMessage, batch: &mut
             let command = ConnectionCommand::Mirrored { payload: data.payload, kind };
             batch.for_owner(source, data.connection_id, command);
         }
-        M::CloseConnection(close) if is_handed_over(&close.headers) => {
-            // Of clients that have had their home there until a moment ago.
-            return route(source, M::CloseConnection(close), batch);
-        }
+        // Of clients that have had their home there until a moment ago.
+        M::CloseConnection(close) if close.is_hand_over() => return route(source, M::CloseConnection(close), batch),
         M::CloseConnection(close) => {
             batch.for_owner(source, close.connection_id, ConnectionCommand::Mirror(MirrorOrder::Close));
         }
@@ -48,40 +45,11 @@ pub(super) fn take(source: FrameSource<'_>, message: ServiceMessage, batch: &mut
             Ok(_) => {}
             Err(error) => return Err(error.to_string()),
         },
-        M::CheckConnectionExistenceWithAck(_)
-        | M::CheckGroupExistenceWithAck(_)
-        | M::CheckUserExistenceWithAck(_)
-        | M::CheckUserInGroupWithAck(_)
-        | M::GroupMemberQuery(_)
-        | M::UserConnectionQuery(_)
-        | M::HandshakeRequest(_)
-        | M::HandshakeResponse(_)
-        | M::OpenConnection(_)
-        | M::Ack(_) => return route(source, message, batch),
-        message => {
-            if let Some(ack_id) = ack_id(&message) {
-                PendingAck::new(source.asker.clone(), ack_id).found();
-            }
-        }
+        message => match (message.class(), message.ack_id()) {
+            (MessageClass::Question | MessageClass::Service, _) => return route(source, message, batch),
+            (_, Some(ack_id)) => PendingAck::new(source.asker.clone(), ack_id).found(),
+            (_, None) => {}
+        },
     }
     Ok(())
-}
-
-fn is_handed_over(headers: &[(ByteString, Vec<ByteString>)]) -> bool {
-    headers.iter().any(|(name, _)| name.eq_ignore_ascii_case(MIGRATE_TO_HEADER))
-}
-
-/// Number of the acknowledgement that an order wants.
-fn ack_id(message: &ServiceMessage) -> Option<i64> {
-    use ServiceMessage as M;
-    match message {
-        M::JoinGroupWithAck(change) | M::LeaveGroupWithAck(change) => Some(change.ack_id),
-        M::UserJoinGroupWithAck(change) | M::UserLeaveGroupWithAck(change) => Some(change.ack_id),
-        M::CloseConnectionWithAck(close)
-        | M::CloseConnectionsWithAck(close)
-        | M::CloseUserConnectionsWithAck(close)
-        | M::CloseGroupConnectionsWithAck(close) => Some(close.ack_id),
-        M::RefreshConnectionWithAck(refresh) => Some(refresh.ack_id),
-        _ => None,
-    }
 }

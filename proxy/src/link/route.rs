@@ -7,11 +7,10 @@ use std::sync::Arc;
 
 use bytestring::ByteString;
 use tracing::debug;
-use trunkline_protocol::cause::Cause;
-use trunkline_protocol::manifest::{CAUSE_HEADER, MIGRATE_TO_HEADER};
 use trunkline_protocol::service::{
-    CheckUserInGroup, ClientCompletion, ClientInvocation, CloseWithAck, ConnectionFlowControl, ConnectionMoved,
-    FlowOperation, FlowSubject, GroupChange, Payloads, RawKind, ServiceMessage, Stamped, TraceReport, UserGroupChange,
+    self, CheckUserInGroup, ClientCompletion, ClientInvocation, CloseConnection, ConnectionFlowControl,
+    ConnectionMoved, Exclusions, FlowOperation, FlowSubject, GroupChange, MessageClass, Payloads, RawKind,
+    ServiceMessage, Stamped, TraceReport, UserGroupChange,
 };
 
 use crate::metrics::{Counters, SendKind};
@@ -83,73 +82,40 @@ pub(crate) struct FrameSource<'a> {
     pub(crate) origin: SendOrigin,
 }
 
+impl<'a> FrameSource<'a> {
+    /// Source of the frames of a link that a shard reads.
+    pub(super) fn of(shard: &'a Shard, asker: &'a Arc<dyn Asker>, origin: SendOrigin) -> Self {
+        Self { shared: shard.shared(), counters: shard.counters(), hub: asker.hub(), asker, origin }
+    }
+}
+
 /// Routes one frame into the batch.
 ///
 /// # Errors
 /// When an app server must not send such a frame, naming it.
 pub(crate) fn route(source: FrameSource<'_>, message: ServiceMessage, batch: &mut RoutedBatch) -> Result<(), String> {
-    if let ServiceMessage::Stamped(stamped) = message {
-        return route_stamped(source, &stamped, batch);
-    }
-    let FrameSource { hub, counters, origin, .. } = source;
-    let sends = &counters.sends;
-    let mut send = |kind: SendKind, to: Receivers, payloads: &Payloads| {
-        sends.of(kind).add_alone(1);
-        batch.for_all(ShardCommand::Send { hub, to, message: Framed::new(payloads), origin });
-    };
     match message {
         ServiceMessage::ConnectionData(data) => {
-            sends.of(SendKind::Connection).add_alone(1);
+            source.counters.sends.of(SendKind::Connection).add_alone(1);
             let kind = RawKind::from_data_type(data.data_type);
             batch.for_owner(source, data.connection_id, ConnectionCommand::Data { payload: data.payload, kind });
         }
         ServiceMessage::MultiConnectionData(data) => {
-            sends.of(SendKind::Connections).add_alone(1);
+            source.counters.sends.of(SendKind::Connections).add_alone(1);
             send_to_connections(source, data.connection_ids, &data.payloads, batch);
         }
-        ServiceMessage::BroadcastData(data) => {
-            send(SendKind::All, Receivers { excluded: data.excluded, ..Audience::Everyone.into() }, &data.payloads);
-        }
-        ServiceMessage::GroupBroadcastData(data) => {
-            let (excluded, excluded_users) = (data.excluded, data.excluded_users);
-            send(
-                SendKind::Groups,
-                Receivers { who: Audience::Groups(vec![data.group]), excluded, excluded_users },
-                &data.payloads,
-            );
-        }
-        ServiceMessage::MultiGroupBroadcastData(data) => {
-            send(SendKind::Groups, Audience::Groups(data.groups).into(), &data.payloads);
-        }
-        ServiceMessage::UserData(data) => {
-            send(SendKind::Users, Audience::Users(vec![data.user_id]).into(), &data.payloads)
-        }
-        ServiceMessage::MultiUserData(data) => {
-            send(SendKind::Users, Audience::Users(data.user_ids).into(), &data.payloads)
-        }
-        ServiceMessage::CloseConnection(close) => {
-            let is_handed_over = close.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case(MIGRATE_TO_HEADER));
-            if is_handed_over && source.shared.routes.find(&close.connection_id).is_none() {
-                let (app, connection_id) = (source.asker.app(), close.connection_id);
-                batch.for_all(ShardCommand::GivenAway { hub, app, connection_id });
-                return Ok(());
-            }
-            let act = match is_handed_over {
-                true => ConnectionCommand::HandOver { headers: close.headers },
-                false => {
-                    let (cause, by) = (named_cause(&close.headers), source.asker.door_link());
-                    ConnectionCommand::Close { error: close.error, cause, by }
-                }
-            };
-            batch.for_owner(source, close.connection_id, act);
-        }
+        ServiceMessage::Stamped(stamped) => return route_stamped(source, &stamped, batch),
+        ServiceMessage::CloseConnection(close) => close_one(source, close, batch),
         ServiceMessage::ConnectionFlowControl(flow) => control_flow(source, flow, batch),
         ServiceMessage::ConnectionMoved(ConnectionMoved { connection_id, epoch }) => {
-            if let SendOrigin::Sender(from, _) = origin {
+            if let SendOrigin::Sender(from, _) = source.origin {
                 batch.for_owner(source, connection_id, ConnectionCommand::Moved { from, epoch });
             }
         }
-        other => return route_rare(source, other, batch),
+        other => match other.payloads() {
+            Some(payloads) => send(source, receivers_of(&other), payloads, batch),
+            None => return route_rare(source, other, batch),
+        },
     }
     Ok(())
 }
@@ -163,7 +129,9 @@ pub(crate) fn route_counted(
     message: ServiceMessage,
     batch: &mut RoutedBatch,
 ) -> Result<(), String> {
-    if let Some(to) = receivers_of(&message) {
+    if matches!(message.class(), MessageClass::Data | MessageClass::Send)
+        && let Some(to) = receivers_of(&message)
+    {
         let tally = MemberTally::new(source.asker.clone(), 0);
         batch.for_all(ShardCommand::CountReceivers { hub: source.hub, to, tally });
     }
@@ -184,103 +152,112 @@ fn route_stamped(source: FrameSource<'_>, stamped: &Stamped, batch: &mut RoutedB
     }
 }
 
-/// Receivers of a message to clients; `None` for any other.
-#[must_use]
-fn receivers_of(message: &ServiceMessage) -> Option<Receivers> {
-    Some(match message {
-        ServiceMessage::ConnectionData(data) => Audience::Connections(vec![data.connection_id.clone()]).into(),
-        ServiceMessage::MultiConnectionData(data) => Audience::Connections(data.connection_ids.clone()).into(),
-        ServiceMessage::BroadcastData(data) => {
-            Receivers { excluded: data.excluded.clone(), ..Audience::Everyone.into() }
-        }
-        ServiceMessage::GroupBroadcastData(data) => Receivers {
-            who: Audience::Groups(vec![data.group.clone()]),
-            excluded: data.excluded.clone(),
-            excluded_users: data.excluded_users.clone(),
-        },
-        ServiceMessage::MultiGroupBroadcastData(data) => Audience::Groups(data.groups.clone()).into(),
-        ServiceMessage::UserData(data) => Audience::Users(vec![data.user_id.clone()]).into(),
-        ServiceMessage::MultiUserData(data) => Audience::Users(data.user_ids.clone()).into(),
-        _ => return None,
-    })
+/// Sends a message to clients at every shard; framed once.
+fn send(source: FrameSource<'_>, to: Option<Receivers>, payloads: &Payloads, batch: &mut RoutedBatch) {
+    let Some(to) = to else { return };
+    let kind = match to.who {
+        Audience::Everyone => SendKind::All,
+        Audience::Connections(_) => SendKind::Connections,
+        Audience::Groups(_) => SendKind::Groups,
+        Audience::Users(_) => SendKind::Users,
+    };
+    source.counters.sends.of(kind).add_alone(1);
+    let (hub, message, origin) = (source.hub, Framed::new(payloads), source.origin);
+    batch.for_all(ShardCommand::Send { hub, to, message, origin });
 }
 
-/// Why the app server closes a connection, if it says so in a word that we know.
-fn named_cause(headers: &[(ByteString, Vec<ByteString>)]) -> Option<Cause> {
-    let (_, values) = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case(CAUSE_HEADER))?;
-    Cause::from_label(values.first()?).filter(|cause| cause.closes())
+/// Clients that a message is about.
+fn receivers_of(message: &ServiceMessage) -> Option<Receivers> {
+    let who = match message.audience()? {
+        service::Audience::Everyone => Audience::Everyone,
+        service::Audience::Connections(ids) => Audience::Connections(ids.to_vec()),
+        service::Audience::Groups(groups) => Audience::Groups(groups.to_vec()),
+        service::Audience::Users(users) => Audience::Users(users.to_vec()),
+    };
+    let Exclusions { connections, users } = message.exclusions();
+    Some(Receivers { who, excluded: connections.to_vec(), excluded_users: users.to_vec() })
+}
+
+/// Closes a connection that its app server closes, or gives away.
+fn close_one(source: FrameSource<'_>, close: CloseConnection, batch: &mut RoutedBatch) {
+    let act = if !close.is_hand_over() {
+        let cause = close.reason().cause.filter(|cause| cause.closes());
+        ConnectionCommand::Close { error: close.error, cause, by: source.asker.door_link() }
+    } else if source.shared.routes.find(&close.connection_id).is_some() {
+        ConnectionCommand::HandOver { headers: close.headers }
+    } else {
+        let (hub, app, connection_id) = (source.hub, source.asker.app(), close.connection_id);
+        return batch.for_all(ShardCommand::GivenAway { hub, app, connection_id });
+    };
+    batch.for_owner(source, close.connection_id, act);
 }
 
 /// Routes the rare frames.
 fn route_rare(source: FrameSource<'_>, message: ServiceMessage, batch: &mut RoutedBatch) -> Result<(), String> {
-    let ack = |ack_id| PendingAck::new(source.asker.clone(), ack_id);
-    let interest = source.shared.interest.as_ref();
-    let ack_of_join =
-        |ack_id, group: &Option<_>| PendingAck::of_join(source.asker.clone(), ack_id, interest, group.as_ref());
+    use ServiceMessage as M;
+    let ack_id = message.ack_id();
+    let ack = || ack_id.map(|ack_id| PendingAck::new(source.asker.clone(), ack_id));
+    let ack_of_join = |group: Option<&ByteString>| {
+        let interest = source.shared.interest.as_ref();
+        ack_id.map(|ack_id| PendingAck::of_join(source.asker.clone(), ack_id, interest, group))
+    };
     let refusal = note_user_groups(source, &message).err();
     match message {
-        ServiceMessage::JoinGroup(change) => change_group(source, change, GroupOperation::Join, None, batch),
-        ServiceMessage::LeaveGroup(change) => change_group(source, change, GroupOperation::Leave, None, batch),
-        ServiceMessage::JoinGroupWithAck(change) => {
-            let ack = ack_of_join(change.ack_id, &change.group);
-            change_group(source, change, GroupOperation::Join, Some(ack), batch);
+        M::JoinGroup(change) | M::JoinGroupWithAck(change) => {
+            let ack = ack_of_join(change.group.as_ref());
+            change_group(source, change, GroupOperation::Join, ack, batch);
         }
-        ServiceMessage::LeaveGroupWithAck(change) => {
-            let ack = ack(change.ack_id);
-            change_group(source, change, GroupOperation::Leave, Some(ack), batch);
+        M::LeaveGroup(change) | M::LeaveGroupWithAck(change) => {
+            change_group(source, change, GroupOperation::Leave, ack(), batch);
         }
-        ServiceMessage::UserJoinGroup(change) => change_user_group(source, change, GroupOperation::Join, None, batch),
-        ServiceMessage::UserLeaveGroup(change) => change_user_group(source, change, GroupOperation::Leave, None, batch),
-        ServiceMessage::UserJoinGroupWithAck(change) => {
-            let ack = ack_of_join(change.ack_id, &change.group);
+        M::UserJoinGroup(change) | M::UserJoinGroupWithAck(change) => {
+            let ack = ack_of_join(change.group.as_ref());
             // The connections that are there join all the same.
-            refusal.iter().for_each(|refusal| ack.failed(refusal.to_string()));
-            change_user_group(source, change, GroupOperation::Join, Some(ack), batch);
+            ack.iter().zip(&refusal).for_each(|(ack, refusal)| ack.failed(refusal.to_string()));
+            change_user_group(source, change, GroupOperation::Join, ack, batch);
         }
-        ServiceMessage::UserLeaveGroupWithAck(change) => {
-            let ack = ack(change.ack_id);
-            change_user_group(source, change, GroupOperation::Leave, Some(ack), batch);
+        M::UserLeaveGroup(change) | M::UserLeaveGroupWithAck(change) => {
+            change_user_group(source, change, GroupOperation::Leave, ack(), batch);
         }
-        ServiceMessage::RefreshConnectionWithAck(refresh) => {
-            let (expires_s, ack) = (refresh.expires_s.try_into().unwrap_or_default(), ack(refresh.ack_id));
+        M::RefreshConnectionWithAck(refresh) => {
+            let expires_s = refresh.expires_s.try_into().unwrap_or_default();
+            let ack = PendingAck::new(source.asker.clone(), refresh.ack_id);
             batch.for_owner(source, refresh.connection_id, ConnectionCommand::Refresh { expires_s, ack });
         }
-        ServiceMessage::CheckConnectionExistenceWithAck(check) => {
-            self::check(source, Audience::Connections(vec![check.subject]), None, check.ack_id, batch);
+        M::CheckUserInGroupWithAck(check) if is_kept(source, &check) => {
+            PendingAck::new(source.asker.clone(), check.ack_id).found();
         }
-        ServiceMessage::CheckGroupExistenceWithAck(check) => {
-            self::check(source, Audience::Groups(vec![check.subject]), None, check.ack_id, batch);
+        M::CheckUserInGroupWithAck(_)
+        | M::CheckConnectionExistenceWithAck(_)
+        | M::CheckGroupExistenceWithAck(_)
+        | M::CheckUserExistenceWithAck(_) => check(source, &message, ack(), batch),
+        M::GroupMemberQuery(query) => query_members(source, query.into(), batch),
+        M::UserConnectionQuery(query) => query_members(source, query.into(), batch),
+        M::CloseConnectionWithAck(ref close)
+        | M::CloseConnectionsWithAck(ref close)
+        | M::CloseUserConnectionsWithAck(ref close)
+        | M::CloseGroupConnectionsWithAck(ref close) => {
+            let (hub, app, reason) = (source.hub, source.asker.app(), close.reason.clone());
+            if let (Some(to), Some(ack)) = (receivers_of(&message), ack()) {
+                batch.for_all(ShardCommand::CloseMany { hub, app, to, reason, ack });
+            }
         }
-        ServiceMessage::CheckUserExistenceWithAck(check) => {
-            self::check(source, Audience::Users(vec![check.subject]), None, check.ack_id, batch);
-        }
-        ServiceMessage::CheckUserInGroupWithAck(check) if is_kept(source, &check) => ack(check.ack_id).found(),
-        ServiceMessage::CheckUserInGroupWithAck(check) => {
-            self::check(source, Audience::Users(vec![check.user_id]), Some(check.group), check.ack_id, batch);
-        }
-        ServiceMessage::GroupMemberQuery(query) => query_members(source, query.into(), batch),
-        ServiceMessage::UserConnectionQuery(query) => query_members(source, query.into(), batch),
-        ServiceMessage::CloseConnectionWithAck(close) => {
-            close_many(source, Audience::Connections(vec![close.subject.clone()]), close, batch);
-        }
-        ServiceMessage::CloseConnectionsWithAck(close) => close_many(source, Audience::Everyone, close, batch),
-        ServiceMessage::CloseUserConnectionsWithAck(close) => {
-            close_many(source, Audience::Users(vec![close.subject.clone()]), close, batch);
-        }
-        ServiceMessage::CloseGroupConnectionsWithAck(close) => {
-            close_many(source, Audience::Groups(vec![close.subject.clone()]), close, batch);
-        }
-        ServiceMessage::ClientInvocation(question) => invoke_client(source, question, batch),
-        ServiceMessage::ClientCompletion(answer) => route_result(source, answer),
-        ServiceMessage::ErrorCompletion(mut answer) => {
+        M::ClientInvocation(question) => invoke_client(source, question, batch),
+        M::ClientCompletion(answer) => route_result(source, answer),
+        M::ErrorCompletion(mut answer) => {
             let waiting = waiting_for(source, &answer.invocation_id, &answer.connection_id);
             waiting.iter().for_each(|waiting| answer.caller_server_id = waiting.caller().clone());
             let caller = answer.caller_server_id.clone();
-            pass_result(source, waiting.as_ref(), &caller, &ServiceMessage::ErrorCompletion(answer));
+            pass_result(source, waiting.as_ref(), &caller, &M::ErrorCompletion(answer));
         }
-        ServiceMessage::TraceReport(report) => report_trace(source, report, batch),
-        ServiceMessage::RestoreAnswer(answer) => source.shared.restore_queries.answer(source.asker.app(), &answer),
-        other => return refuse(&other),
+        M::TraceReport(report) => report_trace(source, report, batch),
+        M::RestoreAnswer(answer) => source.shared.restore_queries.answer(source.asker.app(), &answer),
+        // Those that only a proxy may send break the protocol.
+        M::HandshakeRequest(_) | M::HandshakeResponse(_) | M::OpenConnection(_) | M::Ack(_) => {
+            return Err(format!("the app server sent {} ({}), which it must not", message.name(), message.number()));
+        }
+        // All others mean nothing here.
+        _ => {}
     }
     Ok(())
 }
@@ -366,19 +343,6 @@ fn is_over(answer: &ServiceMessage) -> bool {
     matches!(answer, ServiceMessage::ClientCompletion(answer) if answer.payload.is_empty())
 }
 
-/// Frames that mean nothing here are skipped; those that only a proxy may send break the protocol.
-fn refuse(message: &ServiceMessage) -> Result<(), String> {
-    match message {
-        ServiceMessage::HandshakeRequest(_)
-        | ServiceMessage::HandshakeResponse(_)
-        | ServiceMessage::OpenConnection(_)
-        | ServiceMessage::Ack(_) => {
-            Err(format!("the app server sent {} ({}), which it must not", message.name(), message.number()))
-        }
-        _ => Ok(()),
-    }
-}
-
 /// Each shard gets the ids that it owns; framed once.
 fn send_to_connections(source: FrameSource<'_>, ids: Vec<ByteString>, payloads: &Payloads, batch: &mut RoutedBatch) {
     let mut by_shard: Vec<Vec<ByteString>> = vec![Vec::new(); batch.commands.len()];
@@ -437,15 +401,15 @@ fn change_user_group(
     }
 }
 
-fn check(
-    source: FrameSource<'_>,
-    who: Audience,
-    within_group: Option<ByteString>,
-    ack_id: i64,
-    batch: &mut RoutedBatch,
-) {
-    let ack = PendingAck::new(source.asker.clone(), ack_id);
-    batch.for_all(ShardCommand::Check { hub: source.hub, who, within_group, ack });
+/// Asks all shards whether any of the clients of a question is there.
+fn check(source: FrameSource<'_>, question: &ServiceMessage, ack: Option<Arc<PendingAck>>, batch: &mut RoutedBatch) {
+    let within_group = match question {
+        ServiceMessage::CheckUserInGroupWithAck(check) => Some(check.group.clone()),
+        _ => None,
+    };
+    if let (Some(Receivers { who, .. }), Some(ack)) = (receivers_of(question), ack) {
+        batch.for_all(ShardCommand::Check { hub: source.hub, who, within_group, ack });
+    }
 }
 
 /// A page begins at one shard, which passes it on to those behind it; a number is added up by all of them.
@@ -459,13 +423,6 @@ fn query_members(source: FrameSource<'_>, query: ListQuery, batch: &mut RoutedBa
             false => listing.answer_last(),
         }
     }
-}
-
-fn close_many(source: FrameSource<'_>, who: Audience, close: CloseWithAck, batch: &mut RoutedBatch) {
-    let CloseWithAck { reason, ack_id, excluded, .. } = close;
-    let to = Receivers { excluded, ..who.into() };
-    let ack = PendingAck::new(source.asker.clone(), ack_id);
-    batch.for_all(ShardCommand::CloseMany { hub: source.hub, app: source.asker.app(), to, reason, ack });
 }
 
 /// Begins the drain of an app server that is about to stop: the connections at home there get another home.

@@ -12,7 +12,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use trunkline_protocol::cause::Cause;
 use trunkline_protocol::id::ID_CHARS;
 use trunkline_protocol::manifest::{REMOTE_HEADER, Transport, USER_ID_CLAIM};
-use trunkline_protocol::service::OpenConnection;
+use trunkline_protocol::service::{OpenConnection, header};
 
 use crate::clock::unix_ms;
 use crate::metrics::ClientProtocol;
@@ -104,10 +104,7 @@ impl<'a> PastConnection<'a> {
     /// Adds what the opening frame tells of the client.
     #[must_use]
     pub(crate) fn of(self, open: &'a OpenConnection) -> Self {
-        let header = |wanted: &str| {
-            let (_, values) = open.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case(wanted))?;
-            values.first().map(|value| cut_text(value))
-        };
+        let header = |wanted: &str| header(&open.headers, wanted).map(|value| cut_text(value));
         let user = open.claims.iter().find(|(name, _)| name == USER_ID_CLAIM).map(|(_, user)| cut_text(user));
         Self { user, remote: header(REMOTE_HEADER), user_agent: header("user-agent"), ..self }
     }

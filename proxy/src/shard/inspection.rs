@@ -6,7 +6,7 @@ use std::ops::Range;
 use tokio::time::Instant;
 use trunkline_protocol::id::ID_CHARS;
 use trunkline_protocol::manifest::REMOTE_HEADER;
-use trunkline_protocol::service::OpenConnection;
+use trunkline_protocol::service::{OpenConnection, header};
 
 use super::close_reason::CloseReason;
 use super::connection::{Census, Client, ClientKind, Connections, PauseReason, SetName, Status};
@@ -196,7 +196,7 @@ impl Inspector<'_> {
         let ago = |tick: u32| self.tick.saturating_sub(tick);
         Some(ClientInspection {
             row: self.row(client, open.as_ref()),
-            user_agent: open.as_ref().and_then(|open| header(open, "user-agent")),
+            user_agent: open.as_ref().and_then(|open| cut_header(open, "user-agent")),
             groups,
             group_count,
             outbox_bytes: client.outbox.bytes(),
@@ -222,7 +222,7 @@ impl Inspector<'_> {
             state: state(client),
             age_s: u32::try_from(self.now_us.saturating_sub(client.cold.opened_us) / MICROS_PER_SECOND)
                 .unwrap_or(u32::MAX),
-            address: open.and_then(|open| header(open, REMOTE_HEADER)),
+            address: open.and_then(|open| cut_header(open, REMOTE_HEADER)),
         }
     }
 }
@@ -364,9 +364,8 @@ fn opening(client: &Client) -> Option<OpenConnection> {
     client.cold.opening.as_ref()?.read()
 }
 
-fn header(open: &OpenConnection, name: &str) -> Option<String> {
-    let (_, values) = open.headers.iter().find(|(known, _)| known.eq_ignore_ascii_case(name))?;
-    Some(values.first()?.chars().take(HEADER_MAX_CHARS).collect())
+fn cut_header(open: &OpenConnection, name: &str) -> Option<String> {
+    Some(header(&open.headers, name)?.chars().take(HEADER_MAX_CHARS).collect())
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use indexmap::IndexSet;
 use tracing::{debug, warn};
 use trunkline_protocol::hub::{HandshakeRequest, HandshakeResponse};
 use trunkline_protocol::manifest::ITEMS_HEADER;
-use trunkline_protocol::service::ServiceMessage;
+use trunkline_protocol::service::{ServiceMessage, header};
 use trunkline_protocol::wire::RESTORES_HEADER;
 
 use super::close_reason::CloseReason;
@@ -341,8 +341,7 @@ impl ShardState {
     pub(super) fn hand_side_over(&mut self, slot: Slot, group: &str, headers: &[(ByteString, Vec<ByteString>)]) {
         let Some(side) = self.side_mut(slot, group).filter(|side| side.is_leaving) else { return };
         side.is_let_go = Some(LetGo::HandedOver);
-        let items = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case(ITEMS_HEADER));
-        side.items = items.and_then(|(_, values)| values.first()).map(|items| Box::from(&**items));
+        side.items = header(headers, ITEMS_HEADER).map(|items| Box::from(&**items));
         self.leave_side(slot, group, CALL_UNFINISHED);
         self.assign_side(slot, group);
     }

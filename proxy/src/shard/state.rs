@@ -25,7 +25,7 @@ use tokio::time::Instant;
 use trunkline_protocol::cause::Cause;
 use trunkline_protocol::hub::{Completion, HubMessage, Outcome};
 use trunkline_protocol::manifest::{ITEMS_HEADER, Transport};
-use trunkline_protocol::service::OpenConnection;
+use trunkline_protocol::service::{OpenConnection, header};
 
 use super::close_reason::CloseReason;
 use super::closed_id::ClosedIds;
@@ -533,8 +533,7 @@ impl ShardState {
         }
         client.cold.is_let_go = Some(LetGo::HandedOver);
         client.pause(PauseReason::HandingOver);
-        let items = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case(ITEMS_HEADER));
-        client.cold.items = items.and_then(|(_, values)| values.first()).map(|items| Box::from(&**items));
+        client.cold.items = header(headers, ITEMS_HEADER).map(|items| Box::from(&**items));
         match self.take_level_target(slot) {
             Some(home) => self.reassign_to(slot, &home),
             None => self.reassign(slot, CALL_UNFINISHED),

@@ -130,12 +130,8 @@ impl UserGroups {
     /// Whether a message may change memberships that are kept.
     #[must_use]
     pub(crate) fn are_changed_by(&self, message: &ServiceMessage) -> bool {
-        use ServiceMessage as M;
-        match message {
-            M::UserJoinGroup(change) | M::UserJoinGroupWithAck(change) => change.ttl_s.is_some_and(|time| time > 0),
-            M::UserLeaveGroup(_) | M::UserLeaveGroupWithAck(_) => !self.is_empty(),
-            _ => false,
-        }
+        let ends_some = matches!(message, ServiceMessage::UserLeaveGroup(_) | ServiceMessage::UserLeaveGroupWithAck(_));
+        message.outlasts_connections() && !(ends_some && self.is_empty())
     }
 
     /// Keeps or ends what a message says of a user's memberships; any other message says nothing of them.

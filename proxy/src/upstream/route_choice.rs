@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use trunkline_protocol::service::OpenConnection;
+use trunkline_protocol::service::{OpenConnection, header};
 use trunkline_protocol::wire::REMOTE_HEADER;
 
 use super::{Hub, HubRegistry, ServerGroup};
@@ -71,8 +71,7 @@ impl HubRegistry {
 /// Facts of a client connection, from the frame that opens it.
 #[must_use]
 pub(crate) fn facts_of<'a>(path: &'a str, open: &'a OpenConnection, user: Option<&'a str>) -> RouteFacts<'a> {
-    let remote = open.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case(REMOTE_HEADER));
-    let remote = remote.and_then(|(_, values)| values.first()?.parse::<SocketAddr>().ok());
+    let remote = header(&open.headers, REMOTE_HEADER).and_then(|remote| remote.parse::<SocketAddr>().ok());
     RouteFacts {
         hub: Some(path),
         path,

@@ -14,7 +14,6 @@ use trunkline_protocol::hub::{
     next_frame,
 };
 use trunkline_protocol::limits::{HANDSHAKE_MAX_BYTES, LINK_FRAME_MAX_BYTES};
-use trunkline_protocol::manifest::{MIGRATE_FROM_HEADER, MIGRATE_TO_HEADER};
 use trunkline_protocol::service::{
     ClientCompletion, ClientInvocation, CloseConnection, ConnectionData, ConnectionFlowControl, ErrorCompletion,
     FlowSubject, OpenConnection, ServiceMessage,
@@ -107,7 +106,7 @@ impl FarEnd {
 
     fn opened(&mut self, open: &OpenConnection) {
         // A connection that has lost another link is open, and nobody is told of it once more.
-        let comes_from = open.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case(MIGRATE_FROM_HEADER));
+        let comes_from = open.origin().previous_home.is_some();
         let protocol = open.protocol.as_deref().and_then(HubProtocol::from_name);
         let stage = match protocol.filter(|_| comes_from) {
             Some(protocol) => WebhookStage::Open(protocol),
@@ -266,8 +265,7 @@ impl FarEnd {
 
     fn closed(&mut self, close: &CloseConnection) {
         let id = &close.connection_id;
-        let is_elsewhere = close.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case(MIGRATE_TO_HEADER));
-        if is_elsewhere {
+        if close.is_hand_over() {
             return self.forget(id);
         }
         self.end(id, close.error.as_deref().filter(|error| !error.is_empty()));
@@ -343,6 +341,7 @@ mod tests {
 
     use proptest::prelude::*;
     use trunkline_protocol::key::{AccessKey, AccessKeys};
+    use trunkline_protocol::manifest::{MIGRATE_FROM_HEADER, MIGRATE_TO_HEADER};
     use trunkline_protocol::service::FlowOperation;
 
     use super::*;

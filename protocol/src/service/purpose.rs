@@ -1,0 +1,263 @@
+//! Purpose of a service message: its class, the clients that it is about, and the acknowledgement that it asks for.
+//!
+//! Both ends decide by these, so that a new message is described once, here beside the codec.
+
+use std::slice::from_ref;
+
+use bytestring::ByteString;
+
+use super::service_message::{Payloads, ServiceMessage};
+
+/// Class of a service message: who sends it, and what its receiver owes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum MessageClass {
+    /// Bytes of one client connection, over its own link.
+    Data,
+    /// Hub message for clients, wherever they are.
+    Send,
+    /// Change that is carried out without an ack.
+    Change,
+    /// Change that is carried out and acked.
+    Order,
+    /// Question that changes nothing; the ack is the answer.
+    Question,
+    /// Client result request, or one of its answers.
+    ClientResult,
+    /// Keep-alive and flow control, of either end.
+    Control,
+    /// News of an app server for the node of a connection.
+    Report,
+    /// News of a node for its app servers.
+    Notice,
+    /// Handshake of a link, or news that only a service has for an app server.
+    Service,
+}
+
+/// Clients that a service message is about, before exclusions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Audience<'a> {
+    /// All connections of the hub.
+    Everyone,
+    /// Connections, by their ids.
+    Connections(&'a [ByteString]),
+    /// Members of groups, once per group.
+    Groups(&'a [ByteString]),
+    /// Connections of users.
+    Users(&'a [ByteString]),
+}
+
+/// Clients of an [`Audience`] that are left out.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Exclusions<'a> {
+    /// Connections that are left out.
+    pub connections: &'a [ByteString],
+    /// Users whose connections are left out.
+    pub users: &'a [ByteString],
+}
+
+impl ServiceMessage {
+    /// Returns the class of the message.
+    #[must_use]
+    pub fn class(&self) -> MessageClass {
+        match self {
+            Self::ConnectionData(_) => MessageClass::Data,
+            Self::MultiConnectionData(_)
+            | Self::UserData(_)
+            | Self::MultiUserData(_)
+            | Self::BroadcastData(_)
+            | Self::GroupBroadcastData(_)
+            | Self::MultiGroupBroadcastData(_) => MessageClass::Send,
+            Self::CloseConnection(_)
+            | Self::JoinGroup(_)
+            | Self::LeaveGroup(_)
+            | Self::UserJoinGroup(_)
+            | Self::UserLeaveGroup(_) => MessageClass::Change,
+            Self::JoinGroupWithAck(_)
+            | Self::LeaveGroupWithAck(_)
+            | Self::UserJoinGroupWithAck(_)
+            | Self::UserLeaveGroupWithAck(_)
+            | Self::CloseConnectionWithAck(_)
+            | Self::CloseConnectionsWithAck(_)
+            | Self::CloseUserConnectionsWithAck(_)
+            | Self::CloseGroupConnectionsWithAck(_)
+            | Self::RefreshConnectionWithAck(_) => MessageClass::Order,
+            Self::CheckUserInGroupWithAck(_)
+            | Self::CheckGroupExistenceWithAck(_)
+            | Self::CheckConnectionExistenceWithAck(_)
+            | Self::CheckUserExistenceWithAck(_)
+            | Self::GroupMemberQuery(_)
+            | Self::UserConnectionQuery(_) => MessageClass::Question,
+            Self::ClientInvocation(_) | Self::ClientCompletion(_) | Self::ErrorCompletion(_) => {
+                MessageClass::ClientResult
+            }
+            Self::Ping(_) | Self::ConnectionFlowControl(_) => MessageClass::Control,
+            Self::ConnectionMoved(_) | Self::Stamped(_) | Self::RestoreAnswer(_) | Self::TraceReport(_) => {
+                MessageClass::Report
+            }
+            Self::RestoreQuery(_) | Self::PresenceChanges(_) | Self::TracedData(_) | Self::TaskCandidates(_) => {
+                MessageClass::Notice
+            }
+            Self::HandshakeRequest(_)
+            | Self::HandshakeResponse(_)
+            | Self::OpenConnection(_)
+            | Self::ServiceError(_)
+            | Self::Ack(_)
+            | Self::ServiceEvent(_)
+            | Self::ServiceMapping(_)
+            | Self::ConnectionReconnect(_)
+            | Self::MoveConnection(_) => MessageClass::Service,
+        }
+    }
+
+    /// Returns the clients that the message is about; `None` for one that is about none, or that only its parties know.
+    #[must_use]
+    pub fn audience(&self) -> Option<Audience<'_>> {
+        Some(match self {
+            Self::BroadcastData(_) | Self::CloseConnectionsWithAck(_) => Audience::Everyone,
+            Self::ConnectionData(it) => Audience::Connections(from_ref(&it.connection_id)),
+            Self::MultiConnectionData(it) => Audience::Connections(&it.connection_ids),
+            Self::CloseConnection(it) => Audience::Connections(from_ref(&it.connection_id)),
+            Self::ClientInvocation(it) => Audience::Connections(from_ref(&it.connection_id)),
+            Self::RefreshConnectionWithAck(it) => Audience::Connections(from_ref(&it.connection_id)),
+            Self::JoinGroup(it) | Self::LeaveGroup(it) | Self::JoinGroupWithAck(it) | Self::LeaveGroupWithAck(it) => {
+                Audience::Connections(from_ref(&it.connection_id))
+            }
+            Self::CheckConnectionExistenceWithAck(it) => Audience::Connections(from_ref(&it.subject)),
+            Self::CloseConnectionWithAck(it) => Audience::Connections(from_ref(&it.subject)),
+            Self::GroupBroadcastData(it) => Audience::Groups(from_ref(&it.group)),
+            Self::MultiGroupBroadcastData(it) => Audience::Groups(&it.groups),
+            Self::CheckGroupExistenceWithAck(it) => Audience::Groups(from_ref(&it.subject)),
+            Self::CloseGroupConnectionsWithAck(it) => Audience::Groups(from_ref(&it.subject)),
+            Self::GroupMemberQuery(it) => Audience::Groups(from_ref(&it.group)),
+            Self::UserData(it) => Audience::Users(from_ref(&it.user_id)),
+            Self::MultiUserData(it) => Audience::Users(&it.user_ids),
+            Self::UserJoinGroup(it)
+            | Self::UserLeaveGroup(it)
+            | Self::UserJoinGroupWithAck(it)
+            | Self::UserLeaveGroupWithAck(it) => Audience::Users(from_ref(&it.user_id)),
+            Self::CheckUserInGroupWithAck(it) => Audience::Users(from_ref(&it.user_id)),
+            Self::CheckUserExistenceWithAck(it) => Audience::Users(from_ref(&it.subject)),
+            Self::CloseUserConnectionsWithAck(it) => Audience::Users(from_ref(&it.subject)),
+            Self::UserConnectionQuery(it) => Audience::Users(from_ref(&it.user_id)),
+            _ => return None,
+        })
+    }
+
+    /// Returns the clients of the audience that are left out.
+    #[must_use]
+    pub fn exclusions(&self) -> Exclusions<'_> {
+        match self {
+            Self::BroadcastData(it) => Exclusions { connections: &it.excluded, users: &[] },
+            Self::GroupBroadcastData(it) => Exclusions { connections: &it.excluded, users: &it.excluded_users },
+            Self::CloseConnectionWithAck(it)
+            | Self::CloseConnectionsWithAck(it)
+            | Self::CloseUserConnectionsWithAck(it)
+            | Self::CloseGroupConnectionsWithAck(it) => Exclusions { connections: &it.excluded, users: &[] },
+            _ => Exclusions::default(),
+        }
+    }
+
+    /// Returns the hub message that a [send](MessageClass::Send) carries, once per hub protocol.
+    #[must_use]
+    pub fn payloads(&self) -> Option<&Payloads> {
+        match self {
+            Self::MultiConnectionData(it) => Some(&it.payloads),
+            Self::UserData(it) => Some(&it.payloads),
+            Self::MultiUserData(it) => Some(&it.payloads),
+            Self::BroadcastData(it) => Some(&it.payloads),
+            Self::GroupBroadcastData(it) => Some(&it.payloads),
+            Self::MultiGroupBroadcastData(it) => Some(&it.payloads),
+            _ => None,
+        }
+    }
+
+    /// Returns the id of the ack that an [order](MessageClass::Order) or a [question](MessageClass::Question) asks for.
+    #[must_use]
+    pub fn ack_id(&self) -> Option<i64> {
+        Some(match self {
+            Self::JoinGroupWithAck(it) | Self::LeaveGroupWithAck(it) => it.ack_id,
+            Self::UserJoinGroupWithAck(it) | Self::UserLeaveGroupWithAck(it) => it.ack_id,
+            Self::CloseConnectionWithAck(it)
+            | Self::CloseConnectionsWithAck(it)
+            | Self::CloseUserConnectionsWithAck(it)
+            | Self::CloseGroupConnectionsWithAck(it) => it.ack_id,
+            Self::RefreshConnectionWithAck(it) => it.ack_id,
+            Self::CheckUserInGroupWithAck(it) => it.ack_id,
+            Self::CheckGroupExistenceWithAck(it)
+            | Self::CheckConnectionExistenceWithAck(it)
+            | Self::CheckUserExistenceWithAck(it) => it.ack_id,
+            Self::GroupMemberQuery(it) => it.ack_id,
+            Self::UserConnectionQuery(it) => it.ack_id,
+            _ => return None,
+        })
+    }
+
+    /// Whether the message concerns clients that are yet to connect, too, at whatever node.
+    #[must_use]
+    pub fn outlasts_connections(&self) -> bool {
+        match self {
+            Self::UserJoinGroup(it) | Self::UserJoinGroupWithAck(it) => it.ttl_s.is_some_and(|seconds| seconds > 0),
+            Self::UserLeaveGroup(_) | Self::UserLeaveGroupWithAck(_) => true,
+            _ => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{
+        BroadcastData, CloseWithAck, GroupBroadcastData, GroupChange, MultiUserData, Ping, UserConnectionQuery,
+        UserGroupChange,
+    };
+    use super::*;
+
+    #[test]
+    fn a_send_names_its_receivers_and_those_who_are_left_out() {
+        let message = ServiceMessage::GroupBroadcastData(GroupBroadcastData {
+            group: "red".into(),
+            excluded: vec!["c1".into()],
+            excluded_users: vec!["ann".into()],
+            ..GroupBroadcastData::default()
+        });
+        assert_eq!((message.class(), message.ack_id()), (MessageClass::Send, None));
+        assert_eq!(message.audience(), Some(Audience::Groups(&["red".into()])));
+        assert_eq!(message.exclusions(), Exclusions { connections: &["c1".into()], users: &["ann".into()] });
+        assert!(message.payloads().is_some());
+        let users = vec!["ann".into(), "ben".into()];
+        let message = ServiceMessage::MultiUserData(MultiUserData { user_ids: users.clone(), ..Default::default() });
+        assert_eq!(message.audience(), Some(Audience::Users(&users)));
+        let message = ServiceMessage::BroadcastData(BroadcastData::default());
+        assert_eq!((message.audience(), message.exclusions()), (Some(Audience::Everyone), Exclusions::default()));
+    }
+
+    #[test]
+    fn orders_and_questions_ask_for_an_ack() {
+        let change = GroupChange { connection_id: "c1".into(), group: None, ack_id: 7 };
+        let order = ServiceMessage::LeaveGroupWithAck(change.clone());
+        assert_eq!((order.class(), order.ack_id()), (MessageClass::Order, Some(7)));
+        let plain = ServiceMessage::LeaveGroup(change);
+        assert_eq!((plain.class(), plain.ack_id()), (MessageClass::Change, None));
+        assert_eq!((plain.audience(), order.audience()), (order.audience(), plain.audience()));
+        let question = ServiceMessage::UserConnectionQuery(UserConnectionQuery {
+            ack_id: 8,
+            user_id: "ann".into(),
+            ..Default::default()
+        });
+        assert_eq!((question.class(), question.ack_id()), (MessageClass::Question, Some(8)));
+        let close = CloseWithAck { ack_id: 9, excluded: vec!["c2".into()], ..CloseWithAck::default() };
+        let close = ServiceMessage::CloseConnectionsWithAck(close);
+        assert_eq!((close.audience(), close.ack_id()), (Some(Audience::Everyone), Some(9)));
+        assert_eq!(close.exclusions().connections, ["c2"]);
+        let ping = ServiceMessage::Ping(Ping::default());
+        assert_eq!((ping.class(), ping.audience(), ping.ack_id()), (MessageClass::Control, None, None));
+    }
+
+    #[test]
+    fn a_membership_with_a_time_concerns_clients_to_come() {
+        let join = |ttl_s| ServiceMessage::UserJoinGroup(UserGroupChange { ttl_s, ..UserGroupChange::default() });
+        assert!(!join(None).outlasts_connections() && !join(Some(0)).outlasts_connections());
+        assert!(join(Some(1)).outlasts_connections());
+        assert!(ServiceMessage::UserLeaveGroup(UserGroupChange::default()).outlasts_connections());
+        assert!(!ServiceMessage::LeaveGroup(GroupChange::default()).outlasts_connections());
+    }
+}
