@@ -438,8 +438,9 @@ impl Endpoint for Arc<Dispatcher> {
         if connection.home().moves_between_nodes() && !connection.node().is_same(node) {
             return;
         }
-        match ConnectionClose::next_home(&close) {
-            Some("") if ConnectionClose::is_if_idle(&close) => self.begin_idle_reassignment(&connection),
+        let reason = close.reason();
+        match reason.next_home {
+            Some("") if reason.is_if_idle => self.begin_idle_reassignment(&connection),
             Some("") => self.begin_reassignment(&connection),
             Some(_) => self.let_go(&connection),
             None => self.handle_closed(&connection, ConnectionClose::from_frame(&close)),

@@ -34,7 +34,7 @@ use trunkline_protocol::hub::{Close, Completion, HubMessage, HubProtocol};
 use trunkline_protocol::limits::STATEFUL_RECONNECT_TIMEOUT_S;
 use trunkline_protocol::service::{
     Ack, ClientInvocation, CloseConnection, ConnectionData, DataType, FlowOperation, MultiConnectionData, Payloads,
-    ServiceMessage, TraceReport,
+    ServiceMessage, TraceReport, header_of,
 };
 use trunkline_protocol::wire::MIGRATE_TO_HEADER;
 
@@ -462,7 +462,7 @@ impl HubCore {
 
     /// Offers a connection to its proxy for another app server; never waits.
     pub(crate) fn hand_over(&self, node: &Node, mut close: CloseConnection) {
-        close.headers.push((MIGRATE_TO_HEADER.into(), vec![ByteString::new()]));
+        close.headers.push(header_of(MIGRATE_TO_HEADER, ""));
         self.outbound.control(node, &ServiceMessage::CloseConnection(close));
     }
 

@@ -23,6 +23,7 @@ use trunkline_protocol::cause::Cause;
 use trunkline_protocol::limits::LINK_FRAME_MAX_BYTES;
 use trunkline_protocol::service::{
     Capabilities, CloseConnection, ConnectionFlowControl, ConnectionMoved, FlowOperation, FlowSubject, ServiceMessage,
+    header_of,
 };
 use trunkline_protocol::wire::CAUSE_HEADER;
 
@@ -267,7 +268,7 @@ impl Outbound {
         cause: Cause,
         error: Option<ByteString>,
     ) -> ServiceMessage {
-        let named = node.knows_causes().then(|| (CAUSE_HEADER.into(), vec![cause.label().into()]));
+        let named = node.knows_causes().then(|| header_of(CAUSE_HEADER, cause.label()));
         let close = CloseConnection { connection_id, error, headers: named.into_iter().collect() };
         ServiceMessage::CloseConnection(close)
     }

@@ -48,7 +48,6 @@ mod admission;
 mod call_error;
 mod client_inbox;
 mod client_wire;
-mod far_answers;
 mod far_clients;
 mod far_end;
 mod far_presence;

@@ -7,10 +7,10 @@ use bytestring::ByteString;
 use trunkline_protocol::door::app_claim;
 use trunkline_protocol::hub::Headers;
 use trunkline_protocol::manifest::Transport;
-use trunkline_protocol::service::{OpenConnection, ServiceMessage};
+use trunkline_protocol::service::{OpenConnection, ServiceMessage, header};
 use trunkline_protocol::wire::{
-    ENDED_ERROR_HEADER, ENDED_HEADER, FORWARDED_FOR_HEADER, ITEMS_HEADER, MIGRATE_FROM_HEADER, PRIVATE_CLAIM_PREFIX,
-    REMOTE_HEADER, RESTORES_HEADER, SERVICE_HEADER_PREFIX, TRANSPORT_HEADER, USER_ID_CLAIM,
+    ENDED_ERROR_HEADER, ENDED_HEADER, FORWARDED_FOR_HEADER, ITEMS_HEADER, PRIVATE_CLAIM_PREFIX, REMOTE_HEADER,
+    RESTORES_HEADER, SERVICE_HEADER_PREFIX, TRANSPORT_HEADER, USER_ID_CLAIM,
 };
 
 use crate::telemetry::{READS_HEADERS, TRACEPARENT_HEADER, TRACESTATE_HEADER};
@@ -69,13 +69,13 @@ impl ConnectRequest {
     pub(crate) fn new(body: &[u8], message: &OpenConnection) -> Self {
         let id = FrameRange::of(message.connection_id.as_bytes(), body);
         debug_assert!(id.is_some(), "the message was read from this frame");
-        let has = |wanted: &str| message.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case(wanted));
+        let origin = message.origin();
         let user_id = message.claims.iter().find(|(name, _)| name == USER_ID_CLAIM);
         Self {
-            is_rehomed: has(MIGRATE_FROM_HEADER),
-            is_restoring: has(RESTORES_HEADER),
+            is_rehomed: origin.previous_home.is_some(),
+            is_restoring: origin.restores.is_some(),
             is_of_service: false,
-            names_trace: READS_HEADERS && has(TRACEPARENT_HEADER),
+            names_trace: READS_HEADERS && header(&message.headers, TRACEPARENT_HEADER).is_some(),
             id: id.unwrap_or_default(),
             user_id: user_id.and_then(|(_, value)| FrameRange::of(value.as_bytes(), body)),
             body: Box::from(body),
@@ -155,9 +155,7 @@ impl ConnectRequest {
 
     /// The first value of a header, private or not.
     pub(crate) fn header(&self, wanted: &str) -> Option<ByteString> {
-        let headers = self.message().headers;
-        let (_, values) = headers.into_iter().find(|(name, _)| name.eq_ignore_ascii_case(wanted))?;
-        values.into_iter().next()
+        header(&self.message().headers, wanted).cloned()
     }
 
     fn message(&self) -> OpenConnection {

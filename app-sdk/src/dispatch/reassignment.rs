@@ -5,11 +5,10 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use bytestring::ByteString;
 use tracing::Instrument;
 use trunkline_protocol::cause::Cause;
 use trunkline_protocol::hub::{Close, HubProtocol};
-use trunkline_protocol::service::{CloseConnection, OpenConnection};
+use trunkline_protocol::service::{CloseConnection, OpenConnection, header_of};
 use trunkline_protocol::wire::ITEMS_HEADER;
 
 use super::{Dispatcher, call_span, catch_panic};
@@ -142,7 +141,7 @@ impl Dispatcher {
             return;
         }
         let mut close = CloseConnection { connection_id: connection.shared_id(), ..CloseConnection::default() };
-        close.headers.extend(items.map(|items| (ByteString::from_static(ITEMS_HEADER), vec![items.into()])));
+        close.headers.extend(items.map(|items| header_of(ITEMS_HEADER, items)));
         self.core.hand_over(passage.node(), close);
         self.end_waits(connection, ClientSilence::Leaving);
         self.abandon_calls(connection);
@@ -296,7 +295,7 @@ mod tests {
         let scene = Scene::new().await;
         let told = scene.ask().await;
         let [ServiceMessage::CloseConnection(close)] = &told[..] else { panic!("{told:?}") };
-        assert_eq!(ConnectionClose::next_home(close), Some(""));
+        assert_eq!(close.reason().next_home, Some(""));
         assert!(close.headers.iter().any(|(name, _)| name == ITEMS_HEADER));
         assert!(scene.hub.core.connection("c1").is_none());
     }

@@ -8,7 +8,7 @@ use std::task::{Context, Poll, Waker};
 use bytestring::ByteString;
 use tokio_util::sync::CancellationToken;
 use trunkline_protocol::cause::Cause;
-use trunkline_protocol::service::{Ack, CloseConnection, ServiceMessage};
+use trunkline_protocol::service::{Ack, CloseConnection, ServiceMessage, header_of};
 use trunkline_protocol::wire::{ITEMS_HEADER, MIGRATE_TO_HEADER};
 
 use super::raw_handover::RawHandover;
@@ -113,9 +113,8 @@ impl RawCore {
             return;
         }
         self.outbound.metrics.connections.dec();
-        let items = handover.take_items().map(|items| (ITEMS_HEADER.into(), vec![items.into()]));
-        let mut headers = vec![(MIGRATE_TO_HEADER.into(), vec![ByteString::new()])];
-        headers.extend(items);
+        let mut headers = vec![header_of(MIGRATE_TO_HEADER, "")];
+        headers.extend(handover.take_items().map(|items| header_of(ITEMS_HEADER, items)));
         let close =
             CloseConnection { connection_id: client.request.shared_id(), headers, ..CloseConnection::default() };
         self.outbound.control(&client.node, &ServiceMessage::CloseConnection(close));

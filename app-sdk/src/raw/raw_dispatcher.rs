@@ -122,7 +122,7 @@ impl Endpoint for Arc<RawDispatcher> {
 
     fn handle_close(&self, _node: &Arc<Node>, close: CloseConnection) {
         let Some(client) = self.core.get(&close.connection_id) else { return };
-        match ConnectionClose::next_home(&close) {
+        match close.reason().next_home {
             Some("") => self.core.begin_handover(&client),
             _ => self.core.handle_closed(&client, &ConnectionClose::from_frame(&close)),
         }

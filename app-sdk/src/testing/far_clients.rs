@@ -1,4 +1,4 @@
-//! Connected clients at the far end of links: whom a send reaches, and who is in which group.
+//! Connected clients at the far end of links: whom a frame is about, who is in which group, and who is closed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -6,12 +6,17 @@ use std::sync::Arc;
 use bytes::Bytes;
 use bytestring::ByteString;
 use tokio::sync::oneshot;
-use trunkline_protocol::hub::HubProtocol;
+use trunkline_protocol::hub::{Close, HubMessage, HubProtocol};
 use trunkline_protocol::service::{
-    Ack, AckStatus, CloseConnection, GroupChange, Payloads, Ping, ServiceMessage, UserGroupChange,
+    Ack, AckStatus, Audience, CloseConnection, GroupMember, MEMBERS_PER_PAGE_MAX, MemberPage, Payloads, Ping,
+    ServiceMessage,
 };
 
 use super::client_inbox::ClientInbox;
+use crate::encode;
+
+/// Closed connections by the places of their app servers, and the answer to who closed them.
+type Closed = (Vec<(usize, ByteString)>, Option<ServiceMessage>);
 
 /// The connected clients, in a fixed order.
 #[derive(Debug, Default)]
@@ -58,88 +63,126 @@ impl FarClients {
         }
     }
 
-    /// Does what a proxy does with a send or a change of groups, and returns its answer.
-    pub(super) fn handle(&mut self, message: ServiceMessage) -> Option<ServiceMessage> {
+    /// Does what a proxy does with a frame, and returns the connections that it closed for it, and its answer.
+    pub(super) fn handle(&mut self, message: ServiceMessage) -> Closed {
+        use ServiceMessage as M;
+        let (meant, ack_id, mut closed) = (self.meant_by(&message), message.ack_id(), Vec::new());
+        let mut is_found = !meant.is_empty();
         match message {
             // Heard in answer, the near end never finds this one silent, not even on a clock that is wound forward.
-            ServiceMessage::Ping(_) => return Some(ServiceMessage::Ping(Ping::default())),
-            ServiceMessage::ConnectionData(data) => {
-                if let Some(member) = self.all.get(&data.connection_id) {
-                    member.give(&data.payload);
-                }
+            M::Ping(_) => return (closed, Some(M::Ping(Ping::default()))),
+            M::ConnectionData(data) => self.each(&meant, |client| client.give(&data.payload)),
+            M::CloseConnection(close) => self.remove(&close.connection_id),
+            M::JoinGroup(change) | M::JoinGroupWithAck(change) => {
+                self.each(&meant, |client| client.groups.extend(change.group.clone()));
             }
-            ServiceMessage::CloseConnection(close) => self.remove(&close.connection_id),
-            ServiceMessage::MultiConnectionData(to) => {
-                to.connection_ids.iter().filter_map(|id| self.all.get(id)).for_each(|member| member.pick(&to.payloads));
+            M::LeaveGroup(change) | M::LeaveGroupWithAck(change) => {
+                self.each(&meant, |client| client.leave(change.group.as_ref()));
             }
-            ServiceMessage::UserData(to) => self.send(&to.payloads, |_, member| member.is_user(&to.user_id)),
-            ServiceMessage::MultiUserData(to) => {
-                self.send(&to.payloads, |_, member| to.user_ids.iter().any(|user| member.is_user(user)));
+            M::UserJoinGroup(change) | M::UserJoinGroupWithAck(change) => {
+                self.each(&meant, |client| client.groups.extend(change.group.clone()));
+                is_found = true;
             }
-            ServiceMessage::BroadcastData(to) => self.send(&to.payloads, |id, _| !to.excluded.contains(id)),
-            ServiceMessage::GroupBroadcastData(to) => {
-                let is_meant =
-                    |id: &_, member: &FarClient| member.groups.contains(&to.group) && !to.excluded.contains(id);
-                self.send(&to.payloads, is_meant);
+            M::UserLeaveGroup(change) | M::UserLeaveGroupWithAck(change) => {
+                self.each(&meant, |client| client.leave(change.group.as_ref()));
+                is_found = true;
             }
-            ServiceMessage::MultiGroupBroadcastData(to) => {
-                to.groups.iter().for_each(|group| self.send(&to.payloads, |_, member| member.groups.contains(group)));
+            M::CloseConnectionWithAck(close)
+            | M::CloseConnectionsWithAck(close)
+            | M::CloseUserConnectionsWithAck(close)
+            | M::CloseGroupConnectionsWithAck(close) => closed = self.close(meant, close.reason),
+            M::CheckUserInGroupWithAck(check) => {
+                let is_member = |id| self.all.get(id).is_some_and(|client| client.groups.contains(&check.group));
+                is_found = meant.iter().any(is_member);
             }
-            ServiceMessage::JoinGroup(change) | ServiceMessage::JoinGroupWithAck(change) => {
-                return self.change(change, FarClient::join);
+            M::GroupMemberQuery(query) => {
+                return (closed, Some(self.list(meant, query.ack_id, query.page_size, query.continuation_token)));
             }
-            ServiceMessage::LeaveGroup(change) | ServiceMessage::LeaveGroupWithAck(change) => {
-                return self.change(change, FarClient::leave);
-            }
-            ServiceMessage::UserJoinGroup(change) | ServiceMessage::UserJoinGroupWithAck(change) => {
-                return self.change_of_user(change, FarClient::join);
-            }
-            ServiceMessage::UserLeaveGroup(change) | ServiceMessage::UserLeaveGroupWithAck(change) => {
-                return self.change_of_user(change, FarClient::leave);
+            M::UserConnectionQuery(query) => {
+                return (closed, Some(self.list(meant, query.ack_id, query.page_size, query.continuation_token)));
             }
             // Flow control and news about the fleet mean nothing here.
-            _ => {}
+            other => {
+                if let Some(payloads) = other.payloads() {
+                    self.each(&meant, |client| client.pick(payloads));
+                }
+            }
         }
-        None
+        let status = if is_found { AckStatus::Ok } else { AckStatus::NotFound };
+        (closed, ack_id.map(|ack_id| M::Ack(Ack { ack_id, status, ..Ack::default() })))
     }
 
-    fn send(&self, payloads: &Payloads, is_meant: impl Fn(&ByteString, &FarClient) -> bool) {
-        self.all.iter().filter(|(id, member)| is_meant(id, member)).for_each(|(_, member)| member.pick(payloads));
+    /// Ids of the clients that a message is about, in their order; in several groups once per group.
+    fn meant_by(&self, message: &ServiceMessage) -> Vec<ByteString> {
+        let excluded = message.exclusions();
+        let is_out = |id: &ByteString, user: Option<&ByteString>| {
+            excluded.connections.contains(id) || user.is_some_and(|user| excluded.users.contains(user))
+        };
+        let those = |is_meant: &dyn Fn(&FarClient) -> bool| -> Vec<ByteString> {
+            let clients = self.all.iter().filter(|(id, client)| is_meant(client) && !is_out(id, client.user.as_ref()));
+            clients.map(|(id, _)| id.clone()).collect()
+        };
+        match message.audience() {
+            None => Vec::new(),
+            Some(Audience::Everyone) => those(&|_| true),
+            Some(Audience::Connections(ids)) => ids.iter().filter(|id| self.all.contains_key(*id)).cloned().collect(),
+            Some(Audience::Groups(groups)) => {
+                groups.iter().flat_map(|group| those(&|client| client.groups.contains(group))).collect()
+            }
+            Some(Audience::Users(users)) => {
+                those(&|client| client.user.as_ref().is_some_and(|user| users.contains(user)))
+            }
+        }
     }
 
-    fn change(&mut self, change: GroupChange, apply: fn(&mut FarClient, Option<ByteString>)) -> Option<ServiceMessage> {
-        let member = self.all.get_mut(&change.connection_id);
-        let status = if member.is_some() { AckStatus::Ok } else { AckStatus::NotFound };
-        if let Some(member) = member {
-            apply(member, change.group);
-        }
-        ack(change.ack_id, status)
+    fn each(&mut self, ids: &[ByteString], mut act: impl FnMut(&mut FarClient)) {
+        ids.iter().for_each(|id| self.all.get_mut(id).into_iter().for_each(&mut act));
     }
 
-    fn change_of_user(
-        &mut self,
-        change: UserGroupChange,
-        apply: fn(&mut FarClient, Option<ByteString>),
-    ) -> Option<ServiceMessage> {
-        for member in self.all.values_mut().filter(|member| member.is_user(&change.user_id)) {
-            apply(member, change.group.clone());
+    /// Closes connections with a close message.
+    fn close(&mut self, ids: Vec<ByteString>, reason: Option<ByteString>) -> Vec<(usize, ByteString)> {
+        let message = HubMessage::Close(Close { error: reason, allow_reconnect: false });
+        let mut closed = Vec::new();
+        for id in ids {
+            if let Some(client) = self.all.get(&id) {
+                client.give(&encode::message(client.protocol, &message));
+                closed.push((client.home, id.clone()));
+            }
+            self.remove(&id);
         }
-        ack(change.ack_id, AckStatus::Ok)
+        closed
+    }
+
+    /// Lists clients by their ids; the token is the last one of the page before.
+    fn list(
+        &self,
+        ids: Vec<ByteString>,
+        ack_id: i64,
+        page_size: Option<i64>,
+        continuation_token: Option<ByteString>,
+    ) -> ServiceMessage {
+        let page_size = page_size.and_then(|size| usize::try_from(size).ok()).unwrap_or(MEMBERS_PER_PAGE_MAX);
+        let page = if page_size == 0 {
+            MemberPage::counted(ids.len() as u64)
+        } else {
+            let is_next = |id: &ByteString| continuation_token.as_ref().is_none_or(|last| id > last);
+            let rest: Vec<_> = ids.into_iter().filter(is_next).collect();
+            let page = rest.iter().take(page_size.min(MEMBERS_PER_PAGE_MAX));
+            let user = |id| self.all.get(id).and_then(|client| client.user.clone());
+            let members: Vec<_> = page.map(|id| GroupMember { connection_id: id.clone(), user_id: user(id) }).collect();
+            let last = members.last().filter(|_| members.len() < rest.len());
+            let continuation_token = last.map(|member| member.connection_id.clone());
+            MemberPage { members, continuation_token, count: None }
+        };
+        let payload = Some(page.to_payload());
+        ServiceMessage::Ack(Ack { ack_id, status: AckStatus::Ok, message: None, payload })
     }
 }
 
 impl FarClient {
-    pub(super) fn is_user(&self, user: &str) -> bool {
-        self.user.as_deref() == Some(user)
-    }
-
-    fn join(&mut self, group: Option<ByteString>) {
-        self.groups.extend(group);
-    }
-
-    fn leave(&mut self, group: Option<ByteString>) {
+    fn leave(&mut self, group: Option<&ByteString>) {
         match group {
-            Some(group) => drop(self.groups.remove(&group)),
+            Some(group) => drop(self.groups.remove(group)),
             None => self.groups.clear(),
         }
     }
@@ -153,9 +196,4 @@ impl FarClient {
     pub(super) fn give(&self, bytes: &Bytes) {
         self.inbox.deliver(bytes);
     }
-}
-
-/// Makes the answer to a request; one without an id wants none.
-pub(super) fn ack(ack_id: i64, status: AckStatus) -> Option<ServiceMessage> {
-    (ack_id != 0).then(|| ServiceMessage::Ack(Ack { ack_id, status, ..Ack::default() }))
 }

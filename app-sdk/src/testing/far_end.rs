@@ -7,15 +7,15 @@ use bytestring::ByteString;
 use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 use trunkline_link::answer_handshake;
+use trunkline_protocol::cause::Cause;
 use trunkline_protocol::hub::HubProtocol;
 use trunkline_protocol::manifest::{ExclusiveTasks, PresenceScope};
 use trunkline_protocol::service::{
-    ClientInvocation, CloseConnection, ErrorCompletion, ServiceMessage, TaskCandidate, TaskCandidates,
+    ClientInvocation, CloseConnection, ErrorCompletion, ServiceMessage, TaskCandidate, TaskCandidates, header_of,
 };
-use trunkline_protocol::wire::MIGRATE_TO_HEADER;
+use trunkline_protocol::wire::CAUSE_HEADER;
 
 use super::client_inbox::ClientInbox;
-use super::far_answers::close_notice;
 use super::far_clients::{FarClient, FarClients};
 use super::far_presence::FarPresence;
 use crate::link::{LinkReader, LinkSocket, LinkWriter};
@@ -237,13 +237,13 @@ impl FarEnd {
                 let asker = refusal.caller_server_id.clone();
                 to_asker(&asker, ServiceMessage::ErrorCompletion(refusal)).into_iter().collect()
             }
-            ServiceMessage::CloseConnection(close) if is_hand_over(&close) => {
+            ServiceMessage::CloseConnection(close) if close.is_hand_over() => {
                 lock(&self.members).hand_over(close);
                 self.has_changed.notify_one();
                 Vec::new()
             }
             other => {
-                let (closed, answer) = lock(&self.members).answer(other);
+                let (closed, answer) = lock(&self.members).handle(other);
                 self.has_changed.notify_one();
                 let notices = closed.into_iter().map(|(home, id)| (home, close_notice(id)));
                 notices.chain(answer.map(|answer| (from, answer))).collect()
@@ -276,6 +276,8 @@ impl FarEnd {
     }
 }
 
-fn is_hand_over(close: &CloseConnection) -> bool {
-    close.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case(MIGRATE_TO_HEADER))
+/// Notice to the hub that a connection was closed as it ordered.
+fn close_notice(connection_id: ByteString) -> ServiceMessage {
+    let headers = vec![header_of(CAUSE_HEADER, Cause::AppClosed.label())];
+    ServiceMessage::CloseConnection(CloseConnection { connection_id, error: None, headers })
 }

@@ -3,7 +3,7 @@
 use bytestring::ByteString;
 use tokio::sync::broadcast::{self, error::RecvError};
 use tokio::time::timeout;
-use trunkline_protocol::service::{CloseConnection, OpenConnection, ServiceMessage};
+use trunkline_protocol::service::{CloseConnection, OpenConnection, ServiceMessage, header_of};
 use trunkline_protocol::wire::{ITEMS_HEADER, MIGRATE_FROM_HEADER, MIGRATE_TO_HEADER};
 
 use super::call_error::RehomeError;
@@ -70,18 +70,17 @@ async fn is_kept(mut taken_over: broadcast::Receiver<TakenOver>, connection_id: 
 /// Asks an app server for a client, and returns what `on_leaving` gives along.
 async fn hand_over(wire: &ClientWire, from: usize) -> Result<Option<ByteString>, RehomeError> {
     let handed_over = wire.far_end.expect_hand_over(&wire.id);
-    let headers = vec![(ByteString::from_static(MIGRATE_TO_HEADER), vec![ByteString::new()])];
+    let headers = vec![header_of(MIGRATE_TO_HEADER, "")];
     let close = CloseConnection { connection_id: wire.id.clone(), headers, ..CloseConnection::default() };
     wire.far_end.send(from, ServiceMessage::CloseConnection(close)).await;
     let handed_over = timeout(ANSWER_TIMEOUT, handed_over).await.map_err(|_| RehomeError::Timeout)?;
     let close = handed_over.map_err(|_| RehomeError::Closed(wire.inbox.close_error()))?;
-    let items = close.headers.into_iter().find(|(name, _)| name.eq_ignore_ascii_case(ITEMS_HEADER));
-    Ok(items.and_then(|(_, values)| values.into_iter().next()))
+    Ok(close.reason().items.cloned())
 }
 
 fn opening(open: &OpenConnection, from: &str, items: Option<ByteString>) -> OpenConnection {
     let mut open = open.clone();
-    open.headers.push((MIGRATE_FROM_HEADER.into(), vec![from.into()]));
-    open.headers.extend(items.map(|items| (ByteString::from_static(ITEMS_HEADER), vec![items])));
+    open.headers.push(header_of(MIGRATE_FROM_HEADER, from));
+    open.headers.extend(items.map(|items| header_of(ITEMS_HEADER, items)));
     open
 }
