@@ -187,7 +187,7 @@ impl LinkOutbox {
     /// When it is not queued.
     pub fn try_send(&self, frame: &[u8]) -> Result<(), TrySendError> {
         let Ok(_turn) = self.sends.turn.try_lock() else { return Err(TrySendError::Full) };
-        self.push_if_room(frame)
+        self.push_if_room(Class::Ordinary, frame)
     }
 
     /// Queues a frame if there is room, whoever waits: for links of which nobody waits, so that threads which send at one
@@ -195,8 +195,11 @@ impl LinkOutbox {
     ///
     /// # Errors
     /// When it is not queued.
-    pub fn push_if_room(&self, frame: &[u8]) -> Result<(), TrySendError> {
-        self.try_push(Class::Ordinary, frame)
+    pub fn push_if_room(&self, class: Class, frame: &[u8]) -> Result<(), TrySendError> {
+        let pushed = self.with(|session| session.try_push(class, |out| out.extend_from_slice(frame)));
+        pushed.ok_or(TrySendError::Closed)?.map_err(|_| TrySendError::Full)?;
+        self.filled.notify_one();
+        Ok(())
     }
 
     /// Queues a send; waits for room.
@@ -399,17 +402,10 @@ impl LinkOutbox {
         session.map(Session::end).unwrap_or_default()
     }
 
-    fn try_push(&self, class: Class, frame: &[u8]) -> Result<(), TrySendError> {
-        let pushed = self.with(|session| session.try_push(class, |out| out.extend_from_slice(frame)));
-        pushed.ok_or(TrySendError::Closed)?.map_err(|_| TrySendError::Full)?;
-        self.filled.notify_one();
-        Ok(())
-    }
-
     async fn push_in_line(&self, line: &WaitLine, class: Class, frame: &[u8]) -> Result<(), OutboxClosed> {
         let _turn = line.turn.lock().await;
         loop {
-            match self.try_push(class, frame) {
+            match self.push_if_room(class, frame) {
                 Ok(()) => return Ok(()),
                 Err(TrySendError::Closed) => return Err(OutboxClosed),
                 Err(TrySendError::Full) => line.freed.notified().await,

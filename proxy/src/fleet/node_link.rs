@@ -87,7 +87,7 @@ impl NodeLink {
     /// # Errors
     /// When it is not queued.
     pub(super) fn try_send(&self, frame: &[u8]) -> Result<(), TrySendError> {
-        self.outbox.push_if_room(frame)
+        self.outbox.push_if_room(Class::Ordinary, frame)
     }
 
     /// Queues a message that keeps the fleet together (states, interest, answers), room or no room: there are few. A far end

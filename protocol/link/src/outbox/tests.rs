@@ -204,7 +204,7 @@ fn threads_that_send_at_one_moment_are_all_served_while_there_is_room() {
     const THREADS: usize = 4;
     const FRAMES: usize = 20_000;
     let (outbox, _) = app_outbox(THREADS * FRAMES * 64);
-    let send = || (0..FRAMES).filter(|_| outbox.push_if_room(b"\x01a").is_err()).count();
+    let send = || (0..FRAMES).filter(|_| outbox.push_if_room(Class::Ordinary, b"\x01a").is_err()).count();
     let refused: usize = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..THREADS).map(|_| scope.spawn(send)).collect();
         threads.into_iter().map(|thread| thread.join().unwrap()).sum()
