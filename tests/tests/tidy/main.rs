@@ -14,6 +14,7 @@
 mod document;
 mod figure;
 mod import;
+mod limit;
 mod name;
 mod order;
 mod package;
@@ -173,6 +174,11 @@ fn every_document_with_rust_is_a_doc_test() {
 #[test]
 fn the_page_of_flags_is_what_clap_knows() {
     reference::check_generated("flags.md", &reference::flags());
+}
+
+#[test]
+fn the_page_of_limits_is_what_flags_and_constants_say() {
+    reference::check_generated("limits.md", &limit::limits());
 }
 
 #[test]

@@ -36,19 +36,39 @@ pub(crate) fn check_generated(page: &str, generated: &str) {
     }
 }
 
-/// Table of the flags of `trunkline serve`, from clap's definitions.
-pub(crate) fn flags() -> String {
+/// A flag of `trunkline serve`, as pages show it.
+pub(crate) struct ServeFlag {
+    /// Name without the dashes in front.
+    pub(crate) name: String,
+    /// Name of its value behind a space, or nothing.
+    pub(crate) value: String,
+    pub(crate) default: String,
+    pub(crate) help: String,
+    /// Name of its environment variable, unless that follows from its own.
+    pub(crate) variable: Option<String>,
+}
+
+/// Returns the flags of `trunkline serve`, from clap's definitions.
+pub(crate) fn serve_flags() -> Vec<ServeFlag> {
     let command = ServeArgs::augment_args(Command::new("serve"));
-    let mut table = "| flag | default | |\n|---|---|---|\n".to_owned();
-    for flag in command.get_arguments() {
+    let of = |flag: &Arg| {
         let names = flag.get_value_names().unwrap_or_default().join(" ");
-        let value = if flag.get_action().takes_values() { format!(" {names}") } else { String::new() };
-        let long = flag.get_long().unwrap_or_default();
-        let usual = format!("TRUNKLINE_{}", long.replace('-', "_").to_uppercase());
-        let variable = flag.get_env().unwrap_or_default().to_string_lossy();
-        let other = if variable == usual { String::new() } else { format!(" Environment variable: `{variable}`.") };
+        let value = if flag.get_action().takes_values() { escape(&format!(" {names}")) } else { String::new() };
+        let name = flag.get_long().unwrap_or_default().to_owned();
+        let usual = format!("TRUNKLINE_{}", name.replace('-', "_").to_uppercase());
+        let variable = flag.get_env().unwrap_or_default().to_string_lossy().into_owned();
         let (help, default) = help_and_default(flag);
-        writeln!(table, "| `--{long}{}` | {default} | {help}{other} |", escape(&value)).unwrap();
+        ServeFlag { name, value, default, help, variable: Some(variable).filter(|variable| *variable != usual) }
+    };
+    command.get_arguments().map(of).collect()
+}
+
+/// Table of the flags of `trunkline serve`.
+pub(crate) fn flags() -> String {
+    let mut table = "| flag | default | |\n|---|---|---|\n".to_owned();
+    for ServeFlag { name, value, default, help, variable } in serve_flags() {
+        let other = variable.map(|variable| format!(" Environment variable: `{variable}`.")).unwrap_or_default();
+        writeln!(table, "| `--{name}{value}` | {default} | {help}{other} |").unwrap();
     }
     table
 }
@@ -66,7 +86,7 @@ fn help_and_default(flag: &Arg) -> (String, String) {
 }
 
 /// Text in a cell of a table.
-fn escape(text: &str) -> String {
+pub(crate) fn escape(text: &str) -> String {
     text.replace('|', "\\|").replace('<', "&lt;")
 }
 
@@ -132,6 +152,7 @@ fn literals(text: &str, after: &str) -> Vec<String> {
     text.split(after).skip(1).filter_map(of).collect()
 }
 
-fn read(path: &Path) -> String {
+/// Reads a file of the workspace.
+pub(crate) fn read(path: &Path) -> String {
     fs::read_to_string(workspace().join(path)).unwrap()
 }

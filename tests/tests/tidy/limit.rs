@@ -1,0 +1,214 @@
+//! Table of the limits, for the book: flags whose names say that they bound something, and constants of the code that do.
+//!
+//! ```text
+//!  flags of `serve` ──── --…-max…, --…-timeout, … ─────────► flag, default, first sentence of its help
+//!  files of the crates ─ documented const …_MAX…, _TIMEOUT ─► doc comment, value, name: by crate and module
+//! ```
+//!
+//! All constants of the file of limits count, whatever their names. The values are computed from the expressions.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::path::Path;
+
+use crate::reference::{ServeFlag, escape, read, serve_flags};
+use crate::workspace::rust_files;
+
+/// Folders whose constants are limits of a running fleet, with their titles.
+const CRATES: [(&str, &str); 5] = [
+    ("protocol/src", "Both protocols"),
+    ("protocol/channel/src", "Channels"),
+    ("protocol/link/src", "Links"),
+    ("proxy/src", "Node"),
+    ("app-sdk/src", "SDK"),
+];
+
+/// Modules without limits of a running fleet: the command's own, what tests use, and forms of values.
+const LEFT_OUT: [&str; 6] = ["cli", "contract", "fuzzing", "testing", "main", "value"];
+
+/// The file all of whose constants are limits.
+const LIMITS_FILE: &str = "protocol/src/limits.rs";
+
+/// Parts of the name of a flag that bounds something.
+const FLAG_MARKS: [&str; 6] = ["-max", "-per-second", "-timeout", "-window", "-wait-", "-clock-skew"];
+
+/// Parts of the name of a constant that bounds something.
+const CONSTANT_MARKS: [&str; 2] = ["MAX", "TIMEOUT"];
+
+/// A constant at the top level of a file.
+#[derive(Debug)]
+struct Constant {
+    name: String,
+    kind: String,
+    expression: String,
+    /// Its doc comment, in one line.
+    doc: String,
+}
+
+/// All limits, as Markdown.
+pub(crate) fn limits() -> String {
+    let mut page = "## Flags\n\n| flag | default | limits |\n|---|---|---|\n".to_owned();
+    for ServeFlag { name, default, help, .. } in serve_flags() {
+        if FLAG_MARKS.iter().any(|mark| name.contains(mark)) {
+            let sentence = help.split_inclusive(". ").next().unwrap_or_default().trim_end();
+            writeln!(page, "| `--{name}` | {default} | {sentence} |").unwrap();
+        }
+    }
+    let known = evaluated(&constants(&read(Path::new(LIMITS_FILE))), &BTreeMap::new());
+    for (folder, title) in CRATES {
+        for (module, rows) in rows_by_module(Path::new(folder), &known) {
+            let title = if module == "limits" { title.to_owned() } else { format!("{title}: `{module}`") };
+            write!(page, "\n## {title}\n\n| limits | value | constant |\n|---|---|---|\n{rows}").unwrap();
+        }
+    }
+    page
+}
+
+/// Rows of the table of each top module of a crate that has limits.
+fn rows_by_module(folder: &Path, known: &BTreeMap<String, u64>) -> BTreeMap<String, String> {
+    let mut rows: BTreeMap<String, String> = BTreeMap::new();
+    for path in rust_files(folder) {
+        let inside = path.strip_prefix(folder).unwrap();
+        let module = inside.iter().next().unwrap_or_default().to_string_lossy().trim_end_matches(".rs").to_owned();
+        let is_test = path.to_string_lossy().contains("tests");
+        if is_test || LEFT_OUT.contains(&module.as_str()) {
+            continue;
+        }
+        let of_file = constants(&read(&path));
+        let known = evaluated(&of_file, known);
+        let is_limit = |name: &str| CONSTANT_MARKS.iter().any(|mark| name.contains(mark));
+        let is_all = path == Path::new(LIMITS_FILE);
+        for constant in of_file.iter().filter(|constant| is_all || is_limit(&constant.name)) {
+            let (doc, name) = (escape(&constant.doc), &constant.name);
+            if !doc.is_empty() && name != "_" {
+                let rows = rows.entry(module.clone()).or_default();
+                writeln!(rows, "| {doc} | {} | `{name}` |", shown(constant, &known)).unwrap();
+            }
+        }
+    }
+    rows
+}
+
+/// The constants at the top level of a file; those of tests in it are indented.
+fn constants(text: &str) -> Vec<Constant> {
+    let mut found = Vec::new();
+    let (mut doc, mut lines) = (String::new(), text.lines());
+    while let Some(line) = lines.next() {
+        if let Some(more) = line.strip_prefix("///") {
+            doc.push_str(more);
+            continue;
+        }
+        if let Some(rest) = line.split_once("const ").filter(|(before, _)| is_visibility(before)).map(|(_, rest)| rest)
+        {
+            let mut rest = rest.to_owned();
+            while !rest.ends_with(';') {
+                rest = format!("{rest} {}", lines.next().unwrap_or(";").trim());
+            }
+            if let Some((name, (kind, expression))) =
+                rest.split_once(": ").and_then(|(name, rest)| Some((name, rest.split_once(" = ")?)))
+            {
+                let (expression, doc) = (expression.trim_end_matches(';').to_owned(), plain(&doc));
+                found.push(Constant { name: name.to_owned(), kind: kind.to_owned(), expression, doc });
+            }
+        }
+        doc.clear();
+    }
+    found
+}
+
+fn is_visibility(text: &str) -> bool {
+    text.is_empty() || text == "pub " || text.starts_with("pub(")
+}
+
+/// Text of a doc comment without the targets of its links.
+fn plain(doc: &str) -> String {
+    let mut parts = doc.trim().split("](");
+    let first = parts.next().unwrap_or_default().to_owned();
+    let joined = parts.fold(first, |text, part| text + part.split_once(')').map_or(part, |(_, rest)| rest));
+    joined.replace("[`", "`").replace("`]", "`")
+}
+
+/// Values of constants that are numbers or times (in milliseconds), beside those that are known already.
+fn evaluated(constants: &[Constant], known: &BTreeMap<String, u64>) -> BTreeMap<String, u64> {
+    let mut known = known.clone();
+    // Twice: a constant may stand before one that it is made of.
+    for constant in constants.iter().chain(constants) {
+        if let Some(value) = value(&constant.expression, &known) {
+            known.insert(constant.name.clone(), value);
+        }
+    }
+    known
+}
+
+/// Value of an expression of products, sums and the like, without brackets of its own.
+fn value(expression: &str, known: &BTreeMap<String, u64>) -> Option<u64> {
+    let expression = expression.trim();
+    let inside = |before: &str, after: &str| expression.strip_prefix(before)?.strip_suffix(after);
+    if let Some(seconds) = inside("Duration::from_secs(", ")") {
+        return Some(value(seconds, known)? * 1000);
+    }
+    if let Some(inner) = inside("Duration::from_millis(", ")").or_else(|| inside("NonZeroUsize::new(", ").unwrap()")) {
+        return value(inner, known);
+    }
+    for (sign, apply) in [
+        (" + ", u64::checked_add as fn(u64, u64) -> Option<u64>),
+        (" - ", u64::checked_sub),
+        (" / ", u64::checked_div),
+        (" * ", u64::checked_mul),
+    ] {
+        if let Some((one, other)) = expression.rsplit_once(sign) {
+            return apply(value(one, known)?, value(other, known)?);
+        }
+    }
+    let name = expression.split(" as ").next().unwrap_or_default();
+    name.replace('_', "").parse().ok().or_else(|| known.get(name).copied())
+}
+
+/// Value of a constant for people.
+fn shown(constant: &Constant, known: &BTreeMap<String, u64>) -> String {
+    let Constant { name, kind, expression, .. } = constant;
+    match known.get(name) {
+        None => format!("`{expression}`"),
+        Some(&ms) if kind == "Duration" || name.ends_with("_MS") => time(ms),
+        Some(&seconds) if name.ends_with("_S") => time(seconds * 1000),
+        Some(&bytes) if name.contains("BYTES") => in_units(bytes, &[(" MiB", 1 << 20), (" KiB", 1 << 10)], " bytes"),
+        Some(&number) => in_units(number, &[], ""),
+    }
+}
+
+fn time(ms: u64) -> String {
+    let units = [(" days", 86_400_000), (" h", 3_600_000), (" min", 60_000), (" s", 1000)];
+    in_units(ms, &units, " ms")
+}
+
+/// Number in the largest unit of which it is a multiple, with its thousands apart.
+fn in_units(number: u64, units: &[(&str, u64)], smallest: &str) -> String {
+    let largest = units.iter().find(|(_, size)| number > 0 && number.is_multiple_of(*size));
+    let (unit, size) = largest.copied().unwrap_or((smallest, 1));
+    let digits = (number / size).to_string();
+    let first = digits.len() % 3;
+    let (head, tail) = digits.split_at(if digits.len() > 4 { first } else { digits.len() });
+    let groups = tail.as_bytes().chunks(3).map(|group| String::from_utf8_lossy(group).into_owned());
+    let groups: Vec<_> = [head.to_owned()].into_iter().chain(groups).filter(|group| !group.is_empty()).collect();
+    format!("{}{unit}", groups.join(" "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn constants_are_shown_with_their_values_and_docs() {
+        let text = "/// Frames of [`A`](b::A),\n/// at most.\npub(crate) const A_MAX: usize = 16 * 1024;\n\
+                    const B_MAX_BYTES: usize = A_MAX / 2;\nconst C: Duration =\n    Duration::from_secs(120);\n\
+                    mod tests {\n    const D_MAX: usize = 1;\n}\n";
+        let constants = constants(text);
+        let known = evaluated(&constants, &BTreeMap::new());
+        let shown: Vec<_> = constants.iter().map(|constant| shown(constant, &known)).collect();
+        assert_eq!(shown, ["16 384", "8 KiB", "2 min"]);
+        assert_eq!(
+            constants.iter().map(|constant| &*constant.doc).collect::<Vec<_>>(),
+            ["Frames of `A`, at most.", "", ""]
+        );
+    }
+}
