@@ -89,6 +89,25 @@ pub(crate) fn dead_links(documents: &[Document]) -> Vec<String> {
     dead
 }
 
+/// Returns the names of source files in spans of code that no file of these has, as texts for people. Names leave out any
+/// folders in front, and `src`.
+pub(crate) fn gone_files(documents: &[Document], files: &[PathBuf]) -> Vec<String> {
+    let without_src = |path: &Path| path.iter().filter(|part| *part != "src").collect::<PathBuf>();
+    let files: Vec<_> = files.iter().map(|file| without_src(file)).collect();
+    let mut gone = Vec::new();
+    for document in documents {
+        for (number, line) in unfenced(&document.text) {
+            let spans = line.split('`').skip(1).step_by(2);
+            for name in spans.filter(|span| span.ends_with(".rs") && !span.contains(['*', '{', ' '])) {
+                if !files.iter().any(|file| file.ends_with(without_src(Path::new(name)))) {
+                    gone.push(format!("{}:{number}: {name}", document.path.display()));
+                }
+            }
+        }
+    }
+    gone
+}
+
 /// Path of a link's target, from the path of the document that has the link.
 pub(crate) fn resolve(document: &Path, link: &str) -> PathBuf {
     let mut path = document.parent().unwrap_or(Path::new("")).to_owned();
@@ -134,6 +153,13 @@ mod tests {
             "# One `two`: three\n[a](nowhere.md) [b](#one-two-three)\n\n## Same\n## Same\n[c](#same-1) [d](#other)\n";
         let found = dead_links(&[document("page.md", text)]);
         assert_eq!(found, ["page.md:2: nowhere.md", "page.md:6: #other"]);
+    }
+
+    #[test]
+    fn a_name_of_no_file_is_found() {
+        let text = "`a/b.rs` and `proxy/src/a/b.rs`, `b.rs`; `c.rs`, `src/*.rs`\n```text\n`d.rs`\n```\n";
+        let found = gone_files(&[document("page.md", text)], &["proxy/src/a/b.rs".into()]);
+        assert_eq!(found, ["page.md:1: c.rs"]);
     }
 
     #[test]

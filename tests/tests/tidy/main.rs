@@ -1,6 +1,6 @@
 #![forbid(unsafe_code)]
 //! Tidiness of the whole workspace: order of modules, cycles, names, first lines of docs, sleeping tests, unsafe code;
-//! documents: their links, the book's summary, reference pages that say what the code has; and manifests of the crates that
+//! documents: their links, sizes and files, the book's summary, reference pages that say what the code has; and manifests of the crates that
 //! are published.
 //!
 //! The test reads the source files of every crate as tokens; nothing is compiled or run, so it takes a second.
@@ -30,7 +30,7 @@ mod workspace;
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use document::{BOOK, Document, dead_links, resolve};
+use document::{BOOK, Document, dead_links, gone_files, resolve};
 use rule::Rule;
 
 /// Crates that still break a rule. An entry that is no longer needed fails the test, too.
@@ -153,10 +153,24 @@ fn the_summary_of_the_book_lists_every_page_once() {
 }
 
 #[test]
-fn the_readme_has_at_most_8_kib() {
+fn documents_for_everybody_can_be_read_in_one_sitting() {
     let documents = Document::below(Path::new(""));
-    let readme = documents.iter().find(|document| document.path == Path::new("README.md")).unwrap();
-    assert!(readme.text.len() <= 8 * 1024, "README.md has {} bytes: move something into the book", readme.text.len());
+    for (name, kib) in [("README.md", 8), ("ARCHITECTURE.md", 25), ("CHANGELOG.md", 8)] {
+        let length = documents.iter().find(|document| document.path == Path::new(name)).unwrap().text.len();
+        assert!(length <= kib * 1024, "{name} has {length} bytes, {kib} KiB are allowed: move something into the book");
+    }
+}
+
+#[test]
+fn every_source_file_that_a_document_about_the_inside_names_is_there() {
+    let mut documents = Document::below(&Path::new(BOOK).join("inside"));
+    documents.extend(
+        Document::below(Path::new("")).into_iter().filter(|document| document.path.ends_with("ARCHITECTURE.md")),
+    );
+    let files: Vec<_> =
+        workspace::members().iter().flat_map(|member| workspace::rust_files(Path::new(member))).collect();
+    let gone = gone_files(&documents, &files);
+    assert!(gone.is_empty(), "{} files are named and not there:\n{}\n", gone.len(), gone.join("\n"));
 }
 
 #[test]
