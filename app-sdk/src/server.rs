@@ -7,6 +7,7 @@ mod drain;
 #[cfg(feature = "embedded")]
 mod embedded;
 mod handle;
+mod http_serving;
 mod negotiation;
 mod raw_routes;
 mod routes;

@@ -1,22 +1,21 @@
 //! Serving of an app: its listener, its signals, and its end.
 
-use std::any::Any;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::time::Duration;
 
-use axum::serve::{Listener, ListenerExt};
+use axum::serve::Listener;
 use axum::{Extension, Router};
 #[cfg(feature = "embedded")]
 use tokio::net::TcpListener;
-use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 #[cfg(feature = "embedded")]
 use trunkline_proxy::AppListener;
 
 use super::handle::ServerHandle;
+use super::http_serving::{serve_http, sockets_by_descriptors};
 use super::stop_signal::StopSignal;
 use super::supervisor::{AppState, notify};
 
@@ -44,6 +43,8 @@ type Signal = Pin<Box<dyn Future<Output = ()> + Send>>;
 ///
 /// - Sockets have `TCP_NODELAY`, so that no message waits for a full packet, and handlers find the peer's address
 ///   ([`ConnectInfo`](axum::extract::ConnectInfo)). Other listeners than TCP, such as one with TLS, set their own options.
+/// - A request's head has 15 s, a socket without another request 130 s, and there are no more sockets than seven eighths of
+///   the open files that the system allows the process: nobody keeps others out by sockets that say nothing.
 /// - The extractor [`User`](crate::User) works in every handler.
 /// - systemd (`Type=notify`, or any supervisor with a `NOTIFY_SOCKET`) is told when the app is ready and when it stops.
 /// - At Ctrl-C, SIGTERM, or the future of [`with_signal`](Serve::with_signal), [`ServerHandle::shutdown`] runs while
@@ -142,14 +143,12 @@ async fn serve_from<L: Listener<Addr = SocketAddr>>(
     }
     let app = router.layer(Extension(handle.clone()));
     let closing = CancellationToken::new();
-    let listener = listener.tap_io(set_no_delay);
-    let serving = axum::serve(listener, app.into_make_service_with_connect_info::<SocketAddr>());
-    let mut serving = serving.with_graceful_shutdown(closing.clone().cancelled_owned()).into_future();
+    let mut serving = pin!(serve_http(listener, app, sockets_by_descriptors(), closing.clone()));
     let mut signal = StopSignal::new(signal)?;
     notify(AppState::Ready);
     tracing::info!(%address, "serving");
     tokio::select! {
-        served = &mut serving => return served,
+        () = &mut serving => return Ok(()),
         () = signal.next() => {}
     }
     tracing::info!("stopping");
@@ -160,18 +159,11 @@ async fn serve_from<L: Listener<Addr = SocketAddr>>(
         tokio::time::sleep(LAST_REQUESTS_TIMEOUT).await;
     };
     tokio::select! {
-        served = &mut serving => return served,
+        () = &mut serving => {}
         () = stop => tracing::warn!("requests are still running; the app ends without them"),
         () = signal.next() => tracing::warn!("asked to stop again: the app ends at once"),
     }
     Ok(())
-}
-
-/// Small messages must not wait for full packets. The sockets of other listeners are their own affair.
-fn set_no_delay<T: 'static>(socket: &mut T) {
-    if let Some(tcp) = (socket as &mut dyn Any).downcast_mut::<TcpStream>() {
-        let _ = tcp.set_nodelay(true);
-    }
 }
 
 /// Refuses an address that other machines reach.
@@ -192,7 +184,7 @@ mod tests {
     use axum::extract::ConnectInfo;
     use axum::routing::get;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, TcpStream};
     use tokio::sync::Notify;
 
     use super::*;

@@ -1,0 +1,214 @@
+//! HTTP service of an app's sockets, within bounds: nobody holds one with half of a head, and there are no more than the
+//! process has descriptors for.
+
+use std::any::Any;
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant as StdInstant};
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::ConnectInfo;
+use axum::serve::Listener;
+use http::Request;
+use hyper::body::Incoming;
+use hyper::rt::{Sleep, Timer};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower::Service;
+
+/// Time that the first request's head may take; what a node gives its clients.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Time for which a socket is kept without another request, or for the rest of the next one's head: longer than proxies and
+/// load balancers keep one, so that these close it and none sends into a socket that has just been closed.
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(130);
+
+/// Serves the sockets of a listener until `closing`, and then finishes the requests that run.
+pub(super) async fn serve_http<L: Listener<Addr = SocketAddr>>(
+    mut listener: L,
+    app: Router,
+    sockets_max: usize,
+    closing: CancellationToken,
+) {
+    let sockets = TaskTracker::new();
+    loop {
+        let (mut socket, peer) = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = closing.cancelled() => break,
+        };
+        if sockets.len() >= sockets_max {
+            tracing::debug!(%peer, sockets_max, "a socket is closed: there are as many as open files allow");
+            continue;
+        }
+        set_no_delay(&mut socket);
+        sockets.spawn(serve_socket(socket, peer, app.clone(), closing.clone()));
+    }
+    // Whoever connects from now on is refused, not left waiting.
+    drop(listener);
+    sockets.close();
+    sockets.wait().await;
+}
+
+async fn serve_socket(
+    socket: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    peer: SocketAddr,
+    app: Router,
+    closing: CancellationToken,
+) {
+    let service = service_fn(|mut request: Request<Incoming>| {
+        request.extensions_mut().insert(ConnectInfo(peer));
+        let mut app = app.clone();
+        async move {
+            poll_fn(|cx| Service::<Request<Body>>::poll_ready(&mut app, cx)).await?;
+            app.call(request.map(Body::new)).await
+        }
+    });
+    let connection = http1::Builder::new()
+        .timer(AppTimer::default())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .serve_connection(TokioIo::new(socket), service)
+        .with_upgrades();
+    let mut connection = pin!(connection);
+    let served = tokio::select! {
+        served = &mut connection => served,
+        () = closing.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = served {
+        tracing::debug!(%peer, %error, "a socket ended in the middle of a request");
+    }
+}
+
+/// Timer for hyper, which knows one time-out for a head and for the silence before it: from the second head on it is the
+/// longer one.
+#[derive(Debug, Default)]
+struct AppTimer {
+    has_served: AtomicBool,
+}
+
+impl Timer for AppTimer {
+    fn sleep(&self, duration: Duration) -> Pin<Box<dyn Sleep>> {
+        self.sleep_until(self.now() + duration)
+    }
+
+    fn sleep_until(&self, deadline: StdInstant) -> Pin<Box<dyn Sleep>> {
+        let is_first = !self.has_served.swap(true, Ordering::Relaxed);
+        let deadline = if is_first { deadline } else { self.now() + KEEP_ALIVE_TIMEOUT };
+        TokioTimer::new().sleep_until(deadline)
+    }
+
+    fn now(&self) -> StdInstant {
+        tokio::time::Instant::now().into_std()
+    }
+}
+
+/// Sockets that the process has descriptors for, beside a part for what else it opens: files, connections to databases, links.
+#[cfg(unix)]
+pub(super) fn sockets_by_descriptors() -> usize {
+    let most = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let most = most.and_then(|most| usize::try_from(most).ok()).unwrap_or(usize::MAX);
+    most - most / 8
+}
+
+#[cfg(not(unix))]
+pub(super) fn sockets_by_descriptors() -> usize {
+    usize::MAX
+}
+
+/// Small messages must not wait for full packets. The sockets of other listeners are their own affair.
+fn set_no_delay<T: 'static>(socket: &mut T) {
+    if let Some(tcp) = (socket as &mut dyn Any).downcast_mut::<TcpStream>() {
+        let _ = tcp.set_nodelay(true);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+    use tokio::sync::mpsc;
+    use tokio::time::Instant;
+
+    use super::*;
+
+    /// A listener of pipes, so that time can be virtual.
+    struct PipeListener(mpsc::UnboundedReceiver<DuplexStream>);
+
+    impl Listener for PipeListener {
+        type Io = DuplexStream;
+        type Addr = SocketAddr;
+
+        async fn accept(&mut self) -> (DuplexStream, SocketAddr) {
+            match self.0.recv().await {
+                Some(pipe) => (pipe, ([192, 0, 2, 1], 1).into()),
+                None => std::future::pending().await,
+            }
+        }
+
+        fn local_addr(&self) -> std::io::Result<SocketAddr> {
+            Ok(([192, 0, 2, 9], 9).into())
+        }
+    }
+
+    /// An app that serves so many sockets, and a way to connect to it.
+    fn app(sockets_max: usize) -> impl Fn() -> DuplexStream {
+        let (connect, listener) = mpsc::unbounded_channel();
+        let app = Router::new().route("/", get(async || "here"));
+        tokio::spawn(serve_http(PipeListener(listener), app, sockets_max, CancellationToken::new()));
+        move || {
+            let (near, far) = duplex(1000);
+            connect.send(far).unwrap();
+            near
+        }
+    }
+
+    async fn ask(socket: &mut DuplexStream) -> String {
+        socket.write_all(b"GET / HTTP/1.1\r\nhost: app\r\n\r\n").await.unwrap();
+        let mut answer = [0; 1000];
+        let length = socket.read(&mut answer).await.unwrap();
+        String::from_utf8_lossy(&answer[..length]).into_owned()
+    }
+
+    /// Time after which the app has closed a socket, in seconds.
+    async fn closed_after(socket: &mut DuplexStream) -> u64 {
+        let begun = Instant::now();
+        assert_eq!(socket.read(&mut [0; 10]).await.unwrap(), 0);
+        begun.elapsed().as_secs()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn half_of_a_head_and_a_silent_socket_are_closed_in_time() {
+        let connect = app(100);
+        for begun in ["", "G", "GET / HTTP/1.1\r\nhost: a", "GET /chat HTTP/1.1\r\nupgrade: websocket\r\n"] {
+            let mut socket = connect();
+            socket.write_all(begun.as_bytes()).await.unwrap();
+            assert_eq!(closed_after(&mut socket).await, 15, "{begun:?}");
+        }
+        let mut served = connect();
+        assert!(ask(&mut served).await.ends_with("here"));
+        assert!(ask(&mut served).await.ends_with("here"));
+        assert_eq!(closed_after(&mut served).await, 130);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn sockets_beyond_the_bound_are_closed_until_there_is_room() {
+        let connect = app(2);
+        let (mut first, mut second) = (connect(), connect());
+        assert!(ask(&mut first).await.ends_with("here") && ask(&mut second).await.ends_with("here"));
+        assert_eq!(closed_after(&mut connect()).await, 0);
+        drop(first);
+        let mut later = connect();
+        // The end of the first one is seen before the later one is accepted.
+        assert!(ask(&mut later).await.ends_with("here"));
+    }
+}
