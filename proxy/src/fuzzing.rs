@@ -16,7 +16,7 @@ use crate::cli::replay_command::recording_reader::RecordingReader;
 use crate::config::{Origin, OriginPattern, TrustedHeader, TrustedHeaders};
 use crate::frontend::{self, ForwardedScheme, HeaderStart};
 use crate::net::connector::Connector;
-use crate::observer::RecordingLine;
+use crate::observer::{RecordingLine, json_line};
 use crate::routing::Ruleset;
 
 /// Beginning of a connection behind a load balancer that speaks the PROXY protocol.
@@ -123,12 +123,12 @@ pub fn rules(text: &str) -> Result<[usize; 5], String> {
 /// When it is none that can be replayed.
 pub fn recording(bytes: &[u8]) -> Result<String, String> {
     let mut reader = RecordingReader::new(bytes).map_err(|error| error.to_string())?;
-    let mut text = RecordingLine::Header(reader.header.clone()).to_text();
+    let mut text = json_line(&RecordingLine::Header(reader.header.clone()));
     while let Some((_, line)) = reader.next().map_err(|error| error.to_string())? {
         if let RecordingLine::Up(message) | RecordingLine::Down(message) = &line {
             message.payload().map_err(|error| error.to_string())?;
         }
-        text += &line.to_text();
+        text += &json_line(&line);
     }
     Ok(text)
 }

@@ -15,11 +15,13 @@ mod fleet_snapshot;
 mod fleet_trace;
 mod hub_part;
 mod hub_recording;
+mod json_line;
 mod lenient_value;
 mod list_page;
 mod node_inspector;
 mod node_snapshot;
 mod node_trace;
+mod node_watch;
 mod past_record;
 mod peer;
 mod process_stats;
@@ -58,13 +60,15 @@ use snapshot_cache::SnapshotCache;
 
 pub(crate) use announcement::{Announcees, Announcement, AnnouncementError, AnnouncementReport};
 pub(crate) use client_filter::ClientFilter;
-pub(crate) use client_tap::{ClientTap, PayloadView, TapError};
+pub(crate) use client_tap::ClientTap;
 pub(crate) use fleet_trace::FleetTrace;
 #[cfg(feature = "cli")]
 pub(crate) use hub_part::{HubPart, take_parts};
-pub(crate) use hub_recording::{HubRecording, RecordingChoice, RecordingError};
+pub(crate) use hub_recording::HubRecording;
+pub(crate) use json_line::json_line;
 pub(crate) use list_page::{ListPage, NameKind, NamePage};
-pub(crate) use node_trace::{NodeTrace, TRACE_SECONDS_DEFAULT, TRACE_SECONDS_MAX, TraceChoice, TraceError};
+pub(crate) use node_trace::{NodeTrace, TRACE_SECONDS_DEFAULT, TRACE_SECONDS_MAX};
+pub(crate) use node_watch::{PayloadView, WatchChoice, WatchError, WatchLines};
 pub(crate) use readiness::{Readiness, UpstreamProblems};
 pub(crate) use rebalance_plan::RebalanceGoal;
 pub(crate) use rebalancer::{RebalanceError, RebalanceRequest, SHED_PATH, SHED_PER_SECOND_MAX, STOP_PATH};
@@ -289,13 +293,11 @@ impl Observer {
         &self,
         id: &str,
         payloads: PayloadView,
-    ) -> Result<(ClientTap, OwnedSemaphorePermit), TapError> {
-        let too_many = || TapError::TooMany(format!("{STREAMS_MAX} streams are open, and no more can be"));
-        if self.node.has(id) {
-            let permit = self.stream().ok_or_else(too_many)?;
-            return Ok((self.node.tap(id, payloads).await?, permit));
+    ) -> Result<(ClientTap, OwnedSemaphorePermit), WatchError> {
+        if !self.node.has(id) {
+            return Err(WatchError::UnknownClient);
         }
-        Err(TapError::UnknownClient)
+        self.with_permit(self.node.tap(id, payloads)).await
     }
 
     /// Returns the event stream of the peer that taps one of its clients.
@@ -310,11 +312,9 @@ impl Observer {
     /// When the hub is not known here, or no more can be recorded.
     pub(crate) async fn record(
         &self,
-        choice: RecordingChoice,
-    ) -> Result<(HubRecording, OwnedSemaphorePermit), RecordingError> {
-        let too_many = || RecordingError::TooMany(format!("{STREAMS_MAX} streams are open, and no more can be"));
-        let permit = self.stream().ok_or_else(too_many)?;
-        Ok((self.node.record(choice).await?, permit))
+        choice: &WatchChoice,
+    ) -> Result<(HubRecording, OwnedSemaphorePermit), WatchError> {
+        self.with_permit(HubRecording::open(self.node.shared(), choice)).await
     }
 
     /// Begins a live trace of this node alone, with the permit for its stream.
@@ -323,20 +323,28 @@ impl Observer {
     /// When the hub is not known here, or no more can be traced.
     pub(crate) async fn trace_node(
         &self,
-        choice: &TraceChoice,
-    ) -> Result<(NodeTrace, OwnedSemaphorePermit), TraceError> {
-        let too_many = || TraceError::TooMany(format!("{STREAMS_MAX} streams are open, and no more can be"));
-        let permit = self.stream().ok_or_else(too_many)?;
-        Ok((self.node.trace(choice).await?, permit))
+        choice: &WatchChoice,
+    ) -> Result<(NodeTrace, OwnedSemaphorePermit), WatchError> {
+        self.with_permit(NodeTrace::open(self.node.shared(), choice)).await
     }
 
     /// Begins a live trace of all nodes, with the permit for its stream.
     ///
     /// # Errors
     /// As those of [`trace_node`](Self::trace_node), for this node.
-    pub(crate) async fn trace(&self, choice: TraceChoice) -> Result<(FleetTrace, OwnedSemaphorePermit), TraceError> {
+    pub(crate) async fn trace(&self, choice: WatchChoice) -> Result<(FleetTrace, OwnedSemaphorePermit), WatchError> {
         let (own, permit) = self.trace_node(&choice).await?;
         Ok((FleetTrace::new(self.peers.clone(), own, choice), permit))
+    }
+
+    /// Opens a watch with the permit for its stream.
+    async fn with_permit<T>(
+        &self,
+        open: impl Future<Output = Result<T, WatchError>>,
+    ) -> Result<(T, OwnedSemaphorePermit), WatchError> {
+        let too_many = || WatchError::TooMany(format!("{STREAMS_MAX} streams are open, and no more can be"));
+        let permit = self.stream().ok_or_else(too_many)?;
+        Ok((open.await?, permit))
     }
 
     async fn first_answer<T: DeserializeOwned>(&self, target: &str) -> Option<T> {

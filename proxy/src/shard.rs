@@ -26,7 +26,6 @@ mod keep_alive;
 mod leaving;
 mod left_membership;
 mod levelling;
-mod live_trace;
 mod member_query;
 mod message_counter;
 mod mirror;
@@ -39,7 +38,6 @@ mod presence_batch;
 mod presence_feed;
 mod reassignment;
 mod reconnect;
-mod recorder;
 mod reroute;
 mod route_table;
 mod send_origin;
@@ -52,14 +50,13 @@ mod slot;
 mod spare_room;
 mod state;
 mod straggler;
-mod tap;
 mod task_feed;
 #[cfg(test)]
 mod testbed;
 mod token_expiry;
-mod tracer;
 mod unheard_end;
 mod user_group;
+mod watch;
 mod webhook_pool;
 
 use std::cell::{RefCell, RefMut};
@@ -99,21 +96,18 @@ pub(crate) use other_nodes::{OtherNodes, Reachability, SoughtConnection, TakeOve
 pub(crate) use outbox::Outbox;
 pub(crate) use own_interest::{InterestHold, OwnInterest};
 pub(crate) use reassignment::opening_until;
-#[cfg(test)]
-pub(crate) use recorder::RecordedConnection;
-pub(crate) use recorder::{RecordRefused, RecordedEvent, RecordedOpening, RecordedPiece, RecordingFilter};
 pub(crate) use route_table::{Location, ReserveError, RouteTable};
 pub(crate) use send_origin::SendOrigin;
 pub(crate) use shared::{AnnouncedMove, Connectors, Shared, Sockets};
 pub(crate) use slot::{Serial, Slot};
 pub(crate) use state::ShardState;
 pub(crate) use straggler::Stragglers;
-pub(crate) use tap::{TapDirection, TapRefused, TapReport, kind_name, redaction};
-pub(crate) use tracer::{
-    ConnectionChange, HubTimes, TraceBatch, TraceEvent, TraceFilter, TraceHop, TracePiece, TraceRefused, TraceSubject,
-    TracedMessage, UpwardEnd,
-};
 pub(crate) use user_group::{MEMBERSHIP_S, MembershipNews, TooManyMemberships};
+pub(crate) use watch::{
+    ConnectionChange, HubTimes, MessageSummary, MessageWay, TraceHop, UpwardEnd, WatchDetail, WatchEvent, WatchLoss,
+    WatchOrder, WatchPiece, WatchRefused, WatchSubject, WatchVolume, WatchedBytes, WatchedConnection, WatchedMessage,
+    WatchedOpening, kind_name, redaction,
+};
 
 use drain_schedule::{DrainSchedule, chance, longest_spread};
 use leaving::{LOOK_INTERVAL, wait_within};
@@ -184,7 +178,7 @@ impl Shard {
     pub(crate) fn apply(self: &Rc<Self>, commands: Vec<ShardCommand>) {
         {
             let mut state = self.state();
-            let read_at = state.time_for_traces();
+            let read_at = state.time_for_watches();
             state.apply_read(commands, read_at);
         }
         self.start_tasks();
@@ -315,7 +309,7 @@ impl Shard {
         match connections.get_current(slot, serial) {
             Some(client) => {
                 let flushed = delivery.poll_flush(client, cx);
-                state.note_written();
+                delivery.watches.note_written(connections);
                 flushed
             }
             None => Poll::Ready(()),

@@ -10,9 +10,8 @@ mod fleet_api;
 mod log_level_api;
 mod past_api;
 mod rebalance_api;
-mod recording_api;
 mod session_api;
-mod trace_api;
+mod watch_api;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
@@ -31,13 +30,13 @@ pub(super) fn guarded() -> Router<AdminContext> {
         .route("/api/events", get(event_api::fleet))
         .route("/api/clients", get(client_api::clients))
         .route("/api/clients/{id}", get(client_api::client))
-        .route("/api/clients/{id}/watch", get(event_api::tap))
+        .route("/api/clients/{id}/watch", get(watch_api::tap))
         .route("/api/clients/{id}/close", post(client_api::close))
         .route("/api/groups", get(client_api::groups))
         .route("/api/users", get(client_api::users))
         .route("/api/why/{id}", get(past_api::past))
-        .route("/api/record", get(recording_api::record))
-        .route("/api/trace", get(trace_api::trace))
+        .route("/api/record", get(watch_api::record))
+        .route("/api/trace", get(watch_api::trace))
         .layer(DefaultBodyLimit::max(BODY_MAX_BYTES))
         .merge(announcement_api::routes())
         .merge(rebalance_api::routes());

@@ -238,7 +238,7 @@ mod tests {
 
     use super::recording_file::tests::TestFolder;
     use super::*;
-    use crate::observer::{LossLine, MessageLine, OpenLine, RECORDING_FORMAT, RECORDING_VERSION};
+    use crate::observer::{LossLine, MessageLine, OpenLine, RECORDING_FORMAT, RECORDING_VERSION, json_line};
 
     #[derive(Debug, Parser)]
     struct RecordParser {
@@ -253,7 +253,14 @@ mod tests {
 
     fn header_of(version: u32) -> String {
         let (format, node, hub) = (RECORDING_FORMAT.into(), "n1".into(), "chat".into());
-        RecordingLine::Header(RecordingHeader { format, version, node, hub, started_ms: 1, payloads: false }).to_text()
+        json_line(&RecordingLine::Header(RecordingHeader {
+            format,
+            version,
+            node,
+            hub,
+            started_ms: 1,
+            payloads: false,
+        }))
     }
 
     /// Records at a node that answers this; with `open` its answer does not end. Returns the query that it was asked.
@@ -291,10 +298,10 @@ mod tests {
         let open = OpenLine { connection: "c".into(), transport: "WebSockets".into(), ..OpenLine::default() };
         let say = MessageLine { connection: "c".into(), kind: "invocation".into(), ..MessageLine::default() };
         let lines = header_of(RECORDING_VERSION)
-            + &RecordingLine::Open(Box::new(open)).to_text()
+            + &json_line(&RecordingLine::Open(Box::new(open)))
             + "\n"
-            + &RecordingLine::Up(say).to_text()
-            + &RecordingLine::Lost(LossLine { messages: 2, connections: 1 }).to_text();
+            + &json_line(&RecordingLine::Up(say))
+            + &json_line(&RecordingLine::Lost(LossLine { messages: 2, connections: 1 }));
         let more = ["--seconds", "1", "--user", "a&b", "--payloads"];
         let (told, asked) = recorded(&out, &more, 200, &lines, true).await;
         assert_eq!(told, Ok(()));

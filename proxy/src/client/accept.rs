@@ -244,7 +244,7 @@ fn open(
         // Here first: the app server's answer may come back before this function ends, on another thread.
         let slot = state.open(client, user.as_deref(), expires_s);
         let handshake = handshake.as_ref().map_or(&[][..], |handshake| &handshake.bytes);
-        state.tap_opening(slot, user.as_deref(), &open, handshake);
+        state.watch_opening(slot, &open, handshake);
         (slot, serial)
     };
     home.send(&ServiceMessage::OpenConnection(open));

@@ -462,7 +462,7 @@ impl<'a> Upstream<'a> {
         slot: Slot,
     ) -> Self {
         let (pongs, allowed, step, read_at) =
-            (BytesMut::new(), Run::default(), Step::Continue, state.time_for_traces());
+            (BytesMut::new(), Run::default(), Step::Continue, state.time_for_watches());
         Self { state, home, id, slot, messages: 0, pongs, rules, is_traced: false, allowed, side: None, read_at, step }
     }
 
@@ -602,11 +602,11 @@ impl<'a> Upstream<'a> {
         }
     }
 
-    /// Drops a message that rules refuse: it counts for the client's quota, and its taps see it.
+    /// Drops a message that rules refuse: it counts for the client's quota, and its watches see it.
     fn drop_refused(&mut self, message: &[u8]) {
         self.messages += 1;
-        if let Some(traced) = self.state.tap_up(self.slot, message, 0, self.read_at) {
-            self.state.traced_up(*traced, UpwardEnd::Refused);
+        if let Some(traced) = self.state.watch_up(self.slot, message, 0, self.read_at) {
+            self.state.watched_up(*traced, UpwardEnd::Refused);
         }
     }
 
@@ -657,12 +657,12 @@ impl<'a> Upstream<'a> {
         counters.messages_up.add_alone(count);
         counters.bytes_up.add_alone(bytes.len() as u64);
         let link = side.unwrap_or(self.home);
-        match self.state.tap_up(self.slot, bytes, data_type, self.read_at) {
+        match self.state.watch_up(self.slot, bytes, data_type, self.read_at) {
             None => link.send_data(self.id, bytes, data_type),
             Some(traced) => {
                 let is_marked = link.send_traced(traced.mark, (self.id, bytes), data_type);
                 let end = if is_marked { UpwardEnd::SentMarked } else { UpwardEnd::Sent };
-                self.state.traced_up(*traced, end(link.app()));
+                self.state.watched_up(*traced, end(link.app()));
             }
         }
         self.state.mirror_up(self.slot, (bytes, count), data_type);

@@ -12,8 +12,8 @@ use super::client::Client;
 use super::fleet_nodes::{FleetNode, nodes};
 use super::stage::{Stage, run, settings, token_of};
 use crate::fleet::Fleet;
-use crate::observer::{Observer, PayloadView, Readiness, TraceChoice, TraceError, TraceLine};
-use crate::shard::{Shared, TapDirection, TraceSubject};
+use crate::observer::{Observer, PayloadView, Readiness, TraceLine, WatchChoice, WatchError, WatchLines};
+use crate::shard::{MessageWay, Shared, WatchSubject};
 
 const SAY: &str = "{\"type\":1,\"target\":\"Say\",\"invocationId\":\"1\",\"arguments\":[\"hush\"]}\u{1e}";
 const ANSWER: &str = "{\"type\":3,\"invocationId\":\"1\",\"result\":7}\u{1e}";
@@ -33,8 +33,8 @@ fn alone(stage: &Stage) -> Observer {
     observer(&stage.shared, Fleet::new(stage.shared.clone(), ([127, 0, 0, 1], 8090).into()))
 }
 
-fn choice(subject: TraceSubject) -> TraceChoice {
-    TraceChoice { hub: None, subject, payloads: PayloadView::Hidden, seconds: 30 }
+fn choice(subject: WatchSubject) -> WatchChoice {
+    WatchChoice { hub: None, subjects: vec![subject], payloads: PayloadView::Hidden, seconds: Some(30) }
 }
 
 /// Next lines, until so many of them are news of messages and connections.
@@ -59,7 +59,7 @@ fn short(line: &TraceLine) -> Option<String> {
         }
         TraceLine::Connection(line) => line.change.clone(),
         TraceLine::Message(line) => {
-            let way = if line.way == TapDirection::Up { "up" } else { "down" };
+            let way = if line.way == MessageWay::Up { "up" } else { "down" };
             format!("{} {way} {}", line.number, line.target.as_deref().unwrap_or(&line.kind))
         }
         TraceLine::Hop(line) => {
@@ -93,7 +93,7 @@ fn a_call_is_told_hop_by_hop_by_the_clock_of_each_end() {
     run(async {
         let (stage, _app, mut link) = chat().await;
         let mut client = Client::connect(&stage, &mut link, "/chat").await;
-        let subject = TraceSubject::Connection(client.id.clone());
+        let subject = WatchSubject::Connection(client.id.clone());
         let (mut trace, _permit) = alone(&stage).trace_node(&choice(subject)).await.unwrap();
         client.send(SAY).await;
         let (mark, payload) = traced(&mut link).await;
@@ -126,7 +126,7 @@ fn payloads_are_hidden_unless_they_are_wanted_and_nothing_is_marked_without_a_tr
         assert_eq!(link.data().await.0, SAY, "plain data");
         let observer = alone(&stage);
         for (payloads, expected) in [(PayloadView::Hidden, None), (PayloadView::Shown, Some("[\"hush\"]"))] {
-            let choice = TraceChoice { payloads, ..choice(TraceSubject::User("ann".into())) };
+            let choice = WatchChoice { payloads, ..choice(WatchSubject::User("ann".into())) };
             let (mut trace, _permit) = observer.trace_node(&choice).await.unwrap();
             client.send(SAY).await;
             traced(&mut link).await;
@@ -157,8 +157,8 @@ fn a_method_is_followed_whoever_calls_it_and_a_group_while_clients_are_in_it() {
         let mut ben = Client::connect(&stage, &mut link, "/chat").await;
         link.join(&ben.id, "room").await;
         let observer = alone(&stage);
-        let (mut method, _first) = observer.trace_node(&choice(TraceSubject::Method("say".into()))).await.unwrap();
-        let (mut group, _second) = observer.trace_node(&choice(TraceSubject::Group("room".into()))).await.unwrap();
+        let (mut method, _first) = observer.trace_node(&choice(WatchSubject::Method("say".into()))).await.unwrap();
+        let (mut group, _second) = observer.trace_node(&choice(WatchSubject::Group("room".into()))).await.unwrap();
         ann.send(SAY).await;
         traced(&mut link).await;
         link.write(&ann.id, ANSWER).await;
@@ -178,11 +178,11 @@ fn a_trace_ends_with_its_time_and_unknown_hubs_and_too_many_traces_are_refused()
     run(async {
         let (stage, _app, mut link) = chat().await;
         let observer = alone(&stage);
-        let user = || TraceSubject::User("ann".into());
-        let unknown = TraceChoice { hub: Some("/talk".into()), ..choice(user()) };
-        assert!(matches!(observer.trace_node(&unknown).await, Err(TraceError::UnknownHub)));
+        let user = || WatchSubject::User("ann".into());
+        let unknown = WatchChoice { hub: Some("/talk".into()), ..choice(user()) };
+        assert!(matches!(observer.trace_node(&unknown).await, Err(WatchError::UnknownHub)));
         let begun = tokio::time::Instant::now();
-        let (mut trace, _permit) = observer.trace(TraceChoice { seconds: 5, ..choice(user()) }).await.unwrap();
+        let (mut trace, _permit) = observer.trace(WatchChoice { seconds: Some(5), ..choice(user()) }).await.unwrap();
         let mut last = None;
         while let Some(lines) = trace.next().await {
             last = lines.into_iter().last().or(last);
@@ -197,7 +197,7 @@ fn a_trace_ends_with_its_time_and_unknown_hubs_and_too_many_traces_are_refused()
                 Err(refused) => break refused,
             }
         };
-        assert!(matches!(refused, TraceError::TooMany(text) if text.starts_with("4 traces run already")));
+        assert!(matches!(refused, WatchError::TooMany(text) if text.starts_with("4 traces run already")));
         drop(running);
         link.fence().await;
         assert!(observer.trace_node(&choice(user())).await.is_ok());
@@ -209,7 +209,7 @@ fn another_node_of_the_fleet_takes_part_and_one_that_is_cut_off_is_missing() {
     run(async {
         let (_network, mut nodes) = nodes(2).await;
         let asked = |node: &FleetNode| observer(&node.stage.shared, node.fleet.clone());
-        let subject = TraceSubject::Method("Say".into());
+        let subject = WatchSubject::Method("Say".into());
         let (mut trace, _permit) = asked(&nodes[0]).trace(choice(subject)).await.unwrap();
         assert_eq!(told!(trace, 2), ["n1 Following", "n2 Following"]);
         let mut client = nodes[1].client().await;

@@ -8,7 +8,8 @@ use trunkline_protocol::manifest::HubManifest;
 use super::app::{App, AppLink};
 use super::client::Client;
 use super::stage::{Stage, run, settings, token_of};
-use crate::observer::{HubRecording, PayloadView, RecordingChoice, RecordingError, RecordingLine};
+use crate::observer::{HubRecording, PayloadView, RecordingLine, WatchChoice, WatchError, WatchLines};
+use crate::shard::WatchSubject;
 
 async fn chat() -> (Stage, App, AppLink) {
     let stage = Stage::with(settings(), 2);
@@ -17,23 +18,25 @@ async fn chat() -> (Stage, App, AppLink) {
     (stage, app, link)
 }
 
-fn choice(hub: &str) -> RecordingChoice {
-    RecordingChoice { hub: hub.into(), user: None, connection: None, payloads: PayloadView::Shown }
+fn choice(hub: &str) -> WatchChoice {
+    WatchChoice { hub: Some(hub.into()), subjects: Vec::new(), payloads: PayloadView::Shown, seconds: None }
 }
 
 /// Next lines until there are so many, each in short: event, connection, text or cause.
 async fn told(recording: &mut HubRecording, count: usize) -> Vec<(&'static str, String, String)> {
+    let short = |line| match line {
+        RecordingLine::Header(_) => None,
+        RecordingLine::Open(open) => {
+            Some((if open.was_open { "present" } else { "open" }, open.connection, open.transport))
+        }
+        RecordingLine::Up(message) => Some(("up", message.connection, message.text.unwrap_or_default())),
+        RecordingLine::Down(message) => Some(("down", message.connection, message.text.unwrap_or_default())),
+        RecordingLine::Close(close) => Some(("close", close.connection, close.cause)),
+        other => panic!("{other:?}"),
+    };
     let mut all = Vec::new();
     while all.len() < count {
-        all.extend(recording.next().await.unwrap().into_iter().map(|line| match line {
-            RecordingLine::Open(open) => {
-                (if open.was_open { "present" } else { "open" }, open.connection, open.transport)
-            }
-            RecordingLine::Up(message) => ("up", message.connection, message.text.unwrap_or_default()),
-            RecordingLine::Down(message) => ("down", message.connection, message.text.unwrap_or_default()),
-            RecordingLine::Close(close) => ("close", close.connection, close.cause),
-            other => panic!("{other:?}"),
-        }));
+        all.extend(recording.next().await.unwrap().into_iter().filter_map(short));
     }
     all
 }
@@ -44,7 +47,7 @@ const SAY: &str = "{\"type\":1,\"target\":\"Say\",\"arguments\":[]}\u{1e}";
 fn a_connection_is_told_from_its_opening_to_its_close_and_keep_alives_are_not() {
     run(async {
         let (stage, _app, mut link) = chat().await;
-        let mut recording = HubRecording::open(&stage.shared, choice("/chat")).await.unwrap();
+        let mut recording = HubRecording::open(&stage.shared, &choice("/chat")).await.unwrap();
         let mut client = Client::connect(&stage, &mut link, "/chat?room=1").await;
         let id = client.id.clone();
         client.send("{\"type\":6}\u{1e}").await;
@@ -71,7 +74,7 @@ fn a_connection_is_told_from_its_opening_to_its_close_and_keep_alives_are_not() 
 fn clients_of_two_shards_are_told_in_the_order_of_time() {
     run(async {
         let (stage, _app, mut link) = chat().await;
-        let mut recording = HubRecording::open(&stage.shared, choice("chat")).await.unwrap();
+        let mut recording = HubRecording::open(&stage.shared, &choice("chat")).await.unwrap();
         let mut clients =
             [Client::connect(&stage, &mut link, "/chat").await, Client::connect(&stage, &mut link, "/chat").await];
         let mut ids = Vec::new();
@@ -97,8 +100,8 @@ fn those_who_are_there_are_followed_and_those_of_other_hubs_and_users_are_not() 
         let of_ann = format!("?access_token={}", token_of("ann"));
         let ann = Client::connect(&stage, &mut link, &format!("/chat{of_ann}")).await;
         let _ben = Client::connect(&stage, &mut link, "/chat").await;
-        let of_user = RecordingChoice { user: Some("ann".into()), ..choice("chat") };
-        let mut recording = HubRecording::open(&stage.shared, of_user).await.unwrap();
+        let of_user = WatchChoice { subjects: vec![WatchSubject::User("ann".into())], ..choice("chat") };
+        let mut recording = HubRecording::open(&stage.shared, &of_user).await.unwrap();
         let _other = Client::connect(&stage, &mut news, &format!("/news{of_ann}")).await;
         let _late = Client::connect(&stage, &mut link, "/chat").await;
         let again = Client::connect(&stage, &mut link, &format!("/chat{of_ann}")).await;
@@ -115,17 +118,17 @@ fn recordings_are_bounded_and_one_that_is_dropped_makes_room() {
         let (stage, _app, _link) = chat().await;
         let mut running = Vec::new();
         let refused = loop {
-            match HubRecording::open(&stage.shared, choice("chat")).await {
+            match HubRecording::open(&stage.shared, &choice("chat")).await {
                 Ok(recording) => running.push(recording),
                 Err(refused) => break refused,
             }
         };
-        assert!(matches!(refused, RecordingError::TooMany(text) if text.starts_with("4 recordings run already")));
+        assert!(matches!(refused, WatchError::TooMany(text) if text.starts_with("4 recordings run already")));
         assert_eq!(running.len(), 4);
         drop(running.pop());
-        assert!(HubRecording::open(&stage.shared, choice("chat")).await.is_ok());
-        let unknown = HubRecording::open(&stage.shared, choice("/talk")).await.unwrap_err();
-        assert!(matches!(unknown, RecordingError::UnknownHub));
+        assert!(HubRecording::open(&stage.shared, &choice("chat")).await.is_ok());
+        let unknown = HubRecording::open(&stage.shared, &choice("/talk")).await.unwrap_err();
+        assert!(matches!(unknown, WatchError::UnknownHub));
     });
 }
 
@@ -138,7 +141,7 @@ fn a_recording_that_is_not_read_loses_messages_and_tells_how_many() {
         let stage = Stage::with(settings, 1);
         let mut app = stage.app("app-1", vec![HubManifest::new("chat", "/chat")]);
         let mut link = app.link().await;
-        let mut recording = HubRecording::open(&stage.shared, choice("chat")).await.unwrap();
+        let mut recording = HubRecording::open(&stage.shared, &choice("chat")).await.unwrap();
         let client = Client::connect(&stage, &mut link, "/chat").await;
         let large = format!("{{\"type\":1,\"target\":\"{}\",\"arguments\":[]}}\u{1e}", "x".repeat(500_000));
         let mut lost = 0;

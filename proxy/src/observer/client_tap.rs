@@ -1,66 +1,104 @@
-//! Taps: live copies of the messages of one client connection, read from its shard until nobody looks any more.
+//! Taps: the newest messages of one client connection, read from its shard until their reader goes.
 
-use crate::shard::{ShardSender, Slot, TapRefused, TapReport};
+use serde::{Deserialize, Serialize};
 
-/// Whether a tap copies the payloads of messages.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum PayloadView {
-    Hidden,
-    Shown,
+use super::node_watch::{NodeWatch, PayloadView, WatchError, WatchLines, WatchNews};
+use crate::shard::{
+    ConnectionChange, MessageSummary, MessageWay, ShardSender, Slot, WatchEvent, WatchPiece, WatchVolume,
+    WatchedMessage,
+};
+
+/// One message of a tapped client.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct TappedMessage {
+    /// Its number in the tap, from 1.
+    pub number: u64,
+    /// Time, in milliseconds since 1970.
+    pub at_ms: u64,
+    pub way: MessageWay,
+    /// Kind of hub message, or of a raw endpoint's.
+    pub kind: String,
+    /// Method, where it names one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
+    /// Id of its invocation or stream.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub invocation_id: Option<String>,
+    pub bytes: u64,
+    /// Payload as text, where that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub payload: Option<String>,
 }
 
-impl PayloadView {
-    /// Returns its value in the query of a request.
-    #[must_use]
-    pub(crate) fn label(self) -> &'static str {
-        match self {
-            Self::Hidden => "hidden",
-            Self::Shown => "shown",
-        }
-    }
-}
-
-/// Error of opening a tap.
-#[derive(Debug)]
-pub(crate) enum TapError {
-    /// The connection is not on this node.
-    UnknownClient,
-    /// Too many connections are tapped, or too many streams are open; the text says which.
-    TooMany(String),
+/// Report of a tap: the messages since it was read last.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct TapReport {
+    /// Sent by the client since the tap began.
+    pub up: WatchVolume,
+    /// Sent to the client.
+    pub down: WatchVolume,
+    /// Newest messages, oldest first.
+    pub messages: Vec<TappedMessage>,
+    /// Messages before these that were not kept.
+    pub missed: u64,
+    /// The client connection is closed.
+    pub is_over: bool,
 }
 
 /// Open tap of a shard; dropping it closes it.
 #[derive(Debug)]
 pub(crate) struct ClientTap {
-    shard: ShardSender,
-    number: u64,
+    watch: NodeWatch,
+    is_over: bool,
 }
 
 impl ClientTap {
+    /// Begins to tap a client connection of this shard.
     pub(super) async fn open(
-        shard: ShardSender,
-        slot: Slot,
-        id: &str,
+        shard: &ShardSender,
+        client: (Slot, &str),
         payloads: PayloadView,
-    ) -> Result<Self, TapError> {
-        let (id, with_payloads) = (id.to_owned(), payloads == PayloadView::Shown);
-        match shard.inspect(move |state| state.tap(slot, &id, with_payloads)).await {
-            Some(Ok(number)) => Ok(Self { shard, number }),
-            Some(Err(error @ TapRefused::TooMany)) => Err(TapError::TooMany(error.to_string())),
-            Some(Err(TapRefused::Unknown)) | None => Err(TapError::UnknownClient),
-        }
+    ) -> Result<Self, WatchError> {
+        Ok(Self { watch: NodeWatch::open_at(shard, client, payloads).await?, is_over: false })
     }
 
-    /// Returns what was copied since the last report; `None` when the node is stopping.
-    pub(crate) async fn report(&self) -> Option<TapReport> {
-        let number = self.number;
-        self.shard.inspect(move |state| state.read_tap(number)).await?
+    fn report(&self, news: WatchNews) -> TapReport {
+        let WatchNews { pieces, loss, up, down, .. } = news;
+        let is_end = |(_, piece): &(usize, WatchPiece)| match &piece.event {
+            WatchEvent::Connection(_, change) => *change != ConnectionChange::Present,
+            _ => false,
+        };
+        let is_over = pieces.iter().any(is_end);
+        let messages = pieces.into_iter().filter_map(|(_, piece)| self.message(piece)).collect();
+        TapReport { up, down, messages, missed: loss.messages, is_over }
+    }
+
+    fn message(&self, piece: WatchPiece) -> Option<TappedMessage> {
+        let WatchEvent::Message(message) = piece.event else { return None };
+        let WatchedMessage { number, way, summary, .. } = *message;
+        let MessageSummary { kind, target, invocation_id, bytes, payload } = summary;
+        let at_ms = u64::try_from(piece.at.as_millis()).unwrap_or(u64::MAX).saturating_add(self.watch.started_ms());
+        let (number, kind) = (number + 1, kind.into());
+        Some(TappedMessage { number, at_ms, way, kind, target, invocation_id, bytes, payload })
     }
 }
 
-impl Drop for ClientTap {
-    fn drop(&mut self) {
-        let number = self.number;
-        self.shard.post(move |state| state.end_tap(number));
+impl WatchLines for ClientTap {
+    type Line = TapReport;
+
+    /// The report that the connection is closed is the last one.
+    async fn next(&mut self) -> Option<Vec<TapReport>> {
+        if self.is_over {
+            return None;
+        }
+        let news = self.watch.next(None).await;
+        if news.end.is_some() {
+            return None;
+        }
+        let report = self.report(news);
+        self.is_over = report.is_over;
+        Some(vec![report])
     }
 }

@@ -21,13 +21,13 @@ use http_body_util::{BodyExt, Limited};
 use serde_json::Value;
 use tokio::time::{Instant, Interval, interval, timeout, timeout_at};
 
-use super::client_tap::PayloadView;
-use super::node_trace::{NodeTrace, TraceChoice};
+use super::node_trace::{NodeTrace, TRACE_SECONDS_DEFAULT};
+use super::node_watch::{PayloadView, WatchChoice, WatchLines};
 use super::peer::Peers;
 use super::trace_line::{TraceLine, TraceNodeLine, TraceNodeState};
 use crate::fleet::{ANSWER_TIMEOUT, FleetMember};
 use crate::net::line_stream::LineStream;
-use crate::shard::TraceSubject;
+use crate::shard::WatchSubject;
 
 /// Interval at which the members of the fleet are looked at.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
@@ -74,9 +74,10 @@ struct AskedNode {
 /// Running trace of the fleet; dropping it ends it at all nodes.
 pub(crate) struct FleetTrace {
     peers: Arc<Peers>,
-    choice: TraceChoice,
+    choice: WatchChoice,
     own: String,
     header: Option<TraceLine>,
+    seconds: u64,
     ends_at: Instant,
     sources: SelectAll<BoxStream<'static, SourceNews>>,
     nodes: HashMap<String, AskedNode>,
@@ -90,13 +91,15 @@ pub(crate) struct FleetTrace {
 
 impl FleetTrace {
     /// Adds the traces of the other nodes to the one of this node.
-    pub(super) fn new(peers: Arc<Peers>, own: NodeTrace, choice: TraceChoice) -> Self {
-        let (name, header) = (own.node().to_owned(), Some(own.header()));
+    pub(super) fn new(peers: Arc<Peers>, mut own: NodeTrace, choice: WatchChoice) -> Self {
+        let seconds = choice.seconds.unwrap_or(TRACE_SECONDS_DEFAULT);
+        let (name, header) = (own.node().to_owned(), own.take_header());
         let mut sources = SelectAll::new();
         sources.push(own_lines(own).boxed());
         Self {
             peers,
-            ends_at: Instant::now() + Duration::from_secs(choice.seconds),
+            ends_at: Instant::now() + Duration::from_secs(seconds),
+            seconds,
             choice,
             own: name,
             header,
@@ -106,25 +109,6 @@ impl FleetTrace {
             look: interval(LOOK_INTERVAL),
             last: None,
             is_over: false,
-        }
-    }
-
-    /// Returns the next lines, perhaps none, after some time; `None` behind the last one.
-    pub(crate) async fn next(&mut self) -> Option<Vec<TraceLine>> {
-        if let Some(header) = self.header.take() {
-            let own = TraceNodeLine { node: self.own.clone(), state: TraceNodeState::Following, problem: None };
-            return Some(vec![header, TraceLine::Node(own)]);
-        }
-        if self.is_over {
-            return None;
-        }
-        if self.last.is_some() {
-            return self.last_lines().await;
-        }
-        tokio::select! {
-            biased;
-            _ = self.look.tick() => Some(self.look_at_members()),
-            news = self.sources.next() => Some(news.map(|news| self.take(news)).unwrap_or_default()),
         }
     }
 
@@ -180,8 +164,8 @@ impl FleetTrace {
             if node.again_at.take_if(|at| *at <= now).is_some() {
                 // Whole ones, so that it does not end before this node's own.
                 let seconds = (self.ends_at.saturating_duration_since(now)).as_millis().div_ceil(1_000);
-                let seconds = u64::try_from(seconds).unwrap_or(u64::MAX).clamp(1, self.choice.seconds);
-                let target = target(&TraceChoice { seconds, ..self.choice.clone() });
+                let seconds = u64::try_from(seconds).unwrap_or(u64::MAX).clamp(1, self.seconds);
+                let target = target(&self.choice, seconds);
                 self.sources.push(lines_of(self.peers.clone(), member.clone(), target).boxed());
             }
         }
@@ -192,6 +176,28 @@ impl FleetTrace {
             TraceLine::Node(TraceNodeLine { node, state: TraceNodeState::Missing, problem })
         };
         new.into_iter().map(missing).collect()
+    }
+}
+
+impl WatchLines for FleetTrace {
+    type Line = TraceLine;
+
+    async fn next(&mut self) -> Option<Vec<TraceLine>> {
+        if let Some(header) = self.header.take() {
+            let own = TraceNodeLine { node: self.own.clone(), state: TraceNodeState::Following, problem: None };
+            return Some(vec![header, TraceLine::Node(own)]);
+        }
+        if self.is_over {
+            return None;
+        }
+        if self.last.is_some() {
+            return self.last_lines().await;
+        }
+        tokio::select! {
+            biased;
+            _ = self.look.tick() => Some(self.look_at_members()),
+            news = self.sources.next() => Some(news.map(|news| self.take(news)).unwrap_or_default()),
+        }
     }
 }
 
@@ -271,16 +277,15 @@ async fn ask(peers: &Peers, member: &FleetMember, target: &str) -> Result<LineSt
 }
 
 /// Builds the request target for another node's own trace.
-fn target(choice: &TraceChoice) -> String {
+fn target(choice: &WatchChoice, seconds: u64) -> String {
     let mut query = form_urlencoded::Serializer::new(String::new());
-    query.append_pair("scope", "node").append_pair("seconds", &choice.seconds.to_string());
-    let (name, value) = match &choice.subject {
-        TraceSubject::Connection(id) => ("connection", id),
-        TraceSubject::User(user) => ("user", user),
-        TraceSubject::Group(group) => ("group", group),
-        TraceSubject::Method(method) => ("method", method),
-    };
-    query.append_pair(name, value);
+    query.append_pair("scope", "node").append_pair("seconds", &seconds.to_string());
+    query.extend_pairs(choice.subjects.iter().map(|subject| match subject {
+        WatchSubject::Connection(id) => ("connection", id),
+        WatchSubject::User(user) => ("user", user),
+        WatchSubject::Group(group) => ("group", group),
+        WatchSubject::Method(method) => ("method", method),
+    }));
     query.extend_pairs(choice.hub.iter().map(|hub| ("hub", hub)));
     if choice.payloads == PayloadView::Shown {
         query.append_pair("payloads", "shown");
@@ -294,14 +299,14 @@ mod tests {
 
     #[test]
     fn another_node_is_asked_for_its_own_part_with_every_value_encoded() {
-        let choice = TraceChoice {
+        let choice = WatchChoice {
             hub: Some("/chat".into()),
-            subject: TraceSubject::User("a&b".into()),
+            subjects: vec![WatchSubject::User("a&b".into())],
             payloads: PayloadView::Shown,
-            seconds: 7,
+            seconds: None,
         };
-        assert_eq!(target(&choice), "/api/trace?scope=node&seconds=7&user=a%26b&hub=%2Fchat&payloads=shown");
-        let choice = TraceChoice { hub: None, payloads: PayloadView::Hidden, ..choice };
-        assert_eq!(target(&choice), "/api/trace?scope=node&seconds=7&user=a%26b");
+        assert_eq!(target(&choice, 7), "/api/trace?scope=node&seconds=7&user=a%26b&hub=%2Fchat&payloads=shown");
+        let choice = WatchChoice { hub: None, payloads: PayloadView::Hidden, ..choice };
+        assert_eq!(target(&choice, 7), "/api/trace?scope=node&seconds=7&user=a%26b");
     }
 }

@@ -10,11 +10,10 @@ use tokio::sync::Semaphore;
 
 use super::client_filter::{ClientCursor, ClientFilter};
 use super::client_summary::summary;
-use super::client_tap::{ClientTap, PayloadView, TapError};
-use super::hub_recording::{HubRecording, RecordingChoice, RecordingError};
+use super::client_tap::ClientTap;
 use super::list_page::{ListPage, NameKind, NamePage, NameSum};
 use super::node_snapshot::NodeSampler;
-use super::node_trace::{NodeTrace, TraceChoice, TraceError};
+use super::node_watch::{PayloadView, WatchError};
 use super::past_record;
 use super::readiness::Readiness;
 use super::rebalance_board::RebalanceBoard;
@@ -140,25 +139,14 @@ impl NodeInspector {
     ///
     /// # Errors
     /// When the connection is not here, or its shard has too many taps.
-    pub(super) async fn tap(&self, id: &str, payloads: PayloadView) -> Result<ClientTap, TapError> {
-        let (shard, Location { slot, .. }) = self.find(id).ok_or(TapError::UnknownClient)?;
-        ClientTap::open(shard.clone(), slot, id, payloads).await
+    pub(super) async fn tap(&self, id: &str, payloads: PayloadView) -> Result<ClientTap, WatchError> {
+        let (shard, Location { slot, .. }) = self.find(id).ok_or(WatchError::UnknownClient)?;
+        ClientTap::open(shard, (slot, id), payloads).await
     }
 
-    /// Begins to record clients of a hub.
-    ///
-    /// # Errors
-    /// When the hub is not known here, or a shard has too many recordings.
-    pub(super) async fn record(&self, choice: RecordingChoice) -> Result<HubRecording, RecordingError> {
-        HubRecording::open(&self.shared, choice).await
-    }
-
-    /// Begins a live trace.
-    ///
-    /// # Errors
-    /// When the hub is not known here, or a shard has too many traces.
-    pub(super) async fn trace(&self, choice: &TraceChoice) -> Result<NodeTrace, TraceError> {
-        NodeTrace::open(&self.shared, choice).await
+    /// Returns the state that all shards share.
+    pub(super) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
     }
 
     /// Returns what this node remembers of a connection: that it is open, or how it ended.

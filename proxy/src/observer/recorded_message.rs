@@ -9,17 +9,17 @@ use serde_json::Value;
 use trunkline_protocol::hub::{HubMessage, HubProtocol, Outcome, Payload, RECORD_SEPARATOR};
 use trunkline_protocol::service::RawKind;
 
-use super::client_tap::PayloadView;
 use super::hub_part::{HubPart, take_parts};
 use super::lenient_value::LenientValue;
+use super::node_watch::{PayloadView, change_words, micros};
 use super::recording_line::{CloseLine, MessageLine, OpenLine, RecordedPayload, RecordingLine};
-use crate::shard::{Content, RecordedEvent, RecordedOpening, RecordedPiece, redaction};
+use crate::shard::{
+    ConnectionChange, Content, MessageWay, WatchEvent, WatchPiece, WatchedBytes, WatchedConnection, WatchedOpening,
+    redaction,
+};
 
 /// Larger messages are told by their size alone: looking for secrets in one would hold the observer up.
 const REDACTED_MAX_BYTES: usize = 1024 * 1024;
-
-/// Cause of a close that is none: another node has the connection.
-const MOVED: &str = "moved";
 
 /// Outcome of the redaction of a payload.
 #[derive(Debug, PartialEq, Eq)]
@@ -35,46 +35,46 @@ enum Redacted {
 /// Context of the lines of one piece.
 struct Lines<'a> {
     at_us: u64,
-    connection: &'a str,
+    connection: &'a WatchedConnection,
     payloads: PayloadView,
 }
 
 /// Returns the lines of a piece. Keep-alives, acknowledgements and close messages, which each side sends for itself, have
 /// none.
 #[must_use]
-pub(super) fn lines(piece: &RecordedPiece, payloads: PayloadView) -> Vec<RecordingLine> {
-    let at_us = u64::try_from(piece.at.as_micros()).unwrap_or(u64::MAX);
-    let content = piece.connection.content;
-    let context = Lines { at_us, connection: &piece.connection.id, payloads };
+pub(super) fn lines(piece: &WatchPiece, payloads: PayloadView) -> Vec<RecordingLine> {
+    let at_us = micros(piece.at);
+    let of = |connection| Lines { at_us, connection, payloads };
     match &piece.event {
-        RecordedEvent::Opened(opening) => vec![RecordingLine::Open(Box::new(context.open(content, opening)))],
-        RecordedEvent::HandshakeUp(bytes) => vec![RecordingLine::Up(context.handshake(bytes))],
-        RecordedEvent::HandshakeDown(bytes) => vec![RecordingLine::Down(context.handshake(bytes))],
-        RecordedEvent::Up(bytes, kind) => {
-            context.messages(content, bytes, *kind).into_iter().map(RecordingLine::Up).collect()
+        WatchEvent::Opening(connection, opening) => vec![RecordingLine::Open(Box::new(of(connection).open(opening)))],
+        WatchEvent::Bytes(connection, way, bytes) => {
+            let lines = match bytes {
+                WatchedBytes::Handshake(bytes) => vec![of(connection).handshake(bytes)],
+                WatchedBytes::Messages(bytes, kind) => of(connection).messages(bytes, *kind),
+            };
+            let line = if *way == MessageWay::Up { RecordingLine::Up } else { RecordingLine::Down };
+            lines.into_iter().map(line).collect()
         }
-        RecordedEvent::Down(bytes, kind) => {
-            context.messages(content, bytes, *kind).into_iter().map(RecordingLine::Down).collect()
-        }
-        RecordedEvent::Closed(cause, detail) => {
-            let cause = cause.map_or(MOVED, |cause| cause.label()).into();
-            let detail = detail.as_deref().map(|detail| redaction::text(detail).into_owned());
-            let connection = context.connection.into();
+        WatchEvent::Connection(connection, change @ (ConnectionChange::Closed(..) | ConnectionChange::Moved)) => {
+            // No cause: another node has the connection.
+            let (word, cause, detail) = change_words(change);
+            let (connection, cause) = (connection.id.to_string(), cause.unwrap_or_else(|| word.into()));
             vec![RecordingLine::Close(CloseLine { at_us, connection, cause, detail })]
         }
+        WatchEvent::Connection(..) | WatchEvent::Message(_) | WatchEvent::Hop(..) => Vec::new(),
     }
 }
 
 impl Lines<'_> {
     /// Line of an opening. What the client has sent with it is a payload, too.
-    fn open(&self, content: Content, opening: &RecordedOpening) -> OpenLine {
-        let RecordedOpening { open, user, transport, was_open } = opening;
+    fn open(&self, opening: &WatchedOpening) -> OpenLine {
+        let WatchedOpening { open, transport, was_open } = opening;
         let plain = OpenLine {
             at_us: self.at_us,
-            connection: self.connection.into(),
-            protocol: protocol_of(content).map(|protocol| protocol.name().into()),
+            connection: self.connection.id.to_string(),
+            protocol: self.protocol().map(|protocol| protocol.name().into()),
             transport: transport.name().into(),
-            user: user.clone(),
+            user: self.connection.user.clone(),
             was_open: *was_open,
             ..OpenLine::default()
         };
@@ -103,8 +103,8 @@ impl Lines<'_> {
         self.with_payload(self.line("handshake", bytes.len()), bytes, RawKind::Text, || redact_json(bytes))
     }
 
-    fn messages(&self, content: Content, bytes: &Bytes, kind: RawKind) -> Vec<MessageLine> {
-        match protocol_of(content) {
+    fn messages(&self, bytes: &Bytes, kind: RawKind) -> Vec<MessageLine> {
+        match self.protocol() {
             Some(protocol) => {
                 let parts = take_parts(protocol, &mut bytes.clone());
                 parts.into_iter().map(|part| self.hub_message(protocol, part)).collect()
@@ -124,8 +124,15 @@ impl Lines<'_> {
         })
     }
 
+    fn protocol(&self) -> Option<HubProtocol> {
+        match self.connection.content {
+            Content::Hub(protocol) => Some(protocol),
+            Content::Raw => None,
+        }
+    }
+
     fn line(&self, kind: &str, bytes: usize) -> MessageLine {
-        let (at_us, connection) = (self.at_us, self.connection.into());
+        let (at_us, connection) = (self.at_us, self.connection.id.to_string());
         MessageLine { at_us, connection, kind: kind.into(), bytes: bytes as u64, ..MessageLine::default() }
     }
 
@@ -151,13 +158,6 @@ impl Lines<'_> {
             Redacted::Secrets(clean) => MessageLine { redacted: true, ..line.with_payload(clean) },
             Redacted::Everything => MessageLine { redacted: true, ..line },
         }
-    }
-}
-
-fn protocol_of(content: Content) -> Option<HubProtocol> {
-    match content {
-        Content::Hub(protocol) => Some(protocol),
-        Content::Raw => None,
     }
 }
 
@@ -269,18 +269,25 @@ mod tests {
     use trunkline_protocol::service::OpenConnection;
 
     use super::*;
-    use crate::shard::RecordedConnection;
+    use crate::upstream::HubIndex;
 
     const JSON: Content = Content::Hub(HubProtocol::Json);
     const PACK: Content = Content::Hub(HubProtocol::MessagePack);
 
-    fn told(content: Content, event: RecordedEvent, payloads: PayloadView) -> Vec<RecordingLine> {
-        let connection = Arc::new(RecordedConnection { id: "c".into(), content });
-        lines(&RecordedPiece { at: Duration::from_micros(7), connection, event }, payloads)
+    fn connection(content: Content) -> Arc<WatchedConnection> {
+        Arc::new(WatchedConnection::made_up("c", HubIndex::from(0), Some("ann"), content))
+    }
+
+    fn told(event: WatchEvent, payloads: PayloadView) -> Vec<RecordingLine> {
+        lines(&WatchPiece { at: Duration::from_micros(7), event }, payloads)
+    }
+
+    fn messages(content: Content, way: MessageWay, bytes: Bytes, kind: RawKind) -> WatchEvent {
+        WatchEvent::Bytes(connection(content), way, WatchedBytes::Messages(bytes, kind))
     }
 
     fn down(content: Content, bytes: impl Into<Bytes>) -> Vec<MessageLine> {
-        let told = told(content, RecordedEvent::Down(bytes.into(), RawKind::Text), PayloadView::Shown);
+        let told = told(messages(content, MessageWay::Down, bytes.into(), RawKind::Text), PayloadView::Shown);
         let message = |line| match line {
             RecordingLine::Down(message) => message,
             other => panic!("{other:?}"),
@@ -354,8 +361,8 @@ mod tests {
             (RawKind::Binary, &b"hello"[..], None),
             (RawKind::Binary, &b"\xff\x00"[..], None),
         ] {
-            let event = RecordedEvent::Up(Bytes::from_static(bytes), kind);
-            let RecordingLine::Up(message) = &told(Content::Raw, event, PayloadView::Shown)[0] else { panic!() };
+            let event = messages(Content::Raw, MessageWay::Up, Bytes::from_static(bytes), kind);
+            let RecordingLine::Up(message) = &told(event, PayloadView::Shown)[0] else { panic!() };
             assert_eq!((message.text.as_deref(), message.kind.as_str()), (text, "raw"));
             assert_eq!(message.payload().unwrap().unwrap().into_bytes(), bytes);
         }
@@ -371,25 +378,25 @@ mod tests {
                 query: Some("?room=1&access_token=abc".into()),
                 protocol: None,
             };
-            let user = Some("ann".into());
-            let opening = RecordedOpening { open, user, transport: Transport::LongPolling, was_open: true };
-            RecordedEvent::Opened(Box::new(opening))
+            let opening = WatchedOpening { open, transport: Transport::LongPolling, was_open: true };
+            WatchEvent::Opening(connection(JSON), Box::new(opening))
         };
-        let RecordingLine::Open(open) = &told(JSON, opening(), PayloadView::Shown)[0] else { panic!() };
+        let RecordingLine::Open(open) = &told(opening(), PayloadView::Shown)[0] else { panic!() };
         assert_eq!(open.claims[0].1, "cook");
         assert_eq!(open.headers[1].1, ["kept"]);
         assert_eq!(open.query.as_deref(), Some("?room=1&access_token=[redacted]"));
         assert_eq!((open.claims[1].1.as_str(), open.headers[0].1[0].as_str()), ("[redacted]", "[redacted]"));
         assert!(open.redacted && open.was_open && open.protocol.as_deref() == Some("json"));
         assert_eq!((open.transport.as_str(), open.user.as_deref()), ("LongPolling", Some("ann")));
-        let RecordingLine::Open(open) = &told(JSON, opening(), PayloadView::Hidden)[0] else { panic!() };
+        let RecordingLine::Open(open) = &told(opening(), PayloadView::Hidden)[0] else { panic!() };
         assert!(open.claims.is_empty() && open.headers.is_empty() && open.query.is_none() && !open.redacted);
     }
 
     #[test]
     fn a_close_tells_its_cause_and_a_move_that_it_is_none() {
-        for (cause, label) in [(Some(Cause::ClientClosed), "client_closed"), (None, "moved")] {
-            let told = told(JSON, RecordedEvent::Closed(cause, None), PayloadView::Hidden);
+        let closed = ConnectionChange::Closed(Cause::ClientClosed, None);
+        for (change, label) in [(closed, "client_closed"), (ConnectionChange::Moved, "moved")] {
+            let told = told(WatchEvent::Connection(connection(JSON), change), PayloadView::Hidden);
             let RecordingLine::Close(close) = &told[0] else { panic!("{told:?}") };
             assert_eq!((close.cause.as_str(), close.at_us), (label, 7));
         }
@@ -398,7 +405,7 @@ mod tests {
     #[test]
     fn without_payloads_messages_have_none() {
         let bytes = call(HubProtocol::Json, &Value::from("hello"));
-        let told = told(JSON, RecordedEvent::Up(bytes, RawKind::Text), PayloadView::Hidden);
+        let told = told(messages(JSON, MessageWay::Up, bytes, RawKind::Text), PayloadView::Hidden);
         let RecordingLine::Up(message) = &told[0] else { panic!("{told:?}") };
         assert_eq!(
             (message.payload().unwrap(), message.redacted, message.target.as_deref()),

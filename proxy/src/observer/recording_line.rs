@@ -182,17 +182,6 @@ impl RecordingHeader {
     }
 }
 
-impl RecordingLine {
-    /// Writes the line, with its end.
-    #[must_use]
-    pub(crate) fn to_text(&self) -> String {
-        // Texts, numbers and lists can always be written.
-        let mut text = serde_json::to_string(self).unwrap_or_default();
-        text.push('\n');
-        text
-    }
-}
-
 fn is_false(flag: &bool) -> bool {
     !flag
 }
@@ -204,6 +193,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::observer::json_line;
 
     fn payload() -> impl Strategy<Value = RecordedPayload> {
         prop_oneof![
@@ -229,7 +219,7 @@ mod tests {
         #[test]
         fn every_message_is_read_as_it_was_written_with_the_same_bytes(message in message()) {
             let line = RecordingLine::Down(message.clone());
-            let text = line.to_text();
+            let text = json_line(&line);
             prop_assert_eq!(text.matches('\n').count(), 1, "one line");
             let RecordingLine::Down(read) = serde_json::from_str(&text).unwrap() else { panic!("{text}") };
             prop_assert_eq!(read.payload().unwrap(), message.payload().unwrap());
@@ -246,7 +236,7 @@ mod tests {
             let headers = claims.iter().map(|(name, value)| (name.clone(), vec![value.clone()])).collect();
             let open = OpenLine { user, claims, headers, query, was_open, ..OpenLine::default() };
             let line = RecordingLine::Open(Box::new(open));
-            prop_assert_eq!(serde_json::from_str::<RecordingLine>(&line.to_text()).unwrap(), line);
+            prop_assert_eq!(serde_json::from_str::<RecordingLine>(&json_line(&line)).unwrap(), line);
         }
     }
 
@@ -278,7 +268,7 @@ mod tests {
                 r#"{"event":"lost","messages":3,"connections":0}"#,
             ),
         ] {
-            assert_eq!(line.to_text().trim_end(), expected);
+            assert_eq!(json_line(&line).trim_end(), expected);
         }
     }
 }

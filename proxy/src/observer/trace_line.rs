@@ -14,7 +14,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::shard::{HubTimes, TapDirection};
+use crate::shard::{HubTimes, MessageWay};
 
 /// One line of a trace.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -99,7 +99,7 @@ pub(crate) struct TraceMessageLine {
     /// Name of the app server.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub app: Option<String>,
-    pub way: TapDirection,
+    pub way: MessageWay,
     /// Kind of hub message, or of a raw endpoint's.
     pub kind: String,
     /// Method, where it names one.
@@ -176,17 +176,6 @@ impl TraceMessageLine {
     /// Whether it comes from the client.
     #[must_use]
     pub(crate) fn is_up(&self) -> bool {
-        self.way == TapDirection::Up
-    }
-}
-
-impl TraceLine {
-    /// Writes the line, with its end.
-    #[must_use]
-    pub(crate) fn to_text(&self) -> String {
-        // Texts and numbers can always be written.
-        let mut text = serde_json::to_string(self).unwrap_or_default();
-        text.push('\n');
-        text
+        self.way == MessageWay::Up
     }
 }

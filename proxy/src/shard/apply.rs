@@ -145,7 +145,7 @@ impl ShardState {
     pub(super) fn change_groups(&mut self, slot: Slot, change: &MembershipChange, ack: Option<&PendingAck>) {
         let context = &self.context;
         let refusal = self.connections.change_groups(slot, change, &context.shared.settings.groups).err();
-        self.trace_regrouped(slot);
+        self.delivery.watches.regrouped(&self.connections, slot);
         if let Some(arrival) = self.arrival_of(slot) {
             arrival.group_changes.push(change.clone());
         }
@@ -231,7 +231,7 @@ impl ShardState {
                 self.apply_invoke(slot, is_own, asker, request, (origin, mode));
             }
             ConnectionCommand::Moved { from, epoch } => self.move_answered(slot, from, epoch),
-            ConnectionCommand::Traced(report) => self.take_trace_report(slot, &report),
+            ConnectionCommand::Traced(report) => self.delivery.watches.reported(slot, &report),
             ConnectionCommand::Flow { operation: FlowOperation::PauseAck, by } if is_own => match by {
                 Some(by) => self.pause_acknowledged(slot, by),
                 None => self.departure_paused(slot),

@@ -22,7 +22,7 @@ use super::outbox::Outbox;
 use super::outbox_budget::OutboxBudget;
 use super::send_origin::SendOrigin;
 use super::slot::{Serial, Slot};
-use super::tap::Taps;
+use super::watch::{Reach, Watches};
 use crate::metrics::Counters;
 use crate::transport::websocket;
 use crate::upstream::HubIndex;
@@ -92,15 +92,15 @@ pub(crate) struct Delivery {
     effects: Effects,
     /// Time at which the batch was read that is being applied, if anybody wants to know.
     pub(super) read_at: Option<Instant>,
-    /// Taps on the messages of single clients.
-    pub(super) taps: Taps,
+    /// Watches of what passes for some clients.
+    pub(super) watches: Watches,
 }
 
 impl Delivery {
     pub(super) fn new(limit_bytes: usize, budget: OutboxBudget, counters: Arc<Counters>) -> Self {
         let (messages, gathering, effects) = (MessageCounter::default(), Gathering::default(), Effects::default());
-        let taps = Taps::default();
-        Self { limit_bytes, counters, budget, messages, gathering, origin: None, effects, read_at: None, taps }
+        let watches = Watches::default();
+        Self { limit_bytes, counters, budget, messages, gathering, origin: None, effects, read_at: None, watches }
     }
 
     /// Sends one message to all receivers that are here.
@@ -143,9 +143,9 @@ impl Delivery {
         send: SetSend<'_>,
         stats: &mut DeliveryStats,
     ) {
-        // Checked once for all recipients: none of them pays for the tapped ones.
-        if self.taps.are_any() {
-            self.tap_set(connections, name, send);
+        // Checked once for all recipients: none of them pays for those that are watched.
+        if self.watches.are_any() {
+            self.watch_set(connections, name, send);
         }
         let SetSend { hub, epoch, message, mode } = send;
         let (members, clients) = connections.members_and_clients(hub, name);
@@ -161,38 +161,30 @@ impl Delivery {
         }
     }
 
-    /// Shows a send to many to the taps of its recipients.
+    /// Shows a send to many to the watches of its recipients.
     #[cold]
-    fn tap_set(&mut self, connections: &Connections, name: SetName<'_>, send: SetSend<'_>) {
+    fn watch_set(&mut self, connections: &Connections, name: SetName<'_>, send: SetSend<'_>) {
         let SetSend { hub, epoch, message, .. } = send;
         let frame_of = |client: &Client| {
             let is_recipient = client.is_open() && !client.is_excluded(epoch);
             if is_recipient { message.get(client.content) } else { None }
         };
-        for slot in self.taps.slots() {
+        for slot in self.watches.slots() {
             if let Some(client) = connections.get(slot)
                 && connections.is_member(client, hub, name)
                 && let Some(frame) = frame_of(client)
             {
-                self.taps.tap_down(slot, frame);
-                self.taps.tracer.downward_as_one_of_many(slot, client, frame, self.read_at);
+                self.watches.down(slot, client, (frame, Reach::Many), self.read_at);
             }
         }
-        if self.taps.tracer.follows_methods() {
+        if self.watches.follow_methods() {
             let members = connections.members(hub, name).iter();
             let recipients = members.filter_map(|member| {
                 let client = connections.get(member.slot)?;
                 Some((member.slot, client, frame_of(client)?))
             });
-            self.taps.tracer.downward_to_many(recipients, self.read_at);
+            self.watches.down_to_many(recipients, self.read_at);
         }
-    }
-
-    /// Shows a frame for one client to its taps.
-    #[cold]
-    fn tap_one(&mut self, slot: Slot, client: &Client, frame: &Bytes) {
-        self.taps.tap_down(slot, frame);
-        self.taps.tracer.downward(slot, client, frame, self.read_at);
     }
 
     fn send_to_one(&mut self, connections: &mut Connections, id: &str, send: SetSend<'_>, stats: &mut DeliveryStats) {
@@ -237,8 +229,8 @@ impl Delivery {
 
     /// Puts a frame that the client must get, or be closed.
     pub(super) fn put(&mut self, slot: Slot, client: &mut Client, frame: &Bytes, mode: BatchMode) {
-        if self.taps.are_any() {
-            self.tap_one(slot, client, frame);
+        if self.watches.are_any() {
+            self.watches.down(slot, client, (frame, Reach::One), self.read_at);
         }
         if client.is_resumable {
             self.put_resumable(slot, client, frame, mode, false);

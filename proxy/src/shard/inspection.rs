@@ -10,10 +10,10 @@ use trunkline_protocol::service::{OpenConnection, header};
 
 use super::close_reason::CloseReason;
 use super::connection::{Census, Client, ClientKind, Connections, PauseReason, SetName, Status};
-use super::recorder::{RecordRefused, RecordedBatch, RecordingFilter};
+use super::shard_context::ShardContext;
 use super::slot::Slot;
 use super::state::ShardState;
-use super::tap::{TapRefused, TapReport};
+use super::watch::{WatchBatch, WatchOrder, WatchRefused, WatchSubject, Watches};
 use crate::upstream::{AppServerId, HubIndex};
 
 const MICROS_PER_SECOND: u64 = 1_000_000;
@@ -124,6 +124,14 @@ pub(crate) struct Inspector<'a> {
     pub(super) tick: u32,
     /// Microseconds since the node started.
     pub(super) now_us: u64,
+}
+
+/// Watches of a shard, with what they look at, for the observer.
+#[derive(Debug)]
+pub(crate) struct WatchDesk<'a> {
+    watches: &'a mut Watches,
+    connections: &'a Connections,
+    context: &'a ShardContext,
 }
 
 impl Inspector<'_> {
@@ -244,64 +252,59 @@ impl ShardState {
         true
     }
 
-    /// Begins to tap a client; the number names the tap.
-    ///
-    /// # Errors
-    /// When the client is not here, or too many are tapped.
-    pub(crate) fn tap(&mut self, slot: Slot, id: &str, with_payloads: bool) -> Result<u64, TapRefused> {
-        let content = self.connections.find_shown(slot, id).ok_or(TapRefused::Unknown)?.content;
-        self.delivery.taps.begin(slot, content, with_payloads).ok_or(TapRefused::TooMany)
+    /// Watches, with what they look at.
+    pub(crate) fn watch_desk(&mut self) -> WatchDesk<'_> {
+        let Self { delivery, connections, context, .. } = self;
+        WatchDesk { watches: &mut delivery.watches, connections, context }
     }
+}
 
-    /// Messages that a tap has seen since it was read last; `None` when it has ended.
-    #[must_use]
-    pub(crate) fn read_tap(&mut self, number: u64) -> Option<TapReport> {
-        self.delivery.taps.report(number)
-    }
-
-    pub(crate) fn end_tap(&mut self, number: u64) {
-        self.delivery.taps.end(number);
-    }
-
-    /// Begins a recording of the clients that open from now on; its times count from `started`. The number names it.
+impl WatchDesk<'_> {
+    /// Begins a watch of the clients that open from now on, or of a method; its times count from `started`. The number names
+    /// it.
     ///
     /// # Errors
     /// When too many run.
-    pub(crate) fn record(&mut self, filter: RecordingFilter, started: Instant) -> Result<u64, RecordRefused> {
-        self.delivery.taps.change_recordings(|recorder| recorder.begin(filter, started))
+    pub(crate) fn begin(&mut self, order: WatchOrder, started: Instant) -> Result<u64, WatchRefused> {
+        let begun = self.watches.begin(order, started);
+        self.context.show_timed(self.watches.are_timed());
+        begun
     }
 
-    /// Follows the clients of a stretch of slots that were open before a recording; returns the slot at which the next
-    /// stretch begins.
-    pub(crate) fn record_present(&mut self, number: u64, from: Slot) -> Option<Slot> {
-        let (slots, next) = stretch(&self.connections, from, ROWS_STEP, |_| true);
-        let connections = &self.connections;
-        self.delivery.taps.change_recordings(|recorder| {
-            for slot in slots {
-                if let Some(client) = connections.get(slot) {
-                    recorder.found(Some(number), slot, client, connections.user_of(client));
-                }
-            }
-        });
-        next
+    /// Begins a watch of one client that is here.
+    ///
+    /// # Errors
+    /// When the client is not here, or too many watches run.
+    pub(crate) fn begin_at(
+        &mut self,
+        (slot, id): (Slot, &str),
+        order: WatchOrder,
+        started: Instant,
+    ) -> Result<u64, WatchRefused> {
+        let client = self.connections.find_shown(slot, id).ok_or(WatchRefused::Unknown)?;
+        let subjects = vec![WatchSubject::Connection(client.id.to_string())];
+        let number = self.begin(WatchOrder { subjects, ..order }, started)?;
+        self.watches.find(self.connections, number, &[slot]);
+        Ok(number)
     }
 
-    /// Pieces of a recording since it was read last; `None` when it has ended.
-    #[must_use]
-    pub(crate) fn read_recording(&mut self, number: u64) -> Option<RecordedBatch> {
-        self.delivery.taps.change_recordings(|recorder| recorder.read(number))
-    }
-
-    /// Follows the clients of a stretch of slots that were open before a trace; returns the slot at which the next stretch
+    /// Follows the clients of a stretch of slots that were open before a watch; returns the slot at which the next stretch
     /// begins.
-    pub(crate) fn trace_present(&mut self, number: u64, from: Slot) -> Option<Slot> {
-        let (slots, next) = stretch(&self.connections, from, ROWS_STEP, |_| true);
-        self.trace_found(number, &slots);
+    pub(crate) fn find_present(&mut self, number: u64, from: Slot) -> Option<Slot> {
+        let (slots, next) = stretch(self.connections, from, ROWS_STEP, |_| true);
+        self.watches.find(self.connections, number, &slots);
         next
     }
 
-    pub(crate) fn end_recording(&mut self, number: u64) {
-        self.delivery.taps.change_recordings(|recorder| recorder.end(number));
+    /// Pieces of a watch since it was read last; `None` when it has ended.
+    #[must_use]
+    pub(crate) fn read(&mut self, number: u64) -> Option<WatchBatch> {
+        self.watches.read(self.connections, number, self.context)
+    }
+
+    pub(crate) fn end(&mut self, number: u64) {
+        self.watches.end(number);
+        self.context.show_timed(self.watches.are_timed());
     }
 }
 

@@ -92,7 +92,7 @@ impl ShardState {
             })
             .collect();
         before.iter().for_each(|copy| copy.end(&client.id, Cause::ClientClosed));
-        self.delivery.taps.set_copied(slot, copies.iter().any(|copy| copy.rule().copies_down));
+        self.delivery.watches.set_copied(slot, copies.iter().any(|copy| copy.rule().copies_down));
         if copies.is_empty() {
             self.mirrored.0.swap_remove(&slot);
             return;
@@ -149,7 +149,7 @@ impl ShardState {
     /// Copies what was sent to clients in this batch, for the mirrors that want it.
     #[cold]
     pub(super) fn copy_down(&mut self) {
-        for (slot, messages) in self.delivery.taps.take_copies() {
+        for (slot, messages) in self.delivery.watches.take_copies() {
             let Some(client) = self.connections.get_mut(slot) else { continue };
             let Content::Hub(protocol) = client.content else { continue };
             for copy in client.cold.mirrors.iter_mut().flat_map(|copies| copies.iter_mut()) {
@@ -227,7 +227,7 @@ impl ShardState {
         if !self.mirrored.0.swap_remove(&slot) {
             return;
         }
-        self.delivery.taps.set_copied(slot, false);
+        self.delivery.watches.set_copied(slot, false);
         let Some(client) = self.connections.get_mut(slot) else { return };
         if let Some(copies) = client.cold.mirrors.take() {
             copies.iter().for_each(|copy| copy.end(&client.id, cause));

@@ -34,7 +34,6 @@ use super::delivery::Flush;
 use super::hand_over::flow;
 use super::slot::{Serial, Slot};
 use super::state::ShardState;
-use super::tracer::ConnectionChange;
 use crate::clock::unix_ms;
 use crate::metrics::MoveCause;
 use crate::net::socket::Socket;
@@ -207,7 +206,7 @@ impl ShardState {
         let Some(client) = self.connections.close(slot, 0) else { return };
         self.context.record_departure(client);
         self.context.counters.away.follow(usize::from(client.is_away()), 0);
-        self.delivery.taps.closed(slot, None, None);
+        self.delivery.watches.closed(slot, None, None);
         self.delivery.forget_kept(client);
         // Its token must not begin another one here, or elsewhere by leave of this node.
         let age_us = self.context.now_us().saturating_sub(client.cold.opened_us);
@@ -269,14 +268,9 @@ impl ShardState {
         let serial = client.serial;
         self.context.counters.away.follow(0, 1);
         let slot = self.connections.insert(client, moving.user.as_deref());
-        if self.delivery.taps.are_any()
-            && let Some(client) = self.connections.get(slot)
-        {
-            self.delivery.taps.arrived(slot, client, moving.user.as_deref());
-        }
         shared.routes.begin_move(id);
         moving.groups.iter().for_each(|group| self.connections.join(slot, hub, SetName::Group(group)));
-        self.trace_arrival(slot, &ConnectionChange::Arrived);
+        self.delivery.watches.arrived(&self.connections, slot);
         if let Some(expires_s) = moving.expires_s {
             self.token_expiries.set(slot, expires_s);
         }

@@ -27,6 +27,13 @@ impl ShardContext {
         u64::try_from(self.shared.uptime().as_micros()).unwrap_or(u64::MAX)
     }
 
+    /// Shows other threads whether the times of their batches matter here.
+    pub(super) fn show_timed(&self, is_timed: bool) {
+        if let Some(own) = self.shared.shards().get(usize::from(self.index)) {
+            own.set_traced(is_timed);
+        }
+    }
+
     /// Counters of the hub of a client.
     fn hub_counters(&self, client: &Client) -> &HubCounters {
         self.counters.hub(client.home.hub().get())

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!                 ┌ Connections    clients, sets, census, routes
-//!                 ├ Delivery       outboxes, sockets, taps, recordings; effects that wait for the end of a batch
+//!                 ├ Delivery       outboxes, sockets, watches; effects that wait for the end of a batch
 //!  ShardState ────┼ KeepAlive      wheel of due checks
 //!                 ├ TokenExpiries  closes by the clock
 //!                 ├ Reassignment   clients without a home, and those that have left one
@@ -49,7 +49,7 @@ use super::side_assignment::SidedClients;
 use super::slot::{Serial, Slot};
 use super::task_feed::TaskFeeds;
 use super::token_expiry::TokenExpiries;
-use super::tracer::{ConnectionChange, UpwardTrace};
+use super::watch::{UpwardEnd, UpwardTrace};
 use crate::clock::unix_seconds;
 use crate::metrics::MoveCause;
 use crate::net::socket::Socket;
@@ -197,7 +197,7 @@ impl ShardState {
         let mode = self.mode(Flush::Deferred);
         let Some(client) = self.connections.close(slot, self.tick + CLOSE_TIMEOUT_TICKS) else { return };
         self.context.record_close(client, reason);
-        self.delivery.taps.closed(slot, Some(reason.cause), reason.detail.as_deref());
+        self.delivery.watches.closed(slot, Some(reason.cause), reason.detail.as_deref());
         if client.home.of_door().is_some() {
             self.context.shared.client_results.connection_ended(&client.id);
         }
@@ -264,34 +264,38 @@ impl ShardState {
         self.finish_batch();
     }
 
-    /// Shows whole messages of a client to its taps. Returns them as traces see them, if any takes one: these want to know where
-    /// they went.
+    /// Shows whole messages of a client to its watches. Returns them if one waits to know where they went.
     #[inline]
-    pub(crate) fn tap_up(
+    pub(crate) fn watch_up(
         &mut self,
         slot: Slot,
         messages: &[u8],
         data_type: i64,
         read_at: Option<Instant>,
     ) -> Option<Box<UpwardTrace>> {
-        if !self.delivery.taps.are_any() {
+        if !self.delivery.watches.are_any() {
             return None;
         }
-        self.delivery.taps.tap_up(slot, messages, data_type);
-        self.trace_up(slot, messages, read_at.unwrap_or_else(Instant::now))
+        self.delivery.watches.up(&self.connections, slot, (messages, data_type), read_at)
     }
 
-    /// Shows a client that opens to the recordings, with its opening frame as it goes to the app server.
-    pub(crate) fn tap_opening(&mut self, slot: Slot, user: Option<&str>, open: &OpenConnection, handshake: &[u8]) {
-        if self.delivery.taps.are_any()
-            && let Some(client) = self.connections.get(slot)
-        {
-            self.delivery.taps.opened(slot, client, user, open);
-            if !handshake.is_empty() {
-                self.delivery.taps.handshake(slot, handshake);
-            }
-            self.trace_arrival(slot, &ConnectionChange::Opened);
+    /// Shows watches the fate of messages that were about to go up.
+    #[cold]
+    pub(crate) fn watched_up(&mut self, upward: UpwardTrace, end: UpwardEnd) {
+        self.delivery.watches.went_up(upward, end);
+    }
+
+    /// Shows watches a client that opens, with its opening frame as it goes to the app server.
+    pub(crate) fn watch_opening(&mut self, slot: Slot, open: &OpenConnection, handshake: &[u8]) {
+        if self.delivery.watches.are_any() {
+            self.delivery.watches.opened(&self.connections, slot, open, handshake);
         }
+    }
+
+    /// Time of now, if a watch wants to know.
+    #[inline]
+    pub(crate) fn time_for_watches(&self) -> Option<Instant> {
+        self.delivery.watches.are_timed().then(Instant::now)
     }
 
     /// Notes a call of a client: it waits for the answer. One with too many pending calls is paused.
@@ -325,10 +329,10 @@ impl ShardState {
     /// Ends a batch: deferred frames leave, slow clients are closed, and the budget of all outboxes is kept.
     pub(crate) fn finish_batch(&mut self) {
         self.delivery.flush_deferred(&mut self.connections);
-        if self.delivery.taps.has_copies() {
+        if self.delivery.watches.has_copies() {
             self.copy_down();
         }
-        self.note_written();
+        self.delivery.watches.note_written(&self.connections);
         let slow = self.delivery.take_slow();
         slow.iter().for_each(|&slot| self.close(slot, &CloseReason::slow_client()));
         self.delivery.reuse(slow);
@@ -373,8 +377,8 @@ impl ShardState {
         self.close_expired();
         self.closed_ids.forget_expired(self.tick);
         self.connections.give_back_room();
-        self.delivery.taps.tick();
-        self.tell_whether_traced();
+        self.delivery.watches.tick();
+        self.context.show_timed(self.delivery.watches.are_timed());
         self.report_late_answers();
         self.finish_batch();
         let (groups, users) = self.connections.group_and_user_counts();

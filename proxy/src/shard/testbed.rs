@@ -117,7 +117,7 @@ impl Testbed {
         client.cold.opening = Some(OpeningInterner::default().intern_opening(&open));
         (client.last_sent, client.last_heard) = (self.state.tick(), self.state.tick());
         let slot = self.state.open(client, Some("ann"), None);
-        self.state.tap_opening(slot, Some("ann"), &open, &[]);
+        self.state.watch_opening(slot, &open, &[]);
         self.clients.push((slot, far_end));
         slot
     }

@@ -9,7 +9,7 @@ use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use super::RecordError;
-use crate::observer::{OpenLine, RecordingHeader, RecordingLine};
+use crate::observer::{OpenLine, RecordingHeader, RecordingLine, json_line};
 
 /// Limits of the files of one recording.
 #[derive(Debug, Clone, Copy)]
@@ -54,7 +54,7 @@ impl RecordingFile {
 
     /// Writes a line, into a new file if this one is full.
     pub(super) fn write(&mut self, line: RecordingLine) -> io::Result<()> {
-        let text = line.to_text();
+        let text = json_line(&line);
         let is_full = self.written + text.len() as u64 > self.limits.max_bytes;
         if is_full && self.written > self.preamble {
             self.rotate()?;
@@ -94,10 +94,10 @@ impl RecordingFile {
     }
 
     fn begin(&mut self) -> io::Result<()> {
-        let mut text = RecordingLine::Header(self.header.clone()).to_text();
+        let mut text = json_line(&RecordingLine::Header(self.header.clone()));
         let mut open: Vec<_> = self.open.values().cloned().collect();
         open.sort_by_key(|open| open.at_us);
-        open.into_iter().for_each(|open| text += &RecordingLine::Open(open).to_text());
+        open.into_iter().for_each(|open| text += &json_line(&RecordingLine::Open(open)));
         self.put(&text)?;
         self.preamble = self.written;
         Ok(())

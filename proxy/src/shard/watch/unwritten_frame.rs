@@ -14,7 +14,7 @@ const UNWRITTEN_MAX: usize = 2_048;
 
 /// Bytes that wait for a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::shard) enum Wait {
+pub(super) enum Wait {
     /// Bytes in its outbox, and those held back for it.
     Bytes(usize),
     /// It has no socket, and may get one.

@@ -1,4 +1,4 @@
-//! Summaries of tapped messages: kind, method, size, and payload where that was asked for. Pure.
+//! Summaries of watched messages: kind, method, size, and payload where that was asked for. Pure.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -8,7 +8,7 @@ use trunkline_protocol::hub::{HubMessage, HubProtocol, MessageKind, Outcome, Pay
 use super::redaction;
 use crate::shard::content::Content;
 
-/// Larger messages are told by their size alone: reading one would pause up the shard.
+/// Larger messages show their size alone: reading one would hold up the shard.
 const READ_MAX_BYTES: usize = 64 * 1024;
 
 /// Length to which payloads are cut.
@@ -20,7 +20,7 @@ const NAME_MAX_CHARS: usize = 200;
 /// Direction of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) enum TapDirection {
+pub(crate) enum MessageWay {
     /// From the client to its app server.
     Up,
     /// From an app server to the client.
@@ -29,29 +29,35 @@ pub(crate) enum TapDirection {
 
 /// Summary of one message.
 #[derive(Debug, Clone)]
-pub(in crate::shard) struct TapSummary {
-    pub(in crate::shard) kind: &'static str,
-    pub(in crate::shard) target: Option<String>,
-    pub(in crate::shard) invocation_id: Option<String>,
-    pub(in crate::shard) bytes: u64,
-    pub(in crate::shard) payload: Option<String>,
+pub(crate) struct MessageSummary {
+    pub kind: &'static str,
+    pub target: Option<String>,
+    pub invocation_id: Option<String>,
+    pub bytes: u64,
+    pub payload: Option<String>,
 }
 
-impl TapSummary {
+impl MessageSummary {
     /// Whether it is a call that is answered.
-    pub(in crate::shard) fn is_answered_call(&self) -> bool {
+    pub(super) fn is_answered_call(&self) -> bool {
         let is_call = [MessageKind::Invocation, MessageKind::StreamInvocation].map(kind_name).contains(&self.kind);
         is_call && self.invocation_id.is_some()
     }
 
     /// Whether it ends a call.
-    pub(in crate::shard) fn is_answer(&self) -> bool {
+    pub(super) fn is_answer(&self) -> bool {
         self.kind == kind_name(MessageKind::Completion)
     }
 
     /// Whether it is an answer, or a part of one.
-    pub(in crate::shard) fn is_of_reply(&self) -> bool {
+    pub(super) fn is_of_reply(&self) -> bool {
         self.is_answer() || self.kind == kind_name(MessageKind::StreamItem)
+    }
+
+    /// Bytes of its texts.
+    pub(super) fn text_bytes(&self) -> usize {
+        let texts = [&self.target, &self.invocation_id, &self.payload];
+        texts.into_iter().flatten().map(String::len).sum()
     }
 
     fn of(kind: &'static str, bytes: usize) -> Self {
@@ -60,22 +66,22 @@ impl TapSummary {
 }
 
 /// Summaries of whole messages.
-pub(in crate::shard) fn read(content: Content, messages: &Bytes, with_payloads: bool) -> Vec<TapSummary> {
+pub(super) fn read(content: Content, messages: &Bytes, with_payloads: bool) -> Vec<MessageSummary> {
     match content {
         Content::Raw => vec![raw(messages, with_payloads)],
         Content::Hub(protocol) => of_hub(protocol, messages, with_payloads),
     }
 }
 
-fn raw(message: &Bytes, with_payloads: bool) -> TapSummary {
+fn raw(message: &Bytes, with_payloads: bool) -> MessageSummary {
     let payload = || match std::str::from_utf8(message) {
         Ok(text) if message.len() <= READ_MAX_BYTES => shown(&redaction::text(text)),
         _ => format!("({} bytes)", message.len()),
     };
-    TapSummary { payload: with_payloads.then(payload), ..TapSummary::of("raw", message.len()) }
+    MessageSummary { payload: with_payloads.then(payload), ..MessageSummary::of("raw", message.len()) }
 }
 
-fn of_hub(protocol: HubProtocol, messages: &Bytes, with_payloads: bool) -> Vec<TapSummary> {
+fn of_hub(protocol: HubProtocol, messages: &Bytes, with_payloads: bool) -> Vec<MessageSummary> {
     let (mut rest, mut read) = (messages.clone(), Vec::new());
     while let Ok(Some(frame)) = next_frame(protocol, &rest, usize::MAX) {
         let whole = rest.split_to(frame.length.min(rest.len()));
@@ -85,13 +91,13 @@ fn of_hub(protocol: HubProtocol, messages: &Bytes, with_payloads: bool) -> Vec<T
     read
 }
 
-fn hub_message(protocol: HubProtocol, body: &Bytes, bytes: usize, with_payloads: bool) -> TapSummary {
+fn hub_message(protocol: HubProtocol, body: &Bytes, bytes: usize, with_payloads: bool) -> MessageSummary {
     if body.len() > READ_MAX_BYTES {
-        return TapSummary::of("large", bytes);
+        return MessageSummary::of("large", bytes);
     }
     // The answer to a hub handshake has no kind.
-    let Ok(Some(message)) = protocol.decode(body) else { return TapSummary::of("other", bytes) };
-    TapSummary {
+    let Ok(Some(message)) = protocol.decode(body) else { return MessageSummary::of("other", bytes) };
+    MessageSummary {
         target: match &message {
             HubMessage::Invocation(call) | HubMessage::StreamInvocation(call) => {
                 Some(cut(&call.target, NAME_MAX_CHARS))
@@ -100,7 +106,7 @@ fn hub_message(protocol: HubProtocol, body: &Bytes, bytes: usize, with_payloads:
         },
         invocation_id: message.invocation_id().map(|id| cut(id, NAME_MAX_CHARS)),
         payload: if with_payloads { payload(protocol, &message) } else { None },
-        ..TapSummary::of(kind_name(message.kind()), bytes)
+        ..MessageSummary::of(kind_name(message.kind()), bytes)
     }
 }
 

@@ -1,0 +1,258 @@
+//! Watch of this node's clients: begun at its shards, read in the order of time, ended when it is dropped.
+//!
+//! ```text
+//!  shard 0 ─ pieces ─┐
+//!  shard 1 ─ pieces ─┼─► held until every shard has given all of that time ─► pieces, oldest first ─► lines
+//! ```
+//!
+//! A client's pieces come from one shard, in order. Those of different shards are put in order by their times: a piece that
+//! is younger than the beginning of a round of questions waits for the next round. The lines made of pieces are the business
+//! of [taps](super::client_tap), [recordings](super::hub_recording) and [traces](super::node_trace).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::try_join_all;
+use serde::Serialize;
+use tokio::time::{Instant, sleep_until};
+
+use super::time_order::TimeOrder;
+use crate::clock::unix_ms;
+use crate::shard::{
+    ConnectionChange, ShardSender, Shared, Slot, WatchDetail, WatchLoss, WatchOrder, WatchPiece, WatchRefused,
+    WatchSubject, WatchVolume, redaction,
+};
+use crate::upstream::Hub;
+
+/// Interval at which shards are read: often enough that their buffers last at hundreds of megabits.
+const INTERVAL: Duration = Duration::from_millis(100);
+
+/// Interval at which the shard of a tap is read.
+const TAP_INTERVAL: Duration = Duration::from_millis(300);
+
+/// Whether a watch shows the payloads of messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum PayloadView {
+    Hidden,
+    Shown,
+}
+
+/// Choice of the clients and messages of a watch.
+#[derive(Debug, Clone)]
+pub(crate) struct WatchChoice {
+    /// Name or path of the hub; `None` for all hubs.
+    pub hub: Option<String>,
+    /// Conditions on the clients: all hold.
+    pub subjects: Vec<WatchSubject>,
+    pub payloads: PayloadView,
+    /// Seconds after which it ends; `None` for one that goes on until it is dropped.
+    pub seconds: Option<u64>,
+}
+
+/// Error of a watch that does not begin.
+#[derive(Debug)]
+pub(crate) enum WatchError {
+    UnknownHub,
+    /// The connection is not on this node.
+    UnknownClient,
+    /// Too many watches run, or too many streams are open; the text says which.
+    TooMany(String),
+    /// The node is stopping.
+    Stopping,
+}
+
+/// Source of the lines of a watch.
+pub(crate) trait WatchLines: Send + 'static {
+    type Line: Serialize + Send;
+
+    /// Returns the next lines, perhaps none, after some time; `None` behind the last one.
+    fn next(&mut self) -> impl Future<Output = Option<Vec<Self::Line>>> + Send;
+}
+
+/// Pieces of all shards since the last round.
+#[derive(Debug, Default)]
+pub(super) struct WatchNews {
+    /// Pieces in the order of time, each with the index of its shard in the watch.
+    pub(super) pieces: Vec<(usize, WatchPiece)>,
+    pub(super) loss: WatchLoss,
+    /// Messages of clients since the watch began.
+    pub(super) up: WatchVolume,
+    /// Messages for clients since then.
+    pub(super) down: WatchVolume,
+    /// Reason why these are the last ones.
+    pub(super) end: Option<WatchEnd>,
+}
+
+/// Reason of the end of a watch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum WatchEnd {
+    Time,
+    /// A shard is gone, or was not read for too long.
+    Stopping,
+}
+
+/// Running watch of this node.
+#[derive(Debug)]
+pub(super) struct NodeWatch {
+    /// Held so that its index means no other hub while shards follow by it.
+    hub: Option<Arc<Hub>>,
+    shards: Vec<(ShardSender, u64)>,
+    started: Instant,
+    started_ms: u64,
+    interval: Duration,
+    read_at: Instant,
+    /// Pieces that may be younger than some that no shard has given.
+    held: TimeOrder<(usize, WatchPiece)>,
+}
+
+impl PayloadView {
+    /// Returns its value in the query of a request.
+    #[must_use]
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Self::Hidden => "hidden",
+            Self::Shown => "shown",
+        }
+    }
+}
+
+impl NodeWatch {
+    /// Begins to follow the clients that are here, and those that come.
+    pub(super) async fn open(shared: &Shared, choice: &WatchChoice, detail: WatchDetail) -> Result<Self, WatchError> {
+        let hubs = &shared.hubs;
+        let named = |name: &String| hubs.named(name).or_else(|| hubs.find(name)).ok_or(WatchError::UnknownHub);
+        let hub = choice.hub.as_ref().map(named).transpose()?;
+        let order = WatchOrder {
+            hub: hub.as_ref().map(|hub| hub.index()),
+            subjects: choice.subjects.clone(),
+            detail,
+            with_payloads: choice.payloads == PayloadView::Shown,
+        };
+        let mut watch = Self::new(hub, INTERVAL);
+        let started = watch.started;
+        for shard in shared.shards() {
+            let order = order.clone();
+            let begun = shard.inspect(move |state| state.watch_desk().begin(order, started)).await;
+            watch.shards.push((shard.clone(), begun.ok_or(WatchError::Stopping)??));
+        }
+        try_join_all(watch.shards.iter().map(|(shard, number)| find_present(shard, *number))).await?;
+        Ok(watch)
+    }
+
+    /// Begins to follow one client at its shard.
+    pub(super) async fn open_at(
+        shard: &ShardSender,
+        (slot, id): (Slot, &str),
+        payloads: PayloadView,
+    ) -> Result<Self, WatchError> {
+        let (detail, with_payloads) = (WatchDetail::Summaries, payloads == PayloadView::Shown);
+        let order = WatchOrder { hub: None, subjects: Vec::new(), detail, with_payloads };
+        let mut watch = Self::new(None, TAP_INTERVAL);
+        let (id, started) = (id.to_owned(), watch.started);
+        let begun = shard.inspect(move |state| state.watch_desk().begin_at((slot, &id), order, started)).await;
+        watch.shards.push((shard.clone(), begun.ok_or(WatchError::UnknownClient)??));
+        Ok(watch)
+    }
+
+    fn new(hub: Option<Arc<Hub>>, interval: Duration) -> Self {
+        let (started, started_ms, held) = (Instant::now(), unix_ms(), TimeOrder::default());
+        Self { hub, shards: Vec::new(), started, started_ms, interval, read_at: started, held }
+    }
+
+    /// Hub that it is confined to.
+    pub(super) fn hub(&self) -> Option<&Hub> {
+        self.hub.as_deref()
+    }
+
+    /// Time of the beginning, in milliseconds since 1970.
+    pub(super) fn started_ms(&self) -> u64 {
+        self.started_ms
+    }
+
+    pub(super) fn started(&self) -> Instant {
+        self.started
+    }
+
+    pub(super) fn shard_count(&self) -> usize {
+        self.shards.len()
+    }
+
+    /// Reads all shards when it is time, or at its end.
+    pub(super) async fn next(&mut self, ends_at: Option<Instant>) -> WatchNews {
+        sleep_until(ends_at.map_or(self.read_at, |ends_at| self.read_at.min(ends_at))).await;
+        let is_last = ends_at.is_some_and(|ends_at| Instant::now() >= ends_at);
+        // One shard gives its pieces in order.
+        let is_whole = is_last || self.shards.len() == 1;
+        let given_until = if is_whole { Duration::MAX } else { self.started.elapsed() };
+        let mut news = self.read_shards().await;
+        self.read_at = Instant::now() + self.interval;
+        news.pieces = self.held.settle(given_until).collect();
+        news.end = news.end.or_else(|| is_last.then_some(WatchEnd::Time));
+        news
+    }
+
+    async fn read_shards(&mut self) -> WatchNews {
+        let mut news = WatchNews::default();
+        for (index, (shard, number)) in self.shards.iter().enumerate() {
+            let number = *number;
+            let Some(Some(batch)) = shard.inspect(move |state| state.watch_desk().read(number)).await else {
+                return WatchNews { end: Some(WatchEnd::Stopping), ..WatchNews::default() };
+            };
+            news.loss.messages += batch.loss.messages;
+            news.loss.hops += batch.loss.hops;
+            news.loss.connections += batch.loss.connections;
+            (news.up, news.down) = (batch.up, batch.down);
+            self.held.add(batch.pieces.into_iter().map(|piece| (piece.at, (index, piece))));
+        }
+        news
+    }
+}
+
+impl Drop for NodeWatch {
+    fn drop(&mut self) {
+        for (shard, number) in self.shards.drain(..) {
+            shard.post(move |state| state.watch_desk().end(number));
+        }
+    }
+}
+
+/// Follows the clients of a shard that are there.
+async fn find_present(shard: &ShardSender, number: u64) -> Result<(), WatchError> {
+    let mut next = Some(0);
+    while let Some(from) = next {
+        let step = shard.inspect(move |state| state.watch_desk().find_present(number, from)).await;
+        next = step.ok_or(WatchError::Stopping)?;
+    }
+    Ok(())
+}
+
+impl From<WatchRefused> for WatchError {
+    fn from(refused: WatchRefused) -> Self {
+        match refused {
+            WatchRefused::Unknown => Self::UnknownClient,
+            WatchRefused::TooMany(_) => Self::TooMany(refused.to_string()),
+        }
+    }
+}
+
+/// Whole microseconds of a time since the beginning.
+pub(super) fn micros(at: Duration) -> u64 {
+    u64::try_from(at.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// Word for a change of a connection, with the cause of a close and its detail without secrets.
+pub(super) fn change_words(change: &ConnectionChange) -> (&'static str, Option<String>, Option<String>) {
+    let word = match change {
+        ConnectionChange::Present => "present",
+        ConnectionChange::Opened => "opened",
+        ConnectionChange::Arrived => "arrived",
+        ConnectionChange::Joined => "joined",
+        ConnectionChange::Left => "left",
+        ConnectionChange::Moved => "moved",
+        ConnectionChange::Closed(cause, detail) => {
+            let detail = detail.as_deref().map(|detail| redaction::text(detail).into_owned());
+            return ("closed", Some(cause.label().into()), detail);
+        }
+    };
+    (word, None, None)
+}

@@ -1,0 +1,498 @@
+//! Watches of a shard: live copies of what passes for some clients, kept in bounded buffers until the observer reads them.
+//!
+//! ```text
+//!  client ─read─► shard ─link_us─► link ─► app server: waited, queued, ran, answered (its own clock, by a report)
+//!  client ◄─written_us─ shard ◄─link_us─ link ◄─ …
+//! ```
+//!
+//! A watch is a subject, a connection, a user, a group, a method or a whole hub, in a detail: a *tap* has the summaries of
+//! one connection, a *recording* the bytes of a hub, a *trace* the time at each hop. A shard without a watch pays one look
+//! at a flag for a send, however many get it, and one for a message of a client; clients carry nothing for it. Bytes are
+//! copied as they are; payloads of summaries are there only on request, without what looks like a secret.
+
+mod marked_message;
+mod message_summary;
+pub(crate) mod redaction;
+mod running_watch;
+mod unwritten_frame;
+mod watch_order;
+mod watch_piece;
+
+use std::mem;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use indexmap::IndexSet;
+use tokio::time::Instant;
+use trunkline_protocol::cause::Cause;
+use trunkline_protocol::service::{OpenConnection, RawKind, TraceReport};
+
+use super::connection::{Client, Connections};
+use super::content::Content;
+use super::shard_context::ShardContext;
+use super::slot::{Serial, Slot};
+use crate::transport::websocket::{Unframed, is_text, unframe_whole};
+use crate::upstream::AppServerId;
+use marked_message::MarkedMessages;
+use message_summary::read;
+use running_watch::RunningWatch;
+use unwritten_frame::{UnwrittenFrames, Wait};
+use watch_piece::micros;
+
+pub(crate) use message_summary::{MessageSummary, MessageWay, kind_name};
+pub(crate) use watch_order::{WatchDetail, WatchOrder, WatchRefused, WatchSubject};
+pub(crate) use watch_piece::{
+    ConnectionChange, HubTimes, TraceHop, WatchBatch, WatchEvent, WatchLoss, WatchPiece, WatchVolume, WatchedBytes,
+    WatchedConnection, WatchedMessage, WatchedOpening,
+};
+
+/// Maximum number of recipients of one send that a watch of a method has one by one.
+const RECIPIENTS_MAX: usize = 50;
+
+/// Maximum number of clients of one shard whose mirrors get what is sent to them: each send to many looks at all of them.
+const COPIED_MAX: usize = 1024;
+
+/// Watches of one shard.
+#[derive(Debug, Default)]
+pub(crate) struct Watches {
+    /// There is a watch, or a client whose mirrors get copies: the only field that is read where there is none.
+    are_any: bool,
+    /// A watch has times.
+    are_timed: bool,
+    next: u64,
+    next_mark: i64,
+    all: Vec<RunningWatch>,
+    marked: MarkedMessages,
+    unwritten: UnwrittenFrames,
+    /// Clients whose mirrors get what is sent to them.
+    copied: IndexSet<Slot>,
+    /// Messages to them since the last batch.
+    copies: Vec<(Slot, Bytes)>,
+}
+
+/// Messages of a client on their way to an app server, as watches with times see them.
+#[derive(Debug)]
+pub(crate) struct UpwardTrace {
+    /// Mark of the first of them; `None` at a raw endpoint, whose messages no app server reports on.
+    pub mark: Option<i64>,
+    slot: Slot,
+    read_at: Instant,
+    taken: Vec<TakenMessage>,
+}
+
+/// Message that one watch takes.
+#[derive(Debug)]
+struct TakenMessage {
+    watch: u64,
+    mark: i64,
+    connection: Arc<WatchedConnection>,
+    summary: MessageSummary,
+}
+
+/// Fate of a client's messages at the proxy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum UpwardEnd {
+    /// They are in the link to this app server.
+    Sent(AppServerId),
+    /// As before, and the app server reports on them.
+    SentMarked(AppServerId),
+    /// Rules about methods have refused them.
+    Refused,
+}
+
+/// Number of the recipients of a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reach {
+    One,
+    /// Watches of methods get it with all its recipients.
+    Many,
+}
+
+impl Watches {
+    #[must_use]
+    pub(super) fn are_any(&self) -> bool {
+        self.are_any
+    }
+
+    /// Whether a watch has times: when a batch was read matters then.
+    #[must_use]
+    pub(super) fn are_timed(&self) -> bool {
+        self.are_timed
+    }
+
+    /// Begins a watch whose times count from `started`; the number names it.
+    ///
+    /// # Errors
+    /// When too many of its detail run.
+    pub(super) fn begin(&mut self, order: WatchOrder, started: Instant) -> Result<u64, WatchRefused> {
+        let detail = order.detail;
+        if self.all.iter().filter(|watch| watch.detail() == detail).count() >= detail.bounds().watches {
+            return Err(WatchRefused::TooMany(detail));
+        }
+        let number = self.next;
+        self.next += 1;
+        self.all.push(RunningWatch::new(number, order, started));
+        self.note_whether_any();
+        Ok(number)
+    }
+
+    /// Pieces since the last batch; `None` for a watch that has ended.
+    #[must_use]
+    pub(super) fn read(
+        &mut self,
+        connections: &Connections,
+        number: u64,
+        context: &ShardContext,
+    ) -> Option<WatchBatch> {
+        self.note_written(connections);
+        let watch = self.watch(number)?;
+        let is_timed = watch.detail() == WatchDetail::Times;
+        let mut batch = watch.read();
+        if is_timed {
+            context.counters.traced_messages.add(batch.messages);
+            context.counters.untraced_messages.add(batch.loss.messages);
+        }
+        batch.pieces.iter_mut().for_each(|piece| piece.name_user(|slot, id| user_at(connections, slot, id)));
+        Some(batch)
+    }
+
+    pub(super) fn end(&mut self, number: u64) {
+        self.all.retain(|watch| watch.number() != number);
+        self.note_whether_any();
+    }
+
+    /// Advances by one second: forgets watches that are not read.
+    pub(super) fn tick(&mut self) {
+        if self.are_any {
+            self.all.retain_mut(RunningWatch::tick);
+            self.note_whether_any();
+        }
+    }
+
+    fn note_whether_any(&mut self) {
+        self.are_timed = self.all.iter().any(|watch| watch.detail() == WatchDetail::Times);
+        self.are_any = !self.all.is_empty() || !self.copied.is_empty();
+        if !self.are_timed {
+            (self.marked, self.unwritten) = (MarkedMessages::default(), UnwrittenFrames::default());
+        }
+    }
+
+    fn watch(&mut self, number: u64) -> Option<&mut RunningWatch> {
+        self.all.iter_mut().find(|watch| watch.number() == number)
+    }
+
+    /// Begins or ends to keep what is sent to a client for its mirrors.
+    pub(super) fn set_copied(&mut self, slot: Slot, is_copied: bool) {
+        match is_copied {
+            true if self.copied.len() >= COPIED_MAX => {}
+            true => drop(self.copied.insert(slot)),
+            false => drop(self.copied.swap_remove(&slot)),
+        }
+        self.note_whether_any();
+    }
+
+    /// Takes what was sent to clients with such mirrors, in order.
+    pub(super) fn take_copies(&mut self) -> Vec<(Slot, Bytes)> {
+        mem::take(&mut self.copies)
+    }
+
+    /// Whether anything was sent to them since the last batch.
+    #[must_use]
+    pub(super) fn has_copies(&self) -> bool {
+        !self.copies.is_empty()
+    }
+
+    /// Follows clients that were open before a watch, where they match.
+    pub(super) fn find(&mut self, connections: &Connections, number: u64, slots: &[Slot]) {
+        if let Some(watch) = self.watch(number) {
+            slots.iter().for_each(|&slot| watch.follow(connections, slot, ConnectionChange::Present, None));
+        }
+    }
+
+    /// Follows a client that opens, with its opening frame as it goes to the app server, and its hub handshake.
+    pub(super) fn opened(&mut self, connections: &Connections, slot: Slot, open: &OpenConnection, handshake: &[u8]) {
+        for watch in &mut self.all {
+            watch.follow(connections, slot, ConnectionChange::Opened, Some(open));
+            if !handshake.is_empty() {
+                let bytes = || WatchedBytes::Handshake(Bytes::copy_from_slice(handshake));
+                watch.copy(slot, MessageWay::Up, |_| bytes());
+            }
+        }
+    }
+
+    /// Follows a client that has come from another node.
+    pub(super) fn arrived(&mut self, connections: &Connections, slot: Slot) {
+        self.all.iter_mut().for_each(|watch| watch.follow(connections, slot, ConnectionChange::Arrived, None));
+    }
+
+    /// Follows a client whose groups have changed, or follows it no longer, where a group is watched.
+    pub(super) fn regrouped(&mut self, connections: &Connections, slot: Slot) {
+        self.all.iter_mut().for_each(|watch| watch.regroup(connections, slot));
+    }
+
+    /// Ends the watch of a client connection that closes for this cause, or that another node has from now on: its slot may
+    /// be used again.
+    pub(super) fn closed(&mut self, slot: Slot, cause: Option<Cause>, detail: Option<&str>) {
+        if self.are_any {
+            self.all.iter_mut().for_each(|watch| watch.close(slot, cause, detail));
+            self.marked.forget(slot);
+        }
+    }
+
+    /// Slots of the clients that are followed, each once.
+    #[must_use]
+    pub(super) fn slots(&self) -> Vec<Slot> {
+        let mut slots: Vec<_> =
+            self.all.iter().flat_map(RunningWatch::slots).chain(self.copied.iter().copied()).collect();
+        slots.sort_unstable();
+        slots.dedup();
+        slots
+    }
+
+    /// Whether sends to all clients are looked at, because a watch follows a method.
+    #[must_use]
+    pub(super) fn follow_methods(&self) -> bool {
+        self.all.iter().any(RunningWatch::follows_a_method)
+    }
+
+    /// Takes whole messages of a client that are about to go up; their data type tells the kind of a raw one. Returns those
+    /// whose fate a watch waits for.
+    #[cold]
+    pub(super) fn up(
+        &mut self,
+        connections: &Connections,
+        slot: Slot,
+        (messages, data_type): (&[u8], i64),
+        read_at: Option<Instant>,
+    ) -> Option<Box<UpwardTrace>> {
+        let client = connections.get(slot)?;
+        if !self.all.iter().any(|watch| watch.may_take(slot, client)) {
+            return None;
+        }
+        let messages = Bytes::copy_from_slice(messages);
+        let is_binary = data_type == RawKind::Binary.data_type();
+        let kind = if is_binary { RawKind::Binary } else { RawKind::Text };
+        for watch in &mut self.all {
+            watch.copy(slot, MessageWay::Up, |_| WatchedBytes::Messages(messages.clone(), kind));
+        }
+        let summaries = self.summaries(slot, client, &messages, |_| true);
+        let (user, mark) = (connections.user_of(client), self.next_mark);
+        let read_at = read_at.unwrap_or_else(Instant::now);
+        let mut taken = Vec::new();
+        for watch in &mut self.all {
+            for (summary, mark) in summaries.iter().zip(mark..) {
+                let Some(connection) = watch.take(slot, (client, user), summary) else { continue };
+                let summary = watch.shown(summary);
+                if watch.detail() == WatchDetail::Times {
+                    taken.push(TakenMessage { watch: watch.number(), mark, connection, summary });
+                } else {
+                    watch.add(WatchedMessage::new(connection, MessageWay::Up, summary), read_at);
+                }
+            }
+        }
+        if taken.is_empty() {
+            return None;
+        }
+        self.next_mark = mark.wrapping_add(i64::try_from(summaries.len()).unwrap_or(i64::MAX));
+        let mark = matches!(client.content, Content::Hub(_)).then_some(mark);
+        Some(Box::new(UpwardTrace { mark, slot, read_at, taken }))
+    }
+
+    /// Summaries of messages, if a watch may want any.
+    fn summaries(
+        &self,
+        slot: Slot,
+        client: &Client,
+        messages: &Bytes,
+        is_meant: impl Fn(&RunningWatch) -> bool,
+    ) -> Vec<MessageSummary> {
+        let mut wanting = self
+            .all
+            .iter()
+            .filter(|watch| watch.detail() != WatchDetail::Bytes && is_meant(watch) && watch.may_take(slot, client));
+        match wanting.next() {
+            Some(_) => read(client.content, messages, self.show_payloads()),
+            None => Vec::new(),
+        }
+    }
+
+    /// Adds messages of a client, once it is known where they went.
+    #[cold]
+    pub(super) fn went_up(&mut self, upward: UpwardTrace, end: UpwardEnd) {
+        let UpwardTrace { slot, read_at, taken, .. } = upward;
+        let link_us = micros(read_at.elapsed());
+        let is_marked = matches!(end, UpwardEnd::SentMarked(_));
+        for TakenMessage { watch, mark, connection, summary } in taken {
+            let Some(watch) = self.all.iter_mut().find(|running| running.number() == watch) else { continue };
+            let is_refused = end == UpwardEnd::Refused;
+            let awaits_answer = !is_refused && summary.is_answered_call();
+            if awaits_answer {
+                watch.await_answer(slot, &summary, read_at);
+            }
+            let message = WatchedMessage {
+                app: match end {
+                    UpwardEnd::Sent(app) | UpwardEnd::SentMarked(app) => Some(app),
+                    UpwardEnd::Refused => None,
+                },
+                is_refused,
+                is_open: is_marked || awaits_answer,
+                is_marked,
+                link_us: Some(link_us),
+                ..WatchedMessage::new(connection, MessageWay::Up, summary)
+            };
+            let number = watch.add(message, read_at);
+            if is_marked {
+                self.marked.add(mark, slot, (watch.number(), number));
+            }
+        }
+    }
+
+    /// Takes what an app server reports on a message.
+    #[cold]
+    pub(super) fn reported(&mut self, slot: Slot, report: &TraceReport) {
+        let is_last = report.queued_us.is_none() || report.ran_us.is_some();
+        let hub = HubTimes::of(report);
+        for (watch, number) in self.marked.find(report.mark, slot, is_last) {
+            if let Some(watch) = self.watch(watch) {
+                watch.add_hop(number, TraceHop::Hub(hub));
+            }
+        }
+    }
+
+    /// Takes a frame that a client is about to get, from a batch that was read at this time.
+    #[cold]
+    pub(super) fn down(
+        &mut self,
+        slot: Slot,
+        client: &Client,
+        (frame, reach): (&Bytes, Reach),
+        read_at: Option<Instant>,
+    ) {
+        let is_meant = |watch: &RunningWatch| reach == Reach::One || !watch.follows_a_method();
+        let is_copied = self.copied.contains(&slot);
+        if !is_copied && !self.all.iter().any(|watch| is_meant(watch) && watch.may_take(slot, client)) {
+            return;
+        }
+        let Some(Unframed::Payload(messages)) = unframe_whole(frame) else { return };
+        if is_copied {
+            self.copies.push((slot, messages.clone()));
+        }
+        let kind = if is_text(frame) { RawKind::Text } else { RawKind::Binary };
+        for watch in &mut self.all {
+            watch.copy(slot, MessageWay::Down, |is_handshake| match is_handshake {
+                true => WatchedBytes::Handshake(messages.clone()),
+                false => WatchedBytes::Messages(messages.clone(), kind),
+            });
+        }
+        let summaries = self.summaries(slot, client, &messages, is_meant);
+        self.add_down(slot, client, frame.len(), (&summaries, read_at), is_meant);
+    }
+
+    fn add_down(
+        &mut self,
+        slot: Slot,
+        client: &Client,
+        bytes: usize,
+        (summaries, read_at): (&[MessageSummary], Option<Instant>),
+        is_meant: impl Fn(&RunningWatch) -> bool,
+    ) {
+        if summaries.is_empty() {
+            return;
+        }
+        let now = Instant::now();
+        let link_us = read_at.map(|read_at| micros(now.saturating_duration_since(read_at)));
+        let mut awaited = Vec::new();
+        for watch in self.all.iter_mut().filter(|watch| is_meant(watch)) {
+            for summary in summaries {
+                let Some(connection) = watch.take(slot, (client, None), summary) else { continue };
+                let message = WatchedMessage {
+                    app: Some(client.home.app()),
+                    is_open: true,
+                    link_us,
+                    answers: watch.answered(slot, summary, now),
+                    ..WatchedMessage::new(connection, MessageWay::Down, watch.shown(summary))
+                };
+                let number = watch.add(message, read_at.unwrap_or(now));
+                if watch.detail() == WatchDetail::Times {
+                    awaited.push((watch.number(), number));
+                }
+            }
+        }
+        if !awaited.is_empty() {
+            self.unwritten.push(slot, client.serial, bytes, (now, awaited));
+        }
+    }
+
+    /// Takes a send to many where a watch follows its method: the first recipients one by one, the others by their number.
+    #[cold]
+    pub(super) fn down_to_many<'a>(
+        &mut self,
+        recipients: impl Iterator<Item = (Slot, &'a Client, &'a Bytes)>,
+        read_at: Option<Instant>,
+    ) {
+        let mut known: Vec<(*const u8, Vec<MessageSummary>)> = Vec::new();
+        let (mut added, mut left_out) = (0, 0);
+        for (slot, client, frame) in recipients {
+            let at = frame.as_ptr();
+            if !known.iter().any(|(known, _)| *known == at) {
+                let Some(Unframed::Payload(messages)) = unframe_whole(frame) else { continue };
+                let mut summaries = read(client.content, &messages, self.show_payloads());
+                summaries.retain(|summary| self.all.iter().any(|watch| watch.follows_method_of(summary)));
+                known.push((at, summaries));
+            }
+            let summaries = known.iter().find(|(known, _)| *known == at).map(|(_, summaries)| summaries.as_slice());
+            let Some(summaries) = summaries.filter(|summaries| !summaries.is_empty()) else { continue };
+            if added < RECIPIENTS_MAX {
+                added += 1;
+                self.add_down(slot, client, frame.len(), (summaries, read_at), RunningWatch::follows_a_method);
+            } else {
+                left_out += 1;
+            }
+        }
+        if left_out > 0 {
+            self.all.iter_mut().filter(|watch| watch.follows_a_method()).for_each(|watch| watch.leave_out(left_out));
+        }
+    }
+
+    /// Adds which frames were written since the last time.
+    #[inline]
+    pub(super) fn note_written(&mut self, connections: &Connections) {
+        if !self.unwritten.is_empty() {
+            self.settle_written(connections);
+        }
+    }
+
+    #[cold]
+    fn settle_written(&mut self, connections: &Connections) {
+        let now = Instant::now();
+        for (since, awaited, is_written) in self.unwritten.settle(|slot, serial| wait_of(connections, slot, serial)) {
+            let us = micros(now.saturating_duration_since(since));
+            let hop = if is_written { TraceHop::Written { us } } else { TraceHop::Lost };
+            for (watch, number) in awaited {
+                if let Some(watch) = self.watch(watch) {
+                    watch.add_hop(number, hop.clone());
+                }
+            }
+        }
+    }
+
+    fn show_payloads(&self) -> bool {
+        self.all.iter().any(RunningWatch::with_payloads)
+    }
+}
+
+/// Bytes that wait for a client.
+fn wait_of(connections: &Connections, slot: Slot, serial: Serial) -> Wait {
+    let Some(client) = connections.get(slot).filter(|client| client.serial == serial) else { return Wait::Gone };
+    let held = client.cold.resumption.as_ref().map_or(0, |resumption| resumption.ownership.waiting_bytes());
+    if client.is_away() { Wait::Away } else { Wait::Bytes(client.outbox.bytes() + held) }
+}
+
+/// User of the connection of this id, if it is still there.
+fn user_at(connections: &Connections, slot: Slot, id: &str) -> Option<String> {
+    let client = connections.get(slot).filter(|client| client.id.starts_with(id))?;
+    connections.user_of(client).map(Into::into)
+}
+
+#[cfg(test)]
+mod tests;

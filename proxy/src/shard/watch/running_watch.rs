@@ -1,0 +1,310 @@
+//! One running watch of a shard: the clients it follows, its unread pieces, and its bounds.
+//!
+//! What finds no room is counted: new pieces of most watches, old ones of a watch that keeps the newest. News of followed
+//! connections always find room, because there is one end for each.
+
+use std::collections::HashMap;
+use std::mem;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use trunkline_protocol::cause::Cause;
+use trunkline_protocol::service::OpenConnection;
+
+use super::message_summary::{MessageSummary, MessageWay};
+use super::watch_order::{WatchBounds, WatchDetail, WatchOrder};
+use super::watch_piece::{
+    ConnectionChange, TraceHop, WatchBatch, WatchEvent, WatchPiece, WatchedBytes, WatchedConnection, WatchedMessage,
+    WatchedOpening, micros,
+};
+use crate::shard::connection::{Client, Connections, Opening, SetName};
+use crate::shard::content::Content;
+use crate::shard::slot::Slot;
+
+/// Ticks after which a watch that is not read is forgotten: its reader is gone without a word.
+pub(super) const IDLE_TICKS: u32 = 10;
+
+/// Maximum number of calls whose answers are awaited.
+const CALLS_MAX: usize = 1_024;
+
+/// Call that waits for its answer.
+#[derive(Debug)]
+struct AwaitedCall {
+    number: u64,
+    read_at: Instant,
+}
+
+/// Client that is followed.
+#[derive(Debug)]
+struct FollowedClient {
+    connection: Arc<WatchedConnection>,
+    /// The next bytes for the client are the answer to its hub handshake.
+    awaits_handshake: bool,
+}
+
+/// One watch of a shard.
+#[derive(Debug)]
+pub(super) struct RunningWatch {
+    number: u64,
+    order: WatchOrder,
+    bounds: WatchBounds,
+    idle_ticks: u32,
+    started: Instant,
+    followed: HashMap<Slot, FollowedClient>,
+    /// Calls that wait for their answers, by client and invocation id.
+    calls: HashMap<(Slot, String), AwaitedCall>,
+    next_message: u64,
+    told_this_second: u32,
+    unread: WatchBatch,
+    unread_bytes: usize,
+}
+
+impl RunningWatch {
+    pub(super) fn new(number: u64, order: WatchOrder, started: Instant) -> Self {
+        Self {
+            number,
+            bounds: order.detail.bounds(),
+            order,
+            idle_ticks: 0,
+            started,
+            followed: HashMap::new(),
+            calls: HashMap::new(),
+            next_message: 0,
+            told_this_second: 0,
+            unread: WatchBatch::default(),
+            unread_bytes: 0,
+        }
+    }
+
+    pub(super) fn number(&self) -> u64 {
+        self.number
+    }
+
+    pub(super) fn detail(&self) -> WatchDetail {
+        self.order.detail
+    }
+
+    pub(super) fn with_payloads(&self) -> bool {
+        self.order.with_payloads
+    }
+
+    /// Takes the pieces since the last batch.
+    pub(super) fn read(&mut self) -> WatchBatch {
+        (self.idle_ticks, self.unread_bytes) = (0, 0);
+        let WatchBatch { up, down, .. } = self.unread;
+        mem::replace(&mut self.unread, WatchBatch { up, down, ..WatchBatch::default() })
+    }
+
+    /// Advances by one second; `false` when it is not read any more.
+    pub(super) fn tick(&mut self) -> bool {
+        self.told_this_second = 0;
+        self.idle_ticks += 1;
+        self.idle_ticks <= IDLE_TICKS
+    }
+
+    pub(super) fn slots(&self) -> impl Iterator<Item = Slot> {
+        self.followed.keys().copied()
+    }
+
+    pub(super) fn follows_a_method(&self) -> bool {
+        self.order.method().is_some()
+    }
+
+    /// Whether it follows the method that a message calls.
+    pub(super) fn follows_method_of(&self, summary: &MessageSummary) -> bool {
+        match (self.order.method(), &summary.target) {
+            (Some(method), Some(target)) => target.to_lowercase() == method.to_lowercase(),
+            _ => false,
+        }
+    }
+
+    /// Whether it may take a message of this client: only then that is read.
+    pub(super) fn may_take(&self, slot: Slot, client: &Client) -> bool {
+        match self.follows_a_method() {
+            true => self.order.is_at(client.home.hub()),
+            false => self.followed.contains_key(&slot),
+        }
+    }
+
+    /// Follows a client if it matches. One that was open before has only the opening frame that is kept, whose headers may
+    /// stand in another order.
+    pub(super) fn follow(
+        &mut self,
+        connections: &Connections,
+        slot: Slot,
+        change: ConnectionChange,
+        opening: Option<&OpenConnection>,
+    ) {
+        let Some(client) = connections.get(slot) else { return };
+        let (hub, user) = (client.home.hub(), connections.user_of(client));
+        let is_member = |group: &str| connections.is_member(client, hub, SetName::Group(group));
+        let is_wanted = self.order.is_at(hub) && self.order.follows(&client.id, user, is_member);
+        if !is_wanted || self.followed.contains_key(&slot) {
+            return;
+        }
+        let mut bytes = 0;
+        let mut opened = None;
+        if self.order.detail == WatchDetail::Bytes {
+            let kept = || client.cold.opening.as_ref().and_then(Opening::read);
+            let Some(open) = opening.cloned().or_else(kept) else { return };
+            let was_open = change != ConnectionChange::Opened;
+            let opening = WatchedOpening { open, transport: client.transport, was_open };
+            bytes = opening.bytes();
+            opened = Some(Box::new(opening));
+        }
+        if self.followed.len() >= self.bounds.followed || opened.is_some() && !self.has_room(bytes) {
+            self.unread.loss.connections += 1;
+            return;
+        }
+        let connection = Arc::new(WatchedConnection::of(slot, client, user));
+        let awaits_handshake = matches!(client.content, Content::Hub(_)) && !client.is_open();
+        self.followed.insert(slot, FollowedClient { connection: connection.clone(), awaits_handshake });
+        let event = match opened {
+            Some(opened) => WatchEvent::Opening(connection, opened),
+            None => WatchEvent::Connection(connection, change),
+        };
+        self.push(self.started.elapsed(), event, bytes);
+    }
+
+    /// Follows a client whose groups have changed, or follows it no longer.
+    pub(super) fn regroup(&mut self, connections: &Connections, slot: Slot) {
+        let Some(group) = self.order.group() else { return };
+        let Some(client) = connections.live(slot) else { return };
+        if connections.is_member(client, client.home.hub(), SetName::Group(group)) {
+            self.follow(connections, slot, ConnectionChange::Joined, None);
+        } else {
+            self.lose(slot, ConnectionChange::Left);
+        }
+    }
+
+    /// Follows a client no longer whose connection is closed, or has moved.
+    pub(super) fn close(&mut self, slot: Slot, cause: Option<Cause>, detail: Option<&str>) {
+        self.calls.retain(|(of, _), _| *of != slot);
+        let change = match cause {
+            Some(cause) => ConnectionChange::Closed(cause, detail.map(Into::into)),
+            None => ConnectionChange::Moved,
+        };
+        self.lose(slot, change);
+    }
+
+    fn lose(&mut self, slot: Slot, change: ConnectionChange) {
+        if let Some(FollowedClient { connection, .. }) = self.followed.remove(&slot) {
+            self.push(self.started.elapsed(), WatchEvent::Connection(connection, change), 0);
+        }
+    }
+
+    /// Copies bytes of a client that is followed, where bytes are wanted.
+    pub(super) fn copy(&mut self, slot: Slot, way: MessageWay, bytes: impl FnOnce(bool) -> WatchedBytes) {
+        if self.order.detail != WatchDetail::Bytes {
+            return;
+        }
+        let Some(followed) = self.followed.get_mut(&slot) else { return };
+        let is_handshake = way == MessageWay::Down && mem::take(&mut followed.awaits_handshake);
+        let (connection, bytes) = (followed.connection.clone(), bytes(is_handshake));
+        let length = bytes.len();
+        if self.has_room(length) {
+            self.push(self.started.elapsed(), WatchEvent::Bytes(connection, way, bytes), length);
+        } else {
+            self.unread.loss.messages += 1;
+        }
+    }
+
+    /// Takes a message if it is one of the watch.
+    pub(super) fn take(
+        &mut self,
+        slot: Slot,
+        (client, user): (&Client, Option<&str>),
+        summary: &MessageSummary,
+    ) -> Option<Arc<WatchedConnection>> {
+        let is_of_method = || self.follows_method_of(summary) || self.awaits(slot, summary);
+        if self.order.detail == WatchDetail::Bytes
+            || !self.may_take(slot, client)
+            || self.follows_a_method() && !is_of_method()
+        {
+            return None;
+        }
+        if self.told_this_second >= self.bounds.per_second || !self.has_room(summary.text_bytes()) {
+            // No piece has the call either.
+            self.unread.loss.messages += 1;
+            return None;
+        }
+        self.told_this_second += 1;
+        let followed = self.followed.get(&slot).map(|followed| followed.connection.clone());
+        Some(followed.unwrap_or_else(|| Arc::new(WatchedConnection::of(slot, client, user))))
+    }
+
+    /// Summary as the watch shows it.
+    pub(super) fn shown(&self, summary: &MessageSummary) -> MessageSummary {
+        MessageSummary { payload: summary.payload.clone().filter(|_| self.order.with_payloads), ..summary.clone() }
+    }
+
+    /// Adds a message that was read at this time; returns its number.
+    pub(super) fn add(&mut self, mut message: WatchedMessage, read_at: Instant) -> u64 {
+        message.number = self.next_message;
+        self.next_message += 1;
+        let (number, bytes) = (message.number, message.summary.text_bytes());
+        self.unread.messages += 1;
+        match message.way {
+            MessageWay::Up => self.unread.up.add(message.summary.bytes),
+            MessageWay::Down => self.unread.down.add(message.summary.bytes),
+        }
+        if self.bounds.newest.is_some_and(|most| self.unread.pieces.len() >= most)
+            && let Some(WatchPiece { event: WatchEvent::Message(_), .. }) = self.unread.pieces.pop_front()
+        {
+            self.unread.loss.messages += 1;
+        }
+        self.push(read_at.saturating_duration_since(self.started), WatchEvent::Message(Box::new(message)), bytes);
+        number
+    }
+
+    /// Adds a later hop of a message.
+    pub(super) fn add_hop(&mut self, number: u64, hop: TraceHop) {
+        if self.has_room(0) {
+            self.push(self.started.elapsed(), WatchEvent::Hop(number, hop), 0);
+        } else {
+            self.unread.loss.hops += 1;
+        }
+    }
+
+    /// Awaits the answer to a call that is added next.
+    pub(super) fn await_answer(&mut self, slot: Slot, call: &MessageSummary, read_at: Instant) {
+        if let Some(id) = call.invocation_id.clone().filter(|_| self.calls.len() < CALLS_MAX) {
+            self.calls.insert((slot, id), AwaitedCall { number: self.next_message, read_at });
+        }
+    }
+
+    /// Returns the number of the call that a message answers, and adds how long that took.
+    pub(super) fn answered(&mut self, slot: Slot, summary: &MessageSummary, now: Instant) -> Option<u64> {
+        let key = (slot, summary.invocation_id.clone()?);
+        let number = self.calls.get(&key)?.number;
+        if summary.is_answer()
+            && let Some(call) = self.calls.remove(&key)
+        {
+            let us = micros(now.saturating_duration_since(call.read_at));
+            self.add_hop(number, TraceHop::Answered { us });
+        }
+        summary.is_of_reply().then_some(number)
+    }
+
+    /// Counts messages that are left out.
+    pub(super) fn leave_out(&mut self, messages: u64) {
+        self.unread.loss.messages += messages;
+    }
+
+    /// Whether it belongs to a call that the watch has.
+    fn awaits(&self, slot: Slot, summary: &MessageSummary) -> bool {
+        let id = summary.invocation_id.as_ref();
+        !self.calls.is_empty() && id.is_some_and(|id| self.calls.contains_key(&(slot, id.clone())))
+    }
+
+    fn has_room(&self, bytes: usize) -> bool {
+        let unread = self.unread_bytes.saturating_add(bytes).saturating_add(self.bounds.piece_bytes);
+        unread <= self.bounds.unread_bytes
+    }
+
+    fn push(&mut self, at: Duration, event: WatchEvent, bytes: usize) {
+        self.unread_bytes = self.unread_bytes.saturating_add(bytes + self.bounds.piece_bytes);
+        self.unread.pieces.push_back(WatchPiece { at, event });
+    }
+}

@@ -1,0 +1,461 @@
+//! Tests of watches in every detail, on a shard with clients whose sockets are in memory.
+
+use trunkline_protocol::service::Payloads;
+
+use super::running_watch::IDLE_TICKS;
+use super::*;
+use crate::shard::CloseReason;
+use crate::shard::command::{Audience, ConnectionCommand, MembershipChange, Receivers, ShardCommand};
+use crate::shard::framed::Framed;
+use crate::shard::send_origin::SendOrigin;
+use crate::shard::testbed::{Testbed, whole_id};
+use trunkline_protocol::hub::HubProtocol;
+
+use crate::upstream::HubIndex;
+
+const OWN: u32 = 7;
+const SAY: &str = "{\"type\":1,\"target\":\"Say\",\"invocationId\":\"5\",\"arguments\":[{\"token\":\"x\"}]}\u{1e}";
+const ANSWER: &str = "{\"type\":3,\"invocationId\":\"5\"}\u{1e}";
+const SAID: &str = "{\"type\":1,\"target\":\"Said\",\"arguments\":[]}\u{1e}";
+
+fn order(subjects: Vec<WatchSubject>, detail: WatchDetail) -> WatchOrder {
+    WatchOrder { hub: None, subjects, detail, with_payloads: false }
+}
+
+fn begin(bed: &mut Testbed, order: WatchOrder) -> u64 {
+    bed.state.watch_desk().begin(order, Instant::now()).unwrap()
+}
+
+fn trace(bed: &mut Testbed, subject: WatchSubject) -> u64 {
+    begin(bed, order(vec![subject], WatchDetail::Times))
+}
+
+fn recording(bed: &mut Testbed) -> u64 {
+    begin(bed, order(Vec::new(), WatchDetail::Bytes))
+}
+
+fn tap(bed: &mut Testbed, slot: Slot, id: &str, with_payloads: bool) -> Result<u64, WatchRefused> {
+    let order = WatchOrder { with_payloads, ..order(Vec::new(), WatchDetail::Summaries) };
+    bed.state.watch_desk().begin_at((slot, &whole_id(id)), order, Instant::now())
+}
+
+fn find(bed: &mut Testbed, watch: u64) {
+    assert_eq!(bed.state.watch_desk().find_present(watch, 0), None, "one stretch is enough");
+}
+
+fn read_all(bed: &mut Testbed, watch: u64) -> WatchBatch {
+    bed.state.watch_desk().read(watch).unwrap()
+}
+
+fn say(bed: &mut Testbed, slot: Slot, text: &str, is_marked: bool) -> Option<i64> {
+    let traced = bed.state.watch_up(slot, text.as_bytes(), 0, Some(Instant::now()))?;
+    let (mark, app) = (traced.mark?, AppServerId::from(OWN));
+    bed.state.watched_up(*traced, if is_marked { UpwardEnd::SentMarked(app) } else { UpwardEnd::Sent(app) });
+    Some(mark)
+}
+
+fn report(bed: &mut Testbed, id: &str, slot: Slot, report: TraceReport) {
+    let (hub, app, connection_id) = (bed.hub.index(), AppServerId::from(OWN), whole_id(id).into());
+    let command = ConnectionCommand::Traced(Box::new(report));
+    bed.state.apply(vec![ShardCommand::One { hub, app, connection_id, slot, command }]);
+}
+
+fn join(bed: &mut Testbed, id: &str, slot: Slot, change: MembershipChange) {
+    let (hub, app, connection_id) = (bed.hub.index(), AppServerId::from(OWN), whole_id(id).into());
+    let command = ConnectionCommand::Group { change, ack: None };
+    bed.state.apply(vec![ShardCommand::One { hub, app, connection_id, slot, command }]);
+}
+
+fn send(bed: &mut Testbed, to: Receivers, text: &'static str) {
+    let message = Framed::new(&Payloads::single(HubProtocol::Json, Bytes::from_static(text.as_bytes())));
+    let (hub, origin) = (bed.hub.index(), SendOrigin::Sender(AppServerId::from(OWN), 0));
+    bed.state.apply(vec![ShardCommand::Send { hub, to, message, origin }]);
+}
+
+/// Events since the last batch, in short.
+fn told(bed: &mut Testbed, trace: u64) -> Vec<String> {
+    let text = |piece: WatchPiece| match piece.event {
+        WatchEvent::Connection(connection, change) => format!("{} {}", &connection.id[..3], word(&change)),
+        WatchEvent::Message(message) => {
+            let name = message.summary.target.as_deref().unwrap_or(message.summary.kind);
+            let way = if message.way == MessageWay::Up { "up" } else { "down" };
+            let answers = message.answers.map(|number| format!(" answers {number}")).unwrap_or_default();
+            format!("{} {way} {name} {}{answers}", &message.connection.id[..3], message.number)
+        }
+        WatchEvent::Hop(number, hop) => match hop {
+            TraceHop::Hub(times) => format!("{number} hub ran {:?}", times.ran_us),
+            TraceHop::Answered { .. } => format!("{number} answered"),
+            TraceHop::Written { .. } => format!("{number} written"),
+            TraceHop::Lost => format!("{number} lost"),
+        },
+        other => panic!("{other:?}"),
+    };
+    bed.flush();
+    read_all(bed, trace).pieces.into_iter().map(text).collect()
+}
+
+fn word(change: &ConnectionChange) -> String {
+    match change {
+        ConnectionChange::Closed(cause, _) => cause.label().into(),
+        other => format!("{other:?}").to_lowercase(),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_is_told_with_its_hops_and_its_answer_names_it() {
+    let mut bed = Testbed::new();
+    let ann = bed.client("ann");
+    let number = trace(&mut bed, WatchSubject::Connection(whole_id("ann")));
+    find(&mut bed, number);
+    let mark = say(&mut bed, ann, SAY, true).unwrap();
+    bed.data("ann", ann, AppServerId::from(OWN), ANSWER);
+    let ended = TraceReport { mark, queued_us: Some(0), ran_us: Some(9), ..TraceReport::default() };
+    report(&mut bed, "ann", ann, TraceReport { ran_us: None, ..ended.clone() });
+    report(&mut bed, "ann", ann, ended.clone());
+    report(&mut bed, "ann", ann, ended);
+    let expected = [
+        "ann present",
+        "ann up Say 0",
+        "0 answered",
+        "ann down completion 1 answers 0",
+        "0 hub ran None",
+        "0 hub ran Some(9)",
+        "1 written",
+    ];
+    assert_eq!(told(&mut bed, number), expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn others_are_not_told_and_payloads_are_only_where_they_are_wanted() {
+    let mut bed = Testbed::new();
+    let (ann, ben) = (bed.client("ann"), bed.client("ben"));
+    let subject = WatchSubject::Connection(whole_id("ann"));
+    let hidden = trace(&mut bed, subject.clone());
+    let shown = WatchOrder { with_payloads: true, ..order(vec![subject], WatchDetail::Times) };
+    let shown = begin(&mut bed, shown);
+    for number in [hidden, shown] {
+        find(&mut bed, number);
+    }
+    assert_eq!(say(&mut bed, ben, SAY, true), None);
+    assert!(say(&mut bed, ann, SAY, true).is_some());
+    let payload = |bed: &mut Testbed, trace| {
+        let pieces = read_all(bed, trace).pieces;
+        pieces.into_iter().find_map(|piece| match piece.event {
+            WatchEvent::Message(message) => Some(message.summary.payload),
+            _ => None,
+        })
+    };
+    assert_eq!(payload(&mut bed, hidden), Some(None));
+    assert_eq!(payload(&mut bed, shown), Some(Some(r#"[{"token":"[redacted]"}]"#.into())));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_method_is_followed_at_all_clients_in_both_directions() {
+    let mut bed = Testbed::new();
+    let (ann, ben) = (bed.client("ann"), bed.client("ben"));
+    let (calls, sends) =
+        (trace(&mut bed, WatchSubject::Method("sAy".into())), trace(&mut bed, WatchSubject::Method("Said".into())));
+    say(&mut bed, ann, &format!("{}{SAY}", SAID.replace("Said", "Other")), true);
+    bed.data("ann", ann, AppServerId::from(OWN), ANSWER);
+    bed.data("ben", ben, AppServerId::from(OWN), ANSWER);
+    send(&mut bed, Audience::Everyone.into(), SAID);
+    assert_eq!(told(&mut bed, calls), ["ann up Say 0", "0 answered", "ann down completion 1 answers 0", "1 written"]);
+    assert_eq!(told(&mut bed, sends), ["ann down Said 0", "ben down Said 1", "0 written", "1 written"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn members_of_a_group_are_followed_while_they_are() {
+    let mut bed = Testbed::new();
+    let (ann, ben) = (bed.client("ann"), bed.client("ben"));
+    join(&mut bed, "ann", ann, MembershipChange::Join("room".into()));
+    let number = trace(&mut bed, WatchSubject::Group("room".into()));
+    find(&mut bed, number);
+    join(&mut bed, "ben", ben, MembershipChange::Join("room".into()));
+    send(&mut bed, Audience::Groups(vec!["room".into()]).into(), SAID);
+    join(&mut bed, "ann", ann, MembershipChange::LeaveAll);
+    send(&mut bed, Audience::Groups(vec!["room".into()]).into(), SAID);
+    bed.flush();
+    bed.state.close(ben, &CloseReason::by_client(Cause::ClientClosed));
+    let told = told(&mut bed, number);
+    let of = |wanted: &str| told.iter().filter(|event| event.contains(wanted)).count();
+    assert_eq!((of("ann down Said"), of("ben down Said"), of("written")), (1, 2, 3));
+    let news: Vec<_> = told.iter().filter(|event| !event.contains("down") && !event.contains("written")).collect();
+    assert_eq!(news, ["ann present", "ben joined", "ann left", "ben client_closed"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn more_than_a_trace_tells_in_a_second_is_counted() {
+    let mut bed = Testbed::new();
+    let ann = bed.client("ann");
+    let number = trace(&mut bed, WatchSubject::User("ann".into()));
+    find(&mut bed, number);
+    let most = u64::from(WatchDetail::Times.bounds().per_second);
+    for _ in 0..most + 7 {
+        say(&mut bed, ann, SAID, false);
+    }
+    let batch = read_all(&mut bed, number);
+    assert_eq!((batch.messages, batch.loss.messages), (most, 7));
+    let counters = &bed.state.context.counters;
+    assert_eq!((counters.traced_messages.get(), counters.untraced_messages.get()), (most, 7));
+    bed.state.advance();
+    assert!(say(&mut bed, ann, SAID, false).is_some(), "a new second");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_send_to_very_many_is_told_for_some_of_them() {
+    let mut bed = Testbed::new();
+    let number = trace(&mut bed, WatchSubject::Method("Said".into()));
+    for index in 0..RECIPIENTS_MAX + 9 {
+        bed.client(&format!("client{index}"));
+    }
+    send(&mut bed, Audience::Everyone.into(), SAID);
+    let batch = read_all(&mut bed, number);
+    assert_eq!((batch.messages, batch.loss.messages), (RECIPIENTS_MAX as u64, 9));
+}
+
+#[tokio::test(start_paused = true)]
+async fn watches_of_each_detail_are_bounded_and_end_when_they_are_not_read() {
+    for (detail, refusal) in [
+        (WatchDetail::Summaries, "16 clients of its shard are watched already"),
+        (WatchDetail::Bytes, "4 recordings run already"),
+        (WatchDetail::Times, "4 traces run already"),
+    ] {
+        let mut bed = Testbed::new();
+        let order = order(vec![WatchSubject::User("ann".into())], detail);
+        let all: Vec<_> = (0..detail.bounds().watches).map(|_| begin(&mut bed, order.clone())).collect();
+        assert_eq!(bed.state.time_for_watches().is_some(), detail == WatchDetail::Times);
+        let refused = bed.state.watch_desk().begin(order, Instant::now()).unwrap_err();
+        assert!(refused.to_string().starts_with(refusal), "{refused}");
+        for _ in 0..=IDLE_TICKS {
+            assert!(bed.state.watch_desk().read(all[0]).is_some());
+            bed.state.advance();
+        }
+        assert!(bed.state.watch_desk().read(all[0]).is_some() && bed.state.watch_desk().read(all[1]).is_none());
+        bed.state.watch_desk().end(all[0]);
+        assert!(!bed.state.delivery.watches.are_any() && bed.state.time_for_watches().is_none());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_trace_nothing_is_marked_and_a_report_is_for_nobody() {
+    let mut bed = Testbed::new();
+    let ann = bed.client("ann");
+    assert_eq!(say(&mut bed, ann, SAY, true), None);
+    report(&mut bed, "ann", ann, TraceReport::default());
+    let number = trace(&mut bed, WatchSubject::User("ann".into()));
+    find(&mut bed, number);
+    report(&mut bed, "ann", ann, TraceReport { mark: 99, ..TraceReport::default() });
+    assert_eq!(told(&mut bed, number), ["ann present"]);
+    assert_eq!(bed.state.connections.get(ann).map(|client| client.content), Some(Content::Hub(HubProtocol::Json)));
+}
+
+fn messages(batch: &WatchBatch) -> Vec<&WatchedMessage> {
+    let message = |piece| match &(piece as &WatchPiece).event {
+        WatchEvent::Message(message) => Some(&**message),
+        _ => None,
+    };
+    batch.pieces.iter().filter_map(message).collect()
+}
+
+#[test]
+fn only_tapped_clients_are_summed_up_and_payloads_are_there_only_on_request() {
+    let mut bed = Testbed::new();
+    assert!(!bed.state.delivery.watches.are_any());
+    let (ann, ben) = (bed.client("ann"), bed.client("ben"));
+    let (plain, full) = (tap(&mut bed, ann, "ann", false).unwrap(), tap(&mut bed, ann, "ann", true).unwrap());
+    assert_eq!(tap(&mut bed, ann, "ben", true), Err(WatchRefused::Unknown));
+    assert_eq!(bed.state.delivery.watches.slots(), [ann]);
+    assert!(bed.state.watch_up(ann, [SAY, SAY].concat().as_bytes(), 0, None).is_none(), "its fate is no matter");
+    say(&mut bed, ben, SAY, true);
+    bed.data("ann", ann, AppServerId::from(OWN), SAY);
+    let batch = read_all(&mut bed, plain);
+    assert_eq!((batch.up.messages, batch.up.bytes), (2, 2 * SAY.len() as u64));
+    assert_eq!((batch.down.messages, messages(&batch).len()), (1, 3));
+    let is_plain = |summary: &MessageSummary| summary.payload.is_none() && summary.target.as_deref() == Some("Say");
+    assert!(messages(&batch).iter().all(|message| is_plain(&message.summary)));
+    let batch = read_all(&mut bed, full);
+    let last = messages(&batch)[2];
+    assert_eq!(last.summary.payload.as_deref(), Some(r#"[{"token":"[redacted]"}]"#));
+    assert_eq!((last.way, last.number), (MessageWay::Down, 2));
+    let batch = read_all(&mut bed, full);
+    assert!(messages(&batch).is_empty() && batch.up.messages == 2, "each is read once");
+}
+
+#[test]
+fn a_tap_keeps_the_newest_messages_and_counts_the_others() {
+    let mut bed = Testbed::new();
+    let ann = bed.client("ann");
+    let number = tap(&mut bed, ann, "ann", false).unwrap();
+    let most = WatchDetail::Summaries.bounds().newest.unwrap();
+    for _ in 0..most + 7 {
+        say(&mut bed, ann, SAY, false);
+    }
+    let batch = read_all(&mut bed, number);
+    assert_eq!((messages(&batch).len(), batch.loss.messages, messages(&batch)[0].number), (most, 7, 7));
+    assert_eq!(batch.up.messages, most as u64 + 7);
+}
+
+#[test]
+fn a_tap_ends_with_its_connection() {
+    let mut bed = Testbed::new();
+    let ann = bed.client("ann");
+    let number = tap(&mut bed, ann, "ann", false).unwrap();
+    bed.state.close(ann, &CloseReason::by_client(Cause::ClientClosed));
+    assert!(bed.state.delivery.watches.slots().is_empty());
+    say(&mut bed, ann, SAY, false);
+    assert_eq!(told(&mut bed, number), ["ann present", "ann client_closed"]);
+}
+
+/// Events since the last batch, each with the beginning of its connection's id.
+fn events(bed: &mut Testbed, number: u64) -> Vec<String> {
+    let text = |bytes: &Bytes| String::from_utf8_lossy(bytes).into_owned();
+    let told = |piece: &WatchPiece| {
+        let (connection, event) = match &piece.event {
+            WatchEvent::Opening(connection, opening) if opening.was_open => (connection, "present".into()),
+            WatchEvent::Opening(connection, _) => (connection, "opened".into()),
+            WatchEvent::Bytes(connection, way, bytes) => match bytes {
+                WatchedBytes::Handshake(bytes) => (connection, text(bytes)),
+                WatchedBytes::Messages(bytes, _) if *way == MessageWay::Up => {
+                    (connection, format!("up {}", text(bytes)))
+                }
+                WatchedBytes::Messages(bytes, _) => (connection, format!("down {}", text(bytes))),
+            },
+            WatchEvent::Connection(connection, change) => (connection, word(change)),
+            other => panic!("{other:?}"),
+        };
+        format!("{} {event}", &connection.id[..3])
+    };
+    read_all(bed, number).pieces.iter().map(told).collect()
+}
+
+fn data(bed: &mut Testbed, id: &str, slot: Slot, text: &'static str) {
+    bed.data(id, slot, AppServerId::from(OWN), text);
+}
+
+#[test]
+fn those_who_open_while_it_runs_are_recorded_from_their_opening_to_their_close() {
+    let mut bed = Testbed::new();
+    let early = bed.client("ben");
+    let number = recording(&mut bed);
+    let ann = bed.client("ann");
+    bed.state.watch_up(ann, b"hello", 0, None);
+    data(&mut bed, "ann", ann, "welcome");
+    data(&mut bed, "ben", early, "not followed");
+    bed.state.close(ann, &CloseReason::by_client(Cause::ClientClosed));
+    bed.state.watch_up(ann, b"late", 0, None);
+    let expected = ["ann opened", "ann up hello", "ann down welcome", "ann client_closed"];
+    assert_eq!(events(&mut bed, number), expected);
+    assert!(events(&mut bed, number).is_empty(), "each is told once");
+}
+
+#[test]
+fn those_who_were_there_before_are_followed_once_as_such() {
+    let mut bed = Testbed::new();
+    let ann = bed.client("ann");
+    let number = recording(&mut bed);
+    find(&mut bed, number);
+    find(&mut bed, number);
+    data(&mut bed, "ann", ann, "news");
+    assert_eq!(events(&mut bed, number), ["ann present", "ann down news"]);
+}
+
+#[test]
+fn sends_to_many_are_recorded_for_each_recipient_that_is_followed() {
+    let mut bed = Testbed::new();
+    let only_ann = vec![WatchSubject::Connection(whole_id("ann"))];
+    let number = begin(&mut bed, order(only_ann, WatchDetail::Bytes));
+    let clients = [bed.client("ann"), bed.client("ben")];
+    let payloads =
+        trunkline_protocol::service::Payloads::single(trunkline_protocol::hub::HubProtocol::Json, "hi".into());
+    let (hub, origin) = (bed.hub.index(), crate::shard::SendOrigin::Sender(AppServerId::from(OWN), 0));
+    let (to, message) = (crate::shard::Audience::Everyone.into(), crate::shard::Framed::new(&payloads));
+    bed.state.apply(vec![ShardCommand::Send { hub, to, message, origin }]);
+    assert_eq!(events(&mut bed, number), ["ann opened", "ann down hi"]);
+    assert_eq!(clients.map(|client| bed.received(client)), [["hi"], ["hi"]]);
+}
+
+#[test]
+fn only_clients_that_match_hub_user_and_connection_are_followed() {
+    let mut bed = Testbed::new();
+    let base = WatchOrder { hub: Some(bed.hub.index()), ..order(Vec::new(), WatchDetail::Bytes) };
+    let of = |subject| WatchOrder { subjects: vec![subject], ..base.clone() };
+    let orders = [
+        (of(WatchSubject::User("ann".into())), 2),
+        (of(WatchSubject::User("eve".into())), 0),
+        (of(WatchSubject::Connection(whole_id("two"))), 1),
+        (WatchOrder { hub: Some(HubIndex::from(5)), ..base.clone() }, 0),
+    ];
+    let numbers = orders.map(|(order, expected)| (begin(&mut bed, order), expected));
+    // All clients of the test bed are those of the user ann.
+    for id in ["one", "two"] {
+        bed.client(id);
+    }
+    for (number, expected) in numbers {
+        assert_eq!(events(&mut bed, number).len(), expected, "{number}");
+    }
+}
+
+#[test]
+fn the_answer_to_a_hub_handshake_is_told_from_messages() {
+    let mut bed = Testbed::new();
+    let number = recording(&mut bed);
+    let ann = bed.client("ann");
+    // As if its handshake were not answered yet.
+    bed.state.connections.get_mut(ann).unwrap().status = crate::shard::Status::Opening { until: 99 };
+    bed.state.watch_desk().end(number);
+    let number = recording(&mut bed);
+    find(&mut bed, number);
+    bed.state.watch_opening(ann, &OpenConnection::default(), b"request");
+    data(&mut bed, "ann", ann, "{}");
+    data(&mut bed, "ann", ann, "{}");
+    assert_eq!(events(&mut bed, number), ["ann present", "ann request", "ann {}", "ann down {}"]);
+}
+
+#[test]
+fn what_finds_no_room_is_counted_and_the_close_is_told_all_the_same() {
+    let mut bed = Testbed::new();
+    let number = recording(&mut bed);
+    let ann = bed.client("ann");
+    let large = vec![b'x'; WatchDetail::Bytes.bounds().unread_bytes / 2];
+    (0..3).for_each(|_| drop(bed.state.watch_up(ann, &large, 0, None)));
+    bed.state.close(ann, &CloseReason::by_client(Cause::SocketEnded));
+    let batch = read_all(&mut bed, number);
+    assert_eq!((batch.pieces.len(), batch.loss.messages, batch.loss.connections), (3, 2, 0));
+    let closed = ConnectionChange::Closed(Cause::SocketEnded, None);
+    assert!(matches!(&batch.pieces[2].event, WatchEvent::Connection(_, change) if *change == closed));
+    bed.client("ben");
+    let batch = read_all(&mut bed, number);
+    assert_eq!((batch.pieces.len(), batch.loss.messages), (1, 0), "there is room again, and losses are told once");
+}
+
+#[test]
+fn recordings_are_bounded_in_clients() {
+    let mut bed = Testbed::new();
+    let (number, most) = (recording(&mut bed), WatchDetail::Bytes.bounds().followed);
+    for client in 0..most + 3 {
+        bed.client(&format!("{client}"));
+    }
+    let batch = read_all(&mut bed, number);
+    assert_eq!((batch.pieces.len(), batch.loss.connections), (most, 3));
+}
+
+#[test]
+fn messages_of_raw_endpoints_keep_their_kind() {
+    let mut bed = Testbed::new();
+    let ann = bed.client("ann");
+    bed.state.connections.get_mut(ann).unwrap().content = Content::Raw;
+    let number = recording(&mut bed);
+    find(&mut bed, number);
+    for kind in [RawKind::Text, RawKind::Binary] {
+        bed.state.watch_up(ann, b"x", kind.data_type(), None);
+        let command = ConnectionCommand::Data { payload: "y".into(), kind };
+        let (hub, app, connection_id) = (bed.hub.index(), AppServerId::from(OWN), whole_id("ann").into());
+        bed.state.apply(vec![ShardCommand::One { hub, app, connection_id, slot: ann, command }]);
+    }
+    let kinds = |piece: &WatchPiece| match piece.event {
+        WatchEvent::Bytes(_, _, WatchedBytes::Messages(_, kind)) => Some(kind),
+        _ => None,
+    };
+    let kinds: Vec<_> = read_all(&mut bed, number).pieces.iter().filter_map(kinds).collect();
+    assert_eq!(kinds, [RawKind::Text, RawKind::Text, RawKind::Binary, RawKind::Binary]);
+}
