@@ -42,7 +42,7 @@ pub enum Audience<'a> {
     Connections(&'a [ByteString]),
     /// Members of groups, once per group.
     Groups(&'a [ByteString]),
-    /// Connections of users.
+    /// Connections of these users.
     Users(&'a [ByteString]),
 }
 
