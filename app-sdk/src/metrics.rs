@@ -47,69 +47,168 @@ pub(crate) const UNKNOWN_METHOD: &str = "unknown";
 const DURATIONS: [f64; 17] =
     [0.0001, 0.000_25, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 
-struct Families {
-    /// The server's own, or the app's.
-    registry: OnceLock<Registry>,
-    /// The families that are registered there.
-    all: Vec<Box<dyn Collector>>,
-    opened: IntCounterVec,
-    closed: IntCounterVec,
-    durations: HistogramVec,
-    link_bytes: IntCounterVec,
-    links: IntGaugeVec,
-    links_resumed: IntCounterVec,
-    connections: IntGaugeVec,
-    invocations: IntCounterVec,
-    frames_down: IntCounterVec,
-    frames_up: IntCounterVec,
-    pauses: IntCounterVec,
-    rehomed: IntCounterVec,
-    restored: IntCounterVec,
-    restorable_dropped: IntCounterVec,
-    frames_lost: IntCounterVec,
-    running: IntGaugeVec,
-    streams: IntGaugeVec,
-    items_down: IntCounterVec,
-    items_up: IntCounterVec,
-    client_results: IntCounterVec,
-    client_results_dropped: IntCounterVec,
-    client_results_waiting: IntGaugeVec,
-    presence_notices: IntCounterVec,
-    presence_ignored: IntCounterVec,
-    questions_refused: IntCounterVec,
+/// Kind of a metric that is one of a family, by its labels.
+trait Kind: Sized {
+    type Family: Collector + Clone + 'static;
+
+    fn family(name: &str, help: &str, labels: &[&str]) -> prometheus::Result<Self::Family>;
+
+    fn of(family: &Self::Family, labels: &[&str]) -> Self;
 }
 
-/// Metrics of one hub, looked up once.
-#[derive(Debug)]
-pub(crate) struct HubMetrics {
-    pub(crate) links: IntGauge,
-    pub(crate) links_resumed: IntCounter,
-    pub(crate) connections: IntGauge,
-    pub(crate) opened: IntCounter,
-    closed: Vec<IntCounter>,
-    invocations: IntCounterVec,
-    durations: HistogramVec,
-    hub: Box<str>,
-    pub(crate) bytes_down: IntCounter,
-    pub(crate) bytes_up: IntCounter,
-    pub(crate) frames_down: IntCounter,
-    pub(crate) frames_up: IntCounter,
-    pub(crate) pauses: IntCounter,
-    pub(crate) rehomed: IntCounter,
-    pub(crate) restored: IntCounter,
-    pub(crate) restorable_dropped: IntCounter,
-    pub(crate) frames_lost: IntCounter,
-    pub(crate) running: IntGauge,
-    pub(crate) streams: IntGauge,
-    pub(crate) items_down: IntCounter,
-    pub(crate) items_up: IntCounter,
-    pub(crate) client_results_ok: IntCounter,
-    pub(crate) client_results_failed: IntCounter,
-    pub(crate) client_results_dropped: IntCounter,
-    pub(crate) client_results_waiting: IntGauge,
-    pub(crate) presence_notices: IntCounter,
-    pub(crate) presence_ignored: IntCounter,
-    pub(crate) questions_refused: IntCounter,
+impl Kind for IntCounter {
+    type Family = IntCounterVec;
+
+    fn family(name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntCounterVec> {
+        IntCounterVec::new(Opts::new(name, help), labels)
+    }
+
+    fn of(family: &IntCounterVec, labels: &[&str]) -> Self {
+        family.with_label_values(labels)
+    }
+}
+
+impl Kind for IntGauge {
+    type Family = IntGaugeVec;
+
+    fn family(name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntGaugeVec> {
+        IntGaugeVec::new(Opts::new(name, help), labels)
+    }
+
+    fn of(family: &IntGaugeVec, labels: &[&str]) -> Self {
+        family.with_label_values(labels)
+    }
+}
+
+impl Kind for Histogram {
+    type Family = HistogramVec;
+
+    fn family(name: &str, help: &str, labels: &[&str]) -> prometheus::Result<HistogramVec> {
+        HistogramVec::new(HistogramOpts::new(name, help).buckets(DURATIONS.to_vec()), labels)
+    }
+
+    fn of(family: &HistogramVec, labels: &[&str]) -> Self {
+        family.with_label_values(labels)
+    }
+}
+
+/// Declares the families, which all have the label `hub`: name, help, more labels, and the metrics that a hub looks up at once,
+/// with the values of these labels.
+macro_rules! families {
+    ($($family:ident: $kind:ident($name:literal, $help:literal $(, $label:literal)*)
+        => [$($metric:ident($($value:literal),*)),*];)*
+    ) => {
+        struct Families {
+            /// The server's own, or the app's.
+            registry: OnceLock<Registry>,
+            /// The families that are registered there.
+            all: Vec<Box<dyn Collector>>,
+            $($family: <$kind as Kind>::Family,)*
+        }
+
+        /// Metrics of one hub, looked up once.
+        #[derive(Debug)]
+        pub(crate) struct HubMetrics {
+            hub: Box<str>,
+            closed: Vec<IntCounter>,
+            invocations: IntCounterVec,
+            durations: HistogramVec,
+            $($(pub(crate) $metric: $kind,)*)*
+        }
+
+        impl Families {
+            fn new() -> prometheus::Result<Self> {
+                let build = IntGauge::family("trunkline_app_build_info", "What runs here.", &["version"])?;
+                build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+                let mut all: Vec<Box<dyn Collector>> = vec![Box::new(build)];
+                $(
+                    let $family = $kind::family(concat!("trunkline_app_", $name), $help, &["hub" $(, $label)*])?;
+                    all.push(Box::new($family.clone()));
+                )*
+                Ok(Self { registry: OnceLock::new(), all, $($family,)* })
+            }
+
+            fn hub(&self, hub: &str) -> HubMetrics {
+                HubMetrics {
+                    hub: hub.into(),
+                    closed: Cause::all().map(|cause| self.closed_by(hub, cause)).collect(),
+                    invocations: self.invocations.clone(),
+                    durations: self.durations.clone(),
+                    $($($metric: $kind::of(&self.$family, &[hub $(, $value)*]),)*)*
+                }
+            }
+        }
+    };
+}
+
+families! {
+    links: IntGauge("links", "Open links to proxies.") => [links()];
+    links_resumed: IntCounter("links_resumed_total", "Links that went on where a lost one was.") => [links_resumed()];
+    connections: IntGauge("connections", "Client connections that are here.") => [connections()];
+    opened: IntCounter("connections_opened_total", "Client connections that began here.") => [opened()];
+    closed: IntCounter("connections_closed_total", "Client connections that ended here, by cause.", "cause") => [];
+    rehomed: IntCounter(
+        "connections_rehomed_total",
+        "Client connections that go on here and began elsewhere, or over another link."
+    ) => [rehomed()];
+    restored: IntCounter(
+        "connections_restored_total",
+        "Clients that began anew and got back what their lost connection had."
+    ) => [restored()];
+    restorable_dropped: IntCounter(
+        "restorable_dropped_total",
+        "Lost clients whose groups and items were dropped before their time, because there were too many."
+    ) => [restorable_dropped()];
+    invocations: IntCounter("invocations_total", "Calls of clients, by what came of them.", "method", "outcome") => [];
+    durations: Histogram(
+        "invocation_duration_seconds",
+        "How long calls took until they were answered; streams until their end.",
+        "method",
+        "outcome"
+    ) => [];
+    frames_down: IntCounter("frames_down_total", "Frames queued on links.") => [frames_down()];
+    frames_up: IntCounter("frames_up_total", "Frames read from links.") => [frames_up()];
+    link_bytes: IntCounter("link_bytes_total", "Bytes of these frames.", "direction")
+        => [bytes_down("down"), bytes_up("up")];
+    frames_lost: IntCounter(
+        "frames_lost_total",
+        "Frames that were not acknowledged, or had no other link to leave by, when the session of their link ended."
+    ) => [frames_lost()];
+    pauses: IntCounter("pauses_total", "Clients paused because too much waited for their handlers.") => [pauses()];
+    running: IntGauge("invocations_running", "Calls of clients that run, those with streams too.") => [running()];
+    streams: IntGauge("streams_running", "Streams that are being sent to clients.") => [streams()];
+    items_down: IntCounter("stream_items_down_total", "Items of streams queued for clients.") => [items_down()];
+    items_up: IntCounter("stream_items_up_total", "Items of uploads that methods have taken.") => [items_up()];
+    client_results: IntCounter(
+        "client_results_total",
+        "Results that clients were asked for, by what came of it.",
+        "outcome"
+    ) => [client_results_ok("ok"), client_results_failed("failed")];
+    client_results_dropped: IntCounter(
+        "client_results_dropped_total",
+        "Answers of clients that nobody waits for, such as late ones, or that another client was asked for."
+    ) => [client_results_dropped()];
+    client_results_waiting: IntGauge("client_results_waiting", "Results of clients that are waited for.")
+        => [client_results_waiting()];
+    presence_notices: IntCounter("presence_notices_total", "Notices that hooks of presence were given.")
+        => [presence_notices()];
+    presence_ignored: IntCounter(
+        "presence_ignored_total",
+        "Users and members of groups that were not followed, because there were too many."
+    ) => [presence_ignored()];
+    questions_refused: IntCounter(
+        "questions_refused_total",
+        "Questions about groups and users that were refused, because too many waited."
+    ) => [questions_refused()];
+}
+
+impl Families {
+    /// Counter of the connections that ended for this cause. Those that only refuse are counted by proxies; they are never
+    /// asked for, and not to be seen.
+    fn closed_by(&self, hub: &str, cause: Cause) -> IntCounter {
+        let label = if cause.closes() { cause.label() } else { Cause::Unnamed.label() };
+        self.closed.with_label_values(&[hub, label])
+    }
 }
 
 /// Metrics of one method of a hub, each looked up when it is first needed.
@@ -152,42 +251,6 @@ impl Drop for Counted {
     }
 }
 
-/// Builder of the metric families.
-#[derive(Default)]
-struct Making(Vec<Box<dyn Collector>>);
-
-impl Making {
-    fn keep<C: Collector + Clone + 'static>(&mut self, collector: C) -> C {
-        self.0.push(Box::new(collector.clone()));
-        collector
-    }
-
-    #[expect(
-        clippy::expect_used,
-        reason = "names and labels are literals of this file; each test that makes a server checks them"
-    )]
-    fn gauge(&mut self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
-        self.keep(IntGaugeVec::new(Opts::new(format!("trunkline_app_{name}"), help), labels).expect("a valid name"))
-    }
-
-    #[expect(
-        clippy::expect_used,
-        reason = "names and labels are literals of this file; each test that makes a server checks them"
-    )]
-    fn counter(&mut self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
-        self.keep(IntCounterVec::new(Opts::new(format!("trunkline_app_{name}"), help), labels).expect("a valid name"))
-    }
-
-    #[expect(
-        clippy::expect_used,
-        reason = "names and labels are literals of this file; each test that makes a server checks them"
-    )]
-    fn durations(&mut self, name: &str, help: &str, labels: &[&str]) -> HistogramVec {
-        let options = HistogramOpts::new(format!("trunkline_app_{name}"), help).buckets(DURATIONS.to_vec());
-        self.keep(HistogramVec::new(options, labels).expect("a valid name"))
-    }
-}
-
 /// All families as one collector: a registry takes them together, or not at all.
 struct All(Arc<Families>);
 
@@ -202,77 +265,12 @@ impl Collector for All {
 }
 
 impl Metrics {
+    #[expect(
+        clippy::expect_used,
+        reason = "names and labels are literals of this file; each test that makes a server checks them"
+    )]
     pub(crate) fn new() -> Self {
-        let (mut all, hub, calls) = (Making::default(), &["hub"][..], &["hub", "method", "outcome"][..]);
-        let build = all.gauge("build_info", "What runs here.", &["version"]);
-        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
-        Self(Arc::new(Families {
-            links: all.gauge("links", "Open links to proxies.", hub),
-            links_resumed: all.counter("links_resumed_total", "Links that went on where a lost one was.", hub),
-            connections: all.gauge("connections", "Client connections that are here.", hub),
-            opened: all.counter("connections_opened_total", "Client connections that began here.", hub),
-            closed: all.counter("connections_closed_total", "Client connections that ended here, by cause.", &[
-                "hub", "cause",
-            ]),
-            rehomed: all.counter(
-                "connections_rehomed_total",
-                "Client connections that go on here and began elsewhere, or over another link.",
-                hub,
-            ),
-            restored: all.counter(
-                "connections_restored_total",
-                "Clients that began anew and got back what their lost connection had.",
-                hub,
-            ),
-            restorable_dropped: all.counter(
-                "restorable_dropped_total",
-                "Lost clients whose groups and items were dropped before their time, because there were too many.",
-                hub,
-            ),
-            invocations: all.counter("invocations_total", "Calls of clients, by what came of them.", calls),
-            durations: all.durations(
-                "invocation_duration_seconds",
-                "How long calls took until they were answered; streams until their end.",
-                calls,
-            ),
-            frames_down: all.counter("frames_down_total", "Frames queued on links.", hub),
-            frames_up: all.counter("frames_up_total", "Frames read from links.", hub),
-            link_bytes: all.counter("link_bytes_total", "Bytes of these frames.", &["hub", "direction"]),
-            frames_lost: all.counter(
-                "frames_lost_total",
-                "Frames that were not acknowledged, or had no other link to leave by, when the session of their link ended.",
-                hub,
-            ),
-            pauses: all.counter("pauses_total", "Clients paused because too much waited for their handlers.", hub),
-            running: all.gauge("invocations_running", "Calls of clients that run, those with streams too.", hub),
-            streams: all.gauge("streams_running", "Streams that are being sent to clients.", hub),
-            items_down: all.counter("stream_items_down_total", "Items of streams queued for clients.", hub),
-            items_up: all.counter("stream_items_up_total", "Items of uploads that methods have taken.", hub),
-            client_results: all.counter(
-                "client_results_total",
-                "Results that clients were asked for, by what came of it.",
-                &["hub", "outcome"],
-            ),
-            client_results_dropped: all.counter(
-                "client_results_dropped_total",
-                "Answers of clients that nobody waits for, such as late ones, or that another client was asked for.",
-                hub,
-            ),
-            client_results_waiting: all.gauge("client_results_waiting", "Results of clients that are waited for.", hub),
-            presence_notices: all.counter("presence_notices_total", "Notices that hooks of presence were given.", hub),
-            presence_ignored: all.counter(
-                "presence_ignored_total",
-                "Users and members of groups that were not followed, because there were too many.",
-                hub,
-            ),
-            questions_refused: all.counter(
-                "questions_refused_total",
-                "Questions about groups and users that were refused, because too many waited.",
-                hub,
-            ),
-            registry: OnceLock::new(),
-            all: all.0,
-        }))
+        Self(Arc::new(Families::new().expect("valid names")))
     }
 
     /// Registers all metrics in the app's registry.
@@ -285,44 +283,7 @@ impl Metrics {
     }
 
     pub(crate) fn hub(&self, hub: &str) -> HubMetrics {
-        let families = &self.0;
-        let of = |vec: &IntCounterVec| vec.with_label_values(&[hub]);
-        let client_results = |outcome| families.client_results.with_label_values(&[hub, outcome]);
-        // Those that only refuse are counted by proxies; they are never asked for, and not to be seen.
-        let closed = |cause: Cause| match cause.closes() {
-            true => families.closed.with_label_values(&[hub, cause.label()]),
-            false => families.closed.with_label_values(&[hub, Cause::Unnamed.label()]),
-        };
-        HubMetrics {
-            links: families.links.with_label_values(&[hub]),
-            links_resumed: of(&families.links_resumed),
-            connections: families.connections.with_label_values(&[hub]),
-            opened: of(&families.opened),
-            closed: Cause::all().map(closed).collect(),
-            invocations: families.invocations.clone(),
-            durations: families.durations.clone(),
-            hub: hub.into(),
-            bytes_down: families.link_bytes.with_label_values(&[hub, "down"]),
-            bytes_up: families.link_bytes.with_label_values(&[hub, "up"]),
-            frames_down: of(&families.frames_down),
-            frames_up: of(&families.frames_up),
-            pauses: of(&families.pauses),
-            rehomed: of(&families.rehomed),
-            restored: of(&families.restored),
-            presence_notices: of(&families.presence_notices),
-            presence_ignored: of(&families.presence_ignored),
-            questions_refused: of(&families.questions_refused),
-            restorable_dropped: of(&families.restorable_dropped),
-            frames_lost: of(&families.frames_lost),
-            running: families.running.with_label_values(&[hub]),
-            streams: families.streams.with_label_values(&[hub]),
-            items_down: of(&families.items_down),
-            items_up: of(&families.items_up),
-            client_results_ok: client_results("ok"),
-            client_results_failed: client_results("failed"),
-            client_results_dropped: of(&families.client_results_dropped),
-            client_results_waiting: families.client_results_waiting.with_label_values(&[hub]),
-        }
+        self.0.hub(hub)
     }
 
     pub(crate) fn text(&self) -> String {

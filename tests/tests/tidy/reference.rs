@@ -108,8 +108,9 @@ pub(crate) fn metrics() -> BTreeSet<String> {
     let mut names: BTreeSet<_> = of_nodes.flat_map(|path| literals(&read(path), "")).collect();
     names.retain(|name| name.starts_with("trunkline_"));
     let sdk = read(Path::new("app-sdk/src/metrics.rs"));
-    let of_apps = [".counter(", ".gauge(", ".durations("].into_iter().flat_map(|call| literals(&sdk, call));
+    let of_apps = ["IntCounter(", "IntGauge(", "Histogram("].into_iter().flat_map(|row| literals(&sdk, row));
     names.extend(of_apps.map(|name| format!("trunkline_app_{name}")));
+    names.insert("trunkline_app_build_info".into());
     names
 }
 
