@@ -14,6 +14,7 @@ mod home;
 mod inbox;
 mod kept_bytes;
 mod limits;
+mod link_id;
 mod message_trace;
 mod upload_table;
 
@@ -42,12 +43,9 @@ pub(crate) use home::{Home, HomeEnd};
 pub(crate) use inbox::{Inbox, WorkItem};
 pub(crate) use kept_bytes::{SLICE_MIN_BYTES, detached};
 pub(crate) use limits::Limits;
+pub(crate) use link_id::LinkId;
 pub(crate) use message_trace::{MessageTrace, micros};
 pub(crate) use upload_table::{UploadEnd, UploadEvent};
-
-/// Id of a link's session, unique in this process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct LinkId(pub(crate) u64);
 
 /// A client connection, as its hub knows it.
 #[derive(Debug)]

@@ -66,7 +66,7 @@ use crate::node::Node;
 use crate::outbound::{ID_IN_USE, Outbound};
 use crate::presence::Presence;
 use crate::telemetry;
-use thread_hold::watch_turns;
+use thread_hold::{note_turn, watch_turns};
 
 /// The error that an app sees for connections that went with an instance of a service.
 const INSTANCE_LOST: &str = "The service has lost the instance that held the client.";
@@ -158,7 +158,7 @@ impl Dispatcher {
             false => filters.wrap(HubCall::of_hook(kind, context, close), hooks),
         };
         let running = pin!(catch_panic(in_order_of(connection, running)).instrument(span.clone()));
-        let ran = watch_turns(running, |took| self.note_turn(kind.hook_name(), took)).await;
+        let ran = watch_turns(running, |took| note_turn(&self.core.outbound, kind.hook_name(), took)).await;
         ran.map(drop).inspect_err(|error| telemetry::fail(&span, error.message()))
     }
 

@@ -6,6 +6,7 @@
 //! ```
 
 pub(crate) mod arity;
+mod bindable;
 #[doc(hidden)]
 pub mod check;
 pub(crate) mod filter;
@@ -16,7 +17,6 @@ pub(crate) mod policy;
 mod reply;
 
 use std::future::{self, Future};
-use std::pin::Pin;
 
 use bytestring::ByteString;
 
@@ -25,13 +25,14 @@ use crate::error::HubError;
 use crate::metrics::MethodMetrics;
 
 use arity::for_each_arity;
+pub(crate) use bindable::Bindable;
 use filter::Filters;
 pub use filter::{Filter, HubCall, HubCallKind, Next};
 pub use hook::{Hook, IntoEnd};
 use policy::Policies;
 pub use policy::Policy;
 pub use reply::{IntoItem, IntoReply, Reply};
-pub(crate) use reply::{ItemStream, ReplyBody};
+pub(crate) use reply::{ItemStream, ReplyBody, ReplyFuture};
 
 /// An async function that can be a hub method: each parameter is an extractor or an argument
 /// ([`FromCall`]), at most ten of them, and the result can be answered ([`IntoReply`]).
@@ -86,9 +87,6 @@ macro_rules! function_as_handler {
 }
 for_each_arity!(function_as_handler);
 
-/// Future of a running method.
-pub(crate) type ReplyFuture = Pin<Box<dyn Future<Output = Result<Reply, HubError>> + Send>>;
-
 type MethodFn = dyn Fn(CallInput) -> ReplyFuture + Send + Sync;
 
 /// A method with its types erased and its state bound.
@@ -114,7 +112,7 @@ impl Method {
         if self.filters.is_empty() {
             return self.call_inner(input);
         }
-        let call = HubCall::of_method(self, &input);
+        let call = HubCall::of_method(&self.name, self.uploads, self.is_streaming, &input);
         self.filters.wrap(call, self.call_inner(input))
     }
 
@@ -128,26 +126,6 @@ impl Method {
             Ok(()) => (self.call)(input),
             Err(error) => Box::pin(future::ready(Err(error))),
         }
-    }
-}
-
-/// A value that is made as soon as the state of its hub is known.
-pub(crate) struct Bindable<S, T>(Box<dyn FnOnce(&S) -> T + Send + Sync>);
-
-impl<S: 'static, T: Send + Sync + 'static> Bindable<S, T> {
-    pub(crate) fn new(make: impl FnOnce(&S) -> T + Send + Sync + 'static) -> Self {
-        Self(Box::new(make))
-    }
-
-    /// Makes the value with the state of the hub.
-    pub(crate) fn bind(self, state: &S) -> T {
-        (self.0)(state)
-    }
-
-    /// Makes the value for a hub whose state is of another type from now on.
-    pub(crate) fn bind_early<S2: 'static>(self, state: &S) -> Bindable<S2, T> {
-        let bound = self.bind(state);
-        Bindable::new(|_| bound)
     }
 }
 

@@ -798,4 +798,20 @@ mod tests {
         assert!(matches!(Hub::new("/chat").transports([]).build(), Err(BuildError::NoTransport(_))));
         assert_eq!(built(Hub::new("/chat")).manifest.transports, Transport::ALL);
     }
+
+    #[test]
+    fn a_task_needs_a_name_of_its_own() {
+        let named = |names: &[&str]| {
+            let hub = names.iter().fold(Hub::new("/test"), |hub, name| hub.exclusively(*name, async || ()));
+            hub.build()
+                .map(|hub| hub.manifest.exclusive_tasks.map(|tasks| tasks.names))
+                .map_err(|error| error.to_string())
+        };
+        assert_eq!(named(&["a", "b"]), Ok(Some(vec!["a".to_owned(), "b".to_owned()])));
+        assert_eq!(named(&[]), Ok(None));
+        for names in [&["a", "a"][..], &[""], &["x".repeat(129).as_str()], &["a"; 33]] {
+            let error = named(names).unwrap_err();
+            assert!(error.starts_with("hub 'test': exclusive task"), "{error}");
+        }
+    }
 }

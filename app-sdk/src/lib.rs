@@ -244,6 +244,7 @@
 //! | `exclusive` | tasks that one app server of the fleet runs at a time |
 //! | `typescript` | types of hubs for TypeScript, with the feature of that name |
 //! | `hub` | builders of a hub and of modules of methods, and its table of methods |
+//! | `client_interface` | declaration of what clients offer, for typed calls |
 //! | `dispatch` | messages of connections become calls |
 //! | `raw` | raw endpoints: builder, connections, handlers |
 //! | `link` | WebSockets of proxies, and links in memory |
@@ -252,6 +253,7 @@
 //! | [`testing`] | test clients, and the far end of links |
 
 pub mod call;
+mod client_interface;
 mod clients;
 mod connection;
 mod context;

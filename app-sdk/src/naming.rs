@@ -87,19 +87,7 @@ mod letter_case;
 mod name_visitor;
 mod serializer;
 
-pub use codec::Codec;
-
-/// Choice of a hub how fields and enums are named on the wire. See the [module](self) for what differs.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Naming {
-    /// Names as serde has them, in both hub protocols.
-    #[default]
-    Serde,
-    /// Names that .NET clients expect without any option of theirs: camelCase and enums as numbers in JSON, PascalCase and
-    /// enums as texts in MessagePack, read in any case.
-    DotNet,
-}
+pub use codec::{Codec, Naming};
 
 #[cfg(test)]
 mod tests {

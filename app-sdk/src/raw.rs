@@ -27,7 +27,7 @@ use crate::error::BuildError;
 use crate::hub::{checked_name, millis};
 
 pub use raw_connection::{RawConnection, RawHandle, RawSender};
-pub(crate) use raw_dispatcher::{RawDispatcher, RawServe};
+pub(crate) use raw_dispatcher::{BuiltRaw, RawDispatcher, RawServe};
 pub use raw_handler::RawHandler;
 pub use raw_message::RawMessage;
 
@@ -70,13 +70,6 @@ pub struct RawEndpoint<S = ()> {
     client_timeout: Duration,
     is_movable: bool,
     serve: Box<dyn FnOnce(S) -> Arc<RawServe> + Send + Sync>,
-}
-
-/// A raw endpoint after the checks of its builder.
-pub(crate) struct BuiltRaw {
-    pub(crate) manifest: HubManifest,
-    pub(crate) limits: Limits,
-    pub(crate) serve: Arc<RawServe>,
 }
 
 impl<S: Clone + Send + Sync + 'static> RawEndpoint<S> {

@@ -1,7 +1,7 @@
 //! TypeScript types of hubs and of what their clients offer, so that the compiler checks the calls of a page.
 //!
 //! With the feature `typescript`. Types derive [`TS`] from [`ts_rs`], which reads serde's attributes; methods are added by
-//! [`Hub::typed_method`](crate::Hub::typed_method), and a [`client_interface!`](crate::client_interface) is marked by
+//! [`Hub::typed_method`](crate::Hub::typed_method), and a [`client_interface!`](macro@crate::client_interface) is marked by
 //! `: TypeScript`. What is written is one file of types, without any code: the page's own connection gets the type of the
 //! hub, in TypeScript or in JavaScript with JSDoc.
 //!
@@ -51,10 +51,11 @@
 
 mod declarations;
 mod signature;
+mod type_script_error;
 mod value_type;
 
 use std::fmt::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 pub use ts_rs::{self, TS};
 
@@ -63,6 +64,7 @@ pub use declarations::Declarations;
 #[doc(hidden)]
 pub use signature::{ClientMethod, MethodReply, Signature, SignatureFn};
 pub use signature::{TypedHandler, TypedItem, TypedMethods, TypedParameter, TypedReply};
+pub use type_script_error::TypeScriptError;
 
 /// Builder of one file of TypeScript types: hubs, what their clients offer, and all types that these use.
 #[derive(Debug, Default)]
@@ -78,26 +80,6 @@ struct ConnectionType {
     name: String,
     methods: Vec<(String, Option<Signature>)>,
     handlers: Vec<ClientMethod>,
-}
-
-/// Error of a file of TypeScript types.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum TypeScriptError {
-    /// Two types of Rust have one name in TypeScript.
-    #[error("two types are named `{0}`: give one of them `#[ts(rename = \"…\")]`")]
-    DuplicateType(String),
-    /// The file is not the one that the hubs make now.
-    #[error("{0} is not current: write it again, by `TypeScript::write`")]
-    Outdated(PathBuf),
-    /// The file can't be read or written.
-    #[error("{path}: {source}")]
-    File {
-        /// Path of the file.
-        path: PathBuf,
-        /// Error of the operating system.
-        source: std::io::Error,
-    },
 }
 
 impl TypeScript {
@@ -118,7 +100,7 @@ impl TypeScript {
     }
 
     /// Adds what clients offer to the type `{name}Connection`: `<Receivers as Interface>::typescript` of a
-    /// [`client_interface!`](crate::client_interface) that is marked by `: TypeScript`.
+    /// [`client_interface!`](macro@crate::client_interface) that is marked by `: TypeScript`.
     pub fn client(mut self, name: &str, interface: impl FnOnce(&mut Declarations) -> Vec<ClientMethod>) -> Self {
         let handlers = interface(&mut self.declarations);
         self.connection(name).handlers.extend(handlers);
@@ -202,118 +184,5 @@ impl ConnectionType {
             handler.render(text)?;
         }
         writeln!(text, "}}")
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use serde::{Deserialize, Serialize};
-
-    use super::*;
-    use crate::value::{Binary, Guid, Timestamp};
-    use crate::{Context, Hub, HubError, Methods, Receivers, UploadStream};
-
-    #[derive(Serialize, Deserialize, TS)]
-    #[serde(tag = "kind", rename_all = "camelCase")]
-    enum Shape {
-        Circle { radius: f64 },
-        Group { shapes: Vec<Shape>, made_by: Author },
-    }
-
-    #[derive(Serialize, Deserialize, TS)]
-    struct Author {
-        name: String,
-        id: u64,
-    }
-
-    crate::client_interface! {
-        #[expect(dead_code, reason = "only its types are of interest here")]
-        trait DrawingClient: TypeScript {
-            fn drawn(shape: &Shape, by: Option<&str>) = "Drawn";
-            fn confirm(question: String) -> bool = "Confirm";
-            fn cleared();
-        }
-    }
-
-    async fn draw(_: Context, _shape: Shape, _note: Option<String>) -> Result<u64, HubError> {
-        Ok(1)
-    }
-
-    async fn undo() {}
-
-    async fn stamp(_pixels: Binary, _taken: Option<Timestamp>) -> Guid {
-        Guid::from_bytes([0; 16])
-    }
-
-    async fn history(_from: u64) -> Result<impl futures_util::Stream<Item = Result<Shape, HubError>>, HubError> {
-        Ok(futures_util::stream::empty())
-    }
-
-    async fn sum(_numbers: UploadStream<f64>, _scale: f64) -> f64 {
-        0.0
-    }
-
-    fn drawing() -> Hub {
-        let undoing = Methods::new().typed_method("Undo", undo).require_user();
-        Hub::new("/drawing")
-            .typed_method("Draw", draw)
-            .methods(undoing)
-            .typed_method("History", history)
-            .typed_method("Sum", sum)
-            .typed_method("Stamp", stamp)
-            .method("Plain", undo)
-    }
-
-    fn types() -> TypeScript {
-        TypeScript::new().hub("Drawing", &drawing()).client("Drawing", <Receivers as DrawingClient>::typescript)
-    }
-
-    #[test]
-    fn methods_and_handlers_have_the_types_of_their_functions() {
-        let text = types().render().unwrap();
-        for line in [
-            "export type Author = { name: string, id: number, };",
-            "  invoke(method: \"Draw\", argument1: Shape, argument2: string | null): Promise<number>;",
-            "  send(method: \"Draw\", argument1: Shape, argument2: string | null): Promise<void>;",
-            "  invoke(method: \"Undo\"): Promise<void>;",
-            "  stream(method: \"History\", argument1: number): IStreamResult<Shape>;",
-            "  invoke(method: \"Sum\", argument1: Subject<number>, argument2: number): Promise<number>;",
-            "  invoke(method: \"Stamp\", argument1: string | Uint8Array, argument2: string | Date | null): Promise<string>;",
-            "  invoke(method: \"Plain\", ...args: unknown[]): Promise<unknown>;",
-            "  on(method: \"Drawn\", handler: (shape: Shape, by: string | null) => void): void;",
-            "  on(method: \"Confirm\", handler: (question: string) => boolean | Promise<boolean>): void;",
-            "  on(method: \"cleared\", handler: () => void): void;",
-        ] {
-            assert!(text.lines().any(|one| one == line), "{line}\nin\n{text}");
-        }
-        assert_eq!(text.matches("export type Shape").count(), 1, "{text}");
-        assert_eq!(text.matches("export interface").count(), 1, "{text}");
-    }
-
-    #[test]
-    fn a_file_is_checked_for_being_current() {
-        let folder = std::env::temp_dir().join(trunkline_protocol::id::random_id());
-        std::fs::create_dir(&folder).unwrap();
-        let file = folder.join("drawing.ts");
-        assert!(matches!(types().check(&file), Err(TypeScriptError::File { .. })));
-        types().write(&file).unwrap();
-        types().check(&file).unwrap();
-        assert!(matches!(TypeScript::new().check(&file), Err(TypeScriptError::Outdated(_))));
-        std::fs::remove_dir_all(folder).unwrap();
-    }
-
-    #[test]
-    fn two_types_of_one_name_are_an_error() {
-        mod other {
-            #[derive(serde::Deserialize, super::TS)]
-            pub(super) struct Author {
-                pub(super) nick: String,
-            }
-        }
-        async fn sign(author: other::Author) {
-            drop(author.nick);
-        }
-        let clash = types().hub("Other", &Hub::<()>::new("/other").typed_method("Sign", sign)).render();
-        assert!(matches!(clash, Err(TypeScriptError::DuplicateType(name)) if name == "Author"));
     }
 }

@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 use tokio::sync::futures::OwnedNotified;
 use trunkline_protocol::fleet::{ClientHome, HomeLoss, ResumeOutcome, Way};
 
-use super::LinkId;
+use super::link_id::LinkId;
 use crate::node::Node;
 use crate::sync::lock;
 

@@ -19,7 +19,7 @@ use super::dialled_service::DialledService;
 use super::pool_pings::{PoolPings, PoolRequests};
 use super::upgrade::Wanted;
 use crate::endpoint::Endpoint;
-use crate::link::{Link, LinkSocket, Service, SlotKey, Slots};
+use crate::link::{Link, LinkSocket, Service, SessionTerms, SlotKey, Slots};
 use crate::sync::lock;
 
 /// Server connections that a service may ask for beyond the usual ones: a fleet has some hundred nodes at most.
@@ -196,17 +196,17 @@ impl ServerPool {
         let node = format!("{}#{slot}", service.name()).into();
         let pool: Arc<dyn PoolRequests> = Arc::<Self>::clone(self);
         let pings = Arc::new(PoolPings::new(Arc::downgrade(&pool), Arc::clone(endpoint), slot));
-        let link = Link {
+        let terms = SessionTerms {
             endpoint: Arc::clone(endpoint),
             key: SlotKey { hub: Arc::clone(hub), node, boot: "".into(), slot },
             service: Some(Service { name: Arc::clone(service.name()), pings }),
-            slots: Arc::clone(slots),
             ring_max_bytes: *ring_max_bytes,
             // Both doors answer for all that is behind them: a proxy's and Azure's.
             capabilities: Capabilities { lists_members: true, ..Capabilities::default() },
             shutdown: shutdown.clone(),
             tasks: tasks.clone(),
         };
+        let link = Link { terms, slots: Arc::clone(slots) };
         // A slot has one socket at a time, so nothing is refused.
         let Ok((attached, _)) = link.attach(None).await else { return };
         let live = LiveConnection { outbox: Arc::clone(attached.outbox()), is_finished: false };

@@ -27,7 +27,7 @@ use trunkline_protocol::limits::LINK_FRAME_MAX_BYTES;
 use trunkline_protocol::service::TraceReport;
 
 use super::Dispatcher;
-use super::thread_hold::watch_turns;
+use super::thread_hold::{note_turn, watch_turns};
 use crate::connection::{CallScope, Connection, MessageTrace, ReplyKind, micros, short};
 use crate::encode;
 use crate::error::{CallStage, HubError, text};
@@ -272,7 +272,7 @@ impl RunningCall {
 
     fn note_turn(&self, took: Duration) {
         let name = self.method.as_ref().map_or(UNKNOWN_METHOD, |method| &*method.name);
-        self.dispatcher.note_turn(name, took);
+        note_turn(&self.dispatcher.core.outbound, name, took);
     }
 
     fn connection(&self) -> &Arc<Connection> {

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 
-use super::Dispatcher;
 use crate::log_limit::LinePermit;
+use crate::outbound::Outbound;
 
 /// Time that code of the app may keep its thread before that is told: a thousand times what it should take.
 const HOLD_MAX: Duration = Duration::from_secs(1);
@@ -22,21 +22,19 @@ pub(super) async fn watch_turns<F: Future + Unpin>(mut running: F, mut note: imp
     .await
 }
 
-impl Dispatcher {
-    /// Notes how long a method or hook has kept its thread without a wait.
-    pub(super) fn note_turn(&self, method: &str, took: Duration) {
-        if took < HOLD_MAX {
-            return;
-        }
-        let (hub, seconds) = (self.core.name(), took.as_secs_f64());
-        if let Some(LinePermit { left_out }) = self.core.outbound.hold_limit.take() {
-            tracing::warn!(
-                hub,
-                method,
-                seconds,
-                left_out,
-                "a method has kept its thread: what blocks belongs into tokio::task::spawn_blocking"
-            );
-        }
+/// Notes how long a method or hook has kept its thread without a wait.
+pub(super) fn note_turn(outbound: &Outbound, method: &str, took: Duration) {
+    if took < HOLD_MAX {
+        return;
+    }
+    let (hub, seconds) = (&*outbound.name, took.as_secs_f64());
+    if let Some(LinePermit { left_out }) = outbound.hold_limit.take() {
+        tracing::warn!(
+            hub,
+            method,
+            seconds,
+            left_out,
+            "a method has kept its thread: what blocks belongs into tokio::task::spawn_blocking"
+        );
     }
 }

@@ -5,14 +5,16 @@ use std::collections::BTreeSet;
 use axum::extract::State;
 use tokio::sync::Notify;
 use trunkline_link::LinkOutbox;
+use trunkline_protocol::hub::HubProtocol;
 use trunkline_protocol::service::{Attachment, Capabilities, TaskCandidate};
 
 use super::*;
-use crate::Hub;
-use crate::dispatch::Dispatcher;
+use crate::connection::Limits;
 use crate::metrics::Metrics;
+use crate::naming::Naming;
 use crate::node::{NodeName, open_outbox};
 use crate::outbound::Outbound;
+use crate::presence::bindable_notice;
 
 /// App servers that run the task, as the task tells.
 #[derive(Clone, Default)]
@@ -93,12 +95,12 @@ impl Fleet {
     /// App servers that have begun in this order, and so many proxies; nobody is linked.
     fn new(since_ms: &[i64], proxies: usize) -> Self {
         let stand = Stand::default();
-        let hub = |number| {
+        let task = |number| {
             let state = AppState { stand: stand.clone(), number };
-            Hub::new("/test").exclusively("clock", clock).with_state(state)
+            bindable_notice(clock).bind_early(&state)
         };
         let apps = since_ms.iter().enumerate();
-        let apps = apps.map(|(number, since_ms)| AppServer::new(number, hub(number), *since_ms)).collect();
+        let apps = apps.map(|(number, since_ms)| AppServer::new(number, task(number), *since_ms)).collect();
         Self { stand, apps, listed: vec![BTreeSet::new(); proxies] }
     }
 
@@ -161,13 +163,13 @@ fn instance(app: usize) -> String {
 }
 
 impl AppServer {
-    fn new(number: usize, hub: Hub, since_ms: i64) -> Self {
-        let hub = hub.build().unwrap();
+    fn new(number: usize, task: Bindable<(), ErasedNoticeHook<ExclusiveRun>>, since_ms: i64) -> Self {
         let outbound = Outbound::new("test", Metrics::new().hub("test"));
-        let (protocols, naming) = (hub.settings.protocols.clone(), hub.settings.naming);
-        let core = HubCore::new(instance(number).into(), protocols, naming, hub.settings.limits, outbound);
-        let dispatcher = Dispatcher::new(hub, Arc::new(core), TaskTracker::new());
-        Self { runner: dispatcher.exclusive.clone().unwrap(), links: Vec::new(), since_ms }
+        let (naming, limits) = (Naming::default(), Limits::default());
+        let core = HubCore::new(instance(number).into(), HubProtocol::ALL.to_vec(), naming, limits, outbound);
+        let tasks = vec![ExclusiveTask::new("clock".to_owned(), task)];
+        let runner = TaskRunner::new(&Arc::new(core), tasks, TaskTracker::new()).unwrap();
+        Self { runner, links: Vec::new(), since_ms }
     }
 }
 
@@ -297,7 +299,7 @@ async fn runs_within(time: Duration, end: fn() -> Result<(), HubError>) -> usize
         async move { end() }
     };
     let mut fleet = Fleet::new(&[], 1);
-    fleet.apps.push(AppServer::new(0, Hub::new("/test").exclusively("clock", task), 1));
+    fleet.apps.push(AppServer::new(0, bindable_notice(task), 1));
     fleet.link(0, 0);
     pass(time).await;
     *lock(&runs)
@@ -309,18 +311,4 @@ async fn a_task_that_returns_is_done_and_one_that_fails_starts_again() {
     let failing = runs_within(Duration::from_secs(16), || Err(HubError::new("on purpose"))).await;
     assert_eq!(failing, 3, "after 1, 7 and 13 s: a pause, and a second as the chosen one");
     assert_eq!(runs_within(Duration::from_secs(3), || panic!("on purpose")).await, 1);
-}
-
-#[test]
-fn a_task_needs_a_name_of_its_own() {
-    let named = |names: &[&str]| {
-        let hub = names.iter().fold(Hub::new("/test"), |hub, name| hub.exclusively(*name, async || ()));
-        hub.build().map(|hub| hub.manifest.exclusive_tasks.map(|tasks| tasks.names)).map_err(|error| error.to_string())
-    };
-    assert_eq!(named(&["a", "b"]), Ok(Some(vec!["a".to_owned(), "b".to_owned()])));
-    assert_eq!(named(&[]), Ok(None));
-    for names in [&["a", "a"][..], &[""], &["x".repeat(129).as_str()], &["a"; 33]] {
-        let error = named(names).unwrap_err();
-        assert!(error.starts_with("hub 'test': exclusive task"), "{error}");
-    }
 }

@@ -15,7 +15,7 @@ use crate::connection::ConnectionClose;
 use crate::context::Context;
 use crate::error::HubError;
 use crate::handler::arity::for_each_arity;
-use crate::handler::{Method, Reply, ReplyFuture};
+use crate::handler::{Reply, ReplyFuture};
 
 /// An async function that can be a [filter](crate::Hub::filter): any extractors, at most ten, then [`HubCall`] and
 /// [`Next`], and `Result<Reply, HubError>` as its result.
@@ -122,9 +122,9 @@ impl Filters {
 }
 
 impl HubCall {
-    pub(crate) fn of_method(method: &Method, input: &CallInput) -> Self {
-        let (uploads, is_streaming) = (method.uploads, method.is_streaming);
-        Self { uploads, is_streaming, ..Self::unbound(method.name.clone(), input, uploads) }
+    /// A call of a method of this name, with so many uploads.
+    pub(crate) fn of_method(name: &ByteString, uploads: usize, is_streaming: bool, input: &CallInput) -> Self {
+        Self { is_streaming, ..Self::unbound(name.clone(), input, uploads) }
     }
 
     /// A call that no method of the hub fits, with so many uploads.

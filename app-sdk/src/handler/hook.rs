@@ -3,10 +3,10 @@
 use std::future::Future;
 use std::pin::Pin;
 
+use super::bindable::Bindable;
 use crate::call::marker::OfExtractor;
 use crate::call::{Call, CallInput, FromCall};
 use crate::error::HubError;
-use crate::handler::Bindable;
 use crate::handler::arity::for_each_arity;
 
 /// An async function that can be a hook of a hub, such as `on_connected`: its parameters are extractors, at most ten, and it

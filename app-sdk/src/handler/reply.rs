@@ -11,6 +11,9 @@ use super::marker::{TheErrorMustBeHubError, ViaResult, ViaStream, ViaStreamResul
 use crate::error::HubError;
 use crate::naming::Codec;
 
+/// Future of a running method.
+pub(crate) type ReplyFuture = Pin<Box<dyn Future<Output = Result<Reply, HubError>> + Send>>;
+
 /// Reply of a method, encoded for the client that called.
 pub struct Reply(pub(crate) ReplyBody);
 

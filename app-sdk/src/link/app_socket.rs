@@ -27,6 +27,11 @@ pub(crate) enum AppSocket {
     Dialled(DialledSocket),
 }
 
+/// A link over a WebSocket, or in memory; and its halves.
+pub(crate) type LinkSocket = trunkline_link::LinkSocket<AppSocket>;
+pub(crate) type LinkReader = trunkline_link::LinkReader<AppSocket>;
+pub(crate) type LinkWriter = trunkline_link::LinkWriter<AppSocket>;
+
 type SocketError = Box<dyn Error + Send + Sync>;
 
 impl Stream for AppSocket {

@@ -6,13 +6,16 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use trunkline_link::{LinkEnd, LinkOutbox, LinkReadLoop, LinkWriteLoop, SocketStop, StopReason, request_handshake};
 use trunkline_protocol::limits::LINK_TIMEOUT_MS;
-use trunkline_protocol::service::{Answer, Attachment, Incoming, Offer, Role, SessionError};
+use trunkline_protocol::service::{Answer, Incoming, Offer, Role};
 use trunkline_protocol::wire::SESSION_OVER_CODE;
 
+use super::app_socket::{LinkReader, LinkSocket, LinkWriter};
 use super::endpoint_sink::EndpointSink;
-use super::session::LinkSession;
+use super::session::{LinkSession, SessionSocket, SessionTerms};
+use super::session_keeper::keep;
 use super::session_policy::end_of_connections;
-use super::{LinkReader, LinkSocket, LinkWriter, SlotKey, Slots};
+use super::slot_key::SlotKey;
+use super::slots::{Refused, SessionStart, Slots, TakenSlot};
 use crate::connection::ConnectionClose;
 use crate::metrics::Counted;
 use crate::sync::lock;
@@ -23,38 +26,51 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 /// Close code of a normal end.
 const CLOSE_NORMAL: u16 = 1000;
 
+/// A link that a proxy asks for, or that was dialled.
+pub(crate) struct Link {
+    pub(crate) terms: SessionTerms,
+    pub(crate) slots: Arc<Slots>,
+}
+
 /// The right to be the socket of a session, until it is dropped: an upgrade may break off before it has begun.
 pub(crate) struct Attached {
     session: Arc<LinkSession>,
     slots: Arc<Slots>,
-    attachment: Attachment,
-    /// Ends the socket from outside.
-    stop: SocketStop,
-    /// The session's numbering, which goes back to it with the socket.
-    incoming: Incoming,
-    is_resumed: bool,
+    /// The session's numbering goes back to it with the socket.
+    socket: SessionSocket,
     /// Close of its connections if the session ends with this socket.
     over: Option<ConnectionClose>,
 }
 
-impl Attached {
-    /// Attaches what was judged; `None` when the session is over.
-    pub(super) fn new(
-        session: Arc<LinkSession>,
-        slots: Arc<Slots>,
-        offer: &Offer,
-    ) -> Option<Result<(Self, Answer), SessionError>> {
-        let attached = session.outbox.attach_offer(offer, session.clock.now_ms())?;
-        Some(attached.map(|(attachment, answer)| {
-            let mut incoming = std::mem::take(&mut *lock(&session.incoming));
-            incoming.attach(answer.received);
-            let stop = SocketStop::default();
-            *lock(&session.socket) = stop.clone();
-            let is_resumed = offer.received.is_some();
-            (Self { session, slots, attachment, stop, incoming, is_resumed, over: None }, answer)
-        }))
+impl Link {
+    /// Begins or resumes the session that the proxy offers; without an offer one that ends with its socket.
+    pub(crate) async fn attach(self, offer: Option<Offer>) -> Result<(Attached, Answer), Refused> {
+        let Self { terms, slots } = self;
+        loop {
+            let occupied = match slots.take(&terms, offer.as_ref())? {
+                TakenSlot::Attached(SessionStart { session, socket, answer, is_new }) => {
+                    if is_new {
+                        terms.tasks.spawn(keep(Arc::clone(&session), Arc::clone(&slots)));
+                    }
+                    return Ok((Attached { session, slots, socket, over: None }, answer));
+                }
+                TakenSlot::Occupied(session) => session,
+            };
+            occupied.stop(StopReason::Replaced);
+            occupied.detached().await;
+        }
     }
 
+    /// Runs a link in memory until it ends. Nothing is lost there, so nothing is kept.
+    pub(crate) async fn run(self, socket: LinkSocket) {
+        // A refusal is told by dropping the socket.
+        if let Ok((attached, _)) = self.attach(None).await {
+            attached.run(socket).await;
+        }
+    }
+}
+
+impl Attached {
     /// Send queue of the session.
     pub(crate) fn outbox(&self) -> &Arc<LinkOutbox> {
         &self.session.outbox
@@ -64,7 +80,7 @@ impl Attached {
     pub(crate) async fn run(self, mut socket: LinkSocket) {
         let shaken = tokio::select! {
             biased;
-            () = self.stop.stopped() => Err(self.stop.end()),
+            () = self.socket.stop.stopped() => Err(self.socket.stop.end()),
             shaken = request_handshake(&mut socket) => shaken,
         };
         match shaken {
@@ -100,13 +116,13 @@ impl Attached {
     async fn carry(&mut self, socket: LinkSocket) -> (LinkEnd, Option<LinkWriter>) {
         let metrics = &self.session.endpoint.outbound().metrics;
         let _open = Counted::new(&metrics.links);
-        if self.is_resumed {
+        if self.socket.is_resumed {
             metrics.links_resumed.inc();
         }
-        self.session.log_opened(self.is_resumed);
+        self.session.log_opened(self.socket.is_resumed);
         let mut writing = self.spawn_writer(socket.writer);
-        let end = read((&self.session, &self.slots), &mut self.incoming, socket.reader, &self.stop).await;
-        self.stop.stop(StopReason::Failed, &self.session.outbox);
+        let end = read((&self.session, &self.slots), &mut self.socket.incoming, socket.reader, &self.socket.stop).await;
+        self.socket.stop.stop(StopReason::Failed, &self.session.outbox);
         // What was queued before a shutdown still goes out; all else waits for the next socket.
         match tokio::time::timeout(FLUSH_TIMEOUT, &mut writing).await {
             Ok(Ok((writer, Ok(())))) => (end, Some(writer)),
@@ -122,7 +138,7 @@ impl Attached {
 
     /// Writes in a task of its own, so that a busy reader delays nothing.
     fn spawn_writer(&self, mut writer: LinkWriter) -> JoinHandle<(LinkWriter, Result<(), LinkEnd>)> {
-        let (session, stop, attachment) = (Arc::clone(&self.session), self.stop.clone(), self.attachment);
+        let (session, stop, attachment) = (Arc::clone(&self.session), self.socket.stop.clone(), self.socket.attachment);
         tokio::spawn(async move {
             let (outbox, clock) = (&*session.outbox, session.clock);
             let piece_timeout = Some(Duration::from_millis(LINK_TIMEOUT_MS));
@@ -135,7 +151,7 @@ impl Attached {
     }
 
     fn has_failed(&self) -> bool {
-        self.stop.reason() == Some(StopReason::Failed)
+        self.socket.stop.reason() == Some(StopReason::Failed)
     }
 }
 
@@ -151,7 +167,7 @@ async fn read(
 
 impl Drop for Attached {
     fn drop(&mut self) {
-        *lock(&self.session.incoming) = std::mem::take(&mut self.incoming);
-        self.slots.let_go(&self.session, self.attachment, self.over.take());
+        *lock(&self.session.incoming) = std::mem::take(&mut self.socket.incoming);
+        self.slots.let_go(&self.session, self.socket.attachment, self.over.take());
     }
 }

@@ -12,8 +12,8 @@ use tokio::time::{Instant, Sleep, sleep};
 use trunkline_link::{FrameSink, LinkEnd};
 use trunkline_protocol::service::{CRASHED_NODE_KEY, ECHO_KEY, Ping, ServiceMessage, TracedData, bytes_of_frame};
 
-use super::Slots;
 use super::session::LinkSession;
+use super::slots::Slots;
 use crate::connection::Connection;
 
 /// How long workers may be held up before others are started beside them.

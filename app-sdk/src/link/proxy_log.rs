@@ -17,8 +17,8 @@ use trunkline_link::LinkEnd;
 use trunkline_protocol::cause::Cause;
 use trunkline_protocol::service::Role;
 
-use super::SlotKey;
 use super::session_policy::is_planned;
+use super::slot_key::SlotKey;
 use crate::connection::ConnectionClose;
 use crate::sync::lock;
 

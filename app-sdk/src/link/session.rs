@@ -1,26 +1,45 @@
 //! The session of one slot: what lives on while its socket is away.
 
 use std::future;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
-use trunkline_link::{LinkClock, LinkEnd, LinkOutbox, SocketStop, StopReason, wait_for_verdict};
-use trunkline_protocol::service::{Attachment, Incoming, Role, SessionEndReason, SessionEvent};
+use tokio_util::task::TaskTracker;
+use trunkline_link::{LinkClock, LinkEnd, LinkOutbox, OutboxPolicy, SocketStop, StopReason};
+use trunkline_protocol::limits::RESUME_WINDOW_MS;
+use trunkline_protocol::service::{
+    Answer, Attachment, Capabilities, Incoming, Offer, Role, Session, SessionEndReason, SessionError, SessionEvent,
+    SessionSettings,
+};
 
+use super::far_service::Service;
 use super::proxy_log::ProxyLog;
-use super::session_policy::end_of_connections;
-use super::{Service, SlotKey, Slots};
+use super::slot_key::SlotKey;
 use crate::connection::{Connection, ConnectionClose, DueQueue, LinkId};
 use crate::endpoint::Endpoint;
-use crate::node::Node;
+use crate::node::{Node, NodeName};
 use crate::sync::lock;
 
-/// Time for which a proxy that is said to have crashed may show that it lives. It was refused for 2 s by then, and one that
-/// lives dials again within 2 s.
-const DOUBTED_FOR: Duration = Duration::from_secs(1);
+/// Longest window that proxies may ask for: a longer one would keep connections of a dead proxy for too long.
+const WINDOW_MAX_MS: u64 = 600_000;
+
+/// Terms of the session that a link begins.
+pub(crate) struct SessionTerms {
+    pub(crate) endpoint: Arc<dyn Endpoint>,
+    pub(crate) key: SlotKey,
+    /// Service that was dialled; `None` for a proxy.
+    pub(crate) service: Option<Service>,
+    /// Maximum bytes that a session keeps until the proxy acknowledges them.
+    pub(crate) ring_max_bytes: usize,
+    /// Capabilities of the proxy.
+    pub(crate) capabilities: Capabilities,
+    pub(crate) shutdown: CancellationToken,
+    pub(crate) tasks: TaskTracker,
+}
 
 /// A session, from its first upgrade until it is over.
 pub(crate) struct LinkSession {
@@ -52,14 +71,65 @@ pub(crate) struct LinkSession {
     pub(super) log: Arc<ProxyLog>,
 }
 
+/// Right to be the socket of a session, and the numbering that goes with it.
+pub(super) struct SessionSocket {
+    pub(super) attachment: Attachment,
+    /// Ends the socket from outside.
+    pub(super) stop: SocketStop,
+    pub(super) incoming: Incoming,
+    pub(super) is_resumed: bool,
+}
+
 impl LinkSession {
+    pub(super) fn new(terms: &SessionTerms, offer: &Offer, log: &Arc<ProxyLog>) -> Self {
+        static LATEST: AtomicU64 = AtomicU64::new(0);
+        let SlotKey { node, boot, slot, .. } = &terms.key;
+        let window_ms = offer.capabilities.window_ms.unwrap_or(RESUME_WINDOW_MS).clamp(1, WINDOW_MAX_MS);
+        let settings = SessionSettings::new(terms.ring_max_bytes, window_ms);
+        let session = Session::new(offer.session, Role::AppServer, settings, 0);
+        let outbox = Arc::new(LinkOutbox::new(OutboxPolicy::waiting(), Some(session)));
+        let service = terms.service.as_ref().map(|service| &*service.name);
+        let name = NodeName { name: node, boot, service };
+        Self {
+            id: LinkId(LATEST.fetch_add(1, Ordering::Relaxed)),
+            key: terms.key.clone(),
+            node: terms.endpoint.outbound().begin_session(name, terms.capabilities, *slot, Arc::clone(&outbox)),
+            service: terms.service.clone(),
+            endpoint: Arc::clone(&terms.endpoint),
+            outbox,
+            incoming: Mutex::new(Incoming::default()),
+            due: Arc::default(),
+            shutdown: terms.shutdown.clone(),
+            socket: Mutex::default(),
+            detached: Notify::new(),
+            doubted: Notify::new(),
+            told_crashed: Notify::new(),
+            patience: Duration::from_millis(window_ms.min(RESUME_WINDOW_MS)),
+            over: CancellationToken::new(),
+            clock: LinkClock::start(),
+            log: Arc::clone(log),
+        }
+    }
+
+    /// Attaches a socket to what was judged; `None` when the session is over.
+    pub(super) fn attach(&self, offer: &Offer) -> Option<Result<(SessionSocket, Answer), SessionError>> {
+        let attached = self.outbox.attach_offer(offer, self.clock.now_ms())?;
+        Some(attached.map(|(attachment, answer)| {
+            let mut incoming = std::mem::take(&mut *lock(&self.incoming));
+            incoming.attach(answer.received);
+            let stop = SocketStop::default();
+            *lock(&self.socket) = stop.clone();
+            (SessionSocket { attachment, stop, incoming, is_resumed: offer.received.is_some() }, answer)
+        }))
+    }
+
     /// Ends the present socket, if there is one.
     pub(super) fn stop(&self, reason: StopReason) {
         lock(&self.socket).stop(reason, &self.outbox);
     }
 
     /// Waits until a doubt has lasted for long enough; for ever without one.
-    async fn judge(&self, doubted_at: Option<Instant>) {
+    pub(super) async fn judge(&self, doubted_at: Option<Instant>) {
         match doubted_at {
             Some(since) => sleep_until(since + self.patience).await,
             None => future::pending().await,
@@ -77,7 +147,7 @@ impl LinkSession {
         }
     }
 
-    /// A socket has ended; returns what ends the session with it. To be called by [`Slots`] alone.
+    /// A socket has ended; returns what ends the session with it. To be called by [`Slots`](super::slots::Slots) alone.
     pub(super) fn detach(&self, attachment: Attachment) -> Option<SessionEndReason> {
         let verdict = self.outbox.detach(attachment, self.clock.now_ms());
         self.detached.notify_waiters();
@@ -106,7 +176,7 @@ impl LinkSession {
         self.service.as_ref().map(|service| &service.name)
     }
 
-    /// Tells everybody, once; to be called by [`Slots`] alone, which knows that it was not over before.
+    /// Tells everybody, once; to be called by [`Slots`](super::slots::Slots) alone, which knows that it was not over before.
     pub(super) fn end(&self, close: &ConnectionClose) {
         if self.endpoint.outbound().end_session(&self.node, self.key.slot) {
             self.endpoint.handle_node_lost(&self.node);
@@ -114,50 +184,5 @@ impl LinkSession {
         self.endpoint.handle_link_ended(self.id, close);
         self.log.session_over(&self.key, self.service_name(), close);
         self.over.cancel();
-    }
-}
-
-/// Counts the silence of the proxy, and ends the session when that has lasted too long, or with the app server.
-///
-/// Nothing tells a proxy that has started again from a second one of its name but that the former is silent: a proxy that
-/// lives pings several times within the default window, and one that was cut off for its window has given the session up.
-pub(super) async fn keep(session: Arc<LinkSession>, slots: Arc<Slots>) {
-    let mut doubted_at = None;
-    loop {
-        let why = tokio::select! {
-            () = session.over.cancelled() => return,
-            () = session.told_crashed.notified() => {
-                // sleep: a proxy that lives has a socket again by the end of it
-                sleep(DOUBTED_FOR).await;
-                if slots.end_crashed(&session) {
-                    return;
-                }
-                continue;
-            }
-            () = session.shutdown.cancelled() => StopReason::Shutdown,
-            () = session.doubted.notified(), if doubted_at.is_none() => {
-                doubted_at = Some(Instant::now());
-                continue;
-            }
-            () = session.judge(doubted_at) => {
-                if doubted_at.take().is_some_and(|since| session.node.heard_at() > since) {
-                    slots.note_shared_name(&session.key);
-                    continue;
-                }
-                StopReason::Replaced
-            }
-            verdict = wait_for_verdict(&session.outbox, session.clock, |_| {}) => match verdict {
-                None => return,
-                Some(SessionEvent::PeerSilent) => {
-                    session.stop(StopReason::Silent);
-                    continue;
-                }
-                Some(SessionEvent::End(cause)) => StopReason::Over(cause),
-            }
-        };
-        session.stop(why);
-        session.detached().await;
-        // Unless it was resumed in this moment: then the silence has an end, or the new socket goes, too.
-        slots.end_detached(&session, &end_of_connections(&LinkEnd::from(why)));
     }
 }

@@ -1,40 +1,25 @@
 //! Slots of links: one live session each, and at most one socket for that.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::time::Instant;
-use trunkline_link::{LinkClock, LinkEnd, LinkOutbox, OutboxPolicy, StopReason};
-use trunkline_protocol::limits::RESUME_WINDOW_MS;
+use trunkline_link::{LinkEnd, StopReason};
 use trunkline_protocol::service::{
-    Answer, Attachment, Capabilities, Incoming, Offer, Role, Session, SessionEndReason, SessionError, SessionId,
-    SessionSettings, UpgradeDecision, UpgradeRefusal, decide_upgrade,
+    Answer, Attachment, Capabilities, Offer, SessionEndReason, SessionError, SessionId, UpgradeDecision,
+    UpgradeRefusal, decide_upgrade,
 };
 
 use super::proxy_log::ProxyLog;
-use super::session::{self, LinkSession};
+use super::session::{LinkSession, SessionSocket, SessionTerms};
 use super::session_policy::end_of_connections;
-use super::{Attached, Link};
-use crate::connection::{ConnectionClose, LinkId};
-use crate::node::NodeName;
+use super::slot_key::SlotKey;
+use crate::connection::ConnectionClose;
 use crate::sync::lock;
 
 /// How long the newest session of a slot is remembered after it was over: no upgrade is under way for longer.
 const REMEMBERED_FOR: Duration = Duration::from_secs(600);
-
-/// Longest window that proxies may ask for: a longer one would keep connections of a dead proxy for too long.
-const WINDOW_MAX_MS: u64 = 600_000;
-
-/// A place in a pool, of one start of one node, for one hub. Its name is for people: two nodes may have one.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) struct SlotKey {
-    pub(crate) hub: Arc<str>,
-    pub(crate) node: Arc<str>,
-    pub(crate) boot: Arc<str>,
-    pub(crate) slot: u32,
-}
 
 /// All slots of a server.
 #[derive(Default)]
@@ -52,9 +37,18 @@ struct Slot {
     empty_since: Option<Instant>,
 }
 
+/// Session that an upgrade gets, with the right to be its socket.
+pub(super) struct SessionStart {
+    pub(super) session: Arc<LinkSession>,
+    pub(super) socket: SessionSocket,
+    pub(super) answer: Answer,
+    /// Whether the session begins with this socket.
+    pub(super) is_new: bool,
+}
+
 /// Outcome of an upgrade.
 pub(super) enum TakenSlot {
-    Attached(Attached, Answer),
+    Attached(SessionStart),
     /// This session has a socket, which is to be ended first.
     Occupied(Arc<LinkSession>),
 }
@@ -70,9 +64,9 @@ pub(crate) enum Refused {
 
 impl Slots {
     /// Gives an upgrade its session, new or not.
-    pub(super) fn take(self: &Arc<Self>, link: &Link, offer: Option<&Offer>) -> Result<TakenSlot, Refused> {
+    pub(super) fn take(&self, terms: &SessionTerms, offer: Option<&Offer>) -> Result<TakenSlot, Refused> {
         let mut slots = lock(&self.slots);
-        let slot = slots.entry(link.key.clone()).or_default();
+        let slot = slots.entry(terms.key.clone()).or_default();
         let offer = offer.cloned().unwrap_or_else(|| plain_offer(slot.newest));
         let judgement = match &slot.live {
             Some(live) => live.outbox.decide_upgrade(&offer, slot.newest),
@@ -83,10 +77,10 @@ impl Slots {
             (UpgradeDecision::EndSocketFirst, Some(live)) => Ok(TakenSlot::Occupied(Arc::clone(live))),
             (UpgradeDecision::Resume, Some(live)) => {
                 let session = Arc::clone(live);
-                self.resume(&mut slots, session, &offer)
+                attach(&mut slots, session, &offer, false)
             }
             (UpgradeDecision::Begin | UpgradeDecision::EndSocketFirst | UpgradeDecision::Resume, _) => {
-                self.begin(&mut slots, link, &offer)
+                self.begin(&mut slots, terms, &offer)
             }
         }
     }
@@ -134,40 +128,19 @@ impl Slots {
         }
     }
 
-    fn resume(
-        self: &Arc<Self>,
-        slots: &mut HashMap<SlotKey, Slot>,
-        session: Arc<LinkSession>,
-        offer: &Offer,
-    ) -> Result<TakenSlot, Refused> {
-        match Attached::new(Arc::clone(&session), Arc::clone(self), offer) {
-            Some(Ok((attached, answer))) => {
-                session.node.note_heard();
-                Ok(TakenSlot::Attached(attached, answer))
-            }
-            Some(Err(error)) => {
-                end_session(slots, &session, &end_of_connections(&LinkEnd::from(error.clone())));
-                Err(error.into())
-            }
-            // It has ended in this very moment.
-            None => Err(UpgradeRefusal::Unknown.into()),
-        }
-    }
-
     fn begin(
-        self: &Arc<Self>,
+        &self,
         slots: &mut HashMap<SlotKey, Slot>,
-        link: &Link,
+        terms: &SessionTerms,
         offer: &Offer,
     ) -> Result<TakenSlot, Refused> {
-        self.sweep(slots, &link.key);
-        let session = Arc::new(new_session(link, offer));
+        self.sweep(slots, &terms.key);
+        let session = Arc::new(LinkSession::new(terms, offer, &self.log));
         self.log.session_begun(&session.key, session.service_name());
-        if let Some(slot) = slots.get_mut(&link.key) {
+        if let Some(slot) = slots.get_mut(&terms.key) {
             *slot = Slot { live: Some(Arc::clone(&session)), newest: Some(offer.session), empty_since: None };
         }
-        link.tasks.spawn(session::keep(Arc::clone(&session), Arc::clone(self)));
-        self.resume(slots, session, offer)
+        attach(slots, session, offer, true)
     }
 
     /// Ends the session that has the slot, and doubts those of other nodes of the same name: they may be of an earlier start
@@ -197,13 +170,6 @@ impl Slots {
     }
 }
 
-impl SlotKey {
-    /// Whether both are of nodes with one name, which are not the same one.
-    fn shares_name(&self, other: &Self) -> bool {
-        self.node == other.node && self.boot != other.boot
-    }
-}
-
 /// Whether two nodes of a name have links.
 fn has_two_nodes(slots: &HashMap<SlotKey, Slot>, name: &Arc<str>) -> bool {
     let mut live = slots.iter().filter(|(key, slot)| key.node == *name && slot.live.is_some());
@@ -216,33 +182,24 @@ fn plain_offer(newest: Option<SessionId>) -> Offer {
     Offer { session, received: None, capabilities: Capabilities::default() }
 }
 
-fn new_session(link: &Link, offer: &Offer) -> LinkSession {
-    static LATEST: AtomicU64 = AtomicU64::new(0);
-    let SlotKey { node, boot, slot, .. } = &link.key;
-    let window_ms = offer.capabilities.window_ms.unwrap_or(RESUME_WINDOW_MS).clamp(1, WINDOW_MAX_MS);
-    let settings = SessionSettings::new(link.ring_max_bytes, window_ms);
-    let session = Session::new(offer.session, Role::AppServer, settings, 0);
-    let outbox = Arc::new(LinkOutbox::new(OutboxPolicy::waiting(), Some(session)));
-    let service = link.service.as_ref().map(|service| &*service.name);
-    let name = NodeName { name: node, boot, service };
-    LinkSession {
-        id: LinkId(LATEST.fetch_add(1, Ordering::Relaxed)),
-        key: link.key.clone(),
-        node: link.endpoint.outbound().begin_session(name, link.capabilities, *slot, Arc::clone(&outbox)),
-        service: link.service.clone(),
-        endpoint: Arc::clone(&link.endpoint),
-        outbox,
-        incoming: Mutex::new(Incoming::default()),
-        due: Arc::default(),
-        shutdown: link.shutdown.clone(),
-        socket: Mutex::default(),
-        detached: tokio::sync::Notify::new(),
-        doubted: tokio::sync::Notify::new(),
-        told_crashed: tokio::sync::Notify::new(),
-        patience: Duration::from_millis(window_ms.min(RESUME_WINDOW_MS)),
-        over: tokio_util::sync::CancellationToken::new(),
-        clock: LinkClock::start(),
-        log: Arc::clone(&link.slots.log),
+/// Attaches a socket to a session.
+fn attach(
+    slots: &mut HashMap<SlotKey, Slot>,
+    session: Arc<LinkSession>,
+    offer: &Offer,
+    is_new: bool,
+) -> Result<TakenSlot, Refused> {
+    match session.attach(offer) {
+        Some(Ok((socket, answer))) => {
+            session.node.note_heard();
+            Ok(TakenSlot::Attached(SessionStart { session, socket, answer, is_new }))
+        }
+        Some(Err(error)) => {
+            end_session(slots, &session, &end_of_connections(&LinkEnd::from(error.clone())));
+            Err(error.into())
+        }
+        // It has ended in this very moment.
+        None => Err(UpgradeRefusal::Unknown.into()),
     }
 }
 
@@ -261,93 +218,4 @@ fn end_session(slots: &mut HashMap<SlotKey, Slot>, session: &Arc<LinkSession>, e
 }
 
 #[cfg(test)]
-mod tests {
-    use tokio::time::sleep;
-    use tokio_util::sync::CancellationToken;
-    use tokio_util::task::TaskTracker;
-
-    use super::*;
-    use crate::Hub;
-    use crate::dispatch::Dispatcher;
-    use crate::hub_core::HubCore;
-    use crate::metrics::Metrics;
-    use crate::outbound::Outbound;
-
-    /// An app server, and links of a proxy to it.
-    struct Scene {
-        slots: Arc<Slots>,
-        hub: Arc<Dispatcher>,
-    }
-
-    impl Scene {
-        fn new() -> Self {
-            let hub = Hub::new("/test").build().unwrap();
-            let outbound = Outbound::new("test", Metrics::new().hub("test"));
-            let (protocols, naming) = (hub.settings.protocols.clone(), hub.settings.naming);
-            let core = HubCore::new("me".into(), protocols, naming, hub.settings.limits, outbound);
-            Self { slots: Arc::default(), hub: Dispatcher::new(hub, Arc::new(core), TaskTracker::new()) }
-        }
-
-        /// Gives the session of a slot a socket, until the value is dropped.
-        async fn attach(&self, boot: &str, slot: u32, received: Option<u64>) -> Attached {
-            let (hub, node) = ("test".into(), "proxy".into());
-            let resuming =
-                Capabilities { resume_ring_bytes: Some(10_000), window_ms: Some(10_000), ..Capabilities::plain() };
-            let link = Link {
-                endpoint: Arc::new(Arc::clone(&self.hub)) as _,
-                key: SlotKey { hub, node, boot: boot.into(), slot },
-                service: None,
-                slots: Arc::clone(&self.slots),
-                ring_max_bytes: 10_000,
-                capabilities: resuming,
-                shutdown: CancellationToken::new(),
-                tasks: TaskTracker::new(),
-            };
-            let offer = Offer { session: SessionId::FIRST, received, capabilities: resuming };
-            let (attached, _) = link.attach(Some(offer)).await.unwrap();
-            attached
-        }
-
-        /// Number of sessions of a start of the proxy some seconds after another proxy has said that it has crashed.
-        async fn left_when_doubted(&self, boot: &str) -> usize {
-            self.slots.doubt_node(boot);
-            // sleep: time is virtual, and what is shown is that nothing comes
-            sleep(Duration::from_secs(5)).await;
-            sessions_of(&lock(&self.slots.slots), boot).len()
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn the_sessions_of_a_proxy_that_has_crashed_are_over_at_once_and_no_other_ones() {
-        let scene = Scene::new();
-        let other = scene.attach("other", 2, None).await;
-        for slot in [0, 1] {
-            drop(scene.attach("boot", slot, None).await);
-        }
-        drop(other);
-        assert_eq!(scene.left_when_doubted("boot").await, 0);
-        assert_eq!(sessions_of(&lock(&scene.slots.slots), "other").len(), 1);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_proxy_with_a_socket_lives_whatever_others_say() {
-        let scene = Scene::new();
-        drop(scene.attach("boot", 0, None).await);
-        let _socket = scene.attach("boot", 1, None).await;
-        assert_eq!(scene.left_when_doubted("boot").await, 2);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_proxy_that_comes_back_within_the_doubt_has_lost_nothing() {
-        let scene = Scene::new();
-        for slot in [0, 1] {
-            drop(scene.attach("boot", slot, None).await);
-        }
-        scene.slots.doubt_node("boot");
-        tokio::task::yield_now().await;
-        let _socket = scene.attach("boot", 0, Some(0)).await;
-        // sleep: as above
-        sleep(Duration::from_secs(5)).await;
-        assert_eq!(sessions_of(&lock(&scene.slots.slots), "boot").len(), 2);
-    }
-}
+mod tests;

@@ -4,9 +4,20 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use trunkline_protocol::hub::{HubProtocol, Payload, PayloadError};
 
-use super::Naming;
 use super::deserializer::CaseBlind;
 use super::serializer::Renamed;
+
+/// Choice of a hub how fields and enums are named on the wire. See the [module](crate::naming) for what differs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Naming {
+    /// Names as serde has them, in both hub protocols.
+    #[default]
+    Serde,
+    /// Names that .NET clients expect without any option of theirs: camelCase and enums as numbers in JSON, PascalCase and
+    /// enums as texts in MessagePack, read in any case.
+    DotNet,
+}
 
 /// How values are written for a client and read from it.
 #[doc(hidden)]

@@ -8,14 +8,14 @@ use bytestring::ByteString;
 use futures_util::FutureExt;
 use tokio_util::task::TaskTracker;
 use trunkline_protocol::cause::Cause;
+use trunkline_protocol::manifest::HubManifest;
 use trunkline_protocol::service::{Ack, CloseConnection, ConnectionData, OpenConnection, RawKind};
 
-use super::BuiltRaw;
 use super::raw_connection::RawConnection;
 use super::raw_core::{RawClient, RawCore};
 use super::raw_handler::ServeFuture;
 use super::raw_message::RawMessage;
-use crate::connection::{ConnectRequest, Connection, ConnectionClose, LinkId, short};
+use crate::connection::{ConnectRequest, Connection, ConnectionClose, Limits, LinkId, short};
 use crate::endpoint::Endpoint;
 use crate::error::HubError;
 use crate::log_limit::LinePermit;
@@ -24,6 +24,13 @@ use crate::outbound::{ID_IN_USE, Outbound};
 
 /// The handler with its types erased and its state bound.
 pub(crate) type RawServe = dyn Fn(RawConnection) -> ServeFuture + Send + Sync;
+
+/// A raw endpoint after the checks of its builder.
+pub(crate) struct BuiltRaw {
+    pub(crate) manifest: HubManifest,
+    pub(crate) limits: Limits,
+    pub(crate) serve: Arc<RawServe>,
+}
 
 /// Runs the handler of one raw endpoint for each of its clients.
 pub(crate) struct RawDispatcher {

@@ -79,7 +79,7 @@ pub(super) async fn link(
     }
     let key = slot_key(&query.hub, &headers)?;
     let mut link = core.link(key, ready.outbox_max_bytes, core.shutdown.clone()).ok_or(RouteRefusal::Hub(query.hub))?;
-    link.capabilities = read_capabilities(&headers)?;
+    link.terms.capabilities = read_capabilities(&headers)?;
     let upgrade = upgrade?
         .max_message_size(MESSAGE_MAX_BYTES)
         .max_frame_size(MESSAGE_MAX_BYTES)

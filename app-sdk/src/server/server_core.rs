@@ -14,7 +14,7 @@ use super::access::Access;
 use crate::dial::ServerPool;
 use crate::dispatch::Dispatcher;
 use crate::endpoint::Endpoint;
-use crate::link::{Link, SlotKey, Slots};
+use crate::link::{Link, SessionTerms, SlotKey, Slots};
 use crate::metrics::Metrics;
 use crate::raw::RawDispatcher;
 use crate::sync::read;
@@ -101,15 +101,8 @@ impl ServerCore {
         let (slots, tasks) = (Arc::clone(&self.slots), self.tasks.clone());
         // In one process both ends have one version; over the network a proxy names its capabilities.
         let capabilities = Capabilities::plain();
-        Some(Link {
-            endpoint,
-            key,
-            service: None,
-            slots,
-            ring_max_bytes: outbox_max_bytes,
-            capabilities,
-            shutdown,
-            tasks,
-        })
+        let ring_max_bytes = outbox_max_bytes;
+        let terms = SessionTerms { endpoint, key, service: None, ring_max_bytes, capabilities, shutdown, tasks };
+        Some(Link { terms, slots })
     }
 }

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 
 use ts_rs::{Config, TS, TypeVisitor};
 
-use super::TypeScriptError;
+use super::type_script_error::TypeScriptError;
 
 /// Declarations of types, in the order in which they were first used.
 #[derive(Default)]

@@ -6,6 +6,8 @@ mod derived;
 mod extractors;
 mod filters;
 mod policies;
+#[cfg(feature = "typescript")]
+mod typescript;
 
 use std::sync::{Arc, Mutex};
 

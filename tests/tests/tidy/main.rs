@@ -37,9 +37,6 @@ use rule::Rule;
 const PENDING: &[(&str, Rule)] = &[
     ("proxy", Rule::Cycle),
     ("proxy", Rule::Family),
-    ("app-sdk", Rule::Order),
-    ("app-sdk", Rule::Cycle),
-    ("app-sdk", Rule::Family),
     ("tests", Rule::Family),
     ("tests/apps/web/main.rs", Rule::Family),
     ("tests/e2e/main.rs", Rule::Cycle),

@@ -1,0 +1,91 @@
+//! Sessions of proxies that other proxies doubt.
+
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::super::attached::{Attached, Link};
+use super::*;
+use crate::Hub;
+use crate::dispatch::Dispatcher;
+use crate::hub_core::HubCore;
+use crate::metrics::Metrics;
+use crate::outbound::Outbound;
+
+/// An app server, and links of a proxy to it.
+struct Scene {
+    slots: Arc<Slots>,
+    hub: Arc<Dispatcher>,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let hub = Hub::new("/test").build().unwrap();
+        let outbound = Outbound::new("test", Metrics::new().hub("test"));
+        let (protocols, naming) = (hub.settings.protocols.clone(), hub.settings.naming);
+        let core = HubCore::new("me".into(), protocols, naming, hub.settings.limits, outbound);
+        Self { slots: Arc::default(), hub: Dispatcher::new(hub, Arc::new(core), TaskTracker::new()) }
+    }
+
+    /// Gives the session of a slot a socket, until the value is dropped.
+    async fn attach(&self, boot: &str, slot: u32, received: Option<u64>) -> Attached {
+        let (hub, node) = ("test".into(), "proxy".into());
+        let resuming =
+            Capabilities { resume_ring_bytes: Some(10_000), window_ms: Some(10_000), ..Capabilities::plain() };
+        let terms = SessionTerms {
+            endpoint: Arc::new(Arc::clone(&self.hub)) as _,
+            key: SlotKey { hub, node, boot: boot.into(), slot },
+            service: None,
+            ring_max_bytes: 10_000,
+            capabilities: resuming,
+            shutdown: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+        };
+        let link = Link { terms, slots: Arc::clone(&self.slots) };
+        let offer = Offer { session: SessionId::FIRST, received, capabilities: resuming };
+        let (attached, _) = link.attach(Some(offer)).await.unwrap();
+        attached
+    }
+
+    /// Number of sessions of a start of the proxy some seconds after another proxy has said that it has crashed.
+    async fn left_when_doubted(&self, boot: &str) -> usize {
+        self.slots.doubt_node(boot);
+        // sleep: time is virtual, and what is shown is that nothing comes
+        sleep(Duration::from_secs(5)).await;
+        sessions_of(&lock(&self.slots.slots), boot).len()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_sessions_of_a_proxy_that_has_crashed_are_over_at_once_and_no_other_ones() {
+    let scene = Scene::new();
+    let other = scene.attach("other", 2, None).await;
+    for slot in [0, 1] {
+        drop(scene.attach("boot", slot, None).await);
+    }
+    drop(other);
+    assert_eq!(scene.left_when_doubted("boot").await, 0);
+    assert_eq!(sessions_of(&lock(&scene.slots.slots), "other").len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_proxy_with_a_socket_lives_whatever_others_say() {
+    let scene = Scene::new();
+    drop(scene.attach("boot", 0, None).await);
+    let _socket = scene.attach("boot", 1, None).await;
+    assert_eq!(scene.left_when_doubted("boot").await, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_proxy_that_comes_back_within_the_doubt_has_lost_nothing() {
+    let scene = Scene::new();
+    for slot in [0, 1] {
+        drop(scene.attach("boot", slot, None).await);
+    }
+    scene.slots.doubt_node("boot");
+    tokio::task::yield_now().await;
+    let _socket = scene.attach("boot", 0, Some(0)).await;
+    // sleep: as above
+    sleep(Duration::from_secs(5)).await;
+    assert_eq!(sessions_of(&lock(&scene.slots.slots), "boot").len(), 2);
+}
