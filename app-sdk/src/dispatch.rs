@@ -104,7 +104,7 @@ impl Dispatcher {
         if connection.request().is_rehomed {
             return self.accept_reassigned(connection).await;
         }
-        self.core.answer_handshake(connection, HandshakeResponse::default().encode());
+        self.core.to(connection).answer_handshake(HandshakeResponse::default().encode());
         self.restore(connection).await;
         match self.run_on_connected(connection).await {
             Ok(()) => {
@@ -202,7 +202,7 @@ impl Dispatcher {
         let message = connection.protocol().decode(body);
         let is_call = matches!(message, Ok(Some(HubMessage::Invocation(_) | HubMessage::StreamInvocation(_))));
         if let Some(trace) = trace.as_ref().filter(|_| !is_call) {
-            self.core.report_trace(connection, trace.taken(connection.shared_id()));
+            self.core.to(connection).report_trace(trace.taken(connection.shared_id()));
         }
         match message {
             Ok(Some(HubMessage::Invocation(invocation))) => {
@@ -295,7 +295,7 @@ impl Dispatcher {
             ClientSilence::Leaving => UploadEnd::Leaving,
             ClientSilence::Disconnected => UploadEnd::ConnectionClosed,
         };
-        let is_asked = self.core.is_asked(connection.id());
+        let is_asked = self.core.client_results.is_asked(connection.id());
         let had_uploads = connection.inbox().calls().0.has_open_uploads();
         self.end_uploads(connection, &end);
         self.abandon_requests(connection, silence);
@@ -388,7 +388,7 @@ impl Endpoint for Arc<Dispatcher> {
             None => Home::new(home, Arc::clone(node)),
         };
         let connection = Arc::new(Connection::new(ConnectRequest::new(body, &message), protocol, home));
-        if let Err(present) = self.core.insert(&connection) {
+        if let Err(present) = self.core.connections.insert(&connection) {
             // The word of its new node is lost with the link that carried it.
             let has_moved = connection.request().is_rehomed && present.home().may_have_moved();
             if !present.node().is_same(node) && !has_moved {
@@ -400,7 +400,7 @@ impl Endpoint for Arc<Dispatcher> {
                 // The proxy opens an id anew when it knows that the old connection is gone.
                 self.handle_closed(&present, ConnectionClose::new(Cause::Superseded));
             }
-            if self.core.insert(&connection).is_err() {
+            if self.core.connections.insert(&connection).is_err() {
                 return;
             }
         }
@@ -413,7 +413,7 @@ impl Endpoint for Arc<Dispatcher> {
     }
 
     fn handle_data(&self, data: ConnectionData, mark: Option<i64>) -> Option<Arc<Connection>> {
-        let connection = self.core.connection(&data.connection_id)?;
+        let connection = self.core.connections.get(&data.connection_id)?;
         let (needs_worker, overfull_waits) = {
             let mut inbox = connection.inbox();
             let needs_worker = match mark {
@@ -433,7 +433,7 @@ impl Endpoint for Arc<Dispatcher> {
     }
 
     fn handle_close(&self, node: &Arc<Node>, close: CloseConnection) {
-        let Some(connection) = self.core.connection(&close.connection_id) else { return };
+        let Some(connection) = self.core.connections.get(&close.connection_id) else { return };
         // It has moved to another node since.
         if connection.home().moves_between_nodes() && !connection.node().is_same(node) {
             return;
@@ -448,7 +448,7 @@ impl Endpoint for Arc<Dispatcher> {
     }
 
     fn handle_link_ended(&self, link: LinkId, close: &ConnectionClose) {
-        for connection in self.core.connections_at_home(link) {
+        for connection in self.core.connections.at_home(link) {
             match connection.home().end_link(link) {
                 HomeEnd::Over => self.end_with_link(&connection, close.clone()),
                 HomeEnd::Moving(resumed) => self.await_move(connection, link, resumed, close.clone()),
@@ -458,19 +458,19 @@ impl Endpoint for Arc<Dispatcher> {
     }
 
     fn count_clients(&self, link: LinkId) -> (usize, usize) {
-        self.core.count_connections(link)
+        self.core.connections.count(link)
     }
 
     fn ping_clients(&self, service: &str) {
-        for connection in self.core.connections() {
+        for connection in self.core.connections.all() {
             if connection.node().is_of(service) && connection.inbox().is_connected() {
-                self.core.ping(&connection);
+                self.core.to(&connection).ping();
             }
         }
     }
 
     fn handle_instance_lost(&self, instance: &str) {
-        for connection in self.core.connections() {
+        for connection in self.core.connections.all() {
             if connection.request().header(INSTANCE_ID_HEADER).is_some_and(|holder| holder == instance) {
                 self.handle_closed(&connection, ConnectionClose::with_error(Cause::LinkLost, INSTANCE_LOST));
             }
@@ -499,14 +499,14 @@ impl Endpoint for Arc<Dispatcher> {
     }
 
     fn handle_joined(&self, change: GroupChange) {
-        let connection = self.core.connection(&change.connection_id).filter(|_| self.core.restores());
+        let connection = self.core.connections.get(&change.connection_id).filter(|_| self.core.lost.are_kept());
         if let (Some(connection), Some(group)) = (connection, change.group) {
             connection.note_joined(group);
         }
     }
 
     fn handle_left(&self, change: GroupChange) {
-        if let Some(connection) = self.core.connection(&change.connection_id) {
+        if let Some(connection) = self.core.connections.get(&change.connection_id) {
             connection.note_left(change.group.as_deref());
         }
     }
@@ -543,7 +543,7 @@ impl Endpoint for Arc<Dispatcher> {
     }
 
     fn handle_ack(&self, ack: Ack) {
-        self.core.handle_ack(ack);
+        self.core.acks.acknowledge(ack);
     }
 
     fn handle_client_invocation(&self, node: &Arc<Node>, request: ClientInvocation) {

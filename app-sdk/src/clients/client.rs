@@ -159,14 +159,16 @@ impl Client {
 
     fn location(&self, core: &HubCore) -> ClientLocation {
         match &self.receivers.to {
-            SendTarget::Caller(caller) if core.contains(caller) => ClientLocation::Local(Arc::clone(caller)),
+            SendTarget::Caller(caller) if core.connections.contains(caller) => {
+                ClientLocation::Local(Arc::clone(caller))
+            }
             SendTarget::Caller(caller) if caller.inbox().is_handed_over() => {
                 ClientLocation::Leaving(caller.shared_id())
             }
             SendTarget::Caller(caller) => ClientLocation::Disconnected(caller.shared_id()),
             SendTarget::Connections(ids) => {
                 let id = ids.first().cloned().unwrap_or_default();
-                core.connection(&id).map_or(ClientLocation::Remote(id), ClientLocation::Local)
+                core.connections.get(&id).map_or(ClientLocation::Remote(id), ClientLocation::Local)
             }
             _ => ClientLocation::Disconnected(ByteString::new()),
         }
@@ -184,12 +186,12 @@ async fn request_local(
     let registered = ExpectedResult::register(core, &id, Vec::new());
     let mut expected = registered.map_err(|error| too_many(core, error))?;
     // Looked up after the result is expected: the close either fails the request or is seen here.
-    if !core.contains(connection) {
+    if !core.connections.contains(connection) {
         let is_elsewhere = connection.inbox().is_handed_over();
         return Ok(if is_elsewhere { ClientResult::Leaving } else { ClientResult::Disconnected });
     }
     let payloads = encode::invocation(method, arguments, core.naming, &[connection.protocol()], Some(expected.id()))?;
-    if core.call_client(connection, payloads).await?.is_none() {
+    if core.to(connection).call(payloads).await?.is_none() {
         return Ok(ClientResult::Disconnected);
     }
     Ok(expected.received().await)
@@ -218,7 +220,7 @@ async fn request_remote(
     let frame = ManyFrame::of_send(&send, checked_frame(&ServiceMessage::ClientInvocation(request))?);
     for node in nodes.iter() {
         if !core.outbound.send(node, frame.of(node)).await {
-            core.handle_unknown_client(expected.id(), node);
+            core.client_results.deny(expected.id(), node);
         }
     }
     drop(send);

@@ -60,7 +60,9 @@ impl Receivers {
 fn orders(to: &SendTarget, core: &HubCore) -> Vec<CloseOrder> {
     match to.clone() {
         SendTarget::All { except } => vec![CloseOrder::All { except }],
-        SendTarget::Caller(caller) if core.contains(&caller) => vec![CloseOrder::Connection(caller.shared_id())],
+        SendTarget::Caller(caller) if core.connections.contains(&caller) => {
+            vec![CloseOrder::Connection(caller.shared_id())]
+        }
         SendTarget::Caller(_) => Vec::new(),
         SendTarget::Connections(ids) => ids.into_iter().map(CloseOrder::Connection).collect(),
         SendTarget::Group { group, except } => vec![CloseOrder::Group { group, except }],
@@ -79,7 +81,7 @@ impl CloseOrder {
             return is_done_everywhere(ask(core, &all_nodes(core)?, message).await?);
         };
         // One proxy at most has it.
-        match core.connection(id) {
+        match core.connections.get(id) {
             Some(known) => is_anywhere(ask(core, &[known.node()], message).await?),
             None => is_anywhere(ask(core, &all_nodes(core)?, message).await?),
         }

@@ -115,13 +115,13 @@ impl Groups {
                 MembershipChange::Leave => ServiceMessage::LeaveGroupWithAck(body),
             }
         };
-        let Some(known) = self.core.connection(&connection_id) else {
+        let Some(known) = self.core.connections.get(&connection_id) else {
             return outcome(self.ask(&self.core.outbound.nodes(), message).await?);
         };
         // While it moves, the node that has had it could forget the change.
         let passage = known.home().pass().await;
         let changed = outcome(self.ask(&[Arc::clone(passage.node())], message).await?);
-        if changed.is_ok() && self.core.restores() {
+        if changed.is_ok() && self.core.lost.are_kept() {
             match (change, group) {
                 (MembershipChange::Join, Some(group)) => known.note_joined(group),
                 (MembershipChange::Join, None) => {}

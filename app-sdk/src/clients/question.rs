@@ -75,7 +75,7 @@ pub(super) async fn inquire(
 }
 
 async fn ask_one(core: &HubCore, node: &Arc<Node>, message: &impl Fn(i64) -> ServiceMessage) -> ProxyReply {
-    let mut ack = core.expect_ack(node);
+    let mut ack = core.acks.expect(node);
     let frame = message(ack.id()).to_frame();
     let answering = async {
         if !core.outbound.send(node, &frame).await {

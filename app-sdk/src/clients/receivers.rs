@@ -74,10 +74,10 @@ impl Receivers {
         arguments: &impl Arguments,
     ) -> Result<Option<Arc<Node>>, SendError> {
         let payloads = encode::invocation(method, arguments, self.core.naming, &[caller.protocol()], None)?;
-        if !self.core.contains(caller) {
+        if !self.core.connections.contains(caller) {
             return Ok(None);
         }
-        self.core.call_client(caller, payloads).await
+        self.core.to(caller).call(payloads).await
     }
 
     /// Sends to a connection that is here and may move. Returns `None` if it is elsewhere, or is by now.
@@ -87,11 +87,11 @@ impl Receivers {
         method: &str,
         arguments: &impl Arguments,
     ) -> Result<Option<(usize, Carriers)>, SendError> {
-        let known = self.core.connection(id).filter(|known| known.home().moves_between_nodes());
+        let known = self.core.connections.get(id).filter(|known| known.home().moves_between_nodes());
         let Some(connection) = known else { return Ok(None) };
         let payloads = encode::invocation(method, arguments, self.core.naming, &[connection.protocol()], None)?;
-        let taken = self.core.call_client(&connection, payloads).await?;
-        let has_left = taken.is_none() && !self.core.contains(&connection) && connection.inbox().goes_on();
+        let taken = self.core.to(&connection).call(payloads).await?;
+        let has_left = taken.is_none() && !self.core.connections.contains(&connection) && connection.inbox().goes_on();
         Ok((!has_left).then(|| Carriers::one(taken)))
     }
 
@@ -182,7 +182,7 @@ impl Locations {
     fn find(ids: &[ByteString], core: &HubCore, epoch: i64) -> Self {
         let mut locations = Self { known: Vec::new(), unknown: Vec::new() };
         for id in ids {
-            match core.connection(id).filter(|known| epoch == 0 || !known.home().moves_between_nodes()) {
+            match core.connections.get(id).filter(|known| epoch == 0 || !known.home().moves_between_nodes()) {
                 Some(connection) => locations.known.push(connection),
                 None => locations.unknown.push(id.clone()),
             }

@@ -179,7 +179,12 @@ impl Dispatcher {
         tracing::debug!(hub = %self.core.name(), connection = short(connection.id()), text, "call is not let in");
         let queued = scope.invocation_id().map_or(Ok(()), |id| {
             let error = Outcome::Error(text.into());
-            self.core.try_complete(connection, encode::completion(connection.protocol(), Vec::new(), id.clone(), error))
+            self.core.to(connection).try_complete(encode::completion(
+                connection.protocol(),
+                Vec::new(),
+                id.clone(),
+                error,
+            ))
         });
         let Err(frame) = queued else {
             report_refused(&self.core, &scope);
@@ -187,7 +192,7 @@ impl Dispatcher {
         };
         let core = Arc::clone(&self.core);
         Some(Box::pin(async move {
-            core.complete(scope.connection(), &frame).await;
+            core.to(scope.connection()).complete(&frame).await;
             report_refused(&core, &scope);
         }))
     }
@@ -198,6 +203,6 @@ fn report_refused(core: &HubCore, scope: &CallScope) {
     if let Some(trace) = scope.trace() {
         let connection = scope.connection();
         let begun = trace.begun(connection.shared_id(), Instant::now());
-        core.report_trace(connection, TraceReport { ran_us: Some(0), has_failed: true, ..begun });
+        core.to(connection).report_trace(TraceReport { ran_us: Some(0), has_failed: true, ..begun });
     }
 }

@@ -44,7 +44,7 @@ impl Dispatcher {
     /// Pauses what goes to a client alone. Without a node that ends the pause the connection ends: the new one was lost after
     /// the old one had forgotten it.
     pub(super) fn pause(self: &Arc<Self>, node: &Arc<Node>, connection_id: ByteString) {
-        let Some(connection) = self.core.connection(&connection_id) else { return };
+        let Some(connection) = self.core.connections.get(&connection_id) else { return };
         let (subject, operation) = (FlowSubject::Client, FlowOperation::PauseAck);
         let answer = ConnectionFlowControl { connection_id, subject, operation };
         let answer = ServiceMessage::ConnectionFlowControl(answer).to_frame();
@@ -67,11 +67,11 @@ impl Dispatcher {
     /// to close the client.
     pub(super) fn resume(&self, link: LinkId, node: &Arc<Node>, connection_id: ByteString) {
         let is_proxy = node.knows_moves() && !node.is_of_service();
-        if is_proxy && let Some(closed) = self.core.take_parting(&connection_id) {
+        if is_proxy && let Some(closed) = self.core.connections.take_parting(&connection_id) {
             closed.home().resume(link, node);
             return;
         }
-        let Some(connection) = self.core.connection(&connection_id) else {
+        let Some(connection) = self.core.connections.get(&connection_id) else {
             if is_proxy {
                 self.core.outbound.refuse(node, connection_id, Cause::LinkLost, NOT_HERE);
             }
@@ -160,7 +160,7 @@ mod tests {
         let body = ServiceMessage::OpenConnection(open).to_body();
         let Ok(Some(ServiceMessage::OpenConnection(open))) = ServiceMessage::decode(&body) else { panic!("{body:?}") };
         hub.handle_open(link, node, &body, open);
-        hub.core.connection("c1").unwrap()
+        hub.core.connections.get("c1").unwrap()
     }
 
     #[tokio::test(start_paused = true)]
@@ -172,13 +172,13 @@ mod tests {
             hub.pause(&old, "c1".into());
             hub.handle_link_ended(LinkId(1), &ConnectionClose::new(Cause::LinkLost));
             tokio::task::yield_now().await;
-            assert!(hub.core.contains(&connection));
+            assert!(hub.core.connections.contains(&connection));
             if is_taken_over {
                 hub.resume(LinkId(2), &new, "c1".into());
             }
             hub.tasks.close();
             hub.tasks.wait().await;
-            assert_eq!(hub.core.contains(&connection), is_taken_over);
+            assert_eq!(hub.core.connections.contains(&connection), is_taken_over);
             assert_eq!(connection.node().name(), if is_taken_over { "new" } else { "old" });
         }
     }
@@ -196,7 +196,7 @@ mod tests {
             }
             hub.tasks.close();
             hub.tasks.wait().await;
-            assert_eq!(hub.core.contains(&connection), is_resumed);
+            assert_eq!(hub.core.connections.contains(&connection), is_resumed);
         }
     }
 

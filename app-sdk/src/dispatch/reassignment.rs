@@ -35,12 +35,12 @@ impl Dispatcher {
             let close = ConnectionClose::with_error(Cause::AppError, error.to_string());
             self.close(connection, Close { error: Some(self.close_text(&error)), allow_reconnect: true }, close);
         }
-        self.core.announce_taken_over(connection, is_kept);
+        self.core.taken_over.announce(connection, is_kept);
     }
 
     /// Drops a connection without a word or a hook, as a crash does; for the test kit.
     pub(crate) fn forget(self: &Arc<Self>, id: &str) {
-        if let Some(connection) = self.core.connection(id)
+        if let Some(connection) = self.core.connections.get(id)
             && self.core.remove_reassigned(&connection)
         {
             self.abandon_calls(&connection);
@@ -58,7 +58,7 @@ impl Dispatcher {
         close: ConnectionClose,
     ) {
         // Its last link was lost in the moment in which it was given away.
-        if let Some(present) = self.core.connection(&message.connection_id) {
+        if let Some(present) = self.core.connections.get(&message.connection_id) {
             return self.handle_closed(&present, close);
         }
         let protocol = message.protocol.as_deref().and_then(HubProtocol::from_name).unwrap_or(HubProtocol::Json);
@@ -127,7 +127,7 @@ impl Dispatcher {
     /// has answered.
     pub(super) async fn hand_over(self: &Arc<Self>, connection: &Arc<Connection>) {
         let items = self.items_of(connection).await;
-        if !self.core.is_asked(connection.id()) {
+        if !self.core.client_results.is_asked(connection.id()) {
             self.give_away(connection, items).await;
         }
     }
@@ -136,7 +136,7 @@ impl Dispatcher {
         // Not while it moves: the node that has it then knows of no hand-over yet.
         let passage = connection.home().pass().await;
         connection.inbox().set_handed_over();
-        self.core.remember_handed_over(connection.shared_id());
+        self.core.handed_over.insert(connection.shared_id());
         if !self.core.remove_reassigned(connection) {
             return;
         }
@@ -150,14 +150,14 @@ impl Dispatcher {
     /// Fails what waits for clients that are about to be handed over, because the time for their calls is up. Returns whether
     /// anything did.
     pub(crate) fn give_up_waits(&self) -> bool {
-        let connections = self.core.connections();
+        let connections = self.core.connections.all();
         let leaving = connections.iter().filter(|connection| connection.inbox().is_reassigning());
         leaving.filter(|connection| self.end_waits(connection, ClientSilence::Leaving)).count() > 0
     }
 
     /// Advances all hand-overs: what other app servers wait for ends by time alone.
     pub(crate) fn advance_handovers(self: &Arc<Self>) {
-        for connection in self.core.connections() {
+        for connection in self.core.connections.all() {
             if self.core.advance_handover(&connection) {
                 self.spawn_worker(&connection);
             }
@@ -166,7 +166,7 @@ impl Dispatcher {
 
     /// Hands the remaining connections over, because the time for their calls is up. Those that move are left to their nodes.
     pub(crate) async fn hand_over_remaining(self: &Arc<Self>) {
-        for connection in self.core.connections() {
+        for connection in self.core.connections.all() {
             if connection.inbox().is_reassigning() && !connection.home().is_paused() {
                 let items = self.items_of(&connection).await;
                 self.give_away(&connection, items).await;
@@ -182,7 +182,7 @@ impl Dispatcher {
             let inbox = connection.inbox();
             inbox.is_reassigning() || (is_of_service && inbox.has_calls())
         };
-        let all = self.core.connections();
+        let all = self.core.connections.all();
         (all.len(), all.iter().filter(|connection| is_moving(connection)).count())
     }
 
@@ -297,7 +297,7 @@ mod tests {
         let [ServiceMessage::CloseConnection(close)] = &told[..] else { panic!("{told:?}") };
         assert_eq!(close.reason().next_home, Some(""));
         assert!(close.headers.iter().any(|(name, _)| name == ITEMS_HEADER));
-        assert!(scene.hub.core.connection("c1").is_none());
+        assert!(scene.hub.core.connections.get("c1").is_none());
     }
 
     #[tokio::test]
@@ -311,7 +311,7 @@ mod tests {
             panic!("{told:?}")
         };
         assert_eq!((&**connection_id, *operation), ("c1", FlowOperation::ReadOn));
-        let connection = scene.hub.core.connection("c1").unwrap();
+        let connection = scene.hub.core.connections.get("c1").unwrap();
         assert!(!connection.inbox().is_reassigning());
         scene.hub.begin_reassignment(&connection);
         assert!(connection.inbox().is_reassigning());

@@ -32,25 +32,25 @@ impl Dispatcher {
     pub(super) fn answer_restore_query(&self, node: &Node, query: RestoreQuery) {
         let RestoreQuery { connection_id, user_id, query_id } = query;
         let user_id = user_id.as_deref();
-        let open = self.core.connection(&connection_id).filter(|lost| lost.request().user_id() == user_id);
+        let open = self.core.connections.get(&connection_id).filter(|lost| lost.request().user_id() == user_id);
         let is_open = open.is_some_and(|lost| lost.inbox().is_connected());
-        let is_kept = self.core.restores() && (is_open || self.core.keeps_lost(&connection_id, user_id));
+        let is_kept = self.core.lost.are_kept() && (is_open || self.core.lost.contains(&connection_id, user_id));
         self.core.outbound.control(node, &ServiceMessage::RestoreAnswer(RestoreAnswer { query_id, is_kept }));
     }
 
     /// Gives a new connection the groups and items of the lost one that its client has proved to be its own.
     pub(super) async fn restore(self: &Arc<Self>, connection: &Arc<Connection>) {
-        if !connection.request().is_restoring || !self.core.restores() {
+        if !connection.request().is_restoring || !self.core.lost.are_kept() {
             return;
         }
         let Some(lost_id) = connection.request().header(RESTORES_HEADER) else { return };
         let user_id = connection.request().user_id();
-        if let Some(lost) = self.core.connection(&lost_id).filter(|lost| lost.request().user_id() == user_id) {
+        if let Some(lost) = self.core.connections.get(&lost_id).filter(|lost| lost.request().user_id() == user_id) {
             // Its node has died or is cut off, and nobody has noticed. Whoever has its token is its client.
             self.close(&lost, Close::default(), ConnectionClose::new(Cause::Restored));
         }
         let cancellation = connection.cancellation();
-        let taken = timeout(DISCONNECT_HOOK_TIMEOUT, self.core.take_lost(&lost_id, user_id));
+        let taken = timeout(DISCONNECT_HOOK_TIMEOUT, self.core.lost.take(&lost_id, user_id));
         if let Some(Ok(Some(lost))) = cancellation.run_until_cancelled(taken).await {
             cancellation.run_until_cancelled(self.give_back(connection, lost_id, *lost)).await;
         }
@@ -93,7 +93,7 @@ impl Dispatcher {
 
     /// Keeps what a connection had whose `on_disconnected` has run, if its client may begin anew.
     pub(super) fn keep_lost(&self, connection: &Connection, was_connected: bool) {
-        if self.core.end_loss(connection, was_connected) {
+        if self.core.lost.end(connection, was_connected, self.core.metrics()) {
             tokio::spawn(drop_old_lost(Arc::downgrade(&self.core)));
         }
     }
@@ -101,7 +101,7 @@ impl Dispatcher {
 
 /// Drops what lost clients had whose time is over, until there are none.
 async fn drop_old_lost(core: Weak<HubCore>) {
-    while let Some(until) = core.upgrade().and_then(|core| core.drop_old_lost(Instant::now())) {
+    while let Some(until) = core.upgrade().and_then(|core| core.lost.drop_old(Instant::now())) {
         sleep_until(until).await;
     }
 }

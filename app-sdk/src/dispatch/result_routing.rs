@@ -21,9 +21,9 @@ impl Dispatcher {
             let ClientInvocation { invocation_id, connection_id, caller_server_id, .. } = request.clone();
             self.refuse_request(node, ErrorCompletion { invocation_id, connection_id, caller_server_id, error });
         };
-        let Some(connection) = self.core.connection(&request.connection_id) else {
+        let Some(connection) = self.core.connections.get(&request.connection_id) else {
             // The app server that has it by now passes the answer on.
-            if self.core.was_handed_over(&request.connection_id) {
+            if self.core.handed_over.contains(&request.connection_id) {
                 return;
             }
             return refuse(text::disconnected(&request.connection_id).into());
@@ -31,7 +31,7 @@ impl Dispatcher {
         match self.core.expect_result_for(&request) {
             Err(TooManyRequests) => refuse("too many client results are waited for".into()),
             // Looked up again now that the result is expected: the close either fails the request or is seen here.
-            Ok(()) if !self.core.contains(&connection) => {
+            Ok(()) if !self.core.connections.contains(&connection) => {
                 self.end_input(&connection);
             }
             Ok(()) => {}
@@ -51,11 +51,11 @@ impl Dispatcher {
         let Some((protocol, completion)) = completion else {
             tracing::debug!(hub = %self.core.name(), id = %invocation_id, "a client's result can't be read");
             let refusal = ClientResult::Refused("its answer can't be read".into());
-            return self.core.handle_refusal(&invocation_id, &connection_id, refusal);
+            return self.core.client_results.refuse(&invocation_id, &connection_id, refusal);
         };
         // Its app server names the request in the frame around it.
         let completion = Completion { invocation_id, ..completion };
-        let other_addressee = self.core.handle_result(&connection_id, protocol, &completion);
+        let other_addressee = self.core.client_results.complete(&connection_id, protocol, &completion);
         let (hub, id) = (self.core.name(), &completion.invocation_id);
         if other_addressee.is_some() {
             self.core.count_dropped_result(id);
@@ -67,23 +67,23 @@ impl Dispatcher {
     pub(super) fn route_refusal(&self, node: &Arc<Node>, refusal: ErrorCompletion) {
         let ErrorCompletion { invocation_id, connection_id, error, .. } = refusal;
         if *error == *text::does_not_exist(&connection_id) {
-            self.core.handle_unknown_client(&invocation_id, node);
+            self.core.client_results.deny(&invocation_id, node);
         } else if *error == *text::disconnected(&connection_id) {
-            self.core.handle_refusal(&invocation_id, &connection_id, ClientResult::Disconnected);
+            self.core.client_results.refuse(&invocation_id, &connection_id, ClientResult::Disconnected);
         } else if *error == *text::leaving() {
-            self.core.handle_refusal(&invocation_id, &connection_id, ClientResult::Leaving);
+            self.core.client_results.refuse(&invocation_id, &connection_id, ClientResult::Leaving);
         } else {
-            self.core.handle_refusal(&invocation_id, &connection_id, ClientResult::Refused(error));
+            self.core.client_results.refuse(&invocation_id, &connection_id, ClientResult::Refused(error));
         }
     }
 
     /// Passes a completion that ends no upload on to the requester of the result.
     pub(super) async fn route_result(self: &Arc<Self>, connection: &Arc<Connection>, completion: Completion) {
         let protocol = connection.protocol();
-        match self.core.handle_result(connection.id(), protocol, &completion) {
+        match self.core.client_results.complete(connection.id(), protocol, &completion) {
             None | Some(Addressee::Local(_)) => {}
             Some(Addressee::AppServer(app_server)) => self.forward(connection, app_server, completion).await,
-            Some(Addressee::Nobody) => match self.core.requester_of(&completion.invocation_id) {
+            Some(Addressee::Nobody) => match self.core.client_results.requester_of(&completion.invocation_id) {
                 // Asked when its client was elsewhere, or by way of an app server that is gone.
                 Some(app_server) => {
                     let app_server = ByteString::from(app_server);
@@ -106,7 +106,7 @@ impl Dispatcher {
 
     /// Fails the requests to a connection that gives no results here any more.
     pub(super) fn abandon_requests(&self, connection: &Connection, silence: ClientSilence) {
-        for abandoned in self.core.fail_requests(connection.id(), silence) {
+        for abandoned in self.core.client_results.fail_connection(connection.id(), silence) {
             let refusal = ErrorCompletion {
                 invocation_id: abandoned.id,
                 connection_id: connection.shared_id(),

@@ -16,7 +16,6 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use bytestring::ByteString;
 use futures_util::future::{BoxFuture, CatchUnwind, OptionFuture};
 use futures_util::{FutureExt, StreamExt};
@@ -130,7 +129,13 @@ impl RunningCall {
                 self.has_waited = true;
                 return Some(Rest::Stream(RunningStream { call: self, items }));
             }
-            (Ok(ReplyBody::Value(payload)), ReplyKind::Result) => self.value(payload),
+            (Ok(ReplyBody::Value(payload)), ReplyKind::Result) => match check_size(&payload) {
+                Ok(()) => {
+                    self.count(CallOutcome::Ok);
+                    self.complete(Outcome::Value(payload))
+                }
+                Err(error) => self.failed(&error),
+            },
             (Ok(_), _) => {
                 self.count(CallOutcome::Failed);
                 let text = text::no_stream(&self.target);
@@ -172,43 +177,34 @@ impl RunningCall {
         }
     }
 
-    fn value(self, payload: Payload) -> Option<BoxFuture<'static, ()>> {
-        if let Err(error) = check_size(&payload) {
-            return self.failed(&error);
-        }
-        self.count(CallOutcome::Ok);
-        self.complete(Outcome::Value(payload))
-    }
-
-    /// Queues the answer, or returns the wait for it.
+    /// Queues the answer, if one is expected, or returns the wait for it.
     fn complete(mut self, outcome: Outcome) -> Option<BoxFuture<'static, ()>> {
         let report = self.scope.trace().map(|trace| self.report_of_end(trace, &outcome));
         self.forget();
-        match self.try_complete(outcome) {
-            Ok(()) => {
-                self.report_answered(report);
-                None
-            }
-            Err(frame) => Some(Box::pin(async move {
-                self.dispatcher.core.complete(self.connection(), &frame).await;
-                self.report_answered(report);
-            })),
-        }
-    }
-
-    /// Queues the answer, if one is expected. Returns its frame if it has to wait.
-    fn try_complete(&self, outcome: Outcome) -> Result<(), Bytes> {
         let (core, connection) = (&self.dispatcher.core, self.connection());
-        let Some(id) = self.scope.invocation_id().filter(|_| core.contains(connection)) else { return Ok(()) };
-        let headers = telemetry::headers_of(&self.span);
-        core.try_complete(connection, encode::completion(connection.protocol(), headers, id.clone(), outcome))
+        let queued = match self.scope.invocation_id().filter(|_| core.connections.contains(connection)) {
+            Some(id) => {
+                let headers = telemetry::headers_of(&self.span);
+                let completion = encode::completion(connection.protocol(), headers, id.clone(), outcome);
+                core.to(connection).try_complete(completion)
+            }
+            None => Ok(()),
+        };
+        let Err(frame) = queued else {
+            self.report_answered(report);
+            return None;
+        };
+        Some(Box::pin(async move {
+            self.dispatcher.core.to(self.connection()).complete(&frame).await;
+            self.report_answered(report);
+        }))
     }
 
     /// Reports the end to the trace that follows the call, behind the answer, which it is about.
     fn report_answered(&self, report: Option<(TraceReport, Instant)>) {
         if let Some((report, ended_at)) = report {
             let answered_us = self.scope.invocation_id().map(|_| micros(ended_at.elapsed()));
-            self.dispatcher.core.report_trace(self.connection(), TraceReport { answered_us, ..report });
+            self.dispatcher.core.to(self.connection()).report_trace(TraceReport { answered_us, ..report });
         }
     }
 
@@ -223,7 +219,7 @@ impl RunningCall {
     pub(super) fn report_begun(&self) {
         if let Some(trace) = self.scope.trace() {
             let connection = self.connection();
-            self.dispatcher.core.report_trace(connection, trace.begun(connection.shared_id(), self.since));
+            self.dispatcher.core.to(connection).report_trace(trace.begun(connection.shared_id(), self.since));
         }
     }
 
@@ -233,7 +229,7 @@ impl RunningCall {
         while let Some(item) = items.next().await {
             let item = item?;
             check_size(&item)?;
-            if !core.send_item(connection, encode::item(connection.protocol(), id.clone(), item)).await {
+            if !core.to(connection).item(encode::item(connection.protocol(), id.clone(), item)).await {
                 break;
             }
             core.metrics().items_down.inc();

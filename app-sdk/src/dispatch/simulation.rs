@@ -203,7 +203,7 @@ impl Simulation {
         let body = frames.next_body().unwrap().unwrap();
         let Ok(Some(ServiceMessage::OpenConnection(open))) = ServiceMessage::decode(&body) else { panic!("{body:?}") };
         hub.handle_open(LinkId(1), &node, &body, open);
-        let connection = hub.core.connection(ID).unwrap();
+        let connection = hub.core.connections.get(ID).unwrap();
         let mut simulation = Self {
             hub,
             node,
@@ -364,7 +364,7 @@ impl Simulation {
 
     fn check_nothing_is_left(&self) {
         assert_eq!(self.connection.inbox().left_over(), Vec::<String>::new());
-        assert_eq!(self.hub.core.open_requests(), 0);
+        assert_eq!(self.hub.core.client_results.len(), 0);
         let metrics = self.hub.core.metrics();
         assert_eq!((metrics.running.get(), metrics.streams.get(), metrics.client_results_waiting.get()), (0, 0, 0));
     }

@@ -152,7 +152,7 @@ impl Dispatcher {
 
     fn next(&self, connection: &Connection) -> (WorkItem<CallScope>, Option<Box<MessageTrace>>) {
         let mut inbox = connection.inbox();
-        let is_asked = inbox.is_reassigning() && self.core.is_asked(connection.id());
+        let is_asked = inbox.is_reassigning() && self.core.client_results.is_asked(connection.id());
         let next = inbox.next(connection.protocol(), &self.core.limits, is_asked);
         self.core.apply_flow_control(connection, &mut inbox);
         (next, inbox.take_trace())

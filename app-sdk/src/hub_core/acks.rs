@@ -9,9 +9,13 @@ use trunkline_protocol::service::Ack;
 use crate::node::Node;
 use crate::sync::lock;
 
-/// The requests of a hub that await their acknowledgement. A pure value; its lock is the caller's.
+/// Requests to proxies that await their acknowledgement.
 #[derive(Debug, Default)]
-pub(crate) struct Acks {
+pub(crate) struct Acks(Mutex<AwaitedAcks>);
+
+/// The requests by their ids. A pure value.
+#[derive(Debug, Default)]
+struct AwaitedAcks {
     latest: u32,
     waiting: HashMap<i64, WaitingAck>,
 }
@@ -25,12 +29,33 @@ struct WaitingAck {
 /// An acknowledgement to come; forgotten when dropped.
 #[derive(Debug)]
 pub(crate) struct ExpectedAck<'a> {
-    acks: &'a Mutex<Acks>,
+    acks: &'a Acks,
     id: i64,
     receiver: oneshot::Receiver<Ack>,
 }
 
 impl Acks {
+    /// Registers a request to a node that will be acknowledged.
+    pub(crate) fn expect(&self, node: &Arc<Node>) -> ExpectedAck<'_> {
+        let (id, receiver) = lock(&self.0).expect(node);
+        ExpectedAck { acks: self, id, receiver }
+    }
+
+    /// Passes an acknowledgement on; one that nobody waits for is dropped.
+    pub(crate) fn acknowledge(&self, ack: Ack) {
+        let sender = lock(&self.0).take(ack.ack_id);
+        if let Some(sender) = sender {
+            let _ = sender.send(ack);
+        }
+    }
+
+    /// Fails the requests to a node that has no links any more.
+    pub(crate) fn fail_node(&self, node: &Arc<Node>) {
+        lock(&self.0).fail_node(node);
+    }
+}
+
+impl AwaitedAcks {
     /// Registers a request to a node. Returns its id, and where the acknowledgement arrives.
     fn expect(&mut self, node: &Arc<Node>) -> (i64, oneshot::Receiver<Ack>) {
         // Azure's ids are positive int32; after two thousand million the old ones are long forgotten.
@@ -46,26 +71,12 @@ impl Acks {
         self.waiting.remove(&id).map(|waiting| waiting.sender)
     }
 
-    /// Fails the requests to a node that has no links any more.
-    pub(crate) fn fail_node(&mut self, node: &Arc<Node>) {
+    fn fail_node(&mut self, node: &Arc<Node>) {
         self.waiting.retain(|_, waiting| !Arc::ptr_eq(&waiting.node, node));
     }
 }
 
-/// Passes an acknowledgement on; one that nobody waits for is dropped.
-pub(crate) fn acknowledge(acks: &Mutex<Acks>, ack: Ack) {
-    let sender = lock(acks).take(ack.ack_id);
-    if let Some(sender) = sender {
-        let _ = sender.send(ack);
-    }
-}
-
-impl<'a> ExpectedAck<'a> {
-    pub(crate) fn new(acks: &'a Mutex<Acks>, node: &Arc<Node>) -> Self {
-        let (id, receiver) = lock(acks).expect(node);
-        Self { acks, id, receiver }
-    }
-
+impl ExpectedAck<'_> {
     /// The id to ask with.
     pub(crate) fn id(&self) -> i64 {
         self.id
@@ -79,7 +90,7 @@ impl<'a> ExpectedAck<'a> {
 
 impl Drop for ExpectedAck<'_> {
     fn drop(&mut self) {
-        lock(self.acks).take(self.id);
+        lock(&self.acks.0).take(self.id);
     }
 }
 
@@ -95,7 +106,7 @@ mod tests {
 
     #[test]
     fn an_acknowledgement_is_taken_once() {
-        let mut acks = Acks::default();
+        let mut acks = AwaitedAcks::default();
         let (id, mut receiver) = acks.expect(&node("a"));
         acks.take(id).unwrap().send(Ack { ack_id: id, status: AckStatus::Ok, ..Ack::default() }).unwrap();
         assert_eq!(receiver.try_recv().unwrap().ack_id, id);
@@ -104,14 +115,14 @@ mod tests {
 
     #[test]
     fn ids_are_positive_int32_and_begin_anew_after_the_last() {
-        let (mut acks, node) = (Acks { latest: i32::MAX as u32 - 1, ..Acks::default() }, node("a"));
+        let (mut acks, node) = (AwaitedAcks { latest: i32::MAX as u32 - 1, ..AwaitedAcks::default() }, node("a"));
         assert_eq!(acks.expect(&node).0, i64::from(i32::MAX));
         assert_eq!(acks.expect(&node).0, 1);
     }
 
     #[test]
     fn a_lost_node_fails_its_own_requests_only() {
-        let (mut acks, lost, other) = (Acks::default(), node("a"), node("b"));
+        let (mut acks, lost, other) = (AwaitedAcks::default(), node("a"), node("b"));
         let (_, mut of_lost) = acks.expect(&lost);
         let (_, mut of_other) = acks.expect(&other);
         acks.fail_node(&lost);
@@ -121,10 +132,10 @@ mod tests {
 
     #[test]
     fn a_dropped_expectation_is_forgotten() {
-        let acks = Mutex::new(Acks::default());
-        let expected = ExpectedAck::new(&acks, &node("a"));
+        let acks = Acks::default();
+        let expected = acks.expect(&node("a"));
         let id = expected.id();
         drop(expected);
-        assert!(lock(&acks).take(id).is_none());
+        assert!(lock(&acks.0).take(id).is_none());
     }
 }

@@ -1,6 +1,6 @@
 //! Fence: an acknowledgement of every proxy over each of its links, behind all that was sent before in both directions.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytestring::ByteString;
@@ -21,7 +21,7 @@ const CHECK_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Tells all proxies that this app server is about to stop, and waits until they have asked for their connections and open
 /// no more here.
-pub(crate) async fn announce_shutdown(outbound: &Outbound, acks: &Mutex<Acks>) {
+pub(crate) async fn announce_shutdown(outbound: &Outbound, acks: &Acks) {
     let mut told = Vec::new();
     // A proxy may have come in the last moment.
     while announce_to_new(outbound, &mut told) {
@@ -60,11 +60,11 @@ fn announce_to_new(outbound: &Outbound, told: &mut Vec<Arc<Node>>) -> bool {
 /// queued when it acknowledged has arrived, over every link.
 ///
 /// It asks for a group that nobody is in: proxies of any version acknowledge that behind the frames before it.
-pub(crate) async fn fence(outbound: &Outbound, acks: &Mutex<Acks>) {
+pub(crate) async fn fence(outbound: &Outbound, acks: &Acks) {
     let mut waits = Vec::new();
     for node in outbound.nodes().iter().filter(|node| !node.is_of_service()) {
         for link in node.links() {
-            let ack = ExpectedAck::new(acks, node);
+            let ack = acks.expect(node);
             let check = Check { subject: ByteString::new(), ack_id: ack.id() };
             if link.control(&ServiceMessage::CheckGroupExistenceWithAck(check).to_frame()).is_ok() {
                 waits.push(async move { wait_for(ack, &link).await });

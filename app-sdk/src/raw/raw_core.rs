@@ -15,7 +15,7 @@ use super::raw_handover::RawHandover;
 use super::raw_inbox::RawInbox;
 use super::raw_message::RawMessage;
 use crate::connection::{ConnectRequest, ConnectionClose, Limits, LinkId};
-use crate::hub_core::{Acks, acknowledge, announce_shutdown, fence};
+use crate::hub_core::{Acks, announce_shutdown, fence};
 use crate::node::Node;
 use crate::outbound::Outbound;
 use crate::sync::lock;
@@ -38,14 +38,14 @@ pub(super) struct RawCore {
     pub(super) outbound: Arc<Outbound>,
     limits: Limits,
     is_movable: bool,
-    acks: Mutex<Acks>,
+    acks: Acks,
     /// The caller that removes a connection is the one that closes it.
     clients: Mutex<HashMap<ByteString, Arc<RawClient>>>,
 }
 
 impl RawCore {
     pub(super) fn new(outbound: Outbound, limits: Limits, is_movable: bool) -> Self {
-        let (acks, clients) = (Mutex::default(), Mutex::default());
+        let (acks, clients) = (Acks::default(), Mutex::default());
         Self { outbound: Arc::new(outbound), limits, is_movable, acks, clients }
     }
 
@@ -158,11 +158,11 @@ impl RawCore {
     }
 
     pub(super) fn handle_ack(&self, ack: Ack) {
-        acknowledge(&self.acks, ack);
+        self.acks.acknowledge(ack);
     }
 
     pub(super) fn handle_node_lost(&self, node: &Arc<Node>) {
-        lock(&self.acks).fail_node(node);
+        self.acks.fail_node(node);
     }
 
     /// Asks the proxy to pause or resume the client, if that is due. Called with the inbox under its lock, or a later

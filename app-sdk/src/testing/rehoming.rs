@@ -47,7 +47,7 @@ pub(super) async fn rehome(hub: &TestHub, client: &TestClient, leaving: Leaving)
         wire.inbox.fail_pending(CRASHED);
     }
     let open = opening(client.opening(), &old.instance, items);
-    let taken_over = new.dispatcher.core.observe_taken_over();
+    let taken_over = new.dispatcher.core.taken_over.observe();
     wire.open_at(to, open).await;
     match timeout(ANSWER_TIMEOUT, is_kept(taken_over, &wire.id)).await {
         Ok(true) => Ok(()),

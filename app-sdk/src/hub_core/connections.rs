@@ -1,0 +1,61 @@
+//! Connections of one hub: those that are here, and those that end while they move.
+
+use std::sync::{Arc, Mutex, RwLock};
+
+use super::parting::Parting;
+use super::registry::Registry;
+use crate::connection::{Connection, LinkId};
+use crate::sync::{lock, read, write};
+
+/// Client connections of one hub.
+#[derive(Debug, Default)]
+pub(crate) struct Connections {
+    here: RwLock<Registry>,
+    parting: Mutex<Parting>,
+}
+
+impl Connections {
+    /// Registers a connection. Fails with the present connection of the same id, which stays.
+    pub(crate) fn insert(&self, connection: &Arc<Connection>) -> Result<(), Arc<Connection>> {
+        write(&self.here).insert(connection)
+    }
+
+    /// Removes this very connection. Returns `false` if it is not here any more.
+    pub(super) fn remove(&self, connection: &Arc<Connection>) -> bool {
+        write(&self.here).remove(connection)
+    }
+
+    pub(crate) fn get(&self, id: &str) -> Option<Arc<Connection>> {
+        read(&self.here).get(id).map(Arc::clone)
+    }
+
+    /// Whether this very connection is here, not only its id.
+    pub(crate) fn contains(&self, connection: &Arc<Connection>) -> bool {
+        read(&self.here).contains(connection)
+    }
+
+    pub(crate) fn all(&self) -> Vec<Arc<Connection>> {
+        read(&self.here).iter().map(Arc::clone).collect()
+    }
+
+    /// Counts the connections that are here, and those of them whose home is this link.
+    pub(crate) fn count(&self, link: LinkId) -> (usize, usize) {
+        let here = read(&self.here);
+        (here.iter().count(), here.at_home(link).len())
+    }
+
+    /// The connections whose home is this link.
+    pub(crate) fn at_home(&self, link: LinkId) -> Vec<Arc<Connection>> {
+        read(&self.here).at_home(link)
+    }
+
+    /// Keeps a connection that was closed while it moved, for the node that has it by now.
+    pub(super) fn keep_parting(&self, connection: &Arc<Connection>) {
+        lock(&self.parting).push(connection);
+    }
+
+    /// Takes a connection that was closed while it moved: the node that has it hears of that when it resumes it.
+    pub(crate) fn take_parting(&self, id: &str) -> Option<Arc<Connection>> {
+        lock(&self.parting).take(id)
+    }
+}
