@@ -45,6 +45,7 @@ pub(crate) use kept_bytes::{SLICE_MIN_BYTES, detached};
 pub(crate) use limits::Limits;
 pub(crate) use link_id::LinkId;
 pub(crate) use message_trace::{MessageTrace, micros};
+pub(crate) use trunkline_protocol::id::short;
 pub(crate) use upload_table::{UploadEnd, UploadEvent};
 
 /// A client connection, as its hub knows it.
@@ -214,9 +215,4 @@ impl fmt::Debug for CallScope {
         let connection = short(self.connection.id());
         f.debug_struct("CallScope").field("connection", &connection).field("state", &self.state).finish_non_exhaustive()
     }
-}
-
-/// Shortens a connection id for the log: in negotiate version 0 the whole id is a secret.
-pub(crate) fn short(id: &str) -> &str {
-    id.get(..trunkline_protocol::id::ID_CHARS).unwrap_or(id)
 }

@@ -6,6 +6,12 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 /// Characters of a fresh id: 16 bytes in base64url without padding.
 pub const ID_CHARS: usize = 22;
 
+/// Shortens a connection id for people to read: in negotiate version 0 the whole of it is a secret.
+#[must_use]
+pub fn short(connection_id: &str) -> &str {
+    connection_id.get(..ID_CHARS).unwrap_or(connection_id)
+}
+
 /// Returns a fresh id of 128 random bits, 22 URL-safe characters.
 ///
 /// # Panics

@@ -1,11 +1,12 @@
 //! Content of a client's transport.
 
 use trunkline_protocol::hub::HubProtocol;
+use trunkline_protocol::service::DataType;
 
 use crate::metrics::ClientProtocol;
 
 /// Type of the data that carries a hub handshake in a service message.
-pub(crate) const DATA_TYPE_HANDSHAKE: i64 = 1;
+pub(crate) const DATA_TYPE_HANDSHAKE: i64 = DataType::Handshake.number();
 
 /// Content that the transport of a client carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -10,7 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use trunkline_protocol::cause::Cause;
-use trunkline_protocol::id::ID_CHARS;
+pub(crate) use trunkline_protocol::id::short;
 use trunkline_protocol::manifest::{REMOTE_HEADER, Transport, USER_ID_CLAIM};
 use trunkline_protocol::service::{OpenConnection, header};
 
@@ -183,12 +183,6 @@ impl HistoryRing {
     }
 }
 
-/// First part of a connection id, which may be shown: in negotiate version 0 the whole of it is a secret.
-#[must_use]
-pub(crate) fn short(id: &str) -> &str {
-    id.get(..ID_CHARS).unwrap_or(id)
-}
-
 /// Text, cut to the length that is kept.
 fn cut_text(text: &str) -> Cow<'_, str> {
     let end = text.floor_char_boundary(TEXT_MAX_BYTES);
@@ -206,6 +200,8 @@ fn read_cause<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Cause, D::Er
 
 #[cfg(test)]
 mod tests {
+    use trunkline_protocol::id::ID_CHARS;
+
     use super::*;
 
     fn past(id: &str, cause: Cause, closed_ms: u64) -> PastConnection<'_> {
