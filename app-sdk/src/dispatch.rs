@@ -11,6 +11,8 @@
 //! The worker takes the messages of one connection in their order and starts its calls in that order. It never waits
 //! for a call: what that call needs may stand behind it.
 
+mod connection_ends;
+mod handovers;
 mod invocation;
 mod node_move;
 mod reassignment;
@@ -24,7 +26,7 @@ mod worker;
 
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::Waker;
 
 use bytes::Bytes;
@@ -36,8 +38,8 @@ use tracing::{Instrument, Span};
 use trunkline_protocol::cause::Cause;
 use trunkline_protocol::door::INSTANCE_ID_HEADER;
 use trunkline_protocol::hub::{
-    CLOSED_WITH_ERROR, CancelInvocation, Close, Completion, FramingError, HandshakeError, HandshakeRequest,
-    HandshakeResponse, Headers, HubMessage, HubMessageError, HubProtocol, Outcome, StreamItem,
+    CancelInvocation, Close, Completion, FramingError, HandshakeError, HandshakeRequest, HandshakeResponse, Headers,
+    HubMessage, HubMessageError, HubProtocol, Outcome, StreamItem,
 };
 use trunkline_protocol::service::{
     Ack, ClientCompletion, ClientInvocation, CloseConnection, ConnectionData, ConnectionFlowControl, ErrorCompletion,
@@ -59,13 +61,17 @@ use crate::handler::filter::HubCall;
 use crate::handler::hook::ErasedHook;
 use crate::handler::{HubCallKind, Reply, ReplyFuture};
 use crate::hub::{BuiltHub, HubSettings, MethodTable};
-use crate::hub_core::{ClientSilence, HubCore};
+use crate::hub_core::HubCore;
 use crate::log_limit::LinePermit;
 use crate::metrics::MethodMetrics;
 use crate::node::Node;
 use crate::outbound::{ID_IN_USE, Outbound};
 use crate::presence::Presence;
 use crate::telemetry;
+use connection_ends::ConnectionEnds;
+use handovers::Handovers;
+use node_move::NodeMoves;
+use result_routing::ResultRouter;
 use thread_hold::{note_turn, watch_turns};
 
 /// The error that an app sees for connections that went with an instance of a service.
@@ -82,6 +88,10 @@ pub(crate) struct Dispatcher {
     /// Exclusive tasks; `None` without any.
     pub(crate) exclusive: Option<Arc<TaskRunner>>,
     tasks: TaskTracker,
+    ends: Arc<ConnectionEnds>,
+    moves: NodeMoves,
+    pub(crate) handovers: Handovers,
+    results: Arc<ResultRouter>,
 }
 
 impl Dispatcher {
@@ -89,17 +99,37 @@ impl Dispatcher {
         let BuiltHub { settings, methods, presence, exclusive, .. } = hub;
         let exclusive = TaskRunner::new(&core, exclusive, tasks.clone());
         let presence = Presence::new(&core, presence, settings.presence_grace, tasks.clone());
-        Arc::new(Self { core, settings, methods, unknown_method: MethodMetrics::default(), presence, exclusive, tasks })
+        Arc::new_cyclic(|workers: &Weak<Self>| {
+            let workers: Weak<dyn StartWorker> = Weak::<Self>::clone(workers);
+            let ends = Arc::new(ConnectionEnds::new(Arc::clone(&core), workers, settings.detailed_errors));
+            let results = Arc::new(ResultRouter::new(Arc::clone(&core)));
+            let moves = NodeMoves::new(Arc::clone(&core), Arc::clone(&ends), tasks.clone());
+            let handovers = Handovers::new(Arc::clone(&core), Arc::clone(&ends), Arc::clone(&results));
+            let unknown_method = MethodMetrics::default();
+            Self {
+                core,
+                settings,
+                methods,
+                unknown_method,
+                presence,
+                exclusive,
+                tasks,
+                ends,
+                moves,
+                handovers,
+                results,
+            }
+        })
     }
 
     async fn handle_handshake(self: &Arc<Self>, connection: &Arc<Connection>, request: HandshakeRequest) {
         let protocol = request.protocol;
         if !self.core.protocols.contains(&protocol) {
-            return self.refuse_handshake(connection, &HandshakeError::Protocol(protocol.name().to_owned()));
+            return self.ends.refuse_handshake(connection, &HandshakeError::Protocol(protocol.name().to_owned()));
         }
         if protocol != connection.protocol() {
             let detail = format!("the connection was opened for {}", connection.protocol().name());
-            return self.refuse_handshake(connection, &HandshakeError::Malformed { detail });
+            return self.ends.refuse_handshake(connection, &HandshakeError::Malformed { detail });
         }
         if connection.request().is_rehomed {
             return self.accept_reassigned(connection).await;
@@ -116,7 +146,11 @@ impl Dispatcher {
                 let is_refused = error.stage() == CallStage::Authorizing;
                 let cause = if is_refused { Cause::PolicyRefused } else { Cause::AppError };
                 let close = ConnectionClose::with_error(cause, error.to_string());
-                self.close(connection, Close { error: Some(self.close_text(&error)), allow_reconnect: false }, close);
+                self.ends.close(
+                    connection,
+                    Close { error: Some(self.ends.close_text(&error)), allow_reconnect: false },
+                    close,
+                );
             }
         }
     }
@@ -177,20 +211,6 @@ impl Dispatcher {
         CallScope::new(connection, workers, kind, invocation_id, trace)
     }
 
-    fn refuse_handshake(self: &Arc<Self>, connection: &Arc<Connection>, error: &HandshakeError) {
-        tracing::debug!(hub = %self.core.name(), connection = short(connection.id()), ?error, "handshake is refused");
-        let text = match error {
-            HandshakeError::Malformed { detail } if self.settings.detailed_errors => {
-                HubError::invalid_data(detail.as_str()).describe(&error.to_string(), true)
-            }
-            _ => error.to_string(),
-        };
-        let answer = HandshakeResponse { error: Some(text) }.encode();
-        if self.core.refuse_handshake(connection, answer) {
-            self.spawn_worker(connection);
-        }
-    }
-
     /// Handles a message. Returns what the worker must wait for.
     fn dispatch(
         self: &Arc<Self>,
@@ -214,11 +234,11 @@ impl Dispatcher {
             Ok(Some(HubMessage::StreamItem(item))) => self.handle_item(connection, item, bytes),
             Ok(Some(HubMessage::Completion(completion))) => return self.handle_completion(connection, completion),
             Ok(Some(HubMessage::CancelInvocation(cancel))) => self.cancel(connection, &cancel),
-            Ok(Some(HubMessage::Close(close))) => self.handle_close_message(connection, close),
+            Ok(Some(HubMessage::Close(close))) => self.ends.handle_close_message(connection, close),
             // They end at the proxy, which counts messages where a client may come back.
             Ok(Some(HubMessage::Ping | HubMessage::Ack { .. } | HubMessage::Sequence { .. })) => {}
             Ok(None) => tracing::debug!(hub = %self.core.name(), "message of a newer type is skipped"),
-            Err(error) => self.close_with_error(connection, Cause::HubProtocol, &message_error(&error)),
+            Err(error) => self.ends.close_with_error(connection, Cause::HubProtocol, &message_error(&error)),
         }
         None
     }
@@ -260,7 +280,7 @@ impl Dispatcher {
         };
         let Some(waiting) = waiting else {
             let (dispatcher, connection) = (Arc::clone(self), Arc::clone(connection));
-            return Some(Box::pin(async move { dispatcher.route_result(&connection, completion).await }));
+            return Some(Box::pin(async move { dispatcher.results.route_result(&connection, completion).await }));
         };
         waiting.into_iter().for_each(Waker::wake);
         None
@@ -271,77 +291,6 @@ impl Dispatcher {
         match call {
             Some(call) => call.cancel(),
             None => tracing::debug!(hub = %self.core.name(), id = %cancel.invocation_id, "call to cancel is over"),
-        }
-    }
-
-    /// Ends the uploads and the client result requests of a client that sends nothing more.
-    ///
-    /// A connection that goes on elsewhere, or over another link, keeps its requests: its client can still answer.
-    fn end_input(&self, connection: &Arc<Connection>) {
-        let (goes_on, is_leaving) = {
-            let inbox = connection.inbox();
-            (inbox.goes_on(), inbox.ends_with_app_server())
-        };
-        match (goes_on, is_leaving) {
-            (_, true) => drop(self.end_waits(connection, ClientSilence::Leaving)),
-            (true, false) => self.end_uploads(connection, &UploadEnd::ConnectionClosed),
-            (false, false) => drop(self.end_waits(connection, ClientSilence::Disconnected)),
-        }
-    }
-
-    /// Fails what waits for a client. Returns whether anything did.
-    fn end_waits(&self, connection: &Arc<Connection>, silence: ClientSilence) -> bool {
-        let end = match silence {
-            ClientSilence::Leaving => UploadEnd::Leaving,
-            ClientSilence::Disconnected => UploadEnd::ConnectionClosed,
-        };
-        let is_asked = self.core.client_results.is_asked(connection.id());
-        let had_uploads = connection.inbox().calls().0.has_open_uploads();
-        self.end_uploads(connection, &end);
-        self.abandon_requests(connection, silence);
-        had_uploads || is_asked
-    }
-
-    fn end_uploads(&self, connection: &Arc<Connection>, end: &UploadEnd) {
-        let waiting = {
-            let mut inbox = connection.inbox();
-            let (calls, flow) = inbox.calls();
-            calls.end_uploads(end, flow)
-        };
-        waiting.into_iter().for_each(Waker::wake);
-    }
-
-    /// Takes the close message of a client; most often the proxy keeps it to itself.
-    fn handle_close_message(self: &Arc<Self>, connection: &Arc<Connection>, message: Close) {
-        let close = ConnectionClose { cause: Cause::ClientClosed, error: message.error };
-        self.close(connection, Close::default(), close);
-    }
-
-    /// Closes a connection whose bytes can't be understood.
-    fn close_with_error(self: &Arc<Self>, connection: &Arc<Connection>, cause: Cause, error: &HubError) {
-        let close = ConnectionClose::with_error(cause, error.message());
-        self.close(connection, Close { error: Some(self.close_text(error)), allow_reconnect: true }, close);
-    }
-
-    fn close(self: &Arc<Self>, connection: &Arc<Connection>, message: Close, close: ConnectionClose) {
-        if self.core.close(connection, message, close) {
-            self.spawn_worker(connection);
-        }
-    }
-
-    /// The text that a client reads in the close message after an error.
-    fn close_text(&self, error: &HubError) -> ByteString {
-        let base = match error.stage() {
-            CallStage::Authorizing => text::CLOSED_UNAUTHORIZED,
-            _ => CLOSED_WITH_ERROR,
-        };
-        error.describe(base, self.settings.detailed_errors).into()
-    }
-
-    /// Removes a connection that the other side has closed.
-    fn handle_closed(self: &Arc<Self>, connection: &Arc<Connection>, close: ConnectionClose) {
-        if self.core.handle_closed(connection, close) {
-            self.spawn_worker(connection);
         }
     }
 
@@ -375,7 +324,7 @@ impl Endpoint for Arc<Dispatcher> {
 
     fn handle_open(&self, home: LinkId, node: &Arc<Node>, body: &Bytes, message: OpenConnection) {
         if let Some(close) = ConnectionClose::of_ended(&message) {
-            return self.handle_ended(home, node, body, &message, close);
+            return self.ends.handle_ended(home, node, body, &message, close);
         }
         let connection_id = message.connection_id.clone();
         let Some(protocol) = message.protocol.as_deref().and_then(HubProtocol::from_name) else {
@@ -395,10 +344,10 @@ impl Endpoint for Arc<Dispatcher> {
                 return self.core.outbound.refuse(node, connection_id, Cause::IdInUse, ID_IN_USE);
             }
             if connection.request().is_rehomed {
-                self.supersede(&present, &connection);
+                self.ends.supersede(&present, &connection);
             } else {
                 // The proxy opens an id anew when it knows that the old connection is gone.
-                self.handle_closed(&present, ConnectionClose::new(Cause::Superseded));
+                self.ends.handle_closed(&present, ConnectionClose::new(Cause::Superseded));
             }
             if self.core.connections.insert(&connection).is_err() {
                 return;
@@ -440,18 +389,18 @@ impl Endpoint for Arc<Dispatcher> {
         }
         let reason = close.reason();
         match reason.next_home {
-            Some("") if reason.is_if_idle => self.begin_idle_reassignment(&connection),
-            Some("") => self.begin_reassignment(&connection),
-            Some(_) => self.let_go(&connection),
-            None => self.handle_closed(&connection, ConnectionClose::from_frame(&close)),
+            Some("") if reason.is_if_idle => self.handovers.begin_idle(&connection),
+            Some("") => self.handovers.begin(&connection),
+            Some(_) => self.ends.let_go(&connection),
+            None => self.ends.handle_closed(&connection, ConnectionClose::from_frame(&close)),
         }
     }
 
     fn handle_link_ended(&self, link: LinkId, close: &ConnectionClose) {
         for connection in self.core.connections.at_home(link) {
             match connection.home().end_link(link) {
-                HomeEnd::Over => self.end_with_link(&connection, close.clone()),
-                HomeEnd::Moving(resumed) => self.await_move(connection, link, resumed, close.clone()),
+                HomeEnd::Over => self.ends.end_with_link(&connection, close.clone()),
+                HomeEnd::Moving(resumed) => self.moves.await_move(connection, link, resumed, close.clone()),
                 HomeEnd::Elsewhere => {}
             }
         }
@@ -472,7 +421,7 @@ impl Endpoint for Arc<Dispatcher> {
     fn handle_instance_lost(&self, instance: &str) {
         for connection in self.core.connections.all() {
             if connection.request().header(INSTANCE_ID_HEADER).is_some_and(|holder| holder == instance) {
-                self.handle_closed(&connection, ConnectionClose::with_error(Cause::LinkLost, INSTANCE_LOST));
+                self.ends.handle_closed(&connection, ConnectionClose::with_error(Cause::LinkLost, INSTANCE_LOST));
             }
         }
     }
@@ -484,14 +433,14 @@ impl Endpoint for Arc<Dispatcher> {
             return self.core.outbound.retire(node);
         }
         match operation {
-            FlowOperation::Pause => self.pause(node, connection_id),
-            FlowOperation::Resume => self.resume(link, node, connection_id),
+            FlowOperation::Pause => self.moves.pause(node, connection_id),
+            FlowOperation::Resume => self.moves.resume(link, node, connection_id),
             _ => {}
         }
     }
 
     fn handle_move(&self, node: &Arc<Node>, request: MoveConnection) {
-        self.answer_move(node, request.connection_id);
+        self.moves.answer_move(node, request.connection_id);
     }
 
     fn handle_restore_query(&self, node: &Arc<Node>, query: RestoreQuery) {
@@ -547,15 +496,15 @@ impl Endpoint for Arc<Dispatcher> {
     }
 
     fn handle_client_invocation(&self, node: &Arc<Node>, request: ClientInvocation) {
-        self.register_request(node, request);
+        self.results.register_request(node, request);
     }
 
     fn handle_client_completion(&self, completion: ClientCompletion) {
-        self.route_remote_result(completion);
+        self.results.route_remote_result(completion);
     }
 
     fn handle_error_completion(&self, node: &Arc<Node>, refusal: ErrorCompletion) {
-        self.route_refusal(node, refusal);
+        self.results.route_refusal(node, refusal);
     }
 }
 

@@ -135,7 +135,7 @@ impl HubCore {
     }
 }
 
-/// Ends of connections.
+/// Ends of client connections, by either side.
 impl HubCore {
     /// Closes a connection from this side, once: a hub close message, then the close. What waits in its inbox is dropped.
     /// Returns whether a worker must start.

@@ -4,22 +4,17 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use tracing::Instrument;
 use trunkline_protocol::cause::Cause;
-use trunkline_protocol::hub::{Close, HubProtocol};
-use trunkline_protocol::service::{CloseConnection, OpenConnection, header_of};
-use trunkline_protocol::wire::ITEMS_HEADER;
+use trunkline_protocol::hub::Close;
 
 use super::{Dispatcher, call_span, catch_panic};
 use crate::call::CallInput;
 use crate::call::rehomed::{self, ITEMS_MAX_BYTES};
-use crate::connection::{CallKind, ConnectRequest, Connection, ConnectionClose, Home, LinkId};
+use crate::connection::{CallKind, Connection, ConnectionClose};
 use crate::error::HubError;
 use crate::handler::filter::HubCall;
 use crate::handler::{HubCallKind, ReplyBody};
-use crate::hub_core::ClientSilence;
-use crate::node::Node;
 
 impl Dispatcher {
     /// Accepts a connection that its client knows to be open: its handshake was answered long ago.
@@ -33,93 +28,19 @@ impl Dispatcher {
         if let Err(error) = taken {
             self.log(connection, "on_rehomed", &error);
             let close = ConnectionClose::with_error(Cause::AppError, error.to_string());
-            self.close(connection, Close { error: Some(self.close_text(&error)), allow_reconnect: true }, close);
+            self.ends.close(
+                connection,
+                Close { error: Some(self.ends.close_text(&error)), allow_reconnect: true },
+                close,
+            );
         }
         self.core.taken_over.announce(connection, is_kept);
     }
 
     /// Drops a connection without a word or a hook, as a crash does; for the test kit.
     pub(crate) fn forget(self: &Arc<Self>, id: &str) {
-        if let Some(connection) = self.core.connections.get(id)
-            && self.core.remove_reassigned(&connection)
-        {
-            self.abandon_calls(&connection);
-        }
-    }
-
-    /// Tells the app of the end of a connection that no app server had any more: `on_disconnected` runs, and nothing else did here
-    /// before.
-    pub(super) fn handle_ended(
-        self: &Arc<Self>,
-        home: LinkId,
-        node: &Arc<Node>,
-        body: &Bytes,
-        message: &OpenConnection,
-        close: ConnectionClose,
-    ) {
-        // Its last link was lost in the moment in which it was given away.
-        if let Some(present) = self.core.connections.get(&message.connection_id) {
-            return self.handle_closed(&present, close);
-        }
-        let protocol = message.protocol.as_deref().and_then(HubProtocol::from_name).unwrap_or(HubProtocol::Json);
-        let home = Home::new(home, Arc::clone(node));
-        let connection = Arc::new(Connection::new(ConnectRequest::new(body, message), protocol, home));
-        self.core.outbound.count_ended(connection.id(), &close);
-        connection.cancel();
-        let needs_worker = {
-            let mut inbox = connection.inbox();
-            // Somewhere on_connected has succeeded.
-            inbox.set_connected();
-            inbox.close(close)
-        };
-        if needs_worker {
-            self.spawn_worker(&connection);
-        }
-    }
-
-    /// Replaces a connection by the next one of its client, over another link of its proxy: the old calls are cancelled,
-    /// the items go over.
-    pub(super) fn supersede(self: &Arc<Self>, present: &Arc<Connection>, next: &Arc<Connection>) {
-        // Its proxy tells the groups anew.
-        *next.items() = present.take_belongings().1;
-        if self.core.remove_reassigned(present) {
-            self.abandon_calls(present);
-        }
-    }
-
-    /// Begins to hand a connection over to another app server: its calls end first.
-    pub(super) fn begin_reassignment(self: &Arc<Self>, connection: &Arc<Connection>) {
-        if self.core.begin_reassignment(connection) {
-            self.spawn_worker(connection);
-        }
-    }
-
-    /// Begins to hand a connection over to an app server that has too few, if it is idle; else it stays.
-    pub(super) fn begin_idle_reassignment(self: &Arc<Self>, connection: &Arc<Connection>) {
-        if self.core.begin_idle_reassignment(connection) {
-            self.spawn_worker(connection);
-        }
-    }
-
-    /// Lets a connection go that another app server has already, since this one was cut off for a while. What was asked of its
-    /// client stays open: the answer is passed on from there.
-    pub(super) fn let_go(self: &Arc<Self>, connection: &Arc<Connection>) {
-        if self.core.remove_reassigned(connection) {
-            self.abandon_calls(connection);
-        }
-    }
-
-    /// Fails what waits for a client that is about to be handed over, if its proxy can't read it on.
-    pub(super) fn give_up_waits_unread(&self, connection: &Arc<Connection>) {
-        if !connection.node().reads_on() && connection.inbox().is_reassigning() {
-            self.end_waits(connection, ClientSilence::Leaving);
-        }
-    }
-
-    /// Cancels the calls of a connection that was taken over.
-    pub(super) fn abandon_calls(self: &Arc<Self>, connection: &Arc<Connection>) {
-        if self.core.abandon_calls(connection) {
-            self.spawn_worker(connection);
+        if let Some(connection) = self.core.connections.get(id) {
+            self.ends.let_go(&connection);
         }
     }
 
@@ -128,39 +49,7 @@ impl Dispatcher {
     pub(super) async fn hand_over(self: &Arc<Self>, connection: &Arc<Connection>) {
         let items = self.items_of(connection).await;
         if !self.core.client_results.is_asked(connection.id()) {
-            self.give_away(connection, items).await;
-        }
-    }
-
-    async fn give_away(self: &Arc<Self>, connection: &Arc<Connection>, items: Option<String>) {
-        // Not while it moves: the node that has it then knows of no hand-over yet.
-        let passage = connection.home().pass().await;
-        connection.inbox().set_handed_over();
-        self.core.handed_over.insert(connection.shared_id());
-        if !self.core.remove_reassigned(connection) {
-            return;
-        }
-        let mut close = CloseConnection { connection_id: connection.shared_id(), ..CloseConnection::default() };
-        close.headers.extend(items.map(|items| header_of(ITEMS_HEADER, items)));
-        self.core.hand_over(passage.node(), close);
-        self.end_waits(connection, ClientSilence::Leaving);
-        self.abandon_calls(connection);
-    }
-
-    /// Fails what waits for clients that are about to be handed over, because the time for their calls is up. Returns whether
-    /// anything did.
-    pub(crate) fn give_up_waits(&self) -> bool {
-        let connections = self.core.connections.all();
-        let leaving = connections.iter().filter(|connection| connection.inbox().is_reassigning());
-        leaving.filter(|connection| self.end_waits(connection, ClientSilence::Leaving)).count() > 0
-    }
-
-    /// Advances all hand-overs: what other app servers wait for ends by time alone.
-    pub(crate) fn advance_handovers(self: &Arc<Self>) {
-        for connection in self.core.connections.all() {
-            if self.core.advance_handover(&connection) {
-                self.spawn_worker(&connection);
-            }
+            self.handovers.give_away(connection, items).await;
         }
     }
 
@@ -169,21 +58,9 @@ impl Dispatcher {
         for connection in self.core.connections.all() {
             if connection.inbox().is_reassigning() && !connection.home().is_paused() {
                 let items = self.items_of(&connection).await;
-                self.give_away(&connection, items).await;
+                self.handovers.give_away(&connection, items).await;
             }
         }
-    }
-
-    /// Counts the connections that are here, and those of them that are about to be handed over. A service waits for their
-    /// calls by itself.
-    pub(crate) fn count_connections(&self) -> (usize, usize) {
-        let is_moving = |connection: &Arc<Connection>| {
-            let is_of_service = connection.node().is_of_service();
-            let inbox = connection.inbox();
-            inbox.is_reassigning() || (is_of_service && inbox.has_calls())
-        };
-        let all = self.core.connections.all();
-        (all.len(), all.iter().filter(|connection| is_moving(connection)).count())
     }
 
     async fn items_of(self: &Arc<Self>, connection: &Arc<Connection>) -> Option<String> {
@@ -211,18 +88,20 @@ impl Dispatcher {
 mod tests {
     use tokio_util::task::TaskTracker;
     use trunkline_protocol::service::{
-        Attachment, Capabilities, ConnectionData, ConnectionFlowControl, FlowOperation, FrameBuffer, ServiceMessage,
+        Attachment, Capabilities, CloseConnection, ConnectionData, ConnectionFlowControl, FlowOperation, FrameBuffer,
+        OpenConnection, ServiceMessage,
     };
-    use trunkline_protocol::wire::{IF_IDLE_HEADER, MIGRATE_FROM_HEADER, MIGRATE_TO_HEADER};
+    use trunkline_protocol::wire::{IF_IDLE_HEADER, ITEMS_HEADER, MIGRATE_FROM_HEADER, MIGRATE_TO_HEADER};
 
     use trunkline_link::LinkOutbox;
 
     use super::*;
     use crate::Hub;
+    use crate::connection::LinkId;
     use crate::endpoint::Endpoint;
     use crate::hub_core::HubCore;
     use crate::metrics::Metrics;
-    use crate::node::{NodeName, next_piece, open_outbox};
+    use crate::node::{Node, NodeName, next_piece, open_outbox};
     use crate::outbound::Outbound;
 
     /// A hub with one client, at rest, and its link to the proxy.
@@ -313,7 +192,7 @@ mod tests {
         assert_eq!((&**connection_id, *operation), ("c1", FlowOperation::ReadOn));
         let connection = scene.hub.core.connections.get("c1").unwrap();
         assert!(!connection.inbox().is_reassigning());
-        scene.hub.begin_reassignment(&connection);
+        scene.hub.handovers.begin(&connection);
         assert!(connection.inbox().is_reassigning());
     }
 }

@@ -47,7 +47,7 @@ impl Dispatcher {
         let user_id = connection.request().user_id();
         if let Some(lost) = self.core.connections.get(&lost_id).filter(|lost| lost.request().user_id() == user_id) {
             // Its node has died or is cut off, and nobody has noticed. Whoever has its token is its client.
-            self.close(&lost, Close::default(), ConnectionClose::new(Cause::Restored));
+            self.ends.close(&lost, Close::default(), ConnectionClose::new(Cause::Restored));
         }
         let cancellation = connection.cancellation();
         let taken = timeout(DISCONNECT_HOOK_TIMEOUT, self.core.lost.take(&lost_id, user_id));
@@ -87,7 +87,11 @@ impl Dispatcher {
         if let Err(error) = self.run_hooks(HubCallKind::Restored, connection, context, None).await {
             self.log(connection, "on_restored", &error);
             let close = ConnectionClose::with_error(Cause::AppError, error.to_string());
-            self.close(connection, Close { error: Some(self.close_text(&error)), allow_reconnect: true }, close);
+            self.ends.close(
+                connection,
+                Close { error: Some(self.ends.close_text(&error)), allow_reconnect: true },
+                close,
+            );
         }
     }
 

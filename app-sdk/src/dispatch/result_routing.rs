@@ -1,20 +1,29 @@
 //! Routing of client results: to methods here, and to other app servers that requested them.
 
 use std::sync::Arc;
+use std::task::Waker;
 
 use bytestring::ByteString;
 use trunkline_protocol::hub::{Completion, HubMessage, HubProtocol, next_frame};
 use trunkline_protocol::limits::LINK_FRAME_MAX_BYTES;
 use trunkline_protocol::service::{ClientCompletion, ClientInvocation, ErrorCompletion, ServiceMessage};
 
-use super::Dispatcher;
-use crate::connection::{Connection, short};
+use crate::connection::{Connection, UploadEnd, short};
 use crate::encode;
 use crate::error::text;
-use crate::hub_core::{Addressee, ClientResult, ClientSilence, TooManyRequests};
+use crate::hub_core::{Addressee, ClientResult, ClientSilence, HubCore, TooManyRequests};
 use crate::node::Node;
 
-impl Dispatcher {
+/// Router of the results of one hub's clients, and of what waits for them.
+pub(super) struct ResultRouter {
+    core: Arc<HubCore>,
+}
+
+impl ResultRouter {
+    pub(super) fn new(core: Arc<HubCore>) -> Self {
+        Self { core }
+    }
+
     /// Registers the request of another app server to a client here, which the proxy has sent to the client.
     pub(super) fn register_request(&self, node: &Node, request: ClientInvocation) {
         let refuse = |error: ByteString| {
@@ -78,7 +87,7 @@ impl Dispatcher {
     }
 
     /// Passes a completion that ends no upload on to the requester of the result.
-    pub(super) async fn route_result(self: &Arc<Self>, connection: &Arc<Connection>, completion: Completion) {
+    pub(super) async fn route_result(&self, connection: &Arc<Connection>, completion: Completion) {
         let protocol = connection.protocol();
         match self.core.client_results.complete(connection.id(), protocol, &completion) {
             None | Some(Addressee::Local(_)) => {}
@@ -105,7 +114,7 @@ impl Dispatcher {
     }
 
     /// Fails the requests to a connection that gives no results here any more.
-    pub(super) fn abandon_requests(&self, connection: &Connection, silence: ClientSilence) {
+    fn abandon_requests(&self, connection: &Connection, silence: ClientSilence) {
         for abandoned in self.core.client_results.fail_connection(connection.id(), silence) {
             let refusal = ErrorCompletion {
                 invocation_id: abandoned.id,
@@ -118,6 +127,58 @@ impl Dispatcher {
             };
             self.refuse_request(&connection.node(), refusal);
         }
+    }
+
+    /// Ends the uploads and the client result requests of a client that sends nothing more.
+    ///
+    /// A connection that goes on elsewhere, or over another link, keeps its requests: its client can still answer.
+    pub(super) fn end_input(&self, connection: &Arc<Connection>) {
+        let (goes_on, is_leaving) = {
+            let inbox = connection.inbox();
+            (inbox.goes_on(), inbox.ends_with_app_server())
+        };
+        match (goes_on, is_leaving) {
+            (_, true) => drop(self.end_waits(connection, ClientSilence::Leaving)),
+            (true, false) => self.end_uploads(connection, &UploadEnd::ConnectionClosed),
+            (false, false) => drop(self.end_waits(connection, ClientSilence::Disconnected)),
+        }
+    }
+
+    /// Fails what waits for a client. Returns whether anything did.
+    pub(super) fn end_waits(&self, connection: &Arc<Connection>, silence: ClientSilence) -> bool {
+        let end = match silence {
+            ClientSilence::Leaving => UploadEnd::Leaving,
+            ClientSilence::Disconnected => UploadEnd::ConnectionClosed,
+        };
+        let is_asked = self.core.client_results.is_asked(connection.id());
+        let had_uploads = connection.inbox().calls().0.has_open_uploads();
+        self.end_uploads(connection, &end);
+        self.abandon_requests(connection, silence);
+        had_uploads || is_asked
+    }
+
+    fn end_uploads(&self, connection: &Arc<Connection>, end: &UploadEnd) {
+        let waiting = {
+            let mut inbox = connection.inbox();
+            let (calls, flow) = inbox.calls();
+            calls.end_uploads(end, flow)
+        };
+        waiting.into_iter().for_each(Waker::wake);
+    }
+
+    /// Fails what waits for a client that is about to be handed over, if its proxy can't read it on.
+    pub(super) fn give_up_unread(&self, connection: &Arc<Connection>) {
+        if !connection.node().reads_on() && connection.inbox().is_reassigning() {
+            self.end_waits(connection, ClientSilence::Leaving);
+        }
+    }
+
+    /// Fails what waits for clients that are about to be handed over, because the time for their calls is up. Returns whether
+    /// anything did.
+    pub(super) fn give_up_waits(&self) -> bool {
+        let connections = self.core.connections.all();
+        let leaving = connections.iter().filter(|connection| connection.inbox().is_reassigning());
+        leaving.filter(|connection| self.end_waits(connection, ClientSilence::Leaving)).count() > 0
     }
 
     /// Tells another app server that its request will not be answered; never waits.

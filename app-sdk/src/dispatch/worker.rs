@@ -16,6 +16,7 @@ use tokio::runtime::Handle;
 use super::{Dispatcher, cause_of, framing_error};
 use crate::connection::{CallScope, Connection, DueQueue, MessageTrace, TURN, WorkItem, short};
 use crate::error::HubError;
+use crate::hub_core::HubCore;
 
 /// Number of messages after which a worker lets others work: a busy client must not keep a thread for itself.
 const MESSAGES_PER_TURN: u32 = 32;
@@ -51,7 +52,7 @@ impl Dispatcher {
         let mut now = since;
         due.enter();
         while let Some(connection) = due.take(now) {
-            match self.work_on(&connection) {
+            match self.run(&connection) {
                 WorkerPause::Done => {}
                 WorkerPause::Unfinished => due.push_back(connection),
                 WorkerPause::Waits(waiting) => drop(self.tasks.spawn(Arc::clone(&self).go_on(waiting, connection))),
@@ -75,7 +76,7 @@ impl Dispatcher {
     /// Works for one connection until nothing is left.
     async fn work(self: Arc<Self>, connection: Arc<Connection>) {
         loop {
-            match self.work_on(&connection) {
+            match self.run(&connection) {
                 WorkerPause::Done => return,
                 WorkerPause::Unfinished => tokio::task::yield_now().await,
                 WorkerPause::Waits(waiting) => waiting.await,
@@ -86,35 +87,34 @@ impl Dispatcher {
 
     /// Works for one connection as long as it needs not wait, and other connections have not waited for long. Code of the app is
     /// called where a panic becomes an answer; should one come from elsewhere, it takes its message with it, and not the worker.
-    fn work_on(self: &Arc<Self>, connection: &Arc<Connection>) -> WorkerPause {
-        catch_unwind(AssertUnwindSafe(|| self.work_through(connection))).unwrap_or_else(|panic| {
+    fn run(self: &Arc<Self>, connection: &Arc<Connection>) -> WorkerPause {
+        let turn = || {
+            for _ in 0..MESSAGES_PER_TURN {
+                match self.take_step(connection) {
+                    None => {}
+                    // Most waits are over when they are polled for the first time; the others are polled again.
+                    Some(WorkerPause::Waits(mut waiting)) => match (&mut waiting).now_or_never() {
+                        Some(()) => {}
+                        None => return WorkerPause::Waits(waiting),
+                    },
+                    Some(WorkerPause::Last(mut last)) => {
+                        return (&mut last).now_or_never().map_or(WorkerPause::Last(last), |()| WorkerPause::Done);
+                    }
+                    Some(pause) => return pause,
+                }
+            }
+            WorkerPause::Unfinished
+        };
+        catch_unwind(AssertUnwindSafe(turn)).unwrap_or_else(|panic| {
             let error = HubError::from_panic(&*panic);
             tracing::error!(hub = %self.core.name(), connection = short(connection.id()), %error, "a message is lost");
             WorkerPause::Unfinished
         })
     }
 
-    fn work_through(self: &Arc<Self>, connection: &Arc<Connection>) -> WorkerPause {
-        for _ in 0..MESSAGES_PER_TURN {
-            match self.work_once(connection) {
-                None => {}
-                // Most waits are over when they are polled for the first time; the others are polled again.
-                Some(WorkerPause::Waits(mut waiting)) => match (&mut waiting).now_or_never() {
-                    Some(()) => {}
-                    None => return WorkerPause::Waits(waiting),
-                },
-                Some(WorkerPause::Last(mut last)) => {
-                    return (&mut last).now_or_never().map_or(WorkerPause::Last(last), |()| WorkerPause::Done);
-                }
-                Some(pause) => return pause,
-            }
-        }
-        WorkerPause::Unfinished
-    }
-
     /// Takes one step. Returns how the worker must pause after it, if it must.
-    fn work_once(self: &Arc<Self>, connection: &Arc<Connection>) -> Option<WorkerPause> {
-        let (next, trace) = self.next(connection);
+    fn take_step(self: &Arc<Self>, connection: &Arc<Connection>) -> Option<WorkerPause> {
+        let (next, trace) = next_work(&self.core, connection);
         let owned = || (Arc::clone(self), Arc::clone(connection));
         match next {
             WorkItem::Handshake(Ok(request)) => {
@@ -122,13 +122,15 @@ impl Dispatcher {
                 let shaking = async move { dispatcher.handle_handshake(&connection, request).await };
                 return Some(WorkerPause::Waits(Box::pin(shaking)));
             }
-            WorkItem::Handshake(Err(error)) => self.refuse_handshake(connection, &error),
+            WorkItem::Handshake(Err(error)) => self.ends.refuse_handshake(connection, &error),
             WorkItem::Message(body, bytes) => {
                 return self.dispatch(connection, &body, bytes, trace).map(WorkerPause::Waits);
             }
             WorkItem::StartCall(call) => return self.start_queued(call).map(WorkerPause::Waits),
-            WorkItem::Unframed(error) => self.close_with_error(connection, cause_of(&error), &framing_error(&error)),
-            WorkItem::InputEnded => self.end_input(connection),
+            WorkItem::Unframed(error) => {
+                self.ends.close_with_error(connection, cause_of(&error), &framing_error(&error))
+            }
+            WorkItem::InputEnded => self.results.end_input(connection),
             WorkItem::Close(close, must_run_hook) => {
                 let (dispatcher, connection) = owned();
                 return Some(WorkerPause::Last(Box::pin(async move {
@@ -143,18 +145,19 @@ impl Dispatcher {
                 return Some(WorkerPause::Waits(Box::pin(async move { dispatcher.hand_over(&connection).await })));
             }
             WorkItem::Idle => {
-                self.give_up_waits_unread(connection);
+                self.results.give_up_unread(connection);
                 return Some(WorkerPause::Done);
             }
         }
         None
     }
+}
 
-    fn next(&self, connection: &Connection) -> (WorkItem<CallScope>, Option<Box<MessageTrace>>) {
-        let mut inbox = connection.inbox();
-        let is_asked = inbox.is_reassigning() && self.core.client_results.is_asked(connection.id());
-        let next = inbox.next(connection.protocol(), &self.core.limits, is_asked);
-        self.core.apply_flow_control(connection, &mut inbox);
-        (next, inbox.take_trace())
-    }
+/// Takes the next work of a connection, and the trace of its message.
+fn next_work(core: &HubCore, connection: &Connection) -> (WorkItem<CallScope>, Option<Box<MessageTrace>>) {
+    let mut inbox = connection.inbox();
+    let is_asked = inbox.is_reassigning() && core.client_results.is_asked(connection.id());
+    let next = inbox.next(connection.protocol(), &core.limits, is_asked);
+    core.apply_flow_control(connection, &mut inbox);
+    (next, inbox.take_trace())
 }

@@ -69,10 +69,10 @@ async fn hand_over_all(
     let (mut is_requested, mut has_given_up) = (false, false);
     let mut requested = pin!(requested);
     loop {
-        hubs.iter().for_each(Dispatcher::advance_handovers);
+        hubs.iter().for_each(|hub| hub.handovers.advance());
         let (here, moving) = hubs
             .iter()
-            .map(|hub| hub.count_connections())
+            .map(|hub| hub.handovers.count())
             .chain(raw.iter().map(|endpoint| endpoint.count_movable()))
             .fold((0, 0), |(all, some), (here, moving)| (all + here, some + moving));
         if (here, moving) != last {
@@ -84,7 +84,7 @@ async fn hand_over_all(
         }
         if started.elapsed() >= deadline {
             // Not the first one alone: all of them give up.
-            if !has_given_up && hubs.iter().filter(|hub| hub.give_up_waits()).count() > 0 {
+            if !has_given_up && hubs.iter().filter(|hub| hub.handovers.give_up_waits()).count() > 0 {
                 tracing::warn!("methods still wait for clients; they get an error");
                 (deadline, has_given_up) = (deadline + LAST_ANSWERS_TIMEOUT, true);
                 continue;
