@@ -57,14 +57,14 @@ pub(crate) fn limits() -> String {
     let known = evaluated(&constants(&read(Path::new(LIMITS_FILE))), &BTreeMap::new());
     for (folder, title) in CRATES {
         for (module, rows) in rows_by_module(Path::new(folder), &known) {
-            let title = if module == "limits" { title.to_owned() } else { format!("{title}: `{module}`") };
+            let title = if module.is_empty() { title.to_owned() } else { format!("{title}: `{module}`") };
             write!(page, "\n## {title}\n\n| limits | value | constant |\n|---|---|---|\n{rows}").unwrap();
         }
     }
     page
 }
 
-/// Rows of the table of each top module of a crate that has limits.
+/// Rows of the table of each top module of a crate that has limits; that of the file of limits has no name, and comes first.
 fn rows_by_module(folder: &Path, known: &BTreeMap<String, u64>) -> BTreeMap<String, String> {
     let mut rows: BTreeMap<String, String> = BTreeMap::new();
     for path in rust_files(folder) {
@@ -81,7 +81,7 @@ fn rows_by_module(folder: &Path, known: &BTreeMap<String, u64>) -> BTreeMap<Stri
         for constant in of_file.iter().filter(|constant| is_all || is_limit(&constant.name)) {
             let (doc, name) = (escape(&constant.doc), &constant.name);
             if !doc.is_empty() && name != "_" {
-                let rows = rows.entry(module.clone()).or_default();
+                let rows = rows.entry(if is_all { String::new() } else { module.clone() }).or_default();
                 writeln!(rows, "| {doc} | {} | `{name}` |", shown(constant, &known)).unwrap();
             }
         }
