@@ -192,7 +192,7 @@ fn a_client_whose_app_server_is_lost_goes_where_the_routes_lead_on_at_once() {
         let (mut stable, mut canary_app) = (stage.app_in("default", "stable"), stage.app_in("canary", "canary"));
         let (mut stable, mut canary) = (stable.link().await, canary_app.link().await);
         let mut client = Client::connect(&stage, &mut canary, "/chat").await;
-        // sleep: paused time. Routes are asked in the second after a link has opened, which must not be that of the loss.
+        // sleep: paused time. Routes are asked in the second after a link has opened: not in that of the loss.
         tokio::time::sleep(Duration::from_secs(3)).await;
         canary_app.retire();
         canary.ended().await;

@@ -101,6 +101,11 @@ fn no_doc_comment_begins_with_a_riddle() {
 }
 
 #[test]
+fn no_line_of_a_comment_is_too_wide() {
+    check(Rule::WideComment);
+}
+
+#[test]
 fn tests_sleep_only_for_a_reason() {
     check(Rule::Sleep);
 }

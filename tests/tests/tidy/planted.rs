@@ -188,6 +188,21 @@ fn a_doc_comment_that_begins_with_a_riddle_is_found() {
 }
 
 #[test]
+fn a_line_of_a_comment_beyond_120_columns_is_found() {
+    let (fits, wide) = ("a ".repeat(58), "a ".repeat(60));
+    for (text, count) in [
+        (format!("/// {fits}\nstruct A;"), 0),
+        (format!("/// {wide}\nstruct A;"), 1),
+        (format!("mod tests {{\n    // {fits}aaa\n    //! {wide}\n}}"), 2),
+        (format!("/// | {wide} |\n/// ```text\n/// {wide}\n/// ```\nstruct A;"), 0),
+        (format!("/// ```\n/// b\n/// ```\n/// {wide}\nstruct A;"), 1),
+        (format!("// https://example.com/{}\nstruct A;", "a".repeat(120)), 0),
+    ] {
+        assert_eq!(found(Rule::WideComment, &[("lib.rs", &text)]).len(), count, "{text}");
+    }
+}
+
+#[test]
 fn a_sleep_in_a_test_needs_a_reason() {
     for (text, count) in [
         ("#[cfg(test)] mod tests { fn a() { tokio::time::sleep(x).await } }", 1),

@@ -1,10 +1,13 @@
-//! Words: doc comments, and reasons of sleeps.
+//! Words: doc comments, widths of comments, and reasons of sleeps.
 
 use crate::source::{Crate, Kind, SourceFile};
 use crate::violation::Violation;
 
 /// A doc comment of so few words says nothing that the name does not say.
 pub(crate) const SHORT_WORDS: usize = 3;
+
+/// Columns of a line of a comment, as those of code.
+const COMMENT_COLUMNS: usize = 120;
 
 /// First words that leave the reader to guess what the item is.
 const RIDDLES: [&str; 12] = [
@@ -35,6 +38,28 @@ pub(crate) fn short_docs(krate: &Crate) -> Vec<Violation> {
 pub(crate) fn riddles(krate: &Crate) -> Vec<Violation> {
     let is_riddle = |text: &str| RIDDLES.iter().any(|riddle| begins_with(text.trim(), riddle));
     docs(krate, is_riddle, |text| format!("the doc comment begins with a riddle: \"{}\"", first_line(text)))
+}
+
+/// Checks the width of the lines of comments, except of blocks between fences, rows of tables and words that can't be cut.
+pub(crate) fn wide_comments(krate: &Crate) -> Vec<Violation> {
+    let mut violations = Vec::new();
+    for file in &krate.files {
+        let mut is_block = false;
+        for (number, line) in (1..).zip(file.text.lines()) {
+            let Some(comment) = line.trim_start().strip_prefix("//") else {
+                is_block = false;
+                continue;
+            };
+            let text = comment.trim_start_matches(['/', '!']).trim();
+            is_block ^= text.starts_with("```");
+            let can_be_cut = text.contains(' ') && !text.starts_with('|');
+            let columns = line.chars().count();
+            if columns > COMMENT_COLUMNS && can_be_cut && !is_block {
+                violations.push(Violation::new(file, number, format!("a line of a comment has {columns} columns")));
+            }
+        }
+    }
+    violations
 }
 
 /// Checks that tests sleep only where they say why.

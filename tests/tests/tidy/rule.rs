@@ -14,6 +14,7 @@ pub(crate) enum Rule {
     FileName,
     ShortDoc,
     Riddle,
+    WideComment,
     Sleep,
     Unsafe,
 }
@@ -28,6 +29,7 @@ impl Rule {
             Self::FileName => name::files(krate),
             Self::ShortDoc => prose::short_docs(krate),
             Self::Riddle => prose::riddles(krate),
+            Self::WideComment => prose::wide_comments(krate),
             Self::Sleep => prose::sleeps(krate),
             Self::Unsafe => prose::unsafe_code(krate),
         }
@@ -50,6 +52,7 @@ impl Rule {
             Self::FileName => "a file name occurs once in a crate: name the file by its concept",
             Self::ShortDoc => "a doc comment of three words or fewer says more or goes, and `pub` becomes `pub(crate)`",
             Self::Riddle => "a doc comment begins with a noun phrase or with a verb in the third person",
+            Self::WideComment => "a line of a comment has at most 120 columns, except in tables, charts and code",
             Self::Sleep => "a test waits for a fact, or says why it can't: `// sleep: reason` on the line or above it",
             Self::Unsafe => "a crate root begins with `#![forbid(unsafe_code)]`",
         }
