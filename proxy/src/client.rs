@@ -42,7 +42,7 @@ pub(crate) async fn serve(shard: Rc<Shard>, mut pending: Box<PendingConnection>)
         Some(reader) => {
             // The reader holds it too.
             drop(id);
-            let _permit = shard.state().keep_permit(reader.place(), permit);
+            let _permit = shard.step(|state| state.moves.keep_permit(&mut state.core, reader.place(), permit));
             reader.run(&shard).await;
         }
         // No app server was told of it, so none has to be told of its end; its token is used up all the same.

@@ -5,6 +5,7 @@
 
 mod answer_diff;
 mod apply;
+mod assignments;
 mod client_result;
 mod client_stream;
 mod close_reason;
@@ -13,13 +14,13 @@ mod command;
 mod connection;
 mod content;
 mod delivery;
+mod drain;
 mod drain_schedule;
-mod firewall;
+pub(crate) mod firewall;
 mod framed;
 mod gathering;
 mod hand_over;
 mod history;
-mod hub_use;
 mod inbox;
 mod inspection;
 mod keep_alive;
@@ -42,10 +43,10 @@ mod reroute;
 mod route_table;
 mod send_origin;
 mod shard_context;
+mod shard_core;
 mod shared;
 mod shed;
 mod side_assignment;
-mod side_message;
 mod slot;
 mod spare_room;
 mod state;
@@ -59,6 +60,7 @@ mod user_group;
 mod watch;
 mod webhook_pool;
 
+use shard_core::ShardCore;
 use std::cell::{RefCell, RefMut};
 use std::future::poll_fn;
 use std::mem;
@@ -174,11 +176,16 @@ impl Shard {
         self.state.borrow_mut()
     }
 
+    /// Takes a step; [`start_tasks`](Self::start_tasks) must follow one that writes to clients.
+    pub(crate) fn step<T>(&self, step: impl FnOnce(&mut ShardState) -> T) -> T {
+        step(&mut self.state())
+    }
+
     /// Applies the commands of one batch in their order.
     pub(crate) fn apply(self: &Rc<Self>, commands: Vec<ShardCommand>) {
         {
             let mut state = self.state();
-            let read_at = state.time_for_watches();
+            let read_at = state.core.time_for_watches();
             state.apply_read(commands, read_at);
         }
         self.start_tasks();
@@ -186,7 +193,7 @@ impl Shard {
 
     /// Applies a batch that came through the inbox.
     pub(crate) fn apply_batch(self: &Rc<Self>, batch: CommandBatch) {
-        self.state().apply_read(batch.commands, batch.read_at);
+        self.step(|state| state.apply_read(batch.commands, batch.read_at));
         self.start_tasks();
     }
 
@@ -200,7 +207,7 @@ impl Shard {
     pub(crate) fn advance(self: &Rc<Self>) {
         self.state().advance();
         // Dropped without the borrow: a socket wakes its other end.
-        let severed = self.state().take_severed();
+        let severed = self.step(|state| state.moves.take_severed(&mut state.core));
         drop(severed);
         self.start_tasks();
     }
@@ -213,27 +220,28 @@ impl Shard {
 
     /// Closes a client connection; a second time is fine. Its slot is freed when its socket has ended.
     pub(crate) fn close(self: &Rc<Self>, slot: Slot, reason: &CloseReason) {
-        self.state().close(slot, reason);
+        self.step(|state| state.assignments.close(&mut state.core, slot, reason));
         self.start_tasks();
     }
 
     /// Closes the route of an id that never became a connection.
     pub(crate) fn close_id(&self, id: &Rc<str>, is_negotiated: bool) {
-        self.state().close_id(id, is_negotiated);
+        self.step(|state| state.assignments.close_id(&mut state.core, id, is_negotiated));
     }
 
     /// Frees the slot of a client connection whose socket has ended, for this cause unless it was closed before. One that may
     /// go on over another socket stays.
     pub(crate) fn free(self: &Rc<Self>, slot: Slot, serial: Serial, cause: Cause) {
         // Dropped without the borrow: a socket wakes its other end.
-        let client = self.state().end_socket(slot, serial, cause);
+        let client =
+            self.step(|state| state.moves.end_socket(&mut state.core, &mut state.assignments, slot, serial, cause));
         self.start_tasks();
         drop(client);
     }
 
     /// Reassigns a client connection whose home was lost while it opened.
     pub(crate) fn lose_home(self: &Rc<Self>, slot: Slot, cause: Cause) {
-        self.state().lose_home(slot, cause);
+        self.step(|state| state.assignments.lose_home(&mut state.core, slot, cause));
         self.start_tasks();
     }
 
@@ -242,8 +250,8 @@ impl Shard {
         let (flushes, holds, drain, shed, orders, must_tell_presence, must_watch) = {
             let mut state = self.state();
             let (flushes, holds, drain) =
-                (state.delivery.take_flush_tasks(), state.delivery.take_holds(), state.drain.take());
-            let (shed, orders) = (mem::take(&mut state.shed), state.levelling.take_orders());
+                (state.core.delivery.take_flush_tasks(), state.core.delivery.take_holds(), state.drain.due.take());
+            let (shed, orders) = (mem::take(&mut state.shed.due), state.levelling.take_orders());
             let must_watch = state.leaving.take_start();
             (flushes, holds, drain, shed, orders, state.presence.take_start(), must_watch)
         };
@@ -276,7 +284,8 @@ impl Shard {
         let mut are_left = true;
         while are_left {
             sleep(LOOK_INTERVAL).await;
-            are_left = self.state().look_at_leaving(Instant::now());
+            are_left = self
+                .step(|state| state.leaving.look_at_leaving(&mut state.core, &mut state.assignments, Instant::now()));
             self.start_tasks();
         }
     }
@@ -292,20 +301,20 @@ impl Shard {
             } else {
                 sleep(PRESENCE_STEP).await;
             }
-            told = self.state().tell_presence();
+            told = self.step(|state| state.presence.tell_changes(&mut state.core));
         }
     }
 
     /// Lets what is held back for a client that has just been accepted leave, if the client sends nothing meanwhile.
     async fn end_hold(self: Rc<Self>, slot: Slot, serial: Serial) {
         sleep(FIRST_FRAME_WAIT).await;
-        self.state().end_late_hold(slot, serial);
+        self.step(|state| state.moves.end_late_hold(&mut state.core, &mut state.assignments, slot, serial));
         self.start_tasks();
     }
 
     fn poll_flush(&self, cx: &mut Context<'_>, slot: Slot, serial: Serial) -> Poll<()> {
         let mut state = self.state();
-        let ShardState { connections, delivery, .. } = &mut *state;
+        let ShardCore { connections, delivery, .. } = &mut state.core;
         match connections.get_current(slot, serial) {
             Some(client) => {
                 let flushed = delivery.poll_flush(client, cx);
@@ -320,37 +329,57 @@ impl Shard {
     /// accepted any more.
     async fn drain(self: Rc<Self>, spread: Duration) {
         let (begun, last) = (Instant::now(), Instant::now() + spread);
-        let everyone = self.state().connections.everyone();
+        let everyone = self.state().core.connections.everyone();
         let wait = wait_within(spread);
         let spread = (spread - wait).min(longest_spread(everyone.len(), self.shared().shards().len()));
         let mut schedule: DrainSchedule<(Slot, Serial)> = DrainSchedule::new(everyone, spread, chance);
         while let Some(next_at) = schedule.next_at() {
             sleep_until(begun + next_at).await;
-            self.state().leave_due(&mut schedule, (begun, wait));
+            self.step(|state| {
+                state.drain.leave_due(
+                    &mut state.core,
+                    &mut state.assignments,
+                    &mut state.moves,
+                    &mut state.leaving,
+                    &mut schedule,
+                    (begun, wait),
+                )
+            });
             self.start_tasks();
         }
         // Who has come back here instead of elsewhere tries again: load balancers need a while to notice. The calls of others
         // come to their end meanwhile.
-        while self.state().are_any_left() && Instant::now() < last {
+        while self.step(|state| state.drain.are_any_left(&mut state.core, &mut state.moves, &mut state.leaving))
+            && Instant::now() < last
+        {
             self.start_tasks();
             sleep(TRY_ELSEWHERE).await;
         }
         // Clients that were on their way in when the others were told, too.
-        self.state().close_all_drained();
+        self.step(|state| state.drain.close_all_drained(&mut state.core, &mut state.assignments));
         self.start_tasks();
     }
 
     /// Sends some clients elsewhere for a rebalance, spread over most of a second.
     async fn shed(self: Rc<Self>, clients: usize) {
         let begun = Instant::now();
-        let mut search = ShedSearch::new(clients, self.state().shed_from);
-        while !self.state().search_for_shed(&mut search) {
+        let mut search = ShedSearch::new(clients, self.state().shed.from);
+        while !self.step(|state| state.shed.search_for_shed(&mut state.core, &mut search)) {
             yield_now().await;
         }
         let mut schedule: DrainSchedule<(Slot, Serial)> = DrainSchedule::new(search.chosen(), SHED_SPREAD, chance);
         while let Some(next_at) = schedule.next_at() {
             sleep_until(begun + next_at).await;
-            self.state().shed_due(&mut schedule, begun.elapsed());
+            self.step(|state| {
+                state.shed.shed_due(
+                    &mut state.core,
+                    &mut state.assignments,
+                    &mut state.moves,
+                    &mut state.leaving,
+                    &mut schedule,
+                    begun.elapsed(),
+                )
+            });
             self.start_tasks();
         }
     }
@@ -359,13 +388,21 @@ impl Shard {
     async fn level(self: Rc<Self>, order: LevelOrder) {
         let begun = Instant::now();
         let mut search = LevelSearch::new(order);
-        while !search.step(&self.state()) {
+        while !search.step(&self.state().core) {
             yield_now().await;
         }
         let mut schedule: DrainSchedule<(Slot, Serial)> = DrainSchedule::new(search.found(), SHED_SPREAD, chance);
         while let Some(next_at) = schedule.next_at() {
             sleep_until(begun + next_at).await;
-            self.state().level_due(&order, &mut schedule, begun.elapsed());
+            self.step(|state| {
+                state.levelling.level_due(
+                    &mut state.core,
+                    &mut state.assignments,
+                    &order,
+                    &mut schedule,
+                    begun.elapsed(),
+                )
+            });
             self.start_tasks();
         }
     }

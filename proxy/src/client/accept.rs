@@ -54,7 +54,7 @@ pub(super) async fn accept(
         Err(_) => None,
     };
     let failure = match handshake {
-        Ok(handshake) if shard.state().is_drained() => {
+        Ok(handshake) if shard.state().drain.is_drained() => {
             HandshakeFailure::TryAgain(Handshake::content(handshake.as_ref()))
         }
         Ok(handshake) => match find_home(shard, &pending, restoring, handshake.as_ref()).await {
@@ -69,7 +69,7 @@ pub(super) async fn accept(
     };
     record(shard, &pending, &failure);
     if let Some(span) = &mut span {
-        span.fail(failure.cause(shard.state().is_drained()).label());
+        span.fail(failure.cause(shard.state().drain.is_drained()).label());
     }
     drop(timeout(REFUSE_TIMEOUT, pending_socket.refuse(shard, &failure, &settings)).await);
     None
@@ -125,7 +125,7 @@ async fn handshake(
 
 /// Counts and logs a client that is not accepted, and puts it into the history.
 fn record(shard: &Shard, pending: &PendingConnection, failure: &HandshakeFailure) {
-    let (cause, detail) = (failure.cause(shard.state().is_drained()), failure.detail());
+    let (cause, detail) = (failure.cause(shard.state().drain.is_drained()), failure.detail());
     let (hub, id) = (&pending.hub, &*pending.open.connection_id);
     shard.counters().hub(hub.index().get()).refused.count(cause);
     debug!(hub = hub.name(), connection = short(id), %cause, detail, "client connection refused");
@@ -171,7 +171,7 @@ async fn find_home(
     if let Some(server) = &pending.terms.server {
         let own = find_home_at(shard, hub, server).await;
         if own.is_some() || server.is_required {
-            return own.filter(|_| !shard.state().is_drained());
+            return own.filter(|_| !shard.state().drain.is_drained());
         }
     }
     let home = hub.choose_home_in(group).or_else(|| waiting_room(shard, hub, handshake));
@@ -179,7 +179,7 @@ async fn find_home(
         return home;
     }
     shard.shared().wait_for_link(hub, group).await;
-    hub.choose_home_in(group).filter(|_| !shard.state().is_drained())
+    hub.choose_home_in(group).filter(|_| !shard.state().drain.is_drained())
 }
 
 /// Finds a home at one app server. One that is certainly not there is not waited for, nor one that is only preferred.
@@ -223,7 +223,7 @@ fn open(
     let (id, is_traced): (Rc<str>, _) = (Rc::from(&*open.connection_id), trace.is_some());
     let (slot, serial) = {
         let mut state = shard.state();
-        let (serial, now) = (state.connections.next_serial(), state.tick());
+        let (serial, now) = (state.core.connections.next_serial(), state.core.tick());
         let mut client = Client::new(id.clone(), serial, home.clone(), content, socket);
         (client.is_negotiated, client.transport) = (is_negotiated, transport);
         client.cold.opened_us = shard.now_us();
@@ -239,12 +239,12 @@ fn open(
         set_times(&mut client, settings, now);
         // A node inside an app has no other one, and no observer.
         if shard.shared().whose_sockets == Sockets::Own {
-            client.cold.opening = Some(state.intern_opening(&open));
+            client.cold.opening = Some(state.core.intern_opening(&open));
         }
         // Here first: the app server's answer may come back before this function ends, on another thread.
         let slot = state.open(client, user.as_deref(), expires_s);
         let handshake = handshake.as_ref().map_or(&[][..], |handshake| &handshake.bytes);
-        state.watch_opening(slot, &open, handshake);
+        state.core.watch_opening(slot, &open, handshake);
         (slot, serial)
     };
     home.send(&ServiceMessage::OpenConnection(open));
@@ -252,7 +252,7 @@ fn open(
         home.send_data(&id, &handshake.bytes, DATA_TYPE_HANDSHAKE);
     }
     if hub.rules().is_some() {
-        shard.state().set_mirrors(slot, &hub);
+        shard.step(|state| state.assignments.mirrored.set_mirrors(&mut state.core, slot, &hub));
     }
     if home.is_closed() {
         // Lost while it was chosen: its clients of then have another one, this one has not.
@@ -299,12 +299,13 @@ pub(super) fn resume(
     pending: &PendingConnection,
     (slot, claimed): (Slot, Serial),
 ) -> Option<Box<Reader>> {
-    let serial = shard.state().come_back(slot, claimed, socket);
+    let serial =
+        shard.step(|state| state.moves.come_back(&mut state.core, &mut state.assignments, slot, claimed, socket));
     shard.start_tasks();
     let serial = serial?;
     let (id, home, content, has_sides, is_traced) = {
         let mut state = shard.state();
-        let client = state.connections.get_current(slot, serial)?;
+        let client = state.core.connections.get_current(slot, serial)?;
         (
             client.id.clone(),
             client.home.clone(),

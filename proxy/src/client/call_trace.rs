@@ -24,8 +24,8 @@ pub(super) fn trace_call(
     call: &CallScan<'_>,
     message: &[u8],
 ) -> Option<Bytes> {
-    let client = state.connections.get(slot)?;
-    let tracer = state.context.shared.tracer.as_ref()?;
+    let client = state.core.connections.get(slot)?;
+    let tracer = state.core.context.shared.tracer.as_ref()?;
     let frame = next_frame(protocol, message, usize::MAX).ok()??;
     // What can't be read goes up as it is.
     let mut decoded = protocol.decode(&Bytes::copy_from_slice(message.get(frame.body)?)).ok()??;
@@ -34,7 +34,7 @@ pub(super) fn trace_call(
     };
     let shown = invocation.headers.iter().find(|(name, _)| is_traceparent(name));
     let shown: Option<TraceContext> = shown.and_then(|(_, value)| value.parse().ok());
-    let hubs = state.context.shared.hubs.all();
+    let hubs = state.core.context.shared.hubs.all();
     let hub = hubs.get(client.home.hub().get()).map_or("", |hub| hub.name());
     let method = &*invocation.target;
     let mut span = tracer.begin_call(&format!("{hub}/{method}"), client.cold.trace.as_deref(), shown)?;
@@ -48,7 +48,7 @@ pub(super) fn trace_call(
     let mut traced = BytesMut::new();
     protocol.encode(&decoded, &mut traced);
     if let Some(id) = &call.invocation_id {
-        state.keep_call_span(slot, id, span);
+        state.core.keep_call_span(slot, id, span);
     }
     Some(traced.freeze())
 }

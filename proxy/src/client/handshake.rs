@@ -121,13 +121,13 @@ impl PendingSocket {
         cx: &mut Context<'_>,
         payload: &mut Vec<u8>,
     ) -> Poll<Result<usize, HandshakeFailure>> {
-        let mut buffer = shard.state().lend_read_buffer();
+        let mut buffer = shard.state().core.lend_read_buffer();
         let read = self.socket.poll_read(cx, &mut buffer).map(|read| match read {
             Ok(count @ 1..) => self.take(buffer.get_mut(..count).unwrap_or_default(), payload).map(|()| count),
             Ok(0) => Err(HandshakeFailure::SocketEnded(Cause::SocketEnded)),
             Err(error) => Err(HandshakeFailure::SocketEnded(cause_of(&error))),
         });
-        shard.state().return_read_buffer(buffer);
+        shard.state().core.return_read_buffer(buffer);
         read
     }
 

@@ -198,7 +198,7 @@ impl Reader {
     /// Notification of the end of a pause, if the connection is paused; learns what its home is now.
     fn resumed(&mut self, shard: &Shard) -> Option<Rc<Notify>> {
         let mut state = shard.state();
-        let client = state.connections.get_current(self.slot, self.serial)?;
+        let client = state.core.connections.get_current(self.slot, self.serial)?;
         if !Arc::ptr_eq(&client.home, &self.home) {
             self.home = Arc::clone(&client.home);
         }
@@ -223,8 +223,8 @@ impl Reader {
 
     /// Notes that the client lives; `true` if its connection is closed by now.
     fn heard(&self, state: &mut ShardState) -> bool {
-        let now = state.tick();
-        let Some(client) = state.connections.get_current(self.slot, self.serial) else { return true };
+        let now = state.core.tick();
+        let Some(client) = state.core.connections.get_current(self.slot, self.serial) else { return true };
         client.last_heard = now;
         client.is_closing()
     }
@@ -236,14 +236,14 @@ impl Reader {
             return Poll::Ready(Step::Continue);
         }
         let mut state = shard.state();
-        let mut buffer = state.lend_read_buffer();
+        let mut buffer = state.core.lend_read_buffer();
         let step = self.poll_read(&mut state, cx, &mut buffer).map(|read| match read {
             None => Step::Continue,
             Some(Ok(0)) => Step::Ended(Cause::SocketEnded),
             Some(Ok(count)) => self.take(&mut state, buffer.get_mut(..count).unwrap_or_default()),
             Some(Err(error)) => Step::Ended(cause_of(&error)),
         });
-        state.return_read_buffer(buffer);
+        state.core.return_read_buffer(buffer);
         drop(state);
         shard.start_tasks();
         step
@@ -258,7 +258,7 @@ impl Reader {
         cx: &mut Context<'_>,
         buffer: &mut [u8],
     ) -> Poll<Option<io::Result<usize>>> {
-        let Some(client) = state.connections.get_current(self.slot, self.serial) else {
+        let Some(client) = state.core.connections.get_current(self.slot, self.serial) else {
             return Poll::Ready(Some(Ok(0)));
         };
         if !client.pause_reasons().are_none() || !Arc::ptr_eq(&client.home, &self.home) {
@@ -356,11 +356,11 @@ impl Reader {
 
     /// Next step after a read of so much.
     fn pay(&mut self, state: &ShardState, messages: u64, bytes: usize) -> Step {
-        let owed = self.quota.as_mut().map(|quota| quota.charge(state.context.shared.uptime(), messages, bytes));
+        let owed = self.quota.as_mut().map(|quota| quota.charge(state.core.context.shared.uptime(), messages, bytes));
         match owed.map(|debt| (debt, debt.messages.max(debt.bytes))) {
             Some((debt, owed)) if !owed.is_zero() => {
                 let limit = if debt.messages >= debt.bytes { Limit::Messages } else { Limit::Bytes };
-                state.context.counters.limit(limit).increment();
+                state.core.context.counters.limit(limit).increment();
                 Step::Throttle(owed)
             }
             _ => Step::after(bytes),
@@ -390,12 +390,12 @@ impl Reader {
 
     fn poll_discard(&self, shard: &Shard, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let mut state = shard.state();
-        let mut buffer = state.lend_read_buffer();
-        let read = match state.connections.get_current(self.slot, self.serial) {
+        let mut buffer = state.core.lend_read_buffer();
+        let read = match state.core.connections.get_current(self.slot, self.serial) {
             Some(client) => client.socket.poll_read(cx, &mut buffer),
             None => Poll::Ready(Ok(0)),
         };
-        state.return_read_buffer(buffer);
+        state.core.return_read_buffer(buffer);
         read
     }
 }
@@ -462,7 +462,7 @@ impl<'a> Upstream<'a> {
         slot: Slot,
     ) -> Self {
         let (pongs, allowed, step, read_at) =
-            (BytesMut::new(), Run::default(), Step::Continue, state.time_for_watches());
+            (BytesMut::new(), Run::default(), Step::Continue, state.core.time_for_watches());
         Self { state, home, id, slot, messages: 0, pongs, rules, is_traced: false, allowed, side: None, read_at, step }
     }
 
@@ -500,10 +500,10 @@ impl<'a> Upstream<'a> {
             resumption.ownership.received = received;
             let may_end_hold = used > 0 && resumption.ownership.is_on_hold();
             if received.is_owed() {
-                self.state.owe_acknowledgement(self.slot);
+                self.state.moves.owe_acknowledgement(&mut self.state.core, self.slot);
             }
             if may_end_hold {
-                self.state.end_hold(self.slot);
+                self.state.moves.end_hold(&mut self.state.core, &mut self.state.assignments, self.slot);
             }
         }
         Ok(())
@@ -532,7 +532,16 @@ impl<'a> Upstream<'a> {
                 // Some app servers read more than is well-formed, and would find a method in it.
                 return Err(InboundError::Message(UNREADABLE.into()));
             }
-            let rule = |scan: &CallScan<'_>| self.state.rule(self.slot, rules, scan, place.len());
+            let rule = |scan: &CallScan<'_>| {
+                crate::shard::firewall::rule(
+                    &mut self.state.core,
+                    &mut self.state.assignments,
+                    self.slot,
+                    rules,
+                    scan,
+                    place.len(),
+                )
+            };
             let ruling = scan.as_ref().map_or(Ruling::Home, rule);
             let call = scan.as_ref().filter(|scan| self.is_traced && scan.kind.is_call());
             match ruling {
@@ -553,7 +562,7 @@ impl<'a> Upstream<'a> {
 
     /// Whether what clients say of their traces counts.
     fn trusts_clients(&self) -> bool {
-        self.state.context.shared.tracer.as_ref().is_some_and(SpanTracer::trusts_clients)
+        self.state.core.context.shared.tracer.as_ref().is_some_and(SpanTracer::trusts_clients)
     }
 
     /// Adds an allowed message to those that go up together; a call that is sampled goes up alone, with its span.
@@ -605,14 +614,14 @@ impl<'a> Upstream<'a> {
     /// Drops a message that rules refuse: it counts for the client's quota, and its watches see it.
     fn drop_refused(&mut self, message: &[u8]) {
         self.messages += 1;
-        if let Some(traced) = self.state.watch_up(self.slot, message, 0, self.read_at) {
-            self.state.watched_up(*traced, UpwardEnd::Refused);
+        if let Some(traced) = self.state.core.watch_up(self.slot, message, 0, self.read_at) {
+            self.state.core.watched_up(*traced, UpwardEnd::Refused);
         }
     }
 
     /// Sequence state of a client that may come back.
     fn resumption(&mut self) -> Option<&mut Resumption> {
-        let client = self.state.connections.get_mut(self.slot).filter(|client| client.is_resumable)?;
+        let client = self.state.core.connections.get_mut(self.slot).filter(|client| client.is_resumable)?;
         client.cold.resumption.as_deref_mut()
     }
 
@@ -627,14 +636,19 @@ impl<'a> Upstream<'a> {
             // Rules judge it; without any there is none.
             Upward::Single { .. } => {}
             Upward::Raw { bytes, kind } => self.send(&bytes, 1, kind.data_type()),
-            Upward::Call { id } => self.state.begin_call(self.slot, &id),
+            Upward::Call { id } => self.state.core.begin_call(self.slot, &id),
             Upward::Acknowledgement(sequence_id) => {
                 self.messages += 1;
-                self.state.acknowledged(self.slot, sequence_id);
+                self.state.moves.acknowledged(
+                    &mut self.state.core,
+                    &mut self.state.assignments,
+                    self.slot,
+                    sequence_id,
+                );
             }
             Upward::Ping => {
                 self.messages += 1;
-                let Some(client) = self.state.connections.get_mut(self.slot) else { return };
+                let Some(client) = self.state.core.connections.get_mut(self.slot) else { return };
                 // From now on its silence has an end.
                 client.has_pinged = true;
                 if let (Content::Hub(protocol), Some(_)) = (client.content, self.home.of_door()) {
@@ -653,19 +667,19 @@ impl<'a> Upstream<'a> {
     /// Sends messages to an app server: that of a side home, or of the home.
     fn send_over(&mut self, side: Option<&HomeLink>, bytes: &[u8], count: u64, data_type: i64) {
         self.messages += count;
-        let counters = self.state.context.counters.hub(self.home.hub().get());
+        let counters = self.state.core.context.counters.hub(self.home.hub().get());
         counters.messages_up.add_alone(count);
         counters.bytes_up.add_alone(bytes.len() as u64);
         let link = side.unwrap_or(self.home);
-        match self.state.watch_up(self.slot, bytes, data_type, self.read_at) {
+        match self.state.core.watch_up(self.slot, bytes, data_type, self.read_at) {
             None => link.send_data(self.id, bytes, data_type),
             Some(traced) => {
                 let is_marked = link.send_traced(traced.mark, (self.id, bytes), data_type);
                 let end = if is_marked { UpwardEnd::SentMarked } else { UpwardEnd::Sent };
-                self.state.watched_up(*traced, end(link.app()));
+                self.state.core.watched_up(*traced, end(link.app()));
             }
         }
-        self.state.mirror_up(self.slot, (bytes, count), data_type);
+        self.state.assignments.mirrored.mirror_up(&mut self.state.core, self.slot, (bytes, count), data_type);
     }
 
     fn answer_ping(&mut self, payload: &[u8]) {
@@ -678,11 +692,11 @@ impl<'a> Upstream<'a> {
     fn finish(self, taken: Result<(), InboundError>) -> Step {
         // In one write, however many pings one read has brought.
         if !self.pongs.is_empty() {
-            self.state.send_frame(self.slot, &self.pongs.freeze());
+            self.state.assignments.send_frame(&mut self.state.core, self.slot, &self.pongs.freeze());
         }
         if self.rules.is_some() {
             // Answers to refused calls.
-            self.state.finish_batch();
+            self.state.assignments.finish_batch(&mut self.state.core);
         }
         match (self.step, taken) {
             (Step::Continue, Err(error)) => Step::Broken(error),

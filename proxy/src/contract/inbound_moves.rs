@@ -267,8 +267,14 @@ fn a_node_that_has_given_a_connection_away_ends_it_for_nobody() {
         let shared = scene.nodes[0].stage.shared.clone();
         let (shard, hub) = (&shared.shards()[0], shared.hubs.keyed(HUB).unwrap().index());
         let (looked, leaving, (answer, given)) = (id.clone(), id.clone(), oneshot::channel());
-        assert!(shard.inspect(move |state| state.look(hub, &looked)).await.flatten().is_some());
-        shard.post(move |state| state.depart(hub, &leaving, answer));
+        assert!(
+            shard
+                .inspect(move |state| state.moves.look(&mut state.core, &mut state.assignments, hub, &looked))
+                .await
+                .flatten()
+                .is_some()
+        );
+        shard.post(move |state| state.moves.depart(&mut state.core, hub, &leaving, answer));
         scene.flow(0, &id, FlowOperation::Pause).await;
         scene.homes[0].send(flow(&id, FlowOperation::PauseAck));
         assert!(given.await.unwrap().is_some());

@@ -173,17 +173,25 @@ fn a_client_is_back_before_its_old_node_hears_that_it_has_moved() {
         let [old, new] = [0, 1].map(|node| scene.nodes[node].stage.shared.clone());
         let [at_old, at_new] = [&old, &new].map(|shared| shared.hubs.keyed("shop").unwrap());
         let (hub, looked) = (at_old.index(), id.clone());
-        let moving = old.shards()[0].inspect(move |state| state.look(hub, &looked)).await.flatten().unwrap();
+        let moving = old.shards()[0]
+            .inspect(move |state| state.moves.look(&mut state.core, &mut state.assignments, hub, &looked))
+            .await
+            .flatten()
+            .unwrap();
         let (hub, settings, known, arriving) = (at_new.index(), at_new.settings(), moving.clone(), id.clone());
-        let arrive = move |state: &mut ShardState| state.arrive(hub, &settings, &arriving, &known);
+        let arrive = move |state: &mut ShardState| {
+            state.moves.arrive(&mut state.core, &mut state.assignments, hub, &settings, &arriving, &known)
+        };
         let place = new.shards()[0].inspect(arrive).await.flatten().unwrap();
         let ((answer, given), hub, leaving) = (oneshot::channel(), at_old.index(), id.clone());
-        old.shards()[0].post(move |state| state.depart(hub, &leaving, answer));
+        old.shards()[0].post(move |state| state.moves.depart(&mut state.core, hub, &leaving, answer));
         scene.asked(&id).await;
         scene.answer(&id, 1).await;
         let state = MovedState::decode(&given.await.unwrap().unwrap()).unwrap();
         let hub = at_new.index();
-        let is_settled = new.shards()[0].inspect(move |shard| shard.settle(place, hub, (&moving, state))).await;
+        let is_settled = new.shards()[0]
+            .inspect(move |to| to.moves.settle(&mut to.core, &mut to.assignments, place, hub, (&moving, state)))
+            .await;
         assert_eq!(is_settled, Some(true));
         assert_eq!(scene.new.next().await, flow(&id, FlowOperation::Resume));
 

@@ -135,7 +135,10 @@ impl Stage {
             hubs.set_group(&rule.name, self.shared.default_terms(), rules.is_mirror(&rule.name));
         }
         hubs.apply_rules(&rules);
-        self.shared.shards().iter().for_each(|shard| shard.post(|state| state.reroute()));
+        self.shared
+            .shards()
+            .iter()
+            .for_each(|shard| shard.post(|state| state.rerouting.reroute(&mut state.core, &mut state.assignments)));
     }
 
     /// Has the first shard answer a request as its listener hands it over: with the client's address.

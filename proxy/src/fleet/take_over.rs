@@ -100,7 +100,12 @@ impl Fleet {
         };
         let Ok(moving) = MovingConnection::decode(&moving) else { return TakenOver::Failed };
         let (index, settings, own_id, known) = (hub.index(), hub.settings(), id.to_owned(), moving.clone());
-        let arrived = shard.inspect(move |state| state.arrive(index, &settings, &own_id, &known)).await.flatten();
+        let arrived = shard
+            .inspect(move |state| {
+                state.moves.arrive(&mut state.core, &mut state.assignments, index, &settings, &own_id, &known)
+            })
+            .await
+            .flatten();
         let Some(place) = arrived else {
             debug!(
                 hub = hub.name(),
@@ -112,7 +117,7 @@ impl Fleet {
         };
         if hub.is_of_door() && timeout(KNOWN_TIMEOUT, self.be_known()).await.is_err() {
             debug!(hub = hub.name(), connection = short(id), "other nodes don't know in time what is wanted here");
-            shard.post(move |state| state.give_up_arrival(place));
+            shard.post(move |state| state.moves.give_up_arrival(&mut state.core, &mut state.assignments, place));
             return TakenOver::Failed;
         }
         let taken = self.ask_for(MoveStep::Take, hub, id, vec![owner.clone()], |_| ANSWER_TIMEOUT).await;
@@ -121,7 +126,14 @@ impl Fleet {
             FirstAnswer::Nobody | FirstAnswer::Unclear => None,
         };
         let settled = match state {
-            Some(state) => shard.inspect(move |shard| shard.settle(place, index, (&moving, state))).await == Some(true),
+            Some(moved) => {
+                shard
+                    .inspect(move |state| {
+                        state.moves.settle(&mut state.core, &mut state.assignments, place, index, (&moving, moved))
+                    })
+                    .await
+                    == Some(true)
+            }
             None => false,
         };
         if settled {
@@ -130,7 +142,7 @@ impl Fleet {
             return TakenOver::Here(place.0, place.1);
         }
         debug!(hub = hub.name(), connection = short(id), peer = owner.name(), "a client connection has not arrived");
-        shard.post(move |state| state.give_up_arrival(place));
+        shard.post(move |state| state.moves.give_up_arrival(&mut state.core, &mut state.assignments, place));
         TakenOver::Failed
     }
 
@@ -171,7 +183,9 @@ impl Fleet {
                     && let Some(hub) = shared.hubs.keyed(&hub).map(|hub| hub.index())
                 {
                     let own = shared.origin;
-                    shard.post(move |state| state.move_answered_for(hub, &connection_id, own, epoch));
+                    shard.post(move |state| {
+                        state.moves.move_answered_for(&mut state.core, hub, &connection_id, own, epoch)
+                    });
                 }
             }
         }
@@ -213,16 +227,23 @@ impl Fleet {
         let shard = location.and_then(|location| shared.shards().get(usize::from(location.shard)));
         let state = match (index, shard, step) {
             (Some(hub), Some(shard), MoveStep::Look) => {
-                let looked = shard.inspect(move |state| state.look(hub, &connection_id)).await.flatten();
+                let looked = shard
+                    .inspect(move |state| {
+                        state.moves.look(&mut state.core, &mut state.assignments, hub, &connection_id)
+                    })
+                    .await
+                    .flatten();
                 looked.map(|moving| moving.encode())
             }
             (Some(hub), Some(shard), MoveStep::Take) => {
                 let (answer, answered) = oneshot::channel();
-                shard.post(move |state| state.depart(hub, &connection_id, answer));
+                shard.post(move |state| state.moves.depart(&mut state.core, hub, &connection_id, answer));
                 answered.await.ok().flatten()
             }
             (Some(hub), Some(shard), MoveStep::Arrived) => {
-                return shard.post(move |state| state.forget_moved(hub, &connection_id));
+                return shard.post(move |state| {
+                    state.moves.forget_moved(&mut state.core, &mut state.assignments, hub, &connection_id)
+                });
             }
             _ => None,
         };

@@ -62,7 +62,9 @@ pub(crate) fn answer(endpoint: &Endpoint, request: &Request) -> Response {
         (Some(Transport::ServerSentEvents), Some(at)) => {
             if let Some(shard) = shared.shards().get(usize::from(at.shard)) {
                 let id = outer.id().clone();
-                shard.post(move |state| state.leave_carried(&id, Instant::now()));
+                shard.post(move |state| {
+                    state.leaving.leave_carried(&mut state.core, &mut state.assignments, &id, Instant::now())
+                });
             }
         }
         (Some(Transport::LongPolling), _) => outer.release_poll(),

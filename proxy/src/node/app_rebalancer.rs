@@ -121,7 +121,7 @@ impl AppRebalancer {
 async fn gather(shared: &Shared) -> Vec<ShardCounts> {
     let mut counts = Vec::new();
     for shard in shared.shards() {
-        counts.push(shard.inspect(|state| state.level_counts()).await.unwrap_or_default());
+        counts.push(shard.inspect(|state| state.levelling.level_counts(&mut state.core)).await.unwrap_or_default());
     }
     counts
 }
@@ -146,7 +146,7 @@ fn order(shared: &Shared, hub: &Hub, one: &ShareMove, counts: &[ShardCounts]) {
     for (shard, clients) in shared.shards().iter().zip(parts(clients, &there, start)) {
         let clients = usize::try_from(clients).unwrap_or(usize::MAX);
         if clients > 0 {
-            shard.post(move |state| state.begin_level(LevelOrder { hub, from, to, clients }));
+            shard.post(move |state| state.levelling.begin(LevelOrder { hub, from, to, clients }));
         }
     }
 }

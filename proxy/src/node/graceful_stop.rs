@@ -28,7 +28,7 @@ pub(super) async fn poll_until(is_done: impl Fn() -> bool) {
 pub(super) async fn stragglers(shared: &Shared) -> Stragglers {
     let mut all = Stragglers::default();
     for shard in shared.shards() {
-        if let Ok(Some(found)) = timeout(STRAGGLERS_TIMEOUT, shard.inspect(|state| state.stragglers())).await {
+        if let Ok(Some(found)) = timeout(STRAGGLERS_TIMEOUT, shard.inspect(|state| Stragglers::of(&state.core))).await {
             all.merge(found);
         }
     }

@@ -34,7 +34,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
 
 async fn forget_unnamed(shared: &Shared, limit: Duration) {
     for hub in shared.hubs.unnamed_for(limit) {
-        let is_used = is_any(shared, hub.index(), ShardState::has_clients_of).await;
+        let is_used = is_any(shared, hub.index(), |state, hub| state.core.has_clients_of(hub)).await;
         if !is_used && shared.hubs.forget(&hub) {
             let seconds = limit.as_secs();
             info!(hub = hub.name(), seconds, "a hub is forgotten: no app server has named it for this long");
@@ -57,7 +57,7 @@ async fn forget_app_servers(shared: &Shared, limit: Duration) {
     }
     let mut clients_of = HashSet::new();
     for shard in shared.shards() {
-        let homes = |state: &mut ShardState| state.homes_of_clients().collect::<HashSet<_>>();
+        let homes = |state: &mut ShardState| state.core.homes_of_clients().collect::<HashSet<_>>();
         // One that does not answer may have clients of any.
         let Some(homes) = shard.inspect(homes).await else { return };
         clients_of.extend(homes);

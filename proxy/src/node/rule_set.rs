@@ -62,7 +62,7 @@ impl RuleSet {
         hubs.apply_rules(rules);
         self.wanted.send_replace(wanted);
         for shard in self.shared.shards() {
-            shard.post(|state| state.reroute());
+            shard.post(|state| state.rerouting.reroute(&mut state.core, &mut state.assignments));
         }
         Ok(())
     }

@@ -225,7 +225,7 @@ async fn count_clients(shared: &Shared, pools: &[Arc<Pool>]) -> usize {
     for pool in pools {
         let (hub, app) = (pool.hub().index(), pool.app().id);
         for shard in shared.shards() {
-            count += shard.inspect(move |state| state.connections.count_at(hub, app)).await.unwrap_or_default();
+            count += shard.inspect(move |state| state.core.connections.count_at(hub, app)).await.unwrap_or_default();
         }
     }
     count

@@ -132,7 +132,10 @@ impl NodeInspector {
     pub(crate) async fn close(&self, id: &str, reason: Option<String>) -> bool {
         let Some((shard, Location { slot, .. })) = self.find(id) else { return false };
         let id = id.to_owned();
-        shard.inspect(move |state| state.close_by_operator(slot, &id, reason.as_deref())).await.unwrap_or_default()
+        shard
+            .inspect(move |state| state.assignments.close_by_operator(&mut state.core, slot, &id, reason.as_deref()))
+            .await
+            .unwrap_or_default()
     }
 
     /// Opens a tap on a client connection of this node.

@@ -541,11 +541,11 @@ mod tests {
     }
 
     fn send(bed: &mut Testbed, to: &Receivers, text: &str, flush: Flush) {
-        let mode = bed.state.mode(flush);
+        let mode = bed.state.core.mode(flush);
         let hub = bed.hub.index();
         let state = &mut bed.state;
         let origin = SendOrigin::Sender(AppServerId::from(7), 0);
-        state.delivery.send(&mut state.connections, hub, to, &message(text), (origin, mode));
+        state.core.delivery.send(&mut state.core.connections, hub, to, &message(text), (origin, mode));
     }
 
     #[test]
@@ -554,14 +554,14 @@ mod tests {
         let (ann, ben, eve) = (bed.client("ann"), bed.client("ben"), bed.client("eve"));
         let excluded = vec![whole_id("eve").into()];
         send(&mut bed, &Receivers { excluded, ..Audience::Everyone.into() }, "hi", Flush::Deferred);
-        bed.state.finish_batch();
+        bed.state.assignments.finish_batch(&mut bed.state.core);
         assert_eq!(
             (bed.received(ann), bed.received(ben), bed.received(eve)),
             (vec!["hi".into()], vec!["hi".into()], vec![])
         );
-        bed.state.close(ben, &CloseReason::by_app(None, None));
+        bed.state.assignments.close(&mut bed.state.core, ben, &CloseReason::by_app(None, None));
         send(&mut bed, &Audience::Users(vec!["ann".into()]).into(), "you", Flush::Deferred);
-        bed.state.finish_batch();
+        bed.state.assignments.finish_batch(&mut bed.state.core);
         assert_eq!(
             (bed.received(ann), bed.received(ben), bed.received(eve)),
             (vec!["you".into()], vec!["close".into()], vec!["you".into()])
@@ -576,7 +576,7 @@ mod tests {
             send(&mut bed, &Audience::Everyone.into(), text, Flush::Deferred);
         }
         assert_eq!(bed.received(ann), [""; 0]);
-        bed.state.finish_batch();
+        bed.state.assignments.finish_batch(&mut bed.state.core);
         assert_eq!(bed.received(ann), ["1", "2", "3"]);
     }
 
@@ -586,23 +586,23 @@ mod tests {
         let ann = bed.client("ann");
         for _ in 0..4 {
             send(&mut bed, &Audience::Everyone.into(), &"x".repeat(1500), Flush::Now);
-            bed.state.finish_batch();
+            bed.state.assignments.finish_batch(&mut bed.state.core);
         }
-        assert!(bed.state.connections.live(ann).is_none());
-        assert_eq!(bed.state.context.counters.outbox_bytes.get(), 0);
+        assert!(bed.state.core.connections.live(ann).is_none());
+        assert_eq!(bed.state.core.context.counters.outbox_bytes.get(), 0);
     }
 
     #[test]
     fn a_client_that_may_miss_loses_droppable_frames_and_stays() {
         let mut bed = Testbed::with(|settings| settings.outbox.client_bytes = 4000);
         let ann = bed.client("ann");
-        bed.state.connections.get_mut(ann).unwrap().may_miss = true;
+        bed.state.core.connections.get_mut(ann).unwrap().may_miss = true;
         for _ in 0..9 {
             send(&mut bed, &Audience::Everyone.into(), &"x".repeat(1500), Flush::Now);
-            bed.state.finish_batch();
+            bed.state.assignments.finish_batch(&mut bed.state.core);
         }
-        assert!(bed.state.connections.live(ann).is_some());
-        assert!(bed.state.context.counters.dropped.get() > 0);
+        assert!(bed.state.core.connections.live(ann).is_some());
+        assert!(bed.state.core.context.counters.dropped.get() > 0);
     }
 
     #[test]
@@ -610,8 +610,8 @@ mod tests {
         let mut bed = Testbed::new();
         bed.client("ann");
         send(&mut bed, &Audience::Everyone.into(), "1", Flush::Deferred);
-        bed.state.finish_batch();
-        let effects = &bed.state.delivery.effects;
+        bed.state.assignments.finish_batch(&mut bed.state.core);
+        let effects = &bed.state.core.delivery.effects;
         assert!(effects.dirty.is_empty() && effects.dirty.capacity() > 0);
     }
 

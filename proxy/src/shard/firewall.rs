@@ -7,6 +7,9 @@
 //!
 //! Only kind, ids and method are read. What can't be read ends the connection.
 
+use super::assignments::Assignments;
+use super::firewall;
+use super::shard_core::ShardCore;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
@@ -16,7 +19,6 @@ use trunkline_protocol::hub::CallScan;
 use super::connection::{REFUSED_UPLOADS_MAX, SIDE_UPLOADS_MAX};
 use super::side_assignment::SideChoice;
 use super::slot::Slot;
-use super::state::ShardState;
 use crate::limits::{RatedCall, RatedCaller};
 use crate::routing::{HubRules, MethodVerdict};
 use crate::upstream::HomeLink;
@@ -36,99 +38,102 @@ pub(crate) enum Ruling {
     TooMany(String),
 }
 
-impl ShardState {
-    /// Rules on a message of a client: answers a call that is refused, and takes note of one that goes up.
-    pub(crate) fn rule(&mut self, slot: Slot, rules: &HubRules, message: &CallScan<'_>, bytes: usize) -> Ruling {
-        if !message.kind.is_call() {
-            return self.rule_on_rest(slot, message);
+/// Rules on a message of a client: answers a call that is refused, and takes note of one that goes up.
+pub(crate) fn rule(
+    core: &mut ShardCore,
+    assignments: &mut Assignments,
+    slot: Slot,
+    rules: &HubRules,
+    message: &CallScan<'_>,
+    bytes: usize,
+) -> Ruling {
+    if !message.kind.is_call() {
+        return firewall::rule_on_rest(core, slot, message);
+    }
+    let Some(target) = message.target.as_deref() else { return Ruling::Home };
+    let verdict = rules.judge(target, bytes);
+    if let MethodVerdict::Refused { rule, text } = verdict {
+        return firewall::refuse_call(core, slot, rules, (message, &rule), &text);
+    }
+    let mut side = None;
+    if let Some(group) = rules.group_of(target).filter(|group| core.is_beside_home(slot, group)) {
+        match assignments.sided.side_for(core, &mut assignments.reassignment, slot, group) {
+            SideChoice::Ready(link) => side = Some((group, link)),
+            // Before its rate: it comes again.
+            SideChoice::Waits => return Ruling::Waits,
+            SideChoice::Fails(text) => return firewall::answer_refused(core, slot, message, &text),
         }
-        let Some(target) = message.target.as_deref() else { return Ruling::Home };
-        let verdict = rules.judge(target, bytes);
-        if let MethodVerdict::Refused { rule, text } = verdict {
-            return self.refuse_call(slot, rules, (message, &rule), &text);
-        }
-        let mut side = None;
-        if let Some(group) = rules.group_of(target).filter(|group| self.is_beside_home(slot, group)) {
-            match self.side_for(slot, group) {
-                SideChoice::Ready(link) => side = Some((group, link)),
-                // Before its rate: it comes again.
-                SideChoice::Waits => return Ruling::Waits,
-                SideChoice::Fails(text) => return self.answer_refused(slot, message, &text),
+    }
+    if let MethodVerdict::Limited { rule, method, per_second } = verdict
+        && !firewall::is_within_rate(core, slot, &rule, &method, per_second)
+    {
+        return firewall::refuse_call(core, slot, rules, (message, &rule), &over_rate(&method, per_second));
+    }
+    if let Some(client) = core.connections.get_mut(slot) {
+        client.cold.refused.allow(message);
+    }
+    match side {
+        Some((group, link)) if assignments.sided.begin_side_call(core, slot, group, message) => Ruling::Side(link),
+        Some(_) => Ruling::TooMany(format!(
+            "The client still sends over {SIDE_UPLOADS_MAX} streams to calls of methods that one app server runs."
+        )),
+        None => {
+            if let Some(id) = &message.invocation_id {
+                core.begin_call(slot, id);
             }
-        }
-        if let MethodVerdict::Limited { rule, method, per_second } = verdict
-            && !self.is_within_rate(slot, &rule, &method, per_second)
-        {
-            return self.refuse_call(slot, rules, (message, &rule), &over_rate(&method, per_second));
-        }
-        if let Some(client) = self.connections.get_mut(slot) {
-            client.cold.refused.allow(message);
-        }
-        match side {
-            Some((group, link)) if self.begin_side_call(slot, group, message) => Ruling::Side(link),
-            Some(_) => Ruling::TooMany(format!(
-                "The client still sends over {SIDE_UPLOADS_MAX} streams to calls of methods that one app server runs."
-            )),
-            None => {
-                if let Some(id) = &message.invocation_id {
-                    self.begin_call(slot, id);
-                }
-                Ruling::Home
-            }
+            Ruling::Home
         }
     }
+}
 
-    /// Rules on a message that is no call: what belongs to a call goes where that went.
-    fn rule_on_rest(&mut self, slot: Slot, message: &CallScan<'_>) -> Ruling {
-        let Some(client) = self.connections.live_mut(slot) else { return Ruling::Home };
-        if client.cold.refused.take(message) {
-            return Ruling::Dropped;
-        }
-        let owner = client.cold.sides.as_mut().and_then(|sides| sides.owner_of(message));
-        owner.map_or(Ruling::Home, |side| Ruling::Side(side.link.clone()))
+/// Rules on a message that is no call: what belongs to a call goes where that went.
+fn rule_on_rest(core: &mut ShardCore, slot: Slot, message: &CallScan<'_>) -> Ruling {
+    let Some(client) = core.connections.live_mut(slot) else { return Ruling::Home };
+    if client.cold.refused.take(message) {
+        return Ruling::Dropped;
     }
+    let owner = client.cold.sides.as_mut().and_then(|sides| sides.owner_of(message));
+    owner.map_or(Ruling::Home, |side| Ruling::Side(side.link.clone()))
+}
 
-    /// Takes a call of a client at this rate. Connections of one user count together, on whatever shard they are.
-    fn is_within_rate(&self, slot: Slot, rule: &str, method: &str, per_second: u32) -> bool {
-        let (Some(per_second), Some(client)) = (NonZeroU32::new(per_second), self.connections.get(slot)) else {
-            return false;
-        };
-        let user = self.connections.user_of(client);
-        let caller = user.map_or(RatedCaller::Connection(&client.id), RatedCaller::User);
-        let shared = &self.context.shared;
-        let hubs = shared.hubs.all();
-        let hub = hubs.get(client.home.hub().get()).map_or("", |hub| hub.key());
-        shared.limits.methods.take(hub, RatedCall { rule, method, caller }, per_second, shared.uptime())
-    }
+/// Takes a call of a client at this rate. Connections of one user count together, on whatever shard they are.
+fn is_within_rate(core: &ShardCore, slot: Slot, rule: &str, method: &str, per_second: u32) -> bool {
+    let (Some(per_second), Some(client)) = (NonZeroU32::new(per_second), core.connections.get(slot)) else {
+        return false;
+    };
+    let user = core.connections.user_of(client);
+    let caller = user.map_or(RatedCaller::Connection(&client.id), RatedCaller::User);
+    let shared = &core.context.shared;
+    let hubs = shared.hubs.all();
+    let hub = hubs.get(client.home.hub().get()).map_or("", |hub| hub.key());
+    shared.limits.methods.take(hub, RatedCall { rule, method, caller }, per_second, shared.uptime())
+}
 
-    fn refuse_call(
-        &mut self,
-        slot: Slot,
-        rules: &HubRules,
-        (call, rule): (&CallScan<'_>, &Arc<str>),
-        text: &str,
-    ) -> Ruling {
-        rules.count_refusal(rule);
-        if enabled!(tracing::Level::DEBUG) && self.context.may_log() {
-            debug!(slot, rule = &**rule, text, "a call is refused");
-        }
-        self.answer_refused(slot, call, text)
+fn refuse_call(
+    core: &mut ShardCore,
+    slot: Slot,
+    rules: &HubRules,
+    (call, rule): (&CallScan<'_>, &Arc<str>),
+    text: &str,
+) -> Ruling {
+    rules.count_refusal(rule);
+    if enabled!(tracing::Level::DEBUG) && core.context.may_log() {
+        debug!(slot, rule = &**rule, text, "a call is refused");
     }
+    firewall::answer_refused(core, slot, call, text)
+}
 
-    /// Answers a call that does not go up; what belongs to it is dropped.
-    fn answer_refused(&mut self, slot: Slot, call: &CallScan<'_>, text: &str) -> Ruling {
-        let Some(client) = self.connections.live_mut(slot) else { return Ruling::Dropped };
-        let has_room = client.cold.refused.add(call);
-        if let Some(id) = &call.invocation_id {
-            self.answer_with_error(slot, id, text);
-        }
-        if has_room {
-            return Ruling::Dropped;
-        }
-        Ruling::TooMany(format!(
-            "The client still sends over {REFUSED_UPLOADS_MAX} streams to calls that were refused."
-        ))
+/// Answers a call that does not go up; what belongs to it is dropped.
+fn answer_refused(core: &mut ShardCore, slot: Slot, call: &CallScan<'_>, text: &str) -> Ruling {
+    let Some(client) = core.connections.live_mut(slot) else { return Ruling::Dropped };
+    let has_room = client.cold.refused.add(call);
+    if let Some(id) = &call.invocation_id {
+        core.answer_with_error(slot, id, text);
     }
+    if has_room {
+        return Ruling::Dropped;
+    }
+    Ruling::TooMany(format!("The client still sends over {REFUSED_UPLOADS_MAX} streams to calls that were refused."))
 }
 
 /// Text for a client over a rate; it names the method as the rule does.

@@ -7,6 +7,8 @@
 //!  to another link:        not read ─► Pause ─► PauseAck ─► Resume over the other link ─► read on: nothing is lost
 //! ```
 
+use super::assignments::Assignments;
+use super::shard_core::ShardCore;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -15,11 +17,8 @@ use trunkline_protocol::hub::{HubMessage, HubProtocol, next_frame};
 use trunkline_protocol::service::{ConnectionFlowControl, FlowOperation, FlowSubject, ServiceMessage};
 
 use super::connection::PauseReason;
-use super::content::Content;
-use super::reassignment::moved_to;
 use super::slot::{Serial, Slot};
-use super::state::ShardState;
-use crate::upstream::{AppServerId, HomeLink, HubIndex, LinkHandle, LinkId, Pool, RouteChoice};
+use crate::upstream::{AppServerId, HomeLink, HubIndex, LinkHandle, Pool};
 
 /// Ticks that a hand-over may take: for the calls of a client to end, or its app server to answer.
 const HAND_OVER_TICKS: u32 = 10;
@@ -38,16 +37,28 @@ pub(super) struct HandOver {
     until: u32,
 }
 
-impl ShardState {
+/// Client connections of one shard that are being handed over.
+#[derive(Debug, Default)]
+pub(crate) struct HandOvers {
+    all: Vec<HandOver>,
+}
+
+impl HandOvers {
     /// Gives the clients of an app server that stops to others, each once its calls have ended. Where there is no other,
     /// they stay.
-    pub(super) fn migrate_all(&mut self, hub: HubIndex, app: AppServerId) {
-        if self.other_app(hub, app).is_none() {
+    pub(super) fn migrate_all(
+        &mut self,
+        core: &mut ShardCore,
+        assignments: &mut Assignments,
+        hub: HubIndex,
+        app: AppServerId,
+    ) {
+        if assignments.other_app(core, hub, app).is_none() {
             return;
         }
-        for slot in self.connections.at_app(hub, app) {
-            let until = self.tick + HAND_OVER_TICKS;
-            let Some(client) = self.connections.live_mut(slot) else { continue };
+        for slot in core.connections.at_app(hub, app) {
+            let until = core.tick + HAND_OVER_TICKS;
+            let Some(client) = core.connections.live_mut(slot) else { continue };
             if !client.can_move() || client.cold.is_bound || client.cold.is_leaving {
                 continue;
             }
@@ -55,105 +66,59 @@ impl ShardState {
             client.pause(PauseReason::HandingOver);
             if client.cold.moving_to.is_none()
                 && client.cold.calls.are_none()
-                && !self.context.shared.client_results.is_waiting_for(&client.id)
+                && !core.context.shared.client_results.is_waiting_for(&client.id)
             {
-                self.migrate(slot);
+                assignments.migrate(core, slot);
             } else {
                 let serial = client.serial;
-                self.hand_overs.push(HandOver { slot, serial, until });
+                self.all.push(HandOver { slot, serial, until });
             }
         }
     }
 
-    /// Gives a client to another app server if it waits for nothing more than the end of its calls.
-    pub(super) fn migrate_if_ready(&mut self, slot: Slot) {
-        let Some(client) = self.connections.get(slot) else { return };
-        let results = &self.context.shared.client_results;
-        let is_idle =
-            || client.cold.moving_to.is_none() && client.cold.calls.are_none() && !results.is_waiting_for(&client.id);
-        if client.cold.is_leaving && client.home.of_door().is_some() && is_idle() {
-            self.migrate(slot);
-        }
-    }
-
-    /// Takes the goodbye of an app server that stops for the beginning of a hand-over: the client is not told of it.
-    pub(super) fn take_goodbye(&mut self, slot: Slot, payload: &[u8]) -> bool {
-        let Some(client) = self.connections.get(slot) else { return false };
-        let Content::Hub(protocol) = client.content else { return false };
-        let is_goodbye = client.home.of_door().is_some() && is_goodbye(protocol, payload);
-        if is_goodbye {
-            self.migrate(slot);
-        }
-        is_goodbye
-    }
-
-    fn migrate(&mut self, slot: Slot) {
-        let Some(client) = self.connections.live(slot) else { return };
-        let (hub, app) = (client.home.hub(), client.home.app());
-        let Some(to) = self.other_app(hub, app) else { return self.stay(slot) };
-        let instance = self.context.shared.hubs.instance(to.app());
-        client.home.send(&moved_to(&client.id, &instance));
-        self.reassign_to(slot, &to);
-    }
-
-    fn other_app(&self, hub: HubIndex, app: AppServerId) -> Option<HomeLink> {
-        let hubs = self.context.shared.hubs.all();
-        // App servers that dial in are of the default group.
-        hubs.get(hub.get())?.choose_home_near(app, RouteChoice::group_name(None)).filter(|home| home.app() != app)
-    }
-
-    /// Reads a client on that is not handed over after all.
-    fn stay(&mut self, slot: Slot) {
-        let now = self.tick;
-        if let Some(client) = self.connections.live_mut(slot) {
-            client.cold.is_leaving = false;
-            client.resume(PauseReason::HandingOver, now);
-        }
-    }
-
     /// Gives the clients of app servers that stop to another one, which has come.
-    pub(super) fn migrate_to(&mut self, link: &LinkHandle) {
-        let hubs = self.context.shared.hubs.all();
+    pub(super) fn migrate_to(&mut self, core: &mut ShardCore, assignments: &mut Assignments, link: &LinkHandle) {
+        let hubs = core.context.shared.hubs.all();
         let Some(hub) = hubs.get(link.hub().get()).filter(|hub| hub.is_of_door()) else { return };
         for pool in hub.pools().iter().filter(|pool| pool.is_migrating() && pool.app().id != link.app()) {
-            self.migrate_all(link.hub(), pool.app().id);
+            self.migrate_all(core, assignments, link.hub(), pool.app().id);
         }
     }
 
     /// Gives a link that has opened its share of the clients of its app server.
-    pub(super) fn level_links(&mut self, link: &HomeLink) {
-        let Some(pool) = self.pool_of(link) else { return };
+    pub(super) fn level_links(&mut self, core: &mut ShardCore, link: &HomeLink) {
+        let Some(pool) = self.pool_of(core, link) else { return };
         let homes = pool.homes();
         if !link.may_carry_clients() || homes.len() < 2 || pool.is_draining() {
             return;
         }
-        let mut by_home: Vec<Vec<Slot>> = homes.iter().map(|home| self.connections.at_home(home.id())).collect();
+        let mut by_home: Vec<Vec<Slot>> = homes.iter().map(|home| core.connections.at_home(home.id())).collect();
         let share = by_home.iter().map(Vec::len).sum::<usize>() / homes.len();
         for clients in &mut by_home {
             let excess = clients.len().saturating_sub(share + 1).min(LEVELLED_MAX);
             clients.truncate(excess);
         }
-        by_home.into_iter().flatten().take(share.min(LEVELLED_MAX)).for_each(|slot| self.move_to(slot, link));
+        by_home.into_iter().flatten().take(share.min(LEVELLED_MAX)).for_each(|slot| self.move_to(core, slot, link));
     }
 
     /// Moves the clients of a link that is about to be given up to others of its app server.
-    pub(super) fn leave_link(&mut self, link: &LinkHandle) {
-        let Some(pool) = self.pool_of(link) else { return };
+    pub(super) fn leave_link(&mut self, core: &mut ShardCore, link: &LinkHandle) {
+        let Some(pool) = self.pool_of(core, link) else { return };
         let others: Vec<_> = pool.homes().into_iter().filter(|home| home.id() != link.id()).collect();
-        for (slot, to) in self.connections.at_home(link.id()).into_iter().zip(others.iter().cycle()) {
-            self.move_to(slot, to);
+        for (slot, to) in core.connections.at_home(link.id()).into_iter().zip(others.iter().cycle()) {
+            self.move_to(core, slot, to);
         }
     }
 
-    fn pool_of(&self, link: &LinkHandle) -> Option<Arc<Pool>> {
-        let hubs = self.context.shared.hubs.all();
+    fn pool_of(&self, core: &ShardCore, link: &LinkHandle) -> Option<Arc<Pool>> {
+        let hubs = core.context.shared.hubs.all();
         hubs.get(link.hub().get())?.pool_of(link.app()).filter(|_| link.of_door().is_some())
     }
 
     /// Begins to move a client to another link of its app server.
-    fn move_to(&mut self, slot: Slot, link: &HomeLink) {
-        let until = self.tick + HAND_OVER_TICKS;
-        let Some(client) = self.connections.live_mut(slot).filter(|client| client.is_open()) else { return };
+    fn move_to(&mut self, core: &mut ShardCore, slot: Slot, link: &HomeLink) {
+        let until = core.tick + HAND_OVER_TICKS;
+        let Some(client) = core.connections.live_mut(slot).filter(|client| client.is_open()) else { return };
         if client.cold.is_settled
             || client.cold.moving_to.is_some()
             || client.cold.is_leaving
@@ -166,41 +131,25 @@ impl ShardState {
         client.pause(PauseReason::HandingOver);
         client.home.send(&flow(&client.id, FlowOperation::Pause));
         let serial = client.serial;
-        self.hand_overs.push(HandOver { slot, serial, until });
-    }
-
-    /// Finishes a move to another link, or goes on with one to another node: the app server sends nothing more for the client
-    /// alone over its home link.
-    pub(super) fn pause_acknowledged(&mut self, slot: Slot, by: LinkId) {
-        let Some(client) = self.connections.live_mut(slot).filter(|client| client.home.id() == by) else { return };
-        if client.cold.moving_to.is_none() {
-            return self.departure_paused(slot);
-        }
-        let Some(to) = client.cold.moving_to.take() else { return };
-        // One that is lost by now is of no use: the old one has the client still.
-        let to = if to.is_open() { to } else { client.home.clone() };
-        to.send(&flow(&client.id, FlowOperation::Resume));
-        self.connections.set_home(slot, &to);
-        self.context.counters.door.moved.increment();
-        self.end_move(slot);
+        self.all.push(HandOver { slot, serial, until });
     }
 
     /// Reads a client on whose move has ended, unless it is to leave its app server by now.
-    fn end_move(&mut self, slot: Slot) {
-        let now = self.tick;
-        let Some(client) = self.connections.live_mut(slot) else { return };
+    pub(super) fn end_move(&mut self, core: &mut ShardCore, assignments: &mut Assignments, slot: Slot) {
+        let now = core.tick;
+        let Some(client) = core.connections.live_mut(slot) else { return };
         client.cold.moving_to = None;
         match client.cold.is_leaving {
-            true => self.migrate_if_ready(slot),
+            true => assignments.migrate_if_ready(core, slot),
             false => client.resume(PauseReason::HandingOver, now),
         }
     }
 
     /// Reads clients on whose calls may wait for them, and ends hand-overs that have taken too long.
-    pub(super) fn end_late_hand_overs(&mut self) {
-        let now = self.tick;
-        for HandOver { slot, serial, until } in &self.hand_overs {
-            let client = self.connections.get_current(*slot, *serial);
+    pub(super) fn end_late_hand_overs(&mut self, core: &mut ShardCore, assignments: &mut Assignments) {
+        let now = core.tick;
+        for HandOver { slot, serial, until } in &self.all {
+            let client = core.connections.get_current(*slot, *serial);
             if until.saturating_sub(HAND_OVER_TICKS - READ_ON_TICKS) <= now
                 && let Some(client) = client.filter(|client| client.cold.is_leaving && client.cold.moving_to.is_none())
             {
@@ -208,29 +157,29 @@ impl ShardState {
             }
         }
         // Results of clients come over other ways than the answers to their calls.
-        let waiting: Vec<_> = self.hand_overs.iter().map(|hand_over| (hand_over.slot, hand_over.serial)).collect();
+        let waiting: Vec<_> = self.all.iter().map(|hand_over| (hand_over.slot, hand_over.serial)).collect();
         for (slot, serial) in waiting {
-            if self.connections.get_current(slot, serial).is_some() {
-                self.migrate_if_ready(slot);
+            if core.connections.get_current(slot, serial).is_some() {
+                assignments.migrate_if_ready(core, slot);
             }
         }
-        let late: Vec<_> = self.hand_overs.extract_if(.., |hand_over| hand_over.until <= now).collect();
+        let late: Vec<_> = self.all.extract_if(.., |hand_over| hand_over.until <= now).collect();
         for HandOver { slot, serial, .. } in late {
-            let Some(client) = self.connections.get_current(slot, serial) else { continue };
+            let Some(client) = core.connections.get_current(slot, serial) else { continue };
             if client.cold.moving_to.is_some() {
                 // Its late answer could be taken for that to the next pause.
                 client.cold.is_settled = true;
                 client.home.send(&flow(&client.id, FlowOperation::Resume));
-                self.end_move(slot);
+                self.end_move(core, assignments, slot);
             } else if client.cold.is_leaving && client.home.of_door().is_some() {
-                self.migrate(slot);
+                assignments.migrate(core, slot);
             }
         }
     }
 }
 
 /// Whether these bytes are a close message that has the client come back: so an app server ends its clients when it stops.
-fn is_goodbye(protocol: HubProtocol, payload: &[u8]) -> bool {
+pub(super) fn is_goodbye(protocol: HubProtocol, payload: &[u8]) -> bool {
     let Ok(Some(frame)) = next_frame(protocol, payload, payload.len()) else { return false };
     let message = protocol.decode(&Bytes::copy_from_slice(payload.get(frame.body).unwrap_or_default()));
     matches!(message, Ok(Some(HubMessage::Close(close))) if close.allow_reconnect)
@@ -251,11 +200,11 @@ mod tests {
     use crate::shard::testbed::{Testbed, sent_over};
 
     fn is_read(bed: &Testbed, slot: Slot) -> bool {
-        bed.state.connections.get(slot).unwrap().pause_reasons().are_none()
+        bed.state.core.connections.get(slot).unwrap().pause_reasons().are_none()
     }
 
     fn home(bed: &Testbed, slot: Slot) -> crate::upstream::LinkId {
-        bed.state.connections.get(slot).unwrap().home.id()
+        bed.state.core.connections.get(slot).unwrap().home.id()
     }
 
     #[test]
@@ -264,9 +213,9 @@ mod tests {
         let (pool, old) = bed.door_server("old", 1);
         let (_, next) = bed.door_server("next", 1);
         let (idle, busy) = (bed.client_at("ann", &old[0]), bed.client_at("ben", &old[0]));
-        bed.state.begin_call(busy, "1");
+        bed.state.core.begin_call(busy, "1");
         assert!(pool.begin_drain());
-        bed.state.migrate_all(old[0].hub(), old[0].app());
+        bed.state.hand_overs.migrate_all(&mut bed.state.core, &mut bed.state.assignments, old[0].hub(), old[0].app());
         assert!(home(&bed, idle) == next[0].id() && is_read(&bed, idle));
         assert!(home(&bed, busy) == old[0].id() && !is_read(&bed, busy), "its call runs on");
         let answer = "{\"type\":3,\"invocationId\":\"1\",\"result\":2}\u{1e}";
@@ -285,9 +234,9 @@ mod tests {
         let (pool, old) = bed.door_server("old", 1);
         let (_, next) = bed.door_server("next", 1);
         let slot = bed.client_at("ann", &old[0]);
-        bed.state.begin_call(slot, "1");
+        bed.state.core.begin_call(slot, "1");
         assert!(pool.begin_drain());
-        bed.state.migrate_all(old[0].hub(), old[0].app());
+        bed.state.hand_overs.migrate_all(&mut bed.state.core, &mut bed.state.assignments, old[0].hub(), old[0].app());
         (1..HAND_OVER_TICKS).for_each(|_| bed.state.advance());
         assert_eq!(home(&bed, slot), old[0].id());
         assert!(is_read(&bed, slot), "the call may wait for something of its client");
@@ -302,16 +251,16 @@ mod tests {
         let (pool, old) = bed.door_server("old", 1);
         let (_, next) = bed.door_server("next", 1);
         let slot = bed.client_at("ann", &old[0]);
-        bed.state.begin_call(slot, "1");
+        bed.state.core.begin_call(slot, "1");
         assert!(pool.begin_drain());
-        bed.state.migrate_all(old[0].hub(), old[0].app());
+        bed.state.hand_overs.migrate_all(&mut bed.state.core, &mut bed.state.assignments, old[0].hub(), old[0].app());
         bed.data("ann", slot, old[0].app(), "{\"type\":7,\"allowReconnect\":true}\u{1e}");
         assert_eq!(home(&bed, slot), next[0].id());
         bed.close("ann", slot, old[0].app());
-        assert!(bed.state.connections.get(slot).unwrap().is_open());
+        assert!(bed.state.core.connections.get(slot).unwrap().is_open());
         assert!(bed.received(slot).iter().all(|message| message.contains("the call had ended")));
         bed.close("ann", slot, next[0].app());
-        assert!(bed.state.connections.get(slot).unwrap().is_closing());
+        assert!(bed.state.core.connections.get(slot).unwrap().is_closing());
     }
 
     #[test]
@@ -320,7 +269,7 @@ mod tests {
         let (pool, old) = bed.door_server("old", 1);
         let slot = bed.client_at("ann", &old[0]);
         assert!(pool.begin_drain());
-        bed.state.migrate_all(old[0].hub(), old[0].app());
+        bed.state.hand_overs.migrate_all(&mut bed.state.core, &mut bed.state.assignments, old[0].hub(), old[0].app());
         assert!(home(&bed, slot) == old[0].id() && is_read(&bed, slot));
     }
 
@@ -355,7 +304,7 @@ mod tests {
         let (pool, links) = bed.door_server("app", 1);
         let slots: Vec<_> = (0..4).map(|number| bed.client_at(&format!("c{number}"), &links[0])).collect();
         let new = bed.door_link(&pool, "app");
-        bed.state.level_links(&new);
+        bed.state.hand_overs.level_links(&mut bed.state.core, &new);
         let moving: Vec<_> = slots.iter().copied().filter(|&slot| !is_read(&bed, slot)).collect();
         assert_eq!(moving.len(), 1, "a client more or less is no reason to move");
         assert_eq!(home(&bed, moving[0]), links[0].id());
@@ -373,13 +322,13 @@ mod tests {
         let (pool, links) = bed.door_server("app", 1);
         let slot = bed.client_at("ann", &links[0]);
         let _other = bed.door_link(&pool, "app");
-        bed.state.leave_link(&links[0]);
+        bed.state.hand_overs.leave_link(&mut bed.state.core, &links[0]);
         assert!(!is_read(&bed, slot));
         (0..HAND_OVER_TICKS).for_each(|_| bed.state.advance());
         assert!(is_read(&bed, slot) && home(&bed, slot) == links[0].id());
         bed.state.pause_acknowledged(slot, links[0].id());
         assert_eq!(home(&bed, slot), links[0].id(), "it comes too late");
-        bed.state.leave_link(&links[0]);
+        bed.state.hand_overs.leave_link(&mut bed.state.core, &links[0]);
         assert!(is_read(&bed, slot), "nobody could tell two answers apart");
     }
 }

@@ -8,11 +8,9 @@ use trunkline_protocol::id::ID_CHARS;
 use trunkline_protocol::manifest::REMOTE_HEADER;
 use trunkline_protocol::service::{OpenConnection, header};
 
-use super::close_reason::CloseReason;
 use super::connection::{Census, Client, ClientKind, Connections, PauseReason, SetName, Status};
 use super::shard_context::ShardContext;
 use super::slot::Slot;
-use super::state::ShardState;
 use super::watch::{WatchBatch, WatchOrder, WatchRefused, WatchSubject, Watches};
 use crate::upstream::{AppServerId, HubIndex};
 
@@ -129,9 +127,9 @@ pub(crate) struct Inspector<'a> {
 /// Watches of a shard, with what they look at, for the observer.
 #[derive(Debug)]
 pub(crate) struct WatchDesk<'a> {
-    watches: &'a mut Watches,
-    connections: &'a Connections,
-    context: &'a ShardContext,
+    pub(super) watches: &'a mut Watches,
+    pub(super) connections: &'a Connections,
+    pub(super) context: &'a ShardContext,
 }
 
 impl Inspector<'_> {
@@ -232,30 +230,6 @@ impl Inspector<'_> {
                 .unwrap_or(u32::MAX),
             address: open.and_then(|open| cut_header(open, REMOTE_HEADER)),
         }
-    }
-}
-
-impl ShardState {
-    /// View of what the observer may read.
-    #[must_use]
-    pub(crate) fn inspector(&self) -> Inspector<'_> {
-        Inspector { connections: &self.connections, tick: self.tick, now_us: self.context.now_us() }
-    }
-
-    /// Closes a client for an operator; `false` when it is not here.
-    pub(crate) fn close_by_operator(&mut self, slot: Slot, id: &str, reason: Option<&str>) -> bool {
-        if self.connections.find_shown(slot, id).is_none() {
-            return false;
-        }
-        self.close(slot, &CloseReason::by_operator(reason));
-        self.finish_batch();
-        true
-    }
-
-    /// Watches, with what they look at.
-    pub(crate) fn watch_desk(&mut self) -> WatchDesk<'_> {
-        let Self { delivery, connections, context, .. } = self;
-        WatchDesk { watches: &mut delivery.watches, connections, context }
     }
 }
 

@@ -10,6 +10,9 @@
 //! A client is idle that waits for no answer and is not on its way anywhere. At the door nobody says whether a message
 //! without an answer is still being worked on, so only who has been silent for a moment goes.
 
+use super::assignments::Assignments;
+use super::reroute::Rerouting;
+use super::shard_core::ShardCore;
 use std::collections::HashMap;
 use std::mem;
 use std::sync::Arc;
@@ -23,7 +26,6 @@ use super::connection::{Client, PauseReason};
 use super::drain_schedule::{DrainSchedule, chance};
 use super::reassignment::moved_to;
 use super::slot::{Serial, Slot};
-use super::state::ShardState;
 use crate::upstream::{AppServerId, HomeLink, HubIndex, Pool};
 
 /// Slots that one step of a search visits: some tens of microseconds.
@@ -53,7 +55,7 @@ pub(crate) struct LevelCount {
 
 /// Client connections of one shard that go to app servers which have come.
 #[derive(Debug, Default)]
-pub(super) struct Levelling {
+pub(crate) struct Levelling {
     /// Orders for each of which the driver has to start a task.
     orders: Vec<LevelOrder>,
     /// Clients whose app servers were asked for them.
@@ -89,15 +91,15 @@ impl LevelSearch {
     }
 
     /// Takes a step; `true` when it was the last one.
-    pub(super) fn step(&mut self, state: &ShardState) -> bool {
-        let slots = state.connections.slot_count();
+    pub(super) fn step(&mut self, core: &ShardCore) -> bool {
+        let slots = core.connections.slot_count();
         if slots == 0 {
             return true;
         }
         let at = self.start.wrapping_add(self.visited) % slots;
         let end = at.saturating_add(STEP.min(slots.saturating_sub(self.visited))).min(slots);
-        for (slot, client) in state.connections.range(at..end) {
-            if self.found.len() < self.order.clients && state.may_be_levelled(client, &self.order) {
+        for (slot, client) in core.connections.range(at..end) {
+            if self.found.len() < self.order.clients && may_be_levelled(core, client, &self.order) {
                 self.found.push((slot, client.serial));
             }
         }
@@ -111,20 +113,20 @@ impl LevelSearch {
     }
 }
 
-impl ShardState {
+impl Levelling {
     /// Has the driver give clients of one app server to another one.
-    pub(crate) fn begin_level(&mut self, order: LevelOrder) {
-        self.levelling.orders.push(order);
+    pub(crate) fn begin(&mut self, order: LevelOrder) {
+        self.orders.push(order);
     }
 
     /// Numbers of the clients of app servers at hubs.
     #[must_use]
-    pub(crate) fn level_counts(&self) -> HashMap<(HubIndex, AppServerId), LevelCount> {
+    pub(crate) fn level_counts(&self, core: &ShardCore) -> HashMap<(HubIndex, AppServerId), LevelCount> {
         let mut counts: HashMap<_, LevelCount> = HashMap::new();
-        for (kind, clients) in self.connections.census().iter() {
+        for (kind, clients) in core.connections.census().iter() {
             counts.entry((kind.hub, kind.app)).or_default().present += clients;
         }
-        for AskedClient { order, .. } in self.levelling.asked.values() {
+        for AskedClient { order, .. } in self.asked.values() {
             counts.entry((order.hub, order.from)).or_default().going += 1;
             counts.entry((order.hub, order.to)).or_default().coming += 1;
         }
@@ -134,99 +136,101 @@ impl ShardState {
     /// Gives the clients of an order away that are due.
     pub(super) fn level_due(
         &mut self,
+        core: &mut ShardCore,
+        assignments: &mut Assignments,
         order: &LevelOrder,
         schedule: &mut DrainSchedule<(Slot, Serial)>,
         now: Duration,
     ) {
         while let Some((slot, serial)) = schedule.next(now, chance) {
-            let client = self.connections.live(slot).filter(|client| client.serial == serial);
-            if client.is_some_and(|client| self.may_be_levelled(client, order)) {
-                self.level(slot, order);
+            let client = core.connections.live(slot).filter(|client| client.serial == serial);
+            if client.is_some_and(|client| may_be_levelled(core, client, order)) {
+                self.level(core, assignments, slot, order);
             }
         }
-        self.finish_batch();
-    }
-
-    /// Whether a client may go to the app server of an order now, without anybody's notice.
-    fn may_be_levelled(&self, client: &Client, order: &LevelOrder) -> bool {
-        let (home, cold) = (&client.home, &client.cold);
-        let is_there = home.app() == order.from && home.hub() == order.hub && client.is_open();
-        let is_at_rest = || {
-            let stays = cold.is_bound || cold.is_leaving || cold.moving_to.is_some();
-            !stays && client.pause_reasons().are_none() && cold.calls.are_none()
-        };
-        let is_here = || !client.is_in_transit() && !client.is_away();
-        let can_go = || match home.of_door() {
-            Some(_) => client.can_move() && self.tick.saturating_sub(client.last_heard) >= SILENT_TICKS,
-            None => client.can_be_handed_over() && home.knows_idle_handovers(),
-        };
-        is_there && is_at_rest() && is_here() && can_go()
+        assignments.finish_batch(core);
     }
 
     /// Gives a client away, or asks its app server for it.
-    fn level(&mut self, slot: Slot, order: &LevelOrder) {
-        let Some(to) = self.newcomer(slot, order).and_then(|pool| pool.choose_home()) else { return };
-        let Some(client) = self.connections.live_mut(slot) else { return };
+    fn level(&mut self, core: &mut ShardCore, assignments: &mut Assignments, slot: Slot, order: &LevelOrder) {
+        let Some(to) = newcomer(core, slot, order).and_then(|pool| pool.choose_home()) else { return };
+        let Some(client) = core.connections.live_mut(slot) else { return };
         if client.home.of_door().is_none() {
             client.cold.is_leaving = true;
             client.pause(PauseReason::HandingOver);
             client.home.send(&ask_if_idle(&client.id));
             let asked = AskedClient { serial: client.serial, order: *order };
-            self.levelling.asked.insert(slot, asked);
-        } else if !self.context.shared.client_results.is_waiting_for(&client.id) {
-            let instance = self.context.shared.hubs.instance(to.app());
+            self.asked.insert(slot, asked);
+        } else if !core.context.shared.client_results.is_waiting_for(&client.id) {
+            let instance = core.context.shared.hubs.instance(to.app());
             client.home.send(&moved_to(&client.id, &instance));
-            self.reassign_to(slot, &to);
-            self.context.counters.app_rebalanced.increment();
+            assignments.reassign_to(core, slot, &to);
+            core.context.counters.app_rebalanced.increment();
         }
     }
 
-    /// The newcomer of an order, while it takes clients of this one's group.
-    fn newcomer(&self, slot: Slot, order: &LevelOrder) -> Option<Arc<Pool>> {
-        let client = self.connections.get(slot)?;
-        let pool = self.context.shared.hubs.all().get(order.hub.get())?.pool_of(order.to)?;
-        (**pool.app().group.name() == *client.cold.group_name()).then_some(pool)
-    }
-
     /// Takes the link of a newcomer for a client that is handed over for it.
-    pub(super) fn take_level_target(&mut self, slot: Slot) -> Option<HomeLink> {
-        let asked = self.levelling.asked.remove(&slot)?;
-        self.connections.get_current(slot, asked.serial)?;
-        self.refresh_group(slot);
-        let home = self.newcomer(slot, &asked.order)?.choose_home()?;
-        self.context.counters.app_rebalanced.increment();
+    pub(super) fn take_level_target(&mut self, core: &mut ShardCore, slot: Slot) -> Option<HomeLink> {
+        let asked = self.asked.remove(&slot)?;
+        core.connections.get_current(slot, asked.serial)?;
+        core.refresh_group(slot);
+        let home = newcomer(core, slot, &asked.order)?.choose_home()?;
+        core.context.counters.app_rebalanced.increment();
         Some(home)
     }
 
     /// Reads a client on that its app server does not give away, because something of it runs there. `false` if it is to
     /// leave for another reason.
-    pub(super) fn stay_unlevelled(&mut self, slot: Slot) -> bool {
-        let now = self.tick;
-        let Some(asked) = self.levelling.asked.remove(&slot) else { return false };
-        let Some(client) = self.connections.live_mut(slot).filter(|client| client.serial == asked.serial) else {
+    pub(super) fn stay_unlevelled(
+        &mut self,
+        core: &mut ShardCore,
+        assignments: &mut Assignments,
+        rerouting: &mut Rerouting,
+        slot: Slot,
+    ) -> bool {
+        let now = core.tick;
+        let Some(asked) = self.asked.remove(&slot) else { return false };
+        let Some(client) = core.connections.live_mut(slot).filter(|client| client.serial == asked.serial) else {
             return false;
         };
         client.cold.is_leaving = false;
         client.resume(PauseReason::HandingOver, now);
         let (hub, app) = (client.home.hub(), client.home.app());
-        let hubs = &self.context.shared.hubs;
+        let hubs = &core.context.shared.hubs;
         let pool = hubs.all().get(hub.get()).and_then(|hub| hub.pool_of(app));
         // Its app server has begun to stop meanwhile, or a route leads elsewhere: then it leaves, whatever runs.
         if pool.is_some_and(|pool| pool.is_draining()) {
-            self.ask_for(slot);
+            core.ask_for(slot);
         } else if hubs.has_routes() || hubs.has_groups() {
-            self.reroute_one(slot);
+            rerouting.reroute_one(core, assignments, slot);
         }
         true
     }
 
     /// Forgets clients that have left, or have lost the app server that was asked for them.
-    pub(super) fn forget_levelled(&mut self) {
-        let Self { levelling, connections, .. } = self;
-        levelling.asked.retain(|&slot, asked| {
+    pub(super) fn forget_gone(&mut self, core: &mut ShardCore) {
+        let connections = &mut core.connections;
+        self.asked.retain(|&slot, asked| {
             let client = connections.get_current(slot, asked.serial);
             client.is_some_and(|client| client.cold.is_leaving && client.home.app() == asked.order.from)
         });
+    }
+
+    /// Reads a client on that is about to be handed over, because something of it is waited for.
+    pub(super) fn read_on(
+        &mut self,
+        core: &mut ShardCore,
+        assignments: &mut Assignments,
+        rerouting: &mut Rerouting,
+        slot: Slot,
+    ) {
+        let now = core.tick;
+        if self.stay_unlevelled(core, assignments, rerouting, slot) {
+            return;
+        }
+        if let Some(client) = core.connections.live_mut(slot).filter(|client| client.cold.is_leaving) {
+            client.resume(PauseReason::HandingOver, now);
+        }
     }
 }
 
@@ -235,6 +239,29 @@ fn ask_if_idle(id: &str) -> ServiceMessage {
     let headers = [(MIGRATE_TO_HEADER, ""), (IF_IDLE_HEADER, "1")];
     let headers = headers.map(|(name, value)| (name.into(), vec![value.into()])).into();
     ServiceMessage::CloseConnection(CloseConnection { connection_id: id.into(), error: None, headers })
+}
+
+/// Whether a client may go to the app server of an order now, without anybody's notice.
+fn may_be_levelled(core: &ShardCore, client: &Client, order: &LevelOrder) -> bool {
+    let (home, cold) = (&client.home, &client.cold);
+    let is_there = home.app() == order.from && home.hub() == order.hub && client.is_open();
+    let is_at_rest = || {
+        let stays = cold.is_bound || cold.is_leaving || cold.moving_to.is_some();
+        !stays && client.pause_reasons().are_none() && cold.calls.are_none()
+    };
+    let is_here = || !client.is_in_transit() && !client.is_away();
+    let can_go = || match home.of_door() {
+        Some(_) => client.can_move() && core.tick.saturating_sub(client.last_heard) >= SILENT_TICKS,
+        None => client.can_be_handed_over() && home.knows_idle_handovers(),
+    };
+    is_there && is_at_rest() && is_here() && can_go()
+}
+
+/// The newcomer of an order, while it takes clients of this one's group.
+fn newcomer(core: &ShardCore, slot: Slot, order: &LevelOrder) -> Option<Arc<Pool>> {
+    let client = core.connections.get(slot)?;
+    let pool = core.context.shared.hubs.all().get(order.hub.get())?.pool_of(order.to)?;
+    (**pool.app().group.name() == *client.cold.group_name()).then_some(pool)
 }
 
 #[cfg(test)]
@@ -247,7 +274,7 @@ mod tests {
     fn found(bed: &Testbed, (from, to): (&HomeLink, &HomeLink)) -> Vec<Slot> {
         let order = LevelOrder { hub: from.hub(), from: from.app(), to: to.app(), clients: 9 };
         let mut search = LevelSearch::new(order);
-        while !search.step(&bed.state) {}
+        while !search.step(&bed.state.core) {}
         let mut slots: Vec<_> = search.found().into_iter().map(|(slot, _)| slot).collect();
         slots.sort_unstable();
         slots
@@ -256,13 +283,19 @@ mod tests {
     fn level_all(bed: &mut Testbed, (from, to): (&HomeLink, &HomeLink)) {
         let order = LevelOrder { hub: from.hub(), from: from.app(), to: to.app(), clients: 9 };
         let mut search = LevelSearch::new(order);
-        while !search.step(&bed.state) {}
+        while !search.step(&bed.state.core) {}
         let mut schedule = DrainSchedule::new(search.found(), Duration::ZERO, || 0.0);
-        bed.state.level_due(&order, &mut schedule, Duration::ZERO);
+        bed.state.levelling.level_due(
+            &mut bed.state.core,
+            &mut bed.state.assignments,
+            &order,
+            &mut schedule,
+            Duration::ZERO,
+        );
     }
 
     fn count(bed: &Testbed, link: &HomeLink) -> LevelCount {
-        bed.state.level_counts().get(&(link.hub(), link.app())).copied().unwrap_or_default()
+        bed.state.levelling.level_counts(&bed.state.core).get(&(link.hub(), link.app())).copied().unwrap_or_default()
     }
 
     #[test]
@@ -272,10 +305,10 @@ mod tests {
         let [idle, busy, bound, leaving, paused] =
             ["idle", "busy", "bound", "leaving", "paused"].map(|id| bed.client_at(id, &old));
         bed.client_at("elsewhere", &new);
-        bed.state.begin_call(busy, "1");
-        bed.state.connections.live_mut(bound).unwrap().cold.is_bound = true;
-        bed.state.connections.live_mut(leaving).unwrap().cold.is_leaving = true;
-        bed.state.connections.live_mut(paused).unwrap().pause(PauseReason::AppServer);
+        bed.state.core.begin_call(busy, "1");
+        bed.state.core.connections.live_mut(bound).unwrap().cold.is_bound = true;
+        bed.state.core.connections.live_mut(leaving).unwrap().cold.is_leaving = true;
+        bed.state.core.connections.live_mut(paused).unwrap().pause(PauseReason::AppServer);
         assert_eq!(found(&bed, (&old, &new)), [idle]);
     }
 
@@ -298,13 +331,13 @@ mod tests {
         level_all(&mut bed, (&old, &new));
         assert_eq!(count(&bed, &old), LevelCount { present: 2, going: 2, coming: 0 });
         assert_eq!(count(&bed, &new), LevelCount { present: 0, going: 0, coming: 2 });
-        bed.state.read_on(ann);
+        bed.state.levelling.read_on(&mut bed.state.core, &mut bed.state.assignments, &mut bed.state.rerouting, ann);
         bed.state.hand_over(ben, &[]);
         assert_eq!(count(&bed, &old), LevelCount { present: 1, going: 0, coming: 0 });
         assert_eq!(count(&bed, &new), LevelCount { present: 1, going: 0, coming: 0 });
-        let is_read = |slot| bed.state.connections.get(slot).unwrap().pause_reasons().are_none();
+        let is_read = |slot| bed.state.core.connections.get(slot).unwrap().pause_reasons().are_none();
         assert!(is_read(ann) && is_read(ben));
-        assert_eq!(bed.state.context.counters.app_rebalanced.get(), 1);
+        assert_eq!(bed.state.core.context.counters.app_rebalanced.get(), 1);
         let asked = sent_over(&old);
         assert_eq!(asked.len(), 2);
         assert!(["ann", "ben"].iter().all(|id| asked.contains(&ask_if_idle(&whole_id(id)))), "{asked:?}");
@@ -317,10 +350,10 @@ mod tests {
         let ann = bed.client_at("ann", &old);
         level_all(&mut bed, (&old, &new));
         pool.lost(0);
-        bed.state.lose_home(ann, trunkline_protocol::cause::Cause::LinkLost);
+        bed.state.assignments.lose_home(&mut bed.state.core, ann, trunkline_protocol::cause::Cause::LinkLost);
         bed.state.advance();
         assert_eq!(count(&bed, &new), LevelCount { present: 1, going: 0, coming: 0 });
-        assert_eq!(bed.state.context.counters.app_rebalanced.get(), 0, "it had to go anyway");
+        assert_eq!(bed.state.core.context.counters.app_rebalanced.get(), 0, "it had to go anyway");
     }
 
     #[test]
@@ -330,13 +363,13 @@ mod tests {
         let (ann, ben) = (bed.client_at("ann", &old[0]), bed.client_at("ben", &old[0]));
         assert_eq!(found(&bed, (&old[0], &new[0])), [0; 0], "what they have sent may still be worked on");
         (0..SILENT_TICKS).for_each(|_| bed.state.advance());
-        bed.state.begin_call(ben, "1");
+        bed.state.core.begin_call(ben, "1");
         level_all(&mut bed, (&old[0], &new[0]));
-        let home = |slot| bed.state.connections.get(slot).unwrap().home.id();
+        let home = |slot| bed.state.core.connections.get(slot).unwrap().home.id();
         assert!(home(ann) == new[0].id() && home(ben) == old[0].id());
         assert_eq!(sent_over(&old[0]), [moved_to(&whole_id("ann"), "new")]);
         let opened: Vec<_> = sent_over(&new[0]).iter().map(ServiceMessage::name).collect();
         assert_eq!(opened, ["OpenConnection", "ConnectionData"]);
-        assert_eq!(bed.state.context.counters.app_rebalanced.get(), 1);
+        assert_eq!(bed.state.core.context.counters.app_rebalanced.get(), 1);
     }
 }

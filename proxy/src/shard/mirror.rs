@@ -11,6 +11,7 @@
 //! A copy never waits and never holds anything back: what a mirror can't take at the moment it does not get. One that was
 //! lost begins again with the next message, at any app server of its group, as a connection that comes from elsewhere.
 
+use super::shard_core::ShardCore;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -24,7 +25,6 @@ use super::content::Content;
 use super::history::short;
 use super::shard_context::ShardContext;
 use super::slot::Slot;
-use super::state::ShardState;
 use crate::clock::unix_ms;
 use crate::routing::MirrorRule;
 use crate::upstream::{AppServerId, Hub, HubIndex};
@@ -77,12 +77,12 @@ impl MirroredConnections {
     }
 }
 
-impl ShardState {
+impl MirroredConnections {
     /// Begins the copies of a client connection by the rules of its hub, and ends those that no rule wants any more.
-    pub(crate) fn set_mirrors(&mut self, slot: Slot, hub: &Hub) {
+    pub(crate) fn set_mirrors(&mut self, core: &mut ShardCore, slot: Slot, hub: &Hub) {
         let rules = hub.rules();
-        let now = self.tick;
-        let Some(client) = self.connections.live_mut(slot) else { return };
+        let now = core.tick;
+        let Some(client) = core.connections.live_mut(slot) else { return };
         let mut before = client.cold.mirrors.take().map(|copies| *copies).unwrap_or_default();
         let wanted = rules.iter().flat_map(|rules| rules.mirrors_of(&client.id));
         let copies: MirrorCopies = wanted
@@ -92,20 +92,20 @@ impl ShardState {
             })
             .collect();
         before.iter().for_each(|copy| copy.end(&client.id, Cause::ClientClosed));
-        self.delivery.watches.set_copied(slot, copies.iter().any(|copy| copy.rule().copies_down));
+        core.delivery.watches.set_copied(slot, copies.iter().any(|copy| copy.rule().copies_down));
         if copies.is_empty() {
-            self.mirrored.0.swap_remove(&slot);
+            self.0.swap_remove(&slot);
             return;
         }
         client.cold.mirrors = Some(Box::new(copies));
-        self.mirrored.0.insert(slot);
-        self.open_copies(slot, hub, now);
+        self.0.insert(slot);
+        self.open_copies(core, slot, hub, now);
     }
 
     /// Opens the copies of a connection that have no app server, where one can be reached.
-    fn open_copies(&mut self, slot: Slot, hub: &Hub, now: u32) {
-        let Some(client) = self.connections.get_mut(slot) else { return };
-        let hubs = &self.context.shared.hubs;
+    fn open_copies(&mut self, core: &mut ShardCore, slot: Slot, hub: &Hub, now: u32) {
+        let Some(client) = core.connections.get_mut(slot) else { return };
+        let hubs = &core.context.shared.hubs;
         let (id, content, is_open, primary) = (&client.id, client.content, client.is_open(), client.home.app());
         let ColdState { mirrors, opening, .. } = &mut *client.cold;
         for copy in mirrors.iter_mut().flat_map(|copies| copies.iter_mut()).filter(|copy| copy.is_lost()) {
@@ -123,23 +123,23 @@ impl ShardState {
 
     /// Copies whole messages of a client that have gone up.
     #[inline]
-    pub(crate) fn mirror_up(&mut self, slot: Slot, (bytes, count): (&[u8], u64), data_type: i64) {
-        if self.mirrored.are_any() {
-            self.copy_up(slot, (bytes, count), data_type);
+    pub(crate) fn mirror_up(&mut self, core: &mut ShardCore, slot: Slot, (bytes, count): (&[u8], u64), data_type: i64) {
+        if self.are_any() {
+            self.copy_up(core, slot, (bytes, count), data_type);
         }
     }
 
     #[cold]
-    fn copy_up(&mut self, slot: Slot, (bytes, count): (&[u8], u64), data_type: i64) {
-        let now = self.tick;
-        let Some(client) = self.connections.get_mut(slot).filter(|client| client.cold.mirrors.is_some()) else {
+    fn copy_up(&mut self, core: &mut ShardCore, slot: Slot, (bytes, count): (&[u8], u64), data_type: i64) {
+        let now = core.tick;
+        let Some(client) = core.connections.get_mut(slot).filter(|client| client.cold.mirrors.is_some()) else {
             return;
         };
         let any_lost = client.cold.mirrors.iter().any(|copies| copies.iter().any(MirrorCopy::is_lost));
-        if any_lost && let Some(hub) = self.context.shared.hubs.all().get(client.home.hub().get()).cloned() {
-            self.open_copies(slot, &hub, now);
+        if any_lost && let Some(hub) = core.context.shared.hubs.all().get(client.home.hub().get()).cloned() {
+            self.open_copies(core, slot, &hub, now);
         }
-        let Some(client) = self.connections.get_mut(slot) else { return };
+        let Some(client) = core.connections.get_mut(slot) else { return };
         let content = client.content;
         for copy in client.cold.mirrors.iter_mut().flat_map(|copies| copies.iter_mut()) {
             copy.send((&client.id, content), (bytes, count), data_type, now);
@@ -148,9 +148,9 @@ impl ShardState {
 
     /// Copies what was sent to clients in this batch, for the mirrors that want it.
     #[cold]
-    pub(super) fn copy_down(&mut self) {
-        for (slot, messages) in self.delivery.watches.take_copies() {
-            let Some(client) = self.connections.get_mut(slot) else { continue };
+    pub(super) fn copy_down(&mut self, core: &mut ShardCore) {
+        for (slot, messages) in core.delivery.watches.take_copies() {
+            let Some(client) = core.connections.get_mut(slot) else { continue };
             let Content::Hub(protocol) = client.content else { continue };
             for copy in client.cold.mirrors.iter_mut().flat_map(|copies| copies.iter_mut()) {
                 copy.send_down(&client.id, protocol, &messages);
@@ -160,21 +160,21 @@ impl ShardState {
 
     /// Looks at what the primary app server of a client sends to it, where that is compared.
     #[inline]
-    pub(super) fn compare_down(&mut self, slot: Slot, payload: &[u8]) {
-        if self.mirrored.are_any() {
-            self.compare(slot, payload, None);
+    pub(super) fn compare_down(&mut self, core: &mut ShardCore, slot: Slot, payload: &[u8]) {
+        if self.are_any() {
+            self.compare(core, slot, payload, None);
         }
     }
 
     /// Takes what a mirror sends to a client, which does not get it.
-    pub(super) fn take_mirrored(&mut self, slot: Slot, app: AppServerId, payload: &[u8]) {
-        self.compare(slot, payload, Some(app));
+    pub(super) fn take_mirrored(&mut self, core: &mut ShardCore, slot: Slot, app: AppServerId, payload: &[u8]) {
+        self.compare(core, slot, payload, Some(app));
     }
 
     /// Compares messages of a mirror's app server, or else of the primary one.
     #[cold]
-    fn compare(&mut self, slot: Slot, payload: &[u8], mirror: Option<AppServerId>) {
-        let Some(client) = self.connections.get_mut(slot) else { return };
+    fn compare(&mut self, core: &mut ShardCore, slot: Slot, payload: &[u8], mirror: Option<AppServerId>) {
+        let Some(client) = core.connections.get_mut(slot) else { return };
         let Content::Hub(protocol) = client.content else { return };
         for copy in client.cold.mirrors.iter_mut().flat_map(|copies| copies.iter_mut()) {
             if mirror.is_some_and(|app| !copy.is_at(app)) {
@@ -182,35 +182,35 @@ impl ShardState {
             }
             let from = if mirror.is_some() { Answerer::Mirror } else { Answerer::Primary };
             for difference in copy.compare(protocol, from, payload) {
-                report(&self.context, (&client.id, client.home.hub()), copy.rule(), difference);
+                report(&core.context, (&client.id, client.home.hub()), copy.rule(), difference);
             }
         }
     }
 
     /// Reports the calls that one of two app servers has not answered in time.
-    pub(super) fn report_late_answers(&mut self) {
-        let now = self.tick;
-        for slot in &self.mirrored.0 {
-            let Some(client) = self.connections.get_mut(*slot) else { continue };
+    pub(super) fn report_late_answers(&mut self, core: &mut ShardCore) {
+        let now = core.tick;
+        for slot in &self.0 {
+            let Some(client) = core.connections.get_mut(*slot) else { continue };
             for copy in client.cold.mirrors.iter_mut().flat_map(|copies| copies.iter_mut()) {
                 for difference in copy.take_late(now) {
-                    report(&self.context, (&client.id, client.home.hub()), copy.rule(), difference);
+                    report(&core.context, (&client.id, client.home.hub()), copy.rule(), difference);
                 }
             }
         }
     }
 
     /// Takes the order of a mirror's app server about a copy: a pause, or its end.
-    pub(super) fn control_copy(&mut self, slot: Slot, app: AppServerId, order: MirrorOrder) {
-        let Some(client) = self.connections.get_mut(slot) else { return };
+    pub(super) fn control_copy(&mut self, core: &mut ShardCore, slot: Slot, app: AppServerId, order: MirrorOrder) {
+        let Some(client) = core.connections.get_mut(slot) else { return };
         let copies = client.cold.mirrors.iter_mut().flat_map(|copies| copies.iter_mut());
         copies.filter(|copy| copy.is_at(app)).for_each(|copy| copy.obey(order));
     }
 
     /// Ends the copies at a mirror's app server that is about to stop; they go on at another one.
-    pub(super) fn leave_mirrors(&mut self, hub: HubIndex, app: AppServerId) {
-        for slot in &self.mirrored.0 {
-            let Some(client) = self.connections.get_mut(*slot).filter(|client| client.home.hub() == hub) else {
+    pub(super) fn leave_mirrors(&mut self, core: &mut ShardCore, hub: HubIndex, app: AppServerId) {
+        for slot in &self.0 {
+            let Some(client) = core.connections.get_mut(*slot).filter(|client| client.home.hub() == hub) else {
                 continue;
             };
             for copy in client.cold.mirrors.iter_mut().flat_map(|copies| copies.iter_mut()) {
@@ -223,14 +223,33 @@ impl ShardState {
     }
 
     /// Ends all copies of a connection that closes, for this cause.
-    pub(super) fn end_mirrors(&mut self, slot: Slot, cause: Cause) {
-        if !self.mirrored.0.swap_remove(&slot) {
+    pub(super) fn end_mirrors(&mut self, core: &mut ShardCore, slot: Slot, cause: Cause) {
+        if !self.0.swap_remove(&slot) {
             return;
         }
-        self.delivery.watches.set_copied(slot, false);
-        let Some(client) = self.connections.get_mut(slot) else { return };
+        core.delivery.watches.set_copied(slot, false);
+        let Some(client) = core.connections.get_mut(slot) else { return };
         if let Some(copies) = client.cold.mirrors.take() {
             copies.iter().for_each(|copy| copy.end(&client.id, cause));
+        }
+    }
+
+    /// Gives a client that has come from another node the group that its app server is of, and its mirrors.
+    pub(super) fn join_rules(&mut self, core: &mut ShardCore, slot: Slot) {
+        let Some(client) = core.connections.live(slot) else { return };
+        let (hubs, home) = (&core.context.shared.hubs, &client.home);
+        let group = hubs.all().get(home.hub().get()).and_then(|hub| hubs.group(&hub.group_of(home.app())));
+        if let Some(client) = core.connections.live_mut(slot) {
+            client.cold.group = group;
+        }
+        self.refresh_mirrors(core, slot);
+    }
+
+    /// Begins and ends copies of a client as the rules in force want it.
+    pub(super) fn refresh_mirrors(&mut self, core: &mut ShardCore, slot: Slot) {
+        let Some(client) = core.connections.live(slot) else { return };
+        if let Some(hub) = core.context.shared.hubs.all().get(client.home.hub().get()).cloned() {
+            self.set_mirrors(core, slot, &hub);
         }
     }
 }

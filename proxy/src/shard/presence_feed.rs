@@ -13,6 +13,7 @@
 //! All app servers hear everything, and one of them tells the app. So each is told who hears, in the same place of its stream:
 //! an app server is listed when its snapshot is complete.
 
+use super::shard_core::ShardCore;
 use std::mem;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -25,7 +26,6 @@ use trunkline_protocol::service::{PresenceChanges, PresencePhase, ServiceMessage
 use super::command::LinkLoss;
 use super::connection::{Connections, Presence, SetChanges, SetName};
 use super::presence_batch::PresenceBatch;
-use super::state::ShardState;
 use crate::metrics::Counters;
 use crate::upstream::{AppServerId, HomeLink, HubIndex, LinkHandle, Pool};
 
@@ -243,20 +243,20 @@ impl Subscriber {
     }
 }
 
-impl ShardState {
+impl PresenceFeeds {
     /// Begins to tell an app server what it wants to know, over its first link.
-    pub(super) fn presence_link_opened(&mut self, link: &HomeLink) {
-        let hubs = self.context.shared.hubs.all();
+    pub(super) fn link_opened(&mut self, core: &mut ShardCore, link: &HomeLink) {
+        let hubs = core.context.shared.hubs.all();
         let Some(pool) = hubs.get(link.hub().get()).and_then(|hub| hub.pool_of(link.app())) else { return };
         let scope = pool.presence();
         if !scope.is_any() || pool.is_draining() {
             return;
         }
-        let (hub, app, now_us) = (link.hub(), link.app(), self.context.now_us());
-        if self.presence.feed(hub).is_none() {
-            self.presence.feeds.push(HubFeed { hub, subscribers: Vec::new(), is_list_new: false, lost: Vec::new() });
+        let (hub, app, now_us) = (link.hub(), link.app(), core.context.now_us());
+        if self.feed(hub).is_none() {
+            self.feeds.push(HubFeed { hub, subscribers: Vec::new(), is_list_new: false, lost: Vec::new() });
         }
-        let Some(feed) = self.presence.feed(hub) else { return };
+        let Some(feed) = self.feed(hub) else { return };
         if feed.subscribers.iter().any(|subscriber| subscriber.app == app) {
             return;
         }
@@ -272,14 +272,14 @@ impl ShardState {
             backlog_bytes: 0,
             since_us: now_us.saturating_sub(NEW_WITHIN_US),
         });
-        self.note_presence(hub);
+        self.note_presence(core, hub);
     }
 
     /// Tells what it told over a lost link anew over another one, or no more.
-    pub(super) fn presence_link_lost(&mut self, loss: &LinkLoss) {
-        let hubs = self.context.shared.hubs.all();
+    pub(super) fn link_lost(&mut self, core: &mut ShardCore, loss: &LinkLoss) {
+        let hubs = core.context.shared.hubs.all();
         let is_its = |subscriber: &Subscriber| subscriber.link.id() == loss.link;
-        for feed in self.presence.feeds.iter_mut().filter(|feed| feed.subscribers.iter().any(is_its)) {
+        for feed in self.feeds.iter_mut().filter(|feed| feed.subscribers.iter().any(is_its)) {
             let Some(place) = feed.subscribers.iter().position(is_its) else { continue };
             let app = feed.subscribers.get(place).map(|subscriber| subscriber.app);
             let pool = hubs.get(feed.hub.get()).zip(app).and_then(|(hub, app)| hub.pool_of(app));
@@ -293,40 +293,40 @@ impl ShardState {
                 }
             }
         }
-        let hubs: Vec<_> = self.presence.feeds.iter().map(|feed| feed.hub).collect();
-        hubs.into_iter().for_each(|hub| self.note_presence(hub));
+        let hubs: Vec<_> = self.feeds.iter().map(|feed| feed.hub).collect();
+        hubs.into_iter().for_each(|hub| self.note_presence(core, hub));
     }
 
     /// Takes an app server that is about to stop off the list: others tell the app from now on. It still hears of changes.
-    pub(super) fn presence_app_stopping(&mut self, hub: HubIndex, app: AppServerId) {
-        let Some(feed) = self.presence.feed(hub) else { return };
+    pub(super) fn app_stopping(&mut self, hub: HubIndex, app: AppServerId) {
+        let Some(feed) = self.feed(hub) else { return };
         for subscriber in feed.subscribers.iter_mut().filter(|subscriber| subscriber.app == app) {
             subscriber.is_leaving = true;
             feed.is_list_new |= mem::take(&mut subscriber.is_listed);
         }
-        self.presence.has_changed.notify_one();
+        self.has_changed.notify_one();
     }
 
     /// Notes the changes that the subscribers of a hub want, or none without any.
-    fn note_presence(&mut self, hub: HubIndex) {
-        let Self { presence, connections, .. } = self;
-        let scope = presence.feed(hub).map(|feed| feed.scope()).unwrap_or_default();
+    fn note_presence(&mut self, core: &mut ShardCore, hub: HubIndex) {
+        let connections = &mut core.connections;
+        let scope = self.feed(hub).map(|feed| feed.scope()).unwrap_or_default();
         match connections.changes_mut(hub) {
             Some(changes) if scope.is_any() => changes.set_scope(scope),
             Some(_) => connections.note_changes(hub, None),
             None if scope.is_any() => {
-                connections.note_changes(hub, Some(SetChanges::new(scope, presence.has_changed())));
+                connections.note_changes(hub, Some(SetChanges::new(scope, self.has_changed())));
             }
             None => {}
         }
-        presence.feeds.retain(|feed| !feed.subscribers.is_empty());
-        presence.has_changed.notify_one();
+        self.feeds.retain(|feed| !feed.subscribers.is_empty());
+        self.has_changed.notify_one();
     }
 
     /// Tells what has changed since the last time.
-    pub(super) fn tell_presence(&mut self) -> Told {
-        let Self { presence, connections, context, .. } = self;
-        let PresenceFeeds { feeds, last_stream, is_told, .. } = presence;
+    pub(super) fn tell_changes(&mut self, core: &mut ShardCore) -> Told {
+        let ShardCore { connections, context, .. } = core;
+        let Self { feeds, last_stream, is_told, .. } = self;
         if feeds.is_empty() {
             *is_told = false;
             return Told::Nobody;

@@ -300,14 +300,14 @@ mod tests {
         let (pool, home) = bed.app_server("old");
         let slot = bed.client_at("ann", &home);
         pool.lost(0);
-        bed.state.begin_call(slot, "1");
+        bed.state.core.begin_call(slot, "1");
         bed.state.lose_homes(&loss(&home, Vec::new()));
-        bed.state.finish_batch();
+        bed.state.assignments.finish_batch(&mut bed.state.core);
         slot
     }
 
     fn is_unassigned(bed: &Testbed, slot: Slot) -> bool {
-        let client = bed.state.connections.get(slot).unwrap();
+        let client = bed.state.core.connections.get(slot).unwrap();
         client.pause_reasons().contains(PauseReason::Unassigned)
     }
 
@@ -327,8 +327,8 @@ mod tests {
         let (_, home) = bed.app_server("new");
         bed.state.link_opened(&home);
         assert!(!is_unassigned(&bed, slot));
-        assert_eq!(bed.state.connections.get(slot).unwrap().home.id(), home.id());
-        assert_eq!(bed.state.context.counters.rehomed.get(), 1);
+        assert_eq!(bed.state.core.connections.get(slot).unwrap().home.id(), home.id());
+        assert_eq!(bed.state.core.context.counters.rehomed.get(), 1);
     }
 
     #[test]
@@ -348,10 +348,10 @@ mod tests {
         let mut bed = Testbed::new();
         let slot = homeless(&mut bed);
         let (_, home) = bed.app_server("new");
-        let was_at = bed.state.connections.get(slot).unwrap().home.app();
+        let was_at = bed.state.core.connections.get(slot).unwrap().home.app();
         let mut moves = Reassignment::new(10_000, 30, Arc::default());
-        let hubs = &bed.state.context.shared.hubs;
-        moves.assign_or_wait(&mut bed.state.connections, hubs, slot, 100);
+        let hubs = &bed.state.core.context.shared.hubs;
+        moves.assign_or_wait(&mut bed.state.core.connections, hubs, slot, 100);
         assert_eq!(moves.waiting(), 0);
         assert_eq!(moves.take_moved_away(home.hub(), home.app()), []);
         moves.forget_old_moves(100 + moved_remembered_s(10_000) - 1);
@@ -388,14 +388,14 @@ mod tests {
         bed.hub.remove_pool(&pool);
         old.outbox().close();
         bed.state.lose_homes(&loss(&old, Vec::new()));
-        bed.state.free(ann, Cause::SocketEnded);
+        bed.state.assignments.free(&mut bed.state.core, ann, Cause::SocketEnded);
         bed.state.advance();
         let (_, next) = bed.app_server("next");
         bed.state.link_opened(&next);
         bed.state.link_opened(&next);
         bed.state.advance();
         assert_eq!(ends(&sent_over(&next)), [end("ann", true)]);
-        assert_eq!(bed.state.context.counters.ends_passed_on.get(), 1);
+        assert_eq!(bed.state.core.context.counters.ends_passed_on.get(), 1);
     }
 
     #[test]
@@ -406,7 +406,7 @@ mod tests {
         pool.lost(0);
         old.outbox().close();
         bed.state.lose_homes(&loss(&old, Vec::new()));
-        bed.state.free(ann, Cause::SocketEnded);
+        bed.state.assignments.free(&mut bed.state.core, ann, Cause::SocketEnded);
         let (_, other) = bed.app_server("other");
         bed.state.link_opened(&other);
         let again = Arc::new(LinkHandle::opened(bed.hub.index(), old.app()));
@@ -422,8 +422,8 @@ mod tests {
         let mut bed = Testbed::new();
         let (pool, old) = bed.app_server("old");
         let (ann, ben) = (bed.client_at("ann", &old), bed.client_at("ben", &old));
-        bed.state.free(ann, Cause::SocketEnded);
-        bed.state.free(ben, Cause::SocketEnded);
+        bed.state.assignments.free(&mut bed.state.core, ann, Cause::SocketEnded);
+        bed.state.assignments.free(&mut bed.state.core, ben, Cause::SocketEnded);
         bed.hub.remove_pool(&pool);
         bed.state.lose_homes(&loss(&old, vec![whole_id("ann").into()]));
         let (_, next) = bed.app_server("next");
@@ -436,11 +436,11 @@ mod tests {
         let mut bed = Testbed::new();
         let (_, old) = bed.app_server("old");
         let (ann, ben) = (bed.client_at("ann", &old), bed.client_at("ben", &old));
-        bed.state.connections.get_mut(ben).unwrap().status = opening_until(0, 10_000);
-        bed.state.free(ann, Cause::SocketEnded);
-        bed.state.free(ben, Cause::SocketEnded);
+        bed.state.core.connections.get_mut(ben).unwrap().status = opening_until(0, 10_000);
+        bed.state.assignments.free(&mut bed.state.core, ann, Cause::SocketEnded);
+        bed.state.assignments.free(&mut bed.state.core, ben, Cause::SocketEnded);
         // What hands ann over has crossed with the notice of its end.
-        bed.state.given_away(old.hub(), old.app(), &whole_id("ann"));
+        bed.state.assignments.given_away(&mut bed.state.core, old.hub(), old.app(), &whole_id("ann"));
         bed.state.lose_homes(&loss(&old, vec![whole_id("ben").into()]));
         // It is the only app server that is there now, so it is told of ann once more.
         assert_eq!(ends(&sent_over(&old)), [end("ann", false), end("ben", false), end("ann", true)]);
@@ -454,12 +454,12 @@ mod tests {
         bed.hub.remove_pool(&pool);
         old.outbox().close();
         bed.state.lose_homes(&loss(&old, Vec::new()));
-        bed.state.free(ann, Cause::SocketEnded);
-        for _ in 0..moved_remembered_s(bed.state.context.shared.settings.links.resume_window_ms) + 3 {
-            assert_eq!(bed.state.context.counters.ends_lost.get(), 0);
+        bed.state.assignments.free(&mut bed.state.core, ann, Cause::SocketEnded);
+        for _ in 0..moved_remembered_s(bed.state.core.context.shared.settings.links.resume_window_ms) + 3 {
+            assert_eq!(bed.state.core.context.counters.ends_lost.get(), 0);
             bed.state.advance();
         }
-        assert_eq!(bed.state.context.counters.ends_lost.get(), 1);
+        assert_eq!(bed.state.core.context.counters.ends_lost.get(), 1);
     }
 
     #[test]
@@ -467,15 +467,15 @@ mod tests {
         let mut bed = Testbed::new();
         let (_, old) = bed.app_server("old");
         let ann = bed.client_at("ann", &old);
-        let is_paused = |bed: &Testbed| !bed.state.connections.get(ann).unwrap().pause_reasons().are_none();
-        bed.state.read_on(ann);
-        bed.state.end_input(ann);
+        let is_paused = |bed: &Testbed| !bed.state.core.connections.get(ann).unwrap().pause_reasons().are_none();
+        bed.state.levelling.read_on(&mut bed.state.core, &mut bed.state.assignments, &mut bed.state.rerouting, ann);
+        bed.state.core.end_input(ann);
         assert!(!is_paused(&bed), "it does not leave");
         bed.state.app_shutting_down(old.hub(), old.app());
         assert!(is_paused(&bed));
-        bed.state.read_on(ann);
+        bed.state.levelling.read_on(&mut bed.state.core, &mut bed.state.assignments, &mut bed.state.rerouting, ann);
         assert!(!is_paused(&bed));
-        bed.state.end_input(ann);
+        bed.state.core.end_input(ann);
         assert!(is_paused(&bed));
         let asked = sent_over(&old).iter().filter(|frame| **frame == moved_to(&whole_id("ann"), "")).count();
         assert_eq!(asked, 2, "once more, behind all that it has sent");

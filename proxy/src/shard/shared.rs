@@ -370,7 +370,7 @@ impl Shared {
             let Some(hub) = self.hubs.keyed(&over.hub).map(|hub| hub.index()) else { continue };
             for shard in &self.shards {
                 let over = over.clone();
-                shard.post(move |state| state.expire_user_group(hub, &over));
+                shard.post(move |state| state.core.expire_user_group(hub, &over));
             }
         }
     }

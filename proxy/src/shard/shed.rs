@@ -8,6 +8,10 @@
 //! Clients that can move unnoticed come first. The next search goes on behind the last one, so a load balancer that sends
 //! a client back does not have it cut each second.
 
+use super::assignments::Assignments;
+use super::leaving::LeavingClients;
+use super::moving::Moves;
+use super::shard_core::ShardCore;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -16,7 +20,6 @@ use super::connection::{Client, Connections, LeaveStage};
 use super::drain_schedule::{DrainSchedule, chance};
 use super::leaving::LEAVE_WAIT;
 use super::slot::{Serial, Slot};
-use super::state::ShardState;
 use crate::metrics::MoveCause;
 
 /// Time over which one shed is spread: it is over when the next numbers of clients are read, a second later.
@@ -92,34 +95,51 @@ fn moves_unnoticed(client: &Client) -> bool {
     client.cold.resumption.is_some() && client.moves_unnoticed()
 }
 
-impl ShardState {
+/// Shed of one shard for a rebalance.
+#[derive(Debug, Default)]
+pub(crate) struct Shed {
+    /// Number of clients that the driver has to send elsewhere.
+    pub(super) due: usize,
+    /// Slot at which the search for clients of the next shed begins, so that no client is chosen again and again.
+    pub(super) from: usize,
+}
+
+impl Shed {
     /// Has the driver send some clients elsewhere; returns how many. Those of earlier sheds whose calls still run are some of
     /// them: until they leave their node has as many clients as before, and would shed too many.
-    pub(crate) fn begin_shed(&mut self, clients: usize) -> usize {
-        let others = clients.saturating_sub(self.leaving.count_of(MoveCause::Rebalance));
-        self.shed = self.shed.saturating_add(others);
+    pub(crate) fn begin_shed(&mut self, leaving: &mut LeavingClients, clients: usize) -> usize {
+        let others = clients.saturating_sub(leaving.count_of(MoveCause::Rebalance));
+        self.due = self.due.saturating_add(others);
         others
     }
 
     /// Takes a step of the search for clients to send elsewhere; `true` when it was the last one.
-    pub(super) fn search_for_shed(&mut self, search: &mut ShedSearch) -> bool {
-        let is_done = search.step(&self.connections);
+    pub(super) fn search_for_shed(&mut self, core: &mut ShardCore, search: &mut ShedSearch) -> bool {
+        let is_done = search.step(&core.connections);
         if is_done {
-            self.shed_from = search.next_from();
+            self.from = search.next_from();
         }
         is_done
     }
 
     /// Sends the clients elsewhere that are due in a shed. Those that can't move are told to connect again, between their
     /// calls.
-    pub(super) fn shed_due(&mut self, schedule: &mut DrainSchedule<(Slot, Serial)>, now: Duration) {
+    pub(super) fn shed_due(
+        &mut self,
+        core: &mut ShardCore,
+        assignments: &mut Assignments,
+        moves: &mut Moves,
+        leaving: &mut LeavingClients,
+        schedule: &mut DrainSchedule<(Slot, Serial)>,
+        now: Duration,
+    ) {
         while let Some((slot, serial)) = schedule.next(now, chance) {
-            let is_there = self.connections.get_current(slot, serial).is_some_and(|client| !client.is_closing());
-            if is_there && !self.send_elsewhere(slot, MoveCause::Rebalance) {
-                self.leave(slot, MoveCause::Rebalance, (Instant::now(), LEAVE_WAIT));
+            let is_there = core.connections.get_current(slot, serial).is_some_and(|client| !client.is_closing());
+            if is_there && !moves.send_elsewhere(core, slot, MoveCause::Rebalance) {
+                leaving.leave(core, assignments, slot, MoveCause::Rebalance, (Instant::now(), LEAVE_WAIT));
             }
         }
-        self.finish_batch();
+        assignments.finish_batch(core);
     }
 }
 
@@ -133,8 +153,8 @@ mod tests {
     use crate::shard::testbed::Testbed;
 
     fn search(bed: &mut Testbed, wanted: usize) -> Vec<Slot> {
-        let mut search = ShedSearch::new(wanted, bed.state.shed_from);
-        while !bed.state.search_for_shed(&mut search) {}
+        let mut search = ShedSearch::new(wanted, bed.state.shed.from);
+        while !bed.state.shed.search_for_shed(&mut bed.state.core, &mut search) {}
         search.chosen().into_iter().map(|(slot, _)| slot).collect()
     }
 
@@ -152,10 +172,10 @@ mod tests {
     fn a_client_that_is_away_is_not_chosen() {
         let mut bed = Testbed::new();
         let (here, away) = (bed.client("here"), bed.client("away"));
-        let client = bed.state.connections.live_mut(away).unwrap();
+        let client = bed.state.core.connections.live_mut(away).unwrap();
         client.is_resumable = true;
         client.cold.resumption = Some(Box::new(Resumption::new(Ownership::new(1000))));
-        bed.state.sever(away, Cause::SocketEnded);
+        bed.state.moves.sever(&mut bed.state.core, away, Cause::SocketEnded);
         assert_eq!(search(&mut bed, 2), [here]);
     }
 
@@ -163,12 +183,25 @@ mod tests {
     fn a_client_whose_call_runs_is_shed_behind_it_and_no_other_in_its_place() {
         let mut bed = Testbed::new();
         let (ann, ben) = (bed.client("ann"), bed.client("ben"));
-        bed.state.begin_call(ann, "1");
-        let serial = bed.state.connections.live(ann).unwrap().serial;
+        bed.state.core.begin_call(ann, "1");
+        let serial = bed.state.core.connections.live(ann).unwrap().serial;
         let mut schedule = DrainSchedule::new(vec![(ann, serial)], SHED_SPREAD, || 0.0);
-        bed.state.shed_due(&mut schedule, SHED_SPREAD);
+        bed.state.shed.shed_due(
+            &mut bed.state.core,
+            &mut bed.state.assignments,
+            &mut bed.state.moves,
+            &mut bed.state.leaving,
+            &mut schedule,
+            SHED_SPREAD,
+        );
         assert!(bed.received(ann).is_empty());
-        assert_eq!((bed.state.begin_shed(1), bed.state.begin_shed(3)), (0, 2));
+        assert_eq!(
+            (
+                bed.state.shed.begin_shed(&mut bed.state.leaving, 1),
+                bed.state.shed.begin_shed(&mut bed.state.leaving, 3)
+            ),
+            (0, 2)
+        );
         assert_eq!(search(&mut bed, 2), [ben], "who is about to leave is not chosen again");
     }
 
@@ -176,10 +209,21 @@ mod tests {
     fn a_client_that_can_not_move_is_told_to_connect_again() {
         let mut bed = Testbed::new();
         let ann = bed.client("ann");
-        let serial = bed.state.connections.live(ann).unwrap().serial;
+        let serial = bed.state.core.connections.live(ann).unwrap().serial;
         let mut schedule = DrainSchedule::new(vec![(ann, serial)], SHED_SPREAD, || 0.0);
-        bed.state.shed_due(&mut schedule, SHED_SPREAD);
-        assert!(!bed.state.look_at_leaving(Instant::now() + LEAVE_WAIT));
+        bed.state.shed.shed_due(
+            &mut bed.state.core,
+            &mut bed.state.assignments,
+            &mut bed.state.moves,
+            &mut bed.state.leaving,
+            &mut schedule,
+            SHED_SPREAD,
+        );
+        assert!(!bed.state.leaving.look_at_leaving(
+            &mut bed.state.core,
+            &mut bed.state.assignments,
+            Instant::now() + LEAVE_WAIT
+        ));
         assert_eq!(bed.received(ann), ["{\"type\":7,\"allowReconnect\":true};", "close"]);
     }
 }

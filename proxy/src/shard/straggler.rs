@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use super::history::short;
-use super::state::ShardState;
+use super::shard_core::ShardCore;
 
 /// Maximum number of ids that are named.
 const IDS_MAX: usize = 10;
@@ -21,6 +21,19 @@ pub(crate) struct Stragglers {
 }
 
 impl Stragglers {
+    /// Clients that are here still, closed ones whose socket has not ended among them.
+    pub(crate) fn of(core: &ShardCore) -> Self {
+        let (mut stragglers, hubs) = (Stragglers::default(), core.context.shared.hubs.all());
+        for (_, client) in core.connections.range(0..core.connections.slot_count()) {
+            let hub = hubs.get(client.home.hub().get()).map(|hub| hub.name().to_owned()).unwrap_or_default();
+            *stragglers.by_kind.entry((hub, client.transport.name())).or_default() += 1;
+            if stragglers.ids.len() < IDS_MAX {
+                stragglers.ids.push(short(&client.id).to_owned());
+            }
+        }
+        stragglers
+    }
+
     /// Adds those of another shard.
     pub(crate) fn merge(&mut self, other: Self) {
         for (kind, count) in other.by_kind {
@@ -52,21 +65,6 @@ impl Stragglers {
     }
 }
 
-impl ShardState {
-    /// Clients that are here still, closed ones whose socket has not ended among them.
-    pub(crate) fn stragglers(&self) -> Stragglers {
-        let (mut stragglers, hubs) = (Stragglers::default(), self.context.shared.hubs.all());
-        for (_, client) in self.connections.range(0..self.connections.slot_count()) {
-            let hub = hubs.get(client.home.hub().get()).map(|hub| hub.name().to_owned()).unwrap_or_default();
-            *stragglers.by_kind.entry((hub, client.transport.name())).or_default() += 1;
-            if stragglers.ids.len() < IDS_MAX {
-                stragglers.ids.push(short(&client.id).to_owned());
-            }
-        }
-        stragglers
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -78,8 +76,8 @@ mod tests {
         for number in 0..30 {
             bed.client(&format!("c{number}"));
         }
-        let mut stragglers = bed.state.stragglers();
-        stragglers.merge(bed.state.stragglers());
+        let mut stragglers = Stragglers::of(&bed.state.core);
+        stragglers.merge(Stragglers::of(&bed.state.core));
         assert_eq!(stragglers.kinds(), "chat: 60 WebSockets");
         assert_eq!(stragglers.ids().split(' ').count(), IDS_MAX);
     }

@@ -3,6 +3,7 @@
 //! Shard 0 tells for the whole node, over one link per app server, the whole list whenever it changes. An app server is listed
 //! from its first link on, until it says that it stops, or its last link is lost.
 
+use super::shard_core::ShardCore;
 use std::sync::Arc;
 
 use bytestring::ByteString;
@@ -12,7 +13,6 @@ use trunkline_protocol::service::{ServiceMessage, TaskCandidate, TaskCandidates}
 
 use super::command::LinkLoss;
 use super::presence_feed::other_link;
-use super::state::ShardState;
 use crate::upstream::{AppServerId, HomeLink, HubIndex};
 
 /// App servers that stand for exclusive tasks of any hub.
@@ -58,46 +58,46 @@ impl StandingApp {
     }
 }
 
-impl ShardState {
+impl TaskFeeds {
     /// Lists an app server that stands for tasks, with its first link.
-    pub(super) fn task_link_opened(&mut self, link: &HomeLink) {
-        if self.context.index != 0 {
+    pub(super) fn link_opened(&mut self, core: &mut ShardCore, link: &HomeLink) {
+        if core.context.index != 0 {
             return;
         }
-        let hubs = self.context.shared.hubs.all();
+        let hubs = core.context.shared.hubs.all();
         let Some(pool) = hubs.get(link.hub().get()).and_then(|hub| hub.pool_of(link.app())) else { return };
         let Some(tasks) = pool.exclusive_tasks().filter(|_| !pool.is_draining()).cloned() else { return };
         let (hub, app) = (link.hub(), link.app());
-        if self.tasks.standing.iter().any(|standing| (standing.hub, standing.app) == (hub, app)) {
+        if self.standing.iter().any(|standing| (standing.hub, standing.app) == (hub, app)) {
             return;
         }
         let instance = ByteString::from(&*pool.app().instance);
-        self.tasks.standing.push(StandingApp { hub, app, instance, tasks, link: link.clone(), is_leaving: false });
-        self.tasks.tell(hub);
+        self.standing.push(StandingApp { hub, app, instance, tasks, link: link.clone(), is_leaving: false });
+        self.tell(hub);
     }
 
     /// Tells what it told over a lost link over another one, or takes the app server off the list.
-    pub(super) fn task_link_lost(&mut self, loss: &LinkLoss) {
-        let place = self.tasks.standing.iter().position(|standing| standing.link.id() == loss.link);
-        let Some((place, standing)) = place.and_then(|place| Some((place, self.tasks.standing.get_mut(place)?))) else {
+    pub(super) fn link_lost(&mut self, core: &mut ShardCore, loss: &LinkLoss) {
+        let place = self.standing.iter().position(|standing| standing.link.id() == loss.link);
+        let Some((place, standing)) = place.and_then(|place| Some((place, self.standing.get_mut(place)?))) else {
             return;
         };
         let hub = standing.hub;
-        let hubs = self.context.shared.hubs.all();
+        let hubs = core.context.shared.hubs.all();
         let pool = hubs.get(hub.get()).and_then(|hub| hub.pool_of(standing.app));
         match pool.as_deref().and_then(|pool| other_link(pool, loss)) {
             Some(link) => standing.link = link,
-            None => drop(self.tasks.standing.remove(place)),
+            None => drop(self.standing.remove(place)),
         }
-        self.tasks.tell(hub);
+        self.tell(hub);
     }
 
     /// Takes an app server that is about to stop off the list.
-    pub(super) fn task_app_stopping(&mut self, hub: HubIndex, app: AppServerId) {
-        let mut of_app = self.tasks.standing.iter_mut().filter(|standing| (standing.hub, standing.app) == (hub, app));
+    pub(super) fn app_stopping(&mut self, hub: HubIndex, app: AppServerId) {
+        let mut of_app = self.standing.iter_mut().filter(|standing| (standing.hub, standing.app) == (hub, app));
         if let Some(standing) = of_app.next() {
             standing.is_leaving = true;
-            self.tasks.tell(hub);
+            self.tell(hub);
         }
     }
 }

@@ -15,6 +15,7 @@ use super::connection::{Client, OpeningInterner, Status};
 use super::content::Content;
 use super::inbox::ShardSender;
 use super::shard_context::ShardContext;
+use super::shard_core::ShardCore;
 use super::shared::{Connectors, Shared};
 use super::slot::Slot;
 use super::state::ShardState;
@@ -52,7 +53,7 @@ impl Testbed {
 
     /// Adds an app server with one open link.
     pub(super) fn app_server(&self, instance: &str) -> (Arc<Pool>, HomeLink) {
-        let id = self.state.context.shared.hubs.number(instance);
+        let id = self.state.core.context.shared.hubs.number(instance);
         let target = AppTarget::Network("http://app".parse().unwrap());
         let server = AppServer { id, instance: instance.into(), name: String::new(), target, group: Arc::default() };
         let pool = Arc::new(Pool::new(self.hub.clone(), Arc::new(server), 1, Arc::default()));
@@ -64,7 +65,7 @@ impl Testbed {
 
     /// Adds an app server that has dialled in, with some links.
     pub(super) fn door_server(&self, instance: &str, links: usize) -> (Arc<Pool>, Vec<HomeLink>) {
-        let id = self.state.context.shared.hubs.number(instance);
+        let id = self.state.core.context.shared.hubs.number(instance);
         let server = AppServer {
             id,
             instance: instance.into(),
@@ -80,7 +81,7 @@ impl Testbed {
 
     /// Adds a link of an app server that has dialled in.
     pub(super) fn door_link(&self, pool: &Pool, instance: &str) -> HomeLink {
-        let id = self.state.context.shared.hubs.number(instance);
+        let id = self.state.core.context.shared.hubs.number(instance);
         let link = Arc::new(LinkHandle::opened_at_door(self.hub.index(), id));
         pool.add(&link);
         link
@@ -109,15 +110,15 @@ impl Testbed {
     /// Adds an open client with this home.
     pub(super) fn client_at(&mut self, id: &str, home: &HomeLink) -> Slot {
         let (socket, far_end) = duplex(SOCKET_BYTES);
-        let serial = self.state.connections.next_serial();
+        let serial = self.state.core.connections.next_serial();
         let content = Content::Hub(HubProtocol::Json);
         let mut client = Client::new(whole_id(id).into(), serial, home.clone(), content, Socket::boxed(socket));
         client.status = Status::Open;
         let open = OpenConnection { connection_id: whole_id(id).into(), ..OpenConnection::default() };
         client.cold.opening = Some(OpeningInterner::default().intern_opening(&open));
-        (client.last_sent, client.last_heard) = (self.state.tick(), self.state.tick());
+        (client.last_sent, client.last_heard) = (self.state.core.tick(), self.state.core.tick());
         let slot = self.state.open(client, Some("ann"), None);
-        self.state.watch_opening(slot, &open, &[]);
+        self.state.core.watch_opening(slot, &open, &[]);
         self.clients.push((slot, far_end));
         slot
     }
@@ -153,7 +154,7 @@ impl Testbed {
 
     /// Does what the driver's flush tasks do.
     fn poll_flushes(&mut self, cx: &mut Context<'_>) {
-        let ShardState { connections, delivery, .. } = &mut self.state;
+        let ShardCore { connections, delivery, .. } = &mut self.state.core;
         drop(delivery.take_flush_tasks());
         for (slot, _) in connections.everyone() {
             if let Some(client) = connections.get_mut(slot).filter(|client| client.is_flushing) {

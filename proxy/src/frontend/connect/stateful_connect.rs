@@ -170,7 +170,10 @@ async fn claim_here(
 ) -> Option<(ShardSender, (Slot, Serial))> {
     let shard = endpoint.shared.shards().get(usize::from(location.shard))?.clone();
     let (hub, id) = (hub.index(), client.connection_id.clone());
-    let place = shard.inspect(move |state| state.claim(hub, &id)).await.flatten()?;
+    let place = shard
+        .inspect(move |state| state.moves.claim(&mut state.core, &mut state.assignments, hub, &id))
+        .await
+        .flatten()?;
     Some((shard, place))
 }
 

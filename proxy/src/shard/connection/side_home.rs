@@ -14,7 +14,7 @@
 use std::sync::Arc;
 
 use indexmap::IndexSet;
-use trunkline_protocol::hub::{CallScan, MessageKind};
+use trunkline_protocol::hub::{CallScan, HandshakeResponse, MessageKind};
 
 use super::{LetGo, PendingCalls};
 use crate::upstream::{AppServerId, HomeLink};
@@ -27,6 +27,9 @@ const UPLOAD_ID_BYTES_MAX: usize = 64 * SIDE_UPLOADS_MAX;
 
 /// Maximum number of results for which a side home may wait; the oldest is forgotten, and its answer goes to the home.
 const ASKED_MAX: usize = 1024;
+
+/// Limit of the answer of an app server to a hub handshake.
+const HANDSHAKE_MAX_BYTES: usize = 16 * 1024;
 
 /// Stage in the life of a side home.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,6 +79,25 @@ pub(crate) struct SideHome {
 pub(crate) struct SideHomes(Vec<SideHome>);
 
 impl SideHome {
+    /// Takes the answer to the hub handshake off the front, if it is due, and returns what is behind it.
+    ///
+    /// # Errors
+    /// When the app server refuses the connection, or answers nonsense.
+    pub(crate) fn answer_handshake<'a>(&mut self, payload: &'a [u8]) -> Result<&'a [u8], String> {
+        if self.stage != SideStage::Opening {
+            return Ok(payload);
+        }
+        match HandshakeResponse::read(payload, HANDSHAKE_MAX_BYTES) {
+            Ok(Some((HandshakeResponse { error: None }, used))) => {
+                self.stage = SideStage::Open;
+                Ok(payload.get(used..).unwrap_or_default())
+            }
+            Ok(Some((HandshakeResponse { error: Some(error) }, _))) => Err(error),
+            Ok(None) => Err("the answer to the hub handshake is not whole".into()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
     #[must_use]
     pub(crate) fn new(group: Arc<str>, link: HomeLink) -> Self {
         Self {

@@ -48,9 +48,9 @@ fn read_all(bed: &mut Testbed, watch: u64) -> WatchBatch {
 }
 
 fn say(bed: &mut Testbed, slot: Slot, text: &str, is_marked: bool) -> Option<i64> {
-    let traced = bed.state.watch_up(slot, text.as_bytes(), 0, Some(Instant::now()))?;
+    let traced = bed.state.core.watch_up(slot, text.as_bytes(), 0, Some(Instant::now()))?;
     let (mark, app) = (traced.mark?, AppServerId::from(OWN));
-    bed.state.watched_up(*traced, if is_marked { UpwardEnd::SentMarked(app) } else { UpwardEnd::Sent(app) });
+    bed.state.core.watched_up(*traced, if is_marked { UpwardEnd::SentMarked(app) } else { UpwardEnd::Sent(app) });
     Some(mark)
 }
 
@@ -175,7 +175,7 @@ async fn members_of_a_group_are_followed_while_they_are() {
     join(&mut bed, "ann", ann, MembershipChange::LeaveAll);
     send(&mut bed, Audience::Groups(vec!["room".into()]).into(), SAID);
     bed.flush();
-    bed.state.close(ben, &CloseReason::by_client(Cause::ClientClosed));
+    bed.state.assignments.close(&mut bed.state.core, ben, &CloseReason::by_client(Cause::ClientClosed));
     let told = told(&mut bed, number);
     let of = |wanted: &str| told.iter().filter(|event| event.contains(wanted)).count();
     assert_eq!((of("ann down Said"), of("ben down Said"), of("written")), (1, 2, 3));
@@ -195,7 +195,7 @@ async fn more_than_a_trace_tells_in_a_second_is_counted() {
     }
     let batch = read_all(&mut bed, number);
     assert_eq!((batch.messages, batch.loss.messages), (most, 7));
-    let counters = &bed.state.context.counters;
+    let counters = &bed.state.core.context.counters;
     assert_eq!((counters.traced_messages.get(), counters.untraced_messages.get()), (most, 7));
     bed.state.advance();
     assert!(say(&mut bed, ann, SAID, false).is_some(), "a new second");
@@ -223,7 +223,7 @@ async fn watches_of_each_detail_are_bounded_and_end_when_they_are_not_read() {
         let mut bed = Testbed::new();
         let order = order(vec![WatchSubject::User("ann".into())], detail);
         let all: Vec<_> = (0..detail.bounds().watches).map(|_| begin(&mut bed, order.clone())).collect();
-        assert_eq!(bed.state.time_for_watches().is_some(), detail == WatchDetail::Times);
+        assert_eq!(bed.state.core.time_for_watches().is_some(), detail == WatchDetail::Times);
         let refused = bed.state.watch_desk().begin(order, Instant::now()).unwrap_err();
         assert!(refused.to_string().starts_with(refusal), "{refused}");
         for _ in 0..=IDLE_TICKS {
@@ -232,7 +232,7 @@ async fn watches_of_each_detail_are_bounded_and_end_when_they_are_not_read() {
         }
         assert!(bed.state.watch_desk().read(all[0]).is_some() && bed.state.watch_desk().read(all[1]).is_none());
         bed.state.watch_desk().end(all[0]);
-        assert!(!bed.state.delivery.watches.are_any() && bed.state.time_for_watches().is_none());
+        assert!(!bed.state.core.delivery.watches.are_any() && bed.state.core.time_for_watches().is_none());
     }
 }
 
@@ -246,7 +246,7 @@ async fn without_a_trace_nothing_is_marked_and_a_report_is_for_nobody() {
     find(&mut bed, number);
     report(&mut bed, "ann", ann, TraceReport { mark: 99, ..TraceReport::default() });
     assert_eq!(told(&mut bed, number), ["ann present"]);
-    assert_eq!(bed.state.connections.get(ann).map(|client| client.content), Some(Content::Hub(HubProtocol::Json)));
+    assert_eq!(bed.state.core.connections.get(ann).map(|client| client.content), Some(Content::Hub(HubProtocol::Json)));
 }
 
 fn messages(batch: &WatchBatch) -> Vec<&WatchedMessage> {
@@ -260,12 +260,12 @@ fn messages(batch: &WatchBatch) -> Vec<&WatchedMessage> {
 #[test]
 fn only_tapped_clients_are_summed_up_and_payloads_are_there_only_on_request() {
     let mut bed = Testbed::new();
-    assert!(!bed.state.delivery.watches.are_any());
+    assert!(!bed.state.core.delivery.watches.are_any());
     let (ann, ben) = (bed.client("ann"), bed.client("ben"));
     let (plain, full) = (tap(&mut bed, ann, "ann", false).unwrap(), tap(&mut bed, ann, "ann", true).unwrap());
     assert_eq!(tap(&mut bed, ann, "ben", true), Err(WatchRefused::Unknown));
-    assert_eq!(bed.state.delivery.watches.slots(), [ann]);
-    assert!(bed.state.watch_up(ann, [SAY, SAY].concat().as_bytes(), 0, None).is_none(), "its fate is no matter");
+    assert_eq!(bed.state.core.delivery.watches.slots(), [ann]);
+    assert!(bed.state.core.watch_up(ann, [SAY, SAY].concat().as_bytes(), 0, None).is_none(), "its fate is no matter");
     say(&mut bed, ben, SAY, true);
     bed.data("ann", ann, AppServerId::from(OWN), SAY);
     let batch = read_all(&mut bed, plain);
@@ -300,8 +300,8 @@ fn a_tap_ends_with_its_connection() {
     let mut bed = Testbed::new();
     let ann = bed.client("ann");
     let number = tap(&mut bed, ann, "ann", false).unwrap();
-    bed.state.close(ann, &CloseReason::by_client(Cause::ClientClosed));
-    assert!(bed.state.delivery.watches.slots().is_empty());
+    bed.state.assignments.close(&mut bed.state.core, ann, &CloseReason::by_client(Cause::ClientClosed));
+    assert!(bed.state.core.delivery.watches.slots().is_empty());
     say(&mut bed, ann, SAY, false);
     assert_eq!(told(&mut bed, number), ["ann present", "ann client_closed"]);
 }
@@ -338,11 +338,11 @@ fn those_who_open_while_it_runs_are_recorded_from_their_opening_to_their_close()
     let early = bed.client("ben");
     let number = recording(&mut bed);
     let ann = bed.client("ann");
-    bed.state.watch_up(ann, b"hello", 0, None);
+    bed.state.core.watch_up(ann, b"hello", 0, None);
     data(&mut bed, "ann", ann, "welcome");
     data(&mut bed, "ben", early, "not followed");
-    bed.state.close(ann, &CloseReason::by_client(Cause::ClientClosed));
-    bed.state.watch_up(ann, b"late", 0, None);
+    bed.state.assignments.close(&mut bed.state.core, ann, &CloseReason::by_client(Cause::ClientClosed));
+    bed.state.core.watch_up(ann, b"late", 0, None);
     let expected = ["ann opened", "ann up hello", "ann down welcome", "ann client_closed"];
     assert_eq!(events(&mut bed, number), expected);
     assert!(events(&mut bed, number).is_empty(), "each is told once");
@@ -401,11 +401,11 @@ fn the_answer_to_a_hub_handshake_is_told_from_messages() {
     let number = recording(&mut bed);
     let ann = bed.client("ann");
     // As if its handshake were not answered yet.
-    bed.state.connections.get_mut(ann).unwrap().status = crate::shard::Status::Opening { until: 99 };
+    bed.state.core.connections.get_mut(ann).unwrap().status = crate::shard::Status::Opening { until: 99 };
     bed.state.watch_desk().end(number);
     let number = recording(&mut bed);
     find(&mut bed, number);
-    bed.state.watch_opening(ann, &OpenConnection::default(), b"request");
+    bed.state.core.watch_opening(ann, &OpenConnection::default(), b"request");
     data(&mut bed, "ann", ann, "{}");
     data(&mut bed, "ann", ann, "{}");
     assert_eq!(events(&mut bed, number), ["ann present", "ann request", "ann {}", "ann down {}"]);
@@ -417,8 +417,8 @@ fn what_finds_no_room_is_counted_and_the_close_is_told_all_the_same() {
     let number = recording(&mut bed);
     let ann = bed.client("ann");
     let large = vec![b'x'; WatchDetail::Bytes.bounds().unread_bytes / 2];
-    (0..3).for_each(|_| drop(bed.state.watch_up(ann, &large, 0, None)));
-    bed.state.close(ann, &CloseReason::by_client(Cause::SocketEnded));
+    (0..3).for_each(|_| drop(bed.state.core.watch_up(ann, &large, 0, None)));
+    bed.state.assignments.close(&mut bed.state.core, ann, &CloseReason::by_client(Cause::SocketEnded));
     let batch = read_all(&mut bed, number);
     assert_eq!((batch.pieces.len(), batch.loss.messages, batch.loss.connections), (3, 2, 0));
     let closed = ConnectionChange::Closed(Cause::SocketEnded, None);
@@ -443,11 +443,11 @@ fn recordings_are_bounded_in_clients() {
 fn messages_of_raw_endpoints_keep_their_kind() {
     let mut bed = Testbed::new();
     let ann = bed.client("ann");
-    bed.state.connections.get_mut(ann).unwrap().content = Content::Raw;
+    bed.state.core.connections.get_mut(ann).unwrap().content = Content::Raw;
     let number = recording(&mut bed);
     find(&mut bed, number);
     for kind in [RawKind::Text, RawKind::Binary] {
-        bed.state.watch_up(ann, b"x", kind.data_type(), None);
+        bed.state.core.watch_up(ann, b"x", kind.data_type(), None);
         let command = ConnectionCommand::Data { payload: "y".into(), kind };
         let (hub, app, connection_id) = (bed.hub.index(), AppServerId::from(OWN), whole_id("ann").into());
         bed.state.apply(vec![ShardCommand::One { hub, app, connection_id, slot: ann, command }]);

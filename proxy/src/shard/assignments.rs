@@ -1,0 +1,558 @@
+//! Assignments: which app servers a client connection has, from the first to its end.
+//!
+//! ```text
+//!  Assignments ─┬─ reassignment   its home: clients without one, and those that have left one
+//!               ├─ sided          side homes, for some methods
+//!               ├─ mirrored       copies, for mirrors
+//!               └─ ends           ids that must not attach again, closes by the clock
+//! ```
+
+use super::close_reason::CloseReason;
+use super::closed_id::ClosedIds;
+use super::command::PendingAck;
+use super::connection::Client;
+use super::connection::LeaveStage;
+use super::connection::LetGo;
+use super::connection::PauseReason;
+use super::connection::Status;
+use super::content::Content;
+use super::delivery::BatchMode;
+use super::delivery::Flush;
+use super::framed::Framed;
+use super::framed::frame_for;
+use super::framed::raw_frame;
+use super::hand_over::is_goodbye;
+use super::leaving::reason_of;
+use super::mirror::MirroredConnections;
+use super::outbox_budget::largest;
+use super::reassignment::Reassignment;
+use super::reassignment::moved_to;
+use super::shard_context::ShardContext;
+use super::shard_core::ShardCore;
+use super::side_assignment::SidedClients;
+use super::slot::Slot;
+use super::token_expiry::TokenExpiries;
+use crate::clock::unix_seconds;
+use crate::net::socket::Socket;
+use crate::transport::websocket::Unframed;
+use crate::transport::websocket::unframe_whole;
+use crate::upstream::AppServerId;
+use crate::upstream::HomeLink;
+use crate::upstream::HubIndex;
+use crate::upstream::RouteChoice;
+use bytes::Bytes;
+use bytestring::ByteString;
+use std::rc::Rc;
+use std::task::Context;
+use std::task::Poll;
+use std::task::Waker;
+use trunkline_protocol::cause::Cause;
+use trunkline_protocol::manifest::Transport;
+use trunkline_protocol::service::RawKind;
+
+/// Ticks that a client may take to answer our close; as the official server has it.
+const CLOSE_TIMEOUT_TICKS: u32 = 5;
+
+/// Error for a caller whose app server is gone.
+pub(super) const CALL_LOST: &str =
+    "The app server that ran this call is gone. Whether it was carried out is not known; it is not run again.";
+
+/// Error for a caller whose app server has handed its connection over.
+pub(super) const CALL_UNFINISHED: &str = "The app server that ran this call was stopped before the call had ended.";
+
+/// App servers of the client connections of one shard.
+#[derive(Debug)]
+pub(crate) struct Assignments {
+    pub(super) reassignment: Reassignment,
+    /// Client connections that have several app servers.
+    pub(crate) sided: SidedClients,
+    /// Client connections that have copies for mirrors.
+    pub(crate) mirrored: MirroredConnections,
+    pub(super) closed_ids: ClosedIds,
+    pub(super) token_expiries: TokenExpiries,
+}
+
+impl Assignments {
+    pub(super) fn new(context: &ShardContext) -> Self {
+        let settings = &context.shared.settings;
+        let (window_ms, hold_s) = (settings.links.resume_window_ms, settings.rehoming.hold_timeout_s);
+        Self {
+            reassignment: Reassignment::new(window_ms, hold_s, context.counters.clone()),
+            sided: SidedClients::default(),
+            mirrored: MirroredConnections::default(),
+            closed_ids: ClosedIds::new(context.shared.routes.clone()),
+            token_expiries: TokenExpiries::default(),
+        }
+    }
+
+    /// Closes a client for an operator; `false` when it is not here.
+    pub(crate) fn close_by_operator(
+        &mut self,
+        core: &mut ShardCore,
+        slot: Slot,
+        id: &str,
+        reason: Option<&str>,
+    ) -> bool {
+        if core.connections.find_shown(slot, id).is_none() {
+            return false;
+        }
+        self.close(core, slot, &CloseReason::by_operator(reason));
+        self.finish_batch(core);
+        true
+    }
+
+    /// Closes a client connection; a second time is fine.
+    ///
+    /// It leaves its sets and its route first, so that nothing more is sent to it; then its app server and its client are
+    /// told. Its slot is freed when its socket has ended.
+    pub(super) fn close(&mut self, core: &mut ShardCore, slot: Slot, reason: &CloseReason) {
+        if self.withdraw(core, slot) {
+            return;
+        }
+        // Before that no app server has run anything for it.
+        self.mirrored.end_mirrors(core, slot, reason.cause);
+        let is_known = core.connections.live(slot).is_some_and(|client| client.is_open() && client.has_successor());
+        if let Some(sides) = core.connections.live_mut(slot).and_then(|client| client.cold.sides.take()) {
+            self.sided.end_sides(core, &mut self.reassignment, slot, &sides, reason);
+        }
+        let mode = core.mode(Flush::Deferred);
+        let Some(client) = core.connections.close(slot, core.tick + CLOSE_TIMEOUT_TICKS) else { return };
+        core.context.record_close(client, reason);
+        core.delivery.watches.closed(slot, Some(reason.cause), reason.detail.as_deref());
+        if client.home.of_door().is_some() {
+            core.context.shared.client_results.connection_ended(&client.id);
+        }
+        self.closed_ids.close(&client.id, client.is_negotiated, core.tick);
+        core.delivery.end_hold(slot, client, mode);
+        if let Some(notice) = reason.notice_to_app(client) {
+            let is_told = client.cold.is_let_go.is_none() && client.home.queue(&notice);
+            if is_known && client.cold.is_let_go != Some(LetGo::Ended) {
+                let at = (&client.home, client.cold.group.clone(), client.cold.is_let_go);
+                self.reassignment.ended(client, at, reason, is_told, core.tick);
+            }
+        }
+        core.context.counters.away.follow(usize::from(client.is_away()), 0);
+        core.delivery.forget_kept(client);
+        if matches!(client.socket, Socket::Away) {
+            // No task serves it, whose end would free the slot.
+            self.token_expiries.forget(slot);
+            core.connections.remove(slot);
+            return;
+        }
+        if reason.is_slow_client() {
+            return core.delivery.cut(client);
+        }
+        if client.transport == Transport::WebSockets && reason.is_end_of_socket() {
+            return;
+        }
+        let frames = reason.frames(client.content, core.context.with_details(client));
+        core.delivery.put_last(slot, client, frames);
+    }
+
+    /// Closes the clients whose tokens have expired.
+    pub(super) fn close_expired(&mut self, core: &mut ShardCore) {
+        if self.token_expiries.is_empty() {
+            return;
+        }
+        let now_s = unix_seconds();
+        while let Some(slot) = self.token_expiries.next_due(now_s) {
+            self.close(core, slot, &CloseReason::token_expired());
+        }
+    }
+
+    /// Closes the route of an id that never became a connection.
+    pub(crate) fn close_id(&mut self, core: &mut ShardCore, id: &Rc<str>, is_negotiated: bool) {
+        self.closed_ids.close(id, is_negotiated, core.tick);
+    }
+
+    /// Frees the slot of a client connection whose socket has ended, for this cause unless it was closed before.
+    pub(super) fn free(&mut self, core: &mut ShardCore, slot: Slot, cause: Cause) -> Option<Client> {
+        self.close(core, slot, &CloseReason::by_client(cause));
+        self.token_expiries.forget(slot);
+        let mut client = core.connections.remove(slot)?;
+        // What only a task would have written leaves now or never: our answer to a close, for one.
+        let _: Poll<()> = core.delivery.poll_flush(&mut client, &mut Context::from_waker(Waker::noop()));
+        core.delivery.discard(&mut client);
+        Some(client)
+    }
+
+    /// Sends one frame of the transport's own.
+    pub(crate) fn send_frame(&mut self, core: &mut ShardCore, slot: Slot, frame: &Bytes) {
+        let mode = core.mode(Flush::Now);
+        if let Some(client) = core.connections.get_mut(slot) {
+            core.delivery.put(slot, client, frame, mode);
+        }
+        self.finish_batch(core);
+    }
+
+    /// Ends a batch: deferred frames leave, slow clients are closed, and the budget of all outboxes is kept.
+    pub(crate) fn finish_batch(&mut self, core: &mut ShardCore) {
+        core.delivery.flush_deferred(&mut core.connections);
+        if core.delivery.watches.has_copies() {
+            self.mirrored.copy_down(core);
+        }
+        core.delivery.watches.note_written(&core.connections);
+        let slow = core.delivery.take_slow();
+        slow.iter().for_each(|&slot| self.close(core, slot, &CloseReason::slow_client()));
+        core.delivery.reuse(slow);
+        let excess = core.delivery.excess_bytes();
+        if excess > 0 {
+            self.free_outboxes(core, excess);
+        }
+    }
+
+    /// Closes the clients with the largest outboxes, until the excess is gone.
+    fn free_outboxes(&mut self, core: &mut ShardCore, excess: usize) {
+        for slot in largest(core.connections.waiting(), excess) {
+            match core.connections.get_mut(slot) {
+                // It was told, but does not read that either.
+                Some(client) if client.is_closing() => core.delivery.cut(client),
+                _ => self.close(core, slot, &CloseReason::outbox_total()),
+            }
+        }
+    }
+
+    /// Reassigns a client whose home is lost; one that can't be is closed.
+    pub(super) fn lose_home(&mut self, core: &mut ShardCore, slot: Slot, cause: Cause) {
+        if self.withdraw(core, slot) {
+            return;
+        }
+        core.stay_here(slot);
+        let Some(client) = core.connections.live(slot) else { return };
+        let (hubs, home) = (core.context.shared.hubs.all(), &client.home);
+        let keeps_app = || hubs.get(home.hub().get()).is_some_and(|hub| hub.choose_home_at(home.app()).is_some());
+        if !client.outlives_home() || (client.cold.is_bound && !keeps_app()) {
+            return self.close(core, slot, &CloseReason::home_lost(cause));
+        }
+        self.reassign(core, slot, CALL_LOST);
+    }
+
+    pub(super) fn reassign(&mut self, core: &mut ShardCore, slot: Slot, error_of_calls: &'static str) {
+        core.fail_calls(slot, error_of_calls);
+        core.refresh_group(slot);
+        self.reassignment.assign_or_wait(&mut core.connections, &core.context.shared.hubs, slot, core.tick);
+    }
+
+    /// Gives a client connection that its app server gives up this home.
+    pub(super) fn reassign_to(&mut self, core: &mut ShardCore, slot: Slot, home: &HomeLink) {
+        core.fail_calls(slot, CALL_UNFINISHED);
+        if let Some(client) = core.connections.get_mut(slot) {
+            client.cold.is_let_go = Some(LetGo::HandedOver);
+        }
+        self.reassignment.assign_to(&mut core.connections, &core.context.shared.hubs, slot, home, core.tick);
+        if home.is_closed() {
+            self.lose_home(core, slot, Cause::LinkLost);
+        }
+    }
+
+    /// Learns that an app server has handed a connection over that has ended here.
+    pub(super) fn given_away(&mut self, core: &mut ShardCore, hub: HubIndex, app: AppServerId, id: &str) {
+        self.reassignment.given_away(hub, app, id);
+        self.reassignment.tell_ends(&core.context.shared.hubs, core.tick);
+    }
+
+    /// Tells a client to leave that was just answered, if that was its last call and it has waited for a while.
+    pub(super) fn leave_behind_answer(&mut self, core: &mut ShardCore, slot: Slot) {
+        if let Some(client) = core.connections.live(slot)
+            && let LeaveStage::BehindAnswer(cause) = client.cold.leave
+            && !core.is_busy(client)
+        {
+            self.close(core, slot, &reason_of(cause));
+        }
+    }
+
+    /// Delivers bytes of a side home; the answer to the hub handshake is not for the client, who has one.
+    pub(super) fn apply_side_data(
+        &mut self,
+        core: &mut ShardCore,
+        slot: Slot,
+        group: &str,
+        payload: &[u8],
+        mode: BatchMode,
+    ) {
+        let calls_max = core.context.shared.settings.rehoming.pending_calls_max;
+        let Some(side) = core.side_mut(slot, group) else { return };
+        let payload = match side.answer_handshake(payload) {
+            Ok(rest) => rest,
+            Err(error) => return self.sided.side_refused(core, slot, group, &error),
+        };
+        self.mirrored.compare_down(core, slot, payload);
+        let Some(client) = core.connections.live_mut(slot) else { return };
+        let Content::Hub(protocol) = client.content else { return };
+        let Some(side) = client.cold.sides.as_mut().and_then(|sides| sides.of_group(group)) else { return };
+        let payload = side.calls.filter(protocol, payload);
+        let frame = (!payload.is_empty()).then(|| frame_for(protocol, &payload));
+        if !client.has_too_many_calls(calls_max) {
+            client.resume(PauseReason::PendingCalls, mode.now);
+        }
+        if let Some(frame) = frame {
+            core.delivery.put_counted(slot, client, &frame, mode);
+        }
+        self.leave_behind_answer(core, slot);
+    }
+
+    pub(super) fn forget_silently(&mut self, core: &mut ShardCore, slot: Slot) {
+        self.mirrored.end_mirrors(core, slot, Cause::ClientClosed);
+        let Some(client) = core.connections.close(slot, 0) else { return };
+        core.context.record_departure(client);
+        core.context.counters.away.follow(usize::from(client.is_away()), 0);
+        core.delivery.watches.closed(slot, None, None);
+        core.delivery.forget_kept(client);
+        // Its token must not begin another one here, or elsewhere by leave of this node.
+        let age_us = core.context.now_us().saturating_sub(client.cold.opened_us);
+        self.closed_ids.move_away(&client.id, age_us / 1_000_000, core.tick);
+        self.token_expiries.forget(slot);
+        core.connections.remove(slot);
+    }
+
+    /// Forgets a connection that has not arrived, or that another node has by now, whatever is to become of it here. Returns
+    /// whether it was such a one.
+    pub(super) fn withdraw(&mut self, core: &mut ShardCore, slot: Slot) -> bool {
+        let now = core.tick;
+        let Some(ownership) = core.ownership_of(slot) else { return false };
+        let is_arriving = ownership.is_arriving();
+        // When its time is over the node that took it has died: then its app server is told of the end.
+        let is_given = ownership.is_given() && ownership.absence().is_some_and(|absence| absence.until > now);
+        let move_cause = match core.connections.live(slot).and_then(|client| client.cold.resumption.as_ref()) {
+            Some(resumption) if is_arriving || is_given => resumption.move_cause,
+            _ => return false,
+        };
+        if is_given {
+            core.context.counters.moved_out.of(move_cause).increment();
+        } else if let Some(client) = core.connections.live(slot) {
+            core.context.record_arrival(client);
+        }
+        self.forget_silently(core, slot);
+        true
+    }
+
+    /// Gives a client to another app server if it waits for nothing more than the end of its calls.
+    pub(super) fn migrate_if_ready(&mut self, core: &mut ShardCore, slot: Slot) {
+        let Some(client) = core.connections.get(slot) else { return };
+        let results = &core.context.shared.client_results;
+        let is_idle =
+            || client.cold.moving_to.is_none() && client.cold.calls.are_none() && !results.is_waiting_for(&client.id);
+        if client.cold.is_leaving && client.home.of_door().is_some() && is_idle() {
+            self.migrate(core, slot);
+        }
+    }
+
+    /// Takes the goodbye of an app server that stops for the beginning of a hand-over: the client is not told of it.
+    pub(super) fn take_goodbye(&mut self, core: &mut ShardCore, slot: Slot, payload: &[u8]) -> bool {
+        let Some(client) = core.connections.get(slot) else { return false };
+        let Content::Hub(protocol) = client.content else { return false };
+        let is_goodbye = client.home.of_door().is_some() && is_goodbye(protocol, payload);
+        if is_goodbye {
+            self.migrate(core, slot);
+        }
+        is_goodbye
+    }
+
+    pub(super) fn migrate(&mut self, core: &mut ShardCore, slot: Slot) {
+        let Some(client) = core.connections.live(slot) else { return };
+        let (hub, app) = (client.home.hub(), client.home.app());
+        let Some(to) = self.other_app(core, hub, app) else { return self.stay(core, slot) };
+        let instance = core.context.shared.hubs.instance(to.app());
+        client.home.send(&moved_to(&client.id, &instance));
+        self.reassign_to(core, slot, &to);
+    }
+
+    pub(super) fn other_app(&self, core: &ShardCore, hub: HubIndex, app: AppServerId) -> Option<HomeLink> {
+        let hubs = core.context.shared.hubs.all();
+        // App servers that dial in are of the default group.
+        hubs.get(hub.get())?.choose_home_near(app, RouteChoice::group_name(None)).filter(|home| home.app() != app)
+    }
+
+    /// Reads a client on that is not handed over after all.
+    fn stay(&mut self, core: &mut ShardCore, slot: Slot) {
+        let now = core.tick;
+        if let Some(client) = core.connections.live_mut(slot) {
+            client.cold.is_leaving = false;
+            client.resume(PauseReason::HandingOver, now);
+        }
+    }
+
+    /// Closes connections on the order of an app server, their own one or another.
+    pub(super) fn close_many(&mut self, core: &mut ShardCore, app: AppServerId, slots: &[Slot], reason: Option<&str>) {
+        let [own, other] = [Cause::AppClosed, Cause::Ordered].map(|cause| CloseReason::told_by_app(cause, reason));
+        for &slot in slots {
+            let is_own = core.connections.get(slot).is_some_and(|client| client.home.app() == app);
+            self.close(core, slot, if is_own { &own } else { &other });
+        }
+    }
+
+    /// Takes a hand-over of an app server that may have had a side home of a connection which has ended since.
+    pub(super) fn late_hand_over(&mut self, core: &mut ShardCore, slot: Slot, app: AppServerId) {
+        if let Some(client) = core.connections.get(slot).filter(|client| client.is_closing()) {
+            let (hub, id) = (client.home.hub(), client.id.clone());
+            self.given_away(core, hub, app, &id);
+        }
+    }
+
+    /// Gives a client that closes with its token another time for that.
+    pub(super) fn refresh(&mut self, slot: Slot, expires_s: u64, ack: &PendingAck) {
+        if self.token_expiries.of(slot).is_some() {
+            self.token_expiries.set(slot, expires_s);
+        }
+        ack.found();
+    }
+
+    /// Delivers bytes to one connection; the first are the answer to its hub handshake, if it had one.
+    pub(super) fn apply_data(
+        &mut self,
+        core: &mut ShardCore,
+        slot: Slot,
+        payload: &[u8],
+        kind: RawKind,
+        mode: BatchMode,
+    ) {
+        let Some(client) = core.connections.live_mut(slot) else { return };
+        if client.cold.is_leaving && self.take_goodbye(core, slot, payload) {
+            return;
+        }
+        let Some(client) = core.connections.live_mut(slot) else { return };
+        let is_handshake = matches!(client.status, Status::Opening { .. });
+        client.status = Status::Open;
+        self.mirrored.compare_down(core, slot, payload);
+        let Some(client) = core.connections.live_mut(slot) else { return };
+        let Some(frame) =
+            client.frame_data(payload, kind, core.context.shared.settings.rehoming.pending_calls_max, mode.now)
+        else {
+            return;
+        };
+        if is_handshake {
+            core.context.record_app_handshake(client);
+            core.delivery.put(slot, client, &frame, mode);
+            if let Some(resumption) = client.cold.resumption.as_deref_mut() {
+                resumption.ownership.hold();
+            }
+            core.send_owed_errors(slot, mode);
+            self.sided.open_sides(core, &mut self.reassignment, slot, payload);
+            return core.refresh_pauses(slot);
+        }
+        core.delivery.put_counted(slot, client, &frame, mode);
+        let leaves = client.cold.leave != LeaveStage::Stays;
+        if client.cold.is_leaving {
+            self.migrate_if_ready(core, slot);
+        }
+        if leaves {
+            self.leave_behind_answer(core, slot);
+        }
+    }
+
+    /// Notes that calls of these clients are answered by a back end, which has sent the end of a stream.
+    pub(super) fn note_answers(&mut self, core: &mut ShardCore, hub: HubIndex, ids: &[ByteString], message: &Framed) {
+        let (calls_max, now) = (core.context.shared.settings.rehoming.pending_calls_max, core.tick);
+        for id in ids {
+            let Some(slot) = core.connections.find(hub, id) else { continue };
+            let Some(client) = core.connections.live_mut(slot) else { continue };
+            let Content::Hub(protocol) = client.content else { continue };
+            if client.cold.calls.are_none() {
+                continue;
+            }
+            if let Some(Unframed::Payload(payload)) = message.get(client.content).and_then(unframe_whole) {
+                client.cold.calls.filter(protocol, &payload);
+            }
+            if client.pause_reasons().contains(PauseReason::PendingCalls) && !client.has_too_many_calls(calls_max) {
+                client.resume(PauseReason::PendingCalls, now);
+            }
+            let (is_leaving, leaves) = (client.cold.is_leaving, client.cold.leave != LeaveStage::Stays);
+            if is_leaving {
+                self.migrate_if_ready(core, slot);
+            }
+            if leaves {
+                self.leave_behind_answer(core, slot);
+            }
+        }
+    }
+}
+
+impl super::connection::Client {
+    /// Transport frame around bytes of its app server, without late answers to failed calls; `None` if nothing is left.
+    pub(super) fn frame_data(&mut self, payload: &[u8], kind: RawKind, calls_max: usize, now: u32) -> Option<Bytes> {
+        let protocol = match self.content {
+            Content::Raw => return Some(raw_frame(kind, payload)),
+            Content::Hub(protocol) => protocol,
+        };
+        if self.cold.calls.are_none() {
+            return Some(frame_for(protocol, payload));
+        }
+        let payload = self.cold.calls.filter(protocol, payload);
+        let frame = (!payload.is_empty()).then(|| frame_for(protocol, &payload));
+        if self.pause_reasons().contains(PauseReason::PendingCalls) && !self.has_too_many_calls(calls_max) {
+            self.resume(PauseReason::PendingCalls, now);
+        }
+        frame
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shard::ReserveError;
+    use crate::shard::connection::SetName;
+    use crate::shard::testbed::{Testbed, whole_id};
+
+    #[test]
+    fn a_close_happens_once_and_leaves_nothing_to_find() {
+        let mut bed = Testbed::new();
+        let (ann, hub) = (bed.client("ann"), bed.hub.index());
+        bed.state.assignments.close(&mut bed.state.core, ann, &CloseReason::drained());
+        bed.state.assignments.close(&mut bed.state.core, ann, &CloseReason::timed_out());
+        assert_eq!(bed.received(ann), [r#"{"type":7,"allowReconnect":true};"#, "close"]);
+        assert!(bed.state.core.connections.members(hub, SetName::Hub).is_empty());
+        assert_eq!(bed.state.core.connections.find(hub, &whole_id("ann")), None);
+        assert_eq!(bed.state.core.context.counters.hub(hub.get()).closed.total(), 1);
+    }
+
+    #[test]
+    fn a_slot_is_free_when_the_socket_has_ended() {
+        let mut bed = Testbed::new();
+        let ann = bed.client("ann");
+        assert_eq!(
+            bed.state.assignments.free(&mut bed.state.core, ann, Cause::SocketEnded).map(|client| client.id.len()),
+            Some(22)
+        );
+        assert!(bed.state.assignments.free(&mut bed.state.core, ann, Cause::SocketEnded).is_none());
+        assert_eq!(bed.client("ben"), ann, "the slot is used again");
+    }
+
+    #[test]
+    fn the_id_of_a_negotiated_connection_stays_closed() {
+        let mut bed = Testbed::new();
+        let (ann, routes) = (bed.client("ann"), bed.state.core.context.shared.routes.clone());
+        bed.state.core.connections.get_mut(ann).unwrap().is_negotiated = true;
+        bed.state.assignments.close(&mut bed.state.core, ann, &CloseReason::drained());
+        assert_eq!(routes.reserve(&whole_id("ann")), Err(ReserveError::Unknown));
+    }
+
+    #[test]
+    fn a_client_closes_with_its_token() {
+        let mut bed = Testbed::new();
+        let (ann, ben) = (bed.client("ann"), bed.client("ben"));
+        bed.state.assignments.token_expiries.set(ann, unix_seconds() - 1);
+        bed.state.assignments.token_expiries.set(ben, unix_seconds() + 1000);
+        bed.state.advance();
+        assert!(bed.state.core.connections.live(ann).is_none() && bed.state.core.connections.live(ben).is_some());
+    }
+
+    #[test]
+    fn a_silent_client_gets_keep_alives() {
+        let mut bed = Testbed::new();
+        let ann = bed.client("ann");
+        (0..14).for_each(|_| bed.state.advance());
+        assert_eq!(bed.received(ann), [""; 0]);
+        bed.state.advance();
+        assert_eq!(bed.received(ann), [r#"{"type":6};"#]);
+    }
+
+    #[test]
+    fn the_largest_outboxes_close_when_all_together_are_over_the_budget() {
+        let mut bed = Testbed::with(|settings| settings.outbox.total_bytes = 10_000);
+        let (small, large) = (bed.client("ann"), bed.client("ben"));
+        bed.state.assignments.send_frame(&mut bed.state.core, small, &Bytes::from(vec![0; 3000]));
+        assert!(bed.state.core.connections.live(small).is_some());
+        bed.state.assignments.send_frame(&mut bed.state.core, large, &Bytes::from(vec![0; 8000]));
+        assert!(bed.state.core.connections.live(large).is_none() && bed.state.core.connections.live(small).is_some());
+    }
+}

@@ -1,0 +1,97 @@
+//! Drain: all clients are sent elsewhere, spread over a time; then none is accepted any more.
+
+use super::assignments::Assignments;
+use super::close_reason::CloseReason;
+use super::drain_schedule::DrainSchedule;
+use super::drain_schedule::chance;
+use super::leaving::LeavingClients;
+use super::moving::Moves;
+use super::shard_core::ShardCore;
+use super::slot::Serial;
+use super::slot::Slot;
+use crate::metrics::MoveCause;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// Drain of one shard.
+#[derive(Debug, Default)]
+pub(crate) struct Drain {
+    /// Spread of a drain that the driver has to start.
+    pub(super) due: Option<Duration>,
+    /// All clients were told to leave: so is each that comes now.
+    is_drained: bool,
+}
+
+impl Drain {
+    /// Tells the clients that are due in a drain since this moment to reconnect elsewhere; those with running calls after
+    /// this wait at the latest.
+    pub(super) fn leave_due(
+        &mut self,
+        core: &mut ShardCore,
+        assignments: &mut Assignments,
+        moves: &mut Moves,
+        leaving: &mut LeavingClients,
+        schedule: &mut DrainSchedule<(Slot, Serial)>,
+        (begun, wait): (Instant, Duration),
+    ) {
+        let now = Instant::now();
+        while let Some((slot, serial)) = schedule.next(now - begun, chance) {
+            let is_there = core.connections.get_current(slot, serial).is_some();
+            let may_move = || core.context.shared.other_nodes().are_ready();
+            if is_there && !(may_move() && moves.send_elsewhere(core, slot, MoveCause::Drain)) {
+                leaving.leave(core, assignments, slot, MoveCause::Drain, (now, wait));
+            }
+        }
+        assignments.finish_batch(core);
+    }
+
+    /// Whether all clients were told to leave: so is each that comes now.
+    #[must_use]
+    pub(crate) fn is_drained(&self) -> bool {
+        self.is_drained
+    }
+
+    /// Tells all clients to reconnect elsewhere, and each that comes from now on.
+    pub(super) fn close_all_drained(&mut self, core: &mut ShardCore, assignments: &mut Assignments) {
+        self.is_drained = true;
+        for (slot, _) in core.connections.everyone() {
+            assignments.close(core, slot, &CloseReason::drained());
+        }
+        assignments.finish_batch(core);
+    }
+
+    /// Has clients that have come back in a drain try once more. Returns whether any are left, or wait for the end of a call.
+    pub(super) fn are_any_left(
+        &mut self,
+        core: &mut ShardCore,
+        moves: &mut Moves,
+        leaving: &mut LeavingClients,
+    ) -> bool {
+        let mut are_left = !leaving.are_none();
+        for (slot, _) in core.connections.everyone() {
+            are_left |= moves.send_elsewhere(core, slot, MoveCause::Drain);
+        }
+        are_left
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shard::ShardState;
+    use crate::shard::testbed::Testbed;
+
+    #[test]
+    fn a_drain_closes_the_clients_that_are_due_and_then_all() {
+        let mut bed = Testbed::new();
+        let (ann, ben) = (bed.client("ann"), bed.client("ben"));
+        let everyone = bed.state.core.connections.everyone();
+        let mut schedule = DrainSchedule::new(everyone, Duration::from_secs(10), || 0.0);
+        let ShardState { core, assignments, moves, leaving, drain, .. } = &mut bed.state;
+        drain.leave_due(core, assignments, moves, leaving, &mut schedule, (Instant::now(), Duration::ZERO));
+        assert!(bed.state.core.connections.live(ann).is_none() && bed.state.core.connections.live(ben).is_some());
+        assert!(!bed.state.drain.is_drained());
+        bed.state.drain.close_all_drained(&mut bed.state.core, &mut bed.state.assignments);
+        assert!(bed.state.core.connections.live(ben).is_none() && bed.state.drain.is_drained());
+    }
+}

@@ -1,0 +1,481 @@
+//! Core of a shard's state: its clients, what is written to them, and what each part needs to know beside them.
+
+use super::Resumption;
+use super::apply::no_such_connection;
+use super::command::Audience;
+use super::command::ConnectionCommand;
+use super::command::MembershipChange;
+use super::command::PendingAck;
+use super::connection::Arrival;
+use super::connection::Client;
+use super::connection::Connections;
+use super::connection::Opening;
+use super::connection::OpeningInterner;
+use super::connection::PauseReason;
+use super::connection::SideHome;
+use super::connection::Status;
+use super::content::Content;
+use super::delivery::BatchMode;
+use super::delivery::Delivery;
+use super::delivery::Flush;
+use super::framed::frame_for;
+use super::framed::message_frame;
+use super::hand_over::flow;
+use super::member_query::MemberListing;
+use super::outbox_budget::OutboxBudget;
+use super::reassignment::moved_to;
+use super::send_origin::SendOrigin;
+use super::shard_context::ShardContext;
+use super::slot::Slot;
+use super::user_group::ExpiredMembership;
+use super::watch::UpwardEnd;
+use super::watch::UpwardTrace;
+use crate::telemetry::OpenSpan;
+use crate::upstream::AppServerId;
+use crate::upstream::Asker;
+use crate::upstream::HomeLink;
+use crate::upstream::Hub;
+use crate::upstream::HubIndex;
+use crate::upstream::ServerGroup;
+use bytestring::ByteString;
+use std::mem;
+use std::sync::Arc;
+use tokio::time::Instant;
+use tracing::debug;
+use trunkline_protocol::fleet::Ownership;
+use trunkline_protocol::hub::Completion;
+use trunkline_protocol::hub::HubMessage;
+use trunkline_protocol::hub::Outcome;
+use trunkline_protocol::service::ClientInvocation;
+use trunkline_protocol::service::FlowOperation;
+use trunkline_protocol::service::GroupMember;
+use trunkline_protocol::service::OpenConnection;
+use trunkline_protocol::service::ServiceMessage;
+
+/// Size of the buffer that all sockets of a shard are read into. Large, so that a burst takes few system calls; there is
+/// only one.
+const READ_BUFFER_BYTES: usize = 64 * 1024;
+
+/// Clients of one shard, and what is written to them.
+#[derive(Debug)]
+pub(crate) struct ShardCore {
+    pub(crate) context: ShardContext,
+    /// Whole seconds since the shard began.
+    pub(super) tick: u32,
+    pub(crate) connections: Connections,
+    pub(super) delivery: Delivery,
+    openings: OpeningInterner,
+    /// Buffer that all sockets are read into; empty while it is lent.
+    read_buffer: Box<[u8]>,
+}
+
+impl ShardCore {
+    pub(super) fn new(context: ShardContext) -> Self {
+        let (shared, counters) = (&context.shared, &context.counters);
+        let settings = &shared.settings;
+        let budget = OutboxBudget::new(settings.outbox.total_bytes, shared.shards().len(), counters.clone());
+        Self {
+            tick: 1,
+            connections: Connections::new(context.index, shared.routes.clone(), shared.interest.clone()),
+            delivery: Delivery::new(settings.outbox.client_bytes, budget, counters.clone()),
+            openings: OpeningInterner::default(),
+            read_buffer: Box::default(),
+            context,
+        }
+    }
+
+    /// Interned opening frame, for the case that another app server has to open the connection.
+    pub(crate) fn intern_opening(&mut self, open: &OpenConnection) -> Opening {
+        self.openings.intern_opening(open)
+    }
+
+    /// Shows whole messages of a client to its watches. Returns them if one waits to know where they went.
+    #[inline]
+    pub(crate) fn watch_up(
+        &mut self,
+        slot: Slot,
+        messages: &[u8],
+        data_type: i64,
+        read_at: Option<Instant>,
+    ) -> Option<Box<UpwardTrace>> {
+        if !self.delivery.watches.are_any() {
+            return None;
+        }
+        self.delivery.watches.up(&self.connections, slot, (messages, data_type), read_at)
+    }
+
+    /// Shows watches the fate of messages that were about to go up.
+    #[cold]
+    pub(crate) fn watched_up(&mut self, upward: UpwardTrace, end: UpwardEnd) {
+        self.delivery.watches.went_up(upward, end);
+    }
+
+    /// Shows watches a client that opens, with its opening frame as it goes to the app server.
+    pub(crate) fn watch_opening(&mut self, slot: Slot, open: &OpenConnection, handshake: &[u8]) {
+        if self.delivery.watches.are_any() {
+            self.delivery.watches.opened(&self.connections, slot, open, handshake);
+        }
+    }
+
+    /// Time of now, if a watch wants to know.
+    #[inline]
+    pub(crate) fn time_for_watches(&self) -> Option<Instant> {
+        self.delivery.watches.are_timed().then(Instant::now)
+    }
+
+    /// Notes a call of a client: it waits for the answer. One with too many pending calls is paused.
+    pub(crate) fn begin_call(&mut self, slot: Slot, invocation_id: &str) {
+        let calls_max = self.context.shared.settings.rehoming.pending_calls_max;
+        if let Some(client) = self.connections.get_mut(slot) {
+            client.begin_call(invocation_id, calls_max);
+        }
+    }
+
+    /// Keeps the span of a pending call until its home or side home answers. Without such a call it ends here.
+    pub(crate) fn keep_call_span(&mut self, slot: Slot, invocation_id: &str, span: OpenSpan) {
+        let Some(client) = self.connections.get_mut(slot) else { return };
+        let mut kept = client.cold.calls.keep_span(invocation_id, span);
+        let sides = client.cold.sides.iter_mut().flat_map(|sides| sides.iter_mut());
+        for side in sides {
+            kept = kept.and_then(|span| side.calls.keep_span(invocation_id, span));
+        }
+    }
+
+    /// Current tick: whole seconds since the shard began.
+    #[must_use]
+    pub(crate) fn tick(&self) -> u32 {
+        self.tick
+    }
+
+    pub(super) fn mode(&self, flush: Flush) -> BatchMode {
+        BatchMode { flush, now: self.tick }
+    }
+
+    /// Buffer that sockets are read into, to be given back by [`return_read_buffer`](Self::return_read_buffer).
+    pub(crate) fn lend_read_buffer(&mut self) -> Box<[u8]> {
+        match mem::take(&mut self.read_buffer) {
+            // At first, and after a panic of its borrower.
+            empty if empty.is_empty() => vec![0; READ_BUFFER_BYTES].into_boxed_slice(),
+            buffer => buffer,
+        }
+    }
+
+    pub(crate) fn return_read_buffer(&mut self, buffer: Box<[u8]>) {
+        self.read_buffer = buffer;
+    }
+
+    /// Answers all pending calls of a client with an error.
+    pub(super) fn fail_calls(&mut self, slot: Slot, text: &'static str) {
+        let mode = self.mode(Flush::Deferred);
+        let Some(client) = self.connections.get_mut(slot) else { return };
+        if client.home.of_door().is_some() {
+            // Nor will it pass on what the client answers to others.
+            self.context.shared.client_results.connection_ended(&client.id);
+        }
+        let failed = client.cold.calls.fail();
+        self.context.counters.calls_failed.add(failed.len() as u64);
+        client.cold.owed_errors.extend(failed.into_iter().map(|id| (id, ByteString::from_static(text))));
+        client.resume(PauseReason::PendingCalls, self.tick);
+        // A client that has no answer to its hub handshake would take them for it.
+        if !matches!(client.status, Status::Opening { .. }) {
+            self.send_owed_errors(slot, mode);
+        }
+    }
+
+    /// Answers the calls of a client that have failed.
+    pub(super) fn send_owed_errors(&mut self, slot: Slot, mode: BatchMode) {
+        let Some(client) = self.connections.get_mut(slot) else { return };
+        let Content::Hub(protocol) = client.content else { return };
+        for (invocation_id, text) in mem::take(&mut client.cold.owed_errors) {
+            let outcome = Outcome::Error(text);
+            let completion = HubMessage::Completion(Completion { headers: Vec::new(), invocation_id, outcome });
+            self.delivery.put_counted(slot, client, &message_frame(protocol, &completion), mode);
+        }
+        if !client.has_too_many_calls(self.context.shared.settings.rehoming.pending_calls_max) {
+            client.resume(PauseReason::PendingCalls, self.tick);
+        }
+    }
+
+    /// Answers a call with an error that is not run: at once, or behind the answer to the hub handshake. What it leaves to be
+    /// written leaves with the batch.
+    pub(super) fn answer_with_error(&mut self, slot: Slot, invocation_id: &str, text: &str) {
+        let (mode, calls_max) = (self.mode(Flush::Deferred), self.context.shared.settings.rehoming.pending_calls_max);
+        let Some(client) = self.connections.live_mut(slot) else { return };
+        client.cold.owed_errors.push((invocation_id.into(), text.into()));
+        if !matches!(client.status, Status::Opening { .. }) {
+            return self.send_owed_errors(slot, mode);
+        }
+        if client.cold.owed_errors.len() >= calls_max {
+            client.pause(PauseReason::PendingCalls);
+        }
+    }
+
+    /// Stops reading a client, and asks its app server to hand it over once its calls have ended.
+    pub(super) fn ask_for(&mut self, slot: Slot) {
+        let Some(client) = self.connections.live_mut(slot) else { return };
+        if client.can_be_handed_over() && !client.cold.is_leaving {
+            client.cold.is_leaving = true;
+            client.pause(PauseReason::HandingOver);
+            client.home.send(&moved_to(&client.id, ""));
+        }
+    }
+
+    /// Stops reading it again, and asks its app server once more to hand it over: behind all that the client has sent.
+    pub(super) fn end_input(&mut self, slot: Slot) {
+        if let Some(client) = self.connections.live_mut(slot).filter(|client| client.cold.is_leaving) {
+            client.pause(PauseReason::HandingOver);
+            client.home.send(&moved_to(&client.id, ""));
+        }
+    }
+
+    /// Whether a client waits for something: the answer to its hub handshake or to a call; or somebody for its answer.
+    pub(super) fn is_busy(&self, client: &Client) -> bool {
+        let sides = || client.cold.sides.iter().flat_map(|sides| sides.iter());
+        let asks_it =
+            || client.home.of_door().is_some() && self.context.shared.client_results.is_waiting_for(&client.id);
+        !client.is_open() || client.cold.calls.count() > 0 || sides().any(|side| !side.is_idle()) || asks_it()
+    }
+
+    /// Whether calls for a group go to another app server than the home of their client.
+    pub(super) fn is_beside_home(&self, slot: Slot, group: &str) -> bool {
+        let Some(client) = self.connections.live(slot) else { return false };
+        // A node inside an app has no opening frames, and one app server.
+        client.cold.opening.is_some()
+            && self.hub_of(client).is_some_and(|hub| *hub.group_of(client.home.app()) != *group)
+    }
+
+    pub(super) fn hub_of(&self, client: &Client) -> Option<Arc<Hub>> {
+        self.context.shared.hubs.all().get(client.home.hub().get()).cloned()
+    }
+
+    /// Pauses or resumes a client as its side homes need it.
+    pub(super) fn refresh_pauses(&mut self, slot: Slot) {
+        let now = self.tick;
+        let Some(client) = self.connections.live_mut(slot) else { return };
+        let sides = client.cold.sides.as_deref();
+        let any = |is_wanted: fn(&SideHome) -> bool| sides.is_some_and(|sides| sides.iter().any(is_wanted));
+        let wanted = [
+            (PauseReason::SideHome, any(|side| side.is_paused)),
+            (PauseReason::SideHandingOver, any(|side| side.holds_input)),
+            (PauseReason::SideUnassigned, any(SideHome::is_waited_for)),
+        ];
+        for (reason, is_wanted) in wanted {
+            if is_wanted { client.pause(reason) } else { client.resume(reason, now) }
+        }
+    }
+
+    /// Ownership of a connection that may move.
+    pub(super) fn ownership_of(&mut self, slot: Slot) -> Option<&mut Ownership<AppServerId>> {
+        Some(&mut self.resumption_of(slot)?.ownership)
+    }
+
+    /// Work that waits for the arrival of a connection, if it has not arrived.
+    pub(super) fn arrival_of(&mut self, slot: Slot) -> Option<&mut Arrival> {
+        self.resumption_of(slot)?.arrival.as_deref_mut()
+    }
+
+    pub(super) fn resumption_of(&mut self, slot: Slot) -> Option<&mut Resumption> {
+        let client = self.connections.live_mut(slot).filter(|client| client.is_resumable)?;
+        client.cold.resumption.as_deref_mut()
+    }
+
+    /// Ends a move whose state has not left: the connection stays here, and waits for its client as before.
+    pub(super) fn stay_here(&mut self, slot: Slot) {
+        let Some(client) = self.connections.live_mut(slot) else { return };
+        let Some(resumption) = client.cold.resumption.as_deref_mut() else { return };
+        let before = resumption.ownership.bytes();
+        if resumption.ownership.stay() {
+            resumption.taker = None;
+            self.delivery.replay_changed(before, resumption.ownership.bytes());
+            self.context.shared.routes.end_move(&client.id);
+            client.home.send(&flow(&client.id, FlowOperation::Resume));
+        }
+    }
+
+    /// Whether any client of a hub is here.
+    #[must_use]
+    pub(crate) fn has_clients_of(&self, hub: HubIndex) -> bool {
+        self.connections.census().iter().any(|(kind, _)| kind.hub == hub)
+    }
+
+    /// App servers at which clients of any hub here are at home.
+    pub(crate) fn homes_of_clients(&self) -> impl Iterator<Item = AppServerId> {
+        self.connections.census().iter().map(|(kind, _)| kind.app)
+    }
+
+    /// Asks the routes anew for a client that needs another home: its group may be down by now, and a route may lead on.
+    pub(super) fn refresh_group(&mut self, slot: Slot) {
+        if !self.context.shared.hubs.has_routes() {
+            return;
+        }
+        let Some((_, group)) = self.route_of(slot) else { return };
+        if let Some(client) = self.connections.live_mut(slot) {
+            client.cold.group = group;
+        }
+    }
+
+    /// The hub of a client, and its group by the routes in force; `None` where they don't count for it.
+    pub(super) fn route_of(&self, slot: Slot) -> Option<(Arc<Hub>, Option<Arc<ServerGroup>>)> {
+        let (client, hubs) = (self.connections.live(slot)?, &self.context.shared.hubs);
+        let hub = hubs.all().get(client.home.hub().get()).filter(|hub| !hub.is_of_door())?.clone();
+        let open = client.cold.opening.as_ref()?.read()?;
+        let kept = || client.cold.group.clone().filter(|group| hubs.rules().has_group(group.name()));
+        let group = hubs.route_of(&hub, &open, self.connections.user_of(client)).unwrap_or_else(kept);
+        Some((hub, group))
+    }
+
+    /// Changes the groups of the connections of a user that are here.
+    pub(super) fn change_user_groups(
+        &mut self,
+        hub: HubIndex,
+        user: ByteString,
+        change: &MembershipChange,
+        ack: Option<&PendingAck>,
+    ) {
+        for slot in self.connections.slots_of(hub, &Audience::Users(vec![user]).into()) {
+            self.change_groups(slot, change, ack);
+            self.tell_home_of_group(slot, change);
+        }
+    }
+
+    /// Has the connections of a user leave a group in which its time is over, unless it has been renewed since then.
+    pub(super) fn expire_user_group(&mut self, hub: HubIndex, over: &ExpiredMembership) {
+        let ExpiredMembership { hub: key, user, group } = over;
+        if !self.context.shared.user_groups.contain(key, user, group) {
+            self.change_user_groups(hub, user.clone(), &MembershipChange::Leave(group.clone()), None);
+        }
+    }
+
+    /// Changes the groups of a connection that is here, and tells the app whether that was done, if it asked.
+    pub(super) fn change_groups(&mut self, slot: Slot, change: &MembershipChange, ack: Option<&PendingAck>) {
+        let context = &self.context;
+        let refusal = self.connections.change_groups(slot, change, &context.shared.settings.groups).err();
+        self.delivery.watches.regrouped(&self.connections, slot);
+        if let Some(arrival) = self.arrival_of(slot) {
+            arrival.group_changes.push(change.clone());
+        }
+        let context = &self.context;
+        if let Some(refusal) = refusal {
+            context.counters.limit(refusal.limit()).increment();
+            debug!(slot, %refusal, "a connection does not join a group");
+        }
+        match (ack, refusal) {
+            (Some(ack), Some(refusal)) => ack.failed(refusal.to_string()),
+            (Some(ack), None) => ack.found(),
+            (None, _) => {}
+        }
+    }
+
+    /// Tells the app server of a connection of a change that it can't know of: it restores the groups when the client is lost.
+    pub(super) fn tell_home_of_group(&self, slot: Slot, change: &MembershipChange) {
+        let hubs = &self.context.shared.hubs;
+        if let Some(client) = self.connections.get(slot).filter(|client| hubs.restores(&client.home)) {
+            client.home.send(&change.notice(&client.id));
+        }
+    }
+
+    /// Adds the members of a set that are here to a page of them, as far as there is room, and sends it on its way: to
+    /// the next shard, or to the app server. One step reads each entry of the set's list once, as a send to it does.
+    pub(super) fn list_members(&mut self, mut listing: Box<MemberListing>) {
+        let slots = self.connections.members_from(listing.hub(), listing.set(), listing.slot(), listing.room());
+        for slot in slots {
+            if listing.room() == 0 {
+                break;
+            }
+            if let Some(client) = self.connections.get(slot) {
+                let user_id = self.connections.user_of(client).map(ByteString::from);
+                listing.add(slot, GroupMember { connection_id: ByteString::from(&*client.id), user_id });
+            }
+        }
+        if listing.room() == 0 {
+            return listing.answer();
+        }
+        listing.leave_shard();
+        match self.context.shared.shards().get(usize::from(listing.shard())) {
+            Some(next) => next.post(move |state| state.core.list_members(listing)),
+            None => listing.answer_last(),
+        }
+    }
+
+    /// Whether a connection was at this app server before, which may still end it for itself.
+    pub(super) fn has_left(&self, slot: Slot, app: AppServerId) -> bool {
+        self.connections.get(slot).is_some_and(|client| client.cold.left == Some(app))
+    }
+
+    /// Rejects a command whose connection is not here.
+    pub(super) fn reject(&self, command: ConnectionCommand) {
+        match command {
+            ConnectionCommand::Invoke { asker, request, .. } => asker.answer(&no_such_connection(request)),
+            // The ack that goes with it says that nobody was found.
+            ConnectionCommand::Group { .. } | ConnectionCommand::Refresh { .. } => {}
+            ConnectionCommand::HandOver { .. } | ConnectionCommand::Moved { .. } | ConnectionCommand::Traced(_) => {}
+            ConnectionCommand::Mirrored { .. } | ConnectionCommand::Mirror(_) => {}
+            ConnectionCommand::Data { .. } | ConnectionCommand::Close { .. } | ConnectionCommand::Flow { .. } => {
+                self.context.counters.unknown_receivers.increment();
+            }
+        }
+    }
+
+    /// Whether calls of a hub may be answered by sends to one connection: its webhook ends a stream so. An app server's
+    /// streams are its own.
+    pub(super) fn are_streams_of_back_ends(&self, hub: HubIndex) -> bool {
+        self.context.shared.hubs.all().get(hub.get()).is_some_and(|hub| hub.has_webhook())
+    }
+
+    /// Asks a client for a result. Its own app server is told first, so that it knows what the client's answer is for.
+    ///
+    /// One that has not arrived from another node is asked when it has, if the other node has not asked it by then.
+    pub(super) fn apply_invoke(
+        &mut self,
+        slot: Slot,
+        is_own: bool,
+        asker: Arc<dyn Asker>,
+        request: ClientInvocation,
+        (origin, mode): (SendOrigin, BatchMode),
+    ) {
+        if let Some(arrival) = self.arrival_of(slot) {
+            return arrival.requests.push((asker, request, origin));
+        }
+        if self.ownership_of(slot).is_some_and(|ownership| ownership.is_given()) {
+            // The new owner asks it.
+            return;
+        }
+        let (results, hubs) = (&self.context.shared.client_results, self.context.shared.hubs.all());
+        let is_of_door = |home: &HomeLink| hubs.get(home.hub().get()).is_some_and(|hub| hub.is_of_door());
+        if let Some(client) = self.connections.get_mut(slot).filter(|client| client.is_open())
+            && let Content::Hub(protocol) = client.content
+            && let Some(payload) = request.payloads.get(protocol)
+            && (is_own || !is_of_door(&client.home) || results.begin(&asker, &request, Some(client.home.app())))
+        {
+            let frame = frame_for(protocol, payload);
+            if !is_own {
+                client.home.send(&ServiceMessage::ClientInvocation(request));
+            }
+            self.delivery.put_from(slot, client, &frame, (origin, mode));
+        } else {
+            asker.answer(&no_such_connection(request));
+        }
+    }
+
+    /// Side home of a client in a group.
+    pub(super) fn side_mut(&mut self, slot: Slot, group: &str) -> Option<&mut SideHome> {
+        self.connections.live_mut(slot)?.cold.sides.as_mut()?.of_group(group)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shard::testbed::Testbed;
+
+    #[test]
+    fn the_read_buffer_is_lent_and_used_again() {
+        let mut bed = Testbed::new();
+        let buffer = bed.state.core.lend_read_buffer();
+        let at = buffer.as_ptr();
+        assert_eq!(buffer.len(), READ_BUFFER_BYTES);
+        bed.state.core.return_read_buffer(buffer);
+        let again = bed.state.core.lend_read_buffer();
+        assert_eq!(again.as_ptr(), at);
+    }
+}
