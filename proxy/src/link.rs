@@ -18,6 +18,7 @@ mod link_request;
 mod mirror_frame;
 mod route;
 mod session_over;
+mod socket_carrier;
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -42,6 +43,7 @@ use session_over::{CarryEnd, SessionOver};
 pub(crate) use dialled_in_link::serve_link;
 pub(crate) use link_request::link_request;
 pub(crate) use route::{FrameSource, RoutedBatch, route, route_counted};
+pub(crate) use socket_carrier::{SocketCarrier, SocketMeter};
 
 /// A dial of a lost link is given up after this share of the window: it may have got stuck where another one passes.
 const DIALS_PER_WINDOW: u64 = 4;

@@ -14,7 +14,7 @@ use trunkline_protocol::service::{
 };
 
 use super::Fleet;
-use super::carry::LinkCarrier;
+use super::carry::node_carrier;
 use super::fleet_member::FleetMember;
 use super::link_over::LinkOver;
 use super::node_link::NodeLink;
@@ -173,9 +173,9 @@ impl AcceptedSocket {
         let LinkSocket { reader, mut writer } = LinkSocket::network(into_websocket(upgraded, Side::Server).await);
         let (mut incoming, stop) = (std::mem::take(&mut self.incoming), self.stop.clone());
         let Self { fleet, member, link, attachment, .. } = &self;
-        let carrier = LinkCarrier { link, counters: fleet.counters(), attachment: *attachment, stop };
+        let carrier = node_carrier(link, fleet.counters(), *attachment, stop);
         let mut sink = NodeSink::new(fleet, member, link, LinkDirection::ByIt);
-        let end = carrier.run(&mut incoming, reader, &mut writer, &mut sink).await;
+        let end = carrier.run(&mut incoming, reader, &mut writer, &mut sink, link.given_up()).await;
         drop(sink);
         self.incoming = incoming;
         if !end.is_resumable() {

@@ -27,7 +27,7 @@ use trunkline_protocol::wire::{BOOT_HEADER, FLEET_GREET_PATH, FLEET_LINK_PATH, I
 
 use super::Fleet;
 use super::address_book::AddressState;
-use super::carry::LinkCarrier;
+use super::carry::node_carrier;
 use super::crash::Refusals;
 use super::fleet_counters::DropCause;
 use super::fleet_member::FleetMember;
@@ -285,9 +285,9 @@ impl Dialler {
     ) -> LinkEnd {
         let (mut incoming, stop) = link.begin_socket(offer.received.unwrap_or_default());
         let LinkSocket { reader, mut writer } = socket;
-        let carrier = LinkCarrier { link, counters: self.fleet.counters(), attachment, stop };
+        let carrier = node_carrier(link, self.fleet.counters(), attachment, stop);
         let mut sink = NodeSink::new(&self.fleet, member, link, LinkDirection::ByUs);
-        let end = carrier.run(&mut incoming, reader, &mut writer, &mut sink).await;
+        let end = carrier.run(&mut incoming, reader, &mut writer, &mut sink, link.given_up()).await;
         link.end_socket(incoming);
         link.outbox().detach(attachment, link.clock().now_ms());
         if let Some(words) = end.close_frame(Role::Proxy) {

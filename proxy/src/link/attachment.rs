@@ -1,25 +1,19 @@
-//! Carry frames over one socket of a session: read in batches, write as its ring fills, count the silence.
+//! Attachment of a socket to a link's session, and the consumer of the frames that it brings.
 
-use std::pin::pin;
+use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::time::timeout;
-use tokio_util::sync::CancellationToken;
 use tracing::debug;
-use trunkline_link::{
-    FrameSink, LinkClock, LinkEnd, LinkReadLoop, LinkReader, LinkSocket, LinkWriteLoop, LinkWriter, SocketStop,
-    StopReason, wait_for_verdict,
-};
-use trunkline_protocol::service::{
-    Attachment, ECHO_KEY, Incoming, Offer, Ping, Role, ServiceMessage, SessionEvent, Transmit,
-};
+use trunkline_link::{FrameSink, LinkClock, LinkEnd, LinkSocket, LinkWriter, SocketStop};
+use trunkline_protocol::service::{Attachment, ECHO_KEY, Offer, Ping, Role, ServiceMessage, SessionEvent, Transmit};
 
 use super::mirror_frame;
 use super::route::{FrameSource, RoutedBatch, route};
 use super::session_over::{CarryEnd, SessionOver};
+use super::socket_carrier::{SocketCarrier, SocketMeter};
 use super::{SlotKeeper, give_to_all};
 use crate::metrics::{Direction, FrameKind};
 use crate::shard::{SendOrigin, Shard, ShardCommand};
@@ -27,9 +21,6 @@ use crate::upstream::{Asker, Dialled, LinkHandle, ServerGroup, UpstreamWebSocket
 
 /// How often the round trip of a link is measured.
 const ECHO_INTERVAL_MS: u64 = 5_000;
-
-/// Time that frames queued before a pool was retired have to leave.
-const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl SlotKeeper<'_> {
     /// Carries frames over a fresh socket until that is lost, or the session over.
@@ -46,14 +37,9 @@ impl SlotKeeper<'_> {
         };
         let group = self.pool.app().group.clone();
         let mut sink = ShardSink::new(self.shard, self.link.clone()).in_group(group);
-        let carrier = SocketCarrier {
-            shard: self.shard,
-            link: &self.link,
-            clock: self.clock,
-            attachment,
-            retired: self.pool.retired(),
-        };
-        let end = carrier.run(&mut self.incoming, reader, &mut writer, &mut sink).await;
+        let carrier = link_carrier(self.shard, &self.link, self.clock, attachment);
+        let given_up = self.pool.retired().cancelled();
+        let end = carrier.run(&mut self.incoming, reader, &mut writer, &mut sink, given_up).await;
         // Before the link is seen to be down: who looks then knows that it may return.
         self.pool.socket_ended();
         let detached = self.link.outbox().detach(attachment, self.clock.now_ms());
@@ -85,78 +71,46 @@ impl SlotKeeper<'_> {
     }
 }
 
-/// One socket of a link, between this shard and an app server.
-pub(super) struct SocketCarrier<'a> {
-    pub(super) shard: &'a Shard,
-    pub(super) link: &'a LinkHandle,
-    pub(super) clock: LinkClock,
-    pub(super) attachment: Attachment,
-    /// Fires when the link is given up.
-    pub(super) retired: &'a CancellationToken,
+/// Meter of a link between a shard and an app server.
+pub(super) struct LinkMeter<'a> {
+    shard: &'a Shard,
+    link: &'a LinkHandle,
+    measured_at_ms: Cell<Option<u64>>,
 }
 
-impl SocketCarrier<'_> {
-    /// Reads and writes until one side has a reason to end. The socket brings nothing more once this returns: not before
-    /// then may the counters be told to another one.
-    pub(super) async fn run(
-        &self,
-        incoming: &mut Incoming,
-        reader: LinkReader<UpstreamWebSocket>,
-        writer: &mut LinkWriter<UpstreamWebSocket>,
-        sink: &mut impl FrameSink,
-    ) -> LinkEnd {
-        let Self { shard, link, clock, attachment, retired } = *self;
-        let (outbox, stop) = (link.outbox(), SocketStop::default());
-        let mut reads = LinkReadLoop { outbox, clock, incoming, reader };
-        let mut reading = pin!(reads.run(sink, &stop));
-        let writes = LinkWriteLoop { outbox, clock, attachment, piece_timeout: None };
-        let mut writing = pin!(writes.run(writer, &stop, |piece| count_up(shard, piece)));
-        let end = tokio::select! {
-            end = &mut reading => return end,
-            written = &mut writing => written.err().unwrap_or(LinkEnd::Replaced),
-            end = silence(shard, link, clock) => end,
-            () = retired.cancelled() => LinkEnd::Shutdown,
+/// Makes the carrier of one socket of a link between this shard and an app server.
+pub(super) fn link_carrier<'a>(
+    shard: &'a Shard,
+    link: &'a LinkHandle,
+    clock: LinkClock,
+    attachment: Attachment,
+) -> SocketCarrier<'a, LinkMeter<'a>> {
+    let meter = LinkMeter { shard, link, measured_at_ms: Cell::new(None) };
+    let stop = SocketStop::default();
+    SocketCarrier { outbox: link.outbox(), clock, attachment, piece_timeout: None, stop, meter }
+}
+
+impl SocketMeter for LinkMeter<'_> {
+    fn count_written(&self, piece: &Transmit) {
+        let (kind, count) = match piece.frames {
+            0 => (FrameKind::Ping, 1),
+            count => (FrameKind::Message, count),
         };
-        let is_retired = matches!(end, LinkEnd::Shutdown);
-        stop.stop(if is_retired { StopReason::Shutdown } else { StopReason::Failed }, outbox);
-        // The batch that is being read comes to its end.
-        let found = reading.await;
-        if is_retired {
-            // Close frames of a node that stops.
-            drop(timeout(FLUSH_TIMEOUT, writing).await);
+        self.shard.counters().traffic(Direction::Up, kind).count(count, piece.bytes.len());
+    }
+
+    /// Measures the round trip now and then.
+    fn tick(&self, now_ms: u64) {
+        if self.measured_at_ms.get().is_none_or(|measured_at_ms| now_ms >= measured_at_ms + ECHO_INTERVAL_MS) {
+            self.measured_at_ms.set(Some(now_ms));
+            let sent_us = self.shard.now_us().to_string();
+            self.link.outbox().echo(&Ping { pairs: vec![(ECHO_KEY.into(), sent_us.into())] });
         }
-        // An end of the session that the reader found out itself weighs more than a lost socket.
-        if end.is_resumable() && !found.is_resumable() { found } else { end }
     }
 }
 
 fn over_with(over: SessionOver, writer: LinkWriter<UpstreamWebSocket>) -> CarryEnd {
     CarryEnd::Over(SessionOver { socket: Some(writer), ..over })
-}
-
-fn count_up(shard: &Shard, piece: &Transmit) {
-    let (kind, count) = match piece.frames {
-        0 => (FrameKind::Ping, 1),
-        count => (FrameKind::Message, count),
-    };
-    shard.counters().traffic(Direction::Up, kind).count(count, piece.bytes.len());
-}
-
-/// Measures the link, and says when the app server was silent for too long.
-async fn silence(shard: &Shard, link: &LinkHandle, clock: LinkClock) -> LinkEnd {
-    let mut measured_at_ms = None;
-    let measure = |now_ms| {
-        if measured_at_ms.is_none_or(|measured_at_ms| now_ms >= measured_at_ms + ECHO_INTERVAL_MS) {
-            measured_at_ms = Some(now_ms);
-            link.outbox().echo(&Ping { pairs: vec![(ECHO_KEY.into(), shard.now_us().to_string().into())] });
-        }
-    };
-    match wait_for_verdict(link.outbox(), clock, measure).await {
-        Some(SessionEvent::PeerSilent) => LinkEnd::Silent,
-        Some(SessionEvent::End(cause)) => LinkEnd::Over(cause),
-        // Whoever has ended the session ends its socket, too.
-        None => std::future::pending().await,
-    }
 }
 
 /// Routes the frames of a link to the shards that they concern, batch by batch.

@@ -18,7 +18,7 @@ use trunkline_protocol::service::{
     Answer, Capabilities, Incoming, LinkKind, Role, ServiceError, ServiceMessage, Session, SessionId, SessionSettings,
 };
 
-use super::attachment::SocketCarrier;
+use super::attachment::link_carrier;
 use super::door_sink::DoorSink;
 use super::give_to_all;
 use super::link_request::ask_while_full;
@@ -135,9 +135,9 @@ async fn carry(shard: &Rc<Shard>, pool: &Arc<Pool>, link: Arc<LinkHandle>, socke
     let LinkSocket { reader, mut writer } = socket;
     let mut sink = DoorSink::new(shard, pool, &link);
     let (ended, mut incoming) = (CancellationToken::new(), Incoming::default());
-    let carrier = SocketCarrier { shard, link: &link, clock, attachment, retired: &ended };
+    let carrier = link_carrier(shard, &link, clock, attachment);
     let end = {
-        let mut carrying = pin!(carrier.run(&mut incoming, reader, &mut writer, &mut sink));
+        let mut carrying = pin!(carrier.run(&mut incoming, reader, &mut writer, &mut sink, ended.cancelled()));
         tokio::select! {
             end = &mut carrying => end,
             () = say_farewell(&link) => {
