@@ -11,8 +11,10 @@
 //! The worker takes the messages of one connection in their order and starts its calls in that order. It never waits
 //! for a call: what that call needs may stand behind it.
 
+mod app_code;
 mod connection_ends;
 mod handovers;
+mod hook_runner;
 mod invocation;
 mod node_move;
 mod reassignment;
@@ -24,22 +26,15 @@ mod simulation;
 mod thread_hold;
 mod worker;
 
-use std::panic::AssertUnwindSafe;
-use std::pin::pin;
 use std::sync::{Arc, Weak};
-use std::task::Waker;
 
 use bytes::Bytes;
-use bytestring::ByteString;
-use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio_util::task::TaskTracker;
-use tracing::{Instrument, Span};
 use trunkline_protocol::cause::Cause;
 use trunkline_protocol::door::INSTANCE_ID_HEADER;
 use trunkline_protocol::hub::{
-    CancelInvocation, Close, Completion, FramingError, HandshakeError, HandshakeRequest, HandshakeResponse, Headers,
-    HubMessage, HubMessageError, HubProtocol, Outcome, StreamItem,
+    FramingError, HandshakeError, HandshakeRequest, HandshakeResponse, HubMessage, HubMessageError, HubProtocol,
 };
 use trunkline_protocol::service::{
     Ack, ClientCompletion, ClientInvocation, CloseConnection, ConnectionData, ConnectionFlowControl, ErrorCompletion,
@@ -47,32 +42,27 @@ use trunkline_protocol::service::{
     TaskCandidates,
 };
 
-use crate::call::CallInput;
 use crate::connection::{
     CallKind, CallScope, ConnectRequest, Connection, ConnectionClose, DueQueue, Home, HomeEnd, LinkId, MessageTrace,
-    ReplyKind, StartWorker, UploadEnd, short,
+    ReplyKind, StartWorker, short,
 };
 use crate::context::Context;
 use crate::endpoint::Endpoint;
+use crate::error::HubError;
 use crate::error::text;
-use crate::error::{CallStage, HubError};
 use crate::exclusive::TaskRunner;
-use crate::handler::filter::HubCall;
-use crate::handler::hook::ErasedHook;
-use crate::handler::{HubCallKind, Reply, ReplyFuture};
-use crate::hub::{BuiltHub, HubSettings, MethodTable};
+use crate::hub::{BuiltHub, HubSettings};
 use crate::hub_core::HubCore;
-use crate::log_limit::LinePermit;
-use crate::metrics::MethodMetrics;
 use crate::node::Node;
 use crate::outbound::{ID_IN_USE, Outbound};
 use crate::presence::Presence;
-use crate::telemetry;
 use connection_ends::ConnectionEnds;
 use handovers::Handovers;
+use hook_runner::HookRunner;
+use invocation::MethodCalls;
 use node_move::NodeMoves;
+use restoration::Restorations;
 use result_routing::ResultRouter;
-use thread_hold::{note_turn, watch_turns};
 
 /// The error that an app sees for connections that went with an instance of a service.
 const INSTANCE_LOST: &str = "The service has lost the instance that held the client.";
@@ -81,8 +71,6 @@ const INSTANCE_LOST: &str = "The service has lost the instance that held the cli
 pub(crate) struct Dispatcher {
     pub(crate) core: Arc<HubCore>,
     settings: HubSettings,
-    methods: MethodTable,
-    unknown_method: MethodMetrics,
     /// Hooks of users and groups that come and go; `None` without any.
     pub(crate) presence: Option<Arc<Presence>>,
     /// Exclusive tasks; `None` without any.
@@ -92,6 +80,9 @@ pub(crate) struct Dispatcher {
     moves: NodeMoves,
     pub(crate) handovers: Handovers,
     results: Arc<ResultRouter>,
+    calls: MethodCalls,
+    hooks: HookRunner,
+    restorations: Restorations,
 }
 
 impl Dispatcher {
@@ -99,18 +90,19 @@ impl Dispatcher {
         let BuiltHub { settings, methods, presence, exclusive, .. } = hub;
         let exclusive = TaskRunner::new(&core, exclusive, tasks.clone());
         let presence = Presence::new(&core, presence, settings.presence_grace, tasks.clone());
+        let methods = Arc::new(methods);
         Arc::new_cyclic(|workers: &Weak<Self>| {
             let workers: Weak<dyn StartWorker> = Weak::<Self>::clone(workers);
             let ends = Arc::new(ConnectionEnds::new(Arc::clone(&core), workers, settings.detailed_errors));
             let results = Arc::new(ResultRouter::new(Arc::clone(&core)));
             let moves = NodeMoves::new(Arc::clone(&core), Arc::clone(&ends), tasks.clone());
             let handovers = Handovers::new(Arc::clone(&core), Arc::clone(&ends), Arc::clone(&results));
-            let unknown_method = MethodMetrics::default();
+            let hooks = HookRunner::new(Arc::clone(&core), Arc::clone(&methods), Arc::clone(&ends));
+            let calls = MethodCalls::new(Arc::clone(&core), methods, settings.detailed_errors, tasks.clone());
+            let restorations = Restorations::new(Arc::clone(&core), Arc::clone(&ends));
             Self {
                 core,
                 settings,
-                methods,
-                unknown_method,
                 presence,
                 exclusive,
                 tasks,
@@ -118,6 +110,9 @@ impl Dispatcher {
                 moves,
                 handovers,
                 results,
+                calls,
+                hooks,
+                restorations,
             }
         })
     }
@@ -132,83 +127,23 @@ impl Dispatcher {
             return self.ends.refuse_handshake(connection, &HandshakeError::Malformed { detail });
         }
         if connection.request().is_rehomed {
-            return self.accept_reassigned(connection).await;
+            let context = self.context(connection, CallKind::ConnectHook);
+            return self.hooks.rehomed(connection, context).await;
         }
         self.core.to(connection).answer_handshake(HandshakeResponse::default().encode());
-        self.restore(connection).await;
-        match self.run_on_connected(connection).await {
-            Ok(()) => {
-                connection.inbox().set_connected();
-                self.run_on_restored(connection).await;
-            }
-            Err(error) => {
-                self.log(connection, "on_connected", &error);
-                let is_refused = error.stage() == CallStage::Authorizing;
-                let cause = if is_refused { Cause::PolicyRefused } else { Cause::AppError };
-                let close = ConnectionClose::with_error(cause, error.to_string());
-                self.ends.close(
-                    connection,
-                    Close { error: Some(self.ends.close_text(&error)), allow_reconnect: false },
-                    close,
-                );
-            }
+        self.restorations.restore(connection).await;
+        let context = || self.context(connection, CallKind::ConnectHook);
+        if self.hooks.connected(connection, context()).await {
+            self.hooks.restored(connection, context).await;
         }
-    }
-
-    async fn run_on_connected(self: &Arc<Self>, connection: &Arc<Connection>) -> Result<(), HubError> {
-        let context = self.context(connection, CallKind::ConnectHook);
-        self.methods.policies.check(&context)?;
-        self.run_hooks(HubCallKind::Connected, connection, context, None).await
-    }
-
-    async fn run_on_disconnected(self: &Arc<Self>, connection: &Arc<Connection>, close: ConnectionClose) {
-        let context = self.context(connection, CallKind::DisconnectHook);
-        if let Err(error) = self.run_hooks(HubCallKind::Disconnected, connection, context, Some(close)).await {
-            self.log(connection, "on_disconnected", &error);
-        }
-    }
-
-    /// Runs the hooks of one kind, within the filters of the hub. A panic becomes an error, so that it affects only this
-    /// connection.
-    async fn run_hooks(
-        self: &Arc<Self>,
-        kind: HubCallKind,
-        connection: &Connection,
-        context: Context,
-        close: Option<ConnectionClose>,
-    ) -> Result<(), HubError> {
-        let span = call_span(&context, connection, kind.hook_name(), &Headers::new());
-        let hooks = match kind {
-            HubCallKind::Connected => &self.methods.on_connected,
-            HubCallKind::Disconnected => &self.methods.on_disconnected,
-            HubCallKind::Rehomed => &self.methods.on_rehomed,
-            HubCallKind::Restored => &self.methods.on_restored,
-            HubCallKind::Method | HubCallKind::Leaving => return Ok(()),
-        };
-        let hooks = run_in_order(kind, hooks, &context, close.as_ref());
-        let filters = &self.methods.filters;
-        let running: ReplyFuture = match filters.is_empty() {
-            true => hooks,
-            false => filters.wrap(HubCall::of_hook(kind, context, close), hooks),
-        };
-        let running = pin!(catch_panic(in_order_of(connection, running)).instrument(span.clone()));
-        let ran = watch_turns(running, |took| note_turn(&self.core.outbound, kind.hook_name(), took)).await;
-        ran.map(drop).inspect_err(|error| telemetry::fail(&span, error.message()))
     }
 
     fn context(self: &Arc<Self>, connection: &Arc<Connection>, kind: CallKind) -> Context {
-        Context::new(self.scope(connection, kind, None, None), Arc::clone(&self.core))
+        Context::new(CallScope::new(connection, self.workers(), kind, None, None), Arc::clone(&self.core))
     }
 
-    fn scope(
-        self: &Arc<Self>,
-        connection: &Arc<Connection>,
-        kind: CallKind,
-        invocation_id: Option<ByteString>,
-        trace: Option<Box<MessageTrace>>,
-    ) -> Arc<CallScope> {
-        let workers: Arc<Self> = Arc::clone(self);
-        CallScope::new(connection, workers, kind, invocation_id, trace)
+    fn workers(self: &Arc<Self>) -> Arc<dyn StartWorker> {
+        Arc::<Self>::clone(self)
     }
 
     /// Handles a message. Returns what the worker must wait for.
@@ -226,14 +161,16 @@ impl Dispatcher {
         }
         match message {
             Ok(Some(HubMessage::Invocation(invocation))) => {
-                return self.invoke(connection, invocation, ReplyKind::Result, (bytes, trace));
+                return self.calls.invoke(connection, invocation, ReplyKind::Result, (bytes, trace), self.workers());
             }
             Ok(Some(HubMessage::StreamInvocation(invocation))) => {
-                return self.invoke(connection, invocation, ReplyKind::Stream, (bytes, trace));
+                return self.calls.invoke(connection, invocation, ReplyKind::Stream, (bytes, trace), self.workers());
             }
-            Ok(Some(HubMessage::StreamItem(item))) => self.handle_item(connection, item, bytes),
-            Ok(Some(HubMessage::Completion(completion))) => return self.handle_completion(connection, completion),
-            Ok(Some(HubMessage::CancelInvocation(cancel))) => self.cancel(connection, &cancel),
+            Ok(Some(HubMessage::StreamItem(item))) => self.results.handle_item(connection, item, bytes),
+            Ok(Some(HubMessage::Completion(completion))) => {
+                return self.results.handle_completion(connection, completion);
+            }
+            Ok(Some(HubMessage::CancelInvocation(cancel))) => self.results.cancel(connection, &cancel),
             Ok(Some(HubMessage::Close(close))) => self.ends.handle_close_message(connection, close),
             // They end at the proxy, which counts messages where a client may come back.
             Ok(Some(HubMessage::Ping | HubMessage::Ack { .. } | HubMessage::Sequence { .. })) => {}
@@ -241,79 +178,6 @@ impl Dispatcher {
             Err(error) => self.ends.close_with_error(connection, Cause::HubProtocol, &message_error(&error)),
         }
         None
-    }
-
-    /// Takes an item of an upload; one of an unknown stream is dropped.
-    fn handle_item(
-        &self,
-        connection: &Connection,
-        StreamItem { invocation_id: id, item, .. }: StreamItem,
-        bytes: usize,
-    ) {
-        let waiting = {
-            let mut inbox = connection.inbox();
-            let waiting = inbox.push_item(&id, item, bytes, &self.core.limits);
-            self.core.apply_flow_control(connection, &mut inbox);
-            waiting
-        };
-        match waiting {
-            Some(waiting) => waiting.into_iter().for_each(Waker::wake),
-            None => tracing::debug!(hub = %self.core.name(), stream = %id, "item of an unknown stream is dropped"),
-        }
-    }
-
-    /// Takes the end of an upload, or a client result, which may have to wait.
-    fn handle_completion(
-        self: &Arc<Self>,
-        connection: &Arc<Connection>,
-        completion: Completion,
-    ) -> Option<BoxFuture<'static, ()>> {
-        let end = match &completion.outcome {
-            Outcome::Error(text) => UploadEnd::Failed(text.clone()),
-            Outcome::Void | Outcome::Value(_) => UploadEnd::Complete,
-        };
-        let waiting = {
-            let mut inbox = connection.inbox();
-            let waiting = inbox.end_upload(&completion.invocation_id, end);
-            self.core.apply_flow_control(connection, &mut inbox);
-            waiting
-        };
-        let Some(waiting) = waiting else {
-            let (dispatcher, connection) = (Arc::clone(self), Arc::clone(connection));
-            return Some(Box::pin(async move { dispatcher.results.route_result(&connection, completion).await }));
-        };
-        waiting.into_iter().for_each(Waker::wake);
-        None
-    }
-
-    fn cancel(&self, connection: &Connection, cancel: &CancelInvocation) {
-        let call = connection.inbox().calls().0.active(&cancel.invocation_id);
-        match call {
-            Some(call) => call.cancel(),
-            None => tracing::debug!(hub = %self.core.name(), id = %cancel.invocation_id, "call to cancel is over"),
-        }
-    }
-
-    fn log(&self, connection: &Connection, method: &str, error: &HubError) {
-        let (hub, connection) = (self.core.name(), short(connection.id()));
-        if error.is_shown() {
-            tracing::debug!(hub, connection, method, ?error, "method failed, and the client was told why");
-        } else if error.is_of_client() {
-            let text = match error.stage() {
-                CallStage::Authorizing => "a policy refuses the user",
-                _ => "method failed, because its client or another one has gone or does not answer",
-            };
-            let reason = error.to_string();
-            let reason = telemetry::clipped_reason(&reason);
-            match self.core.outbound.mistake_limit.take() {
-                Some(LinePermit { left_out }) => tracing::info!(hub, connection, method, reason, left_out, "{text}"),
-                None => tracing::debug!(hub, connection, method, reason, "{text}"),
-            }
-        } else if let Some(LinePermit { left_out }) = self.core.outbound.failure_limit.take() {
-            tracing::error!(hub, connection, method, ?error, left_out, "method failed");
-        } else {
-            tracing::debug!(hub, connection, method, ?error, "method failed, as others did a moment ago");
-        }
     }
 }
 
@@ -444,7 +308,7 @@ impl Endpoint for Arc<Dispatcher> {
     }
 
     fn handle_restore_query(&self, node: &Arc<Node>, query: RestoreQuery) {
-        self.answer_restore_query(node, query);
+        self.restorations.answer_query(node, query);
     }
 
     fn handle_joined(&self, change: GroupChange) {
@@ -530,47 +394,4 @@ fn framing_error(error: &FramingError) -> HubError {
 
 fn message_error(error: &HubMessageError) -> HubError {
     HubError::invalid_data(error.to_string())
-}
-
-/// Runs hooks one after the other. Those of a connection that comes stop at the first that fails; all of those of one that
-/// has gone are run.
-fn run_in_order(
-    kind: HubCallKind,
-    hooks: &[ErasedHook],
-    context: &Context,
-    close: Option<&ConnectionClose>,
-) -> ReplyFuture {
-    let input =
-        || CallInput { context: context.clone(), arguments: Vec::new(), stream_ids: Vec::new(), close: close.cloned() };
-    let running: Vec<_> = hooks.iter().map(|hook| hook(input())).collect();
-    Box::pin(async move {
-        let mut ended = Ok(Reply::nothing());
-        for hook in running {
-            match catch_panic(hook).await {
-                Ok(()) => {}
-                Err(error) if kind == HubCallKind::Disconnected => ended = Err(error),
-                Err(error) => return Err(error),
-            }
-        }
-        ended
-    })
-}
-
-/// Span around a run of the app's code for this caller; a child of what the message names, or the connect request.
-fn call_span(context: &Context, connection: &Connection, method: &str, message: &Headers) -> Span {
-    let span = telemetry::call_span(context.hub(), method, short(context.connection_id()), context.user_id());
-    telemetry::adopt(&span, message, || connection.request().trace_headers());
-    span
-}
-
-/// Has what a call sends take the way of its client, where a service has several.
-fn in_order_of(connection: &Connection, running: ReplyFuture) -> ReplyFuture {
-    let node = connection.node();
-    if node.is_of_service() { Box::pin(node.run_call(running)) } else { running }
-}
-
-/// Runs code of the app; a panic becomes an error.
-async fn catch_panic<T>(running: impl Future<Output = Result<T, HubError>>) -> Result<T, HubError> {
-    let ran = AssertUnwindSafe(running).catch_unwind().await;
-    ran.unwrap_or_else(|panic| Err(HubError::from_panic(&*panic)))
 }

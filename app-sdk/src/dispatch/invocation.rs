@@ -16,32 +16,46 @@ use std::time::{Duration, Instant};
 use bytestring::ByteString;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 use trunkline_protocol::hub::{Invocation, Outcome};
 use trunkline_protocol::service::TraceReport;
 
-use super::running_call::{Rest, RunningCall};
-use super::{Dispatcher, call_span, in_order_of};
+use super::app_code::{call_span, in_order_of};
+use super::running_call::{CallSetup, Rest, RunningCall};
 use crate::call::CallInput;
 use crate::connection::{
-    Admission, CallKind, CallScope, Concurrency, Connection, IncomingCall, MessageTrace, ReplyKind, short,
+    Admission, CallKind, CallScope, Concurrency, Connection, IncomingCall, MessageTrace, ReplyKind, StartWorker, short,
 };
 use crate::context::Context;
 use crate::encode;
 use crate::error::{HubError, text};
 use crate::handler::filter::HubCall;
 use crate::handler::{Method, ReplyFuture};
+use crate::hub::MethodTable;
 use crate::hub_core::HubCore;
-use crate::metrics::{CallOutcome, UNKNOWN_METHOD};
+use crate::metrics::CallOutcome;
 
-impl Dispatcher {
+/// Calls of the methods of one hub.
+pub(super) struct MethodCalls {
+    setup: Arc<CallSetup>,
+    methods: Arc<MethodTable>,
+    tasks: TaskTracker,
+}
+
+impl MethodCalls {
+    pub(super) fn new(core: Arc<HubCore>, methods: Arc<MethodTable>, is_detailed: bool, tasks: TaskTracker) -> Self {
+        Self { setup: Arc::new(CallSetup::new(core, is_detailed)), methods, tasks }
+    }
+
     /// Handles an invocation, in a frame of `bytes`, with its trace if one follows it. Returns what the worker must wait for.
     pub(super) fn invoke(
-        self: &Arc<Self>,
+        &self,
         connection: &Arc<Connection>,
         mut invocation: Invocation,
         reply_kind: ReplyKind,
         (bytes, trace): (usize, Option<Box<MessageTrace>>),
+        workers: Arc<dyn StartWorker>,
     ) -> Option<BoxFuture<'static, ()>> {
         let stream_count = invocation.stream_ids.len();
         let bound = self.bind(&invocation, stream_count, reply_kind);
@@ -56,12 +70,13 @@ impl Dispatcher {
             Err(_) if !self.methods.filters.is_empty() => Concurrency::Slot,
             Err(_) => Concurrency::Rejected,
         };
-        let scope = self.scope(connection, CallKind::Method(concurrency), invocation.invocation_id.clone(), trace);
+        let (kind, id) = (CallKind::Method(concurrency), invocation.invocation_id.clone());
+        let scope = CallScope::new(connection, workers, kind, id, trace);
         let call = IncomingCall { call: Arc::clone(&scope), invocation, stream_count, reply_kind, bytes };
         let admission = {
             let mut inbox = connection.inbox();
-            let admission = inbox.admit(call, &self.core.limits);
-            self.core.apply_flow_control(connection, &mut inbox);
+            let admission = inbox.admit(call, &self.setup.core.limits);
+            self.setup.core.apply_flow_control(connection, &mut inbox);
             admission
         };
         match admission {
@@ -79,13 +94,13 @@ impl Dispatcher {
     }
 
     /// Starts a queued call whose turn has come. Returns what the worker must wait for.
-    pub(super) fn start_queued(self: &Arc<Self>, call: IncomingCall<CallScope>) -> Option<BoxFuture<'static, ()>> {
+    pub(super) fn start_queued(&self, call: IncomingCall<CallScope>) -> Option<BoxFuture<'static, ()>> {
         let bound = self.bind(&call.invocation, call.stream_count, call.reply_kind);
         self.start(call, bound)
     }
 
     fn start(
-        self: &Arc<Self>,
+        &self,
         call: IncomingCall<CallScope>,
         bound: Result<&Arc<Method>, HubError>,
     ) -> Option<BoxFuture<'static, ()>> {
@@ -93,7 +108,7 @@ impl Dispatcher {
         let Invocation { headers, target, arguments, stream_ids, .. } = invocation;
         // One that could not be bound may have a name all the same.
         let named = bound.as_ref().ok().copied().or_else(|| self.methods.find(&target)).cloned();
-        let context = Context::new(Arc::clone(&scope), Arc::clone(&self.core));
+        let context = Context::new(Arc::clone(&scope), Arc::clone(&self.setup.core));
         let name = named.as_ref().map_or(&*target, |method| &*method.name);
         let span = call_span(&context, scope.connection(), name, &headers);
         let input = CallInput { context, arguments, stream_ids: stream_ids.clone(), close: None };
@@ -102,7 +117,7 @@ impl Dispatcher {
             Err(error) => self.reject(&target, &input, stream_count, error),
         };
         let mut running =
-            RunningCall::new(self, Arc::clone(&scope), target, named, stream_ids, reply_kind, span.clone());
+            RunningCall::new(&self.setup, Arc::clone(&scope), target, named, stream_ids, reply_kind, span.clone());
         let mut replying = AssertUnwindSafe(replying.instrument(span)).catch_unwind();
         // Whom to wake does not matter yet: one that waits is polled again by its own task.
         match (&mut replying).now_or_never() {
@@ -153,18 +168,9 @@ impl Dispatcher {
         }
         if stream_count != method.uploads {
             let error = text::stream_count(stream_count, method.uploads);
-            return Err(HubError::refusal(text::invoking_failed(target, &error, self.settings.detailed_errors)));
+            return Err(HubError::refusal(text::invoking_failed(target, &error, self.setup.is_detailed)));
         }
         Ok(method)
-    }
-
-    /// Counts a call that is answered. Names that clients make up share one label.
-    pub(super) fn count_call(&self, method: Option<&Method>, outcome: CallOutcome, took: Duration) {
-        let (metrics, name) = match method {
-            Some(method) => (&method.metrics, &*method.name),
-            None => (&self.unknown_method, UNKNOWN_METHOD),
-        };
-        self.core.metrics().invoked(metrics, name, outcome, took);
     }
 
     /// Answers a call that is not admitted. Returns the wait for it, if it waits.
@@ -174,12 +180,12 @@ impl Dispatcher {
         method: Option<&Method>,
         text: String,
     ) -> Option<BoxFuture<'static, ()>> {
-        self.count_call(method, CallOutcome::Unbound, Duration::ZERO);
+        self.setup.count(method, CallOutcome::Unbound, Duration::ZERO);
         let connection = scope.connection();
-        tracing::debug!(hub = %self.core.name(), connection = short(connection.id()), text, "call is not let in");
+        tracing::debug!(hub = %self.setup.core.name(), connection = short(connection.id()), text, "call is not let in");
         let queued = scope.invocation_id().map_or(Ok(()), |id| {
             let error = Outcome::Error(text.into());
-            self.core.to(connection).try_complete(encode::completion(
+            self.setup.core.to(connection).try_complete(encode::completion(
                 connection.protocol(),
                 Vec::new(),
                 id.clone(),
@@ -187,10 +193,10 @@ impl Dispatcher {
             ))
         });
         let Err(frame) = queued else {
-            report_refused(&self.core, &scope);
+            report_refused(&self.setup.core, &scope);
             return None;
         };
-        let core = Arc::clone(&self.core);
+        let core = Arc::clone(&self.setup.core);
         Some(Box::pin(async move {
             core.to(scope.connection()).complete(&frame).await;
             report_refused(&core, &scope);

@@ -4,39 +4,10 @@
 
 use std::sync::Arc;
 
-use tracing::Instrument;
-use trunkline_protocol::cause::Cause;
-use trunkline_protocol::hub::Close;
-
-use super::{Dispatcher, call_span, catch_panic};
-use crate::call::CallInput;
-use crate::call::rehomed::{self, ITEMS_MAX_BYTES};
-use crate::connection::{CallKind, Connection, ConnectionClose};
-use crate::error::HubError;
-use crate::handler::filter::HubCall;
-use crate::handler::{HubCallKind, ReplyBody};
+use super::Dispatcher;
+use crate::connection::{CallKind, Connection};
 
 impl Dispatcher {
-    /// Accepts a connection that its client knows to be open: its handshake was answered long ago.
-    pub(super) async fn accept_reassigned(self: &Arc<Self>, connection: &Arc<Connection>) {
-        let context = self.context(connection, CallKind::ConnectHook);
-        let taken = self.run_hooks(HubCallKind::Rehomed, connection, context, None).await;
-        // Somewhere on_connected has succeeded.
-        connection.inbox().set_connected();
-        self.core.metrics().rehomed.inc();
-        let is_kept = taken.is_ok();
-        if let Err(error) = taken {
-            self.log(connection, "on_rehomed", &error);
-            let close = ConnectionClose::with_error(Cause::AppError, error.to_string());
-            self.ends.close(
-                connection,
-                Close { error: Some(self.ends.close_text(&error)), allow_reconnect: true },
-                close,
-            );
-        }
-        self.core.taken_over.announce(connection, is_kept);
-    }
-
     /// Drops a connection without a word or a hook, as a crash does; for the test kit.
     pub(crate) fn forget(self: &Arc<Self>, id: &str) {
         if let Some(connection) = self.core.connections.get(id) {
@@ -47,7 +18,8 @@ impl Dispatcher {
     /// Hands a connection over whose calls have ended. One that was asked for a result while `on_leaving` ran stays until it
     /// has answered.
     pub(super) async fn hand_over(self: &Arc<Self>, connection: &Arc<Connection>) {
-        let items = self.items_of(connection).await;
+        let context = || self.context(connection, CallKind::DisconnectHook);
+        let items = self.hooks.leaving(connection, context).await;
         if !self.core.client_results.is_asked(connection.id()) {
             self.handovers.give_away(connection, items).await;
         }
@@ -57,30 +29,11 @@ impl Dispatcher {
     pub(crate) async fn hand_over_remaining(self: &Arc<Self>) {
         for connection in self.core.connections.all() {
             if connection.inbox().is_reassigning() && !connection.home().is_paused() {
-                let items = self.items_of(&connection).await;
+                let context = || self.context(&connection, CallKind::DisconnectHook);
+                let items = self.hooks.leaving(&connection, context).await;
                 self.handovers.give_away(&connection, items).await;
             }
         }
-    }
-
-    async fn items_of(self: &Arc<Self>, connection: &Arc<Connection>) -> Option<String> {
-        let is_connected = connection.inbox().is_connected();
-        let hook = self.methods.on_leaving.as_ref().filter(|_| is_connected)?;
-        let context = self.context(connection, CallKind::DisconnectHook);
-        let input = CallInput { context: context.clone(), arguments: Vec::new(), stream_ids: Vec::new(), close: None };
-        let span = call_span(&context, connection, &hook.name, &Vec::new());
-        let filters = &self.methods.filters;
-        let running = match filters.is_empty() {
-            true => hook.call(input),
-            false => filters.wrap(HubCall::of_hook(HubCallKind::Leaving, context, None), hook.call(input)),
-        };
-        let ran = catch_panic(running).instrument(span).await;
-        let wrapped = ran.and_then(|reply| match reply.0 {
-            ReplyBody::Value(items) => rehomed::wrap(&items)
-                .ok_or_else(|| HubError::new(format!("items are over {ITEMS_MAX_BYTES} bytes and stay behind"))),
-            ReplyBody::Stream(_) | ReplyBody::Nothing => Err(HubError::new("only a value can be handed over")),
-        });
-        wrapped.map_err(|error| self.log(connection, "on_leaving", &error)).ok()
     }
 }
 

@@ -17,19 +17,28 @@ use trunkline_protocol::hub::Close;
 use trunkline_protocol::service::{RestoreAnswer, RestoreQuery, ServiceMessage};
 use trunkline_protocol::wire::RESTORES_HEADER;
 
-use super::Dispatcher;
+use super::connection_ends::ConnectionEnds;
 use crate::clients::Groups;
-use crate::connection::{CallKind, Connection, ConnectionClose, RestoredFrom, short};
-use crate::handler::HubCallKind;
+use crate::connection::{Connection, ConnectionClose, RestoredFrom, short};
 use crate::hub_core::{HubCore, LostClient};
 use crate::node::Node;
 
 /// Time that a new connection waits for the `on_disconnected` of the lost one. Then it begins with nothing.
 const DISCONNECT_HOOK_TIMEOUT: Duration = Duration::from_secs(5);
 
-impl Dispatcher {
+/// Restorations of the lost clients of one hub.
+pub(super) struct Restorations {
+    core: Arc<HubCore>,
+    ends: Arc<ConnectionEnds>,
+}
+
+impl Restorations {
+    pub(super) fn new(core: Arc<HubCore>, ends: Arc<ConnectionEnds>) -> Self {
+        Self { core, ends }
+    }
+
     /// Answers a node whose client has lost a connection: whether this app server had it.
-    pub(super) fn answer_restore_query(&self, node: &Node, query: RestoreQuery) {
+    pub(super) fn answer_query(&self, node: &Node, query: RestoreQuery) {
         let RestoreQuery { connection_id, user_id, query_id } = query;
         let user_id = user_id.as_deref();
         let open = self.core.connections.get(&connection_id).filter(|lost| lost.request().user_id() == user_id);
@@ -39,7 +48,7 @@ impl Dispatcher {
     }
 
     /// Gives a new connection the groups and items of the lost one that its client has proved to be its own.
-    pub(super) async fn restore(self: &Arc<Self>, connection: &Arc<Connection>) {
+    pub(super) async fn restore(&self, connection: &Arc<Connection>) {
         if !connection.request().is_restoring || !self.core.lost.are_kept() {
             return;
         }
@@ -75,24 +84,6 @@ impl Dispatcher {
             }
         }
         self.core.metrics().restored.inc();
-    }
-
-    /// Tells the app that a connection restores another one, if it does; an error closes the client.
-    pub(super) async fn run_on_restored(self: &Arc<Self>, connection: &Arc<Connection>) {
-        let is_restored = connection.request().is_restoring && connection.items().get::<RestoredFrom>().is_some();
-        if !is_restored || self.methods.on_restored.is_empty() {
-            return;
-        }
-        let context = self.context(connection, CallKind::ConnectHook);
-        if let Err(error) = self.run_hooks(HubCallKind::Restored, connection, context, None).await {
-            self.log(connection, "on_restored", &error);
-            let close = ConnectionClose::with_error(Cause::AppError, error.to_string());
-            self.ends.close(
-                connection,
-                Close { error: Some(self.ends.close_text(&error)), allow_reconnect: true },
-                close,
-            );
-        }
     }
 
     /// Keeps what a connection had whose `on_disconnected` has run, if its client may begin anew.

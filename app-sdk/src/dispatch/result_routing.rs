@@ -1,10 +1,12 @@
-//! Routing of client results: to methods here, and to other app servers that requested them.
+//! Routing of what clients send to calls that run: items and ends of uploads, cancellations, and results, which go to methods
+//! here and to other app servers that requested them.
 
 use std::sync::Arc;
 use std::task::Waker;
 
 use bytestring::ByteString;
-use trunkline_protocol::hub::{Completion, HubMessage, HubProtocol, next_frame};
+use futures_util::future::BoxFuture;
+use trunkline_protocol::hub::{CancelInvocation, Completion, HubMessage, HubProtocol, Outcome, StreamItem, next_frame};
 use trunkline_protocol::limits::LINK_FRAME_MAX_BYTES;
 use trunkline_protocol::service::{ClientCompletion, ClientInvocation, ErrorCompletion, ServiceMessage};
 
@@ -14,7 +16,7 @@ use crate::error::text;
 use crate::hub_core::{Addressee, ClientResult, ClientSilence, HubCore, TooManyRequests};
 use crate::node::Node;
 
-/// Router of the results of one hub's clients, and of what waits for them.
+/// Router of the results and uploads of one hub's clients, and of what waits for them.
 pub(super) struct ResultRouter {
     core: Arc<HubCore>,
 }
@@ -22,6 +24,58 @@ pub(super) struct ResultRouter {
 impl ResultRouter {
     pub(super) fn new(core: Arc<HubCore>) -> Self {
         Self { core }
+    }
+
+    /// Takes an item of an upload; one of an unknown stream is dropped.
+    pub(super) fn handle_item(
+        &self,
+        connection: &Connection,
+        StreamItem { invocation_id: id, item, .. }: StreamItem,
+        bytes: usize,
+    ) {
+        let waiting = {
+            let mut inbox = connection.inbox();
+            let waiting = inbox.push_item(&id, item, bytes, &self.core.limits);
+            self.core.apply_flow_control(connection, &mut inbox);
+            waiting
+        };
+        match waiting {
+            Some(waiting) => waiting.into_iter().for_each(Waker::wake),
+            None => tracing::debug!(hub = %self.core.name(), stream = %id, "item of an unknown stream is dropped"),
+        }
+    }
+
+    /// Takes the end of an upload, or a client result, which may have to wait.
+    pub(super) fn handle_completion(
+        self: &Arc<Self>,
+        connection: &Arc<Connection>,
+        completion: Completion,
+    ) -> Option<BoxFuture<'static, ()>> {
+        let end = match &completion.outcome {
+            Outcome::Error(text) => UploadEnd::Failed(text.clone()),
+            Outcome::Void | Outcome::Value(_) => UploadEnd::Complete,
+        };
+        let waiting = {
+            let mut inbox = connection.inbox();
+            let waiting = inbox.end_upload(&completion.invocation_id, end);
+            self.core.apply_flow_control(connection, &mut inbox);
+            waiting
+        };
+        let Some(waiting) = waiting else {
+            let (router, connection) = (Arc::clone(self), Arc::clone(connection));
+            return Some(Box::pin(async move { router.route_result(&connection, completion).await }));
+        };
+        waiting.into_iter().for_each(Waker::wake);
+        None
+    }
+
+    /// Cancels a call for its client.
+    pub(super) fn cancel(&self, connection: &Connection, cancel: &CancelInvocation) {
+        let call = connection.inbox().calls().0.active(&cancel.invocation_id);
+        match call {
+            Some(call) => call.cancel(),
+            None => tracing::debug!(hub = %self.core.name(), id = %cancel.invocation_id, "call to cancel is over"),
+        }
     }
 
     /// Registers the request of another app server to a client here, which the proxy has sent to the client.
@@ -87,7 +141,7 @@ impl ResultRouter {
     }
 
     /// Passes a completion that ends no upload on to the requester of the result.
-    pub(super) async fn route_result(&self, connection: &Arc<Connection>, completion: Completion) {
+    async fn route_result(&self, connection: &Arc<Connection>, completion: Completion) {
         let protocol = connection.protocol();
         match self.core.client_results.complete(connection.id(), protocol, &completion) {
             None | Some(Addressee::Local(_)) => {}

@@ -25,22 +25,46 @@ use trunkline_protocol::hub::{Outcome, Payload};
 use trunkline_protocol::limits::LINK_FRAME_MAX_BYTES;
 use trunkline_protocol::service::TraceReport;
 
-use super::Dispatcher;
+use super::app_code::log_failure;
 use super::thread_hold::{note_turn, watch_turns};
 use crate::connection::{CallScope, Connection, MessageTrace, ReplyKind, micros, short};
 use crate::encode;
 use crate::error::{CallStage, HubError, text};
 use crate::handler::{ItemStream, Method, Reply, ReplyBody, ReplyFuture};
+use crate::hub_core::HubCore;
 use crate::log_limit::LinePermit;
-use crate::metrics::{CallOutcome, Counted, UNKNOWN_METHOD};
+use crate::metrics::{CallOutcome, Counted, MethodMetrics, UNKNOWN_METHOD};
 use crate::telemetry;
 
 /// Bound on what surrounds a result in its frame: ids, target and headers, which are the client's and thus small.
 const ENVELOPE_MAX_BYTES: usize = 256 * 1024;
 
+/// Setup of the calls of one hub.
+pub(super) struct CallSetup {
+    pub(super) core: Arc<HubCore>,
+    unknown_method: MethodMetrics,
+    /// Whether clients read what went wrong.
+    pub(super) is_detailed: bool,
+}
+
+impl CallSetup {
+    pub(super) fn new(core: Arc<HubCore>, is_detailed: bool) -> Self {
+        Self { core, unknown_method: MethodMetrics::default(), is_detailed }
+    }
+
+    /// Counts a call that is answered. Names that clients make up share one label.
+    pub(super) fn count(&self, method: Option<&Method>, outcome: CallOutcome, took: Duration) {
+        let (metrics, name) = match method {
+            Some(method) => (&method.metrics, &*method.name),
+            None => (&self.unknown_method, UNKNOWN_METHOD),
+        };
+        self.core.metrics().invoked(metrics, name, outcome, took);
+    }
+}
+
 /// A running call; done when dropped.
 pub(super) struct RunningCall {
-    dispatcher: Arc<Dispatcher>,
+    setup: Arc<CallSetup>,
     scope: Arc<CallScope>,
     target: ByteString,
     /// The method of this name, if there is one.
@@ -74,7 +98,7 @@ pub(super) struct RunningStream {
 
 impl RunningCall {
     pub(super) fn new(
-        dispatcher: &Arc<Dispatcher>,
+        setup: &Arc<CallSetup>,
         scope: Arc<CallScope>,
         target: ByteString,
         method: Option<Arc<Method>>,
@@ -82,21 +106,9 @@ impl RunningCall {
         reply_kind: ReplyKind,
         span: Span,
     ) -> Self {
-        let (_counted, since) = (Counted::new(&dispatcher.core.metrics().running), Instant::now());
-        let (dispatcher, is_forgotten, has_waited) = (Arc::clone(dispatcher), false, false);
-        Self {
-            dispatcher,
-            scope,
-            target,
-            method,
-            since,
-            stream_ids,
-            reply_kind,
-            is_forgotten,
-            has_waited,
-            span,
-            _counted,
-        }
+        let (_counted, since) = (Counted::new(&setup.core.metrics().running), Instant::now());
+        let (setup, is_forgotten, has_waited) = (Arc::clone(setup), false, false);
+        Self { setup, scope, target, method, since, stream_ids, reply_kind, is_forgotten, has_waited, span, _counted }
     }
 
     /// Waits for the method, and answers. A call for a stream that is cancelled is dropped as it is.
@@ -154,10 +166,10 @@ impl RunningCall {
         };
         self.count(outcome);
         telemetry::fail(&self.span, error.message());
-        let is_detailed = self.dispatcher.settings.detailed_errors;
+        let is_detailed = self.setup.is_detailed;
         match outcome {
             CallOutcome::Unbound => self.span.in_scope(|| self.log_unbound(error)),
-            _ => self.span.in_scope(|| self.dispatcher.log(self.connection(), &self.target, error)),
+            _ => self.span.in_scope(|| log_failure(&self.setup.core, self.connection(), &self.target, error)),
         }
         let text = text::call_failed(&self.target, error, is_detailed);
         self.complete(Outcome::Error(text.into()))
@@ -166,10 +178,10 @@ impl RunningCall {
     /// Logs why a call reaches no method: its client reads that in hubs with detailed errors only.
     fn log_unbound(&self, error: &HubError) {
         let reason = error.source().map_or_else(|| error.message().to_owned(), ToString::to_string);
-        let (hub, connection) = (self.dispatcher.core.name(), short(self.connection().id()));
+        let (hub, connection) = (self.setup.core.name(), short(self.connection().id()));
         let method = telemetry::clipped_method(&self.target);
         let reason = telemetry::clipped_reason(&reason);
-        match self.dispatcher.core.outbound.mistake_limit.take() {
+        match self.setup.core.outbound.mistake_limit.take() {
             Some(LinePermit { left_out }) => {
                 tracing::info!(hub, connection, method, reason, left_out, "call does not fit its method");
             }
@@ -181,7 +193,7 @@ impl RunningCall {
     fn complete(mut self, outcome: Outcome) -> Option<BoxFuture<'static, ()>> {
         let report = self.scope.trace().map(|trace| self.report_of_end(trace, &outcome));
         self.forget();
-        let (core, connection) = (&self.dispatcher.core, self.connection());
+        let (core, connection) = (&self.setup.core, self.connection());
         let queued = match self.scope.invocation_id().filter(|_| core.connections.contains(connection)) {
             Some(id) => {
                 let headers = telemetry::headers_of(&self.span);
@@ -195,7 +207,7 @@ impl RunningCall {
             return None;
         };
         Some(Box::pin(async move {
-            self.dispatcher.core.to(self.connection()).complete(&frame).await;
+            self.setup.core.to(self.connection()).complete(&frame).await;
             self.report_answered(report);
         }))
     }
@@ -204,7 +216,7 @@ impl RunningCall {
     fn report_answered(&self, report: Option<(TraceReport, Instant)>) {
         if let Some((report, ended_at)) = report {
             let answered_us = self.scope.invocation_id().map(|_| micros(ended_at.elapsed()));
-            self.dispatcher.core.to(self.connection()).report_trace(TraceReport { answered_us, ..report });
+            self.setup.core.to(self.connection()).report_trace(TraceReport { answered_us, ..report });
         }
     }
 
@@ -219,12 +231,12 @@ impl RunningCall {
     pub(super) fn report_begun(&self) {
         if let Some(trace) = self.scope.trace() {
             let connection = self.connection();
-            self.dispatcher.core.to(connection).report_trace(trace.begun(connection.shared_id(), self.since));
+            self.setup.core.to(connection).report_trace(trace.begun(connection.shared_id(), self.since));
         }
     }
 
     async fn send_items(&self, mut items: ItemStream) -> Result<(), HubError> {
-        let (core, connection) = (&self.dispatcher.core, self.connection());
+        let (core, connection) = (&self.setup.core, self.connection());
         let id = self.scope.invocation_id().cloned().unwrap_or_default();
         while let Some(item) = items.next().await {
             let item = item?;
@@ -246,7 +258,7 @@ impl RunningCall {
             let mut inbox = connection.inbox();
             let (calls, flow) = inbox.calls();
             let wakers = calls.forget(&self.scope, &self.stream_ids, flow);
-            self.dispatcher.core.apply_flow_control(connection, &mut inbox);
+            self.setup.core.apply_flow_control(connection, &mut inbox);
             wakers
         };
         wakers.into_iter().for_each(Waker::wake);
@@ -254,7 +266,7 @@ impl RunningCall {
 
     fn count(&self, outcome: CallOutcome) {
         let took = self.since.elapsed();
-        self.dispatcher.count_call(self.method.as_deref(), outcome, took);
+        self.setup.count(self.method.as_deref(), outcome, took);
         if !self.has_waited {
             self.note_turn(took);
         }
@@ -268,7 +280,7 @@ impl RunningCall {
 
     fn note_turn(&self, took: Duration) {
         let name = self.method.as_ref().map_or(UNKNOWN_METHOD, |method| &*method.name);
-        note_turn(&self.dispatcher.core.outbound, name, took);
+        note_turn(&self.setup.core.outbound, name, took);
     }
 
     fn connection(&self) -> &Arc<Connection> {
@@ -280,9 +292,9 @@ impl Drop for RunningCall {
     fn drop(&mut self) {
         self.forget();
         let connection = self.connection();
-        let needs_worker = connection.inbox().release(self.scope.state(), &self.dispatcher.core.limits);
+        let needs_worker = connection.inbox().release(self.scope.state(), &self.setup.core.limits);
         if needs_worker {
-            self.dispatcher.spawn_worker(connection);
+            self.scope.start_worker();
         }
     }
 }
@@ -291,7 +303,7 @@ impl RunningStream {
     /// Sends the items as the link takes them, until they end, fail or are cancelled.
     pub(super) async fn send(self) {
         let Self { call, items } = self;
-        let _counted = Counted::new(&call.dispatcher.core.metrics().streams);
+        let _counted = Counted::new(&call.setup.core.metrics().streams);
         let cancellation = call.scope.cancellation().clone();
         let (sent, good) = {
             let sending = AssertUnwindSafe(call.send_items(items).instrument(call.span.clone())).catch_unwind();
@@ -310,8 +322,8 @@ impl RunningStream {
             Err(error) => {
                 call.count(CallOutcome::Failed);
                 telemetry::fail(&call.span, error.message());
-                call.dispatcher.log(call.connection(), &call.target, &error);
-                let text = text::streaming_failed(&error, call.dispatcher.settings.detailed_errors);
+                log_failure(&call.setup.core, call.connection(), &call.target, &error);
+                let text = text::streaming_failed(&error, call.setup.is_detailed);
                 OptionFuture::from(call.complete(Outcome::Error(text.into()))).await;
             }
         }

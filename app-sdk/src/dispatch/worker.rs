@@ -14,7 +14,7 @@ use futures_util::future::BoxFuture;
 use tokio::runtime::Handle;
 
 use super::{Dispatcher, cause_of, framing_error};
-use crate::connection::{CallScope, Connection, DueQueue, MessageTrace, TURN, WorkItem, short};
+use crate::connection::{CallKind, CallScope, Connection, DueQueue, MessageTrace, TURN, WorkItem, short};
 use crate::error::HubError;
 use crate::hub_core::HubCore;
 
@@ -126,7 +126,7 @@ impl Dispatcher {
             WorkItem::Message(body, bytes) => {
                 return self.dispatch(connection, &body, bytes, trace).map(WorkerPause::Waits);
             }
-            WorkItem::StartCall(call) => return self.start_queued(call).map(WorkerPause::Waits),
+            WorkItem::StartCall(call) => return self.calls.start_queued(call).map(WorkerPause::Waits),
             WorkItem::Unframed(error) => {
                 self.ends.close_with_error(connection, cause_of(&error), &framing_error(&error))
             }
@@ -135,9 +135,10 @@ impl Dispatcher {
                 let (dispatcher, connection) = owned();
                 return Some(WorkerPause::Last(Box::pin(async move {
                     if must_run_hook {
-                        dispatcher.run_on_disconnected(&connection, close).await;
+                        let context = dispatcher.context(&connection, CallKind::DisconnectHook);
+                        dispatcher.hooks.disconnected(&connection, context, close).await;
                     }
-                    dispatcher.keep_lost(&connection, must_run_hook);
+                    dispatcher.restorations.keep_lost(&connection, must_run_hook);
                 })));
             }
             WorkItem::HandOver => {

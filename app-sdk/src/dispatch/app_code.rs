@@ -1,0 +1,83 @@
+//! Runs of the app's code: within a span, in the order of its client, and never with a panic.
+
+use std::panic::AssertUnwindSafe;
+
+use futures_util::FutureExt;
+use tracing::Span;
+use trunkline_protocol::hub::Headers;
+
+use crate::call::CallInput;
+use crate::connection::{Connection, ConnectionClose, short};
+use crate::context::Context;
+use crate::error::{CallStage, HubError};
+use crate::handler::hook::ErasedHook;
+use crate::handler::{HubCallKind, Reply, ReplyFuture};
+use crate::hub_core::HubCore;
+use crate::log_limit::LinePermit;
+use crate::telemetry;
+
+/// Runs hooks one after the other. Those of a connection that comes stop at the first that fails; all of those of one that
+/// has gone are run.
+pub(super) fn run_in_order(
+    kind: HubCallKind,
+    hooks: &[ErasedHook],
+    context: &Context,
+    close: Option<&ConnectionClose>,
+) -> ReplyFuture {
+    let input =
+        || CallInput { context: context.clone(), arguments: Vec::new(), stream_ids: Vec::new(), close: close.cloned() };
+    let running: Vec<_> = hooks.iter().map(|hook| hook(input())).collect();
+    Box::pin(async move {
+        let mut ended = Ok(Reply::nothing());
+        for hook in running {
+            match catch_panic(hook).await {
+                Ok(()) => {}
+                Err(error) if kind == HubCallKind::Disconnected => ended = Err(error),
+                Err(error) => return Err(error),
+            }
+        }
+        ended
+    })
+}
+
+/// Span around a run of the app's code for this caller; a child of what the message names, or the connect request.
+pub(super) fn call_span(context: &Context, connection: &Connection, method: &str, message: &Headers) -> Span {
+    let span = telemetry::call_span(context.hub(), method, short(context.connection_id()), context.user_id());
+    telemetry::adopt(&span, message, || connection.request().trace_headers());
+    span
+}
+
+/// Has what a call sends take the way of its client, where a service has several.
+pub(super) fn in_order_of(connection: &Connection, running: ReplyFuture) -> ReplyFuture {
+    let node = connection.node();
+    if node.is_of_service() { Box::pin(node.run_call(running)) } else { running }
+}
+
+/// Runs code of the app; a panic becomes an error.
+pub(super) async fn catch_panic<T>(running: impl Future<Output = Result<T, HubError>>) -> Result<T, HubError> {
+    let ran = AssertUnwindSafe(running).catch_unwind().await;
+    ran.unwrap_or_else(|panic| Err(HubError::from_panic(&*panic)))
+}
+
+/// Logs a failure of the app's code, as loud as its cause deserves.
+pub(super) fn log_failure(core: &HubCore, connection: &Connection, method: &str, error: &HubError) {
+    let (hub, connection) = (core.name(), short(connection.id()));
+    if error.is_shown() {
+        tracing::debug!(hub, connection, method, ?error, "method failed, and the client was told why");
+    } else if error.is_of_client() {
+        let text = match error.stage() {
+            CallStage::Authorizing => "a policy refuses the user",
+            _ => "method failed, because its client or another one has gone or does not answer",
+        };
+        let reason = error.to_string();
+        let reason = telemetry::clipped_reason(&reason);
+        match core.outbound.mistake_limit.take() {
+            Some(LinePermit { left_out }) => tracing::info!(hub, connection, method, reason, left_out, "{text}"),
+            None => tracing::debug!(hub, connection, method, reason, "{text}"),
+        }
+    } else if let Some(LinePermit { left_out }) = core.outbound.failure_limit.take() {
+        tracing::error!(hub, connection, method, ?error, left_out, "method failed");
+    } else {
+        tracing::debug!(hub, connection, method, ?error, "method failed, as others did a moment ago");
+    }
+}

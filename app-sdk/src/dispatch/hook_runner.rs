@@ -1,0 +1,140 @@
+//! Runner of the hooks of a hub, within its filters.
+
+use std::pin::pin;
+use std::sync::Arc;
+
+use tracing::Instrument;
+use trunkline_protocol::cause::Cause;
+use trunkline_protocol::hub::{Close, Headers};
+
+use super::app_code::{call_span, catch_panic, in_order_of, log_failure, run_in_order};
+use super::connection_ends::ConnectionEnds;
+use super::thread_hold::{note_turn, watch_turns};
+use crate::call::CallInput;
+use crate::call::rehomed::{self, ITEMS_MAX_BYTES};
+use crate::connection::{Connection, ConnectionClose, RestoredFrom};
+use crate::context::Context;
+use crate::error::{CallStage, HubError};
+use crate::handler::filter::HubCall;
+use crate::handler::{HubCallKind, ReplyBody, ReplyFuture};
+use crate::hub::MethodTable;
+use crate::hub_core::HubCore;
+use crate::telemetry;
+
+/// Runner of the hooks of one hub.
+pub(super) struct HookRunner {
+    core: Arc<HubCore>,
+    methods: Arc<MethodTable>,
+    ends: Arc<ConnectionEnds>,
+}
+
+impl HookRunner {
+    pub(super) fn new(core: Arc<HubCore>, methods: Arc<MethodTable>, ends: Arc<ConnectionEnds>) -> Self {
+        Self { core, methods, ends }
+    }
+
+    /// Lets the app see a client that connects. Returns whether it stays; one that the app refuses is closed.
+    pub(super) async fn connected(&self, connection: &Arc<Connection>, context: Context) -> bool {
+        let ran = match self.methods.policies.check(&context) {
+            Ok(()) => self.run(HubCallKind::Connected, connection, context, None).await,
+            Err(error) => Err(error),
+        };
+        let Err(error) = ran else {
+            connection.inbox().set_connected();
+            return true;
+        };
+        log_failure(&self.core, connection, "on_connected", &error);
+        let is_refused = error.stage() == CallStage::Authorizing;
+        let cause = if is_refused { Cause::PolicyRefused } else { Cause::AppError };
+        let close = Close { error: Some(self.ends.close_text(&error)), allow_reconnect: false };
+        self.ends.close(connection, close, ConnectionClose::with_error(cause, error.to_string()));
+        false
+    }
+
+    /// Reports the end of a client to the app.
+    pub(super) async fn disconnected(&self, connection: &Connection, context: Context, close: ConnectionClose) {
+        if let Err(error) = self.run(HubCallKind::Disconnected, connection, context, Some(close)).await {
+            log_failure(&self.core, connection, "on_disconnected", &error);
+        }
+    }
+
+    /// Lets the app see a connection that its client knows to be open: its handshake was answered long ago.
+    pub(super) async fn rehomed(&self, connection: &Arc<Connection>, context: Context) {
+        let taken = self.run(HubCallKind::Rehomed, connection, context, None).await;
+        // Somewhere on_connected has succeeded.
+        connection.inbox().set_connected();
+        self.core.metrics().rehomed.inc();
+        let is_kept = taken.is_ok();
+        if let Err(error) = taken {
+            self.close_failed(connection, "on_rehomed", &error);
+        }
+        self.core.taken_over.announce(connection, is_kept);
+    }
+
+    /// Reports to the app that a connection restores another one, if it does; an error closes the client.
+    pub(super) async fn restored(&self, connection: &Arc<Connection>, context: impl FnOnce() -> Context) {
+        let is_restored = connection.request().is_restoring && connection.items().get::<RestoredFrom>().is_some();
+        if !is_restored || self.methods.on_restored.is_empty() {
+            return;
+        }
+        if let Err(error) = self.run(HubCallKind::Restored, connection, context(), None).await {
+            self.close_failed(connection, "on_restored", &error);
+        }
+    }
+
+    /// Asks the app what a connection takes along that is about to be handed over.
+    pub(super) async fn leaving(&self, connection: &Connection, context: impl FnOnce() -> Context) -> Option<String> {
+        let is_connected = connection.inbox().is_connected();
+        let hook = self.methods.on_leaving.as_ref().filter(|_| is_connected)?;
+        let context = context();
+        let input = CallInput { context: context.clone(), arguments: Vec::new(), stream_ids: Vec::new(), close: None };
+        let span = call_span(&context, connection, &hook.name, &Vec::new());
+        let filters = &self.methods.filters;
+        let running = match filters.is_empty() {
+            true => hook.call(input),
+            false => filters.wrap(HubCall::of_hook(HubCallKind::Leaving, context, None), hook.call(input)),
+        };
+        let ran = catch_panic(running).instrument(span).await;
+        let wrapped = ran.and_then(|reply| match reply.0 {
+            ReplyBody::Value(items) => rehomed::wrap(&items)
+                .ok_or_else(|| HubError::new(format!("items are over {ITEMS_MAX_BYTES} bytes and stay behind"))),
+            ReplyBody::Stream(_) | ReplyBody::Nothing => Err(HubError::new("only a value can be handed over")),
+        });
+        wrapped.map_err(|error| log_failure(&self.core, connection, "on_leaving", &error)).ok()
+    }
+
+    /// Closes a client whose hook has failed; it may come back.
+    fn close_failed(&self, connection: &Arc<Connection>, hook: &str, error: &HubError) {
+        log_failure(&self.core, connection, hook, error);
+        let close = Close { error: Some(self.ends.close_text(error)), allow_reconnect: true };
+        self.ends.close(connection, close, ConnectionClose::with_error(Cause::AppError, error.to_string()));
+    }
+
+    /// Runs the hooks of one kind, within the filters of the hub. A panic becomes an error, so that it affects only this
+    /// connection.
+    async fn run(
+        &self,
+        kind: HubCallKind,
+        connection: &Connection,
+        context: Context,
+        close: Option<ConnectionClose>,
+    ) -> Result<(), HubError> {
+        let span = call_span(&context, connection, kind.hook_name(), &Headers::new());
+        let hooks = match kind {
+            HubCallKind::Connected => &self.methods.on_connected,
+            HubCallKind::Disconnected => &self.methods.on_disconnected,
+            HubCallKind::Rehomed => &self.methods.on_rehomed,
+            HubCallKind::Restored => &self.methods.on_restored,
+            HubCallKind::Method | HubCallKind::Leaving => return Ok(()),
+        };
+        let hooks = run_in_order(kind, hooks, &context, close.as_ref());
+        let filters = &self.methods.filters;
+        let running: ReplyFuture = match filters.is_empty() {
+            true => hooks,
+            false => filters.wrap(HubCall::of_hook(kind, context, close), hooks),
+        };
+        let running = pin!(catch_panic(in_order_of(connection, running)).instrument(span.clone()));
+        let ran = watch_turns(running, |took| note_turn(&self.core.outbound, kind.hook_name(), took)).await;
+        ran.map(drop).inspect_err(|error| telemetry::fail(&span, error.message()))
+    }
+}
