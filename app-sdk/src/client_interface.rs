@@ -2,9 +2,9 @@
 
 /// Declares a trait of the methods that clients offer, so that the compiler checks calls to them.
 ///
-/// Each function becomes a method of all [`Receivers`](crate::Receivers), which sends a call. With a result type it becomes one of a single
-/// [`Client`](crate::Client) instead, which is asked and waited for. Behind `=` stands the name that clients have given to their
-/// method; without it the name is the function's own.
+/// Each function becomes a method of all [`Receivers`](crate::Receivers), which sends a call. With a result type it
+/// becomes one of a single [`Client`](crate::Client) instead, which is asked and waited for. Behind `=` stands the name
+/// that clients have given to their method; without it the name is the function's own.
 ///
 /// ```
 /// use trunkline::testing::TestServer;

@@ -92,8 +92,8 @@ impl Kind for Histogram {
     }
 }
 
-/// Declares the families, which all have the label `hub`: name, help, more labels, and the metrics that a hub looks up at once,
-/// with the values of these labels.
+/// Declares the families, which all have the label `hub`: name, help, more labels, and the metrics that a hub looks up
+/// at once, with the values of these labels.
 macro_rules! families {
     ($($family:ident: $kind:ident($name:literal, $help:literal $(, $label:literal)*)
         => [$($metric:ident($($value:literal),*)),*];)*
@@ -203,8 +203,8 @@ families! {
 }
 
 impl Families {
-    /// Counter of the connections that ended for this cause. Those that only refuse are counted by proxies; they are never
-    /// asked for, and not to be seen.
+    /// Counter of the connections that ended for this cause. Those that only refuse are counted by proxies; they are
+    /// never asked for, and not to be seen.
     fn closed_by(&self, hub: &str, cause: Cause) -> IntCounter {
         let label = if cause.closes() { cause.label() } else { Cause::Unnamed.label() };
         self.closed.with_label_values(&[hub, label])

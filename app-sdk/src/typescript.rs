@@ -1,9 +1,9 @@
 //! TypeScript types of hubs and of what their clients offer, so that the compiler checks the calls of a page.
 //!
-//! With the feature `typescript`. Types derive [`TS`] from [`ts_rs`], which reads serde's attributes; methods are added by
-//! [`Hub::typed_method`](crate::Hub::typed_method), and a [`client_interface!`](macro@crate::client_interface) is marked by
-//! `: TypeScript`. What is written is one file of types, without any code: the page's own connection gets the type of the
-//! hub, in TypeScript or in JavaScript with JSDoc.
+//! With the feature `typescript`. Types derive [`TS`] from [`ts_rs`], which reads serde's attributes; methods are added
+//! by [`Hub::typed_method`](crate::Hub::typed_method), and a [`client_interface!`](macro@crate::client_interface) is
+//! marked by `: TypeScript`. What is written is one file of types, without any code: the page's own connection gets the
+//! type of the hub, in TypeScript or in JavaScript with JSDoc.
 //!
 //! ```
 //! use serde::{Deserialize, Serialize};

@@ -1,5 +1,5 @@
-//! Routing of what clients send to calls that run: items and ends of uploads, cancellations, and results, which go to methods
-//! here and to other app servers that requested them.
+//! Routing of what clients send to calls that run: items and ends of uploads, cancellations, and results, which go to
+//! methods here and to other app servers that requested them.
 
 use std::sync::Arc;
 use std::task::Waker;

@@ -176,7 +176,8 @@ impl LinkSession {
         self.service.as_ref().map(|service| &service.name)
     }
 
-    /// Tells everybody, once; to be called by [`Slots`](super::slots::Slots) alone, which knows that it was not over before.
+    /// Tells everybody, once; to be called by [`Slots`](super::slots::Slots) alone, which knows that it was not over
+    /// before.
     pub(super) fn end(&self, close: &ConnectionClose) {
         if self.endpoint.outbound().end_session(&self.node, self.key.slot) {
             self.endpoint.handle_node_lost(&self.node);

@@ -22,7 +22,6 @@ struct Author {
 }
 
 client_interface! {
-    #[expect(dead_code, reason = "only its types are of interest here")]
     trait DrawingClient: TypeScript {
         fn drawn(shape: &Shape, by: Option<&str>) = "Drawn";
         fn confirm(question: String) -> bool = "Confirm";

@@ -1,5 +1,5 @@
-//! Carry frames over one socket of a session, to an app server or another node: read in batches, write as its ring fills,
-//! count the silence.
+//! Carry frames over one socket of a session, to an app server or another node: read in batches, write as its ring
+//! fills, count the silence.
 
 use std::pin::pin;
 use std::time::Duration;
@@ -37,8 +37,8 @@ pub(crate) struct SocketCarrier<'a, M> {
 }
 
 impl<M: SocketMeter> SocketCarrier<'_, M> {
-    /// Reads and writes until one side has a reason to end, or the link is given up. The socket brings nothing more once this
-    /// returns: not before then may the counters be told to another one.
+    /// Reads and writes until one side has a reason to end, or the link is given up. The socket brings nothing more
+    /// once this returns: not before then may the counters be told to another one.
     pub(crate) async fn run(
         &self,
         incoming: &mut Incoming,
