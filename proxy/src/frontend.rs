@@ -17,6 +17,7 @@
 mod admin_cookie;
 mod authenticate;
 mod authorize;
+mod bearer;
 mod connect;
 mod door;
 mod endpoint;
@@ -43,8 +44,11 @@ mod request_trace;
 mod reservation;
 mod restore;
 mod reverse_proxy;
+mod routed;
 mod router;
 mod timed_body;
+mod upgrade_answer;
+mod visitor;
 
 pub(crate) use endpoint::Endpoint;
 #[cfg(feature = "fuzzing")]

@@ -21,6 +21,7 @@ mod rehome_args;
 mod relay_args;
 mod rest_args;
 mod serve_args;
+mod socket_address;
 mod tls_args;
 mod token_args;
 mod trust_args;

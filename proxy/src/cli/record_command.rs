@@ -1,5 +1,6 @@
 //! `trunkline record`: writes what passes for clients of a hub into a file.
 
+mod record_error;
 mod recording_file;
 
 use std::io::{self, Write};
@@ -10,13 +11,15 @@ use clap::Args;
 use tokio::time::{Instant, interval_at, sleep_until};
 
 use super::admin_client::AdminTokenArgs;
-use super::admin_port::{AdminPort, AdminPortError};
+use super::admin_port::AdminPort;
 use super::flag::value_parser::{bytes, seconds};
 use super::stop_signal::StopSignals;
-use crate::net::line_stream::{LineStream, LineStreamError};
+use crate::net::line_stream::LineStream;
 use crate::observer::{RecordingHeader, RecordingLine};
 use crate::quantity::size_text;
 use recording_file::{FileLimits, RecordingFile};
+
+pub(super) use record_error::RecordError;
 
 /// Largest body of a refusal.
 const ANSWER_MAX_BYTES: usize = 64 * 1024;
@@ -83,27 +86,6 @@ pub(super) struct RecordArgs {
 
     #[command(flatten)]
     pub token: AdminTokenArgs,
-}
-
-/// Error for a recording that does not begin, or ends by itself.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum RecordError {
-    #[error(transparent)]
-    Port(#[from] AdminPortError),
-    #[error("--out {path} {problem}", path = path.display())]
-    Taken { path: PathBuf, problem: &'static str },
-    #[error("--out {path} can't be written: {source}", path = path.display())]
-    File { path: PathBuf, source: io::Error },
-    #[error("the recording breaks off: {0}. What came before is in the file")]
-    Broken(#[from] LineStreamError),
-    #[error("the node has ended the recording: it stops, or this machine is too slow. What came before is in the file")]
-    Ended,
-    #[error("what the node sends can't be read: {0}. Is it of another version?")]
-    Line(#[from] serde_json::Error),
-    #[error("what the node sends does not begin as a recording does. Is it of another version?")]
-    Header,
-    #[error("Ctrl-C can't be heard: {0}")]
-    Signals(io::Error),
 }
 
 /// Records until it is told to stop, the time is over, or the node ends it.

@@ -12,18 +12,19 @@ use bytestring::ByteString;
 use http::StatusCode;
 use http::request::Parts;
 use trunkline_protocol::cause::Cause;
-use trunkline_protocol::manifest::{Transport, USER_ID_CLAIM};
+use trunkline_protocol::manifest::Transport;
 use trunkline_protocol::service::OpenConnection;
-use trunkline_protocol::token::{Claim, RestoreClaim};
-use trunkline_protocol::wire::{PRIVATE_CLAIM_PREFIX, PRIVATE_HEADER_PREFIX};
+use trunkline_protocol::token::RestoreClaim;
+use trunkline_protocol::wire::PRIVATE_HEADER_PREFIX;
 
 use crate::auth::{ClientTerms, User};
+use crate::frontend::bearer::claims;
 use crate::frontend::endpoint::Endpoint;
 use crate::frontend::identify::ConnectingClient;
 use crate::frontend::plain_response::{because, plain};
 use crate::frontend::request::{headers, raw_query};
-use crate::frontend::request_route::Routed;
 use crate::frontend::request_trace;
+use crate::frontend::routed::Routed;
 use crate::limits::AddressPermit;
 use crate::shard::{ClientStream, LostConnection, LostUser, PendingConnection, ShardMessage};
 use crate::upstream::Hub;
@@ -120,15 +121,6 @@ fn has_service_claims(hub: &Hub) -> bool {
 /// All claims of a token, those of the service among them: the app server's SDK reads and removes them.
 fn all_claims(user: &User) -> Vec<(ByteString, ByteString)> {
     user.claims.iter().map(|(name, value)| (name.as_str().into(), value.as_str().into())).collect()
-}
-
-/// Claims of a client for its app server.
-pub(crate) fn claims(user: &User) -> Vec<(ByteString, ByteString)> {
-    let system = user.id.iter().map(|id| (USER_ID_CLAIM, id.as_str()));
-    // Clients can't claim what only this proxy may.
-    let own = user.claims.iter().filter(|(name, _)| !name.starts_with(PRIVATE_CLAIM_PREFIX));
-    let own = own.map(|(name, value): &Claim| (name.as_str(), value.as_str()));
-    system.chain(own).map(|(name, value)| (name.into(), value.into())).collect()
 }
 
 /// Makes the refusal of a request by another transport than the connection's.

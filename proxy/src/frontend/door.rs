@@ -16,26 +16,23 @@ use http::header::{HOST, HeaderName};
 use http::{HeaderMap, StatusCode, Uri};
 use tracing::info;
 use trunkline_protocol::cause::Cause;
-use trunkline_protocol::door::{
-    CLIENT_PATH, SERVER_CONNECTION_PARAMETER, SERVER_ID_HEADER, SERVER_PATH, TARGET_PARAMETER,
-};
+use trunkline_protocol::door::{CLIENT_PATH, SERVER_CONNECTION_PARAMETER, SERVER_ID_HEADER, TARGET_PARAMETER};
 use trunkline_protocol::manifest::HubManifest;
 use trunkline_protocol::token::ConnectionToken;
 use trunkline_protocol::wire::CONNECTION_TOKEN_PARAMETER;
 
 use crate::auth::{ServiceAudience, TokenError, User};
-use crate::frontend::authenticate::{refuse_token, token};
-use crate::frontend::connect::websocket_upgrade;
+use crate::frontend::bearer::{refuse_token, token};
 use crate::frontend::endpoint::{Endpoint, STOPPING};
 use crate::frontend::path_rule::split_negotiate;
 use crate::frontend::plain_response::{because, plain, unavailable};
 use crate::frontend::request::query_value;
 use crate::frontend::request_extension::FromFleet;
 use crate::frontend::reverse_proxy::carried_link;
+use crate::frontend::upgrade_answer::{accept_key, is_upgrade_of, switching_protocols};
+use crate::frontend::visitor::{ComesBack, HUB_PARAMETER, hub_names};
 use crate::shard::{ShardMessage, TargetVerdict};
 use crate::upstream::{APP_SERVERS_MAX, DOOR_HUBS_MAX, Hub, IncomingLink};
-
-const HUB_PARAMETER: &str = "hub";
 
 /// Header with the id of an app server.
 const SERVER_ID: HeaderName = HeaderName::from_static(SERVER_ID_HEADER);
@@ -48,39 +45,6 @@ const KEEP_ALIVE_INTERVAL_MS: u64 = 20_000;
 
 /// The app server knows how long a client may be silent, and closes it; this is for clients that have none.
 const CLIENT_TIMEOUT_MS: u64 = 120_000;
-
-/// Visitor of the door.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Visitor {
-    AppServer,
-    Client { is_negotiate: bool },
-}
-
-/// Returns the visitor that a request is of, if it comes to the door and that is open.
-pub(crate) fn visitor(endpoint: &Endpoint, uri: &Uri) -> Option<Visitor> {
-    let visitor = visitor_of(uri.path()).filter(|_| endpoint.shared.settings.opens_door)?;
-    hub_names(uri).next().map(|_| visitor)
-}
-
-/// Whether a path is one of the door for clients, and names a hub.
-pub(crate) fn is_for_clients(uri: &Uri) -> bool {
-    matches!(visitor_of(uri.path()), Some(Visitor::Client { .. })) && hub_names(uri).next().is_some()
-}
-
-fn visitor_of(path: &str) -> Option<Visitor> {
-    let is = |path: &str, wanted: &str| path.trim_end_matches('/').eq_ignore_ascii_case(wanted.trim_end_matches('/'));
-    match split_negotiate(path) {
-        Some(base) if is(base, CLIENT_PATH) => Some(Visitor::Client { is_negotiate: true }),
-        None if is(path, CLIENT_PATH) => Some(Visitor::Client { is_negotiate: false }),
-        None if is(path, SERVER_PATH) => Some(Visitor::AppServer),
-        _ => None,
-    }
-}
-
-fn hub_names(uri: &Uri) -> impl Iterator<Item = String> {
-    let pairs = form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes());
-    pairs.filter(|(name, _)| name == HUB_PARAMETER).map(|(_, hub)| hub.to_ascii_lowercase())
-}
 
 fn parameter(uri: &Uri, wanted: &str) -> Option<String> {
     let mut pairs = form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes());
@@ -150,14 +114,10 @@ fn verify(endpoint: &Endpoint, request: &mut Request, audience: ServiceAudience,
     })
 }
 
-/// Mark of a request whose access token has expired: it may go on with an open connection, and begin none.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct ComesBack;
-
 /// Whether a request may be one that comes back to an open connection of this hub. One that closes with its token is closed
 /// by then.
 fn may_come_back(endpoint: &Endpoint, request: &Request, hub: &str) -> bool {
-    let is_connect = split_negotiate(request.uri().path()).is_none() && websocket_upgrade::is_upgrade_of(request);
+    let is_connect = split_negotiate(request.uri().path()).is_none() && is_upgrade_of(request);
     let Some(sealed) = query_value(request.uri(), CONNECTION_TOKEN_PARAMETER).filter(|_| is_connect) else {
         return false;
     };
@@ -182,7 +142,7 @@ fn manifest(endpoint: &Endpoint, name: &str) -> HubManifest {
 
 /// Answers an app server that dials in; the error is a refusal.
 pub(crate) async fn open_link(endpoint: &Endpoint, mut request: Request) -> Result<Response, Response> {
-    if !websocket_upgrade::is_upgrade_of(&request) {
+    if !is_upgrade_of(&request) {
         return Err(plain(StatusCode::BAD_REQUEST, "app servers dial in by a WebSocket upgrade"));
     }
     let entered = enter(endpoint, &mut request, ServiceAudience::Server);
@@ -190,7 +150,7 @@ pub(crate) async fn open_link(endpoint: &Endpoint, mut request: Request) -> Resu
     if endpoint.shared.refuses_clients() {
         return Err(unavailable(Cause::Drained, STOPPING));
     }
-    let Some(accept) = websocket_upgrade::accept_key(request.headers()) else {
+    let Some(accept) = accept_key(request.headers()) else {
         return Err(plain(
             StatusCode::BAD_REQUEST,
             "the WebSocket upgrade is malformed: version 13 and a key are needed",
@@ -228,7 +188,7 @@ pub(crate) async fn open_link(endpoint: &Endpoint, mut request: Request) -> Resu
         refusal,
     };
     endpoint.shard.put(ShardMessage::ServeLink(Box::new(incoming)));
-    Ok(websocket_upgrade::switching_protocols(&accept))
+    Ok(switching_protocols(&accept))
 }
 
 fn log_refused(endpoint: &Endpoint, request: &Request, refusal: &Response) {
@@ -261,21 +221,6 @@ fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
 mod tests {
     use super::*;
 
-    fn at(uri: &str) -> Option<Visitor> {
-        visitor_of(uri.parse::<Uri>().unwrap().path())
-    }
-
-    #[test]
-    fn paths_of_the_door_are_known_with_and_without_the_last_slash() {
-        assert_eq!(at("/server/?hub=a"), Some(Visitor::AppServer));
-        assert_eq!(at("/client/?hub=a"), Some(Visitor::Client { is_negotiate: false }));
-        assert_eq!(at("/client?hub=a"), Some(Visitor::Client { is_negotiate: false }));
-        assert_eq!(at("/client/negotiate?hub=a"), Some(Visitor::Client { is_negotiate: true }));
-        for other in ["/", "/servers/", "/server/negotiate", "/x/client/", "/clients/negotiate"] {
-            assert_eq!(at(other), None, "{other}");
-        }
-    }
-
     #[test]
     fn each_refusal_has_a_hint_of_its_own() {
         for (status, word) in [(401, "--access-key"), (503, "--hold-timeout"), (413, "claims"), (400, "names no hub")] {
@@ -290,7 +235,5 @@ mod tests {
         for bad in ["/client/?hub=a&hub=a", "/client/?hub=", "/client/?HUB=a", "/client/"] {
             assert_eq!(name(bad), Err(StatusCode::BAD_REQUEST), "{bad}");
         }
-        assert!(!is_for_clients(&"/client/?x=1".parse().unwrap()));
-        assert!(is_for_clients(&"/client/negotiate?hub=a".parse().unwrap()));
     }
 }

@@ -9,7 +9,7 @@ use trunkline_protocol::cause::Cause;
 use super::path_rule::is_private;
 use super::plain_response::{because, plain, unavailable};
 use super::proxy_client::ProxyClient;
-use super::request_route::Routed;
+use super::routed::Routed;
 use crate::metrics::Counters;
 use crate::net::connector::Connector;
 use crate::net::http_client::HttpClient;

@@ -13,7 +13,7 @@ use trunkline_protocol::token::{ConnectionToken, RestoreClaim, UserBinding};
 
 use crate::auth::User;
 use crate::clock::unix_seconds;
-use crate::frontend::authenticate::{refuse_token, token, user_of, verify_token};
+use crate::frontend::bearer::{refuse_token, token, user_of, verify_token};
 use crate::frontend::endpoint::Endpoint;
 use crate::frontend::plain_response::plain;
 use crate::frontend::request::connection_token;

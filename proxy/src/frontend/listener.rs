@@ -11,6 +11,7 @@ mod head_timer;
 mod http2_connection;
 mod http_connection;
 mod listener_gate;
+mod listener_service;
 #[cfg(feature = "tls")]
 mod open_stream;
 mod persistence;
@@ -30,21 +31,19 @@ use axum::Router;
 use http::uri::Scheme;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc::Sender;
 use tokio::task::spawn_local;
 use tokio::time::{Instant, sleep};
 use tracing::{debug, warn};
 use trunkline_protocol::cause::Cause;
 
 use crate::config::ProxyProtocolSettings;
-use crate::frontend::endpoint::Endpoint;
 use crate::frontend::refusal::count_refused_socket;
 use crate::limits::WarningBrake;
 use crate::net::descriptor::DescriptorLimit;
-use crate::shard::AppSocket;
 use socket_context::SocketContext;
 
 pub(crate) use listener_gate::ListenerGate;
+pub(crate) use listener_service::ListenerService;
 #[cfg(feature = "fuzzing")]
 pub(crate) use proxy_header::{HeaderStart, header_start};
 #[cfg(feature = "tls")]
@@ -85,16 +84,6 @@ impl Layers {
         let is_plain = true;
         is_plain && self.proxy_protocol.is_none()
     }
-}
-
-/// Service of the requests that come by a listener.
-#[derive(Debug, Clone)]
-pub(crate) struct ListenerService {
-    pub router: Router,
-    /// Endpoint that answers WebSocket connects without the router, as the router would; `None` where there are none.
-    pub connects: Option<Endpoint>,
-    /// The app that gets the sockets which bring something else; `None` where the router serves them.
-    pub app: Option<Sender<AppSocket>>,
 }
 
 /// Accepts sockets for ever, and serves each in its own task.

@@ -10,8 +10,8 @@ use trunkline_protocol::negotiate::{NegotiateAnswer, NegotiateVersion};
 use trunkline_protocol::token::{ConnectionToken, UserBinding, claims_fit};
 
 use crate::clock::unix_seconds;
-use crate::frontend::authenticate::user_of;
 use crate::frontend::authorize::Grant;
+use crate::frontend::bearer::user_of;
 use crate::frontend::connect::terms;
 use crate::frontend::endpoint::Endpoint;
 use crate::frontend::request::query_value;

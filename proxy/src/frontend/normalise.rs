@@ -16,7 +16,6 @@ use hyper::body::Body as _;
 
 use crate::config::{HostRules, PathPrefix};
 use crate::frontend::admin_cookie;
-use crate::frontend::connect::websocket_upgrade::is_upgrade;
 use crate::frontend::endpoint::Endpoint;
 use crate::frontend::forwarded_header::{
     FORWARDED_HEADERS, FORWARDED_HOST, FORWARDED_PROTO, ForwardedClaims, ForwardedScheme, REAL_IP, trusted_claims,
@@ -26,6 +25,7 @@ use crate::frontend::plain_response::plain;
 use crate::frontend::request_extension::{ClientScheme, PeerAddress, peer_address};
 use crate::frontend::request_head::{self, HEADERS_MAX, HeadProblem};
 use crate::frontend::reverse_proxy::forward_mark;
+use crate::frontend::upgrade_answer::is_upgrade;
 use crate::metrics::Limit;
 
 /// Answer to a request for a host that is none of this node's.

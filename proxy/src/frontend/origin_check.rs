@@ -13,8 +13,8 @@ use tower_http::cors::{AllowCredentials, AllowHeaders, AllowOrigin, CorsLayer};
 use trunkline_protocol::manifest::NODE_HEADER;
 
 use crate::config::{Origin, OriginPattern, Settings};
-use crate::frontend::door;
 use crate::frontend::request_extension::ClientScheme;
+use crate::frontend::visitor::is_for_clients;
 use crate::net::address::is_loopback_host;
 
 /// Settings that decide about origins.
@@ -66,11 +66,11 @@ pub(crate) fn cors(settings: &Settings) -> CorsLayer {
     let trusted = origins.clone();
     CorsLayer::new()
         .allow_origin(AllowOrigin::predicate(move |origin, parts: &Parts| {
-            (opens_door && door::is_for_clients(&parts.uri))
+            (opens_door && is_for_clients(&parts.uri))
                 || origins.judge(origin, &parts.headers, &parts.extensions) != OriginVerdict::Refused
         }))
         .allow_credentials(AllowCredentials::predicate(move |origin, parts: &Parts| {
-            (opens_door && door::is_for_clients(&parts.uri))
+            (opens_door && is_for_clients(&parts.uri))
                 || trusted.judge(origin, &parts.headers, &parts.extensions) == OriginVerdict::TrustedNetworks
         }))
         .allow_methods([Method::GET, Method::POST, Method::DELETE])

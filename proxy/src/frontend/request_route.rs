@@ -5,68 +5,23 @@
 
 use std::sync::Arc;
 
-use axum::body::Body;
 use axum::extract::Request;
-use axum::response::{IntoResponse, Response};
-use http::header::CONTENT_TYPE;
+use axum::response::Response;
 use http::request::Parts;
-use http::{Extensions, HeaderValue};
-use trunkline_protocol::cause::Cause;
 use trunkline_protocol::id::random_id;
 use trunkline_protocol::manifest::Transport;
 use trunkline_protocol::service::OpenConnection;
 
 use crate::auth::User;
-use crate::frontend::authenticate::user_of;
-use crate::frontend::connect::claims;
-use crate::frontend::connect::websocket_upgrade::is_upgrade;
+use crate::frontend::bearer::{claims, user_of};
 use crate::frontend::endpoint::Endpoint;
 use crate::frontend::identify::ConnectingClient;
-use crate::frontend::plain_response::because;
 use crate::frontend::request::{headers, raw_query};
 use crate::frontend::request_extension::ChosenConnectionId;
-use crate::metrics::Counter;
-use crate::routing::{Rejection, RouteFacts};
+use crate::frontend::routed::{Routed, refusal};
+use crate::frontend::upgrade_answer::is_upgrade;
+use crate::routing::RouteFacts;
 use crate::upstream::{Hub, RouteChoice, ServerGroup, facts_of};
-
-/// Route of a request, in its extensions; without one its client goes to the default group.
-#[derive(Debug, Clone)]
-pub(crate) struct Routed {
-    choice: RouteChoice,
-    /// Counters of the rules that held.
-    matched: Vec<Arc<Counter>>,
-}
-
-impl Routed {
-    /// Group of a request; `None` for the default one.
-    #[must_use]
-    pub(crate) fn group_in(extensions: &Extensions) -> Option<Arc<ServerGroup>> {
-        match &extensions.get::<Self>()?.choice {
-            RouteChoice::Group(group) => group.clone(),
-            RouteChoice::Rejected(_) => None,
-        }
-    }
-
-    /// Refusal of a request that a route rejects.
-    #[must_use]
-    pub(crate) fn refusal_in(extensions: &Extensions) -> Option<Response> {
-        let routed = extensions.get::<Self>()?;
-        let RouteChoice::Rejected(rejection) = &routed.choice else { return None };
-        routed.count();
-        Some(refusal(rejection))
-    }
-
-    /// Counts a client that is let in.
-    pub(crate) fn count_in(extensions: &Extensions) {
-        if let Some(routed) = extensions.get::<Self>() {
-            routed.count();
-        }
-    }
-
-    fn count(&self) {
-        self.matched.iter().for_each(|counter| counter.increment());
-    }
-}
 
 /// Routes an identified request that may begin a connection, and stores the outcome in its extensions.
 pub(crate) fn route(endpoint: &Endpoint, hub: &Hub, request: Request) -> Request {
@@ -179,11 +134,4 @@ fn parts_of(request: &Request) -> Parts {
     (parts.headers, parts.uri) = (request.headers().clone(), request.uri().clone());
     parts.extensions = request.extensions().clone();
     parts
-}
-
-fn refusal(rejection: &Rejection) -> Response {
-    let body = Body::from(rejection.body.to_string());
-    let mut answer = (rejection.status, body).into_response();
-    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(rejection.content_type));
-    because(Cause::RouteRefused, answer)
 }

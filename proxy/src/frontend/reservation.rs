@@ -26,8 +26,8 @@ use trunkline_protocol::wire::{CONNECTION_TOKEN_PARAMETER, RESERVE_PATH};
 
 use crate::auth::User;
 use crate::clock::unix_seconds;
-use crate::frontend::authenticate::{find_user, token, verify_token};
 use crate::frontend::authorize::authorize;
+use crate::frontend::bearer::{find_user, token, verify_token};
 use crate::frontend::endpoint::Endpoint;
 use crate::frontend::identify::{ConnectingClient, UNKNOWN_ID};
 use crate::frontend::plain_response::plain;

@@ -19,18 +19,20 @@ use trunkline_protocol::wire::CHANNEL_PATH;
 use crate::auth::ServiceAudience;
 use crate::frontend::connect::http_transport_request::ID_REQUIRED;
 use crate::frontend::connect::{http_transport_request, websocket_upgrade};
-use crate::frontend::door::{self, Visitor};
+use crate::frontend::door;
 use crate::frontend::endpoint::Endpoint;
 use crate::frontend::fleet_channel::{self, FleetChannelRoute};
 use crate::frontend::path_rule::{NEGOTIATE_SUFFIX, is_private, split_negotiate};
 use crate::frontend::plain_response::plain;
 use crate::frontend::request_extension::{AtDoor, CountedElsewhere};
-use crate::frontend::request_route::{self, Routed};
 use crate::frontend::reverse_proxy::forward_mark::is_forwarded_by_node;
 use crate::frontend::reverse_proxy::{owner_hop, pass_through, x_forwarded};
+use crate::frontend::routed::Routed;
+use crate::frontend::upgrade_answer::is_upgrade_of;
+use crate::frontend::visitor::{Visitor, visitor};
 use crate::frontend::{
-    authenticate, identify, negotiate, normalise, origin_check, refusal, release, request_limit, request_trace,
-    reservation,
+    authenticate, identify, negotiate, normalise, origin_check, refusal, release, request_limit, request_route,
+    request_trace, reservation,
 };
 use crate::rest::Rest;
 use crate::upstream::Hub;
@@ -133,7 +135,7 @@ async fn answer(endpoint: &Endpoint, mut request: Request) -> Result<Response, R
         return Ok(release::answer(endpoint, &request));
     }
     request_trace::arrive(endpoint, &mut request);
-    let visitor = door::visitor(endpoint, request.uri());
+    let visitor = visitor(endpoint, request.uri());
     if visitor == Some(Visitor::AppServer) {
         return door::open_link(endpoint, request).await;
     }
@@ -142,7 +144,7 @@ async fn answer(endpoint: &Endpoint, mut request: Request) -> Result<Response, R
         _ => find_hub(endpoint, request.uri().path())?,
     };
     let is_of_connection = !is_negotiate && identify::names_connection(&request);
-    let is_upgrade = !is_negotiate && websocket_upgrade::is_upgrade_of(&request);
+    let is_upgrade = !is_negotiate && is_upgrade_of(&request);
     let methods = if is_negotiate { &[Method::POST][..] } else { &CONNECTION_METHODS };
     if !methods.contains(request.method()) {
         return Err(not_allowed());
@@ -190,7 +192,7 @@ fn is_connect_to_hub(endpoint: &Endpoint, request: &Request) -> bool {
     if is_rest || is_private(path) || is_forwarded_by_node(request) {
         return false;
     }
-    match door::visitor(endpoint, request.uri()) {
+    match visitor(endpoint, request.uri()) {
         Some(visitor) => visitor == Visitor::Client { is_negotiate: false },
         None => split_negotiate(path).is_none() && endpoint.shared.hubs.find(path).is_some(),
     }
@@ -228,7 +230,7 @@ async fn wait(time: Duration) {
 /// Whether a request is the app server's to answer. Before the first manifest nobody knows. A request that another node
 /// has forwarded here goes no further.
 fn is_for_app(endpoint: &Endpoint, request: &Request) -> bool {
-    if door::visitor(endpoint, request.uri()).is_some() {
+    if visitor(endpoint, request.uri()).is_some() {
         return false;
     }
     let (hubs, path) = (&endpoint.shared.hubs, request.uri().path());

@@ -7,14 +7,18 @@ use serde_json::json;
 use trunkline_protocol::access_token;
 use trunkline_protocol::door::{CLIENT_PATH, ClientTicket, escaped, sign_client_token};
 
-use super::execution::Execution;
+use super::query::RestQuery;
 use super::rest_error::RestError;
 use crate::clock::unix_seconds;
 use crate::fleet::NamedHub;
+use crate::shard::Shared;
 
 /// Answers with a token for a client, and the URL that it is for.
-pub(super) fn answer(execution: &Execution, hub: &NamedHub, name: &str) -> Result<Response, RestError> {
-    let Execution { shared, query, origin, .. } = execution;
+pub(super) fn answer(
+    shared: &Shared,
+    (query, origin): (&RestQuery, &str),
+    (hub, name): (&NamedHub, &str),
+) -> Result<Response, RestError> {
     let Some(key) = shared.settings.keys.iter().next() else { return Err(RestError::stopping()) };
     let (now_s, minutes) = (unix_seconds(), query.token_minutes()?);
     let expires_s = now_s.saturating_add(minutes * 60);

@@ -38,13 +38,13 @@ const NO_CONNECTION: &str = "Warning.Connection.NotExisted";
 
 /// Execution of one request.
 pub(super) struct Execution {
-    pub(super) shared: Arc<Shared>,
-    pub(super) fleet: Fleet,
+    shared: Arc<Shared>,
+    fleet: Fleet,
     head: Parts,
-    pub(super) query: RestQuery,
+    query: RestQuery,
     body: Bytes,
     /// Origin at which the caller reaches this node, such as `https://node.example`.
-    pub(super) origin: String,
+    origin: String,
 }
 
 impl Execution {
@@ -54,7 +54,7 @@ impl Execution {
     }
 
     /// Path of the request.
-    pub(super) fn path(&self) -> &str {
+    fn path(&self) -> &str {
         self.head.uri.path()
     }
 
@@ -69,7 +69,7 @@ impl Execution {
             Operation::Send(to) => self.send(&hub, to).await,
             Operation::Close(to) => self.close(&hub, to).await,
             Operation::Exists(who) => self.exists(&hub, who).await,
-            Operation::GenerateToken => client_token::answer(&self, &hub, &name),
+            Operation::GenerateToken => client_token::answer(&self.shared, (&self.query, &self.origin), (&hub, &name)),
             Operation::Invoke { connection } => self.invoke(&hub, &connection).await,
             Operation::Execute => self.execute(&hub).await,
             Operation::SendItem { connection, stream } => self.send_item(&hub, &connection, &stream).await,
@@ -79,7 +79,10 @@ impl Execution {
                 Ok(delivered(self.deliver(&hub, Addressee::Connection(connection), end).await))
             }
             Operation::Refresh { connection } => self.refresh(&hub, connection).await,
-            Operation::ListMembers { group } => member_list::answer(&self, &hub, &group).await,
+            Operation::ListMembers { group } => {
+                let url = format!("{}{}", self.origin, self.path());
+                member_list::answer(&self.fleet, (&self.query, &url), (&hub, &group)).await
+            }
             Operation::Join { group, connection } => {
                 self.check_group(&group)?;
                 let change = change(connection, Some(group));

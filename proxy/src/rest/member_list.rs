@@ -6,16 +6,19 @@ use http::StatusCode;
 use serde_json::json;
 use trunkline_protocol::service::{AckStatus, GroupMemberQuery};
 
-use super::execution::Execution;
+use super::query::RestQuery;
 use super::rest_error::RestError;
-use crate::fleet::NamedHub;
+use crate::fleet::{Fleet, NamedHub};
 
 /// Members of a page by default, as at Azure's service.
 const PAGE_SIZE: i64 = 100;
 
-/// Answers with a page of the members of a group, and where the next one is.
-pub(super) async fn answer(execution: &Execution, hub: &NamedHub, group: &str) -> Result<Response, RestError> {
-    let query = &execution.query;
+/// Answers with a page of the members of a group, and where the next one is: at the URL that was asked.
+pub(super) async fn answer(
+    fleet: &Fleet,
+    (query, url): (&RestQuery, &str),
+    (hub, group): (&NamedHub, &str),
+) -> Result<Response, RestError> {
     let (page_size, top) = (query.page_size()?.unwrap_or(PAGE_SIZE), query.top()?);
     let asked = GroupMemberQuery {
         group: group.into(),
@@ -24,7 +27,7 @@ pub(super) async fn answer(execution: &Execution, hub: &NamedHub, group: &str) -
         continuation_token: query.continuation_token().map(Into::into),
         ..GroupMemberQuery::default()
     };
-    let page = execution.fleet.list_group(hub, asked).await.map_err(|(status, problem)| match status {
+    let page = fleet.list_group(hub, asked).await.map_err(|(status, problem)| match status {
         AckStatus::Timeout => RestError::new(StatusCode::SERVICE_UNAVAILABLE, "Error.Fleet.Incomplete", problem),
         _ => RestError::bad_value("continuationToken", &format!("is refused: {problem}")),
     })?;
@@ -34,9 +37,9 @@ pub(super) async fn answer(execution: &Execution, hub: &NamedHub, group: &str) -
         .map(|member| json!({ "connectionId": &*member.connection_id, "userId": member.user_id.as_deref() }));
     let members: Vec<_> = members.collect();
     let rest = top.map(|top| top.saturating_sub(members.len() as u64));
-    let next = page.continuation_token.filter(|_| rest != Some(0)).map(|token| {
-        let path = execution.path();
-        format!("{}{path}?{}", execution.origin, query.of_next_page(&token, rest))
-    });
+    let next = page
+        .continuation_token
+        .filter(|_| rest != Some(0))
+        .map(|token| format!("{url}?{}", query.of_next_page(&token, rest)));
     Ok(Json(json!({ "value": members, "nextLink": next })).into_response())
 }

@@ -1,19 +1,13 @@
 //! A link as the rest of the proxy sees it: any shard may write to it, for as long as its session lives.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio_util::sync::CancellationToken;
 use trunkline_link::{LinkOutbox, OutboxPolicy};
 use trunkline_protocol::service::{Answer, Attachment, Class, LinkKind, Offer};
 use trunkline_protocol::service::{ServiceMessage, Session, SessionError, encode_connection_data, encode_traced_data};
 
-use super::{AppServerId, Asker, HubIndex};
-
-/// A link, for as long as its session lives; never used again in this process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct LinkId(u64);
-
-static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+use super::{AppServerId, Asker, HubIndex, LinkId};
 
 /// The near end of a slot's session; it lives across the sockets of a link.
 #[derive(Debug)]
@@ -77,7 +71,7 @@ impl LinkHandle {
             dialled_in: None,
             is_leaving: AtomicBool::new(false),
             given_up: CancellationToken::new(),
-            id: LinkId(NEXT_ID.fetch_add(1, Ordering::Relaxed)),
+            id: LinkId::next(),
             hub,
             app,
             outbox: LinkOutbox::new(OutboxPolicy::pausing(unsent_max_bytes), session),

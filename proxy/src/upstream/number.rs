@@ -1,4 +1,6 @@
-//! Numbers of hubs and app servers, by which tables find them.
+//! Numbers of hubs, app servers and links, by which tables find them.
+
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Index of a hub in tables; used again long after nobody has named the hub any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -7,6 +9,19 @@ pub(crate) struct HubIndex(pub(super) u32);
 /// Number of an app server instance, never used again in this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct AppServerId(pub(super) u32);
+
+/// Number of a link, for as long as its session lives; never used again in this process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct LinkId(u64);
+
+static NEXT_LINK: AtomicU64 = AtomicU64::new(1);
+
+impl LinkId {
+    /// Number of a new link.
+    pub(super) fn next() -> Self {
+        Self(NEXT_LINK.fetch_add(1, Ordering::Relaxed))
+    }
+}
 
 impl HubIndex {
     #[must_use]

@@ -340,6 +340,7 @@ mod tests {
     use std::time::Duration;
 
     use proptest::prelude::*;
+    use tokio::sync::Semaphore;
     use trunkline_protocol::key::{AccessKey, AccessKeys};
     use trunkline_protocol::manifest::{MIGRATE_FROM_HEADER, MIGRATE_TO_HEADER};
     use trunkline_protocol::service::FlowOperation;
@@ -347,21 +348,26 @@ mod tests {
     use super::*;
     use crate::config::WebhookSettings;
     use crate::net::connector::Connector;
-    use crate::webhook::Webhooks;
+    use crate::webhook::backlog::Backlog;
+    use crate::webhook::webhook_hub::WebhookTerms;
 
     const HANDSHAKE: &[u8] = b"{\"protocol\":\"json\",\"version\":1}\x1e";
     const SAY: &[u8] = b"{\"type\":1,\"invocationId\":\"1\",\"target\":\"Say\",\"arguments\":[]}\x1e";
 
-    fn far_end(connecting: WebhookConnecting) -> (FarEnd, Webhooks) {
+    fn far_end(connecting: WebhookConnecting) -> (FarEnd, Arc<Backlog>) {
         bounded(connecting, usize::MAX)
     }
 
-    fn bounded(connecting: WebhookConnecting, waiting_max_bytes: usize) -> (FarEnd, Webhooks) {
+    fn bounded(connecting: WebhookConnecting, waiting_max_bytes: usize) -> (FarEnd, Arc<Backlog>) {
         let rules = vec!["chat=http://app/{category}/{event}".parse().unwrap()];
         let keys = AccessKeys::new(vec![AccessKey::new("a key that is long enough").unwrap()]).unwrap();
         let settings = WebhookSettings { rules, connecting, waiting_max_bytes, ..WebhookSettings::NONE };
-        let webhooks = Webhooks::new(&settings, &keys, Connector::default());
-        (FarEnd::new(webhooks.of("chat").unwrap().0), webhooks)
+        let backlog = Arc::new(Backlog::new(waiting_max_bytes));
+        let (room, connector, template) =
+            (Semaphore::new(1), Connector::default(), settings.rule_for("chat").unwrap().template.clone());
+        let terms = WebhookTerms { settings, keys, connector, room, backlog: backlog.clone() };
+        let hub = WebhookHub::new("chat", template, Arc::new(terms), Arc::default());
+        (FarEnd::new(Arc::new(hub)), backlog)
     }
 
     fn open(id: &'static str, header: Option<&'static str>) -> ServiceMessage {
@@ -414,18 +420,18 @@ mod tests {
 
     #[test]
     fn a_client_that_has_lost_another_link_goes_on_and_nobody_is_told_of_it_again() {
-        let (mut end, webhooks) = far_end(WebhookConnecting::Open);
+        let (mut end, backlog) = far_end(WebhookConnecting::Open);
         assert!(take(&mut end, open("c", Some(MIGRATE_FROM_HEADER))).posts.is_empty());
         assert_eq!(names(&take(&mut end, data("c", SAY))), ["Say"]);
         assert!(take(&mut end, close("c", Some(MIGRATE_TO_HEADER))).posts.is_empty(), "it goes on elsewhere");
         let late = answered(&mut end, &"c".into(), WebhookAnswer::Completion(Bytes::new()));
         assert!(late.frames.is_empty() && late.posts.is_empty());
-        assert_eq!((webhooks.clients(), webhooks.waiting_bytes()), (0, 0));
+        assert_eq!((backlog.clients(), backlog.bytes()), (0, 0));
     }
 
     #[test]
     fn a_client_that_goes_before_it_is_let_in_is_nobodys() {
-        let (mut end, webhooks) = far_end(WebhookConnecting::Asked);
+        let (mut end, backlog) = far_end(WebhookConnecting::Asked);
         drop(take(&mut end, open("a", None)));
         drop(take(&mut end, close("a", None)));
         drop(take(&mut end, open("b", None)));
@@ -433,13 +439,13 @@ mod tests {
         drop(take(&mut end, close("b", None)));
         let late = answered(&mut end, &"b".into(), WebhookAnswer::Done);
         assert!(late.frames.is_empty() && late.posts.is_empty());
-        assert_eq!((webhooks.clients(), webhooks.waiting_bytes()), (0, 0));
+        assert_eq!((backlog.clients(), backlog.bytes()), (0, 0));
     }
 
     #[test]
     fn clients_that_come_and_go_without_room_leave_as_many_as_the_backlog_takes() {
         for (connecting, most) in [(WebhookConnecting::Open, 16_384), (WebhookConnecting::Asked, 0)] {
-            let (mut end, webhooks) = far_end(connecting);
+            let (mut end, backlog) = far_end(connecting);
             for number in 0..20_000 {
                 let id = number.to_string();
                 let open = OpenConnection { connection_id: id.as_str().into(), ..OpenConnection::default() };
@@ -447,30 +453,30 @@ mod tests {
                 drop(end.take(data_for(&id.as_str().into(), Bytes::from_static(HANDSHAKE))));
                 drop(end.take(close_of(&id.into(), "")));
             }
-            assert_eq!((webhooks.clients(), end.line.len()), (most, most));
+            assert_eq!((backlog.clients(), end.line.len()), (most, most));
             while let Some(post) = end.next_post() {
                 drop(end.answered(&post.connection_id, WebhookAnswer::Done));
             }
-            assert_eq!((webhooks.clients(), webhooks.waiting_bytes()), (0, 0));
+            assert_eq!((backlog.clients(), backlog.bytes()), (0, 0));
         }
     }
 
     #[test]
     fn a_full_backlog_keeps_the_end_of_a_client_only_if_its_beginning_was_told() {
-        let (mut end, webhooks) = bounded(WebhookConnecting::Open, 0);
+        let (mut end, backlog) = bounded(WebhookConnecting::Open, 0);
         drop(end.take(open("told", None)));
         assert_eq!(names(&take(&mut end, data("told", HANDSHAKE))), ["connected"]);
         drop(end.take(open("untold", None)));
         drop(end.take(data("untold", HANDSHAKE)));
         drop(end.take(close("untold", None)));
-        assert_eq!((webhooks.clients(), end.has_next_post()), (1, false));
+        assert_eq!((backlog.clients(), end.has_next_post()), (1, false));
         drop(end.take(close("told", None)));
         assert_eq!(names(&answered(&mut end, &"told".into(), WebhookAnswer::Done)), ["disconnected"]);
     }
 
     #[test]
     fn what_is_known_of_a_client_counts_when_it_has_gone() {
-        let (mut end, webhooks) = far_end(WebhookConnecting::Open);
+        let (mut end, backlog) = far_end(WebhookConnecting::Open);
         let query = Some("x".repeat(1_000).into());
         drop(end.take(ServiceMessage::OpenConnection(OpenConnection {
             connection_id: "c".into(),
@@ -478,14 +484,14 @@ mod tests {
             ..OpenConnection::default()
         })));
         drop(end.take(data("c", HANDSHAKE)));
-        assert!((200..500).contains(&webhooks.waiting_bytes()), "{}", webhooks.waiting_bytes());
+        assert!((200..500).contains(&backlog.bytes()), "{}", backlog.bytes());
         drop(end.take(close("c", None)));
-        assert!((1_400..2_000).contains(&webhooks.waiting_bytes()), "{}", webhooks.waiting_bytes());
+        assert!((1_400..2_000).contains(&backlog.bytes()), "{}", backlog.bytes());
     }
 
     #[test]
     fn a_handshake_that_is_not_good_is_answered_as_the_official_server_does() {
-        let (mut end, webhooks) = far_end(WebhookConnecting::Open);
+        let (mut end, backlog) = far_end(WebhookConnecting::Open);
         drop(take(&mut end, open("c", None)));
         let steps = take(&mut end, data("c", b"{\"protocol\":\"json\",\"version\":9}\x1e"));
         let [ServiceMessage::ConnectionData(answer), ServiceMessage::CloseConnection(_)] = &steps.frames[..] else {
@@ -495,7 +501,7 @@ mod tests {
             answer.payload,
             "{\"error\":\"The server does not support version 9 of the 'json' protocol.\"}\u{1e}"
         );
-        assert_eq!((steps.posts.len(), webhooks.clients()), (0, 0));
+        assert_eq!((steps.posts.len(), backlog.clients()), (0, 0));
     }
 
     fn question(number: usize) -> ServiceMessage {
@@ -509,7 +515,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn questions_that_a_client_never_answers_make_room_for_others_in_time() {
-        let (mut end, _webhooks) = far_end(WebhookConnecting::Open);
+        let (mut end, _backlog) = far_end(WebhookConnecting::Open);
         drop(take(&mut end, open("c", Some(MIGRATE_FROM_HEADER))));
         assert!((0..100).all(|number| take(&mut end, question(number)).frames.is_empty()));
         tokio::time::advance(Duration::from_secs(29)).await;
@@ -522,7 +528,7 @@ mod tests {
 
     #[test]
     fn more_questions_to_a_client_than_may_wait_are_refused() {
-        let (mut end, _webhooks) = far_end(WebhookConnecting::Open);
+        let (mut end, _backlog) = far_end(WebhookConnecting::Open);
         drop(take(&mut end, open("c", Some(MIGRATE_FROM_HEADER))));
         assert!((0..100).all(|number| take(&mut end, question(number)).frames.is_empty()));
         assert!(matches!(take(&mut end, question(100)).frames[..], [ServiceMessage::ErrorCompletion(_)]));
@@ -539,7 +545,7 @@ mod tests {
             steps in proptest::collection::vec((0usize..3, 0usize..7), 0..120), asked in any::<bool>(),
         ) {
             let connecting = if asked { WebhookConnecting::Asked } else { WebhookConnecting::Open };
-            let (mut end, webhooks) = far_end(connecting);
+            let (mut end, backlog) = far_end(connecting);
             let mut under_way: HashMap<ByteString, u64> = HashMap::new();
             let mut paused: HashMap<ByteString, bool> = HashMap::new();
             let mut last: HashMap<ByteString, u64> = HashMap::new();
@@ -568,7 +574,7 @@ mod tests {
                 under_way.remove(&id);
                 check(answered(&mut end, &id, WebhookAnswer::Done), &mut under_way, &mut paused);
             }
-            prop_assert_eq!((webhooks.clients(), webhooks.waiting_bytes()), (0, 0));
+            prop_assert_eq!((backlog.clients(), backlog.bytes()), (0, 0));
         }
     }
 

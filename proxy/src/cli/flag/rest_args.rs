@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 use clap::Args;
 
 use super::config_error::ConfigError;
-use super::serve_args::socket_address;
+use super::socket_address::socket_address;
 use super::value_parser::{bytes, bytes_text};
 use crate::auth::host_of_url;
 use crate::config::RestSettings;

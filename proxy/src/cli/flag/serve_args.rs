@@ -1,6 +1,6 @@
 //! Flags of `trunkline serve`, and their conversion into a [`Config`].
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs, UdpSocket};
+use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -28,6 +28,7 @@ use super::proxy_protocol_args::ProxyProtocolArgs;
 use super::rehome_args::RehomeArgs;
 use super::relay_args::RelayArgs;
 use super::rest_args::RestArgs;
+use super::socket_address::socket_address;
 use super::tls_args::TlsArgs;
 use super::token_args::TokenArgs;
 use super::trust_args::TrustArgs;
@@ -331,21 +332,6 @@ fn one_per_core() -> u16 {
     available_parallelism().ok().and_then(|cores| u16::try_from(cores.get()).ok()).unwrap_or(1)
 }
 
-pub(super) fn socket_address(flag: &'static str, value: &str) -> Result<SocketAddr, ConfigError> {
-    let failed = |reason| ConfigError::Address { flag, value: value.into(), reason };
-    let none = || failed(std::io::ErrorKind::AddrNotAvailable.into());
-    if let Some(port) = value.strip_prefix(':').and_then(|port| port.parse().ok()) {
-        return Ok(SocketAddr::new(every_address(), port));
-    }
-    value.to_socket_addrs().map_err(failed)?.next().ok_or_else(none)
-}
-
-/// Returns the wildcard that a host left out stands for: that of both families, except on a machine without IPv6.
-fn every_address() -> IpAddr {
-    let has_ipv6 = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).is_ok();
-    if has_ipv6 { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() }
-}
-
 fn upstream(url: &str) -> Result<Address, ConfigError> {
     url.parse().map_err(|problem| ConfigError::Upstream { value: url.into(), problem })
 }
@@ -536,10 +522,7 @@ mod tests {
     }
 
     #[test]
-    fn a_port_alone_is_every_address_of_this_machine() {
-        let address = socket_address("--listen", ":8080").unwrap();
-        assert!(address.ip().is_unspecified() && address.port() == 8080, "{address}");
-        assert!(socket_address("--listen", ":99999").is_err() && socket_address("--listen", ":").is_err());
+    fn an_admin_port_alone_is_refused_as_open_to_other_machines() {
         let remote = problem(&["--upstream", "http://localhost", "--admin", ":8090"]);
         assert!(remote.contains(":8090 is not on this machine"), "{remote}");
     }

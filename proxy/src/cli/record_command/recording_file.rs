@@ -8,7 +8,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use super::RecordError;
+use super::record_error::RecordError;
 use crate::observer::{OpenLine, RecordingHeader, RecordingLine, json_line};
 
 /// Limits of the files of one recording.
@@ -129,22 +129,22 @@ fn create(path: &Path) -> io::Result<BufWriter<File>> {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::observer::{CloseLine, MessageLine, RECORDING_FORMAT, RECORDING_VERSION};
 
     /// Folder of one test, which goes with this value.
-    pub(in crate::cli::record_command) struct TestFolder(PathBuf);
+    pub(crate) struct TestFolder(PathBuf);
 
     impl TestFolder {
-        pub(in crate::cli::record_command) fn new() -> Self {
+        pub(crate) fn new() -> Self {
             let name = format!("trunkline-recording-{}", trunkline_protocol::id::random_id());
             let folder = std::env::temp_dir().join(name);
             fs::create_dir(&folder).unwrap();
             Self(folder)
         }
 
-        pub(in crate::cli::record_command) fn file(&self) -> PathBuf {
+        pub(crate) fn file(&self) -> PathBuf {
             self.0.join("out.jsonl")
         }
     }

@@ -19,7 +19,7 @@ use crate::frontend::in_flight::InFlight;
 use crate::frontend::plain_response::plain;
 use crate::frontend::request_extension::peer_address;
 use crate::frontend::request_limit::{count_connected, refuse_slow_body, take_permit, take_pipe_permit};
-use crate::frontend::request_route::Routed;
+use crate::frontend::routed::Routed;
 use crate::frontend::timed_body::is_body_timeout;
 use crate::limits::AddressPermit;
 use crate::shard::ClientStream;

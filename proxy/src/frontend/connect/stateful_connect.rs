@@ -24,12 +24,12 @@ use trunkline_protocol::manifest::Transport;
 
 use crate::clock::unix_seconds;
 use crate::frontend::connect::may_use;
-use crate::frontend::door::ComesBack;
 use crate::frontend::endpoint::Endpoint;
 use crate::frontend::identify::{ConnectingClient, UNKNOWN_ID};
 use crate::frontend::plain_response::plain;
 use crate::frontend::request_limit::{take_permit, take_permit_again};
 use crate::frontend::reservation;
+use crate::frontend::visitor::ComesBack;
 use crate::limits::AddressPermit;
 use crate::metrics::ReservationOutcome;
 use crate::shard::{Location, Reachability, RouteTable, Serial, ShardSender, Slot, SoughtConnection, TakenOver};

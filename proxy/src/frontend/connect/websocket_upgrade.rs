@@ -2,28 +2,26 @@
 
 use std::sync::Arc;
 
-use axum::body::Body;
 use axum::extract::Request;
 use axum::response::Response;
-use http::header::{CONNECTION, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE};
-use http::{HeaderMap, HeaderName, Method, StatusCode, Version};
+use http::StatusCode;
 use tokio::time::sleep;
-use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use trunkline_protocol::id::random_id;
 use trunkline_protocol::manifest::Transport;
 use trunkline_protocol::service::OpenConnection;
 
 use crate::auth::ClientTerms;
 use crate::clock::unix_seconds;
-use crate::frontend::authenticate::user_of;
+use crate::frontend::bearer::user_of;
 use crate::frontend::connect::stateful_connect::{self, Claim, StatefulConnect};
 use crate::frontend::connect::{NewConnection, admit, changed_transport, may_use, not_supported};
-use crate::frontend::door::ComesBack;
 use crate::frontend::endpoint::Endpoint;
 use crate::frontend::identify::{ConnectingClient, UNKNOWN_ID};
 use crate::frontend::plain_response::plain;
 use crate::frontend::request_extension::{ChosenConnectionId, peer_address};
 use crate::frontend::request_limit::{count_connected, take_permit};
+use crate::frontend::upgrade_answer::{accept_key, switching_protocols};
+use crate::frontend::visitor::ComesBack;
 use crate::frontend::{reservation, restore};
 use crate::shard::{ClientStream, DirectUpgrade, PendingConnection, ReserveError, ShardMessage};
 use crate::upstream::Hub;
@@ -127,40 +125,4 @@ fn resume(hub: &Arc<Hub>, mut request: Request, claim: Claim) {
 fn stream_below(request: &mut Request) -> ClientStream {
     let direct = request.extensions_mut().remove::<DirectUpgrade>();
     direct.and_then(|direct| direct.take()).unwrap_or_else(|| ClientStream::Upgrade(hyper::upgrade::on(request)))
-}
-
-/// Whether a request asks for a WebSocket, in a version of HTTP that has upgrades.
-pub(crate) fn is_upgrade_of(request: &Request) -> bool {
-    *request.method() == Method::GET && request.version() >= Version::HTTP_11 && is_upgrade(request.headers())
-}
-
-/// Whether the headers of a request ask for a WebSocket.
-pub(crate) fn is_upgrade(headers: &HeaderMap) -> bool {
-    has_word(headers, &CONNECTION, "upgrade") && has_word(headers, &UPGRADE, "websocket")
-}
-
-fn has_word(headers: &HeaderMap, name: &HeaderName, word: &str) -> bool {
-    headers
-        .get_all(name)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .any(|value| value.split(',').any(|one| one.trim().eq_ignore_ascii_case(word)))
-}
-
-/// Answer to the key of an upgrade; `None` if the upgrade is malformed.
-pub(crate) fn accept_key(headers: &HeaderMap) -> Option<HeaderValue> {
-    let is_version_13 = headers.get(SEC_WEBSOCKET_VERSION)?.as_bytes() == b"13";
-    let key = headers.get(SEC_WEBSOCKET_KEY)?;
-    (is_version_13 && key.len() == 24).then(|| HeaderValue::from_str(&derive_accept_key(key.as_bytes())).ok())?
-}
-
-/// Makes the answer that lets a WebSocket begin.
-pub(crate) fn switching_protocols(accept: &HeaderValue) -> Response {
-    let mut answer = Response::new(Body::empty());
-    *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-    let headers = answer.headers_mut();
-    headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
-    headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
-    headers.insert(SEC_WEBSOCKET_ACCEPT, accept.clone());
-    answer
 }

@@ -31,11 +31,11 @@ use tokio::task::spawn_local;
 use tokio::time::{Instant, timeout_at};
 use tracing::debug;
 
-use super::ListenerService;
 use super::http_connection::{self, FirstBytes};
+use super::listener_service::ListenerService;
 use super::socket_context::SocketContext;
-use crate::frontend::connect::websocket_upgrade::is_upgrade;
 use crate::frontend::request_extension::PeerAddress;
+use crate::frontend::upgrade_answer::is_upgrade;
 use crate::shard::{AppSocket, DirectUpgrade};
 
 /// Bytes that are read at once. The head of a browser with some cookies has half of that.

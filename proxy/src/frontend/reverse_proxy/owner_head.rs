@@ -11,10 +11,10 @@ use trunkline_protocol::manifest::{BOOT_HEADER, NODE_HEADER};
 use trunkline_protocol::token::{User, UserBinding, claims_fit};
 use trunkline_protocol::wire::CONNECTION_TOKEN_PARAMETER;
 
-use crate::frontend::door;
 use crate::frontend::identify::ConnectingClient;
 use crate::frontend::request::{bearer, is_for_the_app, query_value, raw_query};
 use crate::frontend::reverse_proxy::next_hop;
+use crate::frontend::visitor::is_for_clients;
 use crate::metrics::RelayFailure;
 
 /// Headers of a request that an HTTP transport reads.
@@ -42,7 +42,7 @@ const ANSWER_TYPES: [&str; 3] = ["application/octet-stream", "text/event-stream"
 /// token. All other requests name the connection and nothing else.
 pub(super) fn prepare_request(parts: &mut Parts, client: &ConnectingClient) -> Option<User> {
     next_hop::prepare_request(parts);
-    if door::is_for_clients(&parts.uri) {
+    if is_for_clients(&parts.uri) {
         // The owner reads the token itself, which says more than a mark can hold.
         return None;
     }

@@ -16,7 +16,6 @@ use hyper::body::Body as _;
 use trunkline_protocol::cause::Cause;
 
 use crate::frontend::connect::http_transport_request::wants_event_stream;
-use crate::frontend::connect::websocket_upgrade::is_upgrade;
 use crate::frontend::endpoint::Endpoint;
 use crate::frontend::identify::{ConnectingClient, UNKNOWN_ID};
 use crate::frontend::in_flight::InFlight;
@@ -27,6 +26,7 @@ use crate::frontend::reverse_proxy::owner_permit::{reachable_owner, take_owner_p
 use crate::frontend::reverse_proxy::relayed_body::{RelayedRequestBody, SilenceTimer};
 use crate::frontend::reverse_proxy::{forward_mark, next_hop, owner_head, silence_limit};
 use crate::frontend::timed_body::TimedBody;
+use crate::frontend::upgrade_answer::is_upgrade;
 use crate::limits::{HOPS_PER_CONNECTION_MAX, HOPS_PER_OWNER_MAX};
 use crate::metrics::{HopRefusal, RelayFailure};
 use crate::net::address::Address;

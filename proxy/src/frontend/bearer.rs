@@ -1,0 +1,90 @@
+//! Bearer of a request: its access token, the user that it names, and what app servers get to know of that.
+
+use axum::extract::Request;
+use axum::response::Response;
+use bytestring::ByteString;
+use http::StatusCode;
+use trunkline_protocol::manifest::USER_ID_CLAIM;
+use trunkline_protocol::negotiate::Decision;
+use trunkline_protocol::token::{Claim, UserBinding};
+use trunkline_protocol::wire::{ACCESS_TOKEN_PARAMETER, PRIVATE_CLAIM_PREFIX};
+
+use crate::auth::{TokenError, User};
+use crate::frontend::endpoint::Endpoint;
+use crate::frontend::plain_response::plain;
+use crate::frontend::request::{bearer, query_value};
+
+/// Verifies the access token of a request, if it has one.
+pub(crate) async fn verify_token(endpoint: &Endpoint, token: Option<String>) -> Result<Option<User>, TokenError> {
+    match token {
+        Some(token) => endpoint.shared.verifier.verify(&token).await.map(Some),
+        None => Ok(None),
+    }
+}
+
+/// Returns the user that the app has named, or the one of the access token; and what binds its connection to it.
+pub(crate) fn find_user(
+    endpoint: &Endpoint,
+    verified: Result<Option<User>, TokenError>,
+    decision: &Decision,
+) -> Result<(User, UserBinding), Response> {
+    let Decision { user, claims, expires_s, .. } = decision.clone();
+    if user.as_ref().is_some_and(|id| !id.is_empty()) {
+        // A token that only the app understands is no fault of its bearer.
+        return Ok((User { id: user, claims, expires_s }, UserBinding::ConnectionToken));
+    }
+    let verified = verified.map_err(|error| refuse_token(endpoint, &error))?;
+    let binding = if verified.is_some() { UserBinding::AccessToken } else { UserBinding::ConnectionToken };
+    let mut user = verified.unwrap_or_default();
+    user.claims.extend(claims);
+    user.expires_s = expires_s.or(user.expires_s);
+    Ok((user, binding))
+}
+
+/// Makes and counts the refusal of a bad access token.
+pub(crate) fn refuse_token(endpoint: &Endpoint, error: &TokenError) -> Response {
+    endpoint.shared.verifier.count_refused(error);
+    plain(StatusCode::UNAUTHORIZED, error.to_string())
+}
+
+/// Returns the user of an authenticated request.
+pub(crate) fn user_of(request: &Request) -> User {
+    request.extensions().get().cloned().unwrap_or_default()
+}
+
+/// Returns the access token that a request shows.
+pub(crate) fn token<B>(request: &http::Request<B>) -> Option<String> {
+    let bearer = bearer(request.headers()).map(str::to_owned);
+    bearer.or_else(|| query_value(request.uri(), ACCESS_TOKEN_PARAMETER)).filter(|token| !token.is_empty())
+}
+
+/// Claims of a client for its app server.
+pub(crate) fn claims(user: &User) -> Vec<(ByteString, ByteString)> {
+    let system = user.id.iter().map(|id| (USER_ID_CLAIM, id.as_str()));
+    // Clients can't claim what only this proxy may.
+    let own = user.claims.iter().filter(|(name, _)| !name.starts_with(PRIVATE_CLAIM_PREFIX));
+    let own = own.map(|(name, value): &Claim| (name.as_str(), value.as_str()));
+    system.chain(own).map(|(name, value)| (name.into(), value.into())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use http::header::AUTHORIZATION;
+
+    use super::*;
+
+    fn of(uri: &str, authorization: Option<&str>) -> Option<String> {
+        let mut request = http::Request::get(uri);
+        if let Some(value) = authorization {
+            request = request.header(AUTHORIZATION, value);
+        }
+        token(&request.body(()).unwrap())
+    }
+
+    #[test]
+    fn the_header_counts_before_the_query_and_other_schemes_are_ignored() {
+        assert_eq!(of("/chat?access_token=q", Some("bearer h")).as_deref(), Some("h"));
+        assert_eq!(of("/chat?access_token=q", Some("Basic eA==")).as_deref(), Some("q"));
+        assert_eq!(of("/chat?access_token=", None), None);
+    }
+}

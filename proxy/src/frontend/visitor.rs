@@ -1,0 +1,74 @@
+//! Visitors of the door: app servers that dial in, and their clients, by the path of their requests.
+
+use http::Uri;
+use trunkline_protocol::door::{CLIENT_PATH, SERVER_PATH};
+
+use crate::frontend::endpoint::Endpoint;
+use crate::frontend::path_rule::split_negotiate;
+
+/// Parameter that names the hub.
+pub(super) const HUB_PARAMETER: &str = "hub";
+
+/// Visitor of the door.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Visitor {
+    AppServer,
+    Client { is_negotiate: bool },
+}
+
+/// Returns the visitor that a request is of, if it comes to the door and that is open.
+pub(crate) fn visitor(endpoint: &Endpoint, uri: &Uri) -> Option<Visitor> {
+    let visitor = visitor_of(uri.path()).filter(|_| endpoint.shared.settings.opens_door)?;
+    hub_names(uri).next().map(|_| visitor)
+}
+
+/// Whether a path is one of the door for clients, and names a hub.
+pub(crate) fn is_for_clients(uri: &Uri) -> bool {
+    matches!(visitor_of(uri.path()), Some(Visitor::Client { .. })) && hub_names(uri).next().is_some()
+}
+
+fn visitor_of(path: &str) -> Option<Visitor> {
+    let is = |path: &str, wanted: &str| path.trim_end_matches('/').eq_ignore_ascii_case(wanted.trim_end_matches('/'));
+    match split_negotiate(path) {
+        Some(base) if is(base, CLIENT_PATH) => Some(Visitor::Client { is_negotiate: true }),
+        None if is(path, CLIENT_PATH) => Some(Visitor::Client { is_negotiate: false }),
+        None if is(path, SERVER_PATH) => Some(Visitor::AppServer),
+        _ => None,
+    }
+}
+
+/// Names of hubs in the query of a request, in small letters.
+pub(super) fn hub_names(uri: &Uri) -> impl Iterator<Item = String> {
+    let pairs = form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes());
+    pairs.filter(|(name, _)| name == HUB_PARAMETER).map(|(_, hub)| hub.to_ascii_lowercase())
+}
+
+/// Mark of a request whose access token has expired: it may go on with an open connection, and begin none.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ComesBack;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(uri: &str) -> Option<Visitor> {
+        visitor_of(uri.parse::<Uri>().unwrap().path())
+    }
+
+    #[test]
+    fn paths_of_the_door_are_known_with_and_without_the_last_slash() {
+        assert_eq!(at("/server/?hub=a"), Some(Visitor::AppServer));
+        assert_eq!(at("/client/?hub=a"), Some(Visitor::Client { is_negotiate: false }));
+        assert_eq!(at("/client?hub=a"), Some(Visitor::Client { is_negotiate: false }));
+        assert_eq!(at("/client/negotiate?hub=a"), Some(Visitor::Client { is_negotiate: true }));
+        for other in ["/", "/servers/", "/server/negotiate", "/x/client/", "/clients/negotiate"] {
+            assert_eq!(at(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_path_for_clients_names_a_hub() {
+        assert!(!is_for_clients(&"/client/?x=1".parse().unwrap()));
+        assert!(is_for_clients(&"/client/negotiate?hub=a".parse().unwrap()));
+    }
+}
