@@ -84,16 +84,16 @@ fn router(
     let context = AdminContext { observer, guard: guard.clone() };
     let guarded = api::guarded().layer(middleware::from_fn_with_state(guard.clone(), guard::check));
     let api = guarded.merge(api::open());
-    if !fleet.is_alone() {
-        fleet.serve_api(api.clone().with_state(context.clone()));
+    if !fleet.members().is_alone() {
+        fleet.questions().serve_api(api.clone().with_state(context.clone()));
     }
     // The page uses the API below its own path, where the cookie of its session goes.
     let observer = api.clone().merge(page::router()).nest(PAGE_PATH, api).with_state(context);
     let port = probe::router(readiness, fleet.clone(), guard, counters.clone()).merge(observer);
-    let port = match fleet.api() {
+    let port = match fleet.questions().api() {
         Some(api) => {
             let inside = fleet::routes(fleet.clone()).merge(api);
-            port.merge(node_channel::router(fleet.keys().clone(), inside, counters))
+            port.merge(node_channel::router(fleet.members().keys().clone(), inside, counters))
         }
         None => port,
     };

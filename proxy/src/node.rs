@@ -61,7 +61,7 @@ use crate::admin::{self, AdminCounters};
 #[cfg(feature = "tls")]
 use crate::auth::JwksSource;
 use crate::config::{Config, DrainSettings};
-use crate::fleet::Fleet;
+use crate::fleet::{Fleet, keep_fleet};
 use crate::frontend::release_carried;
 #[cfg(feature = "tls")]
 use crate::net::{address::Address, connector::Connector, tls::ClientTls};
@@ -142,7 +142,7 @@ impl Node {
         #[cfg(feature = "tls")]
         background.spawn(certificate_reload::run(shared.clone(), connectors, listeners.certificates, has_rules_file));
         let readiness = Readiness::new(shared.clone(), problems);
-        background.spawn(fleet.clone().run(fleet_resolver));
+        background.spawn(keep_fleet(fleet.clone(), fleet_resolver));
         let counters = Arc::<AdminCounters>::default();
         #[cfg(feature = "otlp")]
         let export = Export::start(config.otlp, &readiness, &fleet, &counters)?;
@@ -230,7 +230,7 @@ impl Node {
         // What comes over these may be for clients of other nodes.
         let at_door: Vec<_> = pools.iter().filter(|pool| pool.hub().is_of_door()).cloned().collect();
         close_links(&at_door).await;
-        self.fleet.leave().await;
+        self.fleet.members().leave().await;
         self.background.abort_all();
         close_links(&pools).await;
         self.stop.cancel();

@@ -31,7 +31,7 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use crate::fleet::Fleet;
+use crate::fleet::{Fleet, FleetEntry};
 use crate::metrics::RestCounters;
 use crate::shard::Shared;
 use execution::Execution;
@@ -58,7 +58,7 @@ pub(crate) struct Rest(Arc<RestState>);
 #[derive(Debug)]
 struct RestState {
     shared: Arc<Shared>,
-    fleet: Fleet,
+    fleet: FleetEntry,
     permits: Arc<Semaphore>,
 }
 
@@ -66,7 +66,7 @@ impl Rest {
     #[must_use]
     pub(crate) fn new(shared: Arc<Shared>, fleet: Fleet) -> Self {
         let permits = Arc::new(Semaphore::new(shared.settings.rest.requests_max.get()));
-        Self(Arc::new(RestState { shared, fleet, permits }))
+        Self(Arc::new(RestState { shared, fleet: FleetEntry::of(&fleet), permits }))
     }
 
     /// Whether a path is one of the data plane's.

@@ -30,8 +30,8 @@ use super::stage::{Stage, run, settings};
 use crate::admin;
 use crate::config::{FleetSettings, RelaySettings, Settings};
 use crate::fleet::{
-    self, ChannelRefused, DropCause, Fleet, FromNode, InvocationOutcome, MemberState, NoAnswer, PeerRequest,
-    open_channel,
+    self, ChannelRefused, DropCause, Fleet, FleetEntry, FromNode, InvocationOutcome, MemberState, NoAnswer,
+    PeerRequest, open_channel,
 };
 use crate::net::address::Address;
 use crate::net::connector::MemoryNetwork;
@@ -91,11 +91,11 @@ impl FleetNode {
         let fleet = Fleet::new(stage.shared.clone(), ([10, 0, 0, number], 8090).into());
         let observer = Observer::new(Readiness::new(stage.shared.clone(), Arc::default()), fleet.clone());
         let api = admin::api_for_nodes(observer).route("/name", get(async || name));
-        fleet.serve_api(layered(api.clone()));
+        fleet.questions().serve_api(layered(api.clone()));
         let admin = Rc::<AdminSockets>::default();
         let serving = spawn_local(serve(network.clone(), address(number), fleet.clone(), admin.clone()));
         let serving = serving.abort_handle();
-        let running = tokio::spawn(fleet.clone().run(Resolver::default())).abort_handle();
+        let running = tokio::spawn(fleet::keep_fleet(fleet.clone(), Resolver::default())).abort_handle();
         let mut app = stage.app(&format!("app-{number}"), vec![HubManifest::new("chat", "/chat")]);
         let link = app.link().await;
         Self { stage, fleet, api, link, _app: app, address: address(number), admin, serving, running }
@@ -107,8 +107,8 @@ impl FleetNode {
 
     /// Members in the state that they have for this node.
     fn members(&self) -> Vec<(String, MemberState)> {
-        let now_ms = self.fleet.now_ms();
-        self.fleet.members().iter().map(|member| (member.name().to_owned(), member.state(now_ms))).collect()
+        let now_ms = self.fleet.members().now_ms();
+        self.fleet.members().all().iter().map(|member| (member.name().to_owned(), member.state(now_ms))).collect()
     }
 
     fn sees_ready(&self, names: &[&str]) -> bool {
@@ -118,7 +118,7 @@ impl FleetNode {
     }
 
     fn say(&self, wanted: &[Wanted<'_>], message: &ServiceMessage) {
-        self.fleet.relay("chat", wanted, message);
+        FleetEntry::of(&self.fleet).relay("chat", wanted, message);
     }
 
     /// Ends its part in the fleet without a word: nobody listens at its admin port any more.
@@ -151,8 +151,8 @@ impl FleetNode {
 /// Serves the part of an admin port that nodes use.
 async fn serve(network: MemoryNetwork, address: Address, fleet: Fleet, sockets: Rc<AdminSockets>) {
     let mut accepted = network.listen(&address);
-    let keys = fleet.keys().clone();
-    let inside = match fleet.api() {
+    let keys = fleet.members().keys().clone();
+    let inside = match fleet.questions().api() {
         Some(api) => fleet::routes(fleet).merge(api),
         None => fleet::routes(fleet),
     };
@@ -226,7 +226,7 @@ pub(super) async fn linked(nodes: &[FleetNode]) {
         nodes.iter().all(|node| {
             let own = &node.stage.shared.settings.node;
             let others: Vec<_> = names.iter().filter(|name| *name != own).map(String::as_str).collect();
-            node.sees_ready(&others) && node.fleet.agrees()
+            node.sees_ready(&others) && node.fleet.members().agrees()
         })
     })
     .await;
@@ -293,7 +293,7 @@ fn a_message_crosses_only_to_nodes_where_somebody_wants_it() {
         let _stranger = nodes[2].client().await;
         nodes[1].link.join(&member.id, "red").await;
         linked(&nodes).await;
-        let received = |node: &FleetNode| node.fleet.counters().received.get();
+        let received = |node: &FleetNode| node.fleet.passage().counters().received.get();
         let before = [received(&nodes[1]), received(&nodes[2])];
         for _ in 0..50 {
             nodes[0].say(&[Wanted::Group("red")], &to_group("red", "hello"));
@@ -318,7 +318,7 @@ fn what_is_new_is_wanted_at_once_and_what_has_ended_is_forgotten() {
         nodes[0].say(&[Wanted::Group("late")], &to_group("late", "first"));
         assert_eq!(word(&mut client).await, "first");
         client.close().await;
-        let sent = |nodes: &[FleetNode]| nodes[0].fleet.counters().sent.get();
+        let sent = |nodes: &[FleetNode]| nodes[0].fleet.passage().counters().sent.get();
         // Swept within ten seconds.
         sleep(Duration::from_secs(15)).await; // sleep: the sweep's own interval
         let before = sent(&nodes);
@@ -348,7 +348,7 @@ fn links_that_are_cut_resume_and_lose_nothing() {
             assert_eq!(word(&mut client).await, number.to_string());
         }
         client.fence(&nodes[1].link).await;
-        assert!(DropCause::ALL.iter().all(|&cause| nodes[0].fleet.counters().dropped(cause) == 0));
+        assert!(DropCause::ALL.iter().all(|&cause| nodes[0].fleet.passage().counters().dropped(cause) == 0));
     });
 }
 
@@ -366,7 +366,7 @@ fn a_node_that_is_cut_off_for_too_long_misses_what_was_said_and_nobody_else_does
             // sleep: longer in all than a link outlives its socket
             sleep(Duration::from_secs(1)).await;
         }
-        let dropped: u64 = DropCause::ALL.iter().map(|&cause| nodes[0].fleet.counters().dropped(cause)).sum();
+        let dropped: u64 = DropCause::ALL.iter().map(|&cause| nodes[0].fleet.passage().counters().dropped(cause)).sum();
         assert!(dropped > 0);
         nodes[1].cut(false);
         linked(&nodes).await;
@@ -398,7 +398,7 @@ fn a_node_that_takes_nothing_is_dropped_for_and_delays_nobody() {
             nodes[0].say(&[Wanted::Everyone], &message);
             assert_eq!(word(&mut other).await.len(), number.to_string().len() + 1 + long.len());
         }
-        assert!(nodes[0].fleet.counters().dropped(DropCause::Full) > 100);
+        assert!(nodes[0].fleet.passage().counters().dropped(DropCause::Full) > 100);
     });
 }
 
@@ -411,7 +411,7 @@ fn questions_are_answered_by_each_node_and_the_missing_are_named() {
         linked(&nodes).await;
         let check = |subject: &str| Check { subject: subject.into(), ack_id: 1 };
         let question = ServiceMessage::CheckConnectionExistenceWithAck(check(&client.id));
-        let answers = nodes[0].fleet.ask("chat", &[Wanted::Everyone], &question).await;
+        let answers = FleetEntry::of(&nodes[0].fleet).ask("chat", &[Wanted::Everyone], &question).await;
         let found = |answer: &Result<Option<ServiceMessage>, NoAnswer>| match answer {
             Ok(Some(ServiceMessage::Ack(ack))) => ack.status == AckStatus::Ok,
             other => panic!("{other:?}"),
@@ -422,13 +422,14 @@ fn questions_are_answered_by_each_node_and_the_missing_are_named() {
         );
 
         let join = GroupChange { connection_id: client.id.as_str().into(), group: Some("blue".into()), ack_id: 2 };
-        nodes[0].fleet.ask("chat", &[Wanted::Everyone], &ServiceMessage::JoinGroupWithAck(join)).await;
-        let count = nodes[0].fleet.ask("chat", &[Wanted::Group("blue")], &to_group("blue", "hi")).await;
+        FleetEntry::of(&nodes[0].fleet).ask("chat", &[Wanted::Everyone], &ServiceMessage::JoinGroupWithAck(join)).await;
+        let count =
+            FleetEntry::of(&nodes[0].fleet).ask("chat", &[Wanted::Group("blue")], &to_group("blue", "hi")).await;
         let Ok(Some(ServiceMessage::Ack(ack))) = &count[0].1 else { panic!("{count:?}") };
         let page = MemberPage::from_payload(ack.payload.as_ref().unwrap()).unwrap();
         assert_eq!(page.count, Some(1));
 
-        let unknown = nodes[0].fleet.ask("nothing", &[], &question).await;
+        let unknown = FleetEntry::of(&nodes[0].fleet).ask("nothing", &[], &question).await;
         assert!(unknown.iter().all(|(_, answer)| matches!(answer, Ok(None))), "{unknown:?}");
         nodes[2].cut(true);
         let names = nodes[0].fleet.request_all(&PeerRequest::get("/name"), Duration::from_secs(5)).await;
@@ -447,6 +448,7 @@ fn a_client_at_another_node_is_asked_for_a_result() {
         let mut client = nodes[2].client().await;
         linked(&nodes).await;
         let invoke = async |fleet: Fleet, hub: &str, id: &str| {
+            let fleet = FleetEntry::of(&fleet);
             let hub = fleet.hub_named(hub);
             fleet.invoke_client(&hub, id, |_| text("Name"), Duration::from_secs(30)).await
         };
@@ -501,7 +503,7 @@ fn nodes_that_have_forgotten_each_other_find_each_other_again() {
         nodes[1..].iter().for_each(|node| node.cut(true));
         // Their links to the first live on, so none of them has a reason to greet it.
         let is_forgotten = |node: &FleetNode, other: &str| {
-            let members = node.fleet.members();
+            let members = node.fleet.members().all();
             members.iter().all(|member| member.name() != other || !member.is_linked())
         };
         until(Duration::from_secs(300), "they are strangers", || {
@@ -530,8 +532,8 @@ fn strangers_other_fleets_and_other_versions_are_told_apart_in_plain_words() {
                 let _ = stream.write_all(b"220 mail.example ESMTP\r\n").await;
             }
         });
-        until(SOON, "all problems are found", || other.fleet.unreachable().len() == 3).await;
-        let problems = other.fleet.unreachable();
+        until(SOON, "all problems are found", || other.fleet.members().unreachable().len() == 3).await;
+        let problems = other.fleet.members().unreachable();
         let problem = |number: u8| {
             let url = address(number).to_string();
             problems.iter().find(|(known, _)| *known == url).map(|(_, problem)| problem.as_str()).unwrap()
@@ -539,11 +541,11 @@ fn strangers_other_fleets_and_other_versions_are_told_apart_in_plain_words() {
         assert!(problem(1).contains("another access key"), "{problems:?}");
         assert!(problem(3).contains("no HTTP answer"), "{problems:?}");
         assert!(problem(4).contains("refused"), "{problems:?}");
-        until(SOON, "the version is told", || !newer.fleet.unreachable().is_empty()).await;
-        let (_, version) = &newer.fleet.unreachable()[0];
+        until(SOON, "the version is told", || !newer.fleet.members().unreachable().is_empty()).await;
+        let (_, version) = &newer.fleet.members().unreachable()[0];
         let told = "it speaks versions 2 to 3 of the node messages, this node 1 to 1: upgrade the older one";
         assert_eq!(version, told);
-        assert!([&nodes[0], &other, &newer].iter().all(|node| node.fleet.members().is_empty()));
+        assert!([&nodes[0], &other, &newer].iter().all(|node| node.fleet.members().all().is_empty()));
     });
 }
 
@@ -556,7 +558,7 @@ fn a_node_that_leaves_is_gone_at_once_and_one_that_starts_again_is_another() {
             nodes[0].members()[0] == ("n2".into(), MemberState::Draining)
         })
         .await;
-        nodes[1].fleet.leave().await;
+        nodes[1].fleet.members().leave().await;
         until(Duration::from_secs(2), "it is gone", || nodes[0].members().len() == 1).await;
         drop(network.listen(&address(2)));
         assert!(nodes[0].link.crashes().is_empty(), "it has said goodbye");
@@ -566,11 +568,11 @@ fn a_node_that_leaves_is_gone_at_once_and_one_that_starts_again_is_another() {
         nodes[2].cut(true);
         let again = FleetNode::start(&network, 3, peers(&[1, 2, 3])).await;
         until(SOON, "the new start is linked", || {
-            let members = nodes[0].fleet.members();
+            let members = nodes[0].fleet.members().all();
             members.len() == 1 && members[0].boot() != former && nodes[0].sees_ready(&["n3"])
         })
         .await;
-        assert!(again.fleet.member(&former).is_none());
+        assert!(again.fleet.members().find(&former).is_none());
         nodes[0].link.fence().await;
         assert_eq!(nodes[0].link.crashes(), [former]);
     });
@@ -623,7 +625,7 @@ fn nodes_that_see_different_members_say_so() {
         // Nobody reaches the third any more but over links that it has dialled itself.
         nodes[2].cut(true);
         nodes[1].cut(true);
-        until(Duration::from_secs(60), "the first sees that they differ", || !nodes[0].fleet.agrees()).await;
+        until(Duration::from_secs(60), "the first sees that they differ", || !nodes[0].fleet.members().agrees()).await;
         nodes.iter().for_each(|node| node.cut(false));
         linked(&nodes).await;
     });

@@ -11,10 +11,11 @@ use super::app::{broadcast, membership, to_group, to_user};
 use super::client::Client;
 use super::fleet_nodes::{FleetNode, linked, nodes};
 use super::stage::{run, token_of};
+use crate::fleet::FleetEntry;
 
 /// A message enters at a node, for clients of others.
 fn say_to_group(node: &FleetNode, group: &str, text: &str) {
-    node.fleet.relay("chat", &[Wanted::Group(group)], &to_group(group, text));
+    FleetEntry::of(&node.fleet).relay("chat", &[Wanted::Group(group)], &to_group(group, text));
 }
 
 #[test]
@@ -61,10 +62,10 @@ fn the_first_client_of_a_hub_and_each_user_who_has_just_connected_are_found_from
             let FleetNode { stage, link, .. } = &mut nodes[1];
             let mut client = Client::connect(stage, link, &format!("/chat?access_token={}", token_of(&user))).await;
             if number == 0 {
-                nodes[0].fleet.relay("chat", &[Wanted::Everyone], &broadcast("first"));
+                FleetEntry::of(&nodes[0].fleet).relay("chat", &[Wanted::Everyone], &broadcast("first"));
                 assert_eq!(client.text().await, "first");
             }
-            nodes[0].fleet.relay("chat", &[Wanted::User(&user)], &to_user(&user, "welcome"));
+            FleetEntry::of(&nodes[0].fleet).relay("chat", &[Wanted::User(&user)], &to_user(&user, "welcome"));
             assert_eq!(client.text().await, "welcome");
             clients.push(client);
         }
@@ -97,10 +98,10 @@ fn a_node_that_gives_no_sign_of_life_is_waited_for_a_second_and_then_named_at_on
         let _client = nodes[2].client().await;
         linked(&nodes).await;
         nodes[2].cut(true);
-        let hub = nodes[0].fleet.hub_named("chat");
+        let hub = FleetEntry::of(&nodes[0].fleet).hub_named("chat");
         for limit in [Duration::from_millis(1_200), Duration::from_millis(1)] {
             let begun = Instant::now();
-            let delivery = nodes[0].fleet.begin_delivery(&hub, broadcast("hello")).await.await;
+            let delivery = FleetEntry::of(&nodes[0].fleet).begin_delivery(&hub, broadcast("hello")).await.await;
             assert_eq!(delivery.missing, ["n3"]);
             assert!(begun.elapsed() <= limit, "{:?}", begun.elapsed());
         }

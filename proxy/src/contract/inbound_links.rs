@@ -416,7 +416,7 @@ fn a_client_at_another_node_is_asked_for_a_result_and_its_answer_finds_back() {
         settle().await;
         sender.send(question("5", &client.id));
         assert_eq!(client.text().await, "question");
-        nodes[2].fleet.leave().await;
+        nodes[2].fleet.members().leave().await;
         assert_eq!(failed(sender.next().await), "5");
     });
 }

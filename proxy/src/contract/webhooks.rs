@@ -17,7 +17,7 @@ use super::stage::{KEY, Stage, run, settings, token_of};
 use super::webhook_server::{Asked, WebhookServer};
 use crate::clock::unix_seconds;
 use crate::config::{Settings, WebhookConnecting, WebhookSettings};
-use crate::fleet::{Fleet, InvocationOutcome};
+use crate::fleet::{Fleet, FleetEntry, InvocationOutcome};
 use crate::metrics::WebhookOutcome;
 use crate::net::connector::MemoryNetwork;
 
@@ -555,10 +555,10 @@ fn a_client_that_is_invoked_answers_whoever_asks_and_not_the_server() {
         let connected = server.next().await;
         let id = connected.header("x-asrs-connection-id").to_owned();
         connected.answer(200, "");
-        let fleet = Fleet::new(stage.shared.clone(), ([127, 0, 0, 1], 8090).into());
+        let entry = FleetEntry::of(&Fleet::new(stage.shared.clone(), ([127, 0, 0, 1], 8090).into()));
         let invoke = async |connection: &str| {
             let question = |id: &str| json(call(id, "Ask").trim_end_matches('\u{1e}'));
-            fleet.invoke_client(&fleet.hub_named("chat"), connection, question, Duration::from_secs(5)).await
+            entry.invoke_client(&entry.hub_named("chat"), connection, question, Duration::from_secs(5)).await
         };
         let answer = async {
             let asked = client.text().await;

@@ -12,8 +12,8 @@ use tracing::{debug, info};
 use trunkline_protocol::fleet::{NodeMessage, PeerPresence, PresenceUpdate, PresentAppServer};
 use trunkline_protocol::limits::{GREETING_MEMBERS_MAX, PRESENCE_SERVERS_MAX, PRESENCE_TEXT_MAX_BYTES};
 
-use super::Fleet;
-use super::fleet_member::{FleetMember, MemberState};
+use super::fleet_member::FleetMember;
+use super::fleet_membership::Membership;
 use super::link_reach::{LinkReach, LinkReaches};
 use super::link_wish::{LinkWishes, Urgency};
 use super::node_link::NodeLink;
@@ -65,10 +65,10 @@ struct MissingLinks {
     ours: HashSet<LinkWish>,
 }
 
-impl Fleet {
+impl AppPresence {
     /// Tells the other nodes which app servers have dialled in here, and asks these for links that others miss.
-    pub(super) async fn keep_presence(&self) {
-        if !self.shared().settings.opens_door {
+    pub(super) async fn keep(&self, fleet: &Membership) {
+        if !fleet.shared().settings.opens_door {
             return;
         }
         let mut ticks = interval(WISH_INTERVAL);
@@ -76,40 +76,40 @@ impl Fleet {
         let mut leaving = Vec::new();
         loop {
             tokio::select! {
-                () = self.presence().changed.notified() => sleep(NEWS_DELAY).await,
+                () = self.changed.notified() => sleep(NEWS_DELAY).await,
                 _ = ticks.tick() => {
-                    self.ask_for_links();
-                    self.leave_carried(&mut leaving).await;
+                    self.ask_for_links(fleet);
+                    self.leave_carried(fleet, &mut leaving).await;
                 }
             }
-            self.tell_presence();
+            self.tell(fleet);
         }
     }
 
     /// Notes that links of app servers have changed, here or elsewhere.
-    pub(super) fn presence_changed(&self) {
-        self.presence().reaches.invalidate();
-        self.presence().changed.notify_one();
+    pub(super) fn note_change(&self) {
+        self.reaches.invalidate();
+        self.changed.notify_one();
     }
 
     /// Takes what a member tells of its app servers.
-    pub(super) fn learn_presence(&self, member: &FleetMember, update: PresenceUpdate) {
+    pub(super) fn learn(&self, member: &FleetMember, update: PresenceUpdate) {
         if let PresenceUpdate::Whole { servers, .. } = &update {
             let direct = servers.iter().filter(|server| server.carried == 0 || server.links > server.carried);
-            self.presence().remember(member.name(), direct.map(|server| &server.endpoint));
+            self.remember(member.name(), direct.map(|server| &server.endpoint));
         }
         member.learn_presence(update);
-        self.presence().reaches.invalidate();
+        self.reaches.invalidate();
     }
 
     /// Tells a new member all app servers that are here.
-    pub(super) fn introduce_app_servers(&self, link: &NodeLink) {
-        if !self.shared().settings.opens_door {
+    pub(super) fn introduce(&self, fleet: &Membership, link: &NodeLink) {
+        if !fleet.shared().settings.opens_door {
             return;
         }
         // What is told here is what all were told last, or a change back to that would be told to nobody.
-        self.tell_presence();
-        for (hub, servers) in self.presence().own.load().hubs() {
+        self.tell(fleet);
+        for (hub, servers) in self.own.load().hubs() {
             let update = PresenceUpdate::Whole { hub: hub.clone(), servers: servers.to_vec() };
             link.tell(&NodeMessage::Presence(update));
         }
@@ -117,9 +117,9 @@ impl Fleet {
     }
 
     /// Ids of the app servers that may get clients at other nodes.
-    pub(super) fn app_servers_elsewhere(&self, hub: &str) -> Vec<String> {
+    pub(super) fn elsewhere(&self, fleet: &Membership, hub: &str) -> Vec<String> {
         let mut ids = Vec::new();
-        for member in self.members().iter() {
+        for member in fleet.all().iter() {
             let presence = member.presence();
             let servers = presence.servers(hub).iter().filter(|server| server.links > 0);
             ids.extend(servers.map(|server| server.instance.to_string()));
@@ -130,14 +130,14 @@ impl Fleet {
     }
 
     /// Nodes for whose clients a link carries messages.
-    pub(super) fn reach(&self, link: &LinkHandle) -> Arc<LinkReach> {
-        self.presence().reaches.find(self.shared(), || self.members(), link)
+    pub(super) fn reach(&self, fleet: &Membership, link: &LinkHandle) -> Arc<LinkReach> {
+        self.reaches.find(fleet.shared(), || fleet.all(), link)
     }
 
     /// Judges a link that an app server opens for another node, by its name.
-    pub(super) fn judge(&self, hub: &Hub, instance: &str, target: &str) -> TargetVerdict {
-        let members = self.members();
-        let mut named = members.iter().filter(|member| is_named(member, target) && self.is_alive(member));
+    pub(super) fn judge(&self, fleet: &Membership, hub: &Hub, instance: &str, target: &str) -> TargetVerdict {
+        let members = fleet.all();
+        let mut named = members.iter().filter(|member| is_named(member, target) && fleet.is_alive(member));
         let carrier = named.find_map(|member| self.carrier(hub, instance, member));
         carrier.map_or(TargetVerdict::Refused, TargetVerdict::CarriedTo)
     }
@@ -148,50 +148,50 @@ impl Fleet {
         let has_link = presence.servers(hub.key()).iter().any(|server| server.instance == instance && server.links > 0);
         let is_meant =
             |wish: &LinkWish| wish.boot == member.boot() && wish.hub == hub.key() && wish.instance == instance;
-        let is_old = !has_link && self.presence().wishes().is_any_old(is_meant, Instant::now());
+        let is_old = !has_link && self.wishes().is_any_old(is_meant, Instant::now());
         member.client_port().filter(|_| is_old).cloned()
     }
 
     /// Target of a link to a node: its name, or its boot id where others have that name, too. Nodes of earlier versions know
     /// only names.
-    fn target_of(&self, member: &FleetMember) -> String {
-        let is_shared = self.shared_names().contains(member.name());
+    fn target_of(&self, fleet: &Membership, member: &FleetMember) -> String {
+        let is_shared = fleet.shared_names().contains(member.name());
         if is_shared { member.boot() } else { member.name() }.to_owned()
     }
 
-    fn tell_presence(&self) {
-        let told = self.presence().own.load_full();
+    fn tell(&self, fleet: &Membership) {
+        let told = self.own.load_full();
         let mut own = PeerPresence::default();
-        for hub in door_hubs(self) {
+        for hub in door_hubs(fleet) {
             let (servers, key) = (servers_of(&hub), ByteString::from(hub.key()));
             let update = PresenceUpdate::Whole { hub: key, servers };
             let PresenceUpdate::Whole { hub: key, servers } = &update else { continue };
             if !told.knows(key) || told.servers(key) != servers {
-                self.tell_all(&NodeMessage::Presence(update.clone()));
+                fleet.tell_all(&NodeMessage::Presence(update.clone()));
             }
             own.apply(update);
         }
-        self.presence().own.store(Arc::new(own));
+        self.own.store(Arc::new(own));
     }
 
-    fn ask_for_links(&self) {
-        let missing = self.missing_links();
-        let due = self.presence().wishes().update(&missing.wished, Instant::now());
+    fn ask_for_links(&self, fleet: &Membership) {
+        let missing = self.missing_links(fleet);
+        let due = self.wishes().update(&missing.wished, Instant::now());
         for wish in due.intersection(&missing.ours) {
-            self.ask_for_link(wish);
+            self.ask_for_link(fleet, wish);
         }
     }
 
     /// Gives carried links up where the app server has reached this node itself: first their clients go to the others.
-    async fn leave_carried(&self, leaving: &mut Vec<(Instant, Arc<LinkHandle>)>) {
+    async fn leave_carried(&self, fleet: &Membership, leaving: &mut Vec<(Instant, Arc<LinkHandle>)>) {
         leaving.extract_if(.., |(until, _)| *until <= Instant::now()).for_each(|(_, link)| link.give_up());
-        for hub in door_hubs(self) {
+        for hub in door_hubs(fleet) {
             for pool in hub.pools().iter() {
                 let (carried, direct): (Vec<_>, Vec<_>) = pool.homes().into_iter().partition(|link| link.is_carried());
                 for link in carried.into_iter().filter(|link| !direct.is_empty() && link.begin_leave()) {
                     let (hub, app) = (hub.name(), &pool.app().name);
                     info!(hub, %app, "a link that another node has carried is given up: there are direct ones");
-                    for shard in self.shared().shards() {
+                    for shard in fleet.shared().shards() {
                         shard.give(vec![ShardCommand::LeaveLink(link.clone())], 0).await;
                     }
                     leaving.push((Instant::now() + LEAVE_TIMEOUT, link));
@@ -200,9 +200,9 @@ impl Fleet {
         }
     }
 
-    fn ask_for_link(&self, wish: &LinkWish) {
-        let Some(member) = self.member(&wish.boot) else { return };
-        let Some(hub) = self.shared().hubs.keyed(&wish.hub) else { return };
+    fn ask_for_link(&self, fleet: &Membership, wish: &LinkWish) {
+        let Some(member) = fleet.find(&wish.boot) else { return };
+        let Some(hub) = fleet.shared().hubs.keyed(&wish.hub) else { return };
         let pools = hub.pools();
         let pool = pools.iter().find(|pool| *pool.app().instance == *wish.instance && !pool.is_draining());
         let Some(pool) = pool else { return };
@@ -212,29 +212,36 @@ impl Fleet {
         if let Some(link) = pool.homes().iter().find(is_direct) {
             let (hub, app, peer) = (hub.name(), &pool.app().name, member.name());
             debug!(hub, %app, peer, "the app server is asked for a link to a node that has none");
-            link.send(&link_request(&self.target_of(&member)));
+            link.send(&link_request(&self.target_of(fleet, &member)));
         }
     }
 
-    fn missing_links(&self) -> MissingLinks {
-        let (members, own) = (self.members(), self.presence().own.load_full());
+    fn missing_links(&self, fleet: &Membership) -> MissingLinks {
+        let (members, own) = (fleet.all(), self.own.load_full());
         let told: Vec<_> = members.iter().map(|member| (member.boot(), member.presence())).collect();
-        let own_boot = self.shared().boot.as_str();
+        let own_boot = fleet.shared().boot.as_str();
         let mut missing = MissingLinks::default();
         let hubs = told.iter().flat_map(|(_, presence)| presence.hubs()).chain(own.hubs());
         let hubs: BTreeSet<_> = hubs.map(|(hub, _)| hub).collect();
         for hub in hubs {
             let told = told.iter().map(|(boot, presence)| (*boot, presence.servers(hub)));
             let dialled = DialledEndpoints::of(told.chain([(own_boot, own.servers(hub))]));
-            for member in members.iter().filter(|member| self.is_alive(member) && member.presence().is_complete()) {
-                self.add_missing(hub, member, &dialled, &mut missing);
+            for member in members.iter().filter(|member| fleet.is_alive(member) && member.presence().is_complete()) {
+                self.add_missing(fleet, hub, member, &dialled, &mut missing);
             }
         }
         missing
     }
 
-    fn add_missing(&self, hub: &ByteString, member: &FleetMember, dialled: &DialledEndpoints, out: &mut MissingLinks) {
-        let (presence, known) = (member.presence(), self.presence().known(member.name()));
+    fn add_missing(
+        &self,
+        fleet: &Membership,
+        hub: &ByteString,
+        member: &FleetMember,
+        dialled: &DialledEndpoints,
+        out: &mut MissingLinks,
+    ) {
+        let (presence, known) = (member.presence(), self.known(member.name()));
         for (instance, endpoints) in &dialled.0 {
             let here = presence.servers(hub).iter().filter(|server| server.instance == *instance);
             let (links, direct) = here.fold((0, 0), |(links, direct), server| {
@@ -248,22 +255,13 @@ impl Fleet {
                 if is_behind(endpoint, endpoints, &known, presence.knows(hub)) {
                     let (hub, instance, endpoint) = (hub.clone(), instance.clone(), endpoint.clone());
                     let wish = LinkWish { hub, instance, endpoint, boot: member.boot().into() };
-                    if *first == self.shared().boot {
+                    if *first == fleet.shared().boot {
                         out.ours.insert(wish.clone());
                     }
                     out.wished.insert(wish, urgency);
                 }
             }
         }
-    }
-
-    /// Whether a member takes links of app servers at this moment.
-    fn is_alive(&self, member: &FleetMember) -> bool {
-        matches!(member.state(self.now_ms()), MemberState::Ready | MemberState::Starting)
-    }
-
-    fn presence(&self) -> &AppPresence {
-        &self.0.presence
     }
 }
 
@@ -330,7 +328,7 @@ fn is_named(member: &FleetMember, target: &str) -> bool {
     member.name() == target || member.boot() == target
 }
 
-fn door_hubs(fleet: &Fleet) -> impl Iterator<Item = Arc<Hub>> + use<> {
+fn door_hubs(fleet: &Membership) -> impl Iterator<Item = Arc<Hub>> + use<> {
     let hubs = fleet.shared().hubs.all();
     let hubs: Vec<_> = hubs.iter().filter(|hub| hub.is_of_door()).cloned().collect();
     hubs.into_iter()

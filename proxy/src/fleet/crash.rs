@@ -15,8 +15,8 @@ use tokio::time::Instant;
 use tracing::info;
 use trunkline_protocol::service::{CRASHED_NODE_KEY, Ping};
 
-use super::Fleet;
 use super::fleet_member::FleetMember;
+use crate::shard::Shared;
 
 /// Time for which nobody listens at the address of a node that has crashed: as long as app servers have.
 const CRASHED_AFTER: Duration = Duration::from_secs(2);
@@ -33,17 +33,17 @@ pub(super) struct Refusals {
 
 impl Refusals {
     /// Takes note of one. Returns how long nobody has listened there.
-    pub(super) fn note(&mut self, fleet: &Fleet, member: &FleetMember) -> Duration {
+    pub(super) fn note(&mut self, shared: &Shared, member: &FleetMember) -> Duration {
         let lasted = self.since.get_or_insert_with(Instant::now).elapsed();
         if lasted >= CRASHED_AFTER {
-            self.tell(fleet, member);
+            self.tell(shared, member);
         }
         lasted
     }
 
     /// Tells of the crash, if that was not done.
-    pub(super) fn tell(&mut self, fleet: &Fleet, member: &FleetMember) {
-        self.is_told = self.is_told || fleet.tell_of_crash(member);
+    pub(super) fn tell(&mut self, shared: &Shared, member: &FleetMember) {
+        self.is_told = self.is_told || tell_of_crash(shared, member);
     }
 
     /// Takes note of a dial that was not refused.
@@ -58,27 +58,25 @@ impl Refusals {
     }
 }
 
-impl Fleet {
-    /// Tells the app servers that a node has crashed; `false` if it is linked to this one, and so lives.
-    #[must_use]
-    fn tell_of_crash(&self, member: &FleetMember) -> bool {
-        if member.incoming().is_some_and(|link| link.is_open()) {
-            return false;
-        }
-        let ping = Ping { pairs: vec![(CRASHED_NODE_KEY.into(), member.boot().into())] };
-        let mut told = HashSet::new();
-        let hubs = self.shared().hubs.all();
-        // Azure's SDK would end all clients of that node, wherever they are by now.
-        let pools = hubs.iter().filter(|hub| !hub.is_of_door()).flat_map(|hub| hub.pools().to_vec());
-        for pool in pools {
-            let links = pool.links();
-            if let Some(link) = links.iter().find(|link| link.is_open() && !told.contains(&pool.app().id)) {
-                link.outbox().echo(&ping);
-                told.insert(pool.app().id);
-            }
-        }
-        let (peer, app_servers) = (member.name(), told.len());
-        info!(peer, boot = member.boot(), app_servers, "a node has crashed: app servers are told");
-        true
+/// Tells the app servers that a node has crashed; `false` if it is linked to this one, and so lives.
+#[must_use]
+fn tell_of_crash(shared: &Shared, member: &FleetMember) -> bool {
+    if member.incoming().is_some_and(|link| link.is_open()) {
+        return false;
     }
+    let ping = Ping { pairs: vec![(CRASHED_NODE_KEY.into(), member.boot().into())] };
+    let mut told = HashSet::new();
+    let hubs = shared.hubs.all();
+    // Azure's SDK would end all clients of that node, wherever they are by now.
+    let pools = hubs.iter().filter(|hub| !hub.is_of_door()).flat_map(|hub| hub.pools().to_vec());
+    for pool in pools {
+        let links = pool.links();
+        if let Some(link) = links.iter().find(|link| link.is_open() && !told.contains(&pool.app().id)) {
+            link.outbox().echo(&ping);
+            told.insert(pool.app().id);
+        }
+    }
+    let (peer, app_servers) = (member.name(), told.len());
+    info!(peer, boot = member.boot(), app_servers, "a node has crashed: app servers are told");
+    true
 }

@@ -25,10 +25,10 @@ use trunkline_protocol::limits::GREETING_MAX_BYTES;
 use trunkline_protocol::service::{Answer, Attachment, Backoff, Offer, Role};
 use trunkline_protocol::wire::{BOOT_HEADER, FLEET_GREET_PATH, FLEET_LINK_PATH, INSTANCE_HEADER};
 
-use super::Fleet;
 use super::address_book::AddressState;
 use super::carry::node_carrier;
 use super::crash::Refusals;
+use super::fleet_core::Fleet;
 use super::fleet_counters::DropCause;
 use super::fleet_member::FleetMember;
 use super::link_over::LinkOver;
@@ -122,18 +122,18 @@ impl Dialler {
     /// Dials until the address is neither given any more nor leads to anybody.
     pub(super) async fn run(self) {
         let (mut backoff, mut tries) = (Backoff::default(), 0);
-        while !self.fleet.has_left() {
-            if tries > LEARNT_TRIES_MAX && !self.fleet.addresses().is_given(&self.address) {
-                return self.fleet.addresses().forget(&self.address);
+        while !self.fleet.members().has_left() {
+            if tries > LEARNT_TRIES_MAX && !self.fleet.members().addresses().is_given(&self.address) {
+                return self.fleet.members().addresses().forget(&self.address);
             }
             let greeted = self.greet().await;
-            self.fleet.addresses().set_tried(&self.address);
+            self.fleet.members().addresses().set_tried(&self.address);
             match greeted {
                 Ok(None) => {
                     (backoff, tries) = (Backoff::default(), 0);
                     sleep(ALIAS_INTERVAL).await;
-                    if !self.fleet.addresses().is_given(&self.address) {
-                        return self.fleet.addresses().forget(&self.address);
+                    if !self.fleet.members().addresses().is_given(&self.address) {
+                        return self.fleet.members().addresses().forget(&self.address);
                     }
                 }
                 Ok(Some(member)) => {
@@ -153,7 +153,7 @@ impl Dialler {
     async fn greet(&self) -> Result<Option<Arc<FleetMember>>, GreetError> {
         let request = Request::post(FLEET_GREET_PATH)
             .header(CONTENT_TYPE, "application/json")
-            .body(Body::from(self.fleet.greeting().to_json()))
+            .body(Body::from(self.fleet.members().greeting().to_json()))
             .map_err(HttpError::from)?;
         let answer = self.client().fetch(&self.address, request, GREETING_MAX_BYTES, GREETING_TIMEOUT).await?;
         match answer.status() {
@@ -163,15 +163,15 @@ impl Dialler {
         }
         let greeting = Greeting::read(answer.body())?;
         let boot = &greeting.boot;
-        self.fleet.addresses().set(&self.address, AddressState::Node);
+        self.fleet.members().addresses().set(&self.address, AddressState::Node);
         if *boot == self.fleet.shared().boot {
             return Ok(None);
         }
         if WireVersions::CURRENT.common(greeting.wire).is_none() {
             return Err(GreetError::Version(greeting.wire));
         }
-        self.fleet.learn_addresses(&greeting);
-        let linked = self.fleet.member(boot).is_some_and(|member| member.outgoing().is_some());
+        self.fleet.members().learn_addresses(&greeting);
+        let linked = self.fleet.members().find(boot).is_some_and(|member| member.outgoing().is_some());
         if linked {
             return Ok(None);
         }
@@ -187,7 +187,7 @@ impl Dialler {
 
     /// Says what is wrong, once; not at the first tries, because nodes start together.
     fn note(&self, error: &GreetError, tries: u32) {
-        let (problem, book) = (error.to_string(), self.fleet.addresses());
+        let (problem, book) = (error.to_string(), self.fleet.members().addresses());
         let is_new = tries >= NOTED_TRIES && book.set(&self.address, AddressState::Problem(problem.clone()));
         if is_new && book.is_given(&self.address) {
             warn!(peer = %self.address, problem, "a node of --peers can't be linked");
@@ -196,19 +196,23 @@ impl Dialler {
 
     /// Keeps the link to a member until its session is over.
     async fn keep_link(&self, member: &Arc<FleetMember>) {
-        let link = Arc::new(NodeLink::new(self.fleet.next_session(), Role::Proxy, self.fleet.clock()));
+        let link =
+            Arc::new(NodeLink::new(self.fleet.members().next_session(), Role::Proxy, self.fleet.members().clock()));
         self.fleet.begin_outgoing(member, &link);
         let LinkOver { reason, is_gone } = self.keep_session(member, &link).await;
         let undelivered = link.end();
         if is_gone {
             member.set_left();
-            self.fleet.note_gone(member);
+            self.fleet.members().note_gone(member);
         }
-        self.fleet.counters().drop_messages(DropCause::Lost, undelivered.uncertain.count + undelivered.unsent.count);
+        self.fleet
+            .passage()
+            .counters()
+            .drop_messages(DropCause::Lost, undelivered.uncertain.count + undelivered.unsent.count);
         member.set_outgoing(None);
         self.fleet.link_over(member);
         // Of a node that leaves its state tells.
-        match is_gone || self.fleet.has_left() {
+        match is_gone || self.fleet.members().has_left() {
             true => debug!(peer = member.name(), reason, "the link to a node is over"),
             false => info!(peer = member.name(), reason, "the link to a node is over"),
         }
@@ -245,7 +249,7 @@ impl Dialler {
                     }
                 }
                 Err(error @ LinkError::OtherStart) => {
-                    refusals.tell(&self.fleet, member);
+                    refusals.tell(self.fleet.shared(), member);
                     return LinkOver::gone(error);
                 }
                 Err(error @ LinkError::UnknownSession) => return LinkOver::because(error),
@@ -254,9 +258,9 @@ impl Dialler {
                         member.set_refused();
                         // One that is linked to this node lives, whoever refuses at its address.
                         if member.incoming().is_none_or(|link| !link.is_open()) {
-                            self.fleet.note_gone(member);
+                            self.fleet.members().note_gone(member);
                         }
-                        if refusals.note(&self.fleet, member) > REFUSED_MAX {
+                        if refusals.note(self.fleet.shared(), member) > REFUSED_MAX {
                             return LinkOver::gone("nobody listens at its address any more");
                         }
                     } else {
@@ -285,7 +289,7 @@ impl Dialler {
     ) -> LinkEnd {
         let (mut incoming, stop) = link.begin_socket(offer.received.unwrap_or_default());
         let LinkSocket { reader, mut writer } = socket;
-        let carrier = node_carrier(link, self.fleet.counters(), attachment, stop);
+        let carrier = node_carrier(link, self.fleet.passage().counters(), attachment, stop);
         let mut sink = NodeSink::new(&self.fleet, member, link, LinkDirection::ByUs);
         let end = carrier.run(&mut incoming, reader, &mut writer, &mut sink, link.given_up()).await;
         link.end_socket(incoming);

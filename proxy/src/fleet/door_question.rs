@@ -12,10 +12,11 @@ use tokio::sync::oneshot;
 use trunkline_protocol::service::{Ack, AckStatus, GroupMemberQuery, ServiceMessage};
 
 use super::combined_answer::AnswerTerms;
+use super::fleet_core::Fleet;
 use super::fleet_member::FleetMember;
-use super::gathered_page::QuestionedHub;
+use super::gathered_page::{QuestionedHub, page_of};
+use super::node_question::Answers;
 use super::own_answer::OwnAnswer;
-use super::{Answers, Fleet};
 use crate::upstream::{Asker, Hub, LinkHandle};
 
 /// Answer to one question, as it is gathered.
@@ -41,25 +42,22 @@ impl GatheredAnswer {
     }
 }
 
-impl Fleet {
-    /// Gives an app server a page of the members of a group at this node and at others.
-    pub(super) async fn list_members(
-        &self,
-        link: &Arc<LinkHandle>,
-        hub: &Hub,
-        query: GroupMemberQuery,
-        others: Vec<Arc<FleetMember>>,
-    ) {
-        let ack_id = query.ack_id;
-        let here = self.reach(link).is_for_us.then(|| link.hub());
-        let hub = QuestionedHub { key: hub.key().into(), here, app: link.app() };
-        let ack = match self.page_of(&hub, query, others).await {
-            Ok(page) => {
-                let payload = Some(page.to_payload());
-                Ack { ack_id, status: AckStatus::Ok, message: Some(ByteString::new()), payload }
-            }
-            Err((status, problem)) => Ack { ack_id, status, message: Some(problem.into()), payload: None },
-        };
-        link.send(&ServiceMessage::Ack(ack));
-    }
+/// Gives an app server a page of the members of a group at this node and at others.
+pub(super) async fn list_members(
+    fleet: &Fleet,
+    (link, hub): (&Arc<LinkHandle>, &Hub),
+    query: GroupMemberQuery,
+    others: Vec<Arc<FleetMember>>,
+) {
+    let ack_id = query.ack_id;
+    let here = fleet.presence().reach(fleet.members(), link).is_for_us.then(|| link.hub());
+    let hub = QuestionedHub { key: hub.key().into(), here, app: link.app() };
+    let ack = match page_of(fleet, &hub, query, others).await {
+        Ok(page) => {
+            let payload = Some(page.to_payload());
+            Ack { ack_id, status: AckStatus::Ok, message: Some(ByteString::new()), payload }
+        }
+        Err((status, problem)) => Ack { ack_id, status, message: Some(problem.into()), payload: None },
+    };
+    link.send(&ServiceMessage::Ack(ack));
 }

@@ -3,19 +3,22 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
 use bytestring::ByteString;
 use tokio::time::sleep;
 use tracing::debug;
-use trunkline_protocol::fleet::{Wanted, encode_relay};
-use trunkline_protocol::service::{Audience, ClientInvocation, MoveConnection, ServiceMessage, Stamped};
+use trunkline_protocol::service::{ClientInvocation, MoveConnection, ServiceMessage};
 
-use super::Fleet;
-use super::door_question::GatheredAnswer;
+use super::door_question::{GatheredAnswer, list_members};
+use super::fleet_core::Fleet;
 use super::fleet_member::{FleetMember, MemberState};
-use super::node_sink::SilentAsker;
+use super::fleet_membership::Membership;
+use super::own_answer::SilentAsker;
+use super::relayed_message::{is_about_own, relayed, stamped, with_wanted};
+use super::take_over::TakeOvers;
+use super::user_group_copy::keep_first;
 use crate::shard::{
-    OtherNodes, Reachability, SendOrigin, ShardSender, SoughtConnection, TakeOver, TargetVerdict, no_such_connection,
+    OtherNodes, Reachability, SendOrigin, ShardSender, Shared, SoughtConnection, TakeOver, TargetVerdict,
+    no_such_connection,
 };
 use crate::upstream::{AppServerId, Asker, Hub, HubIndex, LinkHandle};
 
@@ -27,73 +30,74 @@ impl OtherNodes for Fleet {
     fn pass_result(&self, hub: &str, caller: &str, answer: &ServiceMessage) {
         if caller == self.shared().boot {
             if let Some(number) = invocation(answer).and_then(|id| id.rsplit('.').next()?.parse().ok()) {
-                self.0.results.answer(number, caller, answer.clone());
+                self.questions().results().answer(number, caller, answer.clone());
             }
-        } else if let Some(member) = self.member(caller) {
-            self.pass_to(&member, &relayed(hub, answer, 0));
+        } else if let Some(member) = self.members().find(caller) {
+            self.passage().pass_to(&member, &relayed(hub, answer, 0));
         } else {
             // An app server of the door names itself, so only the node that waits knows that it does.
             let frame = relayed(hub, answer, 0);
-            for member in self.members().iter().filter(|member| member.is_linked()) {
-                self.pass_to(member, &frame);
+            for member in self.members().all().iter().filter(|member| member.is_linked()) {
+                self.passage().pass_to(member, &frame);
             }
         }
     }
 
     fn pass_on(&self, link: &LinkHandle, message: &ServiceMessage, epoch: i64) {
-        let Some(hub) = self.hub_of(link) else { return };
-        self.keep_first(hub.key(), message);
-        let wanting = self.wanting_of(link, &hub, message);
+        let Some(hub) = hub_of(self.shared(), link) else { return };
+        keep_first(self.shared(), hub.key(), message);
+        let wanting = wanting_of(self, link, &hub, message);
         if !wanting.is_empty() {
             let frame = relayed(hub.key(), message, epoch);
             for member in wanting {
-                self.pass_to(&member, &frame);
+                self.passage().pass_to(&member, &frame);
             }
         }
     }
 
     fn are_sought(&self) -> bool {
-        self.is_finding_others()
+        self.members().is_finding_others()
     }
 
     fn is_for_us(&self, link: &LinkHandle) -> bool {
-        self.reach(link).is_for_us
+        self.presence().reach(self.members(), link).is_for_us
     }
 
     fn ask_too(&self, link: &Arc<LinkHandle>, message: &ServiceMessage) -> Option<Arc<dyn Asker>> {
-        let (runtime, hub) = (self.0.runtime.get()?, self.hub_of(link)?);
-        self.keep_first(hub.key(), message);
+        let (runtime, hub) = (self.runtime().get()?, hub_of(self.shared(), link)?);
+        keep_first(self.shared(), hub.key(), message);
         if let ServiceMessage::GroupMemberQuery(query) = message
             && query.page_size != Some(0)
         {
-            let nodes = self.wanting_of(link, &hub, message);
+            let nodes = wanting_of(self, link, &hub, message);
             if nodes.is_empty() {
                 return None;
             }
             let (fleet, link, query) = (self.clone(), link.clone(), query.clone());
             let silent = Arc::new(SilentAsker(link.hub()));
-            drop(runtime.spawn(async move { fleet.list_members(&link, &hub, query, nodes).await }));
+            drop(runtime.spawn(async move { list_members(&fleet, (&link, &hub), query, nodes).await }));
             return Some(silent);
         }
-        let asked = if self.is_about_own(message) { Vec::new() } else { self.wanting_of(link, &hub, message) };
+        let asked =
+            if is_about_own(self.shared(), message) { Vec::new() } else { wanting_of(self, link, &hub, message) };
         if asked.is_empty() {
             return None;
         }
-        let answers = self.ask_members(asked, hub.key(), &message.to_body());
+        let answers = self.ask(asked, hub.key(), &message.to_body());
         let (own, answer) = GatheredAnswer::begin(link.clone(), message);
         drop(runtime.spawn(async move { answer.give(answers.await).await }));
         Some(own)
     }
 
     fn invoke(&self, link: &Arc<LinkHandle>, request: &ClientInvocation, epoch: i64) -> bool {
-        let (Some(runtime), Some(hub)) = (self.0.runtime.get(), self.hub_of(link)) else { return false };
+        let (Some(runtime), Some(hub)) = (self.runtime().get(), hub_of(self.shared(), link)) else { return false };
         let message = ServiceMessage::ClientInvocation(request.clone());
-        let asked = self.wanting_of(link, &hub, &message);
+        let asked = wanting_of(self, link, &hub, &message);
         if asked.is_empty() || !self.shared().client_results.begin(&(link.clone() as Arc<dyn Asker>), request, None) {
             return false;
         }
         let (fleet, id) = (self.clone(), request.invocation_id.clone());
-        let answers = self.ask_members(asked, hub.key(), &stamped(&message, epoch));
+        let answers = self.ask(asked, hub.key(), &stamped(&message, epoch));
         drop(runtime.spawn(async move {
             let answers = answers.await;
             let results = &fleet.shared().client_results;
@@ -101,7 +105,7 @@ impl OtherNodes for Fleet {
             match answers.iter().find(|(_, answer)| matches!(answer, Ok(None))) {
                 Some((member, _)) => {
                     results.set_node(&id, member.boot());
-                    if fleet.member(member.boot()).is_none() {
+                    if fleet.members().find(member.boot()).is_none() {
                         results.node_gone(member.boot());
                     }
                 }
@@ -113,24 +117,24 @@ impl OtherNodes for Fleet {
     }
 
     fn app_servers(&self, hub: &str) -> Vec<String> {
-        self.app_servers_elsewhere(hub)
+        self.presence().elsewhere(self.members(), hub)
     }
 
     fn links_changed(&self) {
-        self.presence_changed();
+        self.presence().note_change();
     }
 
     fn judge_target(&self, hub: &Hub, instance: &str, target: &str) -> TargetVerdict {
-        self.judge(hub, instance, target)
+        self.presence().judge(self.members(), hub, instance, target)
     }
 
     fn are_any(&self) -> bool {
-        self.members().iter().any(|member| member.is_linked())
+        self.members().all().iter().any(|member| member.is_linked())
     }
 
     fn are_ready(&self) -> bool {
-        let now_ms = self.now_ms();
-        self.members().iter().any(|member| member.state(now_ms) == MemberState::Ready)
+        let now_ms = self.members().now_ms();
+        self.members().all().iter().any(|member| member.state(now_ms) == MemberState::Ready)
     }
 
     fn announce_move(&self, hub: HubIndex, connection_id: &ByteString) -> Option<Vec<AppServerId>> {
@@ -139,26 +143,27 @@ impl OtherNodes for Fleet {
         let order = ServiceMessage::MoveConnection(MoveConnection { connection_id: connection_id.clone() });
         let frame = relayed(hub.key(), &order, 0);
         let mut asked = vec![self.shared().origin];
-        for member in self.members().iter().filter(|member| member.is_linked()) {
-            if !self.pass_to(member, &frame) {
+        for member in self.members().all().iter().filter(|member| member.is_linked()) {
+            if !self.passage().pass_to(member, &frame) {
                 return None;
             }
             asked.push(self.shared().hubs.number(member.boot()));
         }
-        self.begin_epoch(self.shared().boot.as_str().into(), hub.key().into(), connection_id.clone());
+        TakeOvers::of(self).begin_epoch(self.shared().boot.as_str().into(), hub.key().into(), connection_id.clone());
         Some(asked)
     }
 
     fn let_move(&self, hub: HubIndex) -> bool {
-        let (hubs, now_ms) = (self.shared().hubs.all(), self.now_ms());
+        let (hubs, now_ms) = (self.shared().hubs.all(), self.members().now_ms());
         let is_late = |member: &Arc<FleetMember>| member.state(now_ms) == MemberState::Late;
-        !self.members().iter().any(is_late) && hubs.get(hub.get()).is_some_and(|hub| self.has_one_endpoint(hub))
+        !self.members().all().iter().any(is_late)
+            && hubs.get(hub.get()).is_some_and(|hub| has_one_endpoint(self.members(), hub))
     }
 
     fn invoke_later(&self, link: &Arc<LinkHandle>, request: ClientInvocation) {
-        let Some(runtime) = self.0.runtime.get() else { return };
+        let Some(runtime) = self.runtime().get() else { return };
         let (fleet, link) = (self.clone(), link.clone());
-        drop(runtime.spawn(async move { fleet.invoke_when_moved(&link, request).await }));
+        drop(runtime.spawn(async move { invoke_when_moved(&fleet, &link, request).await }));
     }
 
     fn take_over(
@@ -168,96 +173,67 @@ impl OtherNodes for Fleet {
         shard: &ShardSender,
         sought: SoughtConnection,
     ) -> TakeOver {
-        self.take_over_for(hub.clone(), connection_id.to_owned(), shard.clone(), sought)
+        TakeOvers::of(self).begin(hub.clone(), connection_id.to_owned(), shard.clone(), sought)
     }
 
     fn reachability(&self, boot: &str) -> Reachability {
-        self.reachability_of(boot)
+        TakeOvers::of(self).reachability(boot)
     }
 }
 
-impl Fleet {
-    /// Asks a client for a result once its move is over.
-    async fn invoke_when_moved(&self, link: &Arc<LinkHandle>, request: ClientInvocation) {
-        let shared = self.shared();
-        let is_moving = |id: &str| shared.routes.find(id).is_some() && !shared.routes.is_here_alone(id);
-        // A move takes milliseconds, and hardly anybody asks in one: nothing that tells of its end is worth its upkeep.
-        for _ in 0..MOVE_LOOKS {
-            if !is_moving(&request.connection_id) {
-                break;
-            }
-            sleep(MOVE_LOOK_INTERVAL).await;
+/// Asks a client for a result once its move is over.
+async fn invoke_when_moved(fleet: &Fleet, link: &Arc<LinkHandle>, request: ClientInvocation) {
+    let shared = fleet.shared();
+    let is_moving = |id: &str| shared.routes.find(id).is_some() && !shared.routes.is_here_alone(id);
+    // A move takes milliseconds, and hardly anybody asks in one: nothing that tells of its end is worth its upkeep.
+    for _ in 0..MOVE_LOOKS {
+        if !is_moving(&request.connection_id) {
+            break;
         }
-        let send = shared.moves.begin_send();
-        if shared.routes.find(&request.connection_id).is_some() {
-            let (asker, origin) = (link.clone() as Arc<dyn Asker>, SendOrigin::Sender(shared.origin, send.epoch()));
-            if let Err(problem) = self.route_here(&asker, origin, ServiceMessage::ClientInvocation(request)).await {
-                debug!(problem, "a question of an app server is skipped");
-            }
-        } else if !OtherNodes::invoke(self, link, &request, send.epoch()) {
-            link.send(&no_such_connection(request));
+        sleep(MOVE_LOOK_INTERVAL).await;
+    }
+    let send = shared.moves.begin_send();
+    if shared.routes.find(&request.connection_id).is_some() {
+        let (asker, origin) = (link.clone() as Arc<dyn Asker>, SendOrigin::Sender(shared.origin, send.epoch()));
+        if let Err(problem) =
+            fleet.passage().route_here(&asker, origin, ServiceMessage::ClientInvocation(request)).await
+        {
+            debug!(problem, "a question of an app server is skipped");
         }
-    }
-
-    /// Whether all app servers of a hub dial the fleet under one address. Under several each sends a copy to each, and nobody
-    /// could tell which of two copies is for a connection in between.
-    fn has_one_endpoint(&self, hub: &Hub) -> bool {
-        let pools = hub.pools();
-        let links: Vec<_> = pools.iter().flat_map(|pool| pool.links()).collect();
-        let mut endpoints: Vec<_> = links.iter().filter_map(|link| Some(&*link.of_door()?.endpoint)).collect();
-        let told: Vec<_> = self.members().iter().map(|member| member.presence()).collect();
-        endpoints.extend(told.iter().flat_map(|told| told.servers(hub.key())).map(|server| &*server.endpoint));
-        endpoints.windows(2).all(|two| matches!(two, [one, other] if one == other))
-    }
-
-    fn hub_of(&self, link: &LinkHandle) -> Option<Arc<Hub>> {
-        self.shared().hubs.all().get(link.hub().get()).cloned()
-    }
-
-    /// Members that a link reaches, and where somebody may want a message.
-    fn wanting_of(&self, link: &LinkHandle, hub: &Hub, message: &ServiceMessage) -> Vec<Arc<FleetMember>> {
-        let reach = self.reach(link);
-        if reach.members.is_empty() {
-            return Vec::new();
-        }
-        if message.outlasts_connections() {
-            return reach.members.clone();
-        }
-        let now_ms = self.now_ms();
-        with_wanted(message, |wanted| {
-            let wanting = reach.members.iter().filter(|member| member.may_want(hub.key(), wanted, now_ms));
-            wanting.cloned().collect()
-        })
-    }
-
-    /// Whether a question is about a single connection that is at this node.
-    pub(super) fn is_about_own(&self, message: &ServiceMessage) -> bool {
-        matches!(message.audience(), Some(Audience::Connections([id])) if self.shared().routes.find(id).is_some())
+    } else if !fleet.invoke(link, &request, send.epoch()) {
+        link.send(&no_such_connection(request));
     }
 }
 
-/// Frame of a message that entered the fleet in this epoch of this node, or of one that no epoch concerns.
-fn relayed(hub: &str, message: &ServiceMessage, epoch: i64) -> BytesMut {
-    let mut frame = BytesMut::new();
-    encode_relay(hub, &stamped(message, epoch), &mut frame);
-    frame
+/// Whether all app servers of a hub dial the fleet under one address. Under several each sends a copy to each, and nobody
+/// could tell which of two copies is for a connection in between.
+fn has_one_endpoint(members: &Membership, hub: &Hub) -> bool {
+    let pools = hub.pools();
+    let links: Vec<_> = pools.iter().flat_map(|pool| pool.links()).collect();
+    let mut endpoints: Vec<_> = links.iter().filter_map(|link| Some(&*link.of_door()?.endpoint)).collect();
+    let told: Vec<_> = members.all().iter().map(|member| member.presence()).collect();
+    endpoints.extend(told.iter().flat_map(|told| told.servers(hub.key())).map(|server| &*server.endpoint));
+    endpoints.windows(2).all(|two| matches!(two, [one, other] if one == other))
 }
 
-/// Body of a message, with its epoch around it from the first move on.
-pub(super) fn stamped(message: &ServiceMessage, epoch: i64) -> Bytes {
-    let body = message.to_body();
-    if epoch > 0 { ServiceMessage::Stamped(Stamped { epoch, body }).to_body() } else { body }
+fn hub_of(shared: &Shared, link: &LinkHandle) -> Option<Arc<Hub>> {
+    shared.hubs.all().get(link.hub().get()).cloned()
 }
 
-/// Does something with the recipients of a message.
-pub(super) fn with_wanted<R>(message: &ServiceMessage, act: impl FnOnce(&[Wanted<'_>]) -> R) -> R {
-    match message.audience() {
-        Some(Audience::Groups([group])) => act(&[Wanted::Group(group)]),
-        Some(Audience::Groups(groups)) => act(&groups.iter().map(|group| Wanted::Group(group)).collect::<Vec<_>>()),
-        Some(Audience::Users([user])) => act(&[Wanted::User(user)]),
-        Some(Audience::Users(users)) => act(&users.iter().map(|user| Wanted::User(user)).collect::<Vec<_>>()),
-        _ => act(&[Wanted::Everyone]),
+/// Members that a link reaches, and where somebody may want a message.
+fn wanting_of(fleet: &Fleet, link: &LinkHandle, hub: &Hub, message: &ServiceMessage) -> Vec<Arc<FleetMember>> {
+    let reach = fleet.presence().reach(fleet.members(), link);
+    if reach.members.is_empty() {
+        return Vec::new();
     }
+    if message.outlasts_connections() {
+        return reach.members.clone();
+    }
+    let now_ms = fleet.members().now_ms();
+    with_wanted(message, |wanted| {
+        let wanting = reach.members.iter().filter(|member| member.may_want(hub.key(), wanted, now_ms));
+        wanting.cloned().collect()
+    })
 }
 
 /// Invocation that a client's result answers.

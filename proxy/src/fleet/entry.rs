@@ -17,14 +17,17 @@ use trunkline_protocol::service::{
     Ack, AckStatus, Audience, ClientInvocation, GroupMemberQuery, MemberPage, Payloads, ServiceMessage,
 };
 
-use super::Fleet;
 use super::combined_answer::AnswerTerms;
-use super::door_relay::{stamped, with_wanted};
+use super::fleet_core::Fleet;
 use super::fleet_member::FleetMember;
-use super::gathered_page::QuestionedHub;
+use super::gathered_page::{QuestionedHub, page_of};
 use super::own_answer::OwnAnswer;
 use super::question::NoAnswer;
-use crate::shard::SendOrigin;
+#[cfg(test)]
+use super::relayed_message::relayed;
+use super::relayed_message::{is_about_own, stamped, with_wanted};
+use super::user_group_copy::keep_first;
+use crate::shard::{SendOrigin, Shared};
 use crate::upstream::{AppServerId, Asker, Hub, HubIndex, HubOrigin};
 
 /// Hub that a request names, whether this node knows it or not.
@@ -90,9 +93,9 @@ impl NamedHub {
     }
 
     /// Origin of what is sent to many in this epoch of this node.
-    fn origin(&self, fleet: &Fleet, epoch: i64) -> SendOrigin {
+    fn origin(&self, shared: &Shared, epoch: i64) -> SendOrigin {
         match self.here.as_ref().is_some_and(|hub| hub.is_of_door()) {
-            true => SendOrigin::Sender(fleet.shared().origin, epoch),
+            true => SendOrigin::Sender(shared.origin, epoch),
             false => SendOrigin::OtherNode,
         }
     }
@@ -103,22 +106,58 @@ impl NamedHub {
     }
 }
 
-impl Fleet {
+/// Entry of the fleet at this node.
+#[derive(Debug, Clone)]
+pub(crate) struct FleetEntry(Fleet);
+
+impl FleetEntry {
+    #[must_use]
+    pub(crate) fn of(fleet: &Fleet) -> Self {
+        Self(fleet.clone())
+    }
+
+    /// Whether this node sees another one.
+    #[must_use]
+    pub(crate) fn has_others(&self) -> bool {
+        !self.0.members().all().is_empty()
+    }
+
+    /// Passes a message on to the members where clients may want it. Never waits; nothing is answered.
+    #[cfg(test)]
+    pub(crate) fn relay(&self, hub: &str, wanted: &[Wanted<'_>], message: &ServiceMessage) {
+        let frame = relayed(hub, message, 0);
+        for member in self.0.members().wanting(hub, wanted) {
+            self.0.passage().pass_to(&member, &frame);
+        }
+    }
+
+    /// Asks the members where clients may be concerned: at once, so that questions keep their order. The future waits for
+    /// the answers.
+    #[cfg(test)]
+    pub(crate) fn ask(
+        &self,
+        hub: &str,
+        wanted: &[Wanted<'_>],
+        message: &ServiceMessage,
+    ) -> impl Future<Output = super::Answers<Option<ServiceMessage>>> + use<> {
+        self.0.ask(self.0.members().wanting(hub, wanted), hub, &message.to_body())
+    }
+
     /// Finds the hub of a name: by the one that its app gives it, or by its path without the slash.
     #[must_use]
     pub(crate) fn hub_named(&self, name: &str) -> NamedHub {
-        let (hubs, lower) = (&self.shared().hubs, name.to_ascii_lowercase());
+        let (hubs, lower) = (&self.0.shared().hubs, name.to_ascii_lowercase());
         let found = hubs.named(name).or_else(|| hubs.find(&format!("/{name}"))).or_else(|| hubs.named(&lower));
         if let Some(hub) = found {
             return NamedHub { key: hub.key().to_owned(), here: Some(hub) };
         }
         let door_key = HubOrigin::Door.key(&lower);
-        let is_told = |key: &str| self.members().iter().any(|member| member.has_told(key));
+        let is_told = |key: &str| self.0.members().all().iter().any(|member| member.has_told(key));
         let is_elsewhere = match () {
             () if is_told(name) => true,
             // A node that is late may want anything, and so says nothing of what the hub is.
-            () if self.shared().settings.opens_door || is_told(&door_key) => false,
-            () => !self.wanting(name, &[Wanted::Everyone]).is_empty(),
+            () if self.0.shared().settings.opens_door || is_told(&door_key) => false,
+            () => !self.0.members().wanting(name, &[Wanted::Everyone]).is_empty(),
         };
         NamedHub { key: if is_elsewhere { name.to_owned() } else { door_key }, here: None }
     }
@@ -129,21 +168,26 @@ impl Fleet {
         hub: &NamedHub,
         message: ServiceMessage,
     ) -> impl Future<Output = FleetDelivery> + use<> {
-        let send = self.shared().moves.begin_send();
+        let send = self.0.shared().moves.begin_send();
         let epoch = send.epoch();
         // Counted before they are asked: one that ends meanwhile is missing, and no member any more.
-        let members = self.members().len() as u64;
-        let asked = match self.is_for_this_node_alone(&message) {
+        let members = self.0.members().all().len() as u64;
+        let asked = match is_for_this_node_alone(self.0.shared(), &message) {
             true => Vec::new(),
-            false => with_wanted(&message, |wanted| self.wanting(&hub.key, wanted)),
+            false => with_wanted(&message, |wanted| self.0.members().wanting(&hub.key, wanted)),
         };
         let body = stamped(&message, epoch);
-        let others = self.ask_members(asked, &hub.key, &body);
+        let others = self.0.ask(asked, &hub.key, &body);
         let own = match &hub.here {
             Some(here) => {
                 let (asker, counted) = OwnAnswer::of(here.index(), AppServerId::OTHER_NODE);
                 // It fails for none of the messages that have receivers.
-                drop(self.route_counted_here(&asker, hub.origin(self, epoch), message, body.len()).await);
+                drop(
+                    self.0
+                        .passage()
+                        .route_counted_here(&asker, hub.origin(self.0.shared(), epoch), message, body.len())
+                        .await,
+                );
                 Some(counted)
             }
             None => None,
@@ -170,36 +214,21 @@ impl Fleet {
     /// Asks this node, and all others that may be concerned: one yes is certain, a no needs all.
     pub(crate) async fn ask_fleet(&self, hub: &NamedHub, question: ServiceMessage) -> FleetAnswer {
         let asked = match &question {
-            question if self.is_about_own(question) => Vec::new(),
-            question if question.outlasts_connections() => self.members().to_vec(),
-            question => with_wanted(question, |wanted| self.wanting(&hub.key, wanted)),
+            question if is_about_own(self.0.shared(), question) => Vec::new(),
+            question if question.outlasts_connections() => self.0.members().all().to_vec(),
+            question => with_wanted(question, |wanted| self.0.members().wanting(&hub.key, wanted)),
         };
-        self.keep_first(&hub.key, &question);
-        let others = self.ask_members(asked, &hub.key, &question.to_body());
+        keep_first(self.0.shared(), &hub.key, &question);
+        let others = self.0.ask(asked, &hub.key, &question.to_body());
         let terms = AnswerTerms::of(&question);
         let own = match &hub.here {
-            Some(here) => self.ask_here((here.index(), AppServerId::OTHER_NODE), question).await,
-            None => self.answer_for_unknown(&hub.key, &question),
+            Some(here) => self.0.passage().ask_here((here.index(), AppServerId::OTHER_NODE), question).await,
+            None => answer_for_unknown(self.0.shared(), &hub.key, &question),
         };
         let others = others.await;
         let missing = names_of_missing(&others);
         let answers = std::iter::once(Ok(own)).chain(others.into_iter().map(|(_, answer)| answer));
         FleetAnswer { ack: terms.combine(answers.collect()), missing }
-    }
-
-    /// Answer of this node about a hub that it does not know yet: there may be users who are in groups all the same.
-    pub(super) fn answer_for_unknown(&self, hub: &str, question: &ServiceMessage) -> Option<ServiceMessage> {
-        let (groups, AnswerTerms { ack_id, .. }) = (&self.shared().user_groups, AnswerTerms::of(question));
-        let (status, message) = match (self.shared().note_user_groups(hub, question), question) {
-            (Err(refusal), _) => (AckStatus::InternalServerError, refusal.to_string()),
-            (Ok(()), ServiceMessage::CheckUserInGroupWithAck(check))
-                if groups.contain(hub, &check.user_id, &check.group) =>
-            {
-                (AckStatus::Ok, String::new())
-            }
-            _ => return None,
-        };
-        Some(ServiceMessage::Ack(Ack { ack_id, status, message: Some(message.into()), payload: None }))
     }
 
     /// Lists a page of the members of a group.
@@ -211,8 +240,8 @@ impl Fleet {
         hub: &NamedHub,
         query: GroupMemberQuery,
     ) -> Result<MemberPage, (AckStatus, String)> {
-        let others = self.wanting(&hub.key, &[Wanted::Group(&query.group)]);
-        self.page_of(&hub.questioned(), query, others).await
+        let others = self.0.members().wanting(&hub.key, &[Wanted::Group(&query.group)]);
+        page_of(&self.0, &hub.questioned(), query, others).await
     }
 
     /// Invokes a method of a client, wherever it is, and waits for what it returns. The invocation is made of its id.
@@ -223,10 +252,10 @@ impl Fleet {
         invocation: impl FnOnce(&str) -> Payloads,
         within: Duration,
     ) -> InvocationOutcome {
-        let Some(open) = self.0.results.open() else {
+        let Some(open) = self.0.questions().results().open() else {
             return InvocationOutcome::Failed("too many clients are being asked at this node".into());
         };
-        let shared = self.shared();
+        let shared = self.0.shared();
         let id = format!("{}.{}", shared.boot, open.number());
         let payloads = invocation(&id);
         let request = ClientInvocation {
@@ -269,9 +298,13 @@ impl Fleet {
         asker: &Arc<dyn Asker>,
         request: ClientInvocation,
     ) -> Result<(), Vec<String>> {
-        let send = self.shared().moves.begin_send();
-        let origin = hub.origin(self, send.epoch());
-        self.route_here(asker, origin, ServiceMessage::ClientInvocation(request)).await.map_err(|_| Vec::new())
+        let send = self.0.shared().moves.begin_send();
+        let origin = hub.origin(self.0.shared(), send.epoch());
+        self.0
+            .passage()
+            .route_here(asker, origin, ServiceMessage::ClientInvocation(request))
+            .await
+            .map_err(|_| Vec::new())
     }
 
     /// Asks the other nodes for a client, and has the one that has it ask it.
@@ -284,17 +317,17 @@ impl Fleet {
         asker: &Arc<dyn Asker>,
         request: ClientInvocation,
     ) -> Result<(), Vec<String>> {
-        let (results, id) = (&self.shared().client_results, request.invocation_id.clone());
+        let (results, id) = (&self.0.shared().client_results, request.invocation_id.clone());
         // Of a hub that is not known here, too: the result says nothing of where it came from.
         let is_awaited = hub.here.as_ref().is_none_or(|hub| hub.is_of_door());
         if is_awaited && !results.begin(asker, &request, None) {
             return Err(Vec::new());
         }
-        let asked = self.wanting(&hub.key, &[Wanted::Everyone]);
+        let asked = self.0.members().wanting(&hub.key, &[Wanted::Everyone]);
         let message = ServiceMessage::ClientInvocation(request);
         let answers = {
-            let send = self.shared().moves.begin_send();
-            self.ask_members(asked, &hub.key, &stamped(&message, send.epoch()))
+            let send = self.0.shared().moves.begin_send();
+            self.0.ask(asked, &hub.key, &stamped(&message, send.epoch()))
         };
         let answers = answers.await;
         // A node that has the client says nothing; all others say that they have not.
@@ -309,24 +342,39 @@ impl Fleet {
             }
         }
     }
+}
 
-    /// Gives the result of a client to whoever waits for it, whether the hub of the client is known here or not.
-    pub(super) fn take_result(&self, answer: &ServiceMessage) {
-        let (id, connection_id) = match answer {
-            ServiceMessage::ClientCompletion(answer) => (&answer.invocation_id, &answer.connection_id),
-            ServiceMessage::ErrorCompletion(answer) => (&answer.invocation_id, &answer.connection_id),
-            _ => return,
-        };
-        let waiting = self.shared().client_results.take(id, connection_id, AppServerId::OTHER_NODE);
-        waiting.iter().for_each(|waiting| waiting.asker().answer(answer));
-    }
+/// Answer of this node about a hub that it does not know yet: there may be users who are in groups all the same.
+pub(super) fn answer_for_unknown(shared: &Shared, hub: &str, question: &ServiceMessage) -> Option<ServiceMessage> {
+    let (groups, AnswerTerms { ack_id, .. }) = (&shared.user_groups, AnswerTerms::of(question));
+    let (status, message) = match (shared.note_user_groups(hub, question), question) {
+        (Err(refusal), _) => (AckStatus::InternalServerError, refusal.to_string()),
+        (Ok(()), ServiceMessage::CheckUserInGroupWithAck(check))
+            if groups.contain(hub, &check.user_id, &check.group) =>
+        {
+            (AckStatus::Ok, String::new())
+        }
+        _ => return None,
+    };
+    Some(ServiceMessage::Ack(Ack { ack_id, status, message: Some(message.into()), payload: None }))
+}
 
-    /// Whether a message is for one connection that is at this node and at no other.
-    fn is_for_this_node_alone(&self, message: &ServiceMessage) -> bool {
-        let routes = &self.shared().routes;
-        let is_here_alone = |id: &ByteString| routes.find(id).is_some() && routes.is_here_alone(id);
-        matches!(message.audience(), Some(Audience::Connections(ids)) if ids.iter().all(is_here_alone))
-    }
+/// Gives the result of a client to whoever waits for it, whether the hub of the client is known here or not.
+pub(super) fn take_result(shared: &Shared, answer: &ServiceMessage) {
+    let (id, connection_id) = match answer {
+        ServiceMessage::ClientCompletion(answer) => (&answer.invocation_id, &answer.connection_id),
+        ServiceMessage::ErrorCompletion(answer) => (&answer.invocation_id, &answer.connection_id),
+        _ => return,
+    };
+    let waiting = shared.client_results.take(id, connection_id, AppServerId::OTHER_NODE);
+    waiting.iter().for_each(|waiting| waiting.asker().answer(answer));
+}
+
+/// Whether a message is for one connection that is at this node and at no other.
+fn is_for_this_node_alone(shared: &Shared, message: &ServiceMessage) -> bool {
+    let routes = &shared.routes;
+    let is_here_alone = |id: &ByteString| routes.find(id).is_some() && routes.is_here_alone(id);
+    matches!(message.audience(), Some(Audience::Connections(ids)) if ids.iter().all(is_here_alone))
 }
 
 fn names_of_missing<T>(answers: &[(Arc<FleetMember>, Result<T, NoAnswer>)]) -> Vec<String> {

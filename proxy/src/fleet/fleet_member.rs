@@ -6,12 +6,14 @@ use std::time::Duration;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
+use trunkline_link::TrySendError;
 use trunkline_protocol::fleet::{
     Awaited, Greeting, InterestUpdate, LATE_AFTER_MS, NodePhase, NodeState, PeerInterest, PeerPresence, PresenceUpdate,
     Wanted,
 };
-use trunkline_protocol::limits::INTEREST_STALE_MS;
+use trunkline_protocol::limits::{INTEREST_STALE_MS, LINK_FRAME_MAX_BYTES};
 
+use super::fleet_counters::DropCause;
 use super::node_link::NodeLink;
 use crate::net::address::Address;
 
@@ -328,6 +330,19 @@ impl FleetMember {
     pub(crate) fn lag_ms(&self, now_ms: u64) -> u64 {
         let links = [self.outgoing.load(), self.incoming.load()];
         links.iter().filter_map(|link| Some(link.as_ref()?.beats().lag_ms(now_ms))).max().unwrap_or_default()
+    }
+
+    /// Queues a frame for it. A question that is not queued has no answer, so its asker knows.
+    pub(super) fn send(&self, frame: &[u8]) -> Result<(), DropCause> {
+        // Its prefix says its length in five bytes at most.
+        if frame.len() > LINK_FRAME_MAX_BYTES + 5 {
+            return Err(DropCause::TooLarge);
+        }
+        let link = self.outgoing().ok_or(DropCause::Unlinked)?;
+        link.try_send(frame).map_err(|error| match error {
+            TrySendError::Full => DropCause::Full,
+            TrySendError::Closed => DropCause::Unlinked,
+        })
     }
 
     /// Whether nobody waits for its answers: it gives no sign of life.

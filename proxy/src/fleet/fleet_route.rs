@@ -15,8 +15,8 @@ use trunkline_protocol::limits::GREETING_MAX_BYTES;
 use trunkline_protocol::service::UpgradeRefusal;
 use trunkline_protocol::wire::{BOOT_HEADER, FLEET_GREET_PATH, FLEET_LINK_PATH, INSTANCE_HEADER};
 
-use super::Fleet;
-use super::accepted_link::AcceptedLinks;
+use super::accepted_socket::AcceptedSocket;
+use super::fleet_core::Fleet;
 
 /// Routes for holders of the fleet's key alone.
 pub(crate) fn routes(fleet: Fleet) -> Router {
@@ -29,7 +29,7 @@ pub(crate) fn routes(fleet: Fleet) -> Router {
 
 /// Takes a greeting, and greets back. A node of another version is greeted, too: it says what is wrong.
 async fn greet(State(fleet): State<Fleet>, body: Bytes) -> Response {
-    if fleet.has_left() {
+    if fleet.members().has_left() {
         return (StatusCode::SERVICE_UNAVAILABLE, "this node is about to stop").into_response();
     }
     let greeting = match Greeting::read(&body) {
@@ -39,9 +39,9 @@ async fn greet(State(fleet): State<Fleet>, body: Bytes) -> Response {
     if greeting.boot != fleet.shared().boot && WireVersions::CURRENT.common(greeting.wire).is_some() {
         // It opens its link next.
         fleet.meet(&greeting, None);
-        fleet.learn_addresses(&greeting);
+        fleet.members().learn_addresses(&greeting);
     }
-    ([(CONTENT_TYPE, "application/json")], fleet.greeting().to_json()).into_response()
+    ([(CONTENT_TYPE, "application/json")], fleet.members().greeting().to_json()).into_response()
 }
 
 /// Upgrades to the link of a node that has greeted.
@@ -51,7 +51,7 @@ async fn link(State(fleet): State<Fleet>, mut request: Request) -> Response {
     if text(headers, INSTANCE_HEADER) != fleet.shared().boot {
         return refuse(StatusCode::CONFLICT, "this is another start of a node");
     }
-    let Some(member) = fleet.member(text(headers, BOOT_HEADER)) else {
+    let Some(member) = fleet.members().find(text(headers, BOOT_HEADER)) else {
         return refuse(StatusCode::GONE, "greet first");
     };
     let accept = derive_accept_key(text(headers, SEC_WEBSOCKET_KEY.as_str()).as_bytes());
@@ -63,7 +63,7 @@ async fn link(State(fleet): State<Fleet>, mut request: Request) -> Response {
     let Some(upgrade) = request.extensions_mut().remove::<OnUpgrade>() else {
         return refuse(StatusCode::UPGRADE_REQUIRED, "a node link is a WebSocket");
     };
-    let (socket, answer) = match AcceptedLinks::attach(&fleet, &member, &offer).await {
+    let (socket, answer) = match AcceptedSocket::attach(&fleet, &member, &offer).await {
         Ok(attached) => attached,
         Err(UpgradeRefusal::Unknown) => return refuse(StatusCode::GONE, "the session is not known here"),
         Err(UpgradeRefusal::Stale) => return refuse(StatusCode::PRECONDITION_FAILED, "the upgrade comes too late"),

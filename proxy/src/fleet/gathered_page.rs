@@ -6,7 +6,7 @@ use trunkline_protocol::service::{
     Ack, AckStatus, GroupMember, GroupMemberQuery, MEMBERS_PER_PAGE_MAX, MemberPage, ServiceMessage,
 };
 
-use super::Fleet;
+use super::fleet_core::Fleet;
 use super::fleet_member::FleetMember;
 use crate::upstream::{AppServerId, HubIndex};
 
@@ -42,74 +42,72 @@ impl GatheredPage {
     }
 }
 
-impl Fleet {
-    /// Lists the members of a group at this node, if it is asked, and at others; a token of a page names the node that has
-    /// the next one.
-    pub(super) async fn page_of(
-        &self,
-        hub: &QuestionedHub,
-        query: GroupMemberQuery,
-        others: Vec<Arc<FleetMember>>,
-    ) -> Result<MemberPage, (AckStatus, String)> {
-        let own = hub.here.is_some().then_some(None);
-        let mut nodes: Vec<_> = others.into_iter().map(Some).chain(own).collect();
-        let boot = |node: &Option<Arc<FleetMember>>| match node {
-            Some(member) => member.boot().to_owned(),
-            None => self.shared().boot.clone(),
-        };
-        nodes.sort_by_key(boot);
-        let mut page = GatheredPage::of(&query);
-        let mut token = query.continuation_token.clone();
-        if let Some(token) = &token {
-            let begun = nodes.iter().position(|node| is_token_of(token, &boot(node)));
-            nodes.drain(..begun.ok_or_else(|| failed("the continuation token is of no node that is here"))?);
-        }
-        for node in nodes {
-            loop {
-                if page.room() == 0 {
-                    let first = || format!("{}.0.0", boot(&node)).into();
-                    let token = (!page.is_last).then(|| token.take().unwrap_or_else(first));
-                    return Ok(MemberPage { members: page.members, continuation_token: token, count: None });
-                }
-                let page_size = Some(i64::try_from(page.room()).unwrap_or(i64::MAX));
-                let part = GroupMemberQuery { page_size, top: None, continuation_token: token.take(), ..query.clone() };
-                let part = self.part_of(hub, part, node.as_ref()).await?;
-                page.members.extend(part.members);
-                token = part.continuation_token;
-                if token.is_none() {
-                    break;
-                }
-            }
-        }
-        Ok(MemberPage { members: page.members, ..MemberPage::default() })
+/// Lists the members of a group at this node, if it is asked, and at others; a token of a page names the node that has
+/// the next one.
+pub(super) async fn page_of(
+    fleet: &Fleet,
+    hub: &QuestionedHub,
+    query: GroupMemberQuery,
+    others: Vec<Arc<FleetMember>>,
+) -> Result<MemberPage, (AckStatus, String)> {
+    let own = hub.here.is_some().then_some(None);
+    let mut nodes: Vec<_> = others.into_iter().map(Some).chain(own).collect();
+    let boot = |node: &Option<Arc<FleetMember>>| match node {
+        Some(member) => member.boot().to_owned(),
+        None => fleet.shared().boot.clone(),
+    };
+    nodes.sort_by_key(boot);
+    let mut page = GatheredPage::of(&query);
+    let mut token = query.continuation_token.clone();
+    if let Some(token) = &token {
+        let begun = nodes.iter().position(|node| is_token_of(token, &boot(node)));
+        nodes.drain(..begun.ok_or_else(|| failed("the continuation token is of no node that is here"))?);
     }
-
-    async fn part_of(
-        &self,
-        hub: &QuestionedHub,
-        query: GroupMemberQuery,
-        node: Option<&Arc<FleetMember>>,
-    ) -> Result<MemberPage, (AckStatus, String)> {
-        let question = ServiceMessage::GroupMemberQuery(query);
-        let answer = match node {
-            None => Ok(match hub.here {
-                Some(here) => self.ask_here((here, hub.app), question).await,
-                None => None,
-            }),
-            Some(member) => {
-                let mut answers = self.ask_members(vec![member.clone()], &hub.key, &question.to_body()).await;
-                answers.pop().map_or(Ok(None), |(_, answer)| answer)
+    for node in nodes {
+        loop {
+            if page.room() == 0 {
+                let first = || format!("{}.0.0", boot(&node)).into();
+                let token = (!page.is_last).then(|| token.take().unwrap_or_else(first));
+                return Ok(MemberPage { members: page.members, continuation_token: token, count: None });
             }
-        };
-        match answer {
-            Ok(Some(ServiceMessage::Ack(Ack { status: AckStatus::Ok, payload: Some(payload), .. }))) => {
-                MemberPage::from_payload(&payload).map_err(|error| failed(&error.to_string()))
+            let page_size = Some(i64::try_from(page.room()).unwrap_or(i64::MAX));
+            let part = GroupMemberQuery { page_size, top: None, continuation_token: token.take(), ..query.clone() };
+            let part = part_of(fleet, hub, part, node.as_ref()).await?;
+            page.members.extend(part.members);
+            token = part.continuation_token;
+            if token.is_none() {
+                break;
             }
-            Ok(Some(ServiceMessage::Ack(ack))) => Err((ack.status, ack.message.unwrap_or_default().to_string())),
-            // The hub is not known there.
-            Ok(_) => Ok(MemberPage::default()),
-            Err(cause) => Err((AckStatus::Timeout, format!("a node gives no answer: {cause}"))),
         }
+    }
+    Ok(MemberPage { members: page.members, ..MemberPage::default() })
+}
+
+async fn part_of(
+    fleet: &Fleet,
+    hub: &QuestionedHub,
+    query: GroupMemberQuery,
+    node: Option<&Arc<FleetMember>>,
+) -> Result<MemberPage, (AckStatus, String)> {
+    let question = ServiceMessage::GroupMemberQuery(query);
+    let answer = match node {
+        None => Ok(match hub.here {
+            Some(here) => fleet.passage().ask_here((here, hub.app), question).await,
+            None => None,
+        }),
+        Some(member) => {
+            let mut answers = fleet.ask(vec![member.clone()], &hub.key, &question.to_body()).await;
+            answers.pop().map_or(Ok(None), |(_, answer)| answer)
+        }
+    };
+    match answer {
+        Ok(Some(ServiceMessage::Ack(Ack { status: AckStatus::Ok, payload: Some(payload), .. }))) => {
+            MemberPage::from_payload(&payload).map_err(|error| failed(&error.to_string()))
+        }
+        Ok(Some(ServiceMessage::Ack(ack))) => Err((ack.status, ack.message.unwrap_or_default().to_string())),
+        // The hub is not known there.
+        Ok(_) => Ok(MemberPage::default()),
+        Err(cause) => Err((AckStatus::Timeout, format!("a node gives no answer: {cause}"))),
     }
 }
 

@@ -1,23 +1,22 @@
 //! Housekeeping of the fleet: diallers, beats, what the other nodes are told, and who is gone.
 
-use std::collections::BTreeSet;
-use std::sync::PoisonError;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{MissedTickBehavior, interval, sleep};
 use tracing::{info, warn};
 use trunkline_protocol::fleet::{Agreement, BEAT_INTERVAL_MS, InterestUpdate, NodeMessage};
 use trunkline_protocol::id::random_bytes;
 
-use super::Fleet;
 use super::address_book::RESOLVE_INTERVAL;
 use super::dialler::Dialler;
 use super::disagreement_notice::DisagreementNotice;
+use super::fleet_core::Fleet;
 use super::fleet_member::{FleetMember, MemberState};
-use super::shared_name::{self, SharedNames};
+use super::fleet_membership::Membership;
+use super::member_name::keep_names;
+use super::shared_name::SharedNames;
 use crate::net::address::Address;
 use crate::net::resolver::Resolver;
 use crate::shard::OwnInterest;
@@ -28,63 +27,47 @@ const NEWS_INTERVAL: Duration = Duration::from_millis(2);
 /// Interval at which interest that has ended is taken back.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Time that other nodes have to take a goodbye.
-const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
-
-impl Fleet {
-    /// Keeps this node's part in the fleet, until the node stops.
-    pub(crate) async fn run(self, resolver: Resolver) {
-        if self.is_alone() {
-            return;
-        }
-        // It is run once.
-        drop(self.0.runtime.set(Handle::current()));
-        tokio::join!(
-            self.keep_diallers(&resolver),
-            self.keep_names(),
-            self.keep_beats(),
-            self.keep_told(),
-            self.keep_interest(),
-            self.keep_presence()
-        );
+/// Keeps this node's part in the fleet, until the node stops.
+pub(crate) async fn keep_fleet(fleet: Fleet, resolver: Resolver) {
+    let members = fleet.members();
+    if members.is_alone() {
+        return;
     }
+    // It is run once.
+    drop(fleet.runtime().set(Handle::current()));
+    let keeper = Housekeeper { fleet: &fleet, members };
+    tokio::join!(
+        keeper.keep_diallers(&resolver),
+        keep_names(members),
+        keeper.keep_beats(),
+        keeper.keep_told(),
+        keeper.keep_interest(),
+        fleet.presence().keep(members)
+    );
+}
 
-    /// Whether this node has left, so that it greets nobody any more.
-    pub(super) fn has_left(&self) -> bool {
-        self.0.left.is_cancelled()
-    }
+/// Housekeeper of the fleet.
+struct Housekeeper<'a> {
+    fleet: &'a Fleet,
+    members: &'a Membership,
+}
 
-    /// Leaves the fleet: tells the other nodes goodbye, and links none any more.
-    pub(crate) async fn leave(&self) {
-        self.0.left.cancel();
-        self.shared().interest.iter().for_each(|interest| interest.end());
-        let links: Vec<_> =
-            self.members().iter().flat_map(|member| [member.outgoing(), member.incoming()]).flatten().collect();
-        links.iter().for_each(|link| link.give_up());
-        let all_gone = async {
-            for link in &links {
-                link.detached().await;
-            }
-        };
-        drop(timeout(LEAVE_TIMEOUT, all_gone).await);
-    }
-
+impl Housekeeper<'_> {
     /// Starts a dialler for each address that is new, as long as the node does not leave.
     async fn keep_diallers(&self, resolver: &Resolver) {
-        let taken = self.0.diallers.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(mut learnt) = taken else { return };
+        let Some(mut learnt) = self.members.take_learnt() else { return };
         let (mut diallers, mut resolving) = (JoinSet::new(), interval(RESOLVE_INTERVAL));
         resolving.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let new = tokio::select! {
-                () = self.0.left.cancelled() => return diallers.detach_all(),
+                () = self.members.left() => return diallers.detach_all(),
                 Some(address) = learnt.recv() => vec![address],
-                _ = resolving.tick() => self.addresses().resolve(&self.shared().settings.fleet.peers, resolver).await,
+                _ = resolving.tick() => self.members.addresses().resolve(&self.members.shared().settings.fleet.peers, resolver).await,
                 // Diallers of addresses that are forgotten.
                 Some(_) = diallers.join_next() => Vec::new(),
             };
             for address in new {
-                diallers.spawn(Dialler { fleet: self.clone(), address }.run());
+                diallers.spawn(Dialler { fleet: self.fleet.clone(), address }.run());
             }
         }
     }
@@ -97,15 +80,15 @@ impl Fleet {
         let mut notice = DisagreementNotice::default();
         loop {
             beats.tick().await;
-            for member in self.members().iter() {
+            for member in self.members.all().iter() {
                 [member.outgoing(), member.incoming()].iter().flatten().for_each(|link| link.beat());
                 self.note_state(member);
             }
-            for member in self.0.members.remove_gone() {
+            for member in self.members.remove_gone() {
                 info!(peer = member.name(), boot = member.boot(), "a node of the fleet is gone");
-                self.presence_changed();
+                self.fleet.presence().note_change();
             }
-            for name in names.update(self.shared_names()) {
+            for name in names.update(self.members.shared_names()) {
                 warn!(
                     node = name,
                     "two nodes of the fleet have this name; both serve, but give each its own --node-name"
@@ -116,21 +99,12 @@ impl Fleet {
                 self.greet_again();
             }
             // A phase changes without a word.
-            self.0.changed.notify_one();
+            self.members.state_changed();
         }
     }
 
-    /// Names that several nodes have which live, this one among them.
-    pub(crate) fn shared_names(&self) -> BTreeSet<String> {
-        let members = self.members();
-        let alive = members
-            .iter()
-            .filter(|member| !matches!(member.state(self.now_ms()), MemberState::Late | MemberState::Unreachable));
-        shared_name::shared(alive.map(|member| member.name()).chain([self.shared().settings.node.as_str()]))
-    }
-
     fn note_state(&self, member: &FleetMember) {
-        let (member_state, lag_ms) = (member.state(self.now_ms()), member.lag_ms(self.now_ms()));
+        let (member_state, lag_ms) = (member.state(self.members.now_ms()), member.lag_ms(self.members.now_ms()));
         let is_missed = matches!(member_state, MemberState::Late | MemberState::Unreachable);
         // One that has just come is not linked yet, and one that drains is about to go.
         if !(is_missed && member.may_be_away()) && member.has_changed(member_state) {
@@ -151,20 +125,20 @@ impl Fleet {
     /// Greets a member that sees others than this node: it tells whom. Nodes that have met a third one at the same moment
     /// were told nothing of each other.
     fn greet_again(&self) {
-        let own = self.0.members.view(&self.shared().boot);
-        let members = self.members();
+        let own = self.members.view();
+        let members = self.members.all();
         let differing: Vec<_> = members.iter().filter(|member| member.view().is_some_and(|view| view != own)).collect();
         let chance = usize::from(u16::from_ne_bytes(random_bytes()));
         let chosen = chance.checked_rem(differing.len()).and_then(|index| differing.get(index)?.address());
         if let Some(address) = chosen {
-            let dialler = Dialler { fleet: self.clone(), address: Address::clone(&address) };
+            let dialler = Dialler { fleet: self.fleet.clone(), address: Address::clone(&address) };
             tokio::spawn(async move { dialler.greet_again().await });
         }
     }
 
     fn note_agreement(&self, agreement: &mut Agreement, notice: &mut DisagreementNotice) {
-        let (own, now_ms) = (self.0.members.view(&self.shared().boot), self.now_ms());
-        let members = self.members();
+        let (own, now_ms) = (self.members.view(), self.members.now_ms());
+        let members = self.members.all();
         // Also of those that this node can't tell anything: they may count it in all the same.
         let telling = members.iter().filter(|member| member.incoming().is_some_and(|link| link.is_open()));
         agreement.update(own, telling.filter_map(|member| member.view()), now_ms);
@@ -180,30 +154,25 @@ impl Fleet {
             }
             None => {}
         }
-        self.0.agrees.store(agreement.agrees(), Ordering::Relaxed);
+        self.members.set_agrees(agreement.agrees());
     }
 
     /// Tells the other nodes what changes about this one.
     async fn keep_told(&self) {
         loop {
-            self.0.changed.notified().await;
-            let state = self.state();
-            let mut told = self.0.told.lock().unwrap_or_else(PoisonError::into_inner);
-            if told.replace(state) == Some(state) {
-                continue;
+            if let Some(state) = self.members.next_state().await {
+                self.members.tell_all(&NodeMessage::State(state));
             }
-            drop(told);
-            self.tell_all(&NodeMessage::State(state));
         }
     }
 
     /// Tells the other nodes what is wanted here: what is new at once, what has ended now and then.
     async fn keep_interest(&self) {
-        let Some(interest) = self.shared().interest.clone() else { return };
+        let Some(interest) = self.members.shared().interest.clone() else { return };
         let mut sweeps = interval(SWEEP_INTERVAL);
         sweeps.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let look_again = interest.settle(self.now_ms());
+            let look_again = interest.settle(self.members.now_ms());
             tokio::select! {
                 () = interest.has_news() => {
                     self.tell_news(&interest);
@@ -218,7 +187,7 @@ impl Fleet {
     /// Waits until a time on the clock of node links; for ever without one.
     async fn until_ms(&self, at_ms: Option<u64>) {
         match at_ms {
-            Some(at_ms) => sleep(Duration::from_millis(at_ms.saturating_sub(self.now_ms()))).await,
+            Some(at_ms) => sleep(Duration::from_millis(at_ms.saturating_sub(self.members.now_ms()))).await,
             None => std::future::pending().await,
         }
     }
@@ -227,31 +196,23 @@ impl Fleet {
     fn tell_news(&self, interest: &OwnInterest) {
         let Some((round, mut news)) = interest.take_news() else { return };
         news.sort_by_key(|(hub, _)| hub.get());
-        let hubs = self.shared().hubs.all();
+        let hubs = self.members.shared().hubs.all();
         for part in news.chunk_by(|(one, _), (other, _)| one == other) {
             let Some(hub) = part.first().and_then(|(hub, _)| hubs.get(hub.get())) else { continue };
             let buckets = part.iter().map(|&(_, bucket)| bucket).collect();
-            self.tell_all(&NodeMessage::Interest(InterestUpdate::Added { hub: hub.key().into(), buckets }));
+            self.members.tell_all(&NodeMessage::Interest(InterestUpdate::Added { hub: hub.key().into(), buckets }));
         }
-        let now_ms = self.now_ms();
-        interest.told_to(round, news, self.members().iter().filter_map(|member| member.awaited(now_ms)).collect());
+        let now_ms = self.members.now_ms();
+        interest.told_to(round, news, self.members.all().iter().filter_map(|member| member.awaited(now_ms)).collect());
     }
 
     fn tell_sweep(&self, interest: &OwnInterest) {
         // Told after the sweep it would outlive what it takes back.
         self.tell_news(interest);
-        let hubs = self.shared().hubs.all();
+        let hubs = self.members.shared().hubs.all();
         for index in interest.sweep() {
             if let Some(hub) = hubs.get(index.get()) {
-                self.tell_all(&NodeMessage::Interest(self.interest(hub.key(), index)));
-            }
-        }
-    }
-
-    pub(super) fn tell_all(&self, message: &NodeMessage) {
-        for member in self.members().iter() {
-            if let Some(link) = member.outgoing() {
-                link.tell(message);
+                self.members.tell_all(&NodeMessage::Interest(self.members.interest_in(hub)));
             }
         }
     }

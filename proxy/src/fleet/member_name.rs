@@ -7,9 +7,10 @@ use std::time::Duration;
 use futures_util::{StreamExt, stream};
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::Fleet;
 use super::fleet_member::FleetMember;
+use super::fleet_membership::Membership;
 use crate::net::address::Address;
+use crate::shard::Shared;
 
 /// Interval at which names are tried that have not resolved yet: that of a new node may come only when it is healthy.
 const LEARN_INTERVAL: Duration = Duration::from_secs(5);
@@ -17,26 +18,24 @@ const LEARN_INTERVAL: Duration = Duration::from_secs(5);
 /// Maximum number of names that are resolved at once.
 const RESOLVED_AT_ONCE: usize = 16;
 
-impl Fleet {
-    /// Notes that a member may be at the machine to which the link to it leads.
-    pub(super) fn note_address(&self, member: &FleetMember) {
-        let (Some(name), Some(link)) = (name_of(member), member.address()) else { return };
-        let ip = link.resolved().map(|at| at.ip()).or_else(|| link.host().parse::<IpAddr>().ok());
-        if let (Some(ip), Some(port)) = (ip, name.port()) {
-            self.shared().node_names.note_told(&name, SocketAddr::new(ip, port));
-        }
+/// Notes that a member may be at the machine to which the link to it leads.
+pub(super) fn note_address(shared: &Shared, member: &FleetMember) {
+    let (Some(name), Some(link)) = (name_of(member), member.address()) else { return };
+    let ip = link.resolved().map(|at| at.ip()).or_else(|| link.host().parse::<IpAddr>().ok());
+    if let (Some(ip), Some(port)) = (ip, name.port()) {
+        shared.node_names.note_told(&name, SocketAddr::new(ip, port));
     }
+}
 
-    /// Learns the addresses of members by their names, each once.
-    pub(super) async fn keep_names(&self) {
-        let mut learning = interval(LEARN_INTERVAL);
-        learning.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            learning.tick().await;
-            let names: Vec<_> = self.members().iter().filter_map(|member| name_of(member)).collect();
-            let node_names = &self.shared().node_names;
-            stream::iter(&names).for_each_concurrent(RESOLVED_AT_ONCE, |name| node_names.learn(name)).await;
-        }
+/// Learns the addresses of members by their names, each once.
+pub(super) async fn keep_names(members: &Membership) {
+    let mut learning = interval(LEARN_INTERVAL);
+    learning.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        learning.tick().await;
+        let names: Vec<_> = members.all().iter().filter_map(|member| name_of(member)).collect();
+        let node_names = &members.shared().node_names;
+        stream::iter(&names).for_each_concurrent(RESOLVED_AT_ONCE, |name| node_names.learn(name)).await;
     }
 }
 

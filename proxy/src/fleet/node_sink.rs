@@ -12,11 +12,14 @@ use trunkline_protocol::service::{
     ClientInvocation, Ping, ServiceMessage, ServiceMessageError, Stamped, bytes_of_frame,
 };
 
+use super::entry::{answer_for_unknown, take_result};
+use super::fleet_core::Fleet;
 use super::fleet_counters::DropCause;
 use super::fleet_member::FleetMember;
 use super::node_link::NodeLink;
-use super::take_over::MoveRequest;
-use super::{Fleet, PeerRequest, PeerResponse};
+use super::own_answer::SilentAsker;
+use super::peer_request::{PeerRequest, PeerResponse};
+use super::take_over::{MoveRequest, TakeOvers};
 use crate::link::{FrameSource, RoutedBatch, route, route_counted};
 use crate::shard::{MembershipChange, MembershipNews, SendOrigin, ShardCommand, no_such_connection};
 use crate::upstream::{AppServerId, Asker, HubIndex};
@@ -60,7 +63,7 @@ impl<'a> NodeSink<'a> {
         match (message, self.dialled) {
             (NodeMessage::Relay { hub, frame }, LinkDirection::ByIt) => match read_stamped(&frame) {
                 Ok(Some((ServiceMessage::MoveConnection(order), _))) => {
-                    self.fleet.begin_epoch(self.member.boot().into(), hub, order.connection_id);
+                    TakeOvers::of(self.fleet).begin_epoch(self.member.boot().into(), hub, order.connection_id);
                 }
                 read => {
                     self.apply(&hub, read, Counting::No, |hub| Arc::new(SilentAsker(hub)));
@@ -70,28 +73,29 @@ impl<'a> NodeSink<'a> {
             (NodeMessage::Request { question, method, target, body }, LinkDirection::ByIt) => {
                 let (fleet, link) = (self.fleet.clone(), self.link.clone());
                 tokio::spawn(async move {
-                    let PeerResponse { status, body } = fleet.answer(PeerRequest { method, target, body }).await;
+                    let PeerResponse { status, body } =
+                        fleet.questions().answer(PeerRequest { method, target, body }).await;
                     link.tell(&NodeMessage::Response { question, status: status.as_u16(), body });
                 });
             }
             (NodeMessage::Move { question, step, hub, connection_id }, LinkDirection::ByIt) => {
                 let (fleet, link) = (self.fleet.clone(), self.link.clone());
                 let request = MoveRequest { question, step, hub, connection_id };
-                tokio::spawn(async move { fleet.answer_move(request, link).await });
+                tokio::spawn(async move { TakeOvers::of(&fleet).answer_move(request, link).await });
             }
             (NodeMessage::Moved { question, state }, LinkDirection::ByUs) => {
-                self.fleet.moves().answer(question, self.member.boot(), state);
+                self.fleet.questions().moves().answer(question, self.member.boot(), state);
             }
             (NodeMessage::State(state), LinkDirection::ByIt) => self.member.set_told(state),
             (NodeMessage::Interest(update), LinkDirection::ByIt) => self.member.learn(update),
             (NodeMessage::Membership(told), LinkDirection::ByIt) => self.learn_membership(&told),
-            (NodeMessage::Presence(update), LinkDirection::ByIt) => self.fleet.learn_presence(self.member, update),
+            (NodeMessage::Presence(update), LinkDirection::ByIt) => self.fleet.presence().learn(self.member, update),
             (NodeMessage::Answer { question, frame }, LinkDirection::ByUs) => {
                 let answer = frame.and_then(|frame| ServiceMessage::decode(&frame).ok().flatten());
-                self.fleet.asks().answer(question, self.member.boot(), answer);
+                self.fleet.questions().asks().answer(question, self.member.boot(), answer);
             }
             (NodeMessage::Response { question, status, body }, LinkDirection::ByUs) => {
-                self.fleet.requests().answer(question, self.member.boot(), PeerResponse::new(status, body));
+                self.fleet.questions().requests().answer(question, self.member.boot(), PeerResponse::new(status, body));
             }
             (other, _) => debug!(peer = self.member.name(), kind = other.name(), "a node message is ignored"),
         }
@@ -144,7 +148,7 @@ impl<'a> NodeSink<'a> {
     ) -> Option<ServiceMessage> {
         match read {
             Ok(Some((ServiceMessage::ClientInvocation(request), _))) => Some(no_such_connection(request)),
-            Ok(Some((question, _))) => self.fleet.answer_for_unknown(hub, &question),
+            Ok(Some((question, _))) => answer_for_unknown(self.fleet.shared(), hub, &question),
             Ok(None) => None,
             Err(error) => {
                 self.note_malformed(&error.to_string());
@@ -193,11 +197,11 @@ impl<'a> NodeSink<'a> {
         counting: Counting,
         asker: impl FnOnce(HubIndex) -> Arc<dyn Asker>,
     ) -> bool {
-        let (shared, counters) = (self.fleet.shared(), self.fleet.relayed());
+        let (shared, counters) = (self.fleet.shared(), self.fleet.passage().relayed());
         let Some(hub) = shared.hubs.keyed(hub) else {
             // The hub may be known later, and its clients come then. A refusal has been counted, and nobody waits for it.
             drop(shared.note_user_groups(hub, &message));
-            self.fleet.take_result(&message);
+            take_result(shared, &message);
             return false;
         };
         // Elsewhere each app server sends to all nodes, and numbers its epochs itself.
@@ -219,7 +223,7 @@ impl<'a> NodeSink<'a> {
     }
 
     fn note_malformed(&self, problem: &str) -> bool {
-        self.fleet.counters().drop_messages(DropCause::Malformed, 1);
+        self.fleet.passage().counters().drop_messages(DropCause::Malformed, 1);
         warn!(peer = self.member.name(), problem, "a node passes on what can't be applied");
         false
     }
@@ -227,7 +231,7 @@ impl<'a> NodeSink<'a> {
 
 impl FrameSink for NodeSink<'_> {
     fn count(&mut self, message: Option<&ServiceMessage>, bytes: usize) {
-        let counters = self.fleet.counters();
+        let counters = self.fleet.passage().counters();
         counters.received_bytes.add(bytes as u64);
         if !matches!(message, Some(ServiceMessage::Ping(_))) {
             counters.received.increment();
@@ -238,7 +242,7 @@ impl FrameSink for NodeSink<'_> {
         match BeatPing::read(ping) {
             BeatPing::Asked(back) => {
                 if self.dialled == LinkDirection::ByUs {
-                    self.member.note_echo(self.fleet.now_ms());
+                    self.member.note_echo(self.fleet.members().now_ms());
                 }
                 self.link.outbox().echo(&back);
             }
@@ -248,7 +252,7 @@ impl FrameSink for NodeSink<'_> {
                     // Over its own link it has told all that it knew by then.
                     (LinkDirection::ByIt, Some(asked_ms)) => self.member.confirm(asked_ms),
                     // And over this one it has heard what was told before.
-                    (LinkDirection::ByUs, _) => self.fleet.note_heard(self.member, number),
+                    (LinkDirection::ByUs, _) => self.fleet.members().note_heard(self.member, number),
                     (LinkDirection::ByIt, None) => {}
                 }
             }
@@ -265,7 +269,7 @@ impl FrameSink for NodeSink<'_> {
             Ok(Some(message)) => self.handle(message),
             Ok(None) => {}
             Err(error) => {
-                self.fleet.counters().drop_messages(DropCause::Malformed, 1);
+                self.fleet.passage().counters().drop_messages(DropCause::Malformed, 1);
                 return Err(LinkEnd::Forbidden(format!(
                     "the node sent {} bytes that can't be read: {error}",
                     bytes_of_frame(body.len())
@@ -293,22 +297,6 @@ fn read_stamped(frame: &Bytes) -> Result<Option<(ServiceMessage, i64)>, ServiceM
         }
         message => message.map(|message| (message, 0)),
     })
-}
-
-/// Asker of a message that is passed on: it gets no answer.
-#[derive(Debug)]
-pub(super) struct SilentAsker(pub(super) HubIndex);
-
-impl Asker for SilentAsker {
-    fn hub(&self) -> HubIndex {
-        self.0
-    }
-
-    fn app(&self) -> AppServerId {
-        AppServerId::OTHER_NODE
-    }
-
-    fn answer(&self, _message: &ServiceMessage) {}
 }
 
 /// Asker of a question of another node. It gets one answer: the first, or that there is none.
@@ -371,7 +359,7 @@ impl Asker for ResultAsker {
     fn answer(&self, message: &ServiceMessage) {
         let mut frame = BytesMut::new();
         encode_relay(&self.key, &message.to_body(), &mut frame);
-        self.fleet.pass_to(&self.member, &frame);
+        self.fleet.passage().pass_to(&self.member, &frame);
     }
 }
 

@@ -5,9 +5,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::oneshot;
 use trunkline_protocol::service::ServiceMessage;
 
-use super::Fleet;
-use crate::link::{FrameSource, RoutedBatch, route, route_counted};
-use crate::shard::SendOrigin;
 use crate::upstream::{AppServerId, Asker, HubIndex};
 
 /// Asker that takes this node's answer for another one.
@@ -41,55 +38,18 @@ impl Asker for OwnAnswer {
     }
 }
 
-impl Fleet {
-    /// Asks the shards of this node; `None` when they stop.
-    pub(super) async fn ask_here(
-        &self,
-        (hub, app): (HubIndex, AppServerId),
-        question: ServiceMessage,
-    ) -> Option<ServiceMessage> {
-        let (asker, answer) = OwnAnswer::of(hub, app);
-        self.route_here(&asker, SendOrigin::OtherNode, question).await.ok()?;
-        drop(asker);
-        answer.await.ok()
+/// Asker of a message that is passed on: it gets no answer.
+#[derive(Debug)]
+pub(super) struct SilentAsker(pub(super) HubIndex);
+
+impl Asker for SilentAsker {
+    fn hub(&self) -> HubIndex {
+        self.0
     }
 
-    /// Routes a message to the shards of this node.
-    pub(super) async fn route_here(
-        &self,
-        asker: &Arc<dyn Asker>,
-        origin: SendOrigin,
-        message: ServiceMessage,
-    ) -> Result<(), String> {
-        self.give_routed((asker, origin), message, 0, route).await
+    fn app(&self) -> AppServerId {
+        AppServerId::OTHER_NODE
     }
 
-    /// Routes a message of so many bytes to the shards of this node, whose receivers they count for the asker.
-    pub(super) async fn route_counted_here(
-        &self,
-        asker: &Arc<dyn Asker>,
-        origin: SendOrigin,
-        message: ServiceMessage,
-        bytes: usize,
-    ) -> Result<(), String> {
-        self.give_routed((asker, origin), message, bytes, route_counted).await
-    }
-
-    async fn give_routed(
-        &self,
-        (asker, origin): (&Arc<dyn Asker>, SendOrigin),
-        message: ServiceMessage,
-        bytes: usize,
-        route: impl Fn(FrameSource<'_>, ServiceMessage, &mut RoutedBatch) -> Result<(), String>,
-    ) -> Result<(), String> {
-        let shared = self.shared();
-        let mut batch = RoutedBatch::of(shared);
-        route(FrameSource { shared, counters: self.relayed(), hub: asker.hub(), asker, origin }, message, &mut batch)?;
-        for (commands, shard) in batch.into_commands().into_iter().zip(shared.shards()) {
-            if !commands.is_empty() {
-                shard.give(commands, bytes).await;
-            }
-        }
-        Ok(())
-    }
+    fn answer(&self, _message: &ServiceMessage) {}
 }

@@ -13,10 +13,11 @@ use trunkline_protocol::fleet::{MoveStep, MovedState, MovingConnection, NodeMess
 use trunkline_protocol::limits::INTEREST_STALE_MS;
 use trunkline_protocol::service::{ConnectionMoved, ServiceMessage};
 
+use super::fleet_core::Fleet;
 use super::fleet_member::{FleetMember, MemberState};
 use super::node_link::NodeLink;
+use super::node_question::ANSWER_TIMEOUT;
 use super::question::FirstAnswer;
-use super::{ANSWER_TIMEOUT, Fleet};
 use crate::shard::{AnnouncedMove, Reachability, ShardSender, SoughtConnection, TakeOver, TakenOver, short};
 use crate::upstream::Hub;
 
@@ -42,26 +43,34 @@ pub(super) struct MoveRequest {
     pub(super) connection_id: ByteString,
 }
 
-impl Fleet {
+/// Take-overs of this node's fleet.
+#[derive(Debug, Clone)]
+pub(super) struct TakeOvers(Fleet);
+
+impl TakeOvers {
+    pub(super) fn of(fleet: &Fleet) -> Self {
+        Self(fleet.clone())
+    }
+
     /// Takes a connection over from the node that has it; it is at this shard then, without a socket.
-    pub(super) fn take_over_for(
+    pub(super) fn begin(
         &self,
         hub: Arc<Hub>,
         connection_id: String,
         shard: ShardSender,
         sought: SoughtConnection,
     ) -> TakeOver {
-        let fleet = self.clone();
-        let Some(runtime) = self.0.runtime.get() else { return Box::pin(async { TakenOver::Nowhere }) };
+        let these = self.clone();
+        let Some(runtime) = self.0.runtime().get() else { return Box::pin(async { TakenOver::Nowhere }) };
         // Once begun it is finished, whether or not the client still waits.
-        let task = runtime.spawn(async move { fleet.take_over_now(&hub, &connection_id, &shard, sought).await });
+        let task = runtime.spawn(async move { these.take_over_now(&hub, &connection_id, &shard, sought).await });
         Box::pin(async move { task.await.unwrap_or(TakenOver::Failed) })
     }
 
     /// Says whether the node with this boot id can be asked something now.
-    pub(super) fn reachability_of(&self, boot: &str) -> Reachability {
-        match self.member(boot).map(|member| (member.is_linked(), member.state(self.now_ms()))) {
-            None if self.is_alone() => Reachability::Alone,
+    pub(super) fn reachability(&self, boot: &str) -> Reachability {
+        match self.0.members().find(boot).map(|member| (member.is_linked(), member.state(self.0.members().now_ms()))) {
+            None if self.0.members().is_alone() => Reachability::Alone,
             None => Reachability::Unknown,
             Some((_, MemberState::Unreachable)) => Reachability::Refused,
             Some((true, MemberState::Starting | MemberState::Ready | MemberState::Draining)) => Reachability::Alive,
@@ -71,7 +80,7 @@ impl Fleet {
 
     /// Time for which a member is waited for that is asked for a connection.
     fn look_time(&self, member: &FleetMember, sought: SoughtConnection) -> Duration {
-        let now_ms = self.now_ms();
+        let now_ms = self.0.members().now_ms();
         let is_late = match member.state(now_ms) {
             MemberState::Unreachable => return Duration::ZERO,
             MemberState::Late => true,
@@ -91,7 +100,7 @@ impl Fleet {
         shard: &ShardSender,
         sought: SoughtConnection,
     ) -> TakenOver {
-        let members: Vec<_> = self.members().iter().filter(|member| member.is_linked()).cloned().collect();
+        let members: Vec<_> = self.0.members().all().iter().filter(|member| member.is_linked()).cloned().collect();
         let look_time = |member: &FleetMember| self.look_time(member, sought);
         let (owner, moving) = match self.ask_for(MoveStep::Look, hub, id, members, look_time).await {
             FirstAnswer::Found(owner, moving) => (owner, moving),
@@ -150,7 +159,7 @@ impl Fleet {
     async fn be_known(&self) {
         let (known, is_known) = oneshot::channel();
         // It fails when the client waits no more.
-        let Some(interest) = &self.shared().interest else { return };
+        let Some(interest) = &self.0.shared().interest else { return };
         interest.when_all_heard(move || known.send(()).unwrap_or_default());
         drop(is_known.await);
     }
@@ -159,10 +168,10 @@ impl Fleet {
     /// behind all sends that have entered the fleet here before.
     pub(super) fn begin_epoch(&self, owner: ByteString, hub: ByteString, connection_id: ByteString) {
         let announced = AnnouncedMove { owner, hub, connection_id };
-        match (self.shared().moves.push(announced), self.0.runtime.get()) {
+        match (self.0.shared().moves.push(announced), self.0.runtime().get()) {
             (Ok(true), Some(runtime)) => {
-                let fleet = self.clone();
-                drop(runtime.spawn(async move { fleet.answer_announced().await }));
+                let these = self.clone();
+                drop(runtime.spawn(async move { these.answer_announced().await }));
             }
             (Ok(_), _) => {}
             (Err(error), _) => debug!(%error, "a client connection can't move"),
@@ -170,14 +179,14 @@ impl Fleet {
     }
 
     async fn answer_announced(&self) {
-        let shared = self.shared();
+        let shared = self.0.shared();
         while let Some((epoch, moves)) = shared.moves.next_moves().await {
             for AnnouncedMove { owner, hub, connection_id } in moves {
-                if let Some(member) = self.member(&owner) {
+                if let Some(member) = self.0.members().find(&owner) {
                     let answer = ServiceMessage::ConnectionMoved(ConnectionMoved { connection_id, epoch });
                     let mut frame = BytesMut::new();
                     encode_relay(&hub, &answer.to_body(), &mut frame);
-                    self.pass_to(&member, &frame);
+                    self.0.passage().pass_to(&member, &frame);
                 } else if let Some(location) = shared.routes.find(&connection_id)
                     && let Some(shard) = shared.shards().get(usize::from(location.shard))
                     && let Some(hub) = shared.hubs.keyed(&hub).map(|hub| hub.index())
@@ -200,10 +209,10 @@ impl Fleet {
         asked: Vec<Arc<FleetMember>>,
         time: impl Fn(&FleetMember) -> Duration,
     ) -> FirstAnswer<Bytes> {
-        let Some(question) = self.0.moves.open() else { return FirstAnswer::Unclear };
+        let Some(question) = self.0.questions().moves().open() else { return FirstAnswer::Unclear };
         let frame = move_frame(question.number(), step, hub, id);
         let total = asked.len();
-        let is_asked = |member: &Arc<FleetMember>| !time(member).is_zero() && self.send(member, &frame).is_ok();
+        let is_asked = |member: &Arc<FleetMember>| !time(member).is_zero() && member.send(&frame).is_ok();
         let sent: Vec<_> = asked.into_iter().filter(is_asked).collect();
         let are_all_asked = sent.len() == total;
         match question.first_some(sent, time).await {
@@ -221,7 +230,7 @@ impl Fleet {
     /// Answers another node that asks for a connection.
     pub(super) async fn answer_move(&self, request: MoveRequest, link: Arc<NodeLink>) {
         let MoveRequest { question, step, hub, connection_id } = request;
-        let shared = self.shared();
+        let shared = self.0.shared();
         let index = shared.hubs.keyed(&hub).map(|hub| hub.index());
         let location = shared.routes.find(&connection_id);
         let shard = location.and_then(|location| shared.shards().get(usize::from(location.shard)));

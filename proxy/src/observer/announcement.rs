@@ -17,7 +17,7 @@ use trunkline_protocol::hub::PayloadError;
 use trunkline_protocol::manifest::EndpointKind;
 use trunkline_protocol::service::{BroadcastData, GroupBroadcastData, Payloads, ServiceMessage, UserData};
 
-use crate::fleet::{Fleet, FleetDelivery};
+use crate::fleet::{Fleet, FleetDelivery, FleetEntry};
 
 /// Announcements under way at a time. One that waits for a silent node takes some seconds.
 const UNDER_WAY_MAX: usize = 32;
@@ -73,7 +73,7 @@ pub(super) struct Announcer(Arc<AnnouncerState>);
 
 #[derive(Debug)]
 struct AnnouncerState {
-    fleet: Fleet,
+    fleet: FleetEntry,
     under_way: Arc<Semaphore>,
     /// Turn of the announcement that is given to shards and nodes; the next one follows it everywhere.
     turn: AsyncMutex<()>,
@@ -82,7 +82,7 @@ struct AnnouncerState {
 impl Announcer {
     pub(super) fn new(fleet: Fleet) -> Self {
         let under_way = Arc::new(Semaphore::new(UNDER_WAY_MAX));
-        Self(Arc::new(AnnouncerState { fleet, under_way, turn: AsyncMutex::default() }))
+        Self(Arc::new(AnnouncerState { fleet: FleetEntry::of(&fleet), under_way, turn: AsyncMutex::default() }))
     }
 
     /// Gives an announcement to its receivers at all nodes.

@@ -68,7 +68,7 @@ pub(super) struct PeerSnapshots {
 
 impl Peers {
     pub(super) fn new(fleet: Fleet) -> Self {
-        let client = HttpClient::without_pool(fleet.channels());
+        let client = HttpClient::without_pool(fleet.members().channels());
         Self { fleet, client, questions: Semaphore::new(QUESTIONS_MAX), last: Mutex::default() }
     }
 
@@ -88,7 +88,7 @@ impl Peers {
             }
         }
         let nodes = answers.iter().map(|(member, _)| self.shown(member, last.get(member.boot()))).collect();
-        let unreachable = self.fleet.unreachable().into_iter();
+        let unreachable = self.fleet.members().unreachable().into_iter();
         let unreachable = unreachable.map(|(url, problem)| UnreachablePeer { url, problem }).collect();
         PeerSnapshots { nodes, missing, unreachable }
     }
@@ -97,7 +97,7 @@ impl Peers {
     async fn fresh_answers(&self) -> Answers<PeerResponse> {
         // It is closed never.
         let _turn = self.questions.acquire().await;
-        self.fleet.settled().await;
+        self.fleet.members().settled().await;
         let fresh = PeerRequest::get("/api/fleet?scope=node&fresh=1");
         let answers = self.fleet.request_all(&fresh, FRESH_TIMEOUT).await;
         // Nodes of an earlier version refuse the parameter.
@@ -113,12 +113,12 @@ impl Peers {
 
     /// Whether all nodes see the same members.
     pub(super) fn agree(&self) -> bool {
-        self.fleet.agrees()
+        self.fleet.members().agrees()
     }
 
     /// Snapshot of a member as this node sees it.
     fn shown(&self, member: &Arc<FleetMember>, last: Option<&ToldSnapshot>) -> NodeSnapshot {
-        let now_ms = self.fleet.now_ms();
+        let now_ms = self.fleet.members().now_ms();
         let age_ms = last.map(ToldSnapshot::age_ms);
         NodeSnapshot {
             name: member.name().into(),
@@ -139,7 +139,7 @@ impl Peers {
     /// Asks the peer of this boot id; `None` when it is none, or does not answer.
     pub(super) async fn ask(&self, boot: &str, request: &PeerRequest) -> Option<PeerResponse> {
         let _turn = self.questions.acquire().await;
-        let asked = vec![self.fleet.member(boot)?];
+        let asked = vec![self.fleet.members().find(boot)?];
         let (_, answer) = self.fleet.request(asked, request, ANSWER_TIMEOUT).await.pop()?;
         answer.ok()
     }
@@ -153,12 +153,12 @@ impl Peers {
 
     /// Returns the other members of the fleet.
     pub(super) fn members(&self) -> Arc<Vec<Arc<FleetMember>>> {
-        self.fleet.members()
+        self.fleet.members().all()
     }
 
     /// Returns the addresses of the configuration that lead to no node, each with the reason.
     pub(super) fn unreachable(&self) -> Vec<(String, String)> {
-        self.fleet.unreachable()
+        self.fleet.members().unreachable()
     }
 
     /// Asks one peer over a channel of its own; returns its answer, with its body still to come.
@@ -175,7 +175,7 @@ impl Peers {
     /// that has what is asked for.
     pub(super) async fn find(&self, target: &str) -> Option<Response<Incoming>> {
         let _turn = self.questions.acquire().await;
-        let members = self.fleet.members();
+        let members = self.fleet.members().all();
         let answers = members.iter().map(async |member| {
             let request = Request::get(target).body(Body::from(Bytes::new())).ok()?;
             self.client.send(&*member.address()?, request).await.ok()

@@ -26,7 +26,7 @@ use super::message_body::{ClientCall, end_of_stream, is_json, read_item, read_me
 use super::operation::{Addressee, HubOperation, Operation};
 use super::query::RestQuery;
 use super::rest_error::RestError;
-use crate::fleet::{Fleet, FleetAnswer, FleetDelivery, InvocationOutcome, NamedHub};
+use crate::fleet::{FleetAnswer, FleetDelivery, FleetEntry, InvocationOutcome, NamedHub};
 use crate::shard::Shared;
 
 /// Header that names the nodes which gave no answer.
@@ -39,7 +39,7 @@ const NO_CONNECTION: &str = "Warning.Connection.NotExisted";
 /// Execution of one request.
 pub(super) struct Execution {
     shared: Arc<Shared>,
-    fleet: Fleet,
+    fleet: FleetEntry,
     head: Parts,
     query: RestQuery,
     body: Bytes,
@@ -48,7 +48,7 @@ pub(super) struct Execution {
 }
 
 impl Execution {
-    pub(super) fn new(shared: Arc<Shared>, fleet: Fleet, head: Parts, body: Bytes, origin: String) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, fleet: FleetEntry, head: Parts, body: Bytes, origin: String) -> Self {
         let query = RestQuery::of(&head.uri);
         Self { shared, fleet, head, query, body, origin }
     }
@@ -118,7 +118,7 @@ impl Execution {
 
     /// Checks that a hub may be there. Where app servers dial in, any name may be one's; elsewhere it is a slip.
     fn check_known(&self, hub: &NamedHub, name: &str) -> Result<(), RestError> {
-        let may_be = hub.here().is_some() || self.shared.settings.opens_door || !self.fleet.members().is_empty();
+        let may_be = hub.here().is_some() || self.shared.settings.opens_door || self.fleet.has_others();
         if may_be {
             return Ok(());
         }

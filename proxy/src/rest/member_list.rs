@@ -8,14 +8,14 @@ use trunkline_protocol::service::{AckStatus, GroupMemberQuery};
 
 use super::query::RestQuery;
 use super::rest_error::RestError;
-use crate::fleet::{Fleet, NamedHub};
+use crate::fleet::{FleetEntry, NamedHub};
 
 /// Members of a page by default, as at Azure's service.
 const PAGE_SIZE: i64 = 100;
 
 /// Answers with a page of the members of a group, and where the next one is: at the URL that was asked.
 pub(super) async fn answer(
-    fleet: &Fleet,
+    fleet: &FleetEntry,
     (query, url): (&RestQuery, &str),
     (hub, group): (&NamedHub, &str),
 ) -> Result<Response, RestError> {

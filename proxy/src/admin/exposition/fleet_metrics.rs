@@ -8,24 +8,26 @@ impl Exposition<'_> {
     pub(super) fn fleet(&self, own: MemberState, fleet: &Fleet) -> prometheus::Result<()> {
         let help = "Nodes of the fleet as this one sees them, itself included. What --peers names and is no node is unreachable.";
         let nodes = self.gauge("trunkline_fleet_nodes", help, &["state"])?;
-        let now_ms = fleet.now_ms();
-        let strays = fleet.unreachable().into_iter().map(|_| MemberState::Unreachable);
+        let now_ms = fleet.members().now_ms();
+        let strays = fleet.members().unreachable().into_iter().map(|_| MemberState::Unreachable);
         let seen: Vec<_> =
-            fleet.members().iter().map(|member| member.state(now_ms)).chain([own]).chain(strays).collect();
+            fleet.members().all().iter().map(|member| member.state(now_ms)).chain([own]).chain(strays).collect();
         for state in MemberState::ALL {
             let count = seen.iter().filter(|seen| **seen == state).count();
             nodes.with_label_values(&[state.label()]).set(i64::try_from(count).unwrap_or(i64::MAX));
         }
         let agree = self.gauge("trunkline_fleet_agree", "1 while all nodes of the fleet see the same members.", &[])?;
-        agree.with_label_values::<&str>(&[]).set(i64::from(fleet.agrees()));
+        agree.with_label_values::<&str>(&[]).set(i64::from(fleet.members().agrees()));
         let help = "Names that several nodes of the fleet have.";
         let names = self.gauge("trunkline_fleet_shared_names", help, &[])?;
-        names.with_label_values::<&str>(&[]).set(i64::try_from(fleet.shared_names().len()).unwrap_or(i64::MAX));
+        names
+            .with_label_values::<&str>(&[])
+            .set(i64::try_from(fleet.members().shared_names().len()).unwrap_or(i64::MAX));
         self.node_links(fleet)
     }
 
     fn node_links(&self, fleet: &Fleet) -> prometheus::Result<()> {
-        let counters = fleet.counters();
+        let counters = fleet.passage().counters();
         let frames = self.counter("trunkline_fleet_frames_total", "Messages between nodes.", &["direction"])?;
         let bytes = self.counter("trunkline_fleet_bytes_total", "Bytes between nodes.", &["direction"])?;
         for (direction, of_frames, of_bytes) in

@@ -1,0 +1,369 @@
+//! Membership of this node in the fleet: the members that it sees, the addresses at which others may be, and its own state
+//! as the others are told it.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+use trunkline_link::LinkClock;
+use trunkline_protocol::fleet::{Greeting, InterestUpdate, NodeMessage, NodePhase, NodeState, Wanted, WireVersions};
+use trunkline_protocol::key::AccessKeys;
+use trunkline_protocol::limits::GREETING_MEMBERS_MAX;
+use trunkline_protocol::service::SessionId;
+
+use super::address_book::AddressBook;
+use super::fleet_member::{FleetMember, MemberState};
+use super::member_table::MemberTable;
+use super::shared_name;
+use crate::net::address::Address;
+use crate::net::connector::Connector;
+use crate::shard::Shared;
+use crate::upstream::Hub;
+
+/// Time after which a node that starts is ready though it is not linked with all nodes that it has been told of.
+const JOIN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Time that whoever asks all nodes gives those that have just come: a node dials again within 2 s.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Interval at which it is looked whether they are linked.
+const SETTLE_LOOK: Duration = Duration::from_millis(20);
+
+/// Time that other nodes have to take a goodbye.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Members that this node sees, and how they see this one.
+#[derive(Debug)]
+pub(crate) struct Membership {
+    shared: Arc<Shared>,
+    /// Admin port at which other nodes reach this one; `None` if they can't.
+    address: Option<Address>,
+    clock: LinkClock,
+    table: MemberTable,
+    addresses: AddressBook,
+    sessions: Mutex<SessionId>,
+    agrees: AtomicBool,
+    /// Whether it has found the others once, or has waited long enough for them.
+    has_joined: AtomicBool,
+    started: Instant,
+    /// State of this node that the others were told last.
+    told: Mutex<Option<NodeState>>,
+    changed: Notify,
+    new_addresses: UnboundedSender<Address>,
+    learnt: Mutex<Option<UnboundedReceiver<Address>>>,
+    left: CancellationToken,
+}
+
+impl Membership {
+    /// Membership of a node whose admin port has this address.
+    pub(super) fn new(shared: Arc<Shared>, admin: SocketAddr) -> Self {
+        let (new_addresses, learnt) = unbounded_channel();
+        Self {
+            address: own_address(admin, shared.settings.advertise.as_ref()),
+            clock: LinkClock::start(),
+            table: MemberTable::default(),
+            addresses: AddressBook::default(),
+            sessions: Mutex::new(SessionId::FIRST),
+            agrees: AtomicBool::new(true),
+            has_joined: AtomicBool::new(false),
+            started: Instant::now(),
+            told: Mutex::default(),
+            changed: Notify::new(),
+            new_addresses,
+            learnt: Mutex::new(Some(learnt)),
+            left: CancellationToken::new(),
+            shared,
+        }
+    }
+
+    pub(super) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// Keys of which a node of the fleet has one.
+    #[must_use]
+    pub(crate) fn keys(&self) -> &AccessKeys {
+        &self.shared.settings.keys
+    }
+
+    /// Connector to other nodes, for answers that don't end.
+    #[must_use]
+    pub(crate) fn channels(&self) -> Connector {
+        self.shared.node_channels.clone()
+    }
+
+    /// Whether this node knows of no other.
+    #[must_use]
+    pub(crate) fn is_alone(&self) -> bool {
+        !self.shared.settings.fleet.has_peers()
+    }
+
+    /// Members that this node sees, itself not among them, by name.
+    #[must_use]
+    pub(crate) fn all(&self) -> Arc<Vec<Arc<FleetMember>>> {
+        self.table.all()
+    }
+
+    /// Finds the member with this boot id.
+    #[must_use]
+    pub(crate) fn find(&self, boot: &str) -> Option<Arc<FleetMember>> {
+        self.table.find(boot)
+    }
+
+    /// Members where clients may want a message.
+    pub(super) fn wanting(&self, hub: &str, wanted: &[Wanted<'_>]) -> Vec<Arc<FleetMember>> {
+        let now_ms = self.now_ms();
+        let members = self.all();
+        members.iter().filter(|member| member.may_want(hub, wanted, now_ms)).cloned().collect()
+    }
+
+    /// Takes a node that greets, and says whether it is new; `None` when there are too many.
+    pub(super) fn meet(&self, greeting: &Greeting, address: Option<&Address>) -> Option<(Arc<FleetMember>, bool)> {
+        let is_new = self.find(&greeting.boot).is_none();
+        let member = self.table.meet(greeting, address)?;
+        if is_new {
+            info!(
+                peer = member.name(),
+                boot = member.boot(),
+                version = member.version(),
+                "a node of the fleet is here"
+            );
+        }
+        Some((member, is_new))
+    }
+
+    /// Removes members that are gone; returns them.
+    pub(super) fn remove_gone(&self) -> Vec<Arc<FleetMember>> {
+        self.table.remove_gone()
+    }
+
+    /// Whether a member takes links of app servers at this moment.
+    pub(super) fn is_alive(&self, member: &FleetMember) -> bool {
+        matches!(member.state(self.now_ms()), MemberState::Ready | MemberState::Starting)
+    }
+
+    /// Names that several nodes have which live, this one among them.
+    pub(crate) fn shared_names(&self) -> BTreeSet<String> {
+        let members = self.all();
+        let alive = members
+            .iter()
+            .filter(|member| !matches!(member.state(self.now_ms()), MemberState::Late | MemberState::Unreachable));
+        shared_name::shared(alive.map(|member| member.name()).chain([self.shared.settings.node.as_str()]))
+    }
+
+    /// Sends a message to all members that are linked.
+    pub(super) fn tell_all(&self, message: &NodeMessage) {
+        for member in self.all().iter() {
+            if let Some(link) = member.outgoing() {
+                link.tell(message);
+            }
+        }
+    }
+
+    /// Whether this node has just started, and is not linked with all others yet: what enters here would miss their clients.
+    pub(super) fn is_finding_others(&self) -> bool {
+        if self.is_alone() || self.has_joined.load(Ordering::Relaxed) {
+            return false;
+        }
+        let own = self.view();
+        let is_found = |member: &FleetMember| member.is_open() && member.view() == Some(own);
+        let has_found = self.addresses.are_tried() && self.all().iter().all(|member| is_found(member));
+        let has_joined = has_found || self.started.elapsed() > JOIN_TIMEOUT;
+        self.has_joined.store(has_joined, Ordering::Relaxed);
+        !has_joined
+    }
+
+    /// Waits until this node and those that have just come are linked and take clients, 3 s at most: until then it can't ask
+    /// them.
+    pub(crate) async fn settled(&self) {
+        let until = Instant::now() + SETTLE_TIMEOUT;
+        while self.is_settling() && Instant::now() < until {
+            sleep(SETTLE_LOOK).await;
+        }
+    }
+
+    fn is_settling(&self) -> bool {
+        let is_on_its_way =
+            |member: &FleetMember| matches!(member.state(self.now_ms()), MemberState::Late | MemberState::Starting);
+        let is_new = |member: &FleetMember| member.age() < SETTLE_TIMEOUT && !member.is_leaving();
+        self.is_finding_others() || self.all().iter().any(|member| is_new(member) && is_on_its_way(member))
+    }
+
+    /// Addresses of `--peers` that lead to no node, each with the reason.
+    #[must_use]
+    pub(crate) fn unreachable(&self) -> Vec<(String, String)> {
+        self.addresses.problems()
+    }
+
+    /// Whether all nodes see the same members, as far as this one knows.
+    #[must_use]
+    pub(crate) fn agrees(&self) -> bool {
+        self.agrees.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_agrees(&self, agrees: bool) {
+        self.agrees.store(agrees, Ordering::Relaxed);
+    }
+
+    /// Hash of the members that this node is linked with, itself included.
+    pub(super) fn view(&self) -> u64 {
+        self.table.view(&self.shared.boot)
+    }
+
+    /// Time on the clock of node links, for states and lags.
+    #[must_use]
+    pub(crate) fn now_ms(&self) -> u64 {
+        self.clock.now_ms()
+    }
+
+    pub(super) fn clock(&self) -> LinkClock {
+        self.clock
+    }
+
+    pub(super) fn next_session(&self) -> SessionId {
+        let mut next = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        let id = *next;
+        *next = id.next();
+        id
+    }
+
+    pub(super) fn addresses(&self) -> &AddressBook {
+        &self.addresses
+    }
+
+    /// Greeting of this node, which it says to another one first.
+    pub(super) fn greeting(&self) -> Greeting {
+        let Self { shared, address, .. } = self;
+        let members = self.all();
+        let known = members.iter().filter(|member| member.is_linked()).filter_map(|member| member.address());
+        Greeting {
+            name: shared.settings.node.clone(),
+            boot: shared.boot.clone(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            wire: WireVersions::CURRENT,
+            address: address.as_ref().map(ToString::to_string),
+            advertised: shared.settings.advertise.as_ref().map(ToString::to_string),
+            known: known.map(|address| url(&address)).take(GREETING_MEMBERS_MAX).collect(),
+        }
+    }
+
+    /// Has the addresses dialled that another node names: its own, and those of its members.
+    pub(super) fn learn_addresses(&self, greeting: &Greeting) {
+        // An address of that machine is none of this one.
+        let is_local = self.address.as_ref().is_some_and(Address::is_loopback);
+        let told = greeting.address.iter().chain(&greeting.known).filter_map(|url| url.parse::<Address>().ok());
+        for address in told.filter(|address| is_local || !address.is_loopback()) {
+            let is_own = Some(&address) == self.address.as_ref();
+            let members = self.all();
+            let is_linked = members.iter().any(|member| {
+                member.outgoing().is_some() && member.address().is_some_and(|known| url(&known) == address.to_string())
+            });
+            if !is_own && !is_linked && self.addresses.learn(&address) {
+                // It fails when the node stops.
+                drop(self.new_addresses.send(address));
+            }
+        }
+    }
+
+    /// Takes the queue of addresses that are learnt, once.
+    pub(super) fn take_learnt(&self) -> Option<UnboundedReceiver<Address>> {
+        self.learnt.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Update with all that is wanted at a hub here.
+    pub(super) fn interest_in(&self, hub: &Hub) -> InterestUpdate {
+        let map = self.shared.interest.as_ref().map(|interest| interest.map(hub.index())).unwrap_or_default();
+        InterestUpdate::Whole { hub: hub.key().into(), map }
+    }
+
+    /// Notes that a member has heard all that was sent before a beat.
+    pub(super) fn note_heard(&self, member: &FleetMember, beat: u64) {
+        self.shared.interest.iter().for_each(|interest| interest.answered(member.boot_id(), beat, self.now_ms()));
+    }
+
+    /// Notes that a member is gone with certainty: nothing waits for it any more.
+    pub(super) fn note_gone(&self, member: &FleetMember) {
+        self.shared.interest.iter().for_each(|interest| interest.gone(member.boot_id(), self.now_ms()));
+    }
+
+    /// State of this node as it is reported to the others.
+    pub(super) fn state(&self) -> NodeState {
+        let linked = self.all().iter().filter(|member| member.is_linked()).count();
+        let count = u32::try_from(linked + 1).unwrap_or(u32::MAX);
+        NodeState { phase: own_phase(&self.shared), members: count, view: self.view() }
+    }
+
+    /// Notes that the state of this node may have changed.
+    pub(super) fn state_changed(&self) {
+        self.changed.notify_one();
+    }
+
+    /// Waits until the state of this node may have changed; returns it if the others don't know it.
+    pub(super) async fn next_state(&self) -> Option<NodeState> {
+        self.changed.notified().await;
+        let state = self.state();
+        let before = self.told.lock().unwrap_or_else(PoisonError::into_inner).replace(state);
+        (before != Some(state)).then_some(state)
+    }
+
+    /// Whether this node has left, so that it greets no other any more.
+    pub(super) fn has_left(&self) -> bool {
+        self.left.is_cancelled()
+    }
+
+    /// Waits until this node leaves.
+    pub(super) async fn left(&self) {
+        self.left.cancelled().await;
+    }
+
+    /// Leaves the fleet: says goodbye to the other nodes, and links none any more.
+    pub(crate) async fn leave(&self) {
+        self.left.cancel();
+        self.shared.interest.iter().for_each(|interest| interest.end());
+        let links: Vec<_> =
+            self.all().iter().flat_map(|member| [member.outgoing(), member.incoming()]).flatten().collect();
+        links.iter().for_each(|link| link.give_up());
+        let all_gone = async {
+            for link in &links {
+                link.detached().await;
+            }
+        };
+        drop(timeout(LEAVE_TIMEOUT, all_gone).await);
+    }
+}
+
+/// Phase of the life of this node.
+#[must_use]
+pub(crate) fn own_phase(shared: &Shared) -> NodePhase {
+    match () {
+        () if shared.has_begun_drain() => NodePhase::Draining,
+        () if shared.hubs_are_served() && !shared.other_nodes().are_sought() => NodePhase::Ready,
+        () => NodePhase::Starting,
+    }
+}
+
+/// Address at which other nodes reach this admin port: a loopback address is reached from this machine alone.
+fn own_address(admin: SocketAddr, advertise: Option<&Address>) -> Option<Address> {
+    let host = match advertise {
+        _ if !admin.ip().is_unspecified() => return format!("http://{admin}").parse().ok(),
+        Some(advertise) => advertise.host(),
+        None => return None,
+    };
+    let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
+    format!("http://{host}:{}", admin.port()).parse().ok()
+}
+
+/// URL of an address as another node can use it.
+pub(super) fn url(address: &Address) -> String {
+    match address.resolved() {
+        Some(at) if !address.is_tls() => format!("http://{at}"),
+        _ => address.to_string(),
+    }
+}

@@ -1,0 +1,156 @@
+//! Questions between nodes: those of this node that wait for answers, and how it answers those of others.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use axum::Router;
+use bytes::{Bytes, BytesMut};
+use tokio::sync::Semaphore;
+use trunkline_link::LinkClock;
+use trunkline_protocol::fleet::{NodeMessage, encode_ask};
+use trunkline_protocol::service::ServiceMessage;
+
+use super::fleet_member::FleetMember;
+use super::passage::Passage;
+use super::peer_request::{PeerRequest, PeerResponse};
+use super::question::{NoAnswer, Questions};
+
+/// Answers of members, by name; or why there is none.
+pub(crate) type Answers<T> = Vec<(Arc<FleetMember>, Result<T, NoAnswer>)>;
+
+/// Time in which a node has to answer.
+pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Requests of other nodes that a node answers at a time; for more it has no time.
+const ANSWERING_MAX: usize = 256;
+
+/// Questions of this node, and its answers to others.
+#[derive(Debug)]
+pub(crate) struct NodeQuestions {
+    asks: Questions<Option<ServiceMessage>>,
+    requests: Questions<PeerResponse>,
+    /// Requests for client connections.
+    moves: Questions<Option<Bytes>>,
+    /// Results of clients at other nodes, which come some time after the question.
+    results: Questions<ServiceMessage>,
+    /// Admin API of this node, once it is served.
+    api: OnceLock<Router>,
+    /// Requests of other nodes that are answered at a time.
+    answering: Semaphore,
+}
+
+impl Default for NodeQuestions {
+    fn default() -> Self {
+        Self {
+            asks: Questions::default(),
+            requests: Questions::default(),
+            moves: Questions::default(),
+            results: Questions::default(),
+            api: OnceLock::new(),
+            answering: Semaphore::new(ANSWERING_MAX),
+        }
+    }
+}
+
+impl NodeQuestions {
+    /// Sets the API that other nodes ask, once.
+    pub(crate) fn serve_api(&self, api: Router) {
+        drop(self.api.set(api));
+    }
+
+    /// API that other nodes ask, once it is set.
+    #[must_use]
+    pub(crate) fn api(&self) -> Option<Router> {
+        self.api.get().cloned()
+    }
+
+    /// Asks these members by the body of a message: at once, so that questions keep their order. The future waits for the
+    /// answers.
+    pub(super) fn ask(
+        &self,
+        (passage, clock): (&Passage, LinkClock),
+        asked: Vec<Arc<FleetMember>>,
+        hub: &str,
+        body: &[u8],
+    ) -> impl Future<Output = Answers<Option<ServiceMessage>>> + use<> {
+        let question = self.asks.open();
+        let (sent, unsent) = match &question {
+            Some(question) => {
+                let mut frame = BytesMut::new();
+                encode_ask(question.number(), hub, body, &mut frame);
+                let sent = asked.into_iter().partition::<Vec<_>, _>(|member| passage.pass_to(member, &frame));
+                watch(&sent.0);
+                sent
+            }
+            None => (Vec::new(), asked),
+        };
+        async move {
+            let is_overdue = |member: &FleetMember| member.is_overdue(clock.now_ms());
+            let answers = match question {
+                Some(question) => question.answers(sent, ANSWER_TIMEOUT, is_overdue).await,
+                None => Vec::new(),
+            };
+            with_missing(answers, unsent)
+        }
+    }
+
+    /// Asks some members for something of their API.
+    pub(super) async fn request(
+        &self,
+        clock: LinkClock,
+        asked: Vec<Arc<FleetMember>>,
+        request: &PeerRequest,
+        within: Duration,
+    ) -> Answers<PeerResponse> {
+        let Some(question) = self.requests.open() else { return with_missing(Vec::new(), asked) };
+        let PeerRequest { method, target, body } = request.clone();
+        let message = NodeMessage::Request { question: question.number(), method, target, body };
+        let frame = message.to_frame();
+        let (sent, unsent): (Vec<_>, _) = asked.into_iter().partition(|member| member.send(&frame).is_ok());
+        watch(&sent);
+        let is_overdue = |member: &FleetMember| member.is_overdue(clock.now_ms());
+        with_missing(question.answers(sent, within, is_overdue).await, unsent)
+    }
+
+    /// Answers a request of another node.
+    pub(super) async fn answer(&self, request: PeerRequest) -> PeerResponse {
+        match (self.answering.try_acquire(), self.api.get()) {
+            (Ok(_turn), Some(api)) => request.answer(api.clone()).await,
+            (Err(_), _) => PeerResponse::busy(),
+            (_, None) => PeerResponse::starting(),
+        }
+    }
+
+    /// Gives up the answers of a node that can't be asked any more.
+    pub(super) fn lost(&self, boot: &str) {
+        self.asks.lost(boot);
+        self.requests.lost(boot);
+        self.moves.lost(boot);
+    }
+
+    pub(super) fn asks(&self) -> &Questions<Option<ServiceMessage>> {
+        &self.asks
+    }
+
+    pub(super) fn requests(&self) -> &Questions<PeerResponse> {
+        &self.requests
+    }
+
+    pub(super) fn moves(&self) -> &Questions<Option<Bytes>> {
+        &self.moves
+    }
+
+    pub(super) fn results(&self) -> &Questions<ServiceMessage> {
+        &self.results
+    }
+}
+
+/// Asks members for a sign of life that are asked for something else.
+fn watch(asked: &[Arc<FleetMember>]) {
+    asked.iter().filter_map(|member| member.outgoing()).for_each(|link| link.watch());
+}
+
+fn with_missing<T>(mut answers: Answers<T>, missing: Vec<Arc<FleetMember>>) -> Answers<T> {
+    answers.extend(missing.into_iter().map(|member| (member, Err(NoAnswer::Unlinked))));
+    answers
+}

@@ -1,0 +1,102 @@
+//! Passage of messages from this node: to members of the fleet, and to its own shards.
+
+use std::sync::Arc;
+
+use tracing::warn;
+use trunkline_protocol::service::ServiceMessage;
+
+use super::fleet_counters::{DropCause, FleetCounters};
+use super::fleet_member::FleetMember;
+use super::own_answer::OwnAnswer;
+use crate::link::{FrameSource, RoutedBatch, route, route_counted};
+use crate::metrics::Counters;
+use crate::shard::{SendOrigin, Shared};
+use crate::upstream::{AppServerId, Asker, HubIndex};
+
+/// Messages that this node passes on, and their counters.
+#[derive(Debug)]
+pub(crate) struct Passage {
+    shared: Arc<Shared>,
+    counters: FleetCounters,
+    /// Counters of what is passed on to shards, which nobody reads: where threads meet, one may miss a message.
+    relayed: Arc<Counters>,
+}
+
+impl Passage {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared, counters: FleetCounters::default(), relayed: Arc::default() }
+    }
+
+    #[must_use]
+    pub(crate) fn counters(&self) -> &FleetCounters {
+        &self.counters
+    }
+
+    pub(super) fn relayed(&self) -> &Arc<Counters> {
+        &self.relayed
+    }
+
+    /// Queues a message to clients for a member, or counts that it is dropped; `false` then.
+    pub(super) fn pass_to(&self, member: &FleetMember, frame: &[u8]) -> bool {
+        let sent = member.send(frame);
+        if let Err(cause) = sent {
+            self.counters.drop_messages(cause, 1);
+            if member.note_dropped(1) {
+                let (peer, cause) = (member.name(), DropCause::label(cause));
+                warn!(peer, cause, "messages to a node are dropped: its clients miss them, no others do");
+            }
+        }
+        sent.is_ok()
+    }
+
+    /// Asks the shards of this node; `None` when they stop.
+    pub(super) async fn ask_here(
+        &self,
+        (hub, app): (HubIndex, AppServerId),
+        question: ServiceMessage,
+    ) -> Option<ServiceMessage> {
+        let (asker, answer) = OwnAnswer::of(hub, app);
+        self.route_here(&asker, SendOrigin::OtherNode, question).await.ok()?;
+        drop(asker);
+        answer.await.ok()
+    }
+
+    /// Routes a message to the shards of this node.
+    pub(super) async fn route_here(
+        &self,
+        asker: &Arc<dyn Asker>,
+        origin: SendOrigin,
+        message: ServiceMessage,
+    ) -> Result<(), String> {
+        self.give_routed((asker, origin), message, 0, route).await
+    }
+
+    /// Routes a message of so many bytes to the shards of this node, whose receivers they count for the asker.
+    pub(super) async fn route_counted_here(
+        &self,
+        asker: &Arc<dyn Asker>,
+        origin: SendOrigin,
+        message: ServiceMessage,
+        bytes: usize,
+    ) -> Result<(), String> {
+        self.give_routed((asker, origin), message, bytes, route_counted).await
+    }
+
+    async fn give_routed(
+        &self,
+        (asker, origin): (&Arc<dyn Asker>, SendOrigin),
+        message: ServiceMessage,
+        bytes: usize,
+        route: impl Fn(FrameSource<'_>, ServiceMessage, &mut RoutedBatch) -> Result<(), String>,
+    ) -> Result<(), String> {
+        let shared = &self.shared;
+        let mut batch = RoutedBatch::of(shared);
+        route(FrameSource { shared, counters: &self.relayed, hub: asker.hub(), asker, origin }, message, &mut batch)?;
+        for (commands, shard) in batch.into_commands().into_iter().zip(shared.shards()) {
+            if !commands.is_empty() {
+                shard.give(commands, bytes).await;
+            }
+        }
+        Ok(())
+    }
+}
