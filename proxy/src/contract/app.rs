@@ -25,7 +25,8 @@ use crate::upstream::{AppTarget, MemoryDialler, MemoryLink, Pool};
 /// An app server, and the pools of its hubs at the node.
 pub(super) struct App {
     links: mpsc::UnboundedReceiver<(String, usize, MemoryLink)>,
-    pub(super) pools: Vec<Arc<Pool>>,
+    pools: Vec<Arc<Pool>>,
+    shared: Arc<Shared>,
     pub(super) dialler: Arc<Dialler>,
 }
 
@@ -95,7 +96,7 @@ impl App {
         let manifest = Manifest { instance: instance.into(), name: instance.into(), version: String::new(), hubs };
         let changed = Arc::new(Notify::new());
         let pools = open_pools(shared, (AppTarget::Memory(dialler.clone()), &group), manifest, &changed);
-        Self { links, pools, dialler }
+        Self { links, pools, shared: shared.clone(), dialler }
     }
 
     /// Opens the next link that the node dials.
@@ -113,7 +114,7 @@ impl App {
     /// Ends all its links: the app server is known to be gone.
     pub(super) fn retire(&self) {
         for pool in &self.pools {
-            pool.hub().remove_pool(pool);
+            self.shared.hubs.of_pool(pool).unwrap().remove_pool(pool);
             pool.retire();
         }
     }

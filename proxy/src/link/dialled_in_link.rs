@@ -98,7 +98,7 @@ fn find_pool(shard: &Shard, hub: &Arc<Hub>, instance: &str) -> Arc<Pool> {
     hub.pool_or_add(id, || {
         let (name, target) = (short_name(instance), AppTarget::DialsIn);
         let app = AppServer { id, instance: instance.to_owned(), name, target, group: Arc::default() };
-        Pool::new(hub.clone(), Arc::new(app), 0, Arc::default())
+        Pool::new(hub.identity().clone(), Arc::new(app), 0, Arc::default())
     })
 }
 
@@ -209,7 +209,8 @@ async fn forget_if_gone(shard: &Shard, pool: &Arc<Pool>) {
         return;
     }
     sleep(Duration::from_millis(shard.shared().settings.links.resume_window_ms)).await;
-    if pool.is_empty() && pool.hub().remove_empty_pool(pool) {
+    let hub = shard.shared().hubs.of_pool(pool);
+    if pool.is_empty() && hub.is_some_and(|hub| hub.remove_empty_pool(pool)) {
         info!(hub = pool.hub().name(), app = %pool.app().name, "the app server is gone");
     }
 }

@@ -140,9 +140,8 @@ impl<'a> DoorSink<'a> {
             Wish::Status => door_ping::status(self.load()),
             Wish::Servers => {
                 let shared = self.shard.shared();
-                let hub = self.pool.hub();
-                let mut ids: Vec<_> = hub.pools().iter().map(|pool| pool.app().instance.clone()).collect();
-                ids.extend(shared.other_nodes().app_servers(hub.key()));
+                let mut ids: Vec<_> = self.pools().iter().map(|pool| pool.app().instance.clone()).collect();
+                ids.extend(shared.other_nodes().app_servers(self.pool.hub().key()));
                 door_ping::servers(ids, unix_seconds())
             }
             Wish::Leave(how) => {
@@ -153,10 +152,15 @@ impl<'a> DoorSink<'a> {
         self.link.send(&ServiceMessage::Ping(answer));
     }
 
+    /// Pools of its hub, one per app server.
+    fn pools(&self) -> Arc<Vec<Arc<Pool>>> {
+        self.shard.shared().hubs.of_pool(self.pool).map(|hub| hub.pools()).unwrap_or_default()
+    }
+
     fn load(&self) -> NodeLoad {
         let shared = self.shard.shared();
         let clients = shared.sockets();
-        let servers = self.pool.hub().pools().iter().map(|pool| pool.open() as u64).sum();
+        let servers = self.pools().iter().map(|pool| pool.open() as u64).sum();
         let capacity = shared.settings.limits.connections.map(|most| u64::from(most.get()));
         NodeLoad { has_clients: clients > 0, clients, servers, capacity }
     }

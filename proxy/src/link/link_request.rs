@@ -62,7 +62,7 @@ mod tests {
         let (id, instance) = (7.into(), "vm_1".into());
         let app = AppServer { id, instance, name: "vm".into(), target: AppTarget::DialsIn, group: Arc::default() };
         let links = [(); 2].map(|()| Arc::new(LinkHandle::opened_at_door(hub.index(), id)));
-        let pool = Pool::new(hub, Arc::new(app), 0, Arc::default());
+        let pool = Pool::new(hub.identity().clone(), Arc::new(app), 0, Arc::default());
         for link in &links {
             pool.add(link);
         }

@@ -73,7 +73,7 @@ pub(super) async fn watch(
                 news.tell_unusable(problem);
             }
             Err(error) => {
-                give_up_if_certain((&mut known, &mut news), &error, &mut refused_since);
+                give_up_if_certain(&shared, (&mut known, &mut news), &error, &mut refused_since);
                 news.tell_unreadable(&error);
             }
         }
@@ -81,12 +81,12 @@ pub(super) async fn watch(
         if listed == Listing::Removed {
             leave(&shared, &known).await;
             news.tell_usable();
-            return known.clear().iter().for_each(|pools| retire(pools));
+            return known.clear().iter().for_each(|pools| retire(&shared, pools));
         }
         if listed == Listing::Vanished && known.values().flatten().all(|pool| pool.open() == 0) {
             info!(upstream = %address, "the address has vanished, and nobody is linked there any more");
             news.tell_usable();
-            return known.clear().iter().for_each(|pools| retire(pools));
+            return known.clear().iter().for_each(|pools| retire(&shared, pools));
         }
         let is_whole = |pools: &Vec<Arc<Pool>>| pools.iter().all(|pool| pool.open() == pool.size());
         if !known.is_empty() && known.values().all(is_whole) {
@@ -120,7 +120,7 @@ fn record_answer(
             if !before.is_empty() {
                 news.tell_gone();
             }
-            before.iter().for_each(|pools| retire(pools));
+            before.iter().for_each(|pools| retire(shared, pools));
         }
         Sighting::FirstOfSeveral => warn!(
             upstream = %address,
@@ -137,7 +137,7 @@ fn record_answer(
     warn_of_webhooks(shared, address, &manifest);
     known.add(instance, open_pools(shared, (AppTarget::Network(address.clone()), group), manifest, changed));
     // Of several instances, those without a link are given up.
-    known.remove_dead(|pools| pools.iter().any(|pool| pool.open() > 0)).iter().for_each(|pools| retire(pools));
+    known.remove_dead(|pools| pools.iter().any(|pool| pool.open() > 0)).iter().for_each(|pools| retire(shared, pools));
     None
 }
 
@@ -158,6 +158,7 @@ fn warn_of_webhooks(shared: &Shared, address: &Address, manifest: &Manifest) {
 
 /// Gives all instances up once connections were refused for a while and no link is left.
 fn give_up_if_certain(
+    shared: &Shared,
     (known, news): (&mut PoolsByInstance, &mut UpstreamNews),
     error: &ReadManifestError,
     refused_since: &mut Option<Instant>,
@@ -173,7 +174,7 @@ fn give_up_if_certain(
         return;
     }
     news.tell_gone();
-    known.clear().iter().for_each(|pools| retire(pools));
+    known.clear().iter().for_each(|pools| retire(shared, pools));
 }
 
 /// Registers the hubs of an app server and opens a pool of links for each.
@@ -194,7 +195,7 @@ pub(crate) fn open_pools(
         // It is no setting of the hub: each app server has its own.
         let tasks = settings.exclusive_tasks.take();
         let hub = shared.hubs.learn(settings, group);
-        let pool = Pool::new(hub.clone(), app.clone(), pool_size, changed.clone());
+        let pool = Pool::new(hub.identity().clone(), app.clone(), pool_size, changed.clone());
         let pool = Arc::new(pool.restoring(restores).telling(presence).standing_for(tasks));
         hub.add_pool(pool.clone());
         // Each hub begins with another shard.
@@ -231,9 +232,11 @@ async fn count_clients(shared: &Shared, pools: &[Arc<Pool>]) -> usize {
     count
 }
 
-fn retire(pools: &[Arc<Pool>]) {
+fn retire(shared: &Shared, pools: &[Arc<Pool>]) {
     for pool in pools {
-        pool.hub().remove_pool(pool);
+        if let Some(hub) = shared.hubs.of_pool(pool) {
+            hub.remove_pool(pool);
+        }
         pool.retire();
     }
 }

@@ -56,7 +56,7 @@ impl Testbed {
         let id = self.state.core.context.shared.hubs.number(instance);
         let target = AppTarget::Network("http://app".parse().unwrap());
         let server = AppServer { id, instance: instance.into(), name: String::new(), target, group: Arc::default() };
-        let pool = Arc::new(Pool::new(self.hub.clone(), Arc::new(server), 1, Arc::default()));
+        let pool = Arc::new(Pool::new(self.hub.identity().clone(), Arc::new(server), 1, Arc::default()));
         let home = Arc::new(LinkHandle::opened(self.hub.index(), id));
         pool.opened(0, home.clone());
         self.hub.add_pool(pool.clone());
@@ -73,7 +73,7 @@ impl Testbed {
             target: AppTarget::DialsIn,
             group: Arc::default(),
         };
-        let pool = Arc::new(Pool::new(self.hub.clone(), Arc::new(server), 0, Arc::default()));
+        let pool = Arc::new(Pool::new(self.hub.identity().clone(), Arc::new(server), 0, Arc::default()));
         self.hub.add_pool(pool.clone());
         let links = (0..links).map(|_| self.door_link(&pool, instance)).collect();
         (pool, links)

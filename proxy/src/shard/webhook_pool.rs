@@ -36,7 +36,7 @@ impl Shared {
             is_new = true;
             let (name, group) = (webhook.template().to_string(), self.hubs.default_group());
             let app = AppServer { id, instance: INSTANCE.into(), name, target: AppTarget::Memory(dialler), group };
-            Pool::new(hub.clone(), Arc::new(app), self.shards().len(), Arc::default())
+            Pool::new(hub.identity().clone(), Arc::new(app), self.shards().len(), Arc::default())
         });
         if is_new {
             info!(hub = name, to = %webhook.template(), "a webhook serves this hub");

@@ -10,8 +10,8 @@ use trunkline_protocol::limits::STATEFUL_RECONNECT_BUFFER_BYTES;
 use trunkline_protocol::manifest::HubManifest;
 
 use super::app_server::AppServer;
+use super::hub_identity::{HubIdentity, HubOrigin};
 use super::hub_naming::HubNaming;
-use super::link_waiter::LinkWaiters;
 use super::number::{AppServerId, HubIndex};
 use super::{HomeLink, Pool};
 use crate::routing::{DEFAULT_GROUP, HubRules};
@@ -19,12 +19,7 @@ use crate::routing::{DEFAULT_GROUP, HubRules};
 /// A hub: its settings, and the app servers that serve it.
 #[derive(Debug)]
 pub(crate) struct Hub {
-    index: HubIndex,
-    name: String,
-    origin: HubOrigin,
-    /// Name in the fleet: hubs of one name and different origins are two.
-    key: String,
-    naming: HubNaming,
+    identity: Arc<HubIdentity>,
     settings: ArcSwap<HubManifest>,
     /// Rules of the operator for its messages; `None` without any.
     rules: ArcSwapOption<HubRules>,
@@ -35,70 +30,58 @@ pub(crate) struct Hub {
     /// Authorizations take turns separately: each client brings one and then needs a home, so of two app servers one
     /// would get them all.
     next_authorizing: AtomicUsize,
-    waiters: LinkWaiters,
     /// Held while a pool of an app server that dials in begins or ends.
     changing: Mutex<()>,
-}
-
-/// How a hub comes to a node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum HubOrigin {
-    /// App servers that we dial name it, with its settings and its path.
-    Manifest,
-    /// App servers that dial in name it; its clients come by the path of the door.
-    Door,
-    /// The operator names it, with a webhook in place of app servers. Else it is a hub of the door, whose clients may come
-    /// by a path of its own, too.
-    Webhook,
 }
 
 impl Hub {
     /// Hub without app servers yet.
     pub(super) fn new(index: HubIndex, origin: HubOrigin, settings: HubManifest) -> Self {
         Self {
-            index,
-            key: origin.key(&settings.name),
-            name: settings.name.clone(),
-            origin,
-            naming: HubNaming::new(),
+            identity: Arc::new(HubIdentity::new(index, origin, &settings.name)),
             settings: ArcSwap::from_pointee(settings),
             rules: ArcSwapOption::empty(),
             reads_messages: AtomicBool::new(false),
             pools: ArcSwap::default(),
             next: AtomicUsize::new(0),
             next_authorizing: AtomicUsize::new(0),
-            waiters: LinkWaiters::default(),
             changing: Mutex::new(()),
         }
     }
 
+    /// Its identity, as its pools have it.
+    #[must_use]
+    pub(crate) fn identity(&self) -> &Arc<HubIdentity> {
+        &self.identity
+    }
+
     #[must_use]
     pub(crate) fn index(&self) -> HubIndex {
-        self.index
+        self.identity.index()
     }
 
     /// Its name, as links, logs and metrics have it.
     #[must_use]
     pub(crate) fn name(&self) -> &str {
-        &self.name
+        self.identity.name()
     }
 
     /// Its name among all hubs of the fleet, whatever their origin.
     #[must_use]
     pub(crate) fn key(&self) -> &str {
-        &self.key
+        self.identity.key()
     }
 
     /// Whether it is one of those that the door names: its app servers dial in, or it has a webhook in place of them.
     #[must_use]
     pub(crate) fn is_of_door(&self) -> bool {
-        matches!(self.origin, HubOrigin::Door | HubOrigin::Webhook)
+        self.identity.is_of_door()
     }
 
     /// Whether a webhook serves it.
     #[must_use]
     pub(crate) fn has_webhook(&self) -> bool {
-        self.origin == HubOrigin::Webhook
+        self.origin() == HubOrigin::Webhook
     }
 
     /// Its settings, from the manifest that was read last.
@@ -128,16 +111,16 @@ impl Hub {
     /// Path by which rules name it: its own, or at the door its name behind a slash.
     #[must_use]
     pub(crate) fn rule_path(&self) -> String {
-        match self.origin {
+        match self.origin() {
             HubOrigin::Manifest => self.settings.load().path.clone(),
-            HubOrigin::Door | HubOrigin::Webhook => format!("/{}", self.name),
+            HubOrigin::Door | HubOrigin::Webhook => format!("/{}", self.name()),
         }
     }
 
     /// Way on which it has come to this node.
     #[must_use]
     pub(super) fn origin(&self) -> HubOrigin {
-        self.origin
+        self.identity.origin()
     }
 
     /// Takes the settings of a newer manifest.
@@ -147,13 +130,13 @@ impl Hub {
 
     /// Naming of it by app servers.
     pub(super) fn naming(&self) -> &HubNaming {
-        &self.naming
+        self.identity.naming()
     }
 
     /// Whether nobody has named it for long: it is found by nobody.
     #[must_use]
     pub(crate) fn is_forgotten(&self) -> bool {
-        self.naming.is_forgotten()
+        self.naming().is_forgotten()
     }
 
     /// Whether any app server that names it has a link here, with a socket or about to get one again.
@@ -165,16 +148,7 @@ impl Hub {
     /// Whether the start of the node waits for the first links to its app servers.
     #[must_use]
     pub(super) fn is_awaited(&self) -> bool {
-        self.naming.is_awaited() && !self.is_served() && !self.pools.load().is_empty()
-    }
-
-    /// Notes that a link is open: it is served, or named again by an app server that was away for long.
-    pub(super) fn note_link(&self, app: &AppServer) {
-        self.naming.note_link();
-        if app.group.is_default() && self.origin == HubOrigin::Manifest {
-            self.naming.name_by_default();
-        }
-        self.wake_waiters();
+        self.naming().is_awaited() && !self.is_served() && !self.pools.load().is_empty()
     }
 
     /// Learns from an app server that has dialled in whether clients may come back to their connections.
@@ -204,7 +178,7 @@ impl Hub {
     #[must_use]
     pub(crate) fn is_expected(&self) -> bool {
         let is_for_clients = |pool: &Arc<Pool>| !pool.app().group.is_mirror();
-        self.naming.is_of_default() || self.pools.load().iter().any(is_for_clients)
+        self.naming().is_of_default() || self.pools.load().iter().any(is_for_clients)
     }
 
     /// Whether any app server of a group can be reached that is not about to stop.
@@ -235,11 +209,11 @@ impl Hub {
             let pools = self.pools_of(group);
             // Its app servers may be about to dial in for the first time, or its webhook about to be linked.
             let begun_at = (self.is_of_door() && pools.is_empty()) || self.has_webhook();
-            let begun_at = begun_at.then(|| self.naming.learnt_at());
+            let begun_at = begun_at.then(|| self.naming().learnt_at());
             let lost_at = pools.iter().filter_map(|pool| pool.lost_at()).max().max(begun_at);
             lost_at.map(|lost_at| last.min(lost_at + window)).filter(|until| *until > Instant::now())
         };
-        self.waiters.wait(until).await;
+        self.identity.wait(until).await;
     }
 
     /// Waits until one app server can be reached, for at most this long.
@@ -247,12 +221,12 @@ impl Hub {
         let last = Instant::now() + limit;
         let is_reached = || self.pool_of(app).is_some_and(|pool| pool.open() > 0);
         let until = || (!is_reached() && !is_over()).then_some(last).filter(|until| *until > Instant::now());
-        self.waiters.wait(until).await;
+        self.identity.wait(until).await;
     }
 
     /// Wakes those that wait until the hub is served, to look again.
     pub(crate) fn wake_waiters(&self) {
-        self.waiters.wake();
+        self.identity.wake_waiters();
     }
 
     /// The link for a new client connection of a group: its app servers take turns by their weights, then the links of a
@@ -328,17 +302,6 @@ impl Hub {
     pub(crate) fn remove_pool(&self, pool: &Arc<Pool>) {
         self.pools.rcu(|pools| pools.iter().filter(|known| !Arc::ptr_eq(known, pool)).cloned().collect::<Vec<_>>());
         self.wake_waiters();
-    }
-}
-
-impl HubOrigin {
-    /// Name of a hub in the fleet. Names of manifests hold no question mark.
-    #[must_use]
-    pub(crate) fn key(self, name: &str) -> String {
-        match self {
-            Self::Manifest => name.to_owned(),
-            Self::Door | Self::Webhook => format!("?hub={name}"),
-        }
     }
 }
 

@@ -10,9 +10,10 @@ use trunkline_protocol::manifest::HubManifest;
 
 use super::app_server::{AppServer, AppTarget};
 use super::app_server_register::AppServerRegister;
-use super::hub::{Hub, HubOrigin};
+use super::hub::Hub;
+use super::hub_identity::HubOrigin;
 use super::number::{AppServerId, HubIndex};
-use super::{GroupTerms, HomeLink, ServerGroup};
+use super::{GroupTerms, HomeLink, Pool, ServerGroup};
 use crate::metrics::RuleCounters;
 use crate::routing::Ruleset;
 
@@ -41,6 +42,12 @@ impl HubRegistry {
     pub(crate) fn restores(&self, home: &HomeLink) -> bool {
         let pool = self.all.load().get(home.hub().get()).and_then(|hub| hub.pool_of(home.app()));
         pool.is_some_and(|pool| pool.restores())
+    }
+
+    /// Hub of a pool, unless it is forgotten.
+    #[must_use]
+    pub(crate) fn of_pool(&self, pool: &Pool) -> Option<Arc<Hub>> {
+        self.all.load().get(pool.hub().index().get()).filter(|hub| Arc::ptr_eq(hub.identity(), pool.hub())).cloned()
     }
 
     /// Rules of the operator that are in force.
@@ -403,7 +410,7 @@ mod tests {
                 target: AppTarget::Network("http://app".parse().unwrap()),
                 group: Arc::default(),
             };
-            let pool = Arc::new(Pool::new(hub.clone(), Arc::new(server), 2, Arc::default()));
+            let pool = Arc::new(Pool::new(hub.identity().clone(), Arc::new(server), 2, Arc::default()));
             for slot in 0..2 {
                 pool.opened(slot, Arc::new(LinkHandle::opened(hub.index(), AppServerId(app))));
             }

@@ -11,13 +11,13 @@ use tokio_util::sync::CancellationToken;
 use trunkline_protocol::manifest::{ExclusiveTasks, PresenceScope};
 
 use super::asked_methods::AskedMethods;
-use super::{AppServer, AppTarget, Hub, LinkHandle, LinkLook, home_choice};
+use super::{AppServer, AppTarget, HubIdentity, LinkHandle, LinkLook, home_choice};
 use crate::limits::WarningBrake;
 
 /// The links of one hub from this proxy to one app server instance.
 #[derive(Debug)]
 pub(crate) struct Pool {
-    hub: Arc<Hub>,
+    hub: Arc<HubIdentity>,
     app: Arc<AppServer>,
     links: ArcSwap<Vec<Option<HomeLink>>>,
     next: AtomicUsize,
@@ -51,7 +51,7 @@ pub(crate) type HomeLink = Arc<LinkHandle>;
 impl Pool {
     /// A pool without any open link yet.
     #[must_use]
-    pub(crate) fn new(hub: Arc<Hub>, app: Arc<AppServer>, size: usize, changed: Arc<Notify>) -> Self {
+    pub(crate) fn new(hub: Arc<HubIdentity>, app: Arc<AppServer>, size: usize, changed: Arc<Notify>) -> Self {
         Self {
             hub,
             app,
@@ -109,7 +109,7 @@ impl Pool {
     }
 
     #[must_use]
-    pub(crate) fn hub(&self) -> &Arc<Hub> {
+    pub(crate) fn hub(&self) -> &Arc<HubIdentity> {
         &self.hub
     }
 

@@ -230,7 +230,7 @@ mod tests {
             let target = AppTarget::Network(format!("http://{app}").parse().unwrap());
             let server =
                 AppServer { id, instance: app.to_string(), name: String::new(), target, group: Arc::default() };
-            let pool = Arc::new(Pool::new(hub.clone(), Arc::new(server), 1, Arc::default()));
+            let pool = Arc::new(Pool::new(hub.identity().clone(), Arc::new(server), 1, Arc::default()));
             pool.opened(0, Arc::new(LinkHandle::opened(hub.index(), id)));
             hub.add_pool(pool);
         }

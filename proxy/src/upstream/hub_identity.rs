@@ -1,0 +1,103 @@
+//! Identity of a hub, and what its pools report to it: links that open, and app servers that come or go.
+
+use tokio::time::Instant;
+
+use super::app_server::AppServer;
+use super::hub_naming::HubNaming;
+use super::link_waiter::LinkWaiters;
+use super::number::HubIndex;
+
+/// Names of a hub, and who waits for its app servers.
+#[derive(Debug)]
+pub(crate) struct HubIdentity {
+    index: HubIndex,
+    name: String,
+    origin: HubOrigin,
+    /// Name in the fleet: hubs of one name and different origins are two.
+    key: String,
+    naming: HubNaming,
+    waiters: LinkWaiters,
+}
+
+/// How a hub comes to a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum HubOrigin {
+    /// App servers that we dial name it, with its settings and its path.
+    Manifest,
+    /// App servers that dial in name it; its clients come by the path of the door.
+    Door,
+    /// The operator names it, with a webhook in place of app servers. Else it is a hub of the door, whose clients may come
+    /// by a path of its own, too.
+    Webhook,
+}
+
+impl HubIdentity {
+    pub(super) fn new(index: HubIndex, origin: HubOrigin, name: &str) -> Self {
+        let (key, name) = (origin.key(name), name.to_owned());
+        Self { index, name, origin, key, naming: HubNaming::new(), waiters: LinkWaiters::default() }
+    }
+
+    #[must_use]
+    pub(crate) fn index(&self) -> HubIndex {
+        self.index
+    }
+
+    /// Its name, as links, logs and metrics have it.
+    #[must_use]
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its name among all hubs of the fleet, whatever their origin.
+    #[must_use]
+    pub(crate) fn key(&self) -> &str {
+        &self.key
+    }
+
+    /// Whether it is one of those that the door names: its app servers dial in, or it has a webhook in place of them.
+    #[must_use]
+    pub(crate) fn is_of_door(&self) -> bool {
+        matches!(self.origin, HubOrigin::Door | HubOrigin::Webhook)
+    }
+
+    /// Way on which it has come to this node.
+    #[must_use]
+    pub(super) fn origin(&self) -> HubOrigin {
+        self.origin
+    }
+
+    /// Naming of it by app servers.
+    pub(super) fn naming(&self) -> &HubNaming {
+        &self.naming
+    }
+
+    /// Notes that a link is open: it is served, or named again by an app server that was away for long.
+    pub(super) fn note_link(&self, app: &AppServer) {
+        self.naming.note_link();
+        if app.group.is_default() && self.origin == HubOrigin::Manifest {
+            self.naming.name_by_default();
+        }
+        self.wake_waiters();
+    }
+
+    /// Waits until it is woken, and need not wait any more by `until`.
+    pub(super) async fn wait(&self, until: impl Fn() -> Option<Instant>) {
+        self.waiters.wait(until).await;
+    }
+
+    /// Wakes those that wait until the hub is served, to look again.
+    pub(super) fn wake_waiters(&self) {
+        self.waiters.wake();
+    }
+}
+
+impl HubOrigin {
+    /// Name of a hub in the fleet. Names of manifests hold no question mark.
+    #[must_use]
+    pub(crate) fn key(self, name: &str) -> String {
+        match self {
+            Self::Manifest => name.to_owned(),
+            Self::Door | Self::Webhook => format!("?hub={name}"),
+        }
+    }
+}
