@@ -6,6 +6,7 @@
 mod answer_diff;
 mod apply;
 mod assignments;
+mod audience;
 mod client_result;
 mod client_stream;
 mod close_reason;
@@ -75,6 +76,7 @@ use trunkline_protocol::cause::Cause;
 
 use crate::metrics::Counters;
 
+pub(crate) use answer_diff::SeenDifference;
 pub(crate) use apply::no_such_connection;
 pub(crate) use client_result::WaitingResult;
 pub(crate) use client_stream::{ClientStream, DirectUpgrade};
@@ -93,7 +95,6 @@ pub(crate) use inbox::{
 pub(crate) use inspection::{ClientRow, ClientSelection, NameSearch};
 pub(crate) use levelling::{LevelCount, LevelOrder};
 pub(crate) use member_query::{ListQuery, MemberListing, MemberTally};
-pub(crate) use mirror::SeenDifference;
 pub(crate) use other_nodes::{OtherNodes, Reachability, SoughtConnection, TakeOver, TakenOver, TargetVerdict};
 pub(crate) use outbox::Outbox;
 pub(crate) use own_interest::{InterestHold, OwnInterest};

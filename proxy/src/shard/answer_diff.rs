@@ -1,4 +1,4 @@
-//! Comparison of the answers of a mirror with those of the primary app server. Pure.
+//! Comparison of the answers of a mirror with those of the primary app server, and the differences that a node remembers.
 //!
 //! ```text
 //!  call goes up, and is copied ──► waits for both ──► both have completed it ──► equal, or a difference
@@ -7,6 +7,9 @@
 //!
 //! Kept are digests, never contents: a difference is told by kinds and sizes. Answers in JSON are compared as values, so
 //! order and spaces don't count; those in MessagePack by their bytes.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use indexmap::IndexMap;
@@ -23,16 +26,19 @@ const NAME_MAX_BYTES: usize = 128;
 /// Ticks in which both app servers have to answer.
 const ANSWER_TICKS: u32 = 60;
 
+/// Differences that a node remembers for its operator.
+const SEEN_MAX: usize = 100;
+
 /// App server that has answered a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Answerer {
+pub(crate) enum Answerer {
     Primary,
     Mirror,
 }
 
 /// Answers to one call that differ.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct AnswerDifference {
+pub(crate) struct AnswerDifference {
     pub(super) target: Box<str>,
     pub(super) invocation_id: Box<str>,
     /// ComparedAnswer of the primary app server, in words.
@@ -41,9 +47,43 @@ pub(super) struct AnswerDifference {
     pub(super) mirror: String,
 }
 
+/// AnswerDifference as an operator sees it. It holds no content.
+#[derive(Debug, Clone)]
+pub(crate) struct SeenDifference {
+    /// Time, in milliseconds since 1970.
+    pub at_ms: u64,
+    /// Label of the mirror's rule.
+    pub mirror: Arc<str>,
+    pub hub: Box<str>,
+    /// Connection id, or the first 22 characters of one that is a token.
+    pub connection: Box<str>,
+    pub target: Box<str>,
+    pub invocation_id: Box<str>,
+    pub primary: String,
+    pub answer: String,
+}
+
+/// Newest differences of a node.
+#[derive(Debug, Default)]
+pub(crate) struct SeenDifferences(Mutex<VecDeque<SeenDifference>>);
+
+impl SeenDifferences {
+    pub(super) fn add(&self, difference: SeenDifference) {
+        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.truncate(SEEN_MAX - 1);
+        seen.push_front(difference);
+    }
+
+    /// All that are remembered, newest first.
+    #[must_use]
+    pub(crate) fn newest(&self) -> Vec<SeenDifference> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+    }
+}
+
 /// Calls of one connection whose answers are compared.
 #[derive(Debug, Default)]
-pub(super) struct AnswerDiff(IndexMap<Box<str>, ComparedCall>);
+pub(crate) struct AnswerDiff(IndexMap<Box<str>, ComparedCall>);
 
 /// Call that waits for two answers.
 #[derive(Debug)]

@@ -9,9 +9,10 @@ use bytestring::ByteString;
 use trunkline_protocol::cause::Cause;
 use trunkline_protocol::fleet::Wanted;
 use trunkline_protocol::service::{
-    Ack, AckStatus, ClientInvocation, FlowOperation, GroupChange, RawKind, ServiceMessage, TraceReport,
+    Ack, AckStatus, ClientInvocation, FlowOperation, RawKind, ServiceMessage, TraceReport,
 };
 
+pub(crate) use super::audience::{Audience, MembershipChange, Receivers};
 use super::connection::MirrorOrder;
 use super::framed::Framed;
 use super::member_query::{ListedSet, MemberListing, MemberTally};
@@ -19,34 +20,6 @@ use super::own_interest::OwnInterest;
 use super::send_origin::SendOrigin;
 use super::slot::Slot;
 use crate::upstream::{AppServerId, Asker, HubIndex, LinkHandle, LinkId};
-
-/// Receivers of a message.
-#[derive(Debug, Clone)]
-pub(crate) struct Receivers {
-    pub who: Audience,
-    /// Connections that are excluded.
-    pub excluded: Vec<ByteString>,
-    /// Users whose connections are excluded.
-    pub excluded_users: Vec<ByteString>,
-}
-
-/// Receivers of a message before exclusions.
-#[derive(Debug, Clone)]
-pub(crate) enum Audience {
-    /// All connections of the hub.
-    Everyone,
-    Connections(Vec<ByteString>),
-    /// The members of groups, once per group.
-    Groups(Vec<ByteString>),
-    /// The connections of users.
-    Users(Vec<ByteString>),
-}
-
-impl From<Audience> for Receivers {
-    fn from(who: Audience) -> Self {
-        Self { who, excluded: Vec::new(), excluded_users: Vec::new() }
-    }
-}
 
 /// Command to a shard. Commands of one link are applied in the order of its frames.
 #[derive(Debug, Clone)]
@@ -158,32 +131,6 @@ pub(crate) enum ConnectionCommand {
         /// Link of the door that the order has come by.
         by: Option<LinkId>,
     },
-}
-
-/// Change of a connection's groups.
-#[derive(Debug, Clone)]
-pub(crate) enum MembershipChange {
-    Join(ByteString),
-    Leave(ByteString),
-    LeaveAll,
-}
-
-impl MembershipChange {
-    /// Notice of the change for the app server of a connection.
-    #[must_use]
-    pub(super) fn notice(&self, id: &str) -> ServiceMessage {
-        let change = |group: Option<&ByteString>| GroupChange {
-            connection_id: id.into(),
-            group: group.cloned(),
-            ..GroupChange::default()
-        };
-        match self {
-            Self::Join(group) => ServiceMessage::JoinGroup(change(Some(group))),
-            Self::Leave(group) => ServiceMessage::LeaveGroup(change(Some(group))),
-            // The frame without an answer can't say that.
-            Self::LeaveAll => ServiceMessage::LeaveGroupWithAck(change(None)),
-        }
-    }
 }
 
 /// Ack that is owed: sent when the last shard that had to do something drops it.

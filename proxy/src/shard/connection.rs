@@ -6,6 +6,7 @@ mod census;
 mod cold_state;
 mod group_refusal;
 mod interner;
+mod let_go;
 mod membership;
 mod membership_entry;
 mod mirror_copy;
@@ -24,7 +25,7 @@ use std::sync::Arc;
 use slab::Slab;
 use trunkline_protocol::id::ID_CHARS;
 
-use super::command::{Audience, MembershipChange, Receivers};
+use super::audience::{Audience, MembershipChange, Receivers};
 use super::own_interest::OwnInterest;
 use super::route_table::{Location, RouteTable};
 use super::slot::{Serial, Slot};
@@ -33,9 +34,10 @@ use crate::config::GroupLimits;
 use crate::upstream::{AppServerId, HomeLink, HubIndex, LinkId};
 
 pub(crate) use census::{Census, ClientKind};
-pub(crate) use cold_state::{ColdState, LeaveStage, LetGo, PauseReason, PauseReasons};
+pub(crate) use cold_state::{ColdState, LeaveStage, PauseReason, PauseReasons};
 pub(crate) use group_refusal::GroupRefusal;
 pub(crate) use interner::{Opening, OpeningInterner};
+pub(crate) use let_go::LetGo;
 pub(crate) use membership::{Member, SetName};
 pub(crate) use mirror_copy::{MirrorCopies, MirrorCopy, MirrorOrder};
 pub(crate) use pending_call::PendingCalls;
@@ -397,3 +399,33 @@ impl Connections {
 
 /// Name of a set, shared by the set and the map that finds it.
 type SharedName = Rc<str>;
+
+#[cfg(test)]
+mod tests {
+    use trunkline_protocol::hub::HubProtocol;
+
+    use super::*;
+    use crate::net::socket::Socket;
+    use crate::shard::content::Content;
+    use crate::upstream::LinkHandle;
+
+    #[test]
+    fn a_client_counts_once_where_it_is_at_home_until_it_closes() {
+        let home = |app| Arc::new(LinkHandle::opened(HubIndex::from(0), AppServerId::from(app)));
+        let socket = Socket::boxed(tokio::io::empty());
+        let client = Client::new("id".into(), 0, home(1), Content::Hub(HubProtocol::Json), socket);
+        let mut connections = Connections::default();
+        let counts = |connections: &Connections| -> Vec<_> {
+            connections.census().iter().map(|(kind, count)| (kind.app, count)).collect()
+        };
+        let slot = connections.insert(client, None);
+        assert_eq!(counts(&connections), [(AppServerId::from(1), 1)]);
+        connections.set_home(slot, &home(2));
+        assert_eq!(counts(&connections), [(AppServerId::from(2), 1)]);
+        connections.close(slot, 5);
+        assert_eq!(counts(&connections), []);
+        connections.set_home(slot, &home(1));
+        connections.remove(slot);
+        assert_eq!(counts(&connections), [], "it counts no second time, and is not taken away twice");
+    }
+}

@@ -12,14 +12,11 @@
 //! lost begins again with the next message, at any app server of its group, as a connection that comes from elsewhere.
 
 use super::shard_core::ShardCore;
-use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
-
 use indexmap::IndexSet;
 use tracing::warn;
 use trunkline_protocol::cause::Cause;
 
-use super::answer_diff::{AnswerDifference, Answerer};
+use super::answer_diff::{AnswerDifference, Answerer, SeenDifference};
 use super::connection::{ColdState, MirrorCopies, MirrorCopy, MirrorOrder, Opening};
 use super::content::Content;
 use super::history::short;
@@ -29,46 +26,9 @@ use crate::clock::unix_ms;
 use crate::routing::MirrorRule;
 use crate::upstream::{AppServerId, Hub, HubIndex};
 
-/// Differences that a node remembers for its operator.
-const SEEN_MAX: usize = 100;
-
 /// Client connections of a shard that have copies.
 #[derive(Debug, Default)]
 pub(crate) struct MirroredConnections(IndexSet<Slot>);
-
-/// AnswerDifference as an operator sees it. It holds no content.
-#[derive(Debug, Clone)]
-pub(crate) struct SeenDifference {
-    /// Time, in milliseconds since 1970.
-    pub at_ms: u64,
-    /// Label of the mirror's rule.
-    pub mirror: Arc<str>,
-    pub hub: Box<str>,
-    /// Connection id, or the first 22 characters of one that is a token.
-    pub connection: Box<str>,
-    pub target: Box<str>,
-    pub invocation_id: Box<str>,
-    pub primary: String,
-    pub answer: String,
-}
-
-/// Newest differences of a node.
-#[derive(Debug, Default)]
-pub(crate) struct SeenDifferences(Mutex<VecDeque<SeenDifference>>);
-
-impl SeenDifferences {
-    fn add(&self, difference: SeenDifference) {
-        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        seen.truncate(SEEN_MAX - 1);
-        seen.push_front(difference);
-    }
-
-    /// All that are remembered, newest first.
-    #[must_use]
-    pub(crate) fn newest(&self) -> Vec<SeenDifference> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
-    }
-}
 
 impl MirroredConnections {
     #[must_use]

@@ -16,10 +16,10 @@ use trunkline_protocol::id::random_id;
 use trunkline_protocol::key::FarEnd;
 use trunkline_protocol::service::ServiceMessage;
 
+use super::answer_diff::SeenDifferences;
 use super::client_result::ClientResults;
 use super::history::{History, PastConnection};
 use super::inbox::ShardSender;
-use super::mirror::SeenDifferences;
 use super::other_nodes::{NoOtherNodes, OtherNodes};
 use super::own_interest::OwnInterest;
 use super::route_table::RouteTable;

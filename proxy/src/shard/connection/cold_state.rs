@@ -8,7 +8,7 @@ use tokio::sync::Notify;
 use trunkline_protocol::manifest::{ITEMS_HEADER, MIGRATE_FROM_HEADER};
 use trunkline_protocol::service::OpenConnection;
 
-use super::{MirrorCopies, Opening, PendingCalls, RefusedCalls, Resumption, SideHomes};
+use super::{LetGo, MirrorCopies, Opening, PendingCalls, RefusedCalls, Resumption, SideHomes};
 use crate::metrics::MoveCause;
 use crate::telemetry::ConnectionTrace;
 use crate::upstream::{AppServerId, HomeLink, RouteChoice, ServerGroup};
@@ -31,15 +31,6 @@ pub(crate) enum PauseReason {
     SideHandingOver = 32,
     /// A message waits for an app server of its group.
     SideUnassigned = 64,
-}
-
-/// How an app server has let a client connection go that goes on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum LetGo {
-    /// It has handed it over: nobody there was told of an end.
-    HandedOver,
-    /// It has ended all its connections when it stopped.
-    Ended,
 }
 
 /// Stage of a client connection on its way to be told to leave.

@@ -103,7 +103,7 @@ fn decode(body: &[u8]) -> Option<OpenConnection> {
 pub(super) mod tests {
     use super::*;
 
-    pub(in crate::shard::connection) fn open(id: &str, agent: &str) -> OpenConnection {
+    pub(crate) fn open(id: &str, agent: &str) -> OpenConnection {
         OpenConnection {
             connection_id: id.into(),
             claims: vec![("role".into(), "cook".into())],

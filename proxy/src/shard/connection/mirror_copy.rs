@@ -38,48 +38,48 @@ pub(crate) enum MirrorOrder {
 
 impl MirrorCopy {
     #[must_use]
-    pub(in crate::shard) fn new(rule: MirrorRule) -> Self {
+    pub(crate) fn new(rule: MirrorRule) -> Self {
         let diff = rule.is_diff.then(AnswerDiff::default);
         Self { rule, link: None, is_paused: false, is_over: false, tried: None, diff }
     }
 
     #[must_use]
-    pub(in crate::shard) fn rule(&self) -> &MirrorRule {
+    pub(crate) fn rule(&self) -> &MirrorRule {
         &self.rule
     }
 
     /// Name of the group whose app servers get it.
     #[must_use]
-    pub(in crate::shard) fn group(&self) -> &str {
+    pub(crate) fn group(&self) -> &str {
         &self.rule.group
     }
 
     /// Whether an app server has it.
     #[must_use]
-    pub(in crate::shard) fn is_at(&self, app: AppServerId) -> bool {
+    pub(crate) fn is_at(&self, app: AppServerId) -> bool {
         self.link.as_ref().is_some_and(|link| link.app() == app)
     }
 
     /// Whether no app server has it, and one should.
     #[must_use]
-    pub(in crate::shard) fn is_lost(&self) -> bool {
+    pub(crate) fn is_lost(&self) -> bool {
         !self.is_over && self.link.as_ref().is_none_or(|link| link.is_closed())
     }
 
     /// Notes that an app server is looked for at this tick; `false` if that was so before.
-    pub(in crate::shard) fn try_again(&mut self, now: u32) -> bool {
+    pub(crate) fn try_again(&mut self, now: u32) -> bool {
         self.lose();
         self.tried.replace(now) != Some(now)
     }
 
     /// Forgets its app server.
-    pub(in crate::shard) fn lose(&mut self) {
+    pub(crate) fn lose(&mut self) {
         (self.link, self.is_paused) = (None, false);
         self.diff.iter_mut().for_each(AnswerDiff::forget);
     }
 
     /// Opens it over a link; `from` names the primary app server of a connection that has begun before.
-    pub(in crate::shard) fn open(
+    pub(crate) fn open(
         &mut self,
         link: HomeLink,
         (id, content): (&str, Content),
@@ -95,7 +95,7 @@ impl MirrorCopy {
     }
 
     /// Sends messages of the client, unless its app server can't take them at once.
-    pub(in crate::shard) fn send(
+    pub(crate) fn send(
         &mut self,
         (id, content): (&str, Content),
         (bytes, count): (&[u8], u64),
@@ -116,7 +116,7 @@ impl MirrorCopy {
     }
 
     /// Sends the calls among messages to the client, if its mirror wants them: as if the client had made them.
-    pub(in crate::shard) fn send_down(&mut self, id: &str, protocol: HubProtocol, messages: &[u8]) {
+    pub(crate) fn send_down(&mut self, id: &str, protocol: HubProtocol, messages: &[u8]) {
         if !self.rule.copies_down {
             return;
         }
@@ -141,22 +141,17 @@ impl MirrorCopy {
     }
 
     /// Compares messages of one of the two app servers to the client.
-    pub(in crate::shard) fn compare(
-        &mut self,
-        protocol: HubProtocol,
-        from: Answerer,
-        messages: &[u8],
-    ) -> Vec<AnswerDifference> {
+    pub(crate) fn compare(&mut self, protocol: HubProtocol, from: Answerer, messages: &[u8]) -> Vec<AnswerDifference> {
         self.diff.as_mut().map(|diff| diff.take(protocol, from, messages)).unwrap_or_default()
     }
 
     /// Takes the calls out that one of the two has not answered in time.
-    pub(in crate::shard) fn take_late(&mut self, now: u32) -> Vec<AnswerDifference> {
+    pub(crate) fn take_late(&mut self, now: u32) -> Vec<AnswerDifference> {
         self.diff.as_mut().filter(|diff| !diff.is_idle()).map(|diff| diff.take_late(now)).unwrap_or_default()
     }
 
     /// Obeys an order of its app server.
-    pub(in crate::shard) fn obey(&mut self, order: MirrorOrder) {
+    pub(crate) fn obey(&mut self, order: MirrorOrder) {
         match order {
             MirrorOrder::Flow(FlowOperation::Pause) => self.is_paused = true,
             MirrorOrder::Flow(FlowOperation::Resume) => self.is_paused = false,
@@ -166,7 +161,7 @@ impl MirrorCopy {
     }
 
     /// Tells its app server that the connection is over.
-    pub(in crate::shard) fn end(&self, id: &str, cause: Cause) {
+    pub(crate) fn end(&self, id: &str, cause: Cause) {
         let headers = vec![(CAUSE_HEADER.into(), vec![cause.label().into()])];
         let close = CloseConnection { connection_id: id.into(), error: None, headers };
         self.link.iter().for_each(|link| link.send(&ServiceMessage::CloseConnection(close.clone())));

@@ -133,7 +133,7 @@ impl Client {
 
     /// Whether another node may take it over. Not one with side homes, of which that would know nothing.
     #[must_use]
-    pub(in crate::shard) fn moves_unnoticed(&self) -> bool {
+    pub(crate) fn moves_unnoticed(&self) -> bool {
         self.can_move() && self.cold.sides.is_none() && self.home.lets_clients_move()
     }
 
@@ -158,7 +158,7 @@ impl Client {
     }
 
     /// Notes a pending call, if another app server may have to answer it. A client with the maximum of them is paused.
-    pub(in crate::shard) fn begin_call(&mut self, invocation_id: &str, calls_max: usize) {
+    pub(crate) fn begin_call(&mut self, invocation_id: &str, calls_max: usize) {
         if self.can_move() {
             self.cold.calls.begin(invocation_id);
             if self.cold.leave == LeaveStage::Waits {
@@ -172,14 +172,14 @@ impl Client {
 
     /// Whether it has the maximum of pending calls at any of its app servers.
     #[must_use]
-    pub(in crate::shard) fn has_too_many_calls(&self, calls_max: usize) -> bool {
+    pub(crate) fn has_too_many_calls(&self, calls_max: usize) -> bool {
         let sides = self.cold.sides.as_ref().into_iter().flat_map(|sides| sides.iter());
         self.cold.calls.is_full(calls_max) || sides.into_iter().any(|side| side.calls.is_full(calls_max))
     }
 
     /// Whether this app server has it, as its home or a side home.
     #[must_use]
-    pub(in crate::shard) fn is_at(&self, app: AppServerId) -> bool {
+    pub(crate) fn is_at(&self, app: AppServerId) -> bool {
         self.home.app() == app || self.cold.sides.as_ref().is_some_and(|sides| sides.at_app(app).is_some())
     }
 
@@ -231,7 +231,7 @@ impl Client {
 
     /// Whether it is on its way to another node, or from one.
     #[must_use]
-    pub(in crate::shard) fn is_in_transit(&self) -> bool {
+    pub(crate) fn is_in_transit(&self) -> bool {
         self.is_resumable && self.cold.resumption.as_ref().is_some_and(|resumption| !resumption.ownership.is_owned())
     }
 

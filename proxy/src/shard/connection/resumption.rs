@@ -9,7 +9,7 @@ use trunkline_protocol::service::ClientInvocation;
 
 use crate::limits::AddressPermit;
 use crate::metrics::MoveCause;
-use crate::shard::command::MembershipChange;
+use crate::shard::audience::MembershipChange;
 use crate::shard::send_origin::SendOrigin;
 use crate::upstream::{AppServerId, Asker};
 

@@ -25,7 +25,7 @@ pub(crate) struct WatchedConnection {
     pub hub: HubIndex,
     pub user: Option<String>,
     pub content: Content,
-    pub(in crate::shard) slot: Slot,
+    pub(crate) slot: Slot,
 }
 
 /// Piece of a watch.
