@@ -115,7 +115,7 @@ fn boxed(upgraded: Upgraded) -> (Socket, Bytes) {
 
 /// Moves a socket to this shard's runtime: a wake-up across threads costs more than a read.
 fn adopt(shard: &Shard, stream: TcpStream, may_be_of_other_shard: bool) -> io::Result<TcpStream> {
-    match shard.shared().whose_sockets {
+    match shard.shared().whose_sockets() {
         Sockets::Own if !may_be_of_other_shard => Ok(stream),
         Sockets::Own | Sockets::Adopted => moved(stream),
     }

@@ -122,7 +122,7 @@ impl Node {
 
         let mut background = JoinSet::new();
         let for_keys = shared.clone();
-        background.spawn(async move { for_keys.verifier.keep_fresh().await });
+        background.spawn(async move { for_keys.admission.verifier.keep_fresh().await });
         let problems = Arc::new(UpstreamProblems::default());
         let rule_set = RuleSet::new(
             shared.clone(),
@@ -217,7 +217,7 @@ impl Node {
             "stopping: no client is taken in any more, those here are told to connect again"
         );
         if timeout(drain_timeout, self.drain_clients()).await.is_err() {
-            let (clients, carried) = (self.clients(), self.shared.carried_gets.count());
+            let (clients, carried) = (self.clients(), self.shared.admission.carried_gets.count());
             let left = stragglers(&self.shared).await;
             let (who, ids) = (left.kinds(), left.ids());
             warn!(clients, who, carried, ids, "some clients did not leave within --drain-timeout and are cut");
@@ -250,7 +250,7 @@ impl Node {
             shard.give(vec![ShardCommand::Drain(spread)], 0).await;
         }
         tokio::select! {
-            () = poll_until(|| self.clients() == 0 && self.shared.http_transports.is_empty()) => {}
+            () = poll_until(|| self.clients() == 0 && self.shared.admission.http_transports.is_empty()) => {}
             // The rest is for the calls of the last ones.
             () = release_carried(&self.shared, spread - spread / 4) => {}
         }

@@ -90,7 +90,7 @@ impl Rest {
     }
 
     fn counters(&self) -> &RestCounters {
-        &self.0.shared.rest_counters
+        &self.0.shared.reports.rest_counters
     }
 
     fn health(&self) -> Result<Response, RestError> {
@@ -127,7 +127,7 @@ impl Rest {
             return Err(RestError::unauthorized("there is no access token"));
         }
         let query = RestQuery::of(&head.uri);
-        let verifier = &self.0.shared.service_verifier;
+        let verifier = &self.0.shared.admission.service_verifier;
         let hosts = &self.0.shared.settings.rest.audience_hosts;
         let verified = verifier.verify_rest(token.trim(), (head.uri.path(), query.application()), hosts);
         verified.map_err(|error| {

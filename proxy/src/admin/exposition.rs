@@ -133,7 +133,7 @@ impl Exposition<'_> {
     fn tokens(&self) -> prometheus::Result<()> {
         let refused =
             self.counter("trunkline_access_tokens_refused_total", "Access tokens refused, by reason.", &["reason"])?;
-        for (reason, count) in self.shared.verifier.refused() {
+        for (reason, count) in self.shared.admission.verifier.refused() {
             refused.with_label_values(&[reason]).inc_by(count);
         }
         let asked =
@@ -148,7 +148,7 @@ impl Exposition<'_> {
             &counters.refused_origins
         })?;
         let reads = self.counter("trunkline_jwks_reads_total", "Readings of key sets, by outcome.", &["outcome"])?;
-        for (outcome, count) in self.shared.verifier.reads() {
+        for (outcome, count) in self.shared.admission.verifier.reads() {
             reads.with_label_values(&[outcome]).inc_by(count);
         }
         Ok(())

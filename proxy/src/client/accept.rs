@@ -79,7 +79,7 @@ pub(super) async fn accept(
 /// be followed by a send at any node. Nobody waits but the first client of a hub, of a user or of one of the user's groups.
 async fn announce(shard: &Shard, pending: &PendingConnection) -> Option<InterestHold> {
     let shared = shard.shared();
-    let (interest, hub) = (shared.interest.as_ref()?, pending.hub.index());
+    let (interest, hub) = (shared.fleet.interest.as_ref()?, pending.hub.index());
     let groups = match pending.user.as_deref() {
         Some(user) if !shared.user_groups.is_empty() => shared.kept_groups_of(hub, user),
         _ => Vec::new(),
@@ -142,7 +142,7 @@ async fn find_restoring_home(
 ) -> Option<HomeLink> {
     let restores = &shard.counters().restores;
     let user_id = user.as_ref().map_or(pending.user.as_deref(), |user| user.id.as_deref());
-    let found = shard.shared().restore_queries.find(&pending.hub, &id, user_id).await;
+    let found = shard.shared().admission.restore_queries.find(&pending.hub, &id, user_id).await;
     let Some(home) = found.and_then(|app| pending.hub.choose_home_at(app)) else {
         restores.of(RestoreOutcome::Nothing).increment();
         return None;
@@ -238,7 +238,7 @@ fn open(
         }
         set_times(&mut client, settings, now);
         // A node inside an app has no other one, and no observer.
-        if shard.shared().whose_sockets == Sockets::Own {
+        if shard.shared().whose_sockets() == Sockets::Own {
             client.cold.opening = Some(state.core.intern_opening(&open));
         }
         // Here first: the app server's answer may come back before this function ends, on another thread.

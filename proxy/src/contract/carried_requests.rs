@@ -376,7 +376,7 @@ fn what_a_node_carries_when_it_stops_is_ended_by_its_owner_without_a_loss() {
         assert_eq!(owner.links[0].close().await.connection_id, events.id);
         assert_eq!(events.rest().await, format!("\"news\"\u{1e}{ANSWER}{LEAVE}"));
         let shared = &other.stage.shared;
-        assert_eq!((shared.sockets(), shared.carried_gets.count()), (0, 0), "nothing holds the node");
+        assert_eq!((shared.sockets(), shared.admission.carried_gets.count()), (0, 0), "nothing holds the node");
 
         // By a connection that was kept a client may begin yet another stream there.
         let late = EventClient::connect_by(&owner.stage, &other.stage, &mut owner.links[0]).await;

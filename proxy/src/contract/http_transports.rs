@@ -168,7 +168,7 @@ fn a_client_that_stops_polling_is_taken_out_after_the_disconnect_time_out() {
         let most = Duration::from_secs(u64::from(stage.shared.settings.http_transports.disconnect_timeout_s) + 2);
         assert!(begun.elapsed() <= most, "{:?}", begun.elapsed());
         assert!(matches!(poll(&stage, &target).await.0, StatusCode::NOT_FOUND | StatusCode::NO_CONTENT));
-        assert!(stage.shared.http_transports.is_empty());
+        assert!(stage.shared.admission.http_transports.is_empty());
     });
 }
 
@@ -253,7 +253,7 @@ fn a_post_to_a_hub_without_http_transports_makes_no_pipe() {
         let (status, body) = exchange(&stage, "POST", &format!("/chat?id={token}"), JSON_HANDSHAKE).await;
         assert_eq!(status, StatusCode::NOT_FOUND, "{body}");
         assert!(body.contains("not supported"), "{body}");
-        assert!(stage.shared.http_transports.is_empty());
+        assert!(stage.shared.admission.http_transports.is_empty());
         // The token is still good for what the hub offers.
         assert!(Client::upgrade(&stage, &format!("/chat?id={token}")).await.is_ok());
     });

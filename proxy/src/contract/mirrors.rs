@@ -169,7 +169,7 @@ fn answers_that_differ_are_counted_and_told_without_their_content() {
             scene.primary.fence().await;
             assert_eq!(scene.counted().2, differences);
         }
-        let seen = scene.stage.shared.differences.newest();
+        let seen = scene.stage.shared.reports.differences.newest();
         assert_eq!(seen.len(), 1);
         assert_eq!((&*seen[0].target, &*seen[0].hub, &*seen[0].mirror), ("Sum", "chat", "1"));
         assert!(!format!("{seen:?}").contains("secret"));

@@ -519,7 +519,11 @@ fn a_token_of_one_hub_opens_no_other_and_makes_no_token_for_one() {
         let made = back_end.ask("POST", "/api/hubs/a%26hub=admin/:generateToken?userId=root", "").await.body;
         assert_eq!(made["url"], "https://node.example/client/?hub=a%26hub%3Dadmin");
         let verify = |hub: &str| {
-            stage.shared.service_verifier.verify(made["token"].as_str().unwrap(), ServiceAudience::Client, hub)
+            stage.shared.admission.service_verifier.verify(
+                made["token"].as_str().unwrap(),
+                ServiceAudience::Client,
+                hub,
+            )
         };
         assert_eq!(verify("a&hub=admin").unwrap().id.as_deref(), Some("root"));
         assert!(verify("admin").is_err() && verify("a").is_err());

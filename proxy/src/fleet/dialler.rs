@@ -327,7 +327,7 @@ impl Dialler {
     }
 
     fn client(&self) -> HttpClient {
-        HttpClient::without_pool(self.fleet.shared().node_channels.clone())
+        HttpClient::without_pool(self.fleet.shared().ways.node_channels.clone())
     }
 }
 

@@ -142,7 +142,7 @@ impl OtherNodes for Fleet {
         let hub = hubs.get(hub.get())?;
         let order = ServiceMessage::MoveConnection(MoveConnection { connection_id: connection_id.clone() });
         let frame = relayed(hub.key(), &order, 0);
-        let mut asked = vec![self.shared().origin];
+        let mut asked = vec![self.shared().fleet.origin];
         for member in self.members().all().iter().filter(|member| member.is_linked()) {
             if !self.passage().pass_to(member, &frame) {
                 return None;
@@ -192,9 +192,9 @@ async fn invoke_when_moved(fleet: &Fleet, link: &Arc<LinkHandle>, request: Clien
         }
         sleep(MOVE_LOOK_INTERVAL).await;
     }
-    let send = shared.moves.begin_send();
+    let send = shared.fleet.moves.begin_send();
     if shared.routes.find(&request.connection_id).is_some() {
-        let (asker, origin) = (link.clone() as Arc<dyn Asker>, SendOrigin::Sender(shared.origin, send.epoch()));
+        let (asker, origin) = (link.clone() as Arc<dyn Asker>, SendOrigin::Sender(shared.fleet.origin, send.epoch()));
         if let Err(problem) =
             fleet.passage().route_here(&asker, origin, ServiceMessage::ClientInvocation(request)).await
         {

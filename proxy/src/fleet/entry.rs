@@ -95,7 +95,7 @@ impl NamedHub {
     /// Origin of what is sent to many in this epoch of this node.
     fn origin(&self, shared: &Shared, epoch: i64) -> SendOrigin {
         match self.here.as_ref().is_some_and(|hub| hub.is_of_door()) {
-            true => SendOrigin::Sender(shared.origin, epoch),
+            true => SendOrigin::Sender(shared.fleet.origin, epoch),
             false => SendOrigin::OtherNode,
         }
     }
@@ -168,7 +168,7 @@ impl FleetEntry {
         hub: &NamedHub,
         message: ServiceMessage,
     ) -> impl Future<Output = FleetDelivery> + use<> {
-        let send = self.0.shared().moves.begin_send();
+        let send = self.0.shared().fleet.moves.begin_send();
         let epoch = send.epoch();
         // Counted before they are asked: one that ends meanwhile is missing, and no member any more.
         let members = self.0.members().all().len() as u64;
@@ -298,7 +298,7 @@ impl FleetEntry {
         asker: &Arc<dyn Asker>,
         request: ClientInvocation,
     ) -> Result<(), Vec<String>> {
-        let send = self.0.shared().moves.begin_send();
+        let send = self.0.shared().fleet.moves.begin_send();
         let origin = hub.origin(self.0.shared(), send.epoch());
         self.0
             .passage()
@@ -326,7 +326,7 @@ impl FleetEntry {
         let asked = self.0.members().wanting(&hub.key, &[Wanted::Everyone]);
         let message = ServiceMessage::ClientInvocation(request);
         let answers = {
-            let send = self.0.shared().moves.begin_send();
+            let send = self.0.shared().fleet.moves.begin_send();
             self.0.ask(asked, &hub.key, &stamped(&message, send.epoch()))
         };
         let answers = answers.await;

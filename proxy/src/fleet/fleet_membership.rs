@@ -96,7 +96,7 @@ impl Membership {
     /// Connector to other nodes, for answers that don't end.
     #[must_use]
     pub(crate) fn channels(&self) -> Connector {
-        self.shared.node_channels.clone()
+        self.shared.ways.node_channels.clone()
     }
 
     /// Whether this node knows of no other.
@@ -279,18 +279,18 @@ impl Membership {
 
     /// Update with all that is wanted at a hub here.
     pub(super) fn interest_in(&self, hub: &Hub) -> InterestUpdate {
-        let map = self.shared.interest.as_ref().map(|interest| interest.map(hub.index())).unwrap_or_default();
+        let map = self.shared.fleet.interest.as_ref().map(|interest| interest.map(hub.index())).unwrap_or_default();
         InterestUpdate::Whole { hub: hub.key().into(), map }
     }
 
     /// Notes that a member has heard all that was sent before a beat.
     pub(super) fn note_heard(&self, member: &FleetMember, beat: u64) {
-        self.shared.interest.iter().for_each(|interest| interest.answered(member.boot_id(), beat, self.now_ms()));
+        self.shared.fleet.interest.iter().for_each(|interest| interest.answered(member.boot_id(), beat, self.now_ms()));
     }
 
     /// Notes that a member is gone with certainty: nothing waits for it any more.
     pub(super) fn note_gone(&self, member: &FleetMember) {
-        self.shared.interest.iter().for_each(|interest| interest.gone(member.boot_id(), self.now_ms()));
+        self.shared.fleet.interest.iter().for_each(|interest| interest.gone(member.boot_id(), self.now_ms()));
     }
 
     /// State of this node as it is reported to the others.
@@ -326,7 +326,7 @@ impl Membership {
     /// Leaves the fleet: says goodbye to the other nodes, and links none any more.
     pub(crate) async fn leave(&self) {
         self.left.cancel();
-        self.shared.interest.iter().for_each(|interest| interest.end());
+        self.shared.fleet.interest.iter().for_each(|interest| interest.end());
         let links: Vec<_> =
             self.all().iter().flat_map(|member| [member.outgoing(), member.incoming()]).flatten().collect();
         links.iter().for_each(|link| link.give_up());

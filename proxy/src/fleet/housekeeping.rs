@@ -168,7 +168,7 @@ impl Housekeeper<'_> {
 
     /// Tells the other nodes what is wanted here: what is new at once, what has ended now and then.
     async fn keep_interest(&self) {
-        let Some(interest) = self.members.shared().interest.clone() else { return };
+        let Some(interest) = self.members.shared().fleet.interest.clone() else { return };
         let mut sweeps = interval(SWEEP_INTERVAL);
         sweeps.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {

@@ -159,7 +159,7 @@ impl TakeOvers {
     async fn be_known(&self) {
         let (known, is_known) = oneshot::channel();
         // It fails when the client waits no more.
-        let Some(interest) = &self.0.shared().interest else { return };
+        let Some(interest) = &self.0.shared().fleet.interest else { return };
         interest.when_all_heard(move || known.send(()).unwrap_or_default());
         drop(is_known.await);
     }
@@ -168,7 +168,7 @@ impl TakeOvers {
     /// behind all sends that have entered the fleet here before.
     pub(super) fn begin_epoch(&self, owner: ByteString, hub: ByteString, connection_id: ByteString) {
         let announced = AnnouncedMove { owner, hub, connection_id };
-        match (self.0.shared().moves.push(announced), self.0.runtime().get()) {
+        match (self.0.shared().fleet.moves.push(announced), self.0.runtime().get()) {
             (Ok(true), Some(runtime)) => {
                 let these = self.clone();
                 drop(runtime.spawn(async move { these.answer_announced().await }));
@@ -180,7 +180,7 @@ impl TakeOvers {
 
     async fn answer_announced(&self) {
         let shared = self.0.shared();
-        while let Some((epoch, moves)) = shared.moves.next_moves().await {
+        while let Some((epoch, moves)) = shared.fleet.moves.next_moves().await {
             for AnnouncedMove { owner, hub, connection_id } in moves {
                 if let Some(member) = self.0.members().find(&owner) {
                     let answer = ServiceMessage::ConnectionMoved(ConnectionMoved { connection_id, epoch });
@@ -191,7 +191,7 @@ impl TakeOvers {
                     && let Some(shard) = shared.shards().get(usize::from(location.shard))
                     && let Some(hub) = shared.hubs.keyed(&hub).map(|hub| hub.index())
                 {
-                    let own = shared.origin;
+                    let own = shared.fleet.origin;
                     shard.post(move |state| {
                         state.moves.move_answered_for(&mut state.core, hub, &connection_id, own, epoch)
                     });

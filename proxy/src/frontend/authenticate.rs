@@ -39,7 +39,8 @@ pub(crate) async fn authenticate(
     };
     if granted.decision.url.is_none() {
         let (user, binding) = find_user(endpoint, verified, &granted.decision)?;
-        let is_needed = endpoint.shared.verifier.is_required() || settings.authentication == Authentication::Required;
+        let is_needed =
+            endpoint.shared.admission.verifier.is_required() || settings.authentication == Authentication::Required;
         if is_needed && !user.is_named() {
             // Without a body, like the official server: its clients show the reason phrase.
             return Err(plain(StatusCode::UNAUTHORIZED, ""));

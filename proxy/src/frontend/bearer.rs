@@ -17,7 +17,7 @@ use crate::frontend::request::{bearer, query_value};
 /// Verifies the access token of a request, if it has one.
 pub(crate) async fn verify_token(endpoint: &Endpoint, token: Option<String>) -> Result<Option<User>, TokenError> {
     match token {
-        Some(token) => endpoint.shared.verifier.verify(&token).await.map(Some),
+        Some(token) => endpoint.shared.admission.verifier.verify(&token).await.map(Some),
         None => Ok(None),
     }
 }
@@ -43,7 +43,7 @@ pub(crate) fn find_user(
 
 /// Makes and counts the refusal of a bad access token.
 pub(crate) fn refuse_token(endpoint: &Endpoint, error: &TokenError) -> Response {
-    endpoint.shared.verifier.count_refused(error);
+    endpoint.shared.admission.verifier.count_refused(error);
     plain(StatusCode::UNAUTHORIZED, error.to_string())
 }
 

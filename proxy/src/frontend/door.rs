@@ -96,7 +96,7 @@ fn verify(endpoint: &Endpoint, request: &mut Request, audience: ServiceAudience,
     let Some(token) = token(request) else {
         return Err(plain(StatusCode::UNAUTHORIZED, "an access token is needed: as 'Authorization: Bearer'"));
     };
-    let verifier = &endpoint.shared.service_verifier;
+    let verifier = &endpoint.shared.admission.service_verifier;
     let verified = match verifier.verify(&token, audience, hub) {
         // It comes from the negotiation: nobody gets another one for a connection that is open.
         Err(TokenError::Expired) if may_come_back(endpoint, request, hub) => {

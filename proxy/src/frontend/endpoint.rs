@@ -35,7 +35,7 @@ impl Endpoint {
     #[must_use]
     pub(crate) fn new(shared: Arc<Shared>, counters: Arc<Counters>, shard: ShardSender) -> Self {
         let connect_timeout = shared.settings.relay.upstream_connect_timeout;
-        let app_servers = HttpClient::new(shared.connector.for_clients(), connect_timeout);
+        let app_servers = HttpClient::new(shared.ways.connector.for_clients(), connect_timeout);
         let in_channels = HttpClient::new(Connector::default(), connect_timeout);
         let authorizer = Authorizer::new(in_channels, shared.settings.negotiate_timeout);
         let proxy_client = Arc::new(ProxyClient::new(&shared, app_servers));

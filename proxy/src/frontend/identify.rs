@@ -112,7 +112,8 @@ async fn shown_user(
     if is_bound && shown.is_none() {
         return Err(plain(StatusCode::UNAUTHORIZED, TOKEN_NEEDED));
     }
-    let is_required = endpoint.shared.verifier.is_required() || settings.authentication == Authentication::Required;
+    let is_required =
+        endpoint.shared.admission.verifier.is_required() || settings.authentication == Authentication::Required;
     if is_required && !settings.asks_app && id.is_none() {
         return Err(plain(StatusCode::UNAUTHORIZED, ""));
     }

@@ -23,8 +23,8 @@ pub(crate) struct ProxyClient {
 /// Client for requests to other nodes about connections.
 pub(crate) fn client_of_nodes(shared: &Shared) -> HttpClient {
     let connect_timeout = HOP_CONNECT_TIMEOUT.min(shared.settings.relay.hop_timeout);
-    let channels = shared.node_channels.for_clients().by_names(shared.node_names.clone());
-    HttpClient::new(channels, connect_timeout).behind(shared.node_dials.clone())
+    let channels = shared.ways.node_channels.for_clients().by_names(shared.ways.node_names.clone());
+    HttpClient::new(channels, connect_timeout).behind(shared.ways.node_dials.clone())
 }
 
 impl ProxyClient {

@@ -29,7 +29,7 @@ pub(crate) fn route(endpoint: &Endpoint, hub: &Hub, request: Request) -> Request
         return request;
     }
     // Messages of a connection over HTTP that has begun are of no concern to routes.
-    let begun = |client: &ConnectingClient| endpoint.shared.http_transports.find(&client.connection_id);
+    let begun = |client: &ConnectingClient| endpoint.shared.admission.http_transports.find(&client.connection_id);
     let client = request.extensions().get::<ConnectingClient>();
     if client.and_then(begun).is_some_and(|outer| outer.has_begun()) {
         return request;

@@ -52,7 +52,7 @@ impl<'a> DoorSink<'a> {
         // What concerns a connection that moves goes to both nodes.
         let is_elsewhere = |id: &ByteString| !shared.routes.is_here_alone(id);
         let epoch = match has_epoch(&message) {
-            true => self.sends.get_or_insert_with(|| shared.moves.begin_send()).epoch(),
+            true => self.sends.get_or_insert_with(|| shared.fleet.moves.begin_send()).epoch(),
             false => 0,
         };
         match (message.class(), message.audience()) {
@@ -105,7 +105,7 @@ impl<'a> DoorSink<'a> {
     }
 
     fn route(&mut self, message: ServiceMessage, epoch: i64) {
-        let origin = SendOrigin::Sender(self.shard.shared().origin, epoch);
+        let origin = SendOrigin::Sender(self.shard.shared().fleet.origin, epoch);
         if let Err(problem) = self.inner.route(origin, None, message) {
             self.skip(&problem);
         }

@@ -198,7 +198,7 @@ fn route_rare(source: FrameSource<'_>, message: ServiceMessage, batch: &mut Rout
     let ack_id = message.ack_id();
     let ack = || ack_id.map(|ack_id| PendingAck::new(source.asker.clone(), ack_id));
     let ack_of_join = |group: Option<&ByteString>| {
-        let interest = source.shared.interest.as_ref();
+        let interest = source.shared.fleet.interest.as_ref();
         ack_id.map(|ack_id| PendingAck::of_join(source.asker.clone(), ack_id, interest, group))
     };
     let refusal = note_user_groups(source, &message).err();
@@ -251,7 +251,7 @@ fn route_rare(source: FrameSource<'_>, message: ServiceMessage, batch: &mut Rout
             pass_result(source, waiting.as_ref(), &caller, &M::ErrorCompletion(answer));
         }
         M::TraceReport(report) => report_trace(source, report, batch),
-        M::RestoreAnswer(answer) => source.shared.restore_queries.answer(source.asker.app(), &answer),
+        M::RestoreAnswer(answer) => source.shared.admission.restore_queries.answer(source.asker.app(), &answer),
         // Those that only a proxy may send break the protocol.
         M::HandshakeRequest(_) | M::HandshakeResponse(_) | M::OpenConnection(_) | M::Ack(_) => {
             return Err(format!("the app server sent {} ({}), which it must not", message.name(), message.number()));

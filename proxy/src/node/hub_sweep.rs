@@ -44,7 +44,7 @@ async fn forget_unnamed(shared: &Shared, limit: Duration) {
 
 async fn release_unheld(shared: &Shared) {
     for index in shared.hubs.unheld() {
-        let is_told = shared.interest.as_ref().is_some_and(|interest| !interest.map(index).is_empty());
+        let is_told = shared.fleet.interest.as_ref().is_some_and(|interest| !interest.map(index).is_empty());
         if !is_told && !is_any(shared, index, ShardState::uses_hub).await {
             shared.hubs.release(index);
         }

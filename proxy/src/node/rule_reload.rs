@@ -40,13 +40,13 @@ pub(super) async fn run(shared: Arc<Shared>, rules: RuleSet, path: PathBuf) {
         match outcome {
             Ok(rules) => {
                 outcomes.of(Outcome::Done).increment();
-                shared.rules_problem.store(None);
+                shared.reports.rules_problem.store(None);
                 let (groups, routes) = (rules.groups.len(), rules.routes.len());
                 info!(file = %path.display(), groups, routes, "rules were read anew");
             }
             Err(problem) => {
                 outcomes.of(Outcome::Invalid).increment();
-                shared.rules_problem.store(Some(Arc::new(problem.clone())));
+                shared.reports.rules_problem.store(Some(Arc::new(problem.clone())));
                 warn!(%problem, "rules can't be read anew: the old ones stay in force");
             }
         }

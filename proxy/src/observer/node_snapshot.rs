@@ -84,7 +84,7 @@ impl NodeSampler {
             links: pools(&shared, &kinds),
             rules: rule_snapshot::rules(&shared.hubs.rules()),
             differences: rule_snapshot::differences(&shared),
-            rules_problem: shared.rules_problem.load_full().map(|problem| problem.to_string()),
+            rules_problem: shared.reports.rules_problem.load_full().map(|problem| problem.to_string()),
             individuals,
             ..NodeSnapshot::default()
         };

@@ -90,7 +90,7 @@ pub(super) fn differences(shared: &Shared) -> Vec<DifferenceSnapshot> {
         primary: seen.primary,
         answer: seen.answer,
     };
-    shared.differences.newest().into_iter().take(DIFFERENCES_MAX).map(snapshot).collect()
+    shared.reports.differences.newest().into_iter().take(DIFFERENCES_MAX).map(snapshot).collect()
 }
 
 /// Adds rates since the previous counts, if there are any; returns those of this snapshot.

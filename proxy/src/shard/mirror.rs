@@ -227,5 +227,14 @@ fn report(context: &ShardContext, (id, hub): (&str, HubIndex), rule: &MirrorRule
     }
     let (hub, connection) = (hub.into(), connection.into());
     let (at_ms, mirror) = (unix_ms(), rule.label.clone());
-    shared.differences.add(SeenDifference { at_ms, mirror, hub, connection, target, invocation_id, primary, answer });
+    shared.reports.differences.add(SeenDifference {
+        at_ms,
+        mirror,
+        hub,
+        connection,
+        target,
+        invocation_id,
+        primary,
+        answer,
+    });
 }

@@ -76,7 +76,7 @@ impl ShardCore {
         let budget = OutboxBudget::new(settings.outbox.total_bytes, shared.shards().len(), counters.clone());
         Self {
             tick: 1,
-            connections: Connections::new(context.index, shared.routes.clone(), shared.interest.clone()),
+            connections: Connections::new(context.index, shared.routes.clone(), shared.fleet.interest.clone()),
             delivery: Delivery::new(settings.outbox.client_bytes, budget, counters.clone()),
             openings: OpeningInterner::default(),
             read_buffer: Box::default(),

@@ -68,67 +68,103 @@ pub(crate) struct AnnouncedMove {
     pub connection_id: ByteString,
 }
 
-/// State that all shards of a node share.
+/// Admission of clients and callers: what a request needs before it is a connection.
 #[derive(Debug)]
-pub(crate) struct Shared {
-    pub settings: Settings,
+pub(crate) struct Admission {
     pub verifier: Verifier,
     /// Verifier of the tokens of the door.
     pub service_verifier: ServiceVerifier,
-    /// Random id of this start of the node.
-    pub boot: String,
-    /// HubRegistry and the links to their app servers.
-    pub hubs: HubRegistry,
-    pub routes: Arc<RouteTable>,
     /// Connections over HTTP transports.
     pub http_transports: HttpTransports,
     /// GETs that are carried to the owners of their connections.
     pub carried_gets: Arc<CarriedGets>,
+    /// Queries for what lost clients had.
+    pub restore_queries: RestoreQueries,
+}
+
+/// Ways from a node to app servers and other nodes.
+#[derive(Debug)]
+pub(crate) struct WaysOut {
     /// Connector to app servers and other nodes, for what is no secret of the fleet.
     pub connector: Connector,
     /// Connector to app servers that prove themselves: for manifests, links and decisions about clients.
     pub app_channels: Connector,
     /// Connector to nodes that prove themselves: for requests whose connections are theirs.
     pub node_channels: Connector,
-    /// Webhooks of hubs without app servers.
-    pub webhooks: Webhooks,
     /// Names of other nodes, and where these were reached.
     pub node_names: Arc<NodeNames>,
     /// Gate of the dials to other nodes.
     pub node_dials: Arc<DialGate>,
-    pub whose_sockets: Sockets,
+}
+
+/// State of a node that its fleet has to do with.
+#[derive(Debug)]
+pub(crate) struct FleetSide {
     /// Interest of this node in what other nodes pass on; `None` if it knows none.
     pub interest: Option<Arc<OwnInterest>>,
-    /// Client results that app servers of the door wait for.
-    pub client_results: ClientResults,
     /// Number of this node as the origin of sends that enter the fleet here.
     pub origin: AppServerId,
     /// Moves of connections that wait for the sends that have entered the fleet here.
     pub moves: MoveQueue<AnnouncedMove>,
+    other_nodes: OnceLock<Arc<dyn OtherNodes>>,
+}
+
+/// Reports of a node to its operator that no shard and no link has.
+#[derive(Debug, Default)]
+pub(crate) struct NodeReports {
     /// Reason why the rules of the file are not in force.
     pub rules_problem: ArcSwapOption<String>,
     /// Newest differences between mirrors and primary app servers.
     pub differences: SeenDifferences,
     /// Counters of the REST data plane.
     pub rest_counters: RestCounters,
-    /// Memberships of users that hold for connections to come.
-    pub user_groups: UserGroups,
-    /// Queries for what lost clients had.
-    pub restore_queries: RestoreQueries,
-    /// Tracer of calls and connections; `None` if nothing is traced.
-    pub tracer: Option<SpanTracer>,
-    other_nodes: OnceLock<Arc<dyn OtherNodes>>,
-    /// Counters behind the limits.
-    pub limits: LimitCounters,
-    shards: Vec<ShardSender>,
+}
+
+/// Shards of a node as others see them, by index.
+#[derive(Debug)]
+struct ShardSet {
+    senders: Vec<ShardSender>,
     counters: Vec<Arc<Counters>>,
     history: Vec<History>,
+}
+
+/// Life of a node, from its start to its drain.
+#[derive(Debug)]
+struct NodeLife {
+    whose_sockets: Sockets,
     sockets: AtomicU64,
     has_begun_drain: AtomicBool,
     /// Cancelled when the drain begins.
     drain_begun: CancellationToken,
     refuses_clients: AtomicBool,
     started: Instant,
+}
+
+/// State that all shards of a node share, a struct for each feature.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub settings: Settings,
+    /// Random id of this start of the node.
+    pub boot: String,
+    /// Hubs and the links to their app servers.
+    pub hubs: HubRegistry,
+    pub routes: Arc<RouteTable>,
+    pub admission: Admission,
+    pub ways: WaysOut,
+    pub fleet: FleetSide,
+    /// Webhooks of hubs without app servers.
+    pub webhooks: Webhooks,
+    /// Client results that app servers of the door wait for.
+    pub client_results: ClientResults,
+    /// Memberships of users that hold for connections to come.
+    pub user_groups: UserGroups,
+    pub reports: NodeReports,
+    /// Tracer of calls and connections; `None` if nothing is traced.
+    pub tracer: Option<SpanTracer>,
+    /// Counters behind the limits.
+    pub limits: LimitCounters,
+    shards: ShardSet,
+    life: NodeLife,
 }
 
 impl Shared {
@@ -160,46 +196,34 @@ impl Shared {
         }
         hubs.apply_rules(&settings.rules);
         Self {
-            origin: hubs.number(&boot),
-            moves: MoveQueue::default(),
-            whose_sockets,
-            limits: LimitCounters::new(&settings.limits, &settings.relay),
-            app_channels,
-            node_channels: connectors.fleet.through_channels(&settings.keys, FarEnd::Node),
-            node_names: Arc::new(NodeNames::new(connectors.resolver)),
+            admission: Admission::new(&settings, connectors.issuers),
+            fleet: FleetSide::new(&settings, hubs.number(&boot)),
             webhooks: Webhooks::new(&settings.webhooks, &settings.keys, connectors.fleet.clone()),
-            connector: connectors.fleet,
-            node_dials: Arc::default(),
-            interest: settings.fleet.has_peers().then(Arc::default),
+            ways: WaysOut {
+                app_channels,
+                node_channels: connectors.fleet.through_channels(&settings.keys, FarEnd::Node),
+                connector: connectors.fleet,
+                node_names: Arc::new(NodeNames::new(connectors.resolver)),
+                node_dials: Arc::default(),
+            },
             client_results: ClientResults::default(),
-            rules_problem: ArcSwapOption::empty(),
-            differences: SeenDifferences::default(),
-            rest_counters: RestCounters::default(),
             user_groups: UserGroups::new(settings.rest.user_groups_max),
-            restore_queries: RestoreQueries::default(),
+            reports: NodeReports::default(),
             tracer: settings.sampling.map(SpanTracer::new),
-            other_nodes: OnceLock::new(),
-            service_verifier: ServiceVerifier::new(
-                &settings.keys,
-                settings.tokens.clock_skew_s,
-                settings.tokens.max_bytes,
-            ),
-            verifier: Verifier::new(settings.tokens.clone(), &settings.keys, connectors.issuers),
+            limits: LimitCounters::new(&settings.limits, &settings.relay),
+            shards: ShardSet::new(shards),
+            life: NodeLife::new(whose_sockets),
+            routes: Arc::default(),
             boot,
             hubs,
-            routes: Arc::default(),
-            http_transports: HttpTransports::default(),
-            carried_gets: Arc::default(),
-            counters: shards.iter().map(|_| Arc::default()).collect(),
-            history: shards.iter().map(|_| History::new(shards.len())).collect(),
-            sockets: AtomicU64::new(0),
-            has_begun_drain: AtomicBool::new(false),
-            drain_begun: CancellationToken::new(),
-            refuses_clients: AtomicBool::new(false),
-            started: Instant::now(),
-            shards,
             settings,
         }
+    }
+
+    /// Origin of the sockets of clients.
+    #[must_use]
+    pub(crate) fn whose_sockets(&self) -> Sockets {
+        self.life.whose_sockets
     }
 
     /// Whether all hubs that have to be served are.
@@ -215,8 +239,8 @@ impl Shared {
         GroupTerms {
             pool_size: self.settings.pool_size,
             pool_turn: self.settings.pool_turn,
-            channels: self.app_channels.clone(),
-            plain: self.connector.clone(),
+            channels: self.ways.app_channels.clone(),
+            plain: self.ways.connector.clone(),
             weights: HashMap::new(),
         }
     }
@@ -224,35 +248,35 @@ impl Shared {
     /// Way to the other nodes of the fleet.
     #[must_use]
     pub(crate) fn other_nodes(&self) -> &dyn OtherNodes {
-        self.other_nodes.get().map_or(&NoOtherNodes, |nodes| &**nodes)
+        self.fleet.other_nodes.get().map_or(&NoOtherNodes, |nodes| &**nodes)
     }
 
     /// Sets the way to the other nodes, once.
     pub(crate) fn join_fleet(&self, nodes: Arc<dyn OtherNodes>) {
-        drop(self.other_nodes.set(nodes));
+        drop(self.fleet.other_nodes.set(nodes));
     }
 
     /// Inbox of each shard, by index.
     #[must_use]
     pub(crate) fn shards(&self) -> &[ShardSender] {
-        &self.shards
+        &self.shards.senders
     }
 
     /// Counters of each shard, by index.
     #[must_use]
     pub(crate) fn counters(&self) -> &[Arc<Counters>] {
-        &self.counters
+        &self.shards.counters
     }
 
     /// Counters of one shard.
     #[must_use]
     pub(crate) fn counters_of(&self, shard: u16) -> Arc<Counters> {
-        self.counters.get(usize::from(shard)).cloned().unwrap_or_default()
+        self.shards.counters.get(usize::from(shard)).cloned().unwrap_or_default()
     }
 
     /// Remembers a connection that a shard has closed or refused.
     pub(crate) fn remember(&self, shard: u16, past: &PastConnection<'_>) {
-        if let Some(ring) = self.history.get(usize::from(shard)).or(self.history.first()) {
+        if let Some(ring) = self.shards.history.get(usize::from(shard)).or(self.shards.history.first()) {
             ring.remember(past);
         }
     }
@@ -260,76 +284,76 @@ impl Shared {
     /// Record of a connection that was closed in the last minutes.
     #[must_use]
     pub(crate) fn past(&self, id: &str) -> Option<PastConnection<'static>> {
-        self.history.iter().filter_map(|ring| ring.find(id)).max_by_key(|past| past.closed_ms)
+        self.shards.history.iter().filter_map(|ring| ring.find(id)).max_by_key(|past| past.closed_ms)
     }
 
     /// Number of client connections that have no socket, and wait for their clients.
     #[must_use]
     pub(crate) fn clients_away(&self) -> u64 {
-        self.counters.iter().map(|counters| counters.away.get()).sum()
+        self.shards.counters.iter().map(|counters| counters.away.get()).sum()
     }
 
     /// Number of sockets that are client connections, or are about to be, or were.
     #[must_use]
     pub(crate) fn sockets(&self) -> u64 {
-        self.sockets.load(Ordering::Relaxed)
+        self.life.sockets.load(Ordering::Relaxed)
     }
 
     /// Counts a socket that begins to be served.
     pub(crate) fn socket_began(&self) {
-        self.sockets.fetch_add(1, Ordering::Relaxed);
+        self.life.sockets.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Counts a socket that has ended.
     pub(crate) fn socket_ended(&self) {
-        self.sockets.fetch_sub(1, Ordering::Relaxed);
+        self.life.sockets.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Time since the node started.
     #[must_use]
     pub(crate) fn uptime(&self) -> Duration {
-        self.started.elapsed()
+        self.life.started.elapsed()
     }
 
     /// Milliseconds since the node started: the clock of link sessions.
     #[must_use]
     pub(crate) fn now_ms(&self) -> u64 {
-        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+        u64::try_from(self.life.started.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
     /// Instant of a time on that clock.
     #[must_use]
     pub(crate) fn instant(&self, at_ms: u64) -> Instant {
-        self.started + Duration::from_millis(at_ms)
+        self.life.started + Duration::from_millis(at_ms)
     }
 
     /// Whether the node is about to stop: it is not ready any more.
     #[must_use]
     pub(crate) fn has_begun_drain(&self) -> bool {
-        self.has_begun_drain.load(Ordering::Relaxed)
+        self.life.has_begun_drain.load(Ordering::Relaxed)
     }
 
     /// Begins the drain of a node that is about to stop: load balancers turn away from it.
     pub(crate) fn begin_drain(&self) {
-        self.has_begun_drain.store(true, Ordering::Relaxed);
-        self.drain_begun.cancel();
+        self.life.has_begun_drain.store(true, Ordering::Relaxed);
+        self.life.drain_begun.cancel();
     }
 
     /// Waits until the drain begins.
     pub(crate) async fn drain_begun(&self) {
-        self.drain_begun.cancelled().await;
+        self.life.drain_begun.cancelled().await;
     }
 
     /// Whether the node stops and refuses new clients.
     #[must_use]
     pub(crate) fn refuses_clients(&self) -> bool {
-        self.refuses_clients.load(Ordering::Relaxed)
+        self.life.refuses_clients.load(Ordering::Relaxed)
     }
 
     /// Refuses new clients from now on.
     pub(crate) fn refuse_clients(&self) {
         self.begin_drain();
-        self.refuses_clients.store(true, Ordering::Relaxed);
+        self.life.refuses_clients.store(true, Ordering::Relaxed);
         for hub in self.hubs.all().iter() {
             hub.wake_waiters();
         }
@@ -368,7 +392,7 @@ impl Shared {
     pub(crate) fn expire_user_groups(&self) {
         for over in self.user_groups.take_expired() {
             let Some(hub) = self.hubs.keyed(&over.hub).map(|hub| hub.index()) else { continue };
-            for shard in &self.shards {
+            for shard in &self.shards.senders {
                 let over = over.clone();
                 shard.post(move |state| state.core.expire_user_group(hub, &over));
             }
@@ -386,5 +410,45 @@ impl Shared {
     pub(crate) async fn wait_for_app(&self, hub: &Hub, app: AppServerId) {
         let limit = self.settings.rehoming.link_wait(hub.settings().handshake_timeout_ms);
         hub.wait_until_reached(app, limit, || self.refuses_clients()).await;
+    }
+}
+
+impl Admission {
+    fn new(settings: &Settings, issuers: Connector) -> Self {
+        let (keys, tokens) = (&settings.keys, &settings.tokens);
+        Self {
+            verifier: Verifier::new(tokens.clone(), keys, issuers),
+            service_verifier: ServiceVerifier::new(keys, tokens.clock_skew_s, tokens.max_bytes),
+            http_transports: HttpTransports::default(),
+            carried_gets: Arc::default(),
+            restore_queries: RestoreQueries::default(),
+        }
+    }
+}
+
+impl FleetSide {
+    fn new(settings: &Settings, origin: AppServerId) -> Self {
+        let interest = settings.fleet.has_peers().then(Arc::default);
+        Self { interest, origin, moves: MoveQueue::default(), other_nodes: OnceLock::new() }
+    }
+}
+
+impl ShardSet {
+    fn new(senders: Vec<ShardSender>) -> Self {
+        let history = senders.iter().map(|_| History::new(senders.len())).collect();
+        Self { counters: senders.iter().map(|_| Arc::default()).collect(), history, senders }
+    }
+}
+
+impl NodeLife {
+    fn new(whose_sockets: Sockets) -> Self {
+        Self {
+            whose_sockets,
+            sockets: AtomicU64::new(0),
+            has_begun_drain: AtomicBool::new(false),
+            drain_begun: CancellationToken::new(),
+            refuses_clients: AtomicBool::new(false),
+            started: Instant::now(),
+        }
     }
 }

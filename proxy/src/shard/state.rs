@@ -175,7 +175,7 @@ impl ShardState {
             return;
         }
         let shared = self.core.context.shared.clone();
-        for outer in shared.http_transports.sweep(shared.settings.http_transports.disconnect_timeout_s) {
+        for outer in shared.admission.http_transports.sweep(shared.settings.http_transports.disconnect_timeout_s) {
             // The others end where they are, because their pipes do.
             if outer.take_inner_half().is_some() {
                 self.assignments.close_id(&mut self.core, &Rc::from(&**outer.id()), true);

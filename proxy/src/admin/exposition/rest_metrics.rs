@@ -6,7 +6,7 @@ impl Exposition<'_> {
     pub(super) fn data_plane(&self) -> prometheus::Result<()> {
         let help = "Requests to the REST data plane, by outcome.";
         let requests = self.counter("trunkline_rest_requests_total", help, &["outcome"])?;
-        for (label, count) in self.shared.rest_counters.all() {
+        for (label, count) in self.shared.reports.rest_counters.all() {
             requests.with_label_values(&[label]).inc_by(count);
         }
         let help = "Memberships of users that are kept for connections to come.";

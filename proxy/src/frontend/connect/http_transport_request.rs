@@ -58,7 +58,7 @@ fn attach(endpoint: &Endpoint, hub: &Arc<Hub>, request: Request) -> Result<Attac
     let wait = wait.unwrap_or(endpoint.shared.settings.http_transports.poll_timeout);
     let transport = if wants_event_stream(&request) { Transport::ServerSentEvents } else { Transport::LongPolling };
     let is_offered = may_use(hub, &client.user, transport);
-    let outer = endpoint.shared.http_transports.find_or_insert(&client.connection_id, || {
+    let outer = endpoint.shared.admission.http_transports.find_or_insert(&client.connection_id, || {
         let taken = || if is_offered { changed_transport() } else { not_supported(transport) };
         let connection = begin(endpoint, hub, &client, &request, (!is_offered).then_some(transport), taken)?;
         Ok(TransportPermits { connection, pipe: None })
@@ -74,7 +74,7 @@ fn attach(endpoint: &Endpoint, hub: &Arc<Hub>, request: Request) -> Result<Attac
     if let Some(inner) = inner {
         if let Some(refusal) = endpoint.refuse_new_client(hub, request.extensions()) {
             // A POST began it while new clients were still taken. No shard knows of it.
-            endpoint.shared.http_transports.remove(&outer);
+            endpoint.shared.admission.http_transports.remove(&outer);
             endpoint.shared.routes.remove(outer.id());
             return Err(refusal);
         }
@@ -111,7 +111,7 @@ pub(crate) async fn post(endpoint: &Endpoint, hub: &Arc<Hub>, request: Request) 
         endpoint.wait_for_link(hub, Routed::group_in(request.extensions())).await;
     }
     let found = client_of(&request).and_then(|client| {
-        endpoint.shared.http_transports.find_or_insert(&client.connection_id, || {
+        endpoint.shared.admission.http_transports.find_or_insert(&client.connection_id, || {
             let refused = (!offers_http_transports(hub)).then_some(Transport::LongPolling);
             let connection = begin(endpoint, hub, &client, &request, refused, || {
                 plain(StatusCode::METHOD_NOT_ALLOWED, "POST requests are not allowed for WebSocket connections.")
@@ -139,7 +139,7 @@ pub(crate) fn delete(endpoint: &Endpoint, request: &Request) -> Response {
         Ok(client) => client,
         Err(refusal) => return refusal,
     };
-    let outer = endpoint.shared.http_transports.find(&client.connection_id);
+    let outer = endpoint.shared.admission.http_transports.find(&client.connection_id);
     let is_here = outer.is_some() || endpoint.shared.routes.find(&client.connection_id).is_some();
     match outer.filter(|outer| outer.transport() == Some(Transport::LongPolling)) {
         Some(outer) => {
@@ -157,7 +157,7 @@ pub(crate) fn delete(endpoint: &Endpoint, request: &Request) -> Response {
 /// Closes a connection for its client: no request finds it any more.
 fn forget(endpoint: &Endpoint, outer: &Arc<OuterHalf>) {
     endpoint.shared.routes.retire(outer.id());
-    endpoint.shared.http_transports.remove(outer);
+    endpoint.shared.admission.http_transports.remove(outer);
 }
 
 /// Returns the client that a request names.
@@ -172,7 +172,7 @@ fn client_of(request: &Request) -> Result<ConnectingClient, Response> {
 /// Whether a request would begin a connection while no app server is there. Those of a connection that has begun wait for
 /// none.
 fn may_begin(endpoint: &Endpoint, hub: &Hub, request: &Request) -> bool {
-    let found = |client: ConnectingClient| endpoint.shared.http_transports.find(&client.connection_id);
+    let found = |client: ConnectingClient| endpoint.shared.admission.http_transports.find(&client.connection_id);
     let has_begun = |client| found(client).is_some_and(|outer| outer.has_begun());
     let group = Routed::group_in(request.extensions());
     !hub.is_served_by(RouteChoice::group_name(group.as_ref()))

@@ -37,7 +37,7 @@ impl Drop for EventStream {
         let shared = self.in_flight.shared();
         self.outer.set_close_cause(Cause::SocketEnded);
         shared.routes.retire(self.outer.id());
-        shared.http_transports.remove(&self.outer);
+        shared.admission.http_transports.remove(&self.outer);
     }
 }
 

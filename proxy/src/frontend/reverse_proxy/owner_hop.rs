@@ -125,7 +125,7 @@ fn begin_get(endpoint: &Endpoint, owner: &Address, request: &Request) -> Option<
     let is_get = request.method() == Method::GET;
     let token = connection_token(request.uri()).filter(|_| is_get)?;
     let kind = if wants_event_stream(request) { GetKind::EventStream } else { GetKind::Poll };
-    Some(endpoint.shared.carried_gets.begin(owner, &token, kind))
+    Some(endpoint.shared.admission.carried_gets.begin(owner, &token, kind))
 }
 
 fn refuse(refusal: HopRefusal) -> Response {
