@@ -19,7 +19,6 @@ mod side_home;
 
 use std::collections::BinaryHeap;
 use std::ops::Range;
-use std::rc::Rc;
 use std::sync::Arc;
 
 use slab::Slab;
@@ -397,35 +396,5 @@ impl Connections {
     }
 }
 
-/// Name of a set, shared by the set and the map that finds it.
-type SharedName = Rc<str>;
-
 #[cfg(test)]
-mod tests {
-    use trunkline_protocol::hub::HubProtocol;
-
-    use super::*;
-    use crate::net::socket::Socket;
-    use crate::shard::content::Content;
-    use crate::upstream::LinkHandle;
-
-    #[test]
-    fn a_client_counts_once_where_it_is_at_home_until_it_closes() {
-        let home = |app| Arc::new(LinkHandle::opened(HubIndex::from(0), AppServerId::from(app)));
-        let socket = Socket::boxed(tokio::io::empty());
-        let client = Client::new("id".into(), 0, home(1), Content::Hub(HubProtocol::Json), socket);
-        let mut connections = Connections::default();
-        let counts = |connections: &Connections| -> Vec<_> {
-            connections.census().iter().map(|(kind, count)| (kind.app, count)).collect()
-        };
-        let slot = connections.insert(client, None);
-        assert_eq!(counts(&connections), [(AppServerId::from(1), 1)]);
-        connections.set_home(slot, &home(2));
-        assert_eq!(counts(&connections), [(AppServerId::from(2), 1)]);
-        connections.close(slot, 5);
-        assert_eq!(counts(&connections), []);
-        connections.set_home(slot, &home(1));
-        connections.remove(slot);
-        assert_eq!(counts(&connections), [], "it counts no second time, and is not taken away twice");
-    }
-}
+mod tests;

@@ -1,4 +1,9 @@
-//! Entry of a client's list of memberships.
+//! Entry of a client's list of memberships, and the name of a set.
+
+use std::rc::Rc;
+
+/// Name of a set, shared by the set and the map that finds it.
+pub(super) type SharedName = Rc<str>;
 
 /// Back reference from a client to its place in a set.
 #[derive(Debug, Clone, Copy)]

@@ -11,7 +11,7 @@ use std::rc::Rc;
 use tokio::sync::Notify;
 use trunkline_protocol::manifest::PresenceScope;
 
-use super::SharedName;
+use super::membership_entry::SharedName;
 use crate::shard::slot::Slot;
 
 /// Maximum number of changes between two updates; with more it is told anew what is there.
