@@ -81,7 +81,7 @@ fn router(
     let name = &shared.settings.node;
     let (guard, node) = (Guard::new(exposure, settings, name, counters.clone()), HeaderValue::from_str(name).ok());
     let observer = Observer::new(readiness.clone(), fleet.clone());
-    let context = AdminContext { observer, guard: guard.clone() };
+    let context = AdminContext { observer, guard: guard.clone(), log: settings.log };
     let guarded = api::guarded().layer(middleware::from_fn_with_state(guard.clone(), guard::check));
     let api = guarded.merge(api::open());
     if !fleet.members().is_alone() {
@@ -108,7 +108,7 @@ pub(crate) fn api_for_nodes(observer: Observer) -> Router {
     let settings = AdminSettings::default();
     let guard = Guard::new(Exposure::Network, &settings, "n", Arc::default());
     let guarded = api::guarded().layer(middleware::from_fn_with_state(guard.clone(), guard::check));
-    guarded.with_state(AdminContext { observer, guard })
+    guarded.with_state(AdminContext { observer, guard, log: None })
 }
 
 /// Middleware that adds the name of this node to each answer.

@@ -20,10 +20,11 @@ mod verifier;
 
 pub(crate) use admin_token::ADMIN_COOKIE;
 pub use admin_token::AdminToken;
-pub(crate) use jwks::JwksSource;
-pub(crate) use key::VerifyingKey;
-pub(crate) use policy::TokenPolicy;
-pub(crate) use service_token::{ClientTerms, ServiceAudience, ServiceVerifier, StickyServer, host_of_url};
+pub use jwks::JwksSource;
+pub use key::VerifyingKey;
+pub use policy::TokenPolicy;
+pub use service_token::host_of_url;
+pub(crate) use service_token::{ClientTerms, ServiceAudience, ServiceVerifier, StickyServer};
 pub(crate) use token_error::TokenError;
 pub(crate) use trunkline_protocol::access_token::User;
 pub(crate) use verifier::Verifier;

@@ -58,7 +58,6 @@ async fn connect(shard: &Rc<Shard>, mut pending: Box<PendingConnection>) -> Opti
     let claimed = pending.claimed.take();
     let (socket, early) = match pending.stream.take()? {
         ClientStream::Pipe(pipe) => (Socket::boxed(pipe), Bytes::new()),
-        #[cfg(feature = "cli")]
         ClientStream::Memory(pipe) => (Socket::boxed(pipe), Bytes::new()),
         ClientStream::Upgrade(upgrade) => upgraded(shard, upgrade, claimed.is_some()).await?,
         ClientStream::Direct(socket) => {

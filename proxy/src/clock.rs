@@ -6,7 +6,7 @@ use trunkline_protocol::unix_time;
 
 /// Returns the whole seconds since 1970, for tokens that other machines read.
 #[must_use]
-pub(crate) fn unix_seconds() -> u64 {
+pub fn unix_seconds() -> u64 {
     unix_time::unix_seconds(SystemTime::now())
 }
 

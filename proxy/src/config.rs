@@ -1,4 +1,4 @@
-//! Settings of a node, as plain checked values. Flags, environment and file, from which they come, are `cli`'s.
+//! Settings of a node, as plain checked values. Flags, environment and file, from which they come, are the command's.
 
 mod admin_settings;
 mod drain_settings;
@@ -8,6 +8,7 @@ mod group_limit;
 mod host_rule;
 mod http_transport_settings;
 mod link_settings;
+mod log_levels;
 mod origin_pattern;
 #[cfg(feature = "otlp")]
 mod otlp_settings;
@@ -40,41 +41,41 @@ use crate::net::tls::ClientTls;
 use crate::routing::Ruleset;
 use crate::telemetry::SamplingTerms;
 
-pub(crate) use admin_settings::AdminSettings;
-pub(crate) use drain_settings::DrainSettings;
-pub(crate) use fleet_settings::FleetSettings;
-pub(crate) use frontend_limit::FrontendLimits;
-pub(crate) use group_limit::GroupLimits;
-pub(crate) use host_rule::HostRules;
-pub(crate) use http_transport_settings::HttpTransportSettings;
-pub(crate) use link_settings::LinkSettings;
+pub use admin_settings::AdminSettings;
+pub use drain_settings::DrainSettings;
+pub use fleet_settings::FleetSettings;
+pub use frontend_limit::FrontendLimits;
+pub use group_limit::GroupLimits;
+pub use host_rule::HostRules;
+pub use http_transport_settings::HttpTransportSettings;
+pub use link_settings::LinkSettings;
+pub use log_levels::{LEVELS_MAX_BYTES, LogLevels};
 pub(crate) use origin_pattern::Origin;
 pub use origin_pattern::{OriginError, OriginPattern};
 #[cfg(feature = "otlp")]
-pub(crate) use otlp_settings::OtlpSettings;
-pub(crate) use outbox_limit::OutboxLimits;
-pub(crate) use path_prefix::PathPrefix;
-pub(crate) use proxy_protocol_settings::ProxyProtocolSettings;
-pub(crate) use rehome_settings::RehomeSettings;
-pub(crate) use relay_settings::RelaySettings;
-pub(crate) use rest_settings::RestSettings;
+pub use otlp_settings::OtlpSettings;
+pub use outbox_limit::OutboxLimits;
+pub use path_prefix::PathPrefix;
+pub use proxy_protocol_settings::ProxyProtocolSettings;
+pub use rehome_settings::RehomeSettings;
+pub use relay_settings::RelaySettings;
+pub use rest_settings::RestSettings;
 #[cfg(feature = "tls")]
-pub(crate) use tls_listener::TlsListener;
-pub(crate) use trusted_header::{TrustedHeader, TrustedHeaders};
-pub(crate) use trusted_network::TrustedNetworks;
+pub use tls_listener::TlsListener;
+pub use trusted_header::{TrustedHeader, TrustedHeaders};
+pub use trusted_network::TrustedNetworks;
 pub(crate) use url_template::{ExpandError, TemplateValues, UrlTemplate, UrlTemplateError};
-pub(crate) use webhook_settings::{WebhookConnecting, WebhookSettings};
-#[cfg(feature = "cli")]
-pub(crate) use {
+pub use webhook_settings::{WebhookConnecting, WebhookSettings};
+pub use {
     host_rule::HostPattern, path_prefix::PathPrefixError, trusted_header::AmbiguousHeaders,
     trusted_network::NetworkError, webhook_settings::WebhookRule,
 };
 
 /// Time that an app has to authorize a client. Official clients wait for 100 s, people don't.
-pub(crate) const NEGOTIATE_TIMEOUT: Duration = Duration::from_secs(10);
+pub const NEGOTIATE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Upper bound of a client's message, whatever a hub allows.
-pub(crate) const MESSAGE_MAX_BYTES: usize = 16 * 1024 * 1024;
+pub const MESSAGE_MAX_BYTES: usize = 16 * 1024 * 1024;
 
 /// Characters of a random id that a random node name holds.
 const RANDOM_NAME_CHARS: usize = 6;
@@ -172,11 +173,11 @@ pub struct Settings {
     /// Settings of the fleet.
     pub fleet: FleetSettings,
     /// Settings of the REST data plane.
-    pub(crate) rest: RestSettings,
+    pub rest: RestSettings,
     /// Terms of what is traced; `None` if nothing is.
     pub sampling: Option<SamplingTerms>,
     /// Rules of the operator at the start.
-    pub(crate) rules: Arc<Ruleset>,
+    pub rules: Arc<Ruleset>,
 }
 
 impl Settings {
@@ -218,7 +219,7 @@ impl Settings {
 }
 
 /// Returns a node name that no other node is likely to have.
-pub(crate) fn random_node_name() -> String {
+pub fn random_node_name() -> String {
     format!("node-{}", random_id().get(..RANDOM_NAME_CHARS).unwrap_or_default())
 }
 

@@ -40,7 +40,6 @@ mod inbound_moves;
 mod keep_alives;
 mod levelled_clients;
 mod live_traces;
-#[cfg(feature = "cli")]
 mod message_routes;
 mod method_firewall;
 mod mirrors;
@@ -48,7 +47,6 @@ mod moves;
 mod presence_feeds;
 mod reassignments;
 mod rebalances;
-#[cfg(feature = "cli")]
 mod recordings;
 mod request_guards;
 mod request_heads;

@@ -1,22 +1,15 @@
 //! Entry points of the parsers of a stranger's bytes, for the fuzz targets. No part of the public API.
 
 use std::net::SocketAddr;
-use std::path::Path;
-use std::sync::LazyLock;
 
-use clap::{Args, Command, ValueEnum};
 use http::{HeaderMap, Uri};
 use ipnet::IpNet;
 use trunkline_protocol::key::AccessKeys;
 
 use crate::auth::{TokenPolicy, Verifier, jwks};
-use crate::cli::ServeArgs;
-use crate::cli::config_file::with_text;
-use crate::cli::replay_command::recording_reader::RecordingReader;
 use crate::config::{Origin, OriginPattern, TrustedHeader, TrustedHeaders};
 use crate::frontend::{self, ForwardedScheme, HeaderStart};
 use crate::net::connector::Connector;
-use crate::observer::{RecordingLine, json_line};
 use crate::routing::Ruleset;
 
 /// Beginning of a connection behind a load balancer that speaks the PROXY protocol.
@@ -57,7 +50,7 @@ pub fn proxy_header(bytes: &[u8]) -> ProxyHeader {
 /// `--trust-headers` takes them.
 #[must_use]
 pub fn forwarded(headers: &HeaderMap, peer: SocketAddr, trusted: &[IpNet], names: &[&str]) -> Forwarded {
-    let named: Vec<_> = names.iter().filter_map(|name| TrustedHeader::from_str(name, false).ok()).collect();
+    let named: Vec<_> = names.iter().filter_map(|name| TrustedHeader::named(name)).collect();
     let believed = TrustedHeaders::new(&named).unwrap_or_default();
     let believed = frontend::trusted_claims(headers, peer, &trusted.iter().copied().collect(), &believed);
     let scheme = believed.scheme.map(ForwardedScheme::name);
@@ -95,17 +88,6 @@ pub fn key_set(text: &[u8]) -> Option<usize> {
     jwks::parse(text).ok().map(|keys| keys.len())
 }
 
-/// Reads a configuration file as the flags of `trunkline serve`, and returns the flags that it sets.
-///
-/// # Errors
-/// When it is no TOML, or holds what no flag takes.
-pub fn config_file(text: &str) -> Result<Vec<String>, String> {
-    static COMMAND: LazyLock<Command> = LazyLock::new(|| ServeArgs::augment_args(Command::new("serve")));
-    let read = with_text(COMMAND.clone(), Path::new("trunkline.toml"), text).map_err(|error| error.to_string())?;
-    read.command.try_get_matches_from(["serve"]).map_err(|error| error.to_string())?;
-    Ok(read.keys)
-}
-
 /// Reads the rules of a configuration file, and returns the numbers of groups, routes, message rules, mirrors and method
 /// rules.
 ///
@@ -115,20 +97,4 @@ pub fn rules(text: &str) -> Result<[usize; 5], String> {
     let rules = Ruleset::parse(text).map_err(|error| error.to_string())?;
     let Ruleset { groups, routes, messages, mirrors, methods, .. } = &rules;
     Ok([groups.len(), routes.len(), messages.len(), mirrors.len(), methods.len()])
-}
-
-/// Reads a recording with its payloads, and writes it again.
-///
-/// # Errors
-/// When it is none that can be replayed.
-pub fn recording(bytes: &[u8]) -> Result<String, String> {
-    let mut reader = RecordingReader::new(bytes).map_err(|error| error.to_string())?;
-    let mut text = json_line(&RecordingLine::Header(reader.header.clone()));
-    while let Some((_, line)) = reader.next().map_err(|error| error.to_string())? {
-        if let RecordingLine::Up(message) | RecordingLine::Down(message) = &line {
-            message.payload().map_err(|error| error.to_string())?;
-        }
-        text += &json_line(&line);
-    }
-    Ok(text)
 }

@@ -17,9 +17,7 @@
 //! | module | contents |
 //! |---|---|
 //! | `clock` | the system's clock as Unix time |
-//! | `quantity` | durations and sizes as people write them |
 //! | `metrics` | counters and histograms of each shard |
-//! | `logging` | log lines and levels |
 //! | `telemetry` | spans of this node: sampling, open spans, their queue |
 //! | `net` | addresses, outgoing connections, client sockets, TLS |
 //! | `auth` | access tokens, their keys, users; the admin token |
@@ -39,13 +37,11 @@
 //! | `admin` | admin port: health, metrics, the observer page and its API |
 //! | `otlp` | export of spans and metrics to an OpenTelemetry collector |
 //! | `node` | composition: threads, listeners, upstreams, signals |
-//! | `cli` | the `trunkline` command: subcommands, flags, configuration file |
+//! | `parts` | what the `trunkline` command uses of a node |
 //! | `fuzzing` | entry points of the parsers, for fuzz targets |
 
 pub(crate) mod admin;
 pub(crate) mod auth;
-#[cfg(feature = "cli")]
-pub mod cli;
 pub(crate) mod client;
 pub(crate) mod clock;
 pub(crate) mod config;
@@ -58,16 +54,14 @@ pub(crate) mod frontend;
 pub mod fuzzing;
 pub(crate) mod limits;
 pub(crate) mod link;
-#[cfg(feature = "cli")]
-pub(crate) mod logging;
 pub(crate) mod metrics;
 pub(crate) mod net;
 pub(crate) mod node;
 pub(crate) mod observer;
 #[cfg(feature = "otlp")]
 pub(crate) mod otlp;
-#[cfg(feature = "cli")]
-pub(crate) mod quantity;
+#[doc(hidden)]
+pub mod parts;
 pub(crate) mod rest;
 pub(crate) mod routing;
 pub(crate) mod shard;
@@ -78,8 +72,6 @@ pub(crate) mod upstream;
 pub(crate) mod webhook;
 
 pub use auth::AdminToken;
-#[cfg(feature = "cli")]
-pub use cli::ServeArgs;
 pub use config::{Config, OriginError, OriginPattern, Settings};
 pub use net::resolver::Resolver;
 pub use node::{AppListener, Embedded, Node};

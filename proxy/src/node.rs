@@ -20,9 +20,7 @@ pub(crate) mod hub_sweep;
 mod inherited_socket;
 mod link_notice;
 mod listener_set;
-#[cfg(feature = "cli")]
 mod replay_node;
-#[cfg(feature = "cli")]
 mod rule_reload;
 mod rule_set;
 pub(crate) mod shard_thread;
@@ -44,11 +42,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 pub use embedded::{AppListener, Embedded};
-pub(crate) use heartbeat::Heartbeat;
-pub(crate) use inherited_socket::InheritedSockets;
-#[cfg(feature = "cli")]
-pub(crate) use replay_node::{ReplayHubError, ReplayNode, ReplayedOpening};
-pub(crate) use start_error::StartError;
+pub use heartbeat::Heartbeat;
+pub use inherited_socket::InheritedSockets;
+pub use replay_node::{ReplayHubError, ReplayNode, ReplayedOpening};
+pub use start_error::StartError;
 
 #[cfg(feature = "otlp")]
 use export::Export;
@@ -108,7 +105,6 @@ impl Node {
         let Config { upstreams, resolve_interval, resolver, shards, drain, settings, observer, .. } = config;
         #[cfg(feature = "tls")]
         let upstream_tls = config.upstream_tls;
-        #[cfg(any(feature = "cli", feature = "tls"))]
         let rules_file = config.rules_file;
         #[cfg(feature = "tls")]
         let has_rules_file = rules_file.is_some();
@@ -135,7 +131,6 @@ impl Node {
         background.spawn(rule_set.watch(upstreams));
         background.spawn(hub_sweep::run(shared.clone()));
         background.spawn(app_rebalancer::run(shared.clone()));
-        #[cfg(feature = "cli")]
         if let Some(file) = rules_file {
             background.spawn(rule_reload::run(shared.clone(), rule_set, file));
         }

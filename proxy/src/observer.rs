@@ -58,43 +58,33 @@ use rebalance_board::RebalanceBoard;
 use rebalancer::{Rebalancer, ShedAnswer};
 use snapshot_cache::SnapshotCache;
 
-pub(crate) use announcement::{Announcees, Announcement, AnnouncementError, AnnouncementReport};
+pub use announcement::AnnouncementReport;
+pub(crate) use announcement::{Announcees, Announcement, AnnouncementError};
 pub(crate) use client_filter::ClientFilter;
 pub(crate) use client_tap::ClientTap;
 pub(crate) use fleet_trace::FleetTrace;
-#[cfg(feature = "cli")]
-pub(crate) use hub_part::{HubPart, take_parts};
+pub use hub_part::{HubPart, take_parts};
 pub(crate) use hub_recording::HubRecording;
-pub(crate) use json_line::json_line;
+pub use json_line::json_line;
 pub(crate) use list_page::{ListPage, NameKind, NamePage};
-pub(crate) use node_trace::{NodeTrace, TRACE_SECONDS_DEFAULT, TRACE_SECONDS_MAX};
+pub(crate) use node_trace::NodeTrace;
+pub use node_trace::{TRACE_SECONDS_DEFAULT, TRACE_SECONDS_MAX};
 pub(crate) use node_watch::{PayloadView, WatchChoice, WatchError, WatchLines};
 pub(crate) use readiness::{Readiness, UpstreamProblems};
 pub(crate) use rebalance_plan::RebalanceGoal;
 pub(crate) use rebalancer::{RebalanceError, RebalanceRequest, SHED_PATH, SHED_PER_SECOND_MAX, STOP_PATH};
-#[cfg(test)]
-pub(crate) use recording_line::LossLine;
-pub(crate) use recording_line::RecordingLine;
-#[cfg(feature = "cli")]
-pub(crate) use recording_line::{
-    CloseLine, FORMAT as RECORDING_FORMAT, MessageLine, OpenLine, RecordedPayload, RecordingHeader,
-    VERSION as RECORDING_VERSION,
+pub use recording_line::{
+    CloseLine, FORMAT as RECORDING_FORMAT, LossLine, MessageLine, OpenLine, RecordedPayload, RecordingHeader,
+    RecordingLine, VERSION as RECORDING_VERSION,
 };
-#[cfg(feature = "cli")]
-pub(crate) use snapshot::MissingCount;
-#[cfg(any(feature = "cli", test))]
-pub(crate) use snapshot::RebalanceState;
-pub(crate) use snapshot::{ClientDetails, ClientSummary, FleetSnapshot, RebalanceReport};
-#[cfg(test)]
-pub(crate) use snapshot::{HubSnapshot, PoolSnapshot};
-#[cfg(feature = "cli")]
-pub(crate) use snapshot::{NodeSnapshot, Rates, UnreachablePeer};
+pub(crate) use snapshot::{ClientDetails, ClientSummary};
+pub use snapshot::{
+    FleetSnapshot, HubSnapshot, MissingCount, NodeSnapshot, PoolSnapshot, Rates, RebalanceReport, RebalanceState,
+    UnreachablePeer,
+};
 pub(crate) use snapshot_cache::Freshness;
-
-pub(crate) use trace_line::TraceLine;
-#[cfg(feature = "cli")]
-pub(crate) use trace_line::{
-    TraceConnectionLine, TraceHeader, TraceHopLine, TraceMessageLine, TraceNodeLine, TraceNodeState,
+pub use trace_line::{
+    TraceConnectionLine, TraceHeader, TraceHopLine, TraceLine, TraceMessageLine, TraceNodeLine, TraceNodeState,
 };
 
 /// Event streams that a node keeps open at a time.

@@ -8,12 +8,9 @@
 //!                                                               └─ connection ──► mirrors
 //! ```
 
-#![cfg_attr(not(feature = "cli"), expect(dead_code, reason = "a node in an app has no file of rules"))]
-
 mod case_folding;
 mod condition;
 mod description;
-#[cfg(feature = "cli")]
 mod explanation;
 mod group_rule;
 mod hub_rules;
@@ -22,20 +19,14 @@ mod method_rule;
 mod mirror_rule;
 mod pattern;
 mod route_rule;
-#[cfg(feature = "cli")]
 mod rule_error;
-#[cfg(feature = "cli")]
 mod rule_file;
-#[cfg(feature = "cli")]
 mod rule_warning;
 mod ruleset;
-#[cfg(feature = "cli")]
 mod sample;
 mod share;
-#[cfg(feature = "cli")]
 mod spelling;
 mod target_table;
-#[cfg(feature = "cli")]
 mod text_place;
 
 pub(crate) use condition::RouteFacts;
@@ -44,8 +35,7 @@ pub(crate) use hub_rules::{HubRules, MethodVerdict};
 pub(crate) use mirror_rule::MirrorRule;
 pub(crate) use pattern::Pattern;
 pub(crate) use route_rule::{Rejection, RouteAction, RouteRule};
-pub(crate) use ruleset::Ruleset;
+pub use ruleset::Ruleset;
 #[cfg(test)]
 pub(crate) use share::Share;
-#[cfg(feature = "cli")]
-pub(crate) use {rule_file::RULE_TABLES, sample::RuleSample, spelling::nearest, text_place::TextPlace};
+pub use {rule_file::RULE_TABLES, sample::RuleSample, spelling::nearest, text_place::TextPlace};

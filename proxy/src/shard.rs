@@ -106,9 +106,10 @@ pub(crate) use slot::{Serial, Slot};
 pub(crate) use state::ShardState;
 pub(crate) use straggler::Stragglers;
 pub(crate) use user_group::{MEMBERSHIP_S, MembershipNews, TooManyMemberships};
+pub use watch::HubTimes;
 pub(crate) use watch::{
-    ConnectionChange, HubTimes, MessageSummary, MessageWay, TraceHop, UpwardEnd, WatchDetail, WatchEvent, WatchLoss,
-    WatchOrder, WatchPiece, WatchRefused, WatchSubject, WatchVolume, WatchedBytes, WatchedConnection, WatchedMessage,
+    ConnectionChange, MessageSummary, MessageWay, TraceHop, UpwardEnd, WatchDetail, WatchEvent, WatchLoss, WatchOrder,
+    WatchPiece, WatchRefused, WatchSubject, WatchVolume, WatchedBytes, WatchedConnection, WatchedMessage,
     WatchedOpening, kind_name, redaction,
 };
 

@@ -22,4 +22,5 @@ pub(crate) use span_queue::SpanQueue;
 pub(crate) use span_record::clipped;
 #[cfg(any(feature = "otlp", test))]
 pub(crate) use span_record::{SpanKind, SpanRecord};
-pub(crate) use span_tracer::{SamplingTerms, SpanTracer};
+pub use span_tracer::SamplingTerms;
+pub(crate) use span_tracer::SpanTracer;

@@ -37,7 +37,7 @@ pub(crate) use app_server_register::APP_SERVERS_MAX;
 pub(crate) use asker::Asker;
 pub(crate) use authorizer::Authorizer;
 pub(crate) use caller::Caller;
-pub(crate) use hub::Hub;
+pub use hub::Hub;
 pub(crate) use hub_identity::{HubIdentity, HubOrigin};
 pub(crate) use hub_registry::{DOOR_HUBS_MAX, HubRegistry};
 pub(crate) use incoming_link::IncomingLink;

@@ -29,7 +29,7 @@ fn a_new_app_is_what_is_compiled_and_tested_here() {
         let app = new_app(stage).await?;
         let read = |folder: &Path, file: &str| fs::read_to_string(folder.join(file)).context(file.to_owned());
         for file in ["src/main.rs", "src/chat.rs", "pages/signalr.js"] {
-            assert_eq!(read(&app, file)?, read(Path::new(ROOT), &format!("proxy/template/{file}"))?);
+            assert_eq!(read(&app, file)?, read(Path::new(ROOT), &format!("proxy/command/template/{file}"))?);
         }
         if is_full() {
             // With its own dependencies, as its manifest has them. All are compiled anew, which takes minutes.

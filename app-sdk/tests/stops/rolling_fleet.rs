@@ -12,7 +12,8 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use trunkline::{Context, Hub, HubError, RawConnection, RawEndpoint, Server, UploadStream};
-use trunkline_proxy::{Config, Node, ServeArgs};
+use trunkline_command::ServeArgs;
+use trunkline_proxy::{Config, Node};
 
 const ANYWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 

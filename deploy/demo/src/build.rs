@@ -33,7 +33,7 @@ pub(crate) async fn build(app: App, stop: &mut StopSignals) -> anyhow::Result<Op
     command
         .args(["build", "--profile", PROFILE, "--package", "trunkline-proxy", "--bin", "trunkline"])
         // The system's allocator will do, and jemalloc takes long to build.
-        .args(["--no-default-features", "--features", "trunkline-proxy/cli"])
+        .arg("--no-default-features")
         .args(["--package", "trunkline-demo-apps", "--bin", &format!("demo-{}", app.name())])
         .stdin(Stdio::null());
     // Where `cargo run` found this crate, not where it was compiled: a checkout may move, or be copied.

@@ -6,7 +6,6 @@ mod announcement_api;
 mod client_api;
 mod event_api;
 mod fleet_api;
-#[cfg(feature = "cli")]
 mod log_level_api;
 mod past_api;
 mod rebalance_api;
@@ -24,7 +23,7 @@ use super::parameter::BODY_MAX_BYTES;
 
 /// Routes that need the access of the guard.
 pub(super) fn guarded() -> Router<AdminContext> {
-    let router = Router::new()
+    Router::new()
         .route("/api/session", get(session_api::session))
         .route("/api/fleet", get(fleet_api::fleet))
         .route("/api/events", get(event_api::fleet))
@@ -39,10 +38,8 @@ pub(super) fn guarded() -> Router<AdminContext> {
         .route("/api/trace", get(watch_api::trace))
         .layer(DefaultBodyLimit::max(BODY_MAX_BYTES))
         .merge(announcement_api::routes())
-        .merge(rebalance_api::routes());
-    #[cfg(feature = "cli")]
-    let router = router.merge(log_level_api::routes());
-    router
+        .merge(rebalance_api::routes())
+        .merge(log_level_api::routes())
 }
 
 /// Routes that need no access: to log in and out.

@@ -1,6 +1,7 @@
 //! State that the handlers of page and API share.
 
 use super::guard::Guard;
+use crate::config::LogLevels;
 use crate::observer::Observer;
 
 /// State of the handlers of page and API.
@@ -8,4 +9,5 @@ use crate::observer::Observer;
 pub(super) struct AdminContext {
     pub(super) observer: Observer,
     pub(super) guard: Guard,
+    pub(super) log: Option<&'static dyn LogLevels>,
 }

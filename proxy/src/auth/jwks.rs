@@ -27,8 +27,10 @@ const SET_MAX_BYTES: usize = 512 * 1024;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum JwksError {
+    /// The set can't be fetched or read.
     #[error("can't be read: {0}")]
     Read(String),
+    /// The text is no key set.
     #[error("is no JWKS: {0}")]
     Format(String),
     /// None of its keys is of a supported kind.
@@ -39,6 +41,7 @@ pub enum JwksError {
 /// Place where a key set is published.
 #[derive(Clone, PartialEq, Eq)]
 pub enum JwksSource {
+    /// A file of this machine.
     File(PathBuf),
     /// An `https://` or `http://` URL.
     Url(Uri),

@@ -157,7 +157,7 @@ impl ServiceVerifier {
 
 /// Host of a URL in lower case, without its port; `None` if the text is no URL.
 #[must_use]
-pub(crate) fn host_of_url(url: &str) -> Option<String> {
+pub fn host_of_url(url: &str) -> Option<String> {
     let url: Uri = url.parse().ok()?;
     url.scheme()?;
     url.host().map(str::to_ascii_lowercase)

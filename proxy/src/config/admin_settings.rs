@@ -1,5 +1,6 @@
-//! Settings of the admin port: its tokens.
+//! Settings of the admin port: its tokens, and the log that it may change.
 
+use super::log_levels::LogLevels;
 use crate::auth::AdminToken;
 
 /// Settings of the admin port.
@@ -9,4 +10,6 @@ pub struct AdminSettings {
     pub token: Option<AdminToken>,
     /// Token that `/metrics` requires; `None` leaves it open.
     pub metrics_token: Option<AdminToken>,
+    /// Levels of the log; `None` if the log is an app's.
+    pub log: Option<&'static dyn LogLevels>,
 }

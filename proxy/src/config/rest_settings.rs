@@ -14,19 +14,19 @@ pub(crate) const REST_USER_GROUPS_MAX: usize = 100_000;
 
 /// Settings of the REST data plane.
 #[derive(Debug, Clone)]
-pub(crate) struct RestSettings {
+pub struct RestSettings {
     /// Whether the client ports answer it.
-    pub(crate) on_client_ports: bool,
+    pub on_client_ports: bool,
     /// Address of a port of its own.
-    pub(crate) listen: Option<SocketAddr>,
+    pub listen: Option<SocketAddr>,
     /// Largest body of a request, in bytes.
-    pub(crate) body_max_bytes: usize,
+    pub body_max_bytes: usize,
     /// Requests that are answered at a time.
-    pub(crate) requests_max: NonZeroUsize,
+    pub requests_max: NonZeroUsize,
     /// Memberships of users in groups that are kept.
-    pub(crate) user_groups_max: usize,
+    pub user_groups_max: usize,
     /// Hosts of which the audience of a token has to name one; any will do if there is none.
-    pub(crate) audience_hosts: Vec<String>,
+    pub audience_hosts: Vec<String>,
 }
 
 impl Default for RestSettings {

@@ -8,6 +8,7 @@ use crate::net::tls::IdentityFiles;
 /// Settings of the client listener with TLS.
 #[derive(Debug, Clone)]
 pub struct TlsListener {
+    /// Address of the listener.
     pub address: SocketAddr,
     /// Certificates with their keys; never empty.
     pub identities: Vec<IdentityFiles>,

@@ -20,6 +20,29 @@ pub enum TrustedHeader {
     Forwarded,
 }
 
+impl TrustedHeader {
+    /// All of them, in the order of the documentation.
+    pub const ALL: [Self; 5] = [Self::For, Self::Proto, Self::Host, Self::Prefix, Self::Forwarded];
+
+    /// Returns the header's name in `--trust-headers`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::For => "for",
+            Self::Proto => "proto",
+            Self::Host => "host",
+            Self::Prefix => "prefix",
+            Self::Forwarded => "forwarded",
+        }
+    }
+
+    /// Returns the header of this name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|header| header.name() == name)
+    }
+}
+
 /// Error for headers that tell the same, of which a client writes the one that the balancer leaves alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(

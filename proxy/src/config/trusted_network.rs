@@ -35,6 +35,7 @@ impl TrustedNetworks {
         self.0.iter().any(|network| network.contains(&ip))
     }
 
+    /// Whether no network is trusted.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

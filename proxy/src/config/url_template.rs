@@ -19,7 +19,7 @@ const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'
 
 /// Error of a text that is no URL template; it ends a sentence that begins with the text.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum UrlTemplateError {
+pub enum UrlTemplateError {
     #[error("has {0} bytes, but a URL template has at most {TEMPLATE_MAX_BYTES}")]
     TooLong(usize),
     #[error("{0}")]
@@ -45,7 +45,7 @@ pub(crate) enum ExpandError {
 
 /// URL template of a webhook.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct UrlTemplate {
+pub struct UrlTemplate {
     address: Address,
     parts: Vec<TemplatePart>,
 }
@@ -101,7 +101,7 @@ impl Placeholder {
 impl UrlTemplate {
     /// Server that the template names.
     #[must_use]
-    pub(crate) fn address(&self) -> &Address {
+    pub fn address(&self) -> &Address {
         &self.address
     }
 

@@ -10,7 +10,7 @@ use crate::routing::Pattern;
 #[derive(Debug, Clone)]
 pub struct WebhookSettings {
     /// Rules in their order; the first one that matches a hub counts.
-    pub(crate) rules: Vec<WebhookRule>,
+    pub rules: Vec<WebhookRule>,
     /// Time that a back end has to accept a connection.
     pub connect_timeout: Duration,
     /// Time for a whole answer, connecting and further attempts included.
@@ -38,15 +38,16 @@ pub enum WebhookConnecting {
 
 /// Hubs that one webhook serves.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct WebhookRule {
+pub struct WebhookRule {
     /// Names of its hubs.
     pub(crate) hubs: Pattern,
-    pub(crate) template: UrlTemplate,
+    /// Template of the URL of its requests.
+    pub template: UrlTemplate,
 }
 
 /// Error of a text that names no hub and no URL. In the query of a URL there may be a secret, so it is not repeated.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum WebhookRuleError {
+pub enum WebhookRuleError {
     #[error("this is no `HUB=URL`, such as `chat=http://127.0.0.1:5000/{{hub}}/{{category}}/{{event}}`")]
     NoPair,
     #[error("the hub is named {0:?}; a name has 1 to 128 letters, digits, `-`, `_` and `.`, and `*` for any of them")]
@@ -60,7 +61,7 @@ const HUB_NAME_MAX_BYTES: usize = 128;
 
 impl WebhookSettings {
     /// Settings of a node without webhooks, and defaults of the others.
-    pub(crate) const NONE: Self = Self {
+    pub const NONE: Self = Self {
         rules: Vec::new(),
         // A back end is near, so one that takes longer won't accept at all.
         connect_timeout: Duration::from_secs(5),
@@ -77,7 +78,7 @@ impl WebhookSettings {
 
     /// The rule of a hub, whose name is in small letters.
     #[must_use]
-    pub(crate) fn rule_for(&self, hub: &str) -> Option<&WebhookRule> {
+    pub fn rule_for(&self, hub: &str) -> Option<&WebhookRule> {
         self.rules.iter().find(|rule| rule.hubs.matches(hub))
     }
 

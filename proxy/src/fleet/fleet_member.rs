@@ -26,9 +26,10 @@ const UNLINKED_MAX: Duration = Duration::from_secs(10);
 /// State of a node, as another one sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum MemberState {
+pub enum MemberState {
     /// It does not accept clients yet, or not at the moment.
     Starting,
+    /// It accepts clients now.
     #[default]
     Ready,
     /// It is about to stop.
@@ -44,7 +45,7 @@ impl MemberState {
 
     /// Label in metrics, logs and snapshots.
     #[must_use]
-    pub(crate) fn label(self) -> &'static str {
+    pub fn label(self) -> &'static str {
         match self {
             Self::Starting => "starting",
             Self::Ready => "ready",

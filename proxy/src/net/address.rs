@@ -139,7 +139,7 @@ impl fmt::Display for Address {
 
 /// Whether a `host`, `host:port` or `[host]:port` is this machine, without asking a resolver.
 #[must_use]
-pub(crate) fn is_loopback_host(authority: &str) -> bool {
+pub fn is_loopback_host(authority: &str) -> bool {
     let host = match authority.rsplit_once(':') {
         _ if authority.parse::<std::net::Ipv6Addr>().is_ok() => authority,
         Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,

@@ -35,7 +35,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(30);
 
 /// Opens connections; its clones share their TLS files.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Connector {
+pub struct Connector {
     #[cfg(feature = "tls")]
     tls: Arc<ConnectorTls>,
     /// Servers in memory, in place of those of the network.
@@ -69,7 +69,7 @@ impl Connector {
     ///
     /// # Errors
     /// When a file is missing or unusable.
-    pub(crate) fn with_tls(settings: ClientTls) -> Result<Self, TlsError> {
+    pub fn with_tls(settings: ClientTls) -> Result<Self, TlsError> {
         let config = ArcSwapOption::from_pointee(client_config(&settings)?);
         let tls = Arc::new(ConnectorTls { settings, config });
         Ok(Self { tls, ..Self::default() })

@@ -31,7 +31,7 @@ const BUFFER_MAX_BYTES: usize = 64 * 1024;
 
 /// Why there is no answer, and by that whose fault it is and whether another server may be asked.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum HttpError {
+pub enum HttpError {
     /// The request can't be written: the caller's fault, and nothing was sent.
     #[error("the request can't be written: {0}")]
     Request(#[from] http::Error),
@@ -78,7 +78,7 @@ pub(crate) enum Patience {
 
 /// HTTP client; its copies share their connections. Those live on the thread that sends, so each shard has its own.
 #[derive(Debug, Clone)]
-pub(crate) struct HttpClient {
+pub struct HttpClient {
     connector: Connector,
     connect_timeout: Duration,
     /// Gate that dials pass, for servers that clients can make this node dial.
@@ -90,7 +90,7 @@ pub(crate) struct HttpClient {
 impl HttpClient {
     /// Client that keeps its connections for the next requests, and gives up connecting after `connect_timeout`.
     #[must_use]
-    pub(crate) fn new(connector: Connector, connect_timeout: Duration) -> Self {
+    pub fn new(connector: Connector, connect_timeout: Duration) -> Self {
         Self { connector, connect_timeout, gate: None, pool: Some(ConnectionPool::default()) }
     }
 
@@ -108,7 +108,7 @@ impl HttpClient {
 
     /// Client that opens a connection for each request. Only the deadline of a request bounds its connecting.
     #[must_use]
-    pub(crate) fn without_pool(connector: Connector) -> Self {
+    pub fn without_pool(connector: Connector) -> Self {
         Self { connector, connect_timeout: Duration::MAX, gate: None, pool: None }
     }
 
@@ -119,11 +119,7 @@ impl HttpClient {
     ///
     /// # Errors
     /// When no answer comes.
-    pub(crate) async fn send(
-        &self,
-        address: &Address,
-        request: Request<Body>,
-    ) -> Result<Response<Incoming>, HttpError> {
+    pub async fn send(&self, address: &Address, request: Request<Body>) -> Result<Response<Incoming>, HttpError> {
         self.send_patiently(address, request, Patience::None).await
     }
 
@@ -165,7 +161,7 @@ impl HttpClient {
     ///
     /// # Errors
     /// When no answer of at most `max_bytes` comes before the deadline.
-    pub(crate) async fn fetch(
+    pub async fn fetch(
         &self,
         address: &Address,
         request: Request<Body>,
@@ -217,7 +213,7 @@ impl HttpClient {
 ///
 /// # Errors
 /// When it breaks off or is larger.
-pub(crate) async fn read_whole<B>(answer: Response<B>, max_bytes: usize) -> Result<Response<Bytes>, HttpError>
+pub async fn read_whole<B>(answer: Response<B>, max_bytes: usize) -> Result<Response<Bytes>, HttpError>
 where
     B: HttpBody,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
@@ -231,7 +227,7 @@ where
 ///
 /// # Errors
 /// Those of the exchange; [`HttpError::Timeout`] when it is late.
-pub(crate) async fn within<T>(
+pub async fn within<T>(
     deadline: Duration,
     exchange: impl Future<Output = Result<T, HttpError>>,
 ) -> Result<T, HttpError> {

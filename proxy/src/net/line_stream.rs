@@ -15,7 +15,7 @@ const SILENCE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Lines of one answer.
 #[derive(Debug)]
-pub(crate) struct LineStream {
+pub struct LineStream {
     body: Incoming,
     read: BytesMut,
     /// Bytes in which no line ends.
@@ -24,17 +24,21 @@ pub(crate) struct LineStream {
 
 /// Error for a stream that breaks off.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum LineStreamError {
+pub enum LineStreamError {
+    /// Nothing came for this time.
     #[error("nothing within {} s", .0.as_secs())]
     Silent(Duration),
+    /// A line exceeds the limit.
     #[error("a line is longer than {LINE_MAX_BYTES} bytes")]
     TooLong,
+    /// The connection has ended early.
     #[error(transparent)]
     Broken(#[from] hyper::Error),
 }
 
 impl LineStream {
-    pub(crate) fn new(body: Incoming) -> Self {
+    /// Reads the lines of this body.
+    pub fn new(body: Incoming) -> Self {
         Self { body, read: BytesMut::new(), searched: 0 }
     }
 
@@ -42,7 +46,7 @@ impl LineStream {
     ///
     /// # Errors
     /// When the stream breaks off, or nothing comes for too long.
-    pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, LineStreamError> {
+    pub async fn next(&mut self) -> Result<Option<Bytes>, LineStreamError> {
         loop {
             let unsearched = self.read.get(self.searched..).unwrap_or_default();
             if let Some(at) = unsearched.iter().position(|byte| *byte == b'\n') {

@@ -40,7 +40,6 @@ pub(crate) trait SocketStream: AsyncRead + AsyncWrite + Unpin {
 
 impl SocketStream for TokioIo<Upgraded> {}
 
-#[cfg(any(feature = "cli", test))]
 impl SocketStream for tokio::io::DuplexStream {}
 
 #[cfg(test)]

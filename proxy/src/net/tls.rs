@@ -2,7 +2,6 @@
 //!
 //! Files are read again when they change; open connections live on.
 
-#[cfg(feature = "cli")]
 mod certificate_probe;
 mod client_config;
 mod identity;
@@ -10,10 +9,9 @@ mod pem;
 mod server_config;
 mod server_stream;
 
-#[cfg(feature = "cli")]
-pub(crate) use certificate_probe::{CertificateFault, TlsLookError, TlsSeen, look_at_tls};
+pub use certificate_probe::{CertificateFault, TlsLookError, TlsSeen, look_at_tls};
 pub(crate) use client_config::client_config;
-pub(crate) use pem::TlsError;
+pub use pem::TlsError;
 pub(crate) use server_config::{Certificates, server_config};
 pub(crate) use server_stream::TlsStream;
 

@@ -101,7 +101,7 @@ impl Embedded {
         listener.set_nonblocking(true)?;
         let listener = TcpListener::from_std(listener)?;
         let address = listener.local_addr()?;
-        let settings = AdminSettings { token, metrics_token: None };
+        let settings = AdminSettings { token, ..AdminSettings::default() };
         let readiness = Readiness::new(self.shared.clone(), Arc::default());
         let fleet = Fleet::new(self.shared.clone(), address);
         let serving =

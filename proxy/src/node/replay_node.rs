@@ -36,7 +36,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Running node without listeners, for one upstream.
 #[derive(Debug)]
-pub(crate) struct ReplayNode {
+pub struct ReplayNode {
     shared: Arc<Shared>,
     shard: ShardSender,
     upstream: Address,
@@ -47,21 +47,40 @@ pub(crate) struct ReplayNode {
 
 /// Opening of a client, as its app server gets it.
 #[derive(Debug)]
-pub(crate) struct ReplayedOpening {
+pub struct ReplayedOpening {
+    /// Id of the connection.
     pub connection: String,
+    /// User of the connection.
     pub user: Option<String>,
+    /// Claims of its user.
     pub claims: Vec<(String, String)>,
+    /// Headers of its first request.
     pub headers: Vec<(String, Vec<String>)>,
+    /// Query of its first request.
     pub query: Option<String>,
 }
 
 /// Error of a hub that no client can connect to.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum ReplayHubError {
+pub enum ReplayHubError {
+    /// No link opens in time.
     #[error("no app server at {upstream} in {} s: {problem}", .limit.as_secs())]
-    Unreachable { upstream: Address, limit: Duration, problem: String },
+    Unreachable {
+        /// Address of the app server.
+        upstream: Address,
+        /// Time that it had for a link.
+        limit: Duration,
+        /// Fault of the last attempt.
+        problem: String,
+    },
+    /// It serves other hubs only.
     #[error("the app server has no hub {hub:?}, only {known}")]
-    Unknown { hub: String, known: String },
+    Unknown {
+        /// Name that was asked for.
+        hub: String,
+        /// Names that it has, separated by commas.
+        known: String,
+    },
 }
 
 impl ReplayNode {
@@ -69,7 +88,7 @@ impl ReplayNode {
     ///
     /// # Errors
     /// When TLS can't be set up, or the system refuses a thread.
-    pub(crate) fn start(settings: Settings, upstream: Address) -> Result<Self, StartError> {
+    pub fn start(settings: Settings, upstream: Address) -> Result<Self, StartError> {
         let fleet = match upstream.is_tls() {
             true => Connector::with_tls(ClientTls::default())?,
             false => Connector::default(),
@@ -99,7 +118,7 @@ impl ReplayNode {
     ///
     /// # Errors
     /// When the app server can't be reached within `limit`, or has no such hub.
-    pub(crate) async fn hub(&self, name: &str, limit: Duration) -> Result<Arc<Hub>, ReplayHubError> {
+    pub async fn hub(&self, name: &str, limit: Duration) -> Result<Arc<Hub>, ReplayHubError> {
         let until = Instant::now() + limit;
         loop {
             let hub = self.shared.hubs.named(name);
@@ -121,7 +140,7 @@ impl ReplayNode {
 
     /// Connects a client to a hub; returns its end of a WebSocket. `None` when its id was used before.
     #[must_use]
-    pub(crate) fn connect(&self, hub: &Arc<Hub>, opening: ReplayedOpening) -> Option<DuplexStream> {
+    pub fn connect(&self, hub: &Arc<Hub>, opening: ReplayedOpening) -> Option<DuplexStream> {
         self.shared.routes.reserve(&opening.connection).ok()?;
         let (near, far) = duplex(PIPE_BYTES);
         let text = ByteString::from;
@@ -156,7 +175,7 @@ impl ReplayNode {
     }
 
     /// Stops the node: the app server learns that its clients left.
-    pub(crate) async fn stop(mut self) {
+    pub async fn stop(mut self) {
         self.background.abort_all();
         let pools: Vec<_> = self.shared.hubs.all().iter().flat_map(|hub| hub.pools().to_vec()).collect();
         close_links(&pools).await;

@@ -7,11 +7,14 @@ use std::net::SocketAddr;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
+    /// An address can't be listened on.
     #[error("{flag} {address}: {source}{}", advice(flag, source))]
     Listen {
         /// Flag that names the address.
         flag: &'static str,
+        /// Address that was asked for.
         address: SocketAddr,
+        /// Reason of the system.
         source: io::Error,
     },
     /// Inherited socket whose address no flag names.
@@ -20,14 +23,18 @@ pub enum StartError {
          or have it not handed over (`ListenStream=` of systemd's socket unit)"
     )]
     Stray(SocketAddr),
+    /// TLS can't be set up.
     #[cfg(feature = "tls")]
     #[error(transparent)]
     Tls(#[from] crate::net::tls::TlsError),
+    /// A group of app servers can't be kept.
     #[error(transparent)]
     Group(#[from] GroupError),
+    /// Spans and metrics can't be exported.
     #[cfg(feature = "otlp")]
     #[error("--otlp can't be used: {0}")]
     Otlp(#[source] io::Error),
+    /// The system refuses a thread.
     #[error("a thread can't be started: {0}")]
     Thread(#[source] io::Error),
 }

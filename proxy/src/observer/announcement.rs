@@ -43,13 +43,13 @@ pub(crate) enum Announcees {
 /// Outcome of an announcement.
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub(crate) struct AnnouncementReport {
+pub struct AnnouncementReport {
     /// Nodes that have given it to their receivers, this one included; a node without receivers counts, too.
-    pub(crate) nodes: u64,
+    pub nodes: u64,
     /// Names of the nodes that did not answer.
-    pub(crate) missing: Vec<String>,
+    pub missing: Vec<String>,
     /// Clients that it was given to.
-    pub(crate) clients: u64,
+    pub clients: u64,
 }
 
 /// Reason why nothing was announced.

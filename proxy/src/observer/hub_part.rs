@@ -10,7 +10,7 @@ const READ_MAX_BYTES: usize = 1024 * 1024;
 
 /// One hub message, with its bytes.
 #[derive(Debug)]
-pub(crate) struct HubPart {
+pub struct HubPart {
     /// All its bytes, framing included.
     pub whole: Bytes,
     /// Name of its kind; `large` for one that was not read, `other` for one that can't be.
@@ -25,7 +25,7 @@ pub(crate) struct HubPart {
 /// Takes the whole messages off the front of `bytes`. Keep-alives, acknowledgements and close messages are left out: each
 /// side sends them for itself.
 #[must_use]
-pub(crate) fn take_parts(protocol: HubProtocol, bytes: &mut Bytes) -> Vec<HubPart> {
+pub fn take_parts(protocol: HubProtocol, bytes: &mut Bytes) -> Vec<HubPart> {
     let mut parts = Vec::new();
     while let Ok(Some(frame)) = next_frame(protocol, bytes, usize::MAX) {
         let whole = bytes.split_to(frame.length.min(bytes.len()));

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 /// Writes a line, with its end.
 #[must_use]
-pub(crate) fn json_line(line: &impl Serialize) -> String {
+pub fn json_line(line: &impl Serialize) -> String {
     // Texts, numbers and lists can always be written.
     let mut text = serde_json::to_string(line).unwrap_or_default();
     text.push('\n');

@@ -15,10 +15,10 @@ use crate::shard::{
 };
 
 /// Longest trace, in seconds.
-pub(crate) const TRACE_SECONDS_MAX: u64 = 600;
+pub const TRACE_SECONDS_MAX: u64 = 600;
 
 /// Length of a trace, unless told otherwise, in seconds.
-pub(crate) const TRACE_SECONDS_DEFAULT: u64 = 30;
+pub const TRACE_SECONDS_DEFAULT: u64 = 30;
 
 /// Running trace of this node; dropping it ends it.
 #[derive(Debug)]

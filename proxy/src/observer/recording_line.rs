@@ -16,30 +16,36 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 /// Name of the format, in the header.
-pub(crate) const FORMAT: &str = "trunkline-recording";
+pub const FORMAT: &str = "trunkline-recording";
 
 /// Version of the format that this node writes and reads.
-pub(crate) const VERSION: u32 = 1;
+pub const VERSION: u32 = 1;
 
 /// One line of a recording.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "camelCase")]
-pub(crate) enum RecordingLine {
+pub enum RecordingLine {
+    /// First line of the file.
     Header(RecordingHeader),
+    /// A connection has opened.
     Open(Box<OpenLine>),
     /// Message of a client.
     Up(MessageLine),
     /// Message for a client.
     Down(MessageLine),
+    /// A connection has closed.
     Close(CloseLine),
+    /// Something could not be recorded.
     Lost(LossLine),
 }
 
 /// First line: what was recorded, where and when.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct RecordingHeader {
+pub struct RecordingHeader {
+    /// Name of the format.
     pub format: String,
+    /// Version of the format.
     pub version: u32,
     /// Name of the node.
     pub node: String,
@@ -54,21 +60,26 @@ pub(crate) struct RecordingHeader {
 /// Opening of a connection.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct OpenLine {
+pub struct OpenLine {
     /// Time since the beginning, in microseconds.
     pub at_us: u64,
+    /// Id of the client connection.
     pub connection: String,
     /// Hub protocol; `None` at a raw endpoint.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub protocol: Option<String>,
+    /// Transport of the client.
     pub transport: String,
+    /// User of the connection, where it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
     /// Claims as the app server has got them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub claims: Vec<(String, String)>,
+    /// Headers of the first request.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub headers: Vec<(String, Vec<String>)>,
+    /// Query of the first request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub query: Option<String>,
     /// It was open before the recording, or before this file of it.
@@ -82,9 +93,10 @@ pub(crate) struct OpenLine {
 /// Message of a connection.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct MessageLine {
+pub struct MessageLine {
     /// Time since the beginning, in microseconds.
     pub at_us: u64,
+    /// Id of the client connection.
     pub connection: String,
     /// Kind of hub message; `handshake`, or `raw` at a raw endpoint.
     pub kind: String,
@@ -110,12 +122,14 @@ pub(crate) struct MessageLine {
 /// Close of a connection.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct CloseLine {
+pub struct CloseLine {
     /// Time since the beginning, in microseconds.
     pub at_us: u64,
+    /// Id of the client connection.
     pub connection: String,
     /// Cause, by the label that metrics and logs have.
     pub cause: String,
+    /// More about the cause, where there is more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
 }
@@ -123,7 +137,7 @@ pub(crate) struct CloseLine {
 /// Loss of a recording since the line before it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct LossLine {
+pub struct LossLine {
     /// Messages that found no room.
     pub messages: u64,
     /// Connections that are not recorded.
@@ -132,16 +146,17 @@ pub(crate) struct LossLine {
 
 /// Payload of a message, as its transport carried it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum RecordedPayload {
+pub enum RecordedPayload {
+    /// Payload that is text.
     Text(String),
+    /// Payload that is no text.
     Binary(Bytes),
 }
 
-#[cfg(any(feature = "cli", test))]
 impl RecordedPayload {
     /// Returns its bytes, whatever they are.
     #[must_use]
-    pub(crate) fn into_bytes(self) -> Bytes {
+    pub fn into_bytes(self) -> Bytes {
         match self {
             Self::Text(text) => text.into(),
             Self::Binary(bytes) => bytes,
@@ -152,7 +167,7 @@ impl RecordedPayload {
 impl MessageLine {
     /// Sets its payload, as text or base64.
     #[must_use]
-    pub(crate) fn with_payload(self, payload: RecordedPayload) -> Self {
+    pub fn with_payload(self, payload: RecordedPayload) -> Self {
         match payload {
             RecordedPayload::Text(text) => Self { text: Some(text), ..self },
             RecordedPayload::Binary(bytes) => Self { base64: Some(STANDARD.encode(bytes)), ..self },
@@ -163,8 +178,7 @@ impl MessageLine {
     ///
     /// # Errors
     /// When it is no base64.
-    #[cfg(any(feature = "cli", test))]
-    pub(crate) fn payload(&self) -> Result<Option<RecordedPayload>, base64::DecodeError> {
+    pub fn payload(&self) -> Result<Option<RecordedPayload>, base64::DecodeError> {
         match (&self.text, &self.base64) {
             (Some(text), _) => Ok(Some(RecordedPayload::Text(text.clone()))),
             (None, Some(text)) => Ok(Some(RecordedPayload::Binary(STANDARD.decode(text)?.into()))),
@@ -173,11 +187,10 @@ impl MessageLine {
     }
 }
 
-#[cfg(feature = "cli")]
 impl RecordingHeader {
     /// Whether it is of the format and version that this node reads.
     #[must_use]
-    pub(crate) fn is_known(&self) -> bool {
+    pub fn is_known(&self) -> bool {
         self.format == FORMAT && self.version == VERSION
     }
 }

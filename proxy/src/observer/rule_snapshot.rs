@@ -16,7 +16,7 @@ const DIFFERENCES_MAX: usize = 20;
 /// Snapshot of one rule at one node.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub(crate) struct RuleSnapshot {
+pub struct RuleSnapshot {
     /// Kind: `route`, `messages`, `mirror` or `methods`.
     pub kind: String,
     /// Its name in metrics and logs.
@@ -37,7 +37,7 @@ pub(crate) struct RuleSnapshot {
 /// Snapshot of an answer of a mirror that differs. It holds no content.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub(crate) struct DifferenceSnapshot {
+pub struct DifferenceSnapshot {
     /// Time, in milliseconds since 1970.
     pub at_ms: u64,
     pub mirror: String,

@@ -10,13 +10,14 @@ use crate::fleet::MemberState;
 /// Snapshot of all known nodes.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub(crate) struct FleetSnapshot {
+pub struct FleetSnapshot {
     /// Time of the snapshot, in milliseconds since 1970.
     pub at_ms: u64,
     /// All nodes that answered, sorted by name.
     pub nodes: Vec<NodeSnapshot>,
     /// Whether all nodes see the same members.
     pub agree: bool,
+    /// Addresses that lead to no node.
     pub unreachable: Vec<UnreachablePeer>,
     /// Names of nodes that gave no answer in time: they are shown as they were when they last told.
     pub missing: Vec<String>,
@@ -32,19 +33,22 @@ impl Default for FleetSnapshot {
 /// Address of `--peers` that leads to no node.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub(crate) struct UnreachablePeer {
+pub struct UnreachablePeer {
     /// Address of its admin port.
     pub url: String,
+    /// Reason why it does not answer.
     pub problem: String,
 }
 
 /// Snapshot of one node.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub(crate) struct NodeSnapshot {
+pub struct NodeSnapshot {
+    /// Name of the node.
     pub name: String,
     /// Id of this start of the node.
     pub instance: String,
+    /// Version of its program.
     pub version: String,
     /// State as the node sees it that answers.
     pub state: MemberState,
@@ -64,6 +68,7 @@ pub(crate) struct NodeSnapshot {
     pub not_ready: Vec<String>,
     /// Warnings for people of a node that accepts clients.
     pub warnings: Vec<String>,
+    /// Client connections that are open.
     pub clients: u64,
     /// Sockets of clients, opening and closing ones included.
     pub sockets: u64,
@@ -77,10 +82,13 @@ pub(crate) struct NodeSnapshot {
     pub rebalance: Option<RebalanceReport>,
     /// Bytes in the outboxes of clients.
     pub outbox_bytes: u64,
+    /// CPU and memory of its process.
     pub process: ProcessUsage,
+    /// CPU and memory of its machine.
     pub host: HostUsage,
     /// `None` without a recent snapshot to compare with.
     pub rates: Option<Rates>,
+    /// Hubs that it serves.
     pub hubs: Vec<HubSnapshot>,
     /// Its pools of links, by hub and app server.
     pub links: Vec<PoolSnapshot>,
@@ -97,7 +105,7 @@ pub(crate) struct NodeSnapshot {
 /// Progress of a rebalance.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub(crate) struct RebalanceReport {
+pub struct RebalanceReport {
     /// Random name; empty where there was none.
     pub id: String,
     /// Node that coordinates it.
@@ -110,6 +118,7 @@ pub(crate) struct RebalanceReport {
     pub moved: u64,
     /// Clients that were sent elsewhere and have brought the goal no nearer.
     pub failed: u64,
+    /// How far it has come.
     pub state: RebalanceState,
     /// Reason for an end without the goal.
     pub reason: Option<String>,
@@ -122,7 +131,7 @@ pub(crate) struct RebalanceReport {
 /// Node whose number of clients was not known afresh when a rebalance was planned.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub(crate) struct MissingCount {
+pub struct MissingCount {
     /// Name of the node, or address of `--peers` that leads to none.
     pub node: String,
     /// Reason, which continues the name.
@@ -134,12 +143,13 @@ pub(crate) struct MissingCount {
 /// State of a rebalance.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum RebalanceState {
+pub enum RebalanceState {
     /// None has run at the node.
     #[default]
     Idle,
     /// Only planned, by a dry run.
     Planned,
+    /// Clients are on their way.
     Running,
     /// It has reached its goal.
     Done,
@@ -149,11 +159,10 @@ pub(crate) enum RebalanceState {
     Stopped,
 }
 
-#[cfg(feature = "cli")]
 impl RebalanceState {
     /// Label in JSON and for people.
     #[must_use]
-    pub(crate) fn label(self) -> &'static str {
+    pub fn label(self) -> &'static str {
         match self {
             Self::Idle => "idle",
             Self::Planned => "planned",
@@ -168,7 +177,7 @@ impl RebalanceState {
 /// CPU and memory of the process.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub(crate) struct ProcessUsage {
+pub struct ProcessUsage {
     /// Share of one core, in percent; `None` without a recent snapshot to compare with.
     pub cpu_percent: Option<f64>,
     /// Resident memory of the process.
@@ -178,7 +187,7 @@ pub(crate) struct ProcessUsage {
 /// CPU and memory of the machine.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub(crate) struct HostUsage {
+pub struct HostUsage {
     /// Share of all its cores, in percent.
     pub cpu_percent: Option<f64>,
     pub cores: u64,
@@ -189,7 +198,8 @@ pub(crate) struct HostUsage {
 /// Events and bytes per second.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub(crate) struct Rates {
+pub struct Rates {
+    /// Messages read from clients.
     pub messages_up: f64,
     /// Messages written to clients.
     pub deliveries: f64,
@@ -197,16 +207,21 @@ pub(crate) struct Rates {
     pub bytes_up: f64,
     /// Bytes received from app servers.
     pub bytes_down: f64,
+    /// Client connections that have opened.
     pub opened: f64,
+    /// Client connections that have closed.
     pub closed: f64,
 }
 
 /// Snapshot of a hub on one node.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub(crate) struct HubSnapshot {
+pub struct HubSnapshot {
+    /// Name of the hub.
     pub name: String,
+    /// Path of the hub.
     pub path: String,
+    /// Its open client connections.
     pub clients: u64,
     /// Clients that wait for an app server.
     pub homeless: u64,
@@ -219,11 +234,14 @@ pub(crate) struct HubSnapshot {
 /// Snapshot of a pool: the links of one node for one hub to one app server.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub(crate) struct PoolSnapshot {
+pub struct PoolSnapshot {
+    /// Name of the hub.
     pub hub: String,
     /// Id of this start of the app server.
     pub app: String,
+    /// Name of the app server.
     pub app_name: String,
+    /// Address of the app server.
     pub address: String,
     /// Name of its group.
     pub group: String,
@@ -244,7 +262,7 @@ pub(crate) struct PoolSnapshot {
 /// Client connection as lists show it.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub(crate) struct ClientSummary {
+pub struct ClientSummary {
     /// Its id, or the first 22 characters of one that is a token.
     pub id: String,
     pub node: String,

@@ -19,20 +19,27 @@ use crate::shard::{HubTimes, MessageWay};
 /// One line of a trace.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "camelCase")]
-pub(crate) enum TraceLine {
+pub enum TraceLine {
+    /// First line of a node.
     Header(TraceHeader),
+    /// Another node takes part, or does not.
     Node(TraceNodeLine),
+    /// News of a connection that is followed.
     Connection(TraceConnectionLine),
+    /// A message has passed the proxy.
     Message(Box<TraceMessageLine>),
+    /// A later hop of a message is known.
     Hop(TraceHopLine),
+    /// Something was left out.
     Lost(TraceLossLine),
+    /// Last line of a node.
     End(TraceEndLine),
 }
 
 /// First line of a node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct TraceHeader {
+pub struct TraceHeader {
     /// Name of the node.
     pub node: String,
     /// Time of the beginning, in milliseconds since 1970.
@@ -46,7 +53,8 @@ pub(crate) struct TraceHeader {
 /// Whether another node takes part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) enum TraceNodeState {
+pub enum TraceNodeState {
+    /// It takes part in the trace.
     Following,
     /// Of what passes there nothing is told.
     Missing,
@@ -55,9 +63,10 @@ pub(crate) enum TraceNodeState {
 /// News of another node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct TraceNodeLine {
+pub struct TraceNodeLine {
     /// Name of the node, or the address at which there is none.
     pub node: String,
+    /// Whether it takes part.
     pub state: TraceNodeState,
     /// Reason why it is missing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -67,18 +76,24 @@ pub(crate) struct TraceNodeLine {
 /// News of a connection that is followed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct TraceConnectionLine {
+pub struct TraceConnectionLine {
+    /// Name of the node.
     pub node: String,
+    /// Time, in microseconds since 1970.
     pub at_us: u64,
+    /// Id of the client connection.
     pub connection: String,
+    /// User of the connection, where it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
+    /// Name of the hub.
     pub hub: String,
     /// `present`, `opened`, `arrived`, `joined`, `left`, `moved` or `closed`.
     pub change: String,
     /// Cause of a close, by the label that metrics and logs have.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cause: Option<String>,
+    /// More about the cause, where there is more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
 }
@@ -86,19 +101,24 @@ pub(crate) struct TraceConnectionLine {
 /// Message of a connection.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct TraceMessageLine {
+pub struct TraceMessageLine {
+    /// Name of the node.
     pub node: String,
     /// Number of the message at its node.
     pub number: u64,
     /// Time at which the proxy has read it, from the client or from the link.
     pub at_us: u64,
+    /// Id of the client connection.
     pub connection: String,
+    /// User of the connection, where it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
+    /// Name of the hub.
     pub hub: String,
     /// Name of the app server.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub app: Option<String>,
+    /// Direction in which it passes.
     pub way: MessageWay,
     /// Kind of hub message, or of a raw endpoint's.
     pub kind: String,
@@ -108,6 +128,7 @@ pub(crate) struct TraceMessageLine {
     /// Id of its invocation or stream.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub invocation_id: Option<String>,
+    /// Length with its framing.
     pub bytes: u64,
     /// Payload as text, where that was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -132,8 +153,10 @@ pub(crate) struct TraceMessageLine {
 /// Later hop of a message.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct TraceHopLine {
+pub struct TraceHopLine {
+    /// Name of the node.
     pub node: String,
+    /// Number of the message at its node.
     pub number: u64,
     /// Times in the app server, by its clock.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -152,7 +175,7 @@ pub(crate) struct TraceHopLine {
 /// Loss of a node's trace since the line before it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct TraceLossLine {
+pub struct TraceLossLine {
     pub node: String,
     /// Messages that were not told: more came than a trace tells in a second.
     pub messages: u64,
@@ -165,17 +188,16 @@ pub(crate) struct TraceLossLine {
 /// Last line, with the reason of the end.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct TraceEndLine {
+pub struct TraceEndLine {
     pub node: String,
     /// `time`, or `stopping` for a node that stops.
     pub reason: String,
 }
 
-#[cfg(feature = "cli")]
 impl TraceMessageLine {
     /// Whether it comes from the client.
     #[must_use]
-    pub(crate) fn is_up(&self) -> bool {
+    pub fn is_up(&self) -> bool {
         self.way == MessageWay::Up
     }
 }

@@ -25,6 +25,6 @@ pub(super) fn resource(node: &str) -> Resource {
 
 /// Scope of what this crate exports.
 pub(super) fn scope() -> InstrumentationScope {
-    let (name, version) = (env!("CARGO_PKG_NAME").to_owned(), env!("CARGO_PKG_VERSION").to_owned());
+    let (name, version) = ("trunkline-proxy".to_owned(), env!("CARGO_PKG_VERSION").to_owned());
     InstrumentationScope { name, version, ..InstrumentationScope::default() }
 }

@@ -14,7 +14,7 @@ use super::share::Share;
 
 /// Explanation of what the rules do with a sample, line by line.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Explanation(Vec<String>);
+pub struct Explanation(Vec<String>);
 
 impl Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -25,7 +25,7 @@ impl Display for Explanation {
 impl Ruleset {
     /// Explains what becomes of a sample while all app servers are up.
     #[must_use]
-    pub(crate) fn explain(&self, sample: &RuleSample) -> Explanation {
+    pub fn explain(&self, sample: &RuleSample) -> Explanation {
         let mut lines = vec![sample.text.clone()];
         let is_let_in = self.explain_routes(&sample.facts(), &mut lines);
         if let Some(hub) = sample.facts().hub.filter(|_| is_let_in) {

@@ -10,9 +10,9 @@ use super::text_place::TextPlace;
 /// Error for rules that can't be used.
 #[derive(Debug, thiserror::Error)]
 #[error("{place}: {problem}")]
-pub(crate) struct RuleError {
+pub struct RuleError {
     pub place: TextPlace,
-    pub problem: RuleProblem,
+    pub(crate) problem: RuleProblem,
 }
 
 impl RuleError {
@@ -25,7 +25,7 @@ impl RuleError {
 /// Error for a file whose rules can't be used. Its text has the cause, so that is none of its sources: a chain of them
 /// would tell it twice.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum RuleFileError {
+pub enum RuleFileError {
     #[error("{path} can't be read ({cause})")]
     Read { path: PathBuf, cause: std::io::Error },
     #[error("{path}, {cause}")]

@@ -22,7 +22,7 @@ use label::Labels;
 use toml_value::TomlValue;
 
 /// Keys of the file that hold rules.
-pub(crate) const RULE_TABLES: [&str; 5] = ["groups", "routes", "messages", "mirrors", "methods"];
+pub const RULE_TABLES: [&str; 5] = ["groups", "routes", "messages", "mirrors", "methods"];
 
 /// Maximum number of rules of a kind. They are tried one after the other.
 const RULES_MAX: usize = 1000;
@@ -35,7 +35,7 @@ impl Ruleset {
     ///
     /// # Errors
     /// When the text is no TOML, or a rule makes no sense; the error says where and what is allowed.
-    pub(crate) fn parse(text: &str) -> Result<Self, RuleError> {
+    pub fn parse(text: &str) -> Result<Self, RuleError> {
         ruleset(text).map_err(|fault| RuleError::new(text, fault))
     }
 
@@ -43,7 +43,7 @@ impl Ruleset {
     ///
     /// # Errors
     /// When the file can't be read, or its rules make no sense; the error names the file.
-    pub(crate) fn read(path: &Path) -> Result<Self, RuleFileError> {
+    pub fn read(path: &Path) -> Result<Self, RuleFileError> {
         let text = read_beyond(path, FILE_MAX_BYTES);
         let text = text.map_err(|cause| RuleFileError::Read { path: path.into(), cause })?;
         Self::parse(&text).map_err(|cause| RuleFileError::Rules { path: path.into(), cause })

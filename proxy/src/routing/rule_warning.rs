@@ -12,7 +12,7 @@ use crate::net::address::Address;
 impl Ruleset {
     /// Warnings about the rules, for a node with these upstreams.
     #[must_use]
-    pub(crate) fn warnings(&self, upstreams: &[Address]) -> Vec<String> {
+    pub fn warnings(&self, upstreams: &[Address]) -> Vec<String> {
         let mut warnings = self.group_warnings(upstreams);
         for (at, rule) in self.routes.iter().enumerate() {
             let before = self.routes.iter().take(at);

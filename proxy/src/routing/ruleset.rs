@@ -10,18 +10,19 @@ use super::method_rule::MethodRule;
 use super::mirror_rule::MirrorRule;
 use super::route_rule::RouteRule;
 use crate::metrics::RuleCounters;
+use crate::net::address::Address;
 
 /// Rules of a node; none by default.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Ruleset {
+pub struct Ruleset {
     /// Groups beside the default one.
-    pub groups: Vec<GroupRule>,
+    pub(crate) groups: Vec<GroupRule>,
     /// Settings of the default group that differ from the node's own.
-    pub default_group: DefaultGroup,
-    pub routes: Vec<RouteRule>,
-    pub messages: Vec<MessageRule>,
-    pub methods: Vec<MethodRule>,
-    pub mirrors: Vec<MirrorRule>,
+    pub(crate) default_group: DefaultGroup,
+    pub(crate) routes: Vec<RouteRule>,
+    pub(crate) messages: Vec<MessageRule>,
+    pub(crate) methods: Vec<MethodRule>,
+    pub(crate) mirrors: Vec<MirrorRule>,
 }
 
 impl Ruleset {
@@ -29,6 +30,27 @@ impl Ruleset {
     #[must_use]
     pub(crate) fn has_group(&self, name: &str) -> bool {
         name == DEFAULT_GROUP || self.groups.iter().any(|group| *group.name == *name)
+    }
+
+    /// Returns a line for each rule, for people.
+    pub fn lines(&self) -> impl Iterator<Item = String> {
+        let groups = self.groups.iter().map(ToString::to_string);
+        let routes = self.routes.iter().map(ToString::to_string);
+        let messages = self.messages.iter().map(ToString::to_string);
+        let mirrors = self.mirrors.iter().map(ToString::to_string);
+        groups.chain(routes).chain(messages).chain(mirrors).chain(self.methods.iter().map(ToString::to_string))
+    }
+
+    /// Whether there are app servers to dial that may serve clients.
+    #[must_use]
+    pub fn has_upstreams(&self) -> bool {
+        self.groups.iter().any(|group| !self.is_mirror(&group.name))
+    }
+
+    /// Returns the addresses of groups without access keys of their own, each with the name of its group.
+    pub fn keyless_upstreams(&self) -> impl Iterator<Item = (&str, &Address)> {
+        let keyless = self.groups.iter().filter(|group| group.keys.is_none());
+        keyless.flat_map(|group| group.upstreams.iter().map(|upstream| (&*group.name, &upstream.address)))
     }
 
     /// Whether a group gets copies alone.
@@ -72,7 +94,6 @@ impl Ruleset {
     }
 }
 
-#[cfg(feature = "cli")]
 #[cfg(test)]
 mod tests {
     use bytestring::ByteString;

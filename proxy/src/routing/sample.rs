@@ -18,7 +18,7 @@ const NAMED_KEYS: [&str; 3] = ["header", "cookie", "claim"];
 
 /// Error for a text that is no sample.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum SampleError {
+pub enum SampleError {
     #[error("{word:?} is no pair such as user=ann")]
     Pair { word: String },
     #[error("there is no key {key:?}{}; a sample may have {}", suggestion(.nearest.as_deref()), KEYS.join(", "))]
@@ -43,7 +43,7 @@ fn suggestion(nearest: Option<&str>) -> String {
 
 /// Sample of a connection, a request or a message.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct RuleSample {
+pub struct RuleSample {
     /// The text that it was made of.
     pub text: String,
     hub: Option<String>,

@@ -4,7 +4,7 @@ use std::fmt;
 
 /// Place in a text file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct TextPlace {
+pub struct TextPlace {
     /// Line of the file, from 1.
     pub line: usize,
     /// Character of that line, from 1.
@@ -14,7 +14,7 @@ pub(crate) struct TextPlace {
 impl TextPlace {
     /// Place of a byte of the text.
     #[must_use]
-    pub(crate) fn new(text: &str, at: usize) -> Self {
+    pub fn new(text: &str, at: usize) -> Self {
         let before = text.get(..at).unwrap_or(text);
         let line_start = before.rfind('\n').map_or(0, |at| at + 1);
         let column = before.get(line_start..).unwrap_or_default().chars().count() + 1;

@@ -19,7 +19,6 @@ pub(crate) enum ClientStream {
     /// Requests carry them, to and from the other end of this pipe.
     Pipe(InnerHalf),
     /// A WebSocket without a network: a client in this process.
-    #[cfg(feature = "cli")]
     Memory(tokio::io::DuplexStream),
 }
 

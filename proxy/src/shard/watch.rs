@@ -41,8 +41,9 @@ use watch_piece::micros;
 
 pub(crate) use message_summary::{MessageSummary, MessageWay, kind_name};
 pub(crate) use watch_order::{WatchDetail, WatchOrder, WatchRefused, WatchSubject};
+pub use watch_piece::HubTimes;
 pub(crate) use watch_piece::{
-    ConnectionChange, HubTimes, TraceHop, WatchBatch, WatchEvent, WatchLoss, WatchPiece, WatchVolume, WatchedBytes,
+    ConnectionChange, TraceHop, WatchBatch, WatchEvent, WatchLoss, WatchPiece, WatchVolume, WatchedBytes,
     WatchedConnection, WatchedMessage, WatchedOpening,
 };
 

@@ -22,11 +22,11 @@ const COUNT_BITS: u32 = 24;
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct SamplingTerms {
     /// Share of the connections that are traced, from 0 to 1.
-    pub(crate) ratio: f64,
+    pub ratio: f64,
     /// Whether a client's own word counts, that it is traced or not.
-    pub(crate) trusts_clients: bool,
+    pub trusts_clients: bool,
     /// Maximum number of spans that begin in one second, whoever asks for them.
-    pub(crate) spans_per_second: u32,
+    pub spans_per_second: u32,
 }
 
 /// SpanTracer of a node; its spans go into its queue.

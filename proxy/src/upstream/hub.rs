@@ -18,7 +18,7 @@ use crate::routing::{DEFAULT_GROUP, HubRules};
 
 /// A hub: its settings, and the app servers that serve it.
 #[derive(Debug)]
-pub(crate) struct Hub {
+pub struct Hub {
     identity: Arc<HubIdentity>,
     settings: ArcSwap<HubManifest>,
     /// Rules of the operator for its messages; `None` without any.

@@ -1,6 +1,7 @@
 //! The configuration file of a node.
 
-use trunkline_proxy::fuzzing;
+use trunkline_command::fuzzing;
+use trunkline_proxy::fuzzing as of_node;
 
 /// Reads a configuration file: its values as flags, and its rules.
 pub fn config_file(data: &[u8]) {
@@ -13,10 +14,10 @@ pub fn config_file(data: &[u8]) {
         }
         Err(problem) => assert!(!problem.is_empty(), "a file is refused without a reason"),
     }
-    match fuzzing::rules(text) {
+    match of_node::rules(text) {
         Ok(counts) => {
             let commented = format!("# A comment.\n{text}");
-            assert_eq!(fuzzing::rules(&commented), Ok(counts), "a comment changes the rules");
+            assert_eq!(of_node::rules(&commented), Ok(counts), "a comment changes the rules");
         }
         Err(problem) => assert!(problem.starts_with("line "), "rules are refused without a place: {problem}"),
     }
@@ -39,6 +40,6 @@ mod tests {
 
     #[test]
     fn the_seed_with_rules_has_some_of_each_kind() {
-        assert_eq!(fuzzing::rules(include_str!("../corpus/config_file/rules.toml")), Ok([3, 5, 1, 1, 2]));
+        assert_eq!(of_node::rules(include_str!("../corpus/config_file/rules.toml")), Ok([3, 5, 1, 1, 2]));
     }
 }

@@ -1,6 +1,6 @@
 //! Recordings of traffic: files that may come from somebody else.
 
-use trunkline_proxy::fuzzing;
+use trunkline_command::fuzzing;
 
 /// Reads a recording to its end; what was read is read again as it is written.
 pub fn recordings(data: &[u8]) {

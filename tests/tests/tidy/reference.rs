@@ -7,9 +7,9 @@ use std::path::Path;
 
 use clap::{Arg, Args, Command};
 use serde_json::Value;
+use trunkline_command::ServeArgs;
 use trunkline_protocol::cause::Cause;
 use trunkline_protocol::manifest::{HubManifest, Manifest};
-use trunkline_proxy::ServeArgs;
 
 use crate::workspace::{rust_files, workspace};
 

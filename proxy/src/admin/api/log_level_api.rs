@@ -1,7 +1,7 @@
 //! Log levels: `GET /api/log` returns them, `PUT /api/log` changes them until the node is started again.
 
 use axum::body::Bytes;
-use axum::extract::DefaultBodyLimit;
+use axum::extract::{DefaultBodyLimit, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -10,7 +10,8 @@ use serde::Deserialize;
 use serde_json::json;
 use tracing::info;
 
-use crate::logging::{LEVELS_MAX_BYTES, Levels, levels};
+use crate::admin::context::AdminContext;
+use crate::config::{LEVELS_MAX_BYTES, LogLevels};
 
 /// Largest body: the levels with JSON around them.
 const BODY_MAX_BYTES: usize = 2 * LEVELS_MAX_BYTES + 256;
@@ -23,30 +24,30 @@ struct LogLevelChange {
 }
 
 /// Routes of the log levels.
-pub(super) fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
+pub(super) fn routes() -> Router<AdminContext> {
     Router::new().route("/api/log", get(current).put(change)).layer(DefaultBodyLimit::max(BODY_MAX_BYTES))
 }
 
-async fn current() -> Response {
-    levels().map_or_else(not_ours, shown)
+async fn current(State(context): State<AdminContext>) -> Response {
+    context.log.map_or_else(not_ours, shown)
 }
 
-async fn change(body: Bytes) -> Response {
-    let Some(levels) = levels() else { return not_ours() };
+async fn change(State(context): State<AdminContext>, body: Bytes) -> Response {
+    let Some(levels) = context.log else { return not_ours() };
     let change: LogLevelChange = match serde_json::from_slice(&body) {
         Ok(change) => change,
         Err(error) => return refused(&format!("must be {{\"levels\": \"…\"}}, such as \"info\": {error}")),
     };
     let before = levels.text();
     if let Err(error) = levels.set(&change.levels) {
-        return refused(&error.to_string());
+        return refused(&error);
     }
     info!(before, now = levels.text(), "other levels are logged");
     shown(levels)
 }
 
-fn shown(levels: &Levels) -> Response {
-    Json(json!({ "levels": levels.text(), "format": levels.format().name() })).into_response()
+fn shown(levels: &dyn LogLevels) -> Response {
+    Json(json!({ "levels": levels.text(), "format": levels.format_name() })).into_response()
 }
 
 fn refused(problem: &str) -> Response {

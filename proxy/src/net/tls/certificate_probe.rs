@@ -18,20 +18,20 @@ const FAR_FUTURE_S: u64 = 253_402_300_000;
 
 /// Facts about TLS at a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct TlsSeen {
+pub struct TlsSeen {
     /// Protocol version, as people write it.
-    pub(crate) version: &'static str,
+    pub version: &'static str,
     /// Number of certificates that were sent.
-    pub(crate) certificates: usize,
+    pub certificates: usize,
     /// Fault for which clients end the handshake.
-    pub(crate) fault: Option<CertificateFault>,
+    pub fault: Option<CertificateFault>,
     /// End of the certificate, in seconds since 1970.
-    pub(crate) expires_s: Option<u64>,
+    pub expires_s: Option<u64>,
 }
 
 /// Fault of a certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum CertificateFault {
+pub enum CertificateFault {
     /// No trusted root has signed it, or an intermediate certificate is missing.
     UnknownIssuer,
     /// It is for other names.
@@ -40,20 +40,26 @@ pub(crate) enum CertificateFault {
     Expired,
     /// It is not valid yet.
     NotYetValid,
+    /// Another fault, in words.
     Other(String),
 }
 
 /// Error for a look that shows no certificate.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum TlsLookError {
+pub enum TlsLookError {
+    /// The files of TLS can't be used.
     #[error(transparent)]
     Setup(#[from] TlsError),
+    /// The trusted roots can't be used.
     #[error("{0}")]
     Roots(#[from] VerifierBuilderError),
+    /// The host is no name of a server.
     #[error("{0}")]
     Name(#[from] rustls::pki_types::InvalidDnsNameError),
+    /// The handshake has failed.
     #[error("{0}")]
     Handshake(#[from] io::Error),
+    /// The server has shown none.
     #[error("the server has shown no certificate")]
     NoCertificate,
 }
@@ -62,7 +68,7 @@ pub(crate) enum TlsLookError {
 ///
 /// # Errors
 /// When there is no handshake at all.
-pub(crate) async fn look_at_tls(stream: TcpStream, host: &str, settings: &ClientTls) -> Result<TlsSeen, TlsLookError> {
+pub async fn look_at_tls(stream: TcpStream, host: &str, settings: &ClientTls) -> Result<TlsSeen, TlsLookError> {
     let roots = Arc::new(super::client_config::roots(settings)?);
     let verifier = WebPkiServerVerifier::builder_with_provider(roots, provider()).build()?;
     let witness = Arc::new(CertificateWitness { verifier, shown: OnceLock::new() });

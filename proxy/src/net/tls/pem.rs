@@ -11,21 +11,39 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 pub enum TlsError {
     /// A file can't be read, or is not PEM.
     #[error("{path} can't be read: {problem}")]
-    File { path: PathBuf, problem: String },
+    File {
+        /// The file with the fault.
+        path: PathBuf,
+        /// Why it is of no use.
+        problem: String,
+    },
     /// A file holds no certificate.
     #[error("{0} holds no certificate in PEM form (-----BEGIN CERTIFICATE-----)")]
     NoCertificate(PathBuf),
     /// A certificate and a key don't belong together, or are unusable.
     #[error("{certificate} with the key {key}: {source}")]
-    Identity { certificate: PathBuf, key: PathBuf, source: rustls::Error },
+    Identity {
+        /// File of the certificate chain.
+        certificate: PathBuf,
+        /// File of the private key.
+        key: PathBuf,
+        /// Reason of the TLS library.
+        source: rustls::Error,
+    },
     /// A certificate can't be a root.
     #[error("a certificate of {path} can't be trusted: {source}")]
-    Root { path: PathBuf, source: rustls::Error },
+    Root {
+        /// The file with the fault.
+        path: PathBuf,
+        /// Reason of the TLS library.
+        source: rustls::Error,
+    },
     /// The system has no root certificates.
     #[error(
         "no certificates that this system trusts were found: give those of https:// upstreams by --upstream-ca, those of issuers by --jwt-jwks-ca"
     )]
     NoRoots,
+    /// TLS can't be set up.
     #[error("TLS can't be set up: {0}")]
     Library(#[from] rustls::Error),
 }

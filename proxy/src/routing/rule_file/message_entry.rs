@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use bytesize::ByteSize;
+
 use super::group_entry::KnownGroups;
 use super::label::Labels;
 use super::toml_value::{TomlTable, TomlValue};
-use crate::quantity::parse_size;
 use crate::routing::condition::PathPattern;
 use crate::routing::message_rule::MessageRule;
 use crate::routing::method_rule::MethodRule;
@@ -106,7 +107,7 @@ fn size(value: &TomlValue<'_>) -> Result<usize, Fault> {
 
 fn written_size(value: &TomlValue<'_>) -> Result<u32, Fault> {
     let text = value.text()?;
-    let parsed = parse_size(text).ok().and_then(|bytes| u32::try_from(bytes).ok());
+    let parsed = text.trim().parse::<ByteSize>().ok().and_then(|size| u32::try_from(size.as_u64()).ok());
     parsed.filter(|bytes| (1..=MESSAGE_MAX_BYTES).contains(bytes)).ok_or_else(|| {
         let wanted = "a number of bytes or a size from \"1B\" to \"1GiB\", such as \"4KiB\"";
         value.fault(RuleProblem::Choice { key: value.key, found: text.into(), wanted })

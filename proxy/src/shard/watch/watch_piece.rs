@@ -122,7 +122,7 @@ pub(crate) enum TraceHop {
 /// Times of a message in the app server, by its clock.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub(crate) struct HubTimes {
+pub struct HubTimes {
     /// Microseconds from the link's reader to the connection's worker.
     pub waited_us: u64,
     /// Microseconds until the method began; `None` for a message that calls none.

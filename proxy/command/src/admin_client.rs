@@ -1,0 +1,198 @@
+//! Client of admin ports, for the subcommands that ask running nodes.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use axum::body::Body;
+use bytes::Bytes;
+use clap::Args;
+use http::header::{AUTHORIZATION, CONTENT_TYPE};
+use http::request::Builder;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use serde_json::Value;
+use tokio::time::timeout;
+use trunkline_proxy::AdminToken;
+use trunkline_proxy::parts::{Address, Connector, HttpClient, HttpError};
+
+/// Time that a node has for its whole answer; a healthy one answers at once.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Time that a node has to do something at all nodes: it waits for each some seconds.
+const ACT_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Flags of the admin token that is shown to nodes.
+#[derive(Debug, Args)]
+pub(super) struct AdminTokenArgs {
+    /// The admin token, where the nodes want one.
+    #[arg(long, env = "TRUNKLINE_ADMIN_TOKEN", value_name = "TOKEN", hide_env_values = true)]
+    pub admin_token: Option<String>,
+
+    /// A file that holds it.
+    #[arg(long, env = "TRUNKLINE_ADMIN_TOKEN_FILE", value_name = "FILE", conflicts_with = "admin_token")]
+    pub admin_token_file: Option<PathBuf>,
+}
+
+/// Error for an admin token that can't be shown.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum AdminTokenError {
+    #[error("--admin-token {0}")]
+    Token(&'static str),
+    #[error("--admin-token-file {path} can't be read ({source})")]
+    File { path: PathBuf, source: io::Error },
+}
+
+impl AdminTokenArgs {
+    /// Returns the token, if one is given. An empty one is none.
+    ///
+    /// # Errors
+    /// When it can't be read, or is no admin token.
+    pub(super) fn token(&self) -> Result<Option<AdminToken>, AdminTokenError> {
+        let text = match (&self.admin_token, &self.admin_token_file) {
+            (Some(text), _) => Some(text.clone()),
+            (None, Some(path)) => {
+                let unread = |source| AdminTokenError::File { path: path.clone(), source };
+                Some(std::fs::read_to_string(path).map_err(unread)?)
+            }
+            (None, None) => None,
+        };
+        let text = text.filter(|text| !text.is_empty());
+        text.map(|text| AdminToken::new(&text)).transpose().map_err(AdminTokenError::Token)
+    }
+}
+
+/// Reads the address of an admin port, whose scheme may be missing.
+///
+/// # Errors
+/// When it is no URL of a server; the text continues the URL.
+pub(super) fn admin_address(url: &str) -> Result<Address, &'static str> {
+    if url.contains("://") { url.parse() } else { format!("http://{url}").parse() }
+}
+
+/// Client of the admin ports of some nodes.
+pub(super) struct AdminClient {
+    client: HttpClient,
+    token: Option<AdminToken>,
+}
+
+impl AdminClient {
+    /// Creates a client that connects by `connector` and shows `token` to each node.
+    pub(super) fn new(connector: Connector, token: Option<AdminToken>) -> Self {
+        Self { client: HttpClient::new(connector, ANSWER_TIMEOUT), token }
+    }
+
+    pub(super) fn has_token(&self) -> bool {
+        self.token.is_some()
+    }
+
+    /// Gets `path` from the node at `address`.
+    ///
+    /// # Errors
+    /// When no whole answer of at most `max_bytes` comes in time; the text says why.
+    pub(super) async fn get(
+        &self,
+        address: &Address,
+        path: &'static str,
+        max_bytes: usize,
+    ) -> Result<Response<Bytes>, String> {
+        self.send(address, Request::get(path), Body::empty(), max_bytes, ANSWER_TIMEOUT).await
+    }
+
+    /// Posts JSON to `path` of the node at `address`, which may have to ask all nodes.
+    ///
+    /// # Errors
+    /// When no whole answer of at most `max_bytes` comes in time; the text says why.
+    pub(super) async fn post(
+        &self,
+        address: &Address,
+        path: &'static str,
+        body: &Value,
+        max_bytes: usize,
+    ) -> Result<Response<Bytes>, String> {
+        let request = Request::post(path).header(CONTENT_TYPE, "application/json");
+        self.send(address, request, Body::from(body.to_string()), max_bytes, ACT_TIMEOUT).await
+    }
+
+    /// Deletes what `path` names at the node at `address`, which may have to ask all nodes.
+    ///
+    /// # Errors
+    /// When no whole answer of at most `max_bytes` comes in time; the text says why.
+    pub(super) async fn delete(
+        &self,
+        address: &Address,
+        path: &'static str,
+        max_bytes: usize,
+    ) -> Result<Response<Bytes>, String> {
+        self.send(address, Request::delete(path), Body::empty(), max_bytes, ACT_TIMEOUT).await
+    }
+
+    /// Gets `path` from the node at `address`, whose answer is read as it comes.
+    ///
+    /// # Errors
+    /// When no answer begins in time; the text says why.
+    pub(super) async fn open(&self, address: &Address, path: &str) -> Result<Response<Incoming>, String> {
+        let request = self.with_token(Request::get(path)).body(Body::empty()).map_err(|error| error.to_string())?;
+        let answer = timeout(ANSWER_TIMEOUT, self.client.send(address, request)).await;
+        answer.map_err(|_| HttpError::Timeout(ANSWER_TIMEOUT)).flatten().map_err(told)
+    }
+
+    fn with_token(&self, request: Builder) -> Builder {
+        match &self.token {
+            Some(token) => request.header(AUTHORIZATION, format!("Bearer {}", token.expose())),
+            None => request,
+        }
+    }
+
+    async fn send(
+        &self,
+        address: &Address,
+        request: Builder,
+        body: Body,
+        max_bytes: usize,
+        deadline: Duration,
+    ) -> Result<Response<Bytes>, String> {
+        let request = self.with_token(request).body(body).map_err(|error| error.to_string())?;
+        let answer = self.client.fetch(address, request, max_bytes, deadline).await;
+        answer.map_err(told)
+    }
+}
+
+fn told(error: HttpError) -> String {
+    match error {
+        HttpError::Timeout(deadline) => format!("nothing within {} s", deadline.as_secs()),
+        other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::Router;
+    use axum::routing::get;
+    use http::{HeaderMap, StatusCode};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_token_is_shown_and_a_large_answer_is_refused() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address: Address = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+        let shown = |headers: HeaderMap| async move { headers[AUTHORIZATION].to_str().unwrap().to_owned() };
+        let router = Router::new().route("/token", get(shown));
+        tokio::spawn(async { axum::serve(listener, router).await });
+        let token = AdminToken::new("0123456789abcdef").unwrap();
+        let client = AdminClient::new(Connector::default(), Some(token));
+        let answer = client.get(&address, "/token", 100).await.unwrap();
+        assert_eq!((answer.status(), &answer.body()[..]), (StatusCode::OK, &b"Bearer 0123456789abcdef"[..]));
+        assert_eq!(client.get(&address, "/token", 10).await.unwrap_err(), "length limit exceeded");
+    }
+
+    #[tokio::test]
+    async fn a_node_that_is_not_there_is_an_error_with_the_reason() {
+        let address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let address: Address = format!("http://{address}").parse().unwrap();
+        let problem = AdminClient::new(Connector::default(), None).get(&address, "/", 1).await.unwrap_err();
+        assert!(problem.contains("refused"), "{problem}");
+    }
+}

@@ -1,0 +1,117 @@
+//! Admin port of one node, as a subcommand asks it, and what its answers mean.
+
+use bytes::Bytes;
+use http::{Response, StatusCode};
+use http_body_util::{BodyExt, Limited};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use trunkline_proxy::parts::{Address, ClientTls, Connector, LineStream, TlsError};
+
+use super::admin_client::{AdminClient, AdminTokenArgs, AdminTokenError, admin_address};
+
+/// Admin port of one node.
+pub(super) struct AdminPort<'a> {
+    url: &'a str,
+    address: Address,
+    client: AdminClient,
+    answer_max_bytes: usize,
+}
+
+/// Error for an admin port that gives no answer, or refuses.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum AdminPortError {
+    #[error("--admin {value:?} {problem}")]
+    Url { value: String, problem: &'static str },
+    #[error(transparent)]
+    Token(#[from] AdminTokenError),
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    #[error("no answer from {url}: {problem}")]
+    Silent { url: String, problem: String },
+    #[error("{url} refuses: {problem}")]
+    Refused { url: String, problem: String },
+}
+
+impl<'a> AdminPort<'a> {
+    /// The admin port at a URL, whose answers have at most so many bytes.
+    ///
+    /// # Errors
+    /// When URL or token are no such, or TLS can't be set up.
+    pub(super) fn new(url: &'a str, token: &AdminTokenArgs, answer_max_bytes: usize) -> Result<Self, AdminPortError> {
+        let wrong = |problem| AdminPortError::Url { value: url.into(), problem };
+        let address = admin_address(url).map_err(wrong)?;
+        let connector = match address.is_tls() {
+            true => Connector::with_tls(ClientTls::default())?,
+            false => Connector::default(),
+        };
+        Ok(Self { url, address, client: AdminClient::new(connector, token.token()?), answer_max_bytes })
+    }
+
+    /// Gets what `path` names.
+    ///
+    /// # Errors
+    /// When there is no such answer.
+    pub(super) async fn get<T: DeserializeOwned>(&self, path: &'static str) -> Result<T, AdminPortError> {
+        self.read(self.client.get(&self.address, path, self.answer_max_bytes).await)
+    }
+
+    /// Posts JSON to `path`.
+    ///
+    /// # Errors
+    /// When there is no such answer.
+    pub(super) async fn post<T: DeserializeOwned>(
+        &self,
+        path: &'static str,
+        body: &Value,
+    ) -> Result<T, AdminPortError> {
+        self.read(self.client.post(&self.address, path, body, self.answer_max_bytes).await)
+    }
+
+    /// Deletes what `path` names.
+    ///
+    /// # Errors
+    /// When there is no such answer.
+    pub(super) async fn delete<T: DeserializeOwned>(&self, path: &'static str) -> Result<T, AdminPortError> {
+        self.read(self.client.delete(&self.address, path, self.answer_max_bytes).await)
+    }
+
+    /// Gets what `path` names as lines, which come until one end is gone.
+    ///
+    /// # Errors
+    /// When no such answer begins.
+    pub(super) async fn stream(&self, path: &str) -> Result<LineStream, AdminPortError> {
+        let silent = |problem| AdminPortError::Silent { url: self.url.into(), problem };
+        let answer = self.client.open(&self.address, path).await.map_err(silent)?;
+        if answer.status() == StatusCode::OK {
+            return Ok(LineStream::new(answer.into_body()));
+        }
+        let (head, body) = answer.into_parts();
+        let body = Limited::new(body, self.answer_max_bytes).collect().await;
+        let body = body.map_err(|error| silent(error.to_string()))?.to_bytes();
+        Err(self.refused(&Response::from_parts(head, body)))
+    }
+
+    fn read<T: DeserializeOwned>(&self, answer: Result<Response<Bytes>, String>) -> Result<T, AdminPortError> {
+        let silent = |problem| AdminPortError::Silent { url: self.url.into(), problem };
+        let answer = answer.map_err(silent)?;
+        if answer.status() == StatusCode::OK {
+            let read = serde_json::from_slice(answer.body());
+            return read.map_err(|error| silent(format!("what came can't be read: {error}")));
+        }
+        Err(self.refused(&answer))
+    }
+
+    fn refused(&self, answer: &Response<Bytes>) -> AdminPortError {
+        let problem = match answer.status() {
+            StatusCode::UNAUTHORIZED if !self.client.has_token() => "it wants --admin-token".into(),
+            StatusCode::UNAUTHORIZED => "it has another --admin-token".into(),
+            status => error_text(answer.body()).unwrap_or_else(|| format!("it answers {status}")),
+        };
+        AdminPortError::Refused { url: self.url.into(), problem }
+    }
+}
+
+/// Text for people in an error answer of an admin port.
+fn error_text(body: &[u8]) -> Option<String> {
+    Some(serde_json::from_slice::<Value>(body).ok()?.get("error")?.as_str()?.to_owned())
+}

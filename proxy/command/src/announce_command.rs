@@ -1,0 +1,162 @@
+//! `trunkline announce`: has a node announce something to clients of the whole fleet.
+
+use clap::Args;
+use serde_json::{Value, json};
+use trunkline_proxy::parts::AnnouncementReport;
+
+use super::admin_client::AdminTokenArgs;
+use super::admin_port::{AdminPort, AdminPortError};
+use super::flag::value_parser::json_list;
+
+/// Largest answer: numbers, and the names of the nodes that are missing.
+const ANSWER_MAX_BYTES: usize = 1024 * 1024;
+
+const EXAMPLES: &str = "\
+Examples:
+  trunkline announce --hub chat --target Notice --arguments '[\"We restart in five minutes.\"]'
+  trunkline announce --hub chat --target Notice --group room-7 --arguments '[\"Moved\", 8]'
+
+Clients take it as a call from their app server: connection.on(\"Notice\", text => …).
+The node passes it on to the other nodes of its fleet, which it knows by --peers.
+The exit status is 1 when one of them did not answer: its clients may not have it.";
+
+/// Flags of `trunkline announce`.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct AnnounceArgs {
+    /// The hub whose clients get it, by its name.
+    #[arg(long, value_name = "HUB")]
+    pub hub: String,
+
+    /// The method that is called at the clients.
+    #[arg(long, value_name = "METHOD")]
+    pub target: String,
+
+    /// Only members of this group get it.
+    #[arg(long, value_name = "GROUP", conflicts_with = "user")]
+    pub group: Option<String>,
+
+    /// Only connections of this user get it.
+    #[arg(long, value_name = "USER")]
+    pub user: Option<String>,
+
+    /// The arguments of the method, as a JSON list.
+    #[arg(long, value_name = "JSON", default_value = "[]", value_parser = json_list)]
+    pub arguments: Value,
+
+    /// The admin port of any node.
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8090")]
+    pub admin: String,
+
+    #[command(flatten)]
+    pub token: AdminTokenArgs,
+}
+
+/// Error for an announcement that not all nodes have given to their clients.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum AnnounceError {
+    #[error(transparent)]
+    Port(#[from] AdminPortError),
+    #[error("{}; these did not answer, and their clients may not have it: {}", told(.0), .0.missing.join(", "))]
+    Missing(AnnouncementReport),
+}
+
+/// Announces something; returns whom it has reached.
+///
+/// # Errors
+/// When the node refuses or does not answer, or when another one did not answer it.
+pub(super) async fn announce(args: &AnnounceArgs) -> Result<String, AnnounceError> {
+    let port = AdminPort::new(&args.admin, &args.token, ANSWER_MAX_BYTES)?;
+    let AnnounceArgs { hub, target, group, user, arguments, .. } = args;
+    let body = json!({ "hub": hub, "target": target, "group": group, "user": user, "arguments": arguments });
+    let report: AnnouncementReport = port.post("/api/announce", &body).await?;
+    if report.missing.is_empty() { Ok(told(&report)) } else { Err(AnnounceError::Missing(report)) }
+}
+
+fn told(report: &AnnouncementReport) -> String {
+    let plural = |count: u64, one: &str| format!("{count} {one}{}", if count == 1 { "" } else { "s" });
+    format!("given to {} at {}", plural(report.clients, "client"), plural(report.nodes, "node"))
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::routing::post;
+    use axum::{Json, Router};
+    use clap::Parser;
+    use http::header::AUTHORIZATION;
+    use http::{HeaderMap, StatusCode};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Command {
+        #[command(flatten)]
+        args: AnnounceArgs,
+    }
+
+    fn parse(typed: &[&str]) -> Result<AnnounceArgs, String> {
+        let typed = [&["announce", "--hub", "chat", "--target", "Notice"], typed].concat();
+        Command::try_parse_from(typed).map(|command| command.args).map_err(|error| error.to_string())
+    }
+
+    /// Announces at a node that gives this answer; returns what it was asked as well.
+    async fn announced(typed: &[&str], status: u16, answer: Value) -> (Result<String, String>, Value) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let (sender, mut asked) = tokio::sync::mpsc::unbounded_channel();
+        let router = Router::new().route(
+            "/api/announce",
+            post(async move |headers: HeaderMap, Json(mut body): Json<Value>| {
+                body["token"] = headers.get(AUTHORIZATION).map(|value| value.to_str().unwrap().to_owned()).into();
+                sender.send(body).unwrap();
+                (StatusCode::from_u16(status).unwrap(), Json(answer))
+            }),
+        );
+        tokio::spawn(async { axum::serve(listener, router).await });
+        let args = parse(&[typed, &["--admin", &url]].concat()).unwrap();
+        let told = announce(&args).await.map_err(|error| error.to_string().replace(&url, "URL"));
+        (told, asked.recv().await.unwrap())
+    }
+
+    #[tokio::test]
+    async fn whom_it_has_reached_is_told() {
+        let typed = ["--group", "red", "--arguments", "[\"text\", {\"n\": 5}]", "--admin-token", "0123456789abcdef"];
+        let answer = json!({ "nodes": 3, "missing": [], "clients": 1 });
+        let (told, asked) = announced(&typed, 200, answer).await;
+        assert_eq!(told.unwrap(), "given to 1 client at 3 nodes");
+        let expected = json!({
+            "hub": "chat", "target": "Notice", "group": "red", "user": null, "arguments": ["text", { "n": 5 }],
+            "token": "Bearer 0123456789abcdef",
+        });
+        assert_eq!(asked, expected);
+    }
+
+    #[tokio::test]
+    async fn a_node_that_is_missing_is_an_error_that_names_it() {
+        let answer = json!({ "nodes": 1, "missing": ["proxy-b", "proxy-c"], "clients": 4 });
+        let problem = announced(&[], 200, answer).await.0.unwrap_err();
+        let expected =
+            "given to 4 clients at 1 node; these did not answer, and their clients may not have it: proxy-b, proxy-c";
+        assert_eq!(problem, expected);
+    }
+
+    #[tokio::test]
+    async fn a_refusal_is_told_in_the_words_of_the_node() {
+        let answer = json!({ "error": "no node that answers has a hub \"chat\"", "field": null });
+        let problem = announced(&[], 404, answer).await.0.unwrap_err();
+        assert_eq!(problem, "URL refuses: no node that answers has a hub \"chat\"");
+        assert_eq!(announced(&[], 401, json!({})).await.0.unwrap_err(), "URL refuses: it wants --admin-token");
+        assert_eq!(announced(&[], 502, json!({})).await.0.unwrap_err(), "URL refuses: it answers 502 Bad Gateway");
+    }
+
+    #[test]
+    fn arguments_are_a_list_and_receivers_are_a_group_or_a_user() {
+        for wrong in ["5", "{}", "[1", "text"] {
+            let problem = parse(&["--arguments", wrong]).unwrap_err();
+            assert!(problem.contains("must be a JSON list, such as"), "{problem}");
+        }
+        assert_eq!(parse(&[]).unwrap().arguments, json!([]));
+        assert!(parse(&["--group", "g", "--user", "u"]).unwrap_err().contains("cannot be used with"));
+    }
+}

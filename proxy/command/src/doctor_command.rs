@@ -1,0 +1,310 @@
+//! `trunkline doctor`: tries a running fleet as a client does, and says what to change.
+//!
+//! Each check looks first (I/O, with a deadline and a largest answer), then judges what it has seen by a pure function.
+//! Without verified TLS nothing is sent, so that a token is shown to nobody else.
+
+mod clock_check;
+mod event_carrier;
+mod finding;
+mod header_check;
+mod hub_connection;
+mod hub_url;
+mod idle_check;
+mod negotiate_check;
+mod node_check;
+mod poll_carrier;
+mod probe_client;
+mod reach_check;
+mod tls_check;
+mod transport_check;
+mod websocket_carrier;
+
+use std::io;
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
+
+use clap::Args;
+use http::HeaderValue;
+use serde_json::{Value, json};
+use trunkline_protocol::manifest::Transport;
+use trunkline_proxy::parts::{ClientTls, Connector, TlsError};
+
+use super::flag::value_parser::{json_list, seconds};
+use super::output::print;
+use clock_check::check_clock;
+use finding::{Finding, Verdict};
+use header_check::{check_cors, judge_headers};
+use hub_connection::ProbeCall;
+use hub_url::HubUrl;
+use idle_check::check_idle;
+use negotiate_check::{Negotiated, check_negotiate};
+use node_check::{check_nodes, judge_node_name};
+use probe_client::ProbeClient;
+use reach_check::check_reach;
+use tls_check::check_tls;
+use transport_check::{judge_transport, not_offered, try_transport};
+
+const EXAMPLES: &str = "\
+Examples:
+  trunkline doctor https://chat.example/chat
+  trunkline doctor https://chat.example/chat --token-file token --idle 2m
+  trunkline doctor http://127.0.0.1:8080/chat --invoke Echo --arguments '[\"hello\"]' --json
+
+It connects as official clients do, over each transport that is offered, and prints a line for
+each check: ok, warning or failed, what was seen, and what to change at the nodes or in the
+balancer. Without --invoke it calls a method that no hub has: the app server's error tells the
+way there and back, and runs nothing. `trunkline token user ID` makes a token. Nothing is sent to
+a server whose certificate does not fit.
+The exit status is 1 when a check has failed; warnings don't count.";
+
+/// Flags of `trunkline doctor`.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct DoctorArgs {
+    #[arg(help = "The URL of a hub, as clients are given it", value_name = "URL")]
+    pub url: String,
+
+    /// The access token of a user, where the hub wants one.
+    #[arg(long, env = "TRUNKLINE_TOKEN", value_name = "TOKEN", hide_env_values = true)]
+    pub token: Option<String>,
+
+    /// A file that holds it.
+    #[arg(long, env = "TRUNKLINE_TOKEN_FILE", value_name = "FILE", conflicts_with = "token")]
+    pub token_file: Option<PathBuf>,
+
+    /// Certificates that may have signed the server's, as a PEM file. May be given several times.
+    /// [default: those that this system trusts]
+    #[arg(long = "ca-file", value_name = "FILE")]
+    pub ca_files: Vec<PathBuf>,
+
+    /// The origin of the page that connects, such as `https://app.example`: checks CORS, too.
+    #[arg(long, value_name = "ORIGIN")]
+    pub origin: Option<HeaderValue>,
+
+    /// A method to call in place of one that no hub has. It is run 5 times over each transport.
+    #[arg(long, value_name = "METHOD")]
+    pub invoke: Option<String>,
+
+    /// Its arguments, as a JSON list.
+    #[arg(long, value_name = "JSON", default_value = "[]", requires = "invoke", value_parser = json_list)]
+    pub arguments: Value,
+
+    /// How long connections stay idle, to find time-outs. [default: not at all]
+    #[arg(long, value_name = "DURATION", value_parser = seconds(1..=3600))]
+    pub idle: Option<Duration>,
+
+    /// How long each step may take.
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = seconds(1..=120))]
+    pub timeout: Duration,
+
+    /// Prints one JSON object, when all is done.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Error for a fleet that does not pass, or can't be tried.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum DoctorError {
+    #[error("{value:?} {problem}")]
+    Url { value: String, problem: String },
+    #[error("--token-file {path} can't be read ({source})", path = path.display())]
+    Token { path: PathBuf, source: io::Error },
+    #[error("the token is none: it has to be printable text in one line")]
+    TokenText,
+    #[error("--ca-file: {0}")]
+    Tls(#[from] TlsError),
+    #[error("{failed} of {all} checks failed")]
+    Failed { failed: usize, all: usize },
+}
+
+/// Tries the hub, and prints what was found.
+///
+/// # Errors
+/// When a check has failed, or the arguments are of no use.
+pub(super) async fn doctor(args: &DoctorArgs) -> Result<(), DoctorError> {
+    let wrong = |problem| DoctorError::Url { value: args.url.clone(), problem };
+    let url: HubUrl = args.url.parse().map_err(wrong)?;
+    let tls = ClientTls { roots: args.ca_files.clone(), identity: None };
+    let token = token(args)?;
+    let mut report = DoctorReport { findings: Vec::new(), is_json: args.json };
+    if let Some(connector) = reach(&url, tls, args.timeout, &mut report).await? {
+        let client = ProbeClient::new(connector, url.clone(), token, args.origin.clone(), args.timeout);
+        speak(&client, args, &mut report).await;
+    }
+    report.end(&url)
+}
+
+/// Checks everything below HTTP; returns a connector if HTTP may be tried.
+async fn reach(
+    url: &HubUrl,
+    tls: ClientTls,
+    deadline: Duration,
+    report: &mut DoctorReport,
+) -> Result<Option<Connector>, DoctorError> {
+    let (findings, at) = check_reach(&url.address, deadline).await;
+    report.add_all(findings);
+    let Some(at) = at else { return Ok(None) };
+    let finding = check_tls(&url.address, at, &tls, deadline).await;
+    let is_secure = finding.verdict != Verdict::Failed;
+    report.add(finding);
+    if !is_secure {
+        return Ok(None);
+    }
+    match Connector::with_tls(tls) {
+        // Only a redirect could lead to a server with TLS.
+        Err(TlsError::NoRoots) => Ok(Some(Connector::default())),
+        connector => Ok(Some(connector?)),
+    }
+}
+
+/// Checks everything from the negotiation on.
+async fn speak(client: &ProbeClient, args: &DoctorArgs, report: &mut DoctorReport) {
+    let negotiation = check_negotiate(client).await;
+    report.add_all(negotiation.findings);
+    if let Some(answer) = &negotiation.answer {
+        report.add_all(check_clock(answer, negotiation.client.token.as_deref(), SystemTime::now()));
+    }
+    let (Some(answer), Some(Negotiated { transports, .. })) = (negotiation.answer, negotiation.negotiated) else {
+        return;
+    };
+    report.add(judge_headers(&answer));
+    report.add_all(judge_node_name(&answer));
+    report.add_all(check_cors(&negotiation.client, &answer).await);
+    let call = match &args.invoke {
+        Some(method) => ProbeCall::of(method, args.arguments.as_array().map(Vec::as_slice).unwrap_or_default()),
+        None => ProbeCall::of_no_method(),
+    };
+    let mut usual = None;
+    let (mut working, mut served) = (Vec::new(), Vec::new());
+    for transport in Transport::ALL {
+        if !transports.contains(&transport) {
+            report.add(not_offered(transport));
+            continue;
+        }
+        let Some(seen) = try_transport(client, transport, &call).await else {
+            report.add(Finding::failed(transport_check::check_name(transport), AGAIN, AGAIN_ADVICE));
+            continue;
+        };
+        if transport == Transport::WebSockets {
+            usual = seen.round_trip();
+        }
+        if seen.works() {
+            working.push(transport);
+        }
+        if !seen.is_refused() {
+            served.push(transport);
+        }
+        report.add(judge_transport(transport, &seen, usual, &call));
+    }
+    report.add_all(check_nodes(client, &served).await);
+    if let Some(time) = args.idle {
+        report.add_all(check_idle(client, &working, time).await);
+    }
+}
+
+const AGAIN: &str = "the first negotiation went well, and this one did not";
+const AGAIN_ADVICE: &str =
+    "see whether all nodes behind the balancer are ready, and reach app servers: `trunkline health`";
+
+/// Reads the token of the user.
+fn token(args: &DoctorArgs) -> Result<Option<String>, DoctorError> {
+    let text = match (&args.token, &args.token_file) {
+        (Some(text), _) => Some(text.clone()),
+        (None, Some(path)) => {
+            let unread = |source| DoctorError::Token { path: path.clone(), source };
+            Some(std::fs::read_to_string(path).map_err(unread)?)
+        }
+        (None, None) => None,
+    };
+    let text = text.map(|text| text.trim().to_owned()).filter(|text| !text.is_empty());
+    match text {
+        Some(text) if !text.bytes().all(|byte| byte.is_ascii_graphic()) => Err(DoctorError::TokenText),
+        text => Ok(text),
+    }
+}
+
+/// Findings so far; as text each is printed when it is there.
+struct DoctorReport {
+    findings: Vec<Finding>,
+    is_json: bool,
+}
+
+impl DoctorReport {
+    fn add(&mut self, finding: Finding) {
+        if !self.is_json {
+            print(&finding.to_string());
+        }
+        self.findings.push(finding);
+    }
+
+    fn add_all(&mut self, findings: impl IntoIterator<Item = Finding>) {
+        findings.into_iter().for_each(|finding| self.add(finding));
+    }
+
+    fn count(&self, verdict: Verdict) -> usize {
+        self.findings.iter().filter(|finding| finding.verdict == verdict).count()
+    }
+
+    fn end(self, url: &HubUrl) -> Result<(), DoctorError> {
+        let (failed, warnings) = (self.count(Verdict::Failed), self.count(Verdict::Warning));
+        if self.is_json {
+            let url = url.to_string();
+            print(&json!({ "url": url, "failed": failed, "warnings": warnings, "checks": self.findings }).to_string());
+        }
+        match failed {
+            0 => Ok(()),
+            failed => Err(DoctorError::Failed { failed, all: self.findings.len() }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct DoctorParser {
+        #[command(flatten)]
+        args: DoctorArgs,
+    }
+
+    fn parse(typed: &[&str]) -> Result<DoctorArgs, String> {
+        let typed = [&["doctor", "http://127.0.0.1:1/chat"], typed].concat();
+        DoctorParser::try_parse_from(typed).map(|command| command.args).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn arguments_belong_to_a_method_and_times_have_units() {
+        let args = parse(&["--invoke", "Echo", "--arguments", "[1]", "--idle", "2m"]).unwrap();
+        assert_eq!((args.arguments, args.idle), (json!([1]), Some(Duration::from_secs(120))));
+        assert!(parse(&["--arguments", "[1]"]).unwrap_err().contains("--invoke"));
+        assert!(parse(&["--idle", "2h"]).unwrap_err().contains("must be from 1s to 1h"));
+    }
+
+    #[test]
+    fn a_token_is_one_printable_text_and_an_empty_one_is_none() {
+        let of = |text: &str| token(&parse(&["--token", text]).unwrap());
+        assert_eq!(of("abc\n").unwrap().as_deref(), Some("abc"));
+        assert_eq!(of("").unwrap(), None);
+        assert!(of("a b").is_err());
+        let missing = token(&parse(&["--token-file", "no-such-file"]).unwrap()).unwrap_err().to_string();
+        assert!(missing.starts_with("--token-file no-such-file can't be read"), "{missing}");
+    }
+
+    #[tokio::test]
+    async fn a_url_that_is_none_is_refused_before_anything_is_tried() {
+        let args = DoctorArgs { url: "chat".into(), ..parse(&[]).unwrap() };
+        let problem = doctor(&args).await.unwrap_err().to_string();
+        assert!(problem.starts_with("\"chat\" is no URL of a hub"), "{problem}");
+    }
+
+    #[test]
+    fn only_failed_checks_make_the_command_fail() {
+        let end = |findings| DoctorReport { findings, is_json: false }.end(&"http://x/chat".parse().unwrap());
+        assert!(end(vec![Finding::ok("a", ""), Finding::warning("b", "", "")]).is_ok());
+        let problem = end(vec![Finding::ok("a", ""), Finding::failed("b", "", "")]).unwrap_err().to_string();
+        assert_eq!(problem, "1 of 2 checks failed");
+    }
+}

@@ -1,0 +1,102 @@
+//! URL of a hub, as a client is given it, and the requests that a client derives from it.
+
+use std::fmt;
+use std::str::FromStr;
+
+use http::Uri;
+use trunkline_proxy::parts::Address;
+
+/// URL of a hub.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct HubUrl {
+    pub(super) address: Address,
+    path: String,
+    query: Option<String>,
+}
+
+impl HubUrl {
+    /// Target of the negotiation, as the official client writes it.
+    pub(super) fn negotiate_target(&self) -> String {
+        let slash = if self.path.ends_with('/') { "" } else { "/" };
+        self.target(&format!("{}{slash}negotiate", self.path), "negotiateVersion=1")
+    }
+
+    /// Target of each later request of a connection; `access_token` is for transports whose headers a page can't set.
+    pub(super) fn connect_target(&self, id: &str, access_token: Option<&str>) -> String {
+        let mut pairs = form_urlencoded::Serializer::new(String::new());
+        pairs.append_pair("id", id);
+        if let Some(token) = access_token {
+            pairs.append_pair("access_token", token);
+        }
+        self.target(&self.path, &pairs.finish())
+    }
+
+    fn target(&self, path: &str, more: &str) -> String {
+        match &self.query {
+            Some(query) => format!("{path}?{query}&{more}"),
+            None => format!("{path}?{more}"),
+        }
+    }
+}
+
+impl FromStr for HubUrl {
+    type Err = String;
+
+    /// Parses a URL of HTTP or of WebSockets; the error ends a sentence that begins with the text.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let example = || "is no URL of a hub, such as https://chat.example/chat".to_owned();
+        let text = match text.split_once("://") {
+            Some((scheme, rest)) if scheme.eq_ignore_ascii_case("ws") => format!("http://{rest}"),
+            Some((scheme, rest)) if scheme.eq_ignore_ascii_case("wss") => format!("https://{rest}"),
+            _ => text.to_owned(),
+        };
+        let uri: Uri = text.parse().map_err(|_| example())?;
+        if uri.path().trim_end_matches('/').ends_with("/negotiate") {
+            return Err("ends in /negotiate, which clients add themselves: give the path of the hub".into());
+        }
+        let address = Address::try_from(&uri).map_err(|problem| match uri.scheme() {
+            Some(_) if problem.starts_with("has") => problem.to_owned(),
+            _ => example(),
+        })?;
+        let query = uri.query().filter(|query| !query.is_empty()).map(str::to_owned);
+        Ok(Self { address, path: uri.path().to_owned(), query })
+    }
+}
+
+/// Writes it without its query, which may hold a secret.
+impl fmt::Display for HubUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", self.address, self.path)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn url(text: &str) -> HubUrl {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn targets_are_those_of_the_official_client() {
+        assert_eq!(url("https://x/chat").negotiate_target(), "/chat/negotiate?negotiateVersion=1");
+        assert_eq!(url("https://x/chat/?a=b").negotiate_target(), "/chat/negotiate?a=b&negotiateVersion=1");
+        assert_eq!(url("wss://x/chat?a=b").connect_target("i+d", Some("t/")), "/chat?a=b&id=i%2Bd&access_token=t%2F");
+        assert_eq!(url("http://x").connect_target("id", None), "/?id=id");
+    }
+
+    #[test]
+    fn a_url_is_shown_without_its_query() {
+        assert_eq!(url("wss://x/chat?access_token=hush").to_string(), "https://x:443/chat");
+    }
+
+    #[test]
+    fn what_is_no_url_of_a_hub_is_refused_with_the_reason() {
+        for text in ["chat.example/chat", "ftp://x/chat", "", "a b"] {
+            assert!(text.parse::<HubUrl>().unwrap_err().starts_with("is no URL of a hub"), "{text}");
+        }
+        assert!("http://me@x/chat".parse::<HubUrl>().unwrap_err().starts_with("has a user name"));
+        assert!("http://x/chat/negotiate".parse::<HubUrl>().unwrap_err().contains("clients add themselves"));
+    }
+}

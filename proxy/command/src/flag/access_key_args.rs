@@ -1,0 +1,97 @@
+//! Flags of access keys, and the development key that stands in for them on one machine.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use tracing::warn;
+use trunkline_protocol::development_key;
+use trunkline_protocol::key::{AccessKey, AccessKeys};
+
+use super::config_error::ConfigError;
+use crate::logging::LOG_TARGET;
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct AccessKeyArgs {
+    /// A key that this node shares with app servers and other nodes; `trunkline token key` makes one. With it app servers
+    /// may dial in, with the connection string `Endpoint=http://HOST;Port=PORT;AccessKey=KEY;Version=1.0;`.
+    /// Given twice, the first signs and both are accepted: so a key is changed without a gap.
+    #[arg(
+        long = "access-key",
+        env = "TRUNKLINE_ACCESS_KEY",
+        value_name = "KEY",
+        value_delimiter = ',',
+        hide_env_values = true
+    )]
+    pub access_keys: Vec<String>,
+
+    /// A file that holds an access key. May be given several times.
+    #[arg(long = "access-key-file", env = "TRUNKLINE_ACCESS_KEY_FILE", value_name = "FILE", value_delimiter = ',')]
+    pub access_key_files: Vec<PathBuf>,
+}
+
+impl AccessKeyArgs {
+    /// Returns the access keys that were given, or `None` if there are none.
+    pub(super) fn keys(&self) -> Result<Option<AccessKeys>, ConfigError> {
+        let mut keys = Vec::new();
+        for text in self.access_keys.iter().filter(|text| !text.trim().is_empty()) {
+            keys.push(AccessKey::new(text)?);
+        }
+        for path in &self.access_key_files {
+            let text =
+                std::fs::read_to_string(path).map_err(|source| ConfigError::KeyFile { path: path.clone(), source })?;
+            keys.push(AccessKey::new(&text)?);
+        }
+        if keys.is_empty() { Ok(None) } else { Ok(Some(AccessKeys::new(keys)?)) }
+    }
+
+    /// Returns the access keys that were given, else this machine's development key, and whether it is that. `remote`
+    /// names what is on other machines, for which the development key is refused.
+    pub(crate) fn keys_or_development(&self, remote: &[String]) -> Result<(AccessKeys, bool), ConfigError> {
+        match self.keys()? {
+            Some(keys) => Ok((keys, false)),
+            None => Ok((development_keys(remote)?, true)),
+        }
+    }
+}
+
+/// Returns this machine's development key. It is refused when a listener or an upstream is on another machine; `remote`
+/// names these.
+fn development_keys(remote: &[String]) -> Result<AccessKeys, ConfigError> {
+    if let Some(what) = remote.first() {
+        return Err(ConfigError::NoKey { what: what.clone() });
+    }
+    let path = development_key::path()?;
+    let key = development_key::read_or_make(&path)?;
+    warn!(target: LOG_TARGET, file = %path.display(), "no access key: using this machine's development key");
+    Ok(AccessKeys::new(vec![key])?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn keys(texts: &[&str]) -> Result<Option<AccessKeys>, ConfigError> {
+        let access_keys = texts.iter().map(|text| (*text).to_owned()).collect();
+        AccessKeyArgs { access_keys, access_key_files: Vec::new() }.keys()
+    }
+
+    #[test]
+    fn empty_texts_count_as_no_key_and_bad_ones_are_refused() {
+        assert!(keys(&[]).unwrap().is_none() && keys(&["", " "]).unwrap().is_none());
+        assert!(keys(&["", "a-key-of-the-fleet-long-enough"]).unwrap().is_some());
+        assert!(keys(&["short"]).unwrap_err().to_string().starts_with("--access-key: "));
+    }
+
+    #[test]
+    fn a_missing_key_file_is_named() {
+        let args = AccessKeyArgs { access_keys: Vec::new(), access_key_files: vec!["no-such-file.key".into()] };
+        let problem = args.keys().unwrap_err().to_string();
+        assert!(problem.starts_with("--access-key-file no-such-file.key can't be read"), "{problem}");
+    }
+
+    #[test]
+    fn the_development_key_is_refused_beyond_this_machine() {
+        let problem = development_keys(&["--listen 0.0.0.0:80".into()]).unwrap_err().to_string();
+        assert!(problem.starts_with("--listen 0.0.0.0:80 is not on this machine"), "{problem}");
+    }
+}

@@ -1,0 +1,115 @@
+//! Flags of the admin port.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use trunkline_proxy::AdminToken;
+use trunkline_proxy::parts::{AdminSettings, FleetSettings};
+
+use crate::logging::levels;
+
+/// Limit of the nodes that `--peers` may name.
+const PEERS_MAX: usize = 64;
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct AdminArgs {
+    /// Where health, metrics and the observer page are served; keep it private. Beyond this machine page and API are
+    /// served only with --admin-token.
+    #[arg(long, env = "TRUNKLINE_ADMIN", value_name = "HOST:PORT", default_value = "127.0.0.1:8090")]
+    pub admin: String,
+
+    /// The token that opens the observer page and its API, at least 16 characters. On a loopback address reading needs
+    /// none, but closing clients and showing what they say does.
+    #[arg(long, env = "TRUNKLINE_ADMIN_TOKEN", value_name = "TOKEN", hide_env_values = true)]
+    pub admin_token: Option<String>,
+
+    /// A file that holds the token of --admin-token.
+    #[arg(long, env = "TRUNKLINE_ADMIN_TOKEN_FILE", value_name = "FILE", conflicts_with = "admin_token")]
+    pub admin_token_file: Option<PathBuf>,
+
+    /// The token that `/metrics` wants; without one it is open to whoever reaches the admin port.
+    #[arg(long, env = "TRUNKLINE_METRICS_TOKEN", value_name = "TOKEN", hide_env_values = true)]
+    pub metrics_token: Option<String>,
+
+    /// Admin ports of the other nodes, such as `http://proxy-b:8090`, or one name for all addresses that it resolves to
+    /// (again every few seconds). With it nodes form a fleet: they pass on messages that enter at one of them for clients
+    /// at others, and each shows all. All have the same access key. May name this node. May be given several times.
+    #[arg(long, env = "TRUNKLINE_PEERS", value_name = "URL", value_delimiter = ',')]
+    pub peers: Vec<String>,
+}
+
+/// Error for flags of the admin port.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AdminArgsError {
+    #[error("{flag} {problem}")]
+    Token { flag: &'static str, problem: &'static str },
+    #[error("--admin-token-file {path} can't be read ({source})")]
+    TokenFile { path: PathBuf, source: std::io::Error },
+    #[error("--peers {value:?} {problem}")]
+    Peer { value: String, problem: &'static str },
+    #[error("--peers names {0} nodes, at most {PEERS_MAX} are taken: give one name that resolves to all of them")]
+    TooManyPeers(usize),
+}
+
+impl TryFrom<&AdminArgs> for AdminSettings {
+    type Error = AdminArgsError;
+
+    fn try_from(args: &AdminArgs) -> Result<Self, AdminArgsError> {
+        let given = args.admin_token.as_deref().filter(|text| !text.is_empty());
+        let token = match (given, &args.admin_token_file) {
+            (Some(text), _) => Some(token("--admin-token", text)?),
+            (None, Some(path)) => {
+                let unread = |source| AdminArgsError::TokenFile { path: path.clone(), source };
+                Some(token("--admin-token-file", &std::fs::read_to_string(path).map_err(unread)?)?)
+            }
+            (None, None) => None,
+        };
+        let metrics_token = args.metrics_token.as_deref().filter(|text| !text.is_empty());
+        let metrics_token = metrics_token.map(|text| self::token("--metrics-token", text)).transpose()?;
+        Ok(Self { token, metrics_token, log: levels() })
+    }
+}
+
+impl TryFrom<&AdminArgs> for FleetSettings {
+    type Error = AdminArgsError;
+
+    fn try_from(args: &AdminArgs) -> Result<Self, AdminArgsError> {
+        let peers: Vec<&String> = args.peers.iter().filter(|url| !url.is_empty()).collect();
+        if peers.len() > PEERS_MAX {
+            return Err(AdminArgsError::TooManyPeers(peers.len()));
+        }
+        let peer = |url: &String| url.parse().map_err(|problem| AdminArgsError::Peer { value: url.clone(), problem });
+        Ok(Self { peers: peers.into_iter().map(peer).collect::<Result<_, _>>()? })
+    }
+}
+
+fn token(flag: &'static str, text: &str) -> Result<AdminToken, AdminArgsError> {
+    AdminToken::new(text).map_err(|problem| AdminArgsError::Token { flag, problem })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn args(peers: Vec<String>, metrics_token: Option<&str>) -> AdminArgs {
+        let metrics_token = metrics_token.map(str::to_owned);
+        AdminArgs { admin: String::new(), admin_token: None, admin_token_file: None, metrics_token, peers }
+    }
+
+    #[test]
+    fn empty_values_count_as_not_given() {
+        let settings = AdminSettings::try_from(&args(vec![String::new()], Some(""))).unwrap();
+        assert!(settings.token.is_none() && settings.metrics_token.is_none());
+        assert!(!FleetSettings::try_from(&args(vec![String::new()], None)).unwrap().has_peers());
+    }
+
+    #[test]
+    fn a_wrong_value_is_named_with_its_flag() {
+        let problem = |peers| FleetSettings::try_from(&args(peers, None)).unwrap_err().to_string();
+        assert!(problem(vec!["ftp://x".into()]).starts_with("--peers \"ftp://x\" is no URL"));
+        assert!(problem(vec!["http://x".into(); 65]).starts_with("--peers names 65 nodes"));
+        let short = AdminSettings::try_from(&args(Vec::new(), Some("short"))).unwrap_err().to_string();
+        assert!(short.starts_with("--metrics-token must have"), "{short}");
+    }
+}

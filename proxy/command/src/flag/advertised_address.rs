@@ -1,0 +1,94 @@
+//! Value of `--advertise`: the address at which other nodes reach this one.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs, UdpSocket};
+
+use trunkline_proxy::parts::Address;
+
+/// Address that belongs to nobody (TEST-NET-1): the route to it is the default route.
+const ANYWHERE: (Ipv4Addr, u16) = (Ipv4Addr::new(192, 0, 2, 1), 9);
+
+/// Error for an address that other nodes can't use.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "--advertise {value:?} {problem}: give what other nodes reach this one by, like 10.0.0.7:8080 or https://node-1:8443"
+)]
+pub struct AdvertiseError {
+    pub value: String,
+    pub problem: &'static str,
+}
+
+/// Returns the given address, else the listen address; for a wildcard, the local address that faces an upstream.
+pub(super) fn advertised_address(
+    given: Option<String>,
+    listen: SocketAddr,
+    upstreams: &[Address],
+) -> Result<Address, AdvertiseError> {
+    let value = given.unwrap_or_else(|| SocketAddr::new(own_ip(listen.ip(), upstreams), listen.port()).to_string());
+    match read(&value) {
+        Ok(address) => Ok(address),
+        Err(problem) => Err(AdvertiseError { value, problem }),
+    }
+}
+
+fn read(value: &str) -> Result<Address, &'static str> {
+    let (scheme, authority) = value.split_once("://").unwrap_or(("http", value));
+    let address: Address = format!("{scheme}://{authority}").parse()?;
+    if address.authority() != authority {
+        return Err("has no port");
+    }
+    let is_wildcard = authority.parse::<SocketAddr>().is_ok_and(|address| address.ip().is_unspecified());
+    if is_wildcard { Err("is every address of a machine") } else { Ok(address) }
+}
+
+fn own_ip(listen: IpAddr, upstreams: &[Address]) -> IpAddr {
+    if !listen.is_unspecified() {
+        return listen;
+    }
+    // An upstream's name may not resolve yet; then the default route is the best guess.
+    let near = upstreams.iter().find_map(|upstream| local_ip_towards(upstream.authority()));
+    near.or_else(|| local_ip_towards(ANYWHERE)).unwrap_or(Ipv4Addr::LOCALHOST.into())
+}
+
+/// Returns the system's choice of a local address for packets to `target`; none is sent.
+fn local_ip_towards(target: impl ToSocketAddrs) -> Option<IpAddr> {
+    target.to_socket_addrs().ok()?.find_map(|target| {
+        let any: IpAddr =
+            if target.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { std::net::Ipv6Addr::UNSPECIFIED.into() };
+        let socket = UdpSocket::bind((any, 0)).ok()?;
+        socket.connect(target).ok()?;
+        Some(socket.local_addr().ok()?.ip())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn by_default(listen: &str, upstream: &str) -> String {
+        let upstream = format!("http://{upstream}").parse().unwrap();
+        advertised_address(None, listen.parse().unwrap(), &[upstream]).unwrap().authority().to_owned()
+    }
+
+    #[test]
+    fn a_listen_address_is_advertised_as_it_is_and_a_wildcard_as_the_address_towards_the_upstream() {
+        assert_eq!(by_default("127.0.0.9:8080", "127.0.0.1:5000"), "127.0.0.9:8080");
+        assert_eq!(by_default("0.0.0.0:8080", "127.0.0.1:5000"), "127.0.0.1:8080");
+        assert_eq!(by_default("[::]:8080", "127.0.0.1:5000"), "127.0.0.1:8080");
+        assert!(!by_default("0.0.0.0:8080", "name.that.is.not.known.invalid:80").starts_with("0.0.0.0"));
+    }
+
+    #[test]
+    fn an_address_that_other_nodes_cant_use_is_refused_with_its_flag() {
+        for wrong in ["no address", "host", "0.0.0.0:80", "[::]:80", "host:99999", "https://host", "ftp://host:80"] {
+            let error =
+                advertised_address(Some(wrong.into()), "127.0.0.1:1".parse().unwrap(), &[]).unwrap_err().to_string();
+            assert!(error.starts_with("--advertise"), "{error}");
+        }
+        for (given, shown) in
+            [("node-1.fleet:8080", "http://node-1.fleet:8080"), ("https://node-1:8443", "https://node-1:8443")]
+        {
+            let address = advertised_address(Some(given.into()), "0.0.0.0:1".parse().unwrap(), &[]).unwrap();
+            assert_eq!(address.to_string(), shown);
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! Errors of flags, each with the name of its flag.
+
+use std::path::PathBuf;
+
+use trunkline_protocol::development_key::DevelopmentKeyError;
+use trunkline_protocol::key::AccessKeyError;
+use trunkline_proxy::OriginError;
+use trunkline_proxy::parts::{AmbiguousHeaders, NetworkError, PathPrefixError};
+
+use super::admin_args::AdminArgsError;
+use super::advertised_address::AdvertiseError;
+use super::otlp_args::OtlpArgsError;
+use super::proxy_protocol_args::NobodyTrusted;
+use super::tls_args::TlsArgsError;
+use super::token_args::TokenArgsError;
+
+/// Error for flags that make no sense; the text names the flag.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    #[error(
+        "{flag} {value:?} is no address ({reason}): write 127.0.0.1:8080 or node-1:8080, for example, or :8080 for every address of this machine"
+    )]
+    Address { flag: &'static str, value: String, reason: std::io::Error },
+    #[error("--upstream {value:?} {problem}")]
+    Upstream { value: String, problem: &'static str },
+    #[error(
+        "there is nothing to serve: give the address of an app server by --upstream, or the URL of a webhook by \
+         --upstream-webhook, or an access key by --access-key, with which app servers may dial in"
+    )]
+    NoUpstream,
+    #[error("--upstream-webhook {value:?}: {problem}")]
+    Webhook { value: String, problem: String },
+    #[error("--access-key: {0}")]
+    Key(#[from] AccessKeyError),
+    #[error("--access-key-file {path} can't be read ({source})")]
+    KeyFile { path: PathBuf, source: std::io::Error },
+    #[error(
+        "{what} is not on this machine, so an access key is needed: make one with `trunkline token key` and give it \
+         to this node and to the app servers by --access-key or TRUNKLINE_ACCESS_KEY"
+    )]
+    NoKey { what: String },
+    #[error(transparent)]
+    DevelopmentKey(#[from] DevelopmentKeyError),
+    #[error(transparent)]
+    Tokens(#[from] TokenArgsError),
+    #[error("--allow-origin {value:?} {source}")]
+    Origin { value: String, source: OriginError },
+    #[error("--allow-host {value:?} {problem}")]
+    Host { value: String, problem: &'static str },
+    #[error("--node-name {0:?} may hold only letters, digits, '-', '_' and '.'")]
+    NodeName(String),
+    #[error("--trust {0}")]
+    Trust(NetworkError),
+    #[error("--trust-headers {0}")]
+    TrustHeaders(#[from] AmbiguousHeaders),
+    #[error("--path-prefix {0}")]
+    PathPrefix(PathPrefixError),
+    #[error(transparent)]
+    ProxyProtocol(#[from] NobodyTrusted),
+    #[error(transparent)]
+    Tls(#[from] TlsArgsError),
+    #[error(transparent)]
+    Admin(#[from] AdminArgsError),
+    #[error(transparent)]
+    Otlp(#[from] OtlpArgsError),
+    #[error(transparent)]
+    Advertise(#[from] AdvertiseError),
+    #[error(transparent)]
+    Rules(Box<dyn std::error::Error + Send + Sync>),
+}

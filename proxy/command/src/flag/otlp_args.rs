@@ -1,0 +1,169 @@
+//! Flags of the export to an OpenTelemetry collector.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use http::{HeaderName, HeaderValue, Uri};
+use trunkline_proxy::parts::{Address, ClientTls, OtlpSettings, SamplingTerms};
+
+use super::value_parser::seconds;
+
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct OtlpArgs {
+    /// OpenTelemetry collector that takes OTLP over HTTP as protobuf, such as `http://127.0.0.1:4318`; spans go to
+    /// /v1/traces below it, metrics to /v1/metrics. One that hangs or is gone costs spans, which are counted, and nothing
+    /// else. [default: nothing is traced or exported]
+    #[arg(long, env = "TRUNKLINE_OTLP", value_name = "URL")]
+    pub otlp: Option<String>,
+
+    /// Share of the connections that are traced, from 0 to 1: their negotiation, connect request, hub handshake and calls.
+    /// What is not traced costs nothing.
+    #[arg(long, env = "TRUNKLINE_OTLP_SAMPLE", value_name = "RATIO", default_value_t = 0.01)]
+    pub otlp_sample: f64,
+
+    /// Traces what clients say is traced, by the `traceparent` of their requests and messages, and nothing that they say is
+    /// not; --otlp-sample is for those that say nothing. Any client can then have spans exported, as many as
+    /// --otlp-max-spans allows.
+    #[arg(long, env = "TRUNKLINE_OTLP_TRUST_CLIENTS")]
+    pub otlp_trust_clients: bool,
+
+    /// Most spans that this node begins in a second. Further calls and connections are served untraced.
+    #[arg(long, env = "TRUNKLINE_OTLP_MAX_SPANS", value_name = "N", default_value_t = 500,
+          value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub otlp_max_spans: u32,
+
+    /// How often the metrics of the admin port are sent to the collector; 0 for never.
+    #[arg(long, env = "TRUNKLINE_OTLP_METRICS_INTERVAL", value_name = "SECONDS", default_value = "15s",
+          value_parser = seconds(0..=3600))]
+    pub otlp_metrics_interval: Duration,
+
+    /// Header of each request to the collector, such as `api-key=...`. May be given several times.
+    #[arg(
+        long = "otlp-header",
+        env = "TRUNKLINE_OTLP_HEADERS",
+        value_name = "NAME=VALUE",
+        value_delimiter = ',',
+        hide_env_values = true
+    )]
+    pub otlp_headers: Vec<String>,
+
+    /// Certificates that an https:// collector may be signed by, a PEM file. May be given several times. [default: those
+    /// that the system trusts]
+    #[arg(long = "otlp-ca", env = "TRUNKLINE_OTLP_CA", value_name = "FILE", value_delimiter = ',')]
+    pub otlp_cas: Vec<PathBuf>,
+}
+
+/// Error for flags of the export.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OtlpArgsError {
+    #[error("--otlp {value:?} {problem}")]
+    Url { value: String, problem: &'static str },
+    #[error("--otlp-sample is {0}, but must be from 0 to 1")]
+    Ratio(f64),
+    #[error("--otlp-header number {0} is no header like api-key=secret")]
+    Header(usize),
+}
+
+impl OtlpArgs {
+    fn url(&self) -> Option<&str> {
+        self.otlp.as_deref().filter(|url| !url.is_empty())
+    }
+
+    /// Returns the terms of what is traced; `None` without a collector.
+    pub(super) fn sampling(&self) -> Result<Option<SamplingTerms>, OtlpArgsError> {
+        if self.url().is_none() {
+            return Ok(None);
+        }
+        let (ratio, trusts_clients) = (self.otlp_sample, self.otlp_trust_clients);
+        if !(0.0..=1.0).contains(&ratio) {
+            return Err(OtlpArgsError::Ratio(ratio));
+        }
+        Ok(Some(SamplingTerms { ratio, trusts_clients, spans_per_second: self.otlp_max_spans }))
+    }
+
+    /// Returns the settings of the export; `None` without a collector.
+    pub(super) fn settings(&self) -> Result<Option<OtlpSettings>, OtlpArgsError> {
+        let Some(url) = self.url() else { return Ok(None) };
+        let (address, path) = collector(url).map_err(|problem| OtlpArgsError::Url { value: url.into(), problem })?;
+        let given = self.otlp_headers.iter().filter(|text| !text.is_empty());
+        // The text itself may be a secret.
+        let headers = (1..).zip(given).map(|(number, text)| header(text).ok_or(OtlpArgsError::Header(number)));
+        let interval = self.otlp_metrics_interval;
+        Ok(Some(OtlpSettings {
+            address,
+            path,
+            headers: headers.collect::<Result<_, _>>()?,
+            metrics_interval: Some(interval).filter(|interval| !interval.is_zero()),
+            tls: ClientTls { roots: self.otlp_cas.clone(), identity: None },
+        }))
+    }
+}
+
+/// Reads address and path of a collector; the error ends a sentence that begins with the URL.
+fn collector(url: &str) -> Result<(Address, String), &'static str> {
+    let uri: Uri = url.parse().map_err(|_| "is no URL like http://127.0.0.1:4318")?;
+    if uri.query().is_some() {
+        return Err("has a query: give only scheme, host, port and the path before /v1/traces");
+    }
+    Ok((Address::try_from(&uri)?, uri.path().trim_end_matches('/').to_owned()))
+}
+
+fn header(text: &str) -> Option<(HeaderName, HeaderValue)> {
+    let (name, value) = text.split_once('=')?;
+    let mut value = HeaderValue::from_str(value.trim()).ok()?;
+    value.set_sensitive(true);
+    Some((name.trim().parse().ok()?, value))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct OtlpCli {
+        #[command(flatten)]
+        otlp: OtlpArgs,
+    }
+
+    fn args(args: &[&str]) -> OtlpArgs {
+        OtlpCli::parse_from([&["trunkline"], args].concat()).otlp
+    }
+
+    #[test]
+    fn without_a_collector_nothing_is_traced_or_exported() {
+        for args in [args(&[]), args(&["--otlp", "", "--otlp-sample", "1"])] {
+            assert!(args.sampling().unwrap().is_none() && args.settings().unwrap().is_none());
+        }
+    }
+
+    #[test]
+    fn a_collector_has_a_path_and_headers() {
+        let args = args(&["--otlp", "http://collector:4318/otlp/", "--otlp-header", "api-key=a=b, X-Org = 1 "]);
+        let settings = args.settings().unwrap().unwrap();
+        assert_eq!((settings.address.authority(), &*settings.path), ("collector:4318", "/otlp"));
+        let headers: Vec<_> = settings.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
+        assert_eq!(headers, [("api-key", &b"a=b"[..]), ("x-org", b"1")]);
+        assert_eq!(settings.metrics_interval, Some(Duration::from_secs(15)));
+        let terms = args.sampling().unwrap().unwrap();
+        assert_eq!(terms, SamplingTerms { ratio: 0.01, trusts_clients: false, spans_per_second: 500 });
+    }
+
+    #[test]
+    fn a_wrong_value_is_named_with_its_flag() {
+        let problem = |given: &[&str]| {
+            let args = args(given);
+            let problem = args.settings().map(drop).and_then(|()| args.sampling().map(drop));
+            problem.unwrap_err().to_string()
+        };
+        assert!(problem(&["--otlp", "ftp://x"]).starts_with("--otlp \"ftp://x\" is no URL"));
+        assert!(problem(&["--otlp", "http://x?y"]).contains("has a query"));
+        assert!(problem(&["--otlp", "http://x", "--otlp-sample", "1.5"]).starts_with("--otlp-sample is 1.5"));
+        assert!(problem(&["--otlp", "http://x", "--otlp-sample", "NaN"]).starts_with("--otlp-sample is NaN"));
+        let text = problem(&["--otlp", "http://x", "--otlp-header", "a=b,secret"]);
+        assert_eq!(text, "--otlp-header number 2 is no header like api-key=secret");
+    }
+}

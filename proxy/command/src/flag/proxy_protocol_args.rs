@@ -1,0 +1,43 @@
+//! Flags of the PROXY protocol.
+
+use std::time::Duration;
+
+use clap::Args;
+use trunkline_proxy::parts::{ProxyProtocolSettings, TrustedNetworks};
+
+use super::value_parser::seconds;
+
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct ProxyProtocolArgs {
+    /// The load balancers of --trust begin each connection with a PROXY protocol header (version 1 or 2) that tells the
+    /// client's address. From them a connection without one is refused; from all others one with it is.
+    #[arg(long, env = "TRUNKLINE_PROXY_PROTOCOL")]
+    pub proxy_protocol: bool,
+
+    /// How long a PROXY protocol header may take.
+    #[arg(long, env = "TRUNKLINE_PROXY_PROTOCOL_TIMEOUT", value_name = "SECONDS", default_value = "5s",
+          value_parser = seconds(1..=300))]
+    pub proxy_protocol_timeout: Duration,
+}
+
+/// Error for `--proxy-protocol` without `--trust`.
+#[derive(Debug, thiserror::Error)]
+#[error("--proxy-protocol needs --trust with the addresses of the load balancers that send its headers")]
+pub struct NobodyTrusted;
+
+impl ProxyProtocolArgs {
+    /// Returns the settings, or `None` if the PROXY protocol is off.
+    ///
+    /// # Errors
+    /// When it is on and nobody is trusted.
+    pub(super) fn settings(&self, trusted: &TrustedNetworks) -> Result<Option<ProxyProtocolSettings>, NobodyTrusted> {
+        match (self.proxy_protocol, trusted.is_empty()) {
+            (false, _) => Ok(None),
+            (true, true) => Err(NobodyTrusted),
+            (true, false) => {
+                let timeout = self.proxy_protocol_timeout;
+                Ok(Some(ProxyProtocolSettings { from: trusted.clone(), timeout }))
+            }
+        }
+    }
+}

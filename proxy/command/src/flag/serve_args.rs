@@ -1,0 +1,530 @@
+//! Flags of `trunkline serve`, and their conversion into a [`Config`].
+
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::available_parallelism;
+use std::time::Duration;
+
+use clap::Args;
+use trunkline_protocol::limits::LINK_FRAME_MAX_BYTES;
+use trunkline_proxy::parts::{
+    Address, GroupLimits, HostPattern, HostRules, HttpTransportSettings, LinkSettings, MESSAGE_MAX_BYTES,
+    NEGOTIATE_TIMEOUT, OutboxLimits, PathPrefix, RehomeSettings, RestSettings, Ruleset, TlsListener, TrustedHeaders,
+    TrustedNetworks, WebhookSettings, random_node_name,
+};
+use trunkline_proxy::{Config, OriginPattern, Resolver, Settings};
+
+use super::access_key_args::AccessKeyArgs;
+use super::admin_args::AdminArgs;
+use super::advertised_address::advertised_address;
+use super::config_error::ConfigError;
+use super::discovery_args::DiscoveryArgs;
+use super::drain_args::DrainArgs;
+use super::group_args::GroupArgs;
+use super::http_transport_args::HttpTransportArgs;
+use super::limit_args::LimitArgs;
+use super::link_args::LinkArgs;
+use super::log_args::LogArgs;
+use super::otlp_args::OtlpArgs;
+use super::outbox_args::OutboxArgs;
+use super::path_prefix_args::PathPrefixArgs;
+use super::proxy_protocol_args::ProxyProtocolArgs;
+use super::rehome_args::RehomeArgs;
+use super::relay_args::RelayArgs;
+use super::rest_args::RestArgs;
+use super::socket_address::socket_address;
+use super::tls_args::TlsArgs;
+use super::token_args::TokenArgs;
+use super::trust_args::TrustArgs;
+use super::value_parser::{bytes, bytes_text, seconds};
+use super::webhook_args::WebhookArgs;
+use crate::quantity::duration_text;
+
+/// Room in a link frame around a client's message.
+const ENVELOPE_BYTES: usize = 1024 * 1024;
+
+/// Range of values that `--message-max-bytes` takes.
+const MESSAGE_BYTES: RangeInclusive<u64> = 1024..=(LINK_FRAME_MAX_BYTES - ENVELOPE_BYTES) as u64;
+
+/// Limit of the length of `--node-name`.
+const NODE_NAME_MAX_BYTES: usize = 64;
+
+/// How values are written, for the end of `trunkline serve --help`.
+const VALUES: &str = "\
+Durations have a unit, as 500ms, 30s, 5m or 1h have; a bare number is in SECONDS or MS, as the option says.
+Sizes have one, as 64KiB, 16MiB or 1MB have; a bare number is in BYTES.
+Addresses are 127.0.0.1:8080, [::1]:8080, node-1:8080, or :8080 for every address of this machine.";
+
+/// Flags of `trunkline serve`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = VALUES)]
+pub struct ServeArgs {
+    /// A file in TOML whose keys are the names of these flags, such as `pool-size = 5`. Flags and environment variables
+    /// win over it; `trunkline check FILE` shows what comes of it.
+    #[arg(long, env = "TRUNKLINE_CONFIG", value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+
+    #[arg(
+        help = "Where clients connect",
+        long,
+        env = "TRUNKLINE_LISTEN",
+        value_name = "HOST:PORT",
+        default_value = "127.0.0.1:8080"
+    )]
+    pub(crate) listen: String,
+
+    #[command(flatten)]
+    pub(crate) log: LogArgs,
+
+    #[command(flatten)]
+    pub(crate) tls: TlsArgs,
+
+    #[command(flatten)]
+    pub(crate) admin: AdminArgs,
+
+    /// App servers with the Trunkline SDK that this node dials, such as `http://127.0.0.1:5000` or `https://app.example`: one for each address
+    /// that the name resolves to. May be given several times.
+    #[arg(long = "upstream", env = "TRUNKLINE_UPSTREAM", value_name = "URL", value_delimiter = ',')]
+    pub(crate) upstreams: Vec<String>,
+
+    #[command(flatten)]
+    pub(crate) webhooks: WebhookArgs,
+
+    #[command(flatten)]
+    pub(crate) discovery: DiscoveryArgs,
+
+    /// Links to each app server for each hub.
+    #[arg(long, env = "TRUNKLINE_POOL_SIZE", value_name = "N", default_value_t = 5,
+          value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub(crate) pool_size: u16,
+
+    /// Clients that get one of these links in a row. Messages that come close together share a write only on one link: few
+    /// clients cost less so. 1 spreads them at once.
+    #[arg(long, env = "TRUNKLINE_POOL_TURN", value_name = "N", default_value_t = 64,
+          value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    pub(crate) pool_turn: u16,
+
+    /// Threads that serve clients. [default: one per core]
+    #[arg(long, env = "TRUNKLINE_SHARDS", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) shards: Option<u16>,
+
+    #[command(flatten)]
+    pub(crate) access_keys: AccessKeyArgs,
+
+    /// Where other nodes reach this one: a host and a port, or `https://` and these where that port speaks TLS.
+    /// [default: the listen address, or where that is every address of the machine, the one from which an app server is
+    /// reached]
+    #[arg(long, env = "TRUNKLINE_ADVERTISE", value_name = "ADDRESS")]
+    pub(crate) advertise: Option<String>,
+
+    /// The name of this node in headers, logs and metrics, for people: two nodes of one name do no harm, but are hard to tell
+    /// apart. [default: a random one]
+    #[arg(long, env = "TRUNKLINE_NODE_NAME", value_name = "NAME")]
+    pub(crate) node_name: Option<String>,
+
+    /// How long an app may take to decide about a client, for hubs that want to be asked.
+    #[arg(long, env = "TRUNKLINE_NEGOTIATE_TIMEOUT", value_name = "SECONDS", default_value = duration_text(NEGOTIATE_TIMEOUT),
+          value_parser = seconds(1..=300))]
+    pub(crate) negotiate_timeout: Duration,
+
+    #[command(flatten)]
+    pub(crate) tokens: TokenArgs,
+
+    /// An origin whose pages may connect, such as `https://app.example`, or `https://*.example.com` for all below one but
+    /// not itself; scheme and port count. May be given several times. `*` lets all others in too, but without cookies
+    /// and other credentials. Pages of this node's own address always may; without an access key, so may all pages of
+    /// this machine.
+    #[arg(long = "allow-origin", env = "TRUNKLINE_ALLOW_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]
+    pub(crate) allow_origins: Vec<String>,
+
+    /// A host that requests may ask for, such as `chat.example`, or `*.example.com` for all below one but not itself. May
+    /// be given several times. So a page whose name was made to lead here gets no answer. Numbers and names of this
+    /// machine always may. [default: any; without an access key, numbers and names of this machine]
+    #[arg(long = "allow-host", env = "TRUNKLINE_ALLOW_HOST", value_name = "HOST", value_delimiter = ',')]
+    pub(crate) allow_hosts: Vec<String>,
+
+    #[command(flatten)]
+    pub(crate) trust: TrustArgs,
+
+    #[command(flatten)]
+    pub(crate) path_prefix: PathPrefixArgs,
+
+    #[command(flatten)]
+    pub(crate) proxy_protocol: ProxyProtocolArgs,
+
+    #[command(flatten)]
+    pub(crate) limits: LimitArgs,
+
+    /// Largest message of a client, whatever a hub allows.
+    #[arg(long, env = "TRUNKLINE_MESSAGE_MAX_BYTES", value_name = "BYTES", default_value = bytes_text(MESSAGE_MAX_BYTES),
+          value_parser = bytes::<usize>(MESSAGE_BYTES))]
+    pub(crate) message_max_bytes: usize,
+
+    #[command(flatten)]
+    pub(crate) outbox: OutboxArgs,
+
+    #[command(flatten)]
+    pub(crate) groups: GroupArgs,
+
+    #[command(flatten)]
+    pub(crate) links: LinkArgs,
+
+    #[command(flatten)]
+    pub(crate) relay: RelayArgs,
+
+    #[command(flatten)]
+    pub(crate) drain: DrainArgs,
+
+    #[command(flatten)]
+    pub(crate) rehoming: RehomeArgs,
+
+    #[command(flatten)]
+    pub(crate) http_transports: HttpTransportArgs,
+
+    #[command(flatten)]
+    pub(crate) rest: RestArgs,
+
+    #[command(flatten)]
+    pub(crate) otlp: OtlpArgs,
+}
+
+/// NodeAddresses of a node and of its upstreams, resolved and read.
+struct NodeAddresses {
+    listen: SocketAddr,
+    tls_listen: Option<TlsListener>,
+    admin: SocketAddr,
+    rest_listen: Option<SocketAddr>,
+    upstreams: Vec<Address>,
+    webhooks: WebhookSettings,
+    rules: Arc<Ruleset>,
+}
+
+impl TryFrom<&ServeArgs> for NodeAddresses {
+    type Error = ConfigError;
+
+    fn try_from(args: &ServeArgs) -> Result<Self, ConfigError> {
+        let listen = socket_address("--listen", &args.listen)?;
+        let admin = socket_address("--admin", &args.admin.admin)?;
+        let tls_listen = args.tls.tls_listen.as_ref();
+        let tls_listen = tls_listen.map(|text| socket_address("--tls-listen", text)).transpose()?;
+        let tls_listen = tls_listen.map(|address| args.tls.listener(address)).transpose()?;
+        let upstreams = args.upstreams.iter().map(|url| upstream(url)).collect::<Result<_, _>>()?;
+        let rules = args.config.as_deref().map(rules).transpose()?.unwrap_or_default();
+        let rest_listen = RestSettings::try_from(&args.rest)?.listen;
+        let webhooks = WebhookSettings::try_from(&args.webhooks)?;
+        Ok(Self { listen, tls_listen, admin, rest_listen, upstreams, webhooks, rules })
+    }
+}
+
+impl NodeAddresses {
+    /// Returns those that are not on this machine, each with its flag.
+    fn remote(&self) -> Vec<String> {
+        let tls = self.tls_listen.as_ref().map(|tls| tls.address);
+        let own = [
+            ("--listen", Some(self.listen)),
+            ("--tls-listen", tls),
+            ("--admin", Some(self.admin)),
+            ("--rest-listen", self.rest_listen),
+        ];
+        let own = own.into_iter().filter_map(|(flag, address)| Some((flag, address?)));
+        let own = own.filter(|(_, address)| !address.ip().is_loopback());
+        let own = own.map(|(flag, address)| format!("{flag} {address}"));
+        let upstreams = self.upstreams.iter().filter(|upstream| !upstream.is_loopback());
+        let upstreams = upstreams.map(|upstream| format!("--upstream {upstream}"));
+        own.chain(upstreams).chain(self.remote_webhooks()).chain(self.remote_in_groups()).collect()
+    }
+
+    /// Returns the webhooks that are not on this machine: they check signatures by the key.
+    fn remote_webhooks(&self) -> impl Iterator<Item = String> {
+        let remote = self.webhooks.rules.iter().filter(|rule| !rule.template.address().is_loopback());
+        remote.map(|rule| format!("--upstream-webhook {}", rule.template))
+    }
+
+    /// Returns the app servers of groups without keys of their own that are not on this machine.
+    fn remote_in_groups(&self) -> impl Iterator<Item = String> {
+        let remote = self.rules.keyless_upstreams().filter(|(_, address)| !address.is_loopback());
+        remote.map(|(group, address)| format!("upstream {address} of group {group}"))
+    }
+
+    /// Whether there are app servers to dial that may serve clients.
+    fn has_upstreams(&self) -> bool {
+        !self.upstreams.is_empty() || self.rules.has_upstreams()
+    }
+}
+
+impl TryFrom<ServeArgs> for Config {
+    type Error = ConfigError;
+
+    fn try_from(args: ServeArgs) -> Result<Self, ConfigError> {
+        let addresses = NodeAddresses::try_from(&args)?;
+        let (observer, issuer_tls) = (args.admin.clone(), args.tokens.issuer_tls());
+        let (resolve_interval, upstream_tls) = (args.discovery.resolve_interval, (&args.tls).into());
+        let (shards, drain) = (args.shards.unwrap_or_else(one_per_core), (&args.drain).into());
+        let (rules_file, otlp) = (args.config.clone(), args.otlp.settings()?);
+        let settings = settings(args, &addresses)?;
+        Ok(Self {
+            listen: addresses.listen,
+            tls_listen: addresses.tls_listen,
+            admin: addresses.admin,
+            observer: (&observer).try_into()?,
+            upstreams: addresses.upstreams,
+            resolve_interval,
+            resolver: Resolver::default(),
+            upstream_tls,
+            issuer_tls,
+            shards,
+            drain,
+            otlp,
+            rules_file,
+            settings,
+        })
+    }
+}
+
+fn settings(args: ServeArgs, addresses: &NodeAddresses) -> Result<Settings, ConfigError> {
+    let serves_itself = addresses.has_upstreams() || !addresses.webhooks.rules.is_empty();
+    if !serves_itself && args.access_keys.keys()?.is_none() {
+        return Err(ConfigError::NoUpstream);
+    }
+    let (keys, is_development) = args.access_keys.keys_or_development(&addresses.remote())?;
+    let trusted = TrustedNetworks::try_from(&args.trust).map_err(ConfigError::Trust)?;
+    let knows_balancers = !trusted.is_empty();
+    Ok(Settings {
+        node: node_name(args.node_name)?,
+        keys,
+        is_development,
+        opens_door: !is_development,
+        has_upstreams: addresses.has_upstreams(),
+        advertise: Some(advertised_address(args.advertise, addresses.listen, &addresses.upstreams)?),
+        path_prefix: PathPrefix::try_from(&args.path_prefix).map_err(ConfigError::PathPrefix)?,
+        limits: args.limits.limits(knows_balancers),
+        proxy_protocol: args.proxy_protocol.settings(&trusted)?,
+        trusted,
+        trusted_headers: TrustedHeaders::try_from(&args.trust)?,
+        negotiate_timeout: args.negotiate_timeout,
+        tokens: args.tokens.try_into()?,
+        allow_origins: args.allow_origins.into_iter().map(origin).collect::<Result<_, _>>()?,
+        hosts: HostRules { named: args.allow_hosts.into_iter().map(host).collect::<Result<_, _>>()?, is_development },
+        pool_size: usize::from(args.pool_size),
+        pool_turn: usize::from(args.pool_turn),
+        message_max_bytes: args.message_max_bytes,
+        outbox: OutboxLimits::from(&args.outbox),
+        groups: GroupLimits::from(&args.groups),
+        links: LinkSettings::from(&args.links),
+        rehoming: RehomeSettings::from(&args.rehoming),
+        http_transports: HttpTransportSettings::from(&args.http_transports),
+        relay: args.relay.settings(knows_balancers),
+        webhooks: addresses.webhooks.clone(),
+        fleet: (&args.admin).try_into()?,
+        rest: (&args.rest).try_into()?,
+        sampling: args.otlp.sampling()?,
+        rules: addresses.rules.clone(),
+    })
+}
+
+fn one_per_core() -> u16 {
+    available_parallelism().ok().and_then(|cores| u16::try_from(cores.get()).ok()).unwrap_or(1)
+}
+
+fn upstream(url: &str) -> Result<Address, ConfigError> {
+    url.parse().map_err(|problem| ConfigError::Upstream { value: url.into(), problem })
+}
+
+fn rules(file: &Path) -> Result<Arc<Ruleset>, ConfigError> {
+    Ruleset::read(file).map(Arc::new).map_err(|error| ConfigError::Rules(error.into()))
+}
+
+fn origin(value: String) -> Result<OriginPattern, ConfigError> {
+    value.parse().map_err(|source| ConfigError::Origin { value, source })
+}
+
+fn host(value: String) -> Result<HostPattern, ConfigError> {
+    value.parse().map_err(|problem| ConfigError::Host { value, problem })
+}
+
+fn node_name(given: Option<String>) -> Result<String, ConfigError> {
+    let is_plain = |name: &str| {
+        (1..=NODE_NAME_MAX_BYTES).contains(&name.len())
+            && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
+    };
+    match given {
+        Some(name) if is_plain(&name) => Ok(name),
+        Some(name) => Err(ConfigError::NodeName(name)),
+        None => Ok(random_node_name()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use trunkline_proxy::parts::IdentityFiles;
+
+    #[derive(Parser)]
+    struct ServeCli {
+        #[command(flatten)]
+        serve: ServeArgs,
+    }
+
+    const KEY: &str = "a-key-of-the-fleet-long-enough";
+
+    fn config(args: &[&str]) -> Result<Config, ConfigError> {
+        Config::try_from(ServeCli::parse_from([&["trunkline"], args].concat()).serve)
+    }
+
+    fn problem(args: &[&str]) -> String {
+        config(args).unwrap_err().to_string()
+    }
+
+    /// Error for a value that its flag does not take, whatever the others are.
+    fn refused(flag: &str, value: &str) -> String {
+        ServeCli::try_parse_from(["trunkline", flag, value]).map(drop).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_reference() {
+        let config = config(&["--upstream", "http://127.0.0.1:5000", "--access-key", KEY]).unwrap();
+        assert_eq!(config.listen, "127.0.0.1:8080".parse().unwrap());
+        assert_eq!(config.admin, "127.0.0.1:8090".parse().unwrap());
+        assert_eq!(config.upstreams, ["http://127.0.0.1:5000".parse().unwrap()]);
+        assert!(config.tls_listen.is_none() && config.settings.proxy_protocol.is_none());
+        assert_eq!((config.settings.pool_size, config.settings.is_development), (5, false));
+        assert_eq!(config.settings.advertise, "http://127.0.0.1:8080".parse().ok());
+        let relay = config.settings.relay;
+        assert!(relay.pass_through && relay.forward);
+        assert_eq!(relay.upstream_connect_timeout, Duration::from_secs(5));
+        assert_eq!(relay.upstream_answer_timeout, Duration::from_secs(60));
+        assert_eq!(relay.hop_timeout, Duration::from_secs(5));
+        assert_eq!(config.settings.links, LinkSettings::default());
+        assert_eq!(config.settings.links.resume_window_ms, 10_000);
+    }
+
+    #[test]
+    fn beyond_this_machine_a_key_is_needed_and_the_text_says_how_to_make_one() {
+        for args in [
+            ["--upstream", "http://10.0.0.1:5000", "--listen", "127.0.0.1:1"],
+            ["--upstream", "http://localhost", "--listen", "0.0.0.0:1"],
+            ["--upstream", "http://localhost", "--admin", "[::]:1"],
+            ["--upstream", "https://[2001:db8::1]:5000", "--listen", "[::1]:1"],
+        ] {
+            let text = problem(&args);
+            assert!(text.contains("trunkline token key"), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_rules_of_the_file_are_read_and_groups_beyond_this_machine_need_a_key() {
+        let path = std::env::temp_dir().join(format!("trunkline-rules-{}.toml", std::process::id()));
+        let with = |rules: &str| {
+            std::fs::write(&path, rules).unwrap();
+            let args = ["--config", path.to_str().unwrap(), "--upstream", "http://localhost"];
+            (config(&args), config(&[&args[..], &["--access-key", KEY]].concat()))
+        };
+        let (refused, config) = with("groups.canary.upstream = 'http://10.0.0.1'\n[[routes]]\ngroup = 'canary'");
+        let refused = refused.unwrap_err().to_string();
+        let (config, rules_file) = (config.unwrap(), Some(path.clone()));
+        assert!(refused.starts_with("upstream http://10.0.0.1:80 of group canary is not on this machine"), "{refused}");
+        let lines: Vec<_> = config.settings.rules.lines().collect();
+        assert!(
+            matches!(&lines[..], [group, route] if group.contains("canary") && route.contains("canary")),
+            "{lines:?}"
+        );
+        assert_eq!(config.rules_file, rules_file);
+        let (_, bad) = with("# A comment.\n[[routes]]\ngroup = 'canary'");
+        std::fs::remove_file(&path).unwrap();
+        let expected = format!("{}, line 3, column 9: there is no group \"canary\"", path.display());
+        let bad = bad.unwrap_err().to_string();
+        assert!(bad.starts_with(&expected), "{bad}");
+    }
+
+    #[test]
+    fn tls_takes_a_key_for_each_certificate() {
+        let base = ["--upstream", "http://localhost", "--access-key", KEY, "--tls-listen", "[::1]:8443"];
+        let with = |more: &[&str]| config(&[&base, more].concat());
+        let listen = with(&["--tls-cert", "a.pem,b.pem", "--tls-key", "a.key", "--tls-key", "b.key"]).unwrap();
+        let listen = listen.tls_listen.unwrap();
+        assert_eq!(listen.address, "[::1]:8443".parse().unwrap());
+        assert_eq!(listen.identities[1], IdentityFiles { certificate: "b.pem".into(), key: "b.key".into() });
+        let problem = with(&["--tls-cert", "a.pem"]).unwrap_err().to_string();
+        assert!(problem.contains("1 of --tls-cert and 0 of --tls-key"), "{problem}");
+    }
+
+    #[test]
+    fn the_proxy_protocol_needs_a_trusted_load_balancer() {
+        let base = ["--upstream", "http://localhost", "--access-key", KEY, "--proxy-protocol"];
+        assert!(problem(&base).contains("needs --trust"));
+        let config = config(&[&base[..], &["--trust", "10.0.0.0/8"]].concat()).unwrap();
+        assert!(config.settings.proxy_protocol.unwrap().from.contains("10.1.1.1".parse().unwrap()));
+    }
+
+    #[test]
+    fn a_webhook_needs_a_key_beyond_this_machine_and_its_secret_is_not_shown() {
+        let webhook = ["--upstream-webhook", "chat=https://app.example/{event}?code=secret"];
+        let remote = problem(&webhook);
+        assert!(remote.starts_with("--upstream-webhook https://app.example:443/{event} is not on"), "{remote}");
+        let config = config(&[&webhook[..], &["--access-key", KEY]].concat()).unwrap();
+        assert!(!config.settings.has_upstreams && config.settings.webhooks.rule_for("chat").is_some());
+        let wrong = problem(&["--upstream-webhook", "chat=http://localhost/{hub?code=secret"]);
+        assert!(wrong.starts_with("--upstream-webhook \"chat=http://localhost/{hub\": the URL has {hub"), "{wrong}");
+    }
+
+    #[test]
+    fn a_wrong_value_is_named_with_its_flag() {
+        assert!(problem(&["--upstream", "ftp://x"]).starts_with("--upstream \"ftp://x\""));
+        assert!(
+            problem(&["--upstream", "http://localhost", "--access-key", KEY, "--trust", "10.0.0.0/33"])
+                .starts_with("--trust \"10.0.0.0/33\"")
+        );
+        assert!(problem(&["--upstream", "http://x/path", "--access-key", KEY]).contains("has a path"));
+        assert!(
+            problem(&["--upstream", "http://localhost", "--access-key", KEY, "--trust-headers", "for,forwarded"])
+                .starts_with("--trust-headers has forwarded beside for")
+        );
+        assert!(problem(&["--upstream", "http://localhost", "--access-key", "short"]).starts_with("--access-key: "));
+        assert!(
+            problem(&["--upstream", "http://localhost", "--access-key", KEY, "--allow-origin", "app.example"])
+                .starts_with("--allow-origin \"app.example\" has to begin with")
+        );
+        assert!(
+            problem(&["--upstream", "http://localhost", "--access-key", KEY, "--node-name", "a b"])
+                .contains("--node-name")
+        );
+        let address = problem(&["--upstream", "http://localhost", "--listen", "8080"]);
+        assert!(
+            address.starts_with("--listen \"8080\" is no address") && address.contains(":8080 for every"),
+            "{address}"
+        );
+    }
+
+    #[test]
+    fn a_duration_or_size_out_of_range_is_refused_with_what_is_allowed() {
+        for (flag, value, allowed) in [
+            ("--message-max-bytes", "1KB", "must be from 1KiB to 16MiB"),
+            ("--link-ring-max-bytes", "1", "must be at least 64KiB"),
+            ("--webhook-answer-max-bytes", "17MiB", "must be from 1KiB to 16MiB"),
+            ("--outbox-total-max-bytes", "1", "must be 0, for no limit, or at least 4KiB"),
+            ("--disconnect-timeout", "2h", "must be from 1s to 1h"),
+            ("--drain-timeout", "5 parsecs", "30s, 5m or 1h, for example; a bare number is in seconds"),
+            ("--connect-wait-ms", "x", "a bare number is in milliseconds"),
+        ] {
+            let refused = refused(flag, value);
+            assert!(refused.contains(flag) && refused.contains(&format!("'{value}'")), "{refused}");
+            assert!(refused.contains(allowed), "{refused}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_flag_or_value_is_refused_with_the_nearest() {
+        assert!(refused("--drain-timout", "3").contains("'--drain-timeout'"));
+        assert!(refused("--log-format", "jason").contains("'json'"));
+    }
+
+    #[test]
+    fn an_admin_port_alone_is_refused_as_open_to_other_machines() {
+        let remote = problem(&["--upstream", "http://localhost", "--admin", ":8090"]);
+        assert!(remote.contains(":8090 is not on this machine"), "{remote}");
+    }
+}

@@ -1,0 +1,162 @@
+//! Flags of access tokens.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::Args;
+use http::Uri;
+use tracing::warn;
+use trunkline_protocol::limits::CLOCK_SKEW_S;
+use trunkline_proxy::parts::{ClientTls, JwksError, JwksSource, KeyError, TokenPolicy, VerifyingKey, is_loopback_host};
+
+use super::value_parser::{bytes, seconds, whole_seconds};
+use crate::logging::LOG_TARGET;
+use crate::quantity::duration_text;
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct TokenArgs {
+    /// A file with a secret that signs access tokens by HS256, beside the access keys, which do so too. May be given
+    /// several times: so a secret is changed without a gap.
+    #[arg(long = "jwt-secret-file", env = "TRUNKLINE_JWT_SECRET_FILE", value_name = "FILE", value_delimiter = ',')]
+    pub jwt_secret_files: Vec<PathBuf>,
+
+    /// A PEM file with a public key that verifies access tokens: RS256 for an RSA key, ES256 for one on the curve P-256.
+    /// May be given several times.
+    #[arg(long = "jwt-public-key", env = "TRUNKLINE_JWT_PUBLIC_KEY", value_name = "FILE", value_delimiter = ',')]
+    pub jwt_public_keys: Vec<PathBuf>,
+
+    /// A file or an https:// URL with the public keys of an issuer (JWKS), for RS256 and ES256. May be given several times.
+    #[arg(long = "jwt-jwks", env = "TRUNKLINE_JWT_JWKS", value_name = "FILE|URL", value_delimiter = ',')]
+    pub jwt_jwks: Vec<String>,
+
+    /// Certificates that https:// issuers of key sets may be signed by, a PEM file. May be given several times.
+    /// [default: those that the system trusts]
+    #[arg(long = "jwt-jwks-ca", env = "TRUNKLINE_JWT_JWKS_CA", value_name = "FILE", value_delimiter = ',')]
+    pub jwt_jwks_cas: Vec<PathBuf>,
+
+    /// How often key sets are read again. When that fails, the last good keys are kept.
+    #[arg(long, env = "TRUNKLINE_JWT_JWKS_REFRESH", value_name = "SECONDS", default_value = "5m",
+          value_parser = seconds(1..=86_400))]
+    pub jwt_jwks_refresh: Duration,
+
+    /// A token with a key id that is in no set makes the sets be read early, but only this long after the last time.
+    #[arg(long, env = "TRUNKLINE_JWT_JWKS_REFETCH", value_name = "SECONDS", default_value = "10s",
+          value_parser = seconds(0..=86_400))]
+    pub jwt_jwks_refetch: Duration,
+
+    #[arg(
+        help = "Who may issue access tokens (`iss`), those signed with access keys included. May be given several times. \
+              [default: anybody]",
+        long = "jwt-issuer",
+        env = "TRUNKLINE_JWT_ISSUER",
+        value_name = "ISSUER",
+        value_delimiter = ','
+    )]
+    pub jwt_issuers: Vec<String>,
+
+    /// For whom access tokens may be (`aud`), those signed with access keys included. May be given several times.
+    /// [default: for anybody]
+    #[arg(long = "jwt-audience", env = "TRUNKLINE_JWT_AUDIENCE", value_name = "AUDIENCE", value_delimiter = ',')]
+    pub jwt_audiences: Vec<String>,
+
+    /// How far the clock of an issuer may differ.
+    #[arg(long, env = "TRUNKLINE_JWT_CLOCK_SKEW", value_name = "SECONDS", default_value = duration_text(Duration::from_secs(CLOCK_SKEW_S)),
+          value_parser = whole_seconds::<u64>(0..=3600))]
+    pub jwt_clock_skew: u64,
+
+    /// Largest access token that is taken.
+    #[arg(long, env = "TRUNKLINE_JWT_MAX_BYTES", value_name = "BYTES", default_value = "8KiB",
+          value_parser = bytes::<u16>(256..=24 * 1024))]
+    pub jwt_max_bytes: u16,
+
+    /// The claim that holds the user id. Given several times, the first that is there counts. [default: nameid, sub, and
+    /// the long name of .NET's `ClaimTypes.NameIdentifier`]
+    #[arg(long = "user-claim", env = "TRUNKLINE_USER_CLAIM", value_name = "CLAIM", value_delimiter = ',')]
+    pub user_claims: Vec<String>,
+
+    /// Lets nobody in without a user, whatever the hubs say.
+    #[arg(long, env = "TRUNKLINE_REQUIRE_AUTHENTICATION")]
+    pub require_authentication: bool,
+}
+
+/// Error for flags of access tokens.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TokenArgsError {
+    #[error("{flag} {path} can't be read ({source})")]
+    File { flag: &'static str, path: PathBuf, source: std::io::Error },
+    #[error("{flag} {path} {source}")]
+    Key { flag: &'static str, path: PathBuf, source: KeyError },
+    #[error("--jwt-jwks {path} {source}")]
+    Jwks { path: PathBuf, source: JwksError },
+    #[error("--jwt-jwks {value:?} is neither a file nor a URL like https://issuer.example/jwks.json")]
+    Url { value: String },
+}
+
+impl TokenArgs {
+    /// Returns the TLS settings towards issuers of key sets.
+    pub(super) fn issuer_tls(&self) -> ClientTls {
+        ClientTls { roots: self.jwt_jwks_cas.clone(), identity: None }
+    }
+}
+
+impl TryFrom<TokenArgs> for TokenPolicy {
+    type Error = TokenArgsError;
+
+    fn try_from(args: TokenArgs) -> Result<Self, TokenArgsError> {
+        let secrets = args.jwt_secret_files.iter();
+        let secrets = secrets.map(|path| key("--jwt-secret-file", path, VerifyingKey::from_secret));
+        let public = args.jwt_public_keys.iter();
+        let public = public.map(|path| key("--jwt-public-key", path, VerifyingKey::from_pem));
+        let user_claims = if args.user_claims.is_empty() { Self::default_user_claims() } else { args.user_claims };
+        Ok(Self {
+            keys: secrets.chain(public).collect::<Result<_, _>>()?,
+            jwks: args.jwt_jwks.into_iter().map(jwks).collect::<Result<_, _>>()?,
+            jwks_refresh: args.jwt_jwks_refresh,
+            jwks_refetch: args.jwt_jwks_refetch,
+            issuers: args.jwt_issuers,
+            audiences: args.jwt_audiences,
+            clock_skew_s: args.jwt_clock_skew,
+            user_claims,
+            max_bytes: args.jwt_max_bytes.into(),
+            is_required: args.require_authentication,
+        })
+    }
+}
+
+fn key(
+    flag: &'static str,
+    path: &Path,
+    parse: impl Fn(&str) -> Result<VerifyingKey, KeyError>,
+) -> Result<VerifyingKey, TokenArgsError> {
+    let text =
+        std::fs::read_to_string(path).map_err(|source| TokenArgsError::File { flag, path: path.into(), source })?;
+    parse(&text).map_err(|source| TokenArgsError::Key { flag, path: path.into(), source })
+}
+
+/// Returns the part of a refused URL that may be shown: a query may hold a key, and what stands before an `@` a password.
+fn shown(value: &str) -> String {
+    let (scheme, rest) = value.split_once("://").unwrap_or(("", value));
+    let rest = rest.split(['?', '#']).next().unwrap_or_default();
+    format!("{scheme}://{}", rest.rsplit('@').next().unwrap_or_default())
+}
+
+/// Reads a source of a key set. A file has to be valid at the start; an issuer may be late.
+fn jwks(value: String) -> Result<JwksSource, TokenArgsError> {
+    if !value.contains("://") {
+        let path = PathBuf::from(value);
+        let source = JwksSource::File(path.clone());
+        source.read_file().map_err(|source| TokenArgsError::Jwks { path, source })?;
+        return Ok(source);
+    }
+    let url = value.parse::<Uri>().ok().filter(|url| matches!(url.scheme_str(), Some("http" | "https")));
+    // A user name would go nowhere, and the log would show the password beside it.
+    let host =
+        url.as_ref().and_then(Uri::authority).filter(|host| !host.host().is_empty() && !host.as_str().contains('@'));
+    let Some((url, host)) = url.as_ref().zip(host) else { return Err(TokenArgsError::Url { value: shown(&value) }) };
+    let source = JwksSource::Url(url.clone());
+    if url.scheme_str() == Some("http") && !is_loopback_host(host.as_str()) {
+        warn!(target: LOG_TARGET, jwks = %source, "keys are fetched without TLS: whoever is on the way can let in whom he wants");
+    }
+    Ok(source)
+}

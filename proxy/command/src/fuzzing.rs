@@ -1,0 +1,38 @@
+//! Entry points of the readers of files, for the fuzz targets. No part of the public API.
+
+use std::path::Path;
+use std::sync::LazyLock;
+
+use clap::{Args, Command};
+use trunkline_proxy::parts::{RecordingLine, json_line};
+
+use crate::config_file::with_text;
+use crate::flag::ServeArgs;
+use crate::replay_command::recording_reader::RecordingReader;
+
+/// Reads a configuration file as the flags of `trunkline serve`, and returns the flags that it sets.
+///
+/// # Errors
+/// When it is no TOML, or holds what no flag takes.
+pub fn config_file(text: &str) -> Result<Vec<String>, String> {
+    static COMMAND: LazyLock<Command> = LazyLock::new(|| ServeArgs::augment_args(Command::new("serve")));
+    let read = with_text(COMMAND.clone(), Path::new("trunkline.toml"), text).map_err(|error| error.to_string())?;
+    read.command.try_get_matches_from(["serve"]).map_err(|error| error.to_string())?;
+    Ok(read.keys)
+}
+
+/// Reads a recording with its payloads, and writes it again.
+///
+/// # Errors
+/// When it is none that can be replayed.
+pub fn recording(bytes: &[u8]) -> Result<String, String> {
+    let mut reader = RecordingReader::new(bytes).map_err(|error| error.to_string())?;
+    let mut text = json_line(&RecordingLine::Header(reader.header.clone()));
+    while let Some((_, line)) = reader.next().map_err(|error| error.to_string())? {
+        if let RecordingLine::Up(message) | RecordingLine::Down(message) = &line {
+            message.payload().map_err(|error| error.to_string())?;
+        }
+        text += &json_line(&line);
+    }
+    Ok(text)
+}

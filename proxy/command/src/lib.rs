@@ -1,0 +1,243 @@
+#![forbid(unsafe_code)]
+//! The `trunkline` command: its subcommands, flags and configuration file. The node that `trunkline serve` runs is a crate of
+//! its own; the other commands speak with running nodes, or work without one.
+//!
+//! Modules, lowest first; a module never imports a higher one:
+//!
+//! | module | contents |
+//! |---|---|
+//! | `quantity` | durations and sizes as people write them |
+//! | `version` | version and build of the command |
+//! | `logging` | log lines and levels |
+//! | `output` | lines for people on the standard streams |
+//! | `text_table` | tables for the terminal |
+//! | `runtime` | the runtime of commands that wait for something |
+//! | `stop_signal` | signals that end a command |
+//! | `supervisor` | systemd: sockets, readiness, the watchdog |
+//! | `flag` | flags of `serve`, and their conversion into settings |
+//! | `config_file` | the configuration file, whose values are defaults of the flags |
+//! | `typed_secret` | warnings about secrets on the command line |
+//! | `admin_client` | requests to the admin ports of nodes |
+//! | `admin_port` | flags that name an admin port and its token |
+//! | `announce_command` | `trunkline announce` |
+//! | `check_command` | `trunkline check` |
+//! | `completion_command` | `trunkline completions` |
+//! | `doctor_command` | `trunkline doctor` |
+//! | `health_command` | `trunkline health` |
+//! | `init_command` | `trunkline init` |
+//! | `manual_command` | `trunkline man` |
+//! | `new_command` | `trunkline new` |
+//! | `rebalance_command` | `trunkline rebalance` |
+//! | `record_command` | `trunkline record` |
+//! | `replay_command` | `trunkline replay` |
+//! | `serve_command` | `trunkline serve` |
+//! | `size_command` | `trunkline size` |
+//! | `token_command` | `trunkline token` |
+//! | `top_command` | `trunkline top` |
+//! | `trace_command` | `trunkline trace` |
+//! | `fuzzing` | entry points of the readers of files, for fuzz targets |
+
+mod admin_client;
+mod admin_port;
+mod announce_command;
+mod check_command;
+mod completion_command;
+mod config_file;
+mod doctor_command;
+mod flag;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
+mod health_command;
+mod init_command;
+mod logging;
+mod manual_command;
+mod new_command;
+mod output;
+mod quantity;
+mod rebalance_command;
+mod record_command;
+mod replay_command;
+mod runtime;
+mod serve_command;
+mod size_command;
+mod stop_signal;
+mod supervisor;
+mod text_table;
+mod token_command;
+mod top_command;
+mod trace_command;
+mod typed_secret;
+mod version;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{ArgMatches, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
+use tracing::Level;
+
+use announce_command::AnnounceArgs;
+use check_command::CheckArgs;
+use completion_command::CompletionArgs;
+use config_file::with_file;
+use doctor_command::DoctorArgs;
+pub use flag::ServeArgs;
+use init_command::InitArgs;
+use logging::{LogFormat, formatted, set_format};
+use manual_command::ManualArgs;
+use new_command::NewArgs;
+use output::{print, print_error, print_warning};
+use rebalance_command::RebalanceArgs;
+use record_command::RecordArgs;
+use replay_command::ReplayArgs;
+use runtime::runtime;
+use size_command::SizeArgs;
+use token_command::TokenCommand;
+use top_command::TopArgs;
+use trace_command::TraceArgs;
+use version::VERSION;
+
+/// An open, self-hosted proxy tier for SignalR.
+///
+/// Clients connect to proxies; proxies carry them over a few links to app servers built with the Trunkline SDK.
+/// No Redis, no sticky sessions.
+#[derive(Debug, Parser)]
+#[command(name = "trunkline", version = VERSION)]
+struct Cli {
+    #[command(subcommand)]
+    command: CliCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum CliCommand {
+    /// Run a proxy node.
+    Serve(Box<ServeArgs>),
+    /// Write a configuration file with every option as a comment.
+    Init(InitArgs),
+    /// Write a new app: a hub with the SDK, its page, its tests, and a compose file.
+    New(NewArgs),
+    /// Check a configuration file, and print what `serve --config FILE` would use here, and its rules. Secrets are left out.
+    Check(CheckArgs),
+    /// Ask a node whether it takes clients in; the exit status tells.
+    Health {
+        /// The admin port of the node.
+        #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8090")]
+        admin: String,
+    },
+    /// Try a running fleet as a client does, over each transport, and tell what to change; the exit status tells.
+    Doctor(Box<DoctorArgs>),
+    /// Tell how many nodes carry so many clients and messages, and what each of them needs.
+    Size(SizeArgs),
+    /// Show nodes in the terminal: clients, links, rates, CPU and memory. Ctrl-C ends it.
+    Top(TopArgs),
+    /// Send a message to clients of a hub, at all nodes of a fleet.
+    Announce(AnnounceArgs),
+    /// Have clients leave the nodes that have more than others. Ctrl-C stops it.
+    Rebalance(RebalanceArgs),
+    /// Record the traffic of clients of a hub into a file. Ctrl-C ends it.
+    Record(RecordArgs),
+    /// Show messages as they pass, with the time at each hop: of a connection, a user, a group or a method, at all nodes.
+    Trace(TraceArgs),
+    /// Feed a recording to a development app server, and tell which answers differ.
+    Replay(ReplayArgs),
+    /// Make keys and tokens.
+    #[command(subcommand)]
+    Token(TokenCommand),
+    /// Print completions for a shell.
+    Completions(CompletionArgs),
+    /// Print the manual page of the command, or of a subcommand.
+    Man(ManualArgs),
+}
+
+/// Runs the command line of this process; prints the error if it fails.
+#[must_use]
+pub fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let Some(usage) = error.downcast_ref::<clap::Error>() else {
+                print_error(&format!("{error:#}"));
+                return ExitCode::FAILURE;
+            };
+            print_error(&usage.to_string());
+            u8::try_from(usage.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from)
+        }
+    }
+}
+
+fn run() -> anyhow::Result<()> {
+    let (cli, warnings) = parse()?;
+    if !matches!(cli.command, CliCommand::Serve(_)) {
+        warnings.iter().for_each(|warning| print_warning(warning));
+    }
+    match cli.command {
+        CliCommand::Serve(args) => serve_command::serve(*args, &warnings)?,
+        CliCommand::Init(args) => print(init_command::init(&args)?.trim_end()),
+        CliCommand::New(args) => print(&new_command::new_app(&args)?),
+        CliCommand::Check(args) => {
+            let report = check_command::check(args)?;
+            report.warnings.iter().for_each(|warning| print_warning(warning));
+            print(report.text.trim_end());
+        }
+        CliCommand::Health { admin } => print(runtime()?.block_on(health_command::health(&admin))?.trim_end()),
+        CliCommand::Doctor(args) => runtime()?.block_on(doctor_command::doctor(&args))?,
+        CliCommand::Size(args) => print(size_command::size(&args)?.trim_end()),
+        CliCommand::Top(args) => runtime()?.block_on(top_command::top(&args))?,
+        CliCommand::Announce(args) => print(&runtime()?.block_on(announce_command::announce(&args))?),
+        CliCommand::Rebalance(args) => runtime()?.block_on(rebalance_command::rebalance(&args))?,
+        CliCommand::Record(args) => runtime()?.block_on(record_command::record(&args))?,
+        CliCommand::Trace(args) => runtime()?.block_on(trace_command::trace(&args))?,
+        CliCommand::Replay(args) => runtime()?.block_on(replay_command::replay(&args))?,
+        CliCommand::Token(command) => token_command::token(command)?,
+        CliCommand::Completions(args) => print(completion_command::completions(&args, Cli::command()).trim_end()),
+        CliCommand::Man(args) => print(manual_command::manual(&args, Cli::command())?.trim_end()),
+    }
+    Ok(())
+}
+
+/// Parses the command line, with warnings about it. A configuration file is read first, because its values are defaults of
+/// the flags.
+fn parse() -> anyhow::Result<(Cli, Vec<String>)> {
+    let mut command = Cli::command();
+    // Errors are ignored only here, to find `--config`: below everything is parsed again.
+    let draft = drafted(&command);
+    let file = draft.as_ref().and_then(|serve| serve.try_get_one::<PathBuf>("config").ok()?.cloned());
+    if let Some((serve, file)) = command.find_subcommand("serve").zip(file) {
+        let serve = with_file(serve.clone(), &file)?.command;
+        command = command.mut_subcommand("serve", |_| serve);
+        drafted(&command);
+    }
+    let matches = command.clone().try_get_matches().map_err(usage_error)?;
+    let warnings = typed_secret::warnings(&command, &matches);
+    Ok((Cli::from_arg_matches(&matches).map_err(usage_error)?, warnings))
+}
+
+/// Flags of `serve` as far as they can be read whatever is wrong with others, if that is the command. The format of the log
+/// is that of errors from now on.
+fn drafted(command: &Command) -> Option<ArgMatches> {
+    let matches = command.clone().ignore_errors(true).try_get_matches().ok()?;
+    let (_, serve) = matches.subcommand().filter(|(name, _)| *name == "serve")?;
+    if let Ok(Some(format)) = serve.try_get_one::<LogFormat>("log_format") {
+        set_format(*format);
+    }
+    Some(serve.clone())
+}
+
+/// Error of a command line for a log that is JSON. All else, and what is no error but help, clap prints in colour and ends
+/// the process.
+fn usage_error(error: clap::Error) -> clap::Error {
+    if !error.use_stderr() || formatted(Level::ERROR, "").is_none() {
+        error.exit();
+    }
+    error
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_subcommand_and_its_flags_are_consistent() {
+        Cli::command().debug_assert();
+    }
+}

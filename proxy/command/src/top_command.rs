@@ -1,0 +1,204 @@
+//! `trunkline top`: shows the observer's numbers in a terminal, refreshed.
+
+mod fleet_table;
+
+use std::io::{self, IsTerminal, Write};
+use std::time::Duration;
+
+use clap::Args;
+use futures_util::future::join_all;
+use http::StatusCode;
+use tokio::signal::ctrl_c;
+use tokio::time::sleep;
+use trunkline_proxy::parts::{Address, ClientTls, Connector, FleetSnapshot, NodeSnapshot, TlsError, UnreachablePeer};
+
+use super::admin_client::{AdminClient, AdminTokenArgs, AdminTokenError, admin_address};
+use super::flag::value_parser::seconds;
+
+/// Largest answer of a node that shows a large fleet.
+const ANSWER_MAX_BYTES: usize = 64 * 1024 * 1024;
+
+/// Escape sequences that enter and leave the alternate screen, without cursor and without line wrap.
+const ENTER: &str = "\x1b[?1049h\x1b[?25l\x1b[?7l";
+const LEAVE: &str = "\x1b[?7h\x1b[?25h\x1b[?1049l";
+
+/// Flags of `trunkline top`.
+#[derive(Debug, Args)]
+pub(super) struct TopArgs {
+    /// Admin ports of nodes. One shows those of its --peers too.
+    #[arg(value_name = "URL", default_value = "http://127.0.0.1:8090", num_args = 1..=64)]
+    pub urls: Vec<String>,
+
+    #[command(flatten)]
+    pub token: AdminTokenArgs,
+
+    /// How often to look.
+    #[arg(long, value_name = "SECONDS", default_value = "1s", value_parser = seconds(1..=60))]
+    pub interval: Duration,
+
+    /// Looks once, prints, and ends.
+    #[arg(long)]
+    pub once: bool,
+}
+
+/// Error for a fleet that can't be shown.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum TopError {
+    #[error("{value:?} {problem}")]
+    Url { value: String, problem: &'static str },
+    #[error(transparent)]
+    Token(#[from] AdminTokenError),
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    #[error("{0}")]
+    Silent(String),
+    #[error("what is shown can't be written: {0}")]
+    Output(#[from] io::Error),
+}
+
+/// Shows the nodes at the given URLs until Ctrl-C.
+///
+/// # Errors
+/// When no node answers the first time, or the output can't be written.
+pub(super) async fn top(args: &TopArgs) -> Result<(), TopError> {
+    let client = FleetClient::new(args)?;
+    let first = client.fleet().await;
+    if first.nodes.is_empty() {
+        let problems: Vec<_> = first.unreachable.iter().map(|one| format!("{}: {}", one.url, one.problem)).collect();
+        return Err(TopError::Silent(problems.join("\n")));
+    }
+    // Rates are those of the time between two answers.
+    let pause = args.interval;
+    if args.once {
+        sleep(pause).await;
+        return Ok(print(&client.fleet().await)?);
+    }
+    let is_terminal = io::stdout().is_terminal();
+    if is_terminal {
+        write(ENTER)?;
+    }
+    let shown = show(&client, first, pause, is_terminal).await;
+    if is_terminal {
+        write(LEAVE)?;
+    }
+    Ok(shown?)
+}
+
+async fn show(client: &FleetClient, mut fleet: FleetSnapshot, pause: Duration, is_terminal: bool) -> io::Result<()> {
+    loop {
+        if is_terminal {
+            paint(&fleet)?
+        } else {
+            print(&fleet)?
+        }
+        fleet = tokio::select! {
+            _ = ctrl_c() => return Ok(()),
+            fleet = async { sleep(pause).await; client.fleet().await } => fleet,
+        };
+    }
+}
+
+/// Paints each line at its place: lines beyond the screen are left out, and nothing flickers.
+fn paint(fleet: &FleetSnapshot) -> io::Result<()> {
+    let lines = fleet_table::lines(fleet);
+    let painted: String =
+        lines.iter().enumerate().map(|(row, line)| format!("\x1b[{};1H{line}\x1b[K", row + 1)).collect();
+    write(&format!("{painted}\x1b[J"))
+}
+
+fn print(fleet: &FleetSnapshot) -> io::Result<()> {
+    write(&format!("{}\n", fleet_table::lines(fleet).join("\n")))
+}
+
+fn write(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.flush()
+}
+
+/// Client of the nodes that are shown.
+struct FleetClient {
+    nodes: Vec<Address>,
+    client: AdminClient,
+}
+
+impl FleetClient {
+    fn new(args: &TopArgs) -> Result<Self, TopError> {
+        let nodes = args
+            .urls
+            .iter()
+            .map(|url| admin_address(url).map_err(|problem| TopError::Url { value: url.clone(), problem }));
+        let nodes: Vec<Address> = nodes.collect::<Result<_, _>>()?;
+        let connector = match nodes.iter().any(Address::is_tls) {
+            true => Connector::with_tls(ClientTls::default())?,
+            false => Connector::default(),
+        };
+        Ok(Self { nodes, client: AdminClient::new(connector, args.token.token()?) })
+    }
+
+    /// Asks all nodes at once, and merges their answers.
+    async fn fleet(&self) -> FleetSnapshot {
+        let answers = join_all(self.nodes.iter().map(|node| self.fleet_of(node))).await;
+        merge(self.nodes.iter().map(Address::to_string).zip(answers))
+    }
+
+    /// Asks one node for its fleet: itself and its peers.
+    async fn fleet_of(&self, node: &Address) -> Result<FleetSnapshot, String> {
+        let answer = self.client.get(node, "/api/fleet", ANSWER_MAX_BYTES).await?;
+        match answer.status() {
+            StatusCode::OK => {
+                serde_json::from_slice(answer.body()).map_err(|error| format!("no answer of a node: {error}"))
+            }
+            StatusCode::UNAUTHORIZED if !self.client.has_token() => Err("it wants --admin-token".into()),
+            StatusCode::UNAUTHORIZED => Err("it has another --admin-token".into()),
+            StatusCode::NOT_FOUND => Err("it serves no API: it has no --admin-token, or is no admin port".into()),
+            other => Err(format!("it answers {other}")),
+        }
+    }
+}
+
+/// Merges the answers of nodes, each with its URL. A node that several tell of is shown once.
+fn merge(answers: impl Iterator<Item = (String, Result<FleetSnapshot, String>)>) -> FleetSnapshot {
+    let mut all = FleetSnapshot::default();
+    for (url, answer) in answers {
+        match answer {
+            Ok(fleet) => {
+                all.at_ms = all.at_ms.max(fleet.at_ms);
+                all.agree &= fleet.agree;
+                let is_new = |node: &NodeSnapshot| all.nodes.iter().all(|known| known.instance != node.instance);
+                let new: Vec<NodeSnapshot> = fleet.nodes.into_iter().filter(is_new).collect();
+                all.nodes.extend(new);
+                all.unreachable.extend(fleet.unreachable);
+            }
+            Err(problem) => all.unreachable.push(UnreachablePeer { url, problem }),
+        }
+    }
+    all.nodes.sort_by(|one, other| one.name.cmp(&other.name));
+    all.unreachable.sort_by(|one, other| one.url.cmp(&other.url));
+    all.unreachable.dedup_by(|one, other| one.url == other.url);
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fleet(at_ms: u64, names: &[&str]) -> Result<FleetSnapshot, String> {
+        let node = |name: &&str| NodeSnapshot {
+            name: (*name).into(),
+            instance: format!("i-{name}"),
+            ..NodeSnapshot::default()
+        };
+        Ok(FleetSnapshot { at_ms, nodes: names.iter().map(node).collect(), ..FleetSnapshot::default() })
+    }
+
+    #[test]
+    fn a_node_that_several_tell_of_is_shown_once_and_silent_ones_are_listed() {
+        let silent = || Err("gone".to_owned());
+        let answers = [fleet(1, &["b", "a"]), fleet(2, &["c", "b"]), silent(), silent()];
+        let all = merge(["u", "v", "w", "w"].map(str::to_owned).into_iter().zip(answers));
+        let names: Vec<_> = all.nodes.iter().map(|node| node.name.as_str()).collect();
+        assert_eq!((names, all.at_ms), (vec!["a", "b", "c"], 2));
+        assert_eq!(all.unreachable.iter().map(|one| one.url.as_str()).collect::<Vec<_>>(), ["w"]);
+    }
+}

@@ -1,0 +1,208 @@
+//! `trunkline trace`: shows messages as they pass, with the time at each hop.
+
+mod hop_text;
+mod trace_view;
+
+use std::io::{self, Write};
+use std::time::Duration;
+
+use clap::Args;
+use tokio::time::{Instant, interval};
+use trunkline_proxy::parts::{LineStreamError, TRACE_SECONDS_DEFAULT, TRACE_SECONDS_MAX, TraceLine};
+
+use super::admin_client::AdminTokenArgs;
+use super::admin_port::{AdminPort, AdminPortError};
+use super::flag::value_parser::whole_seconds;
+use super::stop_signal::StopSignals;
+use trace_view::TraceView;
+
+use crate::quantity::duration_text;
+
+/// Largest body of a refusal.
+const ANSWER_MAX_BYTES: usize = 64 * 1024;
+
+/// Interval at which messages are told whose hops don't come.
+const INTERVAL: Duration = Duration::from_millis(100);
+
+const EXAMPLES: &str = "\
+Examples:
+  trunkline trace --user ann                           all connections of a user, for 30 s
+  trunkline trace --method Send --hub /chat            calls of a method, by clients and of clients, with their answers
+  trunkline trace --group room-1 --seconds 300         the members of a group, while they are
+  trunkline trace --connection ID --payloads           one connection, and what it says
+
+It asks one node, which follows at all nodes of its fleet; those that take no part are named.
+A line is a message: \u{2191} from a client, \u{2193} to a client. Then the hops that it has taken:
+  link      at the proxy: up from the socket into the link, down from the link to the outbox
+  waited    in the app server, until the worker of the connection took it
+  queued    until the method began: other calls of the client run
+  ran       the method
+  answered  until the answer was in the link
+  way       the rest between proxy and app server, there and back
+  total     from the client's message to its answer, at the proxy
+  written   from the outbox to the client's socket
+waited, queued, ran and answered are told by app servers with the Trunkline SDK, by their own clock.
+With --payloads the node wants its admin token. Names of secrets, tokens and cookies are replaced by [redacted].";
+
+/// Flags of `trunkline trace`.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+#[group(id = "subject", required = true, multiple = false, args = ["connection", "user", "group", "method"])]
+pub(super) struct TraceArgs {
+    /// The connection whose id begins like this.
+    #[arg(long, value_name = "ID")]
+    pub connection: Option<String>,
+
+    /// All connections of this user.
+    #[arg(long, value_name = "USER")]
+    pub user: Option<String>,
+
+    /// The members of this group.
+    #[arg(long, value_name = "GROUP")]
+    pub group: Option<String>,
+
+    /// Calls of this method and their answers; case does not count.
+    #[arg(long, value_name = "METHOD")]
+    pub method: Option<String>,
+
+    /// Only this hub, by its path or its name.
+    #[arg(long, value_name = "HUB")]
+    pub hub: Option<String>,
+
+    /// Ends it after this time.
+    #[arg(long, value_name = "SECONDS", default_value = duration_text(Duration::from_secs(TRACE_SECONDS_DEFAULT)),
+          value_parser = whole_seconds::<u64>(1..=TRACE_SECONDS_MAX))]
+    pub seconds: u64,
+
+    /// Shows the payloads of messages.
+    #[arg(long)]
+    pub payloads: bool,
+
+    /// Prints what the node tells: one JSON object in a line.
+    #[arg(long)]
+    pub json: bool,
+
+    /// The admin port of a node.
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8090")]
+    pub admin: String,
+
+    #[command(flatten)]
+    pub token: AdminTokenArgs,
+}
+
+/// Error for a trace that does not begin, or ends by itself.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum TraceCommandError {
+    #[error(transparent)]
+    Port(#[from] AdminPortError),
+    #[error("the trace breaks off: {0}")]
+    Broken(#[from] LineStreamError),
+    #[error("the node has ended the trace: it stops, or this machine is too slow")]
+    Ended,
+    #[error("what the node sends can't be read: {0}. Is it of another version?")]
+    Line(#[from] serde_json::Error),
+    #[error("Ctrl-C can't be heard: {0}")]
+    Signals(io::Error),
+    #[error("what is shown can't be written: {0}")]
+    Output(#[from] io::Error),
+}
+
+/// Shows messages until the time is over, or Ctrl-C.
+///
+/// # Errors
+/// When it does not begin, or the node ends it.
+pub(super) async fn trace(args: &TraceArgs) -> Result<(), TraceCommandError> {
+    let port = AdminPort::new(&args.admin, &args.token, ANSWER_MAX_BYTES)?;
+    let mut signals = StopSignals::new().map_err(TraceCommandError::Signals)?;
+    let mut stream = port.stream(&target(args)).await?;
+    let mut view = TraceView::default();
+    let mut ticks = interval(INTERVAL);
+    let ended = loop {
+        tokio::select! {
+            line = stream.next() => match line {
+                Ok(Some(line)) if line.is_empty() => {}
+                Ok(Some(text)) => {
+                    let line: TraceLine = serde_json::from_slice(&text)?;
+                    let is_last = matches!(line, TraceLine::End(_));
+                    view.take(line, Instant::now()).iter().for_each(|news| tell(news));
+                    if args.json {
+                        put(&[&text, &b"\n"[..]].concat())?;
+                    }
+                    if is_last {
+                        break Ok(());
+                    }
+                }
+                Ok(None) => break Err(TraceCommandError::Ended),
+                Err(error) => break Err(error.into()),
+            },
+            _ = signals.next() => break Ok(()),
+            _ = ticks.tick() => show(args, view.due(Instant::now()))?,
+        }
+    };
+    show(args, view.rest())?;
+    tell(&view.summary());
+    ended
+}
+
+/// Prints messages, unless their lines were printed as they came.
+fn show(args: &TraceArgs, messages: Vec<String>) -> io::Result<()> {
+    if args.json || messages.is_empty() {
+        return Ok(());
+    }
+    put((messages.join("\n") + "\n").as_bytes())
+}
+
+/// Path and query that the API takes.
+fn target(args: &TraceArgs) -> String {
+    let mut query = form_urlencoded::Serializer::new(String::new());
+    let TraceArgs { connection, user, group, method, hub, .. } = args;
+    let given = [("connection", connection), ("user", user), ("group", group), ("method", method), ("hub", hub)];
+    query.extend_pairs(given.iter().filter_map(|(name, value)| Some((name, value.as_ref()?))));
+    query.append_pair("seconds", &args.seconds.to_string());
+    query.append_pair("payloads", if args.payloads { "shown" } else { "hidden" });
+    format!("/api/trace?{}", query.finish())
+}
+
+fn put(bytes: &[u8]) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(bytes)?;
+    out.flush()
+}
+
+fn tell(line: &str) {
+    // Nobody has to read it.
+    drop(writeln!(io::stderr().lock(), "{line}"));
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct TraceParser {
+        #[command(flatten)]
+        args: TraceArgs,
+    }
+
+    fn parse(typed: &[&str]) -> Result<TraceArgs, String> {
+        let typed = [&["trace"], typed].concat();
+        TraceParser::try_parse_from(typed).map(|command| command.args).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn one_subject_is_asked_for_with_every_value_encoded() {
+        let args = parse(&["--user", "a&b", "--hub", "/chat", "--payloads"]).unwrap();
+        assert_eq!(target(&args), "/api/trace?user=a%26b&hub=%2Fchat&seconds=30&payloads=shown");
+        let args = parse(&["--method", "Say", "--seconds", "600"]).unwrap();
+        assert_eq!(target(&args), "/api/trace?method=Say&seconds=600&payloads=hidden");
+    }
+
+    #[test]
+    fn what_is_missing_or_too_much_is_refused() {
+        assert!(parse(&[]).unwrap_err().contains("--connection <ID>|--user <USER>|--group <GROUP>|--method <METHOD>"));
+        assert!(parse(&["--user", "a", "--group", "b"]).unwrap_err().contains("cannot be used with"));
+        assert!(parse(&["--user", "a", "--seconds", "601"]).unwrap_err().contains("must be from 1s to 10m"));
+    }
+}

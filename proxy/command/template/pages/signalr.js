@@ -1,0 +1,1 @@
+../../../../app-sdk/examples/pages/signalr.js

@@ -1,0 +1,36 @@
+//! Parts of a node that the `trunkline` command is made of. No part of the public API.
+
+pub use crate::auth::jwks::JwksError;
+pub use crate::auth::key::KeyError;
+pub use crate::auth::{JwksSource, TokenPolicy, VerifyingKey, host_of_url};
+pub use crate::clock::unix_seconds;
+#[cfg(feature = "otlp")]
+pub use crate::config::OtlpSettings;
+#[cfg(feature = "tls")]
+pub use crate::config::TlsListener;
+pub use crate::config::{
+    AdminSettings, AmbiguousHeaders, DrainSettings, FleetSettings, FrontendLimits, GroupLimits, HostPattern, HostRules,
+    HttpTransportSettings, LEVELS_MAX_BYTES, LinkSettings, LogLevels, MESSAGE_MAX_BYTES, NEGOTIATE_TIMEOUT,
+    NetworkError, OutboxLimits, PathPrefix, PathPrefixError, ProxyProtocolSettings, RehomeSettings, RelaySettings,
+    RestSettings, TrustedHeader, TrustedHeaders, TrustedNetworks, WebhookConnecting, WebhookRule, WebhookSettings,
+    random_node_name,
+};
+pub use crate::fleet::MemberState;
+pub use crate::net::address::{Address, is_loopback_host};
+pub use crate::net::connector::Connector;
+pub use crate::net::http_client::{HttpClient, HttpError, read_whole, within};
+pub use crate::net::line_stream::{LineStream, LineStreamError};
+#[cfg(feature = "tls")]
+pub use crate::net::tls::{CertificateFault, ClientTls, IdentityFiles, TlsError, TlsLookError, TlsSeen, look_at_tls};
+pub use crate::node::{Heartbeat, InheritedSockets, ReplayHubError, ReplayNode, ReplayedOpening, StartError};
+pub use crate::observer::{
+    AnnouncementReport, CloseLine, FleetSnapshot, HubPart, HubSnapshot, LossLine, MessageLine, MissingCount,
+    NodeSnapshot, OpenLine, PoolSnapshot, RECORDING_FORMAT, RECORDING_VERSION, Rates, RebalanceReport, RebalanceState,
+    RecordedPayload, RecordingHeader, RecordingLine, TRACE_SECONDS_DEFAULT, TRACE_SECONDS_MAX, TraceConnectionLine,
+    TraceHeader, TraceHopLine, TraceLine, TraceMessageLine, TraceNodeLine, TraceNodeState, UnreachablePeer, json_line,
+    take_parts,
+};
+pub use crate::routing::{RULE_TABLES, RuleSample, Ruleset, TextPlace, nearest};
+pub use crate::shard::HubTimes;
+pub use crate::telemetry::SamplingTerms;
+pub use crate::upstream::Hub;

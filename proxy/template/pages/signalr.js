@@ -1,1 +1,0 @@
-../../../app-sdk/examples/pages/signalr.js
