@@ -12,7 +12,6 @@ mod certificate_reload;
 mod embedded;
 #[cfg(feature = "otlp")]
 mod export;
-#[cfg(feature = "tls")]
 mod file_check;
 mod graceful_stop;
 mod heartbeat;
@@ -20,6 +19,7 @@ pub(crate) mod hub_sweep;
 mod inherited_socket;
 mod link_notice;
 mod listener_set;
+#[cfg(feature = "tls")]
 mod replay_node;
 mod rule_reload;
 mod rule_set;
@@ -44,6 +44,7 @@ use tracing::{info, warn};
 pub use embedded::{AppListener, Embedded};
 pub use heartbeat::Heartbeat;
 pub use inherited_socket::InheritedSockets;
+#[cfg(feature = "tls")]
 pub use replay_node::{ReplayHubError, ReplayNode, ReplayedOpening};
 pub use start_error::StartError;
 

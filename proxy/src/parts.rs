@@ -22,7 +22,9 @@ pub use crate::net::http_client::{HttpClient, HttpError, read_whole, within};
 pub use crate::net::line_stream::{LineStream, LineStreamError};
 #[cfg(feature = "tls")]
 pub use crate::net::tls::{CertificateFault, ClientTls, IdentityFiles, TlsError, TlsLookError, TlsSeen, look_at_tls};
-pub use crate::node::{Heartbeat, InheritedSockets, ReplayHubError, ReplayNode, ReplayedOpening, StartError};
+pub use crate::node::{Heartbeat, InheritedSockets, StartError};
+#[cfg(feature = "tls")]
+pub use crate::node::{ReplayHubError, ReplayNode, ReplayedOpening};
 pub use crate::observer::{
     AnnouncementReport, CloseLine, FleetSnapshot, HubPart, HubSnapshot, LossLine, MessageLine, MissingCount,
     NodeSnapshot, OpenLine, PoolSnapshot, RECORDING_FORMAT, RECORDING_VERSION, Rates, RebalanceReport, RebalanceState,

@@ -43,6 +43,7 @@ mod reconnect;
 mod reroute;
 mod route_table;
 mod send_origin;
+mod severed_socket;
 mod shard_context;
 mod shard_core;
 mod shared;
@@ -113,6 +114,7 @@ pub(crate) use watch::{
     WatchedOpening, kind_name, redaction,
 };
 
+use apply::apply_read;
 use drain_schedule::{DrainSchedule, chance, longest_spread};
 use leaving::{LOOK_INTERVAL, wait_within};
 use levelling::LevelSearch;
@@ -188,14 +190,14 @@ impl Shard {
         {
             let mut state = self.state();
             let read_at = state.core.time_for_watches();
-            state.apply_read(commands, read_at);
+            apply_read(&mut state, commands, read_at);
         }
         self.start_tasks();
     }
 
     /// Applies a batch that came through the inbox.
     pub(crate) fn apply_batch(self: &Rc<Self>, batch: CommandBatch) {
-        self.step(|state| state.apply_read(batch.commands, batch.read_at));
+        self.step(|state| apply_read(state, batch.commands, batch.read_at));
         self.start_tasks();
     }
 

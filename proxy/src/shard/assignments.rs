@@ -4,29 +4,30 @@
 //!  Assignments ─┬─ reassignment   its home: clients without one, and those that have left one
 //!               ├─ sided          side homes, for some methods
 //!               ├─ mirrored       copies, for mirrors
-//!               └─ ends           ids that must not attach again, closes by the clock
+//!               └─ closed ids, token expiries   its end
 //! ```
+//!
+//! A connection ends here, whoever ends it: what it has at app servers goes with it.
+
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use bytestring::ByteString;
+use trunkline_protocol::cause::Cause;
+use trunkline_protocol::manifest::Transport;
+use trunkline_protocol::service::RawKind;
 
 use super::close_reason::CloseReason;
 use super::closed_id::ClosedIds;
 use super::command::PendingAck;
-use super::connection::Client;
-use super::connection::LeaveStage;
-use super::connection::LetGo;
-use super::connection::PauseReason;
-use super::connection::Status;
+use super::connection::{Client, LeaveStage, LetGo, PauseReason, Status};
 use super::content::Content;
-use super::delivery::BatchMode;
-use super::delivery::Flush;
-use super::framed::Framed;
-use super::framed::frame_for;
-use super::framed::raw_frame;
-use super::hand_over::is_goodbye;
-use super::leaving::reason_of;
+use super::delivery::{BatchMode, Flush};
+use super::framed::{Framed, frame_for, is_goodbye, raw_frame};
 use super::mirror::MirroredConnections;
 use super::outbox_budget::largest;
-use super::reassignment::Reassignment;
-use super::reassignment::moved_to;
+use super::reassignment::{Reassignment, moved_to};
 use super::shard_context::ShardContext;
 use super::shard_core::ShardCore;
 use super::side_assignment::SidedClients;
@@ -34,21 +35,8 @@ use super::slot::Slot;
 use super::token_expiry::TokenExpiries;
 use crate::clock::unix_seconds;
 use crate::net::socket::Socket;
-use crate::transport::websocket::Unframed;
-use crate::transport::websocket::unframe_whole;
-use crate::upstream::AppServerId;
-use crate::upstream::HomeLink;
-use crate::upstream::HubIndex;
-use crate::upstream::RouteChoice;
-use bytes::Bytes;
-use bytestring::ByteString;
-use std::rc::Rc;
-use std::task::Context;
-use std::task::Poll;
-use std::task::Waker;
-use trunkline_protocol::cause::Cause;
-use trunkline_protocol::manifest::Transport;
-use trunkline_protocol::service::RawKind;
+use crate::transport::websocket::{Unframed, unframe_whole};
+use crate::upstream::{AppServerId, HomeLink, HubIndex, RouteChoice};
 
 /// Ticks that a client may take to answer our close; as the official server has it.
 const CLOSE_TIMEOUT_TICKS: u32 = 5;
@@ -257,7 +245,7 @@ impl Assignments {
             && let LeaveStage::BehindAnswer(cause) = client.cold.leave
             && !core.is_busy(client)
         {
-            self.close(core, slot, &reason_of(cause));
+            self.close(core, slot, &CloseReason::of_move(cause));
         }
     }
 

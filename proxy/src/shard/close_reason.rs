@@ -10,6 +10,7 @@ use trunkline_protocol::service::{CloseConnection, ServiceMessage};
 use super::connection::Client;
 use super::content::Content;
 use super::framed::message_frame;
+use crate::metrics::MoveCause;
 use crate::transport::websocket::{self, CLOSE_APP_FAILED, CLOSE_GOING_AWAY, CLOSE_NORMAL};
 use crate::upstream::LinkHandle;
 
@@ -154,6 +155,14 @@ impl CloseReason {
     #[must_use]
     pub(crate) fn drained() -> Self {
         Self::reconnect(Cause::Drained, AppNotice::Clean)
+    }
+
+    /// Reason of a client that is to move for this cause.
+    pub(super) fn of_move(cause: MoveCause) -> Self {
+        match cause {
+            MoveCause::Rebalance => Self::rebalanced(),
+            _ => Self::drained(),
+        }
     }
 
     /// Its node has more clients than others, and a rebalance evens them out.

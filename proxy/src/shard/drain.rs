@@ -1,17 +1,17 @@
 //! Drain: all clients are sent elsewhere, spread over a time; then none is accepted any more.
 
+use std::time::Duration;
+
+use tokio::time::Instant;
+
 use super::assignments::Assignments;
 use super::close_reason::CloseReason;
-use super::drain_schedule::DrainSchedule;
-use super::drain_schedule::chance;
+use super::drain_schedule::{DrainSchedule, chance};
 use super::leaving::LeavingClients;
 use super::moving::Moves;
 use super::shard_core::ShardCore;
-use super::slot::Serial;
-use super::slot::Slot;
+use super::slot::{Serial, Slot};
 use crate::metrics::MoveCause;
-use std::time::Duration;
-use tokio::time::Instant;
 
 /// Drain of one shard.
 #[derive(Debug, Default)]
@@ -76,22 +76,4 @@ impl Drain {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::shard::ShardState;
-    use crate::shard::testbed::Testbed;
-
-    #[test]
-    fn a_drain_closes_the_clients_that_are_due_and_then_all() {
-        let mut bed = Testbed::new();
-        let (ann, ben) = (bed.client("ann"), bed.client("ben"));
-        let everyone = bed.state.core.connections.everyone();
-        let mut schedule = DrainSchedule::new(everyone, Duration::from_secs(10), || 0.0);
-        let ShardState { core, assignments, moves, leaving, drain, .. } = &mut bed.state;
-        drain.leave_due(core, assignments, moves, leaving, &mut schedule, (Instant::now(), Duration::ZERO));
-        assert!(bed.state.core.connections.live(ann).is_none() && bed.state.core.connections.live(ben).is_some());
-        assert!(!bed.state.drain.is_drained());
-        bed.state.drain.close_all_drained(&mut bed.state.core, &mut bed.state.assignments);
-        assert!(bed.state.core.connections.live(ben).is_none() && bed.state.drain.is_drained());
-    }
-}
+mod tests;

@@ -7,16 +7,16 @@
 //!
 //! Only kind, ids and method are read. What can't be read ends the connection.
 
-use super::assignments::Assignments;
-use super::firewall;
-use super::shard_core::ShardCore;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use tracing::{debug, enabled};
 use trunkline_protocol::hub::CallScan;
 
+use super::assignments::Assignments;
 use super::connection::{REFUSED_UPLOADS_MAX, SIDE_UPLOADS_MAX};
+use super::firewall;
+use super::shard_core::ShardCore;
 use super::side_assignment::SideChoice;
 use super::slot::Slot;
 use crate::limits::{RatedCall, RatedCaller};

@@ -1,7 +1,7 @@
 //! Transport frames around downward messages: made once per message, shared by all receivers.
 
 use bytes::{Bytes, BytesMut};
-use trunkline_protocol::hub::{HubMessage, HubProtocol};
+use trunkline_protocol::hub::{HubMessage, HubProtocol, next_frame};
 use trunkline_protocol::service::{Payloads, RawKind};
 
 use super::content::Content;
@@ -63,4 +63,11 @@ pub(crate) fn raw_frame(kind: RawKind, payload: &[u8]) -> Bytes {
         RawKind::Binary => Opcode::Binary,
     };
     websocket::frame(opcode, payload)
+}
+
+/// Whether these bytes are a close message that has the client come back: so an app server ends its clients when it stops.
+pub(super) fn is_goodbye(protocol: HubProtocol, payload: &[u8]) -> bool {
+    let Ok(Some(frame)) = next_frame(protocol, payload, payload.len()) else { return false };
+    let message = protocol.decode(&Bytes::copy_from_slice(payload.get(frame.body).unwrap_or_default()));
+    matches!(message, Ok(Some(HubMessage::Close(close))) if close.allow_reconnect)
 }

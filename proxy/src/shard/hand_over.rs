@@ -7,16 +7,14 @@
 //!  to another link:        not read ─► Pause ─► PauseAck ─► Resume over the other link ─► read on: nothing is lost
 //! ```
 
-use super::assignments::Assignments;
-use super::shard_core::ShardCore;
 use std::sync::Arc;
 
-use bytes::Bytes;
-use bytestring::ByteString;
-use trunkline_protocol::hub::{HubMessage, HubProtocol, next_frame};
-use trunkline_protocol::service::{ConnectionFlowControl, FlowOperation, FlowSubject, ServiceMessage};
+use trunkline_protocol::service::FlowOperation;
 
+use super::assignments::Assignments;
 use super::connection::PauseReason;
+use super::reassignment::flow;
+use super::shard_core::ShardCore;
 use super::slot::{Serial, Slot};
 use crate::upstream::{AppServerId, HomeLink, HubIndex, LinkHandle, Pool};
 
@@ -178,21 +176,10 @@ impl HandOvers {
     }
 }
 
-/// Whether these bytes are a close message that has the client come back: so an app server ends its clients when it stops.
-pub(super) fn is_goodbye(protocol: HubProtocol, payload: &[u8]) -> bool {
-    let Ok(Some(frame)) = next_frame(protocol, payload, payload.len()) else { return false };
-    let message = protocol.decode(&Bytes::copy_from_slice(payload.get(frame.body).unwrap_or_default()));
-    matches!(message, Ok(Some(HubMessage::Close(close))) if close.allow_reconnect)
-}
-
-/// Flow control of one client, for its app server.
-pub(super) fn flow(id: &str, operation: FlowOperation) -> ServiceMessage {
-    let (connection_id, subject) = (ByteString::from(id), FlowSubject::Client);
-    ServiceMessage::ConnectionFlowControl(ConnectionFlowControl { connection_id, subject, operation })
-}
-
 #[cfg(test)]
 mod tests {
+    use trunkline_protocol::service::ServiceMessage;
+
     use trunkline_protocol::cause::Cause;
 
     use super::*;

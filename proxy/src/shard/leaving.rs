@@ -15,15 +15,15 @@
 //! and by each transport but those of a node inside an app and of raw endpoints and Blazor circuits, where calls are not noted.
 //! Client results count where app servers dial in; those of our SDK are asked within calls, or fail as when a client leaves.
 
-use super::assignments::Assignments;
-use super::shard_core::ShardCore;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::assignments::Assignments;
 use super::close_reason::CloseReason;
 use super::connection::LeaveStage;
 use super::content::Content;
+use super::shard_core::ShardCore;
 use super::slot::{Serial, Slot};
 use crate::metrics::MoveCause;
 
@@ -97,7 +97,7 @@ impl LeavingClients {
             return;
         }
         if wait.is_zero() || matches!(client.content, Content::Raw) {
-            return assignments.close(core, slot, &reason_of(cause));
+            return assignments.close(core, slot, &CloseReason::of_move(cause));
         }
         let (serial, quiet_at, hurries_at, until) =
             (client.serial, now + wait / QUIET_PART, now + wait / 2, now + wait);
@@ -137,7 +137,7 @@ impl LeavingClients {
             let Some(client) = core.connections.live(at.slot) else { continue };
             let (is_busy, stage) = (core.is_busy(client), client.cold.leave);
             if now >= at.until || !is_busy && (stage != LeaveStage::Waits || now >= at.quiet_at) {
-                assignments.close(core, at.slot, &reason_of(at.cause));
+                assignments.close(core, at.slot, &CloseReason::of_move(at.cause));
                 continue;
             }
             if let Some(client) = core.connections.live_mut(at.slot) {
@@ -152,14 +152,6 @@ impl LeavingClients {
         assignments.finish_batch(core);
         self.is_watched = !self.are_none();
         self.is_watched
-    }
-}
-
-/// Reason of which client and app server are told.
-pub(super) fn reason_of(cause: MoveCause) -> CloseReason {
-    match cause {
-        MoveCause::Rebalance => CloseReason::rebalanced(),
-        _ => CloseReason::drained(),
     }
 }
 

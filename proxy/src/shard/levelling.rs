@@ -10,9 +10,6 @@
 //! A client is idle that waits for no answer and is not on its way anywhere. At the door nobody says whether a message
 //! without an answer is still being worked on, so only who has been silent for a moment goes.
 
-use super::assignments::Assignments;
-use super::reroute::Rerouting;
-use super::shard_core::ShardCore;
 use std::collections::HashMap;
 use std::mem;
 use std::sync::Arc;
@@ -22,9 +19,12 @@ use trunkline_protocol::id::random_bytes;
 use trunkline_protocol::manifest::{IF_IDLE_HEADER, MIGRATE_TO_HEADER};
 use trunkline_protocol::service::{CloseConnection, ServiceMessage};
 
+use super::assignments::Assignments;
 use super::connection::{Client, PauseReason};
 use super::drain_schedule::{DrainSchedule, chance};
 use super::reassignment::moved_to;
+use super::reroute::Rerouting;
+use super::shard_core::ShardCore;
 use super::slot::{Serial, Slot};
 use crate::upstream::{AppServerId, HomeLink, HubIndex, Pool};
 

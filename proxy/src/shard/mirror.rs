@@ -11,7 +11,6 @@
 //! A copy never waits and never holds anything back: what a mirror can't take at the moment it does not get. One that was
 //! lost begins again with the next message, at any app server of its group, as a connection that comes from elsewhere.
 
-use super::shard_core::ShardCore;
 use indexmap::IndexSet;
 use tracing::warn;
 use trunkline_protocol::cause::Cause;
@@ -21,6 +20,7 @@ use super::connection::{ColdState, MirrorCopies, MirrorCopy, MirrorOrder, Openin
 use super::content::Content;
 use super::history::short;
 use super::shard_context::ShardContext;
+use super::shard_core::ShardCore;
 use super::slot::Slot;
 use crate::clock::unix_ms;
 use crate::routing::MirrorRule;

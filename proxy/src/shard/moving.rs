@@ -19,10 +19,6 @@
 //! Until the state has left, the old owner has the connection, and gets it back when the move fails. From then on the new one
 //! has it, or nobody.
 
-use super::assignments::Assignments;
-use super::keep_alive::KeepAlive;
-use super::reconnect::SeveredSockets;
-use super::shard_core::ShardCore;
 use bytes::Bytes;
 use bytestring::ByteString;
 use tokio::sync::oneshot;
@@ -32,10 +28,14 @@ use trunkline_protocol::hub::HubProtocol;
 use trunkline_protocol::manifest::{HubManifest, SlowClients};
 use trunkline_protocol::service::{FlowOperation, MoveConnection, OpenConnection, ServiceMessage};
 
+use super::assignments::Assignments;
 use super::connection::{Client, Opening, Resumption, SetName, Status};
 use super::content::Content;
 use super::delivery::Flush;
-use super::hand_over::flow;
+use super::keep_alive::KeepAlive;
+use super::reassignment::flow;
+use super::severed_socket::SeveredSockets;
+use super::shard_core::ShardCore;
 use super::slot::{Serial, Slot};
 use crate::clock::unix_ms;
 use crate::metrics::MoveCause;

@@ -13,7 +13,6 @@
 //! All app servers hear everything, and one of them tells the app. So each is told who hears, in the same place of its stream:
 //! an app server is listed when its snapshot is complete.
 
-use super::shard_core::ShardCore;
 use std::mem;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -26,6 +25,7 @@ use trunkline_protocol::service::{PresenceChanges, PresencePhase, ServiceMessage
 use super::command::LinkLoss;
 use super::connection::{Connections, Presence, SetChanges, SetName};
 use super::presence_batch::PresenceBatch;
+use super::shard_core::ShardCore;
 use crate::metrics::Counters;
 use crate::upstream::{AppServerId, HomeLink, HubIndex, LinkHandle, Pool};
 

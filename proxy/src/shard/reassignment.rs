@@ -14,7 +14,7 @@ use std::sync::Arc;
 use bytestring::ByteString;
 use trunkline_protocol::hub::HandshakeRequest;
 use trunkline_protocol::manifest::MIGRATE_TO_HEADER;
-use trunkline_protocol::service::{CloseConnection, ServiceMessage};
+use trunkline_protocol::service::{CloseConnection, ConnectionFlowControl, FlowOperation, FlowSubject, ServiceMessage};
 
 use super::close_reason::CloseReason;
 use super::command::{LinkLoss, MembershipChange};
@@ -280,6 +280,12 @@ pub(crate) fn opening_until(now: u32, handshake_timeout_ms: u64) -> Status {
 pub(super) fn moved_to(id: &str, instance: &str) -> ServiceMessage {
     let headers = vec![(MIGRATE_TO_HEADER.into(), vec![instance.into()])];
     ServiceMessage::CloseConnection(CloseConnection { connection_id: id.into(), error: None, headers })
+}
+
+/// Flow control of one client, for its app server.
+pub(super) fn flow(id: &str, operation: FlowOperation) -> ServiceMessage {
+    let (connection_id, subject) = (ByteString::from(id), FlowSubject::Client);
+    ServiceMessage::ConnectionFlowControl(ConnectionFlowControl { connection_id, subject, operation })
 }
 
 #[cfg(test)]

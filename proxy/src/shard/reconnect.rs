@@ -12,12 +12,6 @@
 //! after it has read the answer to its handshake, and then sends a ping. A message that it reads in one go with that answer is
 //! one that it gets twice after its next move. So the first counted messages wait for its first frame, or a short time.
 
-use super::assignments::Assignments;
-use super::close_reason::CloseReason;
-use super::keep_alive::Overdue;
-use super::keep_alive::keep_alive_frame;
-use super::moving::Moves;
-use super::shard_core::ShardCore;
 use std::mem;
 
 use bytestring::ByteString;
@@ -25,34 +19,20 @@ use trunkline_protocol::cause::Cause;
 use trunkline_protocol::hub::HubMessage;
 use trunkline_protocol::service::{ConnectionReconnect, ServiceMessage};
 
+use super::assignments::Assignments;
+use super::close_reason::CloseReason;
 use super::connection::{Client, LeaveStage};
 use super::content::Content;
 use super::delivery::Flush;
 use super::framed::message_frame;
+use super::keep_alive::{Overdue, keep_alive_frame};
+use super::moving::Moves;
+use super::shard_core::ShardCore;
 use super::slot::{Serial, Slot};
 use crate::limits::AddressPermit;
 use crate::metrics::MoveCause;
 use crate::net::socket::Socket;
 use crate::upstream::HubIndex;
-
-/// Sockets that were left by their clients. Tasks wait for them, which only a socket that is still there wakes.
-#[derive(Debug, Default)]
-pub(super) struct SeveredSockets(Vec<(u32, Socket)>);
-
-/// Ticks for which a severed socket is kept.
-const SEVERED_KEPT_TICKS: u32 = 2;
-
-impl SeveredSockets {
-    fn add(&mut self, socket: Socket, now: u32) {
-        socket.cut();
-        self.0.push((now.saturating_add(SEVERED_KEPT_TICKS), socket));
-    }
-
-    /// Sockets whose tasks have ended by now.
-    pub(super) fn take_old(&mut self, now: u32) -> Vec<Socket> {
-        self.0.extract_if(.., |(until, _)| *until <= now).map(|(_, socket)| socket).collect()
-    }
-}
 
 /// Whether a client can come back after its socket has ended for this cause: not if it has said goodbye.
 fn may_return(client: &Client, cause: Cause) -> bool {

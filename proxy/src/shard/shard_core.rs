@@ -1,56 +1,32 @@
 //! Core of a shard's state: its clients, what is written to them, and what each part needs to know beside them.
 
+use std::mem;
+use std::sync::Arc;
+
+use bytestring::ByteString;
+use tokio::time::Instant;
+use tracing::debug;
+use trunkline_protocol::fleet::Ownership;
+use trunkline_protocol::hub::{Completion, HubMessage, Outcome};
+use trunkline_protocol::service::{ClientInvocation, FlowOperation, GroupMember, OpenConnection, ServiceMessage};
+
 use super::Resumption;
 use super::apply::no_such_connection;
-use super::command::Audience;
-use super::command::ConnectionCommand;
-use super::command::MembershipChange;
-use super::command::PendingAck;
-use super::connection::Arrival;
-use super::connection::Client;
-use super::connection::Connections;
-use super::connection::Opening;
-use super::connection::OpeningInterner;
-use super::connection::PauseReason;
-use super::connection::SideHome;
-use super::connection::Status;
+use super::command::{Audience, ConnectionCommand, MembershipChange, PendingAck};
+use super::connection::{Arrival, Client, Connections, Opening, OpeningInterner, PauseReason, SideHome, Status};
 use super::content::Content;
-use super::delivery::BatchMode;
-use super::delivery::Delivery;
-use super::delivery::Flush;
-use super::framed::frame_for;
-use super::framed::message_frame;
-use super::hand_over::flow;
+use super::delivery::{BatchMode, Delivery, Flush};
+use super::framed::{frame_for, message_frame};
 use super::member_query::MemberListing;
 use super::outbox_budget::OutboxBudget;
-use super::reassignment::moved_to;
+use super::reassignment::{flow, moved_to};
 use super::send_origin::SendOrigin;
 use super::shard_context::ShardContext;
 use super::slot::Slot;
 use super::user_group::ExpiredMembership;
-use super::watch::UpwardEnd;
-use super::watch::UpwardTrace;
+use super::watch::{UpwardEnd, UpwardTrace};
 use crate::telemetry::OpenSpan;
-use crate::upstream::AppServerId;
-use crate::upstream::Asker;
-use crate::upstream::HomeLink;
-use crate::upstream::Hub;
-use crate::upstream::HubIndex;
-use crate::upstream::ServerGroup;
-use bytestring::ByteString;
-use std::mem;
-use std::sync::Arc;
-use tokio::time::Instant;
-use tracing::debug;
-use trunkline_protocol::fleet::Ownership;
-use trunkline_protocol::hub::Completion;
-use trunkline_protocol::hub::HubMessage;
-use trunkline_protocol::hub::Outcome;
-use trunkline_protocol::service::ClientInvocation;
-use trunkline_protocol::service::FlowOperation;
-use trunkline_protocol::service::GroupMember;
-use trunkline_protocol::service::OpenConnection;
-use trunkline_protocol::service::ServiceMessage;
+use crate::upstream::{AppServerId, Asker, HomeLink, Hub, HubIndex, ServerGroup};
 
 /// Size of the buffer that all sockets of a shard are read into. Large, so that a burst takes few system calls; there is
 /// only one.
@@ -464,18 +440,4 @@ impl ShardCore {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::shard::testbed::Testbed;
-
-    #[test]
-    fn the_read_buffer_is_lent_and_used_again() {
-        let mut bed = Testbed::new();
-        let buffer = bed.state.core.lend_read_buffer();
-        let at = buffer.as_ptr();
-        assert_eq!(buffer.len(), READ_BUFFER_BYTES);
-        bed.state.core.return_read_buffer(buffer);
-        let again = bed.state.core.lend_read_buffer();
-        assert_eq!(again.as_ptr(), at);
-    }
-}
+mod tests;

@@ -340,6 +340,7 @@ impl Shared {
     }
 
     /// Waits until the drain begins.
+    #[cfg(feature = "tls")]
     pub(crate) async fn drain_begun(&self) {
         self.life.drain_begun.cancelled().await;
     }

@@ -8,17 +8,16 @@
 //! Clients that can move unnoticed come first. The next search goes on behind the last one, so a load balancer that sends
 //! a client back does not have it cut each second.
 
-use super::assignments::Assignments;
-use super::leaving::LeavingClients;
-use super::moving::Moves;
-use super::shard_core::ShardCore;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::assignments::Assignments;
 use super::connection::{Client, Connections, LeaveStage};
 use super::drain_schedule::{DrainSchedule, chance};
-use super::leaving::LEAVE_WAIT;
+use super::leaving::{LEAVE_WAIT, LeavingClients};
+use super::moving::Moves;
+use super::shard_core::ShardCore;
 use super::slot::{Serial, Slot};
 use crate::metrics::MoveCause;
 

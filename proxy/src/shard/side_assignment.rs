@@ -9,19 +9,15 @@
 //!
 //! What an app server had taken is never given to another one, as with homes.
 
-use super::reassignment::Reassignment;
-use super::shard_core::ShardCore;
 use std::mem;
 use std::sync::Arc;
-use trunkline_protocol::hub::CallScan;
-use trunkline_protocol::service::FlowOperation;
 
 use bytestring::ByteString;
 use indexmap::IndexSet;
 use tracing::{debug, warn};
-use trunkline_protocol::hub::{HandshakeRequest, HandshakeResponse};
+use trunkline_protocol::hub::{CallScan, HandshakeRequest, HandshakeResponse};
 use trunkline_protocol::manifest::ITEMS_HEADER;
-use trunkline_protocol::service::{ServiceMessage, header};
+use trunkline_protocol::service::{FlowOperation, ServiceMessage, header};
 use trunkline_protocol::wire::RESTORES_HEADER;
 
 use super::assignments::{CALL_LOST, CALL_UNFINISHED};
@@ -31,7 +27,8 @@ use super::connection::{Client, LetGo, PauseReason, SideHome, SideHomes, SideSta
 use super::content::{Content, DATA_TYPE_HANDSHAKE};
 use super::delivery::Flush;
 use super::history::short;
-use super::reassignment::moved_to;
+use super::reassignment::{Reassignment, moved_to};
+use super::shard_core::ShardCore;
 use super::slot::Slot;
 use crate::routing::Ruleset;
 use crate::upstream::{AppServerId, HubIndex, LinkHandle};

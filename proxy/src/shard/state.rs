@@ -1,50 +1,42 @@
 //! State of one shard: the parts that own it, and the steps that need several of them.
 //!
 //! ```text
-//!                 ┌ Connections    clients, sets, census, routes
-//!                 ├ Delivery       outboxes, sockets, watches; effects that wait for the end of a batch
-//!  ShardState ────┼ KeepAlive      wheel of due checks
-//!                 ├ TokenExpiries  closes by the clock
-//!                 ├ Reassignment   clients without a home, and those that have left one
-//!                 ├ PresenceFeeds  app servers that are told who comes and goes
-//!                 ├ TaskFeeds      app servers that stand for exclusive tasks
-//!                 └ ClosedIds      ids that must not attach again
+//!                 ┌ ShardCore      clients with their sets and routes, what is written to them, watches
+//!                 ├ Assignments    app servers of a client: home, side homes, mirrors; its end
+//!                 ├ Moves          other sockets and other nodes for a client; keep-alives
+//!                 ├ Leaving, Shed, Drain, Rerouting, Levelling, HandOvers   clients that are to be elsewhere
+//!  ShardState ────┴ PresenceFeeds, TaskFeeds   app servers that follow others
 //! ```
 //!
+//! Each part is given the core, and parts that stand above it here, by `&mut`; none knows this file, so calls go one way.
 //! No method waits, and none calls back into the shard: links and sockets only take what they are given, and their wakers
 //! only schedule tasks. Tasks are started by the driver, [`Shard`](super::Shard).
 
-use super::apply::apply;
-use super::assignments::{Assignments, CALL_UNFINISHED};
-use super::drain::Drain;
-use super::hand_over::HandOvers;
-use super::hand_over::flow;
-use super::inspection::Inspector;
-use super::inspection::WatchDesk;
-use super::moving::Moves;
-use super::reroute::Rerouting;
-use super::shard_core::ShardCore;
-use super::shed::Shed;
-use crate::upstream::LinkId;
 use std::rc::Rc;
-use tokio::time::Instant;
-use trunkline_protocol::service::FlowOperation;
 
 use bytestring::ByteString;
 use trunkline_protocol::manifest::ITEMS_HEADER;
-use trunkline_protocol::service::header;
+use trunkline_protocol::service::{FlowOperation, header};
 
+use super::assignments::{Assignments, CALL_UNFINISHED};
 use super::close_reason::CloseReason;
 use super::command::{LinkLoss, MembershipChange, ShardCommand};
 use super::connection::{Client, LetGo, PauseReason};
+use super::drain::Drain;
+use super::hand_over::HandOvers;
+use super::inspection::{Inspector, WatchDesk};
 use super::leaving::LeavingClients;
 use super::levelling::Levelling;
+use super::moving::Moves;
 use super::presence_feed::PresenceFeeds;
-use super::reassignment::moved_to;
+use super::reassignment::{flow, moved_to};
+use super::reroute::Rerouting;
 use super::shard_context::ShardContext;
+use super::shard_core::ShardCore;
+use super::shed::Shed;
 use super::slot::Slot;
 use super::task_feed::TaskFeeds;
-use crate::upstream::{AppServerId, HomeLink, HubIndex};
+use crate::upstream::{AppServerId, HomeLink, HubIndex, LinkId};
 
 /// State of one shard.
 #[derive(Debug)]
@@ -111,18 +103,6 @@ impl ShardState {
             self.assignments.token_expiries.set(slot, expires_s);
         }
         slot
-    }
-
-    /// Applies a batch that a link has brought, or another thread; it was read at this time, if a watch wants to know.
-    pub(super) fn apply_read(&mut self, commands: Vec<ShardCommand>, read_at: Option<Instant>) {
-        self.core.delivery.read_at = read_at;
-        self.apply(commands);
-        self.core.delivery.read_at = None;
-    }
-
-    /// Applies the commands of one batch in their order, then writes what they left to be written.
-    pub(super) fn apply(&mut self, commands: Vec<ShardCommand>) {
-        apply(self, commands);
     }
 
     /// Advances the shard by one second.

@@ -3,7 +3,6 @@
 //! Shard 0 tells for the whole node, over one link per app server, the whole list whenever it changes. An app server is listed
 //! from its first link on, until it says that it stops, or its last link is lost.
 
-use super::shard_core::ShardCore;
 use std::sync::Arc;
 
 use bytestring::ByteString;
@@ -13,6 +12,7 @@ use trunkline_protocol::service::{ServiceMessage, TaskCandidate, TaskCandidates}
 
 use super::command::LinkLoss;
 use super::presence_feed::other_link;
+use super::shard_core::ShardCore;
 use crate::upstream::{AppServerId, HomeLink, HubIndex};
 
 /// App servers that stand for exclusive tasks of any hub.

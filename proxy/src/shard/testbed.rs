@@ -10,6 +10,7 @@ use trunkline_protocol::key::{AccessKey, AccessKeys};
 use trunkline_protocol::manifest::HubManifest;
 use trunkline_protocol::service::{FrameBuffer, OpenConnection, RawKind, ServiceMessage};
 
+use super::apply::apply;
 use super::command::{ConnectionCommand, ShardCommand};
 use super::connection::{Client, OpeningInterner, Status};
 use super::content::Content;
@@ -87,18 +88,23 @@ impl Testbed {
         link
     }
 
+    /// Applies commands as one batch.
+    pub(super) fn apply(&mut self, commands: Vec<ShardCommand>) {
+        apply(&mut self.state, commands);
+    }
+
     /// Applies bytes that an app server sends to a client.
     pub(super) fn data(&mut self, id: &str, slot: Slot, app: AppServerId, payload: &'static str) {
         let command = ConnectionCommand::Data { payload: payload.into(), kind: RawKind::Binary };
         let (hub, connection_id) = (self.hub.index(), whole_id(id).into());
-        self.state.apply(vec![ShardCommand::One { hub, app, connection_id, slot, command }]);
+        self.apply(vec![ShardCommand::One { hub, app, connection_id, slot, command }]);
     }
 
     /// Applies the order of an app server to close a client.
     pub(super) fn close(&mut self, id: &str, slot: Slot, app: AppServerId) {
         let command = ConnectionCommand::Close { error: None, cause: None, by: None };
         let (hub, connection_id) = (self.hub.index(), whole_id(id).into());
-        self.state.apply(vec![ShardCommand::One { hub, app, connection_id, slot, command }]);
+        self.apply(vec![ShardCommand::One { hub, app, connection_id, slot, command }]);
     }
 
     /// Adds an open client of an app server without links.

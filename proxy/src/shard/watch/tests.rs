@@ -1,5 +1,6 @@
 //! Tests of watches in every detail, on a shard with clients whose sockets are in memory.
 
+use trunkline_protocol::hub::HubProtocol;
 use trunkline_protocol::service::Payloads;
 
 use super::running_watch::IDLE_TICKS;
@@ -9,8 +10,6 @@ use crate::shard::command::{Audience, ConnectionCommand, MembershipChange, Recei
 use crate::shard::framed::Framed;
 use crate::shard::send_origin::SendOrigin;
 use crate::shard::testbed::{Testbed, whole_id};
-use trunkline_protocol::hub::HubProtocol;
-
 use crate::upstream::HubIndex;
 
 const OWN: u32 = 7;
@@ -57,19 +56,19 @@ fn say(bed: &mut Testbed, slot: Slot, text: &str, is_marked: bool) -> Option<i64
 fn report(bed: &mut Testbed, id: &str, slot: Slot, report: TraceReport) {
     let (hub, app, connection_id) = (bed.hub.index(), AppServerId::from(OWN), whole_id(id).into());
     let command = ConnectionCommand::Traced(Box::new(report));
-    bed.state.apply(vec![ShardCommand::One { hub, app, connection_id, slot, command }]);
+    bed.apply(vec![ShardCommand::One { hub, app, connection_id, slot, command }]);
 }
 
 fn join(bed: &mut Testbed, id: &str, slot: Slot, change: MembershipChange) {
     let (hub, app, connection_id) = (bed.hub.index(), AppServerId::from(OWN), whole_id(id).into());
     let command = ConnectionCommand::Group { change, ack: None };
-    bed.state.apply(vec![ShardCommand::One { hub, app, connection_id, slot, command }]);
+    bed.apply(vec![ShardCommand::One { hub, app, connection_id, slot, command }]);
 }
 
 fn send(bed: &mut Testbed, to: Receivers, text: &'static str) {
     let message = Framed::new(&Payloads::single(HubProtocol::Json, Bytes::from_static(text.as_bytes())));
     let (hub, origin) = (bed.hub.index(), SendOrigin::Sender(AppServerId::from(OWN), 0));
-    bed.state.apply(vec![ShardCommand::Send { hub, to, message, origin }]);
+    bed.apply(vec![ShardCommand::Send { hub, to, message, origin }]);
 }
 
 /// Events since the last batch, in short.
@@ -369,7 +368,7 @@ fn sends_to_many_are_recorded_for_each_recipient_that_is_followed() {
         trunkline_protocol::service::Payloads::single(trunkline_protocol::hub::HubProtocol::Json, "hi".into());
     let (hub, origin) = (bed.hub.index(), crate::shard::SendOrigin::Sender(AppServerId::from(OWN), 0));
     let (to, message) = (crate::shard::Audience::Everyone.into(), crate::shard::Framed::new(&payloads));
-    bed.state.apply(vec![ShardCommand::Send { hub, to, message, origin }]);
+    bed.apply(vec![ShardCommand::Send { hub, to, message, origin }]);
     assert_eq!(events(&mut bed, number), ["ann opened", "ann down hi"]);
     assert_eq!(clients.map(|client| bed.received(client)), [["hi"], ["hi"]]);
 }
@@ -450,7 +449,7 @@ fn messages_of_raw_endpoints_keep_their_kind() {
         bed.state.core.watch_up(ann, b"x", kind.data_type(), None);
         let command = ConnectionCommand::Data { payload: "y".into(), kind };
         let (hub, app, connection_id) = (bed.hub.index(), AppServerId::from(OWN), whole_id("ann").into());
-        bed.state.apply(vec![ShardCommand::One { hub, app, connection_id, slot: ann, command }]);
+        bed.apply(vec![ShardCommand::One { hub, app, connection_id, slot: ann, command }]);
     }
     let kinds = |piece: &WatchPiece| match piece.event {
         WatchEvent::Bytes(_, _, WatchedBytes::Messages(_, kind)) => Some(kind),
