@@ -32,8 +32,6 @@ pub(crate) async fn build(app: App, stop: &mut StopSignals) -> anyhow::Result<Op
     let mut command = Command::new(&cargo);
     command
         .args(["build", "--profile", PROFILE, "--package", "trunkline-proxy", "--bin", "trunkline"])
-        // The system's allocator will do, and jemalloc takes long to build.
-        .arg("--no-default-features")
         .args(["--package", "trunkline-demo-apps", "--bin", &format!("demo-{}", app.name())])
         .stdin(Stdio::null());
     // Where `cargo run` found this crate, not where it was compiled: a checkout may move, or be copied.
