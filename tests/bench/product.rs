@@ -17,7 +17,7 @@ use crate::harness::sockets::free_address;
 const LINKS: u16 = 5;
 
 /// Command that builds the programs that are measured.
-const BUILD: &str = "cargo build --release -p trunkline-proxy --features trunkline-proxy/jemalloc --bin trunkline \
+const BUILD: &str = "cargo build --profile dist -p trunkline-proxy --features trunkline-proxy/jemalloc --bin trunkline \
                      -p trunkline --example bench -p trunkline-load --bin trunkline-load";
 
 /// Proxies and their app server. They end with this value, the proxies first.
