@@ -3,9 +3,7 @@
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use snow::Error;
-use snow::params::{CipherChoice, DHChoice, HashChoice};
-use snow::resolvers::{CryptoResolver, DefaultResolver};
-use snow::types::{Cipher, Dh, Hash, Random};
+use snow::types::Cipher;
 
 /// Bytes of a key.
 const KEY_BYTES: usize = 32;
@@ -13,30 +11,9 @@ const KEY_BYTES: usize = 32;
 /// Bytes that sealing adds.
 pub(crate) const TAG_BYTES: usize = 16;
 
-/// Where snow takes its parts from: its own, but for the cipher.
-pub(crate) struct Resolver;
-
-impl CryptoResolver for Resolver {
-    fn resolve_rng(&self) -> Option<Box<dyn Random>> {
-        DefaultResolver.resolve_rng()
-    }
-
-    fn resolve_dh(&self, choice: &DHChoice) -> Option<Box<dyn Dh>> {
-        DefaultResolver.resolve_dh(choice)
-    }
-
-    fn resolve_hash(&self, choice: &HashChoice) -> Option<Box<dyn Hash>> {
-        DefaultResolver.resolve_hash(choice)
-    }
-
-    fn resolve_cipher(&self, choice: &CipherChoice) -> Option<Box<dyn Cipher>> {
-        matches!(choice, CipherChoice::AESGCM).then(|| Box::new(AesGcm::default()) as _)
-    }
-}
-
 /// The cipher with its key, which is set up once. It has none before Noise has agreed on one.
 #[derive(Default)]
-struct AesGcm(Option<LessSafeKey>);
+pub(crate) struct AesGcm(Option<LessSafeKey>);
 
 impl AesGcm {
     fn seal(&self, nonce: u64, authtext: &[u8], plaintext: &[u8], out: &mut [u8]) -> Option<usize> {
@@ -88,9 +65,9 @@ impl Cipher for AesGcm {
 mod tests {
     use super::*;
 
-    fn ciphers() -> [Box<dyn Cipher>; 2] {
+    fn ciphers() -> [AesGcm; 2] {
         [(); 2].map(|()| {
-            let mut cipher = Resolver.resolve_cipher(&CipherChoice::AESGCM).unwrap();
+            let mut cipher = AesGcm::default();
             cipher.set(&[7; KEY_BYTES]);
             cipher
         })

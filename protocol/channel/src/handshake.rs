@@ -6,7 +6,7 @@ use snow::params::NoiseParams;
 use snow::{Builder, HandshakeState, TransportState};
 use trunkline_protocol::key::{AccessKeys, FarEnd};
 
-use crate::cipher::Resolver;
+use crate::resolver::Resolver;
 
 /// Noise with fresh keys at both ends, and a secret that goes into the first message already. AES, because records are small
 /// as a rule, and processors compute it.

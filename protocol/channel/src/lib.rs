@@ -22,6 +22,7 @@
 //! | module | contents |
 //! |---|---|
 //! | `cipher` | what seals a record |
+//! | `resolver` | the parts of Noise |
 //! | `handshake` | two texts that prove the key, one for each direction |
 //! | `record` | sealed pieces, each a WebSocket message |
 //! | `stream` | bytes through a channel, over any socket |
@@ -30,6 +31,7 @@
 mod cipher;
 mod handshake;
 mod record;
+mod resolver;
 mod stream;
 mod upgrade;
 
