@@ -32,7 +32,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use tokio_util::task::TaskTracker;
 use trunkline_protocol::cause::Cause;
-use trunkline_protocol::door::INSTANCE_ID_HEADER;
+use trunkline_protocol::dial_in::INSTANCE_ID_HEADER;
 use trunkline_protocol::hub::{
     FramingError, HandshakeError, HandshakeRequest, HandshakeResponse, HubMessage, HubMessageError, HubProtocol,
 };

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use trunkline_protocol::development_key::DevelopmentKeyError;
-use trunkline_protocol::door::ConnectionStringError;
+use trunkline_protocol::dial_in::ConnectionStringError;
 use trunkline_protocol::hub::PayloadError;
 use trunkline_protocol::key::AccessKeyError;
 

@@ -31,7 +31,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::routing::{MethodRouter, get, post};
-use trunkline_protocol::door::ConnectionString;
+use trunkline_protocol::dial_in::ConnectionString;
 use trunkline_protocol::id::random_id;
 use trunkline_protocol::manifest::{EndpointKind, HubManifest, Manifest};
 use trunkline_protocol::wire::{CHANNEL_PATH, LINK_PATH, MANIFEST_PATH, NEGOTIATE_PATH};

@@ -27,14 +27,14 @@
 //! | [`hub`] | hub messages, their JSON and MessagePack forms, framing, handshake, the structural scan |
 //! | [`manifest`] | an app server's hubs and their settings |
 //! | [`negotiate`] | the bodies of a negotiate request and answer, versions 0 and 1 |
-//! | [`door`] | connection strings and tokens of app servers that dial a service |
+//! | [`dial_in`] | connection strings and tokens of app servers that dial a service |
 //! | [`service`] | service messages and their codec, frames of a link, link sessions |
 //! | [`fleet`] | what nodes tell each other: greetings, node messages, interest, views |
 
 pub mod access_token;
 pub mod cause;
 pub mod development_key;
-pub mod door;
+pub mod dial_in;
 pub mod fleet;
 pub mod hub;
 pub mod id;

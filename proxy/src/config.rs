@@ -126,8 +126,8 @@ pub struct Settings {
     pub keys: AccessKeys,
     /// Development mode: no access key was given, so only loopback is trusted.
     pub is_development: bool,
-    /// Whether app servers may dial in, and clients may come by the door.
-    pub opens_door: bool,
+    /// Whether app servers may dial in, and clients may come by dial-in.
+    pub accepts_dial_in: bool,
     /// Whether there are app servers to dial.
     pub has_upstreams: bool,
     /// Address at which other nodes reach this one; `None` if they can't.
@@ -188,7 +188,7 @@ impl Settings {
             node: random_node_name(),
             keys,
             is_development,
-            opens_door: false,
+            accepts_dial_in: false,
             has_upstreams: true,
             advertise: None,
             tokens: TokenPolicy::default(),

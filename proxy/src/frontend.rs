@@ -19,7 +19,7 @@ mod authenticate;
 mod authorize;
 mod bearer;
 mod connect;
-mod door;
+mod dial_in;
 mod endpoint;
 mod fleet_channel;
 mod forwarded_header;

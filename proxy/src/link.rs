@@ -11,9 +11,9 @@
 //! Reading waits for no client and no handler, only for room in another shard's inbox, which that shard always makes.
 
 mod attachment;
+mod dial_in_ping;
+mod dial_in_sink;
 mod dialled_in_link;
-mod door_ping;
-mod door_sink;
 mod link_request;
 mod mirror_frame;
 mod route;

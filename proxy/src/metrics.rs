@@ -5,7 +5,7 @@
 mod cause_counters;
 mod client_protocol;
 mod counter;
-mod door_counters;
+mod dial_in_counters;
 mod histogram;
 mod hub_counters;
 mod limit;
@@ -25,7 +25,7 @@ mod webhook_counters;
 pub(crate) use cause_counters::CauseCounters;
 pub(crate) use client_protocol::ClientProtocol;
 pub(crate) use counter::{Counter, Gauge};
-pub(crate) use door_counters::DoorCounters;
+pub(crate) use dial_in_counters::DialInCounters;
 pub(crate) use histogram::{Buckets, Distribution, DurationBuckets, FanOutBuckets, Histogram, LifetimeBuckets};
 pub(crate) use hub_counters::{ConnectionCounters, HubCounters};
 pub(crate) use limit::Limit;

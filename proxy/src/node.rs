@@ -224,8 +224,8 @@ impl Node {
         }
         let pools: Vec<_> = self.shared.hubs.all().iter().flat_map(|hub| hub.pools().to_vec()).collect();
         // What comes over these may be for clients of other nodes.
-        let at_door: Vec<_> = pools.iter().filter(|pool| pool.hub().is_of_door()).cloned().collect();
-        close_links(&at_door).await;
+        let by_dial_in: Vec<_> = pools.iter().filter(|pool| pool.hub().has_dialled_in()).cloned().collect();
+        close_links(&by_dial_in).await;
         self.fleet.members().leave().await;
         self.background.abort_all();
         close_links(&pools).await;

@@ -39,7 +39,7 @@ pub(crate) use authorizer::Authorizer;
 pub(crate) use caller::Caller;
 pub use hub::Hub;
 pub(crate) use hub_identity::{HubIdentity, HubOrigin};
-pub(crate) use hub_registry::{DOOR_HUBS_MAX, HubRegistry};
+pub(crate) use hub_registry::{DIAL_IN_HUBS_MAX, HubRegistry};
 pub(crate) use incoming_link::IncomingLink;
 pub(crate) use link_dial::{DialError, Dialled, UpstreamWebSocket, dial, into_websocket};
 pub(crate) use link_handle::{DialledIn, LinkHandle};

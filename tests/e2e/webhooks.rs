@@ -50,7 +50,7 @@ impl Scene {
     async fn start(stage: &Stage, mut command: Command, key: &str) -> Result<Self> {
         let (address, own) = (free_address()?, free_address()?);
         let (_, port) = own.rsplit_once(':').context("an address has a port")?;
-        let token = trunkline_protocol::door::sign_rest_token(
+        let token = trunkline_protocol::dial_in::sign_rest_token(
             &trunkline_protocol::key::AccessKey::new(ACCESS_KEY)?,
             None,
             u64::MAX >> 12,

@@ -4,7 +4,7 @@ use anyhow::{Result, ensure};
 use bytes::Bytes;
 use http::Method;
 use serde_json::{Value, json};
-use trunkline_protocol::door::sign_rest_token;
+use trunkline_protocol::dial_in::sign_rest_token;
 use trunkline_protocol::key::AccessKey;
 
 use crate::harness::http_client::{Answer, exchange};

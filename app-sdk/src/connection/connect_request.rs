@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 use bytestring::ByteString;
-use trunkline_protocol::door::app_claim;
+use trunkline_protocol::dial_in::app_claim;
 use trunkline_protocol::hub::Headers;
 use trunkline_protocol::manifest::Transport;
 use trunkline_protocol::service::{OpenConnection, ServiceMessage, header};

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use form_urlencoded::byte_serialize;
-use trunkline_protocol::door::{
+use trunkline_protocol::dial_in::{
     CLIENT_PATH, ClientTicket, ConnectionString, ORIGINAL_PATH_PARAMETER, REQUEST_ID_PARAMETER, ServiceScheme,
     client_audience, server_audience, sign_client_token, sign_server_token,
 };

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 use trunkline_link::LinkOutbox;
-use trunkline_protocol::door::{
+use trunkline_protocol::dial_in::{
     CLIENTS_IN_HUB_PING, CLIENTS_PING, FIN_ACK, INSTANCE_LOST_PING, SHUTDOWN_PING, TARGET_PING,
 };
 use trunkline_protocol::service::Ping;

@@ -9,7 +9,7 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep, tim
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use trunkline_link::{LinkOutbox, StatefulReconnects};
-use trunkline_protocol::door::{FIN_MIGRATE, SHUTDOWN_PING, STATUS_PING};
+use trunkline_protocol::dial_in::{FIN_MIGRATE, SHUTDOWN_PING, STATUS_PING};
 use trunkline_protocol::id::random_bytes;
 use trunkline_protocol::service::{Capabilities, Ping};
 
@@ -201,7 +201,7 @@ impl ServerPool {
             key: SlotKey { hub: Arc::clone(hub), node, boot: "".into(), slot },
             service: Some(Service { name: Arc::clone(service.name()), pings }),
             ring_max_bytes: *ring_max_bytes,
-            // Both doors answer for all that is behind them: a proxy's and Azure's.
+            // Both ends answer for all that is behind them: a proxy's and Azure's.
             capabilities: Capabilities { lists_members: true, ..Capabilities::default() },
             shutdown: shutdown.clone(),
             tasks: tasks.clone(),

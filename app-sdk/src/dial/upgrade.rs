@@ -10,7 +10,7 @@ use tokio_tungstenite::tungstenite::handshake::client::Request;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::{client_async_with_config, tungstenite};
 use trunkline_link::{LinkEnd, MigrationLevel, StatefulReconnects, request_handshake_for};
-use trunkline_protocol::door::{
+use trunkline_protocol::dial_in::{
     SDK_HEADER, SERVER_CONNECTION_PARAMETER, SERVER_ID_HEADER, SERVER_PATH, ServiceScheme, TARGET_PARAMETER,
 };
 use trunkline_protocol::id::random_bytes;

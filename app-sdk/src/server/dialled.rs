@@ -7,7 +7,7 @@ use axum::Router;
 use axum::routing::post;
 use tokio::runtime::Handle;
 use trunkline_link::StatefulReconnects;
-use trunkline_protocol::door::ConnectionString;
+use trunkline_protocol::dial_in::ConnectionString;
 use trunkline_protocol::manifest::EndpointKind;
 use trunkline_protocol::wire::NEGOTIATE_SUFFIX;
 

@@ -11,7 +11,7 @@ use http::{HeaderMap, StatusCode};
 use serde::Serialize;
 use tower::ServiceExt;
 use trunkline_protocol::access_token::User as TokenUser;
-use trunkline_protocol::door::{CLIENT_TOKEN_MAX_CHARS, ClientTicket};
+use trunkline_protocol::dial_in::{CLIENT_TOKEN_MAX_CHARS, ClientTicket};
 use trunkline_protocol::id::{random_bytes, random_id};
 use trunkline_protocol::manifest::{Authentication, HubManifest};
 use trunkline_protocol::negotiate::Decision;

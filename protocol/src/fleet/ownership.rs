@@ -32,7 +32,7 @@ const ARRIVAL_TICKS: u32 = 8;
 /// Origin of a send to many: two nodes that get copies of it tell by this which of them delivers it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SendOrigin<A> {
-    /// A sender that numbers its sends by epochs: an app server or, at the door, a node. With its epoch.
+    /// A sender that numbers its sends by epochs: an app server or, by dial-in, a node. With its epoch.
     Sender(A, i64),
     /// Another node has passed it on: to both, and the old owner has it.
     OtherNode,

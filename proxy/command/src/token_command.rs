@@ -7,7 +7,7 @@ use anyhow::Context;
 use clap::Subcommand;
 use trunkline_protocol::access_token;
 use trunkline_protocol::development_key::{DevelopmentKeyError, read_or_make};
-use trunkline_protocol::door::sign_rest_token_for;
+use trunkline_protocol::dial_in::sign_rest_token_for;
 use trunkline_protocol::key::{AccessKey, AccessKeyError};
 use trunkline_proxy::parts::unix_seconds;
 

@@ -1,4 +1,4 @@
-//! Tokens of the door: those with which app servers dial in, and those with which they send their clients there.
+//! Tokens of dial-in: those with which app servers dial in, and those with which they send their clients there.
 //!
 //! They are JWTs signed with the text of an access key. Of the audience only the path and the hub count: its host is the
 //! one of a connection string, which a node behind a load balancer does not know, and its port is always missing. The
@@ -11,7 +11,7 @@ use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
 use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value};
 use trunkline_protocol::access_token::User;
-use trunkline_protocol::door::expanded_claim;
+use trunkline_protocol::dial_in::expanded_claim;
 use trunkline_protocol::key::AccessKeys;
 use trunkline_protocol::manifest::Transport;
 use trunkline_protocol::token::Claim;
@@ -56,7 +56,7 @@ impl ServiceAudience {
     }
 }
 
-/// Verifier of the door's tokens, by the access keys.
+/// Verifier of dial-in's tokens, by the access keys.
 #[derive(Debug)]
 pub(crate) struct ServiceVerifier {
     keys: Vec<AnyHmac>,

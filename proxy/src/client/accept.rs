@@ -117,7 +117,7 @@ async fn handshake(
     let limit = pending.terms.handshake_timeout.unwrap_or(limit);
     let read = timeout(limit, socket.read_handshake(shard, early)).await;
     let handshake = read.unwrap_or(Err(HandshakeFailure::TimedOut))?;
-    let handshake = handshake.check(settings, pending.transport, pending.hub.is_of_door())?;
+    let handshake = handshake.check(settings, pending.transport, pending.hub.has_dialled_in())?;
     let took = Duration::from_micros(shard.now_us().saturating_sub(begun));
     shard.counters().handshakes_of_clients.observe_duration(took);
     Ok(Some(handshake))

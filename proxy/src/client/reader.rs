@@ -651,7 +651,7 @@ impl<'a> Upstream<'a> {
                 let Some(client) = self.state.core.connections.get_mut(self.slot) else { return };
                 // From now on its silence has an end.
                 client.has_pinged = true;
-                if let (Content::Hub(protocol), Some(_)) = (client.content, self.home.of_door()) {
+                if let (Content::Hub(protocol), Some(_)) = (client.content, self.home.by_dial_in()) {
                     // An app server that dials in measures the silence of its clients itself.
                     self.home.send_data(self.id, ping_of(protocol), DataType::Other.number());
                 }

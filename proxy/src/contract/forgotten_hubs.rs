@@ -14,7 +14,7 @@ use super::http::exchange;
 use super::stage::{Stage, run, settings};
 use crate::node::hub_sweep;
 use crate::observer::{Readiness, UpstreamProblems};
-use crate::upstream::{APP_SERVERS_MAX, DOOR_HUBS_MAX};
+use crate::upstream::{APP_SERVERS_MAX, DIAL_IN_HUBS_MAX};
 
 /// A node that forgets, as all do.
 fn stage() -> Stage {
@@ -189,15 +189,15 @@ fn names_of_the_door_are_forgotten_and_their_places_used_again() {
     run(async {
         let stage = forgetting(Stage::with(settings(), 2));
         let hubs = &stage.shared.hubs;
-        let learn = |name: String| hubs.learn_at_door(HubManifest::new(&name, "/client")).map(|hub| hub.index());
+        let learn = |name: String| hubs.learn_by_dial_in(HubManifest::new(&name, "/client")).map(|hub| hub.index());
         for round in 0..3 {
-            let all: Vec<_> = (0..DOOR_HUBS_MAX).map(|number| learn(format!("{round}-{number}"))).collect();
-            assert!(all.iter().flatten().all(|index| index.get() < DOOR_HUBS_MAX), "{round}");
-            assert_eq!((all.iter().flatten().count(), learn("one more".into())), (DOOR_HUBS_MAX, None), "{round}");
+            let all: Vec<_> = (0..DIAL_IN_HUBS_MAX).map(|number| learn(format!("{round}-{number}"))).collect();
+            assert!(all.iter().flatten().all(|index| index.get() < DIAL_IN_HUBS_MAX), "{round}");
+            assert_eq!((all.iter().flatten().count(), learn("one more".into())), (DIAL_IN_HUBS_MAX, None), "{round}");
             hold(&stage).await;
             hold(&stage).await;
         }
-        assert_eq!((hubs.all().len(), hubs.living().len()), (DOOR_HUBS_MAX, 0));
+        assert_eq!((hubs.all().len(), hubs.living().len()), (DIAL_IN_HUBS_MAX, 0));
     });
 }
 

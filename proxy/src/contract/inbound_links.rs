@@ -31,13 +31,13 @@ const TWO: &str = "two.example:8080";
 /// Time in which nodes tell each other what is new.
 const NEWS: Duration = Duration::from_millis(500);
 
-/// Nodes 1 to `count` of a fleet, with open doors.
-pub(super) async fn doors(count: u8) -> (MemoryNetwork, Vec<FleetNode>) {
+/// Nodes 1 to `count` of a fleet, that accept dial-in.
+pub(super) async fn dial_in_nodes(count: u8) -> (MemoryNetwork, Vec<FleetNode>) {
     let (network, all) = (MemoryNetwork::default(), (1..=count).collect::<Vec<_>>());
     let mut nodes = Vec::new();
     for &number in &all {
         let relay = RelaySettings { hop_timeout: Duration::from_secs(5), ..RelaySettings::embedded() };
-        nodes.push(FleetNode::start(&network, number, Settings { opens_door: true, relay, ..peers(&all) }).await);
+        nodes.push(FleetNode::start(&network, number, Settings { accepts_dial_in: true, relay, ..peers(&all) }).await);
     }
     linked(&nodes).await;
     (network, nodes)
@@ -57,13 +57,13 @@ fn token_until(path: &str, user: &str, until_s: u64) -> String {
 }
 
 /// A link that an app server has dialled. It answers keep-alives and hub handshakes by itself.
-pub(super) struct DoorLink {
+pub(super) struct DialInLink {
     to_node: mpsc::UnboundedSender<ServiceMessage>,
     from_node: mpsc::UnboundedReceiver<ServiceMessage>,
     targets: mpsc::UnboundedReceiver<String>,
 }
 
-impl DoorLink {
+impl DialInLink {
     /// Dials a node under an endpoint; else the text of the refused handshake.
     async fn dial(node: &FleetNode, instance: &str, endpoint: &str, target: Option<&str>) -> Result<Self, String> {
         let named = target.map(|target| format!("&target={target}")).unwrap_or_default();
@@ -223,21 +223,21 @@ pub(super) async fn settle() {
 #[test]
 fn over_one_endpoint_a_message_reaches_the_clients_of_all_nodes_once() {
     run(async {
-        let (_network, nodes) = doors(3).await;
+        let (_network, nodes) = dial_in_nodes(3).await;
         let (mut homes, mut clients) = (Vec::new(), Vec::new());
         for node in &nodes {
-            let mut home = DoorLink::open(node, "home_1", ONE).await;
+            let mut home = DialInLink::open(node, "home_1", ONE).await;
             clients.push(home.client(node, "ann").await);
             homes.push(home);
         }
-        let first = DoorLink::open(&nodes[0], "sender_1", ONE).await;
+        let first = DialInLink::open(&nodes[0], "sender_1", ONE).await;
         for (home, client) in homes.iter_mut().zip(&clients) {
             home.send(ServiceMessage::JoinGroupWithAck(membership(&client.id, "red", 7)));
             assert_eq!(home.ack().await.status, AckStatus::Ok);
         }
         let messages = || [broadcast("all"), to_group("red", "red"), to_user("ann", "ann")];
         messages().into_iter().for_each(|message| first.send(message));
-        let second = DoorLink::open(&nodes[1], "sender_1", ONE).await;
+        let second = DialInLink::open(&nodes[1], "sender_1", ONE).await;
         for client in &mut clients {
             for word in ["all", "red", "ann"] {
                 assert_eq!(client.text().await, word);
@@ -259,16 +259,16 @@ fn over_one_endpoint_a_message_reaches_the_clients_of_all_nodes_once() {
 #[test]
 fn over_two_endpoints_a_message_comes_once_wherever_the_links_are() {
     run(async {
-        let (_network, nodes) = doors(3).await;
+        let (_network, nodes) = dial_in_nodes(3).await;
         let (mut homes, mut clients) = (Vec::new(), Vec::new());
         for node in &nodes {
-            let mut home = DoorLink::open(node, "home_1", ONE).await;
+            let mut home = DialInLink::open(node, "home_1", ONE).await;
             clients.push(home.client(node, "ann").await);
             homes.push(home);
         }
         // The third node has a link of it under neither.
         let senders =
-            [DoorLink::open(&nodes[0], "sender_1", TWO).await, DoorLink::open(&nodes[1], "sender_1", ONE).await];
+            [DialInLink::open(&nodes[0], "sender_1", TWO).await, DialInLink::open(&nodes[1], "sender_1", ONE).await];
         settle().await;
         let known = nodes[2].stage.shared.other_nodes().app_servers(HUB);
         assert_eq!(known, ["home_1"], "who only sends gets no clients");
@@ -276,7 +276,7 @@ fn over_two_endpoints_a_message_comes_once_wherever_the_links_are() {
             said_once(senders.iter(), word, &homes, &mut clients).await;
         }
         // The first node is reached under both now, which the second one hears.
-        let both = DoorLink::open(&nodes[0], "sender_1", ONE).await;
+        let both = DialInLink::open(&nodes[0], "sender_1", ONE).await;
         settle().await;
         said_once(senders.iter(), "third", &homes, &mut clients).await;
         said_once([&both, &senders[0]].into_iter(), "fourth", &homes, &mut clients).await;
@@ -285,9 +285,9 @@ fn over_two_endpoints_a_message_comes_once_wherever_the_links_are() {
 
 /// Has an app server send a word over some links, and sees that each client gets it once.
 async fn said_once<'a>(
-    senders: impl Iterator<Item = &'a DoorLink>,
+    senders: impl Iterator<Item = &'a DialInLink>,
     word: &str,
-    homes: &[DoorLink],
+    homes: &[DialInLink],
     clients: &mut [Client],
 ) {
     senders.for_each(|sender| sender.send(broadcast(word)));
@@ -301,15 +301,15 @@ async fn said_once<'a>(
 #[test]
 fn a_question_has_one_answer_for_all_nodes_and_a_join_is_seen_by_what_follows() {
     run(async {
-        let (_network, nodes) = doors(3).await;
+        let (_network, nodes) = dial_in_nodes(3).await;
         let (mut homes, mut clients) = (Vec::new(), Vec::new());
         for node in &nodes {
-            let mut home = DoorLink::open(node, "home_1", ONE).await;
+            let mut home = DialInLink::open(node, "home_1", ONE).await;
             clients.push(home.client(node, "ann").await);
             homes.push(home);
         }
-        let mut sender = DoorLink::open(&nodes[0], "sender_1", ONE).await;
-        let other = DoorLink::open(&nodes[1], "sender_1", ONE).await;
+        let mut sender = DialInLink::open(&nodes[0], "sender_1", ONE).await;
+        let other = DialInLink::open(&nodes[1], "sender_1", ONE).await;
         settle().await;
         for (number, client) in (0..).zip(&clients) {
             sender.send(ServiceMessage::JoinGroupWithAck(membership(&client.id, "blue", number)));
@@ -339,7 +339,7 @@ fn a_question_has_one_answer_for_all_nodes_and_a_join_is_seen_by_what_follows() 
 }
 
 /// Lists the members of a group by pages; returns the sizes of these.
-async fn list(sender: &mut DoorLink, group: &'static str, page_size: i64) -> Vec<usize> {
+async fn list(sender: &mut DialInLink, group: &'static str, page_size: i64) -> Vec<usize> {
     let (mut sizes, mut ids, mut token) = (Vec::new(), Vec::new(), None);
     loop {
         let group = group.into();
@@ -364,11 +364,11 @@ async fn list(sender: &mut DoorLink, group: &'static str, page_size: i64) -> Vec
 #[test]
 fn a_client_at_another_node_is_asked_for_a_result_and_its_answer_finds_back() {
     run(async {
-        let (_network, nodes) = doors(3).await;
-        let mut home = DoorLink::open(&nodes[2], "home_1", ONE).await;
+        let (_network, nodes) = dial_in_nodes(3).await;
+        let mut home = DialInLink::open(&nodes[2], "home_1", ONE).await;
         let mut client = home.client(&nodes[2], "ann").await;
-        let elsewhere = DoorLink::open(&nodes[1], "home_1", ONE).await;
-        let mut sender = DoorLink::open(&nodes[0], "sender_1", ONE).await;
+        let elsewhere = DialInLink::open(&nodes[1], "home_1", ONE).await;
+        let mut sender = DialInLink::open(&nodes[0], "sender_1", ONE).await;
         settle().await;
         let question = |invocation: &str, connection: &str| {
             ServiceMessage::ClientInvocation(ClientInvocation {
@@ -422,14 +422,14 @@ fn a_client_at_another_node_is_asked_for_a_result_and_its_answer_finds_back() {
 }
 
 /// Receives the next node for which a link is asked for, over either link: one of their nodes does, whichever.
-async fn next_target(one: &mut DoorLink, other: &mut DoorLink) -> String {
+async fn next_target(one: &mut DialInLink, other: &mut DialInLink) -> String {
     tokio::select! {
         target = one.targets.recv() => target.unwrap(),
         target = other.targets.recv() => target.unwrap(),
     }
 }
 
-fn forget_targets(one: &mut DoorLink, other: &mut DoorLink) {
+fn forget_targets(one: &mut DialInLink, other: &mut DialInLink) {
     drop([one.targets(), other.targets()]);
 }
 
@@ -442,23 +442,23 @@ fn links_at(node: &FleetNode, instance: &str) -> usize {
 #[test]
 fn a_node_without_links_gets_one_for_the_asking_or_carried_by_another() {
     run(async {
-        let (_network, nodes) = doors(3).await;
-        let mut first = DoorLink::open(&nodes[0], "home_1", ONE).await;
+        let (_network, nodes) = dial_in_nodes(3).await;
+        let mut first = DialInLink::open(&nodes[0], "home_1", ONE).await;
         let target = first.targets.recv().await.unwrap();
         let other = first.targets.recv().await.unwrap();
         let mut asked = [target, other];
         asked.sort_unstable();
         assert_eq!(asked, ["n2", "n3"]);
         // The load balancer leads one right, and the other one to the wrong node.
-        let mut second = DoorLink::dial(&nodes[1], "home_1", ONE, Some("n2")).await.unwrap();
-        let refused = DoorLink::dial(&nodes[1], "home_1", ONE, Some("n3")).await.err().unwrap();
+        let mut second = DialInLink::dial(&nodes[1], "home_1", ONE, Some("n2")).await.unwrap();
+        let refused = DialInLink::dial(&nodes[1], "home_1", ONE, Some("n3")).await.err().unwrap();
         assert!(refused.contains("another node"), "{refused}");
         settle().await;
         forget_targets(&mut first, &mut second);
         for _ in 0..3 {
             assert_eq!(next_target(&mut first, &mut second).await, "n3", "the other one has a link");
         }
-        let mut carried = DoorLink::dial(&nodes[1], "home_1", ONE, Some("n3")).await.unwrap();
+        let mut carried = DialInLink::dial(&nodes[1], "home_1", ONE, Some("n3")).await.unwrap();
         until(NEWS, "it has come to its node", || links_at(&nodes[2], "home_1") == 1).await;
         assert_eq!(links_at(&nodes[1], "home_1"), 1, "a carried link is none of the node that carries it");
         settle().await;
@@ -471,7 +471,7 @@ fn a_node_without_links_gets_one_for_the_asking_or_carried_by_another() {
         // A direct one is still better.
         forget_targets(&mut first, &mut second);
         assert_eq!(next_target(&mut first, &mut second).await, "n3");
-        let mut direct = DoorLink::dial(&nodes[2], "home_1", ONE, Some("n3")).await.unwrap();
+        let mut direct = DialInLink::dial(&nodes[2], "home_1", ONE, Some("n3")).await.unwrap();
         until(Duration::from_secs(2), "the carried one gets no more clients", || links_at(&nodes[2], "home_1") == 1)
             .await;
         // Its client goes to the direct link, as clients do when one of two links is given up, and misses nothing.
@@ -487,14 +487,14 @@ fn a_node_without_links_gets_one_for_the_asking_or_carried_by_another() {
 #[test]
 fn proxies_with_endpoints_of_their_own_dont_ask_for_each_others_links() {
     run(async {
-        let (_network, nodes) = doors(3).await;
-        let mut one = DoorLink::open(&nodes[0], "home_1", ONE).await;
-        let mut two = DoorLink::open(&nodes[1], "home_1", TWO).await;
+        let (_network, nodes) = dial_in_nodes(3).await;
+        let mut one = DialInLink::open(&nodes[0], "home_1", ONE).await;
+        let mut two = DialInLink::open(&nodes[1], "home_1", TWO).await;
         // Another app server comes to both; then it loses one.
-        let mut other = DoorLink::open(&nodes[0], "home_2", ONE).await;
-        let lost = DoorLink::open(&nodes[1], "home_2", TWO).await;
-        let third = DoorLink::open(&nodes[2], "home_1", TWO).await;
-        let third_too = DoorLink::open(&nodes[2], "home_2", TWO).await;
+        let mut other = DialInLink::open(&nodes[0], "home_2", ONE).await;
+        let lost = DialInLink::open(&nodes[1], "home_2", TWO).await;
+        let third = DialInLink::open(&nodes[2], "home_1", TWO).await;
+        let third_too = DialInLink::open(&nodes[2], "home_2", TWO).await;
         settle().await;
         drop(lost);
         tokio::time::sleep(Duration::from_secs(25)).await; // sleep: longer than it takes to ask
@@ -508,9 +508,9 @@ fn proxies_with_endpoints_of_their_own_dont_ask_for_each_others_links() {
 #[test]
 fn app_servers_of_all_nodes_are_told() {
     run(async {
-        let (_network, nodes) = doors(2).await;
-        let _one = DoorLink::open(&nodes[0], "home_1", ONE).await;
-        let two = DoorLink::open(&nodes[1], "home_2", ONE).await;
+        let (_network, nodes) = dial_in_nodes(2).await;
+        let _one = DialInLink::open(&nodes[0], "home_1", ONE).await;
+        let two = DialInLink::open(&nodes[1], "home_2", ONE).await;
         settle().await;
         let known = |node: &FleetNode| node.stage.shared.other_nodes().app_servers(HUB);
         assert_eq!((known(&nodes[0]), known(&nodes[1])), (vec!["home_2".to_owned()], vec!["home_1".to_owned()]));

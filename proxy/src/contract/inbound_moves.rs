@@ -11,7 +11,7 @@ use super::app::{broadcast, json, membership, to_group, to_user};
 use super::client::{Client, Received};
 use super::fleet_nodes::FleetNode;
 use super::http::negotiate;
-use super::inbound_links::{DoorLink, HUB, ONE, doors, expired_token, settle, token};
+use super::inbound_links::{DialInLink, HUB, ONE, dial_in_nodes, expired_token, settle, token};
 use super::moves::{STATEFUL_HANDSHAKE, call, sent, sequence};
 use super::speech::flow;
 use super::stage::run;
@@ -19,21 +19,21 @@ use crate::net::connector::MemoryNetwork;
 use crate::shard::ShardCommand;
 
 /// Three nodes: the client is at the first one, and comes back at the second; its app server has a link to each.
-struct DoorScene {
+struct DialInScene {
     _network: MemoryNetwork,
     nodes: Vec<FleetNode>,
-    homes: Vec<DoorLink>,
+    homes: Vec<DialInLink>,
     /// Links of another app server, which only sends.
-    senders: Vec<DoorLink>,
+    senders: Vec<DialInLink>,
 }
 
-impl DoorScene {
+impl DialInScene {
     async fn open() -> Self {
-        let (network, nodes) = doors(3).await;
+        let (network, nodes) = dial_in_nodes(3).await;
         let (mut homes, mut senders) = (Vec::new(), Vec::new());
         for node in &nodes {
-            homes.push(DoorLink::open(node, "home_1", ONE).await);
-            senders.push(DoorLink::open(node, "sender_1", ONE).await);
+            homes.push(DialInLink::open(node, "home_1", ONE).await);
+            senders.push(DialInLink::open(node, "sender_1", ONE).await);
         }
         settle().await;
         Self { _network: network, nodes, homes, senders }
@@ -107,7 +107,7 @@ fn to_one(id: &str, text: &str) -> ServiceMessage {
 #[test]
 fn what_enters_the_fleet_anywhere_during_a_move_comes_once() {
     run(async {
-        let mut scene = DoorScene::open().await;
+        let mut scene = DialInScene::open().await;
         let (mut client, target) = scene.connect().await;
         let id = client.id.clone();
         scene.tell(0, &id, "a");
@@ -119,7 +119,7 @@ fn what_enters_the_fleet_anywhere_during_a_move_comes_once() {
         let mut expected: Vec<Vec<String>> = vec![Vec::new(); 3];
         let mut number = 0;
         // By each node, in all the ways there are.
-        let mut say = |scene: &DoorScene| {
+        let mut say = |scene: &DialInScene| {
             for (node, sender) in scene.senders.iter().enumerate() {
                 let words: [String; 4] = std::array::from_fn(|kind| call(&format!("{node}-{number}-{kind}")));
                 let [red, ann, all, one] = &words;
@@ -164,7 +164,7 @@ fn what_enters_the_fleet_anywhere_during_a_move_comes_once() {
 #[test]
 fn a_connection_moves_from_door_to_door_and_back() {
     run(async {
-        let mut scene = DoorScene::open().await;
+        let mut scene = DialInScene::open().await;
         let (client, target) = scene.connect().await;
         let id = client.id.clone();
         drop(client);
@@ -191,7 +191,7 @@ fn a_connection_moves_from_door_to_door_and_back() {
 #[test]
 fn groups_change_during_a_move_wherever_the_change_enters() {
     run(async {
-        let mut scene = DoorScene::open().await;
+        let mut scene = DialInScene::open().await;
         let (client, target) = scene.connect().await;
         let id = client.id.clone();
         drop(client);
@@ -234,7 +234,7 @@ fn question(id: &str, invocation: &str) -> ServiceMessage {
 #[test]
 fn a_question_that_enters_anywhere_during_a_move_is_asked_once() {
     run(async {
-        let mut scene = DoorScene::open().await;
+        let mut scene = DialInScene::open().await;
         let (client, target) = scene.connect().await;
         let id = client.id.clone();
         drop(client);
@@ -259,7 +259,7 @@ fn a_question_that_enters_anywhere_during_a_move_is_asked_once() {
 #[test]
 fn a_node_that_has_given_a_connection_away_ends_it_for_nobody() {
     run(async {
-        let mut scene = DoorScene::open().await;
+        let mut scene = DialInScene::open().await;
         let (client, _) = scene.connect().await;
         let id = client.id.clone();
         drop(client);
@@ -288,7 +288,7 @@ fn a_node_that_has_given_a_connection_away_ends_it_for_nobody() {
 #[test]
 fn an_expired_token_goes_on_with_a_connection_and_begins_none() {
     run(async {
-        let mut scene = DoorScene::open().await;
+        let mut scene = DialInScene::open().await;
         let old = format!("&access_token={}", expired_token("client", "ann"));
         let (client, target) = scene.connect().await;
         let id = client.id.clone();
@@ -314,7 +314,7 @@ fn an_expired_token_goes_on_with_a_connection_and_begins_none() {
 #[test]
 fn a_move_that_is_not_acknowledged_fails_and_the_connection_stays() {
     run(async {
-        let mut scene = DoorScene::open().await;
+        let mut scene = DialInScene::open().await;
         let (client, target) = scene.connect().await;
         let id = client.id.clone();
         drop(client);

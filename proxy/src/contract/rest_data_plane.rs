@@ -10,7 +10,7 @@ use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use tokio::task::spawn_local;
 use tokio::time::{Instant, advance};
-use trunkline_protocol::door::{sign_rest_token, sign_rest_token_for};
+use trunkline_protocol::dial_in::{sign_rest_token, sign_rest_token_for};
 use trunkline_protocol::key::AccessKey;
 use trunkline_protocol::manifest::HubManifest;
 use trunkline_protocol::service::{ClientCompletion, ServiceMessage, UserGroupChange};
@@ -18,7 +18,7 @@ use trunkline_protocol::service::{ClientCompletion, ServiceMessage, UserGroupCha
 use super::app::AppLink;
 use super::client::{Client, JSON_HANDSHAKE};
 use super::fleet_nodes::{FleetNode, linked, nodes, peers, until};
-use super::inbound_links::doors;
+use super::inbound_links::dial_in_nodes;
 use super::stage::{KEY, Stage, run, settings, token_of};
 use super::webhook_server::WebhookServer;
 use crate::auth::ServiceAudience;
@@ -352,7 +352,8 @@ fn items_and_the_end_of_a_stream_reach_its_client_and_the_call_is_over() {
             rules: vec!["chat=http://app.example:5000/{event}".parse().unwrap()],
             ..WebhookSettings::NONE
         };
-        let stage = Stage::at("http://node.example", &network, Settings { webhooks, opens_door: true, ..served() });
+        let stage =
+            Stage::at("http://node.example", &network, Settings { webhooks, accepts_dial_in: true, ..served() });
         let mut server = WebhookServer::listen(&network, "http://app.example:5000");
         let mut ann = Client::upgrade(&stage, "/chat").await.unwrap();
         ann.send(JSON_HANDSHAKE).await;
@@ -501,7 +502,7 @@ fn a_request_without_a_good_token_or_beyond_a_limit_is_refused_by_name() {
 #[test]
 fn a_token_of_one_hub_opens_no_other_and_makes_no_token_for_one() {
     run(async {
-        let stage = Stage::with(Settings { opens_door: true, ..served() }, 1);
+        let stage = Stage::with(Settings { accepts_dial_in: true, ..served() }, 1);
         let _link = stage.app("app-1", vec![HubManifest::new("chat", "/chat")]).link().await;
         let back_end = alone(&stage);
         let of_chat = BackEnd {
@@ -692,7 +693,7 @@ fn a_membership_that_ends_while_nodes_do_not_see_each_other_ends_everywhere() {
 #[test]
 fn a_hub_of_the_door_that_no_node_knows_is_one_while_a_node_is_late() {
     run(async {
-        let (_network, nodes) = doors(2).await;
+        let (_network, nodes) = dial_in_nodes(2).await;
         nodes.iter().for_each(|node| node.cut(true));
         // sleep: longer than what a node has told of its clients counts.
         tokio::time::sleep(Duration::from_secs(20)).await;

@@ -39,7 +39,7 @@ fn stage(network: &MemoryNetwork, webhooks: WebhookSettings) -> Stage {
     Stage::at(
         "http://node.example",
         network,
-        Settings { webhooks, opens_door: true, has_upstreams: false, ..settings() },
+        Settings { webhooks, accepts_dial_in: true, has_upstreams: false, ..settings() },
     )
 }
 
@@ -510,7 +510,7 @@ fn clients_come_to_the_same_hub_by_its_path_and_by_the_door() {
             let claims = [audience, ("role".to_owned(), "cook".to_owned())];
             access_token::sign(&AccessKey::new(KEY).unwrap(), "bob", &claims, unix_seconds() + 60)
         };
-        let at_door = connect(&stage, &format!("/client/?hub=chat&access_token={}", token("chat"))).await;
+        let by_dial_in = connect(&stage, &format!("/client/?hub=chat&access_token={}", token("chat"))).await;
         let asked = server.next().await;
         assert_eq!((asked.path(), asked.header("x-asrs-user-id")), (CONNECTED.into(), "bob"));
         let claims: Vec<_> = asked.head.headers.get_all("x-asrs-user-claims").iter().collect();
@@ -524,7 +524,7 @@ fn clients_come_to_the_same_hub_by_its_path_and_by_the_door() {
         assert_eq!((asked.path(), asked.header("x-asrs-hub")), ("/rooms?r=room-1".into(), "room-1"));
         asked.answer(200, "");
         assert_eq!(Client::upgrade(&stage, "/room-1").await.err(), Some(404), "a pattern gives no path");
-        drop((of_path, at_door, in_room));
+        drop((of_path, by_dial_in, in_room));
     });
 }
 

@@ -68,7 +68,7 @@ struct MissingLinks {
 impl AppPresence {
     /// Tells the other nodes which app servers have dialled in here, and asks these for links that others miss.
     pub(super) async fn keep(&self, fleet: &Membership) {
-        if !fleet.shared().settings.opens_door {
+        if !fleet.shared().settings.accepts_dial_in {
             return;
         }
         let mut ticks = interval(WISH_INTERVAL);
@@ -104,7 +104,7 @@ impl AppPresence {
 
     /// Tells a new member all app servers that are here.
     pub(super) fn introduce(&self, fleet: &Membership, link: &NodeLink) {
-        if !fleet.shared().settings.opens_door {
+        if !fleet.shared().settings.accepts_dial_in {
             return;
         }
         // What is told here is what all were told last, or a change back to that would be told to nobody.
@@ -162,7 +162,7 @@ impl AppPresence {
     fn tell(&self, fleet: &Membership) {
         let told = self.own.load_full();
         let mut own = PeerPresence::default();
-        for hub in door_hubs(fleet) {
+        for hub in dial_in_hubs(fleet) {
             let (servers, key) = (servers_of(&hub), ByteString::from(hub.key()));
             let update = PresenceUpdate::Whole { hub: key, servers };
             let PresenceUpdate::Whole { hub: key, servers } = &update else { continue };
@@ -185,7 +185,7 @@ impl AppPresence {
     /// Gives carried links up where the app server has reached this node itself: first their clients go to the others.
     async fn leave_carried(&self, fleet: &Membership, leaving: &mut Vec<(Instant, Arc<LinkHandle>)>) {
         leaving.extract_if(.., |(until, _)| *until <= Instant::now()).for_each(|(_, link)| link.give_up());
-        for hub in door_hubs(fleet) {
+        for hub in dial_in_hubs(fleet) {
             for pool in hub.pools().iter() {
                 let (carried, direct): (Vec<_>, Vec<_>) = pool.homes().into_iter().partition(|link| link.is_carried());
                 for link in carried.into_iter().filter(|link| !direct.is_empty() && link.begin_leave()) {
@@ -207,7 +207,7 @@ impl AppPresence {
         let pool = pools.iter().find(|pool| *pool.app().instance == *wish.instance && !pool.is_draining());
         let Some(pool) = pool else { return };
         let is_direct = |link: &&Arc<LinkHandle>| {
-            !link.is_carried() && link.of_door().is_some_and(|door| *door.endpoint == *wish.endpoint)
+            !link.is_carried() && link.by_dial_in().is_some_and(|dialled| *dialled.endpoint == *wish.endpoint)
         };
         if let Some(link) = pool.homes().iter().find(is_direct) {
             let (hub, app, peer) = (hub.name(), &pool.app().name, member.name());
@@ -328,9 +328,9 @@ fn is_named(member: &FleetMember, target: &str) -> bool {
     member.name() == target || member.boot() == target
 }
 
-fn door_hubs(fleet: &Membership) -> impl Iterator<Item = Arc<Hub>> + use<> {
+fn dial_in_hubs(fleet: &Membership) -> impl Iterator<Item = Arc<Hub>> + use<> {
     let hubs = fleet.shared().hubs.all();
-    let hubs: Vec<_> = hubs.iter().filter(|hub| hub.is_of_door()).cloned().collect();
+    let hubs: Vec<_> = hubs.iter().filter(|hub| hub.has_dialled_in()).cloned().collect();
     hubs.into_iter()
 }
 
@@ -339,14 +339,14 @@ fn servers_of(hub: &Hub) -> Vec<PresentAppServer> {
     let mut servers: BTreeMap<(ByteString, ByteString), PresentAppServer> = BTreeMap::new();
     for pool in hub.pools().iter() {
         for link in pool.links() {
-            let Some(door) = link.of_door() else { continue };
-            let (instance, endpoint) = (ByteString::from(&*pool.app().instance), ByteString::from(&*door.endpoint));
+            let Some(dialled) = link.by_dial_in() else { continue };
+            let (instance, endpoint) = (ByteString::from(&*pool.app().instance), ByteString::from(&*dialled.endpoint));
             debug_assert!(instance.len().max(endpoint.len()) <= PRESENCE_TEXT_MAX_BYTES);
             let server = servers.entry((instance.clone(), endpoint.clone()));
             let server = server.or_insert(PresentAppServer { instance, endpoint, links: 0, carried: 0 });
             if link.may_carry_clients() {
                 server.links += 1;
-                server.carried += u32::from(door.is_carried);
+                server.carried += u32::from(dialled.is_carried);
             }
         }
     }

@@ -5,7 +5,7 @@
 //!                              └─► nodes that may be concerned ───┴─► one answer, and the nodes that gave none
 //! ```
 //!
-//! What app servers send is epoch by epoch; what enters here is, too, at hubs of the door, where nodes number what enters.
+//! What app servers send is epoch by epoch; what enters here is, too, at hubs of dial-in, where nodes number what enters.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -94,7 +94,7 @@ impl NamedHub {
 
     /// Origin of what is sent to many in this epoch of this node.
     fn origin(&self, shared: &Shared, epoch: i64) -> SendOrigin {
-        match self.here.as_ref().is_some_and(|hub| hub.is_of_door()) {
+        match self.here.as_ref().is_some_and(|hub| hub.has_dialled_in()) {
             true => SendOrigin::Sender(shared.fleet.origin, epoch),
             false => SendOrigin::OtherNode,
         }
@@ -151,15 +151,15 @@ impl FleetEntry {
         if let Some(hub) = found {
             return NamedHub { key: hub.key().to_owned(), here: Some(hub) };
         }
-        let door_key = HubOrigin::Door.key(&lower);
+        let dial_in_key = HubOrigin::DialIn.key(&lower);
         let is_told = |key: &str| self.0.members().all().iter().any(|member| member.has_told(key));
         let is_elsewhere = match () {
             () if is_told(name) => true,
             // A node that is late may want anything, and so says nothing of what the hub is.
-            () if self.0.shared().settings.opens_door || is_told(&door_key) => false,
+            () if self.0.shared().settings.accepts_dial_in || is_told(&dial_in_key) => false,
             () => !self.0.members().wanting(name, &[Wanted::Everyone]).is_empty(),
         };
-        NamedHub { key: if is_elsewhere { name.to_owned() } else { door_key }, here: None }
+        NamedHub { key: if is_elsewhere { name.to_owned() } else { dial_in_key }, here: None }
     }
 
     /// Gives a message to its receivers at all nodes, in the order in which this is called. The future waits for the nodes.
@@ -319,7 +319,7 @@ impl FleetEntry {
     ) -> Result<(), Vec<String>> {
         let (results, id) = (&self.0.shared().client_results, request.invocation_id.clone());
         // Of a hub that is not known here, too: the result says nothing of where it came from.
-        let is_awaited = hub.here.as_ref().is_none_or(|hub| hub.is_of_door());
+        let is_awaited = hub.here.as_ref().is_none_or(|hub| hub.has_dialled_in());
         if is_awaited && !results.begin(asker, &request, None) {
             return Err(Vec::new());
         }

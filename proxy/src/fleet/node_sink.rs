@@ -123,7 +123,7 @@ impl<'a> NodeSink<'a> {
             return link.tell(&NodeMessage::Answer { question, frame });
         };
         let is_known = match read_stamped(frame) {
-            Ok(Some((ServiceMessage::ClientInvocation(request), epoch))) if known.is_of_door() => {
+            Ok(Some((ServiceMessage::ClientInvocation(request), epoch))) if known.has_dialled_in() => {
                 self.invoke(question, hub, request, epoch)
             }
             read => {
@@ -157,7 +157,7 @@ impl<'a> NodeSink<'a> {
         }
     }
 
-    /// Asks a client of the door for a result, which comes some time after the answer that the client is here; `false`
+    /// Asks a client of dial-in for a result, which comes some time after the answer that the client is here; `false`
     /// if it is not.
     fn invoke(&mut self, question: u64, hub: &str, mut request: ClientInvocation, epoch: i64) -> bool {
         let shared = self.fleet.shared().clone();
@@ -205,7 +205,7 @@ impl<'a> NodeSink<'a> {
             return false;
         };
         // Elsewhere each app server sends to all nodes, and numbers its epochs itself.
-        let origin = match hub.is_of_door() {
+        let origin = match hub.has_dialled_in() {
             true => SendOrigin::Sender(shared.hubs.number(self.member.boot()), epoch),
             false => SendOrigin::OtherNode,
         };
@@ -335,7 +335,7 @@ impl Asker for NodeAsker {
     }
 }
 
-/// Asker of a client of the door, for an app server that is linked to another node: the result goes back to that node.
+/// Asker of a client of dial-in, for an app server that is linked to another node: the result goes back to that node.
 #[derive(Debug)]
 struct ResultAsker {
     fleet: Fleet,

@@ -124,7 +124,7 @@ impl TakeOvers {
             );
             return TakenOver::Failed;
         };
-        if hub.is_of_door() && timeout(KNOWN_TIMEOUT, self.be_known()).await.is_err() {
+        if hub.has_dialled_in() && timeout(KNOWN_TIMEOUT, self.be_known()).await.is_err() {
             debug!(hub = hub.name(), connection = short(id), "other nodes don't know in time what is wanted here");
             shard.post(move |state| state.moves.give_up_arrival(&mut state.core, &mut state.assignments, place));
             return TakenOver::Failed;
@@ -155,7 +155,7 @@ impl TakeOvers {
         TakenOver::Failed
     }
 
-    /// Waits until the other nodes know what is wanted here: at the door they pass it on.
+    /// Waits until the other nodes know what is wanted here: by dial-in they pass it on.
     async fn be_known(&self) {
         let (known, is_known) = oneshot::channel();
         // It fails when the client waits no more.

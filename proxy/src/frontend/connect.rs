@@ -29,7 +29,7 @@ use crate::limits::AddressPermit;
 use crate::shard::{ClientStream, LostConnection, LostUser, PendingConnection, ShardMessage};
 use crate::upstream::Hub;
 
-/// Header with the node that holds a client, for app servers of the door.
+/// Header with the node that holds a client, for app servers that dial in.
 const INSTANCE_ID_HEADER: &str = "Asrs-Instance-Id";
 
 type Headers = Vec<(ByteString, Vec<ByteString>)>;
@@ -92,9 +92,9 @@ fn lost_connection(hub: &Hub, claim: RestoreClaim) -> LostConnection {
     LostConnection { id: claim.connection_id.into(), user }
 }
 
-/// Terms of a client in its token; only those of the door say any.
+/// Terms of a client in its token; only those of dial-in say any.
 pub(crate) fn terms(hub: &Hub, user: &User) -> ClientTerms {
-    if hub.is_of_door() { ClientTerms::of(&user.claims) } else { ClientTerms::default() }
+    if hub.has_dialled_in() { ClientTerms::of(&user.claims) } else { ClientTerms::default() }
 }
 
 /// Whether a client may use a transport: its hub offers it, and its token allows it.
@@ -102,10 +102,10 @@ pub(crate) fn may_use(hub: &Hub, user: &User, transport: Transport) -> bool {
     hub.settings().transports.contains(&transport) && terms(hub, user).allow(transport)
 }
 
-/// Headers that the app server of a hub gets. One of the door does not know ours.
+/// Headers that the app server of a hub gets. One of dial-in does not know ours.
 fn headers_for(endpoint: &Endpoint, hub: &Hub, parts: &Parts, transport: Transport) -> Headers {
     let mut headers = headers(parts, transport);
-    if hub.is_of_door() {
+    if hub.has_dialled_in() {
         headers.retain(|(name, _)| !name.starts_with(PRIVATE_HEADER_PREFIX));
         let node = ByteString::from(endpoint.shared.settings.node.as_str());
         headers.push((ByteString::from_static(INSTANCE_ID_HEADER), vec![node]));
@@ -115,7 +115,7 @@ fn headers_for(endpoint: &Endpoint, hub: &Hub, parts: &Parts, transport: Transpo
 
 /// Whether the app servers of a hub read the claims of the service.
 fn has_service_claims(hub: &Hub) -> bool {
-    hub.is_of_door() && !hub.has_webhook()
+    hub.has_dialled_in() && !hub.has_webhook()
 }
 
 /// All claims of a token, those of the service among them: the app server's SDK reads and removes them.

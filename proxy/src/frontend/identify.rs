@@ -17,7 +17,7 @@ use crate::frontend::bearer::{refuse_token, token, user_of, verify_token};
 use crate::frontend::endpoint::Endpoint;
 use crate::frontend::plain_response::plain;
 use crate::frontend::request::connection_token;
-use crate::frontend::request_extension::{AtDoor, ForwardedByNode};
+use crate::frontend::request_extension::{ByDialIn, ForwardedByNode};
 use crate::upstream::Hub;
 
 pub(crate) const UNKNOWN_ID: &str = "No Connection with that ID";
@@ -69,7 +69,7 @@ pub(crate) async fn identify(endpoint: &Endpoint, hub: &Hub, request: &mut Reque
     let carried = request.extensions().get::<ForwardedByNode>().and_then(|forwarded| forwarded.user.clone());
     let shown = match carried {
         Some(user) => Some(user),
-        None if request.extensions().get::<AtDoor>().is_some() => Some(shown_at_door(&opened, request)?),
+        None if request.extensions().get::<ByDialIn>().is_some() => Some(shown_by_dial_in(&opened, request)?),
         None => shown_user(endpoint, hub, &opened, token(request)).await?,
     };
     let negotiated = User { id: opened.user.clone(), claims: opened.user_claims(), expires_s: opened.expires_s };
@@ -85,8 +85,8 @@ pub(crate) async fn identify(endpoint: &Endpoint, hub: &Hub, request: &mut Reque
     Ok(())
 }
 
-/// Returns the user that a request has shown at the door, where each of them has to show it.
-fn shown_at_door(opened: &ConnectionToken, request: &Request) -> Result<User, Response> {
+/// Returns the user that a request has shown by dial-in, where each of them has to show it.
+fn shown_by_dial_in(opened: &ConnectionToken, request: &Request) -> Result<User, Response> {
     let shown = user_of(request);
     if shown.id == opened.user { Ok(shown) } else { Err(plain(StatusCode::UNAUTHORIZED, OTHER_USER)) }
 }

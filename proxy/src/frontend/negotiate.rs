@@ -15,7 +15,7 @@ use crate::frontend::bearer::user_of;
 use crate::frontend::connect::terms;
 use crate::frontend::endpoint::Endpoint;
 use crate::frontend::request::query_value;
-use crate::frontend::request_extension::AtDoor;
+use crate::frontend::request_extension::ByDialIn;
 use crate::frontend::{request_trace, restore};
 use crate::upstream::Hub;
 
@@ -42,9 +42,9 @@ fn offer_connection(endpoint: &Endpoint, hub: &Hub, request: &Request) -> Respon
         Ok(version) => version,
         Err(text) => return json(&NegotiateAnswer::error(text)),
     };
-    // Of the door's tokens each request brings its own, so the claims need not be kept.
-    let is_at_door = request.extensions().get::<AtDoor>().is_some();
-    let mut claims = if is_at_door { Vec::new() } else { user.claims.clone() };
+    // Of dial-in's tokens each request brings its own, so the claims need not be kept.
+    let is_by_dial_in = request.extensions().get::<ByDialIn>().is_some();
+    let mut claims = if is_by_dial_in { Vec::new() } else { user.claims.clone() };
     if !claims_fit(&claims) {
         let text = format!("The claims of the user are larger than {TOKEN_CLAIMS_MAX_BYTES} bytes.");
         return json(&NegotiateAnswer::error(text));

@@ -62,15 +62,15 @@ impl OriginRules {
 
 /// CORS layer: answers preflights, and marks answers for pages that may connect.
 pub(crate) fn cors(settings: &Settings) -> CorsLayer {
-    let (origins, opens_door) = (OriginRules::new(settings), settings.opens_door);
+    let (origins, accepts_dial_in) = (OriginRules::new(settings), settings.accepts_dial_in);
     let trusted = origins.clone();
     CorsLayer::new()
         .allow_origin(AllowOrigin::predicate(move |origin, parts: &Parts| {
-            (opens_door && is_for_clients(&parts.uri))
+            (accepts_dial_in && is_for_clients(&parts.uri))
                 || origins.judge(origin, &parts.headers, &parts.extensions) != OriginVerdict::Refused
         }))
         .allow_credentials(AllowCredentials::predicate(move |origin, parts: &Parts| {
-            (opens_door && is_for_clients(&parts.uri))
+            (accepts_dial_in && is_for_clients(&parts.uri))
                 || trusted.judge(origin, &parts.headers, &parts.extensions) == OriginVerdict::TrustedNetworks
         }))
         .allow_methods([Method::GET, Method::POST, Method::DELETE])

@@ -33,9 +33,9 @@ pub(crate) struct ForwardedByNode {
 #[derive(Debug, Clone)]
 pub(crate) struct ChosenConnectionId(pub String);
 
-/// Mark of a client's request that came by the door, and has shown a token of it.
+/// Mark of a client's request that came by dial-in, and has shown a token of it.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct AtDoor;
+pub(crate) struct ByDialIn;
 
 /// Mark of an answer that is no refusal of a client: an app server's, or one of the data plane.
 #[derive(Debug, Clone)]

@@ -19,12 +19,12 @@ use trunkline_protocol::wire::CHANNEL_PATH;
 use crate::auth::ServiceAudience;
 use crate::frontend::connect::http_transport_request::ID_REQUIRED;
 use crate::frontend::connect::{http_transport_request, websocket_upgrade};
-use crate::frontend::door;
+use crate::frontend::dial_in;
 use crate::frontend::endpoint::Endpoint;
 use crate::frontend::fleet_channel::{self, FleetChannelRoute};
 use crate::frontend::path_rule::{NEGOTIATE_SUFFIX, is_private, split_negotiate};
 use crate::frontend::plain_response::plain;
-use crate::frontend::request_extension::{AtDoor, CountedElsewhere};
+use crate::frontend::request_extension::{ByDialIn, CountedElsewhere};
 use crate::frontend::reverse_proxy::forward_mark::is_forwarded_by_node;
 use crate::frontend::reverse_proxy::{owner_hop, pass_through, x_forwarded};
 use crate::frontend::routed::Routed;
@@ -137,10 +137,10 @@ async fn answer(endpoint: &Endpoint, mut request: Request) -> Result<Response, R
     request_trace::arrive(endpoint, &mut request);
     let visitor = visitor(endpoint, request.uri());
     if visitor == Some(Visitor::AppServer) {
-        return door::open_link(endpoint, request).await;
+        return dial_in::open_link(endpoint, request).await;
     }
     let (hub, is_negotiate) = match visitor {
-        Some(Visitor::Client { is_negotiate }) => (enter_door(endpoint, &mut request)?, is_negotiate),
+        Some(Visitor::Client { is_negotiate }) => (enter_by_dial_in(endpoint, &mut request)?, is_negotiate),
         _ => find_hub(endpoint, request.uri().path())?,
     };
     let is_of_connection = !is_negotiate && identify::names_connection(&request);
@@ -206,10 +206,10 @@ fn find_hub(endpoint: &Endpoint, path: &str) -> Result<(Arc<Hub>, bool), Respons
     }
 }
 
-/// Finds the hub of a client at the door, and stores the user of its token in the request's extensions.
-fn enter_door(endpoint: &Endpoint, request: &mut Request) -> Result<Arc<Hub>, Response> {
-    let (hub, user) = door::enter(endpoint, request, ServiceAudience::Client)?;
-    request.extensions_mut().insert(AtDoor);
+/// Finds the hub of a client by dial-in, and stores the user of its token in the request's extensions.
+fn enter_by_dial_in(endpoint: &Endpoint, request: &mut Request) -> Result<Arc<Hub>, Response> {
+    let (hub, user) = dial_in::enter(endpoint, request, ServiceAudience::Client)?;
+    request.extensions_mut().insert(ByDialIn);
     request.extensions_mut().insert(user);
     // Each later request shows it again.
     request.extensions_mut().insert(UserBinding::AccessToken);

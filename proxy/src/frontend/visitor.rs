@@ -1,7 +1,7 @@
-//! Visitors of the door: app servers that dial in, and their clients, by the path of their requests.
+//! Visitors of dial-in: app servers that dial in, and their clients, by the path of their requests.
 
 use http::Uri;
-use trunkline_protocol::door::{CLIENT_PATH, SERVER_PATH};
+use trunkline_protocol::dial_in::{CLIENT_PATH, SERVER_PATH};
 
 use crate::frontend::endpoint::Endpoint;
 use crate::frontend::path_rule::split_negotiate;
@@ -9,20 +9,20 @@ use crate::frontend::path_rule::split_negotiate;
 /// Parameter that names the hub.
 pub(super) const HUB_PARAMETER: &str = "hub";
 
-/// Visitor of the door.
+/// Visitor of dial-in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Visitor {
     AppServer,
     Client { is_negotiate: bool },
 }
 
-/// Returns the visitor that a request is of, if it comes to the door and that is open.
+/// Returns the visitor that a request is of, if it comes to dial-in and that is open.
 pub(crate) fn visitor(endpoint: &Endpoint, uri: &Uri) -> Option<Visitor> {
-    let visitor = visitor_of(uri.path()).filter(|_| endpoint.shared.settings.opens_door)?;
+    let visitor = visitor_of(uri.path()).filter(|_| endpoint.shared.settings.accepts_dial_in)?;
     hub_names(uri).next().map(|_| visitor)
 }
 
-/// Whether a path is one of the door for clients, and names a hub.
+/// Whether a path is one of dial-in for clients, and names a hub.
 pub(crate) fn is_for_clients(uri: &Uri) -> bool {
     matches!(visitor_of(uri.path()), Some(Visitor::Client { .. })) && hub_names(uri).next().is_some()
 }

@@ -19,7 +19,7 @@ use trunkline_protocol::service::{
 };
 
 use super::attachment::link_carrier;
-use super::door_sink::DoorSink;
+use super::dial_in_sink::DialInSink;
 use super::give_to_all;
 use super::link_request::ask_while_full;
 use super::session_over::SessionOver;
@@ -64,7 +64,7 @@ pub(crate) async fn serve_link(shard: Rc<Shard>, incoming: Box<IncomingLink>) {
     {
         Ok(request) => request,
         Err(end) => {
-            shard.counters().door.handshakes_refused.increment();
+            shard.counters().dial_in.handshakes_refused.increment();
             let reason = end.reason(Role::Proxy);
             debug!(hub = hub.name(), app = %instance, reason, "a link of an app server is not opened");
             return close(socket, &end).await;
@@ -133,7 +133,7 @@ async fn carry(shard: &Rc<Shard>, pool: &Arc<Pool>, link: Arc<LinkHandle>, socke
     give_to_all(shard, &ShardCommand::LinkOpened(link.clone())).await;
 
     let LinkSocket { reader, mut writer } = socket;
-    let mut sink = DoorSink::new(shard, pool, &link);
+    let mut sink = DialInSink::new(shard, pool, &link);
     let (ended, mut incoming) = (CancellationToken::new(), Incoming::default());
     let carrier = link_carrier(shard, &link, clock, attachment);
     let end = {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytestring::ByteString;
 use tokio::time::sleep;
 use tracing::info;
-use trunkline_protocol::door::TARGET_PING;
+use trunkline_protocol::dial_in::TARGET_PING;
 use trunkline_protocol::service::{Ping, ServiceMessage};
 
 use crate::upstream::{LinkHandle, Pool};
@@ -58,10 +58,10 @@ mod tests {
 
     /// A pool with two links.
     fn pool() -> (Pool, [Arc<LinkHandle>; 2]) {
-        let hub = HubRegistry::default().learn_at_door(HubManifest::new("bench", "/client")).unwrap();
+        let hub = HubRegistry::default().learn_by_dial_in(HubManifest::new("bench", "/client")).unwrap();
         let (id, instance) = (7.into(), "vm_1".into());
         let app = AppServer { id, instance, name: "vm".into(), target: AppTarget::DialsIn, group: Arc::default() };
-        let links = [(); 2].map(|()| Arc::new(LinkHandle::opened_at_door(hub.index(), id)));
+        let links = [(); 2].map(|()| Arc::new(LinkHandle::opened_by_dial_in(hub.index(), id)));
         let pool = Pool::new(hub.identity().clone(), Arc::new(app), 0, Arc::default());
         for link in &links {
             pool.add(link);

@@ -182,7 +182,7 @@ fn receivers_of(message: &ServiceMessage) -> Option<Receivers> {
 fn close_one(source: FrameSource<'_>, close: CloseConnection, batch: &mut RoutedBatch) {
     let act = if !close.is_hand_over() {
         let cause = close.reason().cause.filter(|cause| cause.closes());
-        ConnectionCommand::Close { error: close.error, cause, by: source.asker.door_link() }
+        ConnectionCommand::Close { error: close.error, cause, by: source.asker.dial_in_link() }
     } else if source.shared.routes.find(&close.connection_id).is_some() {
         ConnectionCommand::HandOver { headers: close.headers }
     } else {
@@ -330,10 +330,10 @@ fn pass_result(source: FrameSource<'_>, waiting: Option<&WaitingResult>, caller:
     }
     let pools = hub.pools();
     match pools.iter().find(|pool| pool.app().instance == caller) {
-        // At the door an app server tells of results of its own clients, too, which nobody else waits for.
-        _ if hub.is_of_door() && is_over(answer) => {}
-        _ if hub.is_of_door() && source.asker.app() == AppServerId::OTHER_NODE => {}
-        Some(pool) if !hub.is_of_door() => pool.any_link().iter().for_each(|link| link.send(answer)),
+        // By dial-in an app server tells of results of its own clients, too, which nobody else waits for.
+        _ if hub.has_dialled_in() && is_over(answer) => {}
+        _ if hub.has_dialled_in() && source.asker.app() == AppServerId::OTHER_NODE => {}
+        Some(pool) if !hub.has_dialled_in() => pool.any_link().iter().for_each(|link| link.send(answer)),
         _ => source.shared.other_nodes().pass_result(hub.key(), caller, answer),
     }
 }
@@ -442,7 +442,7 @@ pub(super) fn control_flow(source: FrameSource<'_>, flow: ConnectionFlowControl,
     if flow.subject == FlowSubject::Server && flow.operation == FlowOperation::Offline {
         drain_app(source, batch);
     } else if flow.subject == FlowSubject::Client {
-        let by = source.asker.door_link();
+        let by = source.asker.dial_in_link();
         batch.for_owner(source, flow.connection_id, ConnectionCommand::Flow { operation: flow.operation, by });
     }
 }

@@ -1,7 +1,7 @@
 //! All counters of one shard.
 
 use super::{
-    CauseCounters, Counter, Direction, DoorCounters, DurationBuckets, FrameKind, Gauge, Histogram, HubCounters,
+    CauseCounters, Counter, DialInCounters, Direction, DurationBuckets, FrameKind, Gauge, Histogram, HubCounters,
     LifetimeBuckets, Limit, LinkTraffic, MoveCounters, OutcomeCounters, RelayCounters, RestoreCounters, SendCounters,
     SessionCounters,
 };
@@ -103,7 +103,7 @@ pub(crate) struct Counters {
     /// Reads of the rules, after their file has changed.
     pub rule_reads: OutcomeCounters,
     pub relay: RelayCounters,
-    pub door: DoorCounters,
+    pub dial_in: DialInCounters,
     hubs: HubTable,
     traffic: [LinkTraffic; 4],
     limits: [Counter; Limit::ALL.len()],

@@ -5,7 +5,7 @@ use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use serde_json::json;
 use trunkline_protocol::access_token;
-use trunkline_protocol::door::{CLIENT_PATH, ClientTicket, escaped, sign_client_token};
+use trunkline_protocol::dial_in::{CLIENT_PATH, ClientTicket, escaped, sign_client_token};
 
 use super::query::RestQuery;
 use super::rest_error::RestError;
@@ -22,7 +22,7 @@ pub(super) fn answer(
     let Some(key) = shared.settings.keys.iter().next() else { return Err(RestError::stopping()) };
     let (now_s, minutes) = (unix_seconds(), query.token_minutes()?);
     let expires_s = now_s.saturating_add(minutes * 60);
-    let manifest = hub.here().filter(|hub| !hub.is_of_door());
+    let manifest = hub.here().filter(|hub| !hub.has_dialled_in());
     let (url, token) = match manifest {
         Some(hub) => {
             let user = query.user()?.ok_or_else(|| {
@@ -36,7 +36,7 @@ pub(super) fn answer(
             let token = access_token::sign(key, user, &claims, expires_s);
             (format!("{origin}{}", hub.settings().path), token)
         }
-        None if !shared.settings.opens_door => {
+        None if !shared.settings.accepts_dial_in => {
             let text = "no app server has named this hub yet, so nothing is known of its clients";
             return Err(RestError::new(StatusCode::NOT_FOUND, "Error.Hub.NotExisted", text));
         }

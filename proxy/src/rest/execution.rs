@@ -118,7 +118,7 @@ impl Execution {
 
     /// Checks that a hub may be there. Where app servers dial in, any name may be one's; elsewhere it is a slip.
     fn check_known(&self, hub: &NamedHub, name: &str) -> Result<(), RestError> {
-        let may_be = hub.here().is_some() || self.shared.settings.opens_door || self.fleet.has_others();
+        let may_be = hub.here().is_some() || self.shared.settings.accepts_dial_in || self.fleet.has_others();
         if may_be {
             return Ok(());
         }

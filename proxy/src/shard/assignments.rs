@@ -107,7 +107,7 @@ impl Assignments {
         let Some(client) = core.connections.close(slot, core.tick + CLOSE_TIMEOUT_TICKS) else { return };
         core.context.record_close(client, reason);
         core.delivery.watches.closed(slot, Some(reason.cause), reason.detail.as_deref());
-        if client.home.of_door().is_some() {
+        if client.home.by_dial_in().is_some() {
             core.context.shared.client_results.connection_ended(&client.id);
         }
         self.closed_ids.close(&client.id, client.is_negotiated, core.tick);
@@ -320,7 +320,7 @@ impl Assignments {
         let results = &core.context.shared.client_results;
         let is_idle =
             || client.cold.moving_to.is_none() && client.cold.calls.are_none() && !results.is_waiting_for(&client.id);
-        if client.cold.is_leaving && client.home.of_door().is_some() && is_idle() {
+        if client.cold.is_leaving && client.home.by_dial_in().is_some() && is_idle() {
             self.migrate(core, slot);
         }
     }
@@ -329,7 +329,7 @@ impl Assignments {
     pub(super) fn take_goodbye(&mut self, core: &mut ShardCore, slot: Slot, payload: &[u8]) -> bool {
         let Some(client) = core.connections.get(slot) else { return false };
         let Content::Hub(protocol) = client.content else { return false };
-        let is_goodbye = client.home.of_door().is_some() && is_goodbye(protocol, payload);
+        let is_goodbye = client.home.by_dial_in().is_some() && is_goodbye(protocol, payload);
         if is_goodbye {
             self.migrate(core, slot);
         }

@@ -1,4 +1,4 @@
-//! Client results that app servers of the door wait for: whose question each is, by the id of the invocation.
+//! Client results that app servers that dial in wait for: whose question each is, by the id of the invocation.
 //!
 //! The app server of a client names itself, and not the one that asks, when it passes the client's answer on.
 

@@ -112,7 +112,7 @@ pub(crate) enum ConnectionCommand {
         error: Option<ByteString>,
         /// Cause that the app server names.
         cause: Option<Cause>,
-        /// Link of the door that the order has come by.
+        /// Link of dial-in that the order has come by.
         by: Option<LinkId>,
     },
     /// It closes at this time, in seconds since 1970, if it closes with its token.
@@ -128,7 +128,7 @@ pub(crate) enum ConnectionCommand {
     /// Pauses or resumes reading it.
     Flow {
         operation: FlowOperation,
-        /// Link of the door that the order has come by.
+        /// Link of dial-in that the order has come by.
         by: Option<LinkId>,
     },
 }

@@ -77,7 +77,7 @@ impl HandOvers {
     /// Gives the clients of app servers that stop to another one, which has come.
     pub(super) fn migrate_to(&mut self, core: &mut ShardCore, assignments: &mut Assignments, link: &LinkHandle) {
         let hubs = core.context.shared.hubs.all();
-        let Some(hub) = hubs.get(link.hub().get()).filter(|hub| hub.is_of_door()) else { return };
+        let Some(hub) = hubs.get(link.hub().get()).filter(|hub| hub.has_dialled_in()) else { return };
         for pool in hub.pools().iter().filter(|pool| pool.is_migrating() && pool.app().id != link.app()) {
             self.migrate_all(core, assignments, link.hub(), pool.app().id);
         }
@@ -110,7 +110,7 @@ impl HandOvers {
 
     fn pool_of(&self, core: &ShardCore, link: &LinkHandle) -> Option<Arc<Pool>> {
         let hubs = core.context.shared.hubs.all();
-        hubs.get(link.hub().get())?.pool_of(link.app()).filter(|_| link.of_door().is_some())
+        hubs.get(link.hub().get())?.pool_of(link.app()).filter(|_| link.by_dial_in().is_some())
     }
 
     /// Begins to move a client to another link of its app server.
@@ -169,7 +169,7 @@ impl HandOvers {
                 client.cold.is_settled = true;
                 client.home.send(&flow(&client.id, FlowOperation::Resume));
                 self.end_move(core, assignments, slot);
-            } else if client.cold.is_leaving && client.home.of_door().is_some() {
+            } else if client.cold.is_leaving && client.home.by_dial_in().is_some() {
                 assignments.migrate(core, slot);
             }
         }
@@ -197,8 +197,8 @@ mod tests {
     #[test]
     fn an_idle_client_goes_to_another_app_server_at_once_and_one_with_a_call_when_that_has_ended() {
         let mut bed = Testbed::new();
-        let (pool, old) = bed.door_server("old", 1);
-        let (_, next) = bed.door_server("next", 1);
+        let (pool, old) = bed.dialled_in_server("old", 1);
+        let (_, next) = bed.dialled_in_server("next", 1);
         let (idle, busy) = (bed.client_at("ann", &old[0]), bed.client_at("ben", &old[0]));
         bed.state.core.begin_call(busy, "1");
         assert!(pool.begin_drain());
@@ -218,8 +218,8 @@ mod tests {
     #[test]
     fn a_call_without_end_is_answered_with_an_error_in_the_end() {
         let mut bed = Testbed::new();
-        let (pool, old) = bed.door_server("old", 1);
-        let (_, next) = bed.door_server("next", 1);
+        let (pool, old) = bed.dialled_in_server("old", 1);
+        let (_, next) = bed.dialled_in_server("next", 1);
         let slot = bed.client_at("ann", &old[0]);
         bed.state.core.begin_call(slot, "1");
         assert!(pool.begin_drain());
@@ -235,8 +235,8 @@ mod tests {
     #[test]
     fn the_goodbye_of_an_app_server_that_stops_is_not_passed_on_and_what_it_says_later_counts_no_more() {
         let mut bed = Testbed::new();
-        let (pool, old) = bed.door_server("old", 1);
-        let (_, next) = bed.door_server("next", 1);
+        let (pool, old) = bed.dialled_in_server("old", 1);
+        let (_, next) = bed.dialled_in_server("next", 1);
         let slot = bed.client_at("ann", &old[0]);
         bed.state.core.begin_call(slot, "1");
         assert!(pool.begin_drain());
@@ -253,7 +253,7 @@ mod tests {
     #[test]
     fn without_another_app_server_clients_stay_where_they_are() {
         let mut bed = Testbed::new();
-        let (pool, old) = bed.door_server("old", 1);
+        let (pool, old) = bed.dialled_in_server("old", 1);
         let slot = bed.client_at("ann", &old[0]);
         assert!(pool.begin_drain());
         bed.state.hand_overs.migrate_all(&mut bed.state.core, &mut bed.state.assignments, old[0].hub(), old[0].app());
@@ -263,7 +263,7 @@ mod tests {
     #[test]
     fn a_client_whose_link_is_lost_waits_until_its_app_server_knows_or_is_gone() {
         let mut bed = Testbed::new();
-        let (pool, links) = bed.door_server("app", 2);
+        let (pool, links) = bed.dialled_in_server("app", 2);
         let slot = bed.client_at("ann", &links[0]);
         let loss = |link: &HomeLink| LinkLoss {
             link: link.id(),
@@ -280,7 +280,7 @@ mod tests {
         assert!(is_read(&bed, slot) && home(&bed, slot) == links[1].id());
         pool.remove(&links[1]);
         bed.state.lose_homes(&loss(&links[1]));
-        let (_, next) = bed.door_server("next", 1);
+        let (_, next) = bed.dialled_in_server("next", 1);
         bed.state.link_opened(&next[0]);
         assert!(is_read(&bed, slot) && home(&bed, slot) == next[0].id(), "nobody is waited for who is gone");
     }
@@ -288,9 +288,9 @@ mod tests {
     #[test]
     fn a_link_that_opens_gets_its_share_and_nothing_is_sent_between_pause_and_resume() {
         let mut bed = Testbed::new();
-        let (pool, links) = bed.door_server("app", 1);
+        let (pool, links) = bed.dialled_in_server("app", 1);
         let slots: Vec<_> = (0..4).map(|number| bed.client_at(&format!("c{number}"), &links[0])).collect();
-        let new = bed.door_link(&pool, "app");
+        let new = bed.dial_in_link(&pool, "app");
         bed.state.hand_overs.level_links(&mut bed.state.core, &new);
         let moving: Vec<_> = slots.iter().copied().filter(|&slot| !is_read(&bed, slot)).collect();
         assert_eq!(moving.len(), 1, "a client more or less is no reason to move");
@@ -306,9 +306,9 @@ mod tests {
     #[test]
     fn a_move_that_is_not_acknowledged_is_given_up() {
         let mut bed = Testbed::new();
-        let (pool, links) = bed.door_server("app", 1);
+        let (pool, links) = bed.dialled_in_server("app", 1);
         let slot = bed.client_at("ann", &links[0]);
-        let _other = bed.door_link(&pool, "app");
+        let _other = bed.dial_in_link(&pool, "app");
         bed.state.hand_overs.leave_link(&mut bed.state.core, &links[0]);
         assert!(!is_read(&bed, slot));
         (0..HAND_OVER_TICKS).for_each(|_| bed.state.advance());

@@ -4,10 +4,10 @@
 //!  order ─► search for idle clients, from a random slot on ─► one by one, over most of a second:
 //!     ours        not read ─► asked for, if nothing of it runs there ─► handed over ─► opened at the newcomer
 //!                                └─ something does: read on, and it stays
-//!     at the door             ─► closed there (Migrate-To) ─► opened at the newcomer (Migrate-From)
+//!     by dial-in             ─► closed there (Migrate-To) ─► opened at the newcomer (Migrate-From)
 //! ```
 //!
-//! A client is idle that waits for no answer and is not on its way anywhere. At the door nobody says whether a message
+//! A client is idle that waits for no answer and is not on its way anywhere. By dial-in nobody says whether a message
 //! without an answer is still being worked on, so only who has been silent for a moment goes.
 
 use std::collections::HashMap;
@@ -31,7 +31,7 @@ use crate::upstream::{AppServerId, HomeLink, HubIndex, Pool};
 /// Slots that one step of a search visits: some tens of microseconds.
 const STEP: usize = 1024;
 
-/// Ticks for which nothing has come from a client of the door that goes.
+/// Ticks for which nothing has come from a client of dial-in that goes.
 const SILENT_TICKS: u32 = 2;
 
 /// Order to give clients of one app server to another one.
@@ -155,7 +155,7 @@ impl Levelling {
     fn level(&mut self, core: &mut ShardCore, assignments: &mut Assignments, slot: Slot, order: &LevelOrder) {
         let Some(to) = newcomer(core, slot, order).and_then(|pool| pool.choose_home()) else { return };
         let Some(client) = core.connections.live_mut(slot) else { return };
-        if client.home.of_door().is_none() {
+        if client.home.by_dial_in().is_none() {
             client.cold.is_leaving = true;
             client.pause(PauseReason::HandingOver);
             client.home.send(&ask_if_idle(&client.id));
@@ -250,7 +250,7 @@ fn may_be_levelled(core: &ShardCore, client: &Client, order: &LevelOrder) -> boo
         !stays && client.pause_reasons().are_none() && cold.calls.are_none()
     };
     let is_here = || !client.is_in_transit() && !client.is_away();
-    let can_go = || match home.of_door() {
+    let can_go = || match home.by_dial_in() {
         Some(_) => client.can_move() && core.tick.saturating_sub(client.last_heard) >= SILENT_TICKS,
         None => client.can_be_handed_over() && home.knows_idle_handovers(),
     };
@@ -359,7 +359,7 @@ mod tests {
     #[test]
     fn at_the_door_a_client_that_has_been_silent_goes_at_once() {
         let mut bed = Testbed::new();
-        let ((_, old), (_, new)) = (bed.door_server("old", 1), bed.door_server("new", 1));
+        let ((_, old), (_, new)) = (bed.dialled_in_server("old", 1), bed.dialled_in_server("new", 1));
         let (ann, ben) = (bed.client_at("ann", &old[0]), bed.client_at("ben", &old[0]));
         assert_eq!(found(&bed, (&old[0], &new[0])), [0; 0], "what they have sent may still be worked on");
         (0..SILENT_TICKS).for_each(|_| bed.state.advance());

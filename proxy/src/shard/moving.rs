@@ -9,7 +9,7 @@
 //!                                                                        ◄───── PauseAck
 //!                                               MoveConnection ────────────────► a new epoch begins
 //!                                                                        ◄───── ConnectionMoved (epoch)
-//!                                               (at the door: from and to the nodes, where sends enter the fleet)
+//!                                               (by dial-in: from and to the nodes, where sends enter the fleet)
 //!     ◄──────────────────────────── its state ──
 //!   it has its state, and what waited
 //!     ── Resume ───────────────────────────────────────────────────────────────► its own app server goes on
@@ -76,7 +76,7 @@ impl Moves {
             // Another node would know nothing of its side homes.
             || client.cold.sides.is_some()
             || !home_moves
-            || (client.home.of_door().is_some() && !core.context.shared.other_nodes().let_move(client.home.hub()))
+            || (client.home.by_dial_in().is_some() && !core.context.shared.other_nodes().let_move(client.home.hub()))
         {
             return None;
         }
@@ -149,7 +149,7 @@ impl Moves {
         }
     }
 
-    /// Takes the answer of an app server to a move, or at the door of a node: from which of its epochs on it sends elsewhere.
+    /// Takes the answer of an app server to a move, or by dial-in of a node: from which of its epochs on it sends elsewhere.
     pub(super) fn move_answered(&mut self, core: &mut ShardCore, slot: Slot, from: AppServerId, epoch: i64) {
         if let Some(ownership) = core.ownership_of(slot) {
             ownership.answered(from, epoch);
@@ -167,7 +167,7 @@ impl Moves {
         let (home, connection_id) = (client.home.clone(), ByteString::from(&*client.id));
         let hubs = core.context.shared.hubs.all();
         let Some(pools) = hubs.get(home.hub().get()).map(|hub| hub.pools()) else { return };
-        let mut asked = match home.of_door() {
+        let mut asked = match home.by_dial_in() {
             None => Vec::new(),
             Some(_) => match core.context.shared.other_nodes().announce_move(home.hub(), &connection_id) {
                 Some(asked) => asked,

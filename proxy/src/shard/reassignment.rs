@@ -235,7 +235,7 @@ impl Reassignment {
         for reason in [PauseReason::AppServer, PauseReason::HandingOver, PauseReason::Unassigned] {
             client.resume(reason, now);
         }
-        if client.home.of_door().is_some() && was_at != home.app() {
+        if client.home.by_dial_in().is_some() && was_at != home.app() {
             client.cold.left = Some(was_at);
         }
         if was_at != home.app() && was_at != AppServerId::NONE {
@@ -243,7 +243,7 @@ impl Reassignment {
             client.cold.calls.forget_failed();
         }
         // Whoever dials in has ended the clients of a link with it.
-        if was_at != home.app() && was_at != AppServerId::NONE && client.home.of_door().is_none() {
+        if was_at != home.app() && was_at != AppServerId::NONE && client.home.by_dial_in().is_none() {
             self.moved_away(home.hub(), (was_at, home.app()), &client.id, now);
         }
         tell_of_groups(connections, hubs, slot, home);

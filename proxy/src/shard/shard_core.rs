@@ -144,7 +144,7 @@ impl ShardCore {
     pub(super) fn fail_calls(&mut self, slot: Slot, text: &'static str) {
         let mode = self.mode(Flush::Deferred);
         let Some(client) = self.connections.get_mut(slot) else { return };
-        if client.home.of_door().is_some() {
+        if client.home.by_dial_in().is_some() {
             // Nor will it pass on what the client answers to others.
             self.context.shared.client_results.connection_ended(&client.id);
         }
@@ -208,7 +208,7 @@ impl ShardCore {
     pub(super) fn is_busy(&self, client: &Client) -> bool {
         let sides = || client.cold.sides.iter().flat_map(|sides| sides.iter());
         let asks_it =
-            || client.home.of_door().is_some() && self.context.shared.client_results.is_waiting_for(&client.id);
+            || client.home.by_dial_in().is_some() && self.context.shared.client_results.is_waiting_for(&client.id);
         !client.is_open() || client.cold.calls.count() > 0 || sides().any(|side| !side.is_idle()) || asks_it()
     }
 
@@ -293,7 +293,7 @@ impl ShardCore {
     /// The hub of a client, and its group by the routes in force; `None` where they don't count for it.
     pub(super) fn route_of(&self, slot: Slot) -> Option<(Arc<Hub>, Option<Arc<ServerGroup>>)> {
         let (client, hubs) = (self.connections.live(slot)?, &self.context.shared.hubs);
-        let hub = hubs.all().get(client.home.hub().get()).filter(|hub| !hub.is_of_door())?.clone();
+        let hub = hubs.all().get(client.home.hub().get()).filter(|hub| !hub.has_dialled_in())?.clone();
         let open = client.cold.opening.as_ref()?.read()?;
         let kept = || client.cold.group.clone().filter(|group| hubs.rules().has_group(group.name()));
         let group = hubs.route_of(&hub, &open, self.connections.user_of(client)).unwrap_or_else(kept);
@@ -417,11 +417,11 @@ impl ShardCore {
             return;
         }
         let (results, hubs) = (&self.context.shared.client_results, self.context.shared.hubs.all());
-        let is_of_door = |home: &HomeLink| hubs.get(home.hub().get()).is_some_and(|hub| hub.is_of_door());
+        let has_dialled_in = |home: &HomeLink| hubs.get(home.hub().get()).is_some_and(|hub| hub.has_dialled_in());
         if let Some(client) = self.connections.get_mut(slot).filter(|client| client.is_open())
             && let Content::Hub(protocol) = client.content
             && let Some(payload) = request.payloads.get(protocol)
-            && (is_own || !is_of_door(&client.home) || results.begin(&asker, &request, Some(client.home.app())))
+            && (is_own || !has_dialled_in(&client.home) || results.begin(&asker, &request, Some(client.home.app())))
         {
             let frame = frame_for(protocol, payload);
             if !is_own {

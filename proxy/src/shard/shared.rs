@@ -58,7 +58,7 @@ pub(crate) struct Connectors {
     pub resolver: Resolver,
 }
 
-/// Move of a connection of the door, which a node has announced.
+/// Move of a connection of dial-in, which a node has announced.
 #[derive(Debug)]
 pub(crate) struct AnnouncedMove {
     /// Boot id of the node that has it still.
@@ -72,7 +72,7 @@ pub(crate) struct AnnouncedMove {
 #[derive(Debug)]
 pub(crate) struct Admission {
     pub verifier: Verifier,
-    /// Verifier of the tokens of the door.
+    /// Verifier of the tokens of dial-in.
     pub service_verifier: ServiceVerifier,
     /// Connections over HTTP transports.
     pub http_transports: HttpTransports,
@@ -154,7 +154,7 @@ pub(crate) struct Shared {
     pub fleet: FleetSide,
     /// Webhooks of hubs without app servers.
     pub webhooks: Webhooks,
-    /// Client results that app servers of the door wait for.
+    /// Client results that app servers that dial in wait for.
     pub client_results: ClientResults,
     /// Memberships of users that hold for connections to come.
     pub user_groups: UserGroups,

@@ -234,7 +234,7 @@ impl ShardState {
         self.assignments.mirrored.leave_mirrors(&mut self.core, hub, app);
         self.presence.app_stopping(hub, app);
         self.tasks.app_stopping(hub, app);
-        if self.core.context.shared.hubs.all().get(hub.get()).is_some_and(|hub| hub.is_of_door()) {
+        if self.core.context.shared.hubs.all().get(hub.get()).is_some_and(|hub| hub.has_dialled_in()) {
             return self.hand_overs.migrate_all(&mut self.core, &mut self.assignments, hub, app);
         }
         self.assignments.sided.app_stopping(&mut self.core, hub, app);
@@ -259,7 +259,7 @@ impl ShardState {
         let to = if to.is_open() { to } else { client.home.clone() };
         to.send(&flow(&client.id, FlowOperation::Resume));
         self.core.connections.set_home(slot, &to);
-        self.core.context.counters.door.moved.increment();
+        self.core.context.counters.dial_in.moved.increment();
         self.hand_overs.end_move(&mut self.core, &mut self.assignments, slot);
     }
 }

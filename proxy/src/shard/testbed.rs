@@ -65,7 +65,7 @@ impl Testbed {
     }
 
     /// Adds an app server that has dialled in, with some links.
-    pub(super) fn door_server(&self, instance: &str, links: usize) -> (Arc<Pool>, Vec<HomeLink>) {
+    pub(super) fn dialled_in_server(&self, instance: &str, links: usize) -> (Arc<Pool>, Vec<HomeLink>) {
         let id = self.state.core.context.shared.hubs.number(instance);
         let server = AppServer {
             id,
@@ -76,14 +76,14 @@ impl Testbed {
         };
         let pool = Arc::new(Pool::new(self.hub.identity().clone(), Arc::new(server), 0, Arc::default()));
         self.hub.add_pool(pool.clone());
-        let links = (0..links).map(|_| self.door_link(&pool, instance)).collect();
+        let links = (0..links).map(|_| self.dial_in_link(&pool, instance)).collect();
         (pool, links)
     }
 
     /// Adds a link of an app server that has dialled in.
-    pub(super) fn door_link(&self, pool: &Pool, instance: &str) -> HomeLink {
+    pub(super) fn dial_in_link(&self, pool: &Pool, instance: &str) -> HomeLink {
         let id = self.state.core.context.shared.hubs.number(instance);
-        let link = Arc::new(LinkHandle::opened_at_door(self.hub.index(), id));
+        let link = Arc::new(LinkHandle::opened_by_dial_in(self.hub.index(), id));
         pool.add(&link);
         link
     }

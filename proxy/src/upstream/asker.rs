@@ -14,8 +14,8 @@ pub(crate) trait Asker: fmt::Debug + Send + Sync {
     /// Its app server; [`AppServerId::OTHER_NODE`] for another node, which is nobody's own app server.
     fn app(&self) -> AppServerId;
 
-    /// The link of the door that its commands come by; `None` for any other sender.
-    fn door_link(&self) -> Option<LinkId> {
+    /// The link of dial-in that its commands come by; `None` for any other sender.
+    fn dial_in_link(&self) -> Option<LinkId> {
         None
     }
 

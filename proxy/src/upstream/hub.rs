@@ -72,10 +72,10 @@ impl Hub {
         self.identity.key()
     }
 
-    /// Whether it is one of those that the door names: its app servers dial in, or it has a webhook in place of them.
+    /// Whether it is one of those that dial-in names: its app servers dial in, or it has a webhook in place of them.
     #[must_use]
-    pub(crate) fn is_of_door(&self) -> bool {
-        self.identity.is_of_door()
+    pub(crate) fn has_dialled_in(&self) -> bool {
+        self.identity.has_dialled_in()
     }
 
     /// Whether a webhook serves it.
@@ -108,12 +108,12 @@ impl Hub {
         self.reads_messages.store(reads_messages, Ordering::Relaxed);
     }
 
-    /// Path by which rules name it: its own, or at the door its name behind a slash.
+    /// Path by which rules name it: its own, or by dial-in its name behind a slash.
     #[must_use]
     pub(crate) fn rule_path(&self) -> String {
         match self.origin() {
             HubOrigin::Manifest => self.settings.load().path.clone(),
-            HubOrigin::Door | HubOrigin::Webhook => format!("/{}", self.name()),
+            HubOrigin::DialIn | HubOrigin::Webhook => format!("/{}", self.name()),
         }
     }
 
@@ -208,7 +208,7 @@ impl Hub {
             }
             let pools = self.pools_of(group);
             // Its app servers may be about to dial in for the first time, or its webhook about to be linked.
-            let begun_at = (self.is_of_door() && pools.is_empty()) || self.has_webhook();
+            let begun_at = (self.has_dialled_in() && pools.is_empty()) || self.has_webhook();
             let begun_at = begun_at.then(|| self.naming().learnt_at());
             let lost_at = pools.iter().filter_map(|pool| pool.lost_at()).max().max(begun_at);
             lost_at.map(|lost_at| last.min(lost_at + window)).filter(|until| *until > Instant::now())

@@ -24,9 +24,9 @@ pub(crate) struct HubIdentity {
 pub(crate) enum HubOrigin {
     /// App servers that we dial name it, with its settings and its path.
     Manifest,
-    /// App servers that dial in name it; its clients come by the path of the door.
-    Door,
-    /// The operator names it, with a webhook in place of app servers. Else it is a hub of the door, whose clients may come
+    /// App servers that dial in name it; its clients come by the path of dial-in.
+    DialIn,
+    /// The operator names it, with a webhook in place of app servers. Else it is a hub of dial-in, whose clients may come
     /// by a path of its own, too.
     Webhook,
 }
@@ -54,10 +54,10 @@ impl HubIdentity {
         &self.key
     }
 
-    /// Whether it is one of those that the door names: its app servers dial in, or it has a webhook in place of them.
+    /// Whether it is one of those that dial-in names: its app servers dial in, or it has a webhook in place of them.
     #[must_use]
-    pub(crate) fn is_of_door(&self) -> bool {
-        matches!(self.origin, HubOrigin::Door | HubOrigin::Webhook)
+    pub(crate) fn has_dialled_in(&self) -> bool {
+        matches!(self.origin, HubOrigin::DialIn | HubOrigin::Webhook)
     }
 
     /// Way on which it has come to this node.
@@ -97,7 +97,7 @@ impl HubOrigin {
     pub(crate) fn key(self, name: &str) -> String {
         match self {
             Self::Manifest => name.to_owned(),
-            Self::Door | Self::Webhook => format!("?hub={name}"),
+            Self::DialIn | Self::Webhook => format!("?hub={name}"),
         }
     }
 }

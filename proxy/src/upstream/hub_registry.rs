@@ -17,8 +17,8 @@ use super::{GroupTerms, HomeLink, Pool, ServerGroup};
 use crate::metrics::RuleCounters;
 use crate::routing::Ruleset;
 
-/// Maximum number of hubs that app servers and clients may name at the door.
-pub(crate) const DOOR_HUBS_MAX: usize = 1000;
+/// Maximum number of hubs that app servers and clients may name by dial-in.
+pub(crate) const DIAL_IN_HUBS_MAX: usize = 1000;
 
 /// Registry of all hubs of a node. The index of each is its place; a free one has the place until another hub takes it.
 #[derive(Debug, Default)]
@@ -136,7 +136,7 @@ impl HubRegistry {
     pub(crate) fn find(&self, path: &str) -> Option<Arc<Hub>> {
         let path = without_slash(path);
         let all = self.all.load();
-        let with_paths = all.iter().filter(|hub| !hub.is_forgotten() && (!hub.is_of_door() || hub.has_webhook()));
+        let with_paths = all.iter().filter(|hub| !hub.is_forgotten() && (!hub.has_dialled_in() || hub.has_webhook()));
         let mut found = with_paths.filter(|hub| without_slash(&hub.settings().path).eq_ignore_ascii_case(path));
         let first = found.next()?;
         let better = found.find(|other| other.is_served() && !first.is_served());
@@ -144,7 +144,7 @@ impl HubRegistry {
     }
 
     /// Whether any hub of a manifest is served, and none is awaited; without one whether none `must_be`. Others without app
-    /// servers keep nobody from those that have some, and hubs of the door come and go as their app servers like.
+    /// servers keep nobody from those that have some, and hubs of dial-in come and go as their app servers like.
     #[must_use]
     pub(crate) fn are_served(&self, must_be: bool) -> bool {
         let expected = self.expected();
@@ -161,7 +161,7 @@ impl HubRegistry {
     }
 
     fn expected(&self) -> Vec<Arc<Hub>> {
-        self.living().into_iter().filter(|hub| !hub.is_of_door() && hub.is_expected()).collect()
+        self.living().into_iter().filter(|hub| !hub.has_dialled_in() && hub.is_expected()).collect()
     }
 
     /// Finds a hub by its name in the fleet.
@@ -195,7 +195,7 @@ impl HubRegistry {
         };
         let is_unnamed = |hub: &Arc<Hub>| match hub.origin() {
             HubOrigin::Webhook => false,
-            HubOrigin::Door => !hub.is_linked(),
+            HubOrigin::DialIn => !hub.is_linked(),
             HubOrigin::Manifest => !hub.is_linked() && are_others_named(hub.naming().is_of_default()),
         };
         let is_due = |hub: &Arc<Hub>| hub.naming().note(!is_unnamed(hub)).is_some_and(|time| time >= limit);
@@ -235,7 +235,7 @@ impl HubRegistry {
     /// Finds a hub by the name that people give it; of two the one of a manifest.
     #[must_use]
     pub(crate) fn named(&self, name: &str) -> Option<Arc<Hub>> {
-        self.keyed(name).or_else(|| self.keyed(&HubOrigin::Door.key(name)))
+        self.keyed(name).or_else(|| self.keyed(&HubOrigin::DialIn.key(name)))
     }
 
     /// The remote app servers of a group to which any link is open, each once; draining ones only while there are no
@@ -264,7 +264,7 @@ impl HubRegistry {
     /// Whether no manifest has been read yet.
     #[must_use]
     pub(crate) fn is_empty(&self) -> bool {
-        self.all.load().iter().all(|hub| hub.is_of_door())
+        self.all.load().iter().all(|hub| hub.has_dialled_in())
     }
 
     /// Learns a hub of the manifest of an app server in a group, or newer settings of it. Those of the default group
@@ -295,9 +295,9 @@ impl HubRegistry {
         hub
     }
 
-    /// Learns a hub that somebody with an access key has named at the door; `None` when there are too many.
-    pub(crate) fn learn_at_door(&self, settings: HubManifest) -> Option<Arc<Hub>> {
-        self.learn_as(HubOrigin::Door, settings)
+    /// Learns a hub that somebody with an access key has named by dial-in; `None` when there are too many.
+    pub(crate) fn learn_by_dial_in(&self, settings: HubManifest) -> Option<Arc<Hub>> {
+        self.learn_as(HubOrigin::DialIn, settings)
     }
 
     /// Learns a hub that a webhook serves; `None` when there are too many.
@@ -311,8 +311,8 @@ impl HubRegistry {
         if let Some(hub) = known.as_ref().filter(|hub| !hub.is_forgotten()) {
             return Some(hub.clone());
         }
-        let count = self.living().iter().filter(|hub| hub.is_of_door()).count();
-        if count >= DOOR_HUBS_MAX {
+        let count = self.living().iter().filter(|hub| hub.has_dialled_in()).count();
+        if count >= DIAL_IN_HUBS_MAX {
             return None;
         }
         let Some(hub) = known else { return Some(self.insert(origin, settings)) };

@@ -1,4 +1,4 @@
-//! Link that an app server has asked for at the door, before its handshake.
+//! Link that an app server has asked for by dial-in, before its handshake.
 
 use std::sync::Arc;
 

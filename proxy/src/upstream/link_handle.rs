@@ -153,29 +153,29 @@ impl LinkHandle {
         self.knows_moves.load(Ordering::Relaxed)
     }
 
-    /// Whether clients whose home it is may move to another node: at the door those that may come back at all, since a pause
+    /// Whether clients whose home it is may move to another node: by dial-in those that may come back at all, since a pause
     /// and a resume by another node's link are known to each app server there.
     #[must_use]
     pub(crate) fn lets_clients_move(&self) -> bool {
-        self.of_door().map_or_else(|| self.knows_moves(), |dialled_in| dialled_in.allows_reconnect)
+        self.by_dial_in().map_or_else(|| self.knows_moves(), |dialled_in| dialled_in.allows_reconnect)
     }
 
     /// Words of the app server about the link, if it has dialled it.
     #[must_use]
-    pub(crate) fn of_door(&self) -> Option<&DialledIn> {
+    pub(crate) fn by_dial_in(&self) -> Option<&DialledIn> {
         self.dialled_in.as_deref()
     }
 
     /// Whether it came in by way of another node, with which it ends.
     #[must_use]
     pub(crate) fn is_carried(&self) -> bool {
-        self.of_door().is_some_and(|dialled_in| dialled_in.is_carried)
+        self.by_dial_in().is_some_and(|dialled_in| dialled_in.is_carried)
     }
 
     /// Whether it may be a home of clients.
     #[must_use]
     pub(crate) fn may_carry_clients(&self) -> bool {
-        let is_weak = self.of_door().is_some_and(|dialled_in| dialled_in.kind == LinkKind::Weak);
+        let is_weak = self.by_dial_in().is_some_and(|dialled_in| dialled_in.kind == LinkKind::Weak);
         !is_weak && !self.is_leaving.load(Ordering::Relaxed)
     }
 
@@ -273,8 +273,8 @@ impl Asker for LinkHandle {
         self.app
     }
 
-    fn door_link(&self) -> Option<LinkId> {
-        self.of_door().map(|_| self.id)
+    fn dial_in_link(&self) -> Option<LinkId> {
+        self.by_dial_in().map(|_| self.id)
     }
 
     fn answer(&self, message: &ServiceMessage) {
@@ -292,7 +292,7 @@ mod tests {
 
     impl LinkHandle {
         /// A link that an app server has dialled, and that is open.
-        pub(crate) fn opened_at_door(hub: HubIndex, app: AppServerId) -> Self {
+        pub(crate) fn opened_by_dial_in(hub: HubIndex, app: AppServerId) -> Self {
             let (kind, endpoint, cid) = (LinkKind::Default, "here".into(), "1".into());
             let dialled_in = DialledIn { kind, endpoint, cid, is_carried: false, allows_reconnect: false };
             let session = Session::new(SessionId::FIRST, Role::Proxy, SessionSettings::new(RING_BYTES, 1000), 0);

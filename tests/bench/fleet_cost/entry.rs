@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use trunkline_generator::callers::Call;
 use trunkline_generator::receivers::{Burst, Publisher, numbered_text};
 use trunkline_generator::{connect, frame};
-use trunkline_protocol::door::{ClientTicket, sign_client_token};
+use trunkline_protocol::dial_in::{ClientTicket, sign_client_token};
 use trunkline_protocol::key::AccessKey;
 use trunkline_tests::harness::fleet::ACCESS_KEY;
 
@@ -27,8 +27,8 @@ const TOKEN_LIFETIME_S: u64 = 24 * 3600;
 /// Longest answer to an announcement.
 const ANSWER_MAX_BYTES: usize = 4096;
 
-/// Path of the hub at the door, with a client's token.
-pub(crate) fn door_target() -> Result<String> {
+/// Path of the hub by dial-in, with a client's token.
+pub(crate) fn dial_in_target() -> Result<String> {
     let now_s = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
     let (key, hub) = (AccessKey::new(ACCESS_KEY)?, HUB.trim_start_matches('/'));
     let audience = format!("http://127.0.0.1/client/?hub={hub}");

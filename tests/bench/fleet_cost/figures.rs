@@ -21,7 +21,7 @@ impl Part {
         let [base, subject] = match work {
             Work::Broadcast | Work::Group => ["app server", "one node"],
             Work::Idle | Work::Plain => ["no peers", "peers"],
-            Work::Door | Work::DoorCalls => ["dialled", "dials in"],
+            Work::Door | Work::DialInCalls => ["dialled", "dials in"],
             Work::Move => ["same node", "other node"],
             Work::Stateful => ["plain", "stateful"],
         };

@@ -1,6 +1,6 @@
 #![forbid(unsafe_code)]
 //! Cost of a fleet: what enters at one node beside what the app server sends itself, idle nodes, `--peers` where it is not used;
-//! of the door, beside links that the node dials; and of clients that come back to their connections.
+//! of dial-in, beside links that the node dials; and of clients that come back to their connections.
 //!
 //! ```text
 //!   base:     client ── Broadcast("7…") ──► app server ──► all nodes ──► their clients

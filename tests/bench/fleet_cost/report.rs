@@ -63,7 +63,7 @@ impl Report {
         let (base, subject) = (Part::Base.name(self.settings.work), Part::Subject.name(self.settings.work));
         let each = match self.settings.work {
             Work::Idle => "node-second",
-            Work::DoorCalls => "call",
+            Work::DialInCalls => "call",
             Work::Move => "return",
             _ => "delivery",
         };
@@ -92,7 +92,7 @@ pub(crate) fn heading(settings: &Settings) -> String {
         Work::Door => "messages of the app server to everyone, which is dialled and dials in",
         Work::Move => "sockets are cut, and their clients come back to the same node and to the other one",
         Work::Stateful => "messages of the app server to everyone, from a hub without and with stateful reconnect",
-        Work::DoorCalls => "calls of an app server, which is dialled and dials in",
+        Work::DialInCalls => "calls of an app server, which is dialled and dials in",
     };
     format!(
         "{} nodes of {} shards, {} clients, {what}; {} at once, texts of {} bytes; {} rounds of 3 windows of {} s\n\n\

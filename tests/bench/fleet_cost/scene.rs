@@ -51,7 +51,7 @@ impl Pair {
             Work::Idle | Work::Plain => {
                 (Scene::start(settings, Kind::Plain)?, Some(Scene::start(settings, Kind::Fleet)?))
             }
-            Work::Door | Work::DoorCalls => {
+            Work::Door | Work::DialInCalls => {
                 (Scene::start(settings, Kind::Plain)?, Some(Scene::start(settings, Kind::Door)?))
             }
             Work::Move => (Scene::start(settings, Kind::StatefulFleet)?, None),
@@ -109,7 +109,7 @@ impl Scene {
         let entry = Rc::new(Cell::new(Entry::App));
         let comes_back = Rc::new(Cell::new(Return::Same));
         let mut scene = Self { product, crowd: None, entry, comes_back, own: Vec::new() };
-        let target = if dials_in { entry::door_target()? } else { HUB.to_owned() };
+        let target = if dials_in { entry::dial_in_target()? } else { HUB.to_owned() };
         match settings.work {
             Work::Idle => {}
             Work::Move => {
@@ -117,7 +117,7 @@ impl Scene {
                 let movers = Movers::gather(nodes, settings.clients() as usize, Rc::clone(&scene.comes_back))?;
                 scene.crowd = Some(Box::new(movers));
             }
-            Work::DoorCalls => scene.crowd = Some(Box::new(scene.gather_callers(settings, &target)?)),
+            Work::DialInCalls => scene.crowd = Some(Box::new(scene.gather_callers(settings, &target)?)),
             _ => scene.crowd = Some(Box::new(scene.gather(settings, &target)?)),
         }
         Ok(scene)

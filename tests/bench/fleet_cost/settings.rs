@@ -20,14 +20,14 @@ pub(crate) enum Work {
     /// Messages of an app server that dials in, beside one that is dialled
     Door,
     /// Calls of its clients, beside those of one that is dialled
-    DoorCalls,
+    DialInCalls,
     /// Clients that come back at another node, beside those that come back to theirs
     Move,
     /// Messages to clients of a hub with stateful reconnect that don't use it, beside a hub without
     Stateful,
 }
 
-/// CPU time and bytes of the nodes of a fleet, or of a node with a door, beside nodes that do the same without.
+/// CPU time and bytes of the nodes of a fleet, or of a node that accepts dial-in, beside nodes that do the same without.
 #[derive(Debug, Parser, Serialize)]
 #[command(name = "fleet_cost")]
 pub(crate) struct Settings {
@@ -65,7 +65,7 @@ impl Settings {
     pub(crate) fn nodes(&self) -> u16 {
         self.nodes.unwrap_or(match self.work {
             Work::Idle => 12,
-            Work::Door | Work::DoorCalls | Work::Stateful => 1,
+            Work::Door | Work::DialInCalls | Work::Stateful => 1,
             Work::Move => 2,
             Work::Broadcast | Work::Group | Work::Plain => 8,
         })
@@ -76,7 +76,7 @@ impl Settings {
         match self.work {
             Work::Idle => 0,
             Work::Group => self.clients.unwrap_or(10),
-            Work::DoorCalls | Work::Move => self.clients.unwrap_or(100),
+            Work::DialInCalls | Work::Move => self.clients.unwrap_or(100),
             Work::Broadcast | Work::Plain | Work::Door | Work::Stateful => self.clients.unwrap_or(800),
         }
     }
@@ -89,7 +89,7 @@ impl Settings {
     pub(crate) fn units(&self) -> &'static str {
         match self.work {
             Work::Idle => "node-seconds",
-            Work::DoorCalls => "calls",
+            Work::DialInCalls => "calls",
             Work::Move => "returns",
             _ => "deliveries",
         }

@@ -295,7 +295,7 @@ fn settings(args: ServeArgs, addresses: &NodeAddresses) -> Result<Settings, Conf
         node: node_name(args.node_name)?,
         keys,
         is_development,
-        opens_door: !is_development,
+        accepts_dial_in: !is_development,
         has_upstreams: addresses.has_upstreams(),
         advertise: Some(advertised_address(args.advertise, addresses.listen, &addresses.upstreams)?),
         path_prefix: PathPrefix::try_from(&args.path_prefix).map_err(ConfigError::PathPrefix)?,

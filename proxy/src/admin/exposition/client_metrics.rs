@@ -186,13 +186,13 @@ impl Exposition<'_> {
 
 /// Combinations of transport and protocol that clients of a hub can have.
 fn combinations(hub: &Hub) -> impl Iterator<Item = (Transport, ClientProtocol)> {
-    let (is_raw, is_of_door) = (hub.settings().kind == EndpointKind::Raw, hub.is_of_door());
+    let (is_raw, has_dialled_in) = (hub.settings().kind == EndpointKind::Raw, hub.has_dialled_in());
     let protocols = ClientProtocol::ALL.into_iter().map(|(protocol, _)| protocol);
     let protocols = protocols.filter(move |protocol| (*protocol == ClientProtocol::Raw) == is_raw);
     let all = protocols.flat_map(|protocol| Transport::ALL.map(|transport| (transport, protocol)));
-    // Server-sent events are text, and only the door leads to circuits of Blazor.
+    // Server-sent events are text, and only dial-in leads to circuits of Blazor.
     all.filter(move |(transport, protocol)| match protocol {
-        ClientProtocol::BlazorPack => is_of_door && *transport != Transport::ServerSentEvents,
+        ClientProtocol::BlazorPack => has_dialled_in && *transport != Transport::ServerSentEvents,
         ClientProtocol::MessagePack => *transport != Transport::ServerSentEvents,
         ClientProtocol::Json | ClientProtocol::Raw => true,
     })

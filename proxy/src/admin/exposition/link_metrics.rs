@@ -27,28 +27,28 @@ impl Exposition<'_> {
         let round_trips = self.distribution(|counters| &counters.round_trips);
         let help = "How long a ping of a link took to the app server and back, behind what was queued.";
         self.histogram("trunkline_link_round_trip_seconds", help, vec![(None, round_trips)]);
-        self.door()?;
+        self.dial_in()?;
         let dials = self.distribution(|counters| &counters.dials);
         let help = "How long it took to open a link, or to open it again.";
         self.histogram("trunkline_link_dial_duration_seconds", help, vec![(None, dials)]);
         Ok(())
     }
 
-    fn door(&self) -> prometheus::Result<()> {
+    fn dial_in(&self) -> prometheus::Result<()> {
         self.total(
             "trunkline_door_handshakes_refused_total",
             "Links that app servers dialled and that were not opened, because their handshake was wrong or did not come.",
-            |counters| &counters.door.handshakes_refused,
+            |counters| &counters.dial_in.handshakes_refused,
         )?;
         self.total(
             "trunkline_door_frames_skipped_total",
             "Frames of app servers that dial in which were skipped because they make no sense.",
-            |counters| &counters.door.malformed,
+            |counters| &counters.dial_in.malformed,
         )?;
         self.total(
             "trunkline_door_clients_moved_total",
             "Clients that changed the link of an app server that dials in, without a loss.",
-            |counters| &counters.door.moved,
+            |counters| &counters.dial_in.moved,
         )
     }
 
@@ -65,7 +65,7 @@ impl Exposition<'_> {
         let most = self.shared.settings.links.ring_max_bytes;
         for hub in self.shared.hubs.living().iter() {
             let served = served.with_label_values(&[hub.name()]);
-            // Of two hubs of one name, one is of the door.
+            // Of two hubs of one name, one is of dial-in.
             served.set(served.get().max(i64::from(hub.is_served())));
             for pool in hub.pools().iter() {
                 let (open, resuming) = (pool.open(), pool.resuming());

@@ -101,7 +101,7 @@ pub(crate) struct ColdState {
     pub trace: Option<Box<ConnectionTrace>>,
     /// Copies of it for mirrors; `None` without any.
     pub mirrors: Option<Box<MirrorCopies>>,
-    /// App server of the door at which it was last.
+    /// App server that dials in at which it was last.
     pub left: Option<AppServerId>,
     /// It is not moved between links any more: its app server did not answer in time.
     pub is_settled: bool,

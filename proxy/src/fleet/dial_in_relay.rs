@@ -8,7 +8,7 @@ use tokio::time::sleep;
 use tracing::debug;
 use trunkline_protocol::service::{ClientInvocation, MoveConnection, ServiceMessage};
 
-use super::door_question::{GatheredAnswer, list_members};
+use super::dial_in_question::{GatheredAnswer, list_members};
 use super::fleet_core::Fleet;
 use super::fleet_member::{FleetMember, MemberState};
 use super::fleet_membership::Membership;
@@ -35,7 +35,7 @@ impl OtherNodes for Fleet {
         } else if let Some(member) = self.members().find(caller) {
             self.passage().pass_to(&member, &relayed(hub, answer, 0));
         } else {
-            // An app server of the door names itself, so only the node that waits knows that it does.
+            // An app server that dials in names itself, so only the node that waits knows that it does.
             let frame = relayed(hub, answer, 0);
             for member in self.members().all().iter().filter(|member| member.is_linked()) {
                 self.passage().pass_to(member, &frame);
@@ -210,7 +210,7 @@ async fn invoke_when_moved(fleet: &Fleet, link: &Arc<LinkHandle>, request: Clien
 fn has_one_endpoint(members: &Membership, hub: &Hub) -> bool {
     let pools = hub.pools();
     let links: Vec<_> = pools.iter().flat_map(|pool| pool.links()).collect();
-    let mut endpoints: Vec<_> = links.iter().filter_map(|link| Some(&*link.of_door()?.endpoint)).collect();
+    let mut endpoints: Vec<_> = links.iter().filter_map(|link| Some(&*link.by_dial_in()?.endpoint)).collect();
     let told: Vec<_> = members.all().iter().map(|member| member.presence()).collect();
     endpoints.extend(told.iter().flat_map(|told| told.servers(hub.key())).map(|server| &*server.endpoint));
     endpoints.windows(2).all(|two| matches!(two, [one, other] if one == other))

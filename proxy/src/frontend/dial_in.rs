@@ -1,4 +1,4 @@
-//! The door: paths at which app servers dial in, and to which they send their clients, as Azure's SDK has it.
+//! Dial-in: paths at which app servers dial in, and to which they send their clients, as Azure's SDK has it.
 //!
 //! ```text
 //!  GET  /server/?hub=H            upgrade, token of an app server ─► a link, for this shard
@@ -16,7 +16,7 @@ use http::header::{HOST, HeaderName};
 use http::{HeaderMap, StatusCode, Uri};
 use tracing::info;
 use trunkline_protocol::cause::Cause;
-use trunkline_protocol::door::{CLIENT_PATH, SERVER_CONNECTION_PARAMETER, SERVER_ID_HEADER, TARGET_PARAMETER};
+use trunkline_protocol::dial_in::{CLIENT_PATH, SERVER_CONNECTION_PARAMETER, SERVER_ID_HEADER, TARGET_PARAMETER};
 use trunkline_protocol::manifest::HubManifest;
 use trunkline_protocol::token::ConnectionToken;
 use trunkline_protocol::wire::CONNECTION_TOKEN_PARAMETER;
@@ -32,7 +32,7 @@ use crate::frontend::reverse_proxy::carried_link;
 use crate::frontend::upgrade_answer::{accept_key, is_upgrade_of, switching_protocols};
 use crate::frontend::visitor::{ComesBack, HUB_PARAMETER, hub_names};
 use crate::shard::{ShardMessage, TargetVerdict};
-use crate::upstream::{APP_SERVERS_MAX, DOOR_HUBS_MAX, Hub, IncomingLink};
+use crate::upstream::{APP_SERVERS_MAX, DIAL_IN_HUBS_MAX, Hub, IncomingLink};
 
 /// Header with the id of an app server.
 const SERVER_ID: HeaderName = HeaderName::from_static(SERVER_ID_HEADER);
@@ -78,9 +78,9 @@ pub(crate) fn enter(
     // Only now: without a key nobody makes this node keep anything.
     let hub = match endpoint.shared.webhooks.serve(&name) {
         true => endpoint.shared.serve_by_webhook(&name, &client_path(&name)),
-        false => endpoint.shared.hubs.learn_at_door(manifest(endpoint, &name)),
+        false => endpoint.shared.hubs.learn_by_dial_in(manifest(endpoint, &name)),
     };
-    let hub = hub.ok_or_else(|| full(DOOR_HUBS_MAX, "hubs that app servers and clients have named"))?;
+    let hub = hub.ok_or_else(|| full(DIAL_IN_HUBS_MAX, "hubs that app servers and clients have named"))?;
     Ok((hub, user))
 }
 

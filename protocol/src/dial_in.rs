@@ -1,4 +1,4 @@
-//! The door of app servers that dial: their connection string and the tokens that they sign, as Azure SignalR has them.
+//! Dial-in: the connection string of app servers that dial, and the tokens that they sign, as Azure SignalR has them.
 //!
 //! ```text
 //!  connection string ──► app server ── GET /server/?hub=H, server token ──────────► service: a proxy, or Azure's

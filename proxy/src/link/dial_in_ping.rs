@@ -8,7 +8,7 @@
 //! ```
 
 use bytestring::ByteString;
-use trunkline_protocol::door::{FIN_ACK, FIN_MIGRATE, SHUTDOWN_PING, STATUS_PING};
+use trunkline_protocol::dial_in::{FIN_ACK, FIN_MIGRATE, SHUTDOWN_PING, STATUS_PING};
 use trunkline_protocol::service::Ping;
 
 const SERVERS: &str = "servers";

@@ -17,7 +17,7 @@ use trunkline_protocol::service::{
 };
 
 use super::attachment::ShardSink;
-use super::door_ping::{self, Leaving, NodeLoad, Wish};
+use super::dial_in_ping::{self, Leaving, NodeLoad, Wish};
 use crate::clock::unix_seconds;
 use crate::shard::{MEMBERSHIP_S, SendOrigin, Shard, ShardCommand, no_such_connection};
 use crate::upstream::{LinkHandle, Pool};
@@ -29,7 +29,7 @@ const PAIRS_MAX: usize = 16;
 const ANSWERS_MAX_BYTES: usize = 16 * 1024 * 1024;
 
 /// Consumer of the frames of one link that an app server has dialled.
-pub(super) struct DoorSink<'a> {
+pub(super) struct DialInSink<'a> {
     shard: &'a Rc<Shard>,
     pool: &'a Arc<Pool>,
     link: Arc<LinkHandle>,
@@ -40,7 +40,7 @@ pub(super) struct DoorSink<'a> {
     is_migrating: bool,
 }
 
-impl<'a> DoorSink<'a> {
+impl<'a> DialInSink<'a> {
     pub(super) fn new(shard: &'a Rc<Shard>, pool: &'a Arc<Pool>, link: &Arc<LinkHandle>) -> Self {
         let inner = ShardSink::new(shard, link.clone());
         Self { shard, pool, link: link.clone(), inner, sends: None, is_migrating: false }
@@ -98,7 +98,7 @@ impl<'a> DoorSink<'a> {
         let (shard, pool, link) = (self.shard.clone(), self.pool.clone(), self.link.clone());
         spawn_local(async move {
             sleep(hold).await;
-            let mut sink = DoorSink::new(&shard, &pool, &link);
+            let mut sink = DialInSink::new(&shard, &pool, &link);
             sink.take(ServiceMessage::ClientInvocation(question));
             sink.finish_batch(0).await;
         });
@@ -130,23 +130,23 @@ impl<'a> DoorSink<'a> {
     }
 
     fn skip(&self, problem: &str) {
-        self.shard.counters().door.malformed.increment();
+        self.shard.counters().dial_in.malformed.increment();
         let (hub, app) = (self.pool.hub().name(), &self.pool.app().name);
         debug!(hub, %app, problem, "a frame of an app server is skipped");
     }
 
     fn answer(&mut self, wish: Wish) {
         let answer = match wish {
-            Wish::Status => door_ping::status(self.load()),
+            Wish::Status => dial_in_ping::status(self.load()),
             Wish::Servers => {
                 let shared = self.shard.shared();
                 let mut ids: Vec<_> = self.pools().iter().map(|pool| pool.app().instance.clone()).collect();
                 ids.extend(shared.other_nodes().app_servers(self.pool.hub().key()));
-                door_ping::servers(ids, unix_seconds())
+                dial_in_ping::servers(ids, unix_seconds())
             }
             Wish::Leave(how) => {
                 self.leave(how);
-                door_ping::finack()
+                dial_in_ping::finack()
             }
         };
         self.link.send(&ServiceMessage::Ping(answer));
@@ -197,7 +197,7 @@ fn is_of_app_server(message: &ServiceMessage) -> bool {
     message.class() != MessageClass::Service && !is_of_node
 }
 
-impl FrameSink for DoorSink<'_> {
+impl FrameSink for DialInSink<'_> {
     fn count(&mut self, message: Option<&ServiceMessage>, bytes: usize) {
         self.inner.count(message, bytes);
     }
@@ -205,7 +205,7 @@ impl FrameSink for DoorSink<'_> {
     fn handle_ping(&mut self, ping: &Ping) {
         self.inner.handle_ping(ping);
         let mut wishes: Vec<_> = Vec::new();
-        for wish in door_ping::wishes(ping).take(PAIRS_MAX) {
+        for wish in dial_in_ping::wishes(ping).take(PAIRS_MAX) {
             if !wishes.contains(&wish) {
                 wishes.push(wish);
             }

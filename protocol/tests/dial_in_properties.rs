@@ -1,7 +1,7 @@
 //! Properties of connection strings: no text panics, and each good one is read back as it was written.
 
 use proptest::prelude::*;
-use trunkline_protocol::door::{ConnectionString, ServiceUrl};
+use trunkline_protocol::dial_in::{ConnectionString, ServiceUrl};
 
 const KEY: &str = "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789abcdefgh";
 
