@@ -15,7 +15,8 @@
 //!
 //! `book.rs` has the code of README and book, as doc tests.
 //!
-//! The other folders: `e2e` (the tests), `azure` (those of Azure's door), `chaos`, `load`, `simulation`, `clients` (agents of other languages), `tools`.
+//! The other folders: `e2e` (the tests), `azure` (those of Azure's door), `chaos`, `load`, `simulation`, `clients`
+//! (agents of other languages), `tools`.
 
 pub mod apps;
 pub mod bench;

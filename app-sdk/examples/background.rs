@@ -1,7 +1,7 @@
 //! Sends from outside a hub: `cargo run --example background -- --listen 127.0.0.1:5000`, and a proxy before it.
 //!
-//! Hub `/news`: everyone gets `Time(seconds)` once a second, from one app server however many there are. `POST /news` with a text sends `News(text)` to everyone, and
-//! `POST /news/{topic}` to those who have called `Subscribe(topic)`.
+//! Hub `/news`: everyone gets `Time(seconds)` once a second, from one app server however many there are. `POST /news`
+//! with a text sends `News(text)` to everyone, and `POST /news/{topic}` to those who have called `Subscribe(topic)`.
 
 #[path = "common/serve.rs"]
 mod serve;

@@ -1,7 +1,7 @@
 //! Asks clients for results: `cargo run --example client_results -- --listen 127.0.0.1:5000`, and a proxy before it.
 //!
-//! Hub `/guess`: `Play(opponent)` asks the opponent's client for a number (`Think(limit)`), then the caller's (`Guess(limit)`).
-//! `GET /ask/{connectionId}` asks any client, from outside the hub.
+//! Hub `/guess`: `Play(opponent)` asks the opponent's client for a number (`Think(limit)`), then the caller's
+//! (`Guess(limit)`). `GET /ask/{connectionId}` asks any client, from outside the hub.
 
 #[path = "common/serve.rs"]
 mod serve;

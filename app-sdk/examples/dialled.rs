@@ -1,8 +1,8 @@
 //! A clock that nobody has to reach: it dials a proxy that has an access key, or Azure SignalR itself.
 //!
 //! `trunkline serve --listen 127.0.0.1:8080 --access-key KEY`, then
-//! `cargo run --example dialled -- --dial "Endpoint=http://127.0.0.1;Port=8080;AccessKey=KEY;Version=1.0;"`, and a SignalR
-//! client at `http://127.0.0.1:5000/clock`, which is led to the proxy.
+//! `cargo run --example dialled -- --dial "Endpoint=http://127.0.0.1;Port=8080;AccessKey=KEY;Version=1.0;"`, and a
+//! SignalR client at `http://127.0.0.1:5000/clock`, which is led to the proxy.
 
 #[path = "common/serve.rs"]
 mod serve;

@@ -1,11 +1,11 @@
-//! The hub and the raw endpoint of the official SignalR functional tests, for the official clients' own suite and for our
-//! end-to-end tests.
+//! The hub and the raw endpoint of the official SignalR functional tests, for the official clients' own suite and for
+//! our end-to-end tests.
 //!
-//! `/testhub` speaks both hub protocols with detailed errors, `/testhub-nowebsockets` does so over the other transports;
-//! `/echo` sends back what it is sent, without a hub protocol; `/echoredirect` leads to it; `/clientresult/{connectionId}`
-//! asks a client for a result. `/authorizedhub` wants a token as `/generateJwtToken` makes them; `/redirect` sends its
-//! clients to `/testhub`, and `/bad-negotiate` refuses them in its own words.
-//! Run it behind proxies or with `--embedded`. The HTTP routes are the app's own: behind proxies ask the app for them.
+//! `/testhub` speaks both hub protocols with detailed errors, `/testhub-nowebsockets` does so over the other
+//! transports; `/echo` sends back what it is sent, without a hub protocol; `/echoredirect` leads to it;
+//! `/clientresult/{connectionId}` asks a client for a result. `/authorizedhub` wants a token as `/generateJwtToken`
+//! makes them; `/redirect` sends its clients to `/testhub`, and `/bad-negotiate` refuses them in its own words. Run it
+//! behind proxies or with `--embedded`. The HTTP routes are the app's own: behind proxies ask the app for them.
 //!
 //! Not here, because it waits for the proxies' other doors:
 //!

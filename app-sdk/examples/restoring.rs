@@ -1,7 +1,8 @@
 //! Fills the gap after a crash: `cargo run --example restoring -- --listen 127.0.0.1:5000`, and two proxies before it.
 //!
-//! Hub `/rooms`: `Enter(room)` · `Say(room, text)` → members `Said(text)`. Kill the proxy of a client that has the HTTP client of
-//! `docs/book/src/clients`: it is back in its room at the other one, and is sent what was said while it was gone.
+//! Hub `/rooms`: `Enter(room)` · `Say(room, text)` → members `Said(text)`. Kill the proxy of a client that has the HTTP
+//! client of `docs/book/src/clients`: it is back in its room at the other one, and is sent what was said while it was
+//! gone.
 
 #[path = "common/serve.rs"]
 mod serve;

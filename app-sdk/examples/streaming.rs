@@ -1,8 +1,8 @@
 #![forbid(unsafe_code)]
 //! Streams in both directions: `cargo run --example streaming -- --listen 127.0.0.1:5000`, and a proxy before it.
 //!
-//! Hub `/streams`: `Counter(count, delayMs)` streams numbers; `Average(numbers)` takes a stream; `Smooth(numbers, window)`
-//! takes one and streams back.
+//! Hub `/streams`: `Counter(count, delayMs)` streams numbers; `Average(numbers)` takes a stream;
+//! `Smooth(numbers, window)` takes one and streams back.
 
 #[path = "common/serve.rs"]
 mod serve;

@@ -48,7 +48,8 @@ async fn fail() -> Result<(), HubError> {
     Err(HubError::new("It always fails."))
 }
 
-/// Logs to stderr, and exports spans. Those of calls are at the level `debug`, so the layer that exports takes them there.
+/// Logs to stderr, and exports spans. Those of calls are at the level `debug`, so the layer that exports takes them
+/// there.
 fn start_telemetry(otlp: &str) -> anyhow::Result<SdkTracerProvider> {
     let exporter = SpanExporter::builder().with_http().with_endpoint(format!("{otlp}/v1/traces")).build()?;
     let batches = BatchConfigBuilder::default().with_scheduled_delay(EXPORT_INTERVAL).build();

@@ -85,8 +85,8 @@ pub(crate) struct CallInput {
 
 /// An extractor of your own: a parameter of methods, hooks and filters, made from the connection and the hub's state.
 ///
-/// Implement it for what many methods need; it may wait, for a look-up in a database say. If it fails, the method is not
-/// called, and the client is answered with the error. A method takes
+/// Implement it for what many methods need; it may wait, for a look-up in a database say. If it fails, the method is
+/// not called, and the client is answered with the error. A method takes
 ///
 /// | as | when the extractor fails |
 /// |---|---|
@@ -94,8 +94,8 @@ pub(crate) struct CallInput {
 /// | `Option<Me>` | `None` if it refuses the client ([`HubError::new`]); on an internal error the call fails |
 /// | `Result<Me, HubError>` | the method gets the error |
 ///
-/// `S` is the state of the hub. Often `#[derive(FromContext)]` (with the feature `macros`) is enough. The type must not be
-/// `Deserialize` as well: it could be an argument then, and the compiler would not know which one is meant.
+/// `S` is the state of the hub. Often `#[derive(FromContext)]` (with the feature `macros`) is enough. The type must not
+/// be `Deserialize` as well: it could be an argument then, and the compiler would not know which one is meant.
 ///
 /// ```
 /// use axum::extract::FromRef;
@@ -152,10 +152,10 @@ pub trait FromContext<S>: Sized {
 
 /// A parameter of a hub method.
 ///
-/// Implemented for extractors ([`FromContext`]) such as [`Context`], [`State<T>`](axum::extract::State) and [`Cancellation`](crate::Cancellation), for `Option`
-/// and `Result<_, HubError>` of them, for [`CloseReason`], [`Cause`] and [`Rehomed`](crate::Rehomed) in hooks, for
-/// [`UploadStream`], which takes the client's next stream, and for every type that can be deserialized, which takes its next
-/// argument.
+/// Implemented for extractors ([`FromContext`]) such as [`Context`], [`State<T>`](axum::extract::State) and
+/// [`Cancellation`](crate::Cancellation), for `Option` and `Result<_, HubError>` of them, for [`CloseReason`],
+/// [`Cause`] and [`Rehomed`](crate::Rehomed) in hooks, for [`UploadStream`], which takes the client's next stream, and
+/// for every type that can be deserialized, which takes its next argument.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` can't be a parameter of a hub method",
     label = "neither an extractor nor an argument that can be deserialized",

@@ -74,7 +74,8 @@ macro_rules! client_interface {
                 @method [$(#[$method_meta])*] $method [$($argument: $type),*] [$($result)?] [$($name)?]
             })*
 
-            /// The types of the interface in TypeScript, for [`TypeScript::client`]($crate::typescript::TypeScript::client).
+            /// The types of the interface in TypeScript, for
+            /// [`TypeScript::client`]($crate::typescript::TypeScript::client).
             fn typescript(
                 declarations: &mut $crate::typescript::Declarations,
             ) -> ::std::vec::Vec<$crate::typescript::ClientMethod>

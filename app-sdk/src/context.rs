@@ -200,8 +200,8 @@ impl Context {
         Cancellation(self.connection().cancellation().clone())
     }
 
-    /// How arguments and result of this call are encoded. What a hook returns is for the next app server, not for the client,
-    /// and has serde's own names.
+    /// How arguments and result of this call are encoded. What a hook returns is for the next app server, not for the
+    /// client, and has serde's own names.
     pub(crate) fn codec(&self) -> Codec {
         match self.scope.state().kind() {
             CallKind::Method(_) => self.core.codec(self.protocol()),

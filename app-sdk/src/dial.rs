@@ -6,9 +6,9 @@
 //!                                       └─ URL and token for each client that negotiates
 //! ```
 //!
-//! A server connection is a link like any other from its handshake on; its session ends with its socket, because a service
-//! can't resume one, and moves the clients itself. While the service can't be reached one slot of a hub tries, and the
-//! others wait for it.
+//! A server connection is a link like any other from its handshake on; its session ends with its socket, because a
+//! service can't resume one, and moves the clients itself. While the service can't be reached one slot of a hub tries,
+//! and the others wait for it.
 
 mod back_off;
 mod dial_error;

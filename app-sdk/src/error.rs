@@ -30,8 +30,8 @@ pub(crate) const INVALID_DATA_NAME: &str = "InvalidDataException";
 /// | `?` on [`InvokeError::Leaving`] | `… HubException: this app server is stopping, call again` |
 /// | [`HubError::named`]`("TimeoutException", "…")`, [`HubError::internal`]`(…)`, `?` on any other error | nothing more than that something failed, unless the hub has [detailed errors](crate::Hub::detailed_errors) |
 ///
-/// Like `anyhow::Error` it is no `std::error::Error` itself, so that `?` takes all of those, and `Box<dyn Error + Send + Sync>`
-/// and `anyhow::Error` as well.
+/// Like `anyhow::Error` it is no `std::error::Error` itself, so that `?` takes all of those, and
+/// `Box<dyn Error + Send + Sync>` and `anyhow::Error` as well.
 ///
 /// ```
 /// use trunkline::HubError;
@@ -81,8 +81,8 @@ impl HubError {
         Self::build(Audience::Client, SHOWN_NAME.into(), message.into(), None)
     }
 
-    /// Makes an internal error with a name, such as `InvalidOperationException`: clients read `<name>: <message>` only from
-    /// hubs with detailed errors.
+    /// Makes an internal error with a name, such as `InvalidOperationException`: clients read `<name>: <message>` only
+    /// from hubs with detailed errors.
     pub fn named(name: impl Into<Cow<'static, str>>, message: impl Into<String>) -> Self {
         Self::build(Audience::Log, name.into(), message.into(), None)
     }
@@ -152,8 +152,8 @@ impl HubError {
         self.0.stage
     }
 
-    /// Whether a client has brought it about: a policy refuses its user, it has gone, or gives no answer. Strangers can do that,
-    /// so it is no failure of the app.
+    /// Whether a client has brought it about: a policy refuses its user, it has gone, or gives no answer. Strangers can
+    /// do that, so it is no failure of the app.
     pub(crate) fn is_of_client(&self) -> bool {
         use InvokeError as I;
         let is_of_client = |source: &(dyn StdError + Send + Sync + 'static)| match source.downcast_ref() {
@@ -289,8 +289,9 @@ pub enum InvokeError {
     /// The client disconnected before it answered.
     #[error("Connection '{0}' disconnected.")]
     Disconnected(String),
-    /// The app server of the client stops, and its [time](crate::Server::shutdown_timeout) is up before the client has answered.
-    /// The client itself is there, and goes on at another app server; `?` shows its caller this text, and that it may call again.
+    /// The app server of the client stops, and its [time](crate::Server::shutdown_timeout) is up before the client has
+    /// answered. The client itself is there, and goes on at another app server; `?` shows its caller this text, and
+    /// that it may call again.
     #[error("this app server is stopping")]
     Leaving,
     /// The client took too long; a late answer is dropped.

@@ -6,14 +6,16 @@
 //!                                       start after 1 s as the chosen one ◄──┴──► stop at once as any other
 //! ```
 //!
-//! Each app server chooses alone, by what all its proxies list, and by an order in which no two disagree: the app server that
-//! began first, by its own clock. So one that comes takes nothing from one that runs, unless its clock is behind.
+//! Each app server chooses alone, by what all its proxies list, and by an order in which no two disagree: the app
+//! server that began first, by its own clock. So one that comes takes nothing from one that runs, unless its clock is
+//! behind.
 //!
-//! - **It stops in order**: the task ends first, and another app server starts it when the proxies have taken this one off
-//!   their lists, a second later.
-//! - **It crashes**: a proxy is certain of that when nobody has listened for 2 s, or another instance answers. Then as above.
-//! - **It loses its proxies**: it stops the task 2 s after the last socket. Where cut sockets stay silent it notices that within
-//!   the resume window, and the proxies wait two of them.
+//! - **It stops in order**: the task ends first, and another app server starts it when the proxies have taken this one
+//!   off their lists, a second later.
+//! - **It crashes**: a proxy is certain of that when nobody has listened for 2 s, or another instance answers. Then as
+//!   above.
+//! - **It loses its proxies**: it stops the task 2 s after the last socket. Where cut sockets stay silent it notices
+//!   that within the resume window, and the proxies wait two of them.
 //! - **It is frozen**: it stops before the task goes on.
 //! - **Two that have no proxy in common** don't know of each other, and both run the task, for as long as that lasts.
 
@@ -43,8 +45,8 @@ use crate::sync::lock;
 
 use election::Election;
 
-/// Time for which an app server must be the chosen one before it starts a task: the one before has heard by then that it is
-/// not, and proxies that came at the same time have told their lists.
+/// Time for which an app server must be the chosen one before it starts a task: the one before has heard by then that
+/// it is not, and proxies that came at the same time have told their lists.
 const START_AFTER: Duration = Duration::from_secs(1);
 
 /// Interval in which a task that runs is checked; no event tells that time has passed.

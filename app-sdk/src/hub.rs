@@ -29,8 +29,8 @@ pub(crate) use hub_settings::{HubSettings, checked_name, millis};
 pub(crate) use method_table::MethodTable;
 pub use methods::Methods;
 
-/// Times for which what lost clients had may be kept. In less nobody comes back; for longer it would be a store, which should
-/// outlive the app server.
+/// Times for which what lost clients had may be kept. In less nobody comes back; for longer it would be a store, which
+/// should outlive the app server.
 const RESTORED_WITHIN: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3600);
 
 /// A hub: methods that clients at a path can call.
@@ -119,7 +119,8 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
     }
 
     /// Adds a method that clients can call by this name; case does not count. The number of its arguments is exact: a
-    /// call with more or fewer fails without reaching it. Two methods of one name are an error when the server is built.
+    /// call with more or fewer fails without reaching it. Two methods of one name are an error when the server is
+    /// built.
     pub fn method<H: Handler<S, M>, M: 'static>(mut self, name: impl Into<String>, handler: H) -> Self {
         self.methods = self.methods.method(name, handler);
         self
@@ -136,7 +137,8 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
         self
     }
 
-    /// Adds a method as [`method`](Self::method) does, whose types are [written for TypeScript](crate::typescript), too.
+    /// Adds a method as [`method`](Self::method) does, whose types are [written for TypeScript](crate::typescript),
+    /// too.
     #[cfg(feature = "typescript")]
     pub fn typed_method<H: TypedHandler<S, M>, M: 'static>(mut self, name: impl Into<String>, handler: H) -> Self {
         self.methods = self.methods.typed_method(name, handler);
@@ -149,14 +151,14 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
         self
     }
 
-    /// Adds code around every method and hook: before it, after it, in place of it. The filter that is added first is the
-    /// outermost; those of a [module of methods](Methods::filter) are further in, and don't see hooks.
+    /// Adds code around every method and hook: before it, after it, in place of it. The filter that is added first is
+    /// the outermost; those of a [module of methods](Methods::filter) are further in, and don't see hooks.
     ///
-    /// A filter is an async function of any extractors, the call, and the rest of the chain. It sees each call in the order
-    /// in which it starts, also one that fits no method, or that an extractor or a [policy](Policy) refuses:
-    /// [`next.run`](crate::Next::run) returns the error then. What the filter returns is the client's answer. Of a method that
-    /// streams it sees the making of the stream, not its items. [`HubCall::kind`](crate::HubCall::kind) tells methods from
-    /// hooks; an error in place of `on_connected` closes the client.
+    /// A filter is an async function of any extractors, the call, and the rest of the chain. It sees each call in the
+    /// order in which it starts, also one that fits no method, or that an extractor or a [policy](Policy) refuses:
+    /// [`next.run`](crate::Next::run) returns the error then. What the filter returns is the client's answer. Of a
+    /// method that streams it sees the making of the stream, not its items. [`HubCall::kind`](crate::HubCall::kind)
+    /// tells methods from hooks; an error in place of `on_connected` closes the client.
     ///
     /// ```
     /// use std::sync::Arc;
@@ -190,8 +192,9 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
     ///     .with_state(Refusals::default());
     /// ```
     ///
-    /// What a filter [inserts](crate::HubCall::insert) into the call its method takes as [`Extension`](axum::Extension): a
-    /// transaction per call, say, which the filter commits when the method has succeeded.
+    /// What a filter [inserts](crate::HubCall::insert) into the call its method takes as
+    /// [`Extension`](axum::Extension): a transaction per call, say, which the filter commits when the method has
+    /// succeeded.
     pub fn filter<F: Filter<S, M>, M: 'static>(mut self, filter: F) -> Self {
         self.filters.push(BindableFilter::new(filter));
         self
@@ -209,13 +212,14 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
         self.require(Policy::claim(name, value))
     }
 
-    /// Opens the hub only to authenticated clients: the same as [`require_authentication`](Self::require_authentication).
+    /// Opens the hub only to authenticated clients: the same as
+    /// [`require_authentication`](Self::require_authentication).
     pub fn require_user(self) -> Self {
         self.require_authentication()
     }
 
-    /// Lists the methods with the policies that their callers must meet, those of the hub first: for a test, or for a page
-    /// that shows who may do what.
+    /// Lists the methods with the policies that their callers must meet, those of the hub first: for a test, or for a
+    /// page that shows who may do what.
     ///
     /// ```
     /// use trunkline::{Hub, Policy};
@@ -239,19 +243,19 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
         self
     }
 
-    /// Called once when a client has disconnected, after its running methods have ended; the client can't be reached any more.
-    /// A client that leaves while no app server has it, after a crash say, is told of to the next one, where neither
-    /// [`on_connected`](Self::on_connected) nor [`on_rehomed`](Self::on_rehomed) has run for it: what the hook needs must be
-    /// in its connect request, its claims, or a store.
-    /// Takes extractors only, [`CloseReason`](crate::call::CloseReason) among them. Several of them are called in the
-    /// order in which they were added, all of them.
+    /// Called once when a client has disconnected, after its running methods have ended; the client can't be reached
+    /// any more. A client that leaves while no app server has it, after a crash say, is told of to the next one, where
+    /// neither [`on_connected`](Self::on_connected) nor [`on_rehomed`](Self::on_rehomed) has run for it: what the hook
+    /// needs must be in its connect request, its claims, or a store. Takes extractors only,
+    /// [`CloseReason`](crate::call::CloseReason) among them. Several of them are called in the order in which they were
+    /// added, all of them.
     pub fn on_disconnected<H: Hook<S, M>, M: 'static>(mut self, hook: H) -> Self {
         self.on_disconnected.push(hook::bindable(hook));
         self
     }
 
-    /// Called when this app server takes over a client whose app server or link was lost: in place of `on_connected`, and
-    /// the app server that had it has not called `on_disconnected`. Its groups and its user are as they were, its
+    /// Called when this app server takes over a client whose app server or link was lost: in place of `on_connected`,
+    /// and the app server that had it has not called `on_disconnected`. Its groups and its user are as they were, its
     /// [items](crate::Context::items) are those of this app server. If it fails, the client is closed with an error and
     /// may come again. Takes extractors only, [`Rehomed`](crate::Rehomed) among them, which tells where it comes from.
     pub fn on_rehomed<H: Hook<S, M>, M: 'static>(mut self, hook: H) -> Self {
@@ -260,17 +264,17 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
     }
 
     /// Called when a client has got back what its lost connection had, after `on_connected` of the new one: see
-    /// [`restore_groups`](Self::restore_groups). If it fails, the client is closed with an error and may come again. Takes
-    /// extractors only, [`Restored`](crate::Restored) among them, which tells how long the client was gone, so that the app can
-    /// send what it has missed.
+    /// [`restore_groups`](Self::restore_groups). If it fails, the client is closed with an error and may come again.
+    /// Takes extractors only, [`Restored`](crate::Restored) among them, which tells how long the client was gone, so
+    /// that the app can send what it has missed.
     pub fn on_restored<H: Hook<S, M>, M: 'static>(mut self, hook: H) -> Self {
         self.on_restored.push(hook::bindable(hook));
         self
     }
 
-    /// Called for each client when this app server is [stopped](crate::ServerHandle::shutdown) and another one is about to
-    /// take the client over, after its running methods have ended. What it returns, 16 KiB encoded at most, is handed
-    /// over to [`on_rehomed`](Self::on_rehomed) there. Takes extractors only; the one that is added last counts.
+    /// Called for each client when this app server is [stopped](crate::ServerHandle::shutdown) and another one is about
+    /// to take the client over, after its running methods have ended. What it returns, 16 KiB encoded at most, is
+    /// handed over to [`on_rehomed`](Self::on_rehomed) there. Takes extractors only; the one that is added last counts.
     pub fn on_leaving<H: Handler<S, M>, M: 'static>(mut self, handler: H) -> Self {
         const { assert!(H::ARGUMENTS == 0, "on_leaving takes extractors only: no client gives it arguments") };
         const { assert!(H::UPLOADS == 0, "on_leaving takes extractors only: no client uploads to it") };
@@ -279,14 +283,15 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
         self
     }
 
-    /// Called when a user has a first connection, at whatever proxy: a second tab, at another proxy perhaps, is no news, and
-    /// neither is a client that is back within the [grace](Self::presence_grace). Takes the notice, and extractors that need
-    /// no client: [`Clients`](crate::Clients), [`Groups`](crate::Groups), [`Users`](crate::Users), [`HubHandle`](crate::HubHandle),
-    /// [`State`](axum::extract::State).
+    /// Called when a user has a first connection, at whatever proxy: a second tab, at another proxy perhaps, is no
+    /// news, and neither is a client that is back within the [grace](Self::presence_grace). Takes the notice, and
+    /// extractors that need no client: [`Clients`](crate::Clients), [`Groups`](crate::Groups), [`Users`](crate::Users),
+    /// [`HubHandle`](crate::HubHandle), [`State`](axum::extract::State).
     ///
-    /// Of all app servers of the hub one is called. When one crashes, others tell again what it was to tell in its last minute,
-    /// so a notice may come twice; see the page *Presence* of the book. Notices of one user come in their order. Users who were online before
-    /// the app began are not told; [`Users::online`](crate::Users::online) knows them.
+    /// Of all app servers of the hub one is called. When one crashes, others tell again what it was to tell in its last
+    /// minute, so a notice may come twice; see the page *Presence* of the book. Notices of one user come in their
+    /// order. Users who were online before the app began are not told; [`Users::online`](crate::Users::online) knows
+    /// them.
     ///
     /// ```
     /// use trunkline::{Clients, GroupChanged, Hub, HubError, UserOffline, UserOnline};
@@ -314,16 +319,16 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
     }
 
     /// Called when the last connection of a user has been gone for the [grace](Self::presence_grace). Else it is as
-    /// [`on_user_online`](Self::on_user_online). A proxy that dies takes its users with it: they are offline after the grace,
-    /// unless they have come back by another one.
+    /// [`on_user_online`](Self::on_user_online). A proxy that dies takes its users with it: they are offline after the
+    /// grace, unless they have come back by another one.
     pub fn on_user_offline<H: NoticeHook<S, UserOffline, M>, M: 'static>(mut self, hook: H) -> Self {
         self.on_user_offline.push(bindable_notice(hook));
         self
     }
 
-    /// Called when connections have joined a group or left it, with all that changed within a moment; at most 1000 in one
-    /// notice. Which app server is called, and what it takes, is as with [`on_user_online`](Self::on_user_online). Each app
-    /// server of the hub remembers the members of all groups for it, some 200 bytes each.
+    /// Called when connections have joined a group or left it, with all that changed within a moment; at most 1000 in
+    /// one notice. Which app server is called, and what it takes, is as with [`on_user_online`](Self::on_user_online).
+    /// Each app server of the hub remembers the members of all groups for it, some 200 bytes each.
     pub fn on_group_changed<H: NoticeHook<S, GroupChanged, M>, M: 'static>(mut self, hook: H) -> Self {
         self.on_group_changed.push(bindable_notice(hook));
         self
@@ -336,8 +341,8 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
         self
     }
 
-    /// Has one app server of the fleet run a task: of all that have a task of this name, the one that began first. Takes an async
-    /// function of extractors that need no client, as [`on_user_online`](Self::on_user_online) does, and
+    /// Has one app server of the fleet run a task: of all that have a task of this name, the one that began first.
+    /// Takes an async function of extractors that need no client, as [`on_user_online`](Self::on_user_online) does, and
     /// [`ExclusiveRun`](crate::ExclusiveRun).
     ///
     /// ```
@@ -356,16 +361,18 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
     /// let hub: Hub = Hub::new("/news").exclusively("tick", tick);
     /// ```
     ///
-    /// - Its future is dropped, at an `.await`, when the app server stops or is not the chosen one any more, and made anew when
-    ///   it is. Work that must not be left half done belongs into a task that it spawns and that can be told to finish.
-    /// - When the app server stops, another one starts the task a second later; after a crash of the process within some 4 s,
-    ///   after one of the machine within two resume windows.
-    /// - Two run it for one resume window at most (10 s), when one has lost its proxies without noticing; and two app servers
-    ///   that have no proxy in common both run it, for as long as that lasts. Where it must never be two, take a lease in a
-    ///   store as well.
-    /// - A task that returns `Ok` is done, until another app server is chosen: that one runs it, too. A task that fails is logged,
-    ///   and starts again after 5 s.
-    /// - Without any proxy that tells which app servers there are nobody runs it: see the book's page *Timers and jobs*.
+    /// - Its future is dropped, at an `.await`, when the app server stops or is not the chosen one any more, and made
+    ///   anew when it is. Work that must not be left half done belongs into a task that it spawns and that can be told
+    ///   to finish.
+    /// - When the app server stops, another one starts the task a second later; after a crash of the process within
+    ///   some 4 s, after one of the machine within two resume windows.
+    /// - Two run it for one resume window at most (10 s), when one has lost its proxies without noticing; and two app
+    ///   servers that have no proxy in common both run it, for as long as that lasts. Where it must never be two, take
+    ///   a lease in a store as well.
+    /// - A task that returns `Ok` is done, until another app server is chosen: that one runs it, too. A task that fails
+    ///   is logged, and starts again after 5 s.
+    /// - Without any proxy that tells which app servers there are nobody runs it: see the book's page *Timers and
+    ///   jobs*.
     pub fn exclusively<T: NoticeHook<S, ExclusiveRun, M>, M: 'static>(
         mut self,
         name: impl Into<String>,
@@ -375,12 +382,13 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
         self
     }
 
-    /// Authenticates and admits each client that negotiates, or connects without negotiation. Any axum handler
-    /// will do. It sees the client's headers, cookies among them, path and query, but no body; of
-    /// [`ConnectInfo`](axum::extract::ConnectInfo) it gets the client's address. A second handler takes the first's place.
+    /// Authenticates and admits each client that negotiates, or connects without negotiation. Any axum handler will do.
+    /// It sees the client's headers, cookies among them, path and query, but no body; of
+    /// [`ConnectInfo`](axum::extract::ConnectInfo) it gets the client's address. A second handler takes the first's
+    /// place.
     ///
-    /// - A [`Negotiation`](crate::Negotiation) lets the client in, or sends it elsewhere. Headers that go with it, such as
-    ///   cookies, reach the client.
+    /// - A [`Negotiation`](crate::Negotiation) lets the client in, or sends it elsewhere. Headers that go with it, such
+    ///   as cookies, reach the client.
     /// - Any other response refuses the client, which gets it as it is: status, headers, body.
     ///
     /// The proxy believes access tokens that it can verify, so a handler is for all else: cookies, sessions, tokens of
@@ -458,8 +466,8 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
         self
     }
 
-    /// Sets how fields and enums are named on the wire, for all clients of the hub: as serde has them by default, or as .NET
-    /// clients expect. See [`naming`](crate::naming).
+    /// Sets how fields and enums are named on the wire, for all clients of the hub: as serde has them by default, or as
+    /// .NET clients expect. See [`naming`](crate::naming).
     ///
     /// ```
     /// use trunkline::{Hub, Naming};
@@ -519,10 +527,11 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
         self
     }
 
-    /// Lets clients come back to their connection after its socket has ended, at whichever proxy: messages of both directions
-    /// are kept until the other end has acknowledged them, and what was lost with the socket is sent again. The app notices
-    /// nothing; calls, streams and groups go on. Only clients that ask for it do so (`withStatefulReconnect` in the official
-    /// ones), and only over WebSockets; a hub without that [transport](Self::transports) offers none. `false` by default.
+    /// Lets clients come back to their connection after its socket has ended, at whichever proxy: messages of both
+    /// directions are kept until the other end has acknowledged them, and what was lost with the socket is sent again.
+    /// The app notices nothing; calls, streams and groups go on. Only clients that ask for it do so
+    /// (`withStatefulReconnect` in the official ones), and only over WebSockets; a hub without that
+    /// [transport](Self::transports) offers none. `false` by default.
     ///
     /// What is sent to such a client alone waits for some milliseconds while the client goes from one proxy to another.
     ///
@@ -536,22 +545,23 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
         self
     }
 
-    /// Sets how many bytes of sends a proxy keeps for each client that may [come back](Self::stateful_reconnect), until the
-    /// client has acknowledged them; 100 000 by default, as with the official server. It is no setting without
+    /// Sets how many bytes of sends a proxy keeps for each client that may [come back](Self::stateful_reconnect), until
+    /// the client has acknowledged them; 100 000 by default, as with the official server. It is no setting without
     /// `stateful_reconnect`.
     pub fn stateful_reconnect_buffer_bytes(mut self, bytes: usize) -> Self {
         self.settings.stateful_reconnect_buffer_bytes = bytes;
         self
     }
 
-    /// Keeps groups and [items](crate::Context::items) of clients whose connections were lost for this long, a minute say: a
-    /// client that begins anew in that time, and shows the token of its lost connection, gets them back, with its user. Off
-    /// unless it is called.
+    /// Keeps groups and [items](crate::Context::items) of clients whose connections were lost for this long, a minute
+    /// say: a client that begins anew in that time, and shows the token of its lost connection, gets them back, with
+    /// its user. Off unless it is called.
     ///
-    /// A connection is lost when neither its client nor the app has said goodbye: its proxy died, its socket broke, it was
-    /// silent for too long. `on_disconnected` runs for it as ever, before `on_connected` of the new one, where groups and items are
-    /// back already; then comes [`on_restored`](Self::on_restored). At most 65 536 lost clients are kept, with 16 MiB of names
-    /// of groups; the oldest are dropped first. What it takes at the client is on the page *Stateful reconnect* of the book.
+    /// A connection is lost when neither its client nor the app has said goodbye: its proxy died, its socket broke, it
+    /// was silent for too long. `on_disconnected` runs for it as ever, before `on_connected` of the new one, where
+    /// groups and items are back already; then comes [`on_restored`](Self::on_restored). At most 65 536 lost clients
+    /// are kept, with 16 MiB of names of groups; the oldest are dropped first. What it takes at the client is on the
+    /// page *Stateful reconnect* of the book.
     ///
     /// ```
     /// use std::time::Duration;
@@ -583,8 +593,8 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
         self
     }
 
-    /// Sets that limit while a method of the client waits for a client result or for the next item of an upload, which may
-    /// stand behind all of it; 1 MiB by default. When more has come, the wait fails.
+    /// Sets that limit while a method of the client waits for a client result or for the next item of an upload, which
+    /// may stand behind all of it; 1 MiB by default. When more has come, the wait fails.
     pub fn waiting_inbox_max_bytes(mut self, bytes: usize) -> Self {
         self.settings.limits.waiting_inbox_max_bytes = bytes;
         self
@@ -597,9 +607,9 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
         self
     }
 
-    /// Sets how many calls of one client run at once; 1 by default, so that they run in their order. With more they still
-    /// start in their order. Methods with streams count as none: they run in the background. So does a method from
-    /// the moment when it first waits for a [client's result](crate::Client::invoke).
+    /// Sets how many calls of one client run at once; 1 by default, so that they run in their order. With more they
+    /// still start in their order. Methods with streams count as none: they run in the background. So does a method
+    /// from the moment when it first waits for a [client's result](crate::Client::invoke).
     pub fn parallel_invocations(mut self, calls: usize) -> Self {
         self.settings.limits.parallel_invocations = calls;
         self

@@ -137,8 +137,8 @@ impl HubCore {
 
 /// Ends of client connections, by either side.
 impl HubCore {
-    /// Closes a connection from this side, once: a hub close message, then the close. What waits in its inbox is dropped.
-    /// Returns whether a worker must start.
+    /// Closes a connection from this side, once: a hub close message, then the close. What waits in its inbox is
+    /// dropped. Returns whether a worker must start.
     #[must_use = "a worker must start"]
     pub(crate) fn close(&self, connection: &Arc<Connection>, message: Close, close: ConnectionClose) -> bool {
         let payload = encode::message(connection.protocol(), &HubMessage::Close(message));
@@ -165,7 +165,8 @@ impl HubCore {
         connection.inbox().close(close)
     }
 
-    /// Removes a connection that another app server or link takes over, without a close. Returns `false` if it is not here.
+    /// Removes a connection that another app server or link takes over, without a close. Returns `false` if it is not
+    /// here.
     pub(crate) fn remove_reassigned(&self, connection: &Arc<Connection>) -> bool {
         let was_here = self.remove(connection);
         if was_here {
@@ -234,16 +235,16 @@ impl HubCore {
         }
     }
 
-    /// Begins to hand a connection over: nothing more comes from its client, unless its proxy is asked to read on. Returns
-    /// whether a worker must start.
+    /// Begins to hand a connection over: nothing more comes from its client, unless its proxy is asked to read on.
+    /// Returns whether a worker must start.
     #[must_use = "a worker must start"]
     pub(crate) fn begin_reassignment(&self, connection: &Connection) -> bool {
         self.has_handovers.store(true, Ordering::Relaxed);
         connection.inbox().begin_reassignment()
     }
 
-    /// Begins to hand a connection over if nothing of it runs and no result of its client is waited for; otherwise its proxy
-    /// is told to read the client on, and the connection stays. Returns whether a worker must start.
+    /// Begins to hand a connection over if nothing of it runs and no result of its client is waited for; otherwise its
+    /// proxy is told to read the client on, and the connection stays. Returns whether a worker must start.
     #[must_use = "a worker must start"]
     pub(crate) fn begin_idle_reassignment(&self, connection: &Connection) -> bool {
         let mut inbox = connection.inbox();
@@ -255,7 +256,8 @@ impl HubCore {
         false
     }
 
-    /// Advances the hand-over of a connection, after what is waited for has changed. Returns whether a worker must start.
+    /// Advances the hand-over of a connection, after what is waited for has changed. Returns whether a worker must
+    /// start.
     #[must_use = "a worker must start"]
     pub(crate) fn advance_handover(&self, connection: &Connection) -> bool {
         let mut inbox = connection.inbox();

@@ -34,27 +34,28 @@
 //! let hub: Hub = Hub::new("/tickets").method("Book", book).with_state(Prices { per_seat: 12 });
 //! ```
 //!
-//! - Extractors: [`Context`], [`Cancellation`], axum's [`State`](axum::extract::State), [`Query`](axum::extract::Query) and
-//!   `HeaderMap`, and your own ([`FromContext`]), which may wait; `Option` and `Result` of them.
+//! - Extractors: [`Context`], [`Cancellation`], axum's [`State`](axum::extract::State), [`Query`](axum::extract::Query)
+//!   and `HeaderMap`, and your own ([`FromContext`]), which may wait; `Option` and `Result` of them.
 //!   `#[derive(FromContext)]` makes one of the user, claims, headers, the query, the state and other extractors.
 //! - Arguments: anything that serde can deserialize. Their number is exact, as with the official server.
 //! - Results: anything that serde can serialize, `()` for none, or a `Result` with [`HubError`], into which `?` turns
 //!   any error. Clients read the text of [`HubError::new`]; that of other errors only from hubs with
 //!   [detailed errors](Hub::detailed_errors).
-//! - The calls of one client run one after the other, unless the hub [says otherwise](Hub::parallel_invocations), those of
-//!   different clients in parallel. A panic is an error for its caller and nothing to anybody else.
+//! - The calls of one client run one after the other, unless the hub [says otherwise](Hub::parallel_invocations), those
+//!   of different clients in parallel. A panic is an error for its caller and nothing to anybody else.
 //! - What belongs to a connection is kept in its [items](Context::items); what goes around methods and hooks is a
 //!   [filter](Hub::filter).
 //! - Who may call what is a [`Policy`] of a hub, a method or a [module of methods](Methods).
 //! - Each call and hook runs in a [tracing](https://docs.rs/tracing) span at the level `debug` with the target
-//!   `trunkline::call` and the fields `hub`, `method`, `connection` and `user`. With `RUST_LOG=info,trunkline::call=debug` what
-//!   you log there says whose call it is; it costs some two microseconds a call.
-//! - Does the compiler say that a function "is no hub method"? `#[debug_method]` on it says why, and where; `debug_hook` and
-//!   `debug_filter` do the same for hooks and filters.
+//!   `trunkline::call` and the fields `hub`, `method`, `connection` and `user`. With
+//!   `RUST_LOG=info,trunkline::call=debug` what you log there says whose call it is; it costs some two microseconds a
+//!   call.
+//! - Does the compiler say that a function "is no hub method"? `#[debug_method]` on it says why, and where;
+//!   `debug_hook` and `debug_filter` do the same for hooks and filters.
 //! - A connection's life: the handshake is answered, [`on_connected`](Hub::on_connected), its messages, and when it has
 //!   ended and its methods have too, [`on_disconnected`](Hub::on_disconnected). When its app server stops or crashes,
-//!   another one takes it over, where [`on_rehomed`](Hub::on_rehomed) is called instead. A client that was lost and begins
-//!   anew may get back [what it had](Hub::restore_groups).
+//!   another one takes it over, where [`on_rehomed`](Hub::on_rehomed) is called instead. A client that was lost and
+//!   begins anew may get back [what it had](Hub::restore_groups).
 //!
 //! ```
 //! # #[cfg(feature = "macros")] {
@@ -82,10 +83,10 @@
 //!
 //! # Streams
 //!
-//! A method that returns a [`Stream`](futures_util::Stream) is streamed to its client, item by item, as fast as the link
-//! takes them; an item may be a `Result`, whose error ends the stream. A parameter of the type [`UploadStream`] takes a
-//! stream of the client, which is paused when the method is slower. Calls with streams run beside the other calls of their
-//! client. When the client cancels or leaves, a stream to it is dropped where it stands.
+//! A method that returns a [`Stream`](futures_util::Stream) is streamed to its client, item by item, as fast as the
+//! link takes them; an item may be a `Result`, whose error ends the stream. A parameter of the type [`UploadStream`]
+//! takes a stream of the client, which is paused when the method is slower. Calls with streams run beside the other
+//! calls of their client. When the client cancels or leaves, a stream to it is dropped where it stands.
 //!
 //! ```
 //! use futures_util::{Stream, StreamExt, stream};
@@ -151,15 +152,16 @@
 //! # let _ = trunkline::Hub::<()>::new("/chess").method("OfferDraw", offer_draw);
 //! ```
 //!
-//! What clients offer can be named once, as a trait: see [`client_interface!`]. For bytes, dates and values of any shape,
-//! which JSON and MessagePack write differently, see [`value`].
+//! What clients offer can be named once, as a trait: see [`client_interface!`]. For bytes, dates and values of any
+//! shape, which JSON and MessagePack write differently, see [`value`].
 //!
 //! # Stateful reconnect
 //!
 //! A client whose network fails for a moment loses its connection, and its app all that stood around it. In a hub that
-//! [allows it](Hub::stateful_reconnect), clients that ask for it (`withStatefulReconnect`) go on with their connection over a
-//! new socket instead, at whichever proxy that leads to: both ends keep what the other one has not acknowledged, and send it
-//! again. No message is lost, doubled or out of order, and no hook runs: id, groups, items, calls and streams stay.
+//! [allows it](Hub::stateful_reconnect), clients that ask for it (`withStatefulReconnect`) go on with their connection
+//! over a new socket instead, at whichever proxy that leads to: both ends keep what the other one has not acknowledged,
+//! and send it again. No message is lost, doubled or out of order, and no hook runs: id, groups, items, calls and
+//! streams stay.
 //!
 //! ```
 //! use trunkline::{Hub, Server};
@@ -171,14 +173,15 @@
 //! - [`Context`] shows the request with which the connection began: address, headers and query don't change.
 //! - While a client moves to another proxy, what is for it alone waits: a [send](Receivers::send) to it takes that much
 //!   longer, a send to many does not. Sends that are awaited one after the other still arrive in that order.
-//! - A client that does not come back within 15 s has disconnected: only then [`on_disconnected`](Hub::on_disconnected) runs.
+//! - A client that does not come back within 15 s has disconnected: only then [`on_disconnected`](Hub::on_disconnected)
+//!   runs.
 //! - A proxy keeps [up to 100 000 bytes](Hub::stateful_reconnect_buffer_bytes) for each such client.
 //!
 //! # Raw endpoints
 //!
 //! For clients that speak no hub protocol, [`Server::raw`] has what axum has for WebSockets: an async function of a
-//! [`RawConnection`], from which it receives texts and bytes and to which it sends them. See [`RawEndpoint`] for its state
-//! and its settings. Its clients are closed when this app server stops, unless they may go on at another one:
+//! [`RawConnection`], from which it receives texts and bytes and to which it sends them. See [`RawEndpoint`] for its
+//! state and its settings. Its clients are closed when this app server stops, unless they may go on at another one:
 //! [`RawEndpoint::movable`].
 //!
 //! # Users
@@ -188,8 +191,9 @@
 //!
 //! # Serving
 //!
-//! [`serve()`] does what every app server needs: Ctrl-C and SIGTERM with a graceful stop, the peer's address, no delay of
-//! small packets, readiness for systemd. With `axum::serve` an app does these by itself: see [`Server::into_router`].
+//! [`serve()`] does what every app server needs: Ctrl-C and SIGTERM with a graceful stop, the peer's address, no delay
+//! of small packets, readiness for systemd. With `axum::serve` an app does these by itself: see
+//! [`Server::into_router`].
 //!
 //! # Tests
 //!
@@ -204,18 +208,19 @@
 //!
 //! # Dialling
 //!
-//! Where proxies can't reach the app, because it is behind NAT, the app reaches them: [`Server::dial`] takes the connection string of
-//! a proxy that has an access key, or of Azure SignalR itself. With an `https` endpoint it needs the feature `tls`.
+//! Where proxies can't reach the app, because it is behind NAT, the app reaches them: [`Server::dial`] takes the
+//! connection string of a proxy that has an access key, or of Azure SignalR itself. With an `https` endpoint it needs
+//! the feature `tls`.
 //!
 //! # Crates in the public API
 //!
-//! [`axum`], [`bytes`], [`http`] and [`prometheus`] are re-exported in the versions that stand in signatures here, for apps
-//! that don't name them in their own manifests.
+//! [`axum`], [`bytes`], [`http`] and [`prometheus`] are re-exported in the versions that stand in signatures here, for
+//! apps that don't name them in their own manifests.
 //!
 //! # TypeScript
 //!
-//! With the feature `typescript` the calls of a page are checked by the compiler: the module `typescript` writes the types
-//! of a hub's methods, and of what its clients offer, into a file.
+//! With the feature `typescript` the calls of a page are checked by the compiler: the module `typescript` writes the
+//! types of a hub's methods, and of what its clients offer, into a file.
 //!
 //! # Layout
 //!

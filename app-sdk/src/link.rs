@@ -6,8 +6,8 @@
 //!               socket first)        first)        both until the socket ends; the session lives on
 //! ```
 //!
-//! A service is dialled instead ([`dial`](crate::dial)); its server connections have the same sessions, which end with their
-//! sockets.
+//! A service is dialled instead ([`dial`](crate::dial)); its server connections have the same sessions, which end with
+//! their sockets.
 //!
 //! Sockets, handshake, outbox, reader and writer are [`trunkline_link`]'s, which proxies use, too.
 

@@ -1,7 +1,7 @@
 //! Names of fields and values of enums on the wire: those of serde, or those of .NET clients.
 //!
-//! A hub chooses once, by [`Hub::naming`](crate::Hub::naming); types stay as they are. With [`Naming::DotNet`] a class of
-//! a .NET client and a struct of yours meet without an attribute at either end:
+//! A hub chooses once, by [`Hub::naming`](crate::Hub::naming); types stay as they are. With [`Naming::DotNet`] a class
+//! of a .NET client and a struct of yours meet without an attribute at either end:
 //!
 //! ```
 //! use serde::{Deserialize, Serialize};
@@ -40,46 +40,49 @@
 //! | enum, read | JSON: number; MessagePack: exact text | number, or text whose case does not count | exact text |
 //! | keys of dictionaries | as they are | as they are | as they are |
 //!
-//! It holds for arguments of methods, results, items of streams both ways, sends, and client results; and for all clients
-//! of the hub, those in JavaScript too: `dueDate` is what they expect of a .NET server. Values that MessagePack and JSON write
-//! differently (`Guid`, `DateTime`, `decimal`, `byte[]`) are types of [`value`](crate::value), with any naming.
+//! It holds for arguments of methods, results, items of streams both ways, sends, and client results; and for all
+//! clients of the hub, those in JavaScript too: `dueDate` is what they expect of a .NET server. Values that MessagePack
+//! and JSON write differently (`Guid`, `DateTime`, `decimal`, `byte[]`) are types of [`value`](crate::value), with any
+//! naming.
 //!
 //! # How names are made
 //!
 //! A name of letters, digits and `_` that begins with a letter is taken apart at each `_` and written in PascalCase for
-//! MessagePack (`due_date` is `DueDate`) and, for JSON, as `JsonNamingPolicy.CamelCase` writes that (`dueDate`). Only ASCII
-//! letters change. Any other name stays as it is: `$type`, `_id`, `content-type`.
+//! MessagePack (`due_date` is `DueDate`) and, for JSON, as `JsonNamingPolicy.CamelCase` writes that (`dueDate`). Only
+//! ASCII letters change. Any other name stays as it is: `$type`, `_id`, `content-type`.
 //!
-//! - **`#[serde(rename)]` can't be told from a field's own name**, since serde gives the result alone. What it names
-//!   is converted too, which keeps acronyms: `#[serde(rename = "IPAddress")]` is `IPAddress` in MessagePack and
-//!   `ipAddress` in JSON, as in .NET. A property whose letters differ from these can't be named exactly; give such a hub
-//!   [`Naming::Serde`] and the names by attributes.
+//! - **`#[serde(rename)]` can't be told from a field's own name**, since serde gives the result alone. What it names is
+//!   converted too, which keeps acronyms: `#[serde(rename = "IPAddress")]` is `IPAddress` in MessagePack and
+//!   `ipAddress` in JSON, as in .NET. A property whose letters differ from these can't be named exactly; give such a
+//!   hub [`Naming::Serde`] and the names by attributes.
 //! - **Numbers of enums count the variants from 0 in their order**, so `#[serde(skip)]` belongs on the last ones alone.
-//!   Discriminants (`Dark = 7`) can't be seen by serde; where
-//!   an enum of .NET has numbers of its own, derive `Serialize_repr` and `Deserialize_repr` of the crate `serde_repr` for JSON
-//!   clients. A [flags] enum is an integer here.
-//! - **Enums with data** have no counterpart in .NET. They keep their form, `{"Circle": {…}}`, where the name of the variant and
-//!   the fields of `Circle { … }` are written as serde has them and read in any case; a struct inside, as in `Circle(Circle)`,
-//!   is written as every struct is.
+//!   Discriminants (`Dark = 7`) can't be seen by serde; where an enum of .NET has numbers of its own, derive
+//!   `Serialize_repr` and `Deserialize_repr` of the crate `serde_repr` for JSON clients. A [flags] enum is an integer
+//!   here.
+//! - **Enums with data** have no counterpart in .NET. They keep their form, `{"Circle": {…}}`, where the name of the
+//!   variant and the fields of `Circle { … }` are written as serde has them and read in any case; a struct inside, as
+//!   in `Circle(Circle)`, is written as every struct is.
 //!
 //! [flags]: https://learn.microsoft.com/dotnet/api/system.flagsattribute
 //!
 //! # What serde hides
 //!
-//! For `#[serde(flatten)]`, `#[serde(tag = "…")]` without `content`, and `#[serde(untagged)]`, serde reads everything into a buffer
-//! first, and out of it by itself. Inside of these, names must come exactly as serde has them and enums as texts, and the
-//! names of structs that are written can differ from those that are read. They work with JSON clients if the type and those
-//! inside have `#[serde(rename_all = "camelCase")]` (`rename_all_fields` on an enum) and no plain enums. A variant of an
-//! adjacently tagged enum (`tag` and `content`) is written as a number in JSON, like every enum without data.
+//! For `#[serde(flatten)]`, `#[serde(tag = "…")]` without `content`, and `#[serde(untagged)]`, serde reads everything
+//! into a buffer first, and out of it by itself. Inside of these, names must come exactly as serde has them and enums
+//! as texts, and the names of structs that are written can differ from those that are read. They work with JSON clients
+//! if the type and those inside have `#[serde(rename_all = "camelCase")]` (`rename_all_fields` on an enum) and no plain
+//! enums. A variant of an adjacently tagged enum (`tag` and `content`) is written as a number in JSON, like every enum
+//! without data.
 //!
 //! # Three traps without it
 //!
-//! With [`Naming::Serde`] a .NET client that changes no option of its own reads and writes something else than you do, and
-//! nobody is told: properties that are not found keep their default values.
+//! With [`Naming::Serde`] a .NET client that changes no option of its own reads and writes something else than you do,
+//! and nobody is told: properties that are not found keep their default values.
 //!
 //! 1. JSON names are matched exactly here, and .NET clients write camelCase: `due_date` is missing in `dueDate`.
 //! 2. MessagePack names of .NET clients are PascalCase, unlike those in JSON: no `rename_all` is right for both.
-//! 3. Enums are numbers in the JSON of .NET, which a derived `Deserialize` refuses, and a .NET client refuses your text.
+//! 3. Enums are numbers in the JSON of .NET, which a derived `Deserialize` refuses, and a .NET client refuses your
+//!    text.
 
 mod codec;
 mod deserializer;

@@ -176,7 +176,8 @@ impl Node {
         self.capabilities.lists_members
     }
 
-    /// Whether the proxy tells who comes and goes, and lists the connections of a user. An older one ignores the question.
+    /// Whether the proxy tells who comes and goes, and lists the connections of a user. An older one ignores the
+    /// question.
     pub(crate) fn tells_presence(&self) -> bool {
         self.capabilities.tells_presence
     }
@@ -201,8 +202,8 @@ impl Node {
     }
 
     /// Ends the slot's session and moves what it never sent to the next send link, before anything newer gets there:
-    /// all under one lock, because a caller that finds an outbox closed asks for the [send link](Self::send_link) again.
-    /// Without one, they move to the `successor`.
+    /// all under one lock, because a caller that finds an outbox closed asks for the [send link](Self::send_link)
+    /// again. Without one, they move to the `successor`.
     pub(crate) fn end(&self, slot: u32, successor: Option<&Self>) -> LinkSessionEnd {
         let mut pool = write(&self.pool);
         let ended = pool.end(slot, |outbox| outbox.is_open());
@@ -224,8 +225,8 @@ impl Node {
 
     /// Waits until the proxy has all that was queued for it since the mark, by way of whatever links.
     ///
-    /// It remembers no frame: what was queued before this call is behind the last frame of the send link. A loss between
-    /// mark and call counts, whether or not the frame was among what was lost.
+    /// It remembers no frame: what was queued before this call is behind the last frame of the send link. A loss
+    /// between mark and call counts, whether or not the frame was among what was lost.
     pub(crate) async fn delivered(&self, since: LossMark) -> Result<(), DeliveryError> {
         if self.is_of_service() {
             return Err(DeliveryError::Unsupported);

@@ -5,8 +5,8 @@
 //! ```
 //!
 //! Everything for one proxy goes through one queue, the outbox of its send link: that gives one order, whatever the
-//! kinds. Sockets are read and written elsewhere. A send to many counts itself until it is queued at all proxies, so that a
-//! connection that moves from one to another gets it from one of them.
+//! kinds. Sockets are read and written elsewhere. A send to many counts itself until it is queued at all proxies, so
+//! that a connection that moves from one to another gets it from one of them.
 
 mod many_frame;
 mod proxies;

@@ -40,8 +40,8 @@ use view::{FirstSnapshot, LAST_TICKS, PresenceView};
 /// client goes to another proxy, in less.
 pub(crate) const PRESENCE_GRACE: Duration = Duration::from_secs(5);
 
-/// Interval of ticks while there is something to tell. Grace is counted in ticks, so a process that was frozen does not find
-/// it over at once.
+/// Interval of ticks while there is something to tell. Grace is counted in ticks, so a process that was frozen does not
+/// find it over at once.
 const TICK: Duration = Duration::from_millis(100);
 
 /// Ticks after which a node is gone all of whose sockets have ended: one that lives dials again within 2 s.

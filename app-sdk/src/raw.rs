@@ -5,8 +5,8 @@
 //!                                                       └─ send ──► send link of the node
 //! ```
 //!
-//! Each connection has one run of the handler, from its beginning on; its end closes the connection, or hands it over to
-//! another app server, where another run goes on.
+//! Each connection has one run of the handler, from its beginning on; its end closes the connection, or hands it over
+//! to another app server, where another run goes on.
 
 mod raw_connection;
 mod raw_core;
@@ -33,10 +33,10 @@ pub use raw_message::RawMessage;
 
 /// Raw endpoint: a path, and an async function that runs once for each client.
 ///
-/// There are proxies, transports, negotiation, users and claims as for a [`Hub`](crate::Hub), and a pool of links of its
-/// own; but no hub protocol, so no methods and no groups. The handler takes what axum's handlers take:
-/// [`State`](axum::extract::State), and [`RawConnection`] last, where axum has its `WebSocket`. It returns nothing, or a
-/// `Result` with [`HubError`](crate::HubError), whose error closes the connection as failed.
+/// There are proxies, transports, negotiation, users and claims as for a [`Hub`](crate::Hub), and a pool of links of
+/// its own; but no hub protocol, so no methods and no groups. The handler takes what axum's handlers take:
+/// [`State`](axum::extract::State), and [`RawConnection`] last, where axum has its `WebSocket`. It returns nothing, or
+/// a `Result` with [`HubError`](crate::HubError), whose error closes the connection as failed.
 ///
 /// ```
 /// use axum::extract::State;
@@ -112,8 +112,8 @@ impl<S: Clone + Send + Sync + 'static> RawEndpoint<S> {
         }
     }
 
-    /// Sets the largest message of a client; 64 KiB by default. A client that sends more is closed, over WebSockets with 1009.
-    /// Proxies have an upper bound to it, `--message-max-bytes`.
+    /// Sets the largest message of a client; 64 KiB by default. A client that sends more is closed, over WebSockets
+    /// with 1009. Proxies have an upper bound to it, `--message-max-bytes`.
     pub fn message_max_bytes(mut self, bytes: usize) -> Self {
         self.message_max_bytes = bytes;
         self
@@ -131,23 +131,24 @@ impl<S: Clone + Send + Sync + 'static> RawEndpoint<S> {
         self
     }
 
-    /// Sets the silence, pings or not, after which a client is closed; 30 s by default, and twice the keep-alive interval at
-    /// least.
+    /// Sets the silence, pings or not, after which a client is closed; 30 s by default, and twice the keep-alive
+    /// interval at least.
     pub fn client_timeout(mut self, timeout: Duration) -> Self {
         self.client_timeout = timeout;
         self
     }
 
-    /// Lets clients go on at another app server when this one stops; by default they are closed then. Nothing that they send is
-    /// lost, doubled or reordered, and they notice nothing.
+    /// Lets clients go on at another app server when this one stops; by default they are closed then. Nothing that they
+    /// send is lost, doubled or reordered, and they notice nothing.
     ///
-    /// When the app server stops, [`recv`](RawConnection::recv) gives the handler all that its client has sent, and then
-    /// `None`, with [`is_leaving`](RawConnection::is_leaving). When the handler returns, another app server runs its own for the
-    /// same connection: [`rehomed`](RawConnection::rehomed) has what this one has given to
+    /// When the app server stops, [`recv`](RawConnection::recv) gives the handler all that its client has sent, and
+    /// then `None`, with [`is_leaving`](RawConnection::is_leaving). When the handler returns, another app server runs
+    /// its own for the same connection: [`rehomed`](RawConnection::rehomed) has what this one has given to
     /// [`hand_over`](RawConnection::hand_over). A client whose handler does not return within
-    /// [`Server::shutdown_timeout`](crate::Server::shutdown_timeout), or fails, is closed, and so are the clients of an app server that crashes. Of
-    /// a client that leaves before the next app server has it, the handler there is told all the same: it runs without
-    /// items, and its first `recv` is `None`. All app servers of the endpoint have to allow it.
+    /// [`Server::shutdown_timeout`](crate::Server::shutdown_timeout), or fails, is closed, and so are the clients of an
+    /// app server that crashes. Of a client that leaves before the next app server has it, the handler there is told
+    /// all the same: it runs without items, and its first `recv` is `None`. All app servers of the endpoint have to
+    /// allow it.
     ///
     /// ```
     /// use trunkline::{HubError, RawConnection, RawEndpoint};

@@ -144,8 +144,8 @@ impl Server {
         self
     }
 
-    /// Registers the server's metrics in a registry of the app: [`ServerHandle::metrics`] then serves all that is in it.
-    /// Otherwise they have a registry of their own. One registry can hold the metrics of one server. The crate is
+    /// Registers the server's metrics in a registry of the app: [`ServerHandle::metrics`] then serves all that is in
+    /// it. Otherwise they have a registry of their own. One registry can hold the metrics of one server. The crate is
     /// re-exported: `trunkline::prometheus::Registry`.
     pub fn metrics_registry(mut self, registry: &prometheus::Registry) -> Self {
         if let Err(error) = self.core.metrics.share(registry) {
@@ -154,9 +154,10 @@ impl Server {
         self
     }
 
-    /// Adds an access key that the proxies have too. Several, separated by commas or by further calls, make a rotation: all
-    /// of them are accepted. Without any, `TRUNKLINE_ACCESS_KEY` and the files that `TRUNKLINE_ACCESS_KEY_FILE` names are
-    /// read, and without these the development key of this machine, which is good for proxies on this machine only.
+    /// Adds an access key that the proxies have too. Several, separated by commas or by further calls, make a rotation:
+    /// all of them are accepted. Without any, `TRUNKLINE_ACCESS_KEY` and the files that `TRUNKLINE_ACCESS_KEY_FILE`
+    /// names are read, and without these the development key of this machine, which is good for proxies on this machine
+    /// only.
     pub fn access_key(mut self, key: impl Into<String>) -> Self {
         self.keys.push(key.into());
         self
@@ -169,23 +170,24 @@ impl Server {
         self
     }
 
-    /// Sets the time that running methods have when the server [stops](ServerHandle::shutdown), before they are given up and
-    /// their callers get an error; 10 s by default. Methods that wait for a client then, for its result or the rest of its upload,
-    /// get [`InvokeError::Leaving`](crate::InvokeError::Leaving), and a second more to answer.
+    /// Sets the time that running methods have when the server [stops](ServerHandle::shutdown), before they are given
+    /// up and their callers get an error; 10 s by default. Methods that wait for a client then, for its result or the
+    /// rest of its upload, get [`InvokeError::Leaving`](crate::InvokeError::Leaving), and a second more to answer.
     pub fn shutdown_timeout(mut self, timeout: Duration) -> Self {
         self.shutdown_timeout = timeout;
         self
     }
 
-    /// Dials a service instead of being dialled by proxies: a Trunkline proxy that has an `--access-key`, or Azure SignalR
-    /// itself. It is for app servers that nobody can reach, because they are behind NAT or a firewall.
+    /// Dials a service instead of being dialled by proxies: a Trunkline proxy that has an `--access-key`, or Azure
+    /// SignalR itself. It is for app servers that nobody can reach, because they are behind NAT or a firewall.
     ///
-    /// The connection string is the one that the service's own page or operator gives, and that Azure's SDK for .NET takes:
-    /// `Endpoint=http://HOST;Port=PORT;AccessKey=KEY;Version=1.0;`. For an `https` endpoint the crate needs the feature `tls`.
+    /// The connection string is the one that the service's own page or operator gives, and that Azure's SDK for .NET
+    /// takes: `Endpoint=http://HOST;Port=PORT;AccessKey=KEY;Version=1.0;`. For an `https` endpoint the crate needs the
+    /// feature `tls`.
     ///
     /// The router then answers `POST {hub}/negotiate` of each hub: the user of the access token, or
-    /// [`Hub::on_negotiate`](crate::Hub::on_negotiate), decides as ever, and the client is led to the service. Pages connect to
-    /// the app as before, and the hubs stay as they are.
+    /// [`Hub::on_negotiate`](crate::Hub::on_negotiate), decides as ever, and the client is led to the service. Pages
+    /// connect to the app as before, and the hubs stay as they are.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -201,14 +203,15 @@ impl Server {
     /// # Ok(()) }
     /// ```
     ///
-    /// - The router must be made in the Tokio runtime that is to run the hubs. A wrong connection string is an error then, which
-    ///   names the key of the string and what is allowed.
-    /// - A service that can't be reached is no error: it is tried again for ever, and the log says why it fails and what to
-    ///   look at. Until it is reached, negotiate answers 503.
+    /// - The router must be made in the Tokio runtime that is to run the hubs. A wrong connection string is an error
+    ///   then, which names the key of the string and what is allowed.
+    /// - A service that can't be reached is no error: it is tried again for ever, and the log says why it fails and
+    ///   what to look at. Until it is reached, negotiate answers 503.
     /// - Several calls dial several services; each client is led to one of them, and sends reach all.
-    /// - Where no [`access_key`](Self::access_key) is given, that of the connection string verifies the users' tokens, too.
-    /// - Each hub has five connections to the service ([`server_connections`](Self::server_connections)). What a call sends
-    ///   takes the way of its own client, so it arrives in order; so does what tasks outside of calls send.
+    /// - Where no [`access_key`](Self::access_key) is given, that of the connection string verifies the users' tokens,
+    ///   too.
+    /// - Each hub has five connections to the service ([`server_connections`](Self::server_connections)). What a call
+    ///   sends takes the way of its own client, so it arrives in order; so does what tasks outside of calls send.
     /// - Raw endpoints are not served this way: no client finds them at a service.
     pub fn dial(mut self, connection_string: impl AsRef<str>) -> Self {
         match connection_string.as_ref().parse() {
@@ -218,8 +221,8 @@ impl Server {
         self
     }
 
-    /// Sets the number of connections that each hub keeps to each service that is [dialled](Self::dial); 5 by default. The
-    /// service may ask for more.
+    /// Sets the number of connections that each hub keeps to each service that is [dialled](Self::dial); 5 by default.
+    /// The service may ask for more.
     pub fn server_connections(mut self, connections: u32) -> Self {
         self.server_connections = connections.max(1);
         self
@@ -227,9 +230,9 @@ impl Server {
 
     /// Serves clients without a proxy in front: the router gets negotiate and connect of each hub too, at its path.
     ///
-    /// This is the proxy's own code, on a thread of its own, for one app server alone. Clients of several such app servers
-    /// don't see each other; proxies in front change that, and nothing in the hubs. Proxies may be in front at any
-    /// time, also while clients connect here.
+    /// This is the proxy's own code, on a thread of its own, for one app server alone. Clients of several such app
+    /// servers don't see each other; proxies in front change that, and nothing in the hubs. Proxies may be in front at
+    /// any time, also while clients connect here.
     ///
     /// - The router must be made in the Tokio runtime that is to run the hubs.
     /// - Case counts in the paths of hubs, because they are the router's; a slash at the end doesn't.
@@ -254,17 +257,17 @@ impl Server {
         self
     }
 
-    /// Allows pages of this origin, such as `https://app.example` or `https://*.example.com`, connect to hubs that are served
-    /// [without a proxy](Self::embedded); pages of the app itself always may. Proxies have `--allow-origin`.
+    /// Allows pages of this origin, such as `https://app.example` or `https://*.example.com`, connect to hubs that are
+    /// served [without a proxy](Self::embedded); pages of the app itself always may. Proxies have `--allow-origin`.
     #[cfg(feature = "embedded")]
     pub fn allow_origin(mut self, origin: impl Into<String>) -> Self {
         self.node.allow_origins.push(origin.into());
         self
     }
 
-    /// Opens the admin port of the node [inside the app](Self::embedded), as `--admin` does for a proxy: `/healthz`, `/readyz`,
-    /// `/metrics`, the observer page, and the API behind it, which `trunkline top`, `trunkline trace` and the other subcommands
-    /// ask.
+    /// Opens the admin port of the node [inside the app](Self::embedded), as `--admin` does for a proxy: `/healthz`,
+    /// `/readyz`, `/metrics`, the observer page, and the API behind it, which `trunkline top`, `trunkline trace` and
+    /// the other subcommands ask.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -293,8 +296,8 @@ impl Server {
         self
     }
 
-    /// Sets the token that permits actions at the [admin port](Self::admin), as `--admin-token` does for a proxy: 16 characters
-    /// or more. Without one, `TRUNKLINE_ADMIN_TOKEN` is read.
+    /// Sets the token that permits actions at the [admin port](Self::admin), as `--admin-token` does for a proxy: 16
+    /// characters or more. Without one, `TRUNKLINE_ADMIN_TOKEN` is read.
     #[cfg(feature = "embedded")]
     pub fn admin_token(mut self, token: impl Into<String>) -> Self {
         self.node.admin_token = Some(token.into());
@@ -307,9 +310,9 @@ impl Server {
         ServerHandle::new(Arc::clone(&self.core))
     }
 
-    /// Makes the routes for proxies, all below `/.trunkline/`, to be merged into the app's router: after `.layer(…)` with a
-    /// middleware that wants a login, because proxies have none and would be refused. They have the access key, and the
-    /// routes see to it themselves.
+    /// Makes the routes for proxies, all below `/.trunkline/`, to be merged into the app's router: after `.layer(…)`
+    /// with a middleware that wants a login, because proxies have none and would be refused. They have the access key,
+    /// and the routes see to it themselves.
     ///
     /// ```
     /// use axum::{Router, middleware, routing::get};
@@ -375,8 +378,8 @@ impl Server {
         Ok(router.with_state(()))
     }
 
-    /// Opens a link in memory to each hub, for a test that acts as the proxy; needs a runtime. The keys are the given ones,
-    /// or a random one.
+    /// Opens a link in memory to each hub, for a test that acts as the proxy; needs a runtime. The keys are the given
+    /// ones, or a random one.
     pub(crate) fn into_links(
         mut self,
         mut socket_of: impl FnMut(&HubManifest, LinkedHub) -> LinkSocket,

@@ -1,7 +1,8 @@
 //! Spans of calls: their parents, which clients and proxies name, and what sends and answers name to clients.
 //!
-//! Spans are those of [`tracing`], so an app sees them by any subscriber. With the feature `opentelemetry` they have the
-//! attributes of its conventions for RPC, and W3C trace contexts are read and written. Without it, nothing of that is there.
+//! Spans are those of [`tracing`], so an app sees them by any subscriber. With the feature `opentelemetry` they have
+//! the attributes of its conventions for RPC, and W3C trace contexts are read and written. Without it, nothing of that
+//! is there.
 
 use tracing::Span;
 use trunkline_protocol::hub::Headers;
@@ -53,16 +54,16 @@ impl RemoteParent {
 /// Whether the headers of a message are read.
 pub(crate) const READS_HEADERS: bool = cfg!(feature = "opentelemetry");
 
-/// Span around a run of the app's code, for what the app logs there. Not at the level `info`, where most apps log: it would
-/// double the cost of a call.
+/// Span around a run of the app's code, for what the app logs there. Not at the level `info`, where most apps log: it
+/// would double the cost of a call.
 #[cfg(not(feature = "opentelemetry"))]
 pub(crate) fn call_span(hub: &str, method: &str, connection: &str, user: Option<&str>) -> Span {
     let method = clipped_method(method);
     tracing::debug_span!(target: "trunkline::call", "call", hub, method, connection, user)
 }
 
-/// Span around a run of the app's code, for what the app logs there, and for OpenTelemetry. Not at the level `info`, where
-/// most apps log: it would double the cost of a call.
+/// Span around a run of the app's code, for what the app logs there, and for OpenTelemetry. Not at the level `info`,
+/// where most apps log: it would double the cost of a call.
 #[cfg(feature = "opentelemetry")]
 pub(crate) fn call_span(hub: &str, method: &str, connection: &str, user: Option<&str>) -> Span {
     let method = clipped_method(method);
@@ -84,7 +85,8 @@ pub(crate) fn call_span(hub: &str, method: &str, connection: &str, user: Option<
     )
 }
 
-/// Makes the call's span a child of what its message names, or its connect request, whose headers are read only if need be.
+/// Makes the call's span a child of what its message names, or its connect request, whose headers are read only if need
+/// be.
 #[cfg(feature = "opentelemetry")]
 pub(crate) fn adopt(span: &Span, message: &Headers, connect: impl FnOnce() -> Headers) {
     if span.is_disabled() {

@@ -40,9 +40,10 @@
 //! | time-outs | `#[tokio::test(start_paused = true)]` |
 //! | HTTP routes that send, or take a [`User`](crate::User) | [`TestServer::handle`], and `tower::ServiceExt::oneshot` |
 //!
-//! What the kit leaves out, because it is the proxies': pausing of clients that send too fast, limits of message sizes, slow
-//! clients, keep-alives and time-outs, origins, transports, tokens of other issuers and their expiry, and raw endpoints.
-//! `on_negotiate` runs only for clients that [negotiate](Connect::negotiate), so that other tests need no sessions.
+//! What the kit leaves out, because it is the proxies': pausing of clients that send too fast, limits of message sizes,
+//! slow clients, keep-alives and time-outs, origins, transports, tokens of other issuers and their expiry, and raw
+//! endpoints. `on_negotiate` runs only for clients that [negotiate](Connect::negotiate), so that other tests need no
+//! sessions.
 
 mod admission;
 mod call_error;
@@ -107,8 +108,8 @@ pub struct Connect {
 }
 
 impl TestServer {
-    /// Starts a server, or one hub. Access keys are used only for tokens, and without any there is a random one; settings
-    /// of links are not used.
+    /// Starts a server, or one hub. Access keys are used only for tokens, and without any there is a random one;
+    /// settings of links are not used.
     ///
     /// # Errors
     /// When a hub or a method is no good; the first thing that is wrong.

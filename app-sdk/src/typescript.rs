@@ -40,12 +40,13 @@
 //! # Ok(()) }
 //! ```
 //!
-//! A page then says, in TypeScript, `const board = new HubConnectionBuilder().withUrl("/board").build() as BoardConnection;`
-//! or, in JavaScript, `/** @type {import("./board").BoardConnection} */`. Write the file in a test, which also fails when
-//! it is no longer [current](TypeScript::check).
+//! A page then says, in TypeScript,
+//! `const board = new HubConnectionBuilder().withUrl("/board").build() as BoardConnection;` or, in JavaScript,
+//! `/** @type {import("./board").BoardConnection} */`. Write the file in a test, which also fails when it is no longer
+//! [current](TypeScript::check).
 //!
-//! The line `#[ts(crate = …)]` takes the place of a dependency on `ts-rs` of your own: the derive looks for that crate else.
-//! Values of the SDK, such as [`Binary`](crate::value::Binary), have types, too.
+//! The line `#[ts(crate = …)]` takes the place of a dependency on `ts-rs` of your own: the derive looks for that crate
+//! else. Values of the SDK, such as [`Binary`](crate::value::Binary), have types, too.
 //!
 //! Whole numbers are `number`, whatever their size, as JSON has them. Names are serde's, or those of `#[ts(…)]`.
 

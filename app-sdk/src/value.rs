@@ -10,10 +10,10 @@
 //! | [`Decimal`] | number | text | `number`, and `string` with MessagePack |
 //! | [`Value`] | anything | anything | anything |
 //!
-//! They are the defaults of the official server: `byte[]`, `DateTime`, `DateTimeOffset`, `TimeSpan`, `Guid` and `decimal` of a
-//! .NET client meet them in both protocols. For `uuid::Uuid`, `chrono::DateTime<Utc>`, `time::OffsetDateTime` and `rust_decimal::Decimal`
-//! there are features of these names, with conversions and [`serde(with)`](guid) modules: what these crates make of their
-//! types by themselves is something else in MessagePack.
+//! They are the defaults of the official server: `byte[]`, `DateTime`, `DateTimeOffset`, `TimeSpan`, `Guid` and
+//! `decimal` of a .NET client meet them in both protocols. For `uuid::Uuid`, `chrono::DateTime<Utc>`,
+//! `time::OffsetDateTime` and `rust_decimal::Decimal` there are features of these names, with conversions and
+//! [`serde(with)`](guid) modules: what these crates make of their types by themselves is something else in MessagePack.
 //!
 //! They are arguments and results as they are, and fields of your own types:
 //!

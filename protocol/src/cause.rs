@@ -130,8 +130,8 @@ impl Cause {
         self.row().is_some_and(|(_, _, stage, _)| *stage != Stage::Closes)
     }
 
-    /// Whether the default log shows it, because it is news of the fleet or its app. A client that came, went or broke a rule
-    /// is none: strangers could fill the log.
+    /// Whether the default log shows it, because it is news of the fleet or its app. A client that came, went or broke
+    /// a rule is none: strangers could fill the log.
     #[must_use]
     pub fn is_notable(self) -> bool {
         use Cause as C;
@@ -147,8 +147,8 @@ impl Cause {
         )
     }
 
-    /// Whether the default log shows some of them, within a budget of their own: mistakes that the developer of a client looks
-    /// for, and any stranger can make.
+    /// Whether the default log shows some of them, within a budget of their own: mistakes that the developer of a
+    /// client looks for, and any stranger can make.
     #[must_use]
     pub fn is_mistake(self) -> bool {
         matches!(self, Self::MessageTooLarge)

@@ -1,8 +1,8 @@
 //! The access key of this machine, so that everything on loopback works without any configuration.
 //!
-//! Whichever end starts first makes it: 32 random bytes in a file that only this user can read. A file that others can read
-//! or have put there is refused, because what it holds may be known to them. This is the one module of the crate that
-//! touches the disk, because two crates need exactly the same file.
+//! Whichever end starts first makes it: 32 random bytes in a file that only this user can read. A file that others can
+//! read or have put there is refused, because what it holds may be known to them. This is the one module of the crate
+//! that touches the disk, because two crates need exactly the same file.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};

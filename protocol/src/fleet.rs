@@ -7,8 +7,8 @@
 //!         ◄── answers, responses ──────────────────────────────
 //! ```
 //!
-//! Each node dials each other one, so two node links join a pair: each carries what its dialler begins, and the answers to it.
-//! A node sends a message only to those that may have members of what it is for; [`PeerInterest`] knows.
+//! Each node dials each other one, so two node links join a pair: each carries what its dialler begins, and the answers
+//! to it. A node sends a message only to those that may have members of what it is for; [`PeerInterest`] knows.
 
 mod beat;
 mod client_home;

@@ -27,15 +27,15 @@ pub const LIST_MAX_ITEMS: usize = 1024 * 1024;
 /// How long a client may take for its hub handshake; the official server's default.
 pub const HANDSHAKE_TIMEOUT_MS: u64 = 15_000;
 
-/// Bytes that are kept for a client until it has acknowledged them, where it may come back to its connection; the official
-/// server's default.
+/// Bytes that are kept for a client until it has acknowledged them, where it may come back to its connection; the
+/// official server's default.
 pub const STATEFUL_RECONNECT_BUFFER_BYTES: usize = 100_000;
 
 /// How long a client may take to come back to its connection; the official server's default.
 pub const STATEFUL_RECONNECT_TIMEOUT_S: u64 = 15;
 
-/// How long an app server waits for the node to which a client moves, or for its old one to keep it: longer than a link may be
-/// without a socket.
+/// How long an app server waits for the node to which a client moves, or for its old one to keep it: longer than a link
+/// may be without a socket.
 pub const MOVE_PAUSE_MAX_S: u64 = 120;
 
 /// The proxy pings a client when it has sent it nothing for this long; the official server's default.
@@ -78,8 +78,8 @@ pub const ACCESS_TOKEN_MAX_BYTES: usize = 8 * 1024;
 /// Bytes that may wait for one client's handlers in the app server before the proxy is asked to pause that client.
 pub const INBOX_MAX_BYTES: usize = 64 * 1024;
 
-/// Bytes that may wait for one client's handlers while one of them waits for that client itself (its result, its next item):
-/// the answer may stand behind all of it, so this is some sixteen times as much.
+/// Bytes that may wait for one client's handlers while one of them waits for that client itself (its result, its next
+/// item): the answer may stand behind all of it, so this is some sixteen times as much.
 pub const WAITING_INBOX_MAX_BYTES: usize = 1024 * 1024;
 
 /// Items of one uploaded stream that wait for their handler before the client is paused; the official server's default.
@@ -119,8 +119,9 @@ pub const ACKNOWLEDGE_DELAY_MS: u64 = 100;
 /// router or a switch to come back, short enough for people to wait.
 pub const RESUME_WINDOW_MS: u64 = 10_000;
 
-/// Bytes that may wait in a session to be sent or acknowledged. Acknowledgements come after a quarter of it at the latest, so it
-/// carries a gigabyte a second over a round trip of a millisecond, and holds what some hundred busy clients send in a window.
+/// Bytes that may wait in a session to be sent or acknowledged. Acknowledgements come after a quarter of it at the
+/// latest, so it carries a gigabyte a second over a round trip of a millisecond, and holds what some hundred busy
+/// clients send in a window.
 pub const LINK_RING_MAX_BYTES: usize = 4 * 1024 * 1024;
 
 /// Frames are gathered up to this size before they leave: large enough to save system calls, small enough to start
@@ -161,7 +162,8 @@ pub const PRESENCE_SERVERS_MAX: usize = 1024;
 /// Longest instance id and longest endpoint of an app server that dials in.
 pub const PRESENCE_TEXT_MAX_BYTES: usize = 256;
 
-/// Nodes may see different members for this long before anybody is told: a node that comes or goes is seen by some first.
+/// Nodes may see different members for this long before anybody is told: a node that comes or goes is seen by some
+/// first.
 pub const AGREEMENT_GRACE_MS: u64 = 5_000;
 
 const _: () = assert!(HUB_MESSAGE_MAX_BYTES < LINK_FRAME_MAX_BYTES);

@@ -98,8 +98,8 @@ pub struct HubManifest {
     /// Whether the app is asked about each client that negotiates, or connects without.
     #[serde(default)]
     pub asks_app: bool,
-    /// Bytes that are kept for each client that may come back to its connection after its socket has ended, until it has
-    /// acknowledged them; `None` where no client may.
+    /// Bytes that are kept for each client that may come back to its connection after its socket has ended, until it
+    /// has acknowledged them; `None` where no client may.
     #[serde(default)]
     pub stateful_reconnect_buffer_bytes: Option<usize>,
     /// Whether clients of a raw endpoint go on at another app server when theirs stops; those of a hub always do.
@@ -152,8 +152,8 @@ pub enum SlowClients {
     /// The client connection is closed.
     #[default]
     Close,
-    /// Sends to many (all, groups, users) are dropped, whole and oldest first, until there is room. Results and sends to
-    /// single connections never are: a client is still closed when there is no room for those.
+    /// Sends to many (all, groups, users) are dropped, whole and oldest first, until there is room. Results and sends
+    /// to single connections never are: a client is still closed when there is no room for those.
     Drop,
 }
 

@@ -17,8 +17,8 @@ pub const LINK_PATH: &str = "/.trunkline/link";
 pub const NEGOTIATE_PATH: &str = "/.trunkline/negotiate";
 /// Path at which a node asks the owner of a connection token for its id, once; the token stands in the query.
 pub const RESERVE_PATH: &str = "/.trunkline/reserve";
-/// Path at which a node that stops asks the owner of a connection to end the GET that it carries; the token stands in the
-/// query. An owner that does not know the path answers 404, and the GET goes on.
+/// Path at which a node that stops asks the owner of a connection to end the GET that it carries; the token stands in
+/// the query. An owner that does not know the path answers 404, and the GET goes on.
 pub const RELEASE_PATH: &str = "/.trunkline/release";
 /// Path at which two nodes of a fleet greet each other, at the admin port.
 pub const FLEET_GREET_PATH: &str = "/.trunkline/fleet/greet";
@@ -69,8 +69,8 @@ pub const TRANSPORT_HEADER: &str = "x-trunkline-transport";
 pub const MIGRATE_FROM_HEADER: &str = "Asrs-Migrate-From";
 /// Header of a close frame: the connection is reassigned to another app server, so it has not ended.
 pub const MIGRATE_TO_HEADER: &str = "Asrs-Migrate-To";
-/// Header of a close frame with an empty [`MIGRATE_TO_HEADER`]: the connection is to be handed over only if nothing of it
-/// runs; otherwise its client is to be read on, and stays.
+/// Header of a close frame with an empty [`MIGRATE_TO_HEADER`]: the connection is to be handed over only if nothing of
+/// it runs; otherwise its client is to be read on, and stays.
 pub const IF_IDLE_HEADER: &str = "x-trunkline-if-idle";
 /// Header of a close frame and of an open frame: the items that the app hands over with a connection, as a text.
 pub const ITEMS_HEADER: &str = "x-trunkline-items";
@@ -79,8 +79,8 @@ pub const CAUSE_HEADER: &str = "x-trunkline-cause";
 /// Header of an open frame that tells of an end: the connection was another app server's, and has ended since, for this
 /// [`Cause`](crate::cause::Cause). No close frame follows.
 pub const ENDED_HEADER: &str = "x-trunkline-ended";
-/// Header of an open frame: the lost connection whose groups and items the new one gets. Only the app server that has said
-/// that it keeps them sees it.
+/// Header of an open frame: the lost connection whose groups and items the new one gets. Only the app server that has
+/// said that it keeps them sees it.
 pub const RESTORES_HEADER: &str = "x-trunkline-restores";
 /// Header beside [`ENDED_HEADER`]: the error of the end, if it was one.
 pub const ENDED_ERROR_HEADER: &str = "x-trunkline-ended-error";
@@ -94,16 +94,15 @@ pub const INSTANCE_HEADER: &str = "x-trunkline-instance";
 pub const SLOT_HEADER: &str = "x-trunkline-slot";
 /// Header of a link's upgrade: the session that the link carries, a number that counts up in its slot.
 pub const SESSION_HEADER: &str = "x-trunkline-session";
-/// Header of a link's upgrade and of its answer: the last frame taken in that session; the upgrade of a session that was
-/// never attached has none.
+/// Header of a link's upgrade and of its answer: the last frame taken in that session; the upgrade of a session that
+/// was never attached has none.
 pub const RECEIVED_HEADER: &str = "x-trunkline-received";
 /// Header of a link's upgrade and of its answer: the capabilities of this end, separated by commas. `resume=BYTES` says
 /// that it resumes sessions, and the size of its ring; `causes` that close frames may carry a [`CAUSE_HEADER`];
-/// `members`, of a proxy, that it answers queries for the members of a group;
-/// `presence`, of a proxy, that it tells who comes and goes, and lists the connections of a user;
-/// `handovers` that a proxy reads a client on while its app server asks for it, and that an app server takes open frames with
-/// an [`ENDED_HEADER`]; `moves` that client connections may move to another node; `idle-handovers`, of an app server, that
-/// it knows an [`IF_IDLE_HEADER`].
+/// `members`, of a proxy, that it answers queries for the members of a group; `presence`, of a proxy, that it tells who
+/// comes and goes, and lists the connections of a user; `handovers` that a proxy reads a client on while its app server
+/// asks for it, and that an app server takes open frames with an [`ENDED_HEADER`]; `moves` that client connections may
+/// move to another node; `idle-handovers`, of an app server, that it knows an [`IF_IDLE_HEADER`].
 pub const CAPABILITIES_HEADER: &str = "x-trunkline-capabilities";
 
 // Headers of load balancers.
@@ -125,7 +124,8 @@ pub const FORWARDED_PREFIX_HEADER: &str = "x-forwarded-prefix";
 pub const USER_ID_CLAIM: &str = "asrs.s.uid";
 /// Prefix of the claims that only the service sets, as Azure's service has it; an app never sees them as claims.
 pub const PRIVATE_CLAIM_PREFIX: &str = "asrs.s.";
-/// Claim of a connection token: the trace that the connection belongs to. Its prefix hides it from apps, at older nodes, too.
+/// Claim of a connection token: the trace that the connection belongs to. Its prefix hides it from apps, at older
+/// nodes, too.
 pub const TRACE_CLAIM: &str = "asrs.s.trace";
 
 // Close codes of a link.

@@ -1,4 +1,5 @@
-//! Properties of a session: the peer gets every frame once and in order, however frames are queued, written, acknowledged and cut.
+//! Properties of a session: the peer gets every frame once and in order, however frames are queued, written,
+//! acknowledged and cut.
 
 #![expect(clippy::indexing_slicing, clippy::unwrap_used, reason = "a test may panic")]
 

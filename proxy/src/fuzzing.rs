@@ -88,8 +88,8 @@ pub fn key_set(text: &[u8]) -> Option<usize> {
     jwks::parse(text).ok().map(|keys| keys.len())
 }
 
-/// Reads the rules of a configuration file, and returns the numbers of groups, routes, message rules, mirrors and method
-/// rules.
+/// Reads the rules of a configuration file, and returns the numbers of groups, routes, message rules, mirrors and
+/// method rules.
 ///
 /// # Errors
 /// When it is no TOML, or a rule makes no sense.

@@ -30,15 +30,15 @@ pub(crate) use warning_brake::WarningBrake;
 
 use crate::config::{FrontendLimits, RelaySettings};
 
-/// Lines of the log that clients may bring about in a second. Whoever comes again and again would fill a disk; counters and
-/// the history of connections tell of all.
+/// Lines of the log that clients may bring about in a second. Whoever comes again and again would fill a disk; counters
+/// and the history of connections tell of all.
 const LOG_LINES_PER_SECOND: NonZeroU32 = NonZeroU32::new(10).unwrap();
 
 /// Lines in a second about mistakes of clients. Any stranger can make them, so they leave the others their room.
 const MISTAKE_LINES_PER_SECOND: NonZeroU32 = NonZeroU32::new(1).unwrap();
 
-/// Clients in a second that may learn at once that their connection is not to be had any more. They negotiate anew without a
-/// pause, so when a node dies all of its clients would do so in one moment.
+/// Clients in a second that may learn at once that their connection is not to be had any more. They negotiate anew
+/// without a pause, so when a node dies all of its clients would do so in one moment.
 const REFUSED_RETURNS_PER_SECOND: NonZeroU32 = NonZeroU32::new(1000).unwrap();
 
 /// Longest wait of such a client. How many wait is bounded by the limits of sockets.

@@ -185,8 +185,8 @@ impl<'a> SlotKeeper<'a> {
         debug!(hub, %app, slot, reason, "link lost: it is to be resumed, and its clients wait");
     }
 
-    /// Logs the end of the session. The watcher of the upstream tells people of links that are gone; one that breaks the
-    /// protocol is news of its own.
+    /// Logs the end of the session. The watcher of the upstream tells people of links that are gone; one that breaks
+    /// the protocol is news of its own.
     fn log_end(&self, over: &SessionOver) {
         let (hub, app, slot, reason) = (self.pool.hub().name(), &self.pool.app().name, self.slot, &over.reason);
         let is_broken = self.was_open && over.cause == SessionCloseReason::Broken;

@@ -95,7 +95,8 @@ impl Node {
     /// Starts a node on sockets that a supervisor has opened; it opens those that are missing.
     ///
     /// # Errors
-    /// When an address is taken, a socket has none of the addresses that are configured, or the system refuses a thread.
+    /// When an address is taken, a socket has none of the addresses that are configured, or the system refuses a
+    /// thread.
     pub async fn start_on(mut sockets: InheritedSockets, config: Config) -> Result<Self, StartError> {
         let (listeners, listen) = ListenerSet::open(&config, &mut sockets)?;
         let connectors = connectors(&config)?;
@@ -238,8 +239,8 @@ impl Node {
         info!("stopped");
     }
 
-    /// Closes all clients, spread over the drain time-out, and ends what is carried for other nodes. A client on long polling
-    /// has disconnected once an answer has told it so.
+    /// Closes all clients, spread over the drain time-out, and ends what is carried for other nodes. A client on long
+    /// polling has disconnected once an answer has told it so.
     async fn drain_clients(&self) {
         let spread = self.drain.spread();
         for shard in self.shared.shards() {

@@ -128,7 +128,8 @@ impl Observer {
         self.fleet.get(Freshness::Recent).await
     }
 
-    /// Asks all nodes for numbers that are counted now; takes some seconds where nodes have just come or give no answer.
+    /// Asks all nodes for numbers that are counted now; takes some seconds where nodes have just come or give no
+    /// answer.
     pub(crate) async fn fresh_fleet(&self) -> FleetSnapshot {
         fleet_snapshot::gather(&self.node, &self.peers, Freshness::Asked).await
     }

@@ -6,8 +6,9 @@
 //!  exposition, every interval ─► metric_request ────┘
 //! ```
 //!
-//! The messages are those of the crate `opentelemetry-proto`. Sending them is ours, because one sender serves both signals
-//! by the node's own HTTP client: the SDK's exporter takes no metrics but its own, and does not tell what it drops.
+//! The messages are those of the crate `opentelemetry-proto`. Sending them is ours, because one sender serves both
+//! signals by the node's own HTTP client: the SDK's exporter takes no metrics but its own, and does not tell what it
+//! drops.
 
 mod attribute;
 mod collector;

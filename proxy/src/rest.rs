@@ -1,12 +1,13 @@
-//! REST data plane: back ends in any language send to clients, ask who is there, and change groups, by one request each.
+//! REST data plane: back ends in any language send to clients, ask who is there, and change groups, by one request
+//! each.
 //!
 //! ```text
 //!  request ─► token ─► permit ─► operation of the path ─► body, query ─┬─► clients of this node and of all others ─► 202
 //!                                                                      └─► questions to all nodes ─► 200, or 404
 //! ```
 //!
-//! It speaks the API of Azure's service. In a fleet any node may be asked: it asks the others, each once, and says which
-//! of them gave no answer.
+//! It speaks the API of Azure's service. In a fleet any node may be asked: it asks the others, each once, and says
+//! which of them gave no answer.
 
 mod client_token;
 mod command_batch;

@@ -1,4 +1,5 @@
-//! Rules of the operator: which group of app servers gets a connection, a message or a copy, and which methods are refused.
+//! Rules of the operator: which group of app servers gets a connection, a message or a copy, and which methods are
+//! refused.
 //!
 //! Pure: a rule sees facts and gives a verdict. Dialling groups, moving clients and sending copies is done above.
 //!

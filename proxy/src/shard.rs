@@ -1,7 +1,7 @@
 //! One thread of a node: its client connections, and how other threads reach them.
 //!
-//! [`ShardState`] owns everything and does no waiting; [`Shard`] drives it. Both stay on their thread, whose tasks never
-//! wait for another one. Other threads put [`ShardMessage`]s into the shard's inbox, whose bytes are bounded.
+//! [`ShardState`] owns everything and does no waiting; [`Shard`] drives it. Both stay on their thread, whose tasks
+//! never wait for another one. Other threads put [`ShardMessage`]s into the shard's inbox, whose bytes are bounded.
 
 mod answer_diff;
 mod apply;
@@ -128,8 +128,8 @@ const TRY_ELSEWHERE: Duration = Duration::from_millis(500);
 /// Time in which changes of presence gather before app servers are told.
 const PRESENCE_WINDOW: Duration = Duration::from_millis(50);
 
-/// Time for which the first message to a client with stateful reconnect waits at most for the client's first frame. Official
-/// clients send one as soon as they have read the answer to their handshake; people don't notice it.
+/// Time for which the first message to a client with stateful reconnect waits at most for the client's first frame.
+/// Official clients send one as soon as they have read the answer to their handshake; people don't notice it.
 const FIRST_FRAME_WAIT: Duration = Duration::from_millis(50);
 
 /// Time between two parts of a snapshot of presence, in which the shard serves its clients.
@@ -201,7 +201,8 @@ impl Shard {
         self.start_tasks();
     }
 
-    /// Empty list for the commands of a batch: growing one anew is what a batch of many small frames would pay most for.
+    /// Empty list for the commands of a batch: growing one anew is what a batch of many small frames would pay most
+    /// for.
     #[must_use]
     pub(crate) fn spare_commands(&self) -> Vec<ShardCommand> {
         mem::take(&mut self.state().spare_commands)
@@ -233,8 +234,8 @@ impl Shard {
         self.step(|state| state.assignments.close_id(&mut state.core, id, is_negotiated));
     }
 
-    /// Frees the slot of a client connection whose socket has ended, for this cause unless it was closed before. One that may
-    /// go on over another socket stays.
+    /// Frees the slot of a client connection whose socket has ended, for this cause unless it was closed before. One
+    /// that may go on over another socket stays.
     pub(crate) fn free(self: &Rc<Self>, slot: Slot, serial: Serial, cause: Cause) {
         // Dropped without the borrow: a socket wakes its other end.
         let client =
@@ -249,7 +250,8 @@ impl Shard {
         self.start_tasks();
     }
 
-    /// Starts the tasks that the last step asked for: outboxes to flush as their sockets take it, ends of holds, a drain, a shed.
+    /// Starts the tasks that the last step asked for: outboxes to flush as their sockets take it, ends of holds, a
+    /// drain, a shed.
     pub(crate) fn start_tasks(self: &Rc<Self>) {
         let (flushes, holds, drain, shed, orders, must_tell_presence, must_watch) = {
             let mut state = self.state();
@@ -329,8 +331,8 @@ impl Shard {
         }
     }
 
-    /// Tells all clients to reconnect elsewhere, between their calls and spread over this time at most; then no client is
-    /// accepted any more.
+    /// Tells all clients to reconnect elsewhere, between their calls and spread over this time at most; then no client
+    /// is accepted any more.
     async fn drain(self: Rc<Self>, spread: Duration) {
         let (begun, last) = (Instant::now(), Instant::now() + spread);
         let everyone = self.state().core.connections.everyone();
@@ -351,8 +353,8 @@ impl Shard {
             });
             self.start_tasks();
         }
-        // Who has come back here instead of elsewhere tries again: load balancers need a while to notice. The calls of others
-        // come to their end meanwhile.
+        // Who has come back here instead of elsewhere tries again: load balancers need a while to notice. The calls of
+        // others come to their end meanwhile.
         while self.step(|state| state.drain.are_any_left(&mut state.core, &mut state.moves, &mut state.leaving))
             && Instant::now() < last
         {

@@ -1,4 +1,5 @@
-//! Spans of this node: which calls and connections are traced, their spans while these are open, the queue to the exporter.
+//! Spans of this node: which calls and connections are traced, their spans while these are open, the queue to the
+//! exporter.
 //!
 //! ```text
 //!  request, call ─► SpanTracer: sampled? within the rate? ─► OpenSpan ─ ended ─► SpanQueue ─► exporter (`otlp`, main thread)

@@ -5,8 +5,9 @@
 //!         ◄═══ completions, closes, pauses ═══ FarEnd ◄─────── answer ───────────────┘
 //! ```
 //!
-//! For the node a webhook is an app server at the far end of links in memory, so homes, ends and client results are what
-//! they are for any other. [`FarEnd`](far_end::FarEnd) does no I/O: frames and answers in, frames and requests out.
+//! For the node a webhook is an app server at the far end of links in memory, so homes, ends and client results are
+//! what they are for any other. [`FarEnd`](far_end::FarEnd) does no I/O: frames and answers in, frames and requests
+//! out.
 
 mod answer;
 mod backlog;

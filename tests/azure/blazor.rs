@@ -1,4 +1,5 @@
-//! A Blazor Server page in Chromium: its circuit begins at the app server that has rendered it, whatever node it reaches.
+//! A Blazor Server page in Chromium: its circuit begins at the app server that has rendered it, whatever node it
+//! reaches.
 
 use std::time::Duration;
 

@@ -14,7 +14,8 @@ use trunkline_tests::harness::sockets::free_address;
 use crate::door::{Door, KEY};
 use crate::guest::{Guest, Host, LIBRARIES};
 
-/// Longest time until a node has server connections of an app that others have: some seconds, on a machine that is busy.
+/// Longest time until a node has server connections of an app that others have: some seconds, on a machine that is
+/// busy.
 const LINKED_WITHIN: Duration = Duration::from_secs(30);
 
 /// Hubs of the app.

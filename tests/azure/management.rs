@@ -151,7 +151,8 @@ fn due(method: &Method, path: &str, nobody_in_group: bool) -> (u16, &'static str
 }
 
 impl Recorded {
-    /// Asks again, for another connection and with a token that is good now, as the SDK does: in chunks, without a length.
+    /// Asks again, for another connection and with a token that is good now, as the SDK does: in chunks, without a
+    /// length.
     async fn ask_again(&self, door: &Door, id: &str) -> Result<(u16, String)> {
         let target = self.target.replace(RECORDED_ID, id);
         let mut claims = self.claims.clone();

@@ -128,7 +128,8 @@ impl Replay {
         Ok(())
     }
 
-    /// The token of a recorded client: its claims, signed anew, and for records of two app servers the one it was led to.
+    /// The token of a recorded client: its claims, signed anew, and for records of two app servers the one it was led
+    /// to.
     fn token(&self, claims: &Json, id: &str) -> Result<String> {
         let mut claims = claims.clone();
         let all = claims.as_object_mut().context("claims")?;

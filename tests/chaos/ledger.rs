@@ -153,8 +153,8 @@ impl Hearing {
         arrival
     }
 
-    /// Times at which messages were confirmed that never arrived. Of a connection that was cut short, the ones behind the last
-    /// is not asked for.
+    /// Times at which messages were confirmed that never arrived. Of a connection that was cut short, the ones behind
+    /// the last is not asked for.
     pub(crate) fn lost(&self, is_whole: bool) -> Vec<Instant> {
         let mut lost = Vec::new();
         for speech in self.ledger.speeches() {

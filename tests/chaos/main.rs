@@ -6,8 +6,8 @@
 //!                         ▲ drained, killed, frozen        ▲ stopped, killed, frozen
 //! ```
 //!
-//! Speakers have numbered messages sent to all, to groups and to single clients; the numbers go on whatever the kind, so
-//! a listener sees what is lost, comes twice, or overtakes. Listeners send numbers of their own, and get them back.
+//! Speakers have numbered messages sent to all, to groups and to single clients; the numbers go on whatever the kind,
+//! so a listener sees what is lost, comes twice, or overtakes. Listeners send numbers of their own, and get them back.
 //!
 //! | module | what it holds |
 //! |---|---|

@@ -1,4 +1,5 @@
-//! A relay between a proxy and an app server whose connections are cut, some in the middle of what they carry, or go deaf.
+//! A relay between a proxy and an app server whose connections are cut, some in the middle of what they carry, or go
+//! deaf.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;

@@ -125,8 +125,8 @@ impl Tally {
         bump(&self.rows[self.row_at(confirmed)].lost);
     }
 
-    /// A number did not come back that was sent at that time. It is found out later, maybe after another fault: so it is
-    /// the first fault's since then that may cost anything, and otherwise the one's under which it was sent.
+    /// A number did not come back that was sent at that time. It is found out later, maybe after another fault: so it
+    /// is the first fault's since then that may cost anything, and otherwise the one's under which it was sent.
     pub(crate) fn lost_upward(&self, sent: Instant) {
         let under = self.row_at(sent);
         let later = lock(&self.made).iter().filter(|(at, _)| *at > sent).map(|(_, row)| *row).collect::<Vec<_>>();

@@ -1,5 +1,5 @@
-//! The example `board` on two app servers behind two proxies, while one of them stops, or is killed, in the middle of work:
-//! no call fails by a stop, no answer is taken for another's, and everybody who has gone is told of once.
+//! The example `board` on two app servers behind two proxies, while one of them stops, or is killed, in the middle of
+//! work: no call fails by a stop, no answer is taken for another's, and everybody who has gone is told of once.
 
 use std::fs;
 use std::os::unix::fs::symlink;

@@ -1,8 +1,9 @@
-//! The published cases of the Autobahn test suite for WebSocket servers, by their numbers: played to the decoder, and to
-//! a raw endpoint that sends everything back.
+//! The published cases of the Autobahn test suite for WebSocket servers, by their numbers: played to the decoder, and
+//! to a raw endpoint that sends everything back.
 //!
-//! A case is what a client sends and what has to come of it. ConformanceCase numbers and expectations are those of the published
-//! list; what is sent is written anew. The decoder gets each in the pieces it asks for, then byte by byte and all at once.
+//! A case is what a client sends and what has to come of it. ConformanceCase numbers and expectations are those of the
+//! published list; what is sent is written anew. The decoder gets each in the pieces it asks for, then byte by byte and
+//! all at once.
 
 mod cases;
 mod echo;

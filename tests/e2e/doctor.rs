@@ -203,7 +203,8 @@ fn a_balancer_that_ships_passes_and_one_that_collects_pieces_is_told_by_its_sett
             let good = behind(stage, &nodes, Shipped::read(product)?).await?;
             let report = doctor(&good.url("/bench"), &[]).await?;
             assert_eq!((report.all("failed"), report.all("warning")), (vec![], vec![]), "{product:?} {report:#?}");
-            // How many nodes negotiate is the balancer's choice: where all are idle, one has as few connections as the other.
+            // How many nodes negotiate is the balancer's choice: where all are idle, one has as few connections as the
+            // other.
             assert!(report.of("nodes")?.1.starts_with("8 of 8 ids found their node"), "{report:#?}");
         }
         let slow = Shipped::read(BalancerProduct::HaProxy)?.with("    option http-no-delay\n", "")?;
@@ -211,7 +212,8 @@ fn a_balancer_that_ships_passes_and_one_that_collects_pieces_is_told_by_its_sett
         let report = doctor(&slow.url("/bench"), &[]).await?;
         assert_eq!(report.verdict("server-sent-events")?, "warning", "{report:#?}");
         assert!(report.advice("server-sent-events")?.contains("option http-no-delay"));
-        // nginx holds back what has no length and no chunks: an answer to HTTP/1.0, which it speaks unless told otherwise.
+        // nginx holds back what has no length and no chunks: an answer to HTTP/1.0, which it speaks unless told
+        // otherwise.
         let buffered = Shipped::read(BalancerProduct::Nginx)?
             .with("proxy_http_version 1.1;", "proxy_http_version 1.0;\nproxy_ignore_headers X-Accel-Buffering;")?;
         let buffered = behind(stage, &nodes, buffered).await?;

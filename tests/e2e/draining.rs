@@ -1,4 +1,5 @@
-//! A proxy is replaced gently: it leaves its load balancer, sends its clients away one after the other, and ends in time.
+//! A proxy is replaced gently: it leaves its load balancer, sends its clients away one after the other, and ends in
+//! time.
 
 mod carried;
 

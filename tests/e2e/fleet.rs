@@ -1,4 +1,5 @@
-//! Fleets: what enters at one node reaches the clients of all, once, and a node that is slow or gone costs only its own.
+//! Fleets: what enters at one node reaches the clients of all, once, and a node that is slow or gone costs only its
+//! own.
 
 mod absence;
 mod acquaintance;
@@ -210,7 +211,8 @@ async fn reaches(node: &Proxy, body: &Value, nodes: usize, clients: usize) -> Re
     Ok(())
 }
 
-/// Demands that each client gets these texts, in this order, and nothing else before the fence, which is announced here.
+/// Demands that each client gets these texts, in this order, and nothing else before the fence, which is announced
+/// here.
 async fn got(clients: &mut [Client], node: &Proxy, texts: &[&str]) -> Result<()> {
     announce(node, &to_all("the fence")).await?;
     for client in clients {

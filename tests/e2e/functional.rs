@@ -1,5 +1,5 @@
-//! The official functional tests, case by case, by the official client: behind two proxies and without any, with TLS and
-//! without.
+//! The official functional tests, case by case, by the official client: behind two proxies and without any, with TLS
+//! and without.
 
 mod connection;
 mod hub_connection;

@@ -147,8 +147,8 @@ fn no_connect_fails_while_a_node_drains_that_the_balancer_still_asks() {
             let arguments = [&ARGUMENTS[..], &["--drain-timeout", "60"]].concat();
             let scene = BalancerScene::start_of(2, stage, App::Bench, &arguments, Shipped::read(product)?).await?;
             let leaving = &scene.nodes[0];
-            // Clients that the balancer doesn't know of, and that never answer a close: the node is long about to stop, and has the
-            // fewest connections of the balancer's.
+            // Clients that the balancer doesn't know of, and that never answer a close: the node is long about to stop,
+            // and has the fewest connections of the balancer's.
             let mut deaf = Vec::new();
             for _ in 0..CONNECTS {
                 let mut client = RawClient::open(leaving.address(), "/bench").await?;
@@ -202,7 +202,8 @@ fn no_token_stands_in_the_log_of_a_balancer() {
 #[test]
 fn twenty_nodes_are_as_good_as_three_and_a_lonely_client_among_twelve_is_served() {
     play_heavy(async |stage| {
-        // With nobody else around all nodes have equally few connections: the same one comes again only after all others.
+        // With nobody else around all nodes have equally few connections: the same one comes again only after all
+        // others.
         for (count, connects) in [(20, 5), (12, 1)] {
             let shipped = Shipped::read(BalancerProduct::HaProxy)?;
             let scene = BalancerScene::start_of(count, stage, App::Bench, &ARGUMENTS, shipped).await?;

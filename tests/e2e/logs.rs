@@ -1,5 +1,5 @@
-//! Logs of nodes and app servers: for people or as JSON, each line with the node's name, levels that change while it runs,
-//! and few lines where nothing is wrong.
+//! Logs of nodes and app servers: for people or as JSON, each line with the node's name, levels that change while it
+//! runs, and few lines where nothing is wrong.
 
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;

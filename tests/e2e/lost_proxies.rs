@@ -1,4 +1,5 @@
-//! Proxies crash, freeze, restart and drain; each app server is told once of each connection that ended, and nothing stays.
+//! Proxies crash, freeze, restart and drain; each app server is told once of each connection that ended, and nothing
+//! stays.
 
 use std::collections::BTreeSet;
 
@@ -53,7 +54,8 @@ impl Mesh {
         Ok(mesh)
     }
 
-    /// The ids that app servers were told of, in lines that begin like this; each once, and each by one app server only.
+    /// The ids that app servers were told of, in lines that begin like this; each once, and each by one app server
+    /// only.
     fn told(&self, start: &str) -> BTreeSet<String> {
         let lines: Vec<String> = self.apps.iter().flat_map(|app| app.process.lines_after(start)).collect();
         let ids: BTreeSet<String> = lines.iter().filter_map(|line| Some(line.split(' ').next()?.to_owned())).collect();

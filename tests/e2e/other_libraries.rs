@@ -20,8 +20,8 @@ fn numbers(end: u64) -> Vec<Value> {
     (1..=end).map(Value::from).collect()
 }
 
-/// The arguments of the next messages to a target. The Go library hands each message to a goroutine of its own, so there
-/// they are put in order.
+/// The arguments of the next messages to a target. The Go library hands each message to a goroutine of its own, so
+/// there they are put in order.
 async fn arguments_of(client: &mut Client, target: &str, count: usize) -> Result<Vec<Value>> {
     let mut arguments = Vec::new();
     for _ in 0..count {

@@ -18,7 +18,8 @@ use trunkline_tests::harness::token;
 /// Time in which the users of a killed proxy are told to be offline, on a busy machine; it took 20 s without presence.
 const OFFLINE_WITHIN: Duration = Duration::from_secs(12);
 
-/// Time in which a client of a killed proxy has disconnected for its app, on a busy machine; it took 20 s before nodes told.
+/// Time in which a client of a killed proxy has disconnected for its app, on a busy machine; it took 20 s before nodes
+/// told.
 const DISCONNECTED_WITHIN: Duration = Duration::from_secs(12);
 
 /// Time for which a proxy is frozen: within `--resume-window`.

@@ -151,7 +151,8 @@ fn the_load_tester_and_prometheus_agree() {
         let counts = load(stage, &format!("broadcast {servers}")).await?;
         prometheus.shows("sum(trunkline_client_messages_total)", counts.sent as f64).await?;
         prometheus.shows("sum(trunkline_deliveries_total)", counts.received as f64).await?;
-        // Each ping of the app is answered by its client; beside them each client makes three calls, which are answered.
+        // Each ping of the app is answered by its client; beside them each client makes three calls, which are
+        // answered.
         let echoes = load(stage, &format!("echo {servers}")).await?;
         let (up, down) = (echoes.sent / 2 + 3 * clients, echoes.received / 2 + 3 * clients);
         prometheus.shows("sum(trunkline_client_messages_total)", (counts.sent + up) as f64).await?;

@@ -219,8 +219,8 @@ fn what_redirects_to_echo_keeps_path_and_query() {
     });
 }
 
-/// Sends numbers and reads their echoes, and the app's own numbers in between, until it is over. All have to come, once and
-/// in order.
+/// Sends numbers and reads their echoes, and the app's own numbers in between, until it is over. All have to come, once
+/// and in order.
 async fn feed(client: &mut RawClient, least: &Cell<u64>, is_over: &Cell<bool>) -> Result<u64> {
     let (mut number, mut heard) = (0, 0);
     while !is_over.get() {

@@ -1,5 +1,5 @@
-//! Releases of an app that drop or rename a hub, one app server after the other: no node leaves its load balancer, and the hub
-//! is forgotten.
+//! Releases of an app that drop or rename a hub, one app server after the other: no node leaves its load balancer, and
+//! the hub is forgotten.
 
 use std::collections::BTreeSet;
 

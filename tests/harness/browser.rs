@@ -133,8 +133,8 @@ impl Page {
         Ok(())
     }
 
-    /// Presses the pointer at the first place within the element, moves it over the others, and lets it go. Places are parts
-    /// of its width and height.
+    /// Presses the pointer at the first place within the element, moves it over the others, and lets it go. Places are
+    /// parts of its width and height.
     ///
     /// # Errors
     /// When there is no such element.

@@ -77,7 +77,8 @@ impl Kind {
     /// The kinds that every scenario is played with.
     pub const ALL: [Kind; 4] = [Kind::JsJson, Kind::JsMessagePack, Kind::PySignalRJson, Kind::PySignalRMessagePack];
 
-    /// The kinds beside JavaScript's and Python's; those of .NET only where there are .NET programs, else a line says so.
+    /// The kinds beside JavaScript's and Python's; those of .NET only where there are .NET programs, else a line says
+    /// so.
     ///
     /// # Panics
     /// When the archive of .NET programs can't be unpacked.
@@ -264,7 +265,8 @@ impl ClientBuilder<'_> {
         self.option("nextAccessToken", json!(token))
     }
 
-    /// The client shows the token of a lost connection when it negotiates anew, as the documentation has it (JavaScript only).
+    /// The client shows the token of a lost connection when it negotiates anew, as the documentation has it (JavaScript
+    /// only).
     pub fn restoring(self) -> Self {
         self.option("restoring", json!(true))
     }

@@ -233,8 +233,8 @@ impl<'a> Fleet<'a> {
         Ok(Proxy { launch, process, address: address.into(), admin: admin.into() })
     }
 
-    /// Starts a proxy that finds its app servers by a name, and waits until it is ready. In its eyes the file `hosts` is
-    /// the machine's `/etc/hosts`; it may change.
+    /// Starts a proxy that finds its app servers by a name, and waits until it is ready. In its eyes the file `hosts`
+    /// is the machine's `/etc/hosts`; it may change.
     ///
     /// # Errors
     /// When it does not start.

@@ -1,5 +1,5 @@
-//! How many tests run beside each other. The test runner starts more than there may be, because those that wait for their
-//! place cost nothing, and it takes them in alphabetical order: heavy ones stand side by side there.
+//! How many tests run beside each other. The test runner starts more than there may be, because those that wait for
+//! their place cost nothing, and it takes them in alphabetical order: heavy ones stand side by side there.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;

@@ -8,8 +8,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-/// First bytes of the request for a channel. Nobody outside can tell those of links from those of manifests, which end at
-/// once.
+/// First bytes of the request for a channel. Nobody outside can tell those of links from those of manifests, which end
+/// at once.
 const CHANNEL_REQUEST: &[u8] = b"GET /.trunkline/channel";
 
 /// Bytes that are passed at once.

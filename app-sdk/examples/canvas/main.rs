@@ -1,6 +1,6 @@
 #![forbid(unsafe_code)]
-//! A canvas that several people draw on: `cargo run --example canvas -- --supervised`, and proxies before it, or `--embedded`.
-//! Kill it while people draw: nobody is disconnected, and nothing is lost.
+//! A canvas that several people draw on: `cargo run --example canvas -- --supervised`, and proxies before it, or
+//! `--embedded`. Kill it while people draw: nobody is disconnected, and nothing is lost.
 //!
 //! | file | what it shows |
 //! |---|---|

@@ -11,8 +11,8 @@ const WIDTHS: u8 = 3;
 const ID_MAX_BYTES: usize = 40;
 const POINTS_MAX: usize = 1000;
 
-/// A stroke, or a part of one that somebody is drawing. Its id is made by the page that draws it, so that a page may send
-/// it again when it does not know what became of it.
+/// A stroke, or a part of one that somebody is drawing. Its id is made by the page that draws it, so that a page may
+/// send it again when it does not know what became of it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Stroke {

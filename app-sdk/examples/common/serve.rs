@@ -37,13 +37,15 @@ pub(crate) struct ServeArguments {
     /// Name of this app server, for people
     #[arg(long)]
     name: Option<String>,
-    /// Access key that the proxies have too; TRUNKLINE_ACCESS_KEY and TRUNKLINE_ACCESS_KEY_FILE are read when none is given
+    /// Access key that the proxies have too; TRUNKLINE_ACCESS_KEY and TRUNKLINE_ACCESS_KEY_FILE are read when none is
+    /// given
     #[arg(long, value_name = "KEY")]
     access_key: Vec<String>,
     /// `signalr.js` of the npm package @microsoft/signalr, for pages to use in place of our small client
     #[arg(long, value_name = "PATH")]
     client_script: Option<PathBuf>,
-    /// Dial proxies (or Azure's service) in place of being dialled: `Endpoint=http://proxy;Port=8080;AccessKey=KEY;Version=1.0;`
+    /// Dial proxies (or Azure's service) in place of being dialled:
+    /// `Endpoint=http://proxy;Port=8080;AccessKey=KEY;Version=1.0;`
     #[arg(long, value_name = "CONNECTION STRING")]
     dial: Vec<String>,
     /// Serve clients too, without a proxy in front

@@ -25,8 +25,9 @@ use signature::FunctionKind;
 
 /// Checks a hub method by itself, so that the compiler says where its mistake is.
 ///
-/// Without it a function that is no method is an error where it is registered, one text for all kinds of mistakes. With it there is
-/// an error at the parameter, the result or the `.await` that is wrong, and what to write there. It does not change the function.
+/// Without it a function that is no method is an error where it is registered, one text for all kinds of mistakes. With
+/// it there is an error at the parameter, the result or the `.await` that is wrong, and what to write there. It does
+/// not change the function.
 ///
 /// ```
 /// use trunkline::{Context, HubError, debug_method};
@@ -39,8 +40,8 @@ use signature::FunctionKind;
 /// # let _ = trunkline::Hub::<()>::new("/chat").method("Say", say);
 /// ```
 ///
-/// The state of the hub is that of the only `State<T>` among the parameters, or `()`. Where it is another one, as with parts of a
-/// state, name it:
+/// The state of the hub is that of the only `State<T>` among the parameters, or `()`. Where it is another one, as with
+/// parts of a state, name it:
 ///
 /// ```
 /// use axum::extract::{FromRef, State};
@@ -100,7 +101,8 @@ pub fn debug_filter(attribute: TokenStream, item: TokenStream) -> TokenStream {
     debug::expand(FunctionKind::Filter, attribute.into(), item.into()).into()
 }
 
-/// Makes a struct an extractor: a parameter of methods, hooks and filters, each of whose fields says where it comes from.
+/// Makes a struct an extractor: a parameter of methods, hooks and filters, each of whose fields says where it comes
+/// from.
 ///
 /// | field | comes from | when it is missing, clients read |
 /// |---|---|---|
@@ -111,9 +113,9 @@ pub fn debug_filter(attribute: TokenStream, item: TokenStream) -> TokenStream {
 /// | `#[state]` | the hub's state, by `axum::extract::FromRef` | |
 /// | `#[extract]` | another extractor | its own text |
 ///
-/// The type of the first four is any that implements `FromStr`, an `Option` of it, or a `Vec` of all values (`Option` and `Vec` by these
-/// names). A text that can't be read as this type refuses the client, too. `or` sets the refusal: `#[user(or = "who are you?")]`,
-/// `#[claim("role", or = "staff only")]`.
+/// The type of the first four is any that implements `FromStr`, an `Option` of it, or a `Vec` of all values (`Option`
+/// and `Vec` by these names). A text that can't be read as this type refuses the client, too. `or` sets the refusal:
+/// `#[user(or = "who are you?")]`, `#[claim("role", or = "staff only")]`.
 ///
 /// ```
 /// use axum::extract::FromRef;

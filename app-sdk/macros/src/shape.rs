@@ -1,6 +1,7 @@
 //! Types as they are written: references, `Result`s, streams, states.
 //!
-//! A macro sees words, not types, so all of this holds for the usual names only. What it can't tell is left to the compiler.
+//! A macro sees words, not types, so all of this holds for the usual names only. What it can't tell is left to the
+//! compiler.
 
 use proc_macro2::{TokenStream, TokenTree};
 use quote::ToTokens;

@@ -7,7 +7,8 @@ use syn::{Error, FnArg, GenericParam, ReturnType, Signature, Type};
 
 use crate::shape;
 
-/// Maximum number of parameters, as the SDK implements its traits for functions; a filter has `HubCall` and `Next` besides.
+/// Maximum number of parameters, as the SDK implements its traits for functions; a filter has `HubCall` and `Next`
+/// besides.
 const PARAMETERS_MAX: usize = 10;
 
 /// Extractors of axum for the bodies and paths of requests; a call has arguments instead.

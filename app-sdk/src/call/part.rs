@@ -10,8 +10,8 @@ use serde::de::DeserializeOwned;
 use crate::context::Context;
 use crate::error::HubError;
 
-/// Conflicts with the impl that the derive writes, if the struct is `Deserialize`: it would be an argument as well as an
-/// extractor. Compilers print this name.
+/// Conflicts with the impl that the derive writes, if the struct is `Deserialize`: it would be an argument as well as
+/// an extractor. Compilers print this name.
 pub trait AnExtractorMustNotBeDeserialize {}
 
 impl<T: DeserializeOwned> AnExtractorMustNotBeDeserialize for T {}

@@ -16,8 +16,9 @@ use crate::error::HubError;
 /// Maximum size of the items of a connection. They travel in a header, once for each connection.
 pub(crate) const ITEMS_MAX_BYTES: usize = 16 * 1024;
 
-/// Origin of a reassigned connection, and the items that were handed over; for [`Hub::on_rehomed`](crate::Hub::on_rehomed),
-/// and for raw connections by [`RawConnection::rehomed`](crate::RawConnection::rehomed).
+/// Origin of a reassigned connection, and the items that were handed over; for
+/// [`Hub::on_rehomed`](crate::Hub::on_rehomed), and for raw connections by
+/// [`RawConnection::rehomed`](crate::RawConnection::rehomed).
 ///
 /// ```
 /// use trunkline::{Context, Hub, HubError, Rehomed};
@@ -54,7 +55,8 @@ impl Rehomed {
     }
 
     /// The result of [`on_leaving`](crate::Hub::on_leaving) there, or what
-    /// [`RawConnection::hand_over`](crate::RawConnection::hand_over) was given; `None` when there is none, as after a crash.
+    /// [`RawConnection::hand_over`](crate::RawConnection::hand_over) was given; `None` when there is none, as after a
+    /// crash.
     ///
     /// # Errors
     /// When it is of another type.

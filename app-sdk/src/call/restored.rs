@@ -28,8 +28,8 @@ use crate::error::HubError;
 pub struct Restored(RestoredFrom);
 
 impl Restored {
-    /// How long the client was gone: what was sent to it in that time it may have missed. Never too short, but it may be too long
-    /// by the time in which a loss is noticed.
+    /// How long the client was gone: what was sent to it in that time it may have missed. Never too short, but it may
+    /// be too long by the time in which a loss is noticed.
     #[must_use]
     pub fn gone_for(&self) -> Duration {
         self.0.gone_for
@@ -41,7 +41,8 @@ impl Restored {
         &self.0.connection_id
     }
 
-    /// Cause for which the lost connection ended: [`Cause::Restored`] if nobody had noticed the loss before its client came.
+    /// Cause for which the lost connection ended: [`Cause::Restored`] if nobody had noticed the loss before its client
+    /// came.
     #[must_use]
     pub fn cause(&self) -> Cause {
         self.0.cause

@@ -5,7 +5,8 @@ use std::time::{Duration, SystemTime};
 
 use crate::error::AskError;
 
-/// Answer of a hub's proxies to a question, with the time of the question and the number of proxies that are missing in it.
+/// Answer of a hub's proxies to a question, with the time of the question and the number of proxies that are missing in
+/// it.
 ///
 /// Each proxy knows its own clients, so the clients of a proxy that did not answer in time are missing in the value. It
 /// dereferences to the value.
@@ -108,8 +109,8 @@ impl<T> Answer<T> {
         self.missing.count()
     }
 
-    /// Names of the proxies that did not answer (`--node-name`). Of a list that was [resumed](crate::Members::resume) by a
-    /// token, those before it are only [counted](Self::proxies_missing).
+    /// Names of the proxies that did not answer (`--node-name`). Of a list that was [resumed](crate::Members::resume)
+    /// by a token, those before it are only [counted](Self::proxies_missing).
     #[must_use]
     pub fn missing(&self) -> &[String] {
         &self.missing.names

@@ -22,12 +22,12 @@ enum CloseOrder {
 }
 
 impl Receivers {
-    /// Closes the connections of these receivers, and waits until their proxies have done so. Returns whether there were
-    /// any.
+    /// Closes the connections of these receivers, and waits until their proxies have done so. Returns whether there
+    /// were any.
     ///
-    /// Each client reads the reason in its close message, unless it is empty, and does not come back by itself. What was
-    /// sent to it before arrives first. Its app server gets the close with the cause `app_closed` where it ordered it
-    /// itself, with `ordered` where another one did.
+    /// Each client reads the reason in its close message, unless it is empty, and does not come back by itself. What
+    /// was sent to it before arrives first. Its app server gets the close with the cause `app_closed` where it ordered
+    /// it itself, with `ordered` where another one did.
     ///
     /// ```no_run
     /// # async fn f(handle: trunkline::ServerHandle) -> Result<(), Box<dyn std::error::Error>> {

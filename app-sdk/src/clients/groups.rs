@@ -48,8 +48,8 @@ impl Groups {
     /// Adds a connection to a group; it may be any connection of the hub. One that doesn't exist is ignored.
     ///
     /// # Errors
-    /// When the group has no name or [one that is too long](crate::Hub::group_name_max_bytes), when the connection is in as
-    /// many groups as the proxy allows, or when the proxy did not acknowledge within 10 s.
+    /// When the group has no name or [one that is too long](crate::Hub::group_name_max_bytes), when the connection is
+    /// in as many groups as the proxy allows, or when the proxy did not acknowledge within 10 s.
     pub async fn add(&self, connection_id: impl AsRef<str>, group: impl AsRef<str>) -> Result<(), GroupError> {
         self.change_connection(connection_id.as_ref().into(), Some(self.joined(group)?), MembershipChange::Join).await
     }
@@ -95,7 +95,8 @@ impl Groups {
         self.change_user(user_id.as_ref().into(), None, MembershipChange::Leave).await
     }
 
-    /// Name of a group that is to be joined. It is kept as long as the group has members, and often it is a client's choice.
+    /// Name of a group that is to be joined. It is kept as long as the group has members, and often it is a client's
+    /// choice.
     fn joined(&self, group: impl AsRef<str>) -> Result<ByteString, GroupError> {
         let (name, limit) = (named(group)?, self.core.limits.group_name_max_bytes);
         if name.len() > limit { Err(GroupError::NameTooLong { length: name.len(), limit }) } else { Ok(name) }
@@ -191,14 +192,14 @@ impl Groups {
     /// Number of members of a group: connections, not users. Costs the same however many there are.
     ///
     /// # Errors
-    /// When the group has no name, when no proxy answered, and when too many questions wait. Proxies that did not answer
-    /// are [told](Answer::missing).
+    /// When the group has no name, when no proxy answered, and when too many questions wait. Proxies that did not
+    /// answer are [told](Answer::missing).
     pub async fn count(&self, group: impl AsRef<str>) -> Result<Answer<u64>, AskError> {
         count(&self.core, &ListedSet::Group(asked(group)?)).await
     }
 
-    /// The users who have a connection in a group, each once, in the order of their names. Members without a user are left
-    /// out.
+    /// The users who have a connection in a group, each once, in the order of their names. Members without a user are
+    /// left out.
     ///
     /// # Errors
     /// When the group has no name or more than 100 000 members, and when no proxy answered. Those that did not are

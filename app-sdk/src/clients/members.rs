@@ -89,13 +89,15 @@ impl Members {
         Self { core: Arc::clone(core), set, page_size: PAGE_SIZE, place, missing, read: 0, is_over: false }
     }
 
-    /// Sets the number of members of a page, from 1 to 1000; 100 unless set. The last page has fewer, and so may others.
+    /// Sets the number of members of a page, from 1 to 1000; 100 unless set. The last page has fewer, and so may
+    /// others.
     pub fn page_size(mut self, members: usize) -> Self {
         self.page_size = members.clamp(1, MEMBERS_PER_PAGE_MAX);
         self
     }
 
-    /// Goes on behind the page that came with this [token](Self::continuation_token), perhaps one of another app server.
+    /// Goes on behind the page that came with this [token](Self::continuation_token), perhaps one of another app
+    /// server.
     ///
     /// # Errors
     /// When it is no such token.
@@ -105,8 +107,8 @@ impl Members {
         Ok(self)
     }
 
-    /// Token of the rest of the list, for an HTTP API that gives it to its callers; `None` at the end. It holds no secret,
-    /// and is good for as long as the proxy lives that it points to.
+    /// Token of the rest of the list, for an HTTP API that gives it to its callers; `None` at the end. It holds no
+    /// secret, and is good for as long as the proxy lives that it points to.
     #[must_use]
     pub fn continuation_token(&self) -> Option<String> {
         (!self.is_over).then(|| self.place.to_token())

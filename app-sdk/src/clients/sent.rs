@@ -1,7 +1,7 @@
 //! Outcome of a send: which proxies took it, and whether they have it.
 //!
-//! A send records nothing for this but the proxies that it went to, and a mark behind which losses of links count. Whoever asks
-//! waits until each proxy has acknowledged all that was queued for it by then, which links do anyway.
+//! A send records nothing for this but the proxies that it went to, and a mark behind which losses of links count.
+//! Whoever asks waits until each proxy has acknowledged all that was queued for it by then, which links do anyway.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,8 +12,8 @@ use tokio::time;
 
 use crate::node::{DeliveryError, LossMark, Node};
 
-/// Longest wait for acknowledgements, unless the caller says otherwise: half as much again as the default resume window, so
-/// that a link that was cut has come back by then, or is lost.
+/// Longest wait for acknowledgements, unless the caller says otherwise: half as much again as the default resume
+/// window, so that a link that was cut has come back by then, or is lost.
 const ACKNOWLEDGED_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Outcome of a send: queued at the proxies, and perhaps [acknowledged](Self::acknowledged) by them.
@@ -75,9 +75,9 @@ impl Sent {
 
     /// Waits until all proxies that took the message have acknowledged it, at most 15 s. Returns their number.
     ///
-    /// A proxy acknowledges what it has read from its link and given to its clients' queues, 100 ms later at most. From then on
-    /// only its own crash, or what befalls the client, can lose the message. A link that is cut meanwhile sends the message again
-    /// when it is back. So an outbox marks a row as told behind this wait and not before:
+    /// A proxy acknowledges what it has read from its link and given to its clients' queues, 100 ms later at most. From
+    /// then on only its own crash, or what befalls the client, can lose the message. A link that is cut meanwhile sends
+    /// the message again when it is back. So an outbox marks a row as told behind this wait and not before:
     ///
     /// ```
     /// # trait Outbox { async fn next(&self) -> Option<(u64, String)>; async fn mark_as_told(&self, number: u64); }
@@ -89,12 +89,12 @@ impl Sent {
     /// # Ok(()) }
     /// ```
     ///
-    /// A row that fails is sent again, so clients may get it twice: they tell by its number. An outbox with many rows sends one
-    /// after the other, keeps each `Sent`, and waits for these afterwards: they are acknowledged together.
+    /// A row that fails is sent again, so clients may get it twice: they tell by its number. An outbox with many rows
+    /// sends one after the other, keeps each `Sent`, and waits for these afterwards: they are acknowledged together.
     ///
-    /// A node inside the app has a message when it is in the node's hands. A [service that is dialled](crate::Server::dial)
-    /// acknowledges nothing, so there the result is an error. No client is waited for: one that is away or slow may still
-    /// miss what its proxy has.
+    /// A node inside the app has a message when it is in the node's hands. A
+    /// [service that is dialled](crate::Server::dial) acknowledges nothing, so there the result is an error. No client
+    /// is waited for: one that is away or slow may still miss what its proxy has.
     ///
     /// # Errors
     /// When no proxy took the message, or not all are known to have it; [`NotAcknowledged`] names these.

@@ -86,7 +86,8 @@ impl Users {
     /// Number of connections of a user: tabs, phones. Costs the same however many there are.
     ///
     /// # Errors
-    /// When no proxy answered, and when too many questions wait. Proxies that did not answer are [told](Answer::missing).
+    /// When no proxy answered, and when too many questions wait. Proxies that did not answer are
+    /// [told](Answer::missing).
     pub async fn count(&self, user_id: impl AsRef<str>) -> Result<Answer<u64>, AskError> {
         count(&self.core, &ListedSet::User(user_id.as_ref().into())).await
     }

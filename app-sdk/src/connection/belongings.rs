@@ -1,7 +1,7 @@
 //! State of a connection in a hub that restores lost clients: its groups, and the lost connection that it restores.
 //!
-//! It stands among the connection's items, under types that the app can't name, so connections of other hubs hold nothing
-//! for it, and whatever takes the items takes it, too.
+//! It stands among the connection's items, under types that the app can't name, so connections of other hubs hold
+//! nothing for it, and whatever takes the items takes it, too.
 
 use std::collections::BTreeSet;
 use std::time::Duration;

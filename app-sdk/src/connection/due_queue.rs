@@ -5,9 +5,9 @@
 //!                                          └─────take──► another one, where the first takes long
 //! ```
 //!
-//! One task for all that a read has brought: most messages are handled without a wait, so a task for each would cost more
-//! than the message, and what they answer leaves in one write. But a method may keep its thread, so what waits behind it
-//! must not depend on it.
+//! One task for all that a read has brought: most messages are handled without a wait, so a task for each would cost
+//! more than the message, and what they answer leaves in one write. But a method may keep its thread, so what waits
+//! behind it must not depend on it.
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
@@ -39,8 +39,8 @@ impl<T> Default for DueQueue<T> {
 }
 
 impl<T> DueQueue<T> {
-    /// Adds what a read has brought. Returns the number of tasks that must begin: one if there is none; and where they have been
-    /// held up, one for each that waits, because those may be held up, too.
+    /// Adds what a read has brought. Returns the number of tasks that must begin: one if there is none; and where they
+    /// have been held up, one for each that waits, because those may be held up, too.
     #[must_use = "tasks must begin"]
     pub(crate) fn push(&self, due: &mut Vec<T>, now: Instant) -> usize {
         let mut state = lock(&self.0);
@@ -81,7 +81,8 @@ impl<T> DueQueue<T> {
         next
     }
 
-    /// Has another task begin beside those that work, of `tasks_max` at most. Returns the number of tasks that must begin.
+    /// Has another task begin beside those that work, of `tasks_max` at most. Returns the number of tasks that must
+    /// begin.
     #[must_use = "a task must begin"]
     pub(crate) fn begin_help(&self, tasks_max: usize, now: Instant) -> usize {
         let mut state = lock(&self.0);

@@ -1,7 +1,7 @@
 //! Home of a connection: the link that brings what its client sends, and the way of frames to the client.
 //!
-//! Most stay what they are. One that may get another home is a [`ClientHome`] behind a lock, under which frames are queued, so
-//! that they keep their order.
+//! Most stay what they are. One that may get another home is a [`ClientHome`] behind a lock, under which frames are
+//! queued, so that they keep their order.
 
 use std::fmt;
 use std::sync::{Arc, Mutex};
@@ -132,8 +132,8 @@ impl Home {
         }
     }
 
-    /// Pauses the client as this node asks, which must be its own; the acknowledgement leaves once nothing else does. Returns
-    /// the pause, if some node has to end it.
+    /// Pauses the client as this node asks, which must be its own; the acknowledgement leaves once nothing else does.
+    /// Returns the pause, if some node has to end it.
     pub(crate) fn pause(&self, node: &Arc<Node>, acknowledgement: Bytes) -> Option<(u32, OwnedNotified)> {
         let Self::Movable(home) = self else { return None };
         let mut home = lock(home);

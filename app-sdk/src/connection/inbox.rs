@@ -126,7 +126,8 @@ impl<C: AsRef<CallState>> Inbox<C> {
         !std::mem::replace(&mut self.has_worker, true)
     }
 
-    /// Adds bytes of the client whose messages a live trace follows, from this mark on. Returns whether a worker must start.
+    /// Adds bytes of the client whose messages a live trace follows, from this mark on. Returns whether a worker must
+    /// start.
     #[must_use = "a worker must start"]
     pub(crate) fn push_traced(&mut self, bytes: Bytes, mark: i64) -> bool {
         if !self.is_closing {
@@ -152,8 +153,8 @@ impl<C: AsRef<CallState>> Inbox<C> {
         !std::mem::replace(&mut self.has_worker, true)
     }
 
-    /// Hands the connection over after what waits, unless it closes before; its proxy reads it no more. Returns whether a
-    /// worker must start.
+    /// Hands the connection over after what waits, unless it closes before; its proxy reads it no more. Returns whether
+    /// a worker must start.
     #[must_use = "a worker must start"]
     pub(crate) fn begin_reassignment(&mut self) -> bool {
         if self.is_closing {
@@ -174,8 +175,8 @@ impl<C: AsRef<CallState>> Inbox<C> {
         self.handover != Handover::None
     }
 
-    /// The next request to the proxy of a connection that is about to be handed over: to read its client on while an upload is
-    /// open or the client `is_asked` for a result, and to stop then.
+    /// The next request to the proxy of a connection that is about to be handed over: to read its client on while an
+    /// upload is open or the client `is_asked` for a result, and to stop then.
     pub(crate) fn poll_handover(&mut self, is_asked: bool) -> Option<FlowOperation> {
         if self.has_worker || !self.waiting.is_empty() {
             return None;
@@ -220,8 +221,8 @@ impl<C: AsRef<CallState>> Inbox<C> {
         self.is_handed_over || self.known_close().is_some_and(|close| close.cause == Cause::AppStopped)
     }
 
-    /// Closes the inbox of a connection that was handed over: what waits is dropped, and `on_disconnected` does not run.
-    /// Returns whether a worker must start.
+    /// Closes the inbox of a connection that was handed over: what waits is dropped, and `on_disconnected` does not
+    /// run. Returns whether a worker must start.
     #[must_use = "a worker must start"]
     pub(crate) fn close_reassigned(&mut self) -> bool {
         self.discard();

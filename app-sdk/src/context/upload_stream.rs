@@ -20,9 +20,10 @@ use crate::hub_core::HubCore;
 
 /// A stream of items that the client uploads: a parameter of a method, one for each stream of the call.
 ///
-/// A call with uploads runs beside the other calls of its client. When the method is slower than its client, the
-/// client is paused. The stream ends with an error when the client says so, when an item doesn't fit `T`, when the connection ends,
-/// and when the app server stops and its [time](crate::Server::shutdown_timeout) is up; `?` makes it the method's error. What the method leaves unread is dropped when it returns.
+/// A call with uploads runs beside the other calls of its client. When the method is slower than its client, the client
+/// is paused. The stream ends with an error when the client says so, when an item doesn't fit `T`, when the connection
+/// ends, and when the app server stops and its [time](crate::Server::shutdown_timeout) is up; `?` makes it the method's
+/// error. What the method leaves unread is dropped when it returns.
 ///
 /// ```
 /// use trunkline::{Hub, HubError, UploadStream};

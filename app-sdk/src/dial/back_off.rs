@@ -8,7 +8,8 @@ const DOUBLINGS_MAX: u32 = 5;
 /// Wait after many failures.
 const LONGEST: Duration = Duration::from_secs(60);
 
-/// Longest time that chance adds to each wait, so that app servers which lost a service together don't come back together.
+/// Longest time that chance adds to each wait, so that app servers which lost a service together don't come back
+/// together.
 const CHANCE: Duration = Duration::from_secs(1);
 
 /// Waits of one hub.

@@ -16,8 +16,8 @@ use crate::hub_core::HubCore;
 use crate::log_limit::LinePermit;
 use crate::telemetry;
 
-/// Runs hooks one after the other. Those of a connection that comes stop at the first that fails; all of those of one that
-/// has gone are run.
+/// Runs hooks one after the other. Those of a connection that comes stop at the first that fails; all of those of one
+/// that has gone are run.
 pub(super) fn run_in_order(
     kind: HubCallKind,
     hooks: &[ErasedHook],

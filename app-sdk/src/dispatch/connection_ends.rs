@@ -83,8 +83,8 @@ impl ConnectionEnds {
         }
     }
 
-    /// Tells the app of the end of a connection that no app server had any more: `on_disconnected` runs, and nothing else did here
-    /// before.
+    /// Tells the app of the end of a connection that no app server had any more: `on_disconnected` runs, and nothing
+    /// else did here before.
     pub(super) fn handle_ended(
         &self,
         home: LinkId,
@@ -113,8 +113,8 @@ impl ConnectionEnds {
         }
     }
 
-    /// Replaces a connection by the next one of its client, over another link of its proxy: the old calls are cancelled,
-    /// the items go over.
+    /// Replaces a connection by the next one of its client, over another link of its proxy: the old calls are
+    /// cancelled, the items go over.
     pub(super) fn supersede(&self, present: &Arc<Connection>, next: &Arc<Connection>) {
         // Its proxy tells the groups anew.
         *next.items() = present.take_belongings().1;
@@ -123,8 +123,8 @@ impl ConnectionEnds {
         }
     }
 
-    /// Lets a connection go that another app server has already, since this one was cut off for a while. What was asked of its
-    /// client stays open: the answer is passed on from there.
+    /// Lets a connection go that another app server has already, since this one was cut off for a while. What was asked
+    /// of its client stays open: the answer is passed on from there.
     pub(super) fn let_go(&self, connection: &Arc<Connection>) {
         if self.core.remove_reassigned(connection) {
             self.abandon_calls(connection);

@@ -52,8 +52,8 @@ impl Handovers {
         self.ends.abandon_calls(connection);
     }
 
-    /// Fails what waits for clients that are about to be handed over, because the time for their calls is up. Returns whether
-    /// anything did.
+    /// Fails what waits for clients that are about to be handed over, because the time for their calls is up. Returns
+    /// whether anything did.
     pub(crate) fn give_up_waits(&self) -> bool {
         self.results.give_up_waits()
     }
@@ -67,8 +67,8 @@ impl Handovers {
         }
     }
 
-    /// Counts the connections that are here, and those of them that are about to be handed over. A service waits for their
-    /// calls by itself.
+    /// Counts the connections that are here, and those of them that are about to be handed over. A service waits for
+    /// their calls by itself.
     pub(crate) fn count(&self) -> (usize, usize) {
         let is_moving = |connection: &Arc<Connection>| {
             let is_of_service = connection.node().is_of_service();

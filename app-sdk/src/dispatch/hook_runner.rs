@@ -110,8 +110,8 @@ impl HookRunner {
         self.ends.close(connection, close, ConnectionClose::with_error(Cause::AppError, error.to_string()));
     }
 
-    /// Runs the hooks of one kind, within the filters of the hub. A panic becomes an error, so that it affects only this
-    /// connection.
+    /// Runs the hooks of one kind, within the filters of the hub. A panic becomes an error, so that it affects only
+    /// this connection.
     async fn run(
         &self,
         kind: HubCallKind,

@@ -5,8 +5,8 @@
 //!                          └─ id in use                                           └─ it waits: becomes a task
 //! ```
 //!
-//! A call that fits no method takes the same way: its filters see the error. Most methods are done when they are polled for
-//! the first time, and those cost no task.
+//! A call that fits no method takes the same way: its filters see the error. Most methods are done when they are polled
+//! for the first time, and those cost no task.
 
 use std::future;
 use std::panic::AssertUnwindSafe;
@@ -48,7 +48,8 @@ impl MethodCalls {
         Self { setup: Arc::new(CallSetup::new(core, is_detailed)), methods, tasks }
     }
 
-    /// Handles an invocation, in a frame of `bytes`, with its trace if one follows it. Returns what the worker must wait for.
+    /// Handles an invocation, in a frame of `bytes`, with its trace if one follows it. Returns what the worker must
+    /// wait for.
     pub(super) fn invoke(
         &self,
         connection: &Arc<Connection>,

@@ -1,5 +1,5 @@
-//! Moves of connections from one node to another, or between server connections of a service. The app notices nothing: the
-//! connection stays what it is, and so do its calls, streams and uploads.
+//! Moves of connections from one node to another, or between server connections of a service. The app notices nothing:
+//! the connection stays what it is, and so do its calls, streams and uploads.
 //!
 //! ```text
 //!  old node ──pause──► hold back what is for the client ──acknowledgement──► old node
@@ -54,8 +54,8 @@ impl NodeMoves {
         }
     }
 
-    /// Pauses what goes to a client alone. Without a node that ends the pause the connection ends: the new one was lost after
-    /// the old one had forgotten it.
+    /// Pauses what goes to a client alone. Without a node that ends the pause the connection ends: the new one was lost
+    /// after the old one had forgotten it.
     pub(super) fn pause(&self, node: &Arc<Node>, connection_id: ByteString) {
         let Some(connection) = self.core.connections.get(&connection_id) else { return };
         let (subject, operation) = (FlowSubject::Client, FlowOperation::PauseAck);
@@ -76,8 +76,8 @@ impl NodeMoves {
         });
     }
 
-    /// Resumes a client over this link, which becomes its home if it is another node's. A node that comes too late is told
-    /// to close the client.
+    /// Resumes a client over this link, which becomes its home if it is another node's. A node that comes too late is
+    /// told to close the client.
     pub(super) fn resume(&self, link: LinkId, node: &Arc<Node>, connection_id: ByteString) {
         let is_proxy = node.knows_moves() && !node.is_of_service();
         if is_proxy && let Some(closed) = self.core.connections.take_parting(&connection_id) {
@@ -90,7 +90,8 @@ impl NodeMoves {
             }
             return;
         };
-        // Whoever reads the inbox tells the node to pause or to resume the client: the old one before, the new one after.
+        // Whoever reads the inbox tells the node to pause or to resume the client: the old one before, the new one
+        // after.
         let inbox = connection.inbox();
         match connection.home().resume(link, node) {
             ResumeOutcome::Moved if is_proxy && inbox.is_client_paused() => {

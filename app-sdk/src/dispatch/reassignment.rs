@@ -15,8 +15,8 @@ impl Dispatcher {
         }
     }
 
-    /// Hands a connection over whose calls have ended. One that was asked for a result while `on_leaving` ran stays until it
-    /// has answered.
+    /// Hands a connection over whose calls have ended. One that was asked for a result while `on_leaving` ran stays
+    /// until it has answered.
     pub(super) async fn hand_over(self: &Arc<Self>, connection: &Arc<Connection>) {
         let context = || self.context(connection, CallKind::DisconnectHook);
         let items = self.hooks.leaving(connection, context).await;
@@ -25,7 +25,8 @@ impl Dispatcher {
         }
     }
 
-    /// Hands the remaining connections over, because the time for their calls is up. Those that move are left to their nodes.
+    /// Hands the remaining connections over, because the time for their calls is up. Those that move are left to their
+    /// nodes.
     pub(crate) async fn hand_over_remaining(self: &Arc<Self>) {
         for connection in self.core.connections.all() {
             if connection.inbox().is_reassigning() && !connection.home().is_paused() {

@@ -227,8 +227,8 @@ impl ResultRouter {
         }
     }
 
-    /// Fails what waits for clients that are about to be handed over, because the time for their calls is up. Returns whether
-    /// anything did.
+    /// Fails what waits for clients that are about to be handed over, because the time for their calls is up. Returns
+    /// whether anything did.
     pub(super) fn give_up_waits(&self) -> bool {
         let connections = self.core.connections.all();
         let leaving = connections.iter().filter(|connection| connection.inbox().is_reassigning());

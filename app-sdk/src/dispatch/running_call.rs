@@ -6,8 +6,8 @@
 //!                    └─ cancelled: the stream is dropped
 //! ```
 //!
-//! It is forgotten before its completion is queued, because the client may use its id anew when it reads that. It is done
-//! only after that, so that calls which run one after the other are answered in that order.
+//! It is forgotten before its completion is queued, because the client may use its id anew when it reads that. It is
+//! done only after that, so that calls which run one after the other are answered in that order.
 
 use std::mem;
 use std::panic::AssertUnwindSafe;

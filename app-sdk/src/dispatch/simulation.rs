@@ -1,4 +1,5 @@
-//! Property test of the dispatcher: in whatever order a client sends, each call completes once and nothing is left over.
+//! Property test of the dispatcher: in whatever order a client sends, each call completes once and nothing is left
+//! over.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -415,7 +416,7 @@ proptest! {
 
 #[test]
 fn an_idle_connection_is_small() {
-    // Beside this there are an entry of the registry (8 bytes and its share of the table), the reference counts, and the
-    // opening frame, which is as large as its headers and claims.
+    // Beside this there are an entry of the registry (8 bytes and its share of the table), the reference counts, and
+    // the opening frame, which is as large as its headers and claims.
     assert!(size_of::<Connection>() <= 208, "{}", size_of::<Connection>());
 }

@@ -1,4 +1,5 @@
-//! Warning about code of the app that keeps its thread for long: it belongs into `spawn_blocking`, or its waits into `await`.
+//! Warning about code of the app that keeps its thread for long: it belongs into `spawn_blocking`, or its waits into
+//! `await`.
 
 use std::future::poll_fn;
 use std::time::{Duration, Instant};

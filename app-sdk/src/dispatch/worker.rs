@@ -21,7 +21,8 @@ use crate::hub_core::HubCore;
 /// Number of messages after which a worker lets others work: a busy client must not keep a thread for itself.
 const MESSAGES_PER_TURN: u32 = 32;
 
-/// Why a worker stops for now. The waits are boxed: few workers have one, and one is begun for each message that comes alone.
+/// Why a worker stops for now. The waits are boxed: few workers have one, and one is begun for each message that comes
+/// alone.
 enum WorkerPause {
     /// Nothing is left in the inbox.
     Done,
@@ -85,8 +86,9 @@ impl Dispatcher {
         }
     }
 
-    /// Works for one connection as long as it needs not wait, and other connections have not waited for long. Code of the app is
-    /// called where a panic becomes an answer; should one come from elsewhere, it takes its message with it, and not the worker.
+    /// Works for one connection as long as it needs not wait, and other connections have not waited for long. Code of
+    /// the app is called where a panic becomes an answer; should one come from elsewhere, it takes its message with it,
+    /// and not the worker.
     fn run(self: &Arc<Self>, connection: &Arc<Connection>) -> WorkerPause {
         let turn = || {
             for _ in 0..MESSAGES_PER_TURN {

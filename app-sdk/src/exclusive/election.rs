@@ -6,12 +6,12 @@ use std::time::Duration;
 use tokio::time::Instant;
 use trunkline_protocol::service::TaskCandidate;
 
-/// Time without a socket after which a proxy's list is no reason to go on: within it a proxy that lives has dialled again, and
-/// no proxy takes an app server for crashed earlier.
+/// Time without a socket after which a proxy's list is no reason to go on: within it a proxy that lives has dialled
+/// again, and no proxy takes an app server for crashed earlier.
 const AWAY_MAX: Duration = Duration::from_secs(2);
 
-/// Time without a socket after which a proxy's list counts no more against this app server: one that lives has dialled again
-/// by then, several times.
+/// Time without a socket after which a proxy's list counts no more against this app server: one that lives has dialled
+/// again by then, several times.
 const DISREGARDED_AFTER: Duration = Duration::from_secs(5);
 
 /// The lists of all proxies. `N` identifies a proxy.

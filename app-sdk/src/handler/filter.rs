@@ -56,7 +56,8 @@ pub enum HubCallKind {
     Disconnected,
     /// A client comes from another app server ([`on_rehomed`](crate::Hub::on_rehomed)). An error closes it.
     Rehomed,
-    /// A client has got back what its lost connection had ([`on_restored`](crate::Hub::on_restored)). An error closes it.
+    /// A client has got back what its lost connection had ([`on_restored`](crate::Hub::on_restored)). An error closes
+    /// it.
     Restored,
     /// A client is about to go to another app server ([`on_leaving`](crate::Hub::on_leaving)).
     Leaving,

@@ -9,8 +9,8 @@ use crate::call::{Call, CallInput, FromCall};
 use crate::error::HubError;
 use crate::handler::arity::for_each_arity;
 
-/// An async function that can be a hook of a hub, such as `on_connected`: its parameters are extractors, at most ten, and it
-/// ends in `()` or `Result<(), HubError>` ([`IntoEnd`]).
+/// An async function that can be a hook of a hub, such as `on_connected`: its parameters are extractors, at most ten,
+/// and it ends in `()` or `Result<(), HubError>` ([`IntoEnd`]).
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no hook of a hub",
     label = "not an async function of extractors that ends in `()` or `Result<(), HubError>`",

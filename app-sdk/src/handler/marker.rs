@@ -14,7 +14,7 @@ pub struct ViaStream<M>(PhantomData<M>);
 /// A stream or a [`HubError`](crate::HubError); `M` tells which kind of item.
 #[derive(Debug)]
 pub struct ViaStreamResult<M>(PhantomData<M>);
-/// A `Result` with another error than [`HubError`](crate::HubError). Nothing returns by this way: it makes such a `Result`
-/// ambiguous, because its `Err` would reach the client as a success.
+/// A `Result` with another error than [`HubError`](crate::HubError). Nothing returns by this way: it makes such a
+/// `Result` ambiguous, because its `Err` would reach the client as a success.
 #[derive(Debug)]
 pub enum TheErrorMustBeHubError {}

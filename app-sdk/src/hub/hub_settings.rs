@@ -47,8 +47,8 @@ pub(crate) fn checked_name(path: &str, name: Option<&str>) -> Result<String, Bui
 }
 
 impl HubSettings {
-    /// Bytes that are kept for each client that may come back to its connection; `None` where no client may. Only WebSockets
-    /// can be replaced.
+    /// Bytes that are kept for each client that may come back to its connection; `None` where no client may. Only
+    /// WebSockets can be replaced.
     pub(crate) fn reconnect_buffer_bytes(&self) -> Option<usize> {
         let is_possible = self.stateful_reconnect && self.transports.contains(&Transport::WebSockets);
         is_possible.then_some(self.stateful_reconnect_buffer_bytes)

@@ -92,8 +92,8 @@ impl<S: Clone + Send + Sync + 'static> Methods<S> {
         self
     }
 
-    /// Adds a filter around all methods of the module, also those that are added later. The filter that is added first is
-    /// the outermost; those of the hub are further out. See [`Hub::filter`](crate::Hub::filter).
+    /// Adds a filter around all methods of the module, also those that are added later. The filter that is added first
+    /// is the outermost; those of the hub are further out. See [`Hub::filter`](crate::Hub::filter).
     pub fn filter<F: Filter<S, M>, M: 'static>(mut self, filter: F) -> Self {
         self.filters.push(BindableFilter::new(filter));
         self

@@ -84,8 +84,8 @@ impl AwaitedResults {
         lock(&self.requests).refuse(invocation_id, connection_id, refusal);
     }
 
-    /// Fails the requests to a connection that gives no results here any more. Returns those of other app servers, which must
-    /// be told.
+    /// Fails the requests to a connection that gives no results here any more. Returns those of other app servers,
+    /// which must be told.
     pub(crate) fn fail_connection(&self, connection_id: &str, silence: ClientSilence) -> Vec<AbandonedRequest> {
         lock(&self.requests).fail_connection(connection_id, silence)
     }

@@ -38,8 +38,8 @@ impl<'a> ClientSends<'a> {
         self.outbound.control_client(self.connection, &connection_data(self.connection, payload, DataType::Other));
     }
 
-    /// Queues a call of a client method for this connection alone; waits while its send link is full, or while it moves.
-    /// Returns its proxy, if that took it.
+    /// Queues a call of a client method for this connection alone; waits while its send link is full, or while it
+    /// moves. Returns its proxy, if that took it.
     pub(crate) async fn call(&self, payloads: Payloads) -> Result<Option<Arc<Node>>, SendError> {
         let Self { outbound, connection } = *self;
         let payload = payloads.get(connection.protocol()).filter(|_| connection.home().moves_between_nodes());
@@ -66,7 +66,8 @@ impl<'a> ClientSends<'a> {
         }
     }
 
-    /// Queues the frame of a completion; waits only when sends and results have filled everything, or while its client moves.
+    /// Queues the frame of a completion; waits only when sends and results have filled everything, or while its client
+    /// moves.
     pub(crate) async fn complete(&self, frame: &Bytes) {
         let passage = self.connection.home().pass().await;
         self.outbound.complete(passage.node(), frame).await;

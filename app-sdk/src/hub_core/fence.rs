@@ -19,13 +19,14 @@ const RETURN_WINDOW: Duration = Duration::from_secs(1);
 /// Interval of the checks whether a link has ended.
 const CHECK_INTERVAL: Duration = Duration::from_millis(10);
 
-/// Tells all proxies that this app server is about to stop, and waits until they have asked for their connections and open
-/// no more here.
+/// Tells all proxies that this app server is about to stop, and waits until they have asked for their connections and
+/// open no more here.
 pub(crate) async fn announce_shutdown(outbound: &Outbound, acks: &Acks) {
     let mut told = Vec::new();
     // A proxy may have come in the last moment.
     while announce_to_new(outbound, &mut told) {
-        // Behind the first one no shard opens a connection any more, behind the second one those opened before are here.
+        // Behind the first one no shard opens a connection any more, behind the second one those opened before are
+        // here.
         fence(outbound, acks).await;
         fence(outbound, acks).await;
     }

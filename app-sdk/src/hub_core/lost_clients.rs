@@ -106,8 +106,8 @@ impl LostClients {
         matches!(self.clients.get(id), Some(LostState::Ending(..)))
     }
 
-    /// Keeps groups and items of a client whose end was noted; `None` keeps nothing. Returns how many others were dropped for
-    /// it.
+    /// Keeps groups and items of a client whose end was noted; `None` keeps nothing. Returns how many others were
+    /// dropped for it.
     pub(crate) fn end(&mut self, id: &str, had: Option<(Vec<ByteString>, Extensions)>, now: Instant) -> usize {
         self.drop_old(now);
         if !self.is_ending(id) {

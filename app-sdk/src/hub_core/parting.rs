@@ -9,8 +9,8 @@ use trunkline_protocol::limits::STATEFUL_RECONNECT_TIMEOUT_S;
 
 use crate::connection::Connection;
 
-/// Connections whose last frames wait for the node that has them by now, oldest first. Those of which no node has told in
-/// time are forgotten with the next one.
+/// Connections whose last frames wait for the node that has them by now, oldest first. Those of which no node has told
+/// in time are forgotten with the next one.
 #[derive(Debug, Default)]
 pub(super) struct Parting(VecDeque<(Instant, Arc<Connection>)>);
 

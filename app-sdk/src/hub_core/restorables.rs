@@ -60,8 +60,8 @@ impl Restorables {
         now.checked_sub(unnoticed_for).unwrap_or(now)
     }
 
-    /// Keeps what a connection had that has ended, if its client may begin anew. Returns whether somebody has to begin to
-    /// [drop](Self::drop_old) what is old.
+    /// Keeps what a connection had that has ended, if its client may begin anew. Returns whether somebody has to begin
+    /// to [drop](Self::drop_old) what is old.
     pub(crate) fn end(&self, connection: &Connection, was_connected: bool, metrics: &HubMetrics) -> bool {
         let Some(lost) = &self.clients else { return false };
         if !lock(lost).is_ending(connection.id()) {

@@ -19,8 +19,8 @@ use trunkline_protocol::limits::FOREIGN_QUESTION_TIMEOUT_MS;
 
 use crate::node::Node;
 
-/// Prefix of our invocation ids, so that none is taken for a stream of the client, whose ids are numbers. The instance of the
-/// app server follows, and a number: no two app servers ever make the same id.
+/// Prefix of our invocation ids, so that none is taken for a stream of the client, whose ids are numbers. The instance
+/// of the app server follows, and a number: no two app servers ever make the same id.
 pub(super) const ID_PREFIX: &str = "s";
 
 /// The client result requests of one hub. A pure value; its lock is the caller's.
@@ -179,8 +179,8 @@ impl ClientResults {
         }
     }
 
-    /// Fails the requests to a connection that gives no results here any more. Returns those of other app servers, which must
-    /// be told.
+    /// Fails the requests to a connection that gives no results here any more. Returns those of other app servers,
+    /// which must be told.
     pub(super) fn fail_connection(&mut self, connection_id: &str, silence: ClientSilence) -> Vec<AbandonedRequest> {
         let ids: Vec<_> = self.of_connection(connection_id).cloned().collect();
         let mut abandoned = Vec::new();
@@ -196,7 +196,8 @@ impl ClientResults {
         abandoned
     }
 
-    /// Whether a result of this connection is waited for. Other app servers are taken to wait for no longer than `timeout`.
+    /// Whether a result of this connection is waited for. Other app servers are taken to wait for no longer than
+    /// `timeout`.
     pub(super) fn is_asked(&self, connection_id: &str, timeout: Duration, now: Instant) -> bool {
         let mut requests = self.of_connection(connection_id).filter_map(|id| self.by_id.get(id));
         requests.any(|request| match &request.requester {

@@ -90,8 +90,8 @@ impl FrameSink for EndpointSink<'_> {
     }
 }
 
-/// Takes data that a live trace of the proxy follows. What is no data in its cover is skipped, as any frame is that makes no
-/// sense here.
+/// Takes data that a live trace of the proxy follows. What is no data in its cover is skipped, as any frame is that
+/// makes no sense here.
 fn handle_traced(session: &LinkSession, traced: &TracedData) -> Option<Arc<Connection>> {
     match ServiceMessage::decode(&traced.body) {
         Ok(Some(ServiceMessage::ConnectionData(data))) => session.endpoint.handle_data(data, Some(traced.mark)),

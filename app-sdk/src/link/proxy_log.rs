@@ -168,7 +168,8 @@ impl ProxyLinks {
         (before == Told::Linked || last == LinkEnding::Lost).then_some(last)
     }
 
-    /// Notes the end of a session; `true` if it is the first one that has lost its connections since the proxy was linked.
+    /// Notes the end of a session; `true` if it is the first one that has lost its connections since the proxy was
+    /// linked.
     fn session_over(&mut self, ending: LinkEnding) -> bool {
         self.sessions = self.sessions.saturating_sub(1);
         let is_news = ending == LinkEnding::Lost && self.told != Told::Missed;

@@ -11,14 +11,15 @@ use super::session::LinkSession;
 use super::session_policy::end_of_connections;
 use super::slots::Slots;
 
-/// Time for which a proxy that is said to have crashed may show that it lives. It was refused for 2 s by then, and one that
-/// lives dials again within 2 s.
+/// Time for which a proxy that is said to have crashed may show that it lives. It was refused for 2 s by then, and one
+/// that lives dials again within 2 s.
 const DOUBTED_FOR: Duration = Duration::from_secs(1);
 
 /// Counts the silence of the proxy, and ends the session when that has lasted too long, or with the app server.
 ///
-/// Nothing tells a proxy that has started again from a second one of its name but that the former is silent: a proxy that
-/// lives pings several times within the default window, and one that was cut off for its window has given the session up.
+/// Nothing tells a proxy that has started again from a second one of its name but that the former is silent: a proxy
+/// that lives pings several times within the default window, and one that was cut off for its window has given the
+/// session up.
 pub(super) async fn keep(session: Arc<LinkSession>, slots: Arc<Slots>) {
     let mut doubted_at = None;
     loop {

@@ -93,7 +93,8 @@ impl Slots {
         }
     }
 
-    /// Doubts that a start of a node lives, because another node says that it has crashed. One that has a socket here lives.
+    /// Doubts that a start of a node lives, because another node says that it has crashed. One that has a socket here
+    /// lives.
     pub(super) fn doubt_node(&self, boot: &str) {
         let slots = lock(&self.slots);
         let sessions = sessions_of(&slots, boot);
@@ -143,8 +144,8 @@ impl Slots {
         attach(slots, session, offer, true)
     }
 
-    /// Ends the session that has the slot, and doubts those of other nodes of the same name: they may be of an earlier start
-    /// of this one.
+    /// Ends the session that has the slot, and doubts those of other nodes of the same name: they may be of an earlier
+    /// start of this one.
     fn sweep(&self, slots: &mut HashMap<SlotKey, Slot>, key: &SlotKey) {
         if let Some(session) = slots.get(key).and_then(|slot| slot.live.clone()) {
             session.stop(StopReason::Replaced);

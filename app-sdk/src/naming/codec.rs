@@ -14,8 +14,8 @@ pub enum Naming {
     /// Names as serde has them, in both hub protocols.
     #[default]
     Serde,
-    /// Names that .NET clients expect without any option of theirs: camelCase and enums as numbers in JSON, PascalCase and
-    /// enums as texts in MessagePack, read in any case.
+    /// Names that .NET clients expect without any option of theirs: camelCase and enums as numbers in JSON, PascalCase
+    /// and enums as texts in MessagePack, read in any case.
     DotNet,
 }
 

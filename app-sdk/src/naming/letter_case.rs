@@ -50,7 +50,8 @@ fn letters(name: &str) -> impl Iterator<Item = u8> {
     name.bytes().filter(|byte| *byte != b'_').map(|byte| byte.to_ascii_lowercase())
 }
 
-/// Finds the name that is meant: an exact one, else the first that differs in case and underscores alone, else the name itself.
+/// Finds the name that is meant: an exact one, else the first that differs in case and underscores alone, else the name
+/// itself.
 pub(super) fn canonical<'a>(name: &'a str, known: &[&'static str]) -> &'a str {
     if known.contains(&name) {
         return name;

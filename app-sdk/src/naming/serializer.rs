@@ -1,7 +1,7 @@
 //! Serializer adaptor that writes names and enums as .NET does.
 //!
-//! A derived `Serialize` announces its structs, their fields and its variants; this stands between it and the format, and
-//! wraps each value in turn.
+//! A derived `Serialize` announces its structs, their fields and its variants; this stands between it and the format,
+//! and wraps each value in turn.
 
 use serde::ser::{
     Serialize, SerializeMap, SerializeSeq, SerializeStruct, SerializeStructVariant, SerializeTuple,

@@ -1,7 +1,7 @@
 //! Pool of links, and the choice of its send link. A pure value.
 //!
-//! The open slot with the lowest number when the choice is made; it stays the send link while its session lives, even if its
-//! socket is away or a lower slot opens meanwhile, because moving would mix the order of what is under way.
+//! The open slot with the lowest number when the choice is made; it stays the send link while its session lives, even
+//! if its socket is away or a lower slot opens meanwhile, because moving would mix the order of what is under way.
 
 use std::collections::BTreeMap;
 
@@ -25,8 +25,8 @@ impl<L> LinkPool<L> {
         self.chosen = self.chosen.or(Some(slot));
     }
 
-    /// Removes the session of a slot. If it was the send link, the next one is chosen; one without a socket only when all
-    /// are without.
+    /// Removes the session of a slot. If it was the send link, the next one is chosen; one without a socket only when
+    /// all are without.
     pub(super) fn end(&mut self, slot: u32, is_open: impl Fn(&L) -> bool) -> Option<L> {
         let ended = self.live.remove(&slot);
         if self.chosen == Some(slot) {

@@ -15,8 +15,8 @@ use crate::node::{Node, NodeName};
 /// The linked proxies, and the replay buffer for late ones.
 #[derive(Debug, Default)]
 pub(super) struct Proxies {
-    /// The proxies, and one server connection of each service. Replaced as a whole when one comes or goes, so that a send
-    /// only takes a reference.
+    /// The proxies, and one server connection of each service. Replaced as a whole when one comes or goes, so that a
+    /// send only takes a reference.
     linked: Arc<[Arc<Node>]>,
     /// The other server connections of services, oldest first.
     spare: Vec<Arc<Node>>,

@@ -50,7 +50,8 @@ pub(super) enum Settled {
     AsBefore,
     /// A change begins to be pending.
     Begun,
-    /// A change that was pending is none any more. The one that was to tell it may have done so, if its grace was over earlier.
+    /// A change that was pending is none any more. The one that was to tell it may have done so, if its grace was over
+    /// earlier.
     TurnedBack(Teller),
 }
 

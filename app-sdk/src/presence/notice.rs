@@ -5,7 +5,8 @@ use std::sync::Arc;
 use super::subject::Subject;
 use crate::clients::Member;
 
-/// Notice that a user has a first connection, at whatever proxy; for [`Hub::on_user_online`](crate::Hub::on_user_online).
+/// Notice that a user has a first connection, at whatever proxy; for
+/// [`Hub::on_user_online`](crate::Hub::on_user_online).
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct UserOnline {
@@ -13,7 +14,8 @@ pub struct UserOnline {
     pub user_id: String,
 }
 
-/// Notice that a user's last connection has been gone for a while; for [`Hub::on_user_offline`](crate::Hub::on_user_offline).
+/// Notice that a user's last connection has been gone for a while; for
+/// [`Hub::on_user_offline`](crate::Hub::on_user_offline).
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct UserOffline {

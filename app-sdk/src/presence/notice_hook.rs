@@ -13,8 +13,8 @@ use crate::handler::arity::for_each_arity;
 use crate::handler::{Bindable, IntoEnd};
 use crate::hub_core::HubCore;
 
-/// An async function that can be a hook of presence, such as `on_user_online`: its parameters are [`FromNotice`], at most ten,
-/// and it ends in `()` or `Result<(), HubError>` ([`IntoEnd`]).
+/// An async function that can be a hook of presence, such as `on_user_online`: its parameters are [`FromNotice`], at
+/// most ten, and it ends in `()` or `Result<(), HubError>` ([`IntoEnd`]).
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no hook of presence for `{N}`",
     label = "not an async function of the notice and extractors that ends in `()` or `Result<(), HubError>`",

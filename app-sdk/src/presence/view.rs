@@ -1,5 +1,5 @@
-//! View of the fleet's users and groups, put together from what each shard of each node tells. Pure: ticks come in, and notices
-//! come out.
+//! View of the fleet's users and groups, put together from what each shard of each node tells. Pure: ticks come in, and
+//! notices come out.
 //!
 //! ```text
 //!  update of a shard ──► entry: at which shards it is ──► is it there? differs from what was told ──► due in some ticks

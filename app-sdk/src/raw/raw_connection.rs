@@ -52,8 +52,8 @@ impl RawConnection {
         Self { sender: RawSender { client, core } }
     }
 
-    /// Receives the next message of the client; `None` when it has left, the connection was closed, or goes on at another app
-    /// server ([`is_leaving`](Self::is_leaving)). Cancel-safe.
+    /// Receives the next message of the client; `None` when it has left, the connection was closed, or goes on at
+    /// another app server ([`is_leaving`](Self::is_leaving)). Cancel-safe.
     pub async fn recv(&mut self) -> Option<RawMessage> {
         poll_fn(|cx| self.poll_recv(cx)).await
     }
@@ -74,8 +74,9 @@ impl RawConnection {
         self.client().is_leaving()
     }
 
-    /// Cancellation that fires when the connection is about to go on at another app server, or closes, for handlers that wait
-    /// for something else than messages. Before such a handler returns it has to [receive](Self::recv) until there is `None`.
+    /// Cancellation that fires when the connection is about to go on at another app server, or closes, for handlers
+    /// that wait for something else than messages. Before such a handler returns it has to [receive](Self::recv) until
+    /// there is `None`.
     #[must_use]
     pub fn leaving(&self) -> Cancellation {
         let handover = self.client().handover.as_ref();

@@ -121,8 +121,8 @@ impl RawCore {
         client.close(RawInbox::close);
     }
 
-    /// Ends a connection that its client has left while no app server had it. Returns whether its handler is to be run, for
-    /// what it did elsewhere.
+    /// Ends a connection that its client has left while no app server had it. Returns whether its handler is to be run,
+    /// for what it did elsewhere.
     pub(super) fn end_unserved(&self, client: &Arc<RawClient>, close: &ConnectionClose) -> bool {
         // Its last link was lost in the moment in which it was given away.
         if let Some(present) = self.get(client.request.id()) {

@@ -87,8 +87,8 @@ impl RawInbox {
         self.reader.take()
     }
 
-    /// Closes the inbox when it has no reader any more: what waits is dropped, and the client is not paused for it. Returns
-    /// the waker of a waiting reader.
+    /// Closes the inbox when it has no reader any more: what waits is dropped, and the client is not paused for it.
+    /// Returns the waker of a waiting reader.
     pub(super) fn discard(&mut self) -> Option<Waker> {
         self.flow.remove_bytes(self.waiting.iter().map(cost).sum());
         self.waiting = VecDeque::new();

@@ -7,8 +7,8 @@ use trunkline_protocol::service::RawKind;
 
 use crate::connection::{SLICE_MIN_BYTES, detached};
 
-/// A message of a raw connection. Over WebSockets one message of these; over other transports the parts of a stream, cut
-/// anywhere. Cheap to clone.
+/// A message of a raw connection. Over WebSockets one message of these; over other transports the parts of a stream,
+/// cut anywhere. Cheap to clone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RawMessage {
     /// A text message, in UTF-8.

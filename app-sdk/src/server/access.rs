@@ -26,8 +26,8 @@ pub(crate) enum AccessError {
 }
 
 impl Access {
-    /// Takes the keys that were given in code, else those of the environment, else those of the services that are dialled,
-    /// else the development key.
+    /// Takes the keys that were given in code, else those of the environment, else those of the services that are
+    /// dialled, else the development key.
     pub(crate) fn new(given: &[String], dialled: Vec<AccessKey>) -> Result<Self, BuildError> {
         let given: Vec<_> = given.iter().flat_map(|text| split(text)).collect();
         let texts = if given.is_empty() { from_environment()? } else { given };

@@ -23,9 +23,9 @@ const LAST_ANSWERS_TIMEOUT: Duration = Duration::from_secs(1);
 const CHECK_INTERVAL: Duration = Duration::from_millis(10);
 
 impl ServerCore {
-    /// Hands all connections over to other app servers, as far as proxies take them. Meanwhile clients are read on that have
-    /// something to answer, or to upload. When the time is up, what waits for them fails, and shortly after that the rest is handed
-    /// over as it is.
+    /// Hands all connections over to other app servers, as far as proxies take them. Meanwhile clients are read on that
+    /// have something to answer, or to upload. When the time is up, what waits for them fails, and shortly after that
+    /// the rest is handed over as it is.
     pub(super) async fn drain(&self) {
         self.draining.cancel();
         let hubs = self.hubs();
@@ -44,7 +44,8 @@ impl ServerCore {
             join_all(raw.iter().map(|endpoint| endpoint.announce_shutdown())),
         );
         hand_over_all((&hubs, &raw), ready.shutdown_timeout, started, requested).await;
-        // A proxy that learns of the end of a link before it has read another one fails the calls whose answers are there.
+        // A proxy that learns of the end of a link before it has read another one fails the calls whose answers are
+        // there.
         let left = ready.shutdown_timeout.saturating_sub(started.elapsed()).max(LAST_ANSWERS_TIMEOUT);
         let fences = join(
             join_all(hubs.iter().map(|hub| hub.core.fence())),

@@ -56,8 +56,9 @@ impl ServerHandle {
         Self { core }
     }
 
-    /// The hub of this name or path: `news` or `/news`. Hubs are found from the moment when they are added to the server,
-    /// so a hub that sends to another one has the server's handle in its state, and looks the other one up when it sends:
+    /// The hub of this name or path: `news` or `/news`. Hubs are found from the moment when they are added to the
+    /// server, so a hub that sends to another one has the server's handle in its state, and looks the other one up when
+    /// it sends:
     ///
     /// ```
     /// use axum::extract::State;
@@ -89,12 +90,12 @@ impl ServerHandle {
         Ok(RawHandle::new(endpoint.outbound()))
     }
 
-    /// Waits until proxies are linked: at least one, and each that has a link to any hub has one to all of them. Until then,
-    /// some 100 ms after a start, sends reach nobody. Completes at once when it is so already; an app without hubs never
-    /// waits.
+    /// Waits until proxies are linked: at least one, and each that has a link to any hub has one to all of them. Until
+    /// then, some 100 ms after a start, sends reach nobody. Completes at once when it is so already; an app without
+    /// hubs never waits.
     ///
-    /// Proxies that have not called yet are not known. What is sent to many in the first 4 s after the first link reaches
-    /// those, too, when they come.
+    /// Proxies that have not called yet are not known. What is sent to many in the first 4 s after the first link
+    /// reaches those, too, when they come.
     pub async fn linked(&self) {
         let hubs = self.core.hubs();
         loop {
@@ -140,8 +141,8 @@ impl ServerHandle {
         self.core.is_development()
     }
 
-    /// Makes an access token for a user, as `trunkline token user` does: signed with the first access key of the server, so
-    /// that all proxies of the fleet and the extractor [`User`] accept it.
+    /// Makes an access token for a user, as `trunkline token user` does: signed with the first access key of the
+    /// server, so that all proxies of the fleet and the extractor [`User`] accept it.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -183,18 +184,19 @@ impl ServerHandle {
     }
 
     /// Drains the server: another app server takes over each client of a proxy once its running methods have ended, for
-    /// which they have 10 s ([`Server::shutdown_timeout`](crate::Server::shutdown_timeout)). So do client results that are waited
-    /// for, and uploads: for as long as one of a client is open, its proxy reads it on, and what it calls meanwhile runs here, too.
-    /// When the time is up, what still waits for clients fails with [`InvokeError::Leaving`](crate::InvokeError::Leaving). The client does not notice, and neither
-    /// `on_disconnected` nor `on_connected` runs: see [`Hub::on_leaving`](crate::Hub::on_leaving) and
+    /// which they have 10 s ([`Server::shutdown_timeout`](crate::Server::shutdown_timeout)). So do client results that
+    /// are waited for, and uploads: for as long as one of a client is open, its proxy reads it on, and what it calls
+    /// meanwhile runs here, too. When the time is up, what still waits for clients fails with
+    /// [`InvokeError::Leaving`](crate::InvokeError::Leaving). The client does not notice, and neither `on_disconnected`
+    /// nor `on_connected` runs: see [`Hub::on_leaving`](crate::Hub::on_leaving) and
     /// [`Hub::on_rehomed`](crate::Hub::on_rehomed). While there is no other app server, its proxy keeps it for a while.
     ///
-    /// Then all links are closed, after their proxies have acknowledged what was queued. Remaining clients, such as those of
-    /// raw endpoints that are not [movable](crate::RawEndpoint::movable), are disconnected. Clients that are served without a proxy are asked to reconnect first, and have 5 s
-    /// to leave.
+    /// Then all links are closed, after their proxies have acknowledged what was queued. Remaining clients, such as
+    /// those of raw endpoints that are not [movable](crate::RawEndpoint::movable), are disconnected. Clients that are
+    /// served without a proxy are asked to reconnect first, and have 5 s to leave.
     ///
-    /// [`trunkline::serve`](crate::serve()) calls it. Who serves otherwise calls it in axum's graceful shutdown, which knows
-    /// nothing of links:
+    /// [`trunkline::serve`](crate::serve()) calls it. Who serves otherwise calls it in axum's graceful shutdown, which
+    /// knows nothing of links:
     ///
     /// ```no_run
     /// # async fn f(listener: tokio::net::TcpListener, app: axum::Router, handle: trunkline::ServerHandle) -> std::io::Result<()> {
@@ -242,8 +244,8 @@ impl HubHandle {
         Users::new(&self.core)
     }
 
-    /// Waits until a proxy is linked: what is sent to many from then on reaches it, and those that come within the next 4 s.
-    /// Before that, some 100 ms after a start, sends reach nobody.
+    /// Waits until a proxy is linked: what is sent to many from then on reaches it, and those that come within the next
+    /// 4 s. Before that, some 100 ms after a start, sends reach nobody.
     ///
     /// ```
     /// # async fn f(news: trunkline::HubHandle) -> Result<(), trunkline::SendError> {
@@ -252,14 +254,15 @@ impl HubHandle {
     /// # Ok(()) }
     /// ```
     ///
-    /// A node inside the app counts as one, and so does a service that is [dialled](crate::Server::dial). It is no promise for
-    /// later: [`proxies`](Self::proxies) tells what is now.
+    /// A node inside the app counts as one, and so does a service that is [dialled](crate::Server::dial). It is no
+    /// promise for later: [`proxies`](Self::proxies) tells what is now.
     pub async fn linked(&self) {
         self.core.outbound.linked().await;
     }
 
-    /// Number of proxies that are linked now: as many as a send to many is queued at ([`Sent::proxies`](crate::Sent::proxies)).
-    /// One whose links were cut a moment ago counts while they may come back.
+    /// Number of proxies that are linked now: as many as a send to many is queued at
+    /// ([`Sent::proxies`](crate::Sent::proxies)). One whose links were cut a moment ago counts while they may come
+    /// back.
     #[must_use]
     pub fn proxies(&self) -> usize {
         self.core.outbound.nodes().len()

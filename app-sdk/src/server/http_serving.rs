@@ -1,5 +1,5 @@
-//! HTTP service of an app's sockets, within bounds: nobody holds one with half of a head, and there are no more than the
-//! process has descriptors for.
+//! HTTP service of an app's sockets, within bounds: nobody holds one with half of a head, and there are no more than
+//! the process has descriptors for.
 
 use std::any::Any;
 use std::future::poll_fn;
@@ -27,8 +27,8 @@ use tower::Service;
 /// Time that the first request's head may take; what a node gives its clients.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Time for which a socket is kept without another request, or for the rest of the next one's head: longer than proxies and
-/// load balancers keep one, so that these close it and none sends into a socket that has just been closed.
+/// Time for which a socket is kept without another request, or for the rest of the next one's head: longer than proxies
+/// and load balancers keep one, so that these close it and none sends into a socket that has just been closed.
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(130);
 
 /// Serves the sockets of a listener until `closing`, and then finishes the requests that run.
@@ -89,8 +89,8 @@ async fn serve_socket(
     }
 }
 
-/// Timer for hyper, which knows one time-out for a head and for the silence before it: from the second head on it is the
-/// longer one.
+/// Timer for hyper, which knows one time-out for a head and for the silence before it: from the second head on it is
+/// the longer one.
 #[derive(Debug, Default)]
 struct AppTimer {
     has_served: AtomicBool,
@@ -112,7 +112,8 @@ impl Timer for AppTimer {
     }
 }
 
-/// Sockets that the process has descriptors for, beside a part for what else it opens: files, connections to databases, links.
+/// Sockets that the process has descriptors for, beside a part for what else it opens: files, connections to databases,
+/// links.
 #[cfg(unix)]
 pub(super) fn sockets_by_descriptors() -> usize {
     let most = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;

@@ -42,13 +42,15 @@ type Signal = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// ```
 ///
 /// - Sockets have `TCP_NODELAY`, so that no message waits for a full packet, and handlers find the peer's address
-///   ([`ConnectInfo`](axum::extract::ConnectInfo)). Other listeners than TCP, such as one with TLS, set their own options.
-/// - A request's head has 15 s, a socket without another request 130 s, and there are no more sockets than seven eighths of
-///   the open files that the system allows the process: nobody keeps others out by sockets that say nothing.
+///   ([`ConnectInfo`](axum::extract::ConnectInfo)). Other listeners than TCP, such as one with TLS, set their own
+///   options.
+/// - A request's head has 15 s, a socket without another request 130 s, and there are no more sockets than seven
+///   eighths of the open files that the system allows the process: nobody keeps others out by sockets that say nothing.
 /// - The extractor [`User`](crate::User) works in every handler.
 /// - systemd (`Type=notify`, or any supervisor with a `NOTIFY_SOCKET`) is told when the app is ready and when it stops.
 /// - At Ctrl-C, SIGTERM, or the future of [`with_signal`](Serve::with_signal), [`ServerHandle::shutdown`] runs while
-///   requests are still answered; then no more are taken, and those that run have 10 s. A second signal ends it at once.
+///   requests are still answered; then no more are taken, and those that run have 10 s. A second signal ends it at
+///   once.
 /// - The development key is for this machine: without an access key, an address that is open to other machines is an
 ///   error.
 ///
@@ -85,12 +87,12 @@ impl<L> Serve<L> {
 
 #[cfg(feature = "embedded")]
 impl Serve<TcpListener> {
-    /// Has the node [inside the app](crate::Server::embedded) take WebSocket connects to hubs right from their sockets, as it
-    /// does where it is a proxy: a connect then costs a third less than through the router.
+    /// Has the node [inside the app](crate::Server::embedded) take WebSocket connects to hubs right from their sockets,
+    /// as it does where it is a proxy: a connect then costs a third less than through the router.
     ///
     /// Layers of the router don't see those connects, as they see none of a client behind a proxy. What a hub demands
-    /// holds: tokens, origins, limits. All other requests, negotiations among them, come to the router as ever. It goes by the
-    /// hubs' own paths, so nest them below no other. Without a node inside, nothing changes.
+    /// holds: tokens, origins, limits. All other requests, negotiations among them, come to the router as ever. It goes
+    /// by the hubs' own paths, so nest them below no other. Without a node inside, nothing changes.
     pub fn direct_websockets(self) -> Self {
         let Self { source, router, handle, signal } = self;
         let source = match source {

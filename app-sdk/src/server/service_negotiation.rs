@@ -1,5 +1,5 @@
-//! Negotiation at the app itself, which leads each client to a service that was dialled: its user is found out here, and
-//! a token tells the service.
+//! Negotiation at the app itself, which leads each client to a service that was dialled: its user is found out here,
+//! and a token tells the service.
 
 use std::sync::Arc;
 

@@ -44,12 +44,12 @@ use crate::context::request::Claims;
 /// | without a token | 401 | `None` |
 /// | with a token that is no good | 401 | 401: its bearer expects to be a user |
 ///
-/// Only the header counts, not the query, because queries stand in logs. Tokens of other issuers, which proxies verify by
-/// `--jwt-jwks` and the like, are not known here.
+/// Only the header counts, not the query, because queries stand in logs. Tokens of other issuers, which proxies verify
+/// by `--jwt-jwks` and the like, are not known here.
 ///
-/// In [`Hub::on_negotiate`](crate::Hub::on_negotiate) it is the user whom the **proxy** has verified, by whatever keys it
-/// has, from the header or the query; nothing has to be added for that. A token that the proxy does not accept is no user
-/// there, because it may be one of the app's own: `Option<User>` is `None`.
+/// In [`Hub::on_negotiate`](crate::Hub::on_negotiate) it is the user whom the **proxy** has verified, by whatever keys
+/// it has, from the header or the query; nothing has to be added for that. A token that the proxy does not accept is no
+/// user there, because it may be one of the app's own: `Option<User>` is `None`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct User {
     id: String,

@@ -123,7 +123,8 @@ impl FarEnd {
         }
     }
 
-    /// Expects the frame by which the app server hands the client over; nothing comes when the client is closed instead.
+    /// Expects the frame by which the app server hands the client over; nothing comes when the client is closed
+    /// instead.
     pub(super) fn expect_hand_over(&self, id: &str) -> oneshot::Receiver<CloseConnection> {
         let (sender, receiver) = oneshot::channel();
         if let Some(member) = lock(&self.members).all.get_mut(id) {

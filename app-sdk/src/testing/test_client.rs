@@ -82,8 +82,8 @@ impl TestClient {
         self.begin(method, arguments).await?.result().await
     }
 
-    /// Calls a method without waiting for its result yet: for one that asks its own caller, or runs while the client does
-    /// something else.
+    /// Calls a method without waiting for its result yet: for one that asks its own caller, or runs while the client
+    /// does something else.
     ///
     /// ```
     /// use trunkline::testing::TestServer;

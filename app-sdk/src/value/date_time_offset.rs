@@ -8,8 +8,9 @@ use serde::ser::{Serialize, Serializer};
 use super::calendar;
 use super::timestamp::Timestamp;
 
-/// Point in time as a clock somewhere showed it, as `DateTimeOffset` of .NET: ISO 8601 text with an offset in JSON, a pair in
-/// MessagePack. .NET clients that speak MessagePack take no [`Timestamp`] for one, while a `Timestamp` reads both.
+/// Point in time as a clock somewhere showed it, as `DateTimeOffset` of .NET: ISO 8601 text with an offset in JSON, a
+/// pair in MessagePack. .NET clients that speak MessagePack take no [`Timestamp`] for one, while a `Timestamp` reads
+/// both.
 ///
 /// ```
 /// use trunkline::value::{DateTimeOffset, Timestamp};

@@ -20,11 +20,11 @@ const JSON_TEXT: &str = "$serde_json::private::RawValue";
 
 /// Decimal number, as `decimal` of .NET: up to 28 digits behind the point, 96 bits in all, with its trailing zeros.
 ///
-/// In JSON it is a number that keeps all its digits, both ways; JavaScript reads it as a float. In MessagePack it is a text,
-/// as .NET wants it. Texts and numbers of any kind are read.
+/// In JSON it is a number that keeps all its digits, both ways; JavaScript reads it as a float. In MessagePack it is a
+/// text, as .NET wants it. Texts and numbers of any kind are read.
 ///
-/// It only travels. To calculate take the feature `rust_decimal`: `rust_decimal::Decimal` converts from and into it, and
-/// fields of that type are written right with `#[serde(with = "trunkline::value::decimal")]`
+/// It only travels. To calculate take the feature `rust_decimal`: `rust_decimal::Decimal` converts from and into it,
+/// and fields of that type are written right with `#[serde(with = "trunkline::value::decimal")]`
 /// ([`decimal::option`](crate::value::decimal::option) for an `Option`).
 ///
 /// ```

@@ -10,7 +10,8 @@ use serde::ser::{Serialize, Serializer};
 const GROUPS: [usize; 5] = [8, 4, 4, 4, 12];
 const DIGITS: usize = 32;
 
-/// Identifier of 128 bits, as `Guid` of .NET: the text `0f8fad5b-d9cb-469f-a165-70867728950e` in JSON and in MessagePack.
+/// Identifier of 128 bits, as `Guid` of .NET: the text `0f8fad5b-d9cb-469f-a165-70867728950e` in JSON and in
+/// MessagePack.
 ///
 /// The types of other crates would be 16 bytes in MessagePack, which .NET clients refuse. With the feature `uuid` a
 /// `uuid::Uuid` converts from and into it, and fields of that type are written right with

@@ -13,8 +13,8 @@ const DAY_SECONDS: u64 = 86_400;
 /// Digits of a fraction.
 const FRACTION: usize = 7;
 
-/// Span of time in ticks of 100 ns, as `TimeSpan` of .NET: a text such as `1.02:03:04.5000000` in JSON, the ticks in MessagePack.
-/// A `Duration` of the standard library would be a map of seconds and nanoseconds.
+/// Span of time in ticks of 100 ns, as `TimeSpan` of .NET: a text such as `1.02:03:04.5000000` in JSON, the ticks in
+/// MessagePack. A `Duration` of the standard library would be a map of seconds and nanoseconds.
 ///
 /// ```
 /// use std::time::Duration;

@@ -17,8 +17,8 @@ const EXTENSION_STRUCT: &str = "_ExtStruct";
 /// Number of bits of the seconds in the middle form; the rest are nanoseconds.
 const MIDDLE_FORM_SECONDS_BITS: u32 = 34;
 
-/// Point in time, to the nanosecond: a `Date` for JavaScript clients that speak MessagePack, ISO 8601 text for those that
-/// speak JSON. As `DateTime` with the official server it knows no time zone but UTC.
+/// Point in time, to the nanosecond: a `Date` for JavaScript clients that speak MessagePack, ISO 8601 text for those
+/// that speak JSON. As `DateTime` with the official server it knows no time zone but UTC.
 ///
 /// ```
 /// use std::time::SystemTime;
@@ -36,9 +36,9 @@ const MIDDLE_FORM_SECONDS_BITS: u32 = 34;
 /// # Ok::<(), trunkline::value::TimestampError>(())
 /// ```
 ///
-/// With the features `chrono` and `time` the types `chrono::DateTime` and `time::OffsetDateTime` convert from and into it. As
-/// fields they would be texts and arrays in MessagePack; with `#[serde(with = "trunkline::value::timestamp")]` they are
-/// written as this is ([`timestamp::option`](crate::value::timestamp::option) for an `Option`).
+/// With the features `chrono` and `time` the types `chrono::DateTime` and `time::OffsetDateTime` convert from and into
+/// it. As fields they would be texts and arrays in MessagePack; with `#[serde(with = "trunkline::value::timestamp")]`
+/// they are written as this is ([`timestamp::option`](crate::value::timestamp::option) for an `Option`).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp {
     seconds: i64,
@@ -51,7 +51,8 @@ pub struct Timestamp {
 pub struct TimestampError;
 
 impl Timestamp {
-    /// Makes a timestamp of seconds after (or, below zero, before) 1970 in UTC, and nanoseconds on top, less than a second.
+    /// Makes a timestamp of seconds after (or, below zero, before) 1970 in UTC, and nanoseconds on top, less than a
+    /// second.
     ///
     /// # Errors
     /// When there are too many nanoseconds.

@@ -180,8 +180,8 @@ impl App {
         (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
     }
 
-    /// Sends a request inside a channel, as a holder of this key. Returns the whole answer, or what there is instead of a
-    /// channel.
+    /// Sends a request inside a channel, as a holder of this key. Returns the whole answer, or what there is instead of
+    /// a channel.
     pub(crate) async fn exchange(&self, method: &str, target: &str, headers: &[(&str, &str)], key: &str) -> String {
         let mut channel = match self.channel(key).await {
             Ok(channel) => channel,

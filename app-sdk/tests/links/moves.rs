@@ -1,4 +1,5 @@
-//! Connections that move from one node to another: nothing is lost, doubled or out of order, and the app notices nothing.
+//! Connections that move from one node to another: nothing is lost, doubled or out of order, and the app notices
+//! nothing.
 
 use std::pin::pin;
 use std::sync::Arc;

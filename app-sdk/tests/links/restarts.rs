@@ -1,4 +1,5 @@
-//! Proxies of one name: one that has started again, whose former clients are closed, and two that live, which do no harm.
+//! Proxies of one name: one that has started again, whose former clients are closed, and two that live, which do no
+//! harm.
 
 use std::collections::BTreeSet;
 use std::time::Duration;

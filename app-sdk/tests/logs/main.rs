@@ -1,6 +1,8 @@
-//! Log of calls: a span around each, and bounded lines for calls that do not fit, that are refused, or that keep their thread.
+//! Log of calls: a span around each, and bounded lines for calls that do not fit, that are refused, or that keep their
+//! thread.
 //!
-//! A program of its own: what a process logs first is switched off for ever where a thread without a subscriber logs it.
+//! A program of its own: what a process logs first is switched off for ever where a thread without a subscriber logs
+//! it.
 #![forbid(unsafe_code)]
 #![expect(clippy::unwrap_used, reason = "a test ends where it fails")]
 

@@ -22,8 +22,8 @@ enum End {
     Crash,
 }
 
-/// Has clients call while links of one app server are away, then ends that. Returns what the calls were answered that it did
-/// not run, and after what time.
+/// Has clients call while links of one app server are away, then ends that. Returns what the calls were answered that
+/// it did not run, and after what time.
 async fn answers_of_lost_calls(end: End, window: &str, habit: Habit, from: CutFrom) -> Vec<(String, Duration)> {
     let crashing = Runtime::new().unwrap();
     let app = crashing.spawn(StoppableApp::start_hub()).await.unwrap();

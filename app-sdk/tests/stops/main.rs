@@ -1,5 +1,5 @@
-//! Planned stops of app servers behind a real node: they cost no call, and no message of a raw endpoint that lets its clients
-//! move.
+//! Planned stops of app servers behind a real node: they cost no call, and no message of a raw endpoint that lets its
+//! clients move.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that fails may panic anywhere")]
 
 mod away_link;

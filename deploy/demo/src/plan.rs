@@ -14,7 +14,8 @@ pub(crate) const CLIENTS_PER_PROXY: usize = 3;
 
 /// Builds and runs an example app on this machine: one app server, and proxies before it.
 ///
-/// The first build takes about two minutes on two cores. Ctrl-C ends all of it. What is logged is set by TRUNKLINE_LOG for the proxies and by RUST_LOG for the app server.
+/// The first build takes about two minutes on two cores. Ctrl-C ends all of it. What is logged is set by TRUNKLINE_LOG
+/// for the proxies and by RUST_LOG for the app server.
 #[derive(Debug, Parser)]
 #[command(name = "cargo demo", version)]
 pub(crate) struct Args {

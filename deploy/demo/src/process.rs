@@ -1,7 +1,7 @@
 //! One process: start, log, end.
 //!
-//! Processes of the fleet stay in the demo's own process group: a signal to the group, such as Ctrl-C, ends them too. All
-//! are killed when they are dropped, so that no way out of the demo leaves one behind.
+//! Processes of the fleet stay in the demo's own process group: a signal to the group, such as Ctrl-C, ends them too.
+//! All are killed when they are dropped, so that no way out of the demo leaves one behind.
 
 use std::collections::VecDeque;
 use std::io::{self, IsTerminal, Write};

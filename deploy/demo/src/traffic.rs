@@ -1,4 +1,5 @@
-//! Traffic of a few simulated clients at each proxy: they use the app as people do, and come back when they are cut off.
+//! Traffic of a few simulated clients at each proxy: they use the app as people do, and come back when they are cut
+//! off.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;

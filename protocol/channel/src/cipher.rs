@@ -1,5 +1,5 @@
-//! AES-256-GCM for Noise by the library that TLS is made with here: snow's own sets up its key anew for each record, and costs
-//! 0.42 µs instead of 0.16 for one of 200 bytes, 16 µs instead of 1.2 for one of 16 KiB.
+//! AES-256-GCM for Noise by the library that TLS is made with here: snow's own sets up its key anew for each record,
+//! and costs 0.42 µs instead of 0.16 for one of 200 bytes, 16 µs instead of 1.2 for one of 16 KiB.
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use snow::Error;

@@ -8,8 +8,8 @@ use trunkline_protocol::key::{AccessKeys, FarEnd};
 
 use crate::resolver::Resolver;
 
-/// Noise with fresh keys at both ends, and a secret that goes into the first message already. AES, because records are small
-/// as a rule, and processors compute it.
+/// Noise with fresh keys at both ends, and a secret that goes into the first message already. AES, because records are
+/// small as a rule, and processors compute it.
 const PATTERN: &str = "Noise_NNpsk0_25519_AESGCM_SHA256";
 
 /// Bytes of either message: a public key and the tag of an empty payload.

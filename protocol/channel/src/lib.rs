@@ -8,11 +8,11 @@
 //!  ════ records: WebSocket messages, each sealed ═════════  HTTP inside: manifest, links, negotiations, owner hops
 //! ```
 //!
-//! The handshake is Noise (`NNpsk0`) with a secret made of the access key, one for each kind of far end. So each end has
-//! proved to the other that it holds the key before either believes or tells anything, nothing that was shown to one
-//! far end is of use at another, and whoever carries the bytes can't read or change them, not even who learns the key
-//! later. Without a key there is nothing to reach: a hello that opens with no key costs a few hashes, and a hello that
-//! was recorded leads to a stream that its sender can't speak on.
+//! The handshake is Noise (`NNpsk0`) with a secret made of the access key, one for each kind of far end. So each end
+//! has proved to the other that it holds the key before either believes or tells anything, nothing that was shown to
+//! one far end is of use at another, and whoever carries the bytes can't read or change them, not even who learns the
+//! key later. Without a key there is nothing to reach: a hello that opens with no key costs a few hashes, and a hello
+//! that was recorded leads to a stream that its sender can't speak on.
 //!
 //! On the wire a channel is a WebSocket with binary messages, so that each load balancer and mesh lets it through that
 //! lets WebSockets through.

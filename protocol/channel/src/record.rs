@@ -5,7 +5,8 @@ use snow::TransportState;
 
 use crate::cipher::TAG_BYTES;
 
-/// Most bytes that one record seals: small enough that a buffer for it costs little, large enough that its head does not.
+/// Most bytes that one record seals: small enough that a buffer for it costs little, large enough that its head does
+/// not.
 pub(crate) const RECORD_MAX_BYTES: usize = 16 * 1024;
 
 /// Most bytes before a sealed piece: two, a long length, a mask.

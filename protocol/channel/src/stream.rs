@@ -15,8 +15,8 @@ use crate::record::{Front, RECORD_MAX_BYTES, RecordError, Side, front, open, pla
 /// Most bytes that are read at once: some records.
 const READ_MAX_BYTES: usize = 64 * 1024;
 
-/// Bytes that are read at once while little comes; also before the first record, which is the head of a request: whoever
-/// sends them may not have the key.
+/// Bytes that are read at once while little comes; also before the first record, which is the head of a request:
+/// whoever sends them may not have the key.
 const READ_MIN_BYTES: usize = 4 * 1024;
 
 /// Sealed bytes that may wait for the socket before writers wait.

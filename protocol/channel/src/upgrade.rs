@@ -91,8 +91,8 @@ pub struct RefusedUpgrade {
     pub reason: String,
 }
 
-/// Opens a channel to a far end of this kind over a connection that `dial` makes. The keys are tried in their order, each
-/// over a connection of its own, until the far end has one of them.
+/// Opens a channel to a far end of this kind over a connection that `dial` makes. The keys are tried in their order,
+/// each over a connection of its own, until the far end has one of them.
 ///
 /// # Errors
 /// When there is no connection, or nobody with one of the keys at its other end.
@@ -201,7 +201,8 @@ pub fn accept<B>(
 }
 
 impl Accepted {
-    /// Takes the answer to send, and the stream that is there once its sender has spoken: a recorded hello leads nowhere.
+    /// Takes the answer to send, and the stream that is there once its sender has spoken: a recorded hello leads
+    /// nowhere.
     pub fn into_parts(
         self,
     ) -> (Response<()>, impl Future<Output = io::Result<ChannelStream<TokioIo<Upgraded>>>> + Send + 'static) {
@@ -248,7 +249,8 @@ mod tests {
         AccessKeys::new(texts.iter().map(|text| AccessKey::new(text).unwrap()).collect()).unwrap()
     }
 
-    /// A far end with the old key that echoes inside channels, and answers all else with this status; counts its sockets.
+    /// A far end with the old key that echoes inside channels, and answers all else with this status; counts its
+    /// sockets.
     fn echo(refusal: u16, dials: Arc<AtomicUsize>) -> impl FnMut() -> std::future::Ready<io::Result<DuplexStream>> {
         move || {
             dials.fetch_add(1, Ordering::Relaxed);

@@ -1,4 +1,5 @@
-//! The clock of a session: milliseconds since some instant, as [`Session`](trunkline_protocol::service::Session) counts.
+//! The clock of a session: milliseconds since some instant, as [`Session`](trunkline_protocol::service::Session)
+//! counts.
 
 use std::time::Duration;
 

@@ -9,8 +9,8 @@
 //!              └──────────────────────────────────────────────────────────────────────────┘
 //! ```
 //!
-//! The ends keep their policy: the proxy dials and routes frames to shards; the app server judges upgrades, keeps the live
-//! session of each slot, and gives frames to its endpoints.
+//! The ends keep their policy: the proxy dials and routes frames to shards; the app server judges upgrades, keeps the
+//! live session of each slot, and gives frames to its endpoints.
 //!
 //! Modules, lowest first:
 //!

@@ -1,5 +1,5 @@
-//! Moves of client connections between nodes, as a sender to many sees them: each waits until all sends that began before it
-//! are queued, and no send waits for a move.
+//! Moves of client connections between nodes, as a sender to many sees them: each waits until all sends that began
+//! before it are queued, and no send waits for a move.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -71,8 +71,8 @@ impl<M> MoveQueue<M> {
         Ok(!std::mem::replace(&mut state.is_answered, true))
     }
 
-    /// Waits until all sends are queued that began before the moves that wait now. Returns these with the epoch of the sends
-    /// that have begun since; `None` when no move waits any more. For one caller alone, until the `None`.
+    /// Waits until all sends are queued that began before the moves that wait now. Returns these with the epoch of the
+    /// sends that have begun since; `None` when no move waits any more. For one caller alone, until the `None`.
     pub async fn next_moves(&self) -> Option<(i64, Vec<M>)> {
         let moves = {
             let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);

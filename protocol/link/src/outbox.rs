@@ -6,12 +6,12 @@
 //!  complete ──────── room, else reserve ─────┘      ▲ kept until the far end acknowledges it
 //! ```
 //!
-//! Frames are encoded straight into the ring, so that whatever was queued since the last write leaves in one message. The
-//! lock is held for an append, never across an await. The two ends fill it differently ([`OutboxPolicy`]): a proxy queues
-//! whatever its clients sent and then reads those clients no more ([`is_full`](LinkOutbox::is_full),
+//! Frames are encoded straight into the ring, so that whatever was queued since the last write leaves in one message.
+//! The lock is held for an append, never across an await. The two ends fill it differently ([`OutboxPolicy`]): a proxy
+//! queues whatever its clients sent and then reads those clients no more ([`is_full`](LinkOutbox::is_full),
 //! [`room`](LinkOutbox::room)); an app server has its senders wait. Completions have a reserve of their own, because a
-//! connection whose sends are stuck must still answer; control frames (closes, flow control, handshakes) are a few small
-//! ones per connection and never wait.
+//! connection whose sends are stuck must still answer; control frames (closes, flow control, handshakes) are a few
+//! small ones per connection and never wait.
 
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -190,8 +190,8 @@ impl LinkOutbox {
         self.push_if_room(Class::Ordinary, frame)
     }
 
-    /// Queues a frame if there is room, whoever waits: for links of which nobody waits, so that threads which send at one
-    /// moment are not in each other's way.
+    /// Queues a frame if there is room, whoever waits: for links of which nobody waits, so that threads which send at
+    /// one moment are not in each other's way.
     ///
     /// # Errors
     /// When it is not queued.

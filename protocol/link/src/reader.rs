@@ -1,7 +1,7 @@
 //! The reading side of a socket: frames in batches, numbered, and counted as taken once their consumer has them.
 //!
-//! A batch is all frames that are there at once, up to a bound: what they cause leaves together. A batch that has begun is
-//! finished whatever happens to the socket: a frame that was handed out is counted as taken, or it would come twice.
+//! A batch is all frames that are there at once, up to a bound: what they cause leaves together. A batch that has begun
+//! is finished whatever happens to the socket: a frame that was handed out is counted as taken, or it would come twice.
 
 use std::convert::Infallible;
 

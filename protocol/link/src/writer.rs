@@ -1,4 +1,5 @@
-//! The writing side of a socket: what the session has for it becomes pieces on the wire, pings and acknowledgements too.
+//! The writing side of a socket: what the session has for it becomes pieces on the wire, pings and acknowledgements
+//! too.
 
 use std::pin::pin;
 use std::time::Duration;
@@ -9,8 +10,8 @@ use trunkline_protocol::service::{Attachment, Transmit};
 
 use super::{LinkClock, LinkEnd, LinkOutbox, LinkWebSocket, LinkWriter, Outgoing, SocketStop, StopReason};
 
-/// A link that carried this many frames in its last write lets other tasks run before the next one: calls of a crowd come
-/// close together, and each write wakes the far end. The frame of a lone caller leaves at once.
+/// A link that carried this many frames in its last write lets other tasks run before the next one: calls of a crowd
+/// come close together, and each write wakes the far end. The frame of a lone caller leaves at once.
 const CROWD_FRAMES: u64 = 2;
 
 /// Writes what a session has for one socket.
@@ -27,7 +28,8 @@ pub struct LinkWriteLoop<'a> {
 }
 
 impl LinkWriteLoop<'_> {
-    /// Writes until the socket is to stop; before a shutdown, what still waits, too. Each piece is shown to `count` first.
+    /// Writes until the socket is to stop; before a shutdown, what still waits, too. Each piece is shown to `count`
+    /// first.
     ///
     /// # Errors
     /// When the socket fails or hangs.

@@ -1,7 +1,8 @@
-//! Names of claims on their way through a service: which ones tokens reserve, and which ones a service writes out in full.
+//! Names of claims on their way through a service: which ones tokens reserve, and which ones a service writes out in
+//! full.
 //!
-//! A service expands the short names of a client's token to the URIs that .NET knows. An app whose claim was `role` is to
-//! find `role` again, so the way back is here.
+//! A service expands the short names of a client's token to the URIs that .NET knows. An app whose claim was `role` is
+//! to find `role` again, so the way back is here.
 
 use crate::wire::PRIVATE_CLAIM_PREFIX;
 
@@ -18,7 +19,8 @@ const IDENTITY: &str = "http://schemas.microsoft.com/identity/claims/";
 const CLAIMS: &str = "http://schemas.microsoft.com/claims/";
 const ADFS: &str = "http://schemas.xmlsoap.org/claims/";
 
-/// Short names, each with the schema of its URI and the name in that. Source: the inbound claim types of System.IdentityModel.
+/// Short names, each with the schema of its URI and the name in that. Source: the inbound claim types of
+/// System.IdentityModel.
 const LONG_NAMES: [(&str, &str, &str); 37] = [
     ("acr", CLAIMS, "authnclassreference"),
     ("actort", "http://schemas.xmlsoap.org/ws/2009/09/identity/claims/", "actor"),

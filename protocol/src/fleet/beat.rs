@@ -13,7 +13,8 @@ pub const BEAT_INTERVAL_MS: u64 = 1_000;
 /// A node whose oldest beat is unanswered for this long is late.
 pub const LATE_AFTER_MS: u64 = 3_000;
 
-/// A node whose oldest beat is unanswered for this long is not waited for: whoever asks it something goes on without it.
+/// A node whose oldest beat is unanswered for this long is not waited for: whoever asks it something goes on without
+/// it.
 pub const OVERDUE_AFTER_MS: u64 = 1_000;
 
 /// Beats that are remembered. With more unanswered ones the oldest stays, for it tells how late the node is, and the

@@ -1,9 +1,9 @@
-//! Home of a client connection in its app server: the link that brings what the client sends, and the way of frames to the
-//! client alone.
+//! Home of a client connection in its app server: the link that brings what the client sends, and the way of frames to
+//! the client alone.
 //!
-//! The home changes where a client comes back at another node, and where a service gives a server connection up in order: the
-//! far end pauses the client at the old home, and resumes it over the new one. Nothing that is for the client alone leaves in
-//! between, so that nothing is lost and the order stays.
+//! The home changes where a client comes back at another node, and where a service gives a server connection up in
+//! order: the far end pauses the client at the old home, and resumes it over the new one. Nothing that is for the
+//! client alone leaves in between, so that nothing is lost and the order stays.
 //!
 //! ```text
 //!  flowing ──pause──► paused ──what was on its way has been queued──► acknowledged ──resume──► flowing, over the new link
@@ -142,7 +142,8 @@ impl<L: Copy + PartialEq, N: Clone + PartialEq> ClientHome<L, N> {
         None
     }
 
-    /// Pauses the client as this node asks, which must be its own. Returns the acknowledgement once nothing else leaves.
+    /// Pauses the client as this node asks, which must be its own. Returns the acknowledgement once nothing else
+    /// leaves.
     pub fn pause(&mut self, node: &N, acknowledgement: Bytes) -> Option<Bytes> {
         // A node has no say in what has left it.
         if self.is_at_proxy && *node != self.node {
@@ -194,8 +195,8 @@ impl<L: Copy + PartialEq, N: Clone + PartialEq> ClientHome<L, N> {
         }
     }
 
-    /// Gives up a connection that no node has resumed since this pause began: the new owner is gone, and the old one has
-    /// forgotten it. Returns `false` if one has.
+    /// Gives up a connection that no node has resumed since this pause began: the new owner is gone, and the old one
+    /// has forgotten it. Returns `false` if one has.
     pub fn give_up_pause(&mut self, pause: u32) -> bool {
         let is_left = self.present_pause() == Some(pause);
         self.is_over |= is_left;

@@ -15,8 +15,8 @@ use super::interest::{INTEREST_BUCKETS, InterestMap};
 
 /// Interest of this node in one hub.
 ///
-/// All orders are sequential: whoever enters counts, then looks whether the bucket is told; a sweep takes it back, then looks
-/// at the count. So one of them sees the other.
+/// All orders are sequential: whoever enters counts, then looks whether the bucket is told; a sweep takes it back, then
+/// looks at the count. So one of them sees the other.
 #[derive(Debug)]
 pub struct HubInterest {
     /// Groups, users and so on with members here, by bucket.

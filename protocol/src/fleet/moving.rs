@@ -1,7 +1,7 @@
 //! State of a client connection that moves from one node to another.
 //!
-//! The node where the client has come back first learns what the connection is ([`MovingConnection`]), so that sends find it
-//! there, and then takes its state ([`MovedState`]).
+//! The node where the client has come back first learns what the connection is ([`MovingConnection`]), so that sends
+//! find it there, and then takes its state ([`MovedState`]).
 
 use bytes::{Bytes, BytesMut};
 use bytestring::ByteString;

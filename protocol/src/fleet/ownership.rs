@@ -1,5 +1,5 @@
-//! Ownership of a client connection with stateful reconnect, as one node sees it: whether it has the connection, and what
-//! becomes of frames for it.
+//! Ownership of a client connection with stateful reconnect, as one node sees it: whether it has the connection, and
+//! what becomes of frames for it.
 //!
 //! ```text
 //!             depart                        all have answered
@@ -9,8 +9,8 @@
 //!    └──────────── settle ────────── Arriving ◄───────────────────┘ at the other node; without it ──► gone
 //! ```
 //!
-//! Both nodes get what app servers send to many. Each app server says with which of its epochs the new owner begins, and each
-//! such send says the epoch in which it began: so it is delivered once, by the old owner or by the new one.
+//! Both nodes get what app servers send to many. Each app server says with which of its epochs the new owner begins,
+//! and each such send says the epoch in which it began: so it is delivered once, by the old owner or by the new one.
 //!
 //! Pure: time comes in as ticks, one a second; app servers are named by an `A`.
 
@@ -20,7 +20,8 @@ use super::{CountedFrame, MovedState};
 use crate::cause::Cause;
 use crate::hub::{ReceivedSequence, ReplayQueue};
 
-/// Ticks in which app servers have to answer before a move fails, and the new owner to say that the connection has arrived.
+/// Ticks in which app servers have to answer before a move fails, and the new owner to say that the connection has
+/// arrived.
 const MOVE_TICKS: u32 = 4;
 
 /// Ticks for which answers to a move that has failed are waited for: their link is lost by then.
@@ -209,8 +210,8 @@ impl<A: Copy + PartialEq> Ownership<A> {
         self.absence.replace(Absence { until, cause }).is_none()
     }
 
-    /// Notes that the client has a socket again. Returns `false` if it has one already, or another node has begun to take the
-    /// connection over since this one was claimed.
+    /// Notes that the client has a socket again. Returns `false` if it has one already, or another node has begun to
+    /// take the connection over since this one was claimed.
     #[must_use]
     pub fn come_back(&mut self) -> bool {
         // It would not come back without a count of what it has got.
@@ -240,8 +241,8 @@ impl<A: Copy + PartialEq> Ownership<A> {
         self.queue.end_hold()
     }
 
-    /// Places a frame of so many messages. `fits` tells whether it may wait behind so many bytes; `origin` is `None` for
-    /// what is for this connection alone.
+    /// Places a frame of so many messages. `fits` tells whether it may wait behind so many bytes; `origin` is `None`
+    /// for what is for this connection alone.
     pub fn place(
         &mut self,
         frame: Bytes,
@@ -311,8 +312,9 @@ impl<A: Copy + PartialEq> Ownership<A> {
 
 /// Steps of the old owner.
 impl<A: Copy + PartialEq> Ownership<A> {
-    /// Begins to let the connection go to another node: its app server is to be paused. Returns the tick at which that has
-    /// failed; `None` while the client has a socket, another node waits already, or answers to an earlier move are to come.
+    /// Begins to let the connection go to another node: its app server is to be paused. Returns the tick at which that
+    /// has failed; `None` while the client has a socket, another node waits already, or answers to an earlier move are
+    /// to come.
     pub fn depart(&mut self, now: u32) -> Option<u32> {
         self.owed.take_if(|owed| owed.until <= now || (!owed.has_pause && owed.apps.is_empty()));
         if self.owed.is_some() {
@@ -331,9 +333,9 @@ impl<A: Copy + PartialEq> Ownership<A> {
         Some(until)
     }
 
-    /// Takes the acknowledgement of the connection's app server that it sends it alone nothing more here. Returns whether all
-    /// app servers are to be asked now to send elsewhere what is for many. Asked before, such a send could overtake an earlier
-    /// one to the client alone.
+    /// Takes the acknowledgement of the connection's app server that it sends it alone nothing more here. Returns
+    /// whether all app servers are to be asked now to send elsewhere what is for many. Asked before, such a send could
+    /// overtake an earlier one to the client alone.
     pub fn pause_acknowledged(&mut self) -> bool {
         if let Some(owed) = &mut self.owed {
             owed.has_pause = false;
@@ -361,8 +363,8 @@ impl<A: Copy + PartialEq> Ownership<A> {
         }
     }
 
-    /// Gives the state away once all have answered, with the epochs of the app servers. From then on the connection is the
-    /// other node's.
+    /// Gives the state away once all have answered, with the epochs of the app servers. From then on the connection is
+    /// the other node's.
     pub fn let_go(&mut self, now: u32) -> Option<(MovedState, Vec<(A, i64)>)> {
         let Phase::Departing(departure) = &mut self.phase else { return None };
         if departure.waits_for_pause || !departure.waits_for.is_empty() {
@@ -391,8 +393,8 @@ impl<A: Copy + PartialEq> Ownership<A> {
         matches!(&self.phase, Phase::Departing(departure) if departure.until <= now)
     }
 
-    /// Ends a move whose state has not left: the connection stays here. Returns whether there was one, whose app server is to
-    /// be resumed.
+    /// Ends a move whose state has not left: the connection stays here. Returns whether there was one, whose app server
+    /// is to be resumed.
     pub fn stay(&mut self) -> bool {
         let Phase::Departing(departure) = &mut self.phase else { return false };
         let (frames, apps) = (std::mem::take(&mut departure.frames), std::mem::take(&mut departure.waits_for));

@@ -1,7 +1,7 @@
 //! Epochs of one sender's sends to many, and the counts that tell when all sends of an earlier epoch are queued.
 //!
-//! A client connection that moves is served by its old node up to an epoch, and by its new one from there on. So all copies
-//! of a send carry one epoch, and an epoch is over when each of its sends is queued at all of its nodes.
+//! A client connection that moves is served by its old node up to an epoch, and by its new one from there on. So all
+//! copies of a send carry one epoch, and an epoch is over when each of its sends is queued at all of its nodes.
 //!
 //! ```text
 //!  send:  read the epoch ─► count under its parity ─► still that epoch? ─ yes ─► queue all copies ─► uncount
@@ -44,7 +44,8 @@ impl SendEpoch {
         before == 1 && self.current() != epoch
     }
 
-    /// Begins the next epoch and returns it. Its caller is alone, and waits for the last epoch before it advances again.
+    /// Begins the next epoch and returns it. Its caller is alone, and waits for the last epoch before it advances
+    /// again.
     pub fn advance(&self) -> i64 {
         self.current.fetch_add(1, ORDER) + 1
     }

@@ -52,8 +52,8 @@ pub fn next_frame(protocol: HubProtocol, buffer: &[u8], limit: usize) -> Result<
 
 /// As [`next_frame`], for a buffer that has grown since no message was found in its first `searched` bytes.
 ///
-/// Each byte is searched once, however small the pieces are that a message comes in: without it a message of `n` pieces costs
-/// `n` times its bytes.
+/// Each byte is searched once, however small the pieces are that a message comes in: without it a message of `n` pieces
+/// costs `n` times its bytes.
 ///
 /// # Errors
 /// As those of [`next_frame`].

@@ -1,5 +1,5 @@
-//! Sequence state of one end of a connection with stateful reconnect: what a socket that breaks loses is sent again, and
-//! nothing is taken twice.
+//! Sequence state of one end of a connection with stateful reconnect: what a socket that breaks loses is sent again,
+//! and nothing is taken twice.
 //!
 //! Pure: each end counts the messages that it sends and those that it gets, without a number on the wire. A new socket
 //! begins with a `Sequence` in each direction, which says what the first message after it is.
@@ -144,8 +144,8 @@ impl ReceivedSequence {
     /// # Errors
     /// When messages before it have never come: the connection can't go on.
     pub fn begin_at(&mut self, sequence_id: u64) -> Result<(), SequenceGap> {
-        // The official server compares with the next number on the old socket, and fails where that one broke in the middle of
-        // a repetition that was acknowledged before.
+        // The official server compares with the next number on the old socket, and fails where that one broke in the
+        // middle of a repetition that was acknowledged before.
         if sequence_id > self.latest.saturating_add(1) {
             return Err(SequenceGap);
         }

@@ -1,5 +1,5 @@
-//! Way of messages to one end of a connection with stateful reconnect: numbered and kept while there is room, and held back
-//! beyond that.
+//! Way of messages to one end of a connection with stateful reconnect: numbered and kept while there is room, and held
+//! back beyond that.
 //!
 //! ```text
 //!  frame ──► room in the replay buffer? ─ yes ──► numbered, kept, written ──► acknowledged ──► forgotten

@@ -164,8 +164,8 @@ impl RawKind {
 #[error("no MessagePack map of names of hub protocols to bytes: {0}")]
 pub struct PayloadsError(String);
 
-/// Encodings of one hub message, one per hub protocol: pairs of the protocol's name and the framed bytes. Of a raw endpoint one
-/// message, under the name of its [`RawKind`].
+/// Encodings of one hub message, one per hub protocol: pairs of the protocol's name and the framed bytes. Of a raw
+/// endpoint one message, under the name of its [`RawKind`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Payloads(pub Vec<(ByteString, Bytes)>);
 
@@ -600,7 +600,8 @@ pub struct ConnectionFlowControl {
     pub operation: FlowOperation,
 }
 
-/// Body of type 40, `GroupMemberQuery`. It is answered by an [`Ack`] whose payload is a [`MemberPage`](super::MemberPage).
+/// Body of type 40, `GroupMemberQuery`. It is answered by an [`Ack`] whose payload is a
+/// [`MemberPage`](super::MemberPage).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct GroupMemberQuery {
     /// The group whose members are listed.
@@ -709,7 +710,8 @@ pub struct GroupJoin {
     pub user_id: Option<ByteString>,
 }
 
-/// Body of type 71, `UserConnectionQuery`. It is answered by an [`Ack`] whose payload is a [`MemberPage`](super::MemberPage).
+/// Body of type 71, `UserConnectionQuery`. It is answered by an [`Ack`] whose payload is a
+/// [`MemberPage`](super::MemberPage).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct UserConnectionQuery {
     /// The user whose connections are listed.
@@ -722,8 +724,8 @@ pub struct UserConnectionQuery {
     pub continuation_token: Option<ByteString>,
 }
 
-/// Body of type 72, `TracedData`: a frame of type 6 in a cover, so that the frames that nobody follows stay as they are. For app
-/// servers alone that have said that they know it.
+/// Body of type 72, `TracedData`: a frame of type 6 in a cover, so that the frames that nobody follows stay as they
+/// are. For app servers alone that have said that they know it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TracedData {
     /// Mark of the first hub message in the data; that of each other one is higher by one.
@@ -732,7 +734,8 @@ pub struct TracedData {
     pub body: Bytes,
 }
 
-/// Body of type 73, `TraceReport`: durations by the clock of the app server alone, because its time of day is another one.
+/// Body of type 73, `TraceReport`: durations by the clock of the app server alone, because its time of day is another
+/// one.
 ///
 /// A call that waits for something is reported twice: when it has begun, and when it has been answered.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -753,7 +756,8 @@ pub struct TraceReport {
     pub has_failed: bool,
 }
 
-/// Body of type 75, `RefreshConnectionWithAck`, from one node to another. The answer says whether the connection is there.
+/// Body of type 75, `RefreshConnectionWithAck`, from one node to another. The answer says whether the connection is
+/// there.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RefreshConnection {
     /// Id of the client connection.
@@ -764,8 +768,8 @@ pub struct RefreshConnection {
     pub ack_id: i64,
 }
 
-/// Body of type 74, `TaskCandidates`, from a node to each app server that has said in its manifest that it stands for exclusive
-/// tasks. It takes the place of the one before.
+/// Body of type 74, `TaskCandidates`, from a node to each app server that has said in its manifest that it stands for
+/// exclusive tasks. It takes the place of the one before.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TaskCandidates {
     /// The app servers that are linked with the node and not about to stop, once for each of their tasks.

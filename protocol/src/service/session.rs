@@ -15,8 +15,9 @@
 //! ```
 //!
 //! The driver writes what [`poll_transmit`](Session::poll_transmit) gives until it gives nothing, arms one timer for
-//! [`poll_timeout`](Session::poll_timeout), calls [`handle_timeout`](Session::handle_timeout) when it fires, and does what
-//! the [`SessionEvent`] says. What was in the ring of a session that is over comes back from [`end`](Session::end).
+//! [`poll_timeout`](Session::poll_timeout), calls [`handle_timeout`](Session::handle_timeout) when it fires, and does
+//! what the [`SessionEvent`] says. What was in the ring of a session that is over comes back from
+//! [`end`](Session::end).
 
 mod backoff;
 mod counters;
@@ -98,8 +99,8 @@ impl Session {
         }
     }
 
-    /// Returns the offer of the proxy when it dials. Behind it the old socket must bring nothing more to the counters of the peer:
-    /// close it first.
+    /// Returns the offer of the proxy when it dials. Behind it the old socket must bring nothing more to the counters
+    /// of the peer: close it first.
     #[must_use]
     pub fn offer(&self) -> Offer {
         let received = (self.link != Link::New).then_some(self.counters.received());
@@ -112,7 +113,8 @@ impl Session {
         Answer { received: self.counters.received(), capabilities: self.capabilities() }
     }
 
-    /// Attaches the socket of a proxy's dial that succeeded. `None`: the session of the offer has ended, close the socket.
+    /// Attaches the socket of a proxy's dial that succeeded. `None`: the session of the offer has ended, close the
+    /// socket.
     ///
     /// # Errors
     /// When the answer makes no sense; the driver has to end the session.

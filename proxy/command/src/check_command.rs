@@ -20,8 +20,8 @@ pub(super) struct CheckArgs {
     #[arg(help = "The file")]
     file: PathBuf,
 
-    /// A connection, request or message, such as 'hub=chat user=ann target=Say': prints which rules it hits, and why not
-    /// those before, in place of the settings. Further keys are path (of a request that is passed through), query,
+    /// A connection, request or message, such as 'hub=chat user=ann target=Say': prints which rules it hits, and why
+    /// not those before, in place of the settings. Further keys are path (of a request that is passed through), query,
     /// address, connection (its id), bytes (of the message), header:NAME, cookie:NAME and claim:NAME. May be given
     /// several times.
     #[arg(long = "sample", value_name = "FACTS")]
@@ -37,8 +37,8 @@ pub(super) struct CheckReport {
     pub warnings: Vec<String>,
 }
 
-/// Checks a configuration file; returns the settings that `serve --config FILE` would use, without secrets, and its rules.
-/// With samples it returns what becomes of these.
+/// Checks a configuration file; returns the settings that `serve --config FILE` would use, without secrets, and its
+/// rules. With samples it returns what becomes of these.
 pub(super) fn check(args: CheckArgs) -> anyhow::Result<CheckReport> {
     let serve = ServeArgs::augment_args(Command::new("trunkline serve"));
     let WithFile { command, keys } = with_file(serve, &args.file)?;

@@ -1,7 +1,8 @@
 //! Configuration file: TOML whose keys are the names of the flags of `trunkline serve`.
 //!
 //! Values of the file become defaults of the flags. So flags and environment variables win over it, values are checked
-//! like flags, and a new flag is a key without further code. The tables of [`RULE_TABLES`] hold rules, which `routing` reads.
+//! like flags, and a new flag is a key without further code. The tables of [`RULE_TABLES`] hold rules, which `routing`
+//! reads.
 
 use std::path::{Path, PathBuf};
 

@@ -1,6 +1,6 @@
 #![forbid(unsafe_code)]
-//! The `trunkline` command: its subcommands, flags and configuration file. The node that `trunkline serve` runs is a crate of
-//! its own; the other commands speak with running nodes, or work without one.
+//! The `trunkline` command: its subcommands, flags and configuration file. The node that `trunkline serve` runs is a
+//! crate of its own; the other commands speak with running nodes, or work without one.
 //!
 //! Modules, lowest first; a module never imports a higher one:
 //!
@@ -116,7 +116,8 @@ enum CliCommand {
     Init(InitArgs),
     /// Write a new app: a hub with the SDK, its page, its tests, and a compose file.
     New(NewArgs),
-    /// Check a configuration file, and print what `serve --config FILE` would use here, and its rules. Secrets are left out.
+    /// Check a configuration file, and print what `serve --config FILE` would use here, and its rules. Secrets are left
+    /// out.
     Check(CheckArgs),
     /// Ask a node whether it takes clients in; the exit status tells.
     Health {
@@ -136,7 +137,8 @@ enum CliCommand {
     Rebalance(RebalanceArgs),
     /// Record the traffic of clients of a hub into a file. Ctrl-C ends it.
     Record(RecordArgs),
-    /// Show messages as they pass, with the time at each hop: of a connection, a user, a group or a method, at all nodes.
+    /// Show messages as they pass, with the time at each hop: of a connection, a user, a group or a method, at all
+    /// nodes.
     Trace(TraceArgs),
     /// Feed a recording to a development app server, and tell which answers differ.
     Replay(ReplayArgs),
@@ -195,8 +197,8 @@ fn run() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Parses the command line, with warnings about it. A configuration file is read first, because its values are defaults of
-/// the flags.
+/// Parses the command line, with warnings about it. A configuration file is read first, because its values are defaults
+/// of the flags.
 fn parse() -> anyhow::Result<(Cli, Vec<String>)> {
     let mut command = Cli::command();
     // Errors are ignored only here, to find `--config`: below everything is parsed again.
@@ -212,8 +214,8 @@ fn parse() -> anyhow::Result<(Cli, Vec<String>)> {
     Ok((Cli::from_arg_matches(&matches).map_err(usage_error)?, warnings))
 }
 
-/// Flags of `serve` as far as they can be read whatever is wrong with others, if that is the command. The format of the log
-/// is that of errors from now on.
+/// Flags of `serve` as far as they can be read whatever is wrong with others, if that is the command. The format of the
+/// log is that of errors from now on.
 fn drafted(command: &Command) -> Option<ArgMatches> {
     let matches = command.clone().ignore_errors(true).try_get_matches().ok()?;
     let (_, serve) = matches.subcommand().filter(|(name, _)| *name == "serve")?;
@@ -223,8 +225,8 @@ fn drafted(command: &Command) -> Option<ArgMatches> {
     Some(serve.clone())
 }
 
-/// Error of a command line for a log that is JSON. All else, and what is no error but help, clap prints in colour and ends
-/// the process.
+/// Error of a command line for a log that is JSON. All else, and what is no error but help, clap prints in colour and
+/// ends the process.
 fn usage_error(error: clap::Error) -> clap::Error {
     if !error.use_stderr() || formatted(Level::ERROR, "").is_none() {
         error.exit();

@@ -1,7 +1,8 @@
 //! `trunkline size`: computes the number of nodes for a load, and the resources that each of them needs.
 //!
-//! Arithmetic over measured costs (`tests/bench/run`, `app_cost`; the page *Sizing* of the book tells how); this machine does not
-//! matter. Costs that were not measured, such as TLS, have to fit into the share of the processors that stays free.
+//! Arithmetic over measured costs (`tests/bench/run`, `app_cost`; the page *Sizing* of the book tells how); this
+//! machine does not matter. Costs that were not measured, such as TLS, have to fit into the share of the processors
+//! that stays free.
 
 use std::num::NonZeroU64;
 

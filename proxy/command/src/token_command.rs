@@ -23,7 +23,8 @@ pub(super) enum TokenCommand {
         #[arg(long, value_name = "FILE")]
         file: Option<PathBuf>,
     },
-    /// Print an access token for the REST data plane, such as for `curl -H "Authorization: Bearer $(trunkline token rest)"`.
+    /// Print an access token for the REST data plane, such as for
+    /// `curl -H "Authorization: Bearer $(trunkline token rest)"`.
     Rest {
         #[command(flatten)]
         access_keys: AccessKeyArgs,

@@ -1,7 +1,7 @@
 //! Listener of the admin port: each connection has its time for a head, a body, an answer and the silence in between.
 //!
-//! axum's own server has no such limits. A thousand heads that were never finished took every descriptor, and the probes
-//! of a supervisor got no answer.
+//! axum's own server has no such limits. A thousand heads that were never finished took every descriptor, and the
+//! probes of a supervisor got no answer.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -54,7 +54,8 @@ pub(super) async fn serve(listener: TcpListener, router: Router, counters: Arc<A
             Ok((stream, peer)) => match table.take(peer.ip()) {
                 Some(place) => {
                     tokio::spawn(serve_connection(stream, peer, place, router.clone(), counters.clone()));
-                    // The task runs before the next accept: what a probe has sent is answered before it could be displaced.
+                    // The task runs before the next accept: what a probe has sent is answered before it could be
+                    // displaced.
                     tokio::task::yield_now().await;
                 }
                 None => counters.turned_away.increment(),
@@ -74,7 +75,8 @@ async fn serve_connection(
     router: Router,
     counters: Arc<AdminCounters>,
 ) {
-    // Answers of this node leave over links that others have dialled, and each is waited for. Without it they are only slower.
+    // Answers of this node leave over links that others have dialled, and each is waited for. Without it they are only
+    // slower.
     let _ = stream.set_nodelay(true);
     let limit = CurrentStallLimit::default();
     limit.set(WriteStallLimit::Idle(STALL_TIMEOUT));

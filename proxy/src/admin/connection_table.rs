@@ -5,8 +5,8 @@
 //!                 ▲ displaced first        ▲ then this          ▲ never
 //! ```
 //!
-//! A probe asks as soon as it is connected. So when there is no room, the one that has waited longest makes it: half-sent
-//! heads cost their sender a connection each, and nobody else an answer.
+//! A probe asks as soon as it is connected. So when there is no room, the one that has waited longest makes it:
+//! half-sent heads cost their sender a connection each, and nobody else an answer.
 
 use std::collections::HashMap;
 use std::net::IpAddr;

@@ -245,8 +245,8 @@ impl Guard {
     }
 }
 
-/// Middleware that refuses requests without access; behind it a request carries its [`Access`], and the [`SessionEnd`] if
-/// it has that from a session.
+/// Middleware that refuses requests without access; behind it a request carries its [`Access`], and the [`SessionEnd`]
+/// if it has that from a session.
 pub(super) async fn check(State(guard): State<Guard>, mut request: Request, next: Next) -> Response {
     let caller = AdminCaller::of(request.extensions());
     let access = match request.extensions().get::<FromNode>() {

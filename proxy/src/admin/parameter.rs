@@ -1,4 +1,5 @@
-//! Parameters of requests, from query and body. What is unknown, twice, too long or out of range is refused by its name.
+//! Parameters of requests, from query and body. What is unknown, twice, too long or out of range is refused by its
+//! name.
 
 use std::collections::BTreeMap;
 use std::str::FromStr;

@@ -1,9 +1,10 @@
 //! Sessions of the observer page: random ids in exchange for the admin token, which this node remembers.
 //!
-//! A session is an entry in the list of the node that made it, and nothing is signed. So it is good at no other node, tells
-//! nothing of the token, and ends with log-out, with its time, or with the node.
+//! A session is an entry in the list of the node that made it, and nothing is signed. So it is good at no other node,
+//! tells nothing of the token, and ends with log-out, with its time, or with the node.
 //!
-//! Its cookie goes to the paths of the page alone: cookies know no port, and an app on the same host has paths of its own.
+//! Its cookie goes to the paths of the page alone: cookies know no port, and an app on the same host has paths of its
+//! own.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -101,7 +102,8 @@ impl Sessions {
 
     /// Returns the end of the session that a request belongs to, if it carries the cookie of an open one.
     ///
-    /// An old cookie counts as none: then the page asks to log in. So does one that a page of another origin sends along.
+    /// An old cookie counts as none: then the page asks to log in. So does one that a page of another origin sends
+    /// along.
     pub(super) fn find(&self, headers: &HeaderMap) -> Option<SessionEnd> {
         let is_other_page = |site: &HeaderValue| !matches!(site.as_bytes(), b"same-origin" | b"none");
         if headers.get_all(FETCH_SITE).iter().any(is_other_page) {

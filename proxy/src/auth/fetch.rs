@@ -1,4 +1,5 @@
-//! Fetch of a small document over HTTP. No redirect is followed: keys are believed only where the operator says they are.
+//! Fetch of a small document over HTTP. No redirect is followed: keys are believed only where the operator says they
+//! are.
 
 use std::time::Duration;
 

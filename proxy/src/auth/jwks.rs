@@ -168,9 +168,9 @@ impl KeySets {
         }
     }
 
-    /// Reads all sets for a token whose key is in none, but not again and again for a guesser. Returns whether they were
-    /// read since the call. The reading goes on when the caller goes away: a stranger who asks and hangs up would else
-    /// spend the one reading that somebody with a new key waits for.
+    /// Reads all sets for a token whose key is in none, but not again and again for a guesser. Returns whether they
+    /// were read since the call. The reading goes on when the caller goes away: a stranger who asks and hangs up would
+    /// else spend the one reading that somebody with a new key waits for.
     pub(super) async fn read_early(self: &Arc<Self>) -> bool {
         let sets = Arc::clone(self);
         tokio::spawn(async move { sets.read_unless_fresh().await }).await.unwrap_or_default()

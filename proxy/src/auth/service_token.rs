@@ -1,8 +1,8 @@
 //! Tokens of dial-in: those with which app servers dial in, and those with which they send their clients there.
 //!
-//! They are JWTs signed with the text of an access key. Of the audience only the path and the hub count: its host is the
-//! one of a connection string, which a node behind a load balancer does not know, and its port is always missing. The
-//! key id is the hash of a text in another process, and says nothing.
+//! They are JWTs signed with the text of an access key. Of the audience only the path and the hub count: its host is
+//! the one of a connection string, which a node behind a load balancer does not know, and its port is always missing.
+//! The key id is the hash of a text in another process, and says nothing.
 
 use std::time::Duration;
 
@@ -166,8 +166,9 @@ pub fn host_of_url(url: &str) -> Option<String> {
 /// Beginning of the paths of the data plane.
 const REST_PREFIX: &str = "/api/";
 
-/// Whether an audience is the URL of a request with these segments, or a part of the data plane that ends with a slash and
-/// holds it. Its host does not count: a node behind a load balancer does not know its own, and the port is always missing.
+/// Whether an audience is the URL of a request with these segments, or a part of the data plane that ends with a slash
+/// and holds it. Its host does not count: a node behind a load balancer does not know its own, and the port is always
+/// missing.
 fn is_rest_audience(audience: &str, target: &[Vec<u8>]) -> bool {
     let Some((_, rest)) = audience.split_once("://") else { return false };
     let wanted = rest.find('/').and_then(|at| rest.get(at..)).unwrap_or_default();
@@ -180,8 +181,8 @@ fn is_rest_audience(audience: &str, target: &[Vec<u8>]) -> bool {
     if path.ends_with('/') { target.starts_with(&wanted) } else { target == wanted }
 }
 
-/// Segments of a path of the data plane, each decoded after the split, so that no name is taken for several segments. The
-/// hub has its name among the hubs of all applications.
+/// Segments of a path of the data plane, each decoded after the split, so that no name is taken for several segments.
+/// The hub has its name among the hubs of all applications.
 fn rest_segments(path: &str, application: Option<&str>) -> Vec<Vec<u8>> {
     let path = path.strip_prefix(REST_PREFIX).unwrap_or(path).trim_end_matches('/');
     let mut segments: Vec<Vec<u8>> = path.split('/').map(|segment| percent_decode_str(segment).collect()).collect();

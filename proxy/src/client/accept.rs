@@ -75,8 +75,9 @@ pub(super) async fn accept(
     None
 }
 
-/// Has the other nodes know that a client is here before its app server and itself are told so: what either does then may
-/// be followed by a send at any node. Nobody waits but the first client of a hub, of a user or of one of the user's groups.
+/// Has the other nodes know that a client is here before its app server and itself are told so: what either does then
+/// may be followed by a send at any node. Nobody waits but the first client of a hub, of a user or of one of the user's
+/// groups.
 async fn announce(shard: &Shard, pending: &PendingConnection) -> Option<InterestHold> {
     let shared = shard.shared();
     let (interest, hub) = (shared.fleet.interest.as_ref()?, pending.hub.index());

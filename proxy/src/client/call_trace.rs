@@ -1,7 +1,7 @@
 //! Trace of single calls: a sampled one gets a span, which its message names to the app server.
 //!
-//! It is the one message that a node writes anew. Its headers are where the standard, official servers and the SDK look for
-//! the parent of their own spans.
+//! It is the one message that a node writes anew. Its headers are where the standard, official servers and the SDK look
+//! for the parent of their own spans.
 
 use bytes::{Bytes, BytesMut};
 use memchr::memmem;
@@ -15,8 +15,8 @@ pub(super) fn may_name_context(payload: &[u8]) -> bool {
     memmem::find(payload, TRACEPARENT_HEADER.as_bytes()).is_some()
 }
 
-/// Begins the span of a call that is about to go up, and returns the message that names it; `None` if it is not sampled.
-/// The span ends with the answer; of a call that wants none, at once.
+/// Begins the span of a call that is about to go up, and returns the message that names it; `None` if it is not
+/// sampled. The span ends with the answer; of a call that wants none, at once.
 pub(super) fn trace_call(
     state: &mut ShardState,
     slot: Slot,

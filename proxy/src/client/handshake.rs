@@ -18,8 +18,8 @@ use crate::net::socket::Socket;
 use crate::shard::{Content, Shard};
 use crate::transport::websocket;
 
-/// Maximum number of bytes of the transport before the hub handshake is whole: some two full reads, whatever else than the
-/// handshake is in them. Pings and empty frames are not in the handshake's own limit.
+/// Maximum number of bytes of the transport before the hub handshake is whole: some two full reads, whatever else than
+/// the handshake is in them. Pings and empty frames are not in the handshake's own limit.
 const TRANSPORT_MAX_BYTES: usize = 4 * HANDSHAKE_MAX_BYTES;
 
 /// Hub handshake of a client.
@@ -64,7 +64,8 @@ impl Handshake {
 pub(super) struct PendingSocket {
     pub(super) socket: Socket,
     pub(super) inbound: Inbound,
-    /// Its token is for stateful reconnect: it may be that of a client which comes back to a connection that nobody has.
+    /// Its token is for stateful reconnect: it may be that of a client which comes back to a connection that nobody
+    /// has.
     pub(super) may_return: bool,
 }
 

@@ -15,7 +15,8 @@ pub(super) enum HandshakeFailure {
     Refused(HandshakeError),
     /// The handshake is fine, but its app servers have just gone, or this node drains: the client may try again.
     TryAgain(Content),
-    /// A client has come back to a connection that nobody has any more: it sends messages of this protocol, and no handshake.
+    /// A client has come back to a connection that nobody has any more: it sends messages of this protocol, and no
+    /// handshake.
     Returned(HubProtocol),
     /// No hub handshake came in time.
     TimedOut,

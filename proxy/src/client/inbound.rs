@@ -518,7 +518,8 @@ mod tests {
         for (protocol, stream) in [(HubProtocol::Json, json.as_bytes()), (HubProtocol::MessagePack, &packed.repeat(20))]
         {
             for size in [1, 2, 7, 999, 1033, 5000, stream.len()] {
-                // Behind the last whole message of a piece its rest is searched once more, as the begin of the next one.
+                // Behind the last whole message of a piece its rest is searched once more, as the begin of the next
+                // one.
                 let (bytes, count) = searched(stream.chunks(size), protocol, 64 * 1024);
                 assert_eq!(count, 20, "{protocol:?} in pieces of {size}");
                 assert!(

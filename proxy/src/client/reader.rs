@@ -35,8 +35,8 @@ use crate::upstream::{HomeLink, Hub};
 /// Size from which a read is part of a flood.
 const LARGE_READ_BYTES: usize = 16 * 1024;
 
-/// Bytes that pay for a frame in which no message ends; a smaller one counts as a message. The .NET client cuts long messages
-/// into frames of 4 KiB.
+/// Bytes that pay for a frame in which no message ends; a smaller one counts as a message. The .NET client cuts long
+/// messages into frames of 4 KiB.
 const FRAME_WORTH_BYTES: usize = 512;
 
 /// Text for a client of a hub with rules about methods whose message can't be judged.
@@ -412,7 +412,8 @@ pub(super) fn cause_of(error: &io::Error) -> Cause {
     }
 }
 
-/// Rules that judge single messages, if there are any. A client with side homes has its messages judged as long as it has.
+/// Rules that judge single messages, if there are any. A client with side homes has its messages judged as long as it
+/// has.
 fn rules_of(hub: &Hub, sides: &SideReading) -> Option<Arc<HubRules>> {
     hub.message_rules().or_else(|| sides.has_any.then(Arc::default))
 }
@@ -509,8 +510,8 @@ impl<'a> Upstream<'a> {
         Ok(())
     }
 
-    /// Takes messages that rules judge first. What is allowed and stands together goes up together. Returns the place of the
-    /// first one that waits for an app server, if one does.
+    /// Takes messages that rules judge first. What is allowed and stands together goes up together. Returns the place
+    /// of the first one that waits for an app server, if one does.
     fn take_judged(
         &mut self,
         (rules, protocol): (&HubRules, HubProtocol),

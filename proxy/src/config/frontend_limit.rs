@@ -3,7 +3,8 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-/// Limit of client connections and open requests of a node: several gigabytes of memory, and more than one process should hold.
+/// Limit of client connections and open requests of a node: several gigabytes of memory, and more than one process
+/// should hold.
 const CONNECTIONS_MAX: u32 = 1_000_000;
 
 /// Time that a client has for the head of a request.

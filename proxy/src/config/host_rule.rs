@@ -1,8 +1,8 @@
 //! Hosts that requests may ask for (`--allow-host`).
 //!
-//! A page whose name was made to resolve to this node (DNS rebinding) is same-origin with it in its browser. It still names
-//! its own host, so a list of hosts keeps it out. A node with the development key is open to all of this machine, and so
-//! has such a list by itself.
+//! A page whose name was made to resolve to this node (DNS rebinding) is same-origin with it in its browser. It still
+//! names its own host, so a list of hosts keeps it out. A node with the development key is open to all of this machine,
+//! and so has such a list by itself.
 
 use std::net::IpAddr;
 use std::str::FromStr;

@@ -16,13 +16,14 @@ pub struct RehomeSettings {
 }
 
 impl RehomeSettings {
-    /// Time to hold clients: long enough for a restart of the only app server. Clients for newcomers: half of ten thousand go
-    /// within a minute, and `on_rehomed` of an app server that has just started runs a hundred times a second for each node.
+    /// Time to hold clients: long enough for a restart of the only app server. Clients for newcomers: half of ten
+    /// thousand go within a minute, and `on_rehomed` of an app server that has just started runs a hundred times a
+    /// second for each node.
     pub const DEFAULT: Self =
         Self { hold_timeout_s: 60, holds_new: false, pending_calls_max: 1_000, app_rebalance_per_s: 100 };
 
-    /// Returns how long a new client waits for a lost link: as long as a client waits for its hub handshake, which is also
-    /// how long the hub would wait for it, and no longer than clients are held at all.
+    /// Returns how long a new client waits for a lost link: as long as a client waits for its hub handshake, which is
+    /// also how long the hub would wait for it, and no longer than clients are held at all.
     #[must_use]
     pub fn link_wait(&self, handshake_timeout_ms: u64) -> Duration {
         Duration::from_secs(self.hold_timeout_s.into()).min(Duration::from_millis(handshake_timeout_ms))

@@ -1,7 +1,7 @@
 //! Trusted headers: which headers of trusted load balancers are believed.
 //!
-//! A header is worth something only where the balancer writes it itself. Nearly all balancers write `X-Forwarded-For` and
-//! `-Proto`; many of them pass on all others as the client has sent them.
+//! A header is worth something only where the balancer writes it itself. Nearly all balancers write `X-Forwarded-For`
+//! and `-Proto`; many of them pass on all others as the client has sent them.
 
 use std::sync::Arc;
 

@@ -1,5 +1,5 @@
-//! Clients of HTTP transports that behave as .NET's do: requests of a client share a pool of kept-alive connections, a ping
-//! is posted every 15 s, and a POST that meets the end of its connection is not repeated.
+//! Clients of HTTP transports that behave as .NET's do: requests of a client share a pool of kept-alive connections, a
+//! ping is posted every 15 s, and a POST that meets the end of its connection is not repeated.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;

@@ -1,4 +1,5 @@
-//! Clients of app servers that dial in, which come back at another node: their connections move there, and nobody notices.
+//! Clients of app servers that dial in, which come back at another node: their connections move there, and nobody
+//! notices.
 
 use std::time::Duration;
 

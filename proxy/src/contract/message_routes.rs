@@ -58,7 +58,8 @@ impl Scene {
     }
 }
 
-/// The first opening of a client at an app server of a group: it answers the hub handshake, which the client never sees.
+/// The first opening of a client at an app server of a group: it answers the hub handshake, which the client never
+/// sees.
 async fn accept(link: &mut AppLink, client: &Client) {
     let open = link.opening().await;
     assert_eq!(open.connection_id, client.id);

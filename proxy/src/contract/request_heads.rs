@@ -1,4 +1,5 @@
-//! Odd heads: what an app server could read in another way than the node is refused, by the statuses of nginx and Envoy.
+//! Odd heads: what an app server could read in another way than the node is refused, by the statuses of nginx and
+//! Envoy.
 
 use std::fmt::Write;
 

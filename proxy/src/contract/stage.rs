@@ -75,8 +75,8 @@ impl Stage {
         Self::named(address, (address, Resolver::default()), network, settings)
     }
 
-    /// Starts a node of one shard that other nodes reach by this name, at an address of a network in memory. It resolves their
-    /// names by this resolver.
+    /// Starts a node of one shard that other nodes reach by this name, at an address of a network in memory. It
+    /// resolves their names by this resolver.
     pub(super) fn named(
         name: &str,
         (address, resolver): (&str, Resolver),

@@ -1,4 +1,5 @@
-//! Nodes that die or freeze, and their clients with stateful reconnect, which come back elsewhere while their tokens are young.
+//! Nodes that die or freeze, and their clients with stateful reconnect, which come back elsewhere while their tokens
+//! are young.
 
 use std::time::Duration;
 

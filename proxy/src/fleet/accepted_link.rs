@@ -90,7 +90,8 @@ impl AcceptedLinks {
         true
     }
 
-    /// Takes the socket from a session, which is over with it if its verdict or `is_over` says so; returns whether it is.
+    /// Takes the socket from a session, which is over with it if its verdict or `is_over` says so; returns whether it
+    /// is.
     pub(super) fn detach(
         &self,
         member: &FleetMember,

@@ -1,7 +1,7 @@
 //! Book of the addresses at which other nodes may be: those that `--peers` names, and those that members tell.
 //!
-//! A name with several addresses is as many nodes, asked for again and again. What members tell is dialled as long as it
-//! leads to somebody; so one address of a fleet is enough to find all of it, and old ones are forgotten.
+//! A name with several addresses is as many nodes, asked for again and again. What members tell is dialled as long as
+//! it leads to somebody; so one address of a fleet is enough to find all of it, and old ones are forgotten.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -98,8 +98,8 @@ impl AddressBook {
         add(&mut self.entries(), address, false)
     }
 
-    /// Notes what came of the last try; `true` if that is the first problem since there was none. Garbage may have many forms,
-    /// and each would be a line of the log.
+    /// Notes what came of the last try; `true` if that is the first problem since there was none. Garbage may have many
+    /// forms, and each would be a line of the log.
     pub(super) fn set(&self, address: &Address, state: AddressState) -> bool {
         let mut entries = self.entries();
         let Some(entry) = entries.get_mut(&address.to_string()) else { return false };

@@ -152,8 +152,8 @@ impl AppPresence {
         member.client_port().filter(|_| is_old).cloned()
     }
 
-    /// Target of a link to a node: its name, or its boot id where others have that name, too. Nodes of earlier versions know
-    /// only names.
+    /// Target of a link to a node: its name, or its boot id where others have that name, too. Nodes of earlier versions
+    /// know only names.
     fn target_of(&self, fleet: &Membership, member: &FleetMember) -> String {
         let is_shared = fleet.shared_names().contains(member.name());
         if is_shared { member.boot() } else { member.name() }.to_owned()
@@ -265,8 +265,8 @@ impl AppPresence {
     }
 }
 
-/// Whether a node can be reached under an endpoint, as far as anybody knows. One that was reached under another endpoint
-/// of the app server is behind that; one that no app server has reached yet may be behind any.
+/// Whether a node can be reached under an endpoint, as far as anybody knows. One that was reached under another
+/// endpoint of the app server is behind that; one that no app server has reached yet may be behind any.
 fn is_behind(
     endpoint: &ByteString,
     endpoints: &BTreeMap<ByteString, String>,

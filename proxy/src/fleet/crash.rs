@@ -1,5 +1,5 @@
-//! Crashes of other nodes, as app servers are told of them: they give up at once what they would keep for a node that is only
-//! cut off.
+//! Crashes of other nodes, as app servers are told of them: they give up at once what they would keep for a node that
+//! is only cut off.
 //!
 //! ```text
 //!  its address refuses for 2 s, or another start answers there ──► and it has no link to this node ──► a ping to each app server

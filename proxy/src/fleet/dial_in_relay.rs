@@ -205,8 +205,8 @@ async fn invoke_when_moved(fleet: &Fleet, link: &Arc<LinkHandle>, request: Clien
     }
 }
 
-/// Whether all app servers of a hub dial the fleet under one address. Under several each sends a copy to each, and nobody
-/// could tell which of two copies is for a connection in between.
+/// Whether all app servers of a hub dial the fleet under one address. Under several each sends a copy to each, and
+/// nobody could tell which of two copies is for a connection in between.
 fn has_one_endpoint(members: &Membership, hub: &Hub) -> bool {
     let pools = hub.pools();
     let links: Vec<_> = pools.iter().flat_map(|pool| pool.links()).collect();

@@ -1,10 +1,10 @@
 //! Notice that the nodes of the fleet see different members: told once it has lasted while no member came or went.
 //!
-//! Each member that comes or goes is seen by some nodes first, so a disagreement then is a part of every roll-out. Pure:
-//! time comes in as an argument.
+//! Each member that comes or goes is seen by some nodes first, so a disagreement then is a part of every roll-out.
+//! Pure: time comes in as an argument.
 
-/// Time without a change of members after which a disagreement is told: a node without links is gone after 10 s, and the last
-/// one has heard of it some seconds later.
+/// Time without a change of members after which a disagreement is told: a node without links is gone after 10 s, and
+/// the last one has heard of it some seconds later.
 const PATIENCE_MS: u64 = 20_000;
 
 /// State of the notice.

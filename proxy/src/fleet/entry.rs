@@ -1,11 +1,13 @@
-//! Messages and questions that enter the fleet at this node by a request: an operator's, and those of the REST data plane.
+//! Messages and questions that enter the fleet at this node by a request: an operator's, and those of the REST data
+//! plane.
 //!
 //! ```text
 //!  request ─► hub by its name ─┬─► shards of this node ───────────┐
 //!                              └─► nodes that may be concerned ───┴─► one answer, and the nodes that gave none
 //! ```
 //!
-//! What app servers send is epoch by epoch; what enters here is, too, at hubs of dial-in, where nodes number what enters.
+//! What app servers send is epoch by epoch; what enters here is, too, at hubs of dial-in, where nodes number what
+//! enters.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -131,8 +133,8 @@ impl FleetEntry {
         }
     }
 
-    /// Asks the members where clients may be concerned: at once, so that questions keep their order. The future waits for
-    /// the answers.
+    /// Asks the members where clients may be concerned: at once, so that questions keep their order. The future waits
+    /// for the answers.
     #[cfg(test)]
     pub(crate) fn ask(
         &self,
@@ -162,7 +164,8 @@ impl FleetEntry {
         NamedHub { key: if is_elsewhere { name.to_owned() } else { dial_in_key }, here: None }
     }
 
-    /// Gives a message to its receivers at all nodes, in the order in which this is called. The future waits for the nodes.
+    /// Gives a message to its receivers at all nodes, in the order in which this is called. The future waits for the
+    /// nodes.
     pub(crate) async fn begin_delivery(
         &self,
         hub: &NamedHub,

@@ -93,8 +93,8 @@ impl Fleet {
         self.0.members.shared()
     }
 
-    /// Asks these members by the body of a message: at once, so that questions keep their order. The future waits for the
-    /// answers.
+    /// Asks these members by the body of a message: at once, so that questions keep their order. The future waits for
+    /// the answers.
     pub(super) fn ask(
         &self,
         asked: Vec<Arc<FleetMember>>,

@@ -1,5 +1,5 @@
-//! Membership of this node in the fleet: the members that it sees, the addresses at which others may be, and its own state
-//! as the others are told it.
+//! Membership of this node in the fleet: the members that it sees, the addresses at which others may be, and its own
+//! state as the others are told it.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -167,7 +167,8 @@ impl Membership {
         }
     }
 
-    /// Whether this node has just started, and is not linked with all others yet: what enters here would miss their clients.
+    /// Whether this node has just started, and is not linked with all others yet: what enters here would miss their
+    /// clients.
     pub(super) fn is_finding_others(&self) -> bool {
         if self.is_alone() || self.has_joined.load(Ordering::Relaxed) {
             return false;
@@ -180,8 +181,8 @@ impl Membership {
         !has_joined
     }
 
-    /// Waits until this node and those that have just come are linked and take clients, 3 s at most: until then it can't ask
-    /// them.
+    /// Waits until this node and those that have just come are linked and take clients, 3 s at most: until then it
+    /// can't ask them.
     pub(crate) async fn settled(&self) {
         let until = Instant::now() + SETTLE_TIMEOUT;
         while self.is_settling() && Instant::now() < until {

@@ -122,8 +122,8 @@ impl Housekeeper<'_> {
         }
     }
 
-    /// Greets a member that sees others than this node: it tells whom. Nodes that have met a third one at the same moment
-    /// were told nothing of each other.
+    /// Greets a member that sees others than this node: it tells whom. Nodes that have met a third one at the same
+    /// moment were told nothing of each other.
     fn greet_again(&self) {
         let own = self.members.view();
         let members = self.members.all();

@@ -1,7 +1,7 @@
 //! Reach of a link that an app server has dialled: the nodes for whose clients it carries a message.
 //!
-//! Such an app server dials addresses, its *endpoints*. A broadcast goes over one link of each endpoint, and reaches the
-//! clients of all nodes if each node gets it by exactly one of them:
+//! Such an app server dials addresses, its *endpoints*. A broadcast goes over one link of each endpoint, and reaches
+//! the clients of all nodes if each node gets it by exactly one of them:
 //!
 //! ```text
 //!  it has links to the node     ─► the first endpoint, by name, of these links

@@ -1,5 +1,5 @@
-//! Names by which members are reached for requests about connections that they have: noted while they resolve, because some
-//! orchestrators take the name of a node away as soon as they ask it to stop.
+//! Names by which members are reached for requests about connections that they have: noted while they resolve, because
+//! some orchestrators take the name of a node away as soon as they ask it to stop.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;

@@ -26,8 +26,8 @@ impl MemberTable {
         self.0.load().iter().find(|member| member.boot() == boot).cloned()
     }
 
-    /// Returns the member that greets, a new one or not; `None` when there are too many. Another start with the same name
-    /// and address is gone.
+    /// Returns the member that greets, a new one or not; `None` when there are too many. Another start with the same
+    /// name and address is gone.
     pub(super) fn meet(&self, greeting: &Greeting, address: Option<&Address>) -> Option<Arc<FleetMember>> {
         if let Some(known) = self.find(&greeting.boot) {
             if let Some(address) = address {

@@ -90,8 +90,8 @@ impl NodeLink {
         self.outbox.push_if_room(Class::Ordinary, frame)
     }
 
-    /// Queues a message that keeps the fleet together (states, interest, answers), room or no room: there are few. A far end
-    /// that takes none of many loses the link.
+    /// Queues a message that keeps the fleet together (states, interest, answers), room or no room: there are few. A
+    /// far end that takes none of many loses the link.
     pub(super) fn tell(&self, message: &NodeMessage) {
         if self.ring_bytes() > TOLD_MAX_BYTES {
             return self.give_up();
@@ -112,7 +112,8 @@ impl NodeLink {
         }
     }
 
-    /// Asks for a sign of life unless one is owed: so whoever asks something knows within a second whether an answer may come.
+    /// Asks for a sign of life unless one is owed: so whoever asks something knows within a second whether an answer
+    /// may come.
     pub(super) fn watch(&self) {
         if !self.beats().is_owed() {
             self.beat();

@@ -64,8 +64,8 @@ impl NodeQuestions {
         self.api.get().cloned()
     }
 
-    /// Asks these members by the body of a message: at once, so that questions keep their order. The future waits for the
-    /// answers.
+    /// Asks these members by the body of a message: at once, so that questions keep their order. The future waits for
+    /// the answers.
     pub(super) fn ask(
         &self,
         (passage, clock): (&Passage, LinkClock),

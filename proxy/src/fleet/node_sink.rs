@@ -199,7 +199,8 @@ impl<'a> NodeSink<'a> {
     ) -> bool {
         let (shared, counters) = (self.fleet.shared(), self.fleet.passage().relayed());
         let Some(hub) = shared.hubs.keyed(hub) else {
-            // The hub may be known later, and its clients come then. A refusal has been counted, and nobody waits for it.
+            // The hub may be known later, and its clients come then. A refusal has been counted, and nobody waits for
+            // it.
             drop(shared.note_user_groups(hub, &message));
             take_result(shared, &message);
             return false;

@@ -163,8 +163,8 @@ pub(super) enum FirstAnswer<T> {
 }
 
 impl<T> OpenQuestion<Option<T>> {
-    /// Waits until one of these members answers with something, or all without. Each has the time that is told for it, which
-    /// may get shorter while it is waited for.
+    /// Waits until one of these members answers with something, or all without. Each has the time that is told for it,
+    /// which may get shorter while it is waited for.
     pub(super) async fn first_some(
         mut self,
         mut asked: Vec<Arc<FleetMember>>,

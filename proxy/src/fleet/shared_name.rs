@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use trunkline_protocol::fleet::{BEAT_INTERVAL_MS, LATE_AFTER_MS};
 
-/// Beats for which a name is shared before people are told. A node that has started again under its name after a power cut may
-/// seem to live until it is late.
+/// Beats for which a name is shared before people are told. A node that has started again under its name after a power
+/// cut may seem to live until it is late.
 const BEATS: u64 = LATE_AFTER_MS / BEAT_INTERVAL_MS + 2;
 
 /// Names that several nodes have, each with the beats since when.

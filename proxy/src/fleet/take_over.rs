@@ -1,5 +1,5 @@
-//! Take-overs of client connections: what a node asks the others when a client comes back that is not its own, and what it
-//! answers itself.
+//! Take-overs of client connections: what a node asks the others when a client comes back that is not its own, and what
+//! it answers itself.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,8 +24,8 @@ use crate::upstream::Hub;
 /// Time in which the other nodes say whether they have a connection. One that is frozen has others wait for no longer.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Time in which a late node says so, once all others have answered. It has been silent for seconds, so its client is better
-/// off with a new connection.
+/// Time in which a late node says so, once all others have answered. It has been silent for seconds, so its client is
+/// better off with a new connection.
 const LATE_LOOK_TIMEOUT: Duration = Duration::from_millis(300);
 
 /// Time by which a node is behind that is waited for like a late one, before it counts as one.
@@ -164,8 +164,8 @@ impl TakeOvers {
         drop(is_known.await);
     }
 
-    /// Begins a new epoch of this node for a connection that is about to leave another one, or this one, and tells that node
-    /// behind all sends that have entered the fleet here before.
+    /// Begins a new epoch of this node for a connection that is about to leave another one, or this one, and tells that
+    /// node behind all sends that have entered the fleet here before.
     pub(super) fn begin_epoch(&self, owner: ByteString, hub: ByteString, connection_id: ByteString) {
         let announced = AnnouncedMove { owner, hub, connection_id };
         match (self.0.shared().fleet.moves.push(announced), self.0.runtime().get()) {

@@ -5,8 +5,8 @@
 //!                      changes meanwhile: kept here first, then told ───────────────┴─► the new member keeps the later one
 //! ```
 //!
-//! The copy may be far larger than what may wait for a node, and what clients wait for goes over the same link. So it has
-//! but a part of the room, and takes its time.
+//! The copy may be far larger than what may wait for a node, and what clients wait for goes over the same link. So it
+//! has but a part of the room, and takes its time.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,8 +19,8 @@ use trunkline_protocol::service::ServiceMessage;
 use super::node_link::NodeLink;
 use crate::shard::Shared;
 
-/// Bytes that may wait for a node, or for its acknowledgement, when more of the copy is queued: twice of what is sent before
-/// an acknowledgement comes.
+/// Bytes that may wait for a node, or for its acknowledgement, when more of the copy is queued: twice of what is sent
+/// before an acknowledgement comes.
 const COPY_RING_BYTES: usize = LINK_RING_MAX_BYTES / 2;
 
 /// Interval at which the room of a link is looked at, where there is none for the copy.

@@ -1,7 +1,7 @@
 //! Authentication: the user of a request, by an access token in its header or query, verified before anything else.
 //!
-//! Without a token there is no user; a bad token is refused, because its bearer expects to be a user. This is for requests
-//! that negotiate, or connect without negotiation; the others are [identified](super::identify).
+//! Without a token there is no user; a bad token is refused, because its bearer expects to be a user. This is for
+//! requests that negotiate, or connect without negotiation; the others are [identified](super::identify).
 
 use axum::extract::Request;
 use axum::response::Response;
@@ -15,8 +15,8 @@ use crate::frontend::plain_response::plain;
 use crate::frontend::request_route::route_question;
 use crate::upstream::{Hub, RouteChoice};
 
-/// Authenticates a request without a connection token, and stores its [`User`], what binds it, and the app's [`Grant`] in
-/// its extensions.
+/// Authenticates a request without a connection token, and stores its [`User`], what binds it, and the app's [`Grant`]
+/// in its extensions.
 ///
 /// # Errors
 /// The refusal of a client that may not connect.

@@ -1,8 +1,8 @@
 //! Authorization by the app's negotiate handler, for a client that negotiates or connects without a token.
 //!
-//! The handler sees the client's headers, cookies among them, and its path and query. Its answer is a decision (the user
-//! and headers, or a redirect), or a refusal that the client gets as it is. Without an answer the client is refused.
-//! With the question goes the user whose access token the proxy has verified.
+//! The handler sees the client's headers, cookies among them, and its path and query. Its answer is a decision (the
+//! user and headers, or a redirect), or a refusal that the client gets as it is. Without an answer the client is
+//! refused. With the question goes the user whose access token the proxy has verified.
 
 use axum::body::Body;
 use axum::extract::Request;

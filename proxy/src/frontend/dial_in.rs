@@ -114,8 +114,8 @@ fn verify(endpoint: &Endpoint, request: &mut Request, audience: ServiceAudience,
     })
 }
 
-/// Whether a request may be one that comes back to an open connection of this hub. One that closes with its token is closed
-/// by then.
+/// Whether a request may be one that comes back to an open connection of this hub. One that closes with its token is
+/// closed by then.
 fn may_come_back(endpoint: &Endpoint, request: &Request, hub: &str) -> bool {
     let is_connect = split_negotiate(request.uri().path()).is_none() && is_upgrade_of(request);
     let Some(sealed) = query_value(request.uri(), CONNECTION_TOKEN_PARAMETER).filter(|_| is_connect) else {

@@ -62,8 +62,8 @@ impl Endpoint {
         (!may_come).then(|| unavailable(Cause::NoAppServer, "no app server serves this hub at the moment"))
     }
 
-    /// Waits for a link of the request's group that was lost a moment ago, unless clients without an app server are taken
-    /// anyway.
+    /// Waits for a link of the request's group that was lost a moment ago, unless clients without an app server are
+    /// taken anyway.
     pub(super) async fn wait_for_link(&self, hub: &Hub, group: Option<Arc<ServerGroup>>) {
         if !self.shared.settings.rehoming.holds_new {
             self.shared.wait_for_link(hub, RouteChoice::group_name(group.as_ref())).await;

@@ -29,8 +29,8 @@ pub(crate) const FORWARDED_HOST: HeaderName = HeaderName::from_static(FORWARDED_
 const FORWARDED_PREFIX: HeaderName = HeaderName::from_static(FORWARDED_PREFIX_HEADER);
 const FORWARDED: HeaderName = http::header::FORWARDED;
 
-/// All forwarding headers, other spellings of the scheme included, which apps believe too. Normalisation removes them, and
-/// writes trusted claims back.
+/// All forwarding headers, other spellings of the scheme included, which apps believe too. Normalisation removes them,
+/// and writes trusted claims back.
 pub(crate) const FORWARDED_HEADERS: [HeaderName; 8] = [
     FORWARDED_FOR,
     FORWARDED_PROTO,

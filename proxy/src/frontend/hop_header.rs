@@ -70,8 +70,8 @@ pub(crate) fn has_too_many_nominations(headers: &HeaderMap) -> bool {
     words(headers, &CONNECTION).nth(NOMINATIONS_MAX).is_some()
 }
 
-/// Forgets which headers `Connection` names beside the known ones. Behind a load balancer that passes a client's word on,
-/// as HAProxy does, the client could remove what the balancer has added.
+/// Forgets which headers `Connection` names beside the known ones. Behind a load balancer that passes a client's word
+/// on, as HAProxy does, the client could remove what the balancer has added.
 pub(crate) fn keep_known_nominations(headers: &mut HeaderMap) {
     let known = |name: &HeaderName| name == "close" || HOP_BY_HOP.contains(name);
     let kept: Vec<_> = nominated(headers).filter(known).map(|name| name.to_string()).collect();
@@ -81,8 +81,8 @@ pub(crate) fn keep_known_nominations(headers: &mut HeaderMap) {
     }
 }
 
-/// Removes headers whose names an app may take for others: CGI and its heirs read `X_Forwarded_For` and `X-Forwarded-For`
-/// as one variable.
+/// Removes headers whose names an app may take for others: CGI and its heirs read `X_Forwarded_For` and
+/// `X-Forwarded-For` as one variable.
 pub(crate) fn drop_look_alikes(headers: &mut HeaderMap) {
     remove_if(headers, |name| {
         if name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {

@@ -3,7 +3,8 @@
 //! Each request of a connection is identified, whatever its transport, before anything else is done for it. Where an
 //! access token named the user at negotiate, a valid one of the same user comes with each request: the connection token
 //! alone is a name of the connection and no proof of its user. What only the app can read (a cookie) was judged by the
-//! app at negotiate, and is bound by the connection token. Another node that carries the request here has done all this.
+//! app at negotiate, and is bound by the connection token. Another node that carries the request here has done all
+//! this.
 
 use axum::extract::Request;
 use axum::response::Response;
@@ -91,7 +92,8 @@ fn shown_by_dial_in(opened: &ConnectionToken, request: &Request) -> Result<User,
     if shown.id == opened.user { Ok(shown) } else { Err(plain(StatusCode::UNAUTHORIZED, OTHER_USER)) }
 }
 
-/// Returns the user that the access token of a request shows, where it counts: it may say more than the one at negotiate.
+/// Returns the user that the access token of a request shows, where it counts: it may say more than the one at
+/// negotiate.
 async fn shown_user(
     endpoint: &Endpoint,
     hub: &Hub,

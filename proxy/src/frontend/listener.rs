@@ -136,8 +136,8 @@ pub(crate) async fn serve(listener: TcpListener, layers: Layers, service: Listen
     }
 }
 
-/// Has what is written leave at once, and a client that vanished without a word be noticed, while nothing else would: by a
-/// request that waits for an app server, or a tunnel of the app's.
+/// Has what is written leave at once, and a client that vanished without a word be noticed, while nothing else would:
+/// by a request that waits for an app server, or a tunnel of the app's.
 fn prepare<'a>(socket: impl Into<SockRef<'a>>) -> io::Result<()> {
     let socket = socket.into();
     socket.set_tcp_nodelay(true)?;

@@ -1,8 +1,8 @@
 //! Normalisation, the first step of each request: brings it into the one form that all later steps expect.
 //!
-//! After it `PeerAddress` is the client's address, `Host` is the host that the client asked for, the path has no prefix,
-//! and of the headers of load balancers only trusted ones are left. A request that another node has forwarded here was
-//! normalised there.
+//! After it `PeerAddress` is the client's address, `Host` is the host that the client asked for, the path has no
+//! prefix, and of the headers of load balancers only trusted ones are left. A request that another node has forwarded
+//! here was normalised there.
 
 use std::net::IpAddr;
 

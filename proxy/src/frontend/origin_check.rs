@@ -1,7 +1,7 @@
 //! Origin check of pages: CORS for requests, and the `Origin` header for upgrades, which CORS does not cover.
 //!
-//! A browser sends cookies with an upgrade that any page asks for. So a page that may connect only because all pages may
-//! does so without cookies: they are removed before any later step.
+//! A browser sends cookies with an upgrade that any page asks for. So a page that may connect only because all pages
+//! may does so without cookies: they are removed before any later step.
 
 use std::sync::Arc;
 
@@ -92,8 +92,8 @@ pub(crate) fn may_connect(settings: &Settings, request: &mut Request) -> bool {
     }
 }
 
-/// Returns the origin of the node itself, as the request has reached it. Where nobody knows by which scheme that was, it is
-/// the page's: something in front of a plain listener may speak TLS.
+/// Returns the origin of the node itself, as the request has reached it. Where nobody knows by which scheme that was,
+/// it is the page's: something in front of a plain listener may speak TLS.
 fn own_origin(headers: &HeaderMap, extensions: &Extensions, scheme_of_page: &str) -> Option<Origin> {
     let host = headers.get(HOST)?.to_str().ok()?;
     let scheme = extensions.get().map_or(scheme_of_page, |ClientScheme(scheme)| scheme.name());

@@ -17,8 +17,8 @@ pub(crate) fn split_negotiate(path: &str) -> Option<&str> {
 
 /// Whether a path leads to where app servers speak to proxies, in any spelling that an app server might take for it.
 ///
-/// Nobody else has any business there, so doubt counts against the path: escapes are decoded, those of escapes too, empty
-/// and dotted segments resolved, parameters of segments left out, case does not matter.
+/// Nobody else has any business there, so doubt counts against the path: escapes are decoded, those of escapes too,
+/// empty and dotted segments resolved, parameters of segments left out, case does not matter.
 pub(crate) fn is_private(path: &str) -> bool {
     let own = PRIVATE_PREFIX.trim_matches('/');
     let path = decoded(path).replace('\\', "/");

@@ -6,7 +6,8 @@ use http::StatusCode;
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use trunkline_protocol::cause::Cause;
 
-/// Seconds after which a client may try again while there is no app server or node for it; they come back within seconds.
+/// Seconds after which a client may try again while there is no app server or node for it; they come back within
+/// seconds.
 pub(crate) const RETRY_AFTER_SECONDS: &str = "2";
 
 /// Makes a short answer in plain text.

@@ -73,8 +73,8 @@ pub(crate) fn answer(endpoint: &Endpoint, request: &Request) -> Response {
     plain(StatusCode::NO_CONTENT, "")
 }
 
-/// Has the owners end what this node carries for them, event streams spread over this time. Does not end by itself: more may
-/// come by connections that are kept.
+/// Has the owners end what this node carries for them, event streams spread over this time. Does not end by itself:
+/// more may come by connections that are kept.
 pub(crate) async fn release_carried(shared: &Arc<Shared>, spread: Duration) {
     let (nodes, last) = (client_of_nodes(shared), Instant::now() + spread);
     loop {

@@ -1,7 +1,7 @@
 //! Checks of a request's head: what servers may read in different ways is refused before anybody reads it.
 //!
-//! Pure. The answers are those of nginx and Envoy. A head that passes names one host, one target and one length, so load
-//! balancer, node and app server can't see three different requests in the same bytes.
+//! Pure. The answers are those of nginx and Envoy. A head that passes names one host, one target and one length, so
+//! load balancer, node and app server can't see three different requests in the same bytes.
 
 use std::net::Ipv6Addr;
 

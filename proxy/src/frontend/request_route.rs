@@ -1,7 +1,7 @@
 //! Routes of requests: the group of app servers that takes a client or a request, or its refusal.
 //!
-//! A client is routed once it is identified, before its connection begins. Later its shard asks again, by the frame that
-//! has opened the connection, and so by the same facts.
+//! A client is routed once it is identified, before its connection begins. Later its shard asks again, by the frame
+//! that has opened the connection, and so by the same facts.
 
 use std::sync::Arc;
 
@@ -40,8 +40,8 @@ pub(crate) fn route(endpoint: &Endpoint, hub: &Hub, request: Request) -> Request
         Some(client) => choose(endpoint, hub, &parts, &client.user, &client.connection_id),
         None => {
             let user = parts.extensions.get().cloned().unwrap_or_default();
-            // One that negotiates now has its id once it connects; a WebSocket without negotiation gets it here, so that a
-            // percentage can go by it.
+            // One that negotiates now has its id once it connects; a WebSocket without negotiation gets it here, so
+            // that a percentage can go by it.
             let id = is_upgrade(&parts.headers).then(random_id);
             let routed = choose(endpoint, hub, &parts, &user, id.as_deref().unwrap_or_default());
             if let Some(id) = id {
@@ -54,8 +54,8 @@ pub(crate) fn route(endpoint: &Endpoint, hub: &Hub, request: Request) -> Request
     Request::from_parts(parts, body)
 }
 
-/// Chooses the group whose app servers are asked about a client before it is known whom they name; `None` for the default
-/// one.
+/// Chooses the group whose app servers are asked about a client before it is known whom they name; `None` for the
+/// default one.
 ///
 /// # Errors
 /// The refusal of a client that a route rejects, where nobody could name it.

@@ -6,7 +6,8 @@
 //!  connect, its own traceparent, which browsers can't set on a WebSocket ────────┘
 //! ```
 //!
-//! Without `--otlp` the client's context goes to the app in the same way: the app may trace although this node does not.
+//! Without `--otlp` the client's context goes to the app in the same way: the app may trace although this node does
+//! not.
 
 use axum::extract::Request;
 use bytestring::ByteString;
@@ -82,7 +83,8 @@ pub(crate) fn arrive(endpoint: &Endpoint, request: &mut Request) {
     }
 }
 
-/// Traces a negotiation: seals its trace into the claims of the connection token, and returns its span if it is sampled.
+/// Traces a negotiation: seals its trace into the claims of the connection token, and returns its span if it is
+/// sampled.
 pub(crate) fn negotiate(
     endpoint: &Endpoint,
     hub: &Hub,

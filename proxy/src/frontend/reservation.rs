@@ -1,9 +1,9 @@
 //! Reservation: the owner of a connection token gives its id to the node that a WebSocket has reached, once.
 //!
 //! A connection token with a user that the app has named is a log-in, and one for stateful reconnect may be that of a
-//! connection which is lost. Each node can open them, so the node that made the token counts: it gives the id away as if the
-//! connection had begun there, and to nobody else after. Where it can't be asked about a user, the app is, as for a client
-//! that connects without negotiation, and has to name the same user.
+//! connection which is lost. Each node can open them, so the node that made the token counts: it gives the id away as
+//! if the connection had begun there, and to nobody else after. Where it can't be asked about a user, the app is, as
+//! for a client that connects without negotiation, and has to name the same user.
 //!
 //! ```text
 //!  upgrade at B ──► token of A, user named by the app ──► A: POST /.trunkline/reserve ─┬─ 204 ──► 101
@@ -72,8 +72,8 @@ pub(crate) fn answer(endpoint: &Endpoint, request: &Request) -> Response {
     }
 }
 
-/// Makes sure that a connection token opens one connection in the fleet, and returns the connection's user. `asked` is what
-/// the owner has said, if it was asked before.
+/// Makes sure that a connection token opens one connection in the fleet, and returns the connection's user. `asked` is
+/// what the owner has said, if it was asked before.
 ///
 /// # Errors
 /// The refusal of a client whose token has been used, or can't be judged.
@@ -105,8 +105,8 @@ pub(crate) async fn confirm(
     }
 }
 
-/// Whether another node may be asked for the id of a connection token. Nodes that can't reach each other by their configuration
-/// count each for itself.
+/// Whether another node may be asked for the id of a connection token. Nodes that can't reach each other by their
+/// configuration count each for itself.
 pub(crate) fn has_owner_elsewhere(endpoint: &Endpoint, client: &ConnectingClient) -> bool {
     let can_be_asked = |token: &ConnectionToken| !token.address.is_empty() && endpoint.shared.settings.relay.forward;
     !client.is_ours && client.token.as_deref().is_some_and(can_be_asked)

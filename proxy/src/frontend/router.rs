@@ -76,7 +76,8 @@ impl Endpoint {
         self.shared.hubs.find(request.uri().path()).is_some()
     }
 
-    /// Answers a request for a WebSocket of a hub as the router does, but without it; `None` if it is for something else.
+    /// Answers a request for a WebSocket of a hub as the router does, but without it; `None` if it is for something
+    /// else.
     pub(crate) async fn connect_directly(&self, mut request: Request) -> Option<Response> {
         let uri = request.uri().clone();
         let answer = match normalise::normalise(self, &mut request) {

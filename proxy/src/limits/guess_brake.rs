@@ -1,7 +1,7 @@
 //! Brake on guesses of a secret, by address and overall.
 //!
-//! Beyond a limit a token is not even compared, so the right guess among thousands is no use either. One who has a wrong
-//! token and shows it again and again is no guesser: repeats have a wider limit.
+//! Beyond a limit a token is not even compared, so the right guess among thousands is no use either. One who has a
+//! wrong token and shows it again and again is no guesser: repeats have a wider limit.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -96,8 +96,8 @@ impl GuessBrake {
         }
     }
 
-    /// Notes a wrong token, or one that was not compared. Once a span returns how many came since the last time, for the
-    /// log.
+    /// Notes a wrong token, or one that was not compared. Once a span returns how many came since the last time, for
+    /// the log.
     pub(crate) fn note_wrong(&self, ip: Option<IpAddr>, token: &str, now: Duration) -> Option<u64> {
         let (span, hash) = (span(now), self.hasher.hash_one(token));
         let mut guesses = self.guesses();

@@ -48,8 +48,8 @@ struct RatePart {
 }
 
 impl MethodRates {
-    /// Takes a call if it is within its rate. Where more callers are busy in a second than there is room for, those that have
-    /// no bucket are refused: the app server is what a rule protects.
+    /// Takes a call if it is within its rate. Where more callers are busy in a second than there is room for, those
+    /// that have no bucket are refused: the app server is what a rule protects.
     #[must_use]
     pub(crate) fn take(&self, hub: &str, call: RatedCall<'_>, per_second: NonZeroU32, now: Duration) -> bool {
         let hash = self.hasher.hash_one((hub, call));

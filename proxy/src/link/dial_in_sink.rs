@@ -1,7 +1,8 @@
 //! Consumer of the frames of an app server that has dialled in.
 //!
-//! It has one way to all clients, wherever they are: a frame is applied here as far as it concerns this node, and passed
-//! on to other nodes as far as it concerns theirs. A frame that makes no sense is skipped, as its SDK skips ours.
+//! It has one way to all clients, wherever they are: a frame is applied here as far as it concerns this node, and
+//! passed on to other nodes as far as it concerns theirs. A frame that makes no sense is skipped, as its SDK skips
+//! ours.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -176,8 +177,8 @@ impl<'a> DialInSink<'a> {
     }
 }
 
-/// Gives a membership of a user without a time one: it holds for a year, also for connections to come. Zero means those that
-/// are there now.
+/// Gives a membership of a user without a time one: it holds for a year, also for connections to come. Zero means those
+/// that are there now.
 fn with_time(mut message: ServiceMessage) -> ServiceMessage {
     if let ServiceMessage::UserJoinGroup(change) | ServiceMessage::UserJoinGroupWithAck(change) = &mut message {
         change.ttl_s = change.ttl_s.or(Some(MEMBERSHIP_S));

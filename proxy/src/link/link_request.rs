@@ -28,7 +28,8 @@ pub(crate) fn link_request(node: &str) -> ServiceMessage {
     ServiceMessage::Ping(Ping { pairs: vec![(ByteString::from_static(TARGET_PING), node.into())] })
 }
 
-/// Asks for another link whenever all links of a pool have been full for a while. Each link calls it, and the first asks.
+/// Asks for another link whenever all links of a pool have been full for a while. Each link calls it, and the first
+/// asks.
 pub(super) async fn ask_while_full(node: &str, pool: &Pool, link: &Arc<LinkHandle>) -> Infallible {
     let mut full_looks = 0;
     loop {

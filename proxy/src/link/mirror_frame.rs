@@ -1,7 +1,8 @@
 //! Frames of a mirror's app server: none of them reaches a client, a group or another app server.
 //!
-//! What it sends to a connection goes to that one's shard, to be compared there. Questions that change nothing are answered,
-//! and orders are acknowledged as if they were carried out, so that the app server runs as it would in the primary's place.
+//! What it sends to a connection goes to that one's shard, to be compared there. Questions that change nothing are
+//! answered, and orders are acknowledged as if they were carried out, so that the app server runs as it would in the
+//! primary's place.
 
 use bytestring::ByteString;
 use trunkline_protocol::service::{ErrorCompletion, FlowSubject, MessageClass, RawKind, ServiceMessage};

@@ -29,7 +29,8 @@ pub(crate) struct RoutedBatch {
 }
 
 impl RoutedBatch {
-    /// A batch without frames yet. A link waits with it until there are some, so it holds nothing that others could use.
+    /// A batch without frames yet. A link waits with it until there are some, so it holds nothing that others could
+    /// use.
     pub(crate) fn of(shared: &Shared) -> Self {
         Self { commands: vec![Vec::new(); shared.shards().len()], has_begun: false }
     }
@@ -262,8 +263,8 @@ fn route_rare(source: FrameSource<'_>, message: ServiceMessage, batch: &mut Rout
     Ok(())
 }
 
-/// Keeps or ends what a message says of a user's memberships. Hardly any message does, and only one that does costs more
-/// than a look.
+/// Keeps or ends what a message says of a user's memberships. Hardly any message does, and only one that does costs
+/// more than a look.
 fn note_user_groups(source: FrameSource<'_>, message: &ServiceMessage) -> Result<(), TooManyMemberships> {
     match source.shared.user_groups.are_changed_by(message) {
         true => source.shared.note_user_groups(&hub_key(source), message),
@@ -316,8 +317,8 @@ fn waiting_for(source: FrameSource<'_>, invocation_id: &str, connection_id: &str
     source.shared.client_results.take(invocation_id, connection_id, source.asker.app())
 }
 
-/// Passes a client result on to the app server that invoked the client, or to the node that did; if that is gone, nobody
-/// waits for it.
+/// Passes a client result on to the app server that invoked the client, or to the node that did; if that is gone,
+/// nobody waits for it.
 fn pass_result(source: FrameSource<'_>, waiting: Option<&WaitingResult>, caller: &str, answer: &ServiceMessage) {
     let hubs = source.shared.hubs.all();
     let Some(hub) = hubs.get(source.hub.get()) else { return };

@@ -4,7 +4,8 @@ use http::StatusCode;
 
 use super::Counter;
 
-/// Labels of the answers: done, not there, refused for what the caller did, refused for what this node or another one did.
+/// Labels of the answers: done, not there, refused for what the caller did, refused for what this node or another one
+/// did.
 const LABELS: [&str; 4] = ["done", "absent", "refused", "failed"];
 
 /// Counters of the requests to the data plane.

@@ -38,8 +38,8 @@ impl Address {
         Self { at: Some(address), ..self.clone() }
     }
 
-    /// Names the start of the node that is expected there: connections that are kept to another start, and failures of that, are
-    /// none of it.
+    /// Names the start of the node that is expected there: connections that are kept to another start, and failures of
+    /// that, are none of it.
     #[must_use]
     pub(crate) fn of_start(&self, boot: &str) -> Self {
         Self { start: Some(boot.into()), ..self.clone() }

@@ -1,7 +1,7 @@
 //! File descriptors that are kept back: strangers may use all but the last ones, so that the admin port still answers.
 //!
-//! Nothing is counted. POSIX gives a new descriptor the lowest number that is free, so one with a high number says that all
-//! below it are in use at this moment.
+//! Nothing is counted. POSIX gives a new descriptor the lowest number that is free, so one with a high number says that
+//! all below it are in use at this moment.
 
 use std::sync::OnceLock;
 

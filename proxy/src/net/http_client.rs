@@ -202,8 +202,8 @@ impl HttpClient {
         let stream = stream.map_err(HttpError::Connect)?;
         let opened = http1::Builder::new().max_buf_size(BUFFER_MAX_BYTES).handshake(TokioIo::new(stream)).await;
         let (sender, connection) = opened.map_err(HttpError::Broken)?;
-        // It ends by itself: when it is no longer kept, with the answer's body, or with the socket that an upgrade hands
-        // over. What goes wrong with it, the answer tells.
+        // It ends by itself: when it is no longer kept, with the answer's body, or with the socket that an upgrade
+        // hands over. What goes wrong with it, the answer tells.
         tokio::spawn(connection.with_upgrades());
         Ok(sender)
     }

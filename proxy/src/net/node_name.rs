@@ -1,12 +1,13 @@
-//! Names of other nodes, as they are resolved for requests: the address at which a node was reached last stays known when its
-//! name goes. Docker Swarm takes the name of a task away as soon as it asks it to stop, and the others need it until it has.
+//! Names of other nodes, as they are resolved for requests: the address at which a node was reached last stays known
+//! when its name goes. Docker Swarm takes the name of a task away as soon as it asks it to stop, and the others need it
+//! until it has.
 //!
 //! ```text
 //!  where this start of the node was reached last ──► its name, resolved now ──► its name before, or what its links tell
 //! ```
 //!
-//! Addresses are tried in that order. A wrong one does no harm: through a channel both ends prove that they are of this fleet,
-//! and each answer names the start that gives it.
+//! Addresses are tried in that order. A wrong one does no harm: through a channel both ends prove that they are of this
+//! fleet, and each answer names the start that gives it.
 
 use std::io;
 use std::net::SocketAddr;
@@ -22,8 +23,8 @@ use super::resolver::Resolver;
 /// Maximum number of nodes whose addresses are known, many more than a fleet has; beyond it the oldest are forgotten.
 const NODES_MAX: usize = 1024;
 
-/// Time for a step where there is something else to try: a resolver that asks others in vain takes seconds, and so does a dial
-/// to a machine that is gone.
+/// Time for a step where there is something else to try: a resolver that asks others in vain takes seconds, and so does
+/// a dial to a machine that is gone.
 const STEP_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Known addresses of nodes by their names, each for one start of its node.

@@ -1,7 +1,7 @@
 //! Client sockets, shared by the task that reads and by the deliveries that write.
 //!
-//! Only plain TCP takes the fast path: it is written to directly, without a task. Everything else (TLS, a pipe in memory,
-//! a socket of another runtime) is boxed: its writes are queued and flushed by a task.
+//! Only plain TCP takes the fast path: it is written to directly, without a task. Everything else (TLS, a pipe in
+//! memory, a socket of another runtime) is boxed: its writes are queued and flushed by a task.
 //!
 //! While a socket carries HTTP, a [`StallGuard`] closes it when an answer is not read for too long, and a
 //! [`RequestSocket`] tells whether a request has begun.
@@ -113,8 +113,8 @@ impl Socket {
     /// `WouldBlock` when it takes nothing, or has no fast path; else the socket failed.
     pub(crate) fn try_write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         match (self, slices) {
-            // This bypasses the readiness that the runtime keeps elsewhere in memory: the system knows best. A task that
-            // then waits for room asks the runtime, which finds out by itself.
+            // This bypasses the readiness that the runtime keeps elsewhere in memory: the system knows best. A task
+            // that then waits for room asks the runtime, which finds out by itself.
             (Socket::Tcp(stream), [only]) => SockRef::from(stream).send(only),
             (Socket::Tcp(stream), several) => stream.try_write_vectored(several),
             (Socket::Boxed(_), _) => Err(io::ErrorKind::WouldBlock.into()),
@@ -162,10 +162,11 @@ impl Socket {
     }
 }
 
-/// Tells the runtime that a read left nothing behind, because less came than there was room for. That spares the read that
-/// would find it out, one in two of a client that sends single messages. An end that was seen stays known.
+/// Tells the runtime that a read left nothing behind, because less came than there was room for. That spares the read
+/// that would find it out, one in two of a client that sends single messages. An end that was seen stays known.
 ///
-/// The runtime of a shard polls for events on the shard's own thread, so none can come between the read and this, and be lost.
+/// The runtime of a shard polls for events on the shard's own thread, so none can come between the read and this, and
+/// be lost.
 fn note_drained(stream: &TcpStream) {
     // It returns the error that it was given.
     drop(stream.try_io(Interest::READABLE, || Err::<(), _>(io::ErrorKind::WouldBlock.into())));

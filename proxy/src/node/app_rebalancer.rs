@@ -5,8 +5,9 @@
 //!                           └─ yes ─► clients by app server, of all shards ─► plan ─► orders to shards
 //! ```
 //!
-//! Each node does it for its own clients and asks nobody: what is even at each node is even in the fleet, and nodes that do it
-//! at once can't give too many. Nothing runs for clients, and the shards are asked only while there is a newcomer.
+//! Each node does it for its own clients and asks nobody: what is even at each node is even in the fleet, and nodes
+//! that do it at once can't give too many. Nothing runs for clients, and the shards are asked only while there is a
+//! newcomer.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -121,7 +122,7 @@ impl AppRebalancer {
 async fn gather(shared: &Shared) -> Vec<ShardCounts> {
     let mut counts = Vec::new();
     for shard in shared.shards() {
-        counts.push(shard.inspect(|state| state.levelling.level_counts(&mut state.core)).await.unwrap_or_default());
+        counts.push(shard.inspect(|state| state.levelling.level_counts(&state.core)).await.unwrap_or_default());
     }
     counts
 }
@@ -151,8 +152,8 @@ fn order(shared: &Shared, hub: &Hub, one: &ShareMove, counts: &[ShardCounts]) {
     }
 }
 
-/// Parts of a number in proportion to these, none larger than its own. What is left over goes around from a random one on:
-/// where all clients are in the middle of calls, the next round asks another shard.
+/// Parts of a number in proportion to these, none larger than its own. What is left over goes around from a random one
+/// on: where all clients are in the middle of calls, the next round asks another shard.
 fn parts(number: u64, of: &[u64], start: usize) -> Vec<u64> {
     let sum: u64 = of.iter().sum();
     let part = |one: &u64| {

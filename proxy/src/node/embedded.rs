@@ -1,5 +1,5 @@
-//! Embedded node: shard, transports and delivery inside an app, without a listener or flags; with an admin port if the app
-//! wants one.
+//! Embedded node: shard, transports and delivery inside an app, without a listener or flags; with an admin port if the
+//! app wants one.
 //!
 //! It serves its own app only: several such apps don't see each other's clients. For that put proxies in front; the
 //! hubs stay as they are.
@@ -92,8 +92,8 @@ impl Embedded {
         Ok(Self { shared, pools, inbox: sender, stop, admin: OnceLock::new() })
     }
 
-    /// Serves the admin port on a listener, once: health, metrics, the observer page and its API, guarded as those of a node of
-    /// its own. Needs a runtime, which is to serve it.
+    /// Serves the admin port on a listener, once: health, metrics, the observer page and its API, guarded as those of a
+    /// node of its own. Needs a runtime, which is to serve it.
     ///
     /// # Errors
     /// When the listener can't be used.
@@ -119,8 +119,8 @@ impl Embedded {
         Some(self.admin.get()?.address)
     }
 
-    /// Shares a listener with the app: from the first `accept` on, the node takes sockets that bring a WebSocket connect to a
-    /// hub, and the app gets the others.
+    /// Shares a listener with the app: from the first `accept` on, the node takes sockets that bring a WebSocket
+    /// connect to a hub, and the app gets the others.
     ///
     /// # Errors
     /// When the listener can't be used.
@@ -130,8 +130,8 @@ impl Embedded {
         Ok(AppListener { shared: self.shared.clone(), inbox: self.inbox.clone(), unserved, sockets, address })
     }
 
-    /// Returns the negotiate and connect routes of all hubs, for the app's router. Case counts in their paths, as in all
-    /// of the router's.
+    /// Returns the negotiate and connect routes of all hubs, for the app's router. Case counts in their paths, as in
+    /// all of the router's.
     pub fn router(&self) -> Router {
         let endpoint = Endpoint::new(self.shared.clone(), self.shared.counters_of(0), self.inbox.clone());
         let hubs = self.shared.hubs.all();
@@ -157,8 +157,8 @@ impl Embedded {
     }
 }
 
-/// Middleware that lets requests wait for the first links, as the node's listener does: code that starts an app in one line and
-/// connects in the next expects to be served.
+/// Middleware that lets requests wait for the first links, as the node's listener does: code that starts an app in one
+/// line and connects in the next expects to be served.
 async fn await_links(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
     links_open(&shared).await;
     next.run(request).await

@@ -1,10 +1,10 @@
 //! Sweep of hubs and app servers that nobody names any more: a release has renamed or dropped hubs, or app servers have
 //! started again and dial in under other ids.
 //!
-//! Level-triggered: once a second it looks at what is linked. A hub is forgotten when no app server that is linked has named it
-//! for `--hold-timeout` and none of its clients is left; a restart or a lost link ends before that. Its index is used again when
-//! nothing in any shard goes by it: each is asked behind all that it was told before. An app server is forgotten when it has had
-//! neither a pool of links nor a client for that time.
+//! Level-triggered: once a second it looks at what is linked. A hub is forgotten when no app server that is linked has
+//! named it for `--hold-timeout` and none of its clients is left; a restart or a lost link ends before that. Its index
+//! is used again when nothing in any shard goes by it: each is asked behind all that it was told before. An app server
+//! is forgotten when it has had neither a pool of links nor a client for that time.
 
 use std::collections::HashSet;
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! Reload of the rules when their file changes, or on SIGHUP. A bad file keeps those in force, and is logged with line and
-//! column; nobody is disconnected.
+//! Reload of the rules when their file changes, or on SIGHUP. A bad file keeps those in force, and is logged with line
+//! and column; nobody is disconnected.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

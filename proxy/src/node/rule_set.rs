@@ -1,7 +1,7 @@
 //! Rules in force at a node, and the groups that they name: set at the start, and again whenever their file changes.
 //!
-//! Groups come before routes, so that no client is routed to a group that is not known; clients move when an app server of
-//! their new group can be reached.
+//! Groups come before routes, so that no client is routed to a group that is not known; clients move when an app server
+//! of their new group can be reached.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -87,8 +87,8 @@ impl RuleSet {
         }
     }
 
-    /// Checks that no group begins or ends to be a mirror while its app servers are linked: what they send would count, or
-    /// count no more, in the middle of it.
+    /// Checks that no group begins or ends to be a mirror while its app servers are linked: what they send would count,
+    /// or count no more, in the middle of it.
     fn ensure_roles(&self, rules: &Ruleset) -> Result<(), GroupError> {
         let hubs = &self.shared.hubs;
         let changed = rules.groups.iter().find(|rule| {

@@ -95,7 +95,8 @@ async fn take_parcels(shard: Rc<Shard>, mut inbox: Inbox) {
     }
 }
 
-/// Serves the clients that come by a listener of the app around this node, until the app takes no more of the other sockets.
+/// Serves the clients that come by a listener of the app around this node, until the app takes no more of the other
+/// sockets.
 async fn listen(shard: Rc<Shard>, listener: std::net::TcpListener, app: mpsc::Sender<AppSocket>) {
     let (shared, index) = (shard.shared().clone(), shard.index());
     let (Ok(listener), Some(inbox)) = (TcpListener::from_std(listener), shared.shards().get(usize::from(index))) else {

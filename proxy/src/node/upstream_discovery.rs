@@ -1,8 +1,8 @@
 //! Discovery of one upstream by DNS: each address that its name resolves to is watched as a separate app server.
 //!
-//! A new address gets a watcher. An address that is no longer listed keeps it while links are open, so that an app server
-//! that is about to stop can hand its clients over; then it is not dialled any more. A name that can't be resolved for a
-//! while changes nothing.
+//! A new address gets a watcher. An address that is no longer listed keeps it while links are open, so that an app
+//! server that is about to stop can hand its clients over; then it is not dialled any more. A name that can't be
+//! resolved for a while changes nothing.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;

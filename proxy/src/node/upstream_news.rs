@@ -1,7 +1,7 @@
 //! News of one upstream for the log and for the operators' lists: its problem, its links, its stop. Each is told once.
 //!
-//! A stop in order, and an address at which nobody listens for a while, are parts of each roll-out, so they are no warnings;
-//! one that lasts becomes one.
+//! A stop in order, and an address at which nobody listens for a while, are parts of each roll-out, so they are no
+//! warnings; one that lasts becomes one.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,7 +1,7 @@
 //! Upstreams that a node has to watch: those of its flags, and those of the groups in force.
 //!
-//! Level-triggered: what is watched follows what is wanted. An upstream that is removed gives its clients away first; one
-//! that is wanted again meanwhile begins anew behind that.
+//! Level-triggered: what is watched follows what is wanted. An upstream that is removed gives its clients away first;
+//! one that is wanted again meanwhile begins anew behind that.
 
 use std::collections::HashMap;
 use std::sync::Arc;

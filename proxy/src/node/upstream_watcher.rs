@@ -1,4 +1,5 @@
-//! Watcher of one upstream: reads its manifest, and keeps a pool per hub to each app server instance that answers there.
+//! Watcher of one upstream: reads its manifest, and keeps a pool per hub to each app server instance that answers
+//! there.
 //!
 //! An instance is given up, and its clients get another home link, as soon as its crash is certain: another instance
 //! answers where there never were two at once, or nothing listens there for a while and none of its links is left.
@@ -105,7 +106,8 @@ pub(super) async fn watch(
     }
 }
 
-/// Opens pools to a new instance. It replaces the former one, unless the address has several. Returns why it can't be used.
+/// Opens pools to a new instance. It replaces the former one, unless the address has several. Returns why it can't be
+/// used.
 fn record_answer(
     shared: &Arc<Shared>,
     (group, address): (&Arc<ServerGroup>, &Address),

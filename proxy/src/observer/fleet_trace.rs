@@ -6,8 +6,8 @@
 //!  n3: asked ─► refused ──────┘
 //! ```
 //!
-//! A node that joins while it runs is asked, too; one whose lines break off is told as missing, and asked again. What each node
-//! tells is bounded there, and nothing is kept here: a slow reader is waited for by all of them.
+//! A node that joins while it runs is asked, too; one whose lines break off is told as missing, and asked again. What
+//! each node tells is bounded there, and nothing is kept here: a slow reader is waited for by all of them.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;

@@ -22,8 +22,8 @@ pub struct HubPart {
     pub(super) message: Option<HubMessage>,
 }
 
-/// Takes the whole messages off the front of `bytes`. Keep-alives, acknowledgements and close messages are left out: each
-/// side sends them for itself.
+/// Takes the whole messages off the front of `bytes`. Keep-alives, acknowledgements and close messages are left out:
+/// each side sends them for itself.
 #[must_use]
 pub fn take_parts(protocol: HubProtocol, bytes: &mut Bytes) -> Vec<HubPart> {
     let mut parts = Vec::new();

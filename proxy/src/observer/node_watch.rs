@@ -5,9 +5,9 @@
 //!  shard 1 ─ pieces ─┼─► held until every shard has given all of that time ─► pieces, oldest first ─► lines
 //! ```
 //!
-//! A client's pieces come from one shard, in order. Those of different shards are put in order by their times: a piece that
-//! is younger than the beginning of a round of questions waits for the next round. The lines made of pieces are the business
-//! of [taps](super::client_tap), [recordings](super::hub_recording) and [traces](super::node_trace).
+//! A client's pieces come from one shard, in order. Those of different shards are put in order by their times: a piece
+//! that is younger than the beginning of a round of questions waits for the next round. The lines made of pieces are
+//! the business of [taps](super::client_tap), [recordings](super::hub_recording) and [traces](super::node_trace).
 
 use std::sync::Arc;
 use std::time::Duration;

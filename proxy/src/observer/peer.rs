@@ -1,7 +1,7 @@
 //! Peers: the other nodes of the fleet, asked over the links between nodes.
 //!
-//! Each is asked for itself alone (`scope=node`), so that requests don't go in circles. A node that is late is shown as it
-//! was, with its state.
+//! Each is asked for itself alone (`scope=node`), so that requests don't go in circles. A node that is late is shown as
+//! it was, with its state.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -171,8 +171,8 @@ impl Peers {
         self.client.send(&address, request).await.map_err(|error| error.to_string())
     }
 
-    /// Asks all peers at once, each over a channel of its own; returns the answer, with its body still to come, of the one
-    /// that has what is asked for.
+    /// Asks all peers at once, each over a channel of its own; returns the answer, with its body still to come, of the
+    /// one that has what is asked for.
     pub(super) async fn find(&self, target: &str) -> Option<Response<Incoming>> {
         let _turn = self.questions.acquire().await;
         let members = self.fleet.members().all();

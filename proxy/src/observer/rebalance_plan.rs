@@ -7,8 +7,8 @@
 //!                      └─ mean, rounded up
 //! ```
 //!
-//! Clients that have left and are not back yet would lower the mean, and nodes would shed too many. So the mean is that of
-//! the largest number of clients in the last rounds.
+//! Clients that have left and are not back yet would lower the mean, and nodes would shed too many. So the mean is that
+//! of the largest number of clients in the last rounds.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -154,8 +154,8 @@ impl RebalancePlan {
         self.moved
     }
 
-    /// Clients that were shed and have brought the goal no nearer: they are back, at a node that has enough, or nowhere.
-    /// Those of the last rounds may be on their way.
+    /// Clients that were shed and have brought the goal no nearer: they are back, at a node that has enough, or
+    /// nowhere. Those of the last rounds may be on their way.
     pub(super) fn failed(&self, is_over: bool) -> u64 {
         let recent = if is_over { self.recent_sheds.iter().sum() } else { 0 };
         (self.earlier_sheds + recent).saturating_sub(self.moved)
@@ -332,7 +332,8 @@ mod tests {
         orders.into_iter().map(|order| (order.name, order.clients)).collect()
     }
 
-    /// Runs a plan with a load balancer that sends clients to the nodes in turn. Returns end, numbers of clients and rounds.
+    /// Runs a plan with a load balancer that sends clients to the nodes in turn. Returns end, numbers of clients and
+    /// rounds.
     fn run(plan: &mut RebalancePlan, present: &[u64]) -> (RebalanceState, Vec<u64>, u32) {
         let (mut present, mut turn) = (present.to_vec(), 0);
         for rounds in 0..10_000 {

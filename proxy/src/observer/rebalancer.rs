@@ -5,8 +5,8 @@
 //!                                                                    └─► other nodes: the same
 //! ```
 //!
-//! The node that is asked coordinates it, alone: when it stops, the rebalance ends, and no node sheds on. An order is good
-//! for one second.
+//! The node that is asked coordinates it, alone: when it stops, the rebalance ends, and no node sheds on. An order is
+//! good for one second.
 
 use std::sync::Arc;
 use std::time::Duration;

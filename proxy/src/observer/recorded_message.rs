@@ -39,8 +39,8 @@ struct Lines<'a> {
     payloads: PayloadView,
 }
 
-/// Returns the lines of a piece. Keep-alives, acknowledgements and close messages, which each side sends for itself, have
-/// none.
+/// Returns the lines of a piece. Keep-alives, acknowledgements and close messages, which each side sends for itself,
+/// have none.
 #[must_use]
 pub(super) fn lines(piece: &WatchPiece, payloads: PayloadView) -> Vec<RecordingLine> {
     let at_us = micros(piece.at);

@@ -275,8 +275,8 @@ pub struct ClientSummary {
     pub transport: String,
     /// Hub protocol, or `raw`.
     pub protocol: String,
-    /// `opening`, `open`, `paused` (not read for now), `held` (without an app server) or `away` (without a socket, and may
-    /// come back).
+    /// `opening`, `open`, `paused` (not read for now), `held` (without an app server) or `away` (without a socket, and
+    /// may come back).
     pub state: String,
     /// Time since it was accepted, in seconds.
     pub age_s: u32,

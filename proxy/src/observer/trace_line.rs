@@ -9,8 +9,9 @@
 //!  {"event":"end","node":"n1","reason":"time"}
 //! ```
 //!
-//! A message is told when it has passed the proxy on its way in; what is known of it later follows by node and number. Times of
-//! day are those of the node that tells them, in microseconds since 1970; all else are durations, each by one clock.
+//! A message is told when it has passed the proxy on its way in; what is known of it later follows by node and number.
+//! Times of day are those of the node that tells them, in microseconds since 1970; all else are durations, each by one
+//! clock.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,7 +1,8 @@
 //! Batch of commands (`:execute`): which clients it is for, and what becomes of them, one command after the other.
 //!
-//! Azure's reference names the four types and says that the filter is OData. Of that, a comparison is taken that one question
-//! to the fleet answers: `userId eq 'ann'`, `connectionId eq 'x'`, or `'red' in groups`; without a filter it is all clients.
+//! Azure's reference names the four types and says that the filter is OData. Of that, a comparison is taken that one
+//! question to the fleet answers: `userId eq 'ann'`, `connectionId eq 'x'`, or `'red' in groups`; without a filter it
+//! is all clients.
 
 use serde_json::{Map, Value};
 

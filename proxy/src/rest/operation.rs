@@ -11,7 +11,8 @@
 //!                                                                                   …/groups/{group} HEAD · PUT · DELETE
 //! ```
 //!
-//! `/api/v1/hubs/…` is the same; where a `POST` has no verb there, it sends. `GET` stands for `HEAD`, as Azure's SDK has it.
+//! `/api/v1/hubs/…` is the same; where a `POST` has no verb there, it sends. `GET` stands for `HEAD`, as Azure's SDK
+//! has it.
 
 use http::Method;
 use percent_encoding::percent_decode_str;

@@ -1,12 +1,13 @@
-//! Comparison of the answers of a mirror with those of the primary app server, and the differences that a node remembers.
+//! Comparison of the answers of a mirror with those of the primary app server, and the differences that a node
+//! remembers.
 //!
 //! ```text
 //!  call goes up, and is copied ──► waits for both ──► both have completed it ──► equal, or a difference
 //!                                        └─ a minute later one is missing ─────► a difference
 //! ```
 //!
-//! Kept are digests, never contents: a difference is told by kinds and sizes. Answers in JSON are compared as values, so
-//! order and spaces don't count; those in MessagePack by their bytes.
+//! Kept are digests, never contents: a difference is told by kinds and sizes. Answers in JSON are compared as values,
+//! so order and spaces don't count; those in MessagePack by their bytes.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -160,8 +161,8 @@ impl AnswerDiff {
         call.difference(id)
     }
 
-    /// Takes the calls out that one of the two has not answered in time, and returns them as differences. Calls that neither
-    /// has answered are equal.
+    /// Takes the calls out that one of the two has not answered in time, and returns them as differences. Calls that
+    /// neither has answered are equal.
     pub(super) fn take_late(&mut self, now: u32) -> Vec<AnswerDifference> {
         let late = self.0.extract_if(.., |_, call| now.saturating_sub(call.begun) >= ANSWER_TICKS);
         late.filter_map(|(id, call)| call.difference(id)).collect()

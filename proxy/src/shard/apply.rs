@@ -49,7 +49,7 @@ fn apply_one(state: &mut ShardState, command: ShardCommand, mode: BatchMode) {
         ShardCommand::One { hub, app, connection_id, slot, command } => {
             if state.core.connections.is_in(slot, hub, &connection_id) {
                 let is_own = state.core.connections.get(slot).is_some_and(|client| client.home.app() == app);
-                match if is_own { None } else { state.assignments.sided.side_group_at(&mut state.core, slot, app) } {
+                match if is_own { None } else { state.assignments.sided.side_group_at(&state.core, slot, app) } {
                     Some(group) => apply_from_side(state, slot, (app, &group), command, mode),
                     None => apply_to_connection(state, slot, (app, is_own), command, mode),
                 }

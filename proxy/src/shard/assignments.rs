@@ -91,8 +91,8 @@ impl Assignments {
 
     /// Closes a client connection; a second time is fine.
     ///
-    /// It leaves its sets and its route first, so that nothing more is sent to it; then its app server and its client are
-    /// told. Its slot is freed when its socket has ended.
+    /// It leaves its sets and its route first, so that nothing more is sent to it; then its app server and its client
+    /// are told. Its slot is freed when its socket has ended.
     pub(super) fn close(&mut self, core: &mut ShardCore, slot: Slot, reason: &CloseReason) {
         if self.withdraw(core, slot) {
             return;
@@ -293,8 +293,8 @@ impl Assignments {
         core.connections.remove(slot);
     }
 
-    /// Forgets a connection that has not arrived, or that another node has by now, whatever is to become of it here. Returns
-    /// whether it was such a one.
+    /// Forgets a connection that has not arrived, or that another node has by now, whatever is to become of it here.
+    /// Returns whether it was such a one.
     pub(super) fn withdraw(&mut self, core: &mut ShardCore, slot: Slot) -> bool {
         let now = core.tick;
         let Some(ownership) = core.ownership_of(slot) else { return false };

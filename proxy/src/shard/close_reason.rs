@@ -84,8 +84,8 @@ impl CloseReason {
         Self::on_request(Cause::Ordered, reason)
     }
 
-    /// An app server, its own or another, ordered its proxy to close it: the reason is meant for the client, which reads it
-    /// whether or not the hub gives details, and is not told to reconnect.
+    /// An app server, its own or another, ordered its proxy to close it: the reason is meant for the client, which
+    /// reads it whether or not the hub gives details, and is not told to reconnect.
     #[must_use]
     pub(crate) fn told_by_app(cause: Cause, reason: Option<&str>) -> Self {
         let detail: Option<String> = reason.filter(|reason| !reason.is_empty()).map(Into::into);

@@ -159,8 +159,8 @@ impl PendingAck {
         Arc::new(Self::of(asker, ack_id, None))
     }
 
-    /// Ack for joining a group: whoever gets it may send to the group at any node, so it waits until the other nodes know
-    /// that the group has members here.
+    /// Ack for joining a group: whoever gets it may send to the group at any node, so it waits until the other nodes
+    /// know that the group has members here.
     #[must_use]
     pub(crate) fn of_join(
         asker: Arc<dyn Asker>,

@@ -163,7 +163,8 @@ impl Connections {
         self.get(slot).is_some_and(|client| *client.id == *id && client.home.hub() == hub)
     }
 
-    /// The live client connection in this slot, if its id begins with this one: people see only the first part of an id.
+    /// The live client connection in this slot, if its id begins with this one: people see only the first part of an
+    /// id.
     #[must_use]
     pub(crate) fn find_shown(&self, slot: Slot, shown_id: &str) -> Option<&Client> {
         let client = self.live(slot)?;
@@ -299,7 +300,8 @@ impl Connections {
         (self.sets.members(hub, name), &mut self.clients)
     }
 
-    /// Excludes connections and users from a send, and returns its epoch: a fresh one, so that no client has it by chance.
+    /// Excludes connections and users from a send, and returns its epoch: a fresh one, so that no client has it by
+    /// chance.
     pub(crate) fn exclude(&mut self, hub: HubIndex, to: &Receivers) -> u64 {
         // 64 bits never come around: a client that was excluded once is not excluded again by chance.
         self.exclusion_epoch += 1;
@@ -366,8 +368,8 @@ impl Connections {
         self.slots(|client| client.home.app() == app && client.home.hub() == hub)
     }
 
-    /// Number of clients that an app server has at a hub, as their home or beside it. Those that wait for another home are
-    /// not there any more.
+    /// Number of clients that an app server has at a hub, as their home or beside it. Those that wait for another home
+    /// are not there any more.
     #[must_use]
     pub(crate) fn count_at(&self, hub: HubIndex, app: AppServerId) -> usize {
         let is_home =

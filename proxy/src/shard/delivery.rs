@@ -35,7 +35,8 @@ const DROPPED_PART: usize = 8;
 pub(crate) enum Flush {
     /// Each at once: the batch has only one.
     Now,
-    /// Together with others, in one system call per recipient: at the end of the batch, or when some hundred clients have some.
+    /// Together with others, in one system call per recipient: at the end of the batch, or when some hundred clients
+    /// have some.
     Deferred,
 }
 

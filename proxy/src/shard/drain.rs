@@ -23,8 +23,8 @@ pub(crate) struct Drain {
 }
 
 impl Drain {
-    /// Tells the clients that are due in a drain since this moment to reconnect elsewhere; those with running calls after
-    /// this wait at the latest.
+    /// Tells the clients that are due in a drain since this moment to reconnect elsewhere; those with running calls
+    /// after this wait at the latest.
     pub(super) fn leave_due(
         &mut self,
         core: &mut ShardCore,
@@ -60,7 +60,8 @@ impl Drain {
         assignments.finish_batch(core);
     }
 
-    /// Has clients that have come back in a drain try once more. Returns whether any are left, or wait for the end of a call.
+    /// Has clients that have come back in a drain try once more. Returns whether any are left, or wait for the end of a
+    /// call.
     pub(super) fn are_any_left(
         &mut self,
         core: &mut ShardCore,

@@ -65,7 +65,8 @@ pub(crate) fn raw_frame(kind: RawKind, payload: &[u8]) -> Bytes {
     websocket::frame(opcode, payload)
 }
 
-/// Whether these bytes are a close message that has the client come back: so an app server ends its clients when it stops.
+/// Whether these bytes are a close message that has the client come back: so an app server ends its clients when it
+/// stops.
 pub(super) fn is_goodbye(protocol: HubProtocol, payload: &[u8]) -> bool {
     let Ok(Some(frame)) = next_frame(protocol, payload, payload.len()) else { return false };
     let message = protocol.decode(&Bytes::copy_from_slice(payload.get(frame.body).unwrap_or_default()));

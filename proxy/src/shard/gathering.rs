@@ -1,9 +1,9 @@
 //! Gathering of the frames of a batch: until its end, or window by window.
 //!
-//! Gathered until the end, all that a client gets leaves in one system call. But where a batch is for thousands of clients, a
-//! second look at them is dear, because they have left the processor's caches by then. So frames leave for some hundred
-//! clients at a time where clients get one each. That this is not so shows when windows reach the same clients again; then the
-//! next batches are gathered whole.
+//! Gathered until the end, all that a client gets leaves in one system call. But where a batch is for thousands of
+//! clients, a second look at them is dear, because they have left the processor's caches by then. So frames leave for
+//! some hundred clients at a time where clients get one each. That this is not so shows when windows reach the same
+//! clients again; then the next batches are gathered whole.
 //!
 //! ```text
 //!  batch:  send to few │ to few │ … 256 clients: written │ to few │ … 256 clients: written │ … the rest
@@ -40,13 +40,15 @@ impl Gathering {
         self.batch
     }
 
-    /// Notes the first frame for a client since the window began. `written_in` is the batch whose window reached it last.
+    /// Notes the first frame for a client since the window began. `written_in` is the batch whose window reached it
+    /// last.
     pub(super) fn note(&mut self, written_in: u32) {
         self.frames += 1;
         self.repeats += u32::from(self.has_window && written_in == self.batch);
     }
 
-    /// Returns whether a window is full, behind a send. `waiting` is the number of clients with frames, and was `before` ahead of it.
+    /// Returns whether a window is full, behind a send. `waiting` is the number of clients with frames, and was
+    /// `before` ahead of it.
     pub(super) fn is_window_full(&mut self, before: usize, waiting: usize) -> bool {
         self.is_wide |= waiting.saturating_sub(before) > WINDOW;
         let is_full = waiting >= WINDOW && !self.is_wide && self.whole_left == 0;

@@ -42,8 +42,8 @@ pub(crate) struct HandOvers {
 }
 
 impl HandOvers {
-    /// Gives the clients of an app server that stops to others, each once its calls have ended. Where there is no other,
-    /// they stay.
+    /// Gives the clients of an app server that stops to others, each once its calls have ended. Where there is no
+    /// other, they stay.
     pub(super) fn migrate_all(
         &mut self,
         core: &mut ShardCore,

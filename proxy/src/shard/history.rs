@@ -154,8 +154,8 @@ impl HistoryRing {
         self.places.push_back(RecordPlace { id_hash, closed_ms, begin, len: record.len() });
     }
 
-    /// Copy of the newest record of this id. Looks at all places: that is some microseconds for a whole history, and an index
-    /// would cost each close more than it saves the few who ask.
+    /// Copy of the newest record of this id. Looks at all places: that is some microseconds for a whole history, and an
+    /// index would cost each close more than it saves the few who ask.
     fn find(&self, id_hash: u64, since_ms: u64) -> Option<Vec<u8>> {
         let place = self.places.iter().rev().find(|place| place.id_hash == id_hash)?;
         let begin = usize::try_from(place.begin - self.gone).ok()?;

@@ -234,8 +234,8 @@ impl Inspector<'_> {
 }
 
 impl WatchDesk<'_> {
-    /// Begins a watch of the clients that open from now on, or of a method; its times count from `started`. The number names
-    /// it.
+    /// Begins a watch of the clients that open from now on, or of a method; its times count from `started`. The number
+    /// names it.
     ///
     /// # Errors
     /// When too many run.
@@ -262,8 +262,8 @@ impl WatchDesk<'_> {
         Ok(number)
     }
 
-    /// Follows the clients of a stretch of slots that were open before a watch; returns the slot at which the next stretch
-    /// begins.
+    /// Follows the clients of a stretch of slots that were open before a watch; returns the slot at which the next
+    /// stretch begins.
     pub(crate) fn find_present(&mut self, number: u64, from: Slot) -> Option<Slot> {
         let (slots, next) = stretch(self.connections, from, ROWS_STEP, |_| true);
         self.watches.find(self.connections, number, &slots);

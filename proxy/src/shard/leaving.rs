@@ -7,13 +7,14 @@
 //!      └─ the wait is over: told amid its calls ─────────────────────────────┘
 //! ```
 //!
-//! A call that crosses the goodbye on its way is not begun, and its client learns that with the end of its connection. Most who
-//! call again and again pause after an answer: then there is the most time for the goodbye to arrive. Behind the answer
-//! itself, which its next call may follow at once, a client is told only if it never pauses.
+//! A call that crosses the goodbye on its way is not begun, and its client learns that with the end of its connection.
+//! Most who call again and again pause after an answer: then there is the most time for the goodbye to arrive. Behind
+//! the answer itself, which its next call may follow at once, a client is told only if it never pauses.
 //!
-//! A call is what its client waits for: an invocation with an id, a stream, one of them with uploads. It is known of each hub
-//! and by each transport but those of a node inside an app and of raw endpoints and Blazor circuits, where calls are not noted.
-//! Client results count where app servers dial in; those of our SDK are asked within calls, or fail as when a client leaves.
+//! A call is what its client waits for: an invocation with an id, a stream, one of them with uploads. It is known of
+//! each hub and by each transport but those of a node inside an app and of raw endpoints and Blazor circuits, where
+//! calls are not noted. Client results count where app servers dial in; those of our SDK are asked within calls, or
+//! fail as when a client leaves.
 
 use std::time::Duration;
 

@@ -179,8 +179,8 @@ impl Levelling {
         Some(home)
     }
 
-    /// Reads a client on that its app server does not give away, because something of it runs there. `false` if it is to
-    /// leave for another reason.
+    /// Reads a client on that its app server does not give away, because something of it runs there. `false` if it is
+    /// to leave for another reason.
     pub(super) fn stay_unlevelled(
         &mut self,
         core: &mut ShardCore,

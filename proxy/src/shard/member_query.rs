@@ -1,4 +1,5 @@
-//! Queries for the members of a group, or the connections of a user: a page that one shard after the other fills, and their number.
+//! Queries for the members of a group, or the connections of a user: a page that one shard after the other fills, and
+//! their number.
 //!
 //! ```text
 //!  query ──► shard of its token ──not full──► next shard ──full──► ack with the page and the token of the rest
@@ -94,7 +95,8 @@ struct MemberPosition {
     slot: Slot,
 }
 
-/// Number of a set's members, or of a message's receivers, added up over the shards; answered when the last one drops it.
+/// Number of a set's members, or of a message's receivers, added up over the shards; answered when the last one drops
+/// it.
 #[derive(Debug)]
 pub(crate) struct MemberTally {
     asker: Arc<dyn Asker>,

@@ -8,8 +8,9 @@
 //!         mirror ───► nowhere, but its answers' digests                           differences
 //! ```
 //!
-//! A copy never waits and never holds anything back: what a mirror can't take at the moment it does not get. One that was
-//! lost begins again with the next message, at any app server of its group, as a connection that comes from elsewhere.
+//! A copy never waits and never holds anything back: what a mirror can't take at the moment it does not get. One that
+//! was lost begins again with the next message, at any app server of its group, as a connection that comes from
+//! elsewhere.
 
 use indexmap::IndexSet;
 use tracing::warn;

@@ -1,4 +1,5 @@
-//! Moves of client connections between nodes: a client has come back at another node than the one that has its connection.
+//! Moves of client connections between nodes: a client has come back at another node than the one that has its
+//! connection.
 //!
 //! ```text
 //!  new owner                                old owner                       app servers of the hub
@@ -16,8 +17,8 @@
 //!     ── Arrived ─────────────────────────────► forget it
 //! ```
 //!
-//! Until the state has left, the old owner has the connection, and gets it back when the move fails. From then on the new one
-//! has it, or nobody.
+//! Until the state has left, the old owner has the connection, and gets it back when the move fails. From then on the
+//! new one has it, or nobody.
 
 use bytes::Bytes;
 use bytestring::ByteString;
@@ -55,7 +56,8 @@ pub(crate) struct Moves {
 }
 
 impl Moves {
-    /// Says what a connection is that another node is about to take over, and cuts its socket; `None` where it can't move.
+    /// Says what a connection is that another node is about to take over, and cuts its socket; `None` where it can't
+    /// move.
     pub(crate) fn look(
         &mut self,
         core: &mut ShardCore,
@@ -149,7 +151,8 @@ impl Moves {
         }
     }
 
-    /// Takes the answer of an app server to a move, or by dial-in of a node: from which of its epochs on it sends elsewhere.
+    /// Takes the answer of an app server to a move, or by dial-in of a node: from which of its epochs on it sends
+    /// elsewhere.
     pub(super) fn move_answered(&mut self, core: &mut ShardCore, slot: Slot, from: AppServerId, epoch: i64) {
         if let Some(ownership) = core.ownership_of(slot) {
             ownership.answered(from, epoch);
@@ -157,8 +160,8 @@ impl Moves {
         self.let_go_if_ready(core, slot);
     }
 
-    /// Takes note that the app server of a connection sends it alone nothing more here: now all are asked to send elsewhere
-    /// what is for many.
+    /// Takes note that the app server of a connection sends it alone nothing more here: now all are asked to send
+    /// elsewhere what is for many.
     pub(super) fn departure_paused(&mut self, core: &mut ShardCore, slot: Slot) {
         if !core.ownership_of(slot).is_some_and(|ownership| ownership.pause_acknowledged()) {
             return;
@@ -239,8 +242,8 @@ impl Moves {
         }
     }
 
-    /// Takes a connection in that is about to arrive from another node: sends find it from now on, and wait. `None` where its
-    /// app server can't be reached from here.
+    /// Takes a connection in that is about to arrive from another node: sends find it from now on, and wait. `None`
+    /// where its app server can't be reached from here.
     pub(crate) fn arrive(
         &mut self,
         core: &mut ShardCore,

@@ -58,8 +58,8 @@ pub(crate) trait OtherNodes: fmt::Debug + Send + Sync {
     /// Whether any other node takes clients.
     fn are_ready(&self) -> bool;
 
-    /// Has all nodes begin a new epoch, this one included, because a connection of dial-in is about to leave; each answers
-    /// behind what it has passed on before. Returns those that will; `None` when one can't be told.
+    /// Has all nodes begin a new epoch, this one included, because a connection of dial-in is about to leave; each
+    /// answers behind what it has passed on before. Returns those that will; `None` when one can't be told.
     fn announce_move(&self, hub: HubIndex, connection_id: &ByteString) -> Option<Vec<AppServerId>>;
 
     /// Whether connections of a hub of dial-in may move: each message enters the fleet once, and all nodes answer.

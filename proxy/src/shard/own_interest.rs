@@ -1,8 +1,8 @@
 //! Interest of this node: which messages of other nodes somebody here can want, for all hubs.
 //!
-//! Shards count sets as they come and go; nothing is done for each member. Whoever is about to say that somebody is here
-//! (an ack, the answer to a handshake) says it when the other nodes have heard of the interest: only a set
-//! whose first member has just come makes anybody wait.
+//! Shards count sets as they come and go; nothing is done for each member. Whoever is about to say that somebody is
+//! here (an ack, the answer to a handshake) says it when the other nodes have heard of the interest: only a set whose
+//! first member has just come makes anybody wait.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -85,7 +85,8 @@ impl OwnInterest {
         InterestHold { interest: self.clone(), hub, buckets }
     }
 
-    /// Does something once the other nodes know that a set has members here: at once, unless its first one has just come.
+    /// Does something once the other nodes know that a set has members here: at once, unless its first one has just
+    /// come.
     pub(super) fn when_heard(&self, hub: HubIndex, set: Wanted<'_>, act: impl FnOnce() + Send + 'static) {
         if self.unheard.load(Ordering::Acquire) == 0 {
             return act();

@@ -6,7 +6,8 @@ use bytestring::ByteString;
 use trunkline_protocol::manifest::PresenceScope;
 use trunkline_protocol::service::{GroupJoin, PresenceChanges, PresencePhase};
 
-/// Bytes of names at which a frame ends, so that what stands behind it on the link waits no longer than for a page of members.
+/// Bytes of names at which a frame ends, so that what stands behind it on the link waits no longer than for a page of
+/// members.
 const FRAME_MAX_BYTES: usize = 256 * 1024;
 
 /// Updates of one stream that are about to be sent.

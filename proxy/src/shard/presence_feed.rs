@@ -6,12 +6,12 @@
 //!                   └── link lost, another is there; too much waits ◄─┘
 //! ```
 //!
-//! Each shard tells of its own sets, over one link per app server; the far end adds shards and nodes up. A snapshot walks the
-//! clients by slot, which a client keeps while it lives; changes of clients that were walked already, or not yet, are told
-//! beside it, and saying twice that something is there does no harm.
+//! Each shard tells of its own sets, over one link per app server; the far end adds shards and nodes up. A snapshot
+//! walks the clients by slot, which a client keeps while it lives; changes of clients that were walked already, or not
+//! yet, are told beside it, and saying twice that something is there does no harm.
 //!
-//! All app servers hear everything, and one of them tells the app. So each is told who hears, in the same place of its stream:
-//! an app server is listed when its snapshot is complete.
+//! All app servers hear everything, and one of them tells the app. So each is told who hears, in the same place of its
+//! stream: an app server is listed when its snapshot is complete.
 
 use std::mem;
 use std::rc::Rc;
@@ -32,8 +32,8 @@ use crate::upstream::{AppServerId, HomeLink, HubIndex, LinkHandle, Pool};
 /// Maximum number of slots that one step of a snapshot walks; it ends sooner when it has a frame.
 const SNAPSHOT_SLOTS: usize = 4_000;
 
-/// Bytes of changes that one app server may be told while its link is full; with more it is told anew what is there, when there
-/// is room.
+/// Bytes of changes that one app server may be told while its link is full; with more it is told anew what is there,
+/// when there is room.
 const BACKLOG_MAX_BYTES: usize = 256 * 1024;
 
 /// Age up to which a client is new to an app server that comes: some open before this shard has heard of its link.
@@ -174,8 +174,8 @@ impl Subscriber {
         self.send(shard, PresenceChanges { phase, app_servers: Some(app_servers), ..PresenceChanges::default() });
     }
 
-    /// Tells the next part of what is there. Clients that are newer than its link are told as changes: app servers that begin
-    /// take what is there for told, and these came while there was none.
+    /// Tells the next part of what is there. Clients that are newer than its link are told as changes: app servers that
+    /// begin take what is there for told, and these came while there was none.
     fn continue_snapshot(&mut self, connections: &Connections, hub: HubIndex, shard: u16) {
         let FeedState::Snapshot { next } = self.state else { return };
         if self.link.is_full() {
@@ -297,7 +297,8 @@ impl PresenceFeeds {
         hubs.into_iter().for_each(|hub| self.note_presence(core, hub));
     }
 
-    /// Takes an app server that is about to stop off the list: others tell the app from now on. It still hears of changes.
+    /// Takes an app server that is about to stop off the list: others tell the app from now on. It still hears of
+    /// changes.
     pub(super) fn app_stopping(&mut self, hub: HubIndex, app: AppServerId) {
         let Some(feed) = self.feed(hub) else { return };
         for subscriber in feed.subscribers.iter_mut().filter(|subscriber| subscriber.app == app) {

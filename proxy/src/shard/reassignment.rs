@@ -147,8 +147,8 @@ impl Reassignment {
         }
     }
 
-    /// Slots of the clients that have waited for the timeout: they wait no longer, and are to be closed. Of a crowd some
-    /// wait for longer, so that they don't come back all at once.
+    /// Slots of the clients that have waited for the timeout: they wait no longer, and are to be closed. Of a crowd
+    /// some wait for longer, so that they don't come back all at once.
     pub(super) fn take_overdue(&mut self, timeout_s: u32, now: u32) -> Vec<Slot> {
         let at_once = CLOSED_PER_TICK.max(self.unassigned.len() / CROWD_TICKS);
         let overdue = self.unassigned.extract_if(.., |waiting| now.saturating_sub(waiting.since) >= timeout_s);
@@ -161,7 +161,8 @@ impl Reassignment {
         self.ends.forget_old(now);
     }
 
-    /// Connections that were moved away from an app server whose link has opened again, and where to: it may still hold them.
+    /// Connections that were moved away from an app server whose link has opened again, and where to: it may still hold
+    /// them.
     pub(super) fn take_moved_away(&mut self, hub: HubIndex, app: AppServerId) -> Vec<(ByteString, AppServerId)> {
         let known = self.moved_away.extract_if(.., |moved| moved.hub == hub && moved.app == app);
         known.map(|moved| (moved.id, moved.to)).collect()

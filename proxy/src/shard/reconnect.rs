@@ -5,12 +5,14 @@
 //!                                           └─ --disconnect-timeout ──► closed
 //! ```
 //!
-//! To everybody else nothing happens: it stays in its groups, its app server hears nothing, and what is sent to it is kept.
-//! The record has another serial for each socket, so that tasks of an older one find out that it is not theirs any more.
+//! To everybody else nothing happens: it stays in its groups, its app server hears nothing, and what is sent to it is
+//! kept. The record has another serial for each socket, so that tasks of an older one find out that it is not theirs
+//! any more.
 //!
-//! A client that has just been accepted may not count what it gets yet: the official JavaScript client begins to a moment
-//! after it has read the answer to its handshake, and then sends a ping. A message that it reads in one go with that answer is
-//! one that it gets twice after its next move. So the first counted messages wait for its first frame, or a short time.
+//! A client that has just been accepted may not count what it gets yet: the official JavaScript client begins to a
+//! moment after it has read the answer to its handshake, and then sends a ping. A message that it reads in one go with
+//! that answer is one that it gets twice after its next move. So the first counted messages wait for its first frame,
+//! or a short time.
 
 use std::mem;
 
@@ -85,8 +87,8 @@ impl Moves {
         true
     }
 
-    /// Claims a connection for a new socket of its client; an older one is cut. `None` where no client can come back to it.
-    /// One that was given away is forgotten: the new owner has it, before this node hears of that.
+    /// Claims a connection for a new socket of its client; an older one is cut. `None` where no client can come back to
+    /// it. One that was given away is forgotten: the new owner has it, before this node hears of that.
     pub(crate) fn claim(
         &mut self,
         core: &mut ShardCore,

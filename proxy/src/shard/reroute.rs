@@ -1,7 +1,9 @@
-//! Clients that the routes in force lead to another group: their app servers hand them over, and nobody is disconnected.
+//! Clients that the routes in force lead to another group: their app servers hand them over, and nobody is
+//! disconnected.
 //!
-//! A client moves once an app server of its new group can be reached; until then it stays. One that a route rejects by now
-//! stays in its group as well, because rejections judge new connections; if the group is gone, the default one takes it.
+//! A client moves once an app server of its new group can be reached; until then it stays. One that a route rejects by
+//! now stays in its group as well, because rejections judge new connections; if the group is gone, the default one
+//! takes it.
 
 use super::assignments::Assignments;
 use super::shard_core::ShardCore;
@@ -46,7 +48,8 @@ impl Rerouting {
         }
     }
 
-    /// Asks the routes again for clients that wait for an app server: while theirs is down, the next route may take them.
+    /// Asks the routes again for clients that wait for an app server: while theirs is down, the next route may take
+    /// them.
     pub(super) fn reroute_unassigned(&mut self, core: &mut ShardCore, assignments: &mut Assignments) {
         if core.context.shared.hubs.has_routes() {
             assignments

@@ -28,8 +28,8 @@ use super::watch::{UpwardEnd, UpwardTrace};
 use crate::telemetry::OpenSpan;
 use crate::upstream::{AppServerId, Asker, HomeLink, Hub, HubIndex, ServerGroup};
 
-/// Size of the buffer that all sockets of a shard are read into. Large, so that a burst takes few system calls; there is
-/// only one.
+/// Size of the buffer that all sockets of a shard are read into. Large, so that a burst takes few system calls; there
+/// is only one.
 const READ_BUFFER_BYTES: usize = 64 * 1024;
 
 /// Clients of one shard, and what is written to them.
@@ -172,8 +172,8 @@ impl ShardCore {
         }
     }
 
-    /// Answers a call with an error that is not run: at once, or behind the answer to the hub handshake. What it leaves to be
-    /// written leaves with the batch.
+    /// Answers a call with an error that is not run: at once, or behind the answer to the hub handshake. What it leaves
+    /// to be written leaves with the batch.
     pub(super) fn answer_with_error(&mut self, slot: Slot, invocation_id: &str, text: &str) {
         let (mode, calls_max) = (self.mode(Flush::Deferred), self.context.shared.settings.rehoming.pending_calls_max);
         let Some(client) = self.connections.live_mut(slot) else { return };
@@ -279,7 +279,8 @@ impl ShardCore {
         self.connections.census().iter().map(|(kind, _)| kind.app)
     }
 
-    /// Asks the routes anew for a client that needs another home: its group may be down by now, and a route may lead on.
+    /// Asks the routes anew for a client that needs another home: its group may be down by now, and a route may lead
+    /// on.
     pub(super) fn refresh_group(&mut self, slot: Slot) {
         if !self.context.shared.hubs.has_routes() {
             return;
@@ -342,7 +343,8 @@ impl ShardCore {
         }
     }
 
-    /// Tells the app server of a connection of a change that it can't know of: it restores the groups when the client is lost.
+    /// Tells the app server of a connection of a change that it can't know of: it restores the groups when the client
+    /// is lost.
     pub(super) fn tell_home_of_group(&self, slot: Slot, change: &MembershipChange) {
         let hubs = &self.context.shared.hubs;
         if let Some(client) = self.connections.get(slot).filter(|client| hubs.restores(&client.home)) {

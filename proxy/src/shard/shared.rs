@@ -400,7 +400,8 @@ impl Shared {
         }
     }
 
-    /// Waits until a hub is served by a group again, if a link of that was lost a moment ago and clients are still taken.
+    /// Waits until a hub is served by a group again, if a link of that was lost a moment ago and clients are still
+    /// taken.
     pub(crate) async fn wait_for_link(&self, hub: &Hub, group: &str) {
         let window = Duration::from_millis(self.settings.links.resume_window_ms);
         let limit = self.settings.rehoming.link_wait(hub.settings().handshake_timeout_ms);

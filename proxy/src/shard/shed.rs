@@ -5,8 +5,8 @@
 //!             ▲ cursor ──► steps of 1024 slots, once around at most
 //! ```
 //!
-//! Clients that can move unnoticed come first. The next search goes on behind the last one, so a load balancer that sends
-//! a client back does not have it cut each second.
+//! Clients that can move unnoticed come first. The next search goes on behind the last one, so a load balancer that
+//! sends a client back does not have it cut each second.
 
 use std::time::Duration;
 
@@ -104,8 +104,8 @@ pub(crate) struct Shed {
 }
 
 impl Shed {
-    /// Has the driver send some clients elsewhere; returns how many. Those of earlier sheds whose calls still run are some of
-    /// them: until they leave their node has as many clients as before, and would shed too many.
+    /// Has the driver send some clients elsewhere; returns how many. Those of earlier sheds whose calls still run are
+    /// some of them: until they leave their node has as many clients as before, and would shed too many.
     pub(crate) fn begin_shed(&mut self, leaving: &mut LeavingClients, clients: usize) -> usize {
         let others = clients.saturating_sub(leaving.count_of(MoveCause::Rebalance));
         self.due = self.due.saturating_add(others);
@@ -121,8 +121,8 @@ impl Shed {
         is_done
     }
 
-    /// Sends the clients elsewhere that are due in a shed. Those that can't move are told to connect again, between their
-    /// calls.
+    /// Sends the clients elsewhere that are due in a shed. Those that can't move are told to connect again, between
+    /// their calls.
     pub(super) fn shed_due(
         &mut self,
         core: &mut ShardCore,

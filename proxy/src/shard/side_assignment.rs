@@ -1,4 +1,5 @@
-//! Assignment of app servers to the side homes of clients: at the first message for a group, after a loss, by a hand-over.
+//! Assignment of app servers to the side homes of clients: at the first message for a group, after a loss, by a
+//! hand-over.
 //!
 //! ```text
 //!  message for a group ──► side home? ─┬─ open, opening ──► goes up there
@@ -89,8 +90,8 @@ impl SidedClients {
         SideChoice::Waits
     }
 
-    /// Opens a connection beside its home, which has answered the hub handshake, at an app server of each group that takes
-    /// methods of its hub. Where there is none, it is opened with the first call.
+    /// Opens a connection beside its home, which has answered the hub handshake, at an app server of each group that
+    /// takes methods of its hub. Where there is none, it is opened with the first call.
     pub(super) fn open_sides(
         &mut self,
         core: &mut ShardCore,

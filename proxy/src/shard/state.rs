@@ -8,9 +8,9 @@
 //!  ShardState ────┴ PresenceFeeds, TaskFeeds   app servers that follow others
 //! ```
 //!
-//! Each part is given the core, and parts that stand above it here, by `&mut`; none knows this file, so calls go one way.
-//! No method waits, and none calls back into the shard: links and sockets only take what they are given, and their wakers
-//! only schedule tasks. Tasks are started by the driver, [`Shard`](super::Shard).
+//! Each part is given the core, and parts that stand above it here, by `&mut`; none knows this file, so calls go one
+//! way. No method waits, and none calls back into the shard: links and sockets only take what they are given, and their
+//! wakers only schedule tasks. Tasks are started by the driver, [`Shard`](super::Shard).
 
 use std::rc::Rc;
 
@@ -206,7 +206,8 @@ impl ShardState {
         }
     }
 
-    /// Gives clients without a home the link that has opened, and tells its app server which ones live elsewhere by now.
+    /// Gives clients without a home the link that has opened, and tells its app server which ones live elsewhere by
+    /// now.
     pub(super) fn link_opened(&mut self, link: &HomeLink) {
         let hubs = &self.core.context.shared.hubs;
         for (id, to) in self.assignments.reassignment.take_moved_away(link.hub(), link.app()) {
@@ -247,8 +248,8 @@ impl ShardState {
         self.core.has_clients_of(hub) || self.assignments.reassignment.has_ends_of(hub)
     }
 
-    /// Finishes a move to another link, or goes on with one to another node: the app server sends nothing more for the client
-    /// alone over its home link.
+    /// Finishes a move to another link, or goes on with one to another node: the app server sends nothing more for the
+    /// client alone over its home link.
     pub(super) fn pause_acknowledged(&mut self, slot: Slot, by: LinkId) {
         let Some(client) = self.core.connections.live_mut(slot).filter(|client| client.home.id() == by) else { return };
         if client.cold.moving_to.is_none() {

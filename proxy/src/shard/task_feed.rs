@@ -1,7 +1,7 @@
 //! Exclusive tasks: app servers that stand for them are told which others do, and choose one of themselves.
 //!
-//! Shard 0 tells for the whole node, over one link per app server, the whole list whenever it changes. An app server is listed
-//! from its first link on, until it says that it stops, or its last link is lost.
+//! Shard 0 tells for the whole node, over one link per app server, the whole list whenever it changes. An app server is
+//! listed from its first link on, until it says that it stops, or its last link is lost.
 
 use std::sync::Arc;
 

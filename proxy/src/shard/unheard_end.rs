@@ -8,8 +8,9 @@
 //!                                                     └─ it is certainly gone, or gave the client away: told to another one
 //! ```
 //!
-//! An app server that was only cut off has the connection still, or has ended it itself; so as long as that may be, only it is
-//! told, by a close. Any other one has never had the connection: it gets an opening frame that says so. Pure but for the links.
+//! An app server that was only cut off has the connection still, or has ended it itself; so as long as that may be,
+//! only it is told, by a close. Any other one has never had the connection: it gets an opening frame that says so. Pure
+//! but for the links.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -33,8 +34,8 @@ const ENDS_MAX_BYTES: usize = 16 * 1024 * 1024;
 /// Weight of an end beside its opening frame.
 const END_BYTES: usize = 256;
 
-/// Ticks for which an end is kept although its notice was acknowledged: its app server may have given the client away at that
-/// moment.
+/// Ticks for which an end is kept although its notice was acknowledged: its app server may have given the client away
+/// at that moment.
 const KEPT_MIN_S: u32 = 2;
 
 /// End of one client connection.

@@ -112,7 +112,8 @@ impl UserGroups {
         let until = Instant::now() + time.min(Duration::from_secs(MEMBERSHIP_S.unsigned_abs()));
         kept.none_ends_before = Some(kept.none_ends_before.map_or(until, |least| least.min(until)));
         kept.left.forget(&user, group);
-        // A copy, as of the other names: they come as slices of the message that they stood in, which would live as long.
+        // A copy, as of the other names: they come as slices of the message that they stood in, which would live as
+        // long.
         let group = former.map_or_else(|| group.into(), |former| former.group);
         let groups = kept.users.entry(user).or_default();
         let place = groups.partition_point(|kept| kept.changed_ms <= changed_ms);
@@ -211,8 +212,8 @@ impl UserGroups {
         kept.users.keys().chain(gone).cloned().collect()
     }
 
-    /// Tells what another node has to know of a user. Under the lock: a change that is noted later and then told the node
-    /// follows this.
+    /// Tells what another node has to know of a user. Under the lock: a change that is noted later and then told the
+    /// node follows this.
     pub(crate) fn tell(&self, user: &UserKey, mut tell: impl FnMut(ToldMembership)) {
         let (kept, now, now_ms) = (self.kept(), Instant::now(), self.now_ms());
         let told = |group: &ByteString, left: Duration, changed_ms: i64| ToldMembership {

@@ -1,14 +1,15 @@
-//! Watches of a shard: live copies of what passes for some clients, kept in bounded buffers until the observer reads them.
+//! Watches of a shard: live copies of what passes for some clients, kept in bounded buffers until the observer reads
+//! them.
 //!
 //! ```text
 //!  client ─read─► shard ─link_us─► link ─► app server: waited, queued, ran, answered (its own clock, by a report)
 //!  client ◄─written_us─ shard ◄─link_us─ link ◄─ …
 //! ```
 //!
-//! A watch is a subject, a connection, a user, a group, a method or a whole hub, in a detail: a *tap* has the summaries of
-//! one connection, a *recording* the bytes of a hub, a *trace* the time at each hop. A shard without a watch pays one look
-//! at a flag for a send, however many get it, and one for a message of a client; clients carry nothing for it. Bytes are
-//! copied as they are; payloads of summaries are there only on request, without what looks like a secret.
+//! A watch is a subject, a connection, a user, a group, a method or a whole hub, in a detail: a *tap* has the summaries
+//! of one connection, a *recording* the bytes of a hub, a *trace* the time at each hop. A shard without a watch pays
+//! one look at a flag for a send, however many get it, and one for a message of a client; clients carry nothing for it.
+//! Bytes are copied as they are; payloads of summaries are there only on request, without what looks like a secret.
 
 mod marked_message;
 mod message_summary;
@@ -50,7 +51,8 @@ pub(crate) use watch_piece::{
 /// Maximum number of recipients of one send that a watch of a method has one by one.
 const RECIPIENTS_MAX: usize = 50;
 
-/// Maximum number of clients of one shard whose mirrors get what is sent to them: each send to many looks at all of them.
+/// Maximum number of clients of one shard whose mirrors get what is sent to them: each send to many looks at all of
+/// them.
 const COPIED_MAX: usize = 1024;
 
 /// Watches of one shard.
@@ -231,8 +233,8 @@ impl Watches {
         self.all.iter_mut().for_each(|watch| watch.regroup(connections, slot));
     }
 
-    /// Ends the watch of a client connection that closes for this cause, or that another node has from now on: its slot may
-    /// be used again.
+    /// Ends the watch of a client connection that closes for this cause, or that another node has from now on: its slot
+    /// may be used again.
     pub(super) fn closed(&mut self, slot: Slot, cause: Option<Cause>, detail: Option<&str>) {
         if self.are_any {
             self.all.iter_mut().for_each(|watch| watch.close(slot, cause, detail));
@@ -256,8 +258,8 @@ impl Watches {
         self.all.iter().any(RunningWatch::follows_a_method)
     }
 
-    /// Takes whole messages of a client that are about to go up; their data type tells the kind of a raw one. Returns those
-    /// whose fate a watch waits for.
+    /// Takes whole messages of a client that are about to go up; their data type tells the kind of a raw one. Returns
+    /// those whose fate a watch waits for.
     #[cold]
     pub(super) fn up(
         &mut self,
@@ -424,7 +426,8 @@ impl Watches {
         }
     }
 
-    /// Takes a send to many where a watch follows its method: the first recipients one by one, the others by their number.
+    /// Takes a send to many where a watch follows its method: the first recipients one by one, the others by their
+    /// number.
     #[cold]
     pub(super) fn down_to_many<'a>(
         &mut self,

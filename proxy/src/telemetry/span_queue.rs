@@ -7,7 +7,8 @@ use tokio::sync::mpsc::{Receiver, Sender, channel};
 use super::export_counters::ExportCounters;
 use super::span_record::SpanRecord;
 
-/// Maximum number of ended spans that wait for the exporter; about 2 MiB. With a collector that is gone they are dropped.
+/// Maximum number of ended spans that wait for the exporter; about 2 MiB. With a collector that is gone they are
+/// dropped.
 pub(crate) const SPAN_QUEUE_MAX: usize = 4096;
 
 /// Queue of ended spans. Whoever ends one never waits.

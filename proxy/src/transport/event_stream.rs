@@ -8,8 +8,8 @@ pub(crate) const PREAMBLE: &[u8] = b":\r\n";
 const FIELD: &[u8] = b"data: ";
 const LINE_END: &[u8] = b"\r\n";
 
-/// Encodes one event; each line of the payload becomes a `data` line, and comes out ending in `\n` alone. To who reads it a
-/// line ends with `\r\n`, `\n` or `\r`: one that did not end here could hold fields of the payload's own.
+/// Encodes one event; each line of the payload becomes a `data` line, and comes out ending in `\n` alone. To who reads
+/// it a line ends with `\r\n`, `\n` or `\r`: one that did not end here could hold fields of the payload's own.
 #[must_use]
 pub(crate) fn encode_event(payload: &[u8]) -> Bytes {
     let mut out = BytesMut::with_capacity(payload.len() + FIELD.len() + 2 * LINE_END.len());

@@ -6,8 +6,8 @@
 //!    └───────────── met again ──────────────┘
 //! ```
 //!
-//! Each start of an app server has an instance id of its own, so a node that runs for months meets any number of them. A
-//! number is never given to another instance: whatever still holds that of a forgotten one finds nobody.
+//! Each start of an app server has an instance id of its own, so a node that runs for months meets any number of them.
+//! A number is never given to another instance: whatever still holds that of a forgotten one finds nobody.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;

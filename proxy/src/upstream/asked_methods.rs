@@ -1,10 +1,10 @@
 //! Methods of clients that an app server has asked for results, which decides how long a question is held.
 //!
-//! Microsoft's SDK sends a question before it notes that it waits for the answer. Between the two it may lose its processor, and it
-//! compiles what notes it, once for each type of result, which takes tens of milliseconds. An answer within that time finds
-//! nobody: the call fails with a `NullReferenceException` that closes its client, or it is never answered. Azure's service is
-//! never that fast, this node is. So each question is held for a moment, and for a longer one while the SDK may have to
-//! compile for it, which the name of the method tells.
+//! Microsoft's SDK sends a question before it notes that it waits for the answer. Between the two it may lose its
+//! processor, and it compiles what notes it, once for each type of result, which takes tens of milliseconds. An answer
+//! within that time finds nobody: the call fails with a `NullReferenceException` that closes its client, or it is never
+//! answered. Azure's service is never that fast, this node is. So each question is held for a moment, and for a longer
+//! one while the SDK may have to compile for it, which the name of the method tells.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};

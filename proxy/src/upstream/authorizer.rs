@@ -63,8 +63,8 @@ impl Authorizer {
         Self { client, timeout, room: Arc::new(Semaphore::new(CALLS_MAX)) }
     }
 
-    /// Calls the first app server that can be reached. The request has a path and no body; over the network it is signed, so
-    /// that the app knows a node of the fleet.
+    /// Calls the first app server that can be reached. The request has a path and no body; over the network it is
+    /// signed, so that the app knows a node of the fleet.
     ///
     /// # Errors
     /// When no whole answer comes in time.
@@ -74,8 +74,8 @@ impl Authorizer {
         node: &str,
         request: Parts,
     ) -> Result<Response<Bytes>, AuthorizeError> {
-        // A call that has waited for long still gets the whole time: one that is given up has cost the app as much. So it
-        // does not wait for longer than it may take to be of use.
+        // A call that has waited for long still gets the whole time: one that is given up has cost the app as much. So
+        // it does not wait for longer than it may take to be of use.
         let room = timeout(self.timeout / WAIT_SHARE, self.room.acquire()).await;
         let _permit = room.map_err(|_| AuthorizeError::Full)?;
         let authorized = self.authorize_in_turn(apps, node, request);

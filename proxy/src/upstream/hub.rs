@@ -173,8 +173,8 @@ impl Hub {
         self.pools.load().iter().any(|pool| !pool.app().group.is_mirror() && pool.is_up())
     }
 
-    /// Whether somebody has to serve it: an app server of the default group has named it, or one takes clients of it now.
-    /// What only a mirror names need not be served.
+    /// Whether somebody has to serve it: an app server of the default group has named it, or one takes clients of it
+    /// now. What only a mirror names need not be served.
     #[must_use]
     pub(crate) fn is_expected(&self) -> bool {
         let is_for_clients = |pool: &Arc<Pool>| !pool.app().group.is_mirror();
@@ -229,8 +229,8 @@ impl Hub {
         self.identity.wake_waiters();
     }
 
-    /// The link for a new client connection of a group: its app servers take turns by their weights, then the links of a
-    /// pool do.
+    /// The link for a new client connection of a group: its app servers take turns by their weights, then the links of
+    /// a pool do.
     #[must_use]
     pub(crate) fn choose_home_in(&self, group: &str) -> Option<HomeLink> {
         let turn = self.next.fetch_add(1, Ordering::Relaxed);

@@ -26,8 +26,8 @@ pub(crate) enum HubOrigin {
     Manifest,
     /// App servers that dial in name it; its clients come by the path of dial-in.
     DialIn,
-    /// The operator names it, with a webhook in place of app servers. Else it is a hub of dial-in, whose clients may come
-    /// by a path of its own, too.
+    /// The operator names it, with a webhook in place of app servers. Else it is a hub of dial-in, whose clients may
+    /// come by a path of its own, too.
     Webhook,
 }
 

@@ -1,4 +1,5 @@
-//! Naming of a hub: whether anybody names it, whether the start of the node waits for it, and since when nobody names it.
+//! Naming of a hub: whether anybody names it, whether the start of the node waits for it, and since when nobody names
+//! it.
 //!
 //! ```text
 //!  named ──(no app server that is linked names it)──► unnamed ──(--hold-timeout)──► forgotten ──(nobody holds it)──► free
@@ -6,8 +7,8 @@
 //!    └────────────────────── named again ────────────────┴─────────────────────────────┘
 //! ```
 //!
-//! A forgotten hub is found by nobody, but keeps its index: what still holds it may end in peace. A free one gives its index
-//! to the next hub that is learnt.
+//! A forgotten hub is found by nobody, but keeps its index: what still holds it may end in peace. A free one gives its
+//! index to the next hub that is learnt.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -15,8 +16,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Time in which a node that starts waits for the first links of each hub. A hub whose links never open would keep it out
-/// of its balancer for ever, although it serves others.
+/// Time in which a node that starts waits for the first links of each hub. A hub whose links never open would keep it
+/// out of its balancer for ever, although it serves others.
 const FIRST_LINKS_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Naming of one hub.

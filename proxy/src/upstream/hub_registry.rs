@@ -130,8 +130,8 @@ impl HubRegistry {
         self.all.load().iter().filter(|hub| !hub.is_forgotten()).cloned().collect()
     }
 
-    /// Finds the hub of a path, without regard to case. Of several, as while a release gives the path another hub, the one
-    /// that is served.
+    /// Finds the hub of a path, without regard to case. Of several, as while a release gives the path another hub, the
+    /// one that is served.
     #[must_use]
     pub(crate) fn find(&self, path: &str) -> Option<Arc<Hub>> {
         let path = without_slash(path);
@@ -143,8 +143,8 @@ impl HubRegistry {
         Some(better.unwrap_or(first).clone())
     }
 
-    /// Whether any hub of a manifest is served, and none is awaited; without one whether none `must_be`. Others without app
-    /// servers keep nobody from those that have some, and hubs of dial-in come and go as their app servers like.
+    /// Whether any hub of a manifest is served, and none is awaited; without one whether none `must_be`. Others without
+    /// app servers keep nobody from those that have some, and hubs of dial-in come and go as their app servers like.
     #[must_use]
     pub(crate) fn are_served(&self, must_be: bool) -> bool {
         let expected = self.expected();
@@ -177,8 +177,8 @@ impl HubRegistry {
 
     /// Hubs that nobody has named for this long. Calling it is what tells the time: it is due about once a second.
     ///
-    /// Of a hub of manifests nothing is certain while no app server of the group that has named it is linked: it may be a
-    /// restart of them all.
+    /// Of a hub of manifests nothing is certain while no app server of the group that has named it is linked: it may be
+    /// a restart of them all.
     #[must_use]
     pub(crate) fn unnamed_for(&self, limit: Duration) -> Vec<Arc<Hub>> {
         for hub in self.all.load().iter().filter(|hub| hub.is_forgotten() && hub.is_linked()) {
@@ -223,8 +223,8 @@ impl HubRegistry {
         all.iter().filter(is_unheld).map(|hub| hub.index()).collect()
     }
 
-    /// Gives the index of a forgotten hub to the next one that is learnt. The caller has seen that nothing uses it since it
-    /// was [unheld](Self::unheld).
+    /// Gives the index of a forgotten hub to the next one that is learnt. The caller has seen that nothing uses it
+    /// since it was [unheld](Self::unheld).
     pub(crate) fn release(&self, index: HubIndex) {
         let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         if self.all.load().get(index.get()).is_some_and(|hub| hub.is_forgotten()) {

@@ -22,7 +22,8 @@ pub(crate) type UpstreamWebSocket = WebSocketStream<TokioIo<Upgraded>>;
 
 type LinkSocket = trunkline_link::LinkSocket<UpstreamWebSocket>;
 
-/// Bytes that the WebSocket layer may read ahead. The buffer is filled with zeros before each read: larger costs more than it spares.
+/// Bytes that the WebSocket layer may read ahead. The buffer is filled with zeros before each read: larger costs more
+/// than it spares.
 const READ_BUFFER_BYTES: usize = 16 * 1024;
 
 /// Why a link could not be opened.

@@ -45,8 +45,8 @@ pub(crate) struct DialledIn {
 }
 
 impl LinkHandle {
-    /// A link whose session begins. At most `unsent_max_bytes` wait for the socket before its clients are paused; what the
-    /// session keeps in all is bounded by its ring.
+    /// A link whose session begins. At most `unsent_max_bytes` wait for the socket before its clients are paused; what
+    /// the session keeps in all is bounded by its ring.
     #[must_use]
     pub(crate) fn new(hub: HubIndex, app: AppServerId, unsent_max_bytes: usize, session: Session) -> Self {
         Self::beginning(hub, app, unsent_max_bytes, Some(session))
@@ -153,8 +153,8 @@ impl LinkHandle {
         self.knows_moves.load(Ordering::Relaxed)
     }
 
-    /// Whether clients whose home it is may move to another node: by dial-in those that may come back at all, since a pause
-    /// and a resume by another node's link are known to each app server there.
+    /// Whether clients whose home it is may move to another node: by dial-in those that may come back at all, since a
+    /// pause and a resume by another node's link are known to each app server there.
     #[must_use]
     pub(crate) fn lets_clients_move(&self) -> bool {
         self.by_dial_in().map_or_else(|| self.knows_moves(), |dialled_in| dialled_in.allows_reconnect)
@@ -229,8 +229,8 @@ impl LinkHandle {
         self.append(Class::Ordinary, |buffer| encode_connection_data(connection_id, payload, data_type, buffer));
     }
 
-    /// Queues bytes of a client connection that a trace follows, under the mark of the first message, if they have one. Returns
-    /// whether the app server reports on them: others get them as ever.
+    /// Queues bytes of a client connection that a trace follows, under the mark of the first message, if they have one.
+    /// Returns whether the app server reports on them: others get them as ever.
     pub(crate) fn send_traced(&self, mark: Option<i64>, (id, payload): (&str, &[u8]), data_type: i64) -> bool {
         let mark = mark.filter(|_| self.knows_traces.load(Ordering::Relaxed));
         match mark {

@@ -1,4 +1,5 @@
-//! Newcomer: an app server that has come to a hub, until it has its share of the clients. Pure: one look a second comes in.
+//! Newcomer: an app server that has come to a hub, until it has its share of the clients. Pure: one look a second comes
+//! in.
 //!
 //! ```text
 //!  no link ──► Linking ── all links, for 5 s ──► Short ── it has its share, or nobody could go there for 60 s ──► Settled
@@ -11,7 +12,8 @@
 /// Looks at a row with all links after which it has settled: one that has just started may go again, and is warming up.
 const SETTLED_LOOKS: u32 = 5;
 
-/// Rounds without progress after which it stays as it is: the rest are in the middle of calls, or kept to their app servers.
+/// Rounds without progress after which it stays as it is: the rest are in the middle of calls, or kept to their app
+/// servers.
 const IDLE_ROUNDS_MAX: u32 = 60;
 
 /// Links of an app server at a hub, as one look finds them.
@@ -80,8 +82,8 @@ impl Newcomer {
         matches!(self.stage, NewcomerStage::Short { .. })
     }
 
-    /// Takes the clients that it misses in this round, of which some may be on their way. `is_tolerable` if these are too
-    /// few to begin.
+    /// Takes the clients that it misses in this round, of which some may be on their way. `is_tolerable` if these are
+    /// too few to begin.
     pub(crate) fn begin_round(&mut self, missing: u64, on_their_way: u64, is_tolerable: bool) -> NewcomerRound {
         let NewcomerStage::Short { missing: last, idle } = &mut self.stage else { return NewcomerRound::Over };
         let left = missing + on_their_way;

@@ -1,5 +1,5 @@
-//! The links of one hub to one app server instance: slots, each open or not. Of an app server that we dial their number is
-//! fixed; of one that dials in it is what that one wants.
+//! The links of one hub to one app server instance: slots, each open or not. Of an app server that we dial their number
+//! is fixed; of one that dials in it is what that one wants.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -330,8 +330,8 @@ impl Pool {
         self.is_draining.load(Ordering::Relaxed)
     }
 
-    /// Permission for a warning about a link, with the number of those that were left out before it; `None` where it is to
-    /// be left out.
+    /// Permission for a warning about a link, with the number of those that were left out before it; `None` where it is
+    /// to be left out.
     #[must_use]
     pub(crate) fn may_warn(&self) -> Option<u64> {
         self.warnings.lock().unwrap_or_else(PoisonError::into_inner).pass(Instant::now())

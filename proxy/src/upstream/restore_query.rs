@@ -44,8 +44,8 @@ struct OpenQuery<'a> {
 }
 
 impl RestoreQueries {
-    /// Finds the app server that keeps what the client of a lost connection had, for a client with this user. Asks each one
-    /// once.
+    /// Finds the app server that keeps what the client of a lost connection had, for a client with this user. Asks each
+    /// one once.
     pub(crate) async fn find(&self, hub: &Hub, connection_id: &ByteString, user: Option<&str>) -> Option<AppServerId> {
         let pools = hub.pools();
         let links: Vec<_> = pools

@@ -43,8 +43,8 @@ impl HubRegistry {
         }
     }
 
-    /// Asks the routes about a client connection that is open, by the frame that has opened it; `None` where they refuse
-    /// it by now, which is no reason to end it.
+    /// Asks the routes about a client connection that is open, by the frame that has opened it; `None` where they
+    /// refuse it by now, which is no reason to end it.
     #[must_use]
     pub(crate) fn route_of(
         &self,

@@ -1,5 +1,5 @@
-//! Plan of shares: how many clients go from which app server to which, so that newcomers have as many as others of their
-//! weight. Pure: the loads come in.
+//! Plan of shares: how many clients go from which app server to which, so that newcomers have as many as others of
+//! their weight. Pure: the loads come in.
 //!
 //! ```text
 //!  clients   A ████████│████      each app server is to have the share of its weight. What does not divide evenly stays

@@ -1,4 +1,5 @@
-//! Courier of a link's events: one request each, with signature and deadline, and further attempts where they do no harm.
+//! Courier of a link's events: one request each, with signature and deadline, and further attempts where they do no
+//! harm.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,7 +1,7 @@
 //! The far end of a link to a webhook: an app server without I/O. Frames and answers in, frames and requests out.
 //!
-//! A request is taken out when there is room for it. Until then it is an event of its client, so that what a client leaves
-//! behind can be dropped.
+//! A request is taken out when there is room for it. Until then it is an event of its client, so that what a client
+//! leaves behind can be dropped.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -301,7 +301,8 @@ impl FarEnd {
         }
     }
 
-    /// Has the next event of a client wait for room, stops or resumes reading it, and forgets it when nothing is left to do.
+    /// Has the next event of a client wait for room, stops or resumes reading it, and forgets it when nothing is left
+    /// to do.
     fn go_on(&mut self, id: &ByteString) {
         let Some(client) = self.clients.get_mut(id) else { return };
         if client.has_next() && client.place.is_none() {

@@ -22,14 +22,15 @@ use super::webhook_event::{EventKind, WebhookEvent};
 /// Bytes of one client that wait, beyond which it is read no further; half of it reads it on.
 const WAITING_MAX_BYTES: usize = 64 * 1024;
 
-/// Bytes of one client that wait while the node's backlog is full, beyond which it is read no further. More than the news that
-/// it is there: a client that is not read may leave unnoticed.
+/// Bytes of one client that wait while the node's backlog is full, beyond which it is read no further. More than the
+/// news that it is there: a client that is not read may leave unnoticed.
 const WAITING_WHEN_FULL_MAX_BYTES: usize = 1024;
 
 /// Maximum number of questions of others to one client whose answers are passed on.
 const QUESTIONS_MAX: usize = 100;
 
-/// Time for which a question has its place for certain; whoever waits longer gets the answer while no other needs the place.
+/// Time for which a question has its place for certain; whoever waits longer gets the answer while no other needs the
+/// place.
 const QUESTION_KEPT_FOR: Duration = Duration::from_millis(CLIENT_RESULT_TIMEOUT_MS);
 
 /// Client of a hub with a webhook.
@@ -170,7 +171,8 @@ impl WebhookClient {
         self.stage == WebhookStage::Over && self.events.is_empty() && self.under_way.is_none()
     }
 
-    /// Says whether to stop reading it, or to read it on. Where the node's backlog is full, a little that waits stops it.
+    /// Says whether to stop reading it, or to read it on. Where the node's backlog is full, a little that waits stops
+    /// it.
     pub(super) fn flow(&mut self, is_backlog_full: bool) -> Option<FlowOperation> {
         if self.stage == WebhookStage::Over {
             return None;
@@ -188,8 +190,8 @@ impl WebhookClient {
         Some(operation)
     }
 
-    /// Notes that somebody waits for a result of it; `false` if too many do. A client may never answer, so questions that are
-    /// old make room.
+    /// Notes that somebody waits for a result of it; `false` if too many do. A client may never answer, so questions
+    /// that are old make room.
     #[must_use]
     pub(super) fn ask(&mut self, invocation_id: ByteString, caller: ByteString, now: Instant) -> bool {
         if self.questions.len() >= QUESTIONS_MAX {

@@ -1,10 +1,10 @@
 #![forbid(unsafe_code)]
 //! The tests' own auction: several app servers that take bids on lots and keep them in one file.
 //!
-//! Hub `/auction`: `Watch(lot)` → its bids so far, and from then on `Placed(bid)` · `Bid(id, lot, amount)` → its number. A bid is
-//! stored before it is told and answered, and once only: whoever got no answer repeats it with the same id, as an app does
-//! whose bids are worth money. An outbox, which runs at one app server, sends `Recorded(number)` for each bid to those who watch
-//! its lot, at least once.
+//! Hub `/auction`: `Watch(lot)` → its bids so far, and from then on `Placed(bid)` · `Bid(id, lot, amount)` → its
+//! number. A bid is stored before it is told and answered, and once only: whoever got no answer repeats it with the
+//! same id, as an app does whose bids are worth money. An outbox, which runs at one app server, sends
+//! `Recorded(number)` for each bid to those who watch its lot, at least once.
 
 mod store;
 

@@ -17,8 +17,8 @@ pub(crate) struct Shared {
     pub(crate) server: ServerHandle,
 }
 
-/// `who`: what is known of the client. `wait`: for the gate. `tell ID TEXT`: sends to another. `bye`: the end. `fail`: the
-/// same, with an error.
+/// `who`: what is known of the client. `wait`: for the gate. `tell ID TEXT`: sends to another. `bye`: the end. `fail`:
+/// the same, with an error.
 async fn serve(State(shared): State<Shared>, mut connection: RawConnection) -> Result<(), HubError> {
     while let Some(message) = connection.recv().await {
         match message.as_text() {

@@ -2,9 +2,9 @@
 //! The tests' own app server for connections that move: hub `/moves`, which prints what its hooks and methods see, and
 //! with `--feed` a raw endpoint.
 //!
-//! Lines of output: `listening on …`, then `connected ID`, `disconnected ID`, `rehomed ID FROM ITEMS`, `restored ID LOST
-//! SECONDS` and `ran TAG`. They are written at once, so they outlive a process that is killed. `POST /release` lets calls of
-//! `Pass` end; `/metrics` are the SDK's.
+//! Lines of output: `listening on …`, then `connected ID`, `disconnected ID`, `rehomed ID FROM ITEMS`,
+//! `restored ID LOST SECONDS` and `ran TAG`. They are written at once, so they outlive a process that is killed.
+//! `POST /release` lets calls of `Pass` end; `/metrics` are the SDK's.
 
 mod feed;
 

@@ -1,9 +1,9 @@
 #![forbid(unsafe_code)]
-//! The tests' own app server for groups of app servers: it says its name, and prints what it sees. Hubs `/chat` and `/news`,
-//! the page `/page` and all below it.
+//! The tests' own app server for groups of app servers: it says its name, and prints what it sees. Hubs `/chat` and
+//! `/news`, the page `/page` and all below it.
 //!
-//! Lines of output: `listening on …`, then `connected ID`, `disconnected ID`, `rehomed ID` and `heard ID NUMBER`. They are
-//! written at once, so they outlive a process that is killed.
+//! Lines of output: `listening on …`, then `connected ID`, `disconnected ID`, `rehomed ID` and `heard ID NUMBER`. They
+//! are written at once, so they outlive a process that is killed.
 
 use std::sync::Arc;
 

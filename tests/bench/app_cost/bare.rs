@@ -1,4 +1,5 @@
-//! The bare handler: SignalR's echo as somebody would write it with axum alone, for JSON clients that know no negotiation.
+//! The bare handler: SignalR's echo as somebody would write it with axum alone, for JSON clients that know no
+//! negotiation.
 //!
 //! A handshake is accepted as it is; each further message is an invocation, whose first argument is its result.
 

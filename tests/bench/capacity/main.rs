@@ -7,9 +7,10 @@
 //!                    └─ …
 //! ```
 //!
-//! A process may have so many open files, so there are as many proxies as that takes, and for each a process of clients.
-//! They connect one after the other, and say every 15 s that they are there. The run stops where memory gets scarce.
-//! Then numbered broadcasts: each client has to get each of them once. Last a table of what all processes have in memory.
+//! A process may have so many open files, so there are as many proxies as that takes, and for each a process of
+//! clients. They connect one after the other, and say every 15 s that they are there. The run stops where memory gets
+//! scarce. Then numbered broadcasts: each client has to get each of them once. Last a table of what all processes have
+//! in memory.
 //!
 //! | module | what it holds |
 //! |---|---|

@@ -8,14 +8,14 @@
 //!      └────► tables and a picture: medians over the rounds
 //! ```
 //!
-//! **What is compared.** Deliveries: one client publishes a text, everyone gets it, and each byte is looked at; the next
-//! one comes when all have it, so no two share a write. Echoes: each client asks again when it is answered. Connects: TCP,
-//! upgrade, and whatever greeting the peer's protocol has, until the client is in; then it leaves. Idle connections: what
-//! the servers have in memory for each. What is lost, comes twice or out of turn ends the run.
+//! **What is compared.** Deliveries: one client publishes a text, everyone gets it, and each byte is looked at; the
+//! next one comes when all have it, so no two share a write. Echoes: each client asks again when it is answered.
+//! Connects: TCP, upgrade, and whatever greeting the peer's protocol has, until the client is in; then it leaves. Idle
+//! connections: what the servers have in memory for each. What is lost, comes twice or out of turn ends the run.
 //!
-//! **What is counted.** CPU time of all processes of a peer, as the scheduler counts it, read while they sleep; each has
-//! all cores. On loopback it contains the receiver's half of TCP, the same amount for all. The generator is one thread,
-//! whose own CPU time is told beside it.
+//! **What is counted.** CPU time of all processes of a peer, as the scheduler counts it, read while they sleep; each
+//! has all cores. On loopback it contains the receiver's half of TCP, the same amount for all. The generator is one
+//! thread, whose own CPU time is told beside it.
 //!
 //! **What it is worth.** Peers don't do the same: a SignalR hub dispatches calls, a plain fan-out copies bytes, and who
 //! has one process can't lose another. The page that shows the figures says which is which.

@@ -17,7 +17,8 @@ pub(crate) fn sent(admins: &[SocketAddr], own: &[u16]) -> Result<u64> {
     Ok(sum(&String::from_utf8_lossy(&output.stdout), &ports, &own.iter().copied().collect()))
 }
 
-/// Sums `bytes_sent` of the sockets that count. A socket is a line with its addresses and an indented one with its figures.
+/// Sums `bytes_sent` of the sockets that count. A socket is a line with its addresses and an indented one with its
+/// figures.
 fn sum(table: &str, admins: &BTreeSet<u16>, own: &BTreeSet<u16>) -> u64 {
     let (mut sum, mut counts) = (0, false);
     for line in table.lines() {

@@ -1,6 +1,6 @@
 #![forbid(unsafe_code)]
-//! Cost of a fleet: what enters at one node beside what the app server sends itself, idle nodes, `--peers` where it is not used;
-//! of dial-in, beside links that the node dials; and of clients that come back to their connections.
+//! Cost of a fleet: what enters at one node beside what the app server sends itself, idle nodes, `--peers` where it is
+//! not used; of dial-in, beside links that the node dials; and of clients that come back to their connections.
 //!
 //! ```text
 //!   base:     client ── Broadcast("7…") ──► app server ──► all nodes ──► their clients
@@ -18,14 +18,14 @@
 //! | `move` | clients whose sockets are cut come back to the node that has them | they come back to another one, which takes them over |
 //! | `stateful` | the app server sends to everyone, from a hub without stateful reconnect | from one that allows it, to clients that don't use it |
 //!
-//! **What is counted.** CPU time of all nodes together, as the scheduler counts it in nanoseconds, read while they sleep; and
-//! the bytes that the system has sent on connections to their admin ports, which are those between nodes (TCP payload: the
-//! encrypted channel is in it, headers of IP and TCP are not). A message is asked for only when all have got the one before,
-//! and is compared byte by byte.
+//! **What is counted.** CPU time of all nodes together, as the scheduler counts it in nanoseconds, read while they
+//! sleep; and the bytes that the system has sent on connections to their admin ports, which are those between nodes
+//! (TCP payload: the encrypted channel is in it, headers of IP and TCP are not). A message is asked for only when all
+//! have got the one before, and is compared byte by byte.
 //!
-//! **What it is worth.** Speed drifts within minutes, so only windows side by side compare: each round has a window of the
-//! base, one of the subject and one of the base again, begins with another of them each time, and gives one ratio. How far
-//! the base differs from itself is the noise that the ratio has too.
+//! **What it is worth.** Speed drifts within minutes, so only windows side by side compare: each round has a window of
+//! the base, one of the subject and one of the base again, begins with another of them each time, and gives one ratio.
+//! How far the base differs from itself is the noise that the ratio has too.
 //!
 //! | module | what it holds |
 //! |---|---|

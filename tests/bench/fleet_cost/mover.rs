@@ -1,4 +1,5 @@
-//! Clients with stateful reconnect whose sockets are cut, and which come back to their connections: one after the other.
+//! Clients with stateful reconnect whose sockets are cut, and which come back to their connections: one after the
+//! other.
 
 use std::cell::Cell;
 use std::io::{Read, Write};

@@ -27,7 +27,8 @@ pub(crate) enum Work {
     Stateful,
 }
 
-/// CPU time and bytes of the nodes of a fleet, or of a node that accepts dial-in, beside nodes that do the same without.
+/// CPU time and bytes of the nodes of a fleet, or of a node that accepts dial-in, beside nodes that do the same
+/// without.
 #[derive(Debug, Parser, Serialize)]
 #[command(name = "fleet_cost")]
 pub(crate) struct Settings {

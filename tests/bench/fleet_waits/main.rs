@@ -1,13 +1,15 @@
 #![forbid(unsafe_code)]
-//! Waits of clients for a fleet: what it costs that all nodes have heard of a join before it is answered, and of a node that is late.
+//! Waits of clients for a fleet: what it costs that all nodes have heard of a join before it is answered, and of a node
+//! that is late.
 //!
 //! ```text
 //!  size:    a connect, one of a new user, the first and the second join of a group: in fleets of 1, 1 again, 2 and 12 nodes
 //!  frozen:  first joins, each followed by an announcement: at three nodes of three, of three again, of four with one frozen
 //! ```
 //!
-//! Fleets stand side by side and take turns, in another order in each round. `1 again` and `3 again` are as their neighbour: how
-//! far the two differ is the noise that all others have, too. A first join is one of a group that its node has no member of.
+//! Fleets stand side by side and take turns, in another order in each round. `1 again` and `3 again` are as their
+//! neighbour: how far the two differ is the noise that all others have, too. A first join is one of a group that its
+//! node has no member of.
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};

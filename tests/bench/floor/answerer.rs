@@ -1,4 +1,5 @@
-//! The floor of calls, connects and idle clients: one thread, one epoll instance, a read and a write for each answer, and nothing else.
+//! The floor of calls, connects and idle clients: one thread, one epoll instance, a read and a write for each answer,
+//! and nothing else.
 //!
 //! It does not look at what it is asked: so many bytes are one question, and the answer is always the same.
 

@@ -96,7 +96,8 @@ pub(crate) fn run(arguments: &CrowdArguments) -> Result<()> {
     }
 }
 
-/// Binds this process to its second core, and so the app server that it starts; returns the first, the measured server's.
+/// Binds this process to its second core, and so the app server that it starts; returns the first, the measured
+/// server's.
 fn give_up_a_core() -> Result<u16> {
     let cores = cores::allowed()?;
     let &[first, second, ..] = cores.as_slice() else { bail!("--pinned needs two cores, and there is one") };

@@ -23,8 +23,8 @@
 //! may wait for a client is 256 KiB, so those who stopped are closed after some windows. With `--idle N` it is the same
 //! with clients that do nothing but keep alive.
 //!
-//! **Transports.** With `--transport` there is no floor either: receivers by server-sent events or long polls at one proxy
-//! are compared with receivers by WebSockets at another one.
+//! **Transports.** With `--transport` there is no floor either: receivers by server-sent events or long polls at one
+//! proxy are compared with receivers by WebSockets at another one.
 //!
 //! **Storms.** Clients of `--work storm` stay, and each window has a server that has had no such crowd before. With
 //! `--pinned` the floor or the proxy has a core of its own, and the generator and the app server share another one.

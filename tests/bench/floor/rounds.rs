@@ -1,8 +1,8 @@
 //! Order of the windows.
 //!
-//! A round is one window of each: the base (the floor, or a proxy whose clients all read), the subject (a proxy), and the
-//! base again. Each round begins with the next of them,
-//! so that none always comes first, when the machine may have been idle.
+//! A round is one window of each: the base (the floor, or a proxy whose clients all read), the subject (a proxy), and
+//! the base again. Each round begins with the next of them, so that none always comes first, when the machine may have
+//! been idle.
 
 use std::time::Duration;
 

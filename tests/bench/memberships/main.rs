@@ -5,9 +5,9 @@
 //!   1 000 clients ── JoinGroups([100 names]) ──► proxy ──► app server ── 100 joins, each acknowledged ──► proxy
 //! ```
 //!
-//! Each row has a proxy and an app server of its own. A call is answered when the last of its joins was acknowledged, so
-//! all memberships are there when all calls are answered; the proxy's count of groups has to agree, and to come back to
-//! nothing when all have left. CPU time is read when all calls are answered: what the calls cost is in it.
+//! Each row has a proxy and an app server of its own. A call is answered when the last of its joins was acknowledged,
+//! so all memberships are there when all calls are answered; the proxy's count of groups has to agree, and to come back
+//! to nothing when all have left. CPU time is read when all calls are answered: what the calls cost is in it.
 
 use std::io::Write;
 use std::net::TcpStream;

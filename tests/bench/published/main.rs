@@ -37,7 +37,8 @@ use trunkline_tests::bench::command;
 use fleet::Fleet;
 use slice::{Length, Slice};
 
-/// The published settings of the load tests, and whether Trunkline holds them. Without a command: a short version of all.
+/// The published settings of the load tests, and whether Trunkline holds them. Without a command: a short version of
+/// all.
 #[derive(Debug, Parser)]
 #[command(name = "published")]
 struct Cli {

@@ -5,8 +5,9 @@
 //!   before ─► 15 000 connect, stay, leave ─► again … until 100 000 have ─► 5 s, 10 s, 30 s after the last has left
 //! ```
 //!
-//! Each round counts: the proxy has opened as many connections as clients came, and holds none when all have left, nor does
-//! the app server know one. Memory is what nobody else has a share in, heap and stacks, of the proxy and of the app server.
+//! Each round counts: the proxy has opened as many connections as clients came, and holds none when all have left, nor
+//! does the app server know one. Memory is what nobody else has a share in, heap and stacks, of the proxy and of the
+//! app server.
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -104,8 +104,8 @@ fn the_images_hold_their_programs_and_nothing_else_that_could_be_run() {
             assert_eq!(config["Healthcheck"]["Test"][2], "health");
             assert_eq!(config["Labels"]["org.opencontainers.image.licenses"], "Apache-2.0");
         }
-        // The same again, from the beginning: labels and files hold no time and no chance. (buildah writes a random host
-        // name beside them.)
+        // The same again, from the beginning: labels and files hold no time and no chance. (buildah writes a random
+        // host name beside them.)
         let content = async |built: &Path, builder: &Builder| -> Result<[Value; 2]> {
             let image = builder.inspect(&builder.build("trunkline", built).await?).await?;
             Ok([image["Docker"]["rootfs"]["diff_ids"].clone(), image["Docker"]["config"]["Labels"].clone()])

@@ -88,8 +88,8 @@ impl Objects {
         assert!(grace >= pre_stop + drain + SPARE_S, "{grace} s for {pre_stop} + {drain} + {SPARE_S}");
     }
 
-    /// Demands that the name which nodes find each other by is that of a headless service, and that nodes may speak to each
-    /// other at the ports of it.
+    /// Demands that the name which nodes find each other by is that of a headless service, and that nodes may speak to
+    /// each other at the ports of it.
     pub(super) fn assert_nodes_meet(&self, peers: &str) {
         let name = peers.strip_prefix("http://").and_then(|peers| peers.strip_suffix(":8090")).unwrap_or_default();
         let service = self.get("Service", name).unwrap();

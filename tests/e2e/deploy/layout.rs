@@ -98,8 +98,8 @@ fn two_tabs_at_two_nodes_see_each_other_and_the_rest_carries_on_when_a_node_is_k
             Ok((metrics.sum("trunkline_client_connections", &[]) == tabs.len() as f64).then_some(()))
         })
         .await?;
-        // Whoever comes now is seen by those who were there. (Their own names go when the app servers give up what the dead
-        // node had, so they are not looked at.)
+        // Whoever comes now is seen by those who were there. (Their own names go when the app servers give up what the
+        // dead node had, so they are not looked at.)
         let _late = browser.open("late", &format!("http://{}/?name=late", local.front())).await?;
         for (_, page) in &tabs {
             page.see("names", "late").await?;

@@ -1,4 +1,5 @@
-//! Event streams and polls while a node leaves: its own, which another node carries, and those that it carries for another.
+//! Event streams and polls while a node leaves: its own, which another node carries, and those that it carries for
+//! another.
 
 use std::path::Path;
 

@@ -1,4 +1,5 @@
-//! A node dies, and its clients begin anew at another one: with their groups, items and user, if they prove who they are.
+//! A node dies, and its clients begin anew at another one: with their groups, items and user, if they prove who they
+//! are.
 
 use std::time::{Duration, Instant};
 

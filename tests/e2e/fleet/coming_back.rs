@@ -215,8 +215,8 @@ fn a_page_in_a_browser_goes_on_over_cut_sockets() {
         let page = browser.open("counting", &format!("{page_origin}/?hub=http://{}/bench", relay.address())).await?;
         page.see("state", "open").await?;
         for cut in 1..=if is_full() { CUTS } else { 10 } {
-            // First, so that it comes before all have been heard: an armed cut would hit the next time, and that time's own cut
-            // the attempt to come back, of which this client makes one.
+            // First, so that it comes before all have been heard: an armed cut would hit the next time, and that time's
+            // own cut the attempt to come back, of which this client makes one.
             relay.decide(if cut % 2 == 0 { Fate::CutInPiece } else { Fate::Cut }, usize::MAX);
             page.click("more").await?;
             page.see("heard", &format!("{} heard", cut * 40)).await?;
@@ -252,8 +252,8 @@ async fn even_out(fleet: &FleetScene<'_>, clients: usize) -> Result<()> {
 #[test]
 fn a_rolling_restart_of_all_nodes_behind_haproxy_goes_unnoticed_and_so_does_a_rebalance() {
     play_heavy(async |stage| {
-        // The balancer sees that a node is about to stop before that has its clients leave, as its page demands; here with shorter
-        // times. Else it leads them back for as long as it does not know.
+        // The balancer sees that a node is about to stop before that has its clients leave, as its page demands; here
+        // with shorter times. Else it leads them back for as long as it does not know.
         let mut fleet = FleetScene::begin_with(stage, &["--stateful"], &NAMES, &["--drain-grace", "2"]).await?;
         fleet.agrees(&NAMES).await?;
         let shipped = Shipped::read(BalancerProduct::HaProxy)?.with("inter 2s", "inter 200ms")?;

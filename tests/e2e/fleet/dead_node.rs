@@ -1,4 +1,5 @@
-//! A node dies or freezes, and clients with stateful reconnect that have just connected are back soon, by either protocol.
+//! A node dies or freezes, and clients with stateful reconnect that have just connected are back soon, by either
+//! protocol.
 
 use std::time::{Duration, Instant};
 
@@ -146,7 +147,8 @@ fn what_an_app_sends_to_each_new_client_comes_once_however_often_the_client_move
     play_heavy(async |stage| {
         let scene = Scene::open(stage, &["--greet"]).await?;
         let agents = Agents::new(stage);
-        // One after the other: where their process is busy for longer than the first message is held, they read it too early.
+        // One after the other: where their process is busy for longer than the first message is held, they read it too
+        // early.
         let mut clients = Vec::new();
         for _ in 0..if is_full() { YOUNG_FULL } else { YOUNG } {
             clients.extend(scene.clients(&agents, 1).await?);

@@ -1,7 +1,8 @@
-//! Own writes: whoever was told that a join is done is reached by what enters at any node from then on, whatever becomes of others.
+//! Own writes: whoever was told that a join is done is reached by what enters at any node from then on, whatever
+//! becomes of others.
 //!
-//! Official clients join one group after the other; each join is followed at once by an announcement to that group at another
-//! node, which must find its one member. Meanwhile a node is frozen, killed and added.
+//! Official clients join one group after the other; each join is followed at once by an announcement to that group at
+//! another node, which must find its one member. Meanwhile a node is frozen, killed and added.
 
 use std::time::{Duration, Instant};
 

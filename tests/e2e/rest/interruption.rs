@@ -1,5 +1,5 @@
-//! A node that dies or stands still in the middle of a stream of sends: each answer tells of it, and nobody gets anything
-//! twice.
+//! A node that dies or stands still in the middle of a stream of sends: each answer tells of it, and nobody gets
+//! anything twice.
 
 use std::collections::BTreeSet;
 use std::ops::Range;

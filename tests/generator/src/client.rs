@@ -42,8 +42,8 @@ impl<S: Speech> Client<S> {
         Self { socket, speech, carrier: carrier.into() }
     }
 
-    /// Makes a crowd of clients; `connect` opens the connection of each number, and returns its carrier, or the bytes that
-    /// came early.
+    /// Makes a crowd of clients; `connect` opens the connection of each number, and returns its carrier, or the bytes
+    /// that came early.
     ///
     /// # Errors
     /// When one can't connect.

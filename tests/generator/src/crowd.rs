@@ -2,8 +2,8 @@
 //!
 //! On loopback the server wakes a receiver that waits, at some µs of its own CPU time, and the slower the server the
 //! more often it catches the receiver waiting: 20 to 50 times per broadcast to 1 000 by the proxy, 4 to 15 times by the
-//! floor. A real client is on another machine. Of one and the same proxy, single rounds on a quiet machine gave an excess
-//! from -0.4 to 1.4 µs per delivery without naps, -0.1 to 0.4 with them.
+//! floor. A real client is on another machine. Of one and the same proxy, single rounds on a quiet machine gave an
+//! excess from -0.4 to 1.4 µs per delivery without naps, -0.1 to 0.4 with them.
 
 use std::fmt;
 use std::io::{self, Read};

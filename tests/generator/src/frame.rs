@@ -1,6 +1,7 @@
 //! WebSocket frames: written as a client, read as a server sends them.
 //!
-//! Masked with zeros: the mask keeps strangers' text from looking like HTTP to a broken cache, and here no stranger writes.
+//! Masked with zeros: the mask keeps strangers' text from looking like HTTP to a broken cache, and here no stranger
+//! writes.
 
 /// Largest accepted frame: more than any SignalR server sends by default.
 const FRAME_MAX_BYTES: usize = 32 * 1024 * 1024;

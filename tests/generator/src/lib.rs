@@ -2,8 +2,8 @@
 //! Generator core: SignalR clients by the thousand, and what they are measured with.
 //!
 //! The benchmarks `floor`, `compare`, `app_cost` and `capacity` and the load tester build on it and keep only their
-//! policy. Nothing of the product and no runtime takes part in the measuring: the codecs here are their own, so that the
-//! product's encoder is not its own judge.
+//! policy. Nothing of the product and no runtime takes part in the measuring: the codecs here are their own, so that
+//! the product's encoder is not its own judge.
 //!
 //! | module | what it holds |
 //! |---|---|

@@ -1,4 +1,5 @@
-//! MessagePack put together by hand, as much of it as benchmarks say, so that the product's own encoder is not its own judge.
+//! MessagePack put together by hand, as much of it as benchmarks say, so that the product's own encoder is not its own
+//! judge.
 
 const SHORT_TEXT_MAX_BYTES: u8 = 31;
 /// Bits that count in a byte of a length prefix; the other bit says that another byte follows.

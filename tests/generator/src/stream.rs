@@ -27,7 +27,8 @@ impl Stream {
 }
 
 impl Read for Stream {
-    /// Reads until the socket has no more or the buffer is full, so that less than a full buffer means that there is no more.
+    /// Reads until the socket has no more or the buffer is full, so that less than a full buffer means that there is no
+    /// more.
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let Self { socket, tls } = self;
         let Some(tls) = tls else { return socket.read(buffer) };

@@ -62,7 +62,8 @@ impl Remote {
             client.answer(target, order.get("value").cloned().context("the program answers with values")?).await?;
         }
         if options.get("answers").is_some() {
-            // It reads line after line and says nothing of these: when it has been refused this call, it knows its answers.
+            // It reads line after line and says nothing of these: when it has been refused this call, it knows its
+            // answers.
             let _ = client.call("NoSuchMethod", json!([])).await?;
         }
         let id = client.connection_id().to_owned();

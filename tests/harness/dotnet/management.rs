@@ -25,8 +25,8 @@ impl ServiceTransport {
 }
 
 impl DotNet {
-    /// Runs the Management SDK against a hub, with a connection as the target of its operations and `ann` as their user.
-    /// Returns the lines that it prints, log lines left out.
+    /// Runs the Management SDK against a hub, with a connection as the target of its operations and `ann` as their
+    /// user. Returns the lines that it prints, log lines left out.
     ///
     /// # Errors
     /// When it fails.

@@ -1,8 +1,8 @@
 //! Typical mistakes in apps, and what the compiler says about them.
 //!
-//! Each row of `rows/` is a program with one mistake. Its first line, `// remedy: words`, holds words of the message that say what
-//! to write instead. The texts beside the rows are those of the toolchain that the CI uses; renew them, and read the difference,
-//! after another toolchain or another text:
+//! Each row of `rows/` is a program with one mistake. Its first line, `// remedy: words`, holds words of the message
+//! that say what to write instead. The texts beside the rows are those of the toolchain that the CI uses; renew them,
+//! and read the difference, after another toolchain or another text:
 //!
 //! ```text
 //! TRYBUILD=overwrite cargo test -p trunkline-mistakes --test messages

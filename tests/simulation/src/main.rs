@@ -20,8 +20,8 @@ const BLOCK: u64 = 1_000;
 /// Interval of progress lines.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Simulates links that are cut, delayed, frozen and restarted; with --fleet nodes that link each other, with --moves client
-/// connections that move between nodes
+/// Simulates links that are cut, delayed, frozen and restarted; with --fleet nodes that link each other, with --moves
+/// client connections that move between nodes
 ///
 /// Each schedule is made of its seed alone. The first one that breaks a rule is printed, and the command fails;
 /// replay it with --seed. A long run can be cut into slices: each ends by naming the seed to go on from.

@@ -6,11 +6,12 @@
 //!                           └────────► move app ◄───────────────┘   a client's home, epochs of sends
 //! ```
 //!
-//! What runs is what nodes, app servers and clients run: `Ownership`, `ClientHome`, `SendEpoch`, and the replay at both ends.
-//! Sockets are cut, links between different ends deliver in any order, app servers and nodes are slow, nodes die or drain,
-//! clients claim their connection at two nodes at once, give up and begin anew. What is checked: as long as a connection lives,
-//! each message up and down comes once and in the order of its sender; no connection has two owners; none is kept for ever by a
-//! node or an app server; each ends once; and where nothing but sockets breaks, none ends. [`MoveMutant`]s break one rule each.
+//! What runs is what nodes, app servers and clients run: `Ownership`, `ClientHome`, `SendEpoch`, and the replay at both
+//! ends. Sockets are cut, links between different ends deliver in any order, app servers and nodes are slow, nodes die
+//! or drain, clients claim their connection at two nodes at once, give up and begin anew. What is checked: as long as a
+//! connection lives, each message up and down comes once and in the order of its sender; no connection has two owners;
+//! none is kept for ever by a node or an app server; each ends once; and where nothing but sockets breaks, none ends.
+//! [`MoveMutant`]s break one rule each.
 
 mod letter;
 mod move_app;

@@ -202,8 +202,8 @@ impl World {
     /// Idles: the sockets stay, and only pings travel.
     fn idle(&mut self) -> Check {
         let sockets = |world: &Self| world.slots.iter().map(|slot| slot.sockets.len()).collect::<Vec<_>>();
-        // By then no socket is stalled any more, what was half-open is noticed, and no upgrade that was given up is left
-        // to arrive late and take a socket.
+        // By then no socket is stalled any more, what was half-open is noticed, and no upgrade that was given up is
+        // left to arrive late and take a socket.
         let quiet_ms = self.now_ms + 5 * WINDOW_MS;
         while self.now_ms < quiet_ms {
             self.settle(40)?;

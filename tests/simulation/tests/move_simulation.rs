@@ -1,5 +1,5 @@
-//! Connections move between nodes without loss, and every broken rule is caught. `TRUNKLINE_FULL=1` runs a hundred thousand
-//! schedules.
+//! Connections move between nodes without loss, and every broken rule is caught. `TRUNKLINE_FULL=1` runs a hundred
+//! thousand schedules.
 
 use std::thread;
 

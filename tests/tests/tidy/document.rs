@@ -89,8 +89,8 @@ pub(crate) fn dead_links(documents: &[Document]) -> Vec<String> {
     dead
 }
 
-/// Returns the names of source files in spans of code that no file of these has, as texts for people. Names leave out any
-/// folders in front, and `src`.
+/// Returns the names of source files in spans of code that no file of these has, as texts for people. Names leave out
+/// any folders in front, and `src`.
 pub(crate) fn gone_files(documents: &[Document], files: &[PathBuf]) -> Vec<String> {
     let without_src = |path: &Path| path.iter().filter(|part| *part != "src").collect::<PathBuf>();
     let files: Vec<_> = files.iter().map(|file| without_src(file)).collect();

@@ -116,7 +116,8 @@ impl<'a> Scopes<'a> {
         }
     }
 
-    /// A name in a module: a child module, a re-export, or a declaration. Not in it (`is_inside` unset): another crate's.
+    /// A name in a module: a child module, a re-export, or a declaration. Not in it (`is_inside` unset): another
+    /// crate's.
     fn member(&self, module: &[String], name: &str, rest: &[String], depth: usize, is_inside: bool) -> Option<usize> {
         let scope = self.0.get(module)?;
         let child: ModulePath = module.iter().cloned().chain([name.to_owned()]).collect();

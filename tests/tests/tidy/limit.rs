@@ -1,4 +1,5 @@
-//! Table of the limits, for the book: flags whose names say that they bound something, and constants of the code that do.
+//! Table of the limits, for the book: flags whose names say that they bound something, and constants of the code that
+//! do.
 //!
 //! ```text
 //!  flags of `serve` ──── --…-max…, --…-timeout, … ─────────► flag, default, first sentence of its help
@@ -64,7 +65,8 @@ pub(crate) fn limits() -> String {
     page
 }
 
-/// Rows of the table of each top module of a crate that has limits; that of the file of limits has no name, and comes first.
+/// Rows of the table of each top module of a crate that has limits; that of the file of limits has no name, and comes
+/// first.
 fn rows_by_module(folder: &Path, known: &BTreeMap<String, u64>) -> BTreeMap<String, String> {
     let mut rows: BTreeMap<String, String> = BTreeMap::new();
     for path in rust_files(folder) {

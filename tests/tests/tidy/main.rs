@@ -1,7 +1,7 @@
 #![forbid(unsafe_code)]
 //! Tidiness of the whole workspace: order of modules, cycles, names, first lines of docs, sleeping tests, unsafe code;
-//! documents: their links, sizes and files, the book's summary, reference pages that say what the code has; and manifests of the crates that
-//! are published.
+//! documents: their links, sizes and files, the book's summary, reference pages that say what the code has; and
+//! manifests of the crates that are published.
 //!
 //! The test reads the source files of every crate as tokens; nothing is compiled or run, so it takes a second.
 //! *Crate* means what rustc means by it: a library, a program, an example or an integration test, each with all files

@@ -48,8 +48,8 @@ pub(crate) fn violations(krate: &Crate) -> Vec<Violation> {
     violations
 }
 
-/// Checks that no file imports itself by way of others, where imports of a file by those below it are left out: they see
-/// it by nature, and [`family_cycles`] is about them.
+/// Checks that no file imports itself by way of others, where imports of a file by those below it are left out: they
+/// see it by nature, and [`family_cycles`] is about them.
 pub(crate) fn cycles(krate: &Crate) -> Vec<Violation> {
     circles(krate, |from, to| !is_below(from, to))
 }

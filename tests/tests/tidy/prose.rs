@@ -40,7 +40,8 @@ pub(crate) fn riddles(krate: &Crate) -> Vec<Violation> {
     docs(krate, is_riddle, |text| format!("the doc comment begins with a riddle: \"{}\"", first_line(text)))
 }
 
-/// Checks the width of the lines of comments, except of blocks between fences, rows of tables and words that can't be cut.
+/// Checks the width of the lines of comments, except of blocks between fences, rows of tables and words that can't be
+/// cut.
 pub(crate) fn wide_comments(krate: &Crate) -> Vec<Violation> {
     let mut violations = Vec::new();
     for file in &krate.files {

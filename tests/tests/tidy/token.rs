@@ -224,8 +224,8 @@ impl Walk<'_> {
                 TokenTree::Punct(punct) if angles == 0 && matches!(punct.as_char(), ';' | '=') => return,
                 _ => {}
             }
-            // `impl Trait` of a parameter or of a field ends with its group or behind a comma. A bound in a `where` does, too,
-            // but the body comes behind it.
+            // `impl Trait` of a parameter or of a field ends with its group or behind a comma. A bound in a `where`
+            // does, too, but the body comes behind it.
             if angles == 0 && matches!(tokens.peek(), Some(TokenTree::Punct(punct)) if punct.as_char() == ',') {
                 return;
             }

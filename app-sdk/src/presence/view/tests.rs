@@ -278,8 +278,8 @@ const APP_SERVERS: usize = 3;
 const USERS: u64 = 40;
 const GROUPS: u64 = 6;
 
-/// Nodes with connections, app servers that hear of them, and what these have told: a fleet whose links are cut, and whose
-/// nodes and app servers die.
+/// Nodes with connections, app servers that hear of them, and what these have told: a fleet whose links are cut, and
+/// whose nodes and app servers die.
 struct World {
     seed: u64,
     nodes: Vec<WorldNode>,
@@ -448,8 +448,8 @@ impl World {
         self.boot(node);
     }
 
-    /// An app server dies without a word, and another one takes its place; unless none would be left that has heard what is
-    /// not told yet.
+    /// An app server dies without a word, and another one takes its place; unless none would be left that has heard
+    /// what is not told yet.
     fn kill_app(&mut self, app: usize) {
         let has_heard_all = |other: usize| self.apps[other].begun + 2 * GRACE <= self.now;
         if !(0..APP_SERVERS).any(|other| other != app && has_heard_all(other)) {

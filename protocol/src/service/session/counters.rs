@@ -29,8 +29,8 @@ pub const ACKNOWLEDGE_KEY: &str = "trunkline-ack";
 /// The key of the pair in a ping that its receiver sends straight back, as Azure's service and SDK have it.
 pub const ECHO_KEY: &str = "echo";
 
-/// The key of the pair in a ping by which a proxy tells app servers that another one has crashed; the value is the boot id
-/// of that. Older app servers ignore it.
+/// The key of the pair in a ping by which a proxy tells app servers that another one has crashed; the value is the boot
+/// id of that. Older app servers ignore it.
 pub const CRASHED_NODE_KEY: &str = "trunkline-crashed";
 
 /// The counters of one session, or of a link without one.
@@ -84,7 +84,8 @@ impl Counters {
         self.sent = self.sent.max(number);
     }
 
-    /// Notes that frames up to `number` are taken, `bytes` of them new; from `prompt_bytes` on the acknowledgement is due at once.
+    /// Notes that frames up to `number` are taken, `bytes` of them new; from `prompt_bytes` on the acknowledgement is
+    /// due at once.
     pub(super) fn received_up_to(&mut self, number: u64, bytes: usize, prompt_bytes: usize, now_ms: u64) {
         if number <= self.received {
             return;

@@ -1,6 +1,7 @@
 //! Errors of a peer that contradicts the state of its session.
 
-/// Error of a peer that contradicts the state of its session. The driver ends the session: its numbers can't be trusted.
+/// Error of a peer that contradicts the state of its session. The driver ends the session: its numbers can't be
+/// trusted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SessionError {

@@ -30,13 +30,15 @@ const CAUSES: &str = "causes";
 
 /// Capability to answer queries for the members of a group.
 const MEMBERS: &str = "members";
-/// Capability to read a client on during its hand-over, and to take the end of a connection that another app server had.
+/// Capability to read a client on during its hand-over, and to take the end of a connection that another app server
+/// had.
 const HANDOVERS: &str = "handovers";
 
 /// Capability to have client connections move to other nodes.
 const MOVES: &str = "moves";
 
-/// Capability to tell app servers of users and members of groups that come and go, and to list the connections of a user.
+/// Capability to tell app servers of users and members of groups that come and go, and to list the connections of a
+/// user.
 const PRESENCE: &str = "presence";
 
 /// Capability to report on messages that a live trace follows.
@@ -45,8 +47,8 @@ const TRACES: &str = "traces";
 /// Capability to hand a connection over only if nothing of it runs.
 const IDLE_HANDOVERS: &str = "idle-handovers";
 
-/// Number of a session in its slot: from 1 on, ever higher, for as long as the node runs. So the boot id, the hub, the slot and
-/// this are one session, and of two it is plain which one is newer, whatever order the upgrades arrive in.
+/// Number of a session in its slot: from 1 on, ever higher, for as long as the node runs. So the boot id, the hub, the
+/// slot and this are one session, and of two it is plain which one is newer, whatever order the upgrades arrive in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionId(u64);
 
@@ -61,17 +63,18 @@ pub struct Capabilities {
     pub knows_causes: bool,
     /// Whether it answers queries for the members of a group: a proxy does. An older one drops a link that carries one.
     pub lists_members: bool,
-    /// Whether it knows what hand-overs have learnt: a proxy reads a client on during one, while it is asked to; an app server
-    /// takes the end of a connection that another one had.
+    /// Whether it knows what hand-overs have learnt: a proxy reads a client on during one, while it is asked to; an app
+    /// server takes the end of a connection that another one had.
     pub knows_handovers: bool,
     /// Whether it tells who comes and goes, and lists the connections of a user: a proxy does.
     pub tells_presence: bool,
-    /// Whether it lets client connections move to other nodes: an app server answers when one is to, and stamps its sends.
+    /// Whether it lets client connections move to other nodes: an app server answers when one is to, and stamps its
+    /// sends.
     pub knows_moves: bool,
     /// Whether it knows live traces: an app server reports how long a marked message took there.
     pub knows_traces: bool,
-    /// Whether it hands a connection over only if nothing of it runs, where it is asked so: an app server has the client
-    /// read on otherwise.
+    /// Whether it hands a connection over only if nothing of it runs, where it is asked so: an app server has the
+    /// client read on otherwise.
     pub knows_idle_handovers: bool,
 }
 

@@ -157,8 +157,8 @@ impl Ring {
         Some(Sent { bytes: chunk.bytes.clone(), frames: chunk.last - before, last: chunk.last })
     }
 
-    /// Drops the chunks that the peer has, but not those that the present socket is still to get, though the peer may have
-    /// them from an earlier one: it numbers what comes by counting, so there must be no gap.
+    /// Drops the chunks that the peer has, but not those that the present socket is still to get, though the peer may
+    /// have them from an earlier one: it numbers what comes by counting, so there must be no gap.
     pub(super) fn trim(&mut self, acknowledged: u64) -> Load {
         let mut freed = Load::default();
         while self.next > 0

@@ -34,8 +34,8 @@ impl Default for SessionSettings {
 }
 
 impl SessionSettings {
-    /// Derives the cadence from the window: a dead socket is noticed within one, so that both ends, which may notice it a
-    /// window apart, agree within two.
+    /// Derives the cadence from the window: a dead socket is noticed within one, so that both ends, which may notice it
+    /// a window apart, agree within two.
     #[must_use]
     pub fn new(ring_max_bytes: usize, window_ms: u64) -> Self {
         Self {

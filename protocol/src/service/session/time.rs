@@ -14,8 +14,8 @@ impl Session {
         }
     }
 
-    /// Returns when [`poll_transmit`](Self::poll_transmit) will have a ping to give; `None` without a socket. For a writer that
-    /// leaves [`handle_timeout`](Self::handle_timeout) to somebody else.
+    /// Returns when [`poll_transmit`](Self::poll_transmit) will have a ping to give; `None` without a socket. For a
+    /// writer that leaves [`handle_timeout`](Self::handle_timeout) to somebody else.
     #[must_use]
     pub fn poll_ping_timeout(&self) -> Option<u64> {
         let ping_ms = self.last_sent_ms.saturating_add(self.settings.ping_interval_ms);

@@ -78,7 +78,8 @@ pub(super) struct HubConnection {
 }
 
 impl HubConnection {
-    /// Opens a connection over a transport. A WebSocket whose compression something in between accepts is opened without.
+    /// Opens a connection over a transport. A WebSocket whose compression something in between accepts is opened
+    /// without.
     ///
     /// # Errors
     /// When the transport does not open.

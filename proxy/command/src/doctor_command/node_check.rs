@@ -1,4 +1,5 @@
-//! Check of the way from an id to its node: negotiation and connect, again and again, each over a connection of its own.
+//! Check of the way from an id to its node: negotiation and connect, again and again, each over a connection of its
+//! own.
 
 use std::collections::BTreeMap;
 

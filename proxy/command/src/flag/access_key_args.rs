@@ -12,8 +12,8 @@ use crate::logging::LOG_TARGET;
 
 #[derive(Debug, Clone, Args)]
 pub(crate) struct AccessKeyArgs {
-    /// A key that this node shares with app servers and other nodes; `trunkline token key` makes one. With it app servers
-    /// may dial in, with the connection string `Endpoint=http://HOST;Port=PORT;AccessKey=KEY;Version=1.0;`.
+    /// A key that this node shares with app servers and other nodes; `trunkline token key` makes one. With it app
+    /// servers may dial in, with the connection string `Endpoint=http://HOST;Port=PORT;AccessKey=KEY;Version=1.0;`.
     /// Given twice, the first signs and both are accepted: so a key is changed without a gap.
     #[arg(
         long = "access-key",

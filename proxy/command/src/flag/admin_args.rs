@@ -32,8 +32,9 @@ pub(crate) struct AdminArgs {
     pub metrics_token: Option<String>,
 
     /// Admin ports of the other nodes, such as `http://proxy-b:8090`, or one name for all addresses that it resolves to
-    /// (again every few seconds). With it nodes form a fleet: they pass on messages that enter at one of them for clients
-    /// at others, and each shows all. All have the same access key. May name this node. May be given several times.
+    /// (again every few seconds). With it nodes form a fleet: they pass on messages that enter at one of them for
+    /// clients at others, and each shows all. All have the same access key. May name this node. May be given several
+    /// times.
     #[arg(long, env = "TRUNKLINE_PEERS", value_name = "URL", value_delimiter = ',')]
     pub peers: Vec<String>,
 }

@@ -10,12 +10,13 @@ use trunkline_proxy::parts::FrontendLimits;
 use super::value_parser::{bytes, bytes_text, milliseconds, seconds};
 use crate::quantity::{duration_text, size_text};
 
-/// Range of values that `--head-max-bytes` takes. The HTTP server can't read with less, and app servers (hyper) take some
-/// 400 KiB, what a node adds included.
+/// Range of values that `--head-max-bytes` takes. The HTTP server can't read with less, and app servers (hyper) take
+/// some 400 KiB, what a node adds included.
 const HEAD_BYTES: RangeInclusive<u64> = 8 * 1024..=384 * 1024;
 
-/// Client connections from one address, and negotiations of it, where addresses are believed: a quarter of the sockets that an
-/// address can have towards one listener. More is behind no NAT; without it, one machine may take all that the node has.
+/// Client connections from one address, and negotiations of it, where addresses are believed: a quarter of the sockets
+/// that an address can have towards one listener. More is behind no NAT; without it, one machine may take all that the
+/// node has.
 const PER_ADDRESS_MAX: u32 = 16 * 1024;
 
 #[derive(Debug, Clone, Args)]
@@ -74,8 +75,8 @@ pub(crate) struct LimitArgs {
     #[arg(long, env = "TRUNKLINE_PENDING_PER_ADDRESS_MAX", value_name = "N")]
     pub pending_per_address_max: Option<u32>,
 
-    /// Messages of one client connection in a second; beyond a second's worth it is read more slowly. Pings, and frames so
-    /// small that they are no part of a message worth its header, count as messages. 0 for no limit.
+    /// Messages of one client connection in a second; beyond a second's worth it is read more slowly. Pings, and frames
+    /// so small that they are no part of a message worth its header, count as messages. 0 for no limit.
     #[arg(long, env = "TRUNKLINE_MESSAGES_PER_SECOND", value_name = "N",
           default_value_t = defaults().messages_per_second.map_or(0, NonZeroU32::get))]
     pub messages_per_second: u32,

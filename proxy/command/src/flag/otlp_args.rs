@@ -12,18 +12,18 @@ use super::value_parser::seconds;
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct OtlpArgs {
     /// OpenTelemetry collector that takes OTLP over HTTP as protobuf, such as `http://127.0.0.1:4318`; spans go to
-    /// /v1/traces below it, metrics to /v1/metrics. One that hangs or is gone costs spans, which are counted, and nothing
-    /// else. [default: nothing is traced or exported]
+    /// /v1/traces below it, metrics to /v1/metrics. One that hangs or is gone costs spans, which are counted, and
+    /// nothing else. [default: nothing is traced or exported]
     #[arg(long, env = "TRUNKLINE_OTLP", value_name = "URL")]
     pub otlp: Option<String>,
 
-    /// Share of the connections that are traced, from 0 to 1: their negotiation, connect request, hub handshake and calls.
-    /// What is not traced costs nothing.
+    /// Share of the connections that are traced, from 0 to 1: their negotiation, connect request, hub handshake and
+    /// calls. What is not traced costs nothing.
     #[arg(long, env = "TRUNKLINE_OTLP_SAMPLE", value_name = "RATIO", default_value_t = 0.01)]
     pub otlp_sample: f64,
 
-    /// Traces what clients say is traced, by the `traceparent` of their requests and messages, and nothing that they say is
-    /// not; --otlp-sample is for those that say nothing. Any client can then have spans exported, as many as
+    /// Traces what clients say is traced, by the `traceparent` of their requests and messages, and nothing that they
+    /// say is not; --otlp-sample is for those that say nothing. Any client can then have spans exported, as many as
     /// --otlp-max-spans allows.
     #[arg(long, env = "TRUNKLINE_OTLP_TRUST_CLIENTS")]
     pub otlp_trust_clients: bool,
@@ -48,8 +48,8 @@ pub(crate) struct OtlpArgs {
     )]
     pub otlp_headers: Vec<String>,
 
-    /// Certificates that an https:// collector may be signed by, a PEM file. May be given several times. [default: those
-    /// that the system trusts]
+    /// Certificates that an https:// collector may be signed by, a PEM file. May be given several times.
+    /// [default: those that the system trusts]
     #[arg(long = "otlp-ca", env = "TRUNKLINE_OTLP_CA", value_name = "FILE", value_delimiter = ',')]
     pub otlp_cas: Vec<PathBuf>,
 }

@@ -27,8 +27,8 @@ pub(crate) struct RehomeArgs {
           value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub pending_calls_max: u32,
 
-    /// Clients that this node gives in a second, one by one and between their calls, to an app server that has come and has
-    /// fewer than its share, as after its restart. 0: clients stay where they are until their app server stops.
+    /// Clients that this node gives in a second, one by one and between their calls, to an app server that has come and
+    /// has fewer than its share, as after its restart. 0: clients stay where they are until their app server stops.
     #[arg(long, env = "TRUNKLINE_APP_REBALANCE_RATE", value_name = "CLIENTS",
           default_value_t = RehomeSettings::DEFAULT.app_rebalance_per_s,
           value_parser = clap::value_parser!(u32).range(0..=100_000))]

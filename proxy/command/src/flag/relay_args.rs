@@ -24,8 +24,8 @@ const PASS_THROUGH_MAX: u32 = 4096;
 /// Default of `--pass-through-per-upstream-max`: that of other proxies, and as many sockets as many a process may open.
 const PASS_THROUGH_PER_UPSTREAM_MAX: u32 = 1024;
 
-/// Default of `--pass-through-per-address-max` where addresses are those of clients: a page makes some ten at once, so this is an office; and it is a quarter of
-/// what one app server takes, so no address has it alone.
+/// Default of `--pass-through-per-address-max` where addresses are those of clients: a page makes some ten at once, so
+/// this is an office; and it is a quarter of what one app server takes, so no address has it alone.
 const PASS_THROUGH_PER_ADDRESS_MAX: u32 = 256;
 
 #[derive(Debug, Clone, Args)]
@@ -39,9 +39,9 @@ pub(crate) struct RelayArgs {
           default_value = duration_text(UPSTREAM_CONNECT_TIMEOUT), value_parser = seconds(1..=600))]
     pub upstream_connect_timeout: Duration,
 
-    /// How long an app server may be silent before it begins to answer a request that is passed through.
-    /// An upload may take longer as long as it moves (`--body-timeout`); an answer that has begun may be silent for as long
-    /// as the app server likes.
+    /// How long an app server may be silent before it begins to answer a request that is passed through. An upload may
+    /// take longer as long as it moves (`--body-timeout`); an answer that has begun may be silent for as long as the
+    /// app server likes.
     #[arg(long, env = "TRUNKLINE_UPSTREAM_ANSWER_TIMEOUT", value_name = "SECONDS",
           default_value = duration_text(UPSTREAM_ANSWER_TIMEOUT), value_parser = seconds(1..=86_400))]
     pub upstream_answer_timeout: Duration,
@@ -51,15 +51,15 @@ pub(crate) struct RelayArgs {
     #[arg(long, env = "TRUNKLINE_PASS_THROUGH_MAX", value_name = "N", default_value_t = PASS_THROUGH_MAX)]
     pub pass_through_max: u32,
 
-    /// Requests under way to one app server; beyond it the next one is asked, and if all are full the answer is 503. 0 for
-    /// no limit.
+    /// Requests under way to one app server; beyond it the next one is asked, and if all are full the answer is 503. 0
+    /// for no limit.
     #[arg(long, env = "TRUNKLINE_PASS_THROUGH_PER_UPSTREAM_MAX", value_name = "N",
           default_value_t = PASS_THROUGH_PER_UPSTREAM_MAX)]
     pub pass_through_per_upstream_max: u32,
 
-    /// Requests under way to app servers from one address, or from one /64 of IPv6; beyond it 429. 0 for no limit [default:
-    /// 256 with `--trust`, else 0, because behind a load balancer that is not named there all clients have its address].
-    /// Addresses of `--trust` stand for many clients and have none.
+    /// Requests under way to app servers from one address, or from one /64 of IPv6; beyond it 429. 0 for no limit
+    /// [default: 256 with `--trust`, else 0, because behind a load balancer that is not named there all clients have
+    /// its address]. Addresses of `--trust` stand for many clients and have none.
     #[arg(long, env = "TRUNKLINE_PASS_THROUGH_PER_ADDRESS_MAX", value_name = "N")]
     pub pass_through_per_address_max: Option<u32>,
 

@@ -39,8 +39,9 @@ pub(crate) struct RestArgs {
           default_value_t = RestSettings::default().user_groups_max)]
     pub rest_user_groups_max: usize,
 
-    /// A host that the audience of a REST token has to name, such as `signalr.example`, so that a token for one fleet is good at no
-    /// other one with the same key. Of a URL the host counts; several are possible. Without it any host is taken.
+    /// A host that the audience of a REST token has to name, such as `signalr.example`, so that a token for one fleet
+    /// is good at no other one with the same key. Of a URL the host counts; several are possible. Without it any host
+    /// is taken.
     #[arg(long = "rest-audience", env = "TRUNKLINE_REST_AUDIENCE", value_name = "HOST", value_delimiter = ',',
           value_parser = audience_host)]
     pub rest_audiences: Vec<String>,

@@ -84,8 +84,8 @@ pub struct ServeArgs {
     #[command(flatten)]
     pub(crate) admin: AdminArgs,
 
-    /// App servers with the Trunkline SDK that this node dials, such as `http://127.0.0.1:5000` or `https://app.example`: one for each address
-    /// that the name resolves to. May be given several times.
+    /// App servers with the Trunkline SDK that this node dials, such as `http://127.0.0.1:5000` or
+    /// `https://app.example`: one for each address that the name resolves to. May be given several times.
     #[arg(long = "upstream", env = "TRUNKLINE_UPSTREAM", value_name = "URL", value_delimiter = ',')]
     pub(crate) upstreams: Vec<String>,
 
@@ -100,8 +100,8 @@ pub struct ServeArgs {
           value_parser = clap::value_parser!(u16).range(1..=256))]
     pub(crate) pool_size: u16,
 
-    /// Clients that get one of these links in a row. Messages that come close together share a write only on one link: few
-    /// clients cost less so. 1 spreads them at once.
+    /// Clients that get one of these links in a row. Messages that come close together share a write only on one link:
+    /// few clients cost less so. 1 spreads them at once.
     #[arg(long, env = "TRUNKLINE_POOL_TURN", value_name = "N", default_value_t = 64,
           value_parser = clap::value_parser!(u16).range(1..=10_000))]
     pub(crate) pool_turn: u16,
@@ -119,8 +119,8 @@ pub struct ServeArgs {
     #[arg(long, env = "TRUNKLINE_ADVERTISE", value_name = "ADDRESS")]
     pub(crate) advertise: Option<String>,
 
-    /// The name of this node in headers, logs and metrics, for people: two nodes of one name do no harm, but are hard to tell
-    /// apart. [default: a random one]
+    /// The name of this node in headers, logs and metrics, for people: two nodes of one name do no harm, but are hard
+    /// to tell apart. [default: a random one]
     #[arg(long, env = "TRUNKLINE_NODE_NAME", value_name = "NAME")]
     pub(crate) node_name: Option<String>,
 
@@ -132,15 +132,15 @@ pub struct ServeArgs {
     #[command(flatten)]
     pub(crate) tokens: TokenArgs,
 
-    /// An origin whose pages may connect, such as `https://app.example`, or `https://*.example.com` for all below one but
-    /// not itself; scheme and port count. May be given several times. `*` lets all others in too, but without cookies
-    /// and other credentials. Pages of this node's own address always may; without an access key, so may all pages of
-    /// this machine.
+    /// An origin whose pages may connect, such as `https://app.example`, or `https://*.example.com` for all below one
+    /// but not itself; scheme and port count. May be given several times. `*` lets all others in too, but without
+    /// cookies and other credentials. Pages of this node's own address always may; without an access key, so may all
+    /// pages of this machine.
     #[arg(long = "allow-origin", env = "TRUNKLINE_ALLOW_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]
     pub(crate) allow_origins: Vec<String>,
 
-    /// A host that requests may ask for, such as `chat.example`, or `*.example.com` for all below one but not itself. May
-    /// be given several times. So a page whose name was made to lead here gets no answer. Numbers and names of this
+    /// A host that requests may ask for, such as `chat.example`, or `*.example.com` for all below one but not itself.
+    /// May be given several times. So a page whose name was made to lead here gets no answer. Numbers and names of this
     /// machine always may. [default: any; without an access key, numbers and names of this machine]
     #[arg(long = "allow-host", env = "TRUNKLINE_ALLOW_HOST", value_name = "HOST", value_delimiter = ',')]
     pub(crate) allow_hosts: Vec<String>,

@@ -20,12 +20,13 @@ pub(crate) struct TokenArgs {
     #[arg(long = "jwt-secret-file", env = "TRUNKLINE_JWT_SECRET_FILE", value_name = "FILE", value_delimiter = ',')]
     pub jwt_secret_files: Vec<PathBuf>,
 
-    /// A PEM file with a public key that verifies access tokens: RS256 for an RSA key, ES256 for one on the curve P-256.
-    /// May be given several times.
+    /// A PEM file with a public key that verifies access tokens: RS256 for an RSA key, ES256 for one on the curve
+    /// P-256. May be given several times.
     #[arg(long = "jwt-public-key", env = "TRUNKLINE_JWT_PUBLIC_KEY", value_name = "FILE", value_delimiter = ',')]
     pub jwt_public_keys: Vec<PathBuf>,
 
-    /// A file or an https:// URL with the public keys of an issuer (JWKS), for RS256 and ES256. May be given several times.
+    /// A file or an https:// URL with the public keys of an issuer (JWKS), for RS256 and ES256. May be given several
+    /// times.
     #[arg(long = "jwt-jwks", env = "TRUNKLINE_JWT_JWKS", value_name = "FILE|URL", value_delimiter = ',')]
     pub jwt_jwks: Vec<String>,
 
@@ -69,8 +70,8 @@ pub(crate) struct TokenArgs {
           value_parser = bytes::<u16>(256..=24 * 1024))]
     pub jwt_max_bytes: u16,
 
-    /// The claim that holds the user id. Given several times, the first that is there counts. [default: nameid, sub, and
-    /// the long name of .NET's `ClaimTypes.NameIdentifier`]
+    /// The claim that holds the user id. Given several times, the first that is there counts. [default: nameid, sub,
+    /// and the long name of .NET's `ClaimTypes.NameIdentifier`]
     #[arg(long = "user-claim", env = "TRUNKLINE_USER_CLAIM", value_name = "CLAIM", value_delimiter = ',')]
     pub user_claims: Vec<String>,
 
@@ -134,7 +135,8 @@ fn key(
     parse(&text).map_err(|source| TokenArgsError::Key { flag, path: path.into(), source })
 }
 
-/// Returns the part of a refused URL that may be shown: a query may hold a key, and what stands before an `@` a password.
+/// Returns the part of a refused URL that may be shown: a query may hold a key, and what stands before an `@` a
+/// password.
 fn shown(value: &str) -> String {
     let (scheme, rest) = value.split_once("://").unwrap_or(("", value));
     let rest = rest.split(['?', '#']).next().unwrap_or_default();

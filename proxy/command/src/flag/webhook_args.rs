@@ -23,9 +23,9 @@ const DEFAULT: WebhookSettings = WebhookSettings::NONE;
 pub(crate) struct WebhookArgs {
     /// A hub without app servers, and the URL to which its events are POSTed, such as
     /// `chat=http://127.0.0.1:5000/{hub}/{category}/{event}`: clients that connect and disconnect, and each method that
-    /// they call, in the form of Azure SignalR's upstream. Its clients connect at `/chat`, and with an access key also at
-    /// `/client/?hub=chat`. `*` in the name stands for any characters; such hubs are at the latter only. May be given
-    /// several times; the first that matches a hub counts. A comma in a URL is written `%2C`.
+    /// they call, in the form of Azure SignalR's upstream. Its clients connect at `/chat`, and with an access key also
+    /// at `/client/?hub=chat`. `*` in the name stands for any characters; such hubs are at the latter only. May be
+    /// given several times; the first that matches a hub counts. A comma in a URL is written `%2C`.
     #[arg(
         long = "upstream-webhook",
         env = "TRUNKLINE_UPSTREAM_WEBHOOK",
@@ -34,7 +34,8 @@ pub(crate) struct WebhookArgs {
     )]
     pub upstream_webhooks: Vec<String>,
 
-    /// Ask the webhook about each client before it is let in: the event `connect`. Any answer but 2xx refuses the client.
+    /// Ask the webhook about each client before it is let in: the event `connect`. Any answer but 2xx refuses the
+    /// client.
     #[arg(long, env = "TRUNKLINE_WEBHOOK_CONNECT")]
     pub webhook_connect: bool,
 
@@ -63,8 +64,8 @@ pub(crate) struct WebhookArgs {
           default_value_t = DEFAULT.total_in_flight_max)]
     pub webhook_total_in_flight_max: NonZeroUsize,
 
-    /// Bytes of events that wait for webhooks at this node; beyond it a client with any waiting event is read no further,
-    /// and what clients that have gone leave behind is dropped and counted.
+    /// Bytes of events that wait for webhooks at this node; beyond it a client with any waiting event is read no
+    /// further, and what clients that have gone leave behind is dropped and counted.
     #[arg(long, env = "TRUNKLINE_WEBHOOK_WAITING_MAX_BYTES", value_name = "BYTES",
           default_value = bytes_text(DEFAULT.waiting_max_bytes), value_parser = bytes::<usize>(WAITING_BYTES))]
     pub webhook_waiting_max_bytes: usize,

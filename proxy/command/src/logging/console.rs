@@ -1,5 +1,5 @@
-//! Lines that are no events of the log, and are printed whatever levels it has: addresses, a panic, the error that ends the
-//! process. They take the form of the log, so that its reader never meets another one.
+//! Lines that are no events of the log, and are printed whatever levels it has: addresses, a panic, the error that ends
+//! the process. They take the form of the log, so that its reader never meets another one.
 
 use std::io::{self, Write};
 use std::panic::PanicHookInfo;

@@ -1,6 +1,7 @@
 //! File of a recording, and the older files that it was before: each has a limit, and so has their number.
 //!
-//! Each file can be replayed by itself: it begins with the header, and with the openings of the connections that are open.
+//! Each file can be replayed by itself: it begins with the header, and with the openings of the connections that are
+//! open.
 
 use std::collections::HashMap;
 use std::ffi::OsString;

@@ -6,7 +6,8 @@
 //!  down ─► expected
 //! ```
 //!
-//! So what an app does in answer to one message has happened before the next one is sent, as it had when it was recorded.
+//! So what an app does in answer to one message has happened before the next one is sent, as it had when it was
+//! recorded.
 
 use std::collections::{HashMap, HashSet};
 use std::io::BufRead;

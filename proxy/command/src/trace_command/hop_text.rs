@@ -33,8 +33,8 @@ impl TracedHops {
         steps.into_iter().filter_map(|(name, us)| Some((name, us?))).collect()
     }
 
-    /// Time between proxy and app server, there and back: what is left of the whole, which the proxy's clock has measured, beside
-    /// what both ends have measured for themselves.
+    /// Time between proxy and app server, there and back: what is left of the whole, which the proxy's clock has
+    /// measured, beside what both ends have measured for themselves.
     fn way_us(&self) -> Option<u64> {
         let (total, hub) = (self.answered_us?, self.hub.filter(|hub| hub.ran_us.is_some())?);
         let inside = [self.message.link_us, Some(hub.waited_us), hub.queued_us, hub.ran_us, hub.answered_us];

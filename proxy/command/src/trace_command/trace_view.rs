@@ -10,7 +10,8 @@ use trunkline_proxy::parts::{
 
 use super::hop_text::{TracedHops, milliseconds};
 
-/// Time for which a message waits for its hops. A call that takes longer is told as it is, and once more behind its end.
+/// Time for which a message waits for its hops. A call that takes longer is told as it is, and once more behind its
+/// end.
 const WAIT: Duration = Duration::from_secs(1);
 
 /// Maximum number of messages whose hops are awaited.

@@ -1,5 +1,5 @@
-//! Watches of clients as streams: taps and traces as server-sent events for pages, recordings and traces as JSON lines for
-//! commands and other nodes.
+//! Watches of clients as streams: taps and traces as server-sent events for pages, recordings and traces as JSON lines
+//! for commands and other nodes.
 //!
 //! A stream makes its next lines when its reader has taken the last ones. A slow reader's loss is counted in it.
 

@@ -169,8 +169,8 @@ fn client_of(request: &Request) -> Result<ConnectingClient, Response> {
     client.ok_or_else(|| plain(StatusCode::BAD_REQUEST, ID_REQUIRED))
 }
 
-/// Whether a request would begin a connection while no app server is there. Those of a connection that has begun wait for
-/// none.
+/// Whether a request would begin a connection while no app server is there. Those of a connection that has begun wait
+/// for none.
 fn may_begin(endpoint: &Endpoint, hub: &Hub, request: &Request) -> bool {
     let found = |client: ConnectingClient| endpoint.shared.admission.http_transports.find(&client.connection_id);
     let has_begun = |client| found(client).is_some_and(|outer| outer.has_begun());

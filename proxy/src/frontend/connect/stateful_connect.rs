@@ -1,5 +1,5 @@
-//! Connect with a token for stateful reconnect: goes on with an open connection, or begins one by leave of the node that made
-//! the token.
+//! Connect with a token for stateful reconnect: goes on with an open connection, or begins one by leave of the node
+//! that made the token.
 //!
 //! ```text
 //!  upgrade ──► open here? ── yes ──────────────────────────────────────────────────► goes on
@@ -10,9 +10,9 @@
 //!                                          └ nobody ──► its own fresh token begins; a used one, and one whose node is gone: 404
 //! ```
 //!
-//! After 404 official clients negotiate anew at once. Without the question a client whose node has just died would be taken for
-//! a new one: it sends no handshake, and is mute. A new client that has negotiated with a node in the moment before that
-//! dies gets 404, too.
+//! After 404 official clients negotiate anew at once. Without the question a client whose node has just died would be
+//! taken for a new one: it sends no handshake, and is mute. A new client that has negotiated with a node in the moment
+//! before that dies gets 404, too.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,8 +35,8 @@ use crate::metrics::ReservationOutcome;
 use crate::shard::{Location, Reachability, RouteTable, Serial, ShardSender, Slot, SoughtConnection, TakenOver};
 use crate::upstream::Hub;
 
-/// Time in which the node that made a token says whether it opens a connection: it answers from a table. One that is alive and
-/// takes longer is asked by its link.
+/// Time in which the node that made a token says whether it opens a connection: it answers from a table. One that is
+/// alive and takes longer is asked by its link.
 const LEAVE_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Time in which a late node says so: it may be busy, and is frozen more likely.
@@ -125,7 +125,8 @@ async fn find_elsewhere(
         (TakenOver::Nowhere | TakenOver::Unclear, None) => {
             Ok(StatefulConnect::New(NewTerms { permit: Some(permit), asked }))
         }
-        // Its node can't be asked at its port for clients, but is there, and has said by its link that it does not have it.
+        // Its node can't be asked at its port for clients, but is there, and has said by its link that it does not have
+        // it.
         (TakenOver::Nowhere, Some(ReservationOutcome::Unanswered))
             if others.reachability(boot) == Reachability::Alive =>
         {

@@ -1,13 +1,13 @@
-//! First request on a plain socket: what is surely a WebSocket connect to a hub is answered without an HTTP server, because
-//! most sockets bring nothing else, and that would be most of what a connect costs.
+//! First request on a plain socket: what is surely a WebSocket connect to a hub is answered without an HTTP server,
+//! because most sockets bring nothing else, and that would be most of what a connect costs.
 //!
 //! ```text
 //!  first bytes ─┬─ a whole plain upgrade, to a hub ─► answer ─┬─ 101 ─► written; the socket is its client's
 //!               └─ anything else ─► hyper, from those bytes ◄─┴─ a refusal, which hyper writes
 //! ```
 //!
-//! Whatever is long, in pieces, or odd in any way is hyper's to judge. At the listener of an app with a node inside that is the
-//! app's hyper, which gets the socket with those bytes.
+//! Whatever is long, in pieces, or odd in any way is hyper's to judge. At the listener of an app with a node inside
+//! that is the app's hyper, which gets the socket with those bytes.
 
 use std::future::poll_fn;
 use std::io::{self, ErrorKind, Read};

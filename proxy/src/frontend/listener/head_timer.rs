@@ -1,7 +1,8 @@
 //! Timer for hyper that tells two waits apart: for the rest of a head that has begun, and for the next request.
 //!
-//! hyper starts one timer when it begins to wait for a head, which on a kept-alive socket is the moment in which the former
-//! answer is complete. This one starts again when the first byte comes, and is not up while the client still reads.
+//! hyper starts one timer when it begins to wait for a head, which on a kept-alive socket is the moment in which the
+//! former answer is complete. This one starts again when the first byte comes, and is not up while the client still
+//! reads.
 
 use std::pin::Pin;
 use std::sync::Arc;

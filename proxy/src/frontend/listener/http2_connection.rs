@@ -31,8 +31,8 @@ use super::stream_progress::{StreamBody, StreamProgress};
 use crate::frontend::request_extension::PeerAddress;
 use crate::net::socket::{CurrentStallLimit, WriteStallLimit};
 
-/// Maximum of concurrent requests on one connection, the least that RFC 9113 recommends. Each event stream of a page is one,
-/// for as long as it lives.
+/// Maximum of concurrent requests on one connection, the least that RFC 9113 recommends. Each event stream of a page is
+/// one, for as long as it lives.
 const STREAMS_MAX: u32 = 100;
 
 /// Bytes that wait to be sent on one stream; more only stand in front of what the reader asks for next.
@@ -50,8 +50,8 @@ const UNSEEN_RESETS_MAX: usize = 20;
 /// Streams of one connection that break the protocol, beyond which it ends.
 const STREAM_ERRORS_MAX: usize = 100;
 
-/// Requests that a client may take back before they are answered, beyond those that it lets be answered. Each may have cost
-/// a dial to an app server. Beyond it the client is told to connect again, and at twice as many it is cut.
+/// Requests that a client may take back before they are answered, beyond those that it lets be answered. Each may have
+/// cost a dial to an app server. Beyond it the client is told to connect again, and at twice as many it is cut.
 const TAKEN_BACK_MAX: u32 = 100;
 
 /// Times that a stream gets `--body-timeout` to be read, because all streams of a connection share one socket.
@@ -116,11 +116,11 @@ async fn while_needed<F: Future>(stream: F, state: StreamState) {
     .await;
 }
 
-/// Serves HTTP/2, without WebSockets: those go by HTTP/1.1. h2 bounds continuation frames by the size of a head, empty and
-/// tiny data frames by their number, and answers one ping and one change of settings before it reads the next.
+/// Serves HTTP/2, without WebSockets: those go by HTTP/1.1. h2 bounds continuation frames by the size of a head, empty
+/// and tiny data frames by their number, and answers one ping and one change of settings before it reads the next.
 ///
-/// A connection without a stream is told to go away as an idle HTTP/1.1 connection is closed, and each one is when the node is
-/// about to stop; GOAWAY names the last stream that is served, so a client knows what it may repeat.
+/// A connection without a stream is told to go away as an idle HTTP/1.1 connection is closed, and each one is when the
+/// node is about to stop; GOAWAY names the last stream that is served, so a client knows what it may repeat.
 pub(crate) async fn serve<S>(stream: S, context: SocketContext, router: Router)
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
@@ -196,7 +196,8 @@ async fn say_goodbye(connection: impl Future<Output = hyper::Result<()>>, stream
     }
 }
 
-/// Gives a request all cookies in one line, as HTTP/1.1 has them. Its host and target are settled with those of HTTP/1.1.
+/// Gives a request all cookies in one line, as HTTP/1.1 has them. Its host and target are settled with those of
+/// HTTP/1.1.
 fn join_cookies<B>(request: &mut Request<B>) {
     let cookies: Vec<&[u8]> = request.headers().get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
     if cookies.len() > 1

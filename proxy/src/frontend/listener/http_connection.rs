@@ -7,9 +7,9 @@
 //!             cut
 //! ```
 //!
-//! hyper has one time-out for a head and for the silence before it, and can't be asked whether a head has begun: only what
-//! it gives back with the socket tells that surely. So it gives the socket back when it was silent for a while, and an idle
-//! socket costs neither hyper's state nor its buffer.
+//! hyper has one time-out for a head and for the silence before it, and can't be asked whether a head has begun: only
+//! what it gives back with the socket tells that surely. So it gives the socket back when it was silent for a while,
+//! and an idle socket costs neither hyper's state nor its buffer.
 
 use std::cell::Cell;
 use std::convert::Infallible;
@@ -122,7 +122,8 @@ where
     }
 }
 
-/// Answers a request, and records how long its answer may stand still: `body_timeout`, unless the answer says otherwise.
+/// Answers a request, and records how long its answer may stand still: `body_timeout`, unless the answer says
+/// otherwise.
 pub(crate) async fn answer(
     router: Router,
     request: Request<Incoming>,

@@ -122,7 +122,8 @@ impl ListenerGate {
         count_refused_socket(&self.counters, Cause::LimitResets);
     }
 
-    /// Whether the node is about to stop: the next request is to come by another connection, which reaches another node.
+    /// Whether the node is about to stop: the next request is to come by another connection, which reaches another
+    /// node.
     pub(super) fn is_stopping(&self) -> bool {
         self.shared.has_begun_drain()
     }

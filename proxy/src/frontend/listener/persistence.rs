@@ -1,7 +1,8 @@
-//! Headers by which an answer declares the future of its connection: for how long an idle one is kept, or that it closes.
+//! Headers by which an answer declares the future of its connection: for how long an idle one is kept, or that it
+//! closes.
 //!
-//! A client that is told when an idle connection ends stops using it before, so no request meets the close. .NET's handler
-//! and Node's do so; a POST that meets the close is repeated by neither.
+//! A client that is told when an idle connection ends stops using it before, so no request meets the close. .NET's
+//! handler and Node's do so; a POST that meets the close is repeated by neither.
 
 use axum::response::Response;
 use http::header::CONNECTION;

@@ -1,7 +1,7 @@
 //! Progress of the answer on one HTTP/2 stream: whether it waits for its client to read.
 //!
-//! hyper asks an answer for more when the stream's window has room, and only then. So an answer that has given something
-//! and is not asked again waits for its client, and one that was asked and has nothing waits for its source.
+//! hyper asks an answer for more when the stream's window has room, and only then. So an answer that has given
+//! something and is not asked again waits for its client, and one that was asked and has nothing waits for its source.
 
 use std::cell::Cell;
 use std::pin::Pin;

@@ -16,8 +16,8 @@ use crate::frontend::reverse_proxy::expect_continue;
 use crate::frontend::reverse_proxy::relayed_body::{ByteMeter, RelayedResponseBody};
 use crate::limits::RelayPermit;
 
-/// Prepares a request for the next hop: removes headers for our client's connection and headers of the fleet. Returns the
-/// protocol of the upgrade that was asked for.
+/// Prepares a request for the next hop: removes headers for our client's connection and headers of the fleet. Returns
+/// the protocol of the upgrade that was asked for.
 pub(crate) fn prepare_request(parts: &mut Parts) -> Option<HeaderValue> {
     let upgrade = hop_header::end_hop(&mut parts.headers);
     hop_header::drop_private(&mut parts.headers);

@@ -35,8 +35,8 @@ use crate::net::socket::WriteStallLimit;
 use crate::shard::Reachability;
 use crate::transport::http_transport::{CarriedGuard, GetKind};
 
-/// Time after which a client that reads nothing of its answer loses the rest. Only the owner knows whether the connection
-/// lives, and can't say so while nothing moves.
+/// Time after which a client that reads nothing of its answer loses the rest. Only the owner knows whether the
+/// connection lives, and can't say so while nothing moves.
 const STALLED_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Text for a client whose connection may well be there.
@@ -56,8 +56,8 @@ pub(crate) fn find_owner(endpoint: &Endpoint, request: &Request) -> Option<Addre
 
 /// Forwards a request to the node at `owner`.
 ///
-/// An owner that lives is dialled for as long as a hop may take, and a client whose owner can't be reached all the same may
-/// try again. After any other failure it learns that its connection is not there, and negotiates anew.
+/// An owner that lives is dialled for as long as a hop may take, and a client whose owner can't be reached all the same
+/// may try again. After any other failure it learns that its connection is not there, and negotiates anew.
 pub(crate) async fn forward(endpoint: &Endpoint, owner: &Address, request: Request) -> Response {
     let unknown = || plain(StatusCode::NOT_FOUND, UNKNOWN_ID);
     let Some(client) = request.extensions().get::<ConnectingClient>().cloned() else { return unknown() };

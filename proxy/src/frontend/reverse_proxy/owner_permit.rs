@@ -12,8 +12,8 @@ use crate::limits::HopPermit;
 use crate::metrics::HopRefusal;
 use crate::net::address::Address;
 
-/// Returns the address at which the owner of a connection token can be reached, if it is another node: for this start of it,
-/// because another one at the same address has failures and kept connections of its own.
+/// Returns the address at which the owner of a connection token can be reached, if it is another node: for this start
+/// of it, because another one at the same address has failures and kept connections of its own.
 pub(crate) fn reachable_owner(endpoint: &Endpoint, request: &Request, token: &ConnectionToken) -> Option<Address> {
     let shared = &endpoint.shared;
     if !shared.settings.relay.forward || token.boot == shared.boot || forward_mark::is_forwarded_by_node(request) {

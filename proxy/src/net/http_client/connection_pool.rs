@@ -12,8 +12,8 @@ use tokio::time::{Instant, sleep};
 
 use crate::net::address::Address;
 
-/// Time after which an idle connection is closed: sooner than servers close it (Node's after 5 s), so that no request meets a
-/// connection that is just going away.
+/// Time after which an idle connection is closed: sooner than servers close it (Node's after 5 s), so that no request
+/// meets a connection that is just going away.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// Connections to one address that are kept at once; a burst that needs more opens its own.

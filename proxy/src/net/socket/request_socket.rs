@@ -1,5 +1,5 @@
-//! Client socket below HTTP/1.1 that records what the server needs to know between two requests: whether a byte of the next
-//! head has come, and whether an answer waits to be read.
+//! Client socket below HTTP/1.1 that records what the server needs to know between two requests: whether a byte of the
+//! next head has come, and whether an answer waits to be read.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;

@@ -1,8 +1,8 @@
 //! Write stalls: how long an answer may stand still because its client does not read it.
 //!
-//! hyper asks an answer for more only when the socket has taken what was there. An answer whose client has stopped reading
-//! neither moves on nor learns that nobody needs it any more. So the handler of a request sets the limit beforehand, and
-//! the owner of the socket enforces it.
+//! hyper asks an answer for more only when the socket has taken what was there. An answer whose client has stopped
+//! reading neither moves on nor learns that nobody needs it any more. So the handler of a request sets the limit
+//! beforehand, and the owner of the socket enforces it.
 
 use std::future::pending;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -30,7 +30,8 @@ pub(crate) enum WriteStallLimit {
 #[derive(Debug, Clone)]
 pub(crate) struct ConnectionClose {
     connection: CancellationToken,
-    /// Time at which a stall was first seen after the close: a client that reads a byte now and then gains no time by it.
+    /// Time at which a stall was first seen after the close: a client that reads a byte now and then gains no time by
+    /// it.
     first_stall: Arc<OnceLock<Instant>>,
 }
 

@@ -1,8 +1,8 @@
 //! TLS of one client: records in and out, over any byte stream.
 //!
-//! rustls reads from, and writes to, buffers that belong to this file, so that a client that is idle owns none: what a read
-//! brings is decrypted where the thread keeps it, and what the socket takes at once was never anybody else's. With the buffers
-//! that rustls keeps by itself an idle client costs 4 KiB more.
+//! rustls reads from, and writes to, buffers that belong to this file, so that a client that is idle owns none: what a
+//! read brings is decrypted where the thread keeps it, and what the socket takes at once was never anybody else's. With
+//! the buffers that rustls keeps by itself an idle client costs 4 KiB more.
 //!
 //! ```text
 //!  socket ──► scratch ──records──► rustls ──► reader's buffer          scratch: one for each thread
@@ -33,8 +33,8 @@ const READ_BYTES: usize = 16 * 1024 + 256 + 5;
 /// Bytes that are encrypted at once, and so may wait for the socket: four records. More is taken when they are gone.
 const WRITE_MAX_BYTES: usize = 64 * 1024;
 
-/// Bytes that may wait for the rest of a record, or of a message of the handshake in several: what rustls itself grants where it
-/// keeps them.
+/// Bytes that may wait for the rest of a record, or of a message of the handshake in several: what rustls itself grants
+/// where it keeps them.
 const PARTIAL_MAX_BYTES: usize = 64 * 1024;
 
 /// Room at least for the next piece of what is not whole.
@@ -110,7 +110,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
         }
     }
 
-    /// Reads once, and decrypts the records that are whole. Returns the number of bytes read; 0 is the end of the socket.
+    /// Reads once, and decrypts the records that are whole. Returns the number of bytes read; 0 is the end of the
+    /// socket.
     fn poll_fill(&mut self, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<usize>> {
         let Self { socket, records, .. } = self;
         let (read, decrypted) = if records.partial.is_empty() {
@@ -120,7 +121,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
                 Poll::Ready(io::Result::Ok((buffer.filled().len(), records.decrypt(buffer.filled_mut(), into))))
             }))?
         } else {
-            // Behind what has come, which is not moved for each piece. It grows with what comes, whatever was announced.
+            // Behind what has come, which is not moved for each piece. It grows with what comes, whatever was
+            // announced.
             let partial = &mut records.partial;
             partial.reserve(partial.len().clamp(PIECE_BYTES, READ_BYTES));
             let read = ready!(poll_read_buf(Pin::new(&mut *socket), cx, partial))?;
@@ -234,8 +236,8 @@ impl Records {
         processed
     }
 
-    /// Processes records, and then does something with the writing direction, if that is open. Returns how many bytes are done
-    /// with.
+    /// Processes records, and then does something with the writing direction, if that is open. Returns how many bytes
+    /// are done with.
     fn process<T>(
         &mut self,
         bytes: &mut [u8],

@@ -123,8 +123,8 @@ impl ColdState {
         RouteChoice::group_name(self.group.as_ref())
     }
 
-    /// Frame that opens it at another app server: `from` names the previous one, if the client knows that the connection
-    /// is open. What was handed over goes along.
+    /// Frame that opens it at another app server: `from` names the previous one, if the client knows that the
+    /// connection is open. What was handed over goes along.
     pub(crate) fn open_again(&mut self, from: Option<&str>) -> Option<OpenConnection> {
         let items = from.and_then(|_| self.items.take());
         self.opening_with(from, items.as_deref())

@@ -89,7 +89,8 @@ struct HubSets {
 }
 
 impl HubSets {
-    /// Notes that a connection has joined a set, or left it. Sets of users are told by their first and last member alone.
+    /// Notes that a connection has joined a set, or left it. Sets of users are told by their first and last member
+    /// alone.
     fn note_member(&mut self, key: &SetKey, id: &Rc<str>, slot: Slot, presence: Presence) {
         if let (Some(changes), SetKey::Group(group)) = (&mut self.changes, key) {
             changes.member(group, id, slot, presence);

@@ -52,8 +52,8 @@ impl PendingCalls {
         }
     }
 
-    /// Keeps the span of a pending call until that is answered; that of an earlier call of the same id ends. Gives it back if
-    /// no such call is pending.
+    /// Keeps the span of a pending call until that is answered; that of an earlier call of the same id ends. Gives it
+    /// back if no such call is pending.
     pub(crate) fn keep_span(&mut self, id: &str, mut span: OpenSpan) -> Option<OpenSpan> {
         let table = self.0.as_mut().filter(|table| table.pending.contains(id));
         let Some(table) = table else { return Some(span) };

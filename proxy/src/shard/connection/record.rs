@@ -122,9 +122,9 @@ impl Client {
         matches!(self.status, Status::Closing { .. })
     }
 
-    /// Whether it can be opened at another app server, whatever has become of its own. A raw endpoint's can't: nothing could
-    /// tell the handler there where the one before had come to. Nor can a circuit of Blazor, which lives in its app
-    /// server: its client comes back to it by itself.
+    /// Whether it can be opened at another app server, whatever has become of its own. A raw endpoint's can't: nothing
+    /// could tell the handler there where the one before had come to. Nor can a circuit of Blazor, which lives in its
+    /// app server: its client comes back to it by itself.
     #[must_use]
     pub(crate) fn can_move(&self) -> bool {
         let is_mute = matches!(self.content, Content::Raw | Content::Hub(HubProtocol::BlazorPack));
@@ -137,8 +137,8 @@ impl Client {
         self.can_move() && self.cold.sides.is_none() && self.home.lets_clients_move()
     }
 
-    /// Whether its app server can hand it over. A raw endpoint's app may let it: the handler that was there has read all that
-    /// came before.
+    /// Whether its app server can hand it over. A raw endpoint's app may let it: the handler that was there has read
+    /// all that came before.
     #[must_use]
     pub(crate) fn can_be_handed_over(&self) -> bool {
         let is_raw = self.content == Content::Raw && self.cold.is_movable && self.cold.opening.is_some();

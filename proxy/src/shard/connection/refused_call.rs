@@ -1,7 +1,7 @@
 //! Refused calls of one client: what it still sends for them is dropped. Pure.
 //!
-//! A client learns of a refusal later than it goes on sending: items of the streams that it gives to the call, their ends,
-//! and a cancellation. A client without refused calls owns no memory for them.
+//! A client learns of a refusal later than it goes on sending: items of the streams that it gives to the call, their
+//! ends, and a cancellation. A client without refused calls owns no memory for them.
 
 use std::collections::VecDeque;
 
@@ -14,8 +14,8 @@ pub(crate) const REFUSED_UPLOADS_MAX: usize = 256;
 /// Maximum of the bytes of their ids: ids are short.
 const ID_BYTES_MAX: usize = 64 * REFUSED_UPLOADS_MAX;
 
-/// Number of refused calls whose cancellation is dropped; the oldest is forgotten. App servers don't mind that of a call
-/// which they don't know.
+/// Number of refused calls whose cancellation is dropped; the oldest is forgotten. App servers don't mind that of a
+/// call which they don't know.
 const CALLS_KEPT_MAX: usize = 32;
 
 /// Longest id of a call that is kept.
@@ -61,8 +61,8 @@ impl RefusedCalls {
         true
     }
 
-    /// Whether this message belongs to a refused call, and is to be dropped. An id that an allowed call uses anew belongs to
-    /// that.
+    /// Whether this message belongs to a refused call, and is to be dropped. An id that an allowed call uses anew
+    /// belongs to that.
     #[must_use]
     pub(crate) fn take(&mut self, message: &CallScan<'_>) -> bool {
         let (Some(table), Some(id)) = (&mut self.0, message.invocation_id.as_deref()) else { return false };

@@ -1,4 +1,5 @@
-//! Resumption of a client connection whose socket has ended: what it needs beside its [`Ownership`] to go on over another one.
+//! Resumption of a client connection whose socket has ended: what it needs beside its [`Ownership`] to go on over
+//! another one.
 
 use std::sync::Arc;
 

@@ -8,8 +8,8 @@
 //!            └─ --hold-timeout ──► given up: its calls are errors ── one comes ────┘
 //! ```
 //!
-//! Each has the calls that it runs, the streams that the client sends to them, and the results that it has asked the client
-//! for, so what belongs to a call goes where the call went. Pure.
+//! Each has the calls that it runs, the streams that the client sends to them, and the results that it has asked the
+//! client for, so what belongs to a call goes where the call went. Pure.
 
 use std::sync::Arc;
 

@@ -1,7 +1,7 @@
 //! One running watch of a shard: the clients it follows, its unread pieces, and its bounds.
 //!
-//! What finds no room is counted: new pieces of most watches, old ones of a watch that keeps the newest. News of followed
-//! connections always find room, because there is one end for each.
+//! What finds no room is counted: new pieces of most watches, old ones of a watch that keeps the newest. News of
+//! followed connections always find room, because there is one end for each.
 
 use std::collections::HashMap;
 use std::mem;
@@ -127,8 +127,8 @@ impl RunningWatch {
         }
     }
 
-    /// Follows a client if it matches. One that was open before has only the opening frame that is kept, whose headers may
-    /// stand in another order.
+    /// Follows a client if it matches. One that was open before has only the opening frame that is kept, whose headers
+    /// may stand in another order.
     pub(super) fn follow(
         &mut self,
         connections: &Connections,

@@ -1,7 +1,7 @@
 //! Frames that traces have seen on their way into outboxes, until they are seen written. Pure.
 //!
-//! An outbox is a queue of bytes: a frame was written when no more bytes wait than were queued behind it. Nothing is asked of
-//! the delivery for that but how many bytes wait.
+//! An outbox is a queue of bytes: a frame was written when no more bytes wait than were queued behind it. Nothing is
+//! asked of the delivery for that but how many bytes wait.
 
 use std::collections::{HashMap, VecDeque};
 

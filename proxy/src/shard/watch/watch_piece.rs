@@ -93,8 +93,8 @@ pub(crate) struct WatchedMessage {
     pub app: Option<AppServerId>,
     pub way: MessageWay,
     pub summary: MessageSummary,
-    /// Microseconds between socket and link at the proxy: up until it was put into the link, down since it was read from
-    /// it; `None` if it has come from no link.
+    /// Microseconds between socket and link at the proxy: up until it was put into the link, down since it was read
+    /// from it; `None` if it has come from no link.
     pub link_us: Option<u64>,
     /// Rules about methods have refused it.
     pub is_refused: bool,

@@ -1,7 +1,9 @@
-//! GETs that a node carries to the owners of their connections: event streams and polls, for as long as they are under way.
+//! GETs that a node carries to the owners of their connections: event streams and polls, for as long as they are under
+//! way.
 //!
-//! They last, so a node that stops has their owners end them: a poll at once, an event stream between two calls of its client.
-//! Some at a time, because the clients of event streams connect anew. How many there are the limits of hops bound.
+//! They last, so a node that stops has their owners end them: a poll at once, an event stream between two calls of its
+//! client. Some at a time, because the clients of event streams connect anew. How many there are the limits of hops
+//! bound.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -65,8 +67,8 @@ impl CarriedGets {
         self.lock().len()
     }
 
-    /// GETs that are to end in this step: all polls, and as many event streams as have to, if all of them are to be told in so
-    /// many steps.
+    /// GETs that are to end in this step: all polls, and as many event streams as have to, if all of them are to be
+    /// told in so many steps.
     #[must_use]
     pub(crate) fn take_due(&self, now: Instant, steps: usize) -> Vec<CarriedGet> {
         let mut gets = self.lock();

@@ -25,8 +25,8 @@ pub(crate) struct InnerHalf {
 }
 
 impl InnerHalf {
-    /// Wraps one end of a pipe. Dropping it cancels `closed`, and frees the connection's permit; `cause` says why the outer
-    /// half was closed.
+    /// Wraps one end of a pipe. Dropping it cancels `closed`, and frees the connection's permit; `cause` says why the
+    /// outer half was closed.
     pub(super) fn new(
         pipe: DuplexStream,
         closed: CancellationToken,

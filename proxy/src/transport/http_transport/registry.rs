@@ -71,8 +71,8 @@ impl HttpTransports {
         outer.mark_removed();
     }
 
-    /// Counts a tick, and removes the connections that had no GET for more than `idle_ticks_max` ticks; those that never
-    /// had one sooner.
+    /// Counts a tick, and removes the connections that had no GET for more than `idle_ticks_max` ticks; those that
+    /// never had one sooner.
     pub(crate) fn sweep(&self, idle_ticks_max: u32) -> Vec<Arc<OuterHalf>> {
         let mut idle = Vec::new();
         for part in &self.parts {

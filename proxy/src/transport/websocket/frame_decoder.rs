@@ -51,8 +51,8 @@ impl PiecePosition {
 const HEADER_MAX_BYTES: usize = 14;
 const CONTROL_MAX_BYTES: u64 = 125;
 
-/// Maximum number of empty fragments in a row. Libraries send one at most, at the end of a message, and each costs its sender
-/// nothing but a header; fragments that are not empty are bounded by the size of the message.
+/// Maximum number of empty fragments in a row. Libraries send one at most, at the end of a message, and each costs its
+/// sender nothing but a header; fragments that are not empty are bounded by the size of the message.
 const EMPTY_FRAGMENTS_MAX: u16 = 1000;
 
 /// Decoder of one client's frames; 64 bytes of state while nothing is under way.

@@ -80,7 +80,8 @@ impl Taken {
         self.is_complete && self.asked_ms.is_some_and(|asked_ms| now_ms - asked_ms <= INTEREST_STALE_MS)
     }
 
-    /// Whether a message has to be sent to the peer, or has not to be; the peer has told its bucket since some time, or not.
+    /// Whether a message has to be sent to the peer, or has not to be; the peer has told its bucket since some time, or
+    /// not.
     pub(crate) fn duty(&self, hub: usize, bucket: u16, telling: Telling, now_ms: u64) -> Check<bool> {
         if !self.is_fresh(now_ms) {
             return Ok(true);

@@ -7,7 +7,8 @@ use super::move_world::{Event, Harm, MoveOutcome, MoveWorld};
 use super::visitor::VisitorStage;
 use crate::ledger::{Check, Violation, broken};
 
-/// Time in which everything that waits has come to its end: absences, and app servers that wait for the node of a connection.
+/// Time in which everything that waits has come to its end: absences, and app servers that wait for the node of a
+/// connection.
 const CALM_MS: u64 = 70_000;
 
 /// Time for which a node that drains waits for its clients to go.

@@ -1,4 +1,5 @@
-//! Client with stateful reconnect: it numbers what it sends, keeps it until it is acknowledged, and judges what it gets.
+//! Client with stateful reconnect: it numbers what it sends, keeps it until it is acknowledged, and judges what it
+//! gets.
 
 use std::collections::BTreeMap;
 

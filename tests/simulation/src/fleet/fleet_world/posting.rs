@@ -96,7 +96,8 @@ impl FleetWorld {
         Ok(fate)
     }
 
-    /// A node applies what another one has passed on: each message of a session once, in the order in which it was queued.
+    /// A node applies what another one has passed on: each message of a session once, in the order in which it was
+    /// queued.
     pub(super) fn apply(
         &mut self,
         process: usize,
