@@ -9,7 +9,7 @@ use crate::frontend::path_rule::split_negotiate;
 /// Parameter that names the hub.
 pub(super) const HUB_PARAMETER: &str = "hub";
 
-/// Visitor of dial-in.
+/// Visitor of the paths of dial-in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Visitor {
     AppServer,

@@ -29,7 +29,7 @@ use super::mirror::MirroredConnections;
 use super::outbox_budget::largest;
 use super::reassignment::{Reassignment, moved_to};
 use super::shard_context::ShardContext;
-use super::shard_core::ShardCore;
+use super::shard_core::{CALL_LOST, CALL_UNFINISHED, ShardCore};
 use super::side_assignment::SidedClients;
 use super::slot::Slot;
 use super::token_expiry::TokenExpiries;
@@ -40,13 +40,6 @@ use crate::upstream::{AppServerId, HomeLink, HubIndex, RouteChoice};
 
 /// Ticks that a client may take to answer our close; as the official server has it.
 const CLOSE_TIMEOUT_TICKS: u32 = 5;
-
-/// Error for a caller whose app server is gone.
-pub(super) const CALL_LOST: &str =
-    "The app server that ran this call is gone. Whether it was carried out is not known; it is not run again.";
-
-/// Error for a caller whose app server has handed its connection over.
-pub(super) const CALL_UNFINISHED: &str = "The app server that ran this call was stopped before the call had ended.";
 
 /// App servers of the client connections of one shard.
 #[derive(Debug)]

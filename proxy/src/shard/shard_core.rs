@@ -32,6 +32,13 @@ use crate::upstream::{AppServerId, Asker, HomeLink, Hub, HubIndex, ServerGroup};
 /// is only one.
 const READ_BUFFER_BYTES: usize = 64 * 1024;
 
+/// Error for a caller whose app server is gone.
+pub(super) const CALL_LOST: &str =
+    "The app server that ran this call is gone. Whether it was carried out is not known; it is not run again.";
+
+/// Error for a caller whose app server has handed its connection over.
+pub(super) const CALL_UNFINISHED: &str = "The app server that ran this call was stopped before the call had ended.";
+
 /// Clients of one shard, and what is written to them.
 #[derive(Debug)]
 pub(crate) struct ShardCore {

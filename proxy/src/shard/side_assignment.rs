@@ -21,7 +21,6 @@ use trunkline_protocol::manifest::ITEMS_HEADER;
 use trunkline_protocol::service::{FlowOperation, ServiceMessage, header};
 use trunkline_protocol::wire::RESTORES_HEADER;
 
-use super::assignments::{CALL_LOST, CALL_UNFINISHED};
 use super::close_reason::CloseReason;
 use super::command::LinkLoss;
 use super::connection::{Client, LetGo, PauseReason, SideHome, SideHomes, SideStage, Status};
@@ -29,7 +28,7 @@ use super::content::{Content, DATA_TYPE_HANDSHAKE};
 use super::delivery::Flush;
 use super::history::short;
 use super::reassignment::{Reassignment, moved_to};
-use super::shard_core::ShardCore;
+use super::shard_core::{CALL_LOST, CALL_UNFINISHED, ShardCore};
 use super::slot::Slot;
 use crate::routing::Ruleset;
 use crate::upstream::{AppServerId, HubIndex, LinkHandle};

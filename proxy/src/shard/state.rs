@@ -18,7 +18,7 @@ use bytestring::ByteString;
 use trunkline_protocol::manifest::ITEMS_HEADER;
 use trunkline_protocol::service::{FlowOperation, header};
 
-use super::assignments::{Assignments, CALL_UNFINISHED};
+use super::assignments::Assignments;
 use super::close_reason::CloseReason;
 use super::command::{LinkLoss, MembershipChange, ShardCommand};
 use super::connection::{Client, LetGo, PauseReason};
@@ -32,7 +32,7 @@ use super::presence_feed::PresenceFeeds;
 use super::reassignment::{flow, moved_to};
 use super::reroute::Rerouting;
 use super::shard_context::ShardContext;
-use super::shard_core::ShardCore;
+use super::shard_core::{CALL_UNFINISHED, ShardCore};
 use super::shed::Shed;
 use super::slot::Slot;
 use super::task_feed::TaskFeeds;
