@@ -188,7 +188,8 @@ fn a_third_node_that_joins_gets_server_connections_within_seconds() {
         let app = host.app_at(address.balancer.address(), "one", &[]).await?;
         address.linked(1).await?;
         // The balancer has to see that the killed node is gone, and that the others are ready.
-        until(async || Ok((address.balancer.ready_nodes().await? == 2.0).then_some(()))).await?;
+        let seen = async || address.balancer.has_found(&["node-1", "node-2"], &["node-3"]).await;
+        until(async || Ok(seen().await?.then_some(()))).await?;
         let mut guests = address.guests(&host, &app).await?;
         third.node.start_again(stage).await?;
         address.doors.push(third);

@@ -177,13 +177,21 @@ impl LoadBalancer {
         format!("http://{}{path}", self.address)
     }
 
-    /// Number of nodes that HAProxy has found ready.
+    /// Whether HAProxy has found these nodes ready, and those down.
     ///
     /// # Errors
     /// When it tells nothing: nginx does not.
-    pub async fn ready_nodes(&self) -> Result<f64> {
+    pub async fn has_found(&self, ready: &[&str], down: &[&str]) -> Result<bool> {
         let metrics = Metrics::of(&self.statistics).await?;
-        Ok(metrics.sum("haproxy_backend_active_servers", &[("proxy", "trunkline")]))
+        let says = |server: &str, name: &str, state: &str| {
+            metrics.sum(name, &[("proxy", "trunkline"), ("server", server), ("state", state)]) == 1.0
+        };
+        // It begins with all of them up: a node is ready once a check has passed, too.
+        let is_ready = |server: &str| {
+            says(server, "haproxy_server_status", "UP") && says(server, "haproxy_server_check_status", "L7OK")
+        };
+        let is_down = |server: &str| says(server, "haproxy_server_status", "DOWN");
+        Ok(ready.iter().all(|server| is_ready(server)) && down.iter().all(|server| is_down(server)))
     }
 
     /// Number of answers that HAProxy has passed on, of a class of statuses ("2xx"). It counts an answer as it
