@@ -4,7 +4,7 @@ use anyhow::Result;
 use tokio::process::Command;
 use trunkline_tests::harness::client::Agents;
 use trunkline_tests::harness::fleet::{App, Fleet};
-use trunkline_tests::harness::scenario::{play, profile_folder};
+use trunkline_tests::harness::scenario::{play, profile_folder, until};
 use trunkline_tests::harness::sockets::free_address;
 
 use super::{ADMIN_TOKEN, NODES, ObserverScene};
@@ -56,11 +56,16 @@ fn what_is_wrong_is_told() {
             (vec![admin.as_str(), "--admin-token", "short"], "--admin-token must have from 16"),
             (vec![nobody.as_str()], nobody.as_str()),
             (vec!["ftp://x"], "\"ftp://x\" is no URL"),
-            (vec![address.as_str()], "is no admin port"),
         ] {
             let (is_good, text) = top(&arguments).await?;
             assert!(!is_good && text.contains(told), "{arguments:?}: {text}");
         }
+        // Once there is an app server: before, nothing behind that port answers.
+        until(async || {
+            let (is_good, text) = top(&[&address]).await?;
+            Ok((!is_good && text.contains("is no admin port")).then_some(()))
+        })
+        .await?;
         assert!(top(&[&admin, "--admin-token", ADMIN_TOKEN]).await?.0);
         Ok(())
     });
