@@ -40,6 +40,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
+use trunkline_vectored::SendRing;
 
 pub use embedded::{AppListener, Embedded};
 pub use heartbeat::Heartbeat;
@@ -149,6 +150,12 @@ impl Node {
 
         if !shared.settings.relay.forward {
             info!("--no-forward: clients are offered WebSockets only, and no request is carried to another node");
+        }
+        if shared.settings.outbox.has_vectored_sends {
+            match SendRing::new() {
+                Ok(_) => info!("frames for many clients leave by one system call for some hundred of them (io_uring)"),
+                Err(error) => info!(%error, "frames for many clients leave by a system call for each: no io_uring"),
+            }
         }
         info!(node = %shared.settings.node, listen = %listen.plain, tls = ?listen.tls, rest = ?listen.rest, %admin, shards, "node started");
         Ok(Self {

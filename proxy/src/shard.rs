@@ -59,6 +59,7 @@ mod testbed;
 mod token_expiry;
 mod unheard_end;
 mod user_group;
+mod vectored_sends;
 mod watch;
 mod webhook_pool;
 

@@ -14,10 +14,12 @@ pub struct OutboxLimits {
     pub client_bytes: usize,
     /// Limit for all clients; `usize::MAX` for none.
     pub total_bytes: usize,
+    /// Whether what many clients get leaves by one system call, where the system has one.
+    pub has_vectored_sends: bool,
 }
 
 impl Default for OutboxLimits {
     fn default() -> Self {
-        Self { client_bytes: CLIENT_MAX_BYTES, total_bytes: TOTAL_MAX_BYTES }
+        Self { client_bytes: CLIENT_MAX_BYTES, total_bytes: TOTAL_MAX_BYTES, has_vectored_sends: true }
     }
 }

@@ -13,6 +13,7 @@ mod write_stall;
 
 use std::cell::RefCell;
 use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
 
@@ -119,6 +120,15 @@ impl Socket {
             (Socket::Tcp(stream), several) => stream.try_write_vectored(several),
             (Socket::Boxed(_), _) => Err(io::ErrorKind::WouldBlock.into()),
             (Socket::Away, _) => Err(io::ErrorKind::NotConnected.into()),
+        }
+    }
+
+    /// Descriptor of a socket that is written to as it is: plain TCP.
+    #[must_use]
+    pub(crate) fn plain(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Socket::Tcp(stream) => Some(stream.as_fd()),
+            Socket::Boxed(_) | Socket::Away => None,
         }
     }
 

@@ -134,6 +134,11 @@ impl Connections {
         self.clients.get_mut(slot as usize)
     }
 
+    /// All client connections, by their slots.
+    pub(crate) fn clients_mut(&mut self) -> &mut Slab<Client> {
+        &mut self.clients
+    }
+
     /// The client connection in this slot, unless another one has the slot by now.
     pub(crate) fn get_current(&mut self, slot: Slot, serial: Serial) -> Option<&mut Client> {
         self.get_mut(slot).filter(|client| client.serial == serial)

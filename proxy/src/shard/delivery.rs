@@ -10,19 +10,22 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
+use slab::Slab;
 use tokio::time::Instant;
 use trunkline_protocol::fleet::Placement;
 
 use super::command::{Audience, Receivers};
 use super::connection::{Client, Connections, SetName};
 use super::framed::Framed;
-use super::gathering::Gathering;
+use super::gathering::{Gathering, WINDOW};
 use super::message_counter::MessageCounter;
 use super::outbox::Outbox;
 use super::outbox_budget::OutboxBudget;
 use super::send_origin::SendOrigin;
 use super::slot::{Serial, Slot};
+use super::vectored_sends::VectoredSends;
 use super::watch::{Reach, Watches};
+use crate::config::OutboxLimits;
 use crate::metrics::Counters;
 use crate::transport::websocket;
 use crate::upstream::HubIndex;
@@ -88,6 +91,7 @@ pub(crate) struct Delivery {
     budget: OutboxBudget,
     messages: MessageCounter,
     gathering: Gathering,
+    vectored: VectoredSends,
     /// Origin of the send to many that is being delivered.
     origin: Option<SendOrigin>,
     effects: Effects,
@@ -98,10 +102,19 @@ pub(crate) struct Delivery {
 }
 
 impl Delivery {
-    pub(super) fn new(limit_bytes: usize, budget: OutboxBudget, counters: Arc<Counters>) -> Self {
-        let (messages, gathering, effects) = (MessageCounter::default(), Gathering::default(), Effects::default());
-        let watches = Watches::default();
-        Self { limit_bytes, counters, budget, messages, gathering, origin: None, effects, read_at: None, watches }
+    pub(super) fn new(limits: &OutboxLimits, budget: OutboxBudget, counters: Arc<Counters>) -> Self {
+        Self {
+            limit_bytes: limits.client_bytes,
+            counters,
+            budget,
+            messages: MessageCounter::default(),
+            gathering: Gathering::default(),
+            vectored: VectoredSends::new(limits.has_vectored_sends),
+            origin: None,
+            effects: Effects::default(),
+            read_at: None,
+            watches: Watches::default(),
+        }
     }
 
     /// Sends one message to all receivers that are here.
@@ -148,9 +161,16 @@ impl Delivery {
         if self.watches.are_any() {
             self.watch_set(connections, name, send);
         }
-        let SetSend { hub, epoch, message, mode } = send;
+        let SetSend { hub, epoch, message, mut mode } = send;
         let (members, clients) = connections.members_and_clients(hub, name);
+        let leaves_in_windows = mode.flush == Flush::Now && self.vectored.are_worth(members.len());
+        if leaves_in_windows {
+            mode.flush = Flush::Deferred;
+        }
         for member in members {
+            if leaves_in_windows && self.effects.dirty.len() >= WINDOW {
+                self.flush_dirty(clients);
+            }
             if let Some(client) = clients.get_mut(member.slot as usize)
                 && client.is_open()
                 && !client.is_excluded(epoch)
@@ -404,20 +424,24 @@ impl Delivery {
     /// Writes deferred frames behind a command, before which so many clients had some, if a window is full.
     pub(super) fn flush_window(&mut self, connections: &mut Connections, before: usize) {
         if self.gathering.is_window_full(before, self.deferred()) {
-            self.flush_dirty(connections);
+            self.flush_dirty(connections.clients_mut());
         }
     }
 
-    /// Writes all deferred frames, in one system call per recipient.
-    fn flush_dirty(&mut self, connections: &mut Connections) {
+    /// Writes all deferred frames: in one system call per window where the system has one, else in one per recipient.
+    fn flush_dirty(&mut self, clients: &mut Slab<Client>) {
         let batch = self.gathering.batch();
         let mut dirty = mem::take(&mut self.effects.dirty);
-        for slot in dirty.drain(..) {
-            if let Some(client) = connections.get_mut(slot) {
-                client.written_in = batch;
-                self.flush(slot, client);
+        for window in dirty.chunks(WINDOW) {
+            self.vectored.write(clients, window, &self.budget);
+            for &slot in window {
+                if let Some(client) = clients.get_mut(slot as usize) {
+                    client.written_in = batch;
+                    self.flush(slot, client);
+                }
             }
         }
+        dirty.clear();
         self.effects.dirty = dirty;
     }
 
@@ -425,7 +449,7 @@ impl Delivery {
     pub(super) fn flush_deferred(&mut self, connections: &mut Connections) {
         self.messages.forget();
         let waiting = self.deferred();
-        self.flush_dirty(connections);
+        self.flush_dirty(connections.clients_mut());
         self.gathering.end(waiting);
         let mut blocked = mem::take(&mut self.effects.blocked);
         for slot in blocked.drain(..) {

@@ -10,8 +10,8 @@
 //!                                                            └─ the same clients again? ─► later batches: whole
 //! ```
 
-/// Clients of a window.
-const WINDOW: usize = 256;
+/// Clients of a window: so many stay in the processor's caches.
+pub(super) const WINDOW: usize = 256;
 
 /// A batch is one of repeats if this part of its frames is for clients that a window had reached before.
 const REPEATED_PART: u32 = 16;

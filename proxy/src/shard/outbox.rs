@@ -71,6 +71,34 @@ impl Outbox {
         }
     }
 
+    /// Slices to write next, no more than one system call takes.
+    pub(crate) fn slices(&self) -> impl Iterator<Item = &[u8]> {
+        let (one, many) = match self {
+            Outbox::Empty => (None, None),
+            Outbox::One(frame) => (Some(frame), None),
+            Outbox::Many(queue) => (None, Some(queue.frames().take(SLICES_MAX))),
+        };
+        one.into_iter().chain(many.into_iter().flatten()).map(|frame| &frame[..])
+    }
+
+    /// Removes bytes that were written.
+    pub(crate) fn advance(&mut self, written: usize) {
+        let is_empty = match self {
+            Outbox::Empty => return,
+            Outbox::One(frame) => {
+                frame.advance(written.min(frame.len()));
+                frame.is_empty()
+            }
+            Outbox::Many(queue) => {
+                queue.advance(written);
+                queue.is_empty()
+            }
+        };
+        if is_empty {
+            *self = Outbox::Empty;
+        }
+    }
+
     /// Writes as much as the socket takes right now.
     ///
     /// # Errors
@@ -106,31 +134,21 @@ impl Outbox {
     /// # Errors
     /// The error of `write`; nothing has left then.
     pub(crate) fn write_with<E>(&mut self, write: impl FnOnce(&[IoSlice<'_>]) -> Result<usize, E>) -> Result<(), E> {
-        match self {
-            Outbox::Empty => Ok(()),
-            Outbox::One(frame) => {
-                let written = write(&[IoSlice::new(frame)])?;
-                frame.advance(written.min(frame.len()));
-                if frame.is_empty() {
-                    *self = Outbox::Empty;
-                }
-                Ok(())
-            }
-            Outbox::Many(queue) => {
+        let written = match self {
+            Outbox::Empty => return Ok(()),
+            Outbox::One(frame) => write(&[IoSlice::new(frame)])?,
+            Outbox::Many(_) => {
                 let mut slices = [IoSlice::new(&[]); SLICES_MAX];
                 let mut count = 0;
-                for (slice, frame) in slices.iter_mut().zip(queue.frames()) {
+                for (slice, frame) in slices.iter_mut().zip(self.slices()) {
                     *slice = IoSlice::new(frame);
                     count += 1;
                 }
-                let written = write(slices.get(..count).unwrap_or_default())?;
-                queue.advance(written);
-                if queue.is_empty() {
-                    *self = Outbox::Empty;
-                }
-                Ok(())
+                write(slices.get(..count).unwrap_or_default())?
             }
-        }
+        };
+        self.advance(written);
+        Ok(())
     }
 }
 

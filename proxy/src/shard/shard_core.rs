@@ -60,7 +60,7 @@ impl ShardCore {
         Self {
             tick: 1,
             connections: Connections::new(context.index, shared.routes.clone(), shared.fleet.interest.clone()),
-            delivery: Delivery::new(settings.outbox.client_bytes, budget, counters.clone()),
+            delivery: Delivery::new(&settings.outbox, budget, counters.clone()),
             openings: OpeningInterner::default(),
             read_buffer: Box::default(),
             context,

@@ -7,8 +7,16 @@ use crate::document::resolve;
 use crate::workspace::{members, rust_files, workspace};
 
 /// Crates that are published. All others say `publish = false`.
-const PUBLISHED: [&str; 7] =
-    ["app-sdk", "app-sdk/macros", "protocol", "protocol/channel", "protocol/link", "proxy", "proxy/command"];
+const PUBLISHED: [&str; 8] = [
+    "app-sdk",
+    "app-sdk/macros",
+    "protocol",
+    "protocol/channel",
+    "protocol/link",
+    "proxy",
+    "proxy/command",
+    "proxy/vectored",
+];
 
 /// Lines that each manifest of a published crate has, by their beginnings.
 const FIELDS: [&str; 11] = [

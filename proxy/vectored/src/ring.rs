@@ -1,0 +1,384 @@
+//! The ring of one thread.
+//!
+//! **Why no buffer can outlive its borrow.** The kernel reads a buffer while it carries out its send. All sends of a
+//! call are carried out inside it: `MSG_DONTWAIT` forbids a socket that is full to be waited for, so each ends, well or
+//! not, where it is submitted. And the call does not lean on that: it returns only when each send that the kernel has
+//! taken has come back as a completion. Between the first entry and the last completion only code of this file runs, so
+//! that nothing can unwind or leak in between. Sends that the kernel has not taken (it lacked memory) stand in the ring
+//! still: such a ring is closed, and they are never carried out.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::unix::net::UnixStream;
+
+use io_uring::{EnterFlags, IoUring, opcode, squeue, types};
+
+/// Sends of one system call. More gain nothing, and less of them stays in the processor's caches.
+const SENDS_MAX: usize = 256;
+
+/// Refuse rather than wait, and fail rather than kill the process where the peer is gone.
+const FLAGS: i32 = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+
+/// Sender to many sockets, of the thread that has made it.
+///
+/// ```
+/// # fn main() -> std::io::Result<()> {
+/// use std::io::Read;
+/// use std::os::fd::AsFd;
+/// use std::os::unix::net::UnixStream;
+///
+/// // A container or an old kernel may refuse it: then one sends to each socket by itself.
+/// let Ok(mut ring) = trunkline_vectored::SendRing::new() else { return Ok(()) };
+/// let (ann, mut at_ann) = UnixStream::pair()?;
+/// let (ben, mut at_ben) = UnixStream::pair()?;
+/// let sends = [(ann.as_fd(), [&b"hi, "[..], b"all"]), (ben.as_fd(), [&b"hi, "[..], b"all"])];
+/// for sent in ring.send_many(sends) {
+///     assert_eq!(sent?, 7);
+/// }
+/// for far in [&mut at_ann, &mut at_ben] {
+///     let mut text = [0; 7];
+///     far.read_exact(&mut text)?;
+///     assert_eq!(&text, b"hi, all");
+/// }
+/// # Ok(())
+/// # }
+/// ```
+pub struct SendRing {
+    /// `None` once it has failed.
+    ring: Option<IoUring>,
+    sends: Vec<Send>,
+    slices: Vec<libc::iovec>,
+    heads: Vec<libc::msghdr>,
+    entries: Vec<squeue::Entry>,
+    results: Vec<i32>,
+}
+
+/// One send, by the place of its slices.
+#[derive(Debug, Clone, Copy)]
+struct Send {
+    socket: RawFd,
+    first_slice: usize,
+    slices: usize,
+}
+
+/// Results of a call, in the order of its sends.
+#[derive(Debug)]
+pub struct Sent<'a>(std::slice::Iter<'a, i32>);
+
+impl SendRing {
+    /// Makes a ring, and tries it.
+    ///
+    /// # Errors
+    /// When the kernel is too old (before Linux 6.1), or a sandbox forbids it.
+    pub fn new() -> io::Result<Self> {
+        // One thread submits, and completions are left until it asks: nothing interrupts it between its calls.
+        let ring = IoUring::builder().setup_single_issuer().setup_defer_taskrun().build(SENDS_MAX as u32)?;
+        let mut ring = Self {
+            ring: Some(ring),
+            sends: Vec::with_capacity(SENDS_MAX),
+            slices: Vec::with_capacity(SENDS_MAX),
+            heads: Vec::new(),
+            entries: Vec::with_capacity(SENDS_MAX),
+            results: Vec::with_capacity(SENDS_MAX),
+        };
+        ring.try_out()?;
+        Ok(ring)
+    }
+
+    /// Sends slices to sockets, as much of them as each takes right now. The results come in the order of the sends:
+    /// the number of bytes, or why none of them left; `WouldBlock` is a socket that is full.
+    pub fn send_many<'a, S>(&mut self, sends: impl IntoIterator<Item = (BorrowedFd<'a>, S)>) -> Sent<'_>
+    where
+        S: IntoIterator<Item = &'a [u8]>,
+    {
+        self.results.clear();
+        let mut sends = sends.into_iter();
+        loop {
+            self.sends.clear();
+            self.slices.clear();
+            for (socket, slices) in sends.by_ref().take(SENDS_MAX) {
+                let first_slice = self.slices.len();
+                self.slices.extend(slices.into_iter().map(io_slice));
+                let slices = self.slices.len() - first_slice;
+                self.sends.push(Send { socket: socket.as_raw_fd(), first_slice, slices });
+            }
+            if self.sends.is_empty() {
+                break;
+            }
+            self.submit();
+        }
+        Sent(self.results.iter())
+    }
+
+    /// Demands that a send leaves, and that a socket which is closed is told apart.
+    fn try_out(&mut self) -> io::Result<()> {
+        let (near, far) = UnixStream::pair()?;
+        let (shut, _) = UnixStream::pair()?;
+        let sends = [(near.as_fd(), [&b"a"[..], b"b"]), (shut.as_fd(), [b"", b"c"]), (far.as_fd(), [b"", b"d"])];
+        let sent: Vec<_> = self.send_many(sends).collect();
+        match sent.as_slice() {
+            [Ok(2), Err(error), Ok(1)] if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            _ => Err(io::Error::new(io::ErrorKind::Unsupported, format!("a trial ended with {sent:?}"))),
+        }
+    }
+
+    /// Carries out all sends that are listed, and adds their results.
+    fn submit(&mut self) {
+        let begin = self.results.len();
+        // Refused, as far as nothing else is known: the caller tries those by itself.
+        self.results.resize(begin + self.sends.len(), -libc::EAGAIN);
+        let Some(ring) = &mut self.ring else { return };
+        list(&self.sends, &self.slices, &mut self.heads, &mut self.entries);
+        let results = self.results.get_mut(begin..).unwrap_or_default();
+        if !carry_out(ring, &self.entries, results) {
+            self.ring = None;
+        }
+    }
+}
+
+fn io_slice(slice: &[u8]) -> libc::iovec {
+    libc::iovec { iov_base: slice.as_ptr().cast_mut().cast(), iov_len: slice.len() }
+}
+
+/// Lists an entry for each send: a plain one for one slice, a message of slices for several.
+fn list(sends: &[Send], slices: &[libc::iovec], heads: &mut Vec<libc::msghdr>, entries: &mut Vec<squeue::Entry>) {
+    heads.clear();
+    // No head may change its place once an entry points to it.
+    heads.reserve(sends.len());
+    entries.clear();
+    for (number, send) in sends.iter().enumerate() {
+        let socket = types::Fd(send.socket);
+        let entry = match slices.get(send.first_slice..).unwrap_or_default() {
+            [only, ..] if send.slices == 1 => {
+                let length = u32::try_from(only.iov_len).unwrap_or(u32::MAX);
+                opcode::Send::new(socket, only.iov_base.cast(), length).flags(FLAGS).build()
+            }
+            several => {
+                heads.push(head(several.as_ptr(), send.slices));
+                let head = heads.last().map_or(std::ptr::null(), std::ptr::from_ref);
+                opcode::SendMsg::new(socket, head).flags(FLAGS as u32).build()
+            }
+        };
+        entries.push(entry.user_data(number as u64));
+    }
+}
+
+/// Head of a message of slices.
+fn head(slices: *const libc::iovec, count: usize) -> libc::msghdr {
+    // SAFETY: all of its fields are integers and pointers, for which zero is a value.
+    let mut head: libc::msghdr = unsafe { std::mem::zeroed() };
+    head.msg_iov = slices.cast_mut();
+    head.msg_iovlen = count as _;
+    head
+}
+
+/// Has the kernel carry out these entries, and notes their results. Returns whether the ring is good for more.
+fn carry_out(ring: &mut IoUring, entries: &[squeue::Entry], results: &mut [i32]) -> bool {
+    // SAFETY: the buffers, slices and heads that entries point to are borrowed by the caller until this returns, and no
+    // entry is in the kernel's hands then: see the head of this file.
+    if unsafe { ring.submission().push_multiple(entries) }.is_err() {
+        return false;
+    }
+    let mut open = entries.len();
+    loop {
+        let entered = ring.submit_and_wait(open);
+        open -= take_completions(ring, results);
+        if open == 0 {
+            return true;
+        }
+        match entered {
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(_) => return wait_for_taken(ring, open, results),
+        }
+    }
+}
+
+/// Waits for the sends that the kernel has taken, behind an error; the others are left in a ring that is closed.
+#[cold]
+fn wait_for_taken(ring: &mut IoUring, mut open: usize, results: &mut [i32]) -> bool {
+    while open > ring.submission().len() {
+        // SAFETY: it submits nothing, and passes no argument.
+        let entered = unsafe { ring.submitter().enter::<()>(0, 1, EnterFlags::GETEVENTS.bits(), None) };
+        open -= take_completions(ring, results);
+        let may_pass = |error: &io::Error| {
+            matches!(error.raw_os_error(), Some(libc::EINTR | libc::EAGAIN | libc::EBUSY | libc::ENOMEM))
+        };
+        if entered.is_err_and(|error| !may_pass(&error)) {
+            // The kernel may read buffers that are about to be freed, and nobody can find out.
+            std::process::abort();
+        }
+    }
+    false
+}
+
+/// Notes the results that are there, and returns their number.
+fn take_completions(ring: &mut IoUring, results: &mut [i32]) -> usize {
+    let mut count = 0;
+    for completion in ring.completion() {
+        let number = usize::try_from(completion.user_data()).unwrap_or(usize::MAX);
+        if let Some(result) = results.get_mut(number) {
+            *result = completion.result();
+        }
+        count += 1;
+    }
+    count
+}
+
+impl Iterator for Sent<'_> {
+    type Item = io::Result<usize>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.0.next().map(|&result| match result {
+            0.. => Ok(result as usize),
+            error => Err(io::Error::from_raw_os_error(-error)),
+        })
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.0.size_hint()
+    }
+}
+
+impl std::fmt::Debug for SendRing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SendRing").field("is_working", &self.ring.is_some()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::{Shutdown, TcpListener, TcpStream};
+
+    use super::*;
+
+    /// A ring; none where a sandbox forbids it, and then there is nothing to test.
+    fn new_ring() -> Option<SendRing> {
+        let ring = SendRing::new();
+        if let Err(error) = &ring {
+            println!("skipped, because the system refuses a ring: {error}");
+        }
+        ring.ok()
+    }
+
+    /// Both ends of a TCP connection, of which one never waits.
+    fn connection(listener: &TcpListener) -> (TcpStream, TcpStream) {
+        let far = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let near = listener.accept().unwrap().0;
+        near.set_nonblocking(true).unwrap();
+        (near, far)
+    }
+
+    fn connections(count: usize) -> Vec<(TcpStream, TcpStream)> {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        (0..count).map(|_| connection(&listener)).collect()
+    }
+
+    fn read(mut far: &TcpStream, bytes: usize) -> String {
+        let mut text = vec![0; bytes];
+        far.read_exact(&mut text).unwrap();
+        String::from_utf8(text).unwrap()
+    }
+
+    /// Writes until a socket takes no more, and returns how much it took.
+    fn fill(mut near: &TcpStream) -> usize {
+        let mut taken = 0;
+        while let Ok(bytes) = near.write(&[b'x'; 100_000]) {
+            taken += bytes;
+        }
+        taken
+    }
+
+    fn bytes(ring: &mut SendRing, sends: &[(&TcpStream, &[&'static str])]) -> Vec<Result<usize, io::ErrorKind>> {
+        let sends = sends.iter().map(|(near, slices)| (near.as_fd(), slices.iter().map(|slice| slice.as_bytes())));
+        ring.send_many(sends).map(|sent| sent.map_err(|error| error.kind())).collect()
+    }
+
+    #[test]
+    fn each_socket_gets_its_own_slices_in_their_order_however_many_there_are() {
+        let Some(mut ring) = new_ring() else { return };
+        let all = connections(2 * SENDS_MAX + 3);
+        let texts: Vec<Vec<String>> =
+            (0..all.len()).map(|place| (0..place % 5).map(|part| format!("<{place}.{part}>")).collect()).collect();
+        for _ in 0..3 {
+            let slices = |place: usize| texts[place].iter().map(String::as_bytes);
+            let sends = all.iter().enumerate().map(|(place, (near, _))| (near.as_fd(), slices(place)));
+            let sent: Vec<usize> = ring.send_many(sends).map(Result::unwrap).collect();
+            assert_eq!(sent.len(), all.len());
+            for ((sent, texts), (_, far)) in sent.into_iter().zip(&texts).zip(&all) {
+                assert_eq!(sent, texts.concat().len());
+                assert_eq!(read(far, sent), texts.concat());
+            }
+        }
+    }
+
+    #[test]
+    fn what_a_full_a_shut_and_a_reset_socket_say_is_told_apart_and_hurts_no_other() {
+        let Some(mut ring) = new_ring() else { return };
+        let [full, shut, reset, good] = <[_; 4]>::try_from(connections(4)).unwrap();
+        fill(&full.0);
+        shut.0.shutdown(Shutdown::Write).unwrap();
+        // What is unread at its end makes a close a reset.
+        (&reset.0).write_all(b"unread").unwrap();
+        assert_eq!(reset.1.peek(&mut [0]).unwrap(), 1);
+        drop(reset.1);
+        let hi: &[&str] = &["hi"];
+        let sent = bytes(&mut ring, &[(&full.0, hi), (&shut.0, hi), (&reset.0, hi), (&good.0, hi)]);
+        let gone = [Err(io::ErrorKind::ConnectionReset), Err(io::ErrorKind::BrokenPipe)];
+        assert_eq!(
+            (sent[0], sent[1], sent[3]),
+            (Err(io::ErrorKind::WouldBlock), Err(io::ErrorKind::BrokenPipe), Ok(2))
+        );
+        assert!(gone.contains(&sent[2]), "{:?}", sent[2]);
+        assert_eq!(read(&good.1, 2), "hi");
+    }
+
+    #[test]
+    fn a_socket_takes_a_part_where_it_has_room_for_a_part() {
+        let Some(mut ring) = new_ring() else { return };
+        let [(near, far)] = <[_; 1]>::try_from(connections(1)).unwrap();
+        let large = vec![b'y'; 64 << 20];
+        for slices in [vec![&large[..]], vec![&large[..1], &large[1..]]] {
+            let sent: Vec<_> = ring.send_many([(near.as_fd(), slices)]).collect();
+            let [Ok(taken)] = sent.as_slice() else { panic!("{sent:?}") };
+            assert!((1..large.len()).contains(taken), "{taken}");
+            let rest = fill(&near);
+            assert_eq!(read(&far, taken + rest).matches('y').count(), *taken);
+        }
+    }
+
+    #[test]
+    fn a_call_without_sends_and_a_send_without_slices_are_nothing() {
+        let Some(mut ring) = new_ring() else { return };
+        let [(near, far)] = <[_; 1]>::try_from(connections(1)).unwrap();
+        assert_eq!(bytes(&mut ring, &[]), []);
+        assert_eq!(bytes(&mut ring, &[(&near, &[]), (&near, &["", ""]), (&near, &["a"])]), [Ok(0), Ok(0), Ok(1)]);
+        assert_eq!(read(&far, 1), "a");
+    }
+
+    #[test]
+    fn sends_that_are_never_listed_to_the_end_are_never_sent() {
+        let Some(mut ring) = new_ring() else { return };
+        let [(near, far)] = <[_; 1]>::try_from(connections(1)).unwrap();
+        let unwound = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let sends = (0..2).map(|number| {
+                assert_eq!(number, 0, "the second one panics");
+                (near.as_fd(), [&b"lost"[..]])
+            });
+            ring.send_many(sends).count()
+        }));
+        assert!(unwound.is_err());
+        assert_eq!(bytes(&mut ring, &[(&near, &["next"])]), [Ok(4)]);
+        assert_eq!(read(&far, 4), "next");
+    }
+
+    #[test]
+    fn a_ring_that_has_failed_refuses_so_that_its_caller_sends_by_itself() {
+        let Some(mut ring) = new_ring() else { return };
+        // As good as failed: the kernel takes none of its sends any more.
+        ring.ring = None;
+        let [(near, _far)] = <[_; 1]>::try_from(connections(1)).unwrap();
+        assert_eq!(bytes(&mut ring, &[(&near, &["a"])]), [Err(io::ErrorKind::WouldBlock)]);
+    }
+}
