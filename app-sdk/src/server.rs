@@ -31,6 +31,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::routing::{MethodRouter, get, post};
+use trunkline_channel::HelloTable;
 use trunkline_protocol::dial_in::ConnectionString;
 use trunkline_protocol::id::random_id;
 use trunkline_protocol::manifest::{EndpointKind, HubManifest, Manifest};
@@ -364,7 +365,7 @@ impl Server {
             .route(LINK_PATH, get(routes::link))
             .route(NEGOTIATE_PATH, post(negotiation::negotiate))
             .with_state(Arc::clone(&self.core));
-        let route = ChannelRoute { core: Arc::clone(&self.core), inside };
+        let route = ChannelRoute { core: Arc::clone(&self.core), hellos: HelloTable::default(), inside };
         let router: Router = Router::new().route(CHANNEL_PATH, get(channel::channel)).with_state(route);
         let router = match self.services.is_empty() {
             true => router,

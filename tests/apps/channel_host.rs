@@ -11,7 +11,7 @@ use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpStream;
-use trunkline_channel::{ChannelStream, accept, open};
+use trunkline_channel::{ChannelStream, HelloTable, accept, open};
 use trunkline_protocol::key::{AccessKey, AccessKeys, FarEnd};
 use trunkline_protocol::wire::CHANNEL_PATH;
 
@@ -19,16 +19,16 @@ use crate::harness::fleet::ACCESS_KEY;
 
 /// Router that opens channels to proxies with the key of these tests, and serves these routes inside them.
 pub(super) fn in_channels(inside: Router) -> Result<Router> {
-    let keys = keys()?;
+    let (keys, hellos) = (keys()?, HelloTable::default());
     let host = move |request: Request| {
-        let answer = host(request, &keys, inside.clone());
+        let answer = host(request, (&keys, &hellos), inside.clone());
         async { answer }
     };
     Ok(Router::new().route(CHANNEL_PATH, get(host)))
 }
 
-fn host(mut request: Request, keys: &AccessKeys, inside: Router) -> Response {
-    let Ok(Some(accepted)) = accept(&mut request, keys, FarEnd::AppServer) else {
+fn host(mut request: Request, (keys, hellos): (&AccessKeys, &HelloTable), inside: Router) -> Response {
+    let Ok(Some(accepted)) = accept(&mut request, keys, FarEnd::AppServer, hellos) else {
         return StatusCode::UNAUTHORIZED.into_response();
     };
     let (response, stream) = accepted.into_parts();

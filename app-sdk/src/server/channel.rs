@@ -13,7 +13,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
-use trunkline_channel::{HandshakeError, accept};
+use trunkline_channel::{HandshakeError, HelloTable, accept};
 use trunkline_protocol::key::FarEnd;
 
 use super::access::AccessError;
@@ -23,22 +23,23 @@ use super::server_core::ServerCore;
 /// Time that a proxy may be silent between two requests, and take for a request's head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// State of the route: the core, and the routes inside a channel.
+/// State of the route: the core, the hellos that it has taken, and the routes inside a channel.
 #[derive(Clone)]
 pub(super) struct ChannelRoute {
     pub(super) core: Arc<ServerCore>,
+    pub(super) hellos: HelloTable,
     pub(super) inside: Router,
 }
 
 /// Route `GET /.trunkline/channel`: opens a channel to a holder of one of the keys.
 pub(super) async fn channel(
-    State(ChannelRoute { core, inside }): State<ChannelRoute>,
+    State(ChannelRoute { core, hellos, inside }): State<ChannelRoute>,
     mut request: Request,
 ) -> Result<Response, RouteRefusal> {
     let access = core.access.get().filter(|_| !core.shutdown.is_cancelled()).ok_or(RouteRefusal::Shutdown)?;
     let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(address)| *address);
     access.check_peer(peer)?;
-    let accepted = match accept(&mut request, access.keys(), FarEnd::AppServer) {
+    let accepted = match accept(&mut request, access.keys(), FarEnd::AppServer, &hellos) {
         Err(HandshakeError::Busy) => return Err(RouteRefusal::Busy),
         other => other.map_err(|_| AccessError::Key)?,
     };

@@ -1,5 +1,7 @@
 //! The handshake of a channel as two texts, one for each direction.
 
+use std::fmt;
+
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use snow::params::NoiseParams;
@@ -25,6 +27,9 @@ pub enum HandshakeError {
     /// Its sender has none of our keys, or it is for another kind of far end.
     #[error("the far end does not have the fleet's key")]
     Unproven,
+    /// Its sender has spoken it before, or somebody plays a recorded one.
+    #[error("this hello was taken before")]
+    Replayed,
     /// Too many channels wait for their first record.
     #[error("too many channels wait for their first request")]
     Busy,
@@ -49,19 +54,30 @@ impl Initiator {
     }
 }
 
-/// Answers a hello that one of the keys opens, as the far end of this kind. Returns also the hello to send.
-pub(crate) fn respond(
-    keys: &AccessKeys,
-    far_end: FarEnd,
-    hello: &str,
-) -> Result<(TransportState, String), HandshakeError> {
+/// The end that has opened a hello, with what it answers.
+pub(crate) struct Responder {
+    pub noise: TransportState,
+    /// The hello to send.
+    pub answer: String,
+    /// Secret of the key that has opened the hello.
+    pub secret: [u8; 32],
+}
+
+impl fmt::Debug for Responder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Responder").finish_non_exhaustive()
+    }
+}
+
+/// Answers a hello that one of the keys opens, as the far end of this kind.
+pub(crate) fn respond(keys: &AccessKeys, far_end: FarEnd, hello: &str) -> Result<Responder, HandshakeError> {
     let mut refusal = HandshakeError::Unproven;
     for secret in keys.channel_secrets(far_end) {
         let mut state = builder(&secret, far_end)?.build_responder().map_err(unproven)?;
         match read(&mut state, hello) {
             Ok(()) => {
                 let answer = write(&mut state)?;
-                return Ok((state.into_transport_mode().map_err(unproven)?, answer));
+                return Ok(Responder { noise: state.into_transport_mode().map_err(unproven)?, answer, secret });
             }
             Err(error) => refusal = error,
         }
@@ -118,11 +134,11 @@ mod tests {
     #[test]
     fn both_ends_prove_the_key_and_then_understand_each_other() {
         let (initiator, hello) = Initiator::new(&secret(OLD, FarEnd::AppServer), FarEnd::AppServer).unwrap();
-        let (mut far, answer) = respond(&keys(&[NEW, OLD]), FarEnd::AppServer, &hello).unwrap();
-        let mut near = initiator.finish(&answer).unwrap();
+        let mut far = respond(&keys(&[NEW, OLD]), FarEnd::AppServer, &hello).unwrap();
+        let mut near = initiator.finish(&far.answer).unwrap();
         let (mut sealed, mut plain) = ([0; 64], [0; 64]);
         let length = near.write_message(b"hi", &mut sealed).unwrap();
-        let length = far.read_message(&sealed[..length], &mut plain).unwrap();
+        let length = far.noise.read_message(&sealed[..length], &mut plain).unwrap();
         assert_eq!(&plain[..length], b"hi");
     }
 
@@ -142,7 +158,7 @@ mod tests {
     fn an_answer_is_good_for_its_own_hello_only() {
         let secret = secret(OLD, FarEnd::AppServer);
         let (_, recorded) = Initiator::new(&secret, FarEnd::AppServer).unwrap();
-        let (_, answer) = respond(&keys(&[OLD]), FarEnd::AppServer, &recorded).unwrap();
+        let Responder { answer, .. } = respond(&keys(&[OLD]), FarEnd::AppServer, &recorded).unwrap();
         let (initiator, _) = Initiator::new(&secret, FarEnd::AppServer).unwrap();
         assert_eq!(initiator.finish(&answer).unwrap_err(), HandshakeError::Unproven);
     }

@@ -12,7 +12,7 @@
 //! has proved to the other that it holds the key before either believes or tells anything, nothing that was shown to
 //! one far end is of use at another, and whoever carries the bytes can't read or change them, not even who learns the
 //! key later. Without a key there is nothing to reach: a hello that opens with no key costs a few hashes, and a hello
-//! that was recorded leads to a stream that its sender can't speak on.
+//! that was recorded is refused, or leads to a stream that its sender can't speak on.
 //!
 //! On the wire a channel is a WebSocket with binary messages, so that each load balancer and mesh lets it through that
 //! lets WebSockets through.
@@ -24,17 +24,22 @@
 //! | `cipher` | what seals a record |
 //! | `resolver` | the parts of Noise |
 //! | `handshake` | two texts that prove the key, one for each direction |
+//! | `hello_date` | the minute of a hello, and its proof |
+//! | `hello_table` | hellos that a port has taken, so that none is taken twice |
 //! | `record` | sealed pieces, each a WebSocket message |
 //! | `stream` | bytes through a channel, over any socket |
 //! | `upgrade` | the HTTP exchange that a channel begins with, at both ends |
 
 mod cipher;
 mod handshake;
+mod hello_date;
+mod hello_table;
 mod record;
 mod resolver;
 mod stream;
 mod upgrade;
 
 pub use handshake::HandshakeError;
+pub use hello_table::HelloTable;
 pub use stream::ChannelStream;
 pub use upgrade::{Accepted, OpenChannelError, RefusedUpgrade, accept, open};

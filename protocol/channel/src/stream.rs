@@ -204,14 +204,14 @@ mod tests {
     use trunkline_protocol::key::{AccessKey, AccessKeys, FarEnd};
 
     use super::*;
-    use crate::handshake::{Initiator, respond};
+    use crate::handshake::{Initiator, Responder, respond};
 
     /// A channel over these sockets.
     fn pair<A, B>(near: A, far: B) -> (ChannelStream<A>, ChannelStream<B>) {
         let keys = AccessKeys::new(vec![AccessKey::random()]).unwrap();
         let secret = keys.channel_secrets(FarEnd::Node).next().unwrap();
         let (initiator, hello) = Initiator::new(&secret, FarEnd::Node).unwrap();
-        let (responder, answer) = respond(&keys, FarEnd::Node, &hello).unwrap();
+        let Responder { noise: responder, answer, .. } = respond(&keys, FarEnd::Node, &hello).unwrap();
         let near = ChannelStream::new(near, initiator.finish(&answer).unwrap(), Side::Client, Bytes::new());
         (near, ChannelStream::new(far, responder, Side::Server, Bytes::new()))
     }

@@ -1,10 +1,8 @@
 //! The HTTP exchange that a channel begins with, at both ends.
 
-use std::collections::HashSet;
 use std::error::Error;
 use std::io;
-use std::sync::{LazyLock, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::header::{
@@ -21,9 +19,12 @@ use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::handshake::client::generate_key;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use trunkline_protocol::key::{AccessKeys, FarEnd};
-use trunkline_protocol::wire::{CHANNEL_PATH, HELLO_HEADER};
+use trunkline_protocol::unix_time::unix_seconds;
+use trunkline_protocol::wire::{CHANNEL_PATH, HELLO_DATE_HEADER, HELLO_HEADER};
 
-use crate::handshake::{HandshakeError, Initiator, respond};
+use crate::handshake::{HandshakeError, Initiator, Responder, respond};
+use crate::hello_date;
+use crate::hello_table::{HelloTable, WaitingHello};
 use crate::record::Side;
 use crate::stream::ChannelStream;
 
@@ -32,31 +33,6 @@ const REFUSAL_MAX_BYTES: usize = 1024;
 
 /// Time from the answer to the first record.
 const FIRST_RECORD_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Most channels whose first record has not come.
-const WAITING_MAX: usize = 1024;
-
-/// Hellos of the channels whose first record has not come: of those that holders of the key open at the moment, and of
-/// those that somebody has recorded and plays again. However often one is played, it has one place.
-static WAITING: LazyLock<Mutex<HashSet<Box<str>>>> = LazyLock::new(Mutex::default);
-
-/// Place of a hello among those that wait.
-#[derive(Debug)]
-struct WaitingHello(Box<str>);
-
-impl WaitingHello {
-    fn enter(hello: &str) -> Option<Self> {
-        let mut waiting = WAITING.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_new = waiting.len() < WAITING_MAX && waiting.insert(hello.into());
-        is_new.then(|| Self(hello.into()))
-    }
-}
-
-impl Drop for WaitingHello {
-    fn drop(&mut self) {
-        WAITING.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.0);
-    }
-}
 
 /// Reason why there is no channel to a far end. Nothing was told to it, and nothing it says is proven.
 #[derive(Debug, thiserror::Error)]
@@ -137,6 +113,7 @@ where
         .header(UPGRADE, "websocket")
         .header(SEC_WEBSOCKET_VERSION, "13")
         .header(SEC_WEBSOCKET_KEY, &key)
+        .header(HELLO_DATE_HEADER, hello_date::write(secret, &hello, present_minute()))
         .header(HELLO_HEADER, hello)
         .body(Empty::<Bytes>::new())?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(socket)).await.map_err(OpenChannelError::Http)?;
@@ -173,7 +150,7 @@ pub struct Accepted {
     waiting: WaitingHello,
 }
 
-/// Answers a request for a channel; `None` if it is no upgrade.
+/// Answers a request for a channel; `None` if it is no upgrade. The table is that of the port it came to.
 ///
 /// # Errors
 /// When it does not come from a holder of one of the keys, or too many wait to show that they are.
@@ -181,13 +158,23 @@ pub fn accept<B>(
     request: &mut Request<B>,
     keys: &AccessKeys,
     far_end: FarEnd,
+    hellos: &HelloTable,
 ) -> Result<Option<Accepted>, HandshakeError> {
     let said = text(request.headers(), HELLO_HEADER);
-    let (noise, hello) = respond(keys, far_end, said)?;
-    let waiting = WaitingHello::enter(said).ok_or(HandshakeError::Busy)?;
-    let accept = derive_accept_key(text(request.headers(), SEC_WEBSOCKET_KEY.as_str()).as_bytes());
+    // Before anything is computed for it.
+    if hellos.knows(said) {
+        return Err(HandshakeError::Replayed);
+    }
+    let Responder { noise, answer: hello, secret } = respond(keys, far_end, said)?;
     let is_upgrade = text(request.headers(), UPGRADE.as_str()).eq_ignore_ascii_case("websocket");
-    let Some(upgrade) = request.extensions_mut().remove::<OnUpgrade>().filter(|_| is_upgrade) else { return Ok(None) };
+    if !is_upgrade || request.extensions().get::<OnUpgrade>().is_none() {
+        return Ok(None);
+    }
+    let (date, minute) = (text(request.headers(), HELLO_DATE_HEADER), present_minute());
+    let is_dated = hello_date::is_fresh(&secret, said, date, minute);
+    let waiting = hellos.enter(said, is_dated, minute)?;
+    let accept = derive_accept_key(text(request.headers(), SEC_WEBSOCKET_KEY.as_str()).as_bytes());
+    let Some(upgrade) = request.extensions_mut().remove::<OnUpgrade>() else { return Ok(None) };
     let mut response = Response::new(());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     if let (Ok(accept), Ok(hello)) = (HeaderValue::from_str(&accept), HeaderValue::from_str(&hello)) {
@@ -222,6 +209,10 @@ impl Accepted {
     }
 }
 
+fn present_minute() -> u64 {
+    unix_seconds(SystemTime::now()) / 60
+}
+
 fn text<'a>(headers: &'a HeaderMap, name: &str) -> &'a str {
     headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
 }
@@ -237,7 +228,7 @@ mod tests {
 
     use hyper::server::conn::http1 as server;
     use hyper::service::service_fn;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+    use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, DuplexStream, duplex};
     use trunkline_protocol::key::AccessKey;
 
     use super::*;
@@ -252,15 +243,19 @@ mod tests {
     /// A far end with the old key that echoes inside channels, and answers all else with this status; counts its
     /// sockets.
     fn echo(refusal: u16, dials: Arc<AtomicUsize>) -> impl FnMut() -> std::future::Ready<io::Result<DuplexStream>> {
+        let hellos = HelloTable::default();
         move || {
             dials.fetch_add(1, Ordering::Relaxed);
             let (near, far) = duplex(4096);
+            let hellos = hellos.clone();
             let service = service_fn(move |mut request: Request<Incoming>| {
-                let answer = match accept(&mut request, &keys(&[OLD]), FarEnd::Node) {
+                let answer = match accept(&mut request, &keys(&[OLD]), FarEnd::Node, &hellos) {
                     Ok(Some(accepted)) => {
                         let (response, stream) = accepted.into_parts();
                         tokio::spawn(async move {
-                            let (mut reader, mut writer) = tokio::io::split(stream.await.unwrap());
+                            // It fails for who plays a recorded hello.
+                            let Ok(stream) = stream.await else { return };
+                            let (mut reader, mut writer) = tokio::io::split(stream);
                             tokio::io::copy(&mut reader, &mut writer).await.unwrap();
                         });
                         response.map(|()| Empty::<Bytes>::new())
@@ -297,11 +292,49 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_hello_has_one_place_however_often_it_is_played() {
-        let first = WaitingHello::enter("a recorded hello");
-        assert!(first.is_some() && WaitingHello::enter("a recorded hello").is_none());
-        drop(first);
-        assert!(WaitingHello::enter("a recorded hello").is_some());
+    /// Sends a request for a channel with this hello and date, and returns the first line of the answer.
+    async fn play(socket: DuplexStream, hello: &str, date: Option<&str>) -> String {
+        let date = date.map(|date| format!("{HELLO_DATE_HEADER}: {date}\r\n")).unwrap_or_default();
+        let head = format!(
+            "GET {CHANNEL_PATH} HTTP/1.1\r\nhost: node\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+             sec-websocket-version: 13\r\nsec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\
+             {HELLO_HEADER}: {hello}\r\n{date}\r\n"
+        );
+        let mut socket = BufReader::new(socket);
+        socket.write_all(head.as_bytes()).await.unwrap();
+        let mut line = String::new();
+        socket.read_line(&mut line).await.unwrap();
+        line
+    }
+
+    fn hello_of(key: &str) -> (String, [u8; 32]) {
+        let secret = keys(&[key]).channel_secrets(FarEnd::Node).next().unwrap();
+        (Initiator::new(&secret, FarEnd::Node).unwrap().1, secret)
+    }
+
+    #[tokio::test]
+    async fn a_recorded_hello_opens_nothing_when_it_is_played_again() {
+        let mut dial = echo(404, Arc::default());
+        let (hello, secret) = hello_of(OLD);
+        let date = hello_date::write(&secret, &hello, present_minute());
+        let mut answers = Vec::new();
+        for _ in 0..2 {
+            answers.push(play(dial().await.unwrap(), &hello, Some(&date)).await);
+        }
+        assert_eq!(answers, ["HTTP/1.1 101 Switching Protocols\r\n", "HTTP/1.1 404 Not Found\r\n"]);
+    }
+
+    #[tokio::test]
+    async fn peers_that_write_no_date_or_have_another_time_get_their_channels() {
+        let mut dial = echo(404, Arc::default());
+        let (hello, secret) = hello_of(OLD);
+        let old = hello_date::write(&secret, &hello, present_minute() - 60);
+        for date in [None, Some(old.as_str())] {
+            let (another, _) = hello_of(OLD);
+            let hello = if date.is_none() { &another } else { &hello };
+            assert_eq!(play(dial().await.unwrap(), hello, date).await, "HTTP/1.1 101 Switching Protocols\r\n");
+        }
+        // Releases that know of no date take hellos of exactly this length.
+        assert_eq!(hello.len(), 64);
     }
 }

@@ -7,31 +7,35 @@ use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use http::{Extensions, StatusCode};
+use trunkline_channel::HelloTable;
 use trunkline_protocol::key::AccessKeys;
 use trunkline_protocol::wire::CHANNEL_PATH;
 
 use super::admin_counters::AdminCounters;
-use crate::fleet::{ChannelRefused, FromNode, open_channel};
+use crate::fleet::{ChannelLock, ChannelRefused, FromNode, open_channel};
 
 /// Route that opens channels, and the routes inside them.
 #[derive(Debug, Clone)]
 struct NodeChannelRoute {
     keys: AccessKeys,
+    hellos: HelloTable,
     inside: Router,
     counters: Arc<AdminCounters>,
 }
 
 /// Route at which channels are opened, to these routes.
 pub(super) fn router(keys: AccessKeys, inside: Router, counters: Arc<AdminCounters>) -> Router {
-    Router::new().route(CHANNEL_PATH, get(open)).with_state(NodeChannelRoute { keys, inside, counters })
+    let route = NodeChannelRoute { keys, hellos: HelloTable::default(), inside, counters };
+    Router::new().route(CHANNEL_PATH, get(open)).with_state(route)
 }
 
 /// Opens a channel to a node that has one of our keys. Others learn that there is nothing.
 async fn open(State(route): State<NodeChannelRoute>, mut request: Request) -> Response {
-    let NodeChannelRoute { keys, inside, counters } = route;
+    let NodeChannelRoute { keys, hellos, inside, counters } = route;
     let mut extensions = Extensions::new();
     extensions.insert(FromNode);
-    open_channel(&mut request, &keys, inside, extensions).unwrap_or_else(|refused| match refused {
+    let lock = ChannelLock { keys: &keys, hellos: &hellos };
+    open_channel(&mut request, lock, inside, extensions).unwrap_or_else(|refused| match refused {
         ChannelRefused::Busy => {
             let text = "too many channels wait for their first request";
             (StatusCode::SERVICE_UNAVAILABLE, text).into_response()

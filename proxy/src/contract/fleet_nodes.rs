@@ -17,6 +17,7 @@ use hyper_util::service::TowerToHyperService;
 use tokio::io::AsyncWriteExt;
 use tokio::task::{AbortHandle, spawn_local};
 use tokio::time::{Instant, sleep};
+use trunkline_channel::HelloTable;
 use trunkline_protocol::fleet::{Greeting, Wanted, WireVersions};
 use trunkline_protocol::hub::HubProtocol;
 use trunkline_protocol::key::{AccessKey, AccessKeys};
@@ -30,8 +31,8 @@ use super::stage::{Stage, run, settings};
 use crate::admin;
 use crate::config::{FleetSettings, RelaySettings, Settings};
 use crate::fleet::{
-    self, ChannelRefused, DropCause, Fleet, FleetEntry, FromNode, InvocationOutcome, MemberState, NoAnswer,
-    PeerRequest, open_channel,
+    self, ChannelLock, ChannelRefused, DropCause, Fleet, FleetEntry, FromNode, InvocationOutcome, MemberState,
+    NoAnswer, PeerRequest, open_channel,
 };
 use crate::net::address::Address;
 use crate::net::connector::MemoryNetwork;
@@ -151,7 +152,7 @@ impl FleetNode {
 /// Serves the part of an admin port that nodes use.
 async fn serve(network: MemoryNetwork, address: Address, fleet: Fleet, sockets: Rc<AdminSockets>) {
     let mut accepted = network.listen(&address);
-    let keys = fleet.members().keys().clone();
+    let (keys, hellos) = (fleet.members().keys().clone(), HelloTable::default());
     let inside = match fleet.questions().api() {
         Some(api) => fleet::routes(fleet).merge(api),
         None => fleet::routes(fleet),
@@ -159,7 +160,8 @@ async fn serve(network: MemoryNetwork, address: Address, fleet: Fleet, sockets: 
     let open = move |mut request: Request| {
         let mut extensions = Extensions::new();
         extensions.insert(FromNode);
-        let opened = open_channel(&mut request, &keys, inside.clone(), extensions);
+        let lock = ChannelLock { keys: &keys, hellos: &hellos };
+        let opened = open_channel(&mut request, lock, inside.clone(), extensions);
         std::future::ready(opened.unwrap_or_else(|refused| {
             assert_eq!(refused, ChannelRefused::Stranger);
             ::http::Response::builder().status(404).body(Body::empty()).unwrap()
@@ -191,7 +193,8 @@ async fn serve_version(network: MemoryNetwork, address: Address, wire: WireVersi
     while let Some(stream) = accepted.recv().await {
         let (keys, inside) = (keys.clone(), inside.clone());
         let open = move |mut request: Request| {
-            let opened = open_channel(&mut request, &keys, inside.clone(), Extensions::new());
+            let lock = ChannelLock { keys: &keys, hellos: &HelloTable::default() };
+            let opened = open_channel(&mut request, lock, inside.clone(), Extensions::new());
             std::future::ready(opened.unwrap())
         };
         let service = TowerToHyperService::new(Router::new().route(CHANNEL_PATH, get(open)));

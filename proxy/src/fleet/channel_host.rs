@@ -15,7 +15,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tower::ServiceExt;
 use tracing::debug;
-use trunkline_channel::{HandshakeError, accept};
+use trunkline_channel::{HandshakeError, HelloTable, accept};
 use trunkline_protocol::key::{AccessKeys, FarEnd};
 
 use crate::net::socket::WriteStallLimit;
@@ -35,17 +35,24 @@ pub(crate) enum ChannelRefused {
     Stranger,
 }
 
+/// Keys that open the channels of a port, and the hellos that it has taken.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ChannelLock<'a> {
+    pub keys: &'a AccessKeys,
+    pub hellos: &'a HelloTable,
+}
+
 /// Opens the channel that a request asks for. Requests inside it get these extensions.
 ///
 /// # Errors
 /// When it is not opened.
 pub(crate) fn open_channel(
     request: &mut Request,
-    keys: &AccessKeys,
+    lock: ChannelLock<'_>,
     inside: Router,
     extensions: Extensions,
 ) -> Result<Response, ChannelRefused> {
-    let accepted = match accept(request, keys, FarEnd::Node) {
+    let accepted = match accept(request, lock.keys, FarEnd::Node, lock.hellos) {
         Ok(Some(accepted)) => accepted,
         Err(HandshakeError::Busy) => return Err(ChannelRefused::Busy),
         Ok(None) | Err(_) => return Err(ChannelRefused::Stranger),

@@ -6,7 +6,7 @@ use axum::response::Response;
 use http::uri::Scheme;
 use http::{Extensions, StatusCode};
 
-use crate::fleet::{ChannelRefused, open_channel};
+use crate::fleet::{ChannelLock, ChannelRefused, open_channel};
 use crate::frontend::endpoint::Endpoint;
 use crate::frontend::plain_response::plain;
 use crate::frontend::request_extension::{FromFleet, PeerAddress, peer_address};
@@ -29,7 +29,9 @@ pub(crate) async fn open(State(route): State<FleetChannelRoute>, mut request: Re
     if let Some(scheme) = request.extensions().get::<Scheme>() {
         extensions.insert(scheme.clone());
     }
-    open_channel(&mut request, &endpoint.shared.settings.keys, inside, extensions).unwrap_or_else(|refused| {
+    let shared = &endpoint.shared;
+    let lock = ChannelLock { keys: &shared.settings.keys, hellos: &shared.fleet.client_port_hellos };
+    open_channel(&mut request, lock, inside, extensions).unwrap_or_else(|refused| {
         endpoint.counters.relay.private_paths.increment();
         match refused {
             ChannelRefused::Busy => {

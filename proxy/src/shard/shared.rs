@@ -10,6 +10,7 @@ use bytestring::ByteString;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
+use trunkline_channel::HelloTable;
 use trunkline_link::MoveQueue;
 use trunkline_protocol::fleet::ToldMembership;
 use trunkline_protocol::id::random_id;
@@ -104,6 +105,8 @@ pub(crate) struct FleetSide {
     pub interest: Option<Arc<OwnInterest>>,
     /// Number of this node as the origin of sends that enter the fleet here.
     pub origin: AppServerId,
+    /// Hellos that the client port has taken: of channels that other nodes open there.
+    pub client_port_hellos: HelloTable,
     /// Moves of connections that wait for the sends that have entered the fleet here.
     pub moves: MoveQueue<AnnouncedMove>,
     other_nodes: OnceLock<Arc<dyn OtherNodes>>,
@@ -431,7 +434,8 @@ impl Admission {
 impl FleetSide {
     fn new(settings: &Settings, origin: AppServerId) -> Self {
         let interest = settings.fleet.has_peers().then(Arc::default);
-        Self { interest, origin, moves: MoveQueue::default(), other_nodes: OnceLock::new() }
+        let client_port_hellos = HelloTable::default();
+        Self { interest, origin, client_port_hellos, moves: MoveQueue::default(), other_nodes: OnceLock::new() }
     }
 }
 
