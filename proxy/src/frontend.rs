@@ -39,6 +39,7 @@ mod request;
 mod request_extension;
 mod request_head;
 mod request_limit;
+mod request_query;
 mod request_route;
 mod request_trace;
 mod reservation;
@@ -61,9 +62,9 @@ pub(crate) use listener::serve_pipe;
 pub(crate) use listener::{HeaderStart, header_start};
 pub(crate) use listener::{Layers, ListenerGate, ListenerService, serve};
 pub(crate) use release::release_carried;
-#[cfg(feature = "fuzzing")]
-pub(crate) use request::{query_value, raw_query};
 #[cfg(test)]
 pub(crate) use request_extension::PeerAddress;
 #[cfg(test)]
 pub(crate) use request_head::HEADERS_MAX;
+#[cfg(feature = "fuzzing")]
+pub(crate) use request_query::RequestQuery;

@@ -8,7 +8,7 @@ use trunkline_protocol::key::AccessKeys;
 
 use crate::auth::{TokenPolicy, Verifier, jwks};
 use crate::config::{Origin, OriginPattern, TrustedHeader, TrustedHeaders};
-use crate::frontend::{self, ForwardedScheme, HeaderStart};
+use crate::frontend::{self, ForwardedScheme, HeaderStart, RequestQuery};
 use crate::net::connector::Connector;
 use crate::routing::Ruleset;
 
@@ -60,13 +60,13 @@ pub fn forwarded(headers: &HeaderMap, peer: SocketAddr, trusted: &[IpNet], names
 /// Finds the first value of a query parameter.
 #[must_use]
 pub fn query_value(uri: &Uri, name: &str) -> Option<String> {
-    frontend::query_value(uri, name)
+    RequestQuery::parse(uri).value(name).map(str::to_owned)
 }
 
 /// Returns the query that an app server sees.
 #[must_use]
 pub fn raw_query(uri: &Uri) -> Option<String> {
-    frontend::raw_query(uri).map(Into::into)
+    RequestQuery::parse(uri).for_hub(uri).map(Into::into)
 }
 
 /// Whether a pattern of `--allow-origin` names an origin; `None` when either can't be read.

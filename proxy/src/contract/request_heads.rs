@@ -4,13 +4,14 @@
 use std::fmt::Write;
 
 use ::http::uri::Scheme;
-use ::http::{Request, Version};
+use ::http::{Request, StatusCode, Version};
 use axum::body::Body;
 use http_body_util::BodyExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use trunkline_protocol::manifest::HubManifest;
 
 use super::app::{App, AppLink};
+use super::http::exchange;
 use super::stage::{Stage, run, settings};
 use crate::config::{OriginPattern, Settings, TrustedHeader, TrustedHeaders, TrustedNetworks};
 use crate::frontend::HEADERS_MAX;
@@ -99,6 +100,21 @@ fn heads_that_can_be_read_in_two_ways_are_refused() {
         ] {
             assert_eq!(answer_to(&stage, &sound).await.0, 200, "{sound:?}");
         }
+    });
+}
+
+#[test]
+fn a_hub_refuses_a_query_of_more_than_256_pairs() {
+    run(async {
+        let (stage, _app, _link) = served(settings()).await;
+        let with = async |pairs: usize| {
+            let target = format!("{NEGOTIATE}{}", "&a".repeat(pairs - 1));
+            exchange(&stage, "POST", &target, "").await
+        };
+        assert_eq!(with(256).await.0, StatusCode::OK);
+        let (status, text) = with(257).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST);
+        assert!(text.contains("more than 256 pairs"), "{text}");
     });
 }
 

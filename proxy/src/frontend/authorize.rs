@@ -23,8 +23,9 @@ use crate::auth::User;
 use crate::frontend::endpoint::Endpoint;
 use crate::frontend::forwarded_header::FORWARDED_FOR;
 use crate::frontend::plain_response::{because, unavailable};
-use crate::frontend::request::{is_for_the_app, query_without};
+use crate::frontend::request::is_for_the_app;
 use crate::frontend::request_extension::peer_address;
+use crate::frontend::request_query::RequestQuery;
 use crate::metrics::Limit;
 use crate::upstream::{Hub, MIDDLEWARE_HINT, RefusalSource};
 
@@ -122,7 +123,7 @@ fn authorize_request(hub: &str, request: &Request, user: Option<&User>) -> Resul
         };
     }
     // The handler judges a client by what it shows of its own; the token of a lost connection is for nodes alone.
-    let query = query_without(request.uri(), &[RESTORE_PARAMETER]).unwrap_or_default();
+    let query = RequestQuery::of(request).without(request.uri(), &[RESTORE_PARAMETER]).unwrap_or_default();
     let uri = format!("{}{query}", request.uri().path());
     headers.insert(HeaderName::from_static(CLIENT_URI_HEADER), HeaderValue::from_str(&uri)?);
     if let Some(user) = user {

@@ -12,7 +12,8 @@ use trunkline_protocol::wire::{ACCESS_TOKEN_PARAMETER, PRIVATE_CLAIM_PREFIX};
 use crate::auth::{TokenError, User};
 use crate::frontend::endpoint::Endpoint;
 use crate::frontend::plain_response::plain;
-use crate::frontend::request::{bearer, query_value};
+use crate::frontend::request::bearer;
+use crate::frontend::request_query::RequestQuery;
 
 /// Verifies the access token of a request, if it has one.
 pub(crate) async fn verify_token(endpoint: &Endpoint, token: Option<String>) -> Result<Option<User>, TokenError> {
@@ -55,7 +56,8 @@ pub(crate) fn user_of(request: &Request) -> User {
 /// Returns the access token that a request shows.
 pub(crate) fn token<B>(request: &http::Request<B>) -> Option<String> {
     let bearer = bearer(request.headers()).map(str::to_owned);
-    bearer.or_else(|| query_value(request.uri(), ACCESS_TOKEN_PARAMETER)).filter(|token| !token.is_empty())
+    let shown = bearer.or_else(|| RequestQuery::of(request).value(ACCESS_TOKEN_PARAMETER).map(str::to_owned));
+    shown.filter(|token| !token.is_empty())
 }
 
 /// Claims of a client for its app server.

@@ -22,7 +22,8 @@ use crate::frontend::bearer::claims;
 use crate::frontend::endpoint::Endpoint;
 use crate::frontend::identify::ConnectingClient;
 use crate::frontend::plain_response::{because, plain};
-use crate::frontend::request::{headers, raw_query};
+use crate::frontend::request::headers;
+use crate::frontend::request_query::RequestQuery;
 use crate::frontend::request_trace;
 use crate::frontend::routed::Routed;
 use crate::limits::AddressPermit;
@@ -50,7 +51,7 @@ pub(crate) fn admit(endpoint: &Endpoint, hub: &Arc<Hub>, parts: &Parts, new: New
         connection_id: client.connection_id.as_str().into(),
         claims: if has_service_claims(hub) { all_claims(&client.user) } else { claims(&client.user) },
         headers: headers_for(endpoint, hub, parts, transport),
-        query: raw_query(&parts.uri),
+        query: RequestQuery::of_parts(&parts.uri, &parts.extensions).for_hub(&parts.uri),
         protocol: None,
     };
     let trace = request_trace::connect(endpoint, hub, parts, &client, (&mut open, transport));

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use axum::extract::Request;
 use axum::response::Response;
 use http::header::{HOST, HeaderName};
-use http::{HeaderMap, StatusCode, Uri};
+use http::{HeaderMap, StatusCode};
 use tracing::info;
 use trunkline_protocol::cause::Cause;
 use trunkline_protocol::dial_in::{CLIENT_PATH, SERVER_CONNECTION_PARAMETER, SERVER_ID_HEADER, TARGET_PARAMETER};
@@ -26,11 +26,11 @@ use crate::frontend::bearer::{refuse_token, token};
 use crate::frontend::endpoint::{Endpoint, STOPPING};
 use crate::frontend::path_rule::split_negotiate;
 use crate::frontend::plain_response::{because, plain, unavailable};
-use crate::frontend::request::query_value;
 use crate::frontend::request_extension::FromFleet;
+use crate::frontend::request_query::RequestQuery;
 use crate::frontend::reverse_proxy::carried_link;
 use crate::frontend::upgrade_answer::{accept_key, is_upgrade_of, switching_protocols};
-use crate::frontend::visitor::{ComesBack, HUB_PARAMETER, hub_names};
+use crate::frontend::visitor::{ComesBack, HUB_PARAMETER};
 use crate::shard::{ShardMessage, TargetVerdict};
 use crate::upstream::{APP_SERVERS_MAX, DIAL_IN_HUBS_MAX, Hub, IncomingLink};
 
@@ -46,19 +46,18 @@ const KEEP_ALIVE_INTERVAL_MS: u64 = 20_000;
 /// The app server knows how long a client may be silent, and closes it; this is for clients that have none.
 const CLIENT_TIMEOUT_MS: u64 = 120_000;
 
-fn parameter(uri: &Uri, wanted: &str) -> Option<String> {
-    let mut pairs = form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes());
-    pairs.find(|(name, _)| name == wanted).map(|(_, value)| value.into_owned())
+fn parameter(request: &Request, name: &str) -> Option<String> {
+    RequestQuery::of(request).values_of_exactly(name).next().map(str::to_owned)
 }
 
 /// Returns the name of the hub that a request is for.
 ///
 /// # Errors
 /// The refusal, if it has several or none.
-fn hub_name(uri: &Uri) -> Result<String, Response> {
-    let mut names = hub_names(uri);
+fn hub_name(query: &RequestQuery) -> Result<String, Response> {
+    let mut names = query.values_of_exactly(HUB_PARAMETER);
     match (names.next(), names.next()) {
-        (Some(name), None) if !name.is_empty() && name.len() <= NAME_MAX_BYTES => Ok(name),
+        (Some(name), None) if !name.is_empty() && name.len() <= NAME_MAX_BYTES => Ok(name.to_ascii_lowercase()),
         (_, Some(_)) => Err(plain(StatusCode::BAD_REQUEST, "the query names more than one hub")),
         _ => Err(plain(StatusCode::BAD_REQUEST, "the query has to name a hub, in 1 to 256 bytes")),
     }
@@ -73,7 +72,7 @@ pub(crate) fn enter(
     request: &mut Request,
     audience: ServiceAudience,
 ) -> Result<(Arc<Hub>, User), Response> {
-    let name = hub_name(request.uri())?;
+    let name = hub_name(&RequestQuery::of(request))?;
     let user = verify(endpoint, request, audience, &name)?;
     // Only now: without a key nobody makes this node keep anything.
     let hub = match endpoint.shared.webhooks.serve(&name) {
@@ -118,10 +117,11 @@ fn verify(endpoint: &Endpoint, request: &mut Request, audience: ServiceAudience,
 /// closed by then.
 fn may_come_back(endpoint: &Endpoint, request: &Request, hub: &str) -> bool {
     let is_connect = split_negotiate(request.uri().path()).is_none() && is_upgrade_of(request);
-    let Some(sealed) = query_value(request.uri(), CONNECTION_TOKEN_PARAMETER).filter(|_| is_connect) else {
+    let query = RequestQuery::of(request);
+    let Some(sealed) = query.value(CONNECTION_TOKEN_PARAMETER).filter(|_| is_connect) else {
         return false;
     };
-    let opened = ConnectionToken::open(&sealed, &endpoint.shared.settings.keys);
+    let opened = ConnectionToken::open(sealed, &endpoint.shared.settings.keys);
     opened.is_ok_and(|token| token.is_stateful && token.hub.eq_ignore_ascii_case(&client_path(hub)))
 }
 
@@ -168,7 +168,7 @@ pub(crate) async fn open_link(endpoint: &Endpoint, mut request: Request) -> Resu
     let is_carried = request.extensions().get::<FromFleet>().is_some();
     let mut refusal = None;
     // What another node has carried here goes no further.
-    let target = parameter(request.uri(), TARGET_PARAMETER).filter(|_| !is_carried);
+    let target = parameter(&request, TARGET_PARAMETER).filter(|_| !is_carried);
     let is_own = |target: &String| *target == endpoint.shared.settings.node || *target == endpoint.shared.boot;
     if let Some(target) = target.filter(|target| !is_own(target)) {
         match endpoint.shared.other_nodes().judge_target(&hub, &instance, &target) {
@@ -183,7 +183,7 @@ pub(crate) async fn open_link(endpoint: &Endpoint, mut request: Request) -> Resu
         instance,
         endpoint: host,
         is_carried,
-        cid: parameter(request.uri(), SERVER_CONNECTION_PARAMETER).unwrap_or_default(),
+        cid: parameter(&request, SERVER_CONNECTION_PARAMETER).unwrap_or_default(),
         hub,
         refusal,
     };
@@ -230,7 +230,8 @@ mod tests {
 
     #[test]
     fn a_request_has_to_name_one_hub() {
-        let name = |uri: &str| hub_name(&uri.parse().unwrap()).map_err(|refusal| refusal.status());
+        let name =
+            |uri: &str| hub_name(&RequestQuery::parse(&uri.parse().unwrap())).map_err(|refusal| refusal.status());
         assert_eq!(name("/client/?hub=Shop_Bench&x=1"), Ok("shop_bench".into()));
         for bad in ["/client/?hub=a&hub=a", "/client/?hub=", "/client/?HUB=a", "/client/"] {
             assert_eq!(name(bad), Err(StatusCode::BAD_REQUEST), "{bad}");

@@ -17,8 +17,8 @@ use crate::clock::unix_seconds;
 use crate::frontend::bearer::{refuse_token, token, user_of, verify_token};
 use crate::frontend::endpoint::Endpoint;
 use crate::frontend::plain_response::plain;
-use crate::frontend::request::connection_token;
 use crate::frontend::request_extension::{ByDialIn, ForwardedByNode};
+use crate::frontend::request_query::RequestQuery;
 use crate::upstream::Hub;
 
 pub(crate) const UNKNOWN_ID: &str = "No Connection with that ID";
@@ -52,7 +52,7 @@ impl ConnectingClient {
 
 /// Whether a request names a connection.
 pub(crate) fn names_connection(request: &Request) -> bool {
-    connection_token(request.uri()).is_some()
+    RequestQuery::of(request).connection_token().is_some()
 }
 
 /// Opens the connection token of a request, checks that it shows the connection's user, and stores its
@@ -62,7 +62,7 @@ pub(crate) fn names_connection(request: &Request) -> bool {
 /// The refusal.
 pub(crate) async fn identify(endpoint: &Endpoint, hub: &Hub, request: &mut Request) -> Result<(), Response> {
     let unknown = || plain(StatusCode::NOT_FOUND, UNKNOWN_ID);
-    let sealed = connection_token(request.uri()).unwrap_or_default();
+    let sealed = RequestQuery::of(request).connection_token().unwrap_or_default().to_owned();
     let opened = ConnectionToken::open(&sealed, &endpoint.shared.settings.keys).map_err(|_| unknown())?;
     if !opened.hub.eq_ignore_ascii_case(&hub.settings().path) {
         return Err(unknown());

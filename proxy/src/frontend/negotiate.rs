@@ -14,8 +14,8 @@ use crate::frontend::authorize::Grant;
 use crate::frontend::bearer::user_of;
 use crate::frontend::connect::terms;
 use crate::frontend::endpoint::Endpoint;
-use crate::frontend::request::query_value;
 use crate::frontend::request_extension::ByDialIn;
+use crate::frontend::request_query::RequestQuery;
 use crate::frontend::{request_trace, restore};
 use crate::upstream::Hub;
 
@@ -37,8 +37,8 @@ pub(crate) fn answer(endpoint: &Endpoint, hub: &Hub, request: &Request) -> Respo
 }
 
 fn offer_connection(endpoint: &Endpoint, hub: &Hub, request: &Request) -> Response {
-    let user = user_of(request);
-    let version = match NegotiateVersion::from_query(query_value(request.uri(), "negotiateVersion").as_deref()) {
+    let (user, query) = (user_of(request), RequestQuery::of(request));
+    let version = match NegotiateVersion::from_query(query.value("negotiateVersion")) {
         Ok(version) => version,
         Err(text) => return json(&NegotiateAnswer::error(text)),
     };
@@ -52,8 +52,7 @@ fn offer_connection(endpoint: &Endpoint, hub: &Hub, request: &Request) -> Respon
     // Its span ends with the answer.
     let _span = request_trace::negotiate(endpoint, hub, request, &mut claims);
     let settings = hub.settings();
-    let wanted = query_value(request.uri(), STATEFUL_PARAMETER);
-    let is_wanted = wanted.is_some_and(|wanted| wanted.trim().eq_ignore_ascii_case("true"));
+    let is_wanted = query.value(STATEFUL_PARAMETER).is_some_and(|wanted| wanted.trim().eq_ignore_ascii_case("true"));
     let is_stateful = is_wanted && settings.stateful_reconnect_buffer_bytes.is_some();
     let id = random_id();
     let token = ConnectionToken {

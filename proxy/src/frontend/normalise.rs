@@ -24,6 +24,7 @@ use crate::frontend::hop_header;
 use crate::frontend::plain_response::plain;
 use crate::frontend::request_extension::{ClientScheme, PeerAddress, peer_address};
 use crate::frontend::request_head::{self, HEADERS_MAX, HeadProblem};
+use crate::frontend::request_query::RequestQuery;
 use crate::frontend::reverse_proxy::forward_mark;
 use crate::frontend::upgrade_answer::is_upgrade;
 use crate::metrics::Limit;
@@ -47,6 +48,8 @@ pub(crate) async fn middleware(State(endpoint): State<Endpoint>, mut request: Re
 pub(crate) fn normalise(endpoint: &Endpoint, request: &mut Request) -> Result<(), Response> {
     check(request).map_err(|problem| refuse(endpoint, &problem))?;
     request_head::settle(request);
+    let query = RequestQuery::parse(request.uri());
+    request.extensions_mut().insert(query);
     admin_cookie::remove(request.headers_mut());
     forward_mark::accept(endpoint, request);
     if forward_mark::is_forwarded_by_node(request) {

@@ -66,11 +66,11 @@ pub(crate) fn cors(settings: &Settings) -> CorsLayer {
     let trusted = origins.clone();
     CorsLayer::new()
         .allow_origin(AllowOrigin::predicate(move |origin, parts: &Parts| {
-            (accepts_dial_in && is_for_clients(&parts.uri))
+            (accepts_dial_in && is_for_clients(parts))
                 || origins.judge(origin, &parts.headers, &parts.extensions) != OriginVerdict::Refused
         }))
         .allow_credentials(AllowCredentials::predicate(move |origin, parts: &Parts| {
-            (accepts_dial_in && is_for_clients(&parts.uri))
+            (accepts_dial_in && is_for_clients(parts))
                 || trusted.judge(origin, &parts.headers, &parts.extensions) == OriginVerdict::TrustedNetworks
         }))
         .allow_methods([Method::GET, Method::POST, Method::DELETE])

@@ -8,7 +8,7 @@ use trunkline_protocol::cause::Cause;
 use trunkline_protocol::token::ConnectionToken;
 
 use crate::frontend::endpoint::Endpoint;
-use crate::frontend::request::connection_token;
+use crate::frontend::request_query::RequestQuery;
 use crate::metrics::{Counters, Limit};
 use crate::shard::{PastConnection, short};
 
@@ -71,9 +71,10 @@ fn cause_of(answer: &Response) -> Cause {
 
 /// Returns the id of the connection that a request names by a token of this fleet.
 fn connection_id(endpoint: &Endpoint, uri: &Uri) -> Option<String> {
-    let sealed = connection_token(uri)?;
-    let token = ConnectionToken::open(&sealed, &endpoint.shared.settings.keys).ok()?;
-    Some(token.connection_id.unwrap_or(sealed))
+    let query = RequestQuery::parse(uri);
+    let sealed = query.connection_token()?;
+    let token = ConnectionToken::open(sealed, &endpoint.shared.settings.keys).ok()?;
+    Some(token.connection_id.unwrap_or_else(|| sealed.to_owned()))
 }
 
 #[cfg(test)]

@@ -25,7 +25,7 @@ use crate::frontend::endpoint::Endpoint;
 use crate::frontend::identify::UNKNOWN_ID;
 use crate::frontend::plain_response::plain;
 use crate::frontend::proxy_client::client_of_nodes;
-use crate::frontend::request::connection_token;
+use crate::frontend::request_query::RequestQuery;
 use crate::frontend::reverse_proxy::forward_mark;
 use crate::net::http_client::HttpClient;
 use crate::shard::Shared;
@@ -52,9 +52,10 @@ pub(crate) fn answer(endpoint: &Endpoint, request: &Request) -> Response {
         return plain(StatusCode::METHOD_NOT_ALLOWED, "");
     }
     let own_id = || {
-        let sealed = connection_token(request.uri())?;
-        let token = ConnectionToken::open(&sealed, &shared.settings.keys).ok()?;
-        (token.boot == shared.boot).then(|| token.connection_id.unwrap_or(sealed))
+        let query = RequestQuery::of(request);
+        let sealed = query.connection_token()?;
+        let token = ConnectionToken::open(sealed, &shared.settings.keys).ok()?;
+        (token.boot == shared.boot).then(|| token.connection_id.unwrap_or_else(|| sealed.to_owned()))
     };
     let found = own_id().and_then(|id| shared.admission.http_transports.find(&id));
     let Some(outer) = found else { return plain(StatusCode::NOT_FOUND, UNKNOWN_ID) };

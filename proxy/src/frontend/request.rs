@@ -1,53 +1,19 @@
-//! Parts of a request: its query, its access token, and the headers that the app sees.
+//! Parts of a request: its access token, and the headers that the app sees.
 
 use bytestring::ByteString;
+use http::HeaderMap;
 use http::header::{AUTHORIZATION, TRAILER};
 use http::request::Parts;
-use http::{HeaderMap, Uri};
 use trunkline_protocol::manifest::Transport;
-use trunkline_protocol::wire::{
-    self, ACCESS_TOKEN_PARAMETER, CONNECTION_TOKEN_PARAMETER, PRIVATE_HEADER_PREFIX, REMOTE_HEADER, RESTORE_PARAMETER,
-    SERVICE_HEADER_PREFIX, TRANSPORT_HEADER,
-};
+use trunkline_protocol::wire::{self, PRIVATE_HEADER_PREFIX, REMOTE_HEADER, SERVICE_HEADER_PREFIX, TRANSPORT_HEADER};
 
 use crate::frontend::forwarded_header::FORWARDED_FOR;
 use crate::frontend::hop_header::HOP_BY_HOP;
 use crate::frontend::request_extension::peer_address;
 
-/// Query parameters that hold an access token and connection tokens.
-const SECRET_PARAMETERS: [&str; 3] = [ACCESS_TOKEN_PARAMETER, CONNECTION_TOKEN_PARAMETER, RESTORE_PARAMETER];
-
-/// Returns the first value of a query parameter, whose name is matched without regard to case.
-pub(crate) fn query_value(uri: &Uri, name: &str) -> Option<String> {
-    form_urlencoded::parse(uri.query()?.as_bytes())
-        .find(|(key, _)| key.eq_ignore_ascii_case(name))
-        .map(|(_, value)| value.into_owned())
-}
-
-/// Returns the sealed connection token that a request shows. An empty one is none, as for ASP.NET Core.
-pub(crate) fn connection_token(uri: &Uri) -> Option<String> {
-    query_value(uri, CONNECTION_TOKEN_PARAMETER).filter(|sealed| !sealed.is_empty())
-}
-
 /// Returns the access token of the `Authorization` header.
 pub(crate) fn bearer(headers: &HeaderMap) -> Option<&str> {
     wire::bearer(headers.get(AUTHORIZATION)?.to_str().ok()?)
-}
-
-/// Returns the query for the hub, with its `?`: as it was sent, but without the secrets. The hub has claims and an id,
-/// and would only keep the secrets in memory for as long as the client is there.
-pub(crate) fn raw_query(uri: &Uri) -> Option<ByteString> {
-    query_without(uri, &SECRET_PARAMETERS)
-}
-
-/// Returns the query with its `?`, as it was sent, but without these parameters.
-pub(crate) fn query_without(uri: &Uri, secrets: &[&str]) -> Option<ByteString> {
-    let is_secret = |pair: &&str| {
-        let name = form_urlencoded::parse(pair.as_bytes()).next().map(|(name, _)| name);
-        name.is_some_and(|name| secrets.iter().any(|secret| name.eq_ignore_ascii_case(secret)))
-    };
-    let kept: Vec<_> = uri.query()?.split('&').filter(|pair| !is_secret(pair)).collect();
-    (!kept.is_empty()).then(|| format!("?{}", kept.join("&")).into())
 }
 
 /// Whether the app sees a header of the client.
@@ -56,7 +22,7 @@ pub(crate) fn is_for_the_app(name: &str) -> bool {
 }
 
 /// Collects the headers that the hub sees. Headers that only a proxy may set are dropped, from any sender; so are
-/// headers for one hop, and access tokens: see [`raw_query`].
+/// headers for one hop, and access tokens: see [`RequestQuery::for_hub`](super::request_query::RequestQuery::for_hub).
 pub(crate) fn headers(parts: &Parts, transport: Transport) -> Vec<(ByteString, Vec<ByteString>)> {
     let mut headers: Vec<_> = parts
         .headers
@@ -97,29 +63,6 @@ mod tests {
 
     fn parts(request: http::request::Builder) -> Parts {
         request.body(()).unwrap().into_parts().0
-    }
-
-    #[test]
-    fn query_keys_match_without_regard_to_case_and_values_are_decoded() {
-        let uri: Uri = "/chat?ID=a%2Bb&x=1".parse().unwrap();
-        assert_eq!(query_value(&uri, "id").as_deref(), Some("a+b"));
-        assert_eq!(query_value(&uri, "none"), None);
-    }
-
-    #[test]
-    fn an_empty_connection_token_is_none() {
-        let token = |uri: &str| connection_token(&uri.parse().unwrap());
-        assert_eq!(token("/chat?id=a").as_deref(), Some("a"));
-        assert_eq!((token("/chat?id="), token("/chat?id"), token("/chat")), (None, None, None));
-    }
-
-    #[test]
-    fn the_hub_sees_the_query_without_secrets() {
-        let seen = |uri: &str| raw_query(&uri.parse().unwrap());
-        assert_eq!(seen("/chat?ID=a%2Bb&x=%201&access_token=e.y.J&y").as_deref(), Some("?x=%201&y"));
-        assert_eq!(seen("/chat?%69d=1&access%5Ftoken=e.y.J&y").as_deref(), Some("?y"));
-        assert_eq!(seen("/chat?id=1&Restore=abc"), None);
-        assert_eq!(seen("/chat"), None);
     }
 
     #[test]

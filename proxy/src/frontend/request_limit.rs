@@ -16,8 +16,8 @@ use trunkline_protocol::limits::FIRST_GET_TIMEOUT_S;
 use crate::frontend::endpoint::Endpoint;
 use crate::frontend::plain_response::{because, plain};
 use crate::frontend::refusal::cause_of_limit;
-use crate::frontend::request::connection_token;
 use crate::frontend::request_extension::peer_address;
+use crate::frontend::request_query::RequestQuery;
 use crate::frontend::timed_body::TimedBody;
 use crate::limits::{AddressPermit, PipePermit, RelayPermit, RelayRefusal, TooFast};
 use crate::metrics::Limit;
@@ -53,7 +53,7 @@ pub(crate) fn throttle_negotiate(endpoint: &Endpoint, request: &Request) -> Resu
 
 /// Throttles a connect request without a token; one with a token was throttled at negotiate.
 pub(crate) fn throttle_connect(endpoint: &Endpoint, request: &Request) -> Result<Duration, Response> {
-    if connection_token(request.uri()).is_none() { throttle(endpoint) } else { Ok(Duration::ZERO) }
+    if RequestQuery::of(request).connection_token().is_none() { throttle(endpoint) } else { Ok(Duration::ZERO) }
 }
 
 fn throttle(endpoint: &Endpoint) -> Result<Duration, Response> {

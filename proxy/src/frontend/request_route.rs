@@ -16,8 +16,9 @@ use crate::auth::User;
 use crate::frontend::bearer::{claims, user_of};
 use crate::frontend::endpoint::Endpoint;
 use crate::frontend::identify::ConnectingClient;
-use crate::frontend::request::{headers, raw_query};
+use crate::frontend::request::headers;
 use crate::frontend::request_extension::ChosenConnectionId;
+use crate::frontend::request_query::RequestQuery;
 use crate::frontend::routed::{Routed, refusal};
 use crate::frontend::upgrade_answer::is_upgrade;
 use crate::routing::RouteFacts;
@@ -93,7 +94,7 @@ pub(crate) fn route_passed_through(
     let parts = parts_of(request);
     let seen = OpenConnection {
         headers: headers(&parts, Transport::WebSockets),
-        query: raw_query(&parts.uri),
+        query: RequestQuery::of_parts(&parts.uri, &parts.extensions).for_hub(&parts.uri),
         ..OpenConnection::default()
     };
     let facts = RouteFacts { hub: None, ..facts_of(parts.uri.path(), &seen, None) };
@@ -111,7 +112,7 @@ fn choose(endpoint: &Endpoint, hub: &Hub, parts: &Parts, user: &User, connection
         connection_id: connection_id.into(),
         claims: claims(user),
         headers: headers(parts, Transport::WebSockets),
-        query: raw_query(&parts.uri),
+        query: RequestQuery::of_parts(&parts.uri, &parts.extensions).for_hub(&parts.uri),
         protocol: None,
     };
     let routed = ask(endpoint, &facts_of(&path, &seen, user.id.as_deref()));

@@ -31,7 +31,7 @@ use crate::frontend::bearer::{find_user, token, verify_token};
 use crate::frontend::endpoint::Endpoint;
 use crate::frontend::identify::{ConnectingClient, UNKNOWN_ID};
 use crate::frontend::plain_response::plain;
-use crate::frontend::request::connection_token;
+use crate::frontend::request_query::RequestQuery;
 use crate::frontend::request_route::route_question;
 use crate::frontend::reverse_proxy::owner_permit::{reachable_owner, take_owner_permit};
 use crate::frontend::reverse_proxy::{forward_mark, owner_head};
@@ -55,12 +55,13 @@ pub(crate) fn answer(endpoint: &Endpoint, request: &Request) -> Response {
     if request.method() != Method::POST {
         return plain(StatusCode::METHOD_NOT_ALLOWED, "");
     }
-    let Some(sealed) = connection_token(request.uri()) else { return unknown() };
-    let Ok(token) = ConnectionToken::open(&sealed, &shared.settings.keys) else { return unknown() };
+    let query = RequestQuery::of(request);
+    let Some(sealed) = query.connection_token() else { return unknown() };
+    let Ok(token) = ConnectionToken::open(sealed, &shared.settings.keys) else { return unknown() };
     if token.boot != shared.boot || token.is_expired(unix_seconds()) {
         return unknown();
     }
-    let id = token.connection_id.unwrap_or(sealed);
+    let id = token.connection_id.unwrap_or_else(|| sealed.to_owned());
     match shared.routes.reserve(&id) {
         Ok(()) => {
             // As if its connection had begun and ended here.
@@ -130,7 +131,8 @@ pub(crate) async fn ask(
 
 /// Head of the request by which the owner is asked.
 fn question(endpoint: &Endpoint, request: &Request) -> Parts {
-    let sealed = connection_token(request.uri()).unwrap_or_default();
+    let query = RequestQuery::of(request);
+    let sealed = query.connection_token().unwrap_or_default();
     let (mut question, ()) = http::Request::new(()).into_parts();
     question.method = Method::POST;
     // The token was opened, so it holds no character that has to be escaped.

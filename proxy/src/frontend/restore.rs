@@ -15,7 +15,7 @@ use trunkline_protocol::wire::RESTORE_PARAMETER;
 use crate::auth::User;
 use crate::clock::unix_seconds;
 use crate::frontend::endpoint::Endpoint;
-use crate::frontend::request::query_value;
+use crate::frontend::request_query::RequestQuery;
 use crate::metrics::RestoreOutcome;
 use crate::shard::short;
 use crate::upstream::Hub;
@@ -23,8 +23,9 @@ use crate::upstream::Hub;
 /// Reads the lost connection that a request claims, for a client with this user; `None` where it claims none, or has no
 /// right to it.
 pub(super) fn claim(endpoint: &Endpoint, hub: &Hub, request: &Request, user: &User) -> Option<Box<RestoreClaim>> {
-    let sealed = query_value(request.uri(), RESTORE_PARAMETER).filter(|sealed| !sealed.is_empty())?;
-    match judge(endpoint, hub, request, (sealed, user)) {
+    let query = RequestQuery::of(request);
+    let sealed = query.value(RESTORE_PARAMETER).filter(|sealed| !sealed.is_empty())?;
+    match judge(endpoint, hub, request, (sealed.to_owned(), user)) {
         Ok(claim) => Some(Box::new(claim)),
         Err(problem) => {
             endpoint.counters.restores.of(RestoreOutcome::Refused).increment();

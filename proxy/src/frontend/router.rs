@@ -25,6 +25,7 @@ use crate::frontend::fleet_channel::{self, FleetChannelRoute};
 use crate::frontend::path_rule::{NEGOTIATE_SUFFIX, is_private, split_negotiate};
 use crate::frontend::plain_response::plain;
 use crate::frontend::request_extension::{ByDialIn, CountedElsewhere};
+use crate::frontend::request_query::{QUERY_PAIRS_MAX, RequestQuery};
 use crate::frontend::reverse_proxy::forward_mark::is_forwarded_by_node;
 use crate::frontend::reverse_proxy::{owner_hop, pass_through, x_forwarded};
 use crate::frontend::routed::Routed;
@@ -136,7 +137,10 @@ async fn answer(endpoint: &Endpoint, mut request: Request) -> Result<Response, R
         return Ok(release::answer(endpoint, &request));
     }
     request_trace::arrive(endpoint, &mut request);
-    let visitor = visitor(endpoint, request.uri());
+    if RequestQuery::of(&request).has_too_many_pairs() {
+        return Err(plain(StatusCode::BAD_REQUEST, too_many_pairs()));
+    }
+    let visitor = visitor(endpoint, &request);
     if visitor == Some(Visitor::AppServer) {
         return dial_in::open_link(endpoint, request).await;
     }
@@ -193,7 +197,7 @@ fn is_connect_to_hub(endpoint: &Endpoint, request: &Request) -> bool {
     if is_rest || is_private(path) || is_forwarded_by_node(request) {
         return false;
     }
-    match visitor(endpoint, request.uri()) {
+    match visitor(endpoint, request) {
         Some(visitor) => visitor == Visitor::Client { is_negotiate: false },
         None => split_negotiate(path).is_none() && endpoint.shared.hubs.find(path).is_some(),
     }
@@ -217,6 +221,10 @@ fn enter_by_dial_in(endpoint: &Endpoint, request: &mut Request) -> Result<Arc<Hu
     Ok(hub)
 }
 
+fn too_many_pairs() -> String {
+    format!("the query has more than {QUERY_PAIRS_MAX} pairs, the most that a hub takes")
+}
+
 fn not_allowed() -> Response {
     plain(StatusCode::METHOD_NOT_ALLOWED, "this method is not allowed here")
 }
@@ -231,7 +239,7 @@ async fn wait(time: Duration) {
 /// Whether a request is the app server's to answer. Before the first manifest nobody knows. A request that another node
 /// has forwarded here goes no further.
 fn is_for_app(endpoint: &Endpoint, request: &Request) -> bool {
-    if visitor(endpoint, request.uri()).is_some() {
+    if visitor(endpoint, request).is_some() {
         return false;
     }
     let (hubs, path) = (&endpoint.shared.hubs, request.uri().path());

@@ -1,10 +1,12 @@
 //! Visitors of dial-in: app servers that dial in, and their clients, by the path of their requests.
 
-use http::Uri;
+use axum::extract::Request;
+use http::request::Parts;
 use trunkline_protocol::dial_in::{CLIENT_PATH, SERVER_PATH};
 
 use crate::frontend::endpoint::Endpoint;
 use crate::frontend::path_rule::split_negotiate;
+use crate::frontend::request_query::RequestQuery;
 
 /// Parameter that names the hub.
 pub(super) const HUB_PARAMETER: &str = "hub";
@@ -17,14 +19,20 @@ pub(crate) enum Visitor {
 }
 
 /// Returns the visitor that a request is of, if it comes to dial-in and that is open.
-pub(crate) fn visitor(endpoint: &Endpoint, uri: &Uri) -> Option<Visitor> {
-    let visitor = visitor_of(uri.path()).filter(|_| endpoint.shared.settings.accepts_dial_in)?;
-    hub_names(uri).next().map(|_| visitor)
+pub(crate) fn visitor(endpoint: &Endpoint, request: &Request) -> Option<Visitor> {
+    let visitor = visitor_of(request.uri().path()).filter(|_| endpoint.shared.settings.accepts_dial_in)?;
+    names_hub(&RequestQuery::of(request)).then_some(visitor)
 }
 
 /// Whether a path is one of dial-in for clients, and names a hub.
-pub(crate) fn is_for_clients(uri: &Uri) -> bool {
-    matches!(visitor_of(uri.path()), Some(Visitor::Client { .. })) && hub_names(uri).next().is_some()
+pub(crate) fn is_for_clients(parts: &Parts) -> bool {
+    matches!(visitor_of(parts.uri.path()), Some(Visitor::Client { .. }))
+        && names_hub(&RequestQuery::of_parts(&parts.uri, &parts.extensions))
+}
+
+/// Whether the query of a request names a hub. One of too many pairs may, so that dial-in refuses it.
+fn names_hub(query: &RequestQuery) -> bool {
+    query.has_too_many_pairs() || query.values_of_exactly(HUB_PARAMETER).next().is_some()
 }
 
 fn visitor_of(path: &str) -> Option<Visitor> {
@@ -37,18 +45,14 @@ fn visitor_of(path: &str) -> Option<Visitor> {
     }
 }
 
-/// Names of hubs in the query of a request, in small letters.
-pub(super) fn hub_names(uri: &Uri) -> impl Iterator<Item = String> {
-    let pairs = form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes());
-    pairs.filter(|(name, _)| name == HUB_PARAMETER).map(|(_, hub)| hub.to_ascii_lowercase())
-}
-
 /// Mark of a request whose access token has expired: it may go on with an open connection, and begin none.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ComesBack;
 
 #[cfg(test)]
 mod tests {
+    use http::Uri;
+
     use super::*;
 
     fn at(uri: &str) -> Option<Visitor> {
@@ -68,7 +72,7 @@ mod tests {
 
     #[test]
     fn a_path_for_clients_names_a_hub() {
-        assert!(!is_for_clients(&"/client/?x=1".parse().unwrap()));
-        assert!(is_for_clients(&"/client/negotiate?hub=a".parse().unwrap()));
+        let is_for_clients = |uri: &str| is_for_clients(&http::Request::get(uri).body(()).unwrap().into_parts().0);
+        assert!(!is_for_clients("/client/?x=1") && is_for_clients("/client/negotiate?hub=a"));
     }
 }

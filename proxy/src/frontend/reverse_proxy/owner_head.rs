@@ -12,7 +12,8 @@ use trunkline_protocol::token::{User, UserBinding, claims_fit};
 use trunkline_protocol::wire::CONNECTION_TOKEN_PARAMETER;
 
 use crate::frontend::identify::ConnectingClient;
-use crate::frontend::request::{bearer, is_for_the_app, query_value, raw_query};
+use crate::frontend::request::{bearer, is_for_the_app};
+use crate::frontend::request_query::RequestQuery;
 use crate::frontend::reverse_proxy::next_hop;
 use crate::frontend::visitor::is_for_clients;
 use crate::metrics::RelayFailure;
@@ -42,7 +43,7 @@ const ANSWER_TYPES: [&str; 3] = ["application/octet-stream", "text/event-stream"
 /// token. All other requests name the connection and nothing else.
 pub(super) fn prepare_request(parts: &mut Parts, client: &ConnectingClient) -> Option<User> {
     next_hop::prepare_request(parts);
-    if is_for_clients(&parts.uri) {
+    if is_for_clients(parts) {
         // The owner reads the token itself, which says more than a mark can hold.
         return None;
     }
@@ -56,8 +57,9 @@ pub(super) fn prepare_request(parts: &mut Parts, client: &ConnectingClient) -> O
     for name in others {
         parts.headers.remove(name);
     }
-    let query = if begins { raw_query(&parts.uri) } else { None };
-    if let Some(uri) = target(&parts.uri, query.as_deref()) {
+    let query = RequestQuery::of_parts(&parts.uri, &parts.extensions);
+    let rest = if begins { query.for_hub(&parts.uri) } else { None };
+    if let Some(uri) = target(&parts.uri, &query, rest.as_deref()) {
         parts.uri = uri;
     }
     let token = client.token.as_ref().filter(|token| token.binding == UserBinding::AccessToken)?;
@@ -70,9 +72,9 @@ pub(super) fn prepare_request(parts: &mut Parts, client: &ConnectingClient) -> O
 }
 
 /// Path of a request, with its connection token and the rest of its query.
-fn target(uri: &Uri, rest: Option<&str>) -> Option<Uri> {
+fn target(uri: &Uri, query: &RequestQuery, rest: Option<&str>) -> Option<Uri> {
     // It was opened, so it holds no character that has to be escaped.
-    let token = query_value(uri, CONNECTION_TOKEN_PARAMETER)?;
+    let token = query.value(CONNECTION_TOKEN_PARAMETER)?;
     let rest = rest.and_then(|rest| rest.strip_prefix('?')).map(|rest| format!("&{rest}")).unwrap_or_default();
     format!("{}?{CONNECTION_TOKEN_PARAMETER}={token}{rest}", uri.path()).parse().ok()
 }

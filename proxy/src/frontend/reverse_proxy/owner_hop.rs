@@ -20,8 +20,8 @@ use crate::frontend::endpoint::Endpoint;
 use crate::frontend::identify::{ConnectingClient, UNKNOWN_ID};
 use crate::frontend::in_flight::InFlight;
 use crate::frontend::plain_response::{RETRY_AFTER_SECONDS, because, plain, unavailable};
-use crate::frontend::request::connection_token;
 use crate::frontend::request_limit::{refuse_slow_body, take_hop_permit};
+use crate::frontend::request_query::RequestQuery;
 use crate::frontend::reverse_proxy::owner_permit::{reachable_owner, take_owner_permit};
 use crate::frontend::reverse_proxy::relayed_body::{RelayedRequestBody, SilenceTimer};
 use crate::frontend::reverse_proxy::{forward_mark, next_hop, owner_head, silence_limit};
@@ -123,9 +123,10 @@ fn patience(owner: Option<Reachability>, hop_timeout: Duration) -> Patience {
 /// Notes a GET that is carried, so that it can be ended when this node stops.
 fn begin_get(endpoint: &Endpoint, owner: &Address, request: &Request) -> Option<CarriedGuard> {
     let is_get = request.method() == Method::GET;
-    let token = connection_token(request.uri()).filter(|_| is_get)?;
+    let query = RequestQuery::of(request);
+    let token = query.connection_token().filter(|_| is_get)?;
     let kind = if wants_event_stream(request) { GetKind::EventStream } else { GetKind::Poll };
-    Some(endpoint.shared.admission.carried_gets.begin(owner, &token, kind))
+    Some(endpoint.shared.admission.carried_gets.begin(owner, token, kind))
 }
 
 fn refuse(refusal: HopRefusal) -> Response {

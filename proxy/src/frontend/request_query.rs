@@ -1,0 +1,178 @@
+//! Query of a request: parsed once, when the request is normalised, and read by each later step.
+//!
+//! A stranger chooses how many pairs a query has, and many steps ask for one of them. So the pairs are decoded once,
+//! and a request to a hub has a bounded number of them.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use bytestring::ByteString;
+use http::{Extensions, Request, Uri};
+use trunkline_protocol::wire::{ACCESS_TOKEN_PARAMETER, CONNECTION_TOKEN_PARAMETER, RESTORE_PARAMETER};
+
+/// Most pairs in the query of a request to a hub.
+pub(crate) const QUERY_PAIRS_MAX: usize = 256;
+
+/// Query parameters that hold an access token and connection tokens.
+const SECRET_PARAMETERS: [&str; 3] = [ACCESS_TOKEN_PARAMETER, CONNECTION_TOKEN_PARAMETER, RESTORE_PARAMETER];
+
+/// Parsed query, an extension of each normalised request. Its clones share their memory.
+#[derive(Debug, Clone)]
+pub(crate) enum RequestQuery {
+    /// Its pairs, decoded: one for each part between two `&`.
+    Parsed(Arc<[QueryPair]>),
+    /// It has more pairs than a hub takes. None of them is known.
+    TooManyPairs,
+}
+
+/// Name and value of a parameter; both are empty for a part without text.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct QueryPair {
+    name: Box<str>,
+    value: Box<str>,
+}
+
+impl RequestQuery {
+    /// Parses the query of a target.
+    pub(crate) fn parse(uri: &Uri) -> Self {
+        let query = uri.query().unwrap_or_default();
+        if query.bytes().filter(|byte| *byte == b'&').count() >= QUERY_PAIRS_MAX {
+            return Self::TooManyPairs;
+        }
+        if query.is_empty() {
+            return Self::Parsed(Arc::default());
+        }
+        let decoded = |part: &str| {
+            let pair = form_urlencoded::parse(part.as_bytes()).next();
+            pair.map_or_else(QueryPair::default, |(name, value)| QueryPair {
+                name: name.into_owned().into(),
+                value: value.into_owned().into(),
+            })
+        };
+        Self::Parsed(query.split('&').map(decoded).collect())
+    }
+
+    /// Returns the query of a request as its normalisation has parsed it.
+    pub(crate) fn of<B>(request: &Request<B>) -> Self {
+        Self::of_parts(request.uri(), request.extensions())
+    }
+
+    /// Returns the query of a head as its normalisation has parsed it.
+    pub(crate) fn of_parts(uri: &Uri, extensions: &Extensions) -> Self {
+        extensions.get().cloned().unwrap_or_else(|| Self::parse(uri))
+    }
+
+    /// Whether a hub refuses it.
+    pub(crate) fn has_too_many_pairs(&self) -> bool {
+        matches!(self, Self::TooManyPairs)
+    }
+
+    fn pairs(&self) -> &[QueryPair] {
+        match self {
+            Self::Parsed(pairs) => pairs,
+            Self::TooManyPairs => &[],
+        }
+    }
+
+    /// Returns the first value of a parameter, whose name is matched without regard to case.
+    pub(crate) fn value(&self, name: &str) -> Option<&str> {
+        self.pairs().iter().find(|pair| pair.name.eq_ignore_ascii_case(name)).map(|pair| &*pair.value)
+    }
+
+    /// Returns all values of a parameter of exactly this name.
+    pub(crate) fn values_of_exactly(&self, name: &str) -> impl Iterator<Item = &str> {
+        self.pairs().iter().filter(move |pair| &*pair.name == name).map(|pair| &*pair.value)
+    }
+
+    /// Returns the sealed connection token that a request shows. An empty one is none, as for ASP.NET Core.
+    pub(crate) fn connection_token(&self) -> Option<&str> {
+        self.value(CONNECTION_TOKEN_PARAMETER).filter(|sealed| !sealed.is_empty())
+    }
+
+    /// Returns the query for the hub, with its `?`: as it was sent, but without the secrets. The hub has claims and an
+    /// id, and would only keep the secrets in memory for as long as the client is there.
+    pub(crate) fn for_hub(&self, uri: &Uri) -> Option<ByteString> {
+        self.without(uri, &SECRET_PARAMETERS)
+    }
+
+    /// Returns the query with its `?`, as it was sent in this target, but without these parameters.
+    pub(crate) fn without(&self, uri: &Uri, secrets: &[&str]) -> Option<ByteString> {
+        let query = uri.query()?;
+        let is_secret = |name: &str| secrets.iter().any(|secret| name.eq_ignore_ascii_case(secret));
+        let mut kept = String::with_capacity(query.len() + 1);
+        let mut keep = |part: &str| {
+            kept.push(if kept.is_empty() { '?' } else { '&' });
+            kept.push_str(part);
+        };
+        match self {
+            Self::Parsed(pairs) => {
+                let parts = query.split('&').zip(pairs.iter());
+                parts.filter(|(_, pair)| !is_secret(&pair.name)).for_each(|(part, _)| keep(part));
+            }
+            // Of a request that is passed on; a rule may ask for its query.
+            Self::TooManyPairs => query.split('&').filter(|part| !is_secret(&name_of(part))).for_each(keep),
+        }
+        (!kept.is_empty()).then(|| kept.into())
+    }
+}
+
+/// Decoded name of one part of a query.
+fn name_of(part: &str) -> Cow<'_, str> {
+    form_urlencoded::parse(part.as_bytes()).next().map(|(name, _)| name).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn query(uri: &str) -> RequestQuery {
+        RequestQuery::parse(&uri.parse().unwrap())
+    }
+
+    #[test]
+    fn query_keys_match_without_regard_to_case_and_values_are_decoded() {
+        let query = query("/chat?ID=a%2Bb&x=1");
+        assert_eq!(query.value("id"), Some("a+b"));
+        assert_eq!((query.value("none"), query.values_of_exactly("id").next()), (None, None));
+    }
+
+    #[test]
+    fn an_empty_connection_token_is_none() {
+        let token = |uri: &str| query(uri).connection_token().map(str::to_owned);
+        assert_eq!(token("/chat?id=a").as_deref(), Some("a"));
+        assert_eq!((token("/chat?id="), token("/chat?id"), token("/chat")), (None, None, None));
+    }
+
+    #[test]
+    fn the_hub_sees_the_query_without_secrets() {
+        let seen = |uri: &str| query(uri).for_hub(&uri.parse().unwrap());
+        assert_eq!(seen("/chat?ID=a%2Bb&x=%201&access_token=e.y.J&y").as_deref(), Some("?x=%201&y"));
+        assert_eq!(seen("/chat?%69d=1&access%5Ftoken=e.y.J&y").as_deref(), Some("?y"));
+        assert_eq!(seen("/chat?a&&b=&").as_deref(), Some("?a&&b=&"));
+        assert_eq!(seen("/chat?id=1&Restore=abc"), None);
+        assert_eq!(seen("/chat"), None);
+    }
+
+    #[test]
+    fn a_query_of_more_pairs_than_a_hub_takes_is_not_parsed_and_keeps_no_secret() {
+        let most = format!("/chat?id=1{}", "&a".repeat(QUERY_PAIRS_MAX - 1));
+        assert_eq!(query(&most).connection_token(), Some("1"));
+        let more = format!("{most}&access_token=x");
+        assert!(query(&more).has_too_many_pairs() && query(&more).connection_token().is_none());
+        let expected = format!("?a{}", "&a".repeat(QUERY_PAIRS_MAX - 2));
+        assert_eq!(query(&more).for_hub(&more.parse().unwrap()).as_deref(), Some(expected.as_str()));
+    }
+
+    #[test]
+    fn a_request_reads_the_query_that_was_parsed_for_it() {
+        let mut request = Request::get("/chat?id=1").body(()).unwrap();
+        let parsed = RequestQuery::of(&request);
+        request.extensions_mut().insert(parsed);
+        let (RequestQuery::Parsed(one), RequestQuery::Parsed(other)) =
+            (RequestQuery::of(&request), RequestQuery::of(&request))
+        else {
+            panic!("few pairs are parsed")
+        };
+        assert!(Arc::ptr_eq(&one, &other), "it was parsed again");
+    }
+}
