@@ -56,3 +56,17 @@ fn workflows_are_what_github_says() {
         Ok(())
     });
 }
+
+#[test]
+fn workflows_name_actions_by_their_commits() -> Result<()> {
+    for workflow in files(&Path::new(DEPLOY_FOLDER).join("../.github/workflows"), "yml")? {
+        let text = std::fs::read_to_string(&workflow)?;
+        let steps = text.lines().map(|line| line.trim().trim_start_matches("- "));
+        for action in steps.filter_map(|line| line.strip_prefix("uses: ")) {
+            let commit = action.split_once('@').and_then(|(_, rest)| rest.split(' ').next()).unwrap_or_default();
+            let is_commit = commit.len() == 40 && commit.bytes().all(|byte| byte.is_ascii_hexdigit());
+            assert!(is_commit, "{action} in {}: tags can move", workflow.display());
+        }
+    }
+    Ok(())
+}
