@@ -7,7 +7,7 @@
 //!
 //! `cargo test -p trunkline-fuzz` feeds each target its seeds from `corpus/` and some thousand mutations of them, the
 //! same ones every time; `TRUNKLINE_FULL=1` tries fifty times as many. `cargo-fuzz/` wraps the targets for
-//! libFuzzer, which searches for new paths as long as one lets it.
+//! libFuzzer, which searches for new paths as long as one lets it: `tests/fuzz/run`.
 //!
 //! | module | contents |
 //! |---|---|
