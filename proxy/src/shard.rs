@@ -79,8 +79,7 @@ use trunkline_protocol::cause::Cause;
 use crate::metrics::Counters;
 
 pub(crate) use answer_diff::SeenDifference;
-pub(crate) use apply::no_such_connection;
-pub(crate) use client_result::WaitingResult;
+pub(crate) use client_result::{WaitingResult, no_such_connection};
 pub(crate) use client_stream::{ClientStream, DirectUpgrade};
 pub(crate) use close_reason::CloseReason;
 pub(crate) use command::{
@@ -220,7 +219,7 @@ impl Shard {
 
     /// Runs an inspection of another thread.
     pub(crate) fn inspect(self: &Rc<Self>, inspection: inbox::Inspection) {
-        inspection.run(&mut self.state());
+        inspection.run(&mut *self.state());
         self.start_tasks();
     }
 

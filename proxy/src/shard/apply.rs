@@ -1,7 +1,7 @@
 //! Application of commands: what the frames of a link change and write in one shard.
 
 use tokio::time::Instant;
-use trunkline_protocol::service::{ClientInvocation, ErrorCompletion, FlowOperation, ServiceMessage};
+use trunkline_protocol::service::FlowOperation;
 
 use super::close_reason::CloseReason;
 use super::command::{Audience, ConnectionCommand, ShardCommand};
@@ -96,6 +96,10 @@ fn apply_one(state: &mut ShardState, command: ShardCommand, mode: BatchMode) {
             state.drain.close_all_drained(&mut state.core, &mut state.assignments)
         }
         ShardCommand::Drain(spread) => state.drain.due = Some(spread),
+        ShardCommand::Expire { hub, over } => state.core.expire_user_group(hub, &over),
+        ShardCommand::Reroute(slots) => {
+            state.rerouting.reroute_some(&mut state.core, &mut state.assignments, slots);
+        }
     }
 }
 
@@ -216,14 +220,6 @@ fn apply_flow(state: &mut ShardState, slot: Slot, is_own: bool, operation: FlowO
         FlowOperation::Resume => client.resume(PauseReason::AppServer, now),
         FlowOperation::PauseAck | FlowOperation::Offline | FlowOperation::ReadOn | FlowOperation::EndInput => {}
     }
-}
-
-/// Error for an app server that asks a client which is not here for a result. Text of the official server.
-#[must_use]
-pub(crate) fn no_such_connection(request: ClientInvocation) -> ServiceMessage {
-    let ClientInvocation { invocation_id, connection_id, caller_server_id, .. } = request;
-    let error = format!("Connection '{connection_id}' does not exist.").into();
-    ServiceMessage::ErrorCompletion(ErrorCompletion { invocation_id, connection_id, caller_server_id, error })
 }
 
 #[cfg(test)]

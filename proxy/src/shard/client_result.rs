@@ -134,6 +134,14 @@ impl WaitingResult {
     }
 }
 
+/// Error for an app server that asks a client which is not here for a result. Text of the official server.
+#[must_use]
+pub(crate) fn no_such_connection(request: ClientInvocation) -> ServiceMessage {
+    let ClientInvocation { invocation_id, connection_id, caller_server_id, .. } = request;
+    let error = format!("Connection '{connection_id}' does not exist.").into();
+    ServiceMessage::ErrorCompletion(ErrorCompletion { invocation_id, connection_id, caller_server_id, error })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -19,6 +19,7 @@ use super::member_query::{ListedSet, MemberListing, MemberTally};
 use super::own_interest::OwnInterest;
 use super::send_origin::SendOrigin;
 use super::slot::Slot;
+use super::user_group::ExpiredMembership;
 use crate::upstream::{AppServerId, Asker, HubIndex, LinkHandle, LinkId};
 
 /// Command to a shard. Commands of one link are applied in the order of its frames.
@@ -74,6 +75,10 @@ pub(crate) enum ShardCommand {
     AppShuttingDown { hub: HubIndex, app: AppServerId },
     /// The node stops: all clients are closed, spread over this time.
     Drain(Duration),
+    /// The time of a user's membership in a group is over.
+    Expire { hub: HubIndex, over: ExpiredMembership },
+    /// The routes are asked anew for these clients, in steps.
+    Reroute(Vec<Slot>),
 }
 
 /// End of the session of a link.

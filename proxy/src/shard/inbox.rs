@@ -2,6 +2,7 @@
 //!
 //! Waiting for room can't lock up: a shard's inbox is emptied by a task that never waits.
 
+use std::any::Any;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use bytestring::ByteString;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::Instant;
 use trunkline_protocol::manifest::Transport;
 use trunkline_protocol::service::OpenConnection;
@@ -17,7 +18,6 @@ use trunkline_protocol::service::OpenConnection;
 use super::client_stream::ClientStream;
 use super::command::ShardCommand;
 use super::slot::{Serial, Slot};
-use super::state::ShardState;
 use crate::auth::ClientTerms;
 use crate::limits::AddressPermit;
 use crate::telemetry::ConnectionTrace;
@@ -50,12 +50,25 @@ pub(crate) struct AppSocket {
 }
 
 /// Inspection of a shard by another thread, or an operator's change.
+///
+/// The state lies above the inbox, which does not know its type: who makes an inspection does, and who runs it.
 pub(crate) struct Inspection(Box<Inspect>);
 
-type Inspect = dyn FnOnce(&mut ShardState) + Send;
+type Inspect = dyn FnOnce(&mut dyn Any) + Send;
 
 impl Inspection {
-    pub(super) fn run(self, state: &mut ShardState) {
+    /// Inspection of a state of this type.
+    pub(super) fn of<S: 'static>(act: impl FnOnce(&mut S) + Send + 'static) -> Self {
+        Self(Box::new(move |state| {
+            let state = state.downcast_mut();
+            debug_assert!(state.is_some(), "an inspection is of the state of its shard");
+            if let Some(state) = state {
+                act(state);
+            }
+        }))
+    }
+
+    pub(super) fn run(self, state: &mut impl Any) {
         (self.0)(state);
     }
 }
@@ -73,7 +86,8 @@ pub(crate) struct CommandBatch {
     pub commands: Vec<ShardCommand>,
     /// Time at which they were read, if the shard wants to know.
     pub read_at: Option<Instant>,
-    _room: OwnedSemaphorePermit,
+    /// Room in the inbox; commands that are not counted take none.
+    _room: Option<OwnedSemaphorePermit>,
 }
 
 /// Accepted connect request: a socket that is about to become a client connection.
@@ -150,7 +164,7 @@ impl ShardSender {
         let read_at = self.is_traced.load(Ordering::Relaxed).then(Instant::now);
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX).min(INBOX_MAX_BYTES / 2);
         if let Ok(room) = self.room.clone().acquire_many_owned(bytes).await {
-            self.put(ShardMessage::Batch(CommandBatch { commands, read_at, _room: room }));
+            self.put(ShardMessage::Batch(CommandBatch { commands, read_at, _room: Some(room) }));
         }
     }
 
@@ -159,21 +173,9 @@ impl ShardSender {
         self.is_traced.store(is_traced, Ordering::Relaxed);
     }
 
-    /// Has the shard run `act` behind what waits there, and returns its result. It must be short: meanwhile the shard
-    /// serves no client. `None` when the shard is gone.
-    pub(crate) async fn inspect<T: Send + 'static>(
-        &self,
-        act: impl FnOnce(&mut ShardState) -> T + Send + 'static,
-    ) -> Option<T> {
-        let (answer, answered) = oneshot::channel();
-        // Sending fails when the caller waits no more: fine.
-        self.post(move |state| drop(answer.send(act(state))));
-        answered.await.ok()
-    }
-
-    /// Has the shard run `act`, without waiting for it.
-    pub(crate) fn post(&self, act: impl FnOnce(&mut ShardState) + Send + 'static) {
-        self.put(ShardMessage::Inspect(Inspection(Box::new(act))));
+    /// Sends a command of the node itself, whose bytes are not counted.
+    pub(super) fn order(&self, command: ShardCommand) {
+        self.put(ShardMessage::Batch(CommandBatch { commands: vec![command], read_at: None, _room: None }));
     }
 
     /// Sends a message whose bytes are not counted: sockets bound the one kind, pools the other.

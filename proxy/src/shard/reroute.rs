@@ -6,10 +6,10 @@
 //! takes it.
 
 use super::assignments::Assignments;
-use super::shard_core::ShardCore;
-
+use super::command::ShardCommand;
 use super::connection::PauseReason;
 use super::reassignment::moved_to;
+use super::shard_core::ShardCore;
 use super::slot::Slot;
 use crate::upstream::{AppServerId, RouteChoice};
 
@@ -38,13 +38,15 @@ impl Rerouting {
         self.is_due = hubs.has_routes() || hubs.has_groups();
     }
 
-    fn reroute_some(&mut self, core: &mut ShardCore, assignments: &mut Assignments, mut slots: Vec<Slot>) {
+    /// Asks the routes anew for some of these clients, and has the shard go on with the others behind what waits in
+    /// its inbox.
+    pub(super) fn reroute_some(&mut self, core: &mut ShardCore, assignments: &mut Assignments, mut slots: Vec<Slot>) {
         let rest = slots.split_off(slots.len().min(STEP_CLIENTS));
         slots.into_iter().for_each(|slot| self.reroute_one(core, assignments, slot));
         if let Some(own) =
             core.context.shared.shards().get(usize::from(core.context.index)).filter(|_| !rest.is_empty())
         {
-            own.post(move |state| state.rerouting.reroute_some(&mut state.core, &mut state.assignments, rest));
+            own.order(ShardCommand::Reroute(rest));
         }
     }
 

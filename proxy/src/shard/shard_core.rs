@@ -11,8 +11,8 @@ use trunkline_protocol::hub::{Completion, HubMessage, Outcome};
 use trunkline_protocol::service::{ClientInvocation, FlowOperation, GroupMember, OpenConnection, ServiceMessage};
 
 use super::Resumption;
-use super::apply::no_such_connection;
-use super::command::{Audience, ConnectionCommand, MembershipChange, PendingAck};
+use super::client_result::no_such_connection;
+use super::command::{Audience, ConnectionCommand, MembershipChange, PendingAck, ShardCommand};
 use super::connection::{Arrival, Client, Connections, Opening, OpeningInterner, PauseReason, SideHome, Status};
 use super::content::Content;
 use super::delivery::{BatchMode, Delivery, Flush};
@@ -377,7 +377,7 @@ impl ShardCore {
         }
         listing.leave_shard();
         match self.context.shared.shards().get(usize::from(listing.shard())) {
-            Some(next) => next.post(move |state| state.core.list_members(listing)),
+            Some(next) => next.order(ShardCommand::ListMembers(listing)),
             None => listing.answer_last(),
         }
     }

@@ -19,6 +19,7 @@ use trunkline_protocol::service::ServiceMessage;
 
 use super::answer_diff::SeenDifferences;
 use super::client_result::ClientResults;
+use super::command::ShardCommand;
 use super::history::{History, PastConnection};
 use super::inbox::ShardSender;
 use super::other_nodes::{NoOtherNodes, OtherNodes};
@@ -398,7 +399,7 @@ impl Shared {
             let Some(hub) = self.hubs.keyed(&over.hub).map(|hub| hub.index()) else { continue };
             for shard in &self.shards.senders {
                 let over = over.clone();
-                shard.post(move |state| state.core.expire_user_group(hub, &over));
+                shard.order(ShardCommand::Expire { hub, over });
             }
         }
     }

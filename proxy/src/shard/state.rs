@@ -15,6 +15,7 @@
 use std::rc::Rc;
 
 use bytestring::ByteString;
+use tokio::sync::oneshot;
 use trunkline_protocol::manifest::ITEMS_HEADER;
 use trunkline_protocol::service::{FlowOperation, header};
 
@@ -24,6 +25,7 @@ use super::command::{LinkLoss, MembershipChange, ShardCommand};
 use super::connection::{Client, LetGo, PauseReason};
 use super::drain::Drain;
 use super::hand_over::HandOvers;
+use super::inbox::{Inspection, ShardMessage, ShardSender};
 use super::inspection::{Inspector, WatchDesk};
 use super::leaving::LeavingClients;
 use super::levelling::Levelling;
@@ -262,5 +264,24 @@ impl ShardState {
         self.core.connections.set_home(slot, &to);
         self.core.context.counters.dial_in.moved.increment();
         self.hand_overs.end_move(&mut self.core, &mut self.assignments, slot);
+    }
+}
+
+impl ShardSender {
+    /// Has the shard run `act` behind what waits there, and returns its result. It must be short: meanwhile the shard
+    /// serves no client. `None` when the shard is gone.
+    pub(crate) async fn inspect<T: Send + 'static>(
+        &self,
+        act: impl FnOnce(&mut ShardState) -> T + Send + 'static,
+    ) -> Option<T> {
+        let (answer, answered) = oneshot::channel();
+        // Sending fails when the caller waits no more: fine.
+        self.post(move |state| drop(answer.send(act(state))));
+        answered.await.ok()
+    }
+
+    /// Has the shard run `act`, without waiting for it.
+    pub(crate) fn post(&self, act: impl FnOnce(&mut ShardState) + Send + 'static) {
+        self.put(ShardMessage::Inspect(Inspection::of(act)));
     }
 }

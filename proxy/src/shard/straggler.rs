@@ -66,26 +66,4 @@ impl Stragglers {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::shard::testbed::Testbed;
-
-    #[test]
-    fn those_who_are_left_are_told_by_hub_and_transport_with_some_ids() {
-        let mut bed = Testbed::new();
-        for number in 0..30 {
-            bed.client(&format!("c{number}"));
-        }
-        let mut stragglers = Stragglers::of(&bed.state.core);
-        stragglers.merge(Stragglers::of(&bed.state.core));
-        assert_eq!(stragglers.kinds(), "chat: 60 WebSockets");
-        assert_eq!(stragglers.ids().split(' ').count(), IDS_MAX);
-    }
-
-    #[test]
-    fn many_kinds_are_cut_short() {
-        let by_kind = (0..100).map(|number| ((format!("hub{number:02}"), "LongPolling"), 1)).collect();
-        let kinds = Stragglers { by_kind, ids: Vec::new() }.kinds();
-        assert!(kinds.starts_with("hub00: 1 LongPolling, ") && kinds.ends_with("hub19: 1 LongPolling, …"), "{kinds}");
-    }
-}
+mod tests;

@@ -1,0 +1,97 @@
+//! Delivery to clients of a shard.
+
+use trunkline_protocol::hub::HubProtocol;
+use trunkline_protocol::service::Payloads;
+
+use super::*;
+use crate::shard::framed::frame_for;
+use crate::shard::testbed::{Testbed, whole_id};
+use crate::shard::{CloseReason, Content};
+use crate::upstream::AppServerId;
+
+fn message(text: &str) -> Framed {
+    let payloads = Payloads::single(HubProtocol::Json, Bytes::copy_from_slice(text.as_bytes()));
+    Framed::new(&payloads)
+}
+
+fn send(bed: &mut Testbed, to: &Receivers, text: &str, flush: Flush) {
+    let mode = bed.state.core.mode(flush);
+    let hub = bed.hub.index();
+    let state = &mut bed.state;
+    let origin = SendOrigin::Sender(AppServerId::from(7), 0);
+    state.core.delivery.send(&mut state.core.connections, hub, to, &message(text), (origin, mode));
+}
+
+#[test]
+fn a_send_reaches_its_receivers_but_the_excluded_ones() {
+    let mut bed = Testbed::new();
+    let (ann, ben, eve) = (bed.client("ann"), bed.client("ben"), bed.client("eve"));
+    let excluded = vec![whole_id("eve").into()];
+    send(&mut bed, &Receivers { excluded, ..Audience::Everyone.into() }, "hi", Flush::Deferred);
+    bed.state.assignments.finish_batch(&mut bed.state.core);
+    assert_eq!(
+        (bed.received(ann), bed.received(ben), bed.received(eve)),
+        (vec!["hi".into()], vec!["hi".into()], vec![])
+    );
+    bed.state.assignments.close(&mut bed.state.core, ben, &CloseReason::by_app(None, None));
+    send(&mut bed, &Audience::Users(vec!["ann".into()]).into(), "you", Flush::Deferred);
+    bed.state.assignments.finish_batch(&mut bed.state.core);
+    assert_eq!(
+        (bed.received(ann), bed.received(ben), bed.received(eve)),
+        (vec!["you".into()], vec!["close".into()], vec!["you".into()])
+    );
+}
+
+#[test]
+fn deferred_frames_wait_for_the_end_of_the_batch_and_stay_in_order() {
+    let mut bed = Testbed::new();
+    let ann = bed.client("ann");
+    for text in ["1", "2", "3"] {
+        send(&mut bed, &Audience::Everyone.into(), text, Flush::Deferred);
+    }
+    assert_eq!(bed.received(ann), [""; 0]);
+    bed.state.assignments.finish_batch(&mut bed.state.core);
+    assert_eq!(bed.received(ann), ["1", "2", "3"]);
+}
+
+#[test]
+fn a_client_over_its_limit_is_closed_and_counts_for_the_budget_no_more() {
+    let mut bed = Testbed::with(|settings| settings.outbox.client_bytes = 4000);
+    let ann = bed.client("ann");
+    for _ in 0..4 {
+        send(&mut bed, &Audience::Everyone.into(), &"x".repeat(1500), Flush::Now);
+        bed.state.assignments.finish_batch(&mut bed.state.core);
+    }
+    assert!(bed.state.core.connections.live(ann).is_none());
+    assert_eq!(bed.state.core.context.counters.outbox_bytes.get(), 0);
+}
+
+#[test]
+fn a_client_that_may_miss_loses_droppable_frames_and_stays() {
+    let mut bed = Testbed::with(|settings| settings.outbox.client_bytes = 4000);
+    let ann = bed.client("ann");
+    bed.state.core.connections.get_mut(ann).unwrap().may_miss = true;
+    for _ in 0..9 {
+        send(&mut bed, &Audience::Everyone.into(), &"x".repeat(1500), Flush::Now);
+        bed.state.assignments.finish_batch(&mut bed.state.core);
+    }
+    assert!(bed.state.core.connections.live(ann).is_some());
+    assert!(bed.state.core.context.counters.dropped.get() > 0);
+}
+
+#[test]
+fn the_lists_of_a_batch_are_used_again() {
+    let mut bed = Testbed::new();
+    bed.client("ann");
+    send(&mut bed, &Audience::Everyone.into(), "1", Flush::Deferred);
+    bed.state.assignments.finish_batch(&mut bed.state.core);
+    let effects = &bed.state.core.delivery.effects;
+    assert!(effects.dirty.is_empty() && effects.dirty.capacity() > 0);
+}
+
+#[test]
+fn a_message_has_a_frame_only_for_the_protocols_that_it_was_encoded_for() {
+    let framed = message("hi");
+    assert_eq!(framed.get(Content::Hub(HubProtocol::MessagePack)), None);
+    assert_eq!(framed.get(Content::Raw), Some(&frame_for(HubProtocol::Json, b"hi")));
+}

@@ -1,0 +1,108 @@
+//! Levelling of app servers.
+
+use super::*;
+use crate::shard::testbed::{Testbed, sent_over, whole_id};
+use crate::upstream::LinkHandle;
+
+/// Clients that are found for an order from one app server to another.
+fn found(bed: &Testbed, (from, to): (&HomeLink, &HomeLink)) -> Vec<Slot> {
+    let order = LevelOrder { hub: from.hub(), from: from.app(), to: to.app(), clients: 9 };
+    let mut search = LevelSearch::new(order);
+    while !search.step(&bed.state.core) {}
+    let mut slots: Vec<_> = search.found().into_iter().map(|(slot, _)| slot).collect();
+    slots.sort_unstable();
+    slots
+}
+
+fn level_all(bed: &mut Testbed, (from, to): (&HomeLink, &HomeLink)) {
+    let order = LevelOrder { hub: from.hub(), from: from.app(), to: to.app(), clients: 9 };
+    let mut search = LevelSearch::new(order);
+    while !search.step(&bed.state.core) {}
+    let mut schedule = DrainSchedule::new(search.found(), Duration::ZERO, || 0.0);
+    bed.state.levelling.level_due(
+        &mut bed.state.core,
+        &mut bed.state.assignments,
+        &order,
+        &mut schedule,
+        Duration::ZERO,
+    );
+}
+
+fn count(bed: &Testbed, link: &HomeLink) -> LevelCount {
+    bed.state.levelling.level_counts(&bed.state.core).get(&(link.hub(), link.app())).copied().unwrap_or_default()
+}
+
+#[test]
+fn only_who_is_open_there_idle_and_free_to_go_is_chosen() {
+    let mut bed = Testbed::new();
+    let ((_, old), (_, new)) = (bed.app_server("old"), bed.app_server("new"));
+    let [idle, busy, bound, leaving, paused] =
+        ["idle", "busy", "bound", "leaving", "paused"].map(|id| bed.client_at(id, &old));
+    bed.client_at("elsewhere", &new);
+    bed.state.core.begin_call(busy, "1");
+    bed.state.core.connections.live_mut(bound).unwrap().cold.is_bound = true;
+    bed.state.core.connections.live_mut(leaving).unwrap().cold.is_leaving = true;
+    bed.state.core.connections.live_mut(paused).unwrap().pause(PauseReason::AppServer);
+    assert_eq!(found(&bed, (&old, &new)), [idle]);
+}
+
+#[test]
+fn an_app_server_that_knows_no_idle_hand_overs_is_not_asked() {
+    let mut bed = Testbed::new();
+    let (pool, _) = bed.app_server("old");
+    let (_, new) = bed.app_server("new");
+    let old = std::sync::Arc::new(LinkHandle::opened_by_older(bed.hub.index(), pool.app().id));
+    pool.opened(0, old.clone());
+    bed.client_at("ann", &old);
+    assert_eq!(found(&bed, (&old, &new)), [0; 0]);
+}
+
+#[test]
+fn who_was_asked_for_counts_as_going_until_it_is_there_or_stays() {
+    let mut bed = Testbed::new();
+    let ((_, old), (_, new)) = (bed.app_server("old"), bed.app_server("new"));
+    let [ann, ben] = ["ann", "ben"].map(|id| bed.client_at(id, &old));
+    level_all(&mut bed, (&old, &new));
+    assert_eq!(count(&bed, &old), LevelCount { present: 2, going: 2, coming: 0 });
+    assert_eq!(count(&bed, &new), LevelCount { present: 0, going: 0, coming: 2 });
+    bed.state.levelling.read_on(&mut bed.state.core, &mut bed.state.assignments, &mut bed.state.rerouting, ann);
+    bed.state.hand_over(ben, &[]);
+    assert_eq!(count(&bed, &old), LevelCount { present: 1, going: 0, coming: 0 });
+    assert_eq!(count(&bed, &new), LevelCount { present: 1, going: 0, coming: 0 });
+    let is_read = |slot| bed.state.core.connections.get(slot).unwrap().pause_reasons().are_none();
+    assert!(is_read(ann) && is_read(ben));
+    assert_eq!(bed.state.core.context.counters.app_rebalanced.get(), 1);
+    let asked = sent_over(&old);
+    assert_eq!(asked.len(), 2);
+    assert!(["ann", "ben"].iter().all(|id| asked.contains(&ask_if_idle(&whole_id(id)))), "{asked:?}");
+}
+
+#[test]
+fn who_loses_its_app_server_meanwhile_is_forgotten() {
+    let mut bed = Testbed::new();
+    let ((pool, old), (_, new)) = (bed.app_server("old"), bed.app_server("new"));
+    let ann = bed.client_at("ann", &old);
+    level_all(&mut bed, (&old, &new));
+    pool.lost(0);
+    bed.state.assignments.lose_home(&mut bed.state.core, ann, trunkline_protocol::cause::Cause::LinkLost);
+    bed.state.advance();
+    assert_eq!(count(&bed, &new), LevelCount { present: 1, going: 0, coming: 0 });
+    assert_eq!(bed.state.core.context.counters.app_rebalanced.get(), 0, "it had to go anyway");
+}
+
+#[test]
+fn at_the_door_a_client_that_has_been_silent_goes_at_once() {
+    let mut bed = Testbed::new();
+    let ((_, old), (_, new)) = (bed.dialled_in_server("old", 1), bed.dialled_in_server("new", 1));
+    let (ann, ben) = (bed.client_at("ann", &old[0]), bed.client_at("ben", &old[0]));
+    assert_eq!(found(&bed, (&old[0], &new[0])), [0; 0], "what they have sent may still be worked on");
+    (0..SILENT_TICKS).for_each(|_| bed.state.advance());
+    bed.state.core.begin_call(ben, "1");
+    level_all(&mut bed, (&old[0], &new[0]));
+    let home = |slot| bed.state.core.connections.get(slot).unwrap().home.id();
+    assert!(home(ann) == new[0].id() && home(ben) == old[0].id());
+    assert_eq!(sent_over(&old[0]), [moved_to(&whole_id("ann"), "new")]);
+    let opened: Vec<_> = sent_over(&new[0]).iter().map(ServiceMessage::name).collect();
+    assert_eq!(opened, ["OpenConnection", "ConnectionData"]);
+    assert_eq!(bed.state.core.context.counters.app_rebalanced.get(), 1);
+}

@@ -1,0 +1,198 @@
+//! Reassignment of clients whose home is lost, and ends that app servers have not heard of.
+
+use trunkline_protocol::cause::Cause;
+use trunkline_protocol::manifest::{CAUSE_HEADER, ENDED_HEADER};
+
+use super::*;
+use crate::shard::testbed::{Testbed, sent_over, whole_id};
+use crate::upstream::LinkHandle;
+
+fn loss(link: &HomeLink, unheard: Vec<ByteString>) -> LinkLoss {
+    LinkLoss { link: link.id(), cause: Cause::LinkLost, noticed_within_s: 0, is_goodbye: false, unheard }
+}
+
+/// A client at an app server whose link is lost.
+fn homeless(bed: &mut Testbed) -> Slot {
+    let (pool, home) = bed.app_server("old");
+    let slot = bed.client_at("ann", &home);
+    pool.lost(0);
+    bed.state.core.begin_call(slot, "1");
+    bed.state.lose_homes(&loss(&home, Vec::new()));
+    bed.state.assignments.finish_batch(&mut bed.state.core);
+    slot
+}
+
+fn is_unassigned(bed: &Testbed, slot: Slot) -> bool {
+    let client = bed.state.core.connections.get(slot).unwrap();
+    client.pause_reasons().contains(PauseReason::Unassigned)
+}
+
+#[test]
+fn a_client_without_a_home_is_paused_and_its_calls_fail() {
+    let mut bed = Testbed::new();
+    let slot = homeless(&mut bed);
+    assert!(is_unassigned(&bed, slot));
+    let received = bed.received(slot);
+    assert!(received[0].contains("\"error\":\"The app server that ran this call is gone"), "{received:?}");
+}
+
+#[test]
+fn the_next_link_that_opens_takes_those_that_wait() {
+    let mut bed = Testbed::new();
+    let slot = homeless(&mut bed);
+    let (_, home) = bed.app_server("new");
+    bed.state.link_opened(&home);
+    assert!(!is_unassigned(&bed, slot));
+    assert_eq!(bed.state.core.connections.get(slot).unwrap().home.id(), home.id());
+    assert_eq!(bed.state.core.context.counters.rehomed.get(), 1);
+}
+
+#[test]
+fn a_client_that_waits_for_too_long_is_told_to_reconnect() {
+    let mut bed = Testbed::with(|settings| settings.rehoming.hold_timeout_s = 3);
+    let slot = homeless(&mut bed);
+    bed.received(slot);
+    bed.state.advance();
+    bed.state.advance();
+    assert_eq!(bed.received(slot), [""; 0]);
+    bed.state.advance();
+    assert_eq!(bed.received(slot), [r#"{"type":7,"allowReconnect":true};"#, "close"]);
+}
+
+#[test]
+fn an_app_server_that_returns_is_told_once_of_clients_that_moved_away() {
+    let mut bed = Testbed::new();
+    let slot = homeless(&mut bed);
+    let (_, home) = bed.app_server("new");
+    let was_at = bed.state.core.connections.get(slot).unwrap().home.app();
+    let mut moves = Reassignment::new(10_000, 30, Arc::default());
+    let hubs = &bed.state.core.context.shared.hubs;
+    moves.assign_or_wait(&mut bed.state.core.connections, hubs, slot, 100);
+    assert_eq!(moves.waiting(), 0);
+    assert_eq!(moves.take_moved_away(home.hub(), home.app()), []);
+    moves.forget_old_moves(100 + moved_remembered_s(10_000) - 1);
+    assert_eq!(moves.take_moved_away(home.hub(), was_at), [(whole_id("ann").into(), home.app())]);
+    assert_eq!(moves.take_moved_away(home.hub(), was_at), []);
+}
+
+/// The ends that these frames tell of: id, cause, and whether its app server is told that never had it.
+fn ends(frames: &[ServiceMessage]) -> Vec<(String, String, bool)> {
+    let header = |headers: &[(ByteString, Vec<ByteString>)], wanted: &str| {
+        headers.iter().find(|(name, _)| name == wanted).map(|(_, values)| values[0].to_string())
+    };
+    let ends = frames.iter().filter_map(|frame| match frame {
+        ServiceMessage::OpenConnection(open) => {
+            Some((open.connection_id.to_string(), header(&open.headers, ENDED_HEADER)?, true))
+        }
+        ServiceMessage::CloseConnection(close) => {
+            Some((close.connection_id.to_string(), header(&close.headers, CAUSE_HEADER)?, false))
+        }
+        _ => None,
+    });
+    ends.collect()
+}
+
+fn end(id: &str, is_news: bool) -> (String, String, bool) {
+    (whole_id(id), "socket_ended".into(), is_news)
+}
+
+#[test]
+fn the_end_of_a_client_whose_app_server_is_gone_is_told_once_to_the_next() {
+    let mut bed = Testbed::new();
+    let (pool, old) = bed.app_server("old");
+    let ann = bed.client_at("ann", &old);
+    bed.hub.remove_pool(&pool);
+    old.outbox().close();
+    bed.state.lose_homes(&loss(&old, Vec::new()));
+    bed.state.assignments.free(&mut bed.state.core, ann, Cause::SocketEnded);
+    bed.state.advance();
+    let (_, next) = bed.app_server("next");
+    bed.state.link_opened(&next);
+    bed.state.link_opened(&next);
+    bed.state.advance();
+    assert_eq!(ends(&sent_over(&next)), [end("ann", true)]);
+    assert_eq!(bed.state.core.context.counters.ends_passed_on.get(), 1);
+}
+
+#[test]
+fn an_app_server_that_may_live_is_told_itself_and_no_other_one() {
+    let mut bed = Testbed::new();
+    let (pool, old) = bed.app_server("old");
+    let ann = bed.client_at("ann", &old);
+    pool.lost(0);
+    old.outbox().close();
+    bed.state.lose_homes(&loss(&old, Vec::new()));
+    bed.state.assignments.free(&mut bed.state.core, ann, Cause::SocketEnded);
+    let (_, other) = bed.app_server("other");
+    bed.state.link_opened(&other);
+    let again = Arc::new(LinkHandle::opened(bed.hub.index(), old.app()));
+    pool.opened(0, again.clone());
+    bed.state.link_opened(&again);
+    bed.state.advance();
+    assert_eq!(ends(&sent_over(&again)), [end("ann", false)]);
+    assert_eq!(ends(&sent_over(&other)), []);
+}
+
+#[test]
+fn a_notice_that_was_lost_with_its_link_is_told_again_and_one_that_arrived_is_not() {
+    let mut bed = Testbed::new();
+    let (pool, old) = bed.app_server("old");
+    let (ann, ben) = (bed.client_at("ann", &old), bed.client_at("ben", &old));
+    bed.state.assignments.free(&mut bed.state.core, ann, Cause::SocketEnded);
+    bed.state.assignments.free(&mut bed.state.core, ben, Cause::SocketEnded);
+    bed.hub.remove_pool(&pool);
+    bed.state.lose_homes(&loss(&old, vec![whole_id("ann").into()]));
+    let (_, next) = bed.app_server("next");
+    bed.state.link_opened(&next);
+    assert_eq!(ends(&sent_over(&next)), [end("ann", true)]);
+}
+
+#[test]
+fn who_gave_a_client_away_or_never_had_it_open_is_not_told() {
+    let mut bed = Testbed::new();
+    let (_, old) = bed.app_server("old");
+    let (ann, ben) = (bed.client_at("ann", &old), bed.client_at("ben", &old));
+    bed.state.core.connections.get_mut(ben).unwrap().status = opening_until(0, 10_000);
+    bed.state.assignments.free(&mut bed.state.core, ann, Cause::SocketEnded);
+    bed.state.assignments.free(&mut bed.state.core, ben, Cause::SocketEnded);
+    // What hands ann over has crossed with the notice of its end.
+    bed.state.assignments.given_away(&mut bed.state.core, old.hub(), old.app(), &whole_id("ann"));
+    bed.state.lose_homes(&loss(&old, vec![whole_id("ben").into()]));
+    // It is the only app server that is there now, so it is told of ann once more.
+    assert_eq!(ends(&sent_over(&old)), [end("ann", false), end("ben", false), end("ann", true)]);
+}
+
+#[test]
+fn an_end_that_nobody_can_be_told_of_is_forgotten_and_counted() {
+    let mut bed = Testbed::with(|settings| settings.rehoming.hold_timeout_s = 3);
+    let (pool, old) = bed.app_server("old");
+    let ann = bed.client_at("ann", &old);
+    bed.hub.remove_pool(&pool);
+    old.outbox().close();
+    bed.state.lose_homes(&loss(&old, Vec::new()));
+    bed.state.assignments.free(&mut bed.state.core, ann, Cause::SocketEnded);
+    for _ in 0..moved_remembered_s(bed.state.core.context.shared.settings.links.resume_window_ms) + 3 {
+        assert_eq!(bed.state.core.context.counters.ends_lost.get(), 0);
+        bed.state.advance();
+    }
+    assert_eq!(bed.state.core.context.counters.ends_lost.get(), 1);
+}
+
+#[test]
+fn a_client_that_is_asked_for_something_is_read_on_while_it_leaves() {
+    let mut bed = Testbed::new();
+    let (_, old) = bed.app_server("old");
+    let ann = bed.client_at("ann", &old);
+    let is_paused = |bed: &Testbed| !bed.state.core.connections.get(ann).unwrap().pause_reasons().are_none();
+    bed.state.levelling.read_on(&mut bed.state.core, &mut bed.state.assignments, &mut bed.state.rerouting, ann);
+    bed.state.core.end_input(ann);
+    assert!(!is_paused(&bed), "it does not leave");
+    bed.state.app_shutting_down(old.hub(), old.app());
+    assert!(is_paused(&bed));
+    bed.state.levelling.read_on(&mut bed.state.core, &mut bed.state.assignments, &mut bed.state.rerouting, ann);
+    assert!(!is_paused(&bed));
+    bed.state.core.end_input(ann);
+    assert!(is_paused(&bed));
+    let asked = sent_over(&old).iter().filter(|frame| **frame == moved_to(&whole_id("ann"), "")).count();
+    assert_eq!(asked, 2, "once more, behind all that it has sent");
+}

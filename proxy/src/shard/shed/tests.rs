@@ -1,0 +1,80 @@
+//! Clients that are shed.
+
+use trunkline_protocol::cause::Cause;
+use trunkline_protocol::fleet::Ownership;
+
+use super::*;
+use crate::shard::connection::Resumption;
+use crate::shard::testbed::Testbed;
+
+fn search(bed: &mut Testbed, wanted: usize) -> Vec<Slot> {
+    let mut search = ShedSearch::new(wanted, bed.state.shed.from);
+    while !bed.state.shed.search_for_shed(&mut bed.state.core, &mut search) {}
+    search.chosen().into_iter().map(|(slot, _)| slot).collect()
+}
+
+#[test]
+fn clients_take_turns_so_that_nobody_is_cut_each_second() {
+    let mut bed = Testbed::new();
+    let all: Vec<_> = (0..5).map(|number| bed.client(&format!("c{number}"))).collect();
+    let rounds = [search(&mut bed, 2), search(&mut bed, 2), search(&mut bed, 2)];
+    assert_eq!(rounds.concat(), [all[0], all[1], all[2], all[3], all[4], all[0]]);
+    assert_eq!(search(&mut bed, 9).len(), 5);
+    assert!(search(&mut bed, 0).is_empty());
+}
+
+#[test]
+fn a_client_that_is_away_is_not_chosen() {
+    let mut bed = Testbed::new();
+    let (here, away) = (bed.client("here"), bed.client("away"));
+    let client = bed.state.core.connections.live_mut(away).unwrap();
+    client.is_resumable = true;
+    client.cold.resumption = Some(Box::new(Resumption::new(Ownership::new(1000))));
+    bed.state.moves.sever(&mut bed.state.core, away, Cause::SocketEnded);
+    assert_eq!(search(&mut bed, 2), [here]);
+}
+
+#[test]
+fn a_client_whose_call_runs_is_shed_behind_it_and_no_other_in_its_place() {
+    let mut bed = Testbed::new();
+    let (ann, ben) = (bed.client("ann"), bed.client("ben"));
+    bed.state.core.begin_call(ann, "1");
+    let serial = bed.state.core.connections.live(ann).unwrap().serial;
+    let mut schedule = DrainSchedule::new(vec![(ann, serial)], SHED_SPREAD, || 0.0);
+    bed.state.shed.shed_due(
+        &mut bed.state.core,
+        &mut bed.state.assignments,
+        &mut bed.state.moves,
+        &mut bed.state.leaving,
+        &mut schedule,
+        SHED_SPREAD,
+    );
+    assert!(bed.received(ann).is_empty());
+    assert_eq!(
+        (bed.state.shed.begin_shed(&mut bed.state.leaving, 1), bed.state.shed.begin_shed(&mut bed.state.leaving, 3)),
+        (0, 2)
+    );
+    assert_eq!(search(&mut bed, 2), [ben], "who is about to leave is not chosen again");
+}
+
+#[test]
+fn a_client_that_can_not_move_is_told_to_connect_again() {
+    let mut bed = Testbed::new();
+    let ann = bed.client("ann");
+    let serial = bed.state.core.connections.live(ann).unwrap().serial;
+    let mut schedule = DrainSchedule::new(vec![(ann, serial)], SHED_SPREAD, || 0.0);
+    bed.state.shed.shed_due(
+        &mut bed.state.core,
+        &mut bed.state.assignments,
+        &mut bed.state.moves,
+        &mut bed.state.leaving,
+        &mut schedule,
+        SHED_SPREAD,
+    );
+    assert!(!bed.state.leaving.look_at_leaving(
+        &mut bed.state.core,
+        &mut bed.state.assignments,
+        Instant::now() + LEAVE_WAIT
+    ));
+    assert_eq!(bed.received(ann), ["{\"type\":7,\"allowReconnect\":true};", "close"]);
+}
