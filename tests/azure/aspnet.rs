@@ -98,8 +98,8 @@ async fn sends(guests: &mut [Guest], app: &AspNetApp) -> Result<()> {
     for ((target, arguments), reached) in calls {
         let number = arguments.as_array().and_then(|all| all.last()).cloned().context("a number")?;
         guests[0].invoke(target, arguments).await?;
-        // Before the next send: the SDK sends to one of its own clients by that client's server connection, to several by
-        // any, so that two such sends reach a client in either order, with every service.
+        // Before the next send: the SDK sends to one of its own clients by that client's server connection, to several
+        // by any, so that two such sends reach a client in either order, with every service.
         for (number_of, (guest, _)) in guests.iter_mut().zip(reached).enumerate().filter(|(_, (_, reached))| *reached) {
             let came = guest.expect("Message").await?;
             ensure!(came == number, "guest {number_of} got {came} where {number} was due");

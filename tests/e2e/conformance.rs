@@ -6,32 +6,13 @@
 //! all at once.
 
 mod cases;
+mod conformance_case;
 mod echo;
 mod text;
 
-use trunkline_proxy::websocket::{Decoder, Event, ProtocolError};
+use trunkline_proxy::websocket::{Decoder, Event};
 
-/// Expected outcome of a case.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Expect {
-    /// The payload comes through, the pings have to be answered, and the client may go on.
-    Served(Vec<u8>, Vec<Vec<u8>>),
-    /// The payload comes through, and then the client closes.
-    Closed(Vec<u8>, Vec<Vec<u8>>),
-    /// A rule is broken, after this payload.
-    Broken(Vec<u8>, ProtocolError),
-    /// The payload is not UTF-8, which its reader has to find: the decoder carries text and bytes alike.
-    NotUtf8(Vec<u8>),
-}
-
-/// One case of the suite.
-#[derive(Debug, Clone)]
-struct ConformanceCase {
-    id: String,
-    sent: Vec<u8>,
-    chop: usize,
-    expect: Expect,
-}
+use conformance_case::{ConformanceCase, Expect};
 
 /// Output of the decoder.
 fn play(sent: &[u8], chop: usize) -> Expect {

@@ -17,6 +17,7 @@
 //! | `/tally` | an upgrade to something else: counts to the end, and then answers |
 
 mod bodies;
+mod state;
 mod upgrades;
 
 use std::net::SocketAddr;
@@ -36,6 +37,8 @@ use tokio::net::TcpListener;
 use tokio::sync::{Notify, broadcast};
 use trunkline::{Hub, Server};
 
+use state::Web;
+
 /// The tests' own app server.
 #[derive(Debug, Parser)]
 struct Arguments {
@@ -45,14 +48,6 @@ struct Arguments {
     /// Name that it answers with.
     #[arg(long, default_value = "web")]
     name: String,
-}
-
-/// State that requests share.
-#[derive(Clone)]
-struct Web {
-    name: Arc<str>,
-    events: broadcast::Sender<String>,
-    abandoned: Arc<Notify>,
 }
 
 async fn mirror(request: Request) -> Response {

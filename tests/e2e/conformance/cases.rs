@@ -2,61 +2,14 @@
 
 use trunkline_proxy::websocket::ProtocolError;
 
-use super::{ConformanceCase, Expect, text};
+use super::conformance_case::{CONTINUED, ConformanceCase, Expect, FIN, case, fragmented, part, raw, whole};
+use super::text;
 
-const CONTINUED: u8 = 0x0;
 const TEXT: u8 = 0x1;
 const BINARY: u8 = 0x2;
 const CLOSE: u8 = 0x8;
 const PING: u8 = 0x9;
 const PONG: u8 = 0xa;
-const FIN: u8 = 0x80;
-
-/// A masked frame with this first byte.
-fn raw(first: u8, payload: &[u8]) -> Vec<u8> {
-    let mask = [0x5a, 0x00, 0xff, 0x13];
-    let mut out = vec![first];
-    match payload.len() {
-        short @ 0..126 => out.push(0x80 | u8::try_from(short).unwrap()),
-        middle @ 126..65_536 => {
-            out.push(0x80 | 126);
-            out.extend(u16::try_from(middle).unwrap().to_be_bytes());
-        }
-        long => {
-            out.push(0x80 | 127);
-            out.extend((long as u64).to_be_bytes());
-        }
-    }
-    out.extend(mask);
-    out.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
-    out
-}
-
-fn whole(opcode: u8, payload: &[u8]) -> Vec<u8> {
-    raw(FIN | opcode, payload)
-}
-
-fn part(opcode: u8, payload: &[u8]) -> Vec<u8> {
-    raw(opcode, payload)
-}
-
-/// A message in fragments of this size.
-pub(super) fn fragmented(opcode: u8, payload: &[u8], size: usize) -> Vec<u8> {
-    let mut pieces: Vec<&[u8]> = payload.chunks(size).collect();
-    if pieces.is_empty() {
-        pieces.push(&[]);
-    }
-    let last = pieces.len() - 1;
-    let frames = pieces.iter().enumerate().map(|(at, piece)| {
-        let opcode = if at == 0 { opcode } else { CONTINUED };
-        if at == last { whole(opcode, piece) } else { part(opcode, piece) }
-    });
-    frames.collect::<Vec<_>>().concat()
-}
-
-pub(super) fn case(id: impl Into<String>, sent: &[Vec<u8>], chop: usize, expect: Expect) -> ConformanceCase {
-    ConformanceCase { id: id.into(), sent: sent.concat(), chop, expect }
-}
 
 fn served(data: &[u8]) -> Expect {
     Expect::Served(data.to_vec(), Vec::new())

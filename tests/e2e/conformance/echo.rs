@@ -16,7 +16,8 @@ use trunkline_tests::harness::ground::{Ground, Setting};
 use trunkline_tests::harness::raw::upgraded_socket;
 use trunkline_tests::harness::scenario::{is_full, play};
 
-use super::{ConformanceCase, Expect, cases};
+use super::cases;
+use super::conformance_case::{ConformanceCase, Expect};
 
 /// Cases that are played at once.
 const TOGETHER: usize = 8;

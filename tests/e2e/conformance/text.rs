@@ -1,7 +1,6 @@
 //! Category 6: text, sound and unsound, whole and in fragments that cut characters in two.
 
-use super::cases::{case, fragmented};
-use super::{ConformanceCase, Expect};
+use super::conformance_case::{ConformanceCase, Expect, case, fragmented};
 
 const TEXT: u8 = 0x1;
 

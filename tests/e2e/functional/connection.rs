@@ -6,7 +6,7 @@ use trunkline_protocol::manifest::Transport;
 use trunkline_tests::harness::client::Connection;
 use trunkline_tests::harness::raw::{Ending, RawClient};
 
-use super::{CHOSEN, EVERY, FunctionalCase, FunctionalScene, LONG_POLLING, WEB_SOCKETS, cases};
+use super::functional_scene::{CHOSEN, EVERY, FunctionalCase, FunctionalScene, LONG_POLLING, WEB_SOCKETS, cases};
 
 const TEXT: &str = "Hello World! 你好";
 

@@ -6,7 +6,9 @@ use trunkline_protocol::manifest::Transport;
 use trunkline_tests::harness::client::{Client, ClientAnswer, Streamed};
 use trunkline_tests::harness::http_client::get;
 
-use super::{CHOSEN, COUNTING_SILENCE, EVERY, FunctionalCase, FunctionalScene, LONG_POLLING, WEB_SOCKETS, cases};
+use super::functional_scene::{
+    CHOSEN, COUNTING_SILENCE, EVERY, FunctionalCase, FunctionalScene, LONG_POLLING, WEB_SOCKETS, cases,
+};
 
 const CHINESE: &str = "你好,世界!";
 

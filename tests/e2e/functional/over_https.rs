@@ -3,8 +3,8 @@
 use anyhow::Result;
 use serde_json::json;
 
+use super::functional_scene::{EVERY, FunctionalCase, FunctionalScene, cases};
 use super::hub_connection::{close, expect};
-use super::{EVERY, FunctionalCase, FunctionalScene, cases};
 
 cases!(
     EVERY:

@@ -6,8 +6,10 @@ use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 use tokio::sync::mpsc::UnboundedReceiver;
 
-use super::{Agents, Kind};
 use crate::harness::driver::Driver;
+
+use super::agents::Agents;
+use super::kind::Kind;
 
 /// A connection that is described, but not open yet.
 #[derive(Debug)]
@@ -17,11 +19,14 @@ pub struct ConnectionBuilder<'a> {
     options: Value,
 }
 
-impl<'a> ConnectionBuilder<'a> {
-    pub(super) fn new(agents: &'a Agents<'a>, url: &str) -> Self {
-        Self { agents, options: json!({ "url": url }) }
+impl Agents<'_> {
+    /// Describes a connection of the official client without a hub, to be opened.
+    pub fn connection(&self, url: &str) -> ConnectionBuilder<'_> {
+        ConnectionBuilder { agents: self, options: json!({ "url": url }) }
     }
+}
 
+impl ConnectionBuilder<'_> {
     /// The only transport that it may use; without this the library chooses.
     pub fn transport(self, name: &str) -> Self {
         self.option("transport", json!(name))

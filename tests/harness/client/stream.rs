@@ -6,9 +6,10 @@ use anyhow::Result;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::Client;
-use super::remote::Remote;
 use crate::harness::driver::Driver;
+
+use super::library_client::Client;
+use super::remote::Remote;
 
 /// Items and outcome of a stream that a client asked for.
 #[derive(Debug, Clone, PartialEq, Deserialize)]

@@ -3,11 +3,12 @@
 use anyhow::{Context, Result};
 use http::StatusCode;
 
-use crate::harness::dotnet::DotNet;
 use crate::harness::http_client::post;
 use crate::harness::process::Process;
 use crate::harness::scenario::{Stage, until};
 use crate::harness::sockets::free_address;
+
+use super::programs::DotNet;
 
 /// Assembly of the app server.
 pub const APP: &str = "app/signalr-app.dll";
@@ -22,12 +23,15 @@ pub struct AspNetAppBuilder<'a> {
     environment: Vec<(String, String)>,
 }
 
-impl<'a> AspNetAppBuilder<'a> {
-    pub(super) fn new(dotnet: &'a DotNet, stage: &'a Stage) -> Self {
+impl DotNet {
+    /// Describes an app server, to be started.
+    pub fn app<'a>(&'a self, stage: &'a Stage) -> AspNetAppBuilder<'a> {
         let arguments = ["--mode", "azure"].map(str::to_owned).into();
-        Self { dotnet, stage, arguments, environment: Vec::new() }
+        AspNetAppBuilder { dotnet: self, stage, arguments, environment: Vec::new() }
     }
+}
 
+impl AspNetAppBuilder<'_> {
     /// Names the only endpoint.
     pub fn connection(self, connection_string: &str) -> Self {
         self.argument("--connection", connection_string)

@@ -2,9 +2,10 @@
 
 use anyhow::{Result, ensure};
 
-use crate::harness::dotnet::DotNet;
 use crate::harness::process::Process;
 use crate::harness::scenario::Stage;
+
+use super::programs::DotNet;
 
 /// Transport of the Management SDK.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -12,10 +12,11 @@ use tokio::sync::Mutex as AsyncMutex;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use trunkline_protocol::manifest::Transport;
 
-use crate::harness::dotnet::DotNet;
 use crate::harness::message::Message;
 use crate::harness::process::Process;
 use crate::harness::scenario::Stage;
+
+use super::programs::DotNet;
 
 /// .NET client that is described, but not open yet.
 #[derive(Debug)]
@@ -27,11 +28,14 @@ pub struct NetClientBuilder<'a> {
     targets: Vec<String>,
 }
 
-impl<'a> NetClientBuilder<'a> {
-    pub(super) fn new(dotnet: &'a DotNet, stage: &'a Stage, url: &str) -> Self {
-        Self { dotnet, stage, arguments: vec![url.into()], targets: Vec::new() }
+impl DotNet {
+    /// Describes a client, to be opened.
+    pub fn client<'a>(&'a self, stage: &'a Stage, url: &str) -> NetClientBuilder<'a> {
+        NetClientBuilder { dotnet: self, stage, arguments: vec![url.into()], targets: Vec::new() }
     }
+}
 
+impl NetClientBuilder<'_> {
     /// Speaks this hub protocol.
     pub fn protocol(self, name: &str) -> Self {
         self.argument("--protocol", name)

@@ -11,30 +11,17 @@
 
 pub(crate) mod event_stream;
 pub(crate) mod long_poll;
+pub(crate) mod taker;
 pub(crate) mod upward;
 pub(crate) mod web_socket;
 
 use std::time::Duration;
 
-use trunkline_protocol::hub::HubProtocol;
-
 use crate::ended::Ended;
-use crate::wire::messages;
 use event_stream::EventStream;
 use long_poll::LongPoll;
+use taker::Taker;
 use web_socket::WebSocket;
-
-/// A server that reads so little that this much waits has stopped reading.
-const UNSENT_MAX_BYTES: usize = 4 * 1024 * 1024;
-
-/// Receiver of the messages that a carrier brings.
-pub(crate) trait Taker {
-    /// Something has come: the server lives.
-    fn heard(&self);
-
-    /// The body of a hub message has come. An error ends the connection.
-    fn message(&self, body: &[u8]) -> Result<(), Ended>;
-}
 
 /// The carrier of one connection.
 #[derive(Debug)]
@@ -110,17 +97,4 @@ pub(crate) struct VitalSigns {
     pub(crate) pings: bool,
     /// Time for which the server may be silent.
     pub(crate) silence_max: Duration,
-}
-
-/// Tells the hub messages of one event or one answer. It has to hold whole ones: official clients take no others.
-fn tell_whole(protocol: HubProtocol, bytes: &[u8], taker: &impl Taker) -> Result<(), Ended> {
-    let mut outcome = Ok(());
-    let rest = messages::split(protocol, bytes, |body| {
-        if outcome.is_ok() {
-            outcome = taker.message(body);
-        }
-    });
-    let rest = rest.map_err(|error| Ended::Protocol(error.to_string()))?;
-    outcome?;
-    if rest.is_empty() { Ok(()) } else { Err(Ended::Protocol("a hub message that is not whole".into())) }
 }

@@ -10,7 +10,8 @@ use serde_json::Value;
 use tokio::sync::oneshot;
 use trunkline_protocol::hub::{Close, Completion, HubMessage, HubProtocol, Invocation, MessageKind, Outcome, Payload};
 
-use crate::carrier::{Carrier, Taker};
+use crate::carrier::Carrier;
+use crate::carrier::taker::Taker;
 use crate::clock::Clock;
 use crate::ended::Ended;
 use trunkline_generator::histogram::micros;

@@ -7,8 +7,7 @@
 //! *Crate* means what rustc means by it: a library, a program, an example or an integration test, each with all files
 //! that its root reaches. The rules are in [`rule`]; each is a test here, and has planted violations in its own tests.
 //!
-//! `cargo test -p trunkline-tests --test tidy -- --nocapture` also prints a row of figures for each crate, and what is
-//! still wrong in the crates of [`PENDING`].
+//! `cargo test -p trunkline-tests --test tidy -- --nocapture` also prints a row of figures for each crate.
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test ends where it fails, and prints its figures")]
 
 mod document;
@@ -27,39 +26,15 @@ mod token;
 mod violation;
 mod workspace;
 
-use std::collections::BTreeSet;
 use std::path::Path;
 
 use document::{BOOK, Document, dead_links, gone_files, resolve};
 use rule::Rule;
 
-/// Crates that still break a rule. An entry that is no longer needed fails the test, too.
-const PENDING: &[(&str, Rule)] = &[
-    ("tests", Rule::Family),
-    ("tests/apps/web/main.rs", Rule::Family),
-    ("tests/e2e/main.rs", Rule::Cycle),
-    ("tests/e2e/main.rs", Rule::Family),
-    ("tests/load/src/main.rs", Rule::Family),
-];
-
 fn check(rule: Rule) {
     let crates = workspace::crates();
-    let mut problems = Vec::new();
-    for krate in &crates {
-        let violations = rule.violations(krate);
-        let is_pending = PENDING.contains(&(&krate.name, rule));
-        match (violations.is_empty(), is_pending) {
-            (false, false) => problems.extend(violations.iter().map(ToString::to_string)),
-            (true, true) => {
-                problems.push(format!("{}: remove ({:?}, Rule::{rule:?}) from PENDING", krate.name, krate.name))
-            }
-            (false, true) => violations.iter().for_each(|violation| println!("pending: {violation}")),
-            (true, false) => {}
-        }
-    }
-    let known: BTreeSet<_> = crates.iter().map(|krate| krate.name.as_str()).collect();
-    let unknown = PENDING.iter().filter(|(name, pending)| *pending == rule && !known.contains(name));
-    problems.extend(unknown.map(|(name, _)| format!("{name} is in PENDING, but there is no such crate")));
+    let problems: Vec<_> =
+        crates.iter().flat_map(|krate| rule.violations(krate)).map(|violation| violation.to_string()).collect();
     assert!(problems.is_empty(), "{} problems: {}\n{}\n", problems.len(), rule.advice(), problems.join("\n"));
 }
 

@@ -9,8 +9,8 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use trunkline_protocol::hub::HubProtocol;
 
+use super::taker::{Taker, tell_whole};
 use super::upward::Upward;
-use super::{Taker, tell_whole};
 use crate::dial::ConnectError;
 use crate::ended::Ended;
 use crate::exchange::{Ask, EVENT_STREAM, Exchange, ExchangeError};

@@ -14,8 +14,8 @@ use bytes::Bytes;
 use http::StatusCode;
 use trunkline_protocol::hub::HubProtocol;
 
+use super::taker::{Taker, tell_whole};
 use super::upward::Upward;
-use super::{Taker, tell_whole};
 use crate::dial::ConnectError;
 use crate::ended::Ended;
 use crate::exchange::{Ask, Exchange, ExchangeError};

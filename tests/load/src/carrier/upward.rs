@@ -15,7 +15,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 use trunkline_protocol::hub::HubProtocol;
 
-use super::UNSENT_MAX_BYTES;
+use super::taker::UNSENT_MAX_BYTES;
 use crate::dial::ConnectError;
 use crate::ended::{Ended, Ending};
 use crate::exchange::{Ask, Exchange, ExchangeError, Scissors};

@@ -12,7 +12,7 @@ use trunkline_generator::frame::{self, Opcode};
 use trunkline_generator::upgrade;
 use trunkline_protocol::hub::HubProtocol;
 
-use super::{Taker, UNSENT_MAX_BYTES};
+use super::taker::{Taker, UNSENT_MAX_BYTES};
 use crate::dial::ConnectError;
 use crate::ended::{Ended, Ending};
 use crate::exchange::USER_AGENT;

@@ -1,0 +1,13 @@
+//! State of the app.
+
+use std::sync::Arc;
+
+use tokio::sync::{Notify, broadcast};
+
+/// State that requests share.
+#[derive(Clone)]
+pub(crate) struct Web {
+    pub(crate) name: Arc<str>,
+    pub(crate) events: broadcast::Sender<String>,
+    pub(crate) abandoned: Arc<Notify>,
+}

@@ -1,0 +1,102 @@
+//! Processes that host the clients of other languages.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use anyhow::{Result, bail};
+use tokio::process::Command;
+use tokio::sync::OnceCell;
+
+use crate::harness::driver::Driver;
+use crate::harness::scenario::{Stage, target_folder};
+
+use super::kind::{Host, Kind};
+
+/// Folder of the programs that drive client libraries.
+pub const CLIENTS_FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/clients");
+
+/// The processes that host the clients, one for each language, started when first needed.
+#[derive(Debug)]
+pub struct Agents<'a> {
+    pub(super) stage: &'a Stage,
+    trusted: Option<PathBuf>,
+    node: OnceCell<Arc<Driver>>,
+    python: OnceCell<Arc<Driver>>,
+    java: OnceCell<Arc<Driver>>,
+    go: OnceCell<Arc<Driver>>,
+    clients: AtomicUsize,
+}
+
+impl<'a> Agents<'a> {
+    /// None is started yet.
+    #[must_use]
+    pub fn new(stage: &'a Stage) -> Self {
+        Self {
+            stage,
+            trusted: None,
+            node: OnceCell::new(),
+            python: OnceCell::new(),
+            java: OnceCell::new(),
+            go: OnceCell::new(),
+            clients: AtomicUsize::new(0),
+        }
+    }
+
+    /// None is started yet; they will trust whom the certificates in this file sign.
+    #[must_use]
+    pub fn trusting(stage: &'a Stage, certificates: &Path) -> Self {
+        Self { trusted: Some(certificates.into()), ..Self::new(stage) }
+    }
+
+    /// Kills the process of this kind's clients (`kill -9`).
+    ///
+    /// # Errors
+    /// When it never ran or can't be killed.
+    pub async fn kill(&self, kind: Kind) -> Result<()> {
+        self.driver(kind).await?.kill().await
+    }
+
+    pub(super) fn next_name(&self) -> String {
+        format!("client-{}", self.clients.fetch_add(1, Ordering::Relaxed))
+    }
+
+    pub(super) async fn driver(&self, kind: Kind) -> Result<&Arc<Driver>> {
+        match kind.host() {
+            Host::Node => self.node.get_or_try_init(async || start_node(self.stage, self.trusted.as_deref())).await,
+            Host::Python => {
+                self.python.get_or_try_init(async || start_python(self.stage, self.trusted.as_deref())).await
+            }
+            Host::Java => self.java.get_or_try_init(async || start_java(self.stage)).await,
+            Host::Go => self.go.get_or_try_init(async || start_go(self.stage)).await,
+            Host::DotNet => bail!("{kind:?} has a process of its own"),
+        }
+    }
+}
+
+fn start_node(stage: &Stage, trusted: Option<&Path>) -> Result<Arc<Driver>> {
+    let mut command = Command::new("node");
+    command.envs(trusted.map(|file| ("NODE_EXTRA_CA_CERTS", file)));
+    command.arg(Path::new(CLIENTS_FOLDER).join("js/agent.mjs"));
+    Driver::start(stage, "agent-js", command)
+}
+
+fn start_python(stage: &Stage, trusted: Option<&Path>) -> Result<Arc<Driver>> {
+    let mut command = Command::new(target_folder()?.join("python/bin/python"));
+    command.envs(trusted.map(|file| ("SSL_CERT_FILE", file)));
+    command.arg("-B").arg(Path::new(CLIENTS_FOLDER).join("python/agent.py"));
+    Driver::start(stage, "agent-python", command)
+}
+
+fn start_java(stage: &Stage) -> Result<Arc<Driver>> {
+    let folder = target_folder()?.join("java");
+    let class_path = std::env::join_paths([folder.join("classes"), folder.join("libraries/*")])?;
+    let mut command = Command::new("java");
+    // Short-lived: the second compiler would only compete with the processes that are tested.
+    command.arg("-XX:TieredStopAtLevel=1").arg("-cp").arg(class_path).arg("Agent");
+    Driver::start(stage, "agent-java", command)
+}
+
+fn start_go(stage: &Stage) -> Result<Arc<Driver>> {
+    Driver::start(stage, "agent-go", Command::new(target_folder()?.join("go/agent")))
+}

@@ -1,0 +1,399 @@
+//! A client of any library: how it is opened, and all that it can be told to do.
+
+use anyhow::{Context, Result, bail, ensure};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use trunkline_protocol::manifest::Transport;
+
+use crate::harness::message::Message;
+
+use super::agents::Agents;
+use super::answer::ClientAnswer;
+use super::kind::{Host, Kind};
+use super::remote::Remote;
+
+/// A client that is described, but not open yet.
+#[derive(Debug)]
+#[must_use]
+pub struct ClientBuilder<'a> {
+    agents: &'a Agents<'a>,
+    kind: Kind,
+    options: Value,
+}
+
+impl Agents<'_> {
+    /// Describes a client, to be opened.
+    pub fn client(&self, kind: Kind, url: &str) -> ClientBuilder<'_> {
+        let options = json!({ "url": url, "protocol": kind.protocol() });
+        ClientBuilder { agents: self, kind, options }
+    }
+}
+
+impl ClientBuilder<'_> {
+    /// Messages to these targets are told one by one.
+    pub fn subscribe(self, targets: &[&str]) -> Self {
+        self.option("subscribe", json!(targets))
+    }
+
+    /// Messages to these targets carry a number and are only counted and checked: see [`Client::sequence`].
+    pub fn count(self, targets: &[&str]) -> Self {
+        self.option("count", json!(targets))
+    }
+
+    /// Headers of the client's requests.
+    pub fn headers(self, headers: Value) -> Self {
+        self.option("headers", headers)
+    }
+
+    /// The user's access token.
+    pub fn access_token(self, token: &str) -> Self {
+        self.option("accessToken", json!(token))
+    }
+
+    /// The user's access token, which the library has to wait for (JavaScript only).
+    pub fn async_access_token(self, token: &str) -> Self {
+        self.access_token(token).option("asyncAccessToken", json!(true))
+    }
+
+    /// The token that the library is given when it connects again by itself (JavaScript only).
+    pub fn next_access_token(self, token: &str) -> Self {
+        self.option("nextAccessToken", json!(token))
+    }
+
+    /// The client shows the token of a lost connection when it negotiates anew, as the documentation has it (JavaScript
+    /// only).
+    pub fn restoring(self) -> Self {
+        self.option("restoring", json!(true))
+    }
+
+    /// The client shows this instead of the token of a lost connection (JavaScript only).
+    pub fn restoring_forged(self, token: &str) -> Self {
+        self.restoring().option("forged", json!(token))
+    }
+
+    /// The library connects again by itself; after these delays, where it takes any (JavaScript, Go, .NET).
+    pub fn reconnect_after_ms(self, delays: &[u64]) -> Self {
+        self.option("reconnectDelays", json!(delays))
+    }
+
+    /// Only this transport; without it, only WebSockets.
+    pub fn transport(self, transport: Transport) -> Self {
+        self.option("transport", json!(transport.name()))
+    }
+
+    /// Leaves the transport to the library (JavaScript only).
+    pub fn any_transport(self) -> Self {
+        self.option("transport", json!("any"))
+    }
+
+    /// Opens the WebSocket straight away.
+    pub fn skip_negotiation(self) -> Self {
+        self.option("skipNegotiation", json!(true))
+    }
+
+    /// Sets its answer to client results of `target`; each request is recorded as a message, too.
+    pub fn answer(mut self, target: &str, answer: &ClientAnswer) -> Self {
+        if let Some(answers) = self.options.get_mut("answers").and_then(Value::as_object_mut) {
+            answers.insert(target.into(), answer.order());
+            return self;
+        }
+        self.option("answers", json!({ target: answer.order() }))
+    }
+
+    /// Sets the library's time-out for the server (JavaScript only).
+    pub fn server_timeout_ms(self, timeout: u64) -> Self {
+        self.option("serverTimeoutMs", json!(timeout))
+    }
+
+    /// Sets the interval of the library's pings (JavaScript only).
+    pub fn keep_alive_ms(self, interval: u64) -> Self {
+        self.option("keepAliveMs", json!(interval))
+    }
+
+    /// The URL it takes when it has to connect again by itself (JavaScript only).
+    pub fn reconnect_to(self, url: &str) -> Self {
+        self.option("reconnectTo", json!(url))
+    }
+
+    /// Headers of its calls (JavaScript only).
+    pub fn message_headers(self, headers: Value) -> Self {
+        self.option("messageHeaders", headers)
+    }
+
+    /// Headers of messages to it are told as messages to `$headers`: kind, target and headers (JavaScript only).
+    pub fn show_headers(self) -> Self {
+        self.option("showHeaders", json!(true))
+    }
+
+    /// Asks for stateful reconnect.
+    pub fn stateful(self) -> Self {
+        self.option("stateful", json!(true))
+    }
+
+    /// Opens the client.
+    ///
+    /// # Errors
+    /// When the connection does not come about.
+    pub async fn open(self) -> Result<Client> {
+        let (agents, kind, mut options) = (self.agents, self.kind, self.options);
+        if let (Some(library), Some(options)) = (kind.library(), options.as_object_mut()) {
+            options.insert("library".into(), json!(library));
+        }
+        let opened = match kind.host() {
+            Host::DotNet => Remote::open_net(agents.stage, &options).await,
+            _ => Remote::open(agents.driver(kind).await?, agents.next_name(), options).await,
+        };
+        let (remote, connection_id) = opened.with_context(|| format!("opening a {kind:?}"))?;
+        Ok(Client { kind, remote, connection_id })
+    }
+
+    fn option(mut self, name: &str, value: Value) -> Self {
+        if let Some(options) = self.options.as_object_mut() {
+            options.insert(name.into(), value);
+        }
+        self
+    }
+}
+
+/// Open client of a library.
+#[derive(Debug)]
+pub struct Client {
+    pub(super) kind: Kind,
+    pub(super) remote: Remote,
+    pub(super) connection_id: Option<String>,
+}
+
+/// Numbers received of a sequence.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct Sequence {
+    /// Number of messages so far.
+    pub received: u64,
+    /// Number of the first.
+    pub first: Option<i64>,
+    /// Number of the last.
+    pub last: Option<i64>,
+    /// The first place where the numbers don't follow each other.
+    pub broken: Option<Value>,
+}
+
+impl Client {
+    /// Calls a hub method: its result, or the text of the error.
+    ///
+    /// # Errors
+    /// When the client is gone.
+    pub async fn call(&self, target: &str, arguments: Value) -> Result<std::result::Result<Value, String>> {
+        self.command("invoke", json!({ "target": target, "arguments": arguments })).await
+    }
+
+    /// Calls a hub method that has to succeed.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub async fn invoke(&self, target: &str, arguments: Value) -> Result<Value> {
+        let outcome = self.call(target, arguments).await?;
+        outcome.map_err(anyhow::Error::msg).with_context(|| format!("{target} by {:?}", self.kind))
+    }
+
+    /// Calls a hub method that has to fail, and returns the text that the server sent.
+    ///
+    /// # Errors
+    /// When it succeeds.
+    pub async fn invoke_failing(&self, target: &str, arguments: Value) -> Result<String> {
+        match self.call(target, arguments).await? {
+            Ok(result) => bail!("{target} should fail, but gives {result}"),
+            Err(text) => Ok(text),
+        }
+    }
+
+    /// Calls a hub method without waiting for an answer.
+    ///
+    /// # Errors
+    /// When the client can't send.
+    pub async fn send(&self, target: &str, arguments: Value) -> Result<()> {
+        self.done("send", json!({ "target": target, "arguments": arguments })).await
+    }
+
+    /// Calls `target(n)` without waiting for answers, for `count` numbers, as fast as the client can.
+    ///
+    /// # Errors
+    /// When the client can't send.
+    pub async fn flood(&self, target: &str, from: u64, count: u64) -> Result<()> {
+        self.done("flood", json!({ "target": target, "from": from, "count": count })).await
+    }
+
+    /// Calls `target(n, padding)` for each number, so that each call has some size.
+    ///
+    /// # Errors
+    /// When the client can't send.
+    pub async fn flood_padded(&self, target: &str, count: u64, padding_bytes: usize) -> Result<()> {
+        self.done("flood", json!({ "target": target, "from": 0, "count": count, "padding": padding_bytes })).await
+    }
+
+    /// Makes sure that the app was told of no end of the connection, and that it has its first id still.
+    ///
+    /// # Errors
+    /// When it has not, or the client is gone.
+    pub async fn is_undisturbed(&self) -> Result<()> {
+        let reply = self.command("interruptions", json!({})).await?.map_err(anyhow::Error::msg)?;
+        let expected = json!({ "interruptions": [], "connectionId": self.connection_id });
+        ensure!(reply == expected, "{:?}: {reply} instead of {expected}", self.kind);
+        Ok(())
+    }
+
+    /// Number of times that it has lost its connection and got a new one; fails if it has got none yet.
+    ///
+    /// # Errors
+    /// When it is not connected.
+    pub async fn reconnections(&self) -> Result<usize> {
+        let reply = self.command("interruptions", json!({})).await?.map_err(anyhow::Error::msg)?;
+        let interruptions = reply.get("interruptions").and_then(Value::as_array).context("interruptions")?;
+        let is_reconnecting =
+            |one: &Value| one.as_str().is_some_and(|interruption| interruption.starts_with("reconnecting"));
+        ensure!(
+            reply.get("connectionId").is_some_and(Value::is_string) && interruptions.iter().all(is_reconnecting),
+            "{reply}"
+        );
+        Ok(interruptions.len())
+    }
+
+    /// Waits until a counted target has had so many messages, or its numbers don't follow each other.
+    ///
+    /// # Errors
+    /// When the client is gone.
+    pub async fn sequence(&self, target: &str, count: u64) -> Result<Sequence> {
+        let reply = self.command("verify", json!({ "target": target, "count": count })).await?;
+        Ok(serde_json::from_value(reply.map_err(anyhow::Error::msg)?)?)
+    }
+
+    /// Waits for the next message to any subscribed target.
+    ///
+    /// # Errors
+    /// When the client closes instead.
+    pub async fn next(&mut self) -> Result<Message> {
+        let event = self.event().await?;
+        let text = |name: &str| event.get(name).and_then(Value::as_str).map(str::to_owned);
+        ensure!(text("event").as_deref() == Some("message"), "a message should come, but {event} did");
+        let arguments = event.get("arguments").and_then(Value::as_array).cloned();
+        Ok(Message { target: text("target").context("a target")?, arguments: arguments.context("arguments")? })
+    }
+
+    /// Waits for the next message, which has to be for `target`, and returns its arguments.
+    ///
+    /// # Errors
+    /// When another message comes, or the client closes.
+    pub async fn expect(&mut self, target: &str) -> Result<Vec<Value>> {
+        let message = self.next().await?;
+        ensure!(message.target == target, "{target} should come, but {message:?} did");
+        Ok(message.arguments)
+    }
+
+    /// All messages before the next one that equals `fence`. The fence was sent after what is asked for
+    /// by the same app server, so all that was to come has come.
+    ///
+    /// # Errors
+    /// When the client closes.
+    pub async fn before(&mut self, fence: &Message) -> Result<Vec<Message>> {
+        let mut seen = Vec::new();
+        loop {
+            let message = self.next().await?;
+            if message == *fence {
+                return Ok(seen);
+            }
+            seen.push(message);
+        }
+    }
+
+    /// Waits until the client says that it has closed: the error's text, if it names one.
+    ///
+    /// # Errors
+    /// When something else comes first.
+    pub async fn closed(&mut self) -> Result<Option<String>> {
+        let event = self.event().await?;
+        ensure!(event.get("event").is_some_and(|name| name == "closed"), "the end should come, but {event} did");
+        Ok(event.get("error").and_then(Value::as_str).map(str::to_owned))
+    }
+
+    /// Waits until the client has lost its connection and has another one; its id is the new one.
+    ///
+    /// # Errors
+    /// When something else comes first.
+    pub async fn reconnected(&mut self) -> Result<()> {
+        for expected in ["reconnecting", "reconnected"] {
+            let event = self.event().await?;
+            ensure!(event.get("event").is_some_and(|name| name == expected), "{expected} should come, but {event} did");
+            self.connection_id = event.get("connectionId").and_then(Value::as_str).map(str::to_owned);
+        }
+        Ok(())
+    }
+
+    /// Answers a question that was held, counted from zero (JavaScript only).
+    ///
+    /// # Errors
+    /// When the client is gone.
+    pub async fn answer_held(&self, target: &str, question: usize, value: Value) -> Result<()> {
+        self.done("answerHeld", json!({ "target": target, "question": question, "value": value })).await
+    }
+
+    /// The library is made to believe that the server has fallen silent (JavaScript only).
+    ///
+    /// # Errors
+    /// When the client is gone.
+    pub async fn sever(&self) -> Result<()> {
+        self.done("sever", json!({})).await
+    }
+
+    /// The library closes the connection; that it has is told later, by [`closed`](Self::closed).
+    ///
+    /// # Errors
+    /// When the client is gone.
+    pub async fn begin_close(&self) -> Result<()> {
+        self.done("close", json!({})).await
+    }
+
+    /// Connects again after [`close`](Self::close), with all that was set up (JavaScript and Java).
+    ///
+    /// # Errors
+    /// When the connection does not come about.
+    pub async fn start_again(&mut self) -> Result<()> {
+        let started = self.command("start", json!({})).await?.map_err(anyhow::Error::msg)?;
+        self.connection_id = started.get("connectionId").and_then(Value::as_str).map(str::to_owned);
+        Ok(())
+    }
+
+    /// Closes the client, as its library does.
+    ///
+    /// # Errors
+    /// When it is gone.
+    pub async fn close(&mut self) -> Result<()> {
+        self.done("close", json!({})).await?;
+        self.closed().await?;
+        Ok(())
+    }
+
+    /// The connection id, as the client knows it; unknown without negotiation, or to some libraries.
+    ///
+    /// # Errors
+    /// When the client does not know it.
+    pub fn connection_id(&self) -> Result<&str> {
+        self.connection_id.as_deref().context("the client knows its connection id")
+    }
+
+    /// The library of the client.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    async fn event(&mut self) -> Result<Value> {
+        self.remote.event().await
+    }
+
+    pub(super) async fn done(&self, op: &str, options: Value) -> Result<()> {
+        self.command(op, options).await?.map_err(anyhow::Error::msg)?;
+        Ok(())
+    }
+
+    pub(super) async fn command(&self, op: &str, options: Value) -> Result<std::result::Result<Value, String>> {
+        self.remote.command(op, options).await
+    }
+}

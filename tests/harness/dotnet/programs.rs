@@ -1,0 +1,108 @@
+//! The archive of .NET programs, unpacked.
+
+use std::path::{Path, PathBuf};
+use std::process::Command as BlockingCommand;
+use std::sync::LazyLock;
+use std::time::UNIX_EPOCH;
+
+use anyhow::{Context, Result, anyhow, ensure};
+use tokio::process::Command;
+
+use crate::harness::scenario::target_folder;
+
+/// Name of the archive.
+const ARCHIVE: &str = "dotnet-apps.tar.xz";
+
+/// Folder of the archive's programs, once it is unpacked.
+static PROGRAMS: LazyLock<Result<Option<PathBuf>>> = LazyLock::new(unpacked);
+
+/// Folder with the archive and with `records/`, or nothing where it is not there.
+#[must_use]
+pub fn azure_sdk_folder() -> Option<PathBuf> {
+    let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/azure-sdk");
+    let folder = std::env::var_os("TRUNKLINE_AZURE_SDK").map_or(beside, PathBuf::from);
+    folder.is_dir().then_some(folder)
+}
+
+/// Unpacked archive with the programs and their runtime.
+#[derive(Debug, Clone)]
+pub struct DotNet {
+    folder: PathBuf,
+}
+
+impl DotNet {
+    /// Finds the programs; `None` where there is no archive.
+    ///
+    /// # Errors
+    /// When the archive can't be unpacked.
+    pub fn find() -> Result<Option<Self>> {
+        let folder = PROGRAMS.as_ref().map_err(|error| anyhow!("{error:#}"))?;
+        Ok(folder.clone().map(|folder| Self { folder }))
+    }
+
+    /// Path of the runtime, which runs each assembly.
+    #[must_use]
+    pub fn runtime(&self) -> PathBuf {
+        self.folder.join("dotnet/dotnet")
+    }
+
+    /// Path of an assembly, such as `app/signalr-app.dll`.
+    #[must_use]
+    pub fn assembly(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
+    pub(super) fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(self.runtime());
+        command.arg(self.assembly(program));
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("TRUNKLINE_") {
+                command.env_remove(name);
+            }
+        }
+        command
+    }
+}
+
+/// Finds the programs, or says that the test is skipped without them.
+///
+/// # Panics
+/// When the archive can't be unpacked.
+#[expect(clippy::print_stderr, reason = "a skipped test says so")]
+pub(crate) fn found() -> Option<DotNet> {
+    let dotnet = DotNet::find().unwrap_or_else(|error| panic!("{error:?}"));
+    if dotnet.is_none() {
+        eprintln!("skipped: there is no {ARCHIVE} (TRUNKLINE_AZURE_SDK names its folder)");
+    }
+    dotnet
+}
+
+/// Unpacks the archive once, into a folder of all build results that is named by the archive's size and age.
+///
+/// Another process may do the same at the same time: each unpacks beside that folder, and the first one to be ready
+/// renames its own.
+fn unpacked() -> Result<Option<PathBuf>> {
+    let Some(archive) = azure_sdk_folder().map(|folder| folder.join(ARCHIVE)).filter(|archive| archive.is_file())
+    else {
+        return Ok(None);
+    };
+    let details = archive.metadata()?;
+    let age = details.modified()?.duration_since(UNIX_EPOCH)?.as_secs();
+    let parent = target_folder()?.join("azure-sdk");
+    let folder = parent.join(format!("{}-{age}", details.len()));
+    let programs = folder.join("dotnet-apps");
+    if programs.is_dir() {
+        return Ok(Some(programs));
+    }
+    let mine = parent.join(format!("unpacking-{}", std::process::id()));
+    std::fs::create_dir_all(&mine)?;
+    let status = BlockingCommand::new("tar").arg("-xJf").arg(&archive).arg("-C").arg(&mine).status();
+    let status = status.context("running tar")?;
+    ensure!(status.success(), "{} can't be unpacked: {status}", archive.display());
+    if std::fs::rename(&mine, &folder).is_err() {
+        // The other one was first.
+        std::fs::remove_dir_all(&mine)?;
+    }
+    ensure!(programs.is_dir(), "{} holds no folder of this name", programs.display());
+    Ok(Some(programs))
+}
