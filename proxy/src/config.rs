@@ -1,25 +1,18 @@
 //! Settings of a node, as plain checked values. Flags, environment and file, from which they come, are the command's.
 
 mod admin_settings;
+mod app_server_settings;
+mod client_limit;
 mod drain_settings;
 mod fleet_settings;
-mod frontend_limit;
-mod group_limit;
 mod host_rule;
-mod http_transport_settings;
-mod link_settings;
-mod log_levels;
+mod listener_settings;
+mod option_group;
 mod origin_pattern;
 #[cfg(feature = "otlp")]
 mod otlp_settings;
-mod outbox_limit;
 mod path_prefix;
-mod proxy_protocol_settings;
-mod rehome_settings;
-mod relay_settings;
 mod rest_settings;
-#[cfg(feature = "tls")]
-mod tls_listener;
 mod trusted_header;
 mod trusted_network;
 mod url_template;
@@ -41,35 +34,27 @@ use crate::net::tls::ClientTls;
 use crate::routing::Ruleset;
 use crate::telemetry::SamplingTerms;
 
-pub use admin_settings::AdminSettings;
+pub use admin_settings::{AdminSettings, LEVELS_MAX_BYTES, LogLevels};
+pub use app_server_settings::{LinkSettings, RehomeSettings, RelaySettings};
+pub use client_limit::{FrontendLimits, GroupLimits, OutboxLimits};
 pub use drain_settings::DrainSettings;
 pub use fleet_settings::FleetSettings;
-pub use frontend_limit::FrontendLimits;
-pub use group_limit::GroupLimits;
-pub use host_rule::HostRules;
-pub use http_transport_settings::HttpTransportSettings;
-pub use link_settings::LinkSettings;
-pub use log_levels::{LEVELS_MAX_BYTES, LogLevels};
+pub use host_rule::{HostPattern, HostRules};
+#[cfg(feature = "tls")]
+pub use listener_settings::TlsListener;
+pub use listener_settings::{HttpTransportSettings, ProxyProtocolSettings};
+pub use option_group::{OptionGroup, OptionKind, OptionRow};
+pub(crate) use option_group::{OptionValue, settings};
 pub(crate) use origin_pattern::Origin;
 pub use origin_pattern::{OriginError, OriginPattern};
 #[cfg(feature = "otlp")]
 pub use otlp_settings::OtlpSettings;
-pub use outbox_limit::OutboxLimits;
-pub use path_prefix::PathPrefix;
-pub use proxy_protocol_settings::ProxyProtocolSettings;
-pub use rehome_settings::RehomeSettings;
-pub use relay_settings::RelaySettings;
+pub use path_prefix::{PathPrefix, PathPrefixError};
 pub use rest_settings::RestSettings;
-#[cfg(feature = "tls")]
-pub use tls_listener::TlsListener;
-pub use trusted_header::{TrustedHeader, TrustedHeaders};
-pub use trusted_network::TrustedNetworks;
+pub use trusted_header::{AmbiguousHeaders, TrustedHeader, TrustedHeaders};
+pub use trusted_network::{NetworkError, TrustedNetworks};
 pub(crate) use url_template::{ExpandError, TemplateValues, UrlTemplate, UrlTemplateError};
-pub use webhook_settings::{WebhookConnecting, WebhookSettings};
-pub use {
-    host_rule::HostPattern, path_prefix::PathPrefixError, trusted_header::AmbiguousHeaders,
-    trusted_network::NetworkError, webhook_settings::WebhookRule,
-};
+pub use webhook_settings::{WebhookConnecting, WebhookRule, WebhookSettings};
 
 /// Time that an app has to authorize a client. Official clients wait for 100 s, people don't.
 pub const NEGOTIATE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -209,7 +194,7 @@ impl Settings {
             rehoming: RehomeSettings::DEFAULT,
             http_transports: HttpTransportSettings::DEFAULT,
             relay: RelaySettings::embedded(),
-            webhooks: WebhookSettings::NONE,
+            webhooks: WebhookSettings::DEFAULT,
             fleet: FleetSettings::default(),
             rest: RestSettings::default(),
             sampling: None,

@@ -76,18 +76,19 @@ impl LimitCounters {
     #[must_use]
     pub(crate) fn new(limits: &FrontendLimits, relay: &RelaySettings) -> Self {
         let addresses = |most: Option<NonZeroU32>| most.map(|most| Arc::new(AddressLimit::new(most)));
+        let given = |most: Option<u32>| most.and_then(NonZeroU32::new);
         Self {
             connects: limits.connects_per_second.map(Bucket::new),
             sockets: addresses(limits.sockets_per_address),
-            clients: addresses(limits.connections_per_address),
-            pending: limits.pending_per_address.map(PendingNegotiations::new),
+            clients: addresses(given(limits.connections_per_address)),
+            pending: given(limits.pending_per_address).map(PendingNegotiations::new),
             pipes: PendingPipes::new(),
             relays: RelayLimit::new(relay),
             methods: MethodRates::default(),
             log_lines: Bucket::new(LOG_LINES_PER_SECOND),
             mistake_lines: Bucket::new(MISTAKE_LINES_PER_SECOND),
             refused_returns: Bucket::new(REFUSED_RETURNS_PER_SECOND),
-            hop_clients: addresses(limits.connections_per_address),
+            hop_clients: addresses(given(limits.connections_per_address)),
             hops: Arc::default(),
             open: AtomicU32::new(0),
         }

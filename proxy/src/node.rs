@@ -151,7 +151,7 @@ impl Node {
         if !shared.settings.relay.forward {
             info!("--no-forward: clients are offered WebSockets only, and no request is carried to another node");
         }
-        if shared.settings.outbox.has_vectored_sends {
+        if shared.settings.outbox.vectored_sends {
             match SendRing::new() {
                 Ok(_) => info!("frames for many clients leave by one system call for some hundred of them (io_uring)"),
                 Err(error) => info!(%error, "frames for many clients leave by a system call for each: no io_uring"),

@@ -11,9 +11,9 @@ pub use crate::config::TlsListener;
 pub use crate::config::{
     AdminSettings, AmbiguousHeaders, DrainSettings, FleetSettings, FrontendLimits, GroupLimits, HostPattern, HostRules,
     HttpTransportSettings, LEVELS_MAX_BYTES, LinkSettings, LogLevels, MESSAGE_MAX_BYTES, NEGOTIATE_TIMEOUT,
-    NetworkError, OutboxLimits, PathPrefix, PathPrefixError, ProxyProtocolSettings, RehomeSettings, RelaySettings,
-    RestSettings, TrustedHeader, TrustedHeaders, TrustedNetworks, WebhookConnecting, WebhookRule, WebhookSettings,
-    random_node_name,
+    NetworkError, OptionGroup, OptionKind, OptionRow, OutboxLimits, PathPrefix, PathPrefixError, ProxyProtocolSettings,
+    RehomeSettings, RelaySettings, RestSettings, TrustedHeader, TrustedHeaders, TrustedNetworks, WebhookConnecting,
+    WebhookRule, WebhookSettings, random_node_name,
 };
 pub use crate::fleet::MemberState;
 pub use crate::net::address::{Address, is_loopback_host};

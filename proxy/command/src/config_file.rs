@@ -191,9 +191,9 @@ mod tests {
         let text = "upstream = [\"http://a\", \"http://b\"]\npool-size = 7\nlisten = \"[::1]:1\"\ndrain_timeout = \"3m\"\nkeep-alive-timeout = 7\nhead-max-bytes = \"64KiB\"";
         let from_file = args(text, &[]).unwrap();
         assert_eq!(from_file.upstreams, ["http://a", "http://b"]);
-        assert_eq!((from_file.pool_size, from_file.drain.drain_timeout), (7, Duration::from_secs(180)));
-        assert_eq!(from_file.limits.keep_alive_timeout, Duration::from_secs(7));
-        assert_eq!(from_file.limits.head_max_bytes, 64 * 1024);
+        assert_eq!((from_file.pool_size, from_file.drain.0.timeout), (7, Duration::from_secs(180)));
+        assert_eq!(from_file.limits.0.keep_alive_timeout, Duration::from_secs(7));
+        assert_eq!(from_file.limits.0.head_max_bytes, 64 * 1024);
         assert_eq!(from_file.listen, "[::1]:1");
         let typed = args(text, &["--upstream", "http://c", "--pool-size", "9"]).unwrap();
         assert_eq!((typed.upstreams, typed.pool_size), (vec!["http://c".to_owned()], 9));

@@ -1,26 +1,18 @@
-//! Flags of `trunkline serve`: clap's structures, one per topic, and their conversion into settings.
+//! Flags of `trunkline serve`, and their conversion into settings.
 //!
-//! Help texts, names of flags and of environment variables stand here and nowhere else.
+//! A flag that is a number or a switch is a field of the node's settings, and nowhere else (`settings_flag`). Those
+//! whose texts have to be read first stand here: addresses, files, keys, origins.
 
 mod access_key_args;
 mod admin_args;
 mod advertised_address;
 mod config_error;
-mod discovery_args;
-mod drain_args;
-mod group_args;
-mod http_transport_args;
-mod limit_args;
-mod link_args;
 mod log_args;
 mod otlp_args;
-mod outbox_args;
-mod path_prefix_args;
 mod proxy_protocol_args;
-mod rehome_args;
-mod relay_args;
 mod rest_args;
 mod serve_args;
+mod settings_flag;
 mod socket_address;
 mod tls_args;
 mod token_args;

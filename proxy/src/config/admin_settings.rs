@@ -1,7 +1,11 @@
 //! Settings of the admin port: its tokens, and the log that it may change.
 
-use super::log_levels::LogLevels;
+use std::fmt;
+
 use crate::auth::AdminToken;
+
+/// Limit of the text of levels.
+pub const LEVELS_MAX_BYTES: usize = 1024;
 
 /// Settings of the admin port.
 #[derive(Debug, Clone, Default)]
@@ -12,4 +16,19 @@ pub struct AdminSettings {
     pub metrics_token: Option<AdminToken>,
     /// Levels of the log; `None` if the log is an app's.
     pub log: Option<&'static dyn LogLevels>,
+}
+
+/// Levels of the log, in the hands of the program that writes it.
+pub trait LogLevels: fmt::Debug + Send + Sync {
+    /// Returns the name of the format of its lines.
+    fn format_name(&self) -> &'static str;
+
+    /// Returns the levels as they were given.
+    fn text(&self) -> String;
+
+    /// Changes the levels.
+    ///
+    /// # Errors
+    /// When they can't be read, with the reason; the old levels stay.
+    fn set(&self, levels: &str) -> Result<(), String>;
 }

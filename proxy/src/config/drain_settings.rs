@@ -2,17 +2,27 @@
 
 use std::time::Duration;
 
+use super::option_group::settings;
+
 /// Time at the end of the drain that is left for clients to close: what the official server gives them to answer a
 /// close.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Timing of a graceful stop.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct DrainSettings {
-    /// Time during which a node that is no longer ready still accepts and serves clients.
-    pub grace: Duration,
-    /// Time after that within which all clients must have disconnected.
-    pub timeout: Duration,
+settings! {
+    /// Timing of a graceful stop.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub struct DrainSettings {
+        /// How long a node that was told to stop goes on taking clients in. `/readyz` answers 503 meanwhile, so
+        /// that load balancers turn away before clients are refused: give a little more than they need to notice.
+        /// Answers end their connections meanwhile.
+        #[flag("drain-grace", Seconds(0..=3600))]
+        pub grace: Duration = Duration::ZERO,
+
+        /// How long clients may take to leave when the node stops. They are told one after the other, spread
+        /// evenly over most of it, so that they don't all connect elsewhere at once, and each between its calls.
+        #[flag("drain-timeout", Seconds(0..=3600))]
+        pub timeout: Duration = Duration::from_secs(30),
+    }
 }
 
 impl DrainSettings {

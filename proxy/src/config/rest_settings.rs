@@ -3,42 +3,35 @@
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 
-/// Largest body of a request by default, as Azure's service takes it.
-pub(crate) const REST_BODY_MAX_BYTES: usize = 1024 * 1024;
+use super::option_group::settings;
 
-/// Requests answered at a time by default.
-pub(crate) const REST_REQUESTS_MAX: NonZeroUsize = NonZeroUsize::new(256).unwrap();
+settings! {
+    /// Settings of the REST data plane.
+    #[derive(Debug, Clone)]
+    pub struct RestSettings {
+        /// Whether the client ports answer it.
+        pub on_client_ports: bool = false,
 
-/// Memberships of users kept by default, those of users without a connection among them.
-pub(crate) const REST_USER_GROUPS_MAX: usize = 100_000;
+        /// Address of a port of its own.
+        pub listen: Option<SocketAddr> = None,
 
-/// Settings of the REST data plane.
-#[derive(Debug, Clone)]
-pub struct RestSettings {
-    /// Whether the client ports answer it.
-    pub on_client_ports: bool,
-    /// Address of a port of its own.
-    pub listen: Option<SocketAddr>,
-    /// Largest body of a request, in bytes.
-    pub body_max_bytes: usize,
-    /// Requests that are answered at a time.
-    pub requests_max: NonZeroUsize,
-    /// Memberships of users in groups that are kept.
-    pub user_groups_max: usize,
-    /// Hosts of which the audience of a token has to name one; any will do if there is none.
-    pub audience_hosts: Vec<String>,
-}
+        /// Largest body of a REST request.
+        // Up to a quarter of what a link takes as one frame.
+        #[flag("rest-body-max-bytes", Bytes(1024..=4 * 1024 * 1024))]
+        // As Azure's service takes it.
+        pub body_max_bytes: usize = 1024 * 1024,
 
-impl Default for RestSettings {
-    fn default() -> Self {
-        Self {
-            on_client_ports: false,
-            listen: None,
-            body_max_bytes: REST_BODY_MAX_BYTES,
-            requests_max: REST_REQUESTS_MAX,
-            user_groups_max: REST_USER_GROUPS_MAX,
-            audience_hosts: Vec::new(),
-        }
+        /// REST requests that this node answers at a time; beyond it 503 and `Retry-After`.
+        #[flag("rest-requests-max", Count(1..=u64::MAX))]
+        pub requests_max: NonZeroUsize = NonZeroUsize::new(256).unwrap(),
+
+        /// Memberships of users in groups that are kept for connections to come, 100 of each user at most; beyond it
+        /// 409.
+        #[flag("rest-user-groups-max", Count(0..=u64::MAX))]
+        pub user_groups_max: usize = 100_000,
+
+        /// Hosts of which the audience of a token has to name one; any will do if there is none.
+        pub audience_hosts: Vec<String> = Vec::new(),
     }
 }
 

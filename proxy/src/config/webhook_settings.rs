@@ -4,27 +4,50 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use super::UrlTemplate;
+use super::option_group::settings;
 use crate::routing::Pattern;
 
-/// Settings of all webhooks of a node.
-#[derive(Debug, Clone)]
-pub struct WebhookSettings {
-    /// Rules in their order; the first one that matches a hub counts.
-    pub rules: Vec<WebhookRule>,
-    /// Time that a back end has to accept a connection.
-    pub connect_timeout: Duration,
-    /// Time for a whole answer, connecting and further attempts included.
-    pub answer_timeout: Duration,
-    /// Largest body of an answer.
-    pub answer_max_bytes: usize,
-    /// Requests under way for one hub.
-    pub in_flight_max: NonZeroUsize,
-    /// Requests under way for all hubs.
-    pub total_in_flight_max: NonZeroUsize,
-    /// Bytes of events that wait, beyond which clients are read no further.
-    pub waiting_max_bytes: usize,
-    /// Whether a back end is asked about each client before it is let in.
-    pub connecting: WebhookConnecting,
+settings! {
+    /// Settings of all webhooks of a node.
+    #[derive(Debug, Clone)]
+    pub struct WebhookSettings {
+        /// Rules in their order; the first one that matches a hub counts.
+        pub rules: Vec<WebhookRule> = Vec::new(),
+
+        /// Whether a back end is asked about each client before it is let in.
+        pub connecting: WebhookConnecting = WebhookConnecting::Open,
+
+        /// How long a webhook may take to accept a connection.
+        #[flag("webhook-connect-timeout", Seconds(1..=600))]
+        // A back end is near, so one that takes longer won't accept at all.
+        pub connect_timeout: Duration = Duration::from_secs(5),
+
+        /// How long a webhook may take to answer an event, further attempts included. Then the client's call
+        /// fails, and its next one is sent.
+        #[flag("webhook-timeout", Seconds(1..=3600))]
+        // The official clients wait for ever, and people don't.
+        pub answer_timeout: Duration = Duration::from_secs(30),
+
+        /// Largest answer of a webhook; beyond it the client's call fails. At most 16MiB.
+        // At most what a link carries for one client.
+        #[flag("webhook-answer-max-bytes", Bytes(1024..=16 * 1024 * 1024))]
+        pub answer_max_bytes: usize = 1024 * 1024,
+
+        /// Requests to webhooks under way for one hub; further events wait their turn.
+        #[flag("webhook-in-flight-max", Count(1..=u64::MAX))]
+        // As many as a few back ends of PHP or Python work on at once.
+        pub in_flight_max: NonZeroUsize = NonZeroUsize::new(128).unwrap(),
+
+        /// Requests to webhooks under way for all hubs of this node; further events wait their turn.
+        #[flag("webhook-total-in-flight-max", Count(1..=u64::MAX))]
+        // So that one hub whose back end hangs leaves room for others.
+        pub total_in_flight_max: NonZeroUsize = NonZeroUsize::new(512).unwrap(),
+
+        /// Bytes of events that wait for webhooks at this node; beyond it a client with any waiting event is read no
+        /// further, and what clients that have gone leave behind is dropped and counted.
+        #[flag("webhook-waiting-max-bytes", Bytes(64 * 1024..=16 * 1024 * 1024 * 1024))]
+        pub waiting_max_bytes: usize = 64 * 1024 * 1024,
+    }
 }
 
 /// How clients of a hub with a webhook are let in.
@@ -60,22 +83,6 @@ pub enum WebhookRuleError {
 const HUB_NAME_MAX_BYTES: usize = 128;
 
 impl WebhookSettings {
-    /// Settings of a node without webhooks, and defaults of the others.
-    pub const NONE: Self = Self {
-        rules: Vec::new(),
-        // A back end is near, so one that takes longer won't accept at all.
-        connect_timeout: Duration::from_secs(5),
-        // The official clients wait for ever, and people don't.
-        answer_timeout: Duration::from_secs(30),
-        answer_max_bytes: 1024 * 1024,
-        // As many as a few back ends of PHP or Python work on at once.
-        in_flight_max: NonZeroUsize::MIN.saturating_add(127),
-        // So that one hub whose back end hangs leaves room for others.
-        total_in_flight_max: NonZeroUsize::MIN.saturating_add(511),
-        waiting_max_bytes: 64 * 1024 * 1024,
-        connecting: WebhookConnecting::Open,
-    };
-
     /// The rule of a hub, whose name is in small letters.
     #[must_use]
     pub fn rule_for(&self, hub: &str) -> Option<&WebhookRule> {
@@ -113,7 +120,7 @@ mod tests {
     #[test]
     fn the_first_rule_that_matches_a_hub_counts() {
         let rules = ["Chat=http://a/x", "ch*=http://b/", "*=http://c/?x=y=z"].map(|text| rule(text).unwrap());
-        let settings = WebhookSettings { rules: rules.into(), ..WebhookSettings::NONE };
+        let settings = WebhookSettings { rules: rules.into(), ..WebhookSettings::DEFAULT };
         let shown = |hub: &str| settings.rule_for(hub).map(|rule| rule.template.to_string());
         assert_eq!(
             ["chat", "chess", "other"].map(|hub| shown(hub).unwrap()),

@@ -1,6 +1,5 @@
 //! Server-Sent Events and long polling: connections that requests carry.
 
-use std::num::NonZeroU32;
 use std::time::Duration;
 
 use ::http::{Request, StatusCode};
@@ -226,7 +225,7 @@ fn posts_without_a_get_hold_few_pipes_and_none_for_long() {
 fn a_post_before_the_first_get_counts_as_a_connection_of_its_address_and_node() {
     run(async {
         let mut settings = settings();
-        settings.limits.connections_per_address = NonZeroU32::new(2);
+        settings.limits.connections_per_address = Some(2);
         let stage = Stage::with(settings, 1);
         let mut app = stage.app("app-1", vec![HubManifest::new("chat", "/chat")]);
         let _link = app.link().await;

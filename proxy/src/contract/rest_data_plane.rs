@@ -350,7 +350,7 @@ fn items_and_the_end_of_a_stream_reach_its_client_and_the_call_is_over() {
         let network = MemoryNetwork::default();
         let webhooks = WebhookSettings {
             rules: vec!["chat=http://app.example:5000/{event}".parse().unwrap()],
-            ..WebhookSettings::NONE
+            ..WebhookSettings::DEFAULT
         };
         let stage =
             Stage::at("http://node.example", &network, Settings { webhooks, accepts_dial_in: true, ..served() });

@@ -28,7 +28,7 @@ const SAY: &str = "/chat/messages/Say";
 
 fn webhooks(rules: &[&str]) -> WebhookSettings {
     let rules = rules.iter().map(|rule| rule.parse().unwrap()).collect();
-    WebhookSettings { rules, ..WebhookSettings::NONE }
+    WebhookSettings { rules, ..WebhookSettings::DEFAULT }
 }
 
 fn plain() -> WebhookSettings {

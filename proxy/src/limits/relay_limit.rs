@@ -45,10 +45,11 @@ pub(crate) enum RelayRefusal {
 impl RelayLimit {
     #[must_use]
     pub(super) fn new(settings: &RelaySettings) -> Arc<Self> {
+        let addresses = settings.requests_per_address_max.and_then(NonZeroU32::new);
         Arc::new(Self {
             node_max: settings.requests_max,
             upstream_max: settings.requests_per_upstream_max,
-            addresses: settings.requests_per_address_max.map(|most| Arc::new(AddressLimit::new(most))),
+            addresses: addresses.map(|most| Arc::new(AddressLimit::new(most))),
             under_way: Mutex::default(),
         })
     }
@@ -122,7 +123,7 @@ mod tests {
         RelayLimit::new(&RelaySettings {
             requests_max: NonZeroU32::new(node),
             requests_per_upstream_max: NonZeroU32::new(upstream),
-            requests_per_address_max: NonZeroU32::new(address),
+            requests_per_address_max: Some(address),
             ..RelaySettings::embedded()
         })
     }

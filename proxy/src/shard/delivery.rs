@@ -109,7 +109,7 @@ impl Delivery {
             budget,
             messages: MessageCounter::default(),
             gathering: Gathering::default(),
-            vectored: VectoredSends::new(limits.has_vectored_sends),
+            vectored: VectoredSends::new(limits.vectored_sends),
             origin: None,
             effects: Effects::default(),
             read_at: None,

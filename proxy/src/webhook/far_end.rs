@@ -362,7 +362,7 @@ mod tests {
     fn bounded(connecting: WebhookConnecting, waiting_max_bytes: usize) -> (FarEnd, Arc<Backlog>) {
         let rules = vec!["chat=http://app/{category}/{event}".parse().unwrap()];
         let keys = AccessKeys::new(vec![AccessKey::new("a key that is long enough").unwrap()]).unwrap();
-        let settings = WebhookSettings { rules, connecting, waiting_max_bytes, ..WebhookSettings::NONE };
+        let settings = WebhookSettings { rules, connecting, waiting_max_bytes, ..WebhookSettings::DEFAULT };
         let backlog = Arc::new(Backlog::new(waiting_max_bytes));
         let (room, connector, template) =
             (Semaphore::new(1), Connector::default(), settings.rule_for("chat").unwrap().template.clone());

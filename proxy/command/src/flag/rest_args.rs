@@ -1,17 +1,11 @@
 //! Flags of the REST data plane.
 
-use std::num::NonZeroUsize;
-use std::ops::RangeInclusive;
-
 use clap::Args;
 use trunkline_proxy::parts::{RestSettings, host_of_url};
 
 use super::config_error::ConfigError;
+use super::settings_flag::Flags;
 use super::socket_address::socket_address;
-use super::value_parser::{bytes, bytes_text};
-
-/// Range of values that `--rest-body-max-bytes` takes: up to a quarter of what a link takes as one frame.
-const BODY_BYTES: RangeInclusive<u64> = 1024..=4 * 1024 * 1024;
 
 #[derive(Debug, Clone, Args)]
 pub(crate) struct RestArgs {
@@ -25,19 +19,8 @@ pub(crate) struct RestArgs {
     #[arg(long, env = "TRUNKLINE_REST_LISTEN", value_name = "HOST:PORT")]
     pub rest_listen: Option<String>,
 
-    /// Largest body of a REST request.
-    #[arg(long, env = "TRUNKLINE_REST_BODY_MAX_BYTES", value_name = "BYTES",
-          default_value = bytes_text(RestSettings::default().body_max_bytes), value_parser = bytes::<usize>(BODY_BYTES))]
-    pub rest_body_max_bytes: usize,
-
-    /// REST requests that this node answers at a time; beyond it 503 and `Retry-After`.
-    #[arg(long, env = "TRUNKLINE_REST_REQUESTS_MAX", value_name = "N", default_value_t = RestSettings::default().requests_max)]
-    pub rest_requests_max: NonZeroUsize,
-
-    /// Memberships of users in groups that are kept for connections to come, 100 of each user at most; beyond it 409.
-    #[arg(long, env = "TRUNKLINE_REST_USER_GROUPS_MAX", value_name = "N",
-          default_value_t = RestSettings::default().user_groups_max)]
-    pub rest_user_groups_max: usize,
+    #[command(flatten)]
+    pub settings: Flags<RestSettings>,
 
     /// A host that the audience of a REST token has to name, such as `signalr.example`, so that a token for one fleet
     /// is good at no other one with the same key. Of a URL the host counts; several are possible. Without it any host
@@ -62,10 +45,8 @@ impl TryFrom<&RestArgs> for RestSettings {
         Ok(Self {
             on_client_ports: args.rest,
             listen: listen.map(|text| socket_address("--rest-listen", text)).transpose()?,
-            body_max_bytes: args.rest_body_max_bytes,
-            requests_max: args.rest_requests_max,
-            user_groups_max: args.rest_user_groups_max,
             audience_hosts: args.rest_audiences.clone(),
+            ..args.settings.0.clone()
         })
     }
 }

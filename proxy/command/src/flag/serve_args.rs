@@ -10,9 +10,9 @@ use std::time::Duration;
 use clap::Args;
 use trunkline_protocol::limits::LINK_FRAME_MAX_BYTES;
 use trunkline_proxy::parts::{
-    Address, GroupLimits, HostPattern, HostRules, HttpTransportSettings, LinkSettings, MESSAGE_MAX_BYTES,
-    NEGOTIATE_TIMEOUT, OutboxLimits, PathPrefix, RehomeSettings, RestSettings, Ruleset, TlsListener, TrustedHeaders,
-    TrustedNetworks, WebhookSettings, random_node_name,
+    Address, DrainSettings, FrontendLimits, GroupLimits, HostPattern, HostRules, HttpTransportSettings, LinkSettings,
+    MESSAGE_MAX_BYTES, NEGOTIATE_TIMEOUT, OutboxLimits, PathPrefix, RehomeSettings, RelaySettings, RestSettings,
+    Ruleset, TlsListener, TrustedHeaders, TrustedNetworks, WebhookSettings, random_node_name,
 };
 use trunkline_proxy::{Config, OriginPattern, Resolver, Settings};
 
@@ -20,20 +20,11 @@ use super::access_key_args::AccessKeyArgs;
 use super::admin_args::AdminArgs;
 use super::advertised_address::advertised_address;
 use super::config_error::ConfigError;
-use super::discovery_args::DiscoveryArgs;
-use super::drain_args::DrainArgs;
-use super::group_args::GroupArgs;
-use super::http_transport_args::HttpTransportArgs;
-use super::limit_args::LimitArgs;
-use super::link_args::LinkArgs;
 use super::log_args::LogArgs;
 use super::otlp_args::OtlpArgs;
-use super::outbox_args::OutboxArgs;
-use super::path_prefix_args::PathPrefixArgs;
 use super::proxy_protocol_args::ProxyProtocolArgs;
-use super::rehome_args::RehomeArgs;
-use super::relay_args::RelayArgs;
 use super::rest_args::RestArgs;
+use super::settings_flag::Flags;
 use super::socket_address::socket_address;
 use super::tls_args::TlsArgs;
 use super::token_args::TokenArgs;
@@ -92,8 +83,11 @@ pub struct ServeArgs {
     #[command(flatten)]
     pub(crate) webhooks: WebhookArgs,
 
-    #[command(flatten)]
-    pub(crate) discovery: DiscoveryArgs,
+    /// How often the names of upstreams are resolved again: each address is an app server of its own. Host
+    /// header and TLS server name stay the name's. 0: a name is one app server, whichever address answers.
+    #[arg(long, env = "TRUNKLINE_RESOLVE_INTERVAL", value_name = "SECONDS", default_value = "5s",
+          value_parser = seconds(0..=3600))]
+    pub(crate) resolve_interval: Duration,
 
     /// Links to each app server for each hub.
     #[arg(long, env = "TRUNKLINE_POOL_SIZE", value_name = "N", default_value_t = 5,
@@ -148,14 +142,20 @@ pub struct ServeArgs {
     #[command(flatten)]
     pub(crate) trust: TrustArgs,
 
-    #[command(flatten)]
-    pub(crate) path_prefix: PathPrefixArgs,
+    #[arg(
+        help = "What a load balancer puts in front of every path, such as `/realtime`: it is taken off before paths are \
+              matched. Paths without it are served too",
+        long,
+        env = "TRUNKLINE_PATH_PREFIX",
+        value_name = "PATH"
+    )]
+    pub(crate) path_prefix: Option<String>,
 
     #[command(flatten)]
     pub(crate) proxy_protocol: ProxyProtocolArgs,
 
     #[command(flatten)]
-    pub(crate) limits: LimitArgs,
+    pub(crate) limits: Flags<FrontendLimits>,
 
     /// Largest message of a client, whatever a hub allows.
     #[arg(long, env = "TRUNKLINE_MESSAGE_MAX_BYTES", value_name = "BYTES", default_value = bytes_text(MESSAGE_MAX_BYTES),
@@ -163,25 +163,25 @@ pub struct ServeArgs {
     pub(crate) message_max_bytes: usize,
 
     #[command(flatten)]
-    pub(crate) outbox: OutboxArgs,
+    pub(crate) outbox: Flags<OutboxLimits>,
 
     #[command(flatten)]
-    pub(crate) groups: GroupArgs,
+    pub(crate) groups: Flags<GroupLimits>,
 
     #[command(flatten)]
-    pub(crate) links: LinkArgs,
+    pub(crate) links: Flags<LinkSettings>,
 
     #[command(flatten)]
-    pub(crate) relay: RelayArgs,
+    pub(crate) relay: Flags<RelaySettings>,
 
     #[command(flatten)]
-    pub(crate) drain: DrainArgs,
+    pub(crate) drain: Flags<DrainSettings>,
 
     #[command(flatten)]
-    pub(crate) rehoming: RehomeArgs,
+    pub(crate) rehoming: Flags<RehomeSettings>,
 
     #[command(flatten)]
-    pub(crate) http_transports: HttpTransportArgs,
+    pub(crate) http_transports: Flags<HttpTransportSettings>,
 
     #[command(flatten)]
     pub(crate) rest: RestArgs,
@@ -260,8 +260,8 @@ impl TryFrom<ServeArgs> for Config {
     fn try_from(args: ServeArgs) -> Result<Self, ConfigError> {
         let addresses = NodeAddresses::try_from(&args)?;
         let (observer, issuer_tls) = (args.admin.clone(), args.tokens.issuer_tls());
-        let (resolve_interval, upstream_tls) = (args.discovery.resolve_interval, (&args.tls).into());
-        let (shards, drain) = (args.shards.unwrap_or_else(one_per_core), (&args.drain).into());
+        let (resolve_interval, upstream_tls) = (args.resolve_interval, (&args.tls).into());
+        let (shards, drain) = (args.shards.unwrap_or_else(one_per_core), args.drain.0);
         let (rules_file, otlp) = (args.config.clone(), args.otlp.settings()?);
         let settings = settings(args, &addresses)?;
         Ok(Self {
@@ -298,8 +298,8 @@ fn settings(args: ServeArgs, addresses: &NodeAddresses) -> Result<Settings, Conf
         accepts_dial_in: !is_development,
         has_upstreams: addresses.has_upstreams(),
         advertise: Some(advertised_address(args.advertise, addresses.listen, &addresses.upstreams)?),
-        path_prefix: PathPrefix::try_from(&args.path_prefix).map_err(ConfigError::PathPrefix)?,
-        limits: args.limits.limits(knows_balancers),
+        path_prefix: path_prefix(args.path_prefix.as_deref())?,
+        limits: args.limits.0.by_address(knows_balancers),
         proxy_protocol: args.proxy_protocol.settings(&trusted)?,
         trusted,
         trusted_headers: TrustedHeaders::try_from(&args.trust)?,
@@ -310,12 +310,12 @@ fn settings(args: ServeArgs, addresses: &NodeAddresses) -> Result<Settings, Conf
         pool_size: usize::from(args.pool_size),
         pool_turn: usize::from(args.pool_turn),
         message_max_bytes: args.message_max_bytes,
-        outbox: OutboxLimits::from(&args.outbox),
-        groups: GroupLimits::from(&args.groups),
-        links: LinkSettings::from(&args.links),
-        rehoming: RehomeSettings::from(&args.rehoming),
-        http_transports: HttpTransportSettings::from(&args.http_transports),
-        relay: args.relay.settings(knows_balancers),
+        outbox: args.outbox.0,
+        groups: args.groups.0,
+        links: args.links.0,
+        rehoming: args.rehoming.0,
+        http_transports: args.http_transports.0,
+        relay: args.relay.0.by_address(knows_balancers),
         webhooks: addresses.webhooks.clone(),
         fleet: (&args.admin).try_into()?,
         rest: (&args.rest).try_into()?,
@@ -326,6 +326,11 @@ fn settings(args: ServeArgs, addresses: &NodeAddresses) -> Result<Settings, Conf
 
 fn one_per_core() -> u16 {
     available_parallelism().ok().and_then(|cores| u16::try_from(cores.get()).ok()).unwrap_or(1)
+}
+
+fn path_prefix(given: Option<&str>) -> Result<PathPrefix, ConfigError> {
+    let given = given.filter(|text| !text.is_empty());
+    given.map_or(Ok(PathPrefix::default()), PathPrefix::new).map_err(ConfigError::PathPrefix)
 }
 
 fn upstream(url: &str) -> Result<Address, ConfigError> {

@@ -12,6 +12,10 @@ use crate::quantity::{BareUnit, QuantityError, duration_text, parse_duration, pa
 pub(crate) enum ValueError {
     #[error(transparent)]
     Quantity(#[from] QuantityError),
+    #[error(transparent)]
+    Number(#[from] std::num::ParseIntError),
+    #[error("{number} is not in {least}..={most}")]
+    NumberRange { number: i128, least: u64, most: u64 },
     #[error("must be from {least} to {most}")]
     Range { least: String, most: String },
     #[error("must be at least {least}")]
@@ -66,13 +70,23 @@ pub(crate) fn bytes<T: TryFrom<u64> + 'static>(
     }
 }
 
-/// Parser of a limit in bytes, at least so many; 0 is no limit.
-pub(crate) fn bytes_limit(least: u64) -> impl Fn(&str) -> Result<usize, ValueError> + Clone + Send + Sync + 'static {
-    move |text| match parse_size(text)? {
-        0 => Ok(usize::MAX),
+/// Reads a limit in bytes, at least so many; 0 is no limit.
+pub(crate) fn bytes_limit(least: u64, text: &str) -> Result<u64, ValueError> {
+    match parse_size(text)? {
+        0 => Ok(u64::MAX),
         size if size < least => Err(ValueError::TooSmallLimit { least: size_text(least) }),
-        size => Ok(usize::try_from(size).unwrap_or(usize::MAX)),
+        size => Ok(size),
     }
+}
+
+/// Reads a number in a range, with the texts of clap's own parsers.
+pub(crate) fn count(text: &str, range: &RangeInclusive<u64>) -> Result<u64, ValueError> {
+    let number = text.parse::<i128>()?;
+    let fits = u64::try_from(number).ok().filter(|number| range.contains(number));
+    fits.ok_or_else(|| match (*range.start(), *range.end()) {
+        (least, u64::MAX) => ValueError::TooSmall { least: least.to_string() },
+        (least, most) => ValueError::NumberRange { number, least, most },
+    })
 }
 
 /// Parses a JSON list.
@@ -83,11 +97,6 @@ pub(crate) fn json_list(text: &str) -> Result<Value, String> {
         Ok(_) => Err(example.into()),
         Err(error) => Err(format!("{example}: {error}")),
     }
-}
-
-/// Writes the default of a flag that takes whole seconds.
-pub(crate) fn seconds_text(seconds: u32) -> String {
-    duration_text(Duration::from_secs(seconds.into()))
 }
 
 /// Writes the default of a flag that takes a size.
@@ -132,8 +141,16 @@ mod tests {
 
     #[test]
     fn a_limit_of_zero_bytes_is_none_and_a_tiny_one_is_refused() {
-        assert_eq!(bytes_limit(4096)("0").unwrap(), usize::MAX);
-        assert_eq!(bytes_limit(4096)("1MiB").unwrap(), 1 << 20);
-        assert_eq!(problem(bytes_limit(4096)("1")).unwrap(), "must be 0, for no limit, or at least 4KiB");
+        assert_eq!(bytes_limit(4096, "0").unwrap(), u64::MAX);
+        assert_eq!(bytes_limit(4096, "1MiB").unwrap(), 1 << 20);
+        assert_eq!(problem(bytes_limit(4096, "1")).unwrap(), "must be 0, for no limit, or at least 4KiB");
+    }
+
+    #[test]
+    fn a_number_out_of_range_is_refused_as_clap_does() {
+        assert_eq!(count("7", &(1..=10)).unwrap(), 7);
+        assert_eq!(problem(count("-1", &(0..=10))).unwrap(), "-1 is not in 0..=10");
+        assert_eq!(problem(count("0", &(1..=u64::MAX))).unwrap(), "must be at least 1");
+        assert_eq!(problem(count("x", &(0..=10))).unwrap(), "invalid digit found in string");
     }
 }

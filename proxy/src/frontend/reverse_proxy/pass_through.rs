@@ -254,7 +254,7 @@ mod tests {
     async fn an_address_holds_no_more_requests_at_app_servers_than_it_may() {
         const MOST: usize = 256;
         let (app, mut connections) = mute_app().await;
-        let requests_per_address_max = NonZeroU32::new(256);
+        let requests_per_address_max = Some(256);
         let (shared, router) = node(&[app], RelaySettings { requests_per_address_max, ..RelaySettings::embedded() });
         let mut under_way: FuturesUnordered<_> = (0..REQUESTS).map(|_| send(router.clone(), upload(1))).collect();
         for _ in 0..REQUESTS - MOST {

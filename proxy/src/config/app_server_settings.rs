@@ -1,0 +1,188 @@
+//! Settings of what lies between this node and app servers: links, clients that lose theirs, requests.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use trunkline_protocol::limits::{LINK_RING_MAX_BYTES, RESUME_WINDOW_MS};
+use trunkline_protocol::service::SessionSettings;
+
+use super::option_group::{ANY_U32, settings};
+
+/// Requests under way from one address where addresses are those of clients: a page makes some ten at once, so this is
+/// an office; and it is a quarter of what one app server takes, so no address has it alone.
+const PASS_THROUGH_PER_ADDRESS_MAX: u32 = 256;
+
+settings! {
+    /// Settings of links to app servers.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub struct LinkSettings {
+        /// How long a link to an app server may be away before its clients are closed. A link that comes back in
+        /// time has lost nothing. 0: never resume.
+        #[flag("resume-window", Seconds(0..=600))]
+        pub resume_window_ms: u64 = RESUME_WINDOW_MS,
+
+        /// Bytes that may wait for one link's socket.
+        #[flag(
+            "link-outbox-max-bytes",
+            Bytes(4096..=u64::MAX),
+            "What may wait for one link before its clients are read no further"
+        )]
+        // Some milliseconds of a busy link. More would only be more under way when the app server asks for a client to
+        // be paused.
+        pub outbox_max_bytes: usize = 1024 * 1024,
+
+        /// Bytes that may wait for one link's socket or to be acknowledged.
+        #[flag(
+            "link-ring-max-bytes",
+            Bytes(64 * 1024..=u64::MAX),
+            "What is kept for one link until the app server acknowledges it, what waits included. When it is full \
+             its clients are read no further"
+        )]
+        pub ring_max_bytes: usize = LINK_RING_MAX_BYTES,
+    }
+}
+
+settings! {
+    /// Settings for clients that have lost their app server: how long they wait for another, and what is remembered.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub struct RehomeSettings {
+        /// How long clients are held while no app server is there; then they are told to connect again. What they send
+        /// meanwhile waits in their sockets. 0: they are told so within a second. A hub that no app server has named
+        /// for this long is forgotten, if there are app servers with others.
+        #[flag("hold-timeout", WholeSeconds(0..=86_400))]
+        // Long enough for a restart of the only app server.
+        pub hold_timeout_s: u32 = 60,
+
+        /// Also holds clients that come while no app server of a known hub is there; else they get 503 and
+        /// `Retry-After`, unless a link was lost a moment ago: then they wait for its return, as long as for a hub
+        /// handshake.
+        #[flag("hold-new", On)]
+        pub holds_new: bool = false,
+
+        /// Calls of one client that may wait for their answers before it is read no further: they are remembered, so
+        /// that each gets an error when its app server is gone.
+        #[flag("pending-calls-max", Count(1..=1_000_000))]
+        pub pending_calls_max: usize = 1_000,
+
+        /// Clients that this node gives in a second, one by one and between their calls, to an app server that has come
+        /// and has fewer than its share, as after its restart. 0: clients stay where they are until their app server
+        /// stops.
+        #[flag("app-rebalance-rate", Clients(0..=100_000))]
+        // Half of ten thousand go within a minute, and `on_rehomed` of an app server that has just started runs a
+        // hundred times a second for each node.
+        pub app_rebalance_per_s: u32 = 100,
+    }
+}
+
+settings! {
+    /// Settings of requests that are relayed to app servers and to the nodes that own a connection.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct RelaySettings {
+        /// Answer 404 to everything that is not a hub, instead of passing it through to an app server.
+        #[flag("no-pass-through", Off)]
+        pub pass_through: bool = true,
+
+        /// How long an app server may take to accept a connection for a request that is passed through.
+        #[flag("upstream-connect-timeout", Seconds(1..=600))]
+        // An app server is near, so one that takes longer won't accept at all.
+        pub upstream_connect_timeout: Duration = Duration::from_secs(5),
+
+        /// How long an app server may be silent before it begins to answer a request that is passed through. An upload
+        /// may take longer as long as it moves (`--body-timeout`); an answer that has begun may be silent for as long
+        /// as the app server likes.
+        #[flag("upstream-answer-timeout", Seconds(1..=86_400))]
+        // That of most reverse proxies.
+        pub upstream_answer_timeout: Duration = Duration::from_secs(60),
+
+        /// Requests under way to all app servers, from the head to the end of both bodies, upgraded connections
+        /// included; beyond it 503 and `Retry-After`. 0 for no limit.
+        #[flag("pass-through-max", Count(ANY_U32))]
+        // With 128 KiB of buffers for each they hold half a gigabyte.
+        pub requests_max: Option<NonZeroU32> = NonZeroU32::new(4096),
+
+        /// Requests under way to one app server; beyond it the next one is asked, and if all are full the answer is
+        /// 503. 0 for no limit.
+        #[flag("pass-through-per-upstream-max", Count(ANY_U32))]
+        // That of other proxies, and as many sockets as many a process may open.
+        pub requests_per_upstream_max: Option<NonZeroU32> = NonZeroU32::new(1024),
+
+        /// Requests under way to app servers from one address, or from one /64 of IPv6; beyond it 429. 0 for no limit
+        /// [default: 256 with `--trust`, else 0, because behind a load balancer that is not named there all clients
+        /// have its address]. Addresses of `--trust` stand for many clients and have none.
+        #[flag("pass-through-per-address-max", Count(ANY_U32))]
+        pub requests_per_address_max: Option<u32> = None,
+
+        /// Don't carry requests to the node that owns their connection: for nodes that can't reach each other. Clients
+        /// are then offered WebSockets only, because the other transports need either this or a load balancer with
+        /// stickiness.
+        #[flag("no-forward", Off)]
+        pub forward: bool = true,
+
+        /// How long the node that owns a connection may be silent before a request that was carried to it is given up;
+        /// a poll gets this on top of the time that it may wait for messages.
+        #[flag("hop-timeout", Seconds(1..=600))]
+        // Between two nodes only the network takes time.
+        pub hop_timeout: Duration = Duration::from_secs(5),
+    }
+}
+
+impl LinkSettings {
+    /// Tells whether links resume at all.
+    #[must_use]
+    pub fn can_resume(&self) -> bool {
+        self.resume_window_ms > 0
+    }
+
+    /// Returns the settings of each session.
+    #[must_use]
+    pub fn session(&self) -> SessionSettings {
+        SessionSettings::new(self.ring_max_bytes, self.resume_window_ms)
+    }
+}
+
+impl RehomeSettings {
+    /// Returns how long a new client waits for a lost link: as long as a client waits for its hub handshake, which is
+    /// also how long the hub would wait for it, and no longer than clients are held at all.
+    #[must_use]
+    pub fn link_wait(&self, handshake_timeout_ms: u64) -> Duration {
+        Duration::from_secs(self.hold_timeout_s.into()).min(Duration::from_millis(handshake_timeout_ms))
+    }
+}
+
+impl RelaySettings {
+    /// Returns the settings of a node embedded in an app: it has no app server but its own. Its tokens name no address,
+    /// so that nothing is forwarded to it.
+    #[must_use]
+    pub fn embedded() -> Self {
+        Self {
+            pass_through: false,
+            upstream_connect_timeout: Duration::ZERO,
+            upstream_answer_timeout: Duration::ZERO,
+            hop_timeout: Duration::ZERO,
+            requests_max: None,
+            requests_per_upstream_max: None,
+            ..Self::DEFAULT
+        }
+    }
+
+    /// Fills in the limit of one address if it is not given, for a node that `knows_balancers` in front of it, or has
+    /// none.
+    #[must_use]
+    pub fn by_address(mut self, knows_balancers: bool) -> Self {
+        if knows_balancers {
+            self.requests_per_address_max.get_or_insert(PASS_THROUGH_PER_ADDRESS_MAX);
+        }
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_window_of_zero_turns_resuming_off() {
+        assert!(LinkSettings::default().can_resume());
+        assert!(!LinkSettings { resume_window_ms: 0, ..LinkSettings::default() }.can_resume());
+    }
+}
