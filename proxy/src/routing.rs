@@ -18,6 +18,7 @@ mod hub_rules;
 mod message_rule;
 mod method_rule;
 mod mirror_rule;
+mod path_reading;
 mod pattern;
 mod route_rule;
 mod rule_error;

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use bytestring::ByteString;
 use http::header::COOKIE;
 use ipnet::IpNet;
-use percent_encoding::percent_decode_str;
 
 use super::case_folding::fold;
+use super::path_reading::{Doubt, PathReadings};
 use super::pattern::{Pattern, PatternError};
 use super::share::Share;
 
@@ -130,7 +130,7 @@ impl ValueSource {
 pub(crate) enum Condition {
     /// The path of the hub is as one of the patterns says.
     Hub(Box<[PathPattern]>),
-    /// The path of the request is, with its escapes decoded.
+    /// The path of the request is, as app servers may read it.
     Path(Box<[PathPattern]>),
     /// The values of this name pass the test.
     Value { source: ValueSource, name: Box<str>, test: ValueTest },
@@ -143,15 +143,14 @@ pub(crate) enum Condition {
 }
 
 impl Condition {
-    /// Whether the facts meet the condition.
+    /// Whether the facts meet the condition, where a path that can be read in two ways counts as this.
     #[must_use]
-    pub(crate) fn holds(&self, facts: &RouteFacts<'_>) -> bool {
+    pub(super) fn holds(&self, facts: &RouteFacts<'_>, doubt: Doubt) -> bool {
         match self {
             Self::Hub(patterns) => facts.hub.is_some_and(|hub| patterns.iter().any(|pattern| pattern.matches(hub))),
             Self::Path(patterns) => {
-                // What an app server reads: else an escaped letter would lead around a rejection.
-                let path = percent_decode_str(facts.path).decode_utf8_lossy();
-                patterns.iter().any(|pattern| pattern.matches(&path))
+                let matches = |path: &str| patterns.iter().any(|pattern| pattern.matches(path));
+                PathReadings::of(facts.path).match_by(doubt, matches)
             }
             Self::Value { source, name, test } => value_holds(facts, *source, name, test),
             Self::User(patterns) => facts.user.is_some_and(|user| patterns.iter().any(|pattern| pattern.matches(user))),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use http::StatusCode;
 
 use super::condition::{Condition, RouteFacts};
+use super::path_reading::Doubt;
 use crate::metrics::Counter;
 
 /// Refusal of a connection or request by a route.
@@ -59,7 +60,12 @@ impl RouteRule {
     /// First condition that does not hold; `None` if all do.
     #[must_use]
     pub(crate) fn first_failing(&self, facts: &RouteFacts<'_>) -> Option<&Condition> {
-        self.conditions.iter().find(|condition| !condition.holds(facts))
+        // Else an odd spelling of a path would lead around a rejection, or to what another route lets through.
+        let doubt = match &self.action {
+            RouteAction::Reject(_) => Doubt::Holds,
+            RouteAction::Group(_) | RouteAction::Next => Doubt::Fails,
+        };
+        self.conditions.iter().find(|condition| !condition.holds(facts, doubt))
     }
 
     /// Whether it ends the search for a route once its conditions hold; `is_up` tells whether any app server of a group

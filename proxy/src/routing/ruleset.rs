@@ -172,6 +172,43 @@ mod tests {
     }
 
     #[test]
+    fn a_rejection_by_path_sees_through_all_spellings_of_it() {
+        let at = |path| RouteFacts { path, ..RouteFacts::default() };
+        let wall = ruleset("[[routes]]\npath = '/admin*'\nreject = 403");
+        let open = ruleset("[[routes]]\npath = '/public/*'\ngroup = 'a'\n[[routes]]\nreject = 403");
+        let is_let_in = |rules: &Ruleset, path| {
+            let chosen = rules.choose_route(&at(path), |_| true, |_| {});
+            chosen.is_none_or(|rule| !matches!(rule.action, RouteAction::Reject(_)))
+        };
+        for path in [
+            "/admin/x",
+            "/ADMIN/x",
+            "/%61dmin/x",
+            "/admin%2fx",
+            "/admin;x",
+            "//admin/x",
+            "/./admin/x",
+            "/x/../admin/x",
+            "/%2e/admin/x",
+            "/%2e%2E/admin/x",
+            "/%2fadmin/x",
+            "/\\admin/x",
+            "/%5cadmin/x",
+            "/%252e%252e/admin/x",
+            "/admin/../x",
+        ] {
+            assert!(!is_let_in(&wall, path), "{path}");
+        }
+        for path in ["/", "/x//y", "/x/./y", "/x/admin", "/x%2Fadmin"] {
+            assert!(is_let_in(&wall, path), "{path}");
+        }
+        assert!(is_let_in(&open, "/public/x") && is_let_in(&open, "/public//x"));
+        for path in ["/public/../admin", "/public/%2e%2e/admin", "/x/../public/y", "/public\\..\\admin"] {
+            assert!(!is_let_in(&open, path), "{path}");
+        }
+    }
+
+    #[test]
     fn values_of_queries_headers_cookies_and_claims_are_compared() {
         let headers = [
             (text("X-Tenant"), vec![text("other"), text("acme")]),
