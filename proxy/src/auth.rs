@@ -24,7 +24,7 @@ pub use jwks::JwksSource;
 pub use key::VerifyingKey;
 pub use policy::TokenPolicy;
 pub use service_token::host_of_url;
-pub(crate) use service_token::{ClientTerms, ServiceAudience, ServiceVerifier, StickyServer};
+pub(crate) use service_token::{ClientTerms, RestAudience, ServiceAudience, ServiceVerifier, StickyServer};
 pub(crate) use token_error::TokenError;
 pub(crate) use trunkline_protocol::access_token::User;
 pub(crate) use verifier::Verifier;

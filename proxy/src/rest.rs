@@ -32,6 +32,7 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
+use crate::auth::RestAudience;
 use crate::fleet::{Fleet, FleetEntry};
 use crate::metrics::RestCounters;
 use crate::shard::Shared;
@@ -129,8 +130,10 @@ impl Rest {
         }
         let query = RestQuery::of(&head.uri);
         let verifier = &self.0.shared.admission.service_verifier;
-        let hosts = &self.0.shared.settings.rest.audience_hosts;
-        let verified = verifier.verify_rest(token.trim(), (head.uri.path(), query.application()), hosts);
+        let settings = &self.0.shared.settings;
+        let hosts = &settings.rest.audience_hosts;
+        let audience = RestAudience { hosts, without_prefix: &|path| settings.path_prefix.strip(path) };
+        let verified = verifier.verify_rest(token.trim(), (head.uri.path(), query.application()), audience);
         verified.map_err(|error| {
             let demanded = match hosts.is_empty() {
                 true => String::new(),

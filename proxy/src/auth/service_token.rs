@@ -56,6 +56,18 @@ impl ServiceAudience {
     }
 }
 
+/// Function that takes a prefix off a path, if the path has it.
+type PrefixStrip<'a> = &'a dyn for<'path> Fn(&'path str) -> Option<&'path str>;
+
+/// Demands on audiences of the data plane beside the path of a request.
+#[derive(Clone, Copy)]
+pub(crate) struct RestAudience<'a> {
+    /// Hosts that an audience may name; any, if there are none.
+    pub hosts: &'a [String],
+    /// Takes the path prefix off that this node has behind its load balancer; `None` from a path without it.
+    pub without_prefix: PrefixStrip<'a>,
+}
+
 /// Verifier of dial-in's tokens, by the access keys.
 #[derive(Debug)]
 pub(crate) struct ServiceVerifier {
@@ -97,8 +109,8 @@ impl ServiceVerifier {
     }
 
     /// Verifies a token for a request to the REST data plane: its audience is the path of the request, or the beginning
-    /// of it up to a slash, below the path prefix of a load balancer or none. The application that the request names is
-    /// a part of the hub's name. Where hosts are given, the audience names one of them.
+    /// of it up to a slash, below this node's path prefix or none. The application that the request names is a part of
+    /// the hub's name. Where hosts are given, the audience names one of them.
     ///
     /// # Errors
     /// When the token is no good.
@@ -106,12 +118,13 @@ impl ServiceVerifier {
         &self,
         token: &str,
         (path, application): (&str, Option<&str>),
-        hosts: &[String],
+        audience: RestAudience<'_>,
     ) -> Result<(), TokenError> {
         let claims = self.checked(token, true)?;
         let target = rest_segments(path, application);
+        let RestAudience { hosts, without_prefix } = audience;
         let is_host = |one: &str| hosts.is_empty() || host_of_url(one).is_some_and(|host| hosts.contains(&host));
-        let is_own = |one: &str| is_rest_audience(one, &target) && is_host(one);
+        let is_own = |one: &str| is_rest_audience(one, &target, without_prefix) && is_host(one);
         if audiences(&claims).any(is_own) { Ok(()) } else { Err(TokenError::Audience) }
     }
 
@@ -169,12 +182,14 @@ const REST_PREFIX: &str = "/api/";
 /// Whether an audience is the URL of a request with these segments, or a part of the data plane that ends with a slash
 /// and holds it. Its host does not count: a node behind a load balancer does not know its own, and the port is always
 /// missing.
-fn is_rest_audience(audience: &str, target: &[Vec<u8>]) -> bool {
+fn is_rest_audience(audience: &str, target: &[Vec<u8>], without_prefix: PrefixStrip<'_>) -> bool {
     let Some((_, rest)) = audience.split_once("://") else { return false };
-    let wanted = rest.find('/').and_then(|at| rest.get(at..)).unwrap_or_default();
+    let wanted = rest.find(['/', '?']).and_then(|at| rest.get(at..)).unwrap_or_default();
     let (path, query) = wanted.split_once('?').unwrap_or((wanted, ""));
-    // What stands before it is a path prefix, which a load balancer has taken off.
-    let Some(path) = path.find(REST_PREFIX).and_then(|at| path.get(at..)) else { return false };
+    let path = without_prefix(path).unwrap_or(path);
+    if !path.starts_with(REST_PREFIX) {
+        return false;
+    }
     let mut parameters = form_urlencoded::parse(query.as_bytes());
     let application = parameters.find(|(name, _)| name.eq_ignore_ascii_case("application")).map(|(_, value)| value);
     let wanted = rest_segments(path, application.as_deref().filter(|name| !name.is_empty()));
@@ -290,6 +305,11 @@ mod tests {
         json!({ "nameid": "vm_1", "aud": aud, "exp": unix_seconds() + 60 })
     }
 
+    /// Audiences below `/live`, or no prefix, of one of these hosts.
+    fn below_live(hosts: &[String]) -> RestAudience<'_> {
+        RestAudience { hosts, without_prefix: &|path| path.strip_prefix("/live") }
+    }
+
     fn verify(claims: &Value, hub: &str) -> Result<User, TokenError> {
         verifier().verify(&signed(Algorithm::HS256, SECRET, claims), ServiceAudience::Client, hub)
     }
@@ -332,7 +352,7 @@ mod tests {
         let hosts = ["signalr.example".to_owned(), "[::1]".to_owned()];
         let verify = |aud: &str| {
             let token = signed(Algorithm::HS256, SECRET, &claims(aud));
-            verifier().verify_rest(&token, ("/api/hubs/bench/:send", None), &hosts)
+            verifier().verify_rest(&token, ("/api/hubs/bench/:send", None), below_live(&hosts))
         };
         for good in
             ["https://SignalR.example/api/", "http://signalr.example:8080/api/hubs/bench/:send", "http://[::1]:80/api/"]
@@ -349,14 +369,14 @@ mod tests {
         }
         let several = json!({ "aud": ["http://other/api/", "http://[::1]/x"], "exp": unix_seconds() + 60 });
         let token = signed(Algorithm::HS256, SECRET, &several);
-        let refused = verifier().verify_rest(&token, ("/api/hubs/bench/:send", None), &hosts);
+        let refused = verifier().verify_rest(&token, ("/api/hubs/bench/:send", None), below_live(&hosts));
         assert_eq!(refused, Err(TokenError::Audience), "host and path are of one audience");
     }
 
     #[test]
     fn a_token_for_the_data_plane_names_a_path_or_the_part_that_holds_it() {
         let verify = |aud: &str, path: &str| {
-            verifier().verify_rest(&signed(Algorithm::HS256, SECRET, &claims(aud)), (path, None), &[])
+            verifier().verify_rest(&signed(Algorithm::HS256, SECRET, &claims(aud)), (path, None), below_live(&[]))
         };
         let path = "/api/hubs/bench/groups/red%20%26%20blue%2F%C3%A5/:send";
         for good in [
@@ -376,6 +396,10 @@ mod tests {
             "http://a/api/hubs/ben/",
             "http://a/api",
             "http://a/client/?hub=bench",
+            "http://a/client/api/?hub=bench",
+            "http://a/other/api/",
+            "http://a/live/live/api/",
+            "http://a?/api/",
             "http://a/",
             "/api/",
             "",
@@ -383,14 +407,15 @@ mod tests {
             assert_eq!(verify(bad, path), Err(TokenError::Audience), "{bad}");
         }
         let expired = json!({ "aud": "http://a/api/", "exp": unix_seconds() - 3600 });
-        let refused = verifier().verify_rest(&signed(Algorithm::HS256, SECRET, &expired), (path, None), &[]);
+        let refused =
+            verifier().verify_rest(&signed(Algorithm::HS256, SECRET, &expired), (path, None), below_live(&[]));
         assert_eq!(refused, Err(TokenError::Expired));
     }
 
     #[test]
     fn a_token_for_one_hub_is_for_no_hub_whose_name_begins_with_it() {
         let of_chat = signed(Algorithm::HS256, SECRET, &claims("http://a/api/hubs/chat/"));
-        let verify = |path: &str, application| verifier().verify_rest(&of_chat, (path, application), &[]);
+        let verify = |path: &str, application| verifier().verify_rest(&of_chat, (path, application), below_live(&[]));
         assert_eq!(verify("/api/hubs/chat/:send", None), Ok(()));
         assert_eq!(verify("/api/hubs/ch%61t/:send", None), Ok(()), "the same name, written in another way");
         for path in ["/api/hubs/chat%2Fadmin/:send", "/api/hubs/chat%2F%26hub=admin/:generateToken", "/api/hubs%2Fchat"]
@@ -403,7 +428,11 @@ mod tests {
     #[test]
     fn an_application_is_a_part_of_the_name_of_the_hub() {
         let verify = |aud: &str, path: &str, application| {
-            verifier().verify_rest(&signed(Algorithm::HS256, SECRET, &claims(aud)), (path, application), &[])
+            verifier().verify_rest(
+                &signed(Algorithm::HS256, SECRET, &claims(aud)),
+                (path, application),
+                below_live(&[]),
+            )
         };
         let path = "/api/hubs/chat/:send";
         for good in [
