@@ -147,6 +147,12 @@ async fn the_router_gets_the_rest() {
     evil.read_to_string(&mut answer).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 403 ") && answer.contains("connection: close\r\n"), "{answer}");
     assert_eq!((answer.matches("HTTP/1.1").count(), app.routed()), (1, 4), "{answer}");
+
+    // Case counts in the router, so it counts here.
+    let mut shouting = app.connect().await;
+    let upgrade = EVIL_UPGRADE.replace("origin: https://evil.example\r\n", "");
+    shouting.write_all(format!("GET /CHAT HTTP/1.1\r\nhost: app\r\n{upgrade}").as_bytes()).await.unwrap();
+    assert_eq!(read_until(&mut shouting, "\r\n").await, "HTTP/1.1 404 Not Found\r\n");
 }
 
 #[tokio::test]

@@ -72,9 +72,12 @@ impl Endpoint {
         self.layered(routes.layer(cors)).with_state(self)
     }
 
-    /// Whether a hub has the path of a request.
+    /// Whether a hub has the path of a request in the router of an app, where case counts and a last slash does not.
     pub(crate) fn has_hub_at(&self, request: &Request) -> bool {
-        self.shared.hubs.find(request.uri().path()).is_some()
+        let path = request.uri().path();
+        let hub = self.shared.hubs.find(path);
+        let without_slash = path.strip_suffix('/').unwrap_or(path);
+        hub.is_some_and(|hub| hub.settings().path.trim_end_matches('/') == without_slash)
     }
 
     /// Answers a request for a WebSocket of a hub as the router does, but without it; `None` if it is for something
