@@ -43,6 +43,9 @@ pub const RESTORE_PARAMETER: &str = "restore";
 pub const PRIVATE_HEADER_PREFIX: &str = "x-trunkline-";
 /// Prefix of the headers of the Azure SignalR service, in lower case; a proxy drops them from requests of clients.
 pub const SERVICE_HEADER_PREFIX: &str = "asrs-";
+/// Prefix of the headers of webhook events and of app servers that dial in, in lower case; a proxy drops them from
+/// requests of clients.
+pub const SERVICE_EVENT_HEADER_PREFIX: &str = "x-asrs-";
 /// Header of a channel's upgrade and of its answer: a message of the handshake.
 pub const HELLO_HEADER: &str = "x-trunkline-hello";
 /// Header of a channel's upgrade: the minute in which its hello was made, and the proof of it. Optional.

@@ -6,7 +6,7 @@ use http::header::{
     PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, RANGE, REFERER, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
     USER_AGENT, VIA,
 };
-use trunkline_protocol::wire::{PRIVATE_HEADER_PREFIX, SERVICE_HEADER_PREFIX};
+use trunkline_protocol::wire::{PRIVATE_HEADER_PREFIX, SERVICE_EVENT_HEADER_PREFIX, SERVICE_HEADER_PREFIX};
 
 use crate::frontend::forwarded_header::REAL_IP;
 
@@ -46,7 +46,7 @@ const END_TO_END: [HeaderName; 14] = [
 ];
 
 /// Beginnings of the names of more such headers.
-const END_TO_END_PREFIXES: [&str; 8] = [
+const END_TO_END_PREFIXES: [&str; 9] = [
     "accept",
     "access-control-",
     "content-",
@@ -55,6 +55,7 @@ const END_TO_END_PREFIXES: [&str; 8] = [
     "x-forwarded-",
     PRIVATE_HEADER_PREFIX,
     SERVICE_HEADER_PREFIX,
+    SERVICE_EVENT_HEADER_PREFIX,
 ];
 
 /// Trailers of these names are meant for whoever checks a body, unlike others that begin alike.
@@ -143,6 +144,11 @@ pub(crate) fn drop_private(headers: &mut HeaderMap) {
     remove_if(headers, |name| name.starts_with(PRIVATE_HEADER_PREFIX));
 }
 
+/// Removes the headers by which an app server knows nodes and webhook events.
+pub(crate) fn drop_service(headers: &mut HeaderMap) {
+    remove_if(headers, |name| name.starts_with(SERVICE_HEADER_PREFIX) || name.starts_with(SERVICE_EVENT_HEADER_PREFIX));
+}
+
 /// Whether an upgrade may go on: HTTP/2 in a tunnel carries requests past every check here.
 fn may_tunnel(protocol: &HeaderValue) -> bool {
     protocol.to_str().is_ok_and(|text| text.split(',').all(|one| !one.trim().to_ascii_lowercase().starts_with("h2")))
@@ -223,6 +229,7 @@ mod tests {
             ("x_forwarded_for", "6.6.6.6"),
             ("x_trunkline-user", "mallory"),
             ("x-real_ip", "6.6.6.6"),
+            ("x_asrs_user_id", "mallory"),
             ("content_length", "5"),
             ("x.forwarded.proto", "https"),
             ("my_own", "stays"),
@@ -258,5 +265,12 @@ mod tests {
         let mut headers = headers(&[("x-trunkline-forward", "x"), ("x-trunkline-anything", "x"), ("x-other", "x")]);
         drop_private(&mut headers);
         assert_eq!(headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["x-other"]);
+    }
+
+    #[test]
+    fn headers_of_webhook_events_are_removed() {
+        let mut headers = headers(&[("x-asrs-event", "x"), ("asrs-migrate-to", "x"), ("x-asr", "x")]);
+        drop_service(&mut headers);
+        assert_eq!(headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["x-asr"]);
     }
 }

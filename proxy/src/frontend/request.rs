@@ -5,7 +5,9 @@ use http::HeaderMap;
 use http::header::{AUTHORIZATION, TRAILER};
 use http::request::Parts;
 use trunkline_protocol::manifest::Transport;
-use trunkline_protocol::wire::{self, PRIVATE_HEADER_PREFIX, REMOTE_HEADER, SERVICE_HEADER_PREFIX, TRANSPORT_HEADER};
+use trunkline_protocol::wire::{
+    self, PRIVATE_HEADER_PREFIX, REMOTE_HEADER, SERVICE_EVENT_HEADER_PREFIX, SERVICE_HEADER_PREFIX, TRANSPORT_HEADER,
+};
 
 use crate::frontend::forwarded_header::FORWARDED_FOR;
 use crate::frontend::hop_header::HOP_BY_HOP;
@@ -43,7 +45,8 @@ pub(crate) fn headers(parts: &Parts, transport: Transport) -> Vec<(ByteString, V
 }
 
 fn is_reserved(name: &str) -> bool {
-    name == FORWARDED_FOR.as_str() || name.starts_with(PRIVATE_HEADER_PREFIX) || name.starts_with(SERVICE_HEADER_PREFIX)
+    let prefixes = [PRIVATE_HEADER_PREFIX, SERVICE_HEADER_PREFIX, SERVICE_EVENT_HEADER_PREFIX];
+    name == FORWARDED_FOR.as_str() || prefixes.iter().any(|prefix| name.starts_with(prefix))
 }
 
 fn is_for_one_hop(name: &str) -> bool {
@@ -84,6 +87,7 @@ mod tests {
                 .header("x-trunkline-remote", "6.6.6.6:6")
                 .header("x-trunkline-transport", "Pigeons")
                 .header("asrs-migrate-from", "x")
+                .header("x-asrs-user-id", "mallory")
                 .header("cookie", "a=1")
                 .header("cookie", "b=2"),
         );

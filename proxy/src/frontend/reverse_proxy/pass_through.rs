@@ -100,6 +100,8 @@ impl<'a> PassThrough<'a> {
         let (mut parts, body) = request.into_parts();
         let client = parts.extensions.remove();
         let upgrade = next_hop::prepare_request(&mut parts);
+        // A back end of webhooks may be behind pass-through as well.
+        hop_header::drop_service(&mut parts.headers);
         x_forwarded::set_headers(&mut parts);
         if let Some(protocol) = &upgrade {
             hop_header::set_upgrade(&mut parts.headers, protocol.clone());
