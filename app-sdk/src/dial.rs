@@ -10,7 +10,6 @@
 //! service can't resume one, and moves the clients itself. While the service can't be reached one slot of a hub tries,
 //! and the others wait for it.
 
-mod back_off;
 mod dial_error;
 mod dialled_service;
 mod pool_pings;

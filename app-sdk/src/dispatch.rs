@@ -13,17 +13,15 @@
 
 mod app_code;
 mod connection_ends;
-mod handovers;
 mod hook_runner;
 mod invocation;
 mod node_move;
-mod reassignment;
+mod reassignments;
 mod restoration;
 mod result_routing;
 mod running_call;
 #[cfg(test)]
 mod simulation;
-mod thread_hold;
 mod worker;
 
 use std::sync::{Arc, Weak};
@@ -48,8 +46,7 @@ use crate::connection::{
 };
 use crate::context::Context;
 use crate::endpoint::Endpoint;
-use crate::error::HubError;
-use crate::error::text;
+use crate::error::{HubError, text};
 use crate::exclusive::TaskRunner;
 use crate::hub::{BuiltHub, HubSettings};
 use crate::hub_core::HubCore;
@@ -57,10 +54,10 @@ use crate::node::Node;
 use crate::outbound::{ID_IN_USE, Outbound};
 use crate::presence::Presence;
 use connection_ends::ConnectionEnds;
-use handovers::Handovers;
 use hook_runner::HookRunner;
 use invocation::MethodCalls;
 use node_move::NodeMoves;
+use reassignments::Reassignments;
 use restoration::Restorations;
 use result_routing::ResultRouter;
 
@@ -78,7 +75,7 @@ pub(crate) struct Dispatcher {
     tasks: TaskTracker,
     ends: Arc<ConnectionEnds>,
     moves: NodeMoves,
-    pub(crate) handovers: Handovers,
+    pub(crate) reassignments: Reassignments,
     results: Arc<ResultRouter>,
     calls: MethodCalls,
     hooks: HookRunner,
@@ -96,7 +93,7 @@ impl Dispatcher {
             let ends = Arc::new(ConnectionEnds::new(Arc::clone(&core), workers, settings.detailed_errors));
             let results = Arc::new(ResultRouter::new(Arc::clone(&core)));
             let moves = NodeMoves::new(Arc::clone(&core), Arc::clone(&ends), tasks.clone());
-            let handovers = Handovers::new(Arc::clone(&core), Arc::clone(&ends), Arc::clone(&results));
+            let reassignments = Reassignments::new(Arc::clone(&core), Arc::clone(&ends), Arc::clone(&results));
             let hooks = HookRunner::new(Arc::clone(&core), Arc::clone(&methods), Arc::clone(&ends));
             let calls = MethodCalls::new(Arc::clone(&core), methods, settings.detailed_errors, tasks.clone());
             let restorations = Restorations::new(Arc::clone(&core), Arc::clone(&ends));
@@ -108,7 +105,7 @@ impl Dispatcher {
                 tasks,
                 ends,
                 moves,
-                handovers,
+                reassignments,
                 results,
                 calls,
                 hooks,
@@ -126,7 +123,7 @@ impl Dispatcher {
             let detail = format!("the connection was opened for {}", connection.protocol().name());
             return self.ends.refuse_handshake(connection, &HandshakeError::Malformed { detail });
         }
-        if connection.request().is_rehomed {
+        if connection.request().is_reassigned {
             let context = self.context(connection, CallKind::ConnectHook);
             return self.hooks.rehomed(connection, context).await;
         }
@@ -203,11 +200,11 @@ impl Endpoint for Arc<Dispatcher> {
         let connection = Arc::new(Connection::new(ConnectRequest::new(body, &message), protocol, home));
         if let Err(present) = self.core.connections.insert(&connection) {
             // The word of its new node is lost with the link that carried it.
-            let has_moved = connection.request().is_rehomed && present.home().may_have_moved();
+            let has_moved = connection.request().is_reassigned && present.home().may_have_moved();
             if !present.node().is_same(node) && !has_moved {
                 return self.core.outbound.refuse(node, connection_id, Cause::IdInUse, ID_IN_USE);
             }
-            if connection.request().is_rehomed {
+            if connection.request().is_reassigned {
                 self.ends.supersede(&present, &connection);
             } else {
                 // The proxy opens an id anew when it knows that the old connection is gone.
@@ -218,7 +215,7 @@ impl Endpoint for Arc<Dispatcher> {
             }
         }
         self.core.metrics().connections.inc();
-        if !connection.request().is_rehomed {
+        if !connection.request().is_reassigned {
             self.core.metrics().opened.inc();
         }
         let (hub, node, connection) = (self.core.name(), node.name(), short(connection.id()));
@@ -253,8 +250,8 @@ impl Endpoint for Arc<Dispatcher> {
         }
         let reason = close.reason();
         match reason.next_home {
-            Some("") if reason.is_if_idle => self.handovers.begin_idle(&connection),
-            Some("") => self.handovers.begin(&connection),
+            Some("") if reason.is_if_idle => self.reassignments.begin_idle(&connection),
+            Some("") => self.reassignments.begin(&connection),
             Some(_) => self.ends.let_go(&connection),
             None => self.ends.handle_closed(&connection, ConnectionClose::from_frame(&close)),
         }

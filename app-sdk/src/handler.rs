@@ -6,7 +6,6 @@
 //! ```
 
 pub(crate) mod arity;
-mod bindable;
 #[doc(hidden)]
 pub mod check;
 pub(crate) mod filter;
@@ -25,9 +24,9 @@ use crate::error::HubError;
 use crate::metrics::MethodMetrics;
 
 use arity::for_each_arity;
-pub(crate) use bindable::Bindable;
 use filter::Filters;
 pub use filter::{Filter, HubCall, HubCallKind, Next};
+pub(crate) use hook::Bindable;
 pub use hook::{Hook, IntoEnd};
 use policy::Policies;
 pub use policy::Policy;

@@ -1,7 +1,6 @@
 //! Builder of a hub: path, methods, settings.
 
 mod hub_settings;
-mod method_table;
 mod methods;
 
 use std::fmt;
@@ -26,7 +25,7 @@ use crate::presence::{
 use crate::typescript::{SignatureFn, TypedHandler, TypedMethods};
 
 pub(crate) use hub_settings::{HubSettings, checked_name, millis};
-pub(crate) use method_table::MethodTable;
+pub(crate) use methods::MethodTable;
 pub use methods::Methods;
 
 /// Times for which what lost clients had may be kept. In less nobody comes back; for longer it would be a store, which

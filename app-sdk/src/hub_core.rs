@@ -15,17 +15,13 @@ mod acks;
 mod awaited_results;
 mod client_sends;
 mod connections;
-mod expected_result;
 mod fence;
 mod lost_clients;
-mod parting;
-mod question_limit;
-mod recent_ids;
+mod reassigned;
 mod registry;
 mod restorables;
 mod result_requests;
 mod result_wait;
-mod take_overs;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -46,22 +42,19 @@ use crate::naming::{Codec, Naming};
 use crate::node::Node;
 use crate::outbound::Outbound;
 
-pub(crate) use acks::Acks;
+use acks::QuestionLimit;
+pub(crate) use acks::{Acks, WAITING_MAX};
 use awaited_results::AwaitedResults;
 use client_sends::{ClientSends, connection_data};
 use connections::Connections;
-pub(crate) use expected_result::ExpectedResult;
 pub(crate) use fence::{announce_shutdown, fence};
 pub(crate) use lost_clients::LostClient;
-use question_limit::QuestionLimit;
-pub(crate) use question_limit::WAITING_MAX;
-use recent_ids::RecentIds;
+pub(crate) use reassigned::TakenOver;
+use reassigned::{RecentIds, TakeOvers};
 use restorables::Restorables;
 pub(crate) use result_requests::{Addressee, ClientResult, ClientSilence, TooManyRequests};
 use result_requests::{ID_PREFIX, Registered};
-pub(crate) use result_wait::{InboxOverfull, ResultWait};
-use take_overs::TakeOvers;
-pub(crate) use take_overs::TakenOver;
+pub(crate) use result_wait::{ExpectedResult, InboxOverfull, ResultWait};
 
 /// Core of one hub.
 pub(crate) struct HubCore {
@@ -74,10 +67,10 @@ pub(crate) struct HubCore {
     pub(crate) acks: Acks,
     pub(crate) client_results: AwaitedResults,
     pub(crate) taken_over: TakeOvers,
-    /// A connection was ever about to be handed over: what is waited for matters to that.
-    has_handovers: AtomicBool,
+    /// A connection was ever about to be reassigned: what is waited for matters to that.
+    has_reassignments: AtomicBool,
     /// Ids of the connections that other app servers have got from this one a while ago.
-    pub(crate) handed_over: RecentIds,
+    pub(crate) reassigned: RecentIds,
     /// Limit of the questions about groups and users.
     pub(crate) questions: QuestionLimit,
     /// Lost clients that may get their groups and items back.
@@ -97,8 +90,8 @@ impl HubCore {
             acks: Acks::default(),
             client_results: AwaitedResults::new(&instance, &limits),
             taken_over: TakeOvers::default(),
-            has_handovers: AtomicBool::new(false),
-            handed_over: RecentIds::default(),
+            has_reassignments: AtomicBool::new(false),
+            reassigned: RecentIds::default(),
             questions: QuestionLimit::default(),
             lost: Restorables::new(&limits),
             instance,
@@ -227,46 +220,46 @@ impl HubCore {
         if let Some(operation) = inbox.poll_flow(&self.limits) {
             self.outbound.control_flow(&connection.node(), connection.shared_id(), operation);
         }
-        if inbox.is_reassigning()
+        if inbox.reassignment.has_begun()
             && connection.node().reads_on()
-            && let Some(operation) = inbox.poll_handover(self.client_results.is_asked(connection.id()))
+            && let Some(operation) = inbox.poll_reassignment(self.client_results.is_asked(connection.id()))
         {
             self.outbound.control_flow(&connection.node(), connection.shared_id(), operation);
         }
     }
 
-    /// Begins to hand a connection over: nothing more comes from its client, unless its proxy is asked to read on.
+    /// Begins to reassign a connection: nothing more comes from its client, unless its proxy is asked to read on.
     /// Returns whether a worker must start.
     #[must_use = "a worker must start"]
     pub(crate) fn begin_reassignment(&self, connection: &Connection) -> bool {
-        self.has_handovers.store(true, Ordering::Relaxed);
+        self.has_reassignments.store(true, Ordering::Relaxed);
         connection.inbox().begin_reassignment()
     }
 
-    /// Begins to hand a connection over if nothing of it runs and no result of its client is waited for; otherwise its
+    /// Begins to reassign a connection if nothing of it runs and no result of its client is waited for; otherwise its
     /// proxy is told to read the client on, and the connection stays. Returns whether a worker must start.
     #[must_use = "a worker must start"]
     pub(crate) fn begin_idle_reassignment(&self, connection: &Connection) -> bool {
         let mut inbox = connection.inbox();
         if inbox.is_quiet() && !self.client_results.is_asked(connection.id()) {
-            self.has_handovers.store(true, Ordering::Relaxed);
+            self.has_reassignments.store(true, Ordering::Relaxed);
             return inbox.begin_reassignment();
         }
         self.outbound.control_flow(&connection.node(), connection.shared_id(), FlowOperation::ReadOn);
         false
     }
 
-    /// Advances the hand-over of a connection, after what is waited for has changed. Returns whether a worker must
+    /// Advances the reassignment of a connection, after what is waited for has changed. Returns whether a worker must
     /// start.
     #[must_use = "a worker must start"]
-    pub(crate) fn advance_handover(&self, connection: &Connection) -> bool {
+    pub(crate) fn advance_reassignment(&self, connection: &Connection) -> bool {
         let mut inbox = connection.inbox();
         self.apply_flow_control(connection, &mut inbox);
-        inbox.is_reassigning() && inbox.start_handover(self.client_results.is_asked(connection.id()))
+        inbox.reassignment.has_begun() && inbox.start_reassignment(self.client_results.is_asked(connection.id()))
     }
 
     /// Offers a connection to its proxy for another app server; never waits.
-    pub(crate) fn hand_over(&self, node: &Node, mut close: CloseConnection) {
+    pub(crate) fn offer(&self, node: &Node, mut close: CloseConnection) {
         close.headers.push(header_of(MIGRATE_TO_HEADER, ""));
         self.outbound.control(node, &ServiceMessage::CloseConnection(close));
     }
@@ -301,9 +294,9 @@ impl HubCore {
         self.requests_changed(connection_id);
     }
 
-    /// Has a client read on, or not any more, that is about to be handed over.
+    /// Has a client read on, or not any more, that is about to be reassigned.
     fn requests_changed(&self, connection_id: &str) {
-        if self.has_handovers.load(Ordering::Relaxed)
+        if self.has_reassignments.load(Ordering::Relaxed)
             && let Some(connection) = self.connections.get(connection_id)
         {
             let mut inbox = connection.inbox();

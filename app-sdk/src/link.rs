@@ -14,17 +14,14 @@
 mod app_socket;
 mod attached;
 mod endpoint_sink;
-mod far_service;
+mod peer;
 mod proxy_log;
 mod session;
 mod session_keeper;
-mod session_policy;
-mod slot_key;
 mod slots;
 
 pub(crate) use app_socket::{AppSocket, DialledSocket, DialledStream, LinkReader, LinkSocket, LinkWriter};
 pub(crate) use attached::Link;
-pub(crate) use far_service::{Service, ServicePings};
+pub(crate) use peer::{Service, ServicePings, SlotKey};
 pub(crate) use session::SessionTerms;
-pub(crate) use slot_key::SlotKey;
 pub(crate) use slots::{Refused, Slots};

@@ -87,7 +87,6 @@
 mod codec;
 mod deserializer;
 mod letter_case;
-mod name_visitor;
 mod serializer;
 
 pub use codec::{Codec, Naming};

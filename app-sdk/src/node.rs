@@ -3,8 +3,7 @@
 //! A service that was dialled has a node for each server connection: what is for a client goes over the connection that
 //! carries it, because the service may hold that one at another place than its others.
 
-mod link_pool;
-
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 
@@ -15,7 +14,6 @@ use trunkline_protocol::service::Capabilities;
 
 use crate::sync::{lock, read, write};
 
-use link_pool::LinkPool;
 #[cfg(test)]
 pub(crate) use tests::{next_piece, open_outbox};
 
@@ -182,7 +180,7 @@ impl Node {
         self.capabilities.tells_presence
     }
 
-    /// Whether the proxy reads a client on during its hand-over, when it is asked to.
+    /// Whether the proxy reads a client on during its reassignment, when it is asked to.
     pub(crate) fn reads_on(&self) -> bool {
         self.capabilities.knows_handovers
     }
@@ -294,6 +292,56 @@ impl Node {
 
     fn send_link(&self) -> Option<Arc<LinkOutbox>> {
         read(&self.pool).send_link().map(Arc::clone)
+    }
+}
+
+/// The live link sessions of one node, and its send link, which carries all downward frames. A pure value.
+///
+/// The send link is the open slot with the lowest number when it is chosen. It stays that while its session lives, even
+/// if its socket is away or a lower slot opens meanwhile, because moving would mix the order of what is under way.
+#[derive(Debug)]
+struct LinkPool<L> {
+    live: BTreeMap<u32, L>,
+    chosen: Option<u32>,
+}
+
+impl<L> Default for LinkPool<L> {
+    fn default() -> Self {
+        Self { live: BTreeMap::new(), chosen: None }
+    }
+}
+
+impl<L> LinkPool<L> {
+    /// Adds the session of a slot.
+    fn open(&mut self, slot: u32, link: L) {
+        self.live.insert(slot, link);
+        self.chosen = self.chosen.or(Some(slot));
+    }
+
+    /// Removes the session of a slot. If it was the send link, the next one is chosen; one without a socket only when
+    /// all are without.
+    fn end(&mut self, slot: u32, is_open: impl Fn(&L) -> bool) -> Option<L> {
+        let ended = self.live.remove(&slot);
+        if self.chosen == Some(slot) {
+            let open = self.live.iter().find(|(_, link)| is_open(link));
+            self.chosen = open.or_else(|| self.live.iter().next()).map(|(slot, _)| *slot);
+        }
+        ended
+    }
+
+    /// The send link; `None` when no session lives.
+    fn send_link(&self) -> Option<&L> {
+        self.live.get(&self.chosen?)
+    }
+
+    /// Iterates over all live sessions.
+    fn iter(&self) -> impl Iterator<Item = &L> {
+        self.live.values()
+    }
+
+    /// Whether no session lives.
+    fn is_empty(&self) -> bool {
+        self.live.is_empty()
     }
 }
 
@@ -456,5 +504,55 @@ mod tests {
         assert!(ended.was_last);
         assert_eq!(ended.lost_frames, 1);
         assert_eq!(node.try_send(&Bytes::from_static(b"a")), Some(false));
+    }
+
+    fn pool(slots: &[u32]) -> LinkPool<u32> {
+        let mut pool = LinkPool::default();
+        for &slot in slots {
+            pool.open(slot, slot);
+        }
+        pool
+    }
+
+    #[test]
+    fn the_first_link_to_open_is_the_send_link_and_stays_it() {
+        let pool = pool(&[3, 0, 1]);
+        assert_eq!(pool.send_link(), Some(&3));
+    }
+
+    #[test]
+    fn when_the_send_link_ends_the_lowest_open_slot_is_next() {
+        let mut pool = pool(&[3, 4, 1, 2]);
+        assert_eq!(pool.end(3, |_| true), Some(3));
+        assert_eq!(pool.send_link(), Some(&1));
+        pool.open(0, 0);
+        assert_eq!(pool.send_link(), Some(&1), "a lower slot that opens later changes nothing");
+    }
+
+    #[test]
+    fn a_link_without_a_socket_is_chosen_only_when_all_are() {
+        let mut some = pool(&[0, 1, 2]);
+        some.end(0, |&slot| slot == 2);
+        assert_eq!(some.send_link(), Some(&2));
+        let mut none = pool(&[0, 1, 2]);
+        none.end(0, |_| false);
+        assert_eq!(none.send_link(), Some(&1));
+    }
+
+    #[test]
+    fn the_end_of_another_link_changes_nothing() {
+        let mut pool = pool(&[0, 1]);
+        pool.end(1, |_| true);
+        assert_eq!(pool.send_link(), Some(&0));
+    }
+
+    #[test]
+    fn without_links_there_is_no_send_link() {
+        let mut pool = pool(&[0]);
+        pool.end(0, |_| true);
+        assert!(pool.is_empty());
+        assert_eq!(pool.send_link(), None);
+        pool.open(2, 2);
+        assert_eq!(pool.send_link(), Some(&2));
     }
 }

@@ -8,7 +8,6 @@
 //! kinds. Sockets are read and written elsewhere. A send to many counts itself until it is queued at all proxies, so
 //! that a connection that moves from one to another gets it from one of them.
 
-mod many_frame;
 mod proxies;
 mod replay_buffer;
 
@@ -36,7 +35,7 @@ use trunkline_link::{LinkOutbox, ManySend, MoveQueue};
 use crate::node::{Node, NodeName};
 use crate::sync::{read, write};
 
-pub(crate) use many_frame::ManyFrame;
+pub(crate) use proxies::ManyFrame;
 use proxies::Proxies;
 
 /// Error for the later of two connections with one id, which needs two nodes with one name.

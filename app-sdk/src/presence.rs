@@ -10,8 +10,6 @@
 mod entry;
 mod notice;
 mod notice_hook;
-mod source;
-mod subject;
 mod view;
 
 use std::panic::AssertUnwindSafe;

@@ -12,9 +12,9 @@ mod raw_connection;
 mod raw_core;
 mod raw_dispatcher;
 mod raw_handler;
-mod raw_handover;
 mod raw_inbox;
 mod raw_message;
+mod raw_reassignment;
 
 use std::fmt;
 use std::sync::Arc;

@@ -15,7 +15,6 @@ mod serve;
 mod server_core;
 mod service_negotiation;
 mod stop_signal;
-mod supervisor;
 mod user;
 mod user_extractor;
 mod user_token;

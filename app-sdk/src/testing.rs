@@ -51,14 +51,12 @@ mod client_inbox;
 mod client_wire;
 mod far_clients;
 mod far_end;
-mod far_presence;
 #[cfg(test)]
 mod from_outside;
+mod leaving;
 mod received;
-mod rehoming;
 mod test_call;
 mod test_client;
-mod test_hub;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -78,15 +76,14 @@ use crate::hub::Hub;
 use crate::server::{Server, ServerHandle};
 
 pub use call_error::{CallError, ConnectError, RehomeError};
+pub use leaving::Leaving;
 pub use received::{FromArguments, Received};
-pub use rehoming::Leaving;
 pub use test_call::{TestCall, TestStream};
 pub use test_client::TestClient;
 
 use admission::{Admitted, Credentials, Gate, admit};
-use far_end::FarEnd;
+use far_end::{FarEnd, TestHub};
 use test_client::Opening;
-use test_hub::TestHub;
 
 /// Server without a network, for tests; or a fleet of them.
 #[derive(Debug)]
@@ -219,7 +216,7 @@ impl TestServer {
     pub async fn rehome(&self, client: &mut TestClient, leaving: Leaving) -> Result<(), RehomeError> {
         let is_its = |hub: &&Arc<TestHub>| Arc::ptr_eq(&hub.far_end, &client.wire().far_end);
         let hub = self.hubs.values().find(is_its).ok_or(RehomeError::NoOther)?;
-        rehoming::rehome(hub, client, leaving).await
+        leaving::reassign(hub, client, leaving).await
     }
 
     /// Ends all connections, and waits until `on_disconnected` has run for each.

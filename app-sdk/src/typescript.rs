@@ -52,7 +52,6 @@
 
 mod declarations;
 mod signature;
-mod type_script_error;
 mod value_type;
 
 use std::fmt::Write;
@@ -61,11 +60,12 @@ use std::path::Path;
 pub use ts_rs::{self, TS};
 
 #[doc(hidden)]
-pub use declarations::Declarations;
+pub use declarations::{Declarations, TypeScriptError};
 #[doc(hidden)]
-pub use signature::{ClientMethod, MethodReply, Signature, SignatureFn};
-pub use signature::{TypedHandler, TypedItem, TypedMethods, TypedParameter, TypedReply};
-pub use type_script_error::TypeScriptError;
+pub use signature::{
+    ClientMethod, MethodReply, Signature, SignatureFn, TypedHandler, TypedItem, TypedMethods, TypedParameter,
+    TypedReply,
+};
 
 /// Builder of one file of TypeScript types: hubs, what their clients offer, and all types that these use.
 #[derive(Debug, Default)]

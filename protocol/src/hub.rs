@@ -16,7 +16,6 @@ mod hub_message;
 mod json_encoding;
 mod members;
 mod message_pack_encoding;
-mod payload;
 mod protocol;
 mod replay;
 mod replay_queue;
@@ -31,8 +30,7 @@ pub use handshake::{
 pub use hub_message::{
     CancelInvocation, Close, Completion, Headers, HubMessage, HubMessageError, Invocation, Outcome, StreamItem,
 };
-pub use payload::{Payload, PayloadError};
-pub use protocol::HubProtocol;
+pub use protocol::{HubProtocol, Payload, PayloadError};
 pub use replay::{ReceivedSequence, ReplayBuffer, SequenceGap};
 pub use replay_queue::ReplayQueue;
 pub use scan::{MessageKind, Scan, ScanError};

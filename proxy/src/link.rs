@@ -227,7 +227,9 @@ fn unheard_ends(frames: &UndeliveredFrames) -> Vec<ByteString> {
     let mut ids = Vec::new();
     while let Ok(Some(body)) = buffer.next_body() {
         match ServiceMessage::decode(&body) {
-            Ok(Some(ServiceMessage::CloseConnection(close))) if !close.is_hand_over() => ids.push(close.connection_id),
+            Ok(Some(ServiceMessage::CloseConnection(close))) if !close.is_reassignment() => {
+                ids.push(close.connection_id)
+            }
             Ok(Some(ServiceMessage::OpenConnection(open))) if open.origin().ended.is_some() => {
                 ids.push(open.connection_id);
             }

@@ -162,7 +162,7 @@ impl Client {
             SendTarget::Caller(caller) if core.connections.contains(caller) => {
                 ClientLocation::Local(Arc::clone(caller))
             }
-            SendTarget::Caller(caller) if caller.inbox().is_handed_over() => {
+            SendTarget::Caller(caller) if caller.inbox().reassignment.is_elsewhere() => {
                 ClientLocation::Leaving(caller.shared_id())
             }
             SendTarget::Caller(caller) => ClientLocation::Disconnected(caller.shared_id()),
@@ -187,7 +187,7 @@ async fn request_local(
     let mut expected = registered.map_err(|error| too_many(core, error))?;
     // Looked up after the result is expected: the close either fails the request or is seen here.
     if !core.connections.contains(connection) {
-        let is_elsewhere = connection.inbox().is_handed_over();
+        let is_elsewhere = connection.inbox().reassignment.is_elsewhere();
         return Ok(if is_elsewhere { ClientResult::Leaving } else { ClientResult::Disconnected });
     }
     let payloads = encode::invocation(method, arguments, core.naming, &[connection.protocol()], Some(expected.id()))?;

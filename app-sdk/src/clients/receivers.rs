@@ -91,7 +91,9 @@ impl Receivers {
         let Some(connection) = known else { return Ok(None) };
         let payloads = encode::invocation(method, arguments, self.core.naming, &[connection.protocol()], None)?;
         let taken = self.core.to(&connection).call(payloads).await?;
-        let has_left = taken.is_none() && !self.core.connections.contains(&connection) && connection.inbox().goes_on();
+        let has_left = taken.is_none()
+            && !self.core.connections.contains(&connection)
+            && connection.inbox().reassignment.goes_on();
         Ok((!has_left).then(|| Carriers::one(taken)))
     }
 

@@ -26,7 +26,7 @@ const PRIVATE_HEADERS: [&str; 6] =
 #[derive(Debug)]
 pub(crate) struct ConnectRequest {
     /// The connection was open before: it comes from another app server or another link.
-    pub(crate) is_rehomed: bool,
+    pub(crate) is_reassigned: bool,
     /// Its client has lost another connection, whose groups and items it is to get.
     pub(crate) is_restoring: bool,
     /// It comes from a service, which has names of its own for claims.
@@ -72,7 +72,7 @@ impl ConnectRequest {
         let origin = message.origin();
         let user_id = message.claims.iter().find(|(name, _)| name == USER_ID_CLAIM);
         Self {
-            is_rehomed: origin.previous_home.is_some(),
+            is_reassigned: origin.previous_home.is_some(),
             is_restoring: origin.restores.is_some(),
             is_of_service: false,
             names_trace: READS_HEADERS && header(&message.headers, TRACEPARENT_HEADER).is_some(),

@@ -11,7 +11,6 @@ use tokio::sync::Notify;
 use tokio::sync::futures::OwnedNotified;
 use trunkline_protocol::fleet::{ClientHome, HomeLoss, ResumeOutcome, Way};
 
-use super::link_id::LinkId;
 use crate::node::Node;
 use crate::sync::lock;
 
@@ -244,6 +243,10 @@ impl fmt::Debug for Passage<'_> {
         f.debug_struct("Passage").field("node", &self.node.name()).finish_non_exhaustive()
     }
 }
+
+/// Id of a link's session, unique in this process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct LinkId(pub(crate) u64);
 
 #[cfg(test)]
 mod tests {

@@ -10,28 +10,27 @@
 //! The worker reads on while calls run or are queued, because items, completions and cancellations behind them must
 //! get through; queued calls still count as waiting bytes.
 
-use std::collections::VecDeque;
 use std::task::Waker;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::Bytes;
 use trunkline_protocol::cause::Cause;
-use trunkline_protocol::hub::{FramingError, HandshakeError, HandshakeRequest, HubProtocol, Payload, next_frame};
-use trunkline_protocol::limits::HANDSHAKE_MAX_BYTES;
+use trunkline_protocol::hub::{FramingError, HandshakeError, HandshakeRequest, HubProtocol, Payload};
 use trunkline_protocol::service::FlowOperation;
 
 use super::call_state::CallState;
 use super::call_table::{Admission, CallTable, IncomingCall, OverfullWaits};
 use super::connection_close::ConnectionClose;
 use super::flow_control::FlowControl;
-use super::kept_bytes::detached;
+use super::input::{Input, detached};
 use super::limits::Limits;
 use super::message_trace::{MessageTrace, TracedPieces};
+use super::reassignment::Reassignment;
 use super::upload_table::UploadEnd;
 
 /// The inbox of one connection.
 #[derive(Debug)]
 pub(crate) struct Inbox<C> {
-    waiting: VecDeque<Bytes>,
+    input: Input,
     /// Length of the message that the worker handles; it counts as waiting until the worker asks for the next one, or
     /// the call is queued.
     handled_bytes: usize,
@@ -42,12 +41,7 @@ pub(crate) struct Inbox<C> {
     stage: ReadStage,
     /// The close is known: nothing more is accepted.
     is_closing: bool,
-    /// How far the hand-over to another app server has come, if there is to be one.
-    handover: Handover,
-    /// This app server stops, and another one has the connection by now.
-    is_handed_over: bool,
-    /// The connection goes on elsewhere, or over another link.
-    goes_on: bool,
+    pub(crate) reassignment: Reassignment,
     /// A worker runs or is about to.
     has_worker: bool,
     /// `on_connected` has succeeded, so `on_disconnected` is owed.
@@ -72,26 +66,6 @@ enum ReadStage {
     Ended,
 }
 
-/// Stage of the hand-over of a connection.
-///
-/// ```text
-///  None ──proxy asks──► Boundary ──something of the client is waited for: READ ON──► Reading
-///                         │  ▲                                                          │ nothing is any more: END INPUT
-///                         │  └───────────────────proxy asks again──────────── Stopping ◄┘
-///                         └─ no call runs, and nothing is waited for: handed over
-/// ```
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-enum Handover {
-    #[default]
-    None,
-    /// Its proxy does not read it: all that it has sent is here.
-    Boundary,
-    /// Its proxy reads it on.
-    Reading,
-    /// Its proxy was asked to stop reading it.
-    Stopping,
-}
-
 /// The next work of a worker.
 #[derive(Debug)]
 pub(crate) enum WorkItem<C> {
@@ -107,8 +81,8 @@ pub(crate) enum WorkItem<C> {
     InputEnded,
     /// The connection is closed and no call runs any more; `true` if `on_disconnected` must run.
     Close(ConnectionClose, bool),
-    /// All messages are read and no call runs any more: the connection can be handed over.
-    HandOver,
+    /// All messages are read and no call runs any more: the connection can be given to another app server.
+    Reassign,
     /// Nothing to do: the worker must end.
     Idle,
 }
@@ -122,8 +96,8 @@ impl<C: AsRef<CallState>> Inbox<C> {
         }
         self.flow.add_bytes(bytes.len());
         // A worker that is busy may be so for long.
-        self.waiting.push_back(if self.has_worker { detached(bytes) } else { bytes });
-        !std::mem::replace(&mut self.has_worker, true)
+        self.input.push(if self.has_worker { detached(bytes) } else { bytes });
+        self.start_worker()
     }
 
     /// Adds bytes of the client whose messages a live trace follows, from this mark on. Returns whether a worker must
@@ -131,8 +105,7 @@ impl<C: AsRef<CallState>> Inbox<C> {
     #[must_use = "a worker must start"]
     pub(crate) fn push_traced(&mut self, bytes: Bytes, mark: i64) -> bool {
         if !self.is_closing {
-            let waiting = self.waiting.iter().map(Bytes::len).sum();
-            self.rare.get_or_insert_default().traced.push(waiting, bytes.len(), mark);
+            self.rare.get_or_insert_default().traced.push(self.input.len(), bytes.len(), mark);
         }
         self.push(bytes)
     }
@@ -149,51 +122,41 @@ impl<C: AsRef<CallState>> Inbox<C> {
     pub(crate) fn close(&mut self, close: ConnectionClose) -> bool {
         debug_assert!(!self.is_closing, "the registry lets only one caller close a connection");
         self.rare.get_or_insert_default().close = Some(close);
-        (self.is_closing, self.handover) = (true, Handover::None);
-        !std::mem::replace(&mut self.has_worker, true)
+        self.is_closing = true;
+        self.reassignment.end();
+        self.start_worker()
     }
 
-    /// Hands the connection over after what waits, unless it closes before; its proxy reads it no more. Returns whether
-    /// a worker must start.
+    /// Gives the connection to another app server after what waits, unless it closes before; its proxy reads it no
+    /// more. Returns whether a worker must start.
     #[must_use = "a worker must start"]
     pub(crate) fn begin_reassignment(&mut self) -> bool {
         if self.is_closing {
             return false;
         }
-        self.handover = Handover::Boundary;
-        !std::mem::replace(&mut self.has_worker, true)
+        self.reassignment.begin();
+        self.start_worker()
     }
 
     /// Whether nothing of the connection runs or waits here.
     pub(crate) fn is_quiet(&self) -> bool {
-        let has_nothing = !self.has_worker && self.waiting.is_empty() && !self.has_calls();
+        let has_nothing = !self.has_worker && self.input.is_empty() && !self.has_calls();
         has_nothing && self.is_connected && !self.calls.has_open_uploads()
     }
 
-    /// Whether the connection is about to be handed over.
-    pub(crate) fn is_reassigning(&self) -> bool {
-        self.handover != Handover::None
-    }
-
-    /// The next request to the proxy of a connection that is about to be handed over: to read its client on while an
+    /// The next request to the proxy of a connection that is about to be reassigned: to read its client on while an
     /// upload is open or the client `is_asked` for a result, and to stop then.
-    pub(crate) fn poll_handover(&mut self, is_asked: bool) -> Option<FlowOperation> {
-        if self.has_worker || !self.waiting.is_empty() {
+    pub(crate) fn poll_reassignment(&mut self, is_asked: bool) -> Option<FlowOperation> {
+        if self.has_worker || !self.input.is_empty() {
             return None;
         }
-        let (next, operation) = match (self.handover, is_asked || self.calls.has_open_uploads()) {
-            (Handover::Boundary, true) => (Handover::Reading, FlowOperation::ReadOn),
-            (Handover::Reading, false) => (Handover::Stopping, FlowOperation::EndInput),
-            _ => return None,
-        };
-        self.handover = next;
-        Some(operation)
+        self.reassignment.poll(is_asked || self.calls.has_open_uploads())
     }
 
-    /// Starts the worker of a connection that can be handed over. Returns whether one must start.
+    /// Starts the worker of a connection that can be given to another app server. Returns whether one must start.
     #[must_use = "a worker must start"]
-    pub(crate) fn start_handover(&mut self, is_asked: bool) -> bool {
-        self.can_be_handed_over(is_asked) && !std::mem::replace(&mut self.has_worker, true)
+    pub(crate) fn start_reassignment(&mut self, is_asked: bool) -> bool {
+        self.can_be_reassigned(is_asked) && self.start_worker()
     }
 
     /// Whether a call runs or is queued.
@@ -201,39 +164,24 @@ impl<C: AsRef<CallState>> Inbox<C> {
         !self.calls.is_idle()
     }
 
-    /// Whether another app server has the connection, or is about to get it.
-    pub(crate) fn is_handed_over(&self) -> bool {
-        self.is_handed_over
-    }
-
-    /// Notes that another app server gets the connection.
-    pub(crate) fn set_handed_over(&mut self) {
-        self.is_handed_over = true;
-    }
-
-    /// Whether the connection goes on at another app server, or over another link.
-    pub(crate) fn goes_on(&self) -> bool {
-        self.goes_on
-    }
-
     /// Whether the client sends nothing more because this app server stops.
     pub(crate) fn ends_with_app_server(&self) -> bool {
-        self.is_handed_over || self.known_close().is_some_and(|close| close.cause == Cause::AppStopped)
+        self.reassignment.is_elsewhere() || self.known_close().is_some_and(|close| close.cause == Cause::AppStopped)
     }
 
-    /// Closes the inbox of a connection that was handed over: what waits is dropped, and `on_disconnected` does not
+    /// Closes the inbox of a connection that was reassigned: what waits is dropped, and `on_disconnected` does not
     /// run. Returns whether a worker must start.
     #[must_use = "a worker must start"]
     pub(crate) fn close_reassigned(&mut self) -> bool {
         self.discard();
-        (self.is_connected, self.handover, self.goes_on) = (false, Handover::None, true);
+        self.is_connected = false;
+        self.reassignment.end_elsewhere();
         if self.is_closing { false } else { self.close(ConnectionClose::new(Cause::Superseded)) }
     }
 
     /// Drops the waiting bytes and the queued calls.
     pub(crate) fn discard(&mut self) {
-        self.flow.remove_bytes(self.waiting.iter().map(Bytes::len).sum());
-        self.waiting = VecDeque::new();
+        self.flow.remove_bytes(self.input.clear());
         if let Some(rare) = &mut self.rare {
             rare.traced = TracedPieces::default();
             self.drop_rare();
@@ -251,7 +199,7 @@ impl<C: AsRef<CallState>> Inbox<C> {
         self.is_connected
     }
 
-    /// Takes the next work of the worker; whether the client `is_asked` for a result matters to a hand-over.
+    /// Takes the next work of the worker; whether the client `is_asked` for a result matters to a reassignment.
     pub(crate) fn next(&mut self, protocol: HubProtocol, limits: &Limits, is_asked: bool) -> WorkItem<C> {
         self.finish_handled();
         if let Some(call) = self.calls.next_queued(limits, &mut self.flow) {
@@ -339,63 +287,55 @@ impl<C: AsRef<CallState>> Inbox<C> {
 
     fn start_if_due(&mut self, limits: &Limits) -> bool {
         let is_due = self.calls.has_startable(limits) || (self.is_ending() && self.calls.is_idle());
-        is_due && !std::mem::replace(&mut self.has_worker, true)
+        is_due && self.start_worker()
     }
 
     /// Whether what follows waits for the calls only.
     fn is_ending(&self) -> bool {
-        self.known_close().is_some() || self.handover == Handover::Boundary
+        self.known_close().is_some() || self.reassignment.is_at_boundary()
     }
 
-    fn can_be_handed_over(&self, is_asked: bool) -> bool {
-        self.handover == Handover::Boundary && !is_asked && self.calls.is_idle()
+    fn can_be_reassigned(&self, is_asked: bool) -> bool {
+        self.reassignment.is_at_boundary() && !is_asked && self.calls.is_idle()
+    }
+
+    /// Takes the place of the connection's worker. Returns `false` if it has one.
+    fn start_worker(&mut self) -> bool {
+        !std::mem::replace(&mut self.has_worker, true)
     }
 
     fn next_handshake(&mut self) -> Option<WorkItem<C>> {
-        loop {
-            match HandshakeRequest::read(self.waiting.front()?, HANDSHAKE_MAX_BYTES) {
-                Ok(Some((request, length))) => {
-                    self.consume(length);
-                    self.stage = ReadStage::Messages;
-                    return Some(WorkItem::Handshake(Ok(request)));
-                }
-                Ok(None) if self.join_front() => {}
-                Ok(None) => return None,
-                Err(error) => return Some(WorkItem::Handshake(Err(error))),
-            }
-        }
+        let taken = self.input.take_handshake()?;
+        Some(WorkItem::Handshake(taken.map(|(request, length)| {
+            self.note_taken(length);
+            self.stage = ReadStage::Messages;
+            request
+        })))
     }
 
     fn next_message(&mut self, protocol: HubProtocol, message_max_bytes: usize) -> Option<WorkItem<C>> {
-        loop {
-            let front = self.waiting.front()?;
-            match next_frame(protocol, front, message_max_bytes) {
-                Ok(Some(frame)) => {
-                    let body = front.slice(frame.body);
-                    // Beside a call, a message may have to wait: another call for its turn, an item for its method.
-                    let body = if self.calls.is_idle() { body } else { detached(body) };
-                    self.consume(frame.length);
-                    self.handled_bytes = frame.length;
-                    self.flow.add_bytes(frame.length);
-                    return Some(WorkItem::Message(body, frame.length));
-                }
-                Ok(None) if self.join_front() => {}
-                Ok(None) => return None,
-                Err(error) => return Some(WorkItem::Unframed(error)),
-            }
-        }
+        let (body, length) = match self.input.take_message(protocol, message_max_bytes)? {
+            Ok(taken) => taken,
+            Err(error) => return Some(WorkItem::Unframed(error)),
+        };
+        self.note_taken(length);
+        // It counts as waiting until it is handled.
+        self.handled_bytes = length;
+        self.flow.add_bytes(length);
+        // Beside a call, a message may have to wait: another call for its turn, an item for its method.
+        let body = if self.calls.is_idle() { body } else { detached(body) };
+        Some(WorkItem::Message(body, length))
     }
 
     /// The next work when no whole message waits.
     fn next_without_message(&mut self, is_asked: bool) -> WorkItem<C> {
         if self.known_close().is_some() && self.stage != ReadStage::Ended {
             self.stage = ReadStage::Ended;
-            self.flow.remove_bytes(self.waiting.iter().map(Bytes::len).sum());
-            self.waiting = VecDeque::new();
+            self.flow.remove_bytes(self.input.clear());
             return WorkItem::InputEnded;
         }
-        if self.can_be_handed_over(is_asked) {
-            return WorkItem::HandOver;
+        if self.can_be_reassigned(is_asked) {
+            return WorkItem::Reassign;
         }
         if self.calls.is_idle()
             && let Some(close) = self.take_close()
@@ -403,12 +343,7 @@ impl<C: AsRef<CallState>> Inbox<C> {
             return WorkItem::Close(close, std::mem::take(&mut self.is_connected));
         }
         self.has_worker = false;
-        if self.waiting.is_empty() {
-            // An idle connection owns no buffer.
-            self.waiting = VecDeque::new();
-        }
-        // The rest of a message that has begun may never come.
-        self.waiting.iter_mut().for_each(|bytes| *bytes = detached(std::mem::take(bytes)));
+        self.input.rest();
         WorkItem::Idle
     }
 
@@ -433,46 +368,25 @@ impl<C: AsRef<CallState>> Inbox<C> {
         self.flow.remove_bytes(std::mem::take(&mut self.handled_bytes));
     }
 
-    fn consume(&mut self, length: usize) {
+    fn note_taken(&mut self, length: usize) {
         self.flow.remove_bytes(length);
         if let Some(rare) = &mut self.rare {
             rare.traced.take(length);
         }
-        if let Some(front) = self.waiting.front_mut() {
-            front.advance(length.min(front.len()));
-            if front.is_empty() {
-                self.waiting.pop_front();
-            }
-        }
-    }
-
-    /// Joins the first two pieces, because a message is cut between them. Returns `false` if there is only one.
-    fn join_front(&mut self) -> bool {
-        if self.waiting.len() < 2 {
-            return false;
-        }
-        let mut joined = BytesMut::new();
-        for _ in 0..2 {
-            joined.extend_from_slice(&self.waiting.pop_front().unwrap_or_default());
-        }
-        self.waiting.push_front(joined.freeze());
-        true
     }
 }
 
 impl<C> Default for Inbox<C> {
     fn default() -> Self {
         Self {
-            waiting: VecDeque::new(),
+            input: Input::default(),
             handled_bytes: 0,
             flow: FlowControl::default(),
             calls: CallTable::default(),
             rare: None,
             stage: ReadStage::default(),
             is_closing: false,
-            handover: Handover::None,
-            is_handed_over: false,
-            goes_on: false,
+            reassignment: Reassignment::default(),
             has_worker: false,
             is_connected: false,
         }
@@ -659,6 +573,6 @@ mod tests {
         let _ = inbox.push(Bytes::from_static(b"a\x1e"));
         message(&mut inbox);
         assert!(matches!(next(&mut inbox), WorkItem::Idle));
-        assert_eq!(inbox.waiting.capacity(), 0);
+        assert_eq!(inbox.input.capacity(), 0);
     }
 }

@@ -13,7 +13,6 @@ use trunkline_protocol::dial_in::{FIN_MIGRATE, SHUTDOWN_PING, STATUS_PING};
 use trunkline_protocol::id::random_bytes;
 use trunkline_protocol::service::{Capabilities, Ping};
 
-use super::back_off::{BackOff, share};
 use super::dial_error::DialError;
 use super::dialled_service::DialledService;
 use super::pool_pings::{PoolPings, PoolRequests};
@@ -295,4 +294,53 @@ fn ping(key: &'static str, value: &'static str) -> Ping {
 
 fn random_number() -> u16 {
     u16::from_be_bytes(random_bytes())
+}
+
+/// Longest exponent of a wait: 32 s. After that it is a minute.
+const DOUBLINGS_MAX: u32 = 5;
+
+/// Wait after many failures.
+const LONGEST: Duration = Duration::from_secs(60);
+
+/// Longest time that chance adds to each wait, so that app servers which lost a service together don't come back
+/// together.
+const CHANCE: Duration = Duration::from_secs(1);
+
+/// Waits of one hub.
+#[derive(Debug, Default)]
+struct BackOff {
+    failures: u32,
+}
+
+impl BackOff {
+    /// Returns the next wait; `chance` is any random number.
+    fn next_wait(&mut self, chance: u16) -> Duration {
+        let wait = if self.failures > DOUBLINGS_MAX { LONGEST } else { Duration::from_secs(1 << self.failures) };
+        self.failures = self.failures.saturating_add(1);
+        wait + share(CHANCE, chance)
+    }
+
+    /// The service was reached: the next wait is short again.
+    fn reset(&mut self) {
+        self.failures = 0;
+    }
+}
+
+/// Returns the share of a time that a random number stands for.
+fn share(time: Duration, chance: u16) -> Duration {
+    time.mul_f64(f64::from(chance) / f64::from(u16::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_double_up_to_a_minute_and_begin_anew() {
+        let mut back_off = BackOff::default();
+        let waits: Vec<_> = (0..8).map(|_| back_off.next_wait(0).as_secs()).collect();
+        assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60]);
+        back_off.reset();
+        assert_eq!(back_off.next_wait(u16::MAX), Duration::from_secs(2), "chance adds a second at most");
+    }
 }

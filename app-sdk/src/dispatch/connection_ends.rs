@@ -140,9 +140,9 @@ impl ConnectionEnds {
 
     /// Ends a connection whose home link has ended.
     pub(super) fn end_with_link(&self, connection: &Arc<Connection>, close: ConnectionClose) {
-        // It was about to be handed over.
-        if connection.inbox().is_reassigning() {
-            connection.inbox().set_handed_over();
+        // It was about to be reassigned.
+        if connection.inbox().reassignment.has_begun() {
+            connection.inbox().reassignment.set_elsewhere();
             self.core.remove_reassigned(connection);
             self.abandon_calls(connection);
         } else {

@@ -7,9 +7,8 @@ use tracing::Instrument;
 use trunkline_protocol::cause::Cause;
 use trunkline_protocol::hub::{Close, Headers};
 
-use super::app_code::{call_span, catch_panic, in_order_of, log_failure, run_in_order};
+use super::app_code::{call_span, catch_panic, in_order_of, log_failure, note_turn, run_in_order, watch_turns};
 use super::connection_ends::ConnectionEnds;
-use super::thread_hold::{note_turn, watch_turns};
 use crate::call::CallInput;
 use crate::call::rehomed::{self, ITEMS_MAX_BYTES};
 use crate::connection::{Connection, ConnectionClose, RestoredFrom};
@@ -82,7 +81,7 @@ impl HookRunner {
         }
     }
 
-    /// Asks the app what a connection takes along that is about to be handed over.
+    /// Asks the app what a connection takes along that is about to be reassigned.
     pub(super) async fn leaving(&self, connection: &Connection, context: impl FnOnce() -> Context) -> Option<String> {
         let is_connected = connection.inbox().is_connected();
         let hook = self.methods.on_leaving.as_ref().filter(|_| is_connected)?;

@@ -86,7 +86,7 @@ impl ResultRouter {
         };
         let Some(connection) = self.core.connections.get(&request.connection_id) else {
             // The app server that has it by now passes the answer on.
-            if self.core.handed_over.contains(&request.connection_id) {
+            if self.core.reassigned.contains(&request.connection_id) {
                 return;
             }
             return refuse(text::disconnected(&request.connection_id).into());
@@ -189,7 +189,7 @@ impl ResultRouter {
     pub(super) fn end_input(&self, connection: &Arc<Connection>) {
         let (goes_on, is_leaving) = {
             let inbox = connection.inbox();
-            (inbox.goes_on(), inbox.ends_with_app_server())
+            (inbox.reassignment.goes_on(), inbox.ends_with_app_server())
         };
         match (goes_on, is_leaving) {
             (_, true) => drop(self.end_waits(connection, ClientSilence::Leaving)),
@@ -220,18 +220,18 @@ impl ResultRouter {
         waiting.into_iter().for_each(Waker::wake);
     }
 
-    /// Fails what waits for a client that is about to be handed over, if its proxy can't read it on.
+    /// Fails what waits for a client that is about to be reassigned, if its proxy can't read it on.
     pub(super) fn give_up_unread(&self, connection: &Arc<Connection>) {
-        if !connection.node().reads_on() && connection.inbox().is_reassigning() {
+        if !connection.node().reads_on() && connection.inbox().reassignment.has_begun() {
             self.end_waits(connection, ClientSilence::Leaving);
         }
     }
 
-    /// Fails what waits for clients that are about to be handed over, because the time for their calls is up. Returns
+    /// Fails what waits for clients that are about to be reassigned, because the time for their calls is up. Returns
     /// whether anything did.
     pub(super) fn give_up_waits(&self) -> bool {
         let connections = self.core.connections.all();
-        let leaving = connections.iter().filter(|connection| connection.inbox().is_reassigning());
+        let leaving = connections.iter().filter(|connection| connection.inbox().reassignment.has_begun());
         leaving.filter(|connection| self.end_waits(connection, ClientSilence::Leaving)).count() > 0
     }
 

@@ -25,8 +25,7 @@ use trunkline_protocol::hub::{Outcome, Payload};
 use trunkline_protocol::limits::LINK_FRAME_MAX_BYTES;
 use trunkline_protocol::service::TraceReport;
 
-use super::app_code::log_failure;
-use super::thread_hold::{note_turn, watch_turns};
+use super::app_code::{log_failure, note_turn, watch_turns};
 use crate::connection::{CallScope, Connection, MessageTrace, ReplyKind, micros, short};
 use crate::encode;
 use crate::error::{CallStage, HubError, text};

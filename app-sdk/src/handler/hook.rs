@@ -3,7 +3,6 @@
 use std::future::Future;
 use std::pin::Pin;
 
-use super::bindable::Bindable;
 use crate::call::marker::OfExtractor;
 use crate::call::{Call, CallInput, FromCall};
 use crate::error::HubError;
@@ -88,3 +87,23 @@ macro_rules! function_as_hook {
     };
 }
 for_each_arity!(function_as_hook);
+
+/// A value that is made as soon as the state of its hub is known.
+pub(crate) struct Bindable<S, T>(Box<dyn FnOnce(&S) -> T + Send + Sync>);
+
+impl<S: 'static, T: Send + Sync + 'static> Bindable<S, T> {
+    pub(crate) fn new(make: impl FnOnce(&S) -> T + Send + Sync + 'static) -> Self {
+        Self(Box::new(make))
+    }
+
+    /// Makes the value with the state of the hub.
+    pub(crate) fn bind(self, state: &S) -> T {
+        (self.0)(state)
+    }
+
+    /// Makes the value for a hub whose state is of another type from now on.
+    pub(crate) fn bind_early<S2: 'static>(self, state: &S) -> Bindable<S2, T> {
+        let bound = self.bind(state);
+        Bindable::new(|_| bound)
+    }
+}

@@ -1,10 +1,15 @@
 //! Modules of methods: methods with filters and policies of their own, merged into hubs as routers are.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fmt;
+use std::sync::Arc;
 
 use bytestring::ByteString;
 
+use crate::error::BuildError;
 use crate::handler::filter::{BindableFilter, Filters};
+use crate::handler::hook::ErasedHook;
 use crate::handler::policy::Policies;
 use crate::handler::{self, Bindable, Filter, Handler, Method, Policy};
 #[cfg(feature = "typescript")]
@@ -187,5 +192,38 @@ impl<S: Clone + Send + Sync + 'static> Default for Methods<S> {
 impl<S> fmt::Debug for Methods<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list().entries(self.entries.iter().map(|entry| &*entry.name)).finish()
+    }
+}
+
+/// Everything of a hub that can be called.
+#[derive(Default)]
+pub(crate) struct MethodTable {
+    pub(super) by_name: HashMap<Box<str>, Arc<Method>>,
+    /// Filters around hooks, and around calls that no method fits.
+    pub(crate) filters: Filters,
+    /// Policies that clients must meet to connect.
+    pub(crate) policies: Policies,
+    pub(crate) on_connected: Vec<ErasedHook>,
+    pub(crate) on_disconnected: Vec<ErasedHook>,
+    pub(crate) on_rehomed: Vec<ErasedHook>,
+    pub(crate) on_restored: Vec<ErasedHook>,
+    pub(crate) on_leaving: Option<Method>,
+}
+
+impl MethodTable {
+    /// Finds a method by its name; case does not count.
+    pub(crate) fn find(&self, target: &str) -> Option<&Arc<Method>> {
+        // Nearly every call is written as the method is, so the lower-case text is seldom made.
+        self.by_name.get(target).or_else(|| self.by_name.get(target.to_lowercase().as_str()))
+    }
+
+    pub(super) fn add(&mut self, hub: &str, method: Method) -> Result<(), BuildError> {
+        let method = Arc::new(method);
+        let Entry::Vacant(vacant) = self.by_name.entry(method.name.to_lowercase().into()) else {
+            return Err(BuildError::DuplicateMethod { hub: hub.to_owned(), method: method.name.to_string() });
+        };
+        vacant.insert(Arc::clone(&method));
+        self.by_name.insert((&*method.name).into(), method);
+        Ok(())
     }
 }

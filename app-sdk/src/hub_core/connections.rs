@@ -1,8 +1,12 @@
 //! Connections of one hub: those that are here, and those that end while they move.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, RwLock};
+use std::time::Duration;
 
-use super::parting::Parting;
+use tokio::time::Instant;
+use trunkline_protocol::limits::STATEFUL_RECONNECT_TIMEOUT_S;
+
 use super::registry::Registry;
 use crate::connection::{Connection, LinkId};
 use crate::sync::{lock, read, write};
@@ -57,5 +61,23 @@ impl Connections {
     /// Takes a connection that was closed while it moved: the node that has it hears of that when it resumes it.
     pub(crate) fn take_parting(&self, id: &str) -> Option<Arc<Connection>> {
         lock(&self.parting).take(id)
+    }
+}
+
+/// Connections whose last frames wait for the node that has them by now, oldest first. Those of which no node has told
+/// in time are forgotten with the next one.
+#[derive(Debug, Default)]
+struct Parting(VecDeque<(Instant, Arc<Connection>)>);
+
+impl Parting {
+    fn push(&mut self, connection: &Arc<Connection>) {
+        let (now, longest) = (Instant::now(), Duration::from_secs(STATEFUL_RECONNECT_TIMEOUT_S));
+        while self.0.pop_front_if(|(since, _)| now.duration_since(*since) > longest).is_some() {}
+        self.0.push_back((now, Arc::clone(connection)));
+    }
+
+    fn take(&mut self, id: &str) -> Option<Arc<Connection>> {
+        let place = self.0.iter().position(|(_, connection)| connection.id() == id)?;
+        self.0.remove(place).map(|(_, connection)| connection)
     }
 }

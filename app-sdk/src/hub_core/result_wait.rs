@@ -1,13 +1,16 @@
-//! Wait of a method for a client result. Meanwhile other calls of its client may run, and the client is read although
-//! much waits, because the result may stand behind that.
+//! Client results to come, and the waits of methods for them. During a wait other calls of its client may run, and the
+//! client is read although much waits, because the result may stand behind that.
 
 use std::sync::Arc;
 
-use tokio::sync::Notify;
+use bytestring::ByteString;
 use tokio::sync::futures::OwnedNotified;
+use tokio::sync::{Notify, oneshot};
 
 use super::HubCore;
+use super::result_requests::{ClientResult, TooManyRequests};
 use crate::connection::CallScope;
+use crate::node::Node;
 
 /// The inbox of the waiting method's client is overfull: a result may never get through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,5 +51,42 @@ impl Drop for ResultWait<'_> {
         let (calls, flow) = inbox.calls();
         calls.end_result_wait(flow);
         self.core.apply_flow_control(connection, &mut inbox);
+    }
+}
+
+/// A client result to come; its request is forgotten when this is dropped.
+pub(crate) struct ExpectedResult<'a> {
+    core: &'a HubCore,
+    connection_id: ByteString,
+    id: ByteString,
+    receiver: oneshot::Receiver<ClientResult>,
+}
+
+impl<'a> ExpectedResult<'a> {
+    /// Registers a request to a client: one that is here, or one that any of the asked proxies may have.
+    pub(crate) fn register(
+        core: &'a HubCore,
+        connection_id: &ByteString,
+        asked: Vec<Arc<Node>>,
+    ) -> Result<Self, TooManyRequests> {
+        let (id, receiver) = core.register_request(connection_id, asked)?;
+        Ok(Self { core, connection_id: connection_id.clone(), id, receiver })
+    }
+
+    /// The id to ask with.
+    pub(crate) fn id(&self) -> &ByteString {
+        &self.id
+    }
+
+    /// Waits for the result.
+    pub(crate) async fn received(&mut self) -> ClientResult {
+        // The sender is dropped only with the whole hub.
+        (&mut self.receiver).await.unwrap_or(ClientResult::Disconnected)
+    }
+}
+
+impl Drop for ExpectedResult<'_> {
+    fn drop(&mut self) {
+        self.core.forget_request(&self.id, &self.connection_id);
     }
 }

@@ -11,10 +11,10 @@ use trunkline_protocol::wire::SESSION_OVER_CODE;
 
 use super::app_socket::{LinkReader, LinkSocket, LinkWriter};
 use super::endpoint_sink::EndpointSink;
+use super::peer::SlotKey;
+use super::proxy_log::end_of_connections;
 use super::session::{LinkSession, SessionSocket, SessionTerms};
 use super::session_keeper::keep;
-use super::session_policy::end_of_connections;
-use super::slot_key::SlotKey;
 use super::slots::{Refused, SessionStart, Slots, TakenSlot};
 use crate::connection::ConnectionClose;
 use crate::metrics::Counted;

@@ -17,8 +17,7 @@ use trunkline_link::LinkEnd;
 use trunkline_protocol::cause::Cause;
 use trunkline_protocol::service::Role;
 
-use super::session_policy::is_planned;
-use super::slot_key::SlotKey;
+use super::peer::SlotKey;
 use crate::connection::ConnectionClose;
 use crate::sync::lock;
 
@@ -182,6 +181,23 @@ impl ProxyLinks {
 
 fn name_of(key: &SlotKey, service: Option<&Arc<str>>) -> ProxyName {
     service.map_or_else(|| (Arc::clone(&key.node), Arc::clone(&key.boot)), |service| (Arc::clone(service), "".into()))
+}
+
+/// The error that an app sees for connections that went with their link.
+const LOST: &str = "The link to the proxy was lost.";
+
+/// Whether people expect this end.
+pub(super) fn is_planned(end: &LinkEnd) -> bool {
+    matches!(end, LinkEnd::Closed | LinkEnd::Goodbye(_) | LinkEnd::Shutdown)
+}
+
+/// Returns the close that `on_disconnected` sees when the session ends with it: a planned stop is no error.
+pub(super) fn end_of_connections(end: &LinkEnd) -> ConnectionClose {
+    match end {
+        LinkEnd::Shutdown => ConnectionClose::new(Cause::AppStopped),
+        LinkEnd::Goodbye(_) => ConnectionClose::with_error(Cause::Drained, LOST),
+        _ => ConnectionClose::with_error(Cause::LinkLost, LOST),
+    }
 }
 
 #[cfg(test)]

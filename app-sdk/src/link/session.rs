@@ -16,9 +16,8 @@ use trunkline_protocol::service::{
     SessionSettings,
 };
 
-use super::far_service::Service;
+use super::peer::{Service, SlotKey};
 use super::proxy_log::ProxyLog;
-use super::slot_key::SlotKey;
 use crate::connection::{Connection, ConnectionClose, DueQueue, LinkId};
 use crate::endpoint::Endpoint;
 use crate::node::{Node, NodeName};

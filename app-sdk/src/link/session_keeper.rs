@@ -7,8 +7,8 @@ use tokio::time::{Instant, sleep};
 use trunkline_link::{LinkEnd, StopReason, wait_for_verdict};
 use trunkline_protocol::service::SessionEvent;
 
+use super::proxy_log::end_of_connections;
 use super::session::LinkSession;
-use super::session_policy::end_of_connections;
 use super::slots::Slots;
 
 /// Time for which a proxy that is said to have crashed may show that it lives. It was refused for 2 s by then, and one

@@ -11,10 +11,9 @@ use trunkline_protocol::service::{
     UpgradeRefusal, decide_upgrade,
 };
 
-use super::proxy_log::ProxyLog;
+use super::peer::SlotKey;
+use super::proxy_log::{ProxyLog, end_of_connections};
 use super::session::{LinkSession, SessionSocket, SessionTerms};
-use super::session_policy::end_of_connections;
-use super::slot_key::SlotKey;
 use crate::connection::ConnectionClose;
 use crate::sync::lock;
 

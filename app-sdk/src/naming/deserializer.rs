@@ -12,7 +12,6 @@ use serde::de::{
 };
 
 use super::letter_case::canonical;
-use super::name_visitor::NameVisitor;
 
 /// A value that is read in any letter case.
 pub(super) struct CaseBlind<T>(pub(super) T);
@@ -356,5 +355,43 @@ impl<'de, V: Visitor<'de>> DeserializeSeed<'de> for StructSeed<V> {
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<V::Value, D::Error> {
         deserializer.deserialize_struct("", self.fields, self.visitor)
+    }
+}
+
+/// Visitor that gives the name's own visitor the known name that is meant.
+struct NameVisitor<V> {
+    inner: V,
+    names: &'static [&'static str],
+}
+
+impl<'de, V: Visitor<'de>> Visitor<'de> for NameVisitor<V> {
+    type Value = V::Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.inner.expecting(f)
+    }
+
+    fn visit_str<E: Error>(self, name: &str) -> Result<V::Value, E> {
+        self.inner.visit_str(canonical(name, self.names))
+    }
+
+    fn visit_borrowed_str<E: Error>(self, name: &'de str) -> Result<V::Value, E> {
+        self.inner.visit_borrowed_str(canonical(name, self.names))
+    }
+
+    fn visit_bytes<E: Error>(self, name: &[u8]) -> Result<V::Value, E> {
+        match std::str::from_utf8(name) {
+            Ok(name) => self.visit_str(name),
+            Err(_) => self.inner.visit_bytes(name),
+        }
+    }
+
+    // Keys of maps that some clients write as numbers.
+    fn visit_u64<E: Error>(self, number: u64) -> Result<V::Value, E> {
+        self.inner.visit_u64(number)
+    }
+
+    fn visit_i64<E: Error>(self, number: i64) -> Result<V::Value, E> {
+        self.inner.visit_i64(number)
     }
 }

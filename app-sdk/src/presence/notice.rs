@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use super::subject::Subject;
 use crate::clients::Member;
 
 /// Notice that a user has a first connection, at whatever proxy; for
@@ -60,6 +59,22 @@ impl Notice {
                 Subject::User(Arc::from(user_id.as_str()))
             }
             Self::Group(change) => Subject::Group(Arc::from(change.group.as_str())),
+        }
+    }
+}
+
+/// User or group that a notice is about.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) enum Subject {
+    User(Arc<str>),
+    Group(Arc<str>),
+}
+
+impl Subject {
+    /// The name by which its app server is chosen.
+    pub(super) fn name(&self) -> &str {
+        match self {
+            Self::User(name) | Self::Group(name) => name,
         }
     }
 }

@@ -17,10 +17,8 @@ use bytestring::ByteString;
 use tokio::time::Instant;
 use trunkline_protocol::service::{PresenceChanges, PresencePhase, presence_owner};
 
-use super::entry::{Entry, Pending, Settled, Teller};
-use super::notice::{GroupChanged, Notice, UserOffline, UserOnline};
-use super::source::{Held, Source, SourceId};
-use super::subject::Subject;
+use super::entry::{Entry, Held, Pending, Settled, Source, SourceId, Teller};
+use super::notice::{GroupChanged, Notice, Subject, UserOffline, UserOnline};
 use crate::clients::Member;
 
 /// Ticks until something new is told: what comes and goes within them is not.

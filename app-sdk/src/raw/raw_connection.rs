@@ -16,8 +16,8 @@ use trunkline_protocol::limits::LINK_FRAME_MAX_BYTES;
 use trunkline_protocol::service::{MultiConnectionData, Payloads, ServiceMessage, encode_connection_data};
 
 use super::raw_core::{RawClient, RawCore};
-use super::raw_handover::ITEMS_ENCODING;
 use super::raw_message::RawMessage;
+use super::raw_reassignment::ITEMS_ENCODING;
 use crate::call::rehomed::Rehomed;
 use crate::context::Cancellation;
 use crate::context::request::{self, Claims, Query};
@@ -79,8 +79,10 @@ impl RawConnection {
     /// there is `None`.
     #[must_use]
     pub fn leaving(&self) -> Cancellation {
-        let handover = self.client().handover.as_ref();
-        Cancellation::new(handover.map_or(&self.client().cancellation, |handover| &handover.leaving).clone())
+        let reassignment = self.client().reassignment.as_ref();
+        Cancellation::new(
+            reassignment.map_or(&self.client().cancellation, |reassignment| &reassignment.leaving).clone(),
+        )
     }
 
     /// Gives items along for the handler at the next app server, in place of those given before.
@@ -89,9 +91,9 @@ impl RawConnection {
     /// When they can't be encoded as JSON, have more than 16 KiB, or the endpoint is not
     /// [movable](crate::RawEndpoint::movable).
     pub fn hand_over(&self, items: &impl Serialize) -> Result<(), HubError> {
-        let handover = self.client().handover.as_ref();
+        let reassignment = self.client().reassignment.as_ref();
         let stays = || HubError::new("the clients of this raw endpoint are not handed over: see RawEndpoint::movable");
-        handover.ok_or_else(stays)?.set_items(items)
+        reassignment.ok_or_else(stays)?.set_items(items)
     }
 
     /// Origin of the connection, with the items that were handed over, if it was at another app server before.
@@ -186,8 +188,8 @@ impl RawSender {
         let mut frame = BytesMut::new();
         encode_connection_data(self.connection_id(), message.as_bytes(), message.kind().data_type(), &mut frame);
         let frame = checked(frame.freeze())?;
-        let _way = match &self.client.handover {
-            Some(handover) => Some(handover.send().await),
+        let _way = match &self.client.reassignment {
+            Some(reassignment) => Some(reassignment.send().await),
             None => None,
         };
         let is_open = !self.client.cancellation.is_cancelled();

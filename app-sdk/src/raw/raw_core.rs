@@ -11,9 +11,9 @@ use trunkline_protocol::cause::Cause;
 use trunkline_protocol::service::{Ack, CloseConnection, ServiceMessage, header_of};
 use trunkline_protocol::wire::{ITEMS_HEADER, MIGRATE_TO_HEADER};
 
-use super::raw_handover::RawHandover;
 use super::raw_inbox::RawInbox;
 use super::raw_message::RawMessage;
+use super::raw_reassignment::RawReassignment;
 use crate::connection::{ConnectRequest, ConnectionClose, Limits, LinkId};
 use crate::hub_core::{Acks, announce_shutdown, fence};
 use crate::node::Node;
@@ -27,8 +27,8 @@ pub(super) struct RawClient {
     pub(super) node: Arc<Node>,
     /// Fires when the connection closes.
     pub(super) cancellation: CancellationToken,
-    /// State for a hand-over; `None` where the endpoint's connections stay at their app server.
-    pub(super) handover: Option<Box<RawHandover>>,
+    /// State for a reassignment; `None` where the endpoint's connections stay at their app server.
+    pub(super) reassignment: Option<Box<RawReassignment>>,
     home: LinkId,
     inbox: Mutex<RawInbox>,
 }
@@ -52,8 +52,8 @@ impl RawCore {
     /// A connection that a proxy opens here.
     pub(super) fn client(&self, request: ConnectRequest, node: Arc<Node>, home: LinkId) -> RawClient {
         let cancellation = CancellationToken::new();
-        let handover = self.is_movable.then(|| Box::new(RawHandover::new(&cancellation)));
-        RawClient { request, node, cancellation, handover, home, inbox: Mutex::default() }
+        let reassignment = self.is_movable.then(|| Box::new(RawReassignment::new(&cancellation)));
+        RawClient { request, node, cancellation, reassignment, home, inbox: Mutex::default() }
     }
 
     /// Closes a connection from this side, once. What waits in its inbox is dropped.
@@ -99,22 +99,22 @@ impl RawCore {
     }
 
     /// Begins to hand a connection over: nothing more comes from its client.
-    pub(super) fn begin_handover(&self, client: &RawClient) {
-        let Some(handover) = &client.handover else { return };
-        let waker = lock(&client.inbox).begin_handover();
-        handover.leaving.cancel();
+    pub(super) fn begin_reassignment(&self, client: &RawClient) {
+        let Some(reassignment) = &client.reassignment else { return };
+        let waker = lock(&client.inbox).begin_reassignment();
+        reassignment.leaving.cancel();
         waker.into_iter().for_each(Waker::wake);
     }
 
     /// Hands a connection over whose handler has ended, behind all that was sent to its client.
-    pub(super) async fn hand_over(&self, client: &Arc<RawClient>, handover: &RawHandover) {
-        let _way = handover.block().await;
+    pub(super) async fn reassign(&self, client: &Arc<RawClient>, reassignment: &RawReassignment) {
+        let _way = reassignment.block().await;
         if !self.take_out(client) {
             return;
         }
         self.outbound.metrics.connections.dec();
         let mut headers = vec![header_of(MIGRATE_TO_HEADER, "")];
-        headers.extend(handover.take_items().map(|items| header_of(ITEMS_HEADER, items)));
+        headers.extend(reassignment.take_items().map(|items| header_of(ITEMS_HEADER, items)));
         let close =
             CloseConnection { connection_id: client.request.shared_id(), headers, ..CloseConnection::default() };
         self.outbound.control(&client.node, &ServiceMessage::CloseConnection(close));
@@ -205,7 +205,7 @@ impl RawCore {
             Entry::Vacant(vacant) => {
                 vacant.insert(Arc::clone(client));
                 self.outbound.metrics.connections.inc();
-                match client.request.is_rehomed {
+                match client.request.is_reassigned {
                     true => self.outbound.metrics.rehomed.inc(),
                     false => self.outbound.metrics.opened.inc(),
                 };
@@ -225,9 +225,9 @@ impl RawClient {
         !self.cancellation.is_cancelled() && lock(&self.inbox).is_leaving()
     }
 
-    /// State for the hand-over that is due: the handler has read all that came, and has ended.
-    pub(super) fn due_handover(&self) -> Option<&RawHandover> {
-        self.handover.as_deref().filter(|_| lock(&self.inbox).knows_handover())
+    /// State for the reassignment that is due: the handler has read all that came, and has ended.
+    pub(super) fn due_reassignment(&self) -> Option<&RawReassignment> {
+        self.reassignment.as_deref().filter(|_| lock(&self.inbox).knows_reassignment())
     }
 
     fn close(&self, close_inbox: impl FnOnce(&mut RawInbox) -> Option<Waker>) {

@@ -71,9 +71,9 @@ impl RawDispatcher {
         let serving = AssertUnwindSafe(async { (self.serve)(connection).await }).catch_unwind();
         let served = serving.await.unwrap_or_else(|panic| Err(HubError::from_panic(&*panic)));
         if served.is_ok()
-            && let Some(handover) = client.due_handover()
+            && let Some(reassignment) = client.due_reassignment()
         {
-            return self.core.hand_over(&client, handover).await;
+            return self.core.reassign(&client, reassignment).await;
         }
         let is_closed = client.cancellation.is_cancelled();
         let error = served.err().map(|error| {
@@ -130,7 +130,7 @@ impl Endpoint for Arc<RawDispatcher> {
     fn handle_close(&self, _node: &Arc<Node>, close: CloseConnection) {
         let Some(client) = self.core.get(&close.connection_id) else { return };
         match close.reason().next_home {
-            Some("") => self.core.begin_handover(&client),
+            Some("") => self.core.begin_reassignment(&client),
             _ => self.core.handle_closed(&client, &ConnectionClose::from_frame(&close)),
         }
     }

@@ -19,10 +19,10 @@ pub(super) struct RawInbox {
     flow: FlowControl,
     reader: Option<Waker>,
     is_closed: bool,
-    handover: ReaderNotice,
+    reassignment: ReaderNotice,
 }
 
-/// How far the hand-over to another app server has come, if there is to be one.
+/// How far the reassignment has come, if there is to be one.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 enum ReaderNotice {
     #[default]
@@ -58,27 +58,27 @@ impl RawInbox {
             return Poll::Ready(None);
         }
         if self.is_leaving() {
-            self.handover = ReaderNotice::Given;
+            self.reassignment = ReaderNotice::Given;
             return Poll::Ready(None);
         }
         self.reader = Some(cx.waker().clone());
         Poll::Pending
     }
 
-    /// Begins a hand-over: the client is not read any more. Returns the waker of a waiting reader.
-    pub(super) fn begin_handover(&mut self) -> Option<Waker> {
-        self.handover = ReaderNotice::Due;
+    /// Begins a reassignment: the client is not read any more. Returns the waker of a waiting reader.
+    pub(super) fn begin_reassignment(&mut self) -> Option<Waker> {
+        self.reassignment = ReaderNotice::Due;
         self.reader.take()
     }
 
-    /// Whether the connection is about to be handed over.
+    /// Whether the connection is about to be reassigned.
     pub(super) fn is_leaving(&self) -> bool {
-        self.handover != ReaderNotice::None
+        self.reassignment != ReaderNotice::None
     }
 
     /// Whether its handler has read all that came, and knows why nothing more does.
-    pub(super) fn knows_handover(&self) -> bool {
-        self.handover == ReaderNotice::Given
+    pub(super) fn knows_reassignment(&self) -> bool {
+        self.reassignment == ReaderNotice::Given
     }
 
     /// Closes the inbox; what waits can still be read. Returns the waker of a waiting reader.
@@ -135,20 +135,20 @@ mod tests {
     }
 
     #[test]
-    fn a_handler_knows_of_a_handover_when_it_has_read_all() {
+    fn a_handler_knows_of_a_reassignment_when_it_has_read_all() {
         let mut inbox = RawInbox::default();
         inbox.push("a".into());
         assert!(!inbox.is_leaving());
-        assert!(inbox.begin_handover().is_none(), "nobody waits");
-        assert!(inbox.is_leaving() && !inbox.knows_handover());
+        assert!(inbox.begin_reassignment().is_none(), "nobody waits");
+        assert!(inbox.is_leaving() && !inbox.knows_reassignment());
         assert_eq!(next(&mut inbox), Poll::Ready(Some("a".into())));
-        assert!(!inbox.knows_handover());
+        assert!(!inbox.knows_reassignment());
         assert_eq!(next(&mut inbox), Poll::Ready(None));
-        assert!(inbox.knows_handover());
+        assert!(inbox.knows_reassignment());
         inbox.close();
         let mut idle = RawInbox::default();
         assert!(next(&mut idle).is_pending());
-        assert!(idle.begin_handover().is_some(), "somebody waits");
+        assert!(idle.begin_reassignment().is_some(), "somebody waits");
     }
 
     #[test]

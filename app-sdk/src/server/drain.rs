@@ -25,7 +25,7 @@ const CHECK_INTERVAL: Duration = Duration::from_millis(10);
 impl ServerCore {
     /// Hands all connections over to other app servers, as far as proxies take them. Meanwhile clients are read on that
     /// have something to answer, or to upload. When the time is up, what waits for them fails, and shortly after that
-    /// the rest is handed over as it is.
+    /// the rest is given away as it is.
     pub(super) async fn drain(&self) {
         self.draining.cancel();
         let hubs = self.hubs();
@@ -43,7 +43,7 @@ impl ServerCore {
             join_all(hubs.iter().map(|hub| hub.core.announce_shutdown())),
             join_all(raw.iter().map(|endpoint| endpoint.announce_shutdown())),
         );
-        hand_over_all((&hubs, &raw), ready.shutdown_timeout, started, requested).await;
+        reassign_all((&hubs, &raw), ready.shutdown_timeout, started, requested).await;
         // A proxy that learns of the end of a link before it has read another one fails the calls whose answers are
         // there.
         let left = ready.shutdown_timeout.saturating_sub(started.elapsed()).max(LAST_ANSWERS_TIMEOUT);
@@ -59,7 +59,7 @@ impl ServerCore {
 
 /// Hands the connections over whose calls have ended, until none is left or the time is up. No sooner than proxies have
 /// `requested` them, because more may be on their way.
-async fn hand_over_all(
+async fn reassign_all(
     (hubs, raw): (&[Arc<Dispatcher>], &[Arc<RawDispatcher>]),
     shutdown_timeout: Duration,
     started: Instant,
@@ -70,10 +70,10 @@ async fn hand_over_all(
     let (mut is_requested, mut has_given_up) = (false, false);
     let mut requested = pin!(requested);
     loop {
-        hubs.iter().for_each(|hub| hub.handovers.advance());
+        hubs.iter().for_each(|hub| hub.reassignments.advance());
         let (here, moving) = hubs
             .iter()
-            .map(|hub| hub.handovers.count())
+            .map(|hub| hub.reassignments.count())
             .chain(raw.iter().map(|endpoint| endpoint.count_movable()))
             .fold((0, 0), |(all, some), (here, moving)| (all + here, some + moving));
         if (here, moving) != last {
@@ -85,7 +85,7 @@ async fn hand_over_all(
         }
         if started.elapsed() >= deadline {
             // Not the first one alone: all of them give up.
-            if !has_given_up && hubs.iter().filter(|hub| hub.handovers.give_up_waits()).count() > 0 {
+            if !has_given_up && hubs.iter().filter(|hub| hub.reassignments.give_up_waits()).count() > 0 {
                 tracing::warn!("methods still wait for clients; they get an error");
                 (deadline, has_given_up) = (deadline + LAST_ANSWERS_TIMEOUT, true);
                 continue;
@@ -94,7 +94,7 @@ async fn hand_over_all(
                 tracing::warn!(connections = moving, "methods are still running; their callers get an error");
             }
             for hub in hubs {
-                hub.hand_over_remaining().await;
+                hub.reassign_remaining().await;
             }
             return;
         }

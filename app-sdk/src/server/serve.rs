@@ -17,7 +17,6 @@ use trunkline_proxy::AppListener;
 use super::handle::ServerHandle;
 use super::http_serving::{serve_http, sockets_by_descriptors};
 use super::stop_signal::StopSignal;
-use super::supervisor::{AppState, notify};
 
 /// Time that HTTP requests have which still run when the hubs have stopped.
 const LAST_REQUESTS_TIMEOUT: Duration = Duration::from_secs(10);
@@ -178,6 +177,30 @@ fn refuse_open(address: SocketAddr) -> io::Result<()> {
     );
     Err(io::Error::new(io::ErrorKind::PermissionDenied, problem))
 }
+
+/// State of the app that its supervisor is notified of.
+#[derive(Debug, Clone, Copy)]
+enum AppState {
+    /// The app accepts connections.
+    Ready,
+    /// The app was asked to stop.
+    Stopping,
+}
+
+/// Notifies the supervisor. One that can't be reached stops nothing.
+#[cfg(target_os = "linux")]
+fn notify(state: AppState) {
+    let message = match state {
+        AppState::Ready => sd_notify::NotifyState::Ready,
+        AppState::Stopping => sd_notify::NotifyState::Stopping,
+    };
+    if let Err(error) = sd_notify::notify(&[message]) {
+        tracing::warn!(%error, "the supervisor (NOTIFY_SOCKET) can't be told: {state:?}");
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn notify(_state: AppState) {}
 
 #[cfg(test)]
 mod tests {

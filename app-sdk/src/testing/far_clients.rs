@@ -8,8 +8,8 @@ use bytestring::ByteString;
 use tokio::sync::oneshot;
 use trunkline_protocol::hub::{Close, HubMessage, HubProtocol};
 use trunkline_protocol::service::{
-    Ack, AckStatus, Audience, CloseConnection, GroupMember, MEMBERS_PER_PAGE_MAX, MemberPage, Payloads, Ping,
-    ServiceMessage,
+    Ack, AckStatus, Audience, CloseConnection, GroupJoin, GroupMember, MEMBERS_PER_PAGE_MAX, MemberPage, Payloads,
+    Ping, PresenceChanges, ServiceMessage,
 };
 
 use super::client_inbox::ClientInbox;
@@ -55,7 +55,7 @@ impl FarClients {
         gone.iter().for_each(|id| self.remove(id));
     }
 
-    pub(super) fn hand_over(&mut self, close: CloseConnection) {
+    pub(super) fn give_away(&mut self, close: CloseConnection) {
         let moving = self.all.get_mut(&close.connection_id).and_then(|member| member.moving.take());
         match moving {
             Some(moving) => drop(moving.send(close)),
@@ -195,5 +195,40 @@ impl FarClient {
 
     pub(super) fn give(&self, bytes: &Bytes) {
         self.inbox.deliver(bytes);
+    }
+}
+
+/// Users and members of groups that app servers were told of.
+#[derive(Debug, Default)]
+pub(super) struct FarPresence {
+    users: BTreeSet<ByteString>,
+    members: BTreeSet<(ByteString, ByteString)>,
+    listed: Vec<ByteString>,
+}
+
+impl FarPresence {
+    /// Takes the changes for these app servers.
+    pub(super) fn update(&mut self, clients: &FarClients, app_servers: Vec<ByteString>) -> PresenceChanges {
+        let users: BTreeSet<_> = clients.all.values().filter_map(|client| client.user.clone()).collect();
+        let in_groups =
+            clients.all.iter().flat_map(|(id, client)| client.groups.iter().map(|group| (group.clone(), id.clone())));
+        let members: BTreeSet<_> = in_groups.collect();
+        let join = |(group, id): &(ByteString, ByteString)| GroupJoin {
+            group: group.clone(),
+            connection_id: id.clone(),
+            user_id: clients.all.get(id).and_then(|client| client.user.clone()),
+        };
+        let update = PresenceChanges {
+            stream: 1,
+            online: users.difference(&self.users).cloned().collect(),
+            offline: self.users.difference(&users).cloned().collect(),
+            joined: members.difference(&self.members).map(join).collect(),
+            left: self.members.difference(&members).cloned().collect(),
+            lost: self.listed.iter().filter(|instance| !app_servers.contains(instance)).cloned().collect(),
+            app_servers: Some(app_servers.clone()),
+            ..PresenceChanges::default()
+        };
+        (self.users, self.members, self.listed) = (users, members, app_servers);
+        update
     }
 }

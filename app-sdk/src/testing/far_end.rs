@@ -16,10 +16,10 @@ use trunkline_protocol::service::{
 use trunkline_protocol::wire::CAUSE_HEADER;
 
 use super::client_inbox::ClientInbox;
-use super::far_clients::{FarClient, FarClients};
-use super::far_presence::FarPresence;
+use super::far_clients::{FarClient, FarClients, FarPresence};
 use crate::link::{LinkReader, LinkSocket, LinkWriter};
 use crate::naming::{Codec, Naming};
+use crate::server::LinkedHub;
 use crate::sync::lock;
 
 /// The far ends of the links of one hub.
@@ -123,9 +123,9 @@ impl FarEnd {
         }
     }
 
-    /// Expects the frame by which the app server hands the client over; nothing comes when the client is closed
+    /// Expects the frame by which the app server gives the client away; nothing comes when the client is closed
     /// instead.
-    pub(super) fn expect_hand_over(&self, id: &str) -> oneshot::Receiver<CloseConnection> {
+    pub(super) fn expect_reassignment(&self, id: &str) -> oneshot::Receiver<CloseConnection> {
         let (sender, receiver) = oneshot::channel();
         if let Some(member) = lock(&self.members).all.get_mut(id) {
             member.moving = Some(sender);
@@ -238,8 +238,8 @@ impl FarEnd {
                 let asker = refusal.caller_server_id.clone();
                 to_asker(&asker, ServiceMessage::ErrorCompletion(refusal)).into_iter().collect()
             }
-            ServiceMessage::CloseConnection(close) if close.is_hand_over() => {
-                lock(&self.members).hand_over(close);
+            ServiceMessage::CloseConnection(close) if close.is_reassignment() => {
+                lock(&self.members).give_away(close);
                 self.has_changed.notify_one();
                 Vec::new()
             }
@@ -281,4 +281,14 @@ impl FarEnd {
 fn close_notice(connection_id: ByteString) -> ServiceMessage {
     let headers = vec![header_of(CAUSE_HEADER, Cause::AppClosed.label())];
     ServiceMessage::CloseConnection(CloseConnection { connection_id, error: None, headers })
+}
+
+/// Hub under test, with the far ends of its links.
+#[derive(Debug)]
+pub(super) struct TestHub {
+    pub(super) path: String,
+    pub(super) requires_user: bool,
+    pub(super) far_end: Arc<FarEnd>,
+    /// The hub at each app server, in the order of the links.
+    pub(super) servers: Vec<LinkedHub>,
 }

@@ -240,7 +240,7 @@ async fn next(events: &mut mpsc::UnboundedReceiver<(usize, String)>) -> (usize, 
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_is_handed_over_with_its_items_and_groups() {
+async fn a_client_is_reassigned_with_its_items_and_groups() {
     let (server, mut events) = fleet();
     let mut ann = server.connect("/chat").user("ann").await.unwrap();
     ann.invoke::<()>("Rename", ("ann",)).await.unwrap();

@@ -2,10 +2,9 @@
 
 use std::any::TypeId;
 use std::collections::HashSet;
+use std::path::PathBuf;
 
 use ts_rs::{Config, TS, TypeVisitor};
-
-use super::type_script_error::TypeScriptError;
 
 /// Declarations of types, in the order in which they were first used.
 #[derive(Default)]
@@ -71,4 +70,24 @@ impl std::fmt::Debug for Declarations {
 /// Whole numbers of any size are numbers in JSON, so that is what pages get.
 fn config() -> Config {
     Config::new().with_large_int("number")
+}
+
+/// Error of a file of TypeScript types.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TypeScriptError {
+    /// Two types of Rust have one name in TypeScript.
+    #[error("two types are named `{0}`: give one of them `#[ts(rename = \"…\")]`")]
+    DuplicateType(String),
+    /// The file is not the one that the hubs make now.
+    #[error("{0} is not current: write it again, by `TypeScript::write`")]
+    Outdated(PathBuf),
+    /// The file can't be read or written.
+    #[error("{path}: {source}")]
+    File {
+        /// Path of the file.
+        path: PathBuf,
+        /// Error of the operating system.
+        source: std::io::Error,
+    },
 }

@@ -23,10 +23,9 @@
 //! | `socket` | the two halves of a link, over a WebSocket or in memory |
 //! | `handshake` | the first two frames |
 //! | `outbox` | the send queue of a session, and who waits for room in it |
-//! | `stop` | how a socket is ended from outside |
+//! | `stop` | how a socket is ended from outside; ticks, and what the session decides by them |
 //! | `reader` | frames in batches, numbered and counted as taken |
 //! | `writer` | chunks, pings and acknowledgements |
-//! | `silence` | ticks, and what the session decides by them |
 //! | `move_queue` | moves of client connections, behind the sends that began before them |
 //!
 //! [`Session`]: trunkline_protocol::service::Session
@@ -38,7 +37,6 @@ mod header;
 mod move_queue;
 mod outbox;
 mod reader;
-mod silence;
 mod socket;
 mod stop;
 #[cfg(test)]
@@ -55,8 +53,7 @@ pub use header::{MalformedHeader, read_answer, read_capabilities, read_offer, wr
 pub use move_queue::{ManySend, MoveQueue, TooManyMoves};
 pub use outbox::{LinkOutbox, OutboxClosed, OutboxPolicy, Outgoing, TrySendError};
 pub use reader::{FrameSink, LinkReadLoop};
-pub use silence::{wait_for_verdict, window_passed};
 pub use socket::{LinkReader, LinkSocket, LinkWriter, MemoryLink};
-pub use stop::{SocketStop, StopReason};
+pub use stop::{SocketStop, StopReason, wait_for_verdict, window_passed};
 pub use websocket::{LinkMessage, LinkWebSocket, ReceivedMessage};
 pub use writer::LinkWriteLoop;

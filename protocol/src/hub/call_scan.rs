@@ -4,10 +4,10 @@
 
 use std::borrow::Cow;
 
-use rmp::decode::{read_array_len, read_int, read_str_len};
+use rmp::decode::{read_array_len, read_str_len};
 
 use super::members::{self, Members};
-use super::scan::{NIL, skip_headers};
+use super::scan::{NIL, json_text, pack_kind, skip_headers};
 use super::{MessageKind, ScanError};
 use crate::message_pack::skip_value;
 
@@ -67,22 +67,8 @@ pub(super) fn json(body: &[u8]) -> Result<CallScan<'_>, ScanError> {
     Ok(scan)
 }
 
-/// Reads a text that may be missing or null; `None` if it is empty.
-fn json_text(value: Option<&[u8]>) -> Result<Option<Cow<'_, str>>, ScanError> {
-    match value {
-        None | Some(b"null") => Ok(None),
-        Some(value) => Ok(Some(members::text(value).ok_or(ScanError::Malformed)?).filter(|text| !text.is_empty())),
-    }
-}
-
 pub(super) fn message_pack(body: &[u8]) -> Result<CallScan<'_>, ScanError> {
-    let mut rest = body;
-    let items = read_array_len(&mut rest).map_err(|_| ScanError::Malformed)?;
-    if items == 0 {
-        return Err(ScanError::NoKind);
-    }
-    let number = read_int::<i64, _>(&mut rest).map_err(|_| ScanError::Malformed)?;
-    let kind = MessageKind::from(number);
+    let (kind, items, rest) = pack_kind(body)?;
     let mut scan = CallScan::of_kind(kind);
     if !kind.has_invocation_id() {
         return Ok(scan);

@@ -123,21 +123,19 @@ pub(super) fn json(body: &[u8]) -> Result<Scan<'_>, ScanError> {
     }
     let number = members::integer(kind.ok_or(ScanError::NoKind)?).ok_or(ScanError::Malformed)?;
     let kind = MessageKind::from(number);
-    let invocation_id = match invocation_id.filter(|_| kind.has_invocation_id()) {
-        None | Some(b"null") => None,
-        Some(value) => Some(members::text(value).ok_or(ScanError::Malformed)?),
-    };
-    Ok(Scan { kind, invocation_id: invocation_id.filter(|id| !id.is_empty()) })
+    Ok(Scan { kind, invocation_id: json_text(invocation_id.filter(|_| kind.has_invocation_id()))? })
+}
+
+/// Reads a text that may be missing or null; `None` if it is empty.
+pub(super) fn json_text(value: Option<&[u8]>) -> Result<Option<Cow<'_, str>>, ScanError> {
+    match value {
+        None | Some(b"null") => Ok(None),
+        Some(value) => Ok(Some(members::text(value).ok_or(ScanError::Malformed)?).filter(|text| !text.is_empty())),
+    }
 }
 
 pub(super) fn message_pack(body: &[u8]) -> Result<Scan<'_>, ScanError> {
-    let mut rest = body;
-    let items = read_array_len(&mut rest).map_err(|_| ScanError::Malformed)?;
-    if items == 0 {
-        return Err(ScanError::NoKind);
-    }
-    let number = read_int::<i64, _>(&mut rest).map_err(|_| ScanError::Malformed)?;
-    let kind = MessageKind::from(number);
+    let (kind, _, rest) = pack_kind(body)?;
     if !kind.has_invocation_id() {
         return Ok(Scan { kind, invocation_id: None });
     }
@@ -147,6 +145,17 @@ pub(super) fn message_pack(body: &[u8]) -> Result<Scan<'_>, ScanError> {
         _ => Some(read_str_from_slice(rest).map_err(|_| ScanError::Malformed)?.0),
     };
     Ok(Scan { kind, invocation_id: invocation_id.filter(|id| !id.is_empty()).map(Cow::Borrowed) })
+}
+
+/// Reads the kind of a MessagePack message, and the number of its items. Returns also what follows the kind.
+pub(super) fn pack_kind(body: &[u8]) -> Result<(MessageKind, u32, &[u8]), ScanError> {
+    let mut rest = body;
+    let items = read_array_len(&mut rest).map_err(|_| ScanError::Malformed)?;
+    if items == 0 {
+        return Err(ScanError::NoKind);
+    }
+    let number = read_int::<i64, _>(&mut rest).map_err(|_| ScanError::Malformed)?;
+    Ok((MessageKind::from(number), items, rest))
 }
 
 /// Skips a map, or the nil that may stand for an empty one. Its values may be anything: some app servers read them so.

@@ -86,7 +86,7 @@ impl CloseConnection {
 
     /// Whether the connection goes on at another app server, and so has not ended.
     #[must_use]
-    pub fn is_hand_over(&self) -> bool {
+    pub fn is_reassignment(&self) -> bool {
         values(&self.headers, MIGRATE_TO_HEADER).is_some()
     }
 }
@@ -110,8 +110,8 @@ mod tests {
         let close = CloseConnection { headers, ..CloseConnection::default() };
         let reason = close.reason();
         assert_eq!((reason.next_home, reason.cause, reason.is_if_idle), (Some(""), Some(Cause::AppClosed), false));
-        assert!(close.is_hand_over() && reason.items.is_none());
-        assert!(!CloseConnection::default().is_hand_over());
+        assert!(close.is_reassignment() && reason.items.is_none());
+        assert!(!CloseConnection::default().is_reassignment());
     }
 
     #[test]

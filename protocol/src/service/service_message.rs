@@ -583,7 +583,7 @@ pub enum FlowOperation {
     Resume,
     /// 4: stop writing on this link.
     Offline,
-    /// 5, ours: read a client on that is about to be handed over, because something of it is waited for.
+    /// 5, ours: read a client on that is about to be reassigned, because something of it is waited for.
     ReadOn,
     /// 6, ours: stop reading it again, and say so by another request to hand it over.
     EndInput,

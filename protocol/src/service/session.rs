@@ -22,7 +22,6 @@
 mod backoff;
 mod counters;
 mod decision;
-mod error;
 mod event;
 mod incoming;
 mod offer;
@@ -41,8 +40,7 @@ use bytes::Bytes;
 pub use backoff::Backoff;
 pub use counters::{ACKNOWLEDGE_KEY, CRASHED_NODE_KEY, Counters, ECHO_KEY};
 pub use decision::{UpgradeDecision, UpgradeRefusal, decide_upgrade};
-pub use error::SessionError;
-pub use event::{SessionEndReason, SessionEvent, Transmit, UndeliveredFrames};
+pub use event::{SessionEndReason, SessionError, SessionEvent, Transmit, UndeliveredFrames};
 pub use incoming::Incoming;
 pub use offer::{Answer, Capabilities, HeaderError, Offer, SessionId, parse_received};
 use ring::Ring;

@@ -26,7 +26,7 @@ pub(super) fn take(source: FrameSource<'_>, message: ServiceMessage, batch: &mut
             batch.for_owner(source, data.connection_id, command);
         }
         // Of clients that have had their home there until a moment ago.
-        M::CloseConnection(close) if close.is_hand_over() => return route(source, M::CloseConnection(close), batch),
+        M::CloseConnection(close) if close.is_reassignment() => return route(source, M::CloseConnection(close), batch),
         M::CloseConnection(close) => {
             batch.for_owner(source, close.connection_id, ConnectionCommand::Mirror(MirrorOrder::Close));
         }

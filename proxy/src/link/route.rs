@@ -181,7 +181,7 @@ fn receivers_of(message: &ServiceMessage) -> Option<Receivers> {
 
 /// Closes a connection that its app server closes, or gives away.
 fn close_one(source: FrameSource<'_>, close: CloseConnection, batch: &mut RoutedBatch) {
-    let act = if !close.is_hand_over() {
+    let act = if !close.is_reassignment() {
         let cause = close.reason().cause.filter(|cause| cause.closes());
         ConnectionCommand::Close { error: close.error, cause, by: source.asker.dial_in_link() }
     } else if source.shared.routes.find(&close.connection_id).is_some() {

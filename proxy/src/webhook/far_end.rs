@@ -265,7 +265,7 @@ impl FarEnd {
 
     fn closed(&mut self, close: &CloseConnection) {
         let id = &close.connection_id;
-        if close.is_hand_over() {
+        if close.is_reassignment() {
             return self.forget(id);
         }
         self.end(id, close.error.as_deref().filter(|error| !error.is_empty()));

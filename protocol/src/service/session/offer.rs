@@ -30,7 +30,7 @@ const CAUSES: &str = "causes";
 
 /// Capability to answer queries for the members of a group.
 const MEMBERS: &str = "members";
-/// Capability to read a client on during its hand-over, and to take the end of a connection that another app server
+/// Capability to read a client on during its reassignment, and to take the end of a connection that another app server
 /// had.
 const HANDOVERS: &str = "handovers";
 
@@ -63,8 +63,8 @@ pub struct Capabilities {
     pub knows_causes: bool,
     /// Whether it answers queries for the members of a group: a proxy does. An older one drops a link that carries one.
     pub lists_members: bool,
-    /// Whether it knows what hand-overs have learnt: a proxy reads a client on during one, while it is asked to; an app
-    /// server takes the end of a connection that another one had.
+    /// Whether it knows what reassignments have learnt: a proxy reads a client on during one, while it is asked to; an
+    /// app server takes the end of a connection that another one had.
     pub knows_handovers: bool,
     /// Whether it tells who comes and goes, and lists the connections of a user: a proxy does.
     pub tells_presence: bool,

@@ -8,8 +8,8 @@ use trunkline_protocol::wire::{ITEMS_HEADER, MIGRATE_FROM_HEADER, MIGRATE_TO_HEA
 
 use super::call_error::RehomeError;
 use super::client_wire::{ANSWER_TIMEOUT, ClientWire};
+use super::far_end::TestHub;
 use super::test_client::TestClient;
-use super::test_hub::TestHub;
 use crate::hub_core::TakenOver;
 
 /// Error of the calls that ran when their app server crashed, in the words of proxies.
@@ -26,7 +26,7 @@ pub enum Leaving {
 }
 
 /// Lets the next app server of the fleet take a client over; returns when its `on_rehomed` has run.
-pub(super) async fn rehome(hub: &TestHub, client: &TestClient, leaving: Leaving) -> Result<(), RehomeError> {
+pub(super) async fn reassign(hub: &TestHub, client: &TestClient, leaving: Leaving) -> Result<(), RehomeError> {
     let wire = client.wire();
     let closed = || RehomeError::Closed(wire.inbox.close_error());
     let from = wire.far_end.home(&wire.id).ok_or_else(closed)?;
@@ -36,7 +36,7 @@ pub(super) async fn rehome(hub: &TestHub, client: &TestClient, leaving: Leaving)
         return Err(RehomeError::NoOther);
     }
     let items = match leaving {
-        Leaving::Gracefully => hand_over(wire, from).await?,
+        Leaving::Gracefully => ask_for(wire, from).await?,
         Leaving::Crash => {
             old.dispatcher.forget(&wire.id);
             None
@@ -68,13 +68,13 @@ async fn is_kept(mut taken_over: broadcast::Receiver<TakenOver>, connection_id: 
 }
 
 /// Asks an app server for a client, and returns what `on_leaving` gives along.
-async fn hand_over(wire: &ClientWire, from: usize) -> Result<Option<ByteString>, RehomeError> {
-    let handed_over = wire.far_end.expect_hand_over(&wire.id);
+async fn ask_for(wire: &ClientWire, from: usize) -> Result<Option<ByteString>, RehomeError> {
+    let given = wire.far_end.expect_reassignment(&wire.id);
     let headers = vec![header_of(MIGRATE_TO_HEADER, "")];
     let close = CloseConnection { connection_id: wire.id.clone(), headers, ..CloseConnection::default() };
     wire.far_end.send(from, ServiceMessage::CloseConnection(close)).await;
-    let handed_over = timeout(ANSWER_TIMEOUT, handed_over).await.map_err(|_| RehomeError::Timeout)?;
-    let close = handed_over.map_err(|_| RehomeError::Closed(wire.inbox.close_error()))?;
+    let given = timeout(ANSWER_TIMEOUT, given).await.map_err(|_| RehomeError::Timeout)?;
+    let close = given.map_err(|_| RehomeError::Closed(wire.inbox.close_error()))?;
     Ok(close.reason().items.cloned())
 }
 

@@ -1,8 +1,8 @@
-//! Hand-over of one raw connection to another app server.
+//! Reassignment of one raw connection.
 //!
 //! ```text
 //!  its proxy reads it no more, and asks ──► what waits is received ──► None ──► the handler returns
-//!                                                          sends that wait ──► queued ──► handed over, with its items
+//!                                                          sends that wait ──► queued ──► given away, with its items
 //! ```
 
 use std::sync::Mutex;
@@ -19,23 +19,23 @@ use crate::sync::lock;
 /// Encoding of the items of raw connections, whose clients speak no hub protocol.
 pub(super) const ITEMS_ENCODING: HubProtocol = HubProtocol::Json;
 
-/// State of a raw connection that may be handed over.
+/// State of a raw connection that may be reassigned.
 #[derive(Debug)]
-pub(super) struct RawHandover {
-    /// Fires when the connection is about to be handed over, or closes.
+pub(super) struct RawReassignment {
+    /// Fires when the connection is about to be reassigned, or closes.
     pub(super) leaving: CancellationToken,
-    /// Held by each send, and by the hand-over: so that comes behind all of them.
+    /// Held by each send, and by the reassignment: so that comes behind all of them.
     way: RwLock<()>,
     items: Mutex<Option<String>>,
 }
 
-impl RawHandover {
+impl RawReassignment {
     /// The state of a connection whose end this token tells.
     pub(super) fn new(cancellation: &CancellationToken) -> Self {
         Self { leaving: cancellation.child_token(), way: RwLock::default(), items: Mutex::default() }
     }
 
-    /// Holds a hand-over up while a message is queued.
+    /// Holds a reassignment up while a message is queued.
     pub(super) async fn send(&self) -> RwLockReadGuard<'_, ()> {
         self.way.read().await
     }
@@ -68,12 +68,12 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_hand_over_waits_for_sends_that_have_begun_and_lets_none_overtake_it() {
-        let handover = RawHandover::new(&CancellationToken::new());
-        let sending = handover.send().await;
-        let mut blocking = Box::pin(handover.block());
+    async fn a_reassignment_waits_for_sends_that_have_begun_and_lets_none_overtake_it() {
+        let reassignment = RawReassignment::new(&CancellationToken::new());
+        let sending = reassignment.send().await;
+        let mut blocking = Box::pin(reassignment.block());
         assert!((&mut blocking).now_or_never().is_none());
-        let mut late = Box::pin(handover.send());
+        let mut late = Box::pin(reassignment.send());
         assert!((&mut late).now_or_never().is_none());
         drop(sending);
         let blocked = (&mut blocking).now_or_never().expect("nothing is being sent");

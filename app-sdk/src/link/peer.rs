@@ -1,4 +1,4 @@
-//! Service at the far end of a link that was dialled.
+//! Far ends of links: a slot in the pool of a node, or a service that was dialled.
 
 use std::sync::Arc;
 
@@ -6,6 +6,22 @@ use trunkline_link::LinkOutbox;
 use trunkline_protocol::service::Ping;
 
 use crate::connection::LinkId;
+
+/// A place in a pool, of one start of one node, for one hub. Its name is for people: two nodes may have one.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct SlotKey {
+    pub(crate) hub: Arc<str>,
+    pub(crate) node: Arc<str>,
+    pub(crate) boot: Arc<str>,
+    pub(crate) slot: u32,
+}
+
+impl SlotKey {
+    /// Whether both are of nodes with one name, which are not the same one.
+    pub(super) fn shares_name(&self, other: &Self) -> bool {
+        self.node == other.node && self.boot != other.boot
+    }
+}
 
 /// Handler of the pings of a service, beside those that keep a link alive.
 pub(crate) trait ServicePings: Send + Sync {
