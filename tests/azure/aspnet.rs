@@ -8,7 +8,7 @@ use trunkline_tests::harness::dotnet::{AspNetApp, play_dotnet, play_dotnet_heavy
 use trunkline_tests::harness::fleet::{App, Fleet, POOL_SIZE};
 use trunkline_tests::harness::sockets::free_address;
 
-use crate::door::{Door, KEY, SECOND_KEY, connection_string};
+use crate::dial_in::{DialIn, KEY, SECOND_KEY, connection_string};
 use crate::guest::{Guest, Host, LIBRARIES, Library, ways};
 
 /// Server connections of a real app: five for each of its two hubs.
@@ -45,9 +45,9 @@ async fn calls(guest: &mut Guest, user: &str) -> Result<()> {
 #[test]
 fn calls_streams_uploads_errors_and_the_user_are_there_by_each_library_protocol_and_transport() {
     play_dotnet_heavy(async |stage, dotnet| {
-        let (door, host) = (Door::open(stage).await?, Host::new(stage, dotnet));
-        let mut app = host.app(&door, "one", &[]).await?;
-        door.linked(CONNECTIONS).await?;
+        let (dial_in, host) = (DialIn::open(stage).await?, Host::new(stage, dotnet));
+        let mut app = host.app(&dial_in, "one", &[]).await?;
+        dial_in.linked(CONNECTIONS).await?;
         let mut count = 0;
         for (library, transport) in ways() {
             let mut guest = host.invite_over(library, transport, &app, "ann").await?;
@@ -127,8 +127,8 @@ async fn four(host: &Host<'_>, app: &AspNetApp) -> Result<Vec<Guest>> {
 #[test]
 fn groups_users_broadcasts_and_exceptions_reach_just_those_they_are_for() {
     play_dotnet(async |stage, dotnet| {
-        let (door, host) = (Door::open(stage).await?, Host::new(stage, dotnet));
-        let app = host.app(&door, "one", &[]).await?;
+        let (dial_in, host) = (DialIn::open(stage).await?, Host::new(stage, dotnet));
+        let app = host.app(&dial_in, "one", &[]).await?;
         let mut guests = four(&host, &app).await?;
         sends(&mut guests, &app).await
     });
@@ -137,11 +137,11 @@ fn groups_users_broadcasts_and_exceptions_reach_just_those_they_are_for() {
 #[test]
 fn so_they_do_over_two_nodes_as_two_endpoints() {
     play_dotnet(async |stage, dotnet| {
-        let doors = [Door::open(stage).await?, Door::open_as(stage, "door-2").await?];
+        let dial_ins = [DialIn::open(stage).await?, DialIn::open_as(stage, "dial-in-2").await?];
         let host = Host::new(stage, dotnet);
-        let app = host.app_of(&doors, "one", &[]).await?;
-        for door in &doors {
-            door.linked(CONNECTIONS).await?;
+        let app = host.app_of(&dial_ins, "one", &[]).await?;
+        for dial_in in &dial_ins {
+            dial_in.linked(CONNECTIONS).await?;
         }
         // The SDK leads each client to an endpoint by chance.
         let mut guests = Vec::new();
@@ -159,9 +159,9 @@ fn so_they_do_over_two_nodes_as_two_endpoints() {
 #[test]
 fn client_results_come_from_clients_of_the_same_and_of_another_app_server() {
     play_dotnet(async |stage, dotnet| {
-        let (door, host) = (Door::open(stage).await?, Host::new(stage, dotnet));
-        let apps = [host.app(&door, "one", &[]).await?, host.app(&door, "two", &[]).await?];
-        door.linked(2 * CONNECTIONS).await?;
+        let (dial_in, host) = (DialIn::open(stage).await?, Host::new(stage, dotnet));
+        let apps = [host.app(&dial_in, "one", &[]).await?, host.app(&dial_in, "two", &[]).await?];
+        dial_in.linked(2 * CONNECTIONS).await?;
         let mut guests = Vec::new();
         for (number, library) in LIBRARIES.into_iter().chain(LIBRARIES).enumerate() {
             guests.push(host.invite(library, &apps[number % 2], &format!("user-{number}")).await?);
@@ -187,9 +187,9 @@ fn client_results_come_from_clients_of_the_same_and_of_another_app_server() {
 #[test]
 fn apps_of_different_names_share_a_node_and_no_message() {
     play_dotnet(async |stage, dotnet| {
-        let (door, host) = (Door::open(stage).await?, Host::new(stage, dotnet));
-        let one = host.app(&door, "one", &[("--application", "First")]).await?;
-        let two = host.app(&door, "two", &[("--application", "Second")]).await?;
+        let (dial_in, host) = (DialIn::open(stage).await?, Host::new(stage, dotnet));
+        let one = host.app(&dial_in, "one", &[("--application", "First")]).await?;
+        let two = host.app(&dial_in, "two", &[("--application", "Second")]).await?;
         let mut guests = [host.invite(JSON, &one, "ann").await?, host.invite(PACKED, &two, "ann").await?];
         for (number, instance) in ["one", "two"].into_iter().enumerate() {
             ensure!(guests[number].instance().await? == instance);
@@ -206,13 +206,13 @@ fn apps_of_different_names_share_a_node_and_no_message() {
 #[test]
 fn a_wrong_key_is_named_in_the_apps_log_and_the_second_key_does() {
     play_dotnet(async |stage, dotnet| {
-        let (door, host) = (Door::open(stage).await?, Host::new(stage, dotnet));
-        let wrong = connection_string(door.address(), &KEY.replace("ABC", "CBA"));
+        let (dial_in, host) = (DialIn::open(stage).await?, Host::new(stage, dotnet));
+        let wrong = connection_string(dial_in.address(), &KEY.replace("ABC", "CBA"));
         let mut app = dotnet.app(stage).connection(&wrong).argument("--log", "Information").start().await?;
         // The status is all that the SDK shows of a refused upgrade.
         app.process.wait_for_log("401").await?;
-        ensure!(door.node.metrics().await?.sum("trunkline_links", &[("state", "open")]) == 0.0);
-        let right = connection_string(door.address(), SECOND_KEY);
+        ensure!(dial_in.node.metrics().await?.sum("trunkline_links", &[("state", "open")]) == 0.0);
+        let right = connection_string(dial_in.address(), SECOND_KEY);
         let mut app = dotnet.app(stage).connection(&right).instance("second").start().await?;
         app.redirects("/bench").await?;
         let guest = host.invite(JSON, &app, "ann").await?;
@@ -229,11 +229,11 @@ fn a_rust_hub_and_a_dotnet_hub_of_one_name_are_two_hubs() {
         let mut node = fleet.proxy_of(&free_address()?, &free_address()?, &[rust.address()], &[])?;
         node.ready().await?;
         node.linked(POOL_SIZE).await?;
-        let door = Door { node };
+        let dial_in = DialIn { node };
         let host = Host::new(stage, dotnet);
-        let app = host.app(&door, "one", &[]).await?;
+        let app = host.app(&dial_in, "one", &[]).await?;
         let dotnet_guest = host.invite(JSON, &app, "ann").await?;
-        let builder = host.agents().client(Kind::JsJson, &door.node.url("/bench")).subscribe(&["Message", "Notice"]);
+        let builder = host.agents().client(Kind::JsJson, &dial_in.node.url("/bench")).subscribe(&["Message", "Notice"]);
         let rust_client = builder.open().await?;
         ensure!(rust_client.invoke("Echo", json!([7])).await? == 7);
         ensure!(dotnet_guest.invoke("Echo", json!(["x"])).await? == "x");
@@ -256,8 +256,8 @@ async fn nothing_came(mut client: Client) -> Result<()> {
 #[test]
 fn a_message_near_the_limit_of_the_hub_goes_both_ways() {
     play_dotnet(async |stage, dotnet| {
-        let (door, host) = (Door::open(stage).await?, Host::new(stage, dotnet));
-        let app = host.app(&door, "one", &[]).await?;
+        let (dial_in, host) = (DialIn::open(stage).await?, Host::new(stage, dotnet));
+        let app = host.app(&dial_in, "one", &[]).await?;
         for library in LIBRARIES {
             let mut guest = host.invite(library, &app, "ann").await?;
             for size in [2_000, 30_000] {
@@ -273,12 +273,12 @@ fn a_message_near_the_limit_of_the_hub_goes_both_ways() {
 #[test]
 fn the_transport_of_a_client_is_its_own_choice() {
     play_dotnet(async |stage, dotnet| {
-        let (door, host) = (Door::open(stage).await?, Host::new(stage, dotnet));
-        let app = host.app(&door, "one", &[]).await?;
+        let (dial_in, host) = (DialIn::open(stage).await?, Host::new(stage, dotnet));
+        let app = host.app(&dial_in, "one", &[]).await?;
         for transport in Transport::ALL {
             let _guest = host.invite_over(JSON, transport, &app, "ann").await?;
             let label = [("transport", transport.name())];
-            let metrics = door.node.metrics().await?;
+            let metrics = dial_in.node.metrics().await?;
             ensure!(metrics.sum("trunkline_client_connections", &label) >= 1.0, "{transport:?}");
         }
         Ok(())

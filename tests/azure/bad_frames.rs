@@ -61,7 +61,7 @@ fn a_wrong_length_ends_the_server_connection_and_nobody_elses() {
         for bytes in [vec![0xff; 8], vec![0xff, 0xff, 0xff, 0xff, 0x0f], vec![0xff, 0xff, 0xff, 0xff, 0x07, 1]] {
             let mut scene = Scene::open(stage, 1).await?;
             let mut member = scene.join_as("ann").await?;
-            let mut broken = Scripted::dial(&scene.door, HUB, "server-b", 1).await?;
+            let mut broken = Scripted::dial(&scene.dial_in, HUB, "server-b", 1).await?;
             broken.at(0)?.send_bytes(bytes)?;
             broken.ended(0).await?;
             scene.reaches(&mut member, "still here").await?;
@@ -76,7 +76,7 @@ fn a_text_message_is_no_part_of_the_protocol() {
     play(async |stage| {
         let mut scene = Scene::open(stage, 1).await?;
         let mut member = scene.join_as("ann").await?;
-        let mut other = Scripted::dial(&scene.door, HUB, "server-b", 1).await?;
+        let mut other = Scripted::dial(&scene.dial_in, HUB, "server-b", 1).await?;
         other.at(0)?.send_message(Message::text("{}"))?;
         other.ended(0).await?;
         scene.reaches(&mut member, "still here").await
@@ -88,7 +88,7 @@ fn ids_of_other_hubs_are_ids_of_nobody() {
     play(async |stage| {
         let mut scene = Scene::open(stage, 1).await?;
         let mut member = scene.join_as("ann").await?;
-        let mut foreign = Scripted::dial(&scene.door, "other", "server-b", 1).await?;
+        let mut foreign = Scripted::dial(&scene.dial_in, "other", "server-b", 1).await?;
         let id = member.id.clone();
         let wrong = [
             crate::scene::to(&[&id], "stolen"),
@@ -123,7 +123,7 @@ fn data_for_a_client_of_another_app_server_does_not_reach_it() {
     play(async |stage| {
         let mut scene = Scene::open(stage, 1).await?;
         let mut member = scene.join_as("ann").await?;
-        let other = Scripted::dial(&scene.door, HUB, "server-b", 1).await?;
+        let other = Scripted::dial(&scene.dial_in, HUB, "server-b", 1).await?;
         // Its hub's app server may send to it (type 7), but its bytes belong to the one that has it open.
         let foreign = b"{\"type\":1,\"target\":\"Message\",\"arguments\":[\"stolen\"]}\x1e";
         other.send(0, &connection_data(&member.id, foreign, data::INVOCATION))?;

@@ -9,7 +9,7 @@ use trunkline_tests::harness::browser::{Browser, Page};
 use trunkline_tests::harness::dotnet::play_dotnet_heavy;
 use trunkline_tests::harness::scenario::until;
 
-use crate::door::Door;
+use crate::dial_in::DialIn;
 use crate::guest::Host;
 
 /// Far above any need of a page.
@@ -18,15 +18,15 @@ const GUARD: Duration = Duration::from_secs(20);
 #[test]
 fn blazor_pages_of_two_app_servers_work_behind_two_nodes() {
     play_dotnet_heavy(async |stage, dotnet| {
-        let doors = [Door::open(stage).await?, Door::open_as(stage, "door-2").await?];
+        let dial_ins = [DialIn::open(stage).await?, DialIn::open_as(stage, "dial-in-2").await?];
         let host = Host::new(stage, dotnet);
         let apps = [
-            host.app_of(&doors, "one", &[("--blazor", "true")]).await?,
-            host.app_of(&doors, "two", &[("--blazor", "true")]).await?,
+            host.app_of(&dial_ins, "one", &[("--blazor", "true")]).await?,
+            host.app_of(&dial_ins, "two", &[("--blazor", "true")]).await?,
         ];
         // A third hub, with five more server connections of each app at each node.
-        for door in &doors {
-            door.linked(2 * 15).await?;
+        for dial_in in &dial_ins {
+            dial_in.linked(2 * 15).await?;
         }
         let browser = Browser::start(stage)?;
         for round in 0..2 {

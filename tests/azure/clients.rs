@@ -7,7 +7,7 @@ use trunkline_tests::harness::http_client::{ask, exchange};
 use trunkline_tests::harness::raw::RawClient;
 use trunkline_tests::harness::scenario::play;
 
-use crate::door::{NODE, client_token};
+use crate::dial_in::{NODE, client_token};
 use crate::frame::{
     brings, connection_data, data, data_kind, data_kind_of, framed, hub_messages, hub_type, kind, no_ext,
 };
@@ -78,7 +78,7 @@ fn headers_query_protocol_address_and_node_of_a_client_come_with_it() {
             ("asrs-migrate-from", "an-attacker"),
             ("x-forwarded-for", "203.0.113.9"),
         ];
-        let mut socket = RawClient::try_open_with(scene.door.address(), &path, &headers)
+        let mut socket = RawClient::try_open_with(scene.dial_in.address(), &path, &headers)
             .await?
             .map_err(|refusal| anyhow::anyhow!("{refusal:?}"))?;
         socket.send_text("{\"protocol\":\"messagepack\",\"version\":1}\u{1e}").await?;
@@ -92,7 +92,7 @@ fn headers_query_protocol_address_and_node_of_a_client_come_with_it() {
         ensure!(header("x-custom") == ["one", "two"], "{opened:?}");
         ensure!(header("cookie") == ["session=1; theme=dark"], "{opened:?}");
         ensure!(header("asrs-instance-id") == [NODE], "{opened:?}");
-        ensure!(header("asrs-migrate-from").is_empty(), "only the door moves clients: {opened:?}");
+        ensure!(header("asrs-migrate-from").is_empty(), "only the node moves clients: {opened:?}");
         ensure!(header("user-agent").is_empty(), "it has none: {opened:?}");
         // The first address is what the app takes for the client's: nobody is trusted to name another.
         ensure!(header("x-forwarded-for").concat().split(',').next() == Some("127.0.0.1"), "{opened:?}");
@@ -110,7 +110,8 @@ fn a_handshake_comes_up_as_it_was_whatever_its_version() {
         let token = client_token(HUB, &json!({}))?;
         for version in ["0", "2", "2147483647"] {
             let path = format!("/client/?hub={HUB}");
-            let mut socket = scene.door.client(&path, &token).await?.map_err(|error| anyhow::anyhow!("{error:?}"))?;
+            let mut socket =
+                scene.dial_in.client(&path, &token).await?.map_err(|error| anyhow::anyhow!("{error:?}"))?;
             let handshake = format!("{{ \"version\": {version}, \"protocol\": \"json\" }}\u{1e}");
             socket.send_text(handshake.clone()).await?;
             let (place, opened) = scene.server.expect(kind::OPEN_CONNECTION).await?;
@@ -203,7 +204,7 @@ fn a_negotiate_answer_offers_the_transports_that_the_token_allows() {
             if !flags.is_null() {
                 claims["asrs.s.htt"] = flags.clone();
             }
-            let answer = scene.door.negotiate(HUB, "", &client_token(HUB, &claims)?).await?.json()?;
+            let answer = scene.dial_in.negotiate(HUB, "", &client_token(HUB, &claims)?).await?.json()?;
             let offered = answer["availableTransports"].as_array().context("transports")?.clone();
             let names: Vec<_> = offered.iter().filter_map(|one| one["transport"].as_str()).collect();
             ensure!(names == expected, "{flags}: {answer}");
@@ -214,7 +215,7 @@ fn a_negotiate_answer_offers_the_transports_that_the_token_allows() {
         let bearer = format!("Bearer {token}");
         let path = format!("/client/negotiate?hub={HUB}&negotiateVersion=0");
         let answer =
-            ask(scene.door.address(), http::Method::POST, &path, &[("authorization", &bearer)]).await?.json()?;
+            ask(scene.dial_in.address(), http::Method::POST, &path, &[("authorization", &bearer)]).await?.json()?;
         ensure!(answer.get("connectionToken").is_none() && answer["connectionId"].is_string(), "{answer}");
         Ok(())
     });
@@ -225,10 +226,10 @@ fn a_transport_that_the_token_forbids_is_refused() {
     play(async |stage| {
         let mut scene = Scene::open(stage, 1).await?;
         let token = client_token(HUB, &json!({ "asrs.s.htt": "4" }))?;
-        let answer = scene.door.negotiate(HUB, "", &token).await?.json()?;
+        let answer = scene.dial_in.negotiate(HUB, "", &token).await?.json()?;
         let secret = answer["connectionToken"].as_str().context("a token")?;
         let path = format!("/client/?hub={HUB}&id={secret}");
-        let refusal = scene.door.client(&path, &token).await?.err().context("refused")?;
+        let refusal = scene.dial_in.client(&path, &token).await?.err().context("refused")?;
         ensure!((400..500).contains(&refusal.status), "{refusal:?}");
         scene.server.quiet(0).await
     });
@@ -239,11 +240,11 @@ fn long_polling_with_a_token_in_each_request_gets_data_before_the_end() {
     play(async |stage| {
         let mut scene = Scene::open(stage, 1).await?;
         let token = client_token(HUB, &json!({ "nameid": "ann" }))?;
-        let answer = scene.door.negotiate(HUB, "", &token).await?.json()?;
+        let answer = scene.dial_in.negotiate(HUB, "", &token).await?.json()?;
         let secret = answer["connectionToken"].as_str().context("a token")?;
         let (path, bearer) = (format!("/client/?hub={HUB}&id={secret}"), format!("Bearer {token}"));
         let headers = [("authorization", bearer.as_str())];
-        let address = scene.door.address().to_owned();
+        let address = scene.dial_in.address().to_owned();
         let poll = async || ask(&address, http::Method::GET, &path, &headers).await;
         let first = poll().await?;
         ensure!(first.status == 200 && first.body.is_empty(), "{first:?}");
@@ -266,11 +267,11 @@ fn without_an_app_server_a_client_is_told_so() {
     play(async |stage| {
         let scene = Scene::open(stage, 0).await?;
         let token = client_token(HUB, &json!({ "nameid": "ann" }))?;
-        let answer = scene.door.negotiate(HUB, "", &token).await?;
+        let answer = scene.dial_in.negotiate(HUB, "", &token).await?;
         if answer.status == 200 {
             let secret = answer.json()?["connectionToken"].as_str().context("a token")?.to_owned();
             let path = format!("/client/?hub={HUB}&id={secret}");
-            if let Ok(mut socket) = scene.door.client(&path, &token).await? {
+            if let Ok(mut socket) = scene.dial_in.client(&path, &token).await? {
                 socket.send_text("{\"protocol\":\"json\",\"version\":1}\u{1e}").await?;
                 let ending = socket.ending().await?;
                 ensure!(ending.text.contains("error"), "{ending:?}");
@@ -286,11 +287,11 @@ fn without_an_app_server_a_client_is_told_so() {
 fn a_sticky_client_comes_to_the_app_server_that_negotiated_it() {
     play(async |stage| {
         let mut scene = Scene::open(stage, 2).await?;
-        let mut other = Scripted::dial(&scene.door, HUB, "server-b", 2).await?;
+        let mut other = Scripted::dial(&scene.dial_in, HUB, "server-b", 2).await?;
         let mut members = Vec::new();
         for sticky in ["Required", "Preferred", "Required", "Preferred"] {
             let claims = json!({ "asrs.s.sn": "server-b", "asrs.s.ssticky": sticky });
-            members.push(crate::scene::join(&scene.door, &mut other, "json", &claims).await?);
+            members.push(crate::scene::join(&scene.dial_in, &mut other, "json", &claims).await?);
         }
         scene.server.quiet(0).await?;
         for member in members {
@@ -299,13 +300,13 @@ fn a_sticky_client_comes_to_the_app_server_that_negotiated_it() {
         }
         // Gone: a client that prefers it gets another one, one that requires it is told so.
         drop(other);
-        scene.door.linked_exactly(2).await?;
+        scene.dial_in.linked_exactly(2).await?;
         let _member = scene.join(&json!({ "asrs.s.sn": "server-b", "asrs.s.ssticky": "Preferred" })).await?;
         let token = client_token(HUB, &json!({ "asrs.s.sn": "server-b", "asrs.s.ssticky": "Required" }))?;
-        let answer = scene.door.negotiate(HUB, "", &token).await?;
+        let answer = scene.dial_in.negotiate(HUB, "", &token).await?;
         if answer.status == 200 {
             let secret = answer.json()?["connectionToken"].as_str().context("a token")?.to_owned();
-            if let Ok(mut socket) = scene.door.client(&format!("/client/?hub={HUB}&id={secret}"), &token).await? {
+            if let Ok(mut socket) = scene.dial_in.client(&format!("/client/?hub={HUB}&id={secret}"), &token).await? {
                 drop(socket.send(Message::text("{\"protocol\":\"json\",\"version\":1}\u{1e}")).await);
                 socket.ending().await?;
             }

@@ -1,4 +1,4 @@
-//! Stateful reconnect behind the door: clients of unmodified ASP.NET Core apps whose sockets break.
+//! Stateful reconnect behind dial-in: clients of unmodified ASP.NET Core apps whose sockets break.
 
 use anyhow::{Result, ensure};
 use futures_util::future::try_join_all;
@@ -12,7 +12,7 @@ use trunkline_tests::harness::process::Signal;
 use trunkline_tests::harness::relay::{Fate, Relay};
 use trunkline_tests::harness::scenario::is_full;
 
-use crate::door::Door;
+use crate::dial_in::DialIn;
 use crate::fleets::{Address, linked, start_all};
 use crate::guest::Host;
 
@@ -36,9 +36,9 @@ async fn converse(client: &Client, from: u64, count: u64) -> Result<()> {
 #[test]
 fn an_unmodified_app_and_its_clients_notice_nothing_of_broken_sockets() {
     play_dotnet_heavy(async |stage, dotnet| {
-        let (door, host) = (Door::open(stage).await?, Host::new(stage, dotnet));
+        let (dial_in, host) = (DialIn::open(stage).await?, Host::new(stage, dotnet));
         // Its app servers are linked through it, too, and are not cut.
-        let relay = Relay::start_for(b"GET /client", door.address()).await?;
+        let relay = Relay::start_for(b"GET /client", dial_in.address()).await?;
         let app = host.app_at(&relay.address(), "one", &[("--stateful", "true")]).await?;
         let mut clients = Vec::new();
         for kind in Kind::JS {
@@ -66,7 +66,7 @@ fn an_unmodified_app_and_its_clients_notice_nothing_of_broken_sockets() {
         // It is in its group still, under its id.
         clients[0].invoke("SendToGroup", json!(["red", "still there"])).await?;
         assert_eq!(of_net.expect("Message").await?, [json!("still there")]);
-        let metrics = Metrics::of(door.node.admin()).await?;
+        let metrics = Metrics::of(dial_in.node.admin()).await?;
         ensure!(metrics.sum("trunkline_connections_resumed_total", &[]) >= CUTS as f64);
         assert_eq!(metrics.sum("trunkline_client_connections_closed_total", &[]), 0.0);
         assert_eq!(app.printed("disconnected"), 0, "{}", app.process.log());
@@ -77,12 +77,12 @@ fn an_unmodified_app_and_its_clients_notice_nothing_of_broken_sockets() {
 #[test]
 fn clients_of_an_unmodified_app_come_back_at_any_node_and_nobody_notices() {
     play_dotnet_heavy(async |stage, dotnet| {
-        let (doors, host) = (start_all(stage, 3).await?, Host::new(stage, dotnet));
-        let addresses: Vec<_> = doors.iter().map(Door::address).collect();
+        let (dial_ins, host) = (start_all(stage, 3).await?, Host::new(stage, dotnet));
+        let addresses: Vec<_> = dial_ins.iter().map(DialIn::address).collect();
         let balancer = Balancer::start(Rule::InTurn, &addresses).await?;
         let relay = Relay::start_for(b"GET /client", balancer.address()).await?;
         let app = host.app_at(&relay.address(), "one", &[("--stateful", "true")]).await?;
-        linked(&doors, 1).await?;
+        linked(&dial_ins, 1).await?;
         let mut clients = Vec::new();
         for kind in Kind::JS {
             for user in ["ann", "ben"] {
@@ -114,8 +114,8 @@ fn clients_of_an_unmodified_app_come_back_at_any_node_and_nobody_notices() {
             assert_eq!(client.sequence("Tick", 1).await?.broken, None, "{:?}", client.kind());
         }
         let (mut moved, mut closed) = (0.0, 0.0);
-        for door in &doors {
-            let metrics = Metrics::of(door.node.admin()).await?;
+        for dial_in in &dial_ins {
+            let metrics = Metrics::of(dial_in.node.admin()).await?;
             moved += metrics.sum("trunkline_connections_moved_total", &[("direction", "in")]);
             closed += metrics.sum("trunkline_client_connections_closed_total", &[]);
         }
@@ -141,14 +141,15 @@ fn a_rolling_restart_of_all_nodes_goes_unnoticed_by_an_unmodified_app_and_its_cl
         }
         // A server connection that came in by way of another node ends with that node, and the SDK tells its app so.
         let mut has_lost_carried = false;
-        for place in 0..address.doors.len() {
-            let node = &mut address.doors[place].node;
+        for place in 0..address.dial_ins.len() {
+            let node = &mut address.dial_ins[place].node;
             let talking = clients.iter().map(|client| converse(client, place as u64 * MESSAGES + 1, MESSAGES));
             let (talked, stopped) = tokio::join!(try_join_all(talking), stop(&mut node.process, Signal::Terminate));
             talked?;
             stopped?;
-            has_lost_carried |= address.doors.iter().any(|door| door.node.process.log().contains(LOST_CARRIED));
-            address.doors[place].node.start_again(stage).await?;
+            has_lost_carried |=
+                address.dial_ins.iter().any(|dial_in| dial_in.node.process.log().contains(LOST_CARRIED));
+            address.dial_ins[place].node.start_again(stage).await?;
             address.linked(1).await?;
         }
         for client in &clients {
@@ -170,8 +171,8 @@ async fn tell_group(client: &Client, cut: u64) -> Result<()> {
 #[test]
 fn an_app_whose_hub_does_not_allow_it_has_ordinary_clients() {
     play_dotnet_heavy(async |stage, dotnet| {
-        let (door, host) = (Door::open(stage).await?, Host::new(stage, dotnet));
-        let relay = Relay::start_for(b"GET /client", door.address()).await?;
+        let (dial_in, host) = (DialIn::open(stage).await?, Host::new(stage, dotnet));
+        let relay = Relay::start_for(b"GET /client", dial_in.address()).await?;
         let mut app = host.app_at(&relay.address(), "one", &[]).await?;
         let url = app.url("/bench?user=ann");
         let client = host.agents().client(Kind::JsJson, &url).stateful().reconnect_after_ms(&[0]).open();

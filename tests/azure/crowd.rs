@@ -10,7 +10,7 @@ use trunkline_tests::harness::raw::{JSON_HANDSHAKE, RawClient};
 use trunkline_tests::harness::scenario::is_full;
 
 use crate::aspnet::CONNECTIONS;
-use crate::door::{Door, client_token};
+use crate::dial_in::{DialIn, client_token};
 use crate::guest::{Host, Library};
 use crate::scene::HUB;
 
@@ -19,10 +19,10 @@ const CLIENTS: usize = 2_000;
 /// Longer than the SDK's app server waits for a client's ping (30 s), and much longer than its keep-alive.
 const IDLE: Duration = Duration::from_secs(45);
 
-async fn open(door: &Door, number: usize) -> Result<RawClient> {
+async fn open(dial_in: &DialIn, number: usize) -> Result<RawClient> {
     let token = client_token(HUB, &json!({ "nameid": format!("idle-{number}") }))?;
     let path = format!("/client/?hub={HUB}&user=idle-{number}&access_token={token}");
-    let mut client = RawClient::open(door.address(), &path).await?;
+    let mut client = RawClient::open(dial_in.address(), &path).await?;
     client.send_text(JSON_HANDSHAKE).await?;
     Ok(client)
 }
@@ -30,13 +30,13 @@ async fn open(door: &Door, number: usize) -> Result<RawClient> {
 #[test]
 fn two_thousand_idle_clients_at_ten_server_connections_stay_and_are_all_reached() {
     play_dotnet_heavy(async |stage, dotnet| {
-        let (door, host) = (Door::open(stage).await?, Host::new(stage, dotnet));
-        let mut apps = [host.app(&door, "one", &[]).await?, host.app(&door, "two", &[]).await?];
+        let (dial_in, host) = (DialIn::open(stage).await?, Host::new(stage, dotnet));
+        let mut apps = [host.app(&dial_in, "one", &[]).await?, host.app(&dial_in, "two", &[]).await?];
         // Ten for the hub of the clients, ten for the other one.
-        door.linked(2 * CONNECTIONS).await?;
+        dial_in.linked(2 * CONNECTIONS).await?;
         let mut clients = Vec::new();
         for number in 0..CLIENTS {
-            clients.push(open(&door, number).await?);
+            clients.push(open(&dial_in, number).await?);
         }
         for client in &mut clients {
             let welcome = client.next_record().await?;

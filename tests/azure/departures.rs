@@ -14,7 +14,7 @@ use trunkline_tests::harness::relay::{Fate, Relay};
 use trunkline_tests::harness::scenario::{Stage, until};
 
 use crate::aspnet::CONNECTIONS;
-use crate::door::{Door, KEY, connection_string};
+use crate::dial_in::{DialIn, KEY, connection_string};
 use crate::guest::{Guest, Host, Library};
 
 const JSON: Library = Library::Js(Kind::JsJson);
@@ -24,7 +24,7 @@ const MESSAGES: u64 = 400;
 
 /// Two apps behind a node; counting guests at both, and a speaker at the second, which stays.
 struct Parting<'a> {
-    door: Door,
+    dial_in: DialIn,
     host: Host<'a>,
     leaving: AspNetApp,
     staying: AspNetApp,
@@ -35,29 +35,30 @@ struct Parting<'a> {
 
 impl<'a> Parting<'a> {
     async fn open(stage: &'a Stage, dotnet: &'a DotNet, shutdown: &str) -> Result<Self> {
-        let (door, host) = (Door::open(stage).await?, Host::new(stage, dotnet));
-        let mut leaving = host.app(&door, "leaving", &[("--shutdown", shutdown)]).await?;
-        door.linked(CONNECTIONS).await?;
+        let (dial_in, host) = (DialIn::open(stage).await?, Host::new(stage, dotnet));
+        let mut leaving = host.app(&dial_in, "leaving", &[("--shutdown", shutdown)]).await?;
+        dial_in.linked(CONNECTIONS).await?;
         let mut counters = Vec::new();
         for number in 0..6 {
             let kind = Kind::JS[number % 2];
             counters.push(host.invite_counter(kind, &leaving, &format!("user-{number}")).await?);
         }
         leaving.process.wait_for_lines("connected ", counters.len()).await?;
-        let staying = host.app(&door, "staying", &[]).await?;
-        door.linked(2 * CONNECTIONS).await?;
+        let staying = host.app(&dial_in, "staying", &[]).await?;
+        dial_in.linked(2 * CONNECTIONS).await?;
         let speaker = speaker(&host, &staying).await?;
-        Ok(Self { door, host, leaving, staying, speaker, counters })
+        Ok(Self { dial_in, host, leaving, staying, speaker, counters })
     }
 
     /// Speaks while something happens: each guest gets each number once and in order.
-    async fn speaks_while(&mut self, happens: impl AsyncFnOnce(&mut AspNetApp, &Door) -> Result<()>) -> Result<()> {
-        let (Guest::Js(speaker), leaving, door) = (&self.speaker, &mut self.leaving, &self.door) else {
+    async fn speaks_while(&mut self, happens: impl AsyncFnOnce(&mut AspNetApp, &DialIn) -> Result<()>) -> Result<()> {
+        let (Guest::Js(speaker), leaving, dial_in) = (&self.speaker, &mut self.leaving, &self.dial_in) else {
             anyhow::bail!("the speaker is a JavaScript client");
         };
         let halves = [(0, MESSAGES / 2), (MESSAGES / 2, MESSAGES / 2)];
         speaker.flood("Broadcast", halves[0].0, halves[0].1).await?;
-        let ((), ()) = tokio::try_join!(happens(leaving, door), speaker.flood("Broadcast", halves[1].0, halves[1].1))?;
+        let ((), ()) =
+            tokio::try_join!(happens(leaving, dial_in), speaker.flood("Broadcast", halves[1].0, halves[1].1))?;
         for counter in &self.counters {
             let seen = counter.sequence("Message", MESSAGES).await?;
             ensure!(seen.received == MESSAGES && seen.broken.is_none(), "{seen:?}");
@@ -76,7 +77,7 @@ impl<'a> Parting<'a> {
             // Its end has to be the first thing that is told of it: nobody was closed before.
             counter.close().await?;
         }
-        ensure!(closed_by_us(&self.door.node).await? == 0.0);
+        ensure!(closed_by_us(&self.dial_in.node).await? == 0.0);
         Ok(())
     }
 }
@@ -122,7 +123,7 @@ fn an_app_server_that_waits_ends_when_its_clients_have_gone_and_gets_no_new_one(
     play_dotnet_heavy(async |stage, dotnet| {
         let mut parting = Parting::open(stage, dotnet, "wait").await?;
         parting.leaving.process.signal(Signal::Terminate).await?;
-        // Its door has heard of it, once a new guest comes to the other one each time.
+        // Its node has heard of it, once a new guest comes to the other one each time.
         for number in 0..4 {
             let guest = parting.host.invite(JSON, &parting.staying, &format!("late-{number}")).await?;
             let _instance = guest.instance().await?;
@@ -172,8 +173,8 @@ fn a_call_under_way_is_answered_with_the_reason_when_its_app_server_is_killed() 
 const CUTS: usize = 4;
 
 /// Number of ends of server connections that a node has logged.
-fn closed_links(door: &Door) -> usize {
-    door.node.process.log().matches("link lost").count()
+fn closed_links(dial_in: &DialIn) -> usize {
+    dial_in.node.process.log().matches("link lost").count()
 }
 
 /// Fails with a name where something takes far too long: the SDK dials again within seconds.
@@ -184,14 +185,14 @@ async fn soon<T>(what: &str, done: impl Future<Output = Result<T>>) -> Result<T>
 #[test]
 fn cut_server_connections_cost_no_client() {
     play_dotnet_heavy(async |stage, dotnet| {
-        let door = Door::open(stage).await?;
-        let relay = Relay::start_for(b"GET /server/", door.address()).await?;
+        let dial_in = DialIn::open(stage).await?;
+        let relay = Relay::start_for(b"GET /server/", dial_in.address()).await?;
         let host = Host::new(stage, dotnet);
         let connection = connection_string(&relay.address(), KEY);
         let mut app =
             dotnet.app(stage).connection(&connection).instance("one").argument("--log", "Information").start().await?;
         app.redirects("/bench").await?;
-        door.linked(CONNECTIONS).await?;
+        dial_in.linked(CONNECTIONS).await?;
         let mut counters = Vec::new();
         for number in 0..10 {
             counters.push(host.invite_counter(Kind::JS[number % 2], &app, &format!("user-{number}")).await?);
@@ -201,8 +202,8 @@ fn cut_server_connections_cost_no_client() {
             relay.decide(Fate::Cut, CUTS);
             // What the app sends over a connection that has just died is lost: the service protocol knows no replay.
             let ends = CUTS * usize::try_from(round + 1)?;
-            soon("the ends", until(async || Ok((closed_links(&door) >= ends).then_some(())))).await?;
-            soon("new ones", door.linked(CONNECTIONS)).await?;
+            soon("the ends", until(async || Ok((closed_links(&dial_in) >= ends).then_some(())))).await?;
+            soon("new ones", dial_in.linked(CONNECTIONS)).await?;
             for (number, counter) in counters.iter().enumerate() {
                 let id = counter.connection_id()?;
                 let what = format!("a call of {id} ({number}) in round {round}");
@@ -218,7 +219,7 @@ fn cut_server_connections_cost_no_client() {
         for counter in &mut counters {
             counter.close().await?;
         }
-        ensure!(closed_by_us(&door.node).await? == 0.0);
+        ensure!(closed_by_us(&dial_in.node).await? == 0.0);
         Ok(())
     });
 }
@@ -226,11 +227,11 @@ fn cut_server_connections_cost_no_client() {
 #[test]
 fn a_node_that_starts_again_is_an_endpoint_again_and_clients_come_back_by_themselves() {
     play_dotnet_heavy(async |stage, dotnet| {
-        let mut doors = [Door::open(stage).await?, Door::open_as(stage, "door-2").await?];
+        let mut dial_ins = [DialIn::open(stage).await?, DialIn::open_as(stage, "dial-in-2").await?];
         let host = Host::new(stage, dotnet);
-        let app = host.app_of(&doors, "one", &[]).await?;
-        for door in &doors {
-            door.linked(CONNECTIONS).await?;
+        let app = host.app_of(&dial_ins, "one", &[]).await?;
+        for dial_in in &dial_ins {
+            dial_in.linked(CONNECTIONS).await?;
         }
         let mut clients = Vec::new();
         for number in 0..8 {
@@ -239,15 +240,15 @@ fn a_node_that_starts_again_is_an_endpoint_again_and_clients_come_back_by_themse
             let builder = host.agents().client(Kind::JS[number % 2], &url).subscribe(&["Message"]);
             clients.push(builder.reconnect_after_ms(&delays).open().await?);
         }
-        let at = async |door: &Door| {
-            Ok::<_, anyhow::Error>(door.node.metrics().await?.sum("trunkline_client_connections", &[]))
+        let at = async |dial_in: &DialIn| {
+            Ok::<_, anyhow::Error>(dial_in.node.metrics().await?.sum("trunkline_client_connections", &[]))
         };
-        let lost = at(&doors[0]).await?;
-        doors[0].node.process.kill().await?;
+        let lost = at(&dial_ins[0]).await?;
+        dial_ins[0].node.process.kill().await?;
         // Those of the dead node come to the other one; those of the other one notice nothing.
-        until(async || Ok((at(&doors[1]).await? >= clients.len() as f64).then_some(()))).await?;
-        doors[0].node.start_again(stage).await?;
-        doors[0].linked(CONNECTIONS).await?;
+        until(async || Ok((at(&dial_ins[1]).await? >= clients.len() as f64).then_some(()))).await?;
+        dial_ins[0].node.start_again(stage).await?;
+        dial_ins[0].linked(CONNECTIONS).await?;
         clients[0].send("Broadcast", json!(["all"])).await?;
         let mut reconnected = 0.0;
         for client in &mut clients {

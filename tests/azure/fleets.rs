@@ -11,7 +11,7 @@ use trunkline_tests::harness::scenario::{Stage, until};
 use trunkline_tests::harness::shipped::{BalancerProduct, LoadBalancer, Shipped};
 use trunkline_tests::harness::sockets::free_address;
 
-use crate::door::{Door, KEY};
+use crate::dial_in::{DialIn, KEY};
 use crate::guest::{Guest, Host, LIBRARIES};
 
 /// Longest time until a node has server connections of an app that others have: some seconds, on a machine that is
@@ -23,27 +23,27 @@ const HUBS: [&str; 2] = ["bench", "bench2"];
 
 /// Nodes that know each other, behind HAProxy as it is shipped.
 pub(crate) struct Address {
-    pub(crate) doors: Vec<Door>,
+    pub(crate) dial_ins: Vec<DialIn>,
     pub(crate) balancer: LoadBalancer,
 }
 
 impl Address {
     /// Starts so many nodes.
     pub(crate) async fn open(stage: &Stage, count: usize) -> Result<Self> {
-        let doors = start_all(stage, count).await?;
-        let balancer = balancer(stage, &doors).await?;
-        Ok(Self { doors, balancer })
+        let dial_ins = start_all(stage, count).await?;
+        let balancer = balancer(stage, &dial_ins).await?;
+        Ok(Self { dial_ins, balancer })
     }
 
     /// Waits until each node has server connections of so many apps, for each hub.
     pub(crate) async fn linked(&self, apps: usize) -> Result<()> {
-        linked(&self.doors, apps).await
+        linked(&self.dial_ins, apps).await
     }
 
     /// Clients in turn at all nodes, each of both libraries, until each node has two.
     async fn guests(&self, host: &Host<'_>, app: &AspNetApp) -> Result<Vec<Guest>> {
         let mut guests = Vec::new();
-        for number in 0..2 * self.doors.len() {
+        for number in 0..2 * self.dial_ins.len() {
             let library = LIBRARIES[number % LIBRARIES.len()];
             guests.push(host.invite(library, app, &format!("user-{number}")).await?);
         }
@@ -52,41 +52,41 @@ impl Address {
 }
 
 /// Starts so many nodes that know each other.
-pub(crate) async fn start_all(stage: &Stage, count: usize) -> Result<Vec<Door>> {
+pub(crate) async fn start_all(stage: &Stage, count: usize) -> Result<Vec<DialIn>> {
     let fleet = Fleet::with_keys(stage, KEY);
     let admins: Vec<String> = (0..count).map(|_| free_address()).collect::<Result<_>>()?;
-    let mut doors = Vec::new();
+    let mut dial_ins = Vec::new();
     for number in 0..count {
-        doors.push(start(&fleet, &admins, number).await?);
+        dial_ins.push(start(&fleet, &admins, number).await?);
     }
-    Ok(doors)
+    Ok(dial_ins)
 }
 
 /// Waits until each node has server connections of so many apps, for each hub.
-pub(crate) async fn linked(doors: &[Door], apps: usize) -> Result<()> {
-    for door in doors {
-        let all = until(async || Ok((apps_of(&door.node).await? >= apps).then_some(())));
+pub(crate) async fn linked(dial_ins: &[DialIn], apps: usize) -> Result<()> {
+    for dial_in in dial_ins {
+        let all = until(async || Ok((apps_of(&dial_in.node).await? >= apps).then_some(())));
         if timeout(LINKED_WITHIN, all).await.is_err() {
-            anyhow::bail!("{} has server connections of {} apps", door.address(), apps_of(&door.node).await?);
+            anyhow::bail!("{} has server connections of {} apps", dial_in.address(), apps_of(&dial_in.node).await?);
         }
     }
     Ok(())
 }
 
-async fn start(fleet: &Fleet<'_>, admins: &[String], number: usize) -> Result<Door> {
+async fn start(fleet: &Fleet<'_>, admins: &[String], number: usize) -> Result<DialIn> {
     let peers: Vec<String> = admins.iter().map(|admin| format!("http://{admin}")).collect();
     let mut more = vec!["--trust", "127.0.0.1/32"];
     more.extend(peers.iter().flat_map(|peer| ["--peers", peer]));
-    Door::open_in(fleet, &admins[number], &format!("door-{number}"), &more).await
+    DialIn::open_in(fleet, &admins[number], &format!("dial-in-{number}"), &more).await
 }
 
-async fn balancer(stage: &Stage, doors: &[Door]) -> Result<LoadBalancer> {
+async fn balancer(stage: &Stage, dial_ins: &[DialIn]) -> Result<LoadBalancer> {
     let shipped = Shipped::read(BalancerProduct::HaProxy)?;
-    let shipped = match doors.len() {
+    let shipped = match dial_ins.len() {
         2 => shipped.with("    server node-3 node-3:8080 cookie node-3\n", "")?,
         _ => shipped,
     };
-    shipped.start(stage, doors.iter().map(|door| &door.node)).await
+    shipped.start(stage, dial_ins.iter().map(|dial_in| &dial_in.node)).await
 }
 
 /// Number of apps that have server connections at a node: the fewest of any hub.
@@ -182,8 +182,8 @@ fn a_third_node_that_joins_gets_server_connections_within_seconds() {
     play_dotnet_heavy(async |stage, dotnet| {
         let mut address = Address::open(stage, 3).await?;
         // The balancer knows its address already; its process is yet to come.
-        address.doors[2].node.process.kill().await?;
-        let mut third = address.doors.remove(2);
+        address.dial_ins[2].node.process.kill().await?;
+        let mut third = address.dial_ins.remove(2);
         let host = Host::new(stage, dotnet);
         let app = host.app_at(address.balancer.address(), "one", &[]).await?;
         address.linked(1).await?;
@@ -192,7 +192,7 @@ fn a_third_node_that_joins_gets_server_connections_within_seconds() {
         until(async || Ok(seen().await?.then_some(()))).await?;
         let mut guests = address.guests(&host, &app).await?;
         third.node.start_again(stage).await?;
-        address.doors.push(third);
+        address.dial_ins.push(third);
         address.linked(1).await?;
         guests.extend(address.guests(&host, &app).await?);
         reaches_all(&mut guests).await

@@ -10,7 +10,7 @@ use trunkline_tests::harness::client::{Agents, Client, ClientAnswer, Kind};
 use trunkline_tests::harness::dotnet::{AspNetApp, DotNet, NetClient};
 use trunkline_tests::harness::scenario::Stage;
 
-use crate::door::{Door, connection_string};
+use crate::dial_in::{DialIn, connection_string};
 
 /// Far above any need: it turns what does not come into a failure that names it.
 const GUARD: Duration = Duration::from_secs(20);
@@ -54,14 +54,14 @@ impl<'a> Host<'a> {
         &self.agents
     }
 
-    /// Starts an app before a door, and waits until it redirects clients.
-    pub(crate) async fn app(&self, door: &Door, name: &str, more: &[(&str, &str)]) -> Result<AspNetApp> {
-        self.app_at(door.address(), name, more).await
+    /// Starts an app that dials in at a node, and waits until it redirects clients.
+    pub(crate) async fn app(&self, dial_in: &DialIn, name: &str, more: &[(&str, &str)]) -> Result<AspNetApp> {
+        self.app_at(dial_in.address(), name, more).await
     }
 
     /// Starts an app that dials an address.
     pub(crate) async fn app_at(&self, address: &str, name: &str, more: &[(&str, &str)]) -> Result<AspNetApp> {
-        let connection = connection_string(address, crate::door::KEY);
+        let connection = connection_string(address, crate::dial_in::KEY);
         let mut builder = self.dotnet.app(self.stage).connection(&connection).instance(name);
         for (argument, value) in more {
             builder = builder.argument(argument, value);
@@ -71,11 +71,11 @@ impl<'a> Host<'a> {
         Ok(app)
     }
 
-    /// Starts an app that has these doors as its endpoints, each under a name of its own.
-    pub(crate) async fn app_of(&self, doors: &[Door], name: &str, more: &[(&str, &str)]) -> Result<AspNetApp> {
+    /// Starts an app that has these nodes as its endpoints, each under a name of its own.
+    pub(crate) async fn app_of(&self, dial_ins: &[DialIn], name: &str, more: &[(&str, &str)]) -> Result<AspNetApp> {
         let mut builder = self.dotnet.app(self.stage).instance(name);
-        for (number, door) in doors.iter().enumerate() {
-            builder = builder.endpoint(&format!("endpoint{number}"), &door.connection_string());
+        for (number, dial_in) in dial_ins.iter().enumerate() {
+            builder = builder.endpoint(&format!("endpoint{number}"), &dial_in.connection_string());
         }
         for (argument, value) in more {
             builder = builder.argument(argument, value);

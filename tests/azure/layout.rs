@@ -1,4 +1,4 @@
-//! Strict check of every frame that the door sends: what SDKs of all ages can read, and nothing else.
+//! Strict check of every frame that the node sends: what SDKs of all ages can read, and nothing else.
 //!
 //! Older SDKs lose their place in a frame when a known extension key stands at a message that has none of it, or
 //! an unknown one anywhere. They throw where a list or a map is nil.
@@ -48,7 +48,7 @@ const LAYOUTS: &[(i64, &[Form])] = &[
     (kind::FLOW_CONTROL, &[Text, Fixed, Fixed, Ext(&[])]),
 ];
 
-/// Reads a frame that the door has sent, and demands that it has its documented form, byte for byte.
+/// Reads a frame that the node has sent, and demands that it has its documented form, byte for byte.
 pub(crate) fn strictly_read(bytes: &[u8]) -> Result<Value> {
     let read = message(bytes)?;
     let Value::List(elements) = &read else { anyhow::bail!("{read:?} is no list") };

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use tokio::time::timeout;
 use trunkline_tests::harness::scenario::play;
 
-use crate::door::Door;
+use crate::dial_in::DialIn;
 use crate::frame::{brings, data, kind, kind_of, ping};
 use crate::scene::{HUB, Member, Scene};
 use crate::scripted::{Event, Scripted};
@@ -124,7 +124,7 @@ fn clients_of_a_dead_app_server_are_opened_at_another_one() {
         for number in 0..4 {
             all.push(scene.join_as(&format!("user-{number}")).await?);
         }
-        let mut other = Scripted::dial(&scene.door, HUB, "server-b", 2).await?;
+        let mut other = Scripted::dial(&scene.dial_in, HUB, "server-b", 2).await?;
         for place in 0..2 {
             scene.server.cut(place);
         }
@@ -147,7 +147,7 @@ fn clients_of_an_app_server_that_migrates_them_go_at_once_idle_or_not() {
         for number in 0..4 {
             all.push(scene.join_as(&format!("user-{number}")).await?);
         }
-        let mut other = Scripted::dial(&scene.door, HUB, "server-b", 2).await?;
+        let mut other = Scripted::dial(&scene.dial_in, HUB, "server-b", 2).await?;
         for place in 0..2 {
             scene.server.send(place, &ping(&["shutdown", "fin:1"]))?;
         }
@@ -188,9 +188,9 @@ fn an_app_server_that_waits_keeps_its_clients_until_they_go() {
 #[test]
 fn with_nowhere_to_go_clients_are_held_a_while_and_then_closed_and_may_come_again() {
     play(async |stage| {
-        let door = Door::open_with(stage, &["--hold-timeout", "1"]).await?;
-        let server = Scripted::dial(&door, HUB, "server-a", 1).await?;
-        let mut scene = Scene { door, server };
+        let dial_in = DialIn::open_with(stage, &["--hold-timeout", "1"]).await?;
+        let server = Scripted::dial(&dial_in, HUB, "server-a", 1).await?;
+        let mut scene = Scene { dial_in, server };
         let member = scene.join_as("ann").await?;
         scene.server.cut(0);
         let ending = timeout(GUARD, member.socket.ending()).await.context("it is kept for ever")??;
@@ -206,8 +206,8 @@ fn clients_that_are_held_are_opened_at_the_app_server_that_comes_back() {
         let mut scene = Scene::open(stage, 1).await?;
         let mut member = scene.join_as("ann").await?;
         scene.server.cut(0);
-        scene.door.linked_exactly(0).await?;
-        let mut back = Scripted::dial(&scene.door, HUB, "server-b", 1).await?;
+        scene.dial_in.linked_exactly(0).await?;
+        let mut back = Scripted::dial(&scene.dial_in, HUB, "server-b", 1).await?;
         reopened(&mut back, &mut member, "server-a").await?;
         scene.server = back;
         scene.reaches(&mut member, "still here").await

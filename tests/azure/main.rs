@@ -1,5 +1,5 @@
 #![forbid(unsafe_code)]
-//! Azure's door: app servers and clients of Azure's SDK on our proxies.
+//! Dial-in: app servers and clients of Azure's SDK on our proxies.
 //!
 //! A scripted app server speaks the service protocol from its documented layouts, by code of its own; conversations
 //! that real ones were recorded in are played again; and real ASP.NET Core apps and .NET clients do what they do.
@@ -20,7 +20,7 @@ mod crowd;
 #[cfg(test)]
 mod departures;
 #[cfg(test)]
-mod door;
+mod dial_in;
 #[cfg(test)]
 mod fleets;
 #[cfg(test)]

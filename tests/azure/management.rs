@@ -10,7 +10,7 @@ use trunkline_tests::harness::dotnet::{ServiceTransport, azure_sdk_folder, play_
 use trunkline_tests::harness::http_client::HttpConnection;
 use trunkline_tests::harness::scenario::play;
 
-use crate::door::{Door, KEY, signed};
+use crate::dial_in::{DialIn, KEY, signed};
 use crate::guest::{Guest, Host, Library};
 use crate::scene::{HUB, Scene, join_with};
 use crate::scripted::Scripted;
@@ -63,12 +63,12 @@ fn reason_of(transport: ServiceTransport) -> &'static str {
 /// Lets the SDK manage a hub of a real app, and demands what it prints and what the app's clients get.
 fn manages(transport: ServiceTransport, kinds: [Kind; 2]) {
     play_dotnet(async |stage, dotnet| {
-        let (door, host) = (Door::open_with(stage, &["--rest"]).await?, Host::new(stage, dotnet));
-        let app = host.app(&door, "one", &[]).await?;
+        let (dial_in, host) = (DialIn::open_with(stage, &["--rest"]).await?, Host::new(stage, dotnet));
+        let app = host.app(&dial_in, "one", &[]).await?;
         let [kind, of_other] = kinds;
         let mut target = host.invite(Library::Js(kind), &app, "ann").await?;
         let mut other = host.invite(Library::Js(of_other), &app, OTHER_USER).await?;
-        let printed = dotnet.manage(stage, transport, &door.connection_string(), HUB, &target.id()?).await?;
+        let printed = dotnet.manage(stage, transport, &dial_in.connection_string(), HUB, &target.id()?).await?;
         for outcome in OUTCOMES {
             ensure!(printed.iter().any(|line| line == outcome), "{outcome} is not among {printed:#?}");
         }
@@ -88,7 +88,7 @@ fn manages(transport: ServiceTransport, kinds: [Kind; 2]) {
         let guest = host.agents().client(kind, url).access_token(token).open().await?;
         let who = guest.invoke("WhoAmI", json!([])).await?;
         ensure!(who["userId"] == "ann", "{who}");
-        let requests = door.node.metrics().await?.sum("trunkline_rest_requests_total", &[]);
+        let requests = dial_in.node.metrics().await?.sum("trunkline_rest_requests_total", &[]);
         let is_by_rest = transport == ServiceTransport::Transient;
         ensure!((requests > 20.0) == is_by_rest, "{requests} requests by {transport:?}");
         Ok(())
@@ -153,7 +153,7 @@ fn due(method: &Method, path: &str, nobody_in_group: bool) -> (u16, &'static str
 impl Recorded {
     /// Asks again, for another connection and with a token that is good now, as the SDK does: in chunks, without a
     /// length.
-    async fn ask_again(&self, door: &Door, id: &str) -> Result<(u16, String)> {
+    async fn ask_again(&self, dial_in: &DialIn, id: &str) -> Result<(u16, String)> {
         let target = self.target.replace(RECORDED_ID, id);
         let mut claims = self.claims.clone();
         let claims_of = claims.as_object_mut().context("claims")?;
@@ -162,11 +162,11 @@ impl Recorded {
         claims["aud"] = json!(audience);
         let token = signed(KEY, &claims)?;
         let chunks: Vec<_> = [Ok::<_, std::io::Error>(self.body.clone())].into();
-        let back_end = BackEnd::with_token(door.address(), HUB, &token);
+        let back_end = BackEnd::with_token(dial_in.address(), HUB, &token);
         let headers =
             [("authorization", back_end.authorization()), ("content-type", "application/json; charset=utf-8")];
         let body = Body::from_stream(futures_util::stream::iter(chunks));
-        let mut connection = HttpConnection::open(door.address()).await?;
+        let mut connection = HttpConnection::open(dial_in.address()).await?;
         let answer = connection.send(self.method.clone(), &target, &headers, body).await?;
         let code = answer.headers().get("x-ms-error-code").and_then(|code| code.to_str().ok()).unwrap_or_default();
         Ok((answer.status().as_u16(), code.to_owned()))
@@ -177,16 +177,16 @@ impl Recorded {
 fn recorded_requests_are_answered_as_the_reference_says() {
     play(async |stage| {
         let Some(requests) = recorded()? else { return Ok(()) };
-        let door = Door::open_with(stage, &["--rest"]).await?;
-        let server = Scripted::dial(&door, HUB, "server-a", 1).await?;
-        let mut scene = Scene { door, server };
+        let dial_in = DialIn::open_with(stage, &["--rest"]).await?;
+        let server = Scripted::dial(&dial_in, HUB, "server-a", 1).await?;
+        let mut scene = Scene { dial_in, server };
         let mut ann = scene.join_as("ann").await?;
         ensure!(requests.len() == 28, "{}", requests.len());
         let mut has_left = false;
         for request in &requests {
             let path = request.target.split('?').next().unwrap_or_default();
             has_left |= request.method == Method::DELETE && path.ends_with("/groups");
-            let answer = request.ask_again(&scene.door, &ann.id).await?;
+            let answer = request.ask_again(&scene.dial_in, &ann.id).await?;
             let due = due(&request.method, path, has_left);
             ensure!((answer.0, answer.1.as_str()) == due, "{} {}: {answer:?}", request.method, request.target);
         }
@@ -201,17 +201,17 @@ fn recorded_requests_are_answered_as_the_reference_says() {
 }
 
 #[test]
-fn a_token_of_the_data_plane_leads_a_client_to_the_door() {
+fn a_token_of_the_data_plane_leads_a_client_to_the_dial_in() {
     play(async |stage| {
-        let door = Door::open_with(stage, &["--rest"]).await?;
-        let server = Scripted::dial(&door, HUB, "server-a", 1).await?;
-        let mut scene = Scene { door, server };
-        let back_end = BackEnd::trusted(scene.door.address(), HUB, KEY)?;
+        let dial_in = DialIn::open_with(stage, &["--rest"]).await?;
+        let server = Scripted::dial(&dial_in, HUB, "server-a", 1).await?;
+        let mut scene = Scene { dial_in, server };
+        let back_end = BackEnd::trusted(scene.dial_in.address(), HUB, KEY)?;
         let told = back_end.ask(Method::POST, "/:generateToken?userId=ann", &Json::Null).await?.json()?;
         let [url, token] = ["url", "token"].map(|name| told[name].as_str().unwrap_or_default().to_owned());
-        let expected = format!("http://{}/client/?hub={HUB}", scene.door.address());
+        let expected = format!("http://{}/client/?hub={HUB}", scene.dial_in.address());
         ensure!(url == expected, "{url}");
-        let mut ann = join_with(&scene.door, &mut scene.server, "json", &token).await?;
+        let mut ann = join_with(&scene.dial_in, &mut scene.server, "json", &token).await?;
         let delivery = back_end.send("/users/ann/:send", "Message", &json!("to ann")).await?;
         ensure!(delivery["clients"] == 1, "{delivery}");
         ensure!(ann.text().await? == "to ann");

@@ -1,4 +1,4 @@
-//! Each row of the service protocol's table of messages, against the door.
+//! Each row of the service protocol's table of messages, against a node that apps dial in at.
 
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
@@ -332,7 +332,7 @@ fn client_results_come_back_to_the_app_server_that_asked() {
         scene.server.send(member.home, &done)?;
         scene.server.quiet(member.home).await?;
         // A client of another app server: that one is told before the client answers, and answers with its own name.
-        let mut other = Scripted::dial(&scene.door, HUB, "server-b", 1).await?;
+        let mut other = Scripted::dial(&scene.dial_in, HUB, "server-b", 1).await?;
         other.send(0, &ask(&member.id, "server-b", &asked))?;
         let (_, told) = scene.server.expect(kind::CLIENT_INVOCATION).await?;
         ensure!(told.at(1).as_text() == Some(&format!("{}-i", member.id)), "{told:?}");
@@ -373,7 +373,7 @@ fn a_weak_connection_sends_and_asks_but_gets_no_client() {
     play(async |stage| {
         let mut scene = Scene::open(stage, 1).await?;
         let mut manager = Scripted::new(HUB, "manager");
-        let weak = manager.connect(scene.door.address(), crate::scripted::ConnectionType::Weak).await?;
+        let weak = manager.connect(scene.dial_in.address(), crate::scripted::ConnectionType::Weak).await?;
         let mut all = crowd(&mut scene).await?;
         let ids: Vec<String> = all.iter().map(|member| member.id.clone()).collect();
         acked(&mut manager, weak, &list![kind::JOIN_GROUP_WITH_ACK, &ids[0], "red", 1, no_ext()], 1, OK).await?;

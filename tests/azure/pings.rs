@@ -1,4 +1,4 @@
-//! Each row of the table of pings, against the door.
+//! Each row of the table of pings, against a node that apps dial in at.
 
 use std::sync::atomic::Ordering;
 
@@ -43,7 +43,7 @@ fn a_status_ping_is_answered_with_whether_there_are_clients() {
 fn a_servers_ping_is_answered_with_all_app_servers_in_a_stable_order() {
     play(async |stage| {
         let mut scene = Scene::open(stage, 1).await?;
-        let mut other = Scripted::dial(&scene.door, HUB, "server-b", 2).await?;
+        let mut other = Scripted::dial(&scene.dial_in, HUB, "server-b", 2).await?;
         let ask = async |server: &mut Scripted| {
             server.send(0, &ping(&["servers", ""]))?;
             let (_, words) = words(server).await?;
@@ -80,7 +80,7 @@ fn a_shutdown_ping_of_each_kind_is_acknowledged() {
 fn an_app_server_that_shuts_down_gets_no_new_client() {
     play(async |stage| {
         let mut scene = Scene::open(stage, 2).await?;
-        let mut leaving = Scripted::dial(&scene.door, HUB, "server-b", 2).await?;
+        let mut leaving = Scripted::dial(&scene.dial_in, HUB, "server-b", 2).await?;
         for place in 0..2 {
             leaving.send(place, &ping(&["shutdown", "fin:2"]))?;
             leaving.expect(kind::PING).await?;
@@ -120,11 +120,11 @@ fn unknown_odd_and_foreign_pings_do_nothing() {
 }
 
 #[test]
-fn a_silent_client_costs_keep_alives_only_and_the_door_speaks_at_least_each_five_seconds() {
+fn a_silent_client_costs_keep_alives_only_and_the_node_speaks_at_least_each_five_seconds() {
     play(async |stage| {
         let scene = Scene::open(stage, 0).await?;
         let mut socket = Dial::of(HUB, "server-a")?
-            .upgrade(scene.door.address())
+            .upgrade(scene.dial_in.address())
             .await?
             .map_err(|status| anyhow::anyhow!("{status}"))?;
         use futures_util::{SinkExt, StreamExt};
@@ -134,7 +134,7 @@ fn a_silent_client_costs_keep_alives_only_and_the_door_speaks_at_least_each_five
         let mut keep_alives = 0;
         let begun = tokio::time::Instant::now();
         while keep_alives < 2 {
-            if let Message::Binary(more) = socket.next().await.context("the door closed")?? {
+            if let Message::Binary(more) = socket.next().await.context("the node closed")?? {
                 bytes.extend_from_slice(&more);
             }
             while let Some(message) = crate::frame::take_frame(&mut bytes)? {
@@ -155,7 +155,7 @@ fn an_app_server_that_says_nothing_any_more_is_given_up_after_thirty_seconds() {
     play(async |stage| {
         let scene = Scene::open(stage, 0).await?;
         let mut socket = Dial::of(HUB, "server-a")?
-            .upgrade(scene.door.address())
+            .upgrade(scene.dial_in.address())
             .await?
             .map_err(|status| anyhow::anyhow!("{status}"))?;
         use futures_util::{SinkExt, StreamExt};
@@ -191,7 +191,7 @@ fn an_app_server_of_the_sdk_gets_no_ping_of_our_own() {
 fn a_ping_before_anything_else_on_a_new_connection_comes_behind_its_handshake() {
     play(async |stage| {
         let mut scene = Scene::open(stage, 0).await?;
-        scene.server.connect(scene.door.address(), ConnectionType::Default).await?;
+        scene.server.connect(scene.dial_in.address(), ConnectionType::Default).await?;
         scene.server.send(0, &ping(&["status", "1"]))?;
         let (_, event) = scene.server.next().await?;
         ensure!(matches!(&event, Event::Frame(frame) if kind_of(frame) == kind::PING), "{event:?}");

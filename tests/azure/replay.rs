@@ -1,4 +1,4 @@
-//! Replay of recorded conversations: the app server's and the clients' sides are played against the door, and what
+//! Replay of recorded conversations: the app server's and the clients' sides are played against a node, and what
 //! comes back is compared with what came back then, but for ids, times, tokens and keep-alives.
 
 use std::collections::HashMap;
@@ -14,7 +14,7 @@ use trunkline_tests::harness::http_client::ask;
 use trunkline_tests::harness::raw::RawClient;
 use trunkline_tests::harness::scenario::play;
 
-use crate::door::{Door, KEY, server_token, signed};
+use crate::dial_in::{DialIn, KEY, server_token, signed};
 use crate::frame::{data_kind, data_kind_of, framed, hub_messages, hub_type, kind, kind_of, message, take_frame};
 use crate::record::{Step, read};
 use crate::scripted::{Dial, Event, Scripted};
@@ -32,23 +32,23 @@ const STEP_GUARD: Duration = Duration::from_secs(10);
 /// Claims of times, which are another's in each token.
 const TIMES: [&str; 3] = ["nbf", "exp", "iat"];
 
-/// Where the door differs by design, and a replay looks away:
+/// Where the node differs by design, and a replay looks away:
 ///
 /// | what | why |
 /// |---|---|
-/// | kinds of hub messages | the recording service named none; where the door does, the right one is demanded |
-/// | hub messages in one frame or in several | the door has its own boundaries, between whole messages |
-/// | a client's close message, and what the app answers | the door ends the connection itself, and says so by type 5 |
-/// | app server named in a passed-on completion | the SDK goes by the invocation's id; the door names the one that asked |
-/// | texts of errors | the door has its own |
-/// | pings of clients and of app servers | keep-alives: the door keeps its clients alive by itself |
-/// | `id` and `access_token` in the query | secrets of the client stop at the door, as at all our nodes |
+/// | kinds of hub messages | the recording service named none; where the node does, the right one is demanded |
+/// | hub messages in one frame or in several | the node has its own boundaries, between whole messages |
+/// | a client's close message, and what the app answers | the node ends the connection itself, and says so by type 5 |
+/// | app server named in a passed-on completion | the SDK goes by the invocation's id; the node names the one that asked |
+/// | texts of errors | the node has its own |
+/// | pings of clients and of app servers | keep-alives: the node keeps its clients alive by itself |
+/// | `id` and `access_token` in the query | secrets of the client stop at the node, as at all our nodes |
 /// | headers of the WebSocket, `Authorization` | belong to the client's socket; its login comes as claims |
 /// | `X-Forwarded-For`, `Asrs-Instance-Id` | the recording service had none; the reference asks for both |
 /// | transports in the answer to a negotiate | the recording service had WebSockets only |
 /// | nil and "" as the text of no error | the SDK takes both |
 struct Replay {
-    door: Door,
+    dial_in: DialIn,
     server: Scripted,
     upgrades: Vec<(String, String)>,
     /// Place of each recorded server connection, by its name.
@@ -63,7 +63,7 @@ struct Replay {
 /// A recorded client, as it is played.
 struct Player {
     socket: Option<RawClient>,
-    /// The id that the door has given it; the recorded one is the key of the map.
+    /// The id that the node has given it; the recorded one is the key of the map.
     id: String,
     secret: String,
     protocol: String,
@@ -144,7 +144,7 @@ impl Replay {
     async fn negotiate(&mut self, id: &str) -> Result<()> {
         let (path, _, claims) = self.pending.take().context("a negotiate before its answer")?;
         let bearer = format!("Bearer {}", self.token(&claims, id)?);
-        let answer = ask(self.door.address(), Method::POST, &path, &[("authorization", &bearer)]).await?;
+        let answer = ask(self.dial_in.address(), Method::POST, &path, &[("authorization", &bearer)]).await?;
         ensure!(answer.status == 200, "{answer:?}");
         let answer = answer.json()?;
         ensure!(answer["negotiateVersion"] == 1, "{answer}");
@@ -187,7 +187,7 @@ impl Replay {
             // Names of headers live as long as the test, which is over soon.
             all.push((Box::leak(name.clone().into_boxed_str()), value));
         }
-        let socket = RawClient::try_open_with(self.door.address(), &path, &all).await?;
+        let socket = RawClient::try_open_with(self.dial_in.address(), &path, &all).await?;
         player.socket = Some(socket.map_err(|refusal| anyhow::anyhow!("{refusal:?}"))?);
         Ok(())
     }
@@ -260,7 +260,7 @@ impl Replay {
         let (path, server) = self.upgrades.get(number - 1).context("an upgrade")?.clone();
         let hub = path.split(['?', '&']).find_map(|one| one.strip_prefix("hub=")).context("a hub")?.to_owned();
         let dial = Dial { path, token: server_token(&hub, &server)?, server };
-        let address = self.door.address().to_owned();
+        let address = self.dial_in.address().to_owned();
         let place = self.server.connect_with(&address, &dial, handshake).await?;
         self.places.insert(connection.into(), place);
         Ok(())
@@ -416,7 +416,7 @@ impl Replay {
 }
 
 impl Player {
-    /// The next hub message that the door sends down to it, without pings.
+    /// The next hub message that the node sends down to it, without pings.
     async fn next(&mut self, is_handshake: bool) -> Result<Vec<u8>> {
         loop {
             if !self.due_down.is_empty() {
@@ -515,7 +515,7 @@ fn playable(steps: &[Step]) -> usize {
         Step::ServerCloses | Step::CutShort | Step::Rest => true,
         // How it would answer was set before.
         Step::Told(what) => what != "set",
-        // It moved each client at its next message, or lost it; the door moves all at once: `losses`.
+        // It moved each client at its next message, or lost it; the node moves all at once: `losses`.
         Step::ToService { frame, .. } => contains(frame, b"fin:0") || contains(frame, b"fin:1"),
         _ => false,
     };
@@ -534,9 +534,9 @@ fn contains(bytes: &[u8], part: &[u8]) -> bool {
 const NOT_PLAYED: [(&str, &str); 8] = [
     (
         "13-stateful-reconnect",
-        "its service granted it and did nothing else for it; `coming_back` has what this door does",
+        "its service granted it and did nothing else for it; `coming_back` has what this node does",
     ),
-    ("15-handshake-error", "the recording service was told to refuse; `upgrades` has what this door refuses"),
+    ("15-handshake-error", "the recording service was told to refuse; `upgrades` has what this node refuses"),
     ("15-handshake-silent", "the recording service was told to be silent"),
     ("15-refused-307", "the recording service was told to refuse"),
     ("15-refused-401", "the recording service was told to refuse"),
@@ -555,7 +555,7 @@ fn replay(name: &str, at_least: usize) {
         let steps = read(&folder.join("records").join(name).with_extension("jsonl"))?;
         let until = playable(&steps);
         let replay = Replay {
-            door: Door::open(stage).await?,
+            dial_in: DialIn::open(stage).await?,
             server: Scripted::new("bench", "replayed"),
             upgrades: Vec::new(),
             places: HashMap::new(),

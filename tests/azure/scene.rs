@@ -1,4 +1,4 @@
-//! A door, a scripted app server behind it, and clients that it has let in.
+//! A node, a scripted app server behind it, and clients that it has let in.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use tokio_tungstenite::tungstenite::Message;
 use trunkline_tests::harness::raw::RawClient;
 use trunkline_tests::harness::scenario::Stage;
 
-use crate::door::{Door, client_token};
+use crate::dial_in::{DialIn, client_token};
 use crate::frame::{brings, data, kind, kind_of, no_ext, payloads};
 use crate::scripted::{Event, Scripted};
 use crate::value::{Value, list};
@@ -58,17 +58,17 @@ fn packed_text(bytes: &[u8]) -> Result<String> {
     Ok(call.at(4).at(0).as_text().context("a text")?.to_owned())
 }
 
-/// Door with one scripted app server.
+/// Node with one scripted app server.
 pub(crate) struct Scene {
-    pub(crate) door: Door,
+    pub(crate) dial_in: DialIn,
     pub(crate) server: Scripted,
 }
 
 impl Scene {
     pub(crate) async fn open(stage: &Stage, connections: usize) -> Result<Self> {
-        let door = Door::open(stage).await?;
-        let server = Scripted::dial(&door, HUB, "server-a", connections).await?;
-        Ok(Self { door, server })
+        let dial_in = DialIn::open(stage).await?;
+        let server = Scripted::dial(&dial_in, HUB, "server-a", connections).await?;
+        Ok(Self { dial_in, server })
     }
 
     /// Lets a JSON client in.
@@ -78,7 +78,7 @@ impl Scene {
 
     /// Lets a client of this hub protocol in.
     pub(crate) async fn join_by(&mut self, protocol: &str, claims: &Json) -> Result<Member> {
-        join(&self.door, &mut self.server, protocol, claims).await
+        join(&self.dial_in, &mut self.server, protocol, claims).await
     }
 
     /// Lets a client of this user in.
@@ -109,17 +109,17 @@ impl Scene {
 }
 
 /// Lets a client in that has negotiated, at this app server.
-pub(crate) async fn join(door: &Door, server: &mut Scripted, protocol: &str, claims: &Json) -> Result<Member> {
-    join_with(door, server, protocol, &client_token(&server.hub, claims)?).await
+pub(crate) async fn join(dial_in: &DialIn, server: &mut Scripted, protocol: &str, claims: &Json) -> Result<Member> {
+    join_with(dial_in, server, protocol, &client_token(&server.hub, claims)?).await
 }
 
 /// Lets a client in that shows this token.
-pub(crate) async fn join_with(door: &Door, server: &mut Scripted, protocol: &str, token: &str) -> Result<Member> {
-    let answer = door.negotiate(&server.hub, "", token).await?;
+pub(crate) async fn join_with(dial_in: &DialIn, server: &mut Scripted, protocol: &str, token: &str) -> Result<Member> {
+    let answer = dial_in.negotiate(&server.hub, "", token).await?;
     ensure!(answer.status == 200, "{answer:?}");
     let secret = answer.json()?["connectionToken"].as_str().context("a token")?.to_owned();
     let path = format!("/client/?hub={}&id={secret}", server.hub);
-    let mut socket = door.client(&path, token).await?.map_err(|refusal| anyhow::anyhow!("{refusal:?}"))?;
+    let mut socket = dial_in.client(&path, token).await?.map_err(|refusal| anyhow::anyhow!("{refusal:?}"))?;
     socket.send_text(format!("{{\"protocol\":\"{protocol}\",\"version\":1}}\u{1e}")).await?;
     let (id, home, opened) = server.admit().await?;
     ensure!(answer.json()?["connectionId"] == id, "{answer:?} is not of {id}");

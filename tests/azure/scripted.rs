@@ -15,7 +15,7 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::{self, Bytes, Message};
 
-use crate::door::{Door, server_token};
+use crate::dial_in::{DialIn, server_token};
 use crate::frame::{connection_data, data, frame, framed, kind, kind_of, no_ext, ping, take_frame};
 use crate::layout::strictly_read;
 use crate::value::{Value, list};
@@ -131,7 +131,7 @@ impl ServerConnection {
             if let Some(answer) = take_frame(&mut rest)? {
                 break strictly_read(&answer)?;
             }
-            match socket.next().await.context("the door ends before its handshake")?? {
+            match socket.next().await.context("the node ends before its handshake")?? {
                 Message::Binary(bytes) => rest.extend_from_slice(&bytes),
                 other => bail!("{other:?} instead of a handshake"),
             }
@@ -243,10 +243,10 @@ impl Scripted {
     }
 
     /// Opens so many server connections of the default type.
-    pub(crate) async fn dial(door: &Door, hub: &str, name: &str, count: usize) -> Result<Self> {
+    pub(crate) async fn dial(dial_in: &DialIn, hub: &str, name: &str, count: usize) -> Result<Self> {
         let mut server = Self::new(hub, name);
         for _ in 0..count {
-            let place = server.connect(door.address(), ConnectionType::Default).await?;
+            let place = server.connect(dial_in.address(), ConnectionType::Default).await?;
             // The node answers the handshake first and gives it clients then.
             server.settle(place).await?;
         }

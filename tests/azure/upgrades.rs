@@ -1,4 +1,4 @@
-//! Upgrades, tokens and handshakes: those that the door takes, and those that it refuses.
+//! Upgrades, tokens and handshakes: those that the node takes, and those that it refuses.
 
 use anyhow::{Context, Result, ensure};
 use futures_util::{SinkExt, StreamExt};
@@ -11,7 +11,7 @@ use trunkline_tests::harness::http_client::ask;
 use trunkline_tests::harness::scenario::play;
 use trunkline_tests::harness::sockets::free_address;
 
-use crate::door::{Door, KEY, SECOND_KEY, client_token, server_token, signed, signed_by};
+use crate::dial_in::{DialIn, KEY, SECOND_KEY, client_token, server_token, signed, signed_by};
 use crate::frame::{frame, framed, kind, kind_of, message, no_ext, ping, take_frame};
 use crate::scene::{HUB, Scene};
 use crate::scripted::{ConnectionType, Dial, Scripted, handshake_request};
@@ -26,14 +26,14 @@ fn dial(token: String) -> Result<Dial> {
     Ok(Dial { token, ..Dial::of(HUB, "server-a")? })
 }
 
-async fn status(door: &Door, dial: &Dial) -> Result<u16> {
-    Ok(dial.upgrade(door.address()).await?.map_or_else(|status| status, |_| 101))
+async fn status(dial_in: &DialIn, dial: &Dial) -> Result<u16> {
+    Ok(dial.upgrade(dial_in.address()).await?.map_or_else(|status| status, |_| 101))
 }
 
 #[test]
 fn a_token_by_either_key_and_algorithm_is_taken_whatever_host_and_port_its_audience_names() {
     play(async |stage| {
-        let door = Door::open(stage).await?;
+        let dial_in = DialIn::open(stage).await?;
         let of = |url: &str| audience(&format!("{url}/server/?hub={HUB}"));
         for token in [
             signed(KEY, &of("http://127.0.0.1"))?,
@@ -41,7 +41,7 @@ fn a_token_by_either_key_and_algorithm_is_taken_whatever_host_and_port_its_audie
             signed_by(Algorithm::HS512, KEY, &of("http://127.0.0.1"))?,
             signed(KEY, &of("https://some.service.example:8443"))?,
         ] {
-            ensure!(status(&door, &dial(token)?).await? == 101);
+            ensure!(status(&dial_in, &dial(token)?).await? == 101);
         }
         Ok(())
     });
@@ -50,7 +50,7 @@ fn a_token_by_either_key_and_algorithm_is_taken_whatever_host_and_port_its_audie
 #[test]
 fn forged_expired_early_and_foreign_tokens_are_refused() {
     play(async |stage| {
-        let door = Door::open(stage).await?;
+        let dial_in = DialIn::open(stage).await?;
         let right = audience(&format!("http://127.0.0.1/server/?hub={HUB}"));
         let with = |claim: &str, value: Json| {
             let mut claims = right.clone();
@@ -78,7 +78,7 @@ fn forged_expired_early_and_foreign_tokens_are_refused() {
             ("empty", String::new()),
         ];
         for (what, token) in wrong {
-            let status = status(&door, &dial(token)?).await?;
+            let status = status(&dial_in, &dial(token)?).await?;
             ensure!(status == 401, "a token that is {what} is answered with {status}");
         }
         Ok(())
@@ -98,20 +98,20 @@ fn a_client_is_refused_by_the_same_rules() {
             ("expired", HUB, client_token(HUB, &json!({ "exp": now - 3600 }))?),
             ("nothing", HUB, String::new()),
         ] {
-            let answer = scene.door.negotiate(hub, "", &token).await?;
+            let answer = scene.dial_in.negotiate(hub, "", &token).await?;
             ensure!(answer.status == 401, "{what}: {answer:?}");
-            let refusal = scene.door.client(&format!("/client/?hub={hub}"), &token).await?;
+            let refusal = scene.dial_in.client(&format!("/client/?hub={hub}"), &token).await?;
             let status = refusal.map_or_else(|refusal| refusal.status, |_| 101);
             ensure!(status == 401, "{what}: {status}");
         }
         // The hub twice is no hub; other parameters may repeat.
-        let answer = scene.door.negotiate(HUB, &format!("&hub={HUB}"), &right).await?;
+        let answer = scene.dial_in.negotiate(HUB, &format!("&hub={HUB}"), &right).await?;
         ensure!(answer.status == 400, "{answer:?}");
         let twice = format!("/client/?hub={HUB}&hub={HUB}");
-        let refusal = scene.door.client(&twice, &right).await?.err().context("refused")?;
+        let refusal = scene.dial_in.client(&twice, &right).await?.err().context("refused")?;
         ensure!(refusal.status == 400, "{refusal:?}");
         let more = "&useStatefulReconnect=true&negotiateVersion=1&useStatefulReconnect=true";
-        let answer = scene.door.negotiate(HUB, more, &right).await?;
+        let answer = scene.dial_in.negotiate(HUB, more, &right).await?;
         ensure!(answer.status == 200, "{answer:?}");
         ensure!(answer.json()?.get("useStatefulReconnect").is_none_or(|granted| granted == false), "{answer:?}");
         scene.server.quiet(0).await
@@ -121,17 +121,17 @@ fn a_client_is_refused_by_the_same_rules() {
 #[test]
 fn a_hub_that_is_missing_twice_or_wrong_is_refused() {
     play(async |stage| {
-        let door = Door::open(stage).await?;
+        let dial_in = DialIn::open(stage).await?;
         let good = Dial::of(HUB, "server-a")?;
         let path = |path: &str| Dial { path: path.into(), ..good.clone() };
-        ensure!(status(&door, &path(&format!("/server/?hub={HUB}&cid=1&hub={HUB}"))).await? == 400);
-        ensure!(status(&door, &path("/server/?hub=&cid=1")).await? >= 400);
-        ensure!(status(&door, &path("/server/?hub=other&cid=1")).await? == 401);
+        ensure!(status(&dial_in, &path(&format!("/server/?hub={HUB}&cid=1&hub={HUB}"))).await? == 400);
+        ensure!(status(&dial_in, &path("/server/?hub=&cid=1")).await? >= 400);
+        ensure!(status(&dial_in, &path("/server/?hub=other&cid=1")).await? == 401);
         // What is no WebSocket, and what ASP.NET's own SDK dials, is answered cleanly.
         let bearer = format!("Bearer {}", good.token);
-        let answer = ask(door.address(), Method::GET, &good.path, &[("authorization", &bearer)]).await?;
+        let answer = ask(dial_in.address(), Method::GET, &good.path, &[("authorization", &bearer)]).await?;
         ensure!(answer.status.is_client_error(), "{answer:?}");
-        ensure!(status(&door, &path("/aspnetserver/?hub=bench&cid=1")).await? == 404);
+        ensure!(status(&dial_in, &path("/aspnetserver/?hub=bench&cid=1")).await? == 404);
         Ok(())
     });
 }
@@ -139,10 +139,10 @@ fn a_hub_that_is_missing_twice_or_wrong_is_refused() {
 #[test]
 fn names_of_hubs_do_not_mind_the_case_of_their_urls() {
     play(async |stage| {
-        let door = Door::open(stage).await?;
-        let mut server = Scripted::dial(&door, "app_bench", "server-a", 1).await?;
+        let dial_in = DialIn::open(stage).await?;
+        let mut server = Scripted::dial(&dial_in, "app_bench", "server-a", 1).await?;
         // As `{application}_{hub}`, which the SDK writes in lower case.
-        let member = crate::scene::join(&door, &mut server, "json", &json!({})).await?;
+        let member = crate::scene::join(&dial_in, &mut server, "json", &json!({})).await?;
         ensure!(member.home == 0);
         Ok(())
     });
@@ -163,10 +163,10 @@ fn without_a_key_of_ones_own_the_paths_are_the_apps() {
     });
 }
 
-/// Sends these bytes first of all, and returns what comes until the door has answered or closed.
-async fn first(door: &Door, bytes: Vec<u8>) -> Result<Option<Value>> {
+/// Sends these bytes first of all, and returns what comes until the node has answered or closed.
+async fn first(dial_in: &DialIn, bytes: Vec<u8>) -> Result<Option<Value>> {
     let mut socket =
-        Dial::of(HUB, "server-a")?.upgrade(door.address()).await?.map_err(|status| anyhow::anyhow!("{status}"))?;
+        Dial::of(HUB, "server-a")?.upgrade(dial_in.address()).await?.map_err(|status| anyhow::anyhow!("{status}"))?;
     socket.send(Message::binary(bytes)).await?;
     let mut rest = Vec::new();
     loop {
@@ -184,7 +184,7 @@ async fn first(door: &Door, bytes: Vec<u8>) -> Result<Option<Value>> {
 #[test]
 fn each_form_of_a_handshake_is_taken_and_answered_in_its_form() {
     play(async |stage| {
-        let door = Door::open(stage).await?;
+        let dial_in = DialIn::open(stage).await?;
         for request in [
             list![1, 1],
             list![1, 1, 0, ""],
@@ -194,7 +194,7 @@ fn each_form_of_a_handshake_is_taken_and_answered_in_its_form() {
             list![1, 1, 2, "", 0, no_ext(), false],
             list![1, 1, 0, Value::Nil, 0, no_ext(), false, "more", "than known"],
         ] {
-            let answer = first(&door, frame(&request)).await?.with_context(|| format!("{request:?}"))?;
+            let answer = first(&dial_in, frame(&request)).await?.with_context(|| format!("{request:?}"))?;
             ensure!(kind_of(&answer) == kind::HANDSHAKE_RESPONSE, "{answer:?} to {request:?}");
             ensure!(answer.at(1).as_text().unwrap_or_default().is_empty(), "{answer:?} to {request:?}");
             ensure!(answer.at(2) == &no_ext(), "{answer:?}");
@@ -207,9 +207,11 @@ fn each_form_of_a_handshake_is_taken_and_answered_in_its_form() {
 #[test]
 fn a_handshake_in_pieces_is_put_together() {
     play(async |stage| {
-        let door = Door::open(stage).await?;
-        let mut socket =
-            Dial::of(HUB, "server-a")?.upgrade(door.address()).await?.map_err(|status| anyhow::anyhow!("{status}"))?;
+        let dial_in = DialIn::open(stage).await?;
+        let mut socket = Dial::of(HUB, "server-a")?
+            .upgrade(dial_in.address())
+            .await?
+            .map_err(|status| anyhow::anyhow!("{status}"))?;
         for byte in frame(&handshake_request(ConnectionType::Default, 0)) {
             socket.send(Message::binary(vec![byte])).await?;
         }
@@ -222,9 +224,9 @@ fn a_handshake_in_pieces_is_put_together() {
 #[test]
 fn what_is_no_handshake_of_version_one_is_refused_in_words() {
     play(async |stage| {
-        let door = Door::open(stage).await?;
+        let dial_in = DialIn::open(stage).await?;
         for request in [list![1, 2, 0, "", 0, no_ext(), false], list![1, 0, 0, "", 0, no_ext(), false]] {
-            let answer = first(&door, frame(&request)).await?.context("a text for the app's log")?;
+            let answer = first(&dial_in, frame(&request)).await?.context("a text for the app's log")?;
             let text = answer.at(1).as_text().unwrap_or_default();
             ensure!(kind_of(&answer) == kind::HANDSHAKE_RESPONSE && text.contains("version"), "{answer:?}");
         }
@@ -239,7 +241,7 @@ fn what_is_no_handshake_of_version_one_is_refused_in_words() {
             vec![0xff, 0xff, 0xff, 0xff, 0x07],
             b"GET / HTTP/1.1\r\n\r\n".to_vec(),
         ] {
-            let answer = first(&door, bytes.clone()).await?;
+            let answer = first(&dial_in, bytes.clone()).await?;
             let is_success = answer.as_ref().is_some_and(|answer| {
                 kind_of(answer) == kind::HANDSHAKE_RESPONSE && answer.at(1).as_text().unwrap_or_default().is_empty()
             });
@@ -257,11 +259,11 @@ fn a_connection_for_another_node_is_refused_in_words_and_one_for_this_node_is_ta
         let mut dial = Dial::of(HUB, "server-a")?;
         let path = dial.path.clone();
         dial.path = format!("{path}&target=no-such-node");
-        let address = scene.door.address().to_owned();
+        let address = scene.dial_in.address().to_owned();
         let text = scene.server.refused(&address, &dial, &on_demand).await?;
         ensure!(text.contains("no-such-node") || !text.is_empty(), "{text}");
-        dial.path = format!("{path}&target={}", crate::door::NODE);
+        dial.path = format!("{path}&target={}", crate::dial_in::NODE);
         scene.server.connect_with(&address, &dial, &on_demand).await?;
-        scene.door.linked(2).await
+        scene.dial_in.linked(2).await
     });
 }

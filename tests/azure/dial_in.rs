@@ -1,4 +1,4 @@
-//! A node with Azure's door open, and tokens of those who come to it.
+//! A node with dial-in open, and tokens of those who come to it.
 
 use anyhow::{Context, Result};
 use http::Method;
@@ -11,21 +11,21 @@ use trunkline_tests::harness::scenario::{Stage, until};
 use trunkline_tests::harness::sockets::free_address;
 use trunkline_tests::harness::token::{in_seconds, with_expiry};
 
-/// Access key of the doors.
+/// Access key of the nodes.
 pub(crate) const KEY: &str = "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789abcdefgh";
 
 /// Another access key, accepted while keys are exchanged.
 pub(crate) const SECOND_KEY: &str = "second-0123456789abcdefghABCDEFGHIJKLMNOPQRST";
 
 /// Name that the node says of itself.
-pub(crate) const NODE: &str = "door-1";
+pub(crate) const NODE: &str = "dial-in-1";
 
 /// A node that app servers dial in to.
-pub(crate) struct Door {
+pub(crate) struct DialIn {
     pub(crate) node: Proxy,
 }
 
-impl Door {
+impl DialIn {
     /// Starts one with both keys.
     pub(crate) async fn open(stage: &Stage) -> Result<Self> {
         Self::open_with(stage, &[]).await
