@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
-use tokio::task::{JoinHandle, spawn_local};
 use trunkline_protocol::service::*;
 
 use super::app::{broadcast, json, membership, to_group, to_user};
@@ -13,7 +12,7 @@ use super::client::{Client, Received};
 use super::fleet_nodes::FleetNode;
 use super::http::negotiate;
 use super::inbound_links::{DialInLink, HUB, ONE, dial_in_nodes, expired_token, settle, token};
-use super::moves::{STATEFUL_HANDSHAKE, call, sent, sequence};
+use super::moves::{ComingClient, STATEFUL_HANDSHAKE, call, come_back, sent, sequence};
 use super::speech::flow;
 use super::stage::run;
 use crate::net::connector::MemoryNetwork;
@@ -57,9 +56,26 @@ impl DialInScene {
         (client, target)
     }
 
-    async fn come_back(&self, target: &str) -> JoinHandle<Result<Client, u16>> {
-        let (pipe, target) = (self.nodes[1].stage.dial(), target.to_owned());
-        spawn_local(async move { Client::upgrade_over(pipe, &target).await })
+    /// Opens the scene with a client whose socket has broken. Returns its id, and the target by which it comes back.
+    async fn with_lost_client() -> (Self, String, String) {
+        let mut scene = Self::open().await;
+        let (client, target) = scene.connect().await;
+        (scene, client.id.clone(), target)
+    }
+
+    /// Comes back at the second node; the app server is asked to pause the client.
+    async fn begin_move(&mut self, id: &str, target: &str) -> ComingClient {
+        let coming = come_back(&self.nodes[1], target);
+        self.flow(0, id, FlowOperation::Pause).await;
+        coming
+    }
+
+    /// Lets the connection move, and the client arrive.
+    async fn end_move(&mut self, coming: ComingClient, id: &str) -> Client {
+        self.homes[0].send(flow(id, FlowOperation::PauseAck));
+        let client = coming.await.unwrap().unwrap();
+        self.flow(1, id, FlowOperation::Resume).await;
+        client
     }
 
     fn tell(&self, node: usize, id: &str, text: &str) {
@@ -132,8 +148,7 @@ fn what_enters_the_fleet_anywhere_during_a_move_comes_once() {
             number += 1;
         };
         say(&scene);
-        let coming = scene.come_back(&target).await;
-        scene.flow(0, &id, FlowOperation::Pause).await;
+        let coming = scene.begin_move(&id, &target).await;
         say(&scene);
         scene.homes[0].send(flow(&id, FlowOperation::PauseAck));
         say(&scene);
@@ -165,16 +180,10 @@ fn what_enters_the_fleet_anywhere_during_a_move_comes_once() {
 #[test]
 fn a_connection_moves_from_door_to_door_and_back() {
     run(async {
-        let mut scene = DialInScene::open().await;
-        let (client, target) = scene.connect().await;
-        let id = client.id.clone();
-        drop(client);
+        let (mut scene, id, target) = DialInScene::with_lost_client().await;
         for number in 1..=4_u64 {
-            let coming = scene.come_back(&target).await;
-            scene.flow(0, &id, FlowOperation::Pause).await;
-            scene.homes[0].send(flow(&id, FlowOperation::PauseAck));
-            let mut client = coming.await.unwrap().unwrap();
-            scene.flow(1, &id, FlowOperation::Resume).await;
+            let coming = scene.begin_move(&id, &target).await;
+            let mut client = scene.end_move(coming, &id).await;
             assert_eq!(client.text().await, sequence(number));
             client.send(&(sequence(1) + "\u{1e}")).await;
             settle().await;
@@ -192,12 +201,8 @@ fn a_connection_moves_from_door_to_door_and_back() {
 #[test]
 fn groups_change_during_a_move_wherever_the_change_enters() {
     run(async {
-        let mut scene = DialInScene::open().await;
-        let (client, target) = scene.connect().await;
-        let id = client.id.clone();
-        drop(client);
-        let coming = scene.come_back(&target).await;
-        scene.flow(0, &id, FlowOperation::Pause).await;
+        let (mut scene, id, target) = DialInScene::with_lost_client().await;
+        let coming = scene.begin_move(&id, &target).await;
         let mut acks = Vec::new();
         for (sender, group) in scene.senders.iter_mut().zip(["at-0", "at-1", "at-2"]) {
             sender.send(ServiceMessage::JoinGroupWithAck(membership(&id, group, 7)));
@@ -207,9 +212,7 @@ fn groups_change_during_a_move_wherever_the_change_enters() {
         let leave = GroupChange { ack_id: 9, ..membership(&id, "red", 9) };
         scene.senders[0].send(ServiceMessage::LeaveGroupWithAck(leave));
         assert_eq!(scene.senders[0].ack().await.status, AckStatus::Ok);
-        scene.homes[0].send(flow(&id, FlowOperation::PauseAck));
-        let mut client = coming.await.unwrap().unwrap();
-        scene.flow(1, &id, FlowOperation::Resume).await;
+        let mut client = scene.end_move(coming, &id).await;
         assert_eq!(client.text().await, sequence(1));
         settle().await;
         for group in ["red", "at-0", "at-1", "at-2"] {
@@ -235,12 +238,8 @@ fn question(id: &str, invocation: &str) -> ServiceMessage {
 #[test]
 fn a_question_that_enters_anywhere_during_a_move_is_asked_once() {
     run(async {
-        let mut scene = DialInScene::open().await;
-        let (client, target) = scene.connect().await;
-        let id = client.id.clone();
-        drop(client);
-        let coming = scene.come_back(&target).await;
-        scene.flow(0, &id, FlowOperation::Pause).await;
+        let (mut scene, id, target) = DialInScene::with_lost_client().await;
+        let coming = scene.begin_move(&id, &target).await;
         for (node, sender) in scene.senders.iter().enumerate() {
             sender.send(question(&id, &format!("q{node}")));
         }
@@ -260,10 +259,7 @@ fn a_question_that_enters_anywhere_during_a_move_is_asked_once() {
 #[test]
 fn a_node_that_has_given_a_connection_away_ends_it_for_nobody() {
     run(async {
-        let mut scene = DialInScene::open().await;
-        let (client, _) = scene.connect().await;
-        let id = client.id.clone();
-        drop(client);
+        let (mut scene, id, _) = DialInScene::with_lost_client().await;
         // Taken by hand: so nobody says that it has arrived.
         let shared = scene.nodes[0].stage.shared.clone();
         let (shard, hub) = (&shared.shards()[0], shared.hubs.keyed(HUB).unwrap().index());
@@ -315,12 +311,8 @@ fn an_expired_token_goes_on_with_a_connection_and_begins_none() {
 #[test]
 fn a_move_that_is_not_acknowledged_fails_and_the_connection_stays() {
     run(async {
-        let mut scene = DialInScene::open().await;
-        let (client, target) = scene.connect().await;
-        let id = client.id.clone();
-        drop(client);
-        let coming = scene.come_back(&target).await;
-        scene.flow(0, &id, FlowOperation::Pause).await;
+        let (mut scene, id, target) = DialInScene::with_lost_client().await;
+        let coming = scene.begin_move(&id, &target).await;
         scene.senders[2].send(to_group("red", &call("a")));
         assert_eq!(coming.await.unwrap().err(), Some(404));
         scene.flow(0, &id, FlowOperation::Resume).await;

@@ -49,10 +49,26 @@ impl Scene {
         (client, target)
     }
 
-    /// Comes back at the second node; the upgrade is answered when the connection is there.
-    async fn come_back(&self, target: &str) -> JoinHandle<Result<Client, u16>> {
-        let (pipe, target) = (self.nodes[1].stage.dial(), target.to_owned());
-        spawn_local(async move { Client::upgrade_over(pipe, &target).await })
+    /// Opens the scene with a client whose socket has broken. Returns its id, and the target by which it comes back.
+    async fn with_lost_client() -> (Self, String, String) {
+        let mut scene = Self::open().await;
+        let (client, target) = scene.connect().await;
+        (scene, client.id.clone(), target)
+    }
+
+    /// Comes back at the second node; the app server is asked to let the connection move.
+    async fn begin_move(&mut self, id: &str, target: &str) -> ComingClient {
+        let coming = come_back(&self.nodes[1], target);
+        self.asked(id).await;
+        coming
+    }
+
+    /// Lets the connection move, and the client arrive.
+    async fn end_move(&mut self, coming: ComingClient, id: &str, epoch: i64) -> Client {
+        self.answer(id, epoch).await;
+        let client = coming.await.unwrap().unwrap();
+        assert_eq!(self.new.next().await, flow(id, FlowOperation::Resume));
+        client
     }
 
     /// The app server is asked to let the connection move.
@@ -67,6 +83,15 @@ impl Scene {
         let moved = ConnectionMoved { connection_id: id.into(), epoch };
         self.old.send(ServiceMessage::ConnectionMoved(moved)).await;
     }
+}
+
+/// A client that has asked for its upgrade.
+pub(super) type ComingClient = JoinHandle<Result<Client, u16>>;
+
+/// Comes back at a node; the upgrade is answered when the connection is there.
+pub(super) fn come_back(node: &FleetNode, target: &str) -> ComingClient {
+    let (pipe, target) = (node.stage.dial(), target.to_owned());
+    spawn_local(async move { Client::upgrade_over(pipe, &target).await })
 }
 
 fn stamped(epoch: i64, message: &ServiceMessage) -> ServiceMessage {
@@ -98,8 +123,7 @@ fn what_is_sent_before_during_and_after_a_move_comes_once_and_in_order() {
         drop(client);
         scene.old.send(to_group("red", &call("b"))).await;
 
-        let coming = scene.come_back(&target).await;
-        scene.asked(&id).await;
+        let coming = scene.begin_move(&id, &target).await;
         // Of each send both nodes get a copy, in whatever order with the rest.
         let sends = [
             to_group("red", &call("c")),
@@ -112,9 +136,7 @@ fn what_is_sent_before_during_and_after_a_move_comes_once_and_in_order() {
             scene.old.send(send.clone()).await;
         }
         scene.new.fence().await;
-        scene.answer(&id, 1).await;
-        let mut client = coming.await.unwrap().unwrap();
-        assert_eq!(scene.new.next().await, flow(&id, FlowOperation::Resume));
+        let mut client = scene.end_move(coming, &id, 1).await;
         scene.new.write(&id, sent("g")).await;
         scene.new.send(to_group("red", &call("late, of before"))).await;
         scene.new.send(stamped(2, &to_group("red", &call("h")))).await;
@@ -140,16 +162,10 @@ fn what_is_sent_before_during_and_after_a_move_comes_once_and_in_order() {
 #[test]
 fn a_connection_moves_back_and_forth() {
     run(async {
-        let mut scene = Scene::open().await;
-        let (client, target) = scene.connect().await;
-        let id = client.id.clone();
-        drop(client);
+        let (mut scene, id, target) = Scene::with_lost_client().await;
         for epoch in 1..=4 {
-            let coming = scene.come_back(&target).await;
-            scene.asked(&id).await;
-            scene.answer(&id, epoch).await;
-            let mut client = coming.await.unwrap().unwrap();
-            assert_eq!(scene.new.next().await, flow(&id, FlowOperation::Resume));
+            let coming = scene.begin_move(&id, &target).await;
+            let mut client = scene.end_move(coming, &id, epoch).await;
             assert_eq!(client.text().await, sequence(u64::try_from(epoch).unwrap()));
             client.send(&(sequence(1) + "\u{1e}")).await;
             scene.new.send(stamped(epoch, &to_group("red", &call("x")))).await;
@@ -165,10 +181,7 @@ fn a_connection_moves_back_and_forth() {
 #[test]
 fn a_client_is_back_before_its_old_node_hears_that_it_has_moved() {
     run(async {
-        let mut scene = Scene::open().await;
-        let (client, target) = scene.connect().await;
-        let id = client.id.clone();
-        drop(client);
+        let (mut scene, id, target) = Scene::with_lost_client().await;
         // The move by hand: the second node takes the connection, and does not tell of it.
         let [old, new] = [0, 1].map(|node| scene.nodes[node].stage.shared.clone());
         let [at_old, at_new] = [&old, &new].map(|shared| shared.hubs.keyed("shop").unwrap());
@@ -197,12 +210,9 @@ fn a_client_is_back_before_its_old_node_hears_that_it_has_moved() {
 
         scene.nodes.swap(0, 1);
         std::mem::swap(&mut scene.old, &mut scene.new);
-        let coming = scene.come_back(&target).await;
-        scene.asked(&id).await;
-        scene.answer(&id, 2).await;
-        let mut client = coming.await.unwrap().unwrap();
+        let coming = scene.begin_move(&id, &target).await;
+        let mut client = scene.end_move(coming, &id, 2).await;
         assert_eq!(client.text().await, sequence(1));
-        assert_eq!(scene.new.next().await, flow(&id, FlowOperation::Resume));
         assert_eq!(old.counters()[0].moved_out.of(crate::metrics::MoveCause::Reconnect).get(), 1);
     });
 }
@@ -210,12 +220,8 @@ fn a_client_is_back_before_its_old_node_hears_that_it_has_moved() {
 #[test]
 fn a_move_that_the_app_server_does_not_answer_fails_and_the_connection_stays() {
     run(async {
-        let mut scene = Scene::open().await;
-        let (client, target) = scene.connect().await;
-        let id = client.id.clone();
-        drop(client);
-        let coming = scene.come_back(&target).await;
-        scene.asked(&id).await;
+        let (mut scene, id, target) = Scene::with_lost_client().await;
+        let coming = scene.begin_move(&id, &target).await;
         scene.old.send(to_group("red", &call("a"))).await;
         assert_eq!(coming.await.unwrap().err(), Some(404));
         assert_eq!(scene.old.next().await, flow(&id, FlowOperation::Resume));
@@ -229,22 +235,15 @@ fn a_move_that_the_app_server_does_not_answer_fails_and_the_connection_stays() {
 #[test]
 fn a_late_answer_to_a_move_that_has_failed_is_not_taken_for_one_to_the_next_move() {
     run(async {
-        let mut scene = Scene::open().await;
-        let (client, target) = scene.connect().await;
-        let id = client.id.clone();
-        drop(client);
-        let coming = scene.come_back(&target).await;
-        scene.asked(&id).await;
+        let (mut scene, id, target) = Scene::with_lost_client().await;
+        let coming = scene.begin_move(&id, &target).await;
         assert_eq!(coming.await.unwrap().err(), Some(404));
         assert_eq!(scene.old.next().await, flow(&id, FlowOperation::Resume));
-        assert_eq!(scene.come_back(&target).await.await.unwrap().err(), Some(404));
+        assert_eq!(come_back(&scene.nodes[1], &target).await.unwrap().err(), Some(404));
         scene.old.send(flow(&id, FlowOperation::PauseAck)).await;
         scene.old.fence().await;
-        let coming = scene.come_back(&target).await;
-        scene.asked(&id).await;
-        scene.answer(&id, 1).await;
-        assert_eq!(coming.await.unwrap().unwrap().text().await, sequence(1));
-        assert_eq!(scene.new.next().await, flow(&id, FlowOperation::Resume));
+        let coming = scene.begin_move(&id, &target).await;
+        assert_eq!(scene.end_move(coming, &id, 1).await.text().await, sequence(1));
     });
 }
 
@@ -274,12 +273,9 @@ fn a_node_that_stops_sends_its_clients_to_another_one_and_nobody_notices() {
         let mut client = Client::upgrade(&scene.nodes[0].stage, &target).await.unwrap();
         assert_eq!(client.text().await, sequence(1));
         assert_eq!(client.next().await, Received::End(None));
-        let coming = scene.come_back(&target).await;
-        scene.asked(&id).await;
-        scene.answer(&id, 1).await;
-        let mut client = coming.await.unwrap().unwrap();
+        let coming = scene.begin_move(&id, &target).await;
+        let mut client = scene.end_move(coming, &id, 1).await;
         assert_eq!(client.text().await, sequence(1));
-        assert_eq!(scene.new.next().await, flow(&id, FlowOperation::Resume));
         scene.new.write(&id, sent("a")).await;
         assert_eq!(client.text().await, call("a"));
         scene.old.fence().await;
@@ -310,20 +306,14 @@ fn a_node_without_others_says_goodbye_to_its_clients() {
 #[test]
 fn a_group_that_is_left_during_a_move_is_left() {
     run(async {
-        let mut scene = Scene::open().await;
-        let (client, target) = scene.connect().await;
-        let id = client.id.clone();
-        drop(client);
-        let coming = scene.come_back(&target).await;
-        scene.asked(&id).await;
+        let (mut scene, id, target) = Scene::with_lost_client().await;
+        let coming = scene.begin_move(&id, &target).await;
         // Another app server leaves and joins for it; here only the new owner hears of that.
         let leave = GroupChange { ack_id: 0, ..membership(&id, "red", 0) };
         scene.new.send(ServiceMessage::LeaveGroup(leave)).await;
         scene.new.send(ServiceMessage::JoinGroup(membership(&id, "blue", 0))).await;
         scene.new.fence().await;
-        scene.answer(&id, 1).await;
-        let mut client = coming.await.unwrap().unwrap();
-        assert_eq!(scene.new.next().await, flow(&id, FlowOperation::Resume));
+        let mut client = scene.end_move(coming, &id, 1).await;
         scene.new.send(stamped(1, &to_group("red", &call("a")))).await;
         scene.new.send(stamped(1, &to_group("blue", &call("b")))).await;
         assert_eq!([client.text().await, client.text().await], [sequence(1), call("b")]);
@@ -333,17 +323,13 @@ fn a_group_that_is_left_during_a_move_is_left() {
 #[test]
 fn who_gives_up_while_others_are_asked_leaves_nothing_behind() {
     run(async {
-        let mut scene = Scene::open().await;
-        let (client, target) = scene.connect().await;
-        let id = client.id.clone();
-        drop(client);
-        let coming = scene.come_back(&target).await;
-        scene.asked(&id).await;
+        let (mut scene, id, target) = Scene::with_lost_client().await;
+        let coming = scene.begin_move(&id, &target).await;
         coming.abort();
         scene.answer(&id, 1).await;
         assert_eq!(scene.new.next().await, flow(&id, FlowOperation::Resume));
         // It has moved all the same, and waits there.
-        let mut client = scene.come_back(&target).await.await.unwrap().unwrap();
+        let mut client = come_back(&scene.nodes[1], &target).await.unwrap().unwrap();
         assert_eq!(client.text().await, sequence(1));
     });
 }
