@@ -1,9 +1,12 @@
 //! Delivery to clients of a shard.
 
+use std::io::Read;
+
 use trunkline_protocol::hub::HubProtocol;
 use trunkline_protocol::service::Payloads;
 
 use super::*;
+use crate::net::socket::Socket;
 use crate::shard::framed::frame_for;
 use crate::shard::testbed::{Testbed, whole_id};
 use crate::shard::{CloseReason, Content};
@@ -94,4 +97,64 @@ fn a_message_has_a_frame_only_for_the_protocols_that_it_was_encoded_for() {
     let framed = message("hi");
     assert_eq!(framed.get(Content::Hub(HubProtocol::MessagePack)), None);
     assert_eq!(framed.get(Content::Raw), Some(&frame_for(HubProtocol::Json, b"hi")));
+}
+
+/// Adds clients with real sockets, whose far ends are read by the test.
+async fn crowd(bed: &mut Testbed, count: usize) -> Vec<(Slot, std::net::TcpStream)> {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut crowd = Vec::new();
+    for number in 0..count {
+        let slot = bed.client(&format!("client-{number}"));
+        let far = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let near = listener.accept().await.unwrap().0;
+        bed.state.core.connections.get_mut(slot).unwrap().socket = Socket::Tcp(near);
+        crowd.push((slot, far));
+    }
+    crowd
+}
+
+/// Sends a batch of these texts to everyone. Returns the bytes that each client has to get.
+fn batch(bed: &mut Testbed, texts: &[&str]) -> Vec<u8> {
+    let flush = if texts.len() == 1 { Flush::Now } else { Flush::Deferred };
+    texts.iter().for_each(|text| send(bed, &Audience::Everyone.into(), text, flush));
+    bed.state.assignments.finish_batch(&mut bed.state.core);
+    texts.iter().flat_map(|text| frame_for(HubProtocol::Json, text.as_bytes())).collect()
+}
+
+#[tokio::test]
+async fn what_many_get_is_the_same_by_one_system_call_and_by_one_for_each() {
+    for vectored_sends in [true, false] {
+        let mut bed = Testbed::with(|settings| settings.outbox.vectored_sends = vectored_sends);
+        let mut crowd = crowd(&mut bed, WINDOW + 40).await;
+        let (stalled, gone) = (crowd.pop().unwrap(), crowd.pop().unwrap());
+        socket2::SockRef::from(&stalled.1).set_recv_buffer_size(1).unwrap();
+        if let Socket::Tcp(near) = &bed.state.core.connections.get_mut(stalled.0).unwrap().socket {
+            socket2::SockRef::from(near).set_send_buffer_size(1).unwrap();
+        }
+        bed.state.core.connections.get_mut(gone.0).unwrap().socket.cut();
+        let large = "x".repeat(3_000);
+        let mut sent = Vec::new();
+        // None of them is more than a socket takes at once, but for the one that is not read.
+        let long: [&str; 12] = [&large; 12];
+        let batches = [&["lone"][..], &["a", "batch", "of four", ""], &long[..1], &["y", &large], &["last"]];
+        for texts in batches.into_iter().chain([&long[..]; 10]) {
+            let expected = batch(&mut bed, texts);
+            for (_, far) in &mut crowd {
+                let mut came = vec![0; expected.len()];
+                far.read_exact(&mut came).unwrap();
+                assert!(came == expected, "{texts:.20?}");
+            }
+            sent.extend(expected);
+        }
+        stalled.1.set_nonblocking(true).unwrap();
+        let mut came = Vec::new();
+        let refused = (&stalled.1).read_to_end(&mut came).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::WouldBlock);
+        let client = bed.state.core.connections.get_mut(stalled.0).unwrap();
+        assert!(client.is_flushing && !client.outbox.is_empty(), "its socket has taken everything");
+        let waiting = client.outbox.bytes();
+        assert_eq!(came.len() + waiting, sent.len());
+        let next: Vec<u8> = client.outbox.slices().flatten().copied().collect();
+        assert!(sent.starts_with(&came) && sent[came.len()..].starts_with(&next));
+    }
 }
