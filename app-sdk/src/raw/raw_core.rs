@@ -98,7 +98,7 @@ impl RawCore {
         }
     }
 
-    /// Begins to hand a connection over: nothing more comes from its client.
+    /// Begins to reassign a connection: nothing more comes from its client.
     pub(super) fn begin_reassignment(&self, client: &RawClient) {
         let Some(reassignment) = &client.reassignment else { return };
         let waker = lock(&client.inbox).begin_reassignment();

@@ -7,13 +7,13 @@
 )]
 
 mod arrivals;
+mod awaited_clients;
 mod calls;
-mod handovers;
 mod harness;
 mod identity;
 mod moves;
 mod questions;
-mod raw_handovers;
+mod raw_reassignments;
 mod reassignments;
 mod restarts;
 mod restorations;

@@ -289,7 +289,7 @@ async fn the_new_node_hears_that_its_client_is_paused() {
 }
 
 #[tokio::test]
-async fn a_client_that_has_moved_is_handed_over_by_its_new_node() {
+async fn a_client_that_has_moved_is_reassigned_by_its_new_node() {
     let mut app = start().await;
     let (mut a, mut b, client) = start_with_client(&mut app).await;
     move_client(&mut a, &mut b, 1).await;

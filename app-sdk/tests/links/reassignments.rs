@@ -45,8 +45,8 @@ fn moved_to(client: &ScriptedClient, instance: &str) -> ServiceMessage {
     ServiceMessage::CloseConnection(CloseConnection { connection_id: client.id.into(), headers, ..Default::default() })
 }
 
-/// Reads the next frame, which hands a connection over with these items.
-async fn handed_over(link: &mut ProxyLink, client: &ScriptedClient) -> Option<String> {
+/// Reads the next frame, which gives a connection away with these items.
+async fn given_away(link: &mut ProxyLink, client: &ScriptedClient) -> Option<String> {
     let ServiceMessage::CloseConnection(close) = link.next().await else { panic!() };
     assert_eq!(close.connection_id, client.id);
     let value =
@@ -79,7 +79,7 @@ async fn items_go_from_one_app_server_to_the_next() {
     assert_eq!(old.event().await, "connected c1");
     link.call(&client, "Rename", "[\"ann\"]").await;
     link.send(moved_to(&client, "")).await;
-    let items = handed_over(&mut link, &client).await.unwrap();
+    let items = given_away(&mut link, &client).await.unwrap();
     old.no_event().await;
 
     let mut link = ProxyLink::open(&new, "a", 0).await;
@@ -110,7 +110,7 @@ async fn items_have_serdes_names_whatever_the_clients_have() {
     let mut link = ProxyLink::open(&app, "a", 0).await;
     let client = link.client("c1", Json).await;
     link.send(moved_to(&client, "")).await;
-    let items = handed_over(&mut link, &client).await.unwrap();
+    let items = given_away(&mut link, &client).await.unwrap();
     let headers = [(MIGRATE_FROM_HEADER, "old"), (ITEMS_HEADER, &items)];
     link.send_all(&[with_headers(&client, &headers), client.handshake()]).await;
     let rehomed = link.called("c1").await;
@@ -138,7 +138,7 @@ async fn another_link_of_the_proxy_keeps_items_and_cancels_calls() {
 }
 
 #[tokio::test]
-async fn a_connection_is_handed_over_after_its_calls() {
+async fn a_connection_is_reassigned_after_its_calls() {
     let mut app = start().await;
     let (mut link, client) = ProxyLink::open_with_client(&app).await;
     assert_eq!(app.event().await, "connected c1");
@@ -147,13 +147,13 @@ async fn a_connection_is_handed_over_after_its_calls() {
     link.quiet().await;
     app.gate.add_permits(1);
     assert_eq!(link.json("c1").await["invocationId"], "1");
-    handed_over(&mut link, &client).await.unwrap();
+    given_away(&mut link, &client).await.unwrap();
     assert_eq!(app.event().await, "unblocked 1");
     app.no_event().await;
 }
 
 #[tokio::test]
-async fn a_client_that_leaves_during_its_handover_is_disconnected() {
+async fn a_client_that_leaves_during_its_reassignment_is_disconnected() {
     let mut app = start().await;
     let (mut link, client) = ProxyLink::open_with_client(&app).await;
     assert_eq!(app.event().await, "connected c1");
@@ -179,8 +179,8 @@ async fn a_shutdown_asks_proxies_to_take_their_clients_and_waits_for_calls_until
     let (status, _) = app.get(MANIFEST_PATH, KEY).await;
     assert_eq!(status, 503, "no proxy begins with it any more");
     link.send_all(&[moved_to(&idle, ""), moved_to(&busy, "")]).await;
-    handed_over(&mut link, &idle).await.unwrap();
-    handed_over(&mut link, &busy).await.unwrap();
+    given_away(&mut link, &idle).await.unwrap();
+    given_away(&mut link, &busy).await.unwrap();
     link.closed().await;
     app.gate.add_permits(1);
     stopping.await.unwrap();

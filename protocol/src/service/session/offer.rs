@@ -44,7 +44,7 @@ const PRESENCE: &str = "presence";
 /// Capability to report on messages that a live trace follows.
 const TRACES: &str = "traces";
 
-/// Capability to hand a connection over only if nothing of it runs.
+/// Capability to give a connection away only if nothing of it runs.
 const IDLE_HANDOVERS: &str = "idle-handovers";
 
 /// Number of a session in its slot: from 1 on, ever higher, for as long as the node runs. So the boot id, the hub, the
@@ -73,7 +73,7 @@ pub struct Capabilities {
     pub knows_moves: bool,
     /// Whether it knows live traces: an app server reports how long a marked message took there.
     pub knows_traces: bool,
-    /// Whether it hands a connection over only if nothing of it runs, where it is asked so: an app server has the
+    /// Whether it gives a connection away only if nothing of it runs, where it is asked so: an app server has the
     /// client read on otherwise.
     pub knows_idle_handovers: bool,
 }

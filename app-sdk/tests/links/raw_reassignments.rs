@@ -1,4 +1,4 @@
-//! Hand-overs of clients of raw endpoints that let them go on elsewhere.
+//! Reassignments of clients of raw endpoints that let them go on elsewhere.
 
 use std::time::Duration;
 
@@ -64,7 +64,7 @@ fn text(payload: &'static str) -> ServiceMessage {
     })
 }
 
-fn hand_over_request() -> ServiceMessage {
+fn reassign_request() -> ServiceMessage {
     let headers = vec![(MIGRATE_TO_HEADER.into(), vec!["".into()])];
     ServiceMessage::CloseConnection(CloseConnection { connection_id: ID.into(), headers, ..Default::default() })
 }
@@ -75,7 +75,7 @@ async fn stop(app: &App, link: &mut ProxyLink, last: &[ServiceMessage]) -> JoinH
     let stopping = tokio::spawn(async move { handle.shutdown().await });
     let ServiceMessage::ConnectionFlowControl(leaving) = link.next().await else { panic!() };
     assert_eq!((leaving.subject, leaving.operation), (FlowSubject::Server, FlowOperation::Offline));
-    link.send_all(&[last, &[hand_over_request()]].concat()).await;
+    link.send_all(&[last, &[reassign_request()]].concat()).await;
     stopping
 }
 
@@ -95,7 +95,7 @@ async fn end(link: &mut ProxyLink) -> (Option<String>, Option<Option<String>>) {
 }
 
 #[tokio::test]
-async fn a_raw_client_is_handed_over_behind_all_that_it_has_sent_and_got() {
+async fn a_raw_client_is_reassigned_behind_all_that_it_has_sent_and_got() {
     let (app, mut link) = start(true).await;
     link.send_all(&[opening(&[]), text("a")]).await;
     assert_eq!(received(&mut link).await, "a");
@@ -141,7 +141,7 @@ async fn a_handler_that_does_not_end_in_time_keeps_its_client_to_the_end() {
 }
 
 #[tokio::test]
-async fn a_raw_client_that_leaves_meanwhile_is_not_handed_over() {
+async fn a_raw_client_that_leaves_meanwhile_is_not_reassigned() {
     let (app, mut link) = start(true).await;
     link.send_all(&[opening(&[]), text("stay")]).await;
     let stopping = stop(&app, &mut link, &[]).await;
@@ -152,7 +152,7 @@ async fn a_raw_client_that_leaves_meanwhile_is_not_handed_over() {
 }
 
 #[tokio::test]
-async fn items_that_can_not_be_handed_over_are_refused_with_the_reason() {
+async fn items_that_can_not_go_along_are_refused_with_the_reason() {
     let (_app, mut link) = start(true).await;
     link.send_all(&[opening(&[]), text("too much")]).await;
     let reason = "the items have 16386 bytes; a connection is handed over with 16384";

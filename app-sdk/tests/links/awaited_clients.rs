@@ -1,4 +1,4 @@
-//! Hand-overs of clients that something is waited for of, and ends that no app server has heard of.
+//! Reassignments of clients that something is waited for of, and ends that no app server has heard of.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,7 +47,7 @@ fn completion(id: &str, result: Value) -> Value {
     json!({"type": 3, "invocationId": id, "result": result})
 }
 
-fn hand_over_request(client: &ScriptedClient, instance: &str) -> ServiceMessage {
+fn reassign_request(client: &ScriptedClient, instance: &str) -> ServiceMessage {
     let headers = vec![(MIGRATE_TO_HEADER.into(), vec![instance.into()])];
     ServiceMessage::CloseConnection(CloseConnection { connection_id: client.id.into(), headers, ..Default::default() })
 }
@@ -65,7 +65,7 @@ async fn stop(app: &App, link: &mut ProxyLink, client: &ScriptedClient) -> JoinH
     let stopping = tokio::spawn(async move { handle.shutdown().await });
     let ServiceMessage::ConnectionFlowControl(leaving) = link.next().await else { panic!() };
     assert_eq!((leaving.subject, leaving.operation), (FlowSubject::Server, FlowOperation::Offline));
-    link.send(hand_over_request(client, "")).await;
+    link.send(reassign_request(client, "")).await;
     stopping
 }
 
@@ -91,14 +91,14 @@ fn request_of_another(client: &ScriptedClient) -> ServiceMessage {
     })
 }
 
-/// Stops reading the client, as the app server asks, and waits until it is handed over.
+/// Stops reading the client, as the app server asks, and waits until it is given away.
 async fn end_input(link: &mut ProxyLink, client: &ScriptedClient) {
     assert_eq!(link.flow("c1").await, FlowOperation::EndInput);
-    link.send(hand_over_request(client, "")).await;
-    handed_over(link).await;
+    link.send(reassign_request(client, "")).await;
+    given_away(link).await;
 }
 
-async fn handed_over(link: &mut ProxyLink) {
+async fn given_away(link: &mut ProxyLink) {
     let ServiceMessage::CloseConnection(close) = link.next().await else { panic!() };
     assert!(
         close.connection_id == "c1" && close.headers.iter().any(|(name, _)| name == MIGRATE_TO_HEADER),
@@ -121,9 +121,9 @@ async fn a_client_is_read_on_until_it_has_answered_and_its_calls_meanwhile_run()
     assert_eq!(link.flow("c1").await, FlowOperation::EndInput);
     assert_eq!(link.json("c1").await, completion("1", json!(7)));
     // What the client has sent before it was paused still runs here.
-    link.send_all(&[client.call(Some("3"), "Add", "[2,2]"), hand_over_request(&client, "")]).await;
+    link.send_all(&[client.call(Some("3"), "Add", "[2,2]"), reassign_request(&client, "")]).await;
     assert_eq!(link.json("c1").await, completion("3", json!(4)));
-    handed_over(&mut link).await;
+    given_away(&mut link).await;
     link.closed().await;
     stopping.await.unwrap();
     app.no_event().await;
@@ -145,8 +145,8 @@ async fn an_upload_comes_to_its_end_before_a_stop() {
     link.send(client.json(&json!({"type": 3, "invocationId": "u"}))).await;
     assert_eq!(link.flow("c1").await, FlowOperation::EndInput);
     assert_eq!(link.json("c1").await, completion("1", json!(3)));
-    link.send(hand_over_request(&client, "")).await;
-    handed_over(&mut link).await;
+    link.send(reassign_request(&client, "")).await;
+    given_away(&mut link).await;
     link.closed().await;
     stopping.await.unwrap();
 }
@@ -192,8 +192,8 @@ async fn when_the_time_is_up_a_question_fails_by_name_for_the_method_its_caller_
     }
     let error = answer.unwrap()["error"].as_str().unwrap().to_owned();
     assert!(error.ends_with(STOPPING), "{error}");
-    link.send(hand_over_request(&client, "")).await;
-    handed_over(&mut link).await;
+    link.send(reassign_request(&client, "")).await;
+    given_away(&mut link).await;
     link.closed().await;
     stopping.await.unwrap();
 }
@@ -207,7 +207,7 @@ async fn a_proxy_that_can_t_read_on_makes_waits_fail_by_name_at_once() {
     let stopping = stop(&app, &mut link, &client).await;
     let answer = link.json("c1").await;
     assert!(answer["error"].as_str().unwrap().ends_with(STOPPING), "{answer}");
-    handed_over(&mut link).await;
+    given_away(&mut link).await;
     link.closed().await;
     stopping.await.unwrap();
 }
@@ -277,7 +277,7 @@ async fn a_connection_that_lives_elsewhere_already_is_let_go_at_once() {
     let named = (CAUSE_HEADER.into(), vec!["client_closed".into()]);
     link.send(client.call(Some("1"), "AskCaller", "[]")).await;
     link.called("c1").await;
-    link.send(hand_over_request(&client, "another")).await;
+    link.send(reassign_request(&client, "another")).await;
     link.fence().await;
     link.quiet().await;
     let ServiceMessage::CloseConnection(mut close) = client.left(None) else { panic!() };
@@ -288,7 +288,7 @@ async fn a_connection_that_lives_elsewhere_already_is_let_go_at_once() {
 }
 
 #[tokio::test]
-async fn a_connection_that_is_opened_while_a_stop_is_announced_is_handed_over_with_its_call_done() {
+async fn a_connection_that_is_opened_while_a_stop_is_announced_is_reassigned_with_its_call_done() {
     let mut app = start(60_000).await;
     let mut link = ProxyLink::open(&app, "a", 0).await;
     link.answers_fences = false;
@@ -299,12 +299,12 @@ async fn a_connection_that_is_opened_while_a_stop_is_announced_is_handed_over_wi
     // Another shard has chosen this home a moment ago.
     let client = ScriptedClient { id: "c1", protocol: Json };
     let call = client.call(Some("1"), "Add", "[1,1]");
-    link.send_all(&[client.opening(""), client.handshake(), call, hand_over_request(&client, "")]).await;
+    link.send_all(&[client.opening(""), client.handshake(), call, reassign_request(&client, "")]).await;
     link.acknowledge(&announced).await;
     link.answers_fences = true;
     assert_eq!(link.data("c1").await.data_type, 1);
     assert_eq!(link.json("c1").await, completion("1", json!(2)));
-    handed_over(&mut link).await;
+    given_away(&mut link).await;
     link.closed().await;
     stopping.await.unwrap();
     assert_eq!(app.event().await, "connected c1");
@@ -320,9 +320,9 @@ async fn links_end_only_behind_the_acknowledgement_of_the_last_answers() {
         other.closed().await;
     });
     let stopping = announce_stop(&app, &mut sends).await;
-    sends.send_all(&[client.call(Some("1"), "Add", "[1,1]"), hand_over_request(&client, "")]).await;
+    sends.send_all(&[client.call(Some("1"), "Add", "[1,1]"), reassign_request(&client, "")]).await;
     assert_eq!(sends.json("c1").await, completion("1", json!(2)));
-    handed_over(&mut sends).await;
+    given_away(&mut sends).await;
     let last = sends.fence_of_app().await;
     sends.fence_quietly().await;
     assert!(!reading.is_finished() && !stopping.is_finished());
@@ -333,12 +333,12 @@ async fn links_end_only_behind_the_acknowledgement_of_the_last_answers() {
 }
 
 #[tokio::test]
-async fn a_question_that_comes_after_the_hand_over_is_left_to_the_next_app_server() {
+async fn a_question_that_comes_after_the_reassignment_is_left_to_the_next_app_server() {
     let app = start(60_000).await;
     let (mut link, client) = open(&app).await;
     let stopping = announce_stop(&app, &mut link).await;
-    link.send(hand_over_request(&client, "")).await;
-    handed_over(&mut link).await;
+    link.send(reassign_request(&client, "")).await;
+    given_away(&mut link).await;
     let last = link.fence_of_app().await;
     link.send(request_of_another(&client)).await;
     link.fence_quietly().await;
@@ -348,7 +348,7 @@ async fn a_question_that_comes_after_the_hand_over_is_left_to_the_next_app_serve
 }
 
 #[tokio::test]
-async fn a_question_that_comes_while_on_leaving_runs_is_answered_before_the_hand_over() {
+async fn a_question_that_comes_while_on_leaving_runs_is_answered_before_the_reassignment() {
     let gate = Arc::new(Semaphore::new(0));
     let held = Arc::clone(&gate);
     let leaving = move || {
@@ -358,7 +358,7 @@ async fn a_question_that_comes_while_on_leaving_runs_is_answered_before_the_hand
     let app = App::start_with(|hub| hub.on_leaving(leaving), |server| server).await;
     let (mut link, client) = open(&app).await;
     let stopping = announce_stop(&app, &mut link).await;
-    link.send_all(&[hand_over_request(&client, ""), request_of_another(&client)]).await;
+    link.send_all(&[reassign_request(&client, ""), request_of_another(&client)]).await;
     link.fence_quietly().await;
     gate.add_permits(2);
     assert_eq!(link.flow("c1").await, FlowOperation::ReadOn);
