@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 
 use trunkline_protocol::cause::Cause;
-use trunkline_protocol::manifest::HubManifest;
 use trunkline_protocol::service::*;
 use trunkline_protocol::wire::CAUSE_HEADER;
 
@@ -13,10 +12,7 @@ use super::stage::{Stage, run, settings, token_of};
 use crate::metrics::Limit;
 
 async fn chat() -> (Stage, App, AppLink) {
-    let stage = Stage::with(settings(), 2);
-    let mut app = stage.app("app-1", vec![HubManifest::new("chat", "/chat")]);
-    let link = app.link().await;
-    (stage, app, link)
+    Stage::with(settings(), 2).with_chat().await
 }
 
 fn check(subject: &str, ack_id: i64) -> Check {
@@ -69,9 +65,7 @@ fn groups_of_a_client_are_bounded_in_number_and_name_and_the_app_learns_why() {
     run(async {
         let mut settings = settings();
         settings.groups.per_client = 100;
-        let stage = Stage::with(settings, 2);
-        let mut app = stage.app("app-1", vec![HubManifest::new("chat", "/chat")]);
-        let mut link = app.link().await;
+        let (stage, _app, mut link) = Stage::with(settings, 2).with_chat().await;
         let target = format!("/chat?access_token={}", token_of("ann"));
         let client = Client::connect(&stage, &mut link, &target).await;
         let (mut refused, mut text) = (0, String::new());
@@ -263,9 +257,7 @@ fn a_token_of_another_process_is_refused_and_one_behind_the_end_has_no_members()
 #[test]
 fn a_close_by_the_own_app_server_has_its_cause_and_the_client_reads_the_reason() {
     run(async {
-        let stage = Stage::with(settings(), 2);
-        let mut app = stage.app("app-1", vec![HubManifest::new("chat", "/chat")]);
-        let mut link = app.link().await;
+        let (stage, _app, mut link) = Stage::with(settings(), 2).with_chat().await;
         let mut client = Client::connect(&stage, &mut link, "/chat").await;
         let reason = Some("banned".into());
         let close = CloseWithAck { subject: client.id.as_str().into(), reason, ack_id: 7, excluded: Vec::new() };

@@ -74,8 +74,7 @@ fn an_announcement_reaches_all_clients_of_its_hub_or_a_group_or_a_user_and_count
 #[test]
 fn arguments_arrive_as_they_were_given_in_each_hub_protocol() {
     run(async {
-        let stage = Stage::start();
-        let mut link = stage.app("app-1", vec![HubManifest::new("chat", "/chat")]).link().await;
+        let (stage, _app, mut link) = Stage::start().with_chat().await;
         let mut plain = Client::connect(&stage, &mut link, "/chat").await;
         let mut packed = Client::upgrade(&stage, "/chat").await.unwrap();
         packed.write(Message::binary("{\"protocol\":\"messagepack\",\"version\":1}\u{1e}")).await;
@@ -100,8 +99,7 @@ fn arguments_arrive_as_they_were_given_in_each_hub_protocol() {
 #[test]
 fn announcements_that_come_at_once_arrive_in_one_order_everywhere() {
     run(async {
-        let stage = Stage::with(settings(), 2);
-        let mut link = stage.app("app-1", vec![HubManifest::new("chat", "/chat")]).link().await;
+        let (stage, _app, mut link) = Stage::with(settings(), 2).with_chat().await;
         let mut clients = Vec::new();
         for _ in 0..4 {
             clients.push(Client::connect(&stage, &mut link, "/chat").await);

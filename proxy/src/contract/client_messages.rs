@@ -22,17 +22,10 @@ fn call(id: u32) -> String {
     format!("{{\"type\":1,\"invocationId\":\"{id}\",\"target\":\"M\",\"arguments\":[]}}\u{1e}")
 }
 
-async fn stage_with(hub: HubManifest) -> (Stage, super::app::App, super::app::AppLink) {
-    let stage = Stage::start();
-    let mut app = stage.app("app-1", vec![hub]);
-    let link = app.link().await;
-    (stage, app, link)
-}
-
 #[test]
 fn pings_end_at_the_node_and_all_else_goes_up_in_order() {
     run(async {
-        let (stage, _app, mut link) = stage_with(HubManifest::new("chat", "/chat")).await;
+        let (stage, _app, mut link) = Stage::start().with_chat().await;
         let mut client = Client::connect(&stage, &mut link, "/chat").await;
         client.send(&format!("{PING}\u{1e}{}{}", call(1), call(2))).await;
         client.send(&format!("{PING}\u{1e}")).await;
@@ -51,7 +44,7 @@ fn pings_end_at_the_node_and_all_else_goes_up_in_order() {
 #[test]
 fn a_message_in_pieces_goes_up_when_it_is_whole() {
     run(async {
-        let (stage, _app, mut link) = stage_with(HubManifest::new("chat", "/chat")).await;
+        let (stage, _app, mut link) = Stage::start().with_chat().await;
         let mut client = Client::connect(&stage, &mut link, "/chat").await;
         let whole = call(1);
         let (head, tail) = whole.split_at(20);
@@ -66,7 +59,7 @@ fn a_message_in_pieces_goes_up_when_it_is_whole() {
 fn a_message_over_the_hubs_limit_closes_its_client_and_both_sides_learn_why() {
     run(async {
         let hub = HubManifest { message_max_bytes: 100, detailed_errors: true, ..HubManifest::new("chat", "/chat") };
-        let (stage, _app, mut link) = stage_with(hub).await;
+        let (stage, _app, mut link) = Stage::start().with_app(hub).await;
         let mut client = Client::connect(&stage, &mut link, "/chat").await;
         client.send(&format!("{{\"type\":1,\"target\":\"{}\"}}\u{1e}", "x".repeat(200))).await;
         let Received::Text(close) = client.next().await else { panic!("no close message") };
@@ -82,7 +75,7 @@ fn a_message_over_the_hubs_limit_closes_its_client_and_both_sides_learn_why() {
 #[test]
 fn a_close_message_of_a_client_is_its_end_and_no_error() {
     run(async {
-        let (stage, _app, mut link) = stage_with(HubManifest::new("chat", "/chat")).await;
+        let (stage, _app, mut link) = Stage::start().with_chat().await;
         let mut client = Client::connect(&stage, &mut link, "/chat").await;
         client.send("{\"type\":7}\u{1e}").await;
         let end = link.close().await;
@@ -94,7 +87,7 @@ fn a_close_message_of_a_client_is_its_end_and_no_error() {
 #[test]
 fn a_paused_client_is_not_read_until_it_is_resumed() {
     run(async {
-        let (stage, _app, mut link) = stage_with(HubManifest::new("chat", "/chat")).await;
+        let (stage, _app, mut link) = Stage::start().with_chat().await;
         let mut client = Client::connect(&stage, &mut link, "/chat").await;
         link.send(flow(&client.id, FlowOperation::Pause)).await;
         link.fence().await;
@@ -112,9 +105,7 @@ fn a_client_with_as_many_calls_as_may_be_pending_is_read_on_when_one_is_answered
     run(async {
         let mut settings = settings();
         settings.rehoming.pending_calls_max = 2;
-        let stage = Stage::with(settings, 1);
-        let mut app = stage.app("app-1", vec![HubManifest::new("chat", "/chat")]);
-        let mut link = app.link().await;
+        let (stage, _app, mut link) = Stage::with(settings, 1).with_chat().await;
         let mut client = Client::connect(&stage, &mut link, "/chat").await;
         for id in 1..=2 {
             client.send(&call(id)).await;
@@ -130,7 +121,7 @@ fn a_client_with_as_many_calls_as_may_be_pending_is_read_on_when_one_is_answered
 #[test]
 fn a_raw_endpoint_carries_whole_texts_and_bytes_and_says_which_they_are() {
     run(async {
-        let (stage, _app, mut link) = stage_with(HubManifest::raw("echo", "/echo")).await;
+        let (stage, _app, mut link) = Stage::start().with_app(HubManifest::raw("echo", "/echo")).await;
         let mut client = Client::upgrade(&stage, "/echo").await.unwrap();
         let open = link.opening().await;
         client.write(Message::text("hello")).await;
@@ -157,7 +148,7 @@ fn a_raw_endpoint_carries_whole_texts_and_bytes_and_says_which_they_are() {
 fn a_raw_text_that_is_not_utf8_is_closed_with_1007_and_one_too_large_with_1009() {
     run(async {
         let hub = HubManifest { message_max_bytes: 64, ..HubManifest::raw("echo", "/echo") };
-        let (stage, _app, mut link) = stage_with(hub).await;
+        let (stage, _app, mut link) = Stage::start().with_app(hub).await;
         for (bytes, code) in [(vec![0xff, 0xfe], 1007), (vec![b'x'; 65], 1009)] {
             let mut client = Client::upgrade(&stage, "/echo").await.unwrap();
             let open = link.opening().await;
@@ -186,9 +177,7 @@ fn frames_that_bring_no_message_count_against_the_rate_of_messages() {
         run(async {
             let mut settings = settings();
             settings.limits.messages_per_second = NonZeroU32::new(10);
-            let stage = Stage::with(settings, 1);
-            let mut app = stage.app("app-1", vec![HubManifest::new("chat", "/chat")]);
-            let mut link = app.link().await;
+            let (stage, _app, mut link) = Stage::with(settings, 1).with_chat().await;
             let mut client = Client::connect(&stage, &mut link, "/chat").await;
             let in_message = name != "pongs";
             let begun = tokio::time::Instant::now();
@@ -235,7 +224,7 @@ fn large_fragments_of_an_honest_client_are_no_messages() {
 #[test]
 fn a_message_that_never_gets_longer_is_closed_with_1002() {
     run(async {
-        let (stage, _app, mut link) = stage_with(HubManifest::new("chat", "/chat")).await;
+        let (stage, _app, mut link) = Stage::start().with_chat().await;
         let mut client = Client::connect(&stage, &mut link, "/chat").await;
         client.write(frame(&b"{"[..], OpCode::Data(Data::Text), false)).await;
         for _ in 0..1001 {
@@ -250,7 +239,7 @@ fn a_message_that_never_gets_longer_is_closed_with_1002() {
 #[test]
 fn each_ping_of_a_read_is_answered_in_order() {
     run(async {
-        let (stage, _app, mut link) = stage_with(HubManifest::new("chat", "/chat")).await;
+        let (stage, _app, mut link) = Stage::start().with_chat().await;
         let mut client = Client::connect(&stage, &mut link, "/chat").await;
         for number in 0..100_u8 {
             client.write(Message::Ping(vec![number].into())).await;
@@ -264,7 +253,7 @@ fn each_ping_of_a_read_is_answered_in_order() {
 #[test]
 fn pings_without_a_handshake_end_before_its_time_out() {
     run(async {
-        let (stage, _app, _link) = stage_with(HubManifest::new("chat", "/chat")).await;
+        let (stage, _app, _link) = Stage::start().with_chat().await;
         let mut client = Client::upgrade(&stage, "/chat").await.unwrap();
         let begun = tokio::time::Instant::now();
         for _ in 0..1500 {
@@ -278,7 +267,7 @@ fn pings_without_a_handshake_end_before_its_time_out() {
 #[test]
 fn message_pack_clients_are_read_by_the_same_rules() {
     run(async {
-        let (stage, _app, mut link) = stage_with(HubManifest::new("chat", "/chat")).await;
+        let (stage, _app, mut link) = Stage::start().with_chat().await;
         let mut client = Client::upgrade(&stage, "/chat").await.unwrap();
         client.write(Message::binary("{\"protocol\":\"messagepack\",\"version\":1}\u{1e}")).await;
         let open = link.opening().await;
@@ -300,9 +289,7 @@ fn a_link_that_takes_nothing_stops_its_clients_from_being_read_and_loses_nothing
     run(async {
         let mut settings = settings();
         settings.links.outbox_max_bytes = 1024;
-        let stage = Stage::with(Settings { ..settings }, 1);
-        let mut app = stage.app("app-1", vec![HubManifest::new("chat", "/chat")]);
-        let mut link = app.link().await;
+        let (stage, _app, mut link) = Stage::with(Settings { ..settings }, 1).with_chat().await;
         let mut client = Client::connect(&stage, &mut link, "/chat").await;
         // Calls that want no answer: of others only so many may be pending.
         let calls: Vec<String> = (0..4000).map(|n| format!("{{\"type\":1,\"target\":\"{n:0>200}\"}}\u{1e}")).collect();

@@ -52,9 +52,7 @@ fn the_answer_of_a_client_goes_to_the_app_server_that_asked_wherever_its_home_is
 #[test]
 fn a_question_to_nobody_is_answered_with_an_error() {
     run(async {
-        let stage = Stage::start();
-        let mut app = stage.app("app-1", vec![HubManifest::new("chat", "/chat")]);
-        let mut link = app.link().await;
+        let (_stage, _app, mut link) = Stage::start().with_chat().await;
         link.send(question("nobody", "q-1")).await;
         let ServiceMessage::ErrorCompletion(completion) = link.next().await else { panic!("no completion") };
         assert_eq!(completion.invocation_id, "q-1");

@@ -3,18 +3,10 @@
 use trunkline_protocol::manifest::{CAUSE_HEADER, HubManifest};
 use trunkline_protocol::service::*;
 
-use super::app::{App, AppLink};
 use super::client::{Client, Received};
 use super::http::negotiate;
 use super::stage::{Stage, run, token_until};
 use crate::clock::unix_seconds;
-
-async fn chat(hub: HubManifest) -> (Stage, App, AppLink) {
-    let stage = Stage::start();
-    let mut app = stage.app("app-1", vec![hub]);
-    let link = app.link().await;
-    (stage, app, link)
-}
 
 fn cause_of(close: &CloseConnection) -> Option<String> {
     let header = close.headers.iter().find(|(name, _)| name == CAUSE_HEADER);
@@ -24,7 +16,7 @@ fn cause_of(close: &CloseConnection) -> Option<String> {
 #[test]
 fn a_close_of_the_app_server_reaches_the_client_behind_what_was_sent_to_it() {
     run(async {
-        let (stage, _app, mut link) = chat(HubManifest::new("chat", "/chat")).await;
+        let (stage, _app, mut link) = Stage::start().with_chat().await;
         let mut client = Client::connect(&stage, &mut link, "/chat").await;
         link.write(&client.id, "\"last\"\u{1e}").await;
         let close = CloseConnection { connection_id: client.id.as_str().into(), ..CloseConnection::default() };
@@ -42,7 +34,7 @@ fn a_close_of_the_app_server_reaches_the_client_behind_what_was_sent_to_it() {
 #[test]
 fn a_client_that_closes_is_gone_once_with_its_cause() {
     run(async {
-        let (stage, _app, mut link) = chat(HubManifest::new("chat", "/chat")).await;
+        let (stage, _app, mut link) = Stage::start().with_chat().await;
         let client = Client::connect(&stage, &mut link, "/chat").await;
         let id = client.id.clone();
         client.close().await;
@@ -57,7 +49,7 @@ fn a_client_that_closes_is_gone_once_with_its_cause() {
 #[test]
 fn a_socket_that_ends_without_a_goodbye_is_an_end_too_and_gets_none() {
     run(async {
-        let (stage, _app, mut link) = chat(HubManifest::new("chat", "/chat")).await;
+        let (stage, _app, mut link) = Stage::start().with_chat().await;
         let mut client = Client::connect(&stage, &mut link, "/chat").await;
         link.write(&client.id, "\"last\"\u{1e}").await;
         link.fence().await;
@@ -74,7 +66,7 @@ fn a_socket_that_ends_without_a_goodbye_is_an_end_too_and_gets_none() {
 fn a_hub_that_wants_it_closes_a_client_with_its_token() {
     run(async {
         let hub = HubManifest { close_on_token_expiry: true, ..HubManifest::new("chat", "/chat") };
-        let (stage, _app, mut link) = chat(hub).await;
+        let (stage, _app, mut link) = Stage::start().with_app(hub).await;
         // The clock of tokens is the system's, which no test can wind on: this one has ended, within the skew that is
         // allowed to others' clocks.
         let target = format!("/chat?access_token={}", token_until("ann", unix_seconds() - 1));
@@ -87,7 +79,7 @@ fn a_hub_that_wants_it_closes_a_client_with_its_token() {
 #[test]
 fn why_a_connection_ended_is_remembered_by_its_id() {
     run(async {
-        let (stage, _app, mut link) = chat(HubManifest::new("chat", "/chat")).await;
+        let (stage, _app, mut link) = Stage::start().with_chat().await;
         let (id, token) = negotiate(&stage, "/chat", "").await;
         let client = Client::connect(&stage, &mut link, &format!("/chat?id={token}")).await;
         assert!(stage.shared.past(&id).is_none());

@@ -19,9 +19,7 @@ fn chat() -> Vec<HubManifest> {
 #[test]
 fn a_client_is_announced_once_with_query_headers_address_and_its_handshake() {
     run(async {
-        let stage = Stage::start();
-        let mut app = stage.app("app-1", chat());
-        let mut link = app.link().await;
+        let (stage, _app, mut link) = Stage::start().with_chat().await;
         let target = format!("/chat?room=7&access_token={}", token_of("ann"));
         let mut client = Client::upgrade(&stage, &target).await.unwrap();
         link.fence().await;
@@ -47,9 +45,7 @@ fn a_client_is_announced_once_with_query_headers_address_and_its_handshake() {
 #[test]
 fn what_follows_the_handshake_at_once_goes_up_behind_it() {
     run(async {
-        let stage = Stage::start();
-        let mut app = stage.app("app-1", chat());
-        let mut link = app.link().await;
+        let (stage, _app, mut link) = Stage::start().with_chat().await;
         let mut client = Client::upgrade(&stage, "/chat").await.unwrap();
         let call = &*cast("Hi");
         client.send(&format!("{JSON_HANDSHAKE}{call}")).await;
@@ -61,9 +57,7 @@ fn what_follows_the_handshake_at_once_goes_up_behind_it() {
 #[test]
 fn a_client_without_a_handshake_is_refused_in_time_and_nobody_hears_of_it() {
     run(async {
-        let stage = Stage::start();
-        let mut app = stage.app("app-1", chat());
-        let mut link = app.link().await;
+        let (stage, _app, mut link) = Stage::start().with_chat().await;
         let mut client = Client::upgrade(&stage, "/chat").await.unwrap();
         assert_eq!(client.next().await, Received::Text("{\"error\":\"Handshake was canceled.\"}".into()));
         assert_eq!(client.next().await, Received::End(Some(1000)));
@@ -74,9 +68,7 @@ fn a_client_without_a_handshake_is_refused_in_time_and_nobody_hears_of_it() {
 #[test]
 fn a_handshake_for_an_unknown_protocol_is_refused_by_name() {
     run(async {
-        let stage = Stage::start();
-        let mut app = stage.app("app-1", chat());
-        let mut link = app.link().await;
+        let (stage, _app, mut link) = Stage::start().with_chat().await;
         let mut client = Client::upgrade(&stage, "/chat").await.unwrap();
         client.send("{\"protocol\":\"xml\",\"version\":1}\u{1e}").await;
         let Received::Text(refusal) = client.next().await else { panic!("no answer") };
@@ -89,9 +81,7 @@ fn a_handshake_for_an_unknown_protocol_is_refused_by_name() {
 #[test]
 fn a_broken_rule_of_websockets_before_the_handshake_is_closed_with_1002() {
     run(async {
-        let stage = Stage::start();
-        let mut app = stage.app("app-1", chat());
-        let _link = app.link().await;
+        let (stage, _app, _link) = Stage::start().with_chat().await;
         let mut client = Client::upgrade(&stage, "/chat").await.unwrap();
         // A lone continuation frame continues nothing.
         let frame = tokio_tungstenite::tungstenite::protocol::frame::Frame::message(
@@ -118,9 +108,7 @@ fn without_an_app_server_negotiation_and_upgrade_are_503() {
 #[test]
 fn a_connection_token_opens_one_connection_with_the_id_of_its_negotiation() {
     run(async {
-        let stage = Stage::start();
-        let mut app = stage.app("app-1", chat());
-        let mut link = app.link().await;
+        let (stage, _app, mut link) = Stage::start().with_chat().await;
         let (id, token) = negotiate(&stage, "/chat", "").await;
         let target = format!("/chat?id={token}");
         let client = Client::connect(&stage, &mut link, &target).await;
@@ -235,9 +223,7 @@ fn new_clients_alternate_between_the_links_of_a_pool() {
 #[test]
 fn a_path_without_a_hub_is_404_and_the_fleets_own_paths_are_nobodys() {
     run(async {
-        let stage = Stage::start();
-        let mut app = stage.app("app-1", chat());
-        let _link = app.link().await;
+        let (stage, _app, _link) = Stage::start().with_chat().await;
         assert_eq!(exchange(&stage, "GET", "/.trunkline/manifest", "").await.0, 404);
         assert_eq!(exchange(&stage, "POST", "/.trunkline/link/negotiate", "").await.0, 404);
         assert_eq!(exchange(&stage, "PUT", "/chat", "").await.0, 405);

@@ -11,10 +11,7 @@ use super::client::{Client, Received};
 use super::stage::{Stage, run, settings, token_of};
 
 async fn chat(shards: u16) -> (Stage, App, AppLink) {
-    let stage = Stage::with(settings(), shards);
-    let mut app = stage.app("app-1", vec![HubManifest::new("chat", "/chat")]);
-    let link = app.link().await;
-    (stage, app, link)
+    Stage::with(settings(), shards).with_chat().await
 }
 
 async fn clients<const N: usize>(stage: &Stage, link: &mut AppLink) -> [Client; N] {
@@ -196,9 +193,7 @@ fn a_client_that_reads_nothing_is_cut_at_its_budget_and_holds_up_nobody() {
     run(async {
         let mut settings = settings();
         settings.outbox.client_bytes = 10_000;
-        let stage = Stage::with(settings, 1);
-        let mut app = stage.app("app-1", vec![HubManifest::new("chat", "/chat")]);
-        let mut link = app.link().await;
+        let (stage, _app, mut link) = Stage::with(settings, 1).with_chat().await;
         let mut reader = Client::connect(&stage, &mut link, "/chat").await;
         let slow = Client::connect_over(stage.dial_with(1024), &mut link, "/chat").await;
         let text = format!("\"{}\"", "x".repeat(1000));

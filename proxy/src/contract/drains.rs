@@ -5,7 +5,7 @@ use std::time::Duration;
 use ::http::StatusCode;
 use tokio::time::{Instant, sleep};
 use tokio_tungstenite::tungstenite::Message;
-use trunkline_protocol::manifest::{CAUSE_HEADER, HubManifest};
+use trunkline_protocol::manifest::CAUSE_HEADER;
 
 use super::app::AppLink;
 use super::client::{Client, JSON_HANDSHAKE, Received};
@@ -34,9 +34,7 @@ async fn closed_as_drained(link: &mut AppLink) -> String {
 #[test]
 fn clients_are_told_to_connect_again_one_by_one_and_their_app_server_hears_of_each() {
     run(async {
-        let stage = Stage::with(settings(), 2);
-        let mut app = stage.app("app-1", vec![HubManifest::new("chat", "/chat")]);
-        let mut link = app.link().await;
+        let (stage, _app, mut link) = Stage::with(settings(), 2).with_chat().await;
         let mut clients = Vec::new();
         for _ in 0..40 {
             clients.push(Client::connect(&stage, &mut link, "/chat").await);
@@ -61,9 +59,7 @@ fn clients_are_told_to_connect_again_one_by_one_and_their_app_server_hears_of_ea
 #[test]
 fn a_node_that_stops_takes_nobody_in() {
     run(async {
-        let stage = Stage::start();
-        let mut app = stage.app("app-1", vec![HubManifest::new("chat", "/chat")]);
-        let mut link = app.link().await;
+        let (stage, _app, mut link) = Stage::start().with_chat().await;
         let mut late = Client::upgrade(&stage, "/chat").await.unwrap();
         stage.shared.refuse_clients();
         stage.shared.shards()[0].give(vec![ShardCommand::Drain(Duration::ZERO)], 0).await;
@@ -81,9 +77,7 @@ fn a_node_that_stops_takes_nobody_in() {
 #[test]
 fn by_each_transport_a_client_is_told_to_leave_behind_the_answers_to_its_calls() {
     run(async {
-        let stage = Stage::start();
-        let mut app = stage.app("app-1", vec![HubManifest::new("chat", "/chat")]);
-        let mut link = app.link().await;
+        let (stage, _app, mut link) = Stage::start().with_chat().await;
         let quiet = Client::connect(&stage, &mut link, "/chat").await;
         let mut socket = Client::connect(&stage, &mut link, "/chat").await;
         let events = EventClient::connect(&stage, &mut link).await;
@@ -125,9 +119,7 @@ fn a_message_pack_client_is_told_to_leave_behind_the_last_item_of_its_stream() {
         const STREAM: &[u8] = &[9, 0x96, 4, 0x80, 0xa1, b'1', 0xa1, b'M', 0x90, 0x90];
         const ITEM: &[u8] = &[6, 0x94, 2, 0x80, 0xa1, b'1', 5];
         const END: &[u8] = &[6, 0x94, 3, 0x80, 0xa1, b'1', 2];
-        let stage = Stage::start();
-        let mut app = stage.app("app-1", vec![HubManifest::new("chat", "/chat")]);
-        let mut link = app.link().await;
+        let (stage, _app, mut link) = Stage::start().with_chat().await;
         let mut client = Client::upgrade(&stage, "/chat").await.unwrap();
         client.write(Message::binary(HANDSHAKE)).await;
         let id = link.opening().await.connection_id;
@@ -151,9 +143,7 @@ fn a_message_pack_client_is_told_to_leave_behind_the_last_item_of_its_stream() {
 #[test]
 fn a_call_that_does_not_end_holds_its_client_for_some_seconds_and_no_longer() {
     run(async {
-        let stage = Stage::start();
-        let mut app = stage.app("app-1", vec![HubManifest::new("chat", "/chat")]);
-        let mut link = app.link().await;
+        let (stage, _app, mut link) = Stage::start().with_chat().await;
         let mut client = Client::connect(&stage, &mut link, "/chat").await;
         client.send(CALL).await;
         link.data().await;
@@ -176,9 +166,7 @@ fn a_call_that_does_not_end_holds_its_client_for_some_seconds_and_no_longer() {
 #[test]
 fn from_the_signal_on_each_answer_ends_its_connection() {
     run(async {
-        let stage = Stage::start();
-        let mut app = stage.app("app-1", vec![HubManifest::new("chat", "/chat")]);
-        let _link = app.link().await;
+        let (stage, _app, _link) = Stage::start().with_chat().await;
         let ask = async |http: &mut HttpConnection, target: &str| {
             let answer = http.begin(request("POST", target, "")).await;
             (answer.status().as_u16(), answer.headers()["connection"].clone())

@@ -18,10 +18,7 @@ use super::speech::cast;
 use super::stage::{Stage, run, settings};
 
 async fn chat(shards: u16) -> (Stage, App, AppLink) {
-    let stage = Stage::with(settings(), shards);
-    let mut app = stage.app("app-1", vec![HubManifest::new("chat", "/chat")]);
-    let link = app.link().await;
-    (stage, app, link)
+    Stage::with(settings(), shards).with_chat().await
 }
 
 /// The next event of a stream that is no keep-alive.
@@ -226,9 +223,7 @@ fn a_post_before_the_first_get_counts_as_a_connection_of_its_address_and_node() 
     run(async {
         let mut settings = settings();
         settings.limits.connections_per_address = Some(2);
-        let stage = Stage::with(settings, 1);
-        let mut app = stage.app("app-1", vec![HubManifest::new("chat", "/chat")]);
-        let _link = app.link().await;
+        let (stage, _app, _link) = Stage::with(settings, 1).with_chat().await;
         let mut connection = HttpConnection::open(&stage).await;
         let mut statuses = Vec::new();
         for _ in 0..3 {

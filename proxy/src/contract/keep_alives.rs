@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tokio::time::Instant;
-use trunkline_protocol::manifest::{CAUSE_HEADER, HubManifest};
+use trunkline_protocol::manifest::CAUSE_HEADER;
 
 use super::client::{Client, PING, Received};
 use super::stage::{Stage, run};
@@ -11,9 +11,7 @@ use super::stage::{Stage, run};
 #[test]
 fn a_client_that_is_sent_nothing_is_pinged_once_an_interval() {
     run(async {
-        let stage = Stage::start();
-        let mut app = stage.app("app-1", vec![HubManifest::new("chat", "/chat")]);
-        let mut link = app.link().await;
+        let (stage, _app, mut link) = Stage::start().with_chat().await;
         let mut client = Client::connect(&stage, &mut link, "/chat").await;
         let begun = Instant::now();
         for interval in 1..=4 {
@@ -28,9 +26,7 @@ fn a_client_that_is_sent_nothing_is_pinged_once_an_interval() {
 #[test]
 fn a_client_that_never_pinged_may_be_silent_and_one_that_did_is_given_up() {
     run(async {
-        let stage = Stage::start();
-        let mut app = stage.app("app-1", vec![HubManifest::new("chat", "/chat")]);
-        let mut link = app.link().await;
+        let (stage, _app, mut link) = Stage::start().with_chat().await;
         let mut quiet = Client::connect(&stage, &mut link, "/chat").await;
         let mut pinging = Client::connect(&stage, &mut link, "/chat").await;
         pinging.send(&format!("{PING}\u{1e}")).await;
@@ -50,9 +46,7 @@ fn a_client_that_never_pinged_may_be_silent_and_one_that_did_is_given_up() {
 #[test]
 fn a_client_that_goes_on_pinging_stays() {
     run(async {
-        let stage = Stage::start();
-        let mut app = stage.app("app-1", vec![HubManifest::new("chat", "/chat")]);
-        let mut link = app.link().await;
+        let (stage, _app, mut link) = Stage::start().with_chat().await;
         let mut client = Client::connect(&stage, &mut link, "/chat").await;
         for _ in 0..10 {
             client.send(&format!("{PING}\u{1e}")).await;

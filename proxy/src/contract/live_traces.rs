@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::sleep;
-use trunkline_protocol::manifest::HubManifest;
 use trunkline_protocol::service::{ServiceMessage, TraceReport, TracedData};
 
 use super::app::{App, AppLink, broadcast, data_for};
@@ -19,10 +18,7 @@ const SAY: &str = "{\"type\":1,\"target\":\"Say\",\"invocationId\":\"1\",\"argum
 const ANSWER: &str = "{\"type\":3,\"invocationId\":\"1\",\"result\":7}\u{1e}";
 
 async fn chat() -> (Stage, App, AppLink) {
-    let stage = Stage::with(settings(), 2);
-    let mut app = stage.app("app-1", vec![HubManifest::new("chat", "/chat")]);
-    let link = app.link().await;
-    (stage, app, link)
+    Stage::with(settings(), 2).with_chat().await
 }
 
 fn observer(shared: &Arc<Shared>, fleet: Fleet) -> Observer {

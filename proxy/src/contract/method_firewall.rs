@@ -28,10 +28,7 @@ const DEBUG_REFUSED: &str = "The method 'Debug' can't be called: the server's ru
 
 async fn scene(rules: &str, shards: u16, hub: HubManifest) -> (Stage, App, AppLink) {
     let rules = Arc::new(Ruleset::parse(rules).unwrap());
-    let stage = Stage::with(Settings { rules, ..settings() }, shards);
-    let mut app = stage.app("app-1", vec![hub]);
-    let link = app.link().await;
-    (stage, app, link)
+    Stage::with(Settings { rules, ..settings() }, shards).with_app(hub).await
 }
 
 async fn chat() -> (Stage, App, AppLink) {

@@ -85,10 +85,7 @@ fn hub(presence: PresenceScope) -> HubManifest {
 }
 
 async fn scene(shards: u16, presence: PresenceScope) -> (Stage, App, AppLink) {
-    let stage = Stage::with(settings(), shards);
-    let mut app = stage.app("app-1", vec![hub(presence)]);
-    let link = app.link().await;
-    (stage, app, link)
+    Stage::with(settings(), shards).with_app(hub(presence)).await
 }
 
 async fn connect(stage: &Stage, link: &mut AppLink, user: &str) -> Client {
@@ -252,9 +249,7 @@ fn an_app_server_that_does_not_read_is_told_anew_later_and_others_are_told_on() 
         let mut slow = settings();
         slow.links.outbox_max_bytes = 4096;
         slow.groups.name_max_bytes = 64 * 1024;
-        let stage = Stage::with(slow, 1);
-        let mut app = stage.app("app-1", vec![hub(BOTH)]);
-        let mut link = app.link().await;
+        let (stage, _app, mut link) = Stage::with(slow, 1).with_app(hub(BOTH)).await;
         let client = connect(&stage, &mut link, "ann").await;
         let mut other_app = stage.app("app-2", vec![hub(BOTH)]);
         let mut other = other_app.link().await;

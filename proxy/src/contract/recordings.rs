@@ -138,9 +138,7 @@ fn a_recording_that_is_not_read_loses_messages_and_tells_how_many() {
         let mut settings = settings();
         // The client reads nothing either, and stays.
         settings.outbox.client_bytes = usize::MAX;
-        let stage = Stage::with(settings, 1);
-        let mut app = stage.app("app-1", vec![HubManifest::new("chat", "/chat")]);
-        let mut link = app.link().await;
+        let (stage, _app, mut link) = Stage::with(settings, 1).with_chat().await;
         let mut recording = HubRecording::open(&stage.shared, &choice("chat")).await.unwrap();
         let client = Client::connect(&stage, &mut link, "/chat").await;
         let large = format!("{{\"type\":1,\"target\":\"{}\",\"arguments\":[]}}\u{1e}", "x".repeat(500_000));

@@ -28,9 +28,8 @@ async fn ask_for(stage: &Stage, host: &str) -> u16 {
 fn a_node_with_the_development_key_answers_no_page_whose_name_was_made_to_lead_there() {
     run(async {
         let hosts = HostRules { named: Vec::new(), is_development: true };
-        let stage = Stage::with(Settings { is_development: true, hosts, ..settings() }, 1);
-        let mut app = stage.app("app-1", chat());
-        let _link = app.link().await;
+        let (stage, _app, _link) =
+            Stage::with(Settings { is_development: true, hosts, ..settings() }, 1).with_chat().await;
         for host in ["localhost:8080", "127.0.0.1:8080", "[::1]:8080", "app.localhost"] {
             assert_eq!(ask_for(&stage, host).await, 200, "{host}");
         }
@@ -44,9 +43,7 @@ fn a_node_with_the_development_key_answers_no_page_whose_name_was_made_to_lead_t
 fn a_list_of_hosts_keeps_others_out_and_without_one_all_may_ask() {
     run(async {
         let hosts = HostRules { named: vec!["chat.example".parse().unwrap()], is_development: false };
-        let stage = Stage::with(Settings { hosts, ..settings() }, 1);
-        let mut app = stage.app("app-1", chat());
-        let _link = app.link().await;
+        let (stage, _app, _link) = Stage::with(Settings { hosts, ..settings() }, 1).with_chat().await;
         assert_eq!(ask_for(&stage, "chat.example").await, 200);
         assert_eq!(ask_for(&stage, "rebound.example").await, 421);
         let open = Stage::start();
@@ -59,9 +56,7 @@ fn a_list_of_hosts_keeps_others_out_and_without_one_all_may_ask() {
 #[test]
 fn the_cookie_of_an_admin_session_reaches_no_app_server() {
     run(async {
-        let stage = Stage::start();
-        let mut app = stage.app("app-1", chat());
-        let mut link = app.link().await;
+        let (stage, _app, mut link) = Stage::start().with_chat().await;
         let (_, token) = negotiate(&stage, "/chat", "").await;
         let mut poll = request("GET", &format!("/chat?id={token}"), "");
         poll.headers_mut().insert("accept", "text/event-stream".parse().unwrap());
@@ -82,9 +77,7 @@ fn the_cookie_of_an_admin_session_reaches_no_app_server() {
 fn a_token_that_names_nobody_is_no_user_where_one_is_needed() {
     run(async {
         let tokens = TokenPolicy { is_required: true, ..TokenPolicy::default() };
-        let stage = Stage::with(Settings { tokens, ..settings() }, 1);
-        let mut app = stage.app("app-1", chat());
-        let _link = app.link().await;
+        let (stage, _app, _link) = Stage::with(Settings { tokens, ..settings() }, 1).with_chat().await;
         for (user, status) in [("ann", 200), ("", 401)] {
             let target = format!("{NEGOTIATE}&access_token={}", token_of(user));
             assert_eq!(exchange(&stage, "POST", &target, "").await.0, status, "{user:?}");

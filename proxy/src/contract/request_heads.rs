@@ -8,7 +8,6 @@ use ::http::{Request, StatusCode, Version};
 use axum::body::Body;
 use http_body_util::BodyExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use trunkline_protocol::manifest::HubManifest;
 
 use super::app::{App, AppLink};
 use super::http::exchange;
@@ -19,10 +18,7 @@ use crate::frontend::HEADERS_MAX;
 const NEGOTIATE: &str = "/chat/negotiate?negotiateVersion=1";
 
 async fn served(settings: Settings) -> (Stage, App, AppLink) {
-    let stage = Stage::with(settings, 1);
-    let mut app = stage.app("app-1", vec![HubManifest::new("chat", "/chat")]);
-    let link = app.link().await;
-    (stage, app, link)
+    Stage::with(settings, 1).with_chat().await
 }
 
 /// Settings of a node that trusts the clients of these tests as load balancers, and these headers of theirs.

@@ -100,8 +100,7 @@ async fn client(stage: &Stage, link: &mut AppLink, user: &str) -> Client {
 #[test]
 fn sends_reach_all_a_group_a_user_or_a_connection_and_count_their_clients() {
     run(async {
-        let stage = Stage::with(served(), 2);
-        let mut link = stage.app("app-1", vec![HubManifest::new("chat", "/chat")]).link().await;
+        let (stage, _app, mut link) = Stage::with(served(), 2).with_chat().await;
         let (mut ann, mut ben) = (client(&stage, &mut link, "ann").await, client(&stage, &mut link, "ben").await);
         let back_end = alone(&stage);
         link.join(&ann.id, "red & blue/å?").await;
@@ -154,8 +153,7 @@ fn a_connection_that_closes_with_its_token_gets_another_time_for_that() {
 #[test]
 fn groups_are_changed_and_asked_about_and_their_members_listed_in_pages() {
     run(async {
-        let stage = Stage::with(served(), 2);
-        let mut link = stage.app("app-1", vec![HubManifest::new("chat", "/chat")]).link().await;
+        let (stage, _app, mut link) = Stage::with(served(), 2).with_chat().await;
         let mut clients = Vec::new();
         for user in ["ann", "ann", "ben"] {
             clients.push(client(&stage, &mut link, user).await);
@@ -199,8 +197,7 @@ fn groups_are_changed_and_asked_about_and_their_members_listed_in_pages() {
 #[test]
 fn a_user_is_in_a_group_for_its_time_with_connections_that_come_later() {
     run(async {
-        let stage = Stage::with(served(), 2);
-        let mut link = stage.app("app-1", vec![HubManifest::new("chat", "/chat")]).link().await;
+        let (stage, _app, mut link) = Stage::with(served(), 2).with_chat().await;
         let back_end = alone(&stage);
         let (blue, now) = ("/users/ann/groups/blue", "/users/ann/groups/now?ttl=0");
         assert_eq!(back_end.ask("HEAD", blue, "").await.code, "Info.User.NotInGroup");
@@ -227,8 +224,7 @@ fn a_user_is_in_a_group_for_its_time_with_connections_that_come_later() {
 #[test]
 fn a_membership_that_is_renewed_as_it_ends_is_kept_by_the_connections_that_are_there() {
     run(async {
-        let stage = Stage::with(served(), 2);
-        let mut link = stage.app("app-1", vec![HubManifest::new("chat", "/chat")]).link().await;
+        let (stage, _app, mut link) = Stage::with(served(), 2).with_chat().await;
         let (_ann, back_end) = (client(&stage, &mut link, "ann").await, alone(&stage));
         assert_eq!(back_end.status("PUT", "/users/ann/groups/blue").await, 200);
         let groups = &stage.shared.user_groups;
@@ -248,8 +244,7 @@ fn a_membership_that_is_renewed_as_it_ends_is_kept_by_the_connections_that_are_t
 fn beyond_the_limit_connections_that_are_there_join_and_the_caller_is_told_that_later_ones_will_not() {
     run(async {
         let rest = RestSettings { user_groups_max: 1, ..served().rest };
-        let stage = Stage::with(Settings { rest, ..settings() }, 2);
-        let mut link = stage.app("app-1", vec![HubManifest::new("chat", "/chat")]).link().await;
+        let (stage, _app, mut link) = Stage::with(Settings { rest, ..settings() }, 2).with_chat().await;
         let (mut ann, back_end) = (client(&stage, &mut link, "ann").await, alone(&stage));
         assert_eq!(back_end.status("PUT", "/users/zoe/groups/red").await, 200);
         let full = back_end.ask("PUT", "/users/ann/groups/red", "").await;
@@ -267,8 +262,7 @@ fn beyond_the_limit_connections_that_are_there_join_and_the_caller_is_told_that_
 #[test]
 fn connections_are_closed_one_by_one_or_many_with_a_reason() {
     run(async {
-        let stage = Stage::with(served(), 2);
-        let mut link = stage.app("app-1", vec![HubManifest::new("chat", "/chat")]).link().await;
+        let (stage, _app, mut link) = Stage::with(served(), 2).with_chat().await;
         let mut clients = Vec::new();
         for user in ["ann", "ben", "cat", "dan"] {
             clients.push(client(&stage, &mut link, user).await);
@@ -311,8 +305,7 @@ async fn answer_invocation(link: &mut AppLink, completion: &'static str) {
 #[test]
 fn a_client_is_invoked_and_its_result_is_the_answer() {
     run(async {
-        let stage = Stage::with(served(), 1);
-        let mut link = stage.app("app-1", vec![HubManifest::new("chat", "/chat")]).link().await;
+        let (stage, _app, mut link) = Stage::with(served(), 1).with_chat().await;
         let (mut ann, back_end) = (client(&stage, &mut link, "ann").await, alone(&stage));
         for (completion, status, expected) in [
             (
@@ -403,8 +396,7 @@ fn items_and_the_end_of_a_stream_reach_its_client_and_the_call_is_over() {
 #[test]
 fn commands_are_executed_one_after_the_other_for_the_clients_of_a_filter() {
     run(async {
-        let stage = Stage::with(served(), 2);
-        let mut link = stage.app("app-1", vec![HubManifest::new("chat", "/chat")]).link().await;
+        let (stage, _app, mut link) = Stage::with(served(), 2).with_chat().await;
         let (mut ann, mut ben) = (client(&stage, &mut link, "ann").await, client(&stage, &mut link, "ben").await);
         let back_end = alone(&stage);
         let execute = async |filter: &str, commands: Value| {
@@ -466,8 +458,7 @@ fn a_request_without_a_good_token_or_beyond_a_limit_is_refused_by_name() {
     run(async {
         let rest =
             RestSettings { body_max_bytes: 1024, requests_max: 1.try_into().unwrap(), ..RestSettings::default() };
-        let stage = Stage::with(Settings { rest, ..settings() }, 1);
-        let mut link = stage.app("app-1", vec![HubManifest::new("chat", "/chat")]).link().await;
+        let (stage, _app, mut link) = Stage::with(Settings { rest, ..settings() }, 1).with_chat().await;
         let ann = client(&stage, &mut link, "ann").await;
         let back_end = alone(&stage);
         let hub = AccessKey::new(KEY).unwrap();
@@ -502,8 +493,7 @@ fn a_request_without_a_good_token_or_beyond_a_limit_is_refused_by_name() {
 #[test]
 fn a_token_of_one_hub_opens_no_other_and_makes_no_token_for_one() {
     run(async {
-        let stage = Stage::with(Settings { accepts_dial_in: true, ..served() }, 1);
-        let _link = stage.app("app-1", vec![HubManifest::new("chat", "/chat")]).link().await;
+        let (stage, _app, _link) = Stage::with(Settings { accepts_dial_in: true, ..served() }, 1).with_chat().await;
         let back_end = alone(&stage);
         let of_chat = BackEnd {
             token: sign_rest_token(&AccessKey::new(KEY).unwrap(), Some("chat"), unix_seconds() + 60),
@@ -536,8 +526,7 @@ fn a_body_that_stops_or_has_no_end_is_refused_and_takes_no_place() {
     run(async {
         let rest =
             RestSettings { body_max_bytes: 1024, requests_max: 1.try_into().unwrap(), ..RestSettings::default() };
-        let stage = Stage::with(Settings { rest, ..settings() }, 1);
-        let _link = stage.app("app-1", vec![HubManifest::new("chat", "/chat")]).link().await;
+        let (stage, _app, _link) = Stage::with(Settings { rest, ..settings() }, 1).with_chat().await;
         let back_end = alone(&stage);
         let chunk = || Ok::<_, std::io::Error>(Bytes::from_static(b"{\"target\""));
         let begun = Instant::now();

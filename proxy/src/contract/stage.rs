@@ -26,7 +26,7 @@ use crate::node::shard_thread;
 use crate::routing::Ruleset;
 use crate::shard::{Connectors, ShardSender, Shared};
 
-use super::app::App;
+use super::app::{App, AppLink};
 
 pub(super) const KEY: &str = "the access key of the contract tests";
 
@@ -115,6 +115,18 @@ impl Stage {
     /// Adds an app server with these hubs, and links to it.
     pub(super) fn app(&self, instance: &str, hubs: Vec<HubManifest>) -> App {
         App::start(&self.shared, instance, hubs)
+    }
+
+    /// Adds one app server with this hub, and its first link: the scene of most tests.
+    pub(super) async fn with_app(self, hub: HubManifest) -> (Self, App, AppLink) {
+        let mut app = self.app("app-1", vec![hub]);
+        let link = app.link().await;
+        (self, app, link)
+    }
+
+    /// Adds one app server with the hub `chat`, and its first link.
+    pub(super) async fn with_chat(self) -> (Self, App, AppLink) {
+        self.with_app(HubManifest::new("chat", "/chat")).await
     }
 
     /// Adds an app server of a group with the hub `chat`, and links to it.

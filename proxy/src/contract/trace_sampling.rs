@@ -3,7 +3,6 @@
 use tokio::sync::mpsc::Receiver;
 use tokio_tungstenite::tungstenite::Message;
 use trunkline_protocol::hub::HubProtocol;
-use trunkline_protocol::manifest::HubManifest;
 use trunkline_protocol::service::OpenConnection;
 use trunkline_protocol::trace_context::{TRACEPARENT_HEADER, TraceContext};
 
@@ -24,10 +23,7 @@ async fn traced(ratio: f64, trusts_clients: bool) -> (Stage, App, AppLink) {
 }
 
 async fn with(settings: Settings) -> (Stage, App, AppLink) {
-    let stage = Stage::with(settings, 1);
-    let mut app = stage.app("app-1", vec![HubManifest::new("chat", "/chat")]);
-    let link = app.link().await;
-    (stage, app, link)
+    Stage::with(settings, 1).with_chat().await
 }
 
 fn spans_of(stage: &Stage) -> Receiver<Box<SpanRecord>> {

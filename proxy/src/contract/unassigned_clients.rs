@@ -116,9 +116,7 @@ fn event_streams_and_polls_wait_for_the_link_that_returns() {
 #[test]
 fn a_client_whose_link_is_lost_during_its_handshake_waits_too() {
     run(async {
-        let stage = Stage::start();
-        let mut app = stage.app("app-1", vec![HubManifest::new("chat", "/chat")]);
-        let link = app.link().await;
+        let (stage, mut app, link) = Stage::start().with_chat().await;
         let mut client = Client::upgrade(&stage, "/chat").await.unwrap();
         lose(&stage, link).await;
         client.send(JSON_HANDSHAKE).await;
@@ -183,9 +181,7 @@ fn a_node_that_stops_lets_nobody_wait() {
 #[test]
 fn requests_of_a_connection_that_has_begun_wait_for_no_link() {
     run(async {
-        let stage = Stage::start();
-        let mut app = stage.app("app-1", vec![HubManifest::new("chat", "/chat")]);
-        let mut link = app.link().await;
+        let (stage, _app, mut link) = Stage::start().with_chat().await;
         let (_, token) = negotiate(&stage, "/chat", "").await;
         let target = format!("/chat?id={token}");
         assert_eq!(exchange(&stage, "GET", &target, "").await.0, StatusCode::OK);
