@@ -8,6 +8,7 @@
 //! |---|---|
 //! | `quantity` | durations and sizes as people write them |
 //! | `version` | version and build of the command |
+//! | `shown_text` | texts from elsewhere, made harmless for a terminal |
 //! | `logging` | log lines and levels |
 //! | `output` | lines for people on the standard streams |
 //! | `text_table` | tables for the terminal |
@@ -60,6 +61,7 @@ mod record_command;
 mod replay_command;
 mod runtime;
 mod serve_command;
+mod shown_text;
 mod size_command;
 mod stop_signal;
 mod supervisor;

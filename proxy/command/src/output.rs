@@ -5,10 +5,11 @@ use std::io::{self, ErrorKind, Write};
 use tracing::Level;
 
 use crate::logging::formatted;
+use crate::shown_text;
 
 /// Prints what a person or a script asked for. A reader that has seen enough, such as `head`, is no error.
 pub(super) fn print(text: &str) {
-    match writeln!(io::stdout(), "{text}") {
+    match writeln!(io::stdout(), "{}", shown_text::lines(text)) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => print_error(&format!("the output is lost: {error}")),
         _ => {}
     }
@@ -17,7 +18,7 @@ pub(super) fn print(text: &str) {
 /// Prints a warning beside the output of the command.
 #[expect(clippy::print_stderr, reason = "scripts read the output alone")]
 pub(super) fn print_warning(text: &str) {
-    eprintln!("warning: {text}");
+    eprintln!("warning: {}", shown_text::lines(text));
 }
 
 /// Prints a line about the node that begins to serve, in the form of its log.
@@ -32,6 +33,6 @@ pub(super) fn print_error(text: &str) {
     let text = text.strip_prefix("error: ").unwrap_or(text).trim_end();
     match formatted(Level::ERROR, text) {
         Some(line) => eprintln!("{line}"),
-        None => eprintln!("error: {text}"),
+        None => eprintln!("error: {}", shown_text::lines(text)),
     }
 }

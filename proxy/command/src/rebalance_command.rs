@@ -11,6 +11,7 @@ use trunkline_proxy::parts::{MissingCount, RebalanceReport, RebalanceState};
 
 use super::admin_client::AdminTokenArgs;
 use super::admin_port::{AdminPort, AdminPortError};
+use crate::shown_text::one_line;
 
 /// Path of the API.
 const PATH: &str = "/api/rebalance";
@@ -89,7 +90,7 @@ pub(super) async fn rebalance(args: &RebalanceArgs) -> Result<(), RebalanceComma
     let mut interrupted = tokio::spawn(ctrl_c());
     let mut report: RebalanceReport = port.post(PATH, &order(args)).await?;
     for missing in &report.missing {
-        writeln!(io::stdout(), "{}", missing_line(missing))?;
+        writeln!(io::stdout(), "{}", one_line(&missing_line(missing)))?;
     }
     let mut missing = 0;
     while report.state == RebalanceState::Running {
@@ -138,7 +139,7 @@ struct ProgressLine {
 
 impl ProgressLine {
     fn show(&mut self, report: &RebalanceReport) -> io::Result<()> {
-        let line = line(report);
+        let line = one_line(&line(report)).into_owned();
         if line == self.last {
             return Ok(());
         }

@@ -18,6 +18,7 @@ use super::stop_signal::StopSignals;
 use recording_file::{FileLimits, RecordingFile};
 
 use crate::quantity::size_text;
+use crate::shown_text::one_line;
 pub(super) use record_error::RecordError;
 
 /// Largest body of a refusal.
@@ -203,7 +204,7 @@ impl Progress {
 
 fn tell(line: &str) {
     // Nobody has to read it.
-    drop(writeln!(io::stderr().lock(), "{line}"));
+    drop(writeln!(io::stderr().lock(), "{}", one_line(line)));
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 mod hop_text;
 mod trace_view;
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
 use clap::Args;
@@ -17,6 +17,7 @@ use super::stop_signal::StopSignals;
 use trace_view::TraceView;
 
 use crate::quantity::duration_text;
+use crate::shown_text::{json, one_line};
 
 /// Largest body of a refusal.
 const ANSWER_MAX_BYTES: usize = 64 * 1024;
@@ -126,7 +127,7 @@ pub(super) async fn trace(args: &TraceArgs) -> Result<(), TraceCommandError> {
                     let is_last = matches!(line, TraceLine::End(_));
                     view.take(line, Instant::now()).iter().for_each(|news| tell(news));
                     if args.json {
-                        put(&[&text, &b"\n"[..]].concat())?;
+                        put_json(&text)?;
                     }
                     if is_last {
                         break Ok(());
@@ -163,6 +164,15 @@ fn target(args: &TraceArgs) -> String {
     format!("/api/trace?{}", query.finish())
 }
 
+/// Prints a line of the node as it came; on a terminal what would steer it is escaped.
+fn put_json(line: &[u8]) -> io::Result<()> {
+    if io::stdout().is_terminal() {
+        put(format!("{}\n", json(&String::from_utf8_lossy(line))).as_bytes())
+    } else {
+        put(&[line, &b"\n"[..]].concat())
+    }
+}
+
 fn put(bytes: &[u8]) -> io::Result<()> {
     let mut out = io::stdout().lock();
     out.write_all(bytes)?;
@@ -171,7 +181,7 @@ fn put(bytes: &[u8]) -> io::Result<()> {
 
 fn tell(line: &str) {
     // Nobody has to read it.
-    drop(writeln!(io::stderr().lock(), "{line}"));
+    drop(writeln!(io::stderr().lock(), "{}", one_line(line)));
 }
 
 #[cfg(test)]

@@ -3,6 +3,8 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 
+#[cfg(unix)]
+use socket2::SockRef;
 use socket2::{Domain, Protocol, Socket, Type};
 
 /// Limit of connections that wait to be accepted; sized for a storm of reconnects.
@@ -10,22 +12,40 @@ const BACKLOG: i32 = 4096;
 
 /// Binds `count` listeners to `address`; returns the address that they are bound to.
 ///
+/// ```text
+///  first:  bind ─► listen, the port is its own ─► share the port     another node: bind ─► refused
+///  others:                                                └─► bind ─► listen
+/// ```
+///
 /// # Errors
 /// When the address can't be bound, in particular when it is taken.
 pub(super) fn bind_shared(address: SocketAddr, count: u16) -> io::Result<(SocketAddr, Vec<TcpListener>)> {
-    // With port reuse, a second node on a taken port would start and get half of the clients: so ask without it first.
-    let probe = bind(address, PortUse::Exclusive)?;
-    let address = probe.local_addr()?.as_socket().ok_or(io::ErrorKind::AddrNotAvailable)?;
-    if count == 1 || !cfg!(unix) {
-        let probe = listening(probe)?;
-        // Where ports can't be shared, shards share one listener instead, and any idle shard accepts.
-        let more = (1..count).map(|_| probe.try_clone()).collect::<io::Result<Vec<_>>>()?;
-        return Ok((address, [probe].into_iter().chain(more).collect()));
+    // Shared from the beginning, a second node on a taken port would start and get half of the clients. Of two that
+    // start at the same moment the system lets one listen.
+    let first = listening(bind(address, PortUse::Exclusive)?)?;
+    let address = first.local_addr()?;
+    if count > 1 {
+        share(&first)?;
     }
-    // It has never listened: a client that came then would be reset.
-    drop(probe);
-    let listeners = (0..count).map(|_| listening(bind(address, PortUse::Shared)?)).collect::<io::Result<_>>()?;
-    Ok((address, listeners))
+    let another = || match cfg!(unix) {
+        true => listening(bind(address, PortUse::Shared)?),
+        // Where ports can't be shared, shards share one listener instead, and any idle shard accepts.
+        false => first.try_clone(),
+    };
+    let more = (1..count).map(|_| another()).collect::<io::Result<Vec<_>>>()?;
+    Ok((address, [first].into_iter().chain(more).collect()))
+}
+
+/// Lets other sockets of this node have the port of a listener.
+#[cfg(unix)]
+fn share(listener: &TcpListener) -> io::Result<()> {
+    SockRef::from(listener).set_reuse_port(true)
+}
+
+#[cfg(not(unix))]
+#[expect(clippy::unnecessary_wraps, reason = "as the one of Unix")]
+fn share(_: &TcpListener) -> io::Result<()> {
+    Ok(())
 }
 
 /// Distributes inherited listeners over `count` shards, so that each shard has a listener and each listener a shard. If
@@ -73,12 +93,33 @@ fn bind(address: SocketAddr, port_use: PortUse) -> io::Result<Socket> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Barrier;
+    use std::thread;
+
     use super::*;
 
     #[test]
     fn all_shards_listen_on_one_address() {
         let (address, listeners) = bind_shared("127.0.0.1:0".parse().unwrap(), 3).unwrap();
         assert!(listeners.iter().all(|listener| listener.local_addr().unwrap() == address));
+    }
+
+    #[test]
+    fn of_nodes_that_start_at_the_same_moment_one_gets_the_port() {
+        for _ in 0..20 {
+            let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+            let begun = Barrier::new(6);
+            let bound = thread::scope(|scope| {
+                let starts = [(); 6].map(|()| {
+                    scope.spawn(|| {
+                        begun.wait();
+                        bind_shared(free, 3)
+                    })
+                });
+                starts.map(|start| start.join().unwrap())
+            });
+            assert_eq!(bound.iter().filter(|outcome| outcome.is_ok()).count(), 1, "{bound:?}");
+        }
     }
 
     #[test]

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::shown_text::one_line;
+
 /// Longest text of a finding, because parts of it are a server's.
 const TEXT_MAX_CHARS: usize = 900;
 
@@ -86,9 +88,9 @@ pub(super) fn median(durations: impl IntoIterator<Item = Duration>) -> Option<Du
     all.get(all.len() / 2).copied()
 }
 
-/// Shortens a text, and takes what would move a terminal's cursor out of it.
+/// Shortens a text, and takes what would steer a terminal out of it.
 fn printable(text: &str, most: usize) -> String {
-    let mut shown: String = text.chars().take(most).map(|char| if char.is_control() { ' ' } else { char }).collect();
+    let mut shown: String = one_line(text).chars().take(most).collect();
     if text.chars().nth(most).is_some() {
         shown.push('…');
     }
@@ -108,7 +110,7 @@ mod tests {
 
     #[test]
     fn text_of_a_server_is_shortened_and_moves_no_cursor() {
-        assert_eq!(excerpt(b"\x1b[2J<html>\n"), "\" [2J<html>\"");
+        assert_eq!(excerpt(b"\x1b[2J<html>\n"), "\"\u{fffd}[2J<html>\"");
         assert_eq!(excerpt(b" \n"), "nothing");
         assert_eq!(excerpt(&[b'x'; 5000]).chars().count(), EXCERPT_MAX_CHARS + 3);
         assert_eq!(Finding::ok("x", "y".repeat(5000)).seen.chars().count(), TEXT_MAX_CHARS + 1);

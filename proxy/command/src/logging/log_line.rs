@@ -15,6 +15,7 @@ use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
 use super::log_format::LogFormat;
+use crate::shown_text::{is_steering, one_line};
 
 /// Name of the field that holds the text of an event.
 const MESSAGE: &str = "message";
@@ -62,7 +63,7 @@ fn human(writer: &mut Writer<'_>, time: &str, level: Level, target: &str, fields
     }
     write!(writer, "{dim}{target}:{plain}")?;
     if let Some(message) = &fields.message {
-        write!(writer, " {message}")?;
+        write!(writer, " {}", one_line(message))?;
     }
     for (name, value) in &fields.others {
         match value {
@@ -76,7 +77,7 @@ fn human(writer: &mut Writer<'_>, time: &str, level: Level, target: &str, fields
 }
 
 fn needs_quotes(char: char) -> bool {
-    char.is_control() || char.is_whitespace() || matches!(char, '"' | '=')
+    is_steering(char) || char.is_whitespace() || matches!(char, '"' | '=')
 }
 
 fn colour(level: Level) -> &'static str {
@@ -184,6 +185,13 @@ mod tests {
         let read: Value = serde_json::from_str(&line).unwrap();
         assert_eq!((&read["message"], &read["hub"]), (&Value::from("it is\nover"), &Value::from("chat")));
         assert_eq!((&read["count"], &read["level"]), (&Value::from(3), &Value::from("info")));
+    }
+
+    #[test]
+    fn no_text_steers_a_terminal() {
+        let others = vec![("user", "\u{202e}nimda".into()), ("method", "\u{9b}2J".into())];
+        let line = written(LogFormat::Human, &EventFields { message: Some("gone\u{1b}[2J\nfake".into()), others });
+        assert!(!line.trim_end().contains(is_steering), "{line:?}");
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use super::answer_ledger::{Answer, Difference, Tally};
 use super::player::ReplayOutcome;
+use crate::shown_text::one_line;
 
 /// Characters of a value that are shown on each side of its first difference.
 const SHOWN_CHARS: usize = 80;
@@ -86,7 +87,7 @@ fn line_of(difference: &Difference, values: Values, text: &mut String) {
 /// Names an answer by what it is, and by the method whose call it answers.
 fn named(answer: &Answer, method: Option<&str>) -> String {
     let name = &answer.name;
-    let mut text = name.kind.clone();
+    let mut text = one_line(&name.kind).into_owned();
     if let Some(target) = &name.target {
         let _ = write!(text, " {target:?}");
     }
@@ -94,7 +95,7 @@ fn named(answer: &Answer, method: Option<&str>) -> String {
         let _ = write!(text, " to {method:?}");
     }
     if let Some(id) = &name.invocation_id {
-        let _ = write!(text, " (invocation {id})");
+        let _ = write!(text, " (invocation {})", one_line(id));
     }
     text
 }

@@ -2,6 +2,8 @@
 
 use trunkline_proxy::parts::{HubTimes, TraceMessageLine};
 
+use crate::shown_text::one_line;
+
 /// Message with the hops that are known of it.
 #[derive(Debug)]
 pub(super) struct TracedHops {
@@ -73,7 +75,7 @@ impl TracedHops {
         if let Some(payload) = &message.payload {
             text += &format!("  {payload}");
         }
-        text
+        one_line(&text).into_owned()
     }
 
     fn outcome(&self) -> &'static str {

@@ -9,6 +9,7 @@ use trunkline_proxy::parts::{
 };
 
 use super::hop_text::{TracedHops, milliseconds};
+use crate::shown_text::one_line;
 
 /// Time for which a message waits for its hops. A call that takes longer is told as it is, and once more behind its
 /// end.
@@ -46,8 +47,13 @@ pub(super) struct TraceView {
 }
 
 impl TraceView {
-    /// Takes a line; returns news for the person who watches.
+    /// Takes a line; returns news for the person who watches, each in one line.
     pub(super) fn take(&mut self, line: TraceLine, now: Instant) -> Vec<String> {
+        let news = self.news(line, now);
+        news.into_iter().map(|news| one_line(&news).into_owned()).collect()
+    }
+
+    fn news(&mut self, line: TraceLine, now: Instant) -> Vec<String> {
         match line {
             TraceLine::Header(header) => vec![begun(&header)],
             TraceLine::Node(node) => vec![self.take_node(node)],
@@ -194,7 +200,7 @@ impl TraceView {
             let missing: Vec<_> = self.missing.iter().map(|(node, problem)| format!("{node} ({problem})")).collect();
             sum += &format!("; nodes missing: {}", missing.join(", "));
         }
-        sum
+        one_line(&sum).into_owned()
     }
 }
 
@@ -206,6 +212,7 @@ fn begun(header: &TraceHeader) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::shown_text::is_steering;
 
     fn line(text: &str) -> TraceLine {
         serde_json::from_str(text).unwrap()
@@ -248,6 +255,25 @@ mod tests {
         let told = view.due(now + WAIT);
         assert!(told.len() == 1 && told[0].ends_with("ran 5000 ms"), "{told:?}");
         assert!(view.rest().is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_clients_and_nodes_say_is_one_line_and_steers_no_terminal() {
+        let forged = r"\u001b]0;owned\u0007\r\n12:00:00.000 n1 \u202eadmin\u009b2J";
+        let (mut view, now) = (TraceView::default(), Instant::now());
+        let mut told = view.take(message(1, &format!(r#""way":"up","target":"{forged}","payload":"{forged}""#)), now);
+        for text in [
+            r#"{"event":"node","node":"FORGED","state":"missing","problem":"FORGED"}"#,
+            r#"{"event":"connection","node":"FORGED","atUs":1,"connection":"FORGED","user":"FORGED","hub":"FORGED","change":"FORGED","cause":"FORGED","detail":"FORGED"}"#,
+        ] {
+            told.extend(view.take(line(&text.replace("FORGED", forged)), now));
+        }
+        told.extend(view.due(now));
+        told.push(view.summary());
+        assert_eq!(told.len(), 4, "{told:?}");
+        for line in told {
+            assert!(line.contains("owned") && !line.contains(is_steering), "{line:?}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

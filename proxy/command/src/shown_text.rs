@@ -1,0 +1,83 @@
+//! Texts from elsewhere on a terminal: clients, other nodes and servers choose them, so none may steer it.
+//!
+//! Control characters move the cursor, set titles and forge lines; bidi marks have a line read in another order than it
+//! is written. All output of the command passes here, on its way to the standard streams at the latest.
+
+use std::borrow::Cow;
+use std::fmt::Write;
+
+/// Character in place of one that could steer a terminal.
+const REPLACEMENT: char = '\u{fffd}';
+
+/// Whether a character is shown as nothing, and does something instead: C0, DEL and C1, ends of lines, and bidi marks.
+pub(super) fn is_steering(char: char) -> bool {
+    let is_line_end = matches!(char, '\u{2028}' | '\u{2029}');
+    let is_bidi_mark =
+        matches!(char, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    char.is_control() || is_line_end || is_bidi_mark
+}
+
+/// Cleans a text that is a part of a line, or a line: blanks stand for its line ends and tabs.
+pub(super) fn one_line(text: &str) -> Cow<'_, str> {
+    cleaned(text, |char| if matches!(char, '\n' | '\r' | '\t') { ' ' } else { REPLACEMENT }, |_| false)
+}
+
+/// Cleans a text of several lines, whose parts are clean as far as lines go.
+pub(super) fn lines(text: &str) -> Cow<'_, str> {
+    cleaned(text, |_| REPLACEMENT, |char| matches!(char, '\n' | '\t'))
+}
+
+/// Writes the characters of a JSON text that a terminal would obey as escapes of JSON, so it stays the same value.
+pub(super) fn json(text: &str) -> Cow<'_, str> {
+    let is_escaped = |char: char| is_steering(char) && !matches!(char, '\n' | '\t' | '\r');
+    if !text.contains(is_escaped) {
+        return Cow::Borrowed(text);
+    }
+    let mut escaped = String::with_capacity(text.len() + 16);
+    for char in text.chars() {
+        if is_escaped(char) {
+            // A string takes all that is written. All of them are below the surrogates.
+            let _ = write!(escaped, "\\u{:04x}", u32::from(char));
+        } else {
+            escaped.push(char);
+        }
+    }
+    Cow::Owned(escaped)
+}
+
+fn cleaned(text: &str, instead: impl Fn(char) -> char, is_kept: impl Fn(char) -> bool) -> Cow<'_, str> {
+    if !text.contains(|char| is_steering(char) && !is_kept(char)) {
+        return Cow::Borrowed(text);
+    }
+    let shown = |char| if is_steering(char) && !is_kept(char) { instead(char) } else { char };
+    Cow::Owned(text.chars().map(shown).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FORGED: &str = "\u{1b}]0;owned\u{7}\u{1b}[2J\r\n12:00 n1 \u{9b}31m\u{7f}\u{202e}nimda\u{2028}\u{2066}fake";
+
+    #[test]
+    fn a_text_from_elsewhere_is_one_line_and_steers_nothing() {
+        let shown = one_line(FORGED);
+        assert!(!shown.contains(is_steering), "{shown:?}");
+        assert_eq!(shown.lines().count(), 1);
+        assert!(shown.contains("  12:00 n1 ") && shown.contains("nimda"), "{shown:?}");
+        assert_eq!(one_line("Grüße, 世界 👋"), "Grüße, 世界 👋");
+    }
+
+    #[test]
+    fn a_text_of_several_lines_keeps_their_ends_and_nothing_else() {
+        assert_eq!(lines("a\tb\nc\u{1b}[2J\r\n"), "a\tb\nc\u{fffd}[2J\u{fffd}\n");
+    }
+
+    #[test]
+    fn json_keeps_its_value() {
+        let value = serde_json::json!({ "method": FORGED });
+        let shown = json(&value.to_string()).into_owned();
+        assert!(!shown.contains(is_steering), "{shown:?}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&shown).unwrap(), value);
+    }
+}
