@@ -26,6 +26,9 @@ const SECRET_NAMES: [&str; 12] = [
     "signature",
 ];
 
+/// Names of parameters of queries whose values are secrets: parts of longer names are none, nor are names in JSON.
+const SECRET_PARAMETERS: [&str; 5] = [RESTORE_PARAMETER, "sig", "code", "otp", "pin"];
+
 /// Depth beyond which nothing is shown: no text for people nests this deep.
 const DEPTH_MAX: usize = 32;
 
@@ -84,7 +87,9 @@ fn assigned(word: &str) -> Cow<'_, str> {
         return Cow::Borrowed(word);
     }
     let pairs = word.split('&').map(|pair| match pair.split_once('=') {
-        Some((name, value)) if !value.is_empty() && (is_secret(name) || is_restore(name) || is_token(value)) => {
+        Some((name, value))
+            if !value.is_empty() && (is_secret(name) || is_secret_parameter(name) || is_token(value)) =>
+        {
             format!("{name}={REDACTED}")
         }
         _ => pair.to_owned(),
@@ -92,9 +97,10 @@ fn assigned(word: &str) -> Cow<'_, str> {
     Cow::Owned(pairs.collect::<Vec<_>>().join("&"))
 }
 
-/// Whether it is the parameter by which a client claims its lost connection.
-fn is_restore(name: &str) -> bool {
-    name.rsplit('?').next().is_some_and(|name| name.eq_ignore_ascii_case(RESTORE_PARAMETER))
+/// Whether it is a parameter whose value is a secret; the first one has the path of its URL in front.
+fn is_secret_parameter(name: &str) -> bool {
+    let name = name.rsplit('?').next().unwrap_or_default();
+    SECRET_PARAMETERS.iter().any(|secret| name.eq_ignore_ascii_case(secret))
 }
 
 /// Whether the value of this name is a secret.
@@ -154,6 +160,9 @@ mod tests {
             ("Authorization: Bearer abc123 now", "Authorization: Bearer [redacted] now"),
             ("/hub?access_token=abc&id=7", "/hub?access_token=[redacted]&id=7"),
             ("/hub/negotiate?restore=abc&x=7", "/hub/negotiate?restore=[redacted]&x=7"),
+            ("?sv=1&Sig=abc&spin=1", "?sv=1&Sig=[redacted]&spin=1"),
+            ("https://a/cb?code=4%2F0&state=x", "https://a/cb?code=[redacted]&state=x"),
+            ("otp=123456&pin=", "otp=[redacted]&pin="),
             ("a=b", "a=b"),
             ("version 1.2.3", "version 1.2.3"),
         ] {
