@@ -18,6 +18,7 @@
 //! | `flag` | flags of `serve`, and their conversion into settings |
 //! | `config_file` | the configuration file, whose values are defaults of the flags |
 //! | `typed_secret` | warnings about secrets on the command line |
+//! | `readable_secret` | warnings about secrets in files that others can read |
 //! | `admin_client` | requests to the admin ports of nodes |
 //! | `admin_port` | flags that name an admin port and its token |
 //! | `announce_command` | `trunkline announce` |
@@ -56,6 +57,7 @@ mod manual_command;
 mod new_command;
 mod output;
 mod quantity;
+mod readable_secret;
 mod rebalance_command;
 mod record_command;
 mod replay_command;
@@ -212,7 +214,8 @@ fn parse() -> anyhow::Result<(Cli, Vec<String>)> {
         drafted(&command);
     }
     let matches = command.clone().try_get_matches().map_err(usage_error)?;
-    let warnings = typed_secret::warnings(&command, &matches);
+    let mut warnings = typed_secret::warnings(&command, &matches);
+    warnings.extend(readable_secret::warnings(&command, &matches));
     Ok((Cli::from_arg_matches(&matches).map_err(usage_error)?, warnings))
 }
 

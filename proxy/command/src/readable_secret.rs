@@ -1,0 +1,165 @@
+//! Secrets in files that every user of the machine can read.
+//!
+//! A warning and no refusal: the file may be one that an orchestrator has mounted. Kubernetes mounts secrets readable by
+//! all, and so does Docker, in containers that no other user is in; these are left alone, and so are files in folders
+//! that other users can't enter.
+
+use std::path::{Path, PathBuf};
+
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Command};
+
+/// Ids of the flags that name a file with nothing but a secret.
+const SECRET_FILES: [&str; 3] = ["access_key_files", "admin_token_file", "jwt_secret_files"];
+
+/// Id of the flag that names the configuration file, which may hold secrets.
+const CONFIG_FILE: &str = "config";
+
+/// Folders in which orchestrators and supervisors mount secrets.
+const MOUNTED: [&str; 2] = ["/run/secrets", "/run/credentials"];
+
+/// Returns a warning for each file with a secret that a command and its subcommands name, and that others can read.
+pub(super) fn warnings(command: &Command, matches: &ArgMatches) -> Vec<String> {
+    let mut warnings = Vec::new();
+    for arg in command.get_arguments() {
+        let id = arg.get_id().as_str();
+        let holds_secret = SECRET_FILES.contains(&id) || (id == CONFIG_FILE && sets_secret(command, matches));
+        let paths = matches.try_get_many::<PathBuf>(id).ok().flatten().into_iter().flatten();
+        let open = paths.filter(|path| holds_secret && can_be_read_by_others(path));
+        warnings.extend(open.map(|path| warning(arg.get_long().unwrap_or_default(), path)));
+    }
+    if let Some((name, below)) = matches.subcommand()
+        && let Some(command) = command.find_subcommand(name)
+    {
+        warnings.extend(self::warnings(command, below));
+    }
+    warnings
+}
+
+/// Whether the configuration file, whose values are the defaults of flags, sets a secret.
+fn sets_secret(command: &Command, matches: &ArgMatches) -> bool {
+    let mut secrets = command.get_arguments().filter(|arg| arg.is_hide_env_values_set());
+    secrets.any(|arg| matches.value_source(arg.get_id().as_str()) == Some(ValueSource::DefaultValue))
+}
+
+fn warning(flag: &str, path: &Path) -> String {
+    let path = path.display();
+    format!("every user of this machine can read the secret in --{flag} {path}: `chmod o= {path}` takes that from them")
+}
+
+#[cfg(unix)]
+fn can_be_read_by_others(path: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt;
+
+    const READ: u32 = 0o004;
+    const ENTER: u32 = 0o001;
+
+    let Ok(path) = path.canonicalize() else { return false };
+    let allows = |path: &Path, right| path.metadata().is_ok_and(|found| found.permissions().mode() & right != 0);
+    allows(&path, READ) && !is_mounted(&path) && path.ancestors().skip(1).all(|folder| allows(folder, ENTER))
+}
+
+/// Elsewhere files belong to their user.
+#[cfg(not(unix))]
+fn can_be_read_by_others(_: &Path) -> bool {
+    false
+}
+
+/// Whether an orchestrator has mounted this file. Kubernetes has links that lead to folders such as
+/// `..2026_11_23_21_05_59.1`, which it swaps.
+#[cfg(unix)]
+fn is_mounted(path: &Path) -> bool {
+    let is_of_kubernetes = path.iter().any(|part| part.to_string_lossy().starts_with(".."));
+    is_of_kubernetes || MOUNTED.iter().any(|folder| path.starts_with(folder))
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use clap::Args;
+
+    use super::*;
+    use crate::config_file::with_file;
+    use crate::flag::ServeArgs;
+
+    /// Folder of one test, removed at its end.
+    struct SecretFolder(PathBuf);
+
+    impl SecretFolder {
+        fn new(test: &str) -> Self {
+            let folder = std::env::temp_dir().join(format!("trunkline-{test}-{}", std::process::id()));
+            fs::create_dir_all(&folder).unwrap();
+            let folder = Self(folder.canonicalize().unwrap());
+            folder.allow("", 0o755);
+            folder
+        }
+
+        /// Writes a file that these may read.
+        fn write(&self, name: &str, text: &str, mode: u32) -> String {
+            fs::create_dir_all(self.0.join(name).parent().unwrap()).unwrap();
+            fs::write(self.0.join(name), text).unwrap();
+            self.allow(name, mode);
+            self.0.join(name).display().to_string()
+        }
+
+        fn allow(&self, name: &str, mode: u32) {
+            fs::set_permissions(self.0.join(name), fs::Permissions::from_mode(mode)).unwrap();
+        }
+    }
+
+    impl Drop for SecretFolder {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn serve() -> Command {
+        ServeArgs::augment_args(Command::new("serve"))
+    }
+
+    fn warnings_of(serve: Command, typed: &[&str]) -> Vec<String> {
+        let command = Command::new("trunkline").subcommand(serve);
+        let matches = command
+            .clone()
+            .get_matches_from([&["trunkline", "serve", "--upstream", "http://127.0.0.1:1"], typed].concat());
+        warnings(&command, &matches)
+    }
+
+    #[test]
+    fn a_secret_that_others_can_read_is_named_with_what_to_do() {
+        let folder = SecretFolder::new("open-secret");
+        let (open, own) = (folder.write("open", "x", 0o644), folder.write("own", "x", 0o640));
+        let shown = warnings_of(
+            serve(),
+            &["--access-key-file", &open, "--access-key-file", &own, "--admin-token-file", &open, "--tls-cert", &open],
+        );
+        assert_eq!(shown.len(), 2, "{shown:?}");
+        assert!(shown.iter().all(|line| line.contains(&format!("`chmod o= {open}`"))), "{shown:?}");
+        assert!(shown[0].contains("--access-key-file") && shown[1].contains("--admin-token-file"), "{shown:?}");
+        folder.allow("", 0o750);
+        assert_eq!(warnings_of(serve(), &["--access-key-file", &open]).len(), 0, "nobody else enters its folder");
+    }
+
+    #[test]
+    fn a_configuration_counts_where_it_holds_a_secret() {
+        let folder = SecretFolder::new("open-configuration");
+        for (text, count) in [("admin-token = '0123456789abcdef'", 1), ("pool-size = 5", 0)] {
+            let file = folder.write("trunkline.toml", text, 0o644);
+            let serve = with_file(serve(), Path::new(&file)).unwrap().command;
+            assert_eq!(warnings_of(serve, &["--config", &file]).len(), count, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_kubernetes_has_mounted_is_left_alone() {
+        let folder = SecretFolder::new("mounted-secret");
+        folder.write("..2026_11_23_21_05_59.1/key", "x", 0o644);
+        symlink("..2026_11_23_21_05_59.1", folder.0.join("..data")).unwrap();
+        symlink("..data/key", folder.0.join("key")).unwrap();
+        let key = folder.0.join("key").display().to_string();
+        assert_eq!(warnings_of(serve(), &["--access-key-file", &key]).len(), 0);
+        assert!(is_mounted(Path::new("/run/secrets/key")) && !is_mounted(Path::new("/run/secret/key")));
+    }
+}
