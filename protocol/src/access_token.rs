@@ -11,6 +11,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use serde_json::{Map, Value, json};
 use sha2::Sha256;
 
+use crate::audience::ServicePart;
 use crate::key::{AccessKey, AccessKeys};
 use crate::limits::{ACCESS_TOKEN_MAX_BYTES, CLOCK_SKEW_S};
 use crate::token::Claim;
@@ -20,8 +21,8 @@ pub use crate::token::User;
 pub const USER_CLAIMS: [&str; 3] =
     ["nameid", "sub", "http://schemas.xmlsoap.org/ws/2005/05/identity/claims/nameidentifier"];
 
-/// Part of the audience of tokens that open links in Azure's way; a user's token never has it.
-pub const SERVER_AUDIENCE: &str = "/server/";
+/// Part of the audience of tokens that open links in Azure's way; a user's token never has it, whoever signs it.
+const SERVER_AUDIENCE: &str = "/server/";
 
 /// Algorithm of tokens that are signed with a secret.
 const ALGORITHM: &str = "HS256";
@@ -45,7 +46,7 @@ pub enum AccessTokenError {
     /// Its time has not come.
     #[error("the access token is not good yet")]
     Immature,
-    /// It is for a link, not for a user.
+    /// It is for a link, for clients of a hub or for the REST data plane, and for no app's own users.
     #[error("the access token is for another audience")]
     Audience,
 }
@@ -70,6 +71,18 @@ impl User {
     #[must_use]
     pub fn is_server(&self) -> bool {
         self.claims.iter().any(|(name, value)| name == "aud" && value.contains(SERVER_AUDIENCE))
+    }
+
+    /// Whether each audience that names a part of the service is the clients of this hub, or one of those that are
+    /// `accepted` in so many words. A token that names no part of it is good everywhere.
+    #[must_use]
+    pub fn is_for_hub(&self, hub: Option<&str>, accepted: &[String]) -> bool {
+        let audiences = self.claims.iter().filter(|(name, _)| name == "aud").map(|(_, audience)| audience);
+        audiences.filter(|audience| !accepted.contains(audience)).all(|audience| match ServicePart::of(audience) {
+            None => true,
+            Some(ServicePart::Client(named)) => hub.is_some_and(|hub| hub.eq_ignore_ascii_case(&named)),
+            Some(ServicePart::Server | ServicePart::DataPlane) => false,
+        })
     }
 
     /// Encodes the user for a header between proxy and app server.
@@ -114,7 +127,8 @@ pub(crate) fn sign_claims(key: &AccessKey, body: Map<String, Value>) -> String {
 /// Verifies a token by any key of the fleet, and returns its user.
 ///
 /// # Errors
-/// The reason, when it is refused.
+/// The reason, when it is refused: a token for a part of the service, such as the clients of a hub, is no log-in at an
+/// app.
 pub fn verify(token: &str, keys: &AccessKeys, now_s: u64) -> Result<User, AccessTokenError> {
     let claims = open(token, keys)?;
     let expires_s = claims.get("exp").and_then(seconds).ok_or(AccessTokenError::NoExpiry)?;
@@ -127,7 +141,10 @@ pub fn verify(token: &str, keys: &AccessKeys, now_s: u64) -> Result<User, Access
         return Err(AccessTokenError::Immature);
     }
     let user = User::from_claims(&claims, &USER_CLAIMS);
-    if user.is_server() { Err(AccessTokenError::Audience) } else { Ok(user) }
+    match user.is_server() || !user.is_for_hub(None, &[]) {
+        true => Err(AccessTokenError::Audience),
+        false => Ok(user),
+    }
 }
 
 /// Returns the claims of a token whose signature is right.
@@ -255,8 +272,11 @@ mod tests {
         assert_eq!(with(NOW_S - CLOCK_SKEW_S - 1, 0), Err(AccessTokenError::Expired));
         assert_eq!(with(NOW_S, NOW_S + CLOCK_SKEW_S + 1), Err(AccessTokenError::Immature));
         assert_eq!(of_claims(&json!({"sub": "ann"})), Err(AccessTokenError::NoExpiry));
-        let server = json!({"sub": "ann", "exp": NOW_S, "aud": ["https://x/server/?hub=chat"]});
-        assert_eq!(of_claims(&server), Err(AccessTokenError::Audience));
+        for part in ["server/?hub=chat", "server?hub=chat", "client/?hub=chat", "api/", "api/hubs/chat/"] {
+            let of_service = json!({"sub": "ann", "exp": NOW_S, "aud": [format!("https://x/{part}")]});
+            assert_eq!(of_claims(&of_service), Err(AccessTokenError::Audience), "{part}");
+        }
+        assert!(of_claims(&json!({"sub": "ann", "exp": NOW_S, "aud": "shop"})).is_ok());
     }
 
     #[test]

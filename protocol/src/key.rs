@@ -23,6 +23,9 @@ pub const ACCESS_KEY_FILE_VARIABLE: &str = "TRUNKLINE_ACCESS_KEY_FILE";
 
 const NONCE_BYTES: usize = 24;
 
+/// Keys with fewer bits, by their own characters, look typed. 16 random bytes in hexadecimal digits have some 115.
+const TYPED_BELOW_BITS: f64 = 80.0;
+
 /// Error of a text that is no access key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -108,6 +111,13 @@ impl AccessKey {
         Self(URL_SAFE_NO_PAD.encode(random_bytes::<32>()).into())
     }
 
+    /// Whether somebody seems to have typed it, rather than a generator: it is short for its letters, or made of words.
+    /// A guess, for warnings alone.
+    #[must_use]
+    pub fn looks_typed(&self) -> bool {
+        entropy_bits(&self.0) < TYPED_BELOW_BITS || is_wordy(&self.0)
+    }
+
     /// The secret itself, to store it or to sign JWTs with it.
     #[must_use]
     pub fn expose(&self) -> &str {
@@ -186,6 +196,26 @@ impl fmt::Debug for AccessKeys {
     }
 }
 
+/// Bits that a text has by the frequencies of its own characters: an upper bound of what it takes to guess it.
+fn entropy_bits(text: &str) -> f64 {
+    let mut counts = [0u32; 256];
+    text.bytes().for_each(|byte| {
+        if let Some(count) = counts.get_mut(usize::from(byte)) {
+            *count += 1;
+        }
+    });
+    let total: f64 = counts.iter().map(|&count| f64::from(count)).sum();
+    counts.iter().filter(|&&count| count > 0).map(|&count| f64::from(count) * (total / f64::from(count)).log2()).sum()
+}
+
+/// Whether letters and digits keep to themselves as in words and years; in random text they alternate.
+fn is_wordy(text: &str) -> bool {
+    let class = |byte: u8| (byte.is_ascii_lowercase(), byte.is_ascii_uppercase(), byte.is_ascii_digit());
+    let classes: Vec<_> = text.bytes().filter(u8::is_ascii_alphanumeric).map(class).collect();
+    let changes = classes.windows(2).filter(|pair| pair.first() != pair.last()).count();
+    changes * 5 < classes.len()
+}
+
 fn pick(ciphers: &[XChaCha20Poly1305; Purpose::ALL.len()], purpose: Purpose) -> &XChaCha20Poly1305 {
     let [connection_token, forward_mark] = ciphers;
     match purpose {
@@ -253,6 +283,26 @@ mod tests {
             let mut changed = sealed.clone().into_bytes();
             changed[at] = if changed[at] == b'A' { b'B' } else { b'A' };
             assert!(keys.open(Purpose::ConnectionToken, std::str::from_utf8(&changed).unwrap()).is_err(), "at {at}");
+        }
+    }
+
+    #[test]
+    fn keys_of_words_look_typed_and_random_ones_do_not() {
+        for typed in
+            ["a-key-of-the-fleet-long-enough", "correct horse battery staple", "Summer2024Sale!!", "0123456789012345"]
+        {
+            assert!(AccessKey::new(typed).unwrap().looks_typed(), "{typed}");
+        }
+        for _ in 0..1000 {
+            assert!(!AccessKey::random().looks_typed());
+        }
+        for made in [
+            "9f86d081884c7d659a2feaa0c55ad015",
+            "8c9d3b4a-61f2-4e07-b5a8-2d7c1e90f364",
+            "q7Xk2mPz9RvT4wLs8NbY1cHd",
+            "Zm9vYmFyMTIzNDU2Nzg5MGFiY2RlZmdoaWprbG1ub3A=",
+        ] {
+            assert!(!AccessKey::new(made).unwrap().looks_typed(), "{made}");
         }
     }
 

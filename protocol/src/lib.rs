@@ -22,6 +22,7 @@
 //! | [`key`] | access keys and the subkeys made of them |
 //! | [`development_key`] | the key of this machine, for use without any configuration |
 //! | [`token`] | contents of sealed tokens: connection tokens, credentials of links, forward marks |
+//! | [`audience`] | audiences of tokens that name a part of the service |
 //! | [`access_token`] | access tokens of the fleet's users: one writer, and a reader |
 //! | `message_pack` | bounded reading and shortest writing of MessagePack values |
 //! | [`hub`] | hub messages, their JSON and MessagePack forms, framing, handshake, the structural scan |
@@ -32,6 +33,7 @@
 //! | [`fleet`] | what nodes tell each other: greetings, node messages, interest, views |
 
 pub mod access_token;
+pub mod audience;
 pub mod cause;
 pub mod development_key;
 pub mod dial_in;

@@ -7,24 +7,29 @@
 //! ```
 //!
 //! The kind of a key decides its algorithm. A token only names the key that may have signed it, and is never believed
-//! about the algorithm: `none` names no key, and a public key is never taken for a secret.
+//! about the algorithm: `none` names no key, and a public key is never taken for a secret. Secrets that sign tokens for
+//! this node are `SigningKeys`: those of the fleet, and those of apps, which are good for some hubs alone.
 
 mod admin_token;
+mod app_key;
 mod fetch;
 pub(crate) mod jwks;
 pub(crate) mod key;
 mod policy;
 mod service_token;
+mod signing_key;
 mod token_error;
 mod verifier;
 
 pub(crate) use admin_token::ADMIN_COOKIE;
 pub use admin_token::AdminToken;
+pub use app_key::{AppKey, AppKeyError};
 pub use jwks::JwksSource;
 pub use key::VerifyingKey;
 pub use policy::TokenPolicy;
 pub use service_token::host_of_url;
 pub(crate) use service_token::{ClientTerms, RestAudience, ServiceAudience, ServiceVerifier, StickyServer};
+pub(crate) use signing_key::SigningKeys;
 pub(crate) use token_error::TokenError;
 pub(crate) use trunkline_protocol::access_token::User;
 pub(crate) use verifier::Verifier;

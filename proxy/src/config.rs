@@ -1,6 +1,7 @@
 //! Settings of a node, as plain checked values. Flags, environment and file, from which they come, are the command's.
 
 mod admin_settings;
+mod app_key_source;
 mod app_server_settings;
 mod client_limit;
 mod drain_settings;
@@ -16,6 +17,7 @@ mod rest_settings;
 mod trusted_header;
 mod trusted_network;
 mod url_template;
+mod webhook_secret;
 mod webhook_settings;
 
 use std::net::SocketAddr;
@@ -26,7 +28,7 @@ use std::time::Duration;
 use trunkline_protocol::id::random_id;
 use trunkline_protocol::key::AccessKeys;
 
-use crate::auth::TokenPolicy;
+use crate::auth::{AppKey, TokenPolicy};
 use crate::net::address::Address;
 use crate::net::resolver::Resolver;
 #[cfg(feature = "tls")]
@@ -35,6 +37,7 @@ use crate::routing::Ruleset;
 use crate::telemetry::SamplingTerms;
 
 pub use admin_settings::{AdminSettings, LEVELS_MAX_BYTES, LogLevels};
+pub use app_key_source::{AppKeyFileError, AppKeySources};
 pub use app_server_settings::{LinkSettings, RehomeSettings, RelaySettings};
 pub use client_limit::{FrontendLimits, GroupLimits, OutboxLimits};
 pub use drain_settings::DrainSettings;
@@ -54,6 +57,7 @@ pub use rest_settings::RestSettings;
 pub use trusted_header::{AmbiguousHeaders, TrustedHeader, TrustedHeaders};
 pub use trusted_network::{NetworkError, TrustedNetworks};
 pub(crate) use url_template::{ExpandError, TemplateValues, UrlTemplate, UrlTemplateError};
+pub use webhook_secret::{WebhookSecret, WebhookSecretError};
 pub use webhook_settings::{WebhookConnecting, WebhookRule, WebhookSettings};
 
 /// Time that an app has to authorize a client. Official clients wait for 100 s, people don't.
@@ -98,6 +102,8 @@ pub struct Config {
     pub otlp: Option<OtlpSettings>,
     /// File whose rules are read anew when it changes.
     pub rules_file: Option<PathBuf>,
+    /// Keys of apps outside that file, which are read anew, too.
+    pub app_key_sources: AppKeySources,
     /// Settings that all threads share.
     pub settings: Settings,
 }
@@ -109,6 +115,8 @@ pub struct Settings {
     pub node: String,
     /// Access keys shared by all nodes and app servers.
     pub keys: AccessKeys,
+    /// Keys of apps, each good for its hubs alone; the configuration file may have more.
+    pub app_keys: Vec<AppKey>,
     /// Development mode: no access key was given, so only loopback is trusted.
     pub is_development: bool,
     /// Whether app servers may dial in, and clients may come by dial-in.
@@ -172,6 +180,7 @@ impl Settings {
         Self {
             node: random_node_name(),
             keys,
+            app_keys: Vec::new(),
             is_development,
             accepts_dial_in: false,
             has_upstreams: true,

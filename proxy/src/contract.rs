@@ -33,6 +33,7 @@ mod fleet_nodes;
 mod fleet_promises;
 mod forgotten_hubs;
 mod http_transports;
+mod hub_separation;
 mod identification;
 mod idle_sockets;
 mod inbound_links;

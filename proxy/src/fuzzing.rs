@@ -6,7 +6,7 @@ use http::{HeaderMap, Uri};
 use ipnet::IpNet;
 use trunkline_protocol::key::AccessKeys;
 
-use crate::auth::{TokenPolicy, Verifier, jwks};
+use crate::auth::{SigningKeys, TokenPolicy, Verifier, jwks};
 use crate::config::{Origin, OriginPattern, TrustedHeader, TrustedHeaders};
 use crate::frontend::{self, ForwardedScheme, HeaderStart, RequestQuery};
 use crate::net::connector::Connector;
@@ -78,8 +78,8 @@ pub fn origin_is_named(pattern: &str, origin: &str) -> Option<bool> {
 /// Verifies an access token with the keys of a fleet, and returns its user.
 #[must_use]
 pub fn access_token(token: &str, keys: &AccessKeys) -> Option<Option<String>> {
-    let verifier = Verifier::new(TokenPolicy::default(), keys, Connector::default());
-    verifier.verify_now(token).ok().map(|user| user.id)
+    let verifier = Verifier::new(TokenPolicy::default(), SigningKeys::new(keys, &[]), Connector::default());
+    verifier.verify_now(token, "chat").ok().map(|user| user.id)
 }
 
 /// Reads a key set, and returns the number of its keys that can be used.

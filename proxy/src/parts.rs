@@ -2,18 +2,19 @@
 
 pub use crate::auth::jwks::JwksError;
 pub use crate::auth::key::KeyError;
-pub use crate::auth::{JwksSource, TokenPolicy, VerifyingKey, host_of_url};
+pub use crate::auth::{AppKey, AppKeyError, JwksSource, TokenPolicy, VerifyingKey, host_of_url};
 pub use crate::clock::unix_seconds;
 #[cfg(feature = "otlp")]
 pub use crate::config::OtlpSettings;
 #[cfg(feature = "tls")]
 pub use crate::config::TlsListener;
 pub use crate::config::{
-    AdminSettings, AmbiguousHeaders, DrainSettings, FleetSettings, FrontendLimits, GroupLimits, HostPattern, HostRules,
-    HttpTransportSettings, LEVELS_MAX_BYTES, LinkSettings, LogLevels, MESSAGE_MAX_BYTES, NEGOTIATE_TIMEOUT,
-    NetworkError, OptionGroup, OptionKind, OptionRow, OutboxLimits, PathPrefix, PathPrefixError, ProxyProtocolSettings,
-    RehomeSettings, RelaySettings, RestSettings, TrustedHeader, TrustedHeaders, TrustedNetworks, WebhookConnecting,
-    WebhookRule, WebhookSettings, random_node_name,
+    AdminSettings, AmbiguousHeaders, AppKeyFileError, AppKeySources, DrainSettings, FleetSettings, FrontendLimits,
+    GroupLimits, HostPattern, HostRules, HttpTransportSettings, LEVELS_MAX_BYTES, LinkSettings, LogLevels,
+    MESSAGE_MAX_BYTES, NEGOTIATE_TIMEOUT, NetworkError, OptionGroup, OptionKind, OptionRow, OutboxLimits, PathPrefix,
+    PathPrefixError, ProxyProtocolSettings, RehomeSettings, RelaySettings, RestSettings, TrustedHeader, TrustedHeaders,
+    TrustedNetworks, WebhookConnecting, WebhookRule, WebhookSecret, WebhookSecretError, WebhookSettings,
+    random_node_name,
 };
 pub use crate::fleet::MemberState;
 pub use crate::net::address::{Address, is_loopback_host};

@@ -31,12 +31,13 @@ use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
+use trunkline_protocol::key::AccessKey;
 
 use crate::auth::RestAudience;
 use crate::fleet::{Fleet, FleetEntry};
 use crate::metrics::RestCounters;
 use crate::shard::Shared;
-use execution::Execution;
+use execution::{Execution, RestCaller};
 use operation::{HubOperation, is_of_data_plane};
 use query::RestQuery;
 use rest_error::RestError;
@@ -105,7 +106,7 @@ impl Rest {
     async fn operate(&self, request: Request<Body>, origin: &str) -> Result<Response, RestError> {
         let shared = &self.0.shared;
         let (head, body) = request.into_parts();
-        self.authorize(&head)?;
+        let signer = self.authorize(&head)?;
         if shared.refuses_clients() {
             return Err(RestError::stopping());
         }
@@ -113,7 +114,8 @@ impl Rest {
         let permit = self.0.permits.clone().try_acquire_owned();
         let permit = permit.map_err(|_| RestError::busy(shared.settings.rest.requests_max.get()))?;
         let body = self.body(body).await?;
-        let execution = Execution::new(shared.clone(), self.0.fleet.clone(), head, body, origin.to_owned());
+        let caller = RestCaller { signer, origin: origin.to_owned() };
+        let execution = Execution::new(shared.clone(), self.0.fleet.clone(), head, body, caller);
         // In a task of its own: a caller that goes away leaves nothing done by half.
         let executing = tokio::spawn(async move {
             let _permit = permit;
@@ -122,7 +124,8 @@ impl Rest {
         executing.await.unwrap_or_else(|_| Err(RestError::stopping()))
     }
 
-    fn authorize(&self, head: &Parts) -> Result<(), RestError> {
+    /// Returns the key that has signed the token of a request.
+    fn authorize(&self, head: &Parts) -> Result<AccessKey, RestError> {
         let value = head.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let (scheme, token) = value.split_once(' ').unwrap_or_default();
         if !scheme.eq_ignore_ascii_case("bearer") {

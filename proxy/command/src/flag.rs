@@ -6,6 +6,7 @@
 mod access_key_args;
 mod admin_args;
 mod advertised_address;
+mod app_key_args;
 mod config_error;
 mod log_args;
 mod otlp_args;

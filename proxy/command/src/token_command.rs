@@ -9,7 +9,7 @@ use trunkline_protocol::access_token;
 use trunkline_protocol::development_key::{DevelopmentKeyError, read_or_make};
 use trunkline_protocol::dial_in::sign_rest_token_for;
 use trunkline_protocol::key::{AccessKey, AccessKeyError};
-use trunkline_proxy::parts::unix_seconds;
+use trunkline_proxy::parts::{AppKey, unix_seconds};
 
 use super::flag::value_parser::whole_seconds;
 use super::flag::{AccessKeyArgs, audience_host};
@@ -17,8 +17,16 @@ use super::output::{print, print_warning};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum TokenCommand {
-    /// Print a new access key, to be given to all proxies and app servers.
+    /// Print a new access key, to be given to all proxies and app servers; or with `--app` one for a single app.
     Key {
+        /// Name of an app that is to have a key of its own. Prints `NAME=KEY`, with its hubs, as `--app-key` and the
+        /// lines of `--app-key-file` have it; the app itself gets what stands between `=` and the first `;`.
+        #[arg(long, value_name = "NAME", conflicts_with = "file")]
+        app: Option<String>,
+        /// A hub that the app's key opens, or with a `*` at the end all that begin so. May be given several times.
+        /// [default: NAME, and NAME_*]
+        #[arg(long = "hub", value_name = "HUB", requires = "app")]
+        hubs: Vec<String>,
         /// Keep it in this file, which only its owner can read, instead of printing it. A key that is there stays.
         #[arg(long, value_name = "FILE")]
         file: Option<PathBuf>,
@@ -70,8 +78,9 @@ enum KeyFileError {
 /// Makes a key or a token, and prints it.
 pub(super) fn token(command: TokenCommand) -> anyhow::Result<()> {
     match command {
-        TokenCommand::Key { file: None } => print(AccessKey::random().expose()),
-        TokenCommand::Key { file: Some(file) } => make_key_file(&file)?,
+        TokenCommand::Key { app: Some(app), hubs, .. } => print(&app_key(&app, &hubs)?),
+        TokenCommand::Key { file: None, .. } => print(AccessKey::random().expose()),
+        TokenCommand::Key { file: Some(file), .. } => make_key_file(&file)?,
         TokenCommand::User { id, access_keys, claims, lifetime } => {
             let expires_s = unix_seconds().saturating_add(lifetime);
             print(&access_token::sign(&signing_key(&access_keys)?, &id, &claims, expires_s));
@@ -83,6 +92,14 @@ pub(super) fn token(command: TokenCommand) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Makes a key of an app, as a line for `--app-key-file`.
+fn app_key(app: &str, hubs: &[String]) -> anyhow::Result<String> {
+    let parts = std::iter::once(AccessKey::random().expose().to_owned()).chain(hubs.iter().cloned());
+    let line = format!("{app}={}", parts.collect::<Vec<_>>().join(";"));
+    line.parse::<AppKey>().with_context(|| format!("--app {app:?}"))?;
+    Ok(line)
 }
 
 /// Key that signs: the first that was given, else this machine's development key.
@@ -118,6 +135,13 @@ mod tests {
     fn a_claim_is_a_name_and_a_value_that_may_hold_further_equals_signs() {
         assert_eq!(parse_claim("role=a=b").unwrap(), ("role".into(), "a=b".into()));
         assert!(parse_claim("role").unwrap_err().contains("role=admin"));
+    }
+
+    #[test]
+    fn the_key_of_an_app_is_a_line_that_nodes_read() {
+        let line = app_key("shop", &["orders".into(), "cart*".into()]).unwrap();
+        assert_eq!(line.parse::<AppKey>().unwrap().to_string(), "app key shop: hubs orders, cart*");
+        assert!(app_key("a b", &[]).is_err() && app_key("shop", &["a*b".into()]).is_err());
     }
 
     #[test]

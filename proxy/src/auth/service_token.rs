@@ -1,22 +1,23 @@
 //! Tokens of dial-in: those with which app servers dial in, and those with which they send their clients there.
 //!
-//! They are JWTs signed with the text of an access key. Of the audience only the path and the hub count: its host is
+//! They are JWTs signed with the text of an access key, or of an app's key, which is good for some hubs. Of the audience only the path and the hub count: its host is
 //! the one of a connection string, which a node behind a load balancer does not know, and its port is always missing.
 //! The key id is the hash of a text in another process, and says nothing.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::Uri;
-use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
+use jsonwebtoken::{Algorithm, Validation, decode, decode_header};
 use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value};
 use trunkline_protocol::access_token::User;
 use trunkline_protocol::dial_in::expanded_claim;
-use trunkline_protocol::key::AccessKeys;
+use trunkline_protocol::key::AccessKey;
 use trunkline_protocol::manifest::Transport;
 use trunkline_protocol::token::Claim;
 
-use super::TokenError;
+use super::{SigningKeys, TokenError};
 
 /// Claims of the user's id, the first one that is there counts.
 const USER_CLAIMS: [&str; 3] = ["asrs.s.uid", "nameid", "sub"];
@@ -68,27 +69,17 @@ pub(crate) struct RestAudience<'a> {
     pub without_prefix: PrefixStrip<'a>,
 }
 
-/// Verifier of dial-in's tokens, by the access keys.
+/// Verifier of dial-in's tokens, by the keys of the fleet and of apps.
 #[derive(Debug)]
 pub(crate) struct ServiceVerifier {
-    keys: Vec<AnyHmac>,
+    keys: Arc<SigningKeys>,
     clock_skew_s: u64,
     max_bytes: usize,
 }
 
-/// Secret of a JWT, which is not to be shown.
-struct AnyHmac(DecodingKey);
-
-impl std::fmt::Debug for AnyHmac {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("AnyHmac(secret)")
-    }
-}
-
 impl ServiceVerifier {
     #[must_use]
-    pub(crate) fn new(keys: &AccessKeys, clock_skew_s: u64, max_bytes: usize) -> Self {
-        let keys = keys.iter().map(|key| AnyHmac(DecodingKey::from_secret(key.expose().as_bytes()))).collect();
+    pub(crate) fn new(keys: Arc<SigningKeys>, clock_skew_s: u64, max_bytes: usize) -> Self {
         Self { keys, clock_skew_s, max_bytes }
     }
 
@@ -110,7 +101,7 @@ impl ServiceVerifier {
 
     /// Verifies a token for a request to the REST data plane: its audience is the path of the request, or the beginning
     /// of it up to a slash, below this node's path prefix or none. The application that the request names is a part of
-    /// the hub's name. Where hosts are given, the audience names one of them.
+    /// the hub's name. Where hosts are given, the audience names one of them. Returns the key that has signed it.
     ///
     /// # Errors
     /// When the token is no good.
@@ -119,17 +110,18 @@ impl ServiceVerifier {
         token: &str,
         (path, application): (&str, Option<&str>),
         audience: RestAudience<'_>,
-    ) -> Result<(), TokenError> {
-        let claims = self.checked(token, true)?;
+    ) -> Result<AccessKey, TokenError> {
         let target = rest_segments(path, application);
+        let hub = hub_place(&target).and_then(|at| target.get(at)).and_then(|name| std::str::from_utf8(name).ok());
+        let (claims, key) = self.checked(token, hub, true)?;
         let RestAudience { hosts, without_prefix } = audience;
         let is_host = |one: &str| hosts.is_empty() || host_of_url(one).is_some_and(|host| hosts.contains(&host));
         let is_own = |one: &str| is_rest_audience(one, &target, without_prefix) && is_host(one);
-        if audiences(&claims).any(is_own) { Ok(()) } else { Err(TokenError::Audience) }
+        if audiences(&claims).any(is_own) { Ok(key) } else { Err(TokenError::Audience) }
     }
 
     fn verify_at(&self, token: &str, audience: ServiceAudience, hub: &str, expires: bool) -> Result<User, TokenError> {
-        let claims = self.checked(token, expires)?;
+        let (claims, _) = self.checked(token, Some(hub), expires)?;
         if !audiences(&claims).any(|one| audience.is(one, hub)) {
             return Err(TokenError::Audience);
         }
@@ -138,33 +130,43 @@ impl ServiceVerifier {
         Ok(user)
     }
 
-    /// Returns the claims of a token whose signature and times are good.
-    fn checked(&self, token: &str, expires: bool) -> Result<Map<String, Value>, TokenError> {
+    /// Returns the claims of a token whose signature and times are good, and the key that has signed it for a hub.
+    fn checked(
+        &self,
+        token: &str,
+        hub: Option<&str>,
+        expires: bool,
+    ) -> Result<(Map<String, Value>, AccessKey), TokenError> {
         if token.len() > self.max_bytes {
             return Err(TokenError::TooLarge { bytes: token.len(), max: self.max_bytes });
         }
         if decode_header(token)?.crit.is_some() {
             return Err(TokenError::Critical);
         }
-        self.open(token, expires)
+        self.open(token, hub, expires)
     }
 
-    fn open(&self, token: &str, expires: bool) -> Result<Map<String, Value>, TokenError> {
+    fn open(
+        &self,
+        token: &str,
+        hub: Option<&str>,
+        expires: bool,
+    ) -> Result<(Map<String, Value>, AccessKey), TokenError> {
         let mut validation = Validation::new(Algorithm::HS256);
         validation.algorithms = vec![Algorithm::HS256, Algorithm::HS512];
         validation.leeway = self.clock_skew_s;
         validation.validate_exp = expires;
         validation.validate_nbf = true;
         validation.validate_aud = false;
-        let mut outcome = Err(TokenError::UnknownKey);
-        for AnyHmac(key) in &self.keys {
-            outcome = decode(token, key, &validation).map(|data| data.claims).map_err(TokenError::from);
-            if outcome != Err(TokenError::Signature) {
+        for key in self.keys.load().iter().filter(|key| key.is_for(hub)) {
+            let outcome = decode(token, &key.of_service, &validation).map(|data| data.claims);
+            match outcome.map_err(TokenError::from) {
+                Err(TokenError::Signature) => {}
                 // With the right signature no other key can change the outcome.
-                break;
+                outcome => return outcome.map(|claims| (claims, key.key.clone())),
             }
         }
-        outcome
+        Err(TokenError::Signature)
     }
 }
 
@@ -202,12 +204,16 @@ fn rest_segments(path: &str, application: Option<&str>) -> Vec<Vec<u8>> {
     let path = path.strip_prefix(REST_PREFIX).unwrap_or(path).trim_end_matches('/');
     let mut segments: Vec<Vec<u8>> = path.split('/').map(|segment| percent_decode_str(segment).collect()).collect();
     segments.pop_if(|last| last.is_empty());
-    // Behind `hubs/`, or `v1/hubs/`.
-    let hub = segments.iter().take(2).position(|segment| segment == b"hubs").and_then(|at| segments.get_mut(at + 1));
+    let hub = hub_place(&segments).and_then(|at| segments.get_mut(at));
     if let (Some(hub), Some(application)) = (hub, application) {
         hub.splice(..0, format!("{application}_").into_bytes());
     }
     segments
+}
+
+/// Place of the hub among the segments: behind `hubs/`, or `v1/hubs/`.
+fn hub_place(segments: &[Vec<u8>]) -> Option<usize> {
+    segments.iter().take(2).position(|segment| segment == b"hubs").map(|at| at + 1)
 }
 
 fn audiences(claims: &Map<String, Value>) -> impl Iterator<Item = &str> {
@@ -284,16 +290,19 @@ impl ClientTerms {
 mod tests {
     use jsonwebtoken::{EncodingKey, Header, encode};
     use serde_json::json;
-    use trunkline_protocol::key::AccessKey;
+    use trunkline_protocol::key::AccessKeys;
 
     use super::*;
     use crate::clock::unix_seconds;
 
     const SECRET: &str = "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789abcdefgh";
 
+    const APP: &str = "0123456789abcdefghABCDEFGHIJKLMNOPQRSTUVWXYZ";
+
     fn verifier() -> ServiceVerifier {
         let keys = [AccessKey::random(), AccessKey::new(SECRET).unwrap()].to_vec();
-        ServiceVerifier::new(&AccessKeys::new(keys).unwrap(), 60, 8192)
+        let apps = [format!("shop={APP};shop;shop_*").parse().unwrap()];
+        ServiceVerifier::new(SigningKeys::new(&AccessKeys::new(keys).unwrap(), &apps), 60, 8192)
     }
 
     fn signed(algorithm: Algorithm, secret: &str, claims: &Value) -> String {
@@ -352,7 +361,7 @@ mod tests {
         let hosts = ["signalr.example".to_owned(), "[::1]".to_owned()];
         let verify = |aud: &str| {
             let token = signed(Algorithm::HS256, SECRET, &claims(aud));
-            verifier().verify_rest(&token, ("/api/hubs/bench/:send", None), below_live(&hosts))
+            verifier().verify_rest(&token, ("/api/hubs/bench/:send", None), below_live(&hosts)).map(drop)
         };
         for good in
             ["https://SignalR.example/api/", "http://signalr.example:8080/api/hubs/bench/:send", "http://[::1]:80/api/"]
@@ -376,7 +385,8 @@ mod tests {
     #[test]
     fn a_token_for_the_data_plane_names_a_path_or_the_part_that_holds_it() {
         let verify = |aud: &str, path: &str| {
-            verifier().verify_rest(&signed(Algorithm::HS256, SECRET, &claims(aud)), (path, None), below_live(&[]))
+            let token = signed(Algorithm::HS256, SECRET, &claims(aud));
+            verifier().verify_rest(&token, (path, None), below_live(&[])).map(drop)
         };
         let path = "/api/hubs/bench/groups/red%20%26%20blue%2F%C3%A5/:send";
         for good in [
@@ -399,6 +409,7 @@ mod tests {
             "http://a/client/api/?hub=bench",
             "http://a/other/api/",
             "http://a/live/live/api/",
+            "http://a/server/api/hubs/bench/",
             "http://a?/api/",
             "http://a/",
             "/api/",
@@ -415,7 +426,8 @@ mod tests {
     #[test]
     fn a_token_for_one_hub_is_for_no_hub_whose_name_begins_with_it() {
         let of_chat = signed(Algorithm::HS256, SECRET, &claims("http://a/api/hubs/chat/"));
-        let verify = |path: &str, application| verifier().verify_rest(&of_chat, (path, application), below_live(&[]));
+        let verify =
+            |path: &str, application| verifier().verify_rest(&of_chat, (path, application), below_live(&[])).map(drop);
         assert_eq!(verify("/api/hubs/chat/:send", None), Ok(()));
         assert_eq!(verify("/api/hubs/ch%61t/:send", None), Ok(()), "the same name, written in another way");
         for path in ["/api/hubs/chat%2Fadmin/:send", "/api/hubs/chat%2F%26hub=admin/:generateToken", "/api/hubs%2Fchat"]
@@ -428,11 +440,8 @@ mod tests {
     #[test]
     fn an_application_is_a_part_of_the_name_of_the_hub() {
         let verify = |aud: &str, path: &str, application| {
-            verifier().verify_rest(
-                &signed(Algorithm::HS256, SECRET, &claims(aud)),
-                (path, application),
-                below_live(&[]),
-            )
+            let token = signed(Algorithm::HS256, SECRET, &claims(aud));
+            verifier().verify_rest(&token, (path, application), below_live(&[])).map(drop)
         };
         let path = "/api/hubs/chat/:send";
         for good in [
@@ -500,5 +509,33 @@ mod tests {
         let none = claims(&[("asrs.s.cht", "31"), ("asrs.s.ttl", "0"), ("asrs.s.sn", "vm_1")]);
         assert_eq!(none, ClientTerms::default());
         assert!(Transport::ALL.iter().all(|transport| none.allow(*transport)));
+    }
+
+    #[test]
+    fn the_key_of_an_app_opens_its_hubs_alone() {
+        let (verifier, token) = (verifier(), |aud: &str| signed(Algorithm::HS256, APP, &claims(aud)));
+        for part in [ServiceAudience::Server, ServiceAudience::Client] {
+            let verify = |hub: &str| {
+                let token = token(&format!("http://a{}?hub={hub}", part.path()));
+                verifier.verify(&token, part, hub).map(|user| user.id.unwrap())
+            };
+            assert_eq!((verify("shop"), verify("shop_chat")), (Ok("vm_1".into()), Ok("vm_1".into())));
+            assert_eq!((verify("bench"), verify("shops")), (Err(TokenError::Signature), Err(TokenError::Signature)));
+        }
+        let rest = |path: &str, application| {
+            let signer = verifier.verify_rest(&token("http://a/api/"), (path, application), below_live(&[]));
+            signer.map(|key| key.expose().to_owned())
+        };
+        assert_eq!(rest("/api/hubs/shop/:send", None), Ok(APP.to_owned()));
+        assert_eq!(rest("/api/v1/hubs/Shop", None), Ok(APP.to_owned()));
+        assert_eq!(rest("/api/hubs/chat/:send", Some("shop")), Ok(APP.to_owned()));
+        for (path, application) in [
+            ("/api/hubs/bench/:send", None),
+            ("/api/hubs/shop/:send", Some("bench")),
+            ("/api/", None),
+            ("/api/hubs", None),
+        ] {
+            assert_eq!(rest(path, application), Err(TokenError::Signature), "{path} {application:?}");
+        }
     }
 }

@@ -5,10 +5,9 @@ use std::sync::Arc;
 
 use jsonwebtoken::{Algorithm, Header, Validation, decode, decode_header};
 use serde_json::{Map, Value};
-use trunkline_protocol::key::AccessKeys;
 
 use super::jwks::KeySets;
-use super::{TokenError, TokenPolicy, User, VerifyingKey};
+use super::{SigningKeys, TokenError, TokenPolicy, User, VerifyingKey};
 use crate::metrics::Counter;
 use crate::net::connector::Connector;
 
@@ -20,20 +19,22 @@ const KEYS_TRIED_MAX: usize = 16;
 #[derive(Debug)]
 pub(crate) struct Verifier {
     policy: TokenPolicy,
-    /// Fixed keys: the fleet's, and those of flags.
+    /// Keys of the fleet and of apps.
+    own: Arc<SigningKeys>,
+    /// Fixed keys of other issuers.
     keys: Arc<Vec<VerifyingKey>>,
     sets: Arc<KeySets>,
     refused: [Counter; TokenError::LABELS.len()],
 }
 
 impl Verifier {
-    /// Verifies with the fleet's keys, and with what the policy adds; `connector` leads to key sets at URLs.
+    /// Verifies with the keys of the fleet and of apps, and with what the policy adds; `connector` leads to key sets at
+    /// URLs.
     #[must_use]
-    pub(crate) fn new(policy: TokenPolicy, fleet: &AccessKeys, connector: Connector) -> Self {
-        let fleet = fleet.iter().filter_map(|key| VerifyingKey::from_secret(key.expose()).ok());
-        let keys = Arc::new(fleet.chain(policy.keys.iter().cloned()).collect());
+    pub(crate) fn new(policy: TokenPolicy, own: Arc<SigningKeys>, connector: Connector) -> Self {
+        let keys = Arc::new(policy.keys.clone());
         let sets = Arc::new(KeySets::new(&policy.jwks, policy.jwks_refetch, connector));
-        Self { policy, keys, sets, refused: Default::default() }
+        Self { policy, own, keys, sets, refused: Default::default() }
     }
 
     /// Whether every client needs a token.
@@ -49,15 +50,15 @@ impl Verifier {
         }
     }
 
-    /// Verifies a token and returns its user. For an unknown key the published ones may be read once more.
+    /// Verifies a token for a hub and returns its user. For an unknown key the published ones may be read once more.
     ///
     /// # Errors
     /// When the token is no good. It is [counted](Self::count_refused) by who refuses its bearer: an app may know it.
-    pub(crate) async fn verify(&self, token: &str) -> Result<User, TokenError> {
-        match self.verify_now(token) {
+    pub(crate) async fn verify(&self, token: &str, hub: &str) -> Result<User, TokenError> {
+        match self.verify_now(token, hub) {
             Err(TokenError::UnknownKey | TokenError::Signature) if self.may_be_new(token) => {
                 match self.sets.read_early().await {
-                    true => self.verify_now(token),
+                    true => self.verify_now(token, hub),
                     false => Err(TokenError::UnknownKey),
                 }
             }
@@ -82,7 +83,7 @@ impl Verifier {
         [("read", self.sets.read.get()), ("failed", self.sets.failed.get())]
     }
 
-    pub(crate) fn verify_now(&self, token: &str) -> Result<User, TokenError> {
+    pub(crate) fn verify_now(&self, token: &str, hub: &str) -> Result<User, TokenError> {
         if token.len() > self.policy.max_bytes {
             return Err(TokenError::TooLarge { bytes: token.len(), max: self.policy.max_bytes });
         }
@@ -92,9 +93,18 @@ impl Verifier {
             return Err(TokenError::Critical);
         }
         let (mut outcome, mut tries) = (Err(TokenError::UnknownKey), KEYS_TRIED_MAX);
+        let fits = |key: &&VerifyingKey| key.fits(header.alg, header.kid.as_deref());
+        let own = self.own.load();
+        for key in own.iter().filter(|key| key.is_for(Some(hub))).map(|key| &key.of_users).filter(fits).take(tries) {
+            tries -= 1;
+            outcome = self.verify_with(token, key);
+            if outcome != Err(TokenError::Signature) {
+                return outcome.and_then(|user| self.ensure_for(hub, user));
+            }
+        }
         let sets = std::iter::once(self.keys.clone()).chain(self.sets.keys());
         for keys in sets {
-            for key in keys.iter().filter(|key| key.fits(header.alg, header.kid.as_deref())).take(tries) {
+            for key in keys.iter().filter(fits).take(tries) {
                 tries -= 1;
                 outcome = self.verify_with(token, key);
                 if outcome != Err(TokenError::Signature) {
@@ -104,6 +114,12 @@ impl Verifier {
             }
         }
         outcome
+    }
+
+    /// Refuses a token that was signed for another part of the service: with these keys the users of all hubs and the
+    /// callers of the data plane are signed for. An audience that the policy names is the operator's will.
+    fn ensure_for(&self, hub: &str, user: User) -> Result<User, TokenError> {
+        if user.is_for_hub(Some(hub), &self.policy.audiences) { Ok(user) } else { Err(TokenError::Audience) }
     }
 
     fn verify_with(&self, token: &str, key: &VerifyingKey) -> Result<User, TokenError> {
@@ -145,15 +161,22 @@ mod tests {
     use jsonwebtoken::{EncodingKey, encode};
     use serde_json::json;
     use trunkline_protocol::access_token;
-    use trunkline_protocol::key::AccessKey;
+    use trunkline_protocol::key::{AccessKey, AccessKeys};
 
     use super::*;
+    use crate::auth::AppKey;
     use crate::clock::unix_seconds;
+
+    const HUB: &str = "chat";
 
     const SECRET: &str = "a secret of an issuer, long enough";
 
     fn fleet() -> AccessKeys {
         AccessKeys::new(vec![AccessKey::random(), AccessKey::new("a key of the fleet, long enough").unwrap()]).unwrap()
+    }
+
+    fn apps() -> [AppKey; 1] {
+        ["shop=a key of one app, long enough;shop;orders".parse().unwrap()]
     }
 
     fn sign(secret: &str, claims: &Value) -> String {
@@ -166,21 +189,21 @@ mod tests {
         let mut policy = TokenPolicy::default();
         policy.keys.push(VerifyingKey::from_secret(SECRET).unwrap());
         change(&mut policy);
-        Verifier::new(policy, &fleet(), Connector::default())
+        Verifier::new(policy, SigningKeys::new(&fleet(), &apps()), Connector::default())
     }
 
     async fn problem(verifier: &Verifier, claims: Value) -> TokenError {
-        verifier.verify(&sign(SECRET, &claims)).await.unwrap_err()
+        verifier.verify(&sign(SECRET, &claims), HUB).await.unwrap_err()
     }
 
     #[tokio::test]
     async fn tokens_signed_with_any_key_of_the_fleet_or_of_flags_are_accepted() {
         let verifier = verifier(|_| {});
         for secret in ["a key of the fleet, long enough", SECRET] {
-            assert_eq!(verifier.verify(&sign(secret, &json!({}))).await.unwrap().id.as_deref(), Some("ann"));
+            assert_eq!(verifier.verify(&sign(secret, &json!({})), HUB).await.unwrap().id.as_deref(), Some("ann"));
         }
         let forged = sign("some other secret, long enough", &json!({}));
-        let error = verifier.verify(&forged).await.unwrap_err();
+        let error = verifier.verify(&forged, HUB).await.unwrap_err();
         assert_eq!(error, TokenError::Signature);
         assert!(verifier.refused().all(|(_, count)| count == 0), "its bearer may be let in by the app");
         verifier.count_refused(&error);
@@ -193,7 +216,7 @@ mod tests {
         let key = AccessKey::new("a key of the fleet, long enough").unwrap();
         let claims = [("role".to_owned(), "cook".to_owned())];
         let ours = access_token::sign(&key, "ann", &claims, unix_seconds() + 60);
-        let user = verifier(|_| {}).verify(&ours).await.unwrap();
+        let user = verifier(|_| {}).verify(&ours, HUB).await.unwrap();
         assert_eq!(user.id.as_deref(), Some("ann"));
         let theirs = sign(key.expose(), &json!({ "role": "cook" }));
         let user = access_token::verify(&theirs, &fleet(), unix_seconds()).unwrap();
@@ -207,7 +230,7 @@ mod tests {
         let (past, future) = (unix_seconds() - 300, unix_seconds() + 300);
         assert_eq!(problem(&strict, json!({ "exp": past })).await, TokenError::Expired);
         assert_eq!(problem(&strict, json!({ "nbf": future })).await, TokenError::Immature);
-        assert!(lax.verify(&sign(SECRET, &json!({ "exp": past, "nbf": future }))).await.is_ok());
+        assert!(lax.verify(&sign(SECRET, &json!({ "exp": past, "nbf": future })), HUB).await.is_ok());
         assert_eq!(
             problem(&lax, json!({ "exp": null })).await,
             TokenError::Claim("its claim \"exp\" is missing".into())
@@ -220,7 +243,9 @@ mod tests {
             policy.issuers = vec!["https://a".into(), "https://b".into()];
             policy.audiences = vec!["chat".into()];
         });
-        assert!(verifier.verify(&sign(SECRET, &json!({ "iss": "https://b", "aud": ["x", "chat"] }))).await.is_ok());
+        assert!(
+            verifier.verify(&sign(SECRET, &json!({ "iss": "https://b", "aud": ["x", "chat"] })), HUB).await.is_ok()
+        );
         assert_eq!(problem(&verifier, json!({ "iss": "https://c", "aud": "chat" })).await, TokenError::Issuer);
         assert_eq!(problem(&verifier, json!({ "iss": "https://a", "aud": "talk" })).await, TokenError::Audience);
         for missing in [json!({ "aud": "chat" }), json!({ "iss": "https://a" })] {
@@ -240,10 +265,10 @@ mod tests {
         };
         let verifier = verifier(|_| {});
         let critical = token(&|header| header.crit = Some(vec!["b64".into()]));
-        assert_eq!(verifier.verify(&critical).await, Err(TokenError::Critical));
+        assert_eq!(verifier.verify(&critical, HUB).await, Err(TokenError::Critical));
         let leading = token(&|header| (header.jku, header.x5u) = (Some(url.clone()), Some(url.clone())));
-        assert_eq!(verifier.verify(&leading).await.unwrap().id.as_deref(), Some("ann"));
-        let unknown = verifier.verify(&leading.replace('.', ".A")).await.unwrap_err();
+        assert_eq!(verifier.verify(&leading, HUB).await.unwrap().id.as_deref(), Some("ann"));
+        let unknown = verifier.verify(&leading.replace('.', ".A"), HUB).await.unwrap_err();
         assert!(matches!(unknown, TokenError::Malformed | TokenError::Signature), "{unknown}");
         assert!(futures_util::FutureExt::now_or_never(stranger.accept()).is_none(), "nobody was dialled");
     }
@@ -255,7 +280,7 @@ mod tests {
         // Two keys are the fleet's.
         for (before, is_reached) in [(KEYS_TRIED_MAX - 3, true), (KEYS_TRIED_MAX - 2, false), (1_000, false)] {
             let verifier = verifier(|policy| drop(policy.keys.splice(0..0, others(before).map(secret))));
-            let found = verifier.verify(&sign(SECRET, &json!({}))).await;
+            let found = verifier.verify(&sign(SECRET, &json!({})), HUB).await;
             assert_eq!(found.is_ok(), is_reached, "{before} others before it");
         }
     }
@@ -267,7 +292,49 @@ mod tests {
         let text = problem(&verifier, json!({ "x": "y".repeat(300) })).await.to_string();
         assert!(text.contains("--jwt-max-bytes allows 300"), "{text}");
         for unsigned in ["eyJhbGciOiJub25lIn0.eyJzdWIiOiJhbm4ifQ.", "nonsense", ".."] {
-            assert_eq!(verifier.verify(unsigned).await, Err(TokenError::Malformed));
+            assert_eq!(verifier.verify(unsigned, HUB).await, Err(TokenError::Malformed));
         }
+    }
+
+    #[tokio::test]
+    async fn a_token_for_another_part_of_the_service_is_no_log_in_at_a_hub() {
+        let verifier = verifier(|_| {});
+        let of_fleet = async |aud: Value| {
+            let token = sign("a key of the fleet, long enough", &json!({ "aud": aud }));
+            verifier.verify(&token, HUB).await.map(|user| user.id)
+        };
+        for good in
+            [json!(null), json!("shop"), json!("http://a/client/?hub=Chat"), json!(["x", "http://a/client?hub=chat"])]
+        {
+            assert_eq!(of_fleet(good.clone()).await, Ok(Some("ann".into())), "{good}");
+        }
+        for bad in
+            ["client/?hub=shop", "client/", "api/", "api/hubs/chat/", "live/api/hubs/chat/:send", "server?hub=chat"]
+        {
+            let (one, several) = (json!(format!("http://a/{bad}")), json!(["x", format!("http://a/{bad}")]));
+            assert_eq!(of_fleet(one).await, Err(TokenError::Audience), "{bad}");
+            assert_eq!(of_fleet(several).await, Err(TokenError::Audience), "{bad}");
+        }
+    }
+
+    #[tokio::test]
+    async fn audiences_that_the_policy_names_and_those_of_other_issuers_are_theirs() {
+        let (api, fleet) = (json!({ "aud": "https://a.example/api/" }), "a key of the fleet, long enough");
+        assert!(verifier(|_| {}).verify(&sign(SECRET, &api), HUB).await.is_ok(), "another issuer's API");
+        let named = verifier(|policy| policy.audiences = vec!["https://a.example/api/".into()]);
+        assert!(named.verify(&sign(fleet, &api), HUB).await.is_ok());
+        let both = json!({ "aud": ["https://a.example/api/", "http://a/client/?hub=shop"] });
+        assert_eq!(named.verify(&sign(fleet, &both), HUB).await, Err(TokenError::Audience));
+    }
+
+    #[tokio::test]
+    async fn the_key_of_an_app_signs_users_of_its_hubs_alone() {
+        let (verifier, token) = (verifier(|_| {}), sign("a key of one app, long enough", &json!({})));
+        for (hub, expected) in [("shop", true), ("Orders", true), ("chat", false), ("shop_chat", false)] {
+            assert_eq!(verifier.verify(&token, hub).await.is_ok(), expected, "{hub}");
+        }
+        assert_eq!(verifier.verify(&token, HUB).await, Err(TokenError::Signature));
+        verifier.own.set_flags(&[]);
+        assert_eq!(verifier.verify(&token, "shop").await, Err(TokenError::Signature), "it was taken away");
     }
 }

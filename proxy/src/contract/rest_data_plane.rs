@@ -10,8 +10,9 @@ use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use tokio::task::spawn_local;
 use tokio::time::{Instant, advance};
+use trunkline_protocol::access_token::{self, AccessTokenError};
 use trunkline_protocol::dial_in::{sign_rest_token, sign_rest_token_for};
-use trunkline_protocol::key::AccessKey;
+use trunkline_protocol::key::{AccessKey, AccessKeys};
 use trunkline_protocol::manifest::HubManifest;
 use trunkline_protocol::service::{ClientCompletion, ServiceMessage, UserGroupChange};
 
@@ -21,7 +22,7 @@ use super::fleet_nodes::{FleetNode, linked, nodes, peers, until};
 use super::inbound_links::dial_in_nodes;
 use super::stage::{KEY, Stage, run, settings, token_of};
 use super::webhook_server::WebhookServer;
-use crate::auth::ServiceAudience;
+use crate::auth::{ServiceAudience, TokenPolicy};
 use crate::clock::unix_seconds;
 use crate::config::{RestSettings, Settings, WebhookSettings};
 use crate::fleet::Fleet;
@@ -518,6 +519,38 @@ fn a_token_of_one_hub_opens_no_other_and_makes_no_token_for_one() {
         };
         assert_eq!(verify("a&hub=admin").unwrap().id.as_deref(), Some("root"));
         assert!(verify("admin").is_err() && verify("a").is_err());
+    });
+}
+
+#[test]
+fn a_generated_token_is_good_at_its_hub_alone_and_signed_with_the_key_of_its_caller() {
+    run(async {
+        const APP_KEY: &str = "the key of one app of several";
+        let app_keys = vec![format!("chat={APP_KEY}").parse().unwrap()];
+        let tokens = TokenPolicy { is_required: true, audiences: vec!["ours".into()], ..TokenPolicy::default() };
+        let stage = Stage::with(Settings { app_keys, tokens, ..served() }, 1);
+        let mut app = stage.app("app-1", vec![HubManifest::new("chat", "/chat"), HubManifest::new("admin", "/admin")]);
+        let _links = [app.link().await, app.link().await];
+        let back_end = alone(&stage);
+        for key in [KEY, APP_KEY] {
+            let key = AccessKey::new(key).unwrap();
+            let caller = |hub| {
+                let token = sign_rest_token(&key, hub, unix_seconds() + 60);
+                BackEnd { token, ..back_end.clone() }
+            };
+            let made = caller(Some("chat")).ask("POST", "/:generateToken?userId=ann", "").await;
+            let token = made.body["token"].as_str().unwrap_or_else(|| panic!("{made:?}"));
+            let keys = AccessKeys::new(vec![key.clone()]).unwrap();
+            assert_eq!(
+                access_token::verify(token, &keys, unix_seconds()),
+                Err(AccessTokenError::Audience),
+                "its signer"
+            );
+            let enter = async |hub: &str| Client::upgrade(&stage, &format!("{hub}?access_token={token}")).await.err();
+            assert_eq!([enter("/chat").await, enter("/admin").await], [None, Some(401)]);
+            let at_admin = caller(None).status("HEAD", "/api/hubs/admin/users/ann").await;
+            assert_eq!(at_admin, if key.expose() == KEY { 404 } else { 401 });
+        }
     });
 }
 

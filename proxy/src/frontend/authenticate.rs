@@ -27,7 +27,7 @@ pub(crate) async fn authenticate(
     is_negotiate: bool,
 ) -> Result<(), Response> {
     let settings = hub.settings();
-    let verified = verify_token(endpoint, token(request)).await;
+    let verified = verify_token(endpoint, hub, token(request)).await;
     let granted = if settings.asks_app {
         let user = verified.as_ref().ok().and_then(Option::as_ref);
         let group = route_question(endpoint, hub, request, user)?;

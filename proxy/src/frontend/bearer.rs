@@ -14,11 +14,16 @@ use crate::frontend::endpoint::Endpoint;
 use crate::frontend::plain_response::plain;
 use crate::frontend::request::bearer;
 use crate::frontend::request_query::RequestQuery;
+use crate::upstream::Hub;
 
-/// Verifies the access token of a request, if it has one.
-pub(crate) async fn verify_token(endpoint: &Endpoint, token: Option<String>) -> Result<Option<User>, TokenError> {
+/// Verifies the access token of a request to a hub, if it has one.
+pub(crate) async fn verify_token(
+    endpoint: &Endpoint,
+    hub: &Hub,
+    token: Option<String>,
+) -> Result<Option<User>, TokenError> {
     match token {
-        Some(token) => endpoint.shared.admission.verifier.verify(&token).await.map(Some),
+        Some(token) => endpoint.shared.admission.verifier.verify(&token, hub.name()).await.map(Some),
         None => Ok(None),
     }
 }

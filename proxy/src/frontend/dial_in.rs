@@ -6,7 +6,8 @@
 //!  any  /client/?hub=H            the same
 //! ```
 //!
-//! The token of a client comes with each of its requests, so pages of any origin may send them: no cookie counts here.
+//! The token of a client comes with each of its requests, so pages of any origin may send them. Cookies of a page that
+//! may not connect elsewhere go no further.
 
 use std::sync::Arc;
 
@@ -203,7 +204,10 @@ fn log_refused(endpoint: &Endpoint, request: &Request, refusal: &Response) {
 /// Advice to whoever reads the log of a refusal; an app server shows its user the status only.
 fn hint(status: StatusCode) -> &'static str {
     match status {
-        StatusCode::UNAUTHORIZED => "compare the AccessKey of its connection string with --access-key, and the clocks",
+        StatusCode::UNAUTHORIZED => {
+            "compare the AccessKey of its connection string with --access-key, or with the --app-key of this hub, and the \
+                                     clocks"
+        }
         StatusCode::SERVICE_UNAVAILABLE => {
             "this node knows as many hubs or app servers as it may: --hold-timeout says how \
                                             soon it forgets those that are gone"

@@ -106,7 +106,7 @@ async fn shown_user(
         // The app has decided at negotiate, and may understand tokens that this node doesn't.
         return Ok(None);
     }
-    let shown = verify_token(endpoint, access_token).await.map_err(|error| refuse_token(endpoint, &error))?;
+    let shown = verify_token(endpoint, hub, access_token).await.map_err(|error| refuse_token(endpoint, &error))?;
     let id = shown.as_ref().and_then(|user| user.id.as_ref());
     if (id.is_some() || (is_bound && shown.is_some())) && id != opened.user.as_ref() {
         return Err(plain(StatusCode::UNAUTHORIZED, OTHER_USER));

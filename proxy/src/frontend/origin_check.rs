@@ -1,7 +1,8 @@
 //! Origin check of pages: CORS for requests, and the `Origin` header for upgrades, which CORS does not cover.
 //!
 //! A browser sends cookies with an upgrade that any page asks for. So a page that may connect only because all pages
-//! may does so without cookies: they are removed before any later step.
+//! may does so without cookies: they are removed before any later step. At dial-in any page may connect, by the access
+//! token that it has; with cookies only those that may do so elsewhere, too.
 
 use std::sync::Arc;
 
@@ -13,6 +14,7 @@ use tower_http::cors::{AllowCredentials, AllowHeaders, AllowOrigin, CorsLayer};
 use trunkline_protocol::manifest::NODE_HEADER;
 
 use crate::config::{Origin, OriginPattern, Settings};
+use crate::frontend::request::bearer;
 use crate::frontend::request_extension::ClientScheme;
 use crate::frontend::visitor::is_for_clients;
 use crate::net::address::is_loopback_host;
@@ -85,10 +87,27 @@ pub(crate) fn may_connect(settings: &Settings, request: &mut Request) -> bool {
     match OriginRules::new(settings).judge(origin, request.headers(), request.extensions()) {
         OriginVerdict::TrustedNetworks => true,
         OriginVerdict::WithoutCredentials => {
-            request.headers_mut().remove(COOKIE);
+            drop_credentials(request.headers_mut());
             true
         }
         OriginVerdict::Refused => false,
+    }
+}
+
+/// Removes what a browser adds to the requests of any page, unless the page may connect with it.
+pub(crate) fn drop_foreign_credentials(settings: &Settings, request: &mut Request) {
+    let Some(origin) = request.headers().get(ORIGIN) else { return };
+    let verdict = OriginRules::new(settings).judge(origin, request.headers(), request.extensions());
+    if verdict != OriginVerdict::TrustedNetworks {
+        drop_credentials(request.headers_mut());
+    }
+}
+
+/// Removes cookies and log-ins that a browser keeps. An access token is not one of them: the page has to know it.
+fn drop_credentials(headers: &mut HeaderMap) {
+    headers.remove(COOKIE);
+    if bearer(headers).is_none() {
+        headers.remove(AUTHORIZATION);
     }
 }
 

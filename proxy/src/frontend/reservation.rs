@@ -177,7 +177,7 @@ async fn authorize_again(endpoint: &Endpoint, hub: &Hub, request: &mut Request) 
     if !hub.settings().asks_app {
         return None;
     }
-    let verified = verify_token(endpoint, token(request)).await;
+    let verified = verify_token(endpoint, hub, token(request)).await;
     let known = verified.as_ref().ok().and_then(Option::as_ref);
     let group = route_question(endpoint, hub, request, known).ok()?;
     let group = RouteChoice::group_name(group.as_ref());

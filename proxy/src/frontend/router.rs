@@ -157,7 +157,13 @@ async fn answer(endpoint: &Endpoint, mut request: Request) -> Result<Response, R
     if !methods.contains(request.method()) {
         return Err(not_allowed());
     }
-    let may_connect = visitor.is_some() || origin_check::may_connect(&endpoint.shared.settings, &mut request);
+    let may_connect = match visitor {
+        Some(_) => {
+            origin_check::drop_foreign_credentials(&endpoint.shared.settings, &mut request);
+            true
+        }
+        None => origin_check::may_connect(&endpoint.shared.settings, &mut request),
+    };
     if !may_connect && (is_upgrade || is_of_connection) {
         endpoint.counters.refused_origins.increment();
         return Err(plain(StatusCode::FORBIDDEN, "pages of this origin may not connect: see --allow-origin"));

@@ -60,6 +60,7 @@ impl RuleSet {
             wanted.extend(rule.upstreams.iter().map(|upstream| (group.clone(), upstream.address.clone())));
         }
         hubs.apply_rules(rules);
+        self.shared.admission.signing_keys.set_rules(&rules.app_keys);
         self.wanted.send_replace(wanted);
         for shard in self.shared.shards() {
             shard.post(|state| state.rerouting.reroute(&mut state.core, &mut state.assignments));

@@ -1,4 +1,5 @@
-//! Tokens for clients, so that a back end without an SDK can lead them here.
+//! Tokens for clients, so that a back end without an SDK can lead them here. A token is good for one hub, and signed with
+//! the key of the back end's own.
 
 use axum::Json;
 use axum::response::{IntoResponse, Response};
@@ -7,6 +8,7 @@ use serde_json::json;
 use trunkline_protocol::access_token;
 use trunkline_protocol::dial_in::{CLIENT_PATH, ClientTicket, escaped, sign_client_token};
 
+use super::execution::RestCaller;
 use super::query::RestQuery;
 use super::rest_error::RestError;
 use crate::clock::unix_seconds;
@@ -16,10 +18,10 @@ use crate::shard::Shared;
 /// Answers with a token for a client, and the URL that it is for.
 pub(super) fn answer(
     shared: &Shared,
-    (query, origin): (&RestQuery, &str),
+    (query, caller): (&RestQuery, &RestCaller),
     (hub, name): (&NamedHub, &str),
 ) -> Result<Response, RestError> {
-    let Some(key) = shared.settings.keys.iter().next() else { return Err(RestError::stopping()) };
+    let RestCaller { signer: key, origin } = caller;
     let (now_s, minutes) = (unix_seconds(), query.token_minutes()?);
     let expires_s = now_s.saturating_add(minutes * 60);
     let manifest = hub.here().filter(|hub| !hub.has_dialled_in());
@@ -28,7 +30,9 @@ pub(super) fn answer(
             let user = query.user()?.ok_or_else(|| {
                 RestError::bad_value("userId", "is missing: clients of this hub that are nobody need no token")
             })?;
-            let audiences = shared.settings.tokens.audiences.iter().map(|one| ("aud".to_owned(), one.clone()));
+            let of_hub = client_url(origin, hub.name());
+            let audiences = shared.settings.tokens.audiences.iter().chain([&of_hub]);
+            let audiences = audiences.map(|one| ("aud".to_owned(), one.clone()));
             let issuer = shared.settings.tokens.issuers.first().map(|one| ("iss".to_owned(), one.clone()));
             let names = shared.settings.tokens.user_claims.first().filter(|name| *name != "nameid");
             let named = names.map(|name| (name.clone(), user.to_owned()));
@@ -41,11 +45,16 @@ pub(super) fn answer(
             return Err(RestError::new(StatusCode::NOT_FOUND, "Error.Hub.NotExisted", text));
         }
         None => {
-            let url = format!("{origin}{CLIENT_PATH}?hub={}", escaped(&name.to_ascii_lowercase()));
+            let url = client_url(origin, name);
             let ticket = ClientTicket { user: query.user()?.map(str::to_owned), ..ClientTicket::default() };
             let token = sign_client_token(key, &url, &ticket, now_s, expires_s);
             (url, token)
         }
     };
     Ok(Json(json!({ "token": token, "url": url })).into_response())
+}
+
+/// URL of a hub's clients at dial-in, which is the audience of their tokens wherever they connect.
+fn client_url(origin: &str, hub: &str) -> String {
+    format!("{origin}{CLIENT_PATH}?hub={}", escaped(&hub.to_ascii_lowercase()))
 }

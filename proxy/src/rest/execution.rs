@@ -11,6 +11,7 @@ use http::request::Parts;
 use http::{HeaderName, HeaderValue, StatusCode};
 use serde_json::{Value, json};
 use trunkline_protocol::hub::{HubMessage, HubProtocol, Outcome, next_frame};
+use trunkline_protocol::key::AccessKey;
 use trunkline_protocol::limits::CLIENT_RESULT_TIMEOUT_MS;
 use trunkline_protocol::manifest::EndpointKind;
 use trunkline_protocol::service::{
@@ -43,14 +44,21 @@ pub(super) struct Execution {
     head: Parts,
     query: RestQuery,
     body: Bytes,
-    /// Origin at which the caller reaches this node, such as `https://node.example`.
-    origin: String,
+    caller: RestCaller,
+}
+
+/// Caller of the data plane.
+pub(super) struct RestCaller {
+    /// Key that has signed its token.
+    pub(super) signer: AccessKey,
+    /// Origin at which it reaches this node, such as `https://node.example`.
+    pub(super) origin: String,
 }
 
 impl Execution {
-    pub(super) fn new(shared: Arc<Shared>, fleet: FleetEntry, head: Parts, body: Bytes, origin: String) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, fleet: FleetEntry, head: Parts, body: Bytes, caller: RestCaller) -> Self {
         let query = RestQuery::of(&head.uri);
-        Self { shared, fleet, head, query, body, origin }
+        Self { shared, fleet, head, query, body, caller }
     }
 
     /// Path of the request.
@@ -69,7 +77,7 @@ impl Execution {
             Operation::Send(to) => self.send(&hub, to).await,
             Operation::Close(to) => self.close(&hub, to).await,
             Operation::Exists(who) => self.exists(&hub, who).await,
-            Operation::GenerateToken => client_token::answer(&self.shared, (&self.query, &self.origin), (&hub, &name)),
+            Operation::GenerateToken => client_token::answer(&self.shared, (&self.query, &self.caller), (&hub, &name)),
             Operation::Invoke { connection } => self.invoke(&hub, &connection).await,
             Operation::Execute => self.execute(&hub).await,
             Operation::SendItem { connection, stream } => self.send_item(&hub, &connection, &stream).await,
@@ -80,7 +88,7 @@ impl Execution {
             }
             Operation::Refresh { connection } => self.refresh(&hub, connection).await,
             Operation::ListMembers { group } => {
-                let url = format!("{}{}", self.origin, self.path());
+                let url = format!("{}{}", self.caller.origin, self.path());
                 member_list::answer(&self.fleet, (&self.query, &url), (&hub, &group)).await
             }
             Operation::Join { group, connection } => {

@@ -6,6 +6,7 @@ use trunkline_protocol::key::AccessKeyError;
 
 use super::pattern::PatternError;
 use super::text_place::TextPlace;
+use crate::auth::AppKeyError;
 
 /// Error for rules that can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -99,6 +100,8 @@ pub(crate) enum RuleProblem {
     NamedFileTooLarge { key: &'static str, most: usize },
     #[error("{key}: {source}")]
     Key { key: &'static str, source: AccessKeyError },
+    #[error("the key of app {app:?}: {source}")]
+    AppKey { app: String, source: AppKeyError },
 }
 
 impl RuleProblem {

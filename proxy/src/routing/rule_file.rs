@@ -1,13 +1,16 @@
-//! Rules in a configuration file: its tables `groups`, `routes`, `messages`, `mirrors` and `methods`.
+//! Rules in a configuration file: its tables `groups`, `routes`, `messages`, `mirrors` and `methods`, and the keys of
+//! apps in `app-keys`.
 //!
 //! All other keys are flags, which the command line's own reader checks.
 
+mod app_key_entry;
 mod bounded_file;
 mod condition_entry;
 mod group_entry;
 mod label;
 mod message_entry;
 mod route_entry;
+mod secret_entry;
 mod toml_value;
 
 use std::path::Path;
@@ -22,7 +25,7 @@ use label::Labels;
 use toml_value::TomlValue;
 
 /// Keys of the file that hold rules.
-pub const RULE_TABLES: [&str; 5] = ["groups", "routes", "messages", "mirrors", "methods"];
+pub const RULE_TABLES: [&str; 6] = ["groups", "routes", "messages", "mirrors", "methods", "app-keys"];
 
 /// Maximum number of rules of a kind. They are tried one after the other.
 const RULES_MAX: usize = 1000;
@@ -74,6 +77,7 @@ fn ruleset(text: &str) -> Result<Ruleset, Fault> {
         messages: rules(value("messages"), |value, labels| message_entry::message(value, labels, &mut known))?,
         mirrors: rules(value("mirrors"), |value, labels| message_entry::mirror(value, labels, &known))?,
         methods: rules(value("methods"), message_entry::method)?,
+        app_keys: app_key_entry::app_keys(value("app-keys"))?,
     })
 }
 

@@ -9,6 +9,7 @@ use super::message_rule::MessageRule;
 use super::method_rule::MethodRule;
 use super::mirror_rule::MirrorRule;
 use super::route_rule::RouteRule;
+use crate::auth::AppKey;
 use crate::metrics::RuleCounters;
 use crate::net::address::Address;
 
@@ -23,6 +24,8 @@ pub struct Ruleset {
     pub(crate) messages: Vec<MessageRule>,
     pub(crate) methods: Vec<MethodRule>,
     pub(crate) mirrors: Vec<MirrorRule>,
+    /// Keys of apps, each good for its hubs alone.
+    pub(crate) app_keys: Vec<AppKey>,
 }
 
 impl Ruleset {
@@ -38,7 +41,9 @@ impl Ruleset {
         let routes = self.routes.iter().map(ToString::to_string);
         let messages = self.messages.iter().map(ToString::to_string);
         let mirrors = self.mirrors.iter().map(ToString::to_string);
-        groups.chain(routes).chain(messages).chain(mirrors).chain(self.methods.iter().map(ToString::to_string))
+        let app_keys = self.app_keys.iter().map(ToString::to_string);
+        let methods = self.methods.iter().map(ToString::to_string);
+        groups.chain(routes).chain(messages).chain(mirrors).chain(methods).chain(app_keys)
     }
 
     /// Whether there are app servers to dial that may serve clients.
@@ -51,6 +56,12 @@ impl Ruleset {
     pub fn keyless_upstreams(&self) -> impl Iterator<Item = (&str, &Address)> {
         let keyless = self.groups.iter().filter(|group| group.keys.is_none());
         keyless.flat_map(|group| group.upstreams.iter().map(|upstream| (&*group.name, &upstream.address)))
+    }
+
+    /// Keys of apps that the file gives.
+    #[must_use]
+    pub fn app_keys(&self) -> &[AppKey] {
+        &self.app_keys
     }
 
     /// Whether a group gets copies alone.

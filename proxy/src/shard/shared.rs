@@ -26,7 +26,7 @@ use super::other_nodes::{NoOtherNodes, OtherNodes};
 use super::own_interest::OwnInterest;
 use super::route_table::RouteTable;
 use super::user_group::{MembershipNews, TooManyMemberships, UserGroups};
-use crate::auth::{ServiceVerifier, Verifier};
+use crate::auth::{ServiceVerifier, SigningKeys, Verifier};
 use crate::config::Settings;
 use crate::limits::LimitCounters;
 use crate::metrics::{Counters, RestCounters};
@@ -73,6 +73,8 @@ pub(crate) struct AnnouncedMove {
 /// Admission of clients and callers: what a request needs before it is a connection.
 #[derive(Debug)]
 pub(crate) struct Admission {
+    /// Secrets that sign tokens for this node.
+    pub signing_keys: Arc<SigningKeys>,
     pub verifier: Verifier,
     /// Verifier of the tokens of dial-in.
     pub service_verifier: ServiceVerifier,
@@ -421,10 +423,12 @@ impl Shared {
 
 impl Admission {
     fn new(settings: &Settings, issuers: Connector) -> Self {
-        let (keys, tokens) = (&settings.keys, &settings.tokens);
+        let (keys, tokens) = (SigningKeys::new(&settings.keys, &settings.app_keys), &settings.tokens);
+        keys.set_rules(&settings.rules.app_keys);
         Self {
-            verifier: Verifier::new(tokens.clone(), keys, issuers),
-            service_verifier: ServiceVerifier::new(keys, tokens.clock_skew_s, tokens.max_bytes),
+            verifier: Verifier::new(tokens.clone(), keys.clone(), issuers),
+            service_verifier: ServiceVerifier::new(keys.clone(), tokens.clock_skew_s, tokens.max_bytes),
+            signing_keys: keys,
             http_transports: HttpTransports::default(),
             carried_gets: Arc::default(),
             restore_queries: RestoreQueries::default(),

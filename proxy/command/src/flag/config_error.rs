@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use trunkline_protocol::development_key::DevelopmentKeyError;
 use trunkline_protocol::key::AccessKeyError;
 use trunkline_proxy::OriginError;
-use trunkline_proxy::parts::{AmbiguousHeaders, NetworkError, PathPrefixError};
+use trunkline_proxy::parts::{
+    AmbiguousHeaders, AppKeyError, AppKeyFileError, NetworkError, PathPrefixError, WebhookSecretError,
+};
 
 use super::admin_args::AdminArgsError;
 use super::advertised_address::AdvertiseError;
@@ -31,8 +33,21 @@ pub enum ConfigError {
     NoUpstream,
     #[error("--upstream-webhook {value:?}: {problem}")]
     Webhook { value: String, problem: String },
+    #[error("--webhook-secret{place}: {source}")]
+    WebhookSecret { place: String, source: WebhookSecretError },
+    #[error("--webhook-secret-file {path} can't be read ({source})")]
+    WebhookSecretFile { path: PathBuf, source: std::io::Error },
     #[error("--access-key: {0}")]
     Key(#[from] AccessKeyError),
+    #[error("--app-key: {0}")]
+    AppKey(AppKeyError),
+    #[error(transparent)]
+    AppKeyFile(#[from] AppKeyFileError),
+    #[error(
+        "apps have keys of their own, so the fleet needs one, too: make it with `trunkline token key` and give it to the \
+         nodes alone by --access-key-file or TRUNKLINE_ACCESS_KEY"
+    )]
+    AppKeysAlone,
     #[error("--access-key-file {path} can't be read ({source})")]
     KeyFile { path: PathBuf, source: std::io::Error },
     #[error(

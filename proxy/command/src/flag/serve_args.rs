@@ -8,17 +8,20 @@ use std::thread::available_parallelism;
 use std::time::Duration;
 
 use clap::Args;
+use tracing::warn;
+use trunkline_protocol::key::AccessKeys;
 use trunkline_protocol::limits::LINK_FRAME_MAX_BYTES;
 use trunkline_proxy::parts::{
-    Address, DrainSettings, FrontendLimits, GroupLimits, HostPattern, HostRules, HttpTransportSettings, LinkSettings,
-    MESSAGE_MAX_BYTES, NEGOTIATE_TIMEOUT, OutboxLimits, PathPrefix, RehomeSettings, RelaySettings, RestSettings,
-    Ruleset, TlsListener, TrustedHeaders, TrustedNetworks, WebhookSettings, random_node_name,
+    Address, AppKey, DrainSettings, FrontendLimits, GroupLimits, HostPattern, HostRules, HttpTransportSettings,
+    LinkSettings, MESSAGE_MAX_BYTES, NEGOTIATE_TIMEOUT, OutboxLimits, PathPrefix, RehomeSettings, RelaySettings,
+    RestSettings, Ruleset, TlsListener, TrustedHeaders, TrustedNetworks, WebhookSettings, random_node_name,
 };
 use trunkline_proxy::{Config, OriginPattern, Resolver, Settings};
 
 use super::access_key_args::AccessKeyArgs;
 use super::admin_args::AdminArgs;
 use super::advertised_address::advertised_address;
+use super::app_key_args::AppKeyArgs;
 use super::config_error::ConfigError;
 use super::log_args::LogArgs;
 use super::otlp_args::OtlpArgs;
@@ -31,6 +34,7 @@ use super::token_args::TokenArgs;
 use super::trust_args::TrustArgs;
 use super::value_parser::{bytes, bytes_text, seconds};
 use super::webhook_args::WebhookArgs;
+use crate::logging::LOG_TARGET;
 use crate::quantity::duration_text;
 
 /// Room in a link frame around a client's message.
@@ -106,6 +110,9 @@ pub struct ServeArgs {
 
     #[command(flatten)]
     pub(crate) access_keys: AccessKeyArgs,
+
+    #[command(flatten)]
+    pub(crate) app_keys: AppKeyArgs,
 
     /// Where other nodes reach this one: a host and a port, or `https://` and these where that port speaks TLS.
     /// [default: the listen address, or where that is every address of the machine, the one from which an app server is
@@ -263,6 +270,7 @@ impl TryFrom<ServeArgs> for Config {
         let (resolve_interval, upstream_tls) = (args.resolve_interval, (&args.tls).into());
         let (shards, drain) = (args.shards.unwrap_or_else(one_per_core), args.drain.0);
         let (rules_file, otlp) = (args.config.clone(), args.otlp.settings()?);
+        let app_key_sources = args.app_keys.sources()?;
         let settings = settings(args, &addresses)?;
         Ok(Self {
             listen: addresses.listen,
@@ -278,6 +286,7 @@ impl TryFrom<ServeArgs> for Config {
             drain,
             otlp,
             rules_file,
+            app_key_sources,
             settings,
         })
     }
@@ -288,12 +297,19 @@ fn settings(args: ServeArgs, addresses: &NodeAddresses) -> Result<Settings, Conf
     if !serves_itself && args.access_keys.keys()?.is_none() {
         return Err(ConfigError::NoUpstream);
     }
+    let app_keys = args.app_keys.sources()?.read()?;
+    let has_app_keys = !app_keys.is_empty() || !addresses.rules.app_keys().is_empty();
+    if has_app_keys && args.access_keys.keys()?.is_none() {
+        return Err(ConfigError::AppKeysAlone);
+    }
     let (keys, is_development) = args.access_keys.keys_or_development(&addresses.remote())?;
+    warn_of_typed(&keys, app_keys.iter().chain(addresses.rules.app_keys()));
     let trusted = TrustedNetworks::try_from(&args.trust).map_err(ConfigError::Trust)?;
     let knows_balancers = !trusted.is_empty();
     Ok(Settings {
         node: node_name(args.node_name)?,
         keys,
+        app_keys,
         is_development,
         accepts_dial_in: !is_development,
         has_upstreams: addresses.has_upstreams(),
@@ -322,6 +338,19 @@ fn settings(args: ServeArgs, addresses: &NodeAddresses) -> Result<Settings, Conf
         sampling: args.otlp.sampling()?,
         rules: addresses.rules.clone(),
     })
+}
+
+/// Warns of keys that somebody has typed: whoever has a token of any client can try guesses against it.
+fn warn_of_typed<'a>(keys: &AccessKeys, apps: impl Iterator<Item = &'a AppKey>) {
+    let of_fleet = keys.iter().map(|key| (key, "the access key".to_owned()));
+    let of_apps = apps.map(|app| (app.key(), format!("the key of app {}", app.name())));
+    for (_, name) in of_fleet.chain(of_apps).filter(|(key, _)| key.looks_typed()) {
+        warn!(
+            target: LOG_TARGET,
+            "{name} looks as if somebody has typed it: each token that it signs lets its bearer try guesses; \
+             `trunkline token key` makes one that can't be guessed"
+        );
+    }
 }
 
 fn one_per_core() -> u16 {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use trunkline_protocol::key::{AccessKey, AccessKeys};
 
-use super::bounded_file::read_beyond;
+use super::secret_entry::secrets;
 use super::toml_value::{TomlTable, TomlValue};
 use crate::net::address::Address;
 use crate::routing::group_rule::{DEFAULT_GROUP, DefaultGroup, GroupRule, WeightedUpstream};
@@ -19,11 +19,8 @@ const GROUPS_MAX: usize = 100;
 /// Maximum number of upstreams of a group, and of weights. A name stands for any number of app servers.
 const UPSTREAMS_MAX: usize = 1000;
 
-/// Maximum number of access keys, key files and CA files of a group. A change of keys needs two.
-const KEYS_MAX: usize = 16;
-
-/// Maximum size of a file with an access key.
-const KEY_FILE_MAX_BYTES: usize = 4096;
+/// Maximum number of CA files of a group.
+const ROOTS_MAX: usize = 16;
 
 /// Maximum length of the names of groups and rules, which are labels of metrics.
 pub(super) const NAME_MAX_BYTES: usize = 64;
@@ -167,21 +164,9 @@ fn pool_size(table: &mut TomlTable<'_>) -> Result<Option<usize>, Fault> {
 
 fn keys(table: &mut TomlTable<'_>) -> Result<Option<AccessKeys>, Fault> {
     let mut keys = Vec::new();
-    let mut add = |value: &TomlValue<'_>, text: &str| {
-        let refused = |source| value.fault(RuleProblem::Key { key: value.key, source });
-        AccessKey::new(text).map(|key| keys.push(key)).map_err(refused)
-    };
-    for item in table.take("access-key").map(|value| value.items(KEYS_MAX)).transpose()?.unwrap_or_default() {
-        add(&item, item.text()?)?;
-    }
-    for item in table.take("access-key-file").map(|value| value.items(KEYS_MAX)).transpose()?.unwrap_or_default() {
-        let path = PathBuf::from(item.text()?);
-        let unread = |source| item.fault(RuleProblem::File { key: item.key, path: path.clone(), source });
-        let text = read_beyond(&path, KEY_FILE_MAX_BYTES).map_err(unread)?;
-        if text.len() > KEY_FILE_MAX_BYTES {
-            return Err(item.fault(RuleProblem::NamedFileTooLarge { key: item.key, most: KEY_FILE_MAX_BYTES }));
-        }
-        add(&item, &text)?;
+    for (item, text) in secrets(table, "access-key", "access-key-file")? {
+        let refused = |source| item.fault(RuleProblem::Key { key: item.key, source });
+        keys.push(AccessKey::new(&text).map_err(refused)?);
     }
     let at = table.at;
     let keys = (!keys.is_empty()).then(|| AccessKeys::new(keys)).transpose();
@@ -189,7 +174,7 @@ fn keys(table: &mut TomlTable<'_>) -> Result<Option<AccessKeys>, Fault> {
 }
 
 fn paths(value: &TomlValue<'_>) -> Result<Vec<PathBuf>, Fault> {
-    value.items(KEYS_MAX)?.iter().map(|item| item.text().map(Into::into)).collect()
+    value.items(ROOTS_MAX)?.iter().map(|item| item.text().map(Into::into)).collect()
 }
 
 fn identity(table: &mut TomlTable<'_>) -> Result<Option<(PathBuf, PathBuf)>, Fault> {

@@ -1,0 +1,76 @@
+//! Flags of apps' keys, for a fleet that serves more than one app.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use trunkline_proxy::parts::AppKeySources;
+
+use super::config_error::ConfigError;
+
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct AppKeyArgs {
+    /// A key for one app of several, so that none of them needs `--access-key`: `NAME=KEY;HUB;HUB`, where a `*` at the
+    /// end of a hub stands for whatever follows. It opens dial-in, REST and clients' tokens of these hubs, and nothing
+    /// else; `trunkline token key --app NAME` makes one. Without hubs it is for the hub NAME, and for those of the
+    /// application NAME (`NAME_*`). May be given several times, also with the same name: so a key is changed without a
+    /// gap. The file of `--config` may have tables `[app-keys.NAME]` in its place.
+    #[arg(
+        long = "app-key",
+        env = "TRUNKLINE_APP_KEY",
+        value_name = "NAME=KEY",
+        value_delimiter = ',',
+        hide_env_values = true
+    )]
+    pub app_keys: Vec<String>,
+
+    /// A file with keys of apps, one `NAME=KEY;HUB;HUB` on each line. May be given several times.
+    #[arg(long = "app-key-file", env = "TRUNKLINE_APP_KEY_FILE", value_name = "FILE", value_delimiter = ',')]
+    pub app_key_files: Vec<PathBuf>,
+}
+
+impl AppKeyArgs {
+    /// Returns the keys that were given, and the files that are to be read.
+    pub(super) fn sources(&self) -> Result<AppKeySources, ConfigError> {
+        let typed = self.app_keys.iter().filter(|text| !text.trim().is_empty());
+        let typed = typed.map(|text| text.parse().map_err(ConfigError::AppKey)).collect::<Result<_, _>>()?;
+        Ok(AppKeySources { typed, files: self.app_key_files.clone() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use trunkline_proxy::parts::AppKey;
+
+    fn keys(args: &AppKeyArgs) -> Result<Vec<AppKey>, String> {
+        let read = |sources: AppKeySources| sources.read().map_err(|error| error.to_string());
+        args.sources().map_err(|error| error.to_string()).and_then(read)
+    }
+
+    const KEY: &str = "0123456789abcdefgh";
+
+    #[test]
+    fn keys_of_apps_come_from_flags_and_from_lines_of_files() {
+        let path = std::env::temp_dir().join(format!("trunkline-app-keys-{}", std::process::id()));
+        std::fs::write(&path, format!("# Ours.\norders={KEY}\n")).unwrap();
+        let args =
+            AppKeyArgs { app_keys: vec![String::new(), format!("shop={KEY};cart")], app_key_files: vec![path.clone()] };
+        let names: Vec<_> = keys(&args).unwrap().iter().map(ToString::to_string).collect();
+        std::fs::write(&path, "orders=short").unwrap();
+        let problem = keys(&args).unwrap_err();
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(names, ["app key shop: hubs cart", "app key orders: hubs orders, orders_*"]);
+        let expected = format!("--app-key-file {}, line 1: access key has 5 bytes", path.display());
+        assert!(problem.starts_with(&expected), "{problem}");
+    }
+
+    #[test]
+    fn a_bad_key_is_refused_and_not_shown() {
+        let args = AppKeyArgs { app_keys: vec![format!("{KEY}+/==")], app_key_files: Vec::new() };
+        let problem = keys(&args).unwrap_err();
+        assert!(problem.starts_with("--app-key: ") && !problem.contains(KEY), "{problem}");
+        let args = AppKeyArgs { app_keys: Vec::new(), app_key_files: vec!["no-such-file".into()] };
+        let problem = keys(&args).unwrap_err();
+        assert!(problem.starts_with("--app-key-file no-such-file can't be read"), "{problem}");
+    }
+}

@@ -1,0 +1,197 @@
+//! Keys of apps: each opens the hubs that it names for one app, and nothing else.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use trunkline_protocol::key::{AccessKey, AccessKeyError};
+
+/// Maximum length of the name of an app, and of a hub.
+const NAME_MAX_BYTES: usize = 256;
+
+/// Character at the end of a name that stands for whatever follows.
+const STAR: char = '*';
+
+/// Error of a text that is no key of an app. The key is in none.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum AppKeyError {
+    /// The text has no key.
+    #[error("is no `NAME=KEY` or `NAME=KEY;HUB;HUB`, such as `shop=…;shop;orders`")]
+    NoPair,
+    /// The app has no name that could be shown.
+    #[error("has no name of an app before its `=`: a name has 1 to {NAME_MAX_BYTES} letters, digits, `-`, `_` and `.`")]
+    Name,
+    /// A hub has no name.
+    #[error(
+        "names a hub {0:?}; a name has 1 to {NAME_MAX_BYTES} bytes, and a `*` at its end stands for whatever follows"
+    )]
+    Hub(String),
+    /// The key can't be used.
+    #[error("{0}")]
+    Key(AccessKeyError),
+}
+
+/// Hubs for which a key is good: names, and beginnings of names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct HubScope(Arc<[Box<str>]>);
+
+impl HubScope {
+    /// Checks the names of hubs. Without any, the app's own name is the hub and the application before hubs' names, as
+    /// Azure's SDK joins them.
+    ///
+    /// # Errors
+    /// When a name is none.
+    pub(crate) fn new<'a>(app: &str, hubs: impl IntoIterator<Item = &'a str>) -> Result<Self, AppKeyError> {
+        let is_name = |hub: &str| {
+            let plain = hub.strip_suffix(STAR).unwrap_or(hub);
+            (1..=NAME_MAX_BYTES).contains(&hub.len()) && !plain.contains(STAR) && !hub.contains(char::is_control)
+        };
+        let mut names = Vec::new();
+        for hub in hubs {
+            if !is_name(hub) {
+                return Err(AppKeyError::Hub(hub.to_owned()));
+            }
+            names.push(hub.to_ascii_lowercase().into());
+        }
+        if names.is_empty() {
+            let app = app.to_ascii_lowercase();
+            names = vec![app.as_str().into(), format!("{app}_{STAR}").into()];
+        }
+        Ok(Self(names.into()))
+    }
+
+    /// Whether a hub is among them; case does not count.
+    #[must_use]
+    pub(crate) fn holds(&self, hub: &str) -> bool {
+        let hub = hub.to_ascii_lowercase();
+        self.0.iter().any(|name| match name.strip_suffix(STAR) {
+            Some(beginning) => hub.starts_with(beginning),
+            None => **name == *hub,
+        })
+    }
+}
+
+impl fmt::Display for HubScope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.join(", "))
+    }
+}
+
+/// Key of an app. Two of one name are both good: so a key is changed without a gap.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AppKey {
+    pub(crate) name: Arc<str>,
+    pub(crate) key: AccessKey,
+    pub(crate) hubs: HubScope,
+}
+
+impl AppKey {
+    /// Checks the parts of an app's key.
+    ///
+    /// # Errors
+    /// When a part makes no sense.
+    pub(crate) fn new<'a>(name: &str, key: &str, hubs: impl IntoIterator<Item = &'a str>) -> Result<Self, AppKeyError> {
+        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+        if !(1..=NAME_MAX_BYTES).contains(&name.len()) || !name.bytes().all(is_plain) {
+            return Err(AppKeyError::Name);
+        }
+        let key = AccessKey::new(key).map_err(AppKeyError::Key)?;
+        Ok(Self { name: name.into(), key, hubs: HubScope::new(name, hubs)? })
+    }
+
+    /// Reads the lines of a file, one key each; empty lines and those that begin with `#` count for nothing.
+    ///
+    /// # Errors
+    /// When a line is no key of an app, with its number.
+    pub fn lines(text: &str) -> Result<Vec<Self>, (usize, AppKeyError)> {
+        let lines = (1..).zip(text.lines().map(str::trim));
+        let lines = lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
+        lines.map(|(number, line)| line.parse().map_err(|problem| (number, problem))).collect()
+    }
+
+    /// Name of the app.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The secret itself.
+    #[must_use]
+    pub fn key(&self) -> &AccessKey {
+        &self.key
+    }
+}
+
+impl fmt::Display for AppKey {
+    /// Writes all of it but the key.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "app key {}: hubs {}", self.name, self.hubs)
+    }
+}
+
+impl FromStr for AppKey {
+    type Err = AppKeyError;
+
+    fn from_str(text: &str) -> Result<Self, AppKeyError> {
+        let (name, rest) = text.split_once('=').ok_or(AppKeyError::NoPair)?;
+        let mut parts = rest.split(';').map(str::trim);
+        let key = parts.next().filter(|key| !key.is_empty()).ok_or(AppKeyError::NoPair)?;
+        Self::new(name.trim(), key, parts.filter(|hub| !hub.is_empty()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: &str = "0123456789abcdef0123==";
+
+    fn key(text: &str) -> Result<AppKey, String> {
+        text.replace("KEY", KEY).parse::<AppKey>().map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_key_is_for_the_hubs_that_it_names_or_for_those_of_the_name_of_its_app() {
+        let holds = |text: &str, hub: &str| key(text).unwrap().hubs.holds(hub);
+        for hub in ["shop", "Shop", "shop_chat", "SHOP_chat"] {
+            assert!(holds("Shop=KEY", hub), "{hub}");
+        }
+        for hub in ["shops", "shop-chat", "orders", "", "xshop"] {
+            assert!(!holds("shop=KEY", hub), "{hub}");
+        }
+        let text = " shop = KEY ; orders; cart* ;";
+        assert!(holds(text, "Orders") && holds(text, "cart") && holds(text, "carts"));
+        assert!(!holds(text, "shop") && !holds(text, "orders_1") && !holds(text, "a_cart"));
+        assert!(holds("ops=KEY;*", "any"));
+        assert_eq!(key(text).unwrap().key.expose(), KEY, "equals signs are a part of it");
+    }
+
+    #[test]
+    fn a_text_that_is_no_key_of_an_app_is_refused_without_showing_the_key() {
+        for (text, words) in [
+            ("shop", "is no `NAME=KEY`"),
+            ("shop=", "is no `NAME=KEY`"),
+            ("=KEY", "has no name of an app"),
+            ("a b=KEY", "has no name of an app"),
+            ("shop=KEY;a*b", "a hub \"a*b\""),
+            ("shop=short;orders", "access key has 5 bytes, at least 16"),
+        ] {
+            let problem = key(text).unwrap_err();
+            assert!(problem.contains(words) && !problem.contains(KEY), "{text}: {problem}");
+        }
+        let shown = format!("{} {:?}", key("shop=KEY").unwrap(), key("shop=KEY").unwrap());
+        assert!(shown.starts_with("app key shop: hubs shop, shop_* ") && !shown.contains(KEY), "{shown}");
+    }
+
+    #[test]
+    fn a_file_has_a_key_on_each_line() {
+        let text = format!("# Apps.\n\nshop={KEY};shop;orders\r\n  news = {KEY}\n");
+        let keys = AppKey::lines(&text).unwrap();
+        assert_eq!(
+            keys.iter().map(|key| key.to_string()).collect::<Vec<_>>(),
+            ["app key shop: hubs shop, orders", "app key news: hubs news, news_*"]
+        );
+        assert_eq!(AppKey::lines("\nshop").unwrap_err(), (2, AppKeyError::NoPair));
+    }
+}

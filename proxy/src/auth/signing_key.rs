@@ -1,0 +1,97 @@
+//! Secrets that sign tokens for this node: the keys of the fleet, good for every hub, and those of apps, each for its own.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arc_swap::{ArcSwap, Guard};
+use jsonwebtoken::DecodingKey;
+use trunkline_protocol::key::{AccessKey, AccessKeys};
+
+use super::app_key::{AppKey, HubScope};
+use super::key::VerifyingKey;
+
+/// Secret that signs tokens, in the forms that verifying needs.
+pub(crate) struct SigningKey {
+    pub key: AccessKey,
+    /// Hubs for which it is good; `None` for all.
+    hubs: Option<HubScope>,
+    /// For tokens of users, by HS256 alone.
+    pub of_users: VerifyingKey,
+    /// For tokens of dial-in and of the data plane.
+    pub of_service: DecodingKey,
+}
+
+impl SigningKey {
+    fn new(key: &AccessKey, hubs: Option<HubScope>) -> Option<Self> {
+        let of_users = VerifyingKey::from_secret(key.expose()).ok()?;
+        let of_service = DecodingKey::from_secret(key.expose().as_bytes());
+        Some(Self { key: key.clone(), hubs, of_users, of_service })
+    }
+
+    /// Whether it is good for a hub; without a name, for all hubs.
+    #[must_use]
+    pub(crate) fn is_for(&self, hub: Option<&str>) -> bool {
+        self.hubs.as_ref().is_none_or(|hubs| hub.is_some_and(|hub| hubs.holds(hub)))
+    }
+}
+
+impl fmt::Debug for SigningKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SigningKey(secret, {:?})", self.hubs)
+    }
+}
+
+/// Places that keys come from.
+#[derive(Debug)]
+struct KeySources {
+    fleet: AccessKeys,
+    /// Apps' keys of flags, and of the files that flags name.
+    of_flags: Vec<AppKey>,
+    /// Apps' keys of the configuration file.
+    of_rules: Vec<AppKey>,
+}
+
+/// Keys in force. Who reads them never waits; they change when files are read anew.
+#[derive(Debug)]
+pub(crate) struct SigningKeys {
+    in_force: ArcSwap<Vec<SigningKey>>,
+    sources: Mutex<KeySources>,
+}
+
+impl SigningKeys {
+    #[must_use]
+    pub(crate) fn new(fleet: &AccessKeys, of_flags: &[AppKey]) -> Arc<Self> {
+        let sources = KeySources { fleet: fleet.clone(), of_flags: of_flags.to_vec(), of_rules: Vec::new() };
+        Arc::new(Self { in_force: ArcSwap::from_pointee(sources.keys()), sources: Mutex::new(sources) })
+    }
+
+    /// Puts the apps' keys of the configuration file in force, in place of those that were there.
+    pub(crate) fn set_rules(&self, keys: &[AppKey]) {
+        self.change(|sources| sources.of_rules = keys.to_vec());
+    }
+
+    /// Puts the apps' keys of flags and their files in force, in place of those that were there.
+    pub(crate) fn set_flags(&self, keys: &[AppKey]) {
+        self.change(|sources| sources.of_flags = keys.to_vec());
+    }
+
+    /// Keys in force, those of the fleet first.
+    #[must_use]
+    pub(crate) fn load(&self) -> Guard<Arc<Vec<SigningKey>>> {
+        self.in_force.load()
+    }
+
+    fn change(&self, change: impl FnOnce(&mut KeySources)) {
+        let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut sources);
+        self.in_force.store(Arc::new(sources.keys()));
+    }
+}
+
+impl KeySources {
+    fn keys(&self) -> Vec<SigningKey> {
+        let fleet = self.fleet.iter().filter_map(|key| SigningKey::new(key, None));
+        let apps = self.of_flags.iter().chain(&self.of_rules);
+        fleet.chain(apps.filter_map(|app| SigningKey::new(&app.key, Some(app.hubs.clone())))).collect()
+    }
+}

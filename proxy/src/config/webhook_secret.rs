@@ -1,0 +1,76 @@
+//! Secrets that sign the requests of webhooks, in place of the access key.
+
+use std::str::FromStr;
+
+use trunkline_protocol::key::{AccessKey, AccessKeyError};
+
+use crate::routing::Pattern;
+
+/// Secret of the webhooks of some hubs. Several of one hub all sign: so a secret is changed without a gap.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WebhookSecret {
+    hubs: Pattern,
+    secret: AccessKey,
+}
+
+/// Error of a text that is no secret of a webhook. The secret is in none.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum WebhookSecretError {
+    /// The text has no hub or no secret.
+    #[error("is no `HUB=SECRET`, such as `chat=…`, or `*=…` for all hubs with webhooks")]
+    NoPair,
+    /// The secret could be guessed.
+    #[error("its secret is too short: {0}")]
+    Secret(AccessKeyError),
+}
+
+impl WebhookSecret {
+    /// Reads the lines of a file, one secret each; empty lines and those that begin with `#` count for nothing.
+    ///
+    /// # Errors
+    /// When a line is no secret of a webhook, with its number.
+    pub fn lines(text: &str) -> Result<Vec<Self>, (usize, WebhookSecretError)> {
+        let lines = (1..).zip(text.lines().map(str::trim));
+        let lines = lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
+        lines.map(|(number, line)| line.parse().map_err(|problem| (number, problem))).collect()
+    }
+
+    /// The secret itself, if it is for this hub, whose name is in small letters.
+    #[must_use]
+    pub(crate) fn of(&self, hub: &str) -> Option<&AccessKey> {
+        self.hubs.matches(hub).then_some(&self.secret)
+    }
+}
+
+impl FromStr for WebhookSecret {
+    type Err = WebhookSecretError;
+
+    fn from_str(text: &str) -> Result<Self, WebhookSecretError> {
+        let (hubs, secret) = text.split_once('=').ok_or(WebhookSecretError::NoPair)?;
+        let hubs = Pattern::new(&hubs.trim().to_ascii_lowercase()).map_err(|_| WebhookSecretError::NoPair)?;
+        Ok(Self { hubs, secret: AccessKey::new(secret).map_err(WebhookSecretError::Secret)? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_is_for_the_hubs_that_it_names() {
+        let secrets = WebhookSecret::lines("# Ours.\nChat = 0123456789abcdef==\n\nshop_*=fedcba9876543210\n").unwrap();
+        let of = |hub: &str| secrets.iter().filter_map(|one| one.of(hub)).map(AccessKey::expose).collect::<Vec<_>>();
+        assert_eq!(of("chat"), ["0123456789abcdef=="]);
+        assert_eq!(of("shop_news"), ["fedcba9876543210"]);
+        assert!(of("news").is_empty());
+    }
+
+    #[test]
+    fn a_text_that_is_none_is_refused_and_not_shown() {
+        for (text, line) in [("0123456789abcdef", 1), ("\n=0123456789abcdef", 2), ("a=b\nc=0123456789abcdef", 1)] {
+            let (number, problem) = WebhookSecret::lines(text).unwrap_err();
+            assert_eq!(number, line, "{text}");
+            assert!(!problem.to_string().contains("0123456789abcdef"), "{problem}");
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! Separation of hubs: what a page's cookies, a token or a key of one app are good for at another.
+
+use trunkline_protocol::access_token;
+use trunkline_protocol::key::AccessKey;
+use trunkline_protocol::manifest::HubManifest;
+use trunkline_protocol::service::{OpenConnection, ServiceMessage};
+
+use super::client::{Client, JSON_HANDSHAKE, Received};
+use super::fleet_nodes::FleetNode;
+use super::http::exchange;
+use super::inbound_links::{DialInLink, HUB, ONE, dial_in_nodes, token};
+use super::stage::{KEY, Stage, run, settings};
+use crate::auth::TokenPolicy;
+use crate::clock::unix_seconds;
+use crate::config::Settings;
+
+const APP_KEY: &str = "the key of one app of several";
+
+const VICTIM: [(&str, &str); 3] =
+    [("cookie", "session=victim"), ("authorization", "Basic dmljdGltOng="), ("x-asrs-user-id", "admin")];
+
+/// Connects a client with these headers, and returns what the app server gets to know of it.
+async fn opened(node: &FleetNode, link: &mut DialInLink, headers: &[(&'static str, &str)]) -> OpenConnection {
+    let target = format!("/client/{HUB}&access_token={}", token("client", "ann"));
+    let mut client = Client::upgrade_with(node.stage.dial(), &target, headers).await.unwrap();
+    client.send(JSON_HANDSHAKE).await;
+    assert_eq!(client.next().await, Received::Text("{}".into()));
+    let ServiceMessage::OpenConnection(open) = link.next().await else { panic!("no opening") };
+    client.close().await;
+    let ServiceMessage::CloseConnection(_) = link.next().await else { panic!("no end") };
+    open
+}
+
+#[test]
+fn a_page_that_may_not_connect_elsewhere_comes_to_dial_in_without_the_visitors_credentials() {
+    run(async {
+        let (_network, nodes) = dial_in_nodes(1).await;
+        let mut link = DialInLink::open(&nodes[0], "home_1", ONE).await;
+        for (origin, keeps) in [
+            (Some("https://evil.example"), false),
+            (Some("null"), false),
+            (Some("http://node.example"), true),
+            (None, true),
+        ] {
+            let headers: Vec<_> = VICTIM.into_iter().chain(origin.map(|origin| ("origin", origin))).collect();
+            let open = opened(&nodes[0], &mut link, &headers).await;
+            let has = |wanted: &str| open.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case(wanted));
+            assert_eq!([has("cookie"), has("authorization")], [keeps; 2], "{origin:?}");
+            assert!(has("x-app") && !has("x-asrs-user-id"), "{origin:?}: {:?}", open.headers);
+        }
+    });
+}
+
+/// A node with two hubs of apps that it dials, and an app's key for one of them.
+fn two_hubs() -> Settings {
+    Settings {
+        app_keys: vec![format!("chat={APP_KEY}").parse().unwrap()],
+        tokens: TokenPolicy { is_required: true, ..TokenPolicy::default() },
+        accepts_dial_in: true,
+        ..settings()
+    }
+}
+
+fn hubs() -> Vec<HubManifest> {
+    vec![HubManifest::new("chat", "/chat"), HubManifest::new("admin", "/admin")]
+}
+
+/// Status of a negotiation with an access token.
+async fn enter(stage: &Stage, hub: &str, token: &str) -> u16 {
+    let target = format!("{hub}/negotiate?negotiateVersion=1&access_token={token}");
+    exchange(stage, "POST", &target, "").await.0.as_u16()
+}
+
+fn user_token(key: &str, audience: Option<&str>) -> String {
+    let audience: Vec<_> = audience.map(|audience| ("aud".to_owned(), audience.to_owned())).into_iter().collect();
+    access_token::sign(&AccessKey::new(key).unwrap(), "ann", &audience, unix_seconds() + 60)
+}
+
+#[test]
+fn a_token_for_the_clients_of_one_hub_or_for_rest_is_no_log_in_at_another_hub() {
+    run(async {
+        let stage = Stage::with(two_hubs(), 1);
+        let mut app = stage.app("app-1", hubs());
+        let _links = [app.link().await, app.link().await];
+        for (audience, statuses) in [
+            (None, [200, 200]),
+            (Some("an audience of the app"), [200, 200]),
+            (Some("http://node.example/client/?hub=chat"), [200, 401]),
+            (Some("http://node.example/client/?hub=shop"), [401, 401]),
+            (Some("http://node.example/api/"), [401, 401]),
+            (Some("http://node.example/server?hub=chat"), [401, 401]),
+        ] {
+            let token = user_token(KEY, audience);
+            let found = [enter(&stage, "/chat", &token).await, enter(&stage, "/admin", &token).await];
+            assert_eq!(found, statuses, "{audience:?}");
+        }
+    });
+}
+
+#[test]
+fn the_key_of_an_app_opens_its_hub_and_no_other() {
+    run(async {
+        let stage = Stage::with(two_hubs(), 1);
+        let mut app = stage.app("app-1", hubs());
+        let _links = [app.link().await, app.link().await];
+        let token = user_token(APP_KEY, None);
+        assert_eq!([enter(&stage, "/chat", &token).await, enter(&stage, "/admin", &token).await], [200, 401]);
+        for (hub, is_in) in [("chat", true), ("chat_room", true), ("admin", false)] {
+            let audience = format!("http://node.example/client/?hub={hub}");
+            let target = format!("/client/negotiate?hub={hub}&access_token={}", user_token(APP_KEY, Some(&audience)));
+            // Without an app server of that hub whoever is let in gets no further.
+            assert_eq!(exchange(&stage, "POST", &target, "").await.0 != 401, is_in, "{hub}");
+        }
+        stage.shared.admission.signing_keys.set_flags(&[]);
+        assert_eq!(enter(&stage, "/chat", &token).await, 401, "it was taken away");
+    });
+}

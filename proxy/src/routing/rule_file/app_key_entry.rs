@@ -1,0 +1,79 @@
+//! Tables `[app-keys.NAME]`: keys of apps, and the hubs that they open.
+
+use super::secret_entry::secrets;
+use super::toml_value::{TomlTable, TomlValue};
+use crate::auth::AppKey;
+use crate::routing::rule_error::{Fault, RuleProblem};
+
+/// Maximum number of apps with keys of their own. A token that names no key is tried with all keys of its hub.
+const APPS_MAX: usize = 1000;
+
+/// Maximum number of hubs of a key. A `*` at the end of a name stands for any number.
+const HUBS_MAX: usize = 100;
+
+/// Reads the table `app-keys`.
+pub(super) fn app_keys(value: Option<TomlValue<'_>>) -> Result<Vec<AppKey>, Fault> {
+    let mut keys = Vec::new();
+    for (name, _, value) in value.map(|value| value.entries(APPS_MAX)).transpose()?.unwrap_or_default() {
+        let mut table = TomlTable::new("an app's key", &value)?;
+        let hubs = table.take("hubs").map(|value| value.items(HUBS_MAX)).transpose()?.unwrap_or_default();
+        let hubs = hubs.iter().map(TomlValue::text).collect::<Result<Vec<_>, _>>()?;
+        let secrets = secrets(&mut table, "key", "key-file")?;
+        if secrets.is_empty() {
+            let advice = "give `key-file`, or `key`; `trunkline token key --app NAME` makes one";
+            return Err(table.fault(RuleProblem::Missing { table: "an app's key", key: "key-file", advice }));
+        }
+        for (item, text) in secrets {
+            let key = AppKey::new(name, &text, hubs.iter().copied());
+            keys.push(key.map_err(|source| item.fault(RuleProblem::AppKey { app: name.to_owned(), source }))?);
+        }
+        table.finish()?;
+    }
+    Ok(keys)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::routing::Ruleset;
+
+    const KEY: &str = "0123456789abcdef";
+
+    fn problem(text: &str) -> String {
+        Ruleset::parse(text).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn an_app_has_keys_of_its_own_for_the_hubs_that_it_names() {
+        let path = std::env::temp_dir().join(format!("trunkline-app-key-{}", std::process::id()));
+        std::fs::write(&path, format!("{KEY}-in-a-file\n")).unwrap();
+        let text = format!(
+            "[app-keys.shop]\nkey-file = {path:?}\nkey = \"{KEY}-old\"\nhubs = [\"shop\", \"orders*\"]\n[app-keys.news]\nkey = \"{KEY}\""
+        );
+        let keys = Ruleset::parse(&text).unwrap().app_keys;
+        std::fs::remove_file(&path).unwrap();
+        let shown: Vec<_> = keys.iter().map(|key| format!("{key} {}", key.key().expose())).collect();
+        assert_eq!(
+            shown,
+            [
+                format!("app key shop: hubs shop, orders* {KEY}-old"),
+                format!("app key shop: hubs shop, orders* {KEY}-in-a-file"),
+                format!("app key news: hubs news, news_* {KEY}"),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_table_that_makes_no_key_is_refused_with_its_place() {
+        for (text, words) in [
+            ("[app-keys.shop]\nhubs = \"shop\"", "an app's key has no key-file"),
+            ("[app-keys.shop]\nkey = \"short\"", "line 2, column 7: the key of app \"shop\": access key has 5 bytes"),
+            ("[app-keys.shop]\nkey-fil = \"x\"\nkey = \"0123456789abcdef\"", "is \"key-file\" meant?"),
+            ("[app-keys.shop]\nkey-file = \"no-such-file\"", "key-file no-such-file can't be read"),
+            ("[app-keys.\"a b\"]\nkey = \"0123456789abcdef\"", "the key of app \"a b\": has no name of an app"),
+            ("[app-key.shop]\nkey = \"0123456789abcdef\"", "is \"app-keys\" meant?"),
+        ] {
+            let found = problem(text);
+            assert!(found.contains(words) && !found.contains(KEY), "{found}");
+        }
+    }
+}
