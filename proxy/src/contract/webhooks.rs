@@ -79,6 +79,25 @@ async fn until(is_so: impl Fn() -> bool) {
 }
 
 #[test]
+fn a_hub_with_secrets_of_its_own_signs_with_them_and_not_with_the_access_key() {
+    run(async {
+        let network = MemoryNetwork::default();
+        let secrets =
+            ["chat=the first secret of a hub", "other=a secret of other hubs", "ch*=the second secret of a hub"];
+        let secrets = secrets.map(|text| text.parse().unwrap()).into();
+        let secret = stage(&network, WebhookSettings { secrets, ..plain() });
+        let mut server = WebhookServer::listen(&network, APP);
+        let client = connect(&secret, "/chat").await;
+        let connected = server.next().await;
+        // With the time, and with neither the access key nor the secret of other hubs.
+        let count = |name: &str| connected.header(name).split(',').count();
+        assert_eq!([count("x-asrs-signature"), count("x-trunkline-signature")], [2, 3]);
+        connected.answer(200, "");
+        client.close().await;
+    });
+}
+
+#[test]
 fn a_server_is_told_of_a_client_from_its_beginning_to_its_end() {
     run(async {
         let (stage, mut server) = start();
@@ -94,6 +113,8 @@ fn a_server_is_told_of_a_client_from_its_beginning_to_its_end() {
         assert_eq!(connected.header("x-asrs-client-query"), "?color=r%20d");
         let signature = connected.header("x-asrs-signature").to_owned();
         assert!(signature.starts_with("sha256=") && signature.len() == 71, "{signature}");
+        let signed = connected.header("x-trunkline-signature").to_owned();
+        assert!(signed.starts_with("t=") && !signed.contains(&signature), "{signed}");
         let claims: Vec<_> = connected.head.headers.get_all("x-asrs-user-claims").iter().collect();
         assert!(claims.iter().all(|claim| !claim.to_str().unwrap().starts_with("asrs.")), "{claims:?}");
         connected.answer(200, "");
@@ -104,6 +125,7 @@ fn a_server_is_told_of_a_client_from_its_beginning_to_its_end() {
         assert_eq!(said.text(), "{\"type\":1,\"invocationId\":\"7\",\"target\":\"Say\",\"arguments\":[]}");
         assert_eq!([said.header("x-asrs-connection-id"), said.header("x-asrs-signature")], [&*id, &*signature]);
         assert_eq!([said.header("x-asrs-category"), said.header("x-asrs-event")], ["messages", "Say"]);
+        assert_ne!(said.header("x-trunkline-signature"), signed, "another body and another event");
         said.answer(200, "{\"type\":3,\"invocationId\":\"7\",\"result\":[1]}\u{1e}");
         assert_eq!(client.text().await, "{\"type\":3,\"invocationId\":\"7\",\"result\":[1]}");
 

@@ -14,8 +14,10 @@ use tokio::time::{Instant, sleep};
 use super::answer::{self, Reply, ReplyError, WebhookAnswer};
 use super::client_fact::header_text;
 use super::far_end::Post;
+use super::signature::{signatures, signed_request};
 use super::webhook_event::EventKind;
 use super::webhook_hub::{RequestPermit, WebhookHub};
+use crate::clock::unix_seconds;
 use crate::net::http_client::{HttpClient, HttpError};
 
 /// Pauses before further attempts of a request. All of them are within the time of one.
@@ -35,6 +37,12 @@ const SIGNATURE: HeaderName = HeaderName::from_static("x-asrs-signature");
 
 /// Number of an event among those of its connection: an attempt that is made once more has the same.
 const EVENT_NUMBER: HeaderName = HeaderName::from_static("x-trunkline-event-number");
+
+/// Signature of the whole request, beside Azure's.
+const SIGNED_REQUEST: HeaderName = HeaderName::from_static("x-trunkline-signature");
+
+/// Headers whose values are signed, in this order. The query is the client's own word.
+const SIGNED: [HeaderName; 7] = [CONNECTION_ID, HUB, CATEGORY, EVENT, EVENT_NUMBER, USER_ID, USER_CLAIMS];
 
 /// Courier of the events of one link.
 #[derive(Debug, Clone)]
@@ -105,7 +113,7 @@ impl Courier {
         head.insert(HUB, header_text(self.hub.name()));
         head.insert(CATEGORY, HeaderValue::from_static(event.kind.category()));
         head.insert(EVENT, header_text(&event.name));
-        head.insert(SIGNATURE, self.hub.signature(connection_id));
+        head.insert(SIGNATURE, signature_value(&signatures(self.hub.secrets(), connection_id.as_bytes())));
         head.insert(EVENT_NUMBER, event.number.into());
         for (name, value) in [(USER_ID, &facts.user), (CLIENT_QUERY, &facts.query)] {
             head.extend(value.clone().map(|value| (name, value)));
@@ -113,8 +121,14 @@ impl Courier {
         for claim in &facts.claims {
             head.append(USER_CLAIMS, claim.clone());
         }
+        let signed = signed_request(self.hub.secrets(), unix_seconds(), (&head, &SIGNED), &event.body);
+        head.insert(SIGNED_REQUEST, signature_value(&signed));
         head
     }
+}
+
+fn signature_value(text: &str) -> HeaderValue {
+    HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static(""))
 }
 
 /// Whether a further attempt does no harm. A call is made once at most, so only if nothing of it was sent; what a

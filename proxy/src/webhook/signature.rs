@@ -1,20 +1,45 @@
-//! Signature of a request: proof for a back end that it comes from a holder of the access key.
+//! Signatures of a request: proof for a back end that it comes from a holder of its secret.
+//!
+//! Azure's signature is of the connection id alone, so whoever has seen one could post any event of that connection.
+//! Ours is of the time, of what the headers say and of the body.
 
 use hmac::{Hmac, KeyInit, Mac};
+use http::HeaderMap;
+use http::header::HeaderName;
 use sha2::Sha256;
-use trunkline_protocol::key::{AccessKey, AccessKeys};
+use trunkline_protocol::key::AccessKey;
 
-/// Signs the id of a connection with each key: a back end that has any of them finds its own among these.
+/// Signs a text with each key: a back end that has any of them finds its own among these.
 #[must_use]
-pub(super) fn signatures(keys: &AccessKeys, connection_id: &str) -> String {
-    let all: Vec<_> = keys.iter().map(|key| signature(key, connection_id)).collect();
+pub(super) fn signatures(keys: &[AccessKey], text: &[u8]) -> String {
+    let all: Vec<_> = keys.iter().map(|key| signature(key, text)).collect();
     all.join(",")
 }
 
+/// Signs a request at a time: the time, the values of these headers and the body, with a line end between each two.
+#[must_use]
+pub(super) fn signed_request(
+    keys: &[AccessKey],
+    now_s: u64,
+    (head, names): (&HeaderMap, &[HeaderName]),
+    body: &[u8],
+) -> String {
+    let mut text = now_s.to_string().into_bytes();
+    for name in names {
+        let values: Vec<_> = head.get_all(name).iter().map(http::HeaderValue::as_bytes).collect();
+        text.push(b'\n');
+        // As recipients join the lines of a header.
+        text.extend(values.join(b", ".as_slice()));
+    }
+    text.push(b'\n');
+    text.extend(body);
+    format!("t={now_s},{}", signatures(keys, &text))
+}
+
 #[expect(clippy::expect_used, reason = "HMAC takes keys of any length")]
-fn signature(key: &AccessKey, text: &str) -> String {
+fn signature(key: &AccessKey, text: &[u8]) -> String {
     let mut mac = Hmac::<Sha256>::new_from_slice(key.expose().as_bytes()).expect("a key of any length will do");
-    mac.update(text.as_bytes());
+    mac.update(text);
     let digest = mac.finalize().into_bytes();
     let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
     format!("sha256={hex}")
@@ -22,15 +47,32 @@ fn signature(key: &AccessKey, text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderValue;
+
     use super::*;
+
+    fn keys() -> [AccessKey; 2] {
+        ["the first key of them", "the second key of them"].map(|key| AccessKey::new(key).unwrap())
+    }
 
     #[test]
     fn each_key_signs_as_other_tools_do() {
-        let keys = ["the first key of them", "the second key of them"].map(|key| AccessKey::new(key).unwrap());
-        let keys = AccessKeys::new(keys.into()).unwrap();
         // By `printf connection-1 | openssl dgst -sha256 -hmac KEY`.
         let expected = "sha256=e5a08efedc68c522be1d3271fe2f8475fcd4e4d0ca14527c548fb1442f9dd9cb,\
                         sha256=0c4574f4bfcd173823033972e74eb4df4afe9a8f876533e653800a4423f2ffb4";
-        assert_eq!(signatures(&keys, "connection-1"), expected);
+        assert_eq!(signatures(&keys(), b"connection-1"), expected);
+    }
+
+    #[test]
+    fn a_request_is_signed_with_its_time_its_headers_and_its_body() {
+        let names = ["x-id", "x-claim", "x-none"].map(HeaderName::from_static);
+        let mut head = HeaderMap::new();
+        head.insert("x-id", HeaderValue::from_static("connection-1"));
+        head.append("x-claim", HeaderValue::from_static("role: a"));
+        head.append("x-claim", HeaderValue::from_static("role: b"));
+        let [key, _] = keys();
+        let signed = signed_request(&[key.clone()], 1_700_000_000, (&head, &names), b"{}");
+        let text = b"1700000000\nconnection-1\nrole: a, role: b\n\n{}";
+        assert_eq!(signed, format!("t=1700000000,{}", signatures(&[key], text)));
     }
 }

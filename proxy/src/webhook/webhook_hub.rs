@@ -2,14 +2,12 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use http::HeaderValue;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 use tracing::warn;
-use trunkline_protocol::key::AccessKeys;
+use trunkline_protocol::key::{AccessKey, AccessKeys};
 
 use super::backlog::Backlog;
-use super::signature::signatures;
 use crate::config::{UrlTemplate, WebhookConnecting, WebhookSettings};
 use crate::limits::WarningBrake;
 use crate::metrics::WebhookCounters;
@@ -22,6 +20,8 @@ pub(crate) struct WebhookHub {
     name: String,
     template: UrlTemplate,
     terms: Arc<WebhookTerms>,
+    /// Secrets that sign its requests.
+    secrets: Vec<AccessKey>,
     /// Requests that may begin for this hub.
     room: Semaphore,
     counters: Arc<WebhookCounters>,
@@ -32,7 +32,7 @@ pub(crate) struct WebhookHub {
 #[derive(Debug)]
 pub(super) struct WebhookTerms {
     pub(super) settings: WebhookSettings,
-    /// Keys that sign requests.
+    /// Keys that sign requests of hubs without secrets of their own.
     pub(super) keys: AccessKeys,
     pub(super) connector: Connector,
     /// Requests that may begin at this node.
@@ -56,7 +56,11 @@ impl WebhookHub {
         counters: Arc<WebhookCounters>,
     ) -> Self {
         let room = Semaphore::new(terms.settings.in_flight_max.get().min(Semaphore::MAX_PERMITS));
-        Self { name: name.to_owned(), template, terms, room, counters, warnings: Mutex::default() }
+        let mut secrets: Vec<_> = terms.settings.secrets_of(name).cloned().collect();
+        if secrets.is_empty() {
+            secrets.extend(terms.keys.iter().cloned());
+        }
+        Self { name: name.to_owned(), template, terms, secrets, room, counters, warnings: Mutex::default() }
     }
 
     #[must_use]
@@ -107,11 +111,10 @@ impl WebhookHub {
         HttpClient::new(self.terms.connector.for_clients(), self.settings().connect_timeout)
     }
 
-    /// Signatures of a connection's requests.
+    /// Secrets that sign its requests.
     #[must_use]
-    pub(super) fn signature(&self, connection_id: &str) -> HeaderValue {
-        let text = signatures(&self.terms.keys, connection_id);
-        HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static(""))
+    pub(super) fn secrets(&self) -> &[AccessKey] {
+        &self.secrets
     }
 
     /// Waits until a request may begin: the links of a hub in turn, and each hub in its own room first, so that one

@@ -1,7 +1,9 @@
-//! Flags of webhooks: URLs that hubs have in place of app servers.
+//! Flags of webhooks: URLs that hubs have in place of app servers, and what signs their requests.
+
+use std::path::PathBuf;
 
 use clap::Args;
-use trunkline_proxy::parts::{WebhookConnecting, WebhookRule, WebhookSettings};
+use trunkline_proxy::parts::{WebhookConnecting, WebhookRule, WebhookSecret, WebhookSettings};
 
 use super::config_error::ConfigError;
 use super::settings_flag::Flags;
@@ -21,6 +23,27 @@ pub(crate) struct WebhookArgs {
     )]
     pub upstream_webhooks: Vec<String>,
 
+    /// A secret that signs the requests of a hub's webhook in place of the access key, so that its back end needs no
+    /// other: `HUB=SECRET`, where `*` in the hub stands for any characters. May be given several times; of one hub all
+    /// sign, so a secret is changed without a gap.
+    #[arg(
+        long = "webhook-secret",
+        env = "TRUNKLINE_WEBHOOK_SECRET",
+        value_name = "HUB=SECRET",
+        value_delimiter = ',',
+        hide_env_values = true
+    )]
+    pub webhook_secrets: Vec<String>,
+
+    /// A file with secrets of webhooks, one `HUB=SECRET` on each line. May be given several times.
+    #[arg(
+        long = "webhook-secret-file",
+        env = "TRUNKLINE_WEBHOOK_SECRET_FILE",
+        value_name = "FILE",
+        value_delimiter = ','
+    )]
+    pub webhook_secret_files: Vec<PathBuf>,
+
     /// Ask the webhook about each client before it is let in: the event `connect`. Any answer but 2xx refuses the
     /// client.
     #[arg(long, env = "TRUNKLINE_WEBHOOK_CONNECT")]
@@ -36,6 +59,7 @@ impl TryFrom<&WebhookArgs> for WebhookSettings {
     fn try_from(args: &WebhookArgs) -> Result<Self, ConfigError> {
         Ok(Self {
             rules: args.upstream_webhooks.iter().map(|text| rule(text)).collect::<Result<_, _>>()?,
+            secrets: secrets(args)?,
             connecting: if args.webhook_connect { WebhookConnecting::Asked } else { WebhookConnecting::Open },
             ..args.settings.0.clone()
         })
@@ -46,4 +70,18 @@ fn rule(value: &str) -> Result<WebhookRule, ConfigError> {
     let shown = value.split('?').next().unwrap_or_default().to_owned();
     let rule = value.parse::<WebhookRule>();
     rule.map_err(|problem| ConfigError::Webhook { value: shown, problem: problem.to_string() })
+}
+
+fn secrets(args: &WebhookArgs) -> Result<Vec<WebhookSecret>, ConfigError> {
+    let typed = args.webhook_secrets.iter().filter(|text| !text.trim().is_empty());
+    let bad = |place: String, source| ConfigError::WebhookSecret { place, source };
+    let mut secrets =
+        typed.map(|text| text.parse().map_err(|source| bad(String::new(), source))).collect::<Result<Vec<_>, _>>()?;
+    for path in &args.webhook_secret_files {
+        let unread = |source| ConfigError::WebhookSecretFile { path: path.clone(), source };
+        let text = std::fs::read_to_string(path).map_err(unread)?;
+        let lines = WebhookSecret::lines(&text);
+        secrets.extend(lines.map_err(|(line, source)| bad(format!("-file {}, line {line}", path.display()), source))?);
+    }
+    Ok(secrets)
 }
