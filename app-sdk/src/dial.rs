@@ -13,9 +13,11 @@
 mod dial_error;
 mod dialled_service;
 mod pool_pings;
+mod protection;
 mod server_pool;
 mod tls;
 mod upgrade;
 
 pub(crate) use dialled_service::DialledService;
+pub(crate) use protection::PlainHttp;
 pub(crate) use server_pool::{PoolParts, ServerPool};

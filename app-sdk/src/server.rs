@@ -36,6 +36,7 @@ use trunkline_protocol::id::random_id;
 use trunkline_protocol::manifest::{EndpointKind, HubManifest, Manifest};
 use trunkline_protocol::wire::{CHANNEL_PATH, LINK_PATH, MANIFEST_PATH, NEGOTIATE_PATH};
 
+use crate::dial::PlainHttp;
 use crate::dispatch::Dispatcher;
 use crate::error::BuildError;
 use crate::hub::{BuiltHub, Hub};
@@ -89,6 +90,7 @@ pub struct Server {
     negotiators: BTreeMap<String, MethodRouter>,
     keys: Vec<String>,
     services: Vec<ConnectionString>,
+    plain_http: PlainHttp,
     server_connections: u32,
     outbox_max_bytes: usize,
     shutdown_timeout: Duration,
@@ -120,6 +122,7 @@ impl Server {
             negotiators: BTreeMap::new(),
             keys: Vec::new(),
             services: Vec::new(),
+            plain_http: PlainHttp::OnThisMachine,
             server_connections: SERVER_CONNECTIONS,
             outbox_max_bytes: LINK_OUTBOX_MAX_BYTES,
             shutdown_timeout: SHUTDOWN_TIMEOUT,
@@ -182,8 +185,10 @@ impl Server {
     /// SignalR itself. It is for app servers that nobody can reach, because they are behind NAT or a firewall.
     ///
     /// The connection string is the one that the service's own page or operator gives, and that Azure's SDK for .NET
-    /// takes: `Endpoint=http://HOST;Port=PORT;AccessKey=KEY;Version=1.0;`. For an `https` endpoint the crate needs the
-    /// feature `tls`.
+    /// takes: `Endpoint=https://HOST;Port=PORT;AccessKey=KEY;Version=1.0;`. For an `https` endpoint the crate needs the
+    /// feature `tls`. Over `http` to another machine both ends prove to each other that they have the key and encrypt
+    /// with it, as proxies and app servers always do; a service that can't, as Azure's, is not spoken to, unless
+    /// [`allow_plain_http`](Self::allow_plain_http) allows it.
     ///
     /// The router then answers `POST {hub}/negotiate` of each hub: the user of the access token, or
     /// [`Hub::on_negotiate`](crate::Hub::on_negotiate), decides as ever, and the client is led to the service. Pages
@@ -218,6 +223,14 @@ impl Server {
             Ok(service) => self.services.push(service),
             Err(error) => self.error = self.error.or(Some(BuildError::ConnectionString(error))),
         }
+        self
+    }
+
+    /// Allows plain HTTP to services on other machines that are [dialled](Self::dial) by `http` URLs: whoever is on the
+    /// way, or answers at the address, can then read and forge what this app server and its clients say. The
+    /// environment variable `TRUNKLINE_DIAL_PLAIN_HTTP=true` does the same.
+    pub fn allow_plain_http(mut self) -> Self {
+        self.plain_http = PlainHttp::Anywhere;
         self
     }
 
@@ -368,7 +381,12 @@ impl Server {
         let router: Router = Router::new().route(CHANNEL_PATH, get(channel::channel)).with_state(route);
         let router = match self.services.is_empty() {
             true => router,
-            false => router.merge(dialled::start(&self.core, ready, self.services, self.server_connections)?),
+            false => router.merge(dialled::start(
+                &self.core,
+                ready,
+                (self.services, self.plain_http),
+                self.server_connections,
+            )?),
         };
         #[cfg(feature = "embedded")]
         let router = match self.node.is_embedded {

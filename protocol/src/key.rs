@@ -75,6 +75,8 @@ pub enum FarEnd {
     AppServer,
     /// A node, which another one dials.
     Node,
+    /// A node at which an app server dials in, with the key of the fleet or of its app.
+    DialIn,
 }
 
 impl FarEnd {
@@ -84,6 +86,7 @@ impl FarEnd {
         match self {
             FarEnd::AppServer => b"trunkline 1 channel to an app server",
             FarEnd::Node => b"trunkline 1 channel to a node",
+            FarEnd::DialIn => b"trunkline 1 channel to dial-in",
         }
     }
 }

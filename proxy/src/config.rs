@@ -121,6 +121,8 @@ pub struct Settings {
     pub is_development: bool,
     /// Whether app servers may dial in, and clients may come by dial-in.
     pub accepts_dial_in: bool,
+    /// Whether links of app servers that dial in from other machines have to be encrypted.
+    pub needs_encrypted_dial_in: bool,
     /// Whether there are app servers to dial.
     pub has_upstreams: bool,
     /// Address at which other nodes reach this one; `None` if they can't.
@@ -183,6 +185,7 @@ impl Settings {
             app_keys: Vec::new(),
             is_development,
             accepts_dial_in: false,
+            needs_encrypted_dial_in: false,
             has_upstreams: true,
             advertise: None,
             tokens: TokenPolicy::default(),

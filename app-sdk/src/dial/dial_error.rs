@@ -3,6 +3,7 @@
 use std::io;
 
 use http::StatusCode;
+use trunkline_protocol::key::AccessKeyError;
 
 /// Longest part of a service's answer that the log repeats.
 const ANSWER_MAX_BYTES: usize = 200;
@@ -10,6 +11,8 @@ const ANSWER_MAX_BYTES: usize = 200;
 /// Reason why the TLS of a service can't be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum TlsError {
+    #[error("the access key of the connection string can't be used: {0}")]
+    Key(AccessKeyError),
     #[cfg(not(feature = "tls"))]
     #[error("an https endpoint needs the feature `tls` of the crate `trunkline`")]
     NoFeature,
@@ -49,6 +52,10 @@ pub(super) enum DialError {
         "{authority} speaks no HTTP that could become a WebSocket ({problem}): is it rightly http, and not https, in the connection string?"
     )]
     NoWebSocket { authority: String, problem: String },
+    #[error(
+        "{authority} opens no encrypted channel ({problem}). Over http:// the access key proves both ends, and nothing is said without that: is AccessKey the node's own key, or that of this app (--app-key)? For a service that is no Trunkline node, or stands behind a path, write https://; where nobody else can be on the way, allow plain HTTP by `Server::allow_plain_http` or TRUNKLINE_DIAL_PLAIN_HTTP=true"
+    )]
+    NoChannel { authority: String, problem: String },
     #[error("the service refuses the server connection: {0}")]
     Refused(String),
     #[error("the server connection broke off at its handshake: {0}")]

@@ -7,13 +7,13 @@ use std::time::{Duration, SystemTime};
 
 use form_urlencoded::byte_serialize;
 use trunkline_protocol::dial_in::{
-    CLIENT_PATH, ClientTicket, ConnectionString, ORIGINAL_PATH_PARAMETER, REQUEST_ID_PARAMETER, ServiceScheme,
-    client_audience, server_audience, sign_client_token, sign_server_token,
+    CLIENT_PATH, ClientTicket, ConnectionString, ORIGINAL_PATH_PARAMETER, REQUEST_ID_PARAMETER, client_audience,
+    server_audience, sign_client_token, sign_server_token,
 };
 use trunkline_protocol::unix_time::unix_seconds;
 
 use super::dial_error::{DialError, TlsError};
-use super::tls::Encryption;
+use super::protection::{PlainHttp, Protection};
 use crate::sync::lock;
 
 /// Lifetime of a token, as in Azure's SDK: long enough for clocks that differ, and a client comes with it at once.
@@ -23,7 +23,7 @@ const TOKEN_LIFETIME: Duration = Duration::from_secs(3600);
 pub(crate) struct DialledService {
     name: Arc<str>,
     place: ConnectionString,
-    pub(super) encryption: Option<Encryption>,
+    pub(super) protection: Protection,
     /// Id of this app server, the same for all its server connections.
     pub(super) server_id: Arc<str>,
     /// The present problem of each hub, so that each is logged once.
@@ -31,18 +31,15 @@ pub(crate) struct DialledService {
 }
 
 impl DialledService {
-    /// Reads what TLS needs.
+    /// Reads what encryption needs.
     ///
     /// # Errors
     /// When the service wants TLS, and that can't be.
-    pub(crate) fn new(place: ConnectionString, server_id: Arc<str>) -> Result<Self, TlsError> {
+    pub(crate) fn new(place: ConnectionString, plain_http: PlainHttp, server_id: Arc<str>) -> Result<Self, TlsError> {
         let url = place.server_endpoint();
-        let encryption = match url.scheme() {
-            ServiceScheme::Http => None,
-            ServiceScheme::Https => Some(Encryption::new(url.bare_host())?),
-        };
+        let protection = Protection::new(url, place.access_key(), plain_http)?;
         let name = format!("{}{}", url.authority(), url.path()).into();
-        Ok(Self { name, place, encryption, server_id, problems: Mutex::default() })
+        Ok(Self { name, place, protection, server_id, problems: Mutex::default() })
     }
 
     /// Name of the service for logs: host, port and path.
@@ -121,7 +118,7 @@ mod tests {
     use super::*;
 
     fn service(text: &str) -> DialledService {
-        DialledService::new(text.parse().unwrap(), "server".into()).unwrap()
+        DialledService::new(text.parse().unwrap(), PlainHttp::OnThisMachine, "server".into()).unwrap()
     }
 
     #[test]

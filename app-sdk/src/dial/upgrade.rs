@@ -1,10 +1,9 @@
-//! Upgrade of one server connection: TCP, perhaps TLS, the WebSocket, and the handshake of the service protocol.
+//! Upgrade of one server connection: TCP, TLS or a channel, the WebSocket, and the handshake of the service protocol.
 
 use std::time::Duration;
 
 use http::HeaderValue;
 use http::header::{AUTHORIZATION, HeaderName};
-use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::handshake::client::Request;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
@@ -19,7 +18,7 @@ use trunkline_protocol::service::{LinkKind, Role};
 
 use super::dial_error::DialError;
 use super::dialled_service::{DialledService, encoded};
-use crate::link::{AppSocket, DialledSocket, DialledStream, LinkSocket};
+use crate::link::{AppSocket, DialledSocket, LinkSocket};
 
 /// Time for the upgrade; the handshake behind it has its own.
 const UPGRADE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -66,15 +65,7 @@ impl DialledService {
         let url = self.place().server_endpoint();
         let authority = url.authority();
         let request = self.request(hub, wanted)?;
-        let tcp = TcpStream::connect((url.bare_host(), url.port()))
-            .await
-            .map_err(|source| DialError::Unreachable { authority: authority.clone(), source })?;
-        // Small messages must not wait for full packets.
-        let _ = tcp.set_nodelay(true);
-        let stream: Box<dyn DialledStream> = match &self.encryption {
-            None => Box::new(tcp),
-            Some(encryption) => encryption.encrypt(tcp).await?,
-        };
+        let stream = self.protection.connect(url).await?;
         let config = WebSocketConfig::default()
             .max_message_size(Some(MESSAGE_MAX_BYTES))
             .max_frame_size(Some(MESSAGE_MAX_BYTES))
@@ -137,9 +128,10 @@ fn random_guid() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dial::PlainHttp;
 
     fn request(place: &str, wanted: Wanted<'_>) -> Request {
-        let service = DialledService::new(place.parse().unwrap(), "server-1".into()).unwrap();
+        let service = DialledService::new(place.parse().unwrap(), PlainHttp::OnThisMachine, "server-1".into()).unwrap();
         service.request("chat", wanted).unwrap()
     }
 

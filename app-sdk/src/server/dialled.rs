@@ -13,7 +13,7 @@ use trunkline_protocol::wire::NEGOTIATE_SUFFIX;
 
 use super::server_core::{ReadyServer, ServerCore};
 use super::service_negotiation::{NegotiationRoute, negotiate};
-use crate::dial::{DialledService, PoolParts, ServerPool};
+use crate::dial::{DialledService, PlainHttp, PoolParts, ServerPool};
 use crate::endpoint::Endpoint;
 use crate::error::BuildError;
 
@@ -22,11 +22,11 @@ use crate::error::BuildError;
 pub(super) fn start(
     core: &Arc<ServerCore>,
     ready: &ReadyServer,
-    places: Vec<ConnectionString>,
+    (places, plain_http): (Vec<ConnectionString>, PlainHttp),
     connections: u32,
 ) -> Result<Router, BuildError> {
     Handle::try_current().map_err(|_| BuildError::NoRuntime)?;
-    let services = services(core, places)?;
+    let services = services(core, places, plain_http.or_by_environment())?;
     let (mut router, mut all) = (Router::new(), Vec::new());
     for manifest in ready.manifest.hubs.iter().filter(|hub| hub.kind == EndpointKind::Hub) {
         let Some(dispatcher) = core.hub(&manifest.name) else { continue };
@@ -63,10 +63,14 @@ pub(super) fn start(
     Ok(router)
 }
 
-fn services(core: &ServerCore, places: Vec<ConnectionString>) -> Result<Vec<Arc<DialledService>>, BuildError> {
+fn services(
+    core: &ServerCore,
+    places: Vec<ConnectionString>,
+    plain_http: PlainHttp,
+) -> Result<Vec<Arc<DialledService>>, BuildError> {
     let mut services: Vec<Arc<DialledService>> = Vec::new();
     for place in places {
-        let service = DialledService::new(place, Arc::clone(&core.instance))
+        let service = DialledService::new(place, plain_http, Arc::clone(&core.instance))
             .map_err(|error| BuildError::Tls(error.to_string()))?;
         if services.iter().any(|known| known.name() == service.name()) {
             return Err(BuildError::DuplicateService(service.name().to_string()));

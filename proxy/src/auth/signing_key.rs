@@ -55,6 +55,8 @@ struct KeySources {
 #[derive(Debug)]
 pub(crate) struct SigningKeys {
     in_force: ArcSwap<Vec<SigningKey>>,
+    /// All of them, for channels of app servers that dial in.
+    of_channels: ArcSwap<AccessKeys>,
     sources: Mutex<KeySources>,
 }
 
@@ -62,7 +64,12 @@ impl SigningKeys {
     #[must_use]
     pub(crate) fn new(fleet: &AccessKeys, of_flags: &[AppKey]) -> Arc<Self> {
         let sources = KeySources { fleet: fleet.clone(), of_flags: of_flags.to_vec(), of_rules: Vec::new() };
-        Arc::new(Self { in_force: ArcSwap::from_pointee(sources.keys()), sources: Mutex::new(sources) })
+        let (in_force, of_channels) = (sources.keys(), sources.of_channels());
+        Arc::new(Self {
+            in_force: ArcSwap::from_pointee(in_force),
+            of_channels: ArcSwap::from_pointee(of_channels),
+            sources: Mutex::new(sources),
+        })
     }
 
     /// Puts the apps' keys of the configuration file in force, in place of those that were there.
@@ -81,14 +88,27 @@ impl SigningKeys {
         self.in_force.load()
     }
 
+    /// Keys that open channels of app servers that dial in.
+    #[must_use]
+    pub(crate) fn of_channels(&self) -> Arc<AccessKeys> {
+        self.of_channels.load_full()
+    }
+
     fn change(&self, change: impl FnOnce(&mut KeySources)) {
         let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
         change(&mut sources);
         self.in_force.store(Arc::new(sources.keys()));
+        self.of_channels.store(Arc::new(sources.of_channels()));
     }
 }
 
 impl KeySources {
+    fn of_channels(&self) -> AccessKeys {
+        let apps = self.of_flags.iter().chain(&self.of_rules).map(|app| &app.key);
+        // There is one of the fleet at least.
+        AccessKeys::new(self.fleet.iter().chain(apps).cloned().collect()).unwrap_or_else(|_| self.fleet.clone())
+    }
+
     fn keys(&self) -> Vec<SigningKey> {
         let fleet = self.fleet.iter().filter_map(|key| SigningKey::new(key, None));
         let apps = self.of_flags.iter().chain(&self.of_rules);

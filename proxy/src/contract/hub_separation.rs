@@ -1,7 +1,11 @@
 //! Separation of hubs: what a page's cookies, a token or a key of one app are good for at another.
 
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::{client_async, tungstenite};
+use trunkline_channel::{OpenChannelError, open};
 use trunkline_protocol::access_token;
-use trunkline_protocol::key::AccessKey;
+use trunkline_protocol::key::{AccessKey, AccessKeys, FarEnd};
 use trunkline_protocol::manifest::HubManifest;
 use trunkline_protocol::service::{OpenConnection, ServiceMessage};
 
@@ -113,5 +117,42 @@ fn the_key_of_an_app_opens_its_hub_and_no_other() {
         }
         stage.shared.admission.signing_keys.set_flags(&[]);
         assert_eq!(enter(&stage, "/chat", &token).await, 401, "it was taken away");
+    });
+}
+
+/// Asks for a link of an app server over a stream, and returns the status.
+async fn ask_for_link<S: AsyncRead + AsyncWrite + Unpin>(stream: S, hub: &str, key: &str) -> u16 {
+    let mut request = format!("ws://{ONE}/server/?hub={hub}&cid=1").into_client_request().unwrap();
+    let token = user_token(key, Some(&format!("http://any.example/server/?hub={hub}")));
+    request.headers_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
+    request.headers_mut().insert("x-asrs-server-id", "home_1".parse().unwrap());
+    match client_async(request, stream).await {
+        Ok(_) => 101,
+        Err(tungstenite::Error::Http(answer)) => answer.status().as_u16(),
+        Err(error) => panic!("{error}"),
+    }
+}
+
+#[test]
+fn an_app_server_dials_in_through_a_channel_that_its_key_opens_and_nobody_else() {
+    run(async {
+        let stage = Stage::with(Settings { needs_encrypted_dial_in: true, ..two_hubs() }, 1);
+        assert_eq!(ask_for_link(stage.dial(), "chat", APP_KEY).await, 403, "in plain text");
+        let channel = async |key: &str, far_end| {
+            let keys = AccessKeys::new(vec![AccessKey::new(key).unwrap()]).unwrap();
+            open(|| std::future::ready(Ok(stage.dial())), ONE, &keys, far_end).await
+        };
+        for key in [KEY, APP_KEY] {
+            let stream = channel(key, FarEnd::DialIn).await.unwrap();
+            assert_eq!(ask_for_link(stream, "chat", key).await, 101);
+        }
+        let stream = channel(APP_KEY, FarEnd::DialIn).await.unwrap();
+        assert_eq!(ask_for_link(stream, "admin", APP_KEY).await, 401, "a hub of others");
+        for (key, far_end) in
+            [("a key of somebody else", FarEnd::DialIn), (APP_KEY, FarEnd::Node), (APP_KEY, FarEnd::AppServer)]
+        {
+            let refused = channel(key, far_end).await.map(drop);
+            assert!(matches!(&refused, Err(OpenChannelError::Refused(answer)) if answer.status == 404), "{refused:?}");
+        }
     });
 }

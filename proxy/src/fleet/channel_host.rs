@@ -1,4 +1,4 @@
-//! Host of channels that other nodes open: requests inside them are served as those of the fleet.
+//! Host of channels that other nodes open, and app servers that dial in.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -31,7 +31,7 @@ const STALLED_TIMEOUT: Duration = Duration::from_secs(60);
 pub(crate) enum ChannelRefused {
     /// Too many wait for their first request.
     Busy,
-    /// It is no upgrade, or not one of a node with our key.
+    /// It is no upgrade, or not one of somebody with our key.
     Stranger,
 }
 
@@ -39,6 +39,8 @@ pub(crate) enum ChannelRefused {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ChannelLock<'a> {
     pub keys: &'a AccessKeys,
+    /// Kind of far end that this one is to those who open them.
+    pub far_end: FarEnd,
     pub hellos: &'a HelloTable,
 }
 
@@ -52,7 +54,7 @@ pub(crate) fn open_channel(
     inside: Router,
     extensions: Extensions,
 ) -> Result<Response, ChannelRefused> {
-    let accepted = match accept(request, lock.keys, FarEnd::Node, lock.hellos) {
+    let accepted = match accept(request, lock.keys, lock.far_end, lock.hellos) {
         Ok(Some(accepted)) => accepted,
         Err(HandshakeError::Busy) => return Err(ChannelRefused::Busy),
         Ok(None) | Err(_) => return Err(ChannelRefused::Stranger),

@@ -10,12 +10,13 @@
 //! may not connect elsewhere go no further.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use axum::extract::Request;
 use axum::response::Response;
 use http::header::{HOST, HeaderName};
 use http::{HeaderMap, StatusCode};
-use tracing::info;
+use tracing::{info, warn};
 use trunkline_protocol::cause::Cause;
 use trunkline_protocol::dial_in::{CLIENT_PATH, SERVER_CONNECTION_PARAMETER, SERVER_ID_HEADER, TARGET_PARAMETER};
 use trunkline_protocol::manifest::HubManifest;
@@ -25,11 +26,12 @@ use trunkline_protocol::wire::CONNECTION_TOKEN_PARAMETER;
 use crate::auth::{ServiceAudience, TokenError, User};
 use crate::frontend::bearer::{refuse_token, token};
 use crate::frontend::endpoint::{Endpoint, STOPPING};
+use crate::frontend::forwarded_header::ForwardedScheme;
 use crate::frontend::path_rule::split_negotiate;
 use crate::frontend::plain_response::{because, plain, unavailable};
-use crate::frontend::request_extension::FromFleet;
+use crate::frontend::request_extension::{FromFleet, InChannel, peer_address};
 use crate::frontend::request_query::RequestQuery;
-use crate::frontend::reverse_proxy::carried_link;
+use crate::frontend::reverse_proxy::{carried_link, x_forwarded};
 use crate::frontend::upgrade_answer::{accept_key, is_upgrade_of, switching_protocols};
 use crate::frontend::visitor::{ComesBack, HUB_PARAMETER};
 use crate::shard::{ShardMessage, TargetVerdict};
@@ -146,6 +148,7 @@ pub(crate) async fn open_link(endpoint: &Endpoint, mut request: Request) -> Resu
     if !is_upgrade_of(&request) {
         return Err(plain(StatusCode::BAD_REQUEST, "app servers dial in by a WebSocket upgrade"));
     }
+    ensure_encrypted(endpoint, &request).inspect_err(|refusal| log_refused(endpoint, &request, refusal))?;
     let entered = enter(endpoint, &mut request, ServiceAudience::Server);
     let (hub, server) = entered.inspect_err(|refusal| log_refused(endpoint, &request, refusal))?;
     if endpoint.shared.refuses_clients() {
@@ -192,6 +195,34 @@ pub(crate) async fn open_link(endpoint: &Endpoint, mut request: Request) -> Resu
     Ok(switching_protocols(&accept))
 }
 
+/// Checks that nobody on the way can read and change a link, as far as this node can know.
+///
+/// # Errors
+/// The refusal of a link in plain text from another machine, where the operator wants none.
+fn ensure_encrypted(endpoint: &Endpoint, request: &Request) -> Result<(), Response> {
+    let extensions = request.extensions();
+    let is_inside = extensions.get::<InChannel>().is_some() || extensions.get::<FromFleet>().is_some();
+    let is_local = peer_address(extensions).is_none_or(|peer| peer.ip().to_canonical().is_loopback());
+    if is_inside || is_local || x_forwarded::scheme(extensions) == ForwardedScheme::Https.name() {
+        return Ok(());
+    }
+    if endpoint.shared.settings.needs_encrypted_dial_in {
+        return Err(plain(
+            StatusCode::FORBIDDEN,
+            "app servers dial in by https here: --require-encrypted-dial-in refuses links in plain text from other machines",
+        ));
+    }
+    if !endpoint.shared.admission.has_warned_of_plain.swap(true, Ordering::Relaxed) {
+        let app = text(request.headers(), &SERVER_ID).unwrap_or_default();
+        warn!(
+            app,
+            "an app server dials in from another machine by plain HTTP: whoever is on the way can read and forge what it and \
+             its clients say; write https:// into its connection string. It is said once"
+        );
+    }
+    Ok(())
+}
+
 fn log_refused(endpoint: &Endpoint, request: &Request, refusal: &Response) {
     let status = refusal.status().as_u16();
     if endpoint.shared.limits.may_log(endpoint.shared.uptime()) {
@@ -212,6 +243,7 @@ fn hint(status: StatusCode) -> &'static str {
             "this node knows as many hubs or app servers as it may: --hold-timeout says how \
                                             soon it forgets those that are gone"
         }
+        StatusCode::FORBIDDEN => "write https:// into its connection string, or leave --require-encrypted-dial-in out",
         StatusCode::PAYLOAD_TOO_LARGE => "its token is too large: let it have fewer claims",
         _ => "its request names no hub or no app server as Azure's SDK does: something on the way has changed it",
     }
@@ -227,7 +259,9 @@ mod tests {
 
     #[test]
     fn each_refusal_has_a_hint_of_its_own() {
-        for (status, word) in [(401, "--access-key"), (503, "--hold-timeout"), (413, "claims"), (400, "names no hub")] {
+        for (status, word) in
+            [(401, "--access-key"), (503, "--hold-timeout"), (413, "claims"), (403, "https://"), (400, "names no hub")]
+        {
             assert!(hint(StatusCode::from_u16(status).unwrap()).contains(word), "{status}");
         }
     }

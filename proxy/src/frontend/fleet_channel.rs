@@ -1,15 +1,17 @@
-//! Channels of other nodes at the client listeners: what nodes forward is served inside them, as requests of the fleet.
+//! Channels at the client listeners: of other nodes, inside which requests are those of the fleet, and of app servers
+//! that dial in, inside which requests are what they would be outside, but can't be read or changed on the way.
 
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use http::uri::Scheme;
 use http::{Extensions, StatusCode};
+use trunkline_protocol::key::FarEnd;
 
 use crate::fleet::{ChannelLock, ChannelRefused, open_channel};
 use crate::frontend::endpoint::Endpoint;
 use crate::frontend::plain_response::plain;
-use crate::frontend::request_extension::{FromFleet, PeerAddress, peer_address};
+use crate::frontend::request_extension::{FromFleet, InChannel, PeerAddress, peer_address};
 
 /// Route that opens channels, and the routes inside them.
 #[derive(Debug, Clone)]
@@ -18,11 +20,11 @@ pub(crate) struct FleetChannelRoute {
     pub(crate) inside: Router,
 }
 
-/// Opens a channel to a node that has one of our keys. Others learn that there is nothing.
+/// Opens a channel to a node that has one of our keys, or to an app server that has one of them or of its app. Others
+/// learn that there is nothing.
 pub(crate) async fn open(State(route): State<FleetChannelRoute>, mut request: Request) -> Response {
     let FleetChannelRoute { endpoint, inside } = route;
     let mut extensions = Extensions::new();
-    extensions.insert(FromFleet);
     if let Some(peer) = peer_address(request.extensions()) {
         extensions.insert(PeerAddress(peer));
     }
@@ -30,8 +32,21 @@ pub(crate) async fn open(State(route): State<FleetChannelRoute>, mut request: Re
         extensions.insert(scheme.clone());
     }
     let shared = &endpoint.shared;
-    let lock = ChannelLock { keys: &shared.settings.keys, hellos: &shared.fleet.client_port_hellos };
-    open_channel(&mut request, lock, inside, extensions).unwrap_or_else(|refused| {
+    let (mut of_fleet, mut of_app) = (extensions.clone(), extensions);
+    of_fleet.insert(FromFleet);
+    of_app.insert(InChannel);
+    let hellos = &shared.fleet.client_port_hellos;
+    let lock = ChannelLock { keys: &shared.settings.keys, far_end: FarEnd::Node, hellos };
+    let opened = match open_channel(&mut request, lock, inside.clone(), of_fleet) {
+        Err(ChannelRefused::Stranger) if shared.settings.accepts_dial_in => {
+            let admission = &shared.admission;
+            let keys = admission.signing_keys.of_channels();
+            let lock = ChannelLock { keys: &keys, far_end: FarEnd::DialIn, hellos: &admission.dial_in_hellos };
+            open_channel(&mut request, lock, inside, of_app)
+        }
+        opened => opened,
+    };
+    opened.unwrap_or_else(|refused| {
         endpoint.counters.relay.private_paths.increment();
         match refused {
             ChannelRefused::Busy => {

@@ -22,6 +22,10 @@ pub(crate) struct ClientScheme(pub ForwardedScheme);
 #[derive(Debug, Clone)]
 pub(crate) struct FromFleet;
 
+/// Mark of a request that came through a channel of an app server that dials in.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct InChannel;
+
 /// Mark of a request that another node has forwarded here; it goes no further.
 #[derive(Debug, Clone)]
 pub(crate) struct ForwardedByNode {

@@ -78,6 +78,10 @@ pub(crate) struct Admission {
     pub verifier: Verifier,
     /// Verifier of the tokens of dial-in.
     pub service_verifier: ServiceVerifier,
+    /// The operator has read that an app server dials in by plain HTTP.
+    pub has_warned_of_plain: AtomicBool,
+    /// Hellos of app servers that dial in; those of nodes have a table of their own.
+    pub dial_in_hellos: HelloTable,
     /// Connections over HTTP transports.
     pub http_transports: HttpTransports,
     /// GETs that are carried to the owners of their connections.
@@ -429,6 +433,8 @@ impl Admission {
             verifier: Verifier::new(tokens.clone(), keys.clone(), issuers),
             service_verifier: ServiceVerifier::new(keys.clone(), tokens.clock_skew_s, tokens.max_bytes),
             signing_keys: keys,
+            has_warned_of_plain: AtomicBool::new(false),
+            dial_in_hellos: HelloTable::default(),
             http_transports: HttpTransports::default(),
             carried_gets: Arc::default(),
             restore_queries: RestoreQueries::default(),

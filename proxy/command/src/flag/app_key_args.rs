@@ -1,4 +1,4 @@
-//! Flags of apps' keys, for a fleet that serves more than one app.
+//! Flags of app servers that dial in: keys of apps, for a fleet that serves more than one, and encryption.
 
 use std::path::PathBuf;
 
@@ -26,6 +26,12 @@ pub(crate) struct AppKeyArgs {
     /// A file with keys of apps, one `NAME=KEY;HUB;HUB` on each line. May be given several times.
     #[arg(long = "app-key-file", env = "TRUNKLINE_APP_KEY_FILE", value_name = "FILE", value_delimiter = ',')]
     pub app_key_files: Vec<PathBuf>,
+
+    /// Refuses app servers that dial in from other machines by plain HTTP; without it the first one is logged as a
+    /// warning. https:// counts, at `--tls-listen` or as a load balancer of `--trust` says, and so do the channels of
+    /// the Trunkline SDK.
+    #[arg(long, env = "TRUNKLINE_REQUIRE_ENCRYPTED_DIAL_IN")]
+    pub require_encrypted_dial_in: bool,
 }
 
 impl AppKeyArgs {
@@ -53,8 +59,11 @@ mod tests {
     fn keys_of_apps_come_from_flags_and_from_lines_of_files() {
         let path = std::env::temp_dir().join(format!("trunkline-app-keys-{}", std::process::id()));
         std::fs::write(&path, format!("# Ours.\norders={KEY}\n")).unwrap();
-        let args =
-            AppKeyArgs { app_keys: vec![String::new(), format!("shop={KEY};cart")], app_key_files: vec![path.clone()] };
+        let args = AppKeyArgs {
+            app_keys: vec![String::new(), format!("shop={KEY};cart")],
+            app_key_files: vec![path.clone()],
+            ..AppKeyArgs::default()
+        };
         let names: Vec<_> = keys(&args).unwrap().iter().map(ToString::to_string).collect();
         std::fs::write(&path, "orders=short").unwrap();
         let problem = keys(&args).unwrap_err();
@@ -66,10 +75,10 @@ mod tests {
 
     #[test]
     fn a_bad_key_is_refused_and_not_shown() {
-        let args = AppKeyArgs { app_keys: vec![format!("{KEY}+/==")], app_key_files: Vec::new() };
+        let args = AppKeyArgs { app_keys: vec![format!("{KEY}+/==")], ..AppKeyArgs::default() };
         let problem = keys(&args).unwrap_err();
         assert!(problem.starts_with("--app-key: ") && !problem.contains(KEY), "{problem}");
-        let args = AppKeyArgs { app_keys: Vec::new(), app_key_files: vec!["no-such-file".into()] };
+        let args = AppKeyArgs { app_key_files: vec!["no-such-file".into()], ..AppKeyArgs::default() };
         let problem = keys(&args).unwrap_err();
         assert!(problem.starts_with("--app-key-file no-such-file can't be read"), "{problem}");
     }

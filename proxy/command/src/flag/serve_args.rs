@@ -312,6 +312,7 @@ fn settings(args: ServeArgs, addresses: &NodeAddresses) -> Result<Settings, Conf
         app_keys,
         is_development,
         accepts_dial_in: !is_development,
+        needs_encrypted_dial_in: args.app_keys.require_encrypted_dial_in,
         has_upstreams: addresses.has_upstreams(),
         advertise: Some(advertised_address(args.advertise, addresses.listen, &addresses.upstreams)?),
         path_prefix: path_prefix(args.path_prefix.as_deref())?,

@@ -1,0 +1,141 @@
+//! Protection of server connections on their way: TLS, a channel, or none on one machine.
+
+use std::net::IpAddr;
+
+use tokio::net::TcpStream;
+use trunkline_channel::{OpenChannelError, open};
+use trunkline_protocol::dial_in::{ServiceScheme, ServiceUrl};
+use trunkline_protocol::key::{AccessKey, AccessKeys, FarEnd};
+
+use super::dial_error::{DialError, TlsError};
+use super::tls::Encryption;
+use crate::link::DialledStream;
+
+/// Environment variable that allows plain HTTP beyond this machine.
+const PLAIN_HTTP_VARIABLE: &str = "TRUNKLINE_DIAL_PLAIN_HTTP";
+
+/// Places to which an app server speaks plain HTTP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum PlainHttp {
+    /// Addresses of this machine alone.
+    OnThisMachine,
+    /// Any, because the app or its operator says that nobody is on the way.
+    Anywhere,
+}
+
+/// Protection of the server connections of one service.
+pub(super) enum Protection {
+    /// None: the service is on this machine, or nobody is on the way.
+    Plain,
+    Tls(Encryption),
+    /// A channel, which only a node with this key opens.
+    Channel(AccessKeys),
+}
+
+impl PlainHttp {
+    /// Returns what the environment allows beyond what the app does.
+    pub(crate) fn or_by_environment(self) -> Self {
+        let allowed = std::env::var(PLAIN_HTTP_VARIABLE).is_ok_and(|value| matches!(value.trim(), "1" | "true"));
+        if allowed { Self::Anywhere } else { self }
+    }
+}
+
+impl Protection {
+    /// Decides by the URL of the service, and reads what TLS needs.
+    pub(super) fn new(url: &ServiceUrl, key: &AccessKey, plain_http: PlainHttp) -> Result<Self, TlsError> {
+        let is_near = plain_http == PlainHttp::Anywhere || is_loopback(url.bare_host());
+        match url.scheme() {
+            ServiceScheme::Https => Ok(Self::Tls(Encryption::new(url.bare_host())?)),
+            ServiceScheme::Http if is_near => Ok(Self::Plain),
+            ServiceScheme::Http => {
+                let keys = AccessKeys::new(vec![key.clone()]).map_err(TlsError::Key)?;
+                Ok(Self::Channel(keys))
+            }
+        }
+    }
+
+    /// Connects to the service. Nothing is said to it before it has shown whatever this protection demands.
+    pub(super) async fn connect(&self, url: &ServiceUrl) -> Result<Box<dyn DialledStream>, DialError> {
+        let dial = async || {
+            let tcp = TcpStream::connect((url.bare_host(), url.port())).await?;
+            // Small messages must not wait for full packets.
+            let _ = tcp.set_nodelay(true);
+            Ok(tcp)
+        };
+        let unreachable = |source| DialError::Unreachable { authority: url.authority(), source };
+        match self {
+            Self::Plain => Ok(Box::new(dial().await.map_err(unreachable)?)),
+            Self::Tls(encryption) => encryption.encrypt(dial().await.map_err(unreachable)?).await,
+            Self::Channel(keys) => match open(dial, &url.authority(), keys, FarEnd::DialIn).await {
+                Ok(stream) => Ok(Box::new(stream)),
+                Err(OpenChannelError::Connect(source)) => Err(unreachable(source)),
+                Err(error) => Err(DialError::NoChannel { authority: url.authority(), problem: error.to_string() }),
+            },
+        }
+    }
+}
+
+/// Whether a host is this machine, whoever resolves it.
+fn is_loopback(host: &str) -> bool {
+    let is_name = host.eq_ignore_ascii_case("localhost") || host.to_ascii_lowercase().ends_with(".localhost");
+    is_name || host.parse::<IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    fn protection(url: &str, plain_http: PlainHttp) -> &'static str {
+        let key = AccessKey::new("0123456789abcdef").unwrap();
+        match Protection::new(&url.parse().unwrap(), &key, plain_http).unwrap() {
+            Protection::Plain => "plain",
+            Protection::Tls(_) => "tls",
+            Protection::Channel(_) => "channel",
+        }
+    }
+
+    #[test]
+    fn plain_http_leaves_this_machine_only_where_the_app_allows_it() {
+        for near in ["http://127.0.0.1:1", "http://[::1]:1", "http://localhost", "http://app.localhost:1"] {
+            assert_eq!(protection(near, PlainHttp::OnThisMachine), "plain", "{near}");
+        }
+        for far in ["http://proxy.example", "http://10.0.0.1:8080", "http://localhost.example", "http://[2001:db8::1]"]
+        {
+            assert_eq!(protection(far, PlainHttp::OnThisMachine), "channel", "{far}");
+            assert_eq!(protection(far, PlainHttp::Anywhere), "plain", "{far}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_impostor_gets_a_hello_and_no_token() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url: ServiceUrl = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+        let impostor = tokio::spawn(async move {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            let mut said = Vec::new();
+            while !said.ends_with(b"\r\n\r\n") {
+                assert!(socket.read_buf(&mut said).await.unwrap() > 0, "a whole head");
+            }
+            let hello = "A".repeat(64);
+            let answer = format!(
+                "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\nx-trunkline-hello: {hello}\r\n\r\n"
+            );
+            socket.write_all(answer.as_bytes()).await.unwrap();
+            socket.read_to_end(&mut said).await.unwrap();
+            String::from_utf8(said).unwrap()
+        });
+        let keys = AccessKeys::new(vec![AccessKey::new("0123456789abcdef").unwrap()]).unwrap();
+        let Err(problem) = Protection::Channel(keys).connect(&url).await else { panic!("a link to an impostor") };
+        let said = impostor.await.unwrap();
+        assert!(
+            said.starts_with("GET /.trunkline/channel HTTP/1.1\r\n") && said.contains("x-trunkline-hello: "),
+            "{said}"
+        );
+        assert!(!said.contains("authorization") && !said.contains("/server/"), "{said}");
+        let text = problem.to_string();
+        assert!(text.contains("https://") && text.contains("TRUNKLINE_DIAL_PLAIN_HTTP"), "{text}");
+    }
+}
