@@ -85,7 +85,7 @@ pub(crate) use close_reason::CloseReason;
 pub(crate) use command::{
     Audience, ConnectionCommand, LinkLoss, MembershipChange, PendingAck, Receivers, ShardCommand,
 };
-pub(crate) use connection::{Census, Client, ClientKind, MirrorOrder, PauseReason, Resumption, Status};
+pub(crate) use connection::{Census, Client, ClientKind, MirrorOrder, Resumption, Role, Status};
 pub(crate) use content::{Content, DATA_TYPE_HANDSHAKE};
 pub(crate) use firewall::Ruling;
 pub(crate) use framed::{Framed, message_frame};

@@ -27,7 +27,7 @@ use super::raw_message::take_raw;
 use crate::limits::Quota;
 use crate::metrics::Limit;
 use crate::routing::HubRules;
-use crate::shard::{CloseReason, Content, PauseReason, Resumption, Ruling, Serial, Shard, ShardState, Slot, UpwardEnd};
+use crate::shard::{CloseReason, Content, Resumption, Role, Ruling, Serial, Shard, ShardState, Slot, UpwardEnd};
 use crate::telemetry::SpanTracer;
 use crate::transport::websocket;
 use crate::upstream::{HomeLink, Hub};
@@ -198,13 +198,17 @@ impl Reader {
     /// Notification of the end of a pause, if the connection is paused; learns what its home is now.
     fn resumed(&mut self, shard: &Shard) -> Option<Rc<Notify>> {
         let mut state = shard.state();
+        let now = state.core.tick();
         let client = state.core.connections.get_current(self.slot, self.serial)?;
         if !Arc::ptr_eq(&client.home, &self.home) {
             self.home = Arc::clone(&client.home);
         }
         // Its shard has not heard of it yet, but will.
-        if self.home.is_closed() && !client.is_closing() {
-            client.pause(PauseReason::Unassigned);
+        if self.home.is_closed() && !client.is_closing() && !client.is_unassigned() {
+            client.change_assignment(&Role::Home, now, |home| {
+                home.leave(self.home.app());
+                home.wait(now);
+            });
         }
         client.resumed()
     }

@@ -1,15 +1,17 @@
 //! Application of commands: what the frames of a link change and write in one shard.
 
+use bytestring::ByteString;
 use tokio::time::Instant;
+use trunkline_protocol::cause::Cause;
 use trunkline_protocol::service::FlowOperation;
 
 use super::close_reason::CloseReason;
 use super::command::{Audience, ConnectionCommand, ShardCommand};
-use super::connection::PauseReason;
+use super::connection::Role;
 use super::delivery::{BatchMode, Flush};
 use super::slot::Slot;
 use super::state::ShardState;
-use crate::upstream::AppServerId;
+use crate::upstream::{AppServerId, LinkId};
 
 /// Capacity beyond which a list of commands is not kept.
 const COMMANDS_KEPT_MAX: usize = 2048;
@@ -48,11 +50,8 @@ fn apply_one(state: &mut ShardState, command: ShardCommand, mode: BatchMode) {
         }
         ShardCommand::One { hub, app, connection_id, slot, command } => {
             if state.core.connections.is_in(slot, hub, &connection_id) {
-                let is_own = state.core.connections.get(slot).is_some_and(|client| client.home.app() == app);
-                match if is_own { None } else { state.assignments.sided.side_group_at(&state.core, slot, app) } {
-                    Some(group) => apply_from_side(state, slot, (app, &group), command, mode),
-                    None => apply_to_connection(state, slot, (app, is_own), command, mode),
-                }
+                let role = state.core.connections.get(slot).and_then(|client| client.role_of(app));
+                apply_to_connection(state, slot, (app, role), command, mode);
             } else {
                 state.core.reject(command);
             }
@@ -103,123 +102,96 @@ fn apply_one(state: &mut ShardState, command: ShardCommand, mode: BatchMode) {
     }
 }
 
-/// Applies a command that the app server of a side home sends.
-pub(super) fn apply_from_side(
-    state: &mut ShardState,
-    slot: Slot,
-    (app, group): (AppServerId, &str),
-    command: ConnectionCommand,
-    mode: BatchMode,
-) {
-    match command {
-        ConnectionCommand::Data { payload, .. } => {
-            state.assignments.apply_side_data(&mut state.core, slot, group, &payload, mode)
-        }
-        ConnectionCommand::Close { error, cause, .. } => {
-            let error = error.as_deref().filter(|error| !error.is_empty());
-            // It has ended it: only the others are told.
-            if let Some(sides) = state.core.connections.live_mut(slot).and_then(|client| client.cold.sides.as_mut()) {
-                drop(sides.remove(group));
-            }
-            state.assignments.close(&mut state.core, slot, &CloseReason::by_side_home(error, cause));
-        }
-        ConnectionCommand::HandOver { headers } => state.assignments.sided.hand_side_over(
-            &mut state.core,
-            &mut state.assignments.reassignment,
-            slot,
-            group,
-            &headers,
-        ),
-        ConnectionCommand::Invoke { asker, request, origin } => {
-            if let Some(side) = state.core.side_mut(slot, group) {
-                side.ask(&request.invocation_id);
-            }
-            // The answer goes to it, so the home need not know.
-            state.core.apply_invoke(slot, true, asker, request, (origin, mode));
-        }
-        ConnectionCommand::Flow { operation, .. } => {
-            state.assignments.sided.apply_side_flow(&mut state.core, slot, group, operation)
-        }
-        other @ (ConnectionCommand::Group { .. }
-        | ConnectionCommand::Refresh { .. }
-        | ConnectionCommand::Moved { .. }
-        | ConnectionCommand::Traced(_)
-        | ConnectionCommand::Mirrored { .. }
-        | ConnectionCommand::Mirror(_)) => {
-            apply_to_connection(state, slot, (app, false), other, mode);
-        }
-    }
-}
-
-/// Applies a command to a connection that is here; `is_own` if its own app server sent it.
+/// Applies a command to a connection that is here, of an app server that has this role for it, if it has one.
 pub(super) fn apply_to_connection(
     state: &mut ShardState,
     slot: Slot,
-    (app, is_own): (AppServerId, bool),
+    (app, role): (AppServerId, Option<Role>),
     command: ConnectionCommand,
     mode: BatchMode,
 ) {
-    match command {
-        ConnectionCommand::Data { payload, kind } if is_own => {
+    let is_home = role == Some(Role::Home);
+    match (command, role) {
+        (ConnectionCommand::Data { payload, kind }, Some(Role::Home)) => {
             state.assignments.apply_data(&mut state.core, slot, &payload, kind, mode)
         }
-        ConnectionCommand::Mirrored { payload, kind } if is_own => {
+        (ConnectionCommand::Data { payload, .. }, Some(role)) => {
+            state.assignments.apply_side_data(&mut state.core, slot, &role, &payload, mode)
+        }
+        // Only an app server of its own may answer its calls, so that none is answered twice.
+        (ConnectionCommand::Data { .. }, None) => state.core.context.counters.unknown_receivers.increment(),
+        (ConnectionCommand::Mirrored { payload, kind }, Some(Role::Home)) => {
             state.assignments.apply_data(&mut state.core, slot, &payload, kind, mode)
         }
-        ConnectionCommand::Mirrored { payload, .. } => {
+        (ConnectionCommand::Mirrored { payload, .. }, _) => {
             state.assignments.mirrored.take_mirrored(&mut state.core, slot, app, &payload)
         }
-        ConnectionCommand::Mirror(order) => state.assignments.mirrored.control_copy(&mut state.core, slot, app, order),
-        // Only its own app server may answer its calls, so that none is answered twice.
-        ConnectionCommand::Data { .. } => state.core.context.counters.unknown_receivers.increment(),
-        ConnectionCommand::Group { change, ack } => {
+        (ConnectionCommand::Mirror(order), _) => {
+            state.assignments.mirrored.control_copy(&mut state.core, slot, app, order)
+        }
+        (ConnectionCommand::Group { change, ack }, _) => {
             state.core.change_groups(slot, &change, ack.as_deref());
-            if !is_own {
+            if !is_home {
                 state.core.tell_home_of_group(slot, &change);
             }
         }
-        // Its own app server has sent a close message; for any other one we do.
-        ConnectionCommand::Close { .. } if !is_own && state.core.has_left(slot, app) => {}
-        ConnectionCommand::Close { error, cause, by } => {
-            let error = error.as_deref().filter(|error| !error.is_empty());
-            // By another link of its app server it comes from a part of that which does not have the connection.
-            let home = state.core.connections.get(slot).map(|client| client.home.id());
-            let is_own = is_own && by.is_none_or(|by| Some(by) == home);
-            let reason = if is_own { CloseReason::by_app(error, cause) } else { CloseReason::ordered(error) };
-            state.assignments.close(&mut state.core, slot, &reason);
+        (ConnectionCommand::Close { error, cause, by }, role) => {
+            apply_close(state, slot, (app, role), (error, cause, by))
         }
-        ConnectionCommand::Refresh { expires_s, ack } => state.assignments.refresh(slot, expires_s, &ack),
-        ConnectionCommand::HandOver { headers } if is_own => state.hand_over(slot, &headers),
+        (ConnectionCommand::Refresh { expires_s, ack }, _) => state.assignments.refresh(slot, expires_s, &ack),
+        (ConnectionCommand::HandOver { headers }, Some(role)) => state.hand_over(slot, &role, &headers),
         // From any other than its own it is an answer that comes too late.
-        ConnectionCommand::HandOver { .. } => state.assignments.late_hand_over(&mut state.core, slot, app),
-        ConnectionCommand::Invoke { asker, request, origin } => {
-            state.core.apply_invoke(slot, is_own, asker, request, (origin, mode));
+        (ConnectionCommand::HandOver { .. }, None) => state.assignments.late_hand_over(&mut state.core, slot, app),
+        (ConnectionCommand::Invoke { asker, request, origin }, role) => {
+            if let Some(Role::Side(group)) = &role
+                && let Some(side) = state.core.side_mut(slot, group)
+            {
+                side.ask(&request.invocation_id);
+            }
+            // The answer goes to the one that asks, so the home need not know of a side home's question.
+            state.core.apply_invoke(slot, role.is_some(), asker, request, (origin, mode));
         }
-        ConnectionCommand::Moved { from, epoch } => state.moves.move_answered(&mut state.core, slot, from, epoch),
-        ConnectionCommand::Traced(report) => state.core.delivery.watches.reported(slot, &report),
-        ConnectionCommand::Flow { operation: FlowOperation::PauseAck, by } if is_own => match by {
+        (ConnectionCommand::Moved { from, epoch }, _) => state.moves.move_answered(&mut state.core, slot, from, epoch),
+        (ConnectionCommand::Traced(report), _) => state.core.delivery.watches.reported(slot, &report),
+        (ConnectionCommand::Flow { operation: FlowOperation::PauseAck, by }, Some(Role::Home)) => match by {
             Some(by) => state.pause_acknowledged(slot, by),
             None => state.moves.departure_paused(&mut state.core, slot),
         },
-        ConnectionCommand::Flow { operation, .. } => apply_flow(state, slot, is_own, operation),
+        (ConnectionCommand::Flow { operation: FlowOperation::ReadOn, .. }, Some(Role::Home)) => {
+            state.levelling.read_on(&mut state.core, &mut state.assignments, &mut state.rerouting, slot);
+        }
+        (ConnectionCommand::Flow { operation, .. }, Some(role)) => state.core.control(slot, &role, operation),
+        (ConnectionCommand::Flow { .. }, None) => {}
     }
 }
 
-fn apply_flow(state: &mut ShardState, slot: Slot, is_own: bool, operation: FlowOperation) {
-    let now = state.core.tick();
-    match operation {
-        FlowOperation::ReadOn if is_own => {
-            return state.levelling.read_on(&mut state.core, &mut state.assignments, &mut state.rerouting, slot);
+/// Closes a connection on the order of an app server.
+fn apply_close(
+    state: &mut ShardState,
+    slot: Slot,
+    (app, role): (AppServerId, Option<Role>),
+    (error, cause, by): (Option<ByteString>, Option<Cause>, Option<LinkId>),
+) {
+    let error = error.as_deref().filter(|error| !error.is_empty());
+    let reason = match role {
+        Some(Role::Side(group)) => {
+            // It has ended it: only the others are told.
+            if let Some(sides) = state.core.connections.live_mut(slot).and_then(|client| client.cold.sides.as_mut()) {
+                drop(sides.remove(&group));
+            }
+            CloseReason::by_side_home(error, cause)
         }
-        FlowOperation::EndInput if is_own => return state.core.end_input(slot),
-        _ => {}
-    }
-    let Some(client) = state.core.connections.get_mut(slot).filter(|_| is_own) else { return };
-    match operation {
-        FlowOperation::Pause => client.pause(PauseReason::AppServer),
-        FlowOperation::Resume => client.resume(PauseReason::AppServer, now),
-        FlowOperation::PauseAck | FlowOperation::Offline | FlowOperation::ReadOn | FlowOperation::EndInput => {}
-    }
+        // By another link of its app server it comes from a part of that which does not have the connection.
+        Some(Role::Home)
+            if by.is_none_or(|by| state.core.connections.get(slot).is_some_and(|it| it.home.id() == by)) =>
+        {
+            CloseReason::by_app(error, cause)
+        }
+        // Its own app server has sent a close message; for any other one we do.
+        None if state.core.has_left(slot, app) => return,
+        Some(Role::Home) | None => CloseReason::ordered(error),
+    };
+    state.assignments.close(&mut state.core, slot, &reason);
 }
 
 #[cfg(test)]

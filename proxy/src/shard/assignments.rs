@@ -21,13 +21,13 @@ use trunkline_protocol::service::RawKind;
 use super::close_reason::CloseReason;
 use super::closed_id::ClosedIds;
 use super::command::PendingAck;
-use super::connection::{Client, LeaveStage, LetGo, PauseReason, Status};
+use super::connection::{Client, LeaveStage, LetGo, PauseReason, Role, Status, moved_to};
 use super::content::Content;
 use super::delivery::{BatchMode, Flush};
 use super::framed::{Framed, frame_for, is_goodbye, raw_frame};
 use super::mirror::MirroredConnections;
 use super::outbox_budget::largest;
-use super::reassignment::{Reassignment, moved_to};
+use super::reassignment::Reassignment;
 use super::shard_context::ShardContext;
 use super::shard_core::{CALL_LOST, CALL_UNFINISHED, ShardCore};
 use super::side_assignment::SidedClients;
@@ -106,9 +106,10 @@ impl Assignments {
         self.closed_ids.close(&client.id, client.is_negotiated, core.tick);
         core.delivery.end_hold(slot, client, mode);
         if let Some(notice) = reason.notice_to_app(client) {
-            let is_told = client.cold.is_let_go.is_none() && client.home.queue(&notice);
-            if is_known && client.cold.is_let_go != Some(LetGo::Ended) {
-                let at = (&client.home, client.cold.group.clone(), client.cold.is_let_go);
+            let let_go = client.cold.assignment.let_go;
+            let is_told = let_go.is_none() && client.home.queue(&notice);
+            if is_known && let_go != Some(LetGo::Ended) {
+                let at = (&client.home, client.cold.group.clone(), let_go);
                 self.reassignment.ended(client, at, reason, is_told, core.tick);
             }
         }
@@ -205,22 +206,22 @@ impl Assignments {
         if !client.outlives_home() || (client.cold.is_bound && !keeps_app()) {
             return self.close(core, slot, &CloseReason::home_lost(cause));
         }
-        self.reassign(core, slot, CALL_LOST);
+        self.reassign(core, slot, &Role::Home, CALL_LOST);
     }
 
-    pub(super) fn reassign(&mut self, core: &mut ShardCore, slot: Slot, error_of_calls: &'static str) {
-        core.fail_calls(slot, error_of_calls);
-        core.refresh_group(slot);
-        self.reassignment.assign_or_wait(&mut core.connections, &core.context.shared.hubs, slot, core.tick);
+    /// Takes the app server from a client connection in a role, and gives it another one, as soon as there is one.
+    pub(super) fn reassign(&mut self, core: &mut ShardCore, slot: Slot, role: &Role, error_of_calls: &str) {
+        core.leave(slot, role, error_of_calls);
+        if *role == Role::Home {
+            core.refresh_group(slot);
+        }
+        self.reassignment.assign_or_wait(core, slot, role);
     }
 
     /// Gives a client connection that its app server gives up this home.
     pub(super) fn reassign_to(&mut self, core: &mut ShardCore, slot: Slot, home: &HomeLink) {
-        core.fail_calls(slot, CALL_UNFINISHED);
-        if let Some(client) = core.connections.get_mut(slot) {
-            client.cold.is_let_go = Some(LetGo::HandedOver);
-        }
-        self.reassignment.assign_to(&mut core.connections, &core.context.shared.hubs, slot, home, core.tick);
+        core.leave(slot, &Role::Home, CALL_UNFINISHED);
+        self.reassignment.open(core, slot, &Role::Home, home);
         if home.is_closed() {
             self.lose_home(core, slot, Cause::LinkLost);
         }
@@ -247,11 +248,12 @@ impl Assignments {
         &mut self,
         core: &mut ShardCore,
         slot: Slot,
-        group: &str,
+        role: &Role,
         payload: &[u8],
         mode: BatchMode,
     ) {
         let calls_max = core.context.shared.settings.rehoming.pending_calls_max;
+        let Role::Side(group) = role else { return };
         let Some(side) = core.side_mut(slot, group) else { return };
         let payload = match side.answer_handshake(payload) {
             Ok(rest) => rest,
@@ -259,14 +261,7 @@ impl Assignments {
         };
         self.mirrored.compare_down(core, slot, payload);
         let Some(client) = core.connections.live_mut(slot) else { return };
-        let Content::Hub(protocol) = client.content else { return };
-        let Some(side) = client.cold.sides.as_mut().and_then(|sides| sides.of_group(group)) else { return };
-        let payload = side.calls.filter(protocol, payload);
-        let frame = (!payload.is_empty()).then(|| frame_for(protocol, &payload));
-        if !client.has_too_many_calls(calls_max) {
-            client.resume(PauseReason::PendingCalls, mode.now);
-        }
-        if let Some(frame) = frame {
+        if let Some(frame) = client.frame_data(role, payload, RawKind::Binary, calls_max, mode.now) {
             core.delivery.put_counted(slot, client, &frame, mode);
         }
         self.leave_behind_answer(core, slot);
@@ -311,9 +306,12 @@ impl Assignments {
     pub(super) fn migrate_if_ready(&mut self, core: &mut ShardCore, slot: Slot) {
         let Some(client) = core.connections.get(slot) else { return };
         let results = &core.context.shared.client_results;
-        let is_idle =
-            || client.cold.moving_to.is_none() && client.cold.calls.are_none() && !results.is_waiting_for(&client.id);
-        if client.cold.is_leaving && client.home.by_dial_in().is_some() && is_idle() {
+        let is_idle = || {
+            client.cold.moving_to.is_none()
+                && client.cold.assignment.calls.are_none()
+                && !results.is_waiting_for(&client.id)
+        };
+        if client.cold.assignment.is_leaving && client.home.by_dial_in().is_some() && is_idle() {
             self.migrate(core, slot);
         }
     }
@@ -332,7 +330,9 @@ impl Assignments {
     pub(super) fn migrate(&mut self, core: &mut ShardCore, slot: Slot) {
         let Some(client) = core.connections.live(slot) else { return };
         let (hub, app) = (client.home.hub(), client.home.app());
-        let Some(to) = self.other_app(core, hub, app) else { return self.stay(core, slot) };
+        let Some(to) = self.other_app(core, hub, app) else {
+            return core.change_assignment(slot, &Role::Home, |home, _| home.stay());
+        };
         let instance = core.context.shared.hubs.instance(to.app());
         client.home.send(&moved_to(&client.id, &instance));
         self.reassign_to(core, slot, &to);
@@ -342,15 +342,6 @@ impl Assignments {
         let hubs = core.context.shared.hubs.all();
         // App servers that dial in are of the default group.
         hubs.get(hub.get())?.choose_home_near(app, RouteChoice::group_name(None)).filter(|home| home.app() != app)
-    }
-
-    /// Reads a client on that is not handed over after all.
-    fn stay(&mut self, core: &mut ShardCore, slot: Slot) {
-        let now = core.tick;
-        if let Some(client) = core.connections.live_mut(slot) {
-            client.cold.is_leaving = false;
-            client.resume(PauseReason::HandingOver, now);
-        }
     }
 
     /// Closes connections on the order of an app server, their own one or another.
@@ -387,8 +378,9 @@ impl Assignments {
         kind: RawKind,
         mode: BatchMode,
     ) {
+        let calls_max = core.context.shared.settings.rehoming.pending_calls_max;
         let Some(client) = core.connections.live_mut(slot) else { return };
-        if client.cold.is_leaving && self.take_goodbye(core, slot, payload) {
+        if client.cold.assignment.is_leaving && self.take_goodbye(core, slot, payload) {
             return;
         }
         let Some(client) = core.connections.live_mut(slot) else { return };
@@ -396,9 +388,7 @@ impl Assignments {
         client.status = Status::Open;
         self.mirrored.compare_down(core, slot, payload);
         let Some(client) = core.connections.live_mut(slot) else { return };
-        let Some(frame) =
-            client.frame_data(payload, kind, core.context.shared.settings.rehoming.pending_calls_max, mode.now)
-        else {
+        let Some(frame) = client.frame_data(&Role::Home, payload, kind, calls_max, mode.now) else {
             return;
         };
         if is_handshake {
@@ -413,7 +403,7 @@ impl Assignments {
         }
         core.delivery.put_counted(slot, client, &frame, mode);
         let leaves = client.cold.leave != LeaveStage::Stays;
-        if client.cold.is_leaving {
+        if client.cold.assignment.is_leaving {
             self.migrate_if_ready(core, slot);
         }
         if leaves {
@@ -428,16 +418,16 @@ impl Assignments {
             let Some(slot) = core.connections.find(hub, id) else { continue };
             let Some(client) = core.connections.live_mut(slot) else { continue };
             let Content::Hub(protocol) = client.content else { continue };
-            if client.cold.calls.are_none() {
+            if client.cold.assignment.calls.are_none() {
                 continue;
             }
             if let Some(Unframed::Payload(payload)) = message.get(client.content).and_then(unframe_whole) {
-                client.cold.calls.filter(protocol, &payload);
+                client.cold.assignment.calls.filter(protocol, &payload);
             }
             if client.pause_reasons().contains(PauseReason::PendingCalls) && !client.has_too_many_calls(calls_max) {
                 client.resume(PauseReason::PendingCalls, now);
             }
-            let (is_leaving, leaves) = (client.cold.is_leaving, client.cold.leave != LeaveStage::Stays);
+            let (is_leaving, leaves) = (client.cold.assignment.is_leaving, client.cold.leave != LeaveStage::Stays);
             if is_leaving {
                 self.migrate_if_ready(core, slot);
             }
@@ -449,16 +439,25 @@ impl Assignments {
 }
 
 impl super::connection::Client {
-    /// Transport frame around bytes of its app server, without late answers to failed calls; `None` if nothing is left.
-    pub(super) fn frame_data(&mut self, payload: &[u8], kind: RawKind, calls_max: usize, now: u32) -> Option<Bytes> {
+    /// Transport frame around bytes of an app server of it, without late answers to failed calls; `None` if nothing is
+    /// left.
+    pub(super) fn frame_data(
+        &mut self,
+        role: &Role,
+        payload: &[u8],
+        kind: RawKind,
+        calls_max: usize,
+        now: u32,
+    ) -> Option<Bytes> {
         let protocol = match self.content {
             Content::Raw => return Some(raw_frame(kind, payload)),
             Content::Hub(protocol) => protocol,
         };
-        if self.cold.calls.are_none() {
+        let calls = &mut self.assignment_mut(role)?.calls;
+        if calls.are_none() {
             return Some(frame_for(protocol, payload));
         }
-        let payload = self.cold.calls.filter(protocol, payload);
+        let payload = calls.filter(protocol, payload);
         let frame = (!payload.is_empty()).then(|| frame_for(protocol, &payload));
         if self.pause_reasons().contains(PauseReason::PendingCalls) && !self.has_too_many_calls(calls_max) {
             self.resume(PauseReason::PendingCalls, now);

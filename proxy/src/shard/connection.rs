@@ -2,11 +2,11 @@
 //!
 //! Owned by one thread, so there is no lock; membership lives here and not with an app server, so it outlives one.
 
+mod assignment;
 mod census;
 mod cold_state;
 mod group_refusal;
 mod interner;
-mod let_go;
 mod membership;
 mod membership_entry;
 mod mirror_copy;
@@ -32,11 +32,11 @@ use super::spare_room::give_back_slab;
 use crate::config::GroupLimits;
 use crate::upstream::{AppServerId, HomeLink, HubIndex, LinkId};
 
+pub(crate) use assignment::{Assignment, AssignmentStage, LetGo, Role, flow, moved_to, open_over};
 pub(crate) use census::{Census, ClientKind};
 pub(crate) use cold_state::{ColdState, LeaveStage, PauseReason, PauseReasons};
 pub(crate) use group_refusal::GroupRefusal;
 pub(crate) use interner::{Opening, OpeningInterner};
-pub(crate) use let_go::LetGo;
 pub(crate) use membership::{Member, SetName};
 pub(crate) use mirror_copy::{MirrorCopies, MirrorCopy, MirrorOrder};
 pub(crate) use pending_call::PendingCalls;
@@ -44,7 +44,7 @@ pub(crate) use record::{Client, Status};
 pub(crate) use refused_call::{REFUSED_UPLOADS_MAX, RefusedCalls};
 pub(crate) use resumption::{Arrival, Resumption};
 pub(crate) use set_changes::{Presence, SetChanges};
-pub(crate) use side_home::{SIDE_UPLOADS_MAX, SideHome, SideHomes, SideStage};
+pub(crate) use side_home::{SIDE_UPLOADS_MAX, SideHome, SideHomes};
 
 use membership::MembershipSets;
 
@@ -377,10 +377,12 @@ impl Connections {
     /// are not there any more.
     #[must_use]
     pub(crate) fn count_at(&self, hub: HubIndex, app: AppServerId) -> usize {
-        let is_home =
-            |client: &Client| client.home.app() == app && !client.pause_reasons().contains(PauseReason::Unassigned);
-        let is_side = |client: &Client| client.cold.sides.as_ref().is_some_and(|sides| sides.at_app(app).is_some());
-        self.slots(|client| client.home.hub() == hub && (is_home(client) || is_side(client))).len()
+        let is_there = |client: &Client| match client.role_of(app) {
+            Some(Role::Home) => !client.is_unassigned(),
+            Some(Role::Side(_)) => true,
+            None => false,
+        };
+        self.slots(|client| client.home.hub() == hub && is_there(client)).len()
     }
 
     /// Slots and serials of all client connections.

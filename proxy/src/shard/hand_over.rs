@@ -12,8 +12,7 @@ use std::sync::Arc;
 use trunkline_protocol::service::FlowOperation;
 
 use super::assignments::Assignments;
-use super::connection::PauseReason;
-use super::reassignment::flow;
+use super::connection::{Assignment, Role, flow};
 use super::shard_core::ShardCore;
 use super::slot::{Serial, Slot};
 use crate::upstream::{AppServerId, HomeLink, HubIndex, LinkHandle, Pool};
@@ -55,15 +54,14 @@ impl HandOvers {
             return;
         }
         for slot in core.connections.at_app(hub, app) {
-            let until = core.tick + HAND_OVER_TICKS;
+            let (now, until) = (core.tick, core.tick + HAND_OVER_TICKS);
             let Some(client) = core.connections.live_mut(slot) else { continue };
-            if !client.can_move() || client.cold.is_bound || client.cold.is_leaving {
+            if !client.can_move() || client.cold.is_bound || client.cold.assignment.is_leaving {
                 continue;
             }
-            client.cold.is_leaving = true;
-            client.pause(PauseReason::HandingOver);
+            client.change_assignment(&Role::Home, now, Assignment::ask_to_hand_over);
             if client.cold.moving_to.is_none()
-                && client.cold.calls.are_none()
+                && client.cold.assignment.calls.are_none()
                 && !core.context.shared.client_results.is_waiting_for(&client.id)
             {
                 assignments.migrate(core, slot);
@@ -115,18 +113,18 @@ impl HandOvers {
 
     /// Begins to move a client to another link of its app server.
     fn move_to(&mut self, core: &mut ShardCore, slot: Slot, link: &HomeLink) {
-        let until = core.tick + HAND_OVER_TICKS;
+        let (now, until) = (core.tick, core.tick + HAND_OVER_TICKS);
         let Some(client) = core.connections.live_mut(slot).filter(|client| client.is_open()) else { return };
         if client.cold.is_settled
             || client.cold.moving_to.is_some()
-            || client.cold.is_leaving
+            || client.cold.assignment.is_leaving
             || client.home.id() == link.id()
             || client.is_in_transit()
         {
             return;
         }
         client.cold.moving_to = Some(link.clone());
-        client.pause(PauseReason::HandingOver);
+        client.change_assignment(&Role::Home, now, |home| home.holds_input = true);
         client.home.send(&flow(&client.id, FlowOperation::Pause));
         let serial = client.serial;
         self.all.push(HandOver { slot, serial, until });
@@ -137,9 +135,9 @@ impl HandOvers {
         let now = core.tick;
         let Some(client) = core.connections.live_mut(slot) else { return };
         client.cold.moving_to = None;
-        match client.cold.is_leaving {
+        match client.cold.assignment.is_leaving {
             true => assignments.migrate_if_ready(core, slot),
-            false => client.resume(PauseReason::HandingOver, now),
+            false => client.change_assignment(&Role::Home, now, |home| home.holds_input = false),
         }
     }
 
@@ -149,9 +147,10 @@ impl HandOvers {
         for HandOver { slot, serial, until } in &self.all {
             let client = core.connections.get_current(*slot, *serial);
             if until.saturating_sub(HAND_OVER_TICKS - READ_ON_TICKS) <= now
-                && let Some(client) = client.filter(|client| client.cold.is_leaving && client.cold.moving_to.is_none())
+                && let Some(client) =
+                    client.filter(|client| client.cold.assignment.is_leaving && client.cold.moving_to.is_none())
             {
-                client.resume(PauseReason::HandingOver, now);
+                client.change_assignment(&Role::Home, now, |home| home.holds_input = false);
             }
         }
         // Results of clients come over other ways than the answers to their calls.
@@ -169,7 +168,7 @@ impl HandOvers {
                 client.cold.is_settled = true;
                 client.home.send(&flow(&client.id, FlowOperation::Resume));
                 self.end_move(core, assignments, slot);
-            } else if client.cold.is_leaving && client.home.by_dial_in().is_some() {
+            } else if client.cold.assignment.is_leaving && client.home.by_dial_in().is_some() {
                 assignments.migrate(core, slot);
             }
         }

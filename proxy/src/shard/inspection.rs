@@ -8,7 +8,7 @@ use trunkline_protocol::id::ID_CHARS;
 use trunkline_protocol::manifest::REMOTE_HEADER;
 use trunkline_protocol::service::{OpenConnection, header};
 
-use super::connection::{Census, Client, ClientKind, Connections, PauseReason, SetName, Status};
+use super::connection::{Census, Client, ClientKind, Connections, SetName, Status};
 use super::shard_context::ShardContext;
 use super::slot::Slot;
 use super::watch::{WatchBatch, WatchOrder, WatchRefused, WatchSubject, Watches};
@@ -206,7 +206,7 @@ impl Inspector<'_> {
             groups,
             group_count,
             outbox_bytes: client.outbox.bytes(),
-            pending_calls: client.cold.calls.count(),
+            pending_calls: client.cold.assignment.calls.count(),
             heard_s: ago(client.last_heard),
             sent_s: ago(client.last_sent),
         })
@@ -292,7 +292,7 @@ fn state(client: &Client) -> &'static str {
         Status::Opening { .. } => "opening",
         Status::Closing { .. } => "closing",
         Status::Open if client.is_away() => "away",
-        Status::Open if client.pause_reasons().contains(PauseReason::Unassigned) => "held",
+        Status::Open if client.is_unassigned() => "held",
         Status::Open if !client.pause_reasons().are_none() => "paused",
         Status::Open => "open",
     }

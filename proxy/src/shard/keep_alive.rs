@@ -12,7 +12,7 @@ use trunkline_protocol::fleet::Absence;
 use trunkline_protocol::hub::HubMessage;
 use trunkline_protocol::manifest::HubManifest;
 
-use super::connection::{Client, Connections, PauseReason, Status};
+use super::connection::{Client, Connections, Status};
 use super::content::Content;
 use super::framed::message_frame;
 use super::slot::{Serial, Slot};
@@ -103,9 +103,7 @@ fn due(client: &Client, settings: &HubManifest, now: u32) -> Due {
         Status::Closing { until } if now >= until => Due::Now(Overdue::Cut),
         Status::Closing { until } => Due::Wait(until),
         // It has no app server that could answer it.
-        Status::Opening { .. } if client.pause_reasons().contains(PauseReason::Unassigned) => {
-            Due::Wait(now.saturating_add(keep_alive))
-        }
+        Status::Opening { .. } if client.is_unassigned() => Due::Wait(now.saturating_add(keep_alive)),
         Status::Opening { until } if now >= until => Due::Now(Overdue::NotOpened),
         Status::Opening { until } => Due::Wait(until),
         Status::Open if client.is_away() => match client.cold.resumption.as_ref().and_then(|it| it.ownership.absence())
@@ -157,6 +155,7 @@ mod tests {
 
     use super::*;
     use crate::net::socket::Socket;
+    use crate::shard::connection::PauseReason;
     use crate::upstream::{AppServerId, HubIndex, HubRegistry, LinkHandle, ServerGroup};
 
     fn client(change: impl FnOnce(&mut Client)) -> Client {

@@ -17,12 +17,11 @@ use std::time::Duration;
 
 use trunkline_protocol::id::random_bytes;
 use trunkline_protocol::manifest::{IF_IDLE_HEADER, MIGRATE_TO_HEADER};
-use trunkline_protocol::service::{CloseConnection, ServiceMessage};
+use trunkline_protocol::service::{CloseConnection, FlowOperation, ServiceMessage};
 
 use super::assignments::Assignments;
-use super::connection::{Client, PauseReason};
+use super::connection::{Assignment, Client, Role, moved_to};
 use super::drain_schedule::{DrainSchedule, chance};
-use super::reassignment::moved_to;
 use super::reroute::Rerouting;
 use super::shard_core::ShardCore;
 use super::slot::{Serial, Slot};
@@ -154,12 +153,10 @@ impl Levelling {
     /// Gives a client away, or asks its app server for it.
     fn level(&mut self, core: &mut ShardCore, assignments: &mut Assignments, slot: Slot, order: &LevelOrder) {
         let Some(to) = newcomer(core, slot, order).and_then(|pool| pool.choose_home()) else { return };
-        let Some(client) = core.connections.live_mut(slot) else { return };
+        let Some(client) = core.connections.live(slot) else { return };
         if client.home.by_dial_in().is_none() {
-            client.cold.is_leaving = true;
-            client.pause(PauseReason::HandingOver);
-            client.home.send(&ask_if_idle(&client.id));
-            let asked = AskedClient { serial: client.serial, order: *order };
+            let (asked, request) = (AskedClient { serial: client.serial, order: *order }, ask_if_idle(&client.id));
+            core.ask_to_hand_over(slot, &Role::Home, &request);
             self.asked.insert(slot, asked);
         } else if !core.context.shared.client_results.is_waiting_for(&client.id) {
             let instance = core.context.shared.hubs.instance(to.app());
@@ -193,14 +190,13 @@ impl Levelling {
         let Some(client) = core.connections.live_mut(slot).filter(|client| client.serial == asked.serial) else {
             return false;
         };
-        client.cold.is_leaving = false;
-        client.resume(PauseReason::HandingOver, now);
+        client.change_assignment(&Role::Home, now, Assignment::stay);
         let (hub, app) = (client.home.hub(), client.home.app());
         let hubs = &core.context.shared.hubs;
         let pool = hubs.all().get(hub.get()).and_then(|hub| hub.pool_of(app));
         // Its app server has begun to stop meanwhile, or a route leads elsewhere: then it leaves, whatever runs.
         if pool.is_some_and(|pool| pool.is_draining()) {
-            core.ask_for(slot);
+            core.ask_for(slot, &Role::Home);
         } else if hubs.has_routes() || hubs.has_groups() {
             rerouting.reroute_one(core, assignments, slot);
         }
@@ -212,7 +208,7 @@ impl Levelling {
         let connections = &mut core.connections;
         self.asked.retain(|&slot, asked| {
             let client = connections.get_current(slot, asked.serial);
-            client.is_some_and(|client| client.cold.is_leaving && client.home.app() == asked.order.from)
+            client.is_some_and(|client| client.cold.assignment.is_leaving && client.home.app() == asked.order.from)
         });
     }
 
@@ -224,12 +220,8 @@ impl Levelling {
         rerouting: &mut Rerouting,
         slot: Slot,
     ) {
-        let now = core.tick;
-        if self.stay_unlevelled(core, assignments, rerouting, slot) {
-            return;
-        }
-        if let Some(client) = core.connections.live_mut(slot).filter(|client| client.cold.is_leaving) {
-            client.resume(PauseReason::HandingOver, now);
+        if !self.stay_unlevelled(core, assignments, rerouting, slot) {
+            core.control(slot, &Role::Home, FlowOperation::ReadOn);
         }
     }
 }
@@ -246,8 +238,8 @@ fn may_be_levelled(core: &ShardCore, client: &Client, order: &LevelOrder) -> boo
     let (home, cold) = (&client.home, &client.cold);
     let is_there = home.app() == order.from && home.hub() == order.hub && client.is_open();
     let is_at_rest = || {
-        let stays = cold.is_bound || cold.is_leaving || cold.moving_to.is_some();
-        !stays && client.pause_reasons().are_none() && cold.calls.are_none()
+        let stays = cold.is_bound || cold.assignment.is_leaving || cold.moving_to.is_some();
+        !stays && client.pause_reasons().are_none() && cold.assignment.calls.are_none()
     };
     let is_here = || !client.is_in_transit() && !client.is_away();
     let can_go = || match home.by_dial_in() {

@@ -30,11 +30,10 @@ use trunkline_protocol::manifest::{HubManifest, SlowClients};
 use trunkline_protocol::service::{FlowOperation, MoveConnection, OpenConnection, ServiceMessage};
 
 use super::assignments::Assignments;
-use super::connection::{Client, Opening, Resumption, SetName, Status};
+use super::connection::{Client, Opening, Resumption, SetName, Status, flow};
 use super::content::Content;
 use super::delivery::Flush;
 use super::keep_alive::KeepAlive;
-use super::reassignment::flow;
 use super::severed_socket::SeveredSockets;
 use super::shard_core::ShardCore;
 use super::slot::{Serial, Slot};
@@ -73,7 +72,7 @@ impl Moves {
         if !client.is_open()
             || !resumption.ownership.is_owned()
             || !client.can_move()
-            || client.cold.is_leaving
+            || client.cold.assignment.is_leaving
             || client.cold.moving_to.is_some()
             // Another node would know nothing of its side homes.
             || client.cold.sides.is_some()
@@ -124,8 +123,10 @@ impl Moves {
         let Some(slot) = core.connections.find(hub, id) else { return };
         let Some(client) = core.connections.live_mut(slot) else { return };
         let (home, serial) = (client.home.clone(), client.serial);
-        let is_settled =
-            home.is_open() && client.cold.moving_to.is_none() && client.cold.sides.is_none() && !client.cold.is_leaving;
+        let is_settled = home.is_open()
+            && client.cold.moving_to.is_none()
+            && client.cold.sides.is_none()
+            && !client.cold.assignment.is_leaving;
         let Some(resumption) = client.cold.resumption.as_deref_mut().filter(|_| is_settled) else { return };
         if resumption.looked_app != Some(home.app()) {
             // The other node would resume it at the one that it was told of.
@@ -200,7 +201,7 @@ impl Moves {
         let (taker, after) = (resumption.taker.take(), resumption.ownership.bytes());
         core.delivery.replay_changed(before, after);
         let Some(client) = core.connections.live(slot) else { return };
-        let calls = client.cold.calls.pending().map(ByteString::from).collect();
+        let calls = client.cold.assignment.calls.pending().map(ByteString::from).collect();
         let hubs = &core.context.shared.hubs;
         let named = |(app, epoch): (AppServerId, i64)| (ByteString::from(&*hubs.instance(app)), epoch);
         let epochs = epochs.into_iter().map(named).collect();

@@ -12,15 +12,15 @@ use std::mem;
 use std::sync::Arc;
 
 use bytestring::ByteString;
-use trunkline_protocol::hub::HandshakeRequest;
-use trunkline_protocol::manifest::MIGRATE_TO_HEADER;
-use trunkline_protocol::service::{CloseConnection, ConnectionFlowControl, FlowOperation, FlowSubject, ServiceMessage};
+use indexmap::IndexSet;
+use tracing::debug;
+use trunkline_protocol::wire::RESTORES_HEADER;
 
 use super::close_reason::CloseReason;
 use super::command::{LinkLoss, MembershipChange};
-use super::connection::{Client, Connections, LetGo, PauseReason, SetName, Status};
-use super::content::{Content, DATA_TYPE_HANDSHAKE};
-use super::slot::{Serial, Slot};
+use super::connection::{Assignment, AssignmentStage, Client, Connections, LetGo, Role, SetName, Status, open_over};
+use super::shard_core::{CALL_LOST, ShardCore};
+use super::slot::Slot;
 use super::unheard_end::{UnheardEnd, UnheardEnds};
 use crate::metrics::Counters;
 use crate::upstream::{AppServerId, HomeLink, HubIndex, HubRegistry, ServerGroup};
@@ -30,14 +30,6 @@ const CLOSED_PER_TICK: usize = 100;
 
 /// A crowd of them is closed within about so many seconds.
 const CROWD_TICKS: usize = 20;
-
-/// Client connection without an app server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Unassigned {
-    slot: Slot,
-    serial: Serial,
-    since: u32,
-}
 
 /// Client connection that an app server may still hold, though it was moved to another one.
 #[derive(Debug)]
@@ -50,10 +42,11 @@ struct MovedAway {
     until: u32,
 }
 
-/// Client connections of one shard that need a home, or have left one.
+/// Client connections of one shard that need an app server, or have left one.
 #[derive(Debug)]
 pub(super) struct Reassignment {
-    unassigned: Vec<Unassigned>,
+    /// Assignments without an app server, in the order in which they have lost theirs.
+    waiting: IndexSet<(Slot, Role)>,
     moved_away: Vec<MovedAway>,
     ends: UnheardEnds,
     /// Seconds for which an app server may hold a connection that was moved away from it.
@@ -66,7 +59,7 @@ impl Reassignment {
         let moved_remembered_s = moved_remembered_s(resume_window_ms);
         let untold_kept_s = moved_remembered_s.saturating_add(hold_timeout_s);
         let ends = UnheardEnds::new(moved_remembered_s, untold_kept_s, counters.clone());
-        Self { unassigned: Vec::new(), moved_away: Vec::new(), ends, moved_remembered_s, counters }
+        Self { waiting: IndexSet::new(), moved_away: Vec::new(), ends, moved_remembered_s, counters }
     }
 
     /// Takes note of the end of a client connection at an app server that knows of it; `is_told` if its link took the
@@ -74,7 +67,7 @@ impl Reassignment {
     pub(super) fn ended(
         &mut self,
         client: &Client,
-        (link, group, is_let_go): (&HomeLink, Option<Arc<ServerGroup>>, Option<LetGo>),
+        (link, group, let_go): (&HomeLink, Option<Arc<ServerGroup>>, Option<LetGo>),
         reason: &CloseReason,
         is_told: bool,
         now: u32,
@@ -83,7 +76,7 @@ impl Reassignment {
         self.ends.add(UnheardEnd {
             hub: client.home.hub(),
             from: link.app(),
-            is_given_away: is_let_go.is_some(),
+            is_given_away: let_go.is_some(),
             id: ByteString::from(&*client.id),
             opening,
             group,
@@ -114,45 +107,60 @@ impl Reassignment {
         self.ends.tell(hubs, now);
     }
 
-    /// Slots of the clients that wait for an app server.
-    pub(super) fn unassigned_slots(&self) -> Vec<Slot> {
-        self.unassigned.iter().map(|waiting| waiting.slot).collect()
+    /// Slots of the clients that wait for a home.
+    pub(super) fn unassigned(&self) -> impl Iterator<Item = Slot> {
+        self.waiting.iter().filter(|(_, role)| role.is_needed_always()).map(|(slot, _)| *slot)
     }
 
-    /// Number of clients that wait for an app server.
-    pub(super) fn waiting(&self) -> usize {
-        self.unassigned.len()
-    }
-
-    /// Gives a client connection another home, or lets it wait for one, unread.
-    pub(super) fn assign_or_wait(&mut self, connections: &mut Connections, hubs: &HubRegistry, slot: Slot, now: u32) {
-        if self.assign(connections, hubs, slot, now) {
+    /// Gives a client connection an app server for a role in which it has none, or has it wait for one: a home is
+    /// waited for at once, a side home by the first message for it.
+    pub(super) fn assign_or_wait(&mut self, core: &mut ShardCore, slot: Slot, role: &Role) {
+        if self.assign(core, slot, role) {
             return;
         }
-        if let Some(client) = connections.get_mut(slot) {
-            client.pause(PauseReason::Unassigned);
-            self.unassigned.push(Unassigned { slot, serial: client.serial, since: now });
-        }
+        self.waiting.insert((slot, role.clone()));
+        core.change_assignment(slot, role, |assignment, now| {
+            if role.is_needed_always() {
+                assignment.wait(now);
+            }
+        });
     }
 
     /// Tries again for all that wait: a link has opened, or a full one may have room.
-    pub(super) fn retry(&mut self, connections: &mut Connections, hubs: &HubRegistry, now: u32) {
-        for waiting in mem::take(&mut self.unassigned) {
-            let Unassigned { slot, serial, .. } = waiting;
-            let client = connections.get_current(slot, serial);
-            let still_waits = client.is_some_and(|client| client.pause_reasons().contains(PauseReason::Unassigned));
-            if still_waits && !self.assign(connections, hubs, slot, now) {
-                self.unassigned.push(waiting);
-            }
+    pub(super) fn retry(&mut self, core: &mut ShardCore) {
+        let mut waiting = mem::take(&mut self.waiting);
+        waiting.retain(|(slot, role)| !self.assign(core, *slot, role));
+        // The memory of a crowd goes with it.
+        if !waiting.is_empty() {
+            self.waiting = waiting;
         }
     }
 
-    /// Slots of the clients that have waited for the timeout: they wait no longer, and are to be closed. Of a crowd
-    /// some wait for longer, so that they don't come back all at once.
-    pub(super) fn take_overdue(&mut self, timeout_s: u32, now: u32) -> Vec<Slot> {
-        let at_once = CLOSED_PER_TICK.max(self.unassigned.len() / CROWD_TICKS);
-        let overdue = self.unassigned.extract_if(.., |waiting| now.saturating_sub(waiting.since) >= timeout_s);
-        overdue.take(at_once).map(|waiting| waiting.slot).collect()
+    /// Ends the waits that have taken for the timeout. Returns the slots of the clients that have waited for a home:
+    /// they are to be closed. Of a crowd some wait for longer, so that they don't come back all at once.
+    pub(super) fn take_overdue(&mut self, core: &mut ShardCore, timeout_s: u32) -> Vec<Slot> {
+        let (at_once, now) = (CLOSED_PER_TICK.max(self.unassigned().count() / CROWD_TICKS), core.tick);
+        let (mut homes, mut sides) = (Vec::new(), Vec::new());
+        self.waiting.retain(|(slot, role)| {
+            let assignment = core.connections.live(*slot).and_then(|client| client.assignment(role));
+            let since = assignment.and_then(Assignment::waits_since);
+            let is_overdue = since.is_some_and(|since| now.saturating_sub(since) >= timeout_s);
+            match role {
+                Role::Home if is_overdue && homes.len() < at_once => {
+                    homes.push(*slot);
+                    return false;
+                }
+                Role::Side(group) if is_overdue => sides.push((*slot, group.clone())),
+                Role::Home | Role::Side(_) => {}
+            }
+            true
+        });
+        for (slot, group) in sides {
+            debug!(slot, %group, "no app server of the group came in time");
+            let give_up = |side: &mut Assignment, _| side.stage = AssignmentStage::GivenUp;
+            core.change_assignment(slot, &Role::Side(group), give_up);
+        }
+        homes
     }
 
     /// Forgets moves of which every app server has learnt by now, or never will.
@@ -174,82 +182,91 @@ impl Reassignment {
         self.moved_away.push(MovedAway { hub, app, to, id: id.into(), until });
     }
 
-    /// Gives a client connection this home.
-    pub(super) fn assign_to(
-        &mut self,
-        connections: &mut Connections,
-        hubs: &HubRegistry,
-        slot: Slot,
-        home: &HomeLink,
-        now: u32,
-    ) {
-        let timeout_ms = hubs.all().get(home.hub().get()).map(|hub| hub.settings().handshake_timeout_ms);
-        self.open_at(connections, hubs, slot, home, timeout_ms, now);
+    /// Gives a client connection an app server for a role, if it has none and there is one; `false` while there is
+    /// none.
+    fn assign(&mut self, core: &mut ShardCore, slot: Slot, role: &Role) -> bool {
+        loop {
+            let Some(client) = core.connections.live(slot) else { return true };
+            if !client.assignment(role).is_some_and(|assignment| assignment.wants_link()) {
+                return true;
+            }
+            let Some(link) = choose(core, client, role) else { return false };
+            self.open(core, slot, role, &link);
+            if !link.is_closed() {
+                return true;
+            }
+            // Lost while it was chosen: its place in the pool is empty by now.
+            core.leave(slot, role, CALL_LOST);
+        }
     }
 
-    /// Gives a client connection another home if there is one; `false` while there is none.
-    fn assign(&mut self, connections: &mut Connections, hubs: &HubRegistry, slot: Slot, now: u32) -> bool {
-        loop {
-            let Some(client) = connections.get(slot) else { return true };
-            let all = hubs.all();
-            let hub = all.get(client.home.hub().get());
-            let home = hub.and_then(|hub| match client.cold.is_bound {
-                true => hub.choose_home_at(client.home.app()),
-                false => hub.choose_home_near(client.home.app(), client.cold.group_name()),
-            });
-            // Too early, it would take it for the one that it has, and then end both.
-            let is_held = |home: &HomeLink| home.app() == client.home.app() && now < client.cold.held_until;
-            let Some(home) = home.filter(|home| !is_held(home)) else { return false };
-            let handshake_timeout_ms = hub.map(|hub| hub.settings().handshake_timeout_ms);
-            self.open_at(connections, hubs, slot, &home, handshake_timeout_ms, now);
-            // Lost while it was chosen: its place in the pool is empty by now.
-            if !home.is_closed() {
-                return true;
+    /// Opens a client connection at an app server, in a role in which it has left another one.
+    pub(super) fn open(&mut self, core: &mut ShardCore, slot: Slot, role: &Role, link: &HomeLink) {
+        let now = core.tick;
+        let timeout_ms = core.connections.live(slot).and_then(|client| core.hub_of(client));
+        let timeout_ms = timeout_ms.map(|hub| hub.settings().handshake_timeout_ms);
+        let hubs = &core.context.shared.hubs;
+        let Some(client) = core.connections.live_mut(slot) else { return };
+        let (id, content, is_open) = (client.id.clone(), client.content, client.is_open());
+        let had_dialled_in = client.link_of(role).is_some_and(|left| left.by_dial_in().is_some());
+        let Some(assignment) = client.assignment_mut(role) else { return };
+        let was_at = assignment.was_at;
+        // Where its client has no answer to its hub handshake, it begins anew.
+        let from = was_at.filter(|_| is_open).map(|app| hubs.instance(app));
+        let items = if from.is_some() { assignment.items.take() } else { None };
+        let Some(mut open) = client.cold.opening_with(from.as_deref(), items.as_deref()) else { return };
+        if !role.restores() {
+            open.headers.retain(|(name, _)| *name != RESTORES_HEADER);
+        }
+        open_over(link, open, (&id, content));
+        if let Some(assignment) = client.assignment_mut(role) {
+            // Where it was open before, no handshake is answered to it.
+            assignment.open(link.app(), role.stage_at_first(was_at.is_some()));
+        }
+        let left = was_at.filter(|was_at| *was_at != link.app());
+        // Who dials in has ended the clients of a link with it.
+        if let Some(left) = left.filter(|_| !had_dialled_in) {
+            self.moved_away(link.hub(), (left, link.app()), &id, now);
+        }
+        if left.is_some() || role.is_needed_always() {
+            self.counters.rehomed.increment();
+        }
+        match role {
+            Role::Home => {
+                if let (Status::Opening { .. }, Some(timeout_ms)) = (client.status, timeout_ms) {
+                    client.status = opening_until(now, timeout_ms);
+                }
+                (client.cold.moving_to, client.cold.is_settled) = (None, false);
+                if had_dialled_in && left.is_some() {
+                    client.cold.left = left;
+                }
+                client.refresh_pauses(now);
+                tell_of_groups(&core.connections, hubs, slot, link);
+                core.connections.set_home(slot, link);
+            }
+            Role::Side(group) => {
+                if let Some(side) = client.cold.sides.as_mut().and_then(|sides| sides.of_group(group)) {
+                    side.link = link.clone();
+                }
+                client.refresh_pauses(now);
             }
         }
     }
+}
 
-    /// Opens a client connection at another home.
-    fn open_at(
-        &mut self,
-        connections: &mut Connections,
-        hubs: &HubRegistry,
-        slot: Slot,
-        home: &HomeLink,
-        handshake_timeout_ms: Option<u64>,
-        now: u32,
-    ) {
-        let Some(client) = connections.get_mut(slot) else { return };
-        let (was_at, is_open) = (client.home.app(), client.is_open());
-        let from = hubs.instance(was_at);
-        // Where its client has no answer to its hub handshake, it begins anew.
-        let Some(open) = client.cold.open_again(is_open.then_some(&*from)) else { return };
-        home.send(&ServiceMessage::OpenConnection(open));
-        if let Content::Hub(protocol) = client.content {
-            home.send_data(&client.id, &HandshakeRequest { protocol, version: 1 }.encode(), DATA_TYPE_HANDSHAKE);
+/// Chooses an app server for a client connection in a role.
+fn choose(core: &ShardCore, client: &Client, role: &Role) -> Option<HomeLink> {
+    let (hub, left) = (core.hub_of(client)?, client.link_of(role)?.app());
+    match role {
+        Role::Side(group) => hub.choose_home_near(left, group),
+        Role::Home => {
+            let home = match client.cold.is_bound {
+                true => hub.choose_home_at(left),
+                false => hub.choose_home_near(left, client.cold.group_name()),
+            };
+            // Too early, it would take it for the one that it has, and then end both.
+            home.filter(|home| home.app() != left || core.tick >= client.cold.held_until)
         }
-        if let (Status::Opening { .. }, Some(timeout_ms)) = (client.status, handshake_timeout_ms) {
-            client.status = opening_until(now, timeout_ms);
-        }
-        (client.cold.is_leaving, client.cold.is_let_go, client.cold.moving_to) = (false, None, None);
-        client.cold.is_settled = false;
-        for reason in [PauseReason::AppServer, PauseReason::HandingOver, PauseReason::Unassigned] {
-            client.resume(reason, now);
-        }
-        if client.home.by_dial_in().is_some() && was_at != home.app() {
-            client.cold.left = Some(was_at);
-        }
-        if was_at != home.app() && was_at != AppServerId::NONE {
-            // Only its own app server is listened to.
-            client.cold.calls.forget_failed();
-        }
-        // Whoever dials in has ended the clients of a link with it.
-        if was_at != home.app() && was_at != AppServerId::NONE && client.home.by_dial_in().is_none() {
-            self.moved_away(home.hub(), (was_at, home.app()), &client.id, now);
-        }
-        tell_of_groups(connections, hubs, slot, home);
-        connections.set_home(slot, home);
-        self.counters.rehomed.increment();
     }
 }
 
@@ -275,18 +292,6 @@ fn moved_remembered_s(resume_window_ms: u64) -> u32 {
 pub(crate) fn opening_until(now: u32, handshake_timeout_ms: u64) -> Status {
     let timeout_s = u32::try_from(handshake_timeout_ms.div_ceil(1000)).unwrap_or(u32::MAX);
     Status::Opening { until: now.saturating_add(timeout_s).saturating_add(1) }
-}
-
-/// Notice to an app server that a connection goes on at this instance.
-pub(super) fn moved_to(id: &str, instance: &str) -> ServiceMessage {
-    let headers = vec![(MIGRATE_TO_HEADER.into(), vec![instance.into()])];
-    ServiceMessage::CloseConnection(CloseConnection { connection_id: id.into(), error: None, headers })
-}
-
-/// Flow control of one client, for its app server.
-pub(super) fn flow(id: &str, operation: FlowOperation) -> ServiceMessage {
-    let (connection_id, subject) = (ByteString::from(id), FlowSubject::Client);
-    ServiceMessage::ConnectionFlowControl(ConnectionFlowControl { connection_id, subject, operation })
 }
 
 #[cfg(test)]

@@ -7,8 +7,7 @@
 
 use super::assignments::Assignments;
 use super::command::ShardCommand;
-use super::connection::PauseReason;
-use super::reassignment::moved_to;
+use super::connection::Role;
 use super::shard_core::ShardCore;
 use super::slot::Slot;
 use crate::upstream::{AppServerId, RouteChoice};
@@ -54,11 +53,8 @@ impl Rerouting {
     /// them.
     pub(super) fn reroute_unassigned(&mut self, core: &mut ShardCore, assignments: &mut Assignments) {
         if core.context.shared.hubs.has_routes() {
-            assignments
-                .reassignment
-                .unassigned_slots()
-                .into_iter()
-                .for_each(|slot| self.reroute_one(core, assignments, slot));
+            let unassigned: Vec<_> = assignments.reassignment.unassigned().collect();
+            unassigned.into_iter().for_each(|slot| self.reroute_one(core, assignments, slot));
         }
     }
 
@@ -69,8 +65,7 @@ impl Rerouting {
         let name = RouteChoice::group_name(group.as_ref()).to_owned();
         let rules = core.context.shared.hubs.rules();
         let Some(client) = core.connections.live_mut(slot) else { return };
-        let is_waiting =
-            client.home.app() == AppServerId::NONE || client.pause_reasons().contains(PauseReason::Unassigned);
+        let is_waiting = client.home.app() == AppServerId::NONE || client.is_unassigned();
         // Where its group is no more, it has to leave in any case.
         if !hub.is_served_by(&name) && !is_waiting && rules.has_group(client.cold.group_name()) {
             return;
@@ -80,7 +75,7 @@ impl Rerouting {
             client.cold.group = group;
             return;
         }
-        if client.cold.is_leaving {
+        if client.cold.assignment.is_leaving {
             client.cold.group = group;
             return;
         }
@@ -92,8 +87,6 @@ impl Rerouting {
         }
         let Some(client) = core.connections.live_mut(slot) else { return };
         client.cold.group = group;
-        client.cold.is_leaving = true;
-        client.pause(PauseReason::HandingOver);
-        client.home.send(&moved_to(&client.id, ""));
+        core.ask_for(slot, &Role::Home);
     }
 }

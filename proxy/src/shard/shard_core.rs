@@ -13,13 +13,15 @@ use trunkline_protocol::service::{ClientInvocation, FlowOperation, GroupMember, 
 use super::Resumption;
 use super::client_result::no_such_connection;
 use super::command::{Audience, ConnectionCommand, MembershipChange, PendingAck, ShardCommand};
-use super::connection::{Arrival, Client, Connections, Opening, OpeningInterner, PauseReason, SideHome, Status};
+use super::connection::{
+    Arrival, Assignment, Client, Connections, Opening, OpeningInterner, PauseReason, Role, SideHome, Status, flow,
+    moved_to,
+};
 use super::content::Content;
 use super::delivery::{BatchMode, Delivery, Flush};
 use super::framed::{frame_for, message_frame};
 use super::member_query::MemberListing;
 use super::outbox_budget::OutboxBudget;
-use super::reassignment::{flow, moved_to};
 use super::send_origin::SendOrigin;
 use super::shard_context::ShardContext;
 use super::slot::Slot;
@@ -117,10 +119,10 @@ impl ShardCore {
     /// Keeps the span of a pending call until its home or side home answers. Without such a call it ends here.
     pub(crate) fn keep_call_span(&mut self, slot: Slot, invocation_id: &str, span: OpenSpan) {
         let Some(client) = self.connections.get_mut(slot) else { return };
-        let mut kept = client.cold.calls.keep_span(invocation_id, span);
+        let mut kept = client.cold.assignment.calls.keep_span(invocation_id, span);
         let sides = client.cold.sides.iter_mut().flat_map(|sides| sides.iter_mut());
         for side in sides {
-            kept = kept.and_then(|span| side.calls.keep_span(invocation_id, span));
+            kept = kept.and_then(|span| side.assignment.calls.keep_span(invocation_id, span));
         }
     }
 
@@ -147,18 +149,31 @@ impl ShardCore {
         self.read_buffer = buffer;
     }
 
-    /// Answers all pending calls of a client with an error.
-    pub(super) fn fail_calls(&mut self, slot: Slot, text: &'static str) {
-        let mode = self.mode(Flush::Deferred);
-        let Some(client) = self.connections.get_mut(slot) else { return };
-        if client.home.by_dial_in().is_some() {
+    /// Takes the app server from a client connection in a role, and answers the calls that it has run with this error.
+    pub(super) fn leave(&mut self, slot: Slot, role: &Role, error_of_calls: &str) {
+        let Some(client) = self.connections.live_mut(slot) else { return };
+        let Some(app) = client.link_of(role).map(|link| link.app()) else { return };
+        if let Some(assignment) = client.assignment_mut(role) {
+            assignment.leave(app);
+        }
+        self.fail_calls(slot, role, error_of_calls);
+    }
+
+    /// Answers all calls of a client that an app server runs with an error.
+    pub(super) fn fail_calls(&mut self, slot: Slot, role: &Role, text: &str) {
+        let (mode, calls_max) = (self.mode(Flush::Deferred), self.context.shared.settings.rehoming.pending_calls_max);
+        let Some(client) = self.connections.live_mut(slot) else { return };
+        if *role == Role::Home && client.home.by_dial_in().is_some() {
             // Nor will it pass on what the client answers to others.
             self.context.shared.client_results.connection_ended(&client.id);
         }
-        let failed = client.cold.calls.fail();
+        let failed = client.assignment_mut(role).map(|assignment| assignment.calls.fail()).unwrap_or_default();
         self.context.counters.calls_failed.add(failed.len() as u64);
-        client.cold.owed_errors.extend(failed.into_iter().map(|id| (id, ByteString::from_static(text))));
-        client.resume(PauseReason::PendingCalls, self.tick);
+        let text = ByteString::from(text);
+        client.cold.owed_errors.extend(failed.into_iter().map(|id| (id, text.clone())));
+        if !client.has_too_many_calls(calls_max) {
+            client.resume(PauseReason::PendingCalls, self.tick);
+        }
         // A client that has no answer to its hub handshake would take them for it.
         if !matches!(client.status, Status::Opening { .. }) {
             self.send_owed_errors(slot, mode);
@@ -193,21 +208,41 @@ impl ShardCore {
         }
     }
 
-    /// Stops reading a client, and asks its app server to hand it over once its calls have ended.
-    pub(super) fn ask_for(&mut self, slot: Slot) {
-        let Some(client) = self.connections.live_mut(slot) else { return };
-        if client.can_be_handed_over() && !client.cold.is_leaving {
-            client.cold.is_leaving = true;
-            client.pause(PauseReason::HandingOver);
-            client.home.send(&moved_to(&client.id, ""));
+    /// Changes an assignment of a client at this tick, which is paused or resumed as it wants it then.
+    pub(super) fn change_assignment(&mut self, slot: Slot, role: &Role, change: impl FnOnce(&mut Assignment, u32)) {
+        let now = self.tick;
+        if let Some(client) = self.connections.live_mut(slot) {
+            client.change_assignment(role, now, |assignment| change(assignment, now));
         }
     }
 
-    /// Stops reading it again, and asks its app server once more to hand it over: behind all that the client has sent.
-    pub(super) fn end_input(&mut self, slot: Slot) {
-        if let Some(client) = self.connections.live_mut(slot).filter(|client| client.cold.is_leaving) {
-            client.pause(PauseReason::HandingOver);
-            client.home.send(&moved_to(&client.id, ""));
+    /// Asks an app server that shuts down to hand a client over once its calls have ended, unless that was done.
+    pub(super) fn ask_for(&mut self, slot: Slot, role: &Role) {
+        let Some(client) = self.connections.live(slot) else { return };
+        let is_leaving = client.assignment(role).is_none_or(|assignment| assignment.is_leaving);
+        // A side home is left to others as long as the client has its home.
+        if !is_leaving && (*role != Role::Home || client.can_be_handed_over()) {
+            let order = moved_to(&client.id, "");
+            self.ask_to_hand_over(slot, role, &order);
+        }
+    }
+
+    /// Stops reading a client, and asks an app server by this order to hand it over, behind all that it has sent.
+    pub(super) fn ask_to_hand_over(&mut self, slot: Slot, role: &Role, order: &ServiceMessage) {
+        self.change_assignment(slot, role, |assignment, _| assignment.ask_to_hand_over());
+        if let Some(link) = self.connections.live(slot).and_then(|client| client.link_of(role)) {
+            link.send(order);
+        }
+    }
+
+    /// Obeys an order of an app server about reading a client. One that has ended its input is asked for once more.
+    pub(super) fn control(&mut self, slot: Slot, role: &Role, operation: FlowOperation) {
+        self.change_assignment(slot, role, |assignment, _| assignment.obey(operation));
+        let Some(client) = self.connections.live(slot).filter(|_| operation == FlowOperation::EndInput) else { return };
+        if client.assignment(role).is_some_and(|assignment| assignment.is_leaving)
+            && let Some(link) = client.link_of(role)
+        {
+            link.send(&moved_to(&client.id, ""));
         }
     }
 
@@ -216,7 +251,10 @@ impl ShardCore {
         let sides = || client.cold.sides.iter().flat_map(|sides| sides.iter());
         let asks_it =
             || client.home.by_dial_in().is_some() && self.context.shared.client_results.is_waiting_for(&client.id);
-        !client.is_open() || client.cold.calls.count() > 0 || sides().any(|side| !side.is_idle()) || asks_it()
+        !client.is_open()
+            || client.cold.assignment.calls.count() > 0
+            || sides().any(|side| !side.is_idle())
+            || asks_it()
     }
 
     /// Whether calls for a group go to another app server than the home of their client.
@@ -231,19 +269,11 @@ impl ShardCore {
         self.context.shared.hubs.all().get(client.home.hub().get()).cloned()
     }
 
-    /// Pauses or resumes a client as its side homes need it.
+    /// Pauses or resumes a client as its assignments need it.
     pub(super) fn refresh_pauses(&mut self, slot: Slot) {
         let now = self.tick;
-        let Some(client) = self.connections.live_mut(slot) else { return };
-        let sides = client.cold.sides.as_deref();
-        let any = |is_wanted: fn(&SideHome) -> bool| sides.is_some_and(|sides| sides.iter().any(is_wanted));
-        let wanted = [
-            (PauseReason::SideHome, any(|side| side.is_paused)),
-            (PauseReason::SideHandingOver, any(|side| side.holds_input)),
-            (PauseReason::SideUnassigned, any(SideHome::is_waited_for)),
-        ];
-        for (reason, is_wanted) in wanted {
-            if is_wanted { client.pause(reason) } else { client.resume(reason, now) }
+        if let Some(client) = self.connections.live_mut(slot) {
+            client.refresh_pauses(now);
         }
     }
 

@@ -1,5 +1,5 @@
-//! Assignment of app servers to the side homes of clients: at the first message for a group, after a loss, by a
-//! hand-over.
+//! Side homes of clients: when one begins and ends, and where a message for its group goes. What it has in common with
+//! a home is in `reassignment`.
 //!
 //! ```text
 //!  message for a group ──► side home? ─┬─ open, opening ──► goes up there
@@ -10,25 +10,18 @@
 //!
 //! What an app server had taken is never given to another one, as with homes.
 
-use std::mem;
 use std::sync::Arc;
 
-use bytestring::ByteString;
 use indexmap::IndexSet;
-use tracing::{debug, warn};
-use trunkline_protocol::hub::{CallScan, HandshakeRequest, HandshakeResponse};
-use trunkline_protocol::manifest::ITEMS_HEADER;
-use trunkline_protocol::service::{FlowOperation, ServiceMessage, header};
-use trunkline_protocol::wire::RESTORES_HEADER;
+use tracing::warn;
+use trunkline_protocol::hub::{CallScan, HandshakeResponse};
 
 use super::close_reason::CloseReason;
 use super::command::LinkLoss;
-use super::connection::{Client, LetGo, PauseReason, SideHome, SideHomes, SideStage, Status};
-use super::content::{Content, DATA_TYPE_HANDSHAKE};
-use super::delivery::Flush;
+use super::connection::{Assignment, AssignmentStage, Client, LetGo, PauseReason, Role, SideHome, SideHomes, Status};
 use super::history::short;
-use super::reassignment::{Reassignment, moved_to};
-use super::shard_core::{CALL_LOST, CALL_UNFINISHED, ShardCore};
+use super::reassignment::Reassignment;
+use super::shard_core::{CALL_LOST, ShardCore};
 use super::slot::Slot;
 use crate::routing::Ruleset;
 use crate::upstream::{AppServerId, HubIndex, LinkHandle};
@@ -37,8 +30,6 @@ use crate::upstream::{AppServerId, HubIndex, LinkHandle};
 #[derive(Debug, Default)]
 pub(crate) struct SidedClients {
     all: IndexSet<Slot>,
-    /// Clients with a side home that has no app server.
-    waiting: IndexSet<Slot>,
     /// Rules by which the side homes were last looked through.
     rules: Option<Arc<Ruleset>>,
     /// Some side homes are not wanted any more, and end with their calls.
@@ -68,23 +59,24 @@ impl SidedClients {
         let Some(client) = core.connections.live_mut(slot) else { return SideChoice::Waits };
         if matches!(client.status, Status::Opening { .. }) {
             // Its home may still refuse it.
-            client.pause(PauseReason::SideUnassigned);
+            client.pause(PauseReason::Unassigned);
             return SideChoice::Waits;
         }
         self.add_side(core, slot, group);
-        let is_lost = |side: &mut SideHome| side.is_known_there() && side.link.is_closed();
+        let role = Role::Side(group.clone());
+        let is_lost = |side: &mut SideHome| side.assignment.is_known_there() && side.link.is_closed();
         if core.side_mut(slot, group).is_some_and(is_lost) {
             // Its shard has not heard of it yet, but will.
-            self.lose_side(core, slot, group);
+            core.leave(slot, &role, CALL_LOST);
         }
-        self.assign_side(core, reassignment, slot, group);
+        reassignment.assign_or_wait(core, slot, &role);
         let Some(side) = core.side_mut(slot, group) else { return SideChoice::Waits };
-        match &mut side.stage {
-            SideStage::Opening | SideStage::Open => return SideChoice::Ready(side.link.clone()),
-            SideStage::Refused => return SideChoice::Fails(refused(group)),
-            SideStage::GivenUp => return SideChoice::Fails(given_up(group)),
-            SideStage::Unassigned { waits_since } => waits_since.get_or_insert(now),
-        };
+        match side.assignment.stage {
+            AssignmentStage::Opening | AssignmentStage::Open => return SideChoice::Ready(side.link.clone()),
+            AssignmentStage::Refused => return SideChoice::Fails(refused(group)),
+            AssignmentStage::GivenUp => return SideChoice::Fails(given_up(group)),
+            AssignmentStage::Unassigned { .. } => side.assignment.wait(now),
+        }
         core.refresh_pauses(slot);
         SideChoice::Waits
     }
@@ -108,7 +100,7 @@ impl SidedClients {
                 continue;
             }
             self.add_side(core, slot, group);
-            self.assign_side(core, reassignment, slot, group);
+            reassignment.assign_or_wait(core, slot, &Role::Side(group.clone()));
         }
     }
 
@@ -123,150 +115,45 @@ impl SidedClients {
         }
     }
 
-    /// Gives a side home an app server of its group, if it has none and there is one.
-    fn assign_side(&mut self, core: &mut ShardCore, reassignment: &mut Reassignment, slot: Slot, group: &str) {
-        let Some(hub) = core.connections.live(slot).and_then(|client| core.hub_of(client)) else { return };
-        while let Some(side) = core.side_mut(slot, group).filter(|side| side.wants_link())
-            && let Some(link) = hub.choose_home_near(side.link.app(), group)
-        {
-            self.open_side(core, reassignment, slot, group, &link);
-            if !link.is_closed() {
-                break;
-            }
-            // Lost while it was chosen: its place in the pool is empty by now.
-            self.lose_side(core, slot, group);
-        }
-        let is_waiting = core.side_mut(slot, group).is_some_and(|side| side.wants_link());
-        if is_waiting {
-            self.waiting.insert(slot);
-        }
-        core.refresh_pauses(slot);
-    }
-
-    /// Opens a client connection at an app server of a side home's group.
-    fn open_side(
-        &mut self,
-        core: &mut ShardCore,
-        reassignment: &mut Reassignment,
-        slot: Slot,
-        group: &str,
-        link: &Arc<LinkHandle>,
-    ) {
-        let (now, hubs) = (core.tick, &core.context.shared.hubs);
-        let Some(client) = core.connections.live_mut(slot) else { return };
-        let (id, content) = (client.id.clone(), client.content);
-        let Some(side) = client.cold.sides.as_mut().and_then(|sides| sides.of_group(group)) else { return };
-        let (was_at, items) = (side.was_at, side.items.take());
-        let from = was_at.map(|app| hubs.instance(app));
-        let Some(mut open) = client.cold.opening_with(from.as_deref(), items.as_deref()) else { return };
-        let Some(side) = client.cold.sides.as_mut().and_then(|sides| sides.of_group(group)) else { return };
-        side.link = link.clone();
-        side.is_let_go = None;
-        // Where it was open before, no handshake is answered.
-        side.stage = if was_at.is_some() { SideStage::Open } else { SideStage::Opening };
-        if was_at != Some(link.app()) {
-            // Only its own app server is listened to.
-            side.calls.forget_failed();
-        }
-        // What a lost connection had is for the home.
-        open.headers.retain(|(name, _)| *name != RESTORES_HEADER);
-        link.send(&ServiceMessage::OpenConnection(open));
-        if let Content::Hub(protocol) = content {
-            link.send_data(&id, &HandshakeRequest { protocol, version: 1 }.encode(), DATA_TYPE_HANDSHAKE);
-        }
-        if let Some(was_at) = was_at.filter(|was_at| *was_at != link.app()) {
-            reassignment.moved_away(link.hub(), (was_at, link.app()), &id, now);
-            core.context.counters.rehomed.increment();
-        }
-    }
-
-    /// Takes the app server from a side home: its session is over.
-    fn lose_side(&mut self, core: &mut ShardCore, slot: Slot, group: &str) {
-        self.leave_side(core, slot, group, CALL_LOST);
-    }
-
-    /// Answers the calls of a side home with an error; its app server has the connection no more.
-    fn leave_side(&mut self, core: &mut ShardCore, slot: Slot, group: &str, error_of_calls: &'static str) {
-        let Some(side) = core.side_mut(slot, group) else { return };
-        if side.stage == SideStage::Open {
-            side.was_at = Some(side.link.app());
-        }
-        side.leave();
-        self.fail_side_calls(core, slot, group, error_of_calls);
-    }
-
-    fn fail_side_calls(&mut self, core: &mut ShardCore, slot: Slot, group: &str, text: &str) {
-        let mode = core.mode(Flush::Deferred);
-        let Some(client) = core.connections.live_mut(slot) else { return };
-        let Some(side) = client.cold.sides.as_mut().and_then(|sides| sides.of_group(group)) else { return };
-        let failed = side.calls.fail();
-        core.context.counters.calls_failed.add(failed.len() as u64);
-        client.cold.owed_errors.extend(failed.into_iter().map(|id| (id, ByteString::from(text))));
-        core.send_owed_errors(slot, mode);
-    }
-
     /// Learns that the session of a link is over: the side homes there get another one.
     pub(super) fn link_lost(&mut self, core: &mut ShardCore, reassignment: &mut Reassignment, loss: &LinkLoss) {
-        for (slot, group) in self.sides_where(core, |side| side.link.id() == loss.link && side.is_known_there()) {
-            if let Some(side) = core.side_mut(slot, &group).filter(|_| loss.is_goodbye) {
-                side.is_let_go = Some(LetGo::Ended);
+        for (slot, role) in
+            self.sides_where(core, |side| side.link.id() == loss.link && side.assignment.is_known_there())
+        {
+            let assignment = core.connections.live_mut(slot).and_then(|client| client.assignment_mut(&role));
+            if let Some(assignment) = assignment.filter(|_| loss.is_goodbye) {
+                assignment.let_go = Some(LetGo::Ended);
             }
-            self.lose_side(core, slot, &group);
-            self.assign_side(core, reassignment, slot, &group);
+            core.leave(slot, &role, CALL_LOST);
+            reassignment.assign_or_wait(core, slot, &role);
         }
     }
 
-    /// Clients and groups of the side homes that this is true of.
-    fn sides_where(&self, core: &ShardCore, is_wanted: impl Fn(&SideHome) -> bool) -> Vec<(Slot, Arc<str>)> {
+    /// Clients and roles of the side homes that this is true of.
+    fn sides_where(&self, core: &ShardCore, is_wanted: impl Fn(&SideHome) -> bool) -> Vec<(Slot, Role)> {
         let mut found = Vec::new();
         for &slot in &self.all {
             let sides = core.connections.live(slot).and_then(|client| client.cold.sides.as_ref());
             let sides = sides.into_iter().flat_map(|sides| sides.iter()).filter(|side| is_wanted(side));
-            found.extend(sides.map(|side| (slot, side.group.clone())));
+            found.extend(sides.map(|side| (slot, Role::Side(side.group.clone()))));
         }
         found
     }
 
-    /// Gives side homes without an app server the one whose link has opened.
+    /// Gives side homes that an app server has refused another one, whose link has opened.
     pub(super) fn link_opened(&mut self, core: &mut ShardCore, reassignment: &mut Reassignment, link: &LinkHandle) {
-        let refused_elsewhere = |side: &SideHome| side.stage == SideStage::Refused && side.link.app() != link.app();
-        for (slot, group) in self.sides_where(core, refused_elsewhere) {
-            if let Some(side) = core.side_mut(slot, &group) {
-                side.leave();
-            }
-            self.waiting.insert(slot);
-        }
-        self.assign_waiting(core, reassignment);
-    }
-
-    fn assign_waiting(&mut self, core: &mut ShardCore, reassignment: &mut Reassignment) {
-        for slot in mem::take(&mut self.waiting) {
-            let sides = core.connections.live(slot).and_then(|client| client.cold.sides.as_ref());
-            let groups: Vec<_> =
-                sides.into_iter().flat_map(|sides| sides.iter()).map(|side| side.group.clone()).collect();
-            groups.iter().for_each(|group| self.assign_side(core, reassignment, slot, group));
+        let is_refused = |side: &SideHome| side.assignment.stage == AssignmentStage::Refused;
+        for (slot, role) in self.sides_where(core, |side| is_refused(side) && side.link.app() != link.app()) {
+            core.leave(slot, &role, CALL_LOST);
+            reassignment.assign_or_wait(core, slot, &role);
         }
     }
 
-    /// Looks for app servers again, gives up where none came in time, and ends side homes that no rule wants any more.
+    /// Ends side homes that no rule wants any more.
     pub(super) fn tick(&mut self, core: &mut ShardCore, reassignment: &mut Reassignment) {
-        if self.all.is_empty() {
-            return;
+        if !self.all.is_empty() {
+            self.end_unwanted_sides(core, reassignment);
         }
-        self.assign_waiting(core, reassignment);
-        let (now, timeout_s) = (core.tick, core.context.shared.settings.rehoming.hold_timeout_s);
-        let is_overdue = |side: &SideHome| match side.stage {
-            SideStage::Unassigned { waits_since: Some(since) } => now.saturating_sub(since) >= timeout_s,
-            _ => false,
-        };
-        for (slot, group) in self.sides_where(core, is_overdue) {
-            if let Some(side) = core.side_mut(slot, &group) {
-                side.stage = SideStage::GivenUp;
-            }
-            debug!(slot, %group, "no app server of the group came in time");
-            core.refresh_pauses(slot);
-        }
-        self.end_unwanted_sides(core, reassignment);
     }
 
     /// Ends side homes whose group takes no methods of their hub any more, once their calls have ended.
@@ -277,13 +164,14 @@ impl SidedClients {
             return;
         }
         (self.rules, self.are_ending) = (Some(rules), false);
-        for (slot, group) in self.sides_where(core, |_| true) {
+        for (slot, role) in self.sides_where(core, |_| true) {
+            let Role::Side(group) = role else { continue };
             let hub = core.connections.live(slot).and_then(|client| core.hub_of(client));
             let hub_rules = hub.and_then(|hub| hub.rules());
             if hub_rules.is_some_and(|rules| rules.message_groups().any(|known| *known == group)) {
                 continue;
             }
-            match core.side_mut(slot, &group).is_some_and(|side| side.is_idle() || side.wants_link()) {
+            match core.side_mut(slot, &group).is_some_and(|side| side.is_idle() || side.assignment.wants_link()) {
                 true => self.end_side(core, reassignment, slot, &group, &CloseReason::ordered(None)),
                 false => self.are_ending = true,
             }
@@ -337,59 +225,35 @@ impl SidedClients {
         // An app server that has become the home has the connection still.
         let home_of = |client: &&Client| client.home.app() != side.link.app();
         let Some(client) = core.connections.get(slot).filter(home_of) else { return };
-        let is_told = side.is_known_there() && side.link.queue(&reason.notice_for(&side.link, &client.id));
-        let was_open = side.stage == SideStage::Open || side.was_at.is_some();
-        if was_open && side.is_let_go != Some(LetGo::Ended) {
+        let is_told = side.assignment.is_known_there() && side.link.queue(&reason.notice_for(&side.link, &client.id));
+        let Assignment { stage, was_at, let_go, .. } = side.assignment;
+        let was_open = stage == AssignmentStage::Open || was_at.is_some();
+        if was_open && let_go != Some(LetGo::Ended) {
             let group = core.context.shared.hubs.group(&side.group);
-            reassignment.ended(client, (&side.link, group, side.is_let_go), reason, is_told, core.tick);
+            reassignment.ended(client, (&side.link, group, let_go), reason, is_told, core.tick);
         }
     }
 
     /// Asks an app server that shuts down to hand the connections over whose side home it is.
     pub(super) fn app_stopping(&mut self, core: &mut ShardCore, hub: HubIndex, app: AppServerId) {
-        let is_there = |side: &SideHome| side.link.hub() == hub && side.link.app() == app && side.is_known_there();
-        for (slot, group) in self.sides_where(core, |side| is_there(side) && !side.is_leaving) {
-            self.ask_to_hand_over(core, slot, &group);
+        let is_there = |side: &SideHome| side.link.hub() == hub && side.link.app() == app;
+        for (slot, role) in self.sides_where(core, |side| is_there(side) && side.assignment.is_known_there()) {
+            core.ask_for(slot, &role);
         }
-    }
-
-    /// Stops reading a client, and asks the app server of a side home to hand it over, behind all that it has sent.
-    pub(super) fn ask_to_hand_over(&mut self, core: &mut ShardCore, slot: Slot, group: &str) {
-        let Some(client) = core.connections.live_mut(slot) else { return };
-        let Some(side) = client.cold.sides.as_mut().and_then(|sides| sides.of_group(group)) else { return };
-        (side.is_leaving, side.holds_input) = (true, true);
-        side.link.send(&moved_to(&client.id, ""));
-        core.refresh_pauses(slot);
-    }
-
-    /// Gives a side home that its app server hands over another one, with the items that the app gives along.
-    pub(super) fn hand_side_over(
-        &mut self,
-        core: &mut ShardCore,
-        reassignment: &mut Reassignment,
-        slot: Slot,
-        group: &str,
-        headers: &[(ByteString, Vec<ByteString>)],
-    ) {
-        let Some(side) = core.side_mut(slot, group).filter(|side| side.is_leaving) else { return };
-        side.is_let_go = Some(LetGo::HandedOver);
-        side.items = header(headers, ITEMS_HEADER).map(|items| Box::from(&**items));
-        self.leave_side(core, slot, group, CALL_UNFINISHED);
-        self.assign_side(core, reassignment, slot, group);
     }
 
     /// Learns that the app server of a side home has refused the connection: its calls are errors.
-    pub(super) fn side_refused(&mut self, core: &mut ShardCore, slot: Slot, group: &str, error: &str) {
+    pub(super) fn side_refused(&mut self, core: &mut ShardCore, slot: Slot, group: &Arc<str>, error: &str) {
         let Some(client) = core.connections.live_mut(slot) else { return };
         let connection = short(&client.id).to_owned();
         if let Some(side) = core.side_mut(slot, group) {
-            side.leave();
-            side.stage = SideStage::Refused;
+            side.assignment.leave(side.link.app());
+            side.assignment.stage = AssignmentStage::Refused;
         }
         if core.context.may_log() {
-            warn!(connection, group, error, "an app server has refused a connection that calls its methods");
+            warn!(connection, group = &**group, error, "an app server has refused a connection that calls its methods");
         }
-        self.fail_side_calls(core, slot, group, &refused(group));
+        core.fail_calls(slot, &Role::Side(group.clone()), &refused(group));
         core.refresh_pauses(slot);
     }
 }
@@ -397,25 +261,6 @@ impl SidedClients {
 impl SidedClients {
     fn forget(&mut self, slot: Slot) {
         self.all.swap_remove(&slot);
-        self.waiting.swap_remove(&slot);
-    }
-
-    /// Group of the side home that a client has at an app server.
-    pub(super) fn side_group_at(&self, core: &ShardCore, slot: Slot, app: AppServerId) -> Option<Arc<str>> {
-        let side = core.connections.get(slot)?.cold.sides.as_ref()?.at_app(app)?;
-        Some(side.group.clone())
-    }
-
-    pub(super) fn apply_side_flow(&mut self, core: &mut ShardCore, slot: Slot, group: &str, operation: FlowOperation) {
-        let Some(side) = core.side_mut(slot, group) else { return };
-        match operation {
-            FlowOperation::Pause => side.is_paused = true,
-            FlowOperation::Resume => side.is_paused = false,
-            FlowOperation::ReadOn => side.holds_input = false,
-            FlowOperation::EndInput if side.is_leaving => return self.ask_to_hand_over(core, slot, group),
-            FlowOperation::EndInput | FlowOperation::PauseAck | FlowOperation::Offline => return,
-        }
-        core.refresh_pauses(slot);
     }
 
     /// Takes note of a call that goes to a side home; `false` if the client has too many open uploads there.

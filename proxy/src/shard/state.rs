@@ -22,7 +22,7 @@ use trunkline_protocol::service::{FlowOperation, header};
 use super::assignments::Assignments;
 use super::close_reason::CloseReason;
 use super::command::{LinkLoss, MembershipChange, ShardCommand};
-use super::connection::{Client, LetGo, PauseReason};
+use super::connection::{Client, LetGo, Role, flow, moved_to};
 use super::drain::Drain;
 use super::hand_over::HandOvers;
 use super::inbox::{Inspection, ShardMessage, ShardSender};
@@ -31,7 +31,6 @@ use super::leaving::LeavingClients;
 use super::levelling::Levelling;
 use super::moving::Moves;
 use super::presence_feed::PresenceFeeds;
-use super::reassignment::{flow, moved_to};
 use super::reroute::Rerouting;
 use super::shard_context::ShardContext;
 use super::shard_core::{CALL_UNFINISHED, ShardCore};
@@ -138,15 +137,15 @@ impl ShardState {
         let (groups, users) = self.core.connections.group_and_user_counts();
         self.core.context.counters.groups.set(groups);
         self.core.context.counters.users.set(users);
-        self.core.context.counters.homeless.set(self.assignments.reassignment.waiting());
+        self.core.context.counters.homeless.set(self.assignments.reassignment.unassigned().count());
     }
 
     /// Looks for homes again, which may have been full; closes clients that have waited for too long.
     fn retry_unassigned(&mut self) {
         self.rerouting.reroute_unassigned(&mut self.core, &mut self.assignments);
-        self.assignments.reassignment.retry(&mut self.core.connections, &self.core.context.shared.hubs, self.core.tick);
+        self.assignments.reassignment.retry(&mut self.core);
         let timeout_s = self.core.context.shared.settings.rehoming.hold_timeout_s;
-        for slot in self.assignments.reassignment.take_overdue(timeout_s, self.core.tick) {
+        for slot in self.assignments.reassignment.take_overdue(&mut self.core, timeout_s) {
             self.assignments.close(&mut self.core, slot, &CloseReason::no_app_server());
         }
     }
@@ -173,38 +172,32 @@ impl ShardState {
         self.assignments.sided.link_lost(&mut self.core, &mut self.assignments.reassignment, loss);
         for slot in self.core.connections.at_home(loss.link) {
             if let Some(client) = self.core.connections.live_mut(slot).filter(|_| loss.is_goodbye) {
-                client.cold.is_let_go.get_or_insert(LetGo::Ended);
+                client.cold.assignment.let_go.get_or_insert(LetGo::Ended);
                 client.cold.held_until = self.core.tick.saturating_add(loss.noticed_within_s);
             }
             self.assignments.lose_home(&mut self.core, slot, loss.cause);
         }
         if loss.noticed_within_s > 0 {
             // With its last link an app server is gone: its clients wait no longer for it.
-            self.assignments.reassignment.retry(
-                &mut self.core.connections,
-                &self.core.context.shared.hubs,
-                self.core.tick,
-            );
+            self.assignments.reassignment.retry(&mut self.core);
         }
         self.assignments.reassignment.tell_ends(&self.core.context.shared.hubs, self.core.tick);
     }
 
-    /// Gives a client connection that its app server hands over another home, with the items that the app gives along.
-    pub(super) fn hand_over(&mut self, slot: Slot, headers: &[(ByteString, Vec<ByteString>)]) {
+    /// Gives a client connection that an app server hands over another one for its role, with the items that the app
+    /// gives along.
+    pub(super) fn hand_over(&mut self, slot: Slot, role: &Role, headers: &[(ByteString, Vec<ByteString>)]) {
         let Some(client) = self.core.connections.get_mut(slot) else { return };
         if client.is_closing() {
             let (hub, app, id) = (client.home.hub(), client.home.app(), client.id.clone());
             return self.assignments.reassignment.given_away(hub, app, &id);
         }
-        if !client.cold.is_leaving {
-            return;
-        }
-        client.cold.is_let_go = Some(LetGo::HandedOver);
-        client.pause(PauseReason::HandingOver);
-        client.cold.items = header(headers, ITEMS_HEADER).map(|items| Box::from(&**items));
-        match self.levelling.take_level_target(&mut self.core, slot) {
+        let Some(assignment) = client.assignment_mut(role).filter(|assignment| assignment.is_leaving) else { return };
+        assignment.let_go = Some(LetGo::HandedOver);
+        assignment.items = header(headers, ITEMS_HEADER).map(|items| Box::from(&**items));
+        match (*role == Role::Home).then(|| self.levelling.take_level_target(&mut self.core, slot)).flatten() {
             Some(home) => self.assignments.reassign_to(&mut self.core, slot, &home),
-            None => self.assignments.reassign(&mut self.core, slot, CALL_UNFINISHED),
+            None => self.assignments.reassign(&mut self.core, slot, role, CALL_UNFINISHED),
         }
     }
 
@@ -215,14 +208,14 @@ impl ShardState {
         for (id, to) in self.assignments.reassignment.take_moved_away(link.hub(), link.app()) {
             let client = self.core.connections.find(link.hub(), &id).and_then(|slot| self.core.connections.get(slot));
             // It may have come back.
-            if client.is_none_or(|client| !client.is_at(link.app())) {
+            if client.is_none_or(|client| client.role_of(link.app()).is_none()) {
                 // Where it is, or was: an empty name would ask to hand it over.
                 let at = client.map_or(to, |client| client.home.app());
                 link.send(&moved_to(&id, &hubs.instance(at)));
             }
         }
-        self.assignments.reassignment.retry(&mut self.core.connections, hubs, self.core.tick);
-        self.assignments.reassignment.tell_ends(hubs, self.core.tick);
+        self.assignments.reassignment.retry(&mut self.core);
+        self.assignments.reassignment.tell_ends(&self.core.context.shared.hubs, self.core.tick);
         self.hand_overs.migrate_to(&mut self.core, &mut self.assignments, link);
         self.hand_overs.level_links(&mut self.core, link);
         self.assignments.sided.link_opened(&mut self.core, &mut self.assignments.reassignment, link);
@@ -241,7 +234,7 @@ impl ShardState {
             return self.hand_overs.migrate_all(&mut self.core, &mut self.assignments, hub, app);
         }
         self.assignments.sided.app_stopping(&mut self.core, hub, app);
-        self.core.connections.at_app(hub, app).into_iter().for_each(|slot| self.core.ask_for(slot));
+        self.core.connections.at_app(hub, app).into_iter().for_each(|slot| self.core.ask_for(slot, &Role::Home));
     }
 
     /// Whether anything here goes by the index of a hub: a client, or the end of one that is to be told.

@@ -6,7 +6,7 @@ use trunkline_protocol::service::RawKind;
 use super::*;
 use crate::shard::command::MembershipChange;
 use crate::shard::connection::SetName;
-use crate::shard::connection::Status;
+use crate::shard::connection::{PauseReason, Status};
 use crate::shard::testbed::{Testbed, whole_id};
 use crate::upstream::LinkHandle;
 

@@ -1,4 +1,4 @@
-//! Cold state of a client connection: how to open it at another app server, its pending calls, and why it is paused.
+//! Cold state of a client connection: how to open it at another app server, its assignments, and why it is paused.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -8,7 +8,8 @@ use tokio::sync::Notify;
 use trunkline_protocol::manifest::{ITEMS_HEADER, MIGRATE_FROM_HEADER};
 use trunkline_protocol::service::OpenConnection;
 
-use super::{LetGo, MirrorCopies, Opening, PendingCalls, RefusedCalls, Resumption, SideHomes};
+use super::assignment::Assignment;
+use super::{MirrorCopies, Opening, RefusedCalls, Resumption, SideHomes};
 use crate::metrics::MoveCause;
 use crate::telemetry::ConnectionTrace;
 use crate::upstream::{AppServerId, HomeLink, RouteChoice, ServerGroup};
@@ -17,20 +18,14 @@ use crate::upstream::{AppServerId, HomeLink, RouteChoice, ServerGroup};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum PauseReason {
-    /// Its app server asked for it.
+    /// An app server of it asked for that.
     AppServer = 1,
-    /// It has no app server.
+    /// It has no home, or a message waits for an app server of its group.
     Unassigned = 2,
     /// Too many of its calls are not answered.
     PendingCalls = 4,
-    /// Its app server shuts down and is about to hand it over.
+    /// An app server is about to hand it over.
     HandingOver = 8,
-    /// The app server of a side home asked for it.
-    SideHome = 16,
-    /// The app server of a side home shuts down and is about to hand it over.
-    SideHandingOver = 32,
-    /// A message waits for an app server of its group.
-    SideUnassigned = 64,
 }
 
 /// Stage of a client connection on its way to be told to leave.
@@ -76,19 +71,14 @@ impl PauseReasons {
 pub(crate) struct ColdState {
     /// Opening frame, for another app server and for the observer. `None` in a node inside an app.
     pub opening: Option<Opening>,
-    pub calls: PendingCalls,
+    /// Assignment of its home.
+    pub assignment: Assignment,
     /// Calls that have failed before the client had the answer to its hub handshake, with the text of each error.
     pub owed_errors: Vec<(ByteString, ByteString)>,
     /// Calls that the operator's rules have refused.
     pub refused: RefusedCalls,
     /// App servers that take some of its methods; `None` for a client without any.
     pub sides: Option<Box<SideHomes>>,
-    /// `Items` that the previous app server handed over with it.
-    pub items: Option<Box<str>>,
-    /// Its app server shuts down, and was asked to hand it over.
-    pub is_leaving: bool,
-    /// Its app server knows nothing of it any more: it has handed it over, or has ended it in good order.
-    pub is_let_go: Option<LetGo>,
     /// Whether it is about to be told to leave.
     pub leave: LeaveStage,
     /// It is a raw endpoint's that may go on at another app server.
@@ -123,14 +113,8 @@ impl ColdState {
         RouteChoice::group_name(self.group.as_ref())
     }
 
-    /// Frame that opens it at another app server: `from` names the previous one, if the client knows that the
-    /// connection is open. What was handed over goes along.
-    pub(crate) fn open_again(&mut self, from: Option<&str>) -> Option<OpenConnection> {
-        let items = from.and_then(|_| self.items.take());
-        self.opening_with(from, items.as_deref())
-    }
-
-    /// Frame that opens it at an app server that gets these items, handed over by another one.
+    /// Frame that opens it at an app server: `from` names the previous one, if the client knows that the connection is
+    /// open, which has handed these items over.
     pub(crate) fn opening_with(&self, from: Option<&str>, items: Option<&str>) -> Option<OpenConnection> {
         let mut open = self.opening.as_ref()?.read()?;
         let mut add = |name: &'static str, value: &str| open.headers.push((name.into(), vec![value.into()]));
@@ -155,13 +139,11 @@ mod tests {
         let mut cold = ColdState::default();
         let open = open("id", "me");
         cold.opening = Some(OpeningInterner::default().intern_opening(&open));
-        cold.items = Some("mine".into());
-        assert_eq!(cold.open_again(None), Some(open));
-        let moved = cold.open_again(Some("old")).unwrap();
+        assert_eq!(cold.opening_with(None, None), Some(open));
+        let moved = cold.opening_with(Some("old"), Some("mine")).unwrap();
         let [.., from, items] = moved.headers.as_slice() else { panic!("{moved:?}") };
         assert_eq!(*from, (MIGRATE_FROM_HEADER.into(), vec!["old".into()]));
         assert_eq!(*items, (ITEMS_HEADER.into(), vec!["mine".into()]));
-        assert_eq!(cold.open_again(Some("old")).unwrap().headers.len(), 3, "items go along once");
     }
 
     #[test]

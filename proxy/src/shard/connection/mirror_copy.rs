@@ -1,13 +1,14 @@
 //! Copy of a client connection for a mirror: where it is, and what is sent to it.
 
 use trunkline_protocol::cause::Cause;
-use trunkline_protocol::hub::{HandshakeRequest, HubProtocol, next_frame};
+use trunkline_protocol::hub::{HubProtocol, next_frame};
 use trunkline_protocol::manifest::{CAUSE_HEADER, MIGRATE_FROM_HEADER};
 use trunkline_protocol::service::{CloseConnection, DataType, FlowOperation, OpenConnection, ServiceMessage};
 
+use super::assignment::open_over;
 use crate::routing::MirrorRule;
 use crate::shard::answer_diff::{AnswerDiff, AnswerDifference, Answerer};
-use crate::shard::content::{Content, DATA_TYPE_HANDSHAKE};
+use crate::shard::content::Content;
 use crate::upstream::{AppServerId, HomeLink};
 
 /// Copies of one client connection, one for each mirror.
@@ -87,10 +88,7 @@ impl MirrorCopy {
         from: Option<&str>,
     ) {
         open.headers.extend(from.map(|from| (MIGRATE_FROM_HEADER.into(), vec![from.into()])));
-        link.send(&ServiceMessage::OpenConnection(open));
-        if let Content::Hub(protocol) = content {
-            link.send_data(id, &HandshakeRequest { protocol, version: 1 }.encode(), DATA_TYPE_HANDSHAKE);
-        }
+        open_over(&link, open, (id, content));
         self.link = Some(link);
     }
 

@@ -1,13 +1,15 @@
 //! Record of one client connection in its shard.
 
+use std::iter;
 use std::rc::Rc;
 
 use tokio::sync::Notify;
 use trunkline_protocol::hub::HubProtocol;
 use trunkline_protocol::manifest::Transport;
 
+use super::assignment::{Assignment, LetGo, Role};
 use super::membership_entry::MembershipEntry;
-use super::{ColdState, LeaveStage, LetGo, PauseReason, PauseReasons};
+use super::{ColdState, LeaveStage, PauseReason, PauseReasons};
 use crate::net::socket::Socket;
 use crate::shard::content::Content;
 use crate::shard::outbox::Outbox;
@@ -148,23 +150,23 @@ impl Client {
     /// Whether it goes on when its home is lost now.
     #[must_use]
     pub(crate) fn outlives_home(&self) -> bool {
-        self.can_move() || (self.can_be_handed_over() && self.cold.is_let_go == Some(LetGo::HandedOver))
+        self.can_move() || (self.can_be_handed_over() && self.cold.assignment.let_go == Some(LetGo::HandedOver))
     }
 
     /// Whether another app server hears of its end, if its own does not: one that it was handed over by does not.
     #[must_use]
     pub(crate) fn has_successor(&self) -> bool {
-        self.can_move() || (self.can_be_handed_over() && self.cold.is_leaving)
+        self.can_move() || (self.can_be_handed_over() && self.cold.assignment.is_leaving)
     }
 
     /// Notes a pending call, if another app server may have to answer it. A client with the maximum of them is paused.
     pub(crate) fn begin_call(&mut self, invocation_id: &str, calls_max: usize) {
         if self.can_move() {
-            self.cold.calls.begin(invocation_id);
+            self.cold.assignment.calls.begin(invocation_id);
             if self.cold.leave == LeaveStage::Waits {
                 self.cold.leave = LeaveStage::Calls;
             }
-            if self.cold.calls.is_full(calls_max) {
+            if self.cold.assignment.calls.is_full(calls_max) {
                 self.pause(PauseReason::PendingCalls);
             }
         }
@@ -173,14 +175,77 @@ impl Client {
     /// Whether it has the maximum of pending calls at any of its app servers.
     #[must_use]
     pub(crate) fn has_too_many_calls(&self, calls_max: usize) -> bool {
-        let sides = self.cold.sides.as_ref().into_iter().flat_map(|sides| sides.iter());
-        self.cold.calls.is_full(calls_max) || sides.into_iter().any(|side| side.calls.is_full(calls_max))
+        self.assignments().any(|assignment| assignment.calls.is_full(calls_max))
     }
 
-    /// Whether this app server has it, as its home or a side home.
+    /// Role of an app server for it; `None` of one that does not have it.
     #[must_use]
-    pub(crate) fn is_at(&self, app: AppServerId) -> bool {
-        self.home.app() == app || self.cold.sides.as_ref().is_some_and(|sides| sides.at_app(app).is_some())
+    pub(crate) fn role_of(&self, app: AppServerId) -> Option<Role> {
+        if self.home.app() == app {
+            return Some(Role::Home);
+        }
+        let side = self.cold.sides.as_ref()?.at_app(app)?;
+        Some(Role::Side(side.group.clone()))
+    }
+
+    /// Link of an app server of it.
+    #[must_use]
+    pub(crate) fn link_of(&self, role: &Role) -> Option<&HomeLink> {
+        match role {
+            Role::Home => Some(&self.home),
+            Role::Side(group) => Some(&self.cold.sides.as_ref()?.find(group)?.link),
+        }
+    }
+
+    #[must_use]
+    pub(crate) fn assignment(&self, role: &Role) -> Option<&Assignment> {
+        match role {
+            Role::Home => Some(&self.cold.assignment),
+            Role::Side(group) => Some(&self.cold.sides.as_ref()?.find(group)?.assignment),
+        }
+    }
+
+    pub(crate) fn assignment_mut(&mut self, role: &Role) -> Option<&mut Assignment> {
+        match role {
+            Role::Home => Some(&mut self.cold.assignment),
+            Role::Side(group) => Some(&mut self.cold.sides.as_mut()?.of_group(group)?.assignment),
+        }
+    }
+
+    /// Assignments of its home and of its side homes.
+    pub(crate) fn assignments(&self) -> impl Iterator<Item = &Assignment> {
+        let sides = self.cold.sides.iter().flat_map(|sides| sides.iter());
+        iter::once(&self.cold.assignment).chain(sides.map(|side| &side.assignment))
+    }
+
+    /// Whether it has no home, and waits for one.
+    #[must_use]
+    pub(crate) fn is_unassigned(&self) -> bool {
+        !self.is_closing() && self.cold.assignment.waits_since().is_some()
+    }
+
+    /// Changes one of its assignments, and pauses or resumes reading it as they all want it then.
+    pub(crate) fn change_assignment(&mut self, role: &Role, now: u32, change: impl FnOnce(&mut Assignment)) {
+        if let Some(assignment) = self.assignment_mut(role) {
+            change(assignment);
+        }
+        self.refresh_pauses(now);
+    }
+
+    /// Pauses or resumes reading it as its assignments want it.
+    pub(crate) fn refresh_pauses(&mut self, now: u32) {
+        if self.is_closing() {
+            return;
+        }
+        let any = |wants: fn(&Assignment) -> bool| self.assignments().any(wants);
+        let wanted = [
+            (PauseReason::AppServer, any(|assignment| assignment.is_paused)),
+            (PauseReason::HandingOver, any(|assignment| assignment.holds_input)),
+            (PauseReason::Unassigned, any(|assignment| assignment.waits_since().is_some())),
+        ];
+        // One that goes from a reason to another is not read in between.
+        wanted.iter().filter(|(_, is_wanted)| *is_wanted).for_each(|(reason, _)| self.pause(*reason));
+        wanted.iter().filter(|(_, is_wanted)| !is_wanted).for_each(|(reason, _)| self.resume(*reason, now));
     }
 
     /// Pauses reading it, for this reason.

@@ -1,22 +1,14 @@
 //! Side homes of a client connection: app servers that take some of its methods, beside its home.
 //!
-//! ```text
-//!  first message for a group ──► opened ──answer to the hub handshake──► open ◄── opened elsewhere (Migrate-From)
-//!            │ no app server                        └─ an error ──► refused        ▲
-//!            ▼                                                                     │
-//!        unassigned, client not read ── an app server comes ──────────────────────►┤
-//!            └─ --hold-timeout ──► given up: its calls are errors ── one comes ────┘
-//! ```
-//!
-//! Each has the calls that it runs, the streams that the client sends to them, and the results that it has asked the
-//! client for, so what belongs to a call goes where the call went. Pure.
+//! Beside its [`Assignment`] each has the streams that the client sends to its calls, and the results that it has asked
+//! the client for, so what belongs to a call goes where the call went. Pure.
 
 use std::sync::Arc;
 
 use indexmap::IndexSet;
 use trunkline_protocol::hub::{CallScan, HandshakeResponse, MessageKind};
 
-use super::{LetGo, PendingCalls};
+use super::assignment::{Assignment, AssignmentStage};
 use crate::upstream::{AppServerId, HomeLink};
 
 /// Maximum number of open streams that a client sends to the calls of one side home.
@@ -31,42 +23,12 @@ const ASKED_MAX: usize = 1024;
 /// Limit of the answer of an app server to a hub handshake.
 const HANDSHAKE_MAX_BYTES: usize = 16 * 1024;
 
-/// Stage in the life of a side home.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum SideStage {
-    /// It has no app server. A message waits for one since this tick, if any does.
-    Unassigned {
-        waits_since: Option<u32>,
-    },
-    /// The app server has not answered the hub handshake.
-    Opening,
-    Open,
-    /// No app server came in time.
-    GivenUp,
-    /// The app server has refused the connection.
-    Refused,
-}
-
 /// Side home of a client connection.
 #[derive(Debug)]
 pub(crate) struct SideHome {
     pub group: Arc<str>,
     pub link: HomeLink,
-    pub stage: SideStage,
-    /// Calls that its app server runs.
-    pub calls: PendingCalls,
-    /// The connection was open in this group before: the next app server takes it over.
-    pub was_at: Option<AppServerId>,
-    /// Its app server wants the client not to be read.
-    pub is_paused: bool,
-    /// Its app server shuts down, and was asked to hand the connection over.
-    pub is_leaving: bool,
-    /// The client is not read until it is handed over.
-    pub holds_input: bool,
-    /// Its app server knows nothing of it any more.
-    pub is_let_go: Option<LetGo>,
-    /// `Items` that the previous app server handed over with it.
-    pub items: Option<Box<str>>,
+    pub assignment: Assignment,
     /// Streams that the client sends to its calls.
     uploads: IndexSet<Box<str>>,
     upload_bytes: usize,
@@ -84,12 +46,12 @@ impl SideHome {
     /// # Errors
     /// When the app server refuses the connection, or answers nonsense.
     pub(crate) fn answer_handshake<'a>(&mut self, payload: &'a [u8]) -> Result<&'a [u8], String> {
-        if self.stage != SideStage::Opening {
+        if self.assignment.stage != AssignmentStage::Opening {
             return Ok(payload);
         }
         match HandshakeResponse::read(payload, HANDSHAKE_MAX_BYTES) {
             Ok(Some((HandshakeResponse { error: None }, used))) => {
-                self.stage = SideStage::Open;
+                self.assignment.stage = AssignmentStage::Open;
                 Ok(payload.get(used..).unwrap_or_default())
             }
             Ok(Some((HandshakeResponse { error: Some(error) }, _))) => Err(error),
@@ -103,49 +65,24 @@ impl SideHome {
         Self {
             group,
             link,
-            stage: SideStage::Unassigned { waits_since: None },
-            calls: PendingCalls::default(),
-            was_at: None,
-            is_paused: false,
-            is_leaving: false,
-            holds_input: false,
-            is_let_go: None,
-            items: None,
+            assignment: Assignment::unassigned(),
             uploads: IndexSet::new(),
             upload_bytes: 0,
             asked: IndexSet::new(),
         }
     }
 
-    /// Whether its app server knows of the connection.
-    #[must_use]
-    pub(crate) fn is_known_there(&self) -> bool {
-        matches!(self.stage, SideStage::Opening | SideStage::Open) && self.is_let_go.is_none()
-    }
-
-    /// Whether messages for it wait.
-    #[must_use]
-    pub(crate) fn is_waited_for(&self) -> bool {
-        matches!(self.stage, SideStage::Unassigned { waits_since: Some(_) })
-    }
-
-    /// Whether it is to get an app server when there is one.
-    #[must_use]
-    pub(crate) fn wants_link(&self) -> bool {
-        matches!(self.stage, SideStage::Unassigned { .. } | SideStage::GivenUp)
-    }
-
     /// Whether neither a call runs there nor the client sends to one.
     #[must_use]
     pub(crate) fn is_idle(&self) -> bool {
-        self.calls.count() == 0 && self.uploads.is_empty() && !self.is_waited_for()
+        self.assignment.calls.count() == 0 && self.uploads.is_empty() && self.assignment.waits_since().is_none()
     }
 
     /// Takes note of a call that goes there; `false` if the client has too many open uploads.
     #[must_use]
     pub(crate) fn begin(&mut self, call: &CallScan<'_>) -> bool {
         if let Some(id) = &call.invocation_id {
-            self.calls.begin(id);
+            self.assignment.calls.begin(id);
         }
         for stream in &call.stream_ids {
             if self.uploads.insert((**stream).into()) {
@@ -173,19 +110,18 @@ impl SideHome {
                 true
             }
             MessageKind::Completion => self.asked.swap_remove(id),
-            MessageKind::CancelInvocation => self.calls.is_pending(id),
+            MessageKind::CancelInvocation => self.assignment.calls.is_pending(id),
             _ => false,
         }
-    }
-
-    /// Takes note that its app server has the connection no more, whatever has become of that.
-    pub(crate) fn leave(&mut self) {
-        self.stage = SideStage::Unassigned { waits_since: None };
-        (self.is_paused, self.is_leaving, self.holds_input) = (false, false, false);
     }
 }
 
 impl SideHomes {
+    #[must_use]
+    pub(crate) fn find(&self, group: &str) -> Option<&SideHome> {
+        self.0.iter().find(|side| *side.group == *group)
+    }
+
     #[must_use]
     pub(crate) fn of_group(&mut self, group: &str) -> Option<&mut SideHome> {
         self.0.iter_mut().find(|side| *side.group == *group)
@@ -194,7 +130,7 @@ impl SideHomes {
     /// The side home at an app server that has the connection.
     #[must_use]
     pub(crate) fn at_app(&self, app: AppServerId) -> Option<&SideHome> {
-        self.0.iter().find(|side| side.link.app() == app && side.is_known_there())
+        self.0.iter().find(|side| side.link.app() == app && side.assignment.is_known_there())
     }
 
     /// The side home to which a message belongs that is no call.

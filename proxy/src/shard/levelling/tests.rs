@@ -1,6 +1,7 @@
 //! Levelling of app servers.
 
 use super::*;
+use crate::shard::connection::PauseReason;
 use crate::shard::testbed::{Testbed, sent_over, whole_id};
 use crate::upstream::LinkHandle;
 
@@ -41,7 +42,7 @@ fn only_who_is_open_there_idle_and_free_to_go_is_chosen() {
     bed.client_at("elsewhere", &new);
     bed.state.core.begin_call(busy, "1");
     bed.state.core.connections.live_mut(bound).unwrap().cold.is_bound = true;
-    bed.state.core.connections.live_mut(leaving).unwrap().cold.is_leaving = true;
+    bed.state.core.connections.live_mut(leaving).unwrap().cold.assignment.is_leaving = true;
     bed.state.core.connections.live_mut(paused).unwrap().pause(PauseReason::AppServer);
     assert_eq!(found(&bed, (&old, &new)), [idle]);
 }
@@ -66,7 +67,7 @@ fn who_was_asked_for_counts_as_going_until_it_is_there_or_stays() {
     assert_eq!(count(&bed, &old), LevelCount { present: 2, going: 2, coming: 0 });
     assert_eq!(count(&bed, &new), LevelCount { present: 0, going: 0, coming: 2 });
     bed.state.levelling.read_on(&mut bed.state.core, &mut bed.state.assignments, &mut bed.state.rerouting, ann);
-    bed.state.hand_over(ben, &[]);
+    bed.state.hand_over(ben, &Role::Home, &[]);
     assert_eq!(count(&bed, &old), LevelCount { present: 1, going: 0, coming: 0 });
     assert_eq!(count(&bed, &new), LevelCount { present: 1, going: 0, coming: 0 });
     let is_read = |slot| bed.state.core.connections.get(slot).unwrap().pause_reasons().are_none();

@@ -2,8 +2,10 @@
 
 use trunkline_protocol::cause::Cause;
 use trunkline_protocol::manifest::{CAUSE_HEADER, ENDED_HEADER};
+use trunkline_protocol::service::{FlowOperation, ServiceMessage};
 
 use super::*;
+use crate::shard::connection::{PauseReason, moved_to};
 use crate::shard::testbed::{Testbed, sent_over, whole_id};
 use crate::upstream::LinkHandle;
 
@@ -24,7 +26,8 @@ fn homeless(bed: &mut Testbed) -> Slot {
 
 fn is_unassigned(bed: &Testbed, slot: Slot) -> bool {
     let client = bed.state.core.connections.get(slot).unwrap();
-    client.pause_reasons().contains(PauseReason::Unassigned)
+    assert_eq!(client.is_unassigned(), client.pause_reasons().contains(PauseReason::Unassigned));
+    client.is_unassigned()
 }
 
 #[test]
@@ -48,6 +51,18 @@ fn the_next_link_that_opens_takes_those_that_wait() {
 }
 
 #[test]
+fn a_client_that_comes_back_over_another_socket_still_waits_for_an_app_server() {
+    let mut bed = Testbed::new();
+    let slot = homeless(&mut bed);
+    let serial = bed.state.core.connections.next_serial();
+    bed.state.core.connections.get_mut(slot).unwrap().change_serial(serial);
+    bed.state.advance();
+    let (_, home) = bed.app_server("new");
+    bed.state.link_opened(&home);
+    assert!(!is_unassigned(&bed, slot));
+}
+
+#[test]
 fn a_client_that_waits_for_too_long_is_told_to_reconnect() {
     let mut bed = Testbed::with(|settings| settings.rehoming.hold_timeout_s = 3);
     let slot = homeless(&mut bed);
@@ -66,9 +81,9 @@ fn an_app_server_that_returns_is_told_once_of_clients_that_moved_away() {
     let (_, home) = bed.app_server("new");
     let was_at = bed.state.core.connections.get(slot).unwrap().home.app();
     let mut moves = Reassignment::new(10_000, 30, Arc::default());
-    let hubs = &bed.state.core.context.shared.hubs;
-    moves.assign_or_wait(&mut bed.state.core.connections, hubs, slot, 100);
-    assert_eq!(moves.waiting(), 0);
+    bed.state.core.tick = 100;
+    moves.assign_or_wait(&mut bed.state.core, slot, &Role::Home);
+    assert_eq!(moves.unassigned().count(), 0);
     assert_eq!(moves.take_moved_away(home.hub(), home.app()), []);
     moves.forget_old_moves(100 + moved_remembered_s(10_000) - 1);
     assert_eq!(moves.take_moved_away(home.hub(), was_at), [(whole_id("ann").into(), home.app())]);
@@ -185,13 +200,13 @@ fn a_client_that_is_asked_for_something_is_read_on_while_it_leaves() {
     let ann = bed.client_at("ann", &old);
     let is_paused = |bed: &Testbed| !bed.state.core.connections.get(ann).unwrap().pause_reasons().are_none();
     bed.state.levelling.read_on(&mut bed.state.core, &mut bed.state.assignments, &mut bed.state.rerouting, ann);
-    bed.state.core.end_input(ann);
+    bed.state.core.control(ann, &Role::Home, FlowOperation::EndInput);
     assert!(!is_paused(&bed), "it does not leave");
     bed.state.app_shutting_down(old.hub(), old.app());
     assert!(is_paused(&bed));
     bed.state.levelling.read_on(&mut bed.state.core, &mut bed.state.assignments, &mut bed.state.rerouting, ann);
     assert!(!is_paused(&bed));
-    bed.state.core.end_input(ann);
+    bed.state.core.control(ann, &Role::Home, FlowOperation::EndInput);
     assert!(is_paused(&bed));
     let asked = sent_over(&old).iter().filter(|frame| **frame == moved_to(&whole_id("ann"), "")).count();
     assert_eq!(asked, 2, "once more, behind all that it has sent");
