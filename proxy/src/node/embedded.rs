@@ -88,7 +88,8 @@ impl Embedded {
         drop(shard_thread::start(0, (shared.clone(), None), Vec::new(), inbox, stop.clone())?);
         // A link in memory can't reach another instance, so nothing waits for changes.
         let changed = Arc::new(Notify::new());
-        let pools = open_pools(&shared, (AppTarget::Memory(dialler), &shared.hubs.default_group()), manifest, &changed);
+        let pools =
+            open_pools(&shared, (AppTarget::Memory(dialler), &shared.hubs.groups().default_one()), manifest, &changed);
         Ok(Self { shared, pools, inbox: sender, stop, admin: OnceLock::new() })
     }
 

@@ -103,7 +103,7 @@ impl ReplayNode {
         );
         let problems = Arc::new(UpstreamProblems::default());
         let mut background = JoinSet::new();
-        let wanted = vec![(shared.hubs.default_group(), upstream.clone())];
+        let wanted = vec![(shared.hubs.groups().default_one(), upstream.clone())];
         let mut upstreams = UpstreamSet::new(shared.clone(), problems.clone(), Resolver::default(), Duration::ZERO);
         background.spawn(async move {
             upstreams.want(wanted);

@@ -53,10 +53,10 @@ impl RuleSet {
         self.ensure_roles(rules)?;
         let terms = rules.groups.iter().map(|rule| self.terms(rule)).collect::<Result<Vec<_>, _>>()?;
         let hubs = &self.shared.hubs;
-        let default = hubs.set_group(&DEFAULT_GROUP.into(), self.default_terms(rules), false);
+        let default = hubs.groups().set(&DEFAULT_GROUP.into(), self.default_terms(rules), false);
         let mut wanted: Vec<_> = self.upstreams.iter().map(|address| (default.clone(), address.clone())).collect();
         for (rule, terms) in rules.groups.iter().zip(terms) {
-            let group = hubs.set_group(&rule.name, terms, rules.is_mirror(&rule.name));
+            let group = hubs.groups().set(&rule.name, terms, rules.is_mirror(&rule.name));
             wanted.extend(rule.upstreams.iter().map(|upstream| (group.clone(), upstream.address.clone())));
         }
         hubs.apply_rules(rules);
@@ -93,7 +93,7 @@ impl RuleSet {
     fn ensure_roles(&self, rules: &Ruleset) -> Result<(), GroupError> {
         let hubs = &self.shared.hubs;
         let changed = rules.groups.iter().find(|rule| {
-            let known = hubs.group(&rule.name);
+            let known = hubs.groups().find(&rule.name);
             known.is_some_and(|group| group.is_mirror() != rules.is_mirror(&rule.name)) && hubs.is_linked(&rule.name)
         });
         changed.map_or(Ok(()), |rule| {

@@ -17,7 +17,7 @@ use super::upstream_news::UpstreamNews;
 use crate::net::address::Address;
 use crate::observer::UpstreamProblems;
 use crate::shard::{ShardCommand, Shared};
-use crate::upstream::{AppServer, AppTarget, Pool, ReadManifestError, ServerGroup, read_manifest};
+use crate::upstream::{AppServer, AppTarget, Pool, PoolTerms, ReadManifestError, ServerGroup, read_manifest};
 
 /// Interval at which a manifest is read again while the app server doesn't answer, or some of its links are not open.
 const RETRY_INTERVAL: Duration = Duration::from_millis(500);
@@ -194,11 +194,11 @@ pub(crate) fn open_pools(
         // The proxy's flags are upper bounds of what a hub asks for.
         settings.message_max_bytes = settings.message_max_bytes.min(shared.settings.message_max_bytes);
         let (restores, presence) = (settings.restores_clients, settings.presence);
-        // It is no setting of the hub: each app server has its own.
-        let tasks = settings.exclusive_tasks.take();
+        // They are no setting of the hub: each app server has its own.
+        let exclusive_tasks = settings.exclusive_tasks.take().map(Arc::new);
         let hub = shared.hubs.learn(settings, group);
         let pool = Pool::new(hub.identity().clone(), app.clone(), pool_size, changed.clone());
-        let pool = Arc::new(pool.restoring(restores).telling(presence).standing_for(tasks));
+        let pool = Arc::new(pool.with_terms(PoolTerms { restores, presence, exclusive_tasks }));
         hub.add_pool(pool.clone());
         // Each hub begins with another shard.
         shared.keep_links(&pool, index);

@@ -37,7 +37,7 @@ pub(crate) use census::{Census, ClientKind};
 pub(crate) use cold_state::{ColdState, LeaveStage, PauseReason, PauseReasons};
 pub(crate) use group_refusal::GroupRefusal;
 pub(crate) use interner::{Opening, OpeningInterner};
-pub(crate) use membership::{Member, SetName};
+pub(crate) use membership::{Member, MembershipSets, SetName};
 pub(crate) use mirror_copy::{MirrorCopies, MirrorCopy, MirrorOrder};
 pub(crate) use pending_call::PendingCalls;
 pub(crate) use record::{Client, Status};
@@ -45,8 +45,6 @@ pub(crate) use refused_call::{REFUSED_UPLOADS_MAX, RefusedCalls};
 pub(crate) use resumption::{Arrival, Resumption};
 pub(crate) use set_changes::{Presence, SetChanges};
 pub(crate) use side_home::{SIDE_UPLOADS_MAX, SideHome, SideHomes};
-
-use membership::MembershipSets;
 
 /// Client connections of one shard, their sets, and their entries in the node's table of routes.
 #[derive(Debug, Default)]
@@ -236,7 +234,7 @@ impl Connections {
         if client.memberships.len() <= limit || self.sets.has(client, client.home.hub(), SetName::Group(group)) {
             return Ok(());
         }
-        let groups = self.sets_of(client).filter(|set| matches!(set, SetName::Group(_))).count();
+        let groups = self.sets.of(client).filter(|set| matches!(set, SetName::Group(_))).count();
         if groups < limit { Ok(()) } else { Err(GroupRefusal::TooMany { limit }) }
     }
 
@@ -255,10 +253,10 @@ impl Connections {
         self.sets.leave_groups(&mut self.clients, slot);
     }
 
-    /// Number of groups with members and of users with connections.
+    /// Sets that client connections are members of.
     #[must_use]
-    pub(crate) fn group_and_user_counts(&self) -> (usize, usize) {
-        self.sets.counts()
+    pub(crate) fn sets(&self) -> &MembershipSets {
+        &self.sets
     }
 
     /// Notes changes of a hub's users and groups from now on, or no more.
@@ -294,7 +292,7 @@ impl Connections {
     /// User of a client, if it is authenticated.
     #[must_use]
     pub(crate) fn user_of<'a>(&'a self, client: &'a Client) -> Option<&'a str> {
-        self.sets_of(client).find_map(|set| match set {
+        self.sets.of(client).find_map(|set| match set {
             SetName::User(user) => Some(user),
             SetName::Hub | SetName::Group(_) => None,
         })
@@ -337,28 +335,6 @@ impl Connections {
     pub(crate) fn range(&self, slots: Range<usize>) -> impl Iterator<Item = (Slot, &Client)> {
         let clients = slots.filter_map(|slot| Some((slot, self.clients.get(slot)?)));
         clients.map(|(slot, client)| (Slot::try_from(slot).unwrap_or(Slot::MAX), client))
-    }
-
-    /// Number of entries of the list of sets, empty ones included.
-    #[must_use]
-    pub(crate) fn set_entries(&self) -> usize {
-        self.sets.entries()
-    }
-
-    /// Sets of a range of entries, with the number of their members.
-    pub(crate) fn set_range(&self, entries: Range<usize>) -> impl Iterator<Item = (HubIndex, SetName<'_>, usize)> {
-        self.sets.range(entries)
-    }
-
-    /// Sets that a client is a member of.
-    pub(crate) fn sets_of<'a>(&'a self, client: &'a Client) -> impl Iterator<Item = SetName<'a>> {
-        self.sets.of(client)
-    }
-
-    /// Whether a client is a member of this set.
-    #[must_use]
-    pub(crate) fn is_member(&self, client: &Client, hub: HubIndex, name: SetName<'_>) -> bool {
-        self.sets.has(client, hub, name)
     }
 
     /// Slots of all clients whose home is this link.

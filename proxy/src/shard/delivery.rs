@@ -192,7 +192,7 @@ impl Delivery {
         };
         for slot in self.watches.slots() {
             if let Some(client) = connections.get(slot)
-                && connections.is_member(client, hub, name)
+                && connections.sets().has(client, hub, name)
                 && let Some(frame) = frame_of(client)
             {
                 self.watches.down(slot, client, (frame, Reach::Many), self.read_at);

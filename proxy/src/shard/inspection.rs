@@ -142,9 +142,9 @@ impl Inspector<'_> {
     /// Takes a step of a search for names; `true` when it was the last one.
     pub(crate) fn search_names(&self, names: &mut NameSearch) -> bool {
         let connections = self.connections;
-        let (step, is_last) = step(names.from, connections.set_entries());
+        let (step, is_last) = step(names.from, connections.sets().entries());
         names.from = step.end;
-        connections.set_range(step).for_each(|(hub, name, members)| names.take(hub, name, members));
+        connections.sets().range(step).for_each(|(hub, name, members)| names.take(hub, name, members));
         is_last
     }
 
@@ -191,7 +191,7 @@ impl Inspector<'_> {
         let connections = self.connections;
         let client = connections.find_shown(slot, id)?;
         let open = opening(client);
-        let groups = connections.sets_of(client).filter_map(|set| match set {
+        let groups = connections.sets().of(client).filter_map(|set| match set {
             SetName::Group(name) => Some(name.to_owned()),
             SetName::Hub | SetName::User(_) => None,
         });
@@ -213,7 +213,7 @@ impl Inspector<'_> {
     }
 
     fn row(&self, client: &Client, open: Option<&OpenConnection>) -> ClientRow {
-        let user = self.connections.sets_of(client).find_map(|set| match set {
+        let user = self.connections.sets().of(client).find_map(|set| match set {
             SetName::User(name) => Some(name.to_owned()),
             SetName::Hub | SetName::Group(_) => None,
         });

@@ -197,7 +197,7 @@ impl Levelling {
         // Its app server has begun to stop meanwhile, or a route leads elsewhere: then it leaves, whatever runs.
         if pool.is_some_and(|pool| pool.is_draining()) {
             core.ask_for(slot, &Role::Home);
-        } else if hubs.has_routes() || hubs.has_groups() {
+        } else if hubs.has_routes() || hubs.groups().are_any() {
             rerouting.reroute_one(core, assignments, slot);
         }
         true

@@ -199,7 +199,7 @@ impl MirroredConnections {
     pub(super) fn join_rules(&mut self, core: &mut ShardCore, slot: Slot) {
         let Some(client) = core.connections.live(slot) else { return };
         let (hubs, home) = (&core.context.shared.hubs, &client.home);
-        let group = hubs.all().get(home.hub().get()).and_then(|hub| hubs.group(&hub.group_of(home.app())));
+        let group = hubs.all().get(home.hub().get()).and_then(|hub| hubs.groups().find(&hub.group_of(home.app())));
         if let Some(client) = core.connections.live_mut(slot) {
             client.cold.group = group;
         }

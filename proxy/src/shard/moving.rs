@@ -105,7 +105,7 @@ impl Moves {
     }
 
     fn groups_of(&self, core: &ShardCore, client: &Client) -> Vec<ByteString> {
-        let groups = core.connections.sets_of(client).filter_map(|set| match set {
+        let groups = core.connections.sets().of(client).filter_map(|set| match set {
             SetName::Group(name) => Some(ByteString::from(name)),
             SetName::Hub | SetName::User(_) => None,
         });

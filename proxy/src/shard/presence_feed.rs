@@ -185,7 +185,7 @@ impl Subscriber {
         let (mut batch, mut news) = (PresenceBatch::default(), PresenceBatch::default());
         for (slot, client) in connections.range(next..end).filter(|(_, client)| client.home.hub() == hub) {
             let (user, is_new) = (connections.user_of(client), client.cold.opened_us >= self.since_us);
-            for set in connections.sets_of(client).filter(|set| self.wants(set)) {
+            for set in connections.sets().of(client).filter(|set| self.wants(set)) {
                 match set {
                     SetName::User(user) if is_new && self.is_new(connections, hub, user) => news.online(user),
                     SetName::User(user) => batch.online(user),

@@ -273,7 +273,7 @@ fn choose(core: &ShardCore, client: &Client, role: &Role) -> Option<HomeLink> {
 /// Tells the next app server of a connection which groups that is in, if it restores them when the client is lost.
 fn tell_of_groups(connections: &Connections, hubs: &HubRegistry, slot: Slot, home: &HomeLink) {
     let Some(client) = connections.get(slot).filter(|_| hubs.restores(home)) else { return };
-    for set in connections.sets_of(client) {
+    for set in connections.sets().of(client) {
         if let SetName::Group(group) = set {
             home.send(&MembershipChange::Join(group.into()).notice(&client.id));
         }

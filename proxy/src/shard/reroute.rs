@@ -34,7 +34,7 @@ impl Rerouting {
     /// clients of a former one may have waited for an app server of the default group.
     pub(super) fn owe(&mut self, core: &mut ShardCore) {
         let hubs = &core.context.shared.hubs;
-        self.is_due = hubs.has_routes() || hubs.has_groups();
+        self.is_due = hubs.has_routes() || hubs.groups().are_any();
     }
 
     /// Asks the routes anew for some of these clients, and has the shard go on with the others behind what waits in

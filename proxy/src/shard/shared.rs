@@ -200,9 +200,9 @@ impl Shared {
             plain: connectors.fleet.clone(),
             weights: HashMap::new(),
         };
-        hubs.set_group(&DEFAULT_GROUP.into(), terms.clone(), false);
+        hubs.groups().set(&DEFAULT_GROUP.into(), terms.clone(), false);
         for rule in &settings.rules.groups {
-            hubs.set_group(&rule.name, terms.clone(), settings.rules.is_mirror(&rule.name));
+            hubs.groups().set(&rule.name, terms.clone(), settings.rules.is_mirror(&rule.name));
         }
         hubs.apply_rules(&settings.rules);
         Self {

@@ -229,7 +229,7 @@ impl SidedClients {
         let Assignment { stage, was_at, let_go, .. } = side.assignment;
         let was_open = stage == AssignmentStage::Open || was_at.is_some();
         if was_open && let_go != Some(LetGo::Ended) {
-            let group = core.context.shared.hubs.group(&side.group);
+            let group = core.context.shared.hubs.groups().find(&side.group);
             reassignment.ended(client, (&side.link, group, let_go), reason, is_told, core.tick);
         }
     }

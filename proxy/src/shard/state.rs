@@ -134,7 +134,7 @@ impl ShardState {
         self.core.context.show_timed(self.core.delivery.watches.are_timed());
         self.assignments.mirrored.report_late_answers(&mut self.core);
         self.assignments.finish_batch(&mut self.core);
-        let (groups, users) = self.core.connections.group_and_user_counts();
+        let (groups, users) = self.core.connections.sets().counts();
         self.core.context.counters.groups.set(groups);
         self.core.context.counters.users.set(users);
         self.core.context.counters.homeless.set(self.assignments.reassignment.unassigned().count());

@@ -34,7 +34,7 @@ impl Shared {
         let (id, mut is_new) = (self.hubs.number(INSTANCE), false);
         let pool = hub.pool_or_add(id, || {
             is_new = true;
-            let (name, group) = (webhook.template().to_string(), self.hubs.default_group());
+            let (name, group) = (webhook.template().to_string(), self.hubs.groups().default_one());
             let app = AppServer { id, instance: INSTANCE.into(), name, target: AppTarget::Memory(dialler), group };
             Pool::new(hub.identity().clone(), Arc::new(app), self.shards().len(), Arc::default())
         });

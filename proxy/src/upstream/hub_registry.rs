@@ -13,7 +13,7 @@ use super::app_server_register::AppServerRegister;
 use super::hub::Hub;
 use super::hub_identity::HubOrigin;
 use super::number::{AppServerId, HubIndex};
-use super::{GroupTerms, HomeLink, Pool, ServerGroup};
+use super::{HomeLink, Pool, ServerGroup, ServerGroups};
 use crate::metrics::RuleCounters;
 use crate::routing::Ruleset;
 
@@ -27,8 +27,7 @@ pub(crate) struct HubRegistry {
     rules: ArcSwap<Ruleset>,
     /// Counters of rules in force and former ones.
     rule_counters: RuleCounters,
-    /// Groups of app servers that were ever named.
-    groups: ArcSwap<Vec<Arc<ServerGroup>>>,
+    groups: ServerGroups,
     // Held while the lists or the rules change.
     changing: Mutex<()>,
     /// Indices of forgotten hubs that nothing uses any more.
@@ -72,16 +71,10 @@ impl HubRegistry {
         self.rules.store(rules);
     }
 
-    /// Whether any group beside the default one was ever named.
+    /// Groups of app servers that were ever named.
     #[must_use]
-    pub(crate) fn has_groups(&self) -> bool {
-        self.groups.load().iter().any(|group| !group.is_default())
-    }
-
-    /// The group of this name; `None` for the default one.
-    #[must_use]
-    pub(crate) fn group(&self, name: &str) -> Option<Arc<ServerGroup>> {
-        self.groups.load().iter().find(|group| **group.name() == *name && !group.is_default()).cloned()
+    pub(crate) fn groups(&self) -> &ServerGroups {
+        &self.groups
     }
 
     /// Whether there is a pool to any app server of a group.
@@ -97,25 +90,6 @@ impl HubRegistry {
         let mut pools = all.iter().flat_map(|hub| hub.pools().to_vec());
         let other = pools.find(|pool| pool.app().instance == instance && pool.app().group.name() != group.name());
         other.map(|pool| pool.app().group.name().clone())
-    }
-
-    /// The default group, which each node has.
-    #[must_use]
-    pub(crate) fn default_group(&self) -> Arc<ServerGroup> {
-        self.groups.load().iter().find(|group| group.is_default()).cloned().unwrap_or_default()
-    }
-
-    /// Adds a group, or gives one that is known other terms.
-    pub(crate) fn set_group(&self, name: &Arc<str>, terms: GroupTerms, is_mirror: bool) -> Arc<ServerGroup> {
-        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = self.groups.load().iter().find(|group| group.name() == name).cloned();
-        let group = known.unwrap_or_else(|| {
-            let group = Arc::new(ServerGroup::new(name.clone(), GroupTerms::default()));
-            self.groups.rcu(|groups| groups.iter().chain([&group]).cloned().collect::<Vec<_>>());
-            group
-        });
-        group.change(terms, is_mirror);
-        group
     }
 
     /// All hubs by index, forgotten ones too.

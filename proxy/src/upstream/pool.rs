@@ -22,12 +22,7 @@ pub(crate) struct Pool {
     links: ArcSwap<Vec<Option<HomeLink>>>,
     next: AtomicUsize,
     retired: CancellationToken,
-    /// Its app server restores lost clients.
-    restores: bool,
-    /// Changes of which its app server wants to be told.
-    presence: PresenceScope,
-    /// Exclusive tasks that its app server stands for.
-    exclusive_tasks: Option<Arc<ExclusiveTasks>>,
+    terms: PoolTerms,
     is_draining: AtomicBool,
     /// Its clients are to go elsewhere, as soon as there is another app server.
     is_migrating: AtomicBool,
@@ -45,6 +40,17 @@ pub(crate) struct Pool {
     pub(crate) asked: AskedMethods,
 }
 
+/// Terms of an app server for a hub: what its manifest says of itself, and not of the hub.
+#[derive(Debug, Default)]
+pub(crate) struct PoolTerms {
+    /// It restores lost clients.
+    pub restores: bool,
+    /// Changes of which it wants to be told.
+    pub presence: PresenceScope,
+    /// Exclusive tasks that it stands for.
+    pub exclusive_tasks: Option<Arc<ExclusiveTasks>>,
+}
+
 /// The home link of a client connection: it carries everything that the client sends.
 pub(crate) type HomeLink = Arc<LinkHandle>;
 
@@ -58,9 +64,7 @@ impl Pool {
             links: ArcSwap::from_pointee(vec![None; size]),
             next: AtomicUsize::new(0),
             retired: CancellationToken::new(),
-            restores: false,
-            presence: PresenceScope::default(),
-            exclusive_tasks: None,
+            terms: PoolTerms::default(),
             is_draining: AtomicBool::new(false),
             is_migrating: AtomicBool::new(false),
             has_said_goodbye: AtomicBool::new(false),
@@ -72,40 +76,28 @@ impl Pool {
         }
     }
 
-    /// Notes whether its app server restores lost clients.
+    /// The pool with terms of its app server.
     #[must_use]
-    pub(crate) fn restoring(self, restores: bool) -> Self {
-        Self { restores, ..self }
+    pub(crate) fn with_terms(self, terms: PoolTerms) -> Self {
+        Self { terms, ..self }
     }
 
     /// Whether its app server keeps what a lost client had, and answers queries for it.
     #[must_use]
     pub(crate) fn restores(&self) -> bool {
-        self.restores
-    }
-
-    /// Notes of which changes its app server wants to be told.
-    #[must_use]
-    pub(crate) fn telling(self, presence: PresenceScope) -> Self {
-        Self { presence, ..self }
+        self.terms.restores
     }
 
     /// Changes of which its app server is told; none of a mirror's.
     #[must_use]
     pub(crate) fn presence(&self) -> PresenceScope {
-        if self.app.group.is_mirror() { PresenceScope::default() } else { self.presence }
-    }
-
-    /// Notes the exclusive tasks that its app server stands for.
-    #[must_use]
-    pub(crate) fn standing_for(self, tasks: Option<ExclusiveTasks>) -> Self {
-        Self { exclusive_tasks: tasks.map(Arc::new), ..self }
+        if self.app.group.is_mirror() { PresenceScope::default() } else { self.terms.presence }
     }
 
     /// Exclusive tasks that its app server stands for; a mirror's runs none.
     #[must_use]
     pub(crate) fn exclusive_tasks(&self) -> Option<&Arc<ExclusiveTasks>> {
-        self.exclusive_tasks.as_ref().filter(|_| !self.app.group.is_mirror())
+        self.terms.exclusive_tasks.as_ref().filter(|_| !self.app.group.is_mirror())
     }
 
     #[must_use]

@@ -37,7 +37,7 @@ impl HubRegistry {
         let rules = self.rules();
         let is_up = |group: &str| self.is_up(facts, group);
         match rules.choose_route(facts, is_up, passed).map(|rule| &rule.action) {
-            Some(RouteAction::Group(name)) => RouteChoice::Group(self.group(name)),
+            Some(RouteAction::Group(name)) => RouteChoice::Group(self.groups().find(name)),
             Some(RouteAction::Reject(rejection)) => RouteChoice::Rejected(rejection.clone()),
             Some(RouteAction::Next) | None => RouteChoice::Group(None),
         }

@@ -1,8 +1,8 @@
 //! Groups of app servers with one duty, as this node dials them.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 
@@ -33,6 +33,14 @@ pub(crate) struct GroupTerms {
     pub plain: Connector,
     /// Weights of its app servers by their `host:port`; others have 1.
     pub weights: HashMap<Box<str>, u32>,
+}
+
+/// Groups of app servers that were ever named.
+#[derive(Debug, Default)]
+pub(crate) struct ServerGroups {
+    all: ArcSwap<Vec<Arc<ServerGroup>>>,
+    // Held while the list changes.
+    changing: Mutex<()>,
 }
 
 impl Default for ServerGroup {
@@ -87,5 +95,38 @@ impl GroupTerms {
     #[must_use]
     pub(crate) fn caller<'a>(&'a self, node: &'a str) -> Caller<'a> {
         Caller { node, connector: &self.channels }
+    }
+}
+
+impl ServerGroups {
+    /// Whether any group beside the default one was ever named.
+    #[must_use]
+    pub(crate) fn are_any(&self) -> bool {
+        self.all.load().iter().any(|group| !group.is_default())
+    }
+
+    /// The group of this name; `None` for the default one.
+    #[must_use]
+    pub(crate) fn find(&self, name: &str) -> Option<Arc<ServerGroup>> {
+        self.all.load().iter().find(|group| **group.name() == *name && !group.is_default()).cloned()
+    }
+
+    /// The default group, which each node has.
+    #[must_use]
+    pub(crate) fn default_one(&self) -> Arc<ServerGroup> {
+        self.all.load().iter().find(|group| group.is_default()).cloned().unwrap_or_default()
+    }
+
+    /// Adds a group, or gives one that is known other terms.
+    pub(crate) fn set(&self, name: &Arc<str>, terms: GroupTerms, is_mirror: bool) -> Arc<ServerGroup> {
+        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = self.all.load().iter().find(|group| group.name() == name).cloned();
+        let group = known.unwrap_or_else(|| {
+            let group = Arc::new(ServerGroup::new(name.clone(), GroupTerms::default()));
+            self.all.rcu(|groups| groups.iter().chain([&group]).cloned().collect::<Vec<_>>());
+            group
+        });
+        group.change(terms, is_mirror);
+        group
     }
 }

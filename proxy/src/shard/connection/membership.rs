@@ -48,7 +48,7 @@ pub(crate) struct Member {
 
 /// Sets of one shard. A set without members doesn't exist.
 #[derive(Debug, Default)]
-pub(super) struct MembershipSets {
+pub(crate) struct MembershipSets {
     all: Slab<MemberSet>,
     hubs: Vec<HubSets>,
     /// Interest of the node that other nodes are told, if there are any.
@@ -129,30 +129,33 @@ impl MembershipSets {
     }
 
     /// Number of groups and number of users, over all hubs.
-    pub(super) fn counts(&self) -> (usize, usize) {
+    #[must_use]
+    pub(crate) fn counts(&self) -> (usize, usize) {
         let both = self.hubs.iter().map(|hub| (hub.groups.len(), hub.users.len()));
         both.fold((0, 0), |(groups, users), (more_groups, more_users)| (groups + more_groups, users + more_users))
     }
 
     /// Number of entries of the list of sets, empty ones included.
-    pub(super) fn entries(&self) -> usize {
+    #[must_use]
+    pub(crate) fn entries(&self) -> usize {
         self.all.capacity()
     }
 
     /// Sets of a range of entries, with the number of their members.
-    pub(super) fn range(&self, entries: Range<usize>) -> impl Iterator<Item = (HubIndex, SetName<'_>, usize)> {
+    pub(crate) fn range(&self, entries: Range<usize>) -> impl Iterator<Item = (HubIndex, SetName<'_>, usize)> {
         let sets = entries.filter_map(|entry| self.all.get(entry));
         sets.map(|set| (set.hub, set.key.name(), set.members.len()))
     }
 
     /// Sets that a client is a member of.
-    pub(super) fn of<'a>(&'a self, client: &'a Client) -> impl Iterator<Item = SetName<'a>> {
+    pub(crate) fn of<'a>(&'a self, client: &'a Client) -> impl Iterator<Item = SetName<'a>> {
         let sets = client.memberships.iter().filter_map(|membership| self.all.get(membership.set as usize));
         sets.map(|set| set.key.name())
     }
 
     /// Whether a client is a member of this set.
-    pub(super) fn has(&self, client: &Client, hub: HubIndex, name: SetName<'_>) -> bool {
+    #[must_use]
+    pub(crate) fn has(&self, client: &Client, hub: HubIndex, name: SetName<'_>) -> bool {
         let set = self.find(hub, name);
         set.is_some_and(|set| client.memberships.iter().any(|membership| membership.set == set))
     }

@@ -48,7 +48,7 @@ fn joining_twice_counts_once_and_an_empty_group_is_forgotten() {
     assert_eq!(connections.members(hub(), SetName::Group("g")).len(), 1);
     connections.leave(0, hub(), SetName::Group("g"));
     connections.leave(0, hub(), SetName::Group("g"));
-    assert_eq!(connections.set_range(0..connections.set_entries()).count(), 1, "only the hub's own set is left");
+    assert_eq!(connections.sets().range(0..connections.sets().entries()).count(), 1, "only the hub's own set is left");
 }
 
 #[test]

@@ -138,7 +138,7 @@ impl RunningWatch {
     ) {
         let Some(client) = connections.get(slot) else { return };
         let (hub, user) = (client.home.hub(), connections.user_of(client));
-        let is_member = |group: &str| connections.is_member(client, hub, SetName::Group(group));
+        let is_member = |group: &str| connections.sets().has(client, hub, SetName::Group(group));
         let is_wanted = self.order.is_at(hub) && self.order.follows(&client.id, user, is_member);
         if !is_wanted || self.followed.contains_key(&slot) {
             return;
@@ -171,7 +171,7 @@ impl RunningWatch {
     pub(super) fn regroup(&mut self, connections: &Connections, slot: Slot) {
         let Some(group) = self.order.group() else { return };
         let Some(client) = connections.live(slot) else { return };
-        if connections.is_member(client, client.home.hub(), SetName::Group(group)) {
+        if connections.sets().has(client, client.home.hub(), SetName::Group(group)) {
             self.follow(connections, slot, ConnectionChange::Joined, None);
         } else {
             self.lose(slot, ConnectionChange::Left);
