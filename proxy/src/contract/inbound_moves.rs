@@ -271,7 +271,7 @@ fn a_node_that_has_given_a_connection_away_ends_it_for_nobody() {
                 .flatten()
                 .is_some()
         );
-        shard.post(move |state| state.moves.depart(&mut state.core, hub, &leaving, answer));
+        shard.post(move |state| state.moves.move_out(&mut state.core, hub, &leaving, answer));
         scene.flow(0, &id, FlowOperation::Pause).await;
         scene.homes[0].send(flow(&id, FlowOperation::PauseAck));
         assert!(given.await.unwrap().is_some());

@@ -197,7 +197,7 @@ fn a_client_is_back_before_its_old_node_hears_that_it_has_moved() {
         };
         let place = new.shards()[0].inspect(arrive).await.flatten().unwrap();
         let ((answer, given), hub, leaving) = (oneshot::channel(), at_old.index(), id.clone());
-        old.shards()[0].post(move |state| state.moves.depart(&mut state.core, hub, &leaving, answer));
+        old.shards()[0].post(move |state| state.moves.move_out(&mut state.core, hub, &leaving, answer));
         scene.asked(&id).await;
         scene.answer(&id, 1).await;
         let state = MovedState::decode(&given.await.unwrap().unwrap()).unwrap();

@@ -246,7 +246,7 @@ impl TakeOvers {
             }
             (Some(hub), Some(shard), MoveStep::Take) => {
                 let (answer, answered) = oneshot::channel();
-                shard.post(move |state| state.moves.depart(&mut state.core, hub, &connection_id, answer));
+                shard.post(move |state| state.moves.move_out(&mut state.core, hub, &connection_id, answer));
                 answered.await.ok().flatten()
             }
             (Some(hub), Some(shard), MoveStep::Arrived) => {

@@ -173,7 +173,7 @@ impl<'a> DialInSink<'a> {
             info!(hub, %app, ?how, "the app server is about to stop: it gets no new clients");
         }
         // It may have wanted to wait first.
-        self.is_migrating |= how == Leaving::Migrating && self.pool.begin_migration();
+        self.is_migrating |= how == Leaving::Migrating && self.pool.begin_reassigning();
     }
 }
 

@@ -188,7 +188,7 @@ fn close_one(source: FrameSource<'_>, close: CloseConnection, batch: &mut Routed
         ConnectionCommand::HandOver { headers: close.headers }
     } else {
         let (hub, app, connection_id) = (source.hub, source.asker.app(), close.connection_id);
-        return batch.for_all(ShardCommand::GivenAway { hub, app, connection_id });
+        return batch.for_all(ShardCommand::HandedOver { hub, app, connection_id });
     };
     batch.for_owner(source, close.connection_id, act);
 }

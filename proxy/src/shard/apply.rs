@@ -84,8 +84,8 @@ fn apply_one(state: &mut ShardState, command: ShardCommand, mode: BatchMode) {
             state.assignments.close_many(&mut state.core, app, &slots, reason.as_deref());
         }
         ShardCommand::LinkLost(loss) => state.lose_homes(&loss),
-        ShardCommand::GivenAway { hub, app, connection_id } => {
-            state.assignments.given_away(&mut state.core, hub, app, &connection_id)
+        ShardCommand::HandedOver { hub, app, connection_id } => {
+            state.assignments.handed_over(&mut state.core, hub, app, &connection_id)
         }
         ShardCommand::LinkOpened(link) => state.link_opened(&link),
         ShardCommand::LeaveLink(link) => state.hand_overs.leave_link(&mut state.core, &link),
@@ -155,7 +155,7 @@ pub(super) fn apply_to_connection(
         (ConnectionCommand::Traced(report), _) => state.core.delivery.watches.reported(slot, &report),
         (ConnectionCommand::Flow { operation: FlowOperation::PauseAck, by }, Some(Role::Home)) => match by {
             Some(by) => state.pause_acknowledged(slot, by),
-            None => state.moves.departure_paused(&mut state.core, slot),
+            None => state.moves.move_paused(&mut state.core, slot),
         },
         (ConnectionCommand::Flow { operation: FlowOperation::ReadOn, .. }, Some(Role::Home)) => {
             state.levelling.read_on(&mut state.core, &mut state.assignments, &mut state.rerouting, slot);

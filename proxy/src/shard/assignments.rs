@@ -228,8 +228,8 @@ impl Assignments {
     }
 
     /// Learns that an app server has handed a connection over that has ended here.
-    pub(super) fn given_away(&mut self, core: &mut ShardCore, hub: HubIndex, app: AppServerId, id: &str) {
-        self.reassignment.given_away(hub, app, id);
+    pub(super) fn handed_over(&mut self, core: &mut ShardCore, hub: HubIndex, app: AppServerId, id: &str) {
+        self.reassignment.handed_over(hub, app, id);
         self.reassignment.tell_ends(&core.context.shared.hubs, core.tick);
     }
 
@@ -270,7 +270,7 @@ impl Assignments {
     pub(super) fn forget_silently(&mut self, core: &mut ShardCore, slot: Slot) {
         self.mirrored.end_mirrors(core, slot, Cause::ClientClosed);
         let Some(client) = core.connections.close(slot, 0) else { return };
-        core.context.record_departure(client);
+        core.context.record_moved_out(client);
         core.context.counters.away.follow(usize::from(client.is_away()), 0);
         core.delivery.watches.closed(slot, None, None);
         core.delivery.forget_kept(client);
@@ -303,7 +303,7 @@ impl Assignments {
     }
 
     /// Gives a client to another app server if it waits for nothing more than the end of its calls.
-    pub(super) fn migrate_if_ready(&mut self, core: &mut ShardCore, slot: Slot) {
+    pub(super) fn reassign_if_ready(&mut self, core: &mut ShardCore, slot: Slot) {
         let Some(client) = core.connections.get(slot) else { return };
         let results = &core.context.shared.client_results;
         let is_idle = || {
@@ -312,7 +312,7 @@ impl Assignments {
                 && !results.is_waiting_for(&client.id)
         };
         if client.cold.assignment.is_leaving && client.home.by_dial_in().is_some() && is_idle() {
-            self.migrate(core, slot);
+            self.reassign_elsewhere(core, slot);
         }
     }
 
@@ -322,12 +322,12 @@ impl Assignments {
         let Content::Hub(protocol) = client.content else { return false };
         let is_goodbye = client.home.by_dial_in().is_some() && is_goodbye(protocol, payload);
         if is_goodbye {
-            self.migrate(core, slot);
+            self.reassign_elsewhere(core, slot);
         }
         is_goodbye
     }
 
-    pub(super) fn migrate(&mut self, core: &mut ShardCore, slot: Slot) {
+    pub(super) fn reassign_elsewhere(&mut self, core: &mut ShardCore, slot: Slot) {
         let Some(client) = core.connections.live(slot) else { return };
         let (hub, app) = (client.home.hub(), client.home.app());
         let Some(to) = self.other_app(core, hub, app) else {
@@ -357,7 +357,7 @@ impl Assignments {
     pub(super) fn late_hand_over(&mut self, core: &mut ShardCore, slot: Slot, app: AppServerId) {
         if let Some(client) = core.connections.get(slot).filter(|client| client.is_closing()) {
             let (hub, id) = (client.home.hub(), client.id.clone());
-            self.given_away(core, hub, app, &id);
+            self.handed_over(core, hub, app, &id);
         }
     }
 
@@ -404,7 +404,7 @@ impl Assignments {
         core.delivery.put_counted(slot, client, &frame, mode);
         let leaves = client.cold.leave != LeaveStage::Stays;
         if client.cold.assignment.is_leaving {
-            self.migrate_if_ready(core, slot);
+            self.reassign_if_ready(core, slot);
         }
         if leaves {
             self.leave_behind_answer(core, slot);
@@ -429,7 +429,7 @@ impl Assignments {
             }
             let (is_leaving, leaves) = (client.cold.assignment.is_leaving, client.cold.leave != LeaveStage::Stays);
             if is_leaving {
-                self.migrate_if_ready(core, slot);
+                self.reassign_if_ready(core, slot);
             }
             if leaves {
                 self.leave_behind_answer(core, slot);

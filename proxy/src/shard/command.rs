@@ -66,7 +66,7 @@ pub(crate) enum ShardCommand {
     /// The session of a link is over: its clients are reassigned.
     LinkLost(Arc<LinkLoss>),
     /// An app server has handed a connection over that is not here any more: it has not heard of its end.
-    GivenAway { hub: HubIndex, app: AppServerId, connection_id: ByteString },
+    HandedOver { hub: HubIndex, app: AppServerId, connection_id: ByteString },
     /// A link has opened: clients that wait for a home may have it.
     LinkOpened(Arc<LinkHandle>),
     /// A link is about to be given up: its clients are moved to others of its app server.

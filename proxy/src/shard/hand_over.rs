@@ -43,7 +43,7 @@ pub(crate) struct HandOvers {
 impl HandOvers {
     /// Gives the clients of an app server that stops to others, each once its calls have ended. Where there is no
     /// other, they stay.
-    pub(super) fn migrate_all(
+    pub(super) fn reassign_all(
         &mut self,
         core: &mut ShardCore,
         assignments: &mut Assignments,
@@ -64,7 +64,7 @@ impl HandOvers {
                 && client.cold.assignment.calls.are_none()
                 && !core.context.shared.client_results.is_waiting_for(&client.id)
             {
-                assignments.migrate(core, slot);
+                assignments.reassign_elsewhere(core, slot);
             } else {
                 let serial = client.serial;
                 self.all.push(HandOver { slot, serial, until });
@@ -73,11 +73,11 @@ impl HandOvers {
     }
 
     /// Gives the clients of app servers that stop to another one, which has come.
-    pub(super) fn migrate_to(&mut self, core: &mut ShardCore, assignments: &mut Assignments, link: &LinkHandle) {
+    pub(super) fn reassign_all_to(&mut self, core: &mut ShardCore, assignments: &mut Assignments, link: &LinkHandle) {
         let hubs = core.context.shared.hubs.all();
         let Some(hub) = hubs.get(link.hub().get()).filter(|hub| hub.has_dialled_in()) else { return };
-        for pool in hub.pools().iter().filter(|pool| pool.is_migrating() && pool.app().id != link.app()) {
-            self.migrate_all(core, assignments, link.hub(), pool.app().id);
+        for pool in hub.pools().iter().filter(|pool| pool.is_reassigning() && pool.app().id != link.app()) {
+            self.reassign_all(core, assignments, link.hub(), pool.app().id);
         }
     }
 
@@ -136,7 +136,7 @@ impl HandOvers {
         let Some(client) = core.connections.live_mut(slot) else { return };
         client.cold.moving_to = None;
         match client.cold.assignment.is_leaving {
-            true => assignments.migrate_if_ready(core, slot),
+            true => assignments.reassign_if_ready(core, slot),
             false => client.change_assignment(&Role::Home, now, |home| home.holds_input = false),
         }
     }
@@ -157,7 +157,7 @@ impl HandOvers {
         let waiting: Vec<_> = self.all.iter().map(|hand_over| (hand_over.slot, hand_over.serial)).collect();
         for (slot, serial) in waiting {
             if core.connections.get_current(slot, serial).is_some() {
-                assignments.migrate_if_ready(core, slot);
+                assignments.reassign_if_ready(core, slot);
             }
         }
         let late: Vec<_> = self.all.extract_if(.., |hand_over| hand_over.until <= now).collect();
@@ -169,7 +169,7 @@ impl HandOvers {
                 client.home.send(&flow(&client.id, FlowOperation::Resume));
                 self.end_move(core, assignments, slot);
             } else if client.cold.assignment.is_leaving && client.home.by_dial_in().is_some() {
-                assignments.migrate(core, slot);
+                assignments.reassign_elsewhere(core, slot);
             }
         }
     }

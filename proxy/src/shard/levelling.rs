@@ -132,7 +132,7 @@ impl Levelling {
         counts
     }
 
-    /// Gives the clients of an order away that are due.
+    /// Reassigns the clients of an order that are due.
     pub(super) fn level_due(
         &mut self,
         core: &mut ShardCore,
@@ -150,7 +150,7 @@ impl Levelling {
         assignments.finish_batch(core);
     }
 
-    /// Gives a client away, or asks its app server for it.
+    /// Gives a client the newcomer, or asks its app server to hand it over.
     fn level(&mut self, core: &mut ShardCore, assignments: &mut Assignments, slot: Slot, order: &LevelOrder) {
         let Some(to) = newcomer(core, slot, order).and_then(|pool| pool.choose_home()) else { return };
         let Some(client) = core.connections.live(slot) else { return };
@@ -176,7 +176,7 @@ impl Levelling {
         Some(home)
     }
 
-    /// Reads a client on that its app server does not give away, because something of it runs there. `false` if it is
+    /// Reads a client on that its app server does not hand over, because something of it runs there. `false` if it is
     /// to leave for another reason.
     pub(super) fn stay_unlevelled(
         &mut self,

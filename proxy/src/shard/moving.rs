@@ -51,7 +51,7 @@ pub(crate) struct Moves {
     /// Client connections whose messages are acknowledged at the next tick.
     pub(super) acknowledgements: Vec<Slot>,
     /// Client connections that other nodes take over, with the tick at which that has failed.
-    departures: Vec<(Slot, Serial, u32)>,
+    moving_out: Vec<(Slot, Serial, u32)>,
 }
 
 impl Moves {
@@ -112,8 +112,8 @@ impl Moves {
         groups.collect()
     }
 
-    /// Begins to let a connection go to another node; `answer` gets its state, or nothing when that fails.
-    pub(crate) fn depart(
+    /// Begins to move a connection to another node; `answer` gets its state, or nothing when that fails.
+    pub(crate) fn move_out(
         &mut self,
         core: &mut ShardCore,
         hub: HubIndex,
@@ -135,7 +135,7 @@ impl Moves {
         let Some(until) = resumption.ownership.depart(core.tick) else { return };
         resumption.taker = Some(answer);
         home.send(&flow(id, FlowOperation::Pause));
-        self.departures.push((slot, serial, until));
+        self.moving_out.push((slot, serial, until));
     }
 
     /// Takes the answer of this node to its own move, as [`move_answered`](Self::move_answered).
@@ -158,12 +158,12 @@ impl Moves {
         if let Some(ownership) = core.ownership_of(slot) {
             ownership.answered(from, epoch);
         }
-        self.let_go_if_ready(core, slot);
+        self.send_state_if_ready(core, slot);
     }
 
     /// Takes note that the app server of a connection sends it alone nothing more here: now all are asked to send
     /// elsewhere what is for many.
-    pub(super) fn departure_paused(&mut self, core: &mut ShardCore, slot: Slot) {
+    pub(super) fn move_paused(&mut self, core: &mut ShardCore, slot: Slot) {
         if !core.ownership_of(slot).is_some_and(|ownership| ownership.pause_acknowledged()) {
             return;
         }
@@ -189,11 +189,11 @@ impl Moves {
         if let Some(ownership) = core.ownership_of(slot) {
             ownership.asked(asked);
         }
-        self.let_go_if_ready(core, slot);
+        self.send_state_if_ready(core, slot);
     }
 
-    /// Gives the state of a connection away, when nothing more comes for it here.
-    fn let_go_if_ready(&mut self, core: &mut ShardCore, slot: Slot) {
+    /// Sends the state of a connection to its next node, when nothing more comes for it here.
+    fn send_state_if_ready(&mut self, core: &mut ShardCore, slot: Slot) {
         let now = core.tick;
         let Some(resumption) = core.resumption_of(slot) else { return };
         let before = resumption.ownership.bytes();
@@ -231,9 +231,9 @@ impl Moves {
     }
 
     /// Ends the moves that have taken too long: their connections stay here.
-    pub(super) fn end_late_departures(&mut self, core: &mut ShardCore) {
+    pub(super) fn end_late_moves(&mut self, core: &mut ShardCore) {
         let now = core.tick;
-        let late: Vec<_> = self.departures.extract_if(.., |(.., until)| *until <= now).collect();
+        let late: Vec<_> = self.moving_out.extract_if(.., |(.., until)| *until <= now).collect();
         for (slot, serial, _) in late {
             let client = core.connections.get_current(slot, serial);
             let resumption = client.and_then(|client| client.cold.resumption.as_ref());
@@ -337,7 +337,7 @@ impl Moves {
             core.connections.leave(slot, hub, SetName::Group(group));
         }
         groups.iter().for_each(|group| core.connections.join(slot, hub, SetName::Group(group)));
-        // The other node may have given the state away before it heard of these.
+        // The other node may have sent the state before it heard of these.
         arrival.group_changes.iter().for_each(|change| core.change_groups(slot, change, None));
         let mode = core.mode(Flush::Deferred);
         for (asker, request, origin) in arrival.requests {

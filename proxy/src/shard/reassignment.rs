@@ -76,7 +76,7 @@ impl Reassignment {
         self.ends.add(UnheardEnd {
             hub: client.home.hub(),
             from: link.app(),
-            is_given_away: let_go.is_some(),
+            is_handed_over: let_go.is_some(),
             id: ByteString::from(&*client.id),
             opening,
             group,
@@ -98,8 +98,8 @@ impl Reassignment {
     }
 
     /// Learns that an app server has handed a connection over that has ended.
-    pub(super) fn given_away(&mut self, hub: HubIndex, app: AppServerId, id: &str) {
-        self.ends.given_away(hub, app, id);
+    pub(super) fn handed_over(&mut self, hub: HubIndex, app: AppServerId, id: &str) {
+        self.ends.handed_over(hub, app, id);
     }
 
     /// Tells app servers of ends that nobody was told of.

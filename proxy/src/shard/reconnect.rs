@@ -88,7 +88,7 @@ impl Moves {
     }
 
     /// Claims a connection for a new socket of its client; an older one is cut. `None` where no client can come back to
-    /// it. One that was given away is forgotten: the new owner has it, before this node hears of that.
+    /// it. One that was moved is forgotten: the new owner has it, before this node hears of that.
     pub(crate) fn claim(
         &mut self,
         core: &mut ShardCore,

@@ -62,7 +62,7 @@ impl ShardContext {
     }
 
     /// Counts a client connection that is another node's from now on.
-    pub(super) fn record_departure(&self, client: &Client) {
+    pub(super) fn record_moved_out(&self, client: &Client) {
         self.connection_counters(client).open.follow(1, 0);
     }
 

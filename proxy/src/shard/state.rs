@@ -114,7 +114,7 @@ impl ShardState {
         self.moves.send_acknowledgements(&mut self.core);
         self.assignments.reassignment.forget_old_moves(self.core.tick);
         self.hand_overs.end_late_hand_overs(&mut self.core, &mut self.assignments);
-        self.moves.end_late_departures(&mut self.core);
+        self.moves.end_late_moves(&mut self.core);
         self.levelling.forget_gone(&mut self.core);
         if self.core.context.index == 0 {
             self.core.context.shared.client_results.expire();
@@ -190,7 +190,7 @@ impl ShardState {
         let Some(client) = self.core.connections.get_mut(slot) else { return };
         if client.is_closing() {
             let (hub, app, id) = (client.home.hub(), client.home.app(), client.id.clone());
-            return self.assignments.reassignment.given_away(hub, app, &id);
+            return self.assignments.reassignment.handed_over(hub, app, &id);
         }
         let Some(assignment) = client.assignment_mut(role).filter(|assignment| assignment.is_leaving) else { return };
         assignment.let_go = Some(LetGo::HandedOver);
@@ -216,7 +216,7 @@ impl ShardState {
         }
         self.assignments.reassignment.retry(&mut self.core);
         self.assignments.reassignment.tell_ends(&self.core.context.shared.hubs, self.core.tick);
-        self.hand_overs.migrate_to(&mut self.core, &mut self.assignments, link);
+        self.hand_overs.reassign_all_to(&mut self.core, &mut self.assignments, link);
         self.hand_overs.level_links(&mut self.core, link);
         self.assignments.sided.link_opened(&mut self.core, &mut self.assignments.reassignment, link);
         self.presence.link_opened(&mut self.core, link);
@@ -231,7 +231,7 @@ impl ShardState {
         self.presence.app_stopping(hub, app);
         self.tasks.app_stopping(hub, app);
         if self.core.context.shared.hubs.all().get(hub.get()).is_some_and(|hub| hub.has_dialled_in()) {
-            return self.hand_overs.migrate_all(&mut self.core, &mut self.assignments, hub, app);
+            return self.hand_overs.reassign_all(&mut self.core, &mut self.assignments, hub, app);
         }
         self.assignments.sided.app_stopping(&mut self.core, hub, app);
         self.core.connections.at_app(hub, app).into_iter().for_each(|slot| self.core.ask_for(slot, &Role::Home));
@@ -248,7 +248,7 @@ impl ShardState {
     pub(super) fn pause_acknowledged(&mut self, slot: Slot, by: LinkId) {
         let Some(client) = self.core.connections.live_mut(slot).filter(|client| client.home.id() == by) else { return };
         if client.cold.moving_to.is_none() {
-            return self.moves.departure_paused(&mut self.core, slot);
+            return self.moves.move_paused(&mut self.core, slot);
         }
         let Some(to) = client.cold.moving_to.take() else { return };
         // One that is lost by now is of no use: the old one has the client still.

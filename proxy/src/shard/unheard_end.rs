@@ -5,7 +5,7 @@
 //!                   │                                 │ the session ends before that
 //!                   └─ it has no link ─────────────► untold ◄┘
 //!                                                     ├─ its app server may live: told there, as soon as that has a link
-//!                                                     └─ it is certainly gone, or gave the client away: told to another one
+//!                                                     └─ it is certainly gone, or handed it over: told      to another one
 //! ```
 //!
 //! An app server that was only cut off has the connection still, or has ended it itself; so as long as that may be,
@@ -34,7 +34,7 @@ const ENDS_MAX_BYTES: usize = 16 * 1024 * 1024;
 /// Weight of an end beside its opening frame.
 const END_BYTES: usize = 256;
 
-/// Ticks for which an end is kept although its notice was acknowledged: its app server may have given the client away
+/// Ticks for which an end is kept although its notice was acknowledged: its app server may have handed the client over
 /// at that moment.
 const KEPT_MIN_S: u32 = 2;
 
@@ -44,8 +44,8 @@ pub(super) struct UnheardEnd {
     pub(super) hub: HubIndex,
     /// The app server that has had it.
     pub(super) from: AppServerId,
-    /// That app server has given it away: it does not have it any more.
-    pub(super) is_given_away: bool,
+    /// That app server has handed it over: it does not have it any more.
+    pub(super) is_handed_over: bool,
     pub(super) id: ByteString,
     pub(super) opening: Opening,
     /// Group of app servers that it was routed to.
@@ -102,11 +102,11 @@ impl UnheardEnds {
         });
     }
 
-    /// Learns that an app server gave a client away, before it heard of its end.
-    pub(super) fn given_away(&mut self, hub: HubIndex, app: AppServerId, id: &str) {
+    /// Learns that an app server has handed a client over, before it heard of its end.
+    pub(super) fn handed_over(&mut self, hub: HubIndex, app: AppServerId, id: &str) {
         let found = self.ends.iter_mut().rev().find(|end| end.hub == hub && end.from == app && end.id == id);
         if let Some(end) = found {
-            (end.is_given_away, end.told) = (true, None);
+            (end.is_handed_over, end.told) = (true, None);
         }
     }
 
@@ -168,7 +168,7 @@ impl UnheardEnd {
     /// The app server that has had the connection, if it may have it still: a link to it, unless there is none now.
     fn owner(&self, hub: &Hub) -> Option<Option<HomeLink>> {
         let pools = hub.pools();
-        let own = pools.iter().find(|pool| pool.app().id == self.from && !self.is_given_away)?;
+        let own = pools.iter().find(|pool| pool.app().id == self.from && !self.is_handed_over)?;
         Some(own.any_link().filter(|link| link.is_open()))
     }
 

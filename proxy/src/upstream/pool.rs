@@ -25,7 +25,7 @@ pub(crate) struct Pool {
     terms: PoolTerms,
     is_draining: AtomicBool,
     /// Its clients are to go elsewhere, as soon as there is another app server.
-    is_migrating: AtomicBool,
+    is_reassigning: AtomicBool,
     /// It is about to stop, and has ended a link in order.
     has_said_goodbye: AtomicBool,
     /// Changes when its app server has left in order.
@@ -66,7 +66,7 @@ impl Pool {
             retired: CancellationToken::new(),
             terms: PoolTerms::default(),
             is_draining: AtomicBool::new(false),
-            is_migrating: AtomicBool::new(false),
+            is_reassigning: AtomicBool::new(false),
             has_said_goodbye: AtomicBool::new(false),
             left: watch::Sender::new(()),
             lost_at: Mutex::new(None),
@@ -222,7 +222,7 @@ impl Pool {
         if self.is_empty() {
             // It has come back, whatever it said before it went.
             self.is_draining.store(false, Ordering::Relaxed);
-            self.is_migrating.store(false, Ordering::Relaxed);
+            self.is_reassigning.store(false, Ordering::Relaxed);
         }
         self.links.rcu(|links| {
             let mut links = links.to_vec();
@@ -306,14 +306,14 @@ impl Pool {
 
     /// Begins to give the clients of an app server that is about to stop to others. `false` if that had begun.
     #[must_use]
-    pub(crate) fn begin_migration(&self) -> bool {
-        !self.is_migrating.swap(true, Ordering::Relaxed)
+    pub(crate) fn begin_reassigning(&self) -> bool {
+        !self.is_reassigning.swap(true, Ordering::Relaxed)
     }
 
     /// Whether its clients are to go elsewhere.
     #[must_use]
-    pub(crate) fn is_migrating(&self) -> bool {
-        self.is_migrating.load(Ordering::Relaxed)
+    pub(crate) fn is_reassigning(&self) -> bool {
+        self.is_reassigning.load(Ordering::Relaxed)
     }
 
     /// Whether its app server is about to stop.

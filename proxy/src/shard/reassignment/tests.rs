@@ -14,7 +14,7 @@ fn loss(link: &HomeLink, unheard: Vec<ByteString>) -> LinkLoss {
 }
 
 /// A client at an app server whose link is lost.
-fn homeless(bed: &mut Testbed) -> Slot {
+fn unassigned_client(bed: &mut Testbed) -> Slot {
     let (pool, home) = bed.app_server("old");
     let slot = bed.client_at("ann", &home);
     pool.lost(0);
@@ -33,7 +33,7 @@ fn is_unassigned(bed: &Testbed, slot: Slot) -> bool {
 #[test]
 fn a_client_without_a_home_is_paused_and_its_calls_fail() {
     let mut bed = Testbed::new();
-    let slot = homeless(&mut bed);
+    let slot = unassigned_client(&mut bed);
     assert!(is_unassigned(&bed, slot));
     let received = bed.received(slot);
     assert!(received[0].contains("\"error\":\"The app server that ran this call is gone"), "{received:?}");
@@ -42,7 +42,7 @@ fn a_client_without_a_home_is_paused_and_its_calls_fail() {
 #[test]
 fn the_next_link_that_opens_takes_those_that_wait() {
     let mut bed = Testbed::new();
-    let slot = homeless(&mut bed);
+    let slot = unassigned_client(&mut bed);
     let (_, home) = bed.app_server("new");
     bed.state.link_opened(&home);
     assert!(!is_unassigned(&bed, slot));
@@ -53,7 +53,7 @@ fn the_next_link_that_opens_takes_those_that_wait() {
 #[test]
 fn a_client_that_comes_back_over_another_socket_still_waits_for_an_app_server() {
     let mut bed = Testbed::new();
-    let slot = homeless(&mut bed);
+    let slot = unassigned_client(&mut bed);
     let serial = bed.state.core.connections.next_serial();
     bed.state.core.connections.get_mut(slot).unwrap().change_serial(serial);
     bed.state.advance();
@@ -65,7 +65,7 @@ fn a_client_that_comes_back_over_another_socket_still_waits_for_an_app_server() 
 #[test]
 fn a_client_that_waits_for_too_long_is_told_to_reconnect() {
     let mut bed = Testbed::with(|settings| settings.rehoming.hold_timeout_s = 3);
-    let slot = homeless(&mut bed);
+    let slot = unassigned_client(&mut bed);
     bed.received(slot);
     bed.state.advance();
     bed.state.advance();
@@ -77,7 +77,7 @@ fn a_client_that_waits_for_too_long_is_told_to_reconnect() {
 #[test]
 fn an_app_server_that_returns_is_told_once_of_clients_that_moved_away() {
     let mut bed = Testbed::new();
-    let slot = homeless(&mut bed);
+    let slot = unassigned_client(&mut bed);
     let (_, home) = bed.app_server("new");
     let was_at = bed.state.core.connections.get(slot).unwrap().home.app();
     let mut moves = Reassignment::new(10_000, 30, Arc::default());
@@ -171,7 +171,7 @@ fn who_gave_a_client_away_or_never_had_it_open_is_not_told() {
     bed.state.assignments.free(&mut bed.state.core, ann, Cause::SocketEnded);
     bed.state.assignments.free(&mut bed.state.core, ben, Cause::SocketEnded);
     // What hands ann over has crossed with the notice of its end.
-    bed.state.assignments.given_away(&mut bed.state.core, old.hub(), old.app(), &whole_id("ann"));
+    bed.state.assignments.handed_over(&mut bed.state.core, old.hub(), old.app(), &whole_id("ann"));
     bed.state.lose_homes(&loss(&old, vec![whole_id("ben").into()]));
     // It is the only app server that is there now, so it is told of ann once more.
     assert_eq!(ends(&sent_over(&old)), [end("ann", false), end("ben", false), end("ann", true)]);
