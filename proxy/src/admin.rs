@@ -36,6 +36,7 @@ use crate::rest::Rest;
 pub(crate) use admin_counters::AdminCounters;
 #[cfg(feature = "otlp")]
 pub(crate) use exposition::families;
+pub use exposition::{MetricEntry, metric_entries};
 
 use context::AdminContext;
 use guard::{Exposure, Guard};

@@ -50,7 +50,9 @@ mod user_group_copy;
 pub(crate) use channel_host::{ChannelLock, ChannelRefused, open_channel};
 pub(crate) use entry::{FleetAnswer, FleetDelivery, FleetEntry, InvocationOutcome, NamedHub};
 pub(crate) use fleet_core::Fleet;
+#[cfg(test)]
 pub(crate) use fleet_counters::DropCause;
+pub(crate) use fleet_counters::FleetCounters;
 pub(crate) use fleet_member::FleetMember;
 pub use fleet_member::MemberState;
 pub(crate) use fleet_membership::own_phase;

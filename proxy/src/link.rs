@@ -209,7 +209,7 @@ impl<'a> SlotKeeper<'a> {
             self.pool.said_goodbye();
         }
         let counters = &self.shard.counters().sessions;
-        counters.ended(over.cause).increment();
+        counters.ended.of(over.cause).increment();
         counters.frames_lost.add(leftover.uncertain.count + leftover.unsent.count);
         self.log_end(&over);
         if self.was_open {

@@ -1,269 +1,272 @@
 //! Metrics in the text format of Prometheus, summed over the shards when they are read.
 //!
-//! Names, help texts and labels of all metrics stand here and in the files below.
+//! Most are declared where they are counted (`metrics`). Here stand those whose numbers are looked up.
 
-mod client_metrics;
-mod fleet_metrics;
-mod forwarding_metrics;
-mod link_metrics;
-mod otlp_metrics;
-mod rest_metrics;
-mod rule_metrics;
-mod webhook_metrics;
+use std::collections::{BTreeMap, BTreeSet};
 
+use prometheus::TextEncoder;
+#[cfg(target_os = "linux")]
+use prometheus::core::Collector;
 #[cfg(target_os = "linux")]
 use prometheus::process_collector::ProcessCollector;
-use prometheus::proto::{Bucket, LabelPair, Metric, MetricFamily, MetricType};
-use prometheus::{IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder, proto};
+use prometheus::proto::MetricFamily;
 use trunkline_protocol::cause::Cause;
+use trunkline_protocol::manifest::{EndpointKind, Transport};
 
 use super::admin_counters::AdminCounters;
-use crate::fleet::{Fleet, own_phase};
+use crate::auth::TokenError;
+use crate::fleet::{Fleet, FleetCounters, MemberState, own_phase};
 use crate::metrics::{
-    Buckets, CauseCounters, Counter, Counters, Distribution, Gauge, Histogram, Limit, Outcome, OutcomeCounters,
+    ClientProtocol, ConnectionCounters, Counter, Counters, Families, HubCounters, LabelledCounters, Metered, MetricRow,
+    MirrorCounters, RestCounters, WebhookCounters, metric_rows,
 };
 use crate::observer::Readiness;
 use crate::shard::Shared;
+use crate::telemetry::ExportCounters;
+use crate::upstream::Hub;
+
+metric_rows! {
+    LOOKED_UP {
+        BUILD: Gauge("trunkline_build_info", "What runs here.", "version", "node");
+        READY: Gauge("trunkline_ready", "1 while clients are taken in.");
+        DRAINING: Gauge("trunkline_draining", "1 while the node stops.");
+        TOKENS_REFUSED: Counter("trunkline_access_tokens_refused_total", "Access tokens refused, by reason.", "reason");
+        JWKS_READS: Counter("trunkline_jwks_reads_total", "Readings of key sets, by outcome.", "outcome");
+        CLIENTS_CLOSED: Counter(
+            "trunkline_client_connections_closed_total",
+            "Client connections that were open and ended, by cause.",
+            "hub",
+            "cause"
+        );
+        LINKS: Gauge("trunkline_links", "Links to app servers, by state.", "hub", "app", "state");
+        RING: Gauge(
+            "trunkline_link_ring_bytes",
+            "Bytes kept for the links of a pool until the app server has them.",
+            "hub",
+            "app"
+        );
+        RING_MAX: Gauge("trunkline_link_ring_max_bytes", "How many that may be, of all its links.", "hub", "app");
+        HUB_SERVED: Gauge("trunkline_hub_served", "1 while an app server takes clients of the hub.", "hub");
+        FLEET_NODES: Gauge(
+            "trunkline_fleet_nodes",
+            "Nodes of the fleet as this one sees them, itself included. What --peers names and is no node is \
+             unreachable.",
+            "state"
+        );
+        FLEET_AGREE: Gauge("trunkline_fleet_agree", "1 while all nodes of the fleet see the same members.");
+        FLEET_SHARED_NAMES: Gauge("trunkline_fleet_shared_names", "Names that several nodes of the fleet have.");
+        ROUTE_MATCHES: Counter(
+            "trunkline_route_matches_total",
+            "Connections and requests for which a route's conditions held.",
+            "route"
+        );
+        METHODS_REFUSED: Counter(
+            "trunkline_methods_refused_total",
+            "Calls of clients that a method rule has refused.",
+            "rule"
+        );
+        USER_GROUPS_KEPT: Gauge(
+            "trunkline_user_groups_kept",
+            "Memberships of users that are kept for connections to come."
+        );
+        USER_GROUPS_REFUSED: Counter(
+            "trunkline_user_groups_refused_total",
+            "Memberships of users that were not kept, because of --rest-user-groups-max."
+        );
+        WEBHOOK_IN_FLIGHT: Gauge("trunkline_webhook_in_flight", "Requests to webhooks under way.");
+        WEBHOOK_WAITING: Gauge(
+            "trunkline_webhook_waiting_bytes",
+            "Bytes of events for webhooks, those under way included."
+        );
+        WEBHOOK_CLIENTS: Gauge("trunkline_webhook_clients", "Clients whose end no webhook was told of.");
+    }
+}
+
+/// Metric of a node, for the book.
+#[derive(Debug)]
+pub struct MetricEntry {
+    /// Name of the family.
+    pub name: &'static str,
+    /// Help text, as `/metrics` has it.
+    pub help: &'static str,
+    /// Labels with their values, as far as these are known beforehand.
+    pub labels: BTreeMap<&'static str, BTreeSet<String>>,
+}
 
 /// Writes all metrics of a node.
 ///
 /// # Errors
-/// When two metrics have one name, which a test rules out.
+/// When a family has no name, which a test rules out.
 pub(super) fn render(readiness: &Readiness, fleet: &Fleet, admin: &AdminCounters) -> prometheus::Result<String> {
-    TextEncoder::new().encode_to_string(&families(readiness, fleet, admin)?)
+    TextEncoder::new().encode_to_string(&families(readiness, fleet, admin))
 }
 
 /// Collects all metrics of a node.
-///
-/// # Errors
-/// When two metrics have one name, which a test rules out.
-pub(crate) fn families(
-    readiness: &Readiness,
-    fleet: &Fleet,
-    admin: &AdminCounters,
-) -> prometheus::Result<Vec<MetricFamily>> {
+pub(crate) fn families(readiness: &Readiness, fleet: &Fleet, admin: &AdminCounters) -> Vec<MetricFamily> {
     let shared = readiness.shared();
-    let mut exposition = Exposition { registry: Registry::new(), histograms: Vec::new(), shared };
-    exposition.node(readiness.reasons_not_ready().is_empty())?;
-    exposition.requests()?;
-    exposition.connection_steps()?;
-    exposition.tokens()?;
-    exposition.clients()?;
-    exposition.messages()?;
-    exposition.links()?;
-    exposition.traffic()?;
-    exposition.relay()?;
-    exposition.owner_hops()?;
-    exposition.fleet(own_phase(readiness.shared()).into(), fleet)?;
-    exposition.rules()?;
-    exposition.data_plane()?;
-    exposition.webhooks()?;
-    exposition.admin(admin)?;
-    exposition.otlp()?;
-    exposition.process()?;
-    let mut families = exposition.registry.gather();
-    families.append(&mut exposition.histograms);
-    Ok(families)
+    let mut families = Families::default();
+    node(shared, readiness.reasons_not_ready().is_empty(), &mut families);
+    Counters::show(&shared.counters().iter().map(|counters| &**counters).collect::<Vec<_>>(), &[], &mut families);
+    for hub in shared.hubs.living().iter() {
+        clients(shared, hub, &mut families);
+    }
+    links(shared, &mut families);
+    nodes(own_phase(shared).into(), fleet, &mut families);
+    FleetCounters::show(&[fleet.passage().counters()], &[], &mut families);
+    rules(shared, &mut families);
+    webhooks(shared, &mut families);
+    RestCounters::show(&[&shared.reports.rest_counters], &[], &mut families);
+    AdminCounters::show(&[admin], &[], &mut families);
+    if let Some(tracer) = &shared.tracer {
+        ExportCounters::show(&[&tracer.queue().counters], &[], &mut families);
+    }
+    let mut all = process();
+    all.append(&mut families.into_proto());
+    all
 }
 
-/// Metrics of one answer, while they are collected.
-struct Exposition<'a> {
-    registry: Registry,
-    /// Histograms apart: shards count their buckets, and the library has no way to set them.
-    histograms: Vec<MetricFamily>,
-    shared: &'a Shared,
+/// Returns all metrics of nodes, those included that come only where a feature is in use.
+#[must_use]
+pub fn metric_entries() -> Vec<MetricEntry> {
+    let mut families = Families::default();
+    let (counters, hub) = (Counters::default(), HubCounters::default());
+    // Only causes that came are shown.
+    for causes in [&counters.requests_refused, &counters.sockets_refused, &hub.refused] {
+        causes.count(Cause::Unnamed);
+    }
+    Counters::show(&[&counters], &[], &mut families);
+    HubCounters::show(&[&hub], &[("hub", "")], &mut families);
+    let labels = [("hub", ""), ("transport", ""), ("protocol", "")];
+    ConnectionCounters::show(&[&ConnectionCounters::default()], &labels, &mut families);
+    WebhookCounters::show(&[&WebhookCounters::default()], &[("hub", "")], &mut families);
+    MirrorCounters::show(&[&MirrorCounters::default()], &[("mirror", "")], &mut families);
+    FleetCounters::show(&[&FleetCounters::default()], &[], &mut families);
+    RestCounters::show(&[&RestCounters::default()], &[], &mut families);
+    AdminCounters::show(&[&AdminCounters::default()], &[], &mut families);
+    ExportCounters::show(&[&ExportCounters::default()], &[], &mut families);
+    for row in LOOKED_UP {
+        families.add(row, &vec![""; row.labels.len()], 0);
+    }
+    MemberState::ALL.iter().for_each(|state| families.add(&FLEET_NODES, &[state.label()], 0));
+    TokenError::LABELS.iter().for_each(|reason| families.add(&TOKENS_REFUSED, &[reason], 0));
+    families.entries().map(|(name, help, labels)| MetricEntry { name, help, labels }).collect()
 }
 
-/// Name and help of a metric, and its counters by outcome.
-type OutcomeMetric = (&'static str, &'static str, fn(&Counters) -> &OutcomeCounters);
-
-impl Exposition<'_> {
-    fn node(&self, is_ready: bool) -> prometheus::Result<()> {
-        let version = env!("CARGO_PKG_VERSION");
-        let build = self.gauge("trunkline_build_info", "What runs here.", &["version", "node"])?;
-        build.with_label_values(&[version, &self.shared.settings.node]).set(1);
-        let ready = self.gauge("trunkline_ready", "1 while clients are taken in.", &[])?;
-        ready.with_label_values::<&str>(&[]).set(i64::from(is_ready));
-        let draining = self.gauge("trunkline_draining", "1 while the node stops.", &[])?;
-        draining.with_label_values::<&str>(&[]).set(i64::from(self.shared.has_begun_drain()));
-        Ok(())
+fn node(shared: &Shared, is_ready: bool, families: &mut Families) {
+    families.add(&BUILD, &[env!("CARGO_PKG_VERSION"), &shared.settings.node], 1);
+    families.add(&READY, &[], u64::from(is_ready));
+    families.add(&DRAINING, &[], u64::from(shared.has_begun_drain()));
+    for (reason, count) in shared.admission.verifier.refused() {
+        families.add(&TOKENS_REFUSED, &[reason], count);
     }
-
-    fn requests(&self) -> prometheus::Result<()> {
-        self.total("trunkline_connections_accepted_total", "Sockets accepted.", |counters| &counters.accepted)?;
-        self.total("trunkline_negotiations_total", "Negotiations answered.", |counters| &counters.negotiated)?;
-        self.refusals(
-            "trunkline_requests_refused_total",
-            "Requests answered with a status of 400 or above.",
-            |counters| &counters.requests_refused,
-        )?;
-        self.refusals(
-            "trunkline_sockets_refused_total",
-            "Sockets refused before their request was read.",
-            |counters| &counters.sockets_refused,
-        )?;
-        self.total("trunkline_requests_malformed_total", "Requests that are no sound HTTP.", |counters| {
-            &counters.malformed
-        })?;
-        let limits = self.counter("trunkline_limits_reached_total", "How often limits were reached.", &["limit"])?;
-        for (limit, label) in Limit::ALL {
-            limits.with_label_values(&[label]).inc_by(self.sum(|counters| counters.limit(limit)));
-        }
-        Ok(())
+    for (outcome, count) in shared.admission.verifier.reads() {
+        families.add(&JWKS_READS, &[outcome], count);
     }
+    families.add(&USER_GROUPS_KEPT, &[], shared.user_groups.len() as u64);
+    families.add(&USER_GROUPS_REFUSED, &[], shared.user_groups.refused.get());
+}
 
-    fn connection_steps(&self) -> prometheus::Result<()> {
-        let metrics: [OutcomeMetric; 4] = [
-            ("trunkline_tls_handshakes_total", "TLS handshakes with clients.", |counters| &counters.tls_handshakes),
-            ("trunkline_proxy_headers_total", "PROXY protocol headers.", |counters| &counters.proxy_headers),
-            ("trunkline_rule_reads_total", "Rules of the configuration file read anew.", |counters| {
-                &counters.rule_reads
-            }),
-            ("trunkline_certificate_reads_total", "Certificates read anew.", |counters| &counters.certificate_reads),
-        ];
-        for (name, help, outcomes) in metrics {
-            let metric = self.counter(name, help, &["outcome"])?;
-            for (outcome, label) in Outcome::ALL {
-                metric.with_label_values(&[label]).inc_by(self.sum(|counters| outcomes(counters).of(outcome)));
+/// Clients of a hub: their number by transport and protocol, causes of their close, messages.
+fn clients(shared: &Shared, hub: &Hub, families: &mut Families) {
+    let counters: Vec<_> = shared.counters().iter().map(|counters| counters.hub(hub.index().get())).collect();
+    HubCounters::show(&counters, &[("hub", hub.name())], families);
+    for (transport, protocol) in combinations(hub) {
+        let connections: Vec<_> = counters.iter().map(|counters| counters.connections(transport, protocol)).collect();
+        let labels = [("hub", hub.name()), ("transport", transport.name()), ("protocol", protocol.label())];
+        ConnectionCounters::show(&connections, &labels, families);
+    }
+    for cause in Cause::all().filter(|cause| cause.closes()) {
+        let so_far = counters.iter().map(|counters| counters.closed.of(cause)).sum();
+        families.add(&CLIENTS_CLOSED, &[hub.name(), cause.label()], so_far);
+    }
+}
+
+/// Combinations of transport and protocol that clients of a hub can have.
+fn combinations(hub: &Hub) -> impl Iterator<Item = (Transport, ClientProtocol)> {
+    let (is_raw, has_dialled_in) = (hub.settings().kind == EndpointKind::Raw, hub.has_dialled_in());
+    let protocols = ClientProtocol::ALL.into_iter().map(|(protocol, _)| protocol);
+    let protocols = protocols.filter(move |protocol| (*protocol == ClientProtocol::Raw) == is_raw);
+    let all = protocols.flat_map(|protocol| Transport::ALL.map(|transport| (transport, protocol)));
+    // Server-sent events are text, and only dial-in leads to circuits of Blazor.
+    all.filter(move |(transport, protocol)| match protocol {
+        ClientProtocol::BlazorPack => has_dialled_in && *transport != Transport::ServerSentEvents,
+        ClientProtocol::MessagePack => *transport != Transport::ServerSentEvents,
+        ClientProtocol::Json | ClientProtocol::Raw => true,
+    })
+}
+
+/// Links to app servers, by pool.
+fn links(shared: &Shared, families: &mut Families) {
+    let most = shared.settings.links.ring_max_bytes;
+    let mut served: BTreeMap<String, bool> = BTreeMap::new();
+    for hub in shared.hubs.living().iter() {
+        // Of two hubs of one name, one is of dial-in.
+        *served.entry(hub.name().to_owned()).or_default() |= hub.is_served();
+        for pool in hub.pools().iter() {
+            let labels = [hub.name(), pool.app().name.as_str()];
+            for (state, count) in [("open", pool.open()), ("resuming", pool.resuming()), ("down", pool.down())] {
+                families.add(&LINKS, &[hub.name(), pool.app().name.as_str(), state], count as u64);
             }
+            families.add(&RING, &labels, pool.ring_bytes() as u64);
+            families.add(&RING_MAX, &labels, most.saturating_mul(pool.size()) as u64);
         }
-        Ok(())
     }
-
-    fn tokens(&self) -> prometheus::Result<()> {
-        let refused =
-            self.counter("trunkline_access_tokens_refused_total", "Access tokens refused, by reason.", &["reason"])?;
-        for (reason, count) in self.shared.admission.verifier.refused() {
-            refused.with_label_values(&[reason]).inc_by(count);
-        }
-        let asked =
-            self.counter("trunkline_app_decisions_total", "Clients that apps were asked about.", &["outcome"])?;
-        let let_in = self.sum(|counters| &counters.let_in_by_app);
-        let refused_by_app = self.sum(|counters| &counters.refused_by_app);
-        let failed = self.sum(|counters| &counters.app_not_asked);
-        for (outcome, count) in [("let_in", let_in), ("refused", refused_by_app), ("failed", failed)] {
-            asked.with_label_values(&[outcome]).inc_by(count);
-        }
-        self.total("trunkline_origins_refused_total", "Upgrades refused because of their origin.", |counters| {
-            &counters.refused_origins
-        })?;
-        let reads = self.counter("trunkline_jwks_reads_total", "Readings of key sets, by outcome.", &["outcome"])?;
-        for (outcome, count) in self.shared.admission.verifier.reads() {
-            reads.with_label_values(&[outcome]).inc_by(count);
-        }
-        Ok(())
-    }
-
-    /// Counter by cause, with only the causes that came: most of them can't where it is counted.
-    fn refusals(&self, name: &str, help: &str, of: impl Fn(&Counters) -> &CauseCounters) -> prometheus::Result<()> {
-        let metric = self.counter(name, help, &["cause"])?;
-        for cause in Cause::all() {
-            let so_far: u64 = self.shared.counters().iter().map(|counters| of(counters).of(cause)).sum();
-            if so_far > 0 {
-                metric.with_label_values(&[cause.label()]).inc_by(so_far);
-            }
-        }
-        Ok(())
-    }
-
-    /// Refusals of the admin port itself.
-    fn admin(&self, counters: &AdminCounters) -> prometheus::Result<()> {
-        let refused = self.counter(
-            "trunkline_admin_requests_refused_total",
-            "Requests refused at the admin port, by reason.",
-            &["reason"],
-        )?;
-        let reasons = [
-            ("token", &counters.wrong_token),
-            ("too_many_wrong_tokens", &counters.braked),
-            ("host", &counters.foreign_host),
-            ("stranger", &counters.strangers),
-        ];
-        for (reason, counter) in reasons {
-            refused.with_label_values(&[reason]).inc_by(counter.get());
-        }
-        let closed = self.counter(
-            "trunkline_admin_connections_closed_total",
-            "Connections to the admin port that the node has closed, by reason.",
-            &["reason"],
-        )?;
-        let reasons = [
-            ("displaced", &counters.displaced),
-            ("turned_away", &counters.turned_away),
-            ("overdue", &counters.overdue),
-        ];
-        for (reason, counter) in reasons {
-            closed.with_label_values(&[reason]).inc_by(counter.get());
-        }
-        Ok(())
-    }
-
-    /// CPU, memory and descriptors of this process, where the system tells them.
-    fn process(&self) -> prometheus::Result<()> {
-        #[cfg(target_os = "linux")]
-        self.registry.register(Box::new(ProcessCollector::for_self()))?;
-        Ok(())
-    }
-
-    fn sum(&self, of: impl Fn(&Counters) -> &Counter) -> u64 {
-        self.shared.counters().iter().map(|counters| of(counters).get()).sum()
-    }
-
-    fn distribution<B: Buckets + 'static>(&self, of: impl Fn(&Counters) -> &Histogram<B>) -> Distribution {
-        Histogram::sum_up(self.shared.counters().iter().map(|counters| of(counters)))
-    }
-
-    fn total(&self, name: &str, help: &str, of: impl Fn(&Counters) -> &Counter) -> prometheus::Result<()> {
-        self.counter(name, help, &[])?.with_label_values::<&str>(&[]).inc_by(self.sum(of));
-        Ok(())
-    }
-
-    fn level(&self, name: &str, help: &str, of: impl Fn(&Counters) -> &Gauge) -> prometheus::Result<()> {
-        let now: u64 = self.shared.counters().iter().map(|counters| of(counters).get()).sum();
-        self.gauge(name, help, &[])?.with_label_values::<&str>(&[]).set(i64::try_from(now).unwrap_or(i64::MAX));
-        Ok(())
-    }
-
-    fn counter(&self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntCounterVec> {
-        let metric = IntCounterVec::new(Opts::new(name, help), labels)?;
-        self.registry.register(Box::new(metric.clone()))?;
-        Ok(metric)
-    }
-
-    fn gauge(&self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntGaugeVec> {
-        let metric = IntGaugeVec::new(Opts::new(name, help), labels)?;
-        self.registry.register(Box::new(metric.clone()))?;
-        Ok(metric)
-    }
-
-    fn histogram(&mut self, name: &str, help: &str, all: Vec<(Option<(&str, &str)>, Distribution)>) {
-        let mut family = MetricFamily::default();
-        family.set_name(name.into());
-        family.set_help(help.into());
-        family.set_field_type(MetricType::HISTOGRAM);
-        family.set_metric(all.into_iter().map(|(label, distribution)| metric(label, distribution)).collect());
-        self.histograms.push(family);
+    for (hub, is_served) in served {
+        families.add(&HUB_SERVED, &[&hub], u64::from(is_served));
     }
 }
 
-fn metric(label: Option<(&str, &str)>, distribution: Distribution) -> Metric {
-    let label = label.map(|(name, value)| {
-        let mut pair = LabelPair::default();
-        pair.set_name(name.into());
-        pair.set_value(value.into());
-        pair
-    });
-    let buckets = distribution.buckets.iter().map(|(bound, count)| {
-        let mut bucket = Bucket::default();
-        bucket.set_upper_bound(*bound);
-        bucket.set_cumulative_count(*count);
-        bucket
-    });
-    let mut histogram = proto::Histogram::default();
-    histogram.set_bucket(buckets.collect());
-    histogram.set_sample_count(distribution.count);
-    histogram.set_sample_sum(distribution.sum);
-    let mut metric = Metric::from_label(label.into_iter().collect());
-    metric.set_histogram(histogram);
-    metric
+/// Nodes of the fleet as this one sees them, itself included.
+fn nodes(own: MemberState, fleet: &Fleet, families: &mut Families) {
+    let members = fleet.members();
+    let now_ms = members.now_ms();
+    let strays = members.unreachable().into_iter().map(|_| MemberState::Unreachable);
+    let seen: Vec<_> = members.all().iter().map(|member| member.state(now_ms)).chain([own]).chain(strays).collect();
+    for state in MemberState::ALL {
+        let count = seen.iter().filter(|seen| **seen == state).count();
+        families.add(&FLEET_NODES, &[state.label()], count as u64);
+    }
+    families.add(&FLEET_AGREE, &[], u64::from(members.agrees()));
+    families.add(&FLEET_SHARED_NAMES, &[], members.shared_names().len() as u64);
+}
+
+/// Rules of the operator, by their labels.
+fn rules(shared: &Shared, families: &mut Families) {
+    let counters = shared.hubs.rule_counters();
+    by_rule(&ROUTE_MATCHES, &counters.routes, families);
+    by_rule(&METHODS_REFUSED, &counters.methods, families);
+    for (label, mirror) in counters.mirrors.all() {
+        MirrorCounters::show(&[&*mirror], &[("mirror", &*label)], families);
+    }
+}
+
+fn by_rule(row: &MetricRow, counters: &LabelledCounters<Counter>, families: &mut Families) {
+    for (label, counter) in counters.all() {
+        families.add(row, &[&*label], counter.get());
+    }
+}
+
+/// Webhooks, by hub; nothing on a node without any.
+fn webhooks(shared: &Shared, families: &mut Families) {
+    if shared.settings.webhooks.rules.is_empty() {
+        return;
+    }
+    let webhooks = &shared.webhooks;
+    for (hub, counters) in &webhooks.counters() {
+        WebhookCounters::show(&[&**counters], &[("hub", &**hub)], families);
+    }
+    families.add(&WEBHOOK_IN_FLIGHT, &[], webhooks.in_flight() as u64);
+    families.add(&WEBHOOK_WAITING, &[], webhooks.waiting_bytes() as u64);
+    families.add(&WEBHOOK_CLIENTS, &[], webhooks.clients() as u64);
+}
+
+/// CPU, memory and descriptors of this process, where the system reports them.
+fn process() -> Vec<MetricFamily> {
+    #[cfg(target_os = "linux")]
+    let mut families = ProcessCollector::for_self().collect();
+    #[cfg(target_os = "linux")]
+    families.sort_unstable_by(|one, other| one.name().cmp(other.name()));
+    #[cfg(not(target_os = "linux"))]
+    let families = Vec::new();
+    families
 }

@@ -36,7 +36,7 @@ pub(crate) enum TokenError {
 
 impl TokenError {
     /// Labels in metrics, each at its [`index`](Self::index).
-    pub(super) const LABELS: [&'static str; 10] = [
+    pub(crate) const LABELS: [&'static str; 10] = [
         "too_large",
         "malformed",
         "unknown_key",

@@ -66,11 +66,11 @@ impl FleetNode {
     }
 
     fn hops_refused(&self, refusal: HopRefusal) -> u64 {
-        self.stage.shared.counters_of(0).relay.hops_refused(refusal).get()
+        self.stage.shared.counters_of(0).relay.hops_refused.of(refusal).get()
     }
 
     fn reservations(&self, outcome: ReservationOutcome) -> u64 {
-        self.stage.shared.counters_of(0).relay.reservations(outcome).get()
+        self.stage.shared.counters_of(0).relay.reservations.of(outcome).get()
     }
 
     async fn status(&self, method: &str, target: &str) -> u16 {

@@ -72,7 +72,7 @@ impl Scene {
     }
 
     fn reservations(&self, node: usize, outcome: ReservationOutcome) -> u64 {
-        self.nodes[node].stage.shared.counters_of(0).relay.reservations(outcome).get()
+        self.nodes[node].stage.shared.counters_of(0).relay.reservations.of(outcome).get()
     }
 }
 

@@ -71,7 +71,7 @@ fn error(id: &str, text: &str) -> String {
 
 fn count(stage: &Stage, hub: &str, outcome: WebhookOutcome) -> u64 {
     let all = stage.shared.webhooks.counters();
-    all.iter().filter(|(name, _)| **name == *hub).map(|(_, counters)| counters.of(outcome).get()).sum()
+    all.iter().filter(|(name, _)| **name == *hub).map(|(_, counters)| counters.requests.of(outcome).get()).sum()
 }
 
 async fn until(is_so: impl Fn() -> bool) {

@@ -125,7 +125,7 @@ pub(crate) async fn ask(
         Some(owner) => ask_owner(endpoint, (&owner, limit), client, question(endpoint, request)).await,
         None => ReservationOutcome::Unanswered,
     };
-    endpoint.counters.relay.reservations(outcome).increment();
+    endpoint.counters.relay.reservations.of(outcome).increment();
     outcome
 }
 

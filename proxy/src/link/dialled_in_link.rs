@@ -155,7 +155,7 @@ async fn carry(shard: &Rc<Shard>, pool: &Arc<Pool>, link: Arc<LinkHandle>, socke
     shard.shared().other_nodes().links_changed();
     let over = SessionOver::of_dialled_in(&end);
     let counters = &shard.counters().sessions;
-    counters.ended(over.cause).increment();
+    counters.ended.of(over.cause).increment();
     counters.frames_lost.add(leftover.uncertain.count + leftover.unsent.count);
     log_end(pool, &link, slot, &over);
     // Whoever dials in has ended the clients of a link with it.

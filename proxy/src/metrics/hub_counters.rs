@@ -1,32 +1,86 @@
 //! Counters of one hub on one shard.
 
+use trunkline_protocol::cause::Cause;
 use trunkline_protocol::manifest::Transport;
 
-use super::{CauseCounters, ClientProtocol, Counter, Gauge};
+use super::{ClientProtocol, Counter, Gauge, LabelledSample, Measure, Sample, metered};
 
-/// Counters of the client connections of one transport and protocol.
-#[derive(Debug, Default)]
-pub(crate) struct ConnectionCounters {
-    pub opened: Counter,
-    pub open: Gauge,
+/// One counter for each cause of a close or a refusal.
+#[derive(Debug)]
+pub(crate) struct CauseCounters([Counter; Cause::COUNT]);
+
+impl CauseCounters {
+    /// Counts one more of this cause.
+    pub(crate) fn count(&self, cause: Cause) {
+        if let Some(counter) = self.0.get(cause.index()) {
+            counter.increment();
+        }
+    }
+
+    /// Returns how often this cause came.
+    #[must_use]
+    pub(crate) fn of(&self, cause: Cause) -> u64 {
+        self.0.get(cause.index()).map_or(0, Counter::get)
+    }
+
+    /// Returns how often any cause came.
+    #[must_use]
+    pub(crate) fn total(&self) -> u64 {
+        self.0.iter().map(Counter::get).sum()
+    }
 }
 
-/// Counters of one hub, written by the shard alone.
-#[derive(Debug, Default)]
-pub(crate) struct HubCounters {
-    /// Client connections that were open and closed, by cause.
-    pub closed: CauseCounters,
-    /// Client connections that got no further than their hub handshake, by cause.
-    pub refused: CauseCounters,
-    /// Messages that clients sent.
-    pub messages_up: Counter,
-    /// Bytes of these, without the framing of transports.
-    pub bytes_up: Counter,
-    /// Deliveries: one message of an app server, written to one client.
-    pub deliveries: Counter,
-    /// Bytes of these, without the framing of transports.
-    pub bytes_down: Counter,
-    connections: [[ConnectionCounters; ClientProtocol::ALL.len()]; Transport::ALL.len()],
+impl Default for CauseCounters {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| Counter::default()))
+    }
+}
+
+/// Shows only the causes that came: most of them can't where it is counted.
+impl Measure for CauseCounters {
+    fn samples<'a>(all: impl Iterator<Item = &'a Self>) -> Vec<LabelledSample> {
+        let all: Vec<_> = all.collect();
+        let sums = Cause::all().map(|cause| (cause, all.iter().map(|counters| counters.of(cause)).sum()));
+        let came = sums.filter(|(_, sum)| *sum > 0);
+        came.map(|(cause, sum)| (Some(("cause", cause.label())), Sample::Counter(sum))).collect()
+    }
+}
+
+metered! {
+    /// Counters of the client connections of one transport and protocol.
+    pub(crate) struct ConnectionCounters {
+        #[metric("trunkline_client_connections_opened_total", "Client connections opened.")]
+        pub opened: Counter,
+        #[metric("trunkline_client_connections", "Client connections that are open.")]
+        pub open: Gauge,
+    }
+}
+
+metered! {
+    /// Counters of one hub, written by the shard alone.
+    pub(crate) struct HubCounters {
+        /// Client connections that were open and closed, by cause.
+        pub closed: CauseCounters,
+        #[metric(
+            "trunkline_client_connections_refused_total",
+            "Client connections that got no further than their hub handshake, by cause."
+        )]
+        pub refused: CauseCounters,
+        #[metric("trunkline_client_messages_total", "Messages that clients sent up.")]
+        pub messages_up: Counter,
+        #[metric(
+            "trunkline_client_bytes_total",
+            "Bytes of messages from and to clients, without the framing of transports.",
+            direction = "up"
+        )]
+        pub bytes_up: Counter,
+        /// One message of an app server, written to one client.
+        #[metric("trunkline_deliveries_total", "Messages of app servers given to clients.")]
+        pub deliveries: Counter,
+        #[metric("trunkline_client_bytes_total", direction = "down")]
+        pub bytes_down: Counter,
+        connections: [[ConnectionCounters; ClientProtocol::ALL.len()]; Transport::ALL.len()],
+    }
 }
 
 impl HubCounters {

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::{Counter, MirrorCounters};
+use super::{Counter, metered};
 
 /// Maximum number of labels of a kind, those of former rules included: each is a line in every answer to Prometheus.
 const LABELS_MAX: usize = 200;
@@ -34,6 +34,26 @@ impl<C: Default> LabelledCounters<C> {
     pub(crate) fn all(&self) -> Vec<(Arc<str>, Arc<C>)> {
         let by_label = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         by_label.iter().map(|(label, counters)| (label.clone(), counters.clone())).collect()
+    }
+}
+
+metered! {
+    /// Counters of the copies of a mirror, and of what they were compared with.
+    pub(crate) struct MirrorCounters {
+        #[metric(
+            "trunkline_mirror_messages_total",
+            "Messages for a mirror, by what became of the copy.",
+            outcome = "sent"
+        )]
+        pub sent: Counter,
+        /// The mirror was full or gone.
+        #[metric("trunkline_mirror_messages_total", outcome = "dropped")]
+        pub dropped: Counter,
+        #[metric(
+            "trunkline_mirror_differences_total",
+            "Answers of a mirror that differ from the primary app server's."
+        )]
+        pub differences: Counter,
     }
 }
 

@@ -35,7 +35,7 @@ const TRIES: u32 = 3;
 const RETRY_WAIT: Duration = Duration::from_secs(1);
 
 /// Source of the metrics that are exported.
-pub(crate) type MetricSource = Box<dyn Fn() -> prometheus::Result<Vec<MetricFamily>> + Send + Sync>;
+pub(crate) type MetricSource = Box<dyn Fn() -> Vec<MetricFamily> + Send + Sync>;
 
 /// Batch of ended spans.
 type Batch = Vec<Box<SpanRecord>>;
@@ -133,15 +133,8 @@ impl Exporter {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            let families = match (self.metrics)() {
-                Ok(families) => families,
-                Err(error) => {
-                    warn!(%error, "metrics can't be collected");
-                    return;
-                }
-            };
             let period = MetricPeriod { begun_ns: self.begun_ns, now_ns: unix_ns() };
-            let message = metric_request(&self.shared.settings.node, period, &families).encode_to_vec();
+            let message = metric_request(&self.shared.settings.node, period, &(self.metrics)()).encode_to_vec();
             // The next ones say it all again, so nothing is sent twice.
             let posted = self.collector.post(ExportedSignal::Metrics, message).await;
             self.count(ExportedSignal::Metrics, posted.is_ok());
@@ -151,7 +144,7 @@ impl Exporter {
 
     fn count(&self, signal: ExportedSignal, is_taken: bool) {
         let counters = &self.queue.counters;
-        if is_taken { counters.taken(signal).increment() } else { counters.failed(signal).increment() }
+        if is_taken { counters.taken.of(signal).increment() } else { counters.failed.of(signal).increment() }
     }
 }
 

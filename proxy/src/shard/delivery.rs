@@ -141,7 +141,7 @@ impl Delivery {
             Audience::Connections(ids) => ids.iter().for_each(|id| self.send_to_one(connections, id, send, &mut stats)),
         }
         self.origin = None;
-        self.counters.sends.receivers.observe(stats.deliveries);
+        self.counters.send_receivers.observe(stats.deliveries);
         self.count(hub, stats);
     }
 

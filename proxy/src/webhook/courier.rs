@@ -66,7 +66,7 @@ impl Courier {
             let (reply, until) = self.attempt(permit, &post, &mut deadline).await;
             let (answer, outcome, problem) = answer::read(&event.kind, &reply);
             let counters = self.hub.counters();
-            counters.of(outcome).increment();
+            counters.requests.of(outcome).increment();
             let pause =
                 pauses.next().filter(|pause| may_repeat(&event.kind, &reply) && Instant::now() + **pause < until);
             if let Some(problem) = problem {

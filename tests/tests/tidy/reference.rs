@@ -10,6 +10,7 @@ use serde_json::Value;
 use trunkline_command::ServeArgs;
 use trunkline_protocol::cause::Cause;
 use trunkline_protocol::manifest::{HubManifest, Manifest};
+use trunkline_proxy::parts::{MetricEntry, metric_entries};
 
 use crate::workspace::{rust_files, workspace};
 
@@ -101,17 +102,40 @@ pub(crate) fn causes() -> String {
     table
 }
 
-/// Names of the metrics of nodes and app servers, from the literals in the files that make them.
-pub(crate) fn metrics() -> BTreeSet<String> {
-    let of_nodes = rust_files(Path::new("proxy/src/admin"));
-    let of_nodes = of_nodes.iter().filter(|path| path.to_string_lossy().contains("exposition"));
-    let mut names: BTreeSet<_> = of_nodes.flat_map(|path| literals(&read(path), "")).collect();
-    names.retain(|name| name.starts_with("trunkline_"));
-    let sdk = read(Path::new("app-sdk/src/metrics.rs"));
-    let of_apps = ["IntCounter(", "IntGauge(", "Histogram("].into_iter().flat_map(|row| literals(&sdk, row));
-    names.extend(of_apps.map(|name| format!("trunkline_app_{name}")));
-    names.insert("trunkline_app_build_info".into());
-    names
+/// Tables of the metrics of nodes and of app servers, from their declarations.
+pub(crate) fn metrics() -> String {
+    const HEAD: &str = "| metric | labels | |\n|---|---|---|\n";
+    let mut page = format!("## Of a node\n\n{HEAD}");
+    for MetricEntry { name, help, labels } in metric_entries() {
+        let labels = labels.iter().map(|(label, values)| (*label, values.iter().map(String::as_str).collect()));
+        page += &metric_row(name, labels, help);
+    }
+    write!(page, "\n## Of an app server\n\n{HEAD}").unwrap();
+    page += &metric_row("trunkline_app_build_info", [("version", Vec::new())], "What runs here.");
+    let text = read(Path::new("app-sdk/src/metrics.rs"));
+    let (_, rows) = text.split_once("\nfamilies! {\n").unwrap();
+    for row in rows.split_once("\n}\n").unwrap().0.split_inclusive(";\n") {
+        let (declared, looked_up) = row.split_once("=> [").unwrap();
+        let (declared, values) = (literals(declared, ""), literals(looked_up, ""));
+        let [name, help, labels @ ..] = &declared[..] else { panic!("{row} has no name and no help") };
+        let labels = labels.iter().map(|label| (label.as_str(), values.iter().map(String::as_str).collect()));
+        page += &metric_row(&format!("trunkline_app_{name}"), labels, help);
+    }
+    page
+}
+
+/// Row of the table of metrics, with the values of labels that are known beforehand.
+fn metric_row<'a>(name: &str, labels: impl IntoIterator<Item = (&'a str, Vec<&'a str>)>, help: &str) -> String {
+    let shown = |(label, values): (&str, Vec<&str>)| {
+        let values: Vec<_> = values.into_iter().filter(|value| !value.is_empty()).collect();
+        match (label, &values[..]) {
+            ("cause", [] | ["unnamed"]) => "[`cause`](causes.md)".to_owned(),
+            (_, []) => format!("`{label}`"),
+            (_, values) => format!("`{label}`: `{}`", values.join("`, `")),
+        }
+    };
+    let labels: Vec<_> = labels.into_iter().map(shown).collect();
+    format!("| `{name}` | {} | {} |\n", labels.join("; "), escape(help))
 }
 
 /// Paths of the admin port, from its routes.

@@ -153,7 +153,7 @@ async fn ask_for_leave(
 ) -> ReservationOutcome {
     let limit = match reachability {
         Reachability::Refused => {
-            endpoint.counters.relay.reservations(ReservationOutcome::Unanswered).increment();
+            endpoint.counters.relay.reservations.of(ReservationOutcome::Unanswered).increment();
             return ReservationOutcome::Unanswered;
         }
         Reachability::Late => LATE_LEAVE_TIMEOUT,

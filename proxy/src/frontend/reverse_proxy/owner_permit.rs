@@ -35,5 +35,5 @@ pub(crate) fn take_owner_permit(endpoint: &Endpoint, client: &ConnectingClient) 
     // What is no id was never handed out, so that it is as good as gone.
     let connection = routing_key(&client.connection_id).ok_or(HopRefusal::OwnerGone);
     let permit = token.and_then(|token| endpoint.shared.limits.hops.begin(&token.boot, connection?));
-    permit.inspect_err(|refusal| endpoint.counters.relay.hops_refused(*refusal).increment())
+    permit.inspect_err(|refusal| endpoint.counters.relay.hops_refused.of(*refusal).increment())
 }

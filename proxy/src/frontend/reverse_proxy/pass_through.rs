@@ -53,7 +53,7 @@ impl From<RelayFailure> for PassThroughError {
 /// Passes a request through.
 pub(crate) async fn pass_through(endpoint: &Endpoint, request: Request) -> Response {
     let (outcome, answer) = answer(endpoint, request).await;
-    endpoint.counters.relay.passed(outcome).increment();
+    endpoint.counters.relay.passed.of(outcome).increment();
     answer
 }
 
@@ -82,7 +82,7 @@ async fn answer(endpoint: &Endpoint, request: Request) -> (PassThroughOutcome, R
             (PassThroughOutcome::Answered, answer)
         }
         Err(PassThroughError::Full) => (PassThroughOutcome::Limited, refuse_full_upstreams(endpoint)),
-        Err(PassThroughError::Failed(failure)) => (PassThroughOutcome::Failed(failure), refusal(endpoint, failure)),
+        Err(PassThroughError::Failed(failure)) => (failure.into(), refusal(endpoint, failure)),
     }
 }
 

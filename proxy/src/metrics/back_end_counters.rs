@@ -1,0 +1,40 @@
+//! Counters of back ends: webhooks, and callers of the REST data plane.
+
+use http::StatusCode;
+
+use super::{Counter, DurationBuckets, Histogram, RestOutcome, RestRequestCounters, WebhookRequestCounters, metered};
+
+metered! {
+    /// Counters of the webhook of one hub.
+    pub(crate) struct WebhookCounters {
+        #[metric("trunkline_webhook_requests_total", "Requests to webhooks, by outcome.")]
+        pub requests: WebhookRequestCounters,
+        #[metric("trunkline_webhook_retries_total", "Further attempts of requests to webhooks.")]
+        pub retries: Counter,
+        #[metric("trunkline_webhook_events_dropped_total", "Events that no webhook was told of.")]
+        pub dropped: Counter,
+        #[metric("trunkline_webhook_duration_seconds", "Time of requests to webhooks until the end of the answer.")]
+        pub durations: Histogram<DurationBuckets>,
+    }
+}
+
+metered! {
+    /// Counters of the requests to the REST data plane, by how they were answered.
+    pub(crate) struct RestCounters {
+        #[metric("trunkline_rest_requests_total", "Requests to the REST data plane, by outcome.")]
+        requests: RestRequestCounters,
+    }
+}
+
+impl RestCounters {
+    /// Counts a request that was answered with this status.
+    pub(crate) fn answered(&self, status: StatusCode) {
+        let outcome = match status {
+            StatusCode::NOT_FOUND => RestOutcome::Absent,
+            status if status.is_client_error() => RestOutcome::Refused,
+            status if status.is_server_error() => RestOutcome::Failed,
+            _ => RestOutcome::Done,
+        };
+        self.requests.of(outcome).increment();
+    }
+}

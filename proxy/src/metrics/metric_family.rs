@@ -1,0 +1,408 @@
+//! Families of metrics: what is declared of each, and its samples while an answer is made.
+//!
+//! ```text
+//!  metered! { #[metric("trunkline_…_total", "Help.")] pub field: Counter }      counted: at the field
+//!  metric_rows! { LINKS: Gauge("trunkline_links", "Help.", "hub", …) }          looked up: in `admin::exposition`
+//! ```
+//!
+//! Name, help and labels of a metric stand there and nowhere else; `/metrics`, the export and the page of the book are
+//! made of them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use prometheus::proto::{self, Bucket, LabelPair, Metric, MetricFamily, MetricType};
+
+use super::{Buckets, Counter, Distribution, Gauge, Histogram};
+
+/// Metric whose numbers are looked up when an answer is made.
+#[derive(Debug)]
+pub(crate) struct MetricRow {
+    pub name: &'static str,
+    pub help: &'static str,
+    pub kind: MetricKind,
+    pub labels: &'static [&'static str],
+}
+
+/// Kind of such a metric.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum MetricKind {
+    /// Number that only grows.
+    Counter,
+    /// Number that goes up and down.
+    Gauge,
+}
+
+/// Number or histogram of a metric, for one set of values of its labels.
+#[derive(Debug, Clone)]
+pub(crate) enum Sample {
+    Counter(u64),
+    Gauge(u64),
+    Histogram(Distribution),
+}
+
+/// Labels of a family with their values.
+pub(crate) type LabelValues = BTreeMap<&'static str, BTreeSet<String>>;
+
+/// Sample with a label of its own and its value.
+pub(crate) type LabelledSample = (Option<(&'static str, &'static str)>, Sample);
+
+/// Labels of a sample with their values, sorted by name.
+type Labels = Vec<(&'static str, String)>;
+
+/// Metrics of one answer, by name.
+#[derive(Debug, Default)]
+pub(crate) struct Families(BTreeMap<&'static str, Family>);
+
+#[derive(Debug, Default)]
+struct Family {
+    help: &'static str,
+    samples: BTreeMap<Labels, Sample>,
+}
+
+impl Families {
+    /// Adds a number to the sample with these values of the labels.
+    pub(crate) fn add(&mut self, row: &MetricRow, values: &[&str], number: u64) {
+        let labels = row.labels.iter().copied().zip(values.iter().map(|value| (*value).to_owned())).collect();
+        let sample = match row.kind {
+            MetricKind::Counter => Sample::Counter(number),
+            MetricKind::Gauge => Sample::Gauge(number),
+        };
+        self.add_sample(row.name, row.help, labels, sample);
+    }
+
+    /// Adds a sample to the family of this name, whose parts may be counted in several fields; the help is that of the
+    /// first.
+    pub(super) fn add_sample(&mut self, name: &'static str, help: &'static str, mut labels: Labels, sample: Sample) {
+        labels.sort_unstable_by_key(|(label, _)| *label);
+        let family = self.0.entry(name).or_default();
+        if family.help.is_empty() {
+            family.help = help;
+        }
+        match (family.samples.get_mut(&labels), sample) {
+            (Some(Sample::Counter(sum)), Sample::Counter(more)) | (Some(Sample::Gauge(sum)), Sample::Gauge(more)) => {
+                *sum += more;
+            }
+            (_, sample) => {
+                family.samples.insert(labels, sample);
+            }
+        }
+    }
+
+    /// Returns name, help, and labels with all their values of each family.
+    pub(crate) fn entries(&self) -> impl Iterator<Item = (&'static str, &'static str, LabelValues)> {
+        self.0.iter().map(|(name, family)| {
+            let mut labels = LabelValues::new();
+            for (label, value) in family.samples.keys().flatten() {
+                labels.entry(*label).or_default().insert(value.clone());
+            }
+            (*name, family.help, labels)
+        })
+    }
+
+    /// Returns the families in the form of the encoders.
+    pub(crate) fn into_proto(self) -> Vec<MetricFamily> {
+        self.0.into_iter().map(|(name, family)| family.into_proto(name)).collect()
+    }
+}
+
+impl Family {
+    fn into_proto(self, name: &str) -> MetricFamily {
+        let mut family = MetricFamily::default();
+        family.set_name(name.into());
+        family.set_help(self.help.into());
+        family.set_field_type(match self.samples.values().next() {
+            Some(Sample::Gauge(_)) => MetricType::GAUGE,
+            Some(Sample::Histogram(_)) => MetricType::HISTOGRAM,
+            Some(Sample::Counter(_)) | None => MetricType::COUNTER,
+        });
+        family.set_metric(self.samples.into_iter().map(|(labels, sample)| sample.into_proto(labels)).collect());
+        family
+    }
+}
+
+impl Sample {
+    fn into_proto(self, labels: Labels) -> Metric {
+        let pair = |(name, value): (&str, String)| {
+            let mut pair = LabelPair::default();
+            pair.set_name(name.into());
+            pair.set_value(value);
+            pair
+        };
+        let mut metric = Metric::from_label(labels.into_iter().map(pair).collect());
+        match self {
+            Self::Counter(number) => {
+                let mut counter = proto::Counter::default();
+                counter.set_value(number as f64);
+                metric.set_counter(counter);
+            }
+            Self::Gauge(number) => {
+                let mut gauge = proto::Gauge::default();
+                gauge.set_value(number as f64);
+                metric.set_gauge(gauge);
+            }
+            Self::Histogram(distribution) => metric.set_histogram(histogram(&distribution)),
+        }
+        metric
+    }
+}
+
+fn histogram(distribution: &Distribution) -> proto::Histogram {
+    let buckets = distribution.buckets.iter().map(|(bound, count)| {
+        let mut bucket = Bucket::default();
+        bucket.set_upper_bound(*bound);
+        bucket.set_cumulative_count(*count);
+        bucket
+    });
+    let mut histogram = proto::Histogram::default();
+    histogram.set_bucket(buckets.collect());
+    histogram.set_sample_count(distribution.count);
+    histogram.set_sample_sum(distribution.sum);
+    histogram
+}
+
+/// Set of counters whose fields are metrics.
+pub(crate) trait Metered {
+    /// Adds what several shards have counted, with these labels beside those of the fields.
+    fn show(all: &[&Self], labels: &[(&'static str, &str)], families: &mut Families);
+}
+
+/// Field that is a metric, or part of one.
+pub(crate) trait Measure {
+    /// Sums up what several shards have counted: a sample, or one for each value of a label.
+    fn samples<'a>(all: impl Iterator<Item = &'a Self>) -> Vec<LabelledSample>
+    where
+        Self: 'a;
+
+    /// Adds the samples to a family.
+    fn show<'a>(
+        all: impl Iterator<Item = &'a Self>,
+        (name, help): (&'static str, &'static str),
+        labels: &[(&'static str, &str)],
+        families: &mut Families,
+    ) where
+        Self: 'a,
+    {
+        for (own, sample) in Self::samples(all) {
+            let labels = labels.iter().copied().chain(own).map(|(label, value)| (label, value.to_owned()));
+            families.add_sample(name, help, labels.collect(), sample);
+        }
+    }
+}
+
+impl Measure for Counter {
+    fn samples<'a>(all: impl Iterator<Item = &'a Self>) -> Vec<LabelledSample> {
+        vec![(None, Sample::Counter(all.map(Self::get).sum()))]
+    }
+}
+
+impl Measure for Gauge {
+    fn samples<'a>(all: impl Iterator<Item = &'a Self>) -> Vec<LabelledSample> {
+        vec![(None, Sample::Gauge(all.map(Self::get).sum()))]
+    }
+}
+
+impl<B: Buckets + 'static> Measure for Histogram<B> {
+    fn samples<'a>(all: impl Iterator<Item = &'a Self>) -> Vec<LabelledSample> {
+        vec![(None, Sample::Histogram(Self::sum_up(all)))]
+    }
+}
+
+/// Declares a set of counters. A field with `#[metric("name", "help", label = "value")]` is a metric; of a family with
+/// several fields the first has the help, and all have a label to tell them apart. One with `#[metric(..)]` is a set of
+/// its own, to which labels are added.
+macro_rules! metered {
+    (
+        $(#[$attribute:meta])*
+        pub(crate) struct $name:ident {
+            $($(#[doc = $doc:literal])* $(#[metric $row:tt])? $vis:vis $field:ident: $type:ty,)*
+        }
+    ) => {
+        $(#[$attribute])*
+        #[derive(Debug, Default)]
+        pub(crate) struct $name {
+            $($(#[doc = $doc])* $vis $field: $type,)*
+        }
+
+        impl $crate::metrics::Metered for $name {
+            fn show(all: &[&Self], labels: &[(&'static str, &str)], families: &mut $crate::metrics::Families) {
+                $($crate::metrics::metered!(@field $field, all, labels, families, $($row)?);)*
+            }
+        }
+    };
+    (@field $field:ident, $all:ident, $labels:ident, $families:ident,) => {};
+    (@field $field:ident, $all:ident, $labels:ident, $families:ident, (.. $(, $label:ident = $value:literal)*)) => {
+        $crate::metrics::Metered::show(
+            &$all.iter().map(|counters| &counters.$field).collect::<Vec<_>>(),
+            &[$labels, &[$((stringify!($label), $value)),*]].concat(),
+            $families,
+        )
+    };
+    (
+        @field $field:ident, $all:ident, $labels:ident, $families:ident,
+        ($name:literal $(, $help:literal)? $(, $label:ident = $value:literal)*)
+    ) => {
+        $crate::metrics::Measure::show(
+            $all.iter().map(|counters| &counters.$field),
+            ($name, concat!($($help)?)),
+            &[$labels, &[$((stringify!($label), $value)),*]].concat(),
+            $families,
+        )
+    };
+}
+
+/// Declares a label: an enum whose values have a text in metrics, and a set of counters, one for each value.
+macro_rules! label {
+    (
+        $(#[$attribute:meta])*
+        pub(crate) enum $name:ident as $label:literal, in $counters:ident {
+            $($(#[$about:meta])* $value:ident = $text:literal,)*
+        }
+    ) => {
+        $(#[$attribute])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub(crate) enum $name {
+            $($(#[$about])* $value,)*
+        }
+
+        impl $name {
+            /// All values.
+            pub(crate) const ALL: [Self; [$($text),*].len()] = [$(Self::$value),*];
+
+            /// Its text in metrics.
+            #[must_use]
+            pub(crate) fn label(self) -> &'static str {
+                match self {
+                    $(Self::$value => $text,)*
+                }
+            }
+        }
+
+        #[doc = concat!("A counter for each ", stringify!($name), ".")]
+        #[derive(Debug, Default)]
+        #[expect(non_snake_case, reason = "each counter has the name of its value")]
+        pub(crate) struct $counters {
+            $($value: $crate::metrics::Counter,)*
+        }
+
+        impl $counters {
+            /// Returns the counter of a value.
+            #[must_use]
+            pub(crate) fn of(&self, value: $name) -> &$crate::metrics::Counter {
+                match value {
+                    $($name::$value => &self.$value,)*
+                }
+            }
+        }
+
+        impl $crate::metrics::Measure for $counters {
+            fn samples<'a>(
+                all: impl Iterator<Item = &'a Self>,
+            ) -> Vec<$crate::metrics::LabelledSample> {
+                let all: Vec<_> = all.collect();
+                let sum = |value| all.iter().map(|counters| counters.of(value).get()).sum();
+                let sample = |value: $name| {
+                    (Some(($label, value.label())), $crate::metrics::Sample::Counter(sum(value)))
+                };
+                $name::ALL.into_iter().map(sample).collect()
+            }
+        }
+    };
+}
+
+/// Declares metrics whose numbers are looked up, and a table of all of them.
+macro_rules! metric_rows {
+    ($table:ident { $($row:ident: $kind:ident($name:literal, $help:literal $(, $label:literal)*);)* }) => {
+        $(
+            const $row: $crate::metrics::MetricRow = $crate::metrics::MetricRow {
+                name: $name,
+                help: $help,
+                kind: $crate::metrics::MetricKind::$kind,
+                labels: &[$($label),*],
+            };
+        )*
+
+        /// All metrics that are declared here.
+        pub(super) const $table: &[$crate::metrics::MetricRow] = &[$($row),*];
+    };
+}
+
+pub(crate) use {label, metered, metric_rows};
+
+#[cfg(test)]
+mod tests {
+    use prometheus::TextEncoder;
+
+    use super::*;
+
+    label! {
+        /// Fruit as a label.
+        pub(crate) enum Fruit as "fruit", in FruitCounters {
+            Apple = "apple",
+            Pear = "pear",
+        }
+    }
+
+    metered! {
+        /// Counters of a basket.
+        pub(crate) struct BasketCounters {
+            #[metric("eaten_total", "What was eaten.", by = "people")]
+            pub eaten: FruitCounters,
+            #[metric("eaten_total", by = "wasps")]
+            pub stung: FruitCounters,
+            pub uncounted: Counter,
+            #[metric(.., side = "left")]
+            pub left: LeafCounters,
+        }
+    }
+
+    metered! {
+        /// Counters of leaves.
+        pub(crate) struct LeafCounters {
+            #[metric("leaves", "Leaves that are left.")]
+            pub leaves: Gauge,
+        }
+    }
+
+    metric_rows! {
+        ROWS {
+            WEIGHT: Gauge("weight", "Weight.", "basket");
+        }
+    }
+
+    #[test]
+    fn a_family_has_the_samples_of_all_its_fields_summed_over_the_shards() {
+        let (one, other) = (BasketCounters::default(), BasketCounters::default());
+        one.eaten.of(Fruit::Apple).add(2);
+        other.eaten.of(Fruit::Apple).increment();
+        other.stung.of(Fruit::Pear).increment();
+        other.left.leaves.set(7);
+        other.uncounted.increment();
+        let mut families = Families::default();
+        BasketCounters::show(&[&one, &other], &[("basket", "b")], &mut families);
+        families.add(&WEIGHT, &["b"], 2);
+        families.add(&WEIGHT, &["b"], 3);
+        let text = TextEncoder::new().encode_to_string(&families.into_proto()).unwrap();
+        let expected = "# HELP eaten_total What was eaten.\n# TYPE eaten_total counter\n\
+            eaten_total{basket=\"b\",by=\"people\",fruit=\"apple\"} 3\n\
+            eaten_total{basket=\"b\",by=\"people\",fruit=\"pear\"} 0\n\
+            eaten_total{basket=\"b\",by=\"wasps\",fruit=\"apple\"} 0\n\
+            eaten_total{basket=\"b\",by=\"wasps\",fruit=\"pear\"} 1\n\
+            # HELP leaves Leaves that are left.\n# TYPE leaves gauge\nleaves{basket=\"b\",side=\"left\"} 7\n\
+            # HELP weight Weight.\n# TYPE weight gauge\nweight{basket=\"b\"} 5\n";
+        assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn a_family_is_listed_with_the_values_of_its_labels() {
+        let mut families = Families::default();
+        BasketCounters::show(&[&BasketCounters::default()], &[], &mut families);
+        ROWS.iter().for_each(|row| families.add(row, &[""], 0));
+        let listed: Vec<_> =
+            families.entries().map(|(name, _, labels)| (name, labels.into_values().collect())).collect();
+        let set = |values: &[&str]| values.iter().map(|value| (*value).to_owned()).collect::<BTreeSet<_>>();
+        let (by, fruit) = (set(&["people", "wasps"]), set(&["apple", "pear"]));
+        let expected: [(&str, Vec<_>); 3] =
+            [("eaten_total", vec![by, fruit]), ("leaves", vec![set(&["left"])]), ("weight", vec![set(&[""])])];
+        assert_eq!(listed, expected);
+    }
+}
