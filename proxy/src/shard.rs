@@ -2,66 +2,40 @@
 //!
 //! [`ShardState`] owns everything and does no waiting; [`Shard`] drives it. Both stay on their thread, whose tasks
 //! never wait for another one. Other threads put [`ShardMessage`]s into the shard's inbox, whose bytes are bounded.
+//!
+//! | file and folder | contents, lowest first |
+//! |---|---|
+//! | `shared` `command` `inbox` | what shards share; what links and other threads want of one |
+//! | `connection` | client connections, their sets, and their assignments to app servers |
+//! | `delivery` `watch` | frames for sockets; live copies of what passes |
+//! | `shard_core` | these together, as each part below is given them |
+//! | `assignments` `moving` `drain` | app servers of a client; other sockets and nodes for it; clients to be elsewhere |
+//! | `presence_feed` `task_feed` | app servers that follow users and groups, or run exclusive tasks |
+//! | `state` `apply` | all parts together; what a command does |
 
-mod answer_diff;
 mod apply;
 mod assignments;
-mod audience;
-mod client_result;
-mod client_stream;
 mod close_reason;
-mod closed_id;
 mod command;
 mod connection;
 mod content;
 mod delivery;
 mod drain;
-mod drain_schedule;
 pub(crate) mod firewall;
-mod framed;
-mod gathering;
-mod hand_over;
-mod history;
 mod inbox;
 mod inspection;
-mod keep_alive;
-mod leaving;
-mod left_membership;
-mod levelling;
-mod member_query;
-mod message_counter;
-mod mirror;
 mod moving;
-mod other_nodes;
-mod outbox;
-mod outbox_budget;
-mod own_interest;
-mod presence_batch;
 mod presence_feed;
-mod reassignment;
-mod reconnect;
-mod reroute;
-mod route_table;
-mod send_origin;
-mod severed_socket;
 mod shard_context;
 mod shard_core;
 mod shared;
-mod shed;
-mod side_assignment;
 mod slot;
 mod spare_room;
 mod state;
-mod straggler;
 mod task_feed;
 #[cfg(test)]
 mod testbed;
-mod token_expiry;
-mod unheard_end;
-mod user_group;
-mod vectored_sends;
 mod watch;
-mod webhook_pool;
 
 use shard_core::ShardCore;
 use std::cell::{RefCell, RefMut};
@@ -78,35 +52,35 @@ use trunkline_protocol::cause::Cause;
 
 use crate::metrics::Counters;
 
-pub(crate) use answer_diff::SeenDifference;
-pub(crate) use client_result::{WaitingResult, no_such_connection};
-pub(crate) use client_stream::{ClientStream, DirectUpgrade};
+pub(crate) use assignments::answer_diff::SeenDifference;
+pub(crate) use assignments::reassignment::opening_until;
 pub(crate) use close_reason::CloseReason;
+pub(crate) use command::audience::SendOrigin;
+pub(crate) use command::member_query::{ListQuery, MemberListing, MemberTally};
 pub(crate) use command::{
     Audience, ConnectionCommand, LinkLoss, MembershipChange, PendingAck, Receivers, ShardCommand,
 };
 pub(crate) use connection::{Census, Client, ClientKind, MirrorOrder, Resumption, Role, Status};
 pub(crate) use content::{Content, DATA_TYPE_HANDSHAKE};
+pub(crate) use delivery::framed::{Framed, message_frame};
+pub(crate) use delivery::outbox::Outbox;
+pub(crate) use drain::levelling::{LevelCount, LevelOrder};
+pub(crate) use drain::straggler::Stragglers;
 pub(crate) use firewall::Ruling;
-pub(crate) use framed::{Framed, message_frame};
-pub(crate) use history::{PastConnection, REMEMBERED_MS, short};
+pub(crate) use inbox::client_stream::{ClientStream, DirectUpgrade};
 pub(crate) use inbox::{
     AppSocket, CommandBatch, Inbox, LostConnection, LostUser, PendingConnection, ShardMessage, ShardSender,
 };
 pub(crate) use inspection::{ClientRow, ClientSelection, NameSearch};
-pub(crate) use levelling::{LevelCount, LevelOrder};
-pub(crate) use member_query::{ListQuery, MemberListing, MemberTally};
-pub(crate) use other_nodes::{OtherNodes, Reachability, SoughtConnection, TakeOver, TakenOver, TargetVerdict};
-pub(crate) use outbox::Outbox;
-pub(crate) use own_interest::{InterestHold, OwnInterest};
-pub(crate) use reassignment::opening_until;
-pub(crate) use route_table::{Location, ReserveError, RouteTable};
-pub(crate) use send_origin::SendOrigin;
+pub(crate) use shared::client_result::{WaitingResult, no_such_connection};
+pub(crate) use shared::history::{PastConnection, REMEMBERED_MS, short};
+pub(crate) use shared::other_nodes::{OtherNodes, Reachability, SoughtConnection, TakeOver, TakenOver, TargetVerdict};
+pub(crate) use shared::own_interest::{InterestHold, OwnInterest};
+pub(crate) use shared::route_table::{Location, ReserveError, RouteTable};
+pub(crate) use shared::user_group::{MEMBERSHIP_S, MembershipNews, TooManyMemberships};
 pub(crate) use shared::{AnnouncedMove, Connectors, Shared, Sockets};
 pub(crate) use slot::{Serial, Slot};
 pub(crate) use state::ShardState;
-pub(crate) use straggler::Stragglers;
-pub(crate) use user_group::{MEMBERSHIP_S, MembershipNews, TooManyMemberships};
 pub use watch::HubTimes;
 pub(crate) use watch::{
     ConnectionChange, MessageSummary, MessageWay, TraceHop, UpwardEnd, WatchDetail, WatchEvent, WatchLoss, WatchOrder,
@@ -115,12 +89,12 @@ pub(crate) use watch::{
 };
 
 use apply::apply_read;
-use drain_schedule::{DrainSchedule, chance, longest_spread};
-use leaving::{LOOK_INTERVAL, wait_within};
-use levelling::LevelSearch;
+use drain::drain_schedule::{DrainSchedule, chance, longest_spread};
+use drain::leaving::{LOOK_INTERVAL, wait_within};
+use drain::levelling::LevelSearch;
+use drain::shed::{SHED_SPREAD, ShedSearch};
 use presence_feed::Told;
 use shard_context::ShardContext;
-use shed::{SHED_SPREAD, ShedSearch};
 
 /// Interval at which the clients of a node that stops are sent elsewhere, until they are there.
 const TRY_ELSEWHERE: Duration = Duration::from_millis(500);

@@ -188,7 +188,7 @@ fn apply_close(
             CloseReason::by_app(error, cause)
         }
         // Its own app server has sent a close message; for any other one we do.
-        None if state.core.has_left(slot, app) => return,
+        None if state.core.connections.get(slot).is_some_and(|client| client.cold.left == Some(app)) => return,
         Some(Role::Home) | None => CloseReason::ordered(error),
     };
     state.assignments.close(&mut state.core, slot, &reason);

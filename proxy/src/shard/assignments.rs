@@ -1,13 +1,22 @@
 //! Assignments: which app servers a client connection has, from the first to its end.
 //!
 //! ```text
-//!  Assignments ─┬─ reassignment   its home: clients without one, and those that have left one
-//!               ├─ sided          side homes, for some methods
+//!  Assignments ─┬─ reassignment   opens, loses, waits, tries again: homes and side homes alike
+//!               ├─ sided          side homes, for some methods: when one begins and ends
 //!               ├─ mirrored       copies, for mirrors
 //!               └─ closed ids, token expiries   its end
 //! ```
 //!
 //! A connection ends here, whoever ends it: what it has at app servers goes with it.
+
+pub(super) mod answer_diff;
+pub(super) mod closed_id;
+pub(super) mod hand_over;
+pub(super) mod mirror;
+pub(super) mod reassignment;
+pub(super) mod side_assignment;
+pub(super) mod token_expiry;
+pub(super) mod unheard_end;
 
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
@@ -19,24 +28,24 @@ use trunkline_protocol::manifest::Transport;
 use trunkline_protocol::service::RawKind;
 
 use super::close_reason::CloseReason;
-use super::closed_id::ClosedIds;
 use super::command::PendingAck;
 use super::connection::{Client, LeaveStage, LetGo, PauseReason, Role, Status, moved_to};
 use super::content::Content;
+use super::delivery::framed::{Framed, frame_for, is_goodbye, raw_frame};
+use super::delivery::outbox_budget::largest;
 use super::delivery::{BatchMode, Flush};
-use super::framed::{Framed, frame_for, is_goodbye, raw_frame};
-use super::mirror::MirroredConnections;
-use super::outbox_budget::largest;
-use super::reassignment::Reassignment;
 use super::shard_context::ShardContext;
 use super::shard_core::{CALL_LOST, CALL_UNFINISHED, ShardCore};
-use super::side_assignment::SidedClients;
 use super::slot::Slot;
-use super::token_expiry::TokenExpiries;
 use crate::clock::unix_seconds;
 use crate::net::socket::Socket;
 use crate::transport::websocket::{Unframed, unframe_whole};
 use crate::upstream::{AppServerId, HomeLink, HubIndex, RouteChoice};
+use closed_id::ClosedIds;
+use mirror::MirroredConnections;
+use reassignment::Reassignment;
+use side_assignment::SidedClients;
+use token_expiry::TokenExpiries;
 
 /// Ticks that a client may take to answer our close; as the official server has it.
 const CLOSE_TIMEOUT_TICKS: u32 = 5;
@@ -399,7 +408,10 @@ impl Assignments {
             }
             core.send_owed_errors(slot, mode);
             self.sided.open_sides(core, &mut self.reassignment, slot, payload);
-            return core.refresh_pauses(slot);
+            if let Some(client) = core.connections.live_mut(slot) {
+                client.refresh_pauses(core.tick);
+            }
+            return;
         }
         core.delivery.put_counted(slot, client, &frame, mode);
         let leaves = client.cold.leave != LeaveStage::Stays;

@@ -9,7 +9,7 @@ use trunkline_protocol::service::{CloseConnection, ServiceMessage};
 
 use super::connection::Client;
 use super::content::Content;
-use super::framed::message_frame;
+use super::delivery::framed::message_frame;
 use crate::metrics::MoveCause;
 use crate::transport::websocket::{self, CLOSE_APP_FAILED, CLOSE_GOING_AWAY, CLOSE_NORMAL};
 use crate::upstream::LinkHandle;

@@ -1,5 +1,8 @@
 //! Commands: downward frames in a form that any shard can apply.
 
+pub(super) mod audience;
+pub(super) mod member_query;
+
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -12,15 +15,15 @@ use trunkline_protocol::service::{
     Ack, AckStatus, ClientInvocation, FlowOperation, RawKind, ServiceMessage, TraceReport,
 };
 
-pub(crate) use super::audience::{Audience, MembershipChange, Receivers};
 use super::connection::MirrorOrder;
-use super::framed::Framed;
-use super::member_query::{ListedSet, MemberListing, MemberTally};
-use super::own_interest::OwnInterest;
-use super::send_origin::SendOrigin;
+use super::delivery::framed::Framed;
+use super::shared::own_interest::OwnInterest;
+use super::shared::user_group::ExpiredMembership;
 use super::slot::Slot;
-use super::user_group::ExpiredMembership;
 use crate::upstream::{AppServerId, Asker, HubIndex, LinkHandle, LinkId};
+use audience::SendOrigin;
+pub(crate) use audience::{Audience, MembershipChange, Receivers};
+use member_query::{ListedSet, MemberListing, MemberTally};
 
 /// Command to a shard. Commands of one link are applied in the order of its frames.
 #[derive(Debug, Clone)]

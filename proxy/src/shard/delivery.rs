@@ -4,6 +4,13 @@
 //! encoded once by the app server, was framed once when its link was read, and is shared by all receivers. A recipient
 //! with an empty outbox is written to directly; what its socket refuses is queued, within a budget.
 
+pub(super) mod framed;
+pub(super) mod gathering;
+pub(super) mod message_counter;
+pub(super) mod outbox;
+pub(super) mod outbox_budget;
+pub(super) mod vectored_sends;
+
 use std::io;
 use std::mem;
 use std::sync::Arc;
@@ -14,21 +21,21 @@ use slab::Slab;
 use tokio::time::Instant;
 use trunkline_protocol::fleet::Placement;
 
+use super::command::audience::SendOrigin;
 use super::command::{Audience, Receivers};
 use super::connection::{Client, Connections, SetName};
-use super::framed::Framed;
-use super::gathering::{Gathering, WINDOW};
-use super::message_counter::MessageCounter;
-use super::outbox::Outbox;
-use super::outbox_budget::OutboxBudget;
-use super::send_origin::SendOrigin;
 use super::slot::{Serial, Slot};
-use super::vectored_sends::VectoredSends;
 use super::watch::{Reach, Watches};
 use crate::config::OutboxLimits;
 use crate::metrics::Counters;
 use crate::transport::websocket;
 use crate::upstream::HubIndex;
+use framed::Framed;
+use gathering::{Gathering, WINDOW};
+use message_counter::MessageCounter;
+use outbox::Outbox;
+use outbox_budget::OutboxBudget;
+use vectored_sends::VectoredSends;
 
 /// Fraction of a slow client's budget that is made free at once.
 const DROPPED_PART: usize = 8;

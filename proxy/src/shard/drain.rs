@@ -1,17 +1,24 @@
 //! Drain: all clients are sent elsewhere, spread over a time; then none is accepted any more.
 
+pub(super) mod drain_schedule;
+pub(super) mod leaving;
+pub(super) mod levelling;
+pub(super) mod reroute;
+pub(super) mod shed;
+pub(super) mod straggler;
+
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::assignments::Assignments;
 use super::close_reason::CloseReason;
-use super::drain_schedule::{DrainSchedule, chance};
-use super::leaving::LeavingClients;
 use super::moving::Moves;
 use super::shard_core::ShardCore;
 use super::slot::{Serial, Slot};
 use crate::metrics::MoveCause;
+use drain_schedule::{DrainSchedule, chance};
+use leaving::LeavingClients;
 
 /// Drain of one shard.
 #[derive(Debug, Default)]

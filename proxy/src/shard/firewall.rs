@@ -14,10 +14,10 @@ use tracing::{debug, enabled};
 use trunkline_protocol::hub::CallScan;
 
 use super::assignments::Assignments;
+use super::assignments::side_assignment::SideChoice;
 use super::connection::{REFUSED_UPLOADS_MAX, SIDE_UPLOADS_MAX};
 use super::firewall;
 use super::shard_core::ShardCore;
-use super::side_assignment::SideChoice;
 use super::slot::Slot;
 use crate::limits::{RatedCall, RatedCaller};
 use crate::routing::{HubRules, MethodVerdict};

@@ -2,6 +2,8 @@
 //!
 //! Waiting for room can't lock up: a shard's inbox is emptied by a task that never waits.
 
+pub(super) mod client_stream;
+
 use std::any::Any;
 use std::fmt;
 use std::net::SocketAddr;
@@ -15,13 +17,13 @@ use tokio::time::Instant;
 use trunkline_protocol::manifest::Transport;
 use trunkline_protocol::service::OpenConnection;
 
-use super::client_stream::ClientStream;
 use super::command::ShardCommand;
 use super::slot::{Serial, Slot};
 use crate::auth::ClientTerms;
 use crate::limits::AddressPermit;
 use crate::telemetry::ConnectionTrace;
 use crate::upstream::{Hub, IncomingLink, Pool, ServerGroup};
+use client_stream::ClientStream;
 
 /// Limit of the bytes in one shard's inbox. Two of the largest frames fit, so that none can get stuck.
 const INBOX_MAX_BYTES: u32 = 64 * 1024 * 1024;

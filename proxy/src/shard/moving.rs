@@ -20,6 +20,9 @@
 //! Until the state has left, the old owner has the connection, and gets it back when the move fails. From then on the
 //! new one has it, or nobody.
 
+pub(super) mod keep_alive;
+pub(super) mod reconnect;
+
 use bytes::Bytes;
 use bytestring::ByteString;
 use tokio::sync::oneshot;
@@ -33,14 +36,13 @@ use super::assignments::Assignments;
 use super::connection::{Client, Opening, Resumption, SetName, Status, flow};
 use super::content::Content;
 use super::delivery::Flush;
-use super::keep_alive::KeepAlive;
-use super::severed_socket::SeveredSockets;
 use super::shard_core::ShardCore;
 use super::slot::{Serial, Slot};
 use crate::clock::unix_ms;
 use crate::metrics::MoveCause;
 use crate::net::socket::Socket;
 use crate::upstream::{AppServerId, HomeLink, HubIndex};
+use keep_alive::KeepAlive;
 
 /// Clients of one shard that come back over other sockets, or at other nodes.
 #[derive(Debug, Default)]
@@ -359,5 +361,24 @@ impl Moves {
         if core.connections.get_current(slot, serial).is_some() {
             assignments.withdraw(core, slot);
         }
+    }
+}
+
+/// Sockets that were left by their clients. Tasks wait for them, which only a socket that is still there wakes.
+#[derive(Debug, Default)]
+pub(super) struct SeveredSockets(Vec<(u32, Socket)>);
+
+/// Ticks for which a severed socket is kept.
+const SEVERED_KEPT_TICKS: u32 = 2;
+
+impl SeveredSockets {
+    pub(super) fn add(&mut self, socket: Socket, now: u32) {
+        socket.cut();
+        self.0.push((now.saturating_add(SEVERED_KEPT_TICKS), socket));
+    }
+
+    /// Sockets whose tasks have ended by now.
+    pub(super) fn take_old(&mut self, now: u32) -> Vec<Socket> {
+        self.0.extract_if(.., |(until, _)| *until <= now).map(|(_, socket)| socket).collect()
     }
 }

@@ -13,6 +13,8 @@
 //! All app servers hear everything, and one of them tells the app. So each is told who hears, in the same place of its
 //! stream: an app server is listed when its snapshot is complete.
 
+pub(super) mod presence_batch;
+
 use std::mem;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -24,10 +26,10 @@ use trunkline_protocol::service::{PresenceChanges, PresencePhase, ServiceMessage
 
 use super::command::LinkLoss;
 use super::connection::{Connections, Presence, SetChanges, SetName};
-use super::presence_batch::PresenceBatch;
 use super::shard_core::ShardCore;
 use crate::metrics::Counters;
 use crate::upstream::{AppServerId, HomeLink, HubIndex, LinkHandle, Pool};
+use presence_batch::PresenceBatch;
 
 /// Maximum number of slots that one step of a snapshot walks; it ends sooner when it has a frame.
 const SNAPSHOT_SLOTS: usize = 4_000;

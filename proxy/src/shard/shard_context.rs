@@ -7,8 +7,8 @@ use tracing::{debug, info};
 
 use super::close_reason::CloseReason;
 use super::connection::{Client, Opening};
-use super::history::{PastConnection, short};
 use super::shared::Shared;
+use super::shared::history::{PastConnection, short};
 use crate::clock::unix_ms;
 use crate::metrics::{ConnectionCounters, Counters, HubCounters, Limit};
 

@@ -11,21 +11,20 @@ use trunkline_protocol::hub::{Completion, HubMessage, Outcome};
 use trunkline_protocol::service::{ClientInvocation, FlowOperation, GroupMember, OpenConnection, ServiceMessage};
 
 use super::Resumption;
-use super::client_result::no_such_connection;
+use super::command::audience::SendOrigin;
+use super::command::member_query::MemberListing;
 use super::command::{Audience, ConnectionCommand, MembershipChange, PendingAck, ShardCommand};
 use super::connection::{
-    Arrival, Assignment, Client, Connections, Opening, OpeningInterner, PauseReason, Role, SideHome, Status, flow,
-    moved_to,
+    Assignment, Client, Connections, Opening, OpeningInterner, PauseReason, Role, SideHome, Status, flow, moved_to,
 };
 use super::content::Content;
+use super::delivery::framed::{frame_for, message_frame};
+use super::delivery::outbox_budget::OutboxBudget;
 use super::delivery::{BatchMode, Delivery, Flush};
-use super::framed::{frame_for, message_frame};
-use super::member_query::MemberListing;
-use super::outbox_budget::OutboxBudget;
-use super::send_origin::SendOrigin;
 use super::shard_context::ShardContext;
+use super::shared::client_result::no_such_connection;
+use super::shared::user_group::ExpiredMembership;
 use super::slot::Slot;
-use super::user_group::ExpiredMembership;
 use super::watch::{UpwardEnd, UpwardTrace};
 use crate::telemetry::OpenSpan;
 use crate::upstream::{AppServerId, Asker, HomeLink, Hub, HubIndex, ServerGroup};
@@ -160,7 +159,7 @@ impl ShardCore {
     }
 
     /// Answers all calls of a client that an app server runs with an error.
-    pub(super) fn fail_calls(&mut self, slot: Slot, role: &Role, text: &str) {
+    fn fail_calls(&mut self, slot: Slot, role: &Role, text: &str) {
         let (mode, calls_max) = (self.mode(Flush::Deferred), self.context.shared.settings.rehoming.pending_calls_max);
         let Some(client) = self.connections.live_mut(slot) else { return };
         if *role == Role::Home && client.home.by_dial_in().is_some() {
@@ -269,22 +268,9 @@ impl ShardCore {
         self.context.shared.hubs.all().get(client.home.hub().get()).cloned()
     }
 
-    /// Pauses or resumes a client as its assignments need it.
-    pub(super) fn refresh_pauses(&mut self, slot: Slot) {
-        let now = self.tick;
-        if let Some(client) = self.connections.live_mut(slot) {
-            client.refresh_pauses(now);
-        }
-    }
-
     /// Ownership of a connection that may move.
     pub(super) fn ownership_of(&mut self, slot: Slot) -> Option<&mut Ownership<AppServerId>> {
         Some(&mut self.resumption_of(slot)?.ownership)
-    }
-
-    /// Work that waits for the arrival of a connection, if it has not arrived.
-    pub(super) fn arrival_of(&mut self, slot: Slot) -> Option<&mut Arrival> {
-        self.resumption_of(slot)?.arrival.as_deref_mut()
     }
 
     pub(super) fn resumption_of(&mut self, slot: Slot) -> Option<&mut Resumption> {
@@ -365,7 +351,7 @@ impl ShardCore {
         let context = &self.context;
         let refusal = self.connections.change_groups(slot, change, &context.shared.settings.groups).err();
         self.delivery.watches.regrouped(&self.connections, slot);
-        if let Some(arrival) = self.arrival_of(slot) {
+        if let Some(arrival) = self.resumption_of(slot).and_then(|resumption| resumption.arrival.as_deref_mut()) {
             arrival.group_changes.push(change.clone());
         }
         let context = &self.context;
@@ -412,11 +398,6 @@ impl ShardCore {
         }
     }
 
-    /// Whether a connection was at this app server before, which may still end it for itself.
-    pub(super) fn has_left(&self, slot: Slot, app: AppServerId) -> bool {
-        self.connections.get(slot).is_some_and(|client| client.cold.left == Some(app))
-    }
-
     /// Rejects a command whose connection is not here.
     pub(super) fn reject(&self, command: ConnectionCommand) {
         match command {
@@ -448,7 +429,7 @@ impl ShardCore {
         request: ClientInvocation,
         (origin, mode): (SendOrigin, BatchMode),
     ) {
-        if let Some(arrival) = self.arrival_of(slot) {
+        if let Some(arrival) = self.resumption_of(slot).and_then(|resumption| resumption.arrival.as_deref_mut()) {
             return arrival.requests.push((asker, request, origin));
         }
         if self.ownership_of(slot).is_some_and(|ownership| ownership.is_given()) {

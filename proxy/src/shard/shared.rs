@@ -1,5 +1,14 @@
 //! State that all shards of a node share: settings, keys, hubs, routes, and each other's inboxes.
 
+pub(super) mod client_result;
+pub(super) mod history;
+pub(super) mod left_membership;
+pub(super) mod other_nodes;
+pub(super) mod own_interest;
+pub(super) mod route_table;
+pub(super) mod user_group;
+pub(super) mod webhook_pool;
+
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -17,15 +26,9 @@ use trunkline_protocol::id::random_id;
 use trunkline_protocol::key::FarEnd;
 use trunkline_protocol::service::ServiceMessage;
 
-use super::answer_diff::SeenDifferences;
-use super::client_result::ClientResults;
+use super::assignments::answer_diff::SeenDifferences;
 use super::command::ShardCommand;
-use super::history::{History, PastConnection};
 use super::inbox::ShardSender;
-use super::other_nodes::{NoOtherNodes, OtherNodes};
-use super::own_interest::OwnInterest;
-use super::route_table::RouteTable;
-use super::user_group::{MembershipNews, TooManyMemberships, UserGroups};
 use crate::auth::{ServiceVerifier, SigningKeys, Verifier};
 use crate::config::Settings;
 use crate::limits::LimitCounters;
@@ -39,6 +42,12 @@ use crate::telemetry::SpanTracer;
 use crate::transport::http_transport::{CarriedGets, HttpTransports};
 use crate::upstream::{AppServerId, GroupTerms, Hub, HubIndex, HubRegistry, RestoreQueries};
 use crate::webhook::Webhooks;
+use client_result::ClientResults;
+use history::{History, PastConnection};
+use other_nodes::{NoOtherNodes, OtherNodes};
+use own_interest::OwnInterest;
+use route_table::RouteTable;
+use user_group::{MembershipNews, TooManyMemberships, UserGroups};
 
 /// Origin of the sockets of clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,4 +1,4 @@
-//! MembershipEntry of client connections in sets: all of a hub, the members of a group, the connections of a user.
+//! Memberships of client connections in sets: all of a hub, the members of a group, the connections of a user.
 //!
 //! Member lists are dense, so that a send walks memory in order. Every membership knows its index in the list
 //! and every entry knows its membership, so that joining and leaving cost the same however large a set is.
@@ -12,9 +12,10 @@ use slab::Slab;
 use trunkline_protocol::fleet::Wanted;
 
 use super::Client;
-use super::membership_entry::{MembershipEntry, SharedName};
-use super::set_changes::{Presence, SetChanges};
-use crate::shard::own_interest::OwnInterest;
+use super::record::MembershipEntry;
+use super::set_changes::{Presence, SetChanges, SharedName};
+use crate::metrics::Limit;
+use crate::shard::shared::own_interest::OwnInterest;
 use crate::shard::slot::Slot;
 use crate::upstream::HubIndex;
 
@@ -280,4 +281,23 @@ impl MembershipSets {
 fn index(of: usize) -> u32 {
     debug_assert!(u32::try_from(of).is_ok());
     u32::try_from(of).unwrap_or(u32::MAX)
+}
+
+/// Reason why a client connection does not join a group; its text is for the app.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum GroupRefusal {
+    #[error("the name of the group has {length} bytes, and may have {limit}: see --group-name-max-bytes of proxies")]
+    NameTooLong { length: usize, limit: usize },
+    #[error("the connection is in {limit} groups, and may be in no more: see --groups-per-client-max of proxies")]
+    TooMany { limit: usize },
+}
+
+impl GroupRefusal {
+    /// Limit that was reached, as metrics name it.
+    pub(crate) fn limit(self) -> Limit {
+        match self {
+            Self::NameTooLong { .. } => Limit::GroupName,
+            Self::TooMany { .. } => Limit::Groups,
+        }
+    }
 }

@@ -7,7 +7,7 @@ use trunkline_protocol::service::{CloseConnection, DataType, FlowOperation, Open
 
 use super::assignment::open_over;
 use crate::routing::MirrorRule;
-use crate::shard::answer_diff::{AnswerDiff, AnswerDifference, Answerer};
+use crate::shard::assignments::answer_diff::{AnswerDiff, AnswerDifference, Answerer};
 use crate::shard::content::Content;
 use crate::upstream::{AppServerId, HomeLink};
 

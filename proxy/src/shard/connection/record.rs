@@ -8,11 +8,10 @@ use trunkline_protocol::hub::HubProtocol;
 use trunkline_protocol::manifest::Transport;
 
 use super::assignment::{Assignment, LetGo, Role};
-use super::membership_entry::MembershipEntry;
 use super::{ColdState, LeaveStage, PauseReason, PauseReasons};
 use crate::net::socket::Socket;
 use crate::shard::content::Content;
-use crate::shard::outbox::Outbox;
+use crate::shard::delivery::outbox::Outbox;
 use crate::shard::slot::Serial;
 use crate::upstream::{AppServerId, HomeLink};
 
@@ -58,6 +57,13 @@ pub(crate) struct Client {
     /// Its transport shows by itself that it lives: no pings, no time-out.
     pub has_inherent_keep_alive: bool,
     pub(super) memberships: Vec<MembershipEntry>,
+}
+
+/// Back reference from a client to its place in a set.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct MembershipEntry {
+    pub(super) set: u32,
+    pub(super) place: u32,
 }
 
 /// Stage in the life of a client connection.

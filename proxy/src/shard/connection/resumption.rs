@@ -10,8 +10,8 @@ use trunkline_protocol::service::ClientInvocation;
 
 use crate::limits::AddressPermit;
 use crate::metrics::MoveCause;
-use crate::shard::audience::MembershipChange;
-use crate::shard::send_origin::SendOrigin;
+use crate::shard::command::audience::MembershipChange;
+use crate::shard::command::audience::SendOrigin;
 use crate::upstream::{AppServerId, Asker};
 
 /// State with which a client connection goes on over another socket, here or at another node.

@@ -11,8 +11,10 @@ use std::rc::Rc;
 use tokio::sync::Notify;
 use trunkline_protocol::manifest::PresenceScope;
 
-use super::membership_entry::SharedName;
 use crate::shard::slot::Slot;
+
+/// Name of a set, shared by the set and the map that finds it.
+pub(super) type SharedName = Rc<str>;
 
 /// Maximum number of changes between two updates; with more it is told anew what is there.
 const CHANGES_MAX: usize = 65_536;

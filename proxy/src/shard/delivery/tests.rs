@@ -7,7 +7,7 @@ use trunkline_protocol::service::Payloads;
 
 use super::*;
 use crate::net::socket::Socket;
-use crate::shard::framed::frame_for;
+use crate::shard::delivery::framed::frame_for;
 use crate::shard::testbed::{Testbed, whole_id};
 use crate::shard::{CloseReason, Content};
 use crate::upstream::AppServerId;

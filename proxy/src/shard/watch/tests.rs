@@ -6,9 +6,9 @@ use trunkline_protocol::service::Payloads;
 use super::running_watch::IDLE_TICKS;
 use super::*;
 use crate::shard::CloseReason;
+use crate::shard::command::audience::SendOrigin;
 use crate::shard::command::{Audience, ConnectionCommand, MembershipChange, Receivers, ShardCommand};
-use crate::shard::framed::Framed;
-use crate::shard::send_origin::SendOrigin;
+use crate::shard::delivery::framed::Framed;
 use crate::shard::testbed::{Testbed, whole_id};
 use crate::upstream::HubIndex;
 

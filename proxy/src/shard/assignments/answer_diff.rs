@@ -1,0 +1,351 @@
+//! Comparison of the answers of a mirror with those of the primary app server, and the differences that a node
+//! remembers.
+//!
+//! ```text
+//!  call goes up, and is copied ──► waits for both ──► both have completed it ──► equal, or a difference
+//!                                        └─ a minute later one is missing ─────► a difference
+//! ```
+//!
+//! Kept are digests, never contents: a difference is told by kinds and sizes. Answers in JSON are compared as values,
+//! so order and spaces don't count; those in MessagePack by their bytes.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use indexmap::IndexMap;
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use trunkline_protocol::hub::{HubMessage, HubProtocol, MessageKind, Outcome, Payload, next_frame};
+
+/// Calls of one connection that are compared at a time; further ones are not.
+const CALLS_MAX: usize = 64;
+
+/// Longest id and method name of a call that is compared, in bytes.
+const NAME_MAX_BYTES: usize = 128;
+
+/// Ticks in which both app servers have to answer.
+const ANSWER_TICKS: u32 = 60;
+
+/// Differences that a node remembers for its operator.
+const SEEN_MAX: usize = 100;
+
+/// App server that has answered a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Answerer {
+    Primary,
+    Mirror,
+}
+
+/// Answers to one call that differ.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct AnswerDifference {
+    pub(crate) target: Box<str>,
+    pub(crate) invocation_id: Box<str>,
+    /// ComparedAnswer of the primary app server, in words.
+    pub(crate) primary: String,
+    /// ComparedAnswer of the mirror, in words.
+    pub(crate) mirror: String,
+}
+
+/// AnswerDifference as an operator sees it. It holds no content.
+#[derive(Debug, Clone)]
+pub(crate) struct SeenDifference {
+    /// Time, in milliseconds since 1970.
+    pub at_ms: u64,
+    /// Label of the mirror's rule.
+    pub mirror: Arc<str>,
+    pub hub: Box<str>,
+    /// Connection id, or the first 22 characters of one that is a token.
+    pub connection: Box<str>,
+    pub target: Box<str>,
+    pub invocation_id: Box<str>,
+    pub primary: String,
+    pub answer: String,
+}
+
+/// Newest differences of a node.
+#[derive(Debug, Default)]
+pub(crate) struct SeenDifferences(Mutex<VecDeque<SeenDifference>>);
+
+impl SeenDifferences {
+    pub(crate) fn add(&self, difference: SeenDifference) {
+        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.truncate(SEEN_MAX - 1);
+        seen.push_front(difference);
+    }
+
+    /// All that are remembered, newest first.
+    #[must_use]
+    pub(crate) fn newest(&self) -> Vec<SeenDifference> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+    }
+}
+
+/// Calls of one connection whose answers are compared.
+#[derive(Debug, Default)]
+pub(crate) struct AnswerDiff(IndexMap<Box<str>, ComparedCall>);
+
+/// Call that waits for two answers.
+#[derive(Debug)]
+struct ComparedCall {
+    target: Box<str>,
+    begun: u32,
+    primary: ComparedAnswer,
+    mirror: ComparedAnswer,
+}
+
+/// ComparedAnswer of one app server, as far as it has come.
+#[derive(Debug, Default, PartialEq)]
+struct ComparedAnswer {
+    /// Stream items, and a digest of all of them in order.
+    items: u64,
+    items_digest: [u8; 32],
+    end: Option<AnswerEnd>,
+}
+
+/// End of an answer. Its size is for people: equal values may be written in different ones.
+#[derive(Debug)]
+struct AnswerEnd {
+    kind: &'static str,
+    bytes: usize,
+    digest: [u8; 32],
+}
+
+impl PartialEq for AnswerEnd {
+    fn eq(&self, other: &Self) -> bool {
+        (self.kind, self.digest) == (other.kind, other.digest)
+    }
+}
+
+impl AnswerDiff {
+    /// Notes the calls among whole messages that went up to both.
+    pub(crate) fn begin(&mut self, protocol: HubProtocol, messages: &[u8], now: u32) {
+        for_each_body(protocol, messages, |body| {
+            let Ok(scan) = protocol.scan_call(body) else { return };
+            let (Some(id), Some(target)) = (scan.invocation_id, scan.target) else { return };
+            let fits = id.len() <= NAME_MAX_BYTES && target.len() <= NAME_MAX_BYTES;
+            if scan.kind.is_call() && fits && self.0.len() < CALLS_MAX {
+                let (primary, mirror) = Default::default();
+                self.0.insert(id.into(), ComparedCall { target: target.into(), begun: now, primary, mirror });
+            }
+        });
+    }
+
+    /// Takes messages of an app server to the client; returns the differences that they show.
+    pub(crate) fn take(&mut self, protocol: HubProtocol, from: Answerer, messages: &[u8]) -> Vec<AnswerDifference> {
+        let mut differences = Vec::new();
+        if self.0.is_empty() {
+            return differences;
+        }
+        for_each_body(protocol, messages, |body| differences.extend(self.take_one(protocol, from, body)));
+        differences
+    }
+
+    fn take_one(&mut self, protocol: HubProtocol, from: Answerer, body: &[u8]) -> Option<AnswerDifference> {
+        let scan = protocol.scan(body).ok()?;
+        let id = scan.invocation_id?;
+        if !matches!(scan.kind, MessageKind::StreamItem | MessageKind::Completion) {
+            return None;
+        }
+        let call = self.0.get_mut(&*id)?;
+        let answer = match from {
+            Answerer::Primary => &mut call.primary,
+            Answerer::Mirror => &mut call.mirror,
+        };
+        answer.add(protocol, body);
+        if call.primary.end.is_none() || call.mirror.end.is_none() {
+            return None;
+        }
+        let (id, call) = self.0.swap_remove_entry(&*id)?;
+        call.difference(id)
+    }
+
+    /// Takes the calls out that one of the two has not answered in time, and returns them as differences. Calls that
+    /// neither has answered are equal.
+    pub(crate) fn take_late(&mut self, now: u32) -> Vec<AnswerDifference> {
+        let late = self.0.extract_if(.., |_, call| now.saturating_sub(call.begun) >= ANSWER_TICKS);
+        late.filter_map(|(id, call)| call.difference(id)).collect()
+    }
+
+    /// Forgets all calls: the mirror has missed messages, so its answers say nothing.
+    pub(crate) fn forget(&mut self) {
+        self.0 = IndexMap::new();
+    }
+
+    /// Whether no call is waited for.
+    #[must_use]
+    pub(crate) fn is_idle(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl ComparedCall {
+    fn difference(self, invocation_id: Box<str>) -> Option<AnswerDifference> {
+        let differ = self.primary != self.mirror;
+        let (primary, mirror) = (self.primary.in_words(), self.mirror.in_words());
+        differ.then_some(AnswerDifference { target: self.target, invocation_id, primary, mirror })
+    }
+}
+
+impl ComparedAnswer {
+    fn add(&mut self, protocol: HubProtocol, body: &[u8]) {
+        match protocol.decode(&Bytes::copy_from_slice(body)) {
+            Ok(Some(HubMessage::StreamItem(item))) => {
+                self.items += 1;
+                let hash = Sha256::new().chain_update(self.items_digest).chain_update(digest(protocol, &item.item));
+                self.items_digest = hash.finalize().into();
+            }
+            Ok(Some(HubMessage::Completion(completion))) => {
+                let (kind, bytes, digest) = match &completion.outcome {
+                    Outcome::Void => ("nothing", 0, [0; 32]),
+                    Outcome::Value(value) => ("a result", value.as_bytes().len(), digest(protocol, value)),
+                    Outcome::Error(text) => ("an error", text.len(), Sha256::digest(text.as_bytes()).into()),
+                };
+                self.end = Some(AnswerEnd { kind, bytes, digest });
+            }
+            _ => {}
+        }
+    }
+
+    fn in_words(&self) -> String {
+        let end = match &self.end {
+            Some(AnswerEnd { kind, bytes: 0, .. }) => (*kind).to_owned(),
+            Some(AnswerEnd { kind, bytes, .. }) => format!("{kind} of {bytes} bytes"),
+            None => "no answer".to_owned(),
+        };
+        if self.items == 0 { end } else { format!("{} stream items and {end}", self.items) }
+    }
+}
+
+/// Digest of a value that does not depend on how it is written, as far as the protocol lets that be known.
+fn digest(protocol: HubProtocol, value: &Payload) -> [u8; 32] {
+    let bytes = value.as_bytes();
+    if protocol == HubProtocol::Json
+        && let Ok(value) = serde_json::from_slice::<Value>(bytes)
+    {
+        let mut hash = Sha256::new();
+        add_value(&mut hash, &value);
+        return hash.finalize().into();
+    }
+    Sha256::digest(bytes).into()
+}
+
+/// Adds a value to a digest, with the keys of its objects in order. The parser has bounded how deep it is.
+fn add_value(hash: &mut Sha256, value: &Value) {
+    match value {
+        Value::Array(items) => {
+            hash.update(b"[");
+            items.iter().for_each(|item| add_value(hash, item));
+            hash.update(b"]");
+        }
+        Value::Object(members) => {
+            let mut members: Vec<_> = members.iter().collect();
+            members.sort_unstable_by_key(|(key, _)| *key);
+            hash.update(b"{");
+            for (key, value) in members {
+                hash.update(Value::from(key.as_str()).to_string());
+                add_value(hash, value);
+            }
+            hash.update(b"}");
+        }
+        plain => {
+            hash.update(plain.to_string());
+            hash.update(b",");
+        }
+    }
+}
+
+fn for_each_body(protocol: HubProtocol, messages: &[u8], mut act: impl FnMut(&[u8])) {
+    let mut rest = messages;
+    while let Ok(Some(frame)) = next_frame(protocol, rest, usize::MAX) {
+        act(rest.get(frame.body).unwrap_or_default());
+        rest = rest.get(frame.length..).unwrap_or_default();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CALL: &str = r#"{"type":1,"invocationId":"1","target":"Sum","arguments":[]};"#;
+
+    fn up(diff: &mut AnswerDiff, text: &str) {
+        diff.begin(HubProtocol::Json, text.replace(';', "\u{1e}").as_bytes(), 0);
+    }
+
+    fn down(diff: &mut AnswerDiff, from: Answerer, text: &str) -> Vec<String> {
+        let seen = diff.take(HubProtocol::Json, from, text.replace(';', "\u{1e}").as_bytes());
+        seen.into_iter().map(|one| format!("{}: {} / {}", one.target, one.primary, one.mirror)).collect()
+    }
+
+    #[test]
+    fn equal_values_are_equal_however_they_are_written() {
+        let mut diff = AnswerDiff::default();
+        up(&mut diff, CALL);
+        let primary = r#"{"type":3,"invocationId":"1","result":{"a":1,"b":[2]}};"#;
+        assert_eq!(down(&mut diff, Answerer::Primary, primary), [""; 0]);
+        let mirror = r#"{"invocationId":"1","result":{"b":[ 2 ],"a":1},"type":3};"#;
+        assert_eq!(down(&mut diff, Answerer::Mirror, mirror), [""; 0]);
+        assert!(diff.is_idle());
+    }
+
+    #[test]
+    fn another_result_an_error_and_another_stream_are_differences_in_either_order() {
+        let mut diff = AnswerDiff::default();
+        let result = |value: &str| format!(r#"{{"type":3,"invocationId":"1","result":{value}}};"#);
+        up(&mut diff, CALL);
+        down(&mut diff, Answerer::Mirror, &result("10"));
+        assert_eq!(
+            down(&mut diff, Answerer::Primary, &result("9")),
+            ["Sum: a result of 1 bytes / a result of 2 bytes"]
+        );
+        up(&mut diff, CALL);
+        down(&mut diff, Answerer::Primary, &result("9"));
+        let error = r#"{"type":3,"invocationId":"1","error":"no"};"#;
+        assert_eq!(down(&mut diff, Answerer::Mirror, error), ["Sum: a result of 1 bytes / an error of 2 bytes"]);
+        up(&mut diff, &CALL.replace("\"type\":1", "\"type\":4"));
+        let item = |value: &str| format!(r#"{{"type":2,"invocationId":"1","item":{value}}};"#);
+        let end = r#"{"type":3,"invocationId":"1"};"#;
+        down(&mut diff, Answerer::Primary, &format!("{}{}{end}", item("1"), item("2")));
+        let other_order = format!("{}{}{end}", item("2"), item("1"));
+        assert_eq!(
+            down(&mut diff, Answerer::Mirror, &other_order),
+            ["Sum: 2 stream items and nothing / 2 stream items and nothing"]
+        );
+    }
+
+    #[test]
+    fn an_answer_that_only_one_gives_is_a_difference_in_the_end_and_one_that_nobody_gives_is_not() {
+        let mut diff = AnswerDiff::default();
+        up(&mut diff, &format!("{CALL}{}", CALL.replace("\"1\"", "\"2\"")));
+        down(&mut diff, Answerer::Primary, r#"{"type":3,"invocationId":"1"};"#);
+        assert_eq!(diff.take_late(ANSWER_TICKS - 1), []);
+        let late = diff.take_late(ANSWER_TICKS);
+        assert_eq!(late.len(), 1, "{late:?}");
+        assert_eq!((&*late[0].primary, &*late[0].mirror), ("nothing", "no answer"));
+        assert!(diff.is_idle());
+    }
+
+    #[test]
+    fn answers_in_message_pack_are_compared_too() {
+        let call = [&[0x90 | 6, 1, 0x80][..], &[0xa1, b'1', 0xa1, b'S', 0x90, 0x90]].concat();
+        let framed = |body: &[u8]| [&[u8::try_from(body.len()).unwrap()][..], body].concat();
+        let answer = |value: u8| framed(&[0x95, 3, 0x80, 0xa1, b'1', 3, value]);
+        let mut diff = AnswerDiff::default();
+        diff.begin(HubProtocol::MessagePack, &framed(&call), 0);
+        assert_eq!(diff.take(HubProtocol::MessagePack, Answerer::Primary, &answer(1)), []);
+        assert_eq!(diff.take(HubProtocol::MessagePack, Answerer::Mirror, &answer(2)).len(), 1);
+    }
+
+    #[test]
+    fn the_calls_that_wait_are_bounded() {
+        let mut diff = AnswerDiff::default();
+        for number in 0..2 * CALLS_MAX {
+            up(&mut diff, &CALL.replace("\"1\"", &format!("\"{number}\"")));
+        }
+        assert_eq!(diff.0.len(), CALLS_MAX);
+        up(&mut diff, &CALL.replace("Sum", &"x".repeat(NAME_MAX_BYTES + 1)));
+        assert_eq!(diff.0.len(), CALLS_MAX);
+    }
+}

@@ -1,0 +1,92 @@
+//! Ids of closed connections that a token could still revive: they stay in the table of routes until it has expired.
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use trunkline_protocol::limits::{CLOCK_SKEW_S, CONNECT_TIMEOUT_S};
+
+use crate::shard::shared::route_table::RouteTable;
+use crate::shard::spare_room::give_back;
+
+/// Lifetime of the token that names a connection id, in seconds, for clocks that differ.
+const TOKEN_LIFETIME_S: u64 = CONNECT_TIMEOUT_S + 2 * CLOCK_SKEW_S;
+
+/// Ids of closed connections, with the tick at which each may be forgotten.
+#[derive(Debug, Default)]
+pub(crate) struct ClosedIds {
+    routes: Arc<RouteTable>,
+    until: VecDeque<(u32, Rc<str>)>,
+}
+
+impl ClosedIds {
+    pub(crate) fn new(routes: Arc<RouteTable>) -> Self {
+        Self { routes, until: VecDeque::new() }
+    }
+
+    /// Ends the route of an id. One that a token names is remembered for as long as the token could revive it.
+    pub(crate) fn close(&mut self, id: &Rc<str>, is_negotiated: bool, now: u32) {
+        if !is_negotiated {
+            return self.routes.remove(id);
+        }
+        self.routes.end(id);
+        let seconds = u32::try_from(TOKEN_LIFETIME_S).unwrap_or(u32::MAX);
+        self.until.push_back((now.saturating_add(seconds), id.clone()));
+    }
+
+    /// Ends the route of a connection that another node has by now, this many seconds after it was opened.
+    pub(crate) fn move_away(&mut self, id: &Rc<str>, age_s: u64, now: u32) {
+        self.close(id, age_s < TOKEN_LIFETIME_S, now);
+    }
+
+    /// Forgets ids whose tokens have expired.
+    pub(crate) fn forget_expired(&mut self, now: u32) {
+        while let Some((_, id)) = self.until.pop_front_if(|(until, _)| *until <= now) {
+            self.routes.forget(&id);
+        }
+        give_back(&mut self.until);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shard::{Location, ReserveError};
+
+    const ID: &str = "AAAAAAAAAAAAAAAAAAAAAA";
+
+    fn closed(is_negotiated: bool) -> (Arc<RouteTable>, ClosedIds) {
+        let routes = Arc::new(RouteTable::default());
+        let mut ids = ClosedIds::new(routes.clone());
+        routes.open(ID, Location { shard: 0, slot: 0 });
+        ids.close(&Rc::from(ID), is_negotiated, 100);
+        (routes, ids)
+    }
+
+    #[test]
+    fn a_negotiated_id_cannot_attach_again_until_its_token_has_expired() {
+        let (routes, mut ids) = closed(true);
+        let expires = 100 + u32::try_from(TOKEN_LIFETIME_S).unwrap();
+        ids.forget_expired(expires - 1);
+        assert_eq!(routes.reserve(ID), Err(ReserveError::Unknown));
+        ids.forget_expired(expires);
+        assert_eq!(routes.reserve(ID), Ok(()));
+    }
+
+    #[test]
+    fn a_connection_that_has_moved_away_is_remembered_while_its_token_is_fresh() {
+        for (age_s, remembered) in [(0, 1), (TOKEN_LIFETIME_S - 1, 1), (TOKEN_LIFETIME_S, 0)] {
+            let routes = Arc::new(RouteTable::default());
+            let mut ids = ClosedIds::new(routes.clone());
+            ids.move_away(&Rc::from(ID), age_s, 100);
+            assert_eq!((ids.until.len(), routes.reserve(ID).is_err()), (remembered, remembered == 1));
+        }
+    }
+
+    #[test]
+    fn an_id_that_no_token_names_is_forgotten_at_once() {
+        let (routes, ids) = closed(false);
+        assert!(ids.until.is_empty());
+        assert_eq!(routes.reserve(ID), Ok(()));
+    }
+}

@@ -1,0 +1,179 @@
+//! Hand-overs of clients whose app server dials in: to another app server when theirs stops, and between two links of
+//! theirs when one opens or is given up.
+//!
+//! ```text
+//!  to another app server:  not read ─► its calls end ─► closed there (Migrate-To) ─► opened elsewhere (Migrate-From)
+//!                             └─ 2 s ─► read on: they may wait for it ─► they end, or 10 s in all ──┘
+//!  to another link:        not read ─► Pause ─► PauseAck ─► Resume over the other link ─► read on: nothing is lost
+//! ```
+
+use std::sync::Arc;
+
+use trunkline_protocol::service::FlowOperation;
+
+use crate::shard::assignments::Assignments;
+use crate::shard::connection::{Assignment, Role, flow};
+use crate::shard::shard_core::ShardCore;
+use crate::shard::slot::{Serial, Slot};
+use crate::upstream::{AppServerId, HomeLink, HubIndex, LinkHandle, Pool};
+
+/// Ticks that a hand-over may take: for the calls of a client to end, or its app server to answer.
+const HAND_OVER_TICKS: u32 = 10;
+
+/// Ticks after which a client is read on whose calls have not ended: they may wait for what it sends.
+const READ_ON_TICKS: u32 = 2;
+
+/// Maximum number of clients that one shard hands over at a time when a link opens.
+const LEVELLED_MAX: usize = 1000;
+
+/// Client connection that is being handed over.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct HandOver {
+    slot: Slot,
+    serial: Serial,
+    until: u32,
+}
+
+/// Client connections of one shard that are being handed over.
+#[derive(Debug, Default)]
+pub(crate) struct HandOvers {
+    all: Vec<HandOver>,
+}
+
+impl HandOvers {
+    /// Gives the clients of an app server that stops to others, each once its calls have ended. Where there is no
+    /// other, they stay.
+    pub(crate) fn reassign_all(
+        &mut self,
+        core: &mut ShardCore,
+        assignments: &mut Assignments,
+        hub: HubIndex,
+        app: AppServerId,
+    ) {
+        if assignments.other_app(core, hub, app).is_none() {
+            return;
+        }
+        for slot in core.connections.at_app(hub, app) {
+            let (now, until) = (core.tick, core.tick + HAND_OVER_TICKS);
+            let Some(client) = core.connections.live_mut(slot) else { continue };
+            if !client.can_move() || client.cold.is_bound || client.cold.assignment.is_leaving {
+                continue;
+            }
+            client.change_assignment(&Role::Home, now, Assignment::ask_to_hand_over);
+            if client.cold.moving_to.is_none()
+                && client.cold.assignment.calls.are_none()
+                && !core.context.shared.client_results.is_waiting_for(&client.id)
+            {
+                assignments.reassign_elsewhere(core, slot);
+            } else {
+                let serial = client.serial;
+                self.all.push(HandOver { slot, serial, until });
+            }
+        }
+    }
+
+    /// Gives the clients of app servers that stop to another one, which has come.
+    pub(crate) fn reassign_all_to(&mut self, core: &mut ShardCore, assignments: &mut Assignments, link: &LinkHandle) {
+        let hubs = core.context.shared.hubs.all();
+        let Some(hub) = hubs.get(link.hub().get()).filter(|hub| hub.has_dialled_in()) else { return };
+        for pool in hub.pools().iter().filter(|pool| pool.is_reassigning() && pool.app().id != link.app()) {
+            self.reassign_all(core, assignments, link.hub(), pool.app().id);
+        }
+    }
+
+    /// Gives a link that has opened its share of the clients of its app server.
+    pub(crate) fn level_links(&mut self, core: &mut ShardCore, link: &HomeLink) {
+        let Some(pool) = self.pool_of(core, link) else { return };
+        let homes = pool.homes();
+        if !link.may_carry_clients() || homes.len() < 2 || pool.is_draining() {
+            return;
+        }
+        let mut by_home: Vec<Vec<Slot>> = homes.iter().map(|home| core.connections.at_home(home.id())).collect();
+        let share = by_home.iter().map(Vec::len).sum::<usize>() / homes.len();
+        for clients in &mut by_home {
+            let excess = clients.len().saturating_sub(share + 1).min(LEVELLED_MAX);
+            clients.truncate(excess);
+        }
+        by_home.into_iter().flatten().take(share.min(LEVELLED_MAX)).for_each(|slot| self.move_to(core, slot, link));
+    }
+
+    /// Moves the clients of a link that is about to be given up to others of its app server.
+    pub(crate) fn leave_link(&mut self, core: &mut ShardCore, link: &LinkHandle) {
+        let Some(pool) = self.pool_of(core, link) else { return };
+        let others: Vec<_> = pool.homes().into_iter().filter(|home| home.id() != link.id()).collect();
+        for (slot, to) in core.connections.at_home(link.id()).into_iter().zip(others.iter().cycle()) {
+            self.move_to(core, slot, to);
+        }
+    }
+
+    fn pool_of(&self, core: &ShardCore, link: &LinkHandle) -> Option<Arc<Pool>> {
+        let hubs = core.context.shared.hubs.all();
+        hubs.get(link.hub().get())?.pool_of(link.app()).filter(|_| link.by_dial_in().is_some())
+    }
+
+    /// Begins to move a client to another link of its app server.
+    fn move_to(&mut self, core: &mut ShardCore, slot: Slot, link: &HomeLink) {
+        let (now, until) = (core.tick, core.tick + HAND_OVER_TICKS);
+        let Some(client) = core.connections.live_mut(slot).filter(|client| client.is_open()) else { return };
+        if client.cold.is_settled
+            || client.cold.moving_to.is_some()
+            || client.cold.assignment.is_leaving
+            || client.home.id() == link.id()
+            || client.is_in_transit()
+        {
+            return;
+        }
+        client.cold.moving_to = Some(link.clone());
+        client.change_assignment(&Role::Home, now, |home| home.holds_input = true);
+        client.home.send(&flow(&client.id, FlowOperation::Pause));
+        let serial = client.serial;
+        self.all.push(HandOver { slot, serial, until });
+    }
+
+    /// Reads a client on whose move has ended, unless it is to leave its app server by now.
+    pub(crate) fn end_move(&mut self, core: &mut ShardCore, assignments: &mut Assignments, slot: Slot) {
+        let now = core.tick;
+        let Some(client) = core.connections.live_mut(slot) else { return };
+        client.cold.moving_to = None;
+        match client.cold.assignment.is_leaving {
+            true => assignments.reassign_if_ready(core, slot),
+            false => client.change_assignment(&Role::Home, now, |home| home.holds_input = false),
+        }
+    }
+
+    /// Reads clients on whose calls may wait for them, and ends hand-overs that have taken too long.
+    pub(crate) fn end_late_hand_overs(&mut self, core: &mut ShardCore, assignments: &mut Assignments) {
+        let now = core.tick;
+        for HandOver { slot, serial, until } in &self.all {
+            let client = core.connections.get_current(*slot, *serial);
+            if until.saturating_sub(HAND_OVER_TICKS - READ_ON_TICKS) <= now
+                && let Some(client) =
+                    client.filter(|client| client.cold.assignment.is_leaving && client.cold.moving_to.is_none())
+            {
+                client.change_assignment(&Role::Home, now, |home| home.holds_input = false);
+            }
+        }
+        // Results of clients come over other ways than the answers to their calls.
+        let waiting: Vec<_> = self.all.iter().map(|hand_over| (hand_over.slot, hand_over.serial)).collect();
+        for (slot, serial) in waiting {
+            if core.connections.get_current(slot, serial).is_some() {
+                assignments.reassign_if_ready(core, slot);
+            }
+        }
+        let late: Vec<_> = self.all.extract_if(.., |hand_over| hand_over.until <= now).collect();
+        for HandOver { slot, serial, .. } in late {
+            let Some(client) = core.connections.get_current(slot, serial) else { continue };
+            if client.cold.moving_to.is_some() {
+                // Its late answer could be taken for that to the next pause.
+                client.cold.is_settled = true;
+                client.home.send(&flow(&client.id, FlowOperation::Resume));
+                self.end_move(core, assignments, slot);
+            } else if client.cold.assignment.is_leaving && client.home.by_dial_in().is_some() {
+                assignments.reassign_elsewhere(core, slot);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

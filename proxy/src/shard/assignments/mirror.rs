@@ -1,0 +1,241 @@
+//! Copies of client connections for mirrors: app servers that see real traffic, and of which nothing counts.
+//!
+//! ```text
+//!  up:    client ──► home link ──► primary app server
+//!                └─► copy: link open, not full, not paused? ─ yes ──► mirror      sent
+//!                                                            └ no ──► forgotten   dropped
+//!  down:  primary ──► client, and if compared its answers' digests
+//!         mirror ───► nowhere, but its answers' digests                           differences
+//! ```
+//!
+//! A copy never waits and never holds anything back: what a mirror can't take at the moment it does not get. One that
+//! was lost begins again with the next message, at any app server of its group, as a connection that comes from
+//! elsewhere.
+
+use indexmap::IndexSet;
+use tracing::warn;
+use trunkline_protocol::cause::Cause;
+
+use crate::clock::unix_ms;
+use crate::routing::MirrorRule;
+use crate::shard::assignments::answer_diff::{AnswerDifference, Answerer, SeenDifference};
+use crate::shard::connection::{ColdState, MirrorCopies, MirrorCopy, MirrorOrder, Opening};
+use crate::shard::content::Content;
+use crate::shard::shard_context::ShardContext;
+use crate::shard::shard_core::ShardCore;
+use crate::shard::shared::history::short;
+use crate::shard::slot::Slot;
+use crate::upstream::{AppServerId, Hub, HubIndex};
+
+/// Client connections of a shard that have copies.
+#[derive(Debug, Default)]
+pub(crate) struct MirroredConnections(IndexSet<Slot>);
+
+impl MirroredConnections {
+    #[must_use]
+    pub(crate) fn are_any(&self) -> bool {
+        !self.0.is_empty()
+    }
+}
+
+impl MirroredConnections {
+    /// Begins the copies of a client connection by the rules of its hub, and ends those that no rule wants any more.
+    pub(crate) fn set_mirrors(&mut self, core: &mut ShardCore, slot: Slot, hub: &Hub) {
+        let rules = hub.rules();
+        let now = core.tick;
+        let Some(client) = core.connections.live_mut(slot) else { return };
+        let mut before = client.cold.mirrors.take().map(|copies| *copies).unwrap_or_default();
+        let wanted = rules.iter().flat_map(|rules| rules.mirrors_of(&client.id));
+        let copies: MirrorCopies = wanted
+            .map(|rule| {
+                let known = before.iter().position(|copy| copy.rule().is_same(rule));
+                known.map_or_else(|| MirrorCopy::new(rule.clone()), |place| before.swap_remove(place))
+            })
+            .collect();
+        before.iter().for_each(|copy| copy.end(&client.id, Cause::ClientClosed));
+        core.delivery.watches.set_copied(slot, copies.iter().any(|copy| copy.rule().copies_down));
+        if copies.is_empty() {
+            self.0.swap_remove(&slot);
+            return;
+        }
+        client.cold.mirrors = Some(Box::new(copies));
+        self.0.insert(slot);
+        self.open_copies(core, slot, hub, now);
+    }
+
+    /// Opens the copies of a connection that have no app server, where one can be reached.
+    fn open_copies(&mut self, core: &mut ShardCore, slot: Slot, hub: &Hub, now: u32) {
+        let Some(client) = core.connections.get_mut(slot) else { return };
+        let hubs = &core.context.shared.hubs;
+        let (id, content, is_open, primary) = (&client.id, client.content, client.is_open(), client.home.app());
+        let ColdState { mirrors, opening, .. } = &mut *client.cold;
+        for copy in mirrors.iter_mut().flat_map(|copies| copies.iter_mut()).filter(|copy| copy.is_lost()) {
+            // Looked for once a tick.
+            if !copy.try_again(now) {
+                continue;
+            }
+            let Some(open) = opening.as_ref().and_then(Opening::read) else { continue };
+            let Some(link) = hub.choose_home_in(copy.group()) else { continue };
+            // A client that is open has begun elsewhere: its copy is answered no handshake.
+            let from = is_open.then(|| hubs.instance(primary));
+            copy.open(link, (id, content), open, from.as_deref());
+        }
+    }
+
+    /// Copies whole messages of a client that have gone up.
+    #[inline]
+    pub(crate) fn mirror_up(&mut self, core: &mut ShardCore, slot: Slot, (bytes, count): (&[u8], u64), data_type: i64) {
+        if self.are_any() {
+            self.copy_up(core, slot, (bytes, count), data_type);
+        }
+    }
+
+    #[cold]
+    fn copy_up(&mut self, core: &mut ShardCore, slot: Slot, (bytes, count): (&[u8], u64), data_type: i64) {
+        let now = core.tick;
+        let Some(client) = core.connections.get_mut(slot).filter(|client| client.cold.mirrors.is_some()) else {
+            return;
+        };
+        let any_lost = client.cold.mirrors.iter().any(|copies| copies.iter().any(MirrorCopy::is_lost));
+        if any_lost && let Some(hub) = core.context.shared.hubs.all().get(client.home.hub().get()).cloned() {
+            self.open_copies(core, slot, &hub, now);
+        }
+        let Some(client) = core.connections.get_mut(slot) else { return };
+        let content = client.content;
+        for copy in client.cold.mirrors.iter_mut().flat_map(|copies| copies.iter_mut()) {
+            copy.send((&client.id, content), (bytes, count), data_type, now);
+        }
+    }
+
+    /// Copies what was sent to clients in this batch, for the mirrors that want it.
+    #[cold]
+    pub(crate) fn copy_down(&mut self, core: &mut ShardCore) {
+        for (slot, messages) in core.delivery.watches.take_copies() {
+            let Some(client) = core.connections.get_mut(slot) else { continue };
+            let Content::Hub(protocol) = client.content else { continue };
+            for copy in client.cold.mirrors.iter_mut().flat_map(|copies| copies.iter_mut()) {
+                copy.send_down(&client.id, protocol, &messages);
+            }
+        }
+    }
+
+    /// Looks at what the primary app server of a client sends to it, where that is compared.
+    #[inline]
+    pub(crate) fn compare_down(&mut self, core: &mut ShardCore, slot: Slot, payload: &[u8]) {
+        if self.are_any() {
+            self.compare(core, slot, payload, None);
+        }
+    }
+
+    /// Takes what a mirror sends to a client, which does not get it.
+    pub(crate) fn take_mirrored(&mut self, core: &mut ShardCore, slot: Slot, app: AppServerId, payload: &[u8]) {
+        self.compare(core, slot, payload, Some(app));
+    }
+
+    /// Compares messages of a mirror's app server, or else of the primary one.
+    #[cold]
+    fn compare(&mut self, core: &mut ShardCore, slot: Slot, payload: &[u8], mirror: Option<AppServerId>) {
+        let Some(client) = core.connections.get_mut(slot) else { return };
+        let Content::Hub(protocol) = client.content else { return };
+        for copy in client.cold.mirrors.iter_mut().flat_map(|copies| copies.iter_mut()) {
+            if mirror.is_some_and(|app| !copy.is_at(app)) {
+                continue;
+            }
+            let from = if mirror.is_some() { Answerer::Mirror } else { Answerer::Primary };
+            for difference in copy.compare(protocol, from, payload) {
+                report(&core.context, (&client.id, client.home.hub()), copy.rule(), difference);
+            }
+        }
+    }
+
+    /// Reports the calls that one of two app servers has not answered in time.
+    pub(crate) fn report_late_answers(&mut self, core: &mut ShardCore) {
+        let now = core.tick;
+        for slot in &self.0 {
+            let Some(client) = core.connections.get_mut(*slot) else { continue };
+            for copy in client.cold.mirrors.iter_mut().flat_map(|copies| copies.iter_mut()) {
+                for difference in copy.take_late(now) {
+                    report(&core.context, (&client.id, client.home.hub()), copy.rule(), difference);
+                }
+            }
+        }
+    }
+
+    /// Takes the order of a mirror's app server about a copy: a pause, or its end.
+    pub(crate) fn control_copy(&mut self, core: &mut ShardCore, slot: Slot, app: AppServerId, order: MirrorOrder) {
+        let Some(client) = core.connections.get_mut(slot) else { return };
+        let copies = client.cold.mirrors.iter_mut().flat_map(|copies| copies.iter_mut());
+        copies.filter(|copy| copy.is_at(app)).for_each(|copy| copy.obey(order));
+    }
+
+    /// Ends the copies at a mirror's app server that is about to stop; they go on at another one.
+    pub(crate) fn leave_mirrors(&mut self, core: &mut ShardCore, hub: HubIndex, app: AppServerId) {
+        for slot in &self.0 {
+            let Some(client) = core.connections.get_mut(*slot).filter(|client| client.home.hub() == hub) else {
+                continue;
+            };
+            for copy in client.cold.mirrors.iter_mut().flat_map(|copies| copies.iter_mut()) {
+                if copy.is_at(app) {
+                    copy.end(&client.id, Cause::ClientClosed);
+                    copy.lose();
+                }
+            }
+        }
+    }
+
+    /// Ends all copies of a connection that closes, for this cause.
+    pub(crate) fn end_mirrors(&mut self, core: &mut ShardCore, slot: Slot, cause: Cause) {
+        if !self.0.swap_remove(&slot) {
+            return;
+        }
+        core.delivery.watches.set_copied(slot, false);
+        let Some(client) = core.connections.get_mut(slot) else { return };
+        if let Some(copies) = client.cold.mirrors.take() {
+            copies.iter().for_each(|copy| copy.end(&client.id, cause));
+        }
+    }
+
+    /// Gives a client that has come from another node the group that its app server is of, and its mirrors.
+    pub(crate) fn join_rules(&mut self, core: &mut ShardCore, slot: Slot) {
+        let Some(client) = core.connections.live(slot) else { return };
+        let (hubs, home) = (&core.context.shared.hubs, &client.home);
+        let group = hubs.all().get(home.hub().get()).and_then(|hub| hubs.groups().find(&hub.group_of(home.app())));
+        if let Some(client) = core.connections.live_mut(slot) {
+            client.cold.group = group;
+        }
+        self.refresh_mirrors(core, slot);
+    }
+
+    /// Begins and ends copies of a client as the rules in force want it.
+    pub(crate) fn refresh_mirrors(&mut self, core: &mut ShardCore, slot: Slot) {
+        let Some(client) = core.connections.live(slot) else { return };
+        if let Some(hub) = core.context.shared.hubs.all().get(client.home.hub().get()).cloned() {
+            self.set_mirrors(core, slot, &hub);
+        }
+    }
+}
+
+/// Counts, logs and remembers a difference. The log is bounded, and holds no content.
+fn report(context: &ShardContext, (id, hub): (&str, HubIndex), rule: &MirrorRule, difference: AnswerDifference) {
+    rule.counters.differences.increment();
+    let AnswerDifference { target, invocation_id, primary, mirror: answer } = difference;
+    let shared = &context.shared;
+    let hubs = shared.hubs.all();
+    let (hub, connection) = (hubs.get(hub.get()).map_or("", |hub| hub.name()), short(id));
+    if context.may_log() {
+        let shown = target.escape_debug();
+        warn!(mirror = %rule.label, hub, connection, method = %shown, primary, answer, "a mirror answers otherwise");
+    }
+    let (hub, connection) = (hub.into(), connection.into());
+    let (at_ms, mirror) = (unix_ms(), rule.label.clone());
+    shared.reports.differences.add(SeenDifference {
+        at_ms,
+        mirror,
+        hub,
+        connection,
+        target,
+        invocation_id,
+        primary,
+        answer,
+    });
+}

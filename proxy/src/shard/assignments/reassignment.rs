@@ -1,0 +1,300 @@
+//! Reassignment of client connections whose home is lost: to a link of the same app server if there is one, else of
+//! another. While there is none they wait, unread, and their keep-alives go on.
+//!
+//! ```text
+//!  home lost ──► pending calls are answered with an error ──► another home? ─ yes ──► opened there, read on
+//!                                                                   └─ no ──► unassigned ──► a link opens, or time out
+//! ```
+//!
+//! What an app server had taken is never given to another one; what a client has sent meanwhile waits in its socket.
+
+use std::mem;
+use std::sync::Arc;
+
+use bytestring::ByteString;
+use indexmap::IndexSet;
+use tracing::debug;
+use trunkline_protocol::wire::RESTORES_HEADER;
+
+use crate::metrics::Counters;
+use crate::shard::assignments::unheard_end::{UnheardEnd, UnheardEnds};
+use crate::shard::close_reason::CloseReason;
+use crate::shard::command::{LinkLoss, MembershipChange};
+use crate::shard::connection::{
+    Assignment, AssignmentStage, Client, Connections, LetGo, Role, SetName, Status, open_over,
+};
+use crate::shard::shard_core::{CALL_LOST, ShardCore};
+use crate::shard::slot::Slot;
+use crate::upstream::{AppServerId, HomeLink, HubIndex, HubRegistry, ServerGroup};
+
+/// Clients without an app server that one shard closes in a second, when they have waited for too long.
+const CLOSED_PER_TICK: usize = 100;
+
+/// A crowd of them is closed within about so many seconds.
+const CROWD_TICKS: usize = 20;
+
+/// Client connection that an app server may still hold, though it was moved to another one.
+#[derive(Debug)]
+struct MovedAway {
+    hub: HubIndex,
+    app: AppServerId,
+    /// The app server that it was moved to.
+    to: AppServerId,
+    id: ByteString,
+    until: u32,
+}
+
+/// Client connections of one shard that need an app server, or have left one.
+#[derive(Debug)]
+pub(crate) struct Reassignment {
+    /// Assignments without an app server, in the order in which they have lost theirs.
+    waiting: IndexSet<(Slot, Role)>,
+    moved_away: Vec<MovedAway>,
+    ends: UnheardEnds,
+    /// Seconds for which an app server may hold a connection that was moved away from it.
+    moved_remembered_s: u32,
+    counters: Arc<Counters>,
+}
+
+impl Reassignment {
+    pub(crate) fn new(resume_window_ms: u64, hold_timeout_s: u32, counters: Arc<Counters>) -> Self {
+        let moved_remembered_s = moved_remembered_s(resume_window_ms);
+        let untold_kept_s = moved_remembered_s.saturating_add(hold_timeout_s);
+        let ends = UnheardEnds::new(moved_remembered_s, untold_kept_s, counters.clone());
+        Self { waiting: IndexSet::new(), moved_away: Vec::new(), ends, moved_remembered_s, counters }
+    }
+
+    /// Takes note of the end of a client connection at an app server that knows of it; `is_told` if its link took the
+    /// notice.
+    pub(crate) fn ended(
+        &mut self,
+        client: &Client,
+        (link, group, let_go): (&HomeLink, Option<Arc<ServerGroup>>, Option<LetGo>),
+        reason: &CloseReason,
+        is_told: bool,
+        now: u32,
+    ) {
+        let Some(opening) = client.cold.opening.clone() else { return };
+        self.ends.add(UnheardEnd {
+            hub: client.home.hub(),
+            from: link.app(),
+            is_handed_over: let_go.is_some(),
+            id: ByteString::from(&*client.id),
+            opening,
+            group,
+            cause: reason.cause,
+            error: reason.error_for_app(),
+            told: is_told.then(|| link.clone()),
+            since: now,
+        });
+    }
+
+    /// Whether the end of a client of a hub is to be told.
+    pub(crate) fn has_ends_of(&self, hub: HubIndex) -> bool {
+        self.ends.are_any_of(hub)
+    }
+
+    /// Learns that the session of a link is over.
+    pub(crate) fn link_lost(&mut self, loss: &LinkLoss) {
+        self.ends.link_lost(loss.link, &loss.unheard);
+    }
+
+    /// Learns that an app server has handed a connection over that has ended.
+    pub(crate) fn handed_over(&mut self, hub: HubIndex, app: AppServerId, id: &str) {
+        self.ends.handed_over(hub, app, id);
+    }
+
+    /// Tells app servers of ends that nobody was told of.
+    pub(crate) fn tell_ends(&mut self, hubs: &HubRegistry, now: u32) {
+        self.ends.tell(hubs, now);
+    }
+
+    /// Slots of the clients that wait for a home.
+    pub(crate) fn unassigned(&self) -> impl Iterator<Item = Slot> {
+        self.waiting.iter().filter(|(_, role)| role.is_needed_always()).map(|(slot, _)| *slot)
+    }
+
+    /// Gives a client connection an app server for a role in which it has none, or has it wait for one: a home is
+    /// waited for at once, a side home by the first message for it.
+    pub(crate) fn assign_or_wait(&mut self, core: &mut ShardCore, slot: Slot, role: &Role) {
+        if self.assign(core, slot, role) {
+            return;
+        }
+        self.waiting.insert((slot, role.clone()));
+        core.change_assignment(slot, role, |assignment, now| {
+            if role.is_needed_always() {
+                assignment.wait(now);
+            }
+        });
+    }
+
+    /// Tries again for all that wait: a link has opened, or a full one may have room.
+    pub(crate) fn retry(&mut self, core: &mut ShardCore) {
+        let mut waiting = mem::take(&mut self.waiting);
+        waiting.retain(|(slot, role)| !self.assign(core, *slot, role));
+        // The memory of a crowd goes with it.
+        if !waiting.is_empty() {
+            self.waiting = waiting;
+        }
+    }
+
+    /// Ends the waits that have taken for the timeout. Returns the slots of the clients that have waited for a home:
+    /// they are to be closed. Of a crowd some wait for longer, so that they don't come back all at once.
+    pub(crate) fn take_overdue(&mut self, core: &mut ShardCore, timeout_s: u32) -> Vec<Slot> {
+        let (at_once, now) = (CLOSED_PER_TICK.max(self.unassigned().count() / CROWD_TICKS), core.tick);
+        let (mut homes, mut sides) = (Vec::new(), Vec::new());
+        self.waiting.retain(|(slot, role)| {
+            let assignment = core.connections.live(*slot).and_then(|client| client.assignment(role));
+            let since = assignment.and_then(Assignment::waits_since);
+            let is_overdue = since.is_some_and(|since| now.saturating_sub(since) >= timeout_s);
+            match role {
+                Role::Home if is_overdue && homes.len() < at_once => {
+                    homes.push(*slot);
+                    return false;
+                }
+                Role::Side(group) if is_overdue => sides.push((*slot, group.clone())),
+                Role::Home | Role::Side(_) => {}
+            }
+            true
+        });
+        for (slot, group) in sides {
+            debug!(slot, %group, "no app server of the group came in time");
+            let give_up = |side: &mut Assignment, _| side.stage = AssignmentStage::GivenUp;
+            core.change_assignment(slot, &Role::Side(group), give_up);
+        }
+        homes
+    }
+
+    /// Forgets moves of which every app server has learnt by now, or never will.
+    pub(crate) fn forget_old_moves(&mut self, now: u32) {
+        self.moved_away.retain(|moved| moved.until > now);
+        self.ends.forget_old(now);
+    }
+
+    /// Connections that were moved away from an app server whose link has opened again, and where to: it may still hold
+    /// them.
+    pub(crate) fn take_moved_away(&mut self, hub: HubIndex, app: AppServerId) -> Vec<(ByteString, AppServerId)> {
+        let known = self.moved_away.extract_if(.., |moved| moved.hub == hub && moved.app == app);
+        known.map(|moved| (moved.id, moved.to)).collect()
+    }
+
+    /// Takes note that a client connection has moved from one app server to another.
+    pub(crate) fn moved_away(&mut self, hub: HubIndex, (app, to): (AppServerId, AppServerId), id: &str, now: u32) {
+        let until = now.saturating_add(self.moved_remembered_s);
+        self.moved_away.push(MovedAway { hub, app, to, id: id.into(), until });
+    }
+
+    /// Gives a client connection an app server for a role, if it has none and there is one; `false` while there is
+    /// none.
+    fn assign(&mut self, core: &mut ShardCore, slot: Slot, role: &Role) -> bool {
+        loop {
+            let Some(client) = core.connections.live(slot) else { return true };
+            if !client.assignment(role).is_some_and(|assignment| assignment.wants_link()) {
+                return true;
+            }
+            let Some(link) = choose(core, client, role) else { return false };
+            self.open(core, slot, role, &link);
+            if !link.is_closed() {
+                return true;
+            }
+            // Lost while it was chosen: its place in the pool is empty by now.
+            core.leave(slot, role, CALL_LOST);
+        }
+    }
+
+    /// Opens a client connection at an app server, in a role in which it has left another one.
+    pub(crate) fn open(&mut self, core: &mut ShardCore, slot: Slot, role: &Role, link: &HomeLink) {
+        let now = core.tick;
+        let timeout_ms = core.connections.live(slot).and_then(|client| core.hub_of(client));
+        let timeout_ms = timeout_ms.map(|hub| hub.settings().handshake_timeout_ms);
+        let hubs = &core.context.shared.hubs;
+        let Some(client) = core.connections.live_mut(slot) else { return };
+        let (id, content, is_open) = (client.id.clone(), client.content, client.is_open());
+        let had_dialled_in = client.link_of(role).is_some_and(|left| left.by_dial_in().is_some());
+        let Some(assignment) = client.assignment_mut(role) else { return };
+        let was_at = assignment.was_at;
+        // Where its client has no answer to its hub handshake, it begins anew.
+        let from = was_at.filter(|_| is_open).map(|app| hubs.instance(app));
+        let items = if from.is_some() { assignment.items.take() } else { None };
+        let Some(mut open) = client.cold.opening_with(from.as_deref(), items.as_deref()) else { return };
+        if !role.restores() {
+            open.headers.retain(|(name, _)| *name != RESTORES_HEADER);
+        }
+        open_over(link, open, (&id, content));
+        if let Some(assignment) = client.assignment_mut(role) {
+            // Where it was open before, no handshake is answered to it.
+            assignment.open(link.app(), role.stage_at_first(was_at.is_some()));
+        }
+        let left = was_at.filter(|was_at| *was_at != link.app());
+        // Who dials in has ended the clients of a link with it.
+        if let Some(left) = left.filter(|_| !had_dialled_in) {
+            self.moved_away(link.hub(), (left, link.app()), &id, now);
+        }
+        if left.is_some() || role.is_needed_always() {
+            self.counters.rehomed.increment();
+        }
+        match role {
+            Role::Home => {
+                if let (Status::Opening { .. }, Some(timeout_ms)) = (client.status, timeout_ms) {
+                    client.status = opening_until(now, timeout_ms);
+                }
+                (client.cold.moving_to, client.cold.is_settled) = (None, false);
+                if had_dialled_in && left.is_some() {
+                    client.cold.left = left;
+                }
+                client.refresh_pauses(now);
+                tell_of_groups(&core.connections, hubs, slot, link);
+                core.connections.set_home(slot, link);
+            }
+            Role::Side(group) => {
+                if let Some(side) = client.cold.sides.as_mut().and_then(|sides| sides.of_group(group)) {
+                    side.link = link.clone();
+                }
+                client.refresh_pauses(now);
+            }
+        }
+    }
+}
+
+/// Chooses an app server for a client connection in a role.
+fn choose(core: &ShardCore, client: &Client, role: &Role) -> Option<HomeLink> {
+    let (hub, left) = (core.hub_of(client)?, client.link_of(role)?.app());
+    match role {
+        Role::Side(group) => hub.choose_home_near(left, group),
+        Role::Home => {
+            let home = match client.cold.is_bound {
+                true => hub.choose_home_at(left),
+                false => hub.choose_home_near(left, client.cold.group_name()),
+            };
+            // Too early, it would take it for the one that it has, and then end both.
+            home.filter(|home| home.app() != left || core.tick >= client.cold.held_until)
+        }
+    }
+}
+
+/// Tells the next app server of a connection which groups that is in, if it restores them when the client is lost.
+fn tell_of_groups(connections: &Connections, hubs: &HubRegistry, slot: Slot, home: &HomeLink) {
+    let Some(client) = connections.get(slot).filter(|_| hubs.restores(home)) else { return };
+    for set in connections.sets().of(client) {
+        if let SetName::Group(group) = set {
+            home.send(&MembershipChange::Join(group.into()).notice(&client.id));
+        }
+    }
+}
+
+/// Seconds for which an app server may hold connections that were moved away from it: it waits for a link's return for
+/// twice the window of links, and a link is dialled again now and then after that.
+fn moved_remembered_s(resume_window_ms: u64) -> u32 {
+    let window_s = u32::try_from(resume_window_ms.div_ceil(1000)).unwrap_or(u32::MAX);
+    window_s.saturating_mul(2).saturating_add(5)
+}
+
+/// Status of a client connection that waits for the answer to its hub handshake from this tick on.
+#[must_use]
+pub(crate) fn opening_until(now: u32, handshake_timeout_ms: u64) -> Status {
+    let timeout_s = u32::try_from(handshake_timeout_ms.div_ceil(1000)).unwrap_or(u32::MAX);
+    Status::Opening { until: now.saturating_add(timeout_s).saturating_add(1) }
+}
+
+#[cfg(test)]
+mod tests;

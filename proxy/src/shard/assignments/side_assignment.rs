@@ -1,0 +1,305 @@
+//! Side homes of clients: when one begins and ends, and where a message for its group goes. What it has in common with
+//! a home is in `reassignment`.
+//!
+//! ```text
+//!  message for a group ──► side home? ─┬─ open, opening ──► goes up there
+//!                                      ├─ none, or lost ──► app server of the group? ─ yes ──► opened there, goes up
+//!                                      │                       └─ no ──► waits, client not read ── --hold-timeout ──┐
+//!                                      └─ given up, refused ──► error to its caller ◄───────────────────────────────┘
+//! ```
+//!
+//! What an app server had taken is never given to another one, as with homes.
+
+use std::sync::Arc;
+
+use indexmap::IndexSet;
+use tracing::warn;
+use trunkline_protocol::hub::{CallScan, HandshakeResponse};
+
+use crate::routing::Ruleset;
+use crate::shard::assignments::reassignment::Reassignment;
+use crate::shard::close_reason::CloseReason;
+use crate::shard::command::LinkLoss;
+use crate::shard::connection::{
+    Assignment, AssignmentStage, Client, LetGo, PauseReason, Role, SideHome, SideHomes, Status,
+};
+use crate::shard::shard_core::{CALL_LOST, ShardCore};
+use crate::shard::shared::history::short;
+use crate::shard::slot::Slot;
+use crate::upstream::{AppServerId, HubIndex, LinkHandle};
+
+/// Client connections of a shard that have side homes.
+#[derive(Debug, Default)]
+pub(crate) struct SidedClients {
+    all: IndexSet<Slot>,
+    /// Rules by which the side homes were last looked through.
+    rules: Option<Arc<Ruleset>>,
+    /// Some side homes are not wanted any more, and end with their calls.
+    are_ending: bool,
+}
+
+/// App server for a message of a group.
+#[derive(Debug)]
+pub(crate) enum SideChoice {
+    Ready(Arc<LinkHandle>),
+    /// There is none yet: the client is not read until there is.
+    Waits,
+    /// There is none for its calls, for this reason.
+    Fails(String),
+}
+
+impl SidedClients {
+    /// Finds the app server for a message of a group, and opens the connection there if it is the first one.
+    pub(crate) fn side_for(
+        &mut self,
+        core: &mut ShardCore,
+        reassignment: &mut Reassignment,
+        slot: Slot,
+        group: &Arc<str>,
+    ) -> SideChoice {
+        let Some(client) = core.connections.live_mut(slot) else { return SideChoice::Waits };
+        if matches!(client.status, Status::Opening { .. }) {
+            // Its home may still refuse it.
+            client.pause(PauseReason::Unassigned);
+            return SideChoice::Waits;
+        }
+        self.add_side(core, slot, group);
+        let role = Role::Side(group.clone());
+        let is_lost = |side: &mut SideHome| side.assignment.is_known_there() && side.link.is_closed();
+        if core.side_mut(slot, group).is_some_and(is_lost) {
+            // Its shard has not heard of it yet, but will.
+            core.leave(slot, &role, CALL_LOST);
+        }
+        reassignment.assign_or_wait(core, slot, &role);
+        let Some(side) = core.side_mut(slot, group) else { return SideChoice::Waits };
+        match side.assignment.stage {
+            AssignmentStage::Opening | AssignmentStage::Open => SideChoice::Ready(side.link.clone()),
+            AssignmentStage::Refused => SideChoice::Fails(refused(group)),
+            AssignmentStage::GivenUp => SideChoice::Fails(given_up(group)),
+            AssignmentStage::Unassigned { .. } => {
+                core.change_assignment(slot, &role, Assignment::wait);
+                SideChoice::Waits
+            }
+        }
+    }
+
+    /// Opens a connection beside its home, which has answered the hub handshake, at an app server of each group that
+    /// takes methods of its hub. Where there is none, it is opened with the first call.
+    pub(crate) fn open_sides(
+        &mut self,
+        core: &mut ShardCore,
+        reassignment: &mut Reassignment,
+        slot: Slot,
+        answer: &[u8],
+    ) {
+        let is_accepted = HandshakeResponse::read(answer, answer.len());
+        if !matches!(is_accepted, Ok(Some((HandshakeResponse { error: None }, _)))) {
+            return;
+        }
+        let Some(rules) = core.connections.live(slot).and_then(|client| core.hub_of(client)?.rules()) else { return };
+        for group in rules.message_groups() {
+            if !core.is_beside_home(slot, group) {
+                continue;
+            }
+            self.add_side(core, slot, group);
+            reassignment.assign_or_wait(core, slot, &Role::Side(group.clone()));
+        }
+    }
+
+    /// Adds a side home without an app server, unless the client has one of the group.
+    fn add_side(&mut self, core: &mut ShardCore, slot: Slot, group: &Arc<str>) {
+        let Some(client) = core.connections.live_mut(slot) else { return };
+        let nowhere = LinkHandle::nowhere(client.home.hub());
+        let sides = client.cold.sides.get_or_insert_default();
+        if sides.of_group(group).is_none() {
+            sides.add(SideHome::new(group.clone(), Arc::new(nowhere)));
+            self.all.insert(slot);
+        }
+    }
+
+    /// Learns that the session of a link is over: the side homes there get another one.
+    pub(crate) fn link_lost(&mut self, core: &mut ShardCore, reassignment: &mut Reassignment, loss: &LinkLoss) {
+        for (slot, role) in
+            self.sides_where(core, |side| side.link.id() == loss.link && side.assignment.is_known_there())
+        {
+            let assignment = core.connections.live_mut(slot).and_then(|client| client.assignment_mut(&role));
+            if let Some(assignment) = assignment.filter(|_| loss.is_goodbye) {
+                assignment.let_go = Some(LetGo::Ended);
+            }
+            core.leave(slot, &role, CALL_LOST);
+            reassignment.assign_or_wait(core, slot, &role);
+        }
+    }
+
+    /// Clients and roles of the side homes that this is true of.
+    fn sides_where(&self, core: &ShardCore, is_wanted: impl Fn(&SideHome) -> bool) -> Vec<(Slot, Role)> {
+        let mut found = Vec::new();
+        for &slot in &self.all {
+            let sides = core.connections.live(slot).and_then(|client| client.cold.sides.as_ref());
+            let sides = sides.into_iter().flat_map(|sides| sides.iter()).filter(|side| is_wanted(side));
+            found.extend(sides.map(|side| (slot, Role::Side(side.group.clone()))));
+        }
+        found
+    }
+
+    /// Gives side homes that an app server has refused another one, whose link has opened.
+    pub(crate) fn link_opened(&mut self, core: &mut ShardCore, reassignment: &mut Reassignment, link: &LinkHandle) {
+        let is_refused = |side: &SideHome| side.assignment.stage == AssignmentStage::Refused;
+        for (slot, role) in self.sides_where(core, |side| is_refused(side) && side.link.app() != link.app()) {
+            core.leave(slot, &role, CALL_LOST);
+            reassignment.assign_or_wait(core, slot, &role);
+        }
+    }
+
+    /// Ends side homes that no rule wants any more.
+    pub(crate) fn tick(&mut self, core: &mut ShardCore, reassignment: &mut Reassignment) {
+        if !self.all.is_empty() {
+            self.end_unwanted_sides(core, reassignment);
+        }
+    }
+
+    /// Ends side homes whose group takes no methods of their hub any more, once their calls have ended.
+    fn end_unwanted_sides(&mut self, core: &mut ShardCore, reassignment: &mut Reassignment) {
+        let rules = core.context.shared.hubs.rules();
+        let are_same = self.rules.as_ref().is_some_and(|known| Arc::ptr_eq(known, &rules));
+        if are_same && !self.are_ending {
+            return;
+        }
+        (self.rules, self.are_ending) = (Some(rules), false);
+        for (slot, role) in self.sides_where(core, |_| true) {
+            let Role::Side(group) = role else { continue };
+            let hub = core.connections.live(slot).and_then(|client| core.hub_of(client));
+            let hub_rules = hub.and_then(|hub| hub.rules());
+            if hub_rules.is_some_and(|rules| rules.message_groups().any(|known| *known == group)) {
+                continue;
+            }
+            match core.side_mut(slot, &group).is_some_and(|side| side.is_idle() || side.assignment.wants_link()) {
+                true => self.end_side(core, reassignment, slot, &group, &CloseReason::ordered(None)),
+                false => self.are_ending = true,
+            }
+        }
+    }
+
+    /// Ends one side home of a client that stays.
+    pub(crate) fn end_side(
+        &mut self,
+        core: &mut ShardCore,
+        reassignment: &mut Reassignment,
+        slot: Slot,
+        group: &str,
+        reason: &CloseReason,
+    ) {
+        let Some(client) = core.connections.live_mut(slot) else { return };
+        let Some(sides) = &mut client.cold.sides else { return };
+        let side = sides.remove(group);
+        if sides.are_none() {
+            client.cold.sides = None;
+            self.forget(slot);
+        }
+        client.refresh_pauses(core.tick);
+        if let Some(side) = side {
+            self.tell_side_of_end(core, reassignment, slot, &side, reason);
+        }
+    }
+
+    /// Ends all side homes of a client that closes.
+    pub(crate) fn end_sides(
+        &mut self,
+        core: &mut ShardCore,
+        reassignment: &mut Reassignment,
+        slot: Slot,
+        sides: &SideHomes,
+        reason: &CloseReason,
+    ) {
+        self.forget(slot);
+        sides.iter().for_each(|side| self.tell_side_of_end(core, reassignment, slot, side, reason));
+    }
+
+    /// Tells the app server of a side home that the connection has ended there.
+    fn tell_side_of_end(
+        &mut self,
+        core: &mut ShardCore,
+        reassignment: &mut Reassignment,
+        slot: Slot,
+        side: &SideHome,
+        reason: &CloseReason,
+    ) {
+        // An app server that has become the home has the connection still.
+        let home_of = |client: &&Client| client.home.app() != side.link.app();
+        let Some(client) = core.connections.get(slot).filter(home_of) else { return };
+        let is_told = side.assignment.is_known_there() && side.link.queue(&reason.notice_for(&side.link, &client.id));
+        let Assignment { stage, was_at, let_go, .. } = side.assignment;
+        let was_open = stage == AssignmentStage::Open || was_at.is_some();
+        if was_open && let_go != Some(LetGo::Ended) {
+            let group = core.context.shared.hubs.groups().find(&side.group);
+            reassignment.ended(client, (&side.link, group, let_go), reason, is_told, core.tick);
+        }
+    }
+
+    /// Asks an app server that shuts down to hand the connections over whose side home it is.
+    pub(crate) fn app_stopping(&mut self, core: &mut ShardCore, hub: HubIndex, app: AppServerId) {
+        let is_there = |side: &SideHome| side.link.hub() == hub && side.link.app() == app;
+        for (slot, role) in self.sides_where(core, |side| is_there(side) && side.assignment.is_known_there()) {
+            core.ask_for(slot, &role);
+        }
+    }
+
+    /// Learns that the app server of a side home has refused the connection: its calls are errors.
+    pub(crate) fn side_refused(&mut self, core: &mut ShardCore, slot: Slot, group: &Arc<str>, error: &str) {
+        let Some(client) = core.connections.live_mut(slot) else { return };
+        let connection = short(&client.id).to_owned();
+        if core.context.may_log() {
+            warn!(connection, group = &**group, error, "an app server has refused a connection that calls its methods");
+        }
+        let role = Role::Side(group.clone());
+        core.leave(slot, &role, &refused(group));
+        core.change_assignment(slot, &role, |side, _| side.stage = AssignmentStage::Refused);
+    }
+}
+
+impl SidedClients {
+    fn forget(&mut self, slot: Slot) {
+        self.all.swap_remove(&slot);
+    }
+
+    /// Takes note of a call that goes to a side home; `false` if the client has too many open uploads there.
+    pub(crate) fn begin_side_call(
+        &mut self,
+        core: &mut ShardCore,
+        slot: Slot,
+        group: &str,
+        call: &CallScan<'_>,
+    ) -> bool {
+        let calls_max = core.context.shared.settings.rehoming.pending_calls_max;
+        let Some(client) = core.connections.live_mut(slot) else { return true };
+        let Some(side) = client.cold.sides.as_mut().and_then(|sides| sides.of_group(group)) else { return true };
+        let has_room = side.begin(call);
+        if client.has_too_many_calls(calls_max) {
+            client.pause(PauseReason::PendingCalls);
+        }
+        has_room
+    }
+
+    /// Ends the side home that a client has in the group that its home moves to; `false` while its calls run.
+    pub(crate) fn leave_side_of(
+        &mut self,
+        core: &mut ShardCore,
+        reassignment: &mut Reassignment,
+        slot: Slot,
+        group: &str,
+    ) -> bool {
+        let is_idle = core.side_mut(slot, group).map(|side| side.is_idle());
+        if is_idle == Some(true) {
+            self.end_side(core, reassignment, slot, group, &CloseReason::ordered(None));
+        }
+        is_idle != Some(false)
+    }
+}
+
+fn refused(group: &str) -> String {
+    format!("The app server of the group '{group}' has refused this connection: the method was not called.")
+}
+
+fn given_up(group: &str) -> String {
+    format!("No app server of the group '{group}' could be reached in time: the method was not called.")
+}

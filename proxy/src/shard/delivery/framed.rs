@@ -1,0 +1,74 @@
+//! Transport frames around downward messages: made once per message, shared by all receivers.
+
+use bytes::{Bytes, BytesMut};
+use trunkline_protocol::hub::{HubMessage, HubProtocol, next_frame};
+use trunkline_protocol::service::{Payloads, RawKind};
+
+use crate::shard::content::Content;
+use crate::transport::websocket::{self, Opcode};
+
+/// One message in the transport frame of each protocol: JSON and raw text, MessagePack and raw bytes, Blazor's own.
+#[derive(Debug, Clone)]
+pub(crate) struct Framed {
+    text: Option<Bytes>,
+    binary: Option<Bytes>,
+    blazor: Option<Bytes>,
+}
+
+impl Framed {
+    /// Frames each payload once.
+    #[must_use]
+    pub(crate) fn new(payloads: &Payloads) -> Self {
+        let frame = |protocol, kind| {
+            let payload = payloads.get(protocol).or_else(|| payloads.get_raw(kind));
+            payload.map(|payload| frame_for(protocol, payload))
+        };
+        let blazor = payloads.get(HubProtocol::BlazorPack).map(|payload| frame_for(HubProtocol::BlazorPack, payload));
+        let (text, binary) =
+            (frame(HubProtocol::Json, RawKind::Text), frame(HubProtocol::MessagePack, RawKind::Binary));
+        Self { text, binary, blazor }
+    }
+
+    /// Frame for clients whose transport carries this content; `None` leaves them out.
+    #[must_use]
+    pub(crate) fn get(&self, content: Content) -> Option<&Bytes> {
+        match content {
+            Content::Hub(HubProtocol::Json) => self.text.as_ref(),
+            Content::Hub(HubProtocol::MessagePack) => self.binary.as_ref(),
+            Content::Hub(HubProtocol::BlazorPack) => self.blazor.as_ref(),
+            Content::Raw => self.text.as_ref().or(self.binary.as_ref()),
+        }
+    }
+}
+
+/// Transport frame around encoded hub messages of this protocol.
+#[must_use]
+pub(crate) fn frame_for(protocol: HubProtocol, payload: &[u8]) -> Bytes {
+    websocket::frame(if protocol.is_binary() { Opcode::Binary } else { Opcode::Text }, payload)
+}
+
+/// Transport frame around one hub message, encoded for this protocol.
+#[must_use]
+pub(crate) fn message_frame(protocol: HubProtocol, message: &HubMessage) -> Bytes {
+    let mut encoded = BytesMut::new();
+    protocol.encode(message, &mut encoded);
+    frame_for(protocol, &encoded)
+}
+
+/// Transport frame around a message of a raw endpoint.
+#[must_use]
+pub(crate) fn raw_frame(kind: RawKind, payload: &[u8]) -> Bytes {
+    let opcode = match kind {
+        RawKind::Text => Opcode::Text,
+        RawKind::Binary => Opcode::Binary,
+    };
+    websocket::frame(opcode, payload)
+}
+
+/// Whether these bytes are a close message that has the client come back: so an app server ends its clients when it
+/// stops.
+pub(crate) fn is_goodbye(protocol: HubProtocol, payload: &[u8]) -> bool {
+    let Ok(Some(frame)) = next_frame(protocol, payload, payload.len()) else { return false };
+    let message = protocol.decode(&Bytes::copy_from_slice(payload.get(frame.body).unwrap_or_default()));
+    matches!(message, Ok(Some(HubMessage::Close(close))) if close.allow_reconnect)
+}

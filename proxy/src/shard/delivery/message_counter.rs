@@ -1,0 +1,74 @@
+//! Number of the messages in a frame, as far as stateful reconnect counts them.
+
+use bytes::Bytes;
+use trunkline_protocol::hub::{HubProtocol, next_frame};
+
+use crate::shard::content::Content;
+use crate::transport::websocket::{Unframed, unframe_whole};
+
+/// Counter of messages. A send to many is counted once, however many clients get its frame.
+#[derive(Debug, Default)]
+pub(crate) struct MessageCounter {
+    /// The frame that was counted last, held so that no other one can have its place in memory.
+    last: Option<(Bytes, u32)>,
+}
+
+impl MessageCounter {
+    /// Number of counted messages in a transport frame.
+    pub(crate) fn count(&mut self, content: Content, frame: &Bytes) -> u32 {
+        let Content::Hub(protocol) = content else { return 0 };
+        if let Some((last, count)) = &self.last
+            && last.as_ptr() == frame.as_ptr()
+            && last.len() == frame.len()
+        {
+            return *count;
+        }
+        let count = count(protocol, frame);
+        self.last = Some((frame.clone(), count));
+        count
+    }
+
+    /// Lets go of the frame that was counted last.
+    pub(crate) fn forget(&mut self) {
+        self.last = None;
+    }
+}
+
+fn count(protocol: HubProtocol, frame: &Bytes) -> u32 {
+    let Some(Unframed::Payload(payload)) = unframe_whole(frame) else { return 0 };
+    let (mut rest, mut count) = (&*payload, 0);
+    while let Ok(Some(message)) = next_frame(protocol, rest, usize::MAX) {
+        let body = rest.get(message.body).unwrap_or_default();
+        count += u32::from(protocol.scan(body).is_ok_and(|scan| scan.kind.is_sequenced()));
+        rest = rest.get(message.length..).unwrap_or_default();
+    }
+    count
+}
+
+#[cfg(test)]
+mod tests {
+    use trunkline_protocol::hub::HubMessage;
+
+    use super::*;
+    use crate::shard::delivery::framed::{frame_for, message_frame};
+    use crate::transport::websocket;
+
+    #[test]
+    fn calls_and_what_belongs_to_them_count_and_nothing_else_does() {
+        let mut counter = MessageCounter::default();
+        let json = Content::Hub(HubProtocol::Json);
+        let two = frame_for(
+            HubProtocol::Json,
+            b"{\"type\":1,\"target\":\"a\"}\x1e{\"type\":6}\x1e{\"type\":3,\"invocationId\":\"1\"}\x1e",
+        );
+        assert_eq!([counter.count(json, &two), counter.count(json, &two.clone())], [2, 2]);
+        for message in [HubMessage::Ping, HubMessage::Ack { sequence_id: 7 }, HubMessage::Sequence { sequence_id: 7 }] {
+            for protocol in [HubProtocol::Json, HubProtocol::MessagePack] {
+                assert_eq!(counter.count(Content::Hub(protocol), &message_frame(protocol, &message)), 0);
+            }
+        }
+        assert_eq!(counter.count(json, &websocket::ping()), 0);
+        assert_eq!(counter.count(json, &frame_for(HubProtocol::Json, b"{}\x1e")), 0, "the answer to a handshake");
+        assert_eq!(counter.count(Content::Raw, &two), 0);
+    }
+}

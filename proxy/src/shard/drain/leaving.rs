@@ -1,0 +1,160 @@
+//! Clients that are told to leave: each between two of its calls, within a bound.
+//!
+//! ```text
+//!  its turn ──► one of its calls ends, or it makes none for a second ─────► told
+//!      │ its next call ran by the next look, 100 ms later                     ▲
+//!      ├─ half of the wait is over: told right behind the last answer ───────┤
+//!      └─ the wait is over: told amid its calls ─────────────────────────────┘
+//! ```
+//!
+//! A call that crosses the goodbye on its way is not begun, and its client learns that with the end of its connection.
+//! Most who call again and again pause after an answer: then there is the most time for the goodbye to arrive. Behind
+//! the answer itself, which its next call may follow at once, a client is told only if it never pauses.
+//!
+//! A call is what its client waits for: an invocation with an id, a stream, one of them with uploads. It is known of
+//! each hub and by each transport but those of a node inside an app and of raw endpoints and Blazor circuits, where
+//! calls are not noted. Client results count where app servers dial in; those of our SDK are asked within calls, or
+//! fail as when a client leaves.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::metrics::MoveCause;
+use crate::shard::assignments::Assignments;
+use crate::shard::close_reason::CloseReason;
+use crate::shard::connection::LeaveStage;
+use crate::shard::content::Content;
+use crate::shard::shard_core::ShardCore;
+use crate::shard::slot::{Serial, Slot};
+
+/// Longest wait for the calls of a client: what most take, and far less than a drain. A stream may never end.
+pub(crate) const LEAVE_WAIT: Duration = Duration::from_secs(5);
+
+/// Interval at which clients with running calls are looked at again.
+pub(crate) const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Part of the wait after which a client is told that has not called since its turn came.
+const QUIET_PART: u32 = 5;
+
+/// Clients whose turn to leave has come, and that wait for a good moment.
+#[derive(Debug, Default)]
+pub(crate) struct LeavingClients {
+    waiting: Vec<LeavingClient>,
+    /// The driver looks at them.
+    is_watched: bool,
+}
+
+#[derive(Debug)]
+struct LeavingClient {
+    slot: Slot,
+    serial: Serial,
+    cause: MoveCause,
+    /// From then on it is told even if it has not called.
+    quiet_at: Instant,
+    /// From then on it is told behind an answer.
+    hurries_at: Instant,
+    /// Then it is told whatever runs.
+    until: Instant,
+}
+
+impl LeavingClients {
+    /// Whether no client waits for its moment.
+    #[must_use]
+    pub(crate) fn are_none(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// Number of those who wait for this cause.
+    #[must_use]
+    pub(crate) fn count_of(&self, cause: MoveCause) -> usize {
+        self.waiting.iter().filter(|client| client.cause == cause).count()
+    }
+
+    /// Whether the driver has to begin to look at them.
+    pub(crate) fn take_start(&mut self) -> bool {
+        !self.waiting.is_empty() && !std::mem::replace(&mut self.is_watched, true)
+    }
+}
+
+/// Wait for the calls of a client that fits a drain of this time.
+#[must_use]
+pub(crate) fn wait_within(spread: Duration) -> Duration {
+    LEAVE_WAIT.min(spread / 4)
+}
+
+impl LeavingClients {
+    /// Tells a client to leave at a moment between its calls; after this wait in any case.
+    pub(crate) fn leave(
+        &mut self,
+        core: &mut ShardCore,
+        assignments: &mut Assignments,
+        slot: Slot,
+        cause: MoveCause,
+        (now, wait): (Instant, Duration),
+    ) {
+        let Some(client) = core.connections.live(slot) else { return };
+        if client.cold.leave != LeaveStage::Stays {
+            return;
+        }
+        if wait.is_zero() || matches!(client.content, Content::Raw) {
+            return assignments.close(core, slot, &CloseReason::of_move(cause));
+        }
+        let (serial, quiet_at, hurries_at, until) =
+            (client.serial, now + wait / QUIET_PART, now + wait / 2, now + wait);
+        self.waiting.push(LeavingClient { slot, serial, cause, quiet_at, hurries_at, until });
+        let stage = if core.is_busy(client) { LeaveStage::Calls } else { LeaveStage::Waits };
+        if let Some(client) = core.connections.live_mut(slot) {
+            client.cold.leave = stage;
+        }
+    }
+
+    /// Tells a client to leave whose event stream another node carries that stops.
+    pub(crate) fn leave_carried(
+        &mut self,
+        core: &mut ShardCore,
+        assignments: &mut Assignments,
+        id: &str,
+        now: Instant,
+    ) {
+        let Some(at) = core.context.shared.routes.find(id).filter(|at| at.shard == core.context.index) else { return };
+        if core.connections.live(at.slot).is_some_and(|client| *client.id == *id) {
+            self.leave(core, assignments, at.slot, MoveCause::Drain, (now, LEAVE_WAIT));
+            assignments.finish_batch(core);
+        }
+    }
+
+    /// Tells those to leave whose moment has come, or who have waited for too long. Returns whether others are left.
+    pub(crate) fn look_at_leaving(
+        &mut self,
+        core: &mut ShardCore,
+        assignments: &mut Assignments,
+        now: Instant,
+    ) -> bool {
+        for at in std::mem::take(&mut self.waiting) {
+            if core.connections.get_current(at.slot, at.serial).is_none() {
+                continue;
+            }
+            let Some(client) = core.connections.live(at.slot) else { continue };
+            let (is_busy, stage) = (core.is_busy(client), client.cold.leave);
+            if now >= at.until || !is_busy && (stage != LeaveStage::Waits || now >= at.quiet_at) {
+                assignments.close(core, at.slot, &CloseReason::of_move(at.cause));
+                continue;
+            }
+            if let Some(client) = core.connections.live_mut(at.slot) {
+                client.cold.leave = match now >= at.hurries_at {
+                    true => LeaveStage::BehindAnswer(at.cause),
+                    false if is_busy => LeaveStage::Calls,
+                    false => stage,
+                };
+            }
+            self.waiting.push(at);
+        }
+        assignments.finish_batch(core);
+        self.is_watched = !self.are_none();
+        self.is_watched
+    }
+}
+
+#[cfg(test)]
+mod tests;

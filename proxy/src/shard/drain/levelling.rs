@@ -1,0 +1,260 @@
+//! Levelling: some clients of an app server go to another one, which has come and has fewer than its share.
+//!
+//! ```text
+//!  order ─► search for idle clients, from a random slot on ─► one by one, over most of a second:
+//!     ours        not read ─► asked for, if nothing of it runs there ─► handed over ─► opened at the newcomer
+//!                                └─ something does: read on, and it stays
+//!     by dial-in             ─► closed there (Migrate-To) ─► opened at the newcomer (Migrate-From)
+//! ```
+//!
+//! A client is idle that waits for no answer and is not on its way anywhere. By dial-in nobody says whether a message
+//! without an answer is still being worked on, so only who has been silent for a moment goes.
+
+use std::collections::HashMap;
+use std::mem;
+use std::sync::Arc;
+use std::time::Duration;
+
+use trunkline_protocol::id::random_bytes;
+use trunkline_protocol::manifest::{IF_IDLE_HEADER, MIGRATE_TO_HEADER};
+use trunkline_protocol::service::{CloseConnection, FlowOperation, ServiceMessage};
+
+use crate::shard::assignments::Assignments;
+use crate::shard::connection::{Assignment, Client, Role, moved_to};
+use crate::shard::drain::drain_schedule::{DrainSchedule, chance};
+use crate::shard::drain::reroute::Rerouting;
+use crate::shard::shard_core::ShardCore;
+use crate::shard::slot::{Serial, Slot};
+use crate::upstream::{AppServerId, HomeLink, HubIndex, Pool};
+
+/// Slots that one step of a search visits: some tens of microseconds.
+const STEP: usize = 1024;
+
+/// Ticks for which nothing has come from a client of dial-in that goes.
+const SILENT_TICKS: u32 = 2;
+
+/// Order to give clients of one app server to another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct LevelOrder {
+    pub hub: HubIndex,
+    pub from: AppServerId,
+    pub to: AppServerId,
+    pub clients: usize,
+}
+
+/// Clients of an app server at a hub of one shard.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct LevelCount {
+    pub present: u64,
+    /// Present clients that were asked for, and are about to go.
+    pub going: u64,
+    /// Clients of other app servers that are about to come.
+    pub coming: u64,
+}
+
+/// Client connections of one shard that go to app servers which have come.
+#[derive(Debug, Default)]
+pub(crate) struct Levelling {
+    /// Orders for each of which the driver has to start a task.
+    orders: Vec<LevelOrder>,
+    /// Clients whose app servers were asked for them.
+    asked: HashMap<Slot, AskedClient>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct AskedClient {
+    serial: Serial,
+    order: LevelOrder,
+}
+
+impl Levelling {
+    pub(crate) fn take_orders(&mut self) -> Vec<LevelOrder> {
+        mem::take(&mut self.orders)
+    }
+}
+
+/// Search for the clients of an order, in short steps.
+#[derive(Debug)]
+pub(crate) struct LevelSearch {
+    order: LevelOrder,
+    /// Random number that makes the slot at which it begins, so that not the same clients go with each release.
+    start: usize,
+    visited: usize,
+    found: Vec<(Slot, Serial)>,
+}
+
+impl LevelSearch {
+    pub(crate) fn new(order: LevelOrder) -> Self {
+        let start = usize::from_ne_bytes(random_bytes()) / 2;
+        Self { order, start, visited: 0, found: Vec::new() }
+    }
+
+    /// Takes a step; `true` when it was the last one.
+    pub(crate) fn step(&mut self, core: &ShardCore) -> bool {
+        let slots = core.connections.slot_count();
+        if slots == 0 {
+            return true;
+        }
+        let at = self.start.wrapping_add(self.visited) % slots;
+        let end = at.saturating_add(STEP.min(slots.saturating_sub(self.visited))).min(slots);
+        for (slot, client) in core.connections.range(at..end) {
+            if self.found.len() < self.order.clients && may_be_levelled(core, client, &self.order) {
+                self.found.push((slot, client.serial));
+            }
+        }
+        self.visited += end - at;
+        self.found.len() >= self.order.clients || self.visited >= slots
+    }
+
+    /// Clients that were found.
+    pub(crate) fn found(self) -> Vec<(Slot, Serial)> {
+        self.found
+    }
+}
+
+impl Levelling {
+    /// Has the driver give clients of one app server to another one.
+    pub(crate) fn begin(&mut self, order: LevelOrder) {
+        self.orders.push(order);
+    }
+
+    /// Numbers of the clients of app servers at hubs.
+    #[must_use]
+    pub(crate) fn level_counts(&self, core: &ShardCore) -> HashMap<(HubIndex, AppServerId), LevelCount> {
+        let mut counts: HashMap<_, LevelCount> = HashMap::new();
+        for (kind, clients) in core.connections.census().iter() {
+            counts.entry((kind.hub, kind.app)).or_default().present += clients;
+        }
+        for AskedClient { order, .. } in self.asked.values() {
+            counts.entry((order.hub, order.from)).or_default().going += 1;
+            counts.entry((order.hub, order.to)).or_default().coming += 1;
+        }
+        counts
+    }
+
+    /// Reassigns the clients of an order that are due.
+    pub(crate) fn level_due(
+        &mut self,
+        core: &mut ShardCore,
+        assignments: &mut Assignments,
+        order: &LevelOrder,
+        schedule: &mut DrainSchedule<(Slot, Serial)>,
+        now: Duration,
+    ) {
+        while let Some((slot, serial)) = schedule.next(now, chance) {
+            let client = core.connections.live(slot).filter(|client| client.serial == serial);
+            if client.is_some_and(|client| may_be_levelled(core, client, order)) {
+                self.level(core, assignments, slot, order);
+            }
+        }
+        assignments.finish_batch(core);
+    }
+
+    /// Gives a client the newcomer, or asks its app server to hand it over.
+    fn level(&mut self, core: &mut ShardCore, assignments: &mut Assignments, slot: Slot, order: &LevelOrder) {
+        let Some(to) = newcomer(core, slot, order).and_then(|pool| pool.choose_home()) else { return };
+        let Some(client) = core.connections.live(slot) else { return };
+        if client.home.by_dial_in().is_none() {
+            let (asked, request) = (AskedClient { serial: client.serial, order: *order }, ask_if_idle(&client.id));
+            core.ask_to_hand_over(slot, &Role::Home, &request);
+            self.asked.insert(slot, asked);
+        } else if !core.context.shared.client_results.is_waiting_for(&client.id) {
+            let instance = core.context.shared.hubs.instance(to.app());
+            client.home.send(&moved_to(&client.id, &instance));
+            assignments.reassign_to(core, slot, &to);
+            core.context.counters.app_rebalanced.increment();
+        }
+    }
+
+    /// Takes the link of a newcomer for a client that is handed over for it.
+    pub(crate) fn take_level_target(&mut self, core: &mut ShardCore, slot: Slot) -> Option<HomeLink> {
+        let asked = self.asked.remove(&slot)?;
+        core.connections.get_current(slot, asked.serial)?;
+        core.refresh_group(slot);
+        let home = newcomer(core, slot, &asked.order)?.choose_home()?;
+        core.context.counters.app_rebalanced.increment();
+        Some(home)
+    }
+
+    /// Reads a client on that its app server does not hand over, because something of it runs there. `false` if it is
+    /// to leave for another reason.
+    pub(crate) fn stay_unlevelled(
+        &mut self,
+        core: &mut ShardCore,
+        assignments: &mut Assignments,
+        rerouting: &mut Rerouting,
+        slot: Slot,
+    ) -> bool {
+        let now = core.tick;
+        let Some(asked) = self.asked.remove(&slot) else { return false };
+        let Some(client) = core.connections.live_mut(slot).filter(|client| client.serial == asked.serial) else {
+            return false;
+        };
+        client.change_assignment(&Role::Home, now, Assignment::stay);
+        let (hub, app) = (client.home.hub(), client.home.app());
+        let hubs = &core.context.shared.hubs;
+        let pool = hubs.all().get(hub.get()).and_then(|hub| hub.pool_of(app));
+        // Its app server has begun to stop meanwhile, or a route leads elsewhere: then it leaves, whatever runs.
+        if pool.is_some_and(|pool| pool.is_draining()) {
+            core.ask_for(slot, &Role::Home);
+        } else if hubs.has_routes() || hubs.groups().are_any() {
+            rerouting.reroute_one(core, assignments, slot);
+        }
+        true
+    }
+
+    /// Forgets clients that have left, or have lost the app server that was asked for them.
+    pub(crate) fn forget_gone(&mut self, core: &mut ShardCore) {
+        let connections = &mut core.connections;
+        self.asked.retain(|&slot, asked| {
+            let client = connections.get_current(slot, asked.serial);
+            client.is_some_and(|client| client.cold.assignment.is_leaving && client.home.app() == asked.order.from)
+        });
+    }
+
+    /// Reads a client on that is about to be handed over, because something of it is waited for.
+    pub(crate) fn read_on(
+        &mut self,
+        core: &mut ShardCore,
+        assignments: &mut Assignments,
+        rerouting: &mut Rerouting,
+        slot: Slot,
+    ) {
+        if !self.stay_unlevelled(core, assignments, rerouting, slot) {
+            core.control(slot, &Role::Home, FlowOperation::ReadOn);
+        }
+    }
+}
+
+/// Request to an app server to hand a connection over, if nothing of it runs.
+fn ask_if_idle(id: &str) -> ServiceMessage {
+    let headers = [(MIGRATE_TO_HEADER, ""), (IF_IDLE_HEADER, "1")];
+    let headers = headers.map(|(name, value)| (name.into(), vec![value.into()])).into();
+    ServiceMessage::CloseConnection(CloseConnection { connection_id: id.into(), error: None, headers })
+}
+
+/// Whether a client may go to the app server of an order now, without anybody's notice.
+fn may_be_levelled(core: &ShardCore, client: &Client, order: &LevelOrder) -> bool {
+    let (home, cold) = (&client.home, &client.cold);
+    let is_there = home.app() == order.from && home.hub() == order.hub && client.is_open();
+    let is_at_rest = || {
+        let stays = cold.is_bound || cold.assignment.is_leaving || cold.moving_to.is_some();
+        !stays && client.pause_reasons().are_none() && cold.assignment.calls.are_none()
+    };
+    let is_here = || !client.is_in_transit() && !client.is_away();
+    let can_go = || match home.by_dial_in() {
+        Some(_) => client.can_move() && core.tick.saturating_sub(client.last_heard) >= SILENT_TICKS,
+        None => client.can_be_handed_over() && home.knows_idle_handovers(),
+    };
+    is_there && is_at_rest() && is_here() && can_go()
+}
+
+/// The newcomer of an order, while it takes clients of this one's group.
+fn newcomer(core: &ShardCore, slot: Slot, order: &LevelOrder) -> Option<Arc<Pool>> {
+    let client = core.connections.get(slot)?;
+    let pool = core.context.shared.hubs.all().get(order.hub.get())?.pool_of(order.to)?;
+    (**pool.app().group.name() == *client.cold.group_name()).then_some(pool)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,146 @@
+//! Sheds: a shard sends some of its clients elsewhere, because its node has more than others.
+//!
+//! ```text
+//!  slots  ├──────────────────────────────────────┤
+//!             ▲ cursor ──► steps of 1024 slots, once around at most
+//! ```
+//!
+//! Clients that can move unnoticed come first. The next search goes on behind the last one, so a load balancer that
+//! sends a client back does not have it cut each second.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::metrics::MoveCause;
+use crate::shard::assignments::Assignments;
+use crate::shard::connection::{Client, Connections, LeaveStage};
+use crate::shard::drain::drain_schedule::{DrainSchedule, chance};
+use crate::shard::drain::leaving::{LEAVE_WAIT, LeavingClients};
+use crate::shard::moving::Moves;
+use crate::shard::shard_core::ShardCore;
+use crate::shard::slot::{Serial, Slot};
+
+/// Time over which one shed is spread: it is over when the next numbers of clients are read, a second later.
+pub(crate) const SHED_SPREAD: Duration = Duration::from_millis(700);
+
+/// Slots that one step visits: some tens of microseconds.
+const STEP: usize = 1024;
+
+/// Search for clients to send elsewhere, in short steps.
+#[derive(Debug)]
+pub(crate) struct ShedSearch {
+    wanted: usize,
+    /// Slot of the next step.
+    at: usize,
+    /// Slots that were visited.
+    visited: usize,
+    /// Clients that move unnoticed.
+    stateful: Vec<(Slot, Serial)>,
+    /// Clients that are told to connect again, should the others not be enough.
+    plain: Vec<(Slot, Serial)>,
+}
+
+impl ShedSearch {
+    /// Searches for some clients from this slot on.
+    pub(crate) fn new(wanted: usize, from: usize) -> Self {
+        Self { wanted, at: from, visited: 0, stateful: Vec::new(), plain: Vec::new() }
+    }
+
+    /// Takes a step; `true` when it was the last one.
+    fn step(&mut self, connections: &Connections) -> bool {
+        let slots = connections.slot_count();
+        if self.at >= slots {
+            self.at = 0;
+        }
+        let end = self.at.saturating_add(STEP.min(slots.saturating_sub(self.visited))).min(slots);
+        let mut next = end;
+        for (slot, client) in connections.range(self.at..end) {
+            let is_leaving = client.cold.leave != LeaveStage::Stays;
+            if client.is_closing() || !client.is_open() || client.is_away() || is_leaving {
+                continue;
+            }
+            if moves_unnoticed(client) {
+                self.stateful.push((slot, client.serial));
+            } else if self.plain.len() < self.wanted {
+                self.plain.push((slot, client.serial));
+            }
+            if self.stateful.len() >= self.wanted {
+                next = slot as usize + 1;
+                break;
+            }
+        }
+        self.visited += end - self.at;
+        self.at = next;
+        self.stateful.len() >= self.wanted || self.visited >= slots
+    }
+
+    /// Clients that were found, those first that move unnoticed.
+    pub(crate) fn chosen(self) -> Vec<(Slot, Serial)> {
+        self.stateful.into_iter().chain(self.plain).take(self.wanted).collect()
+    }
+
+    /// Slot at which the next search begins: behind the last client that was chosen.
+    fn next_from(&self) -> usize {
+        let missing = self.wanted.saturating_sub(self.stateful.len());
+        let last_plain =
+            missing.checked_sub(1).and_then(|last| self.plain.get(last.min(self.plain.len().saturating_sub(1))));
+        last_plain.map_or(self.at, |(slot, _)| *slot as usize + 1)
+    }
+}
+
+/// Whether a client can come back at another node without anybody's notice.
+fn moves_unnoticed(client: &Client) -> bool {
+    client.cold.resumption.is_some() && client.moves_unnoticed()
+}
+
+/// Shed of one shard for a rebalance.
+#[derive(Debug, Default)]
+pub(crate) struct Shed {
+    /// Number of clients that the driver has to send elsewhere.
+    pub(crate) due: usize,
+    /// Slot at which the search for clients of the next shed begins, so that no client is chosen again and again.
+    pub(crate) from: usize,
+}
+
+impl Shed {
+    /// Has the driver send some clients elsewhere; returns how many. Those of earlier sheds whose calls still run are
+    /// some of them: until they leave their node has as many clients as before, and would shed too many.
+    pub(crate) fn begin_shed(&mut self, leaving: &mut LeavingClients, clients: usize) -> usize {
+        let others = clients.saturating_sub(leaving.count_of(MoveCause::Rebalance));
+        self.due = self.due.saturating_add(others);
+        others
+    }
+
+    /// Takes a step of the search for clients to send elsewhere; `true` when it was the last one.
+    pub(crate) fn search_for_shed(&mut self, core: &mut ShardCore, search: &mut ShedSearch) -> bool {
+        let is_done = search.step(&core.connections);
+        if is_done {
+            self.from = search.next_from();
+        }
+        is_done
+    }
+
+    /// Sends the clients elsewhere that are due in a shed. Those that can't move are told to connect again, between
+    /// their calls.
+    pub(crate) fn shed_due(
+        &mut self,
+        core: &mut ShardCore,
+        assignments: &mut Assignments,
+        moves: &mut Moves,
+        leaving: &mut LeavingClients,
+        schedule: &mut DrainSchedule<(Slot, Serial)>,
+        now: Duration,
+    ) {
+        while let Some((slot, serial)) = schedule.next(now, chance) {
+            let is_there = core.connections.get_current(slot, serial).is_some_and(|client| !client.is_closing());
+            if is_there && !moves.send_elsewhere(core, slot, MoveCause::Rebalance) {
+                leaving.leave(core, assignments, slot, MoveCause::Rebalance, (Instant::now(), LEAVE_WAIT));
+            }
+        }
+        assignments.finish_batch(core);
+    }
+}
+
+#[cfg(test)]
+mod tests;

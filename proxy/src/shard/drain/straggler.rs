@@ -1,0 +1,69 @@
+//! Stragglers: clients that have not left when the time of a drain is over. For the log, so bounded.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use crate::shard::shard_core::ShardCore;
+use crate::shard::shared::history::short;
+
+/// Maximum number of ids that are named.
+const IDS_MAX: usize = 10;
+
+/// Maximum number of kinds, by hub and transport, that are named.
+const KINDS_MAX: usize = 20;
+
+/// Clients of a node that have not left.
+#[derive(Debug, Default)]
+pub(crate) struct Stragglers {
+    by_kind: BTreeMap<(String, &'static str), usize>,
+    /// Beginnings of some of their ids.
+    ids: Vec<String>,
+}
+
+impl Stragglers {
+    /// Clients that are here still, closed ones whose socket has not ended among them.
+    pub(crate) fn of(core: &ShardCore) -> Self {
+        let (mut stragglers, hubs) = (Stragglers::default(), core.context.shared.hubs.all());
+        for (_, client) in core.connections.range(0..core.connections.slot_count()) {
+            let hub = hubs.get(client.home.hub().get()).map(|hub| hub.name().to_owned()).unwrap_or_default();
+            *stragglers.by_kind.entry((hub, client.transport.name())).or_default() += 1;
+            if stragglers.ids.len() < IDS_MAX {
+                stragglers.ids.push(short(&client.id).to_owned());
+            }
+        }
+        stragglers
+    }
+
+    /// Adds those of another shard.
+    pub(crate) fn merge(&mut self, other: Self) {
+        for (kind, count) in other.by_kind {
+            *self.by_kind.entry(kind).or_default() += count;
+        }
+        self.ids.extend(other.ids);
+        self.ids.truncate(IDS_MAX);
+    }
+
+    /// Numbers by hub and transport, in words.
+    #[must_use]
+    pub(crate) fn kinds(&self) -> String {
+        let mut text = String::new();
+        for ((hub, transport), count) in self.by_kind.iter().take(KINDS_MAX) {
+            let comma = if text.is_empty() { "" } else { ", " };
+            // Writing to a string does not fail.
+            let _ = write!(text, "{comma}{hub}: {count} {transport}");
+        }
+        if self.by_kind.len() > KINDS_MAX {
+            text.push_str(", …");
+        }
+        text
+    }
+
+    /// Some of their ids, as the observer shows them.
+    #[must_use]
+    pub(crate) fn ids(&self) -> String {
+        self.ids.join(" ")
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,256 @@
+//! Keep-alives and time-outs of client connections: a coarse wheel of one-second buckets.
+//!
+//! Nothing is re-armed when something is sent: a client is checked when it was last due, and put where it is
+//! due next. So an idle client costs one check per keep-alive interval, and a busy one no more.
+
+use std::mem;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use trunkline_protocol::cause::Cause;
+use trunkline_protocol::fleet::Absence;
+use trunkline_protocol::hub::HubMessage;
+use trunkline_protocol::manifest::HubManifest;
+
+use crate::shard::connection::{Client, Connections, Status};
+use crate::shard::content::Content;
+use crate::shard::delivery::framed::message_frame;
+use crate::shard::slot::{Serial, Slot};
+use crate::transport::websocket;
+use crate::upstream::Hub;
+
+/// Buckets of the wheel; a client that is due later is checked in between, and put back.
+const BUCKETS: u32 = 64;
+
+/// Wheel of the clients to be checked, by tick.
+#[derive(Debug)]
+pub(crate) struct KeepAlive(Vec<Vec<(Slot, Serial)>>);
+
+/// Action that the silence of a client calls for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Overdue {
+    /// It was sent nothing for the interval: send a keep-alive.
+    KeepAlive,
+    /// It was silent for too long: close it.
+    TimedOut,
+    /// The app server never answered its hub handshake: close it.
+    NotOpened,
+    /// It does not answer our close: cut its socket.
+    Cut,
+    /// Its socket has ended for this cause, and it has not come back: close it.
+    Lost(Cause),
+}
+
+/// Result of the check of one client.
+#[derive(Debug, PartialEq, Eq)]
+enum Due {
+    /// Nothing before this tick.
+    Wait(u32),
+    Now(Overdue),
+}
+
+impl Default for KeepAlive {
+    fn default() -> Self {
+        Self(vec![Vec::new(); BUCKETS as usize])
+    }
+}
+
+impl KeepAlive {
+    /// Has a client checked at tick `due`, or before.
+    pub(crate) fn schedule(&mut self, slot: Slot, serial: Serial, now: u32, due: u32) {
+        let at = due.clamp(now + 1, now + BUCKETS - 1) % BUCKETS;
+        if let Some(bucket) = self.0.get_mut(at as usize) {
+            bucket.push((slot, serial));
+        }
+    }
+
+    /// Checks the clients that are due at this tick, schedules them again, and returns the actions that they call for.
+    pub(crate) fn check(&mut self, connections: &mut Connections, hubs: &[Arc<Hub>], now: u32) -> Vec<(Slot, Overdue)> {
+        let mut overdue = Vec::new();
+        for (slot, serial) in self.take(now) {
+            let Some(client) = connections.get_current(slot, serial) else { continue };
+            let Some(hub) = hubs.get(client.home.hub().get()) else { continue };
+            let next = match due(client, &hub.settings(), now) {
+                Due::Wait(next) => next,
+                Due::Now(action) => {
+                    overdue.push((slot, action));
+                    if action == Overdue::Cut { now + BUCKETS } else { now + 1 }
+                }
+            };
+            self.schedule(slot, serial, now, next);
+        }
+        overdue
+    }
+
+    fn take(&mut self, now: u32) -> Vec<(Slot, Serial)> {
+        self.0.get_mut((now % BUCKETS) as usize).map(mem::take).unwrap_or_default()
+    }
+}
+
+/// Frame that shows a silent client that the proxy lives, and asks the transport of a raw one for an answer.
+pub(crate) fn keep_alive_frame(content: Content) -> Bytes {
+    match content {
+        Content::Hub(protocol) => message_frame(protocol, &HubMessage::Ping),
+        Content::Raw => websocket::ping(),
+    }
+}
+
+/// Next action for a client, by its status and its silence.
+fn due(client: &Client, settings: &HubManifest, now: u32) -> Due {
+    let passed = |since: u32, after: u32| now.saturating_sub(since) >= after;
+    let (keep_alive, timeout) = (ticks(settings.keep_alive_interval_ms), ticks(settings.client_timeout_ms));
+    match client.status {
+        Status::Closing { until } if now >= until => Due::Now(Overdue::Cut),
+        Status::Closing { until } => Due::Wait(until),
+        // It has no app server that could answer it.
+        Status::Opening { .. } if client.is_unassigned() => Due::Wait(now.saturating_add(keep_alive)),
+        Status::Opening { until } if now >= until => Due::Now(Overdue::NotOpened),
+        Status::Opening { until } => Due::Wait(until),
+        Status::Open if client.is_away() => match client.cold.resumption.as_ref().and_then(|it| it.ownership.absence())
+        {
+            Some(Absence { until, cause }) if now >= until => Due::Now(Overdue::Lost(cause)),
+            Some(Absence { until, .. }) => Due::Wait(until),
+            None => Due::Wait(now.saturating_add(keep_alive)),
+        },
+        // Its polls show that it lives; when they stop, its pipe ends.
+        Status::Open if client.has_inherent_keep_alive => Due::Wait(u32::MAX),
+        Status::Open if client.content == Content::Raw => due_raw(client, keep_alive, timeout, now),
+        // While we don't read it, its silence is ours.
+        Status::Open
+            if client.has_pinged && client.pause_reasons().are_none() && passed(client.last_heard, timeout) =>
+        {
+            Due::Now(Overdue::TimedOut)
+        }
+        Status::Open if passed(client.last_sent, keep_alive) => Due::Now(Overdue::KeepAlive),
+        Status::Open => {
+            let silent_at = if client.has_pinged { client.last_heard.saturating_add(timeout) } else { u32::MAX };
+            Due::Wait(client.last_sent.saturating_add(keep_alive).min(silent_at))
+        }
+    }
+}
+
+/// Next action for a raw connection, which only the transport pings: as soon as it is silent, whatever is sent to it,
+/// because a client may have nothing to say. Every WebSocket answers a ping, so a silent one is gone.
+fn due_raw(client: &Client, keep_alive: u32, timeout: u32, now: u32) -> Due {
+    let silent_for = now.saturating_sub(client.last_heard);
+    match silent_for {
+        _ if !client.pause_reasons().are_none() => Due::Wait(now.saturating_add(keep_alive)),
+        // A client that is pinged late still gets an interval for its answer.
+        _ if silent_for >= timeout.max(keep_alive.saturating_mul(2)) => Due::Now(Overdue::TimedOut),
+        _ if silent_for >= keep_alive => Due::Now(Overdue::KeepAlive),
+        _ => Due::Wait(client.last_heard.saturating_add(keep_alive)),
+    }
+}
+
+/// Whole ticks, at least one.
+fn ticks(ms: u64) -> u32 {
+    u32::try_from(ms.div_ceil(1000)).unwrap_or(u32::MAX).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use trunkline_protocol::hub::HubProtocol;
+
+    use super::*;
+    use crate::net::socket::Socket;
+    use crate::shard::connection::PauseReason;
+    use crate::upstream::{AppServerId, HubIndex, HubRegistry, LinkHandle, ServerGroup};
+
+    fn client(change: impl FnOnce(&mut Client)) -> Client {
+        let home = Arc::new(LinkHandle::opened(HubIndex::from(0), AppServerId::from(0)));
+        let socket = Socket::boxed(tokio::io::empty());
+        let mut client = Client::new("id".into(), 0, home, Content::Hub(HubProtocol::Json), socket);
+        client.status = Status::Open;
+        change(&mut client);
+        client
+    }
+
+    fn settings() -> HubManifest {
+        HubManifest::new("chat", "/chat")
+    }
+
+    #[test]
+    fn a_client_that_was_sent_nothing_for_the_interval_is_pinged() {
+        let client = client(|client| client.last_sent = 100);
+        assert_eq!(due(&client, &settings(), 114), Due::Wait(115));
+        assert_eq!(due(&client, &settings(), 115), Due::Now(Overdue::KeepAlive));
+    }
+
+    #[test]
+    fn the_time_out_counts_only_from_the_first_ping_on() {
+        let silent = client(|client| (client.last_heard, client.last_sent) = (100, 130));
+        assert_eq!(due(&silent, &settings(), 131), Due::Wait(145));
+        let pinged = client(|client| (client.has_pinged, client.last_heard, client.last_sent) = (true, 100, 130));
+        assert_eq!(due(&pinged, &settings(), 129), Due::Wait(130));
+        assert_eq!(due(&pinged, &settings(), 130), Due::Now(Overdue::TimedOut));
+    }
+
+    #[test]
+    fn a_paused_client_may_be_silent() {
+        let client = client(|client| {
+            (client.has_pinged, client.last_heard, client.last_sent) = (true, 1, 199);
+            client.pause(PauseReason::AppServer);
+        });
+        assert_eq!(due(&client, &settings(), 200), Due::Wait(31));
+    }
+
+    #[test]
+    fn long_polling_gets_no_pings_and_no_time_out() {
+        let client = client(|client| {
+            (client.has_pinged, client.last_heard, client.last_sent) = (true, 1, 1);
+            client.has_inherent_keep_alive = true;
+        });
+        assert_eq!(due(&client, &settings(), 200), Due::Wait(u32::MAX));
+    }
+
+    #[test]
+    fn a_silent_raw_connection_is_pinged_and_then_times_out() {
+        let mut client =
+            client(|client| (client.content, client.last_heard, client.last_sent) = (Content::Raw, 100, 129));
+        assert_eq!(due(&client, &settings(), 114), Due::Wait(115));
+        assert_eq!(due(&client, &settings(), 115), Due::Now(Overdue::KeepAlive));
+        assert_eq!(due(&client, &settings(), 129), Due::Now(Overdue::KeepAlive));
+        assert_eq!(due(&client, &settings(), 130), Due::Now(Overdue::TimedOut));
+        client.pause(PauseReason::AppServer);
+        assert_eq!(due(&client, &settings(), 200), Due::Wait(215));
+    }
+
+    #[test]
+    fn a_client_that_does_not_answer_a_close_is_cut() {
+        let client = client(|client| client.status = Status::Closing { until: 9 });
+        assert_eq!(due(&client, &settings(), 8), Due::Wait(9));
+        assert_eq!(due(&client, &settings(), 9), Due::Now(Overdue::Cut));
+    }
+
+    #[test]
+    fn the_wheel_returns_due_clients_and_clamps_the_far_future() {
+        let mut wheel = KeepAlive::default();
+        wheel.schedule(1, 10, 100, 103);
+        wheel.schedule(2, 20, 100, 100_000);
+        wheel.schedule(3, 30, 100, 7);
+        assert_eq!(wheel.take(101), [(3, 30)]);
+        assert_eq!(wheel.take(102), []);
+        assert_eq!(wheel.take(103), [(1, 10)]);
+        assert_eq!(wheel.take(163), [(2, 20)]);
+    }
+
+    #[test]
+    fn a_check_returns_what_is_overdue_and_checks_again_a_tick_later() {
+        let hubs = HubRegistry::default();
+        hubs.learn(settings(), &ServerGroup::default());
+        let (mut connections, mut wheel) = (Connections::default(), KeepAlive::default());
+        let silent = connections.insert(client(|client| client.last_sent = 100), None);
+        let fresh = connections.insert(client(|client| (client.last_sent, client.serial) = (114, 1)), None);
+        wheel.schedule(silent, 0, 114, 115);
+        wheel.schedule(fresh, 1, 114, 115);
+        wheel.schedule(fresh, 99, 114, 115);
+        assert_eq!(wheel.check(&mut connections, &hubs.all(), 115), [(silent, Overdue::KeepAlive)]);
+        assert_eq!(wheel.check(&mut connections, &hubs.all(), 116), [(silent, Overdue::KeepAlive)]);
+        connections.close(silent, 120);
+        assert_eq!(wheel.check(&mut connections, &hubs.all(), 117), []);
+        assert_eq!(wheel.check(&mut connections, &hubs.all(), 120), [(silent, Overdue::Cut)]);
+        assert_eq!(wheel.check(&mut connections, &hubs.all(), 129), [(fresh, Overdue::KeepAlive)]);
+    }
+}

@@ -1,0 +1,101 @@
+//! Memberships that users have left of late: what another node tells of the time before does not bring them back.
+
+use std::collections::{HashMap, VecDeque};
+
+use bytestring::ByteString;
+
+/// Memberships that are remembered at a time, the latest ones.
+const LEFT_MAX: usize = 10_000;
+
+/// Time for which one is remembered: nodes that don't see each other for longer may bring it back.
+pub(crate) const LEFT_REMEMBERED_MS: i64 = 3_600_000;
+
+/// Name of a hub in the fleet, and a user of it. The hub need not be known here yet.
+pub(crate) type UserKey = (ByteString, ByteString);
+
+/// Memberships that users have left, with the times at which they have.
+#[derive(Debug, Default)]
+pub(crate) struct LeftMemberships {
+    users: HashMap<UserKey, HashMap<ByteString, i64>>,
+    /// In the order in which they were noted. One that began anew since then stands here still.
+    order: VecDeque<LeftMembership>,
+}
+
+#[derive(Debug)]
+struct LeftMembership {
+    user: UserKey,
+    group: ByteString,
+    at_ms: i64,
+}
+
+impl LeftMemberships {
+    /// Notes that a user has left a group at a time.
+    pub(crate) fn note(&mut self, user: &UserKey, group: ByteString, at_ms: i64, now_ms: i64) {
+        self.users.entry(user.clone()).or_default().insert(group.clone(), at_ms);
+        self.order.push_back(LeftMembership { user: user.clone(), group, at_ms });
+        let is_due = |first: &LeftMembership| now_ms.saturating_sub(first.at_ms) > LEFT_REMEMBERED_MS;
+        while self.order.len() > LEFT_MAX || self.order.front().is_some_and(is_due) {
+            let Some(first) = self.order.pop_front() else { return };
+            if self.at_ms(&first.user, &first.group) == Some(first.at_ms) {
+                self.forget(&first.user, &first.group);
+            }
+        }
+    }
+
+    /// Forgets that a user has left a group.
+    pub(crate) fn forget(&mut self, user: &UserKey, group: &str) {
+        let Some(groups) = self.users.get_mut(user) else { return };
+        groups.remove(group);
+        if groups.is_empty() {
+            self.users.remove(user);
+        }
+    }
+
+    /// Time at which a user has left a group, if that is remembered.
+    pub(crate) fn at_ms(&self, user: &UserKey, group: &str) -> Option<i64> {
+        self.users.get(user)?.get(group).copied()
+    }
+
+    /// Groups that a user has left, with the times.
+    pub(crate) fn of(&self, user: &UserKey) -> impl Iterator<Item = (&ByteString, i64)> {
+        self.users.get(user).into_iter().flatten().map(|(group, at_ms)| (group, *at_ms))
+    }
+
+    /// Users that have left any group.
+    pub(crate) fn users(&self) -> impl Iterator<Item = &UserKey> {
+        self.users.keys()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ann() -> UserKey {
+        ("chat".into(), "ann".into())
+    }
+
+    #[test]
+    fn the_latest_are_remembered_for_their_time() {
+        let (mut left, ann) = (LeftMemberships::default(), ann());
+        for number in 0..=LEFT_MAX {
+            left.note(&ann, number.to_string().into(), 0, 0);
+        }
+        assert_eq!((left.at_ms(&ann, "0"), left.at_ms(&ann, "1"), left.of(&ann).count()), (None, Some(0), LEFT_MAX));
+        let later = LEFT_REMEMBERED_MS + 1;
+        left.note(&ann, "red".into(), later, later);
+        assert_eq!(left.of(&ann).collect::<Vec<_>>(), [(&"red".into(), later)]);
+        assert_eq!(left.order.len(), 1);
+        left.forget(&ann, "red");
+        assert_eq!(left.users().count(), 0);
+    }
+
+    #[test]
+    fn one_that_was_left_again_is_remembered_from_the_last_time_on() {
+        let (mut left, ann) = (LeftMemberships::default(), ann());
+        left.note(&ann, "red".into(), 0, 0);
+        left.note(&ann, "red".into(), LEFT_REMEMBERED_MS, LEFT_REMEMBERED_MS);
+        left.note(&ann, "blue".into(), LEFT_REMEMBERED_MS + 1, LEFT_REMEMBERED_MS + 1);
+        assert_eq!(left.at_ms(&ann, "red"), Some(LEFT_REMEMBERED_MS));
+    }
+}

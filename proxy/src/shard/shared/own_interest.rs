@@ -1,0 +1,309 @@
+//! Interest of this node: which messages of other nodes somebody here can want, for all hubs.
+//!
+//! Shards count sets as they come and go; nothing is done for each member. Whoever is about to say that somebody is
+//! here (an ack, the answer to a handshake) says it when the other nodes have heard of the interest: only a set whose
+//! first member has just come makes anybody wait.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use arc_swap::ArcSwap;
+use tokio::sync::{Notify, oneshot};
+use trunkline_protocol::fleet::{Awaited, Hearing, HubInterest, InterestMap, Wanted};
+
+use crate::upstream::HubIndex;
+
+/// Interest of this node in all hubs.
+#[derive(Debug, Default)]
+pub(crate) struct OwnInterest {
+    hubs: ArcSwap<Vec<Arc<HubInterest>>>,
+    told: Mutex<ToldInterest>,
+    /// Number of buckets that some node may not have heard of; all zero most of the time.
+    unheard: AtomicUsize,
+    has_news: Notify,
+}
+
+/// News for the other nodes, and acts that wait until they have heard it.
+#[derive(Default)]
+struct ToldInterest {
+    hearing: Hearing<(HubIndex, u16), Arc<str>>,
+    /// Acts that wait for a round to be heard, by its number.
+    waiting: BTreeMap<u64, Vec<Act>>,
+    /// The node has left: nobody is told anything any more.
+    is_over: bool,
+}
+
+type Act = Box<dyn FnOnce() + Send>;
+
+impl fmt::Debug for ToldInterest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ToldInterest").field("hearing", &self.hearing).field("is_over", &self.is_over).finish()
+    }
+}
+
+/// Sets that count as having a member until this is dropped.
+#[derive(Debug)]
+pub(crate) struct InterestHold {
+    interest: Arc<OwnInterest>,
+    hub: HubIndex,
+    buckets: Vec<u16>,
+}
+
+impl OwnInterest {
+    /// Notes that a set has its first member on a shard.
+    pub(crate) fn enter(&self, hub: HubIndex, set: Wanted<'_>) {
+        self.enter_bucket(hub, set.bucket());
+    }
+
+    fn enter_bucket(&self, hub: HubIndex, bucket: u16) {
+        let counts = self.hub(hub);
+        // Under the lock: who finds that the bucket is told finds out here, too, that it is not heard.
+        let mut told = self.told();
+        if counts.enter(bucket) && !told.is_over {
+            told.hearing.note((hub, bucket));
+            self.unheard.store(told.hearing.unheard(), Ordering::Release);
+            self.has_news.notify_one();
+        }
+    }
+
+    /// Notes that a set has lost its last member on a shard.
+    pub(crate) fn leave(&self, hub: HubIndex, set: Wanted<'_>) {
+        self.hub(hub).leave(set.bucket());
+    }
+
+    /// Has these sets count as having a member, before somebody is one.
+    #[must_use]
+    pub(crate) fn hold<'a>(
+        self: &Arc<Self>,
+        hub: HubIndex,
+        sets: impl IntoIterator<Item = Wanted<'a>>,
+    ) -> InterestHold {
+        let buckets: Vec<_> = sets.into_iter().map(|set| set.bucket()).collect();
+        buckets.iter().for_each(|&bucket| self.enter_bucket(hub, bucket));
+        InterestHold { interest: self.clone(), hub, buckets }
+    }
+
+    /// Does something once the other nodes know that a set has members here: at once, unless its first one has just
+    /// come.
+    pub(crate) fn when_heard(&self, hub: HubIndex, set: Wanted<'_>, act: impl FnOnce() + Send + 'static) {
+        if self.unheard.load(Ordering::Acquire) == 0 {
+            return act();
+        }
+        self.when(|hearing| hearing.round_of(&(hub, set.bucket())), act);
+    }
+
+    /// Does something once the other nodes know of all that is new here by now.
+    pub(crate) fn when_all_heard(&self, act: impl FnOnce() + Send + 'static) {
+        self.when(|hearing| hearing.newest(), act);
+    }
+
+    fn when(
+        &self,
+        round: impl FnOnce(&Hearing<(HubIndex, u16), Arc<str>>) -> Option<u64>,
+        act: impl FnOnce() + Send + 'static,
+    ) {
+        let mut told = self.told();
+        match round(&told.hearing).filter(|_| !told.is_over) {
+            Some(round) => told.waiting.entry(round).or_default().push(Box::new(act)),
+            None => {
+                drop(told);
+                act();
+            }
+        }
+    }
+
+    /// Waits until there is news since the last wait. Cancel-safe.
+    pub(crate) async fn has_news(&self) {
+        self.has_news.notified().await;
+    }
+
+    /// Takes the news since the last call as a round; [`told`](Self::told) is to follow. `None` if there is none.
+    #[must_use]
+    pub(crate) fn take_news(&self) -> Option<(u64, Vec<(HubIndex, u16)>)> {
+        let mut told = self.told();
+        told.hearing.has_news().then(|| told.hearing.take_news())
+    }
+
+    /// Notes that a round was told, and by whom it is to be heard.
+    pub(crate) fn told_to(&self, round: u64, keys: Vec<(HubIndex, u16)>, awaited: Vec<Awaited<Arc<str>>>) {
+        self.told().hearing.told(round, keys, awaited);
+    }
+
+    /// Takes the answer of a node to a beat.
+    pub(crate) fn answered(&self, boot: &Arc<str>, beat: u64, now_ms: u64) {
+        if self.unheard.load(Ordering::Acquire) > 0 {
+            self.told().hearing.answered(boot, beat);
+            self.settle(now_ms);
+        }
+    }
+
+    /// Waits for a node no more that is gone with certainty.
+    pub(crate) fn gone(&self, boot: &Arc<str>, now_ms: u64) {
+        self.told().hearing.gone(boot);
+        self.settle(now_ms);
+    }
+
+    /// Does what has waited for rounds that all have heard by now; returns the time to look again at the latest.
+    pub(crate) fn settle(&self, now_ms: u64) -> Option<u64> {
+        let mut told = self.told();
+        let open = told.hearing.settle(now_ms);
+        self.unheard.store(told.hearing.unheard(), Ordering::Release);
+        let later = told.waiting.split_off(&open);
+        let heard = std::mem::replace(&mut told.waiting, later);
+        let next_ms = told.hearing.heard_at_ms();
+        drop(told);
+        heard.into_values().flatten().for_each(|act| act());
+        next_ms
+    }
+
+    /// Ends all waiting: the node leaves the fleet.
+    pub(crate) fn end(&self) {
+        let mut told = self.told();
+        told.is_over = true;
+        let waiting = std::mem::take(&mut told.waiting);
+        self.unheard.store(0, Ordering::Release);
+        drop(told);
+        waiting.into_values().flatten().for_each(|act| act());
+    }
+
+    /// Returns all that is told of a hub.
+    #[must_use]
+    pub(crate) fn map(&self, hub: HubIndex) -> InterestMap {
+        self.hubs.load().get(hub.get()).map(|hub| hub.map()).unwrap_or_default()
+    }
+
+    /// Takes back what has no member any more; returns hubs in which there was something.
+    #[must_use]
+    pub(crate) fn sweep(&self) -> Vec<HubIndex> {
+        let hubs = self.hubs.load();
+        let swept = hubs.iter().enumerate().filter(|(_, hub)| hub.sweep());
+        swept.filter_map(|(index, _)| Some(HubIndex::from(u32::try_from(index).ok()?))).collect()
+    }
+
+    fn hub(&self, hub: HubIndex) -> Arc<HubInterest> {
+        if let Some(known) = self.hubs.load().get(hub.get()) {
+            return known.clone();
+        }
+        // Two shards that come at once find the same tables: those that lost the race are dropped.
+        self.hubs.rcu(|hubs| {
+            let missing = (hub.get() + 1).saturating_sub(hubs.len());
+            let new = (0..missing).map(|_| Arc::<HubInterest>::default());
+            hubs.iter().cloned().chain(new).collect::<Vec<_>>()
+        });
+        self.hubs.load().get(hub.get()).cloned().unwrap_or_default()
+    }
+
+    fn told(&self) -> MutexGuard<'_, ToldInterest> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl InterestHold {
+    /// Waits until the other nodes know of the sets.
+    pub(crate) async fn heard(&self) {
+        if self.interest.unheard.load(Ordering::Acquire) == 0 {
+            return;
+        }
+        let (act, heard) = oneshot::channel();
+        let newest = |hearing: &Hearing<(HubIndex, u16), Arc<str>>| {
+            self.buckets.iter().filter_map(|&bucket| hearing.round_of(&(self.hub, bucket))).max()
+        };
+        self.interest.when(newest, move || act.send(()).unwrap_or_default());
+        // It fails never: what waits is done when the node leaves at the latest.
+        drop(heard.await);
+    }
+}
+
+impl Drop for InterestHold {
+    fn drop(&mut self) {
+        let counts = self.interest.hub(self.hub);
+        self.buckets.iter().for_each(|&bucket| counts.leave(bucket));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicBool;
+
+    use super::*;
+
+    const HUB: u32 = 2;
+
+    fn news(interest: &OwnInterest) -> Vec<(HubIndex, u16)> {
+        let Some((round, keys)) = interest.take_news() else { return Vec::new() };
+        interest.told_to(round, keys.clone(), Vec::new());
+        interest.settle(0);
+        keys
+    }
+
+    #[test]
+    fn a_set_is_told_once_until_a_sweep_takes_it_back() {
+        let (interest, hub) = (OwnInterest::default(), HubIndex::from(HUB));
+        let (one, other) = (Wanted::Group("one"), Wanted::User("other"));
+        for _ in 0..3 {
+            interest.enter(hub, one);
+            interest.leave(hub, one);
+        }
+        interest.enter(hub, other);
+        let buckets = [Wanted::Group("one").bucket(), Wanted::User("other").bucket()];
+        assert_eq!(news(&interest), buckets.map(|bucket| (hub, bucket)));
+        assert!(buckets.iter().all(|&bucket| interest.map(hub).contains(bucket)));
+        assert_eq!(interest.sweep(), [hub]);
+        assert_eq!(buckets.map(|bucket| interest.map(hub).contains(bucket)), [false, true]);
+        assert!(interest.sweep().is_empty() && news(&interest).is_empty());
+        interest.enter(hub, one);
+        assert_eq!(news(&interest), [(hub, buckets[0])], "it is told again");
+    }
+
+    #[test]
+    fn only_what_is_said_of_new_sets_waits_and_not_for_those_who_are_gone() {
+        let (interest, hub) = (OwnInterest::default(), HubIndex::from(HUB));
+        let (old, new) = (Wanted::Group("old"), Wanted::Group("new"));
+        interest.enter(hub, old);
+        news(&interest);
+        interest.enter(hub, new);
+        let said = ["old", "new", "all"].map(|_| Arc::new(AtomicBool::new(false)));
+        let say = |at: usize| {
+            let said = said[at].clone();
+            move || said.store(true, Ordering::Relaxed)
+        };
+        interest.when_heard(hub, old, say(0));
+        interest.when_heard(hub, new, say(1));
+        interest.when_all_heard(say(2));
+        let what = || [0, 1, 2].map(|at: usize| said[at].load(Ordering::Relaxed));
+        assert_eq!(what(), [true, false, false]);
+        let (round, keys) = interest.take_news().unwrap();
+        let [one, other] = ["one", "other"].map(Arc::<str>::from);
+        let awaited = [&one, &other].map(|peer| Awaited { peer: peer.clone(), beat: 0, until_ms: 50 });
+        interest.told_to(round, keys, awaited.to_vec());
+        interest.answered(&one, 0, 10);
+        assert_eq!(what(), [true, false, false]);
+        interest.gone(&other, 10);
+        assert_eq!(what(), [true; 3]);
+    }
+
+    #[tokio::test]
+    async fn a_hold_keeps_sets_wanted_until_somebody_is_there() {
+        let (interest, hub) = (Arc::new(OwnInterest::default()), HubIndex::from(HUB));
+        let ann = Wanted::User("ann");
+        let hold = interest.hold(hub, [Wanted::Everyone, ann]);
+        assert_eq!(news(&interest).len(), 2);
+        hold.heard().await;
+        interest.enter(hub, ann);
+        drop(hold);
+        assert_eq!(interest.sweep(), [hub]);
+        assert!(interest.map(hub).contains(ann.bucket()) && !interest.map(hub).contains(Wanted::Everyone.bucket()));
+    }
+
+    #[tokio::test]
+    async fn nobody_waits_at_a_node_that_has_left() {
+        let (interest, hub) = (Arc::new(OwnInterest::default()), HubIndex::from(HUB));
+        let hold = interest.hold(hub, [Wanted::Everyone]);
+        let waiting = hold.heard();
+        interest.end();
+        waiting.await;
+        interest.hold(hub, [Wanted::Group("later")]).heard().await;
+    }
+}

@@ -1,0 +1,477 @@
+//! Memberships of users in groups that hold for connections to come, each for a time.
+//!
+//! ```text
+//!  a user joins, for a time ─► noted here ─► its connections join ─► connections that open meanwhile join, too
+//!                                   └─ the time is over, or the user leaves ─► its connections leave
+//! ```
+//!
+//! Each node of a fleet has them all: a client may connect to any.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytestring::ByteString;
+use tokio::time::Instant;
+use trunkline_protocol::fleet::ToldMembership;
+use trunkline_protocol::service::ServiceMessage;
+
+use crate::metrics::Counter;
+use crate::shard::shared::left_membership::{LeftMemberships, UserKey};
+
+/// Time that a membership holds without another one, in seconds: a year, as at Azure's service. None holds for longer.
+pub(crate) const MEMBERSHIP_S: i64 = 365 * 24 * 3600;
+
+/// Groups of one user that are kept, the latest ones, as at Azure's service.
+const GROUPS_PER_USER_MAX: usize = 100;
+
+/// Memberships of users, of all hubs.
+#[derive(Debug)]
+pub(crate) struct UserGroups {
+    max: usize,
+    /// Number of memberships: what a connection that opens asks first.
+    count: AtomicUsize,
+    /// Memberships that were not kept, because there were too many.
+    pub(crate) refused: Counter,
+    begun: Instant,
+    kept: Mutex<KeptGroups>,
+}
+
+#[derive(Debug, Default)]
+struct KeptGroups {
+    users: HashMap<UserKey, VecDeque<UserGroup>>,
+    left: LeftMemberships,
+    /// No membership ends before this.
+    none_ends_before: Option<Instant>,
+}
+
+/// Membership of a user in a group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct UserGroup {
+    group: ByteString,
+    until: Instant,
+    /// When it began, or was renewed, in milliseconds since this node has kept any.
+    changed_ms: i64,
+}
+
+/// Membership of a user whose time is over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ExpiredMembership {
+    /// Name of the hub in the fleet.
+    pub(crate) hub: ByteString,
+    pub(crate) user: ByteString,
+    pub(crate) group: ByteString,
+}
+
+/// News in what another node tells of a membership.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum MembershipNews {
+    Begun,
+    Ended,
+    /// It was known, or this node knows better.
+    Nothing,
+}
+
+/// Reason why a membership is not kept.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("a node keeps {max} memberships of users, and no more: see --rest-user-groups-max")]
+pub(crate) struct TooManyMemberships {
+    max: usize,
+}
+
+impl UserGroups {
+    #[must_use]
+    pub(crate) fn new(max: usize) -> Self {
+        let (count, refused, begun) = (AtomicUsize::new(0), Counter::default(), Instant::now());
+        Self { max, count, refused, begun, kept: Mutex::default() }
+    }
+
+    /// Keeps a membership for so many seconds; one that is known has a new time.
+    ///
+    /// # Errors
+    /// When too many are kept.
+    pub(crate) fn join(&self, hub: &str, user: &str, group: &str, seconds: u64) -> Result<(), TooManyMemberships> {
+        let (key, now_ms) = ((hub.into(), user.into()), self.now_ms());
+        self.keep(&mut self.kept(), key, group, (Duration::from_secs(seconds), now_ms)).map(drop)
+    }
+
+    /// Keeps a membership that began, or was renewed, at this time; whether it is new.
+    fn keep(
+        &self,
+        kept: &mut KeptGroups,
+        user: UserKey,
+        group: &str,
+        (time, changed_ms): (Duration, i64),
+    ) -> Result<MembershipNews, TooManyMemberships> {
+        let former = kept.users.get_mut(&user).and_then(|groups| remove(groups, group));
+        let is_known = former.is_some();
+        if !is_known && self.count.load(Ordering::Relaxed) >= self.max {
+            return Err(TooManyMemberships { max: self.max });
+        }
+        let until = Instant::now() + time.min(Duration::from_secs(MEMBERSHIP_S.unsigned_abs()));
+        kept.none_ends_before = Some(kept.none_ends_before.map_or(until, |least| least.min(until)));
+        kept.left.forget(&user, group);
+        // A copy, as of the other names: they come as slices of the message that they stood in, which would live as
+        // long.
+        let group = former.map_or_else(|| group.into(), |former| former.group);
+        let groups = kept.users.entry(user).or_default();
+        let place = groups.partition_point(|kept| kept.changed_ms <= changed_ms);
+        groups.insert(place, UserGroup { group, until, changed_ms });
+        let is_full = groups.len() > GROUPS_PER_USER_MAX;
+        if is_full {
+            groups.pop_front();
+        }
+        if !is_known && !is_full {
+            self.count.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(if is_known { MembershipNews::Nothing } else { MembershipNews::Begun })
+    }
+
+    /// Whether a message may change memberships that are kept.
+    #[must_use]
+    pub(crate) fn are_changed_by(&self, message: &ServiceMessage) -> bool {
+        let ends_some = matches!(message, ServiceMessage::UserLeaveGroup(_) | ServiceMessage::UserLeaveGroupWithAck(_));
+        message.outlasts_connections() && !(ends_some && self.is_empty())
+    }
+
+    /// Keeps or ends what a message says of a user's memberships; any other message says nothing of them.
+    ///
+    /// # Errors
+    /// When too many are kept.
+    pub(crate) fn note(&self, hub: &str, message: &ServiceMessage) -> Result<(), TooManyMemberships> {
+        use ServiceMessage as M;
+        match message {
+            M::UserJoinGroup(change) | M::UserJoinGroupWithAck(change) => match (&change.group, change.ttl_s) {
+                (Some(group), Some(seconds)) if seconds > 0 => {
+                    self.join(hub, &change.user_id, group, seconds.unsigned_abs())?;
+                }
+                _ => {}
+            },
+            M::UserLeaveGroup(change) | M::UserLeaveGroupWithAck(change) => {
+                self.leave(hub, &change.user_id, change.group.as_deref());
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Ends a membership, or all of a user.
+    pub(crate) fn leave(&self, hub: &str, user: &str, group: Option<&str>) {
+        if self.is_empty() {
+            return;
+        }
+        let (mut kept, key, now_ms) = (self.kept(), (hub.into(), user.into()), self.now_ms());
+        for gone in self.end(&mut kept, &key, group) {
+            kept.left.note(&key, gone.group, now_ms, now_ms);
+        }
+    }
+
+    /// Removes a membership, or all of a user.
+    fn end(&self, kept: &mut KeptGroups, user: &UserKey, group: Option<&str>) -> Vec<UserGroup> {
+        let Some(groups) = kept.users.get_mut(user) else { return Vec::new() };
+        let gone: Vec<_> = match group {
+            Some(group) => remove(groups, group).into_iter().collect(),
+            None => groups.drain(..).collect(),
+        };
+        if groups.is_empty() {
+            kept.users.remove(user);
+        }
+        self.count.fetch_sub(gone.len(), Ordering::Relaxed);
+        gone
+    }
+
+    /// Learns a membership from another node. Of two changes the later one counts, so that nodes which did not see each
+    /// other for a while agree, and an old membership does not come back.
+    ///
+    /// # Errors
+    /// When too many are kept.
+    pub(crate) fn learn(&self, told: &ToldMembership) -> Result<MembershipNews, TooManyMemberships> {
+        let now_ms = self.now_ms();
+        let changed_ms = now_ms.saturating_sub_unsigned(told.age_ms);
+        let (mut kept, key) = (self.kept(), (copy(&told.hub), copy(&told.user)));
+        let joined = kept.users.get(&key).and_then(|groups| groups.iter().find(|kept| kept.group == told.group));
+        let known_ms = joined.map(|kept| kept.changed_ms).or_else(|| kept.left.at_ms(&key, &told.group));
+        if known_ms.is_some_and(|known_ms| known_ms >= changed_ms) {
+            return Ok(MembershipNews::Nothing);
+        }
+        if told.left_ms > 0 {
+            let time = Duration::from_millis(told.left_ms);
+            return self.keep(&mut kept, key, &told.group, (time, changed_ms));
+        }
+        let gone = self.end(&mut kept, &key, Some(&told.group));
+        kept.left.note(&key, copy(&told.group), changed_ms, now_ms);
+        Ok(if gone.is_empty() { MembershipNews::Nothing } else { MembershipNews::Ended })
+    }
+
+    /// Users of whose memberships another node has to know.
+    #[must_use]
+    pub(crate) fn users(&self) -> Vec<UserKey> {
+        let kept = self.kept();
+        let gone = kept.left.users().filter(|user| !kept.users.contains_key(*user));
+        kept.users.keys().chain(gone).cloned().collect()
+    }
+
+    /// Tells what another node has to know of a user. Under the lock: a change that is noted later and then told the
+    /// node follows this.
+    pub(crate) fn tell(&self, user: &UserKey, mut tell: impl FnMut(ToldMembership)) {
+        let (kept, now, now_ms) = (self.kept(), Instant::now(), self.now_ms());
+        let told = |group: &ByteString, left: Duration, changed_ms: i64| ToldMembership {
+            hub: user.0.clone(),
+            user: user.1.clone(),
+            group: group.clone(),
+            left_ms: u64::try_from(left.as_millis()).unwrap_or(u64::MAX),
+            age_ms: u64::try_from(now_ms.saturating_sub(changed_ms)).unwrap_or_default(),
+        };
+        for (group, at_ms) in kept.left.of(user) {
+            tell(told(group, Duration::ZERO, at_ms));
+        }
+        for kept in kept.users.get(user).into_iter().flatten() {
+            let left = kept.until.saturating_duration_since(now);
+            if left >= Duration::from_millis(1) {
+                tell(told(&kept.group, left, kept.changed_ms));
+            }
+        }
+    }
+
+    /// Groups that a new connection of a user joins.
+    #[must_use]
+    pub(crate) fn of(&self, hub: &str, user: &str) -> Vec<ByteString> {
+        if self.is_empty() {
+            return Vec::new();
+        }
+        let (kept, now) = (self.kept(), Instant::now());
+        let groups = kept.users.get(&(hub.into(), user.into())).into_iter().flatten().filter(|kept| kept.until > now);
+        groups.map(|kept| kept.group.clone()).collect()
+    }
+
+    /// Whether a user is in a group, whether it has connections or not.
+    #[must_use]
+    pub(crate) fn contain(&self, hub: &str, user: &str, group: &str) -> bool {
+        self.of(hub, user).iter().any(|kept| kept == group)
+    }
+
+    /// Takes the memberships whose time is over.
+    pub(crate) fn take_expired(&self) -> Vec<ExpiredMembership> {
+        if self.is_empty() {
+            return Vec::new();
+        }
+        let (mut expired, now) = (Vec::new(), Instant::now());
+        let mut kept = self.kept();
+        if kept.none_ends_before.is_some_and(|least| least > now) {
+            return expired;
+        }
+        kept.users.retain(|(hub, user), groups| {
+            groups.retain(|kept| {
+                let is_over = kept.until <= now;
+                if is_over {
+                    let (user, group) = (user.clone(), kept.group.clone());
+                    expired.push(ExpiredMembership { hub: hub.clone(), user, group });
+                }
+                !is_over
+            });
+            !groups.is_empty()
+        });
+        kept.none_ends_before = kept.users.values().flatten().map(|kept| kept.until).min();
+        self.count.fetch_sub(expired.len(), Ordering::Relaxed);
+        expired
+    }
+
+    /// Number of memberships that are kept.
+    #[must_use]
+    pub(crate) fn len(&self) -> usize {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    #[must_use]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn now_ms(&self) -> i64 {
+        i64::try_from(self.begun.elapsed().as_millis()).unwrap_or(i64::MAX)
+    }
+
+    fn kept(&self) -> MutexGuard<'_, KeptGroups> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Removes a group of a user, if it is one.
+fn remove(groups: &mut VecDeque<UserGroup>, group: &str) -> Option<UserGroup> {
+    let place = groups.iter().position(|kept| kept.group == *group)?;
+    groups.remove(place)
+}
+
+/// Copies a name out of the message that it is a slice of.
+fn copy(name: &str) -> ByteString {
+    name.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::advance;
+    use trunkline_protocol::service::UserGroupChange;
+
+    use super::*;
+
+    fn name(text: &str) -> ByteString {
+        text.into()
+    }
+
+    fn of(groups: &UserGroups, user: &str) -> Vec<String> {
+        groups.of("chat", user).iter().map(ToString::to_string).collect()
+    }
+
+    fn told(groups: &UserGroups) -> Vec<ToldMembership> {
+        let mut told = Vec::new();
+        groups.users().iter().for_each(|user| groups.tell(user, |one| told.push(one)));
+        told
+    }
+
+    /// Has each of two nodes tell the other all that it knows.
+    fn introduce(one: &UserGroups, other: &UserGroups) {
+        let (of_one, of_other) = (told(one), told(other));
+        of_one.iter().for_each(|told| drop(other.learn(told)));
+        of_other.iter().for_each(|told| drop(one.learn(told)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_membership_holds_for_its_time_and_until_the_user_leaves() {
+        let groups = UserGroups::new(10);
+        let join = |user: &str, group: &str, seconds| groups.join("chat", user, group, seconds);
+        assert_eq!((join("ann", "red", 10), join("ann", "blue", 20), join("ben", "red", 20)), (Ok(()), Ok(()), Ok(())));
+        assert_eq!((of(&groups, "ann"), groups.len()), (vec!["red".to_owned(), "blue".into()], 3));
+        assert!(groups.of("news", "ann").is_empty(), "another hub has users of its own");
+        advance(Duration::from_secs(10)).await;
+        assert_eq!(of(&groups, "ann"), ["blue"]);
+        let expired = groups.take_expired();
+        assert_eq!(expired, [ExpiredMembership { hub: name("chat"), user: name("ann"), group: name("red") }]);
+        groups.leave("chat", "ann", Some("nothing"));
+        groups.leave("chat", "ann", Some("blue"));
+        assert_eq!((of(&groups, "ann").len(), of(&groups, "ben").len(), groups.len()), (0, 1, 1));
+        groups.leave("chat", "ben", None);
+        assert!(groups.is_empty() && told(&groups).iter().all(|told| told.left_ms == 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn joining_again_renews_and_the_latest_groups_of_a_user_are_kept() {
+        let groups = UserGroups::new(1_000);
+        for number in 0..GROUPS_PER_USER_MAX + 5 {
+            assert!(groups.join("chat", "ann", &number.to_string(), 10).is_ok());
+        }
+        assert_eq!((groups.len(), &*of(&groups, "ann")[0]), (GROUPS_PER_USER_MAX, "5"));
+        assert!(groups.join("chat", "ann", "5", 30).is_ok());
+        assert_eq!((groups.len(), &*of(&groups, "ann")[0]), (GROUPS_PER_USER_MAX, "6"));
+        advance(Duration::from_secs(20)).await;
+        assert_eq!((of(&groups, "ann"), groups.take_expired().len()), (vec!["5".to_owned()], GROUPS_PER_USER_MAX - 1));
+        assert_eq!(groups.len(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn beyond_the_limit_none_is_kept_and_the_option_is_named() {
+        let groups = UserGroups::new(1);
+        assert!(groups.join("chat", "ann", "red", 10).is_ok());
+        let refused = groups.join("chat", "ben", "red", 10).unwrap_err();
+        assert!(refused.to_string().contains("--rest-user-groups-max"), "{refused}");
+        assert!(groups.join("chat", "ann", "red", 20).is_ok(), "one that is known is renewed");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_time_is_too_long() {
+        let groups = UserGroups::new(10);
+        let ttl_s = Some(i64::MAX);
+        let change = UserGroupChange { user_id: name("ann"), group: Some(name("red")), ack_id: 0, ttl_s };
+        assert!(groups.note("chat", &ServiceMessage::UserJoinGroup(change)).is_ok());
+        let forever = ToldMembership { left_ms: u64::MAX, ..told(&groups)[0].clone() };
+        let other = UserGroups::new(10);
+        assert_eq!(other.learn(&ToldMembership { age_ms: u64::MAX, ..forever }), Ok(MembershipNews::Begun));
+        advance(Duration::from_secs(MEMBERSHIP_S.unsigned_abs())).await;
+        assert_eq!((groups.take_expired().len(), other.take_expired().len()), (1, 1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn names_are_copies_that_keep_no_message_in_memory() {
+        let groups = UserGroups::new(10);
+        let frame = bytes::Bytes::from_static(b"annred");
+        let part = |range| ByteString::try_from(frame.slice(range)).unwrap();
+        let (user, group) = (part(0..3), part(3..6));
+        let change = |ttl_s| UserGroupChange { user_id: user.clone(), group: Some(group.clone()), ack_id: 0, ttl_s };
+        groups.note("chat", &ServiceMessage::UserJoinGroup(change(Some(10)))).unwrap();
+        let is_slice = |name: &ByteString| frame.as_ptr_range().contains(&name.as_ptr());
+        assert!(is_slice(&user) && is_slice(&group));
+        let are_copies =
+            |groups: &UserGroups| told(groups).iter().all(|told| !is_slice(&told.user) && !is_slice(&told.group));
+        assert!(are_copies(&groups));
+        let other = UserGroups::new(10);
+        let (hub, left_ms, age_ms) = (name("chat"), 10, 0);
+        let mut of_frame = ToldMembership { hub, user: user.clone(), group: group.clone(), left_ms, age_ms };
+        other.learn(&of_frame).unwrap();
+        assert!(are_copies(&other));
+        advance(Duration::from_millis(1)).await;
+        of_frame.left_ms = 0;
+        other.learn(&of_frame).unwrap();
+        groups.note("chat", &ServiceMessage::UserLeaveGroup(change(None))).unwrap();
+        assert!(are_copies(&groups) && are_copies(&other) && told(&other).len() == 1);
+    }
+
+    #[test]
+    fn only_what_is_kept_or_was_kept_concerns_them() {
+        let groups = UserGroups::new(10);
+        let change = |ttl_s| UserGroupChange { user_id: name("ann"), group: Some(name("red")), ack_id: 0, ttl_s };
+        let (join, leave) = (ServiceMessage::UserJoinGroup, ServiceMessage::UserLeaveGroupWithAck(change(None)));
+        let are = |message: &ServiceMessage| groups.are_changed_by(message);
+        assert!(!are(&join(change(None))) && !are(&join(change(Some(0)))) && !are(&leave));
+        assert!(are(&join(change(Some(1)))));
+        groups.join("chat", "ben", "red", 10).unwrap();
+        assert!(are(&leave) && !are(&ServiceMessage::JoinGroup(Default::default())));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nodes_that_see_each_other_again_keep_what_has_changed_last() {
+        let (one, other) = (UserGroups::new(100), UserGroups::new(100));
+        for (group, seconds) in [("left", 1_000), ("longer", 100), ("shorter", 1_000), ("left and joined", 1_000)] {
+            one.join("chat", "ann", group, seconds).unwrap();
+        }
+        let sorted = |node: &UserGroups| {
+            let mut groups = of(node, "ann");
+            groups.sort();
+            groups
+        };
+        introduce(&one, &other);
+        assert_eq!((of(&other, "ann"), other.len()), (of(&one, "ann"), 4));
+        advance(Duration::from_secs(10)).await;
+        one.leave("chat", "ann", Some("left"));
+        one.leave("chat", "ann", Some("left and joined"));
+        advance(Duration::from_secs(10)).await;
+        one.join("chat", "ann", "longer", 1_000).unwrap();
+        other.join("chat", "ann", "shorter", 50).unwrap();
+        other.join("chat", "ann", "left and joined", 1_000).unwrap();
+        advance(Duration::from_secs(10)).await;
+        introduce(&one, &other);
+        introduce(&one, &other);
+        for node in [&one, &other] {
+            assert_eq!(sorted(node), ["left and joined", "longer", "shorter"]);
+        }
+        advance(Duration::from_secs(50)).await;
+        for node in [&one, &other] {
+            assert_eq!(sorted(node), ["left and joined", "longer"]);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn news_of_another_node_are_told_apart_from_what_is_known() {
+        let (one, other) = (UserGroups::new(2), UserGroups::new(1));
+        one.join("chat", "ann", "red", 100).unwrap();
+        let red = told(&one)[0].clone();
+        let news = |told: &ToldMembership| other.learn(told);
+        assert_eq!((news(&red), news(&red)), (Ok(MembershipNews::Begun), Ok(MembershipNews::Nothing)));
+        let blue = ToldMembership { group: name("blue"), ..red };
+        assert!(news(&blue).is_err(), "the limit holds for what is told, too");
+        advance(Duration::from_secs(1)).await;
+        one.leave("chat", "ann", None);
+        let gone = told(&one)[0].clone();
+        assert_eq!((news(&gone), news(&gone)), (Ok(MembershipNews::Ended), Ok(MembershipNews::Nothing)));
+        assert!(other.is_empty());
+    }
+}
