@@ -12,7 +12,7 @@ metered! {
             reason = "token"
         )]
         pub(super) wrong_token: Counter,
-        /// Requests whose token was not compared, because too many were wrong.
+        /// Requests with a wrong token that were answered late, because many from there were wrong.
         #[metric("trunkline_admin_requests_refused_total", reason = "too_many_wrong_tokens")]
         pub(super) braked: Counter,
         /// Requests for a host that is none of this machine's.

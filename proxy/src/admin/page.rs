@@ -48,7 +48,7 @@ pub(super) fn router() -> Router<AdminContext> {
 
 /// Serves the page; a request that needs the token first gets a form for it.
 async fn page(State(context): State<AdminContext>, caller: AdminCaller, headers: HeaderMap) -> Response {
-    match context.guard.access(&headers, caller) {
+    match context.guard.access(&headers, caller).await {
         Ok(_) => text(HTML, include_str!("page/index.html")).into_response(),
         Err(error) if error.status() == StatusCode::UNAUTHORIZED => {
             (error.status(), text(HTML, include_str!("page/login.html"))).into_response()

@@ -50,7 +50,7 @@ async fn metrics(
     caller: AdminCaller,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    guard.check_metrics(&headers, caller)?;
+    guard.check_metrics(&headers, caller).await?;
     Ok(match render(&readiness, &fleet, &counters) {
         Ok(text) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),

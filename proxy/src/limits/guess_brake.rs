@@ -1,7 +1,8 @@
-//! Brake on guesses of a secret, by address and overall.
+//! Brake on guesses of a secret, by address: beyond a limit every answer to that address is slow.
 //!
-//! Beyond a limit a token is not even compared, so the right guess among thousands is no use either. One who has a
-//! wrong token and shows it again and again is no guesser: repeats have a wider limit.
+//! A token is compared in any case, so nobody can lock the holder of the right one out. Right and wrong ones wait the
+//! same time, so a guesser gains nothing by not waiting. An address that shows one and the same wrong token again and
+//! again is a misconfigured peer and no guesser.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -14,19 +15,17 @@ use super::address_limit::AddressKey;
 /// Span in which wrong tokens are counted.
 const SPAN: Duration = Duration::from_secs(60);
 
-/// Different wrong tokens of one address in a span.
+/// Different wrong tokens of one address in a span that are answered at once.
 const GUESSES_PER_ADDRESS: u32 = 10;
 
-/// Wrong tokens of one address in a span, repeats included: a misconfigured peer asks a few times a second.
-const TRIES_PER_ADDRESS: u32 = 600;
-
-/// Different wrong tokens of all addresses in a span. Beyond them only addresses that had the right one are heard.
+/// Different wrong tokens of all addresses in a span. Beyond them an address has one guess that is answered at once.
 const GUESSES_OVERALL: u32 = 100;
 
-/// Time for which an address counts as one that had the right token.
-const KNOWN_FOR: Duration = Duration::from_secs(3600);
+/// Wait before each further token of an address is compared. With the connections that an address may have, 64, it
+/// leaves some twenty guesses a second: hopeless for a token that was drawn, bearable for an operator beside a guesser.
+const SLOW_ANSWER: Duration = Duration::from_secs(3);
 
-/// Maximum number of addresses that are remembered. Beyond it only the overall limit holds for new ones.
+/// Maximum number of addresses that are remembered. Beyond it new ones are slow while the overall limit is exceeded.
 const ADDRESSES_MAX: usize = 4 * 1024;
 
 /// Brake on guesses of a secret. Time comes in as an argument, since any fixed moment.
@@ -48,10 +47,8 @@ struct Guesses {
 #[derive(Debug, Default)]
 struct AddressGuesses {
     guesses: SpanCount,
-    tries: SpanCount,
     /// Hash of the last wrong token.
     last: Option<u64>,
-    known_until: Duration,
 }
 
 /// Count within one span; a new span begins at zero.
@@ -72,46 +69,34 @@ impl SpanCount {
 }
 
 impl GuessBrake {
-    /// Checks that a token of this address may be compared.
-    ///
-    /// # Errors
-    /// When too many were wrong: the time after which the next may be.
-    pub(crate) fn check(&self, ip: Option<IpAddr>, now: Duration) -> Result<(), Duration> {
+    /// Time for which a token of this address waits before it is compared; zero for those that have not guessed.
+    #[must_use]
+    pub(crate) fn wait(&self, ip: Option<IpAddr>, now: Duration) -> Duration {
         let (span, guesses) = (span(now), self.guesses());
-        let of_address = ip.and_then(|ip| guesses.by_address.get(&ip.into()));
-        let is_known = of_address.is_some_and(|address| address.known_until > now);
-        let is_full = of_address.is_some_and(|address| {
-            address.guesses.of(span) >= GUESSES_PER_ADDRESS || address.tries.of(span) >= TRIES_PER_ADDRESS
-        });
-        if is_full || (guesses.overall.of(span) >= GUESSES_OVERALL && !is_known) {
-            return Err(SPAN.saturating_sub(Duration::from_secs(now.as_secs() % SPAN.as_secs())));
-        }
-        Ok(())
+        let is_remembered = ip.is_some_and(|ip| guesses.by_address.contains_key(&ip.into()));
+        let of_address = ip.and_then(|ip| guesses.by_address.get(&ip.into())).map_or(0, |one| one.guesses.of(span));
+        let is_room = guesses.by_address.len() < ADDRESSES_MAX && ip.is_some();
+        let is_slow = match guesses.overall.of(span) >= GUESSES_OVERALL {
+            true => of_address > 0 || !(is_remembered || is_room),
+            false => of_address >= GUESSES_PER_ADDRESS,
+        };
+        if is_slow { SLOW_ANSWER } else { Duration::ZERO }
     }
 
-    /// Notes that a token was the right one.
-    pub(crate) fn note_right(&self, ip: Option<IpAddr>, now: Duration) {
-        if let Some(address) = self.guesses().of(ip, now) {
-            address.known_until = now + KNOWN_FOR;
-        }
-    }
-
-    /// Notes a wrong token, or one that was not compared. Once a span returns how many came since the last time, for
-    /// the log.
+    /// Notes a wrong token. Once a span returns how many came since the last time, for the log.
     pub(crate) fn note_wrong(&self, ip: Option<IpAddr>, token: &str, now: Duration) -> Option<u64> {
         let (span, hash) = (span(now), self.hasher.hash_one(token));
         let mut guesses = self.guesses();
-        let mut is_new = true;
+        let (mut is_new, mut was_fast) = (true, true);
         if let Some(address) = guesses.of(ip, now) {
-            // What was not compared says nothing: else one address could use up what others may guess.
-            let was_compared = address.guesses.of(span) < GUESSES_PER_ADDRESS;
-            is_new = address.last.replace(hash) != Some(hash) && was_compared;
-            address.tries.add(span);
+            // Slow guesses don't count for all: one address alone would use up the fast guesses of the others.
+            was_fast = address.guesses.of(span) < GUESSES_PER_ADDRESS;
+            is_new = address.last.replace(hash) != Some(hash);
             if is_new {
                 address.guesses.add(span);
             }
         }
-        if is_new {
+        if is_new && was_fast {
             guesses.overall.add(span);
         }
         guesses.unreported += 1;
@@ -133,7 +118,7 @@ impl Guesses {
         let key = AddressKey::from(ip?);
         if self.by_address.len() >= ADDRESSES_MAX && !self.by_address.contains_key(&key) {
             let span = span(now);
-            self.by_address.retain(|_, address| address.known_until > now || address.tries.span == span);
+            self.by_address.retain(|_, address| address.guesses.span == span);
             if self.by_address.len() >= ADDRESSES_MAX {
                 return None;
             }
@@ -153,36 +138,38 @@ mod tests {
     const ANN: Option<IpAddr> = Some(IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 1)));
     const BEN: Option<IpAddr> = Some(IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 2)));
 
-    /// Shows tokens within a second; returns how many are compared, and how many lines are logged.
+    /// Shows tokens within a second; returns how many are answered at once, and how many lines are logged.
     fn show(brake: &GuessBrake, from: impl Fn(u32) -> Option<IpAddr>, token: impl Fn(u32) -> String) -> (u32, u32) {
-        let (mut compared, mut lines) = (0, 0);
+        let (mut fast, mut lines) = (0, 0);
         for number in 0..9_150 {
             let now = Duration::from_secs(7);
-            compared += u32::from(brake.check(from(number), now).is_ok());
+            fast += u32::from(brake.wait(from(number), now).is_zero());
             lines += u32::from(brake.note_wrong(from(number), &token(number), now).is_some());
         }
-        (compared, lines)
+        (fast, lines)
     }
 
     #[test]
-    fn of_the_guesses_of_a_second_few_are_compared_and_one_line_is_logged() {
+    fn of_the_guesses_of_a_second_few_are_answered_at_once_and_one_line_is_logged() {
         let guess = |number: u32| format!("guess-{number}");
         assert_eq!(show(&GuessBrake::default(), |_| ANN, guess), (GUESSES_PER_ADDRESS, 1), "from one address");
-        let many = |number: u32| Some(IpAddr::V4(number.into()));
-        assert_eq!(show(&GuessBrake::default(), many, guess), (GUESSES_OVERALL, 1), "each from its own");
+        let twelve = |number: u32| Some(IpAddr::V4((0x0b00_0000 + number % 12).into()));
+        assert!(show(&GuessBrake::default(), twelve, guess).0 <= GUESSES_OVERALL + 12, "from twelve");
+        let many = |number: u32| Some(IpAddr::V4((number % 9_000).into()));
+        let most = u32::try_from(ADDRESSES_MAX).unwrap();
+        assert_eq!(show(&GuessBrake::default(), many, guess), (most, 1), "each from its own");
         assert_eq!(show(&GuessBrake::default(), |_| None, guess), (GUESSES_OVERALL, 1), "from nowhere");
-        assert_eq!(show(&GuessBrake::default(), |_| ANN, |_| "old".into()), (TRIES_PER_ADDRESS, 1), "one and the same");
+        assert_eq!(show(&GuessBrake::default(), |_| ANN, |_| "old".into()), (9_150, 1), "one and the same");
     }
 
     #[test]
-    fn who_had_the_right_token_is_heard_while_others_guess_and_all_are_a_minute_later() {
+    fn whoever_has_not_guessed_is_answered_at_once_while_others_guess_and_all_are_a_minute_later() {
         let (brake, now) = (GuessBrake::default(), Duration::from_secs(7));
-        brake.note_right(BEN, now);
-        show(&brake, |number| Some(IpAddr::V4((0x0b00_0000 + number).into())), |number| number.to_string());
-        assert_eq!(brake.check(BEN, now), Ok(()));
-        assert_eq!(brake.check(ANN, now), Err(Duration::from_secs(53)));
-        assert_eq!(brake.check(ANN, Duration::from_secs(60)), Ok(()));
-        assert_eq!(brake.note_wrong(ANN, "late", Duration::from_secs(60)), Some(9_150), "the line counts all");
+        show(&brake, |number| Some(IpAddr::V4((0x0b00_0000 + number % 12).into())), |number| number.to_string());
+        show(&brake, |_| ANN, |number| number.to_string());
+        assert_eq!((brake.wait(BEN, now), brake.wait(ANN, now)), (Duration::ZERO, SLOW_ANSWER));
+        assert_eq!(brake.wait(ANN, Duration::from_secs(60)), Duration::ZERO);
+        assert_eq!(brake.note_wrong(ANN, "late", Duration::from_secs(60)), Some(2 * 9_150), "the line counts all");
     }
 
     #[test]
@@ -192,6 +179,7 @@ mod tests {
             brake.note_wrong(Some(IpAddr::V4(number.into())), "x", Duration::ZERO);
         }
         assert_eq!(brake.guesses().by_address.len(), ADDRESSES_MAX);
+        assert_eq!(brake.wait(ANN, Duration::ZERO), SLOW_ANSWER, "there is no room to remember it");
         brake.note_wrong(ANN, "x", SPAN);
         assert_eq!(brake.guesses().by_address.len(), 1);
     }

@@ -28,7 +28,7 @@ pub(super) async fn log_in(
     let mut fields = BodyFields::read(&headers, &body)?;
     let token = fields.text("token", BODY_MAX_BYTES)?.ok_or_else(|| ApiError::field("token", "is missing"))?;
     fields.end()?;
-    context.guard.log_in(&headers, caller, &token)
+    context.guard.log_in(&headers, caller, &token).await
 }
 
 /// Ends the session of the page.

@@ -1,0 +1,395 @@
+//! Audit log: what operators do by the admin port, who they are, and what was refused.
+//!
+//! ```text
+//!  request ─► act of its method and path ─► guard ─► handler ─► line: act, outcome, by, from, path, detail
+//!                 └─ a change without a name: refused
+//! ```
+//!
+//! Every request of the API passes here, so no route can forget it: one that changes something and is not in [`ACTS`]
+//! is not served. Lines have a target of their own, [`AUDIT_TARGET`], by which a program leads them to a file. Refusals
+//! are limited in rate; acts are not, because whoever acts has shown the token.
+
+use std::fmt;
+use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::header::AUTHORIZATION;
+use axum::http::{Method, StatusCode};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use http_body_util::BodyExt;
+use serde_json::{Map, Value};
+use tokio::time::Instant;
+use tracing::info;
+
+use super::admin_caller::AdminCaller;
+use super::api_error::ApiError;
+use super::page_path::PAGE_PATH;
+use crate::limits::Bucket;
+use crate::metrics::Counter;
+use crate::observer::{SHED_PATH, STOP_PATH};
+
+/// Target of the lines of the audit log.
+pub const AUDIT_TARGET: &str = "audit";
+
+/// Lines about refusals in a second.
+const REFUSALS_PER_SECOND: NonZeroU32 = NonZeroU32::new(10).unwrap();
+
+/// Bytes of a body that are looked at for details: the largest that any act takes.
+const BODY_SEEN_BYTES: usize = 64 * 1024;
+
+/// Longest path with a query, and longest value of a detail, that a line shows, in characters.
+const SHOWN_CHARS: usize = 300;
+
+/// Fields of bodies that are details of an act. What is announced, and tokens, are none.
+const DETAILS: [&str; 12] =
+    ["hub", "target", "group", "user", "reason", "to", "percent", "node", "per_second", "dry_run", "levels", "clients"];
+
+/// Act of an operator.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum OperatorAct {
+    LogIn,
+    LogOut,
+    CloseClient,
+    Announce,
+    Rebalance,
+    StopRebalance,
+    /// The end of a rebalance that this node runs, for which another node asks.
+    StopOwnRebalance,
+    /// A part of a rebalance that another node of the fleet runs.
+    Shed,
+    ChangeLogLevels,
+    /// Follows the messages of one client, with payloads or without.
+    WatchClient,
+    Record,
+    Trace,
+}
+
+/// Number of routes that are acts.
+const ROUTES: usize = 12;
+
+/// Every act, with the method and the path of its route.
+static ACTS: [(Method, &str, OperatorAct); ROUTES] = [
+    (Method::POST, "/api/login", OperatorAct::LogIn),
+    (Method::POST, "/api/logout", OperatorAct::LogOut),
+    (Method::POST, "/api/clients/{id}/close", OperatorAct::CloseClient),
+    (Method::POST, "/api/announce", OperatorAct::Announce),
+    (Method::POST, "/api/rebalance", OperatorAct::Rebalance),
+    (Method::DELETE, "/api/rebalance", OperatorAct::StopRebalance),
+    (Method::POST, SHED_PATH, OperatorAct::Shed),
+    (Method::POST, STOP_PATH, OperatorAct::StopOwnRebalance),
+    (Method::PUT, "/api/log", OperatorAct::ChangeLogLevels),
+    (Method::GET, "/api/clients/{id}/watch", OperatorAct::WatchClient),
+    (Method::GET, "/api/record", OperatorAct::Record),
+    (Method::GET, "/api/trace", OperatorAct::Trace),
+];
+
+/// Method and path of every act.
+#[cfg(test)]
+pub(super) fn routes() -> impl Iterator<Item = (&'static Method, &'static str)> {
+    ACTS.iter().map(|(method, path, _)| (method, *path))
+}
+
+impl OperatorAct {
+    /// Act of a request by its method and path.
+    fn of(method: &Method, path: &str) -> Option<Self> {
+        let method = if *method == Method::HEAD { &Method::GET } else { method };
+        let path = path.strip_prefix(PAGE_PATH).unwrap_or(path);
+        let found = ACTS.iter().find(|(of, route, _)| of == method && is_of_route(path, route));
+        found.map(|(_, _, act)| *act)
+    }
+
+    /// Name in lines and metrics.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::LogIn => "log_in",
+            Self::LogOut => "log_out",
+            Self::CloseClient => "close_client",
+            Self::Announce => "announce",
+            Self::Rebalance => "rebalance",
+            Self::StopRebalance => "stop_rebalance",
+            Self::StopOwnRebalance => "stop_own_rebalance",
+            Self::Shed => "shed",
+            Self::ChangeLogLevels => "change_log_levels",
+            Self::WatchClient => "watch_client",
+            Self::Record => "record",
+            Self::Trace => "trace",
+        }
+    }
+
+    /// Whether it has a line where it succeeds. A rebalance has one where an operator begins it, and its steps, one a
+    /// second, have none.
+    fn is_told(self) -> bool {
+        self != Self::Shed
+    }
+}
+
+/// Whether a path is one of a route, whose segments in braces stand for any.
+fn is_of_route(path: &str, route: &str) -> bool {
+    let (mut segments, mut wanted) = (path.split('/'), route.split('/'));
+    let are_same = wanted.by_ref().all(|wanted| {
+        let segment = segments.next();
+        segment.is_some_and(|segment| segment == wanted || (wanted.starts_with('{') && !segment.is_empty()))
+    });
+    are_same && segments.next().is_none()
+}
+
+/// Someone who acts, as far as a request has shown it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Actor {
+    /// A caller without a good credential.
+    #[default]
+    Nobody,
+    /// A holder of the admin token.
+    Token,
+    /// A log-in on the page, by its number since the node began.
+    Session(u64),
+    /// Another node of the fleet, which has shown the access key and asks for its operator.
+    Node,
+}
+
+impl fmt::Display for Actor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Nobody => f.write_str("nobody"),
+            Self::Token => f.write_str("admin token"),
+            Self::Session(number) => write!(f, "session {number}"),
+            Self::Node => f.write_str("node of the fleet"),
+        }
+    }
+}
+
+/// Audit log of an admin port; its clones are one.
+#[derive(Debug, Clone)]
+pub(super) struct AuditLog(Arc<AuditState>);
+
+#[derive(Debug)]
+struct AuditState {
+    began: Instant,
+    refusals: Bucket,
+    /// Refusals without a line since the last one that has one.
+    left_out: AtomicU64,
+    counters: Arc<AuditCounters>,
+}
+
+/// Counters of the audit log.
+#[derive(Debug, Default)]
+pub(crate) struct AuditCounters {
+    done: [Counter; ROUTES],
+    refused: Counter,
+}
+
+impl AuditCounters {
+    /// Acts that were done, by name.
+    pub(super) fn done(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        ACTS.iter().zip(&self.done).map(|((_, _, act), counter)| (act.name(), counter.get()))
+    }
+
+    /// Requests of the API that were refused.
+    pub(super) fn refused(&self) -> u64 {
+        self.refused.get()
+    }
+
+    fn count(&self, act: OperatorAct) {
+        let counters = ACTS.iter().zip(&self.done).find(|((_, _, of), _)| *of == act);
+        counters.into_iter().for_each(|(_, counter)| counter.increment());
+    }
+}
+
+impl AuditLog {
+    pub(super) fn new(counters: Arc<AuditCounters>) -> Self {
+        let (refusals, left_out) = (Bucket::new(REFUSALS_PER_SECOND), AtomicU64::new(0));
+        Self(Arc::new(AuditState { began: Instant::now(), refusals, left_out, counters }))
+    }
+
+    fn note(&self, act: Option<OperatorAct>, seen: &SeenRequest, answer: &Response) {
+        let state = &*self.0;
+        let actor = answer.extensions().get::<Actor>().copied().unwrap_or_default();
+        let status = answer.status();
+        let is_refused = matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
+        let (name, from, path) = (act.map_or("read", OperatorAct::name), seen.address(), &seen.path);
+        if is_refused && (act.is_some() || seen.has_token) {
+            state.counters.refused.increment();
+            if state.refusals.take(state.began.elapsed(), Duration::ZERO).is_err() {
+                state.left_out.fetch_add(1, Ordering::Relaxed);
+                return;
+            }
+            let left_out = state.left_out.swap(0, Ordering::Relaxed);
+            info!(target: AUDIT_TARGET, act = name, outcome = "refused", status = status.as_u16(), by = %actor, from, path, left_out, "operator");
+            return;
+        }
+        let Some(act) = act.filter(|_| !is_refused) else { return };
+        let outcome = if status.is_success() { "done" } else { "failed" };
+        if status.is_success() {
+            state.counters.count(act);
+        }
+        if act.is_told() {
+            let detail = seen.detail();
+            info!(target: AUDIT_TARGET, act = name, outcome, status = status.as_u16(), by = %actor, from, path, detail, "operator");
+        }
+    }
+}
+
+/// Part of a request that the line shows.
+struct SeenRequest {
+    caller: AdminCaller,
+    has_token: bool,
+    path: String,
+    body: Arc<Mutex<Vec<u8>>>,
+}
+
+impl SeenRequest {
+    fn address(&self) -> String {
+        self.caller.0.map(|ip| ip.to_string()).unwrap_or_default()
+    }
+
+    /// Details of the body, as JSON; empty if there are none.
+    fn detail(&self) -> String {
+        let body = self.body.lock().unwrap_or_else(PoisonError::into_inner);
+        let Ok(Value::Object(fields)) = serde_json::from_slice(&body) else { return String::new() };
+        let shown = fields.into_iter().filter(|(name, _)| DETAILS.contains(&name.as_str()));
+        let shown: Map<_, _> = shown.map(|(name, value)| (name, short_value(value))).collect();
+        if shown.is_empty() { String::new() } else { Value::Object(shown).to_string() }
+    }
+}
+
+/// A value of a detail, which a long text or anything nested does not make long.
+fn short_value(value: Value) -> Value {
+    match value {
+        Value::String(text) => Value::String(text.chars().take(SHOWN_CHARS).collect()),
+        Value::Array(_) | Value::Object(_) => Value::Null,
+        other => other,
+    }
+}
+
+/// Middleware that notes what becomes of each request of the API, and refuses changes without a name.
+pub(super) async fn record(State(log): State<AuditLog>, request: Request, next: Next) -> Response {
+    let act = OperatorAct::of(request.method(), request.uri().path());
+    if act.is_none() && !matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS) {
+        let text = format!("{} is none of the acts that this path takes", request.method());
+        return ApiError::new(StatusCode::METHOD_NOT_ALLOWED, text).into_response();
+    }
+    let path = request.uri().path_and_query().map(|path| path.as_str().chars().take(SHOWN_CHARS).collect());
+    let seen = SeenRequest {
+        caller: AdminCaller::of(request.extensions()),
+        has_token: request.headers().contains_key(AUTHORIZATION),
+        path: path.unwrap_or_default(),
+        body: Arc::default(),
+    };
+    let request = if act.is_some() { request.map(|body| seen_by(body, seen.body.clone())) } else { request };
+    let answer = next.run(request).await;
+    log.note(act, &seen, &answer);
+    answer
+}
+
+/// Keeps a copy of the beginning of a body while its handler reads it.
+fn seen_by(body: Body, seen: Arc<Mutex<Vec<u8>>>) -> Body {
+    Body::new(body.map_frame(move |frame| {
+        if let Some(data) = frame.data_ref() {
+            let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
+            let room = BODY_SEEN_BYTES.saturating_sub(seen.len()).min(data.len());
+            seen.extend_from_slice(data.get(..room).unwrap_or_default());
+        }
+        frame
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::Router;
+    use axum::middleware::from_fn_with_state;
+    use axum::routing::{get, post};
+    use tower::ServiceExt;
+
+    use super::*;
+
+    /// Routes with a handler for each of these requests, behind the audit log.
+    fn routes(counters: &Arc<AuditCounters>) -> Router {
+        let answer = async |body: String| (axum::Extension(Actor::Token), body);
+        let refuse = async || StatusCode::UNAUTHORIZED;
+        Router::new()
+            .route("/api/announce", post(answer))
+            .route("/api/rebalance", post(refuse))
+            .route("/api/groups", post(answer).get(refuse))
+            .route("/api/trace", get(answer))
+            .layer(from_fn_with_state(AuditLog::new(counters.clone()), record))
+    }
+
+    async fn ask(routes: &Router, method: Method, path: &str, token: Option<&str>) -> u16 {
+        let mut request = Request::builder().method(method).uri(path);
+        if let Some(token) = token {
+            request = request.header(AUTHORIZATION, token);
+        }
+        let request = request.body(Body::from("{\"hub\":\"chat\",\"arguments\":[\"secret\"]}")).unwrap();
+        let answer = routes.clone().oneshot(request).await.unwrap();
+        let status = answer.status().as_u16();
+        let body = answer.into_body().collect().await.unwrap().to_bytes();
+        assert!(status != 200 || body.ends_with(b"]}"), "handlers get the whole body");
+        status
+    }
+
+    fn done(counters: &AuditCounters, name: &str) -> u64 {
+        counters.done().filter(|(of, _)| *of == name).map(|(_, count)| count).sum()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn every_change_passes_the_log_and_one_without_a_name_is_not_served() {
+        let counters = Arc::<AuditCounters>::default();
+        let routes = routes(&counters);
+        assert_eq!(ask(&routes, Method::POST, "/api/announce", None).await, 200);
+        assert_eq!(ask(&routes, Method::GET, "/api/trace?hub=chat", None).await, 200);
+        assert_eq!(
+            ask(&routes, Method::POST, "/api/groups", None).await,
+            405,
+            "its developer has forgotten to name it"
+        );
+        assert_eq!((done(&counters, "announce"), done(&counters, "trace"), counters.refused()), (1, 1, 0));
+        assert_eq!(ask(&routes, Method::POST, "/api/rebalance", None).await, 401);
+        assert_eq!(ask(&routes, Method::GET, "/api/groups", Some("Bearer guess")).await, 401);
+        assert_eq!(ask(&routes, Method::GET, "/api/groups", None).await, 401, "whoever has no token only looks");
+        assert_eq!((done(&counters, "rebalance"), counters.refused()), (0, 2));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn refusals_are_limited_in_rate_and_their_number_is_kept() {
+        let counters = Arc::<AuditCounters>::default();
+        let log = AuditLog::new(counters.clone());
+        let path = "/api/rebalance".to_owned();
+        let seen = SeenRequest { caller: AdminCaller::default(), has_token: true, path, body: Arc::default() };
+        for _ in 0..1_000 {
+            log.note(Some(OperatorAct::Rebalance), &seen, &StatusCode::UNAUTHORIZED.into_response());
+        }
+        let left_out = log.0.left_out.load(Ordering::Relaxed);
+        assert!((980..1_000).contains(&left_out), "{left_out}");
+        assert_eq!(counters.refused(), 1_000);
+    }
+
+    #[test]
+    fn details_are_chosen_fields_and_nothing_that_is_announced() {
+        let long = "x".repeat(5_000);
+        let body = serde_json::json!({
+            "hub": "chat", "target": "Notice", "arguments": ["secret"], "token": "secret", "user": long, "group": ["no"],
+        });
+        let body = Arc::new(Mutex::new(body.to_string().into_bytes()));
+        let seen = SeenRequest { caller: AdminCaller::default(), has_token: false, path: String::new(), body };
+        let detail = seen.detail();
+        assert!(detail.contains("\"hub\":\"chat\"") && detail.contains("\"target\":\"Notice\""), "{detail}");
+        assert!(!detail.contains("secret") && detail.len() < 1_000, "{detail}");
+    }
+
+    #[test]
+    fn each_act_is_found_below_the_path_of_the_page_too() {
+        for (method, path, act) in &ACTS {
+            let path = path.replace("{id}", "a%2Fb");
+            assert_eq!(OperatorAct::of(method, &path), Some(*act));
+            assert_eq!(OperatorAct::of(method, &format!("{PAGE_PATH}{path}")), Some(*act));
+            assert_eq!(OperatorAct::of(method, &format!("{path}/more")), None);
+        }
+        assert_eq!(OperatorAct::of(&Method::HEAD, "/api/trace"), Some(OperatorAct::Trace));
+        assert_eq!(OperatorAct::of(&Method::DELETE, "/api/announce"), None);
+    }
+}
