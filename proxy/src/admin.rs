@@ -38,6 +38,7 @@ pub(crate) use admin_counters::AdminCounters;
 pub(crate) use exposition::families;
 pub use exposition::{MetricEntry, metric_entries};
 
+use admin_caller::AdminCaller;
 use context::AdminContext;
 use guard::{Exposure, Guard};
 use session::PAGE_PATH;
@@ -67,7 +68,8 @@ async fn data_plane(State(rest): State<Rest>, request: Request, next: Next) -> R
     }
     let host = request.headers().get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     let origin = format!("http://{host}");
-    rest.answer(request, &origin).await
+    let AdminCaller(address) = AdminCaller::of(request.extensions());
+    rest.answer(request, address, &origin).await
 }
 
 /// Builds the router of the admin port. Needs a runtime.

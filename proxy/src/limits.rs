@@ -10,6 +10,7 @@ mod method_rate;
 mod pending_negotiation;
 mod pending_pipe;
 mod relay_limit;
+mod rest_place;
 mod throttle;
 mod warning_brake;
 
@@ -25,6 +26,7 @@ pub(crate) use method_rate::{MethodRates, RatedCall, RatedCaller};
 pub(crate) use pending_negotiation::PendingNegotiations;
 pub(crate) use pending_pipe::{PendingPipes, PipePermit};
 pub(crate) use relay_limit::{RelayLimit, RelayPermit, RelayRefusal};
+pub(crate) use rest_place::{RestPlace, RestPlaces, RestShare};
 pub(crate) use throttle::{Bucket, Quota, TooFast};
 pub(crate) use warning_brake::WarningBrake;
 

@@ -19,6 +19,8 @@ mod operation;
 mod query;
 mod rest_error;
 
+use std::hash::{BuildHasher, RandomState};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,12 +31,12 @@ use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::request::Parts;
 use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use trunkline_protocol::key::AccessKey;
 
 use crate::auth::RestAudience;
 use crate::fleet::{Fleet, FleetEntry};
+use crate::limits::{RestPlace, RestPlaces, RestShare};
 use crate::metrics::RestCounters;
 use crate::shard::Shared;
 use execution::{Execution, RestCaller};
@@ -62,14 +64,15 @@ pub(crate) struct Rest(Arc<RestState>);
 struct RestState {
     shared: Arc<Shared>,
     fleet: FleetEntry,
-    permits: Arc<Semaphore>,
+    places: RestPlaces,
+    hasher: RandomState,
 }
 
 impl Rest {
     #[must_use]
     pub(crate) fn new(shared: Arc<Shared>, fleet: Fleet) -> Self {
-        let permits = Arc::new(Semaphore::new(shared.settings.rest.requests_max.get()));
-        Self(Arc::new(RestState { shared, fleet: FleetEntry::of(&fleet), permits }))
+        let places = RestPlaces::new(shared.settings.rest.requests_max.get());
+        Self(Arc::new(RestState { shared, fleet: FleetEntry::of(&fleet), places, hasher: RandomState::new() }))
     }
 
     /// Whether a path is one of the data plane's.
@@ -78,14 +81,14 @@ impl Rest {
         is_of_data_plane(path) || path == HEALTH_PATH || path == OPENAPI_PATH
     }
 
-    /// Answers a request. Clients of the node reach it at this origin, such as `https://node.example`.
-    pub(crate) async fn answer(&self, request: Request<Body>, origin: &str) -> Response {
+    /// Answers a request of this address. Clients of the node reach it at this origin, such as `https://node.example`.
+    pub(crate) async fn answer(&self, request: Request<Body>, address: Option<IpAddr>, origin: &str) -> Response {
         let is_read = request.method() == Method::GET || request.method() == Method::HEAD;
         let answer = match request.uri().path() {
             HEALTH_PATH | OPENAPI_PATH if !is_read => Err(RestError::not_allowed("GET, HEAD")),
             HEALTH_PATH => self.health(),
             OPENAPI_PATH => Ok(([(CONTENT_TYPE, "application/json")], OPENAPI).into_response()),
-            _ => self.operate(request, origin).await,
+            _ => self.operate(request, address, origin).await,
         };
         let answer = answer.unwrap_or_else(IntoResponse::into_response);
         self.counters().answered(answer.status());
@@ -103,7 +106,12 @@ impl Rest {
         }
     }
 
-    async fn operate(&self, request: Request<Body>, origin: &str) -> Result<Response, RestError> {
+    async fn operate(
+        &self,
+        request: Request<Body>,
+        address: Option<IpAddr>,
+        origin: &str,
+    ) -> Result<Response, RestError> {
         let shared = &self.0.shared;
         let (head, body) = request.into_parts();
         let signer = self.authorize(&head)?;
@@ -111,17 +119,32 @@ impl Rest {
             return Err(RestError::stopping());
         }
         let operation = HubOperation::read(&head.method, head.uri.path())?;
-        let permit = self.0.permits.clone().try_acquire_owned();
-        let permit = permit.map_err(|_| RestError::busy(shared.settings.rest.requests_max.get()))?;
-        let body = self.body(body).await?;
+        let place = self.place(&head, &operation, address)?;
+        let body = tokio::select! {
+            biased;
+            body = self.body(body) => body?,
+            () = place.displaced() => {
+                self.counters().displaced.increment();
+                return Err(RestError::displaced());
+            }
+        };
+        place.body_has_come();
         let caller = RestCaller { signer, origin: origin.to_owned() };
         let execution = Execution::new(shared.clone(), self.0.fleet.clone(), head, body, caller);
         // In a task of its own: a caller that goes away leaves nothing done by half.
         let executing = tokio::spawn(async move {
-            let _permit = permit;
+            let _place = place;
             execution.run(operation).await
         });
         executing.await.unwrap_or_else(|_| Err(RestError::stopping()))
+    }
+
+    /// Takes a place for a request, which counts for its hub, its token and its address.
+    fn place(&self, head: &Parts, operation: &HubOperation, address: Option<IpAddr>) -> Result<RestPlace, RestError> {
+        let token = self.0.hasher.hash_one(head.headers.get(AUTHORIZATION));
+        let hub = RestShare::Hub(operation.hub.to_ascii_lowercase());
+        let shares = [hub, RestShare::Token(token)].into_iter().chain(address.map(RestShare::Address));
+        self.0.places.take(shares).ok_or_else(|| RestError::busy(self.0.shared.settings.rest.requests_max.get()))
     }
 
     /// Returns the key that has signed the token of a request.

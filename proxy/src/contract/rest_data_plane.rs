@@ -60,7 +60,7 @@ impl BackEnd {
         let uri = if path.starts_with("/api") { path.to_owned() } else { format!("/api/hubs/chat{path}") };
         let request =
             Request::builder().method(method).uri(uri).header("authorization", format!("Bearer {}", self.token));
-        let answer = self.rest.answer(request.body(body).unwrap(), "https://node.example").await;
+        let answer = self.rest.answer(request.body(body).unwrap(), None, "https://node.example").await;
         let header =
             |name: &str| answer.headers().get(name).map(|value| value.to_str().unwrap().to_owned()).unwrap_or_default();
         let (status, code, missing) =
@@ -574,6 +574,41 @@ fn a_body_that_stops_or_has_no_end_is_refused_and_takes_no_place() {
         assert_eq!((broken.status, &broken.body["target"]), (400, &json!("body")));
         assert_eq!(back_end.status("HEAD", "/users/ann").await, 404);
     });
+}
+
+#[test]
+fn bodies_of_one_hub_that_never_come_keep_no_caller_of_another_hub_out() {
+    run(async {
+        let stage = Stage::with(served(), 1);
+        let hubs = ["chat", "shop"].map(|name| HubManifest::new(name, &format!("/{name}")));
+        let _link = stage.app("app-1", hubs.to_vec()).link().await;
+        let back_end = alone(&stage);
+        let until = unix_seconds() + 60;
+        let of_chat = sign_rest_token(&AccessKey::new(KEY).unwrap(), Some("chat"), until);
+        let hostile = BackEnd { token: of_chat, ..back_end.clone() };
+        let most = stage.shared.settings.rest.requests_max.get();
+        let asking: Vec<_> = (0..most)
+            .map(|_| {
+                let hostile = hostile.clone();
+                spawn_local(async move { hostile.ask_with("POST", "/:send", Body::from_stream(never())).await })
+            })
+            .collect();
+        // With each turn that this task gives away, some of the others begin.
+        for _ in 0..most {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(hostile.status("HEAD", "/users/ann").await, 503, "it has no place for another one of its own");
+        for _ in 0..3 {
+            assert_eq!(back_end.status("HEAD", "/api/hubs/shop/users/ann").await, 404);
+        }
+        assert_eq!(stage.shared.reports.rest_counters.displaced.get(), 1, "the place that was freed is used again");
+        asking.iter().for_each(tokio::task::JoinHandle::abort);
+    });
+}
+
+/// Body of a request of which nothing comes.
+fn never() -> impl futures_util::Stream<Item = std::io::Result<Bytes>> {
+    stream::pending()
 }
 
 #[test]

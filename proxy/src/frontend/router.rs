@@ -24,7 +24,7 @@ use crate::frontend::endpoint::Endpoint;
 use crate::frontend::fleet_channel::{self, FleetChannelRoute};
 use crate::frontend::path_rule::{NEGOTIATE_SUFFIX, is_private, split_negotiate};
 use crate::frontend::plain_response::plain;
-use crate::frontend::request_extension::{ByDialIn, CountedElsewhere};
+use crate::frontend::request_extension::{ByDialIn, CountedElsewhere, peer_address};
 use crate::frontend::request_query::{QUERY_PAIRS_MAX, RequestQuery};
 use crate::frontend::reverse_proxy::forward_mark::is_forwarded_by_node;
 use crate::frontend::reverse_proxy::{owner_hop, pass_through, x_forwarded};
@@ -116,7 +116,8 @@ async fn answer_rest(rest: &Rest, request: Request) -> Response {
     let scheme = x_forwarded::scheme(request.extensions());
     let host = request.headers().get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     let origin = format!("{scheme}://{host}");
-    let mut answer = rest.answer(request, &origin).await;
+    let address = peer_address(request.extensions()).map(|peer| peer.ip());
+    let mut answer = rest.answer(request, address, &origin).await;
     answer.extensions_mut().insert(CountedElsewhere);
     answer
 }

@@ -23,6 +23,11 @@ metered! {
     pub(crate) struct RestCounters {
         #[metric("trunkline_rest_requests_total", "Requests to the REST data plane, by outcome.")]
         requests: RestRequestCounters,
+        #[metric(
+            "trunkline_rest_displaced_total",
+            "Requests whose places other callers got, because their bodies did not come."
+        )]
+        pub displaced: Counter,
     }
 }
 

@@ -74,6 +74,15 @@ impl RestError {
         error.with_header(RETRY_AFTER, Some(RETRY_AFTER_SECONDS))
     }
 
+    /// Creates the refusal of a request whose body had not come when another caller needed its place.
+    #[must_use]
+    pub(super) fn displaced() -> Self {
+        let text = "the body had not come when all places were taken and this caller held more than its share, a \
+                    quarter: send it at once, or see --rest-requests-max";
+        let error = Self::new(StatusCode::SERVICE_UNAVAILABLE, "Error.Node.Busy", text);
+        error.with_header(RETRY_AFTER, Some(RETRY_AFTER_SECONDS))
+    }
+
     #[must_use]
     pub(super) fn stopping() -> Self {
         let error = Self::new(StatusCode::SERVICE_UNAVAILABLE, "Error.Node.Stopping", "this node is stopping");
