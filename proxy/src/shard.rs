@@ -77,7 +77,7 @@ pub(crate) use shared::history::{PastConnection, REMEMBERED_MS, short};
 pub(crate) use shared::other_nodes::{OtherNodes, Reachability, SoughtConnection, TakeOver, TakenOver, TargetVerdict};
 pub(crate) use shared::own_interest::{InterestHold, OwnInterest};
 pub(crate) use shared::route_table::{Location, ReserveError, RouteTable};
-pub(crate) use shared::user_group::{MEMBERSHIP_S, MembershipNews, TooManyMemberships};
+pub(crate) use shared::user_group::{MEMBERSHIP_S, MembershipNews, MembershipRefused};
 pub(crate) use shared::{AnnouncedMove, Connectors, Shared, Sockets};
 pub(crate) use slot::{Serial, Slot};
 pub(crate) use state::ShardState;

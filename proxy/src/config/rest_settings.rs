@@ -30,6 +30,12 @@ settings! {
         #[flag("rest-user-groups-max", Count(0..=u64::MAX))]
         pub user_groups_max: usize = 100_000,
 
+        /// Memory of memberships of users that are kept for connections to come, also of those for which app servers
+        /// that dial in ask; one hub has half of it at most. Beyond it 409.
+        #[flag("rest-user-groups-max-bytes", Bytes(1024..=u64::MAX))]
+        // Six hundred bytes for each of those that may be kept.
+        pub user_groups_max_bytes: usize = 64 * 1024 * 1024,
+
         /// Hosts of which the audience of a token has to name one; any will do if there is none.
         pub audience_hosts: Vec<String> = Vec::new(),
     }

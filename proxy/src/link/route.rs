@@ -18,7 +18,7 @@ use crate::shard::{
     Audience, ConnectionCommand, Framed, MembershipChange, PendingAck, Receivers, SendOrigin, ShardCommand,
 };
 use crate::shard::{ListQuery, MemberListing, MemberTally, Shard, WaitingResult, no_such_connection};
-use crate::shard::{Location, Shared, TooManyMemberships};
+use crate::shard::{Location, MembershipRefused, Shared};
 use crate::upstream::{AppServerId, Asker, HubIndex};
 
 /// The commands of one batch of frames, by shard.
@@ -265,7 +265,7 @@ fn route_rare(source: FrameSource<'_>, message: ServiceMessage, batch: &mut Rout
 
 /// Keeps or ends what a message says of a user's memberships. Hardly any message does, and only one that does costs
 /// more than a look.
-fn note_user_groups(source: FrameSource<'_>, message: &ServiceMessage) -> Result<(), TooManyMemberships> {
+fn note_user_groups(source: FrameSource<'_>, message: &ServiceMessage) -> Result<(), MembershipRefused> {
     match source.shared.user_groups.are_changed_by(message) {
         true => source.shared.note_user_groups(&hub_key(source), message),
         false => Ok(()),

@@ -47,7 +47,7 @@ use history::{History, PastConnection};
 use other_nodes::{NoOtherNodes, OtherNodes};
 use own_interest::OwnInterest;
 use route_table::RouteTable;
-use user_group::{MembershipNews, TooManyMemberships, UserGroups};
+use user_group::{MembershipNews, MembershipRefused, UserGroupLimits, UserGroups};
 
 /// Origin of the sockets of clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -226,7 +226,11 @@ impl Shared {
                 node_dials: Arc::default(),
             },
             client_results: ClientResults::default(),
-            user_groups: UserGroups::new(settings.rest.user_groups_max),
+            user_groups: UserGroups::new(UserGroupLimits {
+                count: settings.rest.user_groups_max,
+                total_bytes: settings.rest.user_groups_max_bytes,
+                name_max_bytes: settings.groups.name_max_bytes,
+            }),
             reports: NodeReports::default(),
             tracer: settings.sampling.map(SpanTracer::new),
             limits: LimitCounters::new(&settings.limits, &settings.relay),
@@ -390,7 +394,7 @@ impl Shared {
     ///
     /// # Errors
     /// When too many are kept.
-    pub(crate) fn note_user_groups(&self, hub: &str, message: &ServiceMessage) -> Result<(), TooManyMemberships> {
+    pub(crate) fn note_user_groups(&self, hub: &str, message: &ServiceMessage) -> Result<(), MembershipRefused> {
         self.count_refused(hub, self.user_groups.note(hub, message))
     }
 
@@ -399,7 +403,7 @@ impl Shared {
         self.count_refused(&told.hub, self.user_groups.learn(told)).unwrap_or(MembershipNews::Nothing)
     }
 
-    fn count_refused<T>(&self, hub: &str, kept: Result<T, TooManyMemberships>) -> Result<T, TooManyMemberships> {
+    fn count_refused<T>(&self, hub: &str, kept: Result<T, MembershipRefused>) -> Result<T, MembershipRefused> {
         kept.inspect_err(|problem| {
             self.user_groups.refused.increment();
             if self.limits.may_log(self.uptime()) {

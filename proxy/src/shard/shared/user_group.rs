@@ -26,10 +26,30 @@ pub(crate) const MEMBERSHIP_S: i64 = 365 * 24 * 3600;
 /// Groups of one user that are kept, the latest ones, as at Azure's service.
 const GROUPS_PER_USER_MAX: usize = 100;
 
+/// Longest id of a user, in characters, wherever it comes from; the REST data plane takes no longer one.
+const USER_MAX_CHARS: usize = 1024;
+
+/// Memory of a membership beside its names, in bytes.
+const OVERHEAD_BYTES: usize = 64;
+
+/// Part of all bytes that the memberships of one hub may take: one app alone can't use up what all have.
+const HUB_PART: usize = 2;
+
+/// Limits of the memberships that are kept.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct UserGroupLimits {
+    /// Number of memberships of all users.
+    pub(super) count: usize,
+    /// Memory of all of them.
+    pub(super) total_bytes: usize,
+    /// Largest name of a group.
+    pub(super) name_max_bytes: usize,
+}
+
 /// Memberships of users, of all hubs.
 #[derive(Debug)]
 pub(crate) struct UserGroups {
-    max: usize,
+    limits: UserGroupLimits,
     /// Number of memberships: what a connection that opens asks first.
     count: AtomicUsize,
     /// Memberships that were not kept, because there were too many.
@@ -44,6 +64,8 @@ struct KeptGroups {
     left: LeftMemberships,
     /// No membership ends before this.
     none_ends_before: Option<Instant>,
+    /// Memory of the memberships of each hub that has any.
+    bytes: HashMap<ByteString, usize>,
 }
 
 /// Membership of a user in a group.
@@ -75,25 +97,47 @@ pub(crate) enum MembershipNews {
 
 /// Reason why a membership is not kept.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("a node keeps {max} memberships of users, and no more: see --rest-user-groups-max")]
-pub(crate) struct TooManyMemberships {
-    max: usize,
+pub(crate) enum MembershipRefused {
+    #[error("a node keeps {0} memberships of users, and no more: see --rest-user-groups-max")]
+    TooMany(usize),
+    #[error(
+        "a node keeps memberships of users of {0} bytes, half of it for one hub, and no more: see \
+         --rest-user-groups-max-bytes"
+    )]
+    TooLarge(usize),
+    #[error("the id of the user has {0} characters, and {USER_MAX_CHARS} are allowed")]
+    UserTooLong(usize),
+    #[error("the name of the group has {length} bytes, and {limit} are allowed: see --group-name-max-bytes")]
+    GroupTooLong { length: usize, limit: usize },
 }
 
 impl UserGroups {
     #[must_use]
-    pub(crate) fn new(max: usize) -> Self {
+    pub(crate) fn new(limits: UserGroupLimits) -> Self {
         let (count, refused, begun) = (AtomicUsize::new(0), Counter::default(), Instant::now());
-        Self { max, count, refused, begun, kept: Mutex::default() }
+        Self { limits, count, refused, begun, kept: Mutex::default() }
     }
 
     /// Keeps a membership for so many seconds; one that is known has a new time.
     ///
     /// # Errors
-    /// When too many are kept.
-    pub(crate) fn join(&self, hub: &str, user: &str, group: &str, seconds: u64) -> Result<(), TooManyMemberships> {
+    /// When too many are kept, or a name is too long.
+    pub(crate) fn join(&self, hub: &str, user: &str, group: &str, seconds: u64) -> Result<(), MembershipRefused> {
+        self.check_names(user, group)?;
         let (key, now_ms) = ((hub.into(), user.into()), self.now_ms());
         self.keep(&mut self.kept(), key, group, (Duration::from_secs(seconds), now_ms)).map(drop)
+    }
+
+    /// Checks the names of a membership before they are copied.
+    fn check_names(&self, user: &str, group: &str) -> Result<(), MembershipRefused> {
+        let (length, limit) = (group.len(), self.limits.name_max_bytes);
+        if length > limit {
+            return Err(MembershipRefused::GroupTooLong { length, limit });
+        }
+        match user.chars().count() {
+            chars if chars > USER_MAX_CHARS => Err(MembershipRefused::UserTooLong(chars)),
+            _ => Ok(()),
+        }
     }
 
     /// Keeps a membership that began, or was renewed, at this time; whether it is new.
@@ -103,11 +147,12 @@ impl UserGroups {
         user: UserKey,
         group: &str,
         (time, changed_ms): (Duration, i64),
-    ) -> Result<MembershipNews, TooManyMemberships> {
+    ) -> Result<MembershipNews, MembershipRefused> {
         let former = kept.users.get_mut(&user).and_then(|groups| remove(groups, group));
         let is_known = former.is_some();
-        if !is_known && self.count.load(Ordering::Relaxed) >= self.max {
-            return Err(TooManyMemberships { max: self.max });
+        if !is_known {
+            self.check_room(kept, &user, group)?;
+            kept.add_bytes(&user, group);
         }
         let until = Instant::now() + time.min(Duration::from_secs(MEMBERSHIP_S.unsigned_abs()));
         kept.none_ends_before = Some(kept.none_ends_before.map_or(until, |least| least.min(until)));
@@ -115,17 +160,37 @@ impl UserGroups {
         // A copy, as of the other names: they come as slices of the message that they stood in, which would live as
         // long.
         let group = former.map_or_else(|| group.into(), |former| former.group);
-        let groups = kept.users.entry(user).or_default();
+        let groups = kept.users.entry(user.clone()).or_default();
         let place = groups.partition_point(|kept| kept.changed_ms <= changed_ms);
         groups.insert(place, UserGroup { group, until, changed_ms });
         let is_full = groups.len() > GROUPS_PER_USER_MAX;
-        if is_full {
-            groups.pop_front();
+        if is_full && let Some(oldest) = groups.pop_front() {
+            kept.take_bytes(&user, &oldest.group);
         }
         if !is_known && !is_full {
             self.count.fetch_add(1, Ordering::Relaxed);
         }
         Ok(if is_known { MembershipNews::Nothing } else { MembershipNews::Begun })
+    }
+
+    /// Checks that there is room for one more membership.
+    fn check_room(&self, kept: &KeptGroups, user: &UserKey, group: &str) -> Result<(), MembershipRefused> {
+        let UserGroupLimits { count, total_bytes, .. } = self.limits;
+        if self.count.load(Ordering::Relaxed) >= count {
+            return Err(MembershipRefused::TooMany(count));
+        }
+        let (more, of_all) = (weight(user, group), kept.bytes.values().sum::<usize>());
+        let of_hub = kept.bytes.get(&user.0).copied().unwrap_or_default();
+        if of_all.saturating_add(more) > total_bytes || of_hub.saturating_add(more) > total_bytes / HUB_PART {
+            return Err(MembershipRefused::TooLarge(total_bytes));
+        }
+        Ok(())
+    }
+
+    /// Memory that the memberships take.
+    #[must_use]
+    pub(crate) fn bytes(&self) -> usize {
+        self.kept().bytes.values().sum()
     }
 
     /// Whether a message may change memberships that are kept.
@@ -139,7 +204,7 @@ impl UserGroups {
     ///
     /// # Errors
     /// When too many are kept.
-    pub(crate) fn note(&self, hub: &str, message: &ServiceMessage) -> Result<(), TooManyMemberships> {
+    pub(crate) fn note(&self, hub: &str, message: &ServiceMessage) -> Result<(), MembershipRefused> {
         use ServiceMessage as M;
         match message {
             M::UserJoinGroup(change) | M::UserJoinGroupWithAck(change) => match (&change.group, change.ttl_s) {
@@ -177,6 +242,7 @@ impl UserGroups {
         if groups.is_empty() {
             kept.users.remove(user);
         }
+        gone.iter().for_each(|gone| kept.take_bytes(user, &gone.group));
         self.count.fetch_sub(gone.len(), Ordering::Relaxed);
         gone
     }
@@ -185,8 +251,9 @@ impl UserGroups {
     /// other for a while agree, and an old membership does not come back.
     ///
     /// # Errors
-    /// When too many are kept.
-    pub(crate) fn learn(&self, told: &ToldMembership) -> Result<MembershipNews, TooManyMemberships> {
+    /// When too many are kept, or a name is too long.
+    pub(crate) fn learn(&self, told: &ToldMembership) -> Result<MembershipNews, MembershipRefused> {
+        self.check_names(&told.user, &told.group)?;
         let now_ms = self.now_ms();
         let changed_ms = now_ms.saturating_sub_unsigned(told.age_ms);
         let (mut kept, key) = (self.kept(), (copy(&told.hub), copy(&told.user)));
@@ -273,6 +340,9 @@ impl UserGroups {
             !groups.is_empty()
         });
         kept.none_ends_before = kept.users.values().flatten().map(|kept| kept.until).min();
+        for ExpiredMembership { hub, user, group } in &expired {
+            kept.take_bytes(&(hub.clone(), user.clone()), group);
+        }
         self.count.fetch_sub(expired.len(), Ordering::Relaxed);
         expired
     }
@@ -297,6 +367,26 @@ impl UserGroups {
     }
 }
 
+impl KeptGroups {
+    fn add_bytes(&mut self, user: &UserKey, group: &str) {
+        *self.bytes.entry(user.0.clone()).or_default() += weight(user, group);
+    }
+
+    fn take_bytes(&mut self, user: &UserKey, group: &str) {
+        if let Some(bytes) = self.bytes.get_mut(&user.0) {
+            *bytes = bytes.saturating_sub(weight(user, group));
+            if *bytes == 0 {
+                self.bytes.remove(&user.0);
+            }
+        }
+    }
+}
+
+/// Memory of a membership.
+fn weight((hub, user): &UserKey, group: &str) -> usize {
+    hub.len() + user.len() + group.len() + OVERHEAD_BYTES
+}
+
 /// Removes a group of a user, if it is one.
 fn remove(groups: &mut VecDeque<UserGroup>, group: &str) -> Option<UserGroup> {
     let place = groups.iter().position(|kept| kept.group == *group)?;
@@ -314,6 +404,10 @@ mod tests {
     use trunkline_protocol::service::UserGroupChange;
 
     use super::*;
+
+    fn groups_of(count: usize) -> UserGroups {
+        UserGroups::new(UserGroupLimits { count, total_bytes: 1024 * 1024, name_max_bytes: 1024 })
+    }
 
     fn name(text: &str) -> ByteString {
         text.into()
@@ -338,7 +432,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_membership_holds_for_its_time_and_until_the_user_leaves() {
-        let groups = UserGroups::new(10);
+        let groups = groups_of(10);
         let join = |user: &str, group: &str, seconds| groups.join("chat", user, group, seconds);
         assert_eq!((join("ann", "red", 10), join("ann", "blue", 20), join("ben", "red", 20)), (Ok(()), Ok(()), Ok(())));
         assert_eq!((of(&groups, "ann"), groups.len()), (vec!["red".to_owned(), "blue".into()], 3));
@@ -356,7 +450,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn joining_again_renews_and_the_latest_groups_of_a_user_are_kept() {
-        let groups = UserGroups::new(1_000);
+        let groups = groups_of(1_000);
         for number in 0..GROUPS_PER_USER_MAX + 5 {
             assert!(groups.join("chat", "ann", &number.to_string(), 10).is_ok());
         }
@@ -370,7 +464,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn beyond_the_limit_none_is_kept_and_the_option_is_named() {
-        let groups = UserGroups::new(1);
+        let groups = groups_of(1);
         assert!(groups.join("chat", "ann", "red", 10).is_ok());
         let refused = groups.join("chat", "ben", "red", 10).unwrap_err();
         assert!(refused.to_string().contains("--rest-user-groups-max"), "{refused}");
@@ -379,12 +473,12 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn no_time_is_too_long() {
-        let groups = UserGroups::new(10);
+        let groups = groups_of(10);
         let ttl_s = Some(i64::MAX);
         let change = UserGroupChange { user_id: name("ann"), group: Some(name("red")), ack_id: 0, ttl_s };
         assert!(groups.note("chat", &ServiceMessage::UserJoinGroup(change)).is_ok());
         let forever = ToldMembership { left_ms: u64::MAX, ..told(&groups)[0].clone() };
-        let other = UserGroups::new(10);
+        let other = groups_of(10);
         assert_eq!(other.learn(&ToldMembership { age_ms: u64::MAX, ..forever }), Ok(MembershipNews::Begun));
         advance(Duration::from_secs(MEMBERSHIP_S.unsigned_abs())).await;
         assert_eq!((groups.take_expired().len(), other.take_expired().len()), (1, 1));
@@ -392,7 +486,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn names_are_copies_that_keep_no_message_in_memory() {
-        let groups = UserGroups::new(10);
+        let groups = groups_of(10);
         let frame = bytes::Bytes::from_static(b"annred");
         let part = |range| ByteString::try_from(frame.slice(range)).unwrap();
         let (user, group) = (part(0..3), part(3..6));
@@ -403,7 +497,7 @@ mod tests {
         let are_copies =
             |groups: &UserGroups| told(groups).iter().all(|told| !is_slice(&told.user) && !is_slice(&told.group));
         assert!(are_copies(&groups));
-        let other = UserGroups::new(10);
+        let other = groups_of(10);
         let (hub, left_ms, age_ms) = (name("chat"), 10, 0);
         let mut of_frame = ToldMembership { hub, user: user.clone(), group: group.clone(), left_ms, age_ms };
         other.learn(&of_frame).unwrap();
@@ -417,7 +511,7 @@ mod tests {
 
     #[test]
     fn only_what_is_kept_or_was_kept_concerns_them() {
-        let groups = UserGroups::new(10);
+        let groups = groups_of(10);
         let change = |ttl_s| UserGroupChange { user_id: name("ann"), group: Some(name("red")), ack_id: 0, ttl_s };
         let (join, leave) = (ServiceMessage::UserJoinGroup, ServiceMessage::UserLeaveGroupWithAck(change(None)));
         let are = |message: &ServiceMessage| groups.are_changed_by(message);
@@ -429,7 +523,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn nodes_that_see_each_other_again_keep_what_has_changed_last() {
-        let (one, other) = (UserGroups::new(100), UserGroups::new(100));
+        let (one, other) = (groups_of(100), groups_of(100));
         for (group, seconds) in [("left", 1_000), ("longer", 100), ("shorter", 1_000), ("left and joined", 1_000)] {
             one.join("chat", "ann", group, seconds).unwrap();
         }
@@ -461,7 +555,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn news_of_another_node_are_told_apart_from_what_is_known() {
-        let (one, other) = (UserGroups::new(2), UserGroups::new(1));
+        let (one, other) = (groups_of(2), groups_of(1));
         one.join("chat", "ann", "red", 100).unwrap();
         let red = told(&one)[0].clone();
         let news = |told: &ToldMembership| other.learn(told);
@@ -473,5 +567,49 @@ mod tests {
         let gone = told(&one)[0].clone();
         assert_eq!((news(&gone), news(&gone)), (Ok(MembershipNews::Ended), Ok(MembershipNews::Nothing)));
         assert!(other.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn long_names_are_refused_wherever_they_come_from() {
+        let groups = groups_of(10);
+        let long = "x".repeat(1024 * 1024);
+        let refusal = groups.join("chat", "ann", &long, 10).unwrap_err();
+        assert!(refusal.to_string().contains("--group-name-max-bytes"), "{refusal}");
+        let change =
+            UserGroupChange { user_id: long.clone().into(), group: Some(name("red")), ack_id: 0, ttl_s: Some(9) };
+        let refusal = groups.note("chat", &ServiceMessage::UserJoinGroup(change)).unwrap_err();
+        assert!(refusal.to_string().contains("1024 are allowed"), "{refusal}");
+        let (hub, user, group) = (name("chat"), name("ann"), ByteString::from(long));
+        for left_ms in [0, 1_000] {
+            let told =
+                ToldMembership { hub: hub.clone(), user: user.clone(), group: group.clone(), left_ms, age_ms: 0 };
+            assert!(groups.learn(&told).is_err(), "an end is remembered, too");
+        }
+        assert_eq!((groups.bytes(), told(&groups).len()), (0, 0));
+        assert!(groups.join("chat", &"é".repeat(1024), &"x".repeat(1024), 10).is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn memberships_are_weighed_and_one_hub_has_half_of_the_bytes() {
+        let groups = groups_of(100_000);
+        let join = |hub: &str, number: usize| groups.join(hub, &format!("{number:0>1000}"), "red", 10);
+        let mut kept = 0;
+        while join("chat", kept).is_ok() {
+            kept += 1;
+        }
+        assert!(groups.bytes() <= 512 * 1024 && groups.bytes() > 510 * 1024, "{}", groups.bytes());
+        let refusal = join("chat", kept).unwrap_err();
+        assert!(refusal.to_string().contains("--rest-user-groups-max-bytes"), "{refusal}");
+        assert!(join("chat", 0).is_ok(), "one that is known is renewed");
+        assert!(join("news", 0).is_ok(), "another hub has room");
+        groups.leave("chat", &format!("{:0>1000}", 1), None);
+        assert!(join("chat", kept).is_ok(), "one that has left makes room");
+        advance(Duration::from_secs(10)).await;
+        groups.take_expired();
+        assert_eq!((groups.bytes(), groups.len()), (0, 0));
+        for number in 0..2 * GROUPS_PER_USER_MAX {
+            groups.join("chat", "ann", &format!("{number:0>100}"), 10).unwrap();
+        }
+        assert_eq!(groups.bytes(), GROUPS_PER_USER_MAX * (4 + 3 + 100 + OVERHEAD_BYTES));
     }
 }
