@@ -25,7 +25,7 @@ pub(crate) use hop_limit::{HOPS_PER_CONNECTION_MAX, HOPS_PER_OWNER_MAX, HopLimit
 pub(crate) use method_rate::{MethodRates, RatedCall, RatedCaller};
 pub(crate) use pending_negotiation::PendingNegotiations;
 pub(crate) use pending_pipe::{PendingPipes, PipePermit};
-pub(crate) use relay_limit::{RelayLimit, RelayPermit, RelayRefusal};
+pub(crate) use relay_limit::{FullUpstream, RelayConnection, RelayLimit, RelayPermit, RelayProgress, RelayRefusal};
 pub(crate) use rest_place::{RestPlace, RestPlaces, RestShare};
 pub(crate) use throttle::{Bucket, Quota, TooFast};
 pub(crate) use warning_brake::WarningBrake;

@@ -20,6 +20,7 @@ pub use crate::config::{
 pub use crate::fleet::MemberState;
 pub use crate::net::address::{Address, is_loopback_host};
 pub use crate::net::connector::Connector;
+pub use crate::net::descriptor::client_files_max;
 pub use crate::net::http_client::{HttpClient, HttpError, read_whole, within};
 pub use crate::net::line_stream::{LineStream, LineStreamError};
 #[cfg(feature = "tls")]

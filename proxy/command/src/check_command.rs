@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 use trunkline_proxy::Config;
-use trunkline_proxy::parts::{RuleSample, Ruleset};
+use trunkline_proxy::parts::{RuleSample, Ruleset, client_files_max};
 
 use super::config_file::{WithFile, file_value, with_file};
 use super::flag::ServeArgs;
@@ -44,6 +44,7 @@ pub(super) fn check(args: CheckArgs) -> anyhow::Result<CheckReport> {
     let WithFile { command, keys } = with_file(serve, &args.file)?;
     let matches = command.clone().no_binary_name(true).get_matches_from([""; 0]);
     let serve = ServeArgs { config: Some(args.file), ..ServeArgs::from_arg_matches(&matches)? };
+    let note = serve.relay.0.note_of_files(client_files_max());
     let config = Config::try_from(serve)?;
     let rules = &config.settings.rules;
     let explained: Vec<_> = args.samples.iter().map(|sample| rules.explain(sample).to_string()).collect();
@@ -51,7 +52,7 @@ pub(super) fn check(args: CheckArgs) -> anyhow::Result<CheckReport> {
         return Ok(CheckReport { text: explained.join("\n\n"), warnings: Vec::new() });
     }
     let text = effective_settings(&command, &matches, &keys) + &rules_in_force(rules);
-    Ok(CheckReport { text, warnings: rules.warnings(&config.upstreams) })
+    Ok(CheckReport { text, warnings: note.into_iter().chain(rules.warnings(&config.upstreams)).collect() })
 }
 
 /// Returns a line for each rule, as a comment of the settings.

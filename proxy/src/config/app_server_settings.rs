@@ -1,6 +1,5 @@
 //! Settings of what lies between this node and app servers: links, clients that lose theirs, requests.
 
-use std::num::NonZeroU32;
 use std::time::Duration;
 
 use trunkline_protocol::limits::{LINK_RING_MAX_BYTES, RESUME_WINDOW_MS};
@@ -11,6 +10,19 @@ use super::option_group::{ANY_U32, settings};
 /// Requests under way from one address where addresses are those of clients: a page makes some ten at once, so this is
 /// an office; and it is a quarter of what one app server takes, so no address has it alone.
 const PASS_THROUGH_PER_ADDRESS_MAX: u32 = 256;
+
+/// Requests under way by default: with 128 KiB of buffers for each they hold half a gigabyte.
+const PASS_THROUGH_MAX: u32 = 4096;
+
+/// Requests under way to one app server by default: that of other proxies, and as many sockets as many a process may
+/// open.
+const PASS_THROUGH_PER_UPSTREAM_MAX: u32 = 1024;
+
+/// Open files of a request that is passed through: the client's connection and that to the app server.
+const FILES_PER_REQUEST: u64 = 2;
+
+/// Part of the files of clients that requests which are passed through get: the rest is for hubs.
+const FILES_PART: u64 = 2;
 
 settings! {
     /// Settings of links to app servers.
@@ -95,16 +107,17 @@ settings! {
         pub upstream_answer_timeout: Duration = Duration::from_secs(60),
 
         /// Requests under way to all app servers, from the head to the end of both bodies, upgraded connections
-        /// included; beyond it 503 and `Retry-After`. 0 for no limit.
+        /// included. Beyond it a new one gets the place of the one that has waited longest for its client, a second at
+        /// least; if none has, 503 and `Retry-After`. One HTTP/2 connection gets a sixteenth. 0 for no limit [default:
+        /// 4096, or as many as fit into half of the files that the process may open, with two for each].
         #[flag("pass-through-max", Count(ANY_U32))]
-        // With 128 KiB of buffers for each they hold half a gigabyte.
-        pub requests_max: Option<NonZeroU32> = NonZeroU32::new(4096),
+        pub requests_max: Option<u32> = None,
 
-        /// Requests under way to one app server; beyond it the next one is asked, and if all are full the answer is
-        /// 503. 0 for no limit.
+        /// Requests under way to one app server; beyond it the next one is asked. If all are full, a new one gets the
+        /// place of one that waits for its client, as with `--pass-through-max`, or 503. 0 for no limit [default: 1024,
+        /// or as many as all app servers together may have by default].
         #[flag("pass-through-per-upstream-max", Count(ANY_U32))]
-        // That of other proxies, and as many sockets as many a process may open.
-        pub requests_per_upstream_max: Option<NonZeroU32> = NonZeroU32::new(1024),
+        pub requests_per_upstream_max: Option<u32> = None,
 
         /// Requests under way to app servers from one address, or from one /64 of IPv6; beyond it 429. 0 for no limit
         /// [default: 256 with `--trust`, else 0, because behind a load balancer that is not named there all clients
@@ -124,6 +137,12 @@ settings! {
         // Between two nodes only the network takes time.
         pub hop_timeout: Duration = Duration::from_secs(5),
     }
+}
+
+/// Most requests that are passed through by default, where clients can have so many files open.
+fn pass_through_default(files: Option<u64>) -> u32 {
+    let fitting = files.map(|files| u32::try_from(files / FILES_PART / FILES_PER_REQUEST).unwrap_or(u32::MAX));
+    fitting.map_or(PASS_THROUGH_MAX, |fitting| fitting.clamp(1, PASS_THROUGH_MAX))
 }
 
 impl LinkSettings {
@@ -159,10 +178,32 @@ impl RelaySettings {
             upstream_connect_timeout: Duration::ZERO,
             upstream_answer_timeout: Duration::ZERO,
             hop_timeout: Duration::ZERO,
-            requests_max: None,
-            requests_per_upstream_max: None,
             ..Self::DEFAULT
         }
+    }
+
+    /// Fills in the limits of requests that are not given, for a node whose clients can have so many files open.
+    #[must_use]
+    pub fn by_files(mut self, files: Option<u64>) -> Self {
+        let fitting = pass_through_default(files);
+        self.requests_max.get_or_insert(fitting);
+        self.requests_per_upstream_max.get_or_insert(PASS_THROUGH_PER_UPSTREAM_MAX.min(fitting));
+        self
+    }
+
+    /// Sentence about a limit that is smaller than usual because of the system's limit of open files; of settings as
+    /// they were given.
+    #[must_use]
+    pub fn note_of_files(&self, files: Option<u64>) -> Option<String> {
+        let fitting = pass_through_default(files);
+        let is_fitted = self.pass_through && self.requests_max.is_none() && fitting < PASS_THROUGH_MAX;
+        is_fitted.then(|| {
+            format!(
+                "--pass-through-max is {fitting} in place of {PASS_THROUGH_MAX}, because clients can have only {} files \
+                 open: raise the limit of open files of this process",
+                files.unwrap_or_default()
+            )
+        })
     }
 
     /// Fills in the limit of one address if it is not given, for a node that `knows_balancers` in front of it, or has
@@ -179,6 +220,23 @@ impl RelaySettings {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn requests_that_are_passed_through_get_half_of_the_files_at_most() {
+        let limits = |files| {
+            let settings = RelaySettings::DEFAULT.by_files(files);
+            (settings.requests_max, settings.requests_per_upstream_max)
+        };
+        assert_eq!(limits(None), (Some(4096), Some(1024)));
+        assert_eq!(limits(Some(1_000_000)), (Some(4096), Some(1024)));
+        assert_eq!(limits(Some(896)), (Some(224), Some(224)), "of 1024 open files 128 are kept back");
+        assert_eq!(limits(Some(1)).0, Some(1), "0 would be no limit");
+        let given = RelaySettings { requests_max: Some(0), ..RelaySettings::DEFAULT };
+        assert_eq!(given.clone().by_files(Some(896)).requests_max, Some(0));
+        assert_eq!(given.note_of_files(Some(896)), None);
+        let note = RelaySettings::DEFAULT.note_of_files(Some(896)).unwrap();
+        assert!(note.starts_with("--pass-through-max is 224") && note.contains("896 files"), "{note}");
+    }
 
     #[test]
     fn a_window_of_zero_turns_resuming_off() {

@@ -20,7 +20,10 @@ pub(crate) fn cause_of_limit(limit: Limit) -> Cause {
         Limit::Connects => Cause::LimitConnects,
         Limit::PendingPerAddress => Cause::LimitPending,
         Limit::PendingPipes => Cause::LimitPipes,
-        Limit::PassThrough | Limit::PassThroughPerAddress | Limit::PassThroughPerUpstream => Cause::LimitPassThrough,
+        Limit::PassThrough
+        | Limit::PassThroughPerAddress
+        | Limit::PassThroughPerConnection
+        | Limit::PassThroughPerUpstream => Cause::LimitPassThrough,
         Limit::StreamResets => Cause::LimitResets,
         Limit::BodyTime => Cause::BodyTimeout,
         Limit::Descriptors => Cause::LimitDescriptors,

@@ -19,7 +19,7 @@ use crate::frontend::refusal::cause_of_limit;
 use crate::frontend::request_extension::peer_address;
 use crate::frontend::request_query::RequestQuery;
 use crate::frontend::timed_body::TimedBody;
-use crate::limits::{AddressPermit, PipePermit, RelayPermit, RelayRefusal, TooFast};
+use crate::limits::{AddressPermit, PipePermit, RelayConnection, RelayPermit, RelayRefusal, TooFast};
 use crate::metrics::Limit;
 
 /// Retry-After where connections are the limit; nobody knows when others close.
@@ -136,7 +136,9 @@ pub(crate) fn take_pipe_permit(endpoint: &Endpoint, request: &Request) -> Result
 /// # Errors
 /// The refusal.
 pub(crate) fn take_relay_permit(endpoint: &Endpoint, request: &Request) -> Result<RelayPermit, Response> {
-    endpoint.shared.limits.relays.take(counted_ip(endpoint, request)).map_err(|refusal| match refusal {
+    let connection = request.extensions().get::<RelayConnection>();
+    let permit = endpoint.shared.limits.relays.take(counted_ip(endpoint, request), connection);
+    permit.map_err(|refusal| match refusal {
         RelayRefusal::Node => {
             let text = "as many requests to the app are under way as may be: see --pass-through-max";
             refuse(endpoint, Limit::PassThrough, LimitOwner::Node, RELAY_RETRY_AFTER, text)
@@ -146,7 +148,24 @@ pub(crate) fn take_relay_permit(endpoint: &Endpoint, request: &Request) -> Resul
                         see --pass-through-per-address-max";
             refuse(endpoint, Limit::PassThroughPerAddress, LimitOwner::Client, RELAY_RETRY_AFTER, text)
         }
+        RelayRefusal::Connection => {
+            let text = "this connection has as many requests to the app under way as one may have, a sixteenth of \
+                        --pass-through-max and of --pass-through-per-upstream-max (a load balancer that --trust names \
+                        may have more)";
+            refuse(endpoint, Limit::PassThroughPerConnection, LimitOwner::Client, RELAY_RETRY_AFTER, text)
+        }
     })
+}
+
+/// Makes the refusal of a request that waited for its client when a newer one needed its place. The rest of its body
+/// may still come, so the connection is of no more use.
+pub(crate) fn refuse_displaced() -> Response {
+    let text = "the rest of the request did not come while as many requests to the app were under way as may be: see \
+                --pass-through-max and --pass-through-per-upstream-max";
+    let cause = cause_of_limit(Limit::PassThrough);
+    let mut answer = because(cause, plain(StatusCode::SERVICE_UNAVAILABLE, text));
+    answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    answer
 }
 
 /// Makes the refusal of a request for which no app server has room.

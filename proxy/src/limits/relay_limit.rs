@@ -1,35 +1,95 @@
-//! Limit of requests that are under way to app servers: of one client address, to one app server, and of the node.
+//! Limit of requests that are under way to app servers: of one connection of a client, of one address, to one app
+//! server, and of the node.
+//!
+//! ```text
+//!  takes a place ─► its client sends ─► the app server works ─► its client reads ─► leaves
+//!                    ▲ displaced where the client has       ▲ never   ▲ displaced likewise
+//!                      done nothing for a while
+//! ```
+//!
+//! When all places are taken, a newcomer gets that of the request which has waited longest for its client, as at the
+//! admin port: an upload whose rest does not come, or an answer that nobody reads. It costs its client the request, and
+//! nobody else an answer.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::address_limit::{AddressLimit, AddressPermit};
 use crate::config::RelaySettings;
 use crate::net::address::Address;
+
+/// Time for which a request may wait for its client without losing its place: a client that moves at all keeps it.
+const SAFE_WAIT: Duration = Duration::from_secs(1);
+
+/// Time for which nobody is looked for again when none was found: looking is a pass over all requests.
+const VAIN_LOOK: Duration = Duration::from_millis(50);
+
+/// Part of all places that the requests of one connection of a client may take.
+const CONNECTION_PART: u32 = 16;
+
+/// Least share of a connection: a page makes some requests at once.
+const CONNECTION_SHARE_MIN: u32 = 8;
+
+/// Value instead of a time while a request does not wait for its client.
+const NOT_WAITING: u64 = u64::MAX;
 
 /// Requests under way to app servers.
 #[derive(Debug)]
 pub(crate) struct RelayLimit {
     node_max: Option<NonZeroU32>,
     upstream_max: Option<NonZeroU32>,
+    connection_max: u32,
     addresses: Option<Arc<AddressLimit>>,
+    /// Requests that newer ones have displaced.
+    displaced: AtomicU64,
     under_way: Mutex<RelayCounts>,
 }
 
 #[derive(Debug, Default)]
 struct RelayCounts {
-    node: u32,
+    requests: HashMap<u64, PlacedRelay>,
+    /// Number of the last request that came.
+    last: u64,
     /// Requests of each app server that has any.
     upstreams: HashMap<Address, u32>,
+    /// Nobody is looked for before this.
+    none_before: Option<Instant>,
 }
+
+#[derive(Debug)]
+struct PlacedRelay {
+    upstream: Option<Address>,
+    progress: Arc<RelayProgress>,
+}
+
+/// Progress of one request: since when it waits for its client, in either direction.
+#[derive(Debug)]
+pub(crate) struct RelayProgress {
+    start: Instant,
+    /// Milliseconds from the start.
+    sends_since_ms: AtomicU64,
+    reads_since_ms: AtomicU64,
+    displaced: CancellationToken,
+}
+
+/// Requests of one connection of a client that are under way; its clones count as one.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct RelayConnection(Arc<AtomicU32>);
 
 /// Permit of one request that is under way; dropping it frees it.
 #[derive(Debug)]
 pub(crate) struct RelayPermit {
     limit: Arc<RelayLimit>,
-    upstream: Option<Address>,
+    number: u64,
+    progress: Arc<RelayProgress>,
+    connection: Option<RelayConnection>,
     _address: Option<AddressPermit>,
 }
 
@@ -40,35 +100,74 @@ pub(crate) enum RelayRefusal {
     Node,
     /// The client's address has as many.
     Address,
+    /// The client's connection has as many.
+    Connection,
+}
+
+/// Whether a request may take the place of another one at an app server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum FullUpstream {
+    PassOver,
+    Displace,
 }
 
 impl RelayLimit {
     #[must_use]
     pub(super) fn new(settings: &RelaySettings) -> Arc<Self> {
-        let addresses = settings.requests_per_address_max.and_then(NonZeroU32::new);
+        let limit = |most: Option<u32>| most.and_then(NonZeroU32::new);
+        let (node_max, upstream_max) = (limit(settings.requests_max), limit(settings.requests_per_upstream_max));
+        let least = [node_max, upstream_max].into_iter().flatten().map(NonZeroU32::get).min();
         Arc::new(Self {
-            node_max: settings.requests_max,
-            upstream_max: settings.requests_per_upstream_max,
-            addresses: addresses.map(|most| Arc::new(AddressLimit::new(most))),
+            node_max,
+            upstream_max,
+            connection_max: least.map_or(u32::MAX, |least| (least / CONNECTION_PART).max(CONNECTION_SHARE_MIN)),
+            addresses: limit(settings.requests_per_address_max).map(|most| Arc::new(AddressLimit::new(most))),
+            displaced: AtomicU64::new(0),
             under_way: Mutex::default(),
         })
     }
 
-    /// Permit for one more request of this address; without one it counts for the node alone.
+    /// Number of requests that newer ones have displaced.
+    #[must_use]
+    pub(crate) fn displaced(&self) -> u64 {
+        self.displaced.load(Ordering::Relaxed)
+    }
+
+    /// Permit for one more request of this address, on this connection; without them it counts for the node alone.
+    /// Another request may be displaced for it.
     ///
     /// # Errors
     /// The limit that is reached.
-    pub(crate) fn take(self: &Arc<Self>, address: Option<IpAddr>) -> Result<RelayPermit, RelayRefusal> {
+    pub(crate) fn take(
+        self: &Arc<Self>,
+        address: Option<IpAddr>,
+        connection: Option<&RelayConnection>,
+    ) -> Result<RelayPermit, RelayRefusal> {
+        let connection = connection.map(|connection| connection.begin(self.connection_max)).transpose()?;
+        let refused = |refusal| {
+            connection.iter().for_each(RelayConnection::end);
+            refusal
+        };
         let address = match (&self.addresses, address) {
-            (Some(addresses), Some(ip)) => Some(addresses.take(ip).ok_or(RelayRefusal::Address)?),
+            (Some(addresses), Some(ip)) => Some(addresses.take(ip).ok_or(RelayRefusal::Address).map_err(refused)?),
             _ => None,
         };
         let mut counts = self.counts();
-        if self.node_max.is_some_and(|most| counts.node >= most.get()) {
-            return Err(RelayRefusal::Node);
+        let is_full = self.node_max.is_some_and(|most| counts.requests.len() >= most.get() as usize);
+        if is_full && !self.displace(&mut counts, |_| true) {
+            return Err(refused(RelayRefusal::Node));
         }
-        counts.node += 1;
-        Ok(RelayPermit { limit: self.clone(), upstream: None, _address: address })
+        counts.last += 1;
+        let (number, progress) = (counts.last, Arc::new(RelayProgress::new()));
+        counts.requests.insert(number, PlacedRelay { upstream: None, progress: progress.clone() });
+        Ok(RelayPermit { limit: self.clone(), number, progress, connection, _address: address })
+    }
+
+    /// Displaces one of these requests, and counts it.
+    fn displace(&self, counts: &mut RelayCounts, of: impl Fn(&PlacedRelay) -> bool) -> bool {
+        let is_displaced = counts.displace(of);
+        self.displaced.fetch_add(u64::from(is_displaced), Ordering::Relaxed);
+        is_displaced
     }
 
     fn counts(&self) -> MutexGuard<'_, RelayCounts> {
@@ -77,29 +176,122 @@ impl RelayLimit {
 }
 
 impl RelayPermit {
-    /// Counts the request for this app server instead of the one before; `false` if that has as many as it may have.
+    /// Counts the request for this app server instead of the one before; `false` if that has as many as it may have,
+    /// and no other request is displaced for this one.
     #[must_use]
-    pub(crate) fn choose(&mut self, upstream: &Address) -> bool {
+    pub(crate) fn choose(&mut self, upstream: &Address, when_full: FullUpstream) -> bool {
         let mut counts = self.limit.counts();
-        if let Some(former) = self.upstream.take() {
-            counts.leave(&former);
-        }
+        counts.leave_upstream(self.number);
         let under_way = counts.upstreams.get(upstream).copied().unwrap_or_default();
-        if self.limit.upstream_max.is_some_and(|most| under_way >= most.get()) {
+        let is_full = self.limit.upstream_max.is_some_and(|most| under_way >= most.get());
+        let is_there = |request: &PlacedRelay| request.upstream.as_ref() == Some(upstream);
+        if is_full && !(when_full == FullUpstream::Displace && self.limit.displace(&mut counts, is_there)) {
             return false;
         }
-        counts.upstreams.insert(upstream.clone(), under_way + 1);
-        self.upstream = Some(upstream.clone());
+        if let Some(request) = counts.requests.get_mut(&self.number) {
+            request.upstream = Some(upstream.clone());
+            *counts.upstreams.entry(upstream.clone()).or_default() += 1;
+        }
         true
+    }
+
+    /// Progress of the request, which its bodies note.
+    #[must_use]
+    pub(crate) fn progress(&self) -> &RelayProgress {
+        &self.progress
+    }
+
+    /// End of the request for a newer one.
+    #[must_use]
+    pub(crate) fn displacement(&self) -> CancellationToken {
+        self.progress.displaced.clone()
+    }
+}
+
+impl RelayProgress {
+    fn new() -> Self {
+        let (sends_since_ms, reads_since_ms) = (AtomicU64::new(NOT_WAITING), AtomicU64::new(NOT_WAITING));
+        Self { start: Instant::now(), sends_since_ms, reads_since_ms, displaced: CancellationToken::new() }
+    }
+
+    /// Notes that it is the client's turn to send.
+    pub(crate) fn wait_for_sender(&self) {
+        // A wait goes on until something comes, however often somebody asks.
+        if self.sends_since_ms.load(Ordering::Relaxed) == NOT_WAITING {
+            self.sends_since_ms.store(self.now_ms(), Ordering::Relaxed);
+        }
+    }
+
+    /// Notes that the client has sent something, or needs not.
+    pub(crate) fn sent(&self) {
+        self.sends_since_ms.store(NOT_WAITING, Ordering::Relaxed);
+    }
+
+    /// Notes that it is the client's turn to read.
+    pub(crate) fn wait_for_reader(&self) {
+        self.reads_since_ms.store(self.now_ms(), Ordering::Relaxed);
+    }
+
+    /// Notes that the client has read all that there was.
+    pub(crate) fn read(&self) {
+        self.reads_since_ms.store(NOT_WAITING, Ordering::Relaxed);
+    }
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.start.elapsed().as_millis()).unwrap_or(NOT_WAITING - 1)
+    }
+
+    /// Moment since which the request waits for its client.
+    fn waits_since(&self) -> Option<Instant> {
+        let since = [&self.sends_since_ms, &self.reads_since_ms].map(|since| since.load(Ordering::Relaxed));
+        let since_ms = since.into_iter().min().filter(|since| *since != NOT_WAITING)?;
+        Some(self.start + Duration::from_millis(since_ms))
+    }
+}
+
+impl RelayConnection {
+    fn begin(&self, most: u32) -> Result<Self, RelayRefusal> {
+        let under_way = self.0.fetch_add(1, Ordering::Relaxed);
+        if under_way >= most {
+            self.end();
+            return Err(RelayRefusal::Connection);
+        }
+        Ok(self.clone())
+    }
+
+    fn end(&self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 impl RelayCounts {
-    fn leave(&mut self, upstream: &Address) {
-        if let Some(under_way) = self.upstreams.get_mut(upstream) {
+    /// Displaces the request of these that has waited longest for its client; `false` if none has for long enough.
+    fn displace(&mut self, of: impl Fn(&PlacedRelay) -> bool) -> bool {
+        let now = Instant::now();
+        if self.none_before.is_some_and(|before| now < before) {
+            return false;
+        }
+        let waiting = self.requests.iter().filter(|(_, request)| of(request));
+        let waiting = waiting.filter_map(|(number, request)| Some((request.progress.waits_since()?, *number)));
+        let longest = waiting.min().filter(|(since, _)| now.saturating_duration_since(*since) >= SAFE_WAIT);
+        let Some((_, number)) = longest else {
+            self.none_before = Some(now + VAIN_LOOK);
+            return false;
+        };
+        self.leave_upstream(number);
+        if let Some(request) = self.requests.remove(&number) {
+            request.progress.displaced.cancel();
+        }
+        true
+    }
+
+    /// Counts a request for no app server.
+    fn leave_upstream(&mut self, number: u64) {
+        let Some(former) = self.requests.get_mut(&number).and_then(|request| request.upstream.take()) else { return };
+        if let Some(under_way) = self.upstreams.get_mut(&former) {
             *under_way -= 1;
             if *under_way == 0 {
-                self.upstreams.remove(upstream);
+                self.upstreams.remove(&former);
             }
         }
     }
@@ -107,11 +299,10 @@ impl RelayCounts {
 
 impl Drop for RelayPermit {
     fn drop(&mut self) {
+        self.connection.iter().for_each(RelayConnection::end);
         let mut counts = self.limit.counts();
-        counts.node -= 1;
-        if let Some(upstream) = &self.upstream {
-            counts.leave(upstream);
-        }
+        counts.leave_upstream(self.number);
+        counts.requests.remove(&self.number);
     }
 }
 
@@ -121,8 +312,8 @@ mod tests {
 
     fn limit(node: u32, upstream: u32, address: u32) -> Arc<RelayLimit> {
         RelayLimit::new(&RelaySettings {
-            requests_max: NonZeroU32::new(node),
-            requests_per_upstream_max: NonZeroU32::new(upstream),
+            requests_max: Some(node),
+            requests_per_upstream_max: Some(upstream),
             requests_per_address_max: Some(address),
             ..RelaySettings::embedded()
         })
@@ -132,32 +323,90 @@ mod tests {
         Some(IpAddr::V4(last.into()))
     }
 
+    fn app(last: u8) -> Address {
+        format!("http://10.0.0.{last}").parse().unwrap()
+    }
+
+    fn place(limit: &Arc<RelayLimit>) -> Result<RelayPermit, RelayRefusal> {
+        limit.take(ip(1), None)
+    }
+
     /// Four connections of 256 requests each, as many as one address once held at an app server.
     const REQUESTS: usize = 4 * 256;
 
-    #[test]
-    fn an_address_holds_no_more_requests_than_it_may_and_others_have_theirs() {
+    #[tokio::test(start_paused = true)]
+    async fn an_address_holds_no_more_requests_than_it_may_and_others_have_theirs() {
         let limit = limit(8192, 1024, 256);
-        let permits: Vec<_> = (0..REQUESTS).filter_map(|_| limit.take(ip(1)).ok()).collect();
-        assert_eq!((permits.len(), limit.take(ip(1)).err()), (256, Some(RelayRefusal::Address)));
-        assert!(limit.take(ip(2)).is_ok());
+        let permits: Vec<_> = (0..REQUESTS).filter_map(|_| place(&limit).ok()).collect();
+        assert_eq!((permits.len(), place(&limit).err()), (256, Some(RelayRefusal::Address)));
+        assert!(limit.take(ip(2), None).is_ok());
         drop(permits);
-        assert!(limit.take(ip(1)).is_ok());
-        assert_eq!(limit.counts().node, 0);
+        assert!(place(&limit).is_ok());
+        assert_eq!(limit.counts().requests.len(), 0);
     }
 
-    #[test]
-    fn the_node_and_each_app_server_have_limits_of_their_own() {
+    #[tokio::test(start_paused = true)]
+    async fn the_node_and_each_app_server_have_limits_of_their_own() {
         let limit = limit(3, 2, 0);
-        let (one, two): (Address, Address) = ("http://10.0.0.1".parse().unwrap(), "http://10.0.0.2".parse().unwrap());
-        let mut permits: Vec<_> = (0..3).map(|_| limit.take(ip(1)).unwrap()).collect();
-        assert_eq!(limit.take(ip(1)).err(), Some(RelayRefusal::Node));
-        let chosen: Vec<_> = permits.iter_mut().map(|permit| permit.choose(&one)).collect();
+        let (one, two) = (app(1), app(2));
+        let mut permits: Vec<_> = (0..3).map(|_| place(&limit).unwrap()).collect();
+        assert_eq!(place(&limit).err(), Some(RelayRefusal::Node));
+        let chosen: Vec<_> = permits.iter_mut().map(|permit| permit.choose(&one, FullUpstream::PassOver)).collect();
         assert_eq!(chosen, [true, true, false]);
-        assert!(permits[2].choose(&two), "another one has room");
-        assert!(permits[0].choose(&two) && permits[0].choose(&one), "a request counts for one of them");
+        assert!(permits[2].choose(&two, FullUpstream::PassOver), "another one has room");
+        assert!(permits[0].choose(&two, FullUpstream::PassOver) && permits[0].choose(&one, FullUpstream::PassOver));
         drop(permits);
         let counts = limit.counts();
-        assert_eq!((counts.node, counts.upstreams.len()), (0, 0));
+        assert_eq!((counts.requests.len(), counts.upstreams.len()), (0, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_newcomer_gets_the_place_of_the_request_that_has_waited_longest_for_its_client() {
+        let limit = limit(3, 0, 0);
+        let permits: Vec<_> = (0..3).map(|_| place(&limit).unwrap()).collect();
+        let step = || tokio::time::advance(Duration::from_secs(1));
+        permits[1].progress().wait_for_sender();
+        step().await;
+        permits[2].progress().wait_for_reader();
+        assert!(place(&limit).is_ok(), "the first newcomer");
+        let displaced = || permits.iter().map(|permit| permit.progress.displaced.is_cancelled()).collect::<Vec<_>>();
+        assert_eq!(displaced(), [false, true, false]);
+        let (one, two) = (place(&limit).unwrap(), place(&limit));
+        assert_eq!(two.err(), Some(RelayRefusal::Node), "whoever waits for a moment only keeps its place");
+        step().await;
+        let three = place(&limit).unwrap();
+        assert_eq!(displaced(), [false, true, true]);
+        step().await;
+        assert_eq!(place(&limit).err(), Some(RelayRefusal::Node), "nobody waits for an app server in vain");
+        drop((one, three, permits));
+        assert_eq!(limit.counts().requests.len(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn at_a_full_app_server_only_its_own_requests_are_displaced() {
+        let limit = limit(0, 1, 0);
+        let mut permits: Vec<_> = (0..3).map(|_| place(&limit).unwrap()).collect();
+        assert!(permits[0].choose(&app(1), FullUpstream::PassOver));
+        assert!(permits[1].choose(&app(2), FullUpstream::PassOver));
+        permits[1].progress().wait_for_reader();
+        tokio::time::advance(Duration::from_secs(60)).await;
+        assert!(!permits[2].choose(&app(1), FullUpstream::Displace));
+        tokio::time::advance(VAIN_LOOK).await;
+        assert!(!permits[2].choose(&app(2), FullUpstream::PassOver));
+        assert!(permits[2].choose(&app(2), FullUpstream::Displace));
+        assert!(permits[1].progress.displaced.is_cancelled() && !permits[0].progress.displaced.is_cancelled());
+        drop(permits);
+        assert_eq!(limit.counts().upstreams.len(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_has_a_sixteenth_of_the_places() {
+        let (limit, connection) = (limit(4096, 1024, 0), RelayConnection::default());
+        let take = || limit.take(ip(1), Some(&connection));
+        let permits: Vec<_> = (0..100).filter_map(|_| take().ok()).collect();
+        assert_eq!((permits.len(), take().err()), (64, Some(RelayRefusal::Connection)));
+        assert!(limit.take(ip(1), Some(&RelayConnection::default())).is_ok());
+        drop(permits);
+        assert_eq!(connection.0.load(Ordering::Relaxed), 0);
     }
 }

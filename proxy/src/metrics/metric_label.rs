@@ -19,6 +19,8 @@ label! {
         PassThrough = "pass_through",
         /// Requests under way to app servers of one address.
         PassThroughPerAddress = "pass_through_per_address",
+        /// Requests under way to app servers of one connection of a client.
+        PassThroughPerConnection = "pass_through_per_connection",
         /// Requests under way to one app server.
         PassThroughPerUpstream = "pass_through_per_upstream",
         /// HTTP/2 requests of one connection that were taken back.

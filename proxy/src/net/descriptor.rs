@@ -24,6 +24,12 @@ impl DescriptorLimit {
         *LIMIT.get_or_init(|| Self::below(open_files_max()))
     }
 
+    /// Number of files that clients can have open; `None` for no limit.
+    #[must_use]
+    pub(crate) fn most(self) -> Option<u64> {
+        self.first_refused
+    }
+
     fn below(open_files_max: Option<u64>) -> Self {
         // A small process keeps back a quarter.
         Self { first_refused: open_files_max.map(|most| most - RESERVED.min(most / 4)) }
@@ -41,6 +47,12 @@ impl DescriptorLimit {
     pub(crate) fn allows<S>(self, _socket: &S) -> bool {
         self.first_refused.is_none()
     }
+}
+
+/// Number of files that clients can have open in this process; `None` where the system tells no limit.
+#[must_use]
+pub fn client_files_max() -> Option<u64> {
+    DescriptorLimit::for_clients().most()
 }
 
 #[cfg(target_os = "linux")]

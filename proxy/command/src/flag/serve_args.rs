@@ -14,7 +14,8 @@ use trunkline_protocol::limits::LINK_FRAME_MAX_BYTES;
 use trunkline_proxy::parts::{
     Address, AppKey, DrainSettings, FrontendLimits, GroupLimits, HostPattern, HostRules, HttpTransportSettings,
     LinkSettings, MESSAGE_MAX_BYTES, NEGOTIATE_TIMEOUT, OutboxLimits, PathPrefix, RehomeSettings, RelaySettings,
-    RestSettings, Ruleset, TlsListener, TrustedHeaders, TrustedNetworks, WebhookSettings, random_node_name,
+    RestSettings, Ruleset, TlsListener, TrustedHeaders, TrustedNetworks, WebhookSettings, client_files_max,
+    random_node_name,
 };
 use trunkline_proxy::{Config, OriginPattern, Resolver, Settings};
 
@@ -332,7 +333,7 @@ fn settings(args: ServeArgs, addresses: &NodeAddresses) -> Result<Settings, Conf
         links: args.links.0,
         rehoming: args.rehoming.0,
         http_transports: args.http_transports.0,
-        relay: args.relay.0.by_address(knows_balancers),
+        relay: args.relay.0.by_address(knows_balancers).by_files(client_files_max()),
         webhooks: addresses.webhooks.clone(),
         fleet: (&args.admin).try_into()?,
         rest: (&args.rest).try_into()?,

@@ -29,6 +29,7 @@ use super::open_stream::OpenStreams;
 use super::socket_context::SocketContext;
 use super::stream_progress::{StreamBody, StreamProgress};
 use crate::frontend::request_extension::PeerAddress;
+use crate::limits::RelayConnection;
 use crate::net::socket::{CurrentStallLimit, WriteStallLimit};
 
 /// Maximum of concurrent requests on one connection, the least that RFC 9113 recommends. Each event stream of a page is
@@ -109,6 +110,10 @@ async fn while_needed<F: Future>(stream: F, state: StreamState) {
                 WriteStallLimit::Idle(limit) => {
                     Some(state.progress.clone().stalled(limit * STREAM_SHARE).boxed_local())
                 }
+                WriteStallLimit::IdleUnless(limit, displaced) => {
+                    let stalled = state.progress.clone().stalled(limit * STREAM_SHARE);
+                    Some(async move { displaced.run_until_cancelled(stalled).await.unwrap_or_default() }.boxed_local())
+                }
             };
         }
         running_out.as_mut().map_or(Poll::Pending, |running_out| running_out.poll_unpin(cx))
@@ -125,13 +130,18 @@ pub(crate) async fn serve<S>(stream: S, context: SocketContext, router: Router)
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
-    let SocketContext { peer, gate, admitted: _admitted, patience, .. } = context;
+    let SocketContext { peer, gate, admitted: _admitted, patience, is_trusted } = context;
+    // A load balancer's connection stands for many clients.
+    let relays = (!is_trusted).then(RelayConnection::default);
     let (streams, body_timeout) = (OpenStreams::new(), gate.body_timeout());
     // A client that reads nothing does not answer to pings either; but where they can't even leave, nobody counts that.
     patience.set(WriteStallLimit::Idle(2 * ALIVE_INTERVAL));
     let service = service_fn(move |mut request: Request<Incoming>| {
         join_cookies(&mut request);
         request.extensions_mut().insert(PeerAddress(peer));
+        if let Some(relays) = &relays {
+            request.extensions_mut().insert(relays.clone());
+        }
         request.extensions_mut().insert(Scheme::HTTPS);
         let router = router.clone();
         async move {

@@ -48,10 +48,10 @@ pub(crate) fn answer(
     in_flight: InFlight,
     permit: Option<Arc<RelayPermit>>,
 ) -> Response {
+    // A client whose window has no room is not even offered the first piece.
+    permit.iter().for_each(|permit| permit.progress().wait_for_reader());
     let is_length_told = answer.headers().contains_key(CONTENT_LENGTH);
-    answer.map(|body| {
-        Body::new(RelayedResponseBody { body, meter, is_length_told, _in_flight: in_flight, _permit: permit })
-    })
+    answer.map(|body| Body::new(RelayedResponseBody { body, meter, is_length_told, _in_flight: in_flight, permit }))
 }
 
 #[cfg(test)]

@@ -17,12 +17,12 @@ use crate::frontend::hop_header;
 use crate::frontend::in_flight::InFlight;
 use crate::frontend::plain_response::{plain, unavailable};
 use crate::frontend::request_extension::CountedElsewhere;
-use crate::frontend::request_limit::{refuse_full_upstreams, refuse_slow_body, take_relay_permit};
+use crate::frontend::request_limit::{refuse_displaced, refuse_full_upstreams, refuse_slow_body, take_relay_permit};
 use crate::frontend::request_route::route_passed_through;
 use crate::frontend::reverse_proxy::relayed_body::{ByteMeter, RelayedRequestBody, SilenceTimer};
 use crate::frontend::reverse_proxy::{next_hop, silence_limit, tunnel, x_forwarded};
 use crate::frontend::timed_body::TimedBody;
-use crate::limits::RelayPermit;
+use crate::limits::{FullUpstream, RelayPermit};
 use crate::metrics::{PassThroughOutcome, RelayFailure};
 use crate::net::socket::WriteStallLimit;
 use crate::upstream::{AppServer, AppTarget, RouteChoice};
@@ -41,6 +41,8 @@ struct PassThrough<'a> {
 enum PassThroughError {
     /// Each of them has as many requests under way as it may have.
     Full,
+    /// It waited for its client, and a newer request got its place.
+    Displaced,
     Failed(RelayFailure),
 }
 
@@ -72,16 +74,19 @@ async fn answer(endpoint: &Endpoint, request: Request) -> (PassThroughOutcome, R
         Ok(permit) => permit,
         Err(refusal) => return (PassThroughOutcome::Limited, refusal),
     };
+    let displaced = permit.displacement();
     match PassThrough::new(endpoint, request, permit).run(&app_servers).await {
         Ok(mut answer) => {
             answer.extensions_mut().insert(CountedElsewhere);
             // Behind an upgrade both ends may be silent and slow for as long as they like.
             if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
-                answer.extensions_mut().insert(WriteStallLimit::Idle(endpoint.shared.settings.limits.body_timeout));
+                let limit = endpoint.shared.settings.limits.body_timeout;
+                answer.extensions_mut().insert(WriteStallLimit::IdleUnless(limit, displaced));
             }
             (PassThroughOutcome::Answered, answer)
         }
         Err(PassThroughError::Full) => (PassThroughOutcome::Limited, refuse_full_upstreams(endpoint)),
+        Err(PassThroughError::Displaced) => (PassThroughOutcome::Limited, refuse_displaced()),
         Err(PassThroughError::Failed(failure)) => (failure.into(), refusal(endpoint, failure)),
     }
 }
@@ -123,10 +128,14 @@ impl<'a> PassThrough<'a> {
         let mut permit = Arc::new(permit);
         let mut body = has_body.then_some(body);
         let mut outcome = Err(PassThroughError::Full);
-        for app in app_servers {
+        let displaced = permit.displacement();
+        for (app, when_full) in attempts(app_servers) {
+            if when_full == FullUpstream::Displace && !matches!(outcome, Err(PassThroughError::Full)) {
+                break;
+            }
             let AppTarget::Network(address) = &app.target else { continue };
             // Nobody else holds it yet: a request with a body is sent once.
-            if !Arc::get_mut(&mut permit).is_some_and(|permit| permit.choose(address)) {
+            if !Arc::get_mut(&mut permit).is_some_and(|permit| permit.choose(address, when_full)) {
                 continue;
             }
             let body = body.take().map_or_else(Body::empty, |body| {
@@ -136,7 +145,10 @@ impl<'a> PassThrough<'a> {
             });
             let (request, limit) = (next_hop::request(parts.clone(), body), settings.relay.upstream_answer_timeout);
             let client = endpoint.proxy_client.app_servers.through(app.group.terms().plain.for_clients());
-            let sent = silence_limit::send(&client, address, request, &silence, limit).await;
+            let sent = tokio::select! {
+                sent = silence_limit::send(&client, address, request, &silence, limit) => sent,
+                () = displaced.cancelled() => return Err(PassThroughError::Displaced),
+            };
             let is_last = has_body || !matches!(sent, Err(RelayFailure::Unreachable));
             outcome = sent.map_err(PassThroughError::from);
             if is_last {
@@ -160,6 +172,13 @@ impl<'a> PassThrough<'a> {
     }
 }
 
+/// App servers in the order in which they are tried: those with room first, then each once more, in place of one of its
+/// requests that wait for their clients.
+fn attempts(app_servers: &[Arc<AppServer>]) -> impl Iterator<Item = (&Arc<AppServer>, FullUpstream)> {
+    let with = |when_full| app_servers.iter().map(move |app| (app, when_full));
+    with(FullUpstream::PassOver).chain(with(FullUpstream::Displace))
+}
+
 /// Says that a body of unknown length follows. Without it the HTTP client takes a GET for one that has none, and leaves
 /// its body out.
 fn announce_body(headers: &mut HeaderMap) {
@@ -171,7 +190,6 @@ fn announce_body(headers: &mut HeaderMap) {
 #[cfg(test)]
 mod tests {
     use std::net::SocketAddr;
-    use std::num::NonZeroU32;
 
     use axum::Router;
     use bytes::Bytes;
@@ -282,7 +300,7 @@ mod tests {
     #[tokio::test]
     async fn a_full_app_server_is_passed_over_and_full_ones_are_told() {
         let ((one, mut at_one), (two, mut at_two)) = (mute_app().await, mute_app().await);
-        let requests_per_upstream_max = NonZeroU32::new(2);
+        let requests_per_upstream_max = Some(2);
         let relay = RelaySettings { requests_per_upstream_max, ..RelaySettings::embedded() };
         let (shared, router) = node(&[one, two], relay);
         let mut under_way: FuturesUnordered<_> = (0..7).map(|_| send(router.clone(), upload(1))).collect();
@@ -296,6 +314,30 @@ mod tests {
             }
         }
         assert_eq!(shared.counters_of(0).limit(Limit::PassThroughPerUpstream).get(), 3);
+    }
+
+    #[tokio::test]
+    async fn an_upload_whose_rest_does_not_come_makes_room_for_a_newer_request() {
+        let (app, mut connections) = mute_app().await;
+        let requests_max = Some(2);
+        let (shared, router) = node(&[app], RelaySettings { requests_max, ..RelaySettings::embedded() });
+        let mut under_way: FuturesUnordered<_> = (0..2).map(|_| send(router.clone(), upload(1))).collect();
+        tokio::select! {
+            _ = under_way.next() => panic!("nobody answers"),
+            all = connections.wait_for(|count| *count == 2) => drop(all.unwrap()),
+        }
+        assert_eq!(send(router.clone(), upload(2)).await, StatusCode::SERVICE_UNAVAILABLE, "they may come yet");
+        tokio::select! {
+            _ = under_way.next() => panic!("nobody answers"),
+            // sleep: for a second a place is safe, and sockets are real.
+            () = tokio::time::sleep(std::time::Duration::from_millis(1_100)) => {}
+        }
+        let mut newer = std::pin::pin!(send(router, upload(2)));
+        tokio::select! {
+            ended = under_way.next() => assert_eq!(ended, Some(StatusCode::SERVICE_UNAVAILABLE)),
+            status = &mut newer => panic!("{status}"),
+        }
+        assert_eq!(shared.limits.relays.displaced(), 1);
     }
 
     #[tokio::test(start_paused = true)]

@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::frontend::hop_header::clean_trailers;
 use crate::frontend::in_flight::InFlight;
 use crate::frontend::timed_body::{TimedBody, is_body_timeout};
-use crate::limits::RelayPermit;
+use crate::limits::{RelayPermit, RelayProgress};
 use crate::metrics::{Counter, Counters, RelayCounters};
 
 /// Value instead of a time while the client has to send the rest of its body.
@@ -96,9 +96,16 @@ impl HttpBody for RelayedRequestBody {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         let polled = Pin::new(&mut self.body).poll_frame(cx);
+        let progress = self.permit.as_ref().map(|permit| permit.progress());
         match polled {
-            Poll::Pending => self.silence.wait_for_client(),
-            Poll::Ready(_) => self.silence.moved(),
+            Poll::Pending => {
+                self.silence.wait_for_client();
+                progress.into_iter().for_each(RelayProgress::wait_for_sender);
+            }
+            Poll::Ready(_) => {
+                self.silence.moved();
+                progress.into_iter().for_each(RelayProgress::sent);
+            }
         }
         let mut frame = ready!(polled);
         if let Some(Err(error)) = &frame {
@@ -128,7 +135,7 @@ pub(crate) struct RelayedResponseBody<B> {
     /// Whether the head states the length. If not, none may be added: an answer to HEAD has an empty body.
     pub(super) is_length_told: bool,
     pub(super) _in_flight: InFlight,
-    pub(super) _permit: Option<Arc<RelayPermit>>,
+    pub(super) permit: Option<Arc<RelayPermit>>,
 }
 
 impl<B: HttpBody<Data = Bytes> + Unpin> HttpBody for RelayedResponseBody<B> {
@@ -136,7 +143,14 @@ impl<B: HttpBody<Data = Bytes> + Unpin> HttpBody for RelayedResponseBody<B> {
     type Error = B::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
-        let mut frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        let progress = self.permit.as_ref().map(|permit| permit.progress());
+        match polled {
+            Poll::Pending => progress.into_iter().for_each(RelayProgress::read),
+            // It is asked for more when its client has read this.
+            Poll::Ready(_) => progress.into_iter().for_each(RelayProgress::wait_for_reader),
+        }
+        let mut frame = ready!(polled);
         count(self.meter.as_ref(), frame.as_ref());
         clean(frame.as_mut());
         Poll::Ready(frame)

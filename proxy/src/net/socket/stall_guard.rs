@@ -178,6 +178,16 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn an_answer_whose_place_is_needed_ends_as_soon_as_it_stands_still() {
+        let displaced = CancellationToken::new();
+        let (mut near, _far) = ends(WriteStallLimit::IdleUnless(60 * SECOND, displaced.clone())).await;
+        assert!(timeout(59 * SECOND, failure(&mut near)).await.is_err(), "nobody needs it");
+        let ended = Instant::now();
+        displaced.cancel();
+        assert_eq!((failure(&mut near).await, ended.elapsed().as_secs()), (io::ErrorKind::TimedOut, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn each_byte_that_moves_restarts_the_limit_of_an_idle_write() {
         let (mut near, mut far) = ends(WriteStallLimit::Idle(60 * SECOND)).await;
         for _ in 0..5 {

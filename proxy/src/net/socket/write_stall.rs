@@ -8,7 +8,7 @@ use std::future::pending;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 /// Time for a client to read the rest when its connection has closed: as long as a WebSocket may take to close.
@@ -24,6 +24,8 @@ pub(crate) enum WriteStallLimit {
     UntilClosed(ConnectionClose),
     /// This long without a byte that moves.
     Idle(Duration),
+    /// As `Idle`, and not at all when this token is cancelled: another answer needs the place.
+    IdleUnless(Duration, CancellationToken),
 }
 
 /// Close of a client connection, and the deadline after it.
@@ -51,6 +53,7 @@ impl WriteStallLimit {
                 sleep_until(*close.first_stall.get_or_init(Instant::now) + CLOSE_GRACE).await;
             }
             Self::Idle(time) => sleep(time).await,
+            Self::IdleUnless(time, displaced) => drop(timeout(time, displaced.cancelled()).await),
         }
     }
 }
