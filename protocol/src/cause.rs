@@ -34,6 +34,8 @@ causes! {
     WebsocketProtocol "websocket_protocol" Both "the client broke the rules of WebSockets"
     HubProtocol "hub_protocol" Closes "the client sent what is no message of its hub protocol"
     MessageTooLarge "message_too_large" Closes "the client sent a message over the limit of its hub, or over --message-max-bytes"
+    MessageTimeout "message_timeout" Closes "a message of the client began and did not end within 30 s, or came too slowly beyond that"
+    UnfinishedTotal "unfinished_total" Closes "the messages of all clients that had not ended took too much memory, and its own was among the largest: see --unfinished-total-max-bytes"
     TextInvalid "text_invalid" Closes "the client sent a text that is not UTF-8"
     KeepAliveTimeout "keep_alive_timeout" Closes "the client was silent for longer than its hub allows"
     SlowClient "slow_client" Closes "the client read too slowly: see --outbox-max-bytes"
@@ -61,7 +63,7 @@ causes! {
     HandshakeUnsupported "handshake_unsupported" Refuses "the client asked for a hub protocol that the hub, or its transport, does not carry"
     ProxyHeaderInvalid "proxy_header_invalid" Refuses "the PROXY protocol header was missing, late or wrong"
     HeadTimeout "head_timeout" Refuses "the head of the request took too long: see --header-timeout"
-    HeadTooLarge "head_too_large" Refuses "the head of the request was too large: see --head-max-bytes"
+    HeadTooLarge "head_too_large" Refuses "the head of the request was too large: see --head-max-bytes and --heads-total-max-bytes"
     BodyTooLarge "body_too_large" Refuses "the body of the request was too large: see --body-max-bytes"
     BodyTimeout "body_timeout" Refuses "the body of the request stood still, or came too slowly: see --body-timeout"
     RequestInvalid "request_invalid" Refuses "the request was not sound, or not of a kind that is served there"
@@ -139,6 +141,7 @@ impl Cause {
             self,
             C::SlowClient
                 | C::OutboxTotal
+                | C::UnfinishedTotal
                 | C::AppError
                 | C::AppHandshakeTimeout
                 | C::AppHandshakeRefused

@@ -5,6 +5,7 @@
 
 mod address_limit;
 mod guess_brake;
+mod head_budget;
 mod hop_limit;
 mod method_rate;
 mod pending_negotiation;
@@ -21,6 +22,7 @@ use std::time::Duration;
 
 pub(crate) use address_limit::{AddressLimit, AddressPermit};
 pub(crate) use guess_brake::GuessBrake;
+pub(crate) use head_budget::{HeadBudget, HeadWeight};
 pub(crate) use hop_limit::{HOPS_PER_CONNECTION_MAX, HOPS_PER_OWNER_MAX, HopLimits, HopPermit};
 pub(crate) use method_rate::{MethodRates, RatedCall, RatedCaller};
 pub(crate) use pending_negotiation::PendingNegotiations;
@@ -59,6 +61,8 @@ pub(crate) struct LimitCounters {
     pub pending: Option<PendingNegotiations>,
     /// Pipes that a POST has made before the first GET.
     pub pipes: Arc<PendingPipes>,
+    /// Large heads that open connections keep.
+    pub heads: Arc<HeadBudget>,
     /// Requests under way to app servers.
     pub relays: Arc<RelayLimit>,
     /// Rates of calls by method and user.
@@ -85,6 +89,7 @@ impl LimitCounters {
             clients: addresses(given(limits.connections_per_address)),
             pending: given(limits.pending_per_address).map(PendingNegotiations::new),
             pipes: PendingPipes::new(),
+            heads: HeadBudget::new(limits.heads_total_bytes),
             relays: RelayLimit::new(relay),
             methods: MethodRates::default(),
             log_lines: Bucket::new(LOG_LINES_PER_SECOND),

@@ -35,6 +35,7 @@ mod state;
 mod task_feed;
 #[cfg(test)]
 mod testbed;
+mod unfinished_message;
 mod watch;
 
 use shard_core::ShardCore;
@@ -81,6 +82,7 @@ pub(crate) use shared::user_group::{MEMBERSHIP_S, MembershipNews, MembershipRefu
 pub(crate) use shared::{AnnouncedMove, Connectors, Shared, Sockets};
 pub(crate) use slot::{Serial, Slot};
 pub(crate) use state::ShardState;
+pub(crate) use unfinished_message::MessageRest;
 pub use watch::HubTimes;
 pub(crate) use watch::{
     ConnectionChange, MessageSummary, MessageWay, TraceHop, UpwardEnd, WatchDetail, WatchEvent, WatchLoss, WatchOrder,

@@ -275,6 +275,7 @@ fn open(
         is_traced,
         quota,
         sides: SideReading::default(),
+        is_unfinished: false,
     })
 }
 
@@ -334,5 +335,6 @@ pub(super) fn resume(
         is_traced,
         quota,
         sides: SideReading::new(has_sides),
+        is_unfinished: false,
     }))
 }

@@ -16,6 +16,7 @@ use trunkline_protocol::hub::{
 use trunkline_protocol::manifest::Transport;
 use trunkline_protocol::service::RawKind;
 
+use crate::shard::MessageRest;
 use crate::transport::websocket::{
     CLOSE_NOT_UTF8, CLOSE_PROTOCOL_ERROR, CLOSE_TOO_LARGE, Decoder, Event, PiecePosition, ProtocolError,
 };
@@ -46,7 +47,7 @@ pub(super) enum InboundError {
     Transport(#[from] ProtocolError),
     /// Text of the official server, with the names of the settings here.
     #[error(
-        "The maximum message size of {0}B was exceeded. The message size can be configured by Hub::message_max_bytes, and --message-max-bytes of proxies."
+        "The maximum message size of {0}B was exceeded. The message size can be configured by Hub::message_max_bytes, and --message-max-bytes of proxies (of apps that dial in: --dial-in-message-max-bytes)."
     )]
     TooLarge(usize),
     #[error("{0}")]
@@ -103,6 +104,8 @@ pub(super) struct PartialMessage {
     searched: usize,
     /// Whether whole messages are among them, which wait for an app server.
     is_held: bool,
+    /// Number of messages that have ended behind a kept beginning.
+    ended: u32,
 }
 
 impl Inbound {
@@ -217,6 +220,7 @@ impl PartialMessage {
         } else if used > 0 {
             // The memory goes too: an idle connection holds no buffer, and a short rest not that of a long message.
             self.bytes = self.bytes.get(used..).unwrap_or_default().to_vec();
+            self.note_end();
         }
         self.searched = self.bytes.len();
     }
@@ -233,6 +237,17 @@ impl PartialMessage {
             self.bytes.extend_from_slice(payload);
         }
         self.is_held
+    }
+
+    /// Notes that the message which had begun is whole.
+    pub(super) fn note_end(&mut self) {
+        self.ended = self.ended.wrapping_add(1);
+    }
+
+    /// Memory of the message that has begun, and its number.
+    pub(super) fn rest(&self) -> MessageRest {
+        let bytes = if self.bytes.is_empty() { 0 } else { self.bytes.capacity() };
+        MessageRest { bytes, number: self.ended, is_held: self.is_held }
     }
 
     /// Whether a message has begun.

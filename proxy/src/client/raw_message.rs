@@ -18,6 +18,9 @@ pub(super) fn take_raw<'a>(
     place: PiecePosition,
     limit_bytes: usize,
 ) -> Result<Option<Upward<'a>>, InboundError> {
+    if place.is_last && partial.has_begun() {
+        partial.note_end();
+    }
     let partial = partial.bytes_mut();
     if partial.len() + piece.len() > limit_bytes {
         return Err(InboundError::RawTooLarge(limit_bytes));

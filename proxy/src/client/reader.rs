@@ -64,6 +64,8 @@ pub(super) struct Reader {
     pub(super) quota: Option<Box<Quota>>,
     /// State of a client that has several app servers.
     pub(super) sides: SideReading,
+    /// A message of it has begun and not ended, and its shard knows.
+    pub(super) is_unfinished: bool,
 }
 
 /// State of a reader whose client has several app servers.
@@ -164,6 +166,9 @@ impl Reader {
                 false => poll_fn(|cx| self.poll_step(shard, cx)).await,
             };
         };
+        if self.is_unfinished {
+            shard.state().core.unfinished.forget(self.slot, self.serial);
+        }
         shard.free(self.slot, self.serial, cause);
     }
 
@@ -219,6 +224,9 @@ impl Reader {
             let step = owed.min(THROTTLE_STEP);
             owed -= step;
             sleep(step).await;
+            if self.is_unfinished {
+                shard.state().core.unfinished.excuse(self.slot);
+            }
             if self.heard(&mut shard.state()) {
                 return;
             }
@@ -248,9 +256,22 @@ impl Reader {
             Some(Err(error)) => Step::Ended(cause_of(&error)),
         });
         state.core.return_read_buffer(buffer);
+        self.note_rest(&mut state);
         drop(state);
         shard.start_tasks();
         step
+    }
+
+    /// Notes what this read has left of a message. Most leave nothing, as the one before did.
+    fn note_rest(&mut self, state: &mut ShardState) {
+        let rest = self.inbound.partial.rest();
+        if rest.bytes == 0 && !self.is_unfinished {
+            return;
+        }
+        self.is_unfinished = rest.bytes > 0;
+        let now = state.core.tick();
+        state.core.unfinished.note((self.slot, self.serial), rest, now);
+        state.keep_unfinished_budget();
     }
 
     /// Reads the socket; `None` if the connection was paused or reassigned since the reader looked.
@@ -324,6 +345,7 @@ impl Reader {
                 if early.is_empty() { Step::Continue } else { self.take(&mut state, &mut early) }
             }
         };
+        self.note_rest(&mut state);
         drop(state);
         shard.start_tasks();
         step
@@ -337,6 +359,7 @@ impl Reader {
             Content::Hub(protocol) if !self.heard(&mut state) => self.take_partial(&mut state, protocol, 0),
             Content::Hub(_) | Content::Raw => Step::Continue,
         };
+        self.note_rest(&mut state);
         drop(state);
         shard.start_tasks();
         match step {
@@ -373,6 +396,8 @@ impl Reader {
 
     /// Takes what a closing client sends: only the end of its transport counts.
     fn take_last(&mut self, bytes: &mut [u8]) -> Step {
+        // What had begun goes nowhere any more.
+        self.inbound.partial = PartialMessage::default();
         let step = Step::after(bytes.len());
         let (mut pieces, mut step) = (self.inbound.pieces(bytes), step);
         loop {

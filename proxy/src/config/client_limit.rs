@@ -82,6 +82,24 @@ settings! {
         #[flag("bytes-per-second", Bytes(ANY_U32))]
         pub bytes_per_second: Option<NonZeroU32> = None,
 
+        /// Memory that messages of clients may take which have begun and not ended, on this node; beyond it the clients
+        /// with the largest are closed. Each shard has an equal share of it. 0 for no limit.
+        #[flag("unfinished-total-max-bytes", BytesLimit(1024 * 1024))]
+        // A few hundred of a mebibyte.
+        pub unfinished_total_bytes: usize = 256 * 1024 * 1024,
+
+        /// Memory that headers, claims and queries of open connections may take, of those with more than 4 KiB; such a
+        /// client gets 431 beyond it, others are not concerned. 0 for no limit.
+        #[flag("heads-total-max-bytes", BytesLimit(1024 * 1024))]
+        // Eight thousand of the largest heads that are taken.
+        pub heads_total_bytes: usize = 256 * 1024 * 1024,
+
+        /// Largest message of a client to an app server that dials in; only the app knows its hub's limit. Raise it
+        /// where an app has raised `MaximumReceiveMessageSize` further. `--message-max-bytes` counts besides.
+        #[flag("dial-in-message-max-bytes", Bytes(1024..=16 * 1024 * 1024))]
+        // Azure's limit. ASP.NET Core itself takes 32 KiB unless the app says otherwise.
+        pub dial_in_message_max_bytes: usize = 1024 * 1024,
+
         /// Sockets from one address that are no client connection (yet). Nodes carry requests of many clients by
         /// theirs, so this is limited only where somebody says so.
         pub sockets_per_address: Option<NonZeroU32> = None,

@@ -15,7 +15,7 @@ use trunkline_protocol::service::*;
 use super::client::{Client, PING, Received};
 use super::speech::{flow, result};
 use super::stage::{Stage, run, settings};
-use crate::config::Settings;
+use crate::config::{FrontendLimits, Settings};
 use crate::metrics::Limit;
 
 fn call(id: u32) -> String {
@@ -69,6 +69,69 @@ fn a_message_over_the_hubs_limit_closes_its_client_and_both_sides_learn_why() {
         assert_eq!(end.connection_id, client.id);
         let cause = end.headers.iter().find(|(name, _)| name == CAUSE_HEADER).map(|(_, values)| values[0].to_string());
         assert_eq!(cause.as_deref(), Some("message_too_large"));
+    });
+}
+
+fn cause_of(end: &CloseConnection) -> Option<String> {
+    let cause = end.headers.iter().find(|(name, _)| name == CAUSE_HEADER);
+    cause.map(|(_, values)| values[0].to_string())
+}
+
+#[test]
+fn a_message_that_does_not_end_closes_its_client_and_nobody_else() {
+    run(async {
+        let (stage, _app, mut link) = stage_with(HubManifest::new("chat", "/chat")).await;
+        let (mut late, mut idle) =
+            (Client::connect(&stage, &mut link, "/chat").await, Client::connect(&stage, &mut link, "/chat").await);
+        idle.send(&call(1)).await;
+        assert_eq!(link.data().await.0, call(1));
+        late.send("{\"type\":1,\"target\":").await;
+        let end = timeout(Duration::from_secs(120), link.close()).await.unwrap();
+        assert_eq!((&*end.connection_id, cause_of(&end).as_deref()), (&*late.id, Some("message_timeout")));
+        assert_eq!(stage.shared.counters_of(0).limit(Limit::MessageTime).get(), 1);
+        idle.fence(&link).await;
+    });
+}
+
+#[test]
+fn a_message_whose_client_is_not_read_has_its_time_for_later() {
+    run(async {
+        let (stage, _app, mut link) = stage_with(HubManifest::new("chat", "/chat")).await;
+        let mut client = Client::connect(&stage, &mut link, "/chat").await;
+        let whole = call(1);
+        let (head, tail) = whole.split_at(20);
+        client.send(head).await;
+        link.fence().await;
+        link.send(flow(&client.id, FlowOperation::Pause)).await;
+        // sleep: time is paused, and passing it is what the test is about.
+        tokio::time::sleep(Duration::from_secs(120)).await;
+        link.send(flow(&client.id, FlowOperation::Resume)).await;
+        client.send(tail).await;
+        assert_eq!(link.data().await.0, whole);
+        assert_eq!(stage.shared.counters_of(0).unfinished_bytes.get(), 0);
+    });
+}
+
+#[test]
+fn of_many_unfinished_messages_the_largest_goes_when_all_are_over_their_budget() {
+    run(async {
+        let limits = FrontendLimits { unfinished_total_bytes: 1024 * 1024, ..FrontendLimits::default() };
+        let stage = Stage::with(Settings { limits, ..settings() }, 1);
+        let hub = HubManifest { message_max_bytes: 1024 * 1024, ..HubManifest::new("chat", "/chat") };
+        let mut app = stage.app("app-1", vec![hub]);
+        let mut link = app.link().await;
+        let mut clients = Vec::new();
+        for _ in 0..3 {
+            clients.push(Client::connect(&stage, &mut link, "/chat").await);
+        }
+        for (client, bytes) in clients.iter_mut().zip([100_000, 700_000, 400_000]) {
+            client.send(&format!("{{\"type\":1,\"target\":\"{}", "x".repeat(bytes))).await;
+        }
+        let end = timeout(Duration::from_secs(10), link.close()).await.unwrap();
+        assert_eq!((&*end.connection_id, cause_of(&end).as_deref()), (&*clients[1].id, Some("unfinished_total")));
+        clients[0].send("\",\"arguments\":[]}\u{1e}").await;
+        let (text, data) = link.data().await;
+        assert_eq!((&*data.connection_id, text.ends_with("[]}\u{1e}")), (&*clients[0].id, true));
     });
 }
 

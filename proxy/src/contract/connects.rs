@@ -1,19 +1,41 @@
 //! Connecting: clients that are accepted or refused, and the news of it at the app server.
 
+use std::time::Duration;
+
 use tokio_tungstenite::tungstenite::Message;
 use trunkline_protocol::manifest::{Authentication, HubManifest, REMOTE_HEADER, TRANSPORT_HEADER, USER_ID_CLAIM};
 use trunkline_protocol::negotiate::Decision;
 use trunkline_protocol::wire::USER_HEADER;
 
 use super::client::{Client, JSON_HANDSHAKE, Received};
+use super::fleet_nodes::until;
 use super::http::{HttpConnection, exchange, negotiate, request};
 use super::speech::cast;
 use super::stage::{Stage, run, settings, token_of};
 use crate::auth::User;
-use crate::config::Settings;
+use crate::config::{FrontendLimits, Settings};
+use crate::metrics::Limit;
 
 fn chat() -> Vec<HubManifest> {
     vec![HubManifest::new("chat", "/chat")]
+}
+
+#[test]
+fn large_heads_of_open_connections_share_a_budget_and_small_ones_are_not_concerned() {
+    run(async {
+        let limits = FrontendLimits { heads_total_bytes: 10_000, ..FrontendLimits::default() };
+        let stage = Stage::with(Settings { limits, ..settings() }, 1);
+        let mut link = stage.app("app-1", vec![HubManifest::new("chat", "/chat")]).link().await;
+        let large = format!("/chat?x={}", "x".repeat(6_000));
+        let client = Client::connect(&stage, &mut link, &large).await;
+        assert_eq!(Client::upgrade(&stage, &large).await.err(), Some(431));
+        assert_eq!(stage.shared.counters_of(0).limit(Limit::HeadTotal).get(), 1);
+        let _small = Client::connect(&stage, &mut link, "/chat").await;
+        client.close().await;
+        link.close().await;
+        until(Duration::from_secs(60), "nothing is kept", || stage.shared.limits.heads.kept_bytes() == 0).await;
+        let _again = Client::connect(&stage, &mut link, &large).await;
+    });
 }
 
 #[test]

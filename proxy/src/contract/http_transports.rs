@@ -265,7 +265,8 @@ fn a_post_that_comes_a_byte_a_minute_is_ended() {
         let polls = async { while poll(&stage, &target).await.0 == StatusCode::OK {} };
         let (mut reader, mut writer) = tokio::io::split(socket);
         let bytes = async {
-            while writer.write_all(b"x").await.is_ok() {
+            // Whole messages: a hub message that comes so slowly is too late already.
+            while writer.write_all(b"{\"type\":6}\x1e").await.is_ok() {
                 // sleep: time is paused, and passing it is what the test is about.
                 sleep(Duration::from_secs(50)).await;
             }

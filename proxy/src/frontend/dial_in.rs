@@ -137,7 +137,8 @@ fn client_path(hub: &str) -> String {
 fn manifest(endpoint: &Endpoint, name: &str) -> HubManifest {
     let mut manifest = HubManifest::new(name, &client_path(name));
     manifest.protocols.push("blazorpack".into());
-    manifest.message_max_bytes = endpoint.shared.settings.message_max_bytes;
+    let settings = &endpoint.shared.settings;
+    manifest.message_max_bytes = settings.message_max_bytes.min(settings.limits.dial_in_message_max_bytes);
     manifest.keep_alive_interval_ms = KEEP_ALIVE_INTERVAL_MS;
     manifest.client_timeout_ms = CLIENT_TIMEOUT_MS;
     manifest

@@ -28,9 +28,10 @@ pub(crate) fn cause_of_limit(limit: Limit) -> Cause {
         Limit::BodyTime => Cause::BodyTimeout,
         Limit::Descriptors => Cause::LimitDescriptors,
         Limit::HeadTime => Cause::HeadTimeout,
-        Limit::HeadSize => Cause::HeadTooLarge,
+        Limit::HeadSize | Limit::HeadTotal => Cause::HeadTooLarge,
         Limit::BodySize => Cause::BodyTooLarge,
         Limit::MessageSize | Limit::Messages | Limit::Bytes => Cause::MessageTooLarge,
+        Limit::MessageTime => Cause::MessageTimeout,
         // No request is refused by these.
         Limit::Groups | Limit::GroupName | Limit::LogLines => Cause::MessageTooLarge,
     }

@@ -7,7 +7,7 @@ use axum::body::Body;
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
-use http::{HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use http_body_util::Limited;
 use hyper::body::Body as _;
 
@@ -110,6 +110,22 @@ fn take_permit_beside(
         })
     });
     permit.transpose()
+}
+
+/// Makes the refusal of a new client whose head is large, when all large heads take what they may.
+pub(crate) fn refuse_large_head(endpoint: &Endpoint, uri: &Uri, headers: &HeaderMap) -> Option<Response> {
+    let of_headers: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+    let bytes = of_headers + uri.query().map_or(0, str::len);
+    if endpoint.shared.limits.heads.has_room_for(bytes) {
+        return None;
+    }
+    endpoint.counters.limit(Limit::HeadTotal).increment();
+    let text = format!(
+        "the headers and the query of this request have {bytes} bytes, and all heads of more than 4 KiB take as much \
+         memory as they may: see --heads-total-max-bytes"
+    );
+    let answer = plain(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, text);
+    Some(because(cause_of_limit(Limit::HeadTotal), answer))
 }
 
 /// Counts the connection that a negotiation has led to.

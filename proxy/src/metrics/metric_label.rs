@@ -33,10 +33,14 @@ label! {
         HeadTime = "head_time",
         /// Size of the head of a request.
         HeadSize = "head_size",
+        /// Size of all large heads that open connections keep.
+        HeadTotal = "head_total",
         /// Size of the body of a request.
         BodySize = "body_size",
         /// Size of a message.
         MessageSize = "message_size",
+        /// Time for a message to end.
+        MessageTime = "message_time",
         /// Messages per second of one client, which is paused then.
         Messages = "messages",
         /// Bytes per second of one client, which is paused then.

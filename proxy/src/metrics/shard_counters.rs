@@ -56,6 +56,11 @@ metered! {
         pub users: Gauge,
         #[metric("trunkline_outbox_bytes", "Bytes that wait because their clients read no faster.")]
         pub outbox_bytes: Gauge,
+        #[metric(
+            "trunkline_unfinished_message_bytes",
+            "Memory of messages of clients that have begun and not ended."
+        )]
+        pub unfinished_bytes: Gauge,
         #[metric("trunkline_replay_bytes", "Bytes kept for clients that may come back, until they acknowledge them.")]
         pub replay_bytes: Gauge,
         /// Client connections that have no socket, and wait for their clients.

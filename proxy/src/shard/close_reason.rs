@@ -10,6 +10,7 @@ use trunkline_protocol::service::{CloseConnection, ServiceMessage};
 use super::connection::Client;
 use super::content::Content;
 use super::delivery::framed::message_frame;
+use super::unfinished_message::MESSAGE_TIMEOUT_S;
 use crate::metrics::MoveCause;
 use crate::transport::websocket::{self, CLOSE_APP_FAILED, CLOSE_GOING_AWAY, CLOSE_NORMAL};
 use crate::upstream::LinkHandle;
@@ -124,6 +125,21 @@ impl CloseReason {
     pub(crate) fn outbox_total() -> Self {
         let text = "the client reads too slowly: all queues of its node together are over --outbox-total-max-bytes";
         Self { cause: Cause::OutboxTotal, notice: AppNotice::Error(text.into()), ..Self::slow_client() }
+    }
+
+    /// A message of the client began and did not end in time.
+    #[must_use]
+    pub(crate) fn message_timeout() -> Self {
+        let text = format!("A message that begins has to end within {MESSAGE_TIMEOUT_S} s, or to come faster.");
+        Self::error(Cause::MessageTimeout, text.clone(), &text)
+    }
+
+    /// The unfinished messages of all clients of the node were over their budget, and this client had the most of them.
+    #[must_use]
+    pub(crate) fn unfinished_total() -> Self {
+        let text = "The unfinished messages of all clients of this node are over --unfinished-total-max-bytes, and this \
+                    client has one of the largest.";
+        Self::error(Cause::UnfinishedTotal, text.into(), text)
     }
 
     /// The client was silent for too long. Text of the official server.

@@ -25,6 +25,7 @@ use super::shard_context::ShardContext;
 use super::shared::client_result::no_such_connection;
 use super::shared::user_group::ExpiredMembership;
 use super::slot::Slot;
+use super::unfinished_message::UnfinishedMessages;
 use super::watch::{UpwardEnd, UpwardTrace};
 use crate::telemetry::OpenSpan;
 use crate::upstream::{AppServerId, Asker, HomeLink, Hub, HubIndex, ServerGroup};
@@ -48,6 +49,8 @@ pub(crate) struct ShardCore {
     pub(super) tick: u32,
     pub(crate) connections: Connections,
     pub(super) delivery: Delivery,
+    /// Messages of clients that have begun and not ended.
+    pub(crate) unfinished: UnfinishedMessages,
     openings: OpeningInterner,
     /// Buffer that all sockets are read into; empty while it is lent.
     read_buffer: Box<[u8]>,
@@ -61,8 +64,13 @@ impl ShardCore {
         Self {
             tick: 1,
             connections: Connections::new(context.index, shared.routes.clone(), shared.fleet.interest.clone()),
+            unfinished: UnfinishedMessages::new(
+                settings.limits.unfinished_total_bytes,
+                shared.shards().len(),
+                counters.clone(),
+            ),
             delivery: Delivery::new(&settings.outbox, budget, counters.clone()),
-            openings: OpeningInterner::default(),
+            openings: OpeningInterner::weighing(shared.limits.heads.clone()),
             read_buffer: Box::default(),
             context,
         }

@@ -24,6 +24,7 @@ use super::assignments::hand_over::HandOvers;
 use super::close_reason::CloseReason;
 use super::command::{LinkLoss, MembershipChange, ShardCommand};
 use super::connection::{Client, LetGo, Role, flow, moved_to};
+use super::delivery::outbox_budget::largest;
 use super::drain::Drain;
 use super::drain::leaving::LeavingClients;
 use super::drain::levelling::Levelling;
@@ -37,6 +38,7 @@ use super::shard_context::ShardContext;
 use super::shard_core::{CALL_UNFINISHED, ShardCore};
 use super::slot::Slot;
 use super::task_feed::TaskFeeds;
+use crate::metrics::Limit;
 use crate::upstream::{AppServerId, HomeLink, HubIndex, LinkId};
 
 /// State of one shard.
@@ -111,6 +113,11 @@ impl ShardState {
         self.core.tick += 1;
         self.core.context.counters.ticks.increment();
         self.moves.check_keep_alives(&mut self.core, &mut self.assignments);
+        for slot in self.core.unfinished.advance(&self.core.connections, self.core.tick) {
+            self.core.context.counters.limit(Limit::MessageTime).increment();
+            self.assignments.close(&mut self.core, slot, &CloseReason::message_timeout());
+        }
+        self.keep_unfinished_budget();
         self.moves.send_acknowledgements(&mut self.core);
         self.assignments.reassignment.forget_old_moves(self.core.tick);
         self.hand_overs.end_late_hand_overs(&mut self.core, &mut self.assignments);
@@ -138,6 +145,21 @@ impl ShardState {
         self.core.context.counters.groups.set(groups);
         self.core.context.counters.users.set(users);
         self.core.context.counters.homeless.set(self.assignments.reassignment.unassigned().count());
+    }
+
+    /// Closes the clients with the largest unfinished messages while all together are over their budget.
+    pub(crate) fn keep_unfinished_budget(&mut self) {
+        let excess = self.core.unfinished.excess_bytes();
+        if excess == 0 {
+            return;
+        }
+        for slot in largest(self.core.unfinished.sizes(), excess) {
+            match self.core.connections.get_mut(slot) {
+                // It was told, but has not ended: its memory goes with its socket.
+                Some(client) if client.is_closing() => client.socket.cut(),
+                _ => self.assignments.close(&mut self.core, slot, &CloseReason::unfinished_total()),
+            }
+        }
     }
 
     /// Looks for homes again, which may have been full; closes clients that have waited for too long.

@@ -18,7 +18,9 @@ use crate::frontend::identify::{ConnectingClient, UNKNOWN_ID};
 use crate::frontend::in_flight::InFlight;
 use crate::frontend::plain_response::plain;
 use crate::frontend::request_extension::peer_address;
-use crate::frontend::request_limit::{count_connected, refuse_slow_body, take_permit, take_pipe_permit};
+use crate::frontend::request_limit::{
+    count_connected, refuse_large_head, refuse_slow_body, take_permit, take_pipe_permit,
+};
 use crate::frontend::routed::Routed;
 use crate::frontend::timed_body::is_body_timeout;
 use crate::limits::AddressPermit;
@@ -72,7 +74,9 @@ fn attach(endpoint: &Endpoint, hub: &Arc<Hub>, request: Request) -> Result<Attac
     let inner = outer.take_inner_half();
     let is_first = inner.is_some();
     if let Some(inner) = inner {
-        if let Some(refusal) = endpoint.refuse_new_client(hub, request.extensions()) {
+        let refusal = endpoint.refuse_new_client(hub, request.extensions());
+        let refusal = refusal.or_else(|| refuse_large_head(endpoint, request.uri(), request.headers()));
+        if let Some(refusal) = refusal {
             // A POST began it while new clients were still taken. No shard knows of it.
             endpoint.shared.admission.http_transports.remove(&outer);
             endpoint.shared.routes.remove(outer.id());

@@ -19,7 +19,7 @@ use crate::frontend::endpoint::Endpoint;
 use crate::frontend::identify::{ConnectingClient, UNKNOWN_ID};
 use crate::frontend::plain_response::plain;
 use crate::frontend::request_extension::{ChosenConnectionId, peer_address};
-use crate::frontend::request_limit::{count_connected, take_permit};
+use crate::frontend::request_limit::{count_connected, refuse_large_head, take_permit};
 use crate::frontend::upgrade_answer::{accept_key, switching_protocols};
 use crate::frontend::visitor::ComesBack;
 use crate::frontend::{reservation, restore};
@@ -80,6 +80,7 @@ async fn attach(endpoint: &Endpoint, hub: &Arc<Hub>, mut request: Request) -> Re
         return Err(not_supported(Transport::WebSockets));
     }
     endpoint.refuse_new_client(hub, request.extensions()).map_or(Ok(()), Err)?;
+    refuse_large_head(endpoint, request.uri(), request.headers()).map_or(Ok(()), Err)?;
     let permit = permit.map_or_else(|| take_permit(endpoint, &request), Ok)?;
     // Last of all: the token is used up by it.
     client.user = reservation::confirm(endpoint, hub, &mut request, (&client, asked)).await?;

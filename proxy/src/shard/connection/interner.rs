@@ -5,9 +5,12 @@
 
 use std::collections::HashSet;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use trunkline_protocol::service::{FrameBuffer, OpenConnection, ServiceMessage};
+
+use crate::limits::{HeadBudget, HeadWeight};
 
 /// Headers whose values differ from client to client; all others are interned.
 const OWN_HEADERS: [&str; 8] = [
@@ -29,6 +32,8 @@ const SWEEP_FROM: usize = 64;
 pub(crate) struct OpeningInterner {
     known: HashSet<Rc<[u8]>>,
     sweep_at: usize,
+    /// Budget of the node, where there is one.
+    budget: Option<Arc<HeadBudget>>,
 }
 
 /// Opening frame of one connection: its own part, and the interned one.
@@ -36,9 +41,16 @@ pub(crate) struct OpeningInterner {
 pub(crate) struct Opening {
     own: Box<[u8]>,
     shared: Rc<[u8]>,
+    /// Weight of a large one; its copies are one.
+    _weight: Option<Rc<HeadWeight>>,
 }
 
 impl OpeningInterner {
+    /// Interner whose openings count for this budget.
+    pub(crate) fn weighing(budget: Arc<HeadBudget>) -> Self {
+        Self { budget: Some(budget), ..Self::default() }
+    }
+
     pub(crate) fn intern_opening(&mut self, open: &OpenConnection) -> Opening {
         let is_own = |name: &str| OWN_HEADERS.iter().any(|own| own.eq_ignore_ascii_case(name));
         let (own, shared) = open.headers.iter().cloned().partition(|(name, _)| is_own(name));
@@ -51,7 +63,8 @@ impl OpeningInterner {
             protocol: open.protocol.clone(),
         });
         let shared = encode(OpenConnection { headers: shared, ..OpenConnection::default() });
-        Opening { own: Box::from(&*own), shared: self.intern(&shared) }
+        let weight = self.budget.as_ref().and_then(|budget| budget.weigh(own.len() + shared.len()));
+        Opening { own: Box::from(&*own), shared: self.intern(&shared), _weight: weight.map(Rc::new) }
     }
 
     fn intern(&mut self, bytes: &[u8]) -> Rc<[u8]> {
