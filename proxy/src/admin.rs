@@ -6,12 +6,14 @@ mod admin_counters;
 mod admin_listener;
 mod api;
 mod api_error;
+mod audit;
 mod connection_table;
 mod context;
 mod exposition;
 mod guard;
 mod node_channel;
 mod page;
+mod page_path;
 mod parameter;
 mod probe;
 mod session;
@@ -34,14 +36,16 @@ use crate::observer::{Observer, Readiness};
 use crate::rest::Rest;
 
 pub(crate) use admin_counters::AdminCounters;
+pub use audit::AUDIT_TARGET;
 #[cfg(feature = "otlp")]
 pub(crate) use exposition::families;
 pub use exposition::{MetricEntry, metric_entries};
 
 use admin_caller::AdminCaller;
+use audit::AuditLog;
 use context::AdminContext;
 use guard::{Exposure, Guard};
-use session::PAGE_PATH;
+use page_path::PAGE_PATH;
 
 /// Serves the admin port for ever, on a listener that is bound to this address.
 pub(crate) async fn serve(
@@ -86,7 +90,8 @@ fn router(
     let observer = Observer::new(readiness.clone(), fleet.clone());
     let context = AdminContext { observer, guard: guard.clone(), log: settings.log };
     let guarded = api::guarded().layer(middleware::from_fn_with_state(guard.clone(), guard::check));
-    let api = guarded.merge(api::open());
+    let audit = AuditLog::new(counters.audit.clone());
+    let api = guarded.merge(api::open()).layer(middleware::from_fn_with_state(audit, audit::record));
     if !fleet.members().is_alone() {
         fleet.questions().serve_api(api.clone().with_state(context.clone()));
     }
@@ -128,6 +133,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use axum::body::Body;
+    use axum::http::Method;
     use axum::http::header::HOST;
     use http_body_util::BodyExt;
     use tower::ServiceExt;
@@ -222,6 +228,27 @@ mod tests {
             let headers = answer.headers();
             assert!(headers["content-security-policy"].to_str().unwrap().contains("default-src 'none'"), "{path}");
             assert_eq!(headers["x-content-type-options"], "nosniff", "{path}");
+        }
+    }
+
+    #[tokio::test]
+    async fn every_route_that_changes_something_is_an_act_and_every_act_has_a_route() {
+        let sources = [
+            include_str!("admin/api.rs"),
+            include_str!("admin/api/announcement_api.rs"),
+            include_str!("admin/api/log_level_api.rs"),
+            include_str!("admin/api/rebalance_api.rs"),
+        ];
+        let code = sources.map(|source| source.split("#[cfg(test)]").next().unwrap_or_default()).concat();
+        let in_code = ["post(", "put(", "delete(", "patch("]
+            .map(|call| code.matches(call).count() - code.matches(&format!("fn {call}")).count());
+        let changes = audit::routes().filter(|(method, ..)| **method != Method::GET).collect::<Vec<_>>();
+        assert_eq!(in_code.iter().sum::<usize>(), changes.len());
+        for (method, path) in audit::routes() {
+            let path = path.replace("{id}", "short");
+            let request = Request::builder().method(method).uri(&path).header(HOST, "localhost:8090");
+            let answer = node("refused").oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+            assert_ne!(answer.status().as_u16(), 405, "{method} {path}");
         }
     }
 

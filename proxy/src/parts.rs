@@ -1,6 +1,6 @@
 //! Parts of a node that the `trunkline` command is made of. No part of the public API.
 
-pub use crate::admin::{MetricEntry, metric_entries};
+pub use crate::admin::{AUDIT_TARGET, MetricEntry, metric_entries};
 pub use crate::auth::jwks::JwksError;
 pub use crate::auth::key::KeyError;
 pub use crate::auth::{AppKey, AppKeyError, JwksSource, TokenPolicy, VerifyingKey, host_of_url};

@@ -6,14 +6,17 @@ mod console;
 mod log_format;
 mod log_line;
 
+use std::fs::File;
 use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-use tracing_subscriber::filter::ParseError;
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::{ParseError, filter_fn};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Registry, fmt, reload};
-use trunkline_proxy::parts::{LEVELS_MAX_BYTES, LogLevels};
+use trunkline_proxy::parts::{AUDIT_TARGET, LEVELS_MAX_BYTES, LogLevels};
 
 pub(crate) use console::{formatted, set_format};
 pub(crate) use log_format::LogFormat;
@@ -33,11 +36,26 @@ pub(crate) enum LevelsError {
     Gone(#[from] reload::Error),
 }
 
+/// Error for a log that can't begin.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LogError {
+    #[error("--log {0}")]
+    Levels(LevelsError),
+    #[error("--audit-log {path} can't be opened ({source}): it must be a file that this process may append to")]
+    AuditLog { path: PathBuf, source: std::io::Error },
+}
+
+/// Permissions of a new audit log.
+#[cfg(unix)]
+const AUDIT_LOG_MODE: u32 = 0o600;
+
 /// Levels of the log; one value for the process, because it has one log.
 #[derive(Debug)]
 pub(crate) struct Levels {
     format: LogFormat,
     text: Mutex<String>,
+    /// Lines of the audit log go to a file of their own.
+    has_audit_file: bool,
     filter: reload::Handle<EnvFilter, Registry>,
 }
 
@@ -46,19 +64,35 @@ pub(crate) const LOG_TARGET: &str = "trunkline_proxy::cli";
 
 static LEVELS: OnceLock<Levels> = OnceLock::new();
 
-/// Starts logging to standard error.
+/// Starts logging to standard error, and the audit log to its file if it has one.
 ///
 /// # Errors
-/// When the levels can't be read.
-pub(crate) fn begin(levels: &str, format: LogFormat) -> Result<(), LevelsError> {
-    let (filter, handle) = reload::Layer::new(parse(levels)?);
+/// When the levels can't be read, or the file can't be opened.
+pub(crate) fn begin(levels: &str, format: LogFormat, audit: Option<&Path>) -> Result<(), LogError> {
+    let in_file = audit.is_some();
+    let (filter, handle) = reload::Layer::new(parse(levels, in_file).map_err(LogError::Levels)?);
     let lines = fmt::layer().event_format(LineFormatter(format)).with_writer(std::io::stderr);
     let is_terminal = std::io::stderr().is_terminal() && format == LogFormat::Human;
+    let audited = audit.map(|path| open_audit_log(path)).transpose()?.map(|file| {
+        let lines = fmt::layer().event_format(LineFormatter(format)).with_ansi(false).with_writer(Mutex::new(file));
+        lines.with_filter(filter_fn(|line| line.target() == AUDIT_TARGET))
+    });
+    let lines = lines.with_ansi(is_terminal).with_filter(filter);
     // A subscriber that an app has installed stays.
-    if tracing_subscriber::registry().with(filter).with(lines.with_ansi(is_terminal)).try_init().is_ok() {
-        let _ = LEVELS.set(Levels { format, text: Mutex::new(levels.trim().into()), filter: handle });
+    if tracing_subscriber::registry().with(lines).with(audited).try_init().is_ok() {
+        let text = Mutex::new(levels.trim().into());
+        let _ = LEVELS.set(Levels { format, text, has_audit_file: in_file, filter: handle });
     }
     Ok(())
+}
+
+/// Opens the file of the audit log, to which lines are appended; only its owner can read a new one.
+fn open_audit_log(path: &Path) -> Result<File, LogError> {
+    let mut options = File::options();
+    options.append(true).create(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, AUDIT_LOG_MODE);
+    options.open(path).map_err(|source| LogError::AuditLog { path: path.to_owned(), source })
 }
 
 /// Returns the levels of the log, or `None` if the log is the app's.
@@ -69,7 +103,7 @@ pub(crate) fn levels() -> Option<&'static dyn LogLevels> {
 
 impl Levels {
     fn change(&self, levels: &str) -> Result<(), LevelsError> {
-        let filter = parse(levels)?;
+        let filter = parse(levels, self.has_audit_file)?;
         let mut text = self.text.lock().unwrap_or_else(PoisonError::into_inner);
         self.filter.reload(filter)?;
         *text = levels.trim().into();
@@ -91,11 +125,13 @@ impl LogLevels for Levels {
     }
 }
 
-fn parse(levels: &str) -> Result<EnvFilter, LevelsError> {
+/// Reads levels. None of them turns the audit log off: it is here unless it has a file of its own.
+fn parse(levels: &str, has_audit_file: bool) -> Result<EnvFilter, LevelsError> {
+    let of_audit = if has_audit_file { "off" } else { "info" };
     match levels.trim() {
         "" => Err(LevelsError::Empty),
         long if long.len() > LEVELS_MAX_BYTES => Err(LevelsError::TooLong),
-        levels => Ok(EnvFilter::builder().parse(levels)?),
+        levels => Ok(EnvFilter::builder().parse(levels)?.add_directive(format!("{AUDIT_TARGET}={of_audit}").parse()?)),
     }
 }
 
@@ -106,10 +142,38 @@ mod tests {
     #[test]
     fn levels_that_cannot_be_read_are_refused() {
         for good in ["info", " debug ", "trunkline_proxy=debug,warn", "off"] {
-            assert!(parse(good).is_ok(), "{good}");
+            assert!(parse(good, false).is_ok(), "{good}");
         }
         for bad in ["", "  ", "trunkline_proxy=loud", "a=b=c", &"x".repeat(LEVELS_MAX_BYTES + 1)] {
-            assert!(parse(bad).is_err(), "{bad}");
+            assert!(parse(bad, false).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn no_levels_turn_the_audit_log_off() {
+        for levels in ["off", "warn", "audit=off", "info,audit=error"] {
+            assert!(parse(levels, false).unwrap().to_string().contains("audit=info"), "{levels}");
+            assert!(
+                parse(levels, true).unwrap().to_string().contains("audit=off"),
+                "its lines are in a file: {levels}"
+            );
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_new_audit_log_is_its_owners_alone_and_lines_are_appended() {
+        use std::io::Write;
+        use std::os::unix::fs::PermissionsExt;
+
+        let path = std::env::temp_dir().join(format!("trunkline-audit-{}", std::process::id()));
+        for line in ["one\n", "two\n"] {
+            open_audit_log(&path).unwrap().write_all(line.as_bytes()).unwrap();
+        }
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!((std::fs::read_to_string(&path).unwrap().as_str(), mode & 0o777), ("one\ntwo\n", 0o600));
+        std::fs::remove_file(&path).unwrap();
+        let error = open_audit_log(&path.join("none")).unwrap_err().to_string();
+        assert!(error.starts_with("--audit-log "), "{error}");
     }
 }

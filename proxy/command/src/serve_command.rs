@@ -1,7 +1,8 @@
 //! `trunkline serve`: runs a node until it is told to stop.
 
-use anyhow::{Context, anyhow, bail};
-use tracing::warn;
+use anyhow::{Context, bail};
+use tracing::{info, warn};
+use trunkline_proxy::parts::{AUDIT_TARGET, client_files_max};
 use trunkline_proxy::{Config, Node};
 
 use super::flag::ServeArgs;
@@ -16,11 +17,13 @@ const STOPPED_AT_ONCE: &str = "told to stop a second time: ended at once, and cl
 
 /// Runs a node until a signal stops it; `warnings` about its command line are logged.
 pub(super) fn serve(args: ServeArgs, warnings: &[String]) -> anyhow::Result<()> {
-    logging::begin(&args.log.log, args.log.log_format).map_err(|error| anyhow!("--log {error}"))?;
+    logging::begin(&args.log.log, args.log.log_format, args.log.audit_log.as_deref())?;
+    let note = args.relay.0.note_of_files(client_files_max());
     let config = Config::try_from(args)?;
     let sockets = inherited_sockets().context("a socket that the supervisor hands over (LISTEN_FDS) can't be used")?;
     logging::name_node(&config.settings.node);
     warnings.iter().for_each(|warning| warn!(target: LOG_TARGET, "{warning}"));
+    note.iter().for_each(|note| warn!(target: LOG_TARGET, "{note}"));
     runtime()?.block_on(async {
         let node = Node::start_on(sockets, config).await?;
         print_state(&format!("listening on http://{}", node.listen()));
@@ -32,6 +35,7 @@ pub(super) fn serve(args: ServeArgs, warnings: &[String]) -> anyhow::Result<()> 
         notify(NodeState::Ready);
         tokio::spawn(feed_watchdog(node.heartbeat()));
         signals.next().await?;
+        info!(target: AUDIT_TARGET, act = "stop", outcome = "begun", by = "signal to the process", "operator");
         notify(NodeState::Stopping);
         tokio::select! {
             () = node.stop() => Ok(()),

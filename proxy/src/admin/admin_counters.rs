@@ -1,5 +1,8 @@
 //! Counters of the admin port itself.
 
+use std::sync::Arc;
+
+use super::audit::AuditCounters;
 use crate::metrics::{Counter, metered};
 
 metered! {
@@ -21,6 +24,8 @@ metered! {
         /// Requests for a channel that come from no node with our key.
         #[metric("trunkline_admin_requests_refused_total", reason = "stranger")]
         pub(super) strangers: Counter,
+        /// Acts of operators, by the audit log.
+        pub(super) audit: Arc<AuditCounters>,
         /// Connections that were closed for newer ones while they waited for a request.
         #[metric(
             "trunkline_admin_connections_closed_total",

@@ -69,9 +69,23 @@ metric_rows! {
             "trunkline_user_groups_kept",
             "Memberships of users that are kept for connections to come."
         );
+        USER_GROUPS_KEPT_BYTES: Gauge("trunkline_user_groups_kept_bytes", "Memory of these memberships.");
         USER_GROUPS_REFUSED: Counter(
             "trunkline_user_groups_refused_total",
-            "Memberships of users that were not kept, because of --rest-user-groups-max."
+            "Memberships of users that were not kept: too many, too large, or with names that are too long."
+        );
+        KEPT_HEADS: Gauge(
+            "trunkline_kept_head_bytes",
+            "Memory of the heads of more than 4 KiB that open connections keep."
+        );
+        RELAYS_DISPLACED: Counter(
+            "trunkline_pass_through_displaced_total",
+            "Requests for the app server that waited for their clients and lost their places to newer ones."
+        );
+        ACTS: Counter("trunkline_admin_acts_total", "Acts of operators that were done, by name.", "act");
+        ACTS_REFUSED: Counter(
+            "trunkline_admin_acts_refused_total",
+            "Acts, and requests with a token, that the admin port has refused."
         );
         WEBHOOK_IN_FLIGHT: Gauge("trunkline_webhook_in_flight", "Requests to webhooks under way.");
         WEBHOOK_WAITING: Gauge(
@@ -117,6 +131,10 @@ pub(crate) fn families(readiness: &Readiness, fleet: &Fleet, admin: &AdminCounte
     webhooks(shared, &mut families);
     RestCounters::show(&[&shared.reports.rest_counters], &[], &mut families);
     AdminCounters::show(&[admin], &[], &mut families);
+    for (act, count) in admin.audit.done() {
+        families.add(&ACTS, &[act], count);
+    }
+    families.add(&ACTS_REFUSED, &[], admin.audit.refused());
     if let Some(tracer) = &shared.tracer {
         ExportCounters::show(&[&tracer.queue().counters], &[], &mut families);
     }
@@ -163,7 +181,10 @@ fn node(shared: &Shared, is_ready: bool, families: &mut Families) {
         families.add(&JWKS_READS, &[outcome], count);
     }
     families.add(&USER_GROUPS_KEPT, &[], shared.user_groups.len() as u64);
+    families.add(&USER_GROUPS_KEPT_BYTES, &[], shared.user_groups.bytes() as u64);
     families.add(&USER_GROUPS_REFUSED, &[], shared.user_groups.refused.get());
+    families.add(&KEPT_HEADS, &[], shared.limits.heads.kept_bytes() as u64);
+    families.add(&RELAYS_DISPLACED, &[], shared.limits.relays.displaced());
 }
 
 /// Clients of a hub: their number by transport and protocol, causes of their close, messages.

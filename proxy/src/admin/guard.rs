@@ -31,6 +31,7 @@ use super::access::Access;
 use super::admin_caller::AdminCaller;
 use super::admin_counters::AdminCounters;
 use super::api_error::ApiError;
+use super::audit::Actor;
 use super::session::{SessionEnd, Sessions};
 use crate::auth::AdminToken;
 use crate::config::AdminSettings;
@@ -254,6 +255,7 @@ impl Guard {
 /// if it has that from a session.
 pub(super) async fn check(State(guard): State<Guard>, mut request: Request, next: Next) -> Response {
     let caller = AdminCaller::of(request.extensions());
+    let is_node = request.extensions().get::<FromNode>().is_some();
     let access = match request.extensions().get::<FromNode>() {
         // The other node has checked who asks it.
         Some(FromNode) => Ok((Access::Act, None)),
@@ -261,9 +263,17 @@ pub(super) async fn check(State(guard): State<Guard>, mut request: Request, next
     };
     match access {
         Ok((access, end)) => {
+            let actor = match (&end, access) {
+                (Some(end), _) => Actor::Session(end.number()),
+                (None, Access::Act) if is_node => Actor::Node,
+                (None, Access::Act) => Actor::Token,
+                (None, Access::Read) => Actor::Nobody,
+            };
             request.extensions_mut().insert(access);
             request.extensions_mut().insert(end);
-            next.run(request).await
+            let mut answer = next.run(request).await;
+            answer.extensions_mut().insert(actor);
+            answer
         }
         Err(error) => error.into_response(),
     }

@@ -12,7 +12,7 @@ use axum::routing::get;
 use super::admin_caller::AdminCaller;
 use super::api_error::ApiError;
 use super::context::AdminContext;
-use super::session::PAGE_PATH;
+use super::page_path::PAGE_PATH;
 
 /// Content security policy: everything comes from this node, and nothing else is loaded, framed or sent anywhere.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; \

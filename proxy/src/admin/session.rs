@@ -6,6 +6,7 @@
 //! Its cookie goes to the paths of the page alone: cookies know no port, and an app on the same host has paths of its
 //! own.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -20,10 +21,9 @@ use tokio_util::sync::CancellationToken;
 use trunkline_protocol::id::random_id;
 
 use super::access::Access;
+use super::audit::Actor;
+use super::page_path::PAGE_PATH;
 use crate::auth::ADMIN_COOKIE;
-
-/// Path of the page and of the API that it uses: below the prefix that no app server gets a client's request for.
-pub(super) const PAGE_PATH: &str = "/.trunkline/observer";
 
 /// Lifetime of a session: a working day.
 const LIFETIME: Duration = Duration::from_secs(12 * 3600);
@@ -40,6 +40,8 @@ pub(super) struct Sessions {
     cookie_name: Arc<str>,
     /// Sessions, the oldest first.
     open: Arc<Mutex<Vec<Session>>>,
+    /// Sessions that have begun so far.
+    begun: Arc<AtomicU64>,
 }
 
 #[derive(Debug)]
@@ -53,9 +55,15 @@ struct Session {
 pub(super) struct SessionEnd {
     revoked: CancellationToken,
     expires: Instant,
+    number: u64,
 }
 
 impl SessionEnd {
+    /// Number of the session since the node began, for people.
+    pub(super) fn number(&self) -> u64 {
+        self.number
+    }
+
     fn has_come(&self) -> bool {
         self.revoked.is_cancelled() || self.expires <= Instant::now()
     }
@@ -72,7 +80,7 @@ impl SessionEnd {
 impl Sessions {
     /// Returns the empty list of a node. Its name is a part of the cookie's, because nodes on one host share cookies.
     pub(super) fn new(node: &str) -> Self {
-        Self { cookie_name: format!("{ADMIN_COOKIE}_{node}").into(), open: Arc::default() }
+        Self { cookie_name: format!("{ADMIN_COOKIE}_{node}").into(), open: Arc::default(), begun: Arc::default() }
     }
 
     /// Answers a log-in with the cookie of a new session.
@@ -83,21 +91,28 @@ impl Sessions {
         if open.len() >= SESSIONS_MAX {
             open.remove(0).end.revoked.cancel();
         }
-        let end = SessionEnd { revoked, expires: Instant::now() + LIFETIME };
+        let number = self.begun.fetch_add(1, Ordering::Relaxed) + 1;
+        let end = SessionEnd { revoked, expires: Instant::now() + LIFETIME, number };
         open.push(Session { id: id.clone(), end });
-        self.with_cookie(&id, LIFETIME, Access::Act)
+        let mut answer = self.with_cookie(&id, LIFETIME, Access::Act);
+        answer.extensions_mut().insert(Actor::Session(number));
+        answer
     }
 
     /// Answers a log-out: ends the sessions of a request, and removes the cookie.
     pub(super) fn end(&self, headers: &HeaderMap) -> Response {
+        let mut actor = Actor::Nobody;
         self.open().retain(|session| {
             let is_meant = self.ids(headers).any(|id| is_same(&session.id, id));
             if is_meant {
                 session.end.revoked.cancel();
+                actor = Actor::Session(session.end.number);
             }
             !is_meant
         });
-        self.with_cookie("", Duration::ZERO, Access::Read)
+        let mut answer = self.with_cookie("", Duration::ZERO, Access::Read);
+        answer.extensions_mut().insert(actor);
+        answer
     }
 
     /// Returns the end of the session that a request belongs to, if it carries the cookie of an open one.

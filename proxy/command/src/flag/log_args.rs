@@ -1,5 +1,7 @@
 //! Flags of the log.
 
+use std::path::PathBuf;
+
 use clap::builder::PossibleValue;
 use clap::{Args, ValueEnum};
 
@@ -25,6 +27,11 @@ pub(crate) struct LogArgs {
         default_value = "human"
     )]
     pub log_format: LogFormat,
+
+    /// A file to which a line is appended for each act of an operator: who, from where, what. Without it these lines
+    /// are in the log, whatever --log says. A new file has the permissions 0600.
+    #[arg(long, env = "TRUNKLINE_AUDIT_LOG", value_name = "FILE")]
+    pub audit_log: Option<PathBuf>,
 }
 
 impl ValueEnum for LogFormat {
