@@ -1,16 +1,17 @@
 //! Secrets in files that every user of the machine can read.
 //!
-//! A warning and no refusal: the file may be one that an orchestrator has mounted. Kubernetes mounts secrets readable by
-//! all, and so does Docker, in containers that no other user is in; these are left alone, and so are files in folders
-//! that other users can't enter.
+//! A warning and no refusal: the file may be one that an orchestrator has mounted. Kubernetes mounts secrets readable
+//! by all, and so does Docker, in containers that no other user is in; these are left alone, and so are files in
+//! folders that other users can't enter.
 
 use std::path::{Path, PathBuf};
 
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Command};
 
-/// Ids of the flags that name a file with nothing but a secret.
-const SECRET_FILES: [&str; 3] = ["access_key_files", "admin_token_file", "jwt_secret_files"];
+/// Ids of the flags that name a file with nothing but secrets.
+const SECRET_FILES: [&str; 5] =
+    ["access_key_files", "app_key_files", "admin_token_file", "jwt_secret_files", "webhook_secret_files"];
 
 /// Id of the flag that names the configuration file, which may hold secrets.
 const CONFIG_FILE: &str = "config";
@@ -137,7 +138,13 @@ mod tests {
         );
         assert_eq!(shown.len(), 2, "{shown:?}");
         assert!(shown.iter().all(|line| line.contains(&format!("`chmod o= {open}`"))), "{shown:?}");
-        assert!(shown[0].contains("--access-key-file") && shown[1].contains("--admin-token-file"), "{shown:?}");
+        for flag in ["--access-key-file", "--admin-token-file"] {
+            assert!(shown.iter().any(|line| line.contains(flag)), "{flag}: {shown:?}");
+        }
+        let files =
+            ["--access-key-file", "--app-key-file", "--admin-token-file", "--jwt-secret-file", "--webhook-secret-file"];
+        let typed: Vec<_> = files.iter().flat_map(|flag| [*flag, &open]).collect();
+        assert_eq!(warnings_of(serve(), &typed).len(), files.len(), "a flag has another id");
         folder.allow("", 0o750);
         assert_eq!(warnings_of(serve(), &["--access-key-file", &open]).len(), 0, "nobody else enters its folder");
     }
