@@ -21,15 +21,15 @@ pub(super) struct PathReadings(Vec<String>);
 impl PathReadings {
     /// Reads a path in each way.
     pub(super) fn of(path: &str) -> Self {
-        let decoded = decoded(path);
-        let mut readings = vec![decoded];
-        if ["%", "\\", "//", "/."].iter().any(|odd| path.contains(odd)) {
-            let resolved = resolved(&readings.concat());
-            let decoded_again = self::resolved(&self::decoded(&resolved));
-            for reading in [resolved, decoded_again] {
-                if !readings.contains(&reading) {
-                    readings.push(reading);
-                }
+        let once = decoded(path);
+        if !["%", "\\", "//", "/."].iter().any(|odd| path.contains(odd)) {
+            return Self(vec![once]);
+        }
+        let (plain, twice) = (resolved(&once), resolved(&decoded(&once)));
+        let mut readings = vec![once];
+        for reading in [plain, twice] {
+            if !readings.contains(&reading) {
+                readings.push(reading);
             }
         }
         Self(readings)
