@@ -1,4 +1,5 @@
-//! Audiences of access tokens that name a part of the service, as Azure SignalR writes them: `http://HOST/client/?hub=H`.
+//! Audiences of access tokens that name a part of the service, as Azure SignalR writes them:
+//! `http://HOST/client/?hub=H`.
 //!
 //! Host, port and what stands before the part do not count: a node behind a load balancer knows none of them.
 

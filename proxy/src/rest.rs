@@ -17,6 +17,7 @@ mod member_list;
 mod message_body;
 mod operation;
 mod query;
+mod rest_caller;
 mod rest_error;
 
 use std::hash::{BuildHasher, RandomState};
@@ -39,9 +40,10 @@ use crate::fleet::{Fleet, FleetEntry};
 use crate::limits::{RestPlace, RestPlaces, RestShare};
 use crate::metrics::RestCounters;
 use crate::shard::Shared;
-use execution::{Execution, RestCaller};
+use execution::Execution;
 use operation::{HubOperation, is_of_data_plane};
 use query::RestQuery;
+use rest_caller::RestCaller;
 use rest_error::RestError;
 
 /// Path at which load balancers and SDKs see whether the data plane is served.

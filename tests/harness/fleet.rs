@@ -13,7 +13,7 @@ use crate::harness::scenario::{Stage, profile_folder, until};
 use crate::harness::sockets::{established_at, free_address};
 
 /// The fleet's access key, where it has one of its own.
-pub const ACCESS_KEY: &str = "the access key of the end-to-end tests";
+pub const ACCESS_KEY: &str = "Zr8Q2mX7vK1pL5tN9wB3yD6hJ4cF0gSa";
 
 /// An app server's program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -116,7 +116,7 @@ impl AppKey {
         &self.name
     }
 
-    /// The secret itself.
+    /// The secret that the app signs with.
     #[must_use]
     pub fn key(&self) -> &AccessKey {
         &self.key

@@ -20,7 +20,7 @@ use tokio::time::{Instant, sleep};
 use trunkline_channel::HelloTable;
 use trunkline_protocol::fleet::{Greeting, Wanted, WireVersions};
 use trunkline_protocol::hub::HubProtocol;
-use trunkline_protocol::key::{AccessKey, AccessKeys};
+use trunkline_protocol::key::{AccessKey, AccessKeys, FarEnd};
 use trunkline_protocol::manifest::HubManifest;
 use trunkline_protocol::service::*;
 use trunkline_protocol::wire::{CHANNEL_PATH, FLEET_GREET_PATH};
@@ -160,7 +160,7 @@ async fn serve(network: MemoryNetwork, address: Address, fleet: Fleet, sockets: 
     let open = move |mut request: Request| {
         let mut extensions = Extensions::new();
         extensions.insert(FromNode);
-        let lock = ChannelLock { keys: &keys, hellos: &hellos };
+        let lock = ChannelLock { keys: &keys, far_end: FarEnd::Node, hellos: &hellos };
         let opened = open_channel(&mut request, lock, inside.clone(), extensions);
         std::future::ready(opened.unwrap_or_else(|refused| {
             assert_eq!(refused, ChannelRefused::Stranger);
@@ -193,7 +193,7 @@ async fn serve_version(network: MemoryNetwork, address: Address, wire: WireVersi
     while let Some(stream) = accepted.recv().await {
         let (keys, inside) = (keys.clone(), inside.clone());
         let open = move |mut request: Request| {
-            let lock = ChannelLock { keys: &keys, hellos: &HelloTable::default() };
+            let lock = ChannelLock { keys: &keys, far_end: FarEnd::Node, hellos: &HelloTable::default() };
             let opened = open_channel(&mut request, lock, inside.clone(), Extensions::new());
             std::future::ready(opened.unwrap())
         };

@@ -1,5 +1,5 @@
-//! Tokens for clients, so that a back end without an SDK can lead them here. A token is good for one hub, and signed with
-//! the key of the back end's own.
+//! Tokens for clients, so that a back end without an SDK can lead them here. A token is good for one hub, and signed
+//! with the key of the back end's own.
 
 use axum::Json;
 use axum::response::{IntoResponse, Response};
@@ -8,8 +8,8 @@ use serde_json::json;
 use trunkline_protocol::access_token;
 use trunkline_protocol::dial_in::{CLIENT_PATH, ClientTicket, escaped, sign_client_token};
 
-use super::execution::RestCaller;
 use super::query::RestQuery;
+use super::rest_caller::RestCaller;
 use super::rest_error::RestError;
 use crate::clock::unix_seconds;
 use crate::fleet::NamedHub;

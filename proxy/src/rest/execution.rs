@@ -11,7 +11,6 @@ use http::request::Parts;
 use http::{HeaderName, HeaderValue, StatusCode};
 use serde_json::{Value, json};
 use trunkline_protocol::hub::{HubMessage, HubProtocol, Outcome, next_frame};
-use trunkline_protocol::key::AccessKey;
 use trunkline_protocol::limits::CLIENT_RESULT_TIMEOUT_MS;
 use trunkline_protocol::manifest::EndpointKind;
 use trunkline_protocol::service::{
@@ -26,6 +25,7 @@ use super::member_list;
 use super::message_body::{ClientCall, end_of_stream, is_json, read_item, read_message};
 use super::operation::{Addressee, HubOperation, Operation};
 use super::query::RestQuery;
+use super::rest_caller::RestCaller;
 use super::rest_error::RestError;
 use crate::fleet::{FleetAnswer, FleetDelivery, FleetEntry, InvocationOutcome, NamedHub};
 use crate::shard::Shared;
@@ -45,14 +45,6 @@ pub(super) struct Execution {
     query: RestQuery,
     body: Bytes,
     caller: RestCaller,
-}
-
-/// Caller of the data plane.
-pub(super) struct RestCaller {
-    /// Key that has signed its token.
-    pub(super) signer: AccessKey,
-    /// Origin at which it reaches this node, such as `https://node.example`.
-    pub(super) origin: String,
 }
 
 impl Execution {
