@@ -9,7 +9,6 @@ mod embedded;
 mod handle;
 mod http_serving;
 mod negotiation;
-mod raw_routes;
 mod routes;
 mod serve;
 mod server_core;
@@ -43,6 +42,7 @@ use crate::hub::{BuiltHub, Hub};
 use crate::hub_core::HubCore;
 use crate::link::{LinkSocket, SlotKey};
 use crate::outbound::Outbound;
+use crate::raw::{RawDispatcher, RawEndpoint, RawHandler};
 use crate::sync::write;
 
 use access::Access;
@@ -136,6 +136,41 @@ impl Server {
     pub fn hub(mut self, hub: Hub) -> Self {
         match hub.build() {
             Ok(hub) => self.add(hub),
+            Err(error) => self.error = self.error.or(Some(error)),
+        }
+        self
+    }
+
+    /// Adds a raw endpoint: clients at `path` and the handler exchange texts and bytes, without a hub protocol. For one
+    /// with a state or settings of its own see [`raw_endpoint`](Self::raw_endpoint).
+    ///
+    /// ```
+    /// use trunkline::{RawConnection, Server};
+    ///
+    /// async fn echo(mut connection: RawConnection) {
+    ///     while let Some(message) = connection.recv().await {
+    ///         if connection.send(message).await.is_err() {
+    ///             return; // it has ended
+    ///         }
+    ///     }
+    /// }
+    ///
+    /// let server = Server::new().raw("/echo", echo);
+    /// ```
+    pub fn raw<H: RawHandler<(), M>, M: 'static>(self, path: impl Into<String>, handler: H) -> Self {
+        self.raw_endpoint(RawEndpoint::new(path, handler))
+    }
+
+    /// Adds a raw endpoint that has a state or settings.
+    pub fn raw_endpoint(mut self, endpoint: RawEndpoint) -> Self {
+        match endpoint.build() {
+            Ok(endpoint) => {
+                let name = endpoint.manifest.name.clone();
+                if let Some(outbound) = self.register(endpoint.manifest.clone()) {
+                    let dispatcher = RawDispatcher::new(outbound, endpoint, self.core.tasks.clone());
+                    write(&self.core.raw).insert(name, dispatcher);
+                }
+            }
             Err(error) => self.error = self.error.or(Some(error)),
         }
         self
@@ -472,10 +507,13 @@ impl fmt::Debug for Server {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::RawConnection;
 
     const KEY: &str = "a secret of at least 16 bytes";
 
     async fn nothing() {}
+
+    async fn raw_nothing(_: RawConnection) {}
 
     fn error(server: Server) -> BuildError {
         server.access_key(KEY).into_router::<()>().unwrap_err()
@@ -502,5 +540,26 @@ mod tests {
         let handle = Server::new().hub(Hub::new("/chat")).handle();
         assert_eq!(handle.hub("chat").unwrap().name(), "chat");
         assert!(handle.hub("talk").unwrap_err().to_string().contains("talk"));
+    }
+
+    #[test]
+    fn hubs_and_raw_endpoints_share_names_and_paths() {
+        let doubled_name = Server::new().hub(Hub::new("/a/echo")).raw("/b/echo", raw_nothing);
+        assert!(matches!(error(doubled_name), BuildError::DuplicateName(name) if name == "echo"));
+        let named = RawEndpoint::new("/Echo", raw_nothing).name("other");
+        assert!(matches!(
+            error(Server::new().raw("/echo", raw_nothing).raw_endpoint(named)),
+            BuildError::DuplicatePath(_)
+        ));
+        assert!(matches!(error(Server::new().raw("echo", raw_nothing)), BuildError::Path(_)));
+        assert!(matches!(error(Server::new().raw("/echo/{id}", raw_nothing)), BuildError::PathParameter(_)));
+    }
+
+    #[test]
+    fn a_handle_tells_hubs_from_raw_endpoints() {
+        let handle = Server::new().hub(Hub::new("/chat")).raw("/echo", raw_nothing).handle();
+        assert_eq!(handle.raw("echo").unwrap().name(), "echo");
+        assert!(handle.raw("chat").is_err());
+        assert!(handle.hub("echo").is_err());
     }
 }

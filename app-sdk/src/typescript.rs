@@ -52,7 +52,6 @@
 
 mod declarations;
 mod signature;
-mod value_type;
 
 use std::fmt::Write;
 use std::path::Path;

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 
 use ts_rs::{Config, TS, TypeVisitor};
 
+use crate::value::{Binary, DateTimeOffset, Decimal, Guid, TimeSpan, Timestamp, Value};
+
 /// Declarations of types, in the order in which they were first used.
 #[derive(Default)]
 pub struct Declarations {
@@ -90,4 +92,31 @@ pub enum TypeScriptError {
         /// Error of the operating system.
         source: std::io::Error,
     },
+}
+
+macro_rules! typed_values {
+    ($($value:ty: $name:literal)*) => {
+        $(impl TS for $value {
+            type WithoutGenerics = Self;
+            type OptionInnerType = Self;
+
+            fn name(_: &Config) -> String {
+                $name.to_owned()
+            }
+
+            fn inline(config: &Config) -> String {
+                <Self as TS>::name(config)
+            }
+        })*
+    };
+}
+
+typed_values! {
+    Binary: "string | Uint8Array"
+    DateTimeOffset: "string | [Date, number]"
+    Decimal: "number | string"
+    Guid: "string"
+    TimeSpan: "string | number"
+    Timestamp: "string | Date"
+    Value: "unknown"
 }

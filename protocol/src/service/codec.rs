@@ -10,7 +10,6 @@
 
 mod decode;
 mod encode;
-mod extension;
 mod fields;
 mod name;
 

@@ -178,7 +178,7 @@ fn what_enters_the_fleet_anywhere_during_a_move_comes_once() {
 }
 
 #[test]
-fn a_connection_moves_from_door_to_door_and_back() {
+fn a_connection_moves_from_node_to_node_and_back() {
     run(async {
         let (mut scene, id, target) = DialInScene::with_lost_client().await;
         for number in 1..=4_u64 {

@@ -15,8 +15,8 @@ use super::super::service_message::{
     ServiceEvent, ServiceMapping, ServiceMessage, Stamped, TaskCandidate, TaskCandidates, TraceReport, TracedData,
     UserConnectionQuery, UserData, UserGroupChange,
 };
-use super::fields::{FieldError, FieldResult, Fields};
-use super::{ServiceMessageError, extension, name_of};
+use super::fields::{FieldError, FieldResult, Fields, extension};
+use super::{ServiceMessageError, name_of};
 use crate::message_pack::Reader;
 
 pub(super) fn body(body: &Bytes) -> Result<Option<ServiceMessage>, ServiceMessageError> {

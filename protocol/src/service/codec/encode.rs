@@ -11,7 +11,7 @@ use super::super::service_message::{
     ServiceEvent, ServiceMapping, ServiceMessage, Stamped, TaskCandidates, TraceReport, TracedData,
     UserConnectionQuery, UserGroupChange,
 };
-use super::extension;
+use super::fields::extension;
 use crate::message_pack::Writer;
 
 /// Bytes of a message beside its names and payloads, roughly: headers, numbers, extension map.

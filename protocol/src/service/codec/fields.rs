@@ -7,6 +7,16 @@ use super::super::service_message::Payloads;
 use crate::limits::LIST_MAX_ITEMS;
 use crate::message_pack::{ReadError, Reader};
 
+/// Keys of the extension map. Tracing ids (1) and filters (4) are passed over when read and never written.
+///
+/// To invent a key is no option: older SDKs lose their place in the frame behind one that they don't know.
+pub(super) mod extension {
+    pub(in crate::service::codec) const TTL: i64 = 2;
+    pub(in crate::service::codec) const PROTOCOL: i64 = 3;
+    pub(in crate::service::codec) const DATA_TYPE: i64 = 5;
+    pub(in crate::service::codec) const IS_PARTIAL: i64 = 6;
+}
+
 /// Most items that a list gets room for before the first one was read.
 const LIST_ROOM_ITEMS: usize = 1024;
 
