@@ -37,7 +37,7 @@ const HUB_PART: usize = 2;
 
 /// Limits of the memberships that are kept.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct UserGroupLimits {
+pub(crate) struct UserGroupLimits {
     /// Number of memberships of all users.
     pub(super) count: usize,
     /// Memory of all of them.
