@@ -5,7 +5,6 @@ mod app_key_source;
 mod app_server_settings;
 mod client_limit;
 mod drain_settings;
-mod fleet_settings;
 mod host_rule;
 mod listener_settings;
 mod option_group;
@@ -36,12 +35,11 @@ use crate::net::tls::ClientTls;
 use crate::routing::Ruleset;
 use crate::telemetry::SamplingTerms;
 
-pub use admin_settings::{AdminSettings, LEVELS_MAX_BYTES, LogLevels};
+pub use admin_settings::{AdminSettings, FleetSettings, LEVELS_MAX_BYTES, LogLevels};
 pub use app_key_source::{AppKeyFileError, AppKeySources};
 pub use app_server_settings::{LinkSettings, RehomeSettings, RelaySettings};
 pub use client_limit::{FrontendLimits, GroupLimits, OutboxLimits};
 pub use drain_settings::DrainSettings;
-pub use fleet_settings::FleetSettings;
 pub use host_rule::{HostPattern, HostRules};
 #[cfg(feature = "tls")]
 pub use listener_settings::TlsListener;

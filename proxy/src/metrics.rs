@@ -4,7 +4,6 @@
 //! stand in `admin::exposition` (`metric_rows!`). The page of the book is made of both.
 
 mod back_end_counters;
-mod client_protocol;
 mod counter;
 mod histogram;
 mod hub_counters;
@@ -14,10 +13,9 @@ mod rule_counters;
 mod shard_counters;
 
 pub(crate) use back_end_counters::{RestCounters, WebhookCounters};
-pub(crate) use client_protocol::ClientProtocol;
 pub(crate) use counter::{Counter, Gauge};
 pub(crate) use histogram::{Buckets, Distribution, DurationBuckets, FanOutBuckets, Histogram, LifetimeBuckets};
-pub(crate) use hub_counters::{CauseCounters, ConnectionCounters, HubCounters};
+pub(crate) use hub_counters::{CauseCounters, ClientProtocol, ConnectionCounters, HubCounters};
 pub(crate) use metric_family::{
     Families, LabelledSample, Measure, Metered, MetricKind, MetricRow, Sample, label, metered, metric_rows,
 };

@@ -6,7 +6,6 @@ pub(crate) mod descriptor;
 pub(crate) mod dial_gate;
 pub(crate) mod http_client;
 pub(crate) mod line_stream;
-pub(crate) mod network;
 pub(crate) mod node_name;
 pub(crate) mod resolver;
 pub(crate) mod socket;

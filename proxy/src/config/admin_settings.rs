@@ -1,8 +1,9 @@
-//! Settings of the admin port: its tokens, and the log that it may change.
+//! Settings of the admin port: its tokens, those of other nodes, and the log that it may change.
 
 use std::fmt;
 
 use crate::auth::AdminToken;
+use crate::net::address::Address;
 
 /// Limit of the text of levels.
 pub const LEVELS_MAX_BYTES: usize = 1024;
@@ -16,6 +17,21 @@ pub struct AdminSettings {
     pub metrics_token: Option<AdminToken>,
     /// Levels of the log; `None` if the log is an app's.
     pub log: Option<&'static dyn LogLevels>,
+}
+
+/// Settings of the fleet.
+#[derive(Debug, Clone, Default)]
+pub struct FleetSettings {
+    /// Admin ports of the other nodes, or names that resolve to them; none for a node that needs no other.
+    pub peers: Vec<Address>,
+}
+
+impl FleetSettings {
+    /// Whether this node joins a fleet.
+    #[must_use]
+    pub fn has_peers(&self) -> bool {
+        !self.peers.is_empty()
+    }
 }
 
 /// Levels of the log, in the hands of the program that writes it.

@@ -1,9 +1,10 @@
 //! Counters of one hub on one shard.
 
+use serde::{Deserialize, Serialize};
 use trunkline_protocol::cause::Cause;
 use trunkline_protocol::manifest::Transport;
 
-use super::{ClientProtocol, Counter, Gauge, LabelledSample, Measure, Sample, metered};
+use super::{Counter, Gauge, LabelledSample, Measure, Sample, metered};
 
 /// One counter for each cause of a close or a refusal.
 #[derive(Debug)]
@@ -43,6 +44,35 @@ impl Measure for CauseCounters {
         let sums = Cause::all().map(|cause| (cause, all.iter().map(|counters| counters.of(cause)).sum()));
         let came = sums.filter(|(_, sum)| *sum > 0);
         came.map(|(cause, sum)| (Some(("cause", cause.label())), Sample::Counter(sum))).collect()
+    }
+}
+
+/// Protocol of a client connection, as metrics name it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum ClientProtocol {
+    /// The JSON hub protocol.
+    Json,
+    /// The MessagePack hub protocol.
+    MessagePack,
+    /// The protocol of Blazor's circuits.
+    BlazorPack,
+    /// No hub protocol: a raw endpoint.
+    Raw,
+}
+
+impl ClientProtocol {
+    /// All protocols with their labels.
+    pub(crate) const ALL: [(Self, &'static str); 4] = [
+        (Self::Json, "json"),
+        (Self::MessagePack, "messagepack"),
+        (Self::BlazorPack, "blazorpack"),
+        (Self::Raw, "raw"),
+    ];
+
+    /// Returns the label in metrics.
+    #[must_use]
+    pub(crate) fn label(self) -> &'static str {
+        Self::ALL.iter().find(|(protocol, _)| *protocol == self).map_or("unknown", |(_, label)| label)
     }
 }
 

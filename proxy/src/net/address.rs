@@ -1,11 +1,12 @@
 //! Addresses of HTTP servers: app servers, other nodes, issuers.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 use std::sync::Arc;
 
 use http::Uri;
+use ipnet::IpNet;
 
 const EXAMPLE: &str = "is no URL like http://127.0.0.1:5000 or https://app.example";
 
@@ -147,6 +148,13 @@ pub fn is_loopback_host(authority: &str) -> bool {
     };
     let host = host.trim_start_matches('[').trim_end_matches(']');
     host.eq_ignore_ascii_case("localhost") || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+/// Reads a network like `10.0.0.0/8`, or a single address.
+#[must_use]
+pub(crate) fn parse_network(text: &str) -> Option<IpNet> {
+    let alone = || text.parse::<IpAddr>().map(|ip| IpNet::from(ip.to_canonical()));
+    text.parse().or_else(|_| alone()).ok()
 }
 
 #[cfg(test)]

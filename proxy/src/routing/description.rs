@@ -3,11 +3,7 @@
 use std::fmt::{self, Display};
 
 use super::condition::{Condition, ValueTest};
-use super::group_rule::GroupRule;
-use super::message_rule::MessageRule;
-use super::method_rule::MethodRule;
-use super::mirror_rule::MirrorRule;
-use super::route_rule::{OnDown, RouteAction, RouteRule};
+use super::rule::{GroupRule, MessageRule, MethodRule, MirrorRule, OnDown, RouteAction, RouteRule};
 
 /// Joins texts, each in quotes, as alternatives.
 pub(super) fn any_of<T: Display>(items: impl IntoIterator<Item = T>) -> String {

@@ -4,10 +4,8 @@ use std::fmt::{self, Display};
 
 use super::condition::{Condition, RouteFacts};
 use super::description::any_of;
-use super::group_rule::DEFAULT_GROUP;
 use super::hub_rules::{HubRules, MethodVerdict};
-use super::mirror_rule::MirrorRule;
-use super::route_rule::{OnDown, RouteAction};
+use super::rule::{DEFAULT_GROUP, MirrorRule, OnDown, RouteAction};
 use super::ruleset::Ruleset;
 use super::sample::RuleSample;
 use super::share::Share;

@@ -3,9 +3,7 @@
 use std::sync::Arc;
 
 use super::case_folding::fold;
-use super::message_rule::MessageRule;
-use super::method_rule::MethodRule;
-use super::mirror_rule::MirrorRule;
+use super::rule::{MessageRule, MethodRule, MirrorRule};
 use super::target_table::TargetTable;
 use crate::metrics::Counter;
 

@@ -1,11 +1,11 @@
-//! Errors of the rules in a configuration file: what is wrong, what is allowed, and where it stands.
+//! Errors of the rules in a configuration file: what is wrong, what is allowed, where it stands, and the nearest name.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use trunkline_protocol::key::AccessKeyError;
 
 use super::pattern::PatternError;
-use super::text_place::TextPlace;
 use crate::auth::AppKeyError;
 
 /// Error for rules that can't be used.
@@ -113,4 +113,41 @@ impl RuleProblem {
 
 fn suggestion(nearest: Option<&str>) -> String {
     nearest.map(|nearest| format!("; is {nearest:?} meant?")).unwrap_or_default()
+}
+
+/// Place in a text file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TextPlace {
+    /// Line of the file, from 1.
+    pub line: usize,
+    /// Character of that line, from 1.
+    pub column: usize,
+}
+
+impl TextPlace {
+    /// Place of a byte of the text.
+    #[must_use]
+    pub fn new(text: &str, at: usize) -> Self {
+        let before = text.get(..at).unwrap_or(text);
+        let line_start = before.rfind('\n').map_or(0, |at| at + 1);
+        let column = before.get(line_start..).unwrap_or_default().chars().count() + 1;
+        Self { line: before.matches('\n').count() + 1, column }
+    }
+}
+
+impl fmt::Display for TextPlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "line {}, column {}", self.line, self.column)
+    }
+}
+
+/// Least likeness (Jaro-Winkler) at which an unknown name is taken for a misspelt one.
+const LIKENESS: f64 = 0.7;
+
+/// Returns the known name that is most like an unknown one, if one is like it at all.
+#[must_use]
+pub fn nearest<'a>(unknown: &str, known: impl Iterator<Item = &'a str>) -> Option<String> {
+    let likeness = |name: &str| strsim::jaro_winkler(name, unknown);
+    let best = known.max_by(|one, other| likeness(one).total_cmp(&likeness(other)))?;
+    (likeness(best) >= LIKENESS).then(|| best.to_owned())
 }

@@ -4,10 +4,8 @@
 //! All other keys are flags, which the command line's own reader checks.
 
 mod app_key_entry;
-mod bounded_file;
 mod condition_entry;
 mod group_entry;
-mod label;
 mod message_entry;
 mod route_entry;
 mod secret_entry;
@@ -17,12 +15,10 @@ use std::path::Path;
 
 use toml::de::{DeTable, DeValue};
 
-use super::rule_error::{Fault, RuleError, RuleFileError, RuleProblem};
+use super::rule_error::{Fault, RuleError, RuleFileError, RuleProblem, nearest};
 use super::ruleset::Ruleset;
-use super::spelling::nearest;
-use bounded_file::read_beyond;
-use label::Labels;
-use toml_value::TomlValue;
+use group_entry::Labels;
+use toml_value::{TomlValue, read_beyond};
 
 /// Keys of the file that hold rules.
 pub const RULE_TABLES: [&str; 6] = ["groups", "routes", "messages", "mirrors", "methods", "app-keys"];

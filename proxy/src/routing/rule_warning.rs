@@ -1,10 +1,7 @@
 //! Warnings about rules that are sound, but hardly meant: such as those that nothing reaches.
 
 use super::condition::Condition;
-use super::group_rule::DEFAULT_GROUP;
-use super::message_rule::MessageRule;
-use super::method_rule::MethodRule;
-use super::route_rule::{OnDown, RouteAction, RouteRule};
+use super::rule::{DEFAULT_GROUP, MessageRule, MethodRule, OnDown, RouteAction, RouteRule};
 use super::ruleset::Ruleset;
 use super::target_table::TargetPattern;
 use crate::net::address::Address;

@@ -3,12 +3,8 @@
 use std::sync::Arc;
 
 use super::condition::RouteFacts;
-use super::group_rule::{DEFAULT_GROUP, DefaultGroup, GroupRule};
 use super::hub_rules::HubRules;
-use super::message_rule::MessageRule;
-use super::method_rule::MethodRule;
-use super::mirror_rule::MirrorRule;
-use super::route_rule::RouteRule;
+use super::rule::{DEFAULT_GROUP, DefaultGroup, GroupRule, MessageRule, MethodRule, MirrorRule, RouteRule};
 use crate::auth::AppKey;
 use crate::metrics::RuleCounters;
 use crate::net::address::Address;

@@ -7,7 +7,7 @@ use bytestring::ByteString;
 use http::header::COOKIE;
 
 use super::condition::RouteFacts;
-use super::spelling::nearest;
+use super::rule_error::nearest;
 
 /// Keys of a sample.
 const KEYS: [&str; 11] =

@@ -4,7 +4,6 @@
 //! of hub messages (the JavaScript client sends all that waited in one). Ours are never masked, so a frame is
 //! made once and shared by all recipients.
 
-mod close_payload;
 mod frame_decoder;
 mod frame_encoder;
 mod protocol_error;

@@ -3,7 +3,7 @@
 use ipnet::IpNet;
 
 use super::toml_value::{TomlTable, TomlValue};
-use crate::net::network::parse_network;
+use crate::net::address::parse_network;
 use crate::routing::condition::{Condition, PathPattern, ValueSource, ValueTest};
 use crate::routing::pattern::Pattern;
 use crate::routing::rule_error::{Fault, RuleProblem};

@@ -1,6 +1,6 @@
 //! Tables `[groups.NAME]`: app servers with one duty.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -9,9 +9,8 @@ use trunkline_protocol::key::{AccessKey, AccessKeys};
 use super::secret_entry::secrets;
 use super::toml_value::{TomlTable, TomlValue};
 use crate::net::address::Address;
-use crate::routing::group_rule::{DEFAULT_GROUP, DefaultGroup, GroupRule, WeightedUpstream};
-use crate::routing::rule_error::{Fault, RuleProblem};
-use crate::routing::spelling::nearest;
+use crate::routing::rule::{DEFAULT_GROUP, DefaultGroup, GroupRule, WeightedUpstream};
+use crate::routing::rule_error::{Fault, RuleProblem, nearest};
 
 /// Maximum number of groups. Each has a watcher and a pool per hub for each of its app servers.
 const GROUPS_MAX: usize = 100;
@@ -184,5 +183,27 @@ fn identity(table: &mut TomlTable<'_>) -> Result<Option<(PathBuf, PathBuf)>, Fau
         (Some(one), None) => Err(one.fault(RuleProblem::Alone { key: "upstream-cert", needed: "upstream-key" })),
         (None, Some(one)) => Err(one.fault(RuleProblem::Alone { key: "upstream-key", needed: "upstream-cert" })),
         (None, None) => Ok(None),
+    }
+}
+
+/// Labels of the rules of one kind, in their order.
+#[derive(Debug, Default)]
+pub(super) struct Labels {
+    count: usize,
+    taken: HashSet<Arc<str>>,
+}
+
+impl Labels {
+    /// Takes the label of the next rule.
+    pub(super) fn take(&mut self, table: &mut TomlTable<'_>) -> Result<Arc<str>, Fault> {
+        self.count += 1;
+        let (label, at) = match table.take("name") {
+            Some(value) => (checked_name("name", value.text()?).map_err(|problem| value.fault(problem))?, value.at),
+            None => (self.count.to_string().into(), table.at),
+        };
+        match self.taken.insert(label.clone()) {
+            true => Ok(label),
+            false => Err(RuleProblem::Duplicate { key: "name", text: label.to_string() }.at(at)),
+        }
     }
 }

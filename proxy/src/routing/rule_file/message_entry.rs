@@ -4,14 +4,11 @@ use std::sync::Arc;
 
 use bytesize::ByteSize;
 
-use super::group_entry::KnownGroups;
-use super::label::Labels;
+use super::group_entry::{KnownGroups, Labels};
 use super::toml_value::{TomlTable, TomlValue};
 use crate::routing::condition::PathPattern;
-use crate::routing::message_rule::MessageRule;
-use crate::routing::method_rule::MethodRule;
-use crate::routing::mirror_rule::MirrorRule;
 use crate::routing::pattern::PatternError;
+use crate::routing::rule::{MessageRule, MethodRule, MirrorRule};
 use crate::routing::rule_error::{Fault, RuleProblem};
 use crate::routing::target_table::TargetPattern;
 

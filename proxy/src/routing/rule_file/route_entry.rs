@@ -5,12 +5,10 @@ use std::sync::Arc;
 
 use http::StatusCode;
 
-use super::bounded_file::read_beyond;
 use super::condition_entry::conditions;
-use super::group_entry::KnownGroups;
-use super::label::Labels;
-use super::toml_value::{TomlTable, TomlValue};
-use crate::routing::route_rule::{OnDown, Rejection, RouteAction, RouteRule};
+use super::group_entry::{KnownGroups, Labels};
+use super::toml_value::{TomlTable, TomlValue, read_beyond};
+use crate::routing::rule::{OnDown, Rejection, RouteAction, RouteRule};
 use crate::routing::rule_error::{Fault, RuleProblem};
 
 /// Maximum size of a page that is shown instead of a hub. It is kept in memory, and sent to whoever asks.

@@ -2,8 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::bounded_file::read_beyond;
-use super::toml_value::{TomlTable, TomlValue};
+use super::toml_value::{TomlTable, TomlValue, read_beyond};
 use crate::routing::rule_error::{Fault, RuleProblem};
 
 /// Maximum number of secrets of a kind in a table. A change of keys needs two.

@@ -1,14 +1,16 @@
 //! Tables and values of a TOML document, with their places in it, as the readers of rules ask for them.
 
 use std::fmt::Display;
+use std::fs::File;
+use std::io::{self, Read};
 use std::ops::RangeInclusive;
+use std::path::Path;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use crate::routing::pattern::PatternError;
-use crate::routing::rule_error::{Fault, RuleProblem};
-use crate::routing::spelling::nearest;
+use crate::routing::rule_error::{Fault, RuleProblem, nearest};
 
 /// Maximum length of a text. Of longer ones (pages) only the file's name stands in a rule.
 const TEXT_MAX_BYTES: usize = 4096;
@@ -174,4 +176,12 @@ impl<'t> TomlTable<'t> {
         let (key, allowed) = (name.get_ref().to_string(), self.known.join(", "));
         Err(RuleProblem::UnknownKey { key, table: self.what, nearest, allowed }.at(name.span().start))
     }
+}
+
+/// Reads a text file, but not more than a byte beyond `most`, by which the caller knows that it is too large.
+pub(super) fn read_beyond(path: &Path, most: usize) -> io::Result<String> {
+    let mut text = String::new();
+    let limit = u64::try_from(most).unwrap_or(u64::MAX).saturating_add(1);
+    File::open(path)?.take(limit).read_to_string(&mut text)?;
+    Ok(text)
 }

@@ -5,8 +5,7 @@
 //!     └───────────── broken rule ─────────────► ProtocolError (the socket is to be closed with 1002)
 //! ```
 
-use super::close_payload::check_close_payload;
-use super::protocol_error::ProtocolError;
+use super::protocol_error::{ProtocolError, check_close_payload};
 
 /// Event that a piece of input leads to. Ranges are of that input.
 #[derive(Debug, Clone, PartialEq, Eq)]
