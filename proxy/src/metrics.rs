@@ -1,7 +1,7 @@
 //! Counters and histograms: one set per shard, written by that shard alone, summed when metrics are read.
 //!
-//! Name, help and labels of a metric stand at the field that counts it (`metered!`); those of numbers that are looked up
-//! stand in `admin::exposition` (`metric_rows!`). The page of the book is made of both.
+//! Name, help and labels of a metric stand at the field that counts it (`metered!`); those of numbers that are looked
+//! up stand in `admin::exposition` (`metric_rows!`). The page of the book is made of both.
 
 mod back_end_counters;
 mod counter;

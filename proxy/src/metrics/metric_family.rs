@@ -47,7 +47,7 @@ pub(crate) type LabelValues = BTreeMap<&'static str, BTreeSet<String>>;
 pub(crate) type LabelledSample = (Option<(&'static str, &'static str)>, Sample);
 
 /// Labels of a sample with their values, sorted by name.
-type Labels = Vec<(&'static str, String)>;
+type LabelPairs = Vec<(&'static str, String)>;
 
 /// Metrics of one answer, by name.
 #[derive(Debug, Default)]
@@ -56,7 +56,7 @@ pub(crate) struct Families(BTreeMap<&'static str, Family>);
 #[derive(Debug, Default)]
 struct Family {
     help: &'static str,
-    samples: BTreeMap<Labels, Sample>,
+    samples: BTreeMap<LabelPairs, Sample>,
 }
 
 impl Families {
@@ -72,7 +72,13 @@ impl Families {
 
     /// Adds a sample to the family of this name, whose parts may be counted in several fields; the help is that of the
     /// first.
-    pub(super) fn add_sample(&mut self, name: &'static str, help: &'static str, mut labels: Labels, sample: Sample) {
+    pub(super) fn add_sample(
+        &mut self,
+        name: &'static str,
+        help: &'static str,
+        mut labels: LabelPairs,
+        sample: Sample,
+    ) {
         labels.sort_unstable_by_key(|(label, _)| *label);
         let family = self.0.entry(name).or_default();
         if family.help.is_empty() {
@@ -121,7 +127,7 @@ impl Family {
 }
 
 impl Sample {
-    fn into_proto(self, labels: Labels) -> Metric {
+    fn into_proto(self, labels: LabelPairs) -> Metric {
         let pair = |(name, value): (&str, String)| {
             let mut pair = LabelPair::default();
             pair.set_name(name.into());
@@ -265,7 +271,7 @@ macro_rules! label {
         }
 
         impl $name {
-            /// All values.
+            /// All values in their order.
             pub(crate) const ALL: [Self; [$($text),*].len()] = [$(Self::$value),*];
 
             /// Its text in metrics.
@@ -356,7 +362,7 @@ mod tests {
     }
 
     metered! {
-        /// Counters of leaves.
+        /// Counters of leaves, inside a basket.
         pub(crate) struct LeafCounters {
             #[metric("leaves", "Leaves that are left.")]
             pub leaves: Gauge,

@@ -55,7 +55,8 @@ label! {
 }
 
 label! {
-    /// Outcome of a step that precedes HTTP, as a TLS handshake or a PROXY protocol header, and of reading certificates.
+    /// Outcome of a step that precedes HTTP, as a TLS handshake or a PROXY protocol header, and of reading
+    /// certificates.
     pub(crate) enum Outcome as "outcome", in OutcomeCounters {
         Done = "ok",
         Timeout = "timeout",

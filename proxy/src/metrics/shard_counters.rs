@@ -196,7 +196,7 @@ metered! {
     pub(crate) struct LinkTraffic {
         #[metric("trunkline_link_frames_total", "Frames on links.")]
         pub frames: Counter,
-        /// Length prefixes included.
+        /// The length prefixes of frames are included.
         #[metric("trunkline_link_bytes_total", "Bytes of frames on links.")]
         pub bytes: Counter,
     }
