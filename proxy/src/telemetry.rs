@@ -16,7 +16,9 @@ mod span_record;
 mod span_tracer;
 
 pub(crate) use connection_trace::ConnectionTrace;
-pub(crate) use export_counters::{ExportCounters, ExportedSignal};
+pub(crate) use export_counters::ExportCounters;
+#[cfg(feature = "otlp")]
+pub(crate) use export_counters::ExportedSignal;
 pub(crate) use open_span::OpenSpan;
 #[cfg(feature = "otlp")]
 pub(crate) use span_queue::SpanQueue;
