@@ -39,11 +39,11 @@ const HUB_PART: usize = 2;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct UserGroupLimits {
     /// Number of memberships of all users.
-    pub(super) count: usize,
+    pub count: usize,
     /// Memory of all of them.
-    pub(super) total_bytes: usize,
+    pub total_bytes: usize,
     /// Largest name of a group.
-    pub(super) name_max_bytes: usize,
+    pub name_max_bytes: usize,
 }
 
 /// Memberships of users, of all hubs.
