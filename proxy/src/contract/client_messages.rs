@@ -80,7 +80,7 @@ fn cause_of(end: &CloseConnection) -> Option<String> {
 #[test]
 fn a_message_that_does_not_end_closes_its_client_and_nobody_else() {
     run(async {
-        let (stage, _app, mut link) = stage_with(HubManifest::new("chat", "/chat")).await;
+        let (stage, _app, mut link) = Stage::start().with_chat().await;
         let (mut late, mut idle) =
             (Client::connect(&stage, &mut link, "/chat").await, Client::connect(&stage, &mut link, "/chat").await);
         idle.send(&call(1)).await;
@@ -96,7 +96,7 @@ fn a_message_that_does_not_end_closes_its_client_and_nobody_else() {
 #[test]
 fn a_message_whose_client_is_not_read_has_its_time_for_later() {
     run(async {
-        let (stage, _app, mut link) = stage_with(HubManifest::new("chat", "/chat")).await;
+        let (stage, _app, mut link) = Stage::start().with_chat().await;
         let mut client = Client::connect(&stage, &mut link, "/chat").await;
         let whole = call(1);
         let (head, tail) = whole.split_at(20);
