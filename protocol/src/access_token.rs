@@ -163,7 +163,7 @@ fn open(token: &str, keys: &AccessKeys) -> Result<Map<String, Value>, AccessToke
         return Err(malformed);
     }
     let signature = decode(signature)?;
-    if !keys.iter().any(|key| mac(key, signed).verify_slice(&signature).is_ok()) {
+    if !keys.iter().any(|key| mac(&key, signed).verify_slice(&signature).is_ok()) {
         return Err(AccessTokenError::Signature);
     }
     object(body)

@@ -4,6 +4,7 @@
 //! for one is garbage to another. The raw key signs only JWTs, which people make with other tools.
 
 use std::fmt;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -134,9 +135,13 @@ impl fmt::Debug for AccessKey {
     }
 }
 
-/// The keys of a fleet: the first seals, all open. Two of them make a rotation without a gap.
+/// The keys of a fleet: the first seals, all open. Two of them make a rotation without a gap. Clones are one: keys that
+/// are [replaced](Self::replace) are so wherever they are used.
 #[derive(Clone)]
-pub struct AccessKeys {
+pub struct AccessKeys(Arc<RwLock<Arc<KeyRing>>>);
+
+/// Keys at one time, with the subkeys made of them.
+struct KeyRing {
     keys: Vec<AccessKey>,
     ciphers: Vec<[XChaCha20Poly1305; Purpose::ALL.len()]>,
 }
@@ -147,21 +152,31 @@ impl AccessKeys {
     /// # Errors
     /// When there is no key.
     pub fn new(keys: Vec<AccessKey>) -> Result<Self, AccessKeyError> {
-        if keys.is_empty() {
-            return Err(AccessKeyError::None);
-        }
-        let ciphers = keys.iter().map(|key| Purpose::ALL.map(|purpose| cipher(key, purpose))).collect();
-        Ok(Self { keys, ciphers })
+        Ok(Self(Arc::new(RwLock::new(Arc::new(KeyRing::new(keys)?)))))
+    }
+
+    /// Puts other keys in the place of these, here and in all clones. Channels that are open stay so.
+    ///
+    /// # Errors
+    /// When there is no key; then the old ones stay.
+    pub fn replace(&self, keys: Vec<AccessKey>) -> Result<(), AccessKeyError> {
+        let ring = Arc::new(KeyRing::new(keys)?);
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = ring;
+        Ok(())
     }
 
     /// The keys in their order, to verify JWTs with.
-    pub fn iter(&self) -> impl Iterator<Item = &AccessKey> {
-        self.keys.iter()
+    pub fn iter(&self) -> impl Iterator<Item = AccessKey> + use<> {
+        self.ring().keys.clone().into_iter()
     }
 
     /// Secrets of the handshake of a channel to this kind of far end, in the order of the keys.
-    pub fn channel_secrets(&self, far_end: FarEnd) -> impl Iterator<Item = [u8; 32]> {
-        self.keys.iter().map(move |key| subkey(key, far_end.name()))
+    pub fn channel_secrets(&self, far_end: FarEnd) -> impl Iterator<Item = [u8; 32]> + use<> {
+        self.iter().map(move |key| subkey(&key, far_end.name()))
+    }
+
+    fn ring(&self) -> Arc<KeyRing> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Seals `plain` with the first key: URL-safe text that starts with its random nonce.
@@ -173,7 +188,8 @@ impl AccessKeys {
     )]
     pub fn seal(&self, purpose: Purpose, plain: &[u8]) -> String {
         let nonce = random_bytes::<NONCE_BYTES>();
-        let [first, ..] = self.ciphers.as_slice() else { unreachable!("there is at least one key") };
+        let ring = self.ring();
+        let [first, ..] = ring.ciphers.as_slice() else { unreachable!("there is at least one key") };
         let sealed = pick(first, purpose).encrypt(&XNonce::from(nonce), plain).expect("short texts can be sealed");
         URL_SAFE_NO_PAD.encode([nonce.as_slice(), &sealed].concat())
     }
@@ -189,13 +205,27 @@ impl AccessKeys {
         let bytes = URL_SAFE_NO_PAD.decode(sealed).map_err(|_| OpenError)?;
         let (nonce, text) = bytes.split_first_chunk::<NONCE_BYTES>().ok_or(OpenError)?;
         let nonce = XNonce::from(*nonce);
-        self.ciphers.iter().find_map(|ciphers| pick(ciphers, purpose).decrypt(&nonce, text).ok()).ok_or(OpenError)
+        self.ring()
+            .ciphers
+            .iter()
+            .find_map(|ciphers| pick(ciphers, purpose).decrypt(&nonce, text).ok())
+            .ok_or(OpenError)
+    }
+}
+
+impl KeyRing {
+    fn new(keys: Vec<AccessKey>) -> Result<Self, AccessKeyError> {
+        if keys.is_empty() {
+            return Err(AccessKeyError::None);
+        }
+        let ciphers = keys.iter().map(|key| Purpose::ALL.map(|purpose| cipher(key, purpose))).collect();
+        Ok(Self { keys, ciphers })
     }
 }
 
 impl fmt::Debug for AccessKeys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "AccessKeys({} secrets)", self.keys.len())
+        write!(f, "AccessKeys({} secrets)", self.ring().keys.len())
     }
 }
 
@@ -276,6 +306,21 @@ mod tests {
         assert!(rotating.open(Purpose::ConnectionToken, &sealed_before).is_ok());
         assert!(keys(&[new]).open(Purpose::ConnectionToken, &rotating.seal(Purpose::ConnectionToken, b"x")).is_ok());
         assert!(keys(&[old]).open(Purpose::ConnectionToken, &rotating.seal(Purpose::ConnectionToken, b"x")).is_err());
+    }
+
+    #[test]
+    fn keys_are_replaced_wherever_they_are_used() {
+        let (old, new) = ("the old key of the fleet", "the new key of the fleet");
+        let in_force = keys(&[old]);
+        let elsewhere = in_force.clone();
+        let sealed = elsewhere.seal(Purpose::ConnectionToken, b"x");
+        assert_eq!(in_force.replace(Vec::new()), Err(AccessKeyError::None));
+        assert!(elsewhere.open(Purpose::ConnectionToken, &sealed).is_ok(), "the old ones stay");
+        in_force.replace(vec![AccessKey::new(new).unwrap()]).unwrap();
+        assert!(elsewhere.open(Purpose::ConnectionToken, &sealed).is_err());
+        assert_eq!(elsewhere.iter().map(|key| key.expose().to_owned()).collect::<Vec<_>>(), [new]);
+        let secret = |keys: &AccessKeys| keys.channel_secrets(FarEnd::Node).collect::<Vec<_>>();
+        assert_eq!(secret(&elsewhere), secret(&keys(&[new])));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Settings of a node, as plain checked values. Flags, environment and file, from which they come, are the command's.
 
+mod access_key_source;
 mod admin_settings;
 mod app_key_source;
 mod app_server_settings;
@@ -35,6 +36,7 @@ use crate::net::tls::ClientTls;
 use crate::routing::Ruleset;
 use crate::telemetry::SamplingTerms;
 
+pub use access_key_source::{AccessKeyFileError, AccessKeySources};
 pub use admin_settings::{AdminSettings, FleetSettings, LEVELS_MAX_BYTES, LogLevels};
 pub use app_key_source::{AppKeyFileError, AppKeySources};
 pub use app_server_settings::{LinkSettings, RehomeSettings, RelaySettings};
@@ -102,6 +104,8 @@ pub struct Config {
     pub rules_file: Option<PathBuf>,
     /// Keys of apps outside that file, which are read anew, too.
     pub app_key_sources: AppKeySources,
+    /// Access keys and the files with them, which are read anew.
+    pub access_key_sources: AccessKeySources,
     /// Settings that all threads share.
     pub settings: Settings,
 }

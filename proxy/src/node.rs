@@ -17,7 +17,7 @@ mod graceful_stop;
 mod heartbeat;
 pub(crate) mod hub_sweep;
 mod inherited_socket;
-mod key_reload;
+pub(crate) mod key_reload;
 mod link_notice;
 mod listener_set;
 #[cfg(feature = "tls")]
@@ -107,7 +107,16 @@ impl Node {
         sockets.ensure_all_taken()?;
 
         let Config {
-            upstreams, resolve_interval, resolver, shards, drain, settings, observer, app_key_sources, ..
+            upstreams,
+            resolve_interval,
+            resolver,
+            shards,
+            drain,
+            settings,
+            observer,
+            app_key_sources,
+            access_key_sources,
+            ..
         } = config;
         #[cfg(feature = "tls")]
         let upstream_tls = config.upstream_tls;
@@ -136,7 +145,8 @@ impl Node {
         let upstreams = UpstreamSet::new(shared.clone(), problems.clone(), resolver, resolve_interval);
         background.spawn(rule_set.watch(upstreams));
         background.spawn(hub_sweep::run(shared.clone()));
-        background.spawn(key_reload::run(shared.clone(), app_key_sources));
+        let key_sources = (access_key_sources, app_key_sources);
+        background.spawn(key_reload::run(shared.clone(), key_sources));
         background.spawn(app_rebalancer::run(shared.clone()));
         if let Some(file) = rules_file {
             background.spawn(rule_reload::run(shared.clone(), rule_set, file));

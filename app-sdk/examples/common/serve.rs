@@ -45,7 +45,7 @@ pub(crate) struct ServeArguments {
     #[arg(long, value_name = "PATH")]
     client_script: Option<PathBuf>,
     /// Dial proxies (or Azure's service) in place of being dialled:
-    /// `Endpoint=http://proxy;Port=8080;AccessKey=KEY;Version=1.0;`
+    /// `Endpoint=https://proxy;AccessKey=KEY;Version=1.0;`
     #[arg(long, value_name = "CONNECTION STRING")]
     dial: Vec<String>,
     /// Serve clients too, without a proxy in front

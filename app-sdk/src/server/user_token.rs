@@ -48,7 +48,7 @@ impl UserToken {
     pub fn sign(self) -> Result<String, TokenError> {
         let key = self.core.access.get().and_then(|access| access.keys().iter().next()).ok_or(TokenError::NoKeys)?;
         let expires_s = unix_seconds(SystemTime::now()).saturating_add(self.lifetime.as_secs());
-        Ok(access_token::sign(key, &self.user_id, &self.claims, expires_s))
+        Ok(access_token::sign(&key, &self.user_id, &self.claims, expires_s))
     }
 }
 

@@ -1,5 +1,5 @@
 //! Connection string of an app server that dials, as Azure SignalR writes it:
-//! `Endpoint=http://proxy;Port=8080;AccessKey=…;Version=1.0;`.
+//! `Endpoint=https://proxy;Port=8443;AccessKey=…;Version=1.0;`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -35,7 +35,7 @@ pub struct ConnectionString {
 pub enum ConnectionStringError {
     /// A part is no pair of key and value.
     #[error(
-        "part {0} of the connection string is no `key=value`: it reads `Endpoint=http://HOST;Port=PORT;AccessKey=KEY;Version=1.0;`"
+        "part {0} of the connection string is no `key=value`: it reads `Endpoint=https://HOST;Port=PORT;AccessKey=KEY;Version=1.0;`"
     )]
     NoPair(usize),
     /// A key that means nothing.
@@ -46,14 +46,14 @@ pub enum ConnectionStringError {
     Duplicate(&'static str),
     /// A key that must be there.
     #[error(
-        "'{0}' is missing in the connection string: it reads `Endpoint=http://HOST;Port=PORT;AccessKey=KEY;Version=1.0;`"
+        "'{0}' is missing in the connection string: it reads `Endpoint=https://HOST;Port=PORT;AccessKey=KEY;Version=1.0;`"
     )]
     Missing(&'static str),
     /// A login by Entra ID.
     #[error("'{0}' is a login by Entra ID, which is not known here: give the AccessKey of the service")]
     Login(&'static str),
     /// A value that is no URL of a service.
-    #[error("'{key}' of the connection string is '{value}', no URL such as http://proxy.example: {problem}")]
+    #[error("'{key}' of the connection string is '{value}', no URL such as https://proxy.example: {problem}")]
     Url {
         /// Key of the URL.
         key: &'static str,

@@ -108,7 +108,7 @@ fn signing_key(args: &AccessKeyArgs) -> anyhow::Result<AccessKey> {
     if is_development {
         print_warning("no access key was given: the token is signed with this machine's development key");
     }
-    keys.iter().next().cloned().context("there is no access key")
+    keys.iter().next().context("there is no access key")
 }
 
 fn parse_claim(text: &str) -> Result<(String, String), String> {

@@ -1,4 +1,5 @@
-//! Secrets that sign tokens for this node: the keys of the fleet, good for every hub, and those of apps, each for its own.
+//! Secrets that sign tokens for this node: the keys of the fleet, good for every hub, and those of apps, each for its
+//! own.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -106,11 +107,11 @@ impl KeySources {
     fn of_channels(&self) -> AccessKeys {
         let apps = self.of_flags.iter().chain(&self.of_rules).map(|app| &app.key);
         // There is one of the fleet at least.
-        AccessKeys::new(self.fleet.iter().chain(apps).cloned().collect()).unwrap_or_else(|_| self.fleet.clone())
+        AccessKeys::new(self.fleet.iter().chain(apps.cloned()).collect()).unwrap_or_else(|_| self.fleet.clone())
     }
 
     fn keys(&self) -> Vec<SigningKey> {
-        let fleet = self.fleet.iter().filter_map(|key| SigningKey::new(key, None));
+        let fleet = self.fleet.iter().filter_map(|key| SigningKey::new(&key, None));
         let apps = self.of_flags.iter().chain(&self.of_rules);
         fleet.chain(apps.filter_map(|app| SigningKey::new(&app.key, Some(app.hubs.clone())))).collect()
     }

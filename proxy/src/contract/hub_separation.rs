@@ -16,7 +16,8 @@ use super::inbound_links::{DialInLink, HUB, ONE, dial_in_nodes, token};
 use super::stage::{KEY, Stage, run, settings};
 use crate::auth::TokenPolicy;
 use crate::clock::unix_seconds;
-use crate::config::Settings;
+use crate::config::{AccessKeySources, AppKeySources, Settings};
+use crate::node::key_reload::reload;
 
 const APP_KEY: &str = "the key of one app of several";
 
@@ -154,5 +155,39 @@ fn an_app_server_dials_in_through_a_channel_that_its_key_opens_and_nobody_else()
             let refused = channel(key, far_end).await.map(drop);
             assert!(matches!(&refused, Err(OpenChannelError::Refused(answer)) if answer.status == 404), "{refused:?}");
         }
+    });
+}
+
+#[test]
+fn keys_in_files_are_read_anew_together_or_not_at_all() {
+    const NEW: &str = "the new key of these tests";
+    run(async {
+        let stage = Stage::with(two_hubs(), 1);
+        let mut app = stage.app("app-1", hubs());
+        let _links = [app.link().await, app.link().await];
+        let file = |name: &str| std::env::temp_dir().join(format!("trunkline-{name}-anew-{}", std::process::id()));
+        let (access, apps) = (file("access"), file("apps"));
+        let of_access = AccessKeySources { typed: Vec::new(), files: vec![access.clone()] };
+        let of_apps = AppKeySources { typed: Vec::new(), files: vec![apps.clone()] };
+        let read = |key: &str, line: &str| {
+            std::fs::write(&access, key).unwrap();
+            std::fs::write(&apps, line).unwrap();
+            reload(&stage.shared, &of_access, &of_apps)
+        };
+        let statuses = async || {
+            let [old, new, of_app] = [KEY, NEW, APP_KEY].map(|key| user_token(key, None));
+            [
+                enter(&stage, "/chat", &old).await,
+                enter(&stage, "/chat", &new).await,
+                enter(&stage, "/chat", &of_app).await,
+            ]
+        };
+        assert_eq!(statuses().await, [200, 401, 200]);
+        let problem = read(NEW, "no key").unwrap_err();
+        assert!(problem.contains("line 1"), "{problem}");
+        assert_eq!(statuses().await, [200, 401, 200], "nothing has changed");
+        read(NEW, "").unwrap();
+        assert_eq!(statuses().await, [401, 200, 401]);
+        [access, apps].iter().for_each(|path| std::fs::remove_file(path).unwrap());
     });
 }

@@ -1,4 +1,5 @@
-//! Reload of the files with apps' keys when they change, or on SIGHUP. Open links and connections are kept.
+//! Reload of the files with access keys and with apps' keys when they change, or on SIGHUP. Open links and connections
+//! are kept.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -7,34 +8,44 @@ use std::time::{Duration, SystemTime};
 use tracing::{info, warn};
 
 use super::file_check::{FileCheck, FileChecks};
-use crate::config::AppKeySources;
+use crate::config::{AccessKeySources, AppKeySources};
 use crate::shard::Shared;
 
 /// Interval at which the files are checked.
 const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Checks the files for ever, if there are any.
-pub(super) async fn run(shared: Arc<Shared>, sources: AppKeySources) {
-    if sources.files.is_empty() {
+pub(super) async fn run(shared: Arc<Shared>, (access, apps): (AccessKeySources, AppKeySources)) {
+    let files: Vec<_> = access.files.iter().chain(&apps.files).cloned().collect();
+    if files.is_empty() {
         return;
     }
-    let mut seen = versions(&sources.files);
+    let mut seen = versions(&files);
     let mut checks = FileChecks::every(CHECK_INTERVAL);
     loop {
         let is_requested = checks.next().await == FileCheck::Hangup;
-        let now = versions(&sources.files);
+        let now = versions(&files);
         if !is_requested && now == seen {
             continue;
         }
         seen = now;
-        match sources.read() {
-            Ok(keys) => {
-                shared.admission.signing_keys.set_flags(&keys);
-                info!(keys = keys.len(), "keys of apps were read anew");
-            }
-            Err(problem) => warn!(%problem, "keys of apps can't be read anew: the old ones stay in force"),
+        match reload(&shared, &access, &apps) {
+            Ok(()) => info!("access keys and keys of apps were read anew"),
+            Err(problem) => warn!(%problem, "keys can't be read anew: the old ones stay in force"),
         }
     }
+}
+
+/// Puts the keys of all files in force, or none of them.
+///
+/// # Errors
+/// The text of the problem, with its flag.
+pub(crate) fn reload(shared: &Shared, access: &AccessKeySources, apps: &AppKeySources) -> Result<(), String> {
+    let keys = access.read().map_err(|error| error.to_string())?;
+    let of_apps = apps.read().map_err(|error| error.to_string())?;
+    shared.settings.keys.replace(keys).map_err(|error| error.to_string())?;
+    shared.admission.signing_keys.set_flags(&of_apps);
+    Ok(())
 }
 
 fn versions(files: &[PathBuf]) -> Vec<Option<(SystemTime, u64)>> {

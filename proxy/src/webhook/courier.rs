@@ -106,14 +106,14 @@ impl Courier {
     }
 
     fn head(&self, Post { connection_id, facts, event }: &Post) -> HeaderMap {
-        let mut head = HeaderMap::new();
+        let (mut head, secrets) = (HeaderMap::new(), self.hub.secrets());
         head.insert(CONTENT_TYPE, HeaderValue::from_static(event.kind.content_type()));
         head.insert(USER_AGENT, HeaderValue::from_static(concat!("trunkline/", env!("CARGO_PKG_VERSION"))));
         head.insert(CONNECTION_ID, header_text(connection_id));
         head.insert(HUB, header_text(self.hub.name()));
         head.insert(CATEGORY, HeaderValue::from_static(event.kind.category()));
         head.insert(EVENT, header_text(&event.name));
-        head.insert(SIGNATURE, signature_value(&signatures(self.hub.secrets(), connection_id.as_bytes())));
+        head.insert(SIGNATURE, signature_value(&signatures(&secrets, connection_id.as_bytes())));
         head.insert(EVENT_NUMBER, event.number.into());
         for (name, value) in [(USER_ID, &facts.user), (CLIENT_QUERY, &facts.query)] {
             head.extend(value.clone().map(|value| (name, value)));
@@ -121,7 +121,7 @@ impl Courier {
         for claim in &facts.claims {
             head.append(USER_CLAIMS, claim.clone());
         }
-        let signed = signed_request(self.hub.secrets(), unix_seconds(), (&head, &SIGNED), &event.body);
+        let signed = signed_request(&secrets, unix_seconds(), (&head, &SIGNED), &event.body);
         head.insert(SIGNED_REQUEST, signature_value(&signed));
         head
     }

@@ -20,7 +20,7 @@ pub(crate) struct WebhookHub {
     name: String,
     template: UrlTemplate,
     terms: Arc<WebhookTerms>,
-    /// Secrets that sign its requests.
+    /// Secrets of its own that sign its requests; without any the access keys do.
     secrets: Vec<AccessKey>,
     /// Requests that may begin for this hub.
     room: Semaphore,
@@ -56,10 +56,7 @@ impl WebhookHub {
         counters: Arc<WebhookCounters>,
     ) -> Self {
         let room = Semaphore::new(terms.settings.in_flight_max.get().min(Semaphore::MAX_PERMITS));
-        let mut secrets: Vec<_> = terms.settings.secrets_of(name).cloned().collect();
-        if secrets.is_empty() {
-            secrets.extend(terms.keys.iter().cloned());
-        }
+        let secrets = terms.settings.secrets_of(name).cloned().collect();
         Self { name: name.to_owned(), template, terms, secrets, room, counters, warnings: Mutex::default() }
     }
 
@@ -113,8 +110,8 @@ impl WebhookHub {
 
     /// Secrets that sign its requests.
     #[must_use]
-    pub(super) fn secrets(&self) -> &[AccessKey] {
-        &self.secrets
+    pub(super) fn secrets(&self) -> Vec<AccessKey> {
+        if self.secrets.is_empty() { self.terms.keys.iter().collect() } else { self.secrets.clone() }
     }
 
     /// Waits until a request may begin: the links of a hub in turn, and each hub in its own room first, so that one

@@ -6,6 +6,7 @@ use clap::Args;
 use tracing::warn;
 use trunkline_protocol::development_key;
 use trunkline_protocol::key::{AccessKey, AccessKeys};
+use trunkline_proxy::parts::AccessKeySources;
 
 use super::config_error::ConfigError;
 use crate::logging::LOG_TARGET;
@@ -13,7 +14,7 @@ use crate::logging::LOG_TARGET;
 #[derive(Debug, Clone, Args)]
 pub(crate) struct AccessKeyArgs {
     /// A key that this node shares with app servers and other nodes; `trunkline token key` makes one. With it app
-    /// servers may dial in, with the connection string `Endpoint=http://HOST;Port=PORT;AccessKey=KEY;Version=1.0;`.
+    /// servers may dial in, with the connection string `Endpoint=https://HOST;Port=PORT;AccessKey=KEY;Version=1.0;`.
     /// Given twice, the first signs and both are accepted: so a key is changed without a gap.
     #[arg(
         long = "access-key",
@@ -24,7 +25,8 @@ pub(crate) struct AccessKeyArgs {
     )]
     pub access_keys: Vec<String>,
 
-    /// A file that holds an access key. May be given several times.
+    /// A file that holds an access key. May be given several times. The files are read again when they change, and on
+    /// SIGHUP; open links and connections stay.
     #[arg(long = "access-key-file", env = "TRUNKLINE_ACCESS_KEY_FILE", value_name = "FILE", value_delimiter = ',')]
     pub access_key_files: Vec<PathBuf>,
 }
@@ -32,16 +34,15 @@ pub(crate) struct AccessKeyArgs {
 impl AccessKeyArgs {
     /// Returns the access keys that were given, or `None` if there are none.
     pub(super) fn keys(&self) -> Result<Option<AccessKeys>, ConfigError> {
-        let mut keys = Vec::new();
-        for text in self.access_keys.iter().filter(|text| !text.trim().is_empty()) {
-            keys.push(AccessKey::new(text)?);
-        }
-        for path in &self.access_key_files {
-            let text =
-                std::fs::read_to_string(path).map_err(|source| ConfigError::KeyFile { path: path.clone(), source })?;
-            keys.push(AccessKey::new(&text)?);
-        }
+        let keys = self.sources()?.read()?;
         if keys.is_empty() { Ok(None) } else { Ok(Some(AccessKeys::new(keys)?)) }
+    }
+
+    /// Returns the keys that were given, and the files that are to be read.
+    pub(super) fn sources(&self) -> Result<AccessKeySources, ConfigError> {
+        let typed = self.access_keys.iter().filter(|text| !text.trim().is_empty());
+        let typed = typed.map(|text| AccessKey::new(text)).collect::<Result<_, _>>()?;
+        Ok(AccessKeySources { typed, files: self.access_key_files.clone() })
     }
 
     /// Returns the access keys that were given, else this machine's development key, and whether it is that. `remote`

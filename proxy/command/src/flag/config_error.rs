@@ -6,7 +6,8 @@ use trunkline_protocol::development_key::DevelopmentKeyError;
 use trunkline_protocol::key::AccessKeyError;
 use trunkline_proxy::OriginError;
 use trunkline_proxy::parts::{
-    AmbiguousHeaders, AppKeyError, AppKeyFileError, NetworkError, PathPrefixError, WebhookSecretError,
+    AccessKeyFileError, AmbiguousHeaders, AppKeyError, AppKeyFileError, NetworkError, PathPrefixError,
+    WebhookSecretError,
 };
 
 use super::admin_args::AdminArgsError;
@@ -48,8 +49,8 @@ pub enum ConfigError {
          nodes alone by --access-key-file or TRUNKLINE_ACCESS_KEY"
     )]
     AppKeysAlone,
-    #[error("--access-key-file {path} can't be read ({source})")]
-    KeyFile { path: PathBuf, source: std::io::Error },
+    #[error(transparent)]
+    KeyFile(#[from] AccessKeyFileError),
     #[error(
         "{what} is not on this machine, so an access key is needed: make one with `trunkline token key` and give it \
          to this node and to the app servers by --access-key or TRUNKLINE_ACCESS_KEY"

@@ -272,6 +272,7 @@ impl TryFrom<ServeArgs> for Config {
         let (shards, drain) = (args.shards.unwrap_or_else(one_per_core), args.drain.0);
         let (rules_file, otlp) = (args.config.clone(), args.otlp.settings()?);
         let app_key_sources = args.app_keys.sources()?;
+        let access_key_sources = args.access_keys.sources()?;
         let settings = settings(args, &addresses)?;
         Ok(Self {
             listen: addresses.listen,
@@ -288,6 +289,7 @@ impl TryFrom<ServeArgs> for Config {
             otlp,
             rules_file,
             app_key_sources,
+            access_key_sources,
             settings,
         })
     }
@@ -345,7 +347,7 @@ fn settings(args: ServeArgs, addresses: &NodeAddresses) -> Result<Settings, Conf
 /// Warns of keys that somebody has typed: whoever has a token of any client can try guesses against it.
 fn warn_of_typed<'a>(keys: &AccessKeys, apps: impl Iterator<Item = &'a AppKey>) {
     let of_fleet = keys.iter().map(|key| (key, "the access key".to_owned()));
-    let of_apps = apps.map(|app| (app.key(), format!("the key of app {}", app.name())));
+    let of_apps = apps.map(|app| (app.key().clone(), format!("the key of app {}", app.name())));
     for (_, name) in of_fleet.chain(of_apps).filter(|(key, _)| key.looks_typed()) {
         warn!(
             target: LOG_TARGET,
