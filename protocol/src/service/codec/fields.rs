@@ -11,10 +11,10 @@ use crate::message_pack::{ReadError, Reader};
 ///
 /// To invent a key is no option: older SDKs lose their place in the frame behind one that they don't know.
 pub(super) mod extension {
-    pub(in crate::service::codec) const TTL: i64 = 2;
-    pub(in crate::service::codec) const PROTOCOL: i64 = 3;
-    pub(in crate::service::codec) const DATA_TYPE: i64 = 5;
-    pub(in crate::service::codec) const IS_PARTIAL: i64 = 6;
+    pub(crate) const TTL: i64 = 2;
+    pub(crate) const PROTOCOL: i64 = 3;
+    pub(crate) const DATA_TYPE: i64 = 5;
+    pub(crate) const IS_PARTIAL: i64 = 6;
 }
 
 /// Most items that a list gets room for before the first one was read.
