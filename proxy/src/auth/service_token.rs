@@ -2,8 +2,8 @@
 //!
 //! They are JWTs signed with the text of an access key, or of an app's key, which is good for some hubs. Of the
 //! audience only the path and the hub count: its host is the one of a connection string, which a node behind a load
-//! balancer does not know, and its port is always missing. The key id is the hash of a text in another process, and says
-//! nothing.
+//! balancer does not know, and its port is always missing. The key id is the hash of a text in another process, and
+//! says nothing.
 
 use std::sync::Arc;
 use std::time::Duration;
