@@ -2,8 +2,8 @@
 //!
 //! A broadcast is one short frame for each of thousands of sockets, and most of its cost is the way into the kernel
 //! and back, once per socket. [`SendRing::send_many`] hands the kernel all sends at once, by an `io_uring`: in and out
-//! once per some hundred sockets. It is no second runtime: a call is over when each of its sends is, none of them waits,
-//! and buffers are borrowed for the call alone.
+//! once per some hundred sockets. It is no second runtime: a call is over when each of its sends is, none of them
+//! waits, and buffers are borrowed for the call alone.
 //!
 //! ```text
 //!  (socket, slices)   ┐                                    ┌ bytes that it took
@@ -28,4 +28,4 @@ mod unsupported;
 #[cfg(target_os = "linux")]
 pub use ring::{SendRing, Sent};
 #[cfg(not(target_os = "linux"))]
-pub use unsupported::{SendRing, Sent};
+pub use unsupported::{NoRing as SendRing, NothingSent as Sent};

@@ -6,9 +6,9 @@ use std::os::fd::BorrowedFd;
 
 /// Ring that can't be made on this system.
 #[derive(Debug)]
-pub struct SendRing(Infallible);
+pub struct NoRing(Infallible);
 
-impl SendRing {
+impl NoRing {
     /// Fails: the caller sends to each socket by itself.
     ///
     /// # Errors
@@ -18,7 +18,7 @@ impl SendRing {
     }
 
     /// Sends to each socket.
-    pub fn send_many<'a, S>(&mut self, _sends: impl IntoIterator<Item = (BorrowedFd<'a>, S)>) -> Sent
+    pub fn send_many<'a, S>(&mut self, _sends: impl IntoIterator<Item = (BorrowedFd<'a>, S)>) -> NothingSent
     where
         S: IntoIterator<Item = &'a [u8]>,
     {
@@ -27,4 +27,4 @@ impl SendRing {
 }
 
 /// Results of no call.
-pub type Sent = std::iter::Empty<io::Result<usize>>;
+pub type NothingSent = std::iter::Empty<io::Result<usize>>;
