@@ -121,8 +121,6 @@ impl Node {
         #[cfg(feature = "tls")]
         let upstream_tls = config.upstream_tls;
         let rules_file = config.rules_file;
-        #[cfg(feature = "tls")]
-        let has_rules_file = rules_file.is_some();
         let (stop, fleet_resolver) = (CancellationToken::new(), resolver.clone());
         let (senders, inboxes): (Vec<_>, Vec<_>) = listeners.of_shards.iter().map(|_| ShardSender::new()).unzip();
         let shared = Shared::new(settings, connectors.clone(), senders);
@@ -131,9 +129,7 @@ impl Node {
         let threads = start_shards((&shared, rest.as_ref()), listeners.of_shards, inboxes, &stop)?;
         shared.open_webhooks();
 
-        let mut background = JoinSet::new();
-        let for_keys = shared.clone();
-        background.spawn(async move { for_keys.admission.verifier.keep_fresh().await });
+        let mut background = keep_own_state(&shared, (access_key_sources, app_key_sources));
         let problems = Arc::new(UpstreamProblems::default());
         let rule_set = RuleSet::new(
             shared.clone(),
@@ -144,15 +140,13 @@ impl Node {
         rule_set.apply(&shared.settings.rules)?;
         let upstreams = UpstreamSet::new(shared.clone(), problems.clone(), resolver, resolve_interval);
         background.spawn(rule_set.watch(upstreams));
-        background.spawn(hub_sweep::run(shared.clone()));
-        let key_sources = (access_key_sources, app_key_sources);
-        background.spawn(key_reload::run(shared.clone(), key_sources));
-        background.spawn(app_rebalancer::run(shared.clone()));
+        #[cfg(feature = "tls")]
+        let has_rules_file = rules_file.is_some();
+        #[cfg(feature = "tls")]
+        background.spawn(certificate_reload::run(shared.clone(), connectors, listeners.certificates, has_rules_file));
         if let Some(file) = rules_file {
             background.spawn(rule_reload::run(shared.clone(), rule_set, file));
         }
-        #[cfg(feature = "tls")]
-        background.spawn(certificate_reload::run(shared.clone(), connectors, listeners.certificates, has_rules_file));
         let readiness = Readiness::new(shared.clone(), problems);
         background.spawn(keep_fleet(fleet.clone(), fleet_resolver));
         let counters = Arc::<AdminCounters>::default();
@@ -162,15 +156,7 @@ impl Node {
         background
             .spawn(async move { admin::serve(admin_listener, admin, readiness, &observer, of_admin, counters).await });
 
-        if !shared.settings.relay.forward {
-            info!("--no-forward: clients are offered WebSockets only, and no request is carried to another node");
-        }
-        if shared.settings.outbox.vectored_sends {
-            match SendRing::new() {
-                Ok(_) => info!("frames for many clients leave by one system call for some hundred of them (io_uring)"),
-                Err(error) => info!(%error, "frames for many clients leave by a system call for each: no io_uring"),
-            }
-        }
+        log_ways_out(&shared);
         info!(node = %shared.settings.node, listen = %listen.plain, tls = ?listen.tls, rest = ?listen.rest, %admin, shards, "node started");
         Ok(Self {
             shared,
@@ -279,6 +265,30 @@ impl Node {
     /// Returns the number of open client sockets, those of closing clients included, and of clients that may come back.
     fn clients(&self) -> u64 {
         self.shared.sockets() + self.shared.clients_away()
+    }
+}
+
+/// Starts what keeps a node's own state true: its keys, hubs that nobody serves, and who has how many clients.
+fn keep_own_state(shared: &Arc<Shared>, key_sources: key_reload::Sources) -> JoinSet<()> {
+    let mut background = JoinSet::new();
+    let for_keys = shared.clone();
+    background.spawn(async move { for_keys.admission.verifier.keep_fresh().await });
+    background.spawn(hub_sweep::run(shared.clone()));
+    background.spawn(key_reload::run(shared.clone(), key_sources));
+    background.spawn(app_rebalancer::run(shared.clone()));
+    background
+}
+
+/// Says how clients are reached, where that is not as everywhere.
+fn log_ways_out(shared: &Shared) {
+    if !shared.settings.relay.forward {
+        info!("--no-forward: clients are offered WebSockets only, and no request is carried to another node");
+    }
+    if shared.settings.outbox.vectored_sends {
+        match SendRing::new() {
+            Ok(_) => info!("frames for many clients leave by one system call for some hundred of them (io_uring)"),
+            Err(error) => info!(%error, "frames for many clients leave by a system call for each: no io_uring"),
+        }
     }
 }
 

@@ -73,7 +73,7 @@ pub(crate) fn begin(levels: &str, format: LogFormat, audit: Option<&Path>) -> Re
     let (filter, handle) = reload::Layer::new(parse(levels, in_file).map_err(LogError::Levels)?);
     let lines = fmt::layer().event_format(LineFormatter(format)).with_writer(std::io::stderr);
     let is_terminal = std::io::stderr().is_terminal() && format == LogFormat::Human;
-    let audited = audit.map(|path| open_audit_log(path)).transpose()?.map(|file| {
+    let audited = audit.map(open_audit_log).transpose()?.map(|file| {
         let lines = fmt::layer().event_format(LineFormatter(format)).with_ansi(false).with_writer(Mutex::new(file));
         lines.with_filter(filter_fn(|line| line.target() == AUDIT_TARGET))
     });

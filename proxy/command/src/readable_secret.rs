@@ -74,7 +74,8 @@ fn is_mounted(path: &Path) -> bool {
     is_of_kubernetes || MOUNTED.iter().any(|folder| path.starts_with(folder))
 }
 
-#[cfg(all(test, unix))]
+#[cfg(test)]
+#[cfg(unix)]
 mod tests {
     use std::fs;
     use std::os::unix::fs::{PermissionsExt, symlink};

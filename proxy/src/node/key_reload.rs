@@ -14,8 +14,11 @@ use crate::shard::Shared;
 /// Interval at which the files are checked.
 const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
+/// Where access keys and keys of apps are from.
+pub(super) type Sources = (AccessKeySources, AppKeySources);
+
 /// Checks the files for ever, if there are any.
-pub(super) async fn run(shared: Arc<Shared>, (access, apps): (AccessKeySources, AppKeySources)) {
+pub(super) async fn run(shared: Arc<Shared>, (access, apps): Sources) {
     let files: Vec<_> = access.files.iter().chain(&apps.files).cloned().collect();
     if files.is_empty() {
         return;

@@ -71,7 +71,7 @@ mod tests {
         head.append("x-claim", HeaderValue::from_static("role: a"));
         head.append("x-claim", HeaderValue::from_static("role: b"));
         let [key, _] = keys();
-        let signed = signed_request(&[key.clone()], 1_700_000_000, (&head, &names), b"{}");
+        let signed = signed_request(std::slice::from_ref(&key), 1_700_000_000, (&head, &names), b"{}");
         let text = b"1700000000\nconnection-1\nrole: a, role: b\n\n{}";
         assert_eq!(signed, format!("t=1700000000,{}", signatures(&[key], text)));
     }
