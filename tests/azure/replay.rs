@@ -555,7 +555,8 @@ fn replay(name: &str, at_least: usize) {
         let steps = read(&folder.join("records").join(name).with_extension("jsonl"))?;
         let until = playable(&steps);
         let replay = Replay {
-            dial_in: DialIn::open(stage).await?,
+            // The page of the one browser among them is another origin's, whose cookies would not go on.
+            dial_in: DialIn::open_with(stage, &["--allow-origin", "http://127.0.0.1:5091"]).await?,
             server: Scripted::new("bench", "replayed"),
             upgrades: Vec::new(),
             places: HashMap::new(),

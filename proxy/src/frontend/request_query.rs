@@ -112,7 +112,8 @@ impl RequestQuery {
             // Of a request that is passed on; a rule may ask for its query.
             Self::TooManyPairs => query.split('&').filter(|part| !is_secret(&name_of(part))).for_each(keep),
         }
-        (!kept.is_empty()).then(|| kept.into())
+        // The app server sees no query rather than an empty one.
+        (kept.len() > 1).then(|| kept.into())
     }
 }
 
@@ -150,6 +151,7 @@ mod tests {
         assert_eq!(seen("/chat?%69d=1&access%5Ftoken=e.y.J&y").as_deref(), Some("?y"));
         assert_eq!(seen("/chat?a&&b=&").as_deref(), Some("?a&&b=&"));
         assert_eq!(seen("/chat?id=1&Restore=abc"), None);
+        assert_eq!((seen("/chat?id=1&"), seen("/chat?")), (None, None));
         assert_eq!(seen("/chat"), None);
     }
 
