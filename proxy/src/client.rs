@@ -27,7 +27,7 @@ use tracing::debug;
 use self::reader::Reader;
 use crate::net::socket::{RequestSocket, Socket, StallGuard};
 #[cfg(feature = "tls")]
-use crate::net::tls::TlsStream;
+use crate::net::{socket::TlsSocket, tls::TlsStream};
 use crate::shard::{ClientStream, PendingConnection, Shard, Sockets};
 
 /// Serves a client from its connect request to the end of its socket.
@@ -84,7 +84,17 @@ async fn upgraded(shard: &Shard, upgrade: OnUpgrade, may_be_of_other_shard: bool
     };
     Some(match into_tcp(upgraded) {
         Ok((stream, early)) => (Socket::Tcp(adopt(shard, stream, may_be_of_other_shard).ok()?), early),
-        Err(other) => boxed(other),
+        #[cfg(feature = "tls")]
+        Err(other) => match other.downcast::<TokioIo<RequestSocket<TlsStream<StallGuard>>>>() {
+            Ok(parts) => {
+                let (stream, records) = parts.io.into_inner().into_inner().into_parts();
+                let stream = adopt(shard, stream.into_inner(), may_be_of_other_shard).ok()?;
+                (Socket::Tls(Box::new(TlsSocket::new(stream, records))), parts.read_buf)
+            }
+            Err(other) => (Socket::boxed(TokioIo::new(other)), Bytes::new()),
+        },
+        #[cfg(not(feature = "tls"))]
+        Err(other) => (Socket::boxed(TokioIo::new(other)), Bytes::new()),
     })
 }
 
@@ -100,16 +110,6 @@ fn into_tcp(upgraded: Upgraded) -> Result<(TcpStream, Bytes), Upgraded> {
         Err(other) => other,
     };
     auto::upgrade::downcast::<TokioIo<TcpStream>>(upgraded).map(|parts| (parts.io.into_inner(), parts.read_buf))
-}
-
-/// Boxed socket of an upgrade that is no plain TCP: its writes are queued.
-fn boxed(upgraded: Upgraded) -> (Socket, Bytes) {
-    #[cfg(feature = "tls")]
-    let upgraded = match upgraded.downcast::<TokioIo<RequestSocket<TlsStream<StallGuard>>>>() {
-        Ok(parts) => return (Socket::boxed(parts.io.into_inner().into_inner()), parts.read_buf),
-        Err(other) => other,
-    };
-    (Socket::boxed(TokioIo::new(upgraded)), Bytes::new())
 }
 
 /// Moves a socket to this shard's runtime: a wake-up across threads costs more than a read.

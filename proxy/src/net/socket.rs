@@ -1,14 +1,17 @@
 //! Client sockets, shared by the task that reads and by the deliveries that write.
 //!
-//! Only plain TCP takes the fast path: it is written to directly, without a task. Everything else (TLS, a pipe in
+//! TCP takes the fast path, plain and below TLS: it is written to directly, without a task. Everything else (a pipe in
 //! memory, a socket of another runtime) is boxed: its writes are queued and flushed by a task.
 //!
 //! While a socket carries HTTP, a [`StallGuard`] closes it when an answer is not read for too long, and a
 //! [`RequestSocket`] tells whether a request has begun.
 
+mod drained;
 mod half_close;
 mod request_socket;
 mod stall_guard;
+#[cfg(feature = "tls")]
+mod tls_socket;
 mod write_stall;
 
 use std::cell::RefCell;
@@ -20,24 +23,19 @@ use std::task::{Context, Poll, Waker, ready};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-#[cfg(feature = "tls")]
-use super::tls::TlsStream;
-
+use drained::read_now;
 pub(crate) use half_close::half_close;
 pub(crate) use request_socket::{RequestProgress, RequestSocket};
 pub(crate) use stall_guard::StallGuard;
+#[cfg(feature = "tls")]
+pub(crate) use tls_socket::TlsSocket;
 pub(crate) use write_stall::{CurrentStallLimit, WriteStallLimit};
 
 /// Byte stream that can be boxed as a client socket.
-pub(crate) trait SocketStream: AsyncRead + AsyncWrite + Unpin {
-    /// Closes both directions, with the end of the protocol if there is room for it.
-    fn cut(&mut self) {
-        shut_down(self);
-    }
-}
+pub(crate) trait SocketStream: AsyncRead + AsyncWrite + Unpin {}
 
 impl SocketStream for TokioIo<Upgraded> {}
 
@@ -45,15 +43,6 @@ impl SocketStream for tokio::io::DuplexStream {}
 
 #[cfg(test)]
 impl SocketStream for tokio::io::Empty {}
-
-#[cfg(feature = "tls")]
-impl SocketStream for TlsStream<StallGuard> {
-    fn cut(&mut self) {
-        // A peer that reads no more would keep the end of TLS, and with it the socket, from ever being written.
-        shut_down(self);
-        drop(SockRef::from(self.get_ref().get_ref()).shutdown(std::net::Shutdown::Both));
-    }
-}
 
 /// Ends the writing direction as far as that is possible at once.
 fn shut_down<S: AsyncWrite + Unpin + ?Sized>(mut stream: &mut S) {
@@ -64,12 +53,14 @@ fn shut_down<S: AsyncWrite + Unpin + ?Sized>(mut stream: &mut S) {
 /// Client socket. All methods take `&self`, because a shard is one thread.
 pub(crate) enum Socket {
     Tcp(TcpStream),
+    #[cfg(feature = "tls")]
+    Tls(Box<TlsSocket>),
     Boxed(Box<RefCell<BoxedSocket>>),
     /// None: its client is away.
     Away,
 }
 
-/// Client socket that is not plain TCP.
+/// Client socket that is not TCP.
 pub(crate) struct BoxedSocket {
     /// `None` once it was cut.
     stream: Option<Box<dyn SocketStream>>,
@@ -78,7 +69,7 @@ pub(crate) struct BoxedSocket {
 }
 
 impl Socket {
-    /// Boxes a stream that is not plain TCP.
+    /// Boxes a stream that is not TCP.
     #[must_use]
     pub(crate) fn boxed(stream: impl SocketStream + 'static) -> Self {
         Socket::Boxed(Box::new(RefCell::new(BoxedSocket { stream: Some(Box::new(stream)), reader: None })))
@@ -94,15 +85,13 @@ impl Socket {
         match self {
             Socket::Tcp(stream) => loop {
                 ready!(stream.poll_read_ready(cx))?;
-                match stream.try_read(buffer) {
+                match read_now(stream, buffer) {
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                    Ok(count) if count > 0 && count < buffer.len() => {
-                        note_drained(stream);
-                        return Poll::Ready(Ok(count));
-                    }
                     other => return Poll::Ready(other),
                 }
             },
+            #[cfg(feature = "tls")]
+            Socket::Tls(tls) => tls.poll_read(cx, buffer),
             Socket::Boxed(boxed) => boxed.borrow_mut().poll_read(cx, buffer),
             Socket::Away => Poll::Ready(Ok(0)),
         }
@@ -118,17 +107,64 @@ impl Socket {
             // that then waits for room asks the runtime, which finds out by itself.
             (Socket::Tcp(stream), [only]) => SockRef::from(stream).send(only),
             (Socket::Tcp(stream), several) => stream.try_write_vectored(several),
+            #[cfg(feature = "tls")]
+            (Socket::Tls(tls), slices) => tls.try_write(slices),
             (Socket::Boxed(_), _) => Err(io::ErrorKind::WouldBlock.into()),
             (Socket::Away, _) => Err(io::ErrorKind::NotConnected.into()),
         }
     }
 
-    /// Descriptor of a socket that is written to as it is: plain TCP.
+    /// Whether bytes that were taken by [`try_write`](Self::try_write) still wait for the system: records of TLS.
     #[must_use]
-    pub(crate) fn plain(&self) -> Option<BorrowedFd<'_>> {
+    pub(crate) fn has_unsent(&self) -> bool {
+        match self {
+            #[cfg(feature = "tls")]
+            Socket::Tls(tls) => tls.has_unsent(),
+            Socket::Tcp(_) | Socket::Boxed(_) | Socket::Away => false,
+        }
+    }
+
+    /// Descriptor of a socket of the system that is written to directly.
+    #[must_use]
+    pub(crate) fn descriptor(&self) -> Option<BorrowedFd<'_>> {
         match self {
             Socket::Tcp(stream) => Some(stream.as_fd()),
+            #[cfg(feature = "tls")]
+            Socket::Tls(tls) => Some(tls.descriptor()),
             Socket::Boxed(_) | Socket::Away => None,
+        }
+    }
+
+    /// Whether its descriptor takes bytes only as [`seal`](Self::seal) makes them.
+    #[must_use]
+    pub(crate) fn is_sealed(&self) -> bool {
+        match self {
+            #[cfg(feature = "tls")]
+            Socket::Tls(_) => true,
+            Socket::Tcp(_) | Socket::Boxed(_) | Socket::Away => false,
+        }
+    }
+
+    /// Encrypts bytes behind those in `sealed`, for a caller who writes them to the descriptor, and leaves the rest to
+    /// [`keep_unsent`](Self::keep_unsent). Returns how many were encrypted.
+    ///
+    /// # Errors
+    /// `WouldBlock` when earlier bytes wait, or nothing is encrypted on this socket; else it was cut.
+    #[cfg_attr(not(feature = "tls"), expect(unused_variables, reason = "without TLS nothing is encrypted"))]
+    pub(crate) fn seal(&self, slices: &[IoSlice<'_>], sealed: &mut Vec<u8>) -> io::Result<usize> {
+        match self {
+            #[cfg(feature = "tls")]
+            Socket::Tls(tls) => tls.seal(slices, sealed),
+            Socket::Tcp(_) | Socket::Boxed(_) | Socket::Away => Err(io::ErrorKind::WouldBlock.into()),
+        }
+    }
+
+    /// Keeps encrypted bytes that the descriptor did not take.
+    #[cfg_attr(not(feature = "tls"), expect(unused_variables, reason = "without TLS nothing is encrypted"))]
+    pub(crate) fn keep_unsent(&self, sealed: &[u8]) {
+        #[cfg(feature = "tls")]
+        if let Socket::Tls(tls) = self {
+            tls.keep_unsent(sealed);
         }
     }
 
@@ -145,6 +181,8 @@ impl Socket {
                     other => return Poll::Ready(other),
                 }
             },
+            #[cfg(feature = "tls")]
+            Socket::Tls(tls) => tls.poll_write(cx, slices),
             Socket::Boxed(boxed) => boxed.borrow_mut().poll_write(cx, slices),
             Socket::Away => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
         }
@@ -157,6 +195,8 @@ impl Socket {
     pub(crate) fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Socket::Tcp(_) | Socket::Away => Poll::Ready(Ok(())),
+            #[cfg(feature = "tls")]
+            Socket::Tls(tls) => tls.poll_flush(cx),
             Socket::Boxed(boxed) => boxed.borrow_mut().poll_flush(cx),
         }
     }
@@ -166,20 +206,12 @@ impl Socket {
         match self {
             // It fails only where the peer was faster, and then the reader sees the end too.
             Socket::Tcp(stream) => drop(SockRef::from(stream).shutdown(std::net::Shutdown::Both)),
+            #[cfg(feature = "tls")]
+            Socket::Tls(tls) => tls.cut(),
             Socket::Boxed(boxed) => boxed.borrow_mut().cut(),
             Socket::Away => {}
         }
     }
-}
-
-/// Tells the runtime that a read left nothing behind, because less came than there was room for. That spares the read
-/// that would find it out, one in two of a client that sends single messages. An end that was seen stays known.
-///
-/// The runtime of a shard polls for events on the shard's own thread, so none can come between the read and this, and
-/// be lost.
-fn note_drained(stream: &TcpStream) {
-    // It returns the error that it was given.
-    drop(stream.try_io(Interest::READABLE, || Err::<(), _>(io::ErrorKind::WouldBlock.into())));
 }
 
 impl BoxedSocket {
@@ -204,7 +236,7 @@ impl BoxedSocket {
 
     fn cut(&mut self) {
         if let Some(mut stream) = self.stream.take() {
-            stream.cut();
+            shut_down(&mut stream);
         }
         if let Some(reader) = self.reader.take() {
             reader.wake();
@@ -213,7 +245,7 @@ impl BoxedSocket {
 }
 
 impl Drop for BoxedSocket {
-    /// Sends the end of TLS, so that the peer knows that nothing was cut off.
+    /// Sends the end, so that the peer knows that nothing was cut off.
     fn drop(&mut self) {
         if let Some(stream) = &mut self.stream {
             shut_down(stream);
@@ -231,6 +263,8 @@ impl std::fmt::Debug for Socket {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Socket::Tcp(_) => "Socket::Tcp",
+            #[cfg(feature = "tls")]
+            Socket::Tls(_) => "Socket::Tls",
             Socket::Boxed(_) => "Socket::Boxed",
             Socket::Away => "Socket::Away",
         })

@@ -5,13 +5,17 @@
 mod certificate_probe;
 mod client_config;
 mod identity;
+#[cfg(test)]
+pub(crate) mod made_identity;
 mod pem;
+mod records;
 mod server_config;
 mod server_stream;
 
 pub use certificate_probe::{CertificateFault, TlsLookError, TlsSeen, look_at_tls};
 pub(crate) use client_config::client_config;
 pub use pem::TlsError;
+pub(crate) use records::Records;
 pub(crate) use server_config::{Certificates, server_config};
 pub(crate) use server_stream::TlsStream;
 

@@ -420,6 +420,8 @@ impl Delivery {
         if written < frame.len() {
             client.outbox.push(frame.slice(written..));
             self.effects.blocked.push(slot);
+        } else if client.socket.has_unsent() {
+            self.effects.blocked.push(slot);
         }
     }
 

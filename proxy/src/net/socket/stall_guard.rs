@@ -29,7 +29,7 @@ impl StallGuard {
     }
 
     #[must_use]
-    #[cfg(any(test, feature = "tls"))]
+    #[cfg(test)]
     pub(crate) fn get_ref(&self) -> &TcpStream {
         &self.stream
     }

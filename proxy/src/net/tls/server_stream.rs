@@ -1,77 +1,20 @@
-//! TLS of one client: records in and out, over any byte stream.
-//!
-//! rustls reads from, and writes to, buffers that belong to this file, so that a client that is idle owns none: what a
-//! read brings is decrypted where the thread keeps it, and what the socket takes at once was never anybody else's. With
-//! the buffers that rustls keeps by itself an idle client costs 4 KiB more.
-//!
-//! ```text
-//!  socket ──► scratch ──records──► rustls ──► reader's buffer          scratch: one for each thread
-//!                └─ a record that is not whole waits here      └─ what it does not take waits here
-//!  socket ◄── scratch ◄──records── rustls ◄── writer's bytes
-//!                └─ what the socket does not take waits here
-//! ```
+//! TLS of one client while it speaks HTTP: records in and out, over any byte stream.
 
-use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 
-use bytes::{Buf, BytesMut};
-use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
-use rustls::unbuffered::{
-    AppDataRecord, ConnectionState, EncodeError, EncodeTlsData, EncryptError, UnbufferedStatus, WriteTraffic,
-};
-use rustls::{Error, InvalidMessage, ServerConfig};
+use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio_util::io::poll_read_buf;
 
-/// Bytes that are read at once: a whole record of the largest size.
-const READ_BYTES: usize = 16 * 1024 + 256 + 5;
-
-/// Bytes that are encrypted at once, and so may wait for the socket: four records. More is taken when they are gone.
-const WRITE_MAX_BYTES: usize = 64 * 1024;
-
-/// Bytes that may wait for the rest of a record, or of a message of the handshake in several: what rustls itself grants
-/// where it keeps them.
-const PARTIAL_MAX_BYTES: usize = 64 * 1024;
-
-/// Room at least for the next piece of what is not whole.
-const PIECE_BYTES: usize = 512;
-
-/// Content of a record at most.
-const RECORD_BYTES: usize = 16 * 1024;
-
-/// Room for the header, number, type and tag of a record.
-const RECORD_OVERHEAD_BYTES: usize = 64;
-
-thread_local! {
-    /// Bytes that were read, or are to be written, while a call lasts.
-    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-}
+use super::records::Records;
 
 /// The server's end of TLS.
 pub(crate) struct TlsStream<S> {
     socket: S,
     records: Records,
-    /// The close of this end is queued.
-    is_closing: bool,
-}
-
-/// State of TLS without the socket.
-struct Records {
-    tls: UnbufferedServerConnection,
-    /// The beginning of a record, or of a message in several, whose rest has not come.
-    partial: BytesMut,
-    /// Decrypted bytes that nobody has taken.
-    received: BytesMut,
-    /// Records that the socket has not taken.
-    outgoing: BytesMut,
-    /// The peer has said that nothing follows.
-    is_ended: bool,
-    /// The peer has broken the protocol.
-    failure: Option<Error>,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
@@ -80,28 +23,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
     /// # Errors
     /// When the socket fails, or the client breaks the protocol; the source of the error is then one of rustls.
     pub(crate) async fn accept(config: Arc<ServerConfig>, socket: S) -> io::Result<Self> {
-        let tls = UnbufferedServerConnection::new(config).map_err(broken)?;
-        let (partial, received, outgoing) = (BytesMut::new(), BytesMut::new(), BytesMut::new());
-        let records = Records { tls, partial, received, outgoing, is_ended: false, failure: None };
-        let mut stream = Self { socket, records, is_closing: false };
+        let mut stream = Self { socket, records: Records::new(config)? };
         poll_fn(|cx| stream.poll_shake(cx)).await?;
         Ok(stream)
     }
 
-    /// The stream that carries the records.
-    pub(crate) fn get_ref(&self) -> &S {
-        &self.socket
+    /// The stream below, and the state of TLS on it.
+    pub(crate) fn into_parts(self) -> (S, Records) {
+        (self.socket, self.records)
     }
 
     /// The protocol that client and server have agreed on.
     pub(crate) fn alpn_protocol(&self) -> Option<&[u8]> {
-        self.records.tls.alpn_protocol()
+        self.records.alpn_protocol()
     }
 
     fn poll_shake(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
             ready!(self.poll_send(cx))?;
-            if !self.records.tls.is_handshaking() {
+            if !self.records.is_handshaking() {
                 return Poll::Ready(Ok(()));
             }
             if ready!(self.poll_fill(cx, &mut ReadBuf::new(&mut [])))? == 0 {
@@ -113,162 +53,26 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
     /// Reads once, and decrypts the records that are whole. Returns the number of bytes read; 0 is the end of the
     /// socket.
     fn poll_fill(&mut self, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<usize>> {
-        let Self { socket, records, .. } = self;
-        let (read, decrypted) = if records.partial.is_empty() {
-            ready!(SCRATCH.with_borrow_mut(|scratch| {
-                let mut buffer = ReadBuf::new(sized(scratch, READ_BYTES));
-                ready!(Pin::new(&mut *socket).poll_read(cx, &mut buffer))?;
-                Poll::Ready(io::Result::Ok((buffer.filled().len(), records.decrypt(buffer.filled_mut(), into))))
-            }))?
-        } else {
-            // Behind what has come, which is not moved for each piece. It grows with what comes, whatever was
-            // announced.
-            let partial = &mut records.partial;
-            partial.reserve(partial.len().clamp(PIECE_BYTES, READ_BYTES));
-            let read = ready!(poll_read_buf(Pin::new(&mut *socket), cx, partial))?;
-            (read, records.decrypt_partial(into))
-        };
-        if let Err(error) = decrypted {
+        let Self { socket, records } = self;
+        let read = records.read_with(
+            |room| {
+                let mut room = ReadBuf::new(room);
+                at_once(Pin::new(socket).poll_read(cx, &mut room))?;
+                Ok(room.filled().len())
+            },
+            into,
+        );
+        if read.is_err() && self.records.has_unsent() {
             // The alert that says why, as far as the socket takes it now.
             drop(self.poll_send(&mut Context::from_waker(Waker::noop())));
-            return Poll::Ready(Err(broken(error)));
         }
-        Poll::Ready(Ok(read))
+        in_time(read)
     }
 
-    /// Encrypts bytes, and writes what the socket takes of them.
-    fn poll_encrypted(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        if self.is_closing {
-            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
-        }
-        ready!(self.poll_send(cx))?;
-        let bytes = bytes.get(..WRITE_MAX_BYTES).unwrap_or(bytes);
-        let Self { socket, records, .. } = self;
-        SCRATCH.with_borrow_mut(|scratch| {
-            let records_max = bytes.len() / RECORD_BYTES + 1;
-            let room = sized(scratch, bytes.len() + records_max * RECORD_OVERHEAD_BYTES);
-            let length = records.encrypt(bytes, room)?;
-            let mut waiting = room.get(..length).unwrap_or_default();
-            while !waiting.is_empty() && records.outgoing.is_empty() {
-                match Pin::new(&mut *socket).poll_write(cx, waiting)? {
-                    Poll::Ready(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                    Poll::Ready(written) => waiting = waiting.get(written..).unwrap_or_default(),
-                    Poll::Pending => break,
-                }
-            }
-            records.outgoing.extend_from_slice(waiting);
-            Poll::Ready(Ok(bytes.len()))
-        })
-    }
-
-    /// Writes what waits for the socket.
+    /// Writes records that wait for the socket.
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Self { socket, records: Records { outgoing, .. }, .. } = self;
-        while !outgoing.is_empty() {
-            match ready!(Pin::new(&mut *socket).poll_write(cx, outgoing))? {
-                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                written => outgoing.advance(written),
-            }
-        }
-        *outgoing = BytesMut::new();
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl Records {
-    /// Decrypts the records that are whole; what there is no room for waits, and so does the rest.
-    fn decrypt(&mut self, bytes: &mut [u8], into: &mut ReadBuf<'_>) -> Result<(), Error> {
-        let (used, processed) = self.process(bytes, into, |_| ());
-        // An idle client keeps no memory for what may come.
-        self.partial = BytesMut::from(bytes.get(used..).unwrap_or_default());
-        processed.map(drop)
-    }
-
-    /// Decrypts what has become whole of the bytes that wait.
-    fn decrypt_partial(&mut self, into: &mut ReadBuf<'_>) -> Result<(), Error> {
-        self.process_partial(into, |_| ())?;
-        // rustls asks for more until a message is whole, and leaves it to us how long that may go on.
-        if self.partial.len() > PARTIAL_MAX_BYTES {
-            return Err(self.failure.insert(InvalidMessage::HandshakePayloadTooLarge.into()).clone());
-        }
-        Ok(())
-    }
-
-    /// Encrypts bytes into `room`. Returns the length of the records.
-    fn encrypt(&mut self, bytes: &[u8], room: &mut [u8]) -> io::Result<usize> {
-        let encrypted = self.write(|open| match open.encrypt(bytes, room) {
-            Ok(length) => Ok(length),
-            Err(EncryptError::InsufficientSize(_)) => Err(io::Error::other("TLS records are larger than they can be")),
-            Err(error @ EncryptError::EncryptExhausted) => Err(io::Error::other(error)),
-        });
-        encrypted?.unwrap_or_else(|| Err(io::ErrorKind::NotConnected.into()))
-    }
-
-    /// Queues the word that nothing follows, where the handshake is over.
-    fn close(&mut self) {
-        let mut room = [0; RECORD_OVERHEAD_BYTES];
-        // Without the word the socket ends all the same.
-        if let Ok(Some(Ok(length))) = self.write(|open| open.queue_close_notify(&mut room)) {
-            self.outgoing.extend_from_slice(room.get(..length).unwrap_or_default());
-        }
-    }
-
-    /// Does something with the writing direction; `None` while it is not open.
-    fn write<T>(
-        &mut self,
-        act: impl FnOnce(&mut WriteTraffic<'_, ServerConnectionData>) -> T,
-    ) -> io::Result<Option<T>> {
-        self.process_partial(&mut ReadBuf::new(&mut []), act).map_err(broken)
-    }
-
-    /// Processes the bytes that wait, as [`process`](Self::process) does.
-    fn process_partial<T>(
-        &mut self,
-        into: &mut ReadBuf<'_>,
-        act: impl FnOnce(&mut WriteTraffic<'_, ServerConnectionData>) -> T,
-    ) -> Result<Option<T>, Error> {
-        let mut partial = std::mem::take(&mut self.partial);
-        let (used, processed) = self.process(&mut partial, into, act);
-        partial.advance(used);
-        if !partial.is_empty() {
-            self.partial = partial;
-        }
-        processed
-    }
-
-    /// Processes records, and then does something with the writing direction, if that is open. Returns how many bytes
-    /// are done with.
-    fn process<T>(
-        &mut self,
-        bytes: &mut [u8],
-        into: &mut ReadBuf<'_>,
-        act: impl FnOnce(&mut WriteTraffic<'_, ServerConnectionData>) -> T,
-    ) -> (usize, Result<Option<T>, Error>) {
-        let Self { tls, received, outgoing, is_ended, failure, .. } = self;
-        let mut used = 0;
-        // What follows a failure is the alert that tells of it, and nothing else.
-        while failure.is_none() || tls.wants_write() {
-            let UnbufferedStatus { discard, state } =
-                tls.process_tls_records(bytes.get_mut(used..).unwrap_or_default());
-            match state {
-                Ok(ConnectionState::EncodeTlsData(mut data)) => encode(&mut data, outgoing),
-                Ok(ConnectionState::ReadTraffic(mut traffic)) => {
-                    while let Some(Ok(AppDataRecord { payload, .. })) = traffic.next_record() {
-                        let fits = if received.is_empty() { into.remaining().min(payload.len()) } else { 0 };
-                        let (now, later) = payload.split_at(fits);
-                        into.put_slice(now);
-                        received.extend_from_slice(later);
-                    }
-                }
-                Ok(ConnectionState::TransmitTlsData(data)) => data.done(),
-                Ok(ConnectionState::PeerClosed) => *is_ended = true,
-                Ok(ConnectionState::WriteTraffic(mut open)) => return (used + discard, Ok(Some(act(&mut open)))),
-                Ok(_) => return (used + discard, Ok(None)),
-                Err(error) => *failure = Some(error),
-            }
-            used += discard;
-        }
-        (used, failure.clone().map_or(Ok(None), Err))
+        let Self { socket, records } = self;
+        in_time(records.send_with(|bytes| at_once(Pin::new(&mut *socket).poll_write(cx, bytes))))
     }
 }
 
@@ -277,16 +81,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for TlsStream<S> {
         let stream = self.get_mut();
         let before = buffer.filled().len();
         loop {
-            let received = &mut stream.records.received;
-            if !received.is_empty() {
-                let taken = received.split_to(received.len().min(buffer.remaining()));
-                buffer.put_slice(&taken);
-                drop(taken);
-                if received.is_empty() {
-                    *received = BytesMut::new();
-                }
-            }
-            if buffer.filled().len() > before || buffer.remaining() == 0 || stream.records.is_ended {
+            stream.records.take_received(buffer);
+            if buffer.filled().len() > before || buffer.remaining() == 0 || stream.records.is_ended() {
                 return Poll::Ready(Ok(()));
             }
             if ready!(stream.poll_fill(cx, buffer))? == 0 {
@@ -298,7 +94,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for TlsStream<S> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for TlsStream<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.get_mut().poll_encrypted(cx, bytes)
+        self.poll_write_vectored(cx, &[IoSlice::new(bytes)])
     }
 
     fn poll_write_vectored(
@@ -306,20 +102,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for TlsStream<S> {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let stream = self.get_mut();
-        match slices {
-            [only] => stream.poll_encrypted(cx, only),
-            // In one record: each has a header and a tag of its own.
-            several => {
-                ready!(stream.poll_send(cx))?;
-                let mut joined = BytesMut::new();
-                for slice in several {
-                    let room = WRITE_MAX_BYTES - joined.len();
-                    joined.extend_from_slice(slice.get(..room).unwrap_or(slice));
-                }
-                stream.poll_encrypted(cx, &joined)
-            }
-        }
+        let Self { socket, records } = self.get_mut();
+        in_time(records.write_with(slices, |bytes| at_once(Pin::new(&mut *socket).poll_write(cx, bytes))))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -334,9 +118,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for TlsStream<S> {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let stream = self.get_mut();
-        if !std::mem::replace(&mut stream.is_closing, true) {
-            stream.records.close();
-        }
+        stream.records.close();
         ready!(stream.poll_send(cx))?;
         Pin::new(&mut stream.socket).poll_shutdown(cx)
     }
@@ -344,63 +126,40 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for TlsStream<S> {
 
 impl<S: std::fmt::Debug> std::fmt::Debug for TlsStream<S> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("TlsStream")
-            .field("socket", &self.socket)
-            .field("is_closing", &self.is_closing)
-            .finish_non_exhaustive()
+        f.debug_struct("TlsStream").field("socket", &self.socket).finish_non_exhaustive()
     }
 }
 
-/// A buffer of this length at least, cut to it. What was there before stays in it.
-fn sized(scratch: &mut Vec<u8>, length: usize) -> &mut [u8] {
-    if scratch.len() < length {
-        scratch.resize(length, 0);
-    }
-    scratch.get_mut(..length).unwrap_or_default()
-}
-
-/// Queues what TLS says by itself.
-fn encode(data: &mut EncodeTlsData<'_, ServerConnectionData>, outgoing: &mut BytesMut) {
-    if let Err(EncodeError::InsufficientSize(room)) = data.encode(&mut []) {
-        let begin = outgoing.len();
-        outgoing.resize(begin + room.required_size, 0);
-        let encoded = data.encode(outgoing.get_mut(begin..).unwrap_or_default()).unwrap_or(0);
-        outgoing.truncate(begin + encoded);
+/// Result of a socket that is asked now: waiting is `WouldBlock`, and the waker is kept there.
+fn at_once<T>(result: Poll<io::Result<T>>) -> io::Result<T> {
+    match result {
+        Poll::Ready(result) => result,
+        Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
     }
 }
 
-fn broken(error: Error) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, error)
+/// Result whose `WouldBlock` means waiting.
+fn in_time<T>(result: io::Result<T>) -> Poll<io::Result<T>> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Poll::Pending,
+        result => Poll::Ready(result),
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use rcgen::generate_simple_self_signed;
-    use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-    use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion, version};
+    use bytes::BytesMut;
+    use rustls::pki_types::ServerName;
+    use rustls::{Error, InvalidMessage, SupportedProtocolVersion, version};
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
     use tokio_rustls::TlsConnector;
     use tokio_rustls::client::TlsStream as ClientStream;
 
-    use super::super::provider;
+    use super::super::made_identity::{HOST, configs};
+    use super::super::records::{PARTIAL_MAX_BYTES, PIECE_BYTES, WRITE_MAX_BYTES};
     use super::*;
 
-    const HOST: &str = "chat.example";
     const VERSIONS: [&SupportedProtocolVersion; 2] = [&version::TLS12, &version::TLS13];
-
-    fn configs(version: &'static SupportedProtocolVersion) -> (Arc<ServerConfig>, Arc<ClientConfig>) {
-        let identity = generate_simple_self_signed([HOST.to_owned()]).unwrap();
-        let (certificate, key) = (CertificateDer::from(identity.cert), PrivateKeyDer::from(identity.signing_key));
-        let mut roots = RootCertStore::empty();
-        roots.add(certificate.clone()).unwrap();
-        let server = ServerConfig::builder_with_provider(provider()).with_protocol_versions(&[version]).unwrap();
-        let mut server = server.with_no_client_auth().with_single_cert(vec![certificate], key).unwrap();
-        server.alpn_protocols = vec![b"http/1.1".into()];
-        let client = ClientConfig::builder_with_provider(provider()).with_protocol_versions(&[version]).unwrap();
-        let mut client = client.with_root_certificates(roots).with_no_client_auth();
-        client.alpn_protocols = vec![b"h2".into(), b"http/1.1".into()];
-        (server.into(), client.into())
-    }
 
     /// Pipe that reads and writes so many bytes at once.
     struct Cut(DuplexStream, usize);

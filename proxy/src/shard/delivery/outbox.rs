@@ -107,7 +107,7 @@ impl Outbox {
         while !self.is_empty() {
             self.write_with(|slices| socket.try_write(slices))?;
         }
-        Ok(())
+        if socket.has_unsent() { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
     }
 
     /// Writes as the socket takes it, until nothing waits.

@@ -7,10 +7,19 @@ use trunkline_protocol::service::Payloads;
 
 use super::*;
 use crate::net::socket::Socket;
+#[cfg(feature = "tls")]
+use crate::net::socket::TlsSocket;
+#[cfg(feature = "tls")]
+use crate::net::tls::TlsStream;
+#[cfg(feature = "tls")]
+use crate::net::tls::made_identity::{HOST, configs};
 use crate::shard::delivery::framed::frame_for;
 use crate::shard::testbed::{Testbed, whole_id};
 use crate::shard::{CloseReason, Content};
 use crate::upstream::AppServerId;
+
+#[cfg(feature = "tls")]
+type TlsFarEnd = rustls::StreamOwned<rustls::ClientConnection, std::net::TcpStream>;
 
 fn message(text: &str) -> Framed {
     let payloads = Payloads::single(HubProtocol::Json, Bytes::copy_from_slice(text.as_bytes()));
@@ -148,9 +157,80 @@ async fn what_many_get_is_the_same_by_one_system_call_and_by_one_for_each() {
         }
         let client = bed.state.core.connections.get_mut(stalled.0).unwrap();
         assert!(client.is_flushing && !client.outbox.is_empty(), "its socket has taken everything");
+        socket2::SockRef::from(&stalled.1).set_recv_buffer_size(1 << 20).unwrap();
         let mut came = vec![0; sent.len() - client.outbox.bytes()];
         (&stalled.1).read_exact(&mut came).unwrap();
         let next: Vec<u8> = client.outbox.slices().flatten().copied().collect();
         assert!(sent.starts_with(&came) && sent[came.len()..].starts_with(&next));
+    }
+}
+
+/// Adds a client with TLS over a real socket, whose far end is read by the test.
+#[cfg(feature = "tls")]
+async fn tls_client(bed: &mut Testbed, name: &str) -> (Slot, TlsFarEnd) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let far = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (server, client) = configs(&rustls::version::TLS13);
+    let shaken = tokio::task::spawn_blocking(move || {
+        let name = rustls::pki_types::ServerName::try_from(HOST).unwrap();
+        let mut far = rustls::StreamOwned::new(rustls::ClientConnection::new(client, name).unwrap(), far);
+        while far.conn.is_handshaking() {
+            far.conn.complete_io(&mut far.sock).unwrap();
+        }
+        far
+    });
+    let near = TlsStream::accept(server, listener.accept().await.unwrap().0).await.unwrap();
+    let (near, records) = near.into_parts();
+    let slot = bed.client(name);
+    let socket = Socket::Tls(Box::new(TlsSocket::new(near, records)));
+    bed.state.core.connections.get_mut(slot).unwrap().socket = socket;
+    (slot, shaken.await.unwrap())
+}
+
+#[cfg(feature = "tls")]
+#[tokio::test]
+async fn clients_with_tls_get_the_same_by_one_system_call_and_by_one_for_each() {
+    for vectored_sends in [true, false] {
+        let mut bed = Testbed::with(|settings| settings.outbox.vectored_sends = vectored_sends);
+        let mut plain = crowd(&mut bed, 8).await;
+        let mut sealed = Vec::new();
+        for number in 0..8 {
+            sealed.push(tls_client(&mut bed, &format!("tls-{number}")).await);
+        }
+        let (stalled, mut far) = sealed.pop().unwrap();
+        socket2::SockRef::from(&far.sock).set_recv_buffer_size(1).unwrap();
+        let near = bed.state.core.connections.get_mut(stalled).unwrap().socket.descriptor().unwrap();
+        socket2::SockRef::from(&near).set_send_buffer_size(1).unwrap();
+        let large = "x".repeat(3_000);
+        let long: [&str; 12] = [&large; 12];
+        let mut sent = Vec::new();
+        let batches = [&["lone"][..], &["a", "batch", "of four", ""], &long[..1], &["y", &large]];
+        for texts in batches.into_iter().chain([&long[..]; 200]) {
+            let expected = batch(&mut bed, texts);
+            let mut came = vec![0; expected.len()];
+            for (_, far) in &mut plain {
+                far.read_exact(&mut came).unwrap();
+                assert!(came == expected, "{texts:.20?}");
+            }
+            for (_, far) in &mut sealed {
+                far.read_exact(&mut came).unwrap();
+                assert!(came == expected, "{texts:.20?}");
+            }
+            sent.extend(expected);
+            if bed.state.core.connections.get_mut(stalled).unwrap().is_flushing {
+                break;
+            }
+        }
+        let client = bed.state.core.connections.get_mut(stalled).unwrap();
+        assert!(client.is_flushing && client.socket.has_unsent(), "its socket has taken everything");
+        socket2::SockRef::from(&far.sock).set_recv_buffer_size(1 << 20).unwrap();
+        let length = sent.len();
+        let read = tokio::task::spawn_blocking(move || {
+            let mut came = vec![0; length];
+            far.read_exact(&mut came).map(|()| came)
+        });
+        let delivery = &bed.state.core.delivery;
+        let ((), came) = tokio::join!(std::future::poll_fn(|cx| delivery.poll_flush(client, cx)), read);
+        assert!(came.unwrap().unwrap() == sent);
     }
 }

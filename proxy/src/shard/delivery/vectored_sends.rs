@@ -3,15 +3,33 @@
 //! It is there to spare, not to decide: what it does not write (a socket that is full or gone, a few sockets, a system
 //! that refuses a ring) is left in the outboxes, and written or refused from there as ever.
 
+use std::ops::Range;
+
 use slab::Slab;
 use trunkline_vectored::SendRing;
 
 use crate::shard::connection::Client;
+use crate::shard::delivery::outbox::Outbox;
 use crate::shard::delivery::outbox_budget::OutboxBudget;
 use crate::shard::slot::Slot;
 
 /// Fewest sockets for which a ring is worth its own price.
 const SOCKETS_MIN: usize = 8;
+
+/// TLS records of one call, beyond which further clients are served by themselves.
+const SEALED_MAX_BYTES: usize = 1024 * 1024;
+
+/// Room for records that is kept for the next call.
+const SEALED_KEPT_BYTES: usize = 256 * 1024;
+
+/// Where the bytes of one send are.
+#[derive(Debug)]
+pub(crate) enum OneSend {
+    /// In the client's outbox, as they leave.
+    Outbox,
+    /// Among the TLS records of the call.
+    Sealed(Range<usize>),
+}
 
 /// Vectored sends of one shard.
 #[derive(Debug)]
@@ -23,7 +41,9 @@ pub(crate) enum VectoredSends {
     On {
         ring: Box<SendRing>,
         /// Clients of one call; the list is used again.
-        slots: Vec<Slot>,
+        sends: Vec<(Slot, OneSend)>,
+        /// TLS records of the call, one client behind the other.
+        sealed: Vec<u8>,
     },
 }
 
@@ -39,39 +59,82 @@ impl VectoredSends {
         }
         if let Self::Wanted = self {
             // Whether it can be made was found out, and logged, when the node started.
-            *self = SendRing::new().map_or(Self::Off, |ring| Self::On { ring: Box::new(ring), slots: Vec::new() });
+            *self = SendRing::new().map_or(Self::Off, |ring| Self::On {
+                ring: Box::new(ring),
+                sends: Vec::new(),
+                sealed: Vec::new(),
+            });
         }
         matches!(self, Self::On { .. })
     }
 
-    /// Writes deferred frames of clients, as far as they have plain sockets that take them.
+    /// Writes deferred frames of clients, as far as they have sockets of the system that take them.
     pub(crate) fn write(&mut self, clients: &mut Slab<Client>, dirty: &[Slot], budget: &OutboxBudget) {
         if !self.are_worth(dirty.len()) {
             return;
         }
-        let Self::On { ring, slots } = self else { return };
-        slots.clear();
+        let Self::On { ring, sends, sealed } = self else { return };
+        sends.clear();
+        sealed.clear();
         for &slot in dirty {
             // No client twice: its frames would leave twice.
             if let Some(client) = clients.get_mut(slot as usize)
                 && std::mem::take(&mut client.is_dirty)
                 && !client.outbox.is_empty()
-                && client.socket.plain().is_some()
+                && let Some(send) = prepare(client, sealed, budget)
             {
-                slots.push(slot);
+                sends.push((slot, send));
             }
         }
-        let send_of = |slot: Slot| {
-            let client = clients.get(slot as usize)?;
-            Some((client.socket.plain()?, client.outbox.slices()))
-        };
-        let sent = ring.send_many(slots.iter().filter_map(|&slot| send_of(slot)));
-        for (&slot, sent) in slots.iter().zip(sent) {
-            if let (Some(client), Ok(bytes)) = (clients.get_mut(slot as usize), sent) {
-                let before = client.outbox.bytes();
-                client.outbox.advance(bytes);
-                budget.outbox_changed(client, before);
+        let listed = sends.iter().filter_map(|(slot, send)| {
+            let client = clients.get(*slot as usize)?;
+            let (outbox, records) = match send {
+                OneSend::Outbox => (Some(&client.outbox), None),
+                OneSend::Sealed(range) => (None, sealed.get(range.clone())),
+            };
+            Some((client.socket.descriptor()?, outbox.into_iter().flat_map(Outbox::slices).chain(records)))
+        });
+        let sent = ring.send_many(listed);
+        for ((slot, send), sent) in sends.iter().zip(sent) {
+            if let Some(client) = clients.get_mut(*slot as usize) {
+                settle(client, send, sealed, sent.unwrap_or(0), budget);
             }
+        }
+        if sealed.capacity() > SEALED_KEPT_BYTES {
+            *sealed = Vec::new();
+        }
+    }
+}
+
+/// Makes the bytes of a client ready to be sent; `None` when it has to be served by itself.
+fn prepare(client: &mut Client, sealed: &mut Vec<u8>, budget: &OutboxBudget) -> Option<OneSend> {
+    client.socket.descriptor()?;
+    if !client.socket.is_sealed() {
+        return Some(OneSend::Outbox);
+    }
+    let begin = sealed.len();
+    if begin > SEALED_MAX_BYTES {
+        return None;
+    }
+    let before = client.outbox.bytes();
+    let Client { outbox, socket, .. } = client;
+    let taken = outbox.write_with(|slices| socket.seal(slices, sealed));
+    budget.outbox_changed(client, before);
+    taken.ok()?;
+    Some(OneSend::Sealed(begin..sealed.len()))
+}
+
+/// Notes how many bytes a socket took; what it did not take waits there.
+fn settle(client: &mut Client, send: &OneSend, sealed: &[u8], bytes: usize, budget: &OutboxBudget) {
+    match send {
+        OneSend::Outbox => {
+            let before = client.outbox.bytes();
+            client.outbox.advance(bytes);
+            budget.outbox_changed(client, before);
+        }
+        OneSend::Sealed(range) => {
+            let records = sealed.get(range.clone()).unwrap_or_default();
+            client.socket.keep_unsent(records.get(bytes..).unwrap_or_default());
         }
     }
 }
