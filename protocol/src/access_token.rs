@@ -56,7 +56,7 @@ impl User {
     #[must_use]
     pub fn from_claims<N: AsRef<str>>(claims: &Map<String, Value>, user_claims: &[N]) -> Self {
         let id = user_claims.iter().find_map(|name| user_id(claims.get(name.as_ref())?));
-        let expires_s = claims.get("exp").and_then(seconds);
+        let expires_s = claims.get("exp").and_then(numeric_date);
         let claims = claims.iter().flat_map(|(name, value)| flat(name, value)).collect();
         Self { id, claims, expires_s }
     }
@@ -98,12 +98,41 @@ impl User {
     }
 }
 
-/// Signs a token for a user that ends at `expires_s`, in seconds since 1970. Claims of one name become a list.
+/// Times of a token, in seconds since 1970. A number alone is its end, and leaves open when it was issued.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TokenTimes {
+    /// When it was issued (`iat`). A token that does not say so is as old as any to whoever revokes tokens by their age.
+    pub issued_s: Option<u64>,
+    /// When it ends (`exp`).
+    pub expires_s: u64,
+}
+
+impl TokenTimes {
+    /// Times of a token that is issued now and good for so many seconds.
+    #[must_use]
+    pub fn from_now(now_s: u64, lifetime_s: u64) -> Self {
+        Self { issued_s: Some(now_s), expires_s: now_s.saturating_add(lifetime_s) }
+    }
+
+    /// Writes them into the body of a token.
+    pub(crate) fn add_to(self, body: &mut Map<String, Value>) {
+        body.extend(self.issued_s.map(|issued_s| ("iat".to_owned(), json!(issued_s))));
+        body.insert("exp".to_owned(), json!(self.expires_s));
+    }
+}
+
+impl From<u64> for TokenTimes {
+    fn from(expires_s: u64) -> Self {
+        Self { issued_s: None, expires_s }
+    }
+}
+
+/// Signs a token for a user. Claims of one name become a list.
 #[must_use]
-pub fn sign(key: &AccessKey, user: &str, claims: &[Claim], expires_s: u64) -> String {
+pub fn sign(key: &AccessKey, user: &str, claims: &[Claim], times: impl Into<TokenTimes>) -> String {
     let mut body = Map::from_iter([("nameid".to_owned(), json!(user))]);
     claims.iter().for_each(|(name, value)| add_claim(&mut body, name, value));
-    body.insert("exp".to_owned(), json!(expires_s));
+    times.into().add_to(&mut body);
     sign_claims(key, body)
 }
 
@@ -131,12 +160,12 @@ pub(crate) fn sign_claims(key: &AccessKey, body: Map<String, Value>) -> String {
 /// app.
 pub fn verify(token: &str, keys: &AccessKeys, now_s: u64) -> Result<User, AccessTokenError> {
     let claims = open(token, keys)?;
-    let expires_s = claims.get("exp").and_then(seconds).ok_or(AccessTokenError::NoExpiry)?;
+    let expires_s = claims.get("exp").and_then(numeric_date).ok_or(AccessTokenError::NoExpiry)?;
     if expires_s.saturating_add(CLOCK_SKEW_S) < now_s {
         return Err(AccessTokenError::Expired);
     }
     // A start that can't be read has not come.
-    let start_s = claims.get("nbf").map_or(0, |start| seconds(start).unwrap_or(u64::MAX));
+    let start_s = claims.get("nbf").map_or(0, |start| numeric_date(start).unwrap_or(u64::MAX));
     if start_s > now_s.saturating_add(CLOCK_SKEW_S) {
         return Err(AccessTokenError::Immature);
     }
@@ -176,8 +205,9 @@ fn mac(key: &AccessKey, signed: &str) -> Hmac<Sha256> {
     mac
 }
 
-/// Reads whole seconds; some issuers write fractions.
-fn seconds(value: &Value) -> Option<u64> {
+/// Reads a time of a token in whole seconds since 1970; some issuers write fractions.
+#[must_use]
+pub fn numeric_date(value: &Value) -> Option<u64> {
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "such a cast saturates")]
     value.as_u64().or_else(|| value.as_f64().map(|seconds| seconds as u64))
 }
@@ -244,6 +274,18 @@ mod tests {
         let roles: Vec<_> = user.claims.iter().filter(|(name, _)| name == "role").map(|(_, value)| &**value).collect();
         assert_eq!(roles, ["a", "b", "c"]);
         assert_eq!(User::from_header(&user.to_header()), Some(user));
+    }
+
+    #[test]
+    fn a_token_says_when_it_was_issued_whatever_its_claims_say() {
+        let claims = [("iat".to_owned(), "9".to_owned()), ("exp".to_owned(), "9".to_owned())];
+        let times = TokenTimes::from_now(NOW_S, 60);
+        assert_eq!(times, TokenTimes { issued_s: Some(NOW_S), expires_s: NOW_S + 60 });
+        let claims_of = |token: &str| open(token, &keys()).unwrap();
+        let body = claims_of(&sign(&key(KEY), "ann", &claims, times));
+        assert_eq!(Value::Object(body), json!({ "nameid": "ann", "iat": NOW_S, "exp": NOW_S + 60 }));
+        let body = claims_of(&sign(&key(KEY), "ann", &[], NOW_S));
+        assert_eq!(Value::Object(body), json!({ "nameid": "ann", "exp": NOW_S }), "it was not asked to");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use trunkline_protocol::access_token;
+use trunkline_protocol::access_token::{self, TokenTimes};
 use trunkline_protocol::token::Claim;
 use trunkline_protocol::unix_time::unix_seconds;
 
@@ -47,8 +47,8 @@ impl UserToken {
     /// Before [`Server::into_router`](crate::Server::into_router) was called.
     pub fn sign(self) -> Result<String, TokenError> {
         let key = self.core.access.get().and_then(|access| access.keys().iter().next()).ok_or(TokenError::NoKeys)?;
-        let expires_s = unix_seconds(SystemTime::now()).saturating_add(self.lifetime.as_secs());
-        Ok(access_token::sign(&key, &self.user_id, &self.claims, expires_s))
+        let times = TokenTimes::from_now(unix_seconds(SystemTime::now()), self.lifetime.as_secs());
+        Ok(access_token::sign(&key, &self.user_id, &self.claims, times))
     }
 }
 

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use super::claim_name::token_claim;
 use super::service_url::ServiceUrl;
 use super::{CLIENT_PATH, SERVER_PATH};
-use crate::access_token::{add_claim, sign_claims};
+use crate::access_token::{TokenTimes, add_claim, sign_claims};
 use crate::key::AccessKey;
 use crate::manifest::Transport;
 use crate::token::Claim;
@@ -71,20 +71,21 @@ pub fn sign_server_token(key: &AccessKey, audience: &str, server_id: &str, now_s
 
 /// Signs a token for the whole REST data plane, or for that of one hub.
 #[must_use]
-pub fn sign_rest_token(key: &AccessKey, hub: Option<&str>, expires_s: u64) -> String {
+pub fn sign_rest_token(key: &AccessKey, hub: Option<&str>, times: impl Into<TokenTimes>) -> String {
     // Of an audience the host does not count, unless nodes demand one.
-    sign_rest_token_for(key, "trunkline", hub, expires_s)
+    sign_rest_token_for(key, "trunkline", hub, times)
 }
 
 /// Signs a token for the REST data plane whose audience names this host, which nodes may demand.
 #[must_use]
-pub fn sign_rest_token_for(key: &AccessKey, host: &str, hub: Option<&str>, expires_s: u64) -> String {
+pub fn sign_rest_token_for(key: &AccessKey, host: &str, hub: Option<&str>, times: impl Into<TokenTimes>) -> String {
     let audience = match hub {
         Some(hub) => format!("http://{host}/api/hubs/{}/", escaped(hub)),
         None => format!("http://{host}/api/"),
     };
-    let claims = [("aud", json!(audience)), ("exp", json!(expires_s))];
-    sign_claims(key, claims.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
+    let mut body = Map::from_iter([("aud".to_owned(), json!(audience))]);
+    times.into().add_to(&mut body);
+    sign_claims(key, body)
 }
 
 /// Signs a token for a client, good from `now_s` to `expires_s`.

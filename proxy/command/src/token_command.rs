@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::Subcommand;
-use trunkline_protocol::access_token;
+use trunkline_protocol::access_token::{self, TokenTimes};
 use trunkline_protocol::development_key::{DevelopmentKeyError, read_or_make};
 use trunkline_protocol::dial_in::sign_rest_token_for;
 use trunkline_protocol::key::{AccessKey, AccessKeyError};
@@ -82,13 +82,13 @@ pub(super) fn token(command: TokenCommand) -> anyhow::Result<()> {
         TokenCommand::Key { file: None, .. } => print(AccessKey::random().expose()),
         TokenCommand::Key { file: Some(file), .. } => make_key_file(&file)?,
         TokenCommand::User { id, access_keys, claims, lifetime } => {
-            let expires_s = unix_seconds().saturating_add(lifetime);
-            print(&access_token::sign(&signing_key(&access_keys)?, &id, &claims, expires_s));
+            let times = TokenTimes::from_now(unix_seconds(), lifetime);
+            print(&access_token::sign(&signing_key(&access_keys)?, &id, &claims, times));
         }
         TokenCommand::Rest { access_keys, hub, audience, lifetime } => {
-            let expires_s = unix_seconds().saturating_add(lifetime);
+            let times = TokenTimes::from_now(unix_seconds(), lifetime);
             let host = audience_host(audience.split(',').next().unwrap_or_default()).map_err(anyhow::Error::msg)?;
-            print(&sign_rest_token_for(&signing_key(&access_keys)?, &host, hub.as_deref(), expires_s));
+            print(&sign_rest_token_for(&signing_key(&access_keys)?, &host, hub.as_deref(), times));
         }
     }
     Ok(())

@@ -5,7 +5,7 @@ use axum::Json;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use serde_json::json;
-use trunkline_protocol::access_token;
+use trunkline_protocol::access_token::{self, TokenTimes};
 use trunkline_protocol::dial_in::{CLIENT_PATH, ClientTicket, escaped, sign_client_token};
 
 use super::query::RestQuery;
@@ -23,7 +23,7 @@ pub(super) fn answer(
 ) -> Result<Response, RestError> {
     let RestCaller { signer: key, origin } = caller;
     let (now_s, minutes) = (unix_seconds(), query.token_minutes()?);
-    let expires_s = now_s.saturating_add(minutes * 60);
+    let times = TokenTimes::from_now(now_s, minutes * 60);
     let manifest = hub.here().filter(|hub| !hub.has_dialled_in());
     let (url, token) = match manifest {
         Some(hub) => {
@@ -37,7 +37,7 @@ pub(super) fn answer(
             let names = shared.settings.tokens.user_claims.first().filter(|name| *name != "nameid");
             let named = names.map(|name| (name.clone(), user.to_owned()));
             let claims: Vec<_> = audiences.chain(issuer).chain(named).collect();
-            let token = access_token::sign(key, user, &claims, expires_s);
+            let token = access_token::sign(key, user, &claims, times);
             (format!("{origin}{}", hub.settings().path), token)
         }
         None if !shared.settings.accepts_dial_in => {
@@ -47,7 +47,7 @@ pub(super) fn answer(
         None => {
             let url = client_url(origin, name);
             let ticket = ClientTicket { user: query.user()?.map(str::to_owned), ..ClientTicket::default() };
-            let token = sign_client_token(key, &url, &ticket, now_s, expires_s);
+            let token = sign_client_token(key, &url, &ticket, now_s, times.expires_s);
             (url, token)
         }
     };
