@@ -55,7 +55,7 @@ impl Scene {
             None,
             u64::MAX >> 12,
         );
-        command.arg(port).env("TRUNKLINE_ACCESS_KEY", key);
+        command.arg(port).env("WEBHOOK_SECRET", key);
         command.env("TRUNKLINE_REST", format!("http://{address}")).env("TRUNKLINE_REST_TOKEN", token);
         let mut back_end = Process::start(stage, "back-end", command)?;
         back_end.wait_for_line("listening").await?;

@@ -1,9 +1,9 @@
-// Back end of the hub `chat` in Node, behind a webhook; see docs/book/src/operators/webhooks.md. TRUNKLINE_REST is the address of the proxy's
-// REST data plane, and TRUNKLINE_REST_TOKEN what `trunkline token rest` prints.
+// Back end of the hub `chat` in Node, behind a webhook; see docs/book/src/operators/webhooks.md. WEBHOOK_SECRET is the secret of the hub,
+// TRUNKLINE_REST the address of the proxy's REST data plane, and TRUNKLINE_REST_TOKEN what `trunkline token rest` prints.
 import { createHmac, timingSafeEqual } from "node:crypto";
 import { createServer } from "node:http";
 
-const { TRUNKLINE_ACCESS_KEY, TRUNKLINE_REST, TRUNKLINE_REST_TOKEN } = process.env;
+const { WEBHOOK_SECRET, TRUNKLINE_REST, TRUNKLINE_REST_TOKEN } = process.env;
 
 const methods = {
   Add: (user, one, other) => one + other,
@@ -15,11 +15,26 @@ const methods = {
   },
 };
 
+const signed = ["x-asrs-connection-id", "x-asrs-hub", "x-asrs-category", "x-asrs-event"].concat(
+  ["x-trunkline-event-number", "x-asrs-user-id", "x-asrs-user-claims"],
+);
+
+// Whether a holder of the secret has sent this request, in the last five minutes.
+function isGenuine(headers, body) {
+  const [time, ...signatures] = (headers["x-trunkline-signature"] ?? "").split(",");
+  const seconds = time.replace(/^t=/, "");
+  if (!(Math.abs(Date.now() / 1000 - Number(seconds)) < 300)) return false;
+  const head = [seconds, ...signed.map((name) => headers[name] ?? ""), ""].join("\n");
+  // Node reads each byte of a header as a character.
+  const text = Buffer.concat([Buffer.from(head, "latin1"), body]);
+  const own = Buffer.from("sha256=" + createHmac("sha256", WEBHOOK_SECRET).update(text).digest("hex"));
+  const given = signatures.map((one) => Buffer.from(one));
+  return given.some((one) => one.length === own.length && timingSafeEqual(one, own));
+}
+
 async function serve({ headers }, body) {
+  if (!isGenuine(headers, body)) return [401];
   const [connection, user, event] = ["connection-id", "user-id", "event"].map((name) => headers[`x-asrs-${name}`]);
-  const own = Buffer.from("sha256=" + createHmac("sha256", TRUNKLINE_ACCESS_KEY).update(connection).digest("hex"));
-  const given = headers["x-asrs-signature"].toLowerCase().split(",").map((one) => Buffer.from(one));
-  if (!given.some((one) => one.length === own.length && timingSafeEqual(one, own))) return [401];
   if (headers["x-asrs-category"] === "connections") {
     console.log(event, connection);
     return [204];

@@ -1,5 +1,6 @@
 <?php
 // Back end of the hub `chat` in PHP, behind a webhook; see docs/book/src/operators/webhooks.md. Try it by `php -S 127.0.0.1:7071 server.php`.
+// WEBHOOK_SECRET is the secret of the hub.
 
 $methods = [
     'Add' => fn($one, $other) => $one + $other,
@@ -12,13 +13,27 @@ $methods = [
     },
 ];
 
-$connection = $_SERVER['HTTP_X_ASRS_CONNECTION_ID'] ?? '';
-$own = 'sha256=' . hash_hmac('sha256', $connection, getenv('TRUNKLINE_ACCESS_KEY'));
-$given = explode(',', strtolower($_SERVER['HTTP_X_ASRS_SIGNATURE'] ?? ''));
-if (!array_filter($given, fn($one) => hash_equals($own, $one))) {
+// Whether a holder of the secret has sent this request, in the last five minutes.
+function is_genuine(string $body, string $secret): bool
+{
+    $signatures = explode(',', $_SERVER['HTTP_X_TRUNKLINE_SIGNATURE'] ?? '');
+    $seconds = substr(array_shift($signatures), 2);
+    if (!ctype_digit($seconds) || abs(time() - (int) $seconds) > 300) {
+        return false;
+    }
+    $names = ['X_ASRS_CONNECTION_ID', 'X_ASRS_HUB', 'X_ASRS_CATEGORY', 'X_ASRS_EVENT', 'X_TRUNKLINE_EVENT_NUMBER'];
+    $names = [...$names, 'X_ASRS_USER_ID', 'X_ASRS_USER_CLAIMS'];
+    $values = array_map(fn($name) => $_SERVER["HTTP_$name"] ?? '', $names);
+    $own = 'sha256=' . hash_hmac('sha256', implode("\n", [$seconds, ...$values, $body]), $secret);
+    return (bool) array_filter($signatures, fn($one) => hash_equals($own, $one));
+}
+
+$body = file_get_contents('php://input');
+if (!is_genuine($body, getenv('WEBHOOK_SECRET'))) {
     http_response_code(401);
     exit;
 }
+$connection = $_SERVER['HTTP_X_ASRS_CONNECTION_ID'];
 $event = $_SERVER['HTTP_X_ASRS_EVENT'];
 if ($_SERVER['HTTP_X_ASRS_CATEGORY'] === 'connections') {
     error_log("$event $connection");
@@ -29,6 +44,6 @@ if (!isset($methods[$event]) || $_SERVER['CONTENT_TYPE'] !== 'application/json')
     http_response_code(404);
     exit;
 }
-$call = json_decode(file_get_contents('php://input'), true);
+$call = json_decode($body, true);
 $result = $methods[$event](...$call['arguments']);
 echo json_encode(['type' => 3, 'invocationId' => $call['invocationId'] ?? null, 'result' => $result]);

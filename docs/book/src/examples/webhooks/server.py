@@ -1,8 +1,8 @@
-"""Back end of the hub `chat` in Python, behind a webhook; see docs/book/src/operators/webhooks.md. TRUNKLINE_REST is the address of the
-proxy's REST data plane, and TRUNKLINE_REST_TOKEN what `trunkline token rest` prints.
+"""Back end of the hub `chat` in Python, behind a webhook; see docs/book/src/operators/webhooks.md. WEBHOOK_SECRET is the secret of the hub,
+TRUNKLINE_REST the address of the proxy's REST data plane, and TRUNKLINE_REST_TOKEN what `trunkline token rest` prints.
 """
 
-import hashlib, hmac, json, os, sys, urllib.request
+import hashlib, hmac, json, os, sys, time, urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
@@ -14,6 +14,23 @@ def say(user, text):
     urllib.request.urlopen(urllib.request.Request(url, body, headers)).close()
 
 
+SIGNED = [f"X-ASRS-{name}" for name in ("Connection-Id", "Hub", "Category", "Event")]
+SIGNED += ["X-Trunkline-Event-Number", "X-ASRS-User-Id", "X-ASRS-User-Claims"]
+
+
+def is_genuine(headers, body, secret):
+    """Whether a holder of the secret has sent this request, in the last five minutes."""
+    at, *signatures = headers.get("X-Trunkline-Signature", "").split(",")
+    seconds = at.removeprefix("t=")
+    if not seconds.isdecimal() or abs(time.time() - int(seconds)) > 300:
+        return False
+    values = [", ".join(headers.get_all(name) or [""]) for name in SIGNED]
+    # http.server reads each byte of a header as a character.
+    text = "\n".join([seconds, *values, ""]).encode("latin-1") + body
+    own = b"sha256=" + hmac.new(secret.encode(), text, hashlib.sha256).hexdigest().encode()
+    return any(hmac.compare_digest(own, one.encode("latin-1")) for one in signatures)
+
+
 METHODS = {"Add": lambda user, one, other: one + other, "Say": say}
 
 
@@ -21,12 +38,10 @@ class Webhook(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"  # so that connections are kept
 
     def do_POST(self):
-        body, given = self.rfile.read(int(self.headers["Content-Length"])), self.headers["X-ASRS-Signature"].split(",")
-        connection, user, event = (self.headers["X-ASRS-" + name] for name in ("Connection-Id", "User-Id", "Event"))
-        key = os.environ["TRUNKLINE_ACCESS_KEY"].encode()
-        own = "sha256=" + hmac.new(key, connection.encode(), hashlib.sha256).hexdigest()
-        if not any(hmac.compare_digest(own, one.lower()) for one in given):
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        if not is_genuine(self.headers, body, os.environ["WEBHOOK_SECRET"]):
             return self.answer(401)
+        connection, user, event = (self.headers["X-ASRS-" + name] for name in ("Connection-Id", "User-Id", "Event"))
         if self.headers["X-ASRS-Category"] == "connections":
             print(event, connection, flush=True)
             return self.answer(204)
