@@ -41,6 +41,7 @@ pub(super) async fn channel(
     access.check_peer(peer)?;
     let accepted = match accept(&mut request, access.keys(), FarEnd::AppServer, &hellos) {
         Err(HandshakeError::Busy) => return Err(RouteRefusal::Busy),
+        Err(error @ HandshakeError::NotFresh) => return Err(RouteRefusal::NotFresh(error)),
         other => other.map_err(|_| AccessError::Key)?,
     };
     let (response, stream) = accepted.ok_or(RouteRefusal::NoUpgrade)?.into_parts();

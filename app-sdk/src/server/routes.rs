@@ -9,6 +9,7 @@ use axum::extract::{Query, State};
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use serde::Deserialize;
+use trunkline_channel::{HandshakeError, NOT_FRESH};
 use trunkline_link::{MalformedHeader, read_capabilities, read_offer, write_answer};
 use trunkline_protocol::limits::LINK_FRAME_MAX_BYTES;
 use trunkline_protocol::manifest::Manifest;
@@ -43,6 +44,8 @@ pub(super) enum RouteRefusal {
     NoUpgrade,
     #[error("too many channels wait for their first request")]
     Busy,
+    #[error(transparent)]
+    NotFresh(HandshakeError),
     #[error("this is instance {0}: ask again to reach the other one")]
     Instance(Arc<str>),
     #[error("there is no hub named '{0}' here")]
@@ -129,6 +132,7 @@ impl RouteRefusal {
             RouteRefusal::Hub(_) => StatusCode::NOT_FOUND,
             RouteRefusal::Header(_) => StatusCode::BAD_REQUEST,
             RouteRefusal::Upgrade(_) | RouteRefusal::NoUpgrade => StatusCode::UPGRADE_REQUIRED,
+            RouteRefusal::NotFresh(_) => NOT_FRESH,
             RouteRefusal::Shutdown | RouteRefusal::Busy => StatusCode::SERVICE_UNAVAILABLE,
             // The proxy ends its session, too, and begins another one.
             RouteRefusal::Session(Refused::Judged(UpgradeRefusal::Unknown)) => StatusCode::GONE,
@@ -148,6 +152,7 @@ impl RouteRefusal {
             RouteRefusal::Upgrade(_) | RouteRefusal::NoUpgrade => "upgrade",
             RouteRefusal::Shutdown => "shutdown",
             RouteRefusal::Busy => "busy",
+            RouteRefusal::NotFresh(_) => "clock",
             RouteRefusal::Session(_) => "session",
         }
     }

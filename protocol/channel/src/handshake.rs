@@ -8,6 +8,7 @@ use snow::params::NoiseParams;
 use snow::{Builder, HandshakeState, TransportState};
 use trunkline_protocol::key::{AccessKeys, FarEnd};
 
+use crate::hello_date::CLOCK_SKEW_MAX_MINUTES;
 use crate::resolver::Resolver;
 
 /// Noise with fresh keys at both ends, and a secret that goes into the first message already. AES, because records are
@@ -27,6 +28,9 @@ pub enum HandshakeError {
     /// Its sender has none of our keys, or it is for another kind of far end.
     #[error("the far end does not have the fleet's key")]
     Unproven,
+    /// It does not prove that it was made in the last minutes: it was recorded, or the clocks of both ends differ.
+    #[error("this hello has no date of the last {CLOCK_SKEW_MAX_MINUTES} minutes: compare the clocks of both machines")]
+    NotFresh,
     /// Its sender has spoken it before, or somebody plays a recorded one.
     #[error("this hello was taken before")]
     Replayed,

@@ -1,7 +1,7 @@
 //! Date of a hello: the minute of its making, with a proof by the channel's secret that it belongs to that hello.
 //!
-//! It travels in a header of its own. Peers of releases that don't know it ignore the header, and their hellos come
-//! without one, so nodes of both releases open channels to each other during a roll-out.
+//! It travels in a header of its own. A hello that shows none, or one that is not of the last minutes, opens nothing:
+//! it could have been recorded at any time, and played as often as somebody likes.
 
 use aws_lc_rs::hmac;
 use base64::Engine;

@@ -23,8 +23,8 @@
 //! |---|---|
 //! | `cipher` | what seals a record |
 //! | `resolver` | the parts of Noise |
-//! | `handshake` | two texts that prove the key, one for each direction |
 //! | `hello_date` | the minute of a hello, and its proof |
+//! | `handshake` | two texts that prove the key, one for each direction |
 //! | `hello_table` | hellos that a port has taken, so that none is taken twice |
 //! | `record` | sealed pieces, each a WebSocket message |
 //! | `stream` | bytes through a channel, over any socket |
@@ -42,4 +42,4 @@ mod upgrade;
 pub use handshake::HandshakeError;
 pub use hello_table::HelloTable;
 pub use stream::ChannelStream;
-pub use upgrade::{Accepted, OpenChannelError, RefusedUpgrade, accept, open};
+pub use upgrade::{Accepted, NOT_FRESH, OpenChannelError, RefusedUpgrade, accept, open};

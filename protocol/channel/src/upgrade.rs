@@ -34,6 +34,10 @@ const REFUSAL_MAX_BYTES: usize = 1024;
 /// Time from the answer to the first record.
 const FIRST_RECORD_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Status of an answer to a hello that was not made in the last minutes, by a holder of the key or somebody who plays
+/// what they have recorded.
+pub const NOT_FRESH: StatusCode = StatusCode::TOO_EARLY;
+
 /// Reason why there is no channel to a far end. Nothing was told to it, and nothing it says is proven.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -87,8 +91,9 @@ where
         let socket = dial().await.map_err(OpenChannelError::Connect)?;
         outcome = open_with(socket, host, &secret, far_end).await;
         match &outcome {
-            // A node does not tell strangers why.
-            Err(OpenChannelError::Refused(refused)) if refused.status != StatusCode::SERVICE_UNAVAILABLE => {}
+            // A node does not tell strangers why; whoever has this key needs no other one.
+            Err(OpenChannelError::Refused(refused))
+                if refused.status != StatusCode::SERVICE_UNAVAILABLE && refused.status != NOT_FRESH => {}
             _ => break,
         }
     }
@@ -153,7 +158,8 @@ pub struct Accepted {
 /// Answers a request for a channel; `None` if it is no upgrade. The table is that of the port it came to.
 ///
 /// # Errors
-/// When it does not come from a holder of one of the keys, or too many wait to show that they are.
+/// When it does not come from a holder of one of the keys, was not made in the last minutes or was taken before, or too
+/// many wait to show that they are.
 pub fn accept<B>(
     request: &mut Request<B>,
     keys: &AccessKeys,
@@ -171,8 +177,10 @@ pub fn accept<B>(
         return Ok(None);
     }
     let (date, minute) = (text(request.headers(), HELLO_DATE_HEADER), present_minute());
-    let is_dated = hello_date::is_fresh(&secret, said, date, minute);
-    let waiting = hellos.enter(said, is_dated, minute)?;
+    if !hello_date::is_fresh(&secret, said, date, minute) {
+        return Err(HandshakeError::NotFresh);
+    }
+    let waiting = hellos.enter(said, minute)?;
     let accept = derive_accept_key(text(request.headers(), SEC_WEBSOCKET_KEY.as_str()).as_bytes());
     let Some(upgrade) = request.extensions_mut().remove::<OnUpgrade>() else { return Ok(None) };
     let mut response = Response::new(());
@@ -260,6 +268,7 @@ mod tests {
                         });
                         response.map(|()| Empty::<Bytes>::new())
                     }
+                    Err(HandshakeError::NotFresh) => Response::builder().status(NOT_FRESH).body(Empty::new()).unwrap(),
                     _ => Response::builder().status(refusal).body(Empty::new()).unwrap(),
                 };
                 std::future::ready(Ok::<_, http::Error>(answer))
@@ -283,7 +292,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_far_end_without_our_key_or_without_room_is_told_by_its_status() {
-        for (status, tried) in [(404, 2), (503, 1)] {
+        for (status, tried) in [(404, 2), (503, 1), (425, 1)] {
             let dials = Arc::new(AtomicUsize::new(0));
             let strangers = keys(&["a key of strangers", "and one more of theirs"]);
             let refused = open(echo(status, dials.clone()), "node", &strangers, FarEnd::Node).await.unwrap_err();
@@ -325,16 +334,17 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn peers_that_write_no_date_or_have_another_time_get_their_channels() {
+    async fn hellos_without_a_date_or_with_one_of_another_time_open_nothing() {
         let mut dial = echo(404, Arc::default());
         let (hello, secret) = hello_of(OLD);
-        let old = hello_date::write(&secret, &hello, present_minute() - 60);
-        for date in [None, Some(old.as_str())] {
-            let (another, _) = hello_of(OLD);
-            let hello = if date.is_none() { &another } else { &hello };
-            assert_eq!(play(dial().await.unwrap(), hello, date).await, "HTTP/1.1 101 Switching Protocols\r\n");
+        let other = ["", "29000000", "29000000.AAAA"].map(str::to_owned).into_iter();
+        let of_minute = |minute| hello_date::write(&secret, &hello, minute);
+        let other = other.chain([of_minute(present_minute() - 60), of_minute(present_minute() + 60)]);
+        for date in std::iter::once(None).chain(other.map(Some)) {
+            let line = play(dial().await.unwrap(), &hello, date.as_deref()).await;
+            assert_eq!(line, "HTTP/1.1 425 Too Early\r\n", "{date:?}");
         }
-        // Releases that know of no date take hellos of exactly this length.
-        assert_eq!(hello.len(), 64);
+        let line = play(dial().await.unwrap(), &hello, Some(&of_minute(present_minute()))).await;
+        assert_eq!(line, "HTTP/1.1 101 Switching Protocols\r\n", "it has taken no place before");
     }
 }

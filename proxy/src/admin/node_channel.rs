@@ -6,7 +6,7 @@ use axum::Router;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use http::{Extensions, StatusCode};
+use http::Extensions;
 use trunkline_channel::HelloTable;
 use trunkline_protocol::key::{AccessKeys, FarEnd};
 use trunkline_protocol::wire::CHANNEL_PATH;
@@ -35,14 +35,10 @@ async fn open(State(route): State<NodeChannelRoute>, mut request: Request) -> Re
     let mut extensions = Extensions::new();
     extensions.insert(FromNode);
     let lock = ChannelLock { keys: &keys, far_end: FarEnd::Node, hellos: &hellos };
-    open_channel(&mut request, lock, inside, extensions).unwrap_or_else(|refused| match refused {
-        ChannelRefused::Busy => {
-            let text = "too many channels wait for their first request";
-            (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
-        }
-        ChannelRefused::Stranger => {
+    open_channel(&mut request, lock, inside, extensions).unwrap_or_else(|refused| {
+        if refused == ChannelRefused::Stranger {
             counters.strangers.increment();
-            (StatusCode::NOT_FOUND, "not found").into_response()
         }
+        refused.answer().into_response()
     })
 }

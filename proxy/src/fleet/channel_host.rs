@@ -7,7 +7,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::response::Response;
-use http::Extensions;
+use http::{Extensions, StatusCode};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -15,7 +15,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tower::ServiceExt;
 use tracing::debug;
-use trunkline_channel::{HandshakeError, HelloTable, accept};
+use trunkline_channel::{HandshakeError, HelloTable, NOT_FRESH, accept};
 use trunkline_protocol::key::{AccessKeys, FarEnd};
 
 use crate::net::socket::WriteStallLimit;
@@ -31,8 +31,21 @@ const STALLED_TIMEOUT: Duration = Duration::from_secs(60);
 pub(crate) enum ChannelRefused {
     /// Too many wait for their first request.
     Busy,
+    /// Its hello was not made in the last minutes.
+    NotFresh,
     /// It is no upgrade, or not one of somebody with our key.
     Stranger,
+}
+
+impl ChannelRefused {
+    /// Status and text of the answer. Whoever has none of the keys learns that there is nothing.
+    pub(crate) fn answer(self) -> (StatusCode, String) {
+        match self {
+            Self::Busy => (StatusCode::SERVICE_UNAVAILABLE, HandshakeError::Busy.to_string()),
+            Self::NotFresh => (NOT_FRESH, HandshakeError::NotFresh.to_string()),
+            Self::Stranger => (StatusCode::NOT_FOUND, "not found".into()),
+        }
+    }
 }
 
 /// Keys that open the channels of a port, and the hellos that it has taken.
@@ -57,6 +70,7 @@ pub(crate) fn open_channel(
     let accepted = match accept(request, lock.keys, lock.far_end, lock.hellos) {
         Ok(Some(accepted)) => accepted,
         Err(HandshakeError::Busy) => return Err(ChannelRefused::Busy),
+        Err(HandshakeError::NotFresh) => return Err(ChannelRefused::NotFresh),
         Ok(None) | Err(_) => return Err(ChannelRefused::Stranger),
     };
     let (response, stream) = accepted.into_parts();

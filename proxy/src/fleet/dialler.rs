@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_tungstenite::tungstenite::handshake::client::generate_key;
 use tokio_tungstenite::tungstenite::protocol::Role as Side;
 use tracing::{debug, info, warn};
-use trunkline_channel::OpenChannelError;
+use trunkline_channel::{NOT_FRESH, OpenChannelError};
 use trunkline_link::{LinkEnd, LinkSocket, MalformedHeader, read_answer, window_passed, write_offer};
 use trunkline_protocol::fleet::{Greeting, GreetingError, WireVersions};
 use trunkline_protocol::id::random_bytes;
@@ -106,6 +106,7 @@ fn words(error: &HttpError) -> String {
         Some(OpenChannelError::Refused(refused)) if refused.status == StatusCode::NOT_FOUND => {
             "it opens no channel: it has another access key, no --peers, an older version, or is no admin port".into()
         }
+        Some(OpenChannelError::Refused(refused)) if refused.status == NOT_FRESH => refused.reason.clone(),
         Some(OpenChannelError::Refused(refused)) => format!("it is no admin port of a node: it {refused}"),
         Some(error @ OpenChannelError::Http(_)) => error.to_string(),
         _ => root_cause(source),

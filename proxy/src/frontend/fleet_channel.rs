@@ -4,8 +4,8 @@
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::response::Response;
+use http::Extensions;
 use http::uri::Scheme;
-use http::{Extensions, StatusCode};
 use trunkline_protocol::key::FarEnd;
 
 use crate::fleet::{ChannelLock, ChannelRefused, open_channel};
@@ -48,11 +48,7 @@ pub(crate) async fn open(State(route): State<FleetChannelRoute>, mut request: Re
     };
     opened.unwrap_or_else(|refused| {
         endpoint.counters.relay.private_paths.increment();
-        match refused {
-            ChannelRefused::Busy => {
-                plain(StatusCode::SERVICE_UNAVAILABLE, "too many channels wait for their first request")
-            }
-            ChannelRefused::Stranger => plain(StatusCode::NOT_FOUND, "not found"),
-        }
+        let (status, text) = refused.answer();
+        plain(status, text)
     })
 }
