@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 use std::process::Output;
 
 use anyhow::Result;
+use serde_json::json;
 use tokio::process::Command;
+use trunkline_tests::harness::client::{Agents, Kind};
 use trunkline_tests::harness::fleet::{ACCESS_KEY, App, Fleet};
 use trunkline_tests::harness::http_client::post;
 use trunkline_tests::harness::process::{Process, Signal};
@@ -206,6 +208,26 @@ fn tokens_are_signed_with_a_key_file_or_else_with_the_development_key() {
         assert!(warning.contains("development key") && warning.lines().count() == 1, "{warning}");
         assert_eq!(String::from_utf8_lossy(&output.stdout).trim().split('.').count(), 3);
         assert!(state.join("trunkline/development.key").exists());
+        Ok(())
+    });
+}
+
+#[test]
+fn a_node_without_any_setting_is_a_service_for_apps_of_this_machine_by_the_printed_line() {
+    play(async |stage| {
+        let fleet = Fleet::in_development(stage);
+        let mut node = fleet.proxy_of(&free_address()?, &free_address()?, &[], &[])?;
+        node.ready().await?;
+        let mut command = trunkline(&["connection-string", "--listen", node.address()])?;
+        let output = command.env("XDG_STATE_HOME", stage.folder().join("state")).output().await?;
+        assert!(output.status.success() && output.stderr.is_empty(), "nothing to warn of: {}", text(&output));
+        let line = String::from_utf8(output.stdout)?.trim_end().to_owned();
+        assert!(line.starts_with(&format!("Endpoint=http://{};AccessKey=", node.address())), "an app reads it");
+        let app = fleet.app_with(App::Bench, &["--dial", &line]).await?;
+        node.linked(1).await?;
+        let agents = Agents::new(stage);
+        let client = agents.client(Kind::JsJson, &format!("http://{}/bench", app.address())).open().await?;
+        assert_eq!(client.invoke("Echo", json!(["here"])).await?, "here");
         Ok(())
     });
 }

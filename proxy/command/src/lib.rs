@@ -24,6 +24,7 @@
 //! | `announce_command` | `trunkline announce` |
 //! | `check_command` | `trunkline check` |
 //! | `completion_command` | `trunkline completions` |
+//! | `connection_string_command` | `trunkline connection-string` |
 //! | `doctor_command` | `trunkline doctor` |
 //! | `health_command` | `trunkline health` |
 //! | `init_command` | `trunkline init` |
@@ -45,6 +46,7 @@ mod announce_command;
 mod check_command;
 mod completion_command;
 mod config_file;
+mod connection_string_command;
 mod doctor_command;
 mod flag;
 #[cfg(feature = "fuzzing")]
@@ -84,6 +86,7 @@ use announce_command::AnnounceArgs;
 use check_command::CheckArgs;
 use completion_command::CompletionArgs;
 use config_file::with_file;
+use connection_string_command::ConnectionStringArgs;
 use doctor_command::DoctorArgs;
 pub use flag::ServeArgs;
 use init_command::InitArgs;
@@ -100,6 +103,9 @@ use token_command::TokenCommand;
 use top_command::TopArgs;
 use trace_command::TraceArgs;
 use version::VERSION;
+
+/// Commands with the flags of a node, of which a configuration file may change the defaults.
+const NODE_COMMANDS: [&str; 2] = ["serve", "connection-string"];
 
 /// An open, self-hosted proxy tier for SignalR.
 ///
@@ -146,6 +152,8 @@ enum CliCommand {
     Trace(TraceArgs),
     /// Feed a recording to a development app server, and tell which answers differ.
     Replay(ReplayArgs),
+    /// Print the line by which an ASP.NET Core app with the Azure SignalR package dials in.
+    ConnectionString(Box<ConnectionStringArgs>),
     /// Make keys and tokens.
     #[command(subcommand)]
     Token(TokenCommand),
@@ -194,6 +202,7 @@ fn run() -> anyhow::Result<()> {
         CliCommand::Record(args) => runtime()?.block_on(record_command::record(&args))?,
         CliCommand::Trace(args) => runtime()?.block_on(trace_command::trace(&args))?,
         CliCommand::Replay(args) => runtime()?.block_on(replay_command::replay(&args))?,
+        CliCommand::ConnectionString(args) => connection_string_command::connection_string(*args)?,
         CliCommand::Token(command) => token_command::token(command)?,
         CliCommand::Completions(args) => print(completion_command::completions(&args, Cli::command()).trim_end()),
         CliCommand::Man(args) => print(manual_command::manual(&args, Cli::command())?.trim_end()),
@@ -207,10 +216,12 @@ fn parse() -> anyhow::Result<(Cli, Vec<String>)> {
     let mut command = Cli::command();
     // Errors are ignored only here, to find `--config`: below everything is parsed again.
     let draft = drafted(&command);
-    let file = draft.as_ref().and_then(|serve| serve.try_get_one::<PathBuf>("config").ok()?.cloned());
-    if let Some((serve, file)) = command.find_subcommand("serve").zip(file) {
-        let serve = with_file(serve.clone(), &file)?.command;
-        command = command.mut_subcommand("serve", |_| serve);
+    let file = draft.and_then(|(name, flags)| Some((name, flags.try_get_one::<PathBuf>("config").ok()?.cloned()?)));
+    if let Some((name, file)) = file
+        && let Some(of_node) = command.find_subcommand(name)
+    {
+        let of_node = with_file(of_node.clone(), &file)?.command;
+        command = command.mut_subcommand(name, |_| of_node);
         drafted(&command);
     }
     let matches = command.clone().try_get_matches().map_err(usage_error)?;
@@ -219,15 +230,16 @@ fn parse() -> anyhow::Result<(Cli, Vec<String>)> {
     Ok((Cli::from_arg_matches(&matches).map_err(usage_error)?, warnings))
 }
 
-/// Flags of `serve` as far as they can be read whatever is wrong with others, if that is the command. The format of the
-/// log is that of errors from now on.
-fn drafted(command: &Command) -> Option<ArgMatches> {
+/// Flags of a node as far as they can be read whatever is wrong with others, and the command that has them, if it is
+/// one of those. The format of the log is that of errors from now on.
+fn drafted(command: &Command) -> Option<(&'static str, ArgMatches)> {
     let matches = command.clone().ignore_errors(true).try_get_matches().ok()?;
-    let (_, serve) = matches.subcommand().filter(|(name, _)| *name == "serve")?;
-    if let Ok(Some(format)) = serve.try_get_one::<LogFormat>("log_format") {
+    let (given, flags) = matches.subcommand()?;
+    let name = NODE_COMMANDS.into_iter().find(|name| *name == given)?;
+    if let Ok(Some(format)) = flags.try_get_one::<LogFormat>("log_format") {
         set_format(*format);
     }
-    Some(serve.clone())
+    Some((name, flags.clone()))
 }
 
 /// Error of a command line for a log that is JSON. All else, and what is no error but help, clap prints in colour and

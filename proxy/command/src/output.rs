@@ -21,6 +21,12 @@ pub(super) fn print_warning(text: &str) {
     eprintln!("warning: {}", shown_text::lines(text));
 }
 
+/// Prints advice to a person beside the output of the command.
+#[expect(clippy::print_stderr, reason = "scripts read the output alone")]
+pub(super) fn print_hint(text: &str) {
+    eprintln!("hint: {}", shown_text::lines(text));
+}
+
 /// Prints a line about the node that begins to serve, in the form of its log.
 pub(super) fn print_state(text: &str) {
     print(&formatted(Level::INFO, text).unwrap_or_else(|| text.to_owned()));

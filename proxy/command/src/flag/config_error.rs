@@ -27,11 +27,6 @@ pub enum ConfigError {
     Address { flag: &'static str, value: String, reason: std::io::Error },
     #[error("--upstream {value:?} {problem}")]
     Upstream { value: String, problem: &'static str },
-    #[error(
-        "there is nothing to serve: give the address of an app server by --upstream, or the URL of a webhook by \
-         --upstream-webhook, or an access key by --access-key, with which app servers may dial in"
-    )]
-    NoUpstream,
     #[error("--upstream-webhook {value:?}: {problem}")]
     Webhook { value: String, problem: String },
     #[error("--webhook-secret{place}: {source}")]

@@ -296,10 +296,6 @@ impl TryFrom<ServeArgs> for Config {
 }
 
 fn settings(args: ServeArgs, addresses: &NodeAddresses) -> Result<Settings, ConfigError> {
-    let serves_itself = addresses.has_upstreams() || !addresses.webhooks.rules.is_empty();
-    if !serves_itself && args.access_keys.keys()?.is_none() {
-        return Err(ConfigError::NoUpstream);
-    }
     let app_keys = args.app_keys.sources()?.read()?;
     let has_app_keys = !app_keys.is_empty() || !addresses.rules.app_keys().is_empty();
     if has_app_keys && args.access_keys.keys()?.is_none() {
@@ -314,7 +310,8 @@ fn settings(args: ServeArgs, addresses: &NodeAddresses) -> Result<Settings, Conf
         keys,
         app_keys,
         is_development,
-        accepts_dial_in: !is_development,
+        // Without a key of its own a node leaves the paths of dial-in to the app servers that it dials.
+        accepts_dial_in: !is_development || !addresses.has_upstreams(),
         needs_encrypted_dial_in: args.app_keys.require_encrypted_dial_in,
         has_upstreams: addresses.has_upstreams(),
         advertise: Some(advertised_address(args.advertise, addresses.listen, &addresses.upstreams)?),

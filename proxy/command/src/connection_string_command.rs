@@ -1,0 +1,318 @@
+//! `trunkline connection-string`: prints the line by which an app with Azure's SDK dials in.
+//!
+//! It takes the flags, environment and configuration file of `serve`, so that the line fits the node that they start.
+
+use std::io::{self, IsTerminal};
+
+use clap::{ArgMatches, Args, Command, FromArgMatches, ValueEnum};
+use serde_json::json;
+use trunkline_protocol::dial_in::{
+    ConnectionString, ConnectionStringError, ServiceScheme, ServiceUrl, ServiceUrlError,
+};
+use trunkline_protocol::key::{AccessKey, AccessKeyError};
+use trunkline_proxy::Config;
+use trunkline_proxy::parts::is_loopback_host;
+
+use super::flag::{ConfigError, ServeArgs};
+use super::output::{print, print_hint, print_warning};
+
+const EXAMPLES: &str = "\
+Examples:
+  dotnet user-secrets set Azure:SignalR:ConnectionString \"$(trunkline connection-string)\"
+  trunkline connection-string --config node.toml --app shop --endpoint https://chat.example
+  trunkline connection-string --format env >>app.env
+
+Every other flag of `trunkline serve` is taken, too, with its environment variable. Without an access key the line has
+the development key of this machine, which a node without one accepts.";
+
+/// Ids of the flags of `serve` that the help shows: the others are taken, and change nothing.
+const SHOWN: [&str; 7] =
+    ["config", "listen", "tls_listen", "access_keys", "access_key_files", "app_keys", "app_key_files"];
+
+/// Name of the setting in .NET, and with `__` for each `:` its environment variable.
+const SETTING: &str = "Azure:SignalR:ConnectionString";
+
+/// Arguments of `trunkline connection-string`.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct ConnectionStringArgs {
+    /// The app whose own key is in the line, as --app-key, --app-key-file or the configuration file have it. [default:
+    /// the access key]
+    #[arg(long, value_name = "NAME")]
+    app: Option<String>,
+
+    /// Where the app and its clients reach the nodes, such as `https://chat.example`. [default: this machine, at the
+    /// port of --listen]
+    #[arg(long, value_name = "URL")]
+    endpoint: Option<String>,
+
+    /// The text alone, a line of an environment file, or a part of `appsettings.json`.
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = LineFormat::Text)]
+    format: LineFormat,
+
+    #[command(flatten)]
+    node: NodeFlags,
+}
+
+/// Form in which the line is printed.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum LineFormat {
+    Text,
+    Env,
+    Json,
+}
+
+/// Flags of `serve` in a command that starts no node.
+#[derive(Debug, Clone)]
+struct NodeFlags(ServeArgs);
+
+/// Error for a line that can't be made.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ConnectionStringCommandError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(
+        "--app {app:?} has no key here: {}; --app-key, --app-key-file and the tables [app-keys.NAME] of --config give them",
+        known(.names)
+    )]
+    NoApp { app: String, names: Vec<String> },
+    #[error("--endpoint {value:?} can't be used: {problem}")]
+    Endpoint { value: String, problem: ServiceUrlError },
+    #[error(
+        "without an access key a node with --upstream leaves the paths of dial-in to these app servers: make a key with \
+         `trunkline token key` and give it to the node by --access-key or TRUNKLINE_ACCESS_KEY"
+    )]
+    NoDialIn,
+    #[error(
+        "clients connect by --tls-listen, with a certificate for a name that is not known here: give it, as in \
+         --endpoint https://chat.example"
+    )]
+    EndpointMissing,
+    #[error("no connection string can hold this key: {0}; `trunkline token key` makes one that it can")]
+    Unspeakable(#[from] ConnectionStringError),
+    #[error("no connection string can hold this key: it has a `;`; `trunkline token key` makes one that it can")]
+    Semicolon,
+}
+
+/// Line for an app, and a warning about it.
+#[derive(Debug)]
+struct ConnectionLine {
+    text: String,
+    warning: Option<String>,
+}
+
+impl Args for NodeFlags {
+    fn augment_args(command: Command) -> Command {
+        let serve = ServeArgs::augment_args(Command::new("serve"));
+        command.args(serve.get_arguments().map(|arg| {
+            let is_hidden = !SHOWN.contains(&arg.get_id().as_str());
+            arg.clone().hide(is_hidden)
+        }))
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for NodeFlags {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        ServeArgs::from_arg_matches(matches).map(Self)
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        self.0.update_from_arg_matches(matches)
+    }
+}
+
+/// Prints the line, what to do with it where a person reads it, and what is wrong with it.
+///
+/// # Errors
+/// When the flags make no sense, or there is no such app.
+pub(super) fn connection_string(args: ConnectionStringArgs) -> Result<(), ConnectionStringCommandError> {
+    let format = args.format;
+    let config = Config::try_from(args.node.0)?;
+    let line = connection_line(&config, args.app.as_deref(), args.endpoint)?;
+    print(format.shown(&line.text).trim_end());
+    line.warning.iter().for_each(|warning| print_warning(warning));
+    if io::stdout().is_terminal() {
+        print_hint(&format!("dotnet user-secrets set {SETTING} \"$(trunkline connection-string)\" keeps it in an app"));
+    }
+    Ok(())
+}
+
+impl LineFormat {
+    fn shown(self, line: &str) -> String {
+        match self {
+            Self::Text => line.to_owned(),
+            Self::Env => format!("{}={line}", SETTING.replace(':', "__")),
+            Self::Json => {
+                let settings = SETTING.rsplit(':').fold(json!(line), |value, name| json!({ name: value }));
+                format!("{settings:#}")
+            }
+        }
+    }
+}
+
+/// Makes the line.
+fn connection_line(
+    config: &Config,
+    app: Option<&str>,
+    endpoint: Option<String>,
+) -> Result<ConnectionLine, ConnectionStringCommandError> {
+    if !config.settings.accepts_dial_in {
+        return Err(ConnectionStringCommandError::NoDialIn);
+    }
+    let value = endpoint.map_or_else(|| own_endpoint(config), Ok)?;
+    let endpoint: ServiceUrl =
+        value.parse().map_err(|problem| ConnectionStringCommandError::Endpoint { value, problem })?;
+    let is_here = is_loopback_host(&endpoint.authority());
+    if config.settings.is_development && !is_here {
+        return Err(ConfigError::NoKey { what: format!("--endpoint {endpoint}") }.into());
+    }
+    let key = key(config, app)?;
+    let text = format!("Endpoint={endpoint};AccessKey={};Version=1.0;", key.expose());
+    // As apps read it: a key with a semicolon ends there.
+    if text.parse::<ConnectionString>()?.access_key() != &key {
+        return Err(ConnectionStringCommandError::Semicolon);
+    }
+    let is_open = endpoint.scheme() == ServiceScheme::Http && !is_here;
+    let warning = is_open.then(|| {
+        format!(
+            "{endpoint} is plain HTTP beyond this machine: whoever is on the way can read and forge what the app and its \
+             clients say; give the nodes --tls-listen, or a load balancer with a certificate, and write https://"
+        )
+    });
+    Ok(ConnectionLine { text, warning })
+}
+
+/// Address of the node for apps and clients of this machine.
+fn own_endpoint(config: &Config) -> Result<String, ConnectionStringCommandError> {
+    match config.listen.ip() {
+        _ if config.tls_listen.is_some() => Err(ConnectionStringCommandError::EndpointMissing),
+        any if any.is_unspecified() => Ok(format!("http://localhost:{}", config.listen.port())),
+        _ => Ok(format!("http://{}", config.listen)),
+    }
+}
+
+/// Key that the app signs with: its own, or the first that the nodes share.
+fn key(config: &Config, app: Option<&str>) -> Result<AccessKey, ConnectionStringCommandError> {
+    let Some(app) = app else {
+        return config.settings.keys.iter().next().ok_or(ConfigError::Key(AccessKeyError::None).into());
+    };
+    let of_apps = || config.settings.app_keys.iter().chain(config.settings.rules.app_keys());
+    let found = of_apps().find(|known| known.name() == app);
+    found.map(|known| known.key().clone()).ok_or_else(|| {
+        let mut names: Vec<_> = of_apps().map(|known| known.name().to_owned()).collect();
+        names.sort();
+        names.dedup();
+        ConnectionStringCommandError::NoApp { app: app.to_owned(), names }
+    })
+}
+
+fn known(names: &[String]) -> String {
+    match names {
+        [] => "no app has one".into(),
+        names => format!("{} have one", names.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+    use trunkline_proxy::Settings;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct LineCli {
+        #[command(flatten)]
+        args: ConnectionStringArgs,
+    }
+
+    const KEY: &str = "a-key-of-the-fleet-long-enough";
+
+    fn line(args: &[&str]) -> Result<ConnectionLine, String> {
+        line_of(args, |_| ())
+    }
+
+    /// Makes the line for a node whose settings are changed so.
+    fn line_of(args: &[&str], change: impl FnOnce(&mut Settings)) -> Result<ConnectionLine, String> {
+        let args = LineCli::parse_from([&["connection-string"], args].concat()).args;
+        let mut config = Config::try_from(args.node.0).map_err(|error| error.to_string())?;
+        change(&mut config.settings);
+        connection_line(&config, args.app.as_deref(), args.endpoint).map_err(|error| error.to_string())
+    }
+
+    fn text(args: &[&str]) -> String {
+        line(&[&["--access-key", KEY], args].concat()).unwrap().text
+    }
+
+    #[test]
+    fn the_line_has_the_address_of_the_node_on_this_machine_and_the_first_key() {
+        assert_eq!(text(&[]), format!("Endpoint=http://127.0.0.1:8080;AccessKey={KEY};Version=1.0;"));
+        let more = ["--listen", ":9000", "--access-key", "another-key-of-the-fleet"];
+        assert_eq!(text(&more), format!("Endpoint=http://localhost:9000;AccessKey={KEY};Version=1.0;"));
+        assert!(text(&["--listen", "[::1]:9000"]).starts_with("Endpoint=http://[::1]:9000;"));
+    }
+
+    #[test]
+    fn an_app_with_a_key_of_its_own_gets_that_one_and_an_unknown_app_is_told_the_known() {
+        let apps = ["--app-key", "shop=0123456789abcdefgh;cart", "--app-key", "news=hgfedcba9876543210"];
+        let with = |app: &str| line(&[&apps[..], &["--access-key", KEY, "--app", app]].concat());
+        assert!(with("shop").unwrap().text.contains(";AccessKey=0123456789abcdefgh;Version"));
+        let problem = with("shops").unwrap_err();
+        assert!(problem.starts_with("--app \"shops\" has no key here: news, shop have one;"), "{problem}");
+        assert!(!problem.contains(KEY) && !problem.contains("0123456789"), "{problem}");
+        let problem = line(&["--access-key", KEY, "--app", "shop"]).unwrap_err();
+        assert!(problem.contains("no app has one"), "{problem}");
+    }
+
+    #[test]
+    fn plain_http_beyond_this_machine_brings_a_warning() {
+        let warning = |endpoint: &str| line(&["--access-key", KEY, "--endpoint", endpoint]).unwrap().warning;
+        for safe in ["http://localhost:1", "http://127.0.0.1:1", "http://[::1]:1", "https://chat.example/realtime"] {
+            assert_eq!(warning(safe), None, "{safe}");
+        }
+        for open in ["http://chat.example", "http://10.0.0.1:8080", "http://[2001:db8::1]"] {
+            let warning = warning(open).unwrap();
+            assert!(warning.starts_with(&format!("{open} is plain HTTP")) && !warning.contains(KEY), "{warning}");
+        }
+        assert!(line(&["--access-key", KEY, "--listen", "10.0.0.1:8080"]).unwrap().warning.is_some());
+    }
+
+    #[test]
+    fn what_no_app_could_use_is_refused() {
+        let tls = ["--access-key", KEY, "--tls-listen", ":443", "--tls-cert", "a.pem", "--tls-key", "a.key"];
+        assert!(line(&tls).unwrap_err().contains("--endpoint https://chat.example"));
+        let named = line(&[&tls[..], &["--endpoint", "https://chat.example"]].concat()).unwrap();
+        assert_eq!(named.text, format!("Endpoint=https://chat.example;AccessKey={KEY};Version=1.0;"));
+        let problem = line(&["--access-key", KEY, "--endpoint", "chat.example"]).unwrap_err();
+        assert!(problem.starts_with("--endpoint \"chat.example\" can't be used: it must begin with"), "{problem}");
+        for key in ["0123456789abcdef;0123456789", "0123456789abcdef;Version=1.0"] {
+            let problem = line(&["--access-key", key]).unwrap_err();
+            assert!(problem.starts_with("no connection string can hold this key"), "{problem}");
+        }
+        let far = ["--access-key", KEY, "--endpoint", "https://chat.example"];
+        let problem = line_of(&far, |settings| settings.is_development = true).unwrap_err();
+        let expected = "--endpoint https://chat.example is not on this machine, so an access key is needed";
+        assert!(problem.starts_with(expected), "{problem}");
+        let problem = line_of(&["--access-key", KEY], |settings| settings.accepts_dial_in = false).unwrap_err();
+        assert!(problem.contains("leaves the paths of dial-in to these app servers"), "{problem}");
+    }
+
+    #[test]
+    fn the_line_comes_as_a_variable_or_as_settings() {
+        assert_eq!(LineFormat::Env.shown("Endpoint=x;"), "Azure__SignalR__ConnectionString=Endpoint=x;");
+        let settings: serde_json::Value = serde_json::from_str(&LineFormat::Json.shown("Endpoint=x;")).unwrap();
+        assert_eq!(settings, json!({ "Azure": { "SignalR": { "ConnectionString": "Endpoint=x;" } } }));
+    }
+
+    #[test]
+    fn each_flag_of_a_node_is_taken_and_those_shown_are_known() {
+        let command = NodeFlags::augment_args(Command::new("connection-string"));
+        let shown: Vec<_> = command.get_arguments().filter(|arg| !arg.is_hide_set()).collect();
+        assert_eq!(shown.len(), SHOWN.len());
+        assert_eq!(text(&["--pool-size", "7", "--upstream", "http://localhost:5000"]), text(&[]));
+    }
+}
