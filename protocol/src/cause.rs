@@ -76,6 +76,7 @@ causes! {
     LimitResets "limit_resets" Refuses "the client took too many HTTP/2 requests back"
     LimitDescriptors "limit_descriptors" Refuses "the process had no file descriptor left for it: raise its limit of open files"
     TokenRefused "token_refused" Refuses "the access token was missing, or not good"
+    TokenRevoked "token_revoked" Both "an operator has revoked the access token, or all of its user: see `trunkline revoke`"
     OriginRefused "origin_refused" Refuses "pages of its origin may not connect: see --allow-origin"
     RouteRefused "route_refused" Refuses "a route of the configuration file rejects it"
     AppRefused "app_refused" Refuses "the app refused it at negotiate"

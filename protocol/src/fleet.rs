@@ -31,8 +31,8 @@ pub use hub_interest::HubInterest;
 pub use interest::{INTEREST_BUCKETS, InterestMap, InterestMapError, InterestUpdate, PeerInterest, Wanted};
 pub use moving::{CountedFrame, MovedState, MovingConnection, MovingError};
 pub use node_message::{
-    MoveStep, NodeMessage, NodeMessageError, NodePhase, NodeState, RequestMethod, ToldMembership, encode_ask,
-    encode_relay,
+    MoveStep, NodeMessage, NodeMessageError, NodePhase, NodeState, RequestMethod, ToldMembership, ToldRevocation,
+    encode_ask, encode_relay,
 };
 pub use ownership::{Absence, Ownership, Placement, SendOrigin};
 pub use presence::{PeerPresence, PresenceUpdate, PresentAppServer};

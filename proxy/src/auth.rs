@@ -8,7 +8,8 @@
 //!
 //! The kind of a key decides its algorithm. A token only names the key that may have signed it, and is never believed
 //! about the algorithm: `none` names no key, and a public key is never taken for a secret. Secrets that sign tokens for
-//! this node are `SigningKeys`: those of the fleet, and those of apps, which are good for some hubs alone.
+//! this node are `SigningKeys`: those of the fleet, and those of apps, which are good for some hubs alone. A token that
+//! is verified may still be void: operators revoke tokens before their end.
 
 mod admin_token;
 mod app_key;
@@ -16,7 +17,9 @@ mod fetch;
 pub(crate) mod jwks;
 pub(crate) mod key;
 mod policy;
+mod revocation;
 mod service_token;
+mod signed_token;
 mod signing_key;
 mod token_error;
 mod verifier;
@@ -27,6 +30,7 @@ pub use app_key::{AppKey, AppKeyError};
 pub use jwks::JwksSource;
 pub use key::VerifyingKey;
 pub use policy::TokenPolicy;
+pub(crate) use revocation::{REVOCATION_KEPT_MAX_S, RevocationMark, RevocationRefused, Revocations};
 pub use service_token::host_of_url;
 pub(crate) use service_token::{ClientTerms, RestAudience, ServiceAudience, ServiceVerifier, StickyServer};
 pub(crate) use signing_key::SigningKeys;

@@ -53,6 +53,7 @@ mod request_guards;
 mod request_heads;
 mod rest_data_plane;
 mod restored_connections;
+mod revocations;
 mod stateful_reconnect;
 mod take_overs;
 mod trace_sampling;

@@ -1,12 +1,13 @@
 //! Entry points of the parsers of a stranger's bytes, for the fuzz targets. No part of the public API.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use http::{HeaderMap, Uri};
 use ipnet::IpNet;
 use trunkline_protocol::key::AccessKeys;
 
-use crate::auth::{SigningKeys, TokenPolicy, Verifier, jwks};
+use crate::auth::{Revocations, SigningKeys, TokenPolicy, Verifier, jwks};
 use crate::config::{Origin, OriginPattern, TrustedHeader, TrustedHeaders};
 use crate::frontend::{self, ForwardedScheme, HeaderStart, RequestQuery};
 use crate::net::connector::Connector;
@@ -78,7 +79,8 @@ pub fn origin_is_named(pattern: &str, origin: &str) -> Option<bool> {
 /// Verifies an access token with the keys of a fleet, and returns its user.
 #[must_use]
 pub fn access_token(token: &str, keys: &AccessKeys) -> Option<Option<String>> {
-    let verifier = Verifier::new(TokenPolicy::default(), SigningKeys::new(keys, &[]), Connector::default());
+    let (keys, revocations) = (SigningKeys::new(keys, &[]), Arc::new(Revocations::new(0)));
+    let verifier = Verifier::new(TokenPolicy::default(), keys, revocations, Connector::default());
     verifier.verify_now(token, "chat").ok().map(|user| user.id)
 }
 

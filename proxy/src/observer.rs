@@ -31,6 +31,7 @@ mod rebalance_plan;
 mod rebalancer;
 mod recorded_message;
 mod recording_line;
+mod revoker;
 mod rule_snapshot;
 mod snapshot;
 mod snapshot_cache;
@@ -56,6 +57,7 @@ use node_inspector::NodeInspector;
 use peer::Peers;
 use rebalance_board::RebalanceBoard;
 use rebalancer::{Rebalancer, ShedAnswer};
+use revoker::{RevokedAnswer, Revoker};
 use snapshot_cache::SnapshotCache;
 
 pub use announcement::AnnouncementReport;
@@ -77,6 +79,8 @@ pub use recording_line::{
     CloseLine, FORMAT as RECORDING_FORMAT, LossLine, MessageLine, OpenLine, RecordedPayload, RecordingHeader,
     RecordingLine, VERSION as RECORDING_VERSION,
 };
+pub(crate) use revoker::{REVOKE_OWN_PATH, RevocationError, RevocationOrder};
+pub use revoker::{RevocationList, RevocationReport, RevokedTokens};
 pub(crate) use snapshot::{ClientDetails, ClientSummary};
 pub use snapshot::{
     FleetSnapshot, HubSnapshot, MissingCount, NodeSnapshot, PoolSnapshot, Rates, RebalanceReport, RebalanceState,
@@ -97,6 +101,7 @@ pub(crate) struct Observer {
     peers: Arc<Peers>,
     announcer: Announcer,
     rebalancer: Rebalancer,
+    revoker: Revoker,
     fleet: SnapshotCache<FleetSnapshot>,
     streams: Arc<Semaphore>,
 }
@@ -113,8 +118,9 @@ impl Observer {
         let fleet = SnapshotCache::new(sources, |(node, peers)| {
             Box::pin(fleet_snapshot::gather(node, peers, Freshness::Recent))
         });
+        let revoker = Revoker::new(shared.clone(), node.clone(), peers.clone());
         let rebalancer = Rebalancer::new(shared, (node.clone(), peers.clone()), fleet.clone(), board);
-        Self { node, peers, announcer, rebalancer, fleet, streams: Arc::new(Semaphore::new(STREAMS_MAX)) }
+        Self { node, peers, announcer, rebalancer, revoker, fleet, streams: Arc::new(Semaphore::new(STREAMS_MAX)) }
     }
 
     /// Returns the inspector of this node alone.
@@ -295,6 +301,28 @@ impl Observer {
     pub(crate) async fn tap_of_peer(&self, id: &str, payloads: PayloadView) -> Option<Response<Incoming>> {
         let target = format!("/api/clients/{}/watch?scope=node&payloads={}", quoted(id), payloads.label());
         self.peers.find(&target).await
+    }
+
+    /// Revokes access tokens at all nodes.
+    ///
+    /// # Errors
+    /// When they are revoked nowhere.
+    pub(crate) async fn revoke(&self, order: RevocationOrder) -> Result<RevocationReport, RevocationError> {
+        self.revoker.revoke(order).await
+    }
+
+    /// Revokes access tokens at this node, for another one.
+    ///
+    /// # Errors
+    /// When they are not.
+    pub(crate) async fn revoke_own(&self, order: &RevocationOrder) -> Result<RevokedAnswer, RevocationError> {
+        self.revoker.revoke_own(order).await
+    }
+
+    /// Lists the newest revocations that this node keeps, of a user if one is named.
+    #[must_use]
+    pub(crate) fn revocations(&self, user: Option<&str>, limit: usize) -> RevocationList {
+        self.revoker.list(user, limit)
     }
 
     /// Begins to record clients of a hub on this node, with the permit for its stream.

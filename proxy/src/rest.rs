@@ -35,7 +35,7 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use tokio::time::timeout;
 use trunkline_protocol::key::AccessKey;
 
-use crate::auth::RestAudience;
+use crate::auth::{RestAudience, TokenError};
 use crate::fleet::{Fleet, FleetEntry};
 use crate::limits::{RestPlace, RestPlaces, RestShare};
 use crate::metrics::RestCounters;
@@ -163,6 +163,9 @@ impl Rest {
         let audience = RestAudience { hosts, without_prefix: &|path| settings.path_prefix.strip(path) };
         let verified = verifier.verify_rest(token.trim(), (head.uri.path(), query.application()), audience);
         verified.map_err(|error| {
+            if error == TokenError::Revoked {
+                self.0.shared.admission.verifier.count_refused(&error);
+            }
             let demanded = match hosts.is_empty() {
                 true => String::new(),
                 false => format!("; its audience has to name the host {} (--rest-audience)", hosts.join(" or ")),

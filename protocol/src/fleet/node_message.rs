@@ -35,6 +35,7 @@ const APP_SERVERS_COMPLETE: i64 = 110;
 const MOVE: i64 = 111;
 const MOVED: i64 = 112;
 const MEMBERSHIP: i64 = 113;
+const REVOCATION: i64 = 114;
 
 /// Message between two nodes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -108,6 +109,24 @@ pub enum NodeMessage {
     },
     /// Membership of a user, as the sender knows it, for a node that has just been linked.
     Membership(ToldMembership),
+    /// Revocation of access tokens: one that has just been made, or that a node which has just been linked has missed.
+    Revocation(ToldRevocation),
+}
+
+/// Revocation of access tokens by what they say. Of two about the same tokens the later times count, so it does not
+/// matter in which order, how often and from whom a node learns them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ToldRevocation {
+    /// Id of the user whose tokens they are; `None` for those of everybody.
+    pub user: Option<ByteString>,
+    /// Audience that they name; `None` for any.
+    pub audience: Option<ByteString>,
+    /// Name of the app whose key has signed them; `None` for any key.
+    pub app: Option<ByteString>,
+    /// Second since 1970 up to which they were issued.
+    pub issued_before_s: u64,
+    /// Second since 1970 after which the revocation is forgotten.
+    pub kept_until_s: u64,
 }
 
 /// Membership of a user in a group, for connections to come. Of two that differ the one that has changed last is true.
@@ -237,6 +256,18 @@ impl NodeMessage {
                     unsigned(writer, *age_ms);
                 });
             }
+            Self::Revocation(ToldRevocation { user, audience, app, issued_before_s, kept_until_s }) => {
+                let names = [user, audience, app];
+                let bytes = names.iter().map(|name| name.as_ref().map_or(0, |name| name.len())).sum();
+                write(REVOCATION, 6, bytes, out, |writer| {
+                    names.into_iter().for_each(|name| match name {
+                        Some(name) => writer.text(name),
+                        None => writer.nil(),
+                    });
+                    unsigned(writer, *issued_before_s);
+                    unsigned(writer, *kept_until_s);
+                });
+            }
         }
     }
 
@@ -278,6 +309,7 @@ impl NodeMessage {
             Self::Move { .. } => MOVE,
             Self::Moved { .. } => MOVED,
             Self::Membership(_) => MEMBERSHIP,
+            Self::Revocation(_) => REVOCATION,
         })
     }
 }
@@ -408,6 +440,13 @@ fn message(number: i64, fields: &mut MessageFields) -> Result<Option<NodeMessage
             left_ms: fields.unsigned("leftMs")?,
             age_ms: fields.unsigned("ageMs")?,
         }),
+        REVOCATION => M::Revocation(ToldRevocation {
+            user: fields.optional_text("user")?,
+            audience: fields.optional_text("audience")?,
+            app: fields.optional_text("app")?,
+            issued_before_s: fields.unsigned("issuedBeforeS")?,
+            kept_until_s: fields.unsigned("keptUntilS")?,
+        }),
         _ => return Ok(None),
     }))
 }
@@ -437,6 +476,7 @@ fn name_of(number: i64) -> &'static str {
         MOVE => "Move",
         MOVED => "Moved",
         MEMBERSHIP => "Membership",
+        REVOCATION => "Revocation",
         _ => "Unknown",
     }
 }
@@ -526,6 +566,10 @@ impl<'a> MessageFields<'a> {
 
     fn text(&mut self, field: &'static str) -> Result<ByteString, FieldProblem> {
         self.next(field, Reader::shared_text)
+    }
+
+    fn optional_text(&mut self, field: &'static str) -> Result<Option<ByteString>, FieldProblem> {
+        self.next(field, |reader| if reader.take_nil() { Ok(None) } else { reader.shared_text().map(Some) })
     }
 
     fn binary(&mut self, field: &'static str) -> Result<Bytes, FieldProblem> {
@@ -640,6 +684,16 @@ mod tests {
                 }),
                 b"\x96\x71\xa4chat\xa3ann\xa3red\x09\xcd\x01\x2c",
             ),
+            (
+                M::Revocation(ToldRevocation {
+                    user: Some("ann".into()),
+                    audience: None,
+                    app: Some("shop".into()),
+                    issued_before_s: 9,
+                    kept_until_s: 300,
+                }),
+                b"\x96\x72\xa3ann\xc0\xa4shop\x09\xcd\x01\x2c",
+            ),
         ]
     }
 
@@ -710,7 +764,7 @@ mod tests {
     fn names_are_those_of_the_messages() {
         let names: Vec<_> = examples().iter().map(|(message, _)| message.name()).collect();
         let expected = "State InterestWhole InterestAdded InterestComplete Relay Ask Answer Answer Request Response \
-                        AppServers AppServersComplete Move Moved Moved Membership";
+                        AppServers AppServersComplete Move Moved Moved Membership Revocation";
         assert_eq!(names.join(" "), expected);
     }
 }

@@ -33,6 +33,7 @@
 //! | `rebalance_command` | `trunkline rebalance` |
 //! | `record_command` | `trunkline record` |
 //! | `replay_command` | `trunkline replay` |
+//! | `revoke_command` | `trunkline revoke` |
 //! | `serve_command` | `trunkline serve` |
 //! | `size_command` | `trunkline size` |
 //! | `token_command` | `trunkline token` |
@@ -63,6 +64,7 @@ mod readable_secret;
 mod rebalance_command;
 mod record_command;
 mod replay_command;
+mod revoke_command;
 mod runtime;
 mod serve_command;
 mod shown_text;
@@ -97,6 +99,7 @@ use output::{print, print_error, print_warning};
 use rebalance_command::RebalanceArgs;
 use record_command::RecordArgs;
 use replay_command::ReplayArgs;
+use revoke_command::RevokeArgs;
 use runtime::runtime;
 use size_command::SizeArgs;
 use token_command::TokenCommand;
@@ -143,6 +146,8 @@ enum CliCommand {
     Top(TopArgs),
     /// Send a message to clients of a hub, at all nodes of a fleet.
     Announce(AnnounceArgs),
+    /// Void access tokens before they end, at all nodes of a fleet: of a user, an audience, an app or everybody.
+    Revoke(RevokeArgs),
     /// Have clients leave the nodes that have more than others. Ctrl-C stops it.
     Rebalance(RebalanceArgs),
     /// Record the traffic of clients of a hub into a file. Ctrl-C ends it.
@@ -198,6 +203,7 @@ fn run() -> anyhow::Result<()> {
         CliCommand::Size(args) => print(size_command::size(&args)?.trim_end()),
         CliCommand::Top(args) => runtime()?.block_on(top_command::top(&args))?,
         CliCommand::Announce(args) => print(&runtime()?.block_on(announce_command::announce(&args))?),
+        CliCommand::Revoke(args) => print(&runtime()?.block_on(revoke_command::revoke(&args))?),
         CliCommand::Rebalance(args) => runtime()?.block_on(rebalance_command::rebalance(&args))?,
         CliCommand::Record(args) => runtime()?.block_on(record_command::record(&args))?,
         CliCommand::Trace(args) => runtime()?.block_on(trace_command::trace(&args))?,

@@ -31,7 +31,7 @@ use super::api_error::ApiError;
 use super::page_path::PAGE_PATH;
 use crate::limits::Bucket;
 use crate::metrics::Counter;
-use crate::observer::{SHED_PATH, STOP_PATH};
+use crate::observer::{REVOKE_OWN_PATH, SHED_PATH, STOP_PATH};
 
 /// Target of the lines of the audit log.
 pub const AUDIT_TARGET: &str = "audit";
@@ -46,8 +46,27 @@ const BODY_SEEN_BYTES: usize = 64 * 1024;
 const SHOWN_CHARS: usize = 300;
 
 /// Fields of bodies that are details of an act. What is announced, and tokens, are none.
-const DETAILS: [&str; 12] =
-    ["hub", "target", "group", "user", "reason", "to", "percent", "node", "per_second", "dry_run", "levels", "clients"];
+const DETAILS: [&str; 19] = [
+    "hub",
+    "target",
+    "group",
+    "user",
+    "audience",
+    "app",
+    "all",
+    "issued_before",
+    "keep_s",
+    "kept_until",
+    "close",
+    "reason",
+    "to",
+    "percent",
+    "node",
+    "per_second",
+    "dry_run",
+    "levels",
+    "clients",
+];
 
 /// Act of an operator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,6 +81,9 @@ pub(super) enum OperatorAct {
     StopOwnRebalance,
     /// A part of a rebalance that another node of the fleet runs.
     Shed,
+    RevokeTokens,
+    /// A revocation for which another node asks.
+    RevokeTokensHere,
     ChangeLogLevels,
     /// Follows the messages of one client, with payloads or without.
     WatchClient,
@@ -70,7 +92,7 @@ pub(super) enum OperatorAct {
 }
 
 /// Number of routes that are acts.
-const ROUTES: usize = 12;
+const ROUTES: usize = 14;
 
 /// Every act, with the method and the path of its route.
 static ACTS: [(Method, &str, OperatorAct); ROUTES] = [
@@ -82,6 +104,8 @@ static ACTS: [(Method, &str, OperatorAct); ROUTES] = [
     (Method::DELETE, "/api/rebalance", OperatorAct::StopRebalance),
     (Method::POST, SHED_PATH, OperatorAct::Shed),
     (Method::POST, STOP_PATH, OperatorAct::StopOwnRebalance),
+    (Method::POST, "/api/revocations", OperatorAct::RevokeTokens),
+    (Method::POST, REVOKE_OWN_PATH, OperatorAct::RevokeTokensHere),
     (Method::PUT, "/api/log", OperatorAct::ChangeLogLevels),
     (Method::GET, "/api/clients/{id}/watch", OperatorAct::WatchClient),
     (Method::GET, "/api/record", OperatorAct::Record),
@@ -114,6 +138,8 @@ impl OperatorAct {
             Self::StopRebalance => "stop_rebalance",
             Self::StopOwnRebalance => "stop_own_rebalance",
             Self::Shed => "shed",
+            Self::RevokeTokens => "revoke_tokens",
+            Self::RevokeTokensHere => "revoke_tokens_here",
             Self::ChangeLogLevels => "change_log_levels",
             Self::WatchClient => "watch_client",
             Self::Record => "record",

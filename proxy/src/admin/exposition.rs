@@ -15,6 +15,7 @@ use trunkline_protocol::manifest::{EndpointKind, Transport};
 
 use super::admin_counters::AdminCounters;
 use crate::auth::TokenError;
+use crate::clock::unix_seconds;
 use crate::fleet::{Fleet, FleetCounters, MemberState, own_phase};
 use crate::metrics::{
     ClientProtocol, ConnectionCounters, Counter, Counters, Families, HubCounters, LabelledCounters, Metered, MetricRow,
@@ -31,6 +32,11 @@ metric_rows! {
         READY: Gauge("trunkline_ready", "1 while clients are taken in.");
         DRAINING: Gauge("trunkline_draining", "1 while the node stops.");
         TOKENS_REFUSED: Counter("trunkline_access_tokens_refused_total", "Access tokens refused, by reason.", "reason");
+        REVOCATIONS: Gauge("trunkline_token_revocations", "Revocations of access tokens that are kept.");
+        REVOCATIONS_REFUSED: Counter(
+            "trunkline_token_revocations_refused_total",
+            "Revocations of other nodes that were not kept: too many, or too large."
+        );
         JWKS_READS: Counter("trunkline_jwks_reads_total", "Readings of key sets, by outcome.", "outcome");
         CLIENTS_CLOSED: Counter(
             "trunkline_client_connections_closed_total",
@@ -177,6 +183,8 @@ fn node(shared: &Shared, is_ready: bool, families: &mut Families) {
     for (reason, count) in shared.admission.verifier.refused() {
         families.add(&TOKENS_REFUSED, &[reason], count);
     }
+    families.add(&REVOCATIONS, &[], shared.admission.revocations.len(unix_seconds()) as u64);
+    families.add(&REVOCATIONS_REFUSED, &[], shared.admission.revocations.refused.get());
     for (outcome, count) in shared.admission.verifier.reads() {
         families.add(&JWKS_READS, &[outcome], count);
     }

@@ -18,7 +18,10 @@ use trunkline_protocol::key::AccessKey;
 use trunkline_protocol::manifest::Transport;
 use trunkline_protocol::token::Claim;
 
+use super::revocation::Revocations;
+use super::signed_token::{SignedToken, audiences};
 use super::{SigningKeys, TokenError};
+use crate::clock::unix_seconds;
 
 /// Claims of the user's id, the first one that is there counts.
 const USER_CLAIMS: [&str; 3] = ["asrs.s.uid", "nameid", "sub"];
@@ -74,14 +77,28 @@ pub(crate) struct RestAudience<'a> {
 #[derive(Debug)]
 pub(crate) struct ServiceVerifier {
     keys: Arc<SigningKeys>,
+    revocations: Arc<Revocations>,
     clock_skew_s: u64,
     max_bytes: usize,
 }
 
+/// Token that one of the keys has opened.
+struct OpenedToken {
+    claims: Map<String, Value>,
+    key: AccessKey,
+    /// Name of the app whose key that is.
+    app: Option<Arc<str>>,
+}
+
 impl ServiceVerifier {
     #[must_use]
-    pub(crate) fn new(keys: Arc<SigningKeys>, clock_skew_s: u64, max_bytes: usize) -> Self {
-        Self { keys, clock_skew_s, max_bytes }
+    pub(crate) fn new(
+        keys: Arc<SigningKeys>,
+        revocations: Arc<Revocations>,
+        clock_skew_s: u64,
+        max_bytes: usize,
+    ) -> Self {
+        Self { keys, revocations, clock_skew_s, max_bytes }
     }
 
     /// Verifies a token for a hub, and returns whom it names: the id, all claims by their long names, and the expiry.
@@ -114,30 +131,35 @@ impl ServiceVerifier {
     ) -> Result<AccessKey, TokenError> {
         let target = rest_segments(path, application);
         let hub = hub_place(&target).and_then(|at| target.get(at)).and_then(|name| std::str::from_utf8(name).ok());
-        let (claims, key) = self.checked(token, hub, true)?;
+        let opened = self.checked(token, hub, true)?;
+        self.ensure_in_force(&opened, User::from_claims(&opened.claims, &USER_CLAIMS).id.as_deref())?;
         let RestAudience { hosts, without_prefix } = audience;
         let is_host = |one: &str| hosts.is_empty() || host_of_url(one).is_some_and(|host| hosts.contains(&host));
         let is_own = |one: &str| is_rest_audience(one, &target, without_prefix) && is_host(one);
-        if audiences(&claims).any(is_own) { Ok(key) } else { Err(TokenError::Audience) }
+        if audiences(&opened.claims).any(is_own) { Ok(opened.key) } else { Err(TokenError::Audience) }
     }
 
     fn verify_at(&self, token: &str, audience: ServiceAudience, hub: &str, expires: bool) -> Result<User, TokenError> {
-        let (claims, _) = self.checked(token, Some(hub), expires)?;
-        if !audiences(&claims).any(|one| audience.is(one, hub)) {
+        let opened = self.checked(token, Some(hub), expires)?;
+        if !audiences(&opened.claims).any(|one| audience.is(one, hub)) {
             return Err(TokenError::Audience);
         }
-        let mut user = User::from_claims(&claims, &USER_CLAIMS);
+        let mut user = User::from_claims(&opened.claims, &USER_CLAIMS);
+        // The id in the token of an app server is none of a user.
+        let is_user = audience == ServiceAudience::Client;
+        self.ensure_in_force(&opened, user.id.as_deref().filter(|_| is_user))?;
         user.claims.iter_mut().for_each(|(name, _)| *name = expanded_claim(name));
         Ok(user)
     }
 
-    /// Returns the claims of a token whose signature and times are good, and the key that has signed it for a hub.
-    fn checked(
-        &self,
-        token: &str,
-        hub: Option<&str>,
-        expires: bool,
-    ) -> Result<(Map<String, Value>, AccessKey), TokenError> {
+    /// Checks that a token, which names this user, is not revoked.
+    fn ensure_in_force(&self, opened: &OpenedToken, user: Option<&str>) -> Result<(), TokenError> {
+        let token = SignedToken { claims: &opened.claims, user, app: opened.app.as_deref() };
+        self.revocations.check(token, unix_seconds())
+    }
+
+    /// Opens a token whose signature for a hub and times are good.
+    fn checked(&self, token: &str, hub: Option<&str>, expires: bool) -> Result<OpenedToken, TokenError> {
         if token.len() > self.max_bytes {
             return Err(TokenError::TooLarge { bytes: token.len(), max: self.max_bytes });
         }
@@ -147,12 +169,7 @@ impl ServiceVerifier {
         self.open(token, hub, expires)
     }
 
-    fn open(
-        &self,
-        token: &str,
-        hub: Option<&str>,
-        expires: bool,
-    ) -> Result<(Map<String, Value>, AccessKey), TokenError> {
+    fn open(&self, token: &str, hub: Option<&str>, expires: bool) -> Result<OpenedToken, TokenError> {
         let mut validation = Validation::new(Algorithm::HS256);
         validation.algorithms = vec![Algorithm::HS256, Algorithm::HS512];
         validation.leeway = self.clock_skew_s;
@@ -164,7 +181,10 @@ impl ServiceVerifier {
             match outcome.map_err(TokenError::from) {
                 Err(TokenError::Signature) => {}
                 // With the right signature no other key can change the outcome.
-                outcome => return outcome.map(|claims| (claims, key.key.clone())),
+                outcome => {
+                    let (key, app) = (key.key.clone(), key.app.clone());
+                    return outcome.map(|claims| OpenedToken { claims, key, app });
+                }
             }
         }
         Err(TokenError::Signature)
@@ -215,15 +235,6 @@ fn rest_segments(path: &str, application: Option<&str>) -> Vec<Vec<u8>> {
 /// Place of the hub among the segments: behind `hubs/`, or `v1/hubs/`.
 fn hub_place(segments: &[Vec<u8>]) -> Option<usize> {
     segments.iter().take(2).position(|segment| segment == b"hubs").map(|at| at + 1)
-}
-
-fn audiences(claims: &Map<String, Value>) -> impl Iterator<Item = &str> {
-    let (one, several) = match claims.get("aud") {
-        Some(Value::Array(all)) => (None, all.as_slice()),
-        Some(Value::String(one)) => (Some(one.as_str()), [].as_slice()),
-        _ => (None, [].as_slice()),
-    };
-    one.into_iter().chain(several.iter().filter_map(Value::as_str))
 }
 
 /// Terms of a client's connection in its token, beside the user.
@@ -294,7 +305,6 @@ mod tests {
     use trunkline_protocol::key::AccessKeys;
 
     use super::*;
-    use crate::clock::unix_seconds;
 
     const SECRET: &str = "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789abcdefgh";
 
@@ -303,7 +313,8 @@ mod tests {
     fn verifier() -> ServiceVerifier {
         let keys = [AccessKey::random(), AccessKey::new(SECRET).unwrap()].to_vec();
         let apps = [format!("shop={APP};shop;shop_*").parse().unwrap()];
-        ServiceVerifier::new(SigningKeys::new(&AccessKeys::new(keys).unwrap(), &apps), 60, 8192)
+        let keys = SigningKeys::new(&AccessKeys::new(keys).unwrap(), &apps);
+        ServiceVerifier::new(keys, Arc::new(Revocations::new(60)), 60, 8192)
     }
 
     fn signed(algorithm: Algorithm, secret: &str, claims: &Value) -> String {

@@ -14,6 +14,8 @@ use super::key::VerifyingKey;
 /// Secret that signs tokens, in the forms that verifying needs.
 pub(crate) struct SigningKey {
     pub key: AccessKey,
+    /// Name of the app that it belongs to; `None` for a key of the fleet.
+    pub app: Option<Arc<str>>,
     /// Hubs for which it is good; `None` for all.
     hubs: Option<HubScope>,
     /// For tokens of users, by HS256 alone.
@@ -23,10 +25,11 @@ pub(crate) struct SigningKey {
 }
 
 impl SigningKey {
-    fn new(key: &AccessKey, hubs: Option<HubScope>) -> Option<Self> {
+    fn new(key: &AccessKey, app: Option<&AppKey>) -> Option<Self> {
         let of_users = VerifyingKey::from_secret(key.expose()).ok()?;
         let of_service = DecodingKey::from_secret(key.expose().as_bytes());
-        Some(Self { key: key.clone(), hubs, of_users, of_service })
+        let (name, hubs) = app.map(|app| (app.name.clone(), app.hubs.clone())).unzip();
+        Some(Self { key: key.clone(), app: name, hubs, of_users, of_service })
     }
 
     /// Whether it is good for a hub; without a name, for all hubs.
@@ -113,6 +116,6 @@ impl KeySources {
     fn keys(&self) -> Vec<SigningKey> {
         let fleet = self.fleet.iter().filter_map(|key| SigningKey::new(&key, None));
         let apps = self.of_flags.iter().chain(&self.of_rules);
-        fleet.chain(apps.filter_map(|app| SigningKey::new(&app.key, Some(app.hubs.clone())))).collect()
+        fleet.chain(apps.filter_map(|app| SigningKey::new(&app.key, Some(app)))).collect()
     }
 }

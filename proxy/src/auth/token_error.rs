@@ -18,6 +18,9 @@ pub(crate) enum TokenError {
     Signature,
     #[error("the access token is not valid: it has expired")]
     Expired,
+    /// An operator has revoked it before its end.
+    #[error("the access token is not valid: it was revoked, so log in again for a new one")]
+    Revoked,
     #[error("the access token is not valid: its time has not come yet")]
     Immature,
     /// The issuer is not an accepted one.
@@ -36,7 +39,7 @@ pub(crate) enum TokenError {
 
 impl TokenError {
     /// Labels in metrics, each at its [`index`](Self::index).
-    pub(crate) const LABELS: [&'static str; 10] = [
+    pub(crate) const LABELS: [&'static str; 11] = [
         "too_large",
         "malformed",
         "unknown_key",
@@ -47,6 +50,7 @@ impl TokenError {
         "audience",
         "claim",
         "critical",
+        "revoked",
     ];
 
     /// Returns the index of its label.
@@ -62,6 +66,7 @@ impl TokenError {
             Self::Audience => 7,
             Self::Claim(_) => 8,
             Self::Critical => 9,
+            Self::Revoked => 10,
         }
     }
 }
@@ -98,6 +103,7 @@ mod tests {
             TokenError::Audience,
             TokenError::Claim("its claim \"exp\" is missing".into()),
             TokenError::Critical,
+            TokenError::Revoked,
         ];
         let indices: Vec<_> = all.iter().map(TokenError::index).collect();
         assert_eq!(indices, (0..TokenError::LABELS.len()).collect::<Vec<_>>());

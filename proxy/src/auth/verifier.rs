@@ -7,7 +7,10 @@ use jsonwebtoken::{Algorithm, Header, Validation, decode, decode_header};
 use serde_json::{Map, Value};
 
 use super::jwks::KeySets;
+use super::revocation::Revocations;
+use super::signed_token::SignedToken;
 use super::{SigningKeys, TokenError, TokenPolicy, User, VerifyingKey};
+use crate::clock::unix_seconds;
 use crate::metrics::Counter;
 use crate::net::connector::Connector;
 
@@ -24,6 +27,7 @@ pub(crate) struct Verifier {
     /// Fixed keys of other issuers.
     keys: Arc<Vec<VerifyingKey>>,
     sets: Arc<KeySets>,
+    revocations: Arc<Revocations>,
     refused: [Counter; TokenError::LABELS.len()],
 }
 
@@ -31,10 +35,15 @@ impl Verifier {
     /// Verifies with the keys of the fleet and of apps, and with what the policy adds; `connector` leads to key sets at
     /// URLs.
     #[must_use]
-    pub(crate) fn new(policy: TokenPolicy, own: Arc<SigningKeys>, connector: Connector) -> Self {
+    pub(crate) fn new(
+        policy: TokenPolicy,
+        own: Arc<SigningKeys>,
+        revocations: Arc<Revocations>,
+        connector: Connector,
+    ) -> Self {
         let keys = Arc::new(policy.keys.clone());
         let sets = Arc::new(KeySets::new(&policy.jwks, policy.jwks_refetch, connector));
-        Self { policy, own, keys, sets, refused: Default::default() }
+        Self { policy, own, keys, sets, revocations, refused: Default::default() }
     }
 
     /// Whether every client needs a token.
@@ -95,9 +104,10 @@ impl Verifier {
         let (mut outcome, mut tries) = (Err(TokenError::UnknownKey), KEYS_TRIED_MAX);
         let fits = |key: &&VerifyingKey| key.fits(header.alg, header.kid.as_deref());
         let own = self.own.load();
-        for key in own.iter().filter(|key| key.is_for(Some(hub))).map(|key| &key.of_users).filter(fits).take(tries) {
+        let own = own.iter().filter(|key| key.is_for(Some(hub)) && fits(&&key.of_users));
+        for key in own.take(tries) {
             tries -= 1;
-            outcome = self.verify_with(token, key);
+            outcome = self.verify_with(token, &key.of_users, key.app.as_deref());
             if outcome != Err(TokenError::Signature) {
                 return outcome.and_then(|user| self.ensure_for(hub, user));
             }
@@ -106,7 +116,7 @@ impl Verifier {
         for keys in sets {
             for key in keys.iter().filter(fits).take(tries) {
                 tries -= 1;
-                outcome = self.verify_with(token, key);
+                outcome = self.verify_with(token, key, None);
                 if outcome != Err(TokenError::Signature) {
                     // With the right signature no other key can change the outcome.
                     return outcome;
@@ -122,10 +132,16 @@ impl Verifier {
         if user.is_for_hub(Some(hub), &self.policy.audiences) { Ok(user) } else { Err(TokenError::Audience) }
     }
 
-    fn verify_with(&self, token: &str, key: &VerifyingKey) -> Result<User, TokenError> {
+    /// Verifies a token by a key, which may be one of an app.
+    fn verify_with(&self, token: &str, key: &VerifyingKey, app: Option<&str>) -> Result<User, TokenError> {
         let data = decode::<Map<String, Value>>(token, key.decoding_key(), &self.validation(key.algorithm()))?;
         let user = User::from_claims(&data.claims, &self.policy.user_claims);
-        if user.is_server() { Err(TokenError::Audience) } else { Ok(user) }
+        if user.is_server() {
+            return Err(TokenError::Audience);
+        }
+        let signed = SignedToken { claims: &data.claims, user: user.id.as_deref(), app };
+        self.revocations.check(signed, unix_seconds())?;
+        Ok(user)
     }
 
     fn validation(&self, algorithm: Algorithm) -> Validation {
@@ -165,7 +181,6 @@ mod tests {
 
     use super::*;
     use crate::auth::AppKey;
-    use crate::clock::unix_seconds;
 
     const HUB: &str = "chat";
 
@@ -189,7 +204,8 @@ mod tests {
         let mut policy = TokenPolicy::default();
         policy.keys.push(VerifyingKey::from_secret(SECRET).unwrap());
         change(&mut policy);
-        Verifier::new(policy, SigningKeys::new(&fleet(), &apps()), Connector::default())
+        let revocations = Arc::new(Revocations::new(policy.clock_skew_s));
+        Verifier::new(policy, SigningKeys::new(&fleet(), &apps()), revocations, Connector::default())
     }
 
     async fn problem(verifier: &Verifier, claims: Value) -> TokenError {

@@ -58,6 +58,7 @@ pub(super) async fn accept(
             HandshakeFailure::TryAgain(Handshake::content(handshake.as_ref()))
         }
         Ok(handshake) => match find_home(shard, &pending, restoring, handshake.as_ref()).await {
+            Some(_) if is_revoked(shard, &pending) => HandshakeFailure::Revoked(Handshake::content(handshake.as_ref())),
             Some(home) => {
                 let reader = open(shard, pending_socket, handshake, home, pending, &settings);
                 drop(announced);
@@ -90,6 +91,13 @@ async fn announce(shard: &Shard, pending: &PendingConnection) -> Option<Interest
     let hold = interest.hold(hub, std::iter::once(Wanted::Everyone).chain(user).chain(groups));
     hold.heard().await;
     Some(hold)
+}
+
+/// Whether tokens of a client's user were revoked since its own was verified: whoever closes the connections of that
+/// user does not see this one yet. So it has to show its token again.
+fn is_revoked(shard: &Shard, pending: &PendingConnection) -> bool {
+    let revocations = &shard.shared().admission.revocations;
+    pending.verified_at.is_some_and(|mark| revocations.have_come_since(mark, pending.user.as_deref()))
 }
 
 /// Begins the span of a hub handshake, if its connection is sampled.

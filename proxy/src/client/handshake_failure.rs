@@ -15,6 +15,8 @@ pub(super) enum HandshakeFailure {
     Refused(HandshakeError),
     /// The handshake is fine, but its app servers have just gone, or this node drains: the client may try again.
     TryAgain(Content),
+    /// Tokens of its user were revoked while it connected: with a good one it may try again.
+    Revoked(Content),
     /// A client has come back to a connection that nobody has any more: it sends messages of this protocol, and no
     /// handshake.
     Returned(HubProtocol),
@@ -37,6 +39,7 @@ impl HandshakeFailure {
             Self::Refused(_) => Cause::HandshakeUnsupported,
             Self::TryAgain(_) if is_drained => Cause::Drained,
             Self::TryAgain(_) => Cause::NoAppServer,
+            Self::Revoked(_) => Cause::TokenRevoked,
             Self::Returned(_) => Cause::IdUnknown,
             Self::TimedOut => Cause::HandshakeTimeout,
             Self::Transport(_) => Cause::WebsocketProtocol,
@@ -80,11 +83,11 @@ impl HandshakeFailure {
                 };
                 frames.push(answer(Some(text)));
             }
-            Self::TryAgain(Content::Raw) => {
+            Self::TryAgain(Content::Raw) | Self::Revoked(Content::Raw) => {
                 frames.push(websocket::close(CLOSE_GOING_AWAY));
                 return frames;
             }
-            Self::TryAgain(Content::Hub(protocol)) => {
+            Self::TryAgain(Content::Hub(protocol)) | Self::Revoked(Content::Hub(protocol)) => {
                 frames.push(answer(None));
                 frames.push(reconnect(*protocol));
             }

@@ -8,7 +8,7 @@ use super::http::negotiate;
 use super::stage::{Stage, run, token_until};
 use crate::clock::unix_seconds;
 
-fn cause_of(close: &CloseConnection) -> Option<String> {
+pub(super) fn cause_of(close: &CloseConnection) -> Option<String> {
     let header = close.headers.iter().find(|(name, _)| name == CAUSE_HEADER);
     header.and_then(|(_, values)| values.first()).map(ToString::to_string)
 }

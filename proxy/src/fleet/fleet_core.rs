@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tracing::info;
-use trunkline_protocol::fleet::{Greeting, InterestUpdate, NodeMessage};
+use trunkline_protocol::fleet::{Greeting, InterestUpdate, NodeMessage, ToldRevocation};
 use trunkline_protocol::service::ServiceMessage;
 
 use super::accepted_link::AcceptedLinks;
@@ -19,6 +19,7 @@ use super::node_question::{Answers, NodeQuestions};
 use super::passage::Passage;
 use super::peer_request::{PeerRequest, PeerResponse};
 use super::user_group_copy::introduce_user_groups;
+use crate::clock::unix_seconds;
 use crate::net::address::Address;
 use crate::shard::Shared;
 
@@ -128,8 +129,12 @@ impl Fleet {
         Some(member)
     }
 
-    /// Notes the link that this node dials to a member. All further news go there, too.
+    /// Notes the link that this node dials to a member. All further news go there, too, behind the revocations of
+    /// tokens: a node that starts takes clients once it has the state of all others, and so their revocations.
     pub(super) fn begin_outgoing(&self, member: &FleetMember, link: &Arc<NodeLink>) {
+        for told in self.shared().admission.revocations.all(unix_seconds()) {
+            link.tell(&NodeMessage::Revocation(told));
+        }
         member.set_outgoing(Some(link.clone()));
         note_address(self.shared(), member);
         self.0.members.state_changed();
@@ -148,6 +153,11 @@ impl Fleet {
         let address = member.address().map(|address| url(&address));
         info!(peer = member.name(), address, "linked to a node of the fleet");
         members.state_changed();
+    }
+
+    /// Sends a revocation to all members; those that join later are sent it first of all.
+    pub(crate) fn spread_revocation(&self, told: &ToldRevocation) {
+        self.0.members.tell_all(&NodeMessage::Revocation(told.clone()));
     }
 
     /// A session to or from a member is over: nothing waits for its answers any more.

@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use bytestring::ByteString;
 use tracing::{debug, warn};
 use trunkline_link::{FrameSink, LinkEnd};
-use trunkline_protocol::fleet::{BeatPing, NodeMessage, ToldMembership, encode_relay};
+use trunkline_protocol::fleet::{BeatPing, NodeMessage, ToldMembership, ToldRevocation, encode_relay};
 use trunkline_protocol::service::{
     ClientInvocation, Ping, ServiceMessage, ServiceMessageError, Stamped, bytes_of_frame,
 };
@@ -20,6 +20,7 @@ use super::node_link::NodeLink;
 use super::own_answer::SilentAsker;
 use super::peer_request::{PeerRequest, PeerResponse};
 use super::take_over::{MoveRequest, TakeOvers};
+use crate::clock::unix_seconds;
 use crate::link::{FrameSource, RoutedBatch, route, route_counted};
 use crate::shard::{MembershipChange, MembershipNews, SendOrigin, ShardCommand, no_such_connection};
 use crate::upstream::{AppServerId, Asker, HubIndex};
@@ -89,6 +90,7 @@ impl<'a> NodeSink<'a> {
             (NodeMessage::State(state), LinkDirection::ByIt) => self.member.set_told(state),
             (NodeMessage::Interest(update), LinkDirection::ByIt) => self.member.learn(update),
             (NodeMessage::Membership(told), LinkDirection::ByIt) => self.learn_membership(&told),
+            (NodeMessage::Revocation(told), LinkDirection::ByIt) => self.learn_revocation(&told),
             (NodeMessage::Presence(update), LinkDirection::ByIt) => self.fleet.presence().learn(self.member, update),
             (NodeMessage::Answer { question, frame }, LinkDirection::ByUs) => {
                 let answer = frame.and_then(|frame| ServiceMessage::decode(&frame).ok().flatten());
@@ -112,6 +114,18 @@ impl<'a> NodeSink<'a> {
         if let Some(hub) = shared.hubs.keyed(&told.hub) {
             let (hub, user) = (hub.index(), told.user.clone());
             self.batch.for_all(ShardCommand::UserGroup { hub, user, change, ack: None });
+        }
+    }
+
+    /// Learns which tokens are void.
+    fn learn_revocation(&self, told: &ToldRevocation) {
+        let shared = self.fleet.shared();
+        let revocations = &shared.admission.revocations;
+        if let Err(problem) = revocations.revoke(told, unix_seconds()) {
+            revocations.refused.increment();
+            if shared.limits.may_log(shared.uptime()) {
+                warn!(peer = self.member.name(), %problem, "tokens that were revoked at a node are still good here");
+            }
         }
     }
 

@@ -8,8 +8,9 @@ use axum::response::Response;
 use http::StatusCode;
 use trunkline_protocol::manifest::Authentication;
 
+use crate::auth::TokenError;
 use crate::frontend::authorize::{Grant, authorize};
-use crate::frontend::bearer::{find_user, token, verify_token};
+use crate::frontend::bearer::{find_user, mark_revocations, refuse_token, token, verify_token};
 use crate::frontend::endpoint::Endpoint;
 use crate::frontend::plain_response::plain;
 use crate::frontend::request_route::route_question;
@@ -27,7 +28,12 @@ pub(crate) async fn authenticate(
     is_negotiate: bool,
 ) -> Result<(), Response> {
     let settings = hub.settings();
+    mark_revocations(endpoint, request);
     let verified = verify_token(endpoint, hub, token(request)).await;
+    if let Err(revoked @ TokenError::Revoked) = &verified {
+        // Also where the app decides: it may know the token, and not that it is void.
+        return Err(refuse_token(endpoint, revoked));
+    }
     let granted = if settings.asks_app {
         let user = verified.as_ref().ok().and_then(Option::as_ref);
         let group = route_question(endpoint, hub, request, user)?;

@@ -4,6 +4,7 @@ use axum::extract::Request;
 use axum::response::Response;
 use bytestring::ByteString;
 use http::StatusCode;
+use trunkline_protocol::cause::Cause;
 use trunkline_protocol::manifest::USER_ID_CLAIM;
 use trunkline_protocol::negotiate::Decision;
 use trunkline_protocol::token::{Claim, UserBinding};
@@ -11,7 +12,7 @@ use trunkline_protocol::wire::{ACCESS_TOKEN_PARAMETER, PRIVATE_CLAIM_PREFIX};
 
 use crate::auth::{TokenError, User};
 use crate::frontend::endpoint::Endpoint;
-use crate::frontend::plain_response::plain;
+use crate::frontend::plain_response::{because, plain};
 use crate::frontend::request::bearer;
 use crate::frontend::request_query::RequestQuery;
 use crate::upstream::Hub;
@@ -50,7 +51,14 @@ pub(crate) fn find_user(
 /// Makes and counts the refusal of a bad access token.
 pub(crate) fn refuse_token(endpoint: &Endpoint, error: &TokenError) -> Response {
     endpoint.shared.admission.verifier.count_refused(error);
-    plain(StatusCode::UNAUTHORIZED, error.to_string())
+    let answer = plain(StatusCode::UNAUTHORIZED, error.to_string());
+    if *error == TokenError::Revoked { because(Cause::TokenRevoked, answer) } else { answer }
+}
+
+/// Notes that the token of a request is about to be verified: what is revoked from now on may be missed by that.
+pub(crate) fn mark_revocations(endpoint: &Endpoint, request: &mut Request) {
+    let mark = endpoint.shared.admission.revocations.mark();
+    request.extensions_mut().get_or_insert_with(|| mark);
 }
 
 /// Returns the user of an authenticated request.

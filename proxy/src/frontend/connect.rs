@@ -73,6 +73,7 @@ pub(crate) fn admit(endpoint: &Endpoint, hub: &Arc<Hub>, parts: &Parts, new: New
         expires_s,
         terms,
         wants_stateful,
+        verified_at: parts.extensions.get().copied(),
         restores: lost,
         claimed: None,
         group: Routed::group_in(&parts.extensions),

@@ -24,7 +24,7 @@ use trunkline_protocol::token::ConnectionToken;
 use trunkline_protocol::wire::CONNECTION_TOKEN_PARAMETER;
 
 use crate::auth::{ServiceAudience, TokenError, User};
-use crate::frontend::bearer::{refuse_token, token};
+use crate::frontend::bearer::{mark_revocations, refuse_token, token};
 use crate::frontend::endpoint::{Endpoint, STOPPING};
 use crate::frontend::forwarded_header::ForwardedScheme;
 use crate::frontend::path_rule::split_negotiate;
@@ -98,6 +98,7 @@ fn verify(endpoint: &Endpoint, request: &mut Request, audience: ServiceAudience,
     let Some(token) = token(request) else {
         return Err(plain(StatusCode::UNAUTHORIZED, "an access token is needed: as 'Authorization: Bearer'"));
     };
+    mark_revocations(endpoint, request);
     let verifier = &endpoint.shared.admission.service_verifier;
     let verified = match verifier.verify(&token, audience, hub) {
         // It comes from the negotiation: nobody gets another one for a connection that is open.

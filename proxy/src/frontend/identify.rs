@@ -14,7 +14,7 @@ use trunkline_protocol::token::{ConnectionToken, RestoreClaim, UserBinding};
 
 use crate::auth::User;
 use crate::clock::unix_seconds;
-use crate::frontend::bearer::{refuse_token, token, user_of, verify_token};
+use crate::frontend::bearer::{mark_revocations, refuse_token, token, user_of, verify_token};
 use crate::frontend::endpoint::Endpoint;
 use crate::frontend::plain_response::plain;
 use crate::frontend::request_extension::{ByDialIn, ForwardedByNode};
@@ -61,6 +61,7 @@ pub(crate) fn names_connection(request: &Request) -> bool {
 /// # Errors
 /// The refusal.
 pub(crate) async fn identify(endpoint: &Endpoint, hub: &Hub, request: &mut Request) -> Result<(), Response> {
+    mark_revocations(endpoint, request);
     let unknown = || plain(StatusCode::NOT_FOUND, UNKNOWN_ID);
     let sealed = RequestQuery::of(request).connection_token().unwrap_or_default().to_owned();
     let opened = ConnectionToken::open(&sealed, &endpoint.shared.settings.keys).map_err(|_| unknown())?;

@@ -165,6 +165,7 @@ impl ReplayNode {
             expires_s: None,
             terms: ClientTerms::default(),
             wants_stateful: false,
+            verified_at: None,
             restores: None,
             claimed: None,
             group: None,

@@ -138,6 +138,15 @@ impl NodeInspector {
             .unwrap_or_default()
     }
 
+    /// Closes the client connections of a user whose tokens were revoked; returns how many.
+    pub(super) async fn close_revoked(&self, user: &str) -> u64 {
+        let closing = self.shared.shards().iter().map(|shard| {
+            let user = user.to_owned();
+            shard.inspect(move |state| state.assignments.close_revoked(&mut state.core, &user) as u64)
+        });
+        join_all(closing).await.into_iter().flatten().sum()
+    }
+
     /// Opens a tap on a client connection of this node.
     ///
     /// # Errors

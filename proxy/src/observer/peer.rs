@@ -14,6 +14,7 @@ use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
+use trunkline_protocol::fleet::ToldRevocation;
 
 use super::snapshot::{FleetSnapshot, NodeSnapshot, UnreachablePeer};
 use super::snapshot_cache::Freshness;
@@ -149,6 +150,11 @@ impl Peers {
         // It is closed never.
         let _turn = self.questions.acquire().await;
         self.fleet.request_all(request, ANSWER_TIMEOUT).await
+    }
+
+    /// Sends a revocation to all peers, those that link later included.
+    pub(super) fn spread_revocation(&self, told: &ToldRevocation) {
+        self.fleet.spread_revocation(told);
     }
 
     /// Returns the other members of the fleet.

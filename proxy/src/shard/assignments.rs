@@ -28,7 +28,7 @@ use trunkline_protocol::manifest::Transport;
 use trunkline_protocol::service::RawKind;
 
 use super::close_reason::CloseReason;
-use super::command::PendingAck;
+use super::command::{Audience, PendingAck, Receivers};
 use super::connection::{Client, LeaveStage, LetGo, PauseReason, Role, Status, moved_to};
 use super::content::Content;
 use super::delivery::framed::{Framed, frame_for, is_goodbye, raw_frame};
@@ -89,6 +89,15 @@ impl Assignments {
         self.close(core, slot, &CloseReason::by_operator(reason));
         self.finish_batch(core);
         true
+    }
+
+    /// Closes the connections of a user whose tokens an operator has revoked; returns how many.
+    pub(crate) fn close_revoked(&mut self, core: &mut ShardCore, user: &str) -> usize {
+        let (hubs, to) = (core.context.shared.hubs.all(), Receivers::from(Audience::Users(vec![user.into()])));
+        let slots: Vec<_> = hubs.iter().flat_map(|hub| core.connections.slots_of(hub.index(), &to)).collect();
+        slots.iter().for_each(|&slot| self.close(core, slot, &CloseReason::token_revoked()));
+        self.finish_batch(core);
+        slots.len()
     }
 
     /// Closes a client connection; a second time is fine.

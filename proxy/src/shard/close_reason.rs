@@ -100,6 +100,12 @@ impl CloseReason {
         Self::on_request(Cause::Operator, reason)
     }
 
+    /// An operator has revoked the tokens of its user. The client is not told to reconnect.
+    #[must_use]
+    pub(crate) fn token_revoked() -> Self {
+        Self::on_request(Cause::TokenRevoked, Some("its access token was revoked"))
+    }
+
     fn on_request(cause: Cause, reason: Option<&str>) -> Self {
         let detail: Option<String> = reason.map(Into::into);
         let message = Some(CloseMessage { detail: detail.clone(), reason: None, allow_reconnect: false });

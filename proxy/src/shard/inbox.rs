@@ -19,7 +19,7 @@ use trunkline_protocol::service::OpenConnection;
 
 use super::command::ShardCommand;
 use super::slot::{Serial, Slot};
-use crate::auth::ClientTerms;
+use crate::auth::{ClientTerms, RevocationMark};
 use crate::limits::AddressPermit;
 use crate::telemetry::ConnectionTrace;
 use crate::upstream::{Hub, IncomingLink, Pool, ServerGroup};
@@ -113,6 +113,8 @@ pub(crate) struct PendingConnection {
     pub terms: ClientTerms,
     /// It has negotiated stateful reconnect.
     pub wants_stateful: bool,
+    /// Revocations that had come when its token was verified; `None` where that was done for another connect.
+    pub verified_at: Option<RevocationMark>,
     /// Lost connection whose groups and items it gets, if an app server keeps them.
     pub restores: Option<Box<LostConnection>>,
     /// Slot and serial of the open connection for which this is a new socket.

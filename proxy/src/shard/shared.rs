@@ -29,7 +29,7 @@ use trunkline_protocol::service::ServiceMessage;
 use super::assignments::answer_diff::SeenDifferences;
 use super::command::ShardCommand;
 use super::inbox::ShardSender;
-use crate::auth::{ServiceVerifier, SigningKeys, Verifier};
+use crate::auth::{Revocations, ServiceVerifier, SigningKeys, Verifier};
 use crate::config::Settings;
 use crate::limits::LimitCounters;
 use crate::metrics::{Counters, RestCounters};
@@ -87,6 +87,8 @@ pub(crate) struct Admission {
     pub verifier: Verifier,
     /// Verifier of the tokens of dial-in.
     pub service_verifier: ServiceVerifier,
+    /// Tokens that are void before their end, for both verifiers.
+    pub revocations: Arc<Revocations>,
     /// The operator has read that an app server dials in by plain HTTP.
     pub has_warned_of_plain: AtomicBool,
     /// Hellos of app servers that dial in; those of nodes have a table of their own.
@@ -442,9 +444,12 @@ impl Admission {
     fn new(settings: &Settings, issuers: Connector) -> Self {
         let (keys, tokens) = (SigningKeys::new(&settings.keys, &settings.app_keys), &settings.tokens);
         keys.set_rules(&settings.rules.app_keys);
+        let revocations = Arc::new(Revocations::new(tokens.clock_skew_s));
+        let (skew_s, max_bytes) = (tokens.clock_skew_s, tokens.max_bytes);
         Self {
-            verifier: Verifier::new(tokens.clone(), keys.clone(), issuers),
-            service_verifier: ServiceVerifier::new(keys.clone(), tokens.clock_skew_s, tokens.max_bytes),
+            verifier: Verifier::new(tokens.clone(), keys.clone(), revocations.clone(), issuers),
+            service_verifier: ServiceVerifier::new(keys.clone(), revocations.clone(), skew_s, max_bytes),
+            revocations,
             signing_keys: keys,
             has_warned_of_plain: AtomicBool::new(false),
             dial_in_hellos: HelloTable::default(),

@@ -8,6 +8,7 @@ use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
 use bytes::Bytes;
 
+use super::check_node;
 use crate::admin::api_error::ApiError;
 use crate::admin::context::AdminContext;
 use crate::admin::parameter::{BodyFields, NAME_MAX_CHARS, QueryParameters, Scope};
@@ -22,10 +23,13 @@ const BODY_MAX_BYTES: usize = 4 * 1024;
 /// Most clients that all nodes together shed in a second, unless told otherwise.
 const PER_SECOND_DEFAULT: u64 = 100;
 
+/// Path for operators.
+const PATH: &str = "/api/rebalance";
+
 /// Routes that begin, show and stop a rebalance.
 pub(super) fn routes() -> Router<AdminContext> {
     Router::new()
-        .route("/api/rebalance", get(progress).post(begin).delete(stop))
+        .route(PATH, get(progress).post(begin).delete(stop))
         .route(SHED_PATH, post(shed))
         .route(STOP_PATH, post(stop_own))
         .layer(DefaultBodyLimit::max(BODY_MAX_BYTES))
@@ -62,7 +66,7 @@ async fn stop_own(
     State(context): State<AdminContext>,
     from: Option<Extension<FromNode>>,
 ) -> Result<Json<RebalanceReport>, ApiError> {
-    check_node(from.as_ref())?;
+    check_node(from.as_ref(), PATH)?;
     context.observer.stop_own_rebalance().map(Json).ok_or_else(none_runs)
 }
 
@@ -73,17 +77,11 @@ async fn shed(
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, ApiError> {
-    check_node(from.as_ref())?;
+    check_node(from.as_ref(), PATH)?;
     let mut fields = BodyFields::read(&headers, &body)?;
     let clients = fields.number("clients", 1, SHED_PER_SECOND_MAX)?;
     let clients = clients.ok_or_else(|| ApiError::field("clients", "is missing"))?;
     Ok(Json(context.observer.shed(clients).await).into_response())
-}
-
-/// Checks that another node of the fleet asks.
-fn check_node(from: Option<&Extension<FromNode>>) -> Result<(), ApiError> {
-    let text = "only nodes of the fleet ask this of each other: operators use /api/rebalance";
-    from.map(|_| ()).ok_or_else(|| ApiError::new(StatusCode::FORBIDDEN, text))
 }
 
 /// Reads a rebalance from the body of its request.

@@ -114,6 +114,7 @@ fn resume(hub: &Arc<Hub>, mut request: Request, claim: Claim) {
         expires_s: None,
         terms: ClientTerms::default(),
         wants_stateful: true,
+        verified_at: None,
         restores: None,
         claimed: Some(claim.place),
         group: None,

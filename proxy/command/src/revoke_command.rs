@@ -1,0 +1,271 @@
+//! `trunkline revoke`: voids access tokens before their end, at all nodes of a fleet, and lists what is void.
+
+use std::time::{Duration, UNIX_EPOCH};
+
+use clap::{ArgGroup, Args};
+use serde_json::{Value, json};
+use trunkline_proxy::parts::{RevocationList, RevocationReport, RevokedTokens};
+
+use super::admin_client::AdminTokenArgs;
+use super::admin_port::{AdminPort, AdminPortError};
+use super::flag::value_parser::whole_seconds;
+use super::text_table::columns;
+use crate::shown_text::one_line;
+
+/// Path of the API.
+const PATH: &str = "/api/revocations";
+
+/// Path of the longest list.
+const LIST_PATH: &str = "/api/revocations?limit=1000";
+
+/// Largest answer: a list of a thousand revocations whose names are long.
+const ANSWER_MAX_BYTES: usize = 8 * 1024 * 1024;
+
+/// Longest time for which nodes keep a revocation, in seconds.
+const KEEP_MAX_S: u64 = 366 * 24 * 3600;
+
+const EXAMPLES: &str = "\
+Examples:
+  trunkline revoke --user ann --close                         log ann out everywhere, now
+  trunkline revoke --user ann --issued-before 2026-11-24T08:00:00Z
+  trunkline revoke --all --keep 8h                            where no token lives for longer than 8 hours
+  trunkline revoke --app shop                                 tokens that the key of this app has signed
+  trunkline revoke --list
+
+Nodes refuse tokens that were issued at that second or before, or that do not say when they were (claim iat). Whoever
+logs in again gets a good one. A revocation can't be taken back; keep it for as long as such tokens live.
+The node passes it on to the other nodes of its fleet, and nodes that start learn it from them.
+The exit status is 1 when one of them did not answer: it may still take such tokens.";
+
+/// Flags of `trunkline revoke`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = EXAMPLES,
+    group = ArgGroup::new("tokens").required(true).multiple(true).args(["user", "audience", "app", "all", "list"])
+)]
+pub(super) struct RevokeArgs {
+    /// The tokens of this user, by the id that nodes read in them.
+    #[arg(long, value_name = "USER")]
+    pub user: Option<String>,
+
+    /// Only tokens with this audience (claim aud).
+    #[arg(long, value_name = "AUDIENCE")]
+    pub audience: Option<String>,
+
+    /// Only tokens that the key of this app has signed (--app-key of the nodes).
+    #[arg(long, value_name = "NAME")]
+    pub app: Option<String>,
+
+    /// The tokens of everybody, those of app servers that dial in and of callers of REST included.
+    #[arg(long, conflicts_with_all = ["user", "audience", "app", "close"])]
+    pub all: bool,
+
+    /// Tokens that were issued at this time or before: as 2026-11-24T08:00:00Z, or in seconds since 1970. Now, unless it
+    /// is given.
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    pub issued_before: Option<u64>,
+
+    /// How long nodes refuse them; the life of the longest-lived token is enough.
+    #[arg(long, value_name = "DURATION", default_value = "30d", value_parser = whole_seconds::<u64>(60..=KEEP_MAX_S))]
+    pub keep: u64,
+
+    /// Closes the open connections of the user, too, whatever token they have shown.
+    #[arg(long, requires = "user", conflicts_with_all = ["audience", "app"])]
+    pub close: bool,
+
+    /// Lists the newest revocations that the node keeps.
+    #[arg(long, conflicts_with_all = ["user", "audience", "app", "all", "issued_before", "close"])]
+    pub list: bool,
+
+    /// The admin port of any node.
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8090")]
+    pub admin: String,
+
+    #[command(flatten)]
+    pub token: AdminTokenArgs,
+}
+
+/// Error for a revocation that is not in force at all nodes.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum RevokeError {
+    #[error(transparent)]
+    Port(#[from] AdminPortError),
+    #[error("{}; these did not answer, and may still take them: {}", told(.0), .0.missing.join(", "))]
+    Missing(RevocationReport),
+}
+
+/// Revokes tokens, or lists what is revoked; returns a text about it.
+///
+/// # Errors
+/// When the node refuses or does not answer, or when another one did not answer it.
+pub(super) async fn revoke(args: &RevokeArgs) -> Result<String, RevokeError> {
+    let port = AdminPort::new(&args.admin, &args.token, ANSWER_MAX_BYTES)?;
+    if args.list {
+        return Ok(listed(&port.get(LIST_PATH).await?));
+    }
+    let report: RevocationReport = port.post(PATH, &order(args)).await?;
+    if report.missing.is_empty() { Ok(told(&report)) } else { Err(RevokeError::Missing(report)) }
+}
+
+fn order(args: &RevokeArgs) -> Value {
+    let RevokeArgs { user, audience, app, all, issued_before, keep, close, .. } = args;
+    json!({
+        "user": user, "audience": audience, "app": app, "all": all, "issued_before": issued_before, "keep_s": keep,
+        "close": close,
+    })
+}
+
+fn told(report: &RevocationReport) -> String {
+    let plural = |count: u64, one: &str| format!("{count} {one}{}", if count == 1 { "" } else { "s" });
+    let RevocationReport { tokens, nodes, clients, .. } = report;
+    let closed = if *clients > 0 { format!("; {} closed", plural(*clients, "connection")) } else { String::new() };
+    let (nodes, of, until) = (plural(*nodes, "node"), whose(tokens), time_text(tokens.kept_until));
+    format!("tokens {of} issued up to {} are void at {nodes} until {until}{closed}", time_text(tokens.issued_before))
+}
+
+/// Words for the tokens that a revocation is about.
+fn whose(tokens: &RevokedTokens) -> String {
+    let named = [("of user", &tokens.user), ("for audience", &tokens.audience), ("signed by app", &tokens.app)];
+    let named = named.into_iter().filter_map(|(word, name)| Some(format!("{word} {:?}", name.as_ref()?)));
+    let words: Vec<_> = named.collect();
+    if words.is_empty() { "of everybody".into() } else { words.join(" ") }
+}
+
+fn listed(list: &RevocationList) -> String {
+    let row = |tokens: &RevokedTokens| {
+        let name = |name: &Option<String>| name.as_deref().map_or_else(|| "any".into(), |name| one_line(name).into());
+        let names = [&tokens.user, &tokens.audience, &tokens.app].map(name);
+        names.into_iter().chain([tokens.issued_before, tokens.kept_until].map(time_text)).collect()
+    };
+    let headings = ["USER", "AUDIENCE", "APP", "ISSUED UP TO", "KEPT UNTIL"];
+    let mut lines = columns(&headings, &[], list.revocations.iter().map(row));
+    let left_out = list.total.saturating_sub(list.revocations.len() as u64);
+    lines.extend((left_out > 0).then(|| format!("and {left_out} older ones")));
+    lines.join("\n")
+}
+
+/// Reads a time: seconds since 1970, or as RFC 3339 has it.
+fn moment(text: &str) -> Result<u64, String> {
+    if let Ok(seconds) = text.parse() {
+        return Ok(seconds);
+    }
+    let time = humantime::parse_rfc3339_weak(text)
+        .map_err(|error| format!("is no time ({error}): write 2026-11-24T08:00:00Z, or seconds since 1970"))?;
+    Ok(time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs())
+}
+
+/// Writes a time as RFC 3339 has it; one that is too far away for that, as seconds since 1970.
+fn time_text(seconds: u64) -> String {
+    /// End of the year 9999.
+    const LAST_S: u64 = 253_402_300_799;
+    match UNIX_EPOCH.checked_add(Duration::from_secs(seconds)).filter(|_| seconds <= LAST_S) {
+        Some(time) => humantime::format_rfc3339_seconds(time).to_string(),
+        None => seconds.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::routing::get;
+    use axum::{Json, Router};
+    use clap::Parser;
+    use http::StatusCode;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Command {
+        #[command(flatten)]
+        args: RevokeArgs,
+    }
+
+    fn parse(typed: &[&str]) -> Result<RevokeArgs, String> {
+        let typed = [&["revoke"], typed].concat();
+        Command::try_parse_from(typed).map(|command| command.args).map_err(|error| error.to_string())
+    }
+
+    /// Revokes at a node that gives this answer; returns what it was asked as well.
+    async fn revoked(typed: &[&str], answer: Value) -> (Result<String, String>, Value) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let (sender, mut asked) = tokio::sync::mpsc::unbounded_channel();
+        let (listing, of_get) = (answer.clone(), sender.clone());
+        let route = get(async move || {
+            of_get.send(Value::Null).unwrap();
+            Json(listing)
+        });
+        let route = route.post(async move |Json(body): Json<Value>| {
+            sender.send(body).unwrap();
+            (StatusCode::OK, Json(answer))
+        });
+        let router = Router::new().route(PATH, route);
+        tokio::spawn(async { axum::serve(listener, router).await });
+        let args = parse(&[typed, &["--admin", &url]].concat()).unwrap();
+        let told = revoke(&args).await.map_err(|error| error.to_string().replace(&url, "URL"));
+        (told, asked.recv().await.unwrap())
+    }
+
+    #[tokio::test]
+    async fn the_order_is_what_was_typed_and_the_report_says_what_is_void_where() {
+        let report = json!({
+            "user": "ann", "issued_before": 1_795_507_200_u64, "kept_until": 1_795_510_800_u64, "nodes": 3,
+            "missing": [], "clients": 2,
+        });
+        let typed = ["--user", "ann", "--close", "--issued-before", "2026-11-24T08:00:00Z", "--keep", "1h"];
+        let (told, asked) = revoked(&typed, report).await;
+        let order = json!({
+            "user": "ann", "audience": null, "app": null, "all": false, "issued_before": 1_795_507_200_u64,
+            "keep_s": 3600, "close": true,
+        });
+        assert_eq!(asked, order);
+        let expected = "tokens of user \"ann\" issued up to 2026-11-24T08:00:00Z are void at 3 nodes until \
+                        2026-11-24T09:00:00Z; 2 connections closed";
+        assert_eq!(told.unwrap(), expected);
+    }
+
+    #[tokio::test]
+    async fn a_node_that_is_missing_is_an_error_that_names_it() {
+        let report = json!({ "app": "shop", "issued_before": 1, "kept_until": 2, "nodes": 1, "missing": ["proxy-b"] });
+        let (told, asked) = revoked(&["--app", "shop"], report).await;
+        assert_eq!((&asked["issued_before"], &asked["keep_s"]), (&Value::Null, &json!(2_592_000)));
+        let expected = "tokens signed by app \"shop\" issued up to 1970-01-01T00:00:01Z are void at 1 node until \
+                        1970-01-01T00:00:02Z; these did not answer, and may still take them: proxy-b";
+        assert_eq!(told.unwrap_err(), expected);
+    }
+
+    #[tokio::test]
+    async fn a_list_has_a_line_for_each_revocation_and_says_how_many_it_leaves_out() {
+        let kept = json!([
+            { "user": "a\u{1b}nn", "issued_before": 1, "kept_until": 2 },
+            { "audience": "shop", "issued_before": 3, "kept_until": u64::MAX },
+        ]);
+        let (told, asked) = revoked(&["--list"], json!({ "revocations": kept, "total": 5 })).await;
+        assert_eq!(asked, Value::Null);
+        let expected = [
+            "USER   AUDIENCE  APP  ISSUED UP TO          KEPT UNTIL",
+            "a\u{fffd}nn   any       any  1970-01-01T00:00:01Z  1970-01-01T00:00:02Z",
+            "any    shop      any  1970-01-01T00:00:03Z  18446744073709551615",
+            "and 3 older ones",
+        ];
+        assert_eq!(told.unwrap().lines().map(str::trim_end).collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn flags_name_tokens_or_all_and_a_close_needs_a_user() {
+        for (typed, problem) in [
+            (&[][..], "--user"),
+            (&["--all", "--user", "ann"], "cannot be used with"),
+            (&["--all", "--close"], "cannot be used with"),
+            (&["--app", "shop", "--close"], "cannot be used with"),
+            (&["--list", "--all"], "cannot be used with"),
+            (&["--user", "ann", "--issued-before", "soon"], "is no time"),
+            (&["--user", "ann", "--keep", "1s"], "must be"),
+        ] {
+            let told = parse(typed).unwrap_err();
+            assert!(told.contains(problem), "{typed:?}: {told}");
+        }
+        assert_eq!(parse(&["--all", "--issued-before", "7"]).unwrap().issued_before, Some(7));
+        assert!(parse(&["--user", "ann", "--audience", "shop", "--app", "store"]).is_ok());
+    }
+}

@@ -1,0 +1,377 @@
+//! Revocations of access tokens before their end: by user, audience or app, and by the time of issue.
+//!
+//! ```text
+//!  operator ─► this node ─┬─► kept here until no such token can be good ◄── asked by each token that is verified
+//!                         └─► all other nodes; one that joins is sent all before it counts as joined
+//! ```
+//!
+//! A revocation only grows: of two about the same tokens the later times count. So it does not matter in which order
+//! nodes learn them. None is taken back: users log in again.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use bytestring::ByteString;
+use trunkline_protocol::fleet::ToldRevocation;
+
+use super::TokenError;
+use super::signed_token::SignedToken;
+use crate::metrics::Counter;
+
+/// Most revocations that a node keeps. One about an audience, or about all tokens, takes the place of many.
+const REVOCATIONS_MAX: usize = 10_000;
+
+/// Memory of all of them: as much as a node that joins is sent at once.
+const REVOCATIONS_MAX_BYTES: usize = 1024 * 1024;
+
+/// Memory of a revocation beside its names, in bytes.
+const OVERHEAD_BYTES: usize = 64;
+
+/// Longest name of a user, an audience or an app in a revocation.
+const NAME_MAX_BYTES: usize = 4096;
+
+/// Longest time for which a revocation is kept, in seconds: a year and a day.
+pub(crate) const REVOCATION_KEPT_MAX_S: u64 = 366 * 24 * 3600;
+
+/// Reason why a revocation is not kept.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum RevocationRefused {
+    #[error(
+        "a node keeps {REVOCATIONS_MAX} revocations, and no more: revoke the tokens of an audience, of an app, or all"
+    )]
+    TooMany,
+    #[error(
+        "a node keeps revocations of {REVOCATIONS_MAX_BYTES} bytes, and no more: revoke the tokens of an audience, of \
+         an app, or all"
+    )]
+    TooLarge,
+    #[error("a name in a revocation has {0} bytes, and {NAME_MAX_BYTES} are allowed")]
+    NameTooLong(usize),
+}
+
+/// Set of tokens that a revocation is about; what is `None` may be anything.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct TokenSet {
+    user: Option<ByteString>,
+    audience: Option<ByteString>,
+    app: Option<ByteString>,
+}
+
+impl TokenSet {
+    fn of(told: &ToldRevocation) -> Self {
+        let ToldRevocation { user, audience, app, .. } = told;
+        Self { user: user.clone(), audience: audience.clone(), app: app.clone() }
+    }
+
+    fn names(&self) -> impl Iterator<Item = &ByteString> {
+        [&self.user, &self.audience, &self.app].into_iter().flatten()
+    }
+
+    fn bytes(&self) -> usize {
+        OVERHEAD_BYTES + self.names().map(|name| name.len()).sum::<usize>()
+    }
+}
+
+/// Times of a revocation, and its place among those of this node.
+#[derive(Debug, Clone, Copy)]
+struct KeptRevocation {
+    issued_before_s: u64,
+    kept_until_s: u64,
+    /// Number of its last change here.
+    number: u64,
+}
+
+/// Revocations that a node keeps.
+#[derive(Debug)]
+pub(crate) struct Revocations {
+    /// Tolerated difference of clocks. A token that was issued later than that from now says nothing of its age.
+    clock_skew_s: u64,
+    /// Number of them: what each token that is verified asks first.
+    count: AtomicUsize,
+    /// Number of the last change.
+    newest: AtomicU64,
+    /// Revocations of other nodes that were not kept, because there were too many.
+    pub(crate) refused: Counter,
+    kept: Mutex<RevocationTable>,
+}
+
+#[derive(Debug, Default)]
+struct RevocationTable {
+    by_tokens: HashMap<TokenSet, KeptRevocation>,
+    bytes: usize,
+    /// No revocation ends before this second.
+    none_ends_before_s: u64,
+}
+
+impl RevocationTable {
+    /// Forgets those whose time is over.
+    fn forget(&mut self, now_s: u64) {
+        if now_s < self.none_ends_before_s {
+            return;
+        }
+        self.by_tokens.retain(|_, kept| kept.kept_until_s > now_s);
+        self.bytes = self.by_tokens.keys().map(TokenSet::bytes).sum();
+        self.none_ends_before_s = self.by_tokens.values().map(|kept| kept.kept_until_s).min().unwrap_or(u64::MAX);
+    }
+
+    fn keep(&mut self, tokens: TokenSet, kept: KeptRevocation) {
+        let bytes = tokens.bytes();
+        self.none_ends_before_s = self.none_ends_before_s.min(kept.kept_until_s);
+        if self.by_tokens.insert(tokens, kept).is_none() {
+            self.bytes += bytes;
+        }
+    }
+}
+
+impl Revocations {
+    #[must_use]
+    pub(crate) fn new(clock_skew_s: u64) -> Self {
+        let (count, newest) = (AtomicUsize::new(0), AtomicU64::new(0));
+        Self { clock_skew_s, count, newest, refused: Counter::default(), kept: Mutex::default() }
+    }
+
+    /// Keeps a revocation.
+    ///
+    /// # Errors
+    /// When it is one too many, or too large.
+    pub(crate) fn revoke(&self, told: &ToldRevocation, now_s: u64) -> Result<(), RevocationRefused> {
+        let tokens = TokenSet::of(told);
+        if let Some(name) = tokens.names().find(|name| name.len() > NAME_MAX_BYTES) {
+            return Err(RevocationRefused::NameTooLong(name.len()));
+        }
+        let kept_until_s = told.kept_until_s.min(now_s.saturating_add(REVOCATION_KEPT_MAX_S));
+        if kept_until_s <= now_s {
+            return Ok(());
+        }
+        let mut table = self.table();
+        table.forget(now_s);
+        let number = self.newest.load(Ordering::Relaxed) + 1;
+        let kept = match table.by_tokens.get(&tokens) {
+            Some(kept) if told.issued_before_s <= kept.issued_before_s && kept_until_s <= kept.kept_until_s => {
+                return Ok(());
+            }
+            Some(kept) => KeptRevocation {
+                issued_before_s: kept.issued_before_s.max(told.issued_before_s),
+                kept_until_s: kept.kept_until_s.max(kept_until_s),
+                number,
+            },
+            None if table.by_tokens.len() >= REVOCATIONS_MAX => return Err(RevocationRefused::TooMany),
+            None if table.bytes + tokens.bytes() > REVOCATIONS_MAX_BYTES => return Err(RevocationRefused::TooLarge),
+            None => KeptRevocation { issued_before_s: told.issued_before_s, kept_until_s, number },
+        };
+        table.keep(tokens, kept);
+        self.newest.store(number, Ordering::Release);
+        self.count.store(table.by_tokens.len(), Ordering::Release);
+        Ok(())
+    }
+
+    /// Checks that a token is not revoked.
+    ///
+    /// # Errors
+    /// When it is.
+    pub(super) fn check(&self, token: SignedToken<'_>, now_s: u64) -> Result<(), TokenError> {
+        if self.count.load(Ordering::Acquire) == 0 {
+            return Ok(());
+        }
+        let text = |text: &str| Some(ByteString::from(text));
+        let issued_s = token.issued_s().filter(|issued_s| *issued_s <= now_s.saturating_add(self.clock_skew_s));
+        let users = [None, token.user.and_then(text)];
+        let apps = [None, token.app.and_then(text)];
+        let named: Vec<_> = std::iter::once(None).chain(token.audiences().map(text)).collect();
+        let table = self.table();
+        let is_revoked = |user: &Option<ByteString>, audience: &Option<ByteString>, app: &Option<ByteString>| {
+            let tokens = TokenSet { user: user.clone(), audience: audience.clone(), app: app.clone() };
+            let kept = table.by_tokens.get(&tokens).filter(|kept| kept.kept_until_s > now_s);
+            // Times of tokens are whole seconds, so one of the same second may have been issued before.
+            kept.is_some_and(|kept| issued_s.is_none_or(|issued_s| issued_s <= kept.issued_before_s))
+        };
+        let of_user = |user| named.iter().any(|audience| apps.iter().any(|app| is_revoked(user, audience, app)));
+        if users.iter().any(of_user) { Err(TokenError::Revoked) } else { Ok(()) }
+    }
+
+    /// Point in the order of revocations: behind all that are kept now.
+    #[must_use]
+    pub(crate) fn mark(&self) -> RevocationMark {
+        RevocationMark(self.newest.load(Ordering::Acquire))
+    }
+
+    /// Whether tokens of a user may have been revoked since a mark.
+    #[must_use]
+    pub(crate) fn have_come_since(&self, mark: RevocationMark, user: Option<&str>) -> bool {
+        if self.mark() == mark {
+            return false;
+        }
+        let table = self.table();
+        let mut newer = table.by_tokens.iter().filter(|(_, kept)| kept.number > mark.0);
+        newer.any(|(tokens, _)| tokens.user.as_deref().is_none_or(|revoked| user == Some(revoked)))
+    }
+
+    /// Number of revocations that are kept.
+    #[must_use]
+    pub(crate) fn len(&self, now_s: u64) -> usize {
+        let mut table = self.table();
+        table.forget(now_s);
+        self.count.store(table.by_tokens.len(), Ordering::Release);
+        table.by_tokens.len()
+    }
+
+    /// Revocations that are kept, the newest first.
+    #[must_use]
+    pub(crate) fn all(&self, now_s: u64) -> Vec<ToldRevocation> {
+        let table = self.table();
+        let mut kept: Vec<_> = table.by_tokens.iter().filter(|(_, kept)| kept.kept_until_s > now_s).collect();
+        kept.sort_by_key(|(_, kept)| std::cmp::Reverse(kept.number));
+        let told = |(tokens, kept): (&TokenSet, &KeptRevocation)| {
+            let TokenSet { user, audience, app } = tokens.clone();
+            let KeptRevocation { issued_before_s, kept_until_s, .. } = *kept;
+            ToldRevocation { user, audience, app, issued_before_s, kept_until_s }
+        };
+        kept.into_iter().map(told).collect()
+    }
+
+    fn table(&self) -> MutexGuard<'_, RevocationTable> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Point in the order of revocations of a node, which a request takes before its token is verified.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct RevocationMark(u64);
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    const NOW_S: u64 = 1_000_000;
+
+    fn revocation(user: Option<&str>, issued_before_s: u64) -> ToldRevocation {
+        let user = user.map(ByteString::from);
+        ToldRevocation { user, audience: None, app: None, issued_before_s, kept_until_s: NOW_S + 3600 }
+    }
+
+    fn revocations(all: &[ToldRevocation]) -> Revocations {
+        let revocations = Revocations::new(5);
+        all.iter().for_each(|told| revocations.revoke(told, NOW_S).unwrap());
+        revocations
+    }
+
+    fn is_good(revocations: &Revocations, claims: &Value, app: Option<&str>) -> bool {
+        let claims = claims.as_object().unwrap();
+        let user = claims.get("sub").and_then(Value::as_str);
+        revocations.check(SignedToken { claims, user, app }, NOW_S).is_ok()
+    }
+
+    #[test]
+    fn tokens_of_a_user_are_void_up_to_the_second_and_those_that_do_not_say_their_age() {
+        let revocations = revocations(&[revocation(Some("ann"), NOW_S - 10)]);
+        let good = |claims: Value| is_good(&revocations, &claims, None);
+        for issued in [json!(NOW_S - 10), json!(NOW_S - 1000), json!(0), json!(999_989.5)] {
+            assert!(!good(json!({ "sub": "ann", "iat": issued })), "{issued}");
+            assert!(good(json!({ "sub": "bob", "iat": issued })), "{issued}");
+        }
+        assert!(good(json!({ "sub": "ann", "iat": NOW_S - 9 })) && good(json!({ "sub": "ann", "iat": NOW_S + 5 })));
+        for no_age in [json!(null), json!("1000000"), json!(-1), json!(NOW_S * 1000), json!(NOW_S + 6), json!([NOW_S])]
+        {
+            assert!(!good(json!({ "sub": "ann", "iat": no_age })), "{no_age}");
+        }
+        assert!(!good(json!({ "sub": "ann" })) && good(json!({ "sub": "bob" })) && good(json!({})));
+    }
+
+    #[test]
+    fn an_audience_an_app_a_user_and_all_of_them_together_choose_tokens() {
+        let told = |user: Option<&str>, audience: Option<&str>, app: Option<&str>| ToldRevocation {
+            audience: audience.map(ByteString::from),
+            app: app.map(ByteString::from),
+            ..revocation(user, NOW_S)
+        };
+        let token = json!({ "sub": "ann", "aud": ["shop", "news"], "iat": NOW_S });
+        let voids = |user, audience, app| !is_good(&revocations(&[told(user, audience, app)]), &token, Some("store"));
+        for (user, audience, app) in [
+            (None, None, None),
+            (Some("ann"), None, None),
+            (None, Some("news"), None),
+            (None, Some("shop"), Some("store")),
+            (Some("ann"), Some("shop"), Some("store")),
+        ] {
+            assert!(voids(user, audience, app), "{user:?} {audience:?} {app:?}");
+        }
+        for (user, audience, app) in [
+            (Some("bob"), None, None),
+            (None, Some("chat"), None),
+            (None, None, Some("other")),
+            (Some("ann"), Some("chat"), Some("store")),
+            (Some("bob"), Some("shop"), Some("store")),
+        ] {
+            assert!(!voids(user, audience, app), "{user:?} {audience:?} {app:?}");
+        }
+        let one = json!({ "sub": "ann", "aud": "shop", "iat": NOW_S });
+        assert!(!is_good(&revocations(&[told(None, Some("shop"), None)]), &one, None), "a lone audience is no list");
+    }
+
+    #[test]
+    fn of_two_about_the_same_tokens_the_later_times_count_whichever_comes_first() {
+        let (early, late) = (revocation(Some("ann"), NOW_S - 100), revocation(Some("ann"), NOW_S - 50));
+        let longer = ToldRevocation { kept_until_s: NOW_S + 7200, ..early.clone() };
+        let merged = ToldRevocation { issued_before_s: NOW_S - 50, ..longer.clone() };
+        for order in [[&early, &late, &longer], [&longer, &late, &early], [&late, &longer, &late]] {
+            let revocations = revocations(&order.map(Clone::clone));
+            assert_eq!(revocations.all(NOW_S), [merged.clone()]);
+        }
+    }
+
+    #[test]
+    fn a_revocation_is_forgotten_in_its_time_and_none_is_kept_for_longer_than_a_year() {
+        let revocations = revocations(&[revocation(Some("ann"), NOW_S)]);
+        let claims = json!({ "iat": NOW_S });
+        let at = |now_s| {
+            let token = SignedToken { claims: claims.as_object().unwrap(), user: Some("ann"), app: None };
+            (revocations.check(token, now_s).is_ok(), revocations.all(now_s).len(), revocations.len(now_s))
+        };
+        assert_eq!((at(NOW_S + 3599), at(NOW_S + 3600)), ((false, 1, 1), (true, 0, 0)));
+        let forever = ToldRevocation { kept_until_s: u64::MAX, ..revocation(Some("bob"), NOW_S) };
+        revocations.revoke(&forever, NOW_S + 3600).unwrap();
+        let until: Vec<_> = revocations.all(NOW_S + 3600).iter().map(|kept| kept.kept_until_s).collect();
+        assert_eq!(until, [NOW_S + 3600 + REVOCATION_KEPT_MAX_S]);
+        assert_eq!(revocations.table().by_tokens.len(), 1, "the first one takes no place any more");
+        let over = ToldRevocation { kept_until_s: NOW_S, ..revocation(Some("eve"), NOW_S) };
+        revocations.revoke(&over, NOW_S + 1).unwrap();
+        assert_eq!(revocations.all(NOW_S + 1).len(), 1, "its time was over when it came");
+    }
+
+    #[test]
+    fn their_number_their_names_and_the_bytes_of_all_are_bounded() {
+        let full = Revocations::new(5);
+        for number in 0..REVOCATIONS_MAX {
+            full.revoke(&revocation(Some(&number.to_string()), NOW_S), NOW_S).unwrap();
+        }
+        assert_eq!(full.revoke(&revocation(Some("ann"), NOW_S), NOW_S), Err(RevocationRefused::TooMany));
+        full.revoke(&revocation(Some("7"), NOW_S + 1), NOW_S).unwrap();
+        assert_eq!(full.all(NOW_S)[0], revocation(Some("7"), NOW_S + 1), "one that is kept may grow");
+        let wide = Revocations::new(5);
+        let name = |number: usize| format!("{number:0>NAME_MAX_BYTES$}");
+        let kept = (0..).take_while(|number| wide.revoke(&revocation(Some(&name(*number)), NOW_S), NOW_S).is_ok());
+        assert_eq!(kept.count(), REVOCATIONS_MAX_BYTES / (NAME_MAX_BYTES + OVERHEAD_BYTES));
+        let one = revocation(Some(&name(1_000)), NOW_S);
+        assert_eq!(wide.revoke(&one, NOW_S), Err(RevocationRefused::TooLarge));
+        wide.revoke(&ToldRevocation { kept_until_s: NOW_S + 7200, ..one.clone() }, NOW_S + 3600).unwrap();
+        let long = revocation(Some(&"x".repeat(NAME_MAX_BYTES + 1)), NOW_S);
+        assert_eq!(wide.revoke(&long, NOW_S), Err(RevocationRefused::NameTooLong(NAME_MAX_BYTES + 1)));
+    }
+
+    #[test]
+    fn a_mark_knows_for_whom_revocations_have_come_since() {
+        let revocations = revocations(&[revocation(Some("ann"), NOW_S - 10)]);
+        let mark = revocations.mark();
+        assert!(!revocations.have_come_since(mark, Some("ann")));
+        revocations.revoke(&revocation(Some("ann"), NOW_S - 20), NOW_S).unwrap();
+        assert!(!revocations.have_come_since(mark, Some("ann")), "that was known");
+        revocations.revoke(&revocation(Some("ann"), NOW_S), NOW_S).unwrap();
+        assert!(revocations.have_come_since(mark, Some("ann")));
+        assert!(!revocations.have_come_since(mark, Some("bob")) && !revocations.have_come_since(mark, None));
+        revocations.revoke(&revocation(None, NOW_S), NOW_S).unwrap();
+        assert!(revocations.have_come_since(mark, Some("bob")) && revocations.have_come_since(mark, None));
+    }
+}

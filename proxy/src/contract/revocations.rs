@@ -1,0 +1,232 @@
+//! Revocations: which access tokens are void, whose connections close, and what other nodes know of it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ::http::StatusCode;
+use trunkline_protocol::access_token::{self, TokenTimes};
+use trunkline_protocol::cause::Cause;
+use trunkline_protocol::fleet::NodePhase;
+use trunkline_protocol::key::AccessKey;
+use trunkline_protocol::manifest::HubManifest;
+use trunkline_protocol::negotiate::Decision;
+
+use super::client::{Client, JSON_HANDSHAKE, Received};
+use super::closes::cause_of;
+use super::fleet_nodes::{FleetNode, linked, nodes, peers, until};
+use super::http::{exchange, negotiate};
+use super::stage::{KEY, Stage, run, settings, token_of};
+use crate::clock::unix_seconds;
+use crate::fleet::{Fleet, own_phase};
+use crate::observer::{Observer, Readiness, RevocationOrder, RevocationReport, RevokedTokens};
+
+/// Time in which nodes that can reach each other have told each other what is new.
+const SOON: Duration = Duration::from_secs(20);
+
+/// Age of the tokens that the tests revoke, and of the newest token that is void then, in seconds.
+const OLD_S: u64 = 100;
+const VOID_S: u64 = 50;
+
+fn observer_of(stage: &Stage, fleet: Fleet) -> Observer {
+    Observer::new(Readiness::new(stage.shared.clone(), Arc::default()), fleet)
+}
+
+fn observer(stage: &Stage) -> Observer {
+    observer_of(stage, Fleet::new(stage.shared.clone(), ([127, 0, 0, 1], 8090).into()))
+}
+
+/// A query with an access token that was issued so many seconds ago.
+fn issued(user: &str, ago_s: u64) -> String {
+    let now_s = unix_seconds();
+    let times = TokenTimes { issued_s: Some(now_s - ago_s), expires_s: now_s + 3600 };
+    format!("access_token={}", access_token::sign(&AccessKey::new(KEY).unwrap(), user, &[], times))
+}
+
+/// Order to revoke the tokens of a user, or of everybody, and to close the user's connections.
+fn order(user: Option<&str>) -> RevocationOrder {
+    let now_s = unix_seconds();
+    let tokens = RevokedTokens {
+        user: user.map(str::to_owned),
+        issued_before: now_s - VOID_S,
+        kept_until: now_s + 3600,
+        ..RevokedTokens::default()
+    };
+    RevocationOrder { tokens, close: user.is_some() }
+}
+
+/// Whether a client may connect to a hub with this query.
+async fn may_connect(stage: &Stage, query: &str) -> bool {
+    match Client::upgrade(stage, &format!("/chat?{query}")).await {
+        Ok(_) => true,
+        Err(status) => {
+            assert_eq!(status, 401);
+            false
+        }
+    }
+}
+
+#[test]
+fn a_revoked_token_is_refused_by_name_and_whoever_logs_in_again_is_let_in() {
+    run(async {
+        let (stage, _app, _link) = Stage::start().with_chat().await;
+        let observer = observer(&stage);
+        let (old, new) = (issued("ann", OLD_S), issued("ann", 0));
+        // It has negotiated, and not connected yet.
+        let (_, token) = negotiate(&stage, "/chat", &format!("&{old}")).await;
+        let report = observer.revoke(order(Some("ann"))).await.unwrap();
+        assert_eq!((report.nodes, report.missing, report.clients), (1, Vec::<String>::new(), 0));
+        let (status, text) = exchange(&stage, "POST", &format!("/chat/negotiate?negotiateVersion=1&{old}"), "").await;
+        assert_eq!((status, text.contains("it was revoked")), (StatusCode::UNAUTHORIZED, true), "{text}");
+        assert_eq!(Client::upgrade(&stage, &format!("/chat?id={token}&{old}")).await.err(), Some(401));
+        let undated = format!("access_token={}", token_of("ann"));
+        for void in [&old, &undated] {
+            assert!(!may_connect(&stage, void).await, "{void}");
+        }
+        let others = format!("access_token={}", token_of("bob"));
+        for good in [&new, &others, &issued("bob", OLD_S), &String::new()] {
+            assert!(may_connect(&stage, good).await, "{good}");
+        }
+        let (_, token) = negotiate(&stage, "/chat", &format!("&{new}")).await;
+        assert!(Client::upgrade(&stage, &format!("/chat?id={token}&{new}")).await.is_ok());
+        let refused: Vec<_> = stage.shared.admission.verifier.refused().filter(|(_, count)| *count > 0).collect();
+        assert_eq!(refused, [("revoked", 4)]);
+        assert_eq!(stage.shared.counters_of(0).requests_refused.of(Cause::TokenRevoked), 4);
+        let kept = observer.revocations(Some("ann"), 10);
+        assert_eq!((kept.revocations, kept.total), (vec![order(Some("ann")).tokens], 1));
+    });
+}
+
+#[test]
+fn an_app_that_decides_about_clients_is_not_asked_about_a_revoked_token() {
+    run(async {
+        let stage = Stage::start();
+        let hub = HubManifest { asks_app: true, ..HubManifest::new("chat", "/chat") };
+        let mut app = stage.app("app-1", vec![hub]);
+        let _link = app.link().await;
+        let bob = Decision { user: Some("bob".into()), ..Decision::default() };
+        *app.dialler.decision.lock().unwrap() = Some(bob);
+        observer(&stage).revoke(order(Some("ann"))).await.unwrap();
+        assert!(!may_connect(&stage, &issued("ann", OLD_S)).await, "it would have let her in as bob");
+        assert!(may_connect(&stage, &issued("ann", 0)).await);
+    });
+}
+
+#[test]
+fn the_connections_of_the_user_close_if_the_operator_wants_that_and_no_others() {
+    run(async {
+        let stage = Stage::with(settings(), 2);
+        let mut app = stage.app("app-1", vec![HubManifest::new("chat", "/chat"), HubManifest::new("news", "/news")]);
+        let (mut chat, mut news) = (app.link().await, app.link().await);
+        let observer = observer(&stage);
+        let target = |hub: &str, user: &str| format!("/{hub}?{}", issued(user, OLD_S));
+        let mut hers = Vec::new();
+        for _ in 0..3 {
+            hers.push(Client::connect(&stage, &mut chat, &target("chat", "ann")).await);
+        }
+        hers.push(Client::connect(&stage, &mut news, &target("news", "ann")).await);
+        let mut bob = Client::connect(&stage, &mut chat, &target("chat", "bob")).await;
+        let mut nobody = Client::connect(&stage, &mut chat, "/chat").await;
+        let left_open = observer.revoke(RevocationOrder { close: false, ..order(Some("ann")) }).await.unwrap();
+        assert_eq!(left_open.clients, 0);
+        for (index, client) in hers.iter_mut().enumerate() {
+            client.fence(if index < 3 { &chat } else { &news }).await;
+        }
+        let closed = observer.revoke(order(Some("ann"))).await.unwrap();
+        assert_eq!(closed.clients, 4);
+        for client in &mut hers {
+            let told = client.text().await;
+            assert!(told.starts_with("{\"type\":7") && !told.contains("allowReconnect"), "{told}");
+            assert!(matches!(client.next().await, Received::End(_)));
+        }
+        for link in [&mut chat, &mut news] {
+            assert_eq!(cause_of(&link.close().await).as_deref(), Some("token_revoked"));
+        }
+        bob.fence(&chat).await;
+        nobody.fence(&chat).await;
+    });
+}
+
+#[test]
+fn a_client_that_connects_while_its_token_is_revoked_has_to_show_one_again() {
+    run(async {
+        let (stage, _app, mut link) = Stage::start().with_chat().await;
+        let mut ann = Client::upgrade(&stage, &format!("/chat?{}", issued("ann", OLD_S))).await.unwrap();
+        let mut bob = Client::upgrade(&stage, &format!("/chat?{}", issued("bob", OLD_S))).await.unwrap();
+        // She is no connection yet, so there is none to close.
+        assert_eq!(observer(&stage).revoke(order(Some("ann"))).await.unwrap().clients, 0);
+        ann.send(JSON_HANDSHAKE).await;
+        assert_eq!(ann.next().await, Received::Text("{}".into()));
+        assert_eq!(ann.next().await, Received::Text("{\"type\":7,\"allowReconnect\":true}".into()));
+        assert!(matches!(ann.next().await, Received::End(_)));
+        bob.send(JSON_HANDSHAKE).await;
+        bob.accept(&mut link).await;
+        bob.fence(&link).await;
+    });
+}
+
+#[test]
+fn all_tokens_are_void_at_once_where_nobody_is_named() {
+    run(async {
+        let (stage, _app, _link) = Stage::start().with_chat().await;
+        observer(&stage).revoke(order(None)).await.unwrap();
+        for user in ["ann", "bob"] {
+            assert!(!may_connect(&stage, &issued(user, OLD_S)).await);
+            assert!(may_connect(&stage, &issued(user, 0)).await);
+        }
+        assert!(may_connect(&stage, "").await, "whoever shows no token has none that is void");
+    });
+}
+
+#[test]
+fn what_is_revoked_at_one_node_is_void_at_all_and_closes_connections_everywhere() {
+    run(async {
+        let (_network, mut nodes) = nodes(3).await;
+        let target = format!("/chat?{}", issued("ann", OLD_S));
+        let mut clients = Vec::new();
+        for node in &mut nodes {
+            clients.push(Client::connect(&node.stage, &mut node.link, &target).await);
+        }
+        let observer = observer_of(&nodes[1].stage, nodes[1].fleet.clone());
+        let report = observer.revoke(order(Some("ann"))).await.unwrap();
+        let all = RevocationReport { tokens: order(Some("ann")).tokens, nodes: 3, missing: Vec::new(), clients: 3 };
+        assert_eq!(report, all);
+        for (client, node) in clients.iter_mut().zip(&nodes) {
+            assert!(client.text().await.starts_with("{\"type\":7"));
+            assert!(!may_connect(&node.stage, &issued("ann", OLD_S)).await);
+            assert!(may_connect(&node.stage, &issued("ann", 0)).await);
+        }
+    });
+}
+
+#[test]
+fn a_node_that_starts_knows_what_is_revoked_before_it_takes_clients() {
+    run(async {
+        let (network, mut nodes) = nodes(2).await;
+        observer_of(&nodes[0].stage, nodes[0].fleet.clone()).revoke(order(Some("ann"))).await.unwrap();
+        let late = FleetNode::start(&network, 3, peers(&[1, 2, 3])).await;
+        let is_ready = || own_phase(&late.stage.shared) == NodePhase::Ready;
+        until(SOON, "the third node takes clients", is_ready).await;
+        assert!(!may_connect(&late.stage, &issued("ann", OLD_S)).await);
+        assert_eq!(late.stage.shared.admission.revocations.all(unix_seconds()).len(), 1);
+        nodes.push(late);
+        linked(&nodes).await;
+        let observer = observer_of(&nodes[2].stage, nodes[2].fleet.clone());
+        assert_eq!(observer.revoke(order(Some("bob"))).await.unwrap().nodes, 3);
+    });
+}
+
+#[test]
+fn a_node_that_is_away_is_missing_and_learns_what_is_revoked_when_it_is_back() {
+    run(async {
+        let (_network, nodes) = nodes(2).await;
+        nodes[1].cut(true);
+        let observer = observer_of(&nodes[0].stage, nodes[0].fleet.clone());
+        let report = observer.revoke(order(Some("ann"))).await.unwrap();
+        assert_eq!((report.nodes, report.missing), (1, vec!["n2".to_owned()]));
+        assert!(may_connect(&nodes[1].stage, &issued("ann", OLD_S)).await, "it can't know yet");
+        nodes[1].cut(false);
+        let kept = || nodes[1].stage.shared.admission.revocations.all(unix_seconds()).len() == 1;
+        until(SOON, "it has learnt it", kept).await;
+        assert!(!may_connect(&nodes[1].stage, &issued("ann", OLD_S)).await);
+    });
+}
