@@ -18,6 +18,7 @@
 //! | [`cause`] | causes of ended and refused client connections |
 //! | [`wire`] | names on the wire: paths, headers, claims, close codes |
 //! | [`id`] | connection ids and other random names |
+//! | [`host_pattern`] | hosts that an end answers for, as operators name them |
 //! | [`trace_context`] | W3C trace context: the place of a request or message in a trace |
 //! | [`key`] | access keys and the subkeys made of them |
 //! | [`development_key`] | the key of this machine, for use without any configuration |
@@ -38,6 +39,7 @@ pub mod cause;
 pub mod development_key;
 pub mod dial_in;
 pub mod fleet;
+pub mod host_pattern;
 pub mod hub;
 pub mod id;
 pub mod key;
