@@ -299,7 +299,7 @@ impl Shard {
         let ShardCore { connections, delivery, .. } = &mut state.core;
         match connections.get_current(slot, serial) {
             Some(client) => {
-                let flushed = delivery.poll_flush(client, cx);
+                let flushed = delivery.poll_flush_by_task(slot, client, cx);
                 delivery.watches.note_written(connections);
                 flushed
             }

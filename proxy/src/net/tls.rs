@@ -15,7 +15,7 @@ mod server_stream;
 pub use certificate_probe::{CertificateFault, TlsLookError, TlsSeen, look_at_tls};
 pub(crate) use client_config::client_config;
 pub use pem::TlsError;
-pub(crate) use records::Records;
+pub(crate) use records::{RECORD_BYTES, Records};
 pub(crate) use server_config::{Certificates, server_config};
 pub(crate) use server_stream::TlsStream;
 

@@ -173,6 +173,7 @@ impl Assignments {
         // What only a task would have written leaves now or never: our answer to a close, for one.
         let _: Poll<()> = core.delivery.poll_flush(&mut client, &mut Context::from_waker(Waker::noop()));
         core.delivery.discard(&mut client);
+        core.delivery.end_flush(slot);
         Some(client)
     }
 

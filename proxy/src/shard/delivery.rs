@@ -11,10 +11,11 @@ pub(super) mod outbox;
 pub(super) mod outbox_budget;
 pub(super) mod vectored_sends;
 
+use std::collections::HashMap;
 use std::io;
 use std::mem;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
 use slab::Slab;
@@ -102,6 +103,8 @@ pub(crate) struct Delivery {
     /// Origin of the send to many that is being delivered.
     origin: Option<SendOrigin>,
     effects: Effects,
+    /// Tasks that wait until the sockets of their clients take something.
+    flushing: HashMap<Slot, Waker>,
     /// Time at which the batch was read that is being applied, if anybody wants to know.
     pub(super) read_at: Option<Instant>,
     /// Watches of what passes for some clients.
@@ -119,6 +122,7 @@ impl Delivery {
             vectored: VectoredSends::new(limits.vectored_sends),
             origin: None,
             effects: Effects::default(),
+            flushing: HashMap::new(),
             read_at: None,
             watches: Watches::default(),
         }
@@ -369,7 +373,8 @@ impl Delivery {
     /// Writes a frame at once where it may leave now and its outbox is empty; otherwise it has to wait.
     fn has_to_wait(&mut self, slot: Slot, client: &mut Client, frame: &Bytes, mode: BatchMode) -> bool {
         client.last_sent = mode.now;
-        let has_to_wait = mode.flush == Flush::Deferred || !client.outbox.is_empty();
+        // What waits may be below the outbox: records of TLS.
+        let has_to_wait = mode.flush == Flush::Deferred || client.is_flushing || !client.outbox.is_empty();
         if !has_to_wait {
             self.write(slot, client, frame);
         }
@@ -516,7 +521,24 @@ impl Delivery {
         }
     }
 
-    /// Continues the flush of a client's task.
+    /// Continues the flush of a client in its task, which ends when the client does.
+    pub(super) fn poll_flush_by_task(&mut self, slot: Slot, client: &mut Client, cx: &mut Context<'_>) -> Poll<()> {
+        let flushed = self.poll_flush(client, cx);
+        match flushed {
+            Poll::Pending => drop(self.flushing.insert(slot, cx.waker().clone())),
+            Poll::Ready(()) => drop(self.flushing.remove(&slot)),
+        }
+        flushed
+    }
+
+    /// Ends the task that flushes a client which is gone: its socket wakes it no more.
+    pub(super) fn end_flush(&mut self, slot: Slot) {
+        if let Some(task) = self.flushing.remove(&slot) {
+            task.wake();
+        }
+    }
+
+    /// Continues the flush of a client.
     pub(super) fn poll_flush(&self, client: &mut Client, cx: &mut Context<'_>) -> Poll<()> {
         let before = client.outbox.bytes();
         let flushed = client.outbox.poll_flush(cx, &client.socket);

@@ -11,7 +11,7 @@ use tokio::io::ReadBuf;
 use tokio::net::TcpStream;
 
 use super::drained::read_now;
-use crate::net::tls::Records;
+use crate::net::tls::{RECORD_BYTES, Records};
 
 /// TLS over TCP. All methods take `&self`, because a shard is one thread.
 pub(crate) struct TlsSocket {
@@ -51,19 +51,19 @@ impl TlsSocket {
         }
     }
 
-    /// Encrypts bytes, and writes what the socket takes right now; the rest waits, up to a bound. Returns how many were
+    /// Encrypts bytes, and writes what the socket takes right now; the rest waits, up to a record. Returns how many were
     /// encrypted.
     ///
     /// # Errors
     /// `WouldBlock` when records wait already; else the socket failed.
     pub(super) fn try_write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        self.records.borrow_mut().write_with(slices, |bytes| self.send(bytes))
+        self.records.borrow_mut().write_with(slices, RECORD_BYTES, |bytes| self.send(bytes))
     }
 
     /// Encrypts bytes when none wait.
     pub(super) fn poll_write(&self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         let mut records = self.records.borrow_mut();
-        self.poll_with(cx, || records.write_with(slices, |bytes| self.stream.try_write(bytes)))
+        self.poll_with(cx, || records.write_with(slices, RECORD_BYTES, |bytes| self.stream.try_write(bytes)))
     }
 
     /// Writes records that wait.
@@ -91,7 +91,7 @@ impl TlsSocket {
     /// # Errors
     /// `WouldBlock` when records wait already; or the socket was cut.
     pub(super) fn seal(&self, slices: &[IoSlice<'_>], sealed: &mut Vec<u8>) -> io::Result<usize> {
-        self.records.borrow_mut().seal(slices, sealed)
+        self.records.borrow_mut().seal(slices, RECORD_BYTES, sealed)
     }
 
     /// Keeps what the caller of [`seal`](Self::seal) could not write.

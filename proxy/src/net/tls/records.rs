@@ -28,7 +28,8 @@ use tokio::io::ReadBuf;
 /// Bytes that are read at once: a whole record of the largest size.
 const READ_BYTES: usize = 16 * 1024 + 256 + 5;
 
-/// Bytes that are encrypted at once, and so may wait for the socket: four records. More is taken when they are gone.
+/// Bytes of an answer that are encrypted at once, and so may wait for the socket: four records. More is taken when they
+/// are gone.
 pub(super) const WRITE_MAX_BYTES: usize = 64 * 1024;
 
 /// Bytes that may wait for the rest of a record, or of a message of the handshake in several: what rustls itself grants
@@ -39,7 +40,7 @@ pub(super) const PARTIAL_MAX_BYTES: usize = 64 * 1024;
 pub(super) const PIECE_BYTES: usize = 512;
 
 /// Content of a record at most.
-const RECORD_BYTES: usize = 16 * 1024;
+pub(crate) const RECORD_BYTES: usize = 16 * 1024;
 
 /// Room for the header, number, type and tag of a record.
 const RECORD_OVERHEAD_BYTES: usize = 64;
@@ -160,8 +161,8 @@ impl Records {
         Ok(())
     }
 
-    /// Encrypts bytes in as few records as there can be, and writes by `write` as much as it takes; the rest waits.
-    /// Returns how many bytes were encrypted.
+    /// Encrypts so many bytes at most, in as few records as there can be, and writes by `write` as much as it takes; the
+    /// rest waits. Returns how many bytes were encrypted.
     ///
     /// # Errors
     /// `WouldBlock` when others wait, and so nothing was encrypted; else this end has said that nothing follows, or
@@ -169,10 +170,11 @@ impl Records {
     pub(crate) fn write_with(
         &mut self,
         slices: &[IoSlice<'_>],
+        most: usize,
         mut write: impl FnMut(&[u8]) -> io::Result<usize>,
     ) -> io::Result<usize> {
         self.send_with(&mut write)?;
-        with_joined(slices, |bytes| {
+        with_joined(slices, most, |bytes| {
             SCRATCH.with_borrow_mut(|scratch| {
                 let room = sized(scratch, room_for(bytes.len()));
                 let length = self.encrypt(bytes, room)?;
@@ -191,15 +193,16 @@ impl Records {
         })
     }
 
-    /// Encrypts bytes behind those in `sealed`, for a caller who writes them. Returns how many bytes were encrypted.
+    /// Encrypts so many bytes at most behind those in `sealed`, for a caller who writes them. Returns how many bytes were
+    /// encrypted.
     ///
     /// # Errors
     /// As of [`write_with`](Self::write_with).
-    pub(crate) fn seal(&mut self, slices: &[IoSlice<'_>], sealed: &mut Vec<u8>) -> io::Result<usize> {
+    pub(crate) fn seal(&mut self, slices: &[IoSlice<'_>], most: usize, sealed: &mut Vec<u8>) -> io::Result<usize> {
         if self.has_unsent() {
             return Err(ErrorKind::WouldBlock.into());
         }
-        with_joined(slices, |bytes| {
+        with_joined(slices, most, |bytes| {
             let begin = sealed.len();
             sealed.resize(begin + room_for(bytes.len()), 0);
             let length = self.encrypt(bytes, sealed.get_mut(begin..).unwrap_or_default());
@@ -315,16 +318,15 @@ impl Records {
     }
 }
 
-/// Does something with slices as one, as many bytes of them as are encrypted at once: each record has a header and a
-/// tag.
-fn with_joined<T>(slices: &[IoSlice<'_>], act: impl FnOnce(&[u8]) -> T) -> T {
+/// Does something with slices as one, so many bytes of them at most: each record has a header and a tag.
+fn with_joined<T>(slices: &[IoSlice<'_>], most: usize, act: impl FnOnce(&[u8]) -> T) -> T {
     if let [only] = slices {
-        return act(only.get(..WRITE_MAX_BYTES).unwrap_or(only));
+        return act(only.get(..most).unwrap_or(only));
     }
     JOINED.with_borrow_mut(|joined| {
         joined.clear();
         for slice in slices {
-            let room = WRITE_MAX_BYTES - joined.len();
+            let room = most - joined.len();
             joined.extend_from_slice(slice.get(..room).unwrap_or(slice));
         }
         act(joined)

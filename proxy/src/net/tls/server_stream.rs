@@ -9,7 +9,7 @@ use std::task::{Context, Poll, Waker, ready};
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::records::Records;
+use super::records::{Records, WRITE_MAX_BYTES};
 
 /// The server's end of TLS.
 pub(crate) struct TlsStream<S> {
@@ -103,7 +103,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for TlsStream<S> {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let Self { socket, records } = self.get_mut();
-        in_time(records.write_with(slices, |bytes| at_once(Pin::new(&mut *socket).poll_write(cx, bytes))))
+        let write = |bytes: &[u8]| at_once(Pin::new(&mut *socket).poll_write(cx, bytes));
+        in_time(records.write_with(slices, WRITE_MAX_BYTES, write))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -156,7 +157,7 @@ mod tests {
     use tokio_rustls::client::TlsStream as ClientStream;
 
     use super::super::made_identity::{HOST, configs};
-    use super::super::records::{PARTIAL_MAX_BYTES, PIECE_BYTES, WRITE_MAX_BYTES};
+    use super::super::records::{PARTIAL_MAX_BYTES, PIECE_BYTES};
     use super::*;
 
     const VERSIONS: [&SupportedProtocolVersion; 2] = [&version::TLS12, &version::TLS13];

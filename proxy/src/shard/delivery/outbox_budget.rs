@@ -44,7 +44,7 @@ impl OutboxBudget {
 
     /// Bytes that must go to get well below the share; 0 within it.
     pub(crate) fn excess_bytes(&self) -> usize {
-        let waiting = self.counters.outbox_bytes.get() + self.counters.replay_bytes.get();
+        let waiting = self.counters.outbox_bytes.get().saturating_add(self.counters.replay_bytes.get());
         let waiting = usize::try_from(waiting).unwrap_or(usize::MAX);
         if waiting > self.share_bytes { waiting - (self.share_bytes - self.share_bytes / FREED_PART) } else { 0 }
     }

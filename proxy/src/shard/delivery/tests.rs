@@ -223,6 +223,16 @@ async fn clients_with_tls_get_the_same_by_one_system_call_and_by_one_for_each() 
         }
         let client = bed.state.core.connections.get_mut(stalled).unwrap();
         assert!(client.is_flushing && client.socket.has_unsent(), "its socket has taken everything");
+        for text in ["one more", "and another"] {
+            let mode = bed.state.core.mode(Flush::Now);
+            let frame = frame_for(HubProtocol::Json, text.as_bytes());
+            let client = bed.state.core.connections.get_mut(stalled).unwrap();
+            bed.state.core.delivery.put(stalled, client, &frame, mode);
+            sent.extend(frame);
+        }
+        let waiting = bed.state.core.context.counters.outbox_bytes.get();
+        let client = bed.state.core.connections.get_mut(stalled).unwrap();
+        assert_eq!(waiting, client.outbox.bytes() as u64);
         socket2::SockRef::from(&far.sock).set_recv_buffer_size(1 << 20).unwrap();
         let length = sent.len();
         let read = tokio::task::spawn_blocking(move || {
@@ -232,5 +242,6 @@ async fn clients_with_tls_get_the_same_by_one_system_call_and_by_one_for_each() 
         let delivery = &bed.state.core.delivery;
         let ((), came) = tokio::join!(std::future::poll_fn(|cx| delivery.poll_flush(client, cx)), read);
         assert!(came.unwrap().unwrap() == sent);
+        assert_eq!(bed.state.core.context.counters.outbox_bytes.get(), 0);
     }
 }

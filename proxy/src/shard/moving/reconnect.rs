@@ -63,6 +63,7 @@ impl Moves {
             core.context.counters.away.follow(0, 1);
         }
         core.delivery.discard(client);
+        core.delivery.end_flush(slot);
         (client.is_flushing, client.has_pinged) = (false, false);
         // Whoever was to tell it knew it by its serial.
         client.cold.leave = LeaveStage::Stays;
