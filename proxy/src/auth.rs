@@ -32,7 +32,7 @@ pub use key::VerifyingKey;
 pub use policy::TokenPolicy;
 pub(crate) use revocation::{REVOCATION_KEPT_MAX_S, RevocationMark, RevocationRefused, Revocations};
 pub use service_token::host_of_url;
-pub(crate) use service_token::{ClientTerms, RestAudience, ServiceAudience, ServiceVerifier, StickyServer};
+pub(crate) use service_token::{ClientTerms, RestAudience, RestSigner, ServiceAudience, ServiceVerifier, StickyServer};
 pub(crate) use signing_key::SigningKeys;
 pub(crate) use token_error::TokenError;
 pub(crate) use trunkline_protocol::access_token::User;

@@ -33,9 +33,8 @@ use http::request::Parts;
 use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use tokio::time::timeout;
-use trunkline_protocol::key::AccessKey;
 
-use crate::auth::{RestAudience, TokenError};
+use crate::auth::{RestAudience, RestSigner, TokenError};
 use crate::fleet::{Fleet, FleetEntry};
 use crate::limits::{RestPlace, RestPlaces, RestShare};
 use crate::metrics::RestCounters;
@@ -150,7 +149,7 @@ impl Rest {
     }
 
     /// Returns the key that has signed the token of a request.
-    fn authorize(&self, head: &Parts) -> Result<AccessKey, RestError> {
+    fn authorize(&self, head: &Parts) -> Result<RestSigner, RestError> {
         let value = head.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let (scheme, token) = value.split_once(' ').unwrap_or_default();
         if !scheme.eq_ignore_ascii_case("bearer") {

@@ -82,6 +82,14 @@ pub(crate) struct ServiceVerifier {
     max_bytes: usize,
 }
 
+/// Signer of a token of the data plane.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RestSigner {
+    pub key: AccessKey,
+    /// Whether it is the key of an app: good for hubs by their names, which say whose they are.
+    pub is_of_app: bool,
+}
+
 /// Token that one of the keys has opened.
 struct OpenedToken {
     claims: Map<String, Value>,
@@ -128,7 +136,7 @@ impl ServiceVerifier {
         token: &str,
         (path, application): (&str, Option<&str>),
         audience: RestAudience<'_>,
-    ) -> Result<AccessKey, TokenError> {
+    ) -> Result<RestSigner, TokenError> {
         let target = rest_segments(path, application);
         let hub = hub_place(&target).and_then(|at| target.get(at)).and_then(|name| std::str::from_utf8(name).ok());
         let opened = self.checked(token, hub, true)?;
@@ -136,7 +144,11 @@ impl ServiceVerifier {
         let RestAudience { hosts, without_prefix } = audience;
         let is_host = |one: &str| hosts.is_empty() || host_of_url(one).is_some_and(|host| hosts.contains(&host));
         let is_own = |one: &str| is_rest_audience(one, &target, without_prefix) && is_host(one);
-        if audiences(&opened.claims).any(is_own) { Ok(opened.key) } else { Err(TokenError::Audience) }
+        if audiences(&opened.claims).any(is_own) {
+            Ok(RestSigner { is_of_app: opened.app.is_some(), key: opened.key })
+        } else {
+            Err(TokenError::Audience)
+        }
     }
 
     fn verify_at(&self, token: &str, audience: ServiceAudience, hub: &str, expires: bool) -> Result<User, TokenError> {
@@ -536,7 +548,7 @@ mod tests {
         }
         let rest = |path: &str, application| {
             let signer = verifier.verify_rest(&token("http://a/api/"), (path, application), below_live(&[]));
-            signer.map(|key| key.expose().to_owned())
+            signer.map(|signer| signer.key.expose().to_owned())
         };
         assert_eq!(rest("/api/hubs/shop/:send", None), Ok(APP.to_owned()));
         assert_eq!(rest("/api/v1/hubs/Shop", None), Ok(APP.to_owned()));

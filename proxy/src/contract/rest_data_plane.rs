@@ -555,6 +555,28 @@ fn a_generated_token_is_good_at_its_hub_alone_and_signed_with_the_key_of_its_cal
 }
 
 #[test]
+fn the_key_of_an_app_finds_no_hub_of_others_by_its_path() {
+    run(async {
+        const APP_KEY: &str = "the key of one app of several";
+        let app_keys = vec![format!("shop={APP_KEY}").parse().unwrap()];
+        let stage = Stage::with(Settings { app_keys, ..served() }, 1);
+        let mut app = stage.app("app-1", vec![HubManifest::new("chat", "/shop_admin/chat")]);
+        let mut link = app.link().await;
+        let mut ann =
+            Client::connect(&stage, &mut link, &format!("/shop_admin/chat?access_token={}", token_of("ann"))).await;
+        let path = "/api/hubs/shop_admin%2Fchat/:send";
+        let say = async |key: &str, text: &str| {
+            let token = sign_rest_token(&AccessKey::new(key).unwrap(), Some("shop_admin/chat"), unix_seconds() + 60);
+            let call = json!({ "target": "Say", "arguments": [text] }).to_string();
+            BackEnd { token, ..alone(&stage) }.ask("POST", path, &call).await.body["clients"].as_u64()
+        };
+        assert_ne!(say(APP_KEY, "of the shop").await, Some(1));
+        assert_eq!(say(KEY, "of the fleet").await, Some(1));
+        assert_eq!(ann.text().await, said("of the fleet"));
+    });
+}
+
+#[test]
 fn a_body_that_stops_or_has_no_end_is_refused_and_takes_no_place() {
     run(async {
         let rest =

@@ -148,9 +148,18 @@ impl FleetEntry {
     /// Finds the hub of a name: by the one that its app gives it, or by its path without the slash.
     #[must_use]
     pub(crate) fn hub_named(&self, name: &str) -> NamedHub {
+        let hubs = &self.0.shared().hubs;
+        match hubs.named(name).or_else(|| hubs.find(&format!("/{name}"))) {
+            Some(hub) => NamedHub { key: hub.key().to_owned(), here: Some(hub) },
+            None => self.hub_of_name(name),
+        }
+    }
+
+    /// Finds the hub of a name by that alone: a path says nothing of whose hub it is.
+    #[must_use]
+    pub(crate) fn hub_of_name(&self, name: &str) -> NamedHub {
         let (hubs, lower) = (&self.0.shared().hubs, name.to_ascii_lowercase());
-        let found = hubs.named(name).or_else(|| hubs.find(&format!("/{name}"))).or_else(|| hubs.named(&lower));
-        if let Some(hub) = found {
+        if let Some(hub) = hubs.named(name).or_else(|| hubs.named(&lower)) {
             return NamedHub { key: hub.key().to_owned(), here: Some(hub) };
         }
         let dial_in_key = HubOrigin::DialIn.key(&lower);

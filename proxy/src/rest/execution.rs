@@ -63,7 +63,10 @@ impl Execution {
             Some(application) => format!("{application}_{name}"),
             None => name,
         };
-        let hub = self.fleet.hub_named(&name);
+        let hub = match self.caller.signer.is_of_app {
+            true => self.fleet.hub_of_name(&name),
+            false => self.fleet.hub_named(&name),
+        };
         self.check_known(&hub, &name)?;
         match operation {
             Operation::Send(to) => self.send(&hub, to).await,

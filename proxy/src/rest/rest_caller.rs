@@ -1,11 +1,11 @@
 //! Caller of the data plane, as its request and its token show it.
 
-use trunkline_protocol::key::AccessKey;
+use crate::auth::RestSigner;
 
 /// Caller of the data plane.
 pub(super) struct RestCaller {
-    /// Key that has signed its token.
-    pub(super) signer: AccessKey,
+    /// Signer of its token.
+    pub(super) signer: RestSigner,
     /// Origin at which it reaches this node, such as `https://node.example`.
     pub(super) origin: String,
 }
