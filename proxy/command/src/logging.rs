@@ -12,7 +12,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use tracing_subscriber::Layer;
-use tracing_subscriber::filter::{ParseError, filter_fn};
+use tracing_subscriber::filter::{FilterExt, LevelFilter, ParseError, filter_fn};
+use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Registry, fmt, reload};
@@ -54,8 +55,6 @@ const AUDIT_LOG_MODE: u32 = 0o600;
 pub(crate) struct Levels {
     format: LogFormat,
     text: Mutex<String>,
-    /// Lines of the audit log go to a file of their own.
-    has_audit_file: bool,
     filter: reload::Handle<EnvFilter, Registry>,
 }
 
@@ -69,21 +68,38 @@ static LEVELS: OnceLock<Levels> = OnceLock::new();
 /// # Errors
 /// When the levels can't be read, or the file can't be opened.
 pub(crate) fn begin(levels: &str, format: LogFormat, audit: Option<&Path>) -> Result<(), LogError> {
-    let in_file = audit.is_some();
-    let (filter, handle) = reload::Layer::new(parse(levels, in_file).map_err(LogError::Levels)?);
-    let lines = fmt::layer().event_format(LineFormatter(format)).with_writer(std::io::stderr);
+    let (filter, handle) = reload::Layer::new(parse(levels).map_err(LogError::Levels)?);
+    let file = audit.map(open_audit_log).transpose()?;
     let is_terminal = std::io::stderr().is_terminal() && format == LogFormat::Human;
-    let audited = audit.map(open_audit_log).transpose()?.map(|file| {
-        let lines = fmt::layer().event_format(LineFormatter(format)).with_ansi(false).with_writer(Mutex::new(file));
-        lines.with_filter(filter_fn(|line| line.target() == AUDIT_TARGET))
-    });
-    let lines = lines.with_ansi(is_terminal).with_filter(filter);
     // A subscriber that an app has installed stays.
-    if tracing_subscriber::registry().with(lines).with(audited).try_init().is_ok() {
+    if subscriber(filter, format, (std::io::stderr, is_terminal), file).try_init().is_ok() {
         let text = Mutex::new(levels.trim().into());
-        let _ = LEVELS.set(Levels { format, text, has_audit_file: in_file, filter: handle });
+        let _ = LEVELS.set(Levels { format, text, filter: handle });
     }
     Ok(())
+}
+
+/// Lines of these levels, and all of the audit log, whatever the levels: beside the others, or in a file of their own.
+fn subscriber<W>(
+    filter: reload::Layer<EnvFilter, Registry>,
+    format: LogFormat,
+    (writer, is_terminal): (W, bool),
+    audit_file: Option<File>,
+) -> impl SubscriberInitExt + Into<tracing::Dispatch>
+where
+    W: for<'a> MakeWriter<'a> + Clone + Send + Sync + 'static,
+{
+    let layer = || fmt::layer().event_format(LineFormatter(format)).with_ansi(is_terminal);
+    let is_audit = |is_wanted| {
+        let filter = filter_fn(move |line| (line.target() == AUDIT_TARGET) == is_wanted);
+        filter.with_max_level_hint(if is_wanted { LevelFilter::INFO } else { LevelFilter::TRACE })
+    };
+    let of_audit = match audit_file {
+        Some(file) => layer().with_ansi(false).with_writer(Mutex::new(file)).with_filter(is_audit(true)).boxed(),
+        None => layer().with_writer(writer.clone()).with_filter(is_audit(true)).boxed(),
+    };
+    let others = layer().with_writer(writer).with_filter(filter.and(is_audit(false))).boxed();
+    tracing_subscriber::registry().with(vec![of_audit, others])
 }
 
 /// Opens the file of the audit log, to which lines are appended; only its owner can read a new one.
@@ -103,7 +119,7 @@ pub(crate) fn levels() -> Option<&'static dyn LogLevels> {
 
 impl Levels {
     fn change(&self, levels: &str) -> Result<(), LevelsError> {
-        let filter = parse(levels, self.has_audit_file)?;
+        let filter = parse(levels)?;
         let mut text = self.text.lock().unwrap_or_else(PoisonError::into_inner);
         self.filter.reload(filter)?;
         *text = levels.trim().into();
@@ -125,39 +141,66 @@ impl LogLevels for Levels {
     }
 }
 
-/// Reads levels. None of them turns the audit log off: it is here unless it has a file of its own.
-fn parse(levels: &str, has_audit_file: bool) -> Result<EnvFilter, LevelsError> {
-    let of_audit = if has_audit_file { "off" } else { "info" };
+/// Reads levels.
+fn parse(levels: &str) -> Result<EnvFilter, LevelsError> {
     match levels.trim() {
         "" => Err(LevelsError::Empty),
         long if long.len() > LEVELS_MAX_BYTES => Err(LevelsError::TooLong),
-        levels => Ok(EnvFilter::builder().parse(levels)?.add_directive(format!("{AUDIT_TARGET}={of_audit}").parse()?)),
+        levels => Ok(EnvFilter::builder().parse(levels)?),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
 
     #[test]
     fn levels_that_cannot_be_read_are_refused() {
         for good in ["info", " debug ", "trunkline_proxy=debug,warn", "off"] {
-            assert!(parse(good, false).is_ok(), "{good}");
+            assert!(parse(good).is_ok(), "{good}");
         }
         for bad in ["", "  ", "trunkline_proxy=loud", "a=b=c", &"x".repeat(LEVELS_MAX_BYTES + 1)] {
-            assert!(parse(bad, false).is_err(), "{bad}");
+            assert!(parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    /// Lines that are left of two, one of them of the audit log.
+    fn lines_at(levels: &str) -> String {
+        let written = Arc::new(Mutex::new(Vec::new()));
+        let writer = {
+            let written = written.clone();
+            move || Written(written.clone())
+        };
+        let (filter, _handle) = reload::Layer::new(parse(levels).unwrap());
+        tracing::dispatcher::with_default(&subscriber(filter, LogFormat::Human, (writer, false), None).into(), || {
+            tracing::info!(target: AUDIT_TARGET, act = "announce", "an act");
+            tracing::info!("another line");
+        });
+        String::from_utf8(written.lock().unwrap().clone()).unwrap()
+    }
+
+    struct Written(Arc<Mutex<Vec<u8>>>);
+
+    impl std::io::Write for Written {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
         }
     }
 
     #[test]
-    fn no_levels_turn_the_audit_log_off() {
-        for levels in ["off", "warn", "audit=off", "info,audit=error"] {
-            assert!(parse(levels, false).unwrap().to_string().contains("audit=info"), "{levels}");
-            assert!(
-                parse(levels, true).unwrap().to_string().contains("audit=off"),
-                "its lines are in a file: {levels}"
-            );
+    fn no_levels_turn_the_audit_log_off_or_write_it_twice() {
+        for levels in ["off", "warn", "audit=off", "off,audit[{act}]=off", "off,audit[]=off", "warn,audit=trace"] {
+            let lines = lines_at(levels);
+            assert!(lines.lines().count() == 1 && lines.contains("an act"), "{levels}: {lines}");
         }
+        assert_eq!(lines_at("info").lines().count(), 2);
     }
 
     #[cfg(unix)]

@@ -238,10 +238,17 @@ impl AuditLog {
         let status = answer.status();
         let is_refused = matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
         let (name, from, path) = (act.map_or("read", OperatorAct::name), seen.address(), &seen.path);
+        // Whoever has shown nothing could fill the disk.
+        let may_be_said = || {
+            let is_within = state.refusals.take(state.began.elapsed(), Duration::ZERO).is_ok();
+            if !is_within {
+                state.left_out.fetch_add(1, Ordering::Relaxed);
+            }
+            is_within
+        };
         if is_refused && (act.is_some() || seen.has_token) {
             state.counters.refused.increment();
-            if state.refusals.take(state.began.elapsed(), Duration::ZERO).is_err() {
-                state.left_out.fetch_add(1, Ordering::Relaxed);
+            if !may_be_said() {
                 return;
             }
             let left_out = state.left_out.swap(0, Ordering::Relaxed);
@@ -253,7 +260,7 @@ impl AuditLog {
         if status.is_success() {
             state.counters.count(act);
         }
-        if act.is_told() {
+        if act.is_told() && (actor != Actor::Nobody || may_be_said()) {
             let detail = seen.detail();
             info!(target: AUDIT_TARGET, act = name, outcome, status = status.as_u16(), by = %actor, from, path, detail, "operator");
         }
@@ -307,9 +314,17 @@ pub(super) async fn record(State(log): State<AuditLog>, request: Request, next: 
         body: Arc::default(),
     };
     let request = if act.is_some() { request.map(|body| seen_by(body, seen.body.clone())) } else { request };
-    let answer = next.run(request).await;
-    log.note(act, &seen, &answer);
-    answer
+    let noted = async move {
+        let answer = next.run(request).await;
+        log.note(act, &seen, &answer);
+        answer
+    };
+    if act.is_none() {
+        return noted.await;
+    }
+    // In a task of its own: an act is noted though its caller does not wait for the answer.
+    let gone = |_| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "the act has broken off").into_response();
+    tokio::spawn(noted).await.unwrap_or_else(gone)
 }
 
 /// Keeps a copy of the beginning of a body while its handler reads it.
@@ -329,6 +344,7 @@ mod tests {
     use axum::Router;
     use axum::middleware::from_fn_with_state;
     use axum::routing::{get, post};
+    use tokio::sync::Notify;
     use tower::ServiceExt;
 
     use super::*;
@@ -392,6 +408,44 @@ mod tests {
         let left_out = log.0.left_out.load(Ordering::Relaxed);
         assert!((980..1_000).contains(&left_out), "{left_out}");
         assert_eq!(counters.refused(), 1_000);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn lines_of_those_who_have_shown_nothing_are_limited_in_rate_too() {
+        let log = AuditLog::new(Arc::default());
+        let path = "/api/logout".to_owned();
+        let seen = SeenRequest { caller: AdminCaller::default(), has_token: false, path, body: Arc::default() };
+        for _ in 0..1_000 {
+            log.note(Some(OperatorAct::LogOut), &seen, &StatusCode::OK.into_response());
+        }
+        let left_out = log.0.left_out.load(Ordering::Relaxed);
+        assert!((980..1_000).contains(&left_out), "{left_out}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_act_is_noted_though_its_caller_has_gone() {
+        let counters = Arc::<AuditCounters>::default();
+        let (begun, goes_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let slow = {
+            let (begun, goes_on) = (begun.clone(), goes_on.clone());
+            async move || {
+                begun.notify_one();
+                goes_on.notified().await;
+                axum::Extension(Actor::Token)
+            }
+        };
+        let routes = Router::new()
+            .route("/api/announce", post(slow))
+            .layer(from_fn_with_state(AuditLog::new(counters.clone()), record));
+        let request = Request::builder().method(Method::POST).uri("/api/announce").body(Body::empty()).unwrap();
+        tokio::select! {
+            _ = routes.oneshot(request) => panic!("it has not been let go on"),
+            () = begun.notified() => {}
+        }
+        goes_on.notify_one();
+        while done(&counters, "announce") == 0 {
+            tokio::task::yield_now().await;
+        }
     }
 
     #[test]
