@@ -243,9 +243,9 @@ mod tests {
         let (told, asked) = revoked(&["--list"], json!({ "revocations": kept, "total": 5 })).await;
         assert_eq!(asked, Value::Null);
         let expected = [
-            "USER   AUDIENCE  APP  ISSUED UP TO          KEPT UNTIL",
-            "a\u{fffd}nn   any       any  1970-01-01T00:00:01Z  1970-01-01T00:00:02Z",
-            "any    shop      any  1970-01-01T00:00:03Z  18446744073709551615",
+            "USER  AUDIENCE  APP  ISSUED UP TO          KEPT UNTIL",
+            "a\u{fffd}nn  any       any  1970-01-01T00:00:01Z  1970-01-01T00:00:02Z",
+            "any   shop      any  1970-01-01T00:00:03Z  18446744073709551615",
             "and 3 older ones",
         ];
         assert_eq!(told.unwrap().lines().map(str::trim_end).collect::<Vec<_>>(), expected);
