@@ -69,13 +69,16 @@ impl Purpose {
     }
 }
 
-/// Far end of a channel: a holder of the key proves itself as one kind, and can't be taken for the other.
+/// Far end of a channel: a holder of the key proves itself as one kind, and can't be taken for another. So what is said
+/// to one kind can't be led to another: a client's request that is carried on never reaches an admin port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FarEnd {
     /// An app server, which a proxy dials.
     AppServer,
-    /// A node, which another one dials.
-    Node,
+    /// The admin port of a node, which another one dials: node links, questions, orders.
+    NodeAdmin,
+    /// The port of a node for clients, to which another one carries requests of clients.
+    NodeClients,
     /// A node at which an app server dials in, with the key of the fleet or of its app.
     DialIn,
 }
@@ -85,9 +88,10 @@ impl FarEnd {
     #[must_use]
     pub fn name(self) -> &'static [u8] {
         match self {
-            FarEnd::AppServer => b"trunkline 1 channel to an app server",
-            FarEnd::Node => b"trunkline 1 channel to a node",
-            FarEnd::DialIn => b"trunkline 1 channel to dial-in",
+            FarEnd::AppServer => b"trunkline 2 channel to an app server",
+            FarEnd::NodeAdmin => b"trunkline 2 channel to the admin port of a node",
+            FarEnd::NodeClients => b"trunkline 2 channel to the client port of a node",
+            FarEnd::DialIn => b"trunkline 2 channel to dial-in",
         }
     }
 }
@@ -319,7 +323,7 @@ mod tests {
         in_force.replace(vec![AccessKey::new(new).unwrap()]).unwrap();
         assert!(elsewhere.open(Purpose::ConnectionToken, &sealed).is_err());
         assert_eq!(elsewhere.iter().map(|key| key.expose().to_owned()).collect::<Vec<_>>(), [new]);
-        let secret = |keys: &AccessKeys| keys.channel_secrets(FarEnd::Node).collect::<Vec<_>>();
+        let secret = |keys: &AccessKeys| keys.channel_secrets(FarEnd::NodeAdmin).collect::<Vec<_>>();
         assert_eq!(secret(&elsewhere), secret(&keys(&[new])));
     }
 

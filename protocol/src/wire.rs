@@ -48,8 +48,6 @@ pub const SERVICE_HEADER_PREFIX: &str = "asrs-";
 pub const SERVICE_EVENT_HEADER_PREFIX: &str = "x-asrs-";
 /// Header of a channel's upgrade and of its answer: a message of the handshake.
 pub const HELLO_HEADER: &str = "x-trunkline-hello";
-/// Header of a channel's upgrade: the minute in which its hello was made, and the proof of it.
-pub const HELLO_DATE_HEADER: &str = "x-trunkline-hello-date";
 /// Header of an authorization request: path and query of the client's request.
 pub const CLIENT_URI_HEADER: &str = "x-trunkline-uri";
 /// Header of an authorization request: the client's `Authorization`.

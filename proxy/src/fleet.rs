@@ -47,7 +47,7 @@ mod shared_name;
 mod take_over;
 mod user_group_copy;
 
-pub(crate) use channel_host::{ChannelLock, ChannelRefused, open_channel};
+pub(crate) use channel_host::{ChannelLock, ChannelRefused, OwnNames, open_channel};
 pub(crate) use entry::{FleetAnswer, FleetDelivery, FleetEntry, InvocationOutcome, NamedHub};
 pub(crate) use fleet_core::Fleet;
 #[cfg(test)]

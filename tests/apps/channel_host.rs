@@ -11,7 +11,7 @@ use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpStream;
-use trunkline_channel::{ChannelStream, HelloTable, accept, open};
+use trunkline_channel::{ChannelStream, Dialled, HelloTable, accept, open};
 use trunkline_protocol::key::{AccessKey, AccessKeys, FarEnd};
 use trunkline_protocol::wire::CHANNEL_PATH;
 
@@ -50,7 +50,8 @@ pub(super) async fn dial_channel(app: &str) -> Result<ChannelStream<TcpStream>> 
         stream.set_nodelay(true)?;
         Ok(stream)
     };
-    open(dial, app, &keys()?, FarEnd::AppServer).await.with_context(|| format!("a channel to {app}"))
+    let dialled = Dialled { far_end: FarEnd::AppServer, name: app };
+    open(dial, dialled, &keys()?).await.with_context(|| format!("a channel to {app}"))
 }
 
 fn keys() -> Result<AccessKeys> {

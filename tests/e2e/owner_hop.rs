@@ -5,6 +5,7 @@ use http::{Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use trunkline_channel::Dialled;
 use trunkline_protocol::key::{AccessKey, AccessKeys, FarEnd};
 use trunkline_protocol::manifest::FORWARD_HEADER;
 use trunkline_protocol::token::ForwardMark;
@@ -131,7 +132,8 @@ fn a_mark_is_believed_only_if_the_fleet_made_it_for_this_request() {
         }
         // A request that was carried here goes no further, so that two nodes can't play ball.
         let dial = async || TcpStream::connect(other.address()).await;
-        let mut channel = trunkline_channel::open(dial, other.address(), &keys(ACCESS_KEY)?, FarEnd::Node).await?;
+        let dialled = Dialled { far_end: FarEnd::NodeClients, name: other.address() };
+        let mut channel = trunkline_channel::open(dial, dialled, &keys(ACCESS_KEY)?).await?;
         let head =
             format!("DELETE {connect} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n{FORWARD_HEADER}: {good}\r\n\r\n");
         channel.write_all(head.as_bytes()).await?;

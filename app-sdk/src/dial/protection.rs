@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use tokio::net::TcpStream;
-use trunkline_channel::{OpenChannelError, open};
+use trunkline_channel::{Dialled, OpenChannelError, open};
 use trunkline_protocol::dial_in::{ServiceScheme, ServiceUrl};
 use trunkline_protocol::key::{AccessKey, AccessKeys, FarEnd};
 
@@ -66,11 +66,14 @@ impl Protection {
         match self {
             Self::Plain => Ok(Box::new(dial().await.map_err(unreachable)?)),
             Self::Tls(encryption) => encryption.encrypt(dial().await.map_err(unreachable)?).await,
-            Self::Channel(keys) => match open(dial, &url.authority(), keys, FarEnd::DialIn).await {
-                Ok(stream) => Ok(Box::new(stream)),
-                Err(OpenChannelError::Connect(source)) => Err(unreachable(source)),
-                Err(error) => Err(DialError::NoChannel { authority: url.authority(), problem: error.to_string() }),
-            },
+            Self::Channel(keys) => {
+                let authority = url.authority();
+                match open(dial, Dialled { far_end: FarEnd::DialIn, name: &authority }, keys).await {
+                    Ok(stream) => Ok(Box::new(stream)),
+                    Err(OpenChannelError::Connect(source)) => Err(unreachable(source)),
+                    Err(error) => Err(DialError::NoChannel { authority, problem: error.to_string() }),
+                }
+            }
         }
     }
 }

@@ -17,7 +17,7 @@ use tokio_tungstenite::tungstenite;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::http::{HeaderMap, Response};
 use trunkline::{CloseReason, Context, Hub, HubError, Server, ServerHandle};
-use trunkline_channel::{ChannelStream, OpenChannelError, RefusedUpgrade};
+use trunkline_channel::{ChannelStream, Dialled, OpenChannelError, RefusedUpgrade};
 use trunkline_link::{LinkEnd, LinkSocket, answer_handshake};
 use trunkline_protocol::hub::{HandshakeRequest, HubMessage, HubProtocol, Invocation, next_frame};
 use trunkline_protocol::key::{AccessKey, AccessKeys, FarEnd};
@@ -28,6 +28,7 @@ use trunkline_protocol::wire::{
 };
 
 pub(crate) const KEY: &str = "the access key of these tests";
+pub(crate) const APP: Dialled<'_> = Dialled { far_end: FarEnd::AppServer, name: "app:5000" };
 const EVENT_TIMEOUT: Duration = Duration::from_secs(10);
 const MOMENT: Duration = Duration::from_millis(100);
 
@@ -221,7 +222,7 @@ impl App {
             socket.set_nodelay(true)?;
             Ok(socket)
         };
-        match trunkline_channel::open(dial, "app", &keys, FarEnd::AppServer).await {
+        match trunkline_channel::open(dial, APP, &keys).await {
             Ok(channel) => Ok(channel),
             Err(OpenChannelError::Refused(refused)) => Err(refused),
             Err(other) => panic!("{other}"),

@@ -8,13 +8,13 @@ use tokio::sync::mpsc;
 use trunkline::HubProtocol::Json;
 use trunkline::{Hub, Negotiation, User};
 use trunkline_protocol::access_token;
-use trunkline_protocol::key::{AccessKey, AccessKeys, FarEnd};
+use trunkline_protocol::key::{AccessKey, AccessKeys};
 use trunkline_protocol::wire::{
     CLIENT_AUTHORIZATION_HEADER, CLIENT_URI_HEADER, LINK_PATH, MANIFEST_PATH, NEGOTIATE_PATH, REFUSAL_HEADER,
     USER_HEADER,
 };
 
-use crate::harness::{App, KEY, ProxyLink, ScriptedClient};
+use crate::harness::{APP, App, KEY, ProxyLink, ScriptedClient};
 
 async fn decide(user: Option<User>) -> Negotiation {
     match user {
@@ -96,7 +96,7 @@ async fn recorded_request() -> Vec<u8> {
     let (near, mut far) = tokio::io::duplex(4096);
     let (mut near, keys) = (Some(near), AccessKeys::new(vec![AccessKey::new(KEY).unwrap()]).unwrap());
     let dial = move || std::future::ready(Ok(near.take().unwrap()));
-    let opening = tokio::spawn(async move { trunkline_channel::open(dial, "app", &keys, FarEnd::AppServer).await });
+    let opening = tokio::spawn(async move { trunkline_channel::open(dial, APP, &keys).await });
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         far.read_buf(&mut head).await.unwrap();

@@ -8,15 +8,18 @@ use snow::params::NoiseParams;
 use snow::{Builder, HandshakeState, TransportState};
 use trunkline_protocol::key::{AccessKeys, FarEnd};
 
-use crate::hello_date::CLOCK_SKEW_MAX_MINUTES;
+use crate::hello::{CLOCK_SKEW_MAX_MINUTES, CONTENTS_MAX_BYTES, HelloContents};
 use crate::resolver::Resolver;
 
 /// Noise with fresh keys at both ends, and a secret that goes into the first message already. AES, because records are
 /// small as a rule, and processors compute it.
 const PATTERN: &str = "Noise_NNpsk0_25519_AESGCM_SHA256";
 
-/// Bytes of either message: a public key and the tag of an empty payload.
-const HELLO_BYTES: usize = 48;
+/// Bytes of a message beside its payload: a public key and a tag. The answer has no payload.
+const ANSWER_BYTES: usize = 48;
+
+/// Bytes of the longest message, up to a whole number of groups in base64.
+const HELLO_MAX_BYTES: usize = (ANSWER_BYTES + CONTENTS_MAX_BYTES).next_multiple_of(3);
 
 /// Reason why a hello is not believed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -45,15 +48,23 @@ pub(crate) struct Initiator(HandshakeState);
 
 impl Initiator {
     /// Begins with one key. Returns also the hello to send.
-    pub(crate) fn new(secret: &[u8; 32], far_end: FarEnd) -> Result<(Self, String), HandshakeError> {
+    pub(crate) fn new(
+        secret: &[u8; 32],
+        far_end: FarEnd,
+        contents: &HelloContents,
+    ) -> Result<(Self, String), HandshakeError> {
         let mut state = builder(secret, far_end)?.build_initiator().map_err(unproven)?;
-        let hello = write(&mut state)?;
+        let hello = write(&mut state, &contents.to_bytes())?;
         Ok((Self(state), hello))
     }
 
     /// Checks the answer of the far end.
     pub(crate) fn finish(mut self, answer: &str) -> Result<TransportState, HandshakeError> {
-        read(&mut self.0, answer)?;
+        let mut nothing = [0; CONTENTS_MAX_BYTES];
+        match read(&mut self.0, answer, &mut nothing)? {
+            [] => {}
+            _ => return Err(HandshakeError::Malformed),
+        }
         self.0.into_transport_mode().map_err(unproven)
     }
 }
@@ -63,8 +74,7 @@ pub(crate) struct Responder {
     pub noise: TransportState,
     /// The hello to send.
     pub answer: String,
-    /// Secret of the key that has opened the hello.
-    pub secret: [u8; 32],
+    pub contents: HelloContents,
 }
 
 impl fmt::Debug for Responder {
@@ -78,10 +88,12 @@ pub(crate) fn respond(keys: &AccessKeys, far_end: FarEnd, hello: &str) -> Result
     let mut refusal = HandshakeError::Unproven;
     for secret in keys.channel_secrets(far_end) {
         let mut state = builder(&secret, far_end)?.build_responder().map_err(unproven)?;
-        match read(&mut state, hello) {
-            Ok(()) => {
-                let answer = write(&mut state)?;
-                return Ok(Responder { noise: state.into_transport_mode().map_err(unproven)?, answer, secret });
+        let mut contents = [0; CONTENTS_MAX_BYTES];
+        match read(&mut state, hello, &mut contents) {
+            Ok(contents) => {
+                let contents = HelloContents::read(contents).ok_or(HandshakeError::Malformed)?;
+                let answer = write(&mut state, &[])?;
+                return Ok(Responder { noise: state.into_transport_mode().map_err(unproven)?, answer, contents });
             }
             Err(error) => refusal = error,
         }
@@ -97,21 +109,27 @@ fn builder(secret: &[u8; 32], far_end: FarEnd) -> Result<Builder<'_>, HandshakeE
         .map_err(unproven)
 }
 
-fn write(state: &mut HandshakeState) -> Result<String, HandshakeError> {
-    let mut message = [0; HELLO_BYTES];
-    let length = state.write_message(&[], &mut message).map_err(unproven)?;
+fn write(state: &mut HandshakeState, payload: &[u8]) -> Result<String, HandshakeError> {
+    let mut message = [0; HELLO_MAX_BYTES];
+    let length = state.write_message(payload, &mut message).map_err(unproven)?;
     Ok(URL_SAFE_NO_PAD.encode(message.get(..length).unwrap_or_default()))
 }
 
-fn read(state: &mut HandshakeState, text: &str) -> Result<(), HandshakeError> {
+/// Reads a message, and returns its payload.
+fn read<'a>(
+    state: &mut HandshakeState,
+    text: &str,
+    payload: &'a mut [u8; CONTENTS_MAX_BYTES],
+) -> Result<&'a [u8], HandshakeError> {
     // No longer text is decoded: its sender is a stranger.
-    let mut message = [0; HELLO_BYTES];
+    let mut message = [0; HELLO_MAX_BYTES];
     let length = URL_SAFE_NO_PAD.decode_slice(text, &mut message).map_err(|_| HandshakeError::Malformed)?;
-    if length != HELLO_BYTES {
+    if !(ANSWER_BYTES..=ANSWER_BYTES + CONTENTS_MAX_BYTES).contains(&length) {
         return Err(HandshakeError::Malformed);
     }
-    state.read_message(&message, &mut []).map_err(unproven)?;
-    Ok(())
+    let message = message.get(..length).unwrap_or_default();
+    let length = state.read_message(message, payload).map_err(unproven)?;
+    Ok(payload.get(..length).unwrap_or_default())
 }
 
 fn unproven(_: snow::Error) -> HandshakeError {
@@ -123,6 +141,7 @@ mod tests {
     use trunkline_protocol::key::AccessKey;
 
     use super::*;
+    use crate::hello::DIALLED_MAX_BYTES;
 
     pub(crate) fn keys(texts: &[&str]) -> AccessKeys {
         AccessKeys::new(texts.iter().map(|text| AccessKey::new(text).unwrap()).collect()).unwrap()
@@ -135,10 +154,19 @@ mod tests {
     const OLD: &str = "the old key of the fleet";
     const NEW: &str = "the new key of the fleet";
 
+    fn contents() -> HelloContents {
+        HelloContents { minute: 29_000_000, dialled: "app:5000".into() }
+    }
+
+    fn begin(secret: &[u8; 32], far_end: FarEnd) -> (Initiator, String) {
+        Initiator::new(secret, far_end, &contents()).unwrap()
+    }
+
     #[test]
     fn both_ends_prove_the_key_and_then_understand_each_other() {
-        let (initiator, hello) = Initiator::new(&secret(OLD, FarEnd::AppServer), FarEnd::AppServer).unwrap();
+        let (initiator, hello) = begin(&secret(OLD, FarEnd::AppServer), FarEnd::AppServer);
         let mut far = respond(&keys(&[NEW, OLD]), FarEnd::AppServer, &hello).unwrap();
+        assert_eq!(far.contents, contents());
         let mut near = initiator.finish(&far.answer).unwrap();
         let (mut sealed, mut plain) = ([0; 64], [0; 64]);
         let length = near.write_message(b"hi", &mut sealed).unwrap();
@@ -148,29 +176,54 @@ mod tests {
 
     #[test]
     fn another_key_another_kind_of_far_end_and_rubbish_are_refused() {
-        let of = |key, far_end| Initiator::new(&secret(key, far_end), far_end).unwrap().1;
+        let of = |key, far_end| begin(&secret(key, far_end), far_end).1;
         let answer = |hello: &str| respond(&keys(&[OLD]), FarEnd::AppServer, hello).unwrap_err();
         assert_eq!(answer(&of(NEW, FarEnd::AppServer)), HandshakeError::Unproven);
-        assert_eq!(answer(&of(OLD, FarEnd::Node)), HandshakeError::Unproven);
-        for rubbish in ["", "!", &"A".repeat(63), &"A".repeat(65), &"A".repeat(10_000)] {
+        for other in [FarEnd::NodeAdmin, FarEnd::NodeClients, FarEnd::DialIn] {
+            assert_eq!(answer(&of(OLD, other)), HandshakeError::Unproven, "{other:?}");
+        }
+        for rubbish in ["", "!", &"A".repeat(63), &"A".repeat(65), &"A".repeat(424), &"A".repeat(10_000)] {
             assert_eq!(answer(rubbish), HandshakeError::Malformed, "{rubbish}");
         }
-        assert_eq!(answer(&"A".repeat(64)), HandshakeError::Unproven);
+        for length in [64, 72, 420] {
+            assert_eq!(answer(&"A".repeat(length)), HandshakeError::Unproven, "{length}");
+        }
+    }
+
+    #[test]
+    fn the_name_that_was_dialled_is_sealed_and_can_t_be_changed() {
+        let (_, hello) = begin(&secret(OLD, FarEnd::AppServer), FarEnd::AppServer);
+        let bytes = URL_SAFE_NO_PAD.decode(&hello).unwrap();
+        assert!(!bytes.windows(4).any(|bytes| bytes == b"app:"), "whoever carries it reads no name");
+        for at in 0..bytes.len() {
+            let mut changed = bytes.clone();
+            changed[at] ^= 1;
+            let refused = respond(&keys(&[OLD]), FarEnd::AppServer, &URL_SAFE_NO_PAD.encode(changed));
+            assert_eq!(refused.unwrap_err(), HandshakeError::Unproven, "byte {at}");
+        }
+    }
+
+    #[test]
+    fn the_longest_name_fits_into_a_hello() {
+        let (secret, dialled) = (secret(OLD, FarEnd::AppServer), "a".repeat(DIALLED_MAX_BYTES));
+        let longest = HelloContents { dialled: dialled.into(), ..contents() };
+        let (_, hello) = Initiator::new(&secret, FarEnd::AppServer, &longest).unwrap();
+        assert_eq!(respond(&keys(&[OLD]), FarEnd::AppServer, &hello).unwrap().contents, longest);
     }
 
     #[test]
     fn an_answer_is_good_for_its_own_hello_only() {
         let secret = secret(OLD, FarEnd::AppServer);
-        let (_, recorded) = Initiator::new(&secret, FarEnd::AppServer).unwrap();
+        let (_, recorded) = begin(&secret, FarEnd::AppServer);
         let Responder { answer, .. } = respond(&keys(&[OLD]), FarEnd::AppServer, &recorded).unwrap();
-        let (initiator, _) = Initiator::new(&secret, FarEnd::AppServer).unwrap();
+        let (initiator, _) = begin(&secret, FarEnd::AppServer);
         assert_eq!(initiator.finish(&answer).unwrap_err(), HandshakeError::Unproven);
     }
 
     #[test]
     fn one_s_own_hello_is_no_answer() {
-        let secret = secret(OLD, FarEnd::Node);
-        let (initiator, hello) = Initiator::new(&secret, FarEnd::Node).unwrap();
+        let secret = secret(OLD, FarEnd::NodeAdmin);
+        let (initiator, hello) = begin(&secret, FarEnd::NodeAdmin);
         assert_eq!(initiator.finish(&hello).unwrap_err(), HandshakeError::Unproven);
     }
 }

@@ -13,7 +13,7 @@ use std::mem;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::handshake::HandshakeError;
-use crate::hello_date::CLOCK_SKEW_MAX_MINUTES;
+use crate::hello::CLOCK_SKEW_MAX_MINUTES;
 
 /// Most channels whose first record has not come.
 const WAITING_MAX: usize = 1024;

@@ -14,6 +14,9 @@
 //! key later. Without a key there is nothing to reach: a hello that opens with no key costs a few hashes, and a hello
 //! that was recorded is refused, or leads to a stream that its sender can't speak on.
 //!
+//! A hello says, sealed, which name was dialled. An end that knows its names refuses hellos for others, so a name that
+//! leads to another holder of the key is noticed by that one.
+//!
 //! On the wire a channel is a WebSocket with binary messages, so that each load balancer and mesh lets it through that
 //! lets WebSockets through.
 //!
@@ -23,7 +26,7 @@
 //! |---|---|
 //! | `cipher` | what seals a record |
 //! | `resolver` | the parts of Noise |
-//! | `hello_date` | the minute of a hello, and its proof |
+//! | `hello` | contents of a hello: its minute, and the name that was dialled |
 //! | `handshake` | two texts that prove the key, one for each direction |
 //! | `hello_table` | hellos that a port has taken, so that none is taken twice |
 //! | `record` | sealed pieces, each a WebSocket message |
@@ -32,7 +35,7 @@
 
 mod cipher;
 mod handshake;
-mod hello_date;
+mod hello;
 mod hello_table;
 mod record;
 mod resolver;
@@ -42,4 +45,4 @@ mod upgrade;
 pub use handshake::HandshakeError;
 pub use hello_table::HelloTable;
 pub use stream::ChannelStream;
-pub use upgrade::{Accepted, NOT_FRESH, OpenChannelError, RefusedUpgrade, accept, open};
+pub use upgrade::{Accepted, Dialled, NOT_FRESH, OpenChannelError, RefusedUpgrade, accept, open};

@@ -205,13 +205,16 @@ mod tests {
 
     use super::*;
     use crate::handshake::{Initiator, Responder, respond};
+    use crate::hello::HelloContents;
 
     /// A channel over these sockets.
     fn pair<A, B>(near: A, far: B) -> (ChannelStream<A>, ChannelStream<B>) {
         let keys = AccessKeys::new(vec![AccessKey::random()]).unwrap();
-        let secret = keys.channel_secrets(FarEnd::Node).next().unwrap();
-        let (initiator, hello) = Initiator::new(&secret, FarEnd::Node).unwrap();
-        let Responder { noise: responder, answer, .. } = respond(&keys, FarEnd::Node, &hello).unwrap();
+        let far_end = FarEnd::NodeAdmin;
+        let secret = keys.channel_secrets(far_end).next().unwrap();
+        let contents = HelloContents { minute: 0, dialled: "node:8090".into() };
+        let (initiator, hello) = Initiator::new(&secret, far_end, &contents).unwrap();
+        let Responder { noise: responder, answer, .. } = respond(&keys, far_end, &hello).unwrap();
         let near = ChannelStream::new(near, initiator.finish(&answer).unwrap(), Side::Client, Bytes::new());
         (near, ChannelStream::new(far, responder, Side::Server, Bytes::new()))
     }

@@ -20,10 +20,10 @@ use tokio_tungstenite::tungstenite::handshake::client::generate_key;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use trunkline_protocol::key::{AccessKeys, FarEnd};
 use trunkline_protocol::unix_time::unix_seconds;
-use trunkline_protocol::wire::{CHANNEL_PATH, HELLO_DATE_HEADER, HELLO_HEADER};
+use trunkline_protocol::wire::{CHANNEL_PATH, HELLO_HEADER};
 
 use crate::handshake::{HandshakeError, Initiator, Responder, respond};
-use crate::hello_date;
+use crate::hello::{DIALLED_MAX_BYTES, HelloContents};
 use crate::hello_table::{HelloTable, WaitingHello};
 use crate::record::Side;
 use crate::stream::ChannelStream;
@@ -57,6 +57,18 @@ pub enum OpenChannelError {
     /// A key or a name can't be written into a request.
     #[error("the request can't be written: {0}")]
     Request(#[from] http::Error),
+    /// The name is longer than any name of a host.
+    #[error("a name of {0} bytes can't be dialled through a channel: at most {DIALLED_MAX_BYTES}, with its port")]
+    Name(usize),
+}
+
+/// End of a channel as its dialler means it: the answering end learns both, and nobody in between can change them.
+#[derive(Debug, Clone, Copy)]
+pub struct Dialled<'a> {
+    /// Kind of the far end.
+    pub far_end: FarEnd,
+    /// Host and port, as the operator has written them or a node advertises them.
+    pub name: &'a str,
 }
 
 /// Answer of a far end that opens no channel.
@@ -71,29 +83,30 @@ pub struct RefusedUpgrade {
     pub reason: String,
 }
 
-/// Opens a channel to a far end of this kind over a connection that `dial` makes. The keys are tried in their order,
-/// each over a connection of its own, until the far end has one of them.
+/// Opens a channel to the far end that was dialled, over a connection that `dial` makes. The keys are tried in their
+/// order, each over a connection of its own, until the far end has one of them.
 ///
 /// # Errors
-/// When there is no connection, or nobody with one of the keys at its other end.
+/// When there is no connection, or nobody with one of the keys at its other end, or somebody else than was dialled.
 pub async fn open<S, D>(
     mut dial: impl FnMut() -> D,
-    host: &str,
+    dialled: Dialled<'_>,
     keys: &AccessKeys,
-    far_end: FarEnd,
 ) -> Result<ChannelStream<S>, OpenChannelError>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     D: Future<Output = io::Result<S>>,
 {
+    if dialled.name.len() > DIALLED_MAX_BYTES {
+        return Err(OpenChannelError::Name(dialled.name.len()));
+    }
     let mut outcome = Err(OpenChannelError::Unproven);
-    for secret in keys.channel_secrets(far_end) {
+    for secret in keys.channel_secrets(dialled.far_end) {
         let socket = dial().await.map_err(OpenChannelError::Connect)?;
-        outcome = open_with(socket, host, &secret, far_end).await;
+        outcome = open_with(socket, dialled, &secret).await;
         match &outcome {
             // A node does not tell strangers why; whoever has this key needs no other one.
-            Err(OpenChannelError::Refused(refused))
-                if refused.status != StatusCode::SERVICE_UNAVAILABLE && refused.status != NOT_FRESH => {}
+            Err(OpenChannelError::Refused(refused)) if !refused.is_of_holder() => {}
             _ => break,
         }
     }
@@ -102,23 +115,22 @@ where
 
 async fn open_with<S>(
     socket: S,
-    host: &str,
+    Dialled { far_end, name }: Dialled<'_>,
     secret: &[u8; 32],
-    far_end: FarEnd,
 ) -> Result<ChannelStream<S>, OpenChannelError>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let unproven = |_: HandshakeError| OpenChannelError::Unproven;
-    let (initiator, hello) = Initiator::new(secret, far_end).map_err(unproven)?;
+    let contents = HelloContents { minute: present_minute(), dialled: name.into() };
+    let (initiator, hello) = Initiator::new(secret, far_end, &contents).map_err(unproven)?;
     let key = generate_key();
     let request = Request::get(CHANNEL_PATH)
-        .header(HOST, host)
+        .header(HOST, name)
         .header(CONNECTION, "Upgrade")
         .header(UPGRADE, "websocket")
         .header(SEC_WEBSOCKET_VERSION, "13")
         .header(SEC_WEBSOCKET_KEY, &key)
-        .header(HELLO_DATE_HEADER, hello_date::write(secret, &hello, present_minute()))
         .header(HELLO_HEADER, hello)
         .body(Empty::<Bytes>::new())?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(socket)).await.map_err(OpenChannelError::Http)?;
@@ -136,6 +148,11 @@ where
 }
 
 impl RefusedUpgrade {
+    /// Whether a holder of the key refuses, for another reason than the key: further keys would not help.
+    fn is_of_holder(&self) -> bool {
+        [StatusCode::SERVICE_UNAVAILABLE, StatusCode::MISDIRECTED_REQUEST, NOT_FRESH].contains(&self.status)
+    }
+
     async fn read(answer: Response<Incoming>) -> Self {
         let (head, body) = answer.into_parts();
         let body = Limited::new(body, REFUSAL_MAX_BYTES).collect().await.map(|body| body.to_bytes());
@@ -150,12 +167,15 @@ impl RefusedUpgrade {
 pub struct Accepted {
     /// The answer to send.
     pub response: Response<()>,
+    /// Host and port that the sender dials, whatever it has reached: an end that knows its names refuses others.
+    pub dialled: Box<str>,
     noise: snow::TransportState,
     upgrade: OnUpgrade,
     waiting: WaitingHello,
 }
 
-/// Answers a request for a channel; `None` if it is no upgrade. The table is that of the port it came to.
+/// Answers a request for a channel; `None` if it is no upgrade. The table is that of the port it came to. Whether the
+/// name that was [dialled](Accepted::dialled) is one of this end is the caller's to judge, before the answer is sent.
 ///
 /// # Errors
 /// When it does not come from a holder of one of the keys, was not made in the last minutes or was taken before, or too
@@ -171,13 +191,13 @@ pub fn accept<B>(
     if hellos.knows(said) {
         return Err(HandshakeError::Replayed);
     }
-    let Responder { noise, answer: hello, secret } = respond(keys, far_end, said)?;
+    let Responder { noise, answer: hello, contents } = respond(keys, far_end, said)?;
     let is_upgrade = text(request.headers(), UPGRADE.as_str()).eq_ignore_ascii_case("websocket");
     if !is_upgrade || request.extensions().get::<OnUpgrade>().is_none() {
         return Ok(None);
     }
-    let (date, minute) = (text(request.headers(), HELLO_DATE_HEADER), present_minute());
-    if !hello_date::is_fresh(&secret, said, date, minute) {
+    let minute = present_minute();
+    if !contents.is_fresh(minute) {
         return Err(HandshakeError::NotFresh);
     }
     let waiting = hellos.enter(said, minute)?;
@@ -192,7 +212,7 @@ pub fn accept<B>(
         headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
         headers.insert(HeaderName::from_static(HELLO_HEADER), hello);
     }
-    Ok(Some(Accepted { response, noise, upgrade, waiting }))
+    Ok(Some(Accepted { response, dialled: contents.dialled, noise, upgrade, waiting }))
 }
 
 impl Accepted {
@@ -201,7 +221,7 @@ impl Accepted {
     pub fn into_parts(
         self,
     ) -> (Response<()>, impl Future<Output = io::Result<ChannelStream<TokioIo<Upgraded>>>> + Send + 'static) {
-        let Self { response, noise, upgrade, waiting } = self;
+        let Self { response, noise, upgrade, waiting, .. } = self;
         let stream = async move {
             let proven = async {
                 let socket = TokioIo::new(upgrade.await.map_err(io::Error::other)?);
@@ -243,6 +263,7 @@ mod tests {
 
     const OLD: &str = "the old key of the fleet";
     const NEW: &str = "the new key of the fleet";
+    const NODE: Dialled<'_> = Dialled { far_end: FarEnd::NodeAdmin, name: "node:8090" };
 
     fn keys(texts: &[&str]) -> AccessKeys {
         AccessKeys::new(texts.iter().map(|text| AccessKey::new(text).unwrap()).collect()).unwrap()
@@ -257,7 +278,10 @@ mod tests {
             let (near, far) = duplex(4096);
             let hellos = hellos.clone();
             let service = service_fn(move |mut request: Request<Incoming>| {
-                let answer = match accept(&mut request, &keys(&[OLD]), FarEnd::Node, &hellos) {
+                let answer = match accept(&mut request, &keys(&[OLD]), FarEnd::NodeAdmin, &hellos) {
+                    Ok(Some(accepted)) if &*accepted.dialled != NODE.name => {
+                        Response::builder().status(421).body(Empty::new()).unwrap()
+                    }
                     Ok(Some(accepted)) => {
                         let (response, stream) = accepted.into_parts();
                         tokio::spawn(async move {
@@ -281,7 +305,7 @@ mod tests {
     #[tokio::test]
     async fn each_key_is_tried_on_a_connection_of_its_own_until_the_far_end_has_one() {
         let dials = Arc::new(AtomicUsize::new(0));
-        let opened = open(echo(404, dials.clone()), "node", &keys(&[NEW, OLD]), FarEnd::Node).await;
+        let opened = open(echo(404, dials.clone()), NODE, &keys(&[NEW, OLD])).await;
         let mut stream = opened.unwrap();
         stream.write_all(b"hello").await.unwrap();
         stream.flush().await.unwrap();
@@ -295,19 +319,30 @@ mod tests {
         for (status, tried) in [(404, 2), (503, 1), (425, 1)] {
             let dials = Arc::new(AtomicUsize::new(0));
             let strangers = keys(&["a key of strangers", "and one more of theirs"]);
-            let refused = open(echo(status, dials.clone()), "node", &strangers, FarEnd::Node).await.unwrap_err();
+            let refused = open(echo(status, dials.clone()), NODE, &strangers).await.unwrap_err();
             assert!(matches!(&refused, OpenChannelError::Refused(refused) if refused.status == status), "{refused}");
             assert_eq!(dials.load(Ordering::Relaxed), tried);
         }
     }
 
-    /// Sends a request for a channel with this hello and date, and returns the first line of the answer.
-    async fn play(socket: DuplexStream, hello: &str, date: Option<&str>) -> String {
-        let date = date.map(|date| format!("{HELLO_DATE_HEADER}: {date}\r\n")).unwrap_or_default();
+    #[tokio::test]
+    async fn a_far_end_that_is_not_what_was_dialled_refuses_by_whichever_key() {
+        let dials = Arc::new(AtomicUsize::new(0));
+        let other = Dialled { name: "other:8090", ..NODE };
+        let refused = open(echo(404, dials.clone()), other, &keys(&[OLD, NEW])).await.unwrap_err();
+        assert!(matches!(&refused, OpenChannelError::Refused(refused) if refused.status == 421), "{refused}");
+        assert_eq!(dials.load(Ordering::Relaxed), 1, "another key would not help");
+        let (name, none) = ("a".repeat(300), || std::future::pending::<io::Result<DuplexStream>>());
+        let long = open(none, Dialled { name: &name, ..NODE }, &keys(&[OLD])).await.unwrap_err();
+        assert!(matches!(long, OpenChannelError::Name(300)), "{long}");
+    }
+
+    /// Sends a request for a channel with this hello, and returns the first line of the answer.
+    async fn play(socket: DuplexStream, hello: &str) -> String {
         let head = format!(
             "GET {CHANNEL_PATH} HTTP/1.1\r\nhost: node\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
              sec-websocket-version: 13\r\nsec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\
-             {HELLO_HEADER}: {hello}\r\n{date}\r\n"
+             {HELLO_HEADER}: {hello}\r\n\r\n"
         );
         let mut socket = BufReader::new(socket);
         socket.write_all(head.as_bytes()).await.unwrap();
@@ -316,35 +351,31 @@ mod tests {
         line
     }
 
-    fn hello_of(key: &str) -> (String, [u8; 32]) {
-        let secret = keys(&[key]).channel_secrets(FarEnd::Node).next().unwrap();
-        (Initiator::new(&secret, FarEnd::Node).unwrap().1, secret)
+    fn hello_made(minute: u64) -> String {
+        let secret = keys(&[OLD]).channel_secrets(NODE.far_end).next().unwrap();
+        let contents = HelloContents { minute, dialled: NODE.name.into() };
+        Initiator::new(&secret, NODE.far_end, &contents).unwrap().1
     }
 
     #[tokio::test]
     async fn a_recorded_hello_opens_nothing_when_it_is_played_again() {
         let mut dial = echo(404, Arc::default());
-        let (hello, secret) = hello_of(OLD);
-        let date = hello_date::write(&secret, &hello, present_minute());
+        let hello = hello_made(present_minute());
         let mut answers = Vec::new();
         for _ in 0..2 {
-            answers.push(play(dial().await.unwrap(), &hello, Some(&date)).await);
+            answers.push(play(dial().await.unwrap(), &hello).await);
         }
         assert_eq!(answers, ["HTTP/1.1 101 Switching Protocols\r\n", "HTTP/1.1 404 Not Found\r\n"]);
     }
 
     #[tokio::test]
-    async fn hellos_without_a_date_or_with_one_of_another_time_open_nothing() {
+    async fn hellos_of_another_time_open_nothing() {
         let mut dial = echo(404, Arc::default());
-        let (hello, secret) = hello_of(OLD);
-        let other = ["", "29000000", "29000000.AAAA"].map(str::to_owned).into_iter();
-        let of_minute = |minute| hello_date::write(&secret, &hello, minute);
-        let other = other.chain([of_minute(present_minute() - 60), of_minute(present_minute() + 60)]);
-        for date in std::iter::once(None).chain(other.map(Some)) {
-            let line = play(dial().await.unwrap(), &hello, date.as_deref()).await;
-            assert_eq!(line, "HTTP/1.1 425 Too Early\r\n", "{date:?}");
+        for minute in [0, present_minute() - 60, present_minute() + 60] {
+            let line = play(dial().await.unwrap(), &hello_made(minute)).await;
+            assert_eq!(line, "HTTP/1.1 425 Too Early\r\n", "{minute}");
         }
-        let line = play(dial().await.unwrap(), &hello, Some(&of_minute(present_minute()))).await;
-        assert_eq!(line, "HTTP/1.1 101 Switching Protocols\r\n", "it has taken no place before");
+        let line = play(dial().await.unwrap(), &hello_made(present_minute())).await;
+        assert_eq!(line, "HTTP/1.1 101 Switching Protocols\r\n");
     }
 }

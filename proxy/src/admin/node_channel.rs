@@ -12,7 +12,7 @@ use trunkline_protocol::key::{AccessKeys, FarEnd};
 use trunkline_protocol::wire::CHANNEL_PATH;
 
 use super::admin_counters::AdminCounters;
-use crate::fleet::{ChannelLock, ChannelRefused, FromNode, open_channel};
+use crate::fleet::{ChannelLock, ChannelRefused, FromNode, OwnNames, open_channel};
 
 /// Route that opens channels, and the routes inside them.
 #[derive(Debug, Clone)]
@@ -34,7 +34,7 @@ async fn open(State(route): State<NodeChannelRoute>, mut request: Request) -> Re
     let NodeChannelRoute { keys, hellos, inside, counters } = route;
     let mut extensions = Extensions::new();
     extensions.insert(FromNode);
-    let lock = ChannelLock { keys: &keys, far_end: FarEnd::Node, hellos: &hellos };
+    let lock = ChannelLock { keys: &keys, far_end: FarEnd::NodeAdmin, names: OwnNames::Any, hellos: &hellos };
     open_channel(&mut request, lock, inside, extensions).unwrap_or_else(|refused| {
         if refused == ChannelRefused::Stranger {
             counters.strangers.increment();

@@ -32,7 +32,7 @@ use crate::admin;
 use crate::config::{FleetSettings, RelaySettings, Settings};
 use crate::fleet::{
     self, ChannelLock, ChannelRefused, DropCause, Fleet, FleetEntry, FromNode, InvocationOutcome, MemberState,
-    NoAnswer, PeerRequest, open_channel,
+    NoAnswer, OwnNames, PeerRequest, open_channel,
 };
 use crate::net::address::Address;
 use crate::net::connector::MemoryNetwork;
@@ -160,7 +160,7 @@ async fn serve(network: MemoryNetwork, address: Address, fleet: Fleet, sockets: 
     let open = move |mut request: Request| {
         let mut extensions = Extensions::new();
         extensions.insert(FromNode);
-        let lock = ChannelLock { keys: &keys, far_end: FarEnd::Node, hellos: &hellos };
+        let lock = ChannelLock { keys: &keys, far_end: FarEnd::NodeAdmin, names: OwnNames::Any, hellos: &hellos };
         let opened = open_channel(&mut request, lock, inside.clone(), extensions);
         std::future::ready(opened.unwrap_or_else(|refused| {
             assert_eq!(refused, ChannelRefused::Stranger);
@@ -193,7 +193,8 @@ async fn serve_version(network: MemoryNetwork, address: Address, wire: WireVersi
     while let Some(stream) = accepted.recv().await {
         let (keys, inside) = (keys.clone(), inside.clone());
         let open = move |mut request: Request| {
-            let lock = ChannelLock { keys: &keys, far_end: FarEnd::Node, hellos: &HelloTable::default() };
+            let hellos = HelloTable::default();
+            let lock = ChannelLock { keys: &keys, far_end: FarEnd::NodeAdmin, names: OwnNames::Any, hellos: &hellos };
             let opened = open_channel(&mut request, lock, inside.clone(), Extensions::new());
             std::future::ready(opened.unwrap())
         };

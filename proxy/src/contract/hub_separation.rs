@@ -1,9 +1,9 @@
 //! Separation of hubs: what a page's cookies, a token or a key of one app are good for at another.
 
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::{client_async, tungstenite};
-use trunkline_channel::{OpenChannelError, open};
+use trunkline_channel::{ChannelStream, Dialled, OpenChannelError, open};
 use trunkline_protocol::access_token;
 use trunkline_protocol::key::{AccessKey, AccessKeys, FarEnd};
 use trunkline_protocol::manifest::HubManifest;
@@ -16,7 +16,7 @@ use super::inbound_links::{DialInLink, HUB, ONE, dial_in_nodes, token};
 use super::stage::{KEY, Stage, run, settings};
 use crate::auth::TokenPolicy;
 use crate::clock::unix_seconds;
-use crate::config::{AccessKeySources, AppKeySources, Settings};
+use crate::config::{AccessKeySources, AppKeySources, HostRules, Settings};
 use crate::node::key_reload::reload;
 
 const APP_KEY: &str = "the key of one app of several";
@@ -134,26 +134,61 @@ async fn ask_for_link<S: AsyncRead + AsyncWrite + Unpin>(stream: S, hub: &str, k
     }
 }
 
+/// Opens a channel at the client port of a node, as a holder of this key; the error is the status.
+async fn channel(stage: &Stage, key: &str, dialled: Dialled<'_>) -> Result<ChannelStream<DuplexStream>, u16> {
+    let keys = AccessKeys::new(vec![AccessKey::new(key).unwrap()]).unwrap();
+    let opened = open(|| std::future::ready(Ok(stage.dial())), dialled, &keys).await;
+    opened.map_err(|error| match error {
+        OpenChannelError::Refused(answer) => answer.status.as_u16(),
+        other => panic!("{other}"),
+    })
+}
+
 #[test]
 fn an_app_server_dials_in_through_a_channel_that_its_key_opens_and_nobody_else() {
     run(async {
         let stage = Stage::with(Settings { needs_encrypted_dial_in: true, ..two_hubs() }, 1);
         assert_eq!(ask_for_link(stage.dial(), "chat", APP_KEY).await, 403, "in plain text");
-        let channel = async |key: &str, far_end| {
-            let keys = AccessKeys::new(vec![AccessKey::new(key).unwrap()]).unwrap();
-            open(|| std::future::ready(Ok(stage.dial())), ONE, &keys, far_end).await
-        };
+        let channel = async |key: &str, far_end| channel(&stage, key, Dialled { far_end, name: ONE }).await;
         for key in [KEY, APP_KEY] {
             let stream = channel(key, FarEnd::DialIn).await.unwrap();
             assert_eq!(ask_for_link(stream, "chat", key).await, 101);
         }
         let stream = channel(APP_KEY, FarEnd::DialIn).await.unwrap();
         assert_eq!(ask_for_link(stream, "admin", APP_KEY).await, 401, "a hub of others");
-        for (key, far_end) in
-            [("a key of somebody else", FarEnd::DialIn), (APP_KEY, FarEnd::Node), (APP_KEY, FarEnd::AppServer)]
-        {
-            let refused = channel(key, far_end).await.map(drop);
-            assert!(matches!(&refused, Err(OpenChannelError::Refused(answer)) if answer.status == 404), "{refused:?}");
+        for (key, far_end) in [
+            ("a key of somebody else", FarEnd::DialIn),
+            (APP_KEY, FarEnd::NodeClients),
+            (APP_KEY, FarEnd::AppServer),
+            // The fleet's own key opens no channel of another kind, wherever somebody leads it.
+            (KEY, FarEnd::NodeAdmin),
+            (KEY, FarEnd::AppServer),
+        ] {
+            assert_eq!(channel(key, far_end).await.err(), Some(404), "{key} {far_end:?}");
+        }
+    });
+}
+
+#[test]
+fn a_channel_for_the_name_of_another_node_is_not_opened() {
+    run(async {
+        let hosts = HostRules { named: vec![ONE.parse().unwrap()], is_development: false };
+        let advertise = Some("http://node-1.internal:8080".parse().unwrap());
+        let stage = Stage::with(Settings { hosts, advertise, ..two_hubs() }, 1);
+        for (far_end, name, refusal) in [
+            (FarEnd::NodeClients, "node-1.internal:8080", None),
+            (FarEnd::NodeClients, "node-2.internal:8080", Some(421)),
+            (FarEnd::NodeClients, "node-1.internal:8090", Some(421)),
+            (FarEnd::DialIn, "one.example:80", None),
+            (FarEnd::DialIn, "two.example:80", Some(421)),
+        ] {
+            let opened = channel(&stage, KEY, Dialled { far_end, name }).await;
+            assert_eq!(opened.err(), refusal, "{far_end:?} {name}");
+        }
+        let without = Stage::with(two_hubs(), 1);
+        for far_end in [FarEnd::NodeClients, FarEnd::DialIn] {
+            let any = Dialled { far_end, name: "any.example:80" };
+            assert!(channel(&without, KEY, any).await.is_ok(), "a node that knows no name of its own takes all");
         }
     });
 }

@@ -14,10 +14,12 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tower::ServiceExt;
-use tracing::debug;
+use tracing::{debug, warn};
 use trunkline_channel::{HandshakeError, HelloTable, NOT_FRESH, accept};
 use trunkline_protocol::key::{AccessKeys, FarEnd};
 
+use crate::config::HostRules;
+use crate::net::address::Address;
 use crate::net::socket::WriteStallLimit;
 
 /// Time that the other node may be silent between two requests, and take for a request's head.
@@ -35,6 +37,11 @@ pub(crate) enum ChannelRefused {
     NotFresh,
     /// It is no upgrade, or not one of somebody with our key.
     Stranger,
+    /// Somebody with our key has dialled another name than ours, and was led here.
+    Misdirected {
+        /// Option that names what this port answers for.
+        option: &'static str,
+    },
 }
 
 impl ChannelRefused {
@@ -44,16 +51,48 @@ impl ChannelRefused {
             Self::Busy => (StatusCode::SERVICE_UNAVAILABLE, HandshakeError::Busy.to_string()),
             Self::NotFresh => (NOT_FRESH, HandshakeError::NotFresh.to_string()),
             Self::Stranger => (StatusCode::NOT_FOUND, "not found".into()),
+            Self::Misdirected { option } => {
+                let text = format!("another name was dialled than this node answers for: see its {option}");
+                (StatusCode::MISDIRECTED_REQUEST, text)
+            }
         }
     }
 }
 
-/// Keys that open the channels of a port, and the hellos that it has taken.
+/// Names by which a port is dialled, as far as this node knows them.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum OwnNames<'a> {
+    /// Any name: nodes are found by names of many nodes, and know each other by their boot ids.
+    Any,
+    /// The address that this node advertises: others have it from nowhere else.
+    Advertised(&'a Address),
+    /// Hosts that the operator has named, if any.
+    Hosts(&'a HostRules),
+}
+
+impl<'a> OwnNames<'a> {
+    /// Names of the client port of a node that advertises this.
+    pub(crate) fn advertised(address: Option<&'a Address>) -> Self {
+        address.map_or(Self::Any, Self::Advertised)
+    }
+
+    fn check(self, dialled: &str) -> Result<(), ChannelRefused> {
+        let (is_own, option) = match self {
+            Self::Any => return Ok(()),
+            Self::Advertised(address) => (address.authority().eq_ignore_ascii_case(dialled), "--advertise"),
+            Self::Hosts(hosts) => (hosts.allow(dialled), "--allow-host"),
+        };
+        if is_own { Ok(()) } else { Err(ChannelRefused::Misdirected { option }) }
+    }
+}
+
+/// Keys that open the channels of a port, its names, and the hellos that it has taken.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ChannelLock<'a> {
     pub keys: &'a AccessKeys,
     /// Kind of far end that this one is to those who open them.
     pub far_end: FarEnd,
+    pub names: OwnNames<'a>,
     pub hellos: &'a HelloTable,
 }
 
@@ -73,6 +112,10 @@ pub(crate) fn open_channel(
         Err(HandshakeError::NotFresh) => return Err(ChannelRefused::NotFresh),
         Ok(None) | Err(_) => return Err(ChannelRefused::Stranger),
     };
+    if let Err(refused) = lock.names.check(&accepted.dialled) {
+        warn!(dialled = &*accepted.dialled, "a holder of the key has dialled another name, which leads to this node");
+        return Err(refused);
+    }
     let (response, stream) = accepted.into_parts();
     tokio::spawn(async move {
         // It fails when the other node is gone, or when who sent the hello had only recorded it.

@@ -8,7 +8,7 @@ use http::Extensions;
 use http::uri::Scheme;
 use trunkline_protocol::key::FarEnd;
 
-use crate::fleet::{ChannelLock, ChannelRefused, open_channel};
+use crate::fleet::{ChannelLock, ChannelRefused, OwnNames, open_channel};
 use crate::frontend::endpoint::Endpoint;
 use crate::frontend::plain_response::plain;
 use crate::frontend::request_extension::{FromFleet, InChannel, PeerAddress, peer_address};
@@ -36,12 +36,14 @@ pub(crate) async fn open(State(route): State<FleetChannelRoute>, mut request: Re
     of_fleet.insert(FromFleet);
     of_app.insert(InChannel);
     let hellos = &shared.fleet.client_port_hellos;
-    let lock = ChannelLock { keys: &shared.settings.keys, far_end: FarEnd::Node, hellos };
+    let names = OwnNames::advertised(shared.settings.advertise.as_ref());
+    let lock = ChannelLock { keys: &shared.settings.keys, far_end: FarEnd::NodeClients, names, hellos };
     let opened = match open_channel(&mut request, lock, inside.clone(), of_fleet) {
         Err(ChannelRefused::Stranger) if shared.settings.accepts_dial_in => {
             let admission = &shared.admission;
             let keys = admission.signing_keys.of_channels();
-            let lock = ChannelLock { keys: &keys, far_end: FarEnd::DialIn, hellos: &admission.dial_in_hellos };
+            let (names, hellos) = (OwnNames::Hosts(&shared.settings.hosts), &admission.dial_in_hellos);
+            let lock = ChannelLock { keys: &keys, far_end: FarEnd::DialIn, names, hellos };
             open_channel(&mut request, lock, inside, of_app)
         }
         opened => opened,

@@ -23,7 +23,7 @@ pub(crate) struct ProxyClient {
 /// Client for requests to other nodes about connections.
 pub(crate) fn client_of_nodes(shared: &Shared) -> HttpClient {
     let connect_timeout = HOP_CONNECT_TIMEOUT.min(shared.settings.relay.hop_timeout);
-    let channels = shared.ways.node_channels.for_clients().by_names(shared.ways.node_names.clone());
+    let channels = shared.ways.client_port_channels.for_clients().by_names(shared.ways.node_names.clone());
     HttpClient::new(channels, connect_timeout).behind(shared.ways.node_dials.clone())
 }
 

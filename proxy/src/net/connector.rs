@@ -15,7 +15,7 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
-use trunkline_channel::OpenChannelError;
+use trunkline_channel::{Dialled, OpenChannelError};
 use trunkline_protocol::key::{AccessKeys, FarEnd};
 #[cfg(feature = "tls")]
 use {rustls::ClientConfig, rustls::pki_types::ServerName, tokio_rustls::TlsConnector};
@@ -160,7 +160,8 @@ impl Connector {
             *reached.lock().unwrap_or_else(PoisonError::into_inner) = Some(at);
             Ok(stream)
         };
-        let opened = trunkline_channel::open(dial, address.authority(), &channel.keys, channel.far_end).await;
+        let dialled = Dialled { far_end: channel.far_end, name: address.authority() };
+        let opened = trunkline_channel::open(dial, dialled, &channel.keys).await;
         match (names, reached.into_inner().unwrap_or_else(PoisonError::into_inner), &opened) {
             (Some(names), Some(at), Ok(_)) => names.note_reached(address, at),
             (Some(names), Some(_), Err(_)) => names.forget(address),

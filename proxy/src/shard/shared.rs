@@ -108,8 +108,10 @@ pub(crate) struct WaysOut {
     pub connector: Connector,
     /// Connector to app servers that prove themselves: for manifests, links and decisions about clients.
     pub app_channels: Connector,
-    /// Connector to nodes that prove themselves: for requests whose connections are theirs.
+    /// Connector to the admin ports of nodes that prove themselves.
     pub node_channels: Connector,
+    /// Connector to the client ports of nodes that prove themselves: for requests whose connections are theirs.
+    pub client_port_channels: Connector,
     /// Names of other nodes, and where these were reached.
     pub node_names: Arc<NodeNames>,
     /// Gate of the dials to other nodes.
@@ -222,7 +224,8 @@ impl Shared {
             webhooks: Webhooks::new(&settings.webhooks, &settings.keys, connectors.fleet.clone()),
             ways: WaysOut {
                 app_channels,
-                node_channels: connectors.fleet.through_channels(&settings.keys, FarEnd::Node),
+                node_channels: connectors.fleet.through_channels(&settings.keys, FarEnd::NodeAdmin),
+                client_port_channels: connectors.fleet.through_channels(&settings.keys, FarEnd::NodeClients),
                 connector: connectors.fleet,
                 node_names: Arc::new(NodeNames::new(connectors.resolver)),
                 node_dials: Arc::default(),

@@ -1,0 +1,67 @@
+//! Contents of a hello: the minute in which it was made, and the name that was dialled. The handshake seals both, so
+//! only a holder of the key can read or write them.
+
+/// Minutes by which the clocks of two machines may differ, in either direction.
+pub(crate) const CLOCK_SKEW_MAX_MINUTES: u64 = 5;
+
+/// Bytes of the longest name that can be dialled: a host of 253 characters, and a port.
+pub(crate) const DIALLED_MAX_BYTES: usize = 259;
+
+/// Bytes of a minute.
+const MINUTE_BYTES: usize = 8;
+
+/// Bytes of the longest contents.
+pub(crate) const CONTENTS_MAX_BYTES: usize = MINUTE_BYTES + DIALLED_MAX_BYTES;
+
+/// Contents of one hello.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct HelloContents {
+    /// Minute since 1970 in which the hello was made, by the clock of its maker.
+    pub minute: u64,
+    /// Host and port that its maker dials, as its operator has written them.
+    pub dialled: Box<str>,
+}
+
+impl HelloContents {
+    pub(crate) fn to_bytes(&self) -> Vec<u8> {
+        [&self.minute.to_be_bytes()[..], self.dialled.as_bytes()].concat()
+    }
+
+    /// Reads what a holder of the key has written; `None` if these are no contents of this version.
+    pub(crate) fn read(bytes: &[u8]) -> Option<Self> {
+        let (minute, dialled) = bytes.split_first_chunk::<MINUTE_BYTES>()?;
+        let dialled = std::str::from_utf8(dialled).ok().filter(|name| !name.is_empty())?;
+        Some(Self { minute: u64::from_be_bytes(*minute), dialled: dialled.into() })
+    }
+
+    /// Whether the hello was made about now.
+    pub(crate) fn is_fresh(&self, minute: u64) -> bool {
+        self.minute.abs_diff(minute) <= CLOCK_SKEW_MAX_MINUTES
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: u64 = 29_000_000;
+
+    fn made(minute: u64) -> HelloContents {
+        HelloContents { minute, dialled: "app:5000".into() }
+    }
+
+    #[test]
+    fn a_hello_is_fresh_for_five_minutes_in_either_direction() {
+        let fresh = |minute| made(minute).is_fresh(NOW);
+        assert_eq!([NOW, NOW - 5, NOW + 5].map(fresh), [true; 3]);
+        assert_eq!([NOW - 6, NOW + 6, 0, u64::MAX].map(fresh), [false; 4]);
+    }
+
+    #[test]
+    fn contents_are_read_as_they_were_written_and_others_not_at_all() {
+        assert_eq!(HelloContents::read(&made(NOW).to_bytes()), Some(made(NOW)));
+        for wrong in [&b""[..], &[0; 7], &[0; 8], &[0, 0, 0, 0, 0, 0, 0, 0, 0xff]] {
+            assert_eq!(HelloContents::read(wrong), None, "{wrong:?}");
+        }
+    }
+}
