@@ -463,6 +463,14 @@ pub enum BuildError {
         #[source]
         source: std::io::Error,
     },
+    /// A name by which proxies are to dial is none.
+    #[error("Server::dialled_as (TRUNKLINE_DIALLED_AS): {host:?} {problem}")]
+    DialledAs {
+        /// The host that was given.
+        host: String,
+        /// Reason why it is none.
+        problem: &'static str,
+    },
     /// No access key was given, and the development key of this machine is not available.
     #[error(
         "no access key was given (TRUNKLINE_ACCESS_KEY, TRUNKLINE_ACCESS_KEY_FILE), and there is no development key"

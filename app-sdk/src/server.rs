@@ -89,6 +89,7 @@ pub struct Server {
     manifest: Manifest,
     negotiators: BTreeMap<String, MethodRouter>,
     keys: Vec<String>,
+    names: Vec<String>,
     services: Vec<ConnectionString>,
     plain_http: PlainHttp,
     server_connections: u32,
@@ -121,6 +122,7 @@ impl Server {
             manifest: Manifest { instance, name, version, hubs: Vec::new() },
             negotiators: BTreeMap::new(),
             keys: Vec::new(),
+            names: Vec::new(),
             services: Vec::new(),
             plain_http: PlainHttp::OnThisMachine,
             server_connections: SERVER_CONNECTIONS,
@@ -198,6 +200,15 @@ impl Server {
     /// only.
     pub fn access_key(mut self, key: impl Into<String>) -> Self {
         self.keys.push(key.into());
+        self
+    }
+
+    /// Adds a host by which proxies dial this app server: that of their `--upstream`, as `shop`, `*.shop.svc` or
+    /// `10.0.0.7`; several, separated by commas or by further calls. Proxies that have dialled another name, which
+    /// leads here by mistake or by malice, are then refused. Without any, `TRUNKLINE_DIALLED_AS` is read, and without
+    /// that all names are taken. It is for fleets with several apps, whose app servers all have the one access key.
+    pub fn dialled_as(mut self, host: impl Into<String>) -> Self {
+        self.names.push(host.into());
         self
     }
 
@@ -393,7 +404,7 @@ impl Server {
             _ => {}
         }
         let dialled = self.services.iter().map(|service| service.access_key().clone()).collect();
-        let access = Access::new(&self.keys, dialled)?;
+        let access = Access::new(&self.keys, dialled)?.named(&self.names)?;
         let (manifest, negotiators) = (self.manifest, self.negotiators);
         let (outbox_max_bytes, shutdown_timeout) = (self.outbox_max_bytes, self.shutdown_timeout);
         let ready = ReadyServer { manifest, negotiators, outbox_max_bytes, shutdown_timeout };

@@ -1,17 +1,23 @@
-//! Access of proxies: the keys of this fleet, and from where they are good.
+//! Access of proxies: the keys of this fleet, from where they are good, and the names that proxies may dial.
 
 use std::net::{IpAddr, SocketAddr};
 
 use trunkline_protocol::development_key;
+use trunkline_protocol::host_pattern::HostPattern;
 use trunkline_protocol::key::{ACCESS_KEY_FILE_VARIABLE, ACCESS_KEY_VARIABLE, AccessKey, AccessKeys};
 
 use crate::error::BuildError;
 
-/// The keys of this app server.
+/// Environment variable with the hosts by which proxies dial this app server, separated by commas.
+const DIALLED_AS_VARIABLE: &str = "TRUNKLINE_DIALLED_AS";
+
+/// The keys and the names of this app server.
 #[derive(Debug)]
 pub(crate) struct Access {
     keys: AccessKeys,
     is_development: bool,
+    /// Hosts by which proxies dial it; empty: any.
+    names: Vec<HostPattern>,
 }
 
 /// Reason to refuse a peer; the text is its answer.
@@ -23,6 +29,10 @@ pub(crate) enum AccessError {
     DevelopmentKey,
     #[error("no access key of this app server opens the channel: give both ends the same (TRUNKLINE_ACCESS_KEY)")]
     Key,
+    #[error(
+        "another name was dialled than this app server answers for: see its `Server::dialled_as` (TRUNKLINE_DIALLED_AS), and where the name leads"
+    )]
+    Name,
 }
 
 impl Access {
@@ -34,14 +44,26 @@ impl Access {
         let known = if texts.is_empty() { dialled } else { parse(&texts)? };
         let is_development = known.is_empty();
         let keys = if is_development { vec![development_key()?] } else { known };
-        Ok(Self { keys: AccessKeys::new(keys).map_err(BuildError::AccessKey)?, is_development })
+        Ok(Self { keys: AccessKeys::new(keys).map_err(BuildError::AccessKey)?, is_development, names: Vec::new() })
     }
 
     /// Takes the keys that were given in code, else a random one: for tests, which have no peers.
     pub(crate) fn for_tests(given: &[String]) -> Result<Self, BuildError> {
         let given: Vec<_> = given.iter().flat_map(|text| split(text)).collect();
         let keys = if given.is_empty() { vec![AccessKey::random()] } else { parse(&given)? };
-        Ok(Self { keys: AccessKeys::new(keys).map_err(BuildError::AccessKey)?, is_development: false })
+        let keys = AccessKeys::new(keys).map_err(BuildError::AccessKey)?;
+        Ok(Self { keys, is_development: false, names: Vec::new() })
+    }
+
+    /// Takes the names that were given in code, else those of the environment, else all.
+    pub(crate) fn named(self, given: &[String]) -> Result<Self, BuildError> {
+        let given: Vec<_> = given.iter().flat_map(|text| split(text)).collect();
+        let texts = if given.is_empty() { variable(DIALLED_AS_VARIABLE) } else { given };
+        let parse = |host: String| match host.parse() {
+            Ok(name) => Ok(name),
+            Err(problem) => Err(BuildError::DialledAs { host, problem }),
+        };
+        Ok(Self { names: texts.into_iter().map(parse).collect::<Result<_, _>>()?, ..self })
     }
 
     /// Whether the development key of this machine is used.
@@ -61,13 +83,22 @@ impl Access {
             _ => Ok(()),
         }
     }
+
+    /// Refuses a proxy that has dialled the name of another app server, and was led here.
+    pub(crate) fn check_name(&self, dialled: &str) -> Result<(), AccessError> {
+        let is_own = self.names.is_empty() || self.names.iter().any(|name| name.names(dialled));
+        if is_own { Ok(()) } else { Err(AccessError::Name) }
+    }
 }
 
 /// Reads the keys and the key files of the environment, as the proxy does.
 fn from_environment() -> Result<Vec<String>, BuildError> {
-    let variable = |name| split(&std::env::var(name).unwrap_or_default());
     let in_files = variable(ACCESS_KEY_FILE_VARIABLE).into_iter().map(|path| read(&path));
     variable(ACCESS_KEY_VARIABLE).into_iter().map(Ok).chain(in_files).collect()
+}
+
+fn variable(name: &str) -> Vec<String> {
+    split(&std::env::var(name).unwrap_or_default())
 }
 
 fn read(path: &str) -> Result<String, BuildError> {
@@ -99,6 +130,25 @@ fn is_loopback(ip: IpAddr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn named(hosts: &[&str]) -> Result<Access, BuildError> {
+        let hosts: Vec<_> = hosts.iter().map(ToString::to_string).collect();
+        Access::new(&["a key that is long enough".to_owned()], Vec::new()).unwrap().named(&hosts)
+    }
+
+    #[test]
+    fn an_app_server_answers_for_the_names_that_it_was_given_or_for_all() {
+        let access = named(&["shop, *.shop.svc", "10.0.0.7"]).unwrap();
+        for own in ["shop:5000", "a.shop.svc:5000", "10.0.0.7:5000"] {
+            assert_eq!(access.check_name(own), Ok(()), "{own}");
+        }
+        for other in ["chat:5000", "10.0.0.8:5000", "127.0.0.1:5000"] {
+            assert_eq!(access.check_name(other), Err(AccessError::Name), "{other}");
+        }
+        assert_eq!(named(&[]).unwrap().check_name("chat:5000"), Ok(()));
+        let wrong = named(&["shop:5000"]).unwrap_err().to_string();
+        assert!(wrong.contains("dialled_as") && wrong.contains("without scheme and port"), "{wrong}");
+    }
 
     #[test]
     fn the_development_key_is_for_this_machine_only() {

@@ -44,7 +44,14 @@ pub(super) async fn channel(
         Err(error @ HandshakeError::NotFresh) => return Err(RouteRefusal::NotFresh(error)),
         other => other.map_err(|_| AccessError::Key)?,
     };
-    let (response, stream) = accepted.ok_or(RouteRefusal::NoUpgrade)?.into_parts();
+    let accepted = accepted.ok_or(RouteRefusal::NoUpgrade)?;
+    access.check_name(&accepted.dialled).inspect_err(|_| {
+        tracing::warn!(
+            dialled = &*accepted.dialled,
+            "a proxy has dialled another name, which leads to this app server"
+        );
+    })?;
+    let (response, stream) = accepted.into_parts();
     let shutdown = core.shutdown.clone();
     tokio::spawn(core.tasks.track_future(async move {
         let stream = tokio::select! {

@@ -128,6 +128,7 @@ impl RouteRefusal {
         match self {
             RouteRefusal::Access(AccessError::DevelopmentKey) => StatusCode::FORBIDDEN,
             RouteRefusal::Access(AccessError::Key) => StatusCode::UNAUTHORIZED,
+            RouteRefusal::Access(AccessError::Name) => StatusCode::MISDIRECTED_REQUEST,
             RouteRefusal::Instance(_) => StatusCode::CONFLICT,
             RouteRefusal::Hub(_) => StatusCode::NOT_FOUND,
             RouteRefusal::Header(_) => StatusCode::BAD_REQUEST,
@@ -146,6 +147,7 @@ impl RouteRefusal {
         match self {
             RouteRefusal::Access(AccessError::Key) => REFUSED_KEY,
             RouteRefusal::Access(AccessError::DevelopmentKey) => REFUSED_DEVELOPMENT_KEY,
+            RouteRefusal::Access(AccessError::Name) => "name",
             RouteRefusal::Instance(_) => "instance",
             RouteRefusal::Hub(_) => "hub",
             RouteRefusal::Header(_) => "header",

@@ -91,6 +91,16 @@ async fn refusals_of_the_sdk_are_marked() {
     assert!(known.starts_with("HTTP/1.1 200") && !known.contains(REFUSAL_HEADER), "{known}");
 }
 
+#[tokio::test]
+async fn a_proxy_that_has_dialled_the_name_of_another_app_server_is_refused_and_learns_why() {
+    let named = |name: &'static str| App::start_with(|hub| hub, move |server| server.dialled_as(name));
+    let own = named("app").await.exchange("GET", MANIFEST_PATH, &[], KEY).await;
+    assert!(own.starts_with("HTTP/1.1 200"), "{own}");
+    let other = named("shop").await.exchange("GET", MANIFEST_PATH, &[], KEY).await;
+    assert!(other.starts_with("HTTP/1.1 421") && other.contains(&format!("{REFUSAL_HEADER}: name\r\n")), "{other}");
+    assert!(other.contains("TRUNKLINE_DIALLED_AS"), "{other}");
+}
+
 /// Head of the request by which a holder of the key opens a channel, as whoever carries it can record it.
 async fn recorded_request() -> Vec<u8> {
     let (near, mut far) = tokio::io::duplex(4096);
