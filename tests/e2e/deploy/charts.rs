@@ -12,9 +12,10 @@ use super::kubernetes::Objects;
 
 const RENDERER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tools/chart");
 const APP: &str = r#"appServers.selector={"app":"mine"}"#;
+const APP_KEYS: &str = r#"appKeys.secret="keys-of-apps""#;
 
 /// Values that switch everything on, in each place that takes some.
-const ALL: [&str; 14] = [
+const ALL: [&str; 15] = [
     APP,
     r#"appServers.upstreams=["https://elsewhere.example"]"#,
     "autoscaling.enabled=true",
@@ -29,6 +30,7 @@ const ALL: [&str; 14] = [
     r#"imagePullSecrets=[{"name":"registry"}]"#,
     r#"podAnnotations={"a":"b"}"#,
     "drain.timeout=120",
+    APP_KEYS,
 ];
 
 /// A change of the values.
@@ -82,6 +84,22 @@ fn the_chart_renders_what_clusters_take_with_its_own_values_and_with_all_that_th
 }
 
 #[test]
+fn keys_of_apps_are_a_file_of_the_nodes_and_may_stand_in_for_app_servers() {
+    play(async |stage| {
+        let text = render(stage, &[APP_KEYS]).await?;
+        let objects = Objects::read(stage, "apps", &text).await?;
+        objects.assert_whole();
+        let (environment, pod) =
+            (environment(&objects)?, &objects.get("Deployment", "fleet-trunkline")?["spec"]["template"]["spec"]);
+        assert_eq!(variable(&environment, "TRUNKLINE_UPSTREAM"), None, "nobody is dialled");
+        objects.assert_app_keys("fleet-trunkline", "keys-of-apps");
+        let without = render(stage, &[APP]).await?;
+        assert!(!without.contains("app-keys") && pod["volumes"].as_array().context("volumes")?.len() == 2);
+        Ok(())
+    });
+}
+
+#[test]
 fn who_names_the_peers_of_a_release_replaces_the_charts_own() {
     play(async |stage| {
         let text = render(stage, &[APP, r#"settings={"TRUNKLINE_PEERS":""}"#]).await?;
@@ -108,9 +126,15 @@ fn the_charts_schema_takes_its_values_and_refuses_mistakes() {
             run(python("check-jsonschema")?.arg("--schemafile").arg(folder.join("values.schema.json")).arg(path)).await
         };
         check("right.json", |_| ()).await?;
-        let wrong: [(&str, Change); 4] = [
+        let all_dial_in: Change = |values| {
+            values["appServers"]["selector"] = serde_json::json!({});
+            values["appKeys"]["secret"] = "keys-of-apps".into();
+        };
+        check("dial-in.json", all_dial_in).await?;
+        let wrong: [(&str, Change); 5] = [
             ("nobody behind it", |values| values["appServers"]["selector"] = serde_json::json!({})),
             ("a secret", |values| values["settings"]["TRUNKLINE_ACCESS_KEY"] = "k".into()),
+            ("a secret of an app", |values| values["settings"]["TRUNKLINE_APP_KEY"] = "a=k".into()),
             ("no such value", |values| values["replica"] = 3.into()),
             ("no node", |values| values["replicas"] = 0.into()),
         ];

@@ -14,7 +14,9 @@ async fn validate(schema: &str, paths: &[PathBuf]) -> Result<String> {
 #[test]
 fn compose_and_stack_are_what_the_compose_specification_says() {
     play(async |stage| {
-        let paths = [shipped("compose.yaml"), shipped("swarm/stack.yml"), shipped("swarm/admin.yml")];
+        let paths =
+            ["compose.yaml", "swarm/stack.yml", "swarm/admin.yml", "swarm/app-keys.yml", "compose/app-keys.yaml"];
+        let paths = paths.map(shipped);
         validate("vendor.compose-spec", &paths).await?;
         for path in &paths[..2] {
             let wrong = std::fs::read_to_string(path)?.replace("stop_grace_period", "stop_grace_time");

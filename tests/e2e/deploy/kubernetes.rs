@@ -117,6 +117,24 @@ impl Objects {
         }
     }
 
+    /// Demands that a node's keys of apps are a file of this secret, which others on its machine can't read.
+    pub(super) fn assert_app_keys(&self, deployment: &str, secret: &str) {
+        let pod = &self.get("Deployment", deployment).unwrap()["spec"]["template"]["spec"];
+        let container = &pod["containers"][0];
+        let named = |list: &Value, name: &str| {
+            list.as_array().unwrap().iter().find(|entry| entry["name"] == name).cloned().unwrap_or_default()
+        };
+        let path = named(&container["env"], "TRUNKLINE_APP_KEY_FILE");
+        let mounted = named(&container["volumeMounts"], "app-keys");
+        let folder = format!("{}/", mounted["mountPath"].as_str().unwrap());
+        assert!(path["value"].as_str().unwrap().starts_with(&folder), "{path} in {folder}");
+        let volume = named(&pod["volumes"], "app-keys");
+        assert_eq!(
+            (&volume["secret"]["secretName"], &volume["secret"]["defaultMode"]),
+            (&secret.into(), &0o440.into())
+        );
+    }
+
     /// Demands the restricted security settings of a pod.
     pub(super) fn assert_hardened(&self) {
         for deployment in self.of_kind("Deployment") {
@@ -158,6 +176,25 @@ fn the_manifests_are_what_clusters_take_and_fit_together() {
         let status = objects.get("Service", "status")?;
         assert_eq!(status["spec"]["clusterIP"], "None", "its name has to resolve to each app server");
         assert_eq!(status["spec"]["ports"][0]["port"], 5000);
+        Ok(())
+    });
+}
+
+#[test]
+fn the_manifests_with_keys_of_apps_are_what_clusters_take() {
+    play(async |stage| {
+        let folder = stage.folder().join("kubernetes");
+        run(Command::new("cp").arg("-r").arg(shipped("kubernetes")).arg(&folder)).await?;
+        let path = folder.join("kustomization.yaml");
+        let without = std::fs::read_to_string(&path)?;
+        let with = without.replace("#components: [app-keys]", "components: [app-keys]");
+        assert_ne!(with, without);
+        std::fs::write(&path, with)?;
+        let text = run(Command::new("kubectl").arg("kustomize").arg(&folder)).await?;
+        let objects = Objects::read(stage, "app-keys", &text).await?;
+        objects.assert_whole();
+        objects.assert_hardened();
+        objects.assert_app_keys("trunkline", "trunkline-app-keys");
         Ok(())
     });
 }

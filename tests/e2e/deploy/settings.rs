@@ -55,8 +55,10 @@ fn no_secret_stands_in_a_file_and_nothing_is_sticky() {
     for (path, text) in texts().unwrap() {
         for line in text.lines().map(str::trim).filter(|line| !line.starts_with('#')) {
             // Only files with keys are named, never a key.
-            for (place, _) in line.match_indices("TRUNKLINE_ACCESS_KEY") {
-                assert!(line[place..].starts_with("TRUNKLINE_ACCESS_KEY_FILE"), "{path}: {line}");
+            for key in ["TRUNKLINE_ACCESS_KEY", "TRUNKLINE_APP_KEY"] {
+                for (place, _) in line.match_indices(key) {
+                    assert!(line[place + key.len()..].starts_with("_FILE"), "{path}: {line}");
+                }
             }
             for sticky in ["ClientIP", "ip_hash", "cookie TRUNKLINE", "hash $", "balance source", "stick on"] {
                 assert!(!line.starts_with(sticky) && !line.contains("sessionAffinity: ClientIP"), "{path}: {line}");
