@@ -1,0 +1,207 @@
+#![forbid(unsafe_code)]
+//! Price of an attack for everybody else: round trips of a client and of a request that is passed through, and CPU time
+//! and memory of the proxy, under an attack and beside a twin that nobody attacks.
+//!
+//! ```text
+//!  strangers ── attack ─────────────────────► proxy ──► app server
+//!  a client ── Echo, GET, one by one, timed ──► proxy ──► app server
+//! ```
+//!
+//! Each attack has a proxy and an app server of its own, and so has its twin; they take turns, round by round. An
+//! attack stays far below the limits of the proxy: what is measured is what it costs while it is let in.
+
+mod attack;
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+use clap::Parser;
+use serde::Serialize;
+use trunkline_generator::cpu::CpuTime;
+use trunkline_generator::histogram::Histogram;
+use trunkline_generator::memory::Memory;
+use trunkline_generator::speech::Hub;
+use trunkline_generator::{connect, frame};
+use trunkline_tests::bench::child::say;
+use trunkline_tests::bench::command;
+use trunkline_tests::bench::product::Product;
+use trunkline_tests::bench::spread::Spread;
+
+use attack::Attack;
+
+const KIBIBYTE: f64 = 1_024.0;
+
+/// Prices of attacks, beside a twin that nobody attacks.
+#[derive(Debug, Parser, Serialize)]
+#[command(name = "attacks")]
+struct Settings {
+    /// Sockets of an attack
+    #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=5_000))]
+    sockets: u32,
+    /// Round trips of the client, of each kind
+    #[arg(long, value_name = "N", default_value_t = 2_000, value_parser = clap::value_parser!(u32).range(10..=100_000))]
+    calls: u32,
+    /// Rounds: each has every attack and its twin once
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
+    rounds: u32,
+    /// File for the figures as JSON
+    #[arg(long, value_name = "FILE")]
+    #[serde(skip)]
+    json: Option<PathBuf>,
+}
+
+/// Figures of one scene.
+#[derive(Debug, Clone, Copy, Serialize)]
+struct Prices {
+    echo_p50_us: f64,
+    echo_p99_us: f64,
+    /// A request that is passed through.
+    passed_p50_us: f64,
+    passed_p99_us: f64,
+    /// CPU time of the proxy while the client was timed, for each of its round trips.
+    cpu_us: f64,
+    /// Memory of the proxy beyond that before the attack.
+    memory_kib: f64,
+}
+
+/// One figure of a scene.
+type Figure = fn(&Prices) -> f64;
+
+/// Prices of an attack and of its twin, round by round.
+#[derive(Debug, Serialize)]
+struct Row {
+    attack: Attack,
+    attacked: Vec<Prices>,
+    twin: Vec<Prices>,
+}
+
+/// All figures of a run.
+#[derive(Debug, Serialize)]
+struct Report {
+    settings: Settings,
+    rows: Vec<Row>,
+}
+
+fn main() -> ExitCode {
+    command::finish("attacks", measure(Settings::parse()))
+}
+
+fn measure(settings: Settings) -> Result<()> {
+    command::warn_of_debug_build("attacks");
+    let mut rows = Attack::ALL.map(|attack| Row { attack, attacked: Vec::new(), twin: Vec::new() });
+    for round in 1..=settings.rounds {
+        for row in &mut rows {
+            row.twin.push(Scene::start()?.measure(None, &settings)?);
+            row.attacked.push(Scene::start()?.measure(Some(row.attack), &settings)?);
+            say(&format!("round {round}: {}", row.attack.name()));
+        }
+    }
+    say("\nmedians: attacked, and its twin");
+    for row in &rows {
+        say(&format!("{:20} {}", row.attack.name(), line(row)?));
+    }
+    let report = Report { settings, rows: rows.into() };
+    command::write_json(&report, report.settings.json.as_deref())
+}
+
+fn line(row: &Row) -> Result<String> {
+    let figures: [(&str, Figure); 6] = [
+        ("echo p50 us", |prices| prices.echo_p50_us),
+        ("p99", |prices| prices.echo_p99_us),
+        ("passed through p50 us", |prices| prices.passed_p50_us),
+        ("p99", |prices| prices.passed_p99_us),
+        ("CPU us", |prices| prices.cpu_us),
+        ("memory KiB", |prices| prices.memory_kib),
+    ];
+    let shown: Result<Vec<_>> = figures
+        .iter()
+        .map(|(name, figure)| {
+            let median = |prices: &[Prices]| Ok::<_, anyhow::Error>(Spread::of(prices.iter().map(figure))?.median);
+            Ok(format!("{name} {:.0} / {:.0}", median(&row.attacked)?, median(&row.twin)?))
+        })
+        .collect();
+    Ok(shown?.join("; "))
+}
+
+/// A proxy, an app server, and the client that is timed.
+struct Scene {
+    product: Product,
+    client: (TcpStream, Vec<u8>),
+}
+
+impl Scene {
+    fn start() -> Result<Self> {
+        let product = Product::start(1)?;
+        let client = connect::to_hub(product.address(), "/bench", "")?;
+        Ok(Self { product, client })
+    }
+
+    fn measure(mut self, attack: Option<Attack>, settings: &Settings) -> Result<Prices> {
+        // What every proxy has from its first requests on.
+        self.echo()?;
+        self.pass_through()?;
+        let memory_before = self.memory_kib()?;
+        let running = attack.map(|attack| attack.begin(self.product.address(), settings.sockets)).transpose()?;
+        let cpu_before = CpuTime::of(self.product.proxy_pid())?;
+        let (mut echoes, mut passed) = (Histogram::default(), Histogram::default());
+        for _ in 0..settings.calls {
+            echoes.record(timed(|| self.echo())?);
+            passed.record(timed(|| self.pass_through())?);
+        }
+        let cpu_ns = CpuTime::of(self.product.proxy_pid())?.since(&cpu_before);
+        let memory_kib = self.memory_kib()? - memory_before;
+        running.map_or(Ok(()), attack::RunningAttack::end)?;
+        let (echoes, passed) = (echoes.quantiles(), passed.quantiles());
+        let cpu_us = number(cpu_ns) / 1_000.0 / (2.0 * f64::from(settings.calls));
+        Ok(Prices {
+            echo_p50_us: number(echoes.p50_us),
+            echo_p99_us: number(echoes.p99_us),
+            passed_p50_us: number(passed.p50_us),
+            passed_p99_us: number(passed.p99_us),
+            cpu_us,
+            memory_kib,
+        })
+    }
+
+    /// Calls a method, and waits for its answer.
+    fn echo(&mut self) -> Result<()> {
+        let (socket, early) = &mut self.client;
+        let call = b"{\"type\":1,\"invocationId\":\"1\",\"target\":\"Echo\",\"arguments\":[1]}\x1e";
+        socket.write_all(&frame::from_client(call))?;
+        let (answer, rest) = connect::next_message(socket, std::mem::take(early), Hub::Json)?;
+        *early = rest;
+        let answer = String::from_utf8_lossy(&answer);
+        ensure!(answer.contains("\"type\":3") && !answer.contains("\"error\""), "{answer}");
+        Ok(())
+    }
+
+    /// Asks the app server for something that no hub has, over a connection of its own.
+    fn pass_through(&self) -> Result<()> {
+        let mut socket = connect::open(self.product.address())?;
+        socket.write_all(b"GET /page HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")?;
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).context("the rest of an answer")?;
+        ensure!(answer.starts_with("HTTP/1.1 404"), "{answer}");
+        Ok(())
+    }
+
+    fn memory_kib(&self) -> Result<f64> {
+        Ok(number(Memory::of(self.product.proxy_pid())?.anonymous_bytes) / KIBIBYTE)
+    }
+}
+
+/// Microseconds that a step takes.
+fn timed(step: impl FnOnce() -> Result<()>) -> Result<u64> {
+    let begun = Instant::now();
+    step()?;
+    Ok(u64::try_from(begun.elapsed().as_micros())?)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "what a machine does in some minutes needs less than 52 bits")]
+fn number(of: u64) -> f64 {
+    of as f64
+}
