@@ -154,7 +154,7 @@ impl LineFormat {
     }
 }
 
-/// Makes the line.
+/// Makes the line for a node with these settings.
 fn connection_line(
     config: &Config,
     app: Option<&str>,

@@ -14,8 +14,8 @@ use crate::logging::LOG_TARGET;
 #[derive(Debug, Clone, Args)]
 pub(crate) struct AccessKeyArgs {
     /// A key that this node shares with app servers and other nodes; `trunkline token key` makes one. App servers that
-    /// dial in have it in their connection string, which `trunkline connection-string` prints. Without one a node is for
-    /// this machine alone. Given twice, the first signs and both are accepted: so a key is changed without a gap.
+    /// dial in have it in their connection string, which `trunkline connection-string` prints. Without one a node is
+    /// for this machine alone. Given twice, the first signs and both are accepted: so a key is changed without a gap.
     #[arg(
         long = "access-key",
         env = "TRUNKLINE_ACCESS_KEY",
