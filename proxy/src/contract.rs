@@ -56,6 +56,7 @@ mod restored_connections;
 mod revocations;
 mod stateful_reconnect;
 mod take_overs;
+mod timelines;
 mod trace_sampling;
 mod unassigned_clients;
 mod webhooks;

@@ -5,7 +5,7 @@
 //!                             └─► other nodes, over node links: the request with scope=node
 //! ```
 //!
-//! Nothing is gathered while nobody asks, and concurrent callers share one snapshot.
+//! But for the samples of the timeline nothing is gathered while nobody asks. Concurrent callers share one snapshot.
 
 mod announcement;
 mod client_filter;
@@ -36,7 +36,11 @@ mod rule_snapshot;
 mod snapshot;
 mod snapshot_cache;
 mod time_order;
+mod timeline;
+mod timeline_mark;
+mod timeline_sampler;
 mod trace_line;
+mod traffic;
 
 use std::sync::Arc;
 
@@ -49,6 +53,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::clock::unix_ms;
 use crate::fleet::{Fleet, PeerRequest};
 use announcement::Announcer;
 use client_filter::ClientCursor;
@@ -59,6 +64,8 @@ use rebalance_board::RebalanceBoard;
 use rebalancer::{Rebalancer, ShedAnswer};
 use revoker::{RevokedAnswer, Revoker};
 use snapshot_cache::SnapshotCache;
+use timeline::SAMPLE_INTERVAL_MS;
+use timeline_sampler::TimelineKeeper;
 
 pub use announcement::AnnouncementReport;
 pub(crate) use announcement::{Announcees, Announcement, AnnouncementError};
@@ -87,12 +94,17 @@ pub use snapshot::{
     UnreachablePeer,
 };
 pub(crate) use snapshot_cache::Freshness;
+pub use timeline::{FleetTimeline, NodeTimeline};
+pub use timeline_mark::{PartyChange, TimelineMark, TimelineParty};
 pub use trace_line::{
     TraceConnectionLine, TraceHeader, TraceHopLine, TraceLine, TraceMessageLine, TraceNodeLine, TraceNodeState,
 };
 
 /// Event streams that a node keeps open at a time.
 pub(crate) const STREAMS_MAX: usize = 32;
+
+/// Target of a request for a peer's own timeline.
+const TIMELINE_OF_NODE: &str = "/api/timeline?scope=node";
 
 /// Inspects this node and, over the links between nodes, the others.
 #[derive(Debug, Clone)]
@@ -103,15 +115,17 @@ pub(crate) struct Observer {
     rebalancer: Rebalancer,
     revoker: Revoker,
     fleet: SnapshotCache<FleetSnapshot>,
+    timeline: Arc<TimelineKeeper>,
     streams: Arc<Semaphore>,
 }
 
 impl Observer {
-    /// Starts the snapshot caches. Needs a runtime.
+    /// Starts the snapshot caches and the timeline. Needs a runtime.
     #[must_use]
     pub(crate) fn new(readiness: Readiness, fleet: Fleet) -> Self {
         let (shared, board) = (readiness.shared().clone(), RebalanceBoard::default());
         let announcer = Announcer::new(fleet.clone());
+        let timeline = Arc::new(TimelineKeeper::start(shared.clone(), fleet.clone()));
         let peers = Arc::new(Peers::new(fleet));
         let node = Arc::new(NodeInspector::new(readiness, board.clone()));
         let sources = (node.clone(), peers.clone());
@@ -120,7 +134,8 @@ impl Observer {
         });
         let revoker = Revoker::new(shared.clone(), node.clone(), peers.clone());
         let rebalancer = Rebalancer::new(shared, (node.clone(), peers.clone()), fleet.clone(), board);
-        Self { node, peers, announcer, rebalancer, revoker, fleet, streams: Arc::new(Semaphore::new(STREAMS_MAX)) }
+        let streams = Arc::new(Semaphore::new(STREAMS_MAX));
+        Self { node, peers, announcer, rebalancer, revoker, fleet, timeline, streams }
     }
 
     /// Returns the inspector of this node alone.
@@ -138,6 +153,27 @@ impl Observer {
     /// answer.
     pub(crate) async fn fresh_fleet(&self) -> FleetSnapshot {
         fleet_snapshot::gather(&self.node, &self.peers, Freshness::Asked).await
+    }
+
+    /// Returns the timelines of all nodes, from a time in milliseconds since 1970 on.
+    pub(crate) async fn timeline(&self, since_ms: u64) -> FleetTimeline {
+        let answers = self.peers.ask_all(&PeerRequest::get(format!("{TIMELINE_OF_NODE}&since={since_ms}"))).await;
+        let mut all = self.own_timeline(since_ms);
+        for (member, answer) in answers {
+            match answer.ok().and_then(|answer| answer.read::<FleetTimeline>().ok()) {
+                Some(told) => all.nodes.extend(told.nodes),
+                None => all.missing.push(member.name().to_owned()),
+            }
+        }
+        all.nodes.sort_by(|one, other| (&one.name, &one.instance).cmp(&(&other.name, &other.instance)));
+        all
+    }
+
+    /// Returns the timeline of this node, from a time in milliseconds since 1970 on.
+    #[must_use]
+    pub(crate) fn own_timeline(&self, since_ms: u64) -> FleetTimeline {
+        let nodes = vec![self.timeline.since(since_ms)];
+        FleetTimeline { at_ms: unix_ms(), step_ms: SAMPLE_INTERVAL_MS, nodes, missing: Vec::new() }
     }
 
     /// Returns the permit for one event stream; `None` when too many are open.

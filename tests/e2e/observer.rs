@@ -25,11 +25,14 @@ const CLIENTS: usize = 20;
 /// Folder for the documentation's pictures of the page, if they are to be taken anew.
 const PICTURES: &str = "TRUNKLINE_PICTURES";
 
+/// Charts of the last hour.
+const FIGURES: usize = 7;
+
 const PICTURE_SIZE: (u32, u32) = (1280, 800);
 
 /// Two app servers and three nodes that know each other.
 struct ObserverScene {
-    _apps: [AppServer; 2],
+    apps: [AppServer; 2],
     proxies: Vec<Proxy>,
 }
 
@@ -52,7 +55,7 @@ impl ObserverScene {
             proxy.linked(apps.len() * POOL_SIZE).await?;
             proxies.push(proxy);
         }
-        Ok(Self { _apps: apps, proxies })
+        Ok(Self { apps, proxies })
     }
 
     /// A client of this number: they differ in node, user, user agent, protocol, transport and group.
@@ -132,6 +135,32 @@ fn the_page_of_one_node_shows_all_nodes_and_the_way_of_each_client() {
 }
 
 #[test]
+fn the_last_hour_is_drawn_for_all_nodes_and_tells_who_was_lost() {
+    play_heavy(async |stage| {
+        let mut scene = ObserverScene::open(stage).await?;
+        let agents = Agents::new(stage);
+        let mut clients = Vec::new();
+        for number in 0..3 {
+            clients.push(scene.client(&agents, number).await?);
+        }
+        let browser = Browser::start(stage)?;
+        let page = browser.open("observer", &format!("http://{}/", scene.proxies[1].admin())).await?;
+        page.see_count("timeline-charts", "figure", FIGURES).await?;
+        page.see_count("timeline-node", "option", NODES.len() + 1).await?;
+        // With the first sample each has a line.
+        page.see_count("timeline-charts", "path.line[d]", FIGURES).await?;
+        page.see("timeline-clients-value", "3").await?;
+        page.see("timeline-memory-value", "MiB").await?;
+        scene.apps[1].process.kill().await?;
+        page.see("timeline-marks", "App server app-2 is").await?;
+        page.focus_in("timeline", "#timeline-charts").await?;
+        page.press("ArrowLeft").await?;
+        page.see("timeline-at", "at ").await?;
+        browser.end().await
+    });
+}
+
+#[test]
 fn details_of_a_client_are_shown_payloads_only_on_request_and_it_can_be_closed() {
     play_heavy(async |stage| {
         let scene = ObserverScene::open(stage).await?;
@@ -175,6 +204,8 @@ fn details_of_a_client_are_shown_payloads_only_on_request_and_it_can_be_closed()
         assert_eq!((&why["cause"], &why["node"]), (&json!("operator"), &json!(NODES[1])), "{why}");
         let error = client.closed().await?.context("an error, because a reason was given")?;
         assert!(error.contains("Connection closed with an error"), "{error}");
+        page.see("client-events", "connected").await?;
+        page.see("client-events", "ended: ").await?;
         page.see_count("graph", &dot, 0).await?;
         assert_eq!(other.invoke("Echo", json!(["still here"])).await?, "still here");
         browser.end().await

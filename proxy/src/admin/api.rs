@@ -11,6 +11,7 @@ mod past_api;
 mod rebalance_api;
 mod revocation_api;
 mod session_api;
+mod timeline_api;
 mod watch_api;
 
 use axum::extract::DefaultBodyLimit;
@@ -29,6 +30,7 @@ pub(super) fn guarded() -> Router<AdminContext> {
         .route("/api/session", get(session_api::session))
         .route("/api/fleet", get(fleet_api::fleet))
         .route("/api/events", get(event_api::fleet))
+        .route("/api/timeline", get(timeline_api::timeline))
         .route("/api/clients", get(client_api::clients))
         .route("/api/clients/{id}", get(client_api::client))
         .route("/api/clients/{id}/watch", get(watch_api::tap))

@@ -23,7 +23,7 @@ const CSS: &str = "text/css; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 
 /// Files that the page loads: path, content type, text.
-const ASSETS: [(&str, &str, &str); 12] = [
+const ASSETS: [(&str, &str, &str); 14] = [
     ("/page/style.css", CSS, include_str!("page/style.css")),
     ("/page/login.js", SCRIPT, include_str!("page/login.js")),
     ("/page/main.js", SCRIPT, include_str!("page/main.js")),
@@ -34,7 +34,9 @@ const ASSETS: [(&str, &str, &str); 12] = [
     ("/page/graph.js", SCRIPT, include_str!("page/graph.js")),
     ("/page/lists.js", SCRIPT, include_str!("page/lists.js")),
     ("/page/client.js", SCRIPT, include_str!("page/client.js")),
+    ("/page/life.js", SCRIPT, include_str!("page/life.js")),
     ("/page/nodes.js", SCRIPT, include_str!("page/nodes.js")),
+    ("/page/timeline.js", SCRIPT, include_str!("page/timeline.js")),
     ("/page/trace.js", SCRIPT, include_str!("page/trace.js")),
 ];
 

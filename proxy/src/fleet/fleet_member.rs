@@ -287,6 +287,12 @@ impl FleetMember {
         status.has_left || status.told.as_ref().is_some_and(|told| told.phase == NodePhase::Draining)
     }
 
+    /// Whether it has told that it is about to stop.
+    #[must_use]
+    pub(crate) fn is_draining(&self) -> bool {
+        self.status().told.as_ref().is_some_and(|told| told.phase == NodePhase::Draining)
+    }
+
     /// Notes that it has taken a socket.
     pub(super) fn set_reached(&self) {
         self.status().is_refused = false;

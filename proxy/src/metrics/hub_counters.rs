@@ -120,6 +120,12 @@ impl HubCounters {
         self.connections.as_flattened().iter().map(|connections| connections.opened.get()).sum()
     }
 
+    /// Returns the number of client connections that are open.
+    #[must_use]
+    pub(crate) fn open(&self) -> u64 {
+        self.connections.as_flattened().iter().map(|connections| connections.open.get()).sum()
+    }
+
     /// Returns the counters of the client connections of one transport and protocol.
     #[must_use]
     pub(crate) fn connections(&self, transport: Transport, protocol: ClientProtocol) -> &ConnectionCounters {

@@ -6,6 +6,7 @@
 import { HOME, pathOf, read, send } from "./api.js";
 import { byId, draw, keyed, make, say, set } from "./dom.js";
 import { age, bytes, count, protocol, rate, time, transport } from "./format.js";
+import { Life } from "./life.js";
 
 const MESSAGES_MAX = 200;
 const REFRESH_MS = 900;
@@ -16,7 +17,7 @@ let shown = null;
 export async function openClient(id, state, trace) {
   closeClient();
   const opener = document.activeElement;
-  shown = { id, state, trace, opener, messages: [], withPayloads: false, amounts: [], isOver: false };
+  shown = { id, state, trace, opener, messages: [], withPayloads: false, amounts: [], isOver: false, life: new Life() };
   build(shown);
   panel.hidden = false;
   document.body.classList.add("with-client");
@@ -65,7 +66,9 @@ function over(of) {
 // Its node remembers for a while why it ended.
 async function explain(of) {
   const answer = await read(`/api/why/${encodeURIComponent(of.id)}`);
-  if (of !== shown || !answer.ok || !answer.value.text) return;
+  if (of !== shown) return;
+  of.life.end(answer.ok ? answer.value : null, Date.now());
+  if (!answer.ok || !answer.value.text) return;
   const { text, detail } = answer.value;
   say(byId("client-note"), `This connection is over: ${text}${detail ? ` (${detail})` : ""}.`);
 }
@@ -79,6 +82,7 @@ function build(of) {
       make("button", { type: "button", id: id("close-panel"), class: "plain", "aria-label": "Close this panel", onclick: closeClient }, "✕")),
     make("p", { class: "mono", id: id("id") }, of.id),
     make("p", { id: id("note"), role: "status" }),
+    ...Life.elements(),
     make("dl", { id: id("facts") }),
     make("div", { class: "buttons" },
       make("button", { type: "button", id: id("trace"), onclick: () => of.trace(of.id) }, "Trace"),
@@ -118,6 +122,7 @@ function facts(of, client) {
     ([key, name]) => make("div", {}, make("dt", {}, name), make("dd", { id: `client-fact-${key}` })),
     (element, [, , value]) => say(element.lastChild, value));
   say(byId("client-title"), client.user ?? "Client");
+  of.life.learn(client, Date.now());
 }
 
 function watch(of) {

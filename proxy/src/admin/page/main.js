@@ -8,6 +8,7 @@ import { bytes, count, percent, plural, rate, short } from "./format.js";
 import { Graph } from "./graph.js";
 import { Lists } from "./lists.js";
 import { isMissed } from "./nodes.js";
+import { Timeline } from "./timeline.js";
 
 // A stream that has fallen silent is begun anew.
 const SILENCE_MS = 5000;
@@ -159,3 +160,4 @@ byId("find").addEventListener("submit", async (event) => {
 
 await checkAccess();
 listen();
+new Timeline();

@@ -1,0 +1,276 @@
+// The last hour: figures of the fleet or of one node as small charts, with marks where nodes and app servers came or
+// went. What a node has told is kept here for the hour, so that the past of the fleet does not change when it is gone.
+
+import { read } from "./api.js";
+import { byId, draw, keyed, make, say, set } from "./dom.js";
+import { bytes, count, percent, rate, short } from "./format.js";
+
+const STEP_MS = 10_000;
+const STEPS = 360;
+const POLL_MS = 10_000;
+// Answers overlap, so that clocks which differ by some seconds lose nothing.
+const OVERLAP_MS = 60_000;
+// For so many steps a node that has told nothing new is taken to be as it was.
+const CARRIED_STEPS = 3;
+// Several nodes see the same, each at its own time.
+const SAME_MARK_MS = 60_000;
+const MARKS_MAX = 500;
+
+const [KIB, MIB] = [1024, 1024 * 1024];
+
+// Name, key in the answer, text of a value, smallest height of the chart, base of its steps.
+const FIGURES = [
+  { id: "clients", name: "Clients", key: "clients", text: short, least: 10, base: 10 },
+  { id: "deliveries", name: "Deliveries", key: "deliveries", text: rate, least: 10, base: 10 },
+  { id: "up", name: "Messages up", key: "messagesUp", text: rate, least: 10, base: 10 },
+  { id: "links", name: "Links open", key: "links", text: count, least: 10, base: 10 },
+  { id: "cpu", name: "CPU of proxies", key: "cpuPercent", text: percent, least: 10, base: 10 },
+  { id: "memory", name: "Memory of proxies", key: "memoryBytes", text: bytes, least: 64 * MIB, base: KIB },
+  { id: "waiting", name: "Waiting for clients", key: "outboxBytes", text: bytes, least: 64 * KIB, base: KIB },
+];
+
+const CHANGES = {
+  came: ["came", "good"],
+  back: ["is back", "good"],
+  drains: ["drains", "warm"],
+  left: ["has left", "warm"],
+  missed: ["is missed", "bad"],
+  lost: ["is lost", "bad"],
+};
+
+const PARTIES = { node: "Node", app: "App server" };
+
+const words = (mark) => [PARTIES[mark.party] ?? "", mark.name, CHANGES[mark.change]?.[0] ?? mark.change];
+
+const toneOf = (mark) => CHANGES[mark.change]?.[1] ?? "warm";
+
+const clock = (ms, hasSeconds) =>
+  new Date(ms).toLocaleTimeString("en-GB", hasSeconds ? {} : { hour: "2-digit", minute: "2-digit" });
+
+const stepOf = (ms) => Math.round(ms / STEP_MS);
+
+// Smallest round number that is not below the value: a few times a power of ten, of bytes also of 1024.
+function height(value, least, base) {
+  let unit = 1;
+  while (base === KIB && value / unit >= KIB) unit *= KIB;
+  const power = 10 ** Math.floor(Math.log10(Math.max(value / unit, 1)));
+  const round = [1, 1.5, 2, 3, 4, 5, 6, 8, 10].map((times) => times * power * unit).find((one) => one >= value);
+  return Math.max(least, round ?? value);
+}
+
+export class Timeline {
+  constructor() {
+    // By instance: name, and samples by their step.
+    this.nodes = new Map();
+    this.marks = [];
+    this.atMs = 0;
+    this.pointed = null;
+    this.charts = FIGURES.map((figure) => new Chart(figure));
+    const place = byId("timeline-charts");
+    place.append(...this.charts.map((chart) => chart.element));
+    byId("timeline-node").addEventListener("change", () => this.show());
+    place.addEventListener("pointermove", (event) => this.pointAt(event));
+    place.addEventListener("pointerleave", () => this.point(null));
+    place.addEventListener("keydown", (event) => this.press(event));
+    document.addEventListener("visibilitychange", () => this.load());
+    setInterval(() => this.load(), POLL_MS);
+    this.load();
+  }
+
+  async load() {
+    if (document.hidden || this.isLoading) return;
+    this.isLoading = true;
+    const answer = await read("/api/timeline", { since: Math.max(0, this.atMs - OVERLAP_MS) });
+    this.isLoading = false;
+    if (!answer.ok) return say(byId("timeline-note"), answer.problem);
+    this.learn(answer.value);
+    this.show();
+  }
+
+  learn(told) {
+    this.atMs = told.atMs;
+    const oldest = stepOf(told.atMs) - STEPS - 1;
+    for (const node of this.nodes.values()) node.isHere = false;
+    for (const part of told.nodes) {
+      const node = this.nodes.get(part.instance) ?? { name: part.name, samples: new Map(), last: 0 };
+      this.nodes.set(part.instance, node);
+      node.isHere = true;
+      part.atMs.forEach((ms, index) => {
+        node.samples.set(stepOf(ms), Object.fromEntries(FIGURES.map(({ key }) => [key, part[key][index]])));
+        node.last = Math.max(node.last, stepOf(ms));
+      });
+      part.marks.forEach((mark) => this.learnMark(mark));
+    }
+    for (const [instance, node] of this.nodes) {
+      for (const step of node.samples.keys()) if (step < oldest) node.samples.delete(step);
+      if (!node.isHere && node.samples.size === 0) this.nodes.delete(instance);
+    }
+    this.marks = this.marks.filter((mark) => stepOf(mark.atMs) >= oldest).slice(-MARKS_MAX);
+    const late = told.missing.length ? `No answer from ${told.missing.join(", ")}` : "";
+    say(byId("timeline-note"), late);
+  }
+
+  learnMark(mark) {
+    const isSame = (known) =>
+      known.id === mark.id && known.change === mark.change && Math.abs(known.atMs - mark.atMs) < SAME_MARK_MS;
+    const known = this.marks.find(isSame);
+    if (known) known.atMs = Math.min(known.atMs, mark.atMs);
+    else this.marks.push({ ...mark, key: `${mark.id} ${mark.change} ${mark.atMs}` });
+    this.marks.sort((one, other) => one.atMs - other.atMs);
+  }
+
+  show() {
+    this.end = stepOf(this.atMs);
+    this.showChoice();
+    const chosen = byId("timeline-node").value;
+    const nodes = [...this.nodes.values()].filter((node) => !chosen || node.name === chosen);
+    this.known = this.sum(nodes);
+    const marks = this.marks.map((mark) => ({ ...mark, x: STEPS - (this.end - stepOf(mark.atMs)) }));
+    for (const chart of this.charts) chart.show(this.known, marks, this.end);
+    this.showMarks();
+    this.point(this.pointed);
+  }
+
+  showChoice() {
+    const names = [...new Set([...this.nodes.values()].map((node) => node.name))].sort();
+    const select = byId("timeline-node");
+    const wanted = ["", ...names];
+    if (wanted.join("\n") === [...select.options].map((option) => option.value).join("\n")) return;
+    const chosen = select.value;
+    select.replaceChildren(...wanted.map((value) => make("option", { value }, value || "all nodes")));
+    if (wanted.includes(chosen)) select.value = chosen;
+  }
+
+  // The figures at each step, summed over the nodes that had told them; none where nobody had.
+  sum(nodes) {
+    const all = [];
+    for (let step = this.end - STEPS; step <= this.end; step += 1) {
+      const there = nodes.map((node) => sampleAt(node, step)).filter(Boolean);
+      const of = (key) => {
+        const values = there.map((sample) => sample[key]).filter((value) => value !== null && value !== undefined);
+        return values.length ? values.reduce((total, value) => total + value, 0) : null;
+      };
+      all.push(Object.fromEntries(FIGURES.map(({ key }) => [key, of(key)])));
+    }
+    return all;
+  }
+
+  showMarks() {
+    const newest = [...this.marks].reverse();
+    const create = (mark) => {
+      const [party, name, change] = words(mark);
+      return make("li", { "data-tone": toneOf(mark) },
+        make("time", {}), make("span", {}, `${party} `, make("strong", {}, name), ` ${change}`));
+    };
+    keyed(byId("timeline-marks"), newest, (mark) => mark.key, create,
+      (element, mark) => say(element.firstChild, clock(mark.atMs, true)));
+    say(byId("timeline-count"), newest.length ? `Came and went (${count(newest.length)})` : "Nothing came or went");
+    byId("timeline-came").hidden = false;
+  }
+
+  // ----------------------------------------------------------------------------------------- one moment
+
+  pointAt(event) {
+    const plot = event.target.closest(".plot");
+    if (!plot) return;
+    const box = plot.getBoundingClientRect();
+    this.point(Math.round(((event.clientX - box.left) / box.width) * STEPS));
+  }
+
+  press(event) {
+    const far = event.shiftKey ? 30 : 1;
+    const step = { ArrowLeft: -far, ArrowRight: far, Home: -STEPS, End: STEPS }[event.key];
+    if (event.key === "Escape") this.point(null);
+    if (step === undefined) return;
+    event.preventDefault();
+    this.point((this.pointed ?? STEPS) + step);
+  }
+
+  // The time of a step, and what came or went then.
+  momentOf(step) {
+    const then = this.marks.filter((mark) => Math.abs(stepOf(mark.atMs) - step) <= 1).map(words);
+    return [`at ${clock(step * STEP_MS, true)}`, ...then.map((one) => one.join(" "))].join(" · ");
+  }
+
+  // Shows the values of one step; the newest where none is pointed at.
+  point(at) {
+    this.pointed = at === null ? null : Math.min(STEPS, Math.max(0, at));
+    if (!this.known) return;
+    const index = this.pointed ?? this.known.findLastIndex((values) => values.clients !== null);
+    for (const chart of this.charts) chart.point(this.known[index], this.pointed);
+    say(byId("timeline-at"), this.pointed === null ? "" : this.momentOf(this.end - STEPS + this.pointed));
+  }
+}
+
+// A step that was missed is as the one before; a node that is gone has none.
+function sampleAt(node, step) {
+  if (!node.isHere && step > node.last) return null;
+  for (let back = 0; back <= CARRIED_STEPS; back += 1) {
+    const sample = node.samples.get(step - back);
+    if (sample) return sample;
+  }
+  return null;
+}
+
+class Chart {
+  constructor(figure) {
+    this.figure = figure;
+    this.area = draw("path", { class: "area" });
+    this.line = draw("path", { class: "line" });
+    this.lines = draw("g", { class: "marks" });
+    this.rule = draw("line", { class: "rule", y1: 0, y2: 100 });
+    this.svg = draw("svg", { viewBox: `0 0 ${STEPS} 100`, preserveAspectRatio: "none", "aria-hidden": "true" },
+      draw("path", { class: "grid", d: `M0 50H${STEPS}M0 0H${STEPS}` }), this.area, this.line, this.lines, this.rule);
+    const id = (part) => `timeline-${figure.id}-${part}`;
+    this.value = make("strong", { id: id("value") }, "–");
+    this.most = make("span", { class: "most" });
+    this.times = make("p", { class: "times", "aria-hidden": "true" }, make("span"), make("span"), make("span", {}, "now"));
+    this.element = make("figure", { id: `timeline-${figure.id}` },
+      make("figcaption", {}, make("span", {}, figure.name), this.value),
+      make("div", { class: "plot" }, this.svg, this.most), this.times);
+  }
+
+  show(known, marks, end) {
+    const values = known.map((one) => one[this.figure.key]);
+    const { least, base, text } = this.figure;
+    const largest = Math.max(0, ...values.filter((value) => value !== null));
+    // With some room above, so that a line at its top is seen.
+    const most = height(largest * 1.04, least, base);
+    const y = (value) => (100 - (100 * value) / most).toFixed(1);
+    let [line, area] = ["", ""];
+    for (const { from, to } of runs(values)) {
+      const steps = values.slice(from, to).map((value, index) => `${from + index} ${y(value)}`);
+      // A single sample would be no line.
+      line += `M${steps.join("L")}${steps.length === 1 ? "h0.5" : ""}`;
+      area += `M${from} 100L${steps.join("L")}L${to - 1} 100Z`;
+    }
+    set(this.line, "d", line || null);
+    set(this.area, "d", area || null);
+    say(this.most, text(most).replace(/\.0 /, " "));
+    const [from, middle] = this.times.children;
+    say(from, clock((end - STEPS) * STEP_MS));
+    say(middle, clock((end - STEPS / 2) * STEP_MS));
+    keyed(this.lines, marks.filter((mark) => mark.x >= 0), (mark) => mark.key,
+      (mark) => draw("line", { y1: 0, y2: 100, "data-tone": toneOf(mark), "data-party": mark.party }),
+      (element, mark) => ["x1", "x2"].forEach((side) => set(element, side, mark.x)));
+  }
+
+  point(values, pointed) {
+    const value = values?.[this.figure.key];
+    say(this.value, value === null || value === undefined ? "–" : this.figure.text(value));
+    set(this.rule, "hidden", pointed === null);
+    ["x1", "x2"].forEach((side) => set(this.rule, side, pointed ?? 0));
+  }
+}
+
+// Stretches of values without a gap, each from its first index to the one behind its last.
+function runs(values) {
+  const all = [];
+  values.forEach((value, index) => {
+    if (value === null) return;
+    const last = all.at(-1);
+    if (last?.to === index) last.to = index + 1;
+    else all.push({ from: index, to: index + 1 });
+  });
+  return all;
+}

@@ -1,0 +1,110 @@
+//! Timelines: any node shows the last hour of all, and marks who came, drained, left and was lost.
+
+use std::time::Duration;
+
+use ::http::Request;
+use axum::body::Body;
+use http_body_util::BodyExt;
+use serde_json::Value;
+use tokio::time::sleep;
+use tower::ServiceExt;
+use trunkline_protocol::manifest::HubManifest;
+
+use super::fleet_nodes::{FleetNode, nodes};
+use super::stage::run;
+use crate::fleet::FromNode;
+
+/// Asks the API of a node.
+async fn ask(node: &FleetNode, target: &str) -> (u16, Value) {
+    let mut request = Request::get(target).body(Body::empty()).unwrap();
+    request.extensions_mut().insert(FromNode);
+    let answer = node.api.clone().oneshot(request).await.unwrap();
+    let status = answer.status().as_u16();
+    let body = answer.into_body().collect().await.unwrap().to_bytes();
+    (status, serde_json::from_slice(&body).unwrap())
+}
+
+/// Lets virtual time pass, in which nodes look and take samples.
+async fn pass(seconds: u64) {
+    // sleep: time is virtual, and samples are taken by the clock
+    sleep(Duration::from_secs(seconds)).await;
+}
+
+/// Marks of a node, each in words.
+async fn marks(node: &FleetNode) -> Vec<String> {
+    let (_, told) = ask(node, "/api/timeline?scope=node").await;
+    let marks = told["nodes"][0]["marks"].as_array().unwrap().clone();
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    marks.iter().map(|mark| ["party", "name", "change"].map(|key| text(&mark[key])).join(" ")).collect()
+}
+
+#[test]
+fn any_node_shows_the_figures_of_all_over_time() {
+    run(async {
+        let (_network, mut nodes) = nodes(2).await;
+        let _client = nodes[1].client().await;
+        pass(30).await;
+        let (status, told) = ask(&nodes[0], "/api/timeline").await;
+        assert_eq!((status, &told["stepMs"], &told["missing"]), (200, &10_000.into(), &Value::Array(Vec::new())));
+        let of_nodes = told["nodes"].as_array().unwrap();
+        assert_eq!(of_nodes.len(), 2);
+        for (node, (name, clients)) in of_nodes.iter().zip([("n1", 0), ("n2", 1)]) {
+            let samples = node["atMs"].as_array().unwrap().len();
+            assert!(samples >= 3, "{node}");
+            for list in ["clients", "messagesUp", "deliveries", "links", "cpuPercent", "memoryBytes", "outboxBytes"] {
+                assert_eq!(node[list].as_array().map(Vec::len), Some(samples), "{list}: {node}");
+            }
+            let last = |list: &str| node[list][samples - 1].clone();
+            assert_eq!((&node["name"], last("clients"), last("links")), (&name.into(), clients.into(), 1.into()));
+        }
+        let (_, own) = ask(&nodes[1], "/api/timeline?scope=node").await;
+        assert_eq!(own["nodes"].as_array().unwrap().len(), 1);
+        let (_, none) = ask(&nodes[1], &format!("/api/timeline?since={}", u64::MAX)).await;
+        assert!(
+            none["nodes"].as_array().unwrap().iter().all(|node| node["atMs"] == Value::Array(Vec::new())),
+            "{none}"
+        );
+        let (status, problem) = ask(&nodes[1], "/api/timeline?since=now").await;
+        assert_eq!((status, &problem["field"]), (400, &"since".into()), "{problem}");
+    });
+}
+
+#[test]
+fn a_node_that_gives_no_answer_is_named() {
+    run(async {
+        let (_network, nodes) = nodes(2).await;
+        nodes[1].cut(true);
+        let (_, told) = ask(&nodes[0], "/api/timeline").await;
+        assert_eq!(told["missing"], serde_json::json!(["n2"]));
+        assert_eq!(told["nodes"].as_array().unwrap().len(), 1);
+    });
+}
+
+#[test]
+fn nodes_and_app_servers_that_come_stop_and_die_are_marked() {
+    run(async {
+        let (network, nodes) = nodes(3).await;
+        pass(20).await;
+        assert_eq!(marks(&nodes[0]).await, ["node n1 came"], "those that it has met at its start are no news");
+        let mut app = nodes[0].stage.app("app-x", vec![HubManifest::new("news", "/news")]);
+        let link = app.link().await;
+        pass(2).await;
+        app.retire();
+        drop(link);
+        pass(2).await;
+        nodes[1].stage.shared.begin_drain();
+        pass(3).await;
+        nodes[1].fleet.members().leave().await;
+        pass(3).await;
+        let stopped = ["node n1 came", "app app-x came", "app app-x lost", "node n2 drains", "node n2 left"];
+        assert_eq!(marks(&nodes[0]).await, stopped);
+        nodes[2].kill(&network);
+        pass(60).await;
+        let all = marks(&nodes[0]).await;
+        assert_eq!(
+            (&all[..stopped.len()], all.last().unwrap().as_str()),
+            (&stopped.map(str::to_owned)[..], "node n3 lost")
+        );
+        assert!(all.iter().skip(stopped.len()).all(|mark| mark.starts_with("node n3 ")), "{all:?}");
+    });
+}

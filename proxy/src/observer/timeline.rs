@@ -1,0 +1,173 @@
+//! Timeline of a node: its figures of the last hour, and when nodes and app servers came and went.
+//!
+//! Pure and bounded: a sampler feeds it, and pages and terminals read it.
+
+use std::collections::VecDeque;
+
+use serde::{Deserialize, Serialize};
+
+use super::timeline_mark::TimelineMark;
+
+/// Milliseconds between two samples.
+pub(super) const SAMPLE_INTERVAL_MS: u64 = 10_000;
+
+/// Samples of its figures that a node keeps: those of an hour.
+const SAMPLES_MAX: usize = 360;
+
+/// Marks of nodes and app servers that came or went which a node keeps.
+const MARKS_MAX: usize = 256;
+
+/// Figures of a node at one moment. Rates are those since the sample before.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(super) struct TimelineSample {
+    pub(super) at_ms: u64,
+    pub(super) clients: u64,
+    pub(super) messages_up: f64,
+    pub(super) deliveries: f64,
+    pub(super) links: u64,
+    pub(super) cpu_percent: Option<f64>,
+    pub(super) memory_bytes: Option<u64>,
+    pub(super) outbox_bytes: u64,
+}
+
+/// Samples and marks of a node, the oldest first.
+#[derive(Debug, Default)]
+pub(super) struct Timeline {
+    samples: VecDeque<TimelineSample>,
+    marks: VecDeque<TimelineMark>,
+}
+
+/// Timeline of a node in the form that pages, terminals and other nodes read: a list for each figure, in which values
+/// of the same index are of the same moment.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct NodeTimeline {
+    /// Name of the node.
+    pub name: String,
+    /// Id of this start of the node.
+    pub instance: String,
+    /// Times of the samples, in milliseconds since 1970.
+    pub at_ms: Vec<u64>,
+    /// Client connections that are open.
+    pub clients: Vec<u64>,
+    /// Messages of clients, per second.
+    pub messages_up: Vec<f64>,
+    /// Messages given to clients, per second.
+    pub deliveries: Vec<f64>,
+    /// Links to app servers that are open.
+    pub links: Vec<u64>,
+    /// Share of one core, in percent, where the system tells it.
+    pub cpu_percent: Vec<Option<f64>>,
+    /// Resident memory of the process, where the system tells it.
+    pub memory_bytes: Vec<Option<u64>>,
+    /// Bytes in the outboxes of clients.
+    pub outbox_bytes: Vec<u64>,
+    /// Nodes and app servers that came and went, as this node saw it.
+    pub marks: Vec<TimelineMark>,
+}
+
+/// Timelines of all nodes that answered.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct FleetTimeline {
+    /// Time of the answer, in milliseconds since 1970.
+    pub at_ms: u64,
+    /// Time between two samples of a node, in milliseconds.
+    pub step_ms: u64,
+    /// All nodes that answered, sorted by name.
+    pub nodes: Vec<NodeTimeline>,
+    /// Names of nodes that gave no answer, or keep no timeline.
+    pub missing: Vec<String>,
+}
+
+impl Timeline {
+    /// Adds a sample; the oldest one goes when there are too many.
+    pub(super) fn add(&mut self, sample: TimelineSample) {
+        push(&mut self.samples, sample, SAMPLES_MAX);
+    }
+
+    /// Adds a mark; the oldest one goes when there are too many.
+    pub(super) fn mark(&mut self, mark: TimelineMark) {
+        push(&mut self.marks, mark, MARKS_MAX);
+    }
+
+    /// Returns what is newer than a time, for the node of this name and start.
+    pub(super) fn since(&self, ms: u64, (name, instance): (&str, &str)) -> NodeTimeline {
+        let mut part = NodeTimeline { name: name.into(), instance: instance.into(), ..NodeTimeline::default() };
+        for sample in self.samples.iter().filter(|sample| sample.at_ms > ms) {
+            part.at_ms.push(sample.at_ms);
+            part.clients.push(sample.clients);
+            part.messages_up.push(sample.messages_up);
+            part.deliveries.push(sample.deliveries);
+            part.links.push(sample.links);
+            part.cpu_percent.push(sample.cpu_percent);
+            part.memory_bytes.push(sample.memory_bytes);
+            part.outbox_bytes.push(sample.outbox_bytes);
+        }
+        part.marks = self.marks.iter().filter(|mark| mark.at_ms > ms).cloned().collect();
+        part
+    }
+}
+
+/// Appends to a queue that has a bound.
+fn push<T>(queue: &mut VecDeque<T>, item: T, max: usize) {
+    while queue.len() >= max {
+        queue.pop_front();
+    }
+    queue.push_back(item);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observer::timeline_mark::{PartyChange, TimelineParty};
+
+    const NODE: (&str, &str) = ("a", "boot");
+
+    fn sample(at_ms: u64) -> TimelineSample {
+        TimelineSample { at_ms, clients: at_ms * 2, cpu_percent: Some(1.5), ..TimelineSample::default() }
+    }
+
+    fn mark(at_ms: u64) -> TimelineMark {
+        let (id, name) = (at_ms.to_string(), "app".into());
+        TimelineMark { at_ms, party: TimelineParty::App, id, name, change: PartyChange::Came }
+    }
+
+    #[test]
+    fn the_last_hour_is_kept_and_no_more() {
+        let mut timeline = Timeline::default();
+        let all = 3 * SAMPLES_MAX as u64;
+        for at_ms in 1..=all {
+            timeline.add(sample(at_ms));
+            timeline.mark(mark(at_ms));
+        }
+        let kept = timeline.since(0, NODE);
+        assert_eq!((kept.at_ms.len(), kept.marks.len()), (SAMPLES_MAX, MARKS_MAX));
+        assert_eq!((kept.at_ms.first(), kept.at_ms.last()), (Some(&(all - SAMPLES_MAX as u64 + 1)), Some(&all)));
+        assert_eq!(kept.marks.last().map(|mark| mark.at_ms), Some(all));
+        assert_eq!(SAMPLE_INTERVAL_MS * SAMPLES_MAX as u64, 3_600_000, "an hour");
+    }
+
+    #[test]
+    fn a_part_has_what_is_newer_and_its_lists_are_of_one_length() {
+        let mut timeline = Timeline::default();
+        for at_ms in [10, 20, 30] {
+            timeline.add(sample(at_ms));
+            timeline.mark(mark(at_ms));
+        }
+        let part = timeline.since(10, NODE);
+        assert_eq!((part.name.as_str(), part.instance.as_str()), NODE);
+        assert_eq!((part.at_ms, part.clients), (vec![20, 30], vec![40, 60]));
+        assert_eq!(part.marks.iter().map(|mark| mark.at_ms).collect::<Vec<_>>(), [20, 30]);
+        let lengths = [
+            part.messages_up.len(),
+            part.deliveries.len(),
+            part.links.len(),
+            part.cpu_percent.len(),
+            part.memory_bytes.len(),
+            part.outbox_bytes.len(),
+        ];
+        assert_eq!(lengths, [2; 6]);
+        assert!(timeline.since(30, NODE).at_ms.is_empty());
+    }
+}

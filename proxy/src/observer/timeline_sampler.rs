@@ -1,0 +1,227 @@
+//! Sampler of a node's timeline: one task of the main thread, which reads counters that are kept anyway.
+//!
+//! ```text
+//!  each second ──────► how do nodes and app servers stand? ──► marks
+//!  each ten seconds ─► counters, links, /proc ───────────────► sample
+//! ```
+//!
+//! No shard is asked, and nothing on the way of a message waits for it.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
+
+use super::process_stats::{CpuTimes, ProcessStats};
+use super::snapshot::Rates;
+use super::timeline::{NodeTimeline, SAMPLE_INTERVAL_MS, Timeline, TimelineSample};
+use super::timeline_mark::{Attendance, PartyChange, Standing, TimelineMark, TimelineParty};
+use super::traffic::{rates, totals};
+use crate::clock::unix_ms;
+use crate::fleet::{Fleet, FleetMember, MemberState, own_phase};
+use crate::metrics::Counters;
+use crate::shard::Shared;
+use crate::upstream::Pool;
+
+/// Milliseconds between two looks at nodes and app servers.
+const LOOK_INTERVAL_MS: u64 = 1_000;
+
+/// Uptime below which those that are met are no news: the node is the one that has come.
+const SETTLING: Duration = Duration::from_secs(20);
+
+/// Timeline of this node. Its task ends with it.
+#[derive(Debug)]
+pub(super) struct TimelineKeeper {
+    shared: Arc<Shared>,
+    timeline: Arc<Mutex<Timeline>>,
+}
+
+/// Sampler, with what it compares the next reading to.
+#[derive(Debug)]
+struct TimelineSampler {
+    shared: Arc<Shared>,
+    fleet: Fleet,
+    attendance: Attendance,
+    /// Other nodes as they were seen last: how one has gone is asked when it is gone.
+    members: Vec<Arc<FleetMember>>,
+    /// Pools of each app server as they were seen last, by instance id.
+    apps: BTreeMap<String, Vec<Arc<Pool>>>,
+    before: CounterReading,
+}
+
+/// Reading of counters that only grow.
+#[derive(Debug)]
+struct CounterReading {
+    at: Instant,
+    totals: Rates,
+    cpu: Option<CpuTimes>,
+}
+
+impl TimelineKeeper {
+    /// Starts the task. Needs a runtime.
+    pub(super) fn start(shared: Arc<Shared>, fleet: Fleet) -> Self {
+        let timeline = Arc::<Mutex<Timeline>>::default();
+        tokio::spawn(keep(Arc::downgrade(&timeline), TimelineSampler::new(shared.clone(), fleet)));
+        Self { shared, timeline }
+    }
+
+    /// Returns what is newer than a time, in milliseconds since 1970.
+    pub(super) fn since(&self, ms: u64) -> NodeTimeline {
+        lock(&self.timeline).since(ms, (&self.shared.settings.node, &self.shared.boot))
+    }
+}
+
+/// Looks and samples until the timeline is gone. Samples of all nodes are taken at about the same times.
+async fn keep(timeline: Weak<Mutex<Timeline>>, mut sampler: TimelineSampler) {
+    let to_next_ms = SAMPLE_INTERVAL_MS - unix_ms() % SAMPLE_INTERVAL_MS;
+    let mut next_sample = Instant::now() + Duration::from_millis(to_next_ms);
+    let mut looks = interval_at(
+        Instant::now() + Duration::from_millis(to_next_ms % LOOK_INTERVAL_MS),
+        Duration::from_millis(LOOK_INTERVAL_MS),
+    );
+    looks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    loop {
+        looks.tick().await;
+        let Some(timeline) = timeline.upgrade() else { return };
+        let marks = sampler.look(unix_ms());
+        let is_due = Instant::now() >= next_sample;
+        let sample = is_due.then(|| sampler.sample());
+        while next_sample <= Instant::now() {
+            next_sample += Duration::from_millis(SAMPLE_INTERVAL_MS);
+        }
+        let mut timeline = lock(&timeline);
+        marks.into_iter().for_each(|mark| timeline.mark(mark));
+        sample.into_iter().for_each(|sample| timeline.add(sample));
+    }
+}
+
+fn lock(timeline: &Mutex<Timeline>) -> MutexGuard<'_, Timeline> {
+    timeline.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl TimelineSampler {
+    fn new(shared: Arc<Shared>, fleet: Fleet) -> Self {
+        let before = CounterReading::now(&shared);
+        Self { shared, fleet, attendance: Attendance::default(), members: Vec::new(), apps: BTreeMap::new(), before }
+    }
+
+    /// Takes a sample of the figures.
+    fn sample(&mut self) -> TimelineSample {
+        let (shared, stats) = (&self.shared, ProcessStats::read());
+        let now = CounterReading { at: Instant::now(), totals: totals(shared), cpu: stats.cpu };
+        let seconds = (now.at - self.before.at).as_secs_f64();
+        let rates = rates(&now.totals, &self.before.totals, seconds);
+        let usage = stats.process(self.before.cpu, seconds);
+        self.before = now;
+        let sum = |of: fn(&Counters) -> u64| shared.counters().iter().map(|counters| of(counters)).sum();
+        let links = |pools: &Vec<Arc<Pool>>| pools.iter().map(|pool| pool.open() as u64).sum::<u64>();
+        TimelineSample {
+            at_ms: unix_ms(),
+            clients: sum(|counters| counters.hubs().map(|hub| hub.open()).sum()),
+            messages_up: rates.messages_up,
+            deliveries: rates.deliveries,
+            links: pools_by_app(shared).values().map(links).sum(),
+            cpu_percent: usage.cpu_percent,
+            memory_bytes: usage.memory_bytes,
+            outbox_bytes: sum(|counters| counters.outbox_bytes.get()),
+        }
+    }
+
+    /// Looks how nodes and app servers stand, and returns what has changed.
+    fn look(&mut self, at_ms: u64) -> Vec<TimelineMark> {
+        let mut marks = Vec::new();
+        self.look_at_itself(at_ms, &mut marks);
+        self.look_at_nodes(at_ms, &mut marks);
+        self.look_at_apps(at_ms, &mut marks);
+        marks
+    }
+
+    fn look_at_itself(&mut self, at_ms: u64, marks: &mut Vec<TimelineMark>) {
+        let (id, name) = (self.shared.boot.to_string(), self.shared.settings.node.clone());
+        let standing = match MemberState::from(own_phase(&self.shared)) {
+            MemberState::Draining => Standing::Leaving,
+            _ => Standing::Here,
+        };
+        if let Some(change) = self.attendance.note(TimelineParty::Node, &id, standing) {
+            let uptime_ms = u64::try_from(self.shared.uptime().as_millis()).unwrap_or_default();
+            let at_ms = if change == PartyChange::Came { at_ms.saturating_sub(uptime_ms) } else { at_ms };
+            marks.push(TimelineMark { at_ms, party: TimelineParty::Node, id, name, change });
+        }
+    }
+
+    fn look_at_nodes(&mut self, at_ms: u64, marks: &mut Vec<TimelineMark>) {
+        let (now_ms, members) = (self.fleet.members().now_ms(), self.fleet.members().all());
+        let boots: HashSet<_> = members.iter().map(|member| member.boot()).collect();
+        let before = std::mem::take(&mut self.members);
+        let gone = before.iter().filter(|member| !boots.contains(member.boot()));
+        let gone = gone.map(|member| (member, end(member.is_draining())));
+        let there = members.iter().map(|member| (member, standing_of_node(member, now_ms)));
+        for (member, standing) in gone.chain(there) {
+            let party = (TimelineParty::Node, member.boot(), member.name());
+            marks.extend(self.note(party, standing, at_ms));
+        }
+        self.members = members.to_vec();
+    }
+
+    fn look_at_apps(&mut self, at_ms: u64, marks: &mut Vec<TimelineMark>) {
+        let apps = pools_by_app(&self.shared);
+        let before = std::mem::take(&mut self.apps);
+        let gone = before.iter().filter(|(instance, _)| !apps.contains_key(*instance));
+        let gone = gone.map(|(instance, pools)| (instance, pools, end(pools.iter().any(|pool| pool.is_draining()))));
+        let there = apps.iter().map(|(instance, pools)| (instance, pools, standing_of_app(pools)));
+        for (instance, pools, standing) in gone.chain(there) {
+            let name = pools.first().map(|pool| pool.app().name.clone()).unwrap_or_default();
+            marks.extend(self.note((TimelineParty::App, instance, &name), standing, at_ms));
+        }
+        self.apps = apps;
+    }
+
+    fn note(
+        &mut self,
+        (party, id, name): (TimelineParty, &str, &str),
+        standing: Standing,
+        at_ms: u64,
+    ) -> Option<TimelineMark> {
+        let change = self.attendance.note(party, id, standing)?;
+        let is_old_news = change == PartyChange::Came && self.shared.uptime() < SETTLING;
+        (!is_old_news).then(|| TimelineMark { at_ms, party, id: id.to_owned(), name: name.to_owned(), change })
+    }
+}
+
+impl CounterReading {
+    fn now(shared: &Shared) -> Self {
+        Self { at: Instant::now(), totals: totals(shared), cpu: ProcessStats::read().cpu }
+    }
+}
+
+/// Pools of each app server, whatever their hubs, by instance id.
+fn pools_by_app(shared: &Shared) -> BTreeMap<String, Vec<Arc<Pool>>> {
+    let mut apps = BTreeMap::<_, Vec<_>>::new();
+    for pool in shared.hubs.living().iter().flat_map(|hub| hub.pools().to_vec()) {
+        apps.entry(pool.app().instance.clone()).or_default().push(pool);
+    }
+    apps
+}
+
+/// Standing of one that is gone.
+fn end(has_said_so: bool) -> Standing {
+    if has_said_so { Standing::Left } else { Standing::Lost }
+}
+
+fn standing_of_node(member: &FleetMember, now_ms: u64) -> Standing {
+    match member.state(now_ms) {
+        _ if member.is_draining() => Standing::Leaving,
+        MemberState::Late | MemberState::Unreachable => Standing::Away,
+        MemberState::Starting | MemberState::Ready | MemberState::Draining => Standing::Here,
+    }
+}
+
+/// Standing of an app server: it is there as long as the session of any link lives.
+fn standing_of_app(pools: &[Arc<Pool>]) -> Standing {
+    match () {
+        () if pools.iter().any(|pool| pool.is_draining()) => Standing::Leaving,
+        () if pools.iter().any(|pool| pool.open() + pool.resuming() > 0) => Standing::Here,
+        () => Standing::Away,
+    }
+}
