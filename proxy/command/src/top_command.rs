@@ -1,6 +1,7 @@
 //! `trunkline top`: shows the observer's numbers in a terminal, refreshed.
 
 mod fleet_table;
+mod sparkline;
 
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
@@ -9,14 +10,19 @@ use clap::Args;
 use futures_util::future::join_all;
 use http::StatusCode;
 use tokio::signal::ctrl_c;
-use tokio::time::sleep;
-use trunkline_proxy::parts::{Address, ClientTls, Connector, FleetSnapshot, NodeSnapshot, TlsError, UnreachablePeer};
+use tokio::time::{Instant, sleep};
+use trunkline_proxy::parts::{
+    Address, ClientTls, Connector, FleetSnapshot, FleetTimeline, NodeSnapshot, TlsError, UnreachablePeer,
+};
 
 use super::admin_client::{AdminClient, AdminTokenArgs, AdminTokenError, admin_address};
 use super::flag::value_parser::seconds;
 
 /// Largest answer of a node that shows a large fleet.
 const ANSWER_MAX_BYTES: usize = 64 * 1024 * 1024;
+
+/// Age at which the last hour is asked for again: nodes take a sample of it in this time.
+const HOUR_AGE_MAX: Duration = Duration::from_secs(10);
 
 /// Escape sequences that enter and leave the alternate screen, without cursor and without line wrap.
 const ENTER: &str = "\x1b[?1049h\x1b[?25l\x1b[?7l";
@@ -71,7 +77,8 @@ pub(super) async fn top(args: &TopArgs) -> Result<(), TopError> {
     let pause = args.interval;
     if args.once {
         sleep(pause).await;
-        return Ok(print(&client.fleet().await)?);
+        let (fleet, hour) = (client.fleet().await, client.last_hour().await);
+        return Ok(print(&fleet, &hour)?);
     }
     let is_terminal = io::stdout().is_terminal();
     if is_terminal {
@@ -85,29 +92,38 @@ pub(super) async fn top(args: &TopArgs) -> Result<(), TopError> {
 }
 
 async fn show(client: &FleetClient, mut fleet: FleetSnapshot, pause: Duration, is_terminal: bool) -> io::Result<()> {
+    let (mut hour, mut asked) = (client.last_hour().await, Instant::now());
     loop {
         if is_terminal {
-            paint(&fleet)?
+            paint(&fleet, &hour)?
         } else {
-            print(&fleet)?
+            print(&fleet, &hour)?
         }
-        fleet = tokio::select! {
-            _ = ctrl_c() => return Ok(()),
-            fleet = async { sleep(pause).await; client.fleet().await } => fleet,
+        let is_old = asked.elapsed() >= HOUR_AGE_MAX;
+        let news = async {
+            sleep(pause).await;
+            (client.fleet().await, if is_old { Some(client.last_hour().await) } else { None })
         };
+        let newer = tokio::select! {
+            _ = ctrl_c() => return Ok(()),
+            (newest, newer) = news => { fleet = newest; newer },
+        };
+        if let Some(newer) = newer {
+            (hour, asked) = (newer, Instant::now());
+        }
     }
 }
 
 /// Paints each line at its place: lines beyond the screen are left out, and nothing flickers.
-fn paint(fleet: &FleetSnapshot) -> io::Result<()> {
-    let lines = fleet_table::lines(fleet);
+fn paint(fleet: &FleetSnapshot, hour: &FleetTimeline) -> io::Result<()> {
+    let lines = fleet_table::lines(fleet, sparkline::lines(hour));
     let painted: String =
         lines.iter().enumerate().map(|(row, line)| format!("\x1b[{};1H{line}\x1b[K", row + 1)).collect();
     write(&format!("{painted}\x1b[J"))
 }
 
-fn print(fleet: &FleetSnapshot) -> io::Result<()> {
-    write(&format!("{}\n", fleet_table::lines(fleet).join("\n")))
+fn print(fleet: &FleetSnapshot, hour: &FleetTimeline) -> io::Result<()> {
+    write(&format!("{}\n", fleet_table::lines(fleet, sparkline::lines(hour)).join("\n")))
 }
 
 fn write(text: &str) -> io::Result<()> {
@@ -140,6 +156,13 @@ impl FleetClient {
     async fn fleet(&self) -> FleetSnapshot {
         let answers = join_all(self.nodes.iter().map(|node| self.fleet_of(node))).await;
         merge(self.nodes.iter().map(Address::to_string).zip(answers))
+    }
+
+    /// Asks all nodes at once for the last hour, and merges their answers. Nodes of earlier versions tell none.
+    async fn last_hour(&self) -> FleetTimeline {
+        let answers = join_all(self.nodes.iter().map(|node| self.client.get(node, "/api/timeline", ANSWER_MAX_BYTES)));
+        let told = answers.await.into_iter().flatten().filter(|answer| answer.status() == StatusCode::OK);
+        merge_hours(told.filter_map(|answer| serde_json::from_slice(answer.body()).ok()))
     }
 
     /// Asks one node for its fleet: itself and its peers.
@@ -179,8 +202,24 @@ fn merge(answers: impl Iterator<Item = (String, Result<FleetSnapshot, String>)>)
     all
 }
 
+/// Merges the last hour of several fleets. A node of which several tell counts once.
+fn merge_hours(answers: impl Iterator<Item = FleetTimeline>) -> FleetTimeline {
+    let mut all = FleetTimeline::default();
+    for hour in answers {
+        all.at_ms = all.at_ms.max(hour.at_ms);
+        for node in hour.nodes {
+            if all.nodes.iter().all(|known| known.instance != node.instance) {
+                all.nodes.push(node);
+            }
+        }
+    }
+    all
+}
+
 #[cfg(test)]
 mod tests {
+    use trunkline_proxy::parts::NodeTimeline;
+
     use super::*;
 
     fn fleet(at_ms: u64, names: &[&str]) -> Result<FleetSnapshot, String> {
@@ -190,6 +229,21 @@ mod tests {
             ..NodeSnapshot::default()
         };
         Ok(FleetSnapshot { at_ms, nodes: names.iter().map(node).collect(), ..FleetSnapshot::default() })
+    }
+
+    #[test]
+    fn the_last_hour_of_a_node_that_several_tell_of_counts_once() {
+        let hour = |at_ms, instances: &[&str]| FleetTimeline {
+            at_ms,
+            nodes: instances
+                .iter()
+                .map(|instance| NodeTimeline { instance: (*instance).into(), ..NodeTimeline::default() })
+                .collect(),
+            ..FleetTimeline::default()
+        };
+        let all = merge_hours([hour(7, &["a", "b"]), hour(5, &["b", "c"])].into_iter());
+        let instances: Vec<_> = all.nodes.iter().map(|node| node.instance.as_str()).collect();
+        assert_eq!((instances, all.at_ms), (vec!["a", "b", "c"], 7));
     }
 
     #[test]

@@ -23,10 +23,14 @@ struct AppRow {
     size: u64,
 }
 
-/// Returns the lines of the summary and of all tables.
-pub(super) fn lines(fleet: &FleetSnapshot) -> Vec<String> {
+/// Returns the lines of the summary and of all tables; the lines of the last hour stand between them.
+pub(super) fn lines(fleet: &FleetSnapshot, last_hour: Vec<String>) -> Vec<String> {
     let (apps, hubs) = (apps(fleet), hubs(fleet));
     let mut lines = vec![summary(fleet, &apps), String::new()];
+    if !last_hour.is_empty() {
+        lines.extend(last_hour);
+        lines.push(String::new());
+    }
     lines.extend(nodes(fleet));
     lines.push(String::new());
     lines.extend(columns(
@@ -162,7 +166,7 @@ fn unknown() -> String {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "one digit behind the point is shown")]
-fn bytes(bytes: u64) -> String {
+pub(super) fn bytes(bytes: u64) -> String {
     let units = ["B", "KiB", "MiB", "GiB", "TiB"];
     let (mut value, mut unit) = (bytes as f64, 0);
     while value >= 1024.0 && unit + 1 < units.len() {
@@ -217,7 +221,7 @@ mod tests {
 
     #[test]
     fn all_nodes_are_summed_and_each_has_a_line() {
-        let lines = lines(&fleet());
+        let lines = lines(&fleet(), Vec::new());
         assert!(
             lines[0].starts_with("01:01:01 UTC   2 nodes, 1 app servers, 8 of 10 links open   6 clients"),
             "{}",
@@ -227,6 +231,15 @@ mod tests {
         assert!(lines.iter().any(|line| line.starts_with("app-1") && line.ends_with("6  8 of 10")), "{lines:?}");
         assert!(lines.iter().any(|line| line.starts_with("chat") && line.ends_with('6')), "{lines:?}");
         assert_eq!(lines.last().unwrap(), "can't be reached: http://c: gone");
+    }
+
+    #[test]
+    fn the_last_hour_stands_between_the_summary_and_the_tables() {
+        let (plain, with) = (lines(&fleet(), Vec::new()), lines(&fleet(), vec!["hour".into()]));
+        assert_eq!(
+            (&with[..2], &with[2..4], &with[4..]),
+            (&plain[..2], &["hour".to_owned(), String::new()][..], &plain[2..])
+        );
     }
 
     #[test]
@@ -243,12 +256,12 @@ mod tests {
                 ..RebalanceReport::default()
             });
         }
-        assert!(lines(&fleet).contains(&"rebalance by n2: 8 of 9 moved, done".to_owned()));
+        assert!(lines(&fleet, Vec::new()).contains(&"rebalance by n2: 8 of 9 moved, done".to_owned()));
     }
 
     #[test]
     fn a_name_cannot_steer_the_terminal() {
-        assert!(!lines(&fleet()).concat().contains(is_steering));
+        assert!(!lines(&fleet(), Vec::new()).concat().contains(is_steering));
     }
 
     #[test]
