@@ -186,7 +186,7 @@ mod tests {
         for name in ["trunkline_build_info", "trunkline_send_receivers", "trunkline_link_round_trip_seconds"] {
             assert!(typed.iter().any(|typed| typed == name), "{name}");
         }
-        assert!(text.contains("trunkline_ready 0\n"), "{text}");
+        assert!(text.contains("trunkline_ready 0\n") && text.contains("trunkline_vectored_sends 0\n"), "{text}");
         // A node without others is a fleet of one.
         let of_fleet = text.lines().filter(|line| line.starts_with("trunkline_fleet_nodes{"));
         let states = ["draining", "late", "ready", "starting", "unreachable"];

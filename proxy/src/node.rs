@@ -156,7 +156,7 @@ impl Node {
         background
             .spawn(async move { admin::serve(admin_listener, admin, readiness, &observer, of_admin, counters).await });
 
-        log_ways_out(&shared);
+        note_ways_out(&shared);
         info!(node = %shared.settings.node, listen = %listen.plain, tls = ?listen.tls, rest = ?listen.rest, %admin, shards, "node started");
         Ok(Self {
             shared,
@@ -279,14 +279,17 @@ fn keep_own_state(shared: &Arc<Shared>, key_sources: key_reload::Sources) -> Joi
     background
 }
 
-/// Says how clients are reached, where that is not as everywhere.
-fn log_ways_out(shared: &Shared) {
+/// Logs how clients are reached, where that is not as everywhere, and notes it for metrics.
+fn note_ways_out(shared: &Shared) {
     if !shared.settings.relay.forward {
         info!("--no-forward: clients are offered WebSockets only, and no request is carried to another node");
     }
     if shared.settings.outbox.vectored_sends {
         match SendRing::new() {
-            Ok(_) => info!("frames for many clients leave by one system call for some hundred of them (io_uring)"),
+            Ok(_) => {
+                shared.note_vectored_sends();
+                info!("frames for many clients leave by one system call for some hundred of them (io_uring)");
+            }
             Err(error) => info!(%error, "frames for many clients leave by a system call for each: no io_uring"),
         }
     }

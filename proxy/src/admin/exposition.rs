@@ -31,6 +31,10 @@ metric_rows! {
         BUILD: Gauge("trunkline_build_info", "What runs here.", "version", "node");
         READY: Gauge("trunkline_ready", "1 while clients are taken in.");
         DRAINING: Gauge("trunkline_draining", "1 while the node stops.");
+        VECTORED_SENDS: Gauge(
+            "trunkline_vectored_sends",
+            "1 where frames for many clients leave by one system call (io_uring), 0 where by one for each."
+        );
         TOKENS_REFUSED: Counter("trunkline_access_tokens_refused_total", "Access tokens refused, by reason.", "reason");
         REVOCATIONS: Gauge("trunkline_token_revocations", "Revocations of access tokens that are kept.");
         REVOCATIONS_REFUSED: Counter(
@@ -180,6 +184,7 @@ fn node(shared: &Shared, is_ready: bool, families: &mut Families) {
     families.add(&BUILD, &[env!("CARGO_PKG_VERSION"), &shared.settings.node], 1);
     families.add(&READY, &[], u64::from(is_ready));
     families.add(&DRAINING, &[], u64::from(shared.has_begun_drain()));
+    families.add(&VECTORED_SENDS, &[], u64::from(shared.has_vectored_sends()));
     for (reason, count) in shared.admission.verifier.refused() {
         families.add(&TOKENS_REFUSED, &[reason], count);
     }

@@ -157,6 +157,8 @@ struct NodeLife {
     whose_sockets: Sockets,
     sockets: AtomicU64,
     has_begun_drain: AtomicBool,
+    /// Whether shards send to many sockets by one system call.
+    has_vectored_sends: AtomicBool,
     /// Cancelled when the drain begins.
     drain_begun: CancellationToken,
     refuses_clients: AtomicBool,
@@ -246,6 +248,17 @@ impl Shared {
             hubs,
             settings,
         }
+    }
+
+    /// Notes that shards send to many sockets by one system call: the system lets the node make a ring.
+    pub(crate) fn note_vectored_sends(&self) {
+        self.life.has_vectored_sends.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether shards send to many sockets by one system call.
+    #[must_use]
+    pub(crate) fn has_vectored_sends(&self) -> bool {
+        self.life.has_vectored_sends.load(Ordering::Relaxed)
     }
 
     /// Origin of the sockets of clients.
@@ -484,6 +497,7 @@ impl NodeLife {
             whose_sockets,
             sockets: AtomicU64::new(0),
             has_begun_drain: AtomicBool::new(false),
+            has_vectored_sends: AtomicBool::new(false),
             drain_begun: CancellationToken::new(),
             refuses_clients: AtomicBool::new(false),
             started: Instant::now(),
