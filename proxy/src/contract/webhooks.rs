@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::task::spawn_local;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_tungstenite::tungstenite::Message;
 use trunkline_protocol::access_token;
@@ -12,6 +13,7 @@ use trunkline_protocol::manifest::HubManifest;
 use super::app::json;
 use super::client::{Client, JSON_HANDSHAKE, Received};
 use super::fleet_nodes;
+use super::http::exchange;
 use super::speech::call;
 use super::stage::{KEY, Stage, run, settings, token_of};
 use super::webhook_server::{Asked, WebhookServer};
@@ -20,6 +22,8 @@ use crate::config::{Settings, WebhookConnecting, WebhookSettings};
 use crate::fleet::{Fleet, FleetEntry, InvocationOutcome};
 use crate::metrics::WebhookOutcome;
 use crate::net::connector::MemoryNetwork;
+use crate::node::hub_sweep;
+use crate::upstream::DIAL_IN_HUBS_MAX;
 
 const APP: &str = "http://app.example:5000";
 const CONNECTED: &str = "/chat/connections/connected";
@@ -547,6 +551,65 @@ fn clients_come_to_the_same_hub_by_its_path_and_by_the_door() {
         asked.answer(200, "");
         assert_eq!(Client::upgrade(&stage, "/room-1").await.err(), Some(404), "a pattern gives no path");
         drop((of_path, by_dial_in, in_room));
+    });
+}
+
+/// Token of dial-in for a client of a hub.
+fn dial_in_token(hub: &str) -> String {
+    let claims = [("aud".to_owned(), format!("http://any.example/client/?hub={hub}"))];
+    access_token::sign(&AccessKey::new(KEY).unwrap(), "bob", &claims, unix_seconds() + 60)
+}
+
+/// Status of a negotiation by dial-in.
+async fn negotiate(stage: &Stage, hub: &str) -> u16 {
+    let target = format!("/client/negotiate?hub={hub}&negotiateVersion=1&access_token={}", dial_in_token(hub));
+    exchange(stage, "POST", &target, "").await.0.as_u16()
+}
+
+#[test]
+fn hubs_that_clients_name_for_a_pattern_are_forgotten_when_they_have_none() {
+    run(async {
+        let network = MemoryNetwork::default();
+        let rules = ["chat=http://app.example:5000/{hub}/{category}/{event}", "room-*=http://app.example:5000/{event}"];
+        let answer_timeout = Duration::from_secs(600);
+        let stage = stage(&network, WebhookSettings { answer_timeout, ..webhooks(&rules) });
+        spawn_local(hub_sweep::run(stage.shared.clone()));
+        let mut server = WebhookServer::listen(&network, APP);
+        let hold = async || {
+            let seconds = u64::from(stage.shared.settings.rehoming.hold_timeout_s);
+            // sleep: time is paused, and passing it is what the test is about.
+            sleep(Duration::from_secs(seconds + 2)).await;
+        };
+        let living = || stage.shared.hubs.living().iter().map(|hub| hub.name().to_owned()).collect::<Vec<_>>();
+        let client = connect(&stage, &format!("/client/?hub=room-1&access_token={}", dial_in_token("room-1"))).await;
+        server.next().await.answer(200, "");
+        assert_eq!(negotiate(&stage, "room-2").await, 200);
+        assert_eq!((living().join(" "), stage.shared.webhooks.count()), ("chat room-1 room-2".into(), 3));
+        hold().await;
+        assert_eq!(living(), ["chat", "room-1"], "the operator names one, and a client the other");
+        client.close().await;
+        let gone = server.next().await;
+        hold().await;
+        assert_eq!(living(), ["chat", "room-1"], "the back end has not heard of the end of its client");
+        gone.answer(200, "");
+        hold().await;
+        assert_eq!(living(), ["chat"]);
+        let mut again = connect(&stage, &format!("/client/?hub=room-1&access_token={}", dial_in_token("room-1"))).await;
+        server.next().await.answer(200, "");
+        again.send(&call("1", "Say")).await;
+        server.next().await.answer(200, "");
+        assert_eq!((again.text().await, stage.shared.webhooks.count()), (void("1"), 2));
+    });
+}
+
+#[test]
+fn a_hub_that_is_one_too_many_leaves_no_webhook_behind() {
+    run(async {
+        let stage = stage(&MemoryNetwork::default(), webhooks(&["*=http://app.example:5000/{event}"]));
+        for number in 0..DIAL_IN_HUBS_MAX {
+            assert_eq!(negotiate(&stage, &format!("room-{number}")).await, 200);
+        }
+        assert_eq!((negotiate(&stage, "room").await, stage.shared.webhooks.count()), (503, DIAL_IN_HUBS_MAX));
     });
 }
 

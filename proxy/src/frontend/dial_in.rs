@@ -35,7 +35,7 @@ use crate::frontend::reverse_proxy::{carried_link, x_forwarded};
 use crate::frontend::upgrade_answer::{accept_key, is_upgrade_of, switching_protocols};
 use crate::frontend::visitor::{ComesBack, HUB_PARAMETER};
 use crate::shard::{ShardMessage, TargetVerdict};
-use crate::upstream::{APP_SERVERS_MAX, DIAL_IN_HUBS_MAX, Hub, IncomingLink};
+use crate::upstream::{APP_SERVERS_MAX, DIAL_IN_HUBS_MAX, Hub, HubOrigin, IncomingLink};
 
 /// Header with the id of an app server.
 const SERVER_ID: HeaderName = HeaderName::from_static(SERVER_ID_HEADER);
@@ -79,7 +79,7 @@ pub(crate) fn enter(
     let user = verify(endpoint, request, audience, &name)?;
     // Only now: without a key nobody makes this node keep anything.
     let hub = match endpoint.shared.webhooks.serve(&name) {
-        true => endpoint.shared.serve_by_webhook(&name, &client_path(&name)),
+        true => endpoint.shared.serve_by_webhook(&name, &client_path(&name), HubOrigin::WebhookPattern),
         false => endpoint.shared.hubs.learn_by_dial_in(manifest(endpoint, &name)),
     };
     let hub = hub.ok_or_else(|| full(DIAL_IN_HUBS_MAX, "hubs that app servers and clients have named"))?;

@@ -2,9 +2,10 @@
 //! started again and dial in under other ids.
 //!
 //! Level-triggered: once a second it looks at what is linked. A hub is forgotten when no app server that is linked has
-//! named it for `--hold-timeout` and none of its clients is left; a restart or a lost link ends before that. Its index
-//! is used again when nothing in any shard goes by it: each is asked behind all that it was told before. An app server
-//! is forgotten when it has had neither a pool of links nor a client for that time.
+//! named it for `--hold-timeout` and none of its clients is left; a restart or a lost link ends before that. A hub that
+//! clients have named, because a webhook serves any name, is forgotten when it has had none for that time. Its index is
+//! used again when nothing in any shard goes by it: each is asked behind all that it was told before. An app server is
+//! forgotten when it has had neither a pool of links nor a client for that time.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -33,11 +34,11 @@ pub(crate) async fn run(shared: Arc<Shared>) {
 }
 
 async fn forget_unnamed(shared: &Shared, limit: Duration) {
-    for hub in shared.hubs.unnamed_for(limit) {
+    for hub in shared.hubs.unnamed_for(limit, |hub| shared.webhooks.has_clients(hub)) {
         let is_used = is_any(shared, hub.index(), |state, hub| state.core.has_clients_of(hub)).await;
-        if !is_used && shared.hubs.forget(&hub) {
+        if !is_used && shared.hubs.forget(&hub, limit) {
             let seconds = limit.as_secs();
-            info!(hub = hub.name(), seconds, "a hub is forgotten: no app server has named it for this long");
+            info!(hub = hub.name(), seconds, "a hub is forgotten: nobody has named it for this long");
         }
     }
 }

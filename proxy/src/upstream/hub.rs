@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use trunkline_protocol::limits::STATEFUL_RECONNECT_BUFFER_BYTES;
 use trunkline_protocol::manifest::HubManifest;
 
-use super::app_server::AppServer;
+use super::app_server::{AppServer, AppTarget};
 use super::hub_identity::{HubIdentity, HubOrigin};
 use super::hub_naming::HubNaming;
 use super::number::{AppServerId, HubIndex};
@@ -81,7 +81,7 @@ impl Hub {
     /// Whether a webhook serves it.
     #[must_use]
     pub(crate) fn has_webhook(&self) -> bool {
-        self.origin() == HubOrigin::Webhook
+        matches!(self.origin(), HubOrigin::Webhook | HubOrigin::WebhookPattern)
     }
 
     /// Its settings, from the manifest that was read last.
@@ -113,7 +113,7 @@ impl Hub {
     pub(crate) fn rule_path(&self) -> String {
         match self.origin() {
             HubOrigin::Manifest => self.settings.load().path.clone(),
-            HubOrigin::DialIn | HubOrigin::Webhook => format!("/{}", self.name()),
+            HubOrigin::DialIn | HubOrigin::Webhook | HubOrigin::WebhookPattern => format!("/{}", self.name()),
         }
     }
 
@@ -139,10 +139,18 @@ impl Hub {
         self.naming().is_forgotten()
     }
 
-    /// Whether any app server that names it has a link here, with a socket or about to get one again.
+    /// Whether any app server that names it has a link here, with a socket or about to get one again. A webhook names
+    /// nothing: it serves what others name.
     #[must_use]
     pub(super) fn is_linked(&self) -> bool {
-        self.pools.load().iter().any(|pool| !pool.is_empty())
+        let is_webhook = |pool: &Pool| self.has_webhook() && matches!(pool.app().target, AppTarget::Memory(_));
+        self.pools.load().iter().any(|pool| !pool.is_empty() && !is_webhook(pool))
+    }
+
+    /// Ends the pools of a hub that is forgotten: the links of its webhook, and those of app servers that are empty.
+    pub(super) fn retire_pools(&self) {
+        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.pools.swap(Arc::default()).iter().for_each(|pool| pool.retire());
     }
 
     /// Whether the start of the node waits for the first links to its app servers.

@@ -29,6 +29,8 @@ pub(crate) enum HubOrigin {
     /// The operator names it, with a webhook in place of app servers. Else it is a hub of dial-in, whose clients may
     /// come by a path of its own, too.
     Webhook,
+    /// A client names it, and a webhook of the operator serves all hubs of such names.
+    WebhookPattern,
 }
 
 impl HubIdentity {
@@ -57,7 +59,7 @@ impl HubIdentity {
     /// Whether it is one of those that dial-in names: its app servers dial in, or it has a webhook in place of them.
     #[must_use]
     pub(crate) fn has_dialled_in(&self) -> bool {
-        matches!(self.origin, HubOrigin::DialIn | HubOrigin::Webhook)
+        self.origin != HubOrigin::Manifest
     }
 
     /// Way on which it has come to this node.
@@ -97,7 +99,7 @@ impl HubOrigin {
     pub(crate) fn key(self, name: &str) -> String {
         match self {
             Self::Manifest => name.to_owned(),
-            Self::DialIn | Self::Webhook => format!("?hub={name}"),
+            Self::DialIn | Self::Webhook | Self::WebhookPattern => format!("?hub={name}"),
         }
     }
 }

@@ -152,9 +152,10 @@ impl HubRegistry {
     /// Hubs that nobody has named for this long. Calling it is what tells the time: it is due about once a second.
     ///
     /// Of a hub of manifests nothing is certain while no app server of the group that has named it is linked: it may be
-    /// a restart of them all.
+    /// a restart of them all. A hub whose webhook serves any name is named by its clients: `has_clients` says whether
+    /// the webhook of a hub has any.
     #[must_use]
-    pub(crate) fn unnamed_for(&self, limit: Duration) -> Vec<Arc<Hub>> {
+    pub(crate) fn unnamed_for(&self, limit: Duration, has_clients: impl Fn(&str) -> bool) -> Vec<Arc<Hub>> {
         for hub in self.all.load().iter().filter(|hub| hub.is_forgotten() && hub.is_linked()) {
             // A link came while it was forgotten.
             self.recall(hub);
@@ -169,6 +170,7 @@ impl HubRegistry {
         };
         let is_unnamed = |hub: &Arc<Hub>| match hub.origin() {
             HubOrigin::Webhook => false,
+            HubOrigin::WebhookPattern => !hub.is_linked() && !has_clients(hub.name()),
             HubOrigin::DialIn => !hub.is_linked(),
             HubOrigin::Manifest => !hub.is_linked() && are_others_named(hub.naming().is_of_default()),
         };
@@ -176,12 +178,15 @@ impl HubRegistry {
         living.iter().filter(|hub| is_due(hub)).cloned().collect()
     }
 
-    /// Forgets a hub; `false` if somebody has named it meanwhile.
-    pub(crate) fn forget(&self, hub: &Hub) -> bool {
+    /// Forgets a hub that nobody has named for this long; `false` if somebody has meanwhile.
+    pub(crate) fn forget(&self, hub: &Hub, limit: Duration) -> bool {
         let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_unnamed = !hub.is_linked();
+        let is_unnamed = hub.naming().note(hub.is_linked()).is_some_and(|time| time >= limit);
         if is_unnamed {
             hub.naming().forget();
+            if hub.has_webhook() {
+                hub.retire_pools();
+            }
         }
         is_unnamed
     }
@@ -275,14 +280,18 @@ impl HubRegistry {
     }
 
     /// Learns a hub that a webhook serves; `None` when there are too many.
-    pub(crate) fn learn_webhook(&self, settings: HubManifest) -> Option<Arc<Hub>> {
-        self.learn_as(HubOrigin::Webhook, settings)
+    pub(crate) fn learn_webhook(&self, settings: HubManifest, origin: HubOrigin) -> Option<Arc<Hub>> {
+        self.learn_as(origin, settings)
     }
 
     fn learn_as(&self, origin: HubOrigin, settings: HubManifest) -> Option<Arc<Hub>> {
         let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let known = self.known(&origin.key(&settings.name));
         if let Some(hub) = known.as_ref().filter(|hub| !hub.is_forgotten()) {
+            if hub.origin() == HubOrigin::WebhookPattern {
+                // A client is about to come, and needs the links that are there.
+                hub.naming().recall();
+            }
             return Some(hub.clone());
         }
         let count = self.living().iter().filter(|hub| hub.has_dialled_in()).count();

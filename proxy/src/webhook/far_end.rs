@@ -114,7 +114,9 @@ impl FarEnd {
         };
         let client = WebhookClient::new(ClientFacts::of(open), stage, self.hub.backlog());
         // A copy: what came is a part of all that came together.
-        self.clients.insert(ByteString::from(&*open.connection_id), client);
+        if self.clients.insert(ByteString::from(&*open.connection_id), client).is_none() {
+            self.hub.client_came();
+        }
     }
 
     fn received(&mut self, id: &ByteString, payload: &Bytes) {
@@ -321,9 +323,17 @@ impl FarEnd {
     }
 
     fn forget(&mut self, id: &ByteString) {
-        if let Some(place) = self.clients.remove(id).and_then(|client| client.place) {
+        let Some(client) = self.clients.remove(id) else { return };
+        self.hub.clients_left(1);
+        if let Some(place) = client.place {
             self.line.remove(&place);
         }
+    }
+}
+
+impl Drop for FarEnd {
+    fn drop(&mut self) {
+        self.hub.clients_left(self.clients.len());
     }
 }
 

@@ -1,5 +1,6 @@
 //! Webhook of one hub: where its events go, what is under way, and what became of it.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -24,6 +25,8 @@ pub(crate) struct WebhookHub {
     secrets: Vec<AccessKey>,
     /// Requests that may begin for this hub.
     room: Semaphore,
+    /// Clients at all of its links whose end the back end has not been told of.
+    clients: AtomicUsize,
     counters: Arc<WebhookCounters>,
     warnings: Mutex<WarningBrake>,
 }
@@ -57,7 +60,16 @@ impl WebhookHub {
     ) -> Self {
         let room = Semaphore::new(terms.settings.in_flight_max.get().min(Semaphore::MAX_PERMITS));
         let secrets = terms.settings.secrets_of(name).cloned().collect();
-        Self { name: name.to_owned(), template, terms, secrets, room, counters, warnings: Mutex::default() }
+        Self {
+            name: name.to_owned(),
+            template,
+            terms,
+            secrets,
+            room,
+            clients: AtomicUsize::new(0),
+            counters,
+            warnings: Mutex::default(),
+        }
     }
 
     #[must_use]
@@ -74,6 +86,22 @@ impl WebhookHub {
     #[must_use]
     pub(crate) fn in_flight(&self) -> usize {
         self.settings().in_flight_max.get().saturating_sub(self.room.available_permits())
+    }
+
+    /// Whether it has any client, or has still to tell the back end of the end of one.
+    #[must_use]
+    pub(super) fn has_clients(&self) -> bool {
+        self.clients.load(Ordering::Relaxed) > 0
+    }
+
+    /// Counts a client that has come to one of its links.
+    pub(super) fn client_came(&self) {
+        self.clients.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts clients that have left one of its links.
+    pub(super) fn clients_left(&self, count: usize) {
+        self.clients.fetch_sub(count, Ordering::Relaxed);
     }
 
     #[must_use]

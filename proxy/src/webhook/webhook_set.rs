@@ -1,7 +1,7 @@
 //! Webhooks of a node: by their rules, one for each hub that has one.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tokio::sync::Semaphore;
 use trunkline_protocol::key::AccessKeys;
@@ -18,7 +18,8 @@ use crate::upstream::MemoryDialler;
 #[derive(Debug)]
 pub(crate) struct Webhooks {
     terms: Arc<WebhookTerms>,
-    hubs: Mutex<HashMap<String, Arc<WebhookHub>>>,
+    /// Webhooks in use: the pool of a hub and its links keep each alive, so it leaves with a hub that is forgotten.
+    hubs: Mutex<HashMap<String, Weak<WebhookHub>>>,
     counters: LabelledCounters<WebhookCounters>,
 }
 
@@ -46,16 +47,31 @@ impl Webhooks {
         self.terms.settings.named_hubs()
     }
 
-    /// Finds the webhook of a hub, and the app server that it is for the node.
+    /// Finds the webhook of a hub that the node has learnt, and the app server that it is for the node.
     #[must_use]
     pub(crate) fn of(&self, hub: &str) -> Option<(Arc<WebhookHub>, Arc<dyn MemoryDialler>)> {
         let rule = self.terms.settings.rule_for(hub)?;
         let mut hubs = self.hubs();
-        let known = hubs.entry(hub.to_owned()).or_insert_with(|| {
+        let known = hubs.get(hub).and_then(Weak::upgrade).unwrap_or_else(|| {
+            hubs.retain(|_, other| other.strong_count() > 0);
             let counters = self.counters.of(&hub.into());
-            Arc::new(WebhookHub::new(hub, rule.template.clone(), self.terms.clone(), counters))
+            let new = Arc::new(WebhookHub::new(hub, rule.template.clone(), self.terms.clone(), counters));
+            hubs.insert(hub.to_owned(), Arc::downgrade(&new));
+            new
         });
-        Some((known.clone(), Arc::new(WebhookDialler(known.clone()))))
+        Some((known.clone(), Arc::new(WebhookDialler(known))))
+    }
+
+    /// Whether a webhook has any client, or has still to tell its back end of the end of one.
+    #[must_use]
+    pub(crate) fn has_clients(&self, hub: &str) -> bool {
+        self.hubs().get(hub).and_then(Weak::upgrade).is_some_and(|hub| hub.has_clients())
+    }
+
+    /// Number of webhooks that the node keeps.
+    #[cfg(test)]
+    pub(crate) fn count(&self) -> usize {
+        self.hubs().len()
     }
 
     /// Counters of each hub that has come.
@@ -67,7 +83,7 @@ impl Webhooks {
     /// Requests under way for all hubs.
     #[must_use]
     pub(crate) fn in_flight(&self) -> usize {
-        self.hubs().values().map(|hub| hub.in_flight()).sum()
+        self.hubs().values().filter_map(Weak::upgrade).map(|hub| hub.in_flight()).sum()
     }
 
     /// Bytes of events that wait, those under way included.
@@ -82,7 +98,7 @@ impl Webhooks {
         self.terms.backlog.clients()
     }
 
-    fn hubs(&self) -> MutexGuard<'_, HashMap<String, Arc<WebhookHub>>> {
+    fn hubs(&self) -> MutexGuard<'_, HashMap<String, Weak<WebhookHub>>> {
         self.hubs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

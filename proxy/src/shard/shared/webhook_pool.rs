@@ -7,7 +7,7 @@ use trunkline_protocol::manifest::HubManifest;
 
 use crate::shard::inbox::ShardMessage;
 use crate::shard::shared::Shared;
-use crate::upstream::{AppServer, AppTarget, Hub, Pool};
+use crate::upstream::{AppServer, AppTarget, Hub, HubOrigin, Pool};
 
 /// Instance of the app server that a webhook is for the node; no app server names itself so.
 const INSTANCE: &str = "?webhook";
@@ -19,18 +19,19 @@ impl Shared {
     /// Opens the webhooks of hubs that are named, at the start.
     pub(crate) fn open_webhooks(&self) {
         for hub in self.webhooks.named_hubs() {
-            self.serve_by_webhook(hub, &format!("/{hub}"));
+            self.serve_by_webhook(hub, &format!("/{hub}"), HubOrigin::Webhook);
         }
     }
 
-    /// Finds a hub that a webhook serves, with links to it; `None` if none does, or there are too many hubs.
+    /// Finds a hub that a webhook serves, with links to it; `None` if there are too many hubs.
     ///
-    /// The path is that of a hub which is not known yet.
-    pub(crate) fn serve_by_webhook(&self, name: &str, path: &str) -> Option<Arc<Hub>> {
-        let (webhook, dialler) = self.webhooks.of(name)?;
+    /// Path and origin are those of a hub which is not known yet.
+    pub(crate) fn serve_by_webhook(&self, name: &str, path: &str, origin: HubOrigin) -> Option<Arc<Hub>> {
         let mut settings = HubManifest::new(name, path);
         settings.message_max_bytes = MESSAGE_MAX_BYTES.min(self.settings.message_max_bytes);
-        let hub = self.hubs.learn_webhook(settings)?;
+        let hub = self.hubs.learn_webhook(settings, origin)?;
+        // Only now: a hub that is one too many leaves nothing behind.
+        let (webhook, dialler) = self.webhooks.of(name)?;
         let (id, mut is_new) = (self.hubs.number(INSTANCE), false);
         let pool = hub.pool_or_add(id, || {
             is_new = true;
