@@ -35,6 +35,12 @@ pub enum AccessKeyFileError {
 }
 
 impl AccessKeySources {
+    /// Whether no flag gives or names a key: the node has one of its own making.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.typed.is_empty() && self.files.is_empty()
+    }
+
     /// Returns all keys, those of the files as they are now.
     ///
     /// # Errors

@@ -194,6 +194,24 @@ fn a_channel_for_the_name_of_another_node_is_not_opened() {
 }
 
 #[test]
+fn keys_of_apps_are_read_anew_without_any_access_key_too() {
+    run(async {
+        let stage = Stage::with(two_hubs(), 1);
+        let mut app = stage.app("app-1", hubs());
+        let _links = [app.link().await, app.link().await];
+        let statuses = async || {
+            [
+                enter(&stage, "/chat", &user_token(KEY, None)).await,
+                enter(&stage, "/chat", &user_token(APP_KEY, None)).await,
+            ]
+        };
+        assert_eq!(statuses().await, [200, 200]);
+        reload(&stage.shared, &AccessKeySources::default(), &AppKeySources::default()).unwrap();
+        assert_eq!(statuses().await, [200, 401], "the node's own key stays");
+    });
+}
+
+#[test]
 fn keys_in_files_are_read_anew_together_or_not_at_all() {
     const NEW: &str = "the new key of these tests";
     run(async {

@@ -46,7 +46,10 @@ pub(super) async fn run(shared: Arc<Shared>, (access, apps): Sources) {
 pub(crate) fn reload(shared: &Shared, access: &AccessKeySources, apps: &AppKeySources) -> Result<(), String> {
     let keys = access.read().map_err(|error| error.to_string())?;
     let of_apps = apps.read().map_err(|error| error.to_string())?;
-    shared.settings.keys.replace(keys).map_err(|error| error.to_string())?;
+    // Without sources the node has a key of its own making, which stays.
+    if !access.is_empty() {
+        shared.settings.keys.replace(keys).map_err(|error| error.to_string())?;
+    }
     shared.admission.signing_keys.set_flags(&of_apps);
     Ok(())
 }
