@@ -22,8 +22,8 @@ mod link_notice;
 mod listener_set;
 #[cfg(feature = "tls")]
 mod replay_node;
-mod rule_reload;
-mod rule_set;
+pub(crate) mod rule_reload;
+pub(crate) mod rule_set;
 pub(crate) mod shard_thread;
 mod shared_port;
 mod start_error;

@@ -36,7 +36,7 @@ pub use crate::observer::{
     TraceConnectionLine, TraceHeader, TraceHopLine, TraceLine, TraceMessageLine, TraceNodeLine, TraceNodeState,
     UnreachablePeer, json_line, take_parts,
 };
-pub use crate::routing::{RULE_TABLES, RuleSample, Ruleset, TextPlace, nearest};
+pub use crate::routing::{NamedFiles, RULE_TABLES, RuleSample, Ruleset, TextPlace, nearest};
 pub use crate::shard::HubTimes;
 pub use crate::telemetry::SamplingTerms;
 pub use crate::upstream::Hub;

@@ -30,7 +30,8 @@ pub(crate) use hub_rules::{HubRules, MethodVerdict};
 pub(crate) use pattern::Pattern;
 pub(crate) use rule::{DEFAULT_GROUP, GroupRule, MirrorRule, Rejection, RouteAction, RouteRule, WeightedUpstream};
 pub use rule_error::{TextPlace, nearest};
+pub use rule_file::{NamedFiles, RULE_TABLES};
 pub use ruleset::Ruleset;
+pub use sample::RuleSample;
 #[cfg(test)]
 pub(crate) use share::Share;
-pub use {rule_file::RULE_TABLES, sample::RuleSample};

@@ -1,6 +1,11 @@
 //! Separation of hubs: what a page's cookies, a token or a key of one app are good for at another.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream};
+use tokio::task::spawn_local;
+use tokio::time::sleep;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::{client_async, tungstenite};
 use trunkline_channel::{ChannelStream, Dialled, OpenChannelError, open};
@@ -17,7 +22,12 @@ use super::stage::{KEY, Stage, run, settings};
 use crate::auth::TokenPolicy;
 use crate::clock::unix_seconds;
 use crate::config::{AccessKeySources, AppKeySources, HostRules, Settings};
+#[cfg(feature = "tls")]
+use crate::net::tls::ClientTls;
 use crate::node::key_reload::reload;
+use crate::node::rule_reload;
+use crate::node::rule_set::RuleSet;
+use crate::routing::Ruleset;
 
 const APP_KEY: &str = "the key of one app of several";
 
@@ -118,6 +128,43 @@ fn the_key_of_an_app_opens_its_hub_and_no_other() {
         }
         stage.shared.admission.signing_keys.set_flags(&[]);
         assert_eq!(enter(&stage, "/chat", &token).await, 401, "it was taken away");
+    });
+}
+
+#[test]
+fn a_file_of_a_key_that_the_rules_name_is_read_anew_when_it_changes() {
+    const NEW: &str = "the new key of one app of several";
+    run(async {
+        let stage = Stage::with(Settings { app_keys: Vec::new(), ..two_hubs() }, 1);
+        let mut app = stage.app("app-1", hubs());
+        let _links = [app.link().await, app.link().await];
+        let file = |name: &str| std::env::temp_dir().join(format!("trunkline-{name}-named-{}", std::process::id()));
+        let (rules, key) = (file("rules"), file("key"));
+        std::fs::write(&key, APP_KEY).unwrap();
+        std::fs::write(&rules, format!("[app-keys.chat]\nkey-file = {key:?}\n")).unwrap();
+        let set = RuleSet::new(
+            stage.shared.clone(),
+            Vec::new(),
+            #[cfg(feature = "tls")]
+            ClientTls::default(),
+        );
+        set.apply(&Arc::new(Ruleset::read(&rules).unwrap())).unwrap();
+        spawn_local(rule_reload::run(stage.shared.clone(), set, rules.clone()));
+        let statuses = async || {
+            // sleep: time is paused, and passing it is what the test is about.
+            sleep(Duration::from_secs(3)).await;
+            let [old, new] = [APP_KEY, NEW].map(|key| user_token(key, None));
+            [enter(&stage, "/chat", &old).await, enter(&stage, "/chat", &new).await]
+        };
+        assert_eq!(statuses().await, [200, 401]);
+        std::fs::write(&key, NEW).unwrap();
+        assert_eq!(statuses().await, [401, 200]);
+        std::fs::write(&key, "short").unwrap();
+        assert_eq!(statuses().await, [401, 200], "a bad file keeps the keys in force");
+        assert!(stage.shared.reports.rules_problem.load().is_some());
+        std::fs::write(&key, APP_KEY).unwrap();
+        assert_eq!(statuses().await, [200, 401]);
+        [rules, key].iter().for_each(|path| std::fs::remove_file(path).unwrap());
     });
 }
 

@@ -1,6 +1,7 @@
 //! Moments at which files may have to be read anew: at an interval, and on SIGHUP.
 
-use std::time::Duration;
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
 
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
@@ -33,6 +34,55 @@ impl FileChecks {
     }
 }
 
+/// Version of a file: its path, time of change and size.
+type FileVersion = (PathBuf, Option<(SystemTime, u64)>);
+
+/// Watch of files that are read anew when they change.
+pub(super) struct FileWatch {
+    checks: FileChecks,
+    /// Versions that were read last.
+    read: Vec<FileVersion>,
+    /// Versions at the last check.
+    latest: Vec<FileVersion>,
+}
+
+impl FileWatch {
+    /// Watches files that were read a moment ago.
+    pub(super) fn new(period: Duration, files: impl IntoIterator<Item = PathBuf>) -> Self {
+        let read: Vec<_> = files.into_iter().map(version).collect();
+        Self { checks: FileChecks::every(period), latest: read.clone(), read }
+    }
+
+    /// Waits until the files are to be read anew: an operator asks for it, or one of them has changed and none has
+    /// changed since the last check. A file that changes still may be half written, and a half of it can be sound.
+    pub(super) async fn changed(&mut self) {
+        loop {
+            let is_requested = self.checks.next().await == FileCheck::Hangup;
+            let now: Vec<_> = self.latest.iter().map(|(path, _)| version(path.clone())).collect();
+            let is_settled = std::mem::replace(&mut self.latest, now) == self.latest;
+            if is_requested || (is_settled && self.latest != self.read) {
+                self.read.clone_from(&self.latest);
+                return;
+            }
+        }
+    }
+
+    /// Watches these files from now on. The caller reads them after this, so that no change is missed.
+    pub(super) fn follow(&mut self, files: impl IntoIterator<Item = PathBuf>) {
+        let known = |path: PathBuf| {
+            let known = self.read.iter().find(|(known, _)| *known == path).cloned();
+            known.unwrap_or_else(|| version(path))
+        };
+        self.read = files.into_iter().map(known).collect();
+        self.latest.clone_from(&self.read);
+    }
+}
+
+fn version(path: PathBuf) -> FileVersion {
+    let seen = std::fs::metadata(&path).and_then(|data| Ok((data.modified()?, data.len())));
+    (path, seen.ok())
+}
+
 /// Stream of SIGHUP signals; on other systems than Unix it never yields.
 struct HangupSignals {
     #[cfg(unix)]
@@ -55,5 +105,42 @@ impl HangupSignals {
             return;
         }
         std::future::pending().await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::timeout;
+
+    use super::*;
+
+    /// Whether files are to be read anew within this many seconds.
+    async fn is_due(watch: &mut FileWatch, seconds: u64) -> bool {
+        timeout(Duration::from_secs(seconds), watch.changed()).await.is_ok()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn files_are_read_anew_once_when_they_have_changed_and_change_no_more() {
+        let path = |name: &str| std::env::temp_dir().join(format!("trunkline-watch-{name}-{}", std::process::id()));
+        let (one, other) = (path("one"), path("other"));
+        let write = |path: &PathBuf, text: &str| std::fs::write(path, text).unwrap();
+        write(&one, "1");
+        let mut watch = FileWatch::new(Duration::from_secs(1), [one.clone()]);
+        // From here on checks are half-way between two steps.
+        assert!(timeout(Duration::from_millis(500), watch.changed()).await.is_err());
+        assert!(!is_due(&mut watch, 10).await, "nothing has changed");
+        for text in ["12", "123", "1234"] {
+            write(&one, text);
+            assert!(!is_due(&mut watch, 1).await, "it is being written");
+        }
+        assert!(is_due(&mut watch, 1).await && !is_due(&mut watch, 10).await);
+        watch.follow([one.clone(), other.clone()]);
+        assert!(!is_due(&mut watch, 10).await, "the other one is not there, as before");
+        write(&other, "1");
+        assert!(is_due(&mut watch, 2).await && !is_due(&mut watch, 10).await);
+        write(&one, "1");
+        watch.follow([one.clone()]);
+        assert!(is_due(&mut watch, 2).await, "it was not read since");
+        [one, other].iter().for_each(|path| std::fs::remove_file(path).unwrap());
     }
 }

@@ -21,7 +21,7 @@ use trunkline_protocol::key::FarEnd;
 
 /// Rules of a node, and what follows from them.
 #[derive(Debug)]
-pub(super) struct RuleSet {
+pub(crate) struct RuleSet {
     shared: Arc<Shared>,
     /// Addresses of the default group.
     upstreams: Vec<Address>,
@@ -33,7 +33,7 @@ pub(super) struct RuleSet {
 }
 
 impl RuleSet {
-    pub(super) fn new(shared: Arc<Shared>, upstreams: Vec<Address>, #[cfg(feature = "tls")] tls: ClientTls) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, upstreams: Vec<Address>, #[cfg(feature = "tls")] tls: ClientTls) -> Self {
         let wanted = watch::Sender::new(Vec::new());
         Self {
             shared,
@@ -48,7 +48,7 @@ impl RuleSet {
     ///
     /// # Errors
     /// When a file of TLS is missing or unusable, or two groups have one address.
-    pub(super) fn apply(&self, rules: &Arc<Ruleset>) -> Result<(), GroupError> {
+    pub(crate) fn apply(&self, rules: &Arc<Ruleset>) -> Result<(), GroupError> {
         self.ensure_apart(rules)?;
         self.ensure_roles(rules)?;
         let terms = rules.groups.iter().map(|rule| self.terms(rule)).collect::<Result<Vec<_>, _>>()?;

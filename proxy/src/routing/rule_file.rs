@@ -7,6 +7,7 @@ mod app_key_entry;
 mod condition_entry;
 mod group_entry;
 mod message_entry;
+mod named_file;
 mod route_entry;
 mod secret_entry;
 mod toml_value;
@@ -18,6 +19,7 @@ use toml::de::{DeTable, DeValue};
 use super::rule_error::{Fault, RuleError, RuleFileError, RuleProblem, nearest};
 use super::ruleset::Ruleset;
 use group_entry::Labels;
+pub use named_file::NamedFiles;
 use toml_value::{TomlValue, read_beyond};
 
 /// Keys of the file that hold rules.
