@@ -24,7 +24,7 @@ use crate::clock::unix_seconds;
 use crate::config::{AccessKeySources, AppKeySources, HostRules, Settings};
 #[cfg(feature = "tls")]
 use crate::net::tls::ClientTls;
-use crate::node::key_reload::reload;
+use crate::node::key_reload::{self, reload};
 use crate::node::rule_reload;
 use crate::node::rule_set::RuleSet;
 use crate::routing::Ruleset;
@@ -255,6 +255,33 @@ fn keys_of_apps_are_read_anew_without_any_access_key_too() {
         assert_eq!(statuses().await, [200, 200]);
         reload(&stage.shared, &AccessKeySources::default(), &AppKeySources::default()).unwrap();
         assert_eq!(statuses().await, [200, 401], "the node's own key stays");
+    });
+}
+
+#[test]
+fn a_file_of_keys_that_is_half_written_takes_no_key_away() {
+    run(async {
+        let stage = Stage::with(two_hubs(), 1);
+        let mut app = stage.app("app-1", hubs());
+        let _links = [app.link().await, app.link().await];
+        let path = std::env::temp_dir().join(format!("trunkline-half-written-{}", std::process::id()));
+        let write = |text: &str| std::fs::write(&path, text).unwrap();
+        write(&format!("chat={APP_KEY}"));
+        let of_apps = AppKeySources { typed: Vec::new(), files: vec![path.clone()] };
+        spawn_local(key_reload::run(stage.shared.clone(), (AccessKeySources::default(), of_apps)));
+        let pass = async |seconds: u64| {
+            // sleep: time is paused, and passing it is what the test is about.
+            sleep(Duration::from_secs(seconds)).await;
+            enter(&stage, "/chat", &user_token(APP_KEY, None)).await
+        };
+        assert_eq!(pass(1).await, 200);
+        write("# Keys of apps.\n");
+        assert_eq!(pass(5).await, 200, "a check has seen a half of it");
+        write(&format!("# Keys of apps.\nchat={APP_KEY}"));
+        assert_eq!(pass(5).await, 200);
+        write("# Nobody's.\n");
+        assert_eq!(pass(20).await, 401);
+        std::fs::remove_file(&path).unwrap();
     });
 }
 

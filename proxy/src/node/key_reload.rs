@@ -1,13 +1,12 @@
 //! Reload of the files with access keys and with apps' keys when they change, or on SIGHUP. Open links and connections
 //! are kept.
 
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tracing::{info, warn};
 
-use super::file_check::{FileCheck, FileChecks};
+use super::file_check::FileWatch;
 use crate::config::{AccessKeySources, AppKeySources};
 use crate::shard::Shared;
 
@@ -15,23 +14,17 @@ use crate::shard::Shared;
 const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Where access keys and keys of apps are from.
-pub(super) type Sources = (AccessKeySources, AppKeySources);
+pub(crate) type Sources = (AccessKeySources, AppKeySources);
 
 /// Checks the files for ever, if there are any.
-pub(super) async fn run(shared: Arc<Shared>, (access, apps): Sources) {
+pub(crate) async fn run(shared: Arc<Shared>, (access, apps): Sources) {
     let files: Vec<_> = access.files.iter().chain(&apps.files).cloned().collect();
     if files.is_empty() {
         return;
     }
-    let mut seen = versions(&files);
-    let mut checks = FileChecks::every(CHECK_INTERVAL);
+    let mut watch = FileWatch::new(CHECK_INTERVAL, files);
     loop {
-        let is_requested = checks.next().await == FileCheck::Hangup;
-        let now = versions(&files);
-        if !is_requested && now == seen {
-            continue;
-        }
-        seen = now;
+        watch.changed().await;
         match reload(&shared, &access, &apps) {
             Ok(()) => info!("access keys and keys of apps were read anew"),
             Err(problem) => warn!(%problem, "keys can't be read anew: the old ones stay in force"),
@@ -52,9 +45,4 @@ pub(crate) fn reload(shared: &Shared, access: &AccessKeySources, apps: &AppKeySo
     }
     shared.admission.signing_keys.set_flags(&of_apps);
     Ok(())
-}
-
-fn versions(files: &[PathBuf]) -> Vec<Option<(SystemTime, u64)>> {
-    let version = |path: &PathBuf| std::fs::metadata(path).and_then(|data| Ok((data.modified()?, data.len())));
-    files.iter().map(|path| version(path).ok()).collect()
 }
