@@ -26,7 +26,7 @@ mod verifier;
 
 pub(crate) use admin_token::ADMIN_COOKIE;
 pub use admin_token::AdminToken;
-pub use app_key::{AppKey, AppKeyError};
+pub use app_key::{AppKey, AppKeyError, AppKeyOverlap};
 pub use jwks::JwksSource;
 pub use key::VerifyingKey;
 pub use policy::TokenPolicy;

@@ -1,5 +1,6 @@
 //! Keys of apps: each opens the hubs that it names for one app, and nothing else.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -22,6 +23,9 @@ pub enum AppKeyError {
     /// The app has no name that could be shown.
     #[error("has no name of an app before its `=`: a name has 1 to {NAME_MAX_BYTES} letters, digits, `-`, `_` and `.`")]
     Name,
+    /// A list of hubs names none. Without the list the key would be good for more than one that is meant.
+    #[error("has a `;` behind its key and no hub: name the hubs, or leave the `;` out for those of the app's own name")]
+    NoHubs,
     /// A hub has no name.
     #[error(
         "names a hub {0:?}; a name has 1 to {NAME_MAX_BYTES} bytes, and a `*` at its end stands for whatever follows"
@@ -32,9 +36,26 @@ pub enum AppKeyError {
     Key(AccessKeyError),
 }
 
+/// Error for two apps, of which one opens the hubs of the other because it names none of its own.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "app {wide:?} names no hubs, so its key opens all whose names begin with \"{wide}_\", and with them those of app \
+     {other:?}: name the hubs of {wide:?} (`{wide}=KEY;HUB;HUB`, or `hubs` in [app-keys.{wide}]), or rename one of the apps"
+)]
+pub struct AppKeyOverlap {
+    /// App whose key opens too much.
+    pub wide: String,
+    /// App whose hubs it opens.
+    pub other: String,
+}
+
 /// Hubs for which a key is good: names, and beginnings of names.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct HubScope(Arc<[Box<str>]>);
+pub(crate) struct HubScope {
+    names: Arc<[Box<str>]>,
+    /// Whether they follow from the name of the app, and nobody has named them.
+    is_default: bool,
+}
 
 impl HubScope {
     /// Checks the names of hubs. Without any, the app's own name is the hub and the application before hubs' names, as
@@ -54,18 +75,19 @@ impl HubScope {
             }
             names.push(hub.to_ascii_lowercase().into());
         }
-        if names.is_empty() {
+        let is_default = names.is_empty();
+        if is_default {
             let app = app.to_ascii_lowercase();
             names = vec![app.as_str().into(), format!("{app}_{STAR}").into()];
         }
-        Ok(Self(names.into()))
+        Ok(Self { names: names.into(), is_default })
     }
 
     /// Whether a hub is among them; case does not count.
     #[must_use]
     pub(crate) fn holds(&self, hub: &str) -> bool {
         let hub = hub.to_ascii_lowercase();
-        self.0.iter().any(|name| match name.strip_suffix(STAR) {
+        self.names.iter().any(|name| match name.strip_suffix(STAR) {
             Some(beginning) => hub.starts_with(beginning),
             None => **name == *hub,
         })
@@ -74,7 +96,7 @@ impl HubScope {
 
 impl fmt::Display for HubScope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0.join(", "))
+        f.write_str(&self.names.join(", "))
     }
 }
 
@@ -98,6 +120,21 @@ impl AppKey {
         }
         let key = AccessKey::new(key).map_err(AppKeyError::Key)?;
         Ok(Self { name: name.into(), key, hubs: HubScope::new(name, hubs)? })
+    }
+
+    /// Checks that no key opens the hubs of another app only because of the names of the two.
+    ///
+    /// # Errors
+    /// When one does.
+    pub fn ensure_apart<'a>(keys: impl Iterator<Item = &'a Self> + Clone) -> Result<(), AppKeyOverlap> {
+        let names: BTreeSet<_> = keys.clone().map(|key| key.name.to_ascii_lowercase()).collect();
+        for wide in keys.filter(|key| key.hubs.is_default) {
+            let beginning = format!("{}_", wide.name.to_ascii_lowercase());
+            if let Some(other) = names.range(beginning.clone()..).next().filter(|name| name.starts_with(&beginning)) {
+                return Err(AppKeyOverlap { wide: wide.name.to_string(), other: other.clone() });
+            }
+        }
+        Ok(())
     }
 
     /// Reads the lines of a file, one key each; empty lines and those that begin with `#` count for nothing.
@@ -135,9 +172,13 @@ impl FromStr for AppKey {
 
     fn from_str(text: &str) -> Result<Self, AppKeyError> {
         let (name, rest) = text.split_once('=').ok_or(AppKeyError::NoPair)?;
-        let mut parts = rest.split(';').map(str::trim);
-        let key = parts.next().filter(|key| !key.is_empty()).ok_or(AppKeyError::NoPair)?;
-        Self::new(name.trim(), key, parts.filter(|hub| !hub.is_empty()))
+        let (key, list) = rest.split_once(';').map_or((rest, None), |(key, list)| (key, Some(list)));
+        let key = Some(key.trim()).filter(|key| !key.is_empty()).ok_or(AppKeyError::NoPair)?;
+        let hubs = list.unwrap_or_default().split(';').map(str::trim).filter(|hub| !hub.is_empty());
+        if list.is_some() && hubs.clone().next().is_none() {
+            return Err(AppKeyError::NoHubs);
+        }
+        Self::new(name.trim(), key, hubs)
     }
 }
 
@@ -175,6 +216,8 @@ mod tests {
             ("=KEY", "has no name of an app"),
             ("a b=KEY", "has no name of an app"),
             ("shop=KEY;a*b", "a hub \"a*b\""),
+            ("shop=KEY;", "and no hub"),
+            ("shop=KEY; ;", "and no hub"),
             ("shop=short;orders", "access key has 5 bytes, at least 16"),
         ] {
             let problem = key(text).unwrap_err();
@@ -182,6 +225,28 @@ mod tests {
         }
         let shown = format!("{} {:?}", key("shop=KEY").unwrap(), key("shop=KEY").unwrap());
         assert!(shown.starts_with("app key shop: hubs shop, shop_* ") && !shown.contains(KEY), "{shown}");
+    }
+
+    #[test]
+    fn an_app_without_hubs_does_not_open_those_of_an_app_with_a_longer_name() {
+        let overlap = |texts: &[&str]| {
+            let keys: Vec<_> = texts.iter().map(|text| key(text).unwrap()).collect();
+            AppKey::ensure_apart(keys.iter()).err().map(|overlap| (overlap.wide, overlap.other))
+        };
+        let found = Some(("shop".to_owned(), "shop_eu".to_owned()));
+        assert_eq!(overlap(&["news=KEY", "shop=KEY", "shop_eu=KEY;shop_eu"]), found);
+        assert_eq!(overlap(&["Shop_EU=KEY", "shops=KEY", "shop=KEY"]), found);
+        for apart in [
+            ["shop=KEY;shop;shop_chat", "shop_eu=KEY"],
+            ["shop=KEY", "shop=KEY"],
+            ["shop=KEY", "shops=KEY"],
+            ["shop=KEY", "shop-eu=KEY"],
+            ["shop=KEY;shop_*", "shop_eu=KEY"],
+        ] {
+            assert_eq!(overlap(&apart), None, "{apart:?}");
+        }
+        let shown = AppKeyOverlap { wide: "shop".into(), other: "shop_eu".into() }.to_string();
+        assert!(shown.contains("\"shop_eu\": name the hubs of \"shop\" (`shop=KEY;HUB;HUB`"), "{shown}");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use arc_swap::{ArcSwap, Guard};
 use jsonwebtoken::DecodingKey;
 use trunkline_protocol::key::{AccessKey, AccessKeys};
 
-use super::app_key::{AppKey, HubScope};
+use super::app_key::{AppKey, AppKeyOverlap, HubScope};
 use super::key::VerifyingKey;
 
 /// Secret that signs tokens, in the forms that verifying needs.
@@ -46,7 +46,7 @@ impl fmt::Debug for SigningKey {
 }
 
 /// Places that keys come from.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct KeySources {
     fleet: AccessKeys,
     /// Apps' keys of flags, and of the files that flags name.
@@ -65,6 +65,7 @@ pub(crate) struct SigningKeys {
 }
 
 impl SigningKeys {
+    /// Keys of the fleet and of flags, which the caller has checked.
     #[must_use]
     pub(crate) fn new(fleet: &AccessKeys, of_flags: &[AppKey]) -> Arc<Self> {
         let sources = KeySources { fleet: fleet.clone(), of_flags: of_flags.to_vec(), of_rules: Vec::new() };
@@ -77,13 +78,19 @@ impl SigningKeys {
     }
 
     /// Puts the apps' keys of the configuration file in force, in place of those that were there.
-    pub(crate) fn set_rules(&self, keys: &[AppKey]) {
-        self.change(|sources| sources.of_rules = keys.to_vec());
+    ///
+    /// # Errors
+    /// When an app would get the hubs of another one; then the old keys stay.
+    pub(crate) fn set_rules(&self, keys: &[AppKey]) -> Result<(), AppKeyOverlap> {
+        self.change(|sources| sources.of_rules = keys.to_vec())
     }
 
     /// Puts the apps' keys of flags and their files in force, in place of those that were there.
-    pub(crate) fn set_flags(&self, keys: &[AppKey]) {
-        self.change(|sources| sources.of_flags = keys.to_vec());
+    ///
+    /// # Errors
+    /// When an app would get the hubs of another one; then the old keys stay.
+    pub(crate) fn set_flags(&self, keys: &[AppKey]) -> Result<(), AppKeyOverlap> {
+        self.change(|sources| sources.of_flags = keys.to_vec())
     }
 
     /// Keys in force, those of the fleet first.
@@ -98,11 +105,15 @@ impl SigningKeys {
         self.of_channels.load_full()
     }
 
-    fn change(&self, change: impl FnOnce(&mut KeySources)) {
+    fn change(&self, change: impl FnOnce(&mut KeySources)) -> Result<(), AppKeyOverlap> {
         let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
-        change(&mut sources);
+        let mut changed = sources.clone();
+        change(&mut changed);
+        AppKey::ensure_apart(changed.of_flags.iter().chain(&changed.of_rules))?;
+        *sources = changed;
         self.in_force.store(Arc::new(sources.keys()));
         self.of_channels.store(Arc::new(sources.of_channels()));
+        Ok(())
     }
 }
 

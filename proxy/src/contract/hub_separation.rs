@@ -19,7 +19,7 @@ use super::fleet_nodes::FleetNode;
 use super::http::exchange;
 use super::inbound_links::{DialInLink, HUB, ONE, dial_in_nodes, token};
 use super::stage::{KEY, Stage, run, settings};
-use crate::auth::TokenPolicy;
+use crate::auth::{AppKey, TokenPolicy};
 use crate::clock::unix_seconds;
 use crate::config::{AccessKeySources, AppKeySources, HostRules, Settings};
 #[cfg(feature = "tls")]
@@ -126,7 +126,7 @@ fn the_key_of_an_app_opens_its_hub_and_no_other() {
             // Without an app server of that hub whoever is let in gets no further.
             assert_eq!(exchange(&stage, "POST", &target, "").await.0 != 401, is_in, "{hub}");
         }
-        stage.shared.admission.signing_keys.set_flags(&[]);
+        stage.shared.admission.signing_keys.set_flags(&[]).unwrap();
         assert_eq!(enter(&stage, "/chat", &token).await, 401, "it was taken away");
     });
 }
@@ -165,6 +165,24 @@ fn a_file_of_a_key_that_the_rules_name_is_read_anew_when_it_changes() {
         std::fs::write(&key, APP_KEY).unwrap();
         assert_eq!(statuses().await, [200, 401]);
         [rules, key].iter().for_each(|path| std::fs::remove_file(path).unwrap());
+    });
+}
+
+#[test]
+fn keys_of_files_and_rules_that_overlap_stay_out_of_force() {
+    run(async {
+        let stage = Stage::with(Settings { app_keys: Vec::new(), ..two_hubs() }, 1);
+        let keys = &stage.shared.admission.signing_keys;
+        let apps = |text: &str| AppKey::lines(text).unwrap();
+        keys.set_rules(&apps(&format!("shop={APP_KEY}"))).unwrap();
+        let count = || keys.load().len();
+        assert_eq!(count(), 2);
+        let eu = apps(&format!("shop_eu={APP_KEY}"));
+        assert!(keys.set_flags(&eu).is_err() && count() == 2);
+        keys.set_rules(&apps(&format!("shop={APP_KEY};shop"))).unwrap();
+        keys.set_flags(&eu).unwrap();
+        assert_eq!(count(), 3);
+        assert!(keys.set_rules(&apps(&format!("shop={APP_KEY}"))).is_err() && count() == 3);
     });
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tracing::{info, warn};
 
 use super::file_check::FileWatch;
+use crate::auth::AppKey;
 use crate::config::{AccessKeySources, AppKeySources};
 use crate::shard::Shared;
 
@@ -39,10 +40,11 @@ pub(crate) async fn run(shared: Arc<Shared>, (access, apps): Sources) {
 pub(crate) fn reload(shared: &Shared, access: &AccessKeySources, apps: &AppKeySources) -> Result<(), String> {
     let keys = access.read().map_err(|error| error.to_string())?;
     let of_apps = apps.read().map_err(|error| error.to_string())?;
+    // All or nothing, so what could fail comes first.
+    AppKey::ensure_apart(of_apps.iter().chain(&shared.hubs.rules().app_keys)).map_err(|error| error.to_string())?;
     // Without sources the node has a key of its own making, which stays.
     if !access.is_empty() {
         shared.settings.keys.replace(keys).map_err(|error| error.to_string())?;
     }
-    shared.admission.signing_keys.set_flags(&of_apps);
-    Ok(())
+    shared.admission.signing_keys.set_flags(&of_apps).map_err(|error| error.to_string())
 }

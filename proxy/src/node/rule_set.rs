@@ -47,11 +47,12 @@ impl RuleSet {
     /// Puts rules in force: groups, upstreams, then routes. Nothing changes if a group's files can't be read.
     ///
     /// # Errors
-    /// When a file of TLS is missing or unusable, or two groups have one address.
+    /// When a file of TLS is missing or unusable, two groups have one address, or an app gets the hubs of another one.
     pub(crate) fn apply(&self, rules: &Arc<Ruleset>) -> Result<(), GroupError> {
         self.ensure_apart(rules)?;
         self.ensure_roles(rules)?;
         let terms = rules.groups.iter().map(|rule| self.terms(rule)).collect::<Result<Vec<_>, _>>()?;
+        self.shared.admission.signing_keys.set_rules(&rules.app_keys)?;
         let hubs = &self.shared.hubs;
         let default = hubs.groups().set(&DEFAULT_GROUP.into(), self.default_terms(rules), false);
         let mut wanted: Vec<_> = self.upstreams.iter().map(|address| (default.clone(), address.clone())).collect();
@@ -60,7 +61,6 @@ impl RuleSet {
             wanted.extend(rule.upstreams.iter().map(|upstream| (group.clone(), upstream.address.clone())));
         }
         hubs.apply_rules(rules);
-        self.shared.admission.signing_keys.set_rules(&rules.app_keys);
         self.wanted.send_replace(wanted);
         for shard in self.shared.shards() {
             shard.post(|state| state.rerouting.reroute(&mut state.core, &mut state.assignments));

@@ -54,6 +54,8 @@ pub enum GroupError {
     NoKey { group: String, address: String },
     #[error("{address} is in the group {one:?} and in {other:?}: an app server is of one group, so name it in one")]
     Twice { address: String, one: String, other: String },
+    #[error(transparent)]
+    AppKeys(#[from] crate::auth::AppKeyOverlap),
 }
 
 fn role(was_mirror: bool) -> &'static str {

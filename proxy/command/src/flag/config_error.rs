@@ -6,7 +6,7 @@ use trunkline_protocol::development_key::DevelopmentKeyError;
 use trunkline_protocol::key::AccessKeyError;
 use trunkline_proxy::OriginError;
 use trunkline_proxy::parts::{
-    AccessKeyFileError, AmbiguousHeaders, AppKeyError, AppKeyFileError, NetworkError, PathPrefixError,
+    AccessKeyFileError, AmbiguousHeaders, AppKeyError, AppKeyFileError, AppKeyOverlap, NetworkError, PathPrefixError,
     WebhookSecretError,
 };
 
@@ -37,6 +37,8 @@ pub enum ConfigError {
     Key(#[from] AccessKeyError),
     #[error("--app-key: {0}")]
     AppKey(AppKeyError),
+    #[error(transparent)]
+    AppKeyOverlap(#[from] AppKeyOverlap),
     #[error(transparent)]
     AppKeyFile(#[from] AppKeyFileError),
     #[error(
