@@ -36,6 +36,9 @@ struct StreamsPage;
 #[doc = include_str!("../docs/book/src/app/testing.md")]
 struct TestingPage;
 
+#[doc = include_str!("../docs/book/src/app/typescript.md")]
+struct TypescriptPage;
+
 #[doc = include_str!("../docs/book/src/app/users.md")]
 struct UsersPage;
 

@@ -43,6 +43,10 @@ pub mod marker {
     /// Marker of an argument, deserialized from the next one that the client gave.
     #[derive(Debug)]
     pub enum ViaArgument {}
+    /// Marker of an argument that is borrowed, such as `&str`. Nothing comes this way: it makes such a parameter
+    /// ambiguous, so that compilers print this name in place of a text about lifetimes.
+    #[derive(Debug)]
+    pub enum ParametersAreOwnedTakeString {}
     /// Marker of a stream that the client uploads.
     #[derive(Debug)]
     pub enum ViaUpload {}
@@ -61,7 +65,7 @@ pub mod marker {
     impl OfExtractor for ViaFallible {}
 }
 
-use marker::{ViaArgument, ViaCall, ViaContext, ViaFallible, ViaOption, ViaUpload};
+use marker::{ParametersAreOwnedTakeString, ViaArgument, ViaCall, ViaContext, ViaFallible, ViaOption, ViaUpload};
 
 /// Call of a method, from which its parameters are extracted.
 #[derive(Debug)]
@@ -266,6 +270,17 @@ impl<S: Send, T: Send> FromCall<S, ViaUpload> for UploadStream<T> {
         // Their number was checked before.
         let id = call.stream_ids.next().ok_or_else(|| HubError::invalid_data("A stream is missing."));
         future::ready(id.map(|id| UploadStream::new(&call.context, id)))
+    }
+}
+
+// To the compiler a `&str` is `DeserializeOwned`, until it looks at lifetimes.
+#[diagnostic::do_not_recommend]
+impl<'a, S: Send, T: ?Sized> FromCall<S, ParametersAreOwnedTakeString> for &'a T
+where
+    &'a T: DeserializeOwned + Send,
+{
+    fn from_call(call: &mut Call<S>) -> impl Future<Output = Result<Self, HubError>> + Send {
+        future::ready(call.next_argument())
     }
 }
 

@@ -416,7 +416,9 @@ pub enum BuildError {
     #[error("the registry has no room for the server's metrics, perhaps because another server's are in it: {0}")]
     Metrics(#[source] prometheus::Error),
     /// Two hubs or raw endpoints are called the same.
-    #[error("two hubs or raw endpoints are named '{0}'")]
+    #[error(
+        "two hubs or raw endpoints are named '{0}', as the last part of a path is: give one of them another name, by `.name(\"…\")`"
+    )]
     DuplicateName(String),
     /// Two hubs or raw endpoints have the same path, apart from case.
     #[error("two hubs or raw endpoints have the path '{0}'")]

@@ -77,6 +77,30 @@ pub struct Hub<S = ()> {
     on_negotiate: Option<MethodRouter<S>>,
 }
 
+/// A hub that a server can have: one whose methods have got their state.
+#[diagnostic::on_unimplemented(
+    message = "the state of this hub is missing: call `.with_state(…)` on it",
+    label = "a `{Self}` still waits for its state",
+    note = "methods take the state as `State<…>`; `.with_state(value)` gives it to them, and makes a `Hub` of this"
+)]
+pub trait CompleteHub: sealed::SealedHub {
+    #[doc(hidden)]
+    fn complete(self) -> Hub;
+}
+
+mod sealed {
+    pub trait SealedHub {}
+}
+
+impl sealed::SealedHub for Hub {}
+
+#[diagnostic::do_not_recommend]
+impl CompleteHub for Hub {
+    fn complete(self) -> Hub {
+        self
+    }
+}
+
 /// A hub after the checks of its builder.
 pub(crate) struct BuiltHub {
     pub(crate) manifest: HubManifest,
@@ -141,6 +165,19 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
     #[cfg(feature = "typescript")]
     pub fn typed_method<H: TypedHandler<S, M>, M: 'static>(mut self, name: impl Into<String>, handler: H) -> Self {
         self.methods = self.methods.typed_method(name, handler);
+        self
+    }
+
+    /// Adds a method as [`guarded`](Self::guarded) does, whose types are [written for TypeScript](crate::typescript),
+    /// too.
+    #[cfg(feature = "typescript")]
+    pub fn typed_guarded<H: TypedHandler<S, M>, M: 'static>(
+        mut self,
+        name: impl Into<String>,
+        policy: Policy,
+        handler: H,
+    ) -> Self {
+        self.methods = self.methods.typed_guarded(name, policy, handler);
         self
     }
 
@@ -243,9 +280,9 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
     }
 
     /// Called once when a client has disconnected, after its running methods have ended; the client can't be reached
-    /// any more. A client that leaves while no app server has it, after a crash say, is told of to the next one, where
-    /// neither [`on_connected`](Self::on_connected) nor [`on_rehomed`](Self::on_rehomed) has run for it: what the hook
-    /// needs must be in its connect request, its claims, or a store. Takes extractors only,
+    /// any more. A client may leave while no app server has it, after a crash say. Then the hook runs at the next app
+    /// server, where neither [`on_connected`](Self::on_connected) nor [`on_rehomed`](Self::on_rehomed) has run for it:
+    /// what the hook needs must be in its connect request, its claims, or a store. Takes extractors only,
     /// [`CloseReason`](crate::call::CloseReason) among them. Several of them are called in the order in which they were
     /// added, all of them.
     pub fn on_disconnected<H: Hook<S, M>, M: 'static>(mut self, hook: H) -> Self {
@@ -254,9 +291,10 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
     }
 
     /// Called when this app server takes over a client whose app server or link was lost: in place of `on_connected`,
-    /// and the app server that had it has not called `on_disconnected`. Its groups and its user are as they were, its
-    /// [items](crate::Context::items) are those of this app server. If it fails, the client is closed with an error and
-    /// may come again. Takes extractors only, [`Rehomed`](crate::Rehomed) among them, which tells where it comes from.
+    /// and the app server that had it has not called `on_disconnected`. Its groups and its user are as they were. Its
+    /// [items](crate::Context::items) are not: they were in the memory of the other app server, so they are empty here,
+    /// but for what [`on_leaving`](Self::on_leaving) hands over. If it fails, the client is closed with an error and may
+    /// come again. Takes extractors only, [`Rehomed`](crate::Rehomed) among them, which tells where it comes from.
     pub fn on_rehomed<H: Hook<S, M>, M: 'static>(mut self, hook: H) -> Self {
         self.on_rehomed.push(hook::bindable(hook));
         self
@@ -761,6 +799,8 @@ mod tests {
         for path in ["chat", "/chat/", "/chat?x=1", ""] {
             assert!(matches!(Hub::new(path).build(), Err(BuildError::Path(_))), "{path}");
         }
+        let error = Hub::new("/rooms/{id}").build().err().unwrap().to_string();
+        assert!(error.contains("what varies belongs into its query"), "{error}");
         assert!(matches!(Hub::new("/").build(), Err(BuildError::NoName(_))));
     }
 
@@ -803,6 +843,11 @@ mod tests {
         }
         assert_eq!(stateful(sized().stateful_reconnect(true).transports([Transport::LongPolling])), None);
         assert!(guarded.close_on_token_expiry && !hub.manifest.close_on_token_expiry);
+        let error = Hub::new("/chat").keep_alive_interval(Duration::ZERO).build().err().unwrap().to_string();
+        assert_eq!(
+            error,
+            "hub or raw endpoint 'chat': keep_alive_interval must be 1 ms at least; a long one means few pings"
+        );
         assert!(matches!(Hub::new("/chat").protocols([]).build(), Err(BuildError::NoProtocol(_))));
         assert!(matches!(Hub::new("/chat").transports([]).build(), Err(BuildError::NoTransport(_))));
         assert_eq!(built(Hub::new("/chat")).manifest.transports, Transport::ALL);

@@ -130,7 +130,7 @@
 //! }
 //! ```
 //!
-//! Whom a send reaches is picked on [`Clients`] and [`CallerClients`]; membership is changed by
+//! The methods of [`Clients`] and [`CallerClients`] choose the receivers of a send; membership is changed by
 //! [`Context::join`], [`Context::leave`] and [`Groups`]. Each send costs one frame per proxy, however many
 //! receive it, and sends that are awaited one after the other arrive in that order, whatever their kinds.
 //! From outside a hub the same goes through [`Server::handle`].
@@ -315,7 +315,7 @@ pub use presence::{FromNotice, GroupChanged, NoticeHook, UserOffline, UserOnline
 pub use prometheus;
 pub use raw::{RawConnection, RawEndpoint, RawHandle, RawHandler, RawMessage, RawSender};
 pub use server::{
-    HubHandle, Negotiation, Serve, Server, ServerHandle, TokenError, User, UserRejection, UserToken, serve,
+    HubHandle, Negotiation, Serve, Server, ServerHandle, TokenError, User, UserRejection, UserToken, listen, serve,
 };
 #[cfg(feature = "macros")]
 pub use trunkline_macros::{FromContext, debug_filter, debug_hook, debug_method};

@@ -9,6 +9,7 @@ mod embedded;
 mod handle;
 mod http_serving;
 mod negotiation;
+mod own_port;
 mod routes;
 mod serve;
 mod server_core;
@@ -38,7 +39,7 @@ use trunkline_protocol::wire::{CHANNEL_PATH, LINK_PATH, MANIFEST_PATH, NEGOTIATE
 use crate::dial::PlainHttp;
 use crate::dispatch::Dispatcher;
 use crate::error::BuildError;
-use crate::hub::{BuiltHub, Hub};
+use crate::hub::{BuiltHub, CompleteHub, Hub};
 use crate::hub_core::HubCore;
 use crate::link::{LinkSocket, SlotKey};
 use crate::outbound::Outbound;
@@ -51,7 +52,7 @@ use channel::ChannelRoute;
 use embedded::NodeChoice;
 pub use handle::{HubHandle, ServerHandle};
 pub use negotiation::Negotiation;
-pub use serve::{Serve, serve};
+pub use serve::{Serve, listen, serve};
 use server_core::{ReadyServer, ServerCore};
 pub use user::{TokenError, User};
 pub(crate) use user_extractor::ProxyVerified;
@@ -135,8 +136,11 @@ impl Server {
     }
 
     /// Adds a hub. One with a state that is still missing doesn't fit: see [`Hub::with_state`].
-    pub fn hub(mut self, hub: Hub) -> Self {
-        match hub.build() {
+    pub fn hub<S>(mut self, hub: Hub<S>) -> Self
+    where
+        Hub<S>: CompleteHub,
+    {
+        match hub.complete().build() {
             Ok(hub) => self.add(hub),
             Err(error) => self.error = self.error.or(Some(error)),
         }
@@ -306,7 +310,7 @@ impl Server {
     /// # #[tokio::main]
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// let app = Server::new().hub(Hub::new("/chat")).embedded().into_router()?;
-    /// let listener = tokio::net::TcpListener::bind("127.0.0.1:5000").await?;
+    /// let listener = trunkline::listen("127.0.0.1:5000").await?;
     /// axum::serve(listener, app.into_make_service_with_connect_info::<SocketAddr>()).await?;
     /// # Ok(()) }
     /// ```
@@ -533,7 +537,9 @@ mod tests {
     #[test]
     fn doubled_hubs_and_methods_are_refused() {
         let doubled_name = Server::new().hub(Hub::new("/a/chat")).hub(Hub::new("/b/chat"));
-        assert!(matches!(error(doubled_name), BuildError::DuplicateName(name) if name == "chat"));
+        let problem = error(doubled_name);
+        assert!(problem.to_string().contains("give one of them another name, by `.name(\"…\")`"), "{problem}");
+        assert!(matches!(problem, BuildError::DuplicateName(name) if name == "chat"));
         let doubled_path = Server::new().hub(Hub::new("/chat")).hub(Hub::new("/Chat"));
         assert!(matches!(error(doubled_path), BuildError::DuplicatePath(_)));
         let doubled_method = Server::new().hub(Hub::new("/chat").method("a", nothing).method("A", nothing));

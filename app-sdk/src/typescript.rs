@@ -1,7 +1,7 @@
 //! TypeScript types of hubs and of what their clients offer, so that the compiler checks the calls of a page.
 //!
-//! With the feature `typescript`. Types derive [`TS`] from [`ts_rs`], which reads serde's attributes; methods are added
-//! by [`Hub::typed_method`](crate::Hub::typed_method), and a [`client_interface!`](macro@crate::client_interface) is
+//! With the feature `typescript`. Types derive [`TS`], which reads serde's attributes; methods are added by
+//! [`Hub::typed_method`](crate::Hub::typed_method), and a [`client_interface!`](macro@crate::client_interface) is
 //! marked by `: TypeScript`. What is written is one file of types, without any code: the page's own connection gets the
 //! type of the hub, in TypeScript or in JavaScript with JSDoc.
 //!
@@ -11,7 +11,6 @@
 //! use trunkline::{Hub, HubError, Receivers};
 //!
 //! #[derive(Serialize, Deserialize, TS)]
-//! #[ts(crate = "trunkline::typescript::ts_rs")]
 //! #[serde(rename_all = "camelCase")]
 //! struct Note { id: u32, text: String, done_by: Option<String> }
 //!
@@ -33,10 +32,17 @@
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let hub: Hub = Hub::new("/board").typed_method("Add", add).typed_method("All", all);
 //! let types = TypeScript::new().hub("Board", &hub).client("Board", <Receivers as BoardClient>::typescript).render()?;
-//! assert!(types.contains("export type Note = { id: number, text: string, doneBy: string | null, };"));
-//! assert!(types.contains(r#"invoke(method: "Add", argument1: string): Promise<Note>;"#));
-//! assert!(types.contains(r#"stream(method: "All"): IStreamResult<Note>;"#));
-//! assert!(types.contains(r#"on(method: "Confirm", handler: (question: string) => boolean | Promise<boolean>): void;"#));
+//! for line in [
+//!     r#"export type Note = { id: number, text: string, doneBy: string | null, };"#,
+//!     r#"export interface BoardMethods {"#,
+//!     r#"  "Add": (argument1: string) => Note;"#,
+//!     r#"export interface BoardStreams {"#,
+//!     r#"  "All": () => Note;"#,
+//!     r#"export interface BoardHandlers {"#,
+//!     r#"  "Confirm": (question: string) => boolean | Promise<boolean>;"#,
+//! ] {
+//!     assert!(types.contains(line), "{types}");
+//! }
 //! # Ok(()) }
 //! ```
 //!
@@ -45,10 +51,9 @@
 //! `/** @type {import("./board").BoardConnection} */`. Write the file in a test, which also fails when it is no longer
 //! [current](TypeScript::check).
 //!
-//! The line `#[ts(crate = …)]` takes the place of a dependency on `ts-rs` of your own: the derive looks for that crate
-//! else. Values of the SDK, such as [`Binary`](crate::value::Binary), have types, too.
-//!
-//! Whole numbers are `number`, whatever their size, as JSON has them. Names are serde's, or those of `#[ts(…)]`.
+//! The derive is that of [`ts_rs`], told where that crate is: the app needs no dependency on it. Values of the SDK,
+//! such as [`Binary`](crate::value::Binary), have types, too. Whole numbers are `number`, whatever their size, as JSON has
+//! them. Names are serde's, or those of `#[ts(…)]`.
 
 mod declarations;
 mod signature;
@@ -56,15 +61,25 @@ mod signature;
 use std::fmt::Write;
 use std::path::Path;
 
-pub use ts_rs::{self, TS};
+pub use derive::TS;
+#[doc(hidden)]
+pub use trunkline_macros::without_item;
+pub use ts_rs;
 
 #[doc(hidden)]
 pub use declarations::{Declarations, TypeScriptError};
 #[doc(hidden)]
 pub use signature::{
     ClientMethod, MethodReply, Signature, SignatureFn, TypedHandler, TypedItem, TypedMethods, TypedParameter,
-    TypedReply,
+    TypedReply, check_parameter, check_reply,
 };
+
+/// The trait and its derive, under one name.
+mod derive {
+    pub use trunkline_macros::TS;
+    // By its name the trait would bring its crate's own derive along; among all names that gives way to ours.
+    pub use ts_rs::*;
+}
 
 /// Builder of one file of TypeScript types: hubs, what their clients offer, and all types that these use.
 #[derive(Debug, Default)]
@@ -81,6 +96,31 @@ struct ConnectionType {
     methods: Vec<(String, Option<Signature>)>,
     handlers: Vec<ClientMethod>,
 }
+
+/// Types of the client's package that a file may use.
+const IMPORTS: [&str; 3] = ["HubConnection", "IStreamResult", "Subject"];
+
+/// Function for a method whose types are not known.
+const UNTYPED: &str = "(...args: unknown[]) => unknown";
+
+/// Members of a connection by the names of methods: so the compiler's error names the argument that is wrong. With an
+/// overload for each method it would tell of the last one.
+const METHOD_MEMBERS: &str = "  invoke<M extends keyof {name}Methods>(
+    method: M, ...args: Parameters<{name}Methods[M]>
+  ): Promise<ReturnType<{name}Methods[M]>>;
+  send<M extends keyof {name}Methods>(method: M, ...args: Parameters<{name}Methods[M]>): Promise<void>;
+";
+
+/// Members of a connection whose hub has methods that stream.
+const STREAM_MEMBERS: &str = "  stream<M extends keyof {name}Streams>(
+    method: M, ...args: Parameters<{name}Streams[M]>
+  ): IStreamResult<ReturnType<{name}Streams[M]>>;
+";
+
+/// Members of a connection whose clients offer methods.
+const HANDLER_MEMBERS: &str = "  on<M extends keyof {name}Handlers>(method: M, handler: {name}Handlers[M]): void;
+  off<M extends keyof {name}Handlers>(method: M, handler?: {name}Handlers[M]): void;
+";
 
 impl TypeScript {
     /// A file without types.
@@ -112,17 +152,19 @@ impl TypeScript {
     /// # Errors
     /// When two types have the same name.
     pub fn render(&self) -> Result<String, TypeScriptError> {
-        let mut text = String::from(
-            "// Types of hubs, made by trunkline::typescript. Do not edit.\n\
-             import type { HubConnection, IStreamResult, Subject } from \"@microsoft/signalr\";\n",
-        );
-        for declaration in self.declarations.render()? {
+        let imports: Vec<_> = IMPORTS.into_iter().filter(|import| self.uses(import)).collect();
+        let own_names = self.connections.iter().flat_map(ConnectionType::names);
+        let declarations = self.declarations.render(own_names.chain(imports.iter().copied().map(str::to_owned)))?;
+        let mut text = String::from("// Types of hubs, made by trunkline::typescript. Do not edit.\n");
+        if !imports.is_empty() {
+            // A text takes everything that is written to it.
+            let _ = writeln!(text, "import type {{ {} }} from \"@microsoft/signalr\";", imports.join(", "));
+        }
+        for declaration in declarations {
             text.push('\n');
             text.push_str(declaration);
         }
         for connection in &self.connections {
-            text.push('\n');
-            // A text takes everything that is written to it.
             let _ = connection.render(&mut text);
         }
         Ok(text)
@@ -151,6 +193,15 @@ impl TypeScript {
         }
     }
 
+    /// Whether the file uses a type of the client's package. A compiler may be told to refuse unused imports.
+    fn uses(&self, import: &str) -> bool {
+        self.connections.iter().any(|connection| match import {
+            "IStreamResult" => !connection.streams().is_empty(),
+            "Subject" => connection.signatures().any(Signature::takes_upload),
+            _ => true,
+        })
+    }
+
     fn connection(&mut self, name: &str) -> &mut ConnectionType {
         let at = self.connections.iter().position(|connection| connection.name == name);
         let at = at.unwrap_or(self.connections.len());
@@ -163,25 +214,64 @@ impl TypeScript {
 }
 
 impl ConnectionType {
+    /// Names of its types in the file.
+    fn names(&self) -> impl Iterator<Item = String> {
+        ["Methods", "Streams", "Handlers", "Connection"].into_iter().map(|part| format!("{}{part}", self.name))
+    }
+
+    fn signatures(&self) -> impl Iterator<Item = &Signature> {
+        self.methods.iter().filter_map(|(_, signature)| signature.as_ref())
+    }
+
+    /// Methods that are invoked, as functions. One whose types are not known may also be one that streams.
+    fn invoked(&self) -> Vec<(&str, String)> {
+        self.functions(|signature| !signature.is_streaming())
+    }
+
+    /// Methods that stream, as functions that return one item.
+    fn streams(&self) -> Vec<(&str, String)> {
+        self.functions(Signature::is_streaming)
+    }
+
+    fn functions(&self, is_wanted: impl Fn(&Signature) -> bool) -> Vec<(&str, String)> {
+        let wanted = self.methods.iter().filter(|(_, signature)| signature.as_ref().is_none_or(&is_wanted));
+        let function =
+            |signature: &Option<Signature>| signature.as_ref().map_or(UNTYPED.to_owned(), Signature::function);
+        wanted.map(|(method, signature)| (method.as_str(), function(signature))).collect()
+    }
+
     fn render(&self, text: &mut String) -> std::fmt::Result {
         let name = &self.name;
-        writeln!(text, "/** A connection to the hub `{name}`. */")?;
-        writeln!(
-            text,
-            "export interface {name}Connection extends Omit<HubConnection, \"invoke\" | \"send\" | \"stream\" | \"on\"> {{"
-        )?;
-        for (method, signature) in &self.methods {
-            match signature {
-                Some(signature) => signature.render(method, text)?,
-                None => {
-                    writeln!(text, "  invoke(method: \"{method}\", ...args: unknown[]): Promise<unknown>;")?;
-                    writeln!(text, "  send(method: \"{method}\", ...args: unknown[]): Promise<void>;")?;
-                    writeln!(text, "  stream(method: \"{method}\", ...args: unknown[]): IStreamResult<unknown>;")?;
-                }
+        let handlers: Vec<_> = self.handlers.iter().map(|method| (method.name(), method.function())).collect();
+        let parts = [
+            (
+                "Methods",
+                "Methods of the hub, as functions of their arguments that return their results",
+                self.invoked(),
+            ),
+            (
+                "Streams",
+                "Methods of the hub that stream, as functions of their arguments that return an item",
+                self.streams(),
+            ),
+            ("Handlers", "Methods that clients offer the hub", handlers),
+        ];
+        for (part, meaning, functions) in parts.iter().filter(|(.., functions)| !functions.is_empty()) {
+            writeln!(text, "\n/** {meaning}. */\nexport interface {name}{part} {{")?;
+            for (method, function) in functions {
+                writeln!(text, "  {method:?}: {function};")?;
             }
+            writeln!(text, "}}")?;
         }
-        for handler in &self.handlers {
-            handler.render(text)?;
+        let [methods, streams, handlers] = parts.map(|(.., functions)| !functions.is_empty());
+        // Without a declared interface of clients their handlers stay as the package has them.
+        let untyped = if handlers { r#" | "on" | "off""# } else { "" };
+        writeln!(text, "\n/** A connection to the hub `{name}`. */")?;
+        writeln!(text, "export interface {name}Connection")?;
+        writeln!(text, r#"  extends Omit<HubConnection, "invoke" | "send" | "stream"{untyped}> {{"#)?;
+        let members = [(methods, METHOD_MEMBERS), (streams, STREAM_MEMBERS), (handlers, HANDLER_MEMBERS)];
+        for (_, members) in members.into_iter().filter(|(is_there, _)| *is_there) {
+            text.push_str(&members.replace("{name}", name));
         }
         writeln!(text, "}}")
     }

@@ -2,19 +2,18 @@
 //! work: no call fails by a stop, no answer is taken for another's, and everybody who has gone is told of once.
 
 use std::fs;
-use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use futures_util::future::join_all;
 use serde_json::{Value, json};
-use tokio::process::Command;
-use trunkline_tests::harness::client::{Agents, CLIENTS_FOLDER, Client, ClientAnswer, Kind, Message, Upload};
+use trunkline_tests::harness::client::{Agents, Client, ClientAnswer, Kind, Message, Upload};
 use trunkline_tests::harness::fleet::{ACCESS_KEY, App, AppServer, Fleet, Proxy};
 use trunkline_tests::harness::metrics::Metrics;
 use trunkline_tests::harness::process::Signal;
 use trunkline_tests::harness::scenario::{Stage, play, until};
 use trunkline_tests::harness::token;
+use trunkline_tests::harness::tools::type_check;
 
 const HUB: &str = "/board?room=kitchen";
 
@@ -137,16 +136,8 @@ async fn check_page(stage: &Stage, change: (&str, &str)) -> Result<(bool, String
     fs::write(folder.join("page.js"), script.replacen(change.0, change.1, 1))?;
     fs::write(folder.join("globals.d.ts"), "declare const signalR: typeof import(\"@microsoft/signalr\");\n")?;
     fs::copy(pages.join("board.ts"), folder.join("board.ts"))?;
-    let modules = Path::new(CLIENTS_FOLDER).join("js/node_modules");
-    let linked = folder.join("node_modules");
-    if !linked.exists() {
-        symlink(&modules, linked)?;
-    }
-    let options = "--noEmit --allowJs --checkJs --skipLibCheck --strict false --target es2022 --module esnext \
-                   --moduleResolution bundler --lib es2022,dom,dom.iterable page.js globals.d.ts";
-    let mut compiler = Command::new(modules.join(".bin/tsc"));
-    let output = compiler.args(options.split_whitespace()).current_dir(&folder).output().await?;
-    Ok((output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned()))
+    let options = "--allowJs --checkJs --skipLibCheck --strict false --lib es2022,dom,dom.iterable";
+    type_check(&folder, options, &["page.js", "globals.d.ts"]).await
 }
 
 #[test]

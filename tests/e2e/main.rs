@@ -142,6 +142,8 @@ mod tokens;
 #[cfg(test)]
 mod transcripts;
 #[cfg(test)]
+mod typescript;
+#[cfg(test)]
 mod values;
 #[cfg(test)]
 mod webhooks;

@@ -1,5 +1,6 @@
 //! Programs that look at files: run one to its end, and fail with what it says.
 
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
@@ -11,6 +12,9 @@ use crate::harness::scenario::target_folder;
 
 /// The folder of all files that are shipped.
 pub const DEPLOY_FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy");
+
+/// Packages of npm that the tests use.
+const NODE_MODULES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/clients/js/node_modules");
 
 /// Turns the documents of YAML files into one JSON list.
 const YAML_TO_JSON: &str = "import json, sys, yaml; json.dump([d for f in sys.argv[1:] for d in yaml.safe_load_all(open(f)) if d], sys.stdout)";
@@ -41,6 +45,23 @@ pub async fn run(command: &mut Command) -> Result<String> {
     let errors = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "{name} ended with {}\n{said}{errors}", output.status);
     Ok(said.into_owned())
+}
+
+/// Checks files of a folder by the TypeScript compiler, which finds the types of the official client beside itself.
+/// Returns whether they are good, and what the compiler says.
+///
+/// # Errors
+/// When the compiler can't be run.
+pub async fn type_check(folder: &Path, options: &str, files: &[&str]) -> Result<(bool, String)> {
+    let packages = folder.join("node_modules");
+    if !packages.exists() {
+        symlink(NODE_MODULES, &packages)?;
+    }
+    let mut compiler = Command::new(packages.join(".bin/tsc"));
+    compiler.args("--noEmit --target es2022 --module esnext --moduleResolution bundler --pretty false".split(' '));
+    let output = compiler.args(options.split(' ')).args(files).current_dir(folder).kill_on_drop(true).output().await;
+    let output = output.context("the TypeScript compiler can't be run (tests/run installs it)")?;
+    Ok((output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned()))
 }
 
 /// The documents of YAML files.

@@ -21,29 +21,44 @@ export type Vote = { name: string | null, is_for: boolean | null, };
  */
 export type Person = { connection: string, name: string | null, };
 
+/** Methods of the hub, as functions of their arguments that return their results. */
+export interface BoardMethods {
+  "AddNote": (argument1: NewNote) => Note;
+  "DeleteNote": (argument1: string) => boolean;
+  "Import": (argument1: Subject<NewNote>) => number;
+  "Poll": (argument1: string) => Array<Vote>;
+  "People": () => Array<Person>;
+  "Clear": () => void;
+  "Ban": (argument1: string) => void;
+}
+
+/** Methods of the hub that stream, as functions of their arguments that return an item. */
+export interface BoardStreams {
+  "History": () => Note;
+}
+
+/** Methods that clients offer the hub. */
+export interface BoardHandlers {
+  "Entered": (name: string) => void;
+  "Left": (name: string, cause: string) => void;
+  "Noted": (note: Note) => void;
+  "Removed": (id: string) => void;
+  "Cleared": (by: string) => void;
+  "Announced": (text: string) => void;
+  "Confirm": (question: string) => boolean | Promise<boolean>;
+  "Vote": (question: string) => boolean | Promise<boolean>;
+}
+
 /** A connection to the hub `Board`. */
-export interface BoardConnection extends Omit<HubConnection, "invoke" | "send" | "stream" | "on"> {
-  invoke(method: "AddNote", argument1: NewNote): Promise<Note>;
-  send(method: "AddNote", argument1: NewNote): Promise<void>;
-  invoke(method: "DeleteNote", argument1: string): Promise<boolean>;
-  send(method: "DeleteNote", argument1: string): Promise<void>;
-  stream(method: "History"): IStreamResult<Note>;
-  invoke(method: "Import", argument1: Subject<NewNote>): Promise<number>;
-  send(method: "Import", argument1: Subject<NewNote>): Promise<void>;
-  invoke(method: "Poll", argument1: string): Promise<Array<Vote>>;
-  send(method: "Poll", argument1: string): Promise<void>;
-  invoke(method: "People"): Promise<Array<Person>>;
-  send(method: "People"): Promise<void>;
-  invoke(method: "Clear"): Promise<void>;
-  send(method: "Clear"): Promise<void>;
-  invoke(method: "Ban", argument1: string): Promise<void>;
-  send(method: "Ban", argument1: string): Promise<void>;
-  on(method: "Entered", handler: (name: string) => void): void;
-  on(method: "Left", handler: (name: string, cause: string) => void): void;
-  on(method: "Noted", handler: (note: Note) => void): void;
-  on(method: "Removed", handler: (id: string) => void): void;
-  on(method: "Cleared", handler: (by: string) => void): void;
-  on(method: "Announced", handler: (text: string) => void): void;
-  on(method: "Confirm", handler: (question: string) => boolean | Promise<boolean>): void;
-  on(method: "Vote", handler: (question: string) => boolean | Promise<boolean>): void;
+export interface BoardConnection
+  extends Omit<HubConnection, "invoke" | "send" | "stream" | "on" | "off"> {
+  invoke<M extends keyof BoardMethods>(
+    method: M, ...args: Parameters<BoardMethods[M]>
+  ): Promise<ReturnType<BoardMethods[M]>>;
+  send<M extends keyof BoardMethods>(method: M, ...args: Parameters<BoardMethods[M]>): Promise<void>;
+  stream<M extends keyof BoardStreams>(
+    method: M, ...args: Parameters<BoardStreams[M]>
+  ): IStreamResult<ReturnType<BoardStreams[M]>>;
+  on<M extends keyof BoardHandlers>(method: M, handler: BoardHandlers[M]): void;
+  off<M extends keyof BoardHandlers>(method: M, handler?: BoardHandlers[M]): void;
 }

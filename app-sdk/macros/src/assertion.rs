@@ -45,6 +45,20 @@ pub(crate) fn result(kind: FunctionKind, signature: &Signature) -> TokenStream {
     }
 }
 
+/// The checks that parameters and result of a method have types in TypeScript.
+pub(crate) fn typescript(signature: &Signature, state: &Type) -> TokenStream {
+    let parameters = types(signature).into_iter().map(|ty| {
+        quote_spanned! {ty.span()=> ::trunkline::typescript::check_parameter::<#ty, #state, _>(); }
+    });
+    let result = match &signature.output {
+        ReturnType::Type(_, ty) if !shape::is_unnamed(ty) && signature.asyncness.is_some() => {
+            quote_spanned! {ty.span()=> ::trunkline::typescript::check_reply::<#ty, _>(); }
+        }
+        ReturnType::Type(..) | ReturnType::Default => TokenStream::new(),
+    };
+    quote! { #(#parameters)* #result }
+}
+
 /// The check that the future may move between threads; the function is called for it, but never runs.
 pub(crate) fn future(signature: &Signature) -> TokenStream {
     let name = &signature.ident;

@@ -8,22 +8,32 @@ use syn::{Error, FnArg, Ident, ItemFn, Signature, Token, Type};
 use crate::signature::FunctionKind;
 use crate::{assertion, shape, signature};
 
-/// The hub's state, as the attribute names it.
-struct StateArgument(Option<Type>);
+/// Arguments of the attribute.
+#[derive(Default)]
+struct DebugArguments {
+    /// The hub's state.
+    state: Option<Type>,
+    /// Whether the function is to have types in TypeScript.
+    is_typed: bool,
+}
 
-impl Parse for StateArgument {
+impl Parse for DebugArguments {
     fn parse(input: ParseStream<'_>) -> syn::Result<Self> {
-        if input.is_empty() {
-            return Ok(Self(None));
+        let mut arguments = Self::default();
+        while !input.is_empty() {
+            let name: Ident = input.parse()?;
+            if name == "state" {
+                input.parse::<Token![=]>()?;
+                arguments.state = Some(input.parse()?);
+            } else if name == "typescript" {
+                arguments.is_typed = true;
+            } else {
+                let text = "the arguments are `state = …`, the type of the hub's state, and `typescript`";
+                return Err(Error::new(name.span(), text));
+            }
+            input.parse::<Option<Token![,]>>()?;
         }
-        let name: Ident = input.parse()?;
-        if name != "state" {
-            return Err(Error::new(name.span(), "the only argument is `state = …`, the type of the hub's state"));
-        }
-        input.parse::<Token![=]>()?;
-        let state = input.parse()?;
-        input.parse::<Option<Token![,]>>()?;
-        Ok(Self(Some(state)))
+        Ok(arguments)
     }
 }
 
@@ -37,7 +47,7 @@ pub(crate) fn expand(kind: FunctionKind, attribute: TokenStream, item: TokenStre
 }
 
 fn checks(kind: FunctionKind, attribute: TokenStream, signature: &Signature) -> syn::Result<TokenStream> {
-    let state = StateArgument::parse.parse2(attribute)?;
+    let arguments = DebugArguments::parse.parse2(attribute)?;
     let mistakes = signature::mistakes(kind, signature).into_iter().reduce(|mut all, one| {
         all.combine(one);
         all
@@ -45,12 +55,16 @@ fn checks(kind: FunctionKind, attribute: TokenStream, signature: &Signature) -> 
     if let Some(mistakes) = mistakes {
         return Err(mistakes);
     }
-    let state = match state.0 {
+    let state = match arguments.state {
         Some(state) => state,
         None => inferred_state(kind, signature)?,
     };
     let parameters = assertion::parameters(kind, signature, &state);
     let result = assertion::result(kind, signature);
+    let types = match arguments.is_typed {
+        true => assertion::typescript(signature, &state),
+        false => TokenStream::new(),
+    };
     let future = assertion::future(signature);
     let name = format_ident!("__check_{}", signature.ident);
     Ok(quote! {
@@ -59,6 +73,7 @@ fn checks(kind: FunctionKind, attribute: TokenStream, signature: &Signature) -> 
         fn #name() {
             #parameters
             #result
+            #types
             #future
         }
     })

@@ -12,12 +12,14 @@
 //! | `assertion` | checks that the compiler makes of its parameters, its result and its future |
 //! | `debug` | `#[debug_method]`, `#[debug_hook]` and `#[debug_filter]` |
 //! | `extractor` | `#[derive(FromContext)]` |
+//! | `typescript` | `#[derive(TS)]` |
 
 mod assertion;
 mod debug;
 mod extractor;
 mod shape;
 mod signature;
+mod typescript;
 
 use proc_macro::TokenStream;
 
@@ -60,6 +62,9 @@ use signature::FunctionKind;
 /// }
 /// # let _: trunkline::Hub = trunkline::Hub::new("/shop").method("Buy", buy).with_state(App { store: Store, prices: Prices });
 /// ```
+///
+/// `#[debug_method(typescript)]` also checks that its arguments and its result have types in TypeScript, for
+/// `Hub::typed_method`.
 ///
 /// The function can't be generic, and takes no `self`.
 #[proc_macro_attribute]
@@ -156,4 +161,33 @@ pub fn debug_filter(attribute: TokenStream, item: TokenStream) -> TokenStream {
 #[proc_macro_derive(FromContext, attributes(user, claim, header, query, state, extract))]
 pub fn derive_from_context(item: TokenStream) -> TokenStream {
     extractor::expand(item.into()).into()
+}
+
+/// Gives a type its type in TypeScript, as serde writes it: use it as `trunkline::typescript::TS`.
+///
+/// ```
+/// use serde::Serialize;
+/// use trunkline::typescript::TS;
+///
+/// #[derive(Serialize, TS)]
+/// #[serde(rename_all = "camelCase")]
+/// struct Note {
+///     done_by: Option<String>,
+///     #[ts(type = "`#${string}`")]
+///     color: String,
+/// }
+/// ```
+///
+/// It is the derive of the crate [`ts-rs`](https://docs.rs/ts-rs), which lists its attributes; the app needs no
+/// dependency on that crate.
+#[proc_macro_derive(TS, attributes(ts))]
+pub fn derive_ts(item: TokenStream) -> TokenStream {
+    typescript::expand(&item.into()).into()
+}
+
+/// Takes an item away: a copy that a derive has read.
+#[doc(hidden)]
+#[proc_macro_attribute]
+pub fn without_item(_attribute: TokenStream, _item: TokenStream) -> TokenStream {
+    TokenStream::new()
 }

@@ -28,8 +28,9 @@ use crate::error::HubError;
 pub struct Restored(RestoredFrom);
 
 impl Restored {
-    /// How long the client was gone: what was sent to it in that time it may have missed. Never too short, but it may
-    /// be too long by the time in which a loss is noticed.
+    /// Time for which the client was gone: it may have missed what was sent to it then. It counts from the last moment
+    /// at which the client was certainly there, so it is rather too long than too short, by as long as it takes to notice
+    /// that a connection is lost.
     #[must_use]
     pub fn gone_for(&self) -> Duration {
         self.0.gone_for

@@ -84,10 +84,22 @@ impl<S: Clone + Send + Sync + 'static> Methods<S> {
     /// Adds a method whose types are [written for TypeScript](crate::typescript), too.
     #[cfg(feature = "typescript")]
     pub fn typed_method<H: TypedHandler<S, M>, M: 'static>(mut self, name: impl Into<String>, handler: H) -> Self {
-        self.add(name.into(), Policies::default(), handler);
-        if let Some(entry) = self.entries.last_mut() {
-            entry.signature = Some(H::signature);
-        }
+        self = self.method(name, handler);
+        self.sign_last(H::signature);
+        self
+    }
+
+    /// Adds a method for clients that meet the policy, whose types are [written for TypeScript](crate::typescript),
+    /// too.
+    #[cfg(feature = "typescript")]
+    pub fn typed_guarded<H: TypedHandler<S, M>, M: 'static>(
+        mut self,
+        name: impl Into<String>,
+        policy: Policy,
+        handler: H,
+    ) -> Self {
+        self = self.guarded(name, policy, handler);
+        self.sign_last(H::signature);
         self
     }
 
@@ -143,6 +155,13 @@ impl<S: Clone + Send + Sync + 'static> Methods<S> {
             let filters = hub_filters.around(&Filters::bind(&entry.filters, state));
             entry.method.bind(state).within(filters, entry.policies)
         })
+    }
+
+    #[cfg(feature = "typescript")]
+    fn sign_last(&mut self, signature: SignatureFn) {
+        if let Some(entry) = self.entries.last_mut() {
+            entry.signature = Some(signature);
+        }
     }
 
     fn add<H: Handler<S, M>, M: 'static>(&mut self, name: String, policies: Policies, handler: H) {

@@ -19,6 +19,7 @@ use crate::error::UnknownHub;
 use crate::hub_core::HubCore;
 use crate::presence::{FromNotice, NoticeHub};
 use crate::raw::RawHandle;
+use crate::sync::read;
 
 /// Time that a shutdown waits for the last hooks, after the methods have had theirs.
 const LAST_HOOKS_TIMEOUT: Duration = Duration::from_secs(10);
@@ -79,6 +80,15 @@ impl ServerHandle {
     pub fn hub(&self, name: &str) -> Result<HubHandle, UnknownHub> {
         let hub = self.core.hub(&self.core.name_of(name)).ok_or_else(|| UnknownHub(name.to_owned()))?;
         Ok(HubHandle { core: Arc::clone(&hub.core) })
+    }
+
+    /// Core of the hub at this path, if its clients are served by proxies alone.
+    pub(super) fn hub_of_proxies(&self, path: &str) -> Option<Arc<HubCore>> {
+        let is_served_here = self.core.pools.get().is_some();
+        #[cfg(feature = "embedded")]
+        let is_served_here = is_served_here || self.core.embedded.get().is_some();
+        let name = read(&self.core.names).get(&path.to_lowercase()).cloned().filter(|_| !is_served_here)?;
+        Some(Arc::clone(&self.core.hub(&name)?.core))
     }
 
     /// The raw endpoint of this name or path.

@@ -6,16 +6,17 @@ use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::time::Duration;
 
+use axum::middleware::from_fn_with_state;
 use axum::serve::Listener;
 use axum::{Extension, Router};
-#[cfg(feature = "embedded")]
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, ToSocketAddrs};
 use tokio_util::sync::CancellationToken;
 #[cfg(feature = "embedded")]
 use trunkline_proxy::AppListener;
 
 use super::handle::ServerHandle;
 use super::http_serving::{serve_http, sockets_by_descriptors};
+use super::own_port::lead_to_proxies;
 use super::stop_signal::StopSignal;
 
 /// Time that HTTP requests have which still run when the hubs have stopped.
@@ -35,7 +36,7 @@ type Signal = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// let server = Server::new().hub(Hub::new("/chat"));
 /// let handle = server.handle();
 /// let app = Router::new().merge(server.into_router()?);
-/// let listener = tokio::net::TcpListener::bind("127.0.0.1:5000").await?;
+/// let listener = trunkline::listen("127.0.0.1:5000").await?;
 /// trunkline::serve(listener, app, &handle).await?;
 /// # Ok(()) }
 /// ```
@@ -57,6 +58,16 @@ type Signal = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// [`ServerHandle::shutdown`].
 pub fn serve<L: Listener<Addr = SocketAddr>>(listener: L, router: Router, handle: &ServerHandle) -> Serve<L> {
     Serve { source: SocketSource::App(listener), router, handle: handle.clone(), signal: None }
+}
+
+/// Listens at an address; an error names it, which that of [`TcpListener::bind`] does not.
+///
+/// # Errors
+/// When the address is in use, is no address, or is none of this machine.
+pub async fn listen(address: impl ToSocketAddrs + fmt::Display) -> io::Result<TcpListener> {
+    let shown = address.to_string();
+    let failed = |error: io::Error| io::Error::new(error.kind(), format!("{shown} can't be listened on: {error}"));
+    TcpListener::bind(address).await.map_err(failed)
 }
 
 /// App that is to be served; made by [`serve()`], and awaited.
@@ -142,7 +153,7 @@ async fn serve_from<L: Listener<Addr = SocketAddr>>(
     if handle.uses_development_key() {
         refuse_open(address)?;
     }
-    let app = router.layer(Extension(handle.clone()));
+    let app = router.layer(Extension(handle.clone())).layer(from_fn_with_state(handle.clone(), lead_to_proxies));
     let closing = CancellationToken::new();
     let mut serving = pin!(serve_http(listener, app, sockets_by_descriptors(), closing.clone()));
     let mut signal = StopSignal::new(signal)?;
@@ -209,7 +220,7 @@ mod tests {
     use axum::extract::ConnectInfo;
     use axum::routing::get;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::{TcpListener, TcpStream};
+    use tokio::net::TcpStream;
     use tokio::sync::Notify;
 
     use super::*;
@@ -257,6 +268,36 @@ mod tests {
         assert!(get_over(&mut tcp, "/peer", "").await.ends_with(&peer));
         assert!(get_over(&mut tcp, "/slow", "").await.ends_with("done"));
         serving.await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_address_that_is_in_use_is_named() {
+        let taken = listen("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let held = listen(taken).await.unwrap();
+        let error = listen(taken.to_string()).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+        assert!(error.to_string().starts_with(&format!("{taken} can't be listened on: ")), "{error}");
+        drop(held);
+    }
+
+    #[tokio::test]
+    async fn a_page_that_takes_the_app_for_a_proxy_reads_where_to_go() {
+        let server = Server::new().access_key(KEY).hub(Hub::new("/Chat"));
+        let handle = server.handle();
+        let app =
+            Router::new().route("/talk/negotiate", get(async || "of the app")).merge(server.into_router().unwrap());
+        let listener = listen("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let serving = tokio::spawn(serve(listener, app, &handle).with_signal(std::future::pending()).into_future());
+        let mut tcp = TcpStream::connect(address).await.unwrap();
+        for (path, is_led) in [("/chat/negotiate?negotiateVersion=1", true), ("/other/negotiate", false), ("/", false)]
+        {
+            let answer = get_over(&mut tcp, path, "").await;
+            assert!(answer.starts_with("HTTP/1.1 404"), "{answer}");
+            assert_eq!(answer.contains("connect to a proxy"), is_led, "{path}: {answer}");
+        }
+        assert!(get_over(&mut tcp, "/talk/negotiate", "").await.ends_with("of the app"));
+        serving.abort();
     }
 
     #[test]

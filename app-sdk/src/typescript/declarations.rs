@@ -32,9 +32,13 @@ impl Declarations {
         T::name(&config())
     }
 
-    pub(super) fn render(&self) -> Result<impl Iterator<Item = &str>, TypeScriptError> {
-        let mut names = HashSet::new();
-        if let Some((name, _)) = self.declared.iter().find(|(name, _)| !names.insert(name)) {
+    /// The declarations, for a file that has names of its own besides.
+    pub(super) fn render(
+        &self,
+        own_names: impl Iterator<Item = String>,
+    ) -> Result<impl Iterator<Item = &str>, TypeScriptError> {
+        let mut names: HashSet<_> = own_names.collect();
+        if let Some((name, _)) = self.declared.iter().find(|(name, _)| !names.insert(name.clone())) {
             return Err(TypeScriptError::DuplicateType(name.clone()));
         }
         Ok(self.declared.iter().map(|(_, declaration)| declaration.as_str()))
@@ -79,7 +83,7 @@ fn config() -> Config {
 #[non_exhaustive]
 pub enum TypeScriptError {
     /// Two types of Rust have one name in TypeScript.
-    #[error("two types are named `{0}`: give one of them `#[ts(rename = \"…\")]`")]
+    #[error("two types of the file are named `{0}`: give one of them `#[ts(rename = \"…\")]`")]
     DuplicateType(String),
     /// The file is not the one that the hubs make now.
     #[error("{0} is not current: write it again, by `TypeScript::write`")]

@@ -1,7 +1,5 @@
 //! Signatures of methods, read from the types of their functions.
 
-use std::fmt::Write;
-
 use futures_util::Stream;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -52,7 +50,8 @@ pub trait TypedMethods {
 /// A [`Handler`] all of whose arguments and results have types in TypeScript ([`TS`]).
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no hub method with types in TypeScript",
-    note = "it must be a hub method, and all its arguments and results must derive `trunkline::typescript::TS`"
+    note = "it must be a hub method, and all its arguments and results must derive `trunkline::typescript::TS`",
+    note = "`#[trunkline::debug_method(typescript)]` on the function says which of these it is"
 )]
 pub trait TypedHandler<S, M>: Handler<S, M> {
     #[doc(hidden)]
@@ -60,6 +59,11 @@ pub trait TypedHandler<S, M>: Handler<S, M> {
 }
 
 /// A parameter of a method whose type in TypeScript is known, or that takes nothing from the client.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` has no type in TypeScript",
+    label = "neither an extractor nor an argument with a type in TypeScript",
+    note = "derive `trunkline::typescript::TS` for it, beside `serde::Deserialize`"
+)]
 pub trait TypedParameter<S, M>: FromCall<S, M> {
     #[doc(hidden)]
     fn argument(_declarations: &mut Declarations) -> Option<String> {
@@ -68,16 +72,32 @@ pub trait TypedParameter<S, M>: FromCall<S, M> {
 }
 
 /// A reply whose type in TypeScript is known.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` has no type in TypeScript",
+    label = "a result without a type in TypeScript",
+    note = "derive `trunkline::typescript::TS` for it, beside `serde::Serialize`"
+)]
 pub trait TypedReply<M>: IntoReply<M> {
     #[doc(hidden)]
     fn reply(declarations: &mut Declarations) -> MethodReply;
 }
 
 /// An item of a stream whose type in TypeScript is known.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` has no type in TypeScript",
+    label = "an item without a type in TypeScript",
+    note = "derive `trunkline::typescript::TS` for it, beside `serde::Serialize`"
+)]
 pub trait TypedItem<M>: IntoItem<M> {
     #[doc(hidden)]
     fn item(declarations: &mut Declarations) -> String;
 }
+
+/// Checks that a parameter has a type in TypeScript, or needs none: written by `#[debug_method(typescript)]`.
+pub fn check_parameter<T: TypedParameter<S, M>, S, M>() {}
+
+/// Checks that a result has a type in TypeScript.
+pub fn check_reply<T: TypedReply<M>, M>() {}
 
 impl<S, T: FromCall<S, ViaCall>> TypedParameter<S, ViaCall> for T {}
 impl<S, T: FromCall<S, ViaContext>> TypedParameter<S, ViaContext> for T {}
@@ -90,6 +110,7 @@ impl<S: Send, T: DeserializeOwned + Send + TS + 'static> TypedParameter<S, ViaAr
     }
 }
 
+#[diagnostic::do_not_recommend]
 impl<S: Send, T: TS + Send + 'static> TypedParameter<S, ViaUpload> for UploadStream<T> {
     fn argument(declarations: &mut Declarations) -> Option<String> {
         Some(format!("Subject<{}>", declarations.argument_of::<T>()))
@@ -160,18 +181,22 @@ macro_rules! function_as_typed_handler {
 for_each_arity!(function_as_typed_handler);
 
 impl Signature {
-    pub(super) fn render(&self, method: &str, text: &mut String) -> std::fmt::Result {
-        let arguments = self.arguments.iter().enumerate().map(|(at, name)| format!(", argument{}: {name}", at + 1));
-        let arguments: String = arguments.collect();
-        match &self.reply {
-            MethodReply::Value(reply) => {
-                writeln!(text, "  invoke(method: \"{method}\"{arguments}): Promise<{reply}>;")?;
-                writeln!(text, "  send(method: \"{method}\"{arguments}): Promise<void>;")
-            }
-            MethodReply::Stream(item) => {
-                writeln!(text, "  stream(method: \"{method}\"{arguments}): IStreamResult<{item}>;")
-            }
-        }
+    /// Whether the method answers with a stream.
+    pub(super) fn is_streaming(&self) -> bool {
+        matches!(self.reply, MethodReply::Stream(_))
+    }
+
+    /// Whether the client gives the method a stream.
+    pub(super) fn takes_upload(&self) -> bool {
+        self.arguments.iter().any(|argument| argument.starts_with("Subject<"))
+    }
+
+    /// Type of the method as a function.
+    pub(super) fn function(&self) -> String {
+        let arguments = self.arguments.iter().enumerate().map(|(at, name)| format!("argument{}: {name}", at + 1));
+        let arguments: Vec<_> = arguments.collect();
+        let (MethodReply::Value(reply) | MethodReply::Stream(reply)) = &self.reply;
+        format!("({}) => {reply}", arguments.join(", "))
     }
 }
 
@@ -188,12 +213,17 @@ impl ClientMethod {
         Self { name, arguments, result: Some(result) }
     }
 
-    pub(super) fn render(&self, text: &mut String) -> std::fmt::Result {
+    pub(super) fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Type of the method as a function.
+    pub(super) fn function(&self) -> String {
         let arguments: Vec<_> = self.arguments.iter().map(|(name, of)| format!("{name}: {of}")).collect();
         let result = match &self.result {
             Some(result) => format!("{result} | Promise<{result}>"),
             None => "void".to_owned(),
         };
-        writeln!(text, "  on(method: \"{}\", handler: ({}) => {result}): void;", self.name, arguments.join(", "))
+        format!("({}) => {result}", arguments.join(", "))
     }
 }

@@ -4,10 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use trunkline::typescript::{TS, TypeScript, TypeScriptError};
 use trunkline::value::{Binary, Guid, Timestamp};
-use trunkline::{Context, Hub, HubError, Methods, Receivers, UploadStream, client_interface};
+use trunkline::{Context, Hub, HubError, Methods, Policy, Receivers, UploadStream, client_interface};
 
 #[derive(Serialize, Deserialize, TS)]
-#[ts(crate = "trunkline::typescript::ts_rs")]
 #[serde(tag = "kind", rename_all = "camelCase")]
 enum Shape {
     Circle { radius: f64 },
@@ -54,7 +53,7 @@ fn drawing() -> Hub {
         .methods(undoing)
         .typed_method("History", history)
         .typed_method("Sum", sum)
-        .typed_method("Stamp", stamp)
+        .typed_guarded("Stamp", Policy::user(), stamp)
         .method("Plain", undo)
 }
 
@@ -66,22 +65,36 @@ fn types() -> TypeScript {
 fn methods_and_handlers_have_the_types_of_their_functions() {
     let text = types().render().unwrap();
     for line in [
+        "import type { HubConnection, IStreamResult, Subject } from \"@microsoft/signalr\";",
         "export type Author = { name: string, id: number, };",
-        "  invoke(method: \"Draw\", argument1: Shape, argument2: string | null): Promise<number>;",
-        "  send(method: \"Draw\", argument1: Shape, argument2: string | null): Promise<void>;",
-        "  invoke(method: \"Undo\"): Promise<void>;",
-        "  stream(method: \"History\", argument1: number): IStreamResult<Shape>;",
-        "  invoke(method: \"Sum\", argument1: Subject<number>, argument2: number): Promise<number>;",
-        "  invoke(method: \"Stamp\", argument1: string | Uint8Array, argument2: string | Date | null): Promise<string>;",
-        "  invoke(method: \"Plain\", ...args: unknown[]): Promise<unknown>;",
-        "  on(method: \"Drawn\", handler: (shape: Shape, by: string | null) => void): void;",
-        "  on(method: \"Confirm\", handler: (question: string) => boolean | Promise<boolean>): void;",
-        "  on(method: \"cleared\", handler: () => void): void;",
+        "  \"Draw\": (argument1: Shape, argument2: string | null) => number;",
+        "  \"Undo\": () => void;",
+        "  \"History\": (argument1: number) => Shape;",
+        "  \"Sum\": (argument1: Subject<number>, argument2: number) => number;",
+        "  \"Stamp\": (argument1: string | Uint8Array, argument2: string | Date | null) => string;",
+        "  \"Plain\": (...args: unknown[]) => unknown;",
+        "  \"Drawn\": (shape: Shape, by: string | null) => void;",
+        "  \"Confirm\": (question: string) => boolean | Promise<boolean>;",
+        "  \"cleared\": () => void;",
     ] {
         assert!(text.lines().any(|one| one == line), "{line}\nin\n{text}");
     }
     assert_eq!(text.matches("export type Shape").count(), 1, "{text}");
-    assert_eq!(text.matches("export interface").count(), 1, "{text}");
+    let names = text.lines().filter_map(|line| line.strip_prefix("export interface ")?.split(' ').next());
+    let names: Vec<_> = names.collect();
+    assert_eq!(names, ["DrawingMethods", "DrawingStreams", "DrawingHandlers", "DrawingConnection"]);
+    let methods = text.split("export interface DrawingMethods").nth(1).unwrap().split('}').next().unwrap();
+    assert!(!methods.contains("History"), "a method that streams is not invoked: {text}");
+    assert_eq!(text.matches("\"Plain\"").count(), 2, "nobody knows whether it streams: {text}");
+}
+
+#[test]
+fn a_hub_without_streams_and_handlers_imports_no_types_for_them() {
+    let hub: Hub = Hub::new("/drawing").typed_method("Undo", undo);
+    let text = TypeScript::new().hub("Drawing", &hub).render().unwrap();
+    assert!(text.contains("import type { HubConnection } from"), "{text}");
+    assert!(!text.contains("DrawingStreams") && !text.contains("\"on\""), "{text}");
+    assert!(!TypeScript::new().render().unwrap().contains("import"));
 }
 
 #[test]
@@ -110,4 +123,9 @@ fn two_types_of_one_name_are_an_error() {
     }
     let clash = types().hub("Other", &Hub::<()>::new("/other").typed_method("Sign", sign)).render();
     assert!(matches!(clash, Err(TypeScriptError::DuplicateType(name)) if name == "Author"));
+    #[derive(Serialize, TS)]
+    struct DrawingMethods(u8);
+    let hub: Hub = Hub::new("/other").typed_method("Count", async || DrawingMethods(1));
+    let clash = types().hub("Other", &hub).render();
+    assert!(matches!(clash, Err(TypeScriptError::DuplicateType(name)) if name == "DrawingMethods"));
 }

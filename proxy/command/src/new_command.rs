@@ -63,6 +63,10 @@ pub(super) enum NewError {
     Exists { path: PathBuf },
     #[error("--path {path} is no clone of Trunkline: it has no app-sdk/Cargo.toml")]
     NoClone { path: PathBuf },
+    #[error(
+        "this program is of no release, so cargo would not find the crate `trunkline` {version}: take the SDK of a clone of the repository, by `trunkline new {folder} --path {clone}`"
+    )]
+    NoRelease { version: &'static str, folder: PathBuf, clone: String },
     #[error("{path} can't be written: {source}")]
     Write { path: PathBuf, source: io::Error },
 }
@@ -76,10 +80,29 @@ enum Source {
     Clone(PathBuf),
 }
 
+/// Host of the repository in the manifest before there is a release.
+const NO_REPOSITORY: &str = "://example.com/";
+
 /// Writes the app, and returns what to print.
 pub(super) fn new_app(args: &NewArgs) -> Result<String, NewError> {
-    let name = name(&args.folder)?;
     let source = args.path.as_deref().map_or(Ok(Source::Published), Source::of_clone)?;
+    if matches!(source, Source::Published) && env!("CARGO_PKG_REPOSITORY").contains(NO_REPOSITORY) {
+        name(&args.folder)?;
+        let (version, folder) = (env!("CARGO_PKG_VERSION"), args.folder.clone());
+        return Err(NewError::NoRelease { version, folder, clone: own_clone().unwrap_or_else(|| "CLONE".into()) });
+    }
+    write_app(args, &source)
+}
+
+/// The clone that this program was built in, if it still lies there.
+fn own_clone() -> Option<String> {
+    let program = std::env::current_exe().ok()?;
+    let root = program.ancestors().find(|folder| folder.join("app-sdk/Cargo.toml").is_file())?;
+    Some(root.display().to_string())
+}
+
+fn write_app(args: &NewArgs, source: &Source) -> Result<String, NewError> {
+    let name = name(&args.folder)?;
     // Made at once, so that no other program can get in between.
     let failed = |source: io::Error, path: &Path| NewError::Write { path: path.to_owned(), source };
     if let Some(parent) = args.folder.parent() {
@@ -92,7 +115,7 @@ pub(super) fn new_app(args: &NewArgs) -> Result<String, NewError> {
     for (file, template) in FILES {
         let path = args.folder.join(file);
         let folder = path.parent().unwrap_or(&args.folder);
-        let written = fs::create_dir_all(folder).and_then(|()| fs::write(&path, fill(template, name, &source)));
+        let written = fs::create_dir_all(folder).and_then(|()| fs::write(&path, fill(template, name, source)));
         written.map_err(|error| failed(error, &path))?;
     }
     Ok(format!("wrote {0}: `cd {0} && cargo run`, and its README.md tells the rest", args.folder.display()))
@@ -146,7 +169,7 @@ impl Source {
             Self::Published => ("version", env!("CARGO_PKG_VERSION").to_owned()),
             Self::Clone(path) => ("path", path.join("app-sdk").display().to_string()),
         };
-        format!("{{ {key} = {}, features = [\"embedded\"] }}", quoted(&value))
+        format!("{{ {key} = {} }}", quoted(&value))
     }
 
     /// Lines of `compose.yaml` by which the image's build sees the clone.
@@ -196,7 +219,8 @@ mod tests {
 
         fn make(&self, name: &str, path: Option<&Path>) -> Result<String, String> {
             let args = NewArgs { folder: self.0.join(name), path: path.map(Path::to_owned) };
-            new_app(&args).map_err(|error| error.to_string())
+            let source = path.map_or(Ok(Source::Published), Source::of_clone);
+            source.and_then(|source| write_app(&args, &source)).map_err(|error| error.to_string())
         }
 
         fn read(&self, file: &str) -> String {
@@ -222,7 +246,24 @@ mod tests {
         let manifest: toml::Table = apps.read("deep/my-chat/Cargo.toml").parse().unwrap();
         assert_eq!(manifest["package"]["name"].as_str(), Some("my-chat"));
         assert_eq!(manifest["dependencies"]["trunkline"]["version"].as_str(), Some(env!("CARGO_PKG_VERSION")));
+        assert_eq!(manifest["dependencies"]["trunkline"].get("features"), None, "the app's own feature has the node");
+        assert_eq!(manifest["features"]["default"][0].as_str(), Some("embedded"));
+        assert!(apps.read("deep/my-chat/Dockerfile").contains("--no-default-features"));
         assert!(apps.read("deep/my-chat/compose.yaml").contains("\nname: my-chat\n"));
+    }
+
+    #[test]
+    fn without_a_release_the_clone_is_asked_for() {
+        let apps = Apps::new("unreleased");
+        let args = NewArgs { folder: apps.0.join("my-chat"), path: None };
+        if env!("CARGO_PKG_REPOSITORY").contains(NO_REPOSITORY) {
+            let error = new_app(&args).unwrap_err().to_string();
+            let advice = format!("by `trunkline new {} --path /", args.folder.display());
+            assert!(error.contains(&advice), "{error}");
+            assert!(!args.folder.exists(), "nothing is made after an error");
+        } else {
+            new_app(&args).unwrap();
+        }
     }
 
     #[test]

@@ -38,7 +38,9 @@ pub(crate) enum ReadManifestError {
     #[error("{authority} answers {status}, {MIDDLEWARE_HINT}")]
     Middleware { authority: String, status: StatusCode },
     /// Something else answers there.
-    #[error("{authority} answers {status} to {CHANNEL_PATH}: no app server with the Trunkline SDK, or an older one?")]
+    #[error(
+        "{authority} answers {status} to {CHANNEL_PATH}: no app server with the Trunkline SDK, or one whose `Server::into_router` is not merged into the app's router, or nested below a path?"
+    )]
     Status { authority: String, status: StatusCode },
     /// The answer is not a manifest.
     #[error("{authority} gives a manifest that can't be read: {problem}")]
@@ -143,6 +145,10 @@ mod tests {
         assert!(problem(Redirect::to("/login")).await.contains(middleware));
         let stranger = problem((StatusCode::SWITCHING_PROTOCOLS, [(HELLO_HEADER, "A".repeat(64))])).await;
         assert!(stranger.contains("does not have the fleet's key"), "{stranger}");
-        assert!(problem(StatusCode::NOT_FOUND).await.contains("no app server with the Trunkline SDK"));
+        let elsewhere = problem(StatusCode::NOT_FOUND).await;
+        assert!(
+            elsewhere.contains("no app server with the Trunkline SDK") && elsewhere.contains("nested"),
+            "{elsewhere}"
+        );
     }
 }

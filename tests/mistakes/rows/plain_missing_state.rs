@@ -1,4 +1,4 @@
-// remedy: expected `Hub`, found `Hub<Store>`
+// remedy: call `.with_state(…)`
 use axum::extract::State;
 use trunkline::{Hub, Server};
 

@@ -9,6 +9,7 @@ use futures_util::stream::BoxStream;
 use futures_util::{Stream, StreamExt, stream};
 use serde::{Deserialize, Serialize};
 use trunkline::call::CloseReason;
+use trunkline::typescript::TS;
 use trunkline::{
     Cancellation, Cause, Context, FromContext, Hub, HubCall, HubError, Next, Policy, Rehomed, Reply, Server,
     UploadStream, debug_filter, debug_hook, debug_method,
@@ -86,6 +87,20 @@ async fn whoami(ctx: Context) -> String {
 async fn book(mut order: Order, note: Option<String>, seats: Vec<u32>) -> Result<Receipt, HubError> {
     order.seats += u32::try_from(seats.len())? + u32::from(note.is_some());
     Ok(Receipt { total: order.seats })
+}
+
+/// A type of TypeScript, in an app that does not depend on the crate behind the derive.
+#[derive(Serialize, Deserialize, TS)]
+#[serde(rename_all = "camelCase")]
+struct Seat {
+    row_number: u32,
+    #[ts(type = "`#${string}`")]
+    color: String,
+}
+
+#[debug_method(typescript)]
+async fn reserve(_ctx: Context, seat: Option<Seat>, _rest: UploadStream<Seat>) -> Result<Vec<Seat>, HubError> {
+    Ok(seat.into_iter().collect())
 }
 
 #[debug_method]
@@ -199,6 +214,7 @@ fn right_forms_compile_and_make_a_hub() {
         .method("WhoAmI", whoami)
         .method("Book", book)
         .method("Read", read)
+        .typed_guarded("Reserve", Policy::user(), reserve)
         .method("Countdown", countdown)
         .method("Lines", lines)
         .method("Boxed", boxed)

@@ -1,0 +1,26 @@
+//! Clients that take the app server for a proxy: they read where to connect, in place of a bare "Not Found".
+
+use axum::extract::{Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use http::StatusCode;
+use trunkline_protocol::wire::NEGOTIATE_SUFFIX;
+
+use super::handle::ServerHandle;
+use crate::log_limit::LinePermit;
+
+/// Answer to a client that negotiates here. Official clients show it as the reason why they can't connect.
+const NOT_HERE: &str = "this is an app server, which serves no clients itself: connect to a proxy that has it as an \
+                        --upstream, or have the app serve them by Server::embedded (feature `embedded`)";
+
+/// Middleware that explains the 404 of a negotiate request for a hub. Routes of the app come before it.
+pub(super) async fn lead_to_proxies(State(handle): State<ServerHandle>, request: Request, next: Next) -> Response {
+    let path = request.uri().path().strip_suffix(NEGOTIATE_SUFFIX);
+    let hub = path.and_then(|path| handle.hub_of_proxies(path));
+    let answer = next.run(request).await;
+    let Some(hub) = hub.filter(|_| answer.status() == StatusCode::NOT_FOUND) else { return answer };
+    if let Some(LinePermit { left_out }) = hub.outbound.mistake_limit.take() {
+        tracing::info!(hub = hub.name(), left_out, "a client negotiates with the app server: {NOT_HERE}");
+    }
+    (StatusCode::NOT_FOUND, NOT_HERE).into_response()
+}
