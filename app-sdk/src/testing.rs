@@ -31,13 +31,15 @@
 //!
 //! | a test of | is written with |
 //! |---|---|
-//! | who may come in | [`Connect::negotiate`], [`Connect::access_token`], [`ConnectError`]; [`require_authentication`](Hub::require_authentication) always counts |
-//! | what a client is told | [`CallError`] |
+//! | who may come in | [`Connect::negotiate`], [`Connect::access_token`], [`ConnectError`]; [`require_authentication`](Hub::require_authentication) and the hub's [policies](Hub::require) always count |
+//! | what a client is sent | [`TestClient::expect`]; among other messages [`expect_among`](TestClient::expect_among) and [`until`](TestClient::until); [`try_next`](TestClient::try_next) for nothing |
+//! | errors that a client reads | [`CallError`] |
+//! | streams and uploads | [`TestClient::stream`]; [`TestClient::invoke_uploading`] for a method that takes an [`UploadStream`](crate::UploadStream) |
 //! | a method that asks its own caller | [`TestClient::begin`], or [`TestClient::on`] |
 //! | app servers that stop or crash, and questions to clients of others | [`TestServer::fleet`], [`TestServer::rehome`] |
 //! | hooks of presence | clients that connect, join and leave; `#[tokio::test(start_paused = true)]` makes the grace short |
 //! | [exclusive tasks](Hub::exclusively) | [`TestServer::fleet`], `start_paused`; [`shutdown`](crate::ServerHandle::shutdown) of the app server that runs it |
-//! | time-outs | `#[tokio::test(start_paused = true)]` |
+//! | time-outs | `#[tokio::test(start_paused = true)]`; [`Connect::answer_timeout`] for those beyond 10 s |
 //! | HTTP routes that send, or take a [`User`](crate::User) | [`TestServer::handle`], and `tower::ServiceExt::oneshot` |
 //!
 //! What the kit leaves out, because it is the proxies': pausing of clients that send too fast, limits of message sizes,
@@ -49,6 +51,7 @@ mod admission;
 mod call_error;
 mod client_inbox;
 mod client_wire;
+mod expected;
 mod far_clients;
 mod far_end;
 #[cfg(test)]
@@ -63,6 +66,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use trunkline_protocol::access_token;
 use trunkline_protocol::hub::HubProtocol;
@@ -76,12 +80,14 @@ use crate::hub::Hub;
 use crate::server::{Server, ServerHandle};
 
 pub use call_error::{CallError, ConnectError, RehomeError};
+pub use expected::Expected;
 pub use leaving::Leaving;
 pub use received::{FromArguments, Received};
 pub use test_call::{TestCall, TestStream};
 pub use test_client::TestClient;
 
 use admission::{Admitted, Credentials, Gate, admit};
+use client_wire::ANSWER_TIMEOUT;
 use far_end::{FarEnd, TestHub};
 use test_client::Opening;
 
@@ -91,6 +97,8 @@ pub struct TestServer {
     handles: Vec<ServerHandle>,
     /// The hubs, by their paths in lower case.
     hubs: BTreeMap<String, Arc<TestHub>>,
+    /// Time that an answer may take, unless a client says otherwise.
+    answer_timeout: Duration,
 }
 
 /// Builder of a test client; awaiting it connects.
@@ -102,6 +110,7 @@ pub struct Connect {
     protocol: HubProtocol,
     negotiates: bool,
     credentials: Credentials,
+    answer_timeout: Duration,
 }
 
 impl TestServer {
@@ -180,7 +189,13 @@ impl TestServer {
             })?;
         }
         let hubs = hubs.into_iter().map(|(path, hub)| (path, Arc::new(hub))).collect();
-        Ok(Self { handles, hubs })
+        Ok(Self { handles, hubs, answer_timeout: ANSWER_TIMEOUT })
+    }
+
+    /// Sets the [time that an answer may take](Connect::answer_timeout) for all clients that are made from now on.
+    #[must_use]
+    pub fn answer_timeout(self, timeout: Duration) -> Self {
+        Self { answer_timeout: timeout, ..self }
     }
 
     /// Makes a client for the hub at this path; a JSON client without a user unless you say otherwise.
@@ -192,6 +207,7 @@ impl TestServer {
             protocol: HubProtocol::Json,
             negotiates: false,
             credentials: Credentials::default(),
+            answer_timeout: self.answer_timeout,
         }
     }
 
@@ -301,6 +317,32 @@ impl Connect {
         self
     }
 
+    /// Sets how long the client waits for results, for what a test [expects](TestClient::expect), and for a
+    /// [reassignment](TestServer::rehome), before that is an error; 10 s by default. A test of a longer time-out of the
+    /// hub sets a longer one, on a paused clock:
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use trunkline::testing::TestServer;
+    /// use trunkline::{Context, Hub};
+    ///
+    /// async fn ask(ctx: Context) -> String {
+    ///     ctx.clients().caller().invoke::<bool>("Confirm", ()).await.unwrap_err().to_string()
+    /// }
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let server = TestServer::new(Hub::new("/notes").method("Ask", ask))?;
+    /// let mut ann = server.connect("/notes").answer_timeout(Duration::from_secs(60)).await?;
+    /// // She does not answer, and the hub waits for 30 s.
+    /// assert_eq!(ann.invoke::<String>("Ask", ()).await?, "the client gave no result within 30s");
+    /// # Ok(()) }
+    /// ```
+    pub fn answer_timeout(mut self, timeout: Duration) -> Self {
+        self.answer_timeout = timeout;
+        self
+    }
+
     /// Makes the client speak MessagePack.
     pub fn messagepack(mut self) -> Self {
         self.protocol = HubProtocol::MessagePack;
@@ -308,7 +350,7 @@ impl Connect {
     }
 
     async fn connect(self) -> Result<TestClient, ConnectError> {
-        let Self { hub, handle, server, protocol, negotiates, credentials } = self;
+        let Self { hub, handle, server, protocol, negotiates, credentials, answer_timeout: timeout } = self;
         let hub = hub.ok_or(ConnectError::NoHub)?;
         let linked = hub.servers.get(server).ok_or(ConnectError::NoServer(server))?;
         let gate = Gate {
@@ -320,7 +362,7 @@ impl Connect {
         let Admitted { user, headers: negotiate_headers } = admit(gate, &credentials).await?;
         let open = open_connection(credentials, user);
         let far_end = Arc::clone(&hub.far_end);
-        TestClient::connect(Opening { far_end, protocol, open, server, negotiate_headers }).await
+        TestClient::connect(Opening { far_end, protocol, open, server, negotiate_headers, timeout }).await
     }
 }
 
@@ -365,7 +407,7 @@ mod scenario;
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::sync::Mutex;
 
     use trunkline_protocol::limits::LINK_TIMEOUT_MS;
 
@@ -566,6 +608,76 @@ mod tests {
         assert_eq!(left.try_recv().unwrap().as_deref(), Some("ann"));
         assert!(ann.next().await.is_none());
         assert_eq!(connect.await.unwrap_err(), ConnectError::Gone);
+    }
+
+    /// Place and text of the panic of a task.
+    async fn failure(task: impl Future<Output = ()> + Send + 'static) -> (String, String) {
+        static PLACE: Mutex<Option<String>> = Mutex::new(None);
+        let others = std::panic::take_hook();
+        let test = std::thread::current().id();
+        std::panic::set_hook(Box::new(move |panic| {
+            let place = panic.location().map(|at| format!("{}:{}", at.file(), at.line()));
+            match std::thread::current().id() == test {
+                true => *PLACE.lock().unwrap() = place,
+                false => others(panic),
+            }
+        }));
+        let panic = tokio::spawn(task).await.unwrap_err().into_panic();
+        drop(std::panic::take_hook());
+        let text = panic.downcast_ref::<String>().unwrap().clone();
+        (PLACE.lock().unwrap().take().unwrap(), text)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_does_not_come_fails_at_the_line_of_the_test() {
+        let server = server();
+        let mut ann = server.connect("/test").user("ann").messagepack().await.unwrap();
+        ann.invoke::<()>("Send", ("all",)).await.unwrap();
+        let (place, text) = failure(async move {
+            ann.expect::<(u32,)>("N").await;
+        })
+        .await;
+        assert_eq!(place, format!("{}:{}", file!(), line!() - 3), "{text}");
+        assert_eq!(text, "N was expected, M(\"all\") came: `expect_among` passes other calls over");
+
+        let mut bob = server.connect("/test").answer_timeout(Duration::from_secs(3)).await.unwrap();
+        let line = line!() + 2;
+        let (_, text) = failure(async move {
+            tokio::join!(bob.expect::<()>("N"));
+        })
+        .await;
+        let expected_at = format!(" (expected at {}:{line}:", file!());
+        assert!(text.starts_with("N was expected, and did not come within 3s"), "{text}");
+        assert!(text.contains(&expected_at), "{text}");
+    }
+
+    #[tokio::test]
+    async fn a_call_is_found_among_others_which_stay() {
+        let server = server();
+        let mut ann = server.connect("/test").user("ann").await.unwrap();
+        let id = ann.connection_id().to_owned();
+        for kind in ["all", "caller", "group", id.as_str()] {
+            ann.invoke::<()>("Join", ()).await.unwrap();
+            ann.invoke::<()>("Send", (kind,)).await.unwrap();
+        }
+        server.connect("/test").user("bob").await.unwrap().disconnect().await;
+        assert_eq!(ann.expect_among::<(String, Option<String>)>("Left").await.0, "bob");
+        assert_eq!(ann.until("M", |(kind,): &(String,)| kind == "group").await, ("group".to_owned(),));
+        assert_eq!(ann.expect::<(String,)>("M").await, (id,));
+        assert!(ann.try_next().is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_waits_for_as_long_as_it_is_told() {
+        let hub = Hub::new("/test")
+            .client_result_timeout(Duration::from_secs(20))
+            .method("Ask", async |ctx: Context| ctx.clients().caller().invoke::<u32>("Ask", ()).await.is_err());
+        let server = TestServer::new(hub).unwrap();
+        let mut hasty = server.connect("/test").await.unwrap();
+        assert_eq!(hasty.invoke::<bool>("Ask", ()).await, Err(CallError::Timeout));
+        let server = server.answer_timeout(Duration::from_secs(30));
+        let mut patient = server.connect("/test").await.unwrap();
+        assert_eq!(patient.invoke::<bool>("Ask", ()).await, Ok(true));
     }
 
     #[tokio::test(start_paused = true)]

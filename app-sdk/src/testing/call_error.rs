@@ -47,8 +47,8 @@ pub enum CallError {
     /// Another error, of which clients read only that there was one, unless the hub has detailed errors.
     #[error("{0}")]
     Failed(String),
-    /// No answer came within 10 s.
-    #[error("no answer came within 10 s")]
+    /// No answer came within the client's [`answer_timeout`](super::Connect::answer_timeout), 10 s by default.
+    #[error("no answer came within the client's `answer_timeout` (10 s by default)")]
     Timeout,
     /// The connection has ended, with the error that the hub told.
     #[error("the connection has ended{}", .0.as_ref().map(|error| format!(": {error}")).unwrap_or_default())]
@@ -134,8 +134,10 @@ pub enum RehomeError {
     /// The client is not connected, or `on_rehomed` has failed; with the error that the hub told.
     #[error("the connection has ended{}", .0.as_ref().map(|error| format!(": {error}")).unwrap_or_default())]
     Closed(Option<String>),
-    /// The calls of the client have not ended within 10 s.
-    #[error("the app server has not handed the client over within 10 s: do its calls end?")]
+    /// The calls of the client have not ended within its [`answer_timeout`](super::Connect::answer_timeout).
+    #[error(
+        "the app server has not handed the client over within the client's `answer_timeout` (10 s by default): do its calls end?"
+    )]
     Timeout,
 }
 

@@ -19,7 +19,7 @@ use super::far_end::FarEnd;
 use crate::encode;
 use crate::naming::Codec;
 
-/// Timeout of an answer, after which a test fails.
+/// Default for the timeout of an answer, after which a test fails.
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Part of a client that its calls share: its id, its inbox, and the way to the hub.
@@ -29,6 +29,8 @@ pub(super) struct ClientWire {
     pub(super) inbox: Arc<ClientInbox>,
     pub(super) codec: Codec,
     pub(super) id: ByteString,
+    /// Time that an answer of the hub may take.
+    pub(super) timeout: Duration,
 }
 
 /// Sends the answers that a test has prepared.
@@ -79,7 +81,7 @@ impl ClientWire {
 
     /// Waits for a message of a call; an error when none comes in time, or any more.
     pub(super) async fn answer(&self, is_wanted: impl Fn(&HubMessage) -> bool) -> Result<HubMessage, CallError> {
-        let answer = tokio::time::timeout(ANSWER_TIMEOUT, self.inbox.wait_for(is_wanted)).await;
+        let answer = tokio::time::timeout(self.timeout, self.inbox.wait_for(is_wanted)).await;
         match answer {
             Ok(Some(message)) => Ok(message),
             Ok(None) => Err(CallError::Closed(self.inbox.close_error())),

@@ -7,7 +7,7 @@ use trunkline_protocol::service::{CloseConnection, OpenConnection, ServiceMessag
 use trunkline_protocol::wire::{ITEMS_HEADER, MIGRATE_FROM_HEADER, MIGRATE_TO_HEADER};
 
 use super::call_error::RehomeError;
-use super::client_wire::{ANSWER_TIMEOUT, ClientWire};
+use super::client_wire::ClientWire;
 use super::far_end::TestHub;
 use super::test_client::TestClient;
 use crate::hub_core::TakenOver;
@@ -49,7 +49,7 @@ pub(super) async fn reassign(hub: &TestHub, client: &TestClient, leaving: Leavin
     let open = opening(client.opening(), &old.instance, items);
     let taken_over = new.dispatcher.core.taken_over.observe();
     wire.open_at(to, open).await;
-    match timeout(ANSWER_TIMEOUT, is_kept(taken_over, &wire.id)).await {
+    match timeout(wire.timeout, is_kept(taken_over, &wire.id)).await {
         Ok(true) => Ok(()),
         Ok(false) => Err(RehomeError::Closed(wire.inbox.closed().await)),
         Err(_) => Err(RehomeError::Timeout),
@@ -73,7 +73,7 @@ async fn ask_for(wire: &ClientWire, from: usize) -> Result<Option<ByteString>, R
     let headers = vec![header_of(MIGRATE_TO_HEADER, "")];
     let close = CloseConnection { connection_id: wire.id.clone(), headers, ..CloseConnection::default() };
     wire.far_end.send(from, ServiceMessage::CloseConnection(close)).await;
-    let given = timeout(ANSWER_TIMEOUT, given).await.map_err(|_| RehomeError::Timeout)?;
+    let given = timeout(wire.timeout, given).await.map_err(|_| RehomeError::Timeout)?;
     let close = given.map_err(|_| RehomeError::Closed(wire.inbox.close_error()))?;
     Ok(close.reason().items.cloned())
 }

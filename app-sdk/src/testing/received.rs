@@ -1,13 +1,19 @@
 //! Calls that a test client received.
 
+use std::fmt;
+
 use bytestring::ByteString;
 use serde::de::DeserializeOwned;
-use trunkline_protocol::hub::{Invocation, Payload};
+use trunkline_protocol::hub::{HubProtocol, Invocation, Payload};
 
-use crate::naming::Codec;
+use crate::naming::{Codec, Naming};
+use crate::value::Value;
 
-/// A call that the hub sent to a client.
-#[derive(Debug, Clone)]
+/// Characters of an argument that the text of a failed test shows.
+const SHOWN_CHARS: usize = 200;
+
+/// A call that the hub sent to a client. Its `Debug` is the call as JSON has it: `Said("ann", 5)`.
+#[derive(Clone)]
 pub struct Received {
     codec: Codec,
     invocation: Invocation,
@@ -53,8 +59,35 @@ impl Received {
         self.invocation.invocation_id.is_some()
     }
 
+    /// The arguments, or the text of a failed test.
+    pub(super) fn read<T: FromArguments>(&self) -> Result<T, String> {
+        self.arguments().map_err(|problem| format!("{self:?} came, with other arguments than expected: {problem}"))
+    }
+
     pub(super) fn invocation_id(&self) -> Option<&ByteString> {
         self.invocation.invocation_id.as_ref()
+    }
+}
+
+impl fmt::Debug for Received {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let arguments: Vec<_> = self.invocation.arguments.iter().map(|payload| shown(self.codec, payload)).collect();
+        write!(f, "{}({})", self.target(), arguments.join(", "))
+    }
+}
+
+/// An argument as JSON has it, clipped.
+fn shown(codec: Codec, payload: &Payload) -> String {
+    let plain = |protocol| Codec::new(protocol, Naming::Serde);
+    let json = match codec.protocol() {
+        HubProtocol::Json => Ok(payload.clone()),
+        binary => plain(binary).value::<Value>(payload).and_then(|value| plain(HubProtocol::Json).payload(&value)),
+    };
+    let text =
+        json.map_or_else(|error| error.to_string(), |json| String::from_utf8_lossy(json.as_bytes()).into_owned());
+    match text.char_indices().nth(SHOWN_CHARS) {
+        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
+        None => text,
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytestring::ByteString;
 use http::HeaderMap;
@@ -13,7 +14,8 @@ use trunkline_protocol::wire::USER_ID_CLAIM;
 
 use super::call_error::{CallError, ConnectError};
 use super::client_inbox::ClientInbox;
-use super::client_wire::{ANSWER_TIMEOUT, ClientWire, send_replies};
+use super::client_wire::{ClientWire, send_replies};
+use super::expected::Expected;
 use super::far_end::{FarEnd, NewMember};
 use super::received::{FromArguments, Received};
 use super::test_call::{TestCall, TestStream};
@@ -35,18 +37,19 @@ pub(super) struct Opening {
     pub(super) open: OpenConnection,
     pub(super) server: usize,
     pub(super) negotiate_headers: HeaderMap,
+    pub(super) timeout: Duration,
 }
 
 impl TestClient {
     pub(super) async fn connect(opening: Opening) -> Result<Self, ConnectError> {
-        let Opening { far_end, protocol, mut open, server, negotiate_headers } = opening;
+        let Opening { far_end, protocol, mut open, server, negotiate_headers, timeout } = opening;
         open.protocol = Some(ByteString::from_static(protocol.name()));
         let id = open.connection_id.clone();
         let user = open.claims.iter().find(|(name, _)| name == USER_ID_CLAIM).map(|(_, value)| value.clone());
         let (inbox, replies) = ClientInbox::new(far_end.codec(protocol));
         let new = NewMember { id: id.clone(), protocol, user, home: server, inbox: Arc::clone(&inbox) };
         far_end.join(new).await;
-        let wire = Arc::new(ClientWire { codec: far_end.codec(protocol), far_end, inbox, id });
+        let wire = Arc::new(ClientWire { codec: far_end.codec(protocol), far_end, inbox, id, timeout });
         tokio::spawn(send_replies(Arc::clone(&wire), replies));
         let client = Self { wire, open, negotiate_headers, latest_invocation: 0 };
         client.wire.open_at(server, client.open.clone()).await;
@@ -73,7 +76,8 @@ impl TestClient {
     /// [`next`](Self::next). For a method that asks this client see [`begin`](Self::begin) and [`on`](Self::on).
     ///
     /// # Errors
-    /// What a client is told; or that there is no answer within 10 s, or one of another type.
+    /// What a client is told; or that there is no answer in [time](super::Connect::answer_timeout), or one of another
+    /// type.
     pub async fn invoke<T: DeserializeOwned>(
         &mut self,
         method: &str,
@@ -214,23 +218,92 @@ impl TestClient {
         self.received(message)
     }
 
-    /// The arguments of the next call that the hub sends to this client, which must be to this method.
+    /// The arguments of the next call that the hub sends to this client, which must be to this method. Where other
+    /// calls may come before it, [`expect_among`](Self::expect_among) passes them over.
     ///
     /// # Panics
-    /// When another call comes, other arguments, or nothing within 10 s.
-    pub async fn expect<T: FromArguments>(&mut self, method: &str) -> T {
-        let next = tokio::time::timeout(ANSWER_TIMEOUT, self.next()).await;
-        match next {
-            Ok(Some(received)) if received.target() == method => match received.arguments() {
-                Ok(arguments) => arguments,
-                Err(problem) => panic!("{method} came with other arguments: {problem} ({received:?})"),
-            },
-            Ok(Some(other)) => panic!("{method} was expected, {} came: {other:?}", other.target()),
-            Ok(None) => {
-                panic!("{method} was expected, and the connection has ended: {:?}", self.wire.inbox.close_error())
+    /// At the `.await`, when another call comes, other arguments, or nothing in
+    /// [time](super::Connect::answer_timeout).
+    #[track_caller]
+    pub fn expect<'a, T: FromArguments + 'a>(&'a mut self, method: &str) -> Expected<'a, T> {
+        let (client, method) = (&*self, method.to_owned());
+        Expected::new(async move {
+            match client.next_in_time(&method, |_| true).await? {
+                received if received.target() == method => received.read(),
+                other => Err(format!("{method} was expected, {other:?} came: `expect_among` passes other calls over")),
             }
-            Err(_) => panic!("{method} was expected, and nothing came within {} s", ANSWER_TIMEOUT.as_secs()),
-        }
+        })
+    }
+
+    /// The arguments of the next call to this method. Calls to others that come before it stay where they are, for
+    /// [`next`](Self::next) and [`expect`](Self::expect).
+    ///
+    /// ```
+    /// # use trunkline::testing::TestServer;
+    /// # use trunkline::{Context, Hub, HubError};
+    /// async fn bid(ctx: Context, amount: u32) -> Result<(), HubError> {
+    ///     ctx.clients().all().send("Tick", ()).await?;
+    ///     ctx.clients().all().send("BidPlaced", (amount,)).await?;
+    ///     Ok(())
+    /// }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let server = TestServer::new(Hub::new("/auction").method("Bid", bid))?;
+    /// # let mut ann = server.connect("/auction").await?;
+    /// ann.invoke::<()>("Bid", (5,)).await?;
+    /// assert_eq!(ann.expect_among::<(u32,)>("BidPlaced").await, (5,));
+    /// ann.expect::<()>("Tick").await;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Panics
+    /// At the `.await`, when other arguments come, or none in [time](super::Connect::answer_timeout).
+    #[track_caller]
+    pub fn expect_among<'a, T: FromArguments + 'a>(&'a mut self, method: &str) -> Expected<'a, T> {
+        self.until(method, |_| true)
+    }
+
+    /// The arguments of the first call to this method that meets a condition. Those to it that don't are dropped; calls
+    /// to other methods stay where they are.
+    ///
+    /// ```
+    /// # use trunkline::testing::TestServer;
+    /// # use trunkline::{Context, Hub, HubError};
+    /// # async fn count(ctx: Context, to: u32) -> Result<(), HubError> {
+    /// #     for number in 0..=to {
+    /// #         ctx.clients().caller().send("Count", (number,)).await?;
+    /// #     }
+    /// #     Ok(())
+    /// # }
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let server = TestServer::new(Hub::new("/count").method("CountTo", count))?;
+    /// # let mut ann = server.connect("/count").await?;
+    /// ann.send("CountTo", (10,)).await?;
+    /// ann.until("Count", |(number,): &(u32,)| *number == 7).await;
+    /// assert_eq!(ann.expect::<(u32,)>("Count").await, (8,));
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Panics
+    /// At the `.await`, when other arguments come, or no such call in [time](super::Connect::answer_timeout), which
+    /// counts from one call to the next.
+    #[track_caller]
+    pub fn until<'a, T: FromArguments + 'a>(
+        &'a mut self,
+        method: &str,
+        mut is_wanted: impl FnMut(&T) -> bool + Send + 'a,
+    ) -> Expected<'a, T> {
+        let (client, method) = (&*self, method.to_owned());
+        Expected::new(async move {
+            loop {
+                let arguments = client.next_in_time(&method, |target| target == method).await?.read()?;
+                if is_wanted(&arguments) {
+                    return Ok(arguments);
+                }
+            }
+        })
     }
 
     /// Answers a call whose result the hub awaits.
@@ -277,6 +350,21 @@ impl TestClient {
     /// The frame that opened the connection.
     pub(super) fn opening(&self) -> &OpenConnection {
         &self.open
+    }
+
+    /// The next call to a method that is wanted; fails with a text about the expected one.
+    async fn next_in_time(&self, method: &str, is_wanted: impl Fn(&str) -> bool) -> Result<Received, String> {
+        let is_wanted =
+            |message: &HubMessage| matches!(message, HubMessage::Invocation(call) if is_wanted(&call.target));
+        let next = tokio::time::timeout(self.wire.timeout, self.wire.inbox.wait_for(is_wanted)).await;
+        match next.map(|message| message.and_then(|message| self.received(message))) {
+            Ok(Some(received)) => Ok(received),
+            Ok(None) => match self.wire.inbox.close_error() {
+                Some(error) => Err(format!("{method} was expected, and the connection has ended: {error}")),
+                None => Err(format!("{method} was expected, and the connection has ended")),
+            },
+            Err(_) => Err(format!("{method} was expected, and did not come within {:?}", self.wire.timeout)),
+        }
     }
 
     fn call(&self, method: &str, arguments: &impl Arguments) -> Result<Invocation, CallError> {
