@@ -114,6 +114,26 @@ impl Dispatcher {
         })
     }
 
+    /// Whether the hub has policies for those who connect.
+    pub(crate) fn has_policies(&self) -> bool {
+        self.hooks.has_policies()
+    }
+
+    /// Checks a client that negotiates by the policies of the hub. Returns what it reads where they refuse it: nothing,
+    /// as of the official server, unless the hub shows its errors.
+    pub(crate) fn refuse(self: &Arc<Self>, client: OpenConnection) -> Option<String> {
+        // What can't be encoded is checked where it connects.
+        let request = ConnectRequest::of_message(client)?;
+        if self.settings.requires_authentication && request.user_id().is_none() {
+            return None; // by who has looked at its token: 401
+        }
+        let home = Home::new(LinkId(0), Arc::new(Node::nowhere()));
+        let connection = Arc::new(Connection::new(request, HubProtocol::Json, home));
+        let context = self.context(&connection, CallKind::ConnectHook);
+        let error = self.hooks.check_policies(&connection, &context).err()?;
+        Some(if self.settings.detailed_errors { error.to_string() } else { String::new() })
+    }
+
     async fn handle_handshake(self: &Arc<Self>, connection: &Arc<Connection>, request: HandshakeRequest) {
         let protocol = request.protocol;
         if !self.core.protocols.contains(&protocol) {

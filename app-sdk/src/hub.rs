@@ -236,8 +236,12 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
         self
     }
 
-    /// Opens the hub only to clients that meet the [policy](Policy): others are closed when they connect, before
-    /// `on_connected`, and read that they are unauthorized. Such a refusal is a line at the level `info`, and no error.
+    /// Opens the hub only to clients that meet the [policy](Policy): others are refused when they negotiate, or connect
+    /// without, by 403; those without a user, too. A client that comes as another one than it was let in as is closed
+    /// when it connects, before `on_connected`. Such a refusal is a line at the level `info`, and no error.
+    ///
+    /// As with [`on_negotiate`](Self::on_negotiate), proxies ask an app server about each client that comes, and refuse
+    /// it while none answers (503).
     pub fn require(mut self, policy: Policy) -> Self {
         self.policies.add(policy);
         self
@@ -715,7 +719,7 @@ impl Hub<()> {
         }
         let on_negotiate = self.on_negotiate;
         let manifest = HubManifest {
-            asks_app: on_negotiate.is_some(),
+            asks_app: on_negotiate.is_some() || !methods.policies.is_empty(),
             presence: presence.scope(),
             exclusive_tasks: exclusive::standing(&exclusive, SystemTime::now()),
             ..self.settings.manifest(&name, &self.path)

@@ -1,6 +1,7 @@
 //! Server of hubs: the routes that proxies use, and the handles that the app uses.
 
 mod access;
+mod applicant;
 mod channel;
 mod dialled;
 mod drain;

@@ -68,6 +68,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::StatusCode;
 use trunkline_protocol::access_token;
 use trunkline_protocol::hub::HubProtocol;
 use trunkline_protocol::id::random_id;
@@ -361,6 +362,9 @@ impl Connect {
         };
         let Admitted { user, headers: negotiate_headers } = admit(gate, &credentials).await?;
         let open = open_connection(credentials, user);
+        if let Some(body) = linked.dispatcher.refuse(open.clone()) {
+            return Err(ConnectError::Denied { status: StatusCode::FORBIDDEN, body });
+        }
         let far_end = Arc::clone(&hub.far_end);
         TestClient::connect(Opening { far_end, protocol, open, server, negotiate_headers, timeout }).await
     }

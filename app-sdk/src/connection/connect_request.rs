@@ -7,7 +7,7 @@ use bytestring::ByteString;
 use trunkline_protocol::dial_in::app_claim;
 use trunkline_protocol::hub::Headers;
 use trunkline_protocol::manifest::Transport;
-use trunkline_protocol::service::{OpenConnection, ServiceMessage, header};
+use trunkline_protocol::service::{FrameBuffer, OpenConnection, ServiceMessage, header};
 use trunkline_protocol::wire::{
     ENDED_ERROR_HEADER, ENDED_HEADER, FORWARDED_FOR_HEADER, ITEMS_HEADER, PRIVATE_CLAIM_PREFIX, REMOTE_HEADER,
     RESTORES_HEADER, SERVICE_HEADER_PREFIX, TRANSPORT_HEADER, USER_ID_CLAIM,
@@ -80,6 +80,14 @@ impl ConnectRequest {
             user_id: user_id.and_then(|(_, value)| FrameRange::of(value.as_bytes(), body)),
             body: Box::from(body),
         }
+    }
+
+    /// Request of a client that is not connected yet. `None` where it can't be encoded.
+    pub(crate) fn of_message(message: OpenConnection) -> Option<Self> {
+        let mut frames = FrameBuffer::default();
+        frames.push(ServiceMessage::OpenConnection(message).to_frame());
+        let body = frames.next_body().ok().flatten()?;
+        Some(Self::new(&body, &decode(&body)))
     }
 
     /// Marks the request as one that a service has passed on.
@@ -180,16 +188,11 @@ fn decode(body: &Bytes) -> OpenConnection {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use trunkline_protocol::service::FrameBuffer;
-
     use super::*;
 
     /// A connect request as it would come off a link.
     pub(crate) fn connect_request_of(message: OpenConnection) -> ConnectRequest {
-        let mut frames = FrameBuffer::default();
-        frames.push(ServiceMessage::OpenConnection(message).to_frame());
-        let body = frames.next_body().unwrap().unwrap();
-        ConnectRequest::new(&body, &decode(&body))
+        ConnectRequest::of_message(message).unwrap()
     }
 
     fn text(text: &str) -> ByteString {

@@ -32,6 +32,17 @@ impl HookRunner {
         Self { core, methods, ends }
     }
 
+    /// Whether the hub has policies for those who connect.
+    pub(super) fn has_policies(&self) -> bool {
+        !self.methods.policies.is_empty()
+    }
+
+    /// Checks a client that is not connected yet by the policies of the hub; one that they refuse is logged.
+    pub(super) fn check_policies(&self, connection: &Connection, context: &Context) -> Result<(), HubError> {
+        let checked = self.methods.policies.check(context);
+        checked.inspect_err(|error| log_failure(&self.core, connection, "negotiate", error))
+    }
+
     /// Lets the app see a client that connects. Returns whether it stays; one that the app refuses is closed.
     pub(super) async fn connected(&self, connection: &Arc<Connection>, context: Context) -> bool {
         let ran = match self.methods.policies.check(&context) {

@@ -10,6 +10,9 @@ use crate::error::{HubError, text};
 /// A condition on the client, by which a [hub](crate::Hub::require), a [module](crate::Methods::require) or a
 /// [method](crate::Hub::guarded) is open to some users only.
 ///
+/// One of a hub is asked when a client negotiates, and again when it connects. At the negotiation there is no
+/// connection id yet ([`Context::connection_id`] is empty), and query and headers are those of that request.
+///
 /// ```
 /// use trunkline::{Hub, Policy};
 ///
@@ -94,6 +97,10 @@ impl Policies {
 
     pub(crate) fn extend(&mut self, others: &Policies) {
         self.0.extend_from_slice(&others.0);
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Policy> {

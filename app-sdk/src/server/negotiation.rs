@@ -21,6 +21,7 @@ use trunkline_protocol::wire::{
     CLIENT_AUTHORIZATION_HEADER, CLIENT_URI_HEADER, PRIVATE_HEADER_PREFIX, REMOTE_HEADER, USER_HEADER,
 };
 
+use super::applicant::Applicant;
 use super::routes::{RouteRefusal, ready};
 use super::server_core::ServerCore;
 use super::user::User;
@@ -150,19 +151,38 @@ impl ServerCore {
         self.negotiate(&query.hub, request).await
     }
 
-    /// Calls the hub's handler, and marks its answer; `None` when there is no handler.
+    /// Calls the hub's handler, looks at the hub's policies, and marks the answer; `None` when there is neither.
     pub(super) async fn negotiate(&self, hub: &str, mut request: Request) -> Option<Response> {
-        let handler = self.ready.get()?.negotiators.get(hub)?.clone();
-        restore(&mut request);
-        let mut answer = handler.oneshot(request).await.into_response();
-        let mark = if answer.extensions_mut().remove::<Negotiation>().is_some() { DECISION } else { REFUSAL };
+        let handler = self.ready.get()?.negotiators.get(hub).cloned();
+        let guarded = self.hub(hub).filter(|hub| hub.has_policies());
+        if handler.is_none() && guarded.is_none() {
+            return None;
+        }
+        let verified = restore(&mut request);
+        let applicant = guarded.map(|hub| (Applicant::of(&request, verified), hub));
+        let mut answer = match handler {
+            Some(handler) => handler.oneshot(request).await.into_response(),
+            None => Negotiation::new().into_response(),
+        };
+        let mark = match answer.extensions_mut().remove::<Negotiation>() {
+            None => REFUSAL,
+            Some(Negotiation(decision)) => {
+                match applicant.and_then(|(applicant, hub)| applicant.refuse(&hub, &decision)) {
+                    None => DECISION,
+                    Some(refusal) => {
+                        answer = refusal;
+                        REFUSAL
+                    }
+                }
+            }
+        };
         answer.headers_mut().insert(HeaderName::from_static(ANSWER_HEADER), HeaderValue::from_static(mark));
         Some(answer)
     }
 }
 
-/// Restores the client's request.
-fn restore(request: &mut Request) {
+/// Restores the client's request. Returns the user of its access token, if it has a good one.
+fn restore(request: &mut Request) -> Option<access_token::User> {
     let headers = request.headers_mut();
     let uri = take(headers, CLIENT_URI_HEADER).and_then(|value| value.to_str().ok()?.parse().ok());
     let authorization = take(headers, CLIENT_AUTHORIZATION_HEADER);
@@ -177,11 +197,12 @@ fn restore(request: &mut Request) {
     if let Some(uri) = uri {
         *request.uri_mut() = uri;
     }
-    request.extensions_mut().insert(ProxyVerified(user.and_then(User::of)));
+    request.extensions_mut().insert(ProxyVerified(user.clone().and_then(User::of)));
     request.extensions_mut().remove::<ConnectInfo<SocketAddr>>();
     if let Some(remote) = remote {
         request.extensions_mut().insert(ConnectInfo(remote));
     }
+    user
 }
 
 fn take(headers: &mut HeaderMap, name: &'static str) -> Option<HeaderValue> {

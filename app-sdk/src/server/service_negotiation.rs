@@ -17,6 +17,7 @@ use trunkline_protocol::manifest::{Authentication, HubManifest};
 use trunkline_protocol::negotiate::Decision;
 use trunkline_protocol::wire::{NEGOTIATE_SUFFIX, bearer};
 
+use super::applicant::Applicant;
 use super::negotiation::Negotiation;
 use super::server_core::ServerCore;
 use super::user::{TokenError, User};
@@ -66,10 +67,16 @@ pub(super) async fn negotiate(
     let path = request.uri().path().strip_suffix(NEGOTIATE_SUFFIX).unwrap_or_default().to_owned();
     let query = request.uri().query().unwrap_or_default().to_owned();
     let token_user = token_user(&route.core, request.headers());
+    let guarded = route.core.hub(&route.hub.name).filter(|hub| hub.has_policies());
+    let verified = || token_user.as_ref().ok().cloned().flatten();
+    let applicant = guarded.map(|hub| (Applicant::of(&request, verified()), hub));
     let (decision, mut headers) = match route.decision(request, &token_user).await {
         Ok(decided) => decided,
         Err(refusal) => return Ok(refusal),
     };
+    if let Some(refusal) = applicant.and_then(|(applicant, hub)| applicant.refuse(&hub, &decision)) {
+        return Ok(refusal);
+    }
     let redirect = match decision {
         Decision { url: Some(url), access_token, .. } => Redirect { url, access_token, available_transports: [] },
         decision => {

@@ -97,7 +97,8 @@ pub enum ConnectError {
     /// No hub has this path.
     #[error("no hub is served at this path")]
     NoHub,
-    /// The client was not let in: by `on_negotiate`, by a bad access token, or because the hub needs a user.
+    /// The client was not let in: by `on_negotiate`, by a bad access token, because the hub needs a user (401), or by a
+    /// policy of the hub (403).
     #[error("{status}: {body}")]
     Denied {
         /// Status that the client gets.

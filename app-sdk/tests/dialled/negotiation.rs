@@ -51,6 +51,19 @@ async fn a_client_is_led_to_the_service_as_the_user_of_its_token() {
 }
 
 #[tokio::test]
+async fn who_does_not_meet_a_policy_is_not_led_to_the_service() {
+    let mut service = Service::start().await;
+    let app = App::start_with(&service, |hub| hub.require_claim("role", "admin"));
+    let mut connection = service.next().await;
+    connection.fence().await;
+    let token = |role| app.handle.token("ann").claim("role", role).sign().unwrap();
+    assert_eq!(ask(&app, "/Test/negotiate", Some(&token("admin"))).await.0, StatusCode::OK);
+    assert_eq!(ask(&app, "/Test/negotiate", Some(&token("guest"))).await.0, StatusCode::FORBIDDEN);
+    assert_eq!(ask(&app, "/Test/negotiate", None).await.0, StatusCode::FORBIDDEN);
+    assert_eq!(ask(&app, "/Test/negotiate", Some("nonsense")).await.0, StatusCode::UNAUTHORIZED);
+}
+
+#[tokio::test]
 async fn who_may_not_come_in_is_told_why() {
     let mut service = Service::start().await;
     let app = App::start_with(&service, |hub| hub.require_authentication());

@@ -133,6 +133,30 @@ async fn sockets_of_any_server_are_served() {
     assert_eq!(ann.call("Nothing", "[]").await, [r#"{"type":3,"invocationId":"1","result":null}"#]);
 }
 
+#[tokio::test]
+async fn a_policy_refuses_at_the_negotiation_as_a_missing_user_is_refused() {
+    let app = App::start_with(|hub| hub.require_claim("role", "admin"), |server| server.embedded()).await;
+    let status = async |token: &str| {
+        let header = format!("Authorization: {token}\r\n");
+        post(&app, "/test/negotiate?negotiateVersion=1", &header).await.0
+    };
+    let of_role = |role| format!("Bearer {}", app.handle.token("ann").claim("role", role).sign().unwrap());
+    assert_eq!(status(&of_role("admin")).await, 200);
+    assert_eq!(status(&of_role("guest")).await, 403);
+    assert_eq!(status("").await, 403);
+    assert_eq!(status("Bearer nonsense").await, 401, "what is wrong is the token");
+    let own = format!("http://{}", app.address);
+    assert_eq!(browser::upgrade_from(&app, &own).await, 403, "without a negotiation");
+}
+
+#[tokio::test]
+async fn a_hub_that_needs_a_user_and_has_a_policy_refuses_strangers_as_such() {
+    let guarded = |hub: Hub| hub.require_user().require_claim("role", "admin");
+    let app = App::start_with(guarded, |server| server.embedded()).await;
+    let (status, _) = post(&app, "/test/negotiate?negotiateVersion=1", "").await;
+    assert_eq!(status, 401);
+}
+
 /// Messages of a client after its handshake; each call is answered before the next.
 const SCRIPT: [(&str, &str); 14] = [
     ("Echo", r#"[{"a":[1,-2,1.5,null,true,"ü"]}]"#),

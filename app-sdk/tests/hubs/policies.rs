@@ -1,7 +1,10 @@
 //! Policies of hubs, modules and methods.
 
-use trunkline::testing::TestServer;
-use trunkline::{Hub, Methods, Policy};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use trunkline::http::StatusCode;
+use trunkline::testing::{ConnectError, TestServer};
+use trunkline::{Hub, Methods, Negotiation, Policy};
 
 use crate::{client, error};
 
@@ -48,9 +51,39 @@ async fn one_method_may_have_a_policy_and_policies_combine() {
 async fn a_policy_of_the_hub_keeps_clients_out() {
     let hub = Hub::new("/hub").require_claim("role", "admin").on_connected(async || -> () { panic!("never called") });
     let server = TestServer::new(hub).unwrap();
-    let mut eve = server.connect("/hub").user("eve").await.unwrap();
+    let refused = ConnectError::Denied { status: StatusCode::FORBIDDEN, body: String::new() };
+    assert_eq!(server.connect("/hub").user("eve").await.unwrap_err(), refused);
+    assert_eq!(server.connect("/hub").await.unwrap_err(), refused, "nobody is no admin, either");
+    let detailed = Hub::new("/hub").require_claim("role", "admin").detailed_errors();
+    let error = TestServer::new(detailed).unwrap().connect("/hub").await.unwrap_err().to_string();
+    assert!(error.starts_with("403") && error.contains("claim role = admin"), "{error}");
+}
+
+#[tokio::test]
+async fn a_policy_that_is_met_at_the_negotiation_only_closes_the_client() {
+    let asked = AtomicU32::new(0);
+    let first = Policy::new("the first time", move |ctx| {
+        let is_first = asked.fetch_add(1, Ordering::Relaxed) == 0;
+        assert_eq!(ctx.query().get("room"), Some("kitchen"));
+        is_first
+    });
+    let hub = Hub::new("/hub").require(first).on_connected(async || -> () { panic!("never called") });
+    let server = TestServer::new(hub).unwrap();
+    let mut eve = server.connect("/hub").query("room=kitchen").await.unwrap();
     assert_eq!(eve.closed().await.unwrap(), "Connection closed because user is unauthorized.");
     assert_eq!(eve.next().await.map(drop), None);
+}
+
+#[tokio::test]
+async fn policies_see_whom_on_negotiate_lets_in() {
+    let hub = || Hub::new("/hub").require_claim("role", "admin");
+    let as_admin = async || Negotiation::user("ann").claim("role", "admin");
+    let server = TestServer::new(hub().on_negotiate(as_admin)).unwrap();
+    server.connect("/hub").negotiate().await.unwrap();
+    let as_guest = async || Negotiation::user("ann");
+    let server = TestServer::new(hub().on_negotiate(as_guest)).unwrap();
+    let refused = server.connect("/hub").claim("role", "admin").negotiate().await;
+    assert!(matches!(refused, Err(ConnectError::Denied { status: StatusCode::FORBIDDEN, .. })), "{refused:?}");
 }
 
 #[test]

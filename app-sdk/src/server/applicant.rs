@@ -1,0 +1,63 @@
+//! Client that negotiates, as the policies of its hub see it: its request, and the user as whom it is to come in.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::extract::{ConnectInfo, Request};
+use axum::response::{IntoResponse, Response};
+use http::StatusCode;
+use http::header::AUTHORIZATION;
+use trunkline_protocol::access_token::User as TokenUser;
+use trunkline_protocol::negotiate::Decision;
+use trunkline_protocol::service::OpenConnection;
+use trunkline_protocol::wire::{ACCESS_TOKEN_PARAMETER, PRIVATE_CLAIM_PREFIX, REMOTE_HEADER, USER_ID_CLAIM, bearer};
+
+use crate::dispatch::Dispatcher;
+
+/// Client that asks to come into a hub with policies.
+#[derive(Debug)]
+pub(super) struct Applicant {
+    request: OpenConnection,
+    /// User of its access token; `None` without a good one.
+    verified: Option<TokenUser>,
+    shows_token: bool,
+}
+
+impl Applicant {
+    /// Reads the request of a client whose access token was verified, if it has one.
+    pub(super) fn of(request: &Request, verified: Option<TokenUser>) -> Self {
+        let query = request.uri().query().unwrap_or_default();
+        let in_header = request.headers().get(AUTHORIZATION).and_then(|value| bearer(value.to_str().ok()?)).is_some();
+        let in_query = form_urlencoded::parse(query.as_bytes()).any(|(name, _)| name == ACCESS_TOKEN_PARAMETER);
+        let text = |value: &http::HeaderValue| value.to_str().map(|text| vec![text.into()]).ok();
+        let headers = request.headers().iter().filter_map(|(name, value)| Some((name.as_str().into(), text(value)?)));
+        let remote = request.extensions().get::<ConnectInfo<SocketAddr>>();
+        let remote = remote.map(|ConnectInfo(address)| (REMOTE_HEADER.into(), vec![address.to_string().into()]));
+        let request = OpenConnection {
+            headers: headers.chain(remote).collect(),
+            query: Some(query.into()),
+            ..OpenConnection::default()
+        };
+        Self { request, verified, shows_token: in_header || in_query }
+    }
+
+    /// Refuses the client if it does not meet the policies of the hub as the user of this decision.
+    pub(super) fn refuse(self, hub: &Arc<Dispatcher>, decision: &Decision) -> Option<Response> {
+        let Self { mut request, verified, shows_token } = self;
+        let is_elsewhere = decision.url.is_some();
+        // Without a user it is refused because of the token, by who has looked at that.
+        let has_bad_token = shows_token && verified.is_none() && decision.user.is_none();
+        if is_elsewhere || has_bad_token {
+            return None;
+        }
+        let known = match &decision.user {
+            Some(id) => TokenUser { id: Some(id.clone()), ..TokenUser::default() },
+            None => verified.unwrap_or_default(),
+        };
+        let id = known.id.map(|id| (USER_ID_CLAIM.into(), id.into()));
+        let claims = known.claims.into_iter().chain(decision.claims.iter().cloned());
+        let claims = claims.filter(|(name, _)| !name.starts_with(PRIVATE_CLAIM_PREFIX));
+        request.claims = id.into_iter().chain(claims.map(|(name, value)| (name.into(), value.into()))).collect();
+        hub.refuse(request).map(|body| (StatusCode::FORBIDDEN, body).into_response())
+    }
+}
