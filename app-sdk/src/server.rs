@@ -40,7 +40,7 @@ use trunkline_protocol::wire::{CHANNEL_PATH, LINK_PATH, MANIFEST_PATH, NEGOTIATE
 use crate::dial::PlainHttp;
 use crate::dispatch::Dispatcher;
 use crate::error::BuildError;
-use crate::hub::{BuiltHub, CompleteHub, Hub};
+use crate::hub::{BuiltHub, CompleteHub};
 use crate::hub_core::HubCore;
 use crate::link::{LinkSocket, SlotKey};
 use crate::outbound::Outbound;
@@ -136,11 +136,9 @@ impl Server {
         }
     }
 
-    /// Adds a hub. One with a state that is still missing doesn't fit: see [`Hub::with_state`].
-    pub fn hub<S>(mut self, hub: Hub<S>) -> Self
-    where
-        Hub<S>: CompleteHub,
-    {
+    /// Adds a hub. One with a state that is still missing doesn't fit: see
+    /// [`Hub::with_state`](crate::Hub::with_state).
+    pub fn hub(mut self, hub: impl CompleteHub) -> Self {
         match hub.complete().build() {
             Ok(hub) => self.add(hub),
             Err(error) => self.error = self.error.or(Some(error)),
@@ -523,7 +521,7 @@ impl fmt::Debug for Server {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::RawConnection;
+    use crate::{Hub, RawConnection};
 
     const KEY: &str = "a secret of at least 16 bytes";
 

@@ -29,8 +29,8 @@ pub struct Restored(RestoredFrom);
 
 impl Restored {
     /// Time for which the client was gone: it may have missed what was sent to it then. It counts from the last moment
-    /// at which the client was certainly there, so it is rather too long than too short, by as long as it takes to notice
-    /// that a connection is lost.
+    /// at which the client was certainly there, so it may be too long, by as long as it takes to notice that a
+    /// connection is lost, and is never too short.
     #[must_use]
     pub fn gone_for(&self) -> Duration {
         self.0.gone_for
