@@ -258,7 +258,7 @@ mod tests {
         let args = NewArgs { folder: apps.0.join("my-chat"), path: None };
         if env!("CARGO_PKG_REPOSITORY").contains(NO_REPOSITORY) {
             let error = new_app(&args).unwrap_err().to_string();
-            let advice = format!("by `trunkline new {} --path /", args.folder.display());
+            let advice = format!("by `trunkline new {} --path ", args.folder.display());
             assert!(error.contains(&advice), "{error}");
             assert!(!args.folder.exists(), "nothing is made after an error");
         } else {

@@ -18,7 +18,9 @@ struct Visitor {
 
 /// Builds the hub with its hooks and methods.
 pub(crate) fn hub() -> Hub {
-    Hub::new("/chat").on_connected(enter).on_disconnected(leave).method("Say", say)
+    let hub = Hub::new("/chat").on_connected(enter).on_disconnected(leave).method("Say", say);
+    // Whoever develops a page reads what is wrong with its calls; strangers would, too.
+    if cfg!(debug_assertions) { hub.detailed_errors() } else { hub }
 }
 
 async fn enter(ctx: Context, visitor: Visitor) -> Result<(), HubError> {

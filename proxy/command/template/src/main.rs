@@ -9,7 +9,6 @@ use axum::Router;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::Html;
 use axum::routing::get;
-use tokio::net::TcpListener;
 use trunkline::Server;
 
 /// Address where browsers and proxies connect, unless the environment has another one.
@@ -19,8 +18,10 @@ const LISTEN: &str = "127.0.0.1:5000";
 async fn main() -> Result<(), Box<dyn Error>> {
     tracing_subscriber::fmt().init();
     let listen = std::env::var("LISTEN").unwrap_or_else(|_| LISTEN.to_owned());
+    let server = Server::new().hub(chat::hub());
     // It serves clients itself, so that nothing else is needed to try it; proxies may stand before it all the same.
-    let server = Server::new().hub(chat::hub()).embedded();
+    #[cfg(feature = "embedded")]
+    let server = server.embedded();
     let handle = server.handle();
     let script = ([(CONTENT_TYPE, "text/javascript; charset=utf-8")], include_str!("../pages/signalr.js"));
     let app = Router::new()
@@ -28,7 +29,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .route("/signalr.js", get(async || script))
         .route("/metrics", handle.metrics())
         .merge(server.into_router()?);
-    let listener = TcpListener::bind(&listen).await.map_err(|error| format!("LISTEN={listen}: {error}"))?;
+    let listener = trunkline::listen(&*listen).await.map_err(|error| format!("LISTEN: {error}"))?;
     tracing::info!("open http://{}/", listener.local_addr()?);
     trunkline::serve(listener, app, &handle).await?;
     Ok(())
