@@ -188,10 +188,15 @@ fn keys_of_files_and_rules_that_overlap_stay_out_of_force() {
 
 /// Asks for a link of an app server over a stream, and returns the status.
 async fn ask_for_link<S: AsyncRead + AsyncWrite + Unpin>(stream: S, hub: &str, key: &str) -> u16 {
+    ask_as("home_1", stream, hub, key).await
+}
+
+/// Asks for a link of the app server with an id, and returns the status.
+async fn ask_as<S: AsyncRead + AsyncWrite + Unpin>(id: &str, stream: S, hub: &str, key: &str) -> u16 {
     let mut request = format!("ws://{ONE}/server/?hub={hub}&cid=1").into_client_request().unwrap();
     let token = user_token(key, Some(&format!("http://any.example/server/?hub={hub}")));
     request.headers_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
-    request.headers_mut().insert("x-asrs-server-id", "home_1".parse().unwrap());
+    request.headers_mut().insert("x-asrs-server-id", id.parse().unwrap());
     match client_async(request, stream).await {
         Ok(_) => 101,
         Err(tungstenite::Error::Http(answer)) => answer.status().as_u16(),
@@ -207,6 +212,16 @@ async fn channel(stage: &Stage, key: &str, dialled: Dialled<'_>) -> Result<Chann
         OpenChannelError::Refused(answer) => answer.status.as_u16(),
         other => panic!("{other}"),
     })
+}
+
+#[test]
+fn an_app_server_that_dials_in_has_no_id_that_the_node_gives_itself() {
+    run(async {
+        let stage = Stage::with(two_hubs(), 1);
+        for (id, status) in [("?webhook", 400), ("?", 400), ("home_1?", 101)] {
+            assert_eq!(ask_as(id, stage.dial(), "chat", KEY).await, status, "{id}");
+        }
+    });
 }
 
 #[test]

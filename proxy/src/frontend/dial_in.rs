@@ -43,6 +43,9 @@ const SERVER_ID: HeaderName = HeaderName::from_static(SERVER_ID_HEADER);
 /// Longest name of a hub, and of an app server.
 const NAME_MAX_BYTES: usize = 256;
 
+/// Beginning of ids that the node gives itself, as to webhooks; no app server that dials in has such an id.
+const RESERVED_ID_START: char = '?';
+
 /// App servers send keep-alives of their own; this node's come where those don't.
 const KEEP_ALIVE_INTERVAL_MS: u64 = 20_000;
 
@@ -163,8 +166,11 @@ pub(crate) async fn open_link(endpoint: &Endpoint, mut request: Request) -> Resu
         ));
     };
     let instance = text(request.headers(), &SERVER_ID).map(str::to_owned).or(server.id).unwrap_or_default();
-    if instance.is_empty() || instance.len() > NAME_MAX_BYTES {
-        return Err(plain(StatusCode::BAD_REQUEST, "X-ASRS-Server-Id has to name the app server, in 1 to 256 bytes"));
+    if instance.is_empty() || instance.len() > NAME_MAX_BYTES || instance.starts_with(RESERVED_ID_START) {
+        return Err(plain(
+            StatusCode::BAD_REQUEST,
+            "X-ASRS-Server-Id has to name the app server, in 1 to 256 bytes of which the first is no '?'",
+        ));
     }
     if !endpoint.shared.hubs.has_room_for(&instance) {
         let full = full(APP_SERVERS_MAX, "app servers");

@@ -83,12 +83,17 @@ impl HubRegistry {
         self.all.load().iter().any(|hub| !hub.pools_of(group).is_empty())
     }
 
-    /// Name of another group that an app server instance is linked in.
+    /// Name of another group that an app server instance is linked in. One that dials in has chosen its id itself, and is
+    /// of no group that others could be kept out of.
     #[must_use]
     pub(crate) fn other_group_of(&self, instance: &str, group: &ServerGroup) -> Option<Arc<str>> {
         let all = self.all.load();
         let mut pools = all.iter().flat_map(|hub| hub.pools().to_vec());
-        let other = pools.find(|pool| pool.app().instance == instance && pool.app().group.name() != group.name());
+        let other = pools.find(|pool| {
+            let app = pool.app();
+            let dials_in = matches!(app.target, AppTarget::DialsIn);
+            app.instance == instance && !dials_in && app.group.name() != group.name()
+        });
         other.map(|pool| pool.app().group.name().clone())
     }
 
@@ -377,7 +382,7 @@ fn without_slash(path: &str) -> &str {
 mod tests {
     use super::*;
     use crate::routing::DEFAULT_GROUP;
-    use crate::upstream::{LinkHandle, Pool};
+    use crate::upstream::{GroupTerms, LinkHandle, Pool};
 
     fn hub_with(apps: u32) -> Arc<Hub> {
         hub_of(&HubRegistry::default(), "chat", apps)
@@ -428,6 +433,22 @@ mod tests {
         let (a, b) = (hubs.number("a"), hubs.number("b"));
         assert!(a != b && hubs.number("a") == a);
         assert_eq!((&*hubs.instance(b), &*hubs.instance(AppServerId::NONE)), ("b", ""));
+    }
+
+    #[test]
+    fn an_app_server_that_dials_in_keeps_none_of_the_same_id_out_of_its_group() {
+        let hubs = HubRegistry::default();
+        let hub = hubs.learn_by_dial_in(HubManifest::new("chat", "/client")).unwrap();
+        let canary = hubs.groups().set(&"canary".into(), GroupTerms::default(), false);
+        for (target, other) in [
+            (AppTarget::DialsIn, None),
+            (AppTarget::Network("http://app".parse().unwrap()), Some(Arc::<str>::from(DEFAULT_GROUP))),
+        ] {
+            let (id, instance) = (AppServerId(0), "app-1".to_owned());
+            let app = AppServer { id, instance, name: String::new(), target, group: Arc::default() };
+            hub.add_pool(Arc::new(Pool::new(hub.identity().clone(), Arc::new(app), 1, Arc::default())));
+            assert_eq!(hubs.other_group_of("app-1", &canary), other);
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use crate::shard::inbox::ShardMessage;
 use crate::shard::shared::Shared;
 use crate::upstream::{AppServer, AppTarget, Hub, HubOrigin, Pool};
 
-/// Instance of the app server that a webhook is for the node; no app server names itself so.
+/// Instance of the app server that a webhook is for the node. Dial-in refuses ids that begin with `?`.
 const INSTANCE: &str = "?webhook";
 
 /// Largest message of a client, unless `--message-max-bytes` is less: a webhook says nothing about it.
