@@ -19,17 +19,12 @@ use toml::de::{DeTable, DeValue};
 use super::rule_error::{Fault, RuleError, RuleFileError, RuleProblem, nearest};
 use super::ruleset::Ruleset;
 use group_entry::Labels;
-pub use named_file::NamedFiles;
+use named_file::FILE_MAX_BYTES;
+pub use named_file::{NamedFiles, RULE_TABLES};
 use toml_value::{TomlValue, read_beyond};
-
-/// Keys of the file that hold rules.
-pub const RULE_TABLES: [&str; 6] = ["groups", "routes", "messages", "mirrors", "methods", "app-keys"];
 
 /// Maximum number of rules of a kind. They are tried one after the other.
 const RULES_MAX: usize = 1000;
-
-/// Maximum size of the file: a hundred times what people write.
-const FILE_MAX_BYTES: usize = 1024 * 1024;
 
 impl Ruleset {
     /// Reads the rules of a configuration file, and the files that they name.

@@ -6,7 +6,12 @@ use std::path::{Path, PathBuf};
 use toml::de::{DeTable, DeValue};
 
 use super::toml_value::read_beyond;
-use super::{FILE_MAX_BYTES, RULE_TABLES};
+
+/// Keys of the file that hold rules.
+pub const RULE_TABLES: [&str; 6] = ["groups", "routes", "messages", "mirrors", "methods", "app-keys"];
+
+/// Maximum size of the file: a hundred times what people write.
+pub(super) const FILE_MAX_BYTES: usize = 1024 * 1024;
 
 /// Files that the rules of a configuration file name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
