@@ -1,6 +1,7 @@
 //! Separation of hubs: what a page's cookies, a token or a key of one app are good for at another.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream};
@@ -221,6 +222,17 @@ fn an_app_server_that_dials_in_has_no_id_that_the_node_gives_itself() {
         for (id, status) in [("?webhook", 400), ("?", 400), ("home_1?", 101)] {
             assert_eq!(ask_as(id, stage.dial(), "chat", KEY).await, status, "{id}");
         }
+    });
+}
+
+#[test]
+fn a_stranger_does_not_use_up_the_warning_about_plain_text() {
+    run(async {
+        let stage = Stage::with(two_hubs(), 1);
+        let has_warned = || stage.shared.admission.has_warned_of_plain.load(Ordering::Relaxed);
+        assert_eq!(ask_for_link(stage.dial(), "chat", "a key of somebody else").await, 401);
+        assert!(!has_warned());
+        assert_eq!((ask_for_link(stage.dial(), "chat", KEY).await, has_warned()), (101, true));
     });
 }
 

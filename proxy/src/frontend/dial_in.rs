@@ -153,9 +153,20 @@ pub(crate) async fn open_link(endpoint: &Endpoint, mut request: Request) -> Resu
     if !is_upgrade_of(&request) {
         return Err(plain(StatusCode::BAD_REQUEST, "app servers dial in by a WebSocket upgrade"));
     }
-    ensure_encrypted(endpoint, &request).inspect_err(|refusal| log_refused(endpoint, &request, refusal))?;
+    let is_open_to_others = is_open_to_others(&request);
+    if is_open_to_others && endpoint.shared.settings.needs_encrypted_dial_in {
+        let refusal = plain(
+            StatusCode::FORBIDDEN,
+            "app servers dial in by https here: --require-encrypted-dial-in refuses links in plain text from other machines",
+        );
+        log_refused(endpoint, &request, &refusal);
+        return Err(refusal);
+    }
     let entered = enter(endpoint, &mut request, ServiceAudience::Server);
     let (hub, server) = entered.inspect_err(|refusal| log_refused(endpoint, &request, refusal))?;
+    if is_open_to_others {
+        warn_of_plain(endpoint, &request);
+    }
     if endpoint.shared.refuses_clients() {
         return Err(unavailable(Cause::Drained, STOPPING));
     }
@@ -203,38 +214,30 @@ pub(crate) async fn open_link(endpoint: &Endpoint, mut request: Request) -> Resu
     Ok(switching_protocols(&accept))
 }
 
-/// Checks that nobody on the way can read and change a link, as far as this node can know.
-///
-/// # Errors
-/// The refusal of a link in plain text from another machine, where the operator wants none.
-fn ensure_encrypted(endpoint: &Endpoint, request: &Request) -> Result<(), Response> {
+/// Whether somebody on the way could read and change a link: in plain text from another machine, as far as this node
+/// can know.
+fn is_open_to_others(request: &Request) -> bool {
     let extensions = request.extensions();
     let is_inside = extensions.get::<InChannel>().is_some() || extensions.get::<FromFleet>().is_some();
     let is_local = peer_address(extensions).is_none_or(|peer| peer.ip().to_canonical().is_loopback());
-    if is_inside || is_local || x_forwarded::scheme(extensions) == ForwardedScheme::Https.name() {
-        return Ok(());
-    }
-    if endpoint.shared.settings.needs_encrypted_dial_in {
-        return Err(plain(
-            StatusCode::FORBIDDEN,
-            "app servers dial in by https here: --require-encrypted-dial-in refuses links in plain text from other machines",
-        ));
-    }
+    !is_inside && !is_local && x_forwarded::scheme(extensions) != ForwardedScheme::Https.name()
+}
+
+/// Warns of plain text, once. The caller has checked the token: nobody else uses the warning up, or chooses its words.
+fn warn_of_plain(endpoint: &Endpoint, request: &Request) {
     if !endpoint.shared.admission.has_warned_of_plain.swap(true, Ordering::Relaxed) {
-        let app = text(request.headers(), &SERVER_ID).unwrap_or_default();
         warn!(
-            app,
+            app = shown_id(request.headers()),
             "an app server dials in from another machine by plain HTTP: whoever is on the way can read and forge what it and \
              its clients say; write https:// into its connection string. It is said once"
         );
     }
-    Ok(())
 }
 
 fn log_refused(endpoint: &Endpoint, request: &Request, refusal: &Response) {
     let status = refusal.status().as_u16();
     if endpoint.shared.limits.may_log(endpoint.shared.uptime()) {
-        let app = text(request.headers(), &SERVER_ID).unwrap_or_default();
+        let app = shown_id(request.headers());
         let hint = hint(refusal.status());
         info!(app, status, hint, "an app server that dials in is refused");
     }
@@ -257,6 +260,12 @@ fn hint(status: StatusCode) -> &'static str {
     }
 }
 
+/// Id of an app server for the log, no longer than one that is accepted.
+fn shown_id(headers: &HeaderMap) -> &str {
+    let id = text(headers, &SERVER_ID).unwrap_or_default();
+    id.get(..NAME_MAX_BYTES).unwrap_or(id)
+}
+
 fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     headers.get(name)?.to_str().ok()
 }
@@ -271,6 +280,14 @@ mod tests {
             [(401, "--access-key"), (503, "--hold-timeout"), (413, "claims"), (403, "https://"), (400, "names no hub")]
         {
             assert!(hint(StatusCode::from_u16(status).unwrap()).contains(word), "{status}");
+        }
+    }
+
+    #[test]
+    fn no_id_in_the_log_is_longer_than_one_that_is_accepted() {
+        for (bytes, shown) in [(0, 0), (NAME_MAX_BYTES, NAME_MAX_BYTES), (8000, NAME_MAX_BYTES)] {
+            let headers = HeaderMap::from_iter([(SERVER_ID, "x".repeat(bytes).parse().unwrap())]);
+            assert_eq!(shown_id(&headers).len(), shown);
         }
     }
 
