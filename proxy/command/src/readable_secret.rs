@@ -8,12 +8,21 @@ use std::path::{Path, PathBuf};
 
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Command};
+use trunkline_proxy::parts::NamedFiles;
 
 /// Ids of the flags that name a file with nothing but secrets.
-const SECRET_FILES: [&str; 5] =
-    ["access_key_files", "app_key_files", "admin_token_file", "jwt_secret_files", "webhook_secret_files"];
+const SECRET_FILES: [&str; 7] = [
+    "access_key_files",
+    "app_key_files",
+    "admin_token_file",
+    "jwt_secret_files",
+    "webhook_secret_files",
+    "tls_keys",
+    "upstream_key",
+];
 
-/// Id of the flag that names the configuration file, which may hold secrets.
+/// Id of the flag that names the configuration file. Its flags and its rules may hold secrets, and rules name files with
+/// some.
 const CONFIG_FILE: &str = "config";
 
 /// Folders in which orchestrators and supervisors mount secrets.
@@ -24,10 +33,17 @@ pub(super) fn warnings(command: &Command, matches: &ArgMatches) -> Vec<String> {
     let mut warnings = Vec::new();
     for arg in command.get_arguments() {
         let id = arg.get_id().as_str();
-        let holds_secret = SECRET_FILES.contains(&id) || (id == CONFIG_FILE && sets_secret(command, matches));
-        let paths = matches.try_get_many::<PathBuf>(id).ok().flatten().into_iter().flatten();
-        let open = paths.filter(|path| holds_secret && can_be_read_by_others(path));
-        warnings.extend(open.map(|path| warning(arg.get_long().unwrap_or_default(), path)));
+        let flag = format!("--{}", arg.get_long().unwrap_or_default());
+        for path in matches.try_get_many::<PathBuf>(id).ok().flatten().into_iter().flatten() {
+            let is_config = id == CONFIG_FILE;
+            let rules = if is_config { NamedFiles::of(path).unwrap_or_default() } else { NamedFiles::default() };
+            let sets_secret = is_config && (rules.has_secrets || sets_secret(command, matches));
+            if SECRET_FILES.contains(&id) || sets_secret {
+                warnings.extend(warning(&flag, path));
+            }
+            let named = rules.secrets.iter().chain(&rules.private_keys);
+            warnings.extend(named.filter_map(|named| warning(&format!("a table of {flag},"), named)));
+        }
     }
     if let Some((name, below)) = matches.subcommand()
         && let Some(command) = command.find_subcommand(name)
@@ -43,9 +59,14 @@ fn sets_secret(command: &Command, matches: &ArgMatches) -> bool {
     secrets.any(|arg| matches.value_source(arg.get_id().as_str()) == Some(ValueSource::DefaultValue))
 }
 
-fn warning(flag: &str, path: &Path) -> String {
-    let path = path.display();
-    format!("every user of this machine can read the secret in --{flag} {path}: `chmod o= {path}` takes that from them")
+/// Warning about a file with a secret, if others can read it.
+fn warning(place: &str, path: &Path) -> Option<String> {
+    can_be_read_by_others(path).then(|| {
+        let path = path.display();
+        format!(
+            "every user of this machine can read the secret in {place} {path}: `chmod o= {path}` takes that from them"
+        )
+    })
 }
 
 #[cfg(unix)]
@@ -142,9 +163,16 @@ mod tests {
         for flag in ["--access-key-file", "--admin-token-file"] {
             assert!(shown.iter().any(|line| line.contains(flag)), "{flag}: {shown:?}");
         }
-        let files =
-            ["--access-key-file", "--app-key-file", "--admin-token-file", "--jwt-secret-file", "--webhook-secret-file"];
-        let typed: Vec<_> = files.iter().flat_map(|flag| [*flag, &open]).collect();
+        let files = [
+            "--access-key-file",
+            "--app-key-file",
+            "--admin-token-file",
+            "--jwt-secret-file",
+            "--webhook-secret-file",
+            "--tls-key",
+            "--upstream-key",
+        ];
+        let typed: Vec<_> = files.iter().flat_map(|flag| [*flag, &open]).chain(["--upstream-cert", &open]).collect();
         assert_eq!(warnings_of(serve(), &typed).len(), files.len(), "a flag has another id");
         folder.allow("", 0o750);
         assert_eq!(warnings_of(serve(), &["--access-key-file", &open]).len(), 0, "nobody else enters its folder");
@@ -157,6 +185,24 @@ mod tests {
             let file = folder.write("trunkline.toml", text, 0o644);
             let serve = with_file(serve(), Path::new(&file)).unwrap().command;
             assert_eq!(warnings_of(serve, &["--config", &file]).len(), count, "{text}");
+        }
+    }
+
+    #[test]
+    fn secrets_of_rules_and_files_that_rules_name_count() {
+        let folder = SecretFolder::new("open-rules");
+        let (open, own) = (folder.write("open", "x", 0o644), folder.write("own", "x", 0o640));
+        for (text, count) in [
+            ("[app-keys.shop]\nkey = '0123456789abcdef'".to_owned(), 1),
+            ("[groups.canary]\naccess-key = ['0123456789abcdef']".to_owned(), 1),
+            (format!("[app-keys.shop]\nkey-file = ['{open}', '{own}']\nkey = '0123456789abcdef'"), 2),
+            (format!("[groups.canary]\naccess-key-file = '{open}'\nupstream-key = '{open}'"), 2),
+            (format!("[app-keys.shop]\nkey-file = '{own}'"), 0),
+        ] {
+            let file = folder.write("trunkline.toml", &text, 0o644);
+            let serve = with_file(serve(), Path::new(&file)).unwrap().command;
+            let shown = warnings_of(serve, &["--config", &file]);
+            assert_eq!(shown.len(), count, "{text}: {shown:?}");
         }
     }
 
