@@ -137,10 +137,10 @@ mod tests {
         watch.follow([one.clone(), other.clone()]);
         assert!(!is_due(&mut watch, 10).await, "the other one is not there, as before");
         write(&other, "1");
-        assert!(is_due(&mut watch, 2).await && !is_due(&mut watch, 10).await);
+        assert!(is_due(&mut watch, 3).await && !is_due(&mut watch, 10).await);
         write(&one, "1");
         watch.follow([one.clone()]);
-        assert!(is_due(&mut watch, 2).await, "it was not read since");
+        assert!(is_due(&mut watch, 3).await, "it was not read since");
         [one, other].iter().for_each(|path| std::fs::remove_file(path).unwrap());
     }
 }
