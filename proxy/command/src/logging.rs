@@ -85,7 +85,7 @@ fn subscriber<W>(
     format: LogFormat,
     (writer, is_terminal): (W, bool),
     audit_file: Option<File>,
-) -> impl SubscriberInitExt + Into<tracing::Dispatch>
+) -> impl SubscriberInitExt
 where
     W: for<'a> MakeWriter<'a> + Clone + Send + Sync + 'static,
 {

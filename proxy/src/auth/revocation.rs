@@ -318,7 +318,7 @@ mod tests {
         let merged = ToldRevocation { issued_before_s: NOW_S - 50, ..longer.clone() };
         for order in [[&early, &late, &longer], [&longer, &late, &early], [&late, &longer, &late]] {
             let revocations = revocations(&order.map(Clone::clone));
-            assert_eq!(revocations.all(NOW_S), [merged.clone()]);
+            assert_eq!(revocations.all(NOW_S), std::slice::from_ref(&merged));
         }
     }
 
