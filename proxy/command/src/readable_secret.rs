@@ -21,8 +21,8 @@ const SECRET_FILES: [&str; 7] = [
     "upstream_key",
 ];
 
-/// Id of the flag that names the configuration file. Its flags and its rules may hold secrets, and rules name files with
-/// some.
+/// Id of the flag that names the configuration file. Its flags and its rules may hold secrets, and rules name files
+/// with some.
 const CONFIG_FILE: &str = "config";
 
 /// Folders in which orchestrators and supervisors mount secrets.

@@ -83,8 +83,8 @@ impl HubRegistry {
         self.all.load().iter().any(|hub| !hub.pools_of(group).is_empty())
     }
 
-    /// Name of another group that an app server instance is linked in. One that dials in has chosen its id itself, and is
-    /// of no group that others could be kept out of.
+    /// Name of another group that an app server instance is linked in. One that dials in has chosen its id itself, and
+    /// is of no group that others could be kept out of.
     #[must_use]
     pub(crate) fn other_group_of(&self, instance: &str, group: &ServerGroup) -> Option<Arc<str>> {
         let all = self.all.load();
