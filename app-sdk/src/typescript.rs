@@ -52,8 +52,8 @@
 //! [current](TypeScript::check).
 //!
 //! The derive is that of [`ts_rs`], told where that crate is: the app needs no dependency on it. Values of the SDK,
-//! such as [`Binary`](crate::value::Binary), have types, too. Whole numbers are `number`, whatever their size, as JSON has
-//! them. Names are serde's, or those of `#[ts(…)]`.
+//! such as [`Binary`](crate::value::Binary), have types, too. Whole numbers are `number`, whatever their size, as JSON
+//! has them. Names are serde's, or those of `#[ts(…)]`.
 
 mod declarations;
 mod signature;

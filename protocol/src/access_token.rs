@@ -101,7 +101,7 @@ impl User {
 /// Times of a token, in seconds since 1970. A number alone is its end, and leaves open when it was issued.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TokenTimes {
-    /// When it was issued (`iat`). A token that does not say so is as old as any to whoever revokes tokens by their age.
+    /// When it was issued (`iat`). A token that does not say so is as old as any to whoever revokes tokens by age.
     pub issued_s: Option<u64>,
     /// When it ends (`exp`).
     pub expires_s: u64,

@@ -11,7 +11,7 @@ use crate::{assertion, shape, signature};
 /// Arguments of the attribute.
 #[derive(Default)]
 struct DebugArguments {
-    /// The hub's state.
+    /// Type of the hub's state.
     state: Option<Type>,
     /// Whether the function is to have types in TypeScript.
     is_typed: bool,

@@ -141,7 +141,7 @@ impl LogLevels for Levels {
     }
 }
 
-/// Reads levels.
+/// Reads levels of log lines.
 fn parse(levels: &str) -> Result<EnvFilter, LevelsError> {
     match levels.trim() {
         "" => Err(LevelsError::Empty),

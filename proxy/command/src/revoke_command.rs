@@ -60,8 +60,8 @@ pub(super) struct RevokeArgs {
     #[arg(long, conflicts_with_all = ["user", "audience", "app", "close"])]
     pub all: bool,
 
-    /// Tokens that were issued at this time or before: as 2026-11-24T08:00:00Z, or in seconds since 1970. Now, unless it
-    /// is given.
+    /// Tokens that were issued at this time or before: as 2026-11-24T08:00:00Z, or in seconds since 1970. Now, unless
+    /// it is given.
     #[arg(long, value_name = "TIME", value_parser = moment)]
     pub issued_before: Option<u64>,
 

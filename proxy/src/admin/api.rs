@@ -7,6 +7,7 @@ mod client_api;
 mod event_api;
 mod fleet_api;
 mod log_level_api;
+mod node_check;
 mod past_api;
 mod rebalance_api;
 mod revocation_api;
@@ -14,15 +15,14 @@ mod session_api;
 mod timeline_api;
 mod watch_api;
 
+use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::{StatusCode, Uri};
 use axum::routing::{get, post};
-use axum::{Extension, Router};
 
 use super::api_error::ApiError;
 use super::context::AdminContext;
 use super::parameter::BODY_MAX_BYTES;
-use crate::fleet::FromNode;
 
 /// Routes that need the access of the guard.
 pub(super) fn guarded() -> Router<AdminContext> {
@@ -52,15 +52,6 @@ pub(super) fn open() -> Router<AdminContext> {
     let router =
         Router::new().route("/api/login", post(session_api::log_in)).route("/api/logout", post(session_api::log_out));
     router.layer(DefaultBodyLimit::max(BODY_MAX_BYTES))
-}
-
-/// Checks that another node of the fleet asks, and no operator, who uses this path.
-fn check_node(from: Option<&Extension<FromNode>>, path: &str) -> Result<(), ApiError> {
-    let refusal = || {
-        let text = format!("only nodes of the fleet ask this of each other: operators use {path}");
-        ApiError::new(StatusCode::FORBIDDEN, text)
-    };
-    from.map(|_| ()).ok_or_else(refusal)
 }
 
 /// Answers requests for paths that do not exist.

@@ -140,9 +140,9 @@ fn metric_row<'a>(name: &str, labels: impl IntoIterator<Item = (&'a str, Vec<&'a
 
 /// Paths of the admin port, from its routes.
 pub(crate) fn admin_paths() -> BTreeSet<String> {
-    let routes =
-        rust_files(Path::new("proxy/src/admin")).into_iter().flat_map(|path| literals(&read(&path), ".route("));
-    routes.filter(|path| path.starts_with("/api/")).collect()
+    let texts = rust_files(Path::new("proxy/src/admin")).into_iter().map(|path| read(&path));
+    let routes = texts.flat_map(|text| [".route(", "const PATH: &str = "].map(|before| literals(&text, before)));
+    routes.flatten().filter(|path| path.starts_with("/api/")).collect()
 }
 
 /// Names of the fields of a manifest and of its hubs.

@@ -8,7 +8,7 @@ use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
 use bytes::Bytes;
 
-use super::check_node;
+use super::node_check::check_node;
 use crate::admin::api_error::ApiError;
 use crate::admin::context::AdminContext;
 use crate::admin::parameter::{BodyFields, NAME_MAX_CHARS, QueryParameters, Scope};
@@ -23,7 +23,7 @@ const BODY_MAX_BYTES: usize = 4 * 1024;
 /// Most clients that all nodes together shed in a second, unless told otherwise.
 const PER_SECOND_DEFAULT: u64 = 100;
 
-/// Path for operators.
+/// Path that operators use, in place of those of nodes.
 const PATH: &str = "/api/rebalance";
 
 /// Routes that begin, show and stop a rebalance.

@@ -9,7 +9,7 @@ use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
 use bytes::Bytes;
 
-use super::check_node;
+use super::node_check::check_node;
 use crate::admin::api_error::ApiError;
 use crate::admin::context::AdminContext;
 use crate::admin::parameter::{BodyFields, NAME_MAX_CHARS, QueryParameters};
@@ -20,7 +20,7 @@ use crate::observer::{
     REVOKE_OWN_PATH, RevocationError, RevocationList, RevocationOrder, RevocationReport, RevokedTokens,
 };
 
-/// Path for operators.
+/// Path that operators use, in place of that of nodes.
 const PATH: &str = "/api/revocations";
 
 /// Largest body: three names, each character of which may be an escape.

@@ -51,8 +51,8 @@ impl TlsSocket {
         }
     }
 
-    /// Encrypts bytes, and writes what the socket takes right now; the rest waits, up to a record. Returns how many were
-    /// encrypted.
+    /// Encrypts bytes, and writes what the socket takes right now; the rest waits, up to a record. Returns how many
+    /// were encrypted.
     ///
     /// # Errors
     /// `WouldBlock` when records wait already; else the socket failed.

@@ -161,8 +161,8 @@ impl Records {
         Ok(())
     }
 
-    /// Encrypts so many bytes at most, in as few records as there can be, and writes by `write` as much as it takes; the
-    /// rest waits. Returns how many bytes were encrypted.
+    /// Encrypts so many bytes at most, in as few records as there can be, and writes by `write` as much as it takes;
+    /// the rest waits. Returns how many bytes were encrypted.
     ///
     /// # Errors
     /// `WouldBlock` when others wait, and so nothing was encrypted; else this end has said that nothing follows, or
@@ -193,8 +193,8 @@ impl Records {
         })
     }
 
-    /// Encrypts so many bytes at most behind those in `sealed`, for a caller who writes them. Returns how many bytes were
-    /// encrypted.
+    /// Encrypts so many bytes at most behind those in `sealed`, for a caller who writes them. Returns how many bytes
+    /// were encrypted.
     ///
     /// # Errors
     /// As of [`write_with`](Self::write_with).

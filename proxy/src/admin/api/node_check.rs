@@ -1,0 +1,16 @@
+//! Paths that nodes use, and operators do not.
+
+use axum::Extension;
+use http::StatusCode;
+
+use crate::admin::api_error::ApiError;
+use crate::fleet::FromNode;
+
+/// Checks that another node of the fleet asks, and no operator, who uses this path.
+pub(super) fn check_node(from: Option<&Extension<FromNode>>, path: &str) -> Result<(), ApiError> {
+    let refusal = || {
+        let text = format!("only nodes of the fleet ask this of each other: operators use {path}");
+        ApiError::new(StatusCode::FORBIDDEN, text)
+    };
+    from.map(|_| ()).ok_or_else(refusal)
+}
