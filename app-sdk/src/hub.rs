@@ -298,8 +298,8 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
     /// and the app server that had it has not called `on_disconnected`. Its groups and its user are as they were. Its
     /// [items](crate::Context::items) are not: they were in the memory of the other app server, so they are empty
     /// here, and [`Rehomed`](crate::Rehomed) has what [`on_leaving`](Self::on_leaving) has handed over. If the hook
-    /// fails, the client is closed with an error and may come again. Takes extractors only, [`Rehomed`](crate::Rehomed) among them,
-    /// which tells where it comes from.
+    /// fails, the client is closed with an error and may come again. Takes extractors only,
+    /// [`Rehomed`](crate::Rehomed) among them, which tells where it comes from.
     pub fn on_rehomed<H: Hook<S, M>, M: 'static>(mut self, hook: H) -> Self {
         self.on_rehomed.push(hook::bindable(hook));
         self

@@ -137,7 +137,6 @@ fn what_is_wrong_with_a_file_is_named() {
             ),
             ("drain-timeout = \"2h\"", "must be from 0s to 1h"),
             ("upstream = \"http://10.0.0.1\"", "trunkline token key"),
-            ("pool-size = 5", "--upstream"),
         ];
         for (settings, problem) in cases {
             let file = file(stage, settings)?;

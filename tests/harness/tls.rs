@@ -1,6 +1,8 @@
 //! TLS in tests: an authority that signs certificates, connections by hand, and a TLS end in front of a server.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -68,7 +70,9 @@ impl Authority {
             key: self.folder.join(format!("{name}.key")),
         };
         fs::write(&identity.certificate, certificate.pem())?;
-        fs::write(&identity.key, key.serialize_pem())?;
+        // Its own alone, or programs warn of it.
+        let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&identity.key)?;
+        file.write_all(key.serialize_pem().as_bytes())?;
         Ok(identity)
     }
 
