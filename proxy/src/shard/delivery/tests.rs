@@ -1,7 +1,10 @@
 //! Delivery to clients of a shard.
 
 use std::io::Read;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Wake;
 
+use trunkline_protocol::cause::Cause;
 use trunkline_protocol::hub::HubProtocol;
 use trunkline_protocol::service::Payloads;
 
@@ -14,6 +17,7 @@ use crate::net::tls::TlsStream;
 #[cfg(feature = "tls")]
 use crate::net::tls::made_identity::{HOST, configs};
 use crate::shard::delivery::framed::frame_for;
+use crate::shard::shard_core::ShardCore;
 use crate::shard::testbed::{Testbed, whole_id};
 use crate::shard::{CloseReason, Content};
 use crate::upstream::AppServerId;
@@ -165,6 +169,33 @@ async fn what_many_get_is_the_same_by_one_system_call_and_by_one_for_each() {
     }
 }
 
+/// Task that notes whether it was woken.
+#[derive(Debug, Default)]
+struct Woken(AtomicBool);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+#[tokio::test]
+async fn the_task_that_flushes_a_client_ends_with_it() {
+    let mut bed = Testbed::new();
+    let (stalled, far) = crowd(&mut bed, 1).await.pop().unwrap();
+    socket2::SockRef::from(&far).set_recv_buffer_size(1).unwrap();
+    let large = "x".repeat(30_000);
+    while !bed.state.core.connections.get_mut(stalled).unwrap().is_flushing {
+        batch(&mut bed, &[&large]);
+    }
+    let woken = Arc::<Woken>::default();
+    let ShardCore { connections, delivery, .. } = &mut bed.state.core;
+    let client = connections.get_mut(stalled).unwrap();
+    assert!(delivery.poll_flush_by_task(stalled, client, &mut Context::from_waker(&woken.clone().into())).is_pending());
+    drop(bed.state.assignments.free(&mut bed.state.core, stalled, Cause::SocketEnded));
+    assert!(woken.0.load(Ordering::Relaxed), "its socket is gone, and wakes nobody");
+}
+
 /// Adds a client with TLS over a real socket, whose far end is read by the test.
 #[cfg(feature = "tls")]
 async fn tls_client(bed: &mut Testbed, name: &str) -> (Slot, TlsFarEnd) {
@@ -205,7 +236,8 @@ async fn clients_with_tls_get_the_same_by_one_system_call_and_by_one_for_each() 
         let long: [&str; 12] = [&large; 12];
         let mut sent = Vec::new();
         let batches = [&["lone"][..], &["a", "batch", "of four", ""], &long[..1], &["y", &large]];
-        for texts in batches.into_iter().chain([&long[..]; 200]) {
+        // Frame by frame, so that what waits at last is below an empty outbox.
+        for texts in batches.into_iter().chain([&long[..1]; 200]) {
             let expected = batch(&mut bed, texts);
             let mut came = vec![0; expected.len()];
             for (_, far) in &mut plain {
@@ -223,6 +255,7 @@ async fn clients_with_tls_get_the_same_by_one_system_call_and_by_one_for_each() 
         }
         let client = bed.state.core.connections.get_mut(stalled).unwrap();
         assert!(client.is_flushing && client.socket.has_unsent(), "its socket has taken everything");
+        assert!(client.outbox.is_empty(), "records wait, and no frame");
         for text in ["one more", "and another"] {
             let mode = bed.state.core.mode(Flush::Now);
             let frame = frame_for(HubProtocol::Json, text.as_bytes());
