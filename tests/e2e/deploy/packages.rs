@@ -152,8 +152,14 @@ fn a_debian_package_installs_makes_a_key_keeps_it_and_leaves_nothing_when_purged
             let installed = root.join("usr/lib/systemd/system").join(unit);
             assert_eq!(std::fs::read(installed)?, std::fs::read(shipped("systemd").join(unit))?, "{unit}");
         }
+        // What the page tells teams to make: keys of apps, and a drop-in that loads them.
+        std::fs::write(root.join("etc/trunkline/app-keys"), "shop=key;shop\n")?;
+        let drop_ins = root.join("etc/systemd/system/trunkline.service.d");
+        std::fs::create_dir_all(&drop_ins)?;
+        std::fs::write(drop_ins.join("override.conf"), "[Service]\n")?;
         run(dpkg().args(["--purge", "trunkline"])).await?;
-        assert!(!root.join("usr/bin/trunkline").exists() && !key.exists() && !settings.exists());
+        assert!(!root.join("usr/bin/trunkline").exists() && !drop_ins.exists());
+        assert!(!root.join("etc/trunkline").exists(), "no key and no setting stays");
         Ok(())
     });
 }
