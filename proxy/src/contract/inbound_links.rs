@@ -257,6 +257,21 @@ fn over_one_endpoint_a_message_reaches_the_clients_of_all_nodes_once() {
 }
 
 #[test]
+fn clients_of_one_turn_share_a_link_of_an_app_server_that_dials_in() {
+    run(async {
+        let settings = Settings { accepts_dial_in: true, pool_turn: 2, ..peers(&[1]) };
+        let node = FleetNode::start(&MemoryNetwork::default(), 1, settings).await;
+        let (mut one, mut other) =
+            (DialInLink::open(&node, "home_1", ONE).await, DialInLink::open(&node, "home_1", ONE).await);
+        let mut clients = Vec::new();
+        for user in ["ann", "bob"] {
+            clients.push(one.client(&node, user).await);
+        }
+        clients.push(other.client(&node, "eve").await);
+    });
+}
+
+#[test]
 fn over_two_endpoints_a_message_comes_once_wherever_the_links_are() {
     run(async {
         let (_network, nodes) = dial_in_nodes(3).await;

@@ -94,10 +94,11 @@ fn for_senders_only(hub: &Hub, kind: LinkKind) -> Option<String> {
 
 /// Finds the pool of an app server's links, or begins one.
 fn find_pool(shard: &Shard, hub: &Arc<Hub>, instance: &str) -> Arc<Pool> {
-    let id = shard.shared().hubs.number(instance);
+    let hubs = &shard.shared().hubs;
+    let id = hubs.number(instance);
     hub.pool_or_add(id, || {
-        let (name, target) = (short_name(instance), AppTarget::DialsIn);
-        let app = AppServer { id, instance: instance.to_owned(), name, target, group: Arc::default() };
+        let (name, target, group) = (short_name(instance), AppTarget::DialsIn, hubs.groups().default_one());
+        let app = AppServer { id, instance: instance.to_owned(), name, target, group };
         Pool::new(hub.identity().clone(), Arc::new(app), 0, Arc::default())
     })
 }
