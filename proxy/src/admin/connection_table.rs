@@ -1,4 +1,4 @@
-//! AdminConnections of the admin port: bounded, overall and by address, and new ones are served first.
+//! Connections of the admin port: bounded, overall and by address, and new ones are served first.
 //!
 //! ```text
 //!  accepted ─► waits for a request ─► request under way ─► answer leaves ─► waits …

@@ -28,8 +28,8 @@ settings! {
     /// Settings of links to app servers.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     pub struct LinkSettings {
-        /// How long a link to an app server may be away before its clients are closed. A link that comes back in
-        /// time has lost nothing. 0: never resume.
+        /// How long a link to an app server may be away before its clients get another link or app server. A link that
+        /// comes back in time has lost nothing. 0: never resume.
         #[flag("resume-window", Seconds(0..=600))]
         pub resume_window_ms: u64 = RESUME_WINDOW_MS,
 
@@ -119,9 +119,9 @@ settings! {
         #[flag("pass-through-per-upstream-max", Count(ANY_U32))]
         pub requests_per_upstream_max: Option<u32> = None,
 
-        /// Requests under way to app servers from one address, or from one /64 of IPv6; beyond it 429. 0 for no limit
-        /// [default: 256 with `--trust`, else 0, because behind a load balancer that is not named there all clients
-        /// have its address]. Addresses of `--trust` stand for many clients and have none.
+        /// Requests under way to app servers from one address, or from one /64 of IPv6; beyond it 429. Addresses of
+        /// `--trust` stand for many clients and have none. 0 for no limit [default: 256 with `--trust`, else 0, because
+        /// behind a load balancer that is not named there all clients have its address].
         #[flag("pass-through-per-address-max", Count(ANY_U32))]
         pub requests_per_address_max: Option<u32> = None,
 

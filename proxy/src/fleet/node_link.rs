@@ -15,7 +15,7 @@ use trunkline_protocol::service::{Class, Incoming, Role, Session, SessionId, Ses
 pub(super) const NODE_LINK_WINDOW_MS: u64 = 30_000;
 
 /// Bytes that may wait for a node at most: the ring, and its quarter in reserve.
-const TOLD_MAX_BYTES: usize = LINK_RING_MAX_BYTES / 4 * 5;
+const TOLD_MAX_BYTES: usize = 5 * LINK_RING_MAX_BYTES / 4;
 
 /// One end of a node link, from its first socket until its session is over.
 #[derive(Debug)]

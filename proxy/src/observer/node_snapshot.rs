@@ -31,7 +31,7 @@ const COMPARED_AGE_MAX: Duration = Duration::from_secs(10);
 /// Pools in a snapshot.
 const POOLS_MAX: usize = 500;
 
-/// HubRegistry in a snapshot.
+/// Hubs in a snapshot.
 const HUBS_MAX: usize = 200;
 
 /// Takes snapshots of this node, and compares each with the one before.
