@@ -168,7 +168,7 @@ families! {
     ) => [];
     frames_down: IntCounter("frames_down_total", "Frames queued on links.") => [frames_down()];
     frames_up: IntCounter("frames_up_total", "Frames read from links.") => [frames_up()];
-    link_bytes: IntCounter("link_bytes_total", "Bytes of these frames.", "direction")
+    link_bytes: IntCounter("link_bytes_total", "Bytes of frames on links.", "direction")
         => [bytes_down("down"), bytes_up("up")];
     frames_lost: IntCounter(
         "frames_lost_total",

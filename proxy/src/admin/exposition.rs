@@ -55,7 +55,12 @@ metric_rows! {
             "hub",
             "app"
         );
-        RING_MAX: Gauge("trunkline_link_ring_max_bytes", "How many that may be, of all its links.", "hub", "app");
+        RING_MAX: Gauge(
+            "trunkline_link_ring_max_bytes",
+            "Bytes that may be kept for all links of a pool.",
+            "hub",
+            "app"
+        );
         HUB_SERVED: Gauge("trunkline_hub_served", "1 while an app server takes clients of the hub.", "hub");
         FLEET_NODES: Gauge(
             "trunkline_fleet_nodes",
@@ -79,7 +84,10 @@ metric_rows! {
             "trunkline_user_groups_kept",
             "Memberships of users that are kept for connections to come."
         );
-        USER_GROUPS_KEPT_BYTES: Gauge("trunkline_user_groups_kept_bytes", "Memory of these memberships.");
+        USER_GROUPS_KEPT_BYTES: Gauge(
+            "trunkline_user_groups_kept_bytes",
+            "Memory of memberships of users that are kept for connections to come."
+        );
         USER_GROUPS_REFUSED: Counter(
             "trunkline_user_groups_refused_total",
             "Memberships of users that were not kept: too many, too large, or with names that are too long."

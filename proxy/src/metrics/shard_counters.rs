@@ -85,7 +85,7 @@ metered! {
         pub dropped: Counter,
         #[metric("trunkline_keep_alives_total", "Keep-alives sent to clients.")]
         pub keep_alives: Counter,
-        #[metric("trunkline_traced_messages_total", "Messages told by live traces.")]
+        #[metric("trunkline_traced_messages_total", "Messages shown by live traces.")]
         pub traced_messages: Counter,
         #[metric("trunkline_traced_messages_dropped_total", "Messages that live traces have left out.")]
         pub untraced_messages: Counter,
@@ -221,14 +221,14 @@ metered! {
         pub private_paths: Counter,
         #[metric("trunkline_owner_hops_total", "Requests carried to the node that owns their connection.")]
         pub hops: Counter,
-        #[metric("trunkline_owner_hop_misses_total", "Those of them whose owner did not have the connection.")]
+        #[metric("trunkline_owner_hop_misses_total", "Carried requests whose owner did not have their connection.")]
         pub hop_misses: Counter,
         #[metric(
             "trunkline_owner_hop_duration_seconds",
-            "How long they took until the head of the answer was there; polls wait for what they bring."
+            "How long carried requests took until the head of the answer was there; polls wait for what they bring."
         )]
         pub hop_durations: Histogram<DurationBuckets>,
-        #[metric("trunkline_owner_hop_failures_total", "Those of them that got no answer, by cause.")]
+        #[metric("trunkline_owner_hop_failures_total", "Carried requests that got no answer, by cause.")]
         pub hop_failures: RelayFailureCounters,
         #[metric(
             "trunkline_owner_hops_refused_total",
