@@ -108,8 +108,9 @@ settings! {
 
         /// Requests under way to all app servers, from the head to the end of both bodies, upgraded connections
         /// included. Beyond it a new one gets the place of the one that has waited longest for its client, a second at
-        /// least; if none has, 503 and `Retry-After`. One HTTP/2 connection gets a sixteenth. 0 for no limit [default:
-        /// 4096, or as many as fit into half of the files that the process may open, with two for each].
+        /// least; if none has, 503 and `Retry-After`. One HTTP/2 connection gets a sixteenth of this, or of
+        /// `--pass-through-per-upstream-max` where that is less. 0 for no limit [default: 4096, or as many as fit into
+        /// half of the files that the process may open, with two for each].
         #[flag("pass-through-max", Count(ANY_U32))]
         pub requests_max: Option<u32> = None,
 
