@@ -98,18 +98,29 @@ async fn upgraded(shard: &Shard, upgrade: OnUpgrade, may_be_of_other_shard: bool
     })
 }
 
-/// TCP socket below an upgrade, with the bytes that were read of it already: of our own server, or of `axum::serve`
-/// around an app, by a listener of its own or by this node's.
+/// TCP socket below an upgrade, with the bytes that were read of it already: of our own server, or of an app's, which is
+/// `trunkline::serve` or `axum::serve` (that reads ahead), by a listener of its own or by this node's.
 fn into_tcp(upgraded: Upgraded) -> Result<(TcpStream, Bytes), Upgraded> {
-    let upgraded = match upgraded.downcast::<TokioIo<RequestSocket<StallGuard>>>() {
+    type Own = TokioIo<RequestSocket<StallGuard>>;
+    type Shared = TokioIo<RequestSocket<TcpStream>>;
+    type Plain = TokioIo<TcpStream>;
+    let upgraded = match upgraded.downcast::<Own>() {
         Ok(parts) => return Ok((parts.io.into_inner().into_inner().into_inner(), parts.read_buf)),
         Err(other) => other,
     };
-    let upgraded = match auto::upgrade::downcast::<TokioIo<RequestSocket<TcpStream>>>(upgraded) {
+    let upgraded = match upgraded.downcast::<Shared>() {
         Ok(parts) => return Ok((parts.io.into_inner().into_inner(), parts.read_buf)),
         Err(other) => other,
     };
-    auto::upgrade::downcast::<TokioIo<TcpStream>>(upgraded).map(|parts| (parts.io.into_inner(), parts.read_buf))
+    let upgraded = match upgraded.downcast::<Plain>() {
+        Ok(parts) => return Ok((parts.io.into_inner(), parts.read_buf)),
+        Err(other) => other,
+    };
+    let upgraded = match auto::upgrade::downcast::<Shared>(upgraded) {
+        Ok(parts) => return Ok((parts.io.into_inner().into_inner(), parts.read_buf)),
+        Err(other) => other,
+    };
+    auto::upgrade::downcast::<Plain>(upgraded).map(|parts| (parts.io.into_inner(), parts.read_buf))
 }
 
 /// Moves a socket to this shard's runtime: a wake-up across threads costs more than a read.
@@ -123,4 +134,59 @@ fn adopt(shard: &Shard, stream: TcpStream, may_be_of_other_shard: bool) -> io::R
 /// Moves a socket from another runtime to this one.
 fn moved(stream: TcpStream) -> io::Result<TcpStream> {
     TcpStream::from_std(stream.into_std()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use axum::body::Body;
+    use http::header::{CONNECTION, UPGRADE};
+    use http::{Request, Response, StatusCode};
+    use hyper::body::Incoming;
+    use hyper::rt::{Read, Write};
+    use hyper::server::conn::http1;
+    use hyper::service::service_fn;
+    use hyper_util::rt::TokioExecutor;
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::TcpListener;
+    use tokio::sync::mpsc;
+
+    use super::*;
+
+    /// Whether the TCP socket is found below an upgrade at a server that wraps it so.
+    async fn is_found<I: Read + Write + Unpin + Send + 'static>(wrap: fn(TcpStream) -> I, reads_ahead: bool) -> bool {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        client
+            .write_all(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n")
+            .await
+            .unwrap();
+        let io = wrap(listener.accept().await.unwrap().0);
+        let (found, mut result) = mpsc::unbounded_channel();
+        let service = service_fn(move |request: Request<Incoming>| {
+            let found = found.clone();
+            let upgrade = hyper::upgrade::on(request);
+            tokio::spawn(async move { found.send(into_tcp(upgrade.await.unwrap()).is_ok()).unwrap() });
+            let answer = Response::builder().status(StatusCode::SWITCHING_PROTOCOLS);
+            let answer = answer.header(CONNECTION, "upgrade").header(UPGRADE, "websocket").body(Body::empty());
+            async { Ok::<_, Infallible>(answer.unwrap()) }
+        });
+        if reads_ahead {
+            let server = auto::Builder::new(TokioExecutor::new());
+            server.serve_connection_with_upgrades(io, service).await.unwrap();
+        } else {
+            http1::Builder::new().serve_connection(io, service).with_upgrades().await.unwrap();
+        }
+        result.recv().await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn the_socket_below_an_upgrade_is_found_at_every_server_of_an_app() {
+        for reads_ahead in [false, true] {
+            assert!(is_found(TokioIo::new, reads_ahead).await, "its own listener, reads ahead: {reads_ahead}");
+            let shared = |stream| TokioIo::new(RequestSocket::new(stream));
+            assert!(is_found(shared, reads_ahead).await, "the node's listener, reads ahead: {reads_ahead}");
+        }
+    }
 }
