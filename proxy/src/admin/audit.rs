@@ -24,6 +24,7 @@ use axum::response::{IntoResponse, Response};
 use http_body_util::BodyExt;
 use serde_json::{Map, Value};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use super::admin_caller::AdminCaller;
@@ -299,6 +300,10 @@ fn short_value(value: Value) -> Value {
     }
 }
 
+/// Whether the caller of an act has gone. What comes before the act, as the wait for a judgement of its token, ends then.
+#[derive(Debug, Clone, Default)]
+pub(super) struct CallerGone(pub(super) CancellationToken);
+
 /// Middleware that notes what becomes of each request of the API, and refuses changes without a name.
 pub(super) async fn record(State(log): State<AuditLog>, request: Request, next: Next) -> Response {
     let act = OperatorAct::of(request.method(), request.uri().path());
@@ -313,7 +318,11 @@ pub(super) async fn record(State(log): State<AuditLog>, request: Request, next: 
         path: path.unwrap_or_default(),
         body: Arc::default(),
     };
-    let request = if act.is_some() { request.map(|body| seen_by(body, seen.body.clone())) } else { request };
+    let mut request = if act.is_some() { request.map(|body| seen_by(body, seen.body.clone())) } else { request };
+    let gone = CallerGone::default();
+    request.extensions_mut().insert(gone.clone());
+    // It outlives the caller's wait only by what the act itself takes.
+    let _waits = gone.0.drop_guard();
     let noted = async move {
         let answer = next.run(request).await;
         log.note(act, &seen, &answer);
@@ -323,8 +332,8 @@ pub(super) async fn record(State(log): State<AuditLog>, request: Request, next: 
         return noted.await;
     }
     // In a task of its own: an act is noted though its caller does not wait for the answer.
-    let gone = |_| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "the act has broken off").into_response();
-    tokio::spawn(noted).await.unwrap_or_else(gone)
+    let failed = |_| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "the act has broken off").into_response();
+    tokio::spawn(noted).await.unwrap_or_else(failed)
 }
 
 /// Keeps a copy of the beginning of a body while its handler reads it.

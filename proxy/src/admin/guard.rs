@@ -31,7 +31,7 @@ use super::access::Access;
 use super::admin_caller::AdminCaller;
 use super::admin_counters::AdminCounters;
 use super::api_error::ApiError;
-use super::audit::Actor;
+use super::audit::{Actor, CallerGone};
 use super::session::{SessionEnd, Sessions};
 use crate::auth::AdminToken;
 use crate::config::AdminSettings;
@@ -259,7 +259,11 @@ pub(super) async fn check(State(guard): State<Guard>, mut request: Request, next
     let access = match request.extensions().get::<FromNode>() {
         // The other node has checked who asks it.
         Some(FromNode) => Ok((Access::Act, None)),
-        None => guard.access_for(request.method(), request.headers(), caller).await,
+        None => {
+            let CallerGone(gone) = request.extensions().get().cloned().unwrap_or_default();
+            let access = guard.access_for(request.method(), request.headers(), caller);
+            gone.run_until_cancelled(access).await.unwrap_or_else(|| Err(unauthorized("the caller has gone")))
+        }
     };
     match access {
         Ok((access, end)) => {
@@ -313,10 +317,20 @@ fn is_own_page(headers: &HeaderMap) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::time::Duration;
+
+    use axum::Router;
+    use axum::body::Body;
     use axum::http::header::SET_COOKIE;
+    use axum::middleware::from_fn_with_state;
+    use axum::routing::post;
     use futures_util::FutureExt;
+    use tokio::time::timeout;
+    use tower::ServiceExt;
 
     use super::*;
+    use crate::admin::audit::{AuditLog, record};
 
     const TOKEN: &str = "the admin token of the tests";
 
@@ -420,6 +434,37 @@ mod tests {
         assert_eq!(at_once.unwrap().unwrap(), Access::Act, "whoever guesses makes nobody else wait");
         let session = headers(&[("host", "localhost"), ("cookie", &pair)]);
         assert_eq!(guard.access(&session, me()).await.unwrap(), Access::Act);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_token_whose_caller_has_hung_up_is_not_judged() {
+        let guard = guard(Exposure::Network, Some(TOKEN));
+        for number in 0..20 {
+            let guessing = headers(&[("authorization", &bearer_of(&format!("a wrong guess {number}")))]);
+            assert!(guard.access(&guessing, me()).now_or_never().is_none_or(|access| access.is_err()));
+        }
+        let acts = Arc::new(AtomicU32::new(0));
+        let act = {
+            let acts = acts.clone();
+            async move || {
+                acts.fetch_add(1, Ordering::Relaxed);
+            }
+        };
+        let routes = Router::new()
+            .route("/api/announce", post(act))
+            .layer(from_fn_with_state(guard, check))
+            .layer(from_fn_with_state(AuditLog::new(Arc::default()), record));
+        let request = || {
+            let builder = Request::builder().method(Method::POST).uri("/api/announce").extension(me());
+            builder.header(AUTHORIZATION, bearer_of(TOKEN)).body(Body::empty()).unwrap()
+        };
+        let short = Duration::from_millis(10);
+        assert!(timeout(short, routes.clone().oneshot(request())).await.is_err(), "it waits, and hangs up");
+        // sleep: time is paused, and that nothing happens in it is what is tested.
+        sleep(Duration::from_secs(60)).await;
+        assert_eq!(acts.load(Ordering::Relaxed), 0);
+        assert_eq!(routes.oneshot(request()).await.unwrap().status(), StatusCode::OK, "late, but in");
+        assert_eq!(acts.load(Ordering::Relaxed), 1);
     }
 
     #[tokio::test(start_paused = true)]
