@@ -37,7 +37,7 @@ use crate::rest::Rest;
 
 pub(crate) use admin_counters::AdminCounters;
 pub use audit::AUDIT_TARGET;
-#[cfg(feature = "otlp")]
+#[cfg(any(feature = "otlp", test))]
 pub(crate) use exposition::families;
 pub use exposition::{MetricEntry, metric_entries};
 

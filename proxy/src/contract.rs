@@ -43,6 +43,7 @@ mod levelled_clients;
 mod live_traces;
 mod message_routes;
 mod method_firewall;
+mod metrics_text;
 mod mirrors;
 mod moves;
 mod presence_feeds;

@@ -26,4 +26,4 @@ pub(crate) use metric_label::{
     SessionCloseReason, SessionEndCounters, WebhookOutcome, WebhookRequestCounters,
 };
 pub(crate) use rule_counters::{LabelledCounters, MirrorCounters, RuleCounters};
-pub(crate) use shard_counters::{Counters, Direction, FrameKind, RelayCounters};
+pub(crate) use shard_counters::{Counters, Direction, FrameKind, HUBS_MAX, RelayCounters};

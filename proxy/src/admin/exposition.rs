@@ -18,13 +18,16 @@ use crate::auth::TokenError;
 use crate::clock::unix_seconds;
 use crate::fleet::{Fleet, FleetCounters, MemberState, own_phase};
 use crate::metrics::{
-    ClientProtocol, ConnectionCounters, Counter, Counters, Families, HubCounters, LabelledCounters, Metered, MetricRow,
-    MirrorCounters, RestCounters, WebhookCounters, metric_rows,
+    ClientProtocol, ConnectionCounters, Counter, Counters, Families, HUBS_MAX, HubCounters, LabelledCounters, Metered,
+    MetricRow, MirrorCounters, RestCounters, WebhookCounters, metric_rows,
 };
 use crate::observer::Readiness;
 use crate::shard::Shared;
 use crate::telemetry::ExportCounters;
 use crate::upstream::Hub;
+
+/// Label of hubs that share one set of counters. No hub has this name.
+const OTHER_HUBS: &str = "(others)";
 
 metric_rows! {
     LOOKED_UP {
@@ -139,9 +142,7 @@ pub(crate) fn families(readiness: &Readiness, fleet: &Fleet, admin: &AdminCounte
     let mut families = Families::default();
     node(shared, readiness.reasons_not_ready().is_empty(), &mut families);
     Counters::show(&shared.counters().iter().map(|counters| &**counters).collect::<Vec<_>>(), &[], &mut families);
-    for hub in shared.hubs.living().iter() {
-        clients(shared, hub, &mut families);
-    }
+    clients(shared, &mut families);
     links(shared, &mut families);
     nodes(own_phase(shared).into(), fleet, &mut families);
     FleetCounters::show(&[fleet.passage().counters()], &[], &mut families);
@@ -208,33 +209,49 @@ fn node(shared: &Shared, is_ready: bool, families: &mut Families) {
     families.add(&RELAYS_DISPLACED, &[], shared.limits.relays.displaced());
 }
 
-/// Clients of a hub: their number by transport and protocol, causes of their close, messages.
-fn clients(shared: &Shared, hub: &Hub, families: &mut Families) {
-    let counters: Vec<_> = shared.counters().iter().map(|counters| counters.hub(hub.index().get())).collect();
-    HubCounters::show(&counters, &[("hub", hub.name())], families);
-    for (transport, protocol) in combinations(hub) {
+/// Clients of each hub; hubs that share one set of counters are one row.
+fn clients(shared: &Shared, families: &mut Families) {
+    let living = shared.hubs.living();
+    let (counted, others): (Vec<_>, Vec<_>) =
+        living.iter().map(|hub| &**hub).partition(|hub| hub.index().get() < HUBS_MAX);
+    for hub in counted {
+        clients_of(&[hub], hub.name(), shared, families);
+    }
+    clients_of(&others, OTHER_HUBS, shared, families);
+}
+
+/// Clients of hubs of one set: their number by transport and protocol, causes of their close, messages.
+fn clients_of(hubs: &[&Hub], name: &str, shared: &Shared, families: &mut Families) {
+    let Some(first) = hubs.first() else { return };
+    let counters: Vec<_> = shared.counters().iter().map(|counters| counters.hub(first.index().get())).collect();
+    HubCounters::show(&counters, &[("hub", name)], families);
+    for (transport, protocol) in combinations(hubs) {
         let connections: Vec<_> = counters.iter().map(|counters| counters.connections(transport, protocol)).collect();
-        let labels = [("hub", hub.name()), ("transport", transport.name()), ("protocol", protocol.label())];
+        let labels = [("hub", name), ("transport", transport.name()), ("protocol", protocol.label())];
         ConnectionCounters::show(&connections, &labels, families);
     }
     for cause in Cause::all().filter(|cause| cause.closes()) {
         let so_far = counters.iter().map(|counters| counters.closed.of(cause)).sum();
-        families.add(&CLIENTS_CLOSED, &[hub.name(), cause.label()], so_far);
+        families.add(&CLIENTS_CLOSED, &[name, cause.label()], so_far);
     }
 }
 
-/// Combinations of transport and protocol that clients of a hub can have.
-fn combinations(hub: &Hub) -> impl Iterator<Item = (Transport, ClientProtocol)> {
-    let (is_raw, has_dialled_in) = (hub.settings().kind == EndpointKind::Raw, hub.has_dialled_in());
+/// Combinations of transport and protocol that clients of one of the hubs can have.
+fn combinations(hubs: &[&Hub]) -> impl Iterator<Item = (Transport, ClientProtocol)> {
     let protocols = ClientProtocol::ALL.into_iter().map(|(protocol, _)| protocol);
-    let protocols = protocols.filter(move |protocol| (*protocol == ClientProtocol::Raw) == is_raw);
     let all = protocols.flat_map(|protocol| Transport::ALL.map(|transport| (transport, protocol)));
+    all.filter(|(transport, protocol)| hubs.iter().any(|hub| can_have(hub, *transport, *protocol)))
+}
+
+fn can_have(hub: &Hub, transport: Transport, protocol: ClientProtocol) -> bool {
+    let is_raw = hub.settings().kind == EndpointKind::Raw;
     // Server-sent events are text, and only dial-in leads to circuits of Blazor.
-    all.filter(move |(transport, protocol)| match protocol {
-        ClientProtocol::BlazorPack => has_dialled_in && *transport != Transport::ServerSentEvents,
-        ClientProtocol::MessagePack => *transport != Transport::ServerSentEvents,
-        ClientProtocol::Json | ClientProtocol::Raw => true,
-    })
+    is_raw == (protocol == ClientProtocol::Raw)
+        && match protocol {
+            ClientProtocol::BlazorPack => hub.has_dialled_in() && transport != Transport::ServerSentEvents,
+            ClientProtocol::MessagePack => transport != Transport::ServerSentEvents,
+            ClientProtocol::Json | ClientProtocol::Raw => true,
+        }
 }
 
 /// Links to app servers, by pool.

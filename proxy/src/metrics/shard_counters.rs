@@ -7,7 +7,7 @@ use super::{
 };
 
 /// Hubs with counters of their own; all others share one set.
-const HUBS_MAX: usize = 64;
+pub(crate) const HUBS_MAX: usize = 64;
 
 /// Counters of all hubs.
 #[derive(Debug)]

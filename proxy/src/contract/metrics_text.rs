@@ -1,0 +1,37 @@
+//! What `/metrics` shows of a node: each series once, whatever shares its counters.
+
+use trunkline_protocol::manifest::HubManifest;
+
+use super::stage::{Stage, run};
+use crate::admin::families;
+use crate::fleet::Fleet;
+use crate::metrics::HUBS_MAX;
+use crate::observer::{Readiness, UpstreamProblems};
+
+#[test]
+fn hubs_that_share_counters_are_one_series() {
+    run(async {
+        let stage = Stage::start();
+        let hubs = (0..HUBS_MAX + 2).map(|number| {
+            let name = format!("hub{number}");
+            stage.shared.hubs.learn_by_dial_in(HubManifest::new(&name, &format!("/{name}"))).unwrap()
+        });
+        for hub in hubs {
+            stage.shared.counters_of(0).hub(hub.index().get()).messages_up.increment();
+        }
+        let readiness = Readiness::new(stage.shared.clone(), UpstreamProblems::default().into());
+        let fleet = Fleet::new(stage.shared.clone(), ([127, 0, 0, 1], 8090).into());
+        let families = families(&readiness, &fleet, &Default::default());
+        let named = |name: &str| families.iter().find(|family| family.name() == name).unwrap().get_metric().to_vec();
+        let by_hub: Vec<_> = named("trunkline_client_messages_total")
+            .iter()
+            .map(|metric| {
+                let hub = metric.get_label().iter().find(|label| label.name() == "hub").unwrap();
+                (hub.value().to_owned(), metric.get_counter().get_value())
+            })
+            .collect();
+        assert_eq!(by_hub.len(), HUBS_MAX + 1);
+        assert!(by_hub.contains(&("hub0".into(), 1.0)));
+        assert!(by_hub.contains(&("(others)".into(), 2.0)), "{by_hub:?}");
+    });
+}
