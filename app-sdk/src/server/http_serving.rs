@@ -44,7 +44,8 @@ pub(super) async fn serve_http<L: Listener<Addr = SocketAddr>>(
             accepted = listener.accept() => accepted,
             () = closing.cancelled() => break,
         };
-        if sockets.len() >= sockets_max {
+        // Those that became WebSockets are no requests any more, and keep their descriptors.
+        if sockets.len() >= sockets_max || number(&socket).is_some_and(|number| number >= sockets_max) {
             tracing::debug!(%peer, sockets_max, "a socket is closed: there are as many as open files allow");
             continue;
         }
@@ -124,6 +125,25 @@ pub(super) fn sockets_by_descriptors() -> usize {
 #[cfg(not(unix))]
 pub(super) fn sockets_by_descriptors() -> usize {
     usize::MAX
+}
+
+/// Number of a socket's descriptor. The system gives the lowest that is free, so it says how many are in use, whatever
+/// for; `None` of other listeners' sockets.
+#[cfg(unix)]
+fn number<T: 'static>(socket: &T) -> Option<usize> {
+    use std::os::fd::AsRawFd;
+
+    let socket = socket as &dyn Any;
+    let number = socket.downcast_ref::<TcpStream>().map(AsRawFd::as_raw_fd);
+    #[cfg(feature = "embedded")]
+    let number = number
+        .or_else(|| socket.downcast_ref::<<trunkline_proxy::AppListener as Listener>::Io>().map(AsRawFd::as_raw_fd));
+    number.and_then(|number| usize::try_from(number).ok())
+}
+
+#[cfg(not(unix))]
+fn number<T>(_socket: &T) -> Option<usize> {
+    None
 }
 
 /// Small messages must not wait for full packets. The sockets of other listeners are their own affair.
@@ -211,5 +231,18 @@ mod tests {
         let mut later = connect();
         // The end of the first one is seen before the later one is accepted.
         assert!(ask(&mut later).await.ends_with("here"));
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn sockets_that_became_websockets_count_by_their_descriptors() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let app = Router::new().route("/", get(async || "here"));
+        // There is room for one by their count, and none by their numbers: the process has more files open.
+        tokio::spawn(serve_http(listener, app, 1, CancellationToken::new()));
+        let mut refused = TcpStream::connect(address).await.unwrap();
+        let _ = refused.write_all(b"GET / HTTP/1.1\r\nhost: app\r\n\r\n").await;
+        assert_eq!(refused.read(&mut [0; 10]).await.unwrap_or(0), 0, "closed without an answer");
     }
 }

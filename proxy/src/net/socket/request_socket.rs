@@ -2,6 +2,8 @@
 //! next head has come, and whether an answer waits to be read.
 
 use std::io::{self, IoSlice};
+#[cfg(unix)]
+use std::os::fd::{AsRawFd, RawFd};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -88,6 +90,13 @@ impl<S> RequestSocket<S> {
     #[must_use]
     pub(crate) fn into_inner(self) -> S {
         self.stream
+    }
+}
+
+#[cfg(unix)]
+impl<S: AsRawFd> AsRawFd for RequestSocket<S> {
+    fn as_raw_fd(&self) -> RawFd {
+        self.stream.as_raw_fd()
     }
 }
 
