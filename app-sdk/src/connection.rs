@@ -33,9 +33,9 @@ pub(crate) use belongings::RestoredFrom;
 use call_state::CallState;
 pub(crate) use call_state::{CallKind, Concurrency};
 pub(crate) use call_table::{Admission, IncomingCall, ReplyKind};
-pub(crate) use connect_request::ConnectRequest;
 #[cfg(test)]
 pub(crate) use connect_request::tests::connect_request_of;
+pub(crate) use connect_request::{ConnectRequest, forwarded_for};
 pub(crate) use connection_close::ConnectionClose;
 pub(crate) use due_queue::{DueQueue, TURN};
 pub(crate) use flow_control::FlowControl;

@@ -150,9 +150,7 @@ impl ConnectRequest {
         if !self.is_of_service {
             return self.header(REMOTE_HEADER)?.parse().ok();
         }
-        let forwarded = self.header(FORWARDED_FOR_HEADER)?;
-        let first = forwarded.split(',').next()?.trim();
-        first.parse().ok().or_else(|| Some(SocketAddr::new(first.parse().ok()?, 0)))
+        forwarded_for(&self.header(FORWARDED_FOR_HEADER)?)
     }
 
     /// Transport of the client. Proxies that don't name it know WebSockets only.
@@ -169,6 +167,12 @@ impl ConnectRequest {
     fn message(&self) -> OpenConnection {
         decode(&Bytes::copy_from_slice(&self.body))
     }
+}
+
+/// Address of the client that a list of addresses begins with, with its port or without.
+pub(crate) fn forwarded_for(list: &str) -> Option<SocketAddr> {
+    let first = list.split(',').next()?.trim();
+    first.parse().ok().or_else(|| Some(SocketAddr::new(first.parse().ok()?, 0)))
 }
 
 /// Whether a header is between the SDK and its proxy or service.

@@ -10,8 +10,12 @@ use http::header::AUTHORIZATION;
 use trunkline_protocol::access_token::User as TokenUser;
 use trunkline_protocol::negotiate::Decision;
 use trunkline_protocol::service::OpenConnection;
-use trunkline_protocol::wire::{ACCESS_TOKEN_PARAMETER, PRIVATE_CLAIM_PREFIX, REMOTE_HEADER, USER_ID_CLAIM, bearer};
+use trunkline_protocol::wire::{
+    ACCESS_TOKEN_PARAMETER, FORWARDED_FOR_HEADER, PRIVATE_CLAIM_PREFIX, PRIVATE_HEADER_PREFIX, REMOTE_HEADER,
+    USER_ID_CLAIM, bearer,
+};
 
+use crate::connection::forwarded_for;
 use crate::dispatch::Dispatcher;
 
 /// Client that asks to come into a hub with policies.
@@ -24,15 +28,27 @@ pub(super) struct Applicant {
 }
 
 impl Applicant {
-    /// Reads the request of a client whose access token was verified, if it has one.
-    pub(super) fn of(request: &Request, verified: Option<TokenUser>) -> Self {
+    /// Reads the request of a client whose access token was verified, if it has one. A proxy has seen its address.
+    pub(super) fn of_proxy(request: &Request, verified: Option<TokenUser>) -> Self {
+        Self::at(peer(request), request, verified)
+    }
+
+    /// Reads a request that came to the app's own port, by load balancers perhaps. A client may have written the header
+    /// itself: it is believed until the service, which has seen the address, opens the connection.
+    pub(super) fn of_own_port(request: &Request, verified: Option<TokenUser>) -> Self {
+        let forwarded = request.headers().get(FORWARDED_FOR_HEADER).and_then(|list| forwarded_for(list.to_str().ok()?));
+        Self::at(forwarded.or_else(|| peer(request)), request, verified)
+    }
+
+    fn at(remote: Option<SocketAddr>, request: &Request, verified: Option<TokenUser>) -> Self {
         let query = request.uri().query().unwrap_or_default();
         let in_header = request.headers().get(AUTHORIZATION).and_then(|value| bearer(value.to_str().ok()?)).is_some();
         let in_query = form_urlencoded::parse(query.as_bytes()).any(|(name, _)| name == ACCESS_TOKEN_PARAMETER);
         let text = |value: &http::HeaderValue| value.to_str().map(|text| vec![text.into()]).ok();
-        let headers = request.headers().iter().filter_map(|(name, value)| Some((name.as_str().into(), text(value)?)));
-        let remote = request.extensions().get::<ConnectInfo<SocketAddr>>();
-        let remote = remote.map(|ConnectInfo(address)| (REMOTE_HEADER.into(), vec![address.to_string().into()]));
+        // No client says in a header what only proxies know.
+        let shown = request.headers().iter().filter(|(name, _)| !name.as_str().starts_with(PRIVATE_HEADER_PREFIX));
+        let headers = shown.filter_map(|(name, value)| Some((name.as_str().into(), text(value)?)));
+        let remote = remote.map(|address| (REMOTE_HEADER.into(), vec![address.to_string().into()]));
         let request = OpenConnection {
             headers: headers.chain(remote).collect(),
             query: Some(query.into()),
@@ -60,4 +76,9 @@ impl Applicant {
         request.claims = id.into_iter().chain(claims.map(|(name, value)| (name.into(), value.into()))).collect();
         hub.refuse(request).map(|body| (StatusCode::FORBIDDEN, body).into_response())
     }
+}
+
+/// The far end of the request's socket, or of what a proxy has told of it.
+fn peer(request: &Request) -> Option<SocketAddr> {
+    request.extensions().get().map(|ConnectInfo(address)| *address)
 }

@@ -159,7 +159,7 @@ impl ServerCore {
             return None;
         }
         let verified = restore(&mut request);
-        let applicant = guarded.map(|hub| (Applicant::of(&request, verified), hub));
+        let applicant = guarded.map(|hub| (Applicant::of_proxy(&request, verified), hub));
         let mut answer = match handler {
             Some(handler) => handler.oneshot(request).await.into_response(),
             None => Negotiation::new().into_response(),

@@ -69,7 +69,7 @@ pub(super) async fn negotiate(
     let token_user = token_user(&route.core, request.headers());
     let guarded = route.core.hub(&route.hub.name).filter(|hub| hub.has_policies());
     let verified = || token_user.as_ref().ok().cloned().flatten();
-    let applicant = guarded.map(|hub| (Applicant::of(&request, verified()), hub));
+    let applicant = guarded.map(|hub| (Applicant::of_own_port(&request, verified()), hub));
     let (decision, mut headers) = match route.decision(request, &token_user).await {
         Ok(decided) => decided,
         Err(refusal) => return Ok(refusal),

@@ -1,13 +1,16 @@
 //! Negotiation at the app: who is led to the service, as whom, and who is not.
 
+use std::net::SocketAddr;
+
 use axum::body::{Body, to_bytes};
+use axum::extract::ConnectInfo;
 use axum::http::header::AUTHORIZATION;
 use axum::http::{Request, StatusCode};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 use tower::ServiceExt;
-use trunkline::{Negotiation, User};
+use trunkline::{Context, Negotiation, Policy, User};
 
 use crate::service::{Service, Welcome};
 use crate::{App, service_and_app};
@@ -61,6 +64,23 @@ async fn who_does_not_meet_a_policy_is_not_led_to_the_service() {
     assert_eq!(ask(&app, "/Test/negotiate", Some(&token("guest"))).await.0, StatusCode::FORBIDDEN);
     assert_eq!(ask(&app, "/Test/negotiate", None).await.0, StatusCode::FORBIDDEN);
     assert_eq!(ask(&app, "/Test/negotiate", Some("nonsense")).await.0, StatusCode::UNAUTHORIZED);
+}
+
+#[tokio::test]
+async fn a_policy_about_addresses_judges_the_client_and_not_the_balancer_in_between() {
+    let mut service = Service::start().await;
+    let office =
+        |ctx: &Context| ctx.remote_addr().is_some_and(|address| address.ip().to_string().starts_with("192.0.2."));
+    let app = App::start_with(&service, |hub| hub.require(Policy::new("from the office", office)));
+    service.next().await.fence().await;
+    let from = async |name: &str, addresses: &str| {
+        let request = Request::post("/Test/negotiate?negotiateVersion=1").header(name, addresses);
+        let request = request.extension(ConnectInfo(SocketAddr::from(([10, 0, 0, 1], 9)))).body(Body::empty()).unwrap();
+        app.router.clone().oneshot(request).await.unwrap().status()
+    };
+    assert_eq!(from("x-forwarded-for", "192.0.2.7, 10.0.0.2").await, StatusCode::OK);
+    assert_eq!(from("x-forwarded-for", "198.51.100.7").await, StatusCode::FORBIDDEN);
+    assert_eq!(from("x-trunkline-remote", "192.0.2.7:1").await, StatusCode::FORBIDDEN, "a header of proxies");
 }
 
 #[tokio::test]
