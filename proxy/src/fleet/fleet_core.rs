@@ -130,7 +130,7 @@ impl Fleet {
     }
 
     /// Notes the link that this node dials to a member. All further news go there, too, behind the revocations of
-    /// tokens: a node that starts takes clients once it has the state of all others, and so their revocations.
+    /// tokens: a node that starts is ready once it has the state of all others, and so their revocations.
     pub(super) fn begin_outgoing(&self, member: &FleetMember, link: &Arc<NodeLink>) {
         for told in self.shared().admission.revocations.all(unix_seconds()) {
             link.tell(&NodeMessage::Revocation(told));
