@@ -65,7 +65,10 @@ pub mod parts;
 pub(crate) mod rest;
 pub(crate) mod routing;
 pub(crate) mod shard;
-#[cfg_attr(not(feature = "otlp"), expect(dead_code, reason = "there are spans only where something can export them"))]
+#[cfg_attr(
+    not(any(feature = "otlp", test)),
+    expect(dead_code, reason = "there are spans only where something can export them")
+)]
 pub(crate) mod telemetry;
 pub(crate) mod transport;
 pub(crate) mod upstream;

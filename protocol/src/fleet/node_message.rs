@@ -192,7 +192,7 @@ pub enum NodePhase {
 pub struct NodeMessageError {
     /// Name of the message, as far as it is known.
     pub kind: &'static str,
-    /// FieldProblem of its fields.
+    /// Fault of its fields.
     pub problem: String,
 }
 
@@ -548,7 +548,7 @@ impl FieldProblem {
     }
 }
 
-/// MessageFields of a message behind its number. Each method takes the next one, under a name for the error.
+/// Fields of a message behind its number. Each method takes the next one, under a name for the error.
 struct MessageFields<'a> {
     reader: Reader<'a>,
     left: usize,

@@ -30,7 +30,7 @@ struct OriginRules {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum OriginVerdict {
     /// It may connect with its cookies.
-    TrustedNetworks,
+    WithCookies,
     /// It may connect, without cookies.
     WithoutCredentials,
     Refused,
@@ -44,7 +44,7 @@ impl OriginRules {
     fn judge(&self, origin: &HeaderValue, headers: &HeaderMap, extensions: &Extensions) -> OriginVerdict {
         let origin = origin.to_str().unwrap_or_default();
         if self.trust(origin, headers, extensions) {
-            OriginVerdict::TrustedNetworks
+            OriginVerdict::WithCookies
         } else if self.allowed.contains(&OriginPattern::Any) {
             OriginVerdict::WithoutCredentials
         } else {
@@ -73,7 +73,7 @@ pub(crate) fn cors(settings: &Settings) -> CorsLayer {
         }))
         .allow_credentials(AllowCredentials::predicate(move |origin, parts: &Parts| {
             (accepts_dial_in && is_for_clients(parts))
-                || trusted.judge(origin, &parts.headers, &parts.extensions) == OriginVerdict::TrustedNetworks
+                || trusted.judge(origin, &parts.headers, &parts.extensions) == OriginVerdict::WithCookies
         }))
         .allow_methods([Method::GET, Method::POST, Method::DELETE])
         // Apps may set headers of their own; what they may do with them is the app's concern.
@@ -85,7 +85,7 @@ pub(crate) fn cors(settings: &Settings) -> CorsLayer {
 pub(crate) fn may_connect(settings: &Settings, request: &mut Request) -> bool {
     let Some(origin) = request.headers().get(ORIGIN) else { return true };
     match OriginRules::new(settings).judge(origin, request.headers(), request.extensions()) {
-        OriginVerdict::TrustedNetworks => true,
+        OriginVerdict::WithCookies => true,
         OriginVerdict::WithoutCredentials => {
             drop_credentials(request.headers_mut());
             true
@@ -98,7 +98,7 @@ pub(crate) fn may_connect(settings: &Settings, request: &mut Request) -> bool {
 pub(crate) fn drop_foreign_credentials(settings: &Settings, request: &mut Request) {
     let Some(origin) = request.headers().get(ORIGIN) else { return };
     let verdict = OriginRules::new(settings).judge(origin, request.headers(), request.extensions());
-    if verdict != OriginVerdict::TrustedNetworks {
+    if verdict != OriginVerdict::WithCookies {
         drop_credentials(request.headers_mut());
     }
 }
@@ -146,13 +146,13 @@ mod tests {
     fn a_page_of_another_scheme_is_not_of_the_node_itself() {
         use ForwardedScheme::{Http, Https};
         for (scheme, origin, host, expected) in [
-            (Https, "https://chat.example", "chat.example", OriginVerdict::TrustedNetworks),
-            (Https, "https://chat.example", "Chat.Example:443", OriginVerdict::TrustedNetworks),
-            (Https, "https://chat.example:8443", "chat.example:8443", OriginVerdict::TrustedNetworks),
+            (Https, "https://chat.example", "chat.example", OriginVerdict::WithCookies),
+            (Https, "https://chat.example", "Chat.Example:443", OriginVerdict::WithCookies),
+            (Https, "https://chat.example:8443", "chat.example:8443", OriginVerdict::WithCookies),
             (Https, "http://chat.example", "chat.example", OriginVerdict::Refused),
             (Https, "http://chat.example:8443", "chat.example:8443", OriginVerdict::Refused),
             (Https, "https://chat.example", "chat.example:8443", OriginVerdict::Refused),
-            (Http, "http://chat.example", "chat.example:80", OriginVerdict::TrustedNetworks),
+            (Http, "http://chat.example", "chat.example:80", OriginVerdict::WithCookies),
             (Http, "https://chat.example", "chat.example", OriginVerdict::Refused),
         ] {
             assert_eq!(verdict_by(scheme, origin, host), expected, "{origin} at {host} by {scheme:?}");
@@ -161,7 +161,7 @@ mod tests {
 
     #[test]
     fn a_page_of_the_node_itself_may_connect() {
-        assert_eq!(verdict(&[], false, "https://chat.example", "chat.example"), OriginVerdict::TrustedNetworks);
+        assert_eq!(verdict(&[], false, "https://chat.example", "chat.example"), OriginVerdict::WithCookies);
         assert_eq!(verdict(&[], false, "https://chat.example", "other.example"), OriginVerdict::Refused);
         assert_eq!(verdict(&[], false, "null", "null"), OriginVerdict::Refused);
     }
@@ -170,11 +170,11 @@ mod tests {
     fn listed_origins_may_connect_and_others_without_credentials_where_any_may() {
         let listed = ["https://app.example", "https://*.example.com"];
         for origin in ["https://app.example", "https://a.example.com"] {
-            assert_eq!(verdict(&listed, false, origin, "proxy"), OriginVerdict::TrustedNetworks);
+            assert_eq!(verdict(&listed, false, origin, "proxy"), OriginVerdict::WithCookies);
         }
         assert_eq!(verdict(&listed, false, "https://evil.example", "proxy"), OriginVerdict::Refused);
         let any = ["*", "https://app.example"];
-        assert_eq!(verdict(&any, false, "https://app.example", "proxy"), OriginVerdict::TrustedNetworks);
+        assert_eq!(verdict(&any, false, "https://app.example", "proxy"), OriginVerdict::WithCookies);
         for origin in ["https://evil.example", "null"] {
             assert_eq!(verdict(&any, false, origin, "proxy"), OriginVerdict::WithoutCredentials);
         }
@@ -183,7 +183,7 @@ mod tests {
     #[test]
     fn pages_of_this_machine_may_connect_only_in_development() {
         let proxy = "127.0.0.1:8080";
-        assert_eq!(verdict(&[], true, "http://127.0.0.1:5000", proxy), OriginVerdict::TrustedNetworks);
+        assert_eq!(verdict(&[], true, "http://127.0.0.1:5000", proxy), OriginVerdict::WithCookies);
         assert_eq!(verdict(&[], true, "http://evil.example", proxy), OriginVerdict::Refused);
         assert_eq!(verdict(&[], false, "http://127.0.0.1:5000", proxy), OriginVerdict::Refused);
     }

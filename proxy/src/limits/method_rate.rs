@@ -16,7 +16,7 @@ const PARTS: usize = 16;
 /// Maximum number of buckets in a part; 262 144 in all, some 8 MiB.
 const BUCKETS_PER_PART_MAX: usize = 16 * 1024;
 
-/// RatedCaller of a method, as its rate is counted.
+/// Caller of a method, as its rate is counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct RatedCall<'a> {
     pub rule: &'a str,

@@ -29,7 +29,7 @@ pub struct SamplingTerms {
     pub spans_per_second: u32,
 }
 
-/// SpanTracer of a node; its spans go into its queue.
+/// Maker of a node's spans, which go into its queue.
 #[derive(Debug)]
 pub(crate) struct SpanTracer {
     terms: SamplingTerms,

@@ -61,7 +61,7 @@ struct Question {
     asked_at: Instant,
 }
 
-/// WebhookStage of a client's life.
+/// Where a client is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum WebhookStage {
     /// Its hub handshake has not come.

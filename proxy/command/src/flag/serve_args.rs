@@ -198,7 +198,7 @@ pub struct ServeArgs {
     pub(crate) otlp: OtlpArgs,
 }
 
-/// NodeAddresses of a node and of its upstreams, resolved and read.
+/// Addresses of a node and of its upstreams, resolved and read.
 struct NodeAddresses {
     listen: SocketAddr,
     tls_listen: Option<TlsListener>,

@@ -35,7 +35,7 @@ const QUIET: Duration = Duration::from_millis(300);
 /// Waits in vain, one after the other and without a single answer, after which an app server is given up.
 const VAIN_WAITS_MAX: u32 = 5;
 
-/// ReplayPace at which a recording is played.
+/// Pace at which a recording is played.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ReplayPace {
     /// Nothing before its time.

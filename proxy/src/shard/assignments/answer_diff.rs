@@ -42,9 +42,9 @@ pub(crate) enum Answerer {
 pub(crate) struct AnswerDifference {
     pub(crate) target: Box<str>,
     pub(crate) invocation_id: Box<str>,
-    /// ComparedAnswer of the primary app server, in words.
+    /// Answer of the primary app server, in words.
     pub(crate) primary: String,
-    /// ComparedAnswer of the mirror, in words.
+    /// Answer of the mirror, in words.
     pub(crate) mirror: String,
 }
 
@@ -95,7 +95,7 @@ struct ComparedCall {
     mirror: ComparedAnswer,
 }
 
-/// ComparedAnswer of one app server, as far as it has come.
+/// Answer of one app server, as far as it has come.
 #[derive(Debug, Default, PartialEq)]
 struct ComparedAnswer {
     /// Stream items, and a digest of all of them in order.

@@ -19,7 +19,7 @@ pub(crate) enum ClientStream {
     /// Requests carry them, to and from the other end of this pipe.
     Pipe(InnerHalf),
     /// A WebSocket without a network: a client in this process.
-    #[cfg_attr(not(any(test, feature = "tls")), expect(dead_code, reason = "replays have it, which apps do not"))]
+    #[cfg_attr(not(feature = "tls"), expect(dead_code, reason = "replays have it, which apps do not"))]
     Memory(tokio::io::DuplexStream),
 }
 
