@@ -36,6 +36,13 @@ const FLAG_MARKS: [&str; 6] = ["-max", "-per-second", "-timeout", "-window", "-w
 /// Parts of the name of a constant that bounds something.
 const CONSTANT_MARKS: [&str; 2] = ["MAX", "TIMEOUT"];
 
+/// Operation on two numbers; `None` where there is no result.
+type Operation = fn(u64, u64) -> Option<u64>;
+
+/// Signs of expressions, the weaker ones first.
+const SIGNS: [[(&str, Operation); 2]; 2] =
+    [[(" + ", u64::checked_add), (" - ", u64::checked_sub)], [(" / ", u64::checked_div), (" * ", u64::checked_mul)]];
+
 /// A constant at the top level of a file.
 #[derive(Debug)]
 struct Constant {
@@ -152,13 +159,11 @@ fn value(expression: &str, known: &BTreeMap<String, u64>) -> Option<u64> {
     if let Some(inner) = inside("Duration::from_millis(", ")").or_else(|| inside("NonZeroUsize::new(", ").unwrap()")) {
         return value(inner, known);
     }
-    for (sign, apply) in [
-        (" + ", u64::checked_add as fn(u64, u64) -> Option<u64>),
-        (" - ", u64::checked_sub),
-        (" / ", u64::checked_div),
-        (" * ", u64::checked_mul),
-    ] {
-        if let Some((one, other)) = expression.rsplit_once(sign) {
+    // The last one of the weaker signs first: what stands before it is computed before.
+    for signs in SIGNS {
+        let last = signs.iter().filter_map(|(sign, apply)| Some((expression.rfind(sign)?, sign.len(), apply)));
+        if let Some((at, length, apply)) = last.max_by_key(|(at, ..)| *at) {
+            let (one, other) = (expression.get(..at)?, expression.get(at + length..)?);
             return apply(value(one, known)?, value(other, known)?);
         }
     }
@@ -202,7 +207,7 @@ mod tests {
     #[test]
     fn constants_are_shown_with_their_values_and_docs() {
         let text = "/// Frames of [`A`](b::A),\n/// at most.\npub(crate) const A_MAX: usize = 16 * 1024;\n\
-                    const B_MAX_BYTES: usize = A_MAX / 2;\nconst C: Duration =\n    Duration::from_secs(120);\n\
+                    const B_MAX_BYTES: usize = A_MAX / 4 * 2;\nconst C: Duration =\n    Duration::from_secs(120);\n\
                     mod tests {\n    const D_MAX: usize = 1;\n}\n";
         let constants = constants(text);
         let known = evaluated(&constants, &BTreeMap::new());
