@@ -200,14 +200,10 @@ impl<S> Call<S> {
         &self.context
     }
 
-    pub(crate) fn codec(&self) -> Codec {
-        self.context.codec()
-    }
-
     fn next_argument<T: DeserializeOwned>(&mut self) -> Result<T, HubError> {
         let payload = self.arguments.next().ok_or_else(|| HubError::invalid_data("An argument is missing."))?;
         self.taken += 1;
-        read_argument(self.codec(), &payload, self.taken)
+        read_argument(self.context.codec(), &payload, self.taken)
     }
 }
 

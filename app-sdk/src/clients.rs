@@ -63,7 +63,7 @@ impl Clients {
 
     /// Every client of the hub.
     pub fn all(&self) -> Receivers {
-        self.all_except::<&str>([])
+        self.to(SendTarget::All { except: Vec::new() })
     }
 
     /// Every client but those with these connection ids.
@@ -83,7 +83,7 @@ impl Clients {
 
     /// The members of a group.
     pub fn group(&self, group: impl AsRef<str>) -> Receivers {
-        self.group_except::<&str>(group, [])
+        self.to(SendTarget::Group { group: group.as_ref().into(), except: Vec::new() })
     }
 
     /// The members of a group but those with these connection ids.

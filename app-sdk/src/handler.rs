@@ -76,7 +76,7 @@ macro_rules! function_as_handler {
                     $(let $name = <$parameter as FromCall<S, $marker>>::from_call(&mut call).await?;)*
                     // The first of these impls takes nothing from it.
                     let _ = &mut call;
-                    let codec = call.codec();
+                    let codec = call.context().codec();
                     drop(call);
                     self($($name),*).await.into_reply(codec)
                 }

@@ -635,7 +635,7 @@ impl<'a> Upstream<'a> {
 
     /// Sends messages that stand together, and takes note of a side home that is full.
     fn send_run(&mut self, side: Option<HomeLink>, bytes: &[u8], count: u64) {
-        self.send_over(side.as_ref(), bytes, count, 0);
+        self.send(side.as_ref(), bytes, count, 0);
         if side.is_some() && self.side.as_ref().is_none_or(|known| !known.is_full()) {
             self.side = side;
         }
@@ -662,10 +662,10 @@ impl<'a> Upstream<'a> {
         }
         match message {
             Upward::Close => self.step = Step::HubClose,
-            Upward::Messages { bytes, count } => self.send(bytes, count, 0),
+            Upward::Messages { bytes, count } => self.send(None, bytes, count, 0),
             // Rules judge it; without any there is none.
             Upward::Single { .. } => {}
-            Upward::Raw { bytes, kind } => self.send(&bytes, 1, kind.data_type()),
+            Upward::Raw { bytes, kind } => self.send(None, &bytes, 1, kind.data_type()),
             Upward::Call { id } => self.state.core.begin_call(self.slot, &id),
             Upward::Acknowledgement(sequence_id) => {
                 self.messages += 1;
@@ -689,13 +689,8 @@ impl<'a> Upstream<'a> {
         }
     }
 
-    /// Sends messages to the app server of the client's home.
-    fn send(&mut self, bytes: &[u8], count: u64, data_type: i64) {
-        self.send_over(None, bytes, count, data_type);
-    }
-
     /// Sends messages to an app server: that of a side home, or of the home.
-    fn send_over(&mut self, side: Option<&HomeLink>, bytes: &[u8], count: u64, data_type: i64) {
+    fn send(&mut self, side: Option<&HomeLink>, bytes: &[u8], count: u64, data_type: i64) {
         self.messages += count;
         let counters = self.state.core.context.counters.hub(self.home.hub().get());
         counters.messages_up.add_alone(count);
