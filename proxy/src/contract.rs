@@ -55,6 +55,7 @@ mod request_heads;
 mod rest_data_plane;
 mod restored_connections;
 mod revocations;
+mod slow_uplinks;
 mod stateful_reconnect;
 mod take_overs;
 mod timelines;

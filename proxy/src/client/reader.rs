@@ -16,7 +16,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use tokio::sync::Notify;
 use tokio::task::yield_now;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, timeout};
 use trunkline_protocol::cause::Cause;
 use trunkline_protocol::hub::{CallScan, HubProtocol, ReceivedSequence};
 use trunkline_protocol::service::DataType;
@@ -27,7 +27,9 @@ use super::raw_message::take_raw;
 use crate::limits::Quota;
 use crate::metrics::Limit;
 use crate::routing::HubRules;
-use crate::shard::{CloseReason, Content, Resumption, Role, Ruling, Serial, Shard, ShardState, Slot, UpwardEnd};
+use crate::shard::{
+    CloseReason, Content, PauseReason, Resumption, Role, Ruling, Serial, Shard, ShardState, Slot, UpwardEnd,
+};
 use crate::telemetry::SpanTracer;
 use crate::transport::websocket;
 use crate::upstream::{HomeLink, Hub};
@@ -41,9 +43,6 @@ const FRAME_WORTH_BYTES: usize = 512;
 
 /// Text for a client of a hub with rules about methods whose message can't be judged.
 const UNREADABLE: &str = "A message is malformed, and the server's rules about methods can't be applied to it.";
-
-/// Interval in which a throttled client is kept from timing out.
-const THROTTLE_STEP: Duration = Duration::from_secs(1);
 
 /// Open connection, as the task that reads it holds it.
 #[derive(Debug)]
@@ -87,13 +86,6 @@ impl SideReading {
 
     fn is_full(&self) -> bool {
         self.full.as_ref().is_some_and(|link| link.is_full())
-    }
-
-    /// Waits for room, if a link is full.
-    async fn room(&mut self) {
-        if let Some(link) = self.full.take() {
-            link.room().await;
-        }
     }
 
     /// Takes note of what a read has brought for side homes.
@@ -187,12 +179,41 @@ impl Reader {
     /// Waits while this connection is paused, has no home, or its home is full. It may have another home then.
     async fn wait_while_paused(&mut self, shard: &Shard) {
         loop {
-            match self.resumed(shard) {
-                Some(resumed) => resumed.notified().await,
-                None if self.home.is_full() => self.home.room().await,
-                None if self.sides.is_full() => self.sides.room().await,
-                None => return,
+            if let Some(resumed) = self.resumed(shard) {
+                resumed.notified().await;
+            } else if let Some(link) = self.full_link() {
+                let Some(closed) = self.pause(shard, PauseReason::FullLink) else { return };
+                tokio::select! {
+                    () = link.room() => {}
+                    () = closed.notified() => {}
+                }
+                self.resume(shard, PauseReason::FullLink);
+            } else {
+                return;
             }
+        }
+    }
+
+    /// Link that has no room for what the client sends.
+    fn full_link(&self) -> Option<HomeLink> {
+        let links = [Some(&self.home), self.sides.full.as_ref()];
+        links.into_iter().flatten().find(|link| link.is_full()).cloned()
+    }
+
+    /// Notes for which reason the client is not read, so that its silence is not held against it. Returns what ends the
+    /// pause early; `None` for a closing client, of which only the end is read.
+    fn pause(&self, shard: &Shard, reason: PauseReason) -> Option<Rc<Notify>> {
+        let mut state = shard.state();
+        let client = state.core.connections.get_current(self.slot, self.serial).filter(|it| !it.is_closing())?;
+        client.pause(reason);
+        client.resumed()
+    }
+
+    fn resume(&self, shard: &Shard, reason: PauseReason) {
+        let mut state = shard.state();
+        let now = state.core.tick();
+        if let Some(client) = state.core.connections.get_current(self.slot, self.serial) {
+            client.resume(reason, now);
         }
     }
 
@@ -218,19 +239,17 @@ impl Reader {
         client.resumed()
     }
 
-    /// Does not read for as long as the client owes. While we don't read it, its silence is ours.
-    async fn throttle(&self, shard: &Shard, mut owed: Duration) {
-        while !owed.is_zero() {
-            let step = owed.min(THROTTLE_STEP);
-            owed -= step;
-            sleep(step).await;
-            if self.is_unfinished {
-                shard.state().core.unfinished.excuse(self.slot);
-            }
-            if self.heard(&mut shard.state()) {
-                return;
-            }
+    /// Does not read for as long as the client owes.
+    async fn throttle(&self, shard: &Shard, owed: Duration) {
+        if let Some(closed) = self.pause(shard, PauseReason::Throttled) {
+            // It has paid, or is closing.
+            drop(timeout(owed, closed.notified()).await);
+            self.resume(shard, PauseReason::Throttled);
         }
+    }
+
+    fn is_closing(&self, state: &mut ShardState) -> bool {
+        state.core.connections.get_current(self.slot, self.serial).is_none_or(|client| client.is_closing())
     }
 
     /// Notes that the client lives; `true` if its connection is closed by now.
@@ -243,11 +262,11 @@ impl Reader {
 
     /// Reads once, and takes what came.
     fn poll_step(&mut self, shard: &Rc<Shard>, cx: &mut Context<'_>) -> Poll<Step> {
+        let mut state = shard.state();
         // Its link may have filled while it was idle: many that begin at once would go far over the bound.
-        if self.home.is_full() {
+        if self.home.is_full() && !self.is_closing(&mut state) {
             return Poll::Ready(Step::Continue);
         }
-        let mut state = shard.state();
         let mut buffer = state.core.lend_read_buffer();
         let step = self.poll_read(&mut state, cx, &mut buffer).map(|read| match read {
             None => Step::Continue,

@@ -83,19 +83,12 @@ impl UnfinishedMessages {
         }
     }
 
-    /// Gives a message a second more, in which its client was not read.
-    pub(crate) fn excuse(&mut self, slot: Slot) {
-        if let Some(kept) = self.of_clients.get_mut(&slot) {
-            kept.since = kept.since.saturating_add(1);
-        }
-    }
-
     /// Lets a second pass; returns the clients whose messages have not ended in time.
     pub(super) fn advance(&mut self, connections: &Connections, now: u32) -> Vec<Slot> {
         let mut overdue = Vec::new();
         for (slot, kept) in &mut self.of_clients {
             let Some(client) = connections.live(*slot).filter(|client| client.serial == kept.serial) else { continue };
-            if kept.rest.is_held || !client.pause_reasons().are_none() || client.home.is_full() {
+            if kept.rest.is_held || !client.pause_reasons().are_none() {
                 kept.since = kept.since.saturating_add(1);
             } else if kept.is_overdue(now) {
                 overdue.push(*slot);
@@ -154,8 +147,6 @@ mod tests {
         messages.note((1, 1), rest(5, 0), 100);
         messages.note((1, 1), rest(9, 0), 110);
         assert_eq!(messages.of_clients[&1].since, 100);
-        messages.excuse(1);
-        assert_eq!(messages.of_clients[&1].since, 101);
         messages.note((1, 1), rest(9, 1), 120);
         assert_eq!(messages.of_clients[&1].since, 120, "the next message has its own time");
     }

@@ -26,6 +26,10 @@ pub(crate) enum PauseReason {
     PendingCalls = 4,
     /// An app server is about to hand it over.
     HandingOver = 8,
+    /// A link to an app server of it has no room.
+    FullLink = 16,
+    /// It has sent more than its quota.
+    Throttled = 32,
 }
 
 /// Stage of a client connection on its way to be told to leave.

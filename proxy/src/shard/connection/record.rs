@@ -291,6 +291,8 @@ impl Client {
     /// Takes it from the tasks that serve its socket: those of this serial do from now on.
     pub(crate) fn change_serial(&mut self, serial: Serial) {
         self.serial = serial;
+        // Reasons of its reader, which is another one from now on.
+        [PauseReason::FullLink, PauseReason::Throttled].into_iter().for_each(|it| self.pause_reasons.remove(it));
         self.wake_reader();
     }
 
