@@ -34,7 +34,7 @@ causes! {
     WebsocketProtocol "websocket_protocol" Both "the client broke the rules of WebSockets"
     HubProtocol "hub_protocol" Closes "the client sent something that is no message of its hub protocol"
     MessageTooLarge "message_too_large" Closes "the client sent a message over the limit of its hub, or over --message-max-bytes"
-    MessageTimeout "message_timeout" Closes "a message of the client began and did not end within 30 s, or came too slowly beyond that"
+    MessageTimeout "message_timeout" Closes "a message of the client began, and its rest stood still for 30 s, or came too slowly"
     UnfinishedTotal "unfinished_total" Closes "the messages of all clients that had not ended took too much memory, and its own was among the largest: see --unfinished-total-max-bytes"
     TextInvalid "text_invalid" Closes "the client sent a text that is not UTF-8"
     KeepAliveTimeout "keep_alive_timeout" Closes "the client was silent for longer than its hub allows"

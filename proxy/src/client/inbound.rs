@@ -246,8 +246,9 @@ impl PartialMessage {
 
     /// Memory of the message that has begun, and its number.
     pub(super) fn rest(&self) -> MessageRest {
-        let bytes = if self.bytes.is_empty() { 0 } else { self.bytes.capacity() };
-        MessageRest { bytes, number: self.ended, is_held: self.is_held }
+        let length = self.bytes.len();
+        let bytes = if length == 0 { 0 } else { self.bytes.capacity() };
+        MessageRest { bytes, length, number: self.ended, is_held: self.is_held }
     }
 
     /// Whether a message has begun.

@@ -159,7 +159,7 @@ impl Reader {
             };
         };
         if self.is_unfinished {
-            shard.state().core.unfinished.forget(self.slot, self.serial);
+            shard.state().core.unfinished.forget(self.serial);
         }
         shard.free(self.slot, self.serial, cause);
     }

@@ -95,7 +95,12 @@ impl Client {
     }
 
     pub(super) async fn write(&mut self, message: Message) {
-        self.socket.send(message).await.unwrap();
+        assert!(self.try_write(message).await);
+    }
+
+    /// Writes a message; `false` if the node has ended the socket.
+    pub(super) async fn try_write(&mut self, message: Message) -> bool {
+        self.socket.send(message).await.is_ok()
     }
 
     /// Receives the next hub message, whatever else stands in its frame.

@@ -3,13 +3,42 @@
 use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::frame::Frame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
+use trunkline_protocol::manifest::HubManifest;
 use trunkline_protocol::service::*;
 
 use super::app::{App, AppLink};
 use super::client::{Client, PING};
+use super::closes::cause_of;
 use super::stage::{Stage, run, settings};
+use crate::config::{FrontendLimits, Settings};
 
 const SECOND: Duration = Duration::from_secs(1);
+
+fn piece(bytes: impl Into<bytes::Bytes>, code: Data, is_last: bool) -> Message {
+    Message::Frame(Frame::message(bytes, OpCode::Data(code), is_last))
+}
+
+/// Begins a message that is to go on in pieces.
+async fn begin(client: &mut Client) {
+    client.write(piece(&b"{\"type\":1,\"target\":\""[..], Data::Text, false)).await;
+}
+
+/// Sends more of a message, and passes a second.
+async fn send_for_a_second(client: &mut Client, bytes: usize) {
+    client.write(piece(vec![b'x'; bytes], Data::Continue, false)).await;
+    // sleep: time is paused, and passing it is what the test is about.
+    sleep(SECOND).await;
+}
+
+/// A node whose clients have a budget for unfinished messages, with a hub that takes large ones.
+async fn stage_with_budget(unfinished_total_bytes: usize) -> (Stage, App, AppLink) {
+    let limits = FrontendLimits { unfinished_total_bytes, ..FrontendLimits::default() };
+    let hub = HubManifest { message_max_bytes: 1024 * 1024, ..HubManifest::new("chat", "/chat") };
+    Stage::with(Settings { limits, ..settings() }, 1).with_app(hub).await
+}
 
 /// Connections that have a place at the node, closing ones included.
 async fn places(stage: &Stage) -> usize {
@@ -34,6 +63,60 @@ async fn stage_with_small_links() -> (Stage, App, AppLink) {
     let mut settings = settings();
     settings.links.outbox_max_bytes = 1024;
     Stage::with(settings, 1).with_chat().await
+}
+
+#[test]
+fn an_upload_over_a_slow_uplink_gets_through_though_its_radio_pauses() {
+    run(async {
+        let (stage, _app, mut link) = stage_with_budget(256 * 1024 * 1024).await;
+        let mut phone = Client::connect(&stage, &mut link, "/chat").await;
+        begin(&mut phone).await;
+        for second in 0..120 {
+            send_for_a_second(&mut phone, 8 * 1024).await;
+            if second % 40 == 20 {
+                sleep(10 * SECOND).await;
+            }
+        }
+        phone.write(piece(&b"\"}\x1e"[..], Data::Continue, true)).await;
+        let (text, data) = link.data().await;
+        assert_eq!((text.len() > 900_000, data.connection_id.as_ref()), (true, phone.id.as_str()));
+    });
+}
+
+#[test]
+fn where_unfinished_messages_take_much_the_slowest_go_and_a_slow_uplink_gets_through() {
+    run(async {
+        let (stage, _app, mut link) = stage_with_budget(12 * 1024 * 1024).await;
+        let mut holders = Vec::new();
+        for _ in 0..32 {
+            let mut holder = Client::connect(&stage, &mut link, "/chat").await;
+            begin(&mut holder).await;
+            holder.write(piece(vec![b'x'; 100_000], Data::Continue, false)).await;
+            holders.push(holder);
+        }
+        let mut phone = Client::connect(&stage, &mut link, "/chat").await;
+        begin(&mut phone).await;
+        for _ in 0..80 {
+            for holder in &mut holders {
+                // Some are closed by and by.
+                holder.try_write(piece(vec![b'x'; 1024], Data::Continue, false)).await;
+            }
+            send_for_a_second(&mut phone, 8 * 1024).await;
+        }
+        phone.write(piece(&b"\"}\x1e"[..], Data::Continue, true)).await;
+        let mut ended = 0;
+        loop {
+            match link.next().await {
+                ServiceMessage::CloseConnection(close) => {
+                    assert_eq!(cause_of(&close).as_deref(), Some("message_timeout"));
+                    ended += 1;
+                }
+                ServiceMessage::ConnectionData(data) => break assert_eq!(data.connection_id, phone.id),
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!((8..16).contains(&ended), "{ended}");
+    });
 }
 
 #[test]

@@ -10,7 +10,7 @@ use trunkline_protocol::service::{CloseConnection, ServiceMessage};
 use super::connection::Client;
 use super::content::Content;
 use super::delivery::framed::message_frame;
-use super::unfinished_message::MESSAGE_TIMEOUT_S;
+use super::unfinished_message::{BYTES_PER_SECOND, MESSAGE_TIMEOUT_S, PRESSED_BYTES_PER_SECOND};
 use crate::metrics::MoveCause;
 use crate::transport::websocket::{self, CLOSE_APP_FAILED, CLOSE_GOING_AWAY, CLOSE_NORMAL};
 use crate::upstream::LinkHandle;
@@ -133,10 +133,14 @@ impl CloseReason {
         Self { cause: Cause::OutboxTotal, notice: AppNotice::Error(text.into()), ..Self::slow_client() }
     }
 
-    /// A message of the client began and did not end in time.
+    /// A message of the client began, and its rest came too slowly.
     #[must_use]
     pub(crate) fn message_timeout() -> Self {
-        let text = format!("A message that begins has to end within {MESSAGE_TIMEOUT_S} s, or to come faster.");
+        let [pace, pressed] = [BYTES_PER_SECOND, PRESSED_BYTES_PER_SECOND].map(|bytes| bytes / 1024);
+        let text = format!(
+            "A message that begins has to end within {MESSAGE_TIMEOUT_S} s, or to come at {pace} KiB/s: at {pressed} \
+             KiB/s while the unfinished messages of all clients take more than half of --unfinished-total-max-bytes."
+        );
         Self::error(Cause::MessageTimeout, text.clone(), &text)
     }
 

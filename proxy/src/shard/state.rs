@@ -153,7 +153,7 @@ impl ShardState {
         if excess == 0 {
             return;
         }
-        for slot in largest(self.core.unfinished.sizes(), excess) {
+        for slot in largest(self.core.unfinished.sizes(&self.core.connections), excess) {
             match self.core.connections.get_mut(slot) {
                 // It was told, but has not ended: its memory goes with its socket.
                 Some(client) if client.is_closing() => client.socket.cut(),

@@ -1,9 +1,20 @@
-//! Unfinished messages of a shard's clients: each has its time to end, and all together have a budget.
+//! Unfinished messages of a shard's clients: each has its pace, and all together have a budget.
 //!
 //! Only clients with an unfinished message are listed, so an idle client and one whose messages come whole cost
-//! nothing. A message may take [`MESSAGE_TIMEOUT_S`], and longer as long as it comes fast enough for a slow uplink;
-//! time in which its client is not read does not count. Beyond the budget the clients with the most are closed, as slow
-//! readers are. Each shard has an equal share of the node's budget.
+//! nothing. Time in which a client is not read does not count.
+//!
+//! | all unfinished messages take | a message is given up |
+//! |---|---|
+//! | up to half of the budget | when it comes at less than [`BYTES_PER_SECOND`]; it may stand still for [`MESSAGE_TIMEOUT_S`] in between |
+//! | more | besides, when it comes at less than [`PRESSED_BYTES_PER_SECOND`] after its first 30 s: the slowest first, until half is left |
+//! | more than the budget | when it is one of the largest, as with the outboxes of slow readers |
+//!
+//! What a node runs short of is memory, and it nearly always has enough. So a phone with a slow uplink, or one whose
+//! radio is silent for a while, gets its message through; only a message that stands still is given up. A stranger who
+//! wants to hold much memory pays for it all the time: 1 KiB/s for each message within its hub's limit holds half of
+//! the budget at most. Beyond that the pace decides. It is the average since the message began, so a burst that is
+//! followed by a trickle gets slower with each second, and is given up before an honest slow uplink. Each shard has an
+//! equal share of the node's budget.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,11 +23,18 @@ use super::connection::Connections;
 use super::slot::{Serial, Slot};
 use crate::metrics::Counters;
 
-/// Time for a message to end, in seconds.
+/// Longest time for which a message may stand still, in seconds. By default a client that is silent for as long is
+/// lost.
 pub(super) const MESSAGE_TIMEOUT_S: u32 = 30;
 
-/// Bytes of a message that pay for a further second: the pace of a poor mobile uplink.
-const BYTES_PER_SECOND: usize = 16 * 1024;
+/// Bytes of a message that pay for a second: an uplink of 8 kbit/s has that.
+pub(super) const BYTES_PER_SECOND: usize = 1024;
+
+/// The same while the unfinished messages take much: the pace of a poor mobile uplink.
+pub(super) const PRESSED_BYTES_PER_SECOND: usize = 16 * 1024;
+
+/// Fraction of the share beyond which the unfinished messages take much.
+const PRESSED_PART: usize = 2;
 
 /// Fraction of the share that is made free at once: finding the largest messages is a pass over all unfinished ones.
 const FREED_PART: usize = 8;
@@ -26,78 +44,115 @@ const FREED_PART: usize = 8;
 pub(crate) struct MessageRest {
     /// Memory that it takes; 0 if no message is unfinished.
     pub bytes: usize,
+    /// Bytes of it that have come.
+    pub length: usize,
     /// Number of the message among those of the client that took several reads.
     pub number: u32,
     /// Whether whole messages are among the bytes, which wait for an app server.
     pub is_held: bool,
 }
 
-/// Unfinished messages of a shard's clients.
+/// Unfinished messages of a shard's clients, by the serials of the tasks that read them: one that waits while its
+/// client goes on over another socket has its memory until it ends.
 #[derive(Debug)]
 pub(crate) struct UnfinishedMessages {
     share_bytes: usize,
     counters: Arc<Counters>,
-    of_clients: HashMap<Slot, Unfinished>,
+    of_readers: HashMap<Serial, Unfinished>,
 }
 
 #[derive(Debug)]
 struct Unfinished {
-    serial: Serial,
+    slot: Slot,
     rest: MessageRest,
+    /// Bytes that its time goes on for: as much as it has come faster than it has to.
+    credit: usize,
     /// Tick at which it began, later by each tick in which its client was not read.
     since: u32,
 }
 
 impl Unfinished {
-    fn is_overdue(&self, now: u32) -> bool {
-        let earned = u32::try_from(self.rest.bytes / BYTES_PER_SECOND).unwrap_or(u32::MAX);
-        now.saturating_sub(self.since) >= MESSAGE_TIMEOUT_S.saturating_add(earned)
+    /// Most that a message is paid for in advance.
+    const CREDIT: usize = MESSAGE_TIMEOUT_S as usize * BYTES_PER_SECOND;
+
+    fn begun(slot: Slot, now: u32) -> Self {
+        Self { slot, rest: MessageRest::NONE, credit: Self::CREDIT, since: now }
+    }
+
+    /// Takes what a read has left. The next message has its own time.
+    fn follow(&mut self, rest: MessageRest, now: u32) {
+        if self.rest.number != rest.number {
+            *self = Self { rest: self.rest, ..Self::begun(self.slot, now) };
+        } else {
+            let come = rest.length.saturating_sub(self.rest.length);
+            self.credit = self.credit.saturating_add(come).min(Self::CREDIT);
+        }
+        self.rest = rest;
+    }
+
+    /// Lets a second pass in which the client was read; `false` if the message has stood still for too long.
+    fn go_on(&mut self) -> bool {
+        self.credit = self.credit.saturating_sub(BYTES_PER_SECOND);
+        self.credit > 0
+    }
+
+    /// Bytes that have come in a second, if these are too few for when the unfinished messages take much.
+    fn slow_pace(&self, now: u32) -> Option<usize> {
+        let seconds = now.saturating_sub(self.since) as usize;
+        let earned = self.rest.length / PRESSED_BYTES_PER_SECOND;
+        (seconds >= earned.saturating_add(MESSAGE_TIMEOUT_S as usize)).then(|| self.rest.length / seconds)
     }
 }
 
 impl UnfinishedMessages {
     /// Share of one shard in the node's budget.
     pub(super) fn new(total_bytes: usize, shards: usize, counters: Arc<Counters>) -> Self {
-        Self { share_bytes: total_bytes / shards.max(1), counters, of_clients: HashMap::new() }
+        Self { share_bytes: total_bytes / shards.max(1), counters, of_readers: HashMap::new() }
     }
 
     /// Notes what a read has left of the client in this slot.
     pub(crate) fn note(&mut self, (slot, serial): (Slot, Serial), rest: MessageRest, now: u32) {
         if rest.bytes == 0 {
-            return self.forget(slot, serial);
+            return self.forget(serial);
         }
-        let kept = self.of_clients.entry(slot).or_insert(Unfinished { serial, rest: MessageRest::NONE, since: now });
-        if (kept.serial, kept.rest.number) != (serial, rest.number) {
-            (kept.serial, kept.since) = (serial, now);
-        }
+        let kept = self.of_readers.entry(serial).or_insert_with(|| Unfinished::begun(slot, now));
         self.counters.unfinished_bytes.follow(kept.rest.bytes, rest.bytes);
-        kept.rest = rest;
+        kept.follow(rest, now);
     }
 
-    /// Forgets the client in this slot, whose messages are whole or gone.
-    pub(crate) fn forget(&mut self, slot: Slot, serial: Serial) {
-        if self.of_clients.get(&slot).is_some_and(|kept| kept.serial == serial)
-            && let Some(gone) = self.of_clients.remove(&slot)
-        {
+    /// Forgets what a reader had, whose messages are whole or gone.
+    pub(crate) fn forget(&mut self, serial: Serial) {
+        if let Some(gone) = self.of_readers.remove(&serial) {
             self.counters.unfinished_bytes.follow(gone.rest.bytes, 0);
         }
     }
 
-    /// Lets a second pass; returns the clients whose messages have not ended in time.
+    /// Lets a second pass; returns the clients whose messages come too slowly.
     pub(super) fn advance(&mut self, connections: &Connections, now: u32) -> Vec<Slot> {
-        let mut overdue = Vec::new();
-        for (slot, kept) in &mut self.of_clients {
-            let Some(client) = connections.live(*slot).filter(|client| client.serial == kept.serial) else { continue };
+        let (mut late, mut slow, mut bytes) = (Vec::new(), Vec::new(), 0_usize);
+        for (serial, kept) in &mut self.of_readers {
+            let Some(client) = connections.live(kept.slot).filter(|client| client.serial == *serial) else { continue };
+            bytes += kept.rest.bytes;
             if kept.rest.is_held || !client.pause_reasons().are_none() {
                 kept.since = kept.since.saturating_add(1);
-            } else if kept.is_overdue(now) {
-                overdue.push(*slot);
+            } else if !kept.go_on() {
+                late.push(kept.slot);
+                bytes -= kept.rest.bytes;
+            } else if let Some(pace) = kept.slow_pace(now) {
+                slow.push((pace, kept.slot, kept.rest.bytes));
             }
         }
-        if self.of_clients.is_empty() && self.of_clients.capacity() > 0 {
-            self.of_clients = HashMap::new();
+        slow.sort_unstable();
+        for (_, slot, freed) in slow {
+            if bytes > self.share_bytes / PRESSED_PART {
+                late.push(slot);
+                bytes -= freed;
+            }
         }
-        overdue
+        if self.of_readers.is_empty() && self.of_readers.capacity() > 0 {
+            self.of_readers = HashMap::new();
+        }
+        late
     }
 
     /// Bytes that must go to get well below the share; 0 within it.
@@ -106,48 +161,153 @@ impl UnfinishedMessages {
         if kept > self.share_bytes { kept - (self.share_bytes - self.share_bytes / FREED_PART) } else { 0 }
     }
 
-    /// Sizes of all unfinished messages.
-    pub(super) fn sizes(&self) -> Vec<(usize, Slot)> {
-        self.of_clients.iter().map(|(slot, kept)| (kept.rest.bytes, *slot)).collect()
+    /// Sizes of all unfinished messages, with the slots of their clients. A reader whose client has gone on over
+    /// another socket is about to end.
+    pub(super) fn sizes(&self, connections: &Connections) -> Vec<(usize, Slot)> {
+        let is_there = |serial: &Serial, slot| connections.get(slot).is_some_and(|client| client.serial == *serial);
+        let kept = self.of_readers.iter().filter(|(serial, kept)| is_there(serial, kept.slot));
+        kept.map(|(_, kept)| (kept.rest.bytes, kept.slot)).collect()
     }
 }
 
 impl MessageRest {
-    const NONE: Self = Self { bytes: 0, number: 0, is_held: false };
+    const NONE: Self = Self { bytes: 0, length: 0, number: 0, is_held: false };
 }
 
 #[cfg(test)]
 mod tests {
+    use trunkline_protocol::hub::HubProtocol;
+
     use super::*;
+    use crate::net::socket::Socket;
+    use crate::shard::connection::{Client, PauseReason, Status};
+    use crate::shard::content::Content;
+    use crate::upstream::{AppServerId, HubIndex, LinkHandle};
+
+    /// Clients in slots and with serials that are alike, and their unfinished messages.
+    struct Scene {
+        connections: Connections,
+        messages: UnfinishedMessages,
+        now: u32,
+    }
 
     fn rest(bytes: usize, number: u32) -> MessageRest {
-        MessageRest { bytes, number, is_held: false }
+        MessageRest { bytes, length: bytes, number, is_held: false }
+    }
+
+    impl Scene {
+        fn new(budget: usize, clients: u32) -> Self {
+            let (mut connections, messages) =
+                (Connections::default(), UnfinishedMessages::new(budget, 1, Arc::default()));
+            for serial in 0..clients {
+                let home = Arc::new(LinkHandle::opened(HubIndex::from(0), AppServerId::from(1)));
+                let socket = Socket::boxed(tokio::io::empty());
+                let mut client =
+                    Client::new(format!("{serial}").into(), serial, home, Content::Hub(HubProtocol::Json), socket);
+                client.status = Status::Open;
+                assert_eq!(connections.insert(client, None), serial);
+            }
+            Self { connections, messages, now: 100 }
+        }
+
+        fn note(&mut self, client: u32, bytes: usize) {
+            self.messages.note((client, client), rest(bytes, 0), self.now);
+        }
+
+        fn tick(&mut self) -> Vec<Slot> {
+            self.now += 1;
+            self.messages.advance(&self.connections, self.now)
+        }
+
+        /// Ticks without late messages, at most so many.
+        fn calm(&mut self, ticks: u32) -> u32 {
+            (0..ticks).take_while(|_| self.tick().is_empty()).count().try_into().unwrap()
+        }
     }
 
     #[test]
     fn all_unfinished_messages_together_have_a_budget_that_is_undercut_by_an_eighth() {
+        let Scene { connections, .. } = Scene::new(0, 3);
         let mut messages = UnfinishedMessages::new(1600, 2, Arc::default());
         messages.note((1, 1), rest(500, 0), 1);
         messages.note((2, 2), rest(300, 0), 1);
         assert_eq!(messages.excess_bytes(), 0);
         messages.note((2, 2), rest(301, 0), 2);
         assert_eq!(messages.excess_bytes(), 101);
-        messages.forget(1, 9);
-        assert_eq!(messages.excess_bytes(), 101, "another connection has the slot by now");
+        messages.forget(9);
+        assert_eq!(messages.excess_bytes(), 101, "another reader had nothing");
         messages.note((1, 1), rest(0, 1), 2);
-        assert_eq!((messages.excess_bytes(), messages.sizes()), (0, vec![(301, 2)]));
+        assert_eq!((messages.excess_bytes(), messages.sizes(&connections)), (0, vec![(301, 2)]));
     }
 
     #[test]
-    fn a_message_has_thirty_seconds_and_longer_while_it_comes() {
-        let began = |bytes| Unfinished { serial: 1, rest: rest(bytes, 0), since: 100 };
-        assert!(!began(1).is_overdue(129) && began(1).is_overdue(130));
-        assert!(!began(10 * BYTES_PER_SECOND).is_overdue(139) && began(10 * BYTES_PER_SECOND).is_overdue(140));
-        let mut messages = UnfinishedMessages::new(1600, 1, Arc::default());
-        messages.note((1, 1), rest(5, 0), 100);
-        messages.note((1, 1), rest(9, 0), 110);
-        assert_eq!(messages.of_clients[&1].since, 100);
-        messages.note((1, 1), rest(9, 1), 120);
-        assert_eq!(messages.of_clients[&1].since, 120, "the next message has its own time");
+    fn a_message_may_stand_still_for_thirty_seconds_however_much_of_it_has_come() {
+        for bytes in [1, 1_000_000] {
+            let mut scene = Scene::new(usize::MAX, 1);
+            scene.note(0, bytes);
+            assert_eq!(scene.calm(100), 29, "{bytes}");
+        }
+    }
+
+    #[test]
+    fn a_message_that_comes_at_its_pace_goes_on_and_the_next_one_has_its_own_time() {
+        let mut scene = Scene::new(usize::MAX, 1);
+        for second in 1..=200 {
+            scene.note(0, second * BYTES_PER_SECOND);
+            assert!(scene.tick().is_empty());
+        }
+        for second in 1..=40 {
+            scene.note(0, 200 * BYTES_PER_SECOND + second * BYTES_PER_SECOND / 2);
+            assert!(scene.tick().is_empty());
+        }
+        scene.messages.note((0, 0), rest(1, 1), scene.now);
+        assert_eq!(scene.calm(100), 29);
+    }
+
+    #[test]
+    fn time_in_which_a_client_is_not_read_does_not_count() {
+        let mut scene = Scene::new(usize::MAX, 1);
+        scene.note(0, 1);
+        assert_eq!(scene.calm(29), 29);
+        scene.connections.live_mut(0).unwrap().pause(PauseReason::AppServer);
+        assert_eq!(scene.calm(500), 500);
+        scene.connections.live_mut(0).unwrap().resume(PauseReason::AppServer, scene.now);
+        assert_eq!(scene.tick(), [0]);
+    }
+
+    #[test]
+    fn beyond_half_of_the_budget_the_slowest_go_and_no_more_than_needed() {
+        const UNIT: usize = 64 * 1024;
+        // One begins with all of it and trickles, one comes at 8 KiB/s, one at 20.
+        for (budget, late) in [(6, vec![]), (5, vec![0]), (2, vec![0, 1])] {
+            let mut scene = Scene::new(budget * UNIT, 3);
+            let mut found = Vec::new();
+            for second in 0..80 {
+                let paces = [UNIT + second * 1024, second * 8 * 1024, second * 20 * 1024];
+                for (client, length) in (0..).zip(paces) {
+                    if !found.contains(&client) {
+                        let rest = MessageRest { length, ..rest(UNIT, 0) };
+                        scene.messages.note((client, client), rest, scene.now);
+                    }
+                }
+                for slot in scene.tick() {
+                    scene.messages.forget(slot);
+                    found.push(slot);
+                }
+            }
+            assert_eq!(found, late, "{budget}");
+        }
+    }
+
+    #[test]
+    fn a_reader_whose_client_has_another_one_by_now_leaves_that_ones_message_alone() {
+        let mut scene = Scene::new(usize::MAX, 1);
+        scene.messages.note((0, 7), rest(500, 3), scene.now);
+        scene.note(0, 300);
+        scene.messages.note((0, 7), rest(600, 3), scene.now);
+        assert_eq!(scene.messages.sizes(&scene.connections), [(300, 0)]);
+        scene.messages.forget(7);
+        assert_eq!(scene.messages.counters.unfinished_bytes.get(), 300);
+        assert_eq!(scene.calm(100), 29);
     }
 }
