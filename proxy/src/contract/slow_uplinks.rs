@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::frame::Frame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
@@ -43,6 +43,11 @@ async fn stage_with_budget(unfinished_total_bytes: usize) -> (Stage, App, AppLin
 /// Connections that have a place at the node, closing ones included.
 async fn places(stage: &Stage) -> usize {
     stage.shared.shards()[0].inspect(|state| state.core.connections.everyone().len()).await.unwrap()
+}
+
+async fn close_by_app(link: &AppLink, client: &Client) {
+    let close = CloseConnection { connection_id: client.id.as_str().into(), ..CloseConnection::default() };
+    link.send(ServiceMessage::CloseConnection(close)).await;
 }
 
 /// Fills the link by messages of this client, until the node reads it no further.
@@ -137,5 +142,35 @@ fn a_client_whose_link_is_full_is_not_timed_out_while_its_pings_wait_unread() {
         link.set_reading(true);
         pinging.fence(&link).await;
         assert_eq!(places(&stage).await, 2);
+    });
+}
+
+#[test]
+fn a_client_that_does_not_answer_a_close_has_five_seconds() {
+    run(async {
+        let (stage, _app, mut link) = Stage::start().with_chat().await;
+        let client = Client::connect(&stage, &mut link, "/chat").await;
+        // sleep: time is paused, and passing it is what the test is about.
+        sleep(2 * SECOND).await;
+        close_by_app(&link, &client).await;
+        link.fence().await;
+        let closed = Instant::now();
+        while places(&stage).await > 0 {
+            sleep(SECOND / 2).await;
+        }
+        assert!((4..=6).contains(&closed.elapsed().as_secs()), "{:?}", closed.elapsed());
+    });
+}
+
+#[test]
+fn a_client_that_is_closed_while_its_link_is_full_does_not_wait_for_the_link() {
+    run(async {
+        let (stage, _app, mut link) = stage_with_small_links().await;
+        let mut flooding = Client::connect(&stage, &mut link, "/chat").await;
+        fill(&link, &mut flooding).await;
+        close_by_app(&link, &flooding).await;
+        // sleep: time is paused, and passing it is what the test is about.
+        sleep(7 * SECOND).await;
+        assert_eq!(places(&stage).await, 0);
     });
 }

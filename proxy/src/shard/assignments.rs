@@ -11,6 +11,7 @@
 
 pub(super) mod answer_diff;
 pub(super) mod closed_id;
+pub(super) mod closing_client;
 pub(super) mod hand_over;
 pub(super) mod mirror;
 pub(super) mod reassignment;
@@ -42,13 +43,11 @@ use crate::net::socket::Socket;
 use crate::transport::websocket::{Unframed, unframe_whole};
 use crate::upstream::{AppServerId, HomeLink, HubIndex, RouteChoice};
 use closed_id::ClosedIds;
+use closing_client::ClosingClients;
 use mirror::MirroredConnections;
 use reassignment::Reassignment;
 use side_assignment::SidedClients;
 use token_expiry::TokenExpiries;
-
-/// Ticks that a client may take to answer our close; as the official server has it.
-const CLOSE_TIMEOUT_TICKS: u32 = 5;
 
 /// App servers of the client connections of one shard.
 #[derive(Debug)]
@@ -59,6 +58,7 @@ pub(crate) struct Assignments {
     /// Client connections that have copies for mirrors.
     pub(crate) mirrored: MirroredConnections,
     pub(super) closed_ids: ClosedIds,
+    closing: ClosingClients,
     pub(super) token_expiries: TokenExpiries,
 }
 
@@ -71,6 +71,7 @@ impl Assignments {
             sided: SidedClients::default(),
             mirrored: MirroredConnections::default(),
             closed_ids: ClosedIds::new(context.shared.routes.clone()),
+            closing: ClosingClients::default(),
             token_expiries: TokenExpiries::default(),
         }
     }
@@ -115,7 +116,7 @@ impl Assignments {
             self.sided.end_sides(core, &mut self.reassignment, slot, &sides, reason);
         }
         let mode = core.mode(Flush::Deferred);
-        let Some(client) = core.connections.close(slot, core.tick + CLOSE_TIMEOUT_TICKS) else { return };
+        let Some(client) = core.connections.close(slot) else { return };
         core.context.record_close(client, reason);
         core.delivery.watches.closed(slot, Some(reason.cause), reason.detail.as_deref());
         if client.home.by_dial_in().is_some() {
@@ -139,6 +140,7 @@ impl Assignments {
             core.connections.remove(slot);
             return;
         }
+        self.closing.push(slot, client.serial, core.tick);
         if reason.is_slow_client() {
             return core.delivery.cut(client);
         }
@@ -147,6 +149,15 @@ impl Assignments {
         }
         let frames = reason.frames(client.content, core.context.with_details(client));
         core.delivery.put_last(slot, client, frames);
+    }
+
+    /// Cuts the sockets of clients that do not answer our close.
+    pub(super) fn cut_silent(&mut self, core: &mut ShardCore) {
+        for (slot, serial) in self.closing.take_overdue(core.tick) {
+            if let Some(client) = core.connections.get_current(slot, serial) {
+                client.socket.cut();
+            }
+        }
     }
 
     /// Closes the clients whose tokens have expired.
@@ -288,7 +299,7 @@ impl Assignments {
 
     pub(super) fn forget_silently(&mut self, core: &mut ShardCore, slot: Slot) {
         self.mirrored.end_mirrors(core, slot, Cause::ClientClosed);
-        let Some(client) = core.connections.close(slot, 0) else { return };
+        let Some(client) = core.connections.close(slot) else { return };
         core.context.record_moved_out(client);
         core.context.counters.away.follow(usize::from(client.is_away()), 0);
         core.delivery.watches.closed(slot, None, None);

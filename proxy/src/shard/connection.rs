@@ -86,11 +86,11 @@ impl Connections {
         slot
     }
 
-    /// Closes a client connection and returns it, unless it was closed before. Until this tick its socket may take what
-    /// waits, but no send finds it any more.
-    pub(crate) fn close(&mut self, slot: Slot, until: u32) -> Option<&mut Client> {
+    /// Closes a client connection and returns it, unless it was closed before. Its socket may take what waits, but no
+    /// send finds it any more.
+    pub(crate) fn close(&mut self, slot: Slot) -> Option<&mut Client> {
         let client = self.live_mut(slot)?;
-        client.status = Status::Closing { until };
+        client.status = Status::Closing;
         client.resume_all();
         let kind = ClientKind::of(client);
         self.census.take(kind);
@@ -100,7 +100,7 @@ impl Connections {
 
     /// Frees the slot of a client connection.
     pub(crate) fn remove(&mut self, slot: Slot) -> Option<Client> {
-        self.close(slot, 0);
+        self.close(slot);
         self.clients.try_remove(slot as usize)
     }
 

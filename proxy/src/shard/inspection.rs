@@ -290,7 +290,7 @@ fn step(from: usize, slots: usize) -> (Range<usize>, bool) {
 fn state(client: &Client) -> &'static str {
     match client.status {
         Status::Opening { .. } => "opening",
-        Status::Closing { .. } => "closing",
+        Status::Closing => "closing",
         Status::Open if client.is_away() => "away",
         Status::Open if client.is_unassigned() => "held",
         Status::Open if !client.pause_reasons().are_none() => "paused",

@@ -113,6 +113,7 @@ impl ShardState {
         self.core.tick += 1;
         self.core.context.counters.ticks.increment();
         self.moves.check_keep_alives(&mut self.core, &mut self.assignments);
+        self.assignments.cut_silent(&mut self.core);
         for slot in self.core.unfinished.advance(&self.core.connections, self.core.tick) {
             self.core.context.counters.limit(Limit::MessageTime).increment();
             self.assignments.close(&mut self.core, slot, &CloseReason::message_timeout());

@@ -83,10 +83,7 @@ pub(crate) enum Status {
     },
     Open,
     /// Closed by either side; what waits is still flushed, nothing new is sent.
-    Closing {
-        /// Tick at which the socket is cut.
-        until: u32,
-    },
+    Closing,
 }
 
 impl Client {
@@ -127,7 +124,7 @@ impl Client {
     /// Whether it is closed, and only its socket is left.
     #[must_use]
     pub(crate) fn is_closing(&self) -> bool {
-        matches!(self.status, Status::Closing { .. })
+        self.status == Status::Closing
     }
 
     /// Whether it can be opened at another app server, whatever has become of its own. A raw endpoint's can't: nothing

@@ -35,8 +35,6 @@ pub(crate) enum Overdue {
     TimedOut,
     /// The app server never answered its hub handshake: close it.
     NotOpened,
-    /// It does not answer our close: cut its socket.
-    Cut,
     /// Its socket has ended for this cause, and it has not come back: close it.
     Lost(Cause),
 }
@@ -74,7 +72,7 @@ impl KeepAlive {
                 Due::Wait(next) => next,
                 Due::Now(action) => {
                     overdue.push((slot, action));
-                    if action == Overdue::Cut { now + BUCKETS } else { now + 1 }
+                    now + 1
                 }
             };
             self.schedule(slot, serial, now, next);
@@ -100,8 +98,8 @@ fn due(client: &Client, settings: &HubManifest, now: u32) -> Due {
     let passed = |since: u32, after: u32| now.saturating_sub(since) >= after;
     let (keep_alive, timeout) = (ticks(settings.keep_alive_interval_ms), ticks(settings.client_timeout_ms));
     match client.status {
-        Status::Closing { until } if now >= until => Due::Now(Overdue::Cut),
-        Status::Closing { until } => Due::Wait(until),
+        // It has its own time, and is not kept alive.
+        Status::Closing => Due::Wait(u32::MAX),
         // It has no app server that could answer it.
         Status::Opening { .. } if client.is_unassigned() => Due::Wait(now.saturating_add(keep_alive)),
         Status::Opening { until } if now >= until => Due::Now(Overdue::NotOpened),
@@ -218,13 +216,6 @@ mod tests {
     }
 
     #[test]
-    fn a_client_that_does_not_answer_a_close_is_cut() {
-        let client = client(|client| client.status = Status::Closing { until: 9 });
-        assert_eq!(due(&client, &settings(), 8), Due::Wait(9));
-        assert_eq!(due(&client, &settings(), 9), Due::Now(Overdue::Cut));
-    }
-
-    #[test]
     fn the_wheel_returns_due_clients_and_clamps_the_far_future() {
         let mut wheel = KeepAlive::default();
         wheel.schedule(1, 10, 100, 103);
@@ -248,9 +239,8 @@ mod tests {
         wheel.schedule(fresh, 99, 114, 115);
         assert_eq!(wheel.check(&mut connections, &hubs.all(), 115), [(silent, Overdue::KeepAlive)]);
         assert_eq!(wheel.check(&mut connections, &hubs.all(), 116), [(silent, Overdue::KeepAlive)]);
-        connections.close(silent, 120);
+        connections.close(silent);
         assert_eq!(wheel.check(&mut connections, &hubs.all(), 117), []);
-        assert_eq!(wheel.check(&mut connections, &hubs.all(), 120), [(silent, Overdue::Cut)]);
         assert_eq!(wheel.check(&mut connections, &hubs.all(), 129), [(fresh, Overdue::KeepAlive)]);
     }
 }

@@ -266,11 +266,6 @@ impl Moves {
                     }
                 }
                 Overdue::Lost(cause) => assignments.close(core, slot, &CloseReason::by_client(cause)),
-                Overdue::Cut => {
-                    if let Some(client) = core.connections.get_mut(slot) {
-                        client.socket.cut();
-                    }
-                }
             }
         }
     }
