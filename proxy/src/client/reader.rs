@@ -139,7 +139,7 @@ impl Reader {
                 Step::Yield => yield_now().await,
                 Step::Throttle(owed) => Box::pin(self.throttle(shard, owed)).await,
                 // A socket that is dropped with bytes unread resets, and its last frames are lost: so read on.
-                Step::HubClose => shard.close(self.slot, &CloseReason::by_client(Cause::ClientClosed)),
+                Step::HubClose => self.close(shard, &CloseReason::by_client(Cause::ClientClosed)),
                 Step::Broken(error) => {
                     self.close_broken(shard, &error);
                     if matches!(error, InboundError::Transport(_)) {
@@ -169,11 +169,18 @@ impl Reader {
         (self.slot, self.serial)
     }
 
-    fn close_broken(&self, shard: &Rc<Shard>, error: &InboundError) {
+    fn close_broken(&mut self, shard: &Rc<Shard>, error: &InboundError) {
         if error.cause() == Cause::MessageTooLarge {
             shard.counters().limit(Limit::MessageSize).increment();
         }
-        shard.close(self.slot, &CloseReason::broken_rule(error.cause(), &error.to_string(), error.raw_code()));
+        self.close(shard, &CloseReason::broken_rule(error.cause(), &error.to_string(), error.raw_code()));
+    }
+
+    /// Closes the connection, with what has begun of a message.
+    fn close(&mut self, shard: &Rc<Shard>, reason: &CloseReason) {
+        self.inbound.partial = PartialMessage::default();
+        self.note_rest(&mut shard.state());
+        shard.close(self.slot, reason);
     }
 
     /// Waits while this connection is paused, has no home, or its home is full. It may have another home then.

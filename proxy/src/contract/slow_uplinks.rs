@@ -174,3 +174,23 @@ fn a_client_that_is_closed_while_its_link_is_full_does_not_wait_for_the_link() {
         assert_eq!(places(&stage).await, 0);
     });
 }
+
+#[test]
+fn what_has_begun_of_a_message_goes_with_the_close_of_its_client() {
+    let too_large = || piece(vec![b'x'; 40_000], Data::Continue, false);
+    let no_frame = || Message::Frame(Frame::message(&b"x"[..], OpCode::Data(Data::Reserved(3)), true));
+    for (name, bad) in [("too large", too_large()), ("no frame", no_frame())] {
+        run(async {
+            let (stage, _app, mut link) = Stage::start().with_chat().await;
+            let mut client = Client::connect(&stage, &mut link, "/chat").await;
+            begin(&mut client).await;
+            client.write(piece(vec![b'x'; 20_000], Data::Continue, false)).await;
+            link.fence().await;
+            let unfinished = || stage.shared.counters_of(0).unfinished_bytes.get();
+            assert!(unfinished() >= 20_000, "{name}");
+            client.write(bad).await;
+            assert_eq!(link.close().await.connection_id, client.id);
+            assert_eq!(unfinished(), 0, "{name}");
+        });
+    }
+}
