@@ -7,6 +7,10 @@
 //!
 //! A revocation only grows: of two about the same tokens the later times count. So it does not matter in which order
 //! nodes learn them. None is taken back: users log in again.
+//!
+//! Where the user's connections are closed, too, each node does so in its own moment. So one that opens, that another
+//! node carries here or that moves here from there could slip through: it asks once more in the step that takes it in,
+//! behind which a close finds it.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -80,6 +84,10 @@ struct KeptRevocation {
     kept_until_s: u64,
     /// Number of its last change here.
     number: u64,
+    /// Second since 1970 of that change.
+    changed_s: u64,
+    /// When the open connections of its user were closed here last, in milliseconds since 1970; 0 if they never were.
+    closed_ms: u64,
 }
 
 /// Revocations that a node keeps.
@@ -155,10 +163,18 @@ impl Revocations {
                 issued_before_s: kept.issued_before_s.max(told.issued_before_s),
                 kept_until_s: kept.kept_until_s.max(kept_until_s),
                 number,
+                changed_s: now_s,
+                closed_ms: kept.closed_ms,
             },
             None if table.by_tokens.len() >= REVOCATIONS_MAX => return Err(RevocationRefused::TooMany),
             None if table.bytes + tokens.bytes() > REVOCATIONS_MAX_BYTES => return Err(RevocationRefused::TooLarge),
-            None => KeptRevocation { issued_before_s: told.issued_before_s, kept_until_s, number },
+            None => KeptRevocation {
+                issued_before_s: told.issued_before_s,
+                kept_until_s,
+                number,
+                changed_s: now_s,
+                closed_ms: 0,
+            },
         };
         table.keep(tokens, kept);
         self.newest.store(number, Ordering::Release);
@@ -194,6 +210,37 @@ impl Revocations {
     #[must_use]
     pub(crate) fn mark(&self) -> RevocationMark {
         RevocationMark(self.newest.load(Ordering::Acquire))
+    }
+
+    /// Point in the order of revocations for a request that another node carries here, which has verified its token so
+    /// many seconds ago at most: what is newer may not have been known there.
+    #[must_use]
+    pub(crate) fn mark_of_carried(&self, within_s: u64, now_s: u64) -> RevocationMark {
+        let newest = self.mark();
+        let table = self.table();
+        let unknown = table.by_tokens.values().filter(|kept| kept.changed_s.saturating_add(within_s) >= now_s);
+        unknown.map(|kept| kept.number - 1).min().map_or(newest, RevocationMark)
+    }
+
+    /// Notes that the open connections of a revocation's user are about to be closed here.
+    pub(crate) fn note_close(&self, told: &ToldRevocation, now_ms: u64) {
+        if let Some(kept) = self.table().by_tokens.get_mut(&TokenSet::of(told)) {
+            kept.closed_ms = now_ms;
+        }
+    }
+
+    /// Whether the connections of a user were closed here after one of them was opened at another node, which may not
+    /// have heard of it yet.
+    #[must_use]
+    pub(crate) fn have_closed(&self, user: Option<&str>, opened_ms: u64) -> bool {
+        if user.is_none() || self.count.load(Ordering::Acquire) == 0 {
+            return false;
+        }
+        let opened_ms = opened_ms.saturating_sub(self.clock_skew_s.saturating_mul(1000));
+        let is_closed = |(tokens, kept): (&TokenSet, &KeptRevocation)| {
+            tokens.user.as_deref() == user && kept.closed_ms > 0 && kept.closed_ms >= opened_ms
+        };
+        self.table().by_tokens.iter().any(is_closed)
     }
 
     /// Whether tokens of a user may have been revoked since a mark.
@@ -339,6 +386,31 @@ mod tests {
         let over = ToldRevocation { kept_until_s: NOW_S, ..revocation(Some("eve"), NOW_S) };
         revocations.revoke(&over, NOW_S + 1).unwrap();
         assert_eq!(revocations.all(NOW_S + 1).len(), 1, "its time was over when it came");
+    }
+
+    #[test]
+    fn a_carried_request_may_not_have_met_what_has_come_in_the_last_seconds() {
+        let revocations = revocations(&[revocation(Some("ann"), NOW_S)]);
+        revocations.revoke(&revocation(Some("bob"), NOW_S), NOW_S + 10).unwrap();
+        let missed = |user, later_s| {
+            let mark = revocations.mark_of_carried(10, NOW_S + later_s);
+            revocations.have_come_since(mark, Some(user))
+        };
+        assert!(missed("ann", 10) && missed("bob", 10));
+        assert!(!missed("ann", 11) && missed("bob", 11));
+        assert!(!missed("bob", 21) && !missed("eve", 0));
+    }
+
+    #[test]
+    fn a_connection_that_was_opened_before_those_of_its_user_were_closed_is_one_of_them() {
+        let revocations = revocations(&[revocation(Some("ann"), NOW_S), revocation(Some("bob"), NOW_S)]);
+        revocations.note_close(&revocation(Some("ann"), NOW_S - 9), 1_000_000);
+        let later = revocation(Some("ann"), NOW_S + 1);
+        revocations.revoke(&later, NOW_S).unwrap();
+        let is_closed = |user, opened_ms| revocations.have_closed(user, opened_ms);
+        // Within the difference of clocks that is tolerated.
+        assert!(is_closed(Some("ann"), 0) && is_closed(Some("ann"), 1_005_000) && !is_closed(Some("ann"), 1_005_001));
+        assert!(!is_closed(Some("bob"), 0) && !is_closed(None, 0));
     }
 
     #[test]

@@ -10,11 +10,15 @@ use trunkline_protocol::fleet::NodePhase;
 use trunkline_protocol::key::AccessKey;
 use trunkline_protocol::manifest::HubManifest;
 use trunkline_protocol::negotiate::Decision;
+use trunkline_protocol::service::{ConnectionMoved, FlowOperation, MoveConnection, ServiceMessage};
 
+use super::app::{App, AppLink};
 use super::client::{Client, JSON_HANDSHAKE, Received};
 use super::closes::cause_of;
 use super::fleet_nodes::{FleetNode, linked, nodes, peers, until};
 use super::http::{exchange, negotiate};
+use super::moves::{STATEFUL_HANDSHAKE, come_back};
+use super::speech::flow;
 use super::stage::{KEY, Stage, run, settings, token_of};
 use crate::clock::unix_seconds;
 use crate::fleet::{Fleet, own_phase};
@@ -228,5 +232,100 @@ fn a_node_that_is_away_is_missing_and_learns_what_is_revoked_when_it_is_back() {
         let kept = || nodes[1].stage.shared.admission.revocations.all(unix_seconds()).len() == 1;
         until(SOON, "it has learnt it", kept).await;
         assert!(!may_connect(&nodes[1].stage, &issued("ann", OLD_S)).await);
+    });
+}
+
+/// Two nodes, and an app server with a link to each that names all its clients ann, and lets them move.
+struct Movers {
+    nodes: Vec<FleetNode>,
+    old: AppLink,
+    new: AppLink,
+    _apps: Vec<App>,
+}
+
+impl Movers {
+    async fn open() -> Self {
+        let (_, nodes) = nodes(2).await;
+        let stateful_reconnect_buffer_bytes = Some(100_000);
+        let hub =
+            || HubManifest { asks_app: true, stateful_reconnect_buffer_bytes, ..HubManifest::new("shop", "/shop") };
+        let mut apps: Vec<_> = nodes.iter().map(|node| node.stage.app("shop-1", vec![hub()])).collect();
+        let ann = Decision { user: Some("ann".into()), ..Decision::default() };
+        apps.iter().for_each(|app| *app.dialler.decision.lock().unwrap() = Some(ann.clone()));
+        let (old, new) = (apps[0].link().await, apps[1].link().await);
+        Self { nodes, old, new, _apps: apps }
+    }
+
+    /// Connects at the first node, and loses its socket. Returns the connection's id, and the target by which its client
+    /// comes back.
+    async fn lost_client(&mut self) -> (String, String) {
+        let (_, token) = negotiate(&self.nodes[0].stage, "/shop", "&useStatefulReconnect=true").await;
+        let target = format!("/shop?id={token}");
+        let mut client = Client::upgrade(&self.nodes[0].stage, &target).await.unwrap();
+        client.send(STATEFUL_HANDSHAKE).await;
+        client.accept(&mut self.old).await;
+        (client.id.clone(), target)
+    }
+
+    /// Has one node close the connections of the user; the other one has not heard of it yet. Returns how many it has
+    /// closed.
+    async fn close_at(&self, node: usize) -> u64 {
+        let FleetNode { stage, fleet, .. } = &self.nodes[node];
+        observer_of(stage, fleet.clone()).revoke_own(&order(Some("ann"))).await.unwrap().clients
+    }
+}
+
+#[test]
+fn a_connection_does_not_move_to_a_node_that_has_closed_those_of_its_user() {
+    run(async {
+        let mut movers = Movers::open().await;
+        let (id, target) = movers.lost_client().await;
+        assert_eq!(movers.close_at(1).await, 0);
+        assert_eq!(come_back(&movers.nodes[1], &target).await.unwrap().err(), Some(404));
+        // Nobody was asked to let it go.
+        movers.old.fence().await;
+        assert_eq!(movers.close_at(0).await, 1);
+        let end = movers.old.close().await;
+        assert_eq!((&*end.connection_id, cause_of(&end).as_deref()), (&*id, Some("token_revoked")));
+        movers.new.fence().await;
+    });
+}
+
+#[test]
+fn an_app_server_hears_of_a_connection_that_was_closed_on_its_way() {
+    run(async {
+        let mut movers = Movers::open().await;
+        let (id, target) = movers.lost_client().await;
+        let coming = come_back(&movers.nodes[1], &target);
+        assert_eq!(movers.old.next().await, flow(&id, FlowOperation::Pause));
+        movers.close_at(1).await;
+        movers.old.send(flow(&id, FlowOperation::PauseAck)).await;
+        let moving = MoveConnection { connection_id: id.as_str().into() };
+        assert_eq!(movers.old.next().await, ServiceMessage::MoveConnection(moving));
+        let moved = ConnectionMoved { connection_id: id.as_str().into(), epoch: 1 };
+        movers.old.send(ServiceMessage::ConnectionMoved(moved)).await;
+        assert_eq!(coming.await.unwrap().err(), Some(404));
+        // It was given away, and nobody has taken it.
+        movers.close_at(0).await;
+        assert_eq!(movers.old.close().await.connection_id, id);
+        movers.new.fence().await;
+    });
+}
+
+#[test]
+fn a_request_that_is_carried_by_a_node_which_has_not_heard_has_to_come_again() {
+    run(async {
+        let (_network, mut nodes) = nodes(2).await;
+        let old = issued("ann", OLD_S);
+        let (_, token) = negotiate(&nodes[0].stage, "/chat", &format!("&{old}")).await;
+        let target = format!("/chat?id={token}&{old}");
+        let owner = observer_of(&nodes[0].stage, nodes[0].fleet.clone());
+        owner.revoke_own(&order(Some("ann"))).await.unwrap();
+        let by = &nodes[1].stage;
+        assert_eq!(exchange(by, "GET", &target, "").await.0, StatusCode::OK);
+        assert_eq!(exchange(by, "POST", &target, JSON_HANDSHAKE).await.0, StatusCode::OK);
+        let (_, told) = exchange(by, "GET", &target, "").await;
+        assert_eq!(told, "{}\u{1e}{\"type\":7,\"allowReconnect\":true}\u{1e}");
+        nodes[0].link.fence().await;
     });
 }

@@ -120,7 +120,7 @@ impl TakeOvers {
                 hub = hub.name(),
                 connection = short(id),
                 peer = owner.name(),
-                "its app server is not reached from here"
+                "its app server is not reached from here, or it is about to be closed"
             );
             return TakenOver::Failed;
         };

@@ -11,9 +11,11 @@ use trunkline_protocol::token::{Claim, UserBinding};
 use trunkline_protocol::wire::{ACCESS_TOKEN_PARAMETER, PRIVATE_CLAIM_PREFIX};
 
 use crate::auth::{TokenError, User};
+use crate::clock::unix_seconds;
 use crate::frontend::endpoint::Endpoint;
 use crate::frontend::plain_response::{because, plain};
 use crate::frontend::request::bearer;
+use crate::frontend::request_extension::ForwardedByNode;
 use crate::frontend::request_query::RequestQuery;
 use crate::upstream::Hub;
 
@@ -57,7 +59,15 @@ pub(crate) fn refuse_token(endpoint: &Endpoint, error: &TokenError) -> Response 
 
 /// Notes that the token of a request is about to be verified: what is revoked from now on may be missed by that.
 pub(crate) fn mark_revocations(endpoint: &Endpoint, request: &mut Request) {
-    let mark = endpoint.shared.admission.revocations.mark();
+    let revocations = &endpoint.shared.admission.revocations;
+    let mark = match request.extensions().get::<ForwardedByNode>() {
+        // Another node has verified it: it has dialled since then, and waits for an answer.
+        Some(ForwardedByNode { user: Some(_) }) => {
+            let on_its_way_s = 2 * endpoint.shared.settings.relay.hop_timeout.as_secs().max(1);
+            revocations.mark_of_carried(on_its_way_s, unix_seconds())
+        }
+        _ => revocations.mark(),
+    };
     request.extensions_mut().get_or_insert_with(|| mark);
 }
 

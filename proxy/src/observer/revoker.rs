@@ -19,7 +19,7 @@ use trunkline_protocol::fleet::ToldRevocation;
 use super::node_inspector::NodeInspector;
 use super::peer::Peers;
 use crate::auth::RevocationRefused;
-use crate::clock::unix_seconds;
+use crate::clock::{unix_ms, unix_seconds};
 use crate::fleet::PeerRequest;
 use crate::shard::Shared;
 
@@ -209,7 +209,11 @@ impl RevokerState {
     /// Closes the connections of the user here, if the order says so.
     async fn close(&self, order: &RevocationOrder) -> u64 {
         match order.tokens.user.as_deref().filter(|_| order.close) {
-            Some(user) => self.node.close_revoked(user).await,
+            Some(user) => {
+                // First: what arrives behind those that are closed now has to find it.
+                self.shared.admission.revocations.note_close(&order.tokens.told(), unix_ms());
+                self.node.close_revoked(user).await
+            }
             None => 0,
         }
     }

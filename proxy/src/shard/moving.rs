@@ -261,6 +261,10 @@ impl Moves {
             // For another socket of its client, which has given up since.
             return None;
         }
+        if shared.admission.revocations.have_closed(moving.user.as_deref(), moving.opened_ms) {
+            // Its node is about to hear that it has to close it.
+            return None;
+        }
         let hubs = shared.hubs.all();
         let home = hubs.get(hub.get())?.choose_home_at(shared.hubs.number(&moving.app_server))?;
         let Ok(Some(ServiceMessage::OpenConnection(opening))) = ServiceMessage::decode(&moving.opening) else {
