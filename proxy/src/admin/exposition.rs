@@ -97,7 +97,7 @@ metric_rows! {
         );
         KEPT_HEADS: Gauge(
             "trunkline_kept_head_bytes",
-            "Memory of the heads of more than 4 KiB that open connections keep."
+            "Bytes of the heads of more than 4 KiB that open connections keep, each whole, as app servers keep them."
         );
         RELAYS_DISPLACED: Counter(
             "trunkline_pass_through_displaced_total",

@@ -31,6 +31,9 @@ fn large_heads_of_open_connections_share_a_budget_and_small_ones_are_not_concern
         assert_eq!(Client::upgrade(&stage, &large).await.err(), Some(431));
         assert_eq!(stage.shared.counters_of(0).limit(Limit::HeadTotal).get(), 1);
         let _small = Client::connect(&stage, &mut link, "/chat").await;
+        // What the node alone reads is not kept.
+        let not_kept = ("x-trunkline-odd", &*"x".repeat(6_000));
+        assert!(Client::upgrade_with(stage.dial(), "/chat", &[not_kept]).await.is_ok());
         client.close().await;
         link.close().await;
         until(Duration::from_secs(60), "nothing is kept", || stage.shared.limits.heads.kept_bytes() == 0).await;

@@ -47,13 +47,7 @@ pub(crate) struct NewConnection {
 /// Hands a new client connection to this shard.
 pub(crate) fn admit(endpoint: &Endpoint, hub: &Arc<Hub>, parts: &Parts, new: NewConnection) {
     let NewConnection { socket, transport, client, is_negotiated, permit } = new;
-    let mut open = OpenConnection {
-        connection_id: client.connection_id.as_str().into(),
-        claims: if has_service_claims(hub) { all_claims(&client.user) } else { claims(&client.user) },
-        headers: headers_for(endpoint, hub, parts, transport),
-        query: RequestQuery::of_parts(&parts.uri, &parts.extensions).for_hub(&parts.uri),
-        protocol: None,
-    };
+    let mut open = opening(endpoint, hub, parts, (&client, transport));
     let trace = request_trace::connect(endpoint, hub, parts, &client, (&mut open, transport));
     let terms = terms(hub, &client.user);
     let ends_s = terms.authentication_ends_s.or(client.user.expires_s);
@@ -81,6 +75,22 @@ pub(crate) fn admit(endpoint: &Endpoint, hub: &Arc<Hub>, parts: &Parts, new: New
     };
     Routed::count_in(&parts.extensions);
     endpoint.shard.put(ShardMessage::Accept(Box::new(pending)));
+}
+
+/// Opening frame of a new client connection; its hub protocol is not known yet.
+fn opening(
+    endpoint: &Endpoint,
+    hub: &Hub,
+    parts: &Parts,
+    (client, transport): (&ConnectingClient, Transport),
+) -> OpenConnection {
+    OpenConnection {
+        connection_id: client.connection_id.as_str().into(),
+        claims: if has_service_claims(hub) { all_claims(&client.user) } else { claims(&client.user) },
+        headers: headers_for(endpoint, hub, parts, transport),
+        query: RequestQuery::of_parts(&parts.uri, &parts.extensions).for_hub(&parts.uri),
+        protocol: None,
+    }
 }
 
 /// Lost connection of a client that has proved that it was its own.

@@ -7,11 +7,13 @@ use axum::body::Body;
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
-use http::{HeaderMap, HeaderValue, StatusCode, Uri};
+use http::request::Parts;
+use http::{HeaderValue, StatusCode};
 use http_body_util::Limited;
 use hyper::body::Body as _;
 
 use trunkline_protocol::limits::FIRST_GET_TIMEOUT_S;
+use trunkline_protocol::service::{OpenConnection, ServiceMessage};
 
 use crate::frontend::endpoint::Endpoint;
 use crate::frontend::plain_response::{because, plain};
@@ -112,17 +114,27 @@ fn take_permit_beside(
     permit.transpose()
 }
 
-/// Makes the refusal of a new client whose head is large, when all large heads take what they may.
-pub(crate) fn refuse_large_head(endpoint: &Endpoint, uri: &Uri, headers: &HeaderMap) -> Option<Response> {
-    let of_headers: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
-    let bytes = of_headers + uri.query().map_or(0, str::len);
-    if endpoint.shared.limits.heads.has_room_for(bytes) {
+/// Makes the refusal of a new client of whose head much would be kept, when all large heads take what they may. A head
+/// that fits as it has come is not looked at any further.
+pub(crate) fn refuse_large_head(
+    endpoint: &Endpoint,
+    parts: &Parts,
+    opening: impl FnOnce() -> OpenConnection,
+) -> Option<Response> {
+    let heads = &endpoint.shared.limits.heads;
+    let of_headers: usize = parts.headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+    if heads.has_room_for(of_headers + parts.uri.query().map_or(0, str::len)) {
+        return None;
+    }
+    // Without its access token, and what only the node reads.
+    let bytes = ServiceMessage::OpenConnection(opening()).to_body().len();
+    if heads.has_room_for(bytes) {
         return None;
     }
     endpoint.counters.limit(Limit::HeadTotal).increment();
     let text = format!(
-        "the headers and the query of this request have {bytes} bytes, and all heads of more than 4 KiB take as much \
-         memory as they may: see --heads-total-max-bytes"
+        "{bytes} bytes of headers, claims and query of this request would be kept, and all heads of more than 4 KiB \
+         take as much memory as they may: see --heads-total-max-bytes"
     );
     let answer = plain(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, text);
     Some(because(cause_of_limit(Limit::HeadTotal), answer))

@@ -2,7 +2,8 @@
 //! them.
 //!
 //! A small head is free: as many are kept as connections may be open. Only large ones share the budget, and a client
-//! with a small one is never refused for them.
+//! with a small one is never refused for them. Each counts whole, because its app server keeps it so: that the node
+//! keeps once what many have in common saves memory here, and none there.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

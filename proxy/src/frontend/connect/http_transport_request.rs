@@ -12,7 +12,7 @@ use trunkline_protocol::cause::Cause;
 use trunkline_protocol::manifest::Transport;
 
 use crate::frontend::connect::http_transport_response::{empty_poll, event_stream, first_poll, poll_messages};
-use crate::frontend::connect::{NewConnection, admit, changed_transport, may_use, not_supported, terms};
+use crate::frontend::connect::{NewConnection, admit, changed_transport, may_use, not_supported, opening, terms};
 use crate::frontend::endpoint::Endpoint;
 use crate::frontend::identify::{ConnectingClient, UNKNOWN_ID};
 use crate::frontend::in_flight::InFlight;
@@ -74,15 +74,16 @@ fn attach(endpoint: &Endpoint, hub: &Arc<Hub>, request: Request) -> Result<Attac
     let inner = outer.take_inner_half();
     let is_first = inner.is_some();
     if let Some(inner) = inner {
-        let refusal = endpoint.refuse_new_client(hub, request.extensions());
-        let refusal = refusal.or_else(|| refuse_large_head(endpoint, request.uri(), request.headers()));
+        let (parts, _) = request.into_parts();
+        let kept = || opening(endpoint, hub, &parts, (&client, transport));
+        let refusal = endpoint.refuse_new_client(hub, &parts.extensions);
+        let refusal = refusal.or_else(|| refuse_large_head(endpoint, &parts, kept));
         if let Some(refusal) = refusal {
             // A POST began it while new clients were still taken. No shard knows of it.
             endpoint.shared.admission.http_transports.remove(&outer);
             endpoint.shared.routes.remove(outer.id());
             return Err(refusal);
         }
-        let (parts, _) = request.into_parts();
         count_connected(endpoint, peer_address(&parts.extensions));
         let socket = ClientStream::Pipe(inner);
         admit(endpoint, hub, &parts, NewConnection { socket, transport, client, is_negotiated: true, permit: None });

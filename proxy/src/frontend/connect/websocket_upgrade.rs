@@ -14,7 +14,7 @@ use crate::auth::ClientTerms;
 use crate::clock::unix_seconds;
 use crate::frontend::bearer::user_of;
 use crate::frontend::connect::stateful_connect::{self, Claim, StatefulConnect};
-use crate::frontend::connect::{NewConnection, admit, changed_transport, may_use, not_supported};
+use crate::frontend::connect::{NewConnection, admit, changed_transport, may_use, not_supported, opening};
 use crate::frontend::endpoint::Endpoint;
 use crate::frontend::identify::{ConnectingClient, UNKNOWN_ID};
 use crate::frontend::plain_response::plain;
@@ -80,7 +80,10 @@ async fn attach(endpoint: &Endpoint, hub: &Arc<Hub>, mut request: Request) -> Re
         return Err(not_supported(Transport::WebSockets));
     }
     endpoint.refuse_new_client(hub, request.extensions()).map_or(Ok(()), Err)?;
-    refuse_large_head(endpoint, request.uri(), request.headers()).map_or(Ok(()), Err)?;
+    let (parts, body) = request.into_parts();
+    let kept = || opening(endpoint, hub, &parts, (&client, Transport::WebSockets));
+    refuse_large_head(endpoint, &parts, kept).map_or(Ok(()), Err)?;
+    let mut request = Request::from_parts(parts, body);
     let permit = permit.map_or_else(|| take_permit(endpoint, &request), Ok)?;
     // Last of all: the token is used up by it.
     client.user = reservation::confirm(endpoint, hub, &mut request, (&client, asked)).await?;
