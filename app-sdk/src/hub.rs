@@ -412,7 +412,7 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
     ///   servers that have no proxy in common both run it, for as long as that lasts. Where it must never be two, take
     ///   a lease in a store as well.
     /// - A task that returns `Ok` is done, until another app server is chosen: that one runs it, too. A task that fails
-    ///   is logged, and starts again after 5 s.
+    ///   is logged, and starts again there after 6 s.
     /// - Without any proxy that tells which app servers there are nobody runs it: see the book's page *Timers and
     ///   jobs*.
     pub fn exclusively<T: NoticeHook<S, ExclusiveRun, M>, M: 'static>(
