@@ -7,6 +7,8 @@ import { bytes, count, percent, rate, short } from "./format.js";
 
 const STEP_MS = 10_000;
 const STEPS = 360;
+// Steps that are drawn: ten minutes, half an hour, an hour. An hour with one minute in it would be a line at its end.
+const SPANS = [60, 180, STEPS];
 const POLL_MS = 10_000;
 // Answers overlap, so that clocks which differ by some seconds lose nothing.
 const OVERLAP_MS = 60_000;
@@ -64,6 +66,7 @@ export class Timeline {
     this.nodes = new Map();
     this.marks = [];
     this.atMs = 0;
+    this.steps = STEPS;
     this.pointed = null;
     this.charts = FIGURES.map((figure) => new Chart(figure));
     const place = byId("timeline-charts");
@@ -121,14 +124,24 @@ export class Timeline {
 
   show() {
     this.end = stepOf(this.atMs);
+    this.steps = this.span();
+    say(byId("timeline-title"), this.steps === STEPS ? "Last hour" : `Last ${this.steps / 6} minutes`);
     this.showChoice();
     const chosen = byId("timeline-node").value;
     const nodes = [...this.nodes.values()].filter((node) => !chosen || node.name === chosen);
     this.known = this.sum(nodes);
-    const marks = this.marks.map((mark) => ({ ...mark, x: STEPS - (this.end - stepOf(mark.atMs)) }));
-    for (const chart of this.charts) chart.show(this.known, marks, this.end);
+    const marks = this.marks.map((mark) => ({ ...mark, x: this.steps - (this.end - stepOf(mark.atMs)) }));
+    for (const chart of this.charts) chart.show(this.known, marks, this.end, this.steps);
     this.showMarks();
     this.point(this.pointed);
+  }
+
+  // The shortest span with all that is known.
+  span() {
+    let oldest = this.end;
+    for (const node of this.nodes.values()) for (const step of node.samples.keys()) oldest = Math.min(oldest, step);
+    for (const mark of this.marks) oldest = Math.min(oldest, stepOf(mark.atMs));
+    return SPANS.find((span) => this.end - oldest <= span) ?? STEPS;
   }
 
   showChoice() {
@@ -144,7 +157,7 @@ export class Timeline {
   // The figures at each step, summed over the nodes that had told them; none where nobody had.
   sum(nodes) {
     const all = [];
-    for (let step = this.end - STEPS; step <= this.end; step += 1) {
+    for (let step = this.end - this.steps; step <= this.end; step += 1) {
       const there = nodes.map((node) => sampleAt(node, step)).filter(Boolean);
       const of = (key) => {
         const values = there.map((sample) => sample[key]).filter((value) => value !== null && value !== undefined);
@@ -174,16 +187,16 @@ export class Timeline {
     const plot = event.target.closest(".plot");
     if (!plot) return;
     const box = plot.getBoundingClientRect();
-    this.point(Math.round(((event.clientX - box.left) / box.width) * STEPS));
+    this.point(Math.round(((event.clientX - box.left) / box.width) * this.steps));
   }
 
   press(event) {
     const far = event.shiftKey ? 30 : 1;
-    const step = { ArrowLeft: -far, ArrowRight: far, Home: -STEPS, End: STEPS }[event.key];
+    const step = { ArrowLeft: -far, ArrowRight: far, Home: -this.steps, End: this.steps }[event.key];
     if (event.key === "Escape") this.point(null);
     if (step === undefined) return;
     event.preventDefault();
-    this.point((this.pointed ?? STEPS) + step);
+    this.point((this.pointed ?? this.steps) + step);
   }
 
   // The time of a step, and what came or went then.
@@ -194,11 +207,11 @@ export class Timeline {
 
   // Shows the values of one step; the newest where none is pointed at.
   point(at) {
-    this.pointed = at === null ? null : Math.min(STEPS, Math.max(0, at));
+    this.pointed = at === null ? null : Math.min(this.steps, Math.max(0, at));
     if (!this.known) return;
     const index = this.pointed ?? this.known.findLastIndex((values) => values.clients !== null);
     for (const chart of this.charts) chart.point(this.known[index], this.pointed);
-    say(byId("timeline-at"), this.pointed === null ? "" : this.momentOf(this.end - STEPS + this.pointed));
+    say(byId("timeline-at"), this.pointed === null ? "" : this.momentOf(this.end - this.steps + this.pointed));
   }
 }
 
@@ -219,8 +232,9 @@ class Chart {
     this.line = draw("path", { class: "line" });
     this.lines = draw("g", { class: "marks" });
     this.rule = draw("line", { class: "rule", y1: 0, y2: 100 });
-    this.svg = draw("svg", { viewBox: `0 0 ${STEPS} 100`, preserveAspectRatio: "none", "aria-hidden": "true" },
-      draw("path", { class: "grid", d: `M0 50H${STEPS}M0 0H${STEPS}` }), this.area, this.line, this.lines, this.rule);
+    this.grid = draw("path", { class: "grid" });
+    this.svg = draw("svg", { preserveAspectRatio: "none", "aria-hidden": "true" },
+      this.grid, this.area, this.line, this.lines, this.rule);
     const id = (part) => `timeline-${figure.id}-${part}`;
     this.value = make("strong", { id: id("value") }, "–");
     this.most = make("span", { class: "most" });
@@ -230,7 +244,9 @@ class Chart {
       make("div", { class: "plot" }, this.svg, this.most), this.times);
   }
 
-  show(known, marks, end) {
+  show(known, marks, end, steps) {
+    set(this.svg, "viewBox", `0 0 ${steps} 100`);
+    set(this.grid, "d", `M0 50H${steps}M0 0H${steps}`);
     const values = known.map((one) => one[this.figure.key]);
     const { least, base, text } = this.figure;
     const largest = Math.max(0, ...values.filter((value) => value !== null));
@@ -239,17 +255,17 @@ class Chart {
     const y = (value) => (100 - (100 * value) / most).toFixed(1);
     let [line, area] = ["", ""];
     for (const { from, to } of runs(values)) {
-      const steps = values.slice(from, to).map((value, index) => `${from + index} ${y(value)}`);
+      const points = values.slice(from, to).map((value, index) => `${from + index} ${y(value)}`);
       // A single sample would be no line.
-      line += `M${steps.join("L")}${steps.length === 1 ? "h0.5" : ""}`;
-      area += `M${from} 100L${steps.join("L")}L${to - 1} 100Z`;
+      line += `M${points.join("L")}${points.length === 1 ? "h0.5" : ""}`;
+      area += `M${from} 100L${points.join("L")}L${to - 1} 100Z`;
     }
     set(this.line, "d", line || null);
     set(this.area, "d", area || null);
     say(this.most, text(most).replace(/\.0 /, " "));
     const [from, middle] = this.times.children;
-    say(from, clock((end - STEPS) * STEP_MS));
-    say(middle, clock((end - STEPS / 2) * STEP_MS));
+    say(from, clock((end - steps) * STEP_MS));
+    say(middle, clock((end - steps / 2) * STEP_MS));
     keyed(this.lines, marks.filter((mark) => mark.x >= 0), (mark) => mark.key,
       (mark) => draw("line", { y1: 0, y2: 100, "data-tone": toneOf(mark), "data-party": mark.party }),
       (element, mark) => ["x1", "x2"].forEach((side) => set(element, side, mark.x)));
