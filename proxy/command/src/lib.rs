@@ -175,13 +175,21 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let Some(usage) = error.downcast_ref::<clap::Error>() else {
-                print_error(&format!("{error:#}"));
+                print_error(&text_with_causes(&error));
                 return ExitCode::FAILURE;
             };
             print_error(&usage.to_string());
             u8::try_from(usage.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from)
         }
     }
+}
+
+/// Text of an error with those of its causes, except where the error has said them itself.
+fn text_with_causes(error: &anyhow::Error) -> String {
+    error.chain().skip(1).fold(error.to_string(), |text, cause| {
+        let cause = cause.to_string();
+        if text.contains(&cause) { text } else { format!("{text}: {cause}") }
+    })
 }
 
 fn run() -> anyhow::Result<()> {
@@ -264,5 +272,13 @@ mod tests {
     #[test]
     fn every_subcommand_and_its_flags_are_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn an_error_says_its_cause_once() {
+        let taken = || std::io::Error::other("the port is taken");
+        let said = anyhow::Error::new(top_command::TopError::Output(taken()));
+        assert_eq!(text_with_causes(&said), "what is shown can't be written: the port is taken");
+        assert_eq!(text_with_causes(&anyhow::Error::new(taken()).context("no start")), "no start: the port is taken");
     }
 }
