@@ -56,7 +56,7 @@ pub(super) enum TopError {
     Token(#[from] AdminTokenError),
     #[error(transparent)]
     Tls(#[from] TlsError),
-    #[error("{0}")]
+    #[error("no node shows its fleet: {0}")]
     Silent(String),
     #[error("what is shown can't be written: {0}")]
     Output(#[from] io::Error),

@@ -69,15 +69,21 @@ fn summary(fleet: &FleetSnapshot, apps: &BTreeMap<String, AppRow>) -> String {
     let sum = |of: fn(&Rates) -> f64| rates.iter().map(|rates| of(rates)).sum::<f64>();
     let seconds = fleet.at_ms / 1000 % DAY_S;
     format!(
-        "{:02}:{:02}:{:02} UTC   {} nodes, {} app servers, {open} of {size} links open   {clients} clients   {:.0}/s up, {:.0}/s down",
+        "{:02}:{:02}:{:02} UTC   {}, {}, {open} of {size} links open   {}   {:.0}/s up, {:.0}/s down",
         seconds / 3600,
         seconds / 60 % 60,
         seconds % 60,
-        fleet.nodes.len(),
-        apps.len(),
+        counted(fleet.nodes.len() as u64, "node"),
+        counted(apps.len() as u64, "app server"),
+        counted(clients, "client"),
         sum(|rates| rates.messages_up),
         sum(|rates| rates.deliveries),
     )
+}
+
+fn counted(number: u64, thing: &str) -> String {
+    let ending = if number == 1 { "" } else { "s" };
+    format!("{number} {thing}{ending}")
 }
 
 fn nodes(fleet: &FleetSnapshot) -> Vec<String> {
@@ -223,7 +229,7 @@ mod tests {
     fn all_nodes_are_summed_and_each_has_a_line() {
         let lines = lines(&fleet(), Vec::new());
         assert!(
-            lines[0].starts_with("01:01:01 UTC   2 nodes, 1 app servers, 8 of 10 links open   6 clients"),
+            lines[0].starts_with("01:01:01 UTC   2 nodes, 1 app server, 8 of 10 links open   6 clients"),
             "{}",
             lines[0]
         );
