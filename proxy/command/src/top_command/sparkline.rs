@@ -34,8 +34,8 @@ const FIGURES: [Figure; 4] = [
 pub(super) fn lines(timeline: &FleetTimeline) -> Vec<String> {
     let figures = FIGURES.iter().filter_map(|figure| {
         let values = by_minute(timeline, figure.of);
-        let now = values.iter().rev().find_map(|value| *value)?;
-        let most = values.iter().flatten().copied().fold(0.0, f64::max);
+        let now = newest(timeline, figure.of).or_else(|| values.iter().rev().find_map(|value| *value))?;
+        let most = values.iter().flatten().copied().fold(now, f64::max);
         let bars: String = values.iter().map(|value| bar(*value, most)).collect();
         let (now, most) = ((figure.text)(now), (figure.text)(most));
         Some(format!("{:<8}{bars}  {now}, at most {most}", figure.name))
@@ -45,6 +45,16 @@ pub(super) fn lines(timeline: &FleetTimeline) -> Vec<String> {
         return figures;
     }
     [format!("{:<8}{:<MINUTES$}  now", "", "an hour ago")].into_iter().chain(figures).collect()
+}
+
+/// Newest value of a figure, summed over the nodes that told it within a minute: clients that have just come count in
+/// full, and not as a share of the minute.
+fn newest(timeline: &FleetTimeline, of: fn(&NodeTimeline, usize) -> Option<f64>) -> Option<f64> {
+    let told = timeline.nodes.iter().filter_map(|node| {
+        let (at, ms) = node.at_ms.iter().enumerate().next_back()?;
+        (timeline.at_ms.saturating_sub(*ms) < MINUTE_MS).then(|| of(node, at)).flatten()
+    });
+    told.reduce(|sum, value| sum + value)
 }
 
 /// Mean of a figure in each of the last minutes, summed over the nodes that told it; the newest is the last.
@@ -126,6 +136,12 @@ mod tests {
         assert!(lines(&FleetTimeline::default()).is_empty());
         let future = NodeTimeline { at_ms: vec![NOW_MS + 5_000], clients: vec![3], ..NodeTimeline::default() };
         assert_eq!(by_minute(&fleet(vec![future]), FIGURES[0].of).last(), Some(&Some(3.0)), "clocks differ a little");
+    }
+
+    #[test]
+    fn what_is_now_is_the_newest_sample_and_not_the_mean_of_its_minute() {
+        let lines = lines(&fleet(vec![node(&[(1, 20), (0, 10), (0, 90)]), node(&[(2, 5)])]));
+        assert!(lines[1].ends_with("  90, at most 90"), "{}", lines[1]);
     }
 
     #[test]
