@@ -23,7 +23,7 @@ use trunkline_protocol::fleet::{Greeting, GreetingError, WireVersions};
 use trunkline_protocol::id::random_bytes;
 use trunkline_protocol::limits::GREETING_MAX_BYTES;
 use trunkline_protocol::service::{Answer, Attachment, Backoff, Offer, Role};
-use trunkline_protocol::wire::{BOOT_HEADER, FLEET_GREET_PATH, FLEET_LINK_PATH, INSTANCE_HEADER};
+use trunkline_protocol::wire::{BOOT_HEADER, FLEET_GREET_PATH, FLEET_LINK_PATH, INSTANCE_HEADER, NODE_HEADER};
 
 use super::address_book::AddressState;
 use super::carry::node_carrier;
@@ -103,6 +103,9 @@ fn words(error: &HttpError) -> String {
     let HttpError::Connect(source) = error else { return error.to_string() };
     match source.get_ref().and_then(|inner| inner.downcast_ref::<OpenChannelError>()) {
         Some(OpenChannelError::Unproven) => "it does not have this fleet's access key".into(),
+        Some(OpenChannelError::Refused(refused)) if refused.headers.contains_key(NODE_HEADER) => {
+            "it is a port for clients: --peers names a node's admin port (its --admin)".into()
+        }
         Some(OpenChannelError::Refused(refused)) if refused.status == StatusCode::NOT_FOUND => {
             "it opens no channel: it has another access key, no --peers, an older version, or is no admin port".into()
         }
@@ -346,6 +349,9 @@ fn wait(backoff: &mut Backoff) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use http::{HeaderMap, HeaderName};
+    use trunkline_channel::RefusedUpgrade;
+
     use super::*;
 
     #[test]
@@ -353,6 +359,14 @@ mod tests {
         let channel = |error| HttpError::Connect(std::io::Error::new(std::io::ErrorKind::PermissionDenied, error));
         let other = GreetError::from(channel(OpenChannelError::Unproven));
         assert_eq!(other.to_string(), "it does not have this fleet's access key");
+        let answers = |headers: HeaderMap| {
+            let (status, reason) = (StatusCode::NOT_FOUND, "not found".into());
+            let refused = OpenChannelError::Refused(RefusedUpgrade { status, headers, reason });
+            GreetError::from(channel(refused)).to_string()
+        };
+        let of_clients = HeaderMap::from_iter([(HeaderName::from_static(NODE_HEADER), "n1".parse().unwrap())]);
+        assert!(answers(of_clients).starts_with("it is a port for clients: --peers names"));
+        assert!(answers(HeaderMap::new()).starts_with("it opens no channel"));
         let refused = HttpError::Connect(std::io::ErrorKind::ConnectionRefused.into());
         assert_eq!(GreetError::from(refused).to_string(), "connection refused");
         let version = GreetError::Version(WireVersions { oldest: 7, newest: 9 });

@@ -4,7 +4,7 @@ use axum::body::Body;
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use trunkline_protocol::manifest::{MANIFEST_PATH, Manifest};
-use trunkline_protocol::wire::CHANNEL_PATH;
+use trunkline_protocol::wire::{CHANNEL_PATH, NODE_HEADER};
 
 use super::caller::{Caller, RequestError};
 use super::refusal_source::{MIDDLEWARE_HINT, RefusalSource};
@@ -37,6 +37,9 @@ pub(crate) enum ReadManifestError {
     /// Something before the SDK wants a login.
     #[error("{authority} answers {status}, {MIDDLEWARE_HINT}")]
     Middleware { authority: String, status: StatusCode },
+    /// A node answers there, at its port for clients.
+    #[error("{0} is a Trunkline node itself: --upstream names the address on which an app server listens")]
+    Node(String),
     /// Something else answers there.
     #[error(
         "{authority} answers {status} to {CHANNEL_PATH}: no app server with the Trunkline SDK, or one whose `Server::into_router` is not merged into the app's router, or nested below a path?"
@@ -92,6 +95,7 @@ fn refused_channel(error: RequestError) -> ReadManifestError {
         RefusalSource::DevelopmentKey => ReadManifestError::DevelopmentKey(authority),
         RefusalSource::Sdk => ReadManifestError::Refused { authority, status, reason: refused.reason.clone() },
         RefusalSource::Middleware => ReadManifestError::Middleware { authority, status },
+        RefusalSource::Stranger if refused.headers.contains_key(NODE_HEADER) => ReadManifestError::Node(authority),
         RefusalSource::Stranger => ReadManifestError::Status { authority, status },
     }
 }
@@ -145,6 +149,8 @@ mod tests {
         assert!(problem(Redirect::to("/login")).await.contains(middleware));
         let stranger = problem((StatusCode::SWITCHING_PROTOCOLS, [(HELLO_HEADER, "A".repeat(64))])).await;
         assert!(stranger.contains("does not have the fleet's key"), "{stranger}");
+        let node = problem((StatusCode::NOT_FOUND, [(NODE_HEADER, "n1")], "not found")).await;
+        assert!(node.starts_with("it is a Trunkline node itself: --upstream"), "{node}");
         let elsewhere = problem(StatusCode::NOT_FOUND).await;
         assert!(
             elsewhere.contains("no app server with the Trunkline SDK") && elsewhere.contains("nested"),

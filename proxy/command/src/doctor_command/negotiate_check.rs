@@ -190,8 +190,8 @@ fn judge_status(answer: &AnswerSeen, has_token: bool) -> Finding {
              firewall in between refuses"
         }
         (404, _) => {
-            "no hub is served at this path: compare it with the app's (see the page of the admin port), with --path-prefix, \
-             and with what the balancer does to paths"
+            "no hub is served at this path: the URL is that of a hub, such as http://127.0.0.1:8080/chat; compare its path \
+             with the app's (see the page of the admin port), with --path-prefix, and with what the balancer does to paths"
         }
         (405, _) => "let the balancer pass POST on to the nodes: this looks like a server of files",
         (408 | 504, _) => {
