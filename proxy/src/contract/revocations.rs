@@ -256,8 +256,8 @@ impl Movers {
         Self { nodes, old, new, _apps: apps }
     }
 
-    /// Connects at the first node, and loses its socket. Returns the connection's id, and the target by which its client
-    /// comes back.
+    /// Connects at the first node, and loses its socket. Returns the connection's id, and the target by which its
+    /// client comes back.
     async fn lost_client(&mut self) -> (String, String) {
         let (_, token) = negotiate(&self.nodes[0].stage, "/shop", "&useStatefulReconnect=true").await;
         let target = format!("/shop?id={token}");

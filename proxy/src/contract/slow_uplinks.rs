@@ -1,4 +1,4 @@
-//! Clients that send slowly or can't be read for now: who may stay, and for how long one that is closed keeps its place.
+//! Clients that send slowly or can't be read for now: who may stay, and for how long a closed one keeps its place.
 
 use std::time::Duration;
 
@@ -79,7 +79,7 @@ fn an_upload_over_a_slow_uplink_gets_through_though_its_radio_pauses() {
         for second in 0..120 {
             send_for_a_second(&mut phone, 8 * 1024).await;
             if second % 40 == 20 {
-                sleep(10 * SECOND).await;
+                sleep(10 * SECOND).await; // sleep: as above
             }
         }
         phone.write(piece(&b"\"}\x1e"[..], Data::Continue, true)).await;
@@ -156,7 +156,7 @@ fn a_client_that_does_not_answer_a_close_has_five_seconds() {
         link.fence().await;
         let closed = Instant::now();
         while places(&stage).await > 0 {
-            sleep(SECOND / 2).await;
+            sleep(SECOND / 2).await; // sleep: as above
         }
         assert!((4..=6).contains(&closed.elapsed().as_secs()), "{:?}", closed.elapsed());
     });

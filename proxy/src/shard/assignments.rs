@@ -96,8 +96,8 @@ impl Assignments {
     pub(crate) fn close_revoked(&mut self, core: &mut ShardCore, user: &str) -> usize {
         let (hubs, to) = (core.context.shared.hubs.all(), Receivers::from(Audience::Users(vec![user.into()])));
         let mut slots: Vec<_> = hubs.iter().flat_map(|hub| core.connections.slots_of(hub.index(), &to)).collect();
-        // One that was given away is closed by its new owner. If that has not taken it, it ends here in a while, and its
-        // app server hears of it.
+        // One that was given away is closed by its new owner. If that has not taken it, it ends here in a while, and
+        // its app server hears of it.
         slots.retain(|&slot| !core.ownership_of(slot).is_some_and(|ownership| ownership.is_given()));
         slots.iter().for_each(|&slot| self.close(core, slot, &CloseReason::token_revoked()));
         self.finish_batch(core);

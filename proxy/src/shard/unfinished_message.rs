@@ -30,7 +30,7 @@ pub(super) const MESSAGE_TIMEOUT_S: u32 = 30;
 /// Bytes of a message that pay for a second: an uplink of 8 kbit/s has that.
 pub(super) const BYTES_PER_SECOND: usize = 1024;
 
-/// The same while the unfinished messages take much: the pace of a poor mobile uplink.
+/// Bytes that pay for a second while the unfinished messages take much: the pace of a poor mobile uplink.
 pub(super) const PRESSED_BYTES_PER_SECOND: usize = 16 * 1024;
 
 /// Fraction of the share beyond which the unfinished messages take much.
