@@ -1,18 +1,17 @@
 //! Errors of hub methods, sends, group changes and the server's builder, and their audience.
 
+mod build_error;
 pub(crate) mod text;
 
 use std::any::Any;
 use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::fmt;
-use std::path::PathBuf;
 use std::time::Duration;
 
-use trunkline_protocol::development_key::DevelopmentKeyError;
-use trunkline_protocol::dial_in::ConnectionStringError;
 use trunkline_protocol::hub::PayloadError;
-use trunkline_protocol::key::AccessKeyError;
+
+pub use build_error::BuildError;
 
 /// Type name that clients see before the text of [`HubError::new`], as the official server names it.
 const SHOWN_NAME: &str = "HubException";
@@ -392,136 +391,15 @@ pub enum AskError {
 }
 
 /// Error for a name that no hub and no raw endpoint of the server has.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[error("there is no hub or raw endpoint named '{0}'")]
 pub struct UnknownHub(pub(crate) String);
 
-/// Error of the server's builder.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum BuildError {
-    /// A path that no client could connect to.
-    #[error("path '{0}' must begin with '/', not end with it, and have no query")]
-    Path(String),
-    /// A path with parameters, as routes of a router have them.
-    #[error("path '{0}' has braces: a hub or raw endpoint has one path, and what varies belongs into its query")]
-    PathParameter(String),
-    /// An interval of pings that is no time at all.
-    #[error("hub or raw endpoint '{0}': keep_alive_interval must be 1 ms at least; a long one means few pings")]
-    KeepAliveInterval(String),
-    /// The path gives no name.
-    #[error("hub or raw endpoint at '{0}' needs a name: call `name`")]
-    NoName(String),
-    /// The app's registry does not take the server's numbers.
-    #[error("the registry has no room for the server's metrics, perhaps because another server's are in it: {0}")]
-    Metrics(#[source] prometheus::Error),
-    /// Two hubs or raw endpoints are called the same.
-    #[error(
-        "two hubs or raw endpoints are named '{0}', as the last part of a path is: give one of them another name, by `.name(\"…\")`"
-    )]
-    DuplicateName(String),
-    /// Two hubs or raw endpoints have the same path, apart from case.
-    #[error("two hubs or raw endpoints have the path '{0}'")]
-    DuplicatePath(String),
-    /// Two methods of a hub are called the same, apart from case.
-    #[error("hub '{hub}' has two methods named '{method}' (case does not count)")]
-    DuplicateMethod {
-        /// Name of the hub.
-        hub: String,
-        /// Name of the method.
-        method: String,
-    },
-    /// A hub that no client can speak to.
-    #[error("hub '{0}' speaks no hub protocol")]
-    NoProtocol(String),
-    /// A hub that no client can connect to.
-    #[error("hub '{0}' allows no transport")]
-    NoTransport(String),
-    /// A time for which nothing can be kept for lost clients.
-    #[error("hub '{hub}': restore_groups({within:?}) is not between 1 s and 1 h")]
-    RestoreGroups {
-        /// Name of the hub.
-        hub: String,
-        /// The time that was given.
-        within: std::time::Duration,
-    },
-    /// An exclusive task whose name is no good, or one too many.
-    #[error("hub '{hub}': exclusive task '{task}' needs a name of its own, 1 to 128 bytes, and a hub has 32 at most")]
-    ExclusiveTask {
-        /// Name of the hub.
-        hub: String,
-        /// Name of the task.
-        task: String,
-    },
-    /// A given access key is invalid.
-    #[error("the access key can't be used: {0}")]
-    AccessKey(AccessKeyError),
-    /// A file that should hold an access key can't be read.
-    #[error("the access key file {path} (TRUNKLINE_ACCESS_KEY_FILE) can't be read")]
-    AccessKeyFile {
-        /// Path of the file.
-        path: PathBuf,
-        /// Error of the operating system.
-        #[source]
-        source: std::io::Error,
-    },
-    /// A name by which proxies are to dial is none.
-    #[error("Server::dialled_as (TRUNKLINE_DIALLED_AS): {host:?} {problem}")]
-    DialledAs {
-        /// The host that was given.
-        host: String,
-        /// Reason why it is none.
-        problem: &'static str,
-    },
-    /// No access key was given, and the development key of this machine is not available.
-    #[error(
-        "no access key was given (TRUNKLINE_ACCESS_KEY, TRUNKLINE_ACCESS_KEY_FILE), and there is no development key"
-    )]
-    DevelopmentKey(#[source] DevelopmentKeyError),
-    /// An allowed origin is malformed.
-    #[cfg(feature = "embedded")]
-    #[error("allow_origin: '{origin}' {problem}")]
-    Origin {
-        /// The origin that was given.
-        origin: String,
-        /// Reason why it is malformed.
-        problem: String,
-    },
-    /// A connection string of a service is wrong.
-    #[error("Server::dial: {0}")]
-    ConnectionString(#[source] ConnectionStringError),
-    /// Two services are the same.
-    #[error("Server::dial: the service at {0} is dialled twice")]
-    DuplicateService(String),
-    /// The TLS of a service can't be used.
-    #[error("Server::dial: {0}")]
-    Tls(String),
-    /// A path that no route of the app's router can have.
-    #[error("Server::dial: the path '{0}' has braces, or a segment that begins with ':' or '*': no router takes that")]
-    DialledPath(String),
-    /// Clients can't be served here and be led to a service at once.
-    #[cfg(feature = "embedded")]
-    #[error("`embedded` and `dial` both answer the clients that negotiate: choose one of them")]
-    EmbeddedAndDialled,
-    /// The admin port can't be opened.
-    #[cfg(feature = "embedded")]
-    #[error("Server::admin: the address can't be listened on")]
-    Admin(#[source] std::io::Error),
-    /// The admin token is no good.
-    #[cfg(feature = "embedded")]
-    #[error("Server::admin_token: the token {0}")]
-    AdminToken(&'static str),
-    /// The admin port is that of the node inside, and there is none.
-    #[cfg(feature = "embedded")]
-    #[error("`admin` opens the admin port of the node inside the app: call `embedded`, too; a proxy has its own")]
-    AdminWithoutNode,
-    /// Hubs that are served without a proxy, or behind a service that is dialled, need a runtime to run on.
-    #[error("`embedded` and `dial` need the Tokio runtime that is to run the hubs: call `into_router` inside of it")]
-    NoRuntime,
-    /// The system refuses the thread that serves clients without a proxy.
-    #[cfg(feature = "embedded")]
-    #[error("a thread can't be started")]
-    Thread(#[source] std::io::Error),
+/// Its text, which a `main` shows that returns it.
+impl fmt::Debug for UnknownHub {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! Users that access tokens name, and the verification of these tokens by the server's keys.
 
+use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use trunkline_protocol::access_token::{self, AccessTokenError};
@@ -58,7 +59,7 @@ pub struct User {
 }
 
 /// Error of an access token that was not made or not accepted.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TokenError {
     /// The server has no keys before [`Server::into_router`](crate::Server::into_router) was called.
@@ -70,6 +71,13 @@ pub enum TokenError {
     /// The token is good and names no user.
     #[error("the access token names no user")]
     NoUser,
+}
+
+/// Its text, which a `main` shows that returns it.
+impl fmt::Debug for TokenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 impl User {
