@@ -20,9 +20,14 @@ pub(crate) fn invoking_failed(target: &str, error: &HubError, detailed: bool) ->
     error.describe(&format!("An unexpected error occurred invoking '{target}' on the server."), detailed)
 }
 
-/// Text for a call that can't be bound to a method and its arguments.
+/// Text for a call that can't be bound to a method and its arguments; in detail with the argument and what it lacks,
+/// which the official server never says.
 fn binding_failed(target: &str, error: &HubError, detailed: bool) -> String {
-    error.describe(&format!("Failed to invoke '{target}' due to an error on the server."), detailed)
+    let text = error.describe(&format!("Failed to invoke '{target}' due to an error on the server."), detailed);
+    match error.source() {
+        Some(reason) if detailed => format!("{text} ({reason})"),
+        _ => text,
+    }
 }
 
 /// Error of a call to a method that isn't there.

@@ -138,7 +138,7 @@ async fn detailed_errors_show_more() {
         (
             "Add",
             r#"[1,"two"]"#,
-            "InvalidDataException: Error binding arguments. Make sure that the types of the provided values match the types of the hub method being invoked.",
+            "InvalidDataException: Error binding arguments. Make sure that the types of the provided values match the types of the hub method being invoked. (argument 2: invalid type: string",
         ),
         ("Break", "[]", "TryFromIntError: out of range integral type conversion attempted"),
         ("Panic", "[]", "Panic: on purpose"),
