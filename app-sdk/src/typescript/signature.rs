@@ -219,11 +219,43 @@ impl ClientMethod {
 
     /// Type of the method as a function.
     pub(super) fn function(&self) -> String {
-        let arguments: Vec<_> = self.arguments.iter().map(|(name, of)| format!("{name}: {of}")).collect();
+        let arguments = self.arguments.iter().map(|(name, of)| format!("{}: {of}", parameter_name(name)));
+        let arguments: Vec<_> = arguments.collect();
         let result = match &self.result {
             Some(result) => format!("{result} | Promise<{result}>"),
             None => "void".to_owned(),
         };
         format!("({}) => {result}", arguments.join(", "))
+    }
+}
+
+/// Words that no parameter may be named by, in a module of JavaScript; Rust takes some of them, such as `new`.
+const RESERVED: &str = "arguments break case catch class const continue debugger default delete do else enum eval export \
+    extends false finally for function if implements import in instanceof interface let new null package private \
+    protected public return static super switch throw true try typeof var void while with yield";
+
+/// Name of a parameter as TypeScript has names: `ends_at` as `endsAt`, and `new` as `new_`.
+fn parameter_name(name: &str) -> String {
+    let mut words = name.trim_start_matches("r#").split('_').filter(|word| !word.is_empty());
+    let first = words.next().unwrap_or("argument").to_owned();
+    let camel = words.fold(first, |name, word| {
+        let (initial, rest) = word.split_at(word.chars().next().map_or(0, char::len_utf8));
+        name + &initial.to_uppercase() + rest
+    });
+    let is_reserved = RESERVED.split(' ').any(|word| word == camel);
+    if is_reserved { camel + "_" } else { camel }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_parameters_are_those_that_typescript_takes() {
+        let given = ["lot", "ends_at", "new", "r#type", "_left_ms", "a_b_c", "default"];
+        let made = ["lot", "endsAt", "new_", "type", "leftMs", "aBC", "default_"];
+        assert_eq!(given.map(parameter_name), made);
+        let renamed = ClientMethod::called("Renamed", vec![("old", "string".into()), ("new", "string".into())]);
+        assert_eq!(renamed.function(), "(old: string, new_: string) => void");
     }
 }
