@@ -32,8 +32,9 @@ pub struct GroupChanged {
     pub joined: Vec<Member>,
     /// Connections that are no members any more.
     pub left: Vec<Member>,
-    /// Number of members behind this change, as far as this app server knows: connections, not users.
-    pub count: usize,
+    /// Number of members behind this change, as far as this app server knows: connections, not users, as
+    /// [`Groups::count`](crate::Groups::count) counts.
+    pub count: u64,
 }
 
 /// Notice of any kind.
@@ -46,7 +47,7 @@ pub(super) enum Notice {
 
 impl GroupChanged {
     /// Nothing has changed in this group so far.
-    pub(super) fn of(group: &str, count: usize) -> Self {
+    pub(super) fn of(group: &str, count: u64) -> Self {
         Self { group: group.to_owned(), joined: Vec::new(), left: Vec::new(), count }
     }
 }

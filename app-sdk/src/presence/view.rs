@@ -79,7 +79,7 @@ pub(super) struct PresenceView<N> {
 struct Group {
     members: HashMap<Arc<str>, Entry>,
     /// Members that are there.
-    count: usize,
+    count: u64,
     /// Ids of the members that have something to tell.
     pending: HashSet<Arc<str>>,
 }
@@ -581,7 +581,7 @@ impl<N: PartialEq + Clone> PresenceView<N> {
             Held::User(_) => {}
             Held::Member(name, id) => {
                 if let Some(group) = self.groups.get_mut(name) {
-                    group.count = (group.count + usize::from(is_here)).saturating_sub(usize::from(was_here));
+                    group.count = (group.count + u64::from(is_here)).saturating_sub(u64::from(was_here));
                     if is_pending {
                         group.pending.insert(Arc::clone(id))
                     } else {

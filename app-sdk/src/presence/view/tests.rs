@@ -534,7 +534,7 @@ impl World {
             assert_eq!(app.view.followed, followed);
             assert_eq!(followed, online.len() + members.len());
             for (name, group) in &app.view.groups {
-                let count = members.iter().filter(|(group, _)| **group == **name).count();
+                let count = members.iter().filter(|(group, _)| **group == **name).count() as u64;
                 assert_eq!(group.count, count, "{name}");
             }
         }
