@@ -9,6 +9,8 @@ mod drain;
 mod embedded;
 mod handle;
 mod http_serving;
+#[cfg(not(feature = "embedded"))]
+mod missing_feature;
 mod negotiation;
 mod own_port;
 mod routes;
@@ -316,6 +318,16 @@ impl Server {
     #[cfg(feature = "embedded")]
     pub fn embedded(mut self) -> Self {
         self.node.is_embedded = true;
+        self
+    }
+
+    /// Never compiles where it is called: it has the compiler name the feature.
+    #[cfg(not(feature = "embedded"))]
+    #[doc(hidden)]
+    pub fn embedded(self) -> Self
+    where
+        for<'a> &'a Self: missing_feature::Embedded,
+    {
         self
     }
 

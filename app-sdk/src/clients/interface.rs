@@ -1,7 +1,9 @@
 //! Typed calls to clients: a trait with the methods that clients offer.
 
-use super::client::Client;
+use super::client::{Client, ClientAnswer};
 use super::receivers::Receivers;
+use crate::encode::Arguments;
+use crate::error::InvokeError;
 
 /// Receivers of typed calls. Made for [`client_interface!`](macro@crate::client_interface).
 pub trait Target: sealed::SealedReceivers + Send + Sync {
@@ -18,6 +20,17 @@ pub trait Target: sealed::SealedReceivers + Send + Sync {
 pub trait Askable: Target {
     /// The client that is asked.
     fn client(&self) -> &Client;
+}
+
+impl Receivers {
+    /// Never compiles where it is called: it has the compiler say whom to ask, in place of "no method named `invoke`".
+    #[doc(hidden)]
+    pub async fn invoke<T: ClientAnswer>(&self, method: &str, arguments: impl Arguments) -> Result<T, InvokeError>
+    where
+        for<'a> &'a Self: Askable,
+    {
+        (&self).client().invoke(method, arguments).await
+    }
 }
 
 mod sealed {

@@ -16,7 +16,7 @@ use crate::hub_core::HubCore;
 /// An async function that can be a hook of presence, such as `on_user_online`: its parameters are [`FromNotice`], at
 /// most ten, and it ends in `()` or `Result<(), HubError>` ([`IntoEnd`]).
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is no hook of presence for `{N}`",
+    message = "`{Self}` is no hook of presence and no exclusive task that is given `{N}`",
     label = "not an async function of the notice and extractors that ends in `()` or `Result<(), HubError>`",
     note = "parameters: `{N}`, `Clients`, `Groups`, `Users`, `HubHandle`, `State<T>`; there is no `Context`, because no client calls it",
     note = "result: `()` or `Result<(), trunkline::HubError>`",
@@ -29,7 +29,7 @@ pub trait NoticeHook<S, N, M>: Clone + Send + Sync + Sized + 'static {
 
 /// A parameter of a hook of presence: the notice itself, or something of the hub.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` can't be a parameter of a hook of presence for `{N}`",
+    message = "`{Self}` can't be a parameter of a hook of presence or exclusive task that is given `{N}`",
     label = "neither `{N}` nor `Clients`, `Groups`, `Users`, `HubHandle`, `State<T>`",
     note = "`State<T>` needs a hub whose state gives a `T`: `.with_state(…)`, and `axum::extract::FromRef` for its parts"
 )]

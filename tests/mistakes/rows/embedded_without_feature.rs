@@ -1,0 +1,6 @@
+// remedy: features = ["embedded"]
+use trunkline::{Hub, Server};
+
+fn main() {
+    let _server = Server::new().hub(Hub::new("/chat")).embedded();
+}
