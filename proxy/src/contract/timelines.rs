@@ -81,6 +81,18 @@ fn a_node_that_gives_no_answer_is_named() {
 }
 
 #[test]
+fn a_node_that_stops_within_a_moment_has_left_and_is_not_lost() {
+    run(async {
+        let (_network, nodes) = nodes(2).await;
+        pass(20).await;
+        nodes[1].stage.shared.begin_drain();
+        nodes[1].fleet.members().leave().await;
+        pass(3).await;
+        assert_eq!(marks(&nodes[0]).await, ["node n1 came", "node n2 drains", "node n2 left"]);
+    });
+}
+
+#[test]
 fn nodes_and_app_servers_that_come_stop_and_die_are_marked() {
     run(async {
         let (network, nodes) = nodes(3).await;

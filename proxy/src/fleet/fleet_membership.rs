@@ -326,6 +326,8 @@ impl Membership {
 
     /// Leaves the fleet: says goodbye to the other nodes, and links none any more.
     pub(crate) async fn leave(&self) {
+        // A node without clients stops between two beats: without this word the others would take it for lost.
+        self.tell_all(&NodeMessage::State(self.state()));
         self.left.cancel();
         self.shared.fleet.interest.iter().for_each(|interest| interest.end());
         let links: Vec<_> =
