@@ -51,6 +51,9 @@ const REFUSED_MAX: Duration = Duration::from_secs(5);
 /// Tries after which it is said what is wrong at an address: they take about a second.
 const NOTED_TRIES: u32 = 5;
 
+/// The same where nobody listens, as while a node is restarted: some five seconds, as for links of app servers.
+const NOTED_REFUSED_TRIES: u32 = 8;
+
 /// Tries after which an address that only members have told is forgotten: half a minute.
 const LEARNT_TRIES_MAX: u32 = 20;
 
@@ -94,8 +97,20 @@ enum LinkError {
 impl LinkError {
     /// Whether nobody listens there.
     fn is_refused(&self) -> bool {
-        matches!(self, Self::Http(HttpError::Connect(source)) if source.kind() == ErrorKind::ConnectionRefused)
+        matches!(self, Self::Http(error) if is_refused(error))
     }
+}
+
+/// Tries after which an error is said.
+fn noted_tries(error: &GreetError) -> u32 {
+    match error {
+        GreetError::Http(error) if is_refused(error) => NOTED_REFUSED_TRIES,
+        _ => NOTED_TRIES,
+    }
+}
+
+fn is_refused(error: &HttpError) -> bool {
+    matches!(error, HttpError::Connect(source) if source.kind() == ErrorKind::ConnectionRefused)
 }
 
 /// Words for an operator: what is wrong at that address, and what to look at.
@@ -192,7 +207,7 @@ impl Dialler {
     /// Says what is wrong, once; not at the first tries, because nodes start together.
     fn note(&self, error: &GreetError, tries: u32) {
         let (problem, book) = (error.to_string(), self.fleet.members().addresses());
-        let is_new = tries >= NOTED_TRIES && book.set(&self.address, AddressState::Problem(problem.clone()));
+        let is_new = tries >= noted_tries(error) && book.set(&self.address, AddressState::Problem(problem.clone()));
         if is_new && book.is_given(&self.address) {
             warn!(peer = %self.address, problem, "a node of --peers can't be linked");
         }
@@ -367,8 +382,9 @@ mod tests {
         let of_clients = HeaderMap::from_iter([(HeaderName::from_static(NODE_HEADER), "n1".parse().unwrap())]);
         assert!(answers(of_clients).starts_with("it is a port for clients: --peers names"));
         assert!(answers(HeaderMap::new()).starts_with("it opens no channel"));
-        let refused = HttpError::Connect(std::io::ErrorKind::ConnectionRefused.into());
-        assert_eq!(GreetError::from(refused).to_string(), "connection refused");
+        let refused = || HttpError::Connect(std::io::ErrorKind::ConnectionRefused.into());
+        assert_eq!(GreetError::from(refused()).to_string(), "connection refused");
+        assert!(noted_tries(&refused().into()) > noted_tries(&other), "a node that is restarted is no news yet");
         let version = GreetError::Version(WireVersions { oldest: 7, newest: 9 });
         let told = "it speaks versions 7 to 9 of the node messages, this node 1 to 1: upgrade the older one";
         assert_eq!(version.to_string(), told);
