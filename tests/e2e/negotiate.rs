@@ -72,7 +72,9 @@ fn paths_match_without_regard_to_case_and_unknown_ones_are_404_with_a_body() {
         // The fleet's own paths are not for clients.
         assert_eq!(get(proxy.address(), "/.trunkline/manifest").await?.status, StatusCode::NOT_FOUND);
         assert_eq!(get(app.address(), "/.trunkline/manifest").await?.status, StatusCode::NOT_FOUND);
-        assert_eq!(get(proxy.address(), "/.trunkline/channel").await?.status, StatusCode::NOT_FOUND);
+        let private = get(proxy.address(), "/.trunkline/channel").await?;
+        assert_eq!(private.status, StatusCode::NOT_FOUND);
+        assert!(private.headers.contains_key("x-trunkline-node"), "whoever dials this port for another one reads why");
         assert_eq!(get(app.address(), "/.trunkline/channel").await?.status, StatusCode::UNAUTHORIZED);
         Ok(())
     });

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use axum::response::Response;
-use http::{Extensions, StatusCode};
+use http::{Extensions, HeaderName, HeaderValue, StatusCode};
 use trunkline_protocol::cause::Cause;
+use trunkline_protocol::manifest::NODE_HEADER;
 
 use super::path_rule::is_private;
 use super::plain_response::{because, plain, unavailable};
@@ -67,6 +68,13 @@ impl Endpoint {
     pub(super) async fn wait_for_link(&self, hub: &Hub, group: Option<Arc<ServerGroup>>) {
         if !self.shared.settings.rehoming.holds_new {
             self.shared.wait_for_link(hub, RouteChoice::group_name(group.as_ref())).await;
+        }
+    }
+
+    /// Names the node on an answer, unless another node answered and has done so.
+    pub(super) fn name_on(&self, answer: &mut Response) {
+        if let Ok(name) = HeaderValue::from_str(&self.shared.settings.node) {
+            answer.headers_mut().entry(HeaderName::from_static(NODE_HEADER)).or_insert(name);
         }
     }
 

@@ -21,7 +21,7 @@ pub(crate) struct FleetChannelRoute {
 }
 
 /// Opens a channel to a node that has one of our keys, or to an app server that has one of them or of its app. Others
-/// learn that there is nothing.
+/// learn that there is nothing, and by the node's name, as in all its answers, that this port is one for clients.
 pub(crate) async fn open(State(route): State<FleetChannelRoute>, mut request: Request) -> Response {
     let FleetChannelRoute { endpoint, inside } = route;
     let mut extensions = Extensions::new();
@@ -51,6 +51,8 @@ pub(crate) async fn open(State(route): State<FleetChannelRoute>, mut request: Re
     opened.unwrap_or_else(|refused| {
         endpoint.counters.relay.private_paths.increment();
         let (status, text) = refused.answer();
-        plain(status, text)
+        let mut answer = plain(status, text);
+        endpoint.name_on(&mut answer);
+        answer
     })
 }

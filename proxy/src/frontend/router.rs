@@ -12,7 +12,7 @@ use http::header::HOST;
 use http::{HeaderName, HeaderValue, Method, StatusCode, Uri};
 use tokio::time::sleep;
 use tower::ServiceExt;
-use trunkline_protocol::manifest::{BOOT_HEADER, NODE_HEADER};
+use trunkline_protocol::manifest::BOOT_HEADER;
 use trunkline_protocol::token::UserBinding;
 use trunkline_protocol::wire::CHANNEL_PATH;
 
@@ -265,11 +265,9 @@ async fn sign(State(endpoint): State<Endpoint>, request: Request, next: Next) ->
     signed(&endpoint, &uri, answer)
 }
 
-/// Names the node on an answer, unless another node answered and has done so, and counts our own refusals.
+/// Names the node on an answer, and counts our own refusals.
 fn signed(endpoint: &Endpoint, uri: &Uri, mut answer: Response) -> Response {
-    if let Ok(name) = HeaderValue::from_str(&endpoint.shared.settings.node) {
-        answer.headers_mut().entry(HeaderName::from_static(NODE_HEADER)).or_insert(name);
-    }
+    endpoint.name_on(&mut answer);
     let is_refusal = answer.status().is_client_error() || answer.status().is_server_error();
     if is_refusal && answer.extensions().get::<CountedElsewhere>().is_none() {
         refusal::record(endpoint, uri, &answer);
