@@ -18,7 +18,7 @@ use tokio::net::TcpStream;
 use trunkline_channel::{Dialled, OpenChannelError};
 use trunkline_protocol::key::{AccessKeys, FarEnd};
 #[cfg(feature = "tls")]
-use {rustls::ClientConfig, rustls::pki_types::ServerName, tokio_rustls::TlsConnector};
+use {rustls::ClientConfig, rustls::InvalidMessage, rustls::pki_types::ServerName, tokio_rustls::TlsConnector};
 
 use crate::net::address::Address;
 use crate::net::descriptor::DescriptorLimit;
@@ -103,7 +103,21 @@ impl Connector {
         let config = self.tls.config.load_full().ok_or_else(without_tls)?;
         let name = ServerName::try_from(address.host().to_owned())
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
-        Ok(OutgoingStream::Tls(Box::new(TlsConnector::from(config).connect(name, stream).await?)))
+        let secured = TlsConnector::from(config).connect(name, stream).await.map_err(named_if_plain)?;
+        Ok(OutgoingStream::Tls(Box::new(secured)))
+    }
+}
+
+/// Names the remedy where the far end answers a TLS handshake in plain text.
+#[cfg(feature = "tls")]
+fn named_if_plain(error: io::Error) -> io::Error {
+    let is_plain = error
+        .get_ref()
+        .and_then(|inner| inner.downcast_ref())
+        .is_some_and(|error| matches!(error, rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType)));
+    match is_plain {
+        true => io::Error::new(error.kind(), "it speaks no TLS: write http:// in place of https://"),
+        false => error,
     }
 }
 
@@ -201,4 +215,25 @@ pub(crate) fn root_cause(error: &dyn std::error::Error) -> String {
 
 fn without_tls() -> io::Error {
     io::Error::new(io::ErrorKind::Unsupported, "this node was not set up for TLS: give it --upstream-ca")
+}
+
+#[cfg(all(test, feature = "tls"))]
+mod tests {
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_far_end_without_tls_is_named_with_the_remedy() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = format!("https://{}", listener.local_addr().unwrap()).parse().unwrap();
+        tokio::spawn(async move {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            socket.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.unwrap();
+        });
+        let connector = Connector::with_tls(ClientTls::default()).unwrap();
+        let error = connector.connect(&address).await.err().unwrap();
+        assert_eq!(error.to_string(), "it speaks no TLS: write http:// in place of https://");
+    }
 }
