@@ -19,6 +19,7 @@ mod webhook_server;
 
 mod acknowledgements;
 mod announcements;
+mod app_keys;
 mod carried_requests;
 mod client_messages;
 mod client_pools;

@@ -15,6 +15,7 @@ mod dial_in_ping;
 mod dial_in_sink;
 mod dialled_in_link;
 mod link_request;
+mod lost_key;
 mod mirror_frame;
 mod route;
 mod session_over;

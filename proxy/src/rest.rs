@@ -34,7 +34,7 @@ use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use tokio::time::timeout;
 
-use crate::auth::{RestAudience, RestSigner, TokenError};
+use crate::auth::{RestAudience, TokenError, TokenSigner};
 use crate::fleet::{Fleet, FleetEntry};
 use crate::limits::{RestPlace, RestPlaces, RestShare};
 use crate::metrics::RestCounters;
@@ -149,7 +149,7 @@ impl Rest {
     }
 
     /// Returns the key that has signed the token of a request.
-    fn authorize(&self, head: &Parts) -> Result<RestSigner, RestError> {
+    fn authorize(&self, head: &Parts) -> Result<TokenSigner, RestError> {
         let value = head.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let (scheme, token) = value.split_once(' ').unwrap_or_default();
         if !scheme.eq_ignore_ascii_case("bearer") {

@@ -14,12 +14,12 @@ use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value};
 use trunkline_protocol::access_token::User;
 use trunkline_protocol::dial_in::expanded_claim;
-use trunkline_protocol::key::AccessKey;
 use trunkline_protocol::manifest::Transport;
 use trunkline_protocol::token::Claim;
 
 use super::revocation::Revocations;
 use super::signed_token::{SignedToken, audiences};
+use super::signer::{Signer, TokenSigner};
 use super::{SigningKeys, TokenError};
 use crate::clock::unix_seconds;
 
@@ -82,20 +82,10 @@ pub(crate) struct ServiceVerifier {
     max_bytes: usize,
 }
 
-/// Signer of a token of the data plane.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct RestSigner {
-    pub key: AccessKey,
-    /// Whether it is the key of an app: good for hubs by their names, which say whose they are.
-    pub is_of_app: bool,
-}
-
 /// Token that one of the keys has opened.
 struct OpenedToken {
     claims: Map<String, Value>,
-    key: AccessKey,
-    /// Name of the app whose key that is.
-    app: Option<Arc<str>>,
+    by: TokenSigner,
 }
 
 impl ServiceVerifier {
@@ -109,11 +99,17 @@ impl ServiceVerifier {
         Self { keys, revocations, clock_skew_s, max_bytes }
     }
 
-    /// Verifies a token for a hub, and returns whom it names: the id, all claims by their long names, and the expiry.
+    /// Verifies a token for a hub, and returns whom it names: the id, all claims by their long names, and the expiry;
+    /// with it who has signed it.
     ///
     /// # Errors
     /// When the token is no good.
-    pub(crate) fn verify(&self, token: &str, audience: ServiceAudience, hub: &str) -> Result<User, TokenError> {
+    pub(crate) fn verify(
+        &self,
+        token: &str,
+        audience: ServiceAudience,
+        hub: &str,
+    ) -> Result<(User, TokenSigner), TokenError> {
         self.verify_at(token, audience, hub, true)
     }
 
@@ -121,7 +117,12 @@ impl ServiceVerifier {
     ///
     /// # Errors
     /// As those of [`verify`](Self::verify), expiry aside.
-    pub(crate) fn verify_old(&self, token: &str, audience: ServiceAudience, hub: &str) -> Result<User, TokenError> {
+    pub(crate) fn verify_old(
+        &self,
+        token: &str,
+        audience: ServiceAudience,
+        hub: &str,
+    ) -> Result<(User, TokenSigner), TokenError> {
         self.verify_at(token, audience, hub, false)
     }
 
@@ -136,7 +137,7 @@ impl ServiceVerifier {
         token: &str,
         (path, application): (&str, Option<&str>),
         audience: RestAudience<'_>,
-    ) -> Result<RestSigner, TokenError> {
+    ) -> Result<TokenSigner, TokenError> {
         let target = rest_segments(path, application);
         let hub = hub_place(&target).and_then(|at| target.get(at)).and_then(|name| std::str::from_utf8(name).ok());
         let opened = self.checked(token, hub, true)?;
@@ -144,14 +145,16 @@ impl ServiceVerifier {
         let RestAudience { hosts, without_prefix } = audience;
         let is_host = |one: &str| hosts.is_empty() || host_of_url(one).is_some_and(|host| hosts.contains(&host));
         let is_own = |one: &str| is_rest_audience(one, &target, without_prefix) && is_host(one);
-        if audiences(&opened.claims).any(is_own) {
-            Ok(RestSigner { is_of_app: opened.app.is_some(), key: opened.key })
-        } else {
-            Err(TokenError::Audience)
-        }
+        if audiences(&opened.claims).any(is_own) { Ok(opened.by) } else { Err(TokenError::Audience) }
     }
 
-    fn verify_at(&self, token: &str, audience: ServiceAudience, hub: &str, expires: bool) -> Result<User, TokenError> {
+    fn verify_at(
+        &self,
+        token: &str,
+        audience: ServiceAudience,
+        hub: &str,
+        expires: bool,
+    ) -> Result<(User, TokenSigner), TokenError> {
         let opened = self.checked(token, Some(hub), expires)?;
         if !audiences(&opened.claims).any(|one| audience.is(one, hub)) {
             return Err(TokenError::Audience);
@@ -161,12 +164,16 @@ impl ServiceVerifier {
         let is_user = audience == ServiceAudience::Client;
         self.ensure_in_force(&opened, user.id.as_deref().filter(|_| is_user))?;
         user.claims.iter_mut().for_each(|(name, _)| *name = expanded_claim(name));
-        Ok(user)
+        Ok((user, opened.by))
     }
 
     /// Checks that a token, which names this user, is not revoked.
     fn ensure_in_force(&self, opened: &OpenedToken, user: Option<&str>) -> Result<(), TokenError> {
-        let token = SignedToken { claims: &opened.claims, user, app: opened.app.as_deref() };
+        let app = match &opened.by.signer {
+            Signer::Fleet => None,
+            Signer::App(name) => Some(&**name),
+        };
+        let token = SignedToken { claims: &opened.claims, user, app };
         self.revocations.check(token, unix_seconds())
     }
 
@@ -193,10 +200,7 @@ impl ServiceVerifier {
             match outcome.map_err(TokenError::from) {
                 Err(TokenError::Signature) => {}
                 // With the right signature no other key can change the outcome.
-                outcome => {
-                    let (key, app) = (key.key.clone(), key.app.clone());
-                    return outcome.map(|claims| OpenedToken { claims, key, app });
-                }
+                outcome => return outcome.map(|claims| OpenedToken { claims, by: key.as_signer() }),
             }
         }
         Err(TokenError::Signature)
@@ -314,7 +318,7 @@ impl ClientTerms {
 mod tests {
     use jsonwebtoken::{EncodingKey, Header, encode};
     use serde_json::json;
-    use trunkline_protocol::key::AccessKeys;
+    use trunkline_protocol::key::{AccessKey, AccessKeys};
 
     use super::*;
 
@@ -344,15 +348,16 @@ mod tests {
     }
 
     fn verify(claims: &Value, hub: &str) -> Result<User, TokenError> {
-        verifier().verify(&signed(Algorithm::HS256, SECRET, claims), ServiceAudience::Client, hub)
+        let token = signed(Algorithm::HS256, SECRET, claims);
+        verifier().verify(&token, ServiceAudience::Client, hub).map(|(user, _)| user)
     }
 
     #[test]
     fn any_key_with_either_algorithm_signs_whatever_the_key_id() {
         let token = |algorithm| signed(algorithm, SECRET, &claims("http://10.0.0.1/server/?hub=bench"));
         for algorithm in [Algorithm::HS256, Algorithm::HS512] {
-            let user = verifier().verify(&token(algorithm), ServiceAudience::Server, "bench").unwrap();
-            assert_eq!(user.id.as_deref(), Some("vm_1"));
+            let (user, by) = verifier().verify(&token(algorithm), ServiceAudience::Server, "bench").unwrap();
+            assert_eq!((user.id.as_deref(), by.signer), (Some("vm_1"), Signer::Fleet));
         }
         let forged = signed(Algorithm::HS256, "some other secret, long enough", &claims("http://a/server/?hub=bench"));
         let refused = verifier().verify(&forged, ServiceAudience::Server, "bench");
@@ -541,9 +546,10 @@ mod tests {
         for part in [ServiceAudience::Server, ServiceAudience::Client] {
             let verify = |hub: &str| {
                 let token = token(&format!("http://a{}?hub={hub}", part.path()));
-                verifier.verify(&token, part, hub).map(|user| user.id.unwrap())
+                verifier.verify(&token, part, hub).map(|(user, by)| (user.id.unwrap(), by.signer))
             };
-            assert_eq!((verify("shop"), verify("shop_chat")), (Ok("vm_1".into()), Ok("vm_1".into())));
+            let good = || Ok(("vm_1".to_owned(), Signer::App("shop".into())));
+            assert_eq!((verify("shop"), verify("shop_chat")), (good(), good()));
             assert_eq!((verify("bench"), verify("shops")), (Err(TokenError::Signature), Err(TokenError::Signature)));
         }
         let rest = |path: &str, application| {

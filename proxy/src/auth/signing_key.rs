@@ -6,10 +6,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::{ArcSwap, Guard};
 use jsonwebtoken::DecodingKey;
+use tokio::sync::watch;
 use trunkline_protocol::key::{AccessKey, AccessKeys};
 
 use super::app_key::{AppKey, AppKeyOverlap, HubScope};
 use super::key::VerifyingKey;
+use super::signer::{Signer, TokenSigner};
 
 /// Secret that signs tokens, in the forms that verifying needs.
 pub(crate) struct SigningKey {
@@ -30,6 +32,12 @@ impl SigningKey {
         let of_service = DecodingKey::from_secret(key.expose().as_bytes());
         let (name, hubs) = app.map(|app| (app.name.clone(), app.hubs.clone())).unzip();
         Some(Self { key: key.clone(), app: name, hubs, of_users, of_service })
+    }
+
+    /// Key and holder, as those get to know them who ask who has signed a token.
+    #[must_use]
+    pub(super) fn as_signer(&self) -> TokenSigner {
+        TokenSigner { key: self.key.clone(), signer: self.app.clone().map_or(Signer::Fleet, Signer::App) }
     }
 
     /// Whether it is good for a hub; without a name, for all hubs.
@@ -61,6 +69,8 @@ pub(crate) struct SigningKeys {
     in_force: ArcSwap<Vec<SigningKey>>,
     /// All of them, for channels of app servers that dial in.
     of_channels: ArcSwap<AccessKeys>,
+    /// Changes with the keys.
+    changed: watch::Sender<()>,
     sources: Mutex<KeySources>,
 }
 
@@ -73,6 +83,7 @@ impl SigningKeys {
         Arc::new(Self {
             in_force: ArcSwap::from_pointee(in_force),
             of_channels: ArcSwap::from_pointee(of_channels),
+            changed: watch::Sender::new(()),
             sources: Mutex::new(sources),
         })
     }
@@ -105,6 +116,17 @@ impl SigningKeys {
         self.of_channels.load_full()
     }
 
+    /// Waits until the key of an app, which has signed a token for a hub, is good for that hub no more. A key of the
+    /// fleet is waited for in vain: what it has opened stays.
+    pub(crate) async fn taken_away(&self, from: &TokenSigner, hub: &str) {
+        if !from.is_of_app() {
+            return std::future::pending().await;
+        }
+        let mut changes = self.changed.subscribe();
+        let is_good = || self.load().iter().any(|key| key.key == from.key && key.is_for(Some(hub)));
+        while is_good() && changes.changed().await.is_ok() {}
+    }
+
     fn change(&self, change: impl FnOnce(&mut KeySources)) -> Result<(), AppKeyOverlap> {
         let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
         let mut changed = sources.clone();
@@ -113,6 +135,7 @@ impl SigningKeys {
         *sources = changed;
         self.in_force.store(Arc::new(sources.keys()));
         self.of_channels.store(Arc::new(sources.of_channels()));
+        self.changed.send_replace(());
         Ok(())
     }
 }

@@ -52,8 +52,12 @@ pub(super) fn expired_token(path: &str, user: &str) -> String {
 }
 
 fn token_until(path: &str, user: &str, until_s: u64) -> String {
+    token_by(KEY, path, user, until_s)
+}
+
+fn token_by(key: &str, path: &str, user: &str, until_s: u64) -> String {
     let audience = ("aud".to_owned(), format!("http://any.example/{path}/?hub=bench"));
-    access_token::sign(&AccessKey::new(KEY).unwrap(), user, &[audience], until_s)
+    access_token::sign(&AccessKey::new(key).unwrap(), user, &[audience], until_s)
 }
 
 /// A link that an app server has dialled. It answers keep-alives and hub handshakes by itself.
@@ -66,9 +70,19 @@ pub(super) struct DialInLink {
 impl DialInLink {
     /// Dials a node under an endpoint; else the text of the refused handshake.
     async fn dial(node: &FleetNode, instance: &str, endpoint: &str, target: Option<&str>) -> Result<Self, String> {
+        Self::dial_by(KEY, node, instance, (endpoint, target)).await
+    }
+
+    /// Dials a node with a token that this key has signed.
+    async fn dial_by(
+        key: &str,
+        node: &FleetNode,
+        instance: &str,
+        (endpoint, target): (&str, Option<&str>),
+    ) -> Result<Self, String> {
         let named = target.map(|target| format!("&target={target}")).unwrap_or_default();
         let mut request = format!("ws://{endpoint}/server/{HUB}&cid=1{named}").into_client_request().unwrap();
-        let bearer = format!("Bearer {}", token("server", instance));
+        let bearer = format!("Bearer {}", token_by(key, "server", instance, unix_seconds() + 3600));
         request.headers_mut().insert("authorization", bearer.parse().unwrap());
         request.headers_mut().insert("x-asrs-server-id", instance.parse().unwrap());
         let mut socket = match client_async(request, node.stage.dial()).await {
@@ -107,6 +121,11 @@ impl DialInLink {
         Self::dial(node, instance, endpoint, None).await.unwrap()
     }
 
+    /// Dials a node with a token that this key has signed.
+    pub(super) async fn open_by(key: &str, node: &FleetNode, instance: &str) -> Self {
+        Self::dial_by(key, node, instance, (ONE, None)).await.unwrap()
+    }
+
     pub(super) fn send(&self, message: ServiceMessage) {
         self.to_node.send(message).unwrap();
     }
@@ -123,7 +142,7 @@ impl DialInLink {
     }
 
     /// Connects a client, whose home is this link.
-    async fn client(&mut self, node: &FleetNode, user: &str) -> Client {
+    pub(super) async fn client(&mut self, node: &FleetNode, user: &str) -> Client {
         let target = format!("/client/{HUB}&access_token={}", token("client", user));
         let mut client = Client::upgrade(&node.stage, &target).await.unwrap();
         client.send(JSON_HANDSHAKE).await;
@@ -149,7 +168,7 @@ impl DialInLink {
     }
 
     /// Waits until the node has ended the link.
-    async fn ended(&mut self) {
+    pub(super) async fn ended(&mut self) {
         while self.from_node.recv().await.is_some() {}
     }
 

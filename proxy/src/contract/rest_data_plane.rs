@@ -517,7 +517,7 @@ fn a_token_of_one_hub_opens_no_other_and_makes_no_token_for_one() {
                 hub,
             )
         };
-        assert_eq!(verify("a&hub=admin").unwrap().id.as_deref(), Some("root"));
+        assert_eq!(verify("a&hub=admin").unwrap().0.id.as_deref(), Some("root"));
         assert!(verify("admin").is_err() && verify("a").is_err());
     });
 }

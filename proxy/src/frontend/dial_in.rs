@@ -23,7 +23,7 @@ use trunkline_protocol::manifest::HubManifest;
 use trunkline_protocol::token::ConnectionToken;
 use trunkline_protocol::wire::CONNECTION_TOKEN_PARAMETER;
 
-use crate::auth::{ServiceAudience, TokenError, User};
+use crate::auth::{ServiceAudience, TokenError, TokenSigner, User};
 use crate::frontend::bearer::{mark_revocations, refuse_token, token};
 use crate::frontend::endpoint::{Endpoint, STOPPING};
 use crate::frontend::forwarded_header::ForwardedScheme;
@@ -69,7 +69,7 @@ fn hub_name(query: &RequestQuery) -> Result<String, Response> {
     }
 }
 
-/// Verifies the token of a visitor, and finds its hub.
+/// Verifies the token of a visitor, and finds its hub and who has signed the token.
 ///
 /// # Errors
 /// The refusal.
@@ -77,16 +77,16 @@ pub(crate) fn enter(
     endpoint: &Endpoint,
     request: &mut Request,
     audience: ServiceAudience,
-) -> Result<(Arc<Hub>, User), Response> {
+) -> Result<(Arc<Hub>, User, TokenSigner), Response> {
     let name = hub_name(&RequestQuery::of(request))?;
-    let user = verify(endpoint, request, audience, &name)?;
+    let (user, signer) = verify(endpoint, request, audience, &name)?;
     // Only now: without a key nobody makes this node keep anything.
     let hub = match endpoint.shared.webhooks.serve(&name) {
         true => endpoint.shared.serve_by_webhook(&name, &client_path(&name), HubOrigin::WebhookPattern),
         false => endpoint.shared.hubs.learn_by_dial_in(manifest(endpoint, &name)),
     };
     let hub = hub.ok_or_else(|| full(DIAL_IN_HUBS_MAX, "hubs that app servers and clients have named"))?;
-    Ok((hub, user))
+    Ok((hub, user, signer))
 }
 
 /// Refuses a hub or an app server that would be one too many.
@@ -97,7 +97,12 @@ fn full(max: usize, of: &str) -> Response {
     unavailable(Cause::NoAppServer, text)
 }
 
-fn verify(endpoint: &Endpoint, request: &mut Request, audience: ServiceAudience, hub: &str) -> Result<User, Response> {
+fn verify(
+    endpoint: &Endpoint,
+    request: &mut Request,
+    audience: ServiceAudience,
+    hub: &str,
+) -> Result<(User, TokenSigner), Response> {
     let Some(token) = token(request) else {
         return Err(plain(StatusCode::UNAUTHORIZED, "an access token is needed: as 'Authorization: Bearer'"));
     };
@@ -163,7 +168,7 @@ pub(crate) async fn open_link(endpoint: &Endpoint, mut request: Request) -> Resu
         return Err(refusal);
     }
     let entered = enter(endpoint, &mut request, ServiceAudience::Server);
-    let (hub, server) = entered.inspect_err(|refusal| log_refused(endpoint, &request, refusal))?;
+    let (hub, server, signer) = entered.inspect_err(|refusal| log_refused(endpoint, &request, refusal))?;
     if is_open_to_others {
         warn_of_plain(endpoint, &request);
     }
@@ -207,6 +212,7 @@ pub(crate) async fn open_link(endpoint: &Endpoint, mut request: Request) -> Resu
         endpoint: host,
         is_carried,
         cid: parameter(&request, SERVER_CONNECTION_PARAMETER).unwrap_or_default(),
+        signer,
         hub,
         refusal,
     };

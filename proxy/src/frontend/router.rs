@@ -223,7 +223,7 @@ fn find_hub(endpoint: &Endpoint, path: &str) -> Result<(Arc<Hub>, bool), Respons
 
 /// Finds the hub of a client by dial-in, and stores the user of its token in the request's extensions.
 fn enter_by_dial_in(endpoint: &Endpoint, request: &mut Request) -> Result<Arc<Hub>, Response> {
-    let (hub, user) = dial_in::enter(endpoint, request, ServiceAudience::Client)?;
+    let (hub, user, _) = dial_in::enter(endpoint, request, ServiceAudience::Client)?;
     request.extensions_mut().insert(ByDialIn);
     request.extensions_mut().insert(user);
     // Each later request shows it again.

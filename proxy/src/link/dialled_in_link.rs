@@ -22,6 +22,7 @@ use super::attachment::link_carrier;
 use super::dial_in_sink::DialInSink;
 use super::give_to_all;
 use super::link_request::ask_while_full;
+use super::lost_key::{CLOSE_POLICY, KEY_GONE, lose_key};
 use super::session_over::SessionOver;
 use crate::shard::{LinkLoss, Shard, ShardCommand};
 use crate::upstream::{
@@ -51,7 +52,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Serves a link from its upgrade to its end.
 pub(crate) async fn serve_link(shard: Rc<Shard>, incoming: Box<IncomingLink>) {
-    let IncomingLink { upgrade, hub, instance, endpoint, cid, is_carried, refusal } = *incoming;
+    let IncomingLink { upgrade, hub, instance, endpoint, cid, signer, is_carried, refusal } = *incoming;
     let upgraded = match upgrade.await {
         Ok(upgraded) => upgraded,
         Err(error) => return debug!(hub = hub.name(), %error, "the upgrade of a link broke off"),
@@ -76,7 +77,7 @@ pub(crate) async fn serve_link(shard: Rc<Shard>, incoming: Box<IncomingLink>) {
         hub.learn_reconnects(allows_reconnect);
     }
     let (endpoint, cid) = (endpoint.into(), cid.into());
-    let link = make_link(&shard, &pool, DialledIn { kind, endpoint, cid, is_carried, allows_reconnect });
+    let link = make_link(&shard, &pool, DialledIn { kind, endpoint, cid, signer, is_carried, allows_reconnect });
     carry(&shard, &pool, link, socket).await;
 }
 
@@ -137,11 +138,17 @@ async fn carry(shard: &Rc<Shard>, pool: &Arc<Pool>, link: Arc<LinkHandle>, socke
     let mut sink = DialInSink::new(shard, pool, &link);
     let (ended, mut incoming) = (CancellationToken::new(), Incoming::default());
     let carrier = link_carrier(shard, &link, clock, attachment);
+    let mut has_lost_key = false;
     let end = {
         let mut carrying = pin!(carrier.run(&mut incoming, reader, &mut writer, &mut sink, ended.cancelled()));
         tokio::select! {
             end = &mut carrying => end,
             () = say_farewell(&link) => {
+                ended.cancel();
+                carrying.await
+            }
+            () = lose_key(shard, pool, &link) => {
+                has_lost_key = true;
                 ended.cancel();
                 carrying.await
             }
@@ -158,7 +165,9 @@ async fn carry(shard: &Rc<Shard>, pool: &Arc<Pool>, link: Arc<LinkHandle>, socke
     let counters = &shard.counters().sessions;
     counters.ended.of(over.cause).increment();
     counters.frames_lost.add(leftover.uncertain.count + leftover.unsent.count);
-    log_end(pool, &link, slot, &over);
+    if !has_lost_key {
+        log_end(pool, &link, slot, &over);
+    }
     // Whoever dials in has ended the clients of a link with it.
     let noticed_within_s = match end {
         LinkEnd::Silent | LinkEnd::Stuck => SILENCE_NOTICED_S,
@@ -169,6 +178,7 @@ async fn carry(shard: &Rc<Shard>, pool: &Arc<Pool>, link: Arc<LinkHandle>, socke
     give_to_all(shard, &ShardCommand::LinkLost(Arc::new(loss))).await;
     // A close is answered; any other code than this is an error to the app server.
     let words = match end {
+        _ if has_lost_key => Some((CLOSE_POLICY, KEY_GONE.to_owned())),
         LinkEnd::Closed | LinkEnd::Goodbye(_) | LinkEnd::Shutdown => Some((CLOSE_NORMAL, String::new())),
         _ => end.close_frame(Role::Proxy),
     };

@@ -1,5 +1,5 @@
-//! Reload of the files with access keys and with apps' keys when they change, or on SIGHUP. Open links and connections
-//! are kept.
+//! Reload of the files with access keys and with apps' keys when they change, or on SIGHUP. Open connections are kept,
+//! and so are links, but for those that an app's key has opened which is gone.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -11,7 +11,7 @@ use trunkline_protocol::dial_in::{CLIENT_PATH, ClientTicket, escaped, sign_clien
 use super::query::RestQuery;
 use super::rest_caller::RestCaller;
 use super::rest_error::RestError;
-use crate::auth::RestSigner;
+use crate::auth::TokenSigner;
 use crate::clock::unix_seconds;
 use crate::fleet::NamedHub;
 use crate::shard::Shared;
@@ -22,7 +22,7 @@ pub(super) fn answer(
     (query, caller): (&RestQuery, &RestCaller),
     (hub, name): (&NamedHub, &str),
 ) -> Result<Response, RestError> {
-    let RestCaller { signer: RestSigner { key, .. }, origin } = caller;
+    let RestCaller { signer: TokenSigner { key, .. }, origin } = caller;
     let (now_s, minutes) = (unix_seconds(), query.token_minutes()?);
     let times = TokenTimes::from_now(now_s, minutes * 60);
     let manifest = hub.here().filter(|hub| !hub.has_dialled_in());

@@ -63,7 +63,7 @@ impl Execution {
             Some(application) => format!("{application}_{name}"),
             None => name,
         };
-        let hub = match self.caller.signer.is_of_app {
+        let hub = match self.caller.signer.is_of_app() {
             true => self.fleet.hub_of_name(&name),
             false => self.fleet.hub_named(&name),
         };

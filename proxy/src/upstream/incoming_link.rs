@@ -5,6 +5,7 @@ use std::sync::Arc;
 use hyper::upgrade::OnUpgrade;
 
 use super::Hub;
+use crate::auth::TokenSigner;
 
 /// Link that an app server has asked for: the upgrade is on its way.
 #[derive(Debug)]
@@ -17,6 +18,8 @@ pub(crate) struct IncomingLink {
     pub endpoint: String,
     /// Its own id of the link.
     pub cid: String,
+    /// Signer of its token.
+    pub signer: TokenSigner,
     /// Whether another node has carried it here.
     pub is_carried: bool,
     /// Reason to refuse the handshake, known before it.

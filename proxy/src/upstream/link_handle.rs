@@ -8,6 +8,7 @@ use trunkline_protocol::service::{Answer, Attachment, Class, LinkKind, Offer};
 use trunkline_protocol::service::{ServiceMessage, Session, SessionError, encode_connection_data, encode_traced_data};
 
 use super::{AppServerId, Asker, HubIndex, LinkId};
+use crate::auth::TokenSigner;
 
 /// The near end of a slot's session; it lives across the sockets of a link.
 #[derive(Debug)]
@@ -38,6 +39,8 @@ pub(crate) struct DialledIn {
     pub endpoint: Box<str>,
     /// Its own id of the link.
     pub cid: Box<str>,
+    /// Signer of the token that has let it in.
+    pub signer: TokenSigner,
     /// Whether another node has carried it here: the host is not one of this node.
     pub is_carried: bool,
     /// Whether its clients may come back to their connection.
@@ -284,9 +287,11 @@ impl Asker for LinkHandle {
 
 #[cfg(test)]
 mod tests {
+    use trunkline_protocol::key::AccessKey;
     use trunkline_protocol::service::{Capabilities, Role, SessionId, SessionSettings};
 
     use super::*;
+    use crate::auth::Signer;
 
     const RING_BYTES: usize = 1000;
 
@@ -294,7 +299,8 @@ mod tests {
         /// A link that an app server has dialled, and that is open.
         pub(crate) fn opened_by_dial_in(hub: HubIndex, app: AppServerId) -> Self {
             let (kind, endpoint, cid) = (LinkKind::Default, "here".into(), "1".into());
-            let dialled_in = DialledIn { kind, endpoint, cid, is_carried: false, allows_reconnect: false };
+            let signer = TokenSigner { key: AccessKey::random(), signer: Signer::Fleet };
+            let dialled_in = DialledIn { kind, endpoint, cid, signer, is_carried: false, allows_reconnect: false };
             let session = Session::new(SessionId::FIRST, Role::Proxy, SessionSettings::new(RING_BYTES, 1000), 0);
             let link = Self::dialled_in(hub, app, usize::MAX, session, dialled_in, &CancellationToken::new());
             let answer = Answer { received: 0, capabilities: Capabilities::default() };
