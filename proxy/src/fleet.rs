@@ -62,3 +62,4 @@ pub(crate) use node_question::{ANSWER_TIMEOUT, Answers};
 pub(crate) use peer_request::{FromNode, PeerRequest, PeerResponse};
 #[cfg(test)]
 pub(crate) use question::NoAnswer;
+pub(crate) use question::QUESTIONS_MAX;

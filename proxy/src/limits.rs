@@ -12,6 +12,7 @@ mod pending_negotiation;
 mod pending_pipe;
 mod relay_limit;
 mod rest_place;
+mod signer_place;
 mod throttle;
 mod warning_brake;
 
@@ -29,6 +30,7 @@ pub(crate) use pending_negotiation::PendingNegotiations;
 pub(crate) use pending_pipe::{PendingPipes, PipePermit};
 pub(crate) use relay_limit::{FullUpstream, RelayConnection, RelayLimit, RelayPermit, RelayProgress, RelayRefusal};
 pub(crate) use rest_place::{RestPlace, RestPlaces, RestShare};
+pub(crate) use signer_place::{SignerPlace, SignerPlaces, SignerShare, TableFull};
 pub(crate) use throttle::{Bucket, Quota, TooFast};
 pub(crate) use warning_brake::WarningBrake;
 

@@ -3,7 +3,8 @@
 //!
 //! ```text
 //!  request ─► token ─► permit ─► operation of the path ─► body, query ─┬─► clients of this node and of all others ─► 202
-//!                                                                      └─► questions to all nodes ─► 200, or 404
+//!                                                                      ├─► questions to all nodes ─► 200, or 404
+//!                                                                      └─► a call at a client, without the permit
 //! ```
 //!
 //! It speaks the API of Azure's service. In a fleet any node may be asked: it asks the others, each once, and says
@@ -34,13 +35,13 @@ use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use tokio::time::timeout;
 
-use crate::auth::{RestAudience, TokenError, TokenSigner};
-use crate::fleet::{Fleet, FleetEntry};
-use crate::limits::{RestPlace, RestPlaces, RestShare};
+use crate::auth::{RestAudience, Signer, TokenError, TokenSigner};
+use crate::fleet::{Fleet, FleetEntry, QUESTIONS_MAX};
+use crate::limits::{RestPlace, RestPlaces, RestShare, SignerPlace, SignerPlaces};
 use crate::metrics::RestCounters;
 use crate::shard::Shared;
 use execution::Execution;
-use operation::{HubOperation, is_of_data_plane};
+use operation::{HubOperation, Operation, is_of_data_plane};
 use query::RestQuery;
 use rest_caller::RestCaller;
 use rest_error::RestError;
@@ -66,14 +67,17 @@ struct RestState {
     shared: Arc<Shared>,
     fleet: FleetEntry,
     places: RestPlaces,
+    /// Calls at clients that wait for their answers.
+    calls: SignerPlaces,
     hasher: RandomState,
 }
 
 impl Rest {
     #[must_use]
     pub(crate) fn new(shared: Arc<Shared>, fleet: Fleet) -> Self {
-        let places = RestPlaces::new(shared.settings.rest.requests_max.get());
-        Self(Arc::new(RestState { shared, fleet: FleetEntry::of(&fleet), places, hasher: RandomState::new() }))
+        let most = shared.settings.rest.requests_max.get();
+        let (places, calls) = (RestPlaces::new(most), SignerPlaces::new(QUESTIONS_MAX, most));
+        Self(Arc::new(RestState { shared, fleet: FleetEntry::of(&fleet), places, calls, hasher: RandomState::new() }))
     }
 
     /// Whether a path is one of the data plane's.
@@ -120,7 +124,7 @@ impl Rest {
             return Err(RestError::stopping());
         }
         let operation = HubOperation::read(&head.method, head.uri.path())?;
-        let place = self.place(&head, &operation, address)?;
+        let place = self.place(&head, &operation, &signer.signer, address)?;
         let body = tokio::select! {
             biased;
             body = self.body(body) => body?,
@@ -130,22 +134,43 @@ impl Rest {
             }
         };
         place.body_has_come();
+        // Its client may take half a minute: meanwhile others have the place.
+        let (place, call) = match operation.operation {
+            Operation::Invoke { .. } => {
+                drop(place);
+                (None, Some(self.call(&signer.signer)?))
+            }
+            _ => (Some(place), None),
+        };
         let caller = RestCaller { signer, origin: origin.to_owned() };
         let execution = Execution::new(shared.clone(), self.0.fleet.clone(), head, body, caller);
         // In a task of its own: a caller that goes away leaves nothing done by half.
         let executing = tokio::spawn(async move {
-            let _place = place;
+            let _places = (place, call);
             execution.run(operation).await
         });
         executing.await.unwrap_or_else(|_| Err(RestError::stopping()))
     }
 
-    /// Takes a place for a request, which counts for its hub, its token and its address.
-    fn place(&self, head: &Parts, operation: &HubOperation, address: Option<IpAddr>) -> Result<RestPlace, RestError> {
-        let token = self.0.hasher.hash_one(head.headers.get(AUTHORIZATION));
+    /// Takes a place for a request, which counts for its hub, its token, the signer of that, and its address.
+    fn place(
+        &self,
+        head: &Parts,
+        operation: &HubOperation,
+        signer: &Signer,
+        address: Option<IpAddr>,
+    ) -> Result<RestPlace, RestError> {
+        let token = RestShare::Token(self.0.hasher.hash_one(head.headers.get(AUTHORIZATION)));
         let hub = RestShare::Hub(operation.hub.to_ascii_lowercase());
-        let shares = [hub, RestShare::Token(token)].into_iter().chain(address.map(RestShare::Address));
+        let shares = [hub, token, RestShare::Signer(signer.clone())];
+        let shares = shares.into_iter().chain(address.map(RestShare::Address));
         self.0.places.take(shares).ok_or_else(|| RestError::busy(self.0.shared.settings.rest.requests_max.get()))
+    }
+
+    /// Takes a place for a call at a client.
+    fn call(&self, signer: &Signer) -> Result<SignerPlace, RestError> {
+        let taken = self.0.calls.take(&self.0.shared.admission.share_of(signer));
+        taken.map_err(|full| RestError::too_many_calls(&full))
     }
 
     /// Returns the key that has signed the token of a request.

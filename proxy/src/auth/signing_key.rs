@@ -110,6 +110,12 @@ impl SigningKeys {
         self.in_force.load()
     }
 
+    /// Whether any app has a key.
+    #[must_use]
+    pub(crate) fn has_apps(&self) -> bool {
+        self.load().iter().any(|key| key.app.is_some())
+    }
+
     /// Keys that open channels of app servers that dial in.
     #[must_use]
     pub(crate) fn of_channels(&self) -> Arc<AccessKeys> {

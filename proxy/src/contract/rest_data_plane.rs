@@ -460,7 +460,7 @@ fn a_request_without_a_good_token_or_beyond_a_limit_is_refused_by_name() {
         let rest =
             RestSettings { body_max_bytes: 1024, requests_max: 1.try_into().unwrap(), ..RestSettings::default() };
         let (stage, _app, mut link) = Stage::with(Settings { rest, ..settings() }, 1).with_chat().await;
-        let ann = client(&stage, &mut link, "ann").await;
+        let _ann = client(&stage, &mut link, "ann").await;
         let back_end = alone(&stage);
         let hub = AccessKey::new(KEY).unwrap();
         for (token, status) in [
@@ -479,15 +479,14 @@ fn a_request_without_a_good_token_or_beyond_a_limit_is_refused_by_name() {
         assert!(large.body["message"].as_str().unwrap().contains("--rest-body-max-bytes"), "{large:?}");
         let wrong = back_end.ask("POST", "/:send", "{}").await;
         assert_eq!((wrong.status, &wrong.body["target"]), (400, &json!("target")));
-        // One that waits for a client takes the only place.
-        let path = format!("/connections/{}/:invoke", ann.id);
+        // One that waits for its body takes the only place.
         let waiting = back_end.clone();
-        let asking = spawn_local(async move { waiting.ask("POST", &path, "{\"target\":\"Say\"}").await });
-        let ServiceMessage::ClientInvocation(_) = link.next().await else { panic!("the app is not told") };
+        let asking = spawn_local(async move { waiting.ask_with("POST", "/:send", Body::from_stream(never())).await });
+        tokio::task::yield_now().await;
         let busy = back_end.ask("HEAD", "/users/ann", "").await;
         assert_eq!((busy.status, &*busy.code), (503, "Error.Node.Busy"));
         assert_eq!(back_end.status("HEAD", "/api/health").await, 200);
-        assert_eq!((asking.await.unwrap().status, back_end.status("HEAD", "/users/ann").await), (504, 200));
+        assert_eq!((asking.await.unwrap().status, back_end.status("HEAD", "/users/ann").await), (408, 200));
     });
 }
 
@@ -625,6 +624,46 @@ fn bodies_of_one_hub_that_never_come_keep_no_caller_of_another_hub_out() {
         }
         assert_eq!(stage.shared.reports.rest_counters.displaced.get(), 1, "the place that was freed is used again");
         asking.iter().for_each(tokio::task::JoinHandle::abort);
+    });
+}
+
+#[test]
+fn calls_that_wait_for_their_clients_hold_no_place_of_short_requests_and_are_bounded_by_key() {
+    const APP_KEY: &str = "the key of one app of several";
+    run(async {
+        let rest = RestSettings { requests_max: 2.try_into().unwrap(), ..served().rest };
+        let app_keys = vec![format!("chat={APP_KEY}").parse().unwrap()];
+        let (stage, _app, mut link) = Stage::with(Settings { rest, app_keys, ..settings() }, 1).with_chat().await;
+        let (mut ann, of_fleet) = (client(&stage, &mut link, "ann").await, alone(&stage));
+        let of_chat = sign_rest_token(&AccessKey::new(APP_KEY).unwrap(), Some("chat"), unix_seconds() + 60);
+        let of_app = BackEnd { token: of_chat, ..of_fleet.clone() };
+        let path = format!("/connections/{}/:invoke", ann.id);
+        let call = |caller: &BackEnd| {
+            let (caller, path) = (caller.clone(), path.clone());
+            spawn_local(async move { caller.ask("POST", &path, "{\"target\":\"Say\"}").await })
+        };
+        let mut calls = vec![call(&of_app), call(&of_app)];
+        ann.text().await;
+        ann.text().await;
+        for caller in [&of_app, &of_fleet] {
+            assert_eq!(caller.status("HEAD", "/users/ann").await, 200);
+        }
+        let third = call(&of_app).await.unwrap();
+        assert_eq!((third.status, &*third.code), (503, "Error.Node.Busy"));
+        let text = "2 calls at clients that wait for answers by the key of app chat, which is the most for one key";
+        assert!(third.body["message"].as_str().unwrap().contains(text), "{third:?}");
+        calls.push(call(&of_fleet));
+        ann.text().await;
+        for _ in &calls {
+            answer_invocation(&mut link, "{\"type\":3,\"invocationId\":\"ID\",\"result\":7}\u{1e}").await;
+        }
+        for call in calls {
+            assert_eq!(call.await.unwrap().status, 200);
+        }
+        let again = call(&of_app);
+        ann.text().await;
+        answer_invocation(&mut link, "{\"type\":3,\"invocationId\":\"ID\"}\u{1e}").await;
+        assert_eq!(again.await.unwrap().status, 200);
     });
 }
 

@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::fleet_member::FleetMember;
 
 /// Questions that may wait at a time; each is a message to every node.
-const QUESTIONS_MAX: usize = 1_024;
+pub(crate) const QUESTIONS_MAX: usize = 1_024;
 
 /// Interval in which the time that members have is looked at anew.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);

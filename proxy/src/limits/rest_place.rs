@@ -5,9 +5,10 @@
 //!                     ▲ displaced            ▲ never
 //! ```
 //!
-//! A hub, a token and an address each have a share. While there are free places a share may be exceeded. When all are
+//! A hub, a token, its signer and an address each have a share. While there are free places a share may be exceeded. When all are
 //! taken, a newcomer gets the place of the request that has waited longest for its body among those of another caller
-//! beyond its share. So a token for one hub whose bodies never come costs the callers of other hubs nothing.
+//! beyond its share. So a token for one hub whose bodies never come costs the callers of other hubs nothing. What waits
+//! for a client has no place here: see [`SignerPlaces`](super::SignerPlaces).
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -16,6 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio_util::sync::CancellationToken;
 
 use super::address_limit::AddressKey;
+use crate::auth::Signer;
 
 /// Callers that have a share when all places are taken.
 const SHARES: usize = 4;
@@ -26,6 +28,8 @@ pub(crate) enum RestShare {
     Hub(String),
     /// Hash of the token that the request has shown.
     Token(u64),
+    /// Signer of that token.
+    Signer(Signer),
     Address(IpAddr),
 }
 
@@ -170,6 +174,16 @@ mod tests {
         let one = places.take([hub("0"), RestShare::Token(2)]).unwrap();
         assert!(many[0].displaced.is_cancelled());
         drop(one);
+    }
+
+    #[test]
+    fn the_key_of_an_app_can_not_take_all_by_signing_many_tokens() {
+        let places = RestPlaces::new(MOST);
+        let caller = |app: &str, token| [RestShare::Token(token), RestShare::Signer(Signer::App(app.into()))];
+        let many: Vec<_> = (0..MOST as u64).map(|token| places.take(caller("shop", token)).unwrap()).collect();
+        assert!(places.take(caller("shop", 99)).is_none());
+        let other = places.take(caller("news", 100)).unwrap();
+        assert!(many[0].displaced.is_cancelled() && !other.displaced.is_cancelled());
     }
 
     #[test]

@@ -268,12 +268,13 @@ impl Execution {
         done(self.fleet.ask_fleet(hub, change).await, status)
     }
 
-    async fn invoke(&self, hub: &NamedHub, connection: &str) -> Result<Response, RestError> {
+    async fn invoke(mut self, hub: &NamedHub, connection: &str) -> Result<Response, RestError> {
         is_json(&self.head.headers)?;
-        let call = ClientCall::read(&self.body)?;
+        // Nothing of it is kept while the client is waited for.
+        let call = ClientCall::read(&std::mem::take(&mut self.body))?;
         // The arguments are tried first: behind the question nobody could be told of them.
         call.payloads(None)?;
-        let payloads = |id: &str| call.payloads(Some(id)).unwrap_or_default();
+        let payloads = move |id: &str| call.payloads(Some(id)).unwrap_or_default();
         let within = Duration::from_millis(CLIENT_RESULT_TIMEOUT_MS);
         match self.fleet.invoke_client(hub, connection, payloads, within).await {
             InvocationOutcome::Completed { protocol, completion } => {

@@ -8,6 +8,8 @@ use http::header::{ALLOW, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde_json::json;
 
+use crate::limits::TableFull;
+
 /// Header with the code of an error: by it an SDK tells what is not there from a wrong URL.
 const ERROR_CODE: HeaderName = HeaderName::from_static("x-ms-error-code");
 
@@ -70,6 +72,15 @@ impl RestError {
     #[must_use]
     pub(super) fn busy(max: usize) -> Self {
         let text = format!("this node answers {max} requests at a time, and no more: see --rest-requests-max");
+        let error = Self::new(StatusCode::SERVICE_UNAVAILABLE, "Error.Node.Busy", text);
+        error.with_header(RETRY_AFTER, Some(RETRY_AFTER_SECONDS))
+    }
+
+    /// Creates the refusal of a call at a client that is one too many.
+    #[must_use]
+    pub(super) fn too_many_calls(full: &TableFull) -> Self {
+        let waiting = full.describe("calls at clients that wait for answers");
+        let text = format!("this node has {waiting}: call fewer clients at a time, or see --rest-requests-max");
         let error = Self::new(StatusCode::SERVICE_UNAVAILABLE, "Error.Node.Busy", text);
         error.with_header(RETRY_AFTER, Some(RETRY_AFTER_SECONDS))
     }

@@ -29,9 +29,9 @@ use trunkline_protocol::service::ServiceMessage;
 use super::assignments::answer_diff::SeenDifferences;
 use super::command::ShardCommand;
 use super::inbox::ShardSender;
-use crate::auth::{Revocations, ServiceVerifier, SigningKeys, Verifier};
+use crate::auth::{Revocations, ServiceVerifier, Signer, SigningKeys, Verifier};
 use crate::config::Settings;
-use crate::limits::LimitCounters;
+use crate::limits::{LimitCounters, SignerShare};
 use crate::metrics::{Counters, RestCounters};
 use crate::net::connector::Connector;
 use crate::net::dial_gate::DialGate;
@@ -457,6 +457,12 @@ impl Shared {
 }
 
 impl Admission {
+    /// Share of a signer in tables that all signers fill.
+    #[must_use]
+    pub(crate) fn share_of(&self, signer: &Signer) -> SignerShare {
+        SignerShare::new(signer.clone(), self.signing_keys.has_apps())
+    }
+
     fn new(settings: &Settings, issuers: Connector) -> Self {
         let (keys, tokens) = (SigningKeys::new(&settings.keys, &settings.app_keys), &settings.tokens);
         // A node puts them in force once more at its start, and does not start if they overlap.
