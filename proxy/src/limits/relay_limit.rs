@@ -58,8 +58,15 @@ struct RelayCounts {
     /// Number of the last request that came.
     last: u64,
     /// Requests of each app server that has any.
-    upstreams: HashMap<Address, u32>,
-    /// Nobody is looked for before this.
+    upstreams: HashMap<Address, UpstreamCounts>,
+    /// Nobody is looked for among all requests before this.
+    none_before: Option<Instant>,
+}
+
+#[derive(Debug, Default)]
+struct UpstreamCounts {
+    under_way: u32,
+    /// Nobody is looked for among them before this.
     none_before: Option<Instant>,
 }
 
@@ -154,7 +161,7 @@ impl RelayLimit {
         };
         let mut counts = self.counts();
         let is_full = self.node_max.is_some_and(|most| counts.requests.len() >= most.get() as usize);
-        if is_full && !self.displace(&mut counts, |_| true) {
+        if is_full && !self.displace(&mut counts, None) {
             return Err(refused(RelayRefusal::Node));
         }
         counts.last += 1;
@@ -163,9 +170,9 @@ impl RelayLimit {
         Ok(RelayPermit { limit: self.clone(), number, progress, connection, _address: address })
     }
 
-    /// Displaces one of these requests, and counts it.
-    fn displace(&self, counts: &mut RelayCounts, of: impl Fn(&PlacedRelay) -> bool) -> bool {
-        let is_displaced = counts.displace(of);
+    /// Displaces one of the requests to an app server, or of all, and counts it.
+    fn displace(&self, counts: &mut RelayCounts, upstream: Option<&Address>) -> bool {
+        let is_displaced = counts.displace(upstream);
         self.displaced.fetch_add(u64::from(is_displaced), Ordering::Relaxed);
         is_displaced
     }
@@ -182,15 +189,14 @@ impl RelayPermit {
     pub(crate) fn choose(&mut self, upstream: &Address, when_full: FullUpstream) -> bool {
         let mut counts = self.limit.counts();
         counts.leave_upstream(self.number);
-        let under_way = counts.upstreams.get(upstream).copied().unwrap_or_default();
+        let under_way = counts.upstreams.get(upstream).map_or(0, |counts| counts.under_way);
         let is_full = self.limit.upstream_max.is_some_and(|most| under_way >= most.get());
-        let is_there = |request: &PlacedRelay| request.upstream.as_ref() == Some(upstream);
-        if is_full && !(when_full == FullUpstream::Displace && self.limit.displace(&mut counts, is_there)) {
+        if is_full && !(when_full == FullUpstream::Displace && self.limit.displace(&mut counts, Some(upstream))) {
             return false;
         }
         if let Some(request) = counts.requests.get_mut(&self.number) {
             request.upstream = Some(upstream.clone());
-            *counts.upstreams.entry(upstream.clone()).or_default() += 1;
+            counts.upstreams.entry(upstream.clone()).or_default().under_way += 1;
         }
         true
     }
@@ -265,17 +271,24 @@ impl RelayConnection {
 }
 
 impl RelayCounts {
-    /// Displaces the request of these that has waited longest for its client; `false` if none has for long enough.
-    fn displace(&mut self, of: impl Fn(&PlacedRelay) -> bool) -> bool {
+    /// Displaces the request to an app server, or of all, that has waited longest for its client; `false` if none has
+    /// for long enough.
+    fn displace(&mut self, upstream: Option<&Address>) -> bool {
         let now = Instant::now();
-        if self.none_before.is_some_and(|before| now < before) {
+        // Where nobody was found says nothing of other app servers.
+        let none_before = match upstream {
+            None => Some(&mut self.none_before),
+            Some(upstream) => self.upstreams.get_mut(upstream).map(|counts| &mut counts.none_before),
+        };
+        if none_before.as_ref().is_some_and(|before| before.is_some_and(|before| now < before)) {
             return false;
         }
-        let waiting = self.requests.iter().filter(|(_, request)| of(request));
+        let is_there = |request: &PlacedRelay| upstream.is_none() || request.upstream.as_ref() == upstream;
+        let waiting = self.requests.iter().filter(|(_, request)| is_there(request));
         let waiting = waiting.filter_map(|(number, request)| Some((request.progress.waits_since()?, *number)));
         let longest = waiting.min().filter(|(since, _)| now.saturating_duration_since(*since) >= SAFE_WAIT);
         let Some((_, number)) = longest else {
-            self.none_before = Some(now + VAIN_LOOK);
+            none_before.into_iter().for_each(|before| *before = Some(now + VAIN_LOOK));
             return false;
         };
         self.leave_upstream(number);
@@ -288,9 +301,9 @@ impl RelayCounts {
     /// Counts a request for no app server.
     fn leave_upstream(&mut self, number: u64) {
         let Some(former) = self.requests.get_mut(&number).and_then(|request| request.upstream.take()) else { return };
-        if let Some(under_way) = self.upstreams.get_mut(&former) {
-            *under_way -= 1;
-            if *under_way == 0 {
+        if let Some(counts) = self.upstreams.get_mut(&former) {
+            counts.under_way -= 1;
+            if counts.under_way == 0 {
                 self.upstreams.remove(&former);
             }
         }
@@ -391,7 +404,7 @@ mod tests {
         permits[1].progress().wait_for_reader();
         tokio::time::advance(Duration::from_secs(60)).await;
         assert!(!permits[2].choose(&app(1), FullUpstream::Displace));
-        tokio::time::advance(VAIN_LOOK).await;
+        // A vain look at one app server keeps nobody from another one.
         assert!(!permits[2].choose(&app(2), FullUpstream::PassOver));
         assert!(permits[2].choose(&app(2), FullUpstream::Displace));
         assert!(permits[1].progress.displaced.is_cancelled() && !permits[0].progress.displaced.is_cancelled());
