@@ -13,6 +13,7 @@
 
 mod admin_token;
 mod app_key;
+mod channel_key;
 mod fetch;
 pub(crate) mod jwks;
 pub(crate) mod key;
@@ -28,6 +29,7 @@ mod verifier;
 pub(crate) use admin_token::ADMIN_COOKIE;
 pub use admin_token::AdminToken;
 pub use app_key::{AppKey, AppKeyError, AppKeyOverlap};
+pub(crate) use channel_key::ChannelKeys;
 pub use jwks::JwksSource;
 pub use key::VerifyingKey;
 pub use policy::TokenPolicy;

@@ -33,13 +33,16 @@ mod share_plan;
 
 pub use app_server::MemoryDialler;
 pub(crate) use app_server::{AppServer, AppTarget};
+#[cfg(test)]
 pub(crate) use app_server_register::APP_SERVERS_MAX;
 pub(crate) use asker::Asker;
 pub(crate) use authorizer::Authorizer;
 pub(crate) use caller::Caller;
 pub use hub::Hub;
 pub(crate) use hub_identity::{HubIdentity, HubOrigin};
-pub(crate) use hub_registry::{DIAL_IN_HUBS_MAX, HubRegistry};
+#[cfg(test)]
+pub(crate) use hub_registry::DIAL_IN_HUBS_MAX;
+pub(crate) use hub_registry::HubRegistry;
 pub(crate) use incoming_link::IncomingLink;
 pub(crate) use link_dial::{DialError, Dialled, UpstreamWebSocket, dial, into_websocket};
 pub(crate) use link_handle::{DialledIn, LinkHandle};

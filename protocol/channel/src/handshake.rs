@@ -38,7 +38,7 @@ pub enum HandshakeError {
     #[error("this hello was taken before")]
     Replayed,
     /// Too many channels wait for their first record.
-    #[error("too many channels wait for their first request")]
+    #[error("as many channels of the holder of this key wait for their first request as may")]
     Busy,
 }
 

@@ -24,7 +24,7 @@ const KNOWN_MINUTES: u64 = 2 * CLOCK_SKEW_MAX_MINUTES + 1;
 /// Most hellos of one such time that are known; with more of them, the oldest are forgotten early.
 const KNOWN_MAX: usize = 8192;
 
-/// Hellos of one port. Its clones are the same table.
+/// Hellos of one port, or those of one holder of keys at it. Its clones are the same table.
 #[derive(Debug, Clone, Default)]
 pub struct HelloTable(Arc<Mutex<Hellos>>);
 

@@ -1,6 +1,7 @@
 //! Secrets that sign tokens for this node: the keys of the fleet, good for every hub, and those of apps, each for its
 //! own.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -10,6 +11,7 @@ use tokio::sync::watch;
 use trunkline_protocol::key::{AccessKey, AccessKeys};
 
 use super::app_key::{AppKey, AppKeyOverlap, HubScope};
+use super::channel_key::ChannelKeys;
 use super::key::VerifyingKey;
 use super::signer::{Signer, TokenSigner};
 
@@ -67,8 +69,8 @@ struct KeySources {
 #[derive(Debug)]
 pub(crate) struct SigningKeys {
     in_force: ArcSwap<Vec<SigningKey>>,
-    /// All of them, for channels of app servers that dial in.
-    of_channels: ArcSwap<AccessKeys>,
+    /// All of them by their holders, for channels of app servers that dial in.
+    of_channels: ArcSwap<Vec<ChannelKeys>>,
     /// Changes with the keys.
     changed: watch::Sender<()>,
     sources: Mutex<KeySources>,
@@ -79,7 +81,7 @@ impl SigningKeys {
     #[must_use]
     pub(crate) fn new(fleet: &AccessKeys, of_flags: &[AppKey]) -> Arc<Self> {
         let sources = KeySources { fleet: fleet.clone(), of_flags: of_flags.to_vec(), of_rules: Vec::new() };
-        let (in_force, of_channels) = (sources.keys(), sources.of_channels());
+        let (in_force, of_channels) = (sources.keys(), sources.of_channels(&[]));
         Arc::new(Self {
             in_force: ArcSwap::from_pointee(in_force),
             of_channels: ArcSwap::from_pointee(of_channels),
@@ -113,12 +115,20 @@ impl SigningKeys {
     /// Whether any app has a key.
     #[must_use]
     pub(crate) fn has_apps(&self) -> bool {
-        self.load().iter().any(|key| key.app.is_some())
+        self.load().last().is_some_and(|key| key.app.is_some())
+    }
+
+    /// Holder of a key that is good for a hub: an app, if any has the hub.
+    #[must_use]
+    pub(crate) fn owner_of(&self, hub: &str) -> Signer {
+        let keys = self.load();
+        let of_app = keys.iter().find(|key| key.app.is_some() && key.is_for(Some(hub)));
+        of_app.map_or(Signer::Fleet, |key| key.as_signer().signer)
     }
 
     /// Keys that open channels of app servers that dial in.
     #[must_use]
-    pub(crate) fn of_channels(&self) -> Arc<AccessKeys> {
+    pub(crate) fn of_channels(&self) -> Arc<Vec<ChannelKeys>> {
         self.of_channels.load_full()
     }
 
@@ -140,17 +150,24 @@ impl SigningKeys {
         AppKey::ensure_apart(changed.of_flags.iter().chain(&changed.of_rules))?;
         *sources = changed;
         self.in_force.store(Arc::new(sources.keys()));
-        self.of_channels.store(Arc::new(sources.of_channels()));
+        self.of_channels.store(Arc::new(sources.of_channels(&self.of_channels.load())));
         self.changed.send_replace(());
         Ok(())
     }
 }
 
 impl KeySources {
-    fn of_channels(&self) -> AccessKeys {
-        let apps = self.of_flags.iter().chain(&self.of_rules).map(|app| &app.key);
-        // There is one of the fleet at least.
-        AccessKeys::new(self.fleet.iter().chain(apps.cloned()).collect()).unwrap_or_else(|_| self.fleet.clone())
+    /// Keys by their holders, with the hellos that these had before.
+    fn of_channels(&self, before: &[ChannelKeys]) -> Vec<ChannelKeys> {
+        let mut by_app: BTreeMap<&Arc<str>, Vec<AccessKey>> = BTreeMap::new();
+        for app in self.of_flags.iter().chain(&self.of_rules) {
+            by_app.entry(&app.name).or_default().push(app.key.clone());
+        }
+        let of_apps = by_app.into_iter().filter_map(|(name, keys)| {
+            Some(ChannelKeys::new(Signer::App(name.clone()), AccessKeys::new(keys).ok()?, before))
+        });
+        let of_fleet = ChannelKeys::new(Signer::Fleet, self.fleet.clone(), before);
+        std::iter::once(of_fleet).chain(of_apps).collect()
     }
 
     fn keys(&self) -> Vec<SigningKey> {

@@ -194,8 +194,13 @@ async fn find_home(
 /// Finds a home at one app server. One that is certainly not there is not waited for, nor one that is only preferred.
 async fn find_home_at(shard: &Shard, hub: &Hub, server: &StickyServer) -> Option<HomeLink> {
     let shared = shard.shared();
-    let id = shared.hubs.number(&server.instance);
     let known_elsewhere = || shared.other_nodes().app_servers(hub.key()).contains(&server.instance);
+    let id = match shared.hubs.known_number(&server.instance) {
+        Some(id) => id,
+        None if known_elsewhere() => shared.hubs.number(&server.instance),
+        // Tokens may name anybody, and a number is kept.
+        None => return None,
+    };
     if server.is_required && (hub.pool_of(id).is_some() || known_elsewhere()) {
         shared.wait_for_app(hub, id).await;
     }

@@ -1,17 +1,22 @@
-//! Keys of apps: what ends with a key that is taken away.
+//! Keys of apps: what ends with a key that is taken away, and how much one key can keep from those of others.
 
 use std::time::Duration;
 
+use trunkline_protocol::access_token;
+use trunkline_protocol::key::AccessKey;
 use trunkline_protocol::service::{AckStatus, ServiceMessage};
 
 use super::app::membership;
-use super::client::Client;
+use super::client::{Client, JSON_HANDSHAKE};
 use super::fleet_nodes::{FleetNode, peers, until};
+use super::http::exchange;
 use super::inbound_links::{DialInLink, HUB, ONE, settle};
-use super::stage::run;
+use super::stage::{KEY, run};
 use crate::auth::AppKey;
+use crate::clock::unix_seconds;
 use crate::config::Settings;
 use crate::net::connector::MemoryNetwork;
+use crate::upstream::DIAL_IN_HUBS_MAX;
 
 const OLD: &str = "the old key of one app of several";
 const NEW: &str = "the new key of one app of several";
@@ -93,5 +98,58 @@ fn links_end_with_the_hub_that_their_key_opens_no_more_and_never_with_the_access
         of_app.ended().await;
         let client = of_fleet.client(&node, "ann").await;
         assert!(is_alive(&mut of_fleet, &client).await);
+    });
+}
+
+/// Answer to a request for no connection of a hub of dial-in, with a token that a key has signed.
+async fn name_hub(node: &FleetNode, key: &str, hub: &str) -> String {
+    let audience = ("aud".to_owned(), format!("http://any.example/client/?hub={hub}"));
+    let token = access_token::sign(&AccessKey::new(key).unwrap(), "ann", &[audience], unix_seconds() + 60);
+    let target = format!("/client/?hub={hub}&id=none&access_token={token}");
+    exchange(&node.stage, "GET", &target, "").await.1
+}
+
+#[test]
+fn hubs_that_tokens_of_one_key_name_leave_a_half_to_those_of_others() {
+    run(async {
+        let node = node_with(keys(&format!("shop={OLD};shop*\nnews={NEW};news*"))).await;
+        let is_known = |hub: &str| node.stage.shared.hubs.keyed(&format!("?hub={hub}")).is_some();
+        for number in 0..DIAL_IN_HUBS_MAX {
+            name_hub(&node, OLD, &format!("shop{number}")).await;
+        }
+        name_hub(&node, NEW, "news1").await;
+        assert!(is_known("news1"), "the other key has its places");
+        assert!(is_known("shop499") && !is_known("shop500"));
+        let refusal = name_hub(&node, OLD, "shop1000").await;
+        let text =
+            "500 hubs that app servers and clients have named by the key of app shop, which is the most for one key";
+        assert!(refusal.contains(text), "{refusal}");
+        read_anew(&node, "");
+        name_hub(&node, KEY, "any").await;
+        assert!(is_known("any"));
+    });
+}
+
+#[test]
+fn app_servers_of_which_tokens_only_speak_take_no_place() {
+    run(async {
+        let node = node_with(keys(&format!("bench={OLD}"))).await;
+        let mut home = DialInLink::open_by(OLD, &node, "home_1").await;
+        let known = || node.stage.shared.hubs.unlinked_app_servers().len();
+        let (before, mut clients) = (known(), Vec::new());
+        for ghost in 0..3 {
+            let claims = [
+                ("aud".to_owned(), "http://any.example/client/?hub=bench".to_owned()),
+                ("asrs.s.sn".to_owned(), format!("ghost_{ghost}")),
+                ("asrs.s.ssticky".to_owned(), "Preferred".to_owned()),
+            ];
+            let token = access_token::sign(&AccessKey::new(OLD).unwrap(), "ann", &claims, unix_seconds() + 60);
+            let mut client =
+                Client::upgrade(&node.stage, &format!("/client/{HUB}&access_token={token}")).await.unwrap();
+            client.send(JSON_HANDSHAKE).await;
+            let ServiceMessage::OpenConnection(_) = home.next().await else { panic!("no opening") };
+            clients.push(client);
+        }
+        assert_eq!(known(), before);
     });
 }

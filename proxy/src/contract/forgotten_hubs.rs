@@ -12,9 +12,11 @@ use super::app::{App, AppLink};
 use super::client::{Client, Received};
 use super::http::exchange;
 use super::stage::{Stage, run, settings};
+use crate::auth::Signer;
+use crate::limits::SignerShare;
 use crate::node::hub_sweep;
 use crate::observer::{Readiness, UpstreamProblems};
-use crate::upstream::{APP_SERVERS_MAX, DIAL_IN_HUBS_MAX};
+use crate::upstream::{APP_SERVERS_MAX, DIAL_IN_HUBS_MAX, HubOrigin};
 
 /// A node that forgets, as all do.
 fn stage() -> Stage {
@@ -184,12 +186,18 @@ fn of_two_hubs_of_one_path_clients_go_to_the_one_that_is_served() {
     });
 }
 
+/// Share of the access keys where no app has one.
+const ALONE: SignerShare = SignerShare::new(Signer::Fleet, false);
+
 #[test]
 fn names_of_the_door_are_forgotten_and_their_places_used_again() {
     run(async {
         let stage = forgetting(Stage::with(settings(), 2));
         let hubs = &stage.shared.hubs;
-        let learn = |name: String| hubs.learn_by_dial_in(HubManifest::new(&name, "/client")).map(|hub| hub.index());
+        let learn = |name: String| {
+            let settings = HubManifest::new(&name, "/client");
+            hubs.learn_as(HubOrigin::DialIn, settings, &ALONE).ok().map(|hub| hub.index())
+        };
         for round in 0..3 {
             let all: Vec<_> = (0..DIAL_IN_HUBS_MAX).map(|number| learn(format!("{round}-{number}"))).collect();
             assert!(all.iter().flatten().all(|index| index.get() < DIAL_IN_HUBS_MAX), "{round}");
@@ -209,15 +217,16 @@ fn app_servers_that_are_gone_are_forgotten_and_those_with_a_link_or_a_client_are
         let mut client = Client::connect(&stage, &mut links[0], "/a").await;
         let hubs = &stage.shared.hubs;
         let number = hubs.number("kept");
+        let has_room = |instance: &str| hubs.check_room(instance, &ALONE).is_ok();
         for round in 0..3 {
             // Each start of an app server dials in under another id.
             let starts = (0..APP_SERVERS_MAX).map(|start| format!("{round}-{start}"));
-            let taken = starts.filter(|start| hubs.has_room_for(start) && hubs.number(start) != number).count();
+            let taken = starts.filter(|start| has_room(start) && hubs.number(start) != number).count();
             assert!((APP_SERVERS_MAX - 2..APP_SERVERS_MAX).contains(&taken), "{taken} in round {round}");
-            assert!(!hubs.has_room_for("one more") && hubs.has_room_for("kept"));
+            assert!(!has_room("one more") && has_room("kept"));
             hold(&stage).await;
             hold(&stage).await;
-            assert!(hubs.has_room_for("one more") && hubs.number("kept") == number);
+            assert!(has_room("one more") && hubs.number("kept") == number);
         }
         client.fence(&links[0]).await;
         drop(kept);

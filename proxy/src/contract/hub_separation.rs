@@ -262,6 +262,30 @@ fn an_app_server_dials_in_through_a_channel_that_its_key_opens_and_nobody_else()
 }
 
 #[test]
+fn channels_of_one_key_that_say_nothing_keep_no_other_key_out() {
+    const OTHER_KEY: &str = "the key of another app of several";
+    run(async {
+        let app_keys: Vec<AppKey> = AppKey::lines(&format!("chat={APP_KEY}\nshop={OTHER_KEY}")).unwrap();
+        let stage = Stage::with(Settings { app_keys: app_keys.clone(), ..two_hubs() }, 1);
+        let dialled = || Dialled { far_end: FarEnd::DialIn, name: ONE };
+        let mut silent = Vec::new();
+        let refused = loop {
+            match channel(&stage, APP_KEY, dialled()).await {
+                Ok(stream) => silent.push(stream),
+                Err(status) => break status,
+            }
+        };
+        assert_eq!((silent.len(), refused), (1024, 503));
+        for key in [OTHER_KEY, KEY] {
+            assert_eq!(channel(&stage, key, dialled()).await.err(), None, "{key}");
+        }
+        stage.shared.admission.signing_keys.set_flags(&app_keys).unwrap();
+        assert_eq!(channel(&stage, APP_KEY, dialled()).await.err(), Some(503), "as long as its channels wait");
+        silent.pop();
+    });
+}
+
+#[test]
 fn a_channel_for_the_name_of_another_node_is_not_opened() {
     run(async {
         let hosts = HostRules { named: vec![ONE.parse().unwrap()], is_development: false };

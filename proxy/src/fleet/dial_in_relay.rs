@@ -18,7 +18,7 @@ use super::take_over::TakeOvers;
 use super::user_group_copy::keep_first;
 use crate::shard::{
     OtherNodes, Reachability, SendOrigin, ShardSender, Shared, SoughtConnection, TakeOver, TargetVerdict,
-    no_such_connection,
+    no_such_connection, not_asked,
 };
 use crate::upstream::{AppServerId, Asker, Hub, HubIndex, LinkHandle};
 
@@ -93,8 +93,14 @@ impl OtherNodes for Fleet {
         let (Some(runtime), Some(hub)) = (self.runtime().get(), hub_of(self.shared(), link)) else { return false };
         let message = ServiceMessage::ClientInvocation(request.clone());
         let asked = wanting_of(self, link, &hub, &message);
-        if asked.is_empty() || !self.shared().client_results.begin(&(link.clone() as Arc<dyn Asker>), request, None) {
+        if asked.is_empty() {
             return false;
+        }
+        let share = self.shared().admission.share_of_asker(&**link, hub.name());
+        let begun = self.shared().client_results.begin(&(link.clone() as Arc<dyn Asker>), request, None, &share);
+        if let Err(refused) = begun {
+            link.send(&not_asked(request.clone(), &refused));
+            return true;
         }
         let (fleet, id) = (self.clone(), request.invocation_id.clone());
         let answers = self.ask(asked, hub.key(), &stamped(&message, epoch));

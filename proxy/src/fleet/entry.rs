@@ -29,7 +29,7 @@ use super::question::NoAnswer;
 use super::relayed_message::relayed;
 use super::relayed_message::{is_about_own, stamped, with_wanted};
 use super::user_group_copy::keep_first;
-use crate::shard::{SendOrigin, Shared};
+use crate::shard::{SendOrigin, Shared, not_asked};
 use crate::upstream::{AppServerId, Asker, Hub, HubIndex, HubOrigin};
 
 /// Hub that a request names, whether this node knows it or not.
@@ -332,8 +332,13 @@ impl FleetEntry {
         let (results, id) = (&self.0.shared().client_results, request.invocation_id.clone());
         // Of a hub that is not known here, too: the result says nothing of where it came from.
         let is_awaited = hub.here.as_ref().is_none_or(|hub| hub.has_dialled_in());
-        if is_awaited && !results.begin(asker, &request, None) {
-            return Err(Vec::new());
+        if is_awaited {
+            let name = hub.here.as_ref().map_or("", |hub| hub.name());
+            let share = self.0.shared().admission.share_of_asker(&**asker, name);
+            if let Err(refused) = results.begin(asker, &request, None, &share) {
+                asker.answer(&not_asked(request, &refused));
+                return Ok(());
+            }
         }
         let asked = self.0.members().wanting(&hub.key, &[Wanted::Everyone]);
         let message = ServiceMessage::ClientInvocation(request);

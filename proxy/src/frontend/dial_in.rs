@@ -34,8 +34,9 @@ use crate::frontend::request_query::RequestQuery;
 use crate::frontend::reverse_proxy::{carried_link, x_forwarded};
 use crate::frontend::upgrade_answer::{accept_key, is_upgrade_of, switching_protocols};
 use crate::frontend::visitor::{ComesBack, HUB_PARAMETER};
+use crate::limits::TableFull;
 use crate::shard::{ShardMessage, TargetVerdict};
-use crate::upstream::{APP_SERVERS_MAX, DIAL_IN_HUBS_MAX, Hub, HubOrigin, IncomingLink};
+use crate::upstream::{Hub, HubOrigin, IncomingLink};
 
 /// Header with the id of an app server.
 const SERVER_ID: HeaderName = HeaderName::from_static(SERVER_ID_HEADER);
@@ -81,19 +82,19 @@ pub(crate) fn enter(
     let name = hub_name(&RequestQuery::of(request))?;
     let (user, signer) = verify(endpoint, request, audience, &name)?;
     // Only now: without a key nobody makes this node keep anything.
-    let hub = match endpoint.shared.webhooks.serve(&name) {
-        true => endpoint.shared.serve_by_webhook(&name, &client_path(&name), HubOrigin::WebhookPattern),
-        false => endpoint.shared.hubs.learn_by_dial_in(manifest(endpoint, &name)),
+    let (shared, share) = (&endpoint.shared, endpoint.shared.admission.share_of(&signer.signer));
+    let hub = match shared.webhooks.serve(&name) {
+        true => shared.serve_by_webhook((&name, &client_path(&name)), HubOrigin::WebhookPattern, &share),
+        false => shared.hubs.learn_as(HubOrigin::DialIn, manifest(endpoint, &name), &share),
     };
-    let hub = hub.ok_or_else(|| full(DIAL_IN_HUBS_MAX, "hubs that app servers and clients have named"))?;
+    let hub = hub.map_err(|refusal| full(&refusal, "hubs that app servers and clients have named"))?;
     Ok((hub, user, signer))
 }
 
 /// Refuses a hub or an app server that would be one too many.
-fn full(max: usize, of: &str) -> Response {
-    let text = format!(
-        "this node knows {max} {of}, which is the most: those that are gone are forgotten after --hold-timeout"
-    );
+fn full(refusal: &TableFull, of: &str) -> Response {
+    let known = refusal.describe(of);
+    let text = format!("this node knows {known}: those that are gone are forgotten after --hold-timeout");
     unavailable(Cause::NoAppServer, text)
 }
 
@@ -188,11 +189,9 @@ pub(crate) async fn open_link(endpoint: &Endpoint, mut request: Request) -> Resu
             "X-ASRS-Server-Id has to name the app server, in 1 to 256 bytes of which the first is no '?'",
         ));
     }
-    if !endpoint.shared.hubs.has_room_for(&instance) {
-        let full = full(APP_SERVERS_MAX, "app servers");
-        log_refused(endpoint, &request, &full);
-        return Err(full);
-    }
+    let share = endpoint.shared.admission.share_of(&signer.signer);
+    let room = endpoint.shared.hubs.check_room(&instance, &share).map_err(|refusal| full(&refusal, "app servers"));
+    room.inspect_err(|refusal| log_refused(endpoint, &request, refusal))?;
     let is_carried = request.extensions().get::<FromFleet>().is_some();
     let mut refusal = None;
     // What another node has carried here goes no further.
@@ -257,8 +256,8 @@ fn hint(status: StatusCode) -> &'static str {
                                      clocks"
         }
         StatusCode::SERVICE_UNAVAILABLE => {
-            "this node knows as many hubs or app servers as it may: --hold-timeout says how \
-                                            soon it forgets those that are gone"
+            "this node knows as many hubs or app servers as it may, or as the key of this one may name: --hold-timeout \
+             says how soon it forgets those that are gone"
         }
         StatusCode::FORBIDDEN => "write https:// into its connection string, or leave --require-encrypted-dial-in out",
         StatusCode::PAYLOAD_TOO_LARGE => "its token is too large: let it have fewer claims",

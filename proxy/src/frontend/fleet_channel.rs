@@ -8,10 +8,12 @@ use http::Extensions;
 use http::uri::Scheme;
 use trunkline_protocol::key::FarEnd;
 
+use crate::auth::ChannelKeys;
 use crate::fleet::{ChannelLock, ChannelRefused, OwnNames, open_channel};
 use crate::frontend::endpoint::Endpoint;
 use crate::frontend::plain_response::plain;
 use crate::frontend::request_extension::{FromFleet, InChannel, PeerAddress, peer_address};
+use crate::shard::Shared;
 
 /// Route that opens channels, and the routes inside them.
 #[derive(Debug, Clone)]
@@ -40,11 +42,7 @@ pub(crate) async fn open(State(route): State<FleetChannelRoute>, mut request: Re
     let lock = ChannelLock { keys: &shared.settings.keys, far_end: FarEnd::NodeClients, names, hellos };
     let opened = match open_channel(&mut request, lock, inside.clone(), of_fleet) {
         Err(ChannelRefused::Stranger) if shared.settings.accepts_dial_in => {
-            let admission = &shared.admission;
-            let keys = admission.signing_keys.of_channels();
-            let (names, hellos) = (OwnNames::Hosts(&shared.settings.hosts), &admission.dial_in_hellos);
-            let lock = ChannelLock { keys: &keys, far_end: FarEnd::DialIn, names, hellos };
-            open_channel(&mut request, lock, inside, of_app)
+            open_for_app(shared, &mut request, &inside, &of_app)
         }
         opened => opened,
     };
@@ -55,4 +53,22 @@ pub(crate) async fn open(State(route): State<FleetChannelRoute>, mut request: Re
         endpoint.name_on(&mut answer);
         answer
     })
+}
+
+/// Opens a channel to an app server that dials in, by the keys of one holder after the other.
+fn open_for_app(
+    shared: &Shared,
+    request: &mut Request,
+    inside: &Router,
+    extensions: &Extensions,
+) -> Result<Response, ChannelRefused> {
+    let (far_end, names) = (FarEnd::DialIn, OwnNames::Hosts(&shared.settings.hosts));
+    for ChannelKeys { keys, hellos, .. } in shared.admission.signing_keys.of_channels().iter() {
+        let lock = ChannelLock { keys, far_end, names, hellos };
+        match open_channel(request, lock, inside.clone(), extensions.clone()) {
+            Err(ChannelRefused::Stranger) => {}
+            opened => return opened,
+        }
+    }
+    Err(ChannelRefused::Stranger)
 }

@@ -24,6 +24,7 @@ use super::give_to_all;
 use super::link_request::ask_while_full;
 use super::lost_key::{CLOSE_POLICY, KEY_GONE, lose_key};
 use super::session_over::SessionOver;
+use crate::auth::Signer;
 use crate::shard::{LinkLoss, Shard, ShardCommand};
 use crate::upstream::{
     AppServer, AppTarget, DialledIn, Hub, IncomingLink, LinkHandle, Pool, UpstreamWebSocket, into_websocket,
@@ -59,7 +60,9 @@ pub(crate) async fn serve_link(shard: Rc<Shard>, incoming: Box<IncomingLink>) {
     };
     let mut socket = LinkSocket::network(into_websocket(upgraded, Side::Server).await);
     let request = match answer_handshake_if(&mut socket, |request| {
-        refusal.or_else(|| too_many(&shard, &hub, &instance)).or_else(|| for_senders_only(&hub, request.kind))
+        refusal
+            .or_else(|| too_many(&shard, &hub, (&instance, &signer.signer)))
+            .or_else(|| for_senders_only(&hub, request.kind))
     })
     .await
     {
@@ -82,8 +85,8 @@ pub(crate) async fn serve_link(shard: Rc<Shard>, incoming: Box<IncomingLink>) {
 }
 
 /// Reason to refuse a link of an app server that has too many.
-fn too_many(shard: &Shard, hub: &Hub, instance: &str) -> Option<String> {
-    let count = hub.pool_of(shard.shared().hubs.number(instance)).map_or(0, |pool| pool.size());
+fn too_many(shard: &Shard, hub: &Hub, (instance, signer): (&str, &Signer)) -> Option<String> {
+    let count = hub.pool_of(shard.shared().hubs.number_by(instance, signer)).map_or(0, |pool| pool.size());
     (count >= LINKS_MAX).then(|| format!("this app server has {LINKS_MAX} connections to this node for the hub"))
 }
 

@@ -55,11 +55,15 @@ mod tests {
     use trunkline_protocol::manifest::HubManifest;
 
     use super::*;
-    use crate::upstream::{AppServer, AppTarget, HubRegistry};
+    use crate::auth::Signer;
+    use crate::limits::SignerShare;
+    use crate::upstream::{AppServer, AppTarget, HubOrigin, HubRegistry};
 
     /// A pool with two links.
     fn pool() -> (Pool, [Arc<LinkHandle>; 2]) {
-        let hub = HubRegistry::default().learn_by_dial_in(HubManifest::new("bench", "/client")).unwrap();
+        let share = SignerShare::new(Signer::Fleet, false);
+        let settings = HubManifest::new("bench", "/client");
+        let hub = HubRegistry::default().learn_as(HubOrigin::DialIn, settings, &share).unwrap();
         let (id, instance) = (7.into(), "vm_1".into());
         let app = AppServer { id, instance, name: "vm".into(), target: AppTarget::DialsIn, group: Arc::default() };
         let links = [(); 2].map(|()| Arc::new(LinkHandle::opened_by_dial_in(hub.index(), id)));

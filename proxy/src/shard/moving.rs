@@ -266,7 +266,7 @@ impl Moves {
             return None;
         }
         let hubs = shared.hubs.all();
-        let home = hubs.get(hub.get())?.choose_home_at(shared.hubs.number(&moving.app_server))?;
+        let home = hubs.get(hub.get())?.choose_home_at(shared.hubs.known_number(&moving.app_server)?)?;
         let Ok(Some(ServiceMessage::OpenConnection(opening))) = ServiceMessage::decode(&moving.opening) else {
             return None;
         };

@@ -22,7 +22,7 @@ use super::delivery::framed::{frame_for, message_frame};
 use super::delivery::outbox_budget::OutboxBudget;
 use super::delivery::{BatchMode, Delivery, Flush};
 use super::shard_context::ShardContext;
-use super::shared::client_result::no_such_connection;
+use super::shared::client_result::{no_such_connection, not_asked};
 use super::shared::user_group::ExpiredMembership;
 use super::slot::Slot;
 use super::unfinished_message::UnfinishedMessages;
@@ -444,13 +444,21 @@ impl ShardCore {
             // The new owner asks it.
             return;
         }
-        let (results, hubs) = (&self.context.shared.client_results, self.context.shared.hubs.all());
-        let has_dialled_in = |home: &HomeLink| hubs.get(home.hub().get()).is_some_and(|hub| hub.has_dialled_in());
+        let (shared, hubs) = (&self.context.shared, self.context.shared.hubs.all());
+        let note = |home: &HomeLink| match hubs.get(home.hub().get()).filter(|hub| !is_own && hub.has_dialled_in()) {
+            Some(hub) => {
+                let share = shared.admission.share_of_asker(&*asker, hub.name());
+                shared.client_results.begin(&asker, &request, Some(home.app()), &share)
+            }
+            None => Ok(()),
+        };
         if let Some(client) = self.connections.get_mut(slot).filter(|client| client.is_open())
             && let Content::Hub(protocol) = client.content
             && let Some(payload) = request.payloads.get(protocol)
-            && (is_own || !has_dialled_in(&client.home) || results.begin(&asker, &request, Some(client.home.app())))
         {
+            if let Err(refused) = note(&client.home) {
+                return asker.answer(&not_asked(request, &refused));
+            }
             let frame = frame_for(protocol, payload);
             if !is_own {
                 client.home.send(&ServiceMessage::ClientInvocation(request));

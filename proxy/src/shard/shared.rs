@@ -1,5 +1,6 @@
 //! State that all shards of a node share: settings, keys, hubs, routes, and each other's inboxes.
 
+mod admission;
 pub(super) mod client_result;
 pub(super) mod history;
 pub(super) mod left_membership;
@@ -29,9 +30,8 @@ use trunkline_protocol::service::ServiceMessage;
 use super::assignments::answer_diff::SeenDifferences;
 use super::command::ShardCommand;
 use super::inbox::ShardSender;
-use crate::auth::{Revocations, ServiceVerifier, Signer, SigningKeys, Verifier};
 use crate::config::Settings;
-use crate::limits::{LimitCounters, SignerShare};
+use crate::limits::LimitCounters;
 use crate::metrics::{Counters, RestCounters};
 use crate::net::connector::Connector;
 use crate::net::dial_gate::DialGate;
@@ -39,9 +39,9 @@ use crate::net::node_name::NodeNames;
 use crate::net::resolver::Resolver;
 use crate::routing::DEFAULT_GROUP;
 use crate::telemetry::SpanTracer;
-use crate::transport::http_transport::{CarriedGets, HttpTransports};
-use crate::upstream::{AppServerId, GroupTerms, Hub, HubIndex, HubRegistry, RestoreQueries};
+use crate::upstream::{AppServerId, GroupTerms, Hub, HubIndex, HubRegistry};
 use crate::webhook::Webhooks;
+use admission::Admission;
 use client_result::ClientResults;
 use history::{History, PastConnection};
 use other_nodes::{NoOtherNodes, OtherNodes};
@@ -77,28 +77,6 @@ pub(crate) struct AnnouncedMove {
     /// Name of its hub in the fleet.
     pub hub: ByteString,
     pub connection_id: ByteString,
-}
-
-/// Admission of clients and callers: what a request needs before it is a connection.
-#[derive(Debug)]
-pub(crate) struct Admission {
-    /// Secrets that sign tokens for this node.
-    pub signing_keys: Arc<SigningKeys>,
-    pub verifier: Verifier,
-    /// Verifier of the tokens of dial-in.
-    pub service_verifier: ServiceVerifier,
-    /// Tokens that are void before their end, for both verifiers.
-    pub revocations: Arc<Revocations>,
-    /// The operator has read that an app server dials in by plain HTTP.
-    pub has_warned_of_plain: AtomicBool,
-    /// Hellos of app servers that dial in; those of nodes have a table of their own.
-    pub dial_in_hellos: HelloTable,
-    /// Connections over HTTP transports.
-    pub http_transports: HttpTransports,
-    /// GETs that are carried to the owners of their connections.
-    pub carried_gets: Arc<CarriedGets>,
-    /// Queries for what lost clients had.
-    pub restore_queries: RestoreQueries,
 }
 
 /// Ways from a node to app servers and other nodes.
@@ -453,35 +431,6 @@ impl Shared {
     pub(crate) async fn wait_for_app(&self, hub: &Hub, app: AppServerId) {
         let limit = self.settings.rehoming.link_wait(hub.settings().handshake_timeout_ms);
         hub.wait_until_reached(app, limit, || self.refuses_clients()).await;
-    }
-}
-
-impl Admission {
-    /// Share of a signer in tables that all signers fill.
-    #[must_use]
-    pub(crate) fn share_of(&self, signer: &Signer) -> SignerShare {
-        SignerShare::new(signer.clone(), self.signing_keys.has_apps())
-    }
-
-    fn new(settings: &Settings, issuers: Connector) -> Self {
-        let (keys, tokens) = (SigningKeys::new(&settings.keys, &settings.app_keys), &settings.tokens);
-        // A node puts them in force once more at its start, and does not start if they overlap.
-        if let Err(overlap) = keys.set_rules(&settings.rules.app_keys) {
-            warn!(%overlap, "keys of apps are not in force");
-        }
-        let revocations = Arc::new(Revocations::new(tokens.clock_skew_s));
-        let (skew_s, max_bytes) = (tokens.clock_skew_s, tokens.max_bytes);
-        Self {
-            verifier: Verifier::new(tokens.clone(), keys.clone(), revocations.clone(), issuers),
-            service_verifier: ServiceVerifier::new(keys.clone(), revocations.clone(), skew_s, max_bytes),
-            revocations,
-            signing_keys: keys,
-            has_warned_of_plain: AtomicBool::new(false),
-            dial_in_hellos: HelloTable::default(),
-            http_transports: HttpTransports::default(),
-            carried_gets: Arc::default(),
-            restore_queries: RestoreQueries::default(),
-        }
     }
 }
 

@@ -16,6 +16,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::number::AppServerId;
+use crate::auth::Signer;
+use crate::limits::{SignerShare, TableFull};
 
 /// Instances that whoever dials in may add to those that a node knows. A fleet has some hundreds.
 pub(crate) const APP_SERVERS_MAX: usize = 16_384;
@@ -31,29 +33,40 @@ pub(super) struct AppServerRegister {
 #[derive(Debug)]
 struct RegisterEntry {
     instance: Arc<str>,
+    /// Signer of the token with which it was named first.
+    signer: Signer,
     unused_since: Option<Instant>,
 }
 
 impl AppServerRegister {
-    /// Returns the number of an instance; one that is new gets the next number.
-    pub(super) fn number(&mut self, instance: &str) -> AppServerId {
-        if let Some(known) = self.numbers.get(instance) {
-            if let Some(entry) = self.entries.get_mut(known) {
+    /// Returns the number of an instance; one that is new gets the next number, and counts for this signer.
+    pub(super) fn number(&mut self, instance: &str, signer: &Signer) -> AppServerId {
+        if let Some(known) = self.known(instance) {
+            if let Some(entry) = self.entries.get_mut(&known) {
                 entry.unused_since = None;
             }
-            return *known;
+            return known;
         }
         let (id, instance) = (AppServerId(self.next), Arc::<str>::from(instance));
         // The last two numbers stand for nobody.
         self.next = self.next.saturating_add(1).min(AppServerId::OTHER_NODE.0 - 1);
         self.numbers.insert(instance.clone(), id);
-        self.entries.insert(id, RegisterEntry { instance, unused_since: None });
+        self.entries.insert(id, RegisterEntry { instance, signer: signer.clone(), unused_since: None });
         id
     }
 
-    /// Whether an instance is known, or there is room for it.
-    pub(super) fn has_room_for(&self, instance: &str) -> bool {
-        self.numbers.len() < APP_SERVERS_MAX || self.numbers.contains_key(instance)
+    /// The number of an instance, if that is known.
+    pub(super) fn known(&self, instance: &str) -> Option<AppServerId> {
+        self.numbers.get(instance).copied()
+    }
+
+    /// Checks that an instance is known, or there is room for it in the share of a signer.
+    pub(super) fn check_room(&self, instance: &str, share: &SignerShare) -> Result<(), TableFull> {
+        if self.known(instance).is_some() {
+            return Ok(());
+        }
+        let own = self.entries.values().filter(|entry| entry.signer == *share.signer()).count();
+        share.check(APP_SERVERS_MAX, self.numbers.len(), own)
     }
 
     /// The instance id behind a number; `None` if it is forgotten, or was never given.
@@ -91,33 +104,55 @@ mod tests {
 
     const LIMIT: Duration = Duration::from_secs(60);
 
+    const FLEET: SignerShare = SignerShare::new(Signer::Fleet, false);
+
+    fn number(register: &mut AppServerRegister, instance: &str) -> AppServerId {
+        register.number(instance, &Signer::Fleet)
+    }
+
     #[tokio::test(start_paused = true)]
     async fn whoever_is_not_used_for_the_time_is_forgotten_and_gets_another_number() {
         let mut register = AppServerRegister::default();
-        let [used, unused, returning] = ["used", "unused", "returning"].map(|name| register.number(name));
+        let [used, unused, returning] = ["used", "unused", "returning"].map(|name| number(&mut register, name));
         let is_used = |id| id == used;
         assert_eq!(register.sweep(is_used, LIMIT), 0);
         tokio::time::advance(LIMIT / 2).await;
-        assert_eq!(register.number("returning"), returning);
+        assert_eq!(number(&mut register, "returning"), returning);
         register.sweep(is_used, LIMIT);
         tokio::time::advance(LIMIT / 2).await;
         assert_eq!((register.sweep(is_used, LIMIT), register.ids()), (1, vec![used, returning]));
         assert_eq!((register.instance(unused), register.instance(used).as_deref()), (None, Some("used")));
-        let again = register.number("unused");
+        let again = number(&mut register, "unused");
         assert!(![used, unused, returning].contains(&again));
     }
 
     #[tokio::test(start_paused = true)]
     async fn there_is_room_again_once_some_are_forgotten() {
         let mut register = AppServerRegister::default();
-        for number in 0..APP_SERVERS_MAX {
-            assert!(register.has_room_for(&number.to_string()));
-            register.number(&number.to_string());
+        let has_room = |register: &AppServerRegister, instance: &str| register.check_room(instance, &FLEET).is_ok();
+        for start in 0..APP_SERVERS_MAX {
+            number(&mut register, &start.to_string());
         }
-        assert!(!register.has_room_for("one more") && register.has_room_for("7"));
+        assert!(!has_room(&register, "one more") && has_room(&register, "7"));
         register.sweep(|_| false, LIMIT);
         tokio::time::advance(LIMIT).await;
         assert_eq!(register.sweep(|_| false, LIMIT), APP_SERVERS_MAX);
-        assert!(register.has_room_for("one more"));
+        assert!(has_room(&register, "one more"));
+    }
+
+    #[test]
+    fn the_key_of_an_app_has_a_half_and_leaves_the_others_room() {
+        let mut register = AppServerRegister::default();
+        let share = |app: &str| SignerShare::new(Signer::App(app.into()), true);
+        let starts: Vec<_> = (0..).map(|start: u32| start.to_string()).take(APP_SERVERS_MAX).collect();
+        for start in &starts {
+            if register.check_room(start, &share("shop")).is_ok() {
+                register.number(start, share("shop").signer());
+            }
+        }
+        assert_eq!(register.ids().len(), APP_SERVERS_MAX / 2);
+        let refusal = register.check_room("one more", &share("shop")).unwrap_err().describe("app servers");
+        assert_eq!(refusal, "8192 app servers by the key of app shop, which is the most for one key");
+        assert!(register.check_room("7", &share("shop")).is_ok() && register.check_room("new", &share("news")).is_ok());
     }
 }

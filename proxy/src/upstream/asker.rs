@@ -5,6 +5,7 @@ use std::fmt;
 use trunkline_protocol::service::ServiceMessage;
 
 use super::{AppServerId, HubIndex, LinkId};
+use crate::auth::Signer;
 
 /// Sender of commands that gets their answers: the app server at the far end of a link, or another node.
 pub(crate) trait Asker: fmt::Debug + Send + Sync {
@@ -16,6 +17,11 @@ pub(crate) trait Asker: fmt::Debug + Send + Sync {
 
     /// The link of dial-in that its commands come by; `None` for any other sender.
     fn dial_in_link(&self) -> Option<LinkId> {
+        None
+    }
+
+    /// Signer of the token with which it came; `None` for whoever has shown none here.
+    fn signer(&self) -> Option<&Signer> {
         None
     }
 

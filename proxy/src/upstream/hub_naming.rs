@@ -16,6 +16,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::auth::Signer;
+
 /// Time in which a node that starts waits for the first links of each hub. A hub whose links never open would keep it
 /// out of its balancer for ever, although it serves others.
 const FIRST_LINKS_TIMEOUT: Duration = Duration::from_secs(10);
@@ -28,6 +30,8 @@ pub(super) struct HubNaming {
     is_forgotten: AtomicBool,
     /// The node served no hub when it was learnt, and it was not served since.
     is_awaited: AtomicBool,
+    /// Signer of the token with which it was named when it was learnt.
+    named_by: Mutex<Signer>,
     times: Mutex<NamingTimes>,
 }
 
@@ -43,6 +47,7 @@ impl HubNaming {
             is_of_default: AtomicBool::new(false),
             is_forgotten: AtomicBool::new(false),
             is_awaited: AtomicBool::new(false),
+            named_by: Mutex::default(),
             times: Mutex::new(NamingTimes { learnt_at: Instant::now(), unnamed_since: None }),
         }
     }
@@ -53,6 +58,16 @@ impl HubNaming {
 
     pub(super) fn name_by_default(&self) {
         self.is_of_default.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it was a token by this signer that has named it.
+    pub(super) fn is_by(&self, signer: &Signer) -> bool {
+        *self.named_by.lock().unwrap_or_else(PoisonError::into_inner) == *signer
+    }
+
+    /// Notes who has signed the token that has named it.
+    pub(super) fn name_by(&self, signer: &Signer) {
+        *self.named_by.lock().unwrap_or_else(PoisonError::into_inner) = signer.clone();
     }
 
     pub(super) fn is_forgotten(&self) -> bool {

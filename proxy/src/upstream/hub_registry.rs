@@ -14,6 +14,8 @@ use super::hub::Hub;
 use super::hub_identity::HubOrigin;
 use super::number::{AppServerId, HubIndex};
 use super::{HomeLink, Pool, ServerGroup, ServerGroups};
+use crate::auth::Signer;
+use crate::limits::{SignerShare, TableFull};
 use crate::metrics::RuleCounters;
 use crate::routing::Ruleset;
 
@@ -279,17 +281,16 @@ impl HubRegistry {
         hub
     }
 
-    /// Learns a hub that somebody with an access key has named by dial-in; `None` when there are too many.
-    pub(crate) fn learn_by_dial_in(&self, settings: HubManifest) -> Option<Arc<Hub>> {
-        self.learn_as(HubOrigin::DialIn, settings)
-    }
-
-    /// Learns a hub that a webhook serves; `None` when there are too many.
-    pub(crate) fn learn_webhook(&self, settings: HubManifest, origin: HubOrigin) -> Option<Arc<Hub>> {
-        self.learn_as(origin, settings)
-    }
-
-    fn learn_as(&self, origin: HubOrigin, settings: HubManifest) -> Option<Arc<Hub>> {
+    /// Learns a hub that somebody with a token has named by dial-in, or one that a webhook serves.
+    ///
+    /// # Errors
+    /// When there are too many, in all or by the signer of the token.
+    pub(crate) fn learn_as(
+        &self,
+        origin: HubOrigin,
+        settings: HubManifest,
+        share: &SignerShare,
+    ) -> Result<Arc<Hub>, TableFull> {
         let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let known = self.known(&origin.key(&settings.name));
         if let Some(hub) = known.as_ref().filter(|hub| !hub.is_forgotten()) {
@@ -297,16 +298,22 @@ impl HubRegistry {
                 // A client is about to come, and needs the links that are there.
                 hub.naming().recall();
             }
-            return Some(hub.clone());
+            return Ok(hub.clone());
         }
-        let count = self.living().iter().filter(|hub| hub.has_dialled_in()).count();
-        if count >= DIAL_IN_HUBS_MAX {
-            return None;
-        }
-        let Some(hub) = known else { return Some(self.insert(origin, settings)) };
-        hub.set_settings(settings);
-        self.recall(&hub);
-        Some(hub)
+        let living = self.living();
+        let named = || living.iter().filter(|hub| hub.has_dialled_in());
+        let own = named().filter(|hub| hub.naming().is_by(share.signer())).count();
+        share.check(DIAL_IN_HUBS_MAX, named().count(), own)?;
+        let hub = match known {
+            None => self.insert(origin, settings),
+            Some(hub) => {
+                hub.set_settings(settings);
+                self.recall(&hub);
+                hub
+            }
+        };
+        hub.naming().name_by(share.signer());
+        Ok(hub)
     }
 
     /// Takes a hub back that was forgotten, or about to be.
@@ -335,13 +342,27 @@ impl HubRegistry {
     /// The number of an app server instance; every hub and pool sees one number.
     #[must_use]
     pub(crate) fn number(&self, instance: &str) -> AppServerId {
-        self.register().number(instance)
+        self.number_by(instance, &Signer::Fleet)
     }
 
-    /// Whether an app server that dials in is known, or another one may be.
+    /// The number of an app server instance that dials in with a token by this signer.
     #[must_use]
-    pub(crate) fn has_room_for(&self, instance: &str) -> bool {
-        self.register().has_room_for(instance)
+    pub(crate) fn number_by(&self, instance: &str, signer: &Signer) -> AppServerId {
+        self.register().number(instance, signer)
+    }
+
+    /// The number of an instance that somebody only speaks of; none is given to one that is not known.
+    #[must_use]
+    pub(crate) fn known_number(&self, instance: &str) -> Option<AppServerId> {
+        self.register().known(instance)
+    }
+
+    /// Checks that an app server that dials in is known, or another one of the signer of its token may be.
+    ///
+    /// # Errors
+    /// When there are too many.
+    pub(crate) fn check_room(&self, instance: &str, share: &SignerShare) -> Result<(), TableFull> {
+        self.register().check_room(instance, share)
     }
 
     /// The instance id behind a number; empty for one that is forgotten.
@@ -438,7 +459,8 @@ mod tests {
     #[test]
     fn an_app_server_that_dials_in_keeps_none_of_the_same_id_out_of_its_group() {
         let hubs = HubRegistry::default();
-        let hub = hubs.learn_by_dial_in(HubManifest::new("chat", "/client")).unwrap();
+        let share = SignerShare::new(Signer::Fleet, false);
+        let hub = hubs.learn_as(HubOrigin::DialIn, HubManifest::new("chat", "/client"), &share).unwrap();
         let canary = hubs.groups().set(&"canary".into(), GroupTerms::default(), false);
         for (target, other) in [
             (AppTarget::DialsIn, None),

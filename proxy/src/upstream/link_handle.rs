@@ -8,7 +8,7 @@ use trunkline_protocol::service::{Answer, Attachment, Class, LinkKind, Offer};
 use trunkline_protocol::service::{ServiceMessage, Session, SessionError, encode_connection_data, encode_traced_data};
 
 use super::{AppServerId, Asker, HubIndex, LinkId};
-use crate::auth::TokenSigner;
+use crate::auth::{Signer, TokenSigner};
 
 /// The near end of a slot's session; it lives across the sockets of a link.
 #[derive(Debug)]
@@ -280,6 +280,10 @@ impl Asker for LinkHandle {
         self.by_dial_in().map(|_| self.id)
     }
 
+    fn signer(&self) -> Option<&Signer> {
+        self.by_dial_in().map(|dialled_in| &dialled_in.signer.signer)
+    }
+
     fn answer(&self, message: &ServiceMessage) {
         self.send(message);
     }
@@ -291,7 +295,6 @@ mod tests {
     use trunkline_protocol::service::{Capabilities, Role, SessionId, SessionSettings};
 
     use super::*;
-    use crate::auth::Signer;
 
     const RING_BYTES: usize = 1000;
 

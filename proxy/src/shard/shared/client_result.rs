@@ -10,6 +10,7 @@ use bytestring::ByteString;
 use tokio::time::Instant;
 use trunkline_protocol::service::{ClientInvocation, ErrorCompletion, ServiceMessage};
 
+use crate::limits::{SignerPlace, SignerPlaces, SignerShare, TableFull};
 use crate::upstream::{AppServerId, Asker};
 
 /// Time that a client has to answer, as long as Azure's service gives it.
@@ -19,8 +20,20 @@ const RESULT_TIMEOUT: Duration = Duration::from_secs(600);
 const WAITING_MAX: usize = 65_536;
 
 /// Questions to clients that wait for a result, of all shards.
-#[derive(Debug, Default)]
-pub(crate) struct ClientResults(Mutex<HashMap<ByteString, WaitingResult>>);
+#[derive(Debug)]
+pub(crate) struct ClientResults {
+    waiting: Mutex<HashMap<ByteString, WaitingResult>>,
+    places: SignerPlaces,
+}
+
+/// Reason why a client is not asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum ResultRefused {
+    #[error("another question has this id")]
+    InUse,
+    #[error("this node knows {}", .0.describe("questions to clients that wait for results"))]
+    Full(TableFull),
+}
 
 /// Question to a client of another app server.
 #[derive(Debug)]
@@ -34,21 +47,37 @@ pub(crate) struct WaitingResult {
     /// Boot id of the node that has the client, if it is another one.
     node: Option<Box<str>>,
     until: Instant,
+    _place: SignerPlace,
+}
+
+impl Default for ClientResults {
+    fn default() -> Self {
+        Self { waiting: Mutex::default(), places: SignerPlaces::new(WAITING_MAX, WAITING_MAX) }
+    }
 }
 
 impl ClientResults {
-    /// Notes who asks a client of this app server; `false` if too many do, or the id is in use.
-    #[must_use]
-    pub(crate) fn begin(&self, asker: &Arc<dyn Asker>, request: &ClientInvocation, owner: Option<AppServerId>) -> bool {
+    /// Notes who asks a client of this app server, which counts for this share.
+    ///
+    /// # Errors
+    /// When too many do, or the id is in use.
+    pub(crate) fn begin(
+        &self,
+        asker: &Arc<dyn Asker>,
+        request: &ClientInvocation,
+        owner: Option<AppServerId>,
+        share: &SignerShare,
+    ) -> Result<(), ResultRefused> {
         let mut waiting = self.waiting();
-        let may_begin = waiting.len() < WAITING_MAX && !waiting.contains_key(&request.invocation_id);
-        if may_begin {
-            let (connection_id, caller) = (request.connection_id.clone(), request.caller_server_id.clone());
-            let (asker, until) = (asker.clone(), Instant::now() + RESULT_TIMEOUT);
-            let question = WaitingResult { asker, connection_id, caller, owner, node: None, until };
-            waiting.insert(request.invocation_id.clone(), question);
+        if waiting.contains_key(&request.invocation_id) {
+            return Err(ResultRefused::InUse);
         }
-        may_begin
+        let _place = self.places.take(share).map_err(ResultRefused::Full)?;
+        let (connection_id, caller) = (request.connection_id.clone(), request.caller_server_id.clone());
+        let (asker, until) = (asker.clone(), Instant::now() + RESULT_TIMEOUT);
+        let question = WaitingResult { asker, connection_id, caller, owner, node: None, until, _place };
+        waiting.insert(request.invocation_id.clone(), question);
+        Ok(())
     }
 
     /// Takes the question about a client that a result answers, if it comes from the client's app server, or from
@@ -109,7 +138,7 @@ impl ClientResults {
     }
 
     fn waiting(&self) -> MutexGuard<'_, HashMap<ByteString, WaitingResult>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -128,9 +157,7 @@ impl WaitingResult {
 
     fn fail(self, invocation_id: ByteString, reason: &str) {
         let Self { asker, connection_id, caller, .. } = self;
-        let error = format!("Connection '{connection_id}' {reason}.").into();
-        let answer = ErrorCompletion { invocation_id, connection_id, caller_server_id: caller, error };
-        asker.answer(&ServiceMessage::ErrorCompletion(answer));
+        asker.answer(&error_completion((invocation_id, connection_id, caller), reason));
     }
 }
 
@@ -138,13 +165,29 @@ impl WaitingResult {
 #[must_use]
 pub(crate) fn no_such_connection(request: ClientInvocation) -> ServiceMessage {
     let ClientInvocation { invocation_id, connection_id, caller_server_id, .. } = request;
-    let error = format!("Connection '{connection_id}' does not exist.").into();
+    error_completion((invocation_id, connection_id, caller_server_id), "does not exist")
+}
+
+/// Error for an app server whose question is not put to its client.
+#[must_use]
+pub(crate) fn not_asked(request: ClientInvocation, refused: &ResultRefused) -> ServiceMessage {
+    let ClientInvocation { invocation_id, connection_id, caller_server_id, .. } = request;
+    error_completion((invocation_id, connection_id, caller_server_id), &format!("is not asked: {refused}"))
+}
+
+/// Error about a connection, for a question with this id of this app server.
+fn error_completion(
+    (invocation_id, connection_id, caller_server_id): (ByteString, ByteString, ByteString),
+    reason: &str,
+) -> ServiceMessage {
+    let error = format!("Connection '{connection_id}' {reason}.").into();
     ServiceMessage::ErrorCompletion(ErrorCompletion { invocation_id, connection_id, caller_server_id, error })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::auth::Signer;
     use crate::upstream::HubIndex;
 
     #[derive(Debug, Default)]
@@ -172,7 +215,16 @@ mod tests {
     const OWNER: AppServerId = AppServerId::NONE;
 
     fn begin(results: &ClientResults, asker: &Arc<Answers>, id: &'static str, connection: &'static str) -> bool {
-        results.begin(&(asker.clone() as Arc<dyn Asker>), &question(id, connection), Some(OWNER))
+        begin_by(results, asker, &question(id, connection), &SignerShare::new(Signer::Fleet, false)).is_ok()
+    }
+
+    fn begin_by(
+        results: &ClientResults,
+        asker: &Arc<Answers>,
+        question: &ClientInvocation,
+        share: &SignerShare,
+    ) -> Result<(), ResultRefused> {
+        results.begin(&(asker.clone() as Arc<dyn Asker>), question, Some(OWNER), share)
     }
 
     fn errors(asker: &Answers) -> Vec<String> {
@@ -206,5 +258,26 @@ mod tests {
         tokio::time::advance(RESULT_TIMEOUT).await;
         results.expire();
         assert_eq!(errors(&asker), ["3"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_key_of_an_app_has_a_half_and_its_questions_leave_the_others_room() {
+        let (results, asker) = (ClientResults::default(), Arc::new(Answers::default()));
+        let share = |app: &str| SignerShare::new(Signer::App(app.into()), true);
+        let ask = |number: usize, app: &str| {
+            let request = ClientInvocation { invocation_id: number.to_string().into(), ..question("", "ann") };
+            begin_by(&results, &asker, &request, &share(app))
+        };
+        let taken = (0..WAITING_MAX).filter(|number| ask(*number, "shop").is_ok()).count();
+        assert_eq!(taken, WAITING_MAX / 2);
+        let request = question("one more", "ann");
+        let refused = begin_by(&results, &asker, &request, &share("shop")).unwrap_err();
+        let ServiceMessage::ErrorCompletion(error) = not_asked(request, &refused) else { panic!("no error") };
+        let text = "Connection 'ann' is not asked: this node knows 32768 questions to clients that wait for results by \
+                    the key of app shop, which is the most for one key.";
+        assert_eq!(error.error, text);
+        assert_eq!(ask(WAITING_MAX, "news"), Ok(()));
+        results.connection_ended("ann");
+        assert_eq!(ask(0, "shop"), Ok(()));
     }
 }

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use tracing::info;
 use trunkline_protocol::manifest::HubManifest;
 
+use crate::auth::Signer;
+use crate::limits::{SignerShare, TableFull};
 use crate::shard::inbox::ShardMessage;
 use crate::shard::shared::Shared;
 use crate::upstream::{AppServer, AppTarget, Hub, HubOrigin, Pool};
@@ -19,19 +21,29 @@ impl Shared {
     /// Opens the webhooks of hubs that are named, at the start.
     pub(crate) fn open_webhooks(&self) {
         for hub in self.webhooks.named_hubs() {
-            self.serve_by_webhook(hub, &format!("/{hub}"), HubOrigin::Webhook);
+            // Those are the operator's own, and no share of anybody.
+            let share = SignerShare::new(Signer::Fleet, false);
+            drop(self.serve_by_webhook((hub, &format!("/{hub}")), HubOrigin::Webhook, &share));
         }
     }
 
-    /// Finds a hub that a webhook serves, with links to it; `None` if there are too many hubs.
+    /// Finds a hub that a webhook serves, with links to it.
     ///
-    /// Path and origin are those of a hub which is not known yet.
-    pub(crate) fn serve_by_webhook(&self, name: &str, path: &str, origin: HubOrigin) -> Option<Arc<Hub>> {
+    /// Path, origin and share are those of a hub which is not known yet.
+    ///
+    /// # Errors
+    /// When there are too many hubs.
+    pub(crate) fn serve_by_webhook(
+        &self,
+        (name, path): (&str, &str),
+        origin: HubOrigin,
+        share: &SignerShare,
+    ) -> Result<Arc<Hub>, TableFull> {
         let mut settings = HubManifest::new(name, path);
         settings.message_max_bytes = MESSAGE_MAX_BYTES.min(self.settings.message_max_bytes);
-        let hub = self.hubs.learn_webhook(settings, origin)?;
+        let hub = self.hubs.learn_as(origin, settings, share)?;
         // Only now: a hub that is one too many leaves nothing behind.
-        let (webhook, dialler) = self.webhooks.of(name)?;
+        let Some((webhook, dialler)) = self.webhooks.of(name) else { return Ok(hub) };
         let (id, mut is_new) = (self.hubs.number(INSTANCE), false);
         let pool = hub.pool_or_add(id, || {
             is_new = true;
@@ -43,7 +55,7 @@ impl Shared {
             info!(hub = name, to = %webhook.template(), "a webhook serves this hub");
             self.keep_links(&pool, 0);
         }
-        Some(hub)
+        Ok(hub)
     }
 
     /// Assigns the links of a pool to the shards round robin, from one of them on.

@@ -1,0 +1,69 @@
+//! Admission of clients and callers: what a request needs before it is a connection.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use tracing::warn;
+
+use crate::auth::{Revocations, ServiceVerifier, Signer, SigningKeys, Verifier};
+use crate::config::Settings;
+use crate::limits::SignerShare;
+use crate::net::connector::Connector;
+use crate::transport::http_transport::{CarriedGets, HttpTransports};
+use crate::upstream::{Asker, RestoreQueries};
+
+/// Admission of clients and callers: what a request needs before it is a connection.
+#[derive(Debug)]
+pub(crate) struct Admission {
+    /// Secrets that sign tokens for this node.
+    pub signing_keys: Arc<SigningKeys>,
+    pub verifier: Verifier,
+    /// Verifier of the tokens of dial-in.
+    pub service_verifier: ServiceVerifier,
+    /// Tokens that are void before their end, for both verifiers.
+    pub revocations: Arc<Revocations>,
+    /// The operator has read that an app server dials in by plain HTTP.
+    pub has_warned_of_plain: AtomicBool,
+    /// Connections over HTTP transports.
+    pub http_transports: HttpTransports,
+    /// GETs that are carried to the owners of their connections.
+    pub carried_gets: Arc<CarriedGets>,
+    /// Queries for what lost clients had.
+    pub restore_queries: RestoreQueries,
+}
+
+impl Admission {
+    /// Share of a signer in tables that all signers fill.
+    #[must_use]
+    pub(crate) fn share_of(&self, signer: &Signer) -> SignerShare {
+        SignerShare::new(signer.clone(), self.signing_keys.has_apps())
+    }
+
+    /// Share of somebody who asks a client of this hub. Whoever comes by another node, or has shown no token, counts
+    /// for the app that has the hub.
+    #[must_use]
+    pub(crate) fn share_of_asker(&self, asker: &dyn Asker, hub: &str) -> SignerShare {
+        let signer = asker.signer().cloned().unwrap_or_else(|| self.signing_keys.owner_of(hub));
+        self.share_of(&signer)
+    }
+
+    pub(super) fn new(settings: &Settings, issuers: Connector) -> Self {
+        let (keys, tokens) = (SigningKeys::new(&settings.keys, &settings.app_keys), &settings.tokens);
+        // A node puts them in force once more at its start, and does not start if they overlap.
+        if let Err(overlap) = keys.set_rules(&settings.rules.app_keys) {
+            warn!(%overlap, "keys of apps are not in force");
+        }
+        let revocations = Arc::new(Revocations::new(tokens.clock_skew_s));
+        let (skew_s, max_bytes) = (tokens.clock_skew_s, tokens.max_bytes);
+        Self {
+            verifier: Verifier::new(tokens.clone(), keys.clone(), revocations.clone(), issuers),
+            service_verifier: ServiceVerifier::new(keys.clone(), revocations.clone(), skew_s, max_bytes),
+            revocations,
+            signing_keys: keys,
+            has_warned_of_plain: AtomicBool::new(false),
+            http_transports: HttpTransports::default(),
+            carried_gets: Arc::default(),
+            restore_queries: RestoreQueries::default(),
+        }
+    }
+}
