@@ -51,7 +51,7 @@ const REFUSED_MAX: Duration = Duration::from_secs(5);
 /// Tries after which it is said what is wrong at an address: they take about a second.
 const NOTED_TRIES: u32 = 5;
 
-/// The same where nobody listens, as while a node is restarted: some five seconds, as for links of app servers.
+/// Tries after which it is said that nobody listens, as while a node is restarted: they take some five seconds.
 const NOTED_REFUSED_TRIES: u32 = 8;
 
 /// Tries after which an address that only members have told is forgotten: half a minute.
