@@ -76,6 +76,19 @@ fn lines_are_json_if_that_is_wanted_and_levels_change_at_run_time() {
     });
 }
 
+#[test]
+fn a_node_that_dials_nobody_says_who_may_come() {
+    play(async |stage| {
+        let fleet = Fleet::new(stage);
+        let mut alone = fleet.proxy_with(&[], &[]).await?;
+        alone.process.wait_for_log("no --upstream: ").await?;
+        let app = fleet.app(App::Bench).await?;
+        let dialling = fleet.proxy_with(&[&app], &[]).await?;
+        ensure!(!dialling.process.log().contains("no --upstream"), "{}", dialling.process.log());
+        Ok(())
+    });
+}
+
 /// Parses lines of a log that is JSON, each with what all of them have.
 fn json_lines(log: &str) -> Result<Vec<Value>> {
     let parsed = log.lines().map(|line| {

@@ -8,7 +8,7 @@ use trunkline_protocol::development_key::DevelopmentKeyError;
 use trunkline_protocol::dial_in::ConnectionStringError;
 use trunkline_protocol::key::AccessKeyError;
 
-/// Error of the server's builder. Its `Debug` is its text with its causes: that is what a `main` shows which returns it.
+/// Error of the server's builder. Its `Debug` is its text with its causes, which a `main` shows that returns it.
 #[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum BuildError {
