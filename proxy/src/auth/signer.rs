@@ -8,7 +8,7 @@ use trunkline_protocol::key::AccessKey;
 /// Holder of keys that sign tokens, as shares count it: all its keys are one.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub(crate) enum Signer {
-    /// Whoever has an access key of the fleet.
+    /// Holder of an access key, of the fleet.
     #[default]
     Fleet,
     /// App with this name.

@@ -5,10 +5,10 @@
 //!                     ▲ displaced            ▲ never
 //! ```
 //!
-//! A hub, a token, its signer and an address each have a share. While there are free places a share may be exceeded. When all are
-//! taken, a newcomer gets the place of the request that has waited longest for its body among those of another caller
-//! beyond its share. So a token for one hub whose bodies never come costs the callers of other hubs nothing. What waits
-//! for a client has no place here: see [`SignerPlaces`](super::SignerPlaces).
+//! A hub, a token, its signer and an address each have a share. While there are free places a share may be exceeded.
+//! When all are taken, a newcomer gets the place of the request that has waited longest for its body among those of
+//! another caller beyond its share. So a token for one hub whose bodies never come costs the callers of other hubs
+//! nothing. What waits for a client has no place here: see [`SignerPlaces`](super::SignerPlaces).
 
 use std::collections::HashMap;
 use std::net::IpAddr;
