@@ -98,17 +98,17 @@ async fn upgraded(shard: &Shard, upgrade: OnUpgrade, may_be_of_other_shard: bool
     })
 }
 
-/// TCP socket below an upgrade, with the bytes that were read of it already: of our own server, or of an app's, which is
-/// `trunkline::serve` or `axum::serve` (that reads ahead), by a listener of its own or by this node's.
+/// TCP socket below an upgrade, with the bytes that were read of it already: of our own server, or of an app's, which
+/// is `trunkline::serve` or `axum::serve` (that reads ahead), by a listener of its own or by this node's.
 fn into_tcp(upgraded: Upgraded) -> Result<(TcpStream, Bytes), Upgraded> {
     type Own = TokioIo<RequestSocket<StallGuard>>;
-    type Shared = TokioIo<RequestSocket<TcpStream>>;
+    type OfNode = TokioIo<RequestSocket<TcpStream>>;
     type Plain = TokioIo<TcpStream>;
     let upgraded = match upgraded.downcast::<Own>() {
         Ok(parts) => return Ok((parts.io.into_inner().into_inner().into_inner(), parts.read_buf)),
         Err(other) => other,
     };
-    let upgraded = match upgraded.downcast::<Shared>() {
+    let upgraded = match upgraded.downcast::<OfNode>() {
         Ok(parts) => return Ok((parts.io.into_inner().into_inner(), parts.read_buf)),
         Err(other) => other,
     };
@@ -116,7 +116,7 @@ fn into_tcp(upgraded: Upgraded) -> Result<(TcpStream, Bytes), Upgraded> {
         Ok(parts) => return Ok((parts.io.into_inner(), parts.read_buf)),
         Err(other) => other,
     };
-    let upgraded = match auto::upgrade::downcast::<Shared>(upgraded) {
+    let upgraded = match auto::upgrade::downcast::<OfNode>(upgraded) {
         Ok(parts) => return Ok((parts.io.into_inner().into_inner(), parts.read_buf)),
         Err(other) => other,
     };

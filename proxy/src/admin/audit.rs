@@ -300,7 +300,7 @@ fn short_value(value: Value) -> Value {
     }
 }
 
-/// Whether the caller of an act has gone. What comes before the act, as the wait for a judgement of its token, ends then.
+/// Whether the caller of an act has gone. What comes before the act ends then, as the wait before its token is judged.
 #[derive(Debug, Clone, Default)]
 pub(super) struct CallerGone(pub(super) CancellationToken);
 

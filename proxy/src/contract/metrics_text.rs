@@ -1,4 +1,4 @@
-//! What `/metrics` shows of a node: each series once, whatever shares its counters.
+//! Text of `/metrics`: each series is in it once, whatever shares its counters.
 
 use trunkline_protocol::manifest::HubManifest;
 

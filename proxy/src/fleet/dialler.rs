@@ -119,7 +119,10 @@ fn words(error: &HttpError) -> String {
     match source.get_ref().and_then(|inner| inner.downcast_ref::<OpenChannelError>()) {
         Some(OpenChannelError::Unproven) => "it does not have this fleet's access key".into(),
         Some(OpenChannelError::Refused(refused)) if refused.headers.contains_key(NODE_HEADER) => {
-            "it is a port for clients: --peers names a node's admin port (its --admin)".into()
+            // Its admin port answers so as well, to a node of another fleet.
+            "it is a node that opens no channel here: that is its port for clients, where --peers names its admin port \
+             (its --admin), or it has another access key or no --peers"
+                .into()
         }
         Some(OpenChannelError::Refused(refused)) if refused.status == StatusCode::NOT_FOUND => {
             "it opens no channel: it has another access key, no --peers, an older version, or is no admin port".into()
@@ -380,7 +383,7 @@ mod tests {
             GreetError::from(channel(refused)).to_string()
         };
         let of_clients = HeaderMap::from_iter([(HeaderName::from_static(NODE_HEADER), "n1".parse().unwrap())]);
-        assert!(answers(of_clients).starts_with("it is a port for clients: --peers names"));
+        assert!(answers(of_clients).starts_with("it is a node that opens no channel here"));
         assert!(answers(HeaderMap::new()).starts_with("it opens no channel"));
         let refused = || HttpError::Connect(std::io::ErrorKind::ConnectionRefused.into());
         assert_eq!(GreetError::from(refused()).to_string(), "connection refused");
