@@ -4,17 +4,22 @@ use trunkline_protocol::manifest::HubManifest;
 
 use super::stage::{Stage, run};
 use crate::admin::families;
+use crate::auth::Signer;
 use crate::fleet::Fleet;
+use crate::limits::SignerShare;
 use crate::metrics::HUBS_MAX;
 use crate::observer::{Readiness, UpstreamProblems};
+use crate::upstream::HubOrigin;
 
 #[test]
 fn hubs_that_share_counters_are_one_series() {
     run(async {
         let stage = Stage::start();
+        let alone = SignerShare::new(Signer::Fleet, false);
         let hubs = (0..HUBS_MAX + 2).map(|number| {
             let name = format!("hub{number}");
-            stage.shared.hubs.learn_by_dial_in(HubManifest::new(&name, &format!("/{name}"))).unwrap()
+            let settings = HubManifest::new(&name, &format!("/{name}"));
+            stage.shared.hubs.learn_as(HubOrigin::DialIn, settings, &alone).unwrap()
         });
         for hub in hubs {
             stage.shared.counters_of(0).hub(hub.index().get()).messages_up.increment();
