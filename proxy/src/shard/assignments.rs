@@ -254,9 +254,8 @@ impl Assignments {
     /// Gives a client connection that its app server gives up this home.
     pub(super) fn reassign_to(&mut self, core: &mut ShardCore, slot: Slot, home: &HomeLink) {
         core.leave(slot, &Role::Home, CALL_UNFINISHED);
-        self.reassignment.open(core, slot, &Role::Home, home);
-        if home.is_closed() {
-            self.lose_home(core, slot, Cause::LinkLost);
+        if !self.reassignment.open(core, slot, &Role::Home, home) {
+            self.reassignment.assign_or_wait(core, slot, &Role::Home);
         }
     }
 

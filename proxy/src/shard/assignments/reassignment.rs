@@ -23,7 +23,7 @@ use crate::shard::command::{LinkLoss, MembershipChange};
 use crate::shard::connection::{
     Assignment, AssignmentStage, Client, Connections, LetGo, Role, SetName, Status, open_over,
 };
-use crate::shard::shard_core::{CALL_LOST, ShardCore};
+use crate::shard::shard_core::ShardCore;
 use crate::shard::slot::Slot;
 use crate::upstream::{AppServerId, HomeLink, HubIndex, HubRegistry, ServerGroup};
 
@@ -193,35 +193,39 @@ impl Reassignment {
                 return true;
             }
             let Some(link) = choose(core, client, role) else { return false };
-            self.open(core, slot, role, &link);
-            if !link.is_closed() {
+            // One that was lost while it was chosen has left its place in the pool by now.
+            if self.open(core, slot, role, &link) {
                 return true;
             }
-            // Lost while it was chosen: its place in the pool is empty by now.
-            core.leave(slot, role, CALL_LOST);
         }
     }
 
-    /// Opens a client connection at an app server, in a role in which it has left another one.
-    pub(crate) fn open(&mut self, core: &mut ShardCore, slot: Slot, role: &Role, link: &HomeLink) {
+    /// Opens a client connection at an app server, in a role in which it has left another one; `false` if the link is
+    /// lost: then nothing has changed, and what was handed over for the next app server still waits for one.
+    pub(crate) fn open(&mut self, core: &mut ShardCore, slot: Slot, role: &Role, link: &HomeLink) -> bool {
         let now = core.tick;
         let timeout_ms = core.connections.live(slot).and_then(|client| core.hub_of(client));
         let timeout_ms = timeout_ms.map(|hub| hub.settings().handshake_timeout_ms);
         let hubs = &core.context.shared.hubs;
-        let Some(client) = core.connections.live_mut(slot) else { return };
+        let Some(client) = core.connections.live_mut(slot) else { return true };
         let (id, content, is_open) = (client.id.clone(), client.content, client.is_open());
         let had_dialled_in = client.link_of(role).is_some_and(|left| left.by_dial_in().is_some());
-        let Some(assignment) = client.assignment_mut(role) else { return };
+        let Some(assignment) = client.assignment(role) else { return true };
         let was_at = assignment.was_at;
         // Where its client has no answer to its hub handshake, it begins anew.
         let from = was_at.filter(|_| is_open).map(|app| hubs.instance(app));
-        let items = if from.is_some() { assignment.items.take() } else { None };
-        let Some(mut open) = client.cold.opening_with(from.as_deref(), items.as_deref()) else { return };
+        let items = assignment.items.as_deref().filter(|_| from.is_some());
+        let Some(mut open) = client.cold.opening_with(from.as_deref(), items) else { return true };
         if !role.restores() {
             open.headers.retain(|(name, _)| *name != RESTORES_HEADER);
         }
-        open_over(link, open, (&id, content));
+        if !open_over(link, open, (&id, content)) {
+            return false;
+        }
         if let Some(assignment) = client.assignment_mut(role) {
+            if from.is_some() {
+                assignment.items = None;
+            }
             // Where it was open before, no handshake is answered to it.
             assignment.open(link.app(), role.stage_at_first(was_at.is_some()));
         }
@@ -253,6 +257,7 @@ impl Reassignment {
                 client.refresh_pauses(now);
             }
         }
+        true
     }
 }
 

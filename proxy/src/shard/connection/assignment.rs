@@ -180,12 +180,15 @@ impl Assignment {
     }
 }
 
-/// Opens a connection over a link, with the hub handshake that its client has made.
-pub(crate) fn open_over(link: &LinkHandle, open: OpenConnection, (id, content): (&str, Content)) {
-    link.send(&ServiceMessage::OpenConnection(open));
+/// Opens a connection over a link, with the hub handshake that its client has made; `false` if the link's session is
+/// over.
+#[must_use]
+pub(crate) fn open_over(link: &LinkHandle, open: OpenConnection, (id, content): (&str, Content)) -> bool {
+    let is_queued = link.queue(&ServiceMessage::OpenConnection(open));
     if let Content::Hub(protocol) = content {
         link.send_data(id, &HandshakeRequest { protocol, version: 1 }.encode(), DATA_TYPE_HANDSHAKE);
     }
+    is_queued
 }
 
 /// Notice to an app server that a connection goes on at this instance; an empty name asks to hand it over.

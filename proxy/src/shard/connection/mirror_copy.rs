@@ -88,8 +88,7 @@ impl MirrorCopy {
         from: Option<&str>,
     ) {
         open.headers.extend(from.map(|from| (MIGRATE_FROM_HEADER.into(), vec![from.into()])));
-        open_over(&link, open, (id, content));
-        self.link = Some(link);
+        self.link = open_over(&link, open, (id, content)).then_some(link);
     }
 
     /// Sends messages of the client, unless its app server can't take them at once.

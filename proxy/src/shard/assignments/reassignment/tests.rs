@@ -3,9 +3,11 @@
 use trunkline_protocol::cause::Cause;
 use trunkline_protocol::manifest::{CAUSE_HEADER, ENDED_HEADER};
 use trunkline_protocol::service::{FlowOperation, ServiceMessage};
+use trunkline_protocol::wire::ITEMS_HEADER;
 
 use super::*;
-use crate::shard::connection::{PauseReason, moved_to};
+use crate::shard::connection::{LetGo, PauseReason, moved_to};
+use crate::shard::content::Content;
 use crate::shard::testbed::{Testbed, sent_over, whole_id};
 use crate::upstream::LinkHandle;
 
@@ -191,6 +193,31 @@ fn an_end_that_nobody_can_be_told_of_is_forgotten_and_counted() {
         bed.state.advance();
     }
     assert_eq!(bed.state.core.context.counters.ends_lost.get(), 1);
+}
+
+#[test]
+fn a_raw_client_that_was_handed_over_for_a_link_that_is_lost_by_then_waits_with_its_items() {
+    let mut bed = Testbed::new();
+    let (_, old) = bed.app_server("old");
+    let ann = bed.client_at("ann", &old);
+    let client = bed.state.core.connections.get_mut(ann).unwrap();
+    client.content = Content::Raw;
+    client.cold.is_movable = true;
+    client.cold.assignment.ask_to_hand_over();
+    client.cold.assignment.let_go = Some(LetGo::HandedOver);
+    client.cold.assignment.items = Some("mine".into());
+    let lost = Arc::new(LinkHandle::opened(bed.hub.index(), AppServerId::from(9)));
+    lost.outbox().close();
+    bed.hub.pools().iter().for_each(|pool| bed.hub.remove_pool(pool));
+    bed.state.assignments.reassign_to(&mut bed.state.core, ann, &lost);
+    assert!(is_unassigned(&bed, ann));
+    // The end of the link it left costs it nothing, either.
+    bed.state.lose_homes(&loss(&old, Vec::new()));
+    let (_, next) = bed.app_server("next");
+    bed.state.link_opened(&next);
+    let sent = sent_over(&next);
+    let [ServiceMessage::OpenConnection(open)] = &sent[..] else { panic!("it is opened once: {sent:?}") };
+    assert!(open.headers.iter().any(|(name, values)| name == ITEMS_HEADER && values[..] == ["mine"]), "{open:?}");
 }
 
 #[test]
