@@ -8,8 +8,9 @@
 //!            └─ Restorables: lost clients, and what they had
 //! ```
 //!
-//! Each part has its own lock, held for one step at a time. Nothing here runs the app's code: where a
-//! connection's inbox needs a worker, the method returns `true` and its caller starts one.
+//! Each part has its own lock, held for one step at a time; the end of a connection and what its proxy is told of it are
+//! one step. Nothing here runs the app's code: where a connection's inbox needs a worker, the method returns `true` and
+//! its caller starts one.
 
 mod acks;
 mod awaited_results;
@@ -33,7 +34,7 @@ use trunkline_protocol::hub::{Close, HubMessage, HubProtocol};
 use trunkline_protocol::service::{
     ClientInvocation, CloseConnection, DataType, FlowOperation, ServiceMessage, header_of,
 };
-use trunkline_protocol::wire::MIGRATE_TO_HEADER;
+use trunkline_protocol::wire::{ITEMS_HEADER, MIGRATE_TO_HEADER};
 
 use crate::connection::{CallScope, Connection, ConnectionClose, Inbox, Limits};
 use crate::encode;
@@ -149,7 +150,7 @@ impl HubCore {
     /// whether a worker must start.
     #[must_use = "a worker must start"]
     pub(crate) fn handle_closed(&self, connection: &Arc<Connection>, close: ConnectionClose) -> bool {
-        if !self.remove(connection) {
+        if !self.end(connection, || ()) {
             return false;
         }
         self.outbound.count_closed(connection.id(), &close);
@@ -161,7 +162,20 @@ impl HubCore {
     /// Removes a connection that another app server or link takes over, without a close. Returns `false` if it is not
     /// here.
     pub(crate) fn remove_reassigned(&self, connection: &Arc<Connection>) -> bool {
-        let was_here = self.remove(connection);
+        self.end_reassigned(connection, || ())
+    }
+
+    /// Offers a connection to its proxy for another app server, with its items; never waits. Returns `false` if it is
+    /// not here.
+    pub(crate) fn give_away(&self, connection: &Arc<Connection>, node: &Node, items: Option<String>) -> bool {
+        let items = items.map(|items| header_of(ITEMS_HEADER, items));
+        let headers = items.into_iter().chain([header_of(MIGRATE_TO_HEADER, "")]).collect();
+        let close = CloseConnection { connection_id: connection.shared_id(), headers, ..CloseConnection::default() };
+        self.end_reassigned(connection, || self.outbound.control(node, &ServiceMessage::CloseConnection(close)))
+    }
+
+    fn end_reassigned(&self, connection: &Arc<Connection>, tell: impl FnOnce()) -> bool {
+        let was_here = self.end(connection, tell);
         if was_here {
             self.metrics().connections.dec();
         }
@@ -175,12 +189,12 @@ impl HubCore {
         connection.inbox().close_reassigned()
     }
 
-    fn remove(&self, connection: &Arc<Connection>) -> bool {
-        let was_here = self.connections.remove(connection);
-        if was_here {
+    /// Ends a connection here; what waited for the end of a pause leaves before what is told.
+    fn end(&self, connection: &Arc<Connection>, tell: impl FnOnce()) -> bool {
+        self.connections.end(connection, || {
             connection.home().end_pause();
-        }
-        was_here
+            tell();
+        })
     }
 
     fn close_after(
@@ -190,21 +204,22 @@ impl HubCore {
         data_type: DataType,
         close: ConnectionClose,
     ) -> bool {
-        if !self.connections.remove(connection) {
-            return false;
-        }
-        self.outbound.count_closed(connection.id(), &close);
-        self.lost.begin(connection, close.cause);
         let last = connection_data(connection, last_payload, data_type);
         let closing = Outbound::close_of(&connection.node(), connection.shared_id(), close.cause, None);
-        if connection.home().keep_last(&[last.to_frame(), closing.to_frame()]) {
-            self.connections.keep_parting(connection);
-        } else {
+        let was_here = self.connections.end(connection, || {
+            if connection.home().keep_last(&[last.to_frame(), closing.to_frame()]) {
+                return self.connections.keep_parting(connection);
+            }
             connection.home().end_pause();
             let node = connection.node();
             self.outbound.control(&node, &last);
             self.outbound.control(&node, &closing);
+        });
+        if !was_here {
+            return false;
         }
+        self.outbound.count_closed(connection.id(), &close);
+        self.lost.begin(connection, close.cause);
         connection.cancel();
         let mut inbox = connection.inbox();
         inbox.discard();
@@ -256,12 +271,6 @@ impl HubCore {
         let mut inbox = connection.inbox();
         self.apply_flow_control(connection, &mut inbox);
         inbox.reassignment.has_begun() && inbox.start_reassignment(self.client_results.is_asked(connection.id()))
-    }
-
-    /// Offers a connection to its proxy for another app server; never waits.
-    pub(crate) fn offer(&self, node: &Node, mut close: CloseConnection) {
-        close.headers.push(header_of(MIGRATE_TO_HEADER, ""));
-        self.outbound.control(node, &ServiceMessage::CloseConnection(close));
     }
 
     /// Tells the proxies that this app server is about to stop, as [`announce_shutdown`] does.

@@ -2,9 +2,6 @@
 
 use std::sync::Arc;
 
-use trunkline_protocol::service::{CloseConnection, header_of};
-use trunkline_protocol::wire::ITEMS_HEADER;
-
 use super::connection_ends::ConnectionEnds;
 use super::result_routing::ResultRouter;
 use crate::connection::Connection;
@@ -42,12 +39,9 @@ impl Reassignments {
         let passage = connection.home().pass().await;
         connection.inbox().reassignment.set_elsewhere();
         self.core.reassigned.insert(connection.shared_id());
-        if !self.core.remove_reassigned(connection) {
+        if !self.core.give_away(connection, passage.node(), items) {
             return;
         }
-        let mut close = CloseConnection { connection_id: connection.shared_id(), ..CloseConnection::default() };
-        close.headers.extend(items.map(|items| header_of(ITEMS_HEADER, items)));
-        self.core.offer(passage.node(), close);
         self.results.end_waits(connection, ClientSilence::Leaving);
         self.ends.abandon_calls(connection);
     }

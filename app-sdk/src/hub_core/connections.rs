@@ -24,9 +24,15 @@ impl Connections {
         write(&self.here).insert(connection)
     }
 
-    /// Removes this very connection. Returns `false` if it is not here any more.
-    pub(super) fn remove(&self, connection: &Arc<Connection>) -> bool {
-        write(&self.here).remove(connection)
+    /// Ends this very connection here. What its proxy is told of that is queued in the same step: a stop, which ends
+    /// the links when no connection is here, would else overtake it. Returns `false` if it is not here any more.
+    pub(super) fn end(&self, connection: &Arc<Connection>, tell: impl FnOnce()) -> bool {
+        let mut here = write(&self.here);
+        let was_here = here.remove(connection);
+        if was_here {
+            tell();
+        }
+        was_here
     }
 
     pub(crate) fn get(&self, id: &str) -> Option<Arc<Connection>> {
@@ -79,5 +85,38 @@ impl Parting {
     fn take(&mut self, id: &str) -> Option<Arc<Connection>> {
         let place = self.0.iter().position(|(_, connection)| connection.id() == id)?;
         self.0.remove(place).map(|(_, connection)| connection)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::mpsc;
+    use std::thread;
+
+    use super::super::registry::tests::connection;
+    use super::*;
+
+    #[test]
+    fn a_connection_is_here_until_its_proxy_is_told_of_its_end() {
+        let (connections, ending) = (Connections::default(), connection("c1", 1));
+        connections.insert(&ending).unwrap();
+        let (is_told, (begun, begins), (asked, asks)) = (AtomicBool::new(false), mpsc::channel(), mpsc::channel());
+        thread::scope(|scope| {
+            let (connections, is_told) = (&connections, &is_told);
+            scope.spawn(move || {
+                begins.recv().unwrap();
+                asked.send(()).unwrap();
+                assert_eq!(connections.count(LinkId(1)), (0, 0));
+                assert!(is_told.load(Ordering::SeqCst), "a stop would end the links by now");
+            });
+            let tell = || {
+                begun.send(()).unwrap();
+                asks.recv().unwrap();
+                is_told.store(true, Ordering::SeqCst);
+            };
+            assert!(connections.end(&ending, tell));
+        });
+        assert!(!connections.end(&ending, || panic!("only one caller ends it")));
     }
 }

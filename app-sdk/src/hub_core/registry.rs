@@ -70,7 +70,7 @@ impl PartialEq for RegistryEntry {
 impl Eq for RegistryEntry {}
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use trunkline_protocol::hub::HubProtocol;
     use trunkline_protocol::service::{Capabilities, OpenConnection};
 
@@ -78,7 +78,7 @@ mod tests {
     use crate::connection::{Home, connect_request_of};
     use crate::node::{Node, NodeName};
 
-    fn connection(id: &'static str, home: u64) -> Arc<Connection> {
+    pub(in crate::hub_core) fn connection(id: &'static str, home: u64) -> Arc<Connection> {
         let request = connect_request_of(OpenConnection { connection_id: id.into(), ..OpenConnection::default() });
         let node = Arc::new(Node::new(NodeName::proxy("node", "boot"), Capabilities::plain()));
         Arc::new(Connection::new(request, HubProtocol::Json, Home::new(LinkId(home), node)))

@@ -60,8 +60,9 @@ impl RawCore {
     pub(super) fn close(&self, client: &Arc<RawClient>, error: Option<ByteString>) {
         let cause = if error.is_some() { Cause::AppError } else { Cause::AppClosed };
         let close = ConnectionClose { cause, error };
-        if self.remove(client, &close) {
-            self.outbound.close_at_proxy(&client.node, client.request.shared_id(), cause, close.error);
+        let (node, id, error) = (&client.node, client.request.shared_id(), close.error.clone());
+        if self.end(client, || self.outbound.close_at_proxy(node, id, cause, error)) {
+            self.outbound.count_closed(client.request.id(), &close);
             client.close(RawInbox::discard);
         }
     }
@@ -93,7 +94,8 @@ impl RawCore {
 
     /// Closes a connection that its client has left; what it sent can still be received.
     pub(super) fn handle_closed(&self, client: &Arc<RawClient>, close: &ConnectionClose) {
-        if self.remove(client, close) {
+        if self.end(client, || ()) {
+            self.outbound.count_closed(client.request.id(), close);
             client.close(RawInbox::close);
         }
     }
@@ -109,16 +111,14 @@ impl RawCore {
     /// Hands a connection over whose handler has ended, behind all that was sent to its client.
     pub(super) async fn reassign(&self, client: &Arc<RawClient>, reassignment: &RawReassignment) {
         let _way = reassignment.block().await;
-        if !self.take_out(client) {
-            return;
-        }
-        self.outbound.metrics.connections.dec();
         let mut headers = vec![header_of(MIGRATE_TO_HEADER, "")];
         headers.extend(reassignment.take_items().map(|items| header_of(ITEMS_HEADER, items)));
         let close =
             CloseConnection { connection_id: client.request.shared_id(), headers, ..CloseConnection::default() };
-        self.outbound.control(&client.node, &ServiceMessage::CloseConnection(close));
-        client.close(RawInbox::close);
+        if self.end(client, || self.outbound.control(&client.node, &ServiceMessage::CloseConnection(close))) {
+            self.outbound.metrics.connections.dec();
+            client.close(RawInbox::close);
+        }
     }
 
     /// Ends a connection that its client has left while no app server had it. Returns whether its handler is to be run,
@@ -180,20 +180,14 @@ impl RawCore {
         lock(&self.clients).get(id).map(Arc::clone)
     }
 
-    /// Removes this very connection. Returns `false` if it is not here any more.
-    fn remove(&self, client: &Arc<RawClient>, close: &ConnectionClose) -> bool {
-        let was_here = self.take_out(client);
-        if was_here {
-            self.outbound.count_closed(client.request.id(), close);
-        }
-        was_here
-    }
-
-    fn take_out(&self, client: &Arc<RawClient>) -> bool {
+    /// Ends this very connection here. What its proxy is told of that is queued in the same step: a stop, which ends
+    /// the links when no connection is here, would else overtake it. Returns `false` if it is not here any more.
+    fn end(&self, client: &Arc<RawClient>, tell: impl FnOnce()) -> bool {
         let mut clients = lock(&self.clients);
         let is_here = clients.get(client.request.id()).is_some_and(|present| Arc::ptr_eq(present, client));
         if is_here {
             clients.remove(client.request.id());
+            tell();
         }
         is_here
     }

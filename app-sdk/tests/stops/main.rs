@@ -28,7 +28,8 @@ async fn assert_stops_fail_no_call(clients: usize, habits: &[Habit], turns: [&[u
     }
     callers.answered(CALLS_BETWEEN).await;
     let (answered, failures) = callers.stop().await;
-    assert!(failures.is_empty(), "{} failed, {answered} did not: {failures:#?}", failures.len());
+    let (failed, closes) = (failures.len(), fleet.closes().await);
+    assert!(failures.is_empty(), "{failed} failed, {answered} did not: {failures:#?}\ncloses: {closes:#?}");
     fleet.stop().await;
 }
 
@@ -60,7 +61,8 @@ async fn assert_stops_cost_no_raw_message(turns: [&[usize]; 2]) {
     }
     feeders.echoed(CALLS_BETWEEN).await;
     let (echoed, failures) = feeders.stop().await;
-    assert!(failures.is_empty(), "{} failed, {echoed} did not: {failures:#?}", failures.len());
+    let (failed, closes) = (failures.len(), fleet.closes().await);
+    assert!(failures.is_empty(), "{failed} failed, {echoed} did not: {failures:#?}\ncloses: {closes:#?}");
     fleet.stop().await;
 }
 

@@ -160,6 +160,13 @@ impl RollingFleet {
         self.linked().await;
     }
 
+    /// Causes for which the node has closed clients, and their numbers.
+    pub(crate) async fn closes(&self) -> Vec<String> {
+        let metrics = admin_page(self.node.admin(), "/metrics").await;
+        let closes = metrics.lines().filter(|line| line.starts_with("trunkline_client_connections_closed_total{"));
+        closes.filter(|line| !line.ends_with(" 0")).map(Into::into).collect()
+    }
+
     pub(crate) async fn stop(self) {
         self.node.stop().await;
     }
