@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::key::{AccessKeys, Purpose};
-use crate::limits::{CARRIED_CONNECTION_MAX_AGE_S, CLOCK_SKEW_S, TOKEN_CLAIMS_MAX_BYTES};
+use crate::limits::{CARRIED_CONNECTION_MAX_AGE_S, CLOCK_SKEW_S, CONNECT_TIMEOUT_S, TOKEN_CLAIMS_MAX_BYTES};
 use crate::wire::TRACE_CLAIM;
 
 /// A claim of a user: its name and its value. Names may repeat.
@@ -108,6 +108,12 @@ impl ConnectionToken {
     #[must_use]
     pub fn user_claims(&self) -> Vec<Claim> {
         self.claims.iter().filter(|(name, _)| name != TRACE_CLAIM).cloned().collect()
+    }
+
+    /// When it was made, in seconds since 1970.
+    #[must_use]
+    pub fn made_s(&self) -> u64 {
+        self.connect_before.saturating_sub(CONNECT_TIMEOUT_S)
     }
 
     /// Whether its requests are not carried to its owner any more.

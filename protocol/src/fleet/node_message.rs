@@ -127,6 +127,9 @@ pub struct ToldRevocation {
     pub issued_before_s: u64,
     /// Second since 1970 after which the revocation is forgotten.
     pub kept_until_s: u64,
+    /// Millisecond since 1970 at which the open connections of the user were closed last, for a node that was away
+    /// then; 0 if they never were, or if the node hears of it otherwise.
+    pub closed_ms: u64,
 }
 
 /// Membership of a user in a group, for connections to come. Of two that differ the one that has changed last is true.
@@ -256,16 +259,19 @@ impl NodeMessage {
                     unsigned(writer, *age_ms);
                 });
             }
-            Self::Revocation(ToldRevocation { user, audience, app, issued_before_s, kept_until_s }) => {
+            Self::Revocation(ToldRevocation { user, audience, app, issued_before_s, kept_until_s, closed_ms }) => {
                 let names = [user, audience, app];
                 let bytes = names.iter().map(|name| name.as_ref().map_or(0, |name| name.len())).sum();
-                write(REVOCATION, 6, bytes, out, |writer| {
+                write(REVOCATION, if *closed_ms == 0 { 6 } else { 7 }, bytes, out, |writer| {
                     names.into_iter().for_each(|name| match name {
                         Some(name) => writer.text(name),
                         None => writer.nil(),
                     });
                     unsigned(writer, *issued_before_s);
                     unsigned(writer, *kept_until_s);
+                    if *closed_ms != 0 {
+                        unsigned(writer, *closed_ms);
+                    }
                 });
             }
         }
@@ -446,6 +452,7 @@ fn message(number: i64, fields: &mut MessageFields) -> Result<Option<NodeMessage
             app: fields.optional_text("app")?,
             issued_before_s: fields.unsigned("issuedBeforeS")?,
             kept_until_s: fields.unsigned("keptUntilS")?,
+            closed_ms: fields.unsigned_or_zero("closedMs")?,
         }),
         _ => return Ok(None),
     }))
@@ -588,6 +595,11 @@ impl<'a> MessageFields<'a> {
         self.integer(field).map(i64::cast_unsigned)
     }
 
+    /// Number that messages of earlier versions don't have.
+    fn unsigned_or_zero(&mut self, field: &'static str) -> Result<u64, FieldProblem> {
+        if self.left == 0 { Ok(0) } else { self.unsigned(field) }
+    }
+
     fn number<T: TryFrom<i64>>(&mut self, field: &'static str) -> Result<T, FieldProblem> {
         let value = self.integer(field)?;
         T::try_from(value).map_err(|_| FieldProblem::Value(field, format!("is {value}, out of its range")))
@@ -691,8 +703,20 @@ mod tests {
                     app: Some("shop".into()),
                     issued_before_s: 9,
                     kept_until_s: 300,
+                    closed_ms: 0,
                 }),
                 b"\x96\x72\xa3ann\xc0\xa4shop\x09\xcd\x01\x2c",
+            ),
+            (
+                M::Revocation(ToldRevocation {
+                    user: Some("ann".into()),
+                    audience: None,
+                    app: None,
+                    issued_before_s: 9,
+                    kept_until_s: 300,
+                    closed_ms: 7,
+                }),
+                b"\x97\x72\xa3ann\xc0\xc0\x09\xcd\x01\x2c\x07",
             ),
         ]
     }
@@ -764,7 +788,7 @@ mod tests {
     fn names_are_those_of_the_messages() {
         let names: Vec<_> = examples().iter().map(|(message, _)| message.name()).collect();
         let expected = "State InterestWhole InterestAdded InterestComplete Relay Ask Answer Answer Request Response \
-                        AppServers AppServersComplete Move Moved Moved Membership Revocation";
+                        AppServers AppServersComplete Move Moved Moved Membership Revocation Revocation";
         assert_eq!(names.join(" "), expected);
     }
 }

@@ -222,11 +222,26 @@ impl Revocations {
         unknown.map(|kept| kept.number - 1).min().map_or(newest, RevocationMark)
     }
 
-    /// Notes that the open connections of a revocation's user are about to be closed here.
-    pub(crate) fn note_close(&self, told: &ToldRevocation, now_ms: u64) {
-        if let Some(kept) = self.table().by_tokens.get_mut(&TokenSet::of(told)) {
-            kept.closed_ms = now_ms;
+    /// Notes that the open connections of a revocation's user, as of this moment, are about to be closed here; `false`
+    /// if they were before, or the revocation is not kept.
+    pub(crate) fn note_close(&self, told: &ToldRevocation, at_ms: u64) -> bool {
+        let mut table = self.table();
+        let kept = table.by_tokens.get_mut(&TokenSet::of(told)).filter(|kept| kept.closed_ms < at_ms);
+        kept.map(|kept| kept.closed_ms = at_ms).is_some()
+    }
+
+    /// Whether a log-in that the app itself has named to a node, and that shows no token again, is void: it was made
+    /// before all log-ins of its user, or of everybody, were revoked.
+    #[must_use]
+    pub(crate) fn void_log_in(&self, user: Option<&str>, made_s: u64) -> bool {
+        if user.is_none() || self.count.load(Ordering::Acquire) == 0 {
+            return false;
         }
+        let table = self.table();
+        [None, user.map(ByteString::from)].into_iter().any(|user| {
+            let kept = table.by_tokens.get(&TokenSet { user, audience: None, app: None });
+            kept.is_some_and(|kept| made_s <= kept.issued_before_s)
+        })
     }
 
     /// Whether the connections of a user were closed here after one of them was opened at another node, which may not
@@ -271,8 +286,8 @@ impl Revocations {
         kept.sort_by_key(|(_, kept)| std::cmp::Reverse(kept.number));
         let told = |(tokens, kept): (&TokenSet, &KeptRevocation)| {
             let TokenSet { user, audience, app } = tokens.clone();
-            let KeptRevocation { issued_before_s, kept_until_s, .. } = *kept;
-            ToldRevocation { user, audience, app, issued_before_s, kept_until_s }
+            let KeptRevocation { issued_before_s, kept_until_s, closed_ms, .. } = *kept;
+            ToldRevocation { user, audience, app, issued_before_s, kept_until_s, closed_ms }
         };
         kept.into_iter().map(told).collect()
     }
@@ -296,7 +311,7 @@ mod tests {
 
     fn revocation(user: Option<&str>, issued_before_s: u64) -> ToldRevocation {
         let user = user.map(ByteString::from);
-        ToldRevocation { user, audience: None, app: None, issued_before_s, kept_until_s: NOW_S + 3600 }
+        ToldRevocation { user, audience: None, app: None, issued_before_s, kept_until_s: NOW_S + 3600, closed_ms: 0 }
     }
 
     fn revocations(all: &[ToldRevocation]) -> Revocations {
@@ -411,6 +426,27 @@ mod tests {
         // Within the difference of clocks that is tolerated.
         assert!(is_closed(Some("ann"), 0) && is_closed(Some("ann"), 1_005_000) && !is_closed(Some("ann"), 1_005_001));
         assert!(!is_closed(Some("bob"), 0) && !is_closed(None, 0));
+    }
+
+    #[test]
+    fn each_close_is_noted_once_and_told_to_nodes_that_were_away() {
+        let revocations = revocations(&[revocation(Some("ann"), NOW_S)]);
+        let hers = revocation(Some("ann"), NOW_S);
+        let noted = [5, 5, 4, 6].map(|at_ms| revocations.note_close(&hers, at_ms));
+        assert_eq!(noted, [true, false, false, true]);
+        assert_eq!(revocations.all(NOW_S), [ToldRevocation { closed_ms: 6, ..hers }]);
+        assert!(!revocations.note_close(&revocation(Some("bob"), NOW_S), 7), "nothing of his is revoked");
+    }
+
+    #[test]
+    fn a_log_in_that_the_app_has_named_is_void_like_a_token_of_the_same_second() {
+        let ann = revocations(&[revocation(Some("ann"), NOW_S)]);
+        assert!(ann.void_log_in(Some("ann"), NOW_S) && !ann.void_log_in(Some("ann"), NOW_S + 1));
+        assert!(!ann.void_log_in(Some("bob"), NOW_S) && !ann.void_log_in(None, 0));
+        let everybody = revocations(&[revocation(None, NOW_S)]);
+        assert!(everybody.void_log_in(Some("bob"), NOW_S) && !everybody.void_log_in(None, 0));
+        let at_shop = ToldRevocation { app: Some("shop".into()), ..revocation(Some("ann"), NOW_S) };
+        assert!(!revocations(&[at_shop]).void_log_in(Some("ann"), NOW_S), "no key of an app has signed it");
     }
 
     #[test]

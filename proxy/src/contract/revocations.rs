@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ::http::StatusCode;
+use tokio::time::sleep;
 use trunkline_protocol::access_token::{self, TokenTimes};
 use trunkline_protocol::cause::Cause;
 use trunkline_protocol::fleet::NodePhase;
@@ -232,6 +233,48 @@ fn a_node_that_is_away_is_missing_and_learns_what_is_revoked_when_it_is_back() {
         let kept = || nodes[1].stage.shared.admission.revocations.all(unix_seconds()).len() == 1;
         until(SOON, "it has learnt it", kept).await;
         assert!(!may_connect(&nodes[1].stage, &issued("ann", OLD_S)).await);
+    });
+}
+
+#[test]
+fn a_node_that_was_away_closes_the_connections_that_were_open_then_when_it_is_back() {
+    run(async {
+        let (_network, mut nodes) = nodes(2).await;
+        let target = |ago_s| format!("/chat?{}", issued("ann", ago_s));
+        let away = &mut nodes[1];
+        let mut old = Client::connect(&away.stage, &mut away.link, &target(OLD_S)).await;
+        away.cut(true);
+        let observer = observer_of(&nodes[0].stage, nodes[0].fleet.clone());
+        assert_eq!(observer.revoke(order(Some("ann"))).await.unwrap().clients, 0);
+        // sleep: the sessions of its links end, and with them what waits there to be sent again.
+        sleep(Duration::from_secs(120)).await;
+        nodes[1].cut(false);
+        assert!(old.text().await.starts_with("{\"type\":7"));
+        assert!(matches!(old.next().await, Received::End(_)));
+        assert_eq!(cause_of(&nodes[1].link.close().await).as_deref(), Some("token_revoked"));
+    });
+}
+
+#[test]
+fn a_client_whose_user_the_app_has_named_before_the_revocation_has_to_negotiate_again() {
+    run(async {
+        let stage = Stage::start();
+        let hub = HubManifest { asks_app: true, ..HubManifest::new("chat", "/chat") };
+        let mut app = stage.app("app-1", vec![hub]);
+        let _link = app.link().await;
+        let ann = Decision { user: Some("ann".into()), ..Decision::default() };
+        *app.dialler.decision.lock().unwrap() = Some(ann);
+        let (_, token) = negotiate(&stage, "/chat", "").await;
+        let (_, of_before) = negotiate(&stage, "/chat", "").await;
+        let revoked = |issued_before| {
+            let mut order = order(Some("ann"));
+            order.tokens.issued_before = issued_before;
+            order
+        };
+        observer(&stage).revoke(revoked(unix_seconds() - VOID_S)).await.unwrap();
+        assert!(Client::upgrade(&stage, &format!("/chat?id={token}")).await.is_ok());
+        observer(&stage).revoke(revoked(unix_seconds() + 1)).await.unwrap();
+        assert_eq!(Client::upgrade(&stage, &format!("/chat?id={of_before}")).await.err(), Some(401));
     });
 }
 

@@ -127,6 +127,23 @@ impl<'a> NodeSink<'a> {
                 warn!(peer = self.member.name(), %problem, "tokens that were revoked at a node are still good here");
             }
         }
+        if let Some(user) = told.user.as_ref().filter(|_| told.closed_ms > 0)
+            && revocations.note_close(told, told.closed_ms)
+        {
+            self.close_old(user, told.closed_ms);
+        }
+    }
+
+    /// Closes the connections of a user that were open when those at other nodes were closed: this node was away then.
+    fn close_old(&self, user: &ByteString, closed_ms: u64) {
+        let shared = self.fleet.shared();
+        let until_ms = closed_ms.saturating_add(shared.settings.tokens.clock_skew_s.saturating_mul(1000));
+        for shard in shared.shards() {
+            let user = user.clone();
+            shard.post(move |state| {
+                state.assignments.close_revoked(&mut state.core, &user, until_ms);
+            });
+        }
     }
 
     /// Answers a question about connections that may be here: there are none where the hub is not known.

@@ -12,7 +12,7 @@ use http::StatusCode;
 use trunkline_protocol::manifest::Authentication;
 use trunkline_protocol::token::{ConnectionToken, RestoreClaim, UserBinding};
 
-use crate::auth::User;
+use crate::auth::{TokenError, User};
 use crate::clock::unix_seconds;
 use crate::frontend::bearer::{mark_revocations, refuse_token, token, user_of, verify_token};
 use crate::frontend::endpoint::Endpoint;
@@ -74,6 +74,11 @@ pub(crate) async fn identify(endpoint: &Endpoint, hub: &Hub, request: &mut Reque
         None if request.extensions().get::<ByDialIn>().is_some() => Some(shown_by_dial_in(&opened, request)?),
         None => shown_user(endpoint, hub, &opened, token(request)).await?,
     };
+    // What the app has named is as good as a token, and nothing is shown for it again.
+    let revocations = &endpoint.shared.admission.revocations;
+    if shown.is_none() && revocations.void_log_in(opened.user.as_deref(), opened.made_s()) {
+        return Err(refuse_token(endpoint, &TokenError::Revoked));
+    }
     let negotiated = User { id: opened.user.clone(), claims: opened.user_claims(), expires_s: opened.expires_s };
     let client = ConnectingClient {
         connection_id: opened.connection_id.clone().unwrap_or(sealed),

@@ -107,13 +107,15 @@ impl RevokedTokens {
             app: name(&self.app),
             issued_before_s: self.issued_before,
             kept_until_s: self.kept_until,
+            // Nodes that are there are asked to close them, and answer how many.
+            closed_ms: 0,
         }
     }
 }
 
 impl From<ToldRevocation> for RevokedTokens {
     fn from(told: ToldRevocation) -> Self {
-        let ToldRevocation { user, audience, app, issued_before_s, kept_until_s } = told;
+        let ToldRevocation { user, audience, app, issued_before_s, kept_until_s, .. } = told;
         let [user, audience, app] = [user, audience, app].map(|name| name.map(|name| name.to_string()));
         Self { user, audience, app, issued_before: issued_before_s, kept_until: kept_until_s }
     }

@@ -84,13 +84,12 @@ impl Moves {
             return None;
         }
         let opening = client.cold.opening.as_ref().and_then(Opening::read)?;
-        let age_ms = core.context.now_us().saturating_sub(client.cold.opened_us) / 1000;
         let moving = MovingConnection {
             app_server: ByteString::from(&*core.context.shared.hubs.instance(client.home.app())),
             opening: ServiceMessage::OpenConnection(opening).to_body(),
             user: core.connections.user_of(client).map(ByteString::from),
             groups: self.groups_of(core, client),
-            opened_ms: unix_ms().saturating_sub(age_ms),
+            opened_ms: core.context.opened_ms(client),
             expires_s: assignments.token_expiries.of(slot),
             is_bound: client.cold.is_bound,
             cause: cause.label().into(),

@@ -78,16 +78,20 @@ impl ShardContext {
         let app_server = self.shared.hubs.instance(client.home.app());
         let opening = client.cold.opening.as_ref().and_then(Opening::read).unwrap_or_default();
         let past = PastConnection::new(&client.id, reason.cause, reason.detail.as_deref());
-        let opened_ms = unix_ms().saturating_sub(u64::try_from(lived.as_millis()).unwrap_or(u64::MAX));
         let past = PastConnection {
             hub: Some(hub.into()),
             transport: Some(client.transport),
             speech: Some(client.content.speech()),
             app_server: Some(&*app_server).filter(|instance| !instance.is_empty()).map(Into::into),
-            opened_ms: Some(opened_ms),
+            opened_ms: Some(self.opened_ms(client)),
             ..past.of(&opening)
         };
         self.shared.remember(self.index, &past);
+    }
+
+    /// Millisecond since 1970 at which a client connection was opened, at whatever node.
+    pub(super) fn opened_ms(&self, client: &Client) -> u64 {
+        unix_ms().saturating_sub(self.now_us().saturating_sub(client.cold.opened_us) / 1000)
     }
 
     /// Counts how long the app server took for the hub handshake of a client.

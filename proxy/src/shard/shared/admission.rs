@@ -49,9 +49,9 @@ impl Admission {
 
     pub(super) fn new(settings: &Settings, issuers: Connector) -> Self {
         let (keys, tokens) = (SigningKeys::new(&settings.keys, &settings.app_keys), &settings.tokens);
-        // A node puts them in force once more at its start, and does not start if they overlap.
-        if let Err(overlap) = keys.set_rules(&settings.rules.app_keys) {
-            warn!(%overlap, "keys of apps are not in force");
+        // A node puts them in force once more at its start, and does not start if that fails.
+        if let Err(error) = keys.set_rules(&settings.rules.app_keys) {
+            warn!(%error, "keys of apps are not in force");
         }
         let revocations = Arc::new(Revocations::new(tokens.clock_skew_s));
         let (skew_s, max_bytes) = (tokens.clock_skew_s, tokens.max_bytes);
