@@ -28,7 +28,8 @@ mod verifier;
 
 pub(crate) use admin_token::ADMIN_COOKIE;
 pub use admin_token::AdminToken;
-pub use app_key::{AppKey, AppKeyError, AppKeyOverlap};
+pub(crate) use app_key::APPS_MAX;
+pub use app_key::{AppKey, AppKeyError, AppKeySetError};
 pub(crate) use channel_key::ChannelKeys;
 pub use jwks::JwksSource;
 pub use key::VerifyingKey;

@@ -3,7 +3,7 @@
 pub use crate::admin::{AUDIT_TARGET, MetricEntry, metric_entries};
 pub use crate::auth::jwks::JwksError;
 pub use crate::auth::key::KeyError;
-pub use crate::auth::{AppKey, AppKeyError, AppKeyOverlap, JwksSource, TokenPolicy, VerifyingKey, host_of_url};
+pub use crate::auth::{AppKey, AppKeyError, AppKeySetError, JwksSource, TokenPolicy, VerifyingKey, host_of_url};
 pub use crate::clock::unix_seconds;
 #[cfg(feature = "otlp")]
 pub use crate::config::OtlpSettings;

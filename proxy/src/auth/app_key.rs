@@ -36,17 +36,30 @@ pub enum AppKeyError {
     Key(AccessKeyError),
 }
 
-/// Error for two apps, of which one opens the hubs of the other because it names none of its own.
+/// Maximum number of apps with keys of their own. A token is tried with all keys of its hub, a channel with all keys.
+pub(crate) const APPS_MAX: usize = 250;
+
+/// Error of apps' keys that can't be in force together.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "app {wide:?} names no hubs, so its key opens all whose names begin with \"{wide}_\", and with them those of app \
-     {other:?}: name the hubs of {wide:?} (`{wide}=KEY;HUB;HUB`, or `hubs` in [app-keys.{wide}]), or rename one of the apps"
-)]
-pub struct AppKeyOverlap {
-    /// App whose key opens too much.
-    pub wide: String,
-    /// App whose hubs it opens.
-    pub other: String,
+pub enum AppKeySetError {
+    /// An app opens the hubs of another one, because it names none of its own.
+    #[error(
+        "app {wide:?} names no hubs, so its key opens all whose names begin with \"{wide}_\", and with them those of app \
+         {other:?}: name the hubs of {wide:?} (`{wide}=KEY;HUB;HUB`, or `hubs` in [app-keys.{wide}]), or rename one of \
+         the apps"
+    )]
+    Overlap {
+        /// App whose key opens too much.
+        wide: String,
+        /// App whose hubs it opens.
+        other: String,
+    },
+    /// There are more apps than a node takes.
+    #[error(
+        "{0} apps have keys of their own (--app-key, --app-key-file, [app-keys.NAME]), and a fleet takes {APPS_MAX}: \
+         give the others a fleet of their own, or one name and key to apps of the same team"
+    )]
+    TooMany(usize),
 }
 
 /// Hubs for which a key is good: names, and beginnings of names.
@@ -122,16 +135,20 @@ impl AppKey {
         Ok(Self { name: name.into(), key, hubs: HubScope::new(name, hubs)? })
     }
 
-    /// Checks that no key opens the hubs of another app only because of the names of the two.
+    /// Checks that keys can be in force together: that there are not too many apps, and that no key opens the hubs of
+    /// another app only because of the names of the two.
     ///
     /// # Errors
-    /// When one does.
-    pub fn ensure_apart<'a>(keys: impl Iterator<Item = &'a Self> + Clone) -> Result<(), AppKeyOverlap> {
+    /// When they can't.
+    pub fn check_all<'a>(keys: impl Iterator<Item = &'a Self> + Clone) -> Result<(), AppKeySetError> {
         let names: BTreeSet<_> = keys.clone().map(|key| key.name.to_ascii_lowercase()).collect();
+        if names.len() > APPS_MAX {
+            return Err(AppKeySetError::TooMany(names.len()));
+        }
         for wide in keys.filter(|key| key.hubs.is_default) {
             let beginning = format!("{}_", wide.name.to_ascii_lowercase());
             if let Some(other) = names.range(beginning.clone()..).next().filter(|name| name.starts_with(&beginning)) {
-                return Err(AppKeyOverlap { wide: wide.name.to_string(), other: other.clone() });
+                return Err(AppKeySetError::Overlap { wide: wide.name.to_string(), other: other.clone() });
             }
         }
         Ok(())
@@ -231,9 +248,9 @@ mod tests {
     fn an_app_without_hubs_does_not_open_those_of_an_app_with_a_longer_name() {
         let overlap = |texts: &[&str]| {
             let keys: Vec<_> = texts.iter().map(|text| key(text).unwrap()).collect();
-            AppKey::ensure_apart(keys.iter()).err().map(|overlap| (overlap.wide, overlap.other))
+            AppKey::check_all(keys.iter()).err()
         };
-        let found = Some(("shop".to_owned(), "shop_eu".to_owned()));
+        let found = Some(AppKeySetError::Overlap { wide: "shop".into(), other: "shop_eu".into() });
         assert_eq!(overlap(&["news=KEY", "shop=KEY", "shop_eu=KEY;shop_eu"]), found);
         assert_eq!(overlap(&["Shop_EU=KEY", "shops=KEY", "shop=KEY"]), found);
         for apart in [
@@ -245,8 +262,18 @@ mod tests {
         ] {
             assert_eq!(overlap(&apart), None, "{apart:?}");
         }
-        let shown = AppKeyOverlap { wide: "shop".into(), other: "shop_eu".into() }.to_string();
+        let shown = found.map(|found| found.to_string()).unwrap();
         assert!(shown.contains("\"shop_eu\": name the hubs of \"shop\" (`shop=KEY;HUB;HUB`"), "{shown}");
+    }
+
+    #[test]
+    fn apps_are_bounded_in_number_wherever_their_keys_come_from_and_keys_of_one_app_count_once() {
+        let keys: Vec<_> = (0..=APPS_MAX).map(|number| key(&format!("app{number}=KEY;hub{number}")).unwrap()).collect();
+        let twice = keys[1..].iter().chain(&keys[1..]);
+        assert_eq!(AppKey::check_all(twice), Ok(()));
+        let error = AppKey::check_all(keys.iter()).unwrap_err();
+        assert_eq!(error, AppKeySetError::TooMany(251));
+        assert!(error.to_string().contains("takes 250: give the others a fleet"), "{error}");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use jsonwebtoken::DecodingKey;
 use tokio::sync::watch;
 use trunkline_protocol::key::{AccessKey, AccessKeys};
 
-use super::app_key::{AppKey, AppKeyOverlap, HubScope};
+use super::app_key::{AppKey, AppKeySetError, HubScope};
 use super::channel_key::ChannelKeys;
 use super::key::VerifyingKey;
 use super::signer::{Signer, TokenSigner};
@@ -93,16 +93,16 @@ impl SigningKeys {
     /// Puts the apps' keys of the configuration file in force, in place of those that were there.
     ///
     /// # Errors
-    /// When an app would get the hubs of another one; then the old keys stay.
-    pub(crate) fn set_rules(&self, keys: &[AppKey]) -> Result<(), AppKeyOverlap> {
+    /// When they can't be in force together; then the old keys stay.
+    pub(crate) fn set_rules(&self, keys: &[AppKey]) -> Result<(), AppKeySetError> {
         self.change(|sources| sources.of_rules = keys.to_vec())
     }
 
     /// Puts the apps' keys of flags and their files in force, in place of those that were there.
     ///
     /// # Errors
-    /// When an app would get the hubs of another one; then the old keys stay.
-    pub(crate) fn set_flags(&self, keys: &[AppKey]) -> Result<(), AppKeyOverlap> {
+    /// When they can't be in force together; then the old keys stay.
+    pub(crate) fn set_flags(&self, keys: &[AppKey]) -> Result<(), AppKeySetError> {
         self.change(|sources| sources.of_flags = keys.to_vec())
     }
 
@@ -143,11 +143,11 @@ impl SigningKeys {
         while is_good() && changes.changed().await.is_ok() {}
     }
 
-    fn change(&self, change: impl FnOnce(&mut KeySources)) -> Result<(), AppKeyOverlap> {
+    fn change(&self, change: impl FnOnce(&mut KeySources)) -> Result<(), AppKeySetError> {
         let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
         let mut changed = sources.clone();
         change(&mut changed);
-        AppKey::ensure_apart(changed.of_flags.iter().chain(&changed.of_rules))?;
+        AppKey::check_all(changed.of_flags.iter().chain(&changed.of_rules))?;
         *sources = changed;
         self.in_force.store(Arc::new(sources.keys()));
         self.of_channels.store(Arc::new(sources.of_channels(&self.of_channels.load())));

@@ -20,8 +20,10 @@ use super::passage::Passage;
 use super::peer_request::{PeerRequest, PeerResponse};
 use super::user_group_copy::introduce_user_groups;
 use crate::clock::unix_seconds;
+use crate::limits::SignerShare;
 use crate::net::address::Address;
 use crate::shard::Shared;
+use crate::upstream::HubOrigin;
 
 /// This node's part in the fleet; its clones are one.
 #[derive(Debug, Clone)]
@@ -102,7 +104,14 @@ impl Fleet {
         hub: &str,
         body: &[u8],
     ) -> impl Future<Output = Answers<Option<ServiceMessage>>> + use<> {
-        self.0.questions.ask((&self.0.passage, self.0.members.clock()), asked, hub, body)
+        let share = self.share_of_hub(hub);
+        self.0.questions.ask((&self.0.passage, self.0.members.clock()), asked, (hub, &share), body)
+    }
+
+    /// Share of those who ask about connections of the hub with this key.
+    fn share_of_hub(&self, key: &str) -> SignerShare {
+        let admission = &self.shared().admission;
+        admission.share_of(&admission.signing_keys.owner_of(HubOrigin::name_in(key)))
     }
 
     /// Asks all members for something of their API.

@@ -13,7 +13,8 @@ use trunkline_protocol::service::ServiceMessage;
 use super::fleet_member::FleetMember;
 use super::passage::Passage;
 use super::peer_request::{PeerRequest, PeerResponse};
-use super::question::{NoAnswer, Questions};
+use super::question::{NoAnswer, OpenQuestion, QUESTIONS_MAX, Questions};
+use crate::limits::{SignerPlace, SignerPlaces, SignerShare};
 
 /// Answers of members, by name; or why there is none.
 pub(crate) type Answers<T> = Vec<(Arc<FleetMember>, Result<T, NoAnswer>)>;
@@ -28,6 +29,8 @@ const ANSWERING_MAX: usize = 256;
 #[derive(Debug)]
 pub(crate) struct NodeQuestions {
     asks: Questions<Option<ServiceMessage>>,
+    /// Places of questions about connections, and whose they are.
+    asking: SignerPlaces,
     requests: Questions<PeerResponse>,
     /// Requests for client connections.
     moves: Questions<Option<Bytes>>,
@@ -43,6 +46,7 @@ impl Default for NodeQuestions {
     fn default() -> Self {
         Self {
             asks: Questions::default(),
+            asking: SignerPlaces::new(QUESTIONS_MAX, QUESTIONS_MAX),
             requests: Questions::default(),
             moves: Questions::default(),
             results: Questions::default(),
@@ -64,18 +68,18 @@ impl NodeQuestions {
         self.api.get().cloned()
     }
 
-    /// Asks these members by the body of a message: at once, so that questions keep their order. The future waits for
-    /// the answers.
+    /// Asks these members by the body of a message, in the share of whoever has the hub: at once, so that questions
+    /// keep their order. The future waits for the answers.
     pub(super) fn ask(
         &self,
         (passage, clock): (&Passage, LinkClock),
         asked: Vec<Arc<FleetMember>>,
-        hub: &str,
+        (hub, share): (&str, &SignerShare),
         body: &[u8],
     ) -> impl Future<Output = Answers<Option<ServiceMessage>>> + use<> {
-        let question = self.asks.open();
+        let question = self.open(share);
         let (sent, unsent) = match &question {
-            Some(question) => {
+            Some((_, question)) => {
                 let mut frame = BytesMut::new();
                 encode_ask(question.number(), hub, body, &mut frame);
                 let sent = asked.into_iter().partition::<Vec<_>, _>(|member| passage.pass_to(member, &frame));
@@ -87,11 +91,17 @@ impl NodeQuestions {
         async move {
             let is_overdue = |member: &FleetMember| member.is_overdue(clock.now_ms());
             let answers = match question {
-                Some(question) => question.answers(sent, ANSWER_TIMEOUT, is_overdue).await,
+                Some((_place, question)) => question.answers(sent, ANSWER_TIMEOUT, is_overdue).await,
                 None => Vec::new(),
             };
             with_missing(answers, unsent)
         }
+    }
+
+    /// Opens a question about connections, in a place of this share; `None` when all that it may have are taken.
+    fn open(&self, share: &SignerShare) -> Option<(SignerPlace, OpenQuestion<Option<ServiceMessage>>)> {
+        let place = self.asking.take(share).ok()?;
+        Some((place, self.asks.open()?))
     }
 
     /// Asks some members for something of their API.
@@ -153,4 +163,23 @@ fn watch(asked: &[Arc<FleetMember>]) {
 fn with_missing<T>(mut answers: Answers<T>, missing: Vec<Arc<FleetMember>>) -> Answers<T> {
     answers.extend(missing.into_iter().map(|member| (member, Err(NoAnswer::Unlinked))));
     answers
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::auth::Signer;
+
+    #[test]
+    fn questions_about_hubs_of_one_app_leave_a_half_of_the_places_to_others() {
+        let questions = NodeQuestions::default();
+        let share = |app: &str| SignerShare::new(Signer::App(app.into()), true);
+        let of_shop: Vec<_> = std::iter::from_fn(|| questions.open(&share("shop"))).collect();
+        assert_eq!(of_shop.len(), QUESTIONS_MAX / 2);
+        assert!(questions.open(&share("news")).is_some());
+        drop(of_shop);
+        let alone = SignerShare::new(Signer::Fleet, false);
+        let of_all: Vec<_> = std::iter::from_fn(|| questions.open(&alone)).collect();
+        assert_eq!(of_all.len(), QUESTIONS_MAX, "without keys of apps there is nobody to leave any to");
+    }
 }

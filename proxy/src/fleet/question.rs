@@ -10,7 +10,8 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::fleet_member::FleetMember;
 
-/// Questions that may wait at a time; each is a message to every node.
+/// Questions that may wait at a time; each is a message to every node. Where apps have keys, a half of them is for hubs
+/// of one.
 pub(crate) const QUESTIONS_MAX: usize = 1_024;
 
 /// Interval in which the time that members have is looked at anew.

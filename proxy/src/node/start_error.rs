@@ -55,7 +55,7 @@ pub enum GroupError {
     #[error("{address} is in the group {one:?} and in {other:?}: an app server is of one group, so name it in one")]
     Twice { address: String, one: String, other: String },
     #[error(transparent)]
-    AppKeys(#[from] crate::auth::AppKeyOverlap),
+    AppKeys(#[from] crate::auth::AppKeySetError),
 }
 
 fn role(was_mirror: bool) -> &'static str {

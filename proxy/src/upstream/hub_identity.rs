@@ -93,13 +93,22 @@ impl HubIdentity {
     }
 }
 
+/// Beginning of the key of a hub that is known by its name alone.
+const BY_NAME: &str = "?hub=";
+
 impl HubOrigin {
     /// Name of a hub in the fleet. Names of manifests hold no question mark.
     #[must_use]
     pub(crate) fn key(self, name: &str) -> String {
         match self {
             Self::Manifest => name.to_owned(),
-            Self::DialIn | Self::Webhook | Self::WebhookPattern => format!("?hub={name}"),
+            Self::DialIn | Self::Webhook | Self::WebhookPattern => format!("{BY_NAME}{name}"),
         }
+    }
+
+    /// Name of the hub with this key.
+    #[must_use]
+    pub(crate) fn name_in(key: &str) -> &str {
+        key.strip_prefix(BY_NAME).unwrap_or(key)
     }
 }

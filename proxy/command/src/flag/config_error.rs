@@ -6,7 +6,7 @@ use trunkline_protocol::development_key::DevelopmentKeyError;
 use trunkline_protocol::key::AccessKeyError;
 use trunkline_proxy::OriginError;
 use trunkline_proxy::parts::{
-    AccessKeyFileError, AmbiguousHeaders, AppKeyError, AppKeyFileError, AppKeyOverlap, NetworkError, PathPrefixError,
+    AccessKeyFileError, AmbiguousHeaders, AppKeyError, AppKeyFileError, AppKeySetError, NetworkError, PathPrefixError,
     WebhookSecretError,
 };
 
@@ -38,7 +38,7 @@ pub enum ConfigError {
     #[error("--app-key: {0}")]
     AppKey(AppKeyError),
     #[error(transparent)]
-    AppKeyOverlap(#[from] AppKeyOverlap),
+    AppKeySet(#[from] AppKeySetError),
     #[error(transparent)]
     AppKeyFile(#[from] AppKeyFileError),
     #[error(

@@ -297,7 +297,7 @@ impl TryFrom<ServeArgs> for Config {
 
 fn settings(args: ServeArgs, addresses: &NodeAddresses) -> Result<Settings, ConfigError> {
     let app_keys = args.app_keys.sources()?.read()?;
-    AppKey::ensure_apart(app_keys.iter().chain(addresses.rules.app_keys()))?;
+    AppKey::check_all(app_keys.iter().chain(addresses.rules.app_keys()))?;
     let has_app_keys = !app_keys.is_empty() || !addresses.rules.app_keys().is_empty();
     if has_app_keys && args.access_keys.keys()?.is_none() {
         return Err(ConfigError::AppKeysAlone);

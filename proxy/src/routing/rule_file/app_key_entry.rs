@@ -2,11 +2,8 @@
 
 use super::secret_entry::secrets;
 use super::toml_value::{TomlTable, TomlValue};
-use crate::auth::AppKey;
+use crate::auth::{APPS_MAX, AppKey};
 use crate::routing::rule_error::{Fault, RuleProblem};
-
-/// Maximum number of apps with keys of their own. A token is tried with all keys of its hub, a channel with all keys.
-const APPS_MAX: usize = 250;
 
 /// Maximum number of hubs of a key. A `*` at the end of a name stands for any number.
 const HUBS_MAX: usize = 100;
