@@ -106,7 +106,7 @@ impl Stage {
         }
         shared.open_webhooks();
         let router = |(index, shard): (u16, &ShardSender)| {
-            Endpoint::new(shared.clone(), shared.counters_of(index), shard.clone()).into_router()
+            Arc::new(Endpoint::new(shared.clone(), shared.counters_of(index), shard.clone())).into_router()
         };
         let routers = (0..).zip(shared.shards()).map(router).collect();
         Self { shared, routers, next_shard: Cell::new(0) }

@@ -39,7 +39,7 @@ pub(crate) async fn authenticate(
         let group = route_question(endpoint, hub, request, user)?;
         let group = RouteChoice::group_name(group.as_ref());
         endpoint.shared.wait_for_link(hub, group).await;
-        authorize(endpoint, (hub, group), request, user).await?
+        Box::pin(authorize(endpoint, (hub, group), request, user)).await?
     } else {
         Grant::default()
     };

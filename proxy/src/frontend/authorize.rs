@@ -40,13 +40,13 @@ pub(crate) struct Grant {
 ///
 /// # Errors
 /// The app's refusal, or ours when it can't be asked.
-pub(crate) fn authorize(
-    endpoint: &Endpoint,
+pub(crate) fn authorize<'a>(
+    endpoint: &'a Endpoint,
     (hub, group): (&Hub, &str),
     request: &Request,
     user: Option<&User>,
-) -> impl Future<Output = Result<Grant, Response>> + Send + use<> {
-    let (endpoint, apps, name) = (endpoint.clone(), hub.apps_in_turn(group), hub.name().to_owned());
+) -> impl Future<Output = Result<Grant, Response>> + Send + use<'a> {
+    let (apps, name) = (hub.apps_in_turn(group), hub.name().to_owned());
     let question = authorize_request(&name, request, user);
     async move {
         let Some(first) = apps.first() else {

@@ -21,13 +21,13 @@ use crate::upstream::{Authorizer, Hub, RouteChoice, ServerGroup};
 pub(super) const STOPPING: &str = "this node is stopping: connect again, to another one";
 
 /// State of one shard that requests are answered from.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct Endpoint {
     pub(super) shared: Arc<Shared>,
     pub(super) counters: Arc<Counters>,
     pub(super) shard: ShardSender,
     pub(super) authorizer: Authorizer,
-    pub(super) proxy_client: Arc<ProxyClient>,
+    pub(super) proxy_client: ProxyClient,
     /// REST data plane, if this endpoint answers it.
     pub(super) rest: Option<Rest>,
 }
@@ -39,14 +39,14 @@ impl Endpoint {
         let app_servers = HttpClient::new(shared.ways.connector.for_clients(), connect_timeout);
         let in_channels = HttpClient::new(Connector::default(), connect_timeout);
         let authorizer = Authorizer::new(in_channels, shared.settings.negotiate_timeout);
-        let proxy_client = Arc::new(ProxyClient::new(&shared, app_servers));
+        let proxy_client = ProxyClient::new(&shared, app_servers);
         Self { shared, counters, shard, authorizer, proxy_client, rest: None }
     }
 
-    /// Answers requests to the REST data plane, too.
+    /// Answers requests to the REST data plane, too, if there is one.
     #[must_use]
-    pub(crate) fn with_rest(self, rest: Rest) -> Self {
-        Self { rest: Some(rest), ..self }
+    pub(crate) fn with_rest(self, rest: Option<Rest>) -> Self {
+        Self { rest, ..self }
     }
 
     /// Returns the refusal for the client of a routed request, if a route rejects it, or its group takes none now.

@@ -1,6 +1,8 @@
 //! Channels at the client listeners: of other nodes, inside which requests are those of the fleet, and of app servers
 //! that dial in, inside which requests are what they would be outside, but can't be read or changed on the way.
 
+use std::sync::Arc;
+
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::response::Response;
@@ -18,7 +20,7 @@ use crate::shard::Shared;
 /// Route that opens channels, and the routes inside them.
 #[derive(Debug, Clone)]
 pub(crate) struct FleetChannelRoute {
-    pub(crate) endpoint: Endpoint,
+    pub(crate) endpoint: Arc<Endpoint>,
     pub(crate) inside: Router,
 }
 

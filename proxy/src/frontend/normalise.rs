@@ -6,8 +6,7 @@
 
 use std::net::IpAddr;
 
-use axum::extract::{Request, State};
-use axum::middleware::Next;
+use axum::extract::Request;
 use axum::response::Response;
 use http::header::{ALLOW, CONNECTION, HOST};
 use http::uri::{PathAndQuery, Scheme};
@@ -32,14 +31,6 @@ use crate::metrics::Limit;
 /// Answer to a request for a host that is none of this node's.
 const FOREIGN_HOST: &str = "Host is none that this node answers for: see --allow-host (without an access key a node answers \
                             for names of this machine only)";
-
-/// Middleware that normalises a request, or refuses one that can't be.
-pub(crate) async fn middleware(State(endpoint): State<Endpoint>, mut request: Request, next: Next) -> Response {
-    match normalise(&endpoint, &mut request) {
-        Ok(()) => next.run(request).await,
-        Err(refusal) => refusal,
-    }
-}
 
 /// Normalises a request.
 ///

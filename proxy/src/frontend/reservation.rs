@@ -90,7 +90,7 @@ pub(crate) async fn confirm(
     let outcome = match asked {
         Some(outcome) => outcome,
         None if names_user && has_owner_elsewhere(endpoint, client) => {
-            ask(endpoint, request, client, endpoint.shared.settings.relay.hop_timeout).await
+            Box::pin(ask(endpoint, request, client, endpoint.shared.settings.relay.hop_timeout)).await
         }
         None => return Ok(client.user.clone()),
     };
@@ -100,7 +100,7 @@ pub(crate) async fn confirm(
         ReservationOutcome::Unknown => Err(plain(StatusCode::NOT_FOUND, UNKNOWN_ID)),
         ReservationOutcome::Unanswered if !names_user => Ok(client.user.clone()),
         ReservationOutcome::Unanswered => {
-            let again = authorize_again(endpoint, hub, request).await.filter(|user| user.id == opened.user);
+            let again = Box::pin(authorize_again(endpoint, hub, request)).await.filter(|user| user.id == opened.user);
             again.ok_or_else(|| plain(StatusCode::NOT_FOUND, UNKNOWN_ID))
         }
     }

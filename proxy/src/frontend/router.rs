@@ -43,25 +43,28 @@ const CONNECTION_METHODS: [Method; 3] = [Method::GET, Method::POST, Method::DELE
 
 impl Endpoint {
     /// Router of a node: it serves all paths, and matches those of hubs without regard to case.
-    pub(crate) fn into_router(self) -> Router {
+    pub(crate) fn into_router(self: Arc<Self>) -> Router {
         let cors = origin_check::cors(&self.shared.settings);
         let hubs = Router::new().fallback(dispatch).layer(cors).with_state(self.clone());
-        let inside = self.layered(Router::new().fallback(route)).with_state((self.clone(), hubs));
+        let inside = Router::new().fallback(serve_all).with_state((self.clone(), hubs));
         let channel = FleetChannelRoute { endpoint: self, inside: inside.clone() };
         Router::new().route(CHANNEL_PATH, get(fleet_channel::open)).with_state(channel).fallback_service(inside)
     }
 
     /// Router of a port that serves the data plane alone.
-    pub(crate) fn into_rest_router(self) -> Router {
-        let serve = async |State(endpoint): State<Self>, request: Request| match &endpoint.rest {
-            Some(rest) => answer_rest(rest, request).await,
-            None => plain(StatusCode::NOT_FOUND, "the data plane is not served here"),
+    pub(crate) fn into_rest_router(self: Arc<Self>) -> Router {
+        let serve = async |State(endpoint): State<Arc<Self>>, request: Request| {
+            let answer = async |request| match &endpoint.rest {
+                Some(rest) => answer_rest(rest, request).await,
+                None => plain(StatusCode::NOT_FOUND, "the data plane is not served here"),
+            };
+            serve(&endpoint, request, answer).await
         };
-        self.layered(Router::new().fallback(serve)).with_state(self)
+        Router::new().fallback(serve).with_state(self)
     }
 
     /// Routes of these hubs alone, for the router of an app. Case counts there, a last slash does not.
-    pub(crate) fn into_routes(self, paths: impl IntoIterator<Item = String>) -> Router {
+    pub(crate) fn into_routes(self: Arc<Self>, paths: impl IntoIterator<Item = String>) -> Router {
         let routes = paths.into_iter().fold(Router::new(), |router, path| {
             let path = path.trim_end_matches('/');
             let of_hub = ["", "/", NEGOTIATE_SUFFIX].map(|tail| format!("{path}{tail}"));
@@ -69,7 +72,8 @@ impl Endpoint {
             routes.fold(router, |router, route| router.route(&route, any(dispatch)))
         });
         let cors = origin_check::cors(&self.shared.settings);
-        self.layered(routes.layer(cors)).with_state(self)
+        let served = middleware::from_fn_with_state(self.clone(), serve_next);
+        routes.layer(cors).layer(served).with_state(self)
     }
 
     /// Whether a hub has the path of a request in the router of an app, where case counts and a last slash does not.
@@ -91,22 +95,41 @@ impl Endpoint {
         };
         Some(signed(self, &uri, answer))
     }
+}
 
-    /// Puts the steps that every request meets in front of a router; the last layer comes first.
-    fn layered<S: Clone + Send + Sync + 'static>(&self, router: Router<S>) -> Router<S> {
-        router
-            .layer(middleware::from_fn_with_state(self.clone(), normalise::middleware))
-            .layer(middleware::from_fn_with_state(self.clone(), sign))
-    }
+/// Serves a request of any path.
+async fn serve_all(State((endpoint, hubs)): State<(Arc<Endpoint>, Router)>, request: Request) -> Response {
+    serve(&endpoint, request, |request| route(&endpoint, hubs, request)).await
+}
+
+/// Serves a request as a middleware.
+async fn serve_next(State(endpoint): State<Arc<Endpoint>>, request: Request, next: Next) -> Response {
+    serve(&endpoint, request, |request| next.run(request)).await
+}
+
+/// Takes a request through the steps that each one meets: it is normalised, answered, and the answer signed.
+async fn serve<A: Future<Output = Response>>(
+    endpoint: &Endpoint,
+    mut request: Request,
+    answer: impl FnOnce(Request) -> A,
+) -> Response {
+    let uri = request.uri().clone();
+    let answer = match normalise::normalise(endpoint, &mut request) {
+        Ok(()) => answer(request).await,
+        Err(refusal) => refusal,
+    };
+    signed(endpoint, &uri, answer)
 }
 
 /// Routes a request to the hubs or to the app server. Rules of ours, such as CORS, are for hubs only.
-async fn route(State((endpoint, hubs)): State<(Endpoint, Router)>, request: Request) -> Response {
+///
+/// The ways to elsewhere are boxed: a request to a hub, which may wait for long, holds no room for them.
+async fn route(endpoint: &Endpoint, hubs: Router, request: Request) -> Response {
     if let Some(rest) = endpoint.rest.as_ref().filter(|_| Rest::takes(request.uri().path())) {
-        return answer_rest(rest, request).await;
+        return Box::pin(answer_rest(rest, request)).await;
     }
-    if is_for_app(&endpoint, &request) {
-        return pass_through::pass_through(&endpoint, request).await;
+    if is_for_app(endpoint, &request) {
+        return Box::pin(pass_through::pass_through(endpoint, request)).await;
     }
     hubs.oneshot(request).await.into_response()
 }
@@ -122,7 +145,7 @@ async fn answer_rest(rest: &Rest, request: Request) -> Response {
     answer
 }
 
-async fn dispatch(State(endpoint): State<Endpoint>, request: Request) -> Response {
+async fn dispatch(State(endpoint): State<Arc<Endpoint>>, request: Request) -> Response {
     let is_forwarded = is_forwarded_by_node(&request);
     let mut answer = answer(&endpoint, request).await.unwrap_or_else(|refusal| refusal);
     if let (true, Ok(boot)) = (is_forwarded, HeaderValue::from_str(&endpoint.shared.boot)) {
@@ -132,7 +155,7 @@ async fn dispatch(State(endpoint): State<Endpoint>, request: Request) -> Respons
     answer
 }
 
-/// Answers a request to a hub; the error is a refusal.
+/// Answers a request to a hub; the error is a refusal. What asks somebody else is boxed.
 async fn answer(endpoint: &Endpoint, mut request: Request) -> Result<Response, Response> {
     if reservation::is_question(&request) {
         return Ok(reservation::answer(endpoint, &request));
@@ -146,7 +169,7 @@ async fn answer(endpoint: &Endpoint, mut request: Request) -> Result<Response, R
     }
     let visitor = visitor(endpoint, &request);
     if visitor == Some(Visitor::AppServer) {
-        return dial_in::open_link(endpoint, request).await;
+        return Box::pin(dial_in::open_link(endpoint, request)).await;
     }
     let (hub, is_negotiate) = match visitor {
         Some(Visitor::Client { is_negotiate }) => (enter_by_dial_in(endpoint, &mut request)?, is_negotiate),
@@ -184,7 +207,7 @@ async fn answer(endpoint: &Endpoint, mut request: Request) -> Result<Response, R
     }
     let request = request_limit::bound_body(endpoint, request)?;
     if let Some(owner) = owner_hop::find_owner(endpoint, &request) {
-        return Ok(owner_hop::forward(endpoint, &owner, request).await);
+        return Ok(Box::pin(owner_hop::forward(endpoint, &owner, request)).await);
     }
     let request = request_route::route(endpoint, &hub, request);
     if is_negotiate || is_upgrade {
@@ -258,13 +281,6 @@ fn is_for_app(endpoint: &Endpoint, request: &Request) -> bool {
     may_leave && is_known && !is_private(path)
 }
 
-/// Middleware that signs all answers.
-async fn sign(State(endpoint): State<Endpoint>, request: Request, next: Next) -> Response {
-    let uri = request.uri().clone();
-    let answer = next.run(request).await;
-    signed(&endpoint, &uri, answer)
-}
-
 /// Names the node on an answer, and counts our own refusals.
 fn signed(endpoint: &Endpoint, uri: &Uri, mut answer: Response) -> Response {
     endpoint.name_on(&mut answer);
@@ -273,4 +289,24 @@ fn signed(endpoint: &Endpoint, uri: &Uri, mut answer: Response) -> Response {
         refusal::record(endpoint, uri, &answer);
     }
     answer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Size of the future that a function returns.
+    fn size<A>(_: impl FnOnce(&'static Endpoint, Request) -> A) -> usize {
+        size_of::<A>()
+    }
+
+    #[test]
+    fn a_request_to_a_hub_holds_no_room_for_ways_to_other_servers_while_it_waits() {
+        // A poll waits for minutes, and each layer moves what is inside.
+        for (size, most) in
+            [(size(answer), 3_072), (size(|endpoint, request| route(endpoint, Router::new(), request)), 1_024)]
+        {
+            assert!(size <= most, "{size} bytes");
+        }
+    }
 }

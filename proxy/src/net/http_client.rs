@@ -178,7 +178,8 @@ impl HttpClient {
             sleep(left).await;
         }
         loop {
-            let failed = match self.connect(address).await {
+            // Boxed: it is large, and a part of everything that may ask another server, which most requests do not.
+            let failed = match Box::pin(self.connect(address)).await {
                 Err(error) if !error.is_connect_timeout() => error,
                 connected => return connected,
             };

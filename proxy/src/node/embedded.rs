@@ -134,7 +134,7 @@ impl Embedded {
     /// Returns the negotiate and connect routes of all hubs, for the app's router. Case counts in their paths, as in
     /// all of the router's.
     pub fn router(&self) -> Router {
-        let endpoint = Endpoint::new(self.shared.clone(), self.shared.counters_of(0), self.inbox.clone());
+        let endpoint = Arc::new(Endpoint::new(self.shared.clone(), self.shared.counters_of(0), self.inbox.clone()));
         let hubs = self.shared.hubs.all();
         let routes = endpoint.into_routes(hubs.iter().map(|hub| hub.settings().path.clone()));
         routes.layer(middleware::from_fn_with_state(self.shared.clone(), await_links))

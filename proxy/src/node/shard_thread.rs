@@ -50,15 +50,13 @@ pub(crate) async fn run(
     let shard = Shard::new(index, shared.clone());
     if let Some(own_inbox) = shared.shards().get(usize::from(index)) {
         let counters = shared.counters_of(index);
-        let endpoint = Endpoint::new(shared.clone(), counters.clone(), own_inbox.clone());
-        let with_rest = |rest: Option<Rest>| match rest {
-            Some(rest) => endpoint.clone().with_rest(rest),
-            None => endpoint.clone(),
+        let endpoint = |rest: Option<Rest>| {
+            Arc::new(Endpoint::new(shared.clone(), counters.clone(), own_inbox.clone()).with_rest(rest))
         };
         let of_clients = rest.clone().filter(|_| shared.settings.rest.on_client_ports);
-        let clients = with_rest(of_clients);
+        let clients = endpoint(of_clients);
         let clients = ListenerService { router: clients.clone().into_router(), connects: Some(clients), app: None };
-        let data_plane = ListenerService { router: with_rest(rest).into_rest_router(), connects: None, app: None };
+        let data_plane = ListenerService { router: endpoint(rest).into_rest_router(), connects: None, app: None };
         for (listener, layers, purpose) in listeners {
             let gate = frontend::ListenerGate::new(shared.clone(), counters.clone());
             let service = match purpose {
@@ -103,7 +101,7 @@ async fn listen(shard: Rc<Shard>, listener: std::net::TcpListener, app: mpsc::Se
         return;
     };
     let counters = shared.counters_of(index);
-    let connects = Some(Endpoint::new(shared.clone(), counters.clone(), inbox.clone()));
+    let connects = Some(Arc::new(Endpoint::new(shared.clone(), counters.clone(), inbox.clone())));
     let gate = frontend::ListenerGate::new(shared.clone(), counters);
     let service = ListenerService { router: Router::new(), connects, app: Some(app.clone()) };
     tokio::select! {

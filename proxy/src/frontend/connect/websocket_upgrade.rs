@@ -59,7 +59,7 @@ async fn attach(endpoint: &Endpoint, hub: &Arc<Hub>, mut request: Request) -> Re
     };
     let (mut permit, mut asked) = (None, None);
     if client.token.as_ref().is_some_and(|token| token.is_stateful) {
-        match stateful_connect::find(endpoint, hub, &mut request, &client).await? {
+        match Box::pin(stateful_connect::find(endpoint, hub, &mut request, &client)).await? {
             StatefulConnect::Open(claim) => {
                 resume(hub, request, claim);
                 return Ok(());

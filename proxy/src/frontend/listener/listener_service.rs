@@ -1,5 +1,7 @@
 //! Service behind a listener: the router, and shortcuts around it.
 
+use std::sync::Arc;
+
 use axum::Router;
 use tokio::sync::mpsc::Sender;
 
@@ -11,7 +13,7 @@ use crate::shard::AppSocket;
 pub(crate) struct ListenerService {
     pub router: Router,
     /// Endpoint that answers WebSocket connects without the router, as the router would; `None` where there are none.
-    pub connects: Option<Endpoint>,
+    pub connects: Option<Arc<Endpoint>>,
     /// The app that gets the sockets which bring something else; `None` where the router serves them.
     pub app: Option<Sender<AppSocket>>,
 }

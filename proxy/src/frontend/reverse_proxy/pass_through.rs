@@ -254,7 +254,7 @@ mod tests {
             pool.opened(0, Arc::new(LinkHandle::opened(hub.index(), id)));
             hub.add_pool(pool);
         }
-        let router = Endpoint::new(shared.clone(), shared.counters_of(0), shard).into_router();
+        let router = Arc::new(Endpoint::new(shared.clone(), shared.counters_of(0), shard)).into_router();
         (shared, router)
     }
 
