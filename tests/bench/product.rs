@@ -4,8 +4,11 @@ use std::iter;
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Result, ensure};
+use trunkline_protocol::access_token::{self, TokenTimes};
+use trunkline_protocol::key::AccessKey;
 
 use super::child::ChildProcess;
 use crate::harness::fleet::ACCESS_KEY;
@@ -15,6 +18,9 @@ use crate::harness::sockets::free_address;
 
 /// Links between a proxy and its app server, unless a benchmark wants others: the default of both.
 const LINKS: u16 = 5;
+
+/// Life of clients' tokens: longer than a benchmark.
+const TOKEN_LIFETIME_S: u64 = 12 * 3600;
 
 /// Command that builds the programs that are measured.
 const BUILD: &str = "cargo build --profile dist -p trunkline-proxy --features trunkline-proxy/jemalloc --bin trunkline \
@@ -176,9 +182,7 @@ impl MeasuredApp {
     /// # Errors
     /// When it is not built.
     pub fn dialling(proxy: SocketAddr) -> Result<Self> {
-        let (host, port) = (proxy.ip(), proxy.port());
-        let service = format!("Endpoint=http://{host};Port={port};AccessKey={ACCESS_KEY};Version=1.0;");
-        Ok(Self { dials: true, ..Self::start_with(&["--dial", &service])? })
+        Ok(Self { dials: true, ..Self::start_with(&["--dial", &connection_string(proxy)])? })
     }
 
     fn start_with(more: &[&str]) -> Result<Self> {
@@ -252,25 +256,52 @@ impl MeasuredProxy {
         Self::serve(app, NodeAddresses::free()?, 1, LINKS, pinned)
     }
 
+    /// Starts one that app servers dial, alone or as a peer of another one.
+    ///
+    /// # Errors
+    /// When it is not built or does not start.
+    pub fn without_upstream(shards: u16, peer: Option<&Self>) -> Result<Self> {
+        let mut trunkline = Command::new(program("trunkline")?);
+        trunkline.arg("serve");
+        if let Some(peer) = peer {
+            trunkline.args(["--peers", &format!("http://{}", peer.admin)]);
+        }
+        Self::begin(NodeAddresses::free()?, shards, trunkline)
+    }
+
     fn serve(
         app: &MeasuredApp,
-        NodeAddresses { listen: address, admin }: NodeAddresses,
+        addresses: NodeAddresses,
         shards: u16,
         pool_size: u16,
         mut trunkline: Command,
     ) -> Result<Self> {
-        product(&mut trunkline).args(["--listen", &address.to_string(), "--admin", &admin.to_string()]);
         if !app.dials {
             trunkline.args(["--upstream", &format!("http://{}", app.address)]);
         }
-        trunkline.args(["--shards", &shards.to_string()]);
         trunkline.args(["--pool-size", &pool_size.to_string()]);
-        let mut process = ChildProcess::start("proxy", &mut trunkline)?;
-        process.wait_until(|| {
+        let mut proxy = Self::begin(addresses, shards, trunkline)?;
+        proxy.wait_for_links(pool_size)?;
+        Ok(proxy)
+    }
+
+    fn begin(addresses: NodeAddresses, shards: u16, mut trunkline: Command) -> Result<Self> {
+        let NodeAddresses { listen: address, admin } = addresses;
+        product(&mut trunkline).args(["--listen", &address.to_string(), "--admin", &admin.to_string()]);
+        trunkline.args(["--shards", &shards.to_string()]);
+        Ok(Self { address, admin, process: ChildProcess::start("proxy", &mut trunkline)? })
+    }
+
+    /// Waits until it has so many open links to app servers.
+    ///
+    /// # Errors
+    /// When it ends before, or they do not come.
+    pub fn wait_for_links(&mut self, wanted: u16) -> Result<()> {
+        let admin = self.admin;
+        self.process.wait_until(|| {
             let links = metrics(admin).map(|metrics| metrics.sum("trunkline_links", &[("state", "open")]));
-            links.is_ok_and(|links| links >= f64::from(pool_size))
-        })?;
-        Ok(Self { address, admin, process })
+            links.is_ok_and(|links| links >= f64::from(wanted))
+        })
     }
 
     /// Address that clients connect to.
@@ -298,6 +329,25 @@ impl MeasuredProxy {
     pub fn pid(&self) -> u32 {
         self.process.id()
     }
+}
+
+/// Connection string by which an app server dials a proxy.
+#[must_use]
+pub fn connection_string(proxy: SocketAddr) -> String {
+    format!("Endpoint=http://{};Port={};AccessKey={ACCESS_KEY};Version=1.0;", proxy.ip(), proxy.port())
+}
+
+/// Target of the request by which a client of nobody in particular connects to a hub of an app server that has dialled
+/// in: what such an app server has its clients use.
+///
+/// # Errors
+/// When the key is none.
+pub fn dial_in_target(hub: &str) -> Result<String> {
+    let audience = ("aud".to_owned(), format!("http://127.0.0.1/client/?hub={hub}"));
+    let now_s = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
+    let times = TokenTimes::from_now(now_s, TOKEN_LIFETIME_S);
+    let token = access_token::sign(&AccessKey::new(ACCESS_KEY)?, "", &[audience], times);
+    Ok(format!("/client/?hub={hub}&access_token={token}"))
 }
 
 /// An address at which nobody listens.

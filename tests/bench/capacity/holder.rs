@@ -90,7 +90,14 @@ struct Holder {
 
 /// Connects, and answers for each line of input; ends with it.
 pub(crate) fn run(arguments: &HolderArguments) -> Result<()> {
-    let mut holder = Holder::connect(arguments)?;
+    let mut holder = match Holder::connect(arguments) {
+        Ok(holder) => holder,
+        Err(error) => {
+            // In place of being ready: so whoever has started this process knows why it is not.
+            say(&format!("{error:#}"));
+            return Ok(());
+        }
+    };
     let (sender, questions) = mpsc::channel();
     std::thread::spawn(move || {
         // Whatever ends it, it is over: the sender goes, too.

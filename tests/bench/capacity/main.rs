@@ -8,8 +8,9 @@
 //! ```
 //!
 //! A process may have so many open files, so there are as many proxies as that takes, and for each a process of
-//! clients. They connect one after the other, and say every 15 s that they are there. The run stops where memory gets
-//! scarce. Then numbered broadcasts: each client has to get each of them once. Last a table of what all processes have
+//! clients. They connect one after the other, and say every 15 s that they are there. Where memory gets scarce, or the
+//! machine refuses something else, no more come, and the run says what has ended first: `--clients 1000000` fills a
+//! machine. Then numbered broadcasts: each client has to get each of them once. Last a table of what all processes have
 //! in memory.
 //!
 //! | module | what it holds |
@@ -93,22 +94,33 @@ fn run(settings: &Settings) -> Result<()> {
     let free_before = machine::free_bytes()?;
     let app = MeasuredApp::start()?;
     let (mut shares, started) = (Vec::new(), Instant::now());
-    let mut left = settings.clients;
-    while left > 0 {
-        let clients = left.min(settings.per_proxy);
-        shares.push(Share::fill(&app, shares.len(), clients, settings.keep_free)?);
-        left -= clients;
+    let (mut present, mut ended_first) = (0, None);
+    while present < settings.clients && ended_first.is_none() {
+        let clients = settings.per_proxy.min(settings.clients - present);
+        match Share::fill(&app, shares.len(), clients, settings.keep_free) {
+            Ok(share) => shares.push(share),
+            // Those that are there show what the machine carries.
+            Err(error) if present > 0 => {
+                ended_first = Some(error);
+                continue;
+            }
+            Err(error) => return Err(error),
+        }
+        present += clients;
         say(&format!(
-            "{:>7} of {} clients after {:.0} s, {:.1} GiB free",
-            settings.clients - left,
+            "{present:>7} of {} clients after {:.0} s, {:.1} GiB free",
             settings.clients,
             started.elapsed().as_secs_f64(),
             machine::free_bytes()? as f64 / MEBIBYTE / KIBIBYTE
         ));
     }
+    say(&match ended_first {
+        Some(error) => format!("what ended first, beyond {present} clients: {error:#}"),
+        None => format!("nothing has ended before {present} clients were there: --clients is the next bound"),
+    });
     let took = machine::taken_since(free_before)?;
-    broadcast_all(settings, &mut shares)?;
-    table(settings, &app, &shares, took)
+    broadcast_all(settings, present, &mut shares)?;
+    table(present, &app, &shares, took)
 }
 
 impl Share {
@@ -125,8 +137,8 @@ impl Share {
 }
 
 /// Numbered broadcasts, one after the other, each asked for at another proxy.
-fn broadcast_all(settings: &Settings, shares: &mut [Share]) -> Result<()> {
-    let everybody = u64::from(settings.clients);
+fn broadcast_all(settings: &Settings, clients: u32, shares: &mut [Share]) -> Result<()> {
+    let everybody = u64::from(clients);
     for number in 1..=settings.broadcasts {
         for share in &mut *shares {
             share.holder.ask(&number.to_string())?;
@@ -153,7 +165,7 @@ fn broadcast_all(settings: &Settings, shares: &mut [Share]) -> Result<()> {
 }
 
 /// Table of each process's memory, and of the machine's.
-fn table(settings: &Settings, app: &MeasuredApp, shares: &[Share], took: u64) -> Result<()> {
+fn table(clients: u32, app: &MeasuredApp, shares: &[Share], took: u64) -> Result<()> {
     let row = |name: &str, clients: u32, memory: Memory| {
         let bytes = memory.anonymous_bytes as f64;
         format!(
@@ -167,7 +179,7 @@ fn table(settings: &Settings, app: &MeasuredApp, shares: &[Share], took: u64) ->
         "\n{:<12} {:>9} {:>12} {:>12} {:>14}",
         "process", "clients", "own MiB", "resident MiB", "own KiB/client"
     ));
-    say(&row("app server", settings.clients, Memory::of(app.pid())?));
+    say(&row("app server", clients, Memory::of(app.pid())?));
     for (number, share) in shares.iter().enumerate() {
         say(&row(&format!("proxy {}", number + 1), share.clients, Memory::of(share.proxy.pid())?));
     }
@@ -177,7 +189,7 @@ fn table(settings: &Settings, app: &MeasuredApp, shares: &[Share], took: u64) ->
     say(&format!(
         "the machine has {:.2} GiB less free with all of them, the clients' own ends included: {:.2} KiB a client",
         took as f64 / MEBIBYTE / KIBIBYTE,
-        took as f64 / f64::from(settings.clients) / KIBIBYTE
+        took as f64 / f64::from(clients) / KIBIBYTE
     ));
     Ok(())
 }

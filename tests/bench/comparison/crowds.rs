@@ -90,7 +90,7 @@ pub(crate) fn resuming_visitors(
 
 /// Connects the client of this number, at the next address.
 fn client(servers: &Servers, dialect: Dialect, number: usize) -> Result<(TcpStream, Dialect, Opened)> {
-    let (socket, upgrade) = (connect::open(address(servers, number)?)?, dialect.upgrade());
+    let (socket, upgrade) = (connect::open(address(servers, number)?)?, servers.upgrade(dialect));
     let Some(certificate) = &servers.certificate else {
         let (socket, early) = connect::enter(socket, &upgrade, DialectWelcome::new(dialect))?;
         return Ok((socket, dialect, early.into()));
@@ -157,7 +157,7 @@ pub(crate) struct DialectArrivals<'a> {
 
 impl<'a> DialectArrivals<'a> {
     fn new(servers: &'a Servers, dialect: Dialect, sessions: Vec<Sessions>, due: HandshakeKind) -> Self {
-        let (upgrade, origins) = (dialect.upgrade(), Origins::default());
+        let (upgrade, origins) = (servers.upgrade(dialect), Origins::default());
         Self { servers, dialect, upgrade, origins, sessions, due, handshakes: [0, 0] }
     }
 }

@@ -47,16 +47,15 @@ mod command {
 }
 
 impl Dialect {
-    /// The request of a new connection.
-    pub(crate) fn upgrade(self) -> Vec<u8> {
-        let target = match self {
+    /// Target of the request of a new connection.
+    pub(crate) fn target(self) -> &'static str {
+        match self {
             Self::SignalR => "/bench",
             Self::Plain => "/",
             Self::SocketIo => "/socket.io/?EIO=4&transport=websocket",
             Self::Centrifuge => "/connection/websocket",
             Self::Nchan => "/sub",
-        };
-        upgrade::request("localhost", target, "").into_bytes()
+        }
     }
 
     /// Bytes that ask the server to send this text to everyone.

@@ -148,7 +148,7 @@ fn wanted(named: &[Peer]) -> Result<Vec<Peer>> {
     let mut peers = if named.is_empty() { fast.collect() } else { named.to_vec() };
     if peers.iter().any(|peer| peer.is_dotnet()) && DotNet::find()?.is_none() {
         peers.retain(|peer| !peer.is_dotnet());
-        say(&format!("Kestrel is left out: {NO_DOTNET}"));
+        say(&format!("Rows of .NET are left out: {NO_DOTNET}"));
     }
     if peers.contains(&Peer::Centrifuge) && !service::centrifuge()?.is_file() {
         peers.retain(|peer| *peer != Peer::Centrifuge);

@@ -19,6 +19,10 @@ pub(crate) enum Peer {
     Kestrel,
     /// Two processes of that server, with Redis between them
     KestrelRedis,
+    /// An ASP.NET Core app with the package of the Azure SignalR Service, and a proxy that it dials
+    Dotnet,
+    /// Such an app, and two proxies that it dials
+    DotnetFleet,
     /// Two proxies with TLS before an app server
     TrunklineTls,
     /// An app server with an embedded node that has TLS
@@ -45,11 +49,13 @@ pub(crate) enum Peer {
 
 impl Peer {
     /// All of them, in the order of tables.
-    pub(crate) const ALL: [Self; 15] = [
+    pub(crate) const ALL: [Self; 17] = [
         Self::Trunkline,
         Self::Embedded,
         Self::Kestrel,
         Self::KestrelRedis,
+        Self::Dotnet,
+        Self::DotnetFleet,
         Self::TrunklineTls,
         Self::EmbeddedTls,
         Self::HaproxyTls,
@@ -70,6 +76,8 @@ impl Peer {
             Self::Embedded => "embedded",
             Self::Kestrel => "kestrel",
             Self::KestrelRedis => "kestrel-redis",
+            Self::Dotnet => "dotnet",
+            Self::DotnetFleet => "dotnet-fleet",
             Self::TrunklineTls => "trunkline-tls",
             Self::EmbeddedTls => "embedded-tls",
             Self::HaproxyTls => "haproxy-tls",
@@ -91,6 +99,8 @@ impl Peer {
             Self::Embedded => "Trunkline, embedded",
             Self::Kestrel => "Kestrel",
             Self::KestrelRedis => "Kestrel × 2 + Redis",
+            Self::Dotnet => "ASP.NET Core app, 1 Trunkline proxy",
+            Self::DotnetFleet => "ASP.NET Core app, 2 Trunkline proxies",
             Self::TrunklineTls => "Trunkline with TLS, 2 proxies + app server",
             Self::EmbeddedTls => "Trunkline with TLS, embedded",
             Self::HaproxyTls => "HAProxy with TLS + Trunkline, embedded",
@@ -108,6 +118,7 @@ impl Peer {
     pub(crate) fn dialect(self) -> Dialect {
         match self {
             Self::Trunkline | Self::Embedded | Self::Kestrel | Self::KestrelRedis => Dialect::SignalR,
+            Self::Dotnet | Self::DotnetFleet => Dialect::SignalR,
             Self::TrunklineTls | Self::EmbeddedTls | Self::HaproxyTls | Self::NginxTls => Dialect::SignalR,
             Self::Axum | Self::Haproxy | Self::Ws => Dialect::Plain,
             Self::Socketio | Self::SocketioRedis => Dialect::SocketIo,
@@ -137,7 +148,7 @@ impl Peer {
 
     /// Whether it runs on .NET, which is in an archive that may be missing, and compiles while it warms up.
     pub(crate) fn is_dotnet(self) -> bool {
-        matches!(self, Self::Kestrel | Self::KestrelRedis)
+        matches!(self, Self::Kestrel | Self::KestrelRedis | Self::Dotnet | Self::DotnetFleet)
     }
 
     /// Work before each window: enough for just-in-time compilers.
@@ -147,7 +158,15 @@ impl Peer {
 
     /// Whether it is the product that the others are compared with.
     pub(crate) fn is_ours(self) -> bool {
-        matches!(self, Self::Trunkline | Self::Embedded | Self::TrunklineTls | Self::EmbeddedTls)
+        matches!(
+            self,
+            Self::Trunkline
+                | Self::Embedded
+                | Self::Dotnet
+                | Self::DotnetFleet
+                | Self::TrunklineTls
+                | Self::EmbeddedTls
+        )
     }
 }
 

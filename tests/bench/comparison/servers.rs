@@ -3,21 +3,29 @@
 use std::net::SocketAddr;
 
 use anyhow::Result;
+use trunkline_generator::upgrade;
 use trunkline_tests::bench::child::Speaker;
 use trunkline_tests::bench::product::{self, MeasuredApp, MeasuredProxy};
 
 use crate::certificate::Certificate;
+use crate::dialect::Dialect;
 use crate::peer::Peer;
 use crate::service::{Folder, Service};
 
 /// Threads of each proxy that serve clients: two proxies on two cores, as if each were on a machine of its own.
 const SHARDS: u16 = 1;
 
+/// Hub of the .NET app, and the links that the app opens to each proxy: five for each of its two hubs.
+const HUB: &str = "bench";
+const DOTNET_LINKS: u16 = 10;
+
 /// Servers that run until this value is dropped.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Servers {
     /// Addresses for clients, in turn.
     pub(crate) addresses: Vec<SocketAddr>,
+    /// Target of the clients' requests, where it is not that of their dialect.
+    target: Option<String>,
     /// Certificate of these addresses, where clients use TLS.
     pub(crate) certificate: Option<Certificate>,
     /// Processes that are measured: names and ids.
@@ -45,6 +53,8 @@ impl Servers {
             Peer::Embedded => Self::embedded(),
             Peer::Kestrel => Self::kestrel(),
             Peer::KestrelRedis => Self::kestrel_redis(),
+            Peer::Dotnet => Self::dotnet(1),
+            Peer::DotnetFleet => Self::dotnet(2),
             Peer::TrunklineTls => Self::trunkline_tls(),
             Peer::EmbeddedTls => Self::embedded_tls(),
             Peer::HaproxyTls => Self::before_embedded("haproxy", Service::haproxy_tls),
@@ -59,14 +69,37 @@ impl Servers {
         }
     }
 
+    /// The request of a new connection.
+    pub(crate) fn upgrade(&self, dialect: Dialect) -> Vec<u8> {
+        let target = self.target.as_deref().unwrap_or(dialect.target());
+        upgrade::request("localhost", target, "").into_bytes()
+    }
+
+    /// An ASP.NET Core app with the package of the Azure SignalR Service, and so many proxies that it dials.
+    fn dotnet(proxies: u16) -> Result<Self> {
+        let (mut fleet, mut processes): (Vec<MeasuredProxy>, _) = (Vec::new(), Vec::new());
+        for number in 1..=proxies {
+            let proxy = MeasuredProxy::without_upstream(SHARDS, fleet.first())?;
+            processes.push((format!("proxy-{number}"), proxy.pid()));
+            fleet.push(proxy);
+        }
+        let addresses: Vec<_> = fleet.iter().map(MeasuredProxy::address).collect();
+        let app = Service::dotnet(product::address()?, &addresses)?;
+        processes.push(("app".into(), app.id()));
+        fleet.iter_mut().try_for_each(|proxy| proxy.wait_for_links(DOTNET_LINKS))?;
+        let mut held = vec![Held::Service(app)];
+        held.extend(fleet.into_iter().map(Held::Proxy));
+        Ok(Self { addresses, target: Some(product::dial_in_target(HUB)?), processes, _held: held, ..Self::default() })
+    }
+
     fn trunkline() -> Result<Self> {
         let app = MeasuredApp::start()?;
         let [first, second] = [MeasuredProxy::start(&app, SHARDS)?, MeasuredProxy::start(&app, SHARDS)?];
         Ok(Self {
             addresses: vec![first.address(), second.address()],
-            certificate: None,
             processes: named([("proxy-1", first.pid()), ("proxy-2", second.pid()), ("app", app.pid())]),
             _held: vec![Held::Proxy(first), Held::Proxy(second), Held::App(app)],
+            ..Self::default()
         })
     }
 
@@ -81,7 +114,7 @@ impl Servers {
             held.push(Held::Proxy(proxy));
         }
         held.extend([Held::App(app), Held::Folder(folder)]);
-        Ok(Self { addresses, certificate: Some(certificate), processes, _held: held })
+        Ok(Self { addresses, certificate: Some(certificate), processes, _held: held, ..Self::default() })
     }
 
     fn embedded_tls() -> Result<Self> {
@@ -93,6 +126,7 @@ impl Servers {
             certificate: Some(certificate),
             processes: named([("app", app.pid())]),
             _held: vec![Held::App(app), Held::Folder(folder)],
+            ..Self::default()
         })
     }
 
@@ -112,6 +146,7 @@ impl Servers {
             certificate: Some(certificate),
             processes,
             _held: vec![Held::Service(front), Held::App(app), Held::Folder(folder)],
+            ..Self::default()
         })
     }
 
@@ -119,9 +154,9 @@ impl Servers {
         let app = MeasuredApp::embedded()?;
         Ok(Self {
             addresses: vec![app.address()],
-            certificate: None,
             processes: named([("app", app.pid())]),
             _held: vec![Held::App(app)],
+            ..Self::default()
         })
     }
 
@@ -130,9 +165,9 @@ impl Servers {
         let kestrel = Service::kestrel(address, None)?;
         Ok(Self {
             addresses: vec![address],
-            certificate: None,
             processes: named([("kestrel", kestrel.id())]),
             _held: vec![Held::Service(kestrel)],
+            ..Self::default()
         })
     }
 
@@ -144,9 +179,9 @@ impl Servers {
         let (address, fan_out) = fan_out()?;
         Ok(Self {
             addresses: vec![address],
-            certificate: None,
             processes: named([("axum", fan_out.id())]),
             _held: vec![Held::FanOut(fan_out)],
+            ..Self::default()
         })
     }
 
@@ -155,9 +190,9 @@ impl Servers {
         let haproxy = Service::haproxy(address, behind, &folder)?;
         Ok(Self {
             addresses: vec![address],
-            certificate: None,
             processes: named([("haproxy", haproxy.id()), ("axum", fan_out.id())]),
             _held: vec![Held::Service(haproxy), Held::FanOut(fan_out), Held::Folder(folder)],
+            ..Self::default()
         })
     }
 
@@ -166,9 +201,9 @@ impl Servers {
         let node = Service::node(script, address, &[])?;
         Ok(Self {
             addresses: vec![address],
-            certificate: None,
             processes: named([("node", node.id())]),
             _held: vec![Held::Service(node)],
+            ..Self::default()
         })
     }
 
@@ -191,7 +226,7 @@ impl Servers {
             held.push(Held::Service(server));
         }
         held.extend([Held::Service(redis), Held::Folder(folder)]);
-        Ok(Self { addresses, certificate: None, processes, _held: held })
+        Ok(Self { addresses, processes, _held: held, ..Self::default() })
     }
 
     fn centrifuge() -> Result<Self> {
@@ -199,9 +234,9 @@ impl Servers {
         let centrifuge = Service::centrifuge(address)?;
         Ok(Self {
             addresses: vec![address],
-            certificate: None,
             processes: named([("centrifuge", centrifuge.id())]),
             _held: vec![Held::Service(centrifuge)],
+            ..Self::default()
         })
     }
 
@@ -211,9 +246,9 @@ impl Servers {
         let workers = (1..).zip(nginx.children()?).map(|(number, id)| (format!("worker-{number}"), id));
         Ok(Self {
             addresses: vec![address],
-            certificate: None,
             processes: workers.chain(named([("master", nginx.id())])).collect(),
             _held: vec![Held::Service(nginx), Held::Folder(folder)],
+            ..Self::default()
         })
     }
 }

@@ -7,6 +7,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use trunkline_tests::bench::child::ChildProcess;
+use trunkline_tests::bench::product;
 use trunkline_tests::harness::dotnet::{APP, DotNet};
 use trunkline_tests::harness::scenario::target_folder;
 
@@ -79,6 +80,16 @@ impl Service {
         Self::start("Kestrel", &dotnet.runtime().display().to_string(), &arguments, listen)
     }
 
+    /// ASP.NET Core with the package of the Azure SignalR Service, which dials these proxies.
+    pub(crate) fn dotnet(listen: SocketAddr, proxies: &[SocketAddr]) -> Result<Self> {
+        let dotnet = DotNet::find()?.with_context(|| NO_DOTNET)?;
+        let assembly = dotnet.assembly(APP).display().to_string();
+        let arguments = [&assembly, "--urls", &format!("http://{listen}"), "--mode", "azure"].map(str::to_owned);
+        let names = (1..).map(|number| format!("Azure__SignalR__ConnectionString__node{number}__primary"));
+        let services = names.zip(proxies.iter().map(|proxy| product::connection_string(*proxy))).collect::<Vec<_>>();
+        Self::start_with("ASP.NET Core", &dotnet.runtime().display().to_string(), &arguments, &services, listen)
+    }
+
     /// The Go program of `peers/centrifuge`.
     pub(crate) fn centrifuge(listen: SocketAddr) -> Result<Self> {
         Self::start("Centrifuge", &centrifuge()?.display().to_string(), &[listen.to_string()], listen)
@@ -144,9 +155,20 @@ impl Service {
     }
 
     fn start(name: &'static str, program: &str, arguments: &[String], listen: SocketAddr) -> Result<Self> {
+        Self::start_with(name, program, arguments, &[], listen)
+    }
+
+    /// Starts a server with these variables in its environment.
+    fn start_with(
+        name: &'static str,
+        program: &str,
+        arguments: &[String],
+        variables: &[(String, String)],
+        listen: SocketAddr,
+    ) -> Result<Self> {
         // However this process ends, the system tells the server to end, too.
         let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "TERM", "--", program]).args(arguments);
+        command.args(["--pdeathsig", "TERM", "--", program]).args(arguments).envs(variables.iter().cloned());
         let path = std::env::var("PATH").unwrap_or_default();
         command.env("PATH", format!("{path}:{PROGRAMS}"));
         let mut process = ChildProcess::start(name, &mut command)?;

@@ -3,7 +3,8 @@
 //! that is late.
 //!
 //! ```text
-//!  size:    a connect, one of a new user, the first and the second join of a group: in fleets of 1, 1 again, 2 and 12 nodes
+//!  size:    a connect, one of a new user, the first and the second join of a group, an announcement to it at another node,
+//!           and what is told of it there: in fleets of 1, 1 again, 2 and 12 nodes, or as many as `--nodes` says
 //!  frozen:  first joins, each followed by an announcement: at three nodes of three, of three again, of four with one frozen
 //! ```
 //!
@@ -40,6 +41,9 @@ struct Settings {
     /// Fleets that are compared.
     #[arg(long, value_enum, default_value = "size")]
     work: Work,
+    /// Nodes of the fleets of other sizes; two of one size show the noise.
+    #[arg(long, value_delimiter = ',', default_value = "1,1,2,12", value_parser = clap::value_parser!(u16).range(1..=100))]
+    nodes: Vec<u16>,
     /// Number of rounds, each with every fleet in turn.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1000))]
     rounds: u32,
@@ -58,17 +62,17 @@ enum Work {
 
 /// A fleet that is measured, with the waits so far.
 struct MeasuredFleet {
-    name: &'static str,
+    name: String,
     _app: AppServer,
     nodes: Vec<Proxy>,
     /// Number of nodes that run.
     running: usize,
     next: usize,
-    waits: [Vec<Duration>; 4],
+    waits: [Vec<Duration>; 5],
 }
 
 impl MeasuredFleet {
-    async fn start(stage: &Stage, name: &'static str, count: usize) -> Result<Self> {
+    async fn start(stage: &Stage, name: &str, count: usize) -> Result<Self> {
         let fleet = Fleet::new(stage);
         let app = fleet.app(App::Bench).await?;
         let admins: Vec<String> = (0..count).map(|_| free_address()).collect::<Result<_>>()?;
@@ -88,7 +92,7 @@ impl MeasuredFleet {
             })
             .await?;
         }
-        Ok(Self { name, _app: app, nodes, running: count, next: 0, waits: Default::default() })
+        Ok(Self { name: name.to_owned(), _app: app, nodes, running: count, next: 0, waits: Default::default() })
     }
 
     async fn wait_for(&mut self, kind: usize, operation: impl Future<Output = Result<()>>) -> Result<()> {
@@ -105,16 +109,19 @@ impl MeasuredFleet {
         Ok([at(self.next)?.address().to_owned(), at(self.next + 1)?.admin().to_owned()])
     }
 
-    /// One connect, one of a new user, and the first and the second join of a group.
+    /// One connect, one of a new user, the first and the second join of a group, and an announcement to it at another
+    /// node.
     async fn connect_and_join(&mut self) -> Result<()> {
-        let ([node, _], number) = (self.turn()?, self.next);
+        let ([node, admin], number) = (self.turn()?, self.next);
         let mut clients = Vec::new();
         self.wait_for(0, connect(&mut clients, &node, "/bench")).await?;
         let path = format!("/bench?access_token={}", token::of_user(ACCESS_KEY, &format!("user-{number}"))?);
         self.wait_for(1, connect(&mut clients, &node, &path)).await?;
+        let group = format!("group-{number}");
         for (kind, client) in (2..).zip(&mut clients) {
-            self.wait_for(kind, join(client, &format!("group-{number}"))).await?;
+            self.wait_for(kind, join(client, &group)).await?;
         }
+        self.wait_for(4, announce(&admin, (&group, 2))).await?;
         for client in clients {
             client.close().await?;
         }
@@ -127,7 +134,7 @@ impl MeasuredFleet {
         let mut client = RawClient::join(&node, "/bench").await?;
         let group = format!("group-{number}");
         self.wait_for(0, join(&mut client, &group)).await?;
-        self.wait_for(1, announce(&admin, &group)).await?;
+        self.wait_for(1, announce(&admin, (&group, 1))).await?;
         client.close().await?;
         Ok(())
     }
@@ -143,13 +150,13 @@ async fn join(client: &mut RawClient, group: &str) -> Result<()> {
     Ok(())
 }
 
-/// Announces to a group, and demands that its one member is found.
-async fn announce(admin: &str, group: &str) -> Result<()> {
+/// Announces to a group, and demands that so many members are found.
+async fn announce(admin: &str, (group, members): (&str, u64)) -> Result<()> {
     let bearer = format!("Bearer {ADMIN_TOKEN}");
     let headers = [("content-type", "application/json"), ("authorization", bearer.as_str())];
     let body = json!({ "hub": "bench", "group": group, "target": "Notice", "arguments": [] }).to_string();
     let answer = exchange(admin, Method::POST, "/api/announce", &headers, body.into()).await?.json()?;
-    ensure!(answer.get("clients") == Some(&json!(1)), "{group} is missed: {answer}");
+    ensure!(answer.get("clients") == Some(&json!(members)), "{group} is missed: {answer}");
     Ok(())
 }
 
@@ -168,15 +175,17 @@ fn report(fleets: &[MeasuredFleet], kinds: &[&str]) {
 
 async fn measure(settings: &Settings) -> Result<()> {
     let stage = Stage::new()?;
-    let (sizes, kinds): (&[_], &[_]) = match settings.work {
-        Work::Size => (
-            &[("1", 1), ("1 again", 1), ("2", 2), ("12", 12)],
-            &["connect", "connect of a new user", "first join", "second join"],
-        ),
-        Work::Frozen => (&[("3", 3), ("3 again", 3), ("4, one frozen", 4)], &["first join", "announcement"]),
+    let (sizes, kinds): (_, &[_]) = match settings.work {
+        Work::Size => {
+            (named(&settings.nodes), &["connect", "connect of a new user", "first join", "second join", "announcement"])
+        }
+        Work::Frozen => {
+            let sizes = [("3", 3), ("3 again", 3), ("4, one frozen", 4)];
+            (sizes.map(|(name, count)| (name.to_owned(), count)).to_vec(), &["first join", "announcement"])
+        }
     };
     let mut fleets = Vec::new();
-    for (name, count) in sizes {
+    for (name, count) in &sizes {
         fleets.push(MeasuredFleet::start(&stage, name, *count).await?);
     }
     if let (Work::Frozen, Some(fleet)) = (settings.work, fleets.last_mut()) {
@@ -199,7 +208,37 @@ async fn measure(settings: &Settings) -> Result<()> {
         fleets.rotate_right(first);
     }
     report(&fleets, kinds);
+    if settings.work == Work::Size {
+        slopes(&fleets, &sizes, kinds);
+    }
     Ok(())
+}
+
+/// Names of fleets by their sizes; the second of one size is that again.
+fn named(sizes: &[u16]) -> Vec<(String, usize)> {
+    let name = |(place, size): (usize, &u16)| {
+        let is_again = sizes.iter().take(place).any(|before| before == size);
+        (if is_again { format!("{size} again") } else { size.to_string() }, usize::from(*size))
+    };
+    sizes.iter().enumerate().map(name).collect()
+}
+
+/// Tells what each further node adds to the median wait, by the line that lies nearest to those of all sizes.
+fn slopes(fleets: &[MeasuredFleet], sizes: &[(String, usize)], kinds: &[&str]) {
+    for (kind, what) in kinds.iter().enumerate() {
+        let medians = fleets.iter().zip(sizes).filter_map(|(fleet, (_, nodes))| {
+            let mut waits = fleet.waits.get(kind)?.clone();
+            waits.sort_unstable();
+            Some((*nodes as f64, waits.get(waits.len() / 2)?.as_secs_f64() * 1e6))
+        });
+        let points: Vec<_> = medians.collect();
+        let count = points.len() as f64;
+        let mean = |value: fn(&(f64, f64)) -> f64| points.iter().map(value).sum::<f64>() / count;
+        let (nodes, waits) = (mean(|point| point.0), mean(|point| point.1));
+        let rise: f64 = points.iter().map(|(x, y)| (x - nodes) * (y - waits)).sum();
+        let run: f64 = points.iter().map(|(x, _)| (x - nodes).powi(2)).sum();
+        say(&format!("{what}: {:.1} us for each further node", rise / run));
+    }
 }
 
 #[tokio::main]
