@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use axum::extract::Request;
-use http::header::{AUTHORIZATION, CONTENT_TYPE, COOKIE, HOST, ORIGIN};
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, COOKIE, HOST, ORIGIN};
 use http::request::Parts;
 use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method};
 use tower_http::cors::{AllowCredentials, AllowHeaders, AllowOrigin, CorsLayer};
@@ -81,9 +81,13 @@ pub(crate) fn cors(settings: &Settings) -> CorsLayer {
         .expose_headers([AUTHORIZATION, CONTENT_TYPE, HeaderName::from_static(NODE_HEADER)])
 }
 
-/// Whether a request without an origin (not from a browser), or of a page that may connect, goes on.
+/// Whether a request without an origin, or of a page that may connect, goes on. Without an origin comes what no browser
+/// sends, what a page sends to its own origin, and what any page can have a browser open: a link, an image.
 pub(crate) fn may_connect(settings: &Settings, request: &mut Request) -> bool {
-    let Some(origin) = request.headers().get(ORIGIN) else { return true };
+    let Some(origin) = request.headers().get(ORIGIN) else {
+        drop_credentials_of_links(request.headers_mut());
+        return true;
+    };
     match OriginRules::new(settings).judge(origin, request.headers(), request.extensions()) {
         OriginVerdict::WithCookies => true,
         OriginVerdict::WithoutCredentials => {
@@ -96,10 +100,24 @@ pub(crate) fn may_connect(settings: &Settings, request: &mut Request) -> bool {
 
 /// Removes what a browser adds to the requests of any page, unless the page may connect with it.
 pub(crate) fn drop_foreign_credentials(settings: &Settings, request: &mut Request) {
-    let Some(origin) = request.headers().get(ORIGIN) else { return };
+    let Some(origin) = request.headers().get(ORIGIN) else {
+        return drop_credentials_of_links(request.headers_mut());
+    };
     let verdict = OriginRules::new(settings).judge(origin, request.headers(), request.extensions());
     if verdict != OriginVerdict::WithCookies {
         drop_credentials(request.headers_mut());
+    }
+}
+
+/// Removes what a browser adds to a request that is none of a page of this origin's own, where it names no origin: it
+/// says so (`Sec-Fetch-Site`), or asks for a page, which a hub is not.
+fn drop_credentials_of_links(headers: &mut HeaderMap) {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let is_of_elsewhere = text("sec-fetch-site").is_some_and(|site| !site.eq_ignore_ascii_case("same-origin"));
+    let is_navigation = text("sec-fetch-mode").is_some_and(|mode| mode.eq_ignore_ascii_case("navigate"))
+        || text(ACCEPT.as_str()).is_some_and(|accept| accept.to_ascii_lowercase().contains("text/html"));
+    if is_of_elsewhere || is_navigation {
+        drop_credentials(headers);
     }
 }
 
@@ -140,6 +158,30 @@ mod tests {
             &headers,
             &extensions,
         )
+    }
+
+    #[test]
+    fn what_a_page_can_have_a_browser_open_without_an_origin_brings_no_credentials() {
+        let is_kept = |headers: &[(&'static str, &str)]| {
+            let mut all = HeaderMap::from_iter([(COOKIE, "session=1".parse().unwrap())]);
+            headers.iter().for_each(|(name, value)| drop(all.insert(*name, value.parse().unwrap())));
+            drop_credentials_of_links(&mut all);
+            all.contains_key(COOKIE)
+        };
+        for own in
+            [&[][..], &[("sec-fetch-site", "same-origin")], &[("accept", "text/event-stream")], &[("accept", "*/*")]]
+        {
+            assert!(is_kept(own), "{own:?}");
+        }
+        for link in [
+            &[("sec-fetch-site", "cross-site")][..],
+            &[("sec-fetch-site", "same-site"), ("sec-fetch-mode", "no-cors")],
+            &[("sec-fetch-site", "none"), ("sec-fetch-mode", "navigate")],
+            &[("sec-fetch-site", "same-origin"), ("sec-fetch-mode", "navigate")],
+            &[("accept", "text/html,application/xhtml+xml;q=0.9,*/*;q=0.8")],
+        ] {
+            assert!(!is_kept(link), "{link:?}");
+        }
     }
 
     #[test]
