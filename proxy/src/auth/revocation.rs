@@ -233,14 +233,14 @@ impl Revocations {
     /// Whether a log-in that the app itself has named to a node, and that shows no token again, is void: it was made
     /// before all log-ins of its user, or of everybody, were revoked.
     #[must_use]
-    pub(crate) fn void_log_in(&self, user: Option<&str>, made_s: u64) -> bool {
+    pub(crate) fn void_log_in(&self, user: Option<&str>, made_s: u64, now_s: u64) -> bool {
         if user.is_none() || self.count.load(Ordering::Acquire) == 0 {
             return false;
         }
         let table = self.table();
         [None, user.map(ByteString::from)].into_iter().any(|user| {
             let kept = table.by_tokens.get(&TokenSet { user, audience: None, app: None });
-            kept.is_some_and(|kept| made_s <= kept.issued_before_s)
+            kept.is_some_and(|kept| kept.kept_until_s > now_s && made_s <= kept.issued_before_s)
         })
     }
 
@@ -440,13 +440,16 @@ mod tests {
 
     #[test]
     fn a_log_in_that_the_app_has_named_is_void_like_a_token_of_the_same_second() {
-        let ann = revocations(&[revocation(Some("ann"), NOW_S)]);
-        assert!(ann.void_log_in(Some("ann"), NOW_S) && !ann.void_log_in(Some("ann"), NOW_S + 1));
-        assert!(!ann.void_log_in(Some("bob"), NOW_S) && !ann.void_log_in(None, 0));
-        let everybody = revocations(&[revocation(None, NOW_S)]);
-        assert!(everybody.void_log_in(Some("bob"), NOW_S) && !everybody.void_log_in(None, 0));
-        let at_shop = ToldRevocation { app: Some("shop".into()), ..revocation(Some("ann"), NOW_S) };
-        assert!(!revocations(&[at_shop]).void_log_in(Some("ann"), NOW_S), "no key of an app has signed it");
+        let is_void = |revoked: ToldRevocation, user, made_s| revocations(&[revoked]).void_log_in(user, made_s, NOW_S);
+        let of_ann = || revocation(Some("ann"), NOW_S);
+        assert!(is_void(of_ann(), Some("ann"), NOW_S) && !is_void(of_ann(), Some("ann"), NOW_S + 1));
+        assert!(!is_void(of_ann(), Some("bob"), NOW_S) && !is_void(of_ann(), None, 0));
+        let everybodys = || revocation(None, NOW_S);
+        assert!(is_void(everybodys(), Some("bob"), NOW_S) && !is_void(everybodys(), None, 0));
+        let at_shop = ToldRevocation { app: Some("shop".into()), ..of_ann() };
+        assert!(!is_void(at_shop, Some("ann"), NOW_S), "no key of an app has signed it");
+        let kept_until_s = of_ann().kept_until_s;
+        assert!(!revocations(&[of_ann()]).void_log_in(Some("ann"), NOW_S, kept_until_s), "its time is over");
     }
 
     #[test]

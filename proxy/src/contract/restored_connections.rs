@@ -1,6 +1,7 @@
 //! Clients that begin anew after their connection was lost: who keeps what they had, and who may have it.
 
 use tokio::time::Instant;
+use trunkline_protocol::fleet::ToldRevocation;
 use trunkline_protocol::key::AccessKeys;
 use trunkline_protocol::manifest::HubManifest;
 use trunkline_protocol::negotiate::Decision;
@@ -12,6 +13,7 @@ use super::app::{App, AppLink, membership};
 use super::client::{Client, JSON_HANDSHAKE};
 use super::http::negotiate;
 use super::stage::{KEY, Stage, run, token_of};
+use crate::clock::unix_seconds;
 use crate::metrics::RestoreOutcome;
 
 struct Scene {
@@ -180,6 +182,30 @@ fn a_user_that_the_app_had_named_is_given_back_with_the_rest() {
         clients.push(scene.begin_anew(&second, "").await);
         scene.answer_query(0, true).await;
         assert_eq!(user(&scene.link(0).opening().await), Some("ann"));
+    });
+}
+
+#[test]
+fn a_user_whose_log_ins_were_revoked_is_not_given_back() {
+    run(async {
+        let stage = Stage::start();
+        let manifest = HubManifest { asks_app: true, ..hub("chat", true) };
+        let mut app = stage.app("app-1", vec![manifest]);
+        let _link = app.link().await;
+        let decide = |decision: Decision| *app.dialler.decision.lock().unwrap() = Some(decision);
+        decide(Decision { user: Some("ann".into()), ..Decision::default() });
+        let (_, lost) = negotiate(&stage, "/chat", "").await;
+        decide(Decision::default());
+        let (_, claimed_before) = negotiate(&stage, "/chat", &format!("&restore={lost}")).await;
+        let now_s = unix_seconds();
+        let (user, kept_until_s) = (Some("ann".into()), now_s + 60);
+        let told =
+            ToldRevocation { user, audience: None, app: None, issued_before_s: now_s + 1, kept_until_s, closed_ms: 0 };
+        stage.shared.admission.revocations.revoke(&told, now_s).unwrap();
+        assert_eq!(Client::upgrade(&stage, &format!("/chat?id={claimed_before}")).await.err(), Some(401));
+        let (_, token) = negotiate(&stage, "/chat", &format!("&restore={lost}")).await;
+        let keys = AccessKeys::new(vec![trunkline_protocol::key::AccessKey::new(KEY).unwrap()]).unwrap();
+        assert_eq!(ConnectionToken::open(&token, &keys).unwrap().restores, None);
     });
 }
 

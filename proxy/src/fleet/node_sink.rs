@@ -130,18 +130,17 @@ impl<'a> NodeSink<'a> {
         if let Some(user) = told.user.as_ref().filter(|_| told.closed_ms > 0)
             && revocations.note_close(told, told.closed_ms)
         {
-            self.close_old(user, told.closed_ms);
+            self.close_all_of(user);
         }
     }
 
-    /// Closes the connections of a user that were open when those at other nodes were closed: this node was away then.
-    fn close_old(&self, user: &ByteString, closed_ms: u64) {
-        let shared = self.fleet.shared();
-        let until_ms = closed_ms.saturating_add(shared.settings.tokens.clock_skew_s.saturating_mul(1000));
-        for shard in shared.shards() {
+    /// Closes the connections of a user, as the other nodes did while this one was away: also those that have come
+    /// since, because until now it could not know which tokens are void.
+    fn close_all_of(&self, user: &ByteString) {
+        for shard in self.fleet.shared().shards() {
             let user = user.clone();
             shard.post(move |state| {
-                state.assignments.close_revoked(&mut state.core, &user, until_ms);
+                state.assignments.close_revoked(&mut state.core, &user);
             });
         }
     }

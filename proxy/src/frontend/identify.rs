@@ -74,9 +74,7 @@ pub(crate) async fn identify(endpoint: &Endpoint, hub: &Hub, request: &mut Reque
         None if request.extensions().get::<ByDialIn>().is_some() => Some(shown_by_dial_in(&opened, request)?),
         None => shown_user(endpoint, hub, &opened, token(request)).await?,
     };
-    // What the app has named is as good as a token, and nothing is shown for it again.
-    let revocations = &endpoint.shared.admission.revocations;
-    if shown.is_none() && revocations.void_log_in(opened.user.as_deref(), opened.made_s()) {
+    if shown.is_none() && is_void(endpoint, &opened) {
         return Err(refuse_token(endpoint, &TokenError::Revoked));
     }
     let negotiated = User { id: opened.user.clone(), claims: opened.user_claims(), expires_s: opened.expires_s };
@@ -90,6 +88,14 @@ pub(crate) async fn identify(endpoint: &Endpoint, hub: &Hub, request: &mut Reque
     };
     request.extensions_mut().insert(client);
     Ok(())
+}
+
+/// Whether the user that a connection token names, or that its client is to get back, was named by the app and is
+/// revoked since: that is as good as an access token, and nothing is shown for it again.
+fn is_void(endpoint: &Endpoint, opened: &ConnectionToken) -> bool {
+    let restored = opened.restores.as_ref().and_then(|claim| claim.user.as_ref()?.id.as_deref());
+    let named = opened.user.as_deref().or(restored).filter(|_| opened.binding != UserBinding::AccessToken);
+    endpoint.shared.admission.revocations.void_log_in(named, opened.made_s(), unix_seconds())
 }
 
 /// Returns the user that a request has shown by dial-in, where each of them has to show it.

@@ -48,12 +48,14 @@ fn judge(
     if !lost.hub.eq_ignore_ascii_case(&hub.settings().path) {
         return Err("the token is another hub's");
     }
-    let claims = lost.user_claims();
+    let (claims, made_s) = (lost.user_claims(), lost.made_s());
     let ConnectionToken { user: named, expires_s, restores, .. } = lost;
     let named = named.map(|id| User { id: Some(id), claims, expires_s });
     // A connection that has got its user back has none in its own token.
     let of_lost = named.or_else(|| restores.and_then(|claim| claim.user)).unwrap_or_default();
-    let is_over = of_lost.expires_s.is_some_and(|expires_s| expires_s <= unix_seconds());
+    let now_s = unix_seconds();
+    let is_over = of_lost.expires_s.is_some_and(|expires_s| expires_s <= now_s);
+    let is_revoked = || endpoint.shared.admission.revocations.void_log_in(of_lost.id.as_deref(), made_s, now_s);
     let needs_access_token = lost.binding == UserBinding::AccessToken;
     let user = match &user.id {
         None if needs_access_token && request.extensions().get() != Some(&UserBinding::AccessToken) => {
@@ -63,6 +65,7 @@ fn judge(
         Some(_) => return Err("the token is another user's"),
         None if needs_access_token => return Err("an access token shows its user"),
         None if is_over => return Err("the time of its user is over"),
+        None if is_revoked() => return Err("the log-ins of its user were revoked"),
         None => Some(of_lost),
     };
     let connection_id = lost.connection_id.unwrap_or(sealed);

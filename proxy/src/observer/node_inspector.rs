@@ -142,7 +142,7 @@ impl NodeInspector {
     pub(super) async fn close_revoked(&self, user: &str) -> u64 {
         let closing = self.shared.shards().iter().map(|shard| {
             let user = user.to_owned();
-            shard.inspect(move |state| state.assignments.close_revoked(&mut state.core, &user, u64::MAX) as u64)
+            shard.inspect(move |state| state.assignments.close_revoked(&mut state.core, &user) as u64)
         });
         join_all(closing).await.into_iter().flatten().sum()
     }

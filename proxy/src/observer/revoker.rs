@@ -53,6 +53,9 @@ pub(crate) struct RevocationOrder {
     pub(crate) tokens: RevokedTokens,
     /// Whether the open connections of the user are closed, too.
     pub(crate) close: bool,
+    /// Moment of that, in milliseconds since 1970, by the node that was asked: all note the same one, so that none does
+    /// it twice. 0 from a node of an older version.
+    pub(crate) closed_ms: u64,
 }
 
 /// Outcome of a revocation.
@@ -173,6 +176,7 @@ impl Revoker {
 
 impl RevokerState {
     async fn revoke(&self, order: RevocationOrder) -> Result<RevocationReport, RevocationError> {
+        let order = RevocationOrder { closed_ms: unix_ms(), ..order };
         self.shared.admission.revocations.revoke(&order.tokens.told(), unix_seconds())?;
         self.peers.spread_revocation(&order.tokens.told());
         let request = PeerRequest::post(REVOKE_OWN_PATH, json!(order).to_string().into());
@@ -213,7 +217,8 @@ impl RevokerState {
         match order.tokens.user.as_deref().filter(|_| order.close) {
             Some(user) => {
                 // First: what arrives behind those that are closed now has to find it.
-                self.shared.admission.revocations.note_close(&order.tokens.told(), unix_ms());
+                let at_ms = if order.closed_ms > 0 { order.closed_ms } else { unix_ms() };
+                self.shared.admission.revocations.note_close(&order.tokens.told(), at_ms);
                 self.node.close_revoked(user).await
             }
             None => 0,

@@ -92,16 +92,13 @@ impl Assignments {
         true
     }
 
-    /// Closes the connections of a user whose tokens an operator has revoked, if they were opened up to this
-    /// millisecond since 1970; returns how many.
-    pub(crate) fn close_revoked(&mut self, core: &mut ShardCore, user: &str, opened_until_ms: u64) -> usize {
+    /// Closes the connections of a user whose tokens an operator has revoked; returns how many.
+    pub(crate) fn close_revoked(&mut self, core: &mut ShardCore, user: &str) -> usize {
         let (hubs, to) = (core.context.shared.hubs.all(), Receivers::from(Audience::Users(vec![user.into()])));
         let mut slots: Vec<_> = hubs.iter().flat_map(|hub| core.connections.slots_of(hub.index(), &to)).collect();
         // One that was given away is closed by its new owner. If that has not taken it, it ends here in a while, and
         // its app server hears of it.
         slots.retain(|&slot| !core.ownership_of(slot).is_some_and(|ownership| ownership.is_given()));
-        let is_old = |client| core.context.opened_ms(client) <= opened_until_ms;
-        slots.retain(|&slot| core.connections.live(slot).is_some_and(is_old));
         slots.iter().for_each(|&slot| self.close(core, slot, &CloseReason::token_revoked()));
         self.finish_batch(core);
         slots.len()

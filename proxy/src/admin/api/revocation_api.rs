@@ -109,7 +109,7 @@ fn order(headers: &HeaderMap, body: &[u8], now_s: u64) -> Result<RevocationOrder
         return Err(ApiError::field("issued_before", problem));
     }
     let tokens = RevokedTokens { user, audience, app, issued_before, kept_until: now_s.saturating_add(keep_s) };
-    Ok(RevocationOrder { tokens, close })
+    Ok(RevocationOrder { tokens, close, closed_ms: 0 })
 }
 
 fn refusal(error: &RevocationError) -> ApiError {
@@ -139,7 +139,7 @@ mod tests {
     #[test]
     fn a_revocation_is_of_a_user_an_audience_an_app_or_all_and_up_to_now_unless_told_otherwise() {
         let now = RevokedTokens { issued_before: NOW_S, kept_until: NOW_S + KEEP_DEFAULT_S, ..Default::default() };
-        let order = |tokens, close| RevocationOrder { tokens, close };
+        let order = |tokens, close| RevocationOrder { tokens, close, closed_ms: 0 };
         let of_user = RevokedTokens { user: Some("ann".into()), ..now.clone() };
         assert_eq!(read(&json!({ "user": "ann", "close": true })).unwrap(), order(of_user.clone(), true));
         assert_eq!(read(&json!({ "all": true, "user": null })).unwrap(), order(now, false));
