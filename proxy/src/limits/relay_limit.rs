@@ -25,8 +25,12 @@ use super::address_limit::{AddressLimit, AddressPermit};
 use crate::config::RelaySettings;
 use crate::net::address::Address;
 
-/// Time for which a request may wait for its client without losing its place: a client that moves at all keeps it.
+/// Time for which a request may wait for its client without losing its place.
 const SAFE_WAIT: Duration = Duration::from_secs(1);
+
+/// Bytes of an upload that pay for a second of waiting for it: the pace of a poor mobile uplink. A byte now and then
+/// keeps no place that others want.
+const SENDER_BYTES_PER_SECOND: u64 = 16 * 1024;
 
 /// Time for which nobody is looked for again when none was found: looking is a pass over all requests.
 const VAIN_LOOK: Duration = Duration::from_millis(50);
@@ -80,8 +84,10 @@ struct PlacedRelay {
 #[derive(Debug)]
 pub(crate) struct RelayProgress {
     start: Instant,
-    /// Milliseconds from the start.
+    /// Milliseconds from the start, later by what its bytes have paid for.
     sends_since_ms: AtomicU64,
+    /// Wait for its bytes that none of them has paid for, in milliseconds, while it is not their turn.
+    unpaid_ms: AtomicU64,
     reads_since_ms: AtomicU64,
     displaced: CancellationToken,
 }
@@ -217,19 +223,31 @@ impl RelayPermit {
 impl RelayProgress {
     fn new() -> Self {
         let (sends_since_ms, reads_since_ms) = (AtomicU64::new(NOT_WAITING), AtomicU64::new(NOT_WAITING));
-        Self { start: Instant::now(), sends_since_ms, reads_since_ms, displaced: CancellationToken::new() }
+        let (unpaid_ms, displaced) = (AtomicU64::new(0), CancellationToken::new());
+        Self { start: Instant::now(), sends_since_ms, unpaid_ms, reads_since_ms, displaced }
     }
 
     /// Notes that it is the client's turn to send.
     pub(crate) fn wait_for_sender(&self) {
         // A wait goes on until something comes, however often somebody asks.
         if self.sends_since_ms.load(Ordering::Relaxed) == NOT_WAITING {
-            self.sends_since_ms.store(self.now_ms(), Ordering::Relaxed);
+            let since_ms = self.now_ms().saturating_sub(self.unpaid_ms.load(Ordering::Relaxed));
+            self.sends_since_ms.store(since_ms, Ordering::Relaxed);
         }
     }
 
-    /// Notes that the client has sent something, or needs not.
-    pub(crate) fn sent(&self) {
+    /// Notes that the client has sent so many bytes, which pay for a part of the wait.
+    pub(crate) fn sent(&self, bytes: usize) {
+        let waited_ms = match self.sends_since_ms.swap(NOT_WAITING, Ordering::Relaxed) {
+            NOT_WAITING => self.unpaid_ms.load(Ordering::Relaxed),
+            since_ms => self.now_ms().saturating_sub(since_ms),
+        };
+        let paid_ms = (bytes as u64).saturating_mul(1000) / SENDER_BYTES_PER_SECOND;
+        self.unpaid_ms.store(waited_ms.saturating_sub(paid_ms), Ordering::Relaxed);
+    }
+
+    /// Notes that the client need not send any more.
+    pub(crate) fn has_sent_all(&self) {
         self.sends_since_ms.store(NOT_WAITING, Ordering::Relaxed);
     }
 
@@ -393,6 +411,27 @@ mod tests {
         assert_eq!(place(&limit).err(), Some(RelayRefusal::Node), "nobody waits for an app server in vain");
         drop((one, three, permits));
         assert_eq!(limit.counts().requests.len(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_upload_that_trickles_loses_its_place_and_one_that_comes_at_its_pace_keeps_it() {
+        let limit = limit(2, 0, 0);
+        let [trickle, steady] = [place(&limit).unwrap(), place(&limit).unwrap()];
+        for permit in [&trickle, &steady] {
+            permit.progress().wait_for_sender();
+        }
+        for _ in 0..4 {
+            tokio::time::advance(Duration::from_millis(900)).await;
+            for (permit, bytes) in [(&trickle, 1), (&steady, 16 * 1024)] {
+                permit.progress().sent(bytes);
+                permit.progress().wait_for_sender();
+            }
+        }
+        assert!(place(&limit).is_ok());
+        assert!(trickle.progress.displaced.is_cancelled() && !steady.progress.displaced.is_cancelled());
+        assert_eq!(place(&limit).err(), None, "the newcomer has left");
+        let (_third, none) = (place(&limit).unwrap(), place(&limit));
+        assert_eq!(none.err(), Some(RelayRefusal::Node), "the steady one keeps its place");
     }
 
     #[tokio::test(start_paused = true)]

@@ -97,14 +97,19 @@ impl HttpBody for RelayedRequestBody {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         let polled = Pin::new(&mut self.body).poll_frame(cx);
         let progress = self.permit.as_ref().map(|permit| permit.progress());
-        match polled {
+        match &polled {
             Poll::Pending => {
                 self.silence.wait_for_client();
                 progress.into_iter().for_each(RelayProgress::wait_for_sender);
             }
-            Poll::Ready(_) => {
+            Poll::Ready(frame) => {
                 self.silence.moved();
-                progress.into_iter().for_each(RelayProgress::sent);
+                let data = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref());
+                match (progress, frame) {
+                    (Some(progress), Some(_)) => progress.sent(data.map_or(0, Bytes::len)),
+                    (Some(progress), None) => progress.has_sent_all(),
+                    (None, _) => {}
+                }
             }
         }
         let mut frame = ready!(polled);
