@@ -54,6 +54,12 @@ pub enum AppKeySetError {
         /// App whose hubs it opens.
         other: String,
     },
+    /// The key of an app is one of the fleet: whoever has it would be a node and an operator.
+    #[error(
+        "the key of app {0:?} is an access key of the fleet, which opens everything: give the app one of its own \
+         (`trunkline token key --app NAME` makes it)"
+    )]
+    IsAccessKey(String),
     /// There are more apps than a node takes.
     #[error(
         "{0} apps have keys of their own (--app-key, --app-key-file, [app-keys.NAME]), and a fleet takes {APPS_MAX}: \
@@ -99,11 +105,18 @@ impl HubScope {
     /// Whether a hub is among them; case does not count.
     #[must_use]
     pub(crate) fn holds(&self, hub: &str) -> bool {
+        self.closeness(hub).is_some()
+    }
+
+    /// How closely a hub is named: by how many bytes, or whole. `None` if it is not.
+    #[must_use]
+    pub(crate) fn closeness(&self, hub: &str) -> Option<usize> {
         let hub = hub.to_ascii_lowercase();
-        self.names.iter().any(|name| match name.strip_suffix(STAR) {
-            Some(beginning) => hub.starts_with(beginning),
-            None => **name == *hub,
-        })
+        let closeness = |name: &str| match name.strip_suffix(STAR) {
+            Some(beginning) => hub.starts_with(beginning).then_some(beginning.len()),
+            None => (*name == *hub).then_some(usize::MAX),
+        };
+        self.names.iter().filter_map(|name| closeness(name)).max()
     }
 }
 
@@ -135,12 +148,18 @@ impl AppKey {
         Ok(Self { name: name.into(), key, hubs: HubScope::new(name, hubs)? })
     }
 
-    /// Checks that keys can be in force together: that there are not too many apps, and that no key opens the hubs of
-    /// another app only because of the names of the two.
+    /// Checks that keys can be in force together, beside those of the fleet: that there are not too many apps, that none
+    /// has a key of the fleet, and that no key opens the hubs of another app only because of the names of the two.
     ///
     /// # Errors
     /// When they can't.
-    pub fn check_all<'a>(keys: impl Iterator<Item = &'a Self> + Clone) -> Result<(), AppKeySetError> {
+    pub fn check_all<'a>(
+        keys: impl Iterator<Item = &'a Self> + Clone,
+        fleet: &[AccessKey],
+    ) -> Result<(), AppKeySetError> {
+        if let Some(app) = keys.clone().find(|app| fleet.contains(&app.key)) {
+            return Err(AppKeySetError::IsAccessKey(app.name.to_string()));
+        }
         let names: BTreeSet<_> = keys.clone().map(|key| key.name.to_ascii_lowercase()).collect();
         if names.len() > APPS_MAX {
             return Err(AppKeySetError::TooMany(names.len()));
@@ -248,7 +267,7 @@ mod tests {
     fn an_app_without_hubs_does_not_open_those_of_an_app_with_a_longer_name() {
         let overlap = |texts: &[&str]| {
             let keys: Vec<_> = texts.iter().map(|text| key(text).unwrap()).collect();
-            AppKey::check_all(keys.iter()).err()
+            AppKey::check_all(keys.iter(), &[]).err()
         };
         let found = Some(AppKeySetError::Overlap { wide: "shop".into(), other: "shop_eu".into() });
         assert_eq!(overlap(&["news=KEY", "shop=KEY", "shop_eu=KEY;shop_eu"]), found);
@@ -270,10 +289,18 @@ mod tests {
     fn apps_are_bounded_in_number_wherever_their_keys_come_from_and_keys_of_one_app_count_once() {
         let keys: Vec<_> = (0..=APPS_MAX).map(|number| key(&format!("app{number}=KEY;hub{number}")).unwrap()).collect();
         let twice = keys[1..].iter().chain(&keys[1..]);
-        assert_eq!(AppKey::check_all(twice), Ok(()));
-        let error = AppKey::check_all(keys.iter()).unwrap_err();
+        assert_eq!(AppKey::check_all(twice, &[]), Ok(()));
+        let error = AppKey::check_all(keys.iter(), &[]).unwrap_err();
         assert_eq!(error, AppKeySetError::TooMany(251));
         assert!(error.to_string().contains("takes 250: give the others a fleet"), "{error}");
+    }
+
+    #[test]
+    fn a_key_of_the_fleet_is_no_apps_key() {
+        let shop = key("shop=KEY;shop").unwrap();
+        let error = AppKey::check_all([&shop].into_iter(), &[shop.key.clone()]).unwrap_err();
+        assert_eq!(error, AppKeySetError::IsAccessKey("shop".into()));
+        assert!(!error.to_string().contains(KEY), "{error}");
     }
 
     #[test]

@@ -118,12 +118,14 @@ impl SigningKeys {
         self.load().last().is_some_and(|key| key.app.is_some())
     }
 
-    /// Holder of a key that is good for a hub: an app, if any has the hub.
+    /// Holder of a hub: of the apps whose keys are good for it, the one that names it most closely.
     #[must_use]
     pub(crate) fn owner_of(&self, hub: &str) -> Signer {
         let keys = self.load();
-        let of_app = keys.iter().find(|key| key.app.is_some() && key.is_for(Some(hub)));
-        of_app.map_or(Signer::Fleet, |key| key.as_signer().signer)
+        let of_apps = keys.iter().filter_map(|key| Some((key.hubs.as_ref()?.closeness(hub)?, key)));
+        // The first of several that name it alike.
+        let closest = of_apps.reduce(|one, other| if other.0 > one.0 { other } else { one });
+        closest.map_or(Signer::Fleet, |(_, key)| key.as_signer().signer)
     }
 
     /// Keys that open channels of app servers that dial in.
@@ -147,7 +149,8 @@ impl SigningKeys {
         let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
         let mut changed = sources.clone();
         change(&mut changed);
-        AppKey::check_all(changed.of_flags.iter().chain(&changed.of_rules))?;
+        let fleet: Vec<_> = changed.fleet.iter().collect();
+        AppKey::check_all(changed.of_flags.iter().chain(&changed.of_rules), &fleet)?;
         *sources = changed;
         self.in_force.store(Arc::new(sources.keys()));
         self.of_channels.store(Arc::new(sources.of_channels(&self.of_channels.load())));

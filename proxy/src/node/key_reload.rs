@@ -41,7 +41,8 @@ pub(crate) fn reload(shared: &Shared, access: &AccessKeySources, apps: &AppKeySo
     let keys = access.read().map_err(|error| error.to_string())?;
     let of_apps = apps.read().map_err(|error| error.to_string())?;
     // All or nothing, so what could fail comes first.
-    AppKey::check_all(of_apps.iter().chain(&shared.hubs.rules().app_keys)).map_err(|error| error.to_string())?;
+    let rules = shared.hubs.rules();
+    AppKey::check_all(of_apps.iter().chain(&rules.app_keys), &keys).map_err(|error| error.to_string())?;
     // Without sources the node has a key of its own making, which stays.
     if !access.is_empty() {
         shared.settings.keys.replace(keys).map_err(|error| error.to_string())?;

@@ -198,8 +198,15 @@ impl Shared {
             hubs.groups().set(&rule.name, terms.clone(), settings.rules.is_mirror(&rule.name));
         }
         hubs.apply_rules(&settings.rules);
+        let admission = Admission::new(&settings, connectors.issuers);
+        let user_groups = UserGroupLimits {
+            count: settings.rest.user_groups_max,
+            total_bytes: settings.rest.user_groups_max_bytes,
+            name_max_bytes: settings.groups.name_max_bytes,
+        };
         Self {
-            admission: Admission::new(&settings, connectors.issuers),
+            user_groups: UserGroups::new(user_groups, admission.signing_keys.clone()),
+            admission,
             fleet: FleetSide::new(&settings, hubs.number(&boot)),
             webhooks: Webhooks::new(&settings.webhooks, &settings.keys, connectors.fleet.clone()),
             ways: WaysOut {
@@ -211,11 +218,6 @@ impl Shared {
                 node_dials: Arc::default(),
             },
             client_results: ClientResults::default(),
-            user_groups: UserGroups::new(UserGroupLimits {
-                count: settings.rest.user_groups_max,
-                total_bytes: settings.rest.user_groups_max_bytes,
-                name_max_bytes: settings.groups.name_max_bytes,
-            }),
             reports: NodeReports::default(),
             tracer: settings.sampling.map(SpanTracer::new),
             limits: LimitCounters::new(&settings.limits, &settings.relay),

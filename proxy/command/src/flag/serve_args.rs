@@ -297,9 +297,10 @@ impl TryFrom<ServeArgs> for Config {
 
 fn settings(args: ServeArgs, addresses: &NodeAddresses) -> Result<Settings, ConfigError> {
     let app_keys = args.app_keys.sources()?.read()?;
-    AppKey::check_all(app_keys.iter().chain(addresses.rules.app_keys()))?;
+    let access_keys = args.access_keys.sources()?.read()?;
+    AppKey::check_all(app_keys.iter().chain(addresses.rules.app_keys()), &access_keys)?;
     let has_app_keys = !app_keys.is_empty() || !addresses.rules.app_keys().is_empty();
-    if has_app_keys && args.access_keys.keys()?.is_none() {
+    if has_app_keys && access_keys.is_empty() {
         return Err(ConfigError::AppKeysAlone);
     }
     let (keys, is_development) = args.access_keys.keys_or_development(&addresses.remote())?;

@@ -9,7 +9,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytestring::ByteString;
@@ -17,8 +17,11 @@ use tokio::time::Instant;
 use trunkline_protocol::fleet::ToldMembership;
 use trunkline_protocol::service::ServiceMessage;
 
+use crate::auth::{Signer, SigningKeys};
+use crate::limits::SignerShare;
 use crate::metrics::Counter;
 use crate::shard::shared::left_membership::{LeftMemberships, UserKey};
+use crate::upstream::HubOrigin;
 
 /// Time that a membership holds without another one, in seconds: a year, as at Azure's service. None holds for longer.
 pub(crate) const MEMBERSHIP_S: i64 = 365 * 24 * 3600;
@@ -50,6 +53,8 @@ pub(crate) struct UserGroupLimits {
 #[derive(Debug)]
 pub(crate) struct UserGroups {
     limits: UserGroupLimits,
+    /// Keys, which say whose a hub is.
+    keys: Arc<SigningKeys>,
     /// Number of memberships: what a connection that opens asks first.
     count: AtomicUsize,
     /// Memberships that were not kept, because there were too many.
@@ -64,8 +69,17 @@ struct KeptGroups {
     left: LeftMemberships,
     /// No membership ends before this.
     none_ends_before: Option<Instant>,
-    /// Memory of the memberships of each hub that has any.
-    bytes: HashMap<ByteString, usize>,
+    /// Use of each hub that has any, and the signer whose it was when the first one came.
+    hubs: HashMap<ByteString, (Signer, KeptUse)>,
+    /// Use of each signer that has such hubs.
+    signers: HashMap<Signer, KeptUse>,
+}
+
+/// Memberships that are kept of a hub or a signer.
+#[derive(Debug, Default, Clone, Copy)]
+struct KeptUse {
+    count: usize,
+    bytes: usize,
 }
 
 /// Membership of a user in a group.
@@ -98,11 +112,11 @@ pub(crate) enum MembershipNews {
 /// Reason why a membership is not kept.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum MembershipRefused {
-    #[error("a node keeps {0} memberships of users, and no more: see --rest-user-groups-max")]
-    TooMany(usize),
+    #[error("a node keeps {0}: see --rest-user-groups-max")]
+    TooMany(String),
     #[error(
-        "a node keeps memberships of users of {0} bytes, half of it for one hub, and no more: see \
-         --rest-user-groups-max-bytes"
+        "a node keeps memberships of users of {0} bytes, half of it for one hub and for the key of one app, and no \
+         more: see --rest-user-groups-max-bytes"
     )]
     TooLarge(usize),
     #[error("the id of the user has {0} characters, and {USER_MAX_CHARS} are allowed")]
@@ -113,9 +127,9 @@ pub(crate) enum MembershipRefused {
 
 impl UserGroups {
     #[must_use]
-    pub(crate) fn new(limits: UserGroupLimits) -> Self {
+    pub(crate) fn new(limits: UserGroupLimits, keys: Arc<SigningKeys>) -> Self {
         let (count, refused, begun) = (AtomicUsize::new(0), Counter::default(), Instant::now());
-        Self { limits, count, refused, begun, kept: Mutex::default() }
+        Self { limits, keys, count, refused, begun, kept: Mutex::default() }
     }
 
     /// Keeps a membership for so many seconds; one that is known has a new time.
@@ -151,8 +165,8 @@ impl UserGroups {
         let former = kept.users.get_mut(&user).and_then(|groups| remove(groups, group));
         let is_known = former.is_some();
         if !is_known {
-            self.check_room(kept, &user, group)?;
-            kept.add_bytes(&user, group);
+            let signer = self.check_room(kept, &user, group)?;
+            kept.add(&user, group, signer);
         }
         let until = Instant::now() + time.min(Duration::from_secs(MEMBERSHIP_S.unsigned_abs()));
         kept.none_ends_before = Some(kept.none_ends_before.map_or(until, |least| least.min(until)));
@@ -165,7 +179,7 @@ impl UserGroups {
         groups.insert(place, UserGroup { group, until, changed_ms });
         let is_full = groups.len() > GROUPS_PER_USER_MAX;
         if is_full && let Some(oldest) = groups.pop_front() {
-            kept.take_bytes(&user, &oldest.group);
+            kept.take(&user, &oldest.group);
         }
         if !is_known && !is_full {
             self.count.fetch_add(1, Ordering::Relaxed);
@@ -173,24 +187,33 @@ impl UserGroups {
         Ok(if is_known { MembershipNews::Nothing } else { MembershipNews::Begun })
     }
 
-    /// Checks that there is room for one more membership.
-    fn check_room(&self, kept: &KeptGroups, user: &UserKey, group: &str) -> Result<(), MembershipRefused> {
+    /// Checks that there is room for one more membership. Returns whose its hub is.
+    fn check_room(&self, kept: &KeptGroups, user: &UserKey, group: &str) -> Result<Signer, MembershipRefused> {
         let UserGroupLimits { count, total_bytes, .. } = self.limits;
-        if self.count.load(Ordering::Relaxed) >= count {
-            return Err(MembershipRefused::TooMany(count));
-        }
-        let (more, of_all) = (weight(user, group), kept.bytes.values().sum::<usize>());
-        let of_hub = kept.bytes.get(&user.0).copied().unwrap_or_default();
-        if of_all.saturating_add(more) > total_bytes || of_hub.saturating_add(more) > total_bytes / HUB_PART {
+        let (signer, of_hub) = match kept.hubs.get(&user.0) {
+            Some((signer, of_hub)) => (signer.clone(), *of_hub),
+            None => (self.keys.owner_of(HubOrigin::name_in(&user.0)), KeptUse::default()),
+        };
+        let share = SignerShare::new(signer, self.keys.has_apps());
+        let own = kept.signers.get(share.signer()).copied().unwrap_or_default();
+        share
+            .check(count, self.count.load(Ordering::Relaxed), own.count)
+            .map_err(|full| MembershipRefused::TooMany(full.describe("memberships of users")))?;
+        let (more, of_all) = (weight(user, group), kept.bytes());
+        let is_over = |used: usize, most: usize| used.saturating_add(more) > most;
+        if is_over(of_all, total_bytes)
+            || is_over(of_hub.bytes, total_bytes / HUB_PART)
+            || is_over(own.bytes, share.of(total_bytes))
+        {
             return Err(MembershipRefused::TooLarge(total_bytes));
         }
-        Ok(())
+        Ok(share.signer().clone())
     }
 
     /// Memory that the memberships take.
     #[must_use]
     pub(crate) fn bytes(&self) -> usize {
-        self.kept().bytes.values().sum()
+        self.kept().bytes()
     }
 
     /// Whether a message may change memberships that are kept.
@@ -242,7 +265,7 @@ impl UserGroups {
         if groups.is_empty() {
             kept.users.remove(user);
         }
-        gone.iter().for_each(|gone| kept.take_bytes(user, &gone.group));
+        gone.iter().for_each(|gone| kept.take(user, &gone.group));
         self.count.fetch_sub(gone.len(), Ordering::Relaxed);
         gone
     }
@@ -341,7 +364,7 @@ impl UserGroups {
         });
         kept.none_ends_before = kept.users.values().flatten().map(|kept| kept.until).min();
         for ExpiredMembership { hub, user, group } in &expired {
-            kept.take_bytes(&(hub.clone(), user.clone()), group);
+            kept.take(&(hub.clone(), user.clone()), group);
         }
         self.count.fetch_sub(expired.len(), Ordering::Relaxed);
         expired
@@ -368,16 +391,28 @@ impl UserGroups {
 }
 
 impl KeptGroups {
-    fn add_bytes(&mut self, user: &UserKey, group: &str) {
-        *self.bytes.entry(user.0.clone()).or_default() += weight(user, group);
+    fn bytes(&self) -> usize {
+        self.signers.values().map(|used| used.bytes).sum()
     }
 
-    fn take_bytes(&mut self, user: &UserKey, group: &str) {
-        if let Some(bytes) = self.bytes.get_mut(&user.0) {
-            *bytes = bytes.saturating_sub(weight(user, group));
-            if *bytes == 0 {
-                self.bytes.remove(&user.0);
-            }
+    /// Counts a membership of a hub, which is this signer's unless it has some already.
+    fn add(&mut self, user: &UserKey, group: &str, signer: Signer) {
+        let (signer, of_hub) = self.hubs.entry(user.0.clone()).or_insert_with(|| (signer, KeptUse::default()));
+        for used in [of_hub, self.signers.entry(signer.clone()).or_default()] {
+            used.count += 1;
+            used.bytes += weight(user, group);
+        }
+    }
+
+    /// Counts a membership no more.
+    fn take(&mut self, user: &UserKey, group: &str) {
+        let Some((signer, of_hub)) = self.hubs.get_mut(&user.0) else { return };
+        let signer = signer.clone();
+        if of_hub.take(weight(user, group)) {
+            self.hubs.remove(&user.0);
+        }
+        if self.signers.get_mut(&signer).is_some_and(|used| used.take(weight(user, group))) {
+            self.signers.remove(&signer);
         }
     }
 }
@@ -385,6 +420,14 @@ impl KeptGroups {
 /// Memory of a membership.
 fn weight((hub, user): &UserKey, group: &str) -> usize {
     hub.len() + user.len() + group.len() + OVERHEAD_BYTES
+}
+
+impl KeptUse {
+    /// Takes one of these bytes away; whether it was the last.
+    fn take(&mut self, bytes: usize) -> bool {
+        (self.count, self.bytes) = (self.count.saturating_sub(1), self.bytes.saturating_sub(bytes));
+        self.count == 0
+    }
 }
 
 /// Removes a group of a user, if it is one.
@@ -401,12 +444,20 @@ fn copy(name: &str) -> ByteString {
 #[cfg(test)]
 mod tests {
     use tokio::time::advance;
+    use trunkline_protocol::key::{AccessKey, AccessKeys};
     use trunkline_protocol::service::UserGroupChange;
 
     use super::*;
+    use crate::auth::AppKey;
 
     fn groups_of(count: usize) -> UserGroups {
-        UserGroups::new(UserGroupLimits { count, total_bytes: 1024 * 1024, name_max_bytes: 1024 })
+        of_apps(count, &[])
+    }
+
+    fn of_apps(count: usize, apps: &[AppKey]) -> UserGroups {
+        let fleet = AccessKeys::new(vec![AccessKey::random()]).unwrap();
+        let limits = UserGroupLimits { count, total_bytes: 1024 * 1024, name_max_bytes: 1024 };
+        UserGroups::new(limits, SigningKeys::new(&fleet, apps))
     }
 
     fn name(text: &str) -> ByteString {
@@ -428,6 +479,20 @@ mod tests {
         let (of_one, of_other) = (told(one), told(other));
         of_one.iter().for_each(|told| drop(other.learn(told)));
         of_other.iter().for_each(|told| drop(one.learn(told)));
+    }
+
+    #[test]
+    fn memberships_of_one_apps_hubs_leave_a_half_of_the_places_to_others() {
+        let keys = AppKey::lines("shop=the key of the shop;shop*\nnews=the key of the news").unwrap();
+        let groups = of_apps(10, &keys);
+        let join = |hub: &str, user: u8| groups.join(hub, &user.to_string(), "red", 10);
+        assert!((0..3).all(|user| join("?hub=shop1", user).is_ok()));
+        assert!((0..2).all(|user| join("?hub=shop2", user).is_ok()));
+        let refused = join("?hub=shop3", 9).unwrap_err().to_string();
+        assert!(refused.contains("5 memberships of users by the key of app shop"), "{refused}");
+        assert!((0..5).all(|user| join("?hub=news", user).is_ok()));
+        groups.leave("?hub=shop1", "0", None);
+        assert_eq!(join("?hub=shop3", 9), Ok(()));
     }
 
     #[tokio::test(start_paused = true)]
