@@ -225,7 +225,17 @@ fn open(
     let PendingSocket { socket, inbound, .. } = pending_socket;
     let trace = pending.trace.take();
     let PendingConnection {
-        hub, open, user, is_negotiated, transport, expires_s, terms, wants_stateful, group, ..
+        hub,
+        open,
+        user,
+        is_negotiated,
+        transport,
+        expires_s,
+        terms,
+        wants_stateful,
+        group,
+        head,
+        ..
     } = pending;
     let is_stateful = |handshake: Option<&Handshake>| {
         let version = handshake.map(|handshake| handshake.request.version);
@@ -251,9 +261,10 @@ fn open(
             client.cold.resumption = Some(Box::new(Resumption::new(Ownership::new(limit_bytes))));
         }
         set_times(&mut client, settings, now);
-        // A node inside an app has no other one, and no observer.
+        client.cold.head = head.map(Rc::new);
+        // A node inside an app has no other one, and no observer; its app keeps the head all the same.
         if shard.shared().whose_sockets() == Sockets::Own {
-            client.cold.opening = Some(state.core.intern_opening(&open));
+            client.cold.opening = Some(state.core.intern_opening(&open, client.cold.head.clone()));
         }
         // Here first: the app server's answer may come back before this function ends, on another thread.
         let slot = state.open(client, user.as_deref(), expires_s);

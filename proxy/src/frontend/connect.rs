@@ -26,7 +26,7 @@ use crate::frontend::request::headers;
 use crate::frontend::request_query::RequestQuery;
 use crate::frontend::request_trace;
 use crate::frontend::routed::Routed;
-use crate::limits::AddressPermit;
+use crate::limits::{AddressPermit, HeadWeight};
 use crate::shard::{ClientStream, LostConnection, LostUser, PendingConnection, ShardMessage};
 use crate::upstream::Hub;
 
@@ -42,11 +42,13 @@ pub(crate) struct NewConnection {
     pub(super) client: ConnectingClient,
     pub(super) is_negotiated: bool,
     pub(super) permit: Option<Box<AddressPermit>>,
+    /// Weight of its head, if that is large.
+    pub(super) head: Option<HeadWeight>,
 }
 
 /// Hands a new client connection to this shard.
 pub(crate) fn admit(endpoint: &Endpoint, hub: &Arc<Hub>, parts: &Parts, new: NewConnection) {
-    let NewConnection { socket, transport, client, is_negotiated, permit } = new;
+    let NewConnection { socket, transport, client, is_negotiated, permit, head } = new;
     let mut open = opening(endpoint, hub, parts, (&client, transport));
     let trace = request_trace::connect(endpoint, hub, parts, &client, (&mut open, transport));
     let terms = terms(hub, &client.user);
@@ -64,6 +66,7 @@ pub(crate) fn admit(endpoint: &Endpoint, hub: &Arc<Hub>, parts: &Parts, new: New
         is_negotiated,
         user,
         permit,
+        head,
         expires_s,
         terms,
         wants_stateful,

@@ -21,7 +21,9 @@ use crate::frontend::refusal::cause_of_limit;
 use crate::frontend::request_extension::peer_address;
 use crate::frontend::request_query::RequestQuery;
 use crate::frontend::timed_body::TimedBody;
-use crate::limits::{AddressPermit, PipePermit, RelayConnection, RelayPermit, RelayRefusal, TooFast};
+use crate::limits::{
+    AddressPermit, HeadBudget, HeadWeight, PipePermit, RelayConnection, RelayPermit, RelayRefusal, TooFast,
+};
 use crate::metrics::Limit;
 
 /// Retry-After where connections are the limit; nobody knows when others close.
@@ -114,30 +116,30 @@ fn take_permit_beside(
     permit.transpose()
 }
 
-/// Makes the refusal of a new client of whose head much would be kept, when all large heads take what they may. A head
-/// that fits as it has come is not looked at any further.
-pub(crate) fn refuse_large_head(
+/// Takes room for the head of a new client, of which much would be kept; none for a small one.
+///
+/// # Errors
+/// The refusal, when all large heads take what they may.
+pub(crate) fn take_head_room(
     endpoint: &Endpoint,
     parts: &Parts,
     opening: impl FnOnce() -> OpenConnection,
-) -> Option<Response> {
-    let heads = &endpoint.shared.limits.heads;
+) -> Result<Option<HeadWeight>, Response> {
     let of_headers: usize = parts.headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
-    if heads.has_room_for(of_headers + parts.uri.query().map_or(0, str::len)) {
-        return None;
+    if HeadBudget::is_free(of_headers + parts.uri.query().map_or(0, str::len)) {
+        return Ok(None);
     }
     // Without its access token, and what only the node reads.
     let bytes = ServiceMessage::OpenConnection(opening()).to_body().len();
-    if heads.has_room_for(bytes) {
-        return None;
-    }
-    endpoint.counters.limit(Limit::HeadTotal).increment();
-    let text = format!(
-        "{bytes} bytes of headers, claims and query of this request would be kept, and all heads of more than 4 KiB \
-         take as much memory as they may: see --heads-total-max-bytes"
-    );
-    let answer = plain(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, text);
-    Some(because(cause_of_limit(Limit::HeadTotal), answer))
+    endpoint.shared.limits.heads.take(bytes).map_err(|_full| {
+        endpoint.counters.limit(Limit::HeadTotal).increment();
+        let text = format!(
+            "{bytes} bytes of headers, claims and query of this request would be kept, and all heads of more than 4 \
+             KiB take as much memory as they may: see --heads-total-max-bytes"
+        );
+        let answer = plain(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, text);
+        because(cause_of_limit(Limit::HeadTotal), answer)
+    })
 }
 
 /// Counts the connection that a negotiation has led to.

@@ -25,6 +25,10 @@ pub(crate) struct HeadWeight {
     bytes: usize,
 }
 
+/// Refusal of a large head: all together take what they may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct HeadsFull;
+
 impl HeadBudget {
     /// Budget of so many bytes; `usize::MAX` for no limit.
     #[must_use]
@@ -32,16 +36,29 @@ impl HeadBudget {
         Arc::new(Self { max_bytes, kept_bytes: AtomicUsize::new(0) })
     }
 
-    /// Whether a connection with a head of so many bytes may be opened.
+    /// Whether a head of so many bytes counts for nothing.
     #[must_use]
-    pub(crate) fn has_room_for(&self, bytes: usize) -> bool {
-        bytes <= FREE_BYTES || self.kept_bytes().saturating_add(bytes) <= self.max_bytes
+    pub(crate) fn is_free(bytes: usize) -> bool {
+        bytes <= FREE_BYTES
     }
 
-    /// Weighs a head that is kept; `None` for a small one.
+    /// Weighs the head of a connection that is about to be opened, if there is room for it; no weight for a small one.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub(crate) fn take(self: &Arc<Self>, bytes: usize) -> Result<Option<HeadWeight>, HeadsFull> {
+        if Self::is_free(bytes) {
+            return Ok(None);
+        }
+        let more = |kept: usize| kept.checked_add(bytes).filter(|all| *all <= self.max_bytes);
+        let taken = self.kept_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+        taken.map(|_| Some(HeadWeight { budget: self.clone(), bytes })).map_err(|_| HeadsFull)
+    }
+
+    /// Weighs the head of a connection that is open already, at another node; `None` for a small one.
     #[must_use]
     pub(crate) fn weigh(self: &Arc<Self>, bytes: usize) -> Option<HeadWeight> {
-        (bytes > FREE_BYTES).then(|| {
+        (!Self::is_free(bytes)).then(|| {
             self.kept_bytes.fetch_add(bytes, Ordering::Relaxed);
             HeadWeight { budget: self.clone(), bytes }
         })
@@ -67,12 +84,14 @@ mod tests {
     #[test]
     fn large_heads_share_a_budget_and_small_ones_are_free() {
         let budget = HeadBudget::new(10_000);
-        let small: Vec<_> = (0..1_000).filter_map(|_| budget.weigh(FREE_BYTES)).collect();
+        let small: Vec<_> = (0..1_000).filter_map(|_| budget.take(FREE_BYTES).unwrap()).collect();
         assert_eq!((small.len(), budget.kept_bytes()), (0, 0));
-        let large = budget.weigh(6_000).unwrap();
-        assert!(budget.has_room_for(4_000) && budget.has_room_for(FREE_BYTES) && !budget.has_room_for(6_000));
-        drop(large);
-        assert!(budget.has_room_for(6_000));
+        let large = budget.take(6_000).unwrap();
+        assert!(budget.take(4_097).is_err() && budget.take(FREE_BYTES).is_ok() && budget.take(6_000).is_err());
+        let arrived = budget.weigh(6_000);
+        assert_eq!(budget.kept_bytes(), 12_000, "it is open, and goes on");
+        drop((large, arrived));
+        assert!(budget.take(6_000).is_ok_and(|weight| weight.is_some()));
         assert_eq!(budget.kept_bytes(), 0);
     }
 }

@@ -162,6 +162,7 @@ impl ReplayNode {
             is_negotiated: false,
             user: opening.user,
             permit: None,
+            head: None,
             expires_s: None,
             terms: ClientTerms::default(),
             wants_stateful: false,

@@ -20,7 +20,7 @@ use trunkline_protocol::service::OpenConnection;
 use super::command::ShardCommand;
 use super::slot::{Serial, Slot};
 use crate::auth::{ClientTerms, RevocationMark};
-use crate::limits::AddressPermit;
+use crate::limits::{AddressPermit, HeadWeight};
 use crate::telemetry::ConnectionTrace;
 use crate::upstream::{Hub, IncomingLink, Pool, ServerGroup};
 use client_stream::ClientStream;
@@ -107,6 +107,8 @@ pub(crate) struct PendingConnection {
     pub user: Option<String>,
     /// Permit of its address.
     pub permit: Option<Box<AddressPermit>>,
+    /// Weight of its head, if that is large.
+    pub head: Option<HeadWeight>,
     /// Time at which it closes, in seconds since 1970: with its token, where the hub wants that.
     pub expires_s: Option<u64>,
     /// Terms of its token, beside the settings of its hub.

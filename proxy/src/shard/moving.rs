@@ -23,6 +23,8 @@
 pub(super) mod keep_alive;
 pub(super) mod reconnect;
 
+use std::rc::Rc;
+
 use bytes::Bytes;
 use bytestring::ByteString;
 use tokio::sync::oneshot;
@@ -303,7 +305,8 @@ impl Moves {
         (client.last_sent, client.last_heard) = (now, now);
         let age_us = unix_ms().saturating_sub(moving.opened_ms).saturating_mul(1000);
         client.cold.opened_us = core.context.now_us().saturating_sub(age_us);
-        client.cold.opening = Some(core.intern_opening(opening));
+        client.cold.head = core.context.shared.limits.heads.weigh(moving.opening.len()).map(Rc::new);
+        client.cold.opening = Some(core.intern_opening(opening, client.cold.head.clone()));
         client.cold.is_bound = moving.is_bound;
         client.cold.resumption = Some(Box::new(Resumption::new(ownership)));
         Some(client)

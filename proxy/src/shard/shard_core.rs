@@ -1,6 +1,7 @@
 //! Core of a shard's state: its clients, what is written to them, and what each part needs to know beside them.
 
 use std::mem;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use bytestring::ByteString;
@@ -27,6 +28,7 @@ use super::shared::user_group::ExpiredMembership;
 use super::slot::Slot;
 use super::unfinished_message::UnfinishedMessages;
 use super::watch::{UpwardEnd, UpwardTrace};
+use crate::limits::HeadWeight;
 use crate::telemetry::OpenSpan;
 use crate::upstream::{AppServerId, Asker, HomeLink, Hub, HubIndex, ServerGroup};
 
@@ -70,15 +72,15 @@ impl ShardCore {
                 counters.clone(),
             ),
             delivery: Delivery::new(&settings.outbox, budget, counters.clone()),
-            openings: OpeningInterner::weighing(shared.limits.heads.clone()),
+            openings: OpeningInterner::default(),
             read_buffer: Box::default(),
             context,
         }
     }
 
     /// Interned opening frame, for the case that another app server has to open the connection.
-    pub(crate) fn intern_opening(&mut self, open: &OpenConnection) -> Opening {
-        self.openings.intern_opening(open)
+    pub(crate) fn intern_opening(&mut self, open: &OpenConnection, weight: Option<Rc<HeadWeight>>) -> Opening {
+        self.openings.intern_opening(open, weight)
     }
 
     /// Shows whole messages of a client to its watches. Returns them if one waits to know where they went.

@@ -121,7 +121,7 @@ impl Testbed {
         let mut client = Client::new(whole_id(id).into(), serial, home.clone(), content, Socket::boxed(socket));
         client.status = Status::Open;
         let open = OpenConnection { connection_id: whole_id(id).into(), ..OpenConnection::default() };
-        client.cold.opening = Some(OpeningInterner::default().intern_opening(&open));
+        client.cold.opening = Some(OpeningInterner::default().intern_opening(&open, None));
         (client.last_sent, client.last_heard) = (self.state.core.tick(), self.state.core.tick());
         let slot = self.state.open(client, Some("ann"), None);
         self.state.core.watch_opening(slot, &open, &[]);

@@ -19,7 +19,7 @@ use crate::frontend::in_flight::InFlight;
 use crate::frontend::plain_response::plain;
 use crate::frontend::request_extension::peer_address;
 use crate::frontend::request_limit::{
-    count_connected, refuse_large_head, refuse_slow_body, take_permit, take_pipe_permit,
+    count_connected, refuse_slow_body, take_head_room, take_permit, take_pipe_permit,
 };
 use crate::frontend::routed::Routed;
 use crate::frontend::timed_body::is_body_timeout;
@@ -77,16 +77,15 @@ fn attach(endpoint: &Endpoint, hub: &Arc<Hub>, request: Request) -> Result<Attac
         let (parts, _) = request.into_parts();
         let kept = || opening(endpoint, hub, &parts, (&client, transport));
         let refusal = endpoint.refuse_new_client(hub, &parts.extensions);
-        let refusal = refusal.or_else(|| refuse_large_head(endpoint, &parts, kept));
-        if let Some(refusal) = refusal {
+        let head = refusal.map_or_else(|| take_head_room(endpoint, &parts, kept), Err).inspect_err(|_| {
             // A POST began it while new clients were still taken. No shard knows of it.
             endpoint.shared.admission.http_transports.remove(&outer);
             endpoint.shared.routes.remove(outer.id());
-            return Err(refusal);
-        }
+        })?;
         count_connected(endpoint, peer_address(&parts.extensions));
         let socket = ClientStream::Pipe(inner);
-        admit(endpoint, hub, &parts, NewConnection { socket, transport, client, is_negotiated: true, permit: None });
+        let (is_negotiated, permit) = (true, None);
+        admit(endpoint, hub, &parts, NewConnection { socket, transport, client, is_negotiated, permit, head });
     }
     match (transport, is_first) {
         (Transport::ServerSentEvents, true) => Ok(AttachedGet::EventStream(outer)),

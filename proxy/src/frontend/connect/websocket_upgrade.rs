@@ -19,7 +19,7 @@ use crate::frontend::endpoint::Endpoint;
 use crate::frontend::identify::{ConnectingClient, UNKNOWN_ID};
 use crate::frontend::plain_response::plain;
 use crate::frontend::request_extension::{ChosenConnectionId, peer_address};
-use crate::frontend::request_limit::{count_connected, refuse_large_head, take_permit};
+use crate::frontend::request_limit::{count_connected, take_head_room, take_permit};
 use crate::frontend::upgrade_answer::{accept_key, switching_protocols};
 use crate::frontend::visitor::ComesBack;
 use crate::frontend::{reservation, restore};
@@ -82,7 +82,7 @@ async fn attach(endpoint: &Endpoint, hub: &Arc<Hub>, mut request: Request) -> Re
     endpoint.refuse_new_client(hub, request.extensions()).map_or(Ok(()), Err)?;
     let (parts, body) = request.into_parts();
     let kept = || opening(endpoint, hub, &parts, (&client, Transport::WebSockets));
-    refuse_large_head(endpoint, &parts, kept).map_or(Ok(()), Err)?;
+    let head = take_head_room(endpoint, &parts, kept)?;
     let mut request = Request::from_parts(parts, body);
     let permit = permit.map_or_else(|| take_permit(endpoint, &request), Ok)?;
     // Last of all: the token is used up by it.
@@ -99,7 +99,7 @@ async fn attach(endpoint: &Endpoint, hub: &Arc<Hub>, mut request: Request) -> Re
     let socket = stream_below(&mut request);
     let (parts, _) = request.into_parts();
     let transport = Transport::WebSockets;
-    admit(endpoint, hub, &parts, NewConnection { socket, transport, client, is_negotiated, permit });
+    admit(endpoint, hub, &parts, NewConnection { socket, transport, client, is_negotiated, permit, head });
     Ok(())
 }
 
@@ -114,6 +114,7 @@ fn resume(hub: &Arc<Hub>, mut request: Request, claim: Claim) {
         is_negotiated: true,
         user: None,
         permit: claim.permit,
+        head: None,
         expires_s: None,
         terms: ClientTerms::default(),
         wants_stateful: true,

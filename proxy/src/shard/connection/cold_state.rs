@@ -10,6 +10,7 @@ use trunkline_protocol::service::OpenConnection;
 
 use super::assignment::Assignment;
 use super::{MirrorCopies, Opening, RefusedCalls, Resumption, SideHomes};
+use crate::limits::HeadWeight;
 use crate::metrics::MoveCause;
 use crate::telemetry::ConnectionTrace;
 use crate::upstream::{AppServerId, HomeLink, RouteChoice, ServerGroup};
@@ -75,6 +76,8 @@ impl PauseReasons {
 pub(crate) struct ColdState {
     /// Opening frame, for another app server and for the observer. `None` in a node inside an app.
     pub opening: Option<Opening>,
+    /// Weight of its head, if that is large.
+    pub head: Option<Rc<HeadWeight>>,
     /// Assignment of its home.
     pub assignment: Assignment,
     /// Calls that have failed before the client had the answer to its hub handshake, with the text of each error.
@@ -142,7 +145,7 @@ mod tests {
     fn a_reassigned_connection_is_opened_with_its_old_frame_its_origin_and_its_items() {
         let mut cold = ColdState::default();
         let open = open("id", "me");
-        cold.opening = Some(OpeningInterner::default().intern_opening(&open));
+        cold.opening = Some(OpeningInterner::default().intern_opening(&open, None));
         assert_eq!(cold.opening_with(None, None), Some(open));
         let moved = cold.opening_with(Some("old"), Some("mine")).unwrap();
         let [.., from, items] = moved.headers.as_slice() else { panic!("{moved:?}") };

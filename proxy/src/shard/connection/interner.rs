@@ -5,12 +5,11 @@
 
 use std::collections::HashSet;
 use std::rc::Rc;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use trunkline_protocol::service::{FrameBuffer, OpenConnection, ServiceMessage};
 
-use crate::limits::{HeadBudget, HeadWeight};
+use crate::limits::HeadWeight;
 
 /// Headers whose values differ from client to client; all others are interned.
 const OWN_HEADERS: [&str; 8] = [
@@ -32,8 +31,6 @@ const SWEEP_FROM: usize = 64;
 pub(crate) struct OpeningInterner {
     known: HashSet<Rc<[u8]>>,
     sweep_at: usize,
-    /// Budget of the node, where there is one.
-    budget: Option<Arc<HeadBudget>>,
 }
 
 /// Opening frame of one connection: its own part, and the interned one.
@@ -46,12 +43,8 @@ pub(crate) struct Opening {
 }
 
 impl OpeningInterner {
-    /// Interner whose openings count for this budget.
-    pub(crate) fn weighing(budget: Arc<HeadBudget>) -> Self {
-        Self { budget: Some(budget), ..Self::default() }
-    }
-
-    pub(crate) fn intern_opening(&mut self, open: &OpenConnection) -> Opening {
+    /// Interns the opening frame of a connection, whose head has this weight: that is kept as long as any copy.
+    pub(crate) fn intern_opening(&mut self, open: &OpenConnection, weight: Option<Rc<HeadWeight>>) -> Opening {
         let is_own = |name: &str| OWN_HEADERS.iter().any(|own| own.eq_ignore_ascii_case(name));
         let (own, shared) = open.headers.iter().cloned().partition(|(name, _)| is_own(name));
         // Not `..open.clone()`: it would copy all headers once more, for each client that connects.
@@ -63,8 +56,7 @@ impl OpeningInterner {
             protocol: open.protocol.clone(),
         });
         let shared = encode(OpenConnection { headers: shared, ..OpenConnection::default() });
-        let weight = self.budget.as_ref().and_then(|budget| budget.weigh(own.len() + shared.len()));
-        Opening { own: Box::from(&*own), shared: self.intern(&shared), _weight: weight.map(Rc::new) }
+        Opening { own: Box::from(&*own), shared: self.intern(&shared), _weight: weight }
     }
 
     fn intern(&mut self, bytes: &[u8]) -> Rc<[u8]> {
@@ -130,9 +122,9 @@ pub(super) mod tests {
     fn an_opening_is_read_back_whole_and_common_headers_are_kept_once() {
         let mut interner = OpeningInterner::default();
         let openings = [
-            interner.intern_opening(&open("1", "me")),
-            interner.intern_opening(&open("2", "me")),
-            interner.intern_opening(&open("3", "you")),
+            interner.intern_opening(&open("1", "me"), None),
+            interner.intern_opening(&open("2", "me"), None),
+            interner.intern_opening(&open("3", "you"), None),
         ];
         assert_eq!(openings[0].read(), Some(open("1", "me")));
         assert_eq!(openings[2].read(), Some(open("3", "you")));
@@ -143,11 +135,11 @@ pub(super) mod tests {
     #[test]
     fn headers_that_no_client_has_any_more_are_swept_out() {
         let mut interner = OpeningInterner::default();
-        let stays = interner.intern_opening(&open("1", "stays"));
+        let stays = interner.intern_opening(&open("1", "stays"), None);
         for number in 0..10 * SWEEP_FROM {
-            drop(interner.intern_opening(&open("1", &number.to_string())));
+            drop(interner.intern_opening(&open("1", &number.to_string()), None));
         }
         assert!(interner.known.len() <= SWEEP_FROM);
-        assert!(Rc::ptr_eq(&stays.shared, &interner.intern_opening(&open("2", "stays")).shared));
+        assert!(Rc::ptr_eq(&stays.shared, &interner.intern_opening(&open("2", "stays"), None).shared));
     }
 }
