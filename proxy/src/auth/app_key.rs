@@ -298,7 +298,7 @@ mod tests {
     #[test]
     fn a_key_of_the_fleet_is_no_apps_key() {
         let shop = key("shop=KEY;shop").unwrap();
-        let error = AppKey::check_all([&shop].into_iter(), &[shop.key.clone()]).unwrap_err();
+        let error = AppKey::check_all(std::iter::once(&shop), std::slice::from_ref(&shop.key)).unwrap_err();
         assert_eq!(error, AppKeySetError::IsAccessKey("shop".into()));
         assert!(!error.to_string().contains(KEY), "{error}");
     }

@@ -21,12 +21,12 @@ use super::inbound::Inbound;
 use super::reader::{Reader, SideReading};
 use crate::auth::StickyServer;
 use crate::clock::unix_ns;
-use crate::limits::Quota;
+use crate::limits::{HeadWeight, Quota};
 use crate::metrics::RestoreOutcome;
 use crate::net::socket::Socket;
 use crate::shard::{
     Client, Content, DATA_TYPE_HANDSHAKE, InterestHold, LostConnection, PastConnection, PendingConnection, Resumption,
-    Serial, Shard, Slot, Sockets, Status, opening_until, short,
+    Serial, Shard, ShardState, Slot, Sockets, Status, opening_until, short,
 };
 use crate::telemetry::OpenSpan;
 use crate::upstream::{HomeLink, Hub, LinkHandle, RouteChoice};
@@ -223,24 +223,13 @@ fn open(
     settings: &HubManifest,
 ) -> Box<Reader> {
     let PendingSocket { socket, inbound, .. } = pending_socket;
-    let trace = pending.trace.take();
+    let (trace, head) = (pending.trace.take(), pending.head.take());
     let PendingConnection {
-        hub,
-        open,
-        user,
-        is_negotiated,
-        transport,
-        expires_s,
-        terms,
-        wants_stateful,
-        group,
-        head,
-        ..
+        hub, open, user, is_negotiated, transport, expires_s, terms, wants_stateful, group, ..
     } = pending;
-    let is_stateful = |handshake: Option<&Handshake>| {
-        let version = handshake.map(|handshake| handshake.request.version);
-        wants_stateful && transport == Transport::WebSockets && version == Some(HUB_PROTOCOL_VERSION_STATEFUL)
-    };
+    let is_stateful = wants_stateful
+        && transport == Transport::WebSockets
+        && handshake.as_ref().is_some_and(|handshake| handshake.request.version == HUB_PROTOCOL_VERSION_STATEFUL);
     let content = Handshake::content(handshake.as_ref());
     let protocol = handshake.as_ref().map(|handshake| ByteString::from_static(handshake.request.protocol.name()));
     let open = OpenConnection { protocol, ..open };
@@ -255,17 +244,12 @@ fn open(
         client.cold.is_bound = terms.server.is_some_and(|server| server.is_required);
         client.cold.is_movable = content == Content::Raw && settings.is_movable;
         client.may_miss = settings.slow_clients == SlowClients::Drop;
-        if let Some(limit_bytes) = settings.stateful_reconnect_buffer_bytes.filter(|_| is_stateful(handshake.as_ref()))
-        {
+        if let Some(limit_bytes) = settings.stateful_reconnect_buffer_bytes.filter(|_| is_stateful) {
             client.is_resumable = true;
             client.cold.resumption = Some(Box::new(Resumption::new(Ownership::new(limit_bytes))));
         }
         set_times(&mut client, settings, now);
-        client.cold.head = head.map(Rc::new);
-        // A node inside an app has no other one, and no observer; its app keeps the head all the same.
-        if shard.shared().whose_sockets() == Sockets::Own {
-            client.cold.opening = Some(state.core.intern_opening(&open, client.cold.head.clone()));
-        }
+        keep_head(&mut client, &mut state, &open, head);
         // Here first: the app server's answer may come back before this function ends, on another thread.
         let slot = state.open(client, user.as_deref(), expires_s);
         let handshake = handshake.as_ref().map_or(&[][..], |handshake| &handshake.bytes);
@@ -301,6 +285,15 @@ fn open(
         sides: SideReading::default(),
         is_unfinished: false,
     })
+}
+
+/// Keeps what another app server, or an observer, wants to know of a client. A node inside an app has neither; its app
+/// keeps the head all the same, so that weighs there, too.
+fn keep_head(client: &mut Client, state: &mut ShardState, open: &OpenConnection, weight: Option<HeadWeight>) {
+    client.cold.head = weight.map(Rc::new);
+    if state.core.context.shared.whose_sockets() == Sockets::Own {
+        client.cold.opening = Some(state.core.intern_opening(open, client.cold.head.clone()));
+    }
 }
 
 /// Sets what the keep-alive of a client that opens now goes by.
