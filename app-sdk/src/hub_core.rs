@@ -8,9 +8,9 @@
 //!            └─ Restorables: lost clients, and what they had
 //! ```
 //!
-//! Each part has its own lock, held for one step at a time; the end of a connection and what its proxy is told of it are
-//! one step. Nothing here runs the app's code: where a connection's inbox needs a worker, the method returns `true` and
-//! its caller starts one.
+//! Each part has its own lock, held for one step at a time; the end of a connection and what its proxy is told of it
+//! are one step. Nothing here runs the app's code: where a connection's inbox needs a worker, the method returns `true`
+//! and its caller starts one.
 
 mod acks;
 mod awaited_results;

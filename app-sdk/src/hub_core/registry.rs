@@ -78,7 +78,7 @@ pub(super) mod tests {
     use crate::connection::{Home, connect_request_of};
     use crate::node::{Node, NodeName};
 
-    pub(in crate::hub_core) fn connection(id: &'static str, home: u64) -> Arc<Connection> {
+    pub(crate) fn connection(id: &'static str, home: u64) -> Arc<Connection> {
         let request = connect_request_of(OpenConnection { connection_id: id.into(), ..OpenConnection::default() });
         let node = Arc::new(Node::new(NodeName::proxy("node", "boot"), Capabilities::plain()));
         Arc::new(Connection::new(request, HubProtocol::Json, Home::new(LinkId(home), node)))

@@ -148,8 +148,8 @@ impl AppKey {
         Ok(Self { name: name.into(), key, hubs: HubScope::new(name, hubs)? })
     }
 
-    /// Checks that keys can be in force together, beside those of the fleet: that there are not too many apps, that none
-    /// has a key of the fleet, and that no key opens the hubs of another app only because of the names of the two.
+    /// Checks that keys can be in force together, beside those of the fleet: that there are not too many apps, that
+    /// none has a key of the fleet, and that no key opens the hubs of another app only because of the names of the two.
     ///
     /// # Errors
     /// When they can't.
