@@ -7,8 +7,8 @@ use trunkline_tests::bench::spread::Spread;
 use crate::figures::{Figures, Work};
 use crate::table::thousands;
 
-const WIDTH: f64 = 860.0;
-const BARS_LEFT: f64 = 260.0;
+const WIDTH: f64 = 920.0;
+const BARS_LEFT: f64 = 320.0;
 const BARS_WIDTH: f64 = 500.0;
 const ROW: f64 = 24.0;
 const BAR: f64 = 14.0;
