@@ -143,6 +143,7 @@ mod tests {
     fn a_bar_never_leaves_its_track() {
         let spread = Some(Spread { median: 3.0, min: -1.0, max: 9.0 });
         let line = line(&Bar { title: "", is_ours: true, spread }, 0.0, 2.0);
-        assert!(line.contains("class=\"ours\" x=\"260\" y=\"5.0\" width=\"500.0\""), "{line}");
+        let bar = format!("class=\"ours\" x=\"{BARS_LEFT}\" y=\"5.0\" width=\"{BARS_WIDTH:.1}\"");
+        assert!(line.contains(&bar), "{line}");
     }
 }
