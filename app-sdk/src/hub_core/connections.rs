@@ -24,8 +24,8 @@ impl Connections {
         write(&self.here).insert(connection)
     }
 
-    /// Ends this very connection here. What its proxy is told of that is queued in the same step: a stop, which ends
-    /// the links when no connection is here, would else overtake it. Returns `false` if it is not here any more.
+    /// Ends this very connection here. What its proxy is told of that is queued in the same step: otherwise a stop,
+    /// which ends the links when no connection is here, overtakes it. Returns `false` if it is not here any more.
     pub(super) fn end(&self, connection: &Arc<Connection>, tell: impl FnOnce()) -> bool {
         let mut here = write(&self.here);
         let was_here = here.remove(connection);

@@ -180,8 +180,8 @@ impl RawCore {
         lock(&self.clients).get(id).map(Arc::clone)
     }
 
-    /// Ends this very connection here. What its proxy is told of that is queued in the same step: a stop, which ends
-    /// the links when no connection is here, would else overtake it. Returns `false` if it is not here any more.
+    /// Ends this very connection here. What its proxy is told of that is queued in the same step: otherwise a stop,
+    /// which ends the links when no connection is here, overtakes it. Returns `false` if it is not here any more.
     fn end(&self, client: &Arc<RawClient>, tell: impl FnOnce()) -> bool {
         let mut clients = lock(&self.clients);
         let is_here = clients.get(client.request.id()).is_some_and(|present| Arc::ptr_eq(present, client));
