@@ -170,10 +170,12 @@ serve({
   complete: (options) => subjectOf(options).complete(),
   fail: ({ error, ...of }) => subjectOf(of).error(new Error(error)),
   verify: ({ client, target, count }) => clients.get(client).sequences.get(target).reached(count),
-  // What the app was told of the connection's ends, and the id that it has now.
+  // What the app was told of the connection's ends, and the id that it has now. The library gives an id from the
+  // negotiation on, and keeps a call before the handshake for ever in the buffer of the lost connection.
   interruptions: ({ client }) => {
     const { connection, interruptions } = clients.get(client);
-    return { interruptions, connectionId: connection.connectionId };
+    const isConnected = connection.state === signalR.HubConnectionState.Connected;
+    return { interruptions, connectionId: isConnected ? connection.connectionId : null };
   },
   // As the official suite does: the library believes that the server has fallen silent.
   sever: ({ client }) => clients.get(client).connection.serverTimeout(),
