@@ -25,10 +25,11 @@ use tokio::net::TcpStream;
 use tracing::debug;
 
 use self::reader::Reader;
-use crate::net::socket::{RequestSocket, Socket, StallGuard};
+use crate::net::socket::{AnswerSocket, RequestSocket, Socket, StallGuard};
 #[cfg(feature = "tls")]
 use crate::net::{socket::TlsSocket, tls::TlsStream};
 use crate::shard::{ClientStream, PendingConnection, Shard, Sockets};
+use crate::transport::event_stream::EventEncoder;
 
 /// Serves a client from its connect request to the end of its socket.
 pub(crate) async fn serve(shard: Rc<Shard>, mut pending: Box<PendingConnection>) {
@@ -59,6 +60,12 @@ async fn connect(shard: &Rc<Shard>, mut pending: Box<PendingConnection>) -> Opti
     let (socket, early) = match pending.stream.take()? {
         ClientStream::Pipe(pipe) => (Socket::boxed(pipe), Bytes::new()),
         ClientStream::Memory(pipe) => (Socket::boxed(pipe), Bytes::new()),
+        ClientStream::EventStream(parts) => {
+            let (requests, socket) = *parts;
+            // Accepted by a listener of this shard.
+            let answer = AnswerSocket::new(socket.await.ok()?, requests, EventEncoder::default());
+            (Socket::Answer(Box::new(answer)), Bytes::new())
+        }
         ClientStream::Upgrade(upgrade) => upgraded(shard, upgrade, claimed.is_some()).await?,
         ClientStream::Direct(socket) => {
             let (stream, early) = socket.await.ok()?;

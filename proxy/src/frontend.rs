@@ -23,6 +23,7 @@ mod dial_in;
 mod endpoint;
 mod fleet_channel;
 mod forwarded_header;
+mod handover_body;
 mod hop_header;
 mod identify;
 mod in_flight;

@@ -13,10 +13,6 @@ impl InFlight {
         shared.socket_began();
         Self(shared)
     }
-
-    pub(crate) fn shared(&self) -> &Shared {
-        &self.0
-    }
 }
 
 impl Drop for InFlight {

@@ -2,7 +2,7 @@
 
 use bytestring::ByteString;
 use http::HeaderMap;
-use http::header::{AUTHORIZATION, TRAILER};
+use http::header::{ACCEPT, AUTHORIZATION, TRAILER};
 use http::request::Parts;
 use trunkline_protocol::manifest::Transport;
 use trunkline_protocol::wire::{
@@ -16,6 +16,15 @@ use crate::frontend::request_extension::peer_address;
 /// Returns the access token of the `Authorization` header.
 pub(crate) fn bearer(headers: &HeaderMap) -> Option<&str> {
     wire::bearer(headers.get(AUTHORIZATION)?.to_str().ok()?)
+}
+
+/// Whether the headers of a GET ask for an event stream; a poll accepts anything.
+pub(crate) fn wants_event_stream(headers: &HeaderMap) -> bool {
+    let accepts = headers.get_all(ACCEPT).iter().filter_map(|accept| accept.to_str().ok());
+    accepts.flat_map(|accept| accept.split(',')).any(|one| {
+        let media_type = one.split(';').next().unwrap_or_default();
+        media_type.trim().eq_ignore_ascii_case("text/event-stream")
+    })
 }
 
 /// Whether the app sees a header of the client.

@@ -1,11 +1,14 @@
 //! Client sockets, shared by the task that reads and by the deliveries that write.
 //!
-//! TCP takes the fast path, plain and below TLS: it is written to directly, without a task. Everything else (a pipe in
-//! memory, a socket of another runtime) is boxed: its writes are queued and flushed by a task.
+//! TCP takes the fast path, plain, below TLS and below an answer without an end: it is written to directly, without a
+//! task. Everything else (a pipe in memory, a socket of another runtime) is boxed: its writes are queued and flushed by
+//! a task.
 //!
 //! While a socket carries HTTP, a [`StallGuard`] closes it when an answer is not read for too long, and a
 //! [`RequestSocket`] tells whether a request has begun.
 
+mod answer_socket;
+mod boxed_socket;
 mod drained;
 mod half_close;
 mod request_socket;
@@ -17,62 +20,38 @@ mod write_stall;
 use std::cell::RefCell;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::pin::Pin;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, ready};
 
-use hyper::upgrade::Upgraded;
-use hyper_util::rt::TokioIo;
 use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+pub(crate) use answer_socket::{AnswerSocket, Translate};
+use boxed_socket::BoxedSocket;
+pub(crate) use boxed_socket::SocketStream;
 use drained::read_now;
 pub(crate) use half_close::half_close;
-pub(crate) use request_socket::{RequestProgress, RequestSocket};
+pub(crate) use request_socket::{RequestProgress, RequestSocket, SocketHandover};
 pub(crate) use stall_guard::StallGuard;
 #[cfg(feature = "tls")]
 pub(crate) use tls_socket::TlsSocket;
 pub(crate) use write_stall::{CurrentStallLimit, WriteStallLimit};
-
-/// Byte stream that can be boxed as a client socket.
-pub(crate) trait SocketStream: AsyncRead + AsyncWrite + Unpin {}
-
-impl SocketStream for TokioIo<Upgraded> {}
-
-impl SocketStream for tokio::io::DuplexStream {}
-
-#[cfg(test)]
-impl SocketStream for tokio::io::Empty {}
-
-/// Ends the writing direction as far as that is possible at once.
-fn shut_down<S: AsyncWrite + Unpin + ?Sized>(mut stream: &mut S) {
-    let mut cx = Context::from_waker(Waker::noop());
-    let _ = Pin::new(&mut stream).poll_shutdown(&mut cx);
-}
 
 /// Client socket. All methods take `&self`, because a shard is one thread.
 pub(crate) enum Socket {
     Tcp(TcpStream),
     #[cfg(feature = "tls")]
     Tls(Box<TlsSocket>),
+    Answer(Box<AnswerSocket>),
     Boxed(Box<RefCell<BoxedSocket>>),
     /// None: its client is away.
     Away,
-}
-
-/// Client socket that is not TCP.
-pub(crate) struct BoxedSocket {
-    /// `None` once it was cut.
-    stream: Option<Box<dyn SocketStream>>,
-    /// Waker of the task that waits for bytes: it has to learn of a cut, which the stream itself would not tell.
-    reader: Option<Waker>,
 }
 
 impl Socket {
     /// Boxes a stream that is not TCP.
     #[must_use]
     pub(crate) fn boxed(stream: impl SocketStream + 'static) -> Self {
-        Socket::Boxed(Box::new(RefCell::new(BoxedSocket { stream: Some(Box::new(stream)), reader: None })))
+        Socket::Boxed(Box::new(RefCell::new(BoxedSocket::new(stream))))
     }
 
     /// Reads into `buffer` when there is something to read; 0 is the end. Cancel-safe.
@@ -92,6 +71,7 @@ impl Socket {
             },
             #[cfg(feature = "tls")]
             Socket::Tls(tls) => tls.poll_read(cx, buffer),
+            Socket::Answer(answer) => answer.poll_read(cx, buffer),
             Socket::Boxed(boxed) => boxed.borrow_mut().poll_read(cx, buffer),
             Socket::Away => Poll::Ready(Ok(0)),
         }
@@ -109,17 +89,20 @@ impl Socket {
             (Socket::Tcp(stream), several) => stream.try_write_vectored(several),
             #[cfg(feature = "tls")]
             (Socket::Tls(tls), slices) => tls.try_write(slices),
+            (Socket::Answer(answer), slices) => answer.try_write(slices),
             (Socket::Boxed(_), _) => Err(io::ErrorKind::WouldBlock.into()),
             (Socket::Away, _) => Err(io::ErrorKind::NotConnected.into()),
         }
     }
 
-    /// Whether bytes that were taken by [`try_write`](Self::try_write) still wait for the system: records of TLS.
+    /// Whether bytes that were taken by [`try_write`](Self::try_write) still wait for the system, encrypted or
+    /// translated.
     #[must_use]
     pub(crate) fn has_unsent(&self) -> bool {
         match self {
             #[cfg(feature = "tls")]
             Socket::Tls(tls) => tls.has_unsent(),
+            Socket::Answer(answer) => answer.has_unsent(),
             Socket::Tcp(_) | Socket::Boxed(_) | Socket::Away => false,
         }
     }
@@ -131,6 +114,7 @@ impl Socket {
             Socket::Tcp(stream) => Some(stream.as_fd()),
             #[cfg(feature = "tls")]
             Socket::Tls(tls) => Some(tls.descriptor()),
+            Socket::Answer(answer) => Some(answer.descriptor()),
             Socket::Boxed(_) | Socket::Away => None,
         }
     }
@@ -141,30 +125,32 @@ impl Socket {
         match self {
             #[cfg(feature = "tls")]
             Socket::Tls(_) => true,
+            Socket::Answer(_) => true,
             Socket::Tcp(_) | Socket::Boxed(_) | Socket::Away => false,
         }
     }
 
-    /// Encrypts bytes behind those in `sealed`, for a caller who writes them to the descriptor, and leaves the rest to
-    /// [`keep_unsent`](Self::keep_unsent). Returns how many were encrypted.
+    /// Encrypts or translates bytes behind those in `sealed`, for a caller who writes them to the descriptor and leaves
+    /// the rest to [`keep_unsent`](Self::keep_unsent). Returns how many were taken.
     ///
     /// # Errors
-    /// `WouldBlock` when earlier bytes wait, or nothing is encrypted on this socket; else it was cut.
-    #[cfg_attr(not(feature = "tls"), expect(unused_variables, reason = "without TLS nothing is encrypted"))]
+    /// `WouldBlock` when earlier bytes wait, or bytes leave this socket as they are; else it was cut.
     pub(crate) fn seal(&self, slices: &[IoSlice<'_>], sealed: &mut Vec<u8>) -> io::Result<usize> {
         match self {
             #[cfg(feature = "tls")]
             Socket::Tls(tls) => tls.seal(slices, sealed),
+            Socket::Answer(answer) => answer.seal(slices, sealed),
             Socket::Tcp(_) | Socket::Boxed(_) | Socket::Away => Err(io::ErrorKind::WouldBlock.into()),
         }
     }
 
-    /// Keeps encrypted bytes that the descriptor did not take.
-    #[cfg_attr(not(feature = "tls"), expect(unused_variables, reason = "without TLS nothing is encrypted"))]
+    /// Keeps sealed bytes that the descriptor did not take.
     pub(crate) fn keep_unsent(&self, sealed: &[u8]) {
-        #[cfg(feature = "tls")]
-        if let Socket::Tls(tls) = self {
-            tls.keep_unsent(sealed);
+        match self {
+            #[cfg(feature = "tls")]
+            Socket::Tls(tls) => tls.keep_unsent(sealed),
+            Socket::Answer(answer) => answer.keep_unsent(sealed),
+            Socket::Tcp(_) | Socket::Boxed(_) | Socket::Away => {}
         }
     }
 
@@ -183,6 +169,7 @@ impl Socket {
             },
             #[cfg(feature = "tls")]
             Socket::Tls(tls) => tls.poll_write(cx, slices),
+            Socket::Answer(answer) => answer.poll_write(cx, slices),
             Socket::Boxed(boxed) => boxed.borrow_mut().poll_write(cx, slices),
             Socket::Away => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
         }
@@ -197,6 +184,7 @@ impl Socket {
             Socket::Tcp(_) | Socket::Away => Poll::Ready(Ok(())),
             #[cfg(feature = "tls")]
             Socket::Tls(tls) => tls.poll_flush(cx),
+            Socket::Answer(answer) => answer.poll_flush(cx),
             Socket::Boxed(boxed) => boxed.borrow_mut().poll_flush(cx),
         }
     }
@@ -208,54 +196,10 @@ impl Socket {
             Socket::Tcp(stream) => drop(SockRef::from(stream).shutdown(std::net::Shutdown::Both)),
             #[cfg(feature = "tls")]
             Socket::Tls(tls) => tls.cut(),
+            Socket::Answer(answer) => answer.cut(),
             Socket::Boxed(boxed) => boxed.borrow_mut().cut(),
             Socket::Away => {}
         }
-    }
-}
-
-impl BoxedSocket {
-    fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
-        let Some(stream) = &mut self.stream else { return Poll::Ready(Ok(0)) };
-        let mut buffer = ReadBuf::new(buffer);
-        if Pin::new(stream).poll_read(cx, &mut buffer)?.is_pending() {
-            self.reader = Some(cx.waker().clone());
-            return Poll::Pending;
-        }
-        Poll::Ready(Ok(buffer.filled().len()))
-    }
-
-    fn poll_write(&mut self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        let Some(stream) = &mut self.stream else { return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())) };
-        Pin::new(stream).poll_write_vectored(cx, slices)
-    }
-
-    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.stream.as_mut().map_or(Poll::Ready(Ok(())), |stream| Pin::new(stream).poll_flush(cx))
-    }
-
-    fn cut(&mut self) {
-        if let Some(mut stream) = self.stream.take() {
-            shut_down(&mut stream);
-        }
-        if let Some(reader) = self.reader.take() {
-            reader.wake();
-        }
-    }
-}
-
-impl Drop for BoxedSocket {
-    /// Sends the end, so that the peer knows that nothing was cut off.
-    fn drop(&mut self) {
-        if let Some(stream) = &mut self.stream {
-            shut_down(stream);
-        }
-    }
-}
-
-impl std::fmt::Debug for BoxedSocket {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("BoxedSocket").field("is_cut", &self.stream.is_none()).finish_non_exhaustive()
     }
 }
 
@@ -265,6 +209,7 @@ impl std::fmt::Debug for Socket {
             Socket::Tcp(_) => "Socket::Tcp",
             #[cfg(feature = "tls")]
             Socket::Tls(_) => "Socket::Tls",
+            Socket::Answer(_) => "Socket::Answer",
             Socket::Boxed(_) => "Socket::Boxed",
             Socket::Away => "Socket::Away",
         })

@@ -7,16 +7,20 @@ use axum::body::Body;
 use axum::extract::Request;
 use axum::response::Response;
 use http::StatusCode;
-use http::header::ACCEPT;
+use tokio::net::TcpStream;
+use tokio::sync::oneshot;
 use trunkline_protocol::cause::Cause;
 use trunkline_protocol::manifest::Transport;
 
-use crate::frontend::connect::http_transport_response::{empty_poll, event_stream, first_poll, poll_messages};
+use crate::frontend::connect::http_transport_response::{
+    EventStream, begin_event_stream, empty_poll, event_stream, first_poll, poll_messages,
+};
 use crate::frontend::connect::{NewConnection, admit, changed_transport, may_use, not_supported, opening, terms};
 use crate::frontend::endpoint::Endpoint;
 use crate::frontend::identify::{ConnectingClient, UNKNOWN_ID};
 use crate::frontend::in_flight::InFlight;
 use crate::frontend::plain_response::plain;
+use crate::frontend::request::wants_event_stream;
 use crate::frontend::request_extension::peer_address;
 use crate::frontend::request_limit::{
     count_connected, refuse_slow_body, take_head_room, take_permit, take_pipe_permit,
@@ -24,6 +28,7 @@ use crate::frontend::request_limit::{
 use crate::frontend::routed::Routed;
 use crate::frontend::timed_body::is_body_timeout;
 use crate::limits::AddressPermit;
+use crate::net::socket::SocketHandover;
 use crate::shard::ClientStream;
 use crate::shard::ReserveError;
 use crate::transport::http_transport::{OuterHalf, PollOutcome, SendError, TransportPermits};
@@ -38,6 +43,7 @@ pub(crate) async fn get(endpoint: &Endpoint, hub: &Arc<Hub>, request: Request) -
     }
     match attach(endpoint, hub, request) {
         Ok(AttachedGet::EventStream(outer)) => event_stream(endpoint.shared.clone(), outer),
+        Ok(AttachedGet::HandedOver(outer, handover, taker)) => begin_event_stream(&outer, handover, taker),
         Ok(AttachedGet::FirstPoll) => first_poll(),
         Ok(AttachedGet::Poll(outer, wait)) => poll(endpoint, outer, wait).await,
         Err(refusal) => refusal,
@@ -48,6 +54,8 @@ pub(crate) async fn get(endpoint: &Endpoint, hub: &Arc<Hub>, request: Request) -
 enum AttachedGet {
     /// An event stream has begun.
     EventStream(Arc<OuterHalf>),
+    /// An event stream has begun, of which the server only sends the head: the socket is its client's then.
+    HandedOver(Arc<OuterHalf>, SocketHandover, oneshot::Sender<TcpStream>),
     /// Long polling has begun.
     FirstPoll,
     /// A poll, which may wait this long.
@@ -58,7 +66,8 @@ fn attach(endpoint: &Endpoint, hub: &Arc<Hub>, request: Request) -> Result<Attac
     let client = client_of(&request)?;
     let wait = terms(hub, &client.user).poll_timeout;
     let wait = wait.unwrap_or(endpoint.shared.settings.http_transports.poll_timeout);
-    let transport = if wants_event_stream(&request) { Transport::ServerSentEvents } else { Transport::LongPolling };
+    let transport =
+        if wants_event_stream(request.headers()) { Transport::ServerSentEvents } else { Transport::LongPolling };
     let is_offered = may_use(hub, &client.user, transport);
     let outer = endpoint.shared.admission.http_transports.find_or_insert(&client.connection_id, || {
         let taken = || if is_offered { changed_transport() } else { not_supported(transport) };
@@ -73,8 +82,9 @@ fn attach(endpoint: &Endpoint, hub: &Arc<Hub>, request: Request) -> Result<Attac
     }
     let inner = outer.take_inner_half();
     let is_first = inner.is_some();
-    if let Some(inner) = inner {
-        let (parts, _) = request.into_parts();
+    let mut handed_over = None;
+    if let Some(mut inner) = inner {
+        let (mut parts, _) = request.into_parts();
         let kept = || opening(endpoint, hub, &parts, (&client, transport));
         let refusal = endpoint.refuse_new_client(hub, &parts.extensions);
         let head = refusal.map_or_else(|| take_head_room(endpoint, &parts, kept), Err).inspect_err(|_| {
@@ -83,9 +93,21 @@ fn attach(endpoint: &Endpoint, hub: &Arc<Hub>, request: Request) -> Result<Attac
             endpoint.shared.routes.remove(outer.id());
         })?;
         count_connected(endpoint, peer_address(&parts.extensions));
-        let socket = ClientStream::Pipe(inner);
+        let handover = parts.extensions.remove().filter(|_| transport == Transport::ServerSentEvents);
+        let socket = match handover {
+            Some(handover) => {
+                inner.keep(EventStream::new(endpoint.shared.clone(), outer.clone()));
+                let (taker, socket) = oneshot::channel();
+                handed_over = Some((handover, taker));
+                ClientStream::EventStream(Box::new((inner, socket)))
+            }
+            None => ClientStream::Pipe(inner),
+        };
         let (is_negotiated, permit) = (true, None);
         admit(endpoint, hub, &parts, NewConnection { socket, transport, client, is_negotiated, permit, head });
+    }
+    if let Some((handover, taker)) = handed_over {
+        return Ok(AttachedGet::HandedOver(outer, handover, taker));
     }
     match (transport, is_first) {
         (Transport::ServerSentEvents, true) => Ok(AttachedGet::EventStream(outer)),
@@ -216,13 +238,4 @@ fn begin(
 /// Whether a connection of this hub may consist of requests.
 fn offers_http_transports(hub: &Hub) -> bool {
     hub.settings().transports.iter().any(|transport| *transport != Transport::WebSockets)
-}
-
-/// Whether a GET asks for an event stream; a poll accepts anything.
-pub(crate) fn wants_event_stream(request: &Request) -> bool {
-    let accepts = request.headers().get_all(ACCEPT).iter().filter_map(|accept| accept.to_str().ok());
-    accepts.flat_map(|accept| accept.split(',')).any(|one| {
-        let media_type = one.split(';').next().unwrap_or_default();
-        media_type.trim().eq_ignore_ascii_case("text/event-stream")
-    })
 }

@@ -5,18 +5,22 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use axum::Extension;
 use axum::body::Body;
-use axum::response::{IntoResponse, Response};
+use axum::response::{IntoResponse, IntoResponseParts, Response};
 use bytes::Bytes;
 use futures_util::stream::unfold;
-use http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, EXPIRES, PRAGMA};
+use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, EXPIRES, PRAGMA};
 use http::{HeaderName, StatusCode};
 use http_body_util::Full;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
+use tokio::net::TcpStream;
+use tokio::sync::oneshot;
 use trunkline_protocol::cause::Cause;
 
+use crate::frontend::handover_body::HandoverBody;
 use crate::frontend::in_flight::InFlight;
-use crate::net::socket::WriteStallLimit;
+use crate::net::socket::{SocketHandover, WriteStallLimit};
 use crate::shard::Shared;
 use crate::transport::event_stream::{PREAMBLE, encode_event};
 use crate::transport::http_transport::{ActiveGet, OuterHalf};
@@ -26,32 +30,57 @@ const POLL_HEADERS: [(HeaderName, &str); 3] =
     [(CACHE_CONTROL, "no-cache, no-store"), (PRAGMA, "no-cache"), (EXPIRES, "Thu, 01 Jan 1970 00:00:00 GMT")];
 
 /// Guard of an event stream: when it ends, at either end, the connection is closed.
-struct EventStream {
-    in_flight: InFlight,
+pub(crate) struct EventStream {
+    shared: Arc<Shared>,
     outer: Arc<OuterHalf>,
     _get: ActiveGet,
 }
 
+impl EventStream {
+    pub(crate) fn new(shared: Arc<Shared>, outer: Arc<OuterHalf>) -> Self {
+        Self { shared, _get: outer.begin_get(), outer }
+    }
+}
+
 impl Drop for EventStream {
     fn drop(&mut self) {
-        let shared = self.in_flight.shared();
         self.outer.set_close_cause(Cause::SocketEnded);
-        shared.routes.retire(self.outer.id());
-        shared.admission.http_transports.remove(&self.outer);
+        self.shared.routes.retire(self.outer.id());
+        self.shared.admission.http_transports.remove(&self.outer);
     }
 }
 
 /// Makes the response of an event stream that has just begun.
 pub(crate) fn event_stream(shared: Arc<Shared>, outer: Arc<OuterHalf>) -> Response {
-    let patience = WriteStallLimit::until_closed(outer.inner_closed());
-    let events = EventStream { in_flight: InFlight::new(shared), _get: outer.begin_get(), outer };
-    let stream = unfold((events, true), |(events, is_first)| async move {
+    let in_flight = InFlight::new(shared.clone());
+    let head = stream_head(&outer);
+    let events = EventStream::new(shared, outer);
+    let stream = unfold((events, in_flight, true), |(events, in_flight, is_first)| async move {
         if is_first {
-            return Some((Bytes::from_static(PREAMBLE), (events, false)));
+            return Some((Bytes::from_static(PREAMBLE), (events, in_flight, false)));
         }
         let messages = events.outer.next_messages().await?;
-        Some((encode_event(&messages), (events, false)))
+        Some((encode_event(&messages), (events, in_flight, false)))
     });
+    let stream = futures_util::StreamExt::map(stream, Ok::<_, Infallible>);
+    (head, Body::from_stream(stream)).into_response()
+}
+
+/// Makes the beginning of the response of an event stream: the client module writes the rest, on the socket that it
+/// gets when this has left.
+pub(crate) fn begin_event_stream(
+    outer: &OuterHalf,
+    handover: SocketHandover,
+    taker: oneshot::Sender<TcpStream>,
+) -> Response {
+    // Nothing can follow on this connection.
+    let close = [(CONNECTION, "close")];
+    let body = HandoverBody::new(Bytes::from_static(PREAMBLE), handover, taker);
+    (stream_head(outer), close, Body::new(body)).into_response()
+}
+
+/// Head of an event stream, and how long its client may leave it unread.
+fn stream_head(outer: &OuterHalf) -> impl IntoResponseParts + use<> {
     let headers = [
         (CONTENT_TYPE, "text/event-stream"),
         (CACHE_CONTROL, "no-cache,no-store"),
@@ -60,10 +89,7 @@ pub(crate) fn event_stream(shared: Arc<Shared>, outer: Arc<OuterHalf>) -> Respon
         // For nginx, which otherwise buffers.
         (HeaderName::from_static("x-accel-buffering"), "no"),
     ];
-    let stream = futures_util::StreamExt::map(stream, Ok::<_, Infallible>);
-    let mut answer = (headers, Body::from_stream(stream)).into_response();
-    answer.extensions_mut().insert(patience);
-    answer
+    (headers, Extension(WriteStallLimit::until_closed(outer.inner_closed())))
 }
 
 /// Makes the answer to the poll that begins a connection: at once, and empty.

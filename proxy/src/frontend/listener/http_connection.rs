@@ -11,6 +11,7 @@
 //! what it gives back with the socket tells that surely. So it gives the socket back when it was silent for a while,
 //! and an idle socket costs neither hyper's state nor its buffer.
 
+use std::any::{Any, TypeId};
 use std::cell::Cell;
 use std::convert::Infallible;
 use std::future::ready;
@@ -22,12 +23,14 @@ use axum::response::Response;
 use bytes::Bytes;
 use futures_util::future::Either;
 use http::uri::Scheme;
-use http::{Request, StatusCode};
+use http::{Request, StatusCode, Version};
 use hyper::body::Incoming;
 use hyper::server::conn::http1::Parts;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::sync::oneshot;
 use tokio::time::sleep;
 use tower::ServiceExt;
 use tracing::debug;
@@ -35,8 +38,11 @@ use tracing::debug;
 use super::head_timer::HeadTimer;
 use super::persistence::Persistence;
 use super::socket_context::SocketContext;
+use crate::frontend::request::wants_event_stream;
 use crate::frontend::request_extension::PeerAddress;
-use crate::net::socket::{CurrentStallLimit, RequestProgress, RequestSocket, WriteStallLimit, half_close};
+use crate::net::socket::{
+    CurrentStallLimit, RequestProgress, RequestSocket, SocketHandover, StallGuard, WriteStallLimit, half_close,
+};
 
 /// State of a socket whose wait for a head has come to its time-out.
 #[derive(Debug, PartialEq, Eq)]
@@ -87,6 +93,9 @@ where
             progress.note_request();
             request.extensions_mut().insert(PeerAddress(peer));
             request.extensions_mut().insert(scheme.clone());
+            if is_plain_tcp::<S>() && request.version() == Version::HTTP_11 && wants_event_stream(request.headers()) {
+                request.extensions_mut().insert(SocketHandover::of(&progress));
+            }
             let persistence = Some(&persistence).filter(|it| it.ends() || Persistence::is_wanted(&request));
             // One answer after the other leaves here, so the socket may go by what the last one says.
             let answer = match answered.take() {
@@ -98,6 +107,10 @@ where
         let http1 = gate.http1(timer, head_timeout);
         let mut connection = http1.serve_connection(TokioIo::new(socket), service).with_upgrades();
         let Err(error) = (&mut connection).await else { return };
+        if let Some(taker) = progress.take_taker() {
+            hand_over(connection.into_parts().map(|parts| parts.io.into_inner().into_inner()), taker);
+            return;
+        }
         let Some(Parts { io, read_buf, .. }) = connection.into_parts().filter(|_| error.is_timeout()) else {
             gate.count(&error);
             return debug!(%peer, %error, "a connection ended in the middle of a request");
@@ -119,6 +132,19 @@ where
             }
         };
         (socket, head_timeout) = (RequestSocket::continued(stream, early), left);
+    }
+}
+
+/// Whether sockets of a kind are those of plain TCP, which may be handed over.
+fn is_plain_tcp<S: 'static>() -> bool {
+    TypeId::of::<S>() == TypeId::of::<StallGuard>()
+}
+
+/// Hands a socket to whoever writes the rest of an answer. Its client may be gone by now.
+fn hand_over<S: 'static>(stream: Option<S>, taker: oneshot::Sender<TcpStream>) {
+    let stream = stream.and_then(|stream| (Box::new(stream) as Box<dyn Any>).downcast::<StallGuard>().ok());
+    if let Some(stream) = stream {
+        drop(taker.send(stream.into_inner()));
     }
 }
 
@@ -187,9 +213,70 @@ async fn wait_for_head<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, limit: 
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use axum::Extension;
+    use axum::routing::get;
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::TcpListener;
+    use tokio::task::LocalSet;
+    use trunkline_protocol::key::{AccessKey, AccessKeys};
+
+    use super::super::listener_gate::ListenerGate;
     use super::*;
+    use crate::config::Settings;
+    use crate::frontend::handover_body::HandoverBody;
+    use crate::shard::{Connectors, ShardSender, Shared};
 
     const HEAD: Duration = Duration::from_secs(15);
+
+    /// Asks a node in the clear for an answer that is only begun; returns what the client reads of it, and the text
+    /// with which whoever took the socket over ended it, if it was handed over.
+    async fn begin_answer(accept: &str, version: &str) -> (String, bool) {
+        let settings = Settings::embedded(AccessKeys::new(vec![AccessKey::random()]).unwrap(), Vec::new(), true);
+        let shared = Shared::new(settings, Connectors::default(), vec![ShardSender::new().0]);
+        let (taker, socket) = oneshot::channel();
+        let taker = Arc::new(std::sync::Mutex::new(Some(taker)));
+        let answer = async move |handover: Option<Extension<SocketHandover>>| match handover {
+            Some(Extension(handover)) => {
+                let taker = taker.lock().unwrap().take().unwrap();
+                Body::new(HandoverBody::new(Bytes::from_static(b"begun "), handover, taker))
+            }
+            None => Body::from("whole"),
+        };
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, peer) = listener.accept().await.unwrap();
+        let gate = ListenerGate::new(shared.clone(), shared.counters_of(0));
+        let context = SocketContext::new(peer, gate.clone(), gate.admit(peer).unwrap());
+        let stream = context.patient(stream);
+        let head = format!("GET / HTTP/{version}\r\nhost: a\r\naccept: {accept}\r\nconnection: close\r\n\r\n");
+        client.write_all(head.as_bytes()).await.unwrap();
+        let router = Router::new().route("/", get(answer));
+        let (is_handed_over, ()) = tokio::join!(
+            async {
+                let Ok(mut socket) = socket.await else { return false };
+                socket.write_all(b"and ended").await.unwrap();
+                true
+            },
+            serve(stream, context, Scheme::HTTP, router),
+        );
+        let mut read = String::new();
+        client.read_to_string(&mut read).await.unwrap();
+        (read.split_once("\r\n\r\n").unwrap().1.to_owned(), is_handed_over)
+    }
+
+    #[tokio::test]
+    async fn the_socket_of_an_event_stream_is_handed_over_behind_what_the_server_has_written() {
+        let test = async {
+            let begun = "6\r\nbegun \r\nand ended".to_owned();
+            assert_eq!(begin_answer("text/event-stream", "1.1").await, (begun, true));
+            for (accept, version) in [("*/*", "1.1"), ("text/event-stream", "1.0")] {
+                assert_eq!(begin_answer(accept, version).await, ("whole".to_owned(), false), "{accept} {version}");
+            }
+        };
+        LocalSet::new().run_until(test).await;
+    }
 
     #[test]
     fn only_a_served_socket_without_a_byte_of_a_head_is_idle() {

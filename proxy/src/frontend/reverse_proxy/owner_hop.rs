@@ -15,11 +15,11 @@ use http_body_util::BodyExt;
 use hyper::body::Body as _;
 use trunkline_protocol::cause::Cause;
 
-use crate::frontend::connect::http_transport_request::wants_event_stream;
 use crate::frontend::endpoint::Endpoint;
 use crate::frontend::identify::{ConnectingClient, UNKNOWN_ID};
 use crate::frontend::in_flight::InFlight;
 use crate::frontend::plain_response::{RETRY_AFTER_SECONDS, because, plain, unavailable};
+use crate::frontend::request::wants_event_stream;
 use crate::frontend::request_limit::{refuse_slow_body, take_hop_permit};
 use crate::frontend::request_query::RequestQuery;
 use crate::frontend::reverse_proxy::owner_permit::{reachable_owner, take_owner_permit};
@@ -125,7 +125,7 @@ fn begin_get(endpoint: &Endpoint, owner: &Address, request: &Request) -> Option<
     let is_get = request.method() == Method::GET;
     let query = RequestQuery::of(request);
     let token = query.connection_token().filter(|_| is_get)?;
-    let kind = if wants_event_stream(request) { GetKind::EventStream } else { GetKind::Poll };
+    let kind = if wants_event_stream(request.headers()) { GetKind::EventStream } else { GetKind::Poll };
     Some(endpoint.shared.admission.carried_gets.begin(owner, token, kind))
 }
 
@@ -147,7 +147,7 @@ fn refuse(refusal: HopRefusal) -> Response {
 /// Returns how long the owner may wait without being silent: a poll waits for messages, a send for a paused client.
 fn wait_at_owner(poll_timeout: Duration, request: &Request) -> Duration {
     match *request.method() {
-        Method::GET if !wants_event_stream(request) => poll_timeout,
+        Method::GET if !wants_event_stream(request.headers()) => poll_timeout,
         Method::POST => poll_timeout,
         _ => Duration::ZERO,
     }

@@ -1,16 +1,19 @@
 //! Client socket below HTTP/1.1 that records what the server needs to know between two requests: whether a byte of the
-//! next head has come, and whether an answer waits to be read.
+//! next head has come, and whether an answer waits to be read. And of an answer without an end, when its beginning has
+//! left: then the server may let the socket go.
 
 use std::io::{self, IoSlice};
 #[cfg(unix)]
 use std::os::fd::{AsRawFd, RawFd};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::sync::oneshot;
 
 /// Progress of the requests on one socket.
 #[derive(Debug, Default)]
@@ -21,7 +24,16 @@ pub(crate) struct RequestProgress {
     has_read: AtomicBool,
     /// The client does not read what was written.
     is_stuck: AtomicBool,
+    /// The body of an answer waits until what was written before it has left.
+    waits_for_flush: AtomicBool,
+    /// Taker of the socket then.
+    taker: Mutex<Option<oneshot::Sender<TcpStream>>>,
 }
+
+/// Handover of a plain TCP socket by the server that has sent the beginning of an answer on it; in the extensions of
+/// the request.
+#[derive(Debug, Clone)]
+pub(crate) struct SocketHandover(Arc<RequestProgress>);
 
 /// Client socket on which hyper serves HTTP/1.1.
 #[derive(Debug)]
@@ -61,9 +73,39 @@ impl RequestProgress {
         self.is_stuck.load(Ordering::Relaxed)
     }
 
+    /// Takes the taker of the socket, if there is one and everything has left.
+    #[must_use]
+    pub(crate) fn take_taker(&self) -> Option<oneshot::Sender<TcpStream>> {
+        if self.waits_for_flush.load(Ordering::Relaxed) { None } else { self.taker().take() }
+    }
+
+    fn taker(&self) -> MutexGuard<'_, Option<oneshot::Sender<TcpStream>>> {
+        self.taker.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn note_write<T>(&self, written: Poll<T>) -> Poll<T> {
         self.is_stuck.store(written.is_pending(), Ordering::Relaxed);
         written
+    }
+}
+
+impl SocketHandover {
+    #[must_use]
+    pub(crate) fn of(progress: &Arc<RequestProgress>) -> Self {
+        Self(Arc::clone(progress))
+    }
+
+    /// Asks for the socket as soon as the server has written what it has by now. The body of the answer calls it, and
+    /// is polled again then.
+    pub(crate) fn begin(&self, taker: oneshot::Sender<TcpStream>) {
+        *self.0.taker() = Some(taker);
+        self.0.waits_for_flush.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether everything has left since it began.
+    #[must_use]
+    pub(crate) fn is_due(&self) -> bool {
+        !self.0.waits_for_flush.load(Ordering::Relaxed)
     }
 }
 
@@ -138,6 +180,12 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for RequestSocket<S> {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+        let waits_for_flush = &self.progress.waits_for_flush;
+        if waits_for_flush.load(Ordering::Relaxed) && matches!(flushed, Poll::Ready(Ok(()))) {
+            waits_for_flush.store(false, Ordering::Relaxed);
+            // The body is polled by the task that flushes.
+            cx.waker().wake_by_ref();
+        }
         self.progress.note_write(flushed)
     }
 

@@ -18,6 +18,9 @@ pub(crate) enum ClientStream {
     Direct(oneshot::Receiver<UpgradedSocket>),
     /// Requests carry them, to and from the other end of this pipe.
     Pipe(InnerHalf),
+    /// An event stream of plain HTTP/1.1: requests carry what its client sends, and the socket below its answer is on
+    /// its way.
+    EventStream(Box<(InnerHalf, oneshot::Receiver<TcpStream>)>),
     /// A WebSocket without a network: a client in this process.
     #[cfg_attr(not(feature = "tls"), expect(dead_code, reason = "replays have it, which apps do not"))]
     Memory(tokio::io::DuplexStream),

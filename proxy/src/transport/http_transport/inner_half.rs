@@ -3,6 +3,7 @@
 //! When it is dropped the connection is closed, and the tasks that serve its requests learn that at once: they may be
 //! far from reading the end.
 
+use std::any::Any;
 use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
@@ -22,6 +23,7 @@ pub(crate) struct InnerHalf {
     cause: Arc<OnceLock<Cause>>,
     _closed: DropGuard,
     _permit: Option<Box<AddressPermit>>,
+    kept: Option<Box<dyn Any + Send>>,
 }
 
 impl InnerHalf {
@@ -33,7 +35,12 @@ impl InnerHalf {
         cause: Arc<OnceLock<Cause>>,
         permit: Option<Box<AddressPermit>>,
     ) -> Self {
-        Self { pipe, cause, _closed: closed.drop_guard(), _permit: permit }
+        Self { pipe, cause, _closed: closed.drop_guard(), _permit: permit, kept: None }
+    }
+
+    /// Keeps a guard of the connection for as long as this lives.
+    pub(crate) fn keep(&mut self, guard: impl Any + Send) {
+        self.kept = Some(Box::new(guard));
     }
 }
 

@@ -17,47 +17,79 @@ pub enum Unframed {
 
 /// Takes the first frame off the buffer, and unframes it; `None` while it is not whole.
 pub fn unframe(buffer: &mut BytesMut) -> Option<Unframed> {
-    let (opcode, header, length) = header(buffer)?;
-    if buffer.len() < header.checked_add(length)? {
+    let FrameHead { content, bytes, payload_bytes } = FrameHead::parse(buffer)?;
+    if buffer.len() < bytes.checked_add(payload_bytes)? {
         // So that the rest is read in one piece.
-        buffer.reserve((header + length).saturating_sub(buffer.len()));
+        buffer.reserve((bytes + payload_bytes).saturating_sub(buffer.len()));
         return None;
     }
-    buffer.advance(header);
-    let payload = buffer.split_to(length).freeze();
-    Some(unframed(opcode, payload))
+    buffer.advance(bytes);
+    let payload = buffer.split_to(payload_bytes).freeze();
+    Some(unframed(content, payload))
 }
 
 /// Unframes one of our frames; `None` for a part of one.
 pub fn unframe_whole(frame: &Bytes) -> Option<Unframed> {
-    let (opcode, begin, length) = header(frame)?;
-    let end = begin.checked_add(length).filter(|end| *end <= frame.len())?;
-    Some(unframed(opcode, frame.slice(begin..end)))
+    let FrameHead { content, bytes, payload_bytes } = FrameHead::parse(frame)?;
+    let end = bytes.checked_add(payload_bytes).filter(|end| *end <= frame.len())?;
+    Some(unframed(content, frame.slice(bytes..end)))
 }
 
 /// Whether one of our frames carries a text.
 #[must_use]
 pub(crate) fn is_text(frame: &[u8]) -> bool {
-    header(frame).is_some_and(|(opcode, ..)| opcode == Opcode::Text.number())
+    frame.first().is_some_and(|first| first & !FIN == Opcode::Text.number())
 }
 
-fn unframed(opcode: u8, payload: Bytes) -> Unframed {
-    match opcode {
-        opcode if opcode == Opcode::Close.number() => Unframed::Close,
-        opcode if opcode == Opcode::Text.number() || opcode == Opcode::Binary.number() => Unframed::Payload(payload),
-        _ => Unframed::Other,
+fn unframed(content: FrameContent, payload: Bytes) -> Unframed {
+    match content {
+        FrameContent::Message => Unframed::Payload(payload),
+        FrameContent::Close => Unframed::Close,
+        FrameContent::Other => Unframed::Other,
     }
 }
 
-/// Reads opcode, length of the header, and length of the payload.
-fn header(buffer: &[u8]) -> Option<(u8, usize, usize)> {
-    let (&[first, second], rest) = buffer.split_first_chunk()?;
-    let opcode = first & !FIN;
-    Some(match second {
-        LENGTH_16 => (opcode, 4, usize::from(u16::from_be_bytes(*rest.first_chunk()?))),
-        LENGTH_64 => (opcode, 10, usize::try_from(u64::from_be_bytes(*rest.first_chunk()?)).ok()?),
-        short => (opcode, 2, usize::from(short)),
-    })
+/// Content of one of our frames, by its head.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum FrameContent {
+    /// A payload for the client.
+    Message,
+    /// The end of the connection.
+    Close,
+    /// A ping or pong.
+    Other,
+}
+
+/// Head of one of our frames.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct FrameHead {
+    pub(crate) content: FrameContent,
+    /// Length of the head itself.
+    pub(crate) bytes: usize,
+    /// Length of the payload behind it.
+    pub(crate) payload_bytes: usize,
+}
+
+impl FrameHead {
+    /// Length of the longest head.
+    pub(crate) const BYTES_MAX: usize = 10;
+
+    /// Reads the head that these bytes begin with; `None` while it is not whole.
+    #[must_use]
+    pub(crate) fn parse(bytes: &[u8]) -> Option<Self> {
+        let (&[first, second], rest) = bytes.split_first_chunk()?;
+        let content = match first & !FIN {
+            opcode if opcode == Opcode::Close.number() => FrameContent::Close,
+            opcode if opcode == Opcode::Text.number() || opcode == Opcode::Binary.number() => FrameContent::Message,
+            _ => FrameContent::Other,
+        };
+        let (bytes, payload_bytes) = match second {
+            LENGTH_16 => (4, usize::from(u16::from_be_bytes(*rest.first_chunk()?))),
+            LENGTH_64 => (Self::BYTES_MAX, usize::try_from(u64::from_be_bytes(*rest.first_chunk()?)).ok()?),
+            short => (2, usize::from(short)),
+        };
+        Some(Self { content, bytes, payload_bytes })
+    }
 }
 
 #[cfg(test)]

@@ -1,0 +1,55 @@
+//! Body of an answer whose server only begins it: behind its first part the socket is someone else's.
+//!
+//! ```text
+//!  hyper: head, first part ─► written ─► body fails ─► connection given up ─► socket ─► taker
+//! ```
+//!
+//! hyper has no other way to part with a socket in the middle of an answer, and tells nobody when it has written
+//! something; the [socket itself](crate::net::socket::RequestSocket) does.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use hyper::body::{Body, Frame};
+use tokio::net::TcpStream;
+use tokio::sync::oneshot;
+
+use crate::net::socket::SocketHandover;
+
+/// Body that fails when the server has written its only part.
+pub(crate) struct HandoverBody {
+    first: Option<Bytes>,
+    handover: SocketHandover,
+    taker: Option<oneshot::Sender<TcpStream>>,
+}
+
+/// Error that has the server give its connection up.
+#[derive(Debug, thiserror::Error)]
+#[error("the rest of the answer is written on the socket itself")]
+pub(crate) struct HandsOver;
+
+impl HandoverBody {
+    #[must_use]
+    pub(crate) fn new(first: Bytes, handover: SocketHandover, taker: oneshot::Sender<TcpStream>) -> Self {
+        Self { first: Some(first), handover, taker: Some(taker) }
+    }
+}
+
+impl Body for HandoverBody {
+    type Data = Bytes;
+    type Error = HandsOver;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, HandsOver>>> {
+        if let Some(first) = self.first.take() {
+            return Poll::Ready(Some(Ok(Frame::data(first))));
+        }
+        match self.taker.take() {
+            Some(taker) => self.handover.begin(taker),
+            None if self.handover.is_due() => return Poll::Ready(Some(Err(HandsOver))),
+            None => {}
+        }
+        // The socket wakes the task when all has left.
+        Poll::Pending
+    }
+}

@@ -1,0 +1,283 @@
+//! Client socket below an answer that has no end, such as an event stream: its head was sent by an HTTP server, which
+//! then let the socket go.
+//!
+//! ```text
+//!  deliveries ─► frames ─► translation ─► TCP ──► client
+//!  reading task ◄─ pipe ◄─ requests of their own ─┘
+//! ```
+//!
+//! So its messages are written as those of a WebSocket are, without a task. The translation works on any part of a
+//! frame; what the socket does not take of it waits here, no more than [`PIECE_BYTES`] of frames make.
+
+use std::cell::RefCell;
+use std::io::{self, ErrorKind, IoSlice};
+use std::net::Shutdown;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Buf, BytesMut};
+use socket2::SockRef;
+use tokio::net::TcpStream;
+use trunkline_protocol::cause::Cause;
+
+use super::boxed_socket::{BoxedSocket, SocketStream};
+use super::drained::read_now;
+
+/// Bytes of frames that are translated at once.
+const PIECE_BYTES: usize = 64 * 1024;
+
+/// Bytes that are read at once of what a client sends behind its request, which nobody wants.
+const DISCARDED_BYTES: usize = 512;
+
+thread_local! {
+    /// Room for one translation, so that a delivery needs none of its own.
+    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Translation of frames into the bytes of an answer. It goes on where the last call has ended.
+pub(crate) trait Translate {
+    /// Appends the translation of these bytes, which may be any part of frames.
+    fn translate(&mut self, frames: &[u8], out: &mut Vec<u8>);
+
+    /// Whether the answer is complete.
+    fn is_ended(&self) -> bool;
+}
+
+/// TCP below an answer. All methods take `&self`, because a shard is one thread.
+pub(crate) struct AnswerSocket {
+    stream: TcpStream,
+    /// Pipe that carries what the client sends, by requests of their own.
+    requests: RefCell<BoxedSocket>,
+    answer: RefCell<Answer>,
+}
+
+struct Answer {
+    translation: Box<dyn Translate>,
+    /// Translated bytes that the socket did not take.
+    unsent: BytesMut,
+}
+
+impl AnswerSocket {
+    /// Goes on behind the head of an answer. `requests` carries what the client sends.
+    pub(crate) fn new(
+        stream: TcpStream,
+        requests: impl SocketStream + 'static,
+        translation: impl Translate + 'static,
+    ) -> Self {
+        let answer = Answer { translation: Box::new(translation), unsent: BytesMut::new() };
+        Self { stream, requests: RefCell::new(BoxedSocket::new(requests)), answer: RefCell::new(answer) }
+    }
+
+    /// Reads what the client sends by requests; the end of either is the end of both.
+    pub(super) fn poll_read(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(read) = self.requests.borrow_mut().poll_read(cx, buffer) {
+            return Poll::Ready(read);
+        }
+        let mut discarded = [0; DISCARDED_BYTES];
+        loop {
+            ready!(self.stream.poll_read_ready(cx))?;
+            match read_now(&self.stream, &mut discarded) {
+                Ok(0) => return Poll::Ready(Err(io::Error::new(ErrorKind::UnexpectedEof, Cause::SocketEnded))),
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+
+    /// Translates bytes, and writes what the socket takes right now. Returns how many were translated.
+    ///
+    /// # Errors
+    /// `WouldBlock` when translated ones wait already; else the socket failed.
+    pub(super) fn try_write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        SCRATCH.with_borrow_mut(|scratch| {
+            scratch.clear();
+            let taken = self.seal(slices, scratch)?;
+            let sent = match SockRef::from(&self.stream).send(scratch) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => 0,
+                sent => sent?,
+            };
+            self.keep_unsent(scratch.get(sent..).unwrap_or_default());
+            scratch.shrink_to(PIECE_BYTES);
+            Ok(taken)
+        })
+    }
+
+    /// Translates bytes when none wait.
+    pub(super) fn poll_write(&self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        ready!(self.poll_flush(cx))?;
+        Poll::Ready(self.try_write(slices))
+    }
+
+    /// Writes translated bytes that wait.
+    pub(super) fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut answer = self.answer.borrow_mut();
+        while !answer.unsent.is_empty() {
+            ready!(self.stream.poll_write_ready(cx))?;
+            match self.stream.try_write(&answer.unsent) {
+                Ok(sent) => answer.unsent.advance(sent),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+        answer.unsent = BytesMut::new();
+        drop(answer);
+        self.end_if_complete();
+        Poll::Ready(Ok(()))
+    }
+
+    pub(super) fn has_unsent(&self) -> bool {
+        !self.answer.borrow().unsent.is_empty()
+    }
+
+    /// Descriptor that takes translated bytes.
+    #[must_use]
+    pub(super) fn descriptor(&self) -> BorrowedFd<'_> {
+        self.stream.as_fd()
+    }
+
+    /// Translates bytes behind those in `sealed`, for a caller who writes them to the descriptor. Returns how many were
+    /// translated.
+    ///
+    /// # Errors
+    /// `WouldBlock` when translated ones wait already.
+    pub(super) fn seal(&self, slices: &[IoSlice<'_>], sealed: &mut Vec<u8>) -> io::Result<usize> {
+        let mut answer = self.answer.borrow_mut();
+        if !answer.unsent.is_empty() {
+            return Err(ErrorKind::WouldBlock.into());
+        }
+        let mut taken = 0;
+        for slice in slices {
+            let piece = slice.get(..slice.len().min(PIECE_BYTES - taken)).unwrap_or_default();
+            answer.translation.translate(piece, sealed);
+            taken += piece.len();
+            if taken == PIECE_BYTES {
+                break;
+            }
+        }
+        Ok(taken)
+    }
+
+    /// Keeps what the caller of [`seal`](Self::seal) could not write.
+    pub(super) fn keep_unsent(&self, sealed: &[u8]) {
+        if sealed.is_empty() {
+            self.end_if_complete();
+        } else {
+            self.answer.borrow_mut().unsent.extend_from_slice(sealed);
+        }
+    }
+
+    /// Shuts both directions down: the reading task sees the end. A socket that is full by then is reset, because the
+    /// system would otherwise go on offering what the client did not read.
+    pub(super) fn cut(&self) {
+        if self.has_unsent() {
+            // It fails only where the client was faster.
+            drop(SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)));
+        }
+        // It fails only where the peer was faster, and then the reader sees the end too.
+        drop(SockRef::from(&self.stream).shutdown(Shutdown::Both));
+        self.requests.borrow_mut().cut();
+    }
+
+    /// Ends the writing direction behind a complete answer: the connection has no further request.
+    fn end_if_complete(&self) {
+        let answer = self.answer.borrow();
+        if answer.translation.is_ended() && answer.unsent.is_empty() {
+            // The same.
+            drop(SockRef::from(&self.stream).shutdown(Shutdown::Write));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// Doubles each byte, and ends the answer behind a zero.
+    #[derive(Default)]
+    struct Twice(bool);
+
+    impl Translate for Twice {
+        fn translate(&mut self, frames: &[u8], out: &mut Vec<u8>) {
+            out.extend(frames.iter().flat_map(|byte| [*byte; 2]));
+            self.0 |= frames.contains(&0);
+        }
+
+        fn is_ended(&self) -> bool {
+            self.0
+        }
+    }
+
+    /// The socket, the client's end, and the end of its requests.
+    async fn ends() -> (AnswerSocket, TcpStream, DuplexStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (near, requests) = duplex(64);
+        let answer = AnswerSocket::new(listener.accept().await.unwrap().0, near, Twice::default());
+        (answer, client, requests)
+    }
+
+    async fn read(socket: &AnswerSocket) -> io::Result<Vec<u8>> {
+        let mut buffer = [0; 8];
+        let count = poll_fn(|cx| socket.poll_read(cx, &mut buffer)).await?;
+        Ok(buffer[..count].to_vec())
+    }
+
+    #[tokio::test]
+    async fn messages_go_down_translated_and_come_up_by_requests() {
+        let (socket, mut client, mut requests) = ends().await;
+        assert_eq!(socket.try_write(&[IoSlice::new(b"ab"), IoSlice::new(b"c")]).unwrap(), 3);
+        let mut seen = [0; 6];
+        client.read_exact(&mut seen).await.unwrap();
+        assert_eq!(&seen, b"aabbcc");
+        client.write_all(b"GET / HTTP/1.1").await.unwrap();
+        requests.write_all(b"up").await.unwrap();
+        assert_eq!(read(&socket).await.unwrap(), b"up", "what comes behind the request is dropped");
+        drop(client);
+        let gone = read(&socket).await.unwrap_err();
+        assert!(gone.get_ref().is_some_and(|cause| cause.downcast_ref() == Some(&Cause::SocketEnded)), "{gone}");
+    }
+
+    #[tokio::test]
+    async fn what_the_client_does_not_read_waits_and_comes_in_its_order() {
+        let (socket, mut client, _requests) = ends().await;
+        let large: Vec<u8> = (0..8_000_000_u32).map(|n| (n % 250) as u8 + 1).collect();
+        let (mut written, mut seen) = (0, Vec::new());
+        while !socket.has_unsent() {
+            written += socket.try_write(&[IoSlice::new(&large[written..])]).unwrap();
+        }
+        let refused = socket.try_write(&[IoSlice::new(b"a")]).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::WouldBlock);
+        let ((), _) = tokio::join!(
+            async {
+                while written < large.len() {
+                    let rest = [IoSlice::new(&large[written..])];
+                    written += poll_fn(|cx| socket.poll_write(cx, &rest)).await.unwrap();
+                }
+                poll_fn(|cx| socket.poll_write(cx, &[IoSlice::new(&[0])])).await.unwrap();
+                poll_fn(|cx| socket.poll_flush(cx)).await.unwrap();
+            },
+            client.read_to_end(&mut seen),
+        );
+        assert_eq!(seen.pop(), Some(0), "the end of the answer is that of the connection");
+        assert_eq!(seen.pop(), Some(0));
+        assert!(seen.iter().copied().eq(large.iter().flat_map(|byte| [*byte; 2])));
+    }
+
+    #[tokio::test]
+    async fn a_cut_ends_both_and_so_does_the_end_of_the_requests() {
+        let (socket, mut client, _requests) = ends().await;
+        socket.cut();
+        assert_eq!(read(&socket).await.unwrap(), b"");
+        assert_eq!(client.read(&mut [0; 8]).await.unwrap(), 0);
+        let (socket, _client, requests) = ends().await;
+        drop(requests);
+        assert_eq!(read(&socket).await.unwrap(), b"");
+    }
+}
