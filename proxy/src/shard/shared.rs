@@ -302,6 +302,13 @@ impl Shared {
         }
     }
 
+    /// Forgets connections of a shard that were closed too long ago.
+    pub(crate) fn forget_old_closes(&self, shard: u16) {
+        if let Some(ring) = self.shards.history.get(usize::from(shard)) {
+            ring.forget_old();
+        }
+    }
+
     /// Record of a connection that was closed in the last minutes.
     #[must_use]
     pub(crate) fn past(&self, id: &str) -> Option<PastConnection<'static>> {

@@ -138,6 +138,7 @@ impl ShardState {
         self.assignments.close_expired(&mut self.core);
         self.assignments.closed_ids.forget_expired(self.core.tick);
         self.core.connections.give_back_room();
+        self.core.context.shared.forget_old_closes(self.core.context.index);
         self.core.delivery.watches.tick();
         self.core.context.show_timed(self.core.delivery.watches.are_timed());
         self.assignments.mirrored.report_late_answers(&mut self.core);

@@ -33,8 +33,6 @@ use trunkline_tests::bench::spread::Spread;
 
 const MEBIBYTE: f64 = 1_048_576.0;
 
-/// Seconds after the last client has left at which memory is read.
-const AFTER_S: [u64; 3] = [5, 10, 30];
 /// A server that holds connections of clients that left this long ago never lets them go.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(30);
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
@@ -52,6 +50,9 @@ struct Settings {
     /// Connects that are under way together
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     under_way: u32,
+    /// Seconds after the last client has left at which memory is read. Why a client was closed is kept for 600
+    #[arg(long, value_name = "S,...", value_delimiter = ',', default_value = "5,10,30")]
+    after: Vec<u64>,
     /// Threads of the proxy that serve clients
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
     shards: u16,
@@ -138,7 +139,7 @@ fn run(settings: Settings) -> Result<()> {
         until_all_have_left(&product)?;
     }
     let left = Instant::now();
-    for seconds in AFTER_S {
+    for &seconds in &settings.after {
         // sleep: memory is given back in time, and nothing tells when
         sleep(Duration::from_secs(seconds).saturating_sub(left.elapsed()));
         note(&product, &format!("{seconds} s after"), &mut moments)?;

@@ -26,6 +26,9 @@ const REMEMBERED_MAX: usize = 16 * 1024;
 /// Maximum size of their records together.
 const REMEMBERED_MAX_BYTES: usize = 4 * 1024 * 1024;
 
+/// Part of its room below which the buffer shrinks to its records.
+const SHRINKS_BELOW: usize = 4;
+
 /// Length to which texts of clients and app servers are cut.
 const TEXT_MAX_BYTES: usize = 512;
 
@@ -133,6 +136,11 @@ impl History {
         ring.push(id_hash, past.closed_ms, &record);
     }
 
+    /// Forgets closes that are too long ago, and gives their memory back.
+    pub(crate) fn forget_old(&self) {
+        self.ring().forget_old(unix_ms().saturating_sub(REMEMBERED_MS));
+    }
+
     /// Last close of this id, unless it is too long ago.
     pub(crate) fn find(&self, id: &str) -> Option<PastConnection<'static>> {
         let id = short(id);
@@ -165,6 +173,15 @@ impl HistoryRing {
     fn forget_before(&mut self, closed_ms: u64) {
         while self.places.front().is_some_and(|oldest| oldest.closed_ms < closed_ms) {
             self.forget_oldest();
+        }
+    }
+
+    fn forget_old(&mut self, closed_ms: u64) {
+        self.forget_before(closed_ms);
+        // Not for a few: then it would grow again with the next ones.
+        if self.packed.len() < self.packed.capacity() / SHRINKS_BELOW {
+            self.packed.shrink_to_fit();
+            self.places.shrink_to_fit();
         }
     }
 
@@ -231,6 +248,23 @@ mod tests {
         assert!(ring.find("old").is_none());
         ring.remember(&past("new", Cause::Drained, now));
         assert_eq!(ring.ring().places.len(), 1, "and its room is free");
+    }
+
+    #[test]
+    fn what_is_too_long_ago_leaves_no_memory_behind() {
+        let (ring, now) = (History::with_room(1_000, REMEMBERED_MAX_BYTES), unix_ms());
+        let remember =
+            |closed_ms| (0..100).for_each(|n| ring.remember(&past(&n.to_string(), Cause::Drained, closed_ms)));
+        let room = || {
+            let ring = ring.ring();
+            (ring.packed.capacity(), ring.places.capacity())
+        };
+        remember(now);
+        let kept = room();
+        ring.forget_old();
+        assert_eq!(room(), kept, "all of them are still found");
+        ring.ring().forget_old(now + 1);
+        assert_eq!(room(), (0, 0));
     }
 
     #[test]
