@@ -45,7 +45,7 @@ pub use drain_settings::DrainSettings;
 pub use host_rule::{HostPattern, HostRules};
 #[cfg(feature = "tls")]
 pub use listener_settings::TlsListener;
-pub use listener_settings::{HttpTransportSettings, ProxyProtocolSettings};
+pub use listener_settings::{HttpTransportSettings, PortSharing, ProxyProtocolSettings};
 pub use option_group::{OptionGroup, OptionKind, OptionRow};
 pub(crate) use option_group::{OptionValue, settings};
 pub(crate) use origin_pattern::Origin;
@@ -137,6 +137,8 @@ pub struct Settings {
     pub allow_origins: Vec<OriginPattern>,
     /// Hosts that requests may ask for.
     pub hosts: HostRules,
+    /// Whether other nodes may have its ports, too.
+    pub port_sharing: PortSharing,
     /// Load balancers whose word about a client's address is taken.
     pub trusted: TrustedNetworks,
     /// Headers of theirs that are believed.
@@ -194,6 +196,7 @@ impl Settings {
             negotiate_timeout: NEGOTIATE_TIMEOUT,
             allow_origins,
             hosts: HostRules { named: Vec::new(), is_development },
+            port_sharing: PortSharing::Alone,
             trusted: TrustedNetworks::default(),
             trusted_headers: TrustedHeaders::default(),
             path_prefix: PathPrefix::default(),

@@ -13,9 +13,9 @@ pub use crate::config::{
     AccessKeyFileError, AccessKeySources, AdminSettings, AmbiguousHeaders, AppKeyFileError, AppKeySources,
     DrainSettings, FleetSettings, FrontendLimits, GroupLimits, HostPattern, HostRules, HttpTransportSettings,
     LEVELS_MAX_BYTES, LinkSettings, LogLevels, MESSAGE_MAX_BYTES, NEGOTIATE_TIMEOUT, NetworkError, OptionGroup,
-    OptionKind, OptionRow, OutboxLimits, PathPrefix, PathPrefixError, ProxyProtocolSettings, RehomeSettings,
-    RelaySettings, RestSettings, TrustedHeader, TrustedHeaders, TrustedNetworks, WebhookConnecting, WebhookRule,
-    WebhookSecret, WebhookSecretError, WebhookSettings, random_node_name,
+    OptionKind, OptionRow, OutboxLimits, PathPrefix, PathPrefixError, PortSharing, ProxyProtocolSettings,
+    RehomeSettings, RelaySettings, RestSettings, TrustedHeader, TrustedHeaders, TrustedNetworks, WebhookConnecting,
+    WebhookRule, WebhookSecret, WebhookSecretError, WebhookSettings, random_node_name,
 };
 pub use crate::fleet::MemberState;
 pub use crate::net::address::{Address, is_loopback_host};

@@ -21,6 +21,15 @@ pub struct TlsListener {
     pub handshake_timeout: Duration,
 }
 
+/// Use of the ports of client listeners and the data plane.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PortSharing {
+    /// The node is refused a port that another process has.
+    Alone,
+    /// Nodes of one user share a port, if each of them was told so; the kernel spreads connections over them.
+    WithNodes,
+}
+
 /// Settings of the PROXY protocol, by which load balancers report client addresses in front of each connection.
 #[derive(Debug, Clone)]
 pub struct ProxyProtocolSettings {

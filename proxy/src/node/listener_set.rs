@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::inherited_socket::InheritedSockets;
 use super::shared_port;
 use super::start_error::StartError;
-use crate::config::Config;
+use crate::config::{Config, PortSharing};
 use crate::frontend::Layers;
 #[cfg(feature = "tls")]
 use crate::frontend::TlsLayer;
@@ -34,6 +34,7 @@ pub(super) struct ShardListener {
 #[derive(Debug)]
 pub(super) struct ListenerSet {
     pub(super) of_shards: Vec<Vec<ShardListener>>,
+    sharing: PortSharing,
     #[cfg(feature = "tls")]
     pub(super) certificates: Option<Arc<Certificates>>,
 }
@@ -52,6 +53,7 @@ impl ListenerSet {
     pub(super) fn open(config: &Config, sockets: &mut InheritedSockets) -> Result<(Self, BoundAddresses), StartError> {
         let mut set = Self {
             of_shards: (0..config.shards).map(|_| Vec::new()).collect(),
+            sharing: config.settings.port_sharing,
             #[cfg(feature = "tls")]
             certificates: None,
         };
@@ -97,8 +99,9 @@ impl ListenerSet {
         let count = u16::try_from(self.of_shards.len()).unwrap_or(u16::MAX);
         let refused = |source| StartError::Listen { flag, address, source };
         let inherited = sockets.take(address);
+        let sharing = self.sharing;
         let (address, shares) = if inherited.is_empty() {
-            let (address, listeners) = shared_port::bind_shared(address, count).map_err(refused)?;
+            let (address, listeners) = shared_port::bind_shared(address, count, sharing).map_err(refused)?;
             (address, listeners.into_iter().map(|listener| vec![listener]).collect())
         } else {
             (address, shared_port::distribute(&inherited, count).map_err(refused)?)

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::listener_set::{ListenerPurpose, ShardListener};
 use crate::client;
+use crate::config::PortSharing;
 use crate::frontend::{self, Endpoint, Layers, ListenerService};
 use crate::link::{keep_link, serve_link};
 use crate::rest::Rest;
@@ -63,11 +64,24 @@ pub(crate) async fn run(
                 ListenerPurpose::Clients => clients.clone(),
                 ListenerPurpose::Rest => data_plane.clone(),
             };
-            spawn_local(frontend::serve(listener, layers, service, gate));
+            spawn_local(accept(shared.clone(), frontend::serve(listener, layers, service, gate)));
         }
     }
     spawn_local(tick(shard.clone()));
     take_parcels(shard, inbox).await;
+}
+
+/// Runs the accept loop of a listener. On a port that nodes share, it ends when new clients are refused: others have
+/// them from then on. Until the last moment it takes those that wait.
+async fn accept(shared: Arc<Shared>, accept_loop: impl Future<Output = ()>) {
+    match shared.settings.port_sharing {
+        PortSharing::Alone => accept_loop.await,
+        PortSharing::WithNodes => tokio::select! {
+            biased;
+            () = accept_loop => {}
+            () = shared.clients_refused() => {}
+        },
+    }
 }
 
 async fn tick(shard: Rc<Shard>) {
@@ -107,5 +121,28 @@ async fn listen(shard: Rc<Shard>, listener: std::net::TcpListener, app: mpsc::Se
     tokio::select! {
         () = frontend::serve(listener, Layers::plain(None), service, gate) => {}
         () = app.closed() => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+    use trunkline_protocol::key::{AccessKey, AccessKeys};
+
+    use super::*;
+    use crate::config::Settings;
+    use crate::shard::{Connectors, ShardSender};
+
+    #[tokio::test]
+    async fn on_a_shared_port_a_node_accepts_until_it_refuses_clients() {
+        for (port_sharing, ends) in [(PortSharing::Alone, false), (PortSharing::WithNodes, true)] {
+            let keys = AccessKeys::new(vec![AccessKey::random()]).unwrap();
+            let settings = Settings { port_sharing, ..Settings::embedded(keys, Vec::new(), true) };
+            let shared = Shared::new(settings, Connectors::default(), vec![ShardSender::new().0]);
+            shared.begin_drain();
+            assert!(accept(shared.clone(), std::future::pending()).now_or_never().is_none(), "it drains, and serves");
+            shared.refuse_clients();
+            assert_eq!(accept(shared, std::future::pending()).now_or_never().is_some(), ends, "{port_sharing:?}");
+        }
     }
 }

@@ -7,6 +7,8 @@ use std::net::{SocketAddr, TcpListener};
 use socket2::SockRef;
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::config::PortSharing;
+
 /// Limit of connections that wait to be accepted; sized for a storm of reconnects.
 const BACKLOG: i32 = 4096;
 
@@ -17,12 +19,24 @@ const BACKLOG: i32 = 4096;
 ///  others:                                                └─► bind ─► listen
 /// ```
 ///
+/// With nodes of its user it shares the port from the beginning. Each has to be told: another one binds it alone first,
+/// and is refused. One that was told gets a part of the connections also of a node that was not told and has several
+/// shards, because the system sees no difference between that node's sockets and its own.
+///
 /// # Errors
 /// When the address can't be bound, in particular when it is taken.
-pub(super) fn bind_shared(address: SocketAddr, count: u16) -> io::Result<(SocketAddr, Vec<TcpListener>)> {
+pub(super) fn bind_shared(
+    address: SocketAddr,
+    count: u16,
+    sharing: PortSharing,
+) -> io::Result<(SocketAddr, Vec<TcpListener>)> {
     // Shared from the beginning, a second node on a taken port would start and get half of the clients. Of two that
     // start at the same moment the system lets one listen.
-    let first = listening(bind(address, PortUse::Exclusive)?)?;
+    let first_use = match sharing {
+        PortSharing::Alone => PortUse::Exclusive,
+        PortSharing::WithNodes => PortUse::Shared,
+    };
+    let first = listening(bind(address, first_use)?)?;
     let address = first.local_addr()?;
     if count > 1 {
         share(&first)?;
@@ -100,7 +114,7 @@ mod tests {
 
     #[test]
     fn all_shards_listen_on_one_address() {
-        let (address, listeners) = bind_shared("127.0.0.1:0".parse().unwrap(), 3).unwrap();
+        let (address, listeners) = bind_shared("127.0.0.1:0".parse().unwrap(), 3, PortSharing::Alone).unwrap();
         assert!(listeners.iter().all(|listener| listener.local_addr().unwrap() == address));
     }
 
@@ -113,7 +127,7 @@ mod tests {
                 let starts = [(); 6].map(|()| {
                     scope.spawn(|| {
                         begun.wait();
-                        bind_shared(free, 3)
+                        bind_shared(free, 3, PortSharing::Alone)
                     })
                 });
                 starts.map(|start| start.join().unwrap())
@@ -139,7 +153,32 @@ mod tests {
 
     #[test]
     fn a_taken_port_is_an_error_even_though_ports_are_shared() {
-        let (address, _listeners) = bind_shared("127.0.0.1:0".parse().unwrap(), 2).unwrap();
-        assert_eq!(bind_shared(address, 2).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        let (address, _listeners) = bind_shared("127.0.0.1:0".parse().unwrap(), 2, PortSharing::Alone).unwrap();
+        assert_eq!(bind_shared(address, 2, PortSharing::Alone).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn nodes_that_were_told_so_share_a_port_and_one_that_was_not_is_refused() {
+        for count in [1, 3] {
+            let any = "127.0.0.1:0".parse().unwrap();
+            let (address, one) = bind_shared(any, count, PortSharing::WithNodes).unwrap();
+            let (shared, other) = bind_shared(address, count, PortSharing::WithNodes).unwrap();
+            assert_eq!(shared, address);
+            let refused = bind_shared(address, count, PortSharing::Alone).unwrap_err();
+            assert_eq!(refused.kind(), io::ErrorKind::AddrInUse);
+            // Each has its part of many connections.
+            let _clients = [(); 200].map(|()| std::net::TcpStream::connect(address).unwrap());
+            for listeners in [one, other] {
+                assert!(listeners.iter().any(|listener| listener.accept().is_ok()));
+            }
+        }
+    }
+
+    #[test]
+    fn a_node_that_was_told_to_share_is_refused_the_port_of_another_program() {
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let refused = bind_shared(taken.local_addr().unwrap(), 2, PortSharing::WithNodes).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::AddrInUse);
     }
 }

@@ -68,7 +68,10 @@ fn new_role(was_mirror: bool) -> &'static str {
 
 fn advice(flag: &str, source: &io::Error) -> String {
     match source.kind() {
-        io::ErrorKind::AddrInUse => format!(" - something listens there already; choose another address with {flag}"),
+        io::ErrorKind::AddrInUse => {
+            let shared = if cfg!(unix) && flag != "--admin" { ", or give --share-port to both nodes" } else { "" };
+            format!(" - something listens there already; choose another address with {flag}{shared}")
+        }
         _ => String::new(),
     }
 }
@@ -79,12 +82,15 @@ mod tests {
 
     #[test]
     fn a_taken_address_comes_with_the_flag_that_changes_it() {
-        let text = |kind: io::ErrorKind| {
+        let text = |flag, kind: io::ErrorKind| {
             let address = ([127, 0, 0, 1], 8080).into();
-            StartError::Listen { flag: "--listen", address, source: kind.into() }.to_string()
+            StartError::Listen { flag, address, source: kind.into() }.to_string()
         };
-        let taken = text(io::ErrorKind::AddrInUse);
-        assert!(taken.starts_with("--listen 127.0.0.1:8080: ") && taken.ends_with("another address with --listen"));
-        assert!(!text(io::ErrorKind::PermissionDenied).contains("choose"));
+        let taken = text("--listen", io::ErrorKind::AddrInUse);
+        assert!(taken.starts_with("--listen 127.0.0.1:8080: ") && taken.contains("another address with --listen"));
+        assert_eq!(taken.ends_with("or give --share-port to both nodes"), cfg!(unix), "{taken}");
+        let admin = text("--admin", io::ErrorKind::AddrInUse);
+        assert!(admin.ends_with("another address with --admin"), "the admin port is never shared: {admin}");
+        assert!(!text("--listen", io::ErrorKind::PermissionDenied).contains("choose"));
     }
 }

@@ -140,6 +140,8 @@ struct NodeLife {
     /// Cancelled when the drain begins.
     drain_begun: CancellationToken,
     refuses_clients: AtomicBool,
+    /// Cancelled when new clients are refused.
+    clients_refused: CancellationToken,
     started: Instant,
 }
 
@@ -379,10 +381,16 @@ impl Shared {
         self.life.refuses_clients.load(Ordering::Relaxed)
     }
 
+    /// Waits until new clients are refused.
+    pub(crate) async fn clients_refused(&self) {
+        self.life.clients_refused.cancelled().await;
+    }
+
     /// Refuses new clients from now on.
     pub(crate) fn refuse_clients(&self) {
         self.begin_drain();
         self.life.refuses_clients.store(true, Ordering::Relaxed);
+        self.life.clients_refused.cancel();
         for hub in self.hubs.all().iter() {
             hub.wake_waiters();
         }
@@ -467,6 +475,7 @@ impl NodeLife {
             has_vectored_sends: AtomicBool::new(false),
             drain_begun: CancellationToken::new(),
             refuses_clients: AtomicBool::new(false),
+            clients_refused: CancellationToken::new(),
             started: Instant::now(),
         }
     }

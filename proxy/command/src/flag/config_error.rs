@@ -25,6 +25,8 @@ pub enum ConfigError {
         "{flag} {value:?} is no address ({reason}): write 127.0.0.1:8080 or node-1:8080, for example, or :8080 for every address of this machine"
     )]
     Address { flag: &'static str, value: String, reason: std::io::Error },
+    #[error("--share-port: only on Unix nodes can share a port; leave it out, or put a load balancer in front of them")]
+    SharePort,
     #[error("--upstream {value:?} {problem}")]
     Upstream { value: String, problem: &'static str },
     #[error("--upstream-webhook {value:?}: {problem}")]

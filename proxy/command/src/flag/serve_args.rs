@@ -13,9 +13,9 @@ use trunkline_protocol::key::AccessKeys;
 use trunkline_protocol::limits::LINK_FRAME_MAX_BYTES;
 use trunkline_proxy::parts::{
     Address, AppKey, DrainSettings, FrontendLimits, GroupLimits, HostPattern, HostRules, HttpTransportSettings,
-    LinkSettings, MESSAGE_MAX_BYTES, NEGOTIATE_TIMEOUT, OutboxLimits, PathPrefix, RehomeSettings, RelaySettings,
-    RestSettings, Ruleset, TlsListener, TrustedHeaders, TrustedNetworks, WebhookSettings, client_files_max,
-    random_node_name,
+    LinkSettings, MESSAGE_MAX_BYTES, NEGOTIATE_TIMEOUT, OutboxLimits, PathPrefix, PortSharing, RehomeSettings,
+    RelaySettings, RestSettings, Ruleset, TlsListener, TrustedHeaders, TrustedNetworks, WebhookSettings,
+    client_files_max, random_node_name,
 };
 use trunkline_proxy::{Config, OriginPattern, Resolver, Settings};
 
@@ -70,6 +70,13 @@ pub struct ServeArgs {
         default_value = "127.0.0.1:8080"
     )]
     pub(crate) listen: String,
+
+    /// Share the ports of --listen, --tls-listen and --rest-listen with other nodes of the same user that have this
+    /// flag, too: each gets a part of the connections, until it stops. So one node replaces another on a machine
+    /// without a load balancer. Without it a node does not start on a taken port. Only on Unix; sockets that a
+    /// supervisor hands over are its own matter.
+    #[arg(long, env = "TRUNKLINE_SHARE_PORT")]
+    pub(crate) share_port: bool,
 
     #[command(flatten)]
     pub(crate) log: LogArgs,
@@ -326,6 +333,7 @@ fn settings(args: ServeArgs, addresses: &NodeAddresses) -> Result<Settings, Conf
         tokens: args.tokens.try_into()?,
         allow_origins: args.allow_origins.into_iter().map(origin).collect::<Result<_, _>>()?,
         hosts: HostRules { named: args.allow_hosts.into_iter().map(host).collect::<Result<_, _>>()?, is_development },
+        port_sharing: port_sharing(args.share_port)?,
         pool_size: usize::from(args.pool_size),
         pool_turn: usize::from(args.pool_turn),
         message_max_bytes: args.message_max_bytes,
@@ -358,6 +366,14 @@ fn warn_of_typed<'a>(keys: &AccessKeys, apps: impl Iterator<Item = &'a AppKey>) 
 
 fn one_per_core() -> u16 {
     available_parallelism().ok().and_then(|cores| u16::try_from(cores.get()).ok()).unwrap_or(1)
+}
+
+fn port_sharing(is_wanted: bool) -> Result<PortSharing, ConfigError> {
+    match is_wanted {
+        true if cfg!(not(unix)) => Err(ConfigError::SharePort),
+        true => Ok(PortSharing::WithNodes),
+        false => Ok(PortSharing::Alone),
+    }
 }
 
 fn path_prefix(given: Option<&str>) -> Result<PathPrefix, ConfigError> {
@@ -475,6 +491,17 @@ mod tests {
         let expected = format!("{}, line 3, column 9: there is no group \"canary\"", path.display());
         let bad = bad.unwrap_err().to_string();
         assert!(bad.starts_with(&expected), "{bad}");
+    }
+
+    #[test]
+    fn ports_are_shared_only_where_that_is_asked_for_and_possible() {
+        let base = ["--upstream", "http://localhost", "--access-key", KEY];
+        assert_eq!(config(&base).unwrap().settings.port_sharing, PortSharing::Alone);
+        let shared = config(&[&base[..], &["--share-port"]].concat()).map(|config| config.settings.port_sharing);
+        match shared {
+            Ok(sharing) => assert!(cfg!(unix) && sharing == PortSharing::WithNodes),
+            Err(error) => assert!(cfg!(not(unix)) && error.to_string().starts_with("--share-port"), "{error}"),
+        }
     }
 
     #[test]
