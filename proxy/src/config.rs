@@ -14,10 +14,12 @@ mod origin_pattern;
 mod otlp_settings;
 mod path_prefix;
 mod rest_settings;
+mod secret_source;
 mod trusted_header;
 mod trusted_network;
 mod url_template;
 mod webhook_secret;
+mod webhook_secret_source;
 mod webhook_settings;
 
 use std::net::SocketAddr;
@@ -54,10 +56,12 @@ pub use origin_pattern::{OriginError, OriginPattern};
 pub use otlp_settings::OtlpSettings;
 pub use path_prefix::{PathPrefix, PathPrefixError};
 pub use rest_settings::RestSettings;
+pub use secret_source::SecretSources;
 pub use trusted_header::{AmbiguousHeaders, TrustedHeader, TrustedHeaders};
 pub use trusted_network::{NetworkError, TrustedNetworks};
 pub(crate) use url_template::{ExpandError, TemplateValues, UrlTemplate, UrlTemplateError};
 pub use webhook_secret::{WebhookSecret, WebhookSecretError};
+pub use webhook_secret_source::{WebhookSecretFileError, WebhookSecretSources};
 pub use webhook_settings::{WebhookConnecting, WebhookRule, WebhookSettings};
 
 /// Time that an app has to authorize a client. Official clients wait for 100 s, people don't.
@@ -102,10 +106,8 @@ pub struct Config {
     pub otlp: Option<OtlpSettings>,
     /// File whose rules are read anew when it changes.
     pub rules_file: Option<PathBuf>,
-    /// Keys of apps outside that file, which are read anew, too.
-    pub app_key_sources: AppKeySources,
-    /// Access keys and the files with them, which are read anew.
-    pub access_key_sources: AccessKeySources,
+    /// Keys and secrets outside that file, whose own files are read anew, too.
+    pub key_sources: SecretSources,
     /// Settings that all threads share.
     pub settings: Settings,
 }

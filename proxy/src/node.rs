@@ -60,7 +60,7 @@ use upstream_set::UpstreamSet;
 use crate::admin::{self, AdminCounters};
 #[cfg(feature = "tls")]
 use crate::auth::JwksSource;
-use crate::config::{Config, DrainSettings};
+use crate::config::{Config, DrainSettings, SecretSources};
 use crate::fleet::{Fleet, keep_fleet};
 use crate::frontend::release_carried;
 #[cfg(feature = "tls")]
@@ -106,18 +106,8 @@ impl Node {
         let (admin_listener, admin) = admin_listener(configured_admin, &mut sockets).await?;
         sockets.ensure_all_taken()?;
 
-        let Config {
-            upstreams,
-            resolve_interval,
-            resolver,
-            shards,
-            drain,
-            settings,
-            observer,
-            app_key_sources,
-            access_key_sources,
-            ..
-        } = config;
+        let Config { upstreams, resolve_interval, resolver, shards, drain, settings, observer, key_sources, .. } =
+            config;
         #[cfg(feature = "tls")]
         let upstream_tls = config.upstream_tls;
         let rules_file = config.rules_file;
@@ -129,7 +119,7 @@ impl Node {
         let threads = start_shards((&shared, rest.as_ref()), listeners.of_shards, inboxes, &stop)?;
         shared.open_webhooks();
 
-        let mut background = keep_own_state(&shared, (access_key_sources, app_key_sources));
+        let mut background = keep_own_state(&shared, key_sources);
         let problems = Arc::new(UpstreamProblems::default());
         let rule_set = RuleSet::new(
             shared.clone(),
@@ -269,7 +259,7 @@ impl Node {
 }
 
 /// Starts what keeps a node's own state true: its keys, hubs that nobody serves, and who has how many clients.
-fn keep_own_state(shared: &Arc<Shared>, key_sources: key_reload::Sources) -> JoinSet<()> {
+fn keep_own_state(shared: &Arc<Shared>, key_sources: SecretSources) -> JoinSet<()> {
     let mut background = JoinSet::new();
     let for_keys = shared.clone();
     background.spawn(async move { for_keys.admission.verifier.keep_fresh().await });

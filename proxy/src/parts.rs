@@ -14,8 +14,9 @@ pub use crate::config::{
     DrainSettings, FleetSettings, FrontendLimits, GroupLimits, HostPattern, HostRules, HttpTransportSettings,
     LEVELS_MAX_BYTES, LinkSettings, LogLevels, MESSAGE_MAX_BYTES, NEGOTIATE_TIMEOUT, NetworkError, OptionGroup,
     OptionKind, OptionRow, OutboxLimits, PathPrefix, PathPrefixError, PortSharing, ProxyProtocolSettings,
-    RehomeSettings, RelaySettings, RestSettings, TrustedHeader, TrustedHeaders, TrustedNetworks, WebhookConnecting,
-    WebhookRule, WebhookSecret, WebhookSecretError, WebhookSettings, random_node_name,
+    RehomeSettings, RelaySettings, RestSettings, SecretSources, TrustedHeader, TrustedHeaders, TrustedNetworks,
+    WebhookConnecting, WebhookRule, WebhookSecret, WebhookSecretError, WebhookSecretFileError, WebhookSecretSources,
+    WebhookSettings, random_node_name,
 };
 pub use crate::fleet::MemberState;
 pub use crate::net::address::{Address, is_loopback_host};

@@ -3,8 +3,6 @@
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
-use trunkline_protocol::key::AccessKey;
-
 use super::UrlTemplate;
 use super::option_group::settings;
 use super::webhook_secret::WebhookSecret;
@@ -17,7 +15,7 @@ settings! {
         /// Rules in their order; the first one that matches a hub counts.
         pub rules: Vec<WebhookRule> = Vec::new(),
 
-        /// Secrets that sign requests; those of a hub without any are signed with the access keys.
+        /// Secrets that sign requests at the start; those of a hub without any are signed with the access keys.
         pub secrets: Vec<WebhookSecret> = Vec::new(),
 
         /// Whether a back end is asked about each client before it is let in.
@@ -93,11 +91,6 @@ impl WebhookSettings {
     #[must_use]
     pub fn rule_for(&self, hub: &str) -> Option<&WebhookRule> {
         self.rules.iter().find(|rule| rule.hubs.matches(hub))
-    }
-
-    /// Secrets of a hub, whose name is in small letters.
-    pub(crate) fn secrets_of(&self, hub: &str) -> impl Iterator<Item = &AccessKey> {
-        self.secrets.iter().filter_map(move |secret| secret.of(hub))
     }
 
     /// Names of hubs that are served from the start, at a path of their own.

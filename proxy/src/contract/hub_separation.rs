@@ -22,7 +22,7 @@ use super::inbound_links::{DialInLink, HUB, ONE, dial_in_nodes, token};
 use super::stage::{KEY, Stage, run, settings};
 use crate::auth::{AppKey, TokenPolicy};
 use crate::clock::unix_seconds;
-use crate::config::{AccessKeySources, AppKeySources, HostRules, Settings};
+use crate::config::{AccessKeySources, AppKeySources, HostRules, SecretSources, Settings};
 #[cfg(feature = "tls")]
 use crate::net::tls::ClientTls;
 use crate::node::key_reload::{self, reload};
@@ -322,7 +322,7 @@ fn keys_of_apps_are_read_anew_without_any_access_key_too() {
             ]
         };
         assert_eq!(statuses().await, [200, 200]);
-        reload(&stage.shared, &AccessKeySources::default(), &AppKeySources::default()).unwrap();
+        reload(&stage.shared, &SecretSources::default()).unwrap();
         assert_eq!(statuses().await, [200, 401], "the node's own key stays");
     });
 }
@@ -336,8 +336,8 @@ fn a_file_of_keys_that_is_half_written_takes_no_key_away() {
         let path = std::env::temp_dir().join(format!("trunkline-half-written-{}", std::process::id()));
         let write = |text: &str| std::fs::write(&path, text).unwrap();
         write(&format!("chat={APP_KEY}"));
-        let of_apps = AppKeySources { typed: Vec::new(), files: vec![path.clone()] };
-        spawn_local(key_reload::run(stage.shared.clone(), (AccessKeySources::default(), of_apps)));
+        let apps = AppKeySources { typed: Vec::new(), files: vec![path.clone()] };
+        spawn_local(key_reload::run(stage.shared.clone(), SecretSources { apps, ..SecretSources::default() }));
         let pass = async |seconds: u64| {
             // sleep: time is paused, and passing it is what the test is about.
             sleep(Duration::from_secs(seconds)).await;
@@ -365,10 +365,11 @@ fn keys_in_files_are_read_anew_together_or_not_at_all() {
         let (access, apps) = (file("access"), file("apps"));
         let of_access = AccessKeySources { typed: Vec::new(), files: vec![access.clone()] };
         let of_apps = AppKeySources { typed: Vec::new(), files: vec![apps.clone()] };
+        let sources = SecretSources { access: of_access, apps: of_apps, ..SecretSources::default() };
         let read = |key: &str, line: &str| {
             std::fs::write(&access, key).unwrap();
             std::fs::write(&apps, line).unwrap();
-            reload(&stage.shared, &of_access, &of_apps)
+            reload(&stage.shared, &sources)
         };
         let statuses = async || {
             let [old, new, of_app] = [KEY, NEW, APP_KEY].map(|key| user_token(key, None));

@@ -18,11 +18,12 @@ use super::speech::call;
 use super::stage::{KEY, Stage, run, settings, token_of};
 use super::webhook_server::{Asked, WebhookServer};
 use crate::clock::unix_seconds;
-use crate::config::{Settings, WebhookConnecting, WebhookSettings};
+use crate::config::{SecretSources, Settings, WebhookConnecting, WebhookSecretSources, WebhookSettings};
 use crate::fleet::{Fleet, FleetEntry, InvocationOutcome};
 use crate::metrics::WebhookOutcome;
 use crate::net::connector::MemoryNetwork;
 use crate::node::hub_sweep;
+use crate::node::key_reload;
 use crate::upstream::DIAL_IN_HUBS_MAX;
 
 const APP: &str = "http://app.example:5000";
@@ -98,6 +99,46 @@ fn a_hub_with_secrets_of_its_own_signs_with_them_and_not_with_the_access_key() {
         assert_eq!([count("x-asrs-signature"), count("x-trunkline-signature")], [2, 3]);
         connected.answer(200, "");
         client.close().await;
+    });
+}
+
+#[test]
+fn secrets_in_files_are_read_anew_and_sign_the_next_request_or_stay_all_of_them() {
+    run(async {
+        let network = MemoryNetwork::default();
+        let stage = stage(&network, plain());
+        let mut server = WebhookServer::listen(&network, APP);
+        let path = std::env::temp_dir().join(format!("trunkline-webhook-secrets-{}", std::process::id()));
+        let webhooks = WebhookSecretSources { typed: Vec::new(), files: vec![path.clone()] };
+        let sources = SecretSources { webhooks, ..SecretSources::default() };
+        let read = |text: &str| {
+            std::fs::write(&path, text).unwrap();
+            key_reload::reload(&stage.shared, &sources)
+        };
+        let mut client = connect(&stage, "/chat").await;
+        let connected = server.next().await;
+        let by_access_key = connected.header("x-asrs-signature").to_owned();
+        connected.answer(200, "");
+        let mut signature = async || {
+            client.send(&cast("Say", "x")).await;
+            let said = server.next().await;
+            let signature = said.header("x-asrs-signature").to_owned();
+            said.answer(200, "");
+            signature
+        };
+        read("chat=the first secret of a hub").unwrap();
+        let by_first = signature().await;
+        assert_ne!(by_first, by_access_key);
+        let problem = read("chat=the second secret of a hub\nchat=short").unwrap_err();
+        let place = format!("--webhook-secret-file {}, line 2: ", path.display());
+        assert!(problem.starts_with(&place) && !problem.contains("second"), "{problem}");
+        assert_eq!(signature().await, by_first, "the old one stays in force");
+        read("chat=the second secret of a hub\nchat=the first secret of a hub").unwrap();
+        assert!(signature().await.ends_with(&format!(",{by_first}")), "both sign");
+        read("# None any more.").unwrap();
+        assert_eq!(signature().await, by_access_key);
+        std::fs::remove_file(&path).unwrap();
+        assert!(key_reload::reload(&stage.shared, &sources).unwrap_err().contains("can't be read"));
     });
 }
 

@@ -376,7 +376,8 @@ mod tests {
         let backlog = Arc::new(Backlog::new(waiting_max_bytes));
         let (room, connector, template) =
             (Semaphore::new(1), Connector::default(), settings.rule_for("chat").unwrap().template.clone());
-        let terms = WebhookTerms { settings, keys, connector, room, backlog: backlog.clone() };
+        let secrets = arc_swap::ArcSwap::default();
+        let terms = WebhookTerms { settings, secrets, keys, connector, room, backlog: backlog.clone() };
         let hub = WebhookHub::new("chat", template, Arc::new(terms), Arc::default());
         (FarEnd::new(Arc::new(hub)), backlog)
     }

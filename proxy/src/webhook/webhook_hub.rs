@@ -3,13 +3,14 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use arc_swap::ArcSwap;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 use tracing::warn;
 use trunkline_protocol::key::{AccessKey, AccessKeys};
 
 use super::backlog::Backlog;
-use crate::config::{UrlTemplate, WebhookConnecting, WebhookSettings};
+use crate::config::{UrlTemplate, WebhookConnecting, WebhookSecret, WebhookSettings};
 use crate::limits::WarningBrake;
 use crate::metrics::WebhookCounters;
 use crate::net::connector::Connector;
@@ -21,8 +22,6 @@ pub(crate) struct WebhookHub {
     name: String,
     template: UrlTemplate,
     terms: Arc<WebhookTerms>,
-    /// Secrets of its own that sign its requests; without any the access keys do.
-    secrets: Vec<AccessKey>,
     /// Requests that may begin for this hub.
     room: Semaphore,
     /// Clients at all of its links whose end the back end has not been told of.
@@ -35,6 +34,8 @@ pub(crate) struct WebhookHub {
 #[derive(Debug)]
 pub(super) struct WebhookTerms {
     pub(super) settings: WebhookSettings,
+    /// Secrets in force; a reload replaces them.
+    pub(super) secrets: ArcSwap<Vec<WebhookSecret>>,
     /// Keys that sign requests of hubs without secrets of their own.
     pub(super) keys: AccessKeys,
     pub(super) connector: Connector,
@@ -59,12 +60,10 @@ impl WebhookHub {
         counters: Arc<WebhookCounters>,
     ) -> Self {
         let room = Semaphore::new(terms.settings.in_flight_max.get().min(Semaphore::MAX_PERMITS));
-        let secrets = terms.settings.secrets_of(name).cloned().collect();
         Self {
             name: name.to_owned(),
             template,
             terms,
-            secrets,
             room,
             clients: AtomicUsize::new(0),
             counters,
@@ -136,10 +135,12 @@ impl WebhookHub {
         HttpClient::new(self.terms.connector.for_clients(), self.settings().connect_timeout)
     }
 
-    /// Secrets that sign its requests.
+    /// Secrets that sign its requests at this moment: those of its own, or the access keys if it has none.
     #[must_use]
     pub(super) fn secrets(&self) -> Vec<AccessKey> {
-        if self.secrets.is_empty() { self.terms.keys.iter().collect() } else { self.secrets.clone() }
+        let in_force = self.terms.secrets.load();
+        let own: Vec<_> = in_force.iter().filter_map(|secret| secret.of(&self.name)).cloned().collect();
+        if own.is_empty() { self.terms.keys.iter().collect() } else { own }
     }
 
     /// Waits until a request may begin: the links of a hub in turn, and each hub in its own room first, so that one

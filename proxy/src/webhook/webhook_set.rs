@@ -3,13 +3,14 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
+use arc_swap::ArcSwap;
 use tokio::sync::Semaphore;
 use trunkline_protocol::key::AccessKeys;
 
 use super::backlog::Backlog;
 use super::webhook_dialler::WebhookDialler;
 use super::webhook_hub::{WebhookHub, WebhookTerms};
-use crate::config::WebhookSettings;
+use crate::config::{WebhookSecret, WebhookSettings};
 use crate::metrics::{LabelledCounters, WebhookCounters};
 use crate::net::connector::Connector;
 use crate::upstream::MemoryDialler;
@@ -29,11 +30,17 @@ impl Webhooks {
         let terms = WebhookTerms {
             room: Semaphore::new(settings.total_in_flight_max.get().min(Semaphore::MAX_PERMITS)),
             backlog: Arc::new(Backlog::new(settings.waiting_max_bytes)),
+            secrets: ArcSwap::from_pointee(settings.secrets.clone()),
             settings: settings.clone(),
             keys: keys.clone(),
             connector,
         };
         Self { terms: Arc::new(terms), hubs: Mutex::default(), counters: LabelledCounters::default() }
+    }
+
+    /// Replaces the secrets that sign requests, from the next request on.
+    pub(crate) fn set_secrets(&self, secrets: Vec<WebhookSecret>) {
+        self.terms.secrets.store(Arc::new(secrets));
     }
 
     /// Whether a hub, named in small letters, has a webhook.

@@ -1,13 +1,11 @@
 //! Errors of flags, each with the name of its flag.
 
-use std::path::PathBuf;
-
 use trunkline_protocol::development_key::DevelopmentKeyError;
 use trunkline_protocol::key::AccessKeyError;
 use trunkline_proxy::OriginError;
 use trunkline_proxy::parts::{
     AccessKeyFileError, AmbiguousHeaders, AppKeyError, AppKeyFileError, AppKeySetError, NetworkError, PathPrefixError,
-    WebhookSecretError,
+    WebhookSecretError, WebhookSecretFileError,
 };
 
 use super::admin_args::AdminArgsError;
@@ -31,10 +29,10 @@ pub enum ConfigError {
     Upstream { value: String, problem: &'static str },
     #[error("--upstream-webhook {value:?}: {problem}")]
     Webhook { value: String, problem: String },
-    #[error("--webhook-secret{place}: {source}")]
-    WebhookSecret { place: String, source: WebhookSecretError },
-    #[error("--webhook-secret-file {path} can't be read ({source})")]
-    WebhookSecretFile { path: PathBuf, source: std::io::Error },
+    #[error("--webhook-secret: {0}")]
+    WebhookSecret(WebhookSecretError),
+    #[error(transparent)]
+    WebhookSecretFile(#[from] WebhookSecretFileError),
     #[error("--access-key: {0}")]
     Key(#[from] AccessKeyError),
     #[error("--app-key: {0}")]

@@ -14,7 +14,7 @@ use trunkline_protocol::limits::LINK_FRAME_MAX_BYTES;
 use trunkline_proxy::parts::{
     Address, AppKey, DrainSettings, FrontendLimits, GroupLimits, HostPattern, HostRules, HttpTransportSettings,
     LinkSettings, MESSAGE_MAX_BYTES, NEGOTIATE_TIMEOUT, OutboxLimits, PathPrefix, PortSharing, RehomeSettings,
-    RelaySettings, RestSettings, Ruleset, TlsListener, TrustedHeaders, TrustedNetworks, WebhookSettings,
+    RelaySettings, RestSettings, Ruleset, SecretSources, TlsListener, TrustedHeaders, TrustedNetworks, WebhookSettings,
     client_files_max, random_node_name,
 };
 use trunkline_proxy::{Config, OriginPattern, Resolver, Settings};
@@ -278,8 +278,11 @@ impl TryFrom<ServeArgs> for Config {
         let (resolve_interval, upstream_tls) = (args.resolve_interval, (&args.tls).into());
         let (shards, drain) = (args.shards.unwrap_or_else(one_per_core), args.drain.0);
         let (rules_file, otlp) = (args.config.clone(), args.otlp.settings()?);
-        let app_key_sources = args.app_keys.sources()?;
-        let access_key_sources = args.access_keys.sources()?;
+        let key_sources = SecretSources {
+            access: args.access_keys.sources()?,
+            apps: args.app_keys.sources()?,
+            webhooks: args.webhooks.secret_sources()?,
+        };
         let settings = settings(args, &addresses)?;
         Ok(Self {
             listen: addresses.listen,
@@ -295,8 +298,7 @@ impl TryFrom<ServeArgs> for Config {
             drain,
             otlp,
             rules_file,
-            app_key_sources,
-            access_key_sources,
+            key_sources,
             settings,
         })
     }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use trunkline_proxy::parts::{WebhookConnecting, WebhookRule, WebhookSecret, WebhookSettings};
+use trunkline_proxy::parts::{WebhookConnecting, WebhookRule, WebhookSecretSources, WebhookSettings};
 
 use super::config_error::ConfigError;
 use super::settings_flag::Flags;
@@ -35,7 +35,8 @@ pub(crate) struct WebhookArgs {
     )]
     pub webhook_secrets: Vec<String>,
 
-    /// A file with secrets of webhooks, one `HUB=SECRET` on each line. May be given several times.
+    /// A file with secrets of webhooks, one `HUB=SECRET` on each line. May be given several times. The files are read
+    /// again when they change, and on SIGHUP.
     #[arg(
         long = "webhook-secret-file",
         env = "TRUNKLINE_WEBHOOK_SECRET_FILE",
@@ -53,13 +54,22 @@ pub(crate) struct WebhookArgs {
     pub settings: Flags<WebhookSettings>,
 }
 
+impl WebhookArgs {
+    /// Returns where secrets are from. Those of files are read from there, again and again.
+    pub(super) fn secret_sources(&self) -> Result<WebhookSecretSources, ConfigError> {
+        let typed = self.webhook_secrets.iter().filter(|text| !text.trim().is_empty());
+        let typed = typed.map(|text| text.parse().map_err(ConfigError::WebhookSecret)).collect::<Result<_, _>>()?;
+        Ok(WebhookSecretSources { typed, files: self.webhook_secret_files.clone() })
+    }
+}
+
 impl TryFrom<&WebhookArgs> for WebhookSettings {
     type Error = ConfigError;
 
     fn try_from(args: &WebhookArgs) -> Result<Self, ConfigError> {
         Ok(Self {
             rules: args.upstream_webhooks.iter().map(|text| rule(text)).collect::<Result<_, _>>()?,
-            secrets: secrets(args)?,
+            secrets: args.secret_sources()?.read()?,
             connecting: if args.webhook_connect { WebhookConnecting::Asked } else { WebhookConnecting::Open },
             ..args.settings.0.clone()
         })
@@ -70,18 +80,4 @@ fn rule(value: &str) -> Result<WebhookRule, ConfigError> {
     let shown = value.split('?').next().unwrap_or_default().to_owned();
     let rule = value.parse::<WebhookRule>();
     rule.map_err(|problem| ConfigError::Webhook { value: shown, problem: problem.to_string() })
-}
-
-fn secrets(args: &WebhookArgs) -> Result<Vec<WebhookSecret>, ConfigError> {
-    let typed = args.webhook_secrets.iter().filter(|text| !text.trim().is_empty());
-    let bad = |place: String, source| ConfigError::WebhookSecret { place, source };
-    let mut secrets =
-        typed.map(|text| text.parse().map_err(|source| bad(String::new(), source))).collect::<Result<Vec<_>, _>>()?;
-    for path in &args.webhook_secret_files {
-        let unread = |source| ConfigError::WebhookSecretFile { path: path.clone(), source };
-        let text = std::fs::read_to_string(path).map_err(unread)?;
-        let lines = WebhookSecret::lines(&text);
-        secrets.extend(lines.map_err(|(line, source)| bad(format!("-file {}, line {line}", path.display()), source))?);
-    }
-    Ok(secrets)
 }
