@@ -5,9 +5,11 @@
 mod console;
 mod log_format;
 mod log_line;
+#[cfg(unix)]
+mod syslog_socket;
 
 use std::fs::File;
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
@@ -42,13 +44,18 @@ pub(crate) enum LevelsError {
 pub(crate) enum LogError {
     #[error("--log {0}")]
     Levels(LevelsError),
-    #[error("--audit-log {path} can't be opened ({source}): it must be a file that this process may append to")]
+    #[error(
+        "--audit-log {path} can't be opened ({source}): it must be a file that this process may append to, or the datagram socket of a syslog that runs"
+    )]
     AuditLog { path: PathBuf, source: std::io::Error },
 }
 
 /// Permissions of a new audit log.
 #[cfg(unix)]
 const AUDIT_LOG_MODE: u32 = 0o600;
+
+/// Place of the audit log; a call writes a line.
+type AuditWriter = Box<dyn Write + Send>;
 
 /// Levels of the log; one value for the process, because it has one log.
 #[derive(Debug)]
@@ -63,28 +70,28 @@ pub(crate) const LOG_TARGET: &str = "trunkline_proxy::cli";
 
 static LEVELS: OnceLock<Levels> = OnceLock::new();
 
-/// Starts logging to standard error, and the audit log to its file if it has one.
+/// Starts logging to standard error, and the audit log to its file or to syslog if it has one.
 ///
 /// # Errors
-/// When the levels can't be read, or the file can't be opened.
+/// When the levels can't be read, or the file or socket can't be opened.
 pub(crate) fn begin(levels: &str, format: LogFormat, audit: Option<&Path>) -> Result<(), LogError> {
     let (filter, handle) = reload::Layer::new(parse(levels).map_err(LogError::Levels)?);
-    let file = audit.map(open_audit_log).transpose()?;
+    let audit = audit.map(open_audit_log).transpose()?;
     let is_terminal = std::io::stderr().is_terminal() && format == LogFormat::Human;
     // A subscriber that an app has installed stays.
-    if subscriber(filter, format, (std::io::stderr, is_terminal), file).try_init().is_ok() {
+    if subscriber(filter, format, (std::io::stderr, is_terminal), audit).try_init().is_ok() {
         let text = Mutex::new(levels.trim().into());
         let _ = LEVELS.set(Levels { format, text, filter: handle });
     }
     Ok(())
 }
 
-/// Lines of these levels, and all of the audit log, whatever the levels: beside the others, or in a file of their own.
+/// Lines of these levels, and all of the audit log, whatever the levels: beside the others, or in a place of their own.
 fn subscriber<W>(
     filter: reload::Layer<EnvFilter, Registry>,
     format: LogFormat,
     (writer, is_terminal): (W, bool),
-    audit_file: Option<File>,
+    audit: Option<AuditWriter>,
 ) -> impl SubscriberInitExt
 where
     W: for<'a> MakeWriter<'a> + Clone + Send + Sync + 'static,
@@ -94,21 +101,28 @@ where
         let filter = filter_fn(move |line| (line.target() == AUDIT_TARGET) == is_wanted);
         filter.with_max_level_hint(if is_wanted { LevelFilter::INFO } else { LevelFilter::TRACE })
     };
-    let of_audit = match audit_file {
-        Some(file) => layer().with_ansi(false).with_writer(Mutex::new(file)).with_filter(is_audit(true)).boxed(),
+    let of_audit = match audit {
+        Some(place) => layer().with_ansi(false).with_writer(Mutex::new(place)).with_filter(is_audit(true)).boxed(),
         None => layer().with_writer(writer.clone()).with_filter(is_audit(true)).boxed(),
     };
     let others = layer().with_writer(writer).with_filter(filter.and(is_audit(false))).boxed();
     tracing_subscriber::registry().with(vec![of_audit, others])
 }
 
-/// Opens the file of the audit log, to which lines are appended; only its owner can read a new one.
-fn open_audit_log(path: &Path) -> Result<File, LogError> {
+/// Opens the place of the audit log: the socket of a syslog, or a file, to which lines are appended. Only its owner can
+/// read a new file.
+fn open_audit_log(path: &Path) -> Result<AuditWriter, LogError> {
+    let refused = |source| LogError::AuditLog { path: path.to_owned(), source };
+    #[cfg(unix)]
+    if syslog_socket::is_socket(path) {
+        let socket = syslog_socket::SyslogSocket::open(path, std::io::stderr()).map_err(refused)?;
+        return Ok(Box::new(socket));
+    }
     let mut options = File::options();
     options.append(true).create(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, AUDIT_LOG_MODE);
-    options.open(path).map_err(|source| LogError::AuditLog { path: path.to_owned(), source })
+    Ok(Box::new(options.open(path).map_err(refused)?))
 }
 
 /// Returns the levels of the log, or `None` if the log is the app's.
@@ -206,7 +220,6 @@ mod tests {
     #[cfg(unix)]
     #[test]
     fn a_new_audit_log_is_its_owners_alone_and_lines_are_appended() {
-        use std::io::Write;
         use std::os::unix::fs::PermissionsExt;
 
         let path = std::env::temp_dir().join(format!("trunkline-audit-{}", std::process::id()));
@@ -216,7 +229,31 @@ mod tests {
         let mode = std::fs::metadata(&path).unwrap().permissions().mode();
         assert_eq!((std::fs::read_to_string(&path).unwrap().as_str(), mode & 0o777), ("one\ntwo\n", 0o600));
         std::fs::remove_file(&path).unwrap();
-        let error = open_audit_log(&path.join("none")).unwrap_err().to_string();
+        let error = open_audit_log(&path.join("none")).err().unwrap().to_string();
         assert!(error.starts_with("--audit-log "), "{error}");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn an_act_is_a_datagram_where_the_audit_log_is_a_syslog() {
+        let path = std::env::temp_dir().join(format!("trunkline-audit-syslog-{}", std::process::id()));
+        let syslog = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+        syslog.set_nonblocking(true).unwrap();
+        let audit = open_audit_log(&path).unwrap();
+        let (filter, _handle) = reload::Layer::new(parse("off").unwrap());
+        let subscriber = subscriber(filter, LogFormat::Json, (std::io::sink, false), Some(audit));
+        tracing::dispatcher::with_default(&subscriber.into(), || {
+            tracing::info!(target: AUDIT_TARGET, act = "announce", "an act");
+            tracing::info!(target: AUDIT_TARGET, act = "record", "another act");
+        });
+        for act in ["announce", "record"] {
+            let mut buffer = [0; 1024];
+            let length = syslog.recv(&mut buffer).unwrap();
+            let datagram = std::str::from_utf8(&buffer[..length]).unwrap();
+            let line = datagram.strip_prefix(&format!("<86>trunkline[{}]: ", std::process::id())).unwrap();
+            assert!(line.starts_with('{') && line.ends_with('}') && line.contains(act), "{datagram}");
+        }
+        assert!(syslog.recv(&mut [0; 16]).is_err(), "no more than two");
+        std::fs::remove_file(&path).unwrap();
     }
 }

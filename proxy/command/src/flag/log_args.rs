@@ -29,7 +29,9 @@ pub(crate) struct LogArgs {
     pub log_format: LogFormat,
 
     /// A file to which a line is appended for each act of an operator: who, from where, what. Without it these lines
-    /// are in the log, whatever --log says. A new file has the permissions 0600.
+    /// are in the log, whatever --log says. A new file has the permissions 0600. Where it is a Unix datagram socket,
+    /// such as `/dev/log`, each line goes there in the form of syslog; one that syslog does not take goes to standard
+    /// error.
     #[arg(long, env = "TRUNKLINE_AUDIT_LOG", value_name = "FILE")]
     pub audit_log: Option<PathBuf>,
 }
