@@ -27,7 +27,7 @@ mod token_error;
 mod verifier;
 
 pub(crate) use admin_token::ADMIN_COOKIE;
-pub use admin_token::AdminToken;
+pub use admin_token::{AdminToken, AdminTokenInForce};
 pub(crate) use app_key::APPS_MAX;
 pub use app_key::{AppKey, AppKeyError, AppKeySetError};
 pub(crate) use channel_key::ChannelKeys;

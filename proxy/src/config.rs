@@ -2,6 +2,7 @@
 
 mod access_key_source;
 mod admin_settings;
+mod admin_token_source;
 mod app_key_source;
 mod app_server_settings;
 mod client_limit;
@@ -15,6 +16,7 @@ mod otlp_settings;
 mod path_prefix;
 mod rest_settings;
 mod secret_source;
+mod token_key_source;
 mod trusted_header;
 mod trusted_network;
 mod url_template;
@@ -40,6 +42,7 @@ use crate::telemetry::SamplingTerms;
 
 pub use access_key_source::{AccessKeyFileError, AccessKeySources};
 pub use admin_settings::{AdminSettings, FleetSettings, LEVELS_MAX_BYTES, LogLevels};
+pub use admin_token_source::{AdminTokenFileError, AdminTokenSource};
 pub use app_key_source::{AppKeyFileError, AppKeySources};
 pub use app_server_settings::{LinkSettings, RehomeSettings, RelaySettings};
 pub use client_limit::{FrontendLimits, GroupLimits, OutboxLimits};
@@ -57,6 +60,7 @@ pub use otlp_settings::OtlpSettings;
 pub use path_prefix::{PathPrefix, PathPrefixError};
 pub use rest_settings::RestSettings;
 pub use secret_source::SecretSources;
+pub use token_key_source::{TokenKeyFileError, TokenKeySources};
 pub use trusted_header::{AmbiguousHeaders, TrustedHeader, TrustedHeaders};
 pub use trusted_network::{NetworkError, TrustedNetworks};
 pub(crate) use url_template::{ExpandError, TemplateValues, UrlTemplate, UrlTemplateError};

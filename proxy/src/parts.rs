@@ -3,20 +3,22 @@
 pub use crate::admin::{AUDIT_TARGET, MetricEntry, metric_entries};
 pub use crate::auth::jwks::JwksError;
 pub use crate::auth::key::KeyError;
-pub use crate::auth::{AppKey, AppKeyError, AppKeySetError, JwksSource, TokenPolicy, VerifyingKey, host_of_url};
+pub use crate::auth::{
+    AdminTokenInForce, AppKey, AppKeyError, AppKeySetError, JwksSource, TokenPolicy, VerifyingKey, host_of_url,
+};
 pub use crate::clock::unix_seconds;
 #[cfg(feature = "otlp")]
 pub use crate::config::OtlpSettings;
 #[cfg(feature = "tls")]
 pub use crate::config::TlsListener;
 pub use crate::config::{
-    AccessKeyFileError, AccessKeySources, AdminSettings, AmbiguousHeaders, AppKeyFileError, AppKeySources,
-    DrainSettings, FleetSettings, FrontendLimits, GroupLimits, HostPattern, HostRules, HttpTransportSettings,
-    LEVELS_MAX_BYTES, LinkSettings, LogLevels, MESSAGE_MAX_BYTES, NEGOTIATE_TIMEOUT, NetworkError, OptionGroup,
-    OptionKind, OptionRow, OutboxLimits, PathPrefix, PathPrefixError, PortSharing, ProxyProtocolSettings,
-    RehomeSettings, RelaySettings, RestSettings, SecretSources, TrustedHeader, TrustedHeaders, TrustedNetworks,
-    WebhookConnecting, WebhookRule, WebhookSecret, WebhookSecretError, WebhookSecretFileError, WebhookSecretSources,
-    WebhookSettings, random_node_name,
+    AccessKeyFileError, AccessKeySources, AdminSettings, AdminTokenFileError, AdminTokenSource, AmbiguousHeaders,
+    AppKeyFileError, AppKeySources, DrainSettings, FleetSettings, FrontendLimits, GroupLimits, HostPattern, HostRules,
+    HttpTransportSettings, LEVELS_MAX_BYTES, LinkSettings, LogLevels, MESSAGE_MAX_BYTES, NEGOTIATE_TIMEOUT,
+    NetworkError, OptionGroup, OptionKind, OptionRow, OutboxLimits, PathPrefix, PathPrefixError, PortSharing,
+    ProxyProtocolSettings, RehomeSettings, RelaySettings, RestSettings, SecretSources, TokenKeyFileError,
+    TokenKeySources, TrustedHeader, TrustedHeaders, TrustedNetworks, WebhookConnecting, WebhookRule, WebhookSecret,
+    WebhookSecretError, WebhookSecretFileError, WebhookSecretSources, WebhookSettings, random_node_name,
 };
 pub use crate::fleet::MemberState;
 pub use crate::net::address::{Address, is_loopback_host};

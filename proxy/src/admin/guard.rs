@@ -33,7 +33,7 @@ use super::admin_counters::AdminCounters;
 use super::api_error::ApiError;
 use super::audit::{Actor, CallerGone};
 use super::session::{SessionEnd, Sessions};
-use crate::auth::AdminToken;
+use crate::auth::{AdminToken, AdminTokenInForce};
 use crate::config::AdminSettings;
 use crate::fleet::FromNode;
 use crate::limits::GuessBrake;
@@ -54,7 +54,7 @@ pub(super) struct Guard(Arc<GuardRules>);
 #[derive(Debug)]
 struct GuardRules {
     exposure: Exposure,
-    token: Option<AdminToken>,
+    token: Option<AdminTokenInForce>,
     metrics_token: Option<AdminToken>,
     sessions: Sessions,
     brake: GuessBrake,
@@ -117,7 +117,7 @@ impl Guard {
         match (self.credential(headers), &self.0.token) {
             (Credential::Session(end), _) => Ok((Access::Act, Some(end))),
             (Credential::Token(given), Some(token)) => {
-                self.check_token(given, &[token], caller).await?;
+                self.check_token(given, &[&token.load().token], caller).await?;
                 Ok((Access::Act, None))
             }
             (Credential::Token(_), None) => Err(unauthorized("this node has no --admin-token, so none is accepted")),
@@ -179,7 +179,8 @@ impl Guard {
     /// When it has neither token.
     pub(super) async fn check_metrics(&self, headers: &HeaderMap, caller: AdminCaller) -> Result<(), ApiError> {
         let GuardRules { token, metrics_token: wanted, .. } = &*self.0;
-        let right: Vec<_> = wanted.iter().chain(token).collect();
+        let of_admins = token.as_ref().map(AdminTokenInForce::load);
+        let right: Vec<_> = wanted.iter().chain(of_admins.as_ref().map(|admins| &admins.token)).collect();
         match bearer(headers) {
             Some(given) if wanted.is_some() => {
                 self.check_token(given, &right, caller).await.map_err(|_| metrics_unauthorized())
@@ -226,11 +227,11 @@ impl Guard {
         self.check_served()?;
         self.check_host(headers)?;
         check_page(headers)?;
-        let Some(token) = &self.0.token else {
+        let Some(token) = self.0.token.as_ref().map(AdminTokenInForce::load) else {
             return Err(unauthorized("this node has no --admin-token, so nobody can log in"));
         };
-        self.check_token(given, &[token], caller).await?;
-        Ok(self.0.sessions.begin())
+        self.check_token(given, &[&token.token], caller).await?;
+        Ok(self.0.sessions.begin(&token.replaced))
     }
 
     /// Ends the session of a request.
@@ -335,7 +336,7 @@ mod tests {
     const TOKEN: &str = "the admin token of the tests";
 
     fn guard(exposure: Exposure, token: Option<&str>) -> Guard {
-        let token = token.map(|text| AdminToken::new(&text.replace(' ', "-")).unwrap());
+        let token = token.map(|text| AdminToken::new(&text.replace(' ', "-")).unwrap().into());
         of(exposure, &AdminSettings { token, ..AdminSettings::default() })
     }
 
@@ -510,11 +511,32 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_token_that_is_replaced_takes_its_sessions_along() {
+        let [old, new] = ["the-token-of-monday", "the-token-of-tuesday"].map(|text| AdminToken::new(text).unwrap());
+        let in_force = AdminTokenInForce::from(old.clone());
+        let settings = AdminSettings { token: Some(in_force.clone()), ..AdminSettings::default() };
+        let guard = of(Exposure::Network, &settings);
+        let answer = guard.log_in(&HeaderMap::new(), me(), old.expose()).await.unwrap();
+        let cookie = answer.headers()["set-cookie"].to_str().unwrap().split(';').next().unwrap().to_owned();
+        let cookie = headers(&[("cookie", &cookie)]);
+        let with = |token: &AdminToken| headers(&[("authorization", &bearer_of(token.expose()))]);
+        in_force.replace(old.clone());
+        let (_, end) = guard.access_and_end(&cookie, me()).await.unwrap();
+        assert!(guard.access(&with(&old), me()).await.is_ok(), "it is the same one");
+        in_force.replace(new.clone());
+        timeout(Duration::from_secs(1), end.unwrap().wait()).await.expect("what the session has opened ends");
+        assert_eq!(status(guard.access(&cookie, me()).await), 401);
+        assert_eq!(status(guard.access(&with(&old), me()).await), 401);
+        assert_eq!(guard.access(&with(&new), me()).await.unwrap(), Access::Act);
+        assert!(guard.log_in(&HeaderMap::new(), me(), new.expose()).await.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn metrics_are_open_unless_they_have_a_token() {
         let open = guard(Exposure::Network, None);
         assert!(open.check_metrics(&HeaderMap::new(), me()).await.is_ok());
         let metrics_token = AdminToken::new("the-token-of-metrics").ok();
-        let token = AdminToken::new("the-token-of-admins").ok();
+        let token = AdminToken::new("the-token-of-admins").ok().map(Into::into);
         let guard = of(Exposure::Network, &AdminSettings { token, metrics_token, log: None });
         assert_eq!(guard.check_metrics(&HeaderMap::new(), me()).await.unwrap_err().status(), StatusCode::UNAUTHORIZED);
         for good in ["the-token-of-metrics", "the-token-of-admins"] {

@@ -1,7 +1,7 @@
 //! Sessions of the observer page: random ids in exchange for the admin token, which this node remembers.
 //!
 //! A session is an entry in the list of the node that made it, and nothing is signed. So it is good at no other node,
-//! tells nothing of the token, and ends with log-out, with its time, or with the node.
+//! tells nothing of the token, and ends with log-out, with its time, with the token that began it, or with the node.
 //!
 //! Its cookie goes to the paths of the page alone: cookies know no port, and an app on the same host has paths of its
 //! own.
@@ -83,9 +83,9 @@ impl Sessions {
         Self { cookie_name: format!("{ADMIN_COOKIE}_{node}").into(), open: Arc::default(), begun: Arc::default() }
     }
 
-    /// Answers a log-in with the cookie of a new session.
-    pub(super) fn begin(&self) -> Response {
-        let (id, revoked) = (random_id(), CancellationToken::new());
+    /// Answers a log-in with the cookie of a new session, which ends with its token at the latest.
+    pub(super) fn begin(&self, token_replaced: &CancellationToken) -> Response {
+        let (id, revoked) = (random_id(), token_replaced.child_token());
         let mut open = self.open();
         open.retain(|session| !session.end.has_come());
         if open.len() >= SESSIONS_MAX {
@@ -167,7 +167,7 @@ mod tests {
 
     /// Begins a session; returns name and value of its cookie.
     fn begun(sessions: &Sessions) -> String {
-        let cookie = sessions.begin().headers()[SET_COOKIE].to_str().unwrap().to_owned();
+        let cookie = sessions.begin(&CancellationToken::new()).headers()[SET_COOKIE].to_str().unwrap().to_owned();
         cookie.split(';').next().unwrap().to_owned()
     }
 
@@ -211,7 +211,7 @@ mod tests {
     #[test]
     fn the_cookie_stays_on_the_paths_of_the_page_and_out_of_scripts() {
         let sessions = Sessions::new("proxy-a");
-        let begun = sessions.begin().headers()[SET_COOKIE].to_str().unwrap().to_owned();
+        let begun = sessions.begin(&CancellationToken::new()).headers()[SET_COOKIE].to_str().unwrap().to_owned();
         assert!(begun.ends_with("; Path=/.trunkline/observer/; HttpOnly; SameSite=Strict; Max-Age=43200"), "{begun}");
         let ended = sessions.end(&HeaderMap::new()).headers()[SET_COOKIE].to_str().unwrap().to_owned();
         let removed = "trunkline_admin_proxy-a=; Path=/.trunkline/observer/; HttpOnly; SameSite=Strict; Max-Age=0";

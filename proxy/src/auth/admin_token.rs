@@ -3,7 +3,9 @@
 use std::fmt;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use subtle::ConstantTimeEq;
+use tokio_util::sync::CancellationToken;
 
 /// Beginning of the names of cookies that stand for the token; the name of the node follows.
 pub(crate) const ADMIN_COOKIE: &str = "trunkline_admin";
@@ -50,6 +52,45 @@ impl AdminToken {
 impl fmt::Debug for AdminToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("AdminToken")
+    }
+}
+
+/// Token of an admin port, which a reload of its file replaces; its clones are one.
+#[derive(Debug, Clone)]
+pub struct AdminTokenInForce(Arc<ArcSwap<TokenInForce>>);
+
+/// A token, and its end.
+#[derive(Debug)]
+pub(crate) struct TokenInForce {
+    pub(crate) token: AdminToken,
+    /// Cancelled when another token takes its place: sessions that it has begun end with it.
+    pub(crate) replaced: CancellationToken,
+}
+
+impl AdminTokenInForce {
+    /// Returns the token at this moment.
+    #[must_use]
+    pub(crate) fn load(&self) -> Arc<TokenInForce> {
+        self.0.load_full()
+    }
+
+    /// Puts a token in force, unless it is the same.
+    pub(crate) fn replace(&self, token: AdminToken) {
+        if self.load().token != token {
+            self.0.swap(Arc::new(token.into())).replaced.cancel();
+        }
+    }
+}
+
+impl From<AdminToken> for TokenInForce {
+    fn from(token: AdminToken) -> Self {
+        Self { token, replaced: CancellationToken::new() }
+    }
+}
+
+impl From<AdminToken> for AdminTokenInForce {
+    fn from(token: AdminToken) -> Self {
+        Self(Arc::new(ArcSwap::from_pointee(token.into())))
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use jsonwebtoken::{Algorithm, Header, Validation, decode, decode_header};
 use serde_json::{Map, Value};
 
@@ -24,8 +25,8 @@ pub(crate) struct Verifier {
     policy: TokenPolicy,
     /// Keys of the fleet and of apps.
     own: Arc<SigningKeys>,
-    /// Fixed keys of other issuers.
-    keys: Arc<Vec<VerifyingKey>>,
+    /// Keys of other issuers in force; a reload replaces them.
+    keys: ArcSwap<Vec<VerifyingKey>>,
     sets: Arc<KeySets>,
     revocations: Arc<Revocations>,
     refused: [Counter; TokenError::LABELS.len()],
@@ -41,9 +42,14 @@ impl Verifier {
         revocations: Arc<Revocations>,
         connector: Connector,
     ) -> Self {
-        let keys = Arc::new(policy.keys.clone());
+        let keys = ArcSwap::from_pointee(policy.keys.clone());
         let sets = Arc::new(KeySets::new(&policy.jwks, policy.jwks_refetch, connector));
         Self { policy, own, keys, sets, revocations, refused: Default::default() }
+    }
+
+    /// Replaces the keys of other issuers, but for published ones.
+    pub(crate) fn set_keys(&self, keys: Vec<VerifyingKey>) {
+        self.keys.store(Arc::new(keys));
     }
 
     /// Whether every client needs a token.
@@ -112,7 +118,7 @@ impl Verifier {
                 return outcome.and_then(|user| self.ensure_for(hub, user));
             }
         }
-        let sets = std::iter::once(self.keys.clone()).chain(self.sets.keys());
+        let sets = std::iter::once(self.keys.load_full()).chain(self.sets.keys());
         for keys in sets {
             for key in keys.iter().filter(fits).take(tries) {
                 tries -= 1;

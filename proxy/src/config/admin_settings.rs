@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::auth::AdminToken;
+use crate::auth::{AdminToken, AdminTokenInForce};
 use crate::net::address::Address;
 
 /// Limit of the text of levels.
@@ -12,7 +12,7 @@ pub const LEVELS_MAX_BYTES: usize = 1024;
 #[derive(Debug, Clone, Default)]
 pub struct AdminSettings {
     /// Token that permits actions everywhere, and reading beyond loopback.
-    pub token: Option<AdminToken>,
+    pub token: Option<AdminTokenInForce>,
     /// Token that `/metrics` requires; `None` leaves it open.
     pub metrics_token: Option<AdminToken>,
     /// Levels of the log; `None` if the log is an app's.

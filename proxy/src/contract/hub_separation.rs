@@ -20,9 +20,11 @@ use super::fleet_nodes::FleetNode;
 use super::http::exchange;
 use super::inbound_links::{DialInLink, HUB, ONE, dial_in_nodes, token};
 use super::stage::{KEY, Stage, run, settings};
-use crate::auth::{AppKey, TokenPolicy};
+use crate::auth::{AdminToken, AdminTokenInForce, AppKey, TokenPolicy};
 use crate::clock::unix_seconds;
-use crate::config::{AccessKeySources, AppKeySources, HostRules, SecretSources, Settings};
+use crate::config::{
+    AccessKeySources, AdminTokenSource, AppKeySources, HostRules, SecretSources, Settings, TokenKeySources,
+};
 #[cfg(feature = "tls")]
 use crate::net::tls::ClientTls;
 use crate::node::key_reload::{self, reload};
@@ -386,5 +388,47 @@ fn keys_in_files_are_read_anew_together_or_not_at_all() {
         read(NEW, "").unwrap();
         assert_eq!(statuses().await, [401, 200, 401]);
         [access, apps].iter().for_each(|path| std::fs::remove_file(path).unwrap());
+    });
+}
+
+#[test]
+fn keys_of_issuers_and_the_admin_token_are_read_anew_with_the_others() {
+    const SECRETS: [&str; 2] = ["the secret of an issuer", "its secret from tomorrow on"];
+    const TOKENS: [&str; 2] = ["the-token-of-monday", "the-token-of-tuesday"];
+    run(async {
+        let stage = Stage::with(two_hubs(), 1);
+        let mut app = stage.app("app-1", hubs());
+        let _links = [app.link().await, app.link().await];
+        let file = |name: &str| std::env::temp_dir().join(format!("trunkline-{name}-anew-{}", std::process::id()));
+        let (secret, token) = (file("jwt-secret"), file("admin-token"));
+        let in_force = AdminTokenInForce::from(AdminToken::new(TOKENS[0]).unwrap());
+        let sources = SecretSources {
+            tokens: TokenKeySources { secrets: vec![secret.clone()], ..TokenKeySources::default() },
+            admin: Some(AdminTokenSource { file: token.clone(), in_force: in_force.clone() }),
+            ..SecretSources::default()
+        };
+        let read = |of_issuer: &str, of_admin: &str| {
+            std::fs::write(&secret, of_issuer).unwrap();
+            std::fs::write(&token, of_admin).unwrap();
+            reload(&stage.shared, &sources)
+        };
+        let state = async || {
+            let [old, new] = SECRETS.map(|secret| user_token(secret, None));
+            let statuses = [enter(&stage, "/chat", &old).await, enter(&stage, "/chat", &new).await];
+            (statuses, TOKENS.map(|token| in_force.load().token.is(token)))
+        };
+        read(SECRETS[0], TOKENS[0]).unwrap();
+        assert_eq!(state().await, ([200, 401], [true, false]));
+        for (of_issuer, of_admin) in [(SECRETS[1], "short"), ("short", TOKENS[1])] {
+            let problem = read(of_issuer, of_admin).unwrap_err();
+            assert!(
+                problem.starts_with("--jwt-secret-file ") || problem.starts_with("--admin-token-file "),
+                "{problem}"
+            );
+            assert_eq!(state().await, ([200, 401], [true, false]), "nothing has changed");
+        }
+        read(SECRETS[1], TOKENS[1]).unwrap();
+        assert_eq!(state().await, ([401, 200], [false, true]));
+        [secret, token].iter().for_each(|path| std::fs::remove_file(path).unwrap());
     });
 }

@@ -102,7 +102,7 @@ impl Embedded {
         listener.set_nonblocking(true)?;
         let listener = TcpListener::from_std(listener)?;
         let address = listener.local_addr()?;
-        let settings = AdminSettings { token, ..AdminSettings::default() };
+        let settings = AdminSettings { token: token.map(Into::into), ..AdminSettings::default() };
         let readiness = Readiness::new(self.shared.clone(), Arc::default());
         let fleet = Fleet::new(self.shared.clone(), address);
         let serving =

@@ -1,5 +1,6 @@
-//! Reload of the files with access keys, apps' keys and secrets of webhooks when they change, or on SIGHUP. Open
-//! connections are kept, and so are links, but for those that an app's key has opened which is gone.
+//! Reload of the files with keys, secrets of webhooks and the admin token when they change, or on SIGHUP. Open
+//! connections are kept, and so are links, but for those that an app's key has opened which is gone; sessions of the
+//! observer page end with the token that began them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +9,7 @@ use tracing::{info, warn};
 
 use super::file_check::FileWatch;
 use crate::auth::AppKey;
-use crate::config::SecretSources;
+use crate::config::{AdminTokenFileError, AdminTokenSource, SecretSources};
 use crate::shard::Shared;
 
 /// Interval at which the files are checked.
@@ -24,7 +25,7 @@ pub(crate) async fn run(shared: Arc<Shared>, sources: SecretSources) {
     loop {
         watch.changed().await;
         match reload(&shared, &sources) {
-            Ok(()) => info!("access keys, keys of apps and secrets of webhooks were read anew"),
+            Ok(()) => info!("keys, secrets of webhooks and the admin token were read anew"),
             Err(problem) => warn!(%problem, "keys can't be read anew: the old ones stay in force"),
         }
     }
@@ -38,6 +39,9 @@ pub(crate) fn reload(shared: &Shared, sources: &SecretSources) -> Result<(), Str
     let keys = sources.access.read().map_err(|error| error.to_string())?;
     let of_apps = sources.apps.read().map_err(|error| error.to_string())?;
     let of_webhooks = sources.webhooks.read().map_err(|error| error.to_string())?;
+    let of_tokens = sources.tokens.read().map_err(|error| error.to_string())?;
+    let of_admin = sources.admin.as_ref().map(|admin| Ok((admin, AdminTokenSource::read(&admin.file)?))).transpose();
+    let of_admin = of_admin.map_err(|error: AdminTokenFileError| error.to_string())?;
     // All or nothing, so what could fail comes first.
     let rules = shared.hubs.rules();
     AppKey::check_all(of_apps.iter().chain(&rules.app_keys), &keys).map_err(|error| error.to_string())?;
@@ -47,5 +51,11 @@ pub(crate) fn reload(shared: &Shared, sources: &SecretSources) -> Result<(), Str
     }
     shared.admission.signing_keys.set_flags(&of_apps).map_err(|error| error.to_string())?;
     shared.webhooks.set_secrets(of_webhooks);
+    if !sources.tokens.is_empty() {
+        shared.admission.verifier.set_keys(of_tokens);
+    }
+    if let Some((admin, token)) = of_admin {
+        admin.in_force.replace(token);
+    }
     Ok(())
 }

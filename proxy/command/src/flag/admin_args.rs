@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use trunkline_proxy::AdminToken;
-use trunkline_proxy::parts::{AdminSettings, FleetSettings};
+use trunkline_proxy::parts::{AdminSettings, AdminTokenFileError, AdminTokenSource, FleetSettings};
 
 use crate::logging::levels;
 
@@ -23,7 +23,8 @@ pub(crate) struct AdminArgs {
     #[arg(long, env = "TRUNKLINE_ADMIN_TOKEN", value_name = "TOKEN", hide_env_values = true)]
     pub admin_token: Option<String>,
 
-    /// A file that holds the token of --admin-token.
+    /// A file that holds the token of --admin-token. It is read again when it changes, and on SIGHUP; log-ins by the
+    /// old token end.
     #[arg(long, env = "TRUNKLINE_ADMIN_TOKEN_FILE", value_name = "FILE", conflicts_with = "admin_token")]
     pub admin_token_file: Option<PathBuf>,
 
@@ -45,8 +46,8 @@ pub(crate) struct AdminArgs {
 pub enum AdminArgsError {
     #[error("{flag} {problem}")]
     Token { flag: &'static str, problem: &'static str },
-    #[error("--admin-token-file {path} can't be read ({source})")]
-    TokenFile { path: PathBuf, source: std::io::Error },
+    #[error(transparent)]
+    TokenFile(#[from] AdminTokenFileError),
     #[error("--peers {value:?} {problem}")]
     Peer { value: String, problem: &'static str },
     #[error("--peers names {0} nodes, at most {PEERS_MAX} are taken: give one name that resolves to all of them")]
@@ -60,15 +61,12 @@ impl TryFrom<&AdminArgs> for AdminSettings {
         let given = args.admin_token.as_deref().filter(|text| !text.is_empty());
         let token = match (given, &args.admin_token_file) {
             (Some(text), _) => Some(token("--admin-token", text)?),
-            (None, Some(path)) => {
-                let unread = |source| AdminArgsError::TokenFile { path: path.clone(), source };
-                Some(token("--admin-token-file", &std::fs::read_to_string(path).map_err(unread)?)?)
-            }
+            (None, Some(path)) => Some(AdminTokenSource::read(path)?),
             (None, None) => None,
         };
         let metrics_token = args.metrics_token.as_deref().filter(|text| !text.is_empty());
         let metrics_token = metrics_token.map(|text| self::token("--metrics-token", text)).transpose()?;
-        Ok(Self { token, metrics_token, log: levels() })
+        Ok(Self { token: token.map(Into::into), metrics_token, log: levels() })
     }
 }
 

@@ -12,10 +12,10 @@ use tracing::warn;
 use trunkline_protocol::key::AccessKeys;
 use trunkline_protocol::limits::LINK_FRAME_MAX_BYTES;
 use trunkline_proxy::parts::{
-    Address, AppKey, DrainSettings, FrontendLimits, GroupLimits, HostPattern, HostRules, HttpTransportSettings,
-    LinkSettings, MESSAGE_MAX_BYTES, NEGOTIATE_TIMEOUT, OutboxLimits, PathPrefix, PortSharing, RehomeSettings,
-    RelaySettings, RestSettings, Ruleset, SecretSources, TlsListener, TrustedHeaders, TrustedNetworks, WebhookSettings,
-    client_files_max, random_node_name,
+    Address, AdminSettings, AdminTokenSource, AppKey, DrainSettings, FrontendLimits, GroupLimits, HostPattern,
+    HostRules, HttpTransportSettings, LinkSettings, MESSAGE_MAX_BYTES, NEGOTIATE_TIMEOUT, OutboxLimits, PathPrefix,
+    PortSharing, RehomeSettings, RelaySettings, RestSettings, Ruleset, SecretSources, TlsListener, TrustedHeaders,
+    TrustedNetworks, WebhookSettings, client_files_max, random_node_name,
 };
 use trunkline_proxy::{Config, OriginPattern, Resolver, Settings};
 
@@ -278,17 +278,21 @@ impl TryFrom<ServeArgs> for Config {
         let (resolve_interval, upstream_tls) = (args.resolve_interval, (&args.tls).into());
         let (shards, drain) = (args.shards.unwrap_or_else(one_per_core), args.drain.0);
         let (rules_file, otlp) = (args.config.clone(), args.otlp.settings()?);
+        let admin_settings = AdminSettings::try_from(&observer)?;
+        let in_force = observer.admin_token_file.clone().zip(admin_settings.token.clone());
         let key_sources = SecretSources {
             access: args.access_keys.sources()?,
             apps: args.app_keys.sources()?,
             webhooks: args.webhooks.secret_sources()?,
+            tokens: args.tokens.sources(),
+            admin: in_force.map(|(file, in_force)| AdminTokenSource { file, in_force }),
         };
         let settings = settings(args, &addresses)?;
         Ok(Self {
             listen: addresses.listen,
             tls_listen: addresses.tls_listen,
             admin: addresses.admin,
-            observer: (&observer).try_into()?,
+            observer: admin_settings,
             upstreams: addresses.upstreams,
             resolve_interval,
             resolver: Resolver::default(),

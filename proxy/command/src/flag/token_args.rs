@@ -1,13 +1,15 @@
 //! Flags of access tokens.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
 use http::Uri;
 use tracing::warn;
 use trunkline_protocol::limits::CLOCK_SKEW_S;
-use trunkline_proxy::parts::{ClientTls, JwksError, JwksSource, KeyError, TokenPolicy, VerifyingKey, is_loopback_host};
+use trunkline_proxy::parts::{
+    ClientTls, JwksError, JwksSource, TokenKeyFileError, TokenKeySources, TokenPolicy, is_loopback_host,
+};
 
 use super::value_parser::{bytes, seconds, whole_seconds};
 use crate::logging::LOG_TARGET;
@@ -16,12 +18,12 @@ use crate::quantity::duration_text;
 #[derive(Debug, Clone, Args)]
 pub(crate) struct TokenArgs {
     /// A file with a secret that signs access tokens by HS256, beside the access keys, which do so too. May be given
-    /// several times: so a secret is changed without a gap.
+    /// several times: so a secret is changed without a gap. The files are read again when they change, and on SIGHUP.
     #[arg(long = "jwt-secret-file", env = "TRUNKLINE_JWT_SECRET_FILE", value_name = "FILE", value_delimiter = ',')]
     pub jwt_secret_files: Vec<PathBuf>,
 
     /// A PEM file with a public key that verifies access tokens: RS256 for an RSA key, ES256 for one on the curve
-    /// P-256. May be given several times.
+    /// P-256. May be given several times. The files are read again when they change, and on SIGHUP.
     #[arg(long = "jwt-public-key", env = "TRUNKLINE_JWT_PUBLIC_KEY", value_name = "FILE", value_delimiter = ',')]
     pub jwt_public_keys: Vec<PathBuf>,
 
@@ -84,10 +86,8 @@ pub(crate) struct TokenArgs {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TokenArgsError {
-    #[error("{flag} {path} can't be read ({source})")]
-    File { flag: &'static str, path: PathBuf, source: std::io::Error },
-    #[error("{flag} {path} {source}")]
-    Key { flag: &'static str, path: PathBuf, source: KeyError },
+    #[error(transparent)]
+    KeyFile(#[from] TokenKeyFileError),
     #[error("--jwt-jwks {path} {source}")]
     Jwks { path: PathBuf, source: JwksError },
     #[error("--jwt-jwks {value:?} is neither a file nor a URL like https://issuer.example/jwks.json")]
@@ -95,6 +95,11 @@ pub enum TokenArgsError {
 }
 
 impl TokenArgs {
+    /// Returns the files that are to be read.
+    pub(super) fn sources(&self) -> TokenKeySources {
+        TokenKeySources { secrets: self.jwt_secret_files.clone(), public_keys: self.jwt_public_keys.clone() }
+    }
+
     /// Returns the TLS settings towards issuers of key sets.
     pub(super) fn issuer_tls(&self) -> ClientTls {
         ClientTls { roots: self.jwt_jwks_cas.clone(), identity: None }
@@ -105,13 +110,10 @@ impl TryFrom<TokenArgs> for TokenPolicy {
     type Error = TokenArgsError;
 
     fn try_from(args: TokenArgs) -> Result<Self, TokenArgsError> {
-        let secrets = args.jwt_secret_files.iter();
-        let secrets = secrets.map(|path| key("--jwt-secret-file", path, VerifyingKey::from_secret));
-        let public = args.jwt_public_keys.iter();
-        let public = public.map(|path| key("--jwt-public-key", path, VerifyingKey::from_pem));
+        let keys = args.sources().read()?;
         let user_claims = if args.user_claims.is_empty() { Self::default_user_claims() } else { args.user_claims };
         Ok(Self {
-            keys: secrets.chain(public).collect::<Result<_, _>>()?,
+            keys,
             jwks: args.jwt_jwks.into_iter().map(jwks).collect::<Result<_, _>>()?,
             jwks_refresh: args.jwt_jwks_refresh,
             jwks_refetch: args.jwt_jwks_refetch,
@@ -123,16 +125,6 @@ impl TryFrom<TokenArgs> for TokenPolicy {
             is_required: args.require_authentication,
         })
     }
-}
-
-fn key(
-    flag: &'static str,
-    path: &Path,
-    parse: impl Fn(&str) -> Result<VerifyingKey, KeyError>,
-) -> Result<VerifyingKey, TokenArgsError> {
-    let text =
-        std::fs::read_to_string(path).map_err(|source| TokenArgsError::File { flag, path: path.into(), source })?;
-    parse(&text).map_err(|source| TokenArgsError::Key { flag, path: path.into(), source })
 }
 
 /// Returns the part of a refused URL that may be shown: a query may hold a key, and what stands before an `@` a
