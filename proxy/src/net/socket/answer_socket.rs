@@ -9,7 +9,7 @@
 //! So its messages are written as those of a WebSocket are, without a task. The translation works on any part of a
 //! frame; what the socket does not take of it waits here, no more than [`PIECE_BYTES`] of frames make.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io::{self, ErrorKind, IoSlice};
 use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -27,8 +27,9 @@ use super::drained::read_now;
 /// Bytes of frames that are translated at once.
 const PIECE_BYTES: usize = 64 * 1024;
 
-/// Bytes that are read at once of what a client sends behind its request, which nobody wants.
-const DISCARDED_BYTES: usize = 512;
+/// Bytes that a client may send behind its request, whose answer ends the connection: nobody reads them. Beyond them it
+/// is closed.
+const UNREAD_MAX_BYTES: usize = 512;
 
 thread_local! {
     /// Room for one translation, so that a delivery needs none of its own.
@@ -47,6 +48,8 @@ pub(crate) trait Translate {
 /// TCP below an answer. All methods take `&self`, because a shard is one thread.
 pub(crate) struct AnswerSocket {
     stream: TcpStream,
+    /// Bytes that have come behind the request.
+    unread: Cell<usize>,
     /// Pipe that carries what the client sends, by requests of their own.
     requests: RefCell<BoxedSocket>,
     answer: RefCell<Answer>,
@@ -66,7 +69,8 @@ impl AnswerSocket {
         translation: impl Translate + 'static,
     ) -> Self {
         let answer = Answer { translation: Box::new(translation), unsent: BytesMut::new() };
-        Self { stream, requests: RefCell::new(BoxedSocket::new(requests)), answer: RefCell::new(answer) }
+        let requests = RefCell::new(BoxedSocket::new(requests));
+        Self { stream, unread: Cell::new(0), requests, answer: RefCell::new(answer) }
     }
 
     /// Reads what the client sends by requests; the end of either is the end of both.
@@ -74,14 +78,17 @@ impl AnswerSocket {
         if let Poll::Ready(read) = self.requests.borrow_mut().poll_read(cx, buffer) {
             return Poll::Ready(read);
         }
-        let mut discarded = [0; DISCARDED_BYTES];
+        let mut unread = [0; UNREAD_MAX_BYTES];
         loop {
             ready!(self.stream.poll_read_ready(cx))?;
-            match read_now(&self.stream, &mut discarded) {
+            match read_now(&self.stream, &mut unread) {
                 Ok(0) => return Poll::Ready(Err(io::Error::new(ErrorKind::UnexpectedEof, Cause::SocketEnded))),
-                Ok(_) => {}
+                Ok(count) => self.unread.set(self.unread.get() + count),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                 Err(error) => return Poll::Ready(Err(error)),
+            }
+            if self.unread.get() >= UNREAD_MAX_BYTES {
+                return Poll::Ready(Err(io::Error::new(ErrorKind::InvalidData, Cause::HubProtocol)));
             }
         }
     }
@@ -268,6 +275,14 @@ mod tests {
         assert_eq!(seen.pop(), Some(0), "the end of the answer is that of the connection");
         assert_eq!(seen.pop(), Some(0));
         assert!(seen.iter().copied().eq(large.iter().flat_map(|byte| [*byte; 2])));
+    }
+
+    #[tokio::test]
+    async fn a_client_that_goes_on_sending_behind_its_request_is_closed() {
+        let (socket, mut client, _requests) = ends().await;
+        client.write_all(&[b'x'; 8 * UNREAD_MAX_BYTES]).await.unwrap();
+        let error = read(&socket).await.unwrap_err();
+        assert!(error.get_ref().is_some_and(|cause| cause.downcast_ref() == Some(&Cause::HubProtocol)), "{error}");
     }
 
     #[tokio::test]
