@@ -16,12 +16,15 @@ mod reader;
 
 use std::io;
 use std::rc::Rc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use hyper_util::server::conn::auto;
 use tokio::net::TcpStream;
+use tokio::sync::oneshot;
+use tokio::time::timeout;
 use tracing::debug;
 
 use self::reader::Reader;
@@ -30,6 +33,9 @@ use crate::net::socket::{AnswerSocket, RequestSocket, Socket, StallGuard};
 use crate::net::{socket::TlsSocket, tls::TlsStream};
 use crate::shard::{ClientStream, PendingConnection, Shard, Sockets};
 use crate::transport::event_stream::EventEncoder;
+
+/// Time for the head of an event stream to leave: what official servers give a client for its handshake.
+const STREAM_HEAD_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Serves a client from its connect request to the end of its socket.
 pub(crate) async fn serve(shard: Rc<Shard>, mut pending: Box<PendingConnection>) {
@@ -63,7 +69,8 @@ async fn connect(shard: &Rc<Shard>, mut pending: Box<PendingConnection>) -> Opti
         ClientStream::EventStream(parts) => {
             let (requests, socket) = *parts;
             // Accepted by a listener of this shard.
-            let answer = AnswerSocket::new(socket.await.ok()?, requests, EventEncoder::default());
+            let stream = handed_over(socket).await?;
+            let answer = AnswerSocket::new(stream, requests, EventEncoder::default());
             (Socket::Answer(Box::new(answer)), Bytes::new())
         }
         ClientStream::Upgrade(upgrade) => upgraded(shard, upgrade, claimed.is_some()).await?,
@@ -78,6 +85,12 @@ async fn connect(shard: &Rc<Shard>, mut pending: Box<PendingConnection>) -> Opti
         return accept::resume(shard, socket, &early, &pending, claimed);
     }
     accept::accept(shard, socket, early, *pending).await
+}
+
+/// Socket of an event stream whose head has left; `None` when it does not: its client is gone, or reads nothing of what
+/// was to come before.
+async fn handed_over(socket: oneshot::Receiver<TcpStream>) -> Option<TcpStream> {
+    timeout(STREAM_HEAD_TIMEOUT, socket).await.ok()?.ok()
 }
 
 /// Socket of a WebSocket, and the bytes that were read of it already.
@@ -186,6 +199,12 @@ mod tests {
             http1::Builder::new().serve_connection(io, service).with_upgrades().await.unwrap();
         }
         result.recv().await.unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_whose_head_does_not_leave_is_given_up() {
+        let (_taker, socket) = oneshot::channel();
+        assert!(timeout(2 * STREAM_HEAD_TIMEOUT, handed_over(socket)).await.unwrap().is_none());
     }
 
     #[tokio::test]

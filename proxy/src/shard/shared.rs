@@ -139,7 +139,6 @@ struct NodeLife {
     has_vectored_sends: AtomicBool,
     /// Cancelled when the drain begins.
     drain_begun: CancellationToken,
-    refuses_clients: AtomicBool,
     /// Cancelled when new clients are refused.
     clients_refused: CancellationToken,
     started: Instant,
@@ -378,7 +377,7 @@ impl Shared {
     /// Whether the node stops and refuses new clients.
     #[must_use]
     pub(crate) fn refuses_clients(&self) -> bool {
-        self.life.refuses_clients.load(Ordering::Relaxed)
+        self.life.clients_refused.is_cancelled()
     }
 
     /// Waits until new clients are refused.
@@ -389,7 +388,6 @@ impl Shared {
     /// Refuses new clients from now on.
     pub(crate) fn refuse_clients(&self) {
         self.begin_drain();
-        self.life.refuses_clients.store(true, Ordering::Relaxed);
         self.life.clients_refused.cancel();
         for hub in self.hubs.all().iter() {
             hub.wake_waiters();
@@ -474,7 +472,6 @@ impl NodeLife {
             has_begun_drain: AtomicBool::new(false),
             has_vectored_sends: AtomicBool::new(false),
             drain_begun: CancellationToken::new(),
-            refuses_clients: AtomicBool::new(false),
             clients_refused: CancellationToken::new(),
             started: Instant::now(),
         }

@@ -230,8 +230,8 @@ mod tests {
 
     const HEAD: Duration = Duration::from_secs(15);
 
-    /// Asks a node in the clear for an answer that is only begun; returns what the client reads of it, and the text
-    /// with which whoever took the socket over ended it, if it was handed over.
+    /// Asks a node in the clear for an answer that is only begun; returns its body as the client reads it, and whether
+    /// the socket was handed over.
     async fn begin_answer(accept: &str, version: &str) -> (String, bool) {
         let settings = Settings::embedded(AccessKeys::new(vec![AccessKey::random()]).unwrap(), Vec::new(), true);
         let shared = Shared::new(settings, Connectors::default(), vec![ShardSender::new().0]);
