@@ -1,9 +1,6 @@
 //! Settings of a node, as plain checked values. Flags, environment and file, from which they come, are the command's.
 
-mod access_key_source;
 mod admin_settings;
-mod admin_token_source;
-mod app_key_source;
 mod app_server_settings;
 mod client_limit;
 mod drain_settings;
@@ -15,13 +12,12 @@ mod origin_pattern;
 mod otlp_settings;
 mod path_prefix;
 mod rest_settings;
+mod secret_file;
 mod secret_source;
-mod token_key_source;
 mod trusted_header;
 mod trusted_network;
 mod url_template;
 mod webhook_secret;
-mod webhook_secret_source;
 mod webhook_settings;
 
 use std::net::SocketAddr;
@@ -40,10 +36,7 @@ use crate::net::tls::ClientTls;
 use crate::routing::Ruleset;
 use crate::telemetry::SamplingTerms;
 
-pub use access_key_source::{AccessKeyFileError, AccessKeySources};
 pub use admin_settings::{AdminSettings, FleetSettings, LEVELS_MAX_BYTES, LogLevels};
-pub use admin_token_source::{AdminTokenFileError, AdminTokenSource};
-pub use app_key_source::{AppKeyFileError, AppKeySources};
 pub use app_server_settings::{LinkSettings, RehomeSettings, RelaySettings};
 pub use client_limit::{FrontendLimits, GroupLimits, OutboxLimits};
 pub use drain_settings::DrainSettings;
@@ -59,13 +52,12 @@ pub use origin_pattern::{OriginError, OriginPattern};
 pub use otlp_settings::OtlpSettings;
 pub use path_prefix::{PathPrefix, PathPrefixError};
 pub use rest_settings::RestSettings;
-pub use secret_source::SecretSources;
-pub use token_key_source::{TokenKeyFileError, TokenKeySources};
+pub use secret_file::{SecretFileError, SecretLine};
+pub use secret_source::{AdminTokenSource, GivenKeys, SecretSources, TokenKeySources};
 pub use trusted_header::{AmbiguousHeaders, TrustedHeader, TrustedHeaders};
 pub use trusted_network::{NetworkError, TrustedNetworks};
 pub(crate) use url_template::{ExpandError, TemplateValues, UrlTemplate, UrlTemplateError};
 pub use webhook_secret::{WebhookSecret, WebhookSecretError};
-pub use webhook_secret_source::{WebhookSecretFileError, WebhookSecretSources};
 pub use webhook_settings::{WebhookConnecting, WebhookRule, WebhookSettings};
 
 /// Time that an app has to authorize a client. Official clients wait for 100 s, people don't.

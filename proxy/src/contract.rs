@@ -56,6 +56,7 @@ mod request_heads;
 mod rest_data_plane;
 mod restored_connections;
 mod revocations;
+mod secret_files;
 mod slow_uplinks;
 mod stateful_reconnect;
 mod take_overs;

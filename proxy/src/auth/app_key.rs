@@ -173,16 +173,6 @@ impl AppKey {
         Ok(())
     }
 
-    /// Reads the lines of a file, one key each; empty lines and those that begin with `#` count for nothing.
-    ///
-    /// # Errors
-    /// When a line is no key of an app, with its number.
-    pub fn lines(text: &str) -> Result<Vec<Self>, (usize, AppKeyError)> {
-        let lines = (1..).zip(text.lines().map(str::trim));
-        let lines = lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
-        lines.map(|(number, line)| line.parse().map_err(|problem| (number, problem))).collect()
-    }
-
     /// Name of the app.
     #[must_use]
     pub fn name(&self) -> &str {
@@ -301,16 +291,5 @@ mod tests {
         let error = AppKey::check_all(std::iter::once(&shop), std::slice::from_ref(&shop.key)).unwrap_err();
         assert_eq!(error, AppKeySetError::IsAccessKey("shop".into()));
         assert!(!error.to_string().contains(KEY), "{error}");
-    }
-
-    #[test]
-    fn a_file_has_a_key_on_each_line() {
-        let text = format!("# Apps.\n\nshop={KEY};shop;orders\r\n  news = {KEY}\n");
-        let keys = AppKey::lines(&text).unwrap();
-        assert_eq!(
-            keys.iter().map(|key| key.to_string()).collect::<Vec<_>>(),
-            ["app key shop: hubs shop, orders", "app key news: hubs news, news_*"]
-        );
-        assert_eq!(AppKey::lines("\nshop").unwrap_err(), (2, AppKeyError::NoPair));
     }
 }

@@ -25,16 +25,6 @@ pub enum WebhookSecretError {
 }
 
 impl WebhookSecret {
-    /// Reads the lines of a file, one secret each; empty lines and those that begin with `#` count for nothing.
-    ///
-    /// # Errors
-    /// When a line is no secret of a webhook, with its number.
-    pub fn lines(text: &str) -> Result<Vec<Self>, (usize, WebhookSecretError)> {
-        let lines = (1..).zip(text.lines().map(str::trim));
-        let lines = lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
-        lines.map(|(number, line)| line.parse().map_err(|problem| (number, problem))).collect()
-    }
-
     /// The secret itself, if it is for this hub, whose name is in small letters.
     #[must_use]
     pub(crate) fn of(&self, hub: &str) -> Option<&AccessKey> {
@@ -54,6 +44,7 @@ impl FromStr for WebhookSecret {
 
 #[cfg(test)]
 mod tests {
+    use super::super::secret_file::SecretLine;
     use super::*;
 
     #[test]

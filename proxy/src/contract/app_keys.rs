@@ -14,7 +14,7 @@ use super::inbound_links::{DialInLink, HUB, ONE, settle};
 use super::stage::{KEY, run};
 use crate::auth::AppKey;
 use crate::clock::unix_seconds;
-use crate::config::Settings;
+use crate::config::{SecretLine, Settings};
 use crate::net::connector::MemoryNetwork;
 use crate::upstream::DIAL_IN_HUBS_MAX;
 

@@ -20,19 +20,17 @@ use super::fleet_nodes::FleetNode;
 use super::http::exchange;
 use super::inbound_links::{DialInLink, HUB, ONE, dial_in_nodes, token};
 use super::stage::{KEY, Stage, run, settings};
-use crate::auth::{AdminToken, AdminTokenInForce, AppKey, TokenPolicy};
+use crate::auth::{AppKey, TokenPolicy};
 use crate::clock::unix_seconds;
-use crate::config::{
-    AccessKeySources, AdminTokenSource, AppKeySources, HostRules, SecretSources, Settings, TokenKeySources,
-};
+use crate::config::{HostRules, SecretLine, SecretSources, Settings};
 #[cfg(feature = "tls")]
 use crate::net::tls::ClientTls;
-use crate::node::key_reload::{self, reload};
+use crate::node::key_reload::reload;
 use crate::node::rule_reload;
 use crate::node::rule_set::RuleSet;
 use crate::routing::Ruleset;
 
-const APP_KEY: &str = "the key of one app of several";
+pub(super) const APP_KEY: &str = "the key of one app of several";
 
 const VICTIM: [(&str, &str); 3] =
     [("cookie", "session=victim"), ("authorization", "Basic dmljdGltOng="), ("x-asrs-user-id", "admin")];
@@ -70,7 +68,7 @@ fn a_page_that_may_not_connect_elsewhere_comes_to_dial_in_without_the_visitors_c
 }
 
 /// A node with two hubs of apps that it dials, and an app's key for one of them.
-fn two_hubs() -> Settings {
+pub(super) fn two_hubs() -> Settings {
     Settings {
         app_keys: vec![format!("chat={APP_KEY}").parse().unwrap()],
         tokens: TokenPolicy { is_required: true, ..TokenPolicy::default() },
@@ -79,17 +77,17 @@ fn two_hubs() -> Settings {
     }
 }
 
-fn hubs() -> Vec<HubManifest> {
+pub(super) fn hubs() -> Vec<HubManifest> {
     vec![HubManifest::new("chat", "/chat"), HubManifest::new("admin", "/admin")]
 }
 
 /// Status of a negotiation with an access token.
-async fn enter(stage: &Stage, hub: &str, token: &str) -> u16 {
+pub(super) async fn enter(stage: &Stage, hub: &str, token: &str) -> u16 {
     let target = format!("{hub}/negotiate?negotiateVersion=1&access_token={token}");
     exchange(stage, "POST", &target, "").await.0.as_u16()
 }
 
-fn user_token(key: &str, audience: Option<&str>) -> String {
+pub(super) fn user_token(key: &str, audience: Option<&str>) -> String {
     let audience: Vec<_> = audience.map(|audience| ("aud".to_owned(), audience.to_owned())).into_iter().collect();
     access_token::sign(&AccessKey::new(key).unwrap(), "ann", &audience, unix_seconds() + 60)
 }
@@ -326,109 +324,5 @@ fn keys_of_apps_are_read_anew_without_any_access_key_too() {
         assert_eq!(statuses().await, [200, 200]);
         reload(&stage.shared, &SecretSources::default()).unwrap();
         assert_eq!(statuses().await, [200, 401], "the node's own key stays");
-    });
-}
-
-#[test]
-fn a_file_of_keys_that_is_half_written_takes_no_key_away() {
-    run(async {
-        let stage = Stage::with(two_hubs(), 1);
-        let mut app = stage.app("app-1", hubs());
-        let _links = [app.link().await, app.link().await];
-        let path = std::env::temp_dir().join(format!("trunkline-half-written-{}", std::process::id()));
-        let write = |text: &str| std::fs::write(&path, text).unwrap();
-        write(&format!("chat={APP_KEY}"));
-        let apps = AppKeySources { typed: Vec::new(), files: vec![path.clone()] };
-        spawn_local(key_reload::run(stage.shared.clone(), SecretSources { apps, ..SecretSources::default() }));
-        let pass = async |seconds: u64| {
-            // sleep: time is paused, and passing it is what the test is about.
-            sleep(Duration::from_secs(seconds)).await;
-            enter(&stage, "/chat", &user_token(APP_KEY, None)).await
-        };
-        assert_eq!(pass(1).await, 200);
-        write("# Keys of apps.\n");
-        assert_eq!(pass(5).await, 200, "a check has seen a half of it");
-        write(&format!("# Keys of apps.\nchat={APP_KEY}"));
-        assert_eq!(pass(5).await, 200);
-        write("# Nobody's.\n");
-        assert_eq!(pass(20).await, 401);
-        std::fs::remove_file(&path).unwrap();
-    });
-}
-
-#[test]
-fn keys_in_files_are_read_anew_together_or_not_at_all() {
-    const NEW: &str = "the new key of these tests";
-    run(async {
-        let stage = Stage::with(two_hubs(), 1);
-        let mut app = stage.app("app-1", hubs());
-        let _links = [app.link().await, app.link().await];
-        let file = |name: &str| std::env::temp_dir().join(format!("trunkline-{name}-anew-{}", std::process::id()));
-        let (access, apps) = (file("access"), file("apps"));
-        let of_access = AccessKeySources { typed: Vec::new(), files: vec![access.clone()] };
-        let of_apps = AppKeySources { typed: Vec::new(), files: vec![apps.clone()] };
-        let sources = SecretSources { access: of_access, apps: of_apps, ..SecretSources::default() };
-        let read = |key: &str, line: &str| {
-            std::fs::write(&access, key).unwrap();
-            std::fs::write(&apps, line).unwrap();
-            reload(&stage.shared, &sources)
-        };
-        let statuses = async || {
-            let [old, new, of_app] = [KEY, NEW, APP_KEY].map(|key| user_token(key, None));
-            [
-                enter(&stage, "/chat", &old).await,
-                enter(&stage, "/chat", &new).await,
-                enter(&stage, "/chat", &of_app).await,
-            ]
-        };
-        assert_eq!(statuses().await, [200, 401, 200]);
-        let problem = read(NEW, "no key").unwrap_err();
-        assert!(problem.contains("line 1"), "{problem}");
-        assert_eq!(statuses().await, [200, 401, 200], "nothing has changed");
-        read(NEW, "").unwrap();
-        assert_eq!(statuses().await, [401, 200, 401]);
-        [access, apps].iter().for_each(|path| std::fs::remove_file(path).unwrap());
-    });
-}
-
-#[test]
-fn keys_of_issuers_and_the_admin_token_are_read_anew_with_the_others() {
-    const SECRETS: [&str; 2] = ["the secret of an issuer", "its secret from tomorrow on"];
-    const TOKENS: [&str; 2] = ["the-token-of-monday", "the-token-of-tuesday"];
-    run(async {
-        let stage = Stage::with(two_hubs(), 1);
-        let mut app = stage.app("app-1", hubs());
-        let _links = [app.link().await, app.link().await];
-        let file = |name: &str| std::env::temp_dir().join(format!("trunkline-{name}-anew-{}", std::process::id()));
-        let (secret, token) = (file("jwt-secret"), file("admin-token"));
-        let in_force = AdminTokenInForce::from(AdminToken::new(TOKENS[0]).unwrap());
-        let sources = SecretSources {
-            tokens: TokenKeySources { secrets: vec![secret.clone()], ..TokenKeySources::default() },
-            admin: Some(AdminTokenSource { file: token.clone(), in_force: in_force.clone() }),
-            ..SecretSources::default()
-        };
-        let read = |of_issuer: &str, of_admin: &str| {
-            std::fs::write(&secret, of_issuer).unwrap();
-            std::fs::write(&token, of_admin).unwrap();
-            reload(&stage.shared, &sources)
-        };
-        let state = async || {
-            let [old, new] = SECRETS.map(|secret| user_token(secret, None));
-            let statuses = [enter(&stage, "/chat", &old).await, enter(&stage, "/chat", &new).await];
-            (statuses, TOKENS.map(|token| in_force.load().token.is(token)))
-        };
-        read(SECRETS[0], TOKENS[0]).unwrap();
-        assert_eq!(state().await, ([200, 401], [true, false]));
-        for (of_issuer, of_admin) in [(SECRETS[1], "short"), ("short", TOKENS[1])] {
-            let problem = read(of_issuer, of_admin).unwrap_err();
-            assert!(
-                problem.starts_with("--jwt-secret-file ") || problem.starts_with("--admin-token-file "),
-                "{problem}"
-            );
-            assert_eq!(state().await, ([200, 401], [true, false]), "nothing has changed");
-        }
-        read(SECRETS[1], TOKENS[1]).unwrap();
-        assert_eq!(state().await, ([401, 200], [false, true]));
-        [secret, token].iter().for_each(|path| std::fs::remove_file(path).unwrap());
     });
 }

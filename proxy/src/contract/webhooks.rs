@@ -18,15 +18,14 @@ use super::speech::call;
 use super::stage::{KEY, Stage, run, settings, token_of};
 use super::webhook_server::{Asked, WebhookServer};
 use crate::clock::unix_seconds;
-use crate::config::{SecretSources, Settings, WebhookConnecting, WebhookSecretSources, WebhookSettings};
+use crate::config::{Settings, WebhookConnecting, WebhookSettings};
 use crate::fleet::{Fleet, FleetEntry, InvocationOutcome};
 use crate::metrics::WebhookOutcome;
 use crate::net::connector::MemoryNetwork;
 use crate::node::hub_sweep;
-use crate::node::key_reload;
 use crate::upstream::DIAL_IN_HUBS_MAX;
 
-const APP: &str = "http://app.example:5000";
+pub(super) const APP: &str = "http://app.example:5000";
 const CONNECTED: &str = "/chat/connections/connected";
 const DISCONNECTED: &str = "/chat/connections/disconnected";
 const SAY: &str = "/chat/messages/Say";
@@ -36,11 +35,11 @@ fn webhooks(rules: &[&str]) -> WebhookSettings {
     WebhookSettings { rules, ..WebhookSettings::DEFAULT }
 }
 
-fn plain() -> WebhookSettings {
+pub(super) fn plain() -> WebhookSettings {
     webhooks(&["chat=http://app.example:5000/{hub}/{category}/{event}"])
 }
 
-fn stage(network: &MemoryNetwork, webhooks: WebhookSettings) -> Stage {
+pub(super) fn stage(network: &MemoryNetwork, webhooks: WebhookSettings) -> Stage {
     Stage::at(
         "http://node.example",
         network,
@@ -54,7 +53,7 @@ fn start() -> (Stage, WebhookServer) {
     (stage(&network, plain()), WebhookServer::listen(&network, APP))
 }
 
-async fn connect(stage: &Stage, target: &str) -> Client {
+pub(super) async fn connect(stage: &Stage, target: &str) -> Client {
     let mut client = Client::upgrade(stage, target).await.unwrap();
     client.send(JSON_HANDSHAKE).await;
     assert_eq!(client.next().await, Received::Text("{}".into()));
@@ -62,7 +61,7 @@ async fn connect(stage: &Stage, target: &str) -> Client {
 }
 
 /// A call whose client waits for nothing.
-fn cast(target: &str, argument: &str) -> String {
+pub(super) fn cast(target: &str, argument: &str) -> String {
     format!("{{\"type\":1,\"target\":\"{target}\",\"arguments\":[\"{argument}\"]}}\u{1e}")
 }
 
@@ -99,46 +98,6 @@ fn a_hub_with_secrets_of_its_own_signs_with_them_and_not_with_the_access_key() {
         assert_eq!([count("x-asrs-signature"), count("x-trunkline-signature")], [2, 3]);
         connected.answer(200, "");
         client.close().await;
-    });
-}
-
-#[test]
-fn secrets_in_files_are_read_anew_and_sign_the_next_request_or_stay_all_of_them() {
-    run(async {
-        let network = MemoryNetwork::default();
-        let stage = stage(&network, plain());
-        let mut server = WebhookServer::listen(&network, APP);
-        let path = std::env::temp_dir().join(format!("trunkline-webhook-secrets-{}", std::process::id()));
-        let webhooks = WebhookSecretSources { typed: Vec::new(), files: vec![path.clone()] };
-        let sources = SecretSources { webhooks, ..SecretSources::default() };
-        let read = |text: &str| {
-            std::fs::write(&path, text).unwrap();
-            key_reload::reload(&stage.shared, &sources)
-        };
-        let mut client = connect(&stage, "/chat").await;
-        let connected = server.next().await;
-        let by_access_key = connected.header("x-asrs-signature").to_owned();
-        connected.answer(200, "");
-        let mut signature = async || {
-            client.send(&cast("Say", "x")).await;
-            let said = server.next().await;
-            let signature = said.header("x-asrs-signature").to_owned();
-            said.answer(200, "");
-            signature
-        };
-        read("chat=the first secret of a hub").unwrap();
-        let by_first = signature().await;
-        assert_ne!(by_first, by_access_key);
-        let problem = read("chat=the second secret of a hub\nchat=short").unwrap_err();
-        let place = format!("--webhook-secret-file {}, line 2: ", path.display());
-        assert!(problem.starts_with(&place) && !problem.contains("second"), "{problem}");
-        assert_eq!(signature().await, by_first, "the old one stays in force");
-        read("chat=the second secret of a hub\nchat=the first secret of a hub").unwrap();
-        assert!(signature().await.ends_with(&format!(",{by_first}")), "both sign");
-        read("# None any more.").unwrap();
-        assert_eq!(signature().await, by_access_key);
-        std::fs::remove_file(&path).unwrap();
-        assert!(key_reload::reload(&stage.shared, &sources).unwrap_err().contains("can't be read"));
     });
 }
 

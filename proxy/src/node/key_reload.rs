@@ -9,7 +9,7 @@ use tracing::{info, warn};
 
 use super::file_check::FileWatch;
 use crate::auth::AppKey;
-use crate::config::{AdminTokenFileError, AdminTokenSource, SecretSources};
+use crate::config::{AdminTokenSource, SecretFileError, SecretSources};
 use crate::shard::Shared;
 
 /// Interval at which the files are checked.
@@ -37,11 +37,11 @@ pub(crate) async fn run(shared: Arc<Shared>, sources: SecretSources) {
 /// The text of the problem, with its flag.
 pub(crate) fn reload(shared: &Shared, sources: &SecretSources) -> Result<(), String> {
     let keys = sources.access.read().map_err(|error| error.to_string())?;
-    let of_apps = sources.apps.read().map_err(|error| error.to_string())?;
-    let of_webhooks = sources.webhooks.read().map_err(|error| error.to_string())?;
+    let of_apps = sources.apps.read_lines().map_err(|error| error.to_string())?;
+    let of_webhooks = sources.webhooks.read_lines().map_err(|error| error.to_string())?;
     let of_tokens = sources.tokens.read().map_err(|error| error.to_string())?;
     let of_admin = sources.admin.as_ref().map(|admin| Ok((admin, AdminTokenSource::read(&admin.file)?))).transpose();
-    let of_admin = of_admin.map_err(|error: AdminTokenFileError| error.to_string())?;
+    let of_admin = of_admin.map_err(|error: SecretFileError| error.to_string())?;
     // All or nothing, so what could fail comes first.
     let rules = shared.hubs.rules();
     AppKey::check_all(of_apps.iter().chain(&rules.app_keys), &keys).map_err(|error| error.to_string())?;

@@ -6,7 +6,7 @@ use clap::Args;
 use tracing::warn;
 use trunkline_protocol::development_key;
 use trunkline_protocol::key::{AccessKey, AccessKeys};
-use trunkline_proxy::parts::AccessKeySources;
+use trunkline_proxy::parts::GivenKeys;
 
 use super::config_error::ConfigError;
 use crate::logging::LOG_TARGET;
@@ -39,10 +39,10 @@ impl AccessKeyArgs {
     }
 
     /// Returns the keys that were given, and the files that are to be read.
-    pub(super) fn sources(&self) -> Result<AccessKeySources, ConfigError> {
+    pub(super) fn sources(&self) -> Result<GivenKeys<AccessKey>, ConfigError> {
         let typed = self.access_keys.iter().filter(|text| !text.trim().is_empty());
         let typed = typed.map(|text| AccessKey::new(text)).collect::<Result<_, _>>()?;
-        Ok(AccessKeySources { typed, files: self.access_key_files.clone() })
+        Ok(GivenKeys { typed, files: self.access_key_files.clone() })
     }
 
     /// Returns the access keys that were given, else this machine's development key, and whether it is that. `remote`

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use trunkline_proxy::AdminToken;
-use trunkline_proxy::parts::{AdminSettings, AdminTokenFileError, AdminTokenSource, FleetSettings};
+use trunkline_proxy::parts::{AdminSettings, AdminTokenSource, FleetSettings, SecretFileError};
 
 use crate::logging::levels;
 
@@ -47,7 +47,7 @@ pub enum AdminArgsError {
     #[error("{flag} {problem}")]
     Token { flag: &'static str, problem: &'static str },
     #[error(transparent)]
-    TokenFile(#[from] AdminTokenFileError),
+    TokenFile(#[from] SecretFileError),
     #[error("--peers {value:?} {problem}")]
     Peer { value: String, problem: &'static str },
     #[error("--peers names {0} nodes, at most {PEERS_MAX} are taken: give one name that resolves to all of them")]

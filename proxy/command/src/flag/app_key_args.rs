@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use trunkline_proxy::parts::AppKeySources;
+use trunkline_proxy::parts::{AppKey, GivenKeys};
 
 use super::config_error::ConfigError;
 
@@ -36,20 +36,19 @@ pub(crate) struct AppKeyArgs {
 
 impl AppKeyArgs {
     /// Returns the keys that were given, and the files that are to be read.
-    pub(super) fn sources(&self) -> Result<AppKeySources, ConfigError> {
+    pub(super) fn sources(&self) -> Result<GivenKeys<AppKey>, ConfigError> {
         let typed = self.app_keys.iter().filter(|text| !text.trim().is_empty());
         let typed = typed.map(|text| text.parse().map_err(ConfigError::AppKey)).collect::<Result<_, _>>()?;
-        Ok(AppKeySources { typed, files: self.app_key_files.clone() })
+        Ok(GivenKeys { typed, files: self.app_key_files.clone() })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use trunkline_proxy::parts::AppKey;
 
     fn keys(args: &AppKeyArgs) -> Result<Vec<AppKey>, String> {
-        let read = |sources: AppKeySources| sources.read().map_err(|error| error.to_string());
+        let read = |sources: GivenKeys<AppKey>| sources.read_lines().map_err(|error| error.to_string());
         args.sources().map_err(|error| error.to_string()).and_then(read)
     }
 

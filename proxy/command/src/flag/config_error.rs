@@ -4,8 +4,7 @@ use trunkline_protocol::development_key::DevelopmentKeyError;
 use trunkline_protocol::key::AccessKeyError;
 use trunkline_proxy::OriginError;
 use trunkline_proxy::parts::{
-    AccessKeyFileError, AmbiguousHeaders, AppKeyError, AppKeyFileError, AppKeySetError, NetworkError, PathPrefixError,
-    WebhookSecretError, WebhookSecretFileError,
+    AmbiguousHeaders, AppKeyError, AppKeySetError, NetworkError, PathPrefixError, SecretFileError, WebhookSecretError,
 };
 
 use super::admin_args::AdminArgsError;
@@ -32,22 +31,18 @@ pub enum ConfigError {
     #[error("--webhook-secret: {0}")]
     WebhookSecret(WebhookSecretError),
     #[error(transparent)]
-    WebhookSecretFile(#[from] WebhookSecretFileError),
+    SecretFile(#[from] SecretFileError),
     #[error("--access-key: {0}")]
     Key(#[from] AccessKeyError),
     #[error("--app-key: {0}")]
     AppKey(AppKeyError),
     #[error(transparent)]
     AppKeySet(#[from] AppKeySetError),
-    #[error(transparent)]
-    AppKeyFile(#[from] AppKeyFileError),
     #[error(
         "apps have keys of their own, so the fleet needs one, too: make it with `trunkline token key` and give it to the \
          nodes alone by --access-key-file or TRUNKLINE_ACCESS_KEY"
     )]
     AppKeysAlone,
-    #[error(transparent)]
-    KeyFile(#[from] AccessKeyFileError),
     #[error(
         "{what} is not on this machine, so an access key is needed: make one with `trunkline token key` and give it \
          to this node and to the app servers by --access-key or TRUNKLINE_ACCESS_KEY"

@@ -309,7 +309,7 @@ impl TryFrom<ServeArgs> for Config {
 }
 
 fn settings(args: ServeArgs, addresses: &NodeAddresses) -> Result<Settings, ConfigError> {
-    let app_keys = args.app_keys.sources()?.read()?;
+    let app_keys = args.app_keys.sources()?.read_lines()?;
     let access_keys = args.access_keys.sources()?.read()?;
     AppKey::check_all(app_keys.iter().chain(addresses.rules.app_keys()), &access_keys)?;
     let has_app_keys = !app_keys.is_empty() || !addresses.rules.app_keys().is_empty();

@@ -8,7 +8,7 @@ use http::Uri;
 use tracing::warn;
 use trunkline_protocol::limits::CLOCK_SKEW_S;
 use trunkline_proxy::parts::{
-    ClientTls, JwksError, JwksSource, TokenKeyFileError, TokenKeySources, TokenPolicy, is_loopback_host,
+    ClientTls, JwksError, JwksSource, SecretFileError, TokenKeySources, TokenPolicy, is_loopback_host,
 };
 
 use super::value_parser::{bytes, seconds, whole_seconds};
@@ -87,7 +87,7 @@ pub(crate) struct TokenArgs {
 #[non_exhaustive]
 pub enum TokenArgsError {
     #[error(transparent)]
-    KeyFile(#[from] TokenKeyFileError),
+    KeyFile(#[from] SecretFileError),
     #[error("--jwt-jwks {path} {source}")]
     Jwks { path: PathBuf, source: JwksError },
     #[error("--jwt-jwks {value:?} is neither a file nor a URL like https://issuer.example/jwks.json")]

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use trunkline_proxy::parts::{WebhookConnecting, WebhookRule, WebhookSecretSources, WebhookSettings};
+use trunkline_proxy::parts::{GivenKeys, WebhookConnecting, WebhookRule, WebhookSecret, WebhookSettings};
 
 use super::config_error::ConfigError;
 use super::settings_flag::Flags;
@@ -56,10 +56,10 @@ pub(crate) struct WebhookArgs {
 
 impl WebhookArgs {
     /// Returns where secrets are from. Those of files are read from there, again and again.
-    pub(super) fn secret_sources(&self) -> Result<WebhookSecretSources, ConfigError> {
+    pub(super) fn secret_sources(&self) -> Result<GivenKeys<WebhookSecret>, ConfigError> {
         let typed = self.webhook_secrets.iter().filter(|text| !text.trim().is_empty());
         let typed = typed.map(|text| text.parse().map_err(ConfigError::WebhookSecret)).collect::<Result<_, _>>()?;
-        Ok(WebhookSecretSources { typed, files: self.webhook_secret_files.clone() })
+        Ok(GivenKeys { typed, files: self.webhook_secret_files.clone() })
     }
 }
 
@@ -69,7 +69,7 @@ impl TryFrom<&WebhookArgs> for WebhookSettings {
     fn try_from(args: &WebhookArgs) -> Result<Self, ConfigError> {
         Ok(Self {
             rules: args.upstream_webhooks.iter().map(|text| rule(text)).collect::<Result<_, _>>()?,
-            secrets: args.secret_sources()?.read()?,
+            secrets: args.secret_sources()?.read_lines()?,
             connecting: if args.webhook_connect { WebhookConnecting::Asked } else { WebhookConnecting::Open },
             ..args.settings.0.clone()
         })

@@ -449,6 +449,7 @@ mod tests {
 
     use super::*;
     use crate::auth::AppKey;
+    use crate::config::SecretLine;
 
     fn groups_of(count: usize) -> UserGroups {
         of_apps(count, &[])

@@ -1,0 +1,155 @@
+//! Sources of all keys and secrets that a node reads anew while it runs.
+
+use std::path::{Path, PathBuf};
+
+use trunkline_protocol::key::AccessKey;
+
+use super::secret_file::{SecretFileError, SecretLine, read_secret, read_secrets};
+use super::webhook_secret::WebhookSecret;
+use crate::auth::{AdminToken, AdminTokenInForce, AppKey, VerifyingKey};
+
+/// Sources of the keys of a node, the secrets of its webhooks and the token of its admin port.
+#[derive(Debug, Clone, Default)]
+pub struct SecretSources {
+    /// Access keys, one in each file.
+    pub access: GivenKeys<AccessKey>,
+    /// Keys of apps outside the configuration file, one in each line.
+    pub apps: GivenKeys<AppKey>,
+    /// Secrets of webhooks, one in each line.
+    pub webhooks: GivenKeys<WebhookSecret>,
+    /// Keys of other issuers of access tokens.
+    pub tokens: TokenKeySources,
+    /// File of the admin token, if it is in one.
+    pub admin: Option<AdminTokenSource>,
+}
+
+/// Keys of a kind that flags give, and the files that flags name.
+#[derive(Debug, Clone)]
+pub struct GivenKeys<K> {
+    /// Keys that flags give themselves.
+    pub typed: Vec<K>,
+    /// Files with keys, which are read anew when they change.
+    pub files: Vec<PathBuf>,
+}
+
+/// Sources of the keys of other issuers: a key in each file, which is read anew when it changes.
+#[derive(Debug, Clone, Default)]
+pub struct TokenKeySources {
+    /// Files with secrets, for HS256.
+    pub secrets: Vec<PathBuf>,
+    /// PEM files with public keys, for RS256 and ES256.
+    pub public_keys: Vec<PathBuf>,
+}
+
+/// File of the admin token, and the token that a reload replaces.
+#[derive(Debug, Clone)]
+pub struct AdminTokenSource {
+    /// Path of the file.
+    pub file: PathBuf,
+    /// Token that the admin port has.
+    pub in_force: AdminTokenInForce,
+}
+
+impl SecretLine for AppKey {
+    const FLAG: &'static str = "--app-key-file";
+}
+
+impl SecretLine for WebhookSecret {
+    const FLAG: &'static str = "--webhook-secret-file";
+}
+
+impl SecretSources {
+    /// Files to be read anew when they change.
+    pub(crate) fn files(&self) -> impl Iterator<Item = &PathBuf> {
+        let keys = self.access.files.iter().chain(&self.apps.files).chain(&self.webhooks.files);
+        let of_tokens = self.tokens.secrets.iter().chain(&self.tokens.public_keys);
+        keys.chain(of_tokens).chain(self.admin.as_ref().map(|admin| &admin.file))
+    }
+}
+
+impl<K> Default for GivenKeys<K> {
+    fn default() -> Self {
+        Self { typed: Vec::new(), files: Vec::new() }
+    }
+}
+
+impl<K> GivenKeys<K> {
+    /// Whether no flag gives or names a key.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.typed.is_empty() && self.files.is_empty()
+    }
+}
+
+impl GivenKeys<AccessKey> {
+    /// Returns all keys, those of the files as they are now.
+    ///
+    /// # Errors
+    /// When a file can't be read, or holds no key.
+    pub fn read(&self) -> Result<Vec<AccessKey>, SecretFileError> {
+        let parse = |text: &str| AccessKey::new(text).map_err(|cause| format!(": {cause}"));
+        let in_files = self.files.iter().map(|path| read_secret("--access-key-file", path, parse));
+        self.typed.iter().cloned().map(Ok).chain(in_files).collect()
+    }
+}
+
+impl<K: SecretLine> GivenKeys<K> {
+    /// Returns all keys, those in the lines of the files as they are now.
+    ///
+    /// # Errors
+    /// When a file can't be read, or has a line that is no key.
+    pub fn read_lines(&self) -> Result<Vec<K>, SecretFileError> {
+        let mut keys = self.typed.clone();
+        for path in &self.files {
+            keys.extend(read_secrets(path)?);
+        }
+        Ok(keys)
+    }
+}
+
+impl TokenKeySources {
+    /// Returns all keys, as the files are now.
+    ///
+    /// # Errors
+    /// When a file can't be read, or holds no key.
+    pub fn read(&self) -> Result<Vec<VerifyingKey>, SecretFileError> {
+        let secret = |text: &str| VerifyingKey::from_secret(text).map_err(|cause| format!(" {cause}"));
+        let public = |text: &str| VerifyingKey::from_pem(text).map_err(|cause| format!(" {cause}"));
+        let secrets = self.secrets.iter().map(|path| read_secret("--jwt-secret-file", path, secret));
+        secrets.chain(self.public_keys.iter().map(|path| read_secret("--jwt-public-key", path, public))).collect()
+    }
+
+    /// Whether no file is named.
+    #[must_use]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.secrets.is_empty() && self.public_keys.is_empty()
+    }
+}
+
+impl AdminTokenSource {
+    /// Reads the token of a file as it is now.
+    ///
+    /// # Errors
+    /// When the file can't be read, or holds no token.
+    pub fn read(file: &Path) -> Result<AdminToken, SecretFileError> {
+        read_secret("--admin-token-file", file, |text| AdminToken::new(text).map_err(|problem| format!(" {problem}")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::auth::AppKeyError;
+
+    #[test]
+    fn a_file_has_a_key_on_each_line() {
+        const KEY: &str = "0123456789abcdefgh";
+        let text = format!("# Apps.\n\nshop={KEY};shop;orders\r\n  news = {KEY}\n");
+        let keys = AppKey::lines(&text).unwrap();
+        assert_eq!(
+            keys.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            ["app key shop: hubs shop, orders", "app key news: hubs news, news_*"]
+        );
+        assert_eq!(AppKey::lines("\nshop").unwrap_err(), (2, AppKeyError::NoPair));
+    }
+}
