@@ -73,9 +73,12 @@ impl AnswerSocket {
         Self { stream, unread: Cell::new(0), requests, answer: RefCell::new(answer) }
     }
 
-    /// Reads what the client sends by requests; the end of either is the end of both.
+    /// Reads what the client sends by requests; the end of either is the end of both. Behind a complete answer only the
+    /// client's own end counts: it may have to read some of it.
     pub(super) fn poll_read(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
-        if let Poll::Ready(read) = self.requests.borrow_mut().poll_read(cx, buffer) {
+        if !self.answer.borrow().translation.is_ended()
+            && let Poll::Ready(read) = self.requests.borrow_mut().poll_read(cx, buffer)
+        {
             return Poll::Ready(read);
         }
         let mut unread = [0; UNREAD_MAX_BYTES];
@@ -163,6 +166,10 @@ impl AnswerSocket {
                 break;
             }
         }
+        if answer.translation.is_ended() {
+            // Before the end leaves: a client that has seen it sends to a connection that is gone.
+            self.requests.borrow_mut().cut();
+        }
         Ok(taken)
     }
 
@@ -201,6 +208,7 @@ impl AnswerSocket {
 mod tests {
     use std::future::poll_fn;
 
+    use futures_util::FutureExt;
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
     use tokio::net::TcpListener;
 
@@ -283,6 +291,22 @@ mod tests {
         client.write_all(&[b'x'; 8 * UNREAD_MAX_BYTES]).await.unwrap();
         let error = read(&socket).await.unwrap_err();
         assert!(error.get_ref().is_some_and(|cause| cause.downcast_ref() == Some(&Cause::HubProtocol)), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_complete_answer_ends_the_requests_before_it_leaves_and_waits_for_the_end_of_the_client() {
+        let (socket, mut client, mut requests) = ends().await;
+        let mut sealed = Vec::new();
+        assert_eq!(socket.seal(&[IoSlice::new(&[0])], &mut sealed).unwrap(), 1);
+        assert_eq!(requests.read(&mut [0; 8]).await.unwrap(), 0);
+        assert!(read(&socket).now_or_never().is_none(), "the client has yet to read the end");
+        socket.keep_unsent(&sealed);
+        poll_fn(|cx| socket.poll_flush(cx)).await.unwrap();
+        let mut seen = Vec::new();
+        client.read_to_end(&mut seen).await.unwrap();
+        assert_eq!(seen, [0, 0]);
+        drop(client);
+        read(&socket).await.unwrap_err();
     }
 
     #[tokio::test]
