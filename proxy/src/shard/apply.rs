@@ -1,5 +1,8 @@
 //! Application of commands: what the frames of a link change and write in one shard.
 
+use std::iter::Peekable;
+use std::vec::Drain;
+
 use bytestring::ByteString;
 use tokio::time::Instant;
 use trunkline_protocol::cause::Cause;
@@ -8,6 +11,7 @@ use trunkline_protocol::service::FlowOperation;
 use super::close_reason::CloseReason;
 use super::command::{Audience, ConnectionCommand, ShardCommand};
 use super::connection::Role;
+use super::delivery::send_run::{SendRun, bytes_with};
 use super::delivery::{BatchMode, Flush};
 use super::slot::Slot;
 use super::state::ShardState;
@@ -25,27 +29,47 @@ pub(super) fn apply_read(state: &mut ShardState, commands: Vec<ShardCommand>, re
 
 /// Applies the commands of one batch in their order, then writes what they left to be written.
 pub(super) fn apply(state: &mut ShardState, mut commands: Vec<ShardCommand>) {
-    // A lone frame is written at once; the frames of a longer batch leave together.
-    let mode = state.core.mode(if commands.len() == 1 { Flush::Now } else { Flush::Deferred });
-    for command in commands.drain(..) {
+    // A lone frame is written at once, and so are those of a lone run; the frames of other batches leave together.
+    let is_one = commands.len() == 1 || is_one_run(&commands);
+    let mode = state.core.mode(if is_one { Flush::Now } else { Flush::Deferred });
+    let mut behind = commands.drain(..).peekable();
+    while let Some(command) = behind.next() {
         let before = state.core.delivery.deferred();
-        apply_one(state, command, mode);
+        apply_one(state, command, &mut behind, mode);
         state.core.delivery.flush_window(&mut state.core.connections, before);
     }
+    drop(behind);
     state.assignments.finish_batch(&mut state.core);
     if (state.spare_commands.capacity()..=COMMANDS_KEPT_MAX).contains(&commands.capacity()) {
         state.spare_commands = commands;
     }
 }
 
-fn apply_one(state: &mut ShardState, command: ShardCommand, mode: BatchMode) {
+/// Whether a batch is one run of sends.
+fn is_one_run(commands: &[ShardCommand]) -> bool {
+    let Some((ShardCommand::Send { hub, to, message: first, .. }, more)) = commands.split_first() else { return false };
+    let mut rest = more.iter().map(|next| next.send_to_set(*hub, to));
+    rest.try_fold(first.bytes(), |bytes, next| bytes_with(first, bytes, next?.0)).is_some()
+}
+
+/// Commands of a batch that come behind one.
+type Behind<'a> = Peekable<Drain<'a, ShardCommand>>;
+
+fn apply_one(state: &mut ShardState, command: ShardCommand, behind: &mut Behind<'_>, mode: BatchMode) {
     match command {
         ShardCommand::Send { hub, to, message, origin } => {
-            state.core.delivery.send(&mut state.core.connections, hub, &to, &message, (origin, mode));
+            let mut run = SendRun::new(message, origin);
+            let mut takes =
+                |next: &ShardCommand| next.send_to_set(hub, &to).is_some_and(|(message, by)| run.take(message, by));
+            while behind.next_if(&mut takes).is_some() {}
+            run.join();
+            state.core.delivery.send(&mut state.core.connections, hub, &to, &run, mode);
             if let Audience::Connections(ids) = &to.who
                 && state.core.are_streams_of_back_ends(hub)
             {
-                state.assignments.note_answers(&mut state.core, hub, ids, &message);
+                run.messages().for_each(|(message, _)| {
+                    state.assignments.note_answers(&mut state.core, hub, ids, message);
+                });
             }
         }
         ShardCommand::One { hub, app, connection_id, slot, command } => {

@@ -84,6 +84,20 @@ pub(crate) enum ShardCommand {
     Reroute(Vec<Slot>),
 }
 
+impl ShardCommand {
+    /// Its message and where it comes from, if it is one for all of these receivers of the hub, and they are one set:
+    /// whoever gets one of two such messages gets the other one behind it.
+    #[must_use]
+    pub(crate) fn send_to_set(&self, of: HubIndex, receivers: &Receivers) -> Option<(&Framed, SendOrigin)> {
+        match self {
+            Self::Send { hub, to, message, origin } if *hub == of && to == receivers && to.who.is_one_set() => {
+                Some((message, *origin))
+            }
+            _ => None,
+        }
+    }
+}
+
 /// End of the session of a link.
 #[derive(Debug)]
 pub(crate) struct LinkLoss {

@@ -17,6 +17,25 @@ pub(crate) enum Content {
 }
 
 impl Content {
+    /// All contents, in the order of their numbers.
+    pub(crate) const ALL: [Content; 4] = [
+        Content::Hub(HubProtocol::Json),
+        Content::Hub(HubProtocol::MessagePack),
+        Content::Hub(HubProtocol::BlazorPack),
+        Content::Raw,
+    ];
+
+    /// Its number, for tables.
+    #[must_use]
+    pub(crate) fn number(self) -> usize {
+        match self {
+            Content::Hub(HubProtocol::Json) => 0,
+            Content::Hub(HubProtocol::MessagePack) => 1,
+            Content::Hub(HubProtocol::BlazorPack) => 2,
+            Content::Raw => 3,
+        }
+    }
+
     #[must_use]
     pub(crate) fn speech(self) -> ClientProtocol {
         match self {

@@ -9,6 +9,7 @@ pub(super) mod gathering;
 pub(super) mod message_counter;
 pub(super) mod outbox;
 pub(super) mod outbox_budget;
+pub(super) mod send_run;
 pub(super) mod vectored_sends;
 
 use std::collections::HashMap;
@@ -36,6 +37,7 @@ use gathering::{Gathering, WINDOW};
 use message_counter::MessageCounter;
 use outbox::Outbox;
 use outbox_budget::OutboxBudget;
+use send_run::{ReceiverTally, SendRun};
 use vectored_sends::VectoredSends;
 
 /// Fraction of a slow client's budget that is made free at once.
@@ -73,20 +75,13 @@ struct Effects {
     holds: Vec<(Slot, Serial)>,
 }
 
-/// Deliveries and bytes of one send, summed up on the way: a recipient costs an addition and nothing shared.
-#[derive(Debug, Default, Clone, Copy)]
-pub(crate) struct DeliveryStats {
-    deliveries: u64,
-    bytes: u64,
-}
-
-/// One send to sets of clients.
+/// One run of sends to sets of clients.
 #[derive(Debug, Clone, Copy)]
 struct SetSend<'a> {
     hub: HubIndex,
     /// Epoch of its exclusions.
     epoch: u64,
-    message: &'a Framed,
+    run: &'a SendRun,
     mode: BatchMode,
 }
 
@@ -128,32 +123,35 @@ impl Delivery {
         }
     }
 
-    /// Sends one message to all receivers that are here.
+    /// Sends messages to all receivers that are here.
     pub(super) fn send(
         &mut self,
         connections: &mut Connections,
         hub: HubIndex,
         to: &Receivers,
-        message: &Framed,
-        (origin, mode): (SendOrigin, BatchMode),
+        run: &SendRun,
+        mode: BatchMode,
     ) {
-        self.origin = Some(origin);
         let epoch = connections.exclude(hub, to);
-        let mut stats = DeliveryStats::default();
-        let send = SetSend { hub, epoch, message, mode };
+        let mut tally = ReceiverTally::default();
+        let send = SetSend { hub, epoch, run, mode };
         match &to.who {
-            Audience::Everyone => self.send_to_set(connections, SetName::Hub, send, &mut stats),
+            Audience::Everyone => self.send_to_set(connections, SetName::Hub, send, &mut tally),
             Audience::Groups(names) => {
-                names.iter().for_each(|name| self.send_to_set(connections, SetName::Group(name), send, &mut stats))
+                names.iter().for_each(|name| self.send_to_set(connections, SetName::Group(name), send, &mut tally))
             }
             Audience::Users(names) => {
-                names.iter().for_each(|name| self.send_to_set(connections, SetName::User(name), send, &mut stats))
+                names.iter().for_each(|name| self.send_to_set(connections, SetName::User(name), send, &mut tally))
             }
-            Audience::Connections(ids) => ids.iter().for_each(|id| self.send_to_one(connections, id, send, &mut stats)),
+            Audience::Connections(ids) => ids.iter().for_each(|id| self.send_to_one(connections, id, send, &mut tally)),
         }
         self.origin = None;
-        self.counters.send_receivers.observe(stats.deliveries);
-        self.count(hub, stats);
+        let (receivers, mut deliveries) = (tally.receivers(), 0);
+        for _ in run.messages() {
+            self.counters.send_receivers.observe(receivers);
+            deliveries += receivers;
+        }
+        self.count(hub, deliveries, tally.bytes(run));
     }
 
     /// Counts a change of what is kept for a client until it acknowledges it.
@@ -166,18 +164,19 @@ impl Delivery {
         connections: &mut Connections,
         name: SetName<'_>,
         send: SetSend<'_>,
-        stats: &mut DeliveryStats,
+        tally: &mut ReceiverTally,
     ) {
         // Checked once for all recipients: none of them pays for those that are watched.
         if self.watches.are_any() {
             self.watch_set(connections, name, send);
         }
-        let SetSend { hub, epoch, message, mut mode } = send;
+        let SetSend { hub, epoch, run, mut mode } = send;
         let (members, clients) = connections.members_and_clients(hub, name);
         let leaves_in_windows = mode.flush == Flush::Now && self.vectored.are_worth(members.len());
         if leaves_in_windows {
             mode.flush = Flush::Deferred;
         }
+        self.origin = run.messages().next().map(|(_, origin)| origin);
         for member in members {
             if leaves_in_windows && self.effects.dirty.len() >= WINDOW {
                 self.flush_dirty(clients);
@@ -185,10 +184,33 @@ impl Delivery {
             if let Some(client) = clients.get_mut(member.slot as usize)
                 && client.is_open()
                 && !client.is_excluded(epoch)
-                && let Some(frame) = message.get(client.content)
+                && let Some(frames) = run.frames(client.content)
             {
-                stats.add(frame);
-                self.put_droppable(member.slot, client, frame, mode);
+                tally.add(client.content);
+                if run.is_single() || self.takes_joined(client, frames) {
+                    self.put_droppable(member.slot, client, frames, mode);
+                } else {
+                    self.put_each(member.slot, client, run, mode);
+                }
+            }
+        }
+    }
+
+    /// Whether a client gets the frames of a run as one: nothing waits for it that they would have to be counted with,
+    /// and nobody counts its messages.
+    fn takes_joined(&self, client: &Client, frames: &Bytes) -> bool {
+        let is_idle = client.outbox.is_empty() && !client.is_flushing && !client.is_resumable;
+        is_idle && frames.len() <= self.limit_bytes
+    }
+
+    /// Puts the frames of a run one by one. They leave together at the end of the batch.
+    #[inline(never)]
+    fn put_each(&mut self, slot: Slot, client: &mut Client, run: &SendRun, mode: BatchMode) {
+        let mode = BatchMode { flush: Flush::Deferred, ..mode };
+        for (message, origin) in run.messages() {
+            self.origin = Some(origin);
+            if let Some(frame) = message.get(client.content) {
+                self.put_droppable(slot, client, frame, mode);
             }
         }
     }
@@ -196,7 +218,11 @@ impl Delivery {
     /// Shows a send to many to the watches of its recipients.
     #[cold]
     fn watch_set(&mut self, connections: &Connections, name: SetName<'_>, send: SetSend<'_>) {
-        let SetSend { hub, epoch, message, .. } = send;
+        send.run.messages().for_each(|(message, _)| self.watch_message(connections, name, send, message));
+    }
+
+    fn watch_message(&mut self, connections: &Connections, name: SetName<'_>, send: SetSend<'_>, message: &Framed) {
+        let SetSend { hub, epoch, .. } = send;
         let frame_of = |client: &Client| {
             let is_recipient = client.is_open() && !client.is_excluded(epoch);
             if is_recipient { message.get(client.content) } else { None }
@@ -219,23 +245,28 @@ impl Delivery {
         }
     }
 
-    fn send_to_one(&mut self, connections: &mut Connections, id: &str, send: SetSend<'_>, stats: &mut DeliveryStats) {
-        let SetSend { hub, message, mode, .. } = send;
+    fn send_to_one(&mut self, connections: &mut Connections, id: &str, send: SetSend<'_>, tally: &mut ReceiverTally) {
+        let SetSend { hub, run, mode, .. } = send;
         let Some(slot) = connections.find(hub, id) else { return };
         if let Some(client) = connections.get_mut(slot)
             && client.is_open()
-            && let Some(frame) = message.get(client.content)
+            && run.frames(client.content).is_some()
         {
-            stats.add(frame);
-            self.put(slot, client, frame, mode);
+            tally.add(client.content);
+            for (message, origin) in run.messages() {
+                self.origin = Some(origin);
+                if let Some(frame) = message.get(client.content) {
+                    self.put(slot, client, frame, mode);
+                }
+            }
         }
     }
 
-    /// Adds the stats of a send to its hub's counters: once for all recipients.
-    fn count(&self, hub: HubIndex, stats: DeliveryStats) {
+    /// Adds deliveries to their hub's counters: once for all recipients.
+    fn count(&self, hub: HubIndex, deliveries: u64, bytes: u64) {
         let counters = self.counters.hub(hub.get());
-        counters.deliveries.add_alone(stats.deliveries);
-        counters.bytes_down.add_alone(stats.bytes);
+        counters.deliveries.add_alone(deliveries);
+        counters.bytes_down.add_alone(bytes);
     }
 
     /// Puts a frame that an app server sent to a client which is not its own, and counts it.
@@ -253,9 +284,7 @@ impl Delivery {
 
     /// Puts a frame that its app server sent to this client alone, and counts it.
     pub(super) fn put_counted(&mut self, slot: Slot, client: &mut Client, frame: &Bytes, mode: BatchMode) {
-        let mut stats = DeliveryStats::default();
-        stats.add(frame);
-        self.count(client.home.hub(), stats);
+        self.count(client.home.hub(), 1, websocket::payload_bytes(frame) as u64);
         self.put(slot, client, frame, mode);
     }
 
@@ -569,14 +598,6 @@ impl Delivery {
     pub(super) fn cut(&self, client: &mut Client) {
         self.discard(client);
         client.socket.cut();
-    }
-}
-
-impl DeliveryStats {
-    /// Adds one delivery of this frame.
-    fn add(&mut self, frame: &Bytes) {
-        self.deliveries += 1;
-        self.bytes += websocket::payload_bytes(frame) as u64;
     }
 }
 

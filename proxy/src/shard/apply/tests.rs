@@ -1,12 +1,15 @@
 //! Application of commands to one shard.
 
 use bytes::Bytes;
-use trunkline_protocol::service::RawKind;
+use trunkline_protocol::hub::HubProtocol;
+use trunkline_protocol::service::{Payloads, RawKind};
 
 use super::*;
 use crate::shard::command::MembershipChange;
+use crate::shard::command::audience::SendOrigin;
 use crate::shard::connection::SetName;
 use crate::shard::connection::{PauseReason, Status};
+use crate::shard::delivery::framed::Framed;
 use crate::shard::testbed::{Testbed, whole_id};
 use crate::upstream::LinkHandle;
 
@@ -99,4 +102,48 @@ fn a_client_with_the_maximum_of_pending_calls_is_paused_until_one_is_answered() 
     bed.apply(vec![one(&bed, "ann", ann, OWN, data(answer))]);
     assert!(bed.state.core.connections.get(ann).unwrap().pause_reasons().are_none());
     assert_eq!(bed.received(ann).len(), 1);
+}
+
+fn to_all(bed: &Testbed, to: Audience, text: &str) -> ShardCommand {
+    let payloads = Payloads::single(HubProtocol::Json, Bytes::copy_from_slice(text.as_bytes()));
+    let origin = SendOrigin::Sender(AppServerId::from(OWN), 0);
+    ShardCommand::Send { hub: bed.hub.index(), to: to.into(), message: Framed::new(&payloads), origin }
+}
+
+#[test]
+fn runs_of_sends_come_in_the_order_of_the_batch_and_each_message_counts() {
+    let group = || Audience::Groups(vec!["room".into()]);
+    let everyone = || Audience::Everyone;
+    let two_groups = || Audience::Groups(vec!["room".into(), "room".into()]);
+    let mut bed = Testbed::new();
+    let (ann, ben) = (bed.client("ann"), bed.client("ben"));
+    let join = ConnectionCommand::Group { change: MembershipChange::Join("room".into()), ack: None };
+    bed.apply(vec![one(&bed, "ann", ann, OWN, join)]);
+    let sends = [
+        (everyone(), "1"),
+        (everyone(), "2"),
+        (group(), "3"),
+        (group(), "4"),
+        (everyone(), "5"),
+        (two_groups(), "6"),
+        (two_groups(), "7"),
+    ];
+    bed.apply(sends.map(|(to, text)| to_all(&bed, to, text)).into());
+    assert_eq!(bed.received(ann), ["1", "2", "3", "4", "5", "6", "6", "7", "7"]);
+    assert_eq!(bed.received(ben), ["1", "2", "5"]);
+    let counters = bed.state.core.context.counters.hub(bed.hub.index().get());
+    assert_eq!((counters.deliveries.get(), counters.bytes_down.get()), (12, 12));
+}
+
+#[test]
+fn a_lone_run_is_one_write_and_a_long_one_is_several() {
+    let mut bed = Testbed::new();
+    bed.client("ann");
+    let send = |bed: &Testbed, text: &str| to_all(bed, Audience::Everyone, text);
+    let (short, long) = ("x", "x".repeat(10_000));
+    let runs = [vec![short; 3], vec![&long], vec![&long, &long]];
+    let are_one = runs.map(|texts| is_one_run(&texts.iter().map(|text| send(&bed, text)).collect::<Vec<_>>()));
+    assert_eq!(are_one, [true, true, false]);
+    let mixed = [send(&bed, "x"), to_all(&bed, Audience::Users(vec!["ann".into()]), "x")];
+    assert!(!is_one_run(&mixed));
 }

@@ -8,7 +8,7 @@ use trunkline_protocol::service::{GroupChange, ServiceMessage};
 use crate::upstream::AppServerId;
 
 /// Receivers of a message.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Receivers {
     pub who: Audience,
     /// Connections that are excluded.
@@ -18,7 +18,7 @@ pub(crate) struct Receivers {
 }
 
 /// Receivers of a message before exclusions.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Audience {
     /// All connections of the hub.
     Everyone,
@@ -27,6 +27,18 @@ pub(crate) enum Audience {
     Groups(Vec<ByteString>),
     /// The connections of users.
     Users(Vec<ByteString>),
+}
+
+impl Audience {
+    /// Whether it is one set of clients: none of them is in it twice.
+    #[must_use]
+    pub(crate) fn is_one_set(&self) -> bool {
+        match self {
+            Self::Everyone => true,
+            Self::Groups(names) | Self::Users(names) => names.len() == 1,
+            Self::Connections(_) => false,
+        }
+    }
 }
 
 impl From<Audience> for Receivers {

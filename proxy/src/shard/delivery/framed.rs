@@ -29,6 +29,33 @@ impl Framed {
         Self { text, binary, blazor }
     }
 
+    /// Joins messages that have frames for the same contents.
+    #[must_use]
+    pub(crate) fn join<'a>(messages: impl Iterator<Item = &'a Framed> + Clone) -> Self {
+        let join = |frame_of: fn(&Framed) -> Option<&Bytes>| {
+            let frames: Vec<&[u8]> = messages.clone().filter_map(frame_of).map(|frame| &frame[..]).collect();
+            (!frames.is_empty()).then(|| frames.concat().into())
+        };
+        Self {
+            text: join(|message| message.text.as_ref()),
+            binary: join(|message| message.binary.as_ref()),
+            blazor: join(|message| message.blazor.as_ref()),
+        }
+    }
+
+    /// Whether it has frames for the same contents.
+    #[must_use]
+    pub(crate) fn is_like(&self, other: &Framed) -> bool {
+        let shape = |message: &Framed| [&message.text, &message.binary, &message.blazor].map(Option::is_some);
+        shape(self) == shape(other)
+    }
+
+    /// Bytes of its frames together.
+    #[must_use]
+    pub(crate) fn bytes(&self) -> usize {
+        [&self.text, &self.binary, &self.blazor].into_iter().flatten().map(Bytes::len).sum()
+    }
+
     /// Frame for clients whose transport carries this content; `None` leaves them out.
     #[must_use]
     pub(crate) fn get(&self, content: Content) -> Option<&Bytes> {

@@ -16,6 +16,7 @@ use crate::net::socket::TlsSocket;
 use crate::net::tls::TlsStream;
 #[cfg(feature = "tls")]
 use crate::net::tls::made_identity::{HOST, configs};
+use crate::shard::command::ShardCommand;
 use crate::shard::delivery::framed::frame_for;
 use crate::shard::shard_core::ShardCore;
 use crate::shard::testbed::{Testbed, whole_id};
@@ -35,7 +36,8 @@ fn send(bed: &mut Testbed, to: &Receivers, text: &str, flush: Flush) {
     let hub = bed.hub.index();
     let state = &mut bed.state;
     let origin = SendOrigin::Sender(AppServerId::from(7), 0);
-    state.core.delivery.send(&mut state.core.connections, hub, to, &message(text), (origin, mode));
+    let run = SendRun::new(message(text), origin);
+    state.core.delivery.send(&mut state.core.connections, hub, to, &run, mode);
 }
 
 #[test]
@@ -128,9 +130,13 @@ async fn crowd(bed: &mut Testbed, count: usize) -> Vec<(Slot, std::net::TcpStrea
 
 /// Sends a batch of these texts to everyone. Returns the bytes that each client has to get.
 fn batch(bed: &mut Testbed, texts: &[&str]) -> Vec<u8> {
-    let flush = if texts.len() == 1 { Flush::Now } else { Flush::Deferred };
-    texts.iter().for_each(|text| send(bed, &Audience::Everyone.into(), text, flush));
-    bed.state.assignments.finish_batch(&mut bed.state.core);
+    let send = |text: &&str| ShardCommand::Send {
+        hub: bed.hub.index(),
+        to: Audience::Everyone.into(),
+        message: message(text),
+        origin: SendOrigin::Sender(AppServerId::from(7), 0),
+    };
+    bed.apply(texts.iter().map(send).collect());
     texts.iter().flat_map(|text| frame_for(HubProtocol::Json, text.as_bytes())).collect()
 }
 
