@@ -1,4 +1,4 @@
-//! Client with stateful reconnect whose socket is cut, and which comes back to its connection, at its node or at another.
+//! Client with stateful reconnect whose socket is cut, and which comes back to its connection.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};

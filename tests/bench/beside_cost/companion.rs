@@ -1,4 +1,4 @@
-//! What is there beside the crowd in some windows and not in others.
+//! Companions of the crowd, which are there in some windows and not in others; waits for the proxy's counters.
 
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -12,34 +12,34 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Pause between two looks at the proxy's counters.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
-/// What is there beside the crowd in some windows and not in others.
+/// Companion of the crowd: it is there in some windows and not in others.
 pub(crate) trait Companion {
     /// Further arguments of the proxy.
     fn proxy_arguments(&self) -> Vec<String> {
         Vec::new()
     }
 
-    /// Has it come. It is there when this returns.
+    /// Brings it in. It is there when this returns.
     fn come(&mut self, product: &mut Product) -> Result<()>;
 
-    /// Number of events since any time before the first window: what it has done.
+    /// Number of events so far: what the proxy has done for it.
     fn events(&self, product: &Product) -> Result<u64>;
 
-    /// Demands that it is still there at the end of a window.
+    /// Checks that it is still there at the end of a window.
     fn is_there(&self, _product: &Product) -> Result<()> {
         Ok(())
     }
 
-    /// Has it go. The proxy has nothing to do with it when this returns.
+    /// Takes it away. The proxy has nothing to do with it when this returns.
     fn go(&mut self, product: &mut Product) -> Result<()>;
 }
 
-/// Waits until something is so that the proxy brings about.
+/// Waits for a state that the proxy brings about.
 pub(crate) fn wait_until(what: &str, is_so: impl FnMut() -> Result<bool>) -> Result<()> {
     wait_for(what, PATIENCE, is_so)
 }
 
-/// Waits until something is so, for so long.
+/// Waits for a state of the proxy, and gives up after `patience`.
 pub(crate) fn wait_for(what: &str, patience: Duration, mut is_so: impl FnMut() -> Result<bool>) -> Result<()> {
     let started = Instant::now();
     while !is_so()? {

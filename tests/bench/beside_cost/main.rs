@@ -30,7 +30,7 @@
 //! |---|---|
 //! | [`settings`] | the command line |
 //! | [`window`] | figures of windows and rounds |
-//! | [`companion`] | what a companion does, and waits for the proxy's counters |
+//! | [`companion`] | the trait of companions, and waits for the proxy's counters |
 //! | [`admin_stream`] | a stream of the admin port that is read and counted |
 //! | [`page`], [`tracer`], [`mirror`], [`newcomer`] | the companions |
 //! | [`scene`] | the proxy, its crowd and the companion, and a window of them |

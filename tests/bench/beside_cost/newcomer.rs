@@ -24,7 +24,7 @@ pub(crate) struct Newcomer {
 }
 
 impl Newcomer {
-    /// Reserves its address.
+    /// Reserves its address; it comes later, and the node looks for it meanwhile.
     pub(crate) fn new(rate: u32) -> Result<Self> {
         Ok(Self { address: address()?, rate, app: None })
     }

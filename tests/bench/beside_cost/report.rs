@@ -25,7 +25,7 @@ pub(crate) struct Report {
     p99_noise: Spread,
     /// 99th percentile of the round trips, with the companion.
     p99_us_with: Spread,
-    /// The same without it, in both windows.
+    /// 99th percentile of the round trips without it, in both windows.
     p99_us_without: Spread,
     messages_per_second: Spread,
     events_per_second: Spread,

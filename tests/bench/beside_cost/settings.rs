@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Parser, ValueEnum};
 use serde::Serialize;
 
-/// What the proxy does beside serving its clients, in the windows with it.
+/// Companion of the crowd in some windows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Beside {
@@ -23,7 +23,7 @@ pub(crate) enum Beside {
 #[derive(Debug, Parser, Serialize)]
 #[command(name = "beside_cost")]
 pub(crate) struct Settings {
-    /// What is there in some windows and not in others
+    /// Companion that is there in some windows and not in others
     #[arg(long, value_enum, default_value_t = Beside::Page)]
     pub(crate) beside: Beside,
     /// Number of client connections
@@ -51,7 +51,7 @@ pub(crate) struct Settings {
 }
 
 impl Beside {
-    /// Name of what a window with it counts.
+    /// Name of its events, as a heading.
     pub(crate) fn events(self) -> &'static str {
         match self {
             Self::Page => "events",
@@ -61,7 +61,7 @@ impl Beside {
         }
     }
 
-    /// Name in sentences.
+    /// Name of the companion, with its article.
     pub(crate) fn title(self) -> &'static str {
         match self {
             Self::Page => "an open page",

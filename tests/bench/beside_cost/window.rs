@@ -21,7 +21,7 @@ pub(crate) struct Window {
     pub(crate) calls: u64,
     pub(crate) p50_us: u64,
     pub(crate) p99_us: u64,
-    /// What the companion has done: events of a page, traced messages, copies for a mirror, clients that were moved.
+    /// Events of the companion: those of a page, traced messages, copies for a mirror, clients that were moved.
     pub(crate) events: u64,
 }
 

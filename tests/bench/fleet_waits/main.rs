@@ -12,9 +12,9 @@
 //! Fleets stand side by side and take turns, in another order in each round. `1 again` and `3 again` are as their
 //! neighbour: how far the two differ is the noise that all others have, too. A first join is one of a group that its
 //! node has no member of. *Presence* is from a new user's connect until a client at another node has got what the app
-//! server's hook `on_user_online` sends: proxies tell changes in batches of 50 ms. A *move* is the wait of a client with
-//! stateful reconnect whose socket is cut, until a call is answered over the next node; in a fleet of one node it comes
-//! back to the same.
+//! server's hook `on_user_online` sends: proxies gather changes for 50 ms, app servers look at them every 100 ms. A
+//! *move* is the wait of a client with stateful reconnect whose socket is cut, until a call is answered over the next
+//! node; in a fleet of one node it comes back to the same.
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -148,7 +148,7 @@ impl MeasuredFleet {
         Ok([node.address().to_owned(), other.admin().to_owned()])
     }
 
-    /// So many operations of each kind.
+    /// Does so many operations of each kind.
     async fn turns(&mut self, work: Work, operations: u32) -> Result<()> {
         if work == Work::Frozen {
             for _ in 0..operations {
@@ -168,7 +168,7 @@ impl MeasuredFleet {
         Ok(())
     }
 
-    /// One connect of a user of whom a client at another node hears.
+    /// One connect of a new user, until a client at another node is told.
     async fn come_online(&mut self) -> Result<()> {
         let [node, other] = self.turn()?.map(|node| node.address().to_owned());
         let user = format!("present-{}", self.next);
@@ -223,7 +223,7 @@ async fn connect(clients: &mut Vec<RawClient>, node: &str, path: &str) -> Result
     Ok(())
 }
 
-/// Waits until a client is told that this user has come; those before may be told of late.
+/// Waits until a client is told that this user has come. Users before may be told late, and are passed over.
 async fn hear_of(watcher: &mut RawClient, user: &str) -> Result<()> {
     while watcher.next_record().await?.get("arguments") != Some(&json!([user])) {}
     Ok(())
