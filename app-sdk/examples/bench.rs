@@ -13,7 +13,7 @@ use clap::Parser;
 use serde::Serialize;
 use tokio::task::AbortHandle;
 use trunkline::value::Value;
-use trunkline::{Context, Hub, HubError, Receivers, Server};
+use trunkline::{Clients, Context, Hub, HubError, Receivers, Server, UserOnline};
 
 /// Shortest time between two ticks: the resolution of tokio's timer.
 const TICK_INTERVAL_MIN_MS: u64 = 1;
@@ -23,6 +23,9 @@ const PADDING_MAX_BYTES: usize = 1024 * 1024;
 /// The default of every hub.
 const MESSAGE_MAX_BYTES: usize = 32 * 1024;
 
+/// Group that hears of each user who comes.
+const PRESENCE_GROUP: &str = "presence";
+
 /// The command line of this server.
 #[derive(Debug, Parser)]
 struct BenchArguments {
@@ -31,6 +34,9 @@ struct BenchArguments {
     /// Let clients come back to their connections after their sockets have ended
     #[arg(long)]
     stateful: bool,
+    /// Send `Online(user)` to the group `presence` when a user has come
+    #[arg(long)]
+    presence: bool,
     /// Largest message of a client
     #[arg(long, value_name = "BYTES", default_value_t = MESSAGE_MAX_BYTES)]
     message_max_bytes: usize,
@@ -285,6 +291,11 @@ async fn user_online(ctx: Context, user: String) -> Result<bool, HubError> {
     Ok(ctx.users().is_online(user).await?)
 }
 
+async fn tell_online(user: UserOnline, clients: Clients) -> Result<(), HubError> {
+    clients.group(PRESENCE_GROUP).send("Online", (user.user_id,)).await?;
+    Ok(())
+}
+
 async fn start_ticks(
     ctx: Context,
     State(ticker): State<Ticker>,
@@ -356,7 +367,9 @@ async fn main() -> anyhow::Result<()> {
         .method("SharedPong", shared_pong)
         .method("PauseEcho", pause_echo)
         .method("StopEcho", stop_echo)
-        .on_disconnected(async |ctx: Context, State(echoes): State<Echoes>| drop(echoes.stop(ctx.connection_id())))
-        .with_state(Shared { ticker: Ticker::default(), echoes: Echoes::new() });
+        .on_disconnected(async |ctx: Context, State(echoes): State<Echoes>| drop(echoes.stop(ctx.connection_id())));
+    // Proxies tell app servers of users only where a hub has such a hook.
+    let bench = if arguments.presence { bench.on_user_online(tell_online) } else { bench };
+    let bench = bench.with_state(Shared { ticker: Ticker::default(), echoes: Echoes::new() });
     arguments.serve.serve(Server::new().hub(bench), Router::new()).await
 }

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
+use crate::harness::process::{Signal, stands_still};
+
 /// Line that a role of a benchmark prints when it is ready.
 pub const READY: &str = "ready";
 
@@ -48,6 +50,34 @@ impl ChildProcess {
     #[must_use]
     pub fn id(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Sends it a signal. One that is frozen stands still when this returns.
+    ///
+    /// # Errors
+    /// When the signal can't be sent, or a frozen process goes on.
+    pub fn signal(&mut self, signal: Signal) -> Result<()> {
+        let id = self.id();
+        let status = Command::new("sh").args(signal.shell_arguments(&id.to_string())).status()?;
+        ensure!(status.success(), "the {} gets no {signal:?}", self.name);
+        if signal == Signal::Freeze { self.wait_until(|| stands_still(id)) } else { Ok(()) }
+    }
+
+    /// Tells it to end as a supervisor does, and waits until it has.
+    ///
+    /// # Errors
+    /// When it does not end, or ends with an error.
+    pub fn stop(mut self) -> Result<()> {
+        self.signal(Signal::Terminate)?;
+        let started = Instant::now();
+        while started.elapsed() < PATIENCE {
+            if let Some(status) = self.child.try_wait()? {
+                ensure!(status.success(), "the {} ended with {status}", self.name);
+                return Ok(());
+            }
+            sleep(LOOK_AGAIN);
+        }
+        bail!("the {} does not end", self.name)
     }
 
     /// Waits a while for the end of a process that was told to end.

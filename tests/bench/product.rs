@@ -13,11 +13,12 @@ use trunkline_protocol::key::AccessKey;
 use super::child::ChildProcess;
 use crate::harness::fleet::ACCESS_KEY;
 use crate::harness::metrics::Metrics;
+use crate::harness::process::Signal;
 use crate::harness::scenario::profile_folder;
 use crate::harness::sockets::free_address;
 
 /// Links between a proxy and its app server, unless a benchmark wants others: the default of both.
-const LINKS: u16 = 5;
+pub const LINKS: u16 = 5;
 
 /// Life of clients' tokens: longer than a benchmark.
 const TOKEN_LIFETIME_S: u64 = 12 * 3600;
@@ -126,6 +127,14 @@ impl Product {
         self.proxy.pid()
     }
 
+    /// Sends the first proxy a signal.
+    ///
+    /// # Errors
+    /// When the signal can't be sent.
+    pub fn signal_proxy(&mut self, signal: Signal) -> Result<()> {
+        self.proxy.process.signal(signal)
+    }
+
     /// The app server's process id.
     #[must_use]
     pub fn app_pid(&self) -> u32 {
@@ -185,8 +194,35 @@ impl MeasuredApp {
         Ok(Self { dials: true, ..Self::start_with(&["--dial", &connection_string(proxy)])? })
     }
 
+    /// Starts it at this address; the proxies wait for it.
+    ///
+    /// # Errors
+    /// When it is not built.
+    pub fn start_at(address: SocketAddr) -> Result<Self> {
+        Self::at(address, &[])
+    }
+
+    /// Sends it a signal. One that is frozen stands still when this returns.
+    ///
+    /// # Errors
+    /// When the signal can't be sent.
+    pub fn signal(&mut self, signal: Signal) -> Result<()> {
+        self.process.signal(signal)
+    }
+
+    /// Tells it to end as a supervisor does, and waits until it has.
+    ///
+    /// # Errors
+    /// When it does not end, or ends with an error.
+    pub fn stop(self) -> Result<()> {
+        self.process.stop()
+    }
+
     fn start_with(more: &[&str]) -> Result<Self> {
-        let address = address()?;
+        Self::at(address()?, more)
+    }
+
+    fn at(address: SocketAddr, more: &[&str]) -> Result<Self> {
         let mut bench = Command::new(program("examples/bench")?);
         product(&mut bench).args(["--listen", &address.to_string()]).args(more);
         Ok(Self { address, dials: false, process: ChildProcess::start("app server", &mut bench)? })

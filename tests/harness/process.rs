@@ -43,6 +43,12 @@ impl Signal {
             Signal::Thaw => "CONT",
         }
     }
+
+    /// Arguments of `sh` by which a process gets it, or with `-` before its id the group that it leads. It is the
+    /// shell's own `kill`: no other program needs to be there, and no unsafe call here.
+    pub(crate) fn shell_arguments(self, target: &str) -> [String; 2] {
+        ["-c".to_owned(), format!("kill -s {} -- {target}", self.name())]
+    }
 }
 
 /// A running child process.
@@ -214,17 +220,13 @@ impl Process {
 }
 
 async fn send_signal(signal: Signal, target: &str) -> Result<()> {
-    // The shell's own `kill`: no other program needs to be there, and no unsafe call here.
-    let script = format!("kill -s {} -- {target}", signal.name());
-    let status = Command::new("sh").args(["-c", &script]).status().await?;
-    if !status.success() {
-        bail!("`{script}` failed");
-    }
+    let status = Command::new("sh").args(signal.shell_arguments(target)).status().await?;
+    ensure!(status.success(), "{target} gets no {}", signal.name());
     Ok(())
 }
 
 /// Whether all threads of a process are stopped: each is some time after the signal.
-fn stands_still(id: u32) -> bool {
+pub(crate) fn stands_still(id: u32) -> bool {
     let threads = std::fs::read_dir(format!("/proc/{id}/task")).into_iter().flatten().flatten();
     let mut states = threads.filter_map(|thread| std::fs::read_to_string(thread.path().join("stat")).ok());
     // The state stands behind the name, which stands in parentheses.

@@ -113,7 +113,7 @@ fn answer(record: &str) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::echo;
+    use trunkline_tests::bench::echo;
 
     #[test]
     fn the_answer_is_the_one_that_is_due() {

@@ -11,7 +11,7 @@ use trunkline_generator::crowd::Crowd;
 use trunkline_generator::frame;
 use trunkline_generator::speech::Hub;
 
-use crate::echo;
+use trunkline_tests::bench::echo;
 
 /// A server that takes nothing for this long is stuck.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);

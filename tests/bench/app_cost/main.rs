@@ -32,7 +32,6 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`settings`] | the command line |
-//! | [`echo`] | the bytes of a call and of its answer |
 //! | [`browser`] | what a client sends with its connect request |
 //! | [`bare`] | the bare handler |
 //! | [`caller`] | one client that calls |
@@ -49,7 +48,6 @@ mod browser;
 mod caller;
 mod callers;
 mod calls_report;
-mod echo;
 mod idle;
 mod memory_report;
 mod round_trips;

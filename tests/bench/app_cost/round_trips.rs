@@ -1,22 +1,15 @@
 //! Round trips of one client with one call at a time: at the bare handler, and at the app server behind a proxy.
-//!
-//! The client waits in its read, as a real one does, and compares each answer with the one that is due.
 
-use std::io::Write;
-use std::net::TcpStream;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use serde::Serialize;
-use trunkline_generator::done::Done;
-use trunkline_generator::speech::Hub;
-use trunkline_generator::{connect, frame};
 use trunkline_tests::bench::child::Speaker;
 use trunkline_tests::bench::product::{self, Product};
 use trunkline_tests::bench::rounds::in_turn;
+use trunkline_tests::bench::single_caller::SingleCaller;
 use trunkline_tests::bench::spread::Spread;
 
-use crate::echo;
 use crate::settings::Settings;
 use crate::windows::Part;
 
@@ -25,6 +18,9 @@ const AIM: f64 = 2.5;
 
 /// Calls before those that count, a share of them.
 const WARM_UP: Duration = Duration::from_millis(300);
+
+/// Pause between an answer and the next call.
+const NO_PAUSE: Duration = Duration::ZERO;
 
 const PARTS: [Part; 3] = [Part::Bare, Part::App, Part::BareAgain];
 
@@ -39,13 +35,6 @@ pub(crate) struct RoundTripReport {
     p99_ratio: Spread,
     /// Bare handler over bare handler, pair by pair: 1 but for noise.
     noise: Spread,
-}
-
-struct SingleCaller {
-    socket: TcpStream,
-    early: Vec<u8>,
-    sequence: u64,
-    payload: usize,
 }
 
 /// The latencies of one window, in µs.
@@ -72,8 +61,8 @@ pub(crate) fn measure(settings: &Settings, tell: impl Fn(&str)) -> Result<RoundT
     for round in 1..=settings.pairs {
         for part in in_turn(PARTS, round) {
             let caller = if part == Part::App { &mut app } else { &mut bare };
-            caller.call_for(WARM_UP)?;
-            let done = caller.call_for(Duration::from_secs(settings.seconds.into()))?;
+            caller.call_for(WARM_UP, NO_PAUSE)?;
+            let done = caller.call_for(Duration::from_secs(settings.seconds.into()), NO_PAUSE)?;
             let window = LatencyWindow { p50: done.percentile(50) as f64, p99: done.percentile(99) as f64 };
             tell(&format!("{round:>5}  {:<11} {:>9} {:>8} {:>8}", part.name(), done.units, window.p50, window.p99));
             windows.push((part, window));
@@ -120,37 +109,6 @@ impl RoundTripReport {
             format!("aim: p99 behind a proxy / bare at most {AIM}: {is_met}\n"),
         ]
         .concat()
-    }
-}
-
-impl SingleCaller {
-    fn connect(address: std::net::SocketAddr, payload: usize) -> Result<Self> {
-        let (socket, early) = connect::to_hub(address, "/bench", "")?;
-        Ok(Self { socket, early, sequence: 0, payload })
-    }
-
-    /// Makes one call after the other.
-    fn call_for(&mut self, length: Duration) -> Result<Done> {
-        let (started, mut done) = (Instant::now(), Done::default());
-        while started.elapsed() < length {
-            self.sequence += 1;
-            let call = frame::from_client(&echo::call(0, self.sequence, self.payload));
-            let due = echo::answer(0, self.sequence, self.payload);
-            let asked = Instant::now();
-            self.socket.write_all(&call)?;
-            self.hear(&due)?;
-            done.note(1, asked.elapsed());
-        }
-        Ok(done)
-    }
-
-    /// Waits for the answer.
-    fn hear(&mut self, due: &[u8]) -> Result<()> {
-        let early = std::mem::take(&mut self.early);
-        let (answer, rest) = connect::next_message(&mut self.socket, early, Hub::Json)?;
-        self.early = rest;
-        ensure!(answer == due, "{:?} came where an answer was due", String::from_utf8_lossy(&answer));
-        Ok(())
     }
 }
 

@@ -33,7 +33,7 @@
 //! | [`figures`] | windows and rounds |
 //! | [`between`] | bytes between nodes, as the system counts them |
 //! | [`entry`] | where a message enters, and its publisher |
-//! | [`mover`] | clients that are cut and come back |
+//! | [`returns`] | clients that are cut and come back |
 //! | [`scene`] | nodes, their clients, and a window of work |
 //! | [`report`] | ratios, the table |
 //!
@@ -42,8 +42,8 @@
 mod between;
 mod entry;
 mod figures;
-mod mover;
 mod report;
+mod returns;
 mod scene;
 mod settings;
 

@@ -18,7 +18,7 @@ use trunkline_tests::bench::product::{MeasuredProxy, Product, Wanted};
 
 use crate::entry::{ADMIN_TOKEN, Announcer, Entry, EntryPublisher, GROUP, HUB};
 use crate::figures::{Part, Window};
-use crate::mover::{Movers, Return};
+use crate::returns::{Movers, Return};
 use crate::settings::{Settings, Work};
 use crate::{between, entry};
 

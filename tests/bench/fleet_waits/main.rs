@@ -4,14 +4,19 @@
 //!
 //! ```text
 //!  size:    a connect, one of a new user, the first and the second join of a group, an announcement to it at another node,
-//!           and what is told of it there: in fleets of 1, 1 again, 2 and 12 nodes, or as many as `--nodes` says
+//!           and what is told of it there; presence, and a move: in fleets of 1, 1 again, 2 and 12 nodes, or as many as
+//!           `--nodes` says
 //!  frozen:  first joins, each followed by an announcement: at three nodes of three, of three again, of four with one frozen
 //! ```
 //!
 //! Fleets stand side by side and take turns, in another order in each round. `1 again` and `3 again` are as their
 //! neighbour: how far the two differ is the noise that all others have, too. A first join is one of a group that its
-//! node has no member of.
+//! node has no member of. *Presence* is from a new user's connect until a client at another node has got what the app
+//! server's hook `on_user_online` sends: proxies gather changes for 50 ms, app servers look at them every 100 ms. A
+//! *move* is the wait of a client with stateful reconnect whose socket is cut, until a call is answered over the next
+//! node; in a fleet of one node it comes back to the same.
 
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -19,9 +24,11 @@ use anyhow::{Context, Result, ensure};
 use clap::{Parser, ValueEnum};
 use http::Method;
 use serde_json::json;
+use tokio::task::block_in_place;
 use tokio::time::sleep;
 use trunkline_tests::bench::child::say;
 use trunkline_tests::bench::command;
+use trunkline_tests::bench::mover::Mover;
 use trunkline_tests::harness::fleet::{ACCESS_KEY, App, AppServer, Fleet, POOL_SIZE, Proxy};
 use trunkline_tests::harness::http_client::exchange;
 use trunkline_tests::harness::process::Signal;
@@ -33,6 +40,18 @@ use trunkline_tests::harness::token;
 const ADMIN_TOKEN: &str = "the-admin-token-of-the-fleet";
 /// Time after which a frozen node is late, with much to spare.
 const UNTIL_LATE: Duration = Duration::from_secs(5);
+
+/// Group to which the app server sends that a user has come.
+const PRESENCE_GROUP: &str = "presence";
+
+/// Kinds of waits that are compared between fleets of several sizes.
+const SIZE_KINDS: [&str; 7] =
+    ["connect", "connect of a new user", "first join", "second join", "announcement", "presence", "move"];
+const PRESENCE: usize = 5;
+const MOVE: usize = 6;
+
+/// Kinds of waits beside a frozen node.
+const FROZEN_KINDS: [&str; 2] = ["first join", "announcement"];
 
 /// Measures what clients wait for in a fleet.
 #[derive(Debug, Parser)]
@@ -60,6 +79,16 @@ enum Work {
     Frozen,
 }
 
+impl Work {
+    /// Arguments of the app server.
+    fn app_arguments(self) -> &'static [&'static str] {
+        match self {
+            Self::Size => &["--stateful", "--presence"],
+            Self::Frozen => &[],
+        }
+    }
+}
+
 /// A fleet that is measured, with the waits so far.
 struct MeasuredFleet {
     name: String,
@@ -68,13 +97,13 @@ struct MeasuredFleet {
     /// Number of nodes that run.
     running: usize,
     next: usize,
-    waits: [Vec<Duration>; 5],
+    waits: [Vec<Duration>; SIZE_KINDS.len()],
 }
 
 impl MeasuredFleet {
-    async fn start(stage: &Stage, name: &str, count: usize) -> Result<Self> {
+    async fn start(stage: &Stage, work: Work, name: &str, count: usize) -> Result<Self> {
         let fleet = Fleet::new(stage);
-        let app = fleet.app(App::Bench).await?;
+        let app = fleet.app_with(App::Bench, work.app_arguments()).await?;
         let admins: Vec<String> = (0..count).map(|_| free_address()).collect::<Result<_>>()?;
         let peers = admins.iter().map(|admin| format!("http://{admin}")).collect::<Vec<_>>().join(",");
         let mut nodes = Vec::new();
@@ -98,21 +127,70 @@ impl MeasuredFleet {
     async fn wait_for(&mut self, kind: usize, operation: impl Future<Output = Result<()>>) -> Result<()> {
         let begun = Instant::now();
         operation.await?;
-        self.waits.get_mut(kind).context("a kind")?.push(begun.elapsed());
+        self.note(kind, begun.elapsed())
+    }
+
+    fn note(&mut self, kind: usize, wait: Duration) -> Result<()> {
+        self.waits.get_mut(kind).context("a kind")?.push(wait);
         Ok(())
     }
 
     /// Node whose turn it is, and the one after it.
-    fn turn(&mut self) -> Result<[String; 2]> {
+    fn turn(&mut self) -> Result<[&Proxy; 2]> {
         self.next += 1;
         let at = |place: usize| self.nodes.get(place % self.running).context("a node");
-        Ok([at(self.next)?.address().to_owned(), at(self.next + 1)?.admin().to_owned()])
+        Ok([at(self.next)?, at(self.next + 1)?])
+    }
+
+    /// Address for clients of the node whose turn it is, and admin port of the one after it.
+    fn turn_with_admin(&mut self) -> Result<[String; 2]> {
+        let [node, other] = self.turn()?;
+        Ok([node.address().to_owned(), other.admin().to_owned()])
+    }
+
+    /// Does so many operations of each kind.
+    async fn turns(&mut self, work: Work, operations: u32) -> Result<()> {
+        if work == Work::Frozen {
+            for _ in 0..operations {
+                self.join_and_announce().await?;
+            }
+            return Ok(());
+        }
+        let nodes = self.nodes.iter().map(|node| Ok(node.address().parse()?)).collect::<Result<Vec<SocketAddr>>>()?;
+        // It is silent only until its next move: a client that is silent for long would be closed.
+        let mut mover = block_in_place(|| Mover::connect(&nodes, self.next % nodes.len()))?;
+        for _ in 0..operations {
+            self.connect_and_join().await?;
+            self.come_online().await?;
+            let wait = block_in_place(|| mover.come_back(&nodes, 1))?;
+            self.note(MOVE, wait)?;
+        }
+        Ok(())
+    }
+
+    /// One connect of a new user, until a client at another node is told.
+    async fn come_online(&mut self) -> Result<()> {
+        let [node, other] = self.turn()?.map(|node| node.address().to_owned());
+        let user = format!("present-{}", self.next);
+        let path = format!("/bench?access_token={}", token::of_user(ACCESS_KEY, &user)?);
+        let mut watcher = RawClient::join(&other, "/bench").await?;
+        join(&mut watcher, PRESENCE_GROUP).await?;
+        let mut clients = Vec::new();
+        self.wait_for(PRESENCE, async {
+            connect(&mut clients, &node, &path).await?;
+            hear_of(&mut watcher, &user).await
+        })
+        .await?;
+        for client in clients.into_iter().chain([watcher]) {
+            client.close().await?;
+        }
+        Ok(())
     }
 
     /// One connect, one of a new user, the first and the second join of a group, and an announcement to it at another
     /// node.
     async fn connect_and_join(&mut self) -> Result<()> {
-        let ([node, admin], number) = (self.turn()?, self.next);
+        let ([node, admin], number) = (self.turn_with_admin()?, self.next);
         let mut clients = Vec::new();
         self.wait_for(0, connect(&mut clients, &node, "/bench")).await?;
         let path = format!("/bench?access_token={}", token::of_user(ACCESS_KEY, &format!("user-{number}"))?);
@@ -130,7 +208,7 @@ impl MeasuredFleet {
 
     /// One first join, and an announcement at another node that follows it.
     async fn join_and_announce(&mut self) -> Result<()> {
-        let ([node, admin], number) = (self.turn()?, self.next);
+        let ([node, admin], number) = (self.turn_with_admin()?, self.next);
         let mut client = RawClient::join(&node, "/bench").await?;
         let group = format!("group-{number}");
         self.wait_for(0, join(&mut client, &group)).await?;
@@ -142,6 +220,12 @@ impl MeasuredFleet {
 
 async fn connect(clients: &mut Vec<RawClient>, node: &str, path: &str) -> Result<()> {
     clients.push(RawClient::join(node, path).await?);
+    Ok(())
+}
+
+/// Waits until a client is told that this user has come. Users before may be told late, and are passed over.
+async fn hear_of(watcher: &mut RawClient, user: &str) -> Result<()> {
+    while watcher.next_record().await?.get("arguments") != Some(&json!([user])) {}
     Ok(())
 }
 
@@ -176,17 +260,15 @@ fn report(fleets: &[MeasuredFleet], kinds: &[&str]) {
 async fn measure(settings: &Settings) -> Result<()> {
     let stage = Stage::new()?;
     let (sizes, kinds): (_, &[_]) = match settings.work {
-        Work::Size => {
-            (named(&settings.nodes), &["connect", "connect of a new user", "first join", "second join", "announcement"])
-        }
+        Work::Size => (named(&settings.nodes), &SIZE_KINDS),
         Work::Frozen => {
             let sizes = [("3", 3), ("3 again", 3), ("4, one frozen", 4)];
-            (sizes.map(|(name, count)| (name.to_owned(), count)).to_vec(), &["first join", "announcement"])
+            (sizes.map(|(name, count)| (name.to_owned(), count)).to_vec(), &FROZEN_KINDS)
         }
     };
     let mut fleets = Vec::new();
     for (name, count) in &sizes {
-        fleets.push(MeasuredFleet::start(&stage, name, *count).await?);
+        fleets.push(MeasuredFleet::start(&stage, settings.work, name, *count).await?);
     }
     if let (Work::Frozen, Some(fleet)) = (settings.work, fleets.last_mut()) {
         fleet.running -= 1;
@@ -198,12 +280,7 @@ async fn measure(settings: &Settings) -> Result<()> {
         let first = round as usize % fleets.len();
         fleets.rotate_left(first);
         for fleet in &mut fleets {
-            for _ in 0..settings.operations {
-                match settings.work {
-                    Work::Size => fleet.connect_and_join().await?,
-                    Work::Frozen => fleet.join_and_announce().await?,
-                }
-            }
+            fleet.turns(settings.work, settings.operations).await?;
         }
         fleets.rotate_right(first);
     }

@@ -1,45 +1,25 @@
-//! Clients with stateful reconnect whose sockets are cut, and which come back to their connections: one after the
-//! other.
+//! Client with stateful reconnect whose socket is cut, and which comes back to its connection.
 
-use std::cell::Cell;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
-use trunkline_generator::done::Done;
 use trunkline_generator::frame;
-use trunkline_generator::play::Play;
 use trunkline_generator::speech::{HANDSHAKE_ANSWER, Hub};
 use trunkline_generator::welcome::{Next, Welcome};
 use trunkline_generator::{connect, upgrade};
 
-use crate::entry::HUB;
+/// Path of the hub.
+const HUB: &str = "/bench";
 
 /// Handshake of a client that numbers what it receives.
 const STATEFUL_HANDSHAKE: &[u8] = b"{\"protocol\":\"json\",\"version\":2}\x1e";
 
-/// Where clients come back to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Return {
-    /// The node that has their connection.
-    Same,
-    /// The next node, which takes the connection over.
-    Elsewhere,
-}
-
-/// Clients that are cut and come back, in turn.
-pub(crate) struct Movers {
-    nodes: Vec<SocketAddr>,
-    comes_back: Rc<Cell<Return>>,
-    clients: Vec<Mover>,
-    next: usize,
-}
-
-/// Client with stateful reconnect.
-struct Mover {
+/// Client of the hub `/bench` with stateful reconnect.
+#[derive(Debug)]
+pub struct Mover {
     socket: TcpStream,
     /// Bytes behind the last message.
     early: Vec<u8>,
@@ -61,33 +41,12 @@ impl Welcome for BareWelcome {
     }
 }
 
-impl Movers {
-    pub(crate) fn gather(nodes: Vec<SocketAddr>, count: usize, comes_back: Rc<Cell<Return>>) -> Result<Self> {
-        let clients = (0..count).map(|client| Mover::connect(&nodes, client % nodes.len())).collect::<Result<_>>()?;
-        Ok(Self { nodes, comes_back, clients, next: 0 })
-    }
-}
-
-impl Play for Movers {
-    fn run_for(&mut self, length: Duration) -> Result<Done> {
-        let (started, mut done) = (Instant::now(), Done::default());
-        while started.elapsed() < length {
-            let place = self.next % self.clients.len();
-            self.next += 1;
-            let client = self.clients.get_mut(place).context("no client")?;
-            let step = usize::from(self.comes_back.get() == Return::Elsewhere);
-            done.note(1, client.come_back(&self.nodes, step)?);
-        }
-        Ok(done)
-    }
-
-    fn look(&mut self) -> Result<()> {
-        Ok(())
-    }
-}
-
 impl Mover {
-    fn connect(nodes: &[SocketAddr], at: usize) -> Result<Self> {
+    /// Connects to the node at this place of `nodes`, and makes a call.
+    ///
+    /// # Errors
+    /// When the node or the app server does not accept it.
+    pub fn connect(nodes: &[SocketAddr], at: usize) -> Result<Self> {
         let node = *nodes.get(at).context("no node")?;
         let target = format!("{HUB}?id={}", connection_token(node)?);
         let (socket, early) = upgraded(node, &target)?;
@@ -100,7 +59,10 @@ impl Mover {
     }
 
     /// Cuts the socket and comes back, `step` nodes further on. Returns the time until a call was answered.
-    fn come_back(&mut self, nodes: &[SocketAddr], step: usize) -> Result<Duration> {
+    ///
+    /// # Errors
+    /// When the connection does not go on where it was.
+    pub fn come_back(&mut self, nodes: &[SocketAddr], step: usize) -> Result<Duration> {
         self.at = (self.at + step) % nodes.len();
         let node = *nodes.get(self.at).context("no node")?;
         let cut_at = Instant::now();

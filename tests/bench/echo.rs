@@ -1,13 +1,16 @@
-//! The bytes of a call of `Echo`, and of its answer. Each client and each call has a text of its own.
+//! Bytes of a call of `Echo`, and of its answer. Each client and each call has a text of its own.
 
-/// The call of this number by this client.
-pub(crate) fn call(client: usize, sequence: u64, payload: usize) -> Vec<u8> {
+/// Call of this number by this client.
+#[must_use]
+pub fn call(client: usize, sequence: u64, payload: usize) -> Vec<u8> {
     let text = text(client, sequence, payload);
     format!("{{\"type\":1,\"invocationId\":\"{sequence}\",\"target\":\"Echo\",\"arguments\":[\"{text}\"]}}\x1e")
         .into_bytes()
 }
 
-pub(crate) fn answer(client: usize, sequence: u64, payload: usize) -> Vec<u8> {
+/// Answer that is due for that call.
+#[must_use]
+pub fn answer(client: usize, sequence: u64, payload: usize) -> Vec<u8> {
     let text = text(client, sequence, payload);
     format!("{{\"type\":3,\"invocationId\":\"{sequence}\",\"result\":\"{text}\"}}\x1e").into_bytes()
 }

@@ -1,0 +1,57 @@
+//! Stream of an admin port that is read as fast as it comes.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+
+use anyhow::{Context, Result, ensure};
+
+/// Stream of an admin port. It is closed when this value goes.
+#[derive(Debug)]
+pub(crate) struct AdminStream {
+    stream: TcpStream,
+    counted: Arc<AtomicU64>,
+}
+
+impl AdminStream {
+    /// Asks for the stream at this path, and counts the lines that contain `mark`.
+    ///
+    /// # Errors
+    /// When the admin port refuses it.
+    pub(crate) fn open(admin: SocketAddr, path: &str, mark: &'static str) -> Result<Self> {
+        let stream = ask(admin, path, "keep-alive")?;
+        let mut reader = BufReader::new(stream.try_clone()?);
+        let mut status = String::new();
+        reader.read_line(&mut status)?;
+        ensure!(status.starts_with("HTTP/1.1 200"), "{path} is answered with {status}");
+        let counted = Arc::new(AtomicU64::new(0));
+        let count = Arc::clone(&counted);
+        thread::spawn(move || {
+            for _ in reader.lines().map_while(Result::ok).filter(|line| line.contains(mark)) {
+                count.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        Ok(Self { stream, counted })
+    }
+
+    /// Number of such lines so far.
+    pub(crate) fn counted(&self) -> u64 {
+        self.counted.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for AdminStream {
+    fn drop(&mut self) {
+        // It fails only where the stream has ended already.
+        drop(self.stream.shutdown(Shutdown::Both));
+    }
+}
+
+/// Sends a GET request, whose answer is not read yet.
+pub(crate) fn ask(admin: SocketAddr, path: &str, connection: &str) -> Result<TcpStream> {
+    let mut stream = TcpStream::connect(admin).with_context(|| format!("connecting to {admin}"))?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {admin}\r\nConnection: {connection}\r\n\r\n")?;
+    Ok(stream)
+}

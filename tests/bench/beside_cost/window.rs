@@ -1,0 +1,49 @@
+//! Figures of windows and rounds.
+
+use serde::Serialize;
+
+/// Role of a window in a round.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Part {
+    Without,
+    With,
+    WithoutAgain,
+}
+
+/// Figures of one window.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub(crate) struct Window {
+    /// Messages from and to clients.
+    pub(crate) messages: f64,
+    /// CPU time of the proxy.
+    pub(crate) cpu_ns: u64,
+    /// Round trips of the probe.
+    pub(crate) calls: u64,
+    pub(crate) p50_us: u64,
+    pub(crate) p99_us: u64,
+    /// Events of the companion: those of a page, traced messages, copies for a mirror, clients that were moved.
+    pub(crate) events: u64,
+}
+
+/// Windows of a round.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub(crate) struct Round {
+    pub(crate) without: Window,
+    pub(crate) with: Window,
+    pub(crate) without_again: Window,
+}
+
+impl Part {
+    pub(crate) const ALL: [Self; 3] = [Self::Without, Self::With, Self::WithoutAgain];
+}
+
+impl Round {
+    /// Window of a part.
+    pub(crate) fn of(&mut self, part: Part) -> &mut Window {
+        match part {
+            Part::Without => &mut self.without,
+            Part::With => &mut self.with,
+            Part::WithoutAgain => &mut self.without_again,
+        }
+    }
+}
