@@ -4,12 +4,15 @@
 //!  "7\n" ──► "ready\n", the broadcast of this number is awaited ──► {"once":15400,"twice":0,"other":0}
 //! ```
 
+use std::array;
 use std::io::{self, BufRead};
 use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{self, TryRecvError};
+use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use serde::{Deserialize, Serialize};
 use trunkline_generator::client::Client;
 use trunkline_generator::connect;
@@ -27,7 +30,11 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) const SETTLE: Duration = Duration::from_millis(500);
 
 /// Number of connects from one look at free memory to the next.
-const LOOK_EVERY: usize = 500;
+const LOOK_EVERY: u32 = 500;
+/// Port that the first client of a source address comes from.
+const FIRST_PORT: u16 = 11_000;
+/// Threads that connect, each with one client under way.
+const CONNECTING_THREADS: usize = 32;
 const MEBIBYTE: u64 = 1_048_576;
 const PAYLOAD_BYTES: usize = 128;
 
@@ -99,7 +106,7 @@ pub(crate) fn run(arguments: &HolderArguments) -> Result<()> {
         }
     };
     let (sender, questions) = mpsc::channel();
-    std::thread::spawn(move || {
+    thread::spawn(move || {
         // Whatever ends it, it is over: the sender goes, too.
         io::stdin().lock().lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
     });
@@ -122,18 +129,20 @@ pub(crate) fn run(arguments: &HolderArguments) -> Result<()> {
 
 impl Holder {
     fn connect(arguments: &HolderArguments) -> Result<Self> {
-        let HolderArguments { proxy, clients: count, source, keep_free } = *arguments;
-        let connect = |number: usize| {
-            if number.is_multiple_of(LOOK_EVERY) {
-                let free = machine::free_bytes()? / MEBIBYTE;
-                ensure!(free >= keep_free, "only {free} MiB of memory are free, and --keep-free wants {keep_free}");
+        let numbers = AtomicU32::new(0);
+        let mut connected = Vec::new();
+        thread::scope(|scope| -> Result<()> {
+            let threads: [_; CONNECTING_THREADS] =
+                array::from_fn(|_| scope.spawn(|| connect_some(arguments, &numbers)));
+            for thread in threads {
+                connected.extend(thread.join().map_err(|_| anyhow!("a thread that connects has panicked"))??);
             }
-            let connected =
-                open(proxy, source).and_then(|socket| connect::over(socket, proxy, "/bench", "", Hub::Json));
-            let (socket, early) = connected.with_context(|| format!("from {source}"))?;
-            Ok((socket, Hub::Json, early))
-        };
-        let crowd = Client::gather(usize::try_from(count)?, connect, |client| Held { client, last: 0 })?;
+            Ok(())
+        })?;
+        let (count, mut connected) = (connected.len(), connected.into_iter());
+        let next =
+            |_| connected.next().map(|(socket, early)| (socket, Hub::Json, early)).context("a client is missing");
+        let crowd = Client::gather(count, next, |client| Held { client, last: 0 })?;
         Ok(Self { crowd, keep_alives: KeepAlives::default() })
     }
 
@@ -182,9 +191,29 @@ impl Held {
     }
 }
 
+/// Connects clients one after the other, until there are enough of all threads.
+fn connect_some(arguments: &HolderArguments, numbers: &AtomicU32) -> Result<Vec<(TcpStream, Vec<u8>)>> {
+    let HolderArguments { proxy, clients, source, keep_free } = *arguments;
+    let mut connected = Vec::new();
+    loop {
+        let number = numbers.fetch_add(1, Ordering::Relaxed);
+        if number >= clients {
+            return Ok(connected);
+        }
+        if number.is_multiple_of(LOOK_EVERY) {
+            let free = machine::free_bytes()? / MEBIBYTE;
+            ensure!(free >= keep_free, "only {free} MiB of memory are free, and --keep-free wants {keep_free}");
+        }
+        // Left to the system, the search for a free port took most of the machine's time.
+        let from = SocketAddr::new(source, u16::try_from(number)?.saturating_add(FIRST_PORT));
+        let client = open(proxy, from).and_then(|socket| connect::over(socket, proxy, "/bench", "", Hub::Json));
+        connected.push(client.with_context(|| format!("from {from}"))?);
+    }
+}
+
 /// A socket to the proxy that comes from this address.
-fn open(proxy: SocketAddr, source: IpAddr) -> Result<TcpStream> {
-    let socket = connect::open_from(SocketAddr::new(source, 0), proxy);
+fn open(proxy: SocketAddr, from: SocketAddr) -> Result<TcpStream> {
+    let socket = connect::open_from(from, proxy);
     let socket = socket.with_context(|| format!("connecting to {proxy}"))?;
     socket.set_nodelay(true)?;
     socket.set_read_timeout(Some(PATIENCE))?;

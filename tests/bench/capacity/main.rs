@@ -8,7 +8,7 @@
 //! ```
 //!
 //! A process may have so many open files, so there are as many proxies as that takes, and for each a process of
-//! clients. They connect one after the other, and say every 15 s that they are there. Where memory gets scarce, or the
+//! clients. They connect some at a time, and say every 15 s that they are there. Where memory gets scarce, or the
 //! machine refuses something else, no more come, and the run says what has ended first: `--clients 1000000` fills a
 //! machine. Then numbered broadcasts: each client has to get each of them once. Last a table of what all processes have
 //! in memory.
