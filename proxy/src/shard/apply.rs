@@ -1,6 +1,5 @@
 //! Application of commands: what the frames of a link change and write in one shard.
 
-use std::iter::Peekable;
 use std::vec::Drain;
 
 use bytestring::ByteString;
@@ -9,13 +8,15 @@ use trunkline_protocol::cause::Cause;
 use trunkline_protocol::service::FlowOperation;
 
 use super::close_reason::CloseReason;
-use super::command::{Audience, ConnectionCommand, ShardCommand};
+use super::command::audience::SendOrigin;
+use super::command::{Audience, ConnectionCommand, Receivers, ShardCommand};
 use super::connection::Role;
-use super::delivery::send_run::{SendRun, bytes_with};
+use super::delivery::framed::Framed;
+use super::delivery::send_run::SendRun;
 use super::delivery::{BatchMode, Flush};
 use super::slot::Slot;
 use super::state::ShardState;
-use crate::upstream::{AppServerId, LinkId};
+use crate::upstream::{AppServerId, HubIndex, LinkId};
 
 /// Capacity beyond which a list of commands is not kept.
 const COMMANDS_KEPT_MAX: usize = 2048;
@@ -29,47 +30,56 @@ pub(super) fn apply_read(state: &mut ShardState, commands: Vec<ShardCommand>, re
 
 /// Applies the commands of one batch in their order, then writes what they left to be written.
 pub(super) fn apply(state: &mut ShardState, mut commands: Vec<ShardCommand>) {
-    // A lone frame is written at once, and so are those of a lone run; the frames of other batches leave together.
-    let is_one = commands.len() == 1 || is_one_run(&commands);
-    let mode = state.core.mode(if is_one { Flush::Now } else { Flush::Deferred });
-    let mut behind = commands.drain(..).peekable();
-    while let Some(command) = behind.next() {
+    // A lone frame is written at once; the frames of a longer batch leave together.
+    let mode = state.core.mode(if commands.len() == 1 { Flush::Now } else { Flush::Deferred });
+    let mut batch = AppliedBatch { length: commands.len(), rest: commands.drain(..), mode };
+    while let Some(command) = batch.rest.next() {
         let before = state.core.delivery.deferred();
-        apply_one(state, command, &mut behind, mode);
+        apply_one(state, command, &mut batch);
         state.core.delivery.flush_window(&mut state.core.connections, before);
     }
-    drop(behind);
+    drop(batch);
     state.assignments.finish_batch(&mut state.core);
     if (state.spare_commands.capacity()..=COMMANDS_KEPT_MAX).contains(&commands.capacity()) {
         state.spare_commands = commands;
     }
 }
 
-/// Whether a batch is one run of sends.
-fn is_one_run(commands: &[ShardCommand]) -> bool {
-    let Some((ShardCommand::Send { hub, to, message: first, .. }, more)) = commands.split_first() else { return false };
-    let mut rest = more.iter().map(|next| next.send_to_set(*hub, to));
-    rest.try_fold(first.bytes(), |bytes, next| bytes_with(first, bytes, next?.0)).is_some()
+/// Batch that is being applied.
+struct AppliedBatch<'a> {
+    length: usize,
+    /// Commands behind the one that is being applied.
+    rest: Drain<'a, ShardCommand>,
+    mode: BatchMode,
 }
 
-/// Commands of a batch that come behind one.
-type Behind<'a> = Peekable<Drain<'a, ShardCommand>>;
+impl AppliedBatch<'_> {
+    /// Takes the sends that follow a first one to the same receivers, as far as they can be joined. If that is all,
+    /// they are as good as a lone frame.
+    fn take_run(&mut self, hub: HubIndex, to: &Receivers, first: (Framed, SendOrigin)) -> (SendRun, BatchMode) {
+        let mut run = SendRun::new(first);
+        while let Some(next) = self.rest.as_slice().first().and_then(|next| next.send_to_set(hub, to))
+            && run.take(next)
+        {
+            drop(self.rest.next());
+        }
+        run.join();
+        let flush = if run.len() == self.length { Flush::Now } else { self.mode.flush };
+        (run, BatchMode { flush, ..self.mode })
+    }
+}
 
-fn apply_one(state: &mut ShardState, command: ShardCommand, behind: &mut Behind<'_>, mode: BatchMode) {
+fn apply_one(state: &mut ShardState, command: ShardCommand, batch: &mut AppliedBatch<'_>) {
+    let mode = batch.mode;
     match command {
         ShardCommand::Send { hub, to, message, origin } => {
-            let mut run = SendRun::new(message, origin);
-            let mut takes =
-                |next: &ShardCommand| next.send_to_set(hub, &to).is_some_and(|(message, by)| run.take(message, by));
-            while behind.next_if(&mut takes).is_some() {}
-            run.join();
+            let (run, mode) = batch.take_run(hub, &to, (message, origin));
             state.core.delivery.send(&mut state.core.connections, hub, &to, &run, mode);
             if let Audience::Connections(ids) = &to.who
                 && state.core.are_streams_of_back_ends(hub)
             {
-                run.messages().for_each(|(message, _)| {
-                    state.assignments.note_answers(&mut state.core, hub, ids, message);
-                });
+                let answers = run.messages().map(|(message, _)| message);
+                answers.for_each(|answer| state.assignments.note_answers(&mut state.core, hub, ids, answer));
             }
         }
         ShardCommand::One { hub, app, connection_id, slot, command } => {

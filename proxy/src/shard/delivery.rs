@@ -146,12 +146,9 @@ impl Delivery {
             Audience::Connections(ids) => ids.iter().for_each(|id| self.send_to_one(connections, id, send, &mut tally)),
         }
         self.origin = None;
-        let (receivers, mut deliveries) = (tally.receivers(), 0);
-        for _ in run.messages() {
-            self.counters.send_receivers.observe(receivers);
-            deliveries += receivers;
-        }
-        self.count(hub, deliveries, tally.bytes(run));
+        let receivers = tally.receivers();
+        run.messages().for_each(|_| self.counters.send_receivers.observe(receivers));
+        self.count(hub, receivers * run.len() as u64, tally.bytes(run));
     }
 
     /// Counts a change of what is kept for a client until it acknowledges it.

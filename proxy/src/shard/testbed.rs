@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use tokio::io::{AsyncRead, DuplexStream, ReadBuf, duplex};
+use trunkline_protocol::fleet::Ownership;
 use trunkline_protocol::hub::HubProtocol;
 use trunkline_protocol::key::{AccessKey, AccessKeys};
 use trunkline_protocol::manifest::HubManifest;
@@ -12,7 +13,7 @@ use trunkline_protocol::service::{FrameBuffer, OpenConnection, RawKind, ServiceM
 
 use super::apply::apply;
 use super::command::{ConnectionCommand, ShardCommand};
-use super::connection::{Client, OpeningInterner, Status};
+use super::connection::{Client, OpeningInterner, Resumption, Status};
 use super::content::Content;
 use super::inbox::ShardSender;
 use super::shard_context::ShardContext;
@@ -127,6 +128,13 @@ impl Testbed {
         self.state.core.watch_opening(slot, &open, &[]);
         self.clients.push((slot, far_end));
         slot
+    }
+
+    /// Lets a client come back to its connection over another socket.
+    pub(super) fn make_resumable(&mut self, slot: Slot) {
+        let client = self.state.core.connections.live_mut(slot).unwrap();
+        client.is_resumable = true;
+        client.cold.resumption = Some(Box::new(Resumption::new(Ownership::new(1000))));
     }
 
     /// Payloads that a client has got by now, `close` for the end of its transport.

@@ -136,14 +136,21 @@ fn runs_of_sends_come_in_the_order_of_the_batch_and_each_message_counts() {
 }
 
 #[test]
-fn a_lone_run_is_one_write_and_a_long_one_is_several() {
-    let mut bed = Testbed::new();
-    bed.client("ann");
-    let send = |bed: &Testbed, text: &str| to_all(bed, Audience::Everyone, text);
-    let (short, long) = ("x", "x".repeat(10_000));
-    let runs = [vec![short; 3], vec![&long], vec![&long, &long]];
-    let are_one = runs.map(|texts| is_one_run(&texts.iter().map(|text| send(&bed, text)).collect::<Vec<_>>()));
-    assert_eq!(are_one, [true, true, false]);
-    let mixed = [send(&bed, "x"), to_all(&bed, Audience::Users(vec!["ann".into()]), "x")];
-    assert!(!is_one_run(&mixed));
+fn a_run_ends_where_it_would_grow_too_long_and_one_that_is_a_whole_batch_leaves_at_once() {
+    let bed = Testbed::new();
+    let send = |to: Audience, text: &str| to_all(&bed, to, text);
+    let (everyone, large) = (|| Audience::Everyone, "x".repeat(10_000));
+    let run_of = |mut commands: Vec<ShardCommand>| {
+        let mode = BatchMode { flush: Flush::Deferred, now: 0 };
+        let mut batch = AppliedBatch { length: commands.len(), rest: commands.drain(..), mode };
+        let Some(ShardCommand::Send { hub, to, message, origin }) = batch.rest.next() else { panic!("it is a send") };
+        let (run, mode) = batch.take_run(hub, &to, (message, origin));
+        (run.len(), batch.rest.len(), mode.flush)
+    };
+    assert_eq!(run_of(vec![send(everyone(), "a"), send(everyone(), "b")]), (2, 0, Flush::Now));
+    assert_eq!(run_of(vec![send(everyone(), &large), send(everyone(), &large)]), (1, 1, Flush::Deferred));
+    let user = send(Audience::Users(vec!["ann".into()]), "c");
+    assert_eq!(run_of(vec![send(everyone(), "a"), send(everyone(), "b"), user]), (2, 1, Flush::Deferred));
+    let connection = || send(Audience::Connections(vec![whole_id("ann").into()]), "d");
+    assert_eq!(run_of(vec![connection(), connection()]), (1, 1, Flush::Deferred), "answers are noted one by one");
 }

@@ -25,29 +25,24 @@ const JOINED_MAX_BYTES: usize = 16 * 1024;
 pub(crate) struct SendRun {
     first: (Framed, SendOrigin),
     more: Vec<(Framed, SendOrigin)>,
-    /// Frames of all together, if there is more than one.
-    joined: Option<Framed>,
     /// Bytes of all frames.
     bytes: usize,
-}
-
-/// Bytes of a run with this message behind it; `None` if it can't be joined.
-#[must_use]
-pub(crate) fn bytes_with(first: &Framed, bytes: usize, message: &Framed) -> Option<usize> {
-    let bytes = bytes + message.bytes();
-    (message.is_like(first) && bytes <= JOINED_MAX_BYTES).then_some(bytes)
+    /// Frames of all together, if there is more than one.
+    joined: Option<Framed>,
 }
 
 impl SendRun {
     #[must_use]
-    pub(crate) fn new(message: Framed, origin: SendOrigin) -> Self {
-        let bytes = message.bytes();
-        Self { first: (message, origin), more: Vec::new(), joined: None, bytes }
+    pub(crate) fn new(first: (Framed, SendOrigin)) -> Self {
+        Self { bytes: first.0.bytes(), first, more: Vec::new(), joined: None }
     }
 
     /// Appends a message, if it can be joined.
-    pub(crate) fn take(&mut self, message: &Framed, origin: SendOrigin) -> bool {
-        let Some(bytes) = bytes_with(&self.first.0, self.bytes, message) else { return false };
+    pub(crate) fn take(&mut self, (message, origin): (&Framed, SendOrigin)) -> bool {
+        let bytes = self.bytes + message.bytes();
+        if bytes > JOINED_MAX_BYTES || !message.is_like(&self.first.0) {
+            return false;
+        }
         self.bytes = bytes;
         self.more.push((message.clone(), origin));
         true
@@ -58,6 +53,12 @@ impl SendRun {
         if !self.is_single() {
             self.joined = Some(Framed::join(self.messages().map(|(message, _)| message)));
         }
+    }
+
+    /// Number of its messages.
+    #[must_use]
+    pub(crate) fn len(&self) -> usize {
+        1 + self.more.len()
     }
 
     #[must_use]

@@ -36,7 +36,7 @@ fn send(bed: &mut Testbed, to: &Receivers, text: &str, flush: Flush) {
     let hub = bed.hub.index();
     let state = &mut bed.state;
     let origin = SendOrigin::Sender(AppServerId::from(7), 0);
-    let run = SendRun::new(message(text), origin);
+    let run = SendRun::new((message(text), origin));
     state.core.delivery.send(&mut state.core.connections, hub, to, &run, mode);
 }
 
@@ -70,6 +70,29 @@ fn deferred_frames_wait_for_the_end_of_the_batch_and_stay_in_order() {
     assert_eq!(bed.received(ann), [""; 0]);
     bed.state.assignments.finish_batch(&mut bed.state.core);
     assert_eq!(bed.received(ann), ["1", "2", "3"]);
+}
+
+#[test]
+fn a_run_is_one_frame_for_whom_nothing_waits_and_several_for_whoever_counts_them() {
+    let mut bed = Testbed::new();
+    let [idle, waiting, stateful] = ["idle", "waiting", "stateful"].map(|name| bed.client(name));
+    send(&mut bed, &Audience::Connections(vec![whole_id("waiting").into()]).into(), "0", Flush::Deferred);
+    bed.make_resumable(stateful);
+    let origins = [1, 2, 3].map(|epoch| SendOrigin::Sender(AppServerId::from(7), epoch));
+    let call = |number: u8| message(&format!("{{\"type\":1,\"target\":\"{number}\",\"arguments\":[]}}\u{1e}"));
+    let mut run = SendRun::new((call(1), origins[0]));
+    assert!(run.take((&call(2), origins[1])) && run.take((&call(3), origins[2])));
+    run.join();
+    let ShardCore { connections, delivery, .. } = &mut bed.state.core;
+    let mode = BatchMode { flush: Flush::Deferred, now: 0 };
+    delivery.send(connections, bed.hub.index(), &Audience::Everyone.into(), &run, mode);
+    let frames = [idle, waiting, stateful].map(|slot| connections.get(slot).unwrap().outbox.slices().count());
+    assert_eq!(frames, [1, 4, 3]);
+    let resumption = connections.get(stateful).unwrap().cold.resumption.as_ref().unwrap();
+    assert_eq!(resumption.ownership.bytes(), run.frames(Content::Hub(HubProtocol::Json)).unwrap().len());
+    delivery.acknowledge(stateful, connections.get_mut(stateful).unwrap(), 2, mode);
+    let resumption = connections.get(stateful).unwrap().cold.resumption.as_ref().unwrap();
+    assert_eq!(resumption.ownership.bytes(), call(3).bytes(), "each message is acknowledged by itself");
 }
 
 #[test]

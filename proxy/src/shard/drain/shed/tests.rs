@@ -1,10 +1,8 @@
 //! Clients that are shed.
 
 use trunkline_protocol::cause::Cause;
-use trunkline_protocol::fleet::Ownership;
 
 use super::*;
-use crate::shard::connection::Resumption;
 use crate::shard::testbed::Testbed;
 
 fn search(bed: &mut Testbed, wanted: usize) -> Vec<Slot> {
@@ -27,9 +25,7 @@ fn clients_take_turns_so_that_nobody_is_cut_each_second() {
 fn a_client_that_is_away_is_not_chosen() {
     let mut bed = Testbed::new();
     let (here, away) = (bed.client("here"), bed.client("away"));
-    let client = bed.state.core.connections.live_mut(away).unwrap();
-    client.is_resumable = true;
-    client.cold.resumption = Some(Box::new(Resumption::new(Ownership::new(1000))));
+    bed.make_resumable(away);
     bed.state.moves.sever(&mut bed.state.core, away, Cause::SocketEnded);
     assert_eq!(search(&mut bed, 2), [here]);
 }
