@@ -22,14 +22,13 @@ pub struct Browser {
 }
 
 impl Browser {
-    /// Starts it, with a fresh profile in the test's folder.
+    /// Starts it, with a fresh profile.
     ///
     /// # Errors
     /// When it can't be started.
     pub fn start(stage: &Stage) -> Result<Self> {
         let mut command = Command::new("node");
         command.arg(Path::new(CLIENTS_FOLDER).join("js/browser.mjs"));
-        command.env("TRUNKLINE_BROWSER_PROFILE", stage.folder().join("browser"));
         Ok(Self { driver: Driver::start(stage, "browser", command)? })
     }
 

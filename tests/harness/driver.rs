@@ -14,7 +14,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::{Mutex as AsyncMutex, oneshot};
 
 use crate::harness::process::Process;
-use crate::harness::scenario::Stage;
+use crate::harness::scenario::{Stage, named};
 
 /// Outcome of a command: a result, or the error's text.
 pub type Reply = std::result::Result<Value, String>;
@@ -68,7 +68,8 @@ impl Driver {
             let commands = commands.as_mut().context("the driven process was ended")?;
             commands.write_all(format!("{options}\n").as_bytes()).await.context("the driven process is gone")?;
         }
-        reply.await.with_context(|| format!("the driven process ended during `{op}`"))
+        let reply = named(format!("the driven process's reply to {options}"), reply).await;
+        reply.with_context(|| format!("the driven process ended during `{op}`"))
     }
 
     /// The events about one client or page, from now on.

@@ -11,6 +11,8 @@ use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::net::TcpStream;
 
+use crate::harness::scenario::named;
+
 /// Answer of a server.
 #[derive(Debug, Clone)]
 pub struct Answer {
@@ -130,6 +132,7 @@ impl HttpConnection {
             request = request.header(*name, *value);
         }
         self.sender.ready().await?;
-        Ok(self.sender.send_request(request.body(body)?).await?)
+        let name = format!("the answer of {} to {path}", self.address);
+        Ok(named(name, self.sender.send_request(request.body(body)?)).await?)
     }
 }

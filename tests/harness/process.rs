@@ -10,7 +10,7 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::sync::watch;
 
-use crate::harness::scenario::{Stage, tail, until};
+use crate::harness::scenario::{Stage, named, tail, until};
 
 /// A process that was told to end may finish its work first; this is far beyond that.
 const END_GUARD: Duration = Duration::from_secs(60);
@@ -108,7 +108,7 @@ impl Process {
     /// When the process ends before.
     pub async fn wait_for_line(&mut self, text: &str) -> Result<String> {
         let has = |lines: &Vec<String>| lines.iter().any(|line| line.contains(text));
-        let found = match self.lines.wait_for(has).await {
+        let found = match named(format!("the line {text:?} of {}", self.name), self.lines.wait_for(has)).await {
             Ok(lines) => lines.iter().find(|line| line.contains(text)).cloned(),
             Err(_) => None,
         };

@@ -150,6 +150,32 @@ pub async fn until<T>(mut look: impl AsyncFnMut() -> Result<Option<T>>) -> Resul
     }
 }
 
+/// Waits for something by its name. A scenario that its guard cuts off tells the name, so that a hang has a place.
+pub(crate) async fn named<T>(name: String, wait: impl Future<Output = T>) -> T {
+    let waited = CutOff(Some(name));
+    let outcome = wait.await;
+    waited.end();
+    outcome
+}
+
+/// The name of a wait that was not over when it was dropped.
+struct CutOff(Option<String>);
+
+impl CutOff {
+    fn end(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for CutOff {
+    #[expect(clippy::print_stderr, reason = "the test runner keeps it and shows it with a failed test")]
+    fn drop(&mut self) {
+        if let Some(name) = &self.0 {
+            eprintln!("cut off: {name}");
+        }
+    }
+}
+
 /// The folder of all build results.
 ///
 /// # Errors

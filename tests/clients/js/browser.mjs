@@ -3,6 +3,9 @@
 import { chromium } from "playwright-core";
 import { serve } from "./lines.mjs";
 
+// Twice this is below the guard of a test, so that the test's log says that it was the browser which did not come.
+const LAUNCH_TIMEOUT_MS = 40_000;
+
 // No sandbox, because tests may run as root in a container; and nothing that calls out by itself.
 const FLAGS = [
   "--headless",
@@ -13,14 +16,23 @@ const FLAGS = [
   "--disable-background-networking",
   "--disable-component-update",
   "--disable-sync",
-  // Certificates of the tests are signed by nobody whom a browser knows.
-  "--ignore-certificate-errors",
 ];
 
-const context = await chromium.launchPersistentContext(process.env.TRUNKLINE_BROWSER_PROFILE, {
-  executablePath: process.env.TRUNKLINE_CHROMIUM ?? "/usr/bin/chromium",
-  args: FLAGS,
+// Without a first window: a persistent context waits for one, and where it does not open it waits for three minutes.
+const launch = () =>
+  chromium.launch({
+    executablePath: process.env.TRUNKLINE_CHROMIUM ?? "/usr/bin/chromium",
+    args: FLAGS,
+    timeout: LAUNCH_TIMEOUT_MS,
+  });
+
+// One that does not come is no fault of what is tested, and the next one mostly comes.
+const browser = await launch().catch((error) => {
+  console.error(`starting the browser again: ${error.message}`);
+  return launch();
 });
+// Certificates of the tests are signed by nobody whom a browser knows.
+const context = await browser.newContext({ ignoreHTTPSErrors: true });
 const pages = new Map();
 
 async function open({ page: name, url }) {
@@ -86,5 +98,5 @@ serve(
     press: ({ page, key }) => pages.get(page).keyboard.press(key),
     close: ({ page }) => pages.get(page).close(),
   },
-  () => context.close(),
+  () => browser.close(),
 );
