@@ -125,8 +125,8 @@ pub const RESUME_WINDOW_MS: u64 = 10_000;
 pub const LINK_RING_MAX_BYTES: usize = 4 * 1024 * 1024;
 
 /// Frames are gathered up to this size before they leave: large enough to save system calls, small enough to start
-/// early and to be dropped early once they are acknowledged.
-pub const LINK_CHUNK_BYTES: usize = 64 * 1024;
+/// early and to be dropped early once they are acknowledged. Each link keeps buffers of this size when a storm is over.
+pub const LINK_CHUNK_BYTES: usize = 16 * 1024;
 
 /// Pings that a peer wants back and that wait for its socket; who asks for more isn't measuring.
 pub const LINK_ECHOES_MAX: usize = 16;
