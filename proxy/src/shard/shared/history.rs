@@ -1,11 +1,19 @@
 //! History of client connections that were closed or refused: the last of each shard, for some minutes.
 //!
-//! Records stand packed one behind the other in one buffer. As single allocations they would pin the pages that all the
+//! ```text
+//!   remember ─► open: a few records ──full──► packed: │ block │ block │ block │ … in one buffer, oldest first
+//!   find ─────► the hashes of all ids, newest first ─► unpacks the one block that it lies in
+//! ```
+//!
+//! Records of one node are much alike (hub, app server, browser), so a block of them takes a quarter of their bytes.
+//! Blocks stand one behind the other in one buffer: as single allocations they would pin the pages that all the
 //! connections before them have used, and the memory of a storm would never be given back.
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
+use std::iter;
+use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -23,10 +31,22 @@ pub(crate) const REMEMBERED_MS: u64 = 10 * 60 * 1000;
 /// Maximum number of closes that a node remembers.
 const REMEMBERED_MAX: usize = 16 * 1024;
 
-/// Maximum size of their records together.
-const REMEMBERED_MAX_BYTES: usize = 4 * 1024 * 1024;
+/// Maximum size of their records together, packed.
+const REMEMBERED_MAX_BYTES: usize = 2 * 1024 * 1024;
 
-/// Part of its room below which the buffer shrinks to its records.
+/// Number of records that are packed together: twice as many would take 4 % less.
+const BLOCK_RECORDS: usize = 32;
+
+/// Size of a block, before it is packed, at which it takes no more records.
+const BLOCK_BYTES: usize = 8 * 1024;
+
+/// Blocks of which a history has room for at least so many, since the oldest are forgotten together.
+const BLOCKS_MIN: usize = 4;
+
+/// Room that the buffer gets when it is full: twice what it has would mostly be left empty.
+const GROWS_BY_BYTES: usize = 64 * 1024;
+
+/// Part of its room below which a history shrinks to its records.
 const SHRINKS_BELOW: usize = 4;
 
 /// Length to which texts of clients and app servers are cut.
@@ -60,28 +80,37 @@ pub(crate) struct PastConnection<'a> {
 /// History of one shard.
 #[derive(Debug)]
 pub(crate) struct History {
-    most: usize,
-    most_bytes: usize,
+    room: HistoryRoom,
     hasher: RandomState,
     ring: Mutex<HistoryRing>,
 }
 
-#[derive(Debug, Default)]
-struct HistoryRing {
-    /// Records in MessagePack, oldest first.
-    packed: VecDeque<u8>,
-    /// Bytes that have gone before the first one of `packed`.
-    gone: u64,
-    places: VecDeque<RecordPlace>,
+/// Bounds of a history.
+#[derive(Debug, Clone, Copy)]
+struct HistoryRoom {
+    records: usize,
+    bytes: usize,
 }
 
-/// Place of one record in the ring, and what it is found by.
-#[derive(Debug)]
-struct RecordPlace {
-    id_hash: u64,
-    closed_ms: u64,
-    begin: u64,
-    len: usize,
+#[derive(Debug, Default)]
+struct HistoryRing {
+    /// Blocks in LZ4, oldest first.
+    packed: VecDeque<u8>,
+    blocks: VecDeque<HistoryBlock>,
+    /// Newest records, in MessagePack.
+    open: Vec<u8>,
+    open_block: HistoryBlock,
+    /// Hash of each record's id, oldest first.
+    id_hashes: VecDeque<u32>,
+}
+
+/// Records that are packed together, oldest first.
+#[derive(Debug, Default, Clone, Copy)]
+struct HistoryBlock {
+    records: usize,
+    bytes: usize,
+    packed_bytes: usize,
+    newest_ms: u64,
 }
 
 impl<'a> PastConnection<'a> {
@@ -121,19 +150,21 @@ impl History {
         Self::with_room((REMEMBERED_MAX / shards).max(1), REMEMBERED_MAX_BYTES / shards)
     }
 
-    fn with_room(most: usize, most_bytes: usize) -> Self {
-        Self { most, most_bytes, hasher: RandomState::new(), ring: Mutex::default() }
+    fn with_room(records: usize, bytes: usize) -> Self {
+        Self { room: HistoryRoom { records, bytes }, hasher: RandomState::new(), ring: Mutex::default() }
     }
 
-    /// Remembers a close; the oldest goes.
+    /// Remembers a close; the oldest go.
     pub(crate) fn remember(&self, past: &PastConnection<'_>) {
         // Texts and numbers: there is nothing in it that MessagePack has not.
         let Ok(record) = rmp_serde::to_vec(past) else { return };
-        let id_hash = self.hasher.hash_one(&*past.id);
         let mut ring = self.ring();
         ring.forget_before(past.closed_ms.saturating_sub(REMEMBERED_MS));
-        ring.make_room(self.most, self.most_bytes.saturating_sub(record.len()));
-        ring.push(id_hash, past.closed_ms, &record);
+        ring.make_room(self.room, record.len());
+        ring.push(self.id_hash(&past.id), past.closed_ms, &record);
+        if self.room.ends(ring.open_block) {
+            ring.pack();
+        }
     }
 
     /// Forgets closes that are too long ago, and gives their memory back.
@@ -144,60 +175,117 @@ impl History {
     /// Last close of this id, unless it is too long ago.
     pub(crate) fn find(&self, id: &str) -> Option<PastConnection<'static>> {
         let id = short(id);
-        let since = unix_ms().saturating_sub(REMEMBERED_MS);
-        let record = self.ring().find(self.hasher.hash_one(id), since)?;
-        rmp_serde::from_slice(&record).ok().filter(|past: &PastConnection<'_>| past.id == id)
+        let past = self.ring().find(id, self.id_hash(id))?;
+        (past.closed_ms >= unix_ms().saturating_sub(REMEMBERED_MS)).then_some(past)
     }
 
-    // An append or a look-up under the lock; no code panics there.
+    /// Half of a hash: whoever finds an equal one looks at the id itself.
+    fn id_hash(&self, id: &str) -> u32 {
+        (self.hasher.hash_one(id) >> 32) as u32
+    }
+
+    // An append, a block's packing or a look-up under the lock; no code panics there.
     fn ring(&self) -> MutexGuard<'_, HistoryRing> {
         self.ring.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
+impl HistoryRoom {
+    /// Whether a block is full.
+    fn ends(self, block: HistoryBlock) -> bool {
+        block.records >= BLOCK_RECORDS.min(self.records / BLOCKS_MIN)
+            || block.bytes >= BLOCK_BYTES.min(self.bytes / BLOCKS_MIN)
+    }
+}
+
 impl HistoryRing {
-    fn push(&mut self, id_hash: u64, closed_ms: u64, record: &[u8]) {
-        let begin = self.gone + self.packed.len() as u64;
-        self.packed.extend(record);
-        self.places.push_back(RecordPlace { id_hash, closed_ms, begin, len: record.len() });
+    fn push(&mut self, id_hash: u32, closed_ms: u64, record: &[u8]) {
+        self.open.extend_from_slice(record);
+        self.open_block.records += 1;
+        self.open_block.bytes = self.open.len();
+        self.open_block.newest_ms = self.open_block.newest_ms.max(closed_ms);
+        self.id_hashes.push_back(id_hash);
     }
 
-    /// Copy of the newest record of this id. Looks at all places: that is some microseconds for a whole history, and an
-    /// index would cost each close more than it saves the few who ask.
-    fn find(&self, id_hash: u64, since_ms: u64) -> Option<Vec<u8>> {
-        let place = self.places.iter().rev().find(|place| place.id_hash == id_hash)?;
-        let begin = usize::try_from(place.begin - self.gone).ok()?;
-        (place.closed_ms >= since_ms).then(|| self.packed.range(begin..begin + place.len).copied().collect())
+    /// Packs the newest records.
+    fn pack(&mut self) {
+        let packed = lz4_flex::compress(&self.open);
+        let block = std::mem::take(&mut self.open_block);
+        self.blocks.push_back(HistoryBlock { packed_bytes: packed.len(), ..block });
+        if self.packed.capacity() < self.packed.len() + packed.len() {
+            self.packed.reserve_exact(packed.len().max(GROWS_BY_BYTES));
+        }
+        self.packed.extend(packed);
+        self.open.clear();
+    }
+
+    /// Newest record of this id. Looks at all hashes: that is some microseconds for a whole history, and an index would
+    /// cost each close more than it saves the few who ask.
+    fn find(&self, id: &str, id_hash: u32) -> Option<PastConnection<'static>> {
+        let mut hashes = self.id_hashes.iter().rev();
+        let mut may_have =
+            |block: &HistoryBlock| hashes.by_ref().take(block.records).filter(|own| **own == id_hash).count() > 0;
+        if may_have(&self.open_block)
+            && let Some(past) = newest_of(id, &self.open)
+        {
+            return Some(past);
+        }
+        let mut end = self.packed.len();
+        self.blocks.iter().rev().find_map(|block| {
+            let packed = end - block.packed_bytes..end;
+            end = packed.start;
+            may_have(block).then(|| newest_of(id, &self.unpack(packed, block)?))?
+        })
+    }
+
+    fn unpack(&self, packed: Range<usize>, block: &HistoryBlock) -> Option<Vec<u8>> {
+        let packed: Vec<u8> = self.packed.range(packed).copied().collect();
+        lz4_flex::decompress(&packed, block.bytes).ok()
     }
 
     fn forget_before(&mut self, closed_ms: u64) {
-        while self.places.front().is_some_and(|oldest| oldest.closed_ms < closed_ms) {
+        while self.blocks.front().is_some_and(|oldest| oldest.newest_ms < closed_ms) {
             self.forget_oldest();
+        }
+        if self.blocks.is_empty() && self.open_block.newest_ms < closed_ms {
+            self.open.clear();
+            self.open_block = HistoryBlock::default();
+            self.id_hashes.clear();
         }
     }
 
     fn forget_old(&mut self, closed_ms: u64) {
         self.forget_before(closed_ms);
         // Not for a few: then it would grow again with the next ones.
-        if self.packed.len() < self.packed.capacity() / SHRINKS_BELOW {
+        if self.id_hashes.len() < self.id_hashes.capacity() / SHRINKS_BELOW {
             self.packed.shrink_to_fit();
-            self.places.shrink_to_fit();
+            self.blocks.shrink_to_fit();
+            self.id_hashes.shrink_to_fit();
         }
     }
 
-    /// Forgets the oldest until there is room for one more behind so many bytes.
-    fn make_room(&mut self, most: usize, most_bytes: usize) {
-        while self.places.len() >= most || (self.packed.len() > most_bytes && !self.places.is_empty()) {
+    /// Forgets the oldest until there is room for one more record of so many bytes.
+    fn make_room(&mut self, room: HistoryRoom, bytes: usize) {
+        let is_full = |ring: &Self| {
+            ring.id_hashes.len() >= room.records || ring.packed.len() + ring.open.len() + bytes > room.bytes
+        };
+        while is_full(self) && !self.blocks.is_empty() {
             self.forget_oldest();
         }
     }
 
     fn forget_oldest(&mut self) {
-        if let Some(oldest) = self.places.pop_front() {
-            self.packed.drain(..oldest.len);
-            self.gone += oldest.len as u64;
+        if let Some(oldest) = self.blocks.pop_front() {
+            self.packed.drain(..oldest.packed_bytes);
+            self.id_hashes.drain(..oldest.records);
         }
     }
+}
+
+/// Newest record of this id among these.
+fn newest_of(id: &str, mut records: &[u8]) -> Option<PastConnection<'static>> {
+    let mut next = || rmp_serde::from_read::<_, PastConnection<'static>>(&mut records).ok();
+    iter::from_fn(&mut next).filter(|past| past.id == id).last()
 }
 
 /// Text, cut to the length that is kept.
@@ -236,9 +324,54 @@ mod tests {
         ring.remember(&past("c", Cause::Drained, now));
         assert!(ring.find("a").is_none());
         assert!(ring.find("b").is_some() && ring.find("c").is_some());
-        let packed = ring.ring();
-        assert_eq!(packed.places.len(), 2);
-        assert_eq!(packed.packed.len(), packed.places.iter().map(|place| place.len).sum::<usize>());
+        let ring = ring.ring();
+        assert_eq!(ring.id_hashes.len(), 2);
+        assert_eq!(ring.packed.len(), ring.blocks.iter().map(|block| block.packed_bytes).sum::<usize>());
+    }
+
+    #[test]
+    fn each_record_is_found_in_whatever_block_it_lies_and_of_equal_ids_the_newest() {
+        let (ring, now) = (History::with_room(100, REMEMBERED_MAX_BYTES), unix_ms());
+        let mut closed = Vec::new();
+        for number in 0..400_u64 {
+            let id = format!("client-{}", number * number % 300);
+            ring.remember(&past(&id, Cause::Drained, now + number));
+            closed.push((id, now + number));
+            let kept = ring.ring().id_hashes.len();
+            assert!(kept == closed.len() || (76..=100).contains(&kept), "{kept}: but for a block of 25 there are all");
+            let (gone, there) = closed.split_at(closed.len() - kept);
+            for (id, closed_ms) in gone.iter().rev().take(30).chain(there) {
+                let newest = there.iter().rev().find(|(own, _)| own == id);
+                let found = ring.find(id).map(|past| past.closed_ms);
+                assert_eq!(found, newest.map(|(_, newest_ms)| *newest_ms), "{id} of {closed_ms}, after {number}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_whole_history_of_browsers_takes_less_than_a_mebibyte() {
+        let (ring, now) = (History::new(1), unix_ms());
+        let agent =
+            "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/142.0.0.0 Safari/537.36";
+        for number in 0..2 * REMEMBERED_MAX as u64 {
+            // Ids as random as real ones are, as far as packing goes.
+            let id = format!("{:016x}{:06x}", number.wrapping_mul(0x9e37_79b9_7f4a_7c15), number * 7919 % 0xff_ffff);
+            ring.remember(&PastConnection {
+                hub: Some("/chat".into()),
+                transport: Some(Transport::WebSockets),
+                speech: Some(ClientProtocol::Json),
+                user: Some(format!("user-{}", number * 31 % 10_000).into()),
+                remote: Some(format!("10.1.{}.{}:{}", number % 256, number / 7 % 256, 1024 + number % 60_000).into()),
+                user_agent: Some(agent.into()),
+                app_server: Some("app-1-4f3c2b1a".into()),
+                opened_ms: Some(now - 1_000 * number),
+                ..past(&id, Cause::SocketEnded, now + number / 10)
+            });
+        }
+        let ring = ring.ring();
+        assert!(ring.id_hashes.len() > REMEMBERED_MAX - BLOCK_RECORDS, "{}", ring.id_hashes.len());
+        let bytes = ring.packed.capacity() + ring.open.capacity() + 4 * ring.id_hashes.capacity();
+        assert!(bytes < 1 << 20, "{bytes}");
     }
 
     #[test]
@@ -247,7 +380,7 @@ mod tests {
         ring.remember(&past("old", Cause::Drained, now - REMEMBERED_MS - 1_000));
         assert!(ring.find("old").is_none());
         ring.remember(&past("new", Cause::Drained, now));
-        assert_eq!(ring.ring().places.len(), 1, "and its room is free");
+        assert_eq!(ring.ring().id_hashes.len(), 1, "and its room is free");
     }
 
     #[test]
@@ -257,7 +390,7 @@ mod tests {
             |closed_ms| (0..100).for_each(|n| ring.remember(&past(&n.to_string(), Cause::Drained, closed_ms)));
         let room = || {
             let ring = ring.ring();
-            (ring.packed.capacity(), ring.places.capacity())
+            (ring.packed.capacity(), ring.id_hashes.capacity())
         };
         remember(now);
         let kept = room();
@@ -282,9 +415,10 @@ mod tests {
         for number in 0..100 {
             let id = number.to_string();
             ring.remember(&PastConnection { user: Some(cut_text(&user)), ..past(&id, Cause::Drained, now) });
-            assert!(ring.ring().packed.len() <= 1_000);
+            let ring = ring.ring();
+            assert!(ring.packed.len() + ring.open.len() <= 1_000);
         }
-        assert!(ring.find("95").is_none());
+        assert!(ring.find("50").is_none());
         let newest = ring.find("99").unwrap();
         assert_eq!((&*newest.id, newest.user.as_deref()), ("99", Some(&*user)));
     }
