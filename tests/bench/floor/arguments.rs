@@ -65,4 +65,7 @@ pub(crate) struct CrowdArguments {
     /// Clients beside the crowd that are idle
     #[arg(long)]
     pub(crate) idle: u32,
+    /// Send to each client by a system call of its own
+    #[arg(long)]
+    pub(crate) singly: bool,
 }

@@ -119,7 +119,7 @@ impl Scene {
     fn begin(arguments: &CrowdArguments, core: Option<u16>) -> Result<Self> {
         let server = match arguments.at {
             At::Floor => Server::floor(arguments.work, arguments.payload)?,
-            At::Proxy => Server::proxies(arguments.proxies, arguments.shards, arguments.links, arguments.payload)?,
+            At::Proxy => Server::proxies(arguments)?,
         };
         core.map_or(Ok(()), |core| server.pin(core))?;
         let alone_bytes = server.memory_bytes()?;

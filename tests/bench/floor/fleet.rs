@@ -21,7 +21,8 @@ impl Fleet {
     /// Starts everything and connects all clients.
     pub(crate) fn start(settings: &Settings) -> Result<Self> {
         let at = if settings.compares_proxies() { At::Proxy } else { At::Floor };
-        let base = Settings { stalled: 0, idle: 0, transport: Transport::WebSockets, ..settings.clone() };
+        let base =
+            Settings { stalled: 0, idle: 0, singly: false, transport: Transport::WebSockets, ..settings.clone() };
         Ok(Self { base: crowd(at, &base)?, subject: crowd(At::Proxy, settings)? })
     }
 
@@ -53,6 +54,9 @@ fn crowd(at: At, settings: &Settings) -> Result<Speaker> {
     arguments.extend(["--under-way", &under_way]);
     if settings.pinned {
         arguments.push("--pinned");
+    }
+    if settings.singly {
+        arguments.push("--singly");
     }
     if let Some(rate) = &rate {
         arguments.extend(["--rate", rate]);

@@ -26,6 +26,9 @@
 //! **Transports.** With `--transport` there is no floor either: receivers by server-sent events or long polls at one
 //! proxy are compared with receivers by WebSockets at another one.
 //!
+//! **System calls.** With `--singly` a proxy that sends to each client by a system call of its own is compared with one
+//! that sends to many by one, as nodes do where the system lets them.
+//!
 //! **Storms.** Clients of `--work storm` stay, and each window has a server that has had no such crowd before. With
 //! `--pinned` the floor or the proxy has a core of its own, and the generator and the app server share another one.
 //!

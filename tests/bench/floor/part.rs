@@ -33,6 +33,7 @@ impl Part {
         let [base, subject, again] = match settings {
             Settings { stalled: 1.., .. } => ["all read", "some stalled", "all read again"],
             Settings { idle: 1.., .. } => ["alone", "with idle", "alone again"],
+            Settings { singly: true, .. } => ["many at once", "one by one", "many again"],
             Settings { transport: Transport::WebSockets, .. } => ["floor", "proxy", "floor again"],
             Settings { transport, .. } => ["WebSockets", transport.title(), "WebSockets again"],
         };

@@ -8,6 +8,7 @@ use trunkline_tests::bench::child::Speaker;
 use trunkline_tests::bench::cores;
 use trunkline_tests::bench::product::{self, MeasuredProxy, Product, Wanted};
 
+use crate::arguments::CrowdArguments;
 use crate::work::Work;
 
 /// Outbox of a client: small, so that stalled clients fill it within a run.
@@ -36,13 +37,24 @@ impl Server {
     }
 
     /// Starts proxies and their app server, and waits for the links between them.
-    pub(crate) fn proxies(proxies: u16, shards: u16, links: u16, payload: usize) -> Result<Self> {
+    pub(crate) fn proxies(arguments: &CrowdArguments) -> Result<Self> {
+        let CrowdArguments { proxies, shards, links, payload, .. } = *arguments;
         let outbox = OUTBOX_MAX_BYTES.max(OUTBOX_MESSAGES * payload).to_string();
         let message = CALL_MAX_BYTES.max(2 * payload).to_string();
         // Large messages to all wait for all at once, each once in memory: no client is closed for their sum.
-        let more = &["--outbox-max-bytes", &outbox, "--outbox-total-max-bytes", "0"];
+        let mut more = vec!["--outbox-max-bytes", &outbox, "--outbox-total-max-bytes", "0"];
+        if arguments.singly {
+            more.push("--no-vectored-sends");
+        }
         let app_more = &["--message-max-bytes", message.as_str()];
-        Ok(Self::Proxy(Product::start_with(Wanted { proxies, shards, links, more, app_more, ..Wanted::default() })?))
+        Ok(Self::Proxy(Product::start_with(Wanted {
+            proxies,
+            shards,
+            links,
+            more: &more,
+            app_more,
+            ..Wanted::default()
+        })?))
     }
 
     /// Address for the first client.

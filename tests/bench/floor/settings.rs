@@ -60,6 +60,9 @@ pub(crate) struct Settings {
     /// Clients that are idle, beside the others: a proxy with them is compared with a proxy without them
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=18_000))]
     pub(crate) idle: u32,
+    /// Send to each client by a system call of its own: a proxy that does is compared with one that does not
+    #[arg(long)]
+    pub(crate) singly: bool,
     /// File for the figures as JSON
     #[arg(long, value_name = "FILE")]
     #[serde(skip)]
@@ -69,6 +72,6 @@ pub(crate) struct Settings {
 impl Settings {
     /// Whether a proxy is compared with a proxy, and not with the floor.
     pub(crate) fn compares_proxies(&self) -> bool {
-        self.stalled > 0 || self.idle > 0 || self.transport != Transport::WebSockets
+        self.stalled > 0 || self.idle > 0 || self.singly || self.transport != Transport::WebSockets
     }
 }
