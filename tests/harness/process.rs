@@ -130,7 +130,8 @@ impl Process {
     /// When the process ends before.
     pub async fn wait_for_lines(&mut self, start: &str, count: usize) -> Result<()> {
         let has = |lines: &Vec<String>| lines.iter().filter(|line| line.starts_with(start)).count() >= count;
-        let Err(_) = self.lines.wait_for(has).await else { return Ok(()) };
+        let name = format!("{count} lines {start:?} of {}", self.name);
+        let Err(_) = named(name, self.lines.wait_for(has)).await else { return Ok(()) };
         bail!("{} ended before it printed {count} lines of {start:?}\n{}", self.name, tail(&self.log))
     }
 

@@ -129,7 +129,8 @@ fn page(runs: &BTreeMap<String, Value>, entries: &[Entry]) -> String {
         "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>Trunkline: what it costs</title>\
          <style>{STYLE}</style><h1>What it costs</h1>\
          <p>Units of work per second of the server's CPU time, beside a bare epoll server that does the same reads and \
-         writes, the floor (in <em>slow</em>: beside a proxy whose clients all read, in <em>transports</em>: by WebSockets). Medians of alternating pairs; the \
+         writes, the floor (in <em>slow</em>: beside a proxy whose clients all read, in <em>transports</em>: by WebSockets; in \
+         <em>sends</em>: to many by one system call). Medians of alternating pairs; the \
          thin line is from the smallest to the largest; noise is the floor beside itself.</p>\
          <table><tr><th>run<th>floor<th>proxy<th>proxy / floor<th><th>µs more each<th>noise<th>KiB per client</tr>{rows}</table>\
          {flat}<h2>CPU time of one unit</h2><table><tr><th>run<th>µs<th></tr>{costs}</table>\

@@ -108,9 +108,10 @@ struct HistoryRing {
 #[derive(Debug, Default, Clone, Copy)]
 struct HistoryBlock {
     records: usize,
+    newest_ms: u64,
+    /// Bytes of its records, and what they take packed; known when it is.
     bytes: usize,
     packed_bytes: usize,
-    newest_ms: u64,
 }
 
 impl<'a> PastConnection<'a> {
@@ -162,7 +163,7 @@ impl History {
         ring.forget_before(past.closed_ms.saturating_sub(REMEMBERED_MS));
         ring.make_room(self.room, record.len());
         ring.push(self.id_hash(&past.id), past.closed_ms, &record);
-        if self.room.ends(ring.open_block) {
+        if self.room.ends(ring.open_block.records, ring.open.len()) {
             ring.pack();
         }
     }
@@ -191,10 +192,9 @@ impl History {
 }
 
 impl HistoryRoom {
-    /// Whether a block is full.
-    fn ends(self, block: HistoryBlock) -> bool {
-        block.records >= BLOCK_RECORDS.min(self.records / BLOCKS_MIN)
-            || block.bytes >= BLOCK_BYTES.min(self.bytes / BLOCKS_MIN)
+    /// Whether a block is full that has so many records and bytes.
+    fn ends(self, records: usize, bytes: usize) -> bool {
+        records >= BLOCK_RECORDS.min(self.records / BLOCKS_MIN) || bytes >= BLOCK_BYTES.min(self.bytes / BLOCKS_MIN)
     }
 }
 
@@ -202,7 +202,6 @@ impl HistoryRing {
     fn push(&mut self, id_hash: u32, closed_ms: u64, record: &[u8]) {
         self.open.extend_from_slice(record);
         self.open_block.records += 1;
-        self.open_block.bytes = self.open.len();
         self.open_block.newest_ms = self.open_block.newest_ms.max(closed_ms);
         self.id_hashes.push_back(id_hash);
     }
@@ -211,7 +210,7 @@ impl HistoryRing {
     fn pack(&mut self) {
         let packed = lz4_flex::compress(&self.open);
         let block = std::mem::take(&mut self.open_block);
-        self.blocks.push_back(HistoryBlock { packed_bytes: packed.len(), ..block });
+        self.blocks.push_back(HistoryBlock { bytes: self.open.len(), packed_bytes: packed.len(), ..block });
         if self.packed.capacity() < self.packed.len() + packed.len() {
             self.packed.reserve_exact(packed.len().max(GROWS_BY_BYTES));
         }
@@ -259,6 +258,7 @@ impl HistoryRing {
         // Not for a few: then it would grow again with the next ones.
         if self.id_hashes.len() < self.id_hashes.capacity() / SHRINKS_BELOW {
             self.packed.shrink_to_fit();
+            self.open.shrink_to_fit();
             self.blocks.shrink_to_fit();
             self.id_hashes.shrink_to_fit();
         }
@@ -390,14 +390,14 @@ mod tests {
             |closed_ms| (0..100).for_each(|n| ring.remember(&past(&n.to_string(), Cause::Drained, closed_ms)));
         let room = || {
             let ring = ring.ring();
-            (ring.packed.capacity(), ring.id_hashes.capacity())
+            (ring.packed.capacity(), ring.open.capacity(), ring.id_hashes.capacity())
         };
         remember(now);
         let kept = room();
         ring.forget_old();
         assert_eq!(room(), kept, "all of them are still found");
         ring.ring().forget_old(now + 1);
-        assert_eq!(room(), (0, 0));
+        assert_eq!(room(), (0, 0, 0));
     }
 
     #[test]
