@@ -6,7 +6,7 @@ use http::Method;
 use serde_json::{Value as Json, json};
 use trunkline_tests::harness::back_end::BackEnd;
 use trunkline_tests::harness::client::Kind;
-use trunkline_tests::harness::dotnet::{ServiceTransport, azure_sdk_folder, play_dotnet};
+use trunkline_tests::harness::dotnet::{ServiceTransport, azure_sdk_folder, play_management};
 use trunkline_tests::harness::http_client::HttpConnection;
 use trunkline_tests::harness::scenario::play;
 
@@ -62,7 +62,7 @@ fn reason_of(transport: ServiceTransport) -> &'static str {
 
 /// Lets the SDK manage a hub of a real app, and demands what it prints and what the app's clients get.
 fn manages(transport: ServiceTransport, kinds: [Kind; 2]) {
-    play_dotnet(async |stage, dotnet| {
+    play_management(async |stage, dotnet| {
         let (dial_in, host) = (DialIn::open_with(stage, &["--rest"]).await?, Host::new(stage, dotnet));
         let app = host.app(&dial_in, "one", &[]).await?;
         let [kind, of_other] = kinds;

@@ -28,6 +28,18 @@ pub fn play_dotnet(body: impl AsyncFnOnce(&Stage, &DotNet) -> Result<()>) {
     }
 }
 
+/// Runs a test with the Management SDK, or skips it with a line.
+///
+/// # Panics
+/// When the test fails or takes longer than the guard allows.
+pub fn play_management(body: impl AsyncFnOnce(&Stage, &DotNet) -> Result<()>) {
+    if let Some(dotnet) = found()
+        && dotnet.has(management::PROGRAM)
+    {
+        play(async |stage| body(stage, &dotnet).await);
+    }
+}
+
 /// Runs a test like [`play_dotnet`], but never beside another heavy one.
 ///
 /// # Panics

@@ -7,6 +7,9 @@ use crate::harness::scenario::Stage;
 
 use super::programs::DotNet;
 
+/// Program of the Management SDK. Some archives lack it, because its package is not served everywhere.
+pub(super) const PROGRAM: &str = "manage/signalr-manage.dll";
+
 /// Transport of the Management SDK.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ServiceTransport {
@@ -39,7 +42,7 @@ impl DotNet {
         hub: &str,
         target: &str,
     ) -> Result<Vec<String>> {
-        let mut command = self.command("manage/signalr-manage.dll");
+        let mut command = self.command(PROGRAM);
         command.args(["--connection", connection_string, "--transport", transport.name()]);
         command.args(["--hub", hub, "--target", target, "--user", "ann"]);
         let mut process = Process::start(stage, "manage", command)?;

@@ -52,6 +52,16 @@ impl DotNet {
         self.folder.join(name)
     }
 
+    /// Whether the archive holds a program. Prints a line about the skipped test where it does not.
+    #[expect(clippy::print_stderr, reason = "a skipped test says so")]
+    pub(super) fn has(&self, program: &str) -> bool {
+        let is_there = self.assembly(program).is_file();
+        if !is_there {
+            eprintln!("skipped: {ARCHIVE} holds no {program}");
+        }
+        is_there
+    }
+
     pub(super) fn command(&self, program: &str) -> Command {
         let mut command = Command::new(self.runtime());
         command.arg(self.assembly(program));
