@@ -7,6 +7,7 @@
 //!
 //! Source: the public Azure SignalR service protocol, version 1, as its open-source SDK speaks it.
 
+mod client_filter;
 mod codec;
 mod connection_header;
 mod data_type;
@@ -17,6 +18,7 @@ mod purpose;
 mod service_message;
 mod session;
 
+pub use client_filter::{ClientFilter, FILTER_MAX_BYTES, FilterError, FilterSubject, FilterTarget};
 pub(crate) use codec::write_frame;
 pub use codec::{encode_connection_data, encode_traced_data};
 pub use connection_header::{CloseHeaders, HeaderList, OpenHeaders, header, header_of};

@@ -12,18 +12,18 @@ use trunkline_protocol::limits::{ACKNOWLEDGE_DELAY_MS, LINK_FRAME_MAX_BYTES};
 use trunkline_protocol::service::{
     ACKNOWLEDGE_KEY, Ack, AckStatus, BroadcastData, Check, CheckUserInGroup, ClientCompletion, ClientInvocation,
     CloseConnection, CloseWithAck, ConnectionData, ConnectionFlowControl, ConnectionMoved, ConnectionReconnect,
-    Counters, ErrorCompletion, FlowOperation, FlowSubject, FrameBuffer, GroupBroadcastData, GroupChange, GroupJoin,
-    GroupMemberQuery, LinkHandshakeRequest, LinkHandshakeResponse, LinkKind, MoveConnection, MultiConnectionData,
-    MultiGroupBroadcastData, MultiUserData, OpenConnection, Payloads, Ping, PresenceChanges, PresencePhase,
-    RefreshConnection, RestoreAnswer, RestoreQuery, ServiceError, ServiceEvent, ServiceMapping, ServiceMessage,
-    Stamped, TaskCandidate, TaskCandidates, TraceReport, TracedData, UserConnectionQuery, UserData, UserGroupChange,
-    encode_connection_data,
+    Counters, ErrorCompletion, Filtered, FlowOperation, FlowSubject, FrameBuffer, GroupBroadcastData, GroupChange,
+    GroupJoin, GroupMemberQuery, LinkHandshakeRequest, LinkHandshakeResponse, LinkKind, MoveConnection,
+    MultiConnectionData, MultiGroupBroadcastData, MultiUserData, OpenConnection, Payloads, Ping, PresenceChanges,
+    PresencePhase, RefreshConnection, RestoreAnswer, RestoreQuery, ServiceError, ServiceEvent, ServiceMapping,
+    ServiceMessage, Stamped, TaskCandidate, TaskCandidates, TraceReport, TracedData, UserConnectionQuery, UserData,
+    UserGroupChange, encode_connection_data,
 };
 
 /// Numbers of the messages that are known here.
-const KNOWN: [i64; 49] = [
+const KNOWN: [i64; 50] = [
     1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 30, 31, 32, 33,
-    34, 35, 36, 37, 38, 39, 40, 60, 61, 62, 63, 64, 70, 71, 72, 73, 74, 75,
+    34, 35, 36, 37, 38, 39, 40, 60, 61, 62, 63, 64, 70, 71, 72, 73, 74, 75, 76,
 ];
 
 /// Texts of all header lengths: most are short, some need two bytes of length, a few three.
@@ -248,6 +248,7 @@ fn order_message() -> BoxedStrategy<ServiceMessage> {
                 ServiceMessage::UserConnectionQuery(query)
             }
         ),
+        (text(), binary()).prop_map(|(filter, body)| ServiceMessage::Filtered(Filtered { filter, body })),
         (number(), binary()).prop_map(|(epoch, body)| ServiceMessage::Stamped(Stamped { epoch, body })),
         (number(), binary()).prop_map(|(mark, body)| ServiceMessage::TracedData(TracedData { mark, body })),
         trace_report(),

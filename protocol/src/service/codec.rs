@@ -108,6 +108,7 @@ impl ServiceMessage {
             Self::MoveConnection(_) => 60,
             Self::ConnectionMoved(_) => 61,
             Self::Stamped(_) => 62,
+            Self::Filtered(_) => 76,
             Self::RestoreQuery(_) => 63,
             Self::RestoreAnswer(_) => 64,
             Self::PresenceChanges(_) => 70,

@@ -91,9 +91,11 @@ impl ServiceMessage {
                 MessageClass::ClientResult
             }
             Self::Ping(_) | Self::ConnectionFlowControl(_) => MessageClass::Control,
-            Self::ConnectionMoved(_) | Self::Stamped(_) | Self::RestoreAnswer(_) | Self::TraceReport(_) => {
-                MessageClass::Report
-            }
+            Self::ConnectionMoved(_)
+            | Self::Stamped(_)
+            | Self::Filtered(_)
+            | Self::RestoreAnswer(_)
+            | Self::TraceReport(_) => MessageClass::Report,
             Self::RestoreQuery(_) | Self::PresenceChanges(_) | Self::TracedData(_) | Self::TaskCandidates(_) => {
                 MessageClass::Notice
             }

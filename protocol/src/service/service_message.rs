@@ -96,6 +96,8 @@ pub enum ServiceMessage {
     ConnectionMoved(ConnectionMoved),
     /// Type 62, ours: a send, with the epoch in which it began.
     Stamped(Stamped),
+    /// Type 76: a message for the clients that a filter includes.
+    Filtered(Filtered),
     /// Type 63, ours: does an app server keep what a lost client had?
     RestoreQuery(RestoreQuery),
     /// Type 64, ours: the answer.
@@ -638,6 +640,17 @@ pub struct Stamped {
     /// Epoch of the app server in which the send began, the same in all its copies.
     pub epoch: i64,
     /// The send, as [`ServiceMessage::to_body`] writes it.
+    pub body: Bytes,
+}
+
+/// Body of type 76, `Filtered`, from a node to another one.
+///
+/// The message inside is a send or a close for all clients, or a change of groups without a connection id.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Filtered {
+    /// Filter in the syntax of [`ClientFilter`](super::ClientFilter).
+    pub filter: ByteString,
+    /// The message, as [`ServiceMessage::to_body`] writes it.
     pub body: Bytes,
 }
 

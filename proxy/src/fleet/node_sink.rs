@@ -22,7 +22,7 @@ use super::peer_request::{PeerRequest, PeerResponse};
 use super::take_over::{MoveRequest, TakeOvers};
 use crate::clock::unix_seconds;
 use crate::link::{FrameSource, RoutedBatch, route, route_counted};
-use crate::shard::{MembershipChange, MembershipNews, SendOrigin, ShardCommand, no_such_connection};
+use crate::shard::{Audience, MembershipChange, MembershipNews, SendOrigin, ShardCommand, no_such_connection};
 use crate::upstream::{AppServerId, Asker, HubIndex};
 
 /// Direction of the link that messages come by.
@@ -112,8 +112,8 @@ impl<'a> NodeSink<'a> {
             MembershipNews::Nothing => return,
         };
         if let Some(hub) = shared.hubs.keyed(&told.hub) {
-            let (hub, user) = (hub.index(), told.user.clone());
-            self.batch.for_all(ShardCommand::UserGroup { hub, user, change, ack: None });
+            let to = Audience::Users(vec![told.user.clone()]).into();
+            self.batch.for_all(ShardCommand::ChangeGroups { hub: hub.index(), to, change, ack: None });
         }
     }
 
@@ -242,7 +242,7 @@ impl<'a> NodeSink<'a> {
         };
         let hub = hub.index();
         let asker = asker(hub);
-        let source = FrameSource { shared, counters, hub, asker: &asker, origin };
+        let source = FrameSource { shared, counters, hub, asker: &asker, origin, filter: None };
         let routed = match counting {
             Counting::Receivers => route_counted(source, message, &mut self.batch),
             Counting::No => route(source, message, &mut self.batch),

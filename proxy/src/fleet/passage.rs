@@ -91,7 +91,11 @@ impl Passage {
     ) -> Result<(), String> {
         let shared = &self.shared;
         let mut batch = RoutedBatch::of(shared);
-        route(FrameSource { shared, counters: &self.relayed, hub: asker.hub(), asker, origin }, message, &mut batch)?;
+        route(
+            FrameSource { shared, counters: &self.relayed, hub: asker.hub(), asker, origin, filter: None },
+            message,
+            &mut batch,
+        )?;
         for (commands, shard) in batch.into_commands().into_iter().zip(shared.shards()) {
             if !commands.is_empty() {
                 shard.give(commands, bytes).await;

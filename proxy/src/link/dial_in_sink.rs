@@ -194,7 +194,8 @@ fn has_epoch(message: &ServiceMessage) -> bool {
 /// Whether an app server sends such a message: not only proxies, and nodes among themselves.
 fn is_of_app_server(message: &ServiceMessage) -> bool {
     use ServiceMessage as M;
-    let is_of_node = matches!(message, M::ConnectionMoved(_) | M::RefreshConnectionWithAck(_) | M::Stamped(_));
+    let is_of_node =
+        matches!(message, M::ConnectionMoved(_) | M::RefreshConnectionWithAck(_) | M::Stamped(_) | M::Filtered(_));
     message.class() != MessageClass::Service && !is_of_node
 }
 

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use bytestring::ByteString;
 use tracing::debug;
 use trunkline_protocol::service::{
-    self, CheckUserInGroup, ClientCompletion, ClientInvocation, CloseConnection, ConnectionFlowControl,
-    ConnectionMoved, Exclusions, FlowOperation, FlowSubject, GroupChange, MessageClass, Payloads, RawKind,
+    self, CheckUserInGroup, ClientCompletion, ClientFilter, ClientInvocation, CloseConnection, ConnectionFlowControl,
+    ConnectionMoved, Exclusions, Filtered, FlowOperation, FlowSubject, GroupChange, MessageClass, Payloads, RawKind,
     ServiceMessage, Stamped, TraceReport, UserGroupChange,
 };
 
@@ -81,12 +81,14 @@ pub(crate) struct FrameSource<'a> {
     pub(crate) asker: &'a Arc<dyn Asker>,
     /// Origin of what the frame sends to many.
     pub(crate) origin: SendOrigin,
+    /// Filter that the clients of the frame have to match, too.
+    pub(crate) filter: Option<&'a Arc<ClientFilter>>,
 }
 
 impl<'a> FrameSource<'a> {
     /// Source of the frames of a link that a shard reads.
     pub(super) fn of(shard: &'a Shard, asker: &'a Arc<dyn Asker>, origin: SendOrigin) -> Self {
-        Self { shared: shard.shared(), counters: shard.counters(), hub: asker.hub(), asker, origin }
+        Self { shared: shard.shared(), counters: shard.counters(), hub: asker.hub(), asker, origin, filter: None }
     }
 }
 
@@ -106,6 +108,7 @@ pub(crate) fn route(source: FrameSource<'_>, message: ServiceMessage, batch: &mu
             send_to_connections(source, data.connection_ids, &data.payloads, batch);
         }
         ServiceMessage::Stamped(stamped) => return route_stamped(source, &stamped, batch),
+        ServiceMessage::Filtered(filtered) => return route_filtered(source, &filtered, batch, route),
         ServiceMessage::CloseConnection(close) => close_one(source, close, batch),
         ServiceMessage::ConnectionFlowControl(flow) => control_flow(source, flow, batch),
         ServiceMessage::ConnectionMoved(ConnectionMoved { connection_id, epoch }) => {
@@ -114,7 +117,7 @@ pub(crate) fn route(source: FrameSource<'_>, message: ServiceMessage, batch: &mu
             }
         }
         other => match other.payloads() {
-            Some(payloads) => send(source, receivers_of(&other), payloads, batch),
+            Some(payloads) => send(source, receivers_of(source, &other), payloads, batch),
             None => return route_rare(source, other, batch),
         },
     }
@@ -130,8 +133,11 @@ pub(crate) fn route_counted(
     message: ServiceMessage,
     batch: &mut RoutedBatch,
 ) -> Result<(), String> {
+    if let ServiceMessage::Filtered(filtered) = &message {
+        return route_filtered(source, filtered, batch, route_counted);
+    }
     if matches!(message.class(), MessageClass::Data | MessageClass::Send)
-        && let Some(to) = receivers_of(&message)
+        && let Some(to) = receivers_of(source, &message)
     {
         let tally = MemberTally::new(source.asker.clone(), 0);
         batch.for_all(ShardCommand::CountReceivers { hub: source.hub, to, tally });
@@ -153,6 +159,22 @@ fn route_stamped(source: FrameSource<'_>, stamped: &Stamped, batch: &mut RoutedB
     }
 }
 
+/// Routes a frame for the clients that a filter includes.
+fn route_filtered(
+    source: FrameSource<'_>,
+    filtered: &Filtered,
+    batch: &mut RoutedBatch,
+    route: fn(FrameSource<'_>, ServiceMessage, &mut RoutedBatch) -> Result<(), String>,
+) -> Result<(), String> {
+    let filter = ClientFilter::parse(&filtered.filter).map_err(|error| format!("the filter {error}"))?;
+    match ServiceMessage::decode(&filtered.body) {
+        Ok(Some(ServiceMessage::Filtered(_))) => Err("a filtered message is inside of another one".into()),
+        Ok(Some(inner)) => route(FrameSource { filter: Some(&Arc::new(filter)), ..source }, inner, batch),
+        Ok(None) => Ok(()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
 /// Sends a message to clients at every shard; framed once.
 fn send(source: FrameSource<'_>, to: Option<Receivers>, payloads: &Payloads, batch: &mut RoutedBatch) {
     let Some(to) = to else { return };
@@ -168,7 +190,7 @@ fn send(source: FrameSource<'_>, to: Option<Receivers>, payloads: &Payloads, bat
 }
 
 /// Clients that a message is about.
-fn receivers_of(message: &ServiceMessage) -> Option<Receivers> {
+fn receivers_of(source: FrameSource<'_>, message: &ServiceMessage) -> Option<Receivers> {
     let who = match message.audience()? {
         service::Audience::Everyone => Audience::Everyone,
         service::Audience::Connections(ids) => Audience::Connections(ids.to_vec()),
@@ -176,7 +198,8 @@ fn receivers_of(message: &ServiceMessage) -> Option<Receivers> {
         service::Audience::Users(users) => Audience::Users(users.to_vec()),
     };
     let Exclusions { connections, users } = message.exclusions();
-    Some(Receivers { who, excluded: connections.to_vec(), excluded_users: users.to_vec() })
+    let (excluded, excluded_users) = (connections.to_vec(), users.to_vec());
+    Some(Receivers { who, excluded, excluded_users, filter: source.filter.cloned() })
 }
 
 /// Closes a connection that its app server closes, or gives away.
@@ -239,7 +262,7 @@ fn route_rare(source: FrameSource<'_>, message: ServiceMessage, batch: &mut Rout
         | M::CloseUserConnectionsWithAck(ref close)
         | M::CloseGroupConnectionsWithAck(ref close) => {
             let (hub, app, reason) = (source.hub, source.asker.app(), close.reason.clone());
-            if let (Some(to), Some(ack)) = (receivers_of(&message), ack()) {
+            if let (Some(to), Some(ack)) = (receivers_of(source, &message), ack()) {
                 batch.for_all(ShardCommand::CloseMany { hub, app, to, reason, ack });
             }
         }
@@ -385,7 +408,11 @@ fn change_group(
     ack: Option<Arc<PendingAck>>,
     batch: &mut RoutedBatch,
 ) {
-    if let Some(change) = change.command(group) {
+    let Some(change) = change.command(group) else { return };
+    if let Some(filter) = source.filter {
+        let to = Receivers { filter: Some(filter.clone()), ..Audience::Everyone.into() };
+        batch.for_all(ShardCommand::ChangeGroups { hub: source.hub, to, change, ack });
+    } else {
         batch.for_owner(source, connection_id, ConnectionCommand::Group { change, ack });
     }
 }
@@ -398,7 +425,8 @@ fn change_user_group(
     batch: &mut RoutedBatch,
 ) {
     if let Some(change) = change.command(group) {
-        batch.for_all(ShardCommand::UserGroup { hub: source.hub, user, change, ack });
+        let to = Audience::Users(vec![user]).into();
+        batch.for_all(ShardCommand::ChangeGroups { hub: source.hub, to, change, ack });
     }
 }
 
@@ -408,7 +436,7 @@ fn check(source: FrameSource<'_>, question: &ServiceMessage, ack: Option<Arc<Pen
         ServiceMessage::CheckUserInGroupWithAck(check) => Some(check.group.clone()),
         _ => None,
     };
-    if let (Some(Receivers { who, .. }), Some(ack)) = (receivers_of(question), ack) {
+    if let (Some(Receivers { who, .. }), Some(ack)) = (receivers_of(source, question), ack) {
         batch.for_all(ShardCommand::Check { hub: source.hub, who, within_group, ack });
     }
 }

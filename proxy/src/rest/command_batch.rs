@@ -1,10 +1,10 @@
 //! Batch of commands (`:execute`): which clients it is for, and what becomes of them, one command after the other.
 //!
-//! Azure's reference names the four types and says that the filter is OData. Of that, a comparison is taken that one
-//! question to the fleet answers: `userId eq 'ann'`, `connectionId eq 'x'`, or `'red' in groups`; without a filter it
-//! is all clients.
+//! Azure's reference names the four types and says that the filter is OData. A filter that is one comparison with a name
+//! goes only to the nodes that have such clients; any other one is evaluated for each client, where the client is.
 
 use serde_json::{Map, Value};
+use trunkline_protocol::service::{ClientFilter, FilterTarget};
 
 use super::message_body::ClientCall;
 use super::operation::{Addressee, connection, group, user};
@@ -74,32 +74,18 @@ impl Command {
 /// Reads the clients that a filter names.
 ///
 /// # Errors
-/// When it is another filter than those that are taken.
+/// When the filter, or a name in it, is malformed.
 pub(super) fn read_filter(filter: Option<&str>) -> Result<Addressee, RestError> {
-    let Some(filter) = filter.map(str::trim).filter(|filter| !filter.is_empty()) else {
+    let Some(text) = filter.map(str::trim).filter(|filter| !filter.is_empty()) else {
         return Ok(Addressee::Everyone);
     };
-    if let Some(name) = filter.strip_suffix("groups").map(str::trim_end).and_then(|rest| rest.strip_suffix("in")) {
-        return Ok(Addressee::Group(group(&quoted(name)?)?));
-    }
-    let mut words = filter.splitn(3, ' ');
-    match (words.next().map(str::to_ascii_lowercase).as_deref(), words.next(), words.next()) {
-        (Some("userid"), Some("eq"), Some(id)) => Ok(Addressee::User(user(&quoted(id)?)?)),
-        (Some("connectionid"), Some("eq"), Some(id)) => Ok(Addressee::Connection(connection(&quoted(id)?)?)),
-        _ => Err(wrong_filter()),
-    }
-}
-
-/// Text of OData, in single quotes, in which two stand for one.
-fn quoted(text: &str) -> Result<String, RestError> {
-    let inner = text.trim().strip_prefix('\'').and_then(|rest| rest.strip_suffix('\'')).ok_or_else(wrong_filter)?;
-    let plain = inner.replace("''", "\u{0}");
-    if plain.contains('\'') { Err(wrong_filter()) } else { Ok(plain.replace('\u{0}', "'")) }
-}
-
-fn wrong_filter() -> RestError {
-    let allowed = "must be userId eq 'ID', connectionId eq 'ID', 'GROUP' in groups, or nothing for all clients";
-    RestError::bad_value("filter", allowed)
+    let filter = ClientFilter::parse(text).map_err(|error| RestError::bad_value("filter", &error.to_string()))?;
+    Ok(match filter.target() {
+        Some(FilterTarget::User(id)) => Addressee::User(user(id)?),
+        Some(FilterTarget::Connection(id)) => Addressee::Connection(connection(id)?),
+        Some(FilterTarget::Group(name)) => Addressee::Group(group(name)?),
+        None => Addressee::Matching(text.to_owned()),
+    })
 }
 
 #[cfg(test)]
@@ -114,16 +100,13 @@ mod tests {
         assert_eq!(read("userId eq 'ann o''neill'"), Addressee::User("ann o'neill".into()));
         assert_eq!(read("connectionid eq 'c'"), Addressee::Connection("c".into()));
         assert_eq!(read("'in groups' in groups"), Addressee::Group("in groups".into()));
-        for wrong in [
-            "startswith(userId, 'a')",
-            "userId eq ann",
-            "userId ne 'a'",
-            "userId eq 'a' or userId eq 'b'",
-            "groups",
-            "userId eq ''",
-        ] {
-            let told = read_filter(Some(wrong)).unwrap_err().to_string();
-            assert!(told.contains("userId eq 'ID'") || told.contains("empty"), "{wrong}: {told}");
+        let text = "startswith(userId, 'a') and not ('red' in groups)";
+        assert_eq!(read(text), Addressee::Matching(text.into()));
+        for (wrong, problem) in
+            [("userId eq ann", "expected userId"), ("groups", "expected userId"), ("userId eq ''", "empty")]
+        {
+            let error = read_filter(Some(wrong)).unwrap_err().to_string();
+            assert!(error.contains(problem), "{wrong}: {error}");
         }
     }
 

@@ -1,5 +1,6 @@
 //! Execution of one operation: what the fleet is told and asked for it, and how the outcome is answered.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use trunkline_protocol::hub::{HubMessage, HubProtocol, Outcome, next_frame};
 use trunkline_protocol::limits::CLIENT_RESULT_TIMEOUT_MS;
 use trunkline_protocol::manifest::EndpointKind;
 use trunkline_protocol::service::{
-    AckStatus, BroadcastData, Check, CheckUserInGroup, CloseWithAck, GroupBroadcastData, GroupChange,
+    AckStatus, BroadcastData, Check, CheckUserInGroup, CloseWithAck, Filtered, GroupBroadcastData, GroupChange,
     MultiConnectionData, Payloads, RefreshConnection, ServiceMessage, UserData, UserGroupChange,
 };
 
@@ -178,11 +179,6 @@ impl Execution {
         is_json(&self.head.headers)?;
         let whom = read_filter(self.query.filter())?;
         let commands = read_commands(&self.body)?;
-        let changes_groups = commands.iter().any(|one| matches!(one, Command::JoinGroup(_) | Command::LeaveGroup(_)));
-        if changes_groups && !matches!(whom, Addressee::Connection(_) | Addressee::User(_)) {
-            let problem = "must name a user or a connection, where a command is JoinGroup or LeaveGroup";
-            return Err(RestError::bad_value("filter", problem));
-        }
         // All is tried first: behind the first command nothing of the request may be wrong.
         for command in &commands {
             match command {
@@ -245,7 +241,7 @@ impl Execution {
                 (ServiceMessage::CheckGroupExistenceWithAck(check(name)), "Warning.Group.NotExisted")
             }
             Addressee::User(id) => (ServiceMessage::CheckUserExistenceWithAck(check(id)), "Warning.User.NotExisted"),
-            Addressee::Everyone => return Err(RestError::no_such_path()),
+            Addressee::Everyone | Addressee::Matching(_) => return Err(RestError::no_such_path()),
         };
         self.ask(hub, question, code).await
     }
@@ -309,6 +305,9 @@ fn to_clients(to: Addressee, payloads: Payloads, excluded: Vec<ByteString>) -> S
         Addressee::Connection(id) => {
             ServiceMessage::MultiConnectionData(MultiConnectionData { connection_ids: vec![id.into()], payloads })
         }
+        Addressee::Matching(filter) => {
+            filtered(&filter, &ServiceMessage::BroadcastData(BroadcastData { excluded, payloads }))
+        }
     }
 }
 
@@ -319,31 +318,47 @@ fn close_order(whom: &Addressee, reason: Option<String>, excluded: Vec<ByteStrin
     match whom {
         Addressee::Connection(id) => ServiceMessage::CloseConnectionWithAck(close(id)),
         Addressee::Everyone => ServiceMessage::CloseConnectionsWithAck(close("")),
+        Addressee::Matching(filter) => filtered(filter, &ServiceMessage::CloseConnectionsWithAck(close(""))),
         Addressee::Group(name) => ServiceMessage::CloseGroupConnectionsWithAck(close(name)),
         Addressee::User(id) => ServiceMessage::CloseUserConnectionsWithAck(close(id)),
     }
 }
 
-/// Order that a connection joins a group, or all connections that a user has now.
+/// Message for the clients that a filter includes.
+fn filtered(filter: &str, message: &ServiceMessage) -> ServiceMessage {
+    ServiceMessage::Filtered(Filtered { filter: filter.into(), body: message.to_body() })
+}
+
+/// Filter that includes the clients of an operation.
+fn filter_of(whom: &Addressee) -> Cow<'_, str> {
+    let quoted = |name: &str| name.replace('\'', "''");
+    match whom {
+        Addressee::Everyone => "connectionId ne null".into(),
+        Addressee::Group(name) => format!("'{}' in groups", quoted(name)).into(),
+        Addressee::User(id) => format!("userId eq '{}'", quoted(id)).into(),
+        Addressee::Connection(id) => format!("connectionId eq '{}'", quoted(id)).into(),
+        Addressee::Matching(filter) => filter.into(),
+    }
+}
+
+/// Order that clients join a group: a connection, all connections that a user has now, or those of a filter.
 fn join_order(whom: &Addressee, group: String) -> ServiceMessage {
     match whom {
         Addressee::User(user) => ServiceMessage::UserJoinGroupWithAck(UserGroupChange {
             ttl_s: Some(0),
             ..user_change(user.clone(), Some(group))
         }),
-        other => ServiceMessage::JoinGroupWithAck(change(connection_of(other), Some(group))),
+        Addressee::Connection(id) => ServiceMessage::JoinGroupWithAck(change(id.clone(), Some(group))),
+        whom => filtered(&filter_of(whom), &ServiceMessage::JoinGroupWithAck(change(String::new(), Some(group)))),
     }
 }
 
 fn leave_order(whom: &Addressee, group: String) -> ServiceMessage {
     match whom {
         Addressee::User(user) => ServiceMessage::UserLeaveGroupWithAck(user_change(user.clone(), Some(group))),
-        other => ServiceMessage::LeaveGroupWithAck(change(connection_of(other), Some(group))),
+        Addressee::Connection(id) => ServiceMessage::LeaveGroupWithAck(change(id.clone(), Some(group))),
+        whom => filtered(&filter_of(whom), &ServiceMessage::LeaveGroupWithAck(change(String::new(), Some(group)))),
     }
-}
-
-fn connection_of(whom: &Addressee) -> String {
-    if let Addressee::Connection(id) = whom { id.clone() } else { String::new() }
 }
 
 /// Answer to a message that was given to clients.

@@ -49,6 +49,8 @@ pub(crate) enum Addressee {
     Group(String),
     User(String),
     Connection(String),
+    /// Clients that a filter of `:execute` includes, by its text.
+    Matching(String),
 }
 
 /// Operation on a hub.

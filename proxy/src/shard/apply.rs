@@ -90,8 +90,8 @@ fn apply_one(state: &mut ShardState, command: ShardCommand, batch: &mut AppliedB
                 state.core.reject(command);
             }
         }
-        ShardCommand::UserGroup { hub, user, change, ack } => {
-            state.core.change_user_groups(hub, user, &change, ack.as_deref());
+        ShardCommand::ChangeGroups { hub, to, change, ack } => {
+            state.core.change_groups_of(hub, &to, &change, ack.as_deref());
         }
         ShardCommand::Check { hub, who, within_group, ack } => {
             let mut slots = state.core.connections.slots_of(hub, &who.into());

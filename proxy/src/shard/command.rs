@@ -41,8 +41,8 @@ pub(crate) enum ShardCommand {
     },
     /// One message for many.
     Send { hub: HubIndex, to: Receivers, message: Framed, origin: SendOrigin },
-    /// All connections of a user join or leave groups.
-    UserGroup { hub: HubIndex, user: ByteString, change: MembershipChange, ack: Option<Arc<PendingAck>> },
+    /// All of these connections join or leave groups.
+    ChangeGroups { hub: HubIndex, to: Receivers, change: MembershipChange, ack: Option<Arc<PendingAck>> },
     /// Asks whether any of these is there; the answer is the ack.
     Check {
         hub: HubIndex,

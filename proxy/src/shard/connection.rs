@@ -21,6 +21,7 @@ use std::sync::Arc;
 
 use slab::Slab;
 use trunkline_protocol::id::ID_CHARS;
+use trunkline_protocol::service::{ClientFilter, FilterSubject};
 
 use super::command::audience::{Audience, MembershipChange, Receivers};
 use super::shared::own_interest::OwnInterest;
@@ -53,6 +54,26 @@ pub(crate) struct Connections {
     next_serial: Serial,
     shard: u16,
     routes: Arc<RouteTable>,
+}
+
+/// Client as a filter evaluates it.
+struct FilteredClient<'a> {
+    connections: &'a Connections,
+    client: &'a Client,
+}
+
+impl FilterSubject for FilteredClient<'_> {
+    fn user_id(&self) -> Option<&str> {
+        self.connections.user_of(self.client)
+    }
+
+    fn connection_id(&self) -> &str {
+        &self.client.id
+    }
+
+    fn is_in_group(&self, group: &str) -> bool {
+        self.connections.sets.has(self.client, self.client.home.hub(), SetName::Group(group))
+    }
 }
 
 impl Connections {
@@ -183,6 +204,9 @@ impl Connections {
         };
         let excluded: Vec<Slot> = to.excluded.iter().filter_map(|id| self.find(hub, id)).collect();
         slots.retain(|slot| !excluded.contains(slot));
+        if let Some(filter) = &to.filter {
+            slots.retain(|slot| self.matches(*slot, filter));
+        }
         slots
     }
 
@@ -190,6 +214,7 @@ impl Connections {
     #[must_use]
     pub(crate) fn count_of(&self, hub: HubIndex, to: &Receivers) -> usize {
         match (&to.who, &*to.excluded) {
+            _ if to.filter.is_some() => self.slots_of(hub, to).len(),
             (Audience::Everyone, []) => self.members(hub, SetName::Hub).len(),
             (Audience::Groups(names), []) => {
                 names.iter().map(|name| self.members(hub, SetName::Group(name)).len()).sum()
@@ -319,7 +344,26 @@ impl Connections {
                 }
             }
         }
+        if let Some(filter) = &to.filter {
+            self.exclude_unmatched(hub, filter, epoch);
+        }
         epoch
+    }
+
+    /// Excludes all clients from a send that a filter does not include.
+    #[cold]
+    fn exclude_unmatched(&mut self, hub: HubIndex, filter: &ClientFilter, epoch: u64) {
+        let members = self.members(hub, SetName::Hub).iter().map(|member| member.slot);
+        let unmatched: Vec<Slot> = members.filter(|slot| !self.matches(*slot, filter)).collect();
+        for slot in unmatched {
+            if let Some(client) = self.get_mut(slot) {
+                client.exclude(epoch);
+            }
+        }
+    }
+
+    fn matches(&self, slot: Slot, filter: &ClientFilter) -> bool {
+        self.live(slot).is_some_and(|client| filter.matches(&FilteredClient { connections: self, client }))
     }
 
     /// Number of slots, empty ones included.

@@ -14,7 +14,7 @@ use trunkline_protocol::service::{ClientInvocation, FlowOperation, GroupMember, 
 use super::Resumption;
 use super::command::audience::SendOrigin;
 use super::command::member_query::MemberListing;
-use super::command::{Audience, ConnectionCommand, MembershipChange, PendingAck, ShardCommand};
+use super::command::{Audience, ConnectionCommand, MembershipChange, PendingAck, Receivers, ShardCommand};
 use super::connection::{
     Assignment, Client, Connections, Opening, OpeningInterner, PauseReason, Role, SideHome, Status, flow, moved_to,
 };
@@ -335,14 +335,14 @@ impl ShardCore {
     }
 
     /// Changes the groups of the connections of a user that are here.
-    pub(super) fn change_user_groups(
+    pub(super) fn change_groups_of(
         &mut self,
         hub: HubIndex,
-        user: ByteString,
+        to: &Receivers,
         change: &MembershipChange,
         ack: Option<&PendingAck>,
     ) {
-        for slot in self.connections.slots_of(hub, &Audience::Users(vec![user]).into()) {
+        for slot in self.connections.slots_of(hub, to) {
             self.change_groups(slot, change, ack);
             self.tell_home_of_group(slot, change);
         }
@@ -352,7 +352,8 @@ impl ShardCore {
     pub(super) fn expire_user_group(&mut self, hub: HubIndex, over: &ExpiredMembership) {
         let ExpiredMembership { hub: key, user, group } = over;
         if !self.context.shared.user_groups.contain(key, user, group) {
-            self.change_user_groups(hub, user.clone(), &MembershipChange::Leave(group.clone()), None);
+            let to = Audience::Users(vec![user.clone()]).into();
+            self.change_groups_of(hub, &to, &MembershipChange::Leave(group.clone()), None);
         }
     }
 

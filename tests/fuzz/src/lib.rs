@@ -15,7 +15,7 @@
 //! | [`mutation`] | mutations of an input |
 //! | [`corpus`] | the seeds of a target |
 //! | `hub` | hub messages and hub handshakes |
-//! | `service` | frames of the service protocol, headers of a link's upgrade |
+//! | `service` | frames of the service protocol, headers of a link's upgrade, filters of clients |
 //! | `fleet` | messages and greetings between nodes |
 //! | `token` | sealed tokens |
 //! | `negotiate` | bodies of negotiate requests, of app servers' decisions, and manifests |
@@ -50,7 +50,7 @@ pub use hub::{hub_handshake, hub_json, hub_message_pack};
 pub use negotiate::negotiate_bodies;
 pub use recording::recordings;
 pub use request::{forwarded_headers, origin, proxy_header, query_string};
-pub use service::{link_upgrade, service_frames};
+pub use service::{client_filters, link_upgrade, service_frames};
 pub use token::sealed_tokens;
 pub use trace_context::trace_contexts;
 pub use websocket::websocket;
@@ -90,4 +90,5 @@ targets! {
     greetings,
     recordings,
     trace_contexts,
+    client_filters,
 }

@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use trunkline_protocol::service::{
-    Ack, Capabilities, Counters, FrameBuffer, FrameError, MemberPage, ServiceMessage, SessionId, bytes_of_frame,
-    parse_received,
+    Ack, Capabilities, ClientFilter, Counters, FilterSubject, FrameBuffer, FrameError, MemberPage, ServiceMessage,
+    SessionId, bytes_of_frame, parse_received,
 };
 
 use crate::random::Random;
@@ -37,6 +37,30 @@ pub fn link_upgrade(data: &[u8]) {
         }
         if let Ok(received) = parse_received(line) {
             assert_eq!(parse_received(&received.to_string()), Ok(received));
+        }
+    }
+}
+
+/// Reads filters of clients and evaluates them.
+pub fn client_filters(data: &[u8]) {
+    struct Client<'a>(Option<&'a str>, &'a str);
+    impl FilterSubject for Client<'_> {
+        fn user_id(&self) -> Option<&str> {
+            self.0
+        }
+        fn connection_id(&self) -> &str {
+            self.1
+        }
+        fn is_in_group(&self, group: &str) -> bool {
+            group == self.1
+        }
+    }
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let Ok(filter) = ClientFilter::parse(text) else { return };
+    let negated = ClientFilter::parse(&format!("not ({text})"));
+    for client in [Client(None, "c1"), Client(Some("ann"), text), Client(Some(""), "")] {
+        if let Ok(negated) = &negated {
+            assert_ne!(filter.matches(&client), negated.matches(&client), "a filter and its negation agree");
         }
     }
 }

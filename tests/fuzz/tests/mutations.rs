@@ -95,4 +95,5 @@ targets! {
     greetings
     recordings
     trace_contexts
+    client_filters
 }

@@ -9,11 +9,11 @@ use bytestring::ByteString;
 use super::super::service_message::{
     Ack, AckStatus, BroadcastData, Check, CheckUserInGroup, ClientCompletion, ClientInvocation, CloseConnection,
     CloseWithAck, ConnectionData, ConnectionFlowControl, ConnectionMoved, ConnectionReconnect, ErrorCompletion,
-    FlowOperation, FlowSubject, GroupBroadcastData, GroupChange, GroupJoin, GroupMemberQuery, LinkHandshakeRequest,
-    LinkHandshakeResponse, LinkKind, MoveConnection, MultiConnectionData, MultiGroupBroadcastData, MultiUserData,
-    OpenConnection, Ping, PresenceChanges, PresencePhase, RefreshConnection, RestoreAnswer, RestoreQuery, ServiceError,
-    ServiceEvent, ServiceMapping, ServiceMessage, Stamped, TaskCandidate, TaskCandidates, TraceReport, TracedData,
-    UserConnectionQuery, UserData, UserGroupChange,
+    Filtered, FlowOperation, FlowSubject, GroupBroadcastData, GroupChange, GroupJoin, GroupMemberQuery,
+    LinkHandshakeRequest, LinkHandshakeResponse, LinkKind, MoveConnection, MultiConnectionData,
+    MultiGroupBroadcastData, MultiUserData, OpenConnection, Ping, PresenceChanges, PresencePhase, RefreshConnection,
+    RestoreAnswer, RestoreQuery, ServiceError, ServiceEvent, ServiceMapping, ServiceMessage, Stamped, TaskCandidate,
+    TaskCandidates, TraceReport, TracedData, UserConnectionQuery, UserData, UserGroupChange,
 };
 use super::fields::{FieldError, FieldResult, Fields, extension};
 use super::{ServiceMessageError, name_of};
@@ -87,6 +87,7 @@ fn message(number: i64, fields: &mut Fields) -> FieldResult<Option<ServiceMessag
         72 => M::TracedData(TracedData { mark: fields.integer("mark")?, body: fields.binary("body")? }),
         73 => M::TraceReport(trace_report(fields)?),
         74 => M::TaskCandidates(task_candidates(fields)?),
+        76 => M::Filtered(Filtered { filter: fields.text("filter")?, body: fields.binary("body")? }),
         75 => M::RefreshConnectionWithAck(refresh_connection(fields)?),
         62 => M::Stamped(Stamped { epoch: fields.integer("epoch")?, body: fields.binary("body")? }),
         _ => return Ok(None),

@@ -5,7 +5,7 @@ use bytestring::ByteString;
 
 use super::super::service_message::{
     Ack, AckStatus, BroadcastData, Check, CheckUserInGroup, ClientCompletion, ClientInvocation, CloseConnection,
-    CloseWithAck, ConnectionFlowControl, ConnectionMoved, ErrorCompletion, FlowOperation, FlowSubject,
+    CloseWithAck, ConnectionFlowControl, ConnectionMoved, ErrorCompletion, Filtered, FlowOperation, FlowSubject,
     GroupBroadcastData, GroupChange, GroupMemberQuery, LinkHandshakeRequest, LinkHandshakeResponse, LinkKind,
     OpenConnection, Payloads, Ping, PresenceChanges, PresencePhase, RefreshConnection, RestoreAnswer, RestoreQuery,
     ServiceEvent, ServiceMapping, ServiceMessage, Stamped, TaskCandidates, TraceReport, TracedData,
@@ -51,6 +51,7 @@ pub(super) fn expected_bytes(message: &ServiceMessage) -> usize {
         M::ClientCompletion(it) => it.invocation_id.len() + it.payload.len(),
         M::Ack(it) => it.payload.as_ref().map_or(0, Bytes::len),
         M::Stamped(it) => it.body.len(),
+        M::Filtered(it) => it.filter.len() + it.body.len(),
         M::TracedData(it) => it.body.len(),
         _ => 0,
     };
@@ -116,6 +117,7 @@ pub(super) fn body(message: &ServiceMessage, out: &mut Writer) {
         M::MoveConnection(it) => connection_alone(out, number, &it.connection_id),
         M::ConnectionMoved(it) => connection_moved(out, it),
         M::Stamped(it) => stamped(out, it),
+        M::Filtered(it) => filtered(out, it),
         M::RestoreQuery(it) => restore_query(out, it),
         M::RestoreAnswer(it) => restore_answer(out, it),
         M::PresenceChanges(it) => presence_changes(out, it),
@@ -351,6 +353,13 @@ fn connection_moved(out: &mut Writer, it: &ConnectionMoved) {
 fn stamped(out: &mut Writer, it: &Stamped) {
     begin(out, 4, 62);
     out.integer(it.epoch);
+    out.binary(&it.body);
+    no_extension(out);
+}
+
+fn filtered(out: &mut Writer, it: &Filtered) {
+    begin(out, 4, 76);
+    out.text(&it.filter);
     out.binary(&it.body);
     no_extension(out);
 }

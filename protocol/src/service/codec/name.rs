@@ -59,6 +59,7 @@ pub(super) fn name_of(number: i64) -> &'static str {
         73 => "TraceReport",
         74 => "TaskCandidates",
         75 => "RefreshConnectionWithAck",
+        76 => "Filtered",
         _ => usize::try_from(number).ok().and_then(|number| NAMES.get(number)).copied().unwrap_or("Unknown"),
     }
 }

@@ -1,9 +1,11 @@
 //! Audience of a message: which connections of a hub it is for; how the groups change by which they are found; and
 //! where it comes from.
 
+use std::sync::Arc;
+
 use bytestring::ByteString;
 use trunkline_protocol::fleet;
-use trunkline_protocol::service::{GroupChange, ServiceMessage};
+use trunkline_protocol::service::{ClientFilter, GroupChange, ServiceMessage};
 
 use crate::upstream::AppServerId;
 
@@ -15,6 +17,8 @@ pub(crate) struct Receivers {
     pub excluded: Vec<ByteString>,
     /// Users whose connections are excluded.
     pub excluded_users: Vec<ByteString>,
+    /// Filter that receivers also have to match.
+    pub filter: Option<Arc<ClientFilter>>,
 }
 
 /// Receivers of a message before exclusions.
@@ -43,7 +47,7 @@ impl Audience {
 
 impl From<Audience> for Receivers {
     fn from(who: Audience) -> Self {
-        Self { who, excluded: Vec::new(), excluded_users: Vec::new() }
+        Self { who, excluded: Vec::new(), excluded_users: Vec::new(), filter: None }
     }
 }
 

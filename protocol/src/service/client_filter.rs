@@ -1,0 +1,472 @@
+//! Filter of clients in OData syntax, as Azure's services take it: `startswith(userId, 'a') and not ('red' in groups)`.
+//!
+//! ```text
+//!  filter     = and-terms *( "or" and-terms )
+//!  and-terms  = term *( "and" term )
+//!  term       = "not" term | "(" filter ")" | function | operand comparison
+//!  function   = ( "startswith" | "endswith" | "contains" ) "(" operand "," operand ")"
+//!  comparison = ( "eq" | "ne" | "gt" | "ge" | "lt" | "le" ) operand | "in" "groups" | "in" "(" operand *( "," operand ) ")"
+//!  operand    = "userId" | "connectionId" | "null" | text | ( "tolower" | "toupper" | "trim" ) "(" operand ")"
+//! ```
+//!
+//! The user id of an anonymous client is `null`, which equals only `null`, and orders, contains and begins with nothing.
+
+use std::borrow::Cow;
+use std::cmp::Ordering;
+
+/// Maximum length of a filter in bytes.
+pub const FILTER_MAX_BYTES: usize = 4096;
+
+/// Maximum depth of parentheses, functions and `not` in a filter.
+const FILTER_DEPTH_MAX: usize = 16;
+
+/// Filter of the clients of a hub.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientFilter(Condition);
+
+/// Client that a filter is evaluated for.
+pub trait FilterSubject {
+    /// User id; `None` for an anonymous client.
+    fn user_id(&self) -> Option<&str>;
+    /// Connection id.
+    fn connection_id(&self) -> &str;
+    /// Whether the client is a member of this group.
+    fn is_in_group(&self, group: &str) -> bool;
+}
+
+/// Clients of a filter that a name finds without evaluating it for each client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FilterTarget<'a> {
+    /// All connections of a user.
+    User(&'a str),
+    /// One connection.
+    Connection(&'a str),
+    /// Members of a group.
+    Group(&'a str),
+}
+
+/// Reason why a text is no filter.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FilterError {
+    /// The text is longer than a filter may be.
+    #[error("has more than {FILTER_MAX_BYTES} bytes")]
+    TooLong,
+    /// Parentheses, functions or `not` are nested too deeply.
+    #[error("is nested deeper than {FILTER_DEPTH_MAX} levels")]
+    TooDeep,
+    /// Something else was expected at this byte.
+    #[error("is wrong at byte {at}: expected {expected}")]
+    Unexpected {
+        /// Offset in bytes.
+        at: usize,
+        /// What the syntax allows there.
+        expected: &'static str,
+    },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Condition {
+    Any(Vec<Condition>),
+    All(Vec<Condition>),
+    Not(Box<Condition>),
+    Compare(Operand, Comparison, Operand),
+    InList(Operand, Vec<Operand>),
+    InGroups(Operand),
+    Function(TextTest, Operand, Operand),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Comparison {
+    Equal,
+    NotEqual,
+    Greater,
+    GreaterOrEqual,
+    Less,
+    LessOrEqual,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum TextTest {
+    StartsWith,
+    EndsWith,
+    Contains,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Operand {
+    UserId,
+    ConnectionId,
+    Null,
+    Text(String),
+    Changed(TextChange, Box<Operand>),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum TextChange {
+    Lower,
+    Upper,
+    Trim,
+}
+
+impl ClientFilter {
+    /// Parses a filter.
+    ///
+    /// # Errors
+    /// When the text is no filter, or one over the limits.
+    pub fn parse(text: &str) -> Result<Self, FilterError> {
+        if text.len() > FILTER_MAX_BYTES {
+            return Err(FilterError::TooLong);
+        }
+        let mut parser = Parser { text, at: 0, depth: 0 };
+        let condition = parser.filter()?;
+        if parser.rest().is_empty() { Ok(Self(condition)) } else { Err(parser.expected("and, or, or the end")) }
+    }
+
+    /// Whether the filter includes a client.
+    #[must_use]
+    pub fn matches(&self, client: &impl FilterSubject) -> bool {
+        self.0.holds(client)
+    }
+
+    /// Returns the clients of a filter that is a single comparison with a name.
+    #[must_use]
+    pub fn target(&self) -> Option<FilterTarget<'_>> {
+        match &self.0 {
+            Condition::Compare(Operand::UserId, Comparison::Equal, Operand::Text(id)) => Some(FilterTarget::User(id)),
+            Condition::Compare(Operand::ConnectionId, Comparison::Equal, Operand::Text(id)) => {
+                Some(FilterTarget::Connection(id))
+            }
+            Condition::InGroups(Operand::Text(name)) => Some(FilterTarget::Group(name)),
+            _ => None,
+        }
+    }
+}
+
+impl Condition {
+    fn holds(&self, client: &impl FilterSubject) -> bool {
+        match self {
+            Self::Any(conditions) => conditions.iter().any(|condition| condition.holds(client)),
+            Self::All(conditions) => conditions.iter().all(|condition| condition.holds(client)),
+            Self::Not(condition) => !condition.holds(client),
+            Self::Compare(left, comparison, right) => comparison.holds(left.value(client), right.value(client)),
+            Self::InList(operand, list) => {
+                let value = operand.value(client);
+                list.iter().any(|item| item.value(client) == value)
+            }
+            Self::InGroups(operand) => operand.value(client).is_some_and(|group| client.is_in_group(&group)),
+            Self::Function(test, text, part) => match (text.value(client), part.value(client)) {
+                (Some(text), Some(part)) => test.holds(&text, &part),
+                _ => false,
+            },
+        }
+    }
+}
+
+impl Comparison {
+    fn holds(self, left: Option<Cow<'_, str>>, right: Option<Cow<'_, str>>) -> bool {
+        let order = || left.as_deref().zip(right.as_deref()).map(|(left, right)| left.cmp(right));
+        match self {
+            Self::Equal => left == right,
+            Self::NotEqual => left != right,
+            Self::Greater => order() == Some(Ordering::Greater),
+            Self::GreaterOrEqual => order().is_some_and(Ordering::is_ge),
+            Self::Less => order() == Some(Ordering::Less),
+            Self::LessOrEqual => order().is_some_and(Ordering::is_le),
+        }
+    }
+}
+
+impl TextTest {
+    fn holds(self, text: &str, part: &str) -> bool {
+        match self {
+            Self::StartsWith => text.starts_with(part),
+            Self::EndsWith => text.ends_with(part),
+            Self::Contains => text.contains(part),
+        }
+    }
+}
+
+impl Operand {
+    /// Value for a client; `None` is `null`.
+    fn value<'a>(&'a self, client: &'a impl FilterSubject) -> Option<Cow<'a, str>> {
+        match self {
+            Self::UserId => client.user_id().map(Cow::Borrowed),
+            Self::ConnectionId => Some(Cow::Borrowed(client.connection_id())),
+            Self::Null => None,
+            Self::Text(text) => Some(Cow::Borrowed(text)),
+            Self::Changed(change, operand) => operand.value(client).map(|text| match change {
+                TextChange::Lower => Cow::Owned(text.to_lowercase()),
+                TextChange::Upper => Cow::Owned(text.to_uppercase()),
+                TextChange::Trim => Cow::Owned(text.trim().to_owned()),
+            }),
+        }
+    }
+}
+
+/// Position in the text of a filter.
+struct Parser<'a> {
+    text: &'a str,
+    at: usize,
+    depth: usize,
+}
+
+impl<'a> Parser<'a> {
+    /// Text from the next character on that is no blank.
+    fn rest(&mut self) -> &'a str {
+        let rest = self.text.get(self.at..).unwrap_or_default();
+        let trimmed = rest.trim_start();
+        self.at += rest.len() - trimmed.len();
+        trimmed
+    }
+
+    fn expected(&self, expected: &'static str) -> FilterError {
+        FilterError::Unexpected { at: self.at, expected }
+    }
+
+    /// Takes a punctuation mark.
+    fn takes(&mut self, mark: char) -> bool {
+        let is_next = self.rest().starts_with(mark);
+        self.at += if is_next { mark.len_utf8() } else { 0 };
+        is_next
+    }
+
+    fn demand(&mut self, mark: char, name: &'static str) -> Result<(), FilterError> {
+        if self.takes(mark) { Ok(()) } else { Err(self.expected(name)) }
+    }
+
+    /// Next word, which stays there; empty where none begins.
+    fn word(&mut self) -> &'a str {
+        let rest = self.rest();
+        let end = rest.find(|c: char| !c.is_ascii_alphanumeric()).unwrap_or(rest.len());
+        rest.get(..end).unwrap_or_default()
+    }
+
+    /// Takes the first of these words that comes next, in upper or lower case.
+    fn takes_word<T: Copy>(&mut self, words: &[(&str, T)]) -> Option<T> {
+        let word = self.word();
+        let found = words.iter().find(|(name, _)| name.eq_ignore_ascii_case(word))?;
+        self.at += word.len();
+        Some(found.1)
+    }
+
+    fn takes_keyword(&mut self, keyword: &str) -> bool {
+        self.takes_word(&[(keyword, ())]).is_some()
+    }
+
+    /// Parses something inside of parentheses, a function or a `not`.
+    fn nested<T>(&mut self, parse: impl FnOnce(&mut Self) -> Result<T, FilterError>) -> Result<T, FilterError> {
+        if self.depth == FILTER_DEPTH_MAX {
+            return Err(FilterError::TooDeep);
+        }
+        self.depth += 1;
+        let parsed = parse(self);
+        self.depth -= 1;
+        parsed
+    }
+
+    fn filter(&mut self) -> Result<Condition, FilterError> {
+        self.chain("or", |parser| parser.chain("and", Self::term, Condition::All), Condition::Any)
+    }
+
+    fn chain(
+        &mut self,
+        keyword: &str,
+        part: impl Fn(&mut Self) -> Result<Condition, FilterError>,
+        combine: impl FnOnce(Vec<Condition>) -> Condition,
+    ) -> Result<Condition, FilterError> {
+        let first = part(self)?;
+        if !self.takes_keyword(keyword) {
+            return Ok(first);
+        }
+        let mut parts = vec![first, part(self)?];
+        while self.takes_keyword(keyword) {
+            parts.push(part(self)?);
+        }
+        Ok(combine(parts))
+    }
+
+    fn term(&mut self) -> Result<Condition, FilterError> {
+        if self.takes_keyword("not") {
+            return self.nested(|parser| Ok(Condition::Not(Box::new(parser.term()?))));
+        }
+        if self.takes('(') {
+            let inner = self.nested(Self::filter)?;
+            self.demand(')', ")")?;
+            return Ok(inner);
+        }
+        let tests =
+            [("startswith", TextTest::StartsWith), ("endswith", TextTest::EndsWith), ("contains", TextTest::Contains)];
+        if let Some(test) = self.takes_word(&tests) {
+            self.demand('(', "(")?;
+            let text = self.operand()?;
+            self.demand(',', "a comma")?;
+            let part = self.operand()?;
+            self.demand(')', ")")?;
+            return Ok(Condition::Function(test, text, part));
+        }
+        let operand = self.operand()?;
+        self.comparison(operand)
+    }
+
+    fn comparison(&mut self, left: Operand) -> Result<Condition, FilterError> {
+        if self.takes_keyword("in") {
+            if self.takes_keyword("groups") {
+                return Ok(Condition::InGroups(left));
+            }
+            self.demand('(', "groups or a list in parentheses")?;
+            let mut list = vec![self.operand()?];
+            while self.takes(',') {
+                list.push(self.operand()?);
+            }
+            self.demand(')', "a comma or )")?;
+            return Ok(Condition::InList(left, list));
+        }
+        let comparisons = [
+            ("eq", Comparison::Equal),
+            ("ne", Comparison::NotEqual),
+            ("gt", Comparison::Greater),
+            ("ge", Comparison::GreaterOrEqual),
+            ("lt", Comparison::Less),
+            ("le", Comparison::LessOrEqual),
+        ];
+        let comparison = self.takes_word(&comparisons).ok_or_else(|| self.expected("eq, ne, gt, ge, lt, le or in"))?;
+        Ok(Condition::Compare(left, comparison, self.operand()?))
+    }
+
+    fn operand(&mut self) -> Result<Operand, FilterError> {
+        if self.rest().starts_with('\'') {
+            return self.quoted().map(Operand::Text);
+        }
+        let changes = [("tolower", TextChange::Lower), ("toupper", TextChange::Upper), ("trim", TextChange::Trim)];
+        if let Some(change) = self.takes_word(&changes) {
+            self.demand('(', "(")?;
+            let inner = self.nested(Self::operand)?;
+            self.demand(')', ")")?;
+            return Ok(Operand::Changed(change, Box::new(inner)));
+        }
+        if self.takes_keyword("userId") {
+            Ok(Operand::UserId)
+        } else if self.takes_keyword("connectionId") {
+            Ok(Operand::ConnectionId)
+        } else if self.takes_keyword("null") {
+            Ok(Operand::Null)
+        } else {
+            Err(self.expected("userId, connectionId, null, a text in single quotes or a function"))
+        }
+    }
+
+    /// Text in single quotes, in which two stand for one.
+    fn quoted(&mut self) -> Result<String, FilterError> {
+        let mut text = String::new();
+        self.at += 1;
+        loop {
+            let rest = self.text.get(self.at..).unwrap_or_default();
+            let end = rest.find('\'').ok_or_else(|| self.expected("a closing quote"))?;
+            text.push_str(rest.get(..end).unwrap_or_default());
+            self.at += end + 1;
+            if !rest.get(end + 1..).is_some_and(|rest| rest.starts_with('\'')) {
+                return Ok(text);
+            }
+            text.push('\'');
+            self.at += 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Client(Option<&'static str>, &'static str, &'static [&'static str]);
+
+    impl FilterSubject for Client {
+        fn user_id(&self) -> Option<&str> {
+            self.0
+        }
+        fn connection_id(&self) -> &str {
+            self.1
+        }
+        fn is_in_group(&self, group: &str) -> bool {
+            self.2.contains(&group)
+        }
+    }
+
+    const CLIENTS: [Client; 3] =
+        [Client(Some("Ann"), "c1", &["red", "it's"]), Client(Some("ben"), "c2", &["red"]), Client(None, "c3", &[])];
+
+    /// Ids of the clients that a filter includes.
+    fn included(filter: &str) -> Vec<&'static str> {
+        let filter = ClientFilter::parse(filter).unwrap();
+        CLIENTS.iter().filter(|client| filter.matches(*client)).map(|client| client.1).collect()
+    }
+
+    #[test]
+    fn a_filter_selects_clients_by_user_connection_and_group() {
+        for (filter, clients) in [
+            ("userId eq 'Ann'", vec!["c1"]),
+            ("userId ne 'Ann'", vec!["c2", "c3"]),
+            ("userId eq null", vec!["c3"]),
+            ("null ne userId", vec!["c1", "c2"]),
+            ("USERID EQ 'ben'", vec!["c2"]),
+            ("connectionId in ('c3', 'c1')", vec!["c1", "c3"]),
+            ("userId in ('ben', null)", vec!["c2", "c3"]),
+            ("'red' in groups", vec!["c1", "c2"]),
+            ("'it''s' in groups", vec!["c1"]),
+            ("userId in groups", vec![]),
+            ("userId gt 'a'", vec!["c2"]),
+            ("userId le 'ben'", vec!["c1", "c2"]),
+            ("connectionId ge 'c2' and connectionId lt 'c3'", vec!["c2"]),
+            ("startswith(userId, 'A')", vec!["c1"]),
+            ("startswith(tolower(userId), 'a') or endswith(connectionId,'3')", vec!["c1", "c3"]),
+            ("contains(toupper(userId), 'E')", vec!["c2"]),
+            ("userId eq trim('  ben ')", vec!["c2"]),
+        ] {
+            assert_eq!(included(filter), clients, "{filter}");
+        }
+    }
+
+    #[test]
+    fn and_binds_closer_than_or_and_not_closer_than_both() {
+        assert_eq!(included("userId eq null or 'red' in groups and connectionId eq 'c1'"), ["c1", "c3"]);
+        assert_eq!(included("(userId eq null or 'red' in groups) and connectionId eq 'c1'"), ["c1"]);
+        assert_eq!(included("not userId eq 'ben' and 'red' in groups"), ["c1"]);
+        assert_eq!(included("not (userId eq 'ben' and 'red' in groups)"), ["c1", "c3"]);
+        assert_eq!(included("not not ( ( userId eq 'ben' ) )"), ["c2"]);
+    }
+
+    #[test]
+    fn a_single_comparison_with_a_name_has_a_target() {
+        let target = |text: &str| ClientFilter::parse(text).unwrap();
+        assert_eq!(target("userId eq 'ann o''neill'").target(), Some(FilterTarget::User("ann o'neill")));
+        assert_eq!(target(" (connectionid eq 'c') ").target(), Some(FilterTarget::Connection("c")));
+        assert_eq!(target("'in groups' in groups").target(), Some(FilterTarget::Group("in groups")));
+        for other in ["userId ne 'a'", "userId eq null", "not userId eq 'a'", "userId eq 'a' or userId eq 'b'"] {
+            assert_eq!(target(other).target(), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn an_error_says_where_and_what_was_expected() {
+        for (filter, expected) in [
+            ("", "wrong at byte 0: expected userId"),
+            ("userId eq ann", "wrong at byte 10: expected userId"),
+            ("userId like 'a'", "wrong at byte 7: expected eq, ne"),
+            ("userId eq 'a", "expected a closing quote"),
+            ("userId eq 'a' nor", "wrong at byte 14: expected and, or"),
+            ("(userId eq 'a'", "wrong at byte 14: expected )"),
+            ("startswith(userId 'a')", "wrong at byte 18: expected a comma"),
+            ("'a' in group", "expected groups or a list"),
+            ("age eq '1'", "wrong at byte 0"),
+        ] {
+            let error = ClientFilter::parse(filter).unwrap_err().to_string();
+            assert!(error.contains(expected), "{filter}: {error}");
+        }
+        let nested = |levels: usize| format!("{}userId eq 'a'{}", "(".repeat(levels), ")".repeat(levels));
+        assert!(ClientFilter::parse(&nested(FILTER_DEPTH_MAX)).is_ok());
+        for deep in [nested(FILTER_DEPTH_MAX + 1), format!("{} userId eq 'a'", "not ".repeat(FILTER_DEPTH_MAX + 1))] {
+            assert_eq!(ClientFilter::parse(&deep), Err(FilterError::TooDeep));
+        }
+        let long = format!("userId eq '{}'", "a".repeat(FILTER_MAX_BYTES));
+        assert_eq!(ClientFilter::parse(&long), Err(FilterError::TooLong));
+    }
+}
