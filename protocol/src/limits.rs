@@ -38,10 +38,12 @@ pub const STATEFUL_RECONNECT_TIMEOUT_S: u64 = 15;
 /// may be without a socket.
 pub const MOVE_PAUSE_MAX_S: u64 = 120;
 
-/// The proxy pings a client when it has sent it nothing for this long; the official server's default.
+/// The proxy pings a client when it has sent it no hub message for this long, whatever the transport carries; the
+/// official server's default.
 pub const KEEP_ALIVE_INTERVAL_MS: u64 = 15_000;
 
-/// A client that has pinged once is closed when it is silent for this long; the official server's default.
+/// A client that has pinged once is closed when no hub message and no part of one comes for this long; the official
+/// server's default.
 pub const CLIENT_TIMEOUT_MS: u64 = 30_000;
 
 /// From negotiate to the first connect request; the official server's limit for inactive connections.

@@ -41,6 +41,9 @@ const LARGE_READ_BYTES: usize = 16 * 1024;
 /// messages into frames of 4 KiB.
 const FRAME_WORTH_BYTES: usize = 512;
 
+/// Interval of the hub pings that an app server which dials in gets while a client's message is still arriving.
+const UPLOAD_PING_INTERVAL_S: u32 = 10;
+
 /// Text for a client of a hub with rules about methods whose message can't be judged.
 const UNREADABLE: &str = "A message is malformed, and the server's rules about methods can't be applied to it.";
 
@@ -259,14 +262,6 @@ impl Reader {
         state.core.connections.get_current(self.slot, self.serial).is_none_or(|client| client.is_closing())
     }
 
-    /// Notes that the client lives; `true` if its connection is closed by now.
-    fn heard(&self, state: &mut ShardState) -> bool {
-        let now = state.core.tick();
-        let Some(client) = state.core.connections.get_current(self.slot, self.serial) else { return true };
-        client.last_heard = now;
-        client.is_closing()
-    }
-
     /// Reads once, and takes what came.
     fn poll_step(&mut self, shard: &Rc<Shard>, cx: &mut Context<'_>) -> Poll<Step> {
         let mut state = shard.state();
@@ -322,10 +317,11 @@ impl Reader {
 
     /// Takes what was read.
     fn take(&mut self, state: &mut ShardState, bytes: &mut [u8]) -> Step {
-        if self.heard(state) {
+        if self.is_closing(state) {
             return self.take_last(bytes);
         }
-        let count = bytes.len();
+        // Hub messages and parts of them show that a hub's client lives, frames of the transport don't.
+        let (count, mut is_alive) = (bytes.len(), self.content == Content::Raw);
         let mut upward = Upstream::new(state, (&self.home, rules_of(&self.hub, &self.sides)), &self.id, self.slot);
         upward.is_traced = self.is_traced;
         let Inbound { transport, partial } = &mut self.inbound;
@@ -335,10 +331,12 @@ impl Reader {
             match pieces.next() {
                 Err(error) => break Err(error.into()),
                 Ok(None) => break problem,
-                // Behind a broken message only the transport's own frames count.
-                Ok(Some(Piece::Payload(..))) if problem.is_err() => {}
-                Ok(Some(Piece::Payload(payload, _))) if partial.hold_too(payload) => {}
                 Ok(Some(Piece::Payload(payload, place))) => {
+                    is_alive |= !payload.is_empty();
+                    // Behind a broken message only the transport's own frames count.
+                    if problem.is_err() || partial.hold_too(payload) {
+                        continue;
+                    }
                     problem = match self.content {
                         Content::Hub(protocol) => upward.take_messages(partial, payload, protocol, self.limit_bytes),
                         Content::Raw => take_raw(partial, payload, place, self.limit_bytes)
@@ -350,6 +348,9 @@ impl Reader {
                 Ok(Some(Piece::Close)) => upward.step = Step::TransportClosed,
             }
         };
+        if is_alive {
+            upward.note_life(partial.has_begun());
+        }
         self.sides.note(&mut upward);
         let messages = upward.messages.max(pieces.frames().saturating_sub((count / FRAME_WORTH_BYTES) as u64));
         match upward.finish(taken) {
@@ -382,7 +383,7 @@ impl Reader {
         let mut state = shard.state();
         let step = match self.content {
             // Their bytes were paid for when they were read.
-            Content::Hub(protocol) if !self.heard(&mut state) => self.take_partial(&mut state, protocol, 0),
+            Content::Hub(protocol) if !self.is_closing(&mut state) => self.take_partial(&mut state, protocol, 0),
             Content::Hub(_) | Content::Raw => Step::Continue,
         };
         self.note_rest(&mut state);
@@ -707,11 +708,26 @@ impl<'a> Upstream<'a> {
                 let Some(client) = self.state.core.connections.get_mut(self.slot) else { return };
                 // From now on its silence has an end.
                 client.has_pinged = true;
-                if let (Content::Hub(protocol), Some(_)) = (client.content, self.home.by_dial_in()) {
-                    // An app server that dials in measures the silence of its clients itself.
-                    self.home.send_data(self.id, ping_of(protocol), DataType::Other.number());
-                }
+                let content = client.content;
+                self.relay_ping(content);
             }
+        }
+    }
+
+    /// Notes that the client lives: it has sent a message, or a part of the one that has begun.
+    fn note_life(&mut self, has_begun: bool) {
+        let now = self.state.core.tick();
+        let Some(client) = self.state.core.connections.get_mut(self.slot) else { return };
+        let (before, content) = (mem::replace(&mut client.last_heard, now), client.content);
+        if has_begun && client.has_pinged && before / UPLOAD_PING_INTERVAL_S != now / UPLOAD_PING_INTERVAL_S {
+            self.relay_ping(content);
+        }
+    }
+
+    /// Passes a sign of life to an app server that dials in, which measures the silence of its clients itself.
+    fn relay_ping(&self, content: Content) {
+        if let (Content::Hub(protocol), Some(_)) = (content, self.home.by_dial_in()) {
+            self.home.send_data(self.id, ping_of(protocol), DataType::Other.number());
         }
     }
 
@@ -743,7 +759,7 @@ impl<'a> Upstream<'a> {
     fn finish(self, taken: Result<(), InboundError>) -> Step {
         // In one write, however many pings one read has brought.
         if !self.pongs.is_empty() {
-            self.state.assignments.send_frame(&mut self.state.core, self.slot, &self.pongs.freeze());
+            self.state.assignments.send_transport(&mut self.state.core, self.slot, &self.pongs.freeze());
         }
         if self.rules.is_some() {
             // Answers to refused calls.

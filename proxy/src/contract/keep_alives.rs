@@ -2,11 +2,38 @@
 
 use std::time::Duration;
 
-use tokio::time::Instant;
-use trunkline_protocol::manifest::CAUSE_HEADER;
+use bytes::Bytes;
+use tokio::time::{Instant, sleep, timeout_at};
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::frame::Frame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
+use trunkline_protocol::manifest::{CAUSE_HEADER, HubManifest};
+use trunkline_protocol::service::ServiceMessage;
 
 use super::client::{Client, PING, Received};
+use super::closes::cause_of;
+use super::inbound_links::{DialInLink, ONE, dial_in_nodes};
 use super::stage::{Stage, run};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Seconds between two WebSocket pings of different client libraries.
+const PING_INTERVALS_S: [u32; 5] = [1, 5, 10, 14, 20];
+
+fn fragment(bytes: impl Into<Bytes>, code: Data, is_last: bool) -> Message {
+    Message::Frame(Frame::message(bytes, OpCode::Data(code), is_last))
+}
+
+/// Frames of a WebSocket that carry nothing of a hub message.
+fn transport_frames() -> [Message; 4] {
+    let empty = |code| fragment(Bytes::new(), code, false);
+    [Message::Ping(Bytes::new()), Message::Pong(Bytes::new()), empty(Data::Continue), Message::Ping("x".into())]
+}
+
+/// Begins a hub message, which goes on in continuation frames.
+async fn begin_message(client: &mut Client) {
+    client.write(fragment(&b"{\"type\":1,\"target\":\""[..], Data::Text, false)).await;
+}
 
 #[test]
 fn a_client_that_is_sent_nothing_is_pinged_once_an_interval() {
@@ -55,5 +82,146 @@ fn a_client_that_goes_on_pinging_stays() {
         }
         link.fence().await;
         client.fence(&link).await;
+    });
+}
+
+#[test]
+fn a_client_that_sends_websocket_pings_is_sent_hub_pings_all_the_same() {
+    run(async {
+        let (stage, _app, mut link) = Stage::start().with_chat().await;
+        for every in PING_INTERVALS_S {
+            let mut client = Client::connect(&stage, &mut link, "/chat").await;
+            let (begun, mut last) = (Instant::now(), Instant::now());
+            for beat in 1.. {
+                let next = begun + every * beat * SECOND;
+                while let Ok(received) = timeout_at(next, client.next()).await {
+                    assert_eq!(received, Received::Text(PING.into()));
+                    assert!((14..=16).contains(&last.elapsed().as_secs()), "{every}: {:?}", last.elapsed());
+                    last = Instant::now();
+                }
+                assert!(last.elapsed() <= 16 * SECOND, "{every}: no hub ping for {:?}", last.elapsed());
+                if begun.elapsed() > 100 * SECOND {
+                    break;
+                }
+                client.write(Message::Ping(Bytes::new())).await;
+            }
+            drop(client);
+            link.close().await;
+        }
+    });
+}
+
+#[test]
+fn a_client_that_hangs_is_given_up_though_its_websocket_library_lives() {
+    run(async {
+        let (stage, _app, mut link) = Stage::start().with_chat().await;
+        for (every, frame) in PING_INTERVALS_S.into_iter().flat_map(|every| transport_frames().map(|it| (every, it))) {
+            let mut client = Client::connect(&stage, &mut link, "/chat").await;
+            client.send(&format!("{PING}\u{1e}")).await;
+            client.write(fragment(Bytes::new(), Data::Text, false)).await;
+            let begun = Instant::now();
+            let beats = async {
+                while client.try_write(frame.clone()).await {
+                    // sleep: time is paused, and passing it is what the test is about.
+                    sleep(every * SECOND).await;
+                }
+                std::future::pending::<()>().await;
+            };
+            let closed = tokio::select! {
+                closed = link.close() => closed,
+                () = beats => unreachable!(),
+            };
+            assert_eq!(cause_of(&closed).as_deref(), Some("keep_alive_timeout"));
+            assert!((30..=32).contains(&begun.elapsed().as_secs()), "{every} {frame:?}: {:?}", begun.elapsed());
+        }
+    });
+}
+
+#[test]
+fn a_message_that_arrives_slowly_shows_that_its_client_lives() {
+    run(async {
+        let (stage, _app, mut link) = Stage::start()
+            .with_app(HubManifest { message_max_bytes: 1 << 20, ..HubManifest::new("chat", "/chat") })
+            .await;
+        let mut client = Client::connect(&stage, &mut link, "/chat").await;
+        client.send(&format!("{PING}\u{1e}")).await;
+        begin_message(&mut client).await;
+        for _ in 0..7 {
+            client.write(fragment(vec![b'x'; 20_000], Data::Continue, false)).await;
+            sleep(10 * SECOND).await; // sleep: as above
+        }
+        client.write(fragment(&b"\"}\x1e"[..], Data::Continue, true)).await;
+        assert!(link.data().await.0.len() > 140_000);
+        client.fence(&link).await;
+    });
+}
+
+#[test]
+fn an_app_server_that_dials_in_is_pinged_while_a_message_of_its_client_arrives() {
+    run(async {
+        let (_network, nodes) = dial_in_nodes(1).await;
+        let mut home = DialInLink::open(&nodes[0], "home_1", ONE).await;
+        let mut client = home.client(&nodes[0], "ann").await;
+        client.send(&format!("{PING}\u{1e}")).await;
+        begin_message(&mut client).await;
+        for _ in 0..8 {
+            client.write(fragment(vec![b'x'; 2_000], Data::Continue, false)).await;
+            sleep(5 * SECOND).await; // sleep: as above
+        }
+        client.write(fragment(&b"\"}\x1e"[..], Data::Continue, true)).await;
+        let mut pings = 0;
+        loop {
+            match home.next().await {
+                ServiceMessage::ConnectionData(data) if data.payload == format!("{PING}\u{1e}") => pings += 1,
+                ServiceMessage::ConnectionData(_) => break,
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!((4..=6).contains(&pings), "{pings}");
+    });
+}
+
+#[test]
+fn half_a_message_shows_life_once_whatever_its_websocket_library_sends() {
+    run(async {
+        let (stage, _app, mut link) = Stage::start().with_chat().await;
+        for (pings, is_beating) in [(false, false), (false, true), (true, false), (true, true)] {
+            let mut client = Client::connect(&stage, &mut link, "/chat").await;
+            if pings {
+                client.send(&format!("{PING}\u{1e}")).await;
+            }
+            sleep(10 * SECOND).await; // sleep: as above
+            let begun = Instant::now();
+            begin_message(&mut client).await;
+            let beats = async {
+                while is_beating && client.try_write(Message::Ping(Bytes::new())).await {
+                    sleep(5 * SECOND).await; // sleep: as above
+                }
+                std::future::pending::<()>().await;
+            };
+            let closed = tokio::select! {
+                closed = link.close() => closed,
+                () = beats => unreachable!(),
+            };
+            let cause = cause_of(&closed).unwrap();
+            assert!(["keep_alive_timeout", "message_timeout"].contains(&&*cause), "{cause}");
+            assert!((29..=32).contains(&begun.elapsed().as_secs()), "{pings} {is_beating}: {:?}", begun.elapsed());
+        }
+    });
+}
+
+#[test]
+fn any_frame_shows_that_the_client_of_a_raw_endpoint_lives() {
+    run(async {
+        let (stage, _app, mut link) = Stage::start().with_app(HubManifest::raw("echo", "/echo")).await;
+        let mut client = Client::upgrade(&stage, "/echo").await.unwrap();
+        client.id = link.opening().await.connection_id.to_string();
+        for _ in 0..10 {
+            client.write(Message::Pong(Bytes::new())).await;
+            sleep(20 * SECOND).await; // sleep: as above
+        }
+        link.fence().await;
+        drop(client);
+        assert_eq!(cause_of(&link.close().await).as_deref(), Some("socket_ended"));
     });
 }

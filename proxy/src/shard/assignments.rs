@@ -191,11 +191,11 @@ impl Assignments {
         Some(client)
     }
 
-    /// Sends one frame of the transport's own.
-    pub(crate) fn send_frame(&mut self, core: &mut ShardCore, slot: Slot, frame: &Bytes) {
+    /// Sends one frame of the transport.
+    pub(crate) fn send_transport(&mut self, core: &mut ShardCore, slot: Slot, frame: &Bytes) {
         let mode = core.mode(Flush::Now);
         if let Some(client) = core.connections.get_mut(slot) {
-            core.delivery.put(slot, client, frame, mode);
+            core.delivery.put_transport(slot, client, frame, mode);
         }
         self.finish_batch(core);
     }

@@ -298,6 +298,13 @@ impl Delivery {
     }
 
     fn put_now(&mut self, slot: Slot, client: &mut Client, frame: &Bytes, mode: BatchMode) {
+        client.last_sent = mode.now;
+        self.put_transport(slot, client, frame, mode);
+    }
+
+    /// Puts a frame of the transport, such as a pong. It is below the hub protocol: it postpones no hub ping, ends no
+    /// hold, is not kept for another socket, and watches don't see it.
+    pub(super) fn put_transport(&mut self, slot: Slot, client: &mut Client, frame: &Bytes, mode: BatchMode) {
         if self.has_to_wait(slot, client, frame, mode) {
             if self.has_room(client, frame.len()) {
                 client.outbox.push(frame.clone());
@@ -384,6 +391,7 @@ impl Delivery {
         if client.is_resumable {
             return self.put_resumable(slot, client, frame, mode, true);
         }
+        client.last_sent = mode.now;
         if self.has_to_wait(slot, client, frame, mode) {
             if self.has_room(client, frame.len()) {
                 client.outbox.push_droppable(frame.clone());
@@ -398,7 +406,6 @@ impl Delivery {
 
     /// Writes a frame at once where it may leave now and its outbox is empty; otherwise it has to wait.
     fn has_to_wait(&mut self, slot: Slot, client: &mut Client, frame: &Bytes, mode: BatchMode) -> bool {
-        client.last_sent = mode.now;
         // What waits may be below the outbox: records of TLS.
         let has_to_wait = mode.flush == Flush::Deferred || client.is_flushing || !client.outbox.is_empty();
         if !has_to_wait {

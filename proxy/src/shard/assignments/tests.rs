@@ -62,8 +62,8 @@ fn a_silent_client_gets_keep_alives() {
 fn the_largest_outboxes_close_when_all_together_are_over_the_budget() {
     let mut bed = Testbed::with(|settings| settings.outbox.total_bytes = 10_000);
     let (small, large) = (bed.client("ann"), bed.client("ben"));
-    bed.state.assignments.send_frame(&mut bed.state.core, small, &Bytes::from(vec![0; 3000]));
+    bed.state.assignments.send_transport(&mut bed.state.core, small, &Bytes::from(vec![0; 3000]));
     assert!(bed.state.core.connections.live(small).is_some());
-    bed.state.assignments.send_frame(&mut bed.state.core, large, &Bytes::from(vec![0; 8000]));
+    bed.state.assignments.send_transport(&mut bed.state.core, large, &Bytes::from(vec![0; 8000]));
     assert!(bed.state.core.connections.live(large).is_none() && bed.state.core.connections.live(small).is_some());
 }

@@ -23,7 +23,7 @@ use crate::upstream::{AppServerId, HomeLink};
 pub(crate) struct Client {
     pub status: Status,
     exclusion_epoch: u64,
-    /// Tick at which something was sent to it last.
+    /// Tick at which a hub message was sent to it last; frames of the transport don't count.
     pub last_sent: u32,
     /// Batch in which deferred frames of it were written last.
     pub written_in: u32,
@@ -39,7 +39,7 @@ pub(crate) struct Client {
     pub outbox: Outbox,
     /// Read by the connection's own task, written by each delivery.
     pub socket: Socket,
-    /// Tick at which something came from it last.
+    /// Tick at which a hub message, or a part of one, came from it last; at a raw endpoint anything.
     pub last_heard: u32,
     /// Tells it from others that had its slot.
     pub serial: Serial,

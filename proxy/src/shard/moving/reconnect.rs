@@ -262,7 +262,11 @@ impl Moves {
                 Overdue::KeepAlive => {
                     if let Some(client) = core.connections.live_mut(slot) {
                         core.context.counters.keep_alives.increment();
-                        core.delivery.put(slot, client, &keep_alive_frame(client.content), mode);
+                        let frame = keep_alive_frame(client.content);
+                        match client.content {
+                            Content::Hub(_) => core.delivery.put(slot, client, &frame, mode),
+                            Content::Raw => core.delivery.put_transport(slot, client, &frame, mode),
+                        }
                     }
                 }
                 Overdue::Lost(cause) => assignments.close(core, slot, &CloseReason::by_client(cause)),
