@@ -31,6 +31,6 @@ pub use hub_message::{
     CancelInvocation, Close, Completion, Headers, HubMessage, HubMessageError, Invocation, Outcome, StreamItem,
 };
 pub use protocol::{HubProtocol, Payload, PayloadError};
-pub use replay::{ReceivedSequence, ReplayBuffer, SequenceGap};
+pub use replay::{ReceivedSequence, ReplayBuffer, SequenceError};
 pub use replay_queue::ReplayQueue;
 pub use scan::{MessageKind, Scan, ScanError};

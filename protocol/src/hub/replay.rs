@@ -110,10 +110,16 @@ pub struct ReceivedSequence {
     acknowledged: u64,
 }
 
-/// A `Sequence` that leaves out messages which have never come.
+/// Reason to refuse a `Sequence`: the connection can't go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("Sequence ID greater than amount of messages we've received.")]
-pub struct SequenceGap;
+pub enum SequenceError {
+    /// Messages before it have never come.
+    #[error("Sequence ID greater than amount of messages we've received.")]
+    Gap,
+    /// Messages are numbered from 1.
+    #[error("Sequence ID 0 is not allowed: the first message is number 1.")]
+    Zero,
+}
 
 impl Default for ReceivedSequence {
     fn default() -> Self {
@@ -142,16 +148,19 @@ impl ReceivedSequence {
     /// Takes the number of the next message on this socket.
     ///
     /// # Errors
-    /// When messages before it have never come: the connection can't go on.
-    pub fn begin_at(&mut self, sequence_id: u64) -> Result<(), SequenceGap> {
+    /// When no message has this number, or messages before it have never come.
+    pub fn begin_at(&mut self, sequence_id: u64) -> Result<(), SequenceError> {
+        if sequence_id == 0 {
+            return Err(SequenceError::Zero);
+        }
         // The official server compares with the next number on the old socket, and fails where that one broke in the
         // middle of a repetition that was acknowledged before.
         if sequence_id > self.latest.saturating_add(1) {
-            return Err(SequenceGap);
+            return Err(SequenceError::Gap);
         }
         self.next = sequence_id;
         // The other end repeats what it has not seen acknowledged, and may send nothing new before it does.
-        self.acknowledged = self.acknowledged.min(sequence_id.saturating_sub(1));
+        self.acknowledged = self.acknowledged.min(sequence_id - 1);
         Ok(())
     }
 
@@ -228,11 +237,12 @@ mod tests {
     }
 
     #[test]
-    fn a_gap_is_refused() {
+    fn a_gap_and_the_number_zero_are_refused() {
         let mut received = ReceivedSequence::after(3);
-        assert_eq!(received.begin_at(5), Err(SequenceGap));
-        assert_eq!(received.begin_at(4), Ok(()));
-        assert_eq!(received.begin_at(0), Ok(()));
+        assert_eq!(received.begin_at(5), Err(SequenceError::Gap));
+        assert_eq!(received.begin_at(0), Err(SequenceError::Zero));
+        assert!(received.take(), "what was refused changes nothing");
+        assert_eq!(received.begin_at(1), Ok(()));
         assert!(!received.take());
     }
 

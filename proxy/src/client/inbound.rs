@@ -10,7 +10,7 @@ use std::ops::Range;
 use bytes::Bytes;
 use trunkline_protocol::cause::Cause;
 use trunkline_protocol::hub::{
-    CallScan, FramingError, HubMessage, HubProtocol, MessageKind, ReceivedSequence, Scan, ScanError, SequenceGap,
+    CallScan, FramingError, HubMessage, HubProtocol, MessageKind, ReceivedSequence, Scan, ScanError, SequenceError,
     next_frame_behind,
 };
 use trunkline_protocol::manifest::Transport;
@@ -59,7 +59,7 @@ pub(super) enum InboundError {
     #[error("a text is not UTF-8")]
     NotUtf8,
     #[error("{0}")]
-    Gap(#[from] SequenceGap),
+    Sequence(#[from] SequenceError),
     #[error("{0}")]
     Message(String),
 }
@@ -70,7 +70,7 @@ impl InboundError {
         match self {
             Self::Transport(_) => Cause::WebsocketProtocol,
             Self::TooLarge(_) | Self::RawTooLarge(_) => Cause::MessageTooLarge,
-            Self::Framing(_) | Self::Gap(_) | Self::Message(_) => Cause::HubProtocol,
+            Self::Framing(_) | Self::Sequence(_) | Self::Message(_) => Cause::HubProtocol,
             Self::NotUtf8 => Cause::TextInvalid,
         }
     }
@@ -78,7 +78,7 @@ impl InboundError {
     /// Close code for a client of a raw endpoint.
     pub(super) fn raw_code(&self) -> u16 {
         match self {
-            Self::Transport(_) | Self::Framing(_) | Self::Gap(_) | Self::Message(_) => CLOSE_PROTOCOL_ERROR,
+            Self::Transport(_) | Self::Framing(_) | Self::Sequence(_) | Self::Message(_) => CLOSE_PROTOCOL_ERROR,
             Self::TooLarge(_) | Self::RawTooLarge(_) => CLOSE_TOO_LARGE,
             Self::NotUtf8 => CLOSE_NOT_UTF8,
         }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use tokio::time::Instant;
+use tokio_tungstenite::tungstenite::Message;
 use trunkline_protocol::manifest::{CAUSE_HEADER, HubManifest};
 use trunkline_protocol::service::*;
 
@@ -218,17 +219,23 @@ fn a_client_that_does_not_ask_for_it_is_an_ordinary_one() {
 }
 
 #[test]
-fn a_client_that_skips_messages_is_closed_as_the_official_server_does() {
+fn a_client_whose_sequence_number_is_impossible_is_closed_with_an_error() {
     run(async {
         let mut scene = scene().await;
-        let (client, target) = scene.connect().await;
-        drop(client);
-        let (mut client, _) = scene.come_back(&target).await;
-        client.send(&(sequence(2) + "\u{1e}")).await;
-        assert!(client.text().await.starts_with("{\"type\":7,\"error\":"));
-        let close = scene.link.close().await;
-        assert!(close.error.unwrap().contains("Sequence ID greater than amount of messages we've received."));
-        assert_eq!(Client::upgrade(&scene.stage, &target).await.err(), Some(404));
+        for (number, error) in [
+            ("2", "Sequence ID greater than amount of messages we've received."),
+            ("0", "Sequence ID 0 is not allowed"),
+            ("-1", "Expected 'sequenceId' to be of type Number."),
+        ] {
+            let (client, target) = scene.connect().await;
+            drop(client);
+            let (mut client, _) = scene.come_back(&target).await;
+            client.send(&format!("{{\"type\":9,\"sequenceId\":{number}}}\u{1e}")).await;
+            assert!(client.text().await.starts_with("{\"type\":7,\"error\":"));
+            let close = scene.link.close().await;
+            assert!(close.error.as_ref().unwrap().contains(error), "{close:?}");
+            assert_eq!(Client::upgrade(&scene.stage, &target).await.err(), Some(404));
+        }
     });
 }
 
@@ -349,5 +356,20 @@ fn bytes_of_several_messages_in_one_frame_are_counted_one_by_one() {
         drop(client);
         let (mut client, begin) = scene.come_back(&target).await;
         assert_eq!((begin, client.text().await), (sequence(3), call("c")));
+    });
+}
+
+#[test]
+fn a_websocket_ping_is_answered_immediately_and_ends_no_hold() {
+    run(async {
+        let mut scene = scene().await;
+        let (mut client, _) = scene.connect().await;
+        let begun = Instant::now();
+        scene.link.write(&client.id, sent("a")).await;
+        client.write(Message::Ping("p".into())).await;
+        assert_eq!(client.frames(1).await, [Message::Pong("p".into())]);
+        assert_eq!(begun.elapsed(), Duration::ZERO);
+        assert_eq!(client.text().await, call("a"));
+        assert!((50..=51).contains(&begun.elapsed().as_millis()), "{:?}", begun.elapsed());
     });
 }
