@@ -172,7 +172,10 @@ impl Dispatcher {
         trace: Option<Box<MessageTrace>>,
     ) -> Option<BoxFuture<'static, ()>> {
         let message = connection.protocol().decode(body);
-        let is_call = matches!(message, Ok(Some(HubMessage::Invocation(_) | HubMessage::StreamInvocation(_))));
+        let is_call = match &message {
+            Ok(message) => message.as_ref().is_some_and(|message| message.kind().is_call()),
+            Err(error) => error.call_id().is_some(),
+        };
         if let Some(trace) = trace.as_ref().filter(|_| !is_call) {
             self.core.to(connection).report_trace(trace.taken(connection.shared_id()));
         }
@@ -192,8 +195,27 @@ impl Dispatcher {
             // They end at the proxy, which counts messages where a client may come back.
             Ok(Some(HubMessage::Ping | HubMessage::Ack { .. } | HubMessage::Sequence { .. })) => {}
             Ok(None) => tracing::debug!(hub = %self.core.name(), "message of a newer type is skipped"),
-            Err(error) => self.ends.close_with_error(connection, Cause::HubProtocol, &message_error(&error)),
+            Err(error) => return self.handle_undecodable(connection, error, trace),
         }
+        None
+    }
+
+    /// Fails what a message is about that can't be decoded, or closes the connection where that is not known. Returns
+    /// what the worker must wait for.
+    #[cold]
+    fn handle_undecodable(
+        self: &Arc<Self>,
+        connection: &Arc<Connection>,
+        error: HubMessageError,
+        trace: Option<Box<MessageTrace>>,
+    ) -> Option<BoxFuture<'static, ()>> {
+        if error.call_id().is_some() {
+            return self.calls.refuse_undecodable(connection, error, trace, self.workers());
+        }
+        if let Some(completion) = error.failed_end() {
+            return self.results.handle_completion(connection, completion);
+        }
+        self.ends.close_with_error(connection, Cause::HubProtocol, &message_error(&error));
         None
     }
 }

@@ -170,7 +170,6 @@ fn malformed_json_closes_its_sender() {
             "{\"type\":1,\"target\":\"Length\"}",
             "{\"type\":1,\"target\":\"Length\",\"arguments\":{}}",
             "{\"type\":1,\"target\":\"Length\",\"arguments\":[\"\\u12\"]}",
-            "{\"type\":3,\"invocationId\":\"1\",\"result\":1,\"error\":\"both\"}",
             &deep,
         ] {
             let mut client = RawClient::join(scene.proxy.address(), "/sends").await?;

@@ -18,7 +18,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
-use trunkline_protocol::hub::{Invocation, Outcome};
+use trunkline_protocol::hub::{HubMessageError, Invocation, Outcome};
 use trunkline_protocol::service::TraceReport;
 
 use super::app_code::{call_span, in_order_of};
@@ -29,7 +29,7 @@ use crate::connection::{
 };
 use crate::context::Context;
 use crate::encode;
-use crate::error::{HubError, text};
+use crate::error::{CallStage, HubError, text};
 use crate::handler::filter::HubCall;
 use crate::handler::{Method, ReplyFuture};
 use crate::hub::MethodTable;
@@ -172,6 +172,22 @@ impl MethodCalls {
             return Err(HubError::refusal(text::invoking_failed(target, &error, self.setup.is_detailed)));
         }
         Ok(method)
+    }
+
+    /// Answers a call that can't be decoded. Returns what the worker must wait for.
+    pub(super) fn refuse_undecodable(
+        &self,
+        connection: &Arc<Connection>,
+        error: HubMessageError,
+        trace: Option<Box<MessageTrace>>,
+        workers: Arc<dyn StartWorker>,
+    ) -> Option<BoxFuture<'static, ()>> {
+        let problem = HubError::invalid_data(error.to_string()).at(CallStage::Binding);
+        let HubMessageError { invocation_id, target, .. } = error;
+        let (target, kind) = (target.unwrap_or_default(), CallKind::Method(Concurrency::Rejected));
+        let scope = CallScope::new(connection, workers, kind, invocation_id, trace);
+        let method = self.methods.find(&target).map(|method| &**method);
+        self.refuse_call(scope, method, text::call_failed(&target, &problem, self.setup.is_detailed))
     }
 
     /// Answers a call that is not admitted. Returns the wait for it, if it waits.

@@ -2,9 +2,11 @@
 
 use std::sync::{Arc, Barrier};
 
+use bytes::Bytes;
 use serde_json::json;
-use trunkline::HubProtocol::Json;
+use trunkline::HubProtocol::{Json, MessagePack};
 use trunkline::{Cancellation, Context, HubCall, HubError, Next, Reply};
+use trunkline_protocol::hub::{Completion, HubMessage, Outcome, next_frame};
 use trunkline_protocol::service::ServiceMessage;
 
 use crate::harness::{App, ProxyLink};
@@ -219,6 +221,46 @@ async fn items_belong_to_their_connection() {
     assert!(link.call(&one, "Forget", "[]").await.contains("\"result\":1"));
     assert!(link.call(&one, "Recall", "[]").await.contains("\"result\":null"));
     assert!(link.call(&two, "Recall", "[]").await.contains("\"result\":2"));
+}
+
+#[tokio::test]
+async fn a_call_that_can_not_be_decoded_fails_alone() {
+    let app = App::start_with(|hub| hub.detailed_errors(), |server| server).await;
+    let mut link = ProxyLink::open(&app, "a", 0).await;
+    let (text, packed) = (link.client("c1", Json).await, link.client("c2", MessagePack).await);
+    let deep = format!("\"Add\",\"arguments\":{}{}", "[".repeat(600), "]".repeat(600));
+    for (rest, text_of) in [
+        ("\"\",\"arguments\":[]", "Failed to invoke '' due to an error on the server. InvalidDataException: Missing"),
+        ("\"Add\"", "Failed to invoke 'Add' due to an error on the server. InvalidDataException: Missing"),
+        ("\"Add\",\"arguments\":[nope]", "Failed to invoke 'Add' due to an error on the server. InvalidDataException"),
+        (&deep, "Failed to invoke 'Add' due to an error on the server. InvalidDataException: The JSON is nested"),
+    ] {
+        link.send(text.bytes(format!("{{\"type\":1,\"invocationId\":\"7\",\"target\":{rest}}}\u{1e}").into())).await;
+        let answer = link.json("c1").await;
+        assert_eq!((&answer["type"], &answer["invocationId"]), (&json!(3), &json!("7")));
+        assert!(answer["error"].as_str().unwrap().starts_with(text_of), "{answer}");
+    }
+    let nested = [b"\xe4\x04\x96\x01\x80\xa17\xa3Add\x91".as_slice(), &[0x91; 600], b"\xc0\x90"].concat();
+    for call in [
+        b"\x0b\x96\x01\x80\xa17\xa3Add\xc0\x90".as_slice(), // nil in place of the list
+        b"\x09\x94\x01\x80\xa17\xa3Add",
+        b"\x0c\x96\x01\x80\xa17\xa3Add\x91\xc1\x90",
+        &nested,
+    ] {
+        link.send(packed.bytes(Bytes::copy_from_slice(call))).await;
+        let answer = link.data("c2").await.payload;
+        let frame = next_frame(MessagePack, &answer, 1000).unwrap().unwrap();
+        match MessagePack.decode(&answer.slice(frame.body)).unwrap() {
+            Some(HubMessage::Completion(Completion { invocation_id, outcome: Outcome::Error(error), .. })) => {
+                assert_eq!(invocation_id, "7");
+                assert!(error.starts_with("Failed to invoke 'Add' due to an error on the server."), "{error}");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(link.call(&text, "Add", "[1,1]").await.contains("\"result\":2"), "the connection stays");
+    link.send(text.bytes("{\"type\":1,\"target\":\"Add\"}\x1e".into())).await;
+    assert_eq!(link.json("c1").await["type"], 7, "without an id nothing can be answered");
 }
 
 #[tokio::test]

@@ -79,6 +79,10 @@ async fn an_error_of_the_client_is_shown_and_a_result_of_another_type_is_not() {
     let answers = [
         (json!({"error": "Error: nope"}), " HubException: Error: nope"),
         (json!({"error": "Client didn't provide a result."}), " HubException: Client didn't provide a result."),
+        (
+            json!({"result": 1, "error": "both"}),
+            " HubException: The 'error' and 'result' properties are mutually exclusive.",
+        ),
         (json!({"result": "seven"}), ""),
         (json!({"result": null}), ""),
         (json!({}), ""),

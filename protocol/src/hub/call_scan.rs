@@ -44,7 +44,7 @@ impl MessageKind {
 // It goes on to the end even when all are found: the last of two equal keys is the one that counts.
 pub(super) fn json(body: &[u8]) -> Result<CallScan<'_>, ScanError> {
     let (mut kind, mut invocation_id, mut target, mut stream_ids) = (None, None, None, None);
-    for member in Members::of(body)? {
+    for member in Members::of_any_depth(body)? {
         let member = member?;
         match &*member.key {
             "type" => kind = Some(member.value),

@@ -1,6 +1,9 @@
 //! Encoding and decoding of hub messages and payloads, in the hub protocol that a client chose.
 
+use std::borrow::Cow;
+
 use bytes::{Bytes, BytesMut};
+use bytestring::ByteString;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -24,9 +27,24 @@ impl HubProtocol {
     /// # Errors
     /// When the body is no hub message; the text is fit for a log line and for detailed errors.
     pub fn decode(self, body: &Bytes) -> Result<Option<HubMessage>, HubMessageError> {
-        match self {
+        let decoded = match self {
             HubProtocol::Json => json_encoding::decode(body),
             HubProtocol::MessagePack | HubProtocol::BlazorPack => message_pack_encoding::decode(body),
+        };
+        decoded.map_err(|error| self.with_head(error, body))
+    }
+
+    /// Adds what can be read of a message that can't be decoded.
+    #[cold]
+    fn with_head(self, error: HubMessageError, body: &[u8]) -> HubMessageError {
+        let Ok(Scan { kind, invocation_id }) = self.scan(body) else { return error };
+        let target = self.scan_call(body).ok().and_then(|call| call.target);
+        let shared = |text: Cow<'_, str>| ByteString::from(&*text);
+        HubMessageError {
+            kind: Some(kind),
+            invocation_id: invocation_id.map(shared),
+            target: target.map(shared),
+            ..error
         }
     }
 
@@ -78,6 +96,41 @@ impl HubProtocol {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hub::MessageKind;
+
+    #[test]
+    fn an_error_names_kind_id_and_target_of_its_message_where_they_are_known() {
+        use MessageKind::{Completion as End, Invocation as Call, StreamInvocation as Stream, StreamItem as Item};
+        let deep = format!("{}{}", "[".repeat(600), "]".repeat(600));
+        let deep = format!(r#"{{"invocationId":"1","target":"Echo","arguments":{deep},"type":1}}"#);
+        let nested = [b"\x96\x01\x80\xa11\xa4Echo\x91".as_slice(), &[0x91; 600], b"\xc0\x90"].concat();
+        let (json, pack, echo) = (HubProtocol::Json, HubProtocol::MessagePack, Some("Echo"));
+        let cases: [(HubProtocol, &[u8], Option<MessageKind>, Option<&str>, Option<&str>); 15] = [
+            (json, br#"{"type":1,"invocationId":"1","target":"","arguments":[]}"#, Some(Call), Some("1"), None),
+            (json, br#"{"type":1,"invocationId":"1","target":"Echo"}"#, Some(Call), Some("1"), echo),
+            (json, br#"{"type":4,"invocationId":"1","target":"Echo","arguments":[x]}"#, Some(Stream), Some("1"), echo),
+            (json, deep.as_bytes(), Some(Call), Some("1"), echo),
+            (json, br#"{"type":1,"target":"Echo","arguments":null}"#, Some(Call), None, echo),
+            (json, br#"{"type":3,"invocationId":"1","result":1,"error":"x"}"#, Some(End), Some("1"), None),
+            (json, br#"{"type":2,"invocationId":"1"}"#, Some(Item), Some("1"), None),
+            (json, br#"{"type":1,"invocationId":7,"target":"Echo"}"#, None, None, None),
+            (json, br#"{"type":1,"invocationId":"1""#, None, None, None),
+            (pack, b"\x96\x01\x80\xa11\xa4Echo\xc0\x90", Some(Call), Some("1"), echo),
+            (pack, b"\x94\x04\x80\xa11\xa4Echo", Some(Stream), Some("1"), echo),
+            (pack, b"\x96\x01\x80\xa11\xa4Echo\x91\xc1\x90", Some(Call), Some("1"), echo),
+            (pack, &nested, Some(Call), Some("1"), echo),
+            (pack, b"\x95\x03\x80\xa11\x09\x01", Some(End), Some("1"), None),
+            (pack, b"\x96\x01\x80\xc0\xa4Echo\xc0\x90", Some(Call), None, echo),
+        ];
+        for (protocol, body, kind, id, target) in cases {
+            let error = protocol.decode(&Bytes::copy_from_slice(body)).unwrap_err();
+            let seen = (error.kind, error.invocation_id.as_deref(), error.target.as_deref());
+            assert_eq!(seen, (kind, id, target), "{}", String::from_utf8_lossy(body));
+            let is_call = kind.is_some_and(MessageKind::is_call);
+            assert_eq!(error.call_id().map(|id| &**id), id.filter(|_| is_call));
+            assert_eq!(error.failed_end().map(|end| end.invocation_id.to_string()).as_deref(), id.filter(|_| !is_call));
+        }
+    }
 
     #[test]
     fn null_and_unit_are_the_same_payload() {

@@ -41,10 +41,42 @@ pub enum HubMessage {
     },
 }
 
-/// Error of a frame that is no hub message. The connection that sent it can't go on.
+/// Error of a frame that can't be decoded, with what is known of its message.
+///
+/// A message about one call, upload or result fails alone if its id is known. After any other one the connection can't
+/// go on.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct HubMessageError(pub(super) String);
+#[error("{problem}")]
+pub struct HubMessageError {
+    pub(super) problem: String,
+    /// Kind of the message.
+    pub kind: Option<MessageKind>,
+    /// Id of the invocation or stream that the message is about.
+    pub invocation_id: Option<ByteString>,
+    /// Method, if the message is a call.
+    pub target: Option<ByteString>,
+}
+
+impl HubMessageError {
+    pub(super) fn new(problem: impl Into<String>) -> Self {
+        Self { problem: problem.into(), kind: None, invocation_id: None, target: None }
+    }
+
+    /// Invocation id of a call, which can be answered with this error.
+    #[must_use]
+    pub fn call_id(&self) -> Option<&ByteString> {
+        self.invocation_id.as_ref().filter(|_| self.kind.is_some_and(MessageKind::is_call))
+    }
+
+    /// Failed end of the upload or result that the message belongs to.
+    #[must_use]
+    pub fn failed_end(&self) -> Option<Completion> {
+        let is_end = matches!(self.kind, Some(MessageKind::Completion | MessageKind::StreamItem));
+        let invocation_id = self.invocation_id.clone().filter(|_| is_end)?;
+        let outcome = Outcome::Error(self.problem.as_str().into());
+        Some(Completion { headers: Headers::new(), invocation_id, outcome })
+    }
+}
 
 impl HubMessage {
     /// Bytes to make room for before it is encoded: what people sent, and a typical envelope.

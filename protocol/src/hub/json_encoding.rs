@@ -257,7 +257,7 @@ impl<'a> Envelope<'a> {
         let error = self.optional_text("error", self.error)?;
         let outcome = match (error, self.result) {
             (Some(_), Some(_)) => {
-                return Err(HubMessageError("The 'error' and 'result' properties are mutually exclusive.".into()));
+                return Err(HubMessageError::new("The 'error' and 'result' properties are mutually exclusive."));
             }
             (Some(error), None) => Outcome::Error(error),
             (None, Some(result)) => Outcome::Value(self.payload("result", result)?),
@@ -286,8 +286,9 @@ impl<'a> Envelope<'a> {
         let mut headers = Headers::new();
         for member in Members::of(value).map_err(|_| not_a("headers", "Object"))? {
             let member = member?;
-            let text = members::text(member.value)
-                .ok_or_else(|| HubMessageError(format!("Expected header '{}' to be of type String.", member.key)))?;
+            let text = members::text(member.value).ok_or_else(|| {
+                HubMessageError::new(format!("Expected header '{}' to be of type String.", member.key))
+            })?;
             headers.push((self.share(member.key), self.share(text)));
         }
         Ok(headers)
@@ -331,7 +332,7 @@ impl<'a> Envelope<'a> {
 
     fn payload(&self, key: &str, value: &'a [u8]) -> Result<Payload, HubMessageError> {
         let raw: &RawValue = serde_json::from_slice(value)
-            .map_err(|_| HubMessageError(format!("Error reading JSON: '{key}' is malformed.")))?;
+            .map_err(|_| HubMessageError::new(format!("Error reading JSON: '{key}' is malformed.")))?;
         Ok(self.cut(raw))
     }
 
@@ -349,7 +350,7 @@ impl<'a> Envelope<'a> {
 
 impl From<ObjectError> for HubMessageError {
     fn from(error: ObjectError) -> Self {
-        Self(error.to_string())
+        Self::new(error.to_string())
     }
 }
 
@@ -359,11 +360,11 @@ fn present(value: Option<&[u8]>) -> Option<&[u8]> {
 }
 
 fn missing(key: &str) -> HubMessageError {
-    HubMessageError(format!("Missing required property '{key}'."))
+    HubMessageError::new(format!("Missing required property '{key}'."))
 }
 
 fn not_a(key: &str, wanted: &str) -> HubMessageError {
-    HubMessageError(format!("Expected '{key}' to be of type {wanted}."))
+    HubMessageError::new(format!("Expected '{key}' to be of type {wanted}."))
 }
 
 #[cfg(test)]

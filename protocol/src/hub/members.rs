@@ -1,7 +1,8 @@
 //! The members of a JSON object: where each key and each value stands, without reading the values.
 //!
 //! The scan and the decoder both walk with it. So a proxy and an app server never see two different messages
-//! in the same bytes, and what the decoder hands to `serde_json` is bounded in its nesting.
+//! in the same bytes, and what the decoder hands to `serde_json` is bounded in its nesting. The scans read no value
+//! that is nested, and bound nothing: they find the id of a call that is nested too deeply, which fails alone then.
 //!
 //! It is stricter than it must be about the object itself, and reads no more of a value than its end needs:
 //! whether a value is well-formed is found out by who reads it.
@@ -41,6 +42,7 @@ pub(super) struct Member<'a> {
 pub(super) struct Members<'a> {
     rest: &'a [u8],
     place: Place,
+    nesting_max: usize,
 }
 
 /// ```text
@@ -57,10 +59,19 @@ enum Place {
 impl<'a> Members<'a> {
     /// Enters the object that is the whole of `text`.
     pub(super) fn of(text: &'a [u8]) -> Result<Self, ObjectError> {
+        Self::nested(text, NESTING_MAX)
+    }
+
+    /// Enters the object, with values of any depth.
+    pub(super) fn of_any_depth(text: &'a [u8]) -> Result<Self, ObjectError> {
+        Self::nested(text, usize::MAX)
+    }
+
+    fn nested(text: &'a [u8], nesting_max: usize) -> Result<Self, ObjectError> {
         let mut rest = text;
         skip_space(&mut rest);
         match rest {
-            [b'{', rest @ ..] => Ok(Self { rest, place: Place::First }),
+            [b'{', rest @ ..] => Ok(Self { rest, place: Place::First, nesting_max }),
             _ => Err(ObjectError::NotObject),
         }
     }
@@ -84,7 +95,7 @@ impl<'a> Members<'a> {
         skip_space(&mut self.rest);
         self.rest = self.rest.strip_prefix(b":").ok_or(ObjectError::Syntax)?;
         skip_space(&mut self.rest);
-        let value = take_value(&mut self.rest)?;
+        let value = take_value(&mut self.rest, self.nesting_max)?;
         Ok(Member { key, value })
     }
 
@@ -144,10 +155,10 @@ fn skip_space(rest: &mut &[u8]) {
     }
 }
 
-fn take_value<'a>(rest: &mut &'a [u8]) -> Result<&'a [u8], ObjectError> {
+fn take_value<'a>(rest: &mut &'a [u8], nesting_max: usize) -> Result<&'a [u8], ObjectError> {
     match *rest {
         [b'"', ..] => take_text(rest),
-        [b'{' | b'[', ..] => take_nested(rest),
+        [b'{' | b'[', ..] => take_nested(rest, nesting_max),
         _ => take_scalar(rest),
     }
 }
@@ -167,7 +178,7 @@ fn take_text<'a>(rest: &mut &'a [u8]) -> Result<&'a [u8], ObjectError> {
 }
 
 /// Takes an array or object. Whether its brackets match in kind is left to who reads it.
-fn take_nested<'a>(rest: &mut &'a [u8]) -> Result<&'a [u8], ObjectError> {
+fn take_nested<'a>(rest: &mut &'a [u8], nesting_max: usize) -> Result<&'a [u8], ObjectError> {
     let mut tail = *rest;
     // The object that is walked over is the first level.
     let mut depth = 1;
@@ -189,8 +200,8 @@ fn take_nested<'a>(rest: &mut &'a [u8]) -> Result<&'a [u8], ObjectError> {
         }
         match depth {
             1 => return take_until(rest, tail),
-            2..=NESTING_MAX => {}
-            _ => return Err(ObjectError::Nesting),
+            _ if depth > nesting_max => return Err(ObjectError::Nesting),
+            _ => {}
         }
     }
 }

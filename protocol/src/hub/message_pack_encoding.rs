@@ -168,8 +168,9 @@ struct Items<'a> {
 impl<'a> Items<'a> {
     fn of(body: &'a Bytes) -> Result<Self, HubMessageError> {
         let mut reader = Reader::new(body);
-        let left =
-            reader.array_len().map_err(|error| HubMessageError(format!("Reading array length failed: {error}.")))?;
+        let left = reader
+            .array_len()
+            .map_err(|error| HubMessageError::new(format!("Reading array length failed: {error}.")))?;
         Ok(Self { reader, left })
     }
 
@@ -178,8 +179,8 @@ impl<'a> Items<'a> {
         name: &str,
         read: impl FnOnce(&mut Reader<'a>) -> Result<T, ReadError>,
     ) -> Result<T, HubMessageError> {
-        self.left = self.left.checked_sub(1).ok_or_else(|| HubMessageError(format!("Missing item '{name}'.")))?;
-        read(&mut self.reader).map_err(|error| HubMessageError(format!("Reading '{name}' failed: {error}.")))
+        self.left = self.left.checked_sub(1).ok_or_else(|| HubMessageError::new(format!("Missing item '{name}'.")))?;
+        read(&mut self.reader).map_err(|error| HubMessageError::new(format!("Reading '{name}' failed: {error}.")))
     }
 
     /// Passes over the items that a newer version may have appended.
@@ -187,7 +188,7 @@ impl<'a> Items<'a> {
         while self.left > 0 {
             self.next("item", Reader::skip)?;
         }
-        if self.reader.is_empty() { Ok(()) } else { Err(HubMessageError("Bytes follow the message.".into())) }
+        if self.reader.is_empty() { Ok(()) } else { Err(HubMessageError::new("Bytes follow the message.")) }
     }
 
     fn invocation(&mut self) -> Result<Invocation, HubMessageError> {
@@ -220,7 +221,7 @@ impl<'a> Items<'a> {
             KIND_ERROR => Outcome::Error(self.next("error", Reader::shared_text)?),
             KIND_VOID => Outcome::Void,
             KIND_VALUE => Outcome::Value(self.next("result", Reader::value).map(Payload)?),
-            _ => return Err(HubMessageError("Invalid invocation result kind.".into())),
+            _ => return Err(HubMessageError::new("Invalid invocation result kind.")),
         };
         Ok(Completion { headers, invocation_id, outcome })
     }
@@ -241,7 +242,7 @@ impl<'a> Items<'a> {
 
     fn sequence_id(&mut self) -> Result<u64, HubMessageError> {
         let number = self.next("sequenceId", Reader::integer)?;
-        u64::try_from(number).map_err(|_| HubMessageError("Reading 'sequenceId' failed: it is negative.".into()))
+        u64::try_from(number).map_err(|_| HubMessageError::new("Reading 'sequenceId' failed: it is negative."))
     }
 
     fn headers(&mut self) -> Result<Headers, HubMessageError> {
@@ -290,7 +291,7 @@ fn list<'a, T>(
 }
 
 fn empty(name: &str) -> HubMessageError {
-    HubMessageError(format!("Null or empty '{name}'."))
+    HubMessageError::new(format!("Null or empty '{name}'."))
 }
 
 #[cfg(test)]

@@ -113,7 +113,7 @@ impl From<ObjectError> for ScanError {
 // It goes on to the end even when both are found: the last of two equal keys is the one that counts.
 pub(super) fn json(body: &[u8]) -> Result<Scan<'_>, ScanError> {
     let (mut kind, mut invocation_id) = (None, None);
-    for member in Members::of(body)? {
+    for member in Members::of_any_depth(body)? {
         let member = member?;
         match &*member.key {
             "type" => kind = Some(member.value),

@@ -69,6 +69,20 @@ fn what_is_no_call_goes_up_and_what_cannot_be_read_ends_the_connection() {
 }
 
 #[test]
+fn a_call_that_is_nested_too_deeply_is_judged_by_its_method() {
+    run(async {
+        let (stage, _app, mut link) = chat().await;
+        let mut client = Client::connect(&stage, &mut link, "/chat").await;
+        let deep =
+            |id: &str, target: &str| call(id, target).replace("[]", &format!("{}{}", "[".repeat(600), "]".repeat(600)));
+        client.send(&(deep("1", "Debug") + &deep("2", "Other"))).await;
+        assert_eq!(client.text().await, error("1", DEBUG_REFUSED));
+        assert_eq!(link.data().await.0, deep("2", "Other"), "its app server answers it");
+        client.fence(&link).await;
+    });
+}
+
+#[test]
 fn a_message_may_be_as_large_as_its_method_allows() {
     run(async {
         let (stage, _app, mut link) = chat().await;

@@ -488,6 +488,25 @@ fn a_client_that_breaks_the_protocol_is_closed_and_the_server_learns_why() {
 }
 
 #[test]
+fn a_call_that_can_not_be_decoded_fails_alone() {
+    run(async {
+        let (stage, mut server) = start();
+        let mut client = connect(&stage, "/chat").await;
+        server.next().await.answer(200, "");
+        let deep = format!("\"Say\",\"arguments\":{}{}", "[".repeat(600), "]".repeat(600));
+        for target in ["\"\",\"arguments\":[]", "\"Say\"", "\"Say\",\"arguments\":[x]", &deep] {
+            client.send(&format!("{{\"type\":1,\"invocationId\":\"7\",\"target\":{target}}}\u{1e}")).await;
+            let answer = client.text().await;
+            assert!(answer.starts_with("{\"type\":3,\"invocationId\":\"7\",\"error\":\""), "{answer}");
+        }
+        client.send("{\"type\":3,\"invocationId\":\"7\",\"result\":1,\"error\":\"both\"}\u{1e}").await;
+        client.send(&call("8", "Say")).await;
+        server.next().await.answer(200, "");
+        assert_eq!(client.text().await, void("8"));
+    });
+}
+
+#[test]
 fn a_server_that_is_asked_lets_clients_in_or_refuses_them() {
     run(async {
         let network = MemoryNetwork::default();

@@ -4,6 +4,7 @@
 //! leaves behind can be dropped.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fmt::Display;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
@@ -22,7 +23,7 @@ use trunkline_protocol::service::{
 use super::answer::{WebhookAnswer, completion};
 use super::client_fact::ClientFacts;
 use super::webhook_client::{WebhookClient, WebhookStage};
-use super::webhook_event::{EventError, EventKind, WebhookEvent};
+use super::webhook_event::{EventKind, WebhookEvent};
 use super::webhook_hub::WebhookHub;
 use crate::config::WebhookConnecting;
 
@@ -196,7 +197,11 @@ impl FarEnd {
             match protocol.decode(&body) {
                 Ok(Some(message)) => self.take_message(id, protocol, message),
                 Ok(None) => {}
-                Err(error) => return self.break_off(id, protocol, &error.to_string()),
+                Err(error) => match (error.call_id(), error.failed_end()) {
+                    (Some(call), _) => self.refuse_call(id, protocol, Some(call), &error),
+                    (None, Some(end)) => self.pass_result(id, protocol, end),
+                    (None, None) => return self.break_off(id, protocol, &error.to_string()),
+                },
             }
         }
     }
@@ -222,7 +227,7 @@ impl FarEnd {
         }
     }
 
-    fn refuse_call(&mut self, id: &ByteString, protocol: HubProtocol, call: Option<&ByteString>, error: &EventError) {
+    fn refuse_call(&mut self, id: &ByteString, protocol: HubProtocol, call: Option<&ByteString>, error: &dyn Display) {
         self.hub.counters().dropped.increment();
         if let Some(invocation_id) = call {
             let error = Outcome::Error(error.to_string().into());
