@@ -5,6 +5,8 @@
 //!
 //! The key alone decides the algorithm: a token that names another one is refused, `none` among them.
 
+use std::collections::BTreeMap;
+
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac::{Hmac, KeyInit, Mac};
@@ -12,6 +14,7 @@ use serde_json::{Map, Value, json};
 use sha2::Sha256;
 
 use crate::audience::ServicePart;
+use crate::json_text::JsonText;
 use crate::key::{AccessKey, AccessKeys};
 use crate::limits::{ACCESS_TOKEN_MAX_BYTES, CLOCK_SKEW_S};
 use crate::token::Claim;
@@ -26,6 +29,9 @@ const SERVER_AUDIENCE: &str = "/server/";
 
 /// Algorithm of tokens that are signed with a secret.
 const ALGORITHM: &str = "HS256";
+
+/// Claims of a token; numbers among them keep their digits.
+pub type Claims = BTreeMap<String, JsonText>;
 
 /// Reason why an access token is refused. The texts are for its bearer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -54,9 +60,9 @@ pub enum AccessTokenError {
 impl User {
     /// Builds the user of verified claims; its id is the first of `user_claims` that names somebody.
     #[must_use]
-    pub fn from_claims<N: AsRef<str>>(claims: &Map<String, Value>, user_claims: &[N]) -> Self {
+    pub fn from_claims<N: AsRef<str>>(claims: &Claims, user_claims: &[N]) -> Self {
         let id = user_claims.iter().find_map(|name| user_id(claims.get(name.as_ref())?));
-        let expires_s = claims.get("exp").and_then(numeric_date);
+        let expires_s = claims.get("exp").and_then(|end| numeric_date(end.value()));
         let claims = claims.iter().flat_map(|(name, value)| flat(name, value)).collect();
         Self { id, claims, expires_s }
     }
@@ -160,12 +166,12 @@ pub(crate) fn sign_claims(key: &AccessKey, body: Map<String, Value>) -> String {
 /// app.
 pub fn verify(token: &str, keys: &AccessKeys, now_s: u64) -> Result<User, AccessTokenError> {
     let claims = open(token, keys)?;
-    let expires_s = claims.get("exp").and_then(numeric_date).ok_or(AccessTokenError::NoExpiry)?;
+    let expires_s = claims.get("exp").and_then(|end| numeric_date(end.value())).ok_or(AccessTokenError::NoExpiry)?;
     if expires_s.saturating_add(CLOCK_SKEW_S) < now_s {
         return Err(AccessTokenError::Expired);
     }
     // A start that can't be read has not come.
-    let start_s = claims.get("nbf").map_or(0, |start| numeric_date(start).unwrap_or(u64::MAX));
+    let start_s = claims.get("nbf").map_or(0, |start| numeric_date(start.value()).unwrap_or(u64::MAX));
     if start_s > now_s.saturating_add(CLOCK_SKEW_S) {
         return Err(AccessTokenError::Immature);
     }
@@ -177,7 +183,7 @@ pub fn verify(token: &str, keys: &AccessKeys, now_s: u64) -> Result<User, Access
 }
 
 /// Returns the claims of a token whose signature is right.
-fn open(token: &str, keys: &AccessKeys) -> Result<Map<String, Value>, AccessTokenError> {
+fn open(token: &str, keys: &AccessKeys) -> Result<Claims, AccessTokenError> {
     let malformed = AccessTokenError::Malformed;
     if token.len() > ACCESS_TOKEN_MAX_BYTES {
         return Err(malformed);
@@ -185,8 +191,7 @@ fn open(token: &str, keys: &AccessKeys) -> Result<Map<String, Value>, AccessToke
     let (signed, signature) = token.rsplit_once('.').ok_or(malformed)?;
     let (header, body) = signed.split_once('.').ok_or(malformed)?;
     let decode = |part: &str| URL_SAFE_NO_PAD.decode(part).map_err(|_| malformed);
-    let object = |part: &str| serde_json::from_slice::<Map<String, Value>>(&decode(part)?).map_err(|_| malformed);
-    let header = object(header)?;
+    let header: Map<String, Value> = serde_json::from_slice(&decode(header)?).map_err(|_| malformed)?;
     // `crit` names parts of the header that a reader must understand, and none is known here.
     if header.get("alg").and_then(Value::as_str) != Some(ALGORITHM) || header.contains_key("crit") {
         return Err(malformed);
@@ -195,7 +200,7 @@ fn open(token: &str, keys: &AccessKeys) -> Result<Map<String, Value>, AccessToke
     if !keys.iter().any(|key| mac(&key, signed).verify_slice(&signature).is_ok()) {
         return Err(AccessTokenError::Signature);
     }
-    object(body)
+    serde_json::from_slice(&decode(body)?).map_err(|_| malformed)
 }
 
 #[expect(clippy::expect_used, reason = "HMAC takes keys of any length")]
@@ -213,26 +218,20 @@ pub fn numeric_date(value: &Value) -> Option<u64> {
 }
 
 /// Reads the id of a user: a text or a number, the first of a list. Nothing, `null` and other kinds name nobody.
-fn user_id(value: &Value) -> Option<String> {
-    match value {
-        Value::Array(values) => values.first().filter(|value| !value.is_array()).and_then(user_id),
+fn user_id(claim: &JsonText) -> Option<String> {
+    match claim.value() {
+        Value::Array(_) => claim.items()?.first().filter(|first| !first.value().is_array()).and_then(user_id),
         Value::String(text) if !text.is_empty() => Some(text.clone()),
-        Value::Number(number) => Some(number.to_string()),
+        Value::Number(_) => Some(claim.get().to_owned()),
         _ => None,
     }
 }
 
 /// Makes one claim for each value of a list; `null` is no value.
-fn flat(name: &str, value: &Value) -> Vec<Claim> {
-    let values = match value {
-        Value::Array(values) => values.as_slice(),
-        one => std::slice::from_ref(one),
-    };
-    values.iter().filter(|value| !value.is_null()).map(|value| (name.to_owned(), text(value))).collect()
-}
-
-fn text(value: &Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+fn flat(name: &str, claim: &JsonText) -> Vec<Claim> {
+    let values = claim.items().unwrap_or_else(|| vec![claim.clone()]);
+    let values = values.iter().filter(|value| !value.value().is_null());
+    values.map(|value| (name.to_owned(), value.value().as_str().unwrap_or(value.get()).to_owned())).collect()
 }
 
 #[cfg(test)]
@@ -262,7 +261,7 @@ mod tests {
     }
 
     fn user(claims: &Value) -> User {
-        User::from_claims(claims.as_object().unwrap(), &USER_CLAIMS)
+        User::from_claims(&serde_json::from_value(claims.clone()).unwrap(), &USER_CLAIMS)
     }
 
     #[test]
@@ -283,9 +282,9 @@ mod tests {
         assert_eq!(times, TokenTimes { issued_s: Some(NOW_S), expires_s: NOW_S + 60 });
         let claims_of = |token: &str| open(token, &keys()).unwrap();
         let body = claims_of(&sign(&key(KEY), "ann", &claims, times));
-        assert_eq!(Value::Object(body), json!({ "nameid": "ann", "iat": NOW_S, "exp": NOW_S + 60 }));
+        assert_eq!(json!(body), json!({ "nameid": "ann", "iat": NOW_S, "exp": NOW_S + 60 }));
         let body = claims_of(&sign(&key(KEY), "ann", &[], NOW_S));
-        assert_eq!(Value::Object(body), json!({ "nameid": "ann", "exp": NOW_S }), "it was not asked to");
+        assert_eq!(json!(body), json!({ "nameid": "ann", "exp": NOW_S }), "it was not asked to");
     }
 
     #[test]
@@ -325,6 +324,13 @@ mod tests {
     fn the_id_is_the_first_claim_of_the_list_that_is_present() {
         assert_eq!(user(&json!({"sub": "s", "nameid": "n"})).id.as_deref(), Some("n"));
         assert_eq!(user(&json!({"sub": 7})).id.as_deref(), Some("7"));
+        for number in ["18446744073709551616", "1e5", "12345678901234567890.10"] {
+            let claims = format!("{{\"sub\":{number},\"n\":[{number},{{\"a\":{number}}}]}}");
+            let user = User::from_claims(&serde_json::from_str(&claims).unwrap(), &USER_CLAIMS);
+            assert_eq!(user.id.as_deref(), Some(number));
+            let texts: Vec<_> = user.claims.into_iter().map(|(_, value)| value).collect();
+            assert_eq!(texts, [number.to_owned(), format!("{{\"a\":{number}}}"), number.to_owned()]);
+        }
         assert_eq!(user(&json!({ USER_CLAIMS[2]: "long" })).id.as_deref(), Some("long"));
         assert_eq!(user(&json!({"name": "x"})).id, None);
     }

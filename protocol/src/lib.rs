@@ -19,6 +19,7 @@
 //! | [`wire`] | names on the wire: paths, headers, claims, close codes |
 //! | [`id`] | connection ids and other random names |
 //! | [`host_pattern`] | hosts that an end answers for, as operators name them |
+//! | [`json_text`] | JSON values that pass through without loss |
 //! | [`trace_context`] | W3C trace context: the place of a request or message in a trace |
 //! | [`key`] | access keys and the subkeys made of them |
 //! | [`development_key`] | the key of this machine, for use without any configuration |
@@ -42,6 +43,7 @@ pub mod fleet;
 pub mod host_pattern;
 pub mod hub;
 pub mod id;
+pub mod json_text;
 pub mod key;
 pub mod limits;
 pub mod manifest;

@@ -11,7 +11,7 @@ use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::request::Builder;
 use http::{Request, Response};
 use hyper::body::Incoming;
-use serde_json::Value;
+use serde::Serialize;
 use tokio::time::timeout;
 use trunkline_proxy::AdminToken;
 use trunkline_proxy::parts::{Address, Connector, HttpClient, HttpError};
@@ -107,11 +107,12 @@ impl AdminClient {
         &self,
         address: &Address,
         path: &'static str,
-        body: &Value,
+        body: &impl Serialize,
         max_bytes: usize,
     ) -> Result<Response<Bytes>, String> {
+        let body = serde_json::to_string(body).map_err(|error| error.to_string())?;
         let request = Request::post(path).header(CONTENT_TYPE, "application/json");
-        self.send(address, request, Body::from(body.to_string()), max_bytes, ACT_TIMEOUT).await
+        self.send(address, request, Body::from(body), max_bytes, ACT_TIMEOUT).await
     }
 
     /// Deletes what `path` names at the node at `address`, which may have to ask all nodes.

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use http::{Response, StatusCode};
 use http_body_util::{BodyExt, Limited};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use trunkline_proxy::parts::{Address, ClientTls, Connector, LineStream, TlsError};
@@ -62,7 +63,7 @@ impl<'a> AdminPort<'a> {
     pub(super) async fn post<T: DeserializeOwned>(
         &self,
         path: &'static str,
-        body: &Value,
+        body: &impl Serialize,
     ) -> Result<T, AdminPortError> {
         self.read(self.client.post(&self.address, path, body, self.answer_max_bytes).await)
     }

@@ -25,7 +25,8 @@ use std::time::{Duration, SystemTime};
 
 use clap::Args;
 use http::HeaderValue;
-use serde_json::{Value, json};
+use serde_json::json;
+use trunkline_protocol::json_text::JsonText;
 use trunkline_protocol::manifest::Transport;
 use trunkline_proxy::parts::{ClientTls, Connector, TlsError};
 
@@ -87,7 +88,7 @@ pub(super) struct DoctorArgs {
 
     /// Its arguments, as a JSON list.
     #[arg(long, value_name = "JSON", default_value = "[]", requires = "invoke", value_parser = json_list)]
-    pub arguments: Value,
+    pub arguments: JsonText,
 
     /// How long connections stay idle, to find time-outs. [default: not at all]
     #[arg(long, value_name = "DURATION", value_parser = seconds(1..=3600))]
@@ -171,7 +172,7 @@ async fn speak(client: &ProbeClient, args: &DoctorArgs, report: &mut DoctorRepor
     report.add_all(judge_node_name(&answer));
     report.add_all(check_cors(&negotiation.client, &answer).await);
     let call = match &args.invoke {
-        Some(method) => ProbeCall::of(method, args.arguments.as_array().map(Vec::as_slice).unwrap_or_default()),
+        Some(method) => ProbeCall::of(method, &args.arguments.items().unwrap_or_default()),
         None => ProbeCall::of_no_method(),
     };
     let mut usual = None;
@@ -278,7 +279,7 @@ mod tests {
     #[test]
     fn arguments_belong_to_a_method_and_times_have_units() {
         let args = parse(&["--invoke", "Echo", "--arguments", "[1]", "--idle", "2m"]).unwrap();
-        assert_eq!((args.arguments, args.idle), (json!([1]), Some(Duration::from_secs(120))));
+        assert_eq!((args.arguments.get(), args.idle), ("[1]", Some(Duration::from_secs(120))));
         assert!(parse(&["--arguments", "[1]"]).unwrap_err().contains("--invoke"));
         assert!(parse(&["--idle", "2h"]).unwrap_err().contains("must be from 1s to 1h"));
     }

@@ -6,7 +6,8 @@ use std::str::FromStr;
 
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, StatusCode, Uri};
-use serde_json::{Map, Value};
+use serde_json::Value;
+use trunkline_protocol::json_text::JsonText;
 
 use super::api_error::ApiError;
 
@@ -82,7 +83,7 @@ impl QueryParameters {
 
 /// Fields of a JSON body.
 #[derive(Debug)]
-pub(super) struct BodyFields(Map<String, Value>);
+pub(super) struct BodyFields(BTreeMap<String, JsonText>);
 
 impl BodyFields {
     /// Reads a body; an empty one has no fields.
@@ -92,18 +93,18 @@ impl BodyFields {
             return Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, text));
         }
         if body.is_empty() {
-            return Ok(Self(Map::new()));
+            return Ok(Self(BTreeMap::new()));
         }
         match serde_json::from_slice(body) {
-            Ok(Value::Object(fields)) => Ok(Self(fields)),
-            Ok(_) => Err(ApiError::field("body", "must be a JSON object")),
+            Ok(fields) => Ok(Self(fields)),
+            Err(error) if error.is_data() => Err(ApiError::field("body", &format!("must be a JSON object: {error}"))),
             Err(error) => Err(ApiError::field("body", &format!("is no JSON: {error}"))),
         }
     }
 
     /// Takes a text of limited length.
     pub(super) fn text(&mut self, name: &str, most_chars: usize) -> Result<Option<String>, ApiError> {
-        match self.0.remove(name) {
+        match self.value(name) {
             None | Some(Value::Null) => Ok(None),
             Some(Value::String(text)) => checked(name, text, most_chars).map(Some),
             Some(_) => Err(ApiError::field(name, "must be a text")),
@@ -126,14 +127,14 @@ impl BodyFields {
 
     /// Takes a whole number within bounds.
     pub(super) fn number(&mut self, name: &str, least: u64, most: u64) -> Result<Option<u64>, ApiError> {
-        let Some(value) = self.0.remove(name).filter(|value| !value.is_null()) else { return Ok(None) };
+        let Some(value) = self.value(name).filter(|value| !value.is_null()) else { return Ok(None) };
         let number = value.as_u64().filter(|number| (least..=most).contains(number));
         number.map(Some).ok_or_else(|| ApiError::field(name, &format!("must be a number from {least} to {most}")))
     }
 
     /// Takes `true` or `false`; the latter where it is missing.
     pub(super) fn flag(&mut self, name: &str) -> Result<bool, ApiError> {
-        match self.0.remove(name) {
+        match self.value(name) {
             None | Some(Value::Null) => Ok(false),
             Some(Value::Bool(value)) => Ok(value),
             Some(_) => Err(ApiError::field(name, "must be true or false")),
@@ -141,16 +142,20 @@ impl BodyFields {
     }
 
     /// Takes a list of limited length.
-    pub(super) fn list(&mut self, name: &str, most: usize) -> Result<Option<Vec<Value>>, ApiError> {
-        match self.0.remove(name) {
-            None => Ok(None),
-            Some(Value::Array(items)) if items.len() > most => {
+    pub(super) fn list(&mut self, name: &str, most: usize) -> Result<Option<Vec<JsonText>>, ApiError> {
+        let Some(list) = self.0.remove(name) else { return Ok(None) };
+        match list.items() {
+            Some(items) if items.len() > most => {
                 let count = items.len();
                 Err(ApiError::field(name, &format!("has {count} items, at most {most} are taken")))
             }
-            Some(Value::Array(items)) => Ok(Some(items)),
-            Some(_) => Err(ApiError::field(name, "must be a list")),
+            Some(items) => Ok(Some(items)),
+            None => Err(ApiError::field(name, "must be a list")),
         }
+    }
+
+    fn value(&mut self, name: &str) -> Option<Value> {
+        self.0.remove(name).map(JsonText::into_value)
     }
 
     /// Requires that nothing is left.

@@ -11,8 +11,7 @@ use std::time::Duration;
 use http::Uri;
 use jsonwebtoken::{Algorithm, Validation, decode, decode_header};
 use percent_encoding::percent_decode_str;
-use serde_json::{Map, Value};
-use trunkline_protocol::access_token::User;
+use trunkline_protocol::access_token::{Claims, User};
 use trunkline_protocol::dial_in::expanded_claim;
 use trunkline_protocol::manifest::Transport;
 use trunkline_protocol::token::Claim;
@@ -84,7 +83,7 @@ pub(crate) struct ServiceVerifier {
 
 /// Token that one of the keys has opened.
 struct OpenedToken {
-    claims: Map<String, Value>,
+    claims: Claims,
     by: TokenSigner,
 }
 
@@ -317,7 +316,7 @@ impl ClientTerms {
 #[cfg(test)]
 mod tests {
     use jsonwebtoken::{EncodingKey, Header, encode};
-    use serde_json::json;
+    use serde_json::{Value, json};
     use trunkline_protocol::key::{AccessKey, AccessKeys};
 
     use super::*;

@@ -1,12 +1,13 @@
 //! Claims of a token whose signature is good, as far as they say for whom and when it was issued.
 
-use serde_json::{Map, Value};
-use trunkline_protocol::access_token::numeric_date;
+use serde_json::Value;
+use trunkline_protocol::access_token::{Claims, numeric_date};
+use trunkline_protocol::json_text::JsonText;
 
 /// Token whose signature and times are good.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct SignedToken<'a> {
-    pub claims: &'a Map<String, Value>,
+    pub claims: &'a Claims,
     /// Id of its user.
     pub user: Option<&'a str>,
     /// Name of the app whose key has signed it.
@@ -16,7 +17,7 @@ pub(super) struct SignedToken<'a> {
 impl<'a> SignedToken<'a> {
     /// When it was issued, in seconds since 1970, if it says so.
     pub(super) fn issued_s(&self) -> Option<u64> {
-        self.claims.get("iat").and_then(numeric_date)
+        self.claims.get("iat").and_then(|time| numeric_date(time.value()))
     }
 
     /// Audiences that it names.
@@ -26,8 +27,8 @@ impl<'a> SignedToken<'a> {
 }
 
 /// Audiences in the claims of a token: one, or a list.
-pub(super) fn audiences(claims: &Map<String, Value>) -> impl Iterator<Item = &str> {
-    let (one, several) = match claims.get("aud") {
+pub(super) fn audiences(claims: &Claims) -> impl Iterator<Item = &str> {
+    let (one, several) = match claims.get("aud").map(JsonText::value) {
         Some(Value::Array(all)) => (None, all.as_slice()),
         Some(Value::String(one)) => (Some(one.as_str()), [].as_slice()),
         _ => (None, [].as_slice()),

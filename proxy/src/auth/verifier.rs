@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use jsonwebtoken::{Algorithm, Header, Validation, decode, decode_header};
-use serde_json::{Map, Value};
+use trunkline_protocol::access_token::Claims;
 
 use super::jwks::KeySets;
 use super::revocation::Revocations;
@@ -140,7 +140,7 @@ impl Verifier {
 
     /// Verifies a token by a key, which may be one of an app.
     fn verify_with(&self, token: &str, key: &VerifyingKey, app: Option<&str>) -> Result<User, TokenError> {
-        let data = decode::<Map<String, Value>>(token, key.decoding_key(), &self.validation(key.algorithm()))?;
+        let data = decode::<Claims>(token, key.decoding_key(), &self.validation(key.algorithm()))?;
         let user = User::from_claims(&data.claims, &self.policy.user_claims);
         if user.is_server() {
             return Err(TokenError::Audience);
@@ -181,7 +181,7 @@ impl Verifier {
 mod tests {
 
     use jsonwebtoken::{EncodingKey, encode};
-    use serde_json::json;
+    use serde_json::{Value, json};
     use trunkline_protocol::access_token;
     use trunkline_protocol::key::{AccessKey, AccessKeys};
 

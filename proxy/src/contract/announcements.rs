@@ -26,7 +26,7 @@ fn observer_of(stage: &Stage, fleet: Fleet) -> Observer {
 }
 
 fn announcement(to: Announcees, arguments: Value) -> Announcement {
-    let Value::Array(arguments) = arguments else { panic!("{arguments} is no list") };
+    let arguments = serde_json::from_value(arguments).unwrap();
     Announcement { hub: "chat".into(), to, target: "Notice".into(), arguments }
 }
 

@@ -10,10 +10,10 @@
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use tokio::sync::{Mutex as AsyncMutex, Semaphore};
 use tracing::info;
 use trunkline_protocol::hub::PayloadError;
+use trunkline_protocol::json_text::JsonText;
 use trunkline_protocol::manifest::EndpointKind;
 use trunkline_protocol::service::{BroadcastData, GroupBroadcastData, Payloads, ServiceMessage, UserData};
 
@@ -29,7 +29,7 @@ pub(crate) struct Announcement {
     pub(crate) to: Announcees,
     /// Method that is invoked at the clients.
     pub(crate) target: String,
-    pub(crate) arguments: Vec<Value>,
+    pub(crate) arguments: Vec<JsonText>,
 }
 
 /// Receivers of an announcement within its hub.

@@ -3,7 +3,10 @@
 //! Azure's reference names the four types and says that the filter is OData. A filter that is one comparison with a name
 //! goes only to the nodes that have such clients; any other one is evaluated for each client, where the client is.
 
-use serde_json::{Map, Value};
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+use trunkline_protocol::json_text::JsonText;
 use trunkline_protocol::service::{ClientFilter, FilterTarget};
 
 use super::message_body::ClientCall;
@@ -28,7 +31,7 @@ pub(super) enum Command {
 /// # Errors
 /// When one is malformed; the text says which one it is.
 pub(super) fn read_commands(body: &[u8]) -> Result<Vec<Command>, RestError> {
-    let items: Vec<Map<String, Value>> = serde_json::from_slice(body).map_err(|error| {
+    let items: Vec<BTreeMap<String, JsonText>> = serde_json::from_slice(body).map_err(|error| {
         RestError::bad_value(
             "body",
             &format!("is no list like [{{\"type\": \"JoinGroup\", \"group\": \"red\"}}]: {error}"),
@@ -38,7 +41,7 @@ pub(super) fn read_commands(body: &[u8]) -> Result<Vec<Command>, RestError> {
         let problem = format!("has {} commands, but must have 1 to {COMMANDS_MAX}", items.len());
         return Err(RestError::bad_value("body", &problem));
     }
-    let read = |(at, item): (usize, Map<String, Value>)| {
+    let read = |(at, item): (usize, BTreeMap<String, JsonText>)| {
         Command::read(item)
             .map_err(|error| RestError::bad_value("body", &format!("has a wrong command {}: {error}", at + 1)))
     };
@@ -46,10 +49,10 @@ pub(super) fn read_commands(body: &[u8]) -> Result<Vec<Command>, RestError> {
 }
 
 impl Command {
-    fn read(members: Map<String, Value>) -> Result<Self, RestError> {
+    fn read(members: BTreeMap<String, JsonText>) -> Result<Self, RestError> {
         let text = |wanted: &'static str| {
             let member = members.iter().find(|(name, _)| name.eq_ignore_ascii_case(wanted));
-            match member.map(|(_, value)| value) {
+            match member.map(|(_, value)| value.value()) {
                 None | Some(Value::Null) => Ok(None),
                 Some(Value::String(text)) => Ok(Some(text.clone())),
                 Some(_) => Err(RestError::bad_value(wanted, "must be a text")),

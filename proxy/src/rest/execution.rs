@@ -10,8 +10,10 @@ use bytes::Bytes;
 use bytestring::ByteString;
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, StatusCode};
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::json;
 use trunkline_protocol::hub::{HubMessage, HubProtocol, Outcome, next_frame};
+use trunkline_protocol::json_text::JsonText;
 use trunkline_protocol::limits::CLIENT_RESULT_TIMEOUT_MS;
 use trunkline_protocol::manifest::EndpointKind;
 use trunkline_protocol::service::{
@@ -275,7 +277,7 @@ impl Execution {
         match self.fleet.invoke_client(hub, connection, payloads, within).await {
             InvocationOutcome::Completed { protocol, completion } => {
                 let result = result_of(&protocol, &completion)?;
-                Ok(Json(json!({ "result": result, "protocol": &*protocol })).into_response())
+                Ok(Json(InvokeAnswer { protocol: &protocol, result }).into_response())
             }
             InvocationOutcome::NotFound { missing } if !missing.is_empty() => Err(RestError::incomplete(&missing)),
             InvocationOutcome::NotFound { .. } => {
@@ -407,8 +409,16 @@ fn with_missing(mut answer: Response, missing: &[String]) -> Response {
     answer
 }
 
+/// Answer to `:invoke`.
+#[derive(Serialize)]
+struct InvokeAnswer<'a> {
+    protocol: &'a str,
+    /// `None` of a method without a result.
+    result: Option<JsonText>,
+}
+
 /// Result in the completion of a client.
-fn result_of(protocol: &str, completion: &Bytes) -> Result<Value, RestError> {
+fn result_of(protocol: &str, completion: &Bytes) -> Result<Option<JsonText>, RestError> {
     let failed = |problem: &str| RestError::new(StatusCode::BAD_GATEWAY, "Error.Invocation.Failed", problem);
     let unreadable = || failed("the client's completion can't be read");
     let protocol = HubProtocol::from_name(protocol).ok_or_else(unreadable)?;
@@ -416,8 +426,8 @@ fn result_of(protocol: &str, completion: &Bytes) -> Result<Value, RestError> {
     let body = completion.slice(frame.ok_or_else(unreadable)?.body);
     match protocol.decode(&body) {
         Ok(Some(HubMessage::Completion(completion))) => match completion.outcome {
-            Outcome::Void => Ok(Value::Null),
-            Outcome::Value(value) => protocol.value(&value).map_err(|_| unreadable()),
+            Outcome::Void => Ok(None),
+            Outcome::Value(value) => protocol.value(&value).map(Some).map_err(|_| unreadable()),
             Outcome::Error(error) => Err(failed(&error)),
         },
         _ => Err(unreadable()),

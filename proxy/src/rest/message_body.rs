@@ -1,10 +1,13 @@
 //! Body of a message to clients: a target and arguments in JSON, or what is already encoded for each hub protocol.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, StatusCode};
-use serde_json::{Map, Value};
+use serde_json::Value;
 use trunkline_protocol::hub::{Completion, HubMessage, HubProtocol, Outcome, PayloadError, StreamItem, next_frame};
+use trunkline_protocol::json_text::JsonText;
 use trunkline_protocol::service::Payloads;
 
 use super::rest_error::RestError;
@@ -22,7 +25,7 @@ const ENCODED: &str = "application/octet-stream";
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct ClientCall {
     target: String,
-    arguments: Vec<Value>,
+    arguments: Vec<JsonText>,
 }
 
 impl ClientCall {
@@ -31,7 +34,7 @@ impl ClientCall {
     /// # Errors
     /// When the body is something else; the text names the member.
     pub(crate) fn read(body: &[u8]) -> Result<Self, RestError> {
-        let members: Map<String, Value> = serde_json::from_slice(body).map_err(|error| {
+        let members: BTreeMap<String, JsonText> = serde_json::from_slice(body).map_err(|error| {
             RestError::bad_value(
                 "body",
                 &format!("is no JSON like {{\"target\": \"Say\", \"arguments\": []}}: {error}"),
@@ -44,7 +47,7 @@ impl ClientCall {
     ///
     /// # Errors
     /// When one of them is something else; the text names it.
-    pub(crate) fn of(members: Map<String, Value>) -> Result<Self, RestError> {
+    pub(crate) fn of(members: BTreeMap<String, JsonText>) -> Result<Self, RestError> {
         let (mut target, mut arguments) = (None, None);
         for (name, value) in members {
             match name.to_ascii_lowercase().as_str() {
@@ -54,17 +57,16 @@ impl ClientCall {
                 _ => {}
             }
         }
-        let target = match target {
+        let target = match target.map(JsonText::into_value) {
             Some(Value::String(target)) if (1..=TARGET_MAX_CHARS).contains(&target.chars().count()) => target,
             Some(Value::String(_)) => {
                 return Err(RestError::bad_value("target", &format!("must have 1 to {TARGET_MAX_CHARS} characters")));
             }
             _ => return Err(RestError::bad_value("target", "is missing: the method that clients are to run, a text")),
         };
-        let arguments = match arguments {
-            Some(Value::Array(arguments)) => arguments,
-            None | Some(Value::Null) => Vec::new(),
-            Some(_) => return Err(RestError::bad_value("arguments", "must be a list")),
+        let arguments = match arguments.filter(|arguments| !arguments.value().is_null()) {
+            Some(arguments) => arguments.items().ok_or_else(|| RestError::bad_value("arguments", "must be a list"))?,
+            None => Vec::new(),
         };
         Ok(Self { target, arguments })
     }
@@ -85,7 +87,7 @@ impl ClientCall {
 /// When the body is no JSON.
 pub(crate) fn read_item(headers: &HeaderMap, body: &[u8], stream: &str) -> Result<Payloads, RestError> {
     is_json(headers)?;
-    let item: Value = serde_json::from_slice(body)
+    let item: JsonText = serde_json::from_slice(body)
         .map_err(|error| RestError::bad_value("body", &format!("is no item of a stream in JSON: {error}")))?;
     let message = |protocol: HubProtocol| {
         let item = protocol.payload(&item)?;
@@ -185,6 +187,19 @@ mod tests {
         }
         let plain = read_message(&HeaderMap::new(), &Bytes::from(r#"{"target":"Say"}"#)).unwrap();
         assert_eq!(text(&plain), "{\"type\":1,\"target\":\"Say\",\"arguments\":[]}\u{1e}");
+    }
+
+    #[test]
+    fn numbers_keep_their_digits_and_their_form() {
+        for number in ["123456789012345.123456", "79228162514264337593543950335", "9007199254740993", "1e5", "-0"] {
+            let body = Bytes::from(format!("{{\"target\":\"Say\",\"arguments\":[{number},{{\"a\":[{number}]}}]}}"));
+            let expected =
+                format!("{{\"type\":1,\"target\":\"Say\",\"arguments\":[{number},{{\"a\":[{number}]}}]}}\u{1e}");
+            assert_eq!(text(&read_message(&HeaderMap::new(), &body).unwrap()), expected);
+            let item = read_item(&HeaderMap::new(), number.as_bytes(), "s").unwrap();
+            let expected = format!("{{\"type\":2,\"invocationId\":\"s\",\"item\":{number}}}\u{1e}");
+            assert_eq!(text(&item), expected);
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@ use trunkline_protocol::hub::{
     HUB_PROTOCOL_VERSION, HandshakeRequest, HandshakeResponse, HubMessage, HubProtocol, Invocation, Outcome, Payload,
     next_frame,
 };
+use trunkline_protocol::json_text::JsonText;
 use trunkline_protocol::manifest::Transport;
 
 use super::event_carrier::EventCarrier;
@@ -37,8 +38,9 @@ impl ProbeCall {
     }
 
     /// Call of a method with these arguments.
-    pub(super) fn of(method: &str, arguments: &[serde_json::Value]) -> Self {
-        let encoded = arguments.iter().map(|argument| Payload::new(Bytes::from(argument.to_string()))).collect();
+    pub(super) fn of(method: &str, arguments: &[JsonText]) -> Self {
+        let encoded =
+            arguments.iter().map(|argument| Payload::new(Bytes::copy_from_slice(argument.get().as_bytes()))).collect();
         Self { target: method.into(), arguments: encoded, is_real: true }
     }
 

@@ -223,7 +223,7 @@ mod tests {
     fn the_error_of_no_method_is_an_answer_and_that_of_a_method_a_failure() {
         let unknown = seen(2, 1, Some("Unknown hub method 'TrunklineDoctor'"));
         assert_eq!(judged(Transport::WebSockets, &unknown, 2).verdict, Verdict::Ok);
-        let call = ProbeCall::of("Echo", &[serde_json::Value::from(1)]);
+        let call = ProbeCall::of("Echo", &[serde_json::from_str("1").unwrap()]);
         let finding = judge_transport(Transport::WebSockets, &seen(2, 1, Some("no")), None, &call);
         assert_eq!((finding.verdict, finding.seen.as_str()), (Verdict::Failed, "Echo gives the error \"no\""));
     }

@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use serde_json::Value;
+use trunkline_protocol::json_text::JsonText;
 
 use crate::quantity::{BareUnit, QuantityError, duration_text, parse_duration, parse_size, size_text};
 
@@ -90,10 +90,10 @@ pub(crate) fn count(text: &str, range: &RangeInclusive<u64>) -> Result<u64, Valu
 }
 
 /// Parses a JSON list.
-pub(crate) fn json_list(text: &str) -> Result<Value, String> {
+pub(crate) fn json_list(text: &str) -> Result<JsonText, String> {
     let example = "must be a JSON list, such as '[\"text\", 5]'";
-    match serde_json::from_str(text) {
-        Ok(list @ Value::Array(_)) => Ok(list),
+    match serde_json::from_str::<JsonText>(text) {
+        Ok(list) if list.value().is_array() => Ok(list),
         Ok(_) => Err(example.into()),
         Err(error) => Err(format!("{example}: {error}")),
     }

@@ -58,7 +58,7 @@ fn announcement(headers: &HeaderMap, body: &[u8]) -> Result<Announcement, ApiErr
     let hub = fields.required_text("hub", NAME_MAX_CHARS)?;
     let target = fields.required_text("target", TARGET_MAX_CHARS)?;
     let arguments = fields.list("arguments", ARGUMENTS_MAX)?.unwrap_or_default();
-    if arguments.iter().any(|argument| !is_within(argument, DEPTH_MAX)) {
+    if arguments.iter().any(|argument| !is_within(argument.value(), DEPTH_MAX)) {
         return Err(ApiError::field(
             "arguments",
             &format!("are nested too deep: at most {DEPTH_MAX} levels are taken"),
@@ -101,6 +101,7 @@ mod tests {
     use axum::response::IntoResponse;
     use http_body_util::BodyExt;
     use serde_json::json;
+    use trunkline_protocol::json_text::JsonText;
 
     use super::*;
 
@@ -132,7 +133,8 @@ mod tests {
         };
         let all = read(json!({}));
         assert_eq!((all.hub.as_str(), all.target.as_str()), ("chat", "Notice"));
-        assert_eq!(all.arguments, [json!(1), json!({ "two": null })]);
+        let arguments: Vec<_> = all.arguments.iter().map(JsonText::get).collect();
+        assert_eq!(arguments, ["1", "{\"two\":null}"]);
         assert!(matches!(all.to, Announcees::Everyone));
         assert!(matches!(read(json!({ "group": "g", "user": null })).to, Announcees::Group(group) if group == "g"));
         assert!(matches!(read(json!({ "user": "u" })).to, Announcees::User(user) if user == "u"));
