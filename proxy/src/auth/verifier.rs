@@ -65,17 +65,15 @@ impl Verifier {
         }
     }
 
-    /// Verifies a token for a hub and returns its user. For an unknown key the published ones may be read once more.
+    /// Verifies a token for a hub and returns its user. Where no key fits, the published keys may be read once more: an
+    /// issuer may have added a key, or replaced one under its id.
     ///
     /// # Errors
     /// When the token is no good. It is [counted](Self::count_refused) by who refuses its bearer: an app may know it.
     pub(crate) async fn verify(&self, token: &str, hub: &str) -> Result<User, TokenError> {
         match self.verify_now(token, hub) {
-            Err(TokenError::UnknownKey | TokenError::Signature) if self.may_be_new(token) => {
-                match self.sets.read_early().await {
-                    true => self.verify_now(token, hub),
-                    false => Err(TokenError::UnknownKey),
-                }
+            Err(error @ (TokenError::UnknownKey | TokenError::Signature)) if self.may_be_published(token) => {
+                if self.sets.read_early().await { self.verify_now(token, hub) } else { Err(error) }
             }
             outcome => outcome,
         }
@@ -168,25 +166,26 @@ impl Verifier {
         validation
     }
 
-    /// Whether the token names a published key that is in no set yet.
-    fn may_be_new(&self, token: &str) -> bool {
-        let Ok(Header { alg: Algorithm::RS256 | Algorithm::ES256, kid: Some(id), .. }) = decode_header(token) else {
-            return false;
-        };
-        !self.sets.is_empty() && !self.sets.keys().any(|keys| keys.iter().any(|key| key.has_id(Some(&id))))
+    /// Whether a published key may have signed the token.
+    fn may_be_published(&self, token: &str) -> bool {
+        let header = decode_header(token);
+        !self.sets.is_empty() && matches!(header, Ok(Header { alg: Algorithm::RS256 | Algorithm::ES256, .. }))
     }
 }
 
 #[cfg(test)]
 mod tests {
 
+    use std::time::Duration;
+
+    use jsonwebtoken::jwk::Jwk;
     use jsonwebtoken::{EncodingKey, encode};
     use serde_json::{Value, json};
     use trunkline_protocol::access_token;
     use trunkline_protocol::key::{AccessKey, AccessKeys};
 
     use super::*;
-    use crate::auth::AppKey;
+    use crate::auth::{AppKey, JwksSource};
 
     const HUB: &str = "chat";
 
@@ -347,6 +346,34 @@ mod tests {
         assert!(named.verify(&sign(fleet, &api), HUB).await.is_ok());
         let both = json!({ "aud": ["https://a.example/api/", "http://a/client/?hub=shop"] });
         assert_eq!(named.verify(&sign(fleet, &both), HUB).await, Err(TokenError::Audience));
+    }
+
+    #[tokio::test]
+    async fn a_published_key_that_is_replaced_is_found_whether_or_not_tokens_name_it() {
+        let file = std::env::temp_dir().join(format!("trunkline-replaced-key-{}.json", std::process::id()));
+        for id in [Some("1"), None] {
+            let keys = [(); 2].map(|()| rcgen::KeyPair::generate().unwrap().serialize_pem());
+            let keys = keys.map(|pem| EncodingKey::from_ec_pem(pem.as_bytes()).unwrap());
+            let publish = |key: &EncodingKey| {
+                let mut jwk = Jwk::from_encoding_key(key, Algorithm::ES256).unwrap();
+                jwk.common.key_id = id.map(Into::into);
+                std::fs::write(&file, json!({ "keys": [jwk] }).to_string()).unwrap();
+            };
+            let token = |key: &EncodingKey| {
+                let header = Header { kid: id.map(Into::into), ..Header::new(Algorithm::ES256) };
+                encode(&header, &json!({ "sub": "ann", "exp": unix_seconds() + 60 }), key).unwrap()
+            };
+            publish(&keys[0]);
+            let verifier = verifier(|policy| {
+                policy.jwks = vec![JwksSource::File(file.clone())];
+                policy.jwks_refetch = Duration::ZERO;
+            });
+            assert!(verifier.verify(&token(&keys[0]), HUB).await.is_ok());
+            publish(&keys[1]);
+            assert!(verifier.verify(&token(&keys[1]), HUB).await.is_ok(), "{id:?}");
+            assert_eq!(verifier.verify(&token(&keys[0]), HUB).await, Err(TokenError::Signature), "{id:?}");
+        }
+        std::fs::remove_file(&file).unwrap();
     }
 
     #[tokio::test]
