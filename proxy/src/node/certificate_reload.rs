@@ -1,12 +1,12 @@
 //! Reload of certificates when their files change, or on SIGHUP. Open connections are kept.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tracing::{info, warn};
 
-use super::file_check::{FileCheck, FileChecks};
+use super::file_check::{FileCheck, FileChecks, FileVersion, version};
 use crate::metrics::Outcome;
 use crate::net::connector::Connector;
 use crate::net::tls::{Certificates, TlsError};
@@ -26,17 +26,11 @@ struct CertificateUsers {
     shared: Arc<Shared>,
 }
 
-/// Version of a file: its path, time of change and size.
-type FileStamp = (PathBuf, Option<(SystemTime, u64)>);
-
 impl CertificateUsers {
     /// Returns the current versions of all files.
-    fn stamps(&self) -> Vec<FileStamp> {
+    fn stamps(&self) -> Vec<FileVersion> {
         let own = self.certificates.iter().flat_map(|certificates| certificates.files());
-        let stamp = |path: &std::path::Path| {
-            let seen = std::fs::metadata(path).and_then(|data| Ok((data.modified()?, data.len())));
-            (path.to_owned(), seen.ok())
-        };
+        let stamp = |path: &Path| version(path.to_owned());
         let of_node = self.connectors.fleet.files().chain(self.connectors.issuers.files());
         let mut stamps: Vec<_> = own.chain(of_node).map(stamp).collect();
         for group in self.groups() {

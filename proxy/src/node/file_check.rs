@@ -1,5 +1,6 @@
 //! Moments at which files may have to be read anew: at an interval, and on SIGHUP.
 
+use std::fs::Metadata;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
@@ -34,8 +35,12 @@ impl FileChecks {
     }
 }
 
-/// Version of a file: its path, time of change and size.
-type FileVersion = (PathBuf, Option<(SystemTime, u64)>);
+/// Version of a file: its path, and what tells it from another one there: time of change, size and identity. Copies often
+/// have the time of their original, and keys are all of one size.
+pub(super) type FileVersion = (PathBuf, Option<(SystemTime, u64, FileIdentity)>);
+
+/// Device, number, and time of change of the entry, which no program can set.
+type FileIdentity = [i128; 4];
 
 /// Watch of files that are read anew when they change.
 pub(super) struct FileWatch {
@@ -78,9 +83,22 @@ impl FileWatch {
     }
 }
 
-fn version(path: PathBuf) -> FileVersion {
-    let seen = std::fs::metadata(&path).and_then(|data| Ok((data.modified()?, data.len())));
+/// Returns the version of a file that is there now.
+pub(super) fn version(path: PathBuf) -> FileVersion {
+    let seen = std::fs::metadata(&path).and_then(|data| Ok((data.modified()?, data.len(), identity(&data))));
     (path, seen.ok())
+}
+
+#[cfg(unix)]
+fn identity(data: &Metadata) -> FileIdentity {
+    use std::os::unix::fs::MetadataExt;
+
+    [data.dev().into(), data.ino().into(), data.ctime().into(), data.ctime_nsec().into()]
+}
+
+#[cfg(not(unix))]
+fn identity(_: &Metadata) -> FileIdentity {
+    FileIdentity::default()
 }
 
 /// Stream of SIGHUP signals; on other systems than Unix it never yields.
@@ -117,6 +135,29 @@ mod tests {
     /// Whether files are to be read anew within this many seconds.
     async fn is_due(watch: &mut FileWatch, seconds: u64) -> bool {
         timeout(Duration::from_secs(seconds), watch.changed()).await.is_ok()
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_replaced_file_of_equal_time_and_size_is_another_version() {
+        let path = |name: &str| std::env::temp_dir().join(format!("trunkline-version-{name}-{}", std::process::id()));
+        let (file, next) = (path("file"), path("next"));
+        let write = |path: &PathBuf, text: &str| {
+            std::fs::write(path, text).unwrap();
+            let data = std::fs::File::options().write(true).open(path).unwrap();
+            data.set_modified(SystemTime::UNIX_EPOCH).unwrap();
+        };
+        write(&file, "one");
+        let first = version(file.clone());
+        assert_eq!(version(file.clone()), first);
+        write(&next, "two");
+        std::fs::rename(&next, &file).unwrap();
+        let replaced = version(file.clone());
+        std::thread::sleep(Duration::from_millis(20));
+        write(&file, "six");
+        let overwritten = version(file.clone());
+        std::fs::remove_file(&file).unwrap();
+        assert!(first != replaced && replaced != overwritten && version(file) != overwritten);
     }
 
     #[tokio::test(start_paused = true)]
