@@ -11,6 +11,7 @@ mod pem;
 mod records;
 mod server_config;
 mod server_stream;
+mod validity;
 
 pub use certificate_probe::{CertificateFault, TlsLookError, TlsSeen, look_at_tls};
 pub(crate) use client_config::client_config;

@@ -6,7 +6,7 @@ use rustls::RootCertStore;
 use rustls::client::ClientConfig;
 use rustls::sign::SingleCertAndKey;
 
-use super::{ClientTls, TlsError, identity, pem, provider};
+use super::{ClientTls, TlsError, identity, pem, provider, validity};
 
 /// Builds the configuration of TLS clients from the files.
 ///
@@ -31,7 +31,9 @@ pub(crate) fn client_config(settings: &ClientTls) -> Result<ClientConfig, TlsErr
 pub(super) fn roots(settings: &ClientTls) -> Result<RootCertStore, TlsError> {
     let mut roots = RootCertStore::empty();
     for path in &settings.roots {
-        for certificate in pem::certificates(path)? {
+        let certificates = pem::certificates(path)?;
+        validity::warn_of_all(path, &certificates);
+        for certificate in certificates {
             roots.add(certificate).map_err(|source| TlsError::Root { path: path.clone(), source })?;
         }
     }

@@ -6,11 +6,12 @@ use rustls::pki_types::ServerName;
 use rustls::server::ParsedCertificate;
 use rustls::sign::CertifiedKey;
 
-use super::{IdentityFiles, TlsError, pem, provider};
+use super::{IdentityFiles, TlsError, pem, provider, validity};
 
 /// Reads both files, and checks that they belong together.
 pub(super) fn read(files: &IdentityFiles) -> Result<Arc<CertifiedKey>, TlsError> {
     let chain = pem::certificates(&files.certificate)?;
+    validity::warn_of_each(&files.certificate, &chain);
     let key = pem::private_key(&files.key)?;
     let unfit = |source| TlsError::Identity { certificate: files.certificate.clone(), key: files.key.clone(), source };
     let identity = CertifiedKey::from_der(chain, key, &provider()).map_err(unfit)?;

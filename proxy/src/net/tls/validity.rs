@@ -1,0 +1,109 @@
+//! Validity of certificates: warnings about those that clients or servers refuse now, or will soon.
+
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use rustls::pki_types::CertificateDer;
+use tracing::warn;
+use x509_parser::certificate::Validity;
+use x509_parser::parse_x509_certificate;
+
+/// Longest time before its end from which a certificate is reported; short-lived ones are in their last fifth.
+const SOON_MAX_S: i64 = 14 * 24 * 3600;
+
+/// Part of the life of a certificate that is its last one.
+const LAST_PART: i64 = 5;
+
+/// Logs the certificates of a chain that are not valid, or not for long.
+pub(super) fn warn_of_each(file: &Path, chain: &[CertificateDer<'_>]) {
+    for certificate in chain {
+        warn_of(file, certificate);
+    }
+}
+
+/// Logs trusted certificates if none of the file is valid for long: one that has ended among others does no harm.
+pub(super) fn warn_of_all(file: &Path, roots: &[CertificateDer<'_>]) {
+    if roots.iter().all(|root| read(root).is_some_and(|validity| problem(&validity, now_s()).is_some())) {
+        warn_of_each(file, roots);
+    }
+}
+
+fn warn_of(file: &Path, certificate: &CertificateDer<'_>) {
+    let Some(validity) = read(certificate) else { return };
+    if let Some(problem) = problem(&validity, now_s()) {
+        let (begins, ends) = (validity.not_before, validity.not_after);
+        warn!(file = %file.display(), %begins, %ends, "{problem}");
+    }
+}
+
+/// Validity of a certificate; `None` if it can't be read.
+fn read(certificate: &CertificateDer<'_>) -> Option<Validity> {
+    Some(parse_x509_certificate(certificate).ok()?.1.validity().clone())
+}
+
+fn problem(validity: &Validity, now_s: i64) -> Option<&'static str> {
+    let (begins_s, ends_s) = (validity.not_before.timestamp(), validity.not_after.timestamp());
+    let soon_s = (ends_s.saturating_sub(begins_s) / LAST_PART).clamp(0, SOON_MAX_S);
+    if now_s > ends_s || ends_s < begins_s {
+        return Some("certificate has ended: replace it");
+    }
+    if now_s < begins_s {
+        return Some("certificate is not valid yet: check the clock of this machine, or replace it");
+    }
+    (ends_s - now_s < soon_s).then_some("certificate ends soon: renew it")
+}
+
+fn now_s() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(now.as_secs()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, KeyPair, date_time_ymd};
+    use x509_parser::time::ASN1Time;
+
+    use super::*;
+
+    const NOW_S: i64 = 1_800_000_000;
+
+    /// Problem of a certificate that is valid between these days from now on.
+    fn problem_of(from_days: i64, to_days: i64) -> Option<&'static str> {
+        let day = |days: i64| ASN1Time::from_timestamp(NOW_S + days * 24 * 3600).unwrap();
+        problem(&Validity { not_before: day(from_days), not_after: day(to_days) }, NOW_S)
+    }
+
+    #[test]
+    fn the_validity_of_a_certificate_is_read() {
+        let mut params = CertificateParams::new(["chat.example".to_owned()]).unwrap();
+        (params.not_before, params.not_after) = (date_time_ymd(2020, 1, 1), date_time_ymd(2030, 1, 1));
+        let certificate = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
+        let validity = read(certificate.der()).unwrap();
+        let years = (validity.not_before.timestamp(), validity.not_after.timestamp());
+        assert_eq!(years, (1_577_836_800, 1_893_456_000));
+        assert!(read(&CertificateDer::from(vec![0x30, 3])).is_none());
+    }
+
+    #[test]
+    fn what_has_ended_ends_soon_or_has_not_begun_is_reported() {
+        for (from_days, to_days, expected) in [
+            (-30, 60, None),
+            (-76, 13, Some("ends soon")),
+            (-60, 15, None),
+            (-360, 10, Some("ends soon")),
+            (-4, 2, None),
+            (-5, 1, Some("ends soon")),
+            (-90, -1, Some("has ended")),
+            (30, -1, Some("has ended")),
+            (30, 10, Some("has ended")),
+            (1, 90, Some("not valid yet")),
+        ] {
+            let found = problem_of(from_days, to_days);
+            let is_expected = match (found, expected) {
+                (Some(found), Some(expected)) => found.contains(expected),
+                (found, expected) => found.is_none() && expected.is_none(),
+            };
+            assert!(is_expected, "{from_days} to {to_days}: {found:?}");
+        }
+    }
+}
