@@ -3,7 +3,7 @@
 //! ```text
 //!                         no token                      the admin token, or the cookie of a session
 //!  /healthz               yes                           yes
-//!  /readyz                yes                           yes
+//!  /readyz, /startupz     yes                           yes
 //!  /metrics               unless it has a token         yes
 //!  page and /api, read    only on a loopback address    yes
 //!  /api, act              no                            yes
@@ -11,7 +11,7 @@
 //!
 //! Beyond this machine page and API are not served at all without an admin token. On it a page of another site must not
 //! read through a name that it made resolve to this node: so a request without a token has to name a loopback host, for
-//! all but `/healthz`, which tells nothing.
+//! all but `/healthz`, and `/startupz` of a node that was ready, which tell nothing.
 //!
 //! Wrong tokens are counted, logged once a minute, and braked: beyond a limit each token of that address waits before
 //! it is compared. The right one is never refused.
@@ -231,7 +231,7 @@ impl Guard {
             return Err(unauthorized("this node has no --admin-token, so nobody can log in"));
         };
         self.check_token(given, &[&token.token], caller).await?;
-        Ok(self.0.sessions.begin(&token.replaced))
+        Ok(self.0.sessions.begin(&token.replaced, headers))
     }
 
     /// Ends the session of a request.

@@ -43,8 +43,10 @@ const ASSETS: [(&str, &str, &str); 14] = [
 /// Routes of the page and of the files that it loads.
 pub(super) fn router() -> Router<AdminContext> {
     let page = Router::new().route("/", get(page)).route(&format!("{PAGE_PATH}/"), get(page));
+    // URLs are relative to the page, which is at both places.
     ASSETS.into_iter().fold(page, |router, (path, kind, text)| {
-        router.route(path, get(async move |State(context): State<AdminContext>| asset(&context, kind, text)))
+        let file = || get(async move |State(context): State<AdminContext>| asset(&context, kind, text));
+        router.route(path, file()).route(&format!("{PAGE_PATH}{path}"), file())
     })
 }
 

@@ -34,6 +34,12 @@ const SESSIONS_MAX: usize = 64;
 /// Header by which browsers tell whether a page of the same origin asks.
 const FETCH_SITE: &str = "sec-fetch-site";
 
+/// Header with the path below which a proxy serves the page.
+const FORWARDED_PREFIX: &str = "x-forwarded-prefix";
+
+/// Limit of that path.
+const PREFIX_MAX_BYTES: usize = 256;
+
 /// Open sessions of this node; its clones share one list.
 #[derive(Debug, Clone)]
 pub(super) struct Sessions {
@@ -84,7 +90,7 @@ impl Sessions {
     }
 
     /// Answers a log-in with the cookie of a new session, which ends with its token at the latest.
-    pub(super) fn begin(&self, token_replaced: &CancellationToken) -> Response {
+    pub(super) fn begin(&self, token_replaced: &CancellationToken, headers: &HeaderMap) -> Response {
         let (id, revoked) = (random_id(), token_replaced.child_token());
         let mut open = self.open();
         open.retain(|session| !session.end.has_come());
@@ -94,7 +100,7 @@ impl Sessions {
         let number = self.begun.fetch_add(1, Ordering::Relaxed) + 1;
         let end = SessionEnd { revoked, expires: Instant::now() + LIFETIME, number };
         open.push(Session { id: id.clone(), end });
-        let mut answer = self.with_cookie(&id, LIFETIME, Access::Act);
+        let mut answer = self.with_cookie(headers, &id, LIFETIME, Access::Act);
         answer.extensions_mut().insert(Actor::Session(number));
         answer
     }
@@ -110,7 +116,7 @@ impl Sessions {
             }
             !is_meant
         });
-        let mut answer = self.with_cookie("", Duration::ZERO, Access::Read);
+        let mut answer = self.with_cookie(headers, "", Duration::ZERO, Access::Read);
         answer.extensions_mut().insert(actor);
         answer
     }
@@ -136,9 +142,9 @@ impl Sessions {
         pairs.filter(|(name, _)| *name == &*self.cookie_name).map(|(_, value)| value)
     }
 
-    fn with_cookie(&self, value: &str, lifetime: Duration, access: Access) -> Response {
-        let (name, seconds) = (&self.cookie_name, lifetime.as_secs());
-        let cookie = format!("{name}={value}; Path={PAGE_PATH}/; HttpOnly; SameSite=Strict; Max-Age={seconds}");
+    fn with_cookie(&self, headers: &HeaderMap, value: &str, lifetime: Duration, access: Access) -> Response {
+        let (name, prefix, seconds) = (&self.cookie_name, prefix(headers), lifetime.as_secs());
+        let cookie = format!("{name}={value}; Path={prefix}{PAGE_PATH}/; HttpOnly; SameSite=Strict; Max-Age={seconds}");
         let mut response = Json(json!({ "access": access })).into_response();
         // Neither ids nor names of nodes have a character that a header can't carry.
         if let Ok(cookie) = HeaderValue::from_str(&cookie) {
@@ -151,6 +157,17 @@ impl Sessions {
     fn open(&self) -> MutexGuard<'_, Vec<Session>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Path below which the page is served, as it says itself, or a proxy in front. A caller can't do more with it than keep
+/// its own cookie from coming back.
+fn prefix(headers: &HeaderMap) -> &str {
+    let is_path = |text: &&str| {
+        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~%".contains(&byte);
+        text.starts_with('/') && text.len() <= PREFIX_MAX_BYTES && text.bytes().all(is_plain)
+    };
+    let given = headers.get(FORWARDED_PREFIX).and_then(|value| value.to_str().ok());
+    given.map(|text| text.trim_end_matches('/')).filter(is_path).unwrap_or_default()
 }
 
 fn is_same(id: &str, given: &str) -> bool {
@@ -167,7 +184,10 @@ mod tests {
 
     /// Begins a session; returns name and value of its cookie.
     fn begun(sessions: &Sessions) -> String {
-        let cookie = sessions.begin(&CancellationToken::new()).headers()[SET_COOKIE].to_str().unwrap().to_owned();
+        let cookie = sessions.begin(&CancellationToken::new(), &HeaderMap::new()).headers()[SET_COOKIE]
+            .to_str()
+            .unwrap()
+            .to_owned();
         cookie.split(';').next().unwrap().to_owned()
     }
 
@@ -211,11 +231,19 @@ mod tests {
     #[test]
     fn the_cookie_stays_on_the_paths_of_the_page_and_out_of_scripts() {
         let sessions = Sessions::new("proxy-a");
-        let begun = sessions.begin(&CancellationToken::new()).headers()[SET_COOKIE].to_str().unwrap().to_owned();
+        let begun = sessions.begin(&CancellationToken::new(), &HeaderMap::new()).headers()[SET_COOKIE]
+            .to_str()
+            .unwrap()
+            .to_owned();
         assert!(begun.ends_with("; Path=/.trunkline/observer/; HttpOnly; SameSite=Strict; Max-Age=43200"), "{begun}");
         let ended = sessions.end(&HeaderMap::new()).headers()[SET_COOKIE].to_str().unwrap().to_owned();
         let removed = "trunkline_admin_proxy-a=; Path=/.trunkline/observer/; HttpOnly; SameSite=Strict; Max-Age=0";
         assert_eq!(ended, removed);
+        for (given, expected) in [("/ops/", "/ops"), ("/a/b", "/a/b"), ("ops", ""), ("/", ""), ("/x; Domain=y", "")] {
+            let headers = HeaderMap::from_iter([(FORWARDED_PREFIX.parse().unwrap(), given.parse().unwrap())]);
+            let begun = sessions.begin(&CancellationToken::new(), &headers).headers()[SET_COOKIE].clone();
+            assert!(begun.to_str().unwrap().contains(&format!("; Path={expected}/.trunkline/observer/;")), "{given}");
+        }
     }
 
     #[test]

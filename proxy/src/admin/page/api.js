@@ -1,7 +1,12 @@
 // Asks the node, and says in one line what went wrong.
 
+const OBSERVER = "/.trunkline/observer";
+
+// Path in front of those of the node, where a proxy serves them below one such as /ops.
+const PREFIX = new URL("../", import.meta.url).pathname.slice(0, -1).replace(OBSERVER, "");
+
 // Path of the page and of its part of the API. The cookie of a session goes nowhere else.
-export const HOME = "/.trunkline/observer";
+export const HOME = PREFIX + OBSERVER;
 
 async function ask(path, options) {
   try {
@@ -21,6 +26,6 @@ export const read = (path, parameters = {}) => {
 };
 
 export const send = (path, body = {}) =>
-  ask(path, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) });
+  ask(path, { method: "POST", headers: { "Content-Type": "application/json", "X-Forwarded-Prefix": PREFIX }, body: JSON.stringify(body) });
 
 export const pathOf = (id) => `/api/clients/${encodeURIComponent(id)}`;
