@@ -43,7 +43,7 @@ make_contexts() {
   context "trunkline-status.$tag" status "$programs/examples/status $programs/trunkline" "LABEL engines.tag=$tag"
   # The app of the counting clients.
   context "trunkline-counters.$tag" status "$programs/examples/bench $programs/trunkline" "LABEL engines.tag=$tag" \
-    'ENTRYPOINT ["/usr/bin/bench"]' 'CMD ["--listen", "0.0.0.0:5000", "--stateful"]'
+    'ENTRYPOINT ["/usr/bin/bench"]' 'CMD ["--listen", ":5000", "--stateful"]'
 }
 
 # A stand-in with the name that compose.yaml gives: HAProxy of this machine.

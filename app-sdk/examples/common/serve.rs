@@ -131,7 +131,7 @@ impl ServeArguments {
 
     async fn bind(&self) -> anyhow::Result<TcpListener> {
         let listen = &self.listen;
-        TcpListener::bind(listen)
+        trunkline::listen(listen.as_str())
             .await
             .with_context(|| format!("can't listen on {listen}: choose another address with --listen host:port"))
     }

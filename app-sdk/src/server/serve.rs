@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::{Pin, pin};
 use std::time::Duration;
 
@@ -60,14 +60,24 @@ pub fn serve<L: Listener<Addr = SocketAddr>>(listener: L, router: Router, handle
     Serve { source: SocketSource::App(listener), router, handle: handle.clone(), signal: None }
 }
 
-/// Listens at an address; an error names it, which that of [`TcpListener::bind`] does not.
+/// Listens at an address; an error names it, which that of [`TcpListener::bind`] does not. A port alone, such as
+/// `:5000`, is every address of this machine, of IPv6 and IPv4.
 ///
 /// # Errors
 /// When the address is in use, is no address, or is none of this machine.
 pub async fn listen(address: impl ToSocketAddrs + fmt::Display) -> io::Result<TcpListener> {
     let shown = address.to_string();
     let failed = |error: io::Error| io::Error::new(error.kind(), format!("{shown} can't be listened on: {error}"));
-    TcpListener::bind(address).await.map_err(failed)
+    let listener = match shown.strip_prefix(':').and_then(|port| port.parse().ok()) {
+        Some(port) => match TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).await {
+            Err(error) if error.kind() != io::ErrorKind::AddrInUse => {
+                TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).await
+            }
+            other => other,
+        },
+        None => TcpListener::bind(address).await,
+    };
+    listener.map_err(failed)
 }
 
 /// App that is to be served; made by [`serve()`], and awaited.
@@ -298,6 +308,15 @@ mod tests {
         }
         assert!(get_over(&mut tcp, "/talk/negotiate", "").await.ends_with("of the app"));
         serving.abort();
+    }
+
+    #[tokio::test]
+    async fn a_port_alone_is_every_address_of_this_machine() {
+        let listener = listen(":0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        assert!(address.ip().is_unspecified(), "{address}");
+        TcpStream::connect((Ipv4Addr::LOCALHOST, address.port())).await.unwrap();
+        assert!(listen(":x").await.unwrap_err().to_string().starts_with(":x can't be listened on"));
     }
 
     #[test]

@@ -50,6 +50,14 @@ pub(super) fn bind_shared(
     Ok((address, [first].into_iter().chain(more).collect()))
 }
 
+/// Binds one listener, with a port of its own.
+///
+/// # Errors
+/// When the address can't be bound.
+pub(super) fn bind_alone(address: SocketAddr) -> io::Result<TcpListener> {
+    listening(bind(address, PortUse::Exclusive)?)
+}
+
 /// Lets other sockets of this node have the port of a listener.
 #[cfg(unix)]
 fn share(listener: &TcpListener) -> io::Result<()> {
@@ -101,6 +109,10 @@ fn bind(address: SocketAddr, port_use: PortUse) -> io::Result<Socket> {
     socket.set_reuse_port(port_use == PortUse::Shared)?;
     let _ = port_use;
     socket.set_nonblocking(true)?;
+    if address.is_ipv6() && address.ip().is_unspecified() {
+        // Every address is of both families, whatever the system's default is.
+        socket.set_only_v6(false)?;
+    }
     socket.bind(&address.into())?;
     Ok(socket)
 }
@@ -116,6 +128,16 @@ mod tests {
     fn all_shards_listen_on_one_address() {
         let (address, listeners) = bind_shared("127.0.0.1:0".parse().unwrap(), 3, PortSharing::Alone).unwrap();
         assert!(listeners.iter().all(|listener| listener.local_addr().unwrap() == address));
+    }
+
+    #[test]
+    fn every_address_is_of_both_families() {
+        let any = "[::]:0".parse().unwrap();
+        for listener in [bind_shared(any, 1, PortSharing::Alone).unwrap().1.pop().unwrap(), bind_alone(any).unwrap()] {
+            let port = listener.local_addr().unwrap().port();
+            std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
+            std::net::TcpStream::connect(("::1", port)).unwrap();
+        }
     }
 
     #[test]

@@ -10,7 +10,7 @@ const ANYWHERE: (Ipv4Addr, u16) = (Ipv4Addr::new(192, 0, 2, 1), 9);
 /// Error for an address that other nodes can't use.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "--advertise {value:?} {problem}: give what other nodes reach this one by, like 10.0.0.7:8080 or https://node-1:8443"
+    "--advertise {value:?} {problem}: give what other nodes reach this one by, like 10.0.0.7:8080, [fd00::7]:8080 or https://node-1:8443"
 )]
 pub struct AdvertiseError {
     pub value: String,
@@ -32,6 +32,10 @@ pub(super) fn advertised_address(
 
 fn read(value: &str) -> Result<Address, &'static str> {
     let (scheme, authority) = value.split_once("://").unwrap_or(("http", value));
+    // A template has brackets around an address of any family, such as `[$(POD_IP)]:8080`.
+    let bracketed = authority.strip_prefix('[').and_then(|rest| rest.split_once(']'));
+    let of_ipv4 = bracketed.filter(|(host, _)| host.parse::<Ipv4Addr>().is_ok());
+    let authority = &of_ipv4.map_or_else(|| authority.to_owned(), |(host, port)| format!("{host}{port}"));
     let address: Address = format!("{scheme}://{authority}").parse()?;
     if address.authority() != authority {
         return Err("has no port");
@@ -79,14 +83,19 @@ mod tests {
 
     #[test]
     fn an_address_that_other_nodes_cant_use_is_refused_with_its_flag() {
-        for wrong in ["no address", "host", "0.0.0.0:80", "[::]:80", "host:99999", "https://host", "ftp://host:80"] {
+        for wrong in
+            ["no address", "host", "0.0.0.0:80", "[::]:80", "host:99999", "https://host", "ftp://host:80", "fd77::2:80"]
+        {
             let error =
                 advertised_address(Some(wrong.into()), "127.0.0.1:1".parse().unwrap(), &[]).unwrap_err().to_string();
             assert!(error.starts_with("--advertise"), "{error}");
         }
-        for (given, shown) in
-            [("node-1.fleet:8080", "http://node-1.fleet:8080"), ("https://node-1:8443", "https://node-1:8443")]
-        {
+        for (given, shown) in [
+            ("node-1.fleet:8080", "http://node-1.fleet:8080"),
+            ("https://node-1:8443", "https://node-1:8443"),
+            ("[10.0.0.7]:8080", "http://10.0.0.7:8080"),
+            ("[fd77::2]:8080", "http://[fd77::2]:8080"),
+        ] {
             let address = advertised_address(Some(given.into()), "0.0.0.0:1".parse().unwrap(), &[]).unwrap();
             assert_eq!(address.to_string(), shown);
         }
