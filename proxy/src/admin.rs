@@ -171,6 +171,7 @@ mod tests {
         assert_eq!(get(node.clone(), "/healthz").await, (200, "ok\n".into()));
         let reason = "not ready\nwaiting for app server http://app:5000: refused\n";
         assert_eq!(get(node.clone(), "/readyz").await, (503, reason.into()));
+        assert_eq!(get(node.clone(), "/startupz").await, (503, reason.into()));
         assert_eq!(get(node, "/nothing").await, (404, r#"{"error":"there is no /nothing","field":null}"#.into()));
     }
 

@@ -64,8 +64,14 @@ use crate::config::{Config, DrainSettings, SecretSources};
 use crate::fleet::{Fleet, keep_fleet};
 use crate::frontend::release_carried;
 #[cfg(feature = "tls")]
-use crate::net::{address::Address, connector::Connector, tls::ClientTls};
+use crate::net::address::Address;
+#[cfg(feature = "tls")]
+use crate::net::connector::Connector;
+#[cfg(feature = "tls")]
+use crate::net::tls::{Certificates, ClientTls, server_config};
 use crate::observer::{Readiness, UpstreamProblems};
+#[cfg(feature = "otlp")]
+use crate::otlp;
 use crate::rest::Rest;
 use crate::shard::ShardCommand;
 use crate::shard::{Connectors, Inbox, ShardSender, Shared};
@@ -103,7 +109,7 @@ impl Node {
         let (listeners, listen) = ListenerSet::open(&config, &mut sockets)?;
         let connectors = connectors(&config)?;
         let configured_admin = config.admin;
-        let (admin_listener, admin) = admin_listener(configured_admin, &mut sockets).await?;
+        let (admin_listener, admin) = admin_listener(configured_admin, &mut sockets)?;
         sockets.ensure_all_taken()?;
 
         let Config { upstreams, resolve_interval, resolver, shards, drain, settings, observer, key_sources, .. } =
@@ -160,6 +166,29 @@ impl Node {
             #[cfg(feature = "otlp")]
             export,
         })
+    }
+
+    /// Checks what [`Self::start`] would refuse, ports aside: files of TLS, groups and keys. Needs a runtime.
+    ///
+    /// # Errors
+    /// As those of a start.
+    pub fn check(config: Config) -> Result<(), StartError> {
+        let connectors = connectors(&config)?;
+        #[cfg(feature = "tls")]
+        if let Some(tls) = config.tls_listen {
+            server_config(Certificates::read(tls.identities)?)?;
+        }
+        #[cfg(feature = "otlp")]
+        config.otlp.map_or(Ok(()), otlp::check).map_err(StartError::Otlp)?;
+        let (sender, _inbox) = ShardSender::new();
+        let shared = Shared::new(config.settings, connectors, vec![sender]);
+        let rules = RuleSet::new(
+            shared.clone(),
+            config.upstreams,
+            #[cfg(feature = "tls")]
+            config.upstream_tls,
+        );
+        Ok(rules.apply(&shared.settings.rules)?)
     }
 
     /// Returns the address of the plain client listener.
@@ -309,16 +338,16 @@ fn connectors(config: &Config) -> Result<Connectors, StartError> {
 }
 
 /// Binds the admin port, or takes the socket that a supervisor has opened for it.
-async fn admin_listener(
+fn admin_listener(
     address: SocketAddr,
     sockets: &mut InheritedSockets,
 ) -> Result<(TcpListener, SocketAddr), StartError> {
     let refused = |source| StartError::Listen { flag: "--admin", address, source };
     let listener = match sockets.take(address).pop() {
-        Some(listener) => TcpListener::from_std(listener),
-        None => TcpListener::bind(address).await,
+        Some(listener) => Ok(listener),
+        None => shared_port::bind_alone(address),
     };
-    let listener = listener.map_err(refused)?;
+    let listener = listener.and_then(TcpListener::from_std).map_err(refused)?;
     let bound = listener.local_addr().map_err(refused)?;
     Ok((listener, bound))
 }

@@ -16,4 +16,5 @@ mod exporter;
 mod metric_request;
 mod span_request;
 
+pub(crate) use collector::check;
 pub(crate) use exporter::{Exporter, MetricSource};

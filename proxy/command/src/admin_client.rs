@@ -1,6 +1,7 @@
 //! Client of admin ports, for the subcommands that ask running nodes.
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -21,6 +22,21 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Time that a node has to do something at all nodes: it waits for each some seconds.
 const ACT_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Admin port of a node of this machine with default settings.
+pub(super) const ADMIN_DEFAULT: &str = "http://127.0.0.1:8090";
+
+/// Flags that name the admin port of a node.
+#[derive(Debug, Args)]
+pub(super) struct AdminAddressArgs {
+    /// The admin port of the node: a URL, or an address as `trunkline serve --admin` takes it.
+    #[arg(long, env = "TRUNKLINE_ADMIN", value_name = "URL", default_value = ADMIN_DEFAULT)]
+    pub admin: String,
+
+    /// The configuration file of the node, which names its admin port and token.
+    #[arg(long, env = "TRUNKLINE_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
 
 /// Flags of the admin token that is shown to nodes.
 #[derive(Debug, Args)]
@@ -44,7 +60,7 @@ pub(super) enum AdminTokenError {
 }
 
 impl AdminTokenArgs {
-    /// Returns the token, if one is given. An empty one is none.
+    /// Returns the token, if one is given.
     ///
     /// # Errors
     /// When it can't be read, or is no admin token.
@@ -57,17 +73,25 @@ impl AdminTokenArgs {
             }
             (None, None) => None,
         };
-        let text = text.filter(|text| !text.is_empty());
         text.map(|text| AdminToken::new(&text)).transpose().map_err(AdminTokenError::Token)
     }
 }
 
-/// Reads the address of an admin port, whose scheme may be missing.
+/// Reads the address of an admin port, whose scheme may be missing. Where a node listens at every address of this
+/// machine, loopback is asked.
 ///
 /// # Errors
 /// When it is no URL of a server; the text continues the URL.
 pub(super) fn admin_address(url: &str) -> Result<Address, &'static str> {
-    if url.contains("://") { url.parse() } else { format!("http://{url}").parse() }
+    let (scheme, authority) = url.split_once("://").unwrap_or(("http", url));
+    let authority =
+        match authority.strip_prefix(':').map(|port| format!("0.0.0.0:{port}")).as_deref().unwrap_or(authority).parse()
+        {
+            Ok(SocketAddr::V4(address)) if address.ip().is_unspecified() => format!("127.0.0.1:{}", address.port()),
+            Ok(SocketAddr::V6(address)) if address.ip().is_unspecified() => format!("[::1]:{}", address.port()),
+            _ => authority.to_owned(),
+        };
+    format!("{scheme}://{authority}").parse()
 }
 
 /// Client of the admin ports of some nodes.
@@ -187,6 +211,20 @@ mod tests {
         let answer = client.get(&address, "/token", 100).await.unwrap();
         assert_eq!((answer.status(), &answer.body()[..]), (StatusCode::OK, &b"Bearer 0123456789abcdef"[..]));
         assert_eq!(client.get(&address, "/token", 10).await.unwrap_err(), "length limit exceeded");
+    }
+
+    #[test]
+    fn a_listen_address_is_asked_on_this_machine() {
+        for (given, asked) in [
+            (":8090", "http://127.0.0.1:8090"),
+            ("0.0.0.0:8090", "http://127.0.0.1:8090"),
+            ("http://[::]:8090", "http://[::1]:8090"),
+            ("10.0.0.7:8090", "http://10.0.0.7:8090"),
+            ("https://node-1:8090", "https://node-1:8090"),
+        ] {
+            assert_eq!(admin_address(given).map(|address| address.to_string()).as_deref(), Ok(asked), "{given}");
+        }
+        assert!(admin_address(":x").is_err() && admin_address("ftp://x").is_err());
     }
 
     #[tokio::test]

@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use trunkline_proxy::parts::{Address, ClientTls, Connector, LineStream, TlsError};
 
-use super::admin_client::{AdminClient, AdminTokenArgs, AdminTokenError, admin_address};
+use super::admin_client::{AdminAddressArgs, AdminClient, AdminTokenArgs, AdminTokenError, admin_address};
 
 /// Admin port of one node.
 pub(super) struct AdminPort<'a> {
@@ -38,8 +38,12 @@ impl<'a> AdminPort<'a> {
     ///
     /// # Errors
     /// When URL or token are no such, or TLS can't be set up.
-    pub(super) fn new(url: &'a str, token: &AdminTokenArgs, answer_max_bytes: usize) -> Result<Self, AdminPortError> {
-        let wrong = |problem| AdminPortError::Url { value: url.into(), problem };
+    pub(super) fn new(
+        AdminAddressArgs { admin: url, .. }: &'a AdminAddressArgs,
+        token: &AdminTokenArgs,
+        answer_max_bytes: usize,
+    ) -> Result<Self, AdminPortError> {
+        let wrong = |problem| AdminPortError::Url { value: url.clone(), problem };
         let address = admin_address(url).map_err(wrong)?;
         let connector = match address.is_tls() {
             true => Connector::with_tls(ClientTls::default())?,

@@ -5,7 +5,7 @@ use serde::Serialize;
 use trunkline_protocol::json_text::JsonText;
 use trunkline_proxy::parts::AnnouncementReport;
 
-use super::admin_client::AdminTokenArgs;
+use super::admin_client::{AdminAddressArgs, AdminTokenArgs};
 use super::admin_port::{AdminPort, AdminPortError};
 use super::flag::value_parser::json_list;
 
@@ -45,9 +45,8 @@ pub(super) struct AnnounceArgs {
     #[arg(long, value_name = "JSON", default_value = "[]", value_parser = json_list)]
     pub arguments: JsonText,
 
-    /// The admin port of any node.
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8090")]
-    pub admin: String,
+    #[command(flatten)]
+    pub admin: AdminAddressArgs,
 
     #[command(flatten)]
     pub token: AdminTokenArgs,

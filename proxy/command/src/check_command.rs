@@ -1,15 +1,25 @@
 //! `trunkline check`: prints the effective settings in the form of a configuration file, and what its rules do.
 
-use std::fmt::Write;
-use std::path::PathBuf;
+use std::fmt::{Debug, Write};
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
-use trunkline_proxy::Config;
+use tracing::field::Field;
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
+use tracing_subscriber::registry::Registry;
 use trunkline_proxy::parts::{RuleSample, Ruleset, client_files_max};
+use trunkline_proxy::{Config, Node};
 
-use super::config_file::{WithFile, file_value, with_file};
 use super::flag::ServeArgs;
+use super::logging::{self, LogError};
+use super::output::text_with_causes;
+use super::readable_secret;
+use super::runtime::runtime;
+use super::setting_source::{Environment, Source, Sources};
+use super::settings_loader::{Loaded, file_value, load};
 
 /// Placeholder for the value of a secret.
 const REDACTED: &str = "(secret)";
@@ -33,26 +43,79 @@ pub(super) struct CheckArgs {
 pub(super) struct CheckReport {
     /// Settings and rules, or explanations of the samples.
     pub text: String,
-    /// Warnings about the rules.
+    /// Warnings, those included that `serve` would log.
     pub warnings: Vec<String>,
 }
 
-/// Checks a configuration file; returns the settings that `serve --config FILE` would use, without secrets, and its
-/// rules. With samples it returns what becomes of these.
-pub(super) fn check(args: CheckArgs) -> anyhow::Result<CheckReport> {
+/// Checks a configuration file, the environment, and all files that they name; returns the settings that `serve
+/// --config FILE` would use, without secrets, and its rules. With samples it returns what becomes of these.
+pub(super) fn check(args: CheckArgs, environment: &Environment, whole: &Command) -> anyhow::Result<CheckReport> {
     let serve = ServeArgs::augment_args(Command::new("trunkline serve"));
-    let WithFile { command, keys } = with_file(serve, &args.file)?;
+    let Loaded { command, sources } = load(serve, None, environment, Some(&args.file))?;
     let matches = command.clone().no_binary_name(true).get_matches_from([""; 0]);
     let serve = ServeArgs { config: Some(args.file), ..ServeArgs::from_arg_matches(&matches)? };
-    let note = serve.relay.0.note_of_files(client_files_max());
-    let config = Config::try_from(serve)?;
+    let mut warnings = readable_secret::warnings(&command, &matches, &sources);
+    warnings.extend(environment.warnings(whole));
+    warnings.extend(serve.relay.0.note_of_files(client_files_max()));
+    let logged = LoggedWarnings::default();
+    let config = tracing::subscriber::with_default(Registry::default().with(logged.clone()), || checked(serve));
+    let config = config.map_err(|error| anyhow::Error::msg(sources.named_in(&text_with_causes(&error))))?;
     let rules = &config.settings.rules;
     let explained: Vec<_> = args.samples.iter().map(|sample| rules.explain(sample).to_string()).collect();
     if !explained.is_empty() {
         return Ok(CheckReport { text: explained.join("\n\n"), warnings: Vec::new() });
     }
-    let text = effective_settings(&command, &matches, &keys) + &rules_in_force(rules);
-    Ok(CheckReport { text, warnings: note.into_iter().chain(rules.warnings(&config.upstreams)).collect() })
+    warnings.extend(logged.take());
+    warnings.extend(rules.warnings(&config.upstreams));
+    let text = effective_settings(&command, &matches, &sources) + &rules_in_force(rules);
+    Ok(CheckReport { text, warnings })
+}
+
+/// Settings of a node that `serve` would start.
+fn checked(serve: ServeArgs) -> anyhow::Result<Config> {
+    logging::parse(&serve.log.log).map_err(LogError::Levels)?;
+    if let Some(file) = serve.log.audit_log.as_deref() {
+        check_audit_log(file).map_err(|source| LogError::AuditLog { path: file.into(), source })?;
+    }
+    let config = Config::try_from(serve)?;
+    runtime()?.block_on(async { Node::check(config.clone()) })?;
+    Ok(config)
+}
+
+/// Checks that a file can be appended to, and makes none.
+fn check_audit_log(path: &Path) -> std::io::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    match path.metadata() {
+        Ok(found) if found.is_file() => File::options().append(true).open(path).map(drop),
+        Ok(_) => Ok(()),
+        Err(_) => std::fs::read_dir(folder).map(drop),
+    }
+}
+
+/// Layer that keeps warnings instead of logging them.
+#[derive(Debug, Clone, Default)]
+struct LoggedWarnings(Arc<Mutex<Vec<String>>>);
+
+impl LoggedWarnings {
+    fn take(&self) -> Vec<String> {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl<S: Subscriber> Layer<S> for LoggedWarnings {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        if *event.metadata().level() <= Level::WARN {
+            let mut text = String::new();
+            event.record(&mut |field: &Field, value: &dyn Debug| {
+                // Writing to a string does not fail.
+                let _ = match field.name() {
+                    "message" => write!(text, "{value:?}"),
+                    name => write!(text, " {name}={value:?}"),
+                };
+            });
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).push(text);
+        }
+    }
 }
 
 /// Returns a line for each rule, as a comment of the settings.
@@ -60,24 +123,28 @@ fn rules_in_force(rules: &Ruleset) -> String {
     rules.lines().map(|rule| format!("# {rule}\n")).collect()
 }
 
-/// Returns a line for each flag that has a value: the value and its source. `keys` are those of the file.
-fn effective_settings(command: &Command, matches: &ArgMatches, keys: &[String]) -> String {
-    let mut lines = String::new();
+/// Returns a line for each flag that has a value, with its source: first those that differ from their defaults.
+fn effective_settings(command: &Command, matches: &ArgMatches, sources: &Sources) -> String {
+    let (mut given, mut defaults) = (String::new(), String::new());
     for arg in command.get_arguments() {
         let id = arg.get_id().as_str();
-        let (Some(name), Some(source)) = (arg.get_long(), matches.value_source(id)) else { continue };
-        if name == "config" {
+        let Some(name) = arg.get_long().filter(|name| *name != "config" && matches.value_source(id).is_some()) else {
             continue;
-        }
+        };
         let values: Vec<String> = raw(matches, id).into_iter().map(|value| shown(arg, &value)).collect();
         let value = match arg.get_action() {
             ArgAction::Append => format!("[{}]", values.join(", ")),
             _ => values.join(", "),
         };
+        let (lines, source) = match sources.0.get(name) {
+            Some(Source::Environment(variable)) => (&mut given, &**variable),
+            Some(Source::File { .. }) => (&mut given, "file"),
+            None => (&mut defaults, "default"),
+        };
         // Writing to a string does not fail.
-        let _ = writeln!(lines, "{name} = {value} # {}", source_name(arg, source, keys));
+        let _ = writeln!(lines, "{name} = {value} # {source}");
     }
-    lines
+    if given.is_empty() { defaults } else { format!("{given}\n{defaults}") }
 }
 
 fn raw(matches: &ArgMatches, id: &str) -> Vec<String> {
@@ -98,18 +165,12 @@ fn shown(arg: &Arg, value: &str) -> String {
     file_value(value)
 }
 
-fn source_name(arg: &Arg, source: ValueSource, keys: &[String]) -> String {
-    let is_in_file = arg.get_long().is_some_and(|name| keys.iter().any(|key| key == name));
-    match source {
-        ValueSource::EnvVariable => arg.get_env().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
-        ValueSource::DefaultValue if is_in_file => "file".into(),
-        ValueSource::DefaultValue => "default".into(),
-        _ => "flag".into(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use trunkline_proxy::parts::TextPlace;
+
     use super::*;
 
     fn command() -> Command {
@@ -128,7 +189,12 @@ mod tests {
             "\"https://issuer.example/keys?…\""
         );
         let matches = command().get_matches_from(["trunkline", "--access-key", "the very secret", "--name", "a \"b\""]);
-        let expected = "port = [80] # file\naccess-key = \"(secret)\" # flag\nname = \"a \\\"b\\\"\" # flag\n";
-        assert_eq!(effective_settings(&command(), &matches, &["port".to_owned()]), expected);
+        let place = TextPlace::new("", 0);
+        let sources = Sources(BTreeMap::from([
+            ("access-key".to_owned(), Source::Environment("TRUNKLINE_ACCESS_KEY".to_owned())),
+            ("name".to_owned(), Source::File { path: "t.toml".into(), place }),
+        ]));
+        let expected = "access-key = \"(secret)\" # TRUNKLINE_ACCESS_KEY\nname = \"a \\\"b\\\"\" # file\n\nport = [80] # default\n";
+        assert_eq!(effective_settings(&command(), &matches, &sources), expected);
     }
 }

@@ -6,9 +6,9 @@ use std::sync::LazyLock;
 use clap::{Args, Command};
 use trunkline_proxy::parts::{RecordingLine, json_line};
 
-use crate::config_file::with_text;
 use crate::flag::ServeArgs;
 use crate::replay_command::recording_reader::RecordingReader;
+use crate::settings_loader::load_text;
 
 /// Reads a configuration file as the flags of `trunkline serve`, and returns the flags that it sets.
 ///
@@ -16,9 +16,9 @@ use crate::replay_command::recording_reader::RecordingReader;
 /// When it is no TOML, or holds what no flag takes.
 pub fn config_file(text: &str) -> Result<Vec<String>, String> {
     static COMMAND: LazyLock<Command> = LazyLock::new(|| ServeArgs::augment_args(Command::new("serve")));
-    let read = with_text(COMMAND.clone(), Path::new("trunkline.toml"), text).map_err(|error| error.to_string())?;
+    let read = load_text(COMMAND.clone(), Path::new("trunkline.toml"), text).map_err(|error| error.to_string())?;
     read.command.try_get_matches_from(["serve"]).map_err(|error| error.to_string())?;
-    Ok(read.keys)
+    Ok(read.sources.0.into_keys().collect())
 }
 
 /// Reads a recording with its payloads, and writes it again.

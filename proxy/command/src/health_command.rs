@@ -1,12 +1,25 @@
-//! `trunkline health`: asks a node whether it is ready.
+//! `trunkline health`: asks a node whether it is ready, or alive.
 
-use http::{StatusCode, Uri};
+use clap::Args;
+use http::StatusCode;
 use trunkline_proxy::parts::{Address, Connector};
 
-use super::admin_client::AdminClient;
+use super::admin_client::{AdminAddressArgs, AdminClient, admin_address};
 
 /// Largest answer; the reasons of a node that is not ready are short.
 const ANSWER_MAX_BYTES: usize = 64 * 1024;
+
+/// Arguments of `trunkline health`.
+#[derive(Debug, Args)]
+pub(super) struct HealthArgs {
+    #[command(flatten)]
+    admin: AdminAddressArgs,
+
+    /// Asks whether the node is alive and was ready once, as health checks of containers do: an engine replaces what is
+    /// unhealthy, and clients that wait for an app server would be lost.
+    #[arg(long)]
+    live: bool,
+}
 
 /// Error for a node that is not healthy, or can't be asked.
 #[derive(Debug, thiserror::Error)]
@@ -19,14 +32,15 @@ pub(super) enum HealthError {
     NotReady { url: String, status: StatusCode, reasons: String },
 }
 
-/// Asks `/readyz` of the admin port at this URL; returns the text of the answer.
+/// Asks `/readyz` or `/startupz` of the admin port; returns the text of the answer.
 ///
 /// # Errors
 /// When the node is not ready, or does not answer.
-pub(super) async fn health(url: &str) -> Result<String, HealthError> {
+pub(super) async fn health(args: &HealthArgs) -> Result<String, HealthError> {
+    let url = &args.admin.admin;
     let address = address(url).ok_or_else(|| HealthError::Url(url.into()))?;
     let client = AdminClient::new(Connector::default(), None);
-    let answer = client.get(&address, "/readyz", ANSWER_MAX_BYTES).await;
+    let answer = client.get(&address, if args.live { "/startupz" } else { "/readyz" }, ANSWER_MAX_BYTES).await;
     let answer = answer.map_err(|problem| HealthError::Silent { url: url.into(), problem })?;
     let (status, reasons) = (answer.status(), String::from_utf8_lossy(answer.body()).into_owned());
     if status.is_success() { Ok(reasons) } else { Err(HealthError::NotReady { url: url.into(), status, reasons }) }
@@ -34,10 +48,9 @@ pub(super) async fn health(url: &str) -> Result<String, HealthError> {
 
 /// Reads the address of an admin port; the scheme may be missing, and a path does not matter.
 fn address(url: &str) -> Option<Address> {
-    let with_scheme = if url.contains("://") { url.to_owned() } else { format!("http://{url}") };
-    let uri: Uri = with_scheme.parse().ok()?;
-    let authority = uri.authority().filter(|_| uri.scheme_str() == Some("http"))?;
-    format!("http://{authority}").parse().ok()
+    let (scheme, rest) = url.split_once("://").unwrap_or(("http", url));
+    let authority = rest.split('/').next().filter(|_| scheme == "http")?;
+    admin_address(authority).ok()
 }
 
 #[cfg(test)]

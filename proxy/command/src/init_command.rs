@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use clap::{Arg, ArgAction, Args, Command};
 
-use super::config_file::{file_value, options};
 use super::flag::ServeArgs;
+use super::settings_loader::{file_value, options};
 
 const INTRODUCTION: &str = "\
 # Settings of a Trunkline node. `trunkline serve --config FILE` runs by them, `trunkline check FILE` tells what comes of them.
@@ -129,7 +129,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::config_file::with_text;
+    use crate::settings_loader::load_text;
 
     fn serve() -> Command {
         ServeArgs::augment_args(Command::new("trunkline"))
@@ -137,9 +137,7 @@ mod tests {
 
     /// Values of all options of a file, as clap has them.
     fn values(text: &str) -> BTreeMap<String, Vec<String>> {
-        let command = with_text(serve(), Path::new("t.toml"), text).unwrap().command;
-        // Whoever runs the tests may have settings of his own.
-        let command = command.mut_args(|arg| arg.env(None));
+        let command = load_text(serve(), Path::new("t.toml"), text).unwrap().command;
         let matches = command.clone().no_binary_name(true).get_matches_from([""; 0]);
         let raw =
             |id: &str| matches.get_raw(id).into_iter().flatten().map(|value| value.to_string_lossy().into_owned());

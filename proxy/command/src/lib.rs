@@ -16,7 +16,8 @@
 //! | `stop_signal` | signals that end a command |
 //! | `supervisor` | systemd: sockets, readiness, the watchdog |
 //! | `flag` | flags of `serve`, and their conversion into settings |
-//! | `config_file` | the configuration file, whose values are defaults of the flags |
+//! | `setting_source` | where settings come from, and the one rule by which values are read |
+//! | `settings_loader` | settings of environment and configuration file, which are defaults of the flags |
 //! | `typed_secret` | warnings about secrets on the command line |
 //! | `readable_secret` | warnings about secrets in files that others can read |
 //! | `admin_client` | requests to the admin ports of nodes |
@@ -46,7 +47,6 @@ mod admin_port;
 mod announce_command;
 mod check_command;
 mod completion_command;
-mod config_file;
 mod connection_string_command;
 mod doctor_command;
 mod flag;
@@ -67,6 +67,8 @@ mod replay_command;
 mod revoke_command;
 mod runtime;
 mod serve_command;
+mod setting_source;
+mod settings_loader;
 mod shown_text;
 mod size_command;
 mod stop_signal;
@@ -78,7 +80,7 @@ mod trace_command;
 mod typed_secret;
 mod version;
 
-use std::path::PathBuf;
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::{ArgMatches, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -87,27 +89,29 @@ use tracing::Level;
 use announce_command::AnnounceArgs;
 use check_command::CheckArgs;
 use completion_command::CompletionArgs;
-use config_file::with_file;
 use connection_string_command::ConnectionStringArgs;
 use doctor_command::DoctorArgs;
 pub use flag::ServeArgs;
+use health_command::HealthArgs;
 use init_command::InitArgs;
 use logging::{LogFormat, formatted, set_format};
 use manual_command::ManualArgs;
 use new_command::NewArgs;
-use output::{print, print_error, print_warning};
+use output::{print, print_error, print_warning, text_with_causes};
 use rebalance_command::RebalanceArgs;
 use record_command::RecordArgs;
 use replay_command::ReplayArgs;
 use revoke_command::RevokeArgs;
 use runtime::runtime;
+use setting_source::{Environment, Sources, cleaned_line};
+use settings_loader::{config_file, load};
 use size_command::SizeArgs;
 use token_command::TokenCommand;
 use top_command::TopArgs;
 use trace_command::TraceArgs;
 use version::VERSION;
 
-/// Commands with the flags of a node, of which a configuration file may change the defaults.
+/// Commands with the flags of a node.
 const NODE_COMMANDS: [&str; 2] = ["serve", "connection-string"];
 
 /// An open, self-hosted proxy tier for SignalR.
@@ -133,11 +137,7 @@ enum CliCommand {
     /// out.
     Check(CheckArgs),
     /// Ask a node whether it takes clients in; the exit status tells.
-    Health {
-        /// The admin port of the node.
-        #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8090")]
-        admin: String,
-    },
+    Health(HealthArgs),
     /// Try a running fleet as a client does, over each transport, and tell what to change; the exit status tells.
     Doctor(Box<DoctorArgs>),
     /// Tell how many nodes carry so many clients and messages, and what each of them needs.
@@ -184,29 +184,25 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Text of an error with those of its causes, except where the error has said them itself.
-fn text_with_causes(error: &anyhow::Error) -> String {
-    error.chain().skip(1).fold(error.to_string(), |text, cause| {
-        let cause = cause.to_string();
-        if text.contains(&cause) { text } else { format!("{text}: {cause}") }
-    })
+fn run() -> anyhow::Result<()> {
+    let (cli, warnings, sources) = parse()?;
+    execute(cli, &warnings).map_err(|error| anyhow::Error::msg(sources.named_in(&text_with_causes(&error))))
 }
 
-fn run() -> anyhow::Result<()> {
-    let (cli, warnings) = parse()?;
+fn execute(cli: Cli, warnings: &[String]) -> anyhow::Result<()> {
     if !matches!(cli.command, CliCommand::Serve(_)) {
         warnings.iter().for_each(|warning| print_warning(warning));
     }
     match cli.command {
-        CliCommand::Serve(args) => serve_command::serve(*args, &warnings)?,
+        CliCommand::Serve(args) => serve_command::serve(*args, warnings)?,
         CliCommand::Init(args) => print(init_command::init(&args)?.trim_end()),
         CliCommand::New(args) => print(&new_command::new_app(&args)?),
         CliCommand::Check(args) => {
-            let report = check_command::check(args)?;
+            let report = check_command::check(args, &Environment::of_process(), &Cli::command())?;
             report.warnings.iter().for_each(|warning| print_warning(warning));
             print(report.text.trim_end());
         }
-        CliCommand::Health { admin } => print(runtime()?.block_on(health_command::health(&admin))?.trim_end()),
+        CliCommand::Health(args) => print(runtime()?.block_on(health_command::health(&args))?.trim_end()),
         CliCommand::Doctor(args) => runtime()?.block_on(doctor_command::doctor(&args))?,
         CliCommand::Size(args) => print(size_command::size(&args)?.trim_end()),
         CliCommand::Top(args) => runtime()?.block_on(top_command::top(&args))?,
@@ -224,36 +220,63 @@ fn run() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Parses the command line, with warnings about it. A configuration file is read first, because its values are defaults
-/// of the flags.
-fn parse() -> anyhow::Result<(Cli, Vec<String>)> {
-    let mut command = Cli::command();
-    // Errors are ignored only here, to find `--config`: below everything is parsed again.
-    let draft = drafted(&command);
-    let file = draft.and_then(|(name, flags)| Some((name, flags.try_get_one::<PathBuf>("config").ok()?.cloned()?)));
-    if let Some((name, file)) = file
-        && let Some(of_node) = command.find_subcommand(name)
-    {
-        let of_node = with_file(of_node.clone(), &file)?.command;
-        command = command.mut_subcommand(name, |_| of_node);
-        drafted(&command);
+/// Parses the command line, with warnings about it. Environment and configuration file are read first, because their
+/// values are defaults of the flags.
+fn parse() -> anyhow::Result<(Cli, Vec<String>, Sources)> {
+    let (plain, environment) = (Cli::command(), Environment::of_process());
+    let line = cleaned_line(&plain, std::env::args_os());
+    begin_format(&plain, &line);
+    // Errors are ignored only here, to find what is typed: below everything is parsed again.
+    let draft = without_environment(plain.clone()).ignore_errors(true).try_get_matches_from(&line);
+    let mut sources = Sources::default();
+    let command = match draft {
+        Ok(typed) => with_settings(plain.clone(), &typed, &environment, &mut sources)?,
+        // Help, which names the variables.
+        Err(_) => plain.clone(),
+    };
+    begin_format(&command, &line);
+    let matches = command.try_get_matches_from(&line).map_err(usage_error)?;
+    let mut warnings = typed_secret::warnings(&plain, &matches);
+    warnings.extend(readable_secret::warnings(&plain, &matches, &sources));
+    if matches.subcommand_name().is_some_and(|name| NODE_COMMANDS.contains(&name)) {
+        warnings.extend(environment.warnings(&plain));
     }
-    let matches = command.clone().try_get_matches().map_err(usage_error)?;
-    let mut warnings = typed_secret::warnings(&command, &matches);
-    warnings.extend(readable_secret::warnings(&command, &matches));
-    Ok((Cli::from_arg_matches(&matches).map_err(usage_error)?, warnings))
+    Ok((Cli::from_arg_matches(&matches).map_err(usage_error)?, warnings, sources))
 }
 
-/// Flags of a node as far as they can be read whatever is wrong with others, and the command that has them, if it is
-/// one of those. The format of the log is that of errors from now on.
-fn drafted(command: &Command) -> Option<(&'static str, ArgMatches)> {
-    let matches = command.clone().ignore_errors(true).try_get_matches().ok()?;
-    let (given, flags) = matches.subcommand()?;
-    let name = NODE_COMMANDS.into_iter().find(|name| *name == given)?;
-    if let Ok(Some(format)) = flags.try_get_one::<LogFormat>("log_format") {
+/// Has errors of a node printed in the format of its log from now on, whatever is wrong with other flags.
+fn begin_format(command: &Command, line: &[OsString]) {
+    let draft = command.clone().ignore_errors(true).try_get_matches_from(line);
+    let draft = draft.as_ref().ok().and_then(ArgMatches::subcommand);
+    if let Some((name, flags)) = draft
+        && NODE_COMMANDS.contains(&name)
+        && let Ok(Some(format)) = flags.try_get_one::<LogFormat>("log_format")
+    {
         set_format(*format);
     }
-    Some((name, flags.clone()))
+}
+
+/// The command without environment variables, for it and all below it.
+fn without_environment(command: Command) -> Command {
+    command.mut_args(|arg| arg.env(None)).mut_subcommands(without_environment)
+}
+
+/// Loads the settings of the subcommand that is typed.
+fn with_settings(
+    command: Command,
+    typed: &ArgMatches,
+    environment: &Environment,
+    sources: &mut Sources,
+) -> anyhow::Result<Command> {
+    let below = typed.subcommand().and_then(|(name, typed)| Some((command.find_subcommand(name)?.clone(), typed)));
+    if let Some((below, typed)) = below {
+        let below = with_settings(below, typed, environment, sources)?;
+        return Ok(command.mut_subcommand(below.get_name().to_owned(), |_| below));
+    }
+    let file = config_file(&command, typed, environment);
+    let loaded = load(command, Some(typed), environment, file.as_deref())?;
+    *sources = loaded.sources;
+    Ok(loaded.command)
 }
 
 /// Error of a command line for a log that is JSON. All else, and what is no error but help, clap prints in colour and

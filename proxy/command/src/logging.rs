@@ -156,7 +156,7 @@ impl LogLevels for Levels {
 }
 
 /// Reads levels of log lines.
-fn parse(levels: &str) -> Result<EnvFilter, LevelsError> {
+pub(crate) fn parse(levels: &str) -> Result<EnvFilter, LevelsError> {
     match levels.trim() {
         "" => Err(LevelsError::Empty),
         long if long.len() > LEVELS_MAX_BYTES => Err(LevelsError::TooLong),

@@ -42,3 +42,11 @@ pub(super) fn print_error(text: &str) {
         None => eprintln!("error: {}", shown_text::lines(text)),
     }
 }
+
+/// Text of an error with those of its causes, except where the error has said them itself.
+pub(super) fn text_with_causes(error: &anyhow::Error) -> String {
+    error.chain().skip(1).fold(error.to_string(), |text, cause| {
+        let cause = cause.to_string();
+        if text.contains(&cause) { text } else { format!("{text}: {cause}") }
+    })
+}

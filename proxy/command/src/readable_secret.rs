@@ -6,9 +6,10 @@
 
 use std::path::{Path, PathBuf};
 
-use clap::parser::ValueSource;
 use clap::{ArgMatches, Command};
 use trunkline_proxy::parts::NamedFiles;
+
+use super::setting_source::{Source, Sources};
 
 /// Ids of the flags that name a file with nothing but secrets.
 const SECRET_FILES: [&str; 7] = [
@@ -29,7 +30,7 @@ const CONFIG_FILE: &str = "config";
 const MOUNTED: [&str; 2] = ["/run/secrets", "/run/credentials"];
 
 /// Returns a warning for each file with a secret that a command and its subcommands name, and that others can read.
-pub(super) fn warnings(command: &Command, matches: &ArgMatches) -> Vec<String> {
+pub(super) fn warnings(command: &Command, matches: &ArgMatches, sources: &Sources) -> Vec<String> {
     let mut warnings = Vec::new();
     for arg in command.get_arguments() {
         let id = arg.get_id().as_str();
@@ -37,7 +38,7 @@ pub(super) fn warnings(command: &Command, matches: &ArgMatches) -> Vec<String> {
         for path in matches.try_get_many::<PathBuf>(id).ok().flatten().into_iter().flatten() {
             let is_config = id == CONFIG_FILE;
             let rules = if is_config { NamedFiles::of(path).unwrap_or_default() } else { NamedFiles::default() };
-            let sets_secret = is_config && (rules.has_secrets || sets_secret(command, matches));
+            let sets_secret = is_config && (rules.has_secrets || sets_secret(command, sources));
             if SECRET_FILES.contains(&id) || sets_secret {
                 warnings.extend(warning(&flag, path));
             }
@@ -48,15 +49,15 @@ pub(super) fn warnings(command: &Command, matches: &ArgMatches) -> Vec<String> {
     if let Some((name, below)) = matches.subcommand()
         && let Some(command) = command.find_subcommand(name)
     {
-        warnings.extend(self::warnings(command, below));
+        warnings.extend(self::warnings(command, below, sources));
     }
     warnings
 }
 
-/// Whether the configuration file, whose values are the defaults of flags, sets a secret.
-fn sets_secret(command: &Command, matches: &ArgMatches) -> bool {
+/// Whether the configuration file sets a secret.
+fn sets_secret(command: &Command, sources: &Sources) -> bool {
     let mut secrets = command.get_arguments().filter(|arg| arg.is_hide_env_values_set());
-    secrets.any(|arg| matches.value_source(arg.get_id().as_str()) == Some(ValueSource::DefaultValue))
+    secrets.any(|arg| arg.get_long().is_some_and(|flag| matches!(sources.0.get(flag), Some(Source::File { .. }))))
 }
 
 /// Warning about a file with a secret, if others can read it.
@@ -104,8 +105,8 @@ mod tests {
     use clap::Args;
 
     use super::*;
-    use crate::config_file::with_file;
     use crate::flag::ServeArgs;
+    use crate::settings_loader::{Loaded, load};
 
     /// Folder of one test, removed at its end.
     struct SecretFolder(PathBuf);
@@ -143,11 +144,19 @@ mod tests {
     }
 
     fn warnings_of(serve: Command, typed: &[&str]) -> Vec<String> {
+        warnings_of_loaded(Loaded { command: serve, sources: Sources::default() }, typed)
+    }
+
+    fn with_file(file: &str) -> Loaded {
+        load(serve(), None, &crate::setting_source::Environment::default(), Some(Path::new(file))).unwrap()
+    }
+
+    fn warnings_of_loaded(Loaded { command: serve, sources }: Loaded, typed: &[&str]) -> Vec<String> {
         let command = Command::new("trunkline").subcommand(serve);
         let matches = command
             .clone()
             .get_matches_from([&["trunkline", "serve", "--upstream", "http://127.0.0.1:1"], typed].concat());
-        warnings(&command, &matches)
+        warnings(&command, &matches, &sources)
     }
 
     #[test]
@@ -183,8 +192,8 @@ mod tests {
         let folder = SecretFolder::new("open-configuration");
         for (text, count) in [("admin-token = '0123456789abcdef'", 1), ("pool-size = 5", 0)] {
             let file = folder.write("trunkline.toml", text, 0o644);
-            let serve = with_file(serve(), Path::new(&file)).unwrap().command;
-            assert_eq!(warnings_of(serve, &["--config", &file]).len(), count, "{text}");
+            let loaded = with_file(&file);
+            assert_eq!(warnings_of_loaded(loaded, &["--config", &file]).len(), count, "{text}");
         }
     }
 
@@ -200,8 +209,7 @@ mod tests {
             (format!("[app-keys.shop]\nkey-file = '{own}'"), 0),
         ] {
             let file = folder.write("trunkline.toml", &text, 0o644);
-            let serve = with_file(serve(), Path::new(&file)).unwrap().command;
-            let shown = warnings_of(serve, &["--config", &file]);
+            let shown = warnings_of_loaded(with_file(&file), &["--config", &file]);
             assert_eq!(shown.len(), count, "{text}: {shown:?}");
         }
     }

@@ -9,7 +9,7 @@ use tokio::signal::ctrl_c;
 use tokio::time::sleep;
 use trunkline_proxy::parts::{MissingCount, RebalanceReport, RebalanceState};
 
-use super::admin_client::AdminTokenArgs;
+use super::admin_client::{AdminAddressArgs, AdminTokenArgs};
 use super::admin_port::{AdminPort, AdminPortError};
 use crate::shown_text::one_line;
 
@@ -60,9 +60,8 @@ pub(super) struct RebalanceArgs {
     #[arg(long)]
     pub dry_run: bool,
 
-    /// The admin port of any node.
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8090")]
-    pub admin: String,
+    #[command(flatten)]
+    pub admin: AdminAddressArgs,
 
     #[command(flatten)]
     pub token: AdminTokenArgs,

@@ -11,7 +11,7 @@ use clap::Args;
 use tokio::time::{Instant, interval_at, sleep_until};
 use trunkline_proxy::parts::{LineStream, RecordingHeader, RecordingLine};
 
-use super::admin_client::AdminTokenArgs;
+use super::admin_client::{AdminAddressArgs, AdminTokenArgs};
 use super::admin_port::AdminPort;
 use super::flag::value_parser::{bytes, seconds};
 use super::stop_signal::StopSignals;
@@ -80,9 +80,8 @@ pub(super) struct RecordArgs {
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub files: u32,
 
-    /// The admin port of the node.
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8090")]
-    pub admin: String,
+    #[command(flatten)]
+    pub admin: AdminAddressArgs,
 
     #[command(flatten)]
     pub token: AdminTokenArgs,

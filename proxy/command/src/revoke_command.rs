@@ -6,7 +6,7 @@ use clap::{ArgGroup, Args};
 use serde_json::{Value, json};
 use trunkline_proxy::parts::{RevocationList, RevocationReport, RevokedTokens};
 
-use super::admin_client::AdminTokenArgs;
+use super::admin_client::{AdminAddressArgs, AdminTokenArgs};
 use super::admin_port::{AdminPort, AdminPortError};
 use super::flag::value_parser::whole_seconds;
 use super::text_table::columns;
@@ -77,9 +77,8 @@ pub(super) struct RevokeArgs {
     #[arg(long, conflicts_with_all = ["user", "audience", "app", "all", "issued_before", "close"])]
     pub list: bool,
 
-    /// The admin port of any node.
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8090")]
-    pub admin: String,
+    #[command(flatten)]
+    pub admin: AdminAddressArgs,
 
     #[command(flatten)]
     pub token: AdminTokenArgs,

@@ -4,6 +4,7 @@ mod fleet_table;
 mod sparkline;
 
 use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
@@ -15,7 +16,7 @@ use trunkline_proxy::parts::{
     Address, ClientTls, Connector, FleetSnapshot, FleetTimeline, NodeSnapshot, TlsError, UnreachablePeer,
 };
 
-use super::admin_client::{AdminClient, AdminTokenArgs, AdminTokenError, admin_address};
+use super::admin_client::{ADMIN_DEFAULT, AdminClient, AdminTokenArgs, AdminTokenError, admin_address};
 use super::flag::value_parser::seconds;
 
 /// Largest answer of a node that shows a large fleet.
@@ -32,8 +33,12 @@ const LEAVE: &str = "\x1b[?7h\x1b[?25h\x1b[?1049l";
 #[derive(Debug, Args)]
 pub(super) struct TopArgs {
     /// Admin ports of nodes. One shows those of its --peers too.
-    #[arg(value_name = "URL", default_value = "http://127.0.0.1:8090", num_args = 1..=64)]
+    #[arg(value_name = "URL", env = "TRUNKLINE_ADMIN", default_value = ADMIN_DEFAULT, num_args = 1..=64)]
     pub urls: Vec<String>,
+
+    /// The configuration file of a node, which names its admin port and token.
+    #[arg(long, env = "TRUNKLINE_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
 
     #[command(flatten)]
     pub token: AdminTokenArgs,

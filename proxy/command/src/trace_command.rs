@@ -10,7 +10,7 @@ use clap::Args;
 use tokio::time::{Instant, interval};
 use trunkline_proxy::parts::{LineStreamError, TRACE_SECONDS_DEFAULT, TRACE_SECONDS_MAX, TraceLine};
 
-use super::admin_client::AdminTokenArgs;
+use super::admin_client::{AdminAddressArgs, AdminTokenArgs};
 use super::admin_port::{AdminPort, AdminPortError};
 use super::flag::value_parser::whole_seconds;
 use super::stop_signal::StopSignals;
@@ -83,9 +83,8 @@ pub(super) struct TraceArgs {
     #[arg(long)]
     pub json: bool,
 
-    /// The admin port of a node.
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8090")]
-    pub admin: String,
+    #[command(flatten)]
+    pub admin: AdminAddressArgs,
 
     #[command(flatten)]
     pub token: AdminTokenArgs,

@@ -1,6 +1,7 @@
 //! Probes of load balancers and of Prometheus: health, readiness, metrics.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::Router;
 use axum::extract::State;
@@ -23,6 +24,8 @@ struct ProbeState {
     fleet: Fleet,
     guard: Guard,
     counters: Arc<AdminCounters>,
+    /// Set when the node was found ready for the first time.
+    was_ready: Arc<AtomicBool>,
 }
 
 /// Routes of the probes.
@@ -30,14 +33,16 @@ pub(super) fn router(readiness: Readiness, fleet: Fleet, guard: Guard, counters:
     Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
+        .route("/startupz", get(started))
         .route("/metrics", get(metrics))
-        .with_state(ProbeState { readiness, fleet, guard, counters })
+        .with_state(ProbeState { readiness, fleet, guard, counters, was_ready: Arc::default() })
 }
 
 async fn ready(State(probes): State<ProbeState>, headers: HeaderMap) -> Result<Response, ApiError> {
     probes.guard.check_host(&headers)?;
     let reasons = probes.readiness.reasons_not_ready();
     if reasons.is_empty() {
+        probes.was_ready.store(true, Ordering::Relaxed);
         let warnings = probes.readiness.warnings();
         let lines: String = warnings.iter().map(|warning| format!("warning: {warning}\n")).collect();
         return Ok(format!("ready\n{lines}").into_response());
@@ -45,8 +50,16 @@ async fn ready(State(probes): State<ProbeState>, headers: HeaderMap) -> Result<R
     Ok((StatusCode::SERVICE_UNAVAILABLE, format!("not ready\n{}\n", reasons.join("\n"))).into_response())
 }
 
+/// Answers as `/readyz` until the node is ready for the first time, then always 200.
+async fn started(probes: State<ProbeState>, headers: HeaderMap) -> Result<Response, ApiError> {
+    match probes.was_ready.load(Ordering::Relaxed) {
+        true => Ok("ok\n".into_response()),
+        false => ready(probes, headers).await,
+    }
+}
+
 async fn metrics(
-    State(ProbeState { readiness, fleet, guard, counters }): State<ProbeState>,
+    State(ProbeState { readiness, fleet, guard, counters, .. }): State<ProbeState>,
     caller: AdminCaller,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {

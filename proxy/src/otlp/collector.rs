@@ -87,3 +87,10 @@ fn connector(settings: &OtlpSettings) -> io::Result<Connector> {
 fn connector(_settings: &OtlpSettings) -> io::Result<Connector> {
     Ok(Connector::default())
 }
+/// Checks that the settings of a collector can be used.
+///
+/// # Errors
+/// When these can't be used.
+pub(crate) fn check(settings: OtlpSettings) -> io::Result<()> {
+    Collector::new(settings).map(drop)
+}

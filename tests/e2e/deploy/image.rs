@@ -102,6 +102,7 @@ fn the_images_hold_their_programs_and_nothing_else_that_could_be_run() {
             assert_eq!(config["User"], "65532:65532");
             assert_eq!(config["Healthcheck"]["Test"][1], "/usr/bin/trunkline");
             assert_eq!(config["Healthcheck"]["Test"][2], "health");
+            assert_eq!(config["Healthcheck"]["Test"][3], if target == "trunkline" { "--live" } else { "--admin" });
             assert_eq!(config["Labels"]["org.opencontainers.image.licenses"], "Apache-2.0");
         }
         // The same again, from the beginning: labels and files hold no time and no chance. (buildah writes a random

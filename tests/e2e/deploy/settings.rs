@@ -112,7 +112,7 @@ fn compose_and_swarm_nodes_find_each_other_by_a_name_of_all_and_have_one_key() {
             assert_eq!(networks("proxy"), serde_json::json!(["mesh"]), "{file}");
         }
         let image = std::fs::read_to_string(shipped("image/Dockerfile"))?;
-        assert!(image.contains("TRUNKLINE_ADMIN=0.0.0.0:8090"));
+        assert!(image.contains("TRUNKLINE_ADMIN=:8090"));
         Ok(())
     });
 }

@@ -1,10 +1,12 @@
 //! The recipes of `docs/book/src/operators/routing.md` are whole files, which `trunkline check` finds sound.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use anyhow::{Context, Result};
 use tokio::process::Command;
+use trunkline_tests::harness::fleet::ACCESS_KEY;
 use trunkline_tests::harness::scenario::{Stage, play, profile_folder};
 use trunkline_tests::harness::tls::text;
 
@@ -25,7 +27,7 @@ fn recipes() -> Result<Vec<(&'static str, &'static str)>> {
 
 async fn check(file: &Path, samples: &[&str]) -> Result<String> {
     let mut check = Command::new(profile_folder()?.join("trunkline"));
-    check.env("NO_COLOR", "1").args(["check", text(file)?]);
+    check.env_clear().env("NO_COLOR", "1").args(["check", text(file)?]);
     check.args(samples.iter().flat_map(|sample| ["--sample", sample]));
     let output = check.output().await?;
     let told = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
@@ -36,7 +38,8 @@ async fn check(file: &Path, samples: &[&str]) -> Result<String> {
 /// Writes a recipe with the files that it names.
 fn write(stage: &Stage, recipe: &str) -> Result<std::path::PathBuf> {
     let folder = stage.folder();
-    fs::write(folder.join("access-key"), "the access key of the documentation")?;
+    fs::write(folder.join("access-key"), ACCESS_KEY)?;
+    fs::set_permissions(folder.join("access-key"), fs::Permissions::from_mode(0o600))?;
     fs::write(folder.join("maintenance.html"), "<p>Back at noon")?;
     let file = folder.join("trunkline.toml");
     fs::write(&file, recipe.replace(FOLDER, &format!("{}/", text(folder)?)))?;

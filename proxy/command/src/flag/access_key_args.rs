@@ -40,8 +40,7 @@ impl AccessKeyArgs {
 
     /// Returns the keys that were given, and the files that are to be read.
     pub(super) fn sources(&self) -> Result<GivenKeys<AccessKey>, ConfigError> {
-        let typed = self.access_keys.iter().filter(|text| !text.trim().is_empty());
-        let typed = typed.map(|text| AccessKey::new(text)).collect::<Result<_, _>>()?;
+        let typed = self.access_keys.iter().map(|text| AccessKey::new(text)).collect::<Result<_, _>>()?;
         Ok(GivenKeys { typed, files: self.access_key_files.clone() })
     }
 
@@ -77,9 +76,9 @@ mod tests {
     }
 
     #[test]
-    fn empty_texts_count_as_no_key_and_bad_ones_are_refused() {
-        assert!(keys(&[]).unwrap().is_none() && keys(&["", " "]).unwrap().is_none());
-        assert!(keys(&["", "a-key-of-the-fleet-long-enough"]).unwrap().is_some());
+    fn without_texts_there_is_no_key_and_bad_ones_are_refused() {
+        assert!(keys(&[]).unwrap().is_none());
+        assert!(keys(&["a-key-of-the-fleet-long-enough"]).unwrap().is_some());
         assert!(keys(&["short"]).unwrap_err().to_string().starts_with("--access-key: "));
     }
 

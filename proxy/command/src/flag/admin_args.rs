@@ -58,14 +58,13 @@ impl TryFrom<&AdminArgs> for AdminSettings {
     type Error = AdminArgsError;
 
     fn try_from(args: &AdminArgs) -> Result<Self, AdminArgsError> {
-        let given = args.admin_token.as_deref().filter(|text| !text.is_empty());
-        let token = match (given, &args.admin_token_file) {
+        let token = match (&args.admin_token, &args.admin_token_file) {
             (Some(text), _) => Some(token("--admin-token", text)?),
             (None, Some(path)) => Some(AdminTokenSource::read(path)?),
             (None, None) => None,
         };
-        let metrics_token = args.metrics_token.as_deref().filter(|text| !text.is_empty());
-        let metrics_token = metrics_token.map(|text| self::token("--metrics-token", text)).transpose()?;
+        let metrics_token =
+            args.metrics_token.as_deref().map(|text| self::token("--metrics-token", text)).transpose()?;
         Ok(Self { token: token.map(Into::into), metrics_token, log: levels() })
     }
 }
@@ -74,12 +73,11 @@ impl TryFrom<&AdminArgs> for FleetSettings {
     type Error = AdminArgsError;
 
     fn try_from(args: &AdminArgs) -> Result<Self, AdminArgsError> {
-        let peers: Vec<&String> = args.peers.iter().filter(|url| !url.is_empty()).collect();
-        if peers.len() > PEERS_MAX {
-            return Err(AdminArgsError::TooManyPeers(peers.len()));
+        if args.peers.len() > PEERS_MAX {
+            return Err(AdminArgsError::TooManyPeers(args.peers.len()));
         }
         let peer = |url: &String| url.parse().map_err(|problem| AdminArgsError::Peer { value: url.clone(), problem });
-        Ok(Self { peers: peers.into_iter().map(peer).collect::<Result<_, _>>()? })
+        Ok(Self { peers: args.peers.iter().map(peer).collect::<Result<_, _>>()? })
     }
 }
 
@@ -94,13 +92,6 @@ mod tests {
     fn args(peers: Vec<String>, metrics_token: Option<&str>) -> AdminArgs {
         let metrics_token = metrics_token.map(str::to_owned);
         AdminArgs { admin: String::new(), admin_token: None, admin_token_file: None, metrics_token, peers }
-    }
-
-    #[test]
-    fn empty_values_count_as_not_given() {
-        let settings = AdminSettings::try_from(&args(vec![String::new()], Some(""))).unwrap();
-        assert!(settings.token.is_none() && settings.metrics_token.is_none());
-        assert!(!FleetSettings::try_from(&args(vec![String::new()], None)).unwrap().has_peers());
     }
 
     #[test]

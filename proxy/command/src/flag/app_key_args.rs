@@ -37,8 +37,8 @@ pub(crate) struct AppKeyArgs {
 impl AppKeyArgs {
     /// Returns the keys that were given, and the files that are to be read.
     pub(super) fn sources(&self) -> Result<GivenKeys<AppKey>, ConfigError> {
-        let typed = self.app_keys.iter().filter(|text| !text.trim().is_empty());
-        let typed = typed.map(|text| text.parse().map_err(ConfigError::AppKey)).collect::<Result<_, _>>()?;
+        let typed =
+            self.app_keys.iter().map(|text| text.parse().map_err(ConfigError::AppKey)).collect::<Result<_, _>>()?;
         Ok(GivenKeys { typed, files: self.app_key_files.clone() })
     }
 }
@@ -59,7 +59,7 @@ mod tests {
         let path = std::env::temp_dir().join(format!("trunkline-app-keys-{}", std::process::id()));
         std::fs::write(&path, format!("# Ours.\norders={KEY}\n")).unwrap();
         let args = AppKeyArgs {
-            app_keys: vec![String::new(), format!("shop={KEY};cart")],
+            app_keys: vec![format!("shop={KEY};cart")],
             app_key_files: vec![path.clone()],
             ..AppKeyArgs::default()
         };

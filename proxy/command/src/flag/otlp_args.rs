@@ -67,13 +67,9 @@ pub enum OtlpArgsError {
 }
 
 impl OtlpArgs {
-    fn url(&self) -> Option<&str> {
-        self.otlp.as_deref().filter(|url| !url.is_empty())
-    }
-
     /// Returns the terms of what is traced; `None` without a collector.
     pub(super) fn sampling(&self) -> Result<Option<SamplingTerms>, OtlpArgsError> {
-        if self.url().is_none() {
+        if self.otlp.is_none() {
             return Ok(None);
         }
         let (ratio, trusts_clients) = (self.otlp_sample, self.otlp_trust_clients);
@@ -85,11 +81,11 @@ impl OtlpArgs {
 
     /// Returns the settings of the export; `None` without a collector.
     pub(super) fn settings(&self) -> Result<Option<OtlpSettings>, OtlpArgsError> {
-        let Some(url) = self.url() else { return Ok(None) };
-        let (address, path) = collector(url).map_err(|problem| OtlpArgsError::Url { value: url.into(), problem })?;
-        let given = self.otlp_headers.iter().filter(|text| !text.is_empty());
+        let Some(url) = &self.otlp else { return Ok(None) };
+        let (address, path) = collector(url).map_err(|problem| OtlpArgsError::Url { value: url.clone(), problem })?;
         // The text itself may be a secret.
-        let headers = (1..).zip(given).map(|(number, text)| header(text).ok_or(OtlpArgsError::Header(number)));
+        let headers =
+            (1..).zip(&self.otlp_headers).map(|(number, text)| header(text).ok_or(OtlpArgsError::Header(number)));
         let interval = self.otlp_metrics_interval;
         Ok(Some(OtlpSettings {
             address,
@@ -135,9 +131,8 @@ mod tests {
 
     #[test]
     fn without_a_collector_nothing_is_traced_or_exported() {
-        for args in [args(&[]), args(&["--otlp", "", "--otlp-sample", "1"])] {
-            assert!(args.sampling().unwrap().is_none() && args.settings().unwrap().is_none());
-        }
+        let args = args(&["--otlp-sample", "1"]);
+        assert!(args.sampling().unwrap().is_none() && args.settings().unwrap().is_none());
     }
 
     #[test]

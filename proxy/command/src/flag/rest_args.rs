@@ -41,7 +41,7 @@ impl TryFrom<&RestArgs> for RestSettings {
     type Error = ConfigError;
 
     fn try_from(args: &RestArgs) -> Result<Self, ConfigError> {
-        let listen = args.rest_listen.as_deref().filter(|text| !text.is_empty());
+        let listen = args.rest_listen.as_deref();
         Ok(Self {
             on_client_ports: args.rest,
             listen: listen.map(|text| socket_address("--rest-listen", text)).transpose()?,

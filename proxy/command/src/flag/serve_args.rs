@@ -275,7 +275,7 @@ impl TryFrom<ServeArgs> for Config {
     fn try_from(args: ServeArgs) -> Result<Self, ConfigError> {
         let addresses = NodeAddresses::try_from(&args)?;
         let (observer, issuer_tls) = (args.admin.clone(), args.tokens.issuer_tls());
-        let (resolve_interval, upstream_tls) = (args.resolve_interval, (&args.tls).into());
+        let (resolve_interval, upstream_tls) = (args.resolve_interval, (&args.tls).try_into()?);
         let (shards, drain) = (args.shards.unwrap_or_else(one_per_core), args.drain.0);
         let (rules_file, otlp) = (args.config.clone(), args.otlp.settings()?);
         let admin_settings = AdminSettings::try_from(&observer)?;
@@ -383,7 +383,6 @@ fn port_sharing(is_wanted: bool) -> Result<PortSharing, ConfigError> {
 }
 
 fn path_prefix(given: Option<&str>) -> Result<PathPrefix, ConfigError> {
-    let given = given.filter(|text| !text.is_empty());
     given.map_or(Ok(PathPrefix::default()), PathPrefix::new).map_err(ConfigError::PathPrefix)
 }
 

@@ -12,7 +12,7 @@ use super::value_parser::seconds;
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct TlsArgs {
     /// Where clients connect with TLS: wss:// and https://, with HTTP/2 for those who speak it. Beside --listen.
-    #[arg(long, env = "TRUNKLINE_TLS_LISTEN", value_name = "HOST:PORT", requires = "tls_certs")]
+    #[arg(long, env = "TRUNKLINE_TLS_LISTEN", value_name = "HOST:PORT")]
     pub tls_listen: Option<String>,
 
     /// Certificate chain of --tls-listen, a PEM file, the node's own certificate first. May be given several times:
@@ -35,22 +35,24 @@ pub(crate) struct TlsArgs {
     pub upstream_cas: Vec<PathBuf>,
 
     /// Certificate chain that shows https:// upstreams who this node is (mutual TLS), a PEM file.
-    #[arg(long, env = "TRUNKLINE_UPSTREAM_CERT", value_name = "FILE", requires = "upstream_key")]
+    #[arg(long, env = "TRUNKLINE_UPSTREAM_CERT", value_name = "FILE")]
     pub upstream_cert: Option<PathBuf>,
 
     /// Private key of --upstream-cert, a PEM file.
-    #[arg(long, env = "TRUNKLINE_UPSTREAM_KEY", value_name = "FILE", requires = "upstream_cert")]
+    #[arg(long, env = "TRUNKLINE_UPSTREAM_KEY", value_name = "FILE")]
     pub upstream_key: Option<PathBuf>,
 }
 
-/// Error for `--tls-cert` and `--tls-key` in different numbers.
+/// Error for certificates without keys, or keys without certificates.
 #[derive(Debug, thiserror::Error)]
-#[error(
-    "--tls-listen needs a --tls-key for each --tls-cert, but there are {certificates} of --tls-cert and {keys} of --tls-key"
-)]
-pub struct TlsArgsError {
-    certificates: usize,
-    keys: usize,
+#[non_exhaustive]
+pub enum TlsArgsError {
+    #[error(
+        "--tls-listen needs --tls-cert, and a --tls-key for each, but there are {certificates} of --tls-cert and {keys} of --tls-key"
+    )]
+    Counts { certificates: usize, keys: usize },
+    #[error("{given} needs {missing} beside it")]
+    Half { given: &'static str, missing: &'static str },
 }
 
 impl TlsArgs {
@@ -61,7 +63,7 @@ impl TlsArgs {
     pub(super) fn listener(&self, address: SocketAddr) -> Result<TlsListener, TlsArgsError> {
         let (certificates, keys) = (self.tls_certs.len(), self.tls_keys.len());
         if certificates != keys || certificates == 0 {
-            return Err(TlsArgsError { certificates, keys });
+            return Err(TlsArgsError::Counts { certificates, keys });
         }
         let identities = self.tls_certs.iter().cloned().zip(self.tls_keys.iter().cloned());
         let identities = identities.map(|(certificate, key)| IdentityFiles { certificate, key }).collect();
@@ -69,11 +71,19 @@ impl TlsArgs {
     }
 }
 
-impl From<&TlsArgs> for ClientTls {
+impl TryFrom<&TlsArgs> for ClientTls {
+    type Error = TlsArgsError;
+
     /// Returns the settings towards app servers and other nodes.
-    fn from(args: &TlsArgs) -> Self {
-        let identity = args.upstream_cert.clone().zip(args.upstream_key.clone());
-        let identity = identity.map(|(certificate, key)| IdentityFiles { certificate, key });
-        Self { roots: args.upstream_cas.clone(), identity }
+    fn try_from(args: &TlsArgs) -> Result<Self, TlsArgsError> {
+        let (certificate_flag, key_flag) = ("--upstream-cert", "--upstream-key");
+        let half = |given, missing| Err(TlsArgsError::Half { given, missing });
+        let identity = match (args.upstream_cert.clone(), args.upstream_key.clone()) {
+            (Some(certificate), Some(key)) => Some(IdentityFiles { certificate, key }),
+            (Some(_), None) => return half(certificate_flag, key_flag),
+            (None, Some(_)) => return half(key_flag, certificate_flag),
+            (None, None) => None,
+        };
+        Ok(Self { roots: args.upstream_cas.clone(), identity })
     }
 }

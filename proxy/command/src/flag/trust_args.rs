@@ -23,7 +23,7 @@ impl TryFrom<&TrustArgs> for TrustedNetworks {
     type Error = NetworkError;
 
     fn try_from(args: &TrustArgs) -> Result<Self, NetworkError> {
-        Self::parse(args.trust.iter().map(|text| text.trim()).filter(|text| !text.is_empty()))
+        Self::parse(args.trust.iter().map(String::as_str))
     }
 }
 

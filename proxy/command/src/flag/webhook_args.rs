@@ -57,8 +57,11 @@ pub(crate) struct WebhookArgs {
 impl WebhookArgs {
     /// Returns where secrets are from. Those of files are read from there, again and again.
     pub(super) fn secret_sources(&self) -> Result<GivenKeys<WebhookSecret>, ConfigError> {
-        let typed = self.webhook_secrets.iter().filter(|text| !text.trim().is_empty());
-        let typed = typed.map(|text| text.parse().map_err(ConfigError::WebhookSecret)).collect::<Result<_, _>>()?;
+        let typed = self
+            .webhook_secrets
+            .iter()
+            .map(|text| text.parse().map_err(ConfigError::WebhookSecret))
+            .collect::<Result<_, _>>()?;
         Ok(GivenKeys { typed, files: self.webhook_secret_files.clone() })
     }
 }
