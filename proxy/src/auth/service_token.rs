@@ -181,10 +181,11 @@ impl ServiceVerifier {
         if token.len() > self.max_bytes {
             return Err(TokenError::TooLarge { bytes: token.len(), max: self.max_bytes });
         }
-        if decode_header(token)?.crit.is_some() {
+        let explained = |error: TokenError| error.explained(token);
+        if decode_header(token).map_err(|error| explained(error.into()))?.crit.is_some() {
             return Err(TokenError::Critical);
         }
-        self.open(token, hub, expires)
+        self.open(token, hub, expires).map_err(explained)
     }
 
     fn open(&self, token: &str, hub: Option<&str>, expires: bool) -> Result<OpenedToken, TokenError> {

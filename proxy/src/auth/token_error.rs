@@ -1,6 +1,12 @@
 //! Reasons for refusing an access token, with the text for its bearer and the label in metrics.
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::errors::{Error, ErrorKind};
+use serde_json::{Map, Value};
+
+/// Claims of one value.
+const SINGLE_CLAIMS: [&str; 3] = ["sub", "exp", "nbf"];
 
 /// Reason for refusing an access token. The texts are for its bearer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -53,6 +59,11 @@ impl TokenError {
         "revoked",
     ];
 
+    /// Names what is wrong with a token that can't be read, if that is the type of a claim.
+    pub(super) fn explained(self, token: &str) -> Self {
+        if self == Self::Malformed { wrong_type(token).unwrap_or(self) } else { self }
+    }
+
     /// Returns the index of its label.
     pub(super) fn index(&self) -> usize {
         match self {
@@ -69,6 +80,21 @@ impl TokenError {
             Self::Revoked => 10,
         }
     }
+}
+
+/// Names what has a type of JSON that the standard (RFC 7515, RFC 7519) does not allow, in a token that can't be read.
+fn wrong_type(token: &str) -> Option<TokenError> {
+    let mut parts = token.split('.').map(|part| {
+        let bytes = URL_SAFE_NO_PAD.decode(part).ok()?;
+        serde_json::from_slice::<Map<String, Value>>(&bytes).ok()
+    });
+    let (header, claims) = (parts.next()??, parts.next()??);
+    if header.get("kid").is_some_and(|kid| !kid.is_string() && !kid.is_null()) {
+        return Some(TokenError::Claim("the key id in its header (`kid`) has to be a text".into()));
+    }
+    let is_nested = |name: &&str| claims.get(*name).is_some_and(|value| value.is_array() || value.is_object());
+    let name = SINGLE_CLAIMS.into_iter().find(is_nested)?;
+    Some(TokenError::Claim(format!("its claim {name:?} has to be one value, and is a list or an object")))
 }
 
 impl From<Error> for TokenError {
@@ -89,6 +115,19 @@ impl From<Error> for TokenError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_part_of_a_wrong_type_is_named() {
+        let explained = |header: &str, claims: &str| {
+            let token = [header, claims].map(|part| URL_SAFE_NO_PAD.encode(part)).join(".");
+            TokenError::Malformed.explained(&format!("{token}.x")).to_string()
+        };
+        assert!(explained(r#"{"alg":"HS256","kid":7}"#, "{}").contains("`kid`"));
+        assert!(explained(r#"{"alg":"HS256"}"#, r#"{"sub":["ann"]}"#).contains(r#""sub" has to be one value"#));
+        for (header, claims) in [(r#"{"alg":"none"}"#, "{}"), ("x", "{}"), ("{}", r#"{"aud":["a"],"sub":"ann"}"#)] {
+            assert_eq!(explained(header, claims), TokenError::Malformed.to_string());
+        }
+    }
 
     #[test]
     fn every_reason_has_a_label_of_its_own() {

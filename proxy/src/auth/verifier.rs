@@ -97,6 +97,10 @@ impl Verifier {
     }
 
     pub(crate) fn verify_now(&self, token: &str, hub: &str) -> Result<User, TokenError> {
+        self.verify_by_keys(token, hub).map_err(|error| error.explained(token))
+    }
+
+    fn verify_by_keys(&self, token: &str, hub: &str) -> Result<User, TokenError> {
         if token.len() > self.policy.max_bytes {
             return Err(TokenError::TooLarge { bytes: token.len(), max: self.policy.max_bytes });
         }
@@ -256,6 +260,12 @@ mod tests {
             problem(&lax, json!({ "exp": null })).await,
             TokenError::Claim("its claim \"exp\" is missing".into())
         );
+    }
+
+    #[tokio::test]
+    async fn a_claim_of_a_wrong_type_is_named() {
+        let text = problem(&verifier(|_| {}), json!({ "sub": ["ann", "bob"] })).await.to_string();
+        assert!(text.contains(r#"its claim "sub""#), "{text}");
     }
 
     #[tokio::test]
