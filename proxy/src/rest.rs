@@ -28,7 +28,7 @@ use std::time::Duration;
 
 use axum::body::{Body, HttpBody};
 use axum::response::{IntoResponse, Response};
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::request::Parts;
 use http::{Method, Request, StatusCode};
@@ -55,6 +55,9 @@ const OPENAPI_PATH: &str = "/api/openapi.json";
 /// Description of all operations, for people and for tools.
 const OPENAPI: &str = include_str!("rest/openapi.json");
 
+/// Byte order mark of UTF-8.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
 /// Time for the body of a request. It is as small as a message.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -70,6 +73,14 @@ struct RestState {
     /// Calls at clients that wait for their answers.
     calls: SignerPlaces,
     hasher: RandomState,
+}
+
+/// Bytes of a body without a byte order mark, which some back ends write before JSON.
+fn without_mark(mut body: Bytes) -> Bytes {
+    if body.starts_with(BYTE_ORDER_MARK) {
+        body.advance(BYTE_ORDER_MARK.len());
+    }
+    body
 }
 
 impl Rest {
@@ -209,7 +220,7 @@ impl Rest {
             return Err(too_large());
         }
         match timeout(BODY_TIMEOUT, Limited::new(body, max).collect()).await {
-            Ok(Ok(body)) => Ok(body.to_bytes()),
+            Ok(Ok(body)) => Ok(without_mark(body.to_bytes())),
             Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
             Ok(Err(_)) => Err(RestError::bad_value("body", "broke off")),
             Err(_) => {

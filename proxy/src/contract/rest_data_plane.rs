@@ -196,6 +196,34 @@ fn groups_are_changed_and_asked_about_and_their_members_listed_in_pages() {
 }
 
 #[test]
+fn odd_but_clear_requests_are_taken_and_names_have_the_limit_of_joins() {
+    run(async {
+        let (stage, _app, mut link) = Stage::with(served(), 1).with_chat().await;
+        let back_end = alone(&stage);
+        let mut ann = client(&stage, &mut link, "ann").await;
+        let marked = format!("\u{feff}{}", r#"{"target":"Said","arguments":["marked"]}"#);
+        assert_eq!(back_end.ask("POST", "/users/ann/:send", &marked).await.status, 202);
+        assert!(ann.text().await.contains("marked"));
+        assert_eq!(
+            [back_end.status("HEAD", "/users/ann/").await, back_end.status("HEAD", "/users/ann").await],
+            [200; 2]
+        );
+        let (fitting, long) = ("%C3%BC".repeat(512), "%C3%BC".repeat(513));
+        for (method, tail) in [("POST", ":send"), ("GET", "connections"), ("PUT", "users/ann")] {
+            let call = if method == "POST" { &*marked } else { "" };
+            let status = back_end.ask(method, &format!("/groups/{fitting}/{tail}"), call).await.status;
+            assert!([200, 202].contains(&status), "{tail}: {status}");
+            let refused = back_end.ask(method, &format!("/groups/{long}/{tail}"), call).await;
+            assert_eq!(refused.status, 400, "{tail}");
+        }
+        for size in ["0", "1001", "-1", "many", ""] {
+            let path = format!("/groups/red/connections?maxpagesize={size}");
+            assert_eq!(back_end.status("GET", &path).await, 400, "{size:?}");
+        }
+    });
+}
+
+#[test]
 fn a_user_is_in_a_group_for_its_time_with_connections_that_come_later() {
     run(async {
         let (stage, _app, mut link) = Stage::with(served(), 2).with_chat().await;

@@ -71,6 +71,7 @@ impl Execution {
             false => self.fleet.hub_named(&name),
         };
         self.check_known(&hub, &name)?;
+        operation.group().map_or(Ok(()), |group| self.check_group(group))?;
         match operation {
             Operation::Send(to) => self.send(&hub, to).await,
             Operation::Close(to) => self.close(&hub, to).await,
@@ -90,7 +91,6 @@ impl Execution {
                 member_list::answer(&self.fleet, (&self.query, &url), (&hub, &group)).await
             }
             Operation::Join { group, connection } => {
-                self.check_group(&group)?;
                 let change = change(connection, Some(group));
                 self.change(&hub, ServiceMessage::JoinGroupWithAck(change)).await
             }
@@ -101,7 +101,6 @@ impl Execution {
                 self.change(&hub, ServiceMessage::LeaveGroupWithAck(change(connection, None))).await
             }
             Operation::UserJoin { user, group } => {
-                self.check_group(&group)?;
                 let change =
                     UserGroupChange { ttl_s: Some(self.query.membership_s()?), ..user_change(user, Some(group)) };
                 self.change_user(&hub, ServiceMessage::UserJoinGroupWithAck(change), StatusCode::OK).await

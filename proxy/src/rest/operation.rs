@@ -32,9 +32,6 @@ const STREAM_MAX_CHARS: usize = 256;
 /// Longest id of a user, in characters.
 pub(super) const USER_MAX_CHARS: usize = 1024;
 
-/// Longest name of a group, in characters; the limit of groups counts besides.
-const GROUP_MAX_CHARS: usize = 1024;
-
 /// Shape of the paths of a version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Shape {
@@ -75,6 +72,24 @@ pub(crate) enum Operation {
     UserIsIn { user: String, group: String },
 }
 
+impl Operation {
+    /// Group that it names, whose name has the limit of joins.
+    pub(super) fn group(&self) -> Option<&str> {
+        match self {
+            Self::Send(Addressee::Group(group))
+            | Self::Close(Addressee::Group(group))
+            | Self::Exists(Addressee::Group(group))
+            | Self::ListMembers { group }
+            | Self::Join { group, .. }
+            | Self::Leave { group, .. }
+            | Self::UserJoin { group, .. }
+            | Self::UserLeave { group, .. }
+            | Self::UserIsIn { group, .. } => Some(group),
+            _ => None,
+        }
+    }
+}
+
 /// Operation, with the hub that its path names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct HubOperation {
@@ -101,6 +116,9 @@ impl HubOperation {
     pub(crate) fn read(method: &Method, path: &str) -> Result<Self, RestError> {
         let (shape, rest) = split_path(path).ok_or_else(RestError::no_such_path)?;
         let mut raw: Vec<&str> = rest.split('/').collect();
+        // A slash at the end of a whole path; behind the kind of a name it is an empty name.
+        let is_whole = raw.len() % 2 == 0;
+        raw.pop_if(|last| is_whole && last.is_empty());
         let verb = raw.pop_if(|last| last.starts_with(':') && rest.contains('/')).map(|verb| &verb[1..]);
         let names = raw.into_iter().map(decoded).collect::<Result<Vec<_>, _>>()?;
         let mut names = names.iter().map(String::as_str);
@@ -201,7 +219,7 @@ pub(super) fn connection(id: &str) -> Result<String, RestError> {
 }
 
 pub(super) fn group(name: &str) -> Result<String, RestError> {
-    checked("group", name, GROUP_MAX_CHARS)
+    checked("group", name, usize::MAX)
 }
 
 pub(super) fn user(id: &str) -> Result<String, RestError> {
@@ -209,7 +227,7 @@ pub(super) fn user(id: &str) -> Result<String, RestError> {
 }
 
 fn checked(what: &'static str, name: &str, max_chars: usize) -> Result<String, RestError> {
-    let chars = name.chars().take(max_chars + 1).count();
+    let chars = name.chars().take(max_chars.saturating_add(1)).count();
     match chars {
         0 => Err(RestError::bad_value(what, "is empty")),
         _ if chars > max_chars => Err(RestError::bad_value(what, &format!("has more than {max_chars} characters"))),
@@ -320,6 +338,15 @@ mod tests {
         assert_eq!(operation("POST", "/groups/:send/:send"), Operation::Send(Addressee::Group(":send".into())));
         let hub = read("POST", "/api/hubs/rooms%2Fchat/:send").unwrap().hub;
         assert_eq!(hub, "rooms/chat");
+    }
+
+    #[test]
+    fn a_slash_at_the_end_of_a_whole_path_does_not_count() {
+        assert_eq!(operation("HEAD", "/users/ann/"), Operation::Exists(Addressee::User("ann".into())));
+        let in_group = Operation::UserIsIn { user: "ann".into(), group: "red".into() };
+        assert_eq!(operation("GET", "/users/ann/groups/red/"), in_group);
+        let empty = read("DELETE", "/api/hubs/chat/users/ann/groups/").unwrap_err();
+        assert!(empty.to_string().contains("group is empty"), "it leaves no other group: {empty}");
     }
 
     #[test]
