@@ -24,7 +24,7 @@ use crate::presence::{
 #[cfg(feature = "typescript")]
 use crate::typescript::{SignatureFn, TypedHandler, TypedMethods};
 
-pub(crate) use hub_settings::{HubSettings, checked_name, millis};
+pub(crate) use hub_settings::{HubSettings, check_sub_protocols, checked_name, millis};
 pub(crate) use methods::MethodTable;
 pub use methods::Methods;
 
@@ -531,6 +531,13 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
         self
     }
 
+    /// Sets the WebSocket sub-protocols (`Sec-WebSocket-Protocol`) of the hub; none by default. The first one that a
+    /// client asks for and that is among them is chosen. Case counts.
+    pub fn sub_protocols(mut self, names: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.settings.sub_protocols = names.into_iter().map(Into::into).collect();
+        self
+    }
+
     /// Refuses clients without a user: 401 unless an access token, or the app itself
     /// ([`on_negotiate`](Self::on_negotiate)), names the user.
     pub fn require_authentication(mut self) -> Self {
@@ -688,6 +695,7 @@ impl Hub<()> {
         if self.settings.transports.is_empty() {
             return Err(BuildError::NoTransport(name));
         }
+        check_sub_protocols(&name, &self.settings.sub_protocols)?;
         if millis(self.settings.keep_alive_interval) == 0 {
             return Err(BuildError::KeepAliveInterval(name));
         }
@@ -826,11 +834,17 @@ mod tests {
             Hub::new("/chat")
                 .protocols([HubProtocol::Json])
                 .transports([Transport::LongPolling])
+                .sub_protocols(["v1.chat"])
                 .client_timeout(Duration::from_secs(5))
                 .detailed_errors(),
         );
         assert_eq!(hub.manifest.transports, [Transport::LongPolling]);
         assert_eq!(hub.manifest.protocols, ["json"]);
+        assert_eq!(hub.manifest.sub_protocols, ["v1.chat"]);
+        for bad in ["", "v1 chat", "v1,v2"] {
+            let built = Hub::new("/chat").sub_protocols([bad]).build();
+            assert!(matches!(built, Err(BuildError::SubProtocol { .. })), "{bad}");
+        }
         assert_eq!(hub.manifest.client_timeout_ms, 5000);
         assert!(hub.manifest.detailed_errors);
         let guarded = built(Hub::new("/chat").require_authentication().close_on_token_expiry()).manifest;

@@ -24,7 +24,7 @@ use trunkline_protocol::manifest::HubManifest;
 
 use crate::connection::Limits;
 use crate::error::BuildError;
-use crate::hub::{checked_name, millis};
+use crate::hub::{check_sub_protocols, checked_name, millis};
 
 pub use raw_connection::{RawConnection, RawHandle, RawSender};
 pub(crate) use raw_dispatcher::{BuiltRaw, RawDispatcher, RawServe};
@@ -66,6 +66,7 @@ pub struct RawEndpoint<S = ()> {
     name: Option<String>,
     message_max_bytes: usize,
     inbox_max_bytes: usize,
+    sub_protocols: Vec<String>,
     keep_alive_interval: Duration,
     client_timeout: Duration,
     is_movable: bool,
@@ -82,6 +83,7 @@ impl<S: Clone + Send + Sync + 'static> RawEndpoint<S> {
             name: None,
             message_max_bytes: manifest.message_max_bytes,
             inbox_max_bytes: Limits::default().inbox_max_bytes,
+            sub_protocols: manifest.sub_protocols,
             keep_alive_interval: Duration::from_millis(manifest.keep_alive_interval_ms),
             client_timeout: Duration::from_millis(manifest.client_timeout_ms),
             is_movable: manifest.is_movable,
@@ -105,6 +107,7 @@ impl<S: Clone + Send + Sync + 'static> RawEndpoint<S> {
             name: self.name,
             message_max_bytes: self.message_max_bytes,
             inbox_max_bytes: self.inbox_max_bytes,
+            sub_protocols: self.sub_protocols,
             keep_alive_interval: self.keep_alive_interval,
             client_timeout: self.client_timeout,
             is_movable: self.is_movable,
@@ -116,6 +119,13 @@ impl<S: Clone + Send + Sync + 'static> RawEndpoint<S> {
     /// with 1009. Proxies have an upper bound to it, `--message-max-bytes`.
     pub fn message_max_bytes(mut self, bytes: usize) -> Self {
         self.message_max_bytes = bytes;
+        self
+    }
+
+    /// Sets the WebSocket sub-protocols (`Sec-WebSocket-Protocol`) of the endpoint; none by default. The first one that
+    /// a client asks for and that is among them is chosen. Case counts.
+    pub fn sub_protocols(mut self, names: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.sub_protocols = names.into_iter().map(Into::into).collect();
         self
     }
 
@@ -183,7 +193,9 @@ impl RawEndpoint<()> {
         if millis(self.keep_alive_interval) == 0 {
             return Err(BuildError::KeepAliveInterval(name));
         }
+        check_sub_protocols(&name, &self.sub_protocols)?;
         let manifest = HubManifest {
+            sub_protocols: self.sub_protocols,
             message_max_bytes: self.message_max_bytes,
             keep_alive_interval_ms: millis(self.keep_alive_interval),
             client_timeout_ms: millis(self.client_timeout),

@@ -77,6 +77,9 @@ pub struct HubManifest {
     pub protocols: Vec<String>,
     /// Transports it allows, in the order in which clients shall try them.
     pub transports: Vec<Transport>,
+    /// WebSocket sub-protocols (`Sec-WebSocket-Protocol`) that it has: the first one that a client asks for is chosen.
+    #[serde(default)]
+    pub sub_protocols: Vec<String>,
     /// Largest message of a client, framing included, in bytes; of a raw endpoint the largest WebSocket message.
     pub message_max_bytes: usize,
     /// The proxy pings a client when it has sent it nothing for this long.
@@ -189,6 +192,7 @@ impl HubManifest {
             kind: EndpointKind::Hub,
             protocols: HubProtocol::ALL.iter().map(|protocol| protocol.name().into()).collect(),
             transports: Transport::ALL.to_vec(),
+            sub_protocols: Vec::new(),
             message_max_bytes: limits::HUB_MESSAGE_MAX_BYTES,
             keep_alive_interval_ms: limits::KEEP_ALIVE_INTERVAL_MS,
             client_timeout_ms: limits::CLIENT_TIMEOUT_MS,

@@ -65,6 +65,14 @@ pub enum BuildError {
         /// Name of the task.
         task: String,
     },
+    /// The name of a WebSocket sub-protocol is invalid.
+    #[error("'{endpoint}': the sub-protocol {name:?} has to consist of letters, digits and !#$%&'*+-.^_`|~")]
+    SubProtocol {
+        /// Name of the hub or raw endpoint.
+        endpoint: String,
+        /// The name that was given.
+        name: String,
+    },
     /// A given access key is invalid.
     #[error("the access key can't be used: {0}")]
     AccessKey(AccessKeyError),

@@ -17,6 +17,7 @@ pub(crate) struct HubSettings {
     pub(crate) protocols: Vec<HubProtocol>,
     pub(crate) naming: Naming,
     pub(crate) transports: Vec<Transport>,
+    pub(crate) sub_protocols: Vec<String>,
     pub(crate) keep_alive_interval: Duration,
     pub(crate) handshake_timeout: Duration,
     pub(crate) detailed_errors: bool,
@@ -46,6 +47,18 @@ pub(crate) fn checked_name(path: &str, name: Option<&str>) -> Result<String, Bui
     if name.is_empty() { Err(BuildError::NoName(path.to_owned())) } else { Ok(name.to_owned()) }
 }
 
+/// Checks the sub-protocols of an endpoint: each is a token of HTTP.
+pub(crate) fn check_sub_protocols(endpoint: &str, names: &[String]) -> Result<(), BuildError> {
+    let is_token = |name: &str| {
+        let is_mark = |byte| b"!#$%&'*+-.^_`|~".contains(&byte);
+        !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || is_mark(byte))
+    };
+    match names.iter().find(|name| !is_token(name)) {
+        Some(name) => Err(BuildError::SubProtocol { endpoint: endpoint.to_owned(), name: name.clone() }),
+        None => Ok(()),
+    }
+}
+
 impl HubSettings {
     /// Bytes that are kept for each client that may come back to its connection; `None` where no client may. Only
     /// WebSockets can be replaced.
@@ -58,6 +71,7 @@ impl HubSettings {
         HubManifest {
             protocols: self.protocols.iter().map(|protocol| protocol.name().to_owned()).collect(),
             transports: self.transports.clone(),
+            sub_protocols: self.sub_protocols.clone(),
             message_max_bytes: self.limits.message_max_bytes,
             keep_alive_interval_ms: millis(self.keep_alive_interval),
             client_timeout_ms: millis(self.limits.client_timeout),
@@ -88,6 +102,7 @@ impl Default for HubSettings {
             protocols: HubProtocol::ALL.to_vec(),
             naming: Naming::default(),
             transports: manifest.transports,
+            sub_protocols: manifest.sub_protocols,
             keep_alive_interval: Duration::from_millis(manifest.keep_alive_interval_ms),
             handshake_timeout: Duration::from_millis(manifest.handshake_timeout_ms),
             detailed_errors: manifest.detailed_errors,
