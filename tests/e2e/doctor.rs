@@ -105,7 +105,9 @@ fn a_node_that_is_well_passes_every_check() {
         let more = ["--token-file", text(&file)?, "--origin", origin, "--idle", "1s", "--invoke", "Echo"];
         let report = doctor(&node.url("/bench"), &[&more[..], &["--arguments", "[\"a\"]"]].concat()).await?;
         assert_eq!((report.all("failed"), report.all("warning")), (vec![], vec![]), "{report:#?}");
-        for check in ["name", "connect", "tls", "negotiate", "clock", "token", "headers", "cors", "nodes", "idle"] {
+        for check in
+            ["name", "connect", "tls", "negotiate", "clock", "token", "headers", "host", "cors", "nodes", "idle"]
+        {
             assert_eq!(report.verdict(check)?, "ok", "{report:#?}");
         }
         for transport in ["websockets", "server-sent-events", "long-polling"] {

@@ -34,7 +34,7 @@ use super::flag::value_parser::{json_list, seconds};
 use super::output::print;
 use clock_check::check_clock;
 use finding::{Finding, Verdict};
-use header_check::{check_cors, judge_headers};
+use header_check::{check_cors, check_host, judge_headers};
 use hub_connection::ProbeCall;
 use hub_url::HubUrl;
 use idle_check::check_idle;
@@ -170,7 +170,8 @@ async fn speak(client: &ProbeClient, args: &DoctorArgs, report: &mut DoctorRepor
     };
     report.add(judge_headers(&answer));
     report.add_all(judge_node_name(&answer));
-    report.add_all(check_cors(&negotiation.client, &answer).await);
+    report.add_all(check_host(&negotiation.client).await);
+    report.add_all(check_cors(&negotiation.client).await);
     let call = match &args.invoke {
         Some(method) => ProbeCall::of(method, &args.arguments.items().unwrap_or_default()),
         None => ProbeCall::of_no_method(),

@@ -1,16 +1,17 @@
 //! Checks of headers: what something in between adds, cuts or answers itself, and CORS for pages of an origin.
 
-use http::HeaderValue;
 use http::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_ORIGIN, AGE, CACHE_CONTROL,
     SERVER, SET_COOKIE, VIA,
 };
+use http::{HeaderValue, StatusCode};
 
 use super::finding::{Finding, excerpt};
-use super::probe_client::{AnswerSeen, ProbeClient};
+use super::probe_client::{AnswerSeen, ProbeClient, ProbeError};
 
 const HEADERS: &str = "headers";
 const CORS: &str = "cors";
+const HOST_CHECK: &str = "host";
 
 /// Headers that the official client needs to send in requests of a page.
 const NEEDED: [&str; 2] = ["authorization", "x-requested-with"];
@@ -51,15 +52,40 @@ fn between(answer: &AnswerSeen) -> String {
     if all.is_empty() { String::new() } else { format!("; in between: {}", all.join(", ")) }
 }
 
+/// Negotiates as a page of the URL's own address does, which a balancer that changes `Host` has refused.
+pub(super) async fn check_host(client: &ProbeClient) -> Option<Finding> {
+    let own = HeaderValue::from_str(&client.url.address.to_string()).ok()?;
+    let answer = client.of_page(Some(own.clone())).negotiate().await.ok()?;
+    Some(judge_host(&own, &answer))
+}
+
+fn judge_host(own: &HeaderValue, answer: &AnswerSeen) -> Finding {
+    let shown = excerpt(own.as_bytes());
+    if answer.status != StatusCode::FORBIDDEN {
+        return Finding::ok(HOST_CHECK, format!("pages of {shown} itself may connect"));
+    }
+    Finding::failed(
+        HOST_CHECK,
+        format!("pages of {shown} itself are refused: {}", excerpt(&answer.body)),
+        "let the balancer pass Host on (nginx: `proxy_set_header Host $http_host`), or send X-Forwarded-Host, with \
+         --trust-headers for,proto,host at the nodes; or name the origin in --allow-origin",
+    )
+}
+
 /// Asks as a page of the client's origin does, and judges the answers. `None` without an origin.
-pub(super) async fn check_cors(client: &ProbeClient, negotiated: &AnswerSeen) -> Option<Finding> {
+pub(super) async fn check_cors(client: &ProbeClient) -> Option<Finding> {
     let origin = client.origin.as_ref()?;
-    let preflight = client.preflight().await;
-    Some(match preflight {
-        Ok(preflight) => judge_cors(origin, &preflight, negotiated),
-        Err(error) => {
-            Finding::failed(CORS, format!("OPTIONS is not answered: {error}"), "let the balancer pass OPTIONS on")
-        }
+    let unanswered = |method: &str, error: ProbeError| {
+        let seen = format!("{method} of a page is not answered: {error}");
+        Finding::failed(CORS, seen, format!("let the balancer pass {method} on"))
+    };
+    let preflight = match client.preflight().await {
+        Ok(preflight) => preflight,
+        Err(error) => return Some(unanswered("OPTIONS", error)),
+    };
+    Some(match client.negotiate().await {
+        Ok(negotiated) => judge_cors(origin, &preflight, &negotiated),
+        Err(error) => unanswered("POST", error),
     })
 }
 
@@ -107,7 +133,7 @@ mod tests {
     use std::time::Duration;
 
     use bytes::Bytes;
-    use http::{HeaderMap, HeaderName, StatusCode};
+    use http::{HeaderMap, HeaderName};
 
     use super::super::finding::Verdict;
     use super::*;
@@ -118,6 +144,15 @@ mod tests {
             headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
         }
         AnswerSeen { status: StatusCode::OK, headers, body: Bytes::new(), took: Duration::ZERO }
+    }
+
+    #[test]
+    fn a_page_of_the_url_itself_that_is_refused_names_the_header_host() {
+        let own = HeaderValue::from_static("https://chat.example:443");
+        let refused = AnswerSeen { status: StatusCode::FORBIDDEN, ..answer(&[]) };
+        let finding = judge_host(&own, &refused);
+        assert!(finding.verdict == Verdict::Failed && finding.advice.unwrap().contains("Host $http_host"));
+        assert_eq!(judge_host(&own, &answer(&[])).verdict, Verdict::Ok);
     }
 
     #[test]

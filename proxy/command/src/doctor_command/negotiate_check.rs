@@ -61,7 +61,8 @@ pub(super) async fn check_negotiate(client: &ProbeClient) -> Negotiation {
     let mut client = client.clone();
     let mut findings = Vec::new();
     for _ in 0..=REDIRECTS_MAX {
-        let answer = match client.negotiate().await {
+        // Origins have a check of their own.
+        let answer = match client.of_page(None).negotiate().await {
             Ok(answer) => answer,
             Err(error) => {
                 findings.push(judge_silence(&error));

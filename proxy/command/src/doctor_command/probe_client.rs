@@ -115,6 +115,11 @@ impl ProbeClient {
         Self { url, token: token.or_else(|| self.token.clone()), cookies: None, ..self.clone() }
     }
 
+    /// Client of a page of this origin, or of no page.
+    pub(super) fn of_page(&self, origin: Option<HeaderValue>) -> Self {
+        Self { origin, ..self.clone() }
+    }
+
     /// Client that shows the cookies of an answer, as a browser does.
     pub(super) fn with_cookies_of(&self, answer: &AnswerSeen) -> Self {
         let pairs = answer.headers.get_all(SET_COOKIE).iter().filter_map(|cookie| cookie.to_str().ok());
