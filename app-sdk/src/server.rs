@@ -331,8 +331,9 @@ impl Server {
         self
     }
 
-    /// Allows pages of this origin, such as `https://app.example` or `https://*.example.com`, connect to hubs that are
-    /// served [without a proxy](Self::embedded); pages of the app itself always may. Proxies have `--allow-origin`.
+    /// Allows pages of this origin, such as `https://app.example`, `https://*.example.com` or `tauri://localhost`, to
+    /// connect to hubs that are served [without a proxy](Self::embedded); pages of the app itself always may. Proxies
+    /// have `--allow-origin`.
     #[cfg(feature = "embedded")]
     pub fn allow_origin(mut self, origin: impl Into<String>) -> Self {
         self.node.allow_origins.push(origin.into());

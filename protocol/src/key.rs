@@ -14,7 +14,7 @@ use hkdf::Hkdf;
 use sha2::Sha256;
 
 use crate::id::random_bytes;
-use crate::limits::{ACCESS_KEY_MIN_BYTES, TOKEN_MAX_CHARS};
+use crate::limits::{ACCESS_KEY_MIN_BYTES, MARK_MAX_CHARS, TOKEN_MAX_CHARS};
 
 /// Environment variable with the access keys, separated by commas.
 pub const ACCESS_KEY_VARIABLE: &str = "TRUNKLINE_ACCESS_KEY";
@@ -60,6 +60,13 @@ pub enum Purpose {
 
 impl Purpose {
     const ALL: [Purpose; 2] = [Purpose::ConnectionToken, Purpose::ForwardMark];
+
+    fn max_chars(self) -> usize {
+        match self {
+            Purpose::ConnectionToken => TOKEN_MAX_CHARS,
+            Purpose::ForwardMark => MARK_MAX_CHARS,
+        }
+    }
 
     fn info(self) -> &'static [u8] {
         match self {
@@ -203,7 +210,7 @@ impl AccessKeys {
     /// # Errors
     /// When no key opens it, or it is longer than any token of ours.
     pub fn open(&self, purpose: Purpose, sealed: &str) -> Result<Vec<u8>, OpenError> {
-        if sealed.len() > TOKEN_MAX_CHARS {
+        if sealed.len() > purpose.max_chars() {
             return Err(OpenError);
         }
         let bytes = URL_SAFE_NO_PAD.decode(sealed).map_err(|_| OpenError)?;

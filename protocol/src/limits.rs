@@ -68,11 +68,18 @@ pub const FORWARD_MARK_LIFETIME_S: u64 = 30;
 /// between two releases, and no token leads anywhere for ever. At its owner a connection lives as long as it likes.
 pub const CARRIED_CONNECTION_MAX_AGE_S: u64 = 30 * 24 * 3600;
 
-/// Largest claims that a connection token carries; Azure's 4 KiB of URL must still hold the rest.
+/// Largest claims that a connection token carries, beside those that later requests show again; Azure's 4 KiB of URL
+/// must still hold the rest.
 pub const TOKEN_CLAIMS_MAX_BYTES: usize = 2 * 1024;
 
 /// Largest sealed token that is looked at: id, node, user and claims in base64, with headroom.
 pub const TOKEN_MAX_CHARS: usize = 8 * 1024;
+
+/// Largest sealed mark of a carried request that is looked at: claims of a user in base64, with headroom.
+pub const MARK_MAX_CHARS: usize = 16 * 1024;
+
+/// Largest claims of a user in the mark of a carried request: those of an access token of 8 KiB, each with a name.
+pub const MARK_CLAIMS_MAX_BYTES: usize = 10 * 1024;
 
 /// Largest access token that is looked at: it has to fit into a request head of 32 KiB beside all else.
 pub const ACCESS_TOKEN_MAX_BYTES: usize = 8 * 1024;

@@ -72,7 +72,7 @@ pub struct ConnectionToken {
     pub hub: String,
     /// The user, where negotiate was authenticated.
     pub user: Option<String>,
-    /// Claims decided at negotiate, 2 KiB at most.
+    /// Claims decided at negotiate, 2 KiB at most, without those that each later request shows again.
     pub claims: Vec<Claim>,
     /// When the access token ends that was shown at negotiate, in seconds since 1970.
     pub expires_s: Option<u64>,

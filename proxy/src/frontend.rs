@@ -21,6 +21,7 @@ mod bearer;
 mod connect;
 mod dial_in;
 mod endpoint;
+mod final_status;
 mod fleet_channel;
 mod forwarded_header;
 mod handover_body;

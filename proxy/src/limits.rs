@@ -12,6 +12,7 @@ mod pending_negotiation;
 mod pending_pipe;
 mod relay_limit;
 mod rest_place;
+mod setup_fault;
 mod signer_place;
 mod throttle;
 mod warning_brake;
@@ -30,6 +31,7 @@ pub(crate) use pending_negotiation::PendingNegotiations;
 pub(crate) use pending_pipe::{PendingPipes, PipePermit};
 pub(crate) use relay_limit::{FullUpstream, RelayConnection, RelayLimit, RelayPermit, RelayProgress, RelayRefusal};
 pub(crate) use rest_place::{RestPlace, RestPlaces, RestShare};
+pub(crate) use setup_fault::{SetupFault, SetupFaults};
 pub(crate) use signer_place::{SignerPlace, SignerPlaces, SignerShare, TableFull};
 pub(crate) use throttle::{Bucket, Quota, TooFast};
 pub(crate) use warning_brake::WarningBrake;
@@ -72,6 +74,8 @@ pub(crate) struct LimitCounters {
     /// Lines of the log that clients bring about.
     log_lines: Bucket,
     mistake_lines: Bucket,
+    /// Log lines about what stands in front of this node.
+    pub setup_faults: SetupFaults,
     refused_returns: Bucket,
     /// Requests that are carried to other nodes, by their client's address.
     pub hop_clients: Option<Arc<AddressLimit>>,
@@ -96,6 +100,7 @@ impl LimitCounters {
             methods: MethodRates::default(),
             log_lines: Bucket::new(LOG_LINES_PER_SECOND),
             mistake_lines: Bucket::new(MISTAKE_LINES_PER_SECOND),
+            setup_faults: SetupFaults::default(),
             refused_returns: Bucket::new(REFUSED_RETURNS_PER_SECOND),
             hop_clients: addresses(given(limits.connections_per_address)),
             hops: Arc::default(),

@@ -16,6 +16,7 @@ mod home_choice;
 mod hub;
 mod hub_identity;
 mod hub_naming;
+pub(crate) mod hub_path;
 mod hub_registry;
 mod incoming_link;
 mod link_dial;

@@ -70,7 +70,7 @@ fn a_refused_connect_leaves_the_socket_to_the_next_request() {
             good.replace("/bench", "/bench?id=unknown"),
             good.replace("\r\n\r\n", "\r\nOrigin: https://evil.example\r\n\r\n"),
         ];
-        for (bad, status) in [(versions, "400"), (unknown, "404"), (foreign, "403")] {
+        for (bad, status) in [(versions, "426"), (unknown, "404"), (foreign, "403")] {
             assert_ne!(bad, good);
             let mut stream = TcpStream::connect(proxy.address()).await?;
             stream.write_all(bad.as_bytes()).await?;

@@ -48,8 +48,9 @@ settings! {
         // The official server's.
         pub body_max_bytes: u64 = 30_000_000,
 
-        /// How long a body may stand still because of its client: a body of a request whose rest does not come (408),
-        /// and an answer that is not read (reset). A body for a hub must also come faster than 240 bytes a second.
+        /// How long a body may stand still because of its client: a body of a request whose rest does not come (408,
+        /// 400 at a hub), and an answer that is not read (reset). A body for a hub must also come faster than 240 bytes
+        /// a second.
         #[flag("body-timeout", Seconds(1..=3600))]
         // That of most reverse proxies.
         pub body_timeout: Duration = Duration::from_secs(60),

@@ -9,8 +9,10 @@ const ANY: &str = "*";
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum OriginError {
-    /// The scheme is missing, or is not one of a page.
-    #[error("has to begin with http:// or https://, or be * for any page, without credentials")]
+    /// The scheme is missing.
+    #[error(
+        "has to be an origin with its scheme, such as https://app.example or capacitor://localhost, null for pages without an origin, or * for any page, without credentials"
+    )]
     Scheme,
     /// A path, query or fragment follows the port.
     #[error("goes on behind host and port: an origin has no path")]
@@ -19,7 +21,7 @@ pub enum OriginError {
     #[error("has a host that is none")]
     Host,
     /// A star stands where it would match too much, or nothing.
-    #[error("has a * that is not the whole first label, as in https://*.example.com")]
+    #[error("has a * that is not the whole first label behind http:// or https://, as in https://*.example.com")]
     Star,
     /// The port is not valid.
     #[error("has a port that is none")]
@@ -31,25 +33,70 @@ pub enum OriginError {
 pub enum OriginPattern {
     /// Any origin, but without credentials.
     Any,
-    /// Exactly this scheme, host and port.
+    /// One origin, by scheme, host and port, or by its text.
     Exact(Origin),
     /// Hosts with one or more labels before this host.
-    SubDomains(Origin),
+    SubDomains(WebOrigin),
 }
 
-/// Origin of a page: scheme, host and port.
+/// Text of the origin of a page that has none, as in a sandboxed frame.
+const OPAQUE: &str = "null";
+
+/// Origin of a page.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Origin {
+pub enum Origin {
+    /// Origin of the web.
+    Web(WebOrigin),
+    /// `null`, or an origin of another scheme, such as that of a page inside an app: compared as text.
+    Other(String),
+}
+
+/// Scheme, host and port of a page of the web.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WebOrigin {
     scheme: String,
     host: String,
     port: u16,
 }
 
 impl Origin {
-    /// Reads an origin as browsers write it; case does not count.
+    /// Reads an origin as browsers write it; case does not count in one of the web.
     ///
     /// # Errors
     /// When the text is no origin.
+    pub fn parse(text: &str) -> Result<Self, OriginError> {
+        let scheme = text.split_once("://").map(|(scheme, _)| scheme);
+        match scheme {
+            Some(scheme) if is_web(scheme) => WebOrigin::parse(text).map(Self::Web),
+            Some(scheme) if is_scheme(scheme) => {
+                let host = text.get(scheme.len() + "://".len()..).unwrap_or_default();
+                if host.contains(['/', '?', '#']) {
+                    return Err(OriginError::Path);
+                }
+                let is_text = host.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'@');
+                if is_text { Ok(Self::Other(text.into())) } else { Err(OriginError::Host) }
+            }
+            None if text == OPAQUE => Ok(Self::Other(text.into())),
+            _ => Err(OriginError::Scheme),
+        }
+    }
+}
+
+/// Whether a scheme is one of the web.
+fn is_web(scheme: &str) -> bool {
+    scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https")
+}
+
+fn is_scheme(scheme: &str) -> bool {
+    scheme.starts_with(|first: char| first.is_ascii_alphabetic())
+        && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte))
+}
+
+impl WebOrigin {
+    /// Reads an origin of the web.
+    ///
+    /// # Errors
+    /// When the text is none.
     pub fn parse(text: &str) -> Result<Self, OriginError> {
         let text = text.to_ascii_lowercase();
         let (scheme, authority) = text.split_once("://").ok_or(OriginError::Scheme)?;
@@ -91,6 +138,7 @@ impl OriginPattern {
             Self::Any => false,
             Self::Exact(allowed) => allowed == origin,
             Self::SubDomains(parent) => {
+                let Origin::Web(origin) = origin else { return false };
                 let head = origin.host.strip_suffix(&parent.host).and_then(|head| head.strip_suffix('.'));
                 head.is_some_and(|head| !head.is_empty())
                     && (&parent.scheme, parent.port) == (&origin.scheme, origin.port)
@@ -103,7 +151,8 @@ impl FromStr for OriginPattern {
     type Err = OriginError;
 
     fn from_str(text: &str) -> Result<Self, OriginError> {
-        let text = text.trim().trim_end_matches('/');
+        let text = text.trim();
+        let text = text.strip_suffix('/').filter(|text| !text.ends_with(":/")).unwrap_or(text);
         if text == ANY {
             return Ok(Self::Any);
         }
@@ -113,10 +162,10 @@ impl FromStr for OriginPattern {
                 false => Origin::parse(text).map(Self::Exact),
             };
         };
-        if rest.contains('*') {
+        if rest.contains('*') || !is_web(scheme) {
             return Err(OriginError::Star);
         }
-        let parent = Origin::parse(&format!("{scheme}://{rest}"))?;
+        let parent = WebOrigin::parse(&format!("{scheme}://{rest}"))?;
         // Anybody can have a page below a top-level domain.
         if parent.host.contains('.') { Ok(Self::SubDomains(parent)) } else { Err(OriginError::Star) }
     }
@@ -161,6 +210,30 @@ mod tests {
     }
 
     #[test]
+    fn origins_of_other_schemes_are_compared_as_text() {
+        let others = [
+            "capacitor://localhost",
+            "ionic://localhost",
+            "tauri://localhost",
+            "app://-",
+            "chrome-extension://abcdefghijklmnopabcdefghijklmnop",
+            "moz-extension://0a1b2c3d-0000-4000-8000-000000000000",
+            "vscode-webview://0a1b2c3d",
+            "file://",
+            "null",
+        ];
+        for pattern in others {
+            for origin in others {
+                assert_eq!(names(pattern, origin), pattern == origin, "{pattern} {origin}");
+            }
+        }
+        assert!(names("capacitor://localhost/", "capacitor://localhost"));
+        assert!(!names("capacitor://localhost", "http://localhost"));
+        assert!(!names("capacitor://localhost", "capacitor://LOCALHOST"));
+        assert!(!names("https://*.example.com", "app://a.example.com"));
+    }
+
+    #[test]
     fn any_origin_may_connect_but_without_credentials() {
         assert!(!names("*", "https://app.example"));
     }
@@ -169,8 +242,13 @@ mod tests {
     fn patterns_that_match_too_much_or_nothing_are_refused() {
         let cases = [
             ("app.example", OriginError::Scheme),
-            ("ftp://app.example", OriginError::Scheme),
-            ("null", OriginError::Scheme),
+            ("://app.example", OriginError::Scheme),
+            ("1app://localhost", OriginError::Scheme),
+            ("NULL", OriginError::Scheme),
+            ("tauri://localhost/page", OriginError::Path),
+            ("app://a b", OriginError::Host),
+            ("app://*.example.com", OriginError::Star),
+            ("app://*", OriginError::Star),
             ("https://app.example/chat", OriginError::Path),
             ("https://.example", OriginError::Host),
             ("https://a b", OriginError::Host),

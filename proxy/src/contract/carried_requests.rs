@@ -10,6 +10,8 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::spawn_local;
 use tokio::time::{Instant, sleep};
+use trunkline_protocol::access_token;
+use trunkline_protocol::key::AccessKey;
 use trunkline_protocol::manifest::{HubManifest, USER_ID_CLAIM};
 use trunkline_protocol::negotiate::Decision;
 use trunkline_protocol::service::OpenConnection;
@@ -21,7 +23,8 @@ use super::drains::{ANSWER, CALL, LEAVE};
 use super::fleet_nodes::{FleetNode as LinkedNode, linked, peers};
 use super::http::{HttpConnection, exchange, negotiate, request};
 use super::http_transports::{EventClient, poller_by};
-use super::stage::{Stage, run, settings, token_of};
+use super::stage::{KEY, Stage, run, settings, token_of, token_of_roles};
+use crate::clock::unix_seconds;
 use crate::config::{RelaySettings, Settings};
 use crate::frontend::release_carried;
 use crate::metrics::{HopRefusal, RelayFailure, ReservationOutcome};
@@ -389,6 +392,41 @@ fn what_a_node_carries_when_it_stops_is_ended_by_its_owner_without_a_loss() {
 }
 
 #[test]
+fn all_claims_of_a_token_reach_the_owner_or_the_refusal_names_their_size() {
+    run(async {
+        let network = MemoryNetwork::default();
+        let (mut owner, other) = (FleetNode::start(OWNER, &network).await, FleetNode::start(OTHER, &network).await);
+        let ann = token_of_roles("ann", 400);
+        for hub in ["/chat", "/asked"] {
+            *owner.app.dialler.decision.lock().unwrap() = Some(Decision::default());
+            let (_, token) = negotiate(&owner.stage, hub, &format!("&access_token={ann}")).await;
+            let target = format!("{hub}?id={token}&access_token={ann}");
+            assert_eq!(other.status("GET", &target).await, 200, "{hub}");
+            assert_eq!(exchange(&other.stage, "POST", &target, JSON_HANDSHAKE).await.0, StatusCode::OK);
+            let link = usize::from(hub == "/asked");
+            let open = owner.links[link].opening().await;
+            owner.links[link].data().await;
+            assert_eq!(open.claims.iter().filter(|(name, _)| name == "role").count(), 400, "{hub}");
+        }
+        let long = "http://schemas.microsoft.com/ws/2008/06/identity/claims/role";
+        let claims: Vec<_> = (0..300).map(|number| (long.to_owned(), number.to_string())).collect();
+        let ann = access_token::sign(&AccessKey::new(KEY).unwrap(), "ann", &claims, unix_seconds() + 60);
+        let (_, token) = negotiate(&owner.stage, "/chat", &format!("&access_token={ann}")).await;
+        let target = format!("/chat?id={token}&access_token={ann}");
+        let (status, body) = exchange(&other.stage, "GET", &target, "").await;
+        assert!(status == StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE && body.contains("10240"), "{body}");
+        assert_eq!(owner.status("GET", &target).await, 200, "at its own node there is room");
+    });
+}
+
+/// Status of the GET of an event stream.
+async fn event_stream(stage: &Stage, target: &str) -> StatusCode {
+    let mut get: Request<String> = request("GET", target, "");
+    get.headers_mut().insert("accept", "text/event-stream".parse().unwrap());
+    HttpConnection::open(stage).await.begin(get).await.status()
+}
+
+#[test]
 fn an_owner_that_lives_is_waited_for_and_its_client_may_else_try_again() {
     run(async {
         let network = MemoryNetwork::default();
@@ -419,5 +457,6 @@ fn an_owner_that_lives_is_waited_for_and_its_client_may_else_try_again() {
         assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(answer.headers()["retry-after"], "2");
         assert!(begun.elapsed() <= Duration::from_secs(5), "{:?}", begun.elapsed());
+        assert_eq!(event_stream(&other.stage, &client.target).await, StatusCode::NOT_FOUND, "a 503 would be repeated");
     });
 }

@@ -6,7 +6,7 @@ use trunkline_protocol::negotiate::Decision;
 
 use super::client::{Client, JSON_HANDSHAKE};
 use super::http::{HttpConnection, exchange, negotiate, request};
-use super::stage::{Stage, run, token_of, token_until};
+use super::stage::{Stage, run, token_of, token_of_roles, token_until};
 use crate::clock::unix_seconds;
 
 /// Hubs with and without a negotiate handler; neither requires authentication.
@@ -50,6 +50,45 @@ fn each_request_of_a_connection_shows_the_user_of_its_access_token() {
             assert_eq!(exchange(&stage, "POST", &good, JSON_HANDSHAKE).await.0, StatusCode::OK);
             assert_eq!(exchange(&stage, "DELETE", &good, "").await.0, StatusCode::ACCEPTED);
         }
+    });
+}
+
+#[test]
+fn a_token_with_many_claims_negotiates_and_each_transport_brings_all_of_them() {
+    run(async {
+        let stage = Stage::start();
+        let mut app = stage.app("app-1", hubs());
+        let mut links = [app.link().await, app.link().await];
+        let added = Decision { claims: vec![("added".into(), "by the app".into())], ..Decision::default() };
+        *app.dialler.decision.lock().unwrap() = Some(added);
+        for (index, hub, roles) in [(0, "/chat", 10), (0, "/chat", 300), (1, "/asked", 10), (1, "/asked", 300)] {
+            let ann = token_of_roles("ann", roles);
+            let (_, token) = negotiate(&stage, hub, &format!("&access_token={ann}")).await;
+            let (_, of_socket) = negotiate(&stage, hub, &format!("&access_token={ann}")).await;
+            assert!(token.len() < 4_000, "{}", token.len());
+            let target = format!("{hub}?id={token}&access_token={ann}");
+            assert_eq!(exchange(&stage, "GET", &target, "").await.0, StatusCode::OK);
+            assert_eq!(exchange(&stage, "POST", &target, JSON_HANDSHAKE).await.0, StatusCode::OK);
+            let by_poll = links[index].opening().await;
+            links[index].data().await;
+            assert_eq!(exchange(&stage, "DELETE", &target, "").await.0, StatusCode::ACCEPTED);
+            links[index].close().await;
+            let target = format!("{hub}?id={of_socket}&access_token={ann}");
+            let mut client = Client::upgrade(&stage, &target).await.unwrap();
+            client.send(JSON_HANDSHAKE).await;
+            let by_socket = links[index].opening().await;
+            links[index].data().await;
+            client.close().await;
+            links[index].close().await;
+            for open in [by_poll, by_socket] {
+                let count = |wanted: &str| open.claims.iter().filter(|(name, _)| name == wanted).count();
+                assert_eq!((count("role"), count("added")), (roles, index), "{hub} {roles}");
+            }
+        }
+        let many = (0..200).map(|number| ("added".to_owned(), format!("number {number:010}"))).collect();
+        *app.dialler.decision.lock().unwrap() = Some(Decision { claims: many, ..Decision::default() });
+        let (status, body) = exchange(&stage, "POST", "/asked/negotiate?negotiateVersion=1", "").await;
+        assert!(status == StatusCode::OK && body.contains("that the app names"), "{body}");
     });
 }
 

@@ -8,12 +8,16 @@ use ::http::{Request, StatusCode, Version};
 use axum::body::Body;
 use http_body_util::BodyExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use trunkline_protocol::manifest::HubManifest;
 
 use super::app::{App, AppLink};
+use super::client::Client;
 use super::http::exchange;
 use super::stage::{Stage, run, settings};
 use crate::config::{OriginPattern, Settings, TrustedHeader, TrustedHeaders, TrustedNetworks};
 use crate::frontend::HEADERS_MAX;
+
+const KEY: &str = "sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==";
 
 const NEGOTIATE: &str = "/chat/negotiate?negotiateVersion=1";
 
@@ -199,6 +203,132 @@ fn a_page_of_http_is_no_page_of_the_node_behind_tls() {
         assert_eq!(status(Scheme::HTTP, "http://node.example").await, 101);
         assert_eq!(status(Scheme::HTTP, "https://node.example").await, 101);
         assert_eq!(status(Scheme::HTTP, "https://evil.example").await, 403);
+    });
+}
+
+#[test]
+fn an_upgrade_that_has_lost_a_part_is_refused_and_uses_no_token() {
+    run(async {
+        let (stage, _app, _link) = served(settings()).await;
+        let (_, token) = super::http::negotiate(&stage, "/chat", "").await;
+        let answer = async |version: Version, headers: &[&str]| {
+            let request = Request::get(format!("/chat?id={token}")).version(version).header("host", "node.example");
+            let headers = headers.iter().filter_map(|header| header.split_once(": "));
+            let request = headers.fold(request, |request, (name, value)| request.header(name, value));
+            let answer = stage.answer(request.body(Body::empty()).unwrap()).await;
+            let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
+            let text = answer.into_body().collect().await.unwrap().to_bytes();
+            (status, headers, String::from_utf8(text.into()).unwrap())
+        };
+        let whole = ["connection: Upgrade", "upgrade: websocket", KEY, "sec-websocket-version: 13"];
+        for (version, headers, lost) in [
+            (Version::HTTP_10, whole, "HTTP/1.0"),
+            (Version::HTTP_11, ["upgrade: websocket", KEY, "sec-websocket-version: 13", ""], "`Connection: Upgrade`"),
+            (Version::HTTP_11, ["connection: Upgrade", KEY, "sec-websocket-version: 13", ""], "`Upgrade: websocket`"),
+        ] {
+            let (status, headers, text) = answer(version, &headers).await;
+            assert_eq!((status, &headers["upgrade"]), (426, &"websocket".parse().unwrap()));
+            assert!(text.contains(lost), "{text}");
+        }
+        let old = ["connection: Upgrade", "upgrade: websocket", KEY, "sec-websocket-version: 8"];
+        let (status, headers, _) = answer(Version::HTTP_11, &old).await;
+        assert_eq!((status, &headers["sec-websocket-version"]), (426, &"13".parse().unwrap()));
+        assert_eq!(answer(Version::HTTP_11, &whole).await.0, 101, "the token is as good as before");
+    });
+}
+
+#[test]
+fn a_page_whose_host_was_changed_on_the_way_is_refused_at_negotiate_with_both() {
+    run(async {
+        let allow_origins = vec!["capacitor://localhost".parse().unwrap()];
+        let (stage, _app, _link) = served(Settings { allow_origins, ..settings() }).await;
+        for (origin, status) in [
+            ("https://chat.example:8443", 403),
+            ("null", 403),
+            ("capacitor://localhost", 200),
+            ("https://node.example", 200),
+        ] {
+            let (found, answer) = answer_to(
+                &stage,
+                &negotiate(&format!("Host: node.example\r\nOrigin: {origin}\r\nConnection: close\r\n")),
+            )
+            .await;
+            assert_eq!(found, status, "{origin}: {answer}");
+            for named in [origin, "node.example", "$http_host", "--trust-headers", "--allow-origin"] {
+                assert!(status == 200 || answer.contains(named), "{answer}");
+            }
+        }
+    });
+}
+
+#[test]
+fn a_page_reads_that_its_head_is_too_large() {
+    run(async {
+        let allow_origins = vec!["https://app.example".parse().unwrap()];
+        let (stage, _app, _link) = served(Settings { allow_origins, ..settings() }).await;
+        for (origin, is_shown) in [("https://app.example", true), ("https://evil.example", false)] {
+            let request = Request::post(NEGOTIATE).header("host", "node.example").header("origin", origin);
+            let request = (0..HEADERS_MAX).fold(request, |request, number| request.header(format!("x-{number}"), "1"));
+            let answer = stage.answer(request.body(Body::empty()).unwrap()).await;
+            assert_eq!(answer.status(), StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
+            assert_eq!(answer.headers().contains_key("access-control-allow-origin"), is_shown, "{origin}");
+        }
+    });
+}
+
+#[test]
+fn an_endpoint_chooses_a_sub_protocol_that_its_client_asks_for() {
+    run(async {
+        let sub_protocols = vec!["v1.chat".to_owned(), "v2.chat".to_owned()];
+        let hub = HubManifest { sub_protocols, ..HubManifest::new("chat", "/chat") };
+        let (stage, _app, _link) = Stage::start().with_app(hub).await;
+        for (asked, chosen) in [(Some("v3.chat, v2.chat"), Some("v2.chat")), (Some("v3.chat"), None), (None, None)] {
+            let request = Request::get("/chat").header("host", "node.example").header("connection", "Upgrade");
+            let request = request.header("upgrade", "websocket").header("sec-websocket-version", "13");
+            let request = request.header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==");
+            let request =
+                asked.into_iter().fold(request, |request, asked| request.header("sec-websocket-protocol", asked));
+            let answer = stage.answer(request.body(Body::empty()).unwrap()).await;
+            let named = answer.headers().get("sec-websocket-protocol").map(|name| name.to_str().unwrap());
+            assert_eq!((answer.status().as_u16(), named), (101, chosen), "{asked:?}");
+        }
+    });
+}
+
+#[test]
+fn http2_without_tls_is_refused_by_a_frame_that_names_the_cause() {
+    run(async {
+        let (stage, _app, _link) = served(settings()).await;
+        let mut socket = stage.dial();
+        socket.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
+        socket.shutdown().await.unwrap();
+        let mut answer = Vec::new();
+        socket.read_to_end(&mut answer).await.unwrap();
+        let (settings, go_away) = answer.split_at(9);
+        assert_eq!(settings, b"\0\0\0\x04\0\0\0\0\0");
+        assert_eq!((go_away[3], usize::from(go_away[2]) + 9), (7, go_away.len()), "GOAWAY of its length");
+        assert_eq!(go_away[13..17], [0, 0, 0, 0xd], "HTTP_1_1_REQUIRED");
+        assert!(std::str::from_utf8(&go_away[17..]).unwrap().contains("HTTP/1.1"));
+        assert_eq!(stage.shared.counters_of(0).malformed.get(), 1);
+        // In pieces it is known as well.
+        let mut socket = stage.dial();
+        for piece in [&b"PRI * HT"[..], b"TP/2.0\r\n\r\nSM\r\n\r\n"] {
+            socket.write_all(piece).await.unwrap();
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(socket.read_u32().await.unwrap(), 4, "SETTINGS");
+    });
+}
+
+#[test]
+fn the_path_of_a_hub_may_have_escapes() {
+    run(async {
+        let (stage, _app, mut link) = served(settings()).await;
+        let (_, token) = super::http::negotiate(&stage, "/ch%61t", "").await;
+        let _client = Client::connect(&stage, &mut link, &format!("/%63hat?id={token}")).await;
+        assert_eq!(exchange(&stage, "POST", "/chat/n%65gotiate?negotiateVersion=1", "").await.0, StatusCode::OK);
+        assert_eq!(exchange(&stage, "POST", "/chat%2Fnegotiate", "").await.0, StatusCode::NOT_FOUND);
+        assert_eq!(exchange(&stage, "GET", "/%2Etrunkline/manifest", "").await.0, StatusCode::NOT_FOUND);
     });
 }
 

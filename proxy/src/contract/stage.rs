@@ -181,6 +181,12 @@ pub(super) fn token_of(user: &str) -> String {
     token_until(user, unix_seconds() + 3600)
 }
 
+/// An access token for this user with so many roles, as a query of a client's URL.
+pub(super) fn token_of_roles(user: &str, count: usize) -> String {
+    let roles: Vec<_> = (0..count).map(|number| ("role".to_owned(), format!("role-{number:04}"))).collect();
+    access_token::sign(&AccessKey::new(KEY).unwrap(), user, &roles, unix_seconds() + 3600)
+}
+
 /// An access token that ends at this second since 1970.
 pub(super) fn token_until(user: &str, expires_s: u64) -> String {
     access_token::sign(&AccessKey::new(KEY).unwrap(), user, &[], expires_s)

@@ -13,6 +13,7 @@ use super::client::{Client, JSON_HANDSHAKE};
 use super::http::{HttpConnection, exchange, negotiate, request};
 use super::speech::cast;
 use super::stage::{Stage, run, settings};
+use crate::config::Settings;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -25,7 +26,7 @@ struct LostLink {
 }
 
 impl LostLink {
-    async fn with(change: impl FnOnce(&mut crate::config::Settings), hub: HubManifest) -> Self {
+    async fn with(change: impl FnOnce(&mut Settings), hub: HubManifest) -> Self {
         let mut settings = settings();
         change(&mut settings);
         // Tasks of a test are local, and borrow nothing.
@@ -111,6 +112,26 @@ fn event_streams_and_polls_wait_for_the_link_that_returns() {
             link.opening().await;
         });
     }
+}
+
+#[test]
+fn an_event_stream_that_can_not_begin_gets_a_status_that_no_client_library_repeats() {
+    run(async {
+        let relay = |settings: &mut Settings| settings.relay.pass_through = true;
+        let lost = LostLink::with(relay, HubManifest::new("chat", "/chat")).await;
+        let status = async |method: &str, target: &str, accept: &str| {
+            let mut request = request(method, target, "");
+            request.headers_mut().insert("accept", accept.parse().unwrap());
+            HttpConnection::open(lost.stage).await.begin(request).await.status().as_u16()
+        };
+        let of_unknown_hub = lost.target.replace("/chat", "/forgotten");
+        for target in [&lost.target, &of_unknown_hub] {
+            assert_eq!(status("GET", target, "text/event-stream").await, 404, "{target}");
+            assert_eq!(status("GET", target, "*/*").await, 503, "{target}");
+        }
+        assert_eq!(status("POST", "/chat/negotiate?negotiateVersion=1", "*/*").await, 503);
+        assert_eq!(status("GET", "/events?id=7", "text/event-stream").await, 503, "an event stream of the app's own");
+    });
 }
 
 #[test]

@@ -176,12 +176,7 @@ pub(crate) async fn open_link(endpoint: &Endpoint, mut request: Request) -> Resu
     if endpoint.shared.refuses_clients() {
         return Err(unavailable(Cause::Drained, STOPPING));
     }
-    let Some(accept) = accept_key(request.headers()) else {
-        return Err(plain(
-            StatusCode::BAD_REQUEST,
-            "the WebSocket upgrade is malformed: version 13 and a key are needed",
-        ));
-    };
+    let accept = accept_key(request.headers())?;
     let instance = text(request.headers(), &SERVER_ID).map(str::to_owned).or(server.id).unwrap_or_default();
     if instance.is_empty() || instance.len() > NAME_MAX_BYTES || instance.starts_with(RESERVED_ID_START) {
         return Err(plain(

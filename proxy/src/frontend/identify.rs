@@ -131,6 +131,14 @@ async fn shown_user(
     if is_required && !settings.asks_app && id.is_none() {
         return Err(plain(StatusCode::UNAUTHORIZED, ""));
     }
-    // What the app has added at negotiate stands in the connection token alone.
-    Ok(shown.filter(|_| is_bound && !settings.asks_app))
+    let shown = shown.filter(|_| is_bound);
+    Ok(if settings.asks_app { shown.map(|shown| with_added(shown, opened)) } else { shown })
+}
+
+/// User of an access token, with the claims and the end that the app has added at negotiate.
+fn with_added(mut shown: User, opened: &ConnectionToken) -> User {
+    let added = opened.user_claims();
+    let added: Vec<_> = added.into_iter().filter(|claim| !shown.claims.contains(claim)).collect();
+    shown.claims.extend(added);
+    User { expires_s: opened.expires_s, ..shown }
 }

@@ -15,6 +15,7 @@ mod listener_service;
 #[cfg(feature = "tls")]
 mod open_stream;
 mod persistence;
+mod plain_http2;
 mod proxy_header;
 mod socket_context;
 #[cfg(feature = "tls")]

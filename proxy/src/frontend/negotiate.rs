@@ -14,7 +14,6 @@ use crate::frontend::authorize::Grant;
 use crate::frontend::bearer::user_of;
 use crate::frontend::connect::terms;
 use crate::frontend::endpoint::Endpoint;
-use crate::frontend::request_extension::ByDialIn;
 use crate::frontend::request_query::RequestQuery;
 use crate::frontend::{request_trace, restore};
 use crate::upstream::Hub;
@@ -42,16 +41,20 @@ fn offer_connection(endpoint: &Endpoint, hub: &Hub, request: &Request) -> Respon
         Ok(version) => version,
         Err(text) => return json(&NegotiateAnswer::error(text)),
     };
-    // Of dial-in's tokens each request brings its own, so the claims need not be kept.
-    let is_by_dial_in = request.extensions().get::<ByDialIn>().is_some();
-    let mut claims = if is_by_dial_in { Vec::new() } else { user.claims.clone() };
+    let settings = hub.settings();
+    let binding = request.extensions().get::<UserBinding>().copied().unwrap_or_default();
+    // Each later request shows the claims of its access token again, so only those that the app has added are kept. A
+    // hub that asks its app has all of them where there is room, for nodes of a version that does not merge them.
+    let is_shown = binding == UserBinding::AccessToken && !(settings.asks_app && claims_fit(&user.claims));
+    let added = request.extensions().get().map(|grant: &Grant| grant.decision.claims.clone());
+    let mut claims = if is_shown { added.unwrap_or_default() } else { user.claims.clone() };
     if !claims_fit(&claims) {
-        let text = format!("The claims of the user are larger than {TOKEN_CLAIMS_MAX_BYTES} bytes.");
+        let text =
+            format!("The claims that the app names for the user are larger than {TOKEN_CLAIMS_MAX_BYTES} bytes.");
         return json(&NegotiateAnswer::error(text));
     }
     // Its span ends with the answer.
     let _span = request_trace::negotiate(endpoint, hub, request, &mut claims);
-    let settings = hub.settings();
     let is_wanted = query.value(STATEFUL_PARAMETER).is_some_and(|wanted| wanted.trim().eq_ignore_ascii_case("true"));
     let is_stateful = is_wanted && settings.stateful_reconnect_buffer_bytes.is_some();
     let id = random_id();
@@ -66,7 +69,7 @@ fn offer_connection(endpoint: &Endpoint, hub: &Hub, request: &Request) -> Respon
         connect_before: unix_seconds() + CONNECT_TIMEOUT_S,
         is_stateful,
         restores: restore::claim(endpoint, hub, request, &user),
-        binding: request.extensions().get::<UserBinding>().copied().unwrap_or_default(),
+        binding,
     };
     endpoint.counters.negotiated.increment();
     let sealed = token.seal(&endpoint.shared.settings.keys);

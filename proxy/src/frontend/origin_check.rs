@@ -4,20 +4,31 @@
 //! may does so without cookies: they are removed before any later step. At dial-in any page may connect, by the access
 //! token that it has; with cookies only those that may do so elsewhere, too.
 
+use std::convert::Infallible;
+use std::future::ready;
 use std::sync::Arc;
 
 use axum::extract::Request;
+use axum::response::Response;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, COOKIE, HOST, ORIGIN};
 use http::request::Parts;
-use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method};
+use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use tower::{Layer, ServiceExt, service_fn};
 use tower_http::cors::{AllowCredentials, AllowHeaders, AllowOrigin, CorsLayer};
+use tracing::warn;
 use trunkline_protocol::manifest::NODE_HEADER;
 
 use crate::config::{Origin, OriginPattern, Settings};
+use crate::frontend::endpoint::Endpoint;
+use crate::frontend::plain_response::plain;
 use crate::frontend::request::bearer;
 use crate::frontend::request_extension::ClientScheme;
 use crate::frontend::visitor::is_for_clients;
+use crate::limits::SetupFault;
 use crate::net::address::is_loopback_host;
+
+/// Longest part of a header in a refusal.
+const SHOWN_MAX_BYTES: usize = 256;
 
 /// Settings that decide about origins.
 #[derive(Debug, Clone)]
@@ -53,12 +64,13 @@ impl OriginRules {
     }
 
     fn trust(&self, text: &str, headers: &HeaderMap, extensions: &Extensions) -> bool {
-        let (Some((scheme, authority)), Ok(origin)) = (text.split_once("://"), Origin::parse(text)) else {
-            return false;
-        };
-        own_origin(headers, extensions, scheme).is_some_and(|own| own == origin)
-            || self.allowed.iter().any(|allowed| allowed.names(&origin))
-            || (self.trusts_loopback && is_loopback_host(authority))
+        let Ok(origin) = Origin::parse(text) else { return false };
+        let of_web = text.split_once("://").filter(|_| matches!(origin, Origin::Web(_)));
+        self.allowed.iter().any(|allowed| allowed.names(&origin))
+            || of_web.is_some_and(|(scheme, authority)| {
+                own_origin(headers, extensions, scheme).is_some_and(|own| own == origin)
+                    || (self.trusts_loopback && is_loopback_host(authority))
+            })
     }
 }
 
@@ -79,6 +91,16 @@ pub(crate) fn cors(settings: &Settings) -> CorsLayer {
         // Apps may set headers of their own; what they may do with them is the app's concern.
         .allow_headers(AllowHeaders::mirror_request())
         .expose_headers([AUTHORIZATION, CONTENT_TYPE, HeaderName::from_static(NODE_HEADER)])
+}
+
+/// Puts the headers of CORS on a refusal that is made before a request reaches its hub.
+pub(crate) async fn with_cors(settings: &Settings, request: Request, refusal: Response) -> Response {
+    if request.method() == Method::OPTIONS {
+        return refusal;
+    }
+    let mut refusal = Some(refusal);
+    let refuse = service_fn(move |_: Request| ready(Ok::<_, Infallible>(refusal.take().unwrap_or_default())));
+    cors(settings).layer(refuse).oneshot(request).await.unwrap_or_default()
 }
 
 /// Whether a request without an origin, or of a page that may connect, goes on. Without an origin comes what no browser
@@ -127,6 +149,29 @@ fn drop_credentials(headers: &mut HeaderMap) {
     if bearer(headers).is_none() {
         headers.remove(AUTHORIZATION);
     }
+}
+
+/// Refuses a page that may not connect, by what was compared: a load balancer may have changed `Host`.
+pub(crate) fn refuse(endpoint: &Endpoint, request: &Request) -> Response {
+    let shown = |name: HeaderName| {
+        let text = request.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        text.get(..SHOWN_MAX_BYTES).unwrap_or(text).to_owned()
+    };
+    let (origin, host) = (shown(ORIGIN), shown(HOST));
+    if let Some(others) = endpoint.shared.limits.setup_faults.pass(SetupFault::Host) {
+        warn!(
+            path = request.uri().path(),
+            origin, host, others, "page refused: its origin is neither Host nor in --allow-origin"
+        );
+    }
+    let scheme = request.extensions().get().map(|ClientScheme(scheme)| format!("{}://", scheme.name()));
+    let reached = format!("{}{host}", scheme.unwrap_or_default());
+    let text = format!(
+        "pages of this origin may not connect: Origin is {origin:?}, and Host is {reached:?}. If this is a page of the \
+         node's own address, let the load balancer pass Host on (nginx: proxy_set_header Host $http_host), or send \
+         X-Forwarded-Host and name it: --trust-headers for,proto,host. For pages elsewhere see --allow-origin"
+    );
+    plain(StatusCode::FORBIDDEN, text)
 }
 
 /// Returns the origin of the node itself, as the request has reached it. Where nobody knows by which scheme that was,
@@ -217,6 +262,11 @@ mod tests {
         assert_eq!(verdict(&listed, false, "https://evil.example", "proxy"), OriginVerdict::Refused);
         let any = ["*", "https://app.example"];
         assert_eq!(verdict(&any, false, "https://app.example", "proxy"), OriginVerdict::WithCookies);
+        let apps = ["capacitor://localhost", "null"];
+        for origin in apps {
+            assert_eq!(verdict(&apps, false, origin, "proxy"), OriginVerdict::WithCookies);
+        }
+        assert_eq!(verdict(&[], true, "capacitor://localhost", "localhost"), OriginVerdict::Refused, "no own page");
         for origin in ["https://evil.example", "null"] {
             assert_eq!(verdict(&any, false, origin, "proxy"), OriginVerdict::WithoutCredentials);
         }

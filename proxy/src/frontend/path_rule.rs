@@ -3,16 +3,18 @@
 use percent_encoding::percent_decode_str;
 use trunkline_protocol::manifest::PRIVATE_PREFIX;
 
+use crate::upstream::hub_path;
+
 pub(crate) const NEGOTIATE_SUFFIX: &str = "/negotiate";
 
 /// Times that a path is decoded: once by an app server, and once more by something before it.
 const DECODED_TIMES: usize = 2;
 
-/// Returns the hub's path of a negotiate path.
+/// Returns the hub's path of a negotiate path, whose last segment may have escapes.
 pub(crate) fn split_negotiate(path: &str) -> Option<&str> {
     let path = path.strip_suffix('/').unwrap_or(path);
-    let (head, tail) = path.split_at_checked(path.len().checked_sub(NEGOTIATE_SUFFIX.len())?)?;
-    tail.eq_ignore_ascii_case(NEGOTIATE_SUFFIX).then_some(head)
+    let (head, tail) = path.split_at(path.rfind('/')?);
+    hub_path::decode(tail).eq_ignore_ascii_case(NEGOTIATE_SUFFIX).then_some(head)
 }
 
 /// Whether a path leads to where app servers speak to proxies, in any spelling that an app server might take for it.
@@ -76,5 +78,7 @@ mod tests {
         assert_eq!(split_negotiate("/negotiate"), Some(""));
         assert_eq!(split_negotiate("/x/negotiated"), None);
         assert_eq!(split_negotiate("/ü"), None);
+        assert_eq!(split_negotiate("/b%65nch/n%65gotiate"), Some("/b%65nch"));
+        assert_eq!(split_negotiate("/chat%2Fnegotiate"), None);
     }
 }

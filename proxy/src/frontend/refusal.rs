@@ -57,7 +57,8 @@ pub(crate) fn count_refused_socket(counters: &Counters, cause: Cause) {
     counters.sockets_refused.count(cause);
 }
 
-fn cause_of(answer: &Response) -> Cause {
+/// Returns the cause of a refusal: the one that it names, or the one of its status.
+pub(crate) fn cause_of(answer: &Response) -> Cause {
     let named = answer.extensions().get::<Cause>().copied();
     named.unwrap_or(match answer.status() {
         StatusCode::UNAUTHORIZED => Cause::TokenRefused,
@@ -74,7 +75,7 @@ fn cause_of(answer: &Response) -> Cause {
 }
 
 /// Returns the id of the connection that a request names by a token of this fleet.
-fn connection_id(endpoint: &Endpoint, uri: &Uri) -> Option<String> {
+pub(crate) fn connection_id(endpoint: &Endpoint, uri: &Uri) -> Option<String> {
     let query = RequestQuery::parse(uri);
     let sealed = query.connection_token()?;
     let token = ConnectionToken::open(sealed, &endpoint.shared.settings.keys).ok()?;

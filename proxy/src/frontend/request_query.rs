@@ -74,9 +74,10 @@ impl RequestQuery {
         }
     }
 
-    /// Returns the first value of a parameter, whose name is matched without regard to case.
+    /// Returns the last value of a parameter, whose name is matched without regard to case: client libraries append
+    /// theirs to the query of the app's URL, which may have values of the app's own.
     pub(crate) fn value(&self, name: &str) -> Option<&str> {
-        self.pairs().iter().find(|pair| pair.name.eq_ignore_ascii_case(name)).map(|pair| &*pair.value)
+        self.pairs().iter().rfind(|pair| pair.name.eq_ignore_ascii_case(name)).map(|pair| &*pair.value)
     }
 
     /// Returns all values of a parameter of exactly this name.
@@ -131,10 +132,10 @@ mod tests {
     }
 
     #[test]
-    fn query_keys_match_without_regard_to_case_and_values_are_decoded() {
-        let query = query("/chat?ID=a%2Bb&x=1");
+    fn query_keys_match_without_regard_to_case_and_the_last_value_counts() {
+        let query = query("/chat?id=own&ID=a%2Bb&x=1");
         assert_eq!(query.value("id"), Some("a+b"));
-        assert_eq!((query.value("none"), query.values_of_exactly("id").next()), (None, None));
+        assert_eq!((query.value("none"), query.values_of_exactly("X").next()), (None, None));
     }
 
     #[test]

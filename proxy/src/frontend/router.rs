@@ -12,6 +12,7 @@ use http::header::HOST;
 use http::{HeaderName, HeaderValue, Method, StatusCode, Uri};
 use tokio::time::sleep;
 use tower::ServiceExt;
+use tracing::warn;
 use trunkline_protocol::manifest::BOOT_HEADER;
 use trunkline_protocol::token::UserBinding;
 use trunkline_protocol::wire::CHANNEL_PATH;
@@ -21,6 +22,7 @@ use crate::frontend::connect::http_transport_request::ID_REQUIRED;
 use crate::frontend::connect::{http_transport_request, websocket_upgrade};
 use crate::frontend::dial_in;
 use crate::frontend::endpoint::Endpoint;
+use crate::frontend::final_status::{self, RepeatKind};
 use crate::frontend::fleet_channel::{self, FleetChannelRoute};
 use crate::frontend::path_rule::{NEGOTIATE_SUFFIX, is_private, split_negotiate};
 use crate::frontend::plain_response::plain;
@@ -29,12 +31,13 @@ use crate::frontend::request_query::{QUERY_PAIRS_MAX, RequestQuery};
 use crate::frontend::reverse_proxy::forward_mark::is_forwarded_by_node;
 use crate::frontend::reverse_proxy::{owner_hop, pass_through, x_forwarded};
 use crate::frontend::routed::Routed;
-use crate::frontend::upgrade_answer::is_upgrade_of;
+use crate::frontend::upgrade_answer::{incomplete, is_upgrade_of, lost_part};
 use crate::frontend::visitor::{Visitor, visitor};
 use crate::frontend::{
     authenticate, identify, negotiate, normalise, origin_check, refusal, release, request_limit, request_route,
     request_trace, reservation,
 };
+use crate::limits::SetupFault;
 use crate::rest::Rest;
 use crate::upstream::Hub;
 
@@ -116,6 +119,10 @@ async fn serve<A: Future<Output = Response>>(
     let uri = request.uri().clone();
     let answer = match normalise::normalise(endpoint, &mut request) {
         Ok(()) => answer(request).await,
+        // A page has to see that its head is too large; anything else that is refused here is no page's.
+        Err(refusal) if refusal.status() == StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => {
+            Box::pin(origin_check::with_cors(&endpoint.shared.settings, request, refusal)).await
+        }
         Err(refusal) => refusal,
     };
     signed(endpoint, &uri, answer)
@@ -129,9 +136,18 @@ async fn route(endpoint: &Endpoint, hubs: Router, request: Request) -> Response 
         return Box::pin(answer_rest(rest, request)).await;
     }
     if is_for_app(endpoint, &request) {
-        return Box::pin(pass_through::pass_through(endpoint, request)).await;
+        return Box::pin(pass_on(endpoint, request)).await;
     }
     hubs.oneshot(request).await.into_response()
+}
+
+/// Has the app answer a request. One of a connection is of a hub that this node no longer knows.
+async fn pass_on(endpoint: &Endpoint, request: Request) -> Response {
+    let kind = RepeatKind::of(&request);
+    let is_of_hub = kind == RepeatKind::EventStream && refusal::connection_id(endpoint, request.uri()).is_some();
+    let answer = pass_through::pass_through(endpoint, request).await;
+    let is_of_app = answer.extensions().get::<CountedElsewhere>().is_some();
+    if is_of_hub && !is_of_app { final_status::settle(kind, answer) } else { answer }
 }
 
 /// Answers a request to the data plane, which has counters of its own.
@@ -146,8 +162,9 @@ async fn answer_rest(rest: &Rest, request: Request) -> Response {
 }
 
 async fn dispatch(State(endpoint): State<Arc<Endpoint>>, request: Request) -> Response {
-    let is_forwarded = is_forwarded_by_node(&request);
-    let mut answer = answer(&endpoint, request).await.unwrap_or_else(|refusal| refusal);
+    let (is_forwarded, kind) = (is_forwarded_by_node(&request), RepeatKind::of(&request));
+    let answer = answer(&endpoint, request).await.unwrap_or_else(|refusal| refusal);
+    let mut answer = final_status::settle(kind, answer);
     if let (true, Ok(boot)) = (is_forwarded, HeaderValue::from_str(&endpoint.shared.boot)) {
         // So the other node sees whether this one is still the one that made the connection's token.
         answer.headers_mut().insert(HeaderName::from_static(BOOT_HEADER), boot);
@@ -169,12 +186,14 @@ async fn answer(endpoint: &Endpoint, mut request: Request) -> Result<Response, R
     }
     let visitor = visitor(endpoint, &request);
     if visitor == Some(Visitor::AppServer) {
+        refuse_incomplete_upgrade(endpoint, &request)?;
         return Box::pin(dial_in::open_link(endpoint, request)).await;
     }
     let (hub, is_negotiate) = match visitor {
         Some(Visitor::Client { is_negotiate }) => (enter_by_dial_in(endpoint, &mut request)?, is_negotiate),
         _ => find_hub(endpoint, request.uri().path())?,
     };
+    refuse_incomplete_upgrade(endpoint, &request)?;
     let is_of_connection = !is_negotiate && identify::names_connection(&request);
     let is_upgrade = !is_negotiate && is_upgrade_of(&request);
     let methods = if is_negotiate { &[Method::POST][..] } else { &CONNECTION_METHODS };
@@ -188,9 +207,10 @@ async fn answer(endpoint: &Endpoint, mut request: Request) -> Result<Response, R
         }
         None => origin_check::may_connect(&endpoint.shared.settings, &mut request),
     };
-    if !may_connect && (is_upgrade || is_of_connection) {
-        endpoint.counters.refused_origins.increment();
-        return Err(plain(StatusCode::FORBIDDEN, "pages of this origin may not connect: see --allow-origin"));
+    if !may_connect && (is_negotiate || is_upgrade || is_of_connection) {
+        // One page that tries to connect counts once.
+        endpoint.counters.refused_origins.add(u64::from(!is_negotiate));
+        return Err(origin_check::refuse(endpoint, &request));
     }
     // Before anybody is asked about the client, so that what is refused here costs the app nothing.
     if is_negotiate {
@@ -221,6 +241,25 @@ async fn answer(endpoint: &Endpoint, mut request: Request) -> Result<Response, R
         (false, &Method::DELETE) => http_transport_request::delete(endpoint, &request),
         _ => not_allowed(),
     })
+}
+
+/// Refuses a request of a WebSocket client that has lost a part of its upgrade, before it uses its token.
+///
+/// # Errors
+/// The refusal.
+fn refuse_incomplete_upgrade(endpoint: &Endpoint, request: &Request) -> Result<(), Response> {
+    let Some(lost) = lost_part(request) else { return Ok(()) };
+    if let Some(others) = endpoint.shared.limits.setup_faults.pass(SetupFault::Upgrade) {
+        let peer = peer_address(request.extensions());
+        warn!(
+            path = request.uri().path(),
+            peer = peer.map(tracing::field::display),
+            lost,
+            others,
+            "WebSocket upgrade refused"
+        );
+    }
+    Err(incomplete(lost, request.version()))
 }
 
 /// Whether a request for a WebSocket is a client's connect to a hub, of a sender that is no node.

@@ -7,6 +7,7 @@ use trunkline_protocol::dial_in::{CLIENT_PATH, SERVER_PATH};
 use crate::frontend::endpoint::Endpoint;
 use crate::frontend::path_rule::split_negotiate;
 use crate::frontend::request_query::RequestQuery;
+use crate::upstream::hub_path;
 
 /// Parameter that names the hub.
 pub(super) const HUB_PARAMETER: &str = "hub";
@@ -36,7 +37,9 @@ fn names_hub(query: &RequestQuery) -> bool {
 }
 
 fn visitor_of(path: &str) -> Option<Visitor> {
-    let is = |path: &str, wanted: &str| path.trim_end_matches('/').eq_ignore_ascii_case(wanted.trim_end_matches('/'));
+    let is = |path: &str, wanted: &str| {
+        hub_path::decode(path).trim_end_matches('/').eq_ignore_ascii_case(wanted.trim_end_matches('/'))
+    };
     match split_negotiate(path) {
         Some(base) if is(base, CLIENT_PATH) => Some(Visitor::Client { is_negotiate: true }),
         None if is(path, CLIENT_PATH) => Some(Visitor::Client { is_negotiate: false }),
@@ -64,6 +67,7 @@ mod tests {
         assert_eq!(at("/server/?hub=a"), Some(Visitor::AppServer));
         assert_eq!(at("/client/?hub=a"), Some(Visitor::Client { is_negotiate: false }));
         assert_eq!(at("/client?hub=a"), Some(Visitor::Client { is_negotiate: false }));
+        assert_eq!(at("/cli%65nt/n%65gotiate?hub=a"), Some(Visitor::Client { is_negotiate: true }));
         assert_eq!(at("/client/negotiate?hub=a"), Some(Visitor::Client { is_negotiate: true }));
         for other in ["/", "/servers/", "/server/negotiate", "/x/client/", "/clients/negotiate"] {
             assert_eq!(at(other), None, "{other}");

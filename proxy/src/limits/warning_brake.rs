@@ -8,16 +8,28 @@ use tokio::time::Instant;
 const INTERVAL: Duration = Duration::from_secs(10);
 
 /// State of one such warning.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct WarningBrake {
+    interval: Duration,
     last: Option<Instant>,
     left_out: u64,
 }
 
+impl Default for WarningBrake {
+    fn default() -> Self {
+        Self::every(INTERVAL)
+    }
+}
+
 impl WarningBrake {
+    /// Brake that lets one line pass in this time.
+    pub(crate) fn every(interval: Duration) -> Self {
+        Self { interval, last: None, left_out: 0 }
+    }
+
     /// Returns the number of lines that were left out before this one; `None` if it is left out too.
     pub(crate) fn pass(&mut self, now: Instant) -> Option<u64> {
-        if self.last.is_some_and(|last| now - last < INTERVAL) {
+        if self.last.is_some_and(|last| now - last < self.interval) {
             self.left_out += 1;
             return None;
         }

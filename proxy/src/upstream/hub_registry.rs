@@ -12,6 +12,7 @@ use super::app_server::{AppServer, AppTarget};
 use super::app_server_register::AppServerRegister;
 use super::hub::Hub;
 use super::hub_identity::HubOrigin;
+use super::hub_path;
 use super::number::{AppServerId, HubIndex};
 use super::{HomeLink, Pool, ServerGroup, ServerGroups};
 use crate::auth::Signer;
@@ -115,10 +116,11 @@ impl HubRegistry {
     /// one that is served.
     #[must_use]
     pub(crate) fn find(&self, path: &str) -> Option<Arc<Hub>> {
-        let path = without_slash(path);
+        let path = hub_path::decode(without_slash(path));
         let all = self.all.load();
         let with_paths = all.iter().filter(|hub| !hub.is_forgotten() && (!hub.has_dialled_in() || hub.has_webhook()));
-        let mut found = with_paths.filter(|hub| without_slash(&hub.settings().path).eq_ignore_ascii_case(path));
+        let mut found =
+            with_paths.filter(|hub| hub_path::decode(without_slash(&hub.settings().path)).eq_ignore_ascii_case(&path));
         let first = found.next()?;
         let better = found.find(|other| other.is_served() && !first.is_served());
         Some(better.unwrap_or(first).clone())
@@ -515,11 +517,14 @@ mod tests {
     }
 
     #[test]
-    fn paths_are_found_without_regard_to_case() {
+    fn paths_are_found_without_regard_to_case_and_escapes() {
         let hubs = HubRegistry::default();
         hubs.learn(HubManifest::new("status", "/statusHub"), &ServerGroup::default());
         assert!(hubs.find("/STATUSHUB").is_some());
         assert!(hubs.find("/statushub/").is_some());
+        assert!(hubs.find("/st%61tus%48ub").is_some());
+        hubs.learn(HubManifest::new("room", "/a%20room~"), &ServerGroup::default());
+        assert!(hubs.find("/a%20room~").is_some() && hubs.find("/%61%20room%7E").is_some());
         assert!(hubs.find("/other").is_none());
         assert!(hubs.find("/").is_none());
         hubs.learn(HubManifest::new("root", "/"), &ServerGroup::default());

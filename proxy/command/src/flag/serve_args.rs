@@ -142,9 +142,9 @@ pub struct ServeArgs {
     pub(crate) tokens: TokenArgs,
 
     /// An origin whose pages may connect, such as `https://app.example`, or `https://*.example.com` for all below one
-    /// but not itself; scheme and port count. May be given several times. `*` lets all others in too, but without
-    /// cookies and other credentials. Pages of this node's own address always may; without an access key, so may all
-    /// pages of this machine.
+    /// but not itself; scheme and port count. Other schemes, such as `capacitor://localhost`, and `null` are compared
+    /// as text. May be given several times. `*` lets all others in too, but without cookies and other credentials.
+    /// Pages of this node's own address always may; without an access key, so may all pages of this machine.
     #[arg(long = "allow-origin", env = "TRUNKLINE_ALLOW_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]
     pub(crate) allow_origins: Vec<String>,
 

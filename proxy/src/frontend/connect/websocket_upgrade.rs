@@ -20,7 +20,7 @@ use crate::frontend::identify::{ConnectingClient, UNKNOWN_ID};
 use crate::frontend::plain_response::plain;
 use crate::frontend::request_extension::{ChosenConnectionId, peer_address};
 use crate::frontend::request_limit::{count_connected, take_head_room, take_permit};
-use crate::frontend::upgrade_answer::{accept_key, switching_protocols};
+use crate::frontend::upgrade_answer::{accept_key, chosen_sub_protocol, switching_protocols, with_sub_protocol};
 use crate::frontend::visitor::ComesBack;
 use crate::frontend::{reservation, restore};
 use crate::shard::{ClientStream, DirectUpgrade, PendingConnection, ReserveError, ShardMessage};
@@ -28,14 +28,16 @@ use crate::upstream::Hub;
 
 /// Answers a WebSocket upgrade.
 pub(crate) async fn answer(endpoint: &Endpoint, hub: &Arc<Hub>, request: Request) -> Response {
-    let Some(accept) = accept_key(request.headers()) else {
-        return plain(StatusCode::BAD_REQUEST, "the WebSocket upgrade is malformed: version 13 and a key are needed");
+    let accept = match accept_key(request.headers()) {
+        Ok(accept) => accept,
+        Err(refusal) => return refusal,
     };
+    let sub_protocol = chosen_sub_protocol(request.headers(), &hub.settings().sub_protocols);
     let client = request.extensions().get::<ConnectingClient>();
     let token = client.and_then(|client| client.token.as_ref());
     let may_return = token.is_some_and(|token| token.is_stateful && !token.is_too_old_to_carry(unix_seconds()));
     match attach(endpoint, hub, request).await {
-        Ok(()) => switching_protocols(&accept),
+        Ok(()) => with_sub_protocol(switching_protocols(&accept), sub_protocol),
         Err(refusal) => {
             if may_return && refusal.status() == StatusCode::NOT_FOUND {
                 sleep(endpoint.shared.limits.refused_return_wait(endpoint.shared.uptime())).await;

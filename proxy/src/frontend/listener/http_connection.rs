@@ -37,6 +37,7 @@ use tracing::debug;
 
 use super::head_timer::HeadTimer;
 use super::persistence::Persistence;
+use super::plain_http2;
 use super::socket_context::SocketContext;
 use crate::frontend::request::wants_event_stream;
 use crate::frontend::request_extension::PeerAddress;
@@ -111,11 +112,17 @@ where
             hand_over(connection.into_parts().map(|parts| parts.io.into_inner().into_inner()), taker);
             return;
         }
-        let Some(Parts { io, read_buf, .. }) = connection.into_parts().filter(|_| error.is_timeout()) else {
+        let is_http2 = |parts: &Parts<_, _>| plain_http2::is_preface(&parts.read_buf);
+        let kept = connection.into_parts().filter(|parts| error.is_timeout() || is_http2(parts));
+        let Some(Parts { io, read_buf, .. }) = kept else {
             gate.count(&error);
             return debug!(%peer, %error, "a connection ended in the middle of a request");
         };
         let stream = io.into_inner().into_inner();
+        if plain_http2::is_preface(&read_buf) {
+            gate.count(&error);
+            return plain_http2::refuse(stream, &gate, peer).await;
+        }
         let (early, left) = match silence(&progress, read_buf, gate.header_timeout(), gate.keep_alive_timeout()) {
             Silence::Idle(left) => match wait_for_head(stream, left).await {
                 Some((stream, first)) => {

@@ -15,13 +15,13 @@ use super::head_timer::HeadTimer;
 use crate::frontend::refusal::count_refused_socket;
 #[cfg(feature = "tls")]
 use crate::frontend::request_head::HEADERS_MAX;
-use crate::limits::AddressPermit;
+use crate::limits::{AddressPermit, SetupFault};
 use crate::metrics::{Counters, Limit};
 use crate::net::socket::half_close;
 use crate::shard::Shared;
 
 /// Time in which a refused client has to read why.
-const REFUSAL_TIMEOUT: Duration = Duration::from_secs(2);
+pub(super) const REFUSAL_TIMEOUT: Duration = Duration::from_secs(2);
 
 const FULL: &str = "this node has as many connections as it may have: see --connections-max\n";
 const FULL_FOR_ADDRESS: &str =
@@ -155,6 +155,12 @@ impl ListenerGate {
     pub(super) fn count_late_head(&self) {
         self.counters.limit(Limit::HeadTime).increment();
         count_refused_socket(&self.counters, Cause::HeadTimeout);
+    }
+
+    /// Returns the number of log lines about HTTP/2 without TLS that were left out before this one; `None` if it is
+    /// left out too.
+    pub(super) fn pass_plain_http2(&self) -> Option<u64> {
+        self.shared.limits.setup_faults.pass(SetupFault::PlainHttp2)
     }
 
     /// Counts the error that ends a connection.

@@ -1,22 +1,30 @@
 //! Heads between a carrying node and the owner of a connection: what the owner needs, and what its client may get.
 
+use axum::extract::Request;
+use axum::response::Response;
 use http::header::{
     ACCEPT, AUTHORIZATION, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, EXPIRES, PRAGMA,
     RETRY_AFTER,
 };
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, Method, Response, Uri};
+use http::{HeaderMap, HeaderName, Method, StatusCode, Uri};
 use hyper::body::Incoming;
+use trunkline_protocol::limits::MARK_CLAIMS_MAX_BYTES;
 use trunkline_protocol::manifest::{BOOT_HEADER, NODE_HEADER};
-use trunkline_protocol::token::{User, UserBinding, claims_fit};
+use trunkline_protocol::token::{User, UserBinding};
 use trunkline_protocol::wire::CONNECTION_TOKEN_PARAMETER;
 
 use crate::frontend::identify::ConnectingClient;
+use crate::frontend::plain_response::plain;
 use crate::frontend::request::{bearer, is_for_the_app};
+use crate::frontend::request_extension::ByDialIn;
 use crate::frontend::request_query::RequestQuery;
 use crate::frontend::reverse_proxy::next_hop;
 use crate::frontend::visitor::is_for_clients;
 use crate::metrics::RelayFailure;
+
+/// Most bytes around name and value of a claim in a mark.
+const CLAIM_FRAME_BYTES: usize = 7;
 
 /// Headers of a request that an HTTP transport reads.
 const REQUEST_HEADERS: [HeaderName; 2] = [ACCEPT, EXPECT];
@@ -63,12 +71,27 @@ pub(super) fn prepare_request(parts: &mut Parts, client: &ConnectingClient) -> O
         parts.uri = uri;
     }
     let token = client.token.as_ref().filter(|token| token.binding == UserBinding::AccessToken)?;
-    if !begins {
-        return Some(User { id: token.user.clone(), ..User::default() });
+    Some(if begins { client.user.clone() } else { User { id: token.user.clone(), ..User::default() } })
+}
+
+/// Refuses the GET that begins a connection where its mark would have no room for the user's claims.
+///
+/// # Errors
+/// The refusal.
+pub(super) fn check_claims(request: &Request, client: &ConnectingClient) -> Result<(), Response> {
+    let begins = *request.method() == Method::GET && client.is_fresh;
+    let is_bound = client.token.as_ref().is_some_and(|token| token.binding == UserBinding::AccessToken);
+    let is_needed = begins && is_bound && request.extensions().get::<ByDialIn>().is_none();
+    let sizes = client.user.claims.iter().map(|(name, value)| name.len() + value.len() + CLAIM_FRAME_BYTES);
+    let bytes: usize = sizes.sum();
+    if !is_needed || bytes <= MARK_CLAIMS_MAX_BYTES {
+        return Ok(());
     }
-    // What the owner has anyway, where a mark can't hold what the access token says now.
-    let negotiated = || User { id: token.user.clone(), claims: token.claims.clone(), expires_s: token.expires_s };
-    Some(if claims_fit(&client.user.claims) { client.user.clone() } else { negotiated() })
+    let text = format!(
+        "the claims of the user have {bytes} bytes, and a request that is carried to another node may have \
+         {MARK_CLAIMS_MAX_BYTES}: connect by WebSockets, which are not carried"
+    );
+    Err(plain(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, text))
 }
 
 /// Path of a request, with its connection token and the rest of its query.
@@ -88,7 +111,7 @@ pub(crate) fn boot_of(headers: &HeaderMap) -> Option<&str> {
 ///
 /// # Errors
 /// When it is no answer of theirs.
-pub(super) fn prepare_answer(answer: &mut Response<Incoming>) -> Result<(), RelayFailure> {
+pub(super) fn prepare_answer(answer: &mut http::Response<Incoming>) -> Result<(), RelayFailure> {
     next_hop::prepare_answer(answer);
     retain_ours(answer.headers_mut())
 }

@@ -26,7 +26,7 @@ use crate::frontend::reverse_proxy::owner_permit::{reachable_owner, take_owner_p
 use crate::frontend::reverse_proxy::relayed_body::{RelayedRequestBody, SilenceTimer};
 use crate::frontend::reverse_proxy::{forward_mark, next_hop, owner_head, silence_limit};
 use crate::frontend::timed_body::TimedBody;
-use crate::frontend::upgrade_answer::is_upgrade;
+use crate::frontend::upgrade_answer::is_upgrade_of;
 use crate::limits::{HOPS_PER_CONNECTION_MAX, HOPS_PER_OWNER_MAX};
 use crate::metrics::{HopRefusal, RelayFailure};
 use crate::net::address::Address;
@@ -46,7 +46,7 @@ const UNREACHED: &str = "the node that has this connection can't be reached at t
 ///
 /// A connection that is here is ours, even with another node's token: WebSockets are served by the node they reach.
 pub(crate) fn find_owner(endpoint: &Endpoint, request: &Request) -> Option<Address> {
-    if is_upgrade(request.headers()) {
+    if is_upgrade_of(request) {
         return None;
     }
     let client = request.extensions().get::<ConnectingClient>()?;
@@ -61,6 +61,9 @@ pub(crate) fn find_owner(endpoint: &Endpoint, request: &Request) -> Option<Addre
 pub(crate) async fn forward(endpoint: &Endpoint, owner: &Address, request: Request) -> Response {
     let unknown = || plain(StatusCode::NOT_FOUND, UNKNOWN_ID);
     let Some(client) = request.extensions().get::<ConnectingClient>().cloned() else { return unknown() };
+    if let Err(refusal) = owner_head::check_claims(&request, &client) {
+        return refusal;
+    }
     let address_permit = match take_hop_permit(endpoint, &request) {
         Ok(permit) => permit,
         Err(refusal) => return refusal,

@@ -1,0 +1,100 @@
+//! Final statuses: refusals of a hub's requests that no client library repeats without its caller.
+//!
+//! | client library | repeats |
+//! |---|---|
+//! | `eventsource` (official client in Node) | the GET of an event stream after 500, 502, 503 and 504, also when the SignalR client has given up |
+//! | Chrome, Firefox, OkHttp (official Java client) | any request after 408, on a kept connection |
+//! | OkHttp | any request after 503 with `Retry-After: 0`, which no node sends |
+//!
+//! A repeated GET feeds its messages into the next connection of the client, and a repeated upload delivers messages
+//! twice. All other statuses end the request in the client libraries that are known.
+
+use axum::extract::Request;
+use axum::response::Response;
+use http::header::RETRY_AFTER;
+use http::{Method, StatusCode};
+
+use crate::frontend::identify::names_connection;
+use crate::frontend::refusal::cause_of;
+use crate::frontend::request::wants_event_stream;
+
+/// Kind of a hub's request, by the statuses after which a client library repeats it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RepeatKind {
+    /// The GET of an event stream.
+    EventStream,
+    Other,
+}
+
+impl RepeatKind {
+    pub(crate) fn of(request: &Request) -> Self {
+        let is_event_stream =
+            *request.method() == Method::GET && wants_event_stream(request.headers()) && names_connection(request);
+        if is_event_stream { Self::EventStream } else { Self::Other }
+    }
+}
+
+/// Replaces a status after which a client library repeats a request of this kind. Text and cause stay.
+pub(crate) fn settle(kind: RepeatKind, mut answer: Response) -> Response {
+    let status = match (kind, answer.status()) {
+        // The status of ASP.NET Core for a connection that is not there.
+        (RepeatKind::EventStream, status) if status.is_server_error() => StatusCode::NOT_FOUND,
+        (_, StatusCode::REQUEST_TIMEOUT) => StatusCode::BAD_REQUEST,
+        _ => return answer,
+    };
+    let cause = cause_of(&answer);
+    answer.extensions_mut().insert(cause);
+    answer.headers_mut().remove(RETRY_AFTER);
+    *answer.status_mut() = status;
+    answer
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use trunkline_protocol::cause::Cause;
+
+    use super::*;
+    use crate::frontend::plain_response::{because, plain, unavailable};
+
+    /// Status after which nothing is repeated, for each status of a refusal.
+    fn settled(kind: RepeatKind) -> Vec<(u16, u16)> {
+        let statuses = [400, 401, 403, 404, 405, 408, 409, 413, 426, 429, 431, 500, 501, 502, 503, 504];
+        let answer = |status| plain(StatusCode::from_u16(status).unwrap(), "");
+        statuses.map(|status| (status, settle(kind, answer(status)).status().as_u16())).into()
+    }
+
+    #[test]
+    fn no_refusal_has_a_status_that_a_client_library_repeats() {
+        for (kind, repeated) in [(RepeatKind::EventStream, &[408, 500, 502, 503, 504][..]), (RepeatKind::Other, &[408])]
+        {
+            for (status, settled) in settled(kind) {
+                assert!(!repeated.contains(&settled), "{kind:?}: {status} became {settled}");
+                assert!(settled == status || settled == 404 || settled == 400, "{kind:?}: {status} became {settled}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_refusal_keeps_its_cause_and_asks_for_no_repetition() {
+        let answer = settle(RepeatKind::EventStream, unavailable(Cause::Drained, "stopping"));
+        assert_eq!((answer.status(), answer.headers().get(RETRY_AFTER)), (StatusCode::NOT_FOUND, None));
+        assert_eq!(answer.extensions().get(), Some(&Cause::Drained));
+        let unnamed = settle(RepeatKind::EventStream, plain(StatusCode::BAD_GATEWAY, ""));
+        assert_eq!(unnamed.extensions().get(), Some(&Cause::AppUnreachable));
+        let late = settle(RepeatKind::Other, because(Cause::BodyTimeout, plain(StatusCode::REQUEST_TIMEOUT, "")));
+        assert_eq!(late.extensions().get(), Some(&Cause::BodyTimeout));
+    }
+
+    #[test]
+    fn only_the_get_of_a_connection_for_an_event_stream_is_one() {
+        let kind = |method: Method, uri: &str, accept: &str| {
+            let request = Request::builder().method(method).uri(uri).header("accept", accept);
+            RepeatKind::of(&request.body(Body::empty()).unwrap())
+        };
+        assert_eq!(kind(Method::GET, "/chat?id=a", "text/event-stream"), RepeatKind::EventStream);
+        assert_eq!(kind(Method::GET, "/chat?id=a", "*/*"), RepeatKind::Other);
+        assert_eq!(kind(Method::POST, "/chat?id=a", "text/event-stream"), RepeatKind::Other);
+        assert_eq!(kind(Method::GET, "/chat", "text/event-stream"), RepeatKind::Other);
+    }
+}

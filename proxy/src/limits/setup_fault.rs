@@ -1,0 +1,60 @@
+//! Faults of what stands in front of a node, such as a load balancer: each client meets them, and one line a minute
+//! names them.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::WarningBrake;
+
+/// Least time between two lines about one fault.
+const INTERVAL: Duration = Duration::from_secs(60);
+
+/// Fault of what stands in front of a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SetupFault {
+    /// `Origin` of a page and `Host` of its request differ.
+    Host,
+    /// A part of a WebSocket upgrade is lost.
+    Upgrade,
+    /// HTTP/2 comes without TLS.
+    PlainHttp2,
+}
+
+/// Brakes on the log lines about such faults.
+#[derive(Debug)]
+pub(crate) struct SetupFaults([Mutex<WarningBrake>; 3]);
+
+impl Default for SetupFaults {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| Mutex::new(WarningBrake::every(INTERVAL))))
+    }
+}
+
+impl SetupFaults {
+    /// Returns the number of lines that were left out before this one; `None` if it is left out too.
+    pub(crate) fn pass(&self, fault: SetupFault) -> Option<u64> {
+        let Self([host, upgrade, http2]) = self;
+        let brake = match fault {
+            SetupFault::Host => host,
+            SetupFault::Upgrade => upgrade,
+            SetupFault::PlainHttp2 => http2,
+        };
+        brake.lock().unwrap_or_else(PoisonError::into_inner).pass(Instant::now())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn each_fault_has_one_line_a_minute() {
+        let faults = SetupFaults::default();
+        assert_eq!((faults.pass(SetupFault::Host), faults.pass(SetupFault::Upgrade)), (Some(0), Some(0)));
+        assert_eq!((faults.pass(SetupFault::Host), faults.pass(SetupFault::Host)), (None, None));
+        tokio::time::advance(INTERVAL).await;
+        assert_eq!(faults.pass(SetupFault::Host), Some(2));
+    }
+}
