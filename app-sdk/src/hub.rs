@@ -383,6 +383,14 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
         self
     }
 
+    /// Sets the time that one run of a hook may take; 60 s by default. A hook that has not returned by then is dropped
+    /// at its `await`, and counts as failed: a client that connects, is taken over or is restored is closed; hooks of
+    /// presence go on with the next notice. One that has not returned after 5 s is named in the log.
+    pub fn hook_timeout(mut self, timeout: Duration) -> Self {
+        self.settings.limits.hook_timeout = timeout;
+        self
+    }
+
     /// Has one app server of the fleet run a task: of all that have a task of this name, the one that began first.
     /// Takes an async function of extractors that need no client, as [`on_user_online`](Self::on_user_online) does, and
     /// [`ExclusiveRun`](crate::ExclusiveRun).

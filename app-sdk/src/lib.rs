@@ -241,6 +241,7 @@
 //! | `outbound` | sends to the proxies of a hub or raw endpoint, with a replay buffer for late ones |
 //! | `hub_core` | what a hub shares: registry of connections, outbound, acknowledgements, client results |
 //! | `endpoint` | receiver of the frames that links read |
+//! | `supervision` | deadlines of hooks, and reports of those that do not return |
 //! | `clients` | sends, closes, client results, groups and questions about them, typed calls |
 //! | `context` | the caller of a method: its request, items and uploads |
 //! | [`call`] | parameters of methods, hooks and filters |
@@ -280,6 +281,7 @@ mod outbound;
 mod presence;
 mod raw;
 mod server;
+mod supervision;
 mod sync;
 mod telemetry;
 pub mod testing;

@@ -12,19 +12,17 @@ mod notice;
 mod notice_hook;
 mod view;
 
-use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use futures_util::FutureExt;
 use tokio::time::{Instant, sleep};
 use tokio_util::task::TaskTracker;
 use trunkline_protocol::manifest::PresenceScope;
 use trunkline_protocol::service::PresenceChanges;
 
-use crate::error::HubError;
 use crate::hub_core::HubCore;
 use crate::node::Node;
+use crate::supervision::supervise;
 use crate::sync::lock;
 
 use notice::Notice;
@@ -76,6 +74,8 @@ struct PresenceState {
     /// A task drives it.
     is_driven: bool,
     workers: usize,
+    /// Workers of these that run hooks.
+    busy: usize,
     /// Ticks that are left to this app server, which is about to stop; `None` while it is not.
     last_ticks: Option<u64>,
 }
@@ -122,6 +122,7 @@ impl Presence {
             first_update_at: None,
             is_driven: false,
             workers: 0,
+            busy: 0,
             last_ticks: None,
         };
         let lost_node_ticks = grace.max(LOST_NODE_TICKS_MIN);
@@ -177,8 +178,7 @@ impl Presence {
             sleep(TICK).await;
             let mut state = lock(&self.state);
             state.tick(self.lost_node_ticks);
-            let wanted = state.view.ready().min(RUNNING_MAX);
-            while state.workers < wanted {
+            for _ in 0..state.missing_workers() {
                 state.workers += 1;
                 self.tasks.spawn(Arc::clone(&self).work());
             }
@@ -196,24 +196,25 @@ impl Presence {
             let next = {
                 let mut state = lock(&self.state);
                 let next = state.view.next_notice(Instant::now());
-                state.workers -= usize::from(next.is_none());
+                match next {
+                    Some(_) => state.busy += 1,
+                    None => state.workers -= 1,
+                }
                 next
             };
             let Some(notice) = next else { return };
             let subject = notice.subject();
             self.core.metrics().presence_notices.inc();
+            let (hook_name, subject_name) = (notice.hook_name(), subject.name());
             for hook in self.hooks.run(notice, &hub) {
-                let ran = AssertUnwindSafe(hook).catch_unwind().await;
-                if let Err(error) = ran.unwrap_or_else(|panic| Err(HubError::from_panic(&*panic))) {
-                    tracing::error!(
-                        hub = self.core.name(),
-                        subject = subject.name(),
-                        ?error,
-                        "hook of presence failed"
-                    );
+                let (named, hook_timeout) = ((hook_name, subject_name), self.core.limits.hook_timeout);
+                if let Err(error) = supervise(&self.core.outbound, named, hook_timeout, hook).await {
+                    let hub = self.core.name();
+                    tracing::error!(hub, hook = hook_name, subject = subject_name, ?error, "hook of presence failed");
                 }
             }
             let mut state = lock(&self.state);
+            state.busy -= 1;
             state.view.done(subject);
             self.drive_if_needed(&mut state);
         }
@@ -225,6 +226,11 @@ impl PresenceState {
     fn is_busy(&self) -> bool {
         let is_waiting = self.view.is_waiting() || !self.away.is_empty();
         is_waiting && self.last_ticks != Some(0)
+    }
+
+    /// Number of workers to start, for what is ready beside what is being worked on.
+    fn missing_workers(&self) -> usize {
+        (self.busy + self.view.ready()).min(RUNNING_MAX).saturating_sub(self.workers)
     }
 
     fn tick(&mut self, lost_node_ticks: u64) {

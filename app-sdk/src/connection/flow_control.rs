@@ -115,6 +115,7 @@ mod tests {
         client_results_max: 1,
         group_name_max_bytes: 1,
         client_timeout: std::time::Duration::ZERO,
+        hook_timeout: std::time::Duration::ZERO,
         restored_within: None,
     };
 

@@ -7,6 +7,9 @@ use trunkline_protocol::limits::{
     INBOX_MAX_BYTES, PARALLEL_INVOCATIONS, UPLOAD_MAX_ITEMS, WAITING_INBOX_MAX_BYTES,
 };
 
+/// Time that a hook may take before it is ended, unless the hub says otherwise.
+const HOOK_TIMEOUT: Duration = Duration::from_secs(60);
+
 /// Limits of a connection's memory and time.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
@@ -28,6 +31,8 @@ pub(crate) struct Limits {
     pub(crate) group_name_max_bytes: usize,
     /// Silence after which a client is taken for gone.
     pub(crate) client_timeout: Duration,
+    /// Time that a hook may take before it is ended.
+    pub(crate) hook_timeout: Duration,
     /// Time in which a lost client gets its groups and items back; `None` where none does.
     pub(crate) restored_within: Option<Duration>,
 }
@@ -44,6 +49,7 @@ impl Default for Limits {
             client_results_max: CLIENT_RESULTS_MAX,
             group_name_max_bytes: GROUP_NAME_MAX_BYTES,
             client_timeout: Duration::from_millis(CLIENT_TIMEOUT_MS),
+            hook_timeout: HOOK_TIMEOUT,
             restored_within: None,
         }
     }

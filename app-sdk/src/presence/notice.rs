@@ -53,6 +53,15 @@ impl GroupChanged {
 }
 
 impl Notice {
+    /// Name of the hook that takes it.
+    pub(super) fn hook_name(&self) -> &'static str {
+        match self {
+            Self::Online(_) => "on_user_online",
+            Self::Offline(_) => "on_user_offline",
+            Self::Group(_) => "on_group_changed",
+        }
+    }
+
     /// User or group that it is about.
     pub(super) fn subject(&self) -> Subject {
         match self {

@@ -385,3 +385,54 @@ async fn an_exclusive_task_runs_at_one_app_server_of_a_fleet_and_then_at_the_nex
     fleet.handles()[usize::try_from(first).unwrap() - 1].shutdown().await;
     assert_eq!(runs.recv().await, Some(("clock".to_owned(), 3 - first)));
 }
+
+/// Hub of hooks and methods that do not return where their client's user says so, with what happens there.
+fn hanging(events: &mpsc::UnboundedSender<String>) -> Hub {
+    type Events = State<mpsc::UnboundedSender<String>>;
+    async fn online(user: crate::UserOnline, State(events): Events) {
+        let _ = events.send(format!("{} online", user.user_id));
+        if user.user_id.starts_with("hang") {
+            std::future::pending::<()>().await;
+        }
+    }
+    async fn connected(ctx: Context) {
+        if ctx.user_id() == Some("stuck") {
+            std::future::pending::<()>().await;
+        }
+    }
+    async fn disconnected(ctx: Context, State(events): Events) {
+        let _ = events.send(format!("{} left", ctx.user_id().unwrap_or_default()));
+        if ctx.user_id() == Some("bye") {
+            std::future::pending::<()>().await;
+        }
+    }
+    Hub::new("/hang")
+        .on_user_online(online)
+        .on_connected(connected)
+        .on_disconnected(disconnected)
+        .method("Wait", async |seconds: u64| tokio::time::sleep(Duration::from_secs(seconds)).await)
+        .with_state(events.clone())
+}
+
+#[tokio::test(start_paused = true)]
+async fn hooks_of_presence_that_do_not_return_stop_no_others_and_are_ended() {
+    let (events, mut told) = mpsc::unbounded_channel();
+    let server = TestServer::new(hanging(&events)).unwrap();
+    let mut clients = Vec::new();
+    let began = tokio::time::Instant::now();
+    for number in 0..63 {
+        clients.push(server.connect("/hang").user(format!("hang {number}")).await.unwrap());
+        assert_eq!(told.recv().await, Some(format!("hang {number} online")));
+    }
+    let hung_within = began.elapsed();
+    clients.push(server.connect("/hang").user("ann").await.unwrap());
+    clients.push(server.connect("/hang").user("hang 63").await.unwrap());
+    assert_eq!(told.recv().await.unwrap(), "ann online");
+    assert_eq!(told.recv().await.unwrap(), "hang 63 online");
+    assert!(began.elapsed() - hung_within < Duration::from_secs(1));
+    // All 64 places are taken now, until the first hook is ended.
+    clients.push(server.connect("/hang").user("bob").await.unwrap());
+    assert_eq!(told.recv().await.unwrap(), "bob online");
+    let waited = began.elapsed();
+    assert!(waited > Duration::from_secs(59) && waited < Duration::from_secs(62), "{waited:?}");
+}
