@@ -28,6 +28,7 @@ use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use trunkline_protocol::cause::Cause;
 use trunkline_protocol::dial_in::INSTANCE_ID_HEADER;
@@ -73,6 +74,8 @@ pub(crate) struct Dispatcher {
     /// Exclusive tasks; `None` without any.
     pub(crate) exclusive: Option<Arc<TaskRunner>>,
     tasks: TaskTracker,
+    /// Fires when a stop waits no longer for methods of clients that have left.
+    pub(crate) calls_given_up: CancellationToken,
     ends: Arc<ConnectionEnds>,
     moves: NodeMoves,
     pub(crate) reassignments: Reassignments,
@@ -103,6 +106,7 @@ impl Dispatcher {
                 presence,
                 exclusive,
                 tasks,
+                calls_given_up: CancellationToken::new(),
                 ends,
                 moves,
                 reassignments,

@@ -1,5 +1,6 @@
 //! One run of the app's code, as the tables of its connection see it: its kind, its id, its slot.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytestring::ByteString;
@@ -32,11 +33,13 @@ pub(crate) struct CallState {
     kind: CallKind,
     invocation_id: Option<ByteString>,
     has_slot: AtomicBool,
+    /// Name of the method, once the call waits for something.
+    method: OnceLock<ByteString>,
 }
 
 impl CallState {
     pub(crate) fn new(kind: CallKind, invocation_id: Option<ByteString>) -> Self {
-        Self { kind, invocation_id, has_slot: AtomicBool::new(false) }
+        Self { kind, invocation_id, has_slot: AtomicBool::new(false), method: OnceLock::new() }
     }
 
     pub(crate) fn kind(&self) -> CallKind {
@@ -52,6 +55,16 @@ impl CallState {
 
     pub(crate) fn invocation_id(&self) -> Option<&ByteString> {
         self.invocation_id.as_ref()
+    }
+
+    /// Notes which method it is that waits for something.
+    pub(super) fn note_method(&self, method: ByteString) {
+        let _ = self.method.set(method);
+    }
+
+    /// Name of the method that waits for something.
+    pub(super) fn method(&self) -> Option<&ByteString> {
+        self.method.get()
     }
 
     /// Notes that the call has its slot; called under the inbox's lock.

@@ -11,7 +11,7 @@
 //!
 //! Generic over the handle of a call, `C`: the tables need its [`CallState`] only.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::task::Waker;
 
@@ -73,6 +73,8 @@ pub(crate) struct CallTable<C> {
 struct PendingCalls<C> {
     /// Calls that can be cancelled, by their invocation ids.
     active: HashMap<ByteString, Arc<C>>,
+    /// Calls without an invocation id that wait for something.
+    unanswered: Vec<Arc<C>>,
     queued: VecDeque<IncomingCall<C>>,
     uploads: UploadTable<C>,
     /// Wakes the methods that wait for client results when the inbox is overfull.
@@ -135,8 +137,23 @@ impl<C: AsRef<CallState>> CallTable<C> {
         first.is_some_and(|call| self.has_room_for((*call.call).as_ref().concurrency(), limits))
     }
 
-    /// Makes a call that did not complete at once cancellable.
-    pub(crate) fn remember(&mut self, call: &Arc<C>) {
+    /// Notes that a call did not complete at once: it can be cancelled, and named.
+    pub(crate) fn note_waiting(&mut self, call: &Arc<C>, method: ByteString) {
+        (**call).as_ref().note_method(method);
+        match (**call).as_ref().invocation_id() {
+            Some(_) => self.remember(call),
+            None => self.pending().unanswered.push(Arc::clone(call)),
+        }
+    }
+
+    /// Methods that wait for something, each once.
+    pub(crate) fn waiting_methods(&self) -> BTreeSet<ByteString> {
+        let pending = self.pending.iter();
+        let calls = pending.flat_map(|pending| pending.active.values().chain(&pending.unanswered));
+        calls.filter_map(|call| (**call).as_ref().method().cloned()).collect()
+    }
+
+    fn remember(&mut self, call: &Arc<C>) {
         if let Some(id) = (**call).as_ref().invocation_id() {
             self.pending().active.entry(id.clone()).or_insert_with(|| Arc::clone(call));
         }
@@ -150,6 +167,7 @@ impl<C: AsRef<CallState>> CallTable<C> {
         {
             pending.active.remove(id);
         }
+        pending.unanswered.retain(|waiting| !Arc::ptr_eq(waiting, call));
         let wakers = stream_ids.iter().filter_map(|id| pending.uploads.close(id, call, flow)).collect();
         self.shrink();
         wakers
@@ -248,10 +266,10 @@ impl<C: AsRef<CallState>> CallTable<C> {
         let counts = [("running", self.running), ("slots", self.slots), ("background", self.background)];
         let mut left: Vec<_> = counts.iter().filter(|(_, n)| *n > 0).map(|(name, n)| format!("{n} {name}")).collect();
         if let Some(pending) = &self.pending {
-            let PendingCalls { active, queued, uploads, result_waits, .. } = &**pending;
+            let PendingCalls { active, unanswered, queued, uploads, result_waits, .. } = &**pending;
             left.push(format!(
                 "{} active, {} queued, {} uploads, {result_waits} waits",
-                active.len(),
+                active.len() + unanswered.len(),
                 queued.len(),
                 uploads.len()
             ));
@@ -309,7 +327,11 @@ impl<C: AsRef<CallState>> CallTable<C> {
 
 impl<C> PendingCalls<C> {
     fn is_empty(&self) -> bool {
-        self.active.is_empty() && self.queued.is_empty() && self.uploads.is_empty() && self.result_waits == 0
+        self.active.is_empty()
+            && self.unanswered.is_empty()
+            && self.queued.is_empty()
+            && self.uploads.is_empty()
+            && self.result_waits == 0
     }
 }
 
@@ -322,7 +344,7 @@ impl<C> Default for CallTable<C> {
 impl<C> Default for PendingCalls<C> {
     fn default() -> Self {
         let (active, queued, uploads) = (HashMap::new(), VecDeque::new(), UploadTable::default());
-        Self { active, queued, uploads, overfull: None, result_waits: 0 }
+        Self { active, unanswered: Vec::new(), queued, uploads, overfull: None, result_waits: 0 }
     }
 }
 

@@ -10,9 +10,11 @@
 //! The worker reads on while calls run or are queued, because items, completions and cancellations behind them must
 //! get through; queued calls still count as waiting bytes.
 
+use std::collections::BTreeSet;
 use std::task::Waker;
 
 use bytes::Bytes;
+use bytestring::ByteString;
 use trunkline_protocol::cause::Cause;
 use trunkline_protocol::hub::{FramingError, HandshakeError, HandshakeRequest, HubProtocol, Payload};
 use trunkline_protocol::service::FlowOperation;
@@ -53,6 +55,8 @@ pub(crate) struct Inbox<C> {
 struct RareParts {
     /// The close that follows all that waits.
     close: Option<ConnectionClose>,
+    /// The close does not wait for calls any longer.
+    gives_up_calls: bool,
     /// Pieces that a live trace follows.
     traced: TracedPieces,
 }
@@ -243,6 +247,15 @@ impl<C: AsRef<CallState>> Inbox<C> {
         self.start_if_due(limits)
     }
 
+    /// Has a close wait for calls no longer; queued calls are dropped. Returns the methods that still run, unless none
+    /// does, and whether a worker must start.
+    pub(crate) fn give_up_calls(&mut self) -> Option<(BTreeSet<ByteString>, bool)> {
+        let rare = self.rare.as_mut().filter(|rare| rare.close.is_some() && !self.calls.is_idle())?;
+        rare.gives_up_calls = true;
+        self.calls.drop_queued(&mut self.flow);
+        Some((self.calls.waiting_methods(), self.start_worker()))
+    }
+
     /// Gives back the slot of a call. Returns whether a worker must start.
     #[must_use = "a worker must start"]
     pub(crate) fn release_slot(&mut self, call: &CallState, limits: &Limits) -> bool {
@@ -296,7 +309,7 @@ impl<C: AsRef<CallState>> Inbox<C> {
     }
 
     fn can_be_reassigned(&self, is_asked: bool) -> bool {
-        self.reassignment.is_at_boundary() && !is_asked && self.calls.is_idle()
+        self.reassignment.is_at_boundary() && !self.reassignment.is_leaving() && !is_asked && self.calls.is_idle()
     }
 
     /// Takes the place of the connection's worker. Returns `false` if it has one.
@@ -334,10 +347,11 @@ impl<C: AsRef<CallState>> Inbox<C> {
             self.flow.remove_bytes(self.input.clear());
             return WorkItem::InputEnded;
         }
-        if self.can_be_reassigned(is_asked) {
+        if self.can_be_reassigned(is_asked) && self.reassignment.begin_leaving() {
             return WorkItem::Reassign;
         }
-        if self.calls.is_idle()
+        let gives_up_calls = self.rare.as_ref().is_some_and(|rare| rare.gives_up_calls);
+        if (self.calls.is_idle() || gives_up_calls)
             && let Some(close) = self.take_close()
         {
             return WorkItem::Close(close, std::mem::take(&mut self.is_connected));

@@ -17,6 +17,8 @@ pub(crate) struct Reassignment {
     is_elsewhere: bool,
     /// The connection goes on elsewhere, or over another link.
     goes_on: bool,
+    /// `on_leaving` runs.
+    is_leaving: bool,
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +57,21 @@ impl Reassignment {
     /// Whether all that the client has sent is here.
     pub(super) fn is_at_boundary(&self) -> bool {
         self.stage == ReassignmentStage::Boundary
+    }
+
+    /// Notes that `on_leaving` begins. Returns `false` if it runs already.
+    pub(crate) fn begin_leaving(&mut self) -> bool {
+        !std::mem::replace(&mut self.is_leaving, true)
+    }
+
+    /// Notes that `on_leaving` has returned, and the connection stays for now.
+    pub(crate) fn end_leaving(&mut self) {
+        self.is_leaving = false;
+    }
+
+    /// Whether `on_leaving` runs.
+    pub(super) fn is_leaving(&self) -> bool {
+        self.is_leaving
     }
 
     /// Notes that another app server gets the connection.

@@ -7,17 +7,18 @@ use tracing::Instrument;
 use trunkline_protocol::cause::Cause;
 use trunkline_protocol::hub::{Close, Headers};
 
-use super::app_code::{call_span, catch_panic, in_order_of, log_failure, note_turn, run_in_order, watch_turns};
+use super::app_code::{call_span, in_order_of, log_failure, note_turn, run_in_order, watch_turns};
 use super::connection_ends::ConnectionEnds;
 use crate::call::CallInput;
 use crate::call::rehomed::{self, ITEMS_MAX_BYTES};
-use crate::connection::{Connection, ConnectionClose, RestoredFrom};
+use crate::connection::{Connection, ConnectionClose, RestoredFrom, short};
 use crate::context::Context;
 use crate::error::{CallStage, HubError};
 use crate::handler::filter::HubCall;
 use crate::handler::{HubCallKind, ReplyBody, ReplyFuture};
 use crate::hub::MethodTable;
 use crate::hub_core::HubCore;
+use crate::supervision::supervise;
 use crate::telemetry;
 
 /// Runner of the hooks of one hub.
@@ -104,13 +105,25 @@ impl HookRunner {
             true => hook.call(input),
             false => filters.wrap(HubCall::of_hook(HubCallKind::Leaving, context, None), hook.call(input)),
         };
-        let ran = catch_panic(running).instrument(span).await;
+        let ran = self.supervised("on_leaving", connection, running.instrument(span)).await;
         let wrapped = ran.and_then(|reply| match reply.0 {
             ReplyBody::Value(items) => rehomed::wrap(&items)
                 .ok_or_else(|| HubError::new(format!("items are over {ITEMS_MAX_BYTES} bytes and stay behind"))),
             ReplyBody::Stream(_) | ReplyBody::Nothing => Err(HubError::new("only a value can be handed over")),
         });
         wrapped.map_err(|error| log_failure(&self.core, connection, "on_leaving", &error)).ok()
+    }
+
+    /// Runs a hook until it returns or its time is up, and notes how long it keeps its thread. A panic becomes an error.
+    async fn supervised<T>(
+        &self,
+        hook: &str,
+        connection: &Connection,
+        running: impl Future<Output = Result<T, HubError>>,
+    ) -> Result<T, HubError> {
+        let running = pin!(running);
+        let running = watch_turns(running, |took| note_turn(&self.core.outbound, hook, took));
+        supervise(&self.core.outbound, (hook, short(connection.id())), self.core.limits.hook_timeout, running).await
     }
 
     /// Closes a client whose hook has failed; it may come back.
@@ -143,8 +156,8 @@ impl HookRunner {
             true => hooks,
             false => filters.wrap(HubCall::of_hook(kind, context, close), hooks),
         };
-        let running = pin!(catch_panic(in_order_of(connection, running)).instrument(span.clone()));
-        let ran = watch_turns(running, |took| note_turn(&self.core.outbound, kind.hook_name(), took)).await;
+        let running = in_order_of(connection, running).instrument(span.clone());
+        let ran = self.supervised(kind.hook_name(), connection, running).await;
         ran.map(drop).inspect_err(|error| telemetry::fail(&span, error.message()))
     }
 }

@@ -133,7 +133,8 @@ impl MethodCalls {
             None => {
                 running.note_wait();
                 running.report_begun();
-                scope.connection().inbox().calls().0.remember(&scope);
+                let name = running.method_name();
+                scope.connection().inbox().calls().0.note_waiting(&scope, name);
                 self.tasks.spawn(running.wait(replying));
                 None
             }

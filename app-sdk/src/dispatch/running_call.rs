@@ -282,6 +282,11 @@ impl RunningCall {
         note_turn(&self.setup.core.outbound, name, took);
     }
 
+    /// Name of the method; names that clients make up share one.
+    pub(super) fn method_name(&self) -> ByteString {
+        self.method.as_ref().map_or(ByteString::from_static(UNKNOWN_METHOD), |method| method.name.clone())
+    }
+
     fn connection(&self) -> &Arc<Connection> {
         self.scope.connection()
     }

@@ -5,21 +5,29 @@
 //!                                                      └─ one that waits goes on in a task of its own
 //! ```
 
+use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Instant;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
+use bytestring::ByteString;
 use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, OptionFuture, join_all};
 use tokio::runtime::Handle;
+use tokio::time::timeout;
 
 use super::{Dispatcher, cause_of, framing_error};
 use crate::connection::{CallKind, CallScope, Connection, DueQueue, MessageTrace, TURN, WorkItem, short};
 use crate::error::HubError;
 use crate::hub_core::HubCore;
+use crate::log_limit::LinePermit;
 
 /// Number of messages after which a worker lets others work: a busy client must not keep a thread for itself.
 const MESSAGES_PER_TURN: u32 = 32;
+
+/// Time for which `on_disconnected` of a client that has left waits for the client's methods.
+const LAST_CALLS_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Why a worker stops for now. The waits are boxed: few workers have one, and one is begun for each message that comes
 /// alone.
@@ -132,7 +140,10 @@ impl Dispatcher {
             WorkItem::Unframed(error) => {
                 self.ends.close_with_error(connection, cause_of(&error), &framing_error(&error))
             }
-            WorkItem::InputEnded => self.results.end_input(connection),
+            WorkItem::InputEnded => {
+                self.results.end_input(connection);
+                self.limit_calls(connection);
+            }
             WorkItem::Close(close, must_run_hook) => {
                 let (dispatcher, connection) = owned();
                 return Some(WorkerPause::Last(Box::pin(async move {
@@ -156,6 +167,11 @@ impl Dispatcher {
     }
 }
 
+/// Names in one line.
+fn listed(names: &BTreeSet<ByteString>) -> String {
+    names.iter().map(|name| &**name).collect::<Vec<_>>().join(", ")
+}
+
 /// Takes the next work of a connection, and the trace of its message.
 fn next_work(core: &HubCore, connection: &Connection) -> (WorkItem<CallScope>, Option<Box<MessageTrace>>) {
     let mut inbox = connection.inbox();
@@ -173,25 +189,99 @@ impl Dispatcher {
         }
     }
 
+    /// Limits the time for which `on_disconnected` of a client that has left waits for the client's calls.
+    fn limit_calls(self: &Arc<Self>, connection: &Arc<Connection>) {
+        {
+            let inbox = connection.inbox();
+            if !inbox.has_calls() || !inbox.is_connected() {
+                return;
+            }
+        }
+        let (hub, connection) = (Arc::clone(self), Arc::downgrade(connection));
+        // No stop waits for this task.
+        tokio::spawn(async move {
+            drop(timeout(LAST_CALLS_TIMEOUT, hub.calls_given_up.cancelled()).await);
+            if let Some(connection) = connection.upgrade() {
+                hub.give_up_calls(&connection);
+            }
+        });
+    }
+
+    /// Runs `on_disconnected` of a client that has left, although calls of it still run.
+    fn give_up_calls(self: &Arc<Self>, connection: &Arc<Connection>) {
+        let Some((methods, needs_worker)) = connection.inbox().give_up_calls() else { return };
+        let (hub, connection_id, methods) = (self.core.name(), short(connection.id()), listed(&methods));
+        if let Some(LinePermit { left_out }) = self.core.outbound.failure_limit.take() {
+            let text = "client has left, and its methods have not returned: on_disconnected does not wait for them";
+            tracing::warn!(hub, connection = connection_id, methods, left_out, "{text}");
+        }
+        if needs_worker {
+            self.spawn_worker(connection);
+        }
+    }
+
+    /// Methods that run for the connections that are about to be reassigned.
+    pub(crate) fn running_methods(&self) -> String {
+        let mut methods = BTreeSet::new();
+        for connection in self.core.connections.all() {
+            let mut inbox = connection.inbox();
+            if inbox.reassignment.has_begun() {
+                methods.append(&mut inbox.calls().0.waiting_methods());
+            }
+        }
+        listed(&methods)
+    }
+
     /// Gives a connection whose calls have ended to another app server. One that was asked for a result while
     /// `on_leaving` ran stays until it has answered.
     pub(super) async fn reassign(self: &Arc<Self>, connection: &Arc<Connection>) {
         let context = || self.context(connection, CallKind::DisconnectHook);
-        let items = self.hooks.leaving(connection, context).await;
-        if !self.core.client_results.is_asked(connection.id()) {
+        let items = tokio::select! {
+            items = self.hooks.leaving(connection, context) => items,
+            () = self.given_away(connection) => return,
+        };
+        if self.core.client_results.is_asked(connection.id()) {
+            connection.inbox().reassignment.end_leaving();
+        } else {
             self.reassignments.give_away(connection, items).await;
         }
     }
 
+    /// Waits until a connection is given away without its `on_leaving`, because the time for that is up.
+    async fn given_away(&self, connection: &Connection) {
+        connection.cancellation().cancelled().await;
+        if !connection.inbox().reassignment.is_elsewhere() {
+            std::future::pending::<()>().await;
+        }
+    }
+
     /// Gives the remaining connections to other app servers, because the time for their calls is up. Those that move
-    /// are left to their nodes.
-    pub(crate) async fn reassign_remaining(self: &Arc<Self>) {
-        for connection in self.core.connections.all() {
-            if connection.inbox().reassignment.has_begun() && !connection.home().is_paused() {
-                let context = || self.context(&connection, CallKind::DisconnectHook);
-                let items = self.hooks.leaving(&connection, context).await;
-                self.reassignments.give_away(&connection, items).await;
+    /// are left to their nodes. `on_leaving` has `leaving_timeout` where it has not begun yet; what it has not returned
+    /// stays behind.
+    pub(crate) async fn reassign_remaining(self: &Arc<Self>, leaving_timeout: Duration) {
+        let remaining = self
+            .core
+            .connections
+            .all()
+            .into_iter()
+            .filter(|connection| connection.inbox().reassignment.has_begun() && !connection.home().is_paused());
+        let late = AtomicUsize::new(0);
+        let late = &late;
+        join_all(remaining.map(|connection| async move {
+            let is_first = connection.inbox().reassignment.begin_leaving();
+            let context = || self.context(&connection, CallKind::DisconnectHook);
+            let leaving = OptionFuture::from(is_first.then(|| self.hooks.leaving(&connection, context)));
+            let items = timeout(leaving_timeout, leaving).await.ok().flatten();
+            if items.is_none() {
+                late.fetch_add(1, Ordering::Relaxed);
             }
+            self.reassignments.give_away(&connection, items.flatten()).await;
+        }))
+        .await;
+        let connections = late.load(Ordering::Relaxed);
+        if connections > 0 {
+            let hub = self.core.name();
+            tracing::warn!(hub, hook = "on_leaving", connections, "hook has not returned; clients go on without items");
         }
     }
 }
@@ -226,8 +316,11 @@ mod tests {
 
     impl Scene {
         async fn new() -> Self {
-            let hub = Hub::new("/test").method("Wait", std::future::pending::<()>);
-            let hub = hub.on_leaving(async || "items").build().unwrap();
+            Self::of(Hub::new("/test").on_leaving(async || "items")).await
+        }
+
+        async fn of(hub: Hub) -> Self {
+            let hub = hub.method("Wait", std::future::pending::<()>).build().unwrap();
             let outbound = Outbound::new("test", Metrics::new().hub("test"));
             let (protocols, naming) = (hub.settings.protocols.clone(), hub.settings.naming);
             let core = HubCore::new("me".into(), protocols, naming, hub.settings.limits, outbound);
@@ -289,6 +382,37 @@ mod tests {
         assert_eq!(close.reason().next_home, Some(""));
         assert!(close.headers.iter().any(|(name, _)| name == ITEMS_HEADER));
         assert!(scene.hub.core.connections.get("c1").is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn on_leaving_that_does_not_return_begins_once_and_its_client_goes_on_elsewhere() {
+        for has_call in [false, true] {
+            let begun = Arc::new(AtomicUsize::new(0));
+            let count = Arc::clone(&begun);
+            let leaving = move || {
+                count.fetch_add(1, Ordering::Relaxed);
+                std::future::pending::<()>()
+            };
+            let scene = Scene::of(Hub::new("/test").on_leaving(leaving)).await;
+            if has_call {
+                scene.data("{\"type\":1,\"target\":\"Wait\",\"arguments\":[]}\u{1e}").await;
+            }
+            let connection = scene.hub.core.connections.get("c1").unwrap();
+            scene.hub.reassignments.begin(&connection);
+            scene.settle().await;
+            assert_eq!(begun.load(Ordering::Relaxed), usize::from(!has_call));
+            assert_eq!(scene.hub.running_methods(), if has_call { "Wait" } else { "" });
+            scene.told();
+            let since = tokio::time::Instant::now();
+            scene.hub.reassign_remaining(Duration::from_secs(1)).await;
+            scene.settle().await;
+            assert_eq!(since.elapsed().as_secs(), u64::from(has_call), "one that has begun has had its time");
+            assert_eq!(begun.load(Ordering::Relaxed), 1);
+            let told = scene.told();
+            let [ServiceMessage::CloseConnection(close)] = &told[..] else { panic!("{told:?}") };
+            assert_eq!(close.reason().next_home, Some(""));
+            assert!(!close.headers.iter().any(|(name, _)| name == ITEMS_HEADER));
+        }
     }
 
     #[tokio::test]

@@ -19,14 +19,25 @@ const REQUEST_WINDOW: Duration = Duration::from_secs(1);
 /// Time for methods that have waited for clients in vain to answer, after the time for calls is up.
 const LAST_ANSWERS_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// Time for `on_leaving` of clients whose methods are given up.
+const LATE_LEAVING_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Time after `shutdown_timeout` within which a stop is over, whatever still runs: what supervisors are to allow.
+const STOP_REST: Duration = Duration::from_secs(5);
+
 /// Interval of the checks whether all connections have left.
 const CHECK_INTERVAL: Duration = Duration::from_millis(10);
 
 impl ServerCore {
+    /// Time at which a stop that has `started` is over, whatever still runs.
+    pub(super) fn stop_deadline(&self, started: Instant) -> Instant {
+        started + self.ready.get().map_or(Duration::ZERO, |ready| ready.shutdown_timeout) + STOP_REST
+    }
+
     /// Hands all connections over to other app servers, as far as proxies take them. Meanwhile clients are read on that
     /// have something to answer, or to upload. When the time is up, what waits for them fails, and shortly after that
     /// the rest is given away as it is.
-    pub(super) async fn drain(&self) {
+    pub(super) async fn drain(&self, started: Instant) {
         self.draining.cancel();
         let hubs = self.hubs();
         hubs.iter().filter_map(|hub| hub.presence.as_ref()).for_each(|presence| presence.stop());
@@ -38,7 +49,6 @@ impl ServerCore {
         for pool in self.pools.get().into_iter().flatten() {
             self.tasks.spawn(Arc::clone(pool).leave());
         }
-        let started = Instant::now();
         let requested = join(
             join_all(hubs.iter().map(|hub| hub.core.announce_shutdown())),
             join_all(raw.iter().map(|endpoint| endpoint.announce_shutdown())),
@@ -91,11 +101,11 @@ async fn reassign_all(
                 continue;
             }
             if moving > 0 {
-                tracing::warn!(connections = moving, "methods are still running; their callers get an error");
+                let methods = hubs.iter().map(|hub| hub.running_methods()).filter(|methods| !methods.is_empty());
+                let methods = methods.collect::<Vec<_>>().join(", ");
+                tracing::warn!(connections = moving, methods, "methods are still running; their callers get an error");
             }
-            for hub in hubs {
-                hub.reassign_remaining().await;
-            }
+            join_all(hubs.iter().map(|hub| hub.reassign_remaining(LATE_LEAVING_TIMEOUT))).await;
             return;
         }
         tokio::select! {

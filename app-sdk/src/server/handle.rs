@@ -8,6 +8,7 @@ use std::time::Duration;
 use axum::routing::{MethodRouter, get};
 use futures_util::future::select_all;
 use http::header::CONTENT_TYPE;
+use tokio::time::{Instant, timeout_at};
 use trunkline_protocol::key::AccessKeys;
 
 use super::access::Access;
@@ -21,8 +22,11 @@ use crate::presence::{FromNotice, NoticeHub};
 use crate::raw::RawHandle;
 use crate::sync::read;
 
-/// Time that a shutdown waits for the last hooks, after the methods have had theirs.
-const LAST_HOOKS_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time at the end of a shutdown for `on_disconnected` of clients whose methods have not returned.
+const LAST_HOOKS_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Time at the end of a stop that is left to HTTP requests.
+const LAST_REQUESTS_REST: Duration = Duration::from_secs(1);
 
 /// Handle of a server. Cheap to clone, for background tasks and HTTP handlers.
 ///
@@ -203,7 +207,10 @@ impl ServerHandle {
     ///
     /// Then all links are closed, after their proxies have acknowledged what was queued. Remaining clients, such as
     /// those of raw endpoints that are not [movable](crate::RawEndpoint::movable), are disconnected. Clients that are
-    /// served without a proxy are asked to reconnect first, and have 5 s to leave.
+    /// served without a proxy are asked to reconnect first, and have up to 5 s to leave.
+    ///
+    /// All of it takes no longer than the time for methods and 4 s more, whatever methods and hooks do; what has not
+    /// returned by then is left running.
     ///
     /// [`trunkline::serve`](crate::serve()) calls it. Who serves otherwise calls it in axum's graceful shutdown, which
     /// knows nothing of links:
@@ -219,19 +226,29 @@ impl ServerHandle {
     /// # }
     /// ```
     pub async fn shutdown(&self) {
-        self.core.drain().await;
+        let started = Instant::now();
+        let deadline = self.core.stop_deadline(started) - LAST_REQUESTS_REST;
+        self.core.drain(started).await;
         self.core.shutdown.cancel();
         self.core.tasks.close();
+        let last_hooks_at = deadline - LAST_HOOKS_TIMEOUT;
         #[cfg(feature = "embedded")]
         if let Some(node) = self.core.embedded.get() {
-            node.stop().await;
+            node.stop(last_hooks_at.saturating_duration_since(Instant::now())).await;
         }
-        if tokio::time::timeout(LAST_HOOKS_TIMEOUT, self.core.tasks.wait()).await.is_err() {
-            tracing::warn!(
-                tasks = self.core.tasks.len(),
-                "methods are still running; the shutdown goes on without them"
-            );
+        if timeout_at(last_hooks_at, self.core.tasks.wait()).await.is_ok() {
+            return;
         }
+        self.core.hubs().iter().for_each(|hub| hub.calls_given_up.cancel());
+        if timeout_at(deadline, self.core.tasks.wait()).await.is_err() {
+            let tasks = self.core.tasks.len();
+            tracing::warn!(tasks, "methods or hooks are still running; the shutdown goes on without them");
+        }
+    }
+
+    /// Time at which a stop that begins now is over, whatever still runs.
+    pub(super) fn stop_deadline(&self) -> Instant {
+        self.core.stop_deadline(Instant::now())
     }
 }
 

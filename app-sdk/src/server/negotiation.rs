@@ -11,6 +11,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use axum::Json;
 use axum::extract::{ConnectInfo, Query, Request, State};
 use axum::response::{IntoResponse, Response};
+use axum::routing::MethodRouter;
+use http::StatusCode;
 use http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use serde::Deserialize;
 use tower::ServiceExt;
@@ -26,6 +28,7 @@ use super::routes::{RouteRefusal, ready};
 use super::server_core::ServerCore;
 use super::user::User;
 use super::user_extractor::ProxyVerified;
+use crate::supervision::supervise;
 
 /// Decision about a client, admitted as a user or redirected: what a handler of
 /// [`Hub::on_negotiate`](crate::Hub::on_negotiate) returns.
@@ -161,7 +164,7 @@ impl ServerCore {
         let verified = restore(&mut request);
         let applicant = guarded.map(|hub| (Applicant::of_proxy(&request, verified), hub));
         let mut answer = match handler {
-            Some(handler) => handler.oneshot(request).await.into_response(),
+            Some(handler) => self.decide(hub, handler, request).await,
             None => Negotiation::new().into_response(),
         };
         let mark = match answer.extensions_mut().remove::<Negotiation>() {
@@ -178,6 +181,19 @@ impl ServerCore {
         };
         answer.headers_mut().insert(HeaderName::from_static(ANSWER_HEADER), HeaderValue::from_static(mark));
         Some(answer)
+    }
+}
+
+impl ServerCore {
+    /// Calls the handler of a hub. One that does not return, or panics, refuses the client.
+    async fn decide(&self, name: &str, handler: MethodRouter, request: Request) -> Response {
+        let deciding = async { Ok(handler.oneshot(request).await.into_response()) };
+        let Some(hub) = self.hub(name) else { return StatusCode::NOT_FOUND.into_response() };
+        let (outbound, hook_timeout) = (&hub.core.outbound, hub.core.limits.hook_timeout);
+        supervise(outbound, ("on_negotiate", name), hook_timeout, deciding).await.unwrap_or_else(|error| {
+            tracing::error!(hub = name, ?error, "on_negotiate failed");
+            StatusCode::INTERNAL_SERVER_ERROR.into_response()
+        })
     }
 }
 

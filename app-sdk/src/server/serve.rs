@@ -10,6 +10,7 @@ use axum::middleware::from_fn_with_state;
 use axum::serve::Listener;
 use axum::{Extension, Router};
 use tokio::net::{TcpListener, ToSocketAddrs};
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 #[cfg(feature = "embedded")]
 use trunkline_proxy::AppListener;
@@ -49,8 +50,8 @@ type Signal = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// - The extractor [`User`](crate::User) works in every handler.
 /// - systemd (`Type=notify`, or any supervisor with a `NOTIFY_SOCKET`) is told when the app is ready and when it stops.
 /// - At Ctrl-C, SIGTERM, or the future of [`with_signal`](Serve::with_signal), [`ServerHandle::shutdown`] runs while
-///   requests are still answered; then no more are taken, and those that run have 10 s. A second signal ends it at
-///   once.
+///   requests are still answered; then no more are taken, and those that run have 10 s, within
+///   [`shutdown_timeout`](crate::Server::shutdown_timeout) and 5 s for the whole stop. A second signal ends it at once.
 /// - The development key is for this machine: without an access key, an address that is open to other machines is an
 ///   error.
 ///
@@ -176,9 +177,10 @@ async fn serve_from<L: Listener<Addr = SocketAddr>>(
     tracing::info!("stopping");
     notify(AppState::Stopping);
     let stop = async {
+        let deadline = handle.stop_deadline();
         handle.shutdown().await;
         closing.cancel();
-        tokio::time::sleep(LAST_REQUESTS_TIMEOUT).await;
+        sleep_until(deadline.min(Instant::now() + LAST_REQUESTS_TIMEOUT)).await;
     };
     tokio::select! {
         () = &mut serving => {}

@@ -436,3 +436,56 @@ async fn hooks_of_presence_that_do_not_return_stop_no_others_and_are_ended() {
     let waited = began.elapsed();
     assert!(waited > Duration::from_secs(59) && waited < Duration::from_secs(62), "{waited:?}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_leaves_during_a_method_has_left_30_seconds_later_at_most() {
+    let (events, mut told) = mpsc::unbounded_channel();
+    let server = TestServer::new(hanging(&events)).unwrap();
+    for (user, seconds, left_after) in [("ann", 6, 6), ("bob", 1000, 30)] {
+        let mut client = server.connect("/hang").user(user).await.unwrap();
+        assert_eq!(told.recv().await, Some(format!("{user} online")));
+        let call = client.begin("Wait", (seconds,)).await.unwrap();
+        let queued = client.begin("Wait", (seconds,)).await.unwrap();
+        tokio::task::yield_now().await;
+        let left_at = tokio::time::Instant::now();
+        client.send("Wait", (seconds,)).await.unwrap();
+        client.disconnect().await;
+        assert_eq!(told.recv().await, Some(format!("{user} left")));
+        let waited = left_at.elapsed().as_secs();
+        // The queued calls of ann run as well.
+        let expected = if user == "ann" { 3 * left_after } else { left_after };
+        assert_eq!(waited, expected, "{user}");
+        drop((call, queued));
+    }
+    tokio::time::sleep(Duration::from_secs(2000)).await;
+    assert!(told.try_recv().is_err(), "on_disconnected runs once");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hook_of_a_connection_is_ended_at_its_deadline() {
+    let (events, _told) = mpsc::unbounded_channel();
+    let server = TestServer::new(hanging(&events).hook_timeout(Duration::from_secs(20))).unwrap();
+    let began = tokio::time::Instant::now();
+    let mut stuck = server.connect("/hang").user("stuck").await.unwrap();
+    let error = stuck.closed().await;
+    assert_eq!(began.elapsed().as_secs(), 20, "{error:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shutdown_ends_whatever_hooks_and_methods_do() {
+    let (events, mut told) = mpsc::unbounded_channel();
+    let server = TestServer::new(hanging(&events)).unwrap();
+    let bye = server.connect("/hang").user("bye").await.unwrap();
+    let mut hang = server.connect("/hang").user("hang").await.unwrap();
+    assert_eq!(told.recv().await.unwrap(), "bye online");
+    assert_eq!(told.recv().await.unwrap(), "hang online");
+    let call = hang.begin("Wait", (1000,)).await.unwrap();
+    let began = tokio::time::Instant::now();
+    server.handle().shutdown().await;
+    let took = began.elapsed();
+    assert!(took <= Duration::from_secs(15), "{took:?}");
+    let mut left = [told.recv().await.unwrap(), told.recv().await.unwrap()];
+    left.sort();
+    assert_eq!(left, ["bye left", "hang left"]);
+    drop((bye, hang, call));
+}

@@ -140,12 +140,15 @@ impl Embedded {
         routes.layer(middleware::from_fn_with_state(self.shared.clone(), await_links))
     }
 
-    /// Stops the node: clients are told to connect again, and the app learns that they left.
-    pub async fn stop(&self) {
+    /// Stops the node within this time: clients are told to connect again, and the app learns that they left.
+    pub async fn stop(&self, within: Duration) {
         self.shared.refuse_clients();
-        self.inbox.give(vec![ShardCommand::Drain(Duration::ZERO)], 0).await;
-        drop(timeout(DRAIN_TIMEOUT, poll_until(|| self.shared.sockets() == 0)).await);
-        close_links(&self.pools).await;
+        let stopping = async {
+            self.inbox.give(vec![ShardCommand::Drain(Duration::ZERO)], 0).await;
+            drop(timeout(DRAIN_TIMEOUT, poll_until(|| self.shared.sockets() == 0)).await);
+            close_links(&self.pools).await;
+        };
+        drop(timeout(within, stopping).await);
         self.end();
     }
 
