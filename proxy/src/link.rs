@@ -15,6 +15,7 @@ mod dial_in_ping;
 mod dial_in_sink;
 mod dialled_in_link;
 mod link_request;
+mod lost_app_server;
 mod lost_key;
 mod mirror_frame;
 mod route;
@@ -43,6 +44,7 @@ use session_over::{CarryEnd, SessionOver};
 
 pub(crate) use dialled_in_link::serve_link;
 pub(crate) use link_request::link_request;
+pub(crate) use lost_app_server::{count_clients, hub_names, warn_of_lost_app_server};
 pub(crate) use route::{FrameSource, RoutedBatch, route, route_counted};
 pub(crate) use socket_carrier::{SocketCarrier, SocketMeter};
 
@@ -192,9 +194,7 @@ impl<'a> SlotKeeper<'a> {
         let (hub, app, slot, reason) = (self.pool.hub().name(), &self.pool.app().name, self.slot, &over.reason);
         let is_broken = self.was_open && over.cause == SessionCloseReason::Broken;
         match is_broken.then(|| self.pool.may_warn()).flatten() {
-            Some(others) => {
-                warn!(hub, %app, slot, reason, others, "link over: the clients whose home it was get another one")
-            }
+            Some(others) => warn!(hub, %app, slot, reason, others, "link over: the protocol is broken"),
             None => debug!(hub, %app, slot, was_open = self.was_open, reason, "link over"),
         }
     }
@@ -211,7 +211,9 @@ impl<'a> SlotKeeper<'a> {
         }
         let counters = &self.shard.counters().sessions;
         counters.ended.of(over.cause).increment();
-        counters.frames_lost.add(leftover.uncertain.count + leftover.unsent.count);
+        if !is_goodbye {
+            counters.frames_lost.add(leftover.uncertain.count + leftover.unsent.count);
+        }
         self.log_end(&over);
         if self.was_open {
             let loss = LinkLoss { link: self.link.id(), cause, noticed_within_s: 0, is_goodbye, unheard };

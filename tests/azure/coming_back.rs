@@ -23,7 +23,7 @@ const CUTS: u64 = 20;
 const MESSAGES: u64 = 30;
 
 /// Words of a node about a lost server connection that had come in by way of another node.
-const LOST_CARRIED: &str = "link lost: the clients whose home it was get another one carried=true";
+const LOST_CARRIED: &str = "link lost carried=true";
 
 /// Sends numbered messages, of which each comes back.
 async fn converse(client: &Client, from: u64, count: u64) -> Result<()> {

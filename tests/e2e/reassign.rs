@@ -291,7 +291,11 @@ fn after_a_rolling_restart_each_app_server_has_its_share_again_and_no_call_has_f
         }
         let mut given = 0.0;
         for proxy in &proxies {
-            given += proxy.metrics().await?.sum("trunkline_client_connections_app_rebalanced_total", &[]);
+            let metrics = proxy.metrics().await?;
+            given += metrics.sum("trunkline_client_connections_app_rebalanced_total", &[]);
+            assert_eq!(metrics.sum("trunkline_frames_lost_total", &[]), 0.0, "a stop in order loses nothing");
+            let log = proxy.process.log();
+            ensure!(!log.contains(" WARN "), "a stop in order is no warning: {log}");
         }
         assert_eq!(given, clients.len() as f64, "half of them, twice");
         assert!(apps.iter().all(|app| app.process.lines_after("disconnected ").is_empty()));

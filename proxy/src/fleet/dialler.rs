@@ -118,6 +118,8 @@ fn words(error: &HttpError) -> String {
     let HttpError::Connect(source) = error else { return error.to_string() };
     match source.get_ref().and_then(|inner| inner.downcast_ref::<OpenChannelError>()) {
         Some(OpenChannelError::Unproven) => "it does not have this fleet's access key".into(),
+        // Before its headers: the admin port of a node whose clock differs names the node, too.
+        Some(OpenChannelError::Refused(refused)) if refused.status == NOT_FRESH => refused.reason.clone(),
         Some(OpenChannelError::Refused(refused)) if refused.headers.contains_key(NODE_HEADER) => {
             // Its admin port answers so as well, to a node of another fleet.
             "it is a node that opens no channel here: that is its port for clients, where --peers names its admin port \
@@ -127,7 +129,6 @@ fn words(error: &HttpError) -> String {
         Some(OpenChannelError::Refused(refused)) if refused.status == StatusCode::NOT_FOUND => {
             "it opens no channel: it has another access key, no --peers, an older version, or is no admin port".into()
         }
-        Some(OpenChannelError::Refused(refused)) if refused.status == NOT_FRESH => refused.reason.clone(),
         Some(OpenChannelError::Refused(refused)) => format!("it is no admin port of a node: it {refused}"),
         Some(error @ OpenChannelError::Http(_)) => error.to_string(),
         _ => root_cause(source),
@@ -377,13 +378,14 @@ mod tests {
         let channel = |error| HttpError::Connect(std::io::Error::new(std::io::ErrorKind::PermissionDenied, error));
         let other = GreetError::from(channel(OpenChannelError::Unproven));
         assert_eq!(other.to_string(), "it does not have this fleet's access key");
-        let answers = |headers: HeaderMap| {
-            let (status, reason) = (StatusCode::NOT_FOUND, "not found".into());
-            let refused = OpenChannelError::Refused(RefusedUpgrade { status, headers, reason });
+        let answers_with = |status, headers, reason: &str| {
+            let refused = OpenChannelError::Refused(RefusedUpgrade { status, headers, reason: reason.into() });
             GreetError::from(channel(refused)).to_string()
         };
+        let answers = |headers: HeaderMap| answers_with(StatusCode::NOT_FOUND, headers, "not found");
         let of_clients = HeaderMap::from_iter([(HeaderName::from_static(NODE_HEADER), "n1".parse().unwrap())]);
-        assert!(answers(of_clients).starts_with("it is a node that opens no channel here"));
+        assert!(answers(of_clients.clone()).starts_with("it is a node that opens no channel here"));
+        assert_eq!(answers_with(NOT_FRESH, of_clients, "compare the clocks"), "compare the clocks");
         assert!(answers(HeaderMap::new()).starts_with("it opens no channel"));
         let refused = || HttpError::Connect(std::io::ErrorKind::ConnectionRefused.into());
         assert_eq!(GreetError::from(refused()).to_string(), "connection refused");

@@ -22,9 +22,11 @@ use super::attachment::link_carrier;
 use super::dial_in_sink::DialInSink;
 use super::give_to_all;
 use super::link_request::ask_while_full;
+use super::lost_app_server::warn_of_lost_app_server;
 use super::lost_key::{CLOSE_POLICY, KEY_GONE, lose_key};
 use super::session_over::SessionOver;
 use crate::auth::Signer;
+use crate::metrics::SessionCloseReason;
 use crate::shard::{LinkLoss, Shard, ShardCommand};
 use crate::upstream::{
     AppServer, AppTarget, DialledIn, Hub, IncomingLink, LinkHandle, Pool, UpstreamWebSocket, into_websocket,
@@ -167,9 +169,12 @@ async fn carry(shard: &Rc<Shard>, pool: &Arc<Pool>, link: Arc<LinkHandle>, socke
     let over = SessionOver::of_dialled_in(&end);
     let counters = &shard.counters().sessions;
     counters.ended.of(over.cause).increment();
-    counters.frames_lost.add(leftover.uncertain.count + leftover.unsent.count);
+    // Who says goodbye has ended what it had.
+    if over.cause != SessionCloseReason::Farewell {
+        counters.frames_lost.add(leftover.uncertain.count + leftover.unsent.count);
+    }
     if !has_lost_key {
-        log_end(pool, &link, slot, &over);
+        log_end(shard, pool, (&link, slot), &over).await;
     }
     // Whoever dials in has ended the clients of a link with it.
     let noticed_within_s = match end {
@@ -192,8 +197,8 @@ async fn carry(shard: &Rc<Shard>, pool: &Arc<Pool>, link: Arc<LinkHandle>, socke
     forget_if_gone(shard, pool).await;
 }
 
-/// Logs the end of a link; several that are lost together are one warning.
-fn log_end(pool: &Pool, link: &LinkHandle, slot: usize, over: &SessionOver) {
+/// Logs the end of a link; several that are lost together are one warning. The last one is that of its app server.
+async fn log_end(shard: &Shard, pool: &Arc<Pool>, (link, slot): (&LinkHandle, usize), over: &SessionOver) {
     let (hub, app) = (pool.hub().name(), &pool.app().name);
     let (reason, carried) = (&over.reason, link.is_carried());
     if over.is_planned() || pool.is_draining() {
@@ -202,10 +207,12 @@ fn log_end(pool: &Pool, link: &LinkHandle, slot: usize, over: &SessionOver) {
             false => debug!(hub, %app, slot, reason, "link closed"),
         };
     }
-    let text = "link lost: the clients whose home it was get another one";
     match pool.may_warn() {
-        Some(others) => warn!(carried, hub, %app, slot, reason, others, "{text}"),
-        None => debug!(carried, hub, %app, slot, reason, "{text}"),
+        Some(others) => warn!(carried, hub, %app, slot, reason, others, "link lost"),
+        None => debug!(carried, hub, %app, slot, reason, "link lost"),
+    }
+    if pool.is_empty() && link.may_carry_clients() {
+        warn_of_lost_app_server(shard.shared(), std::slice::from_ref(pool), reason).await;
     }
 }
 

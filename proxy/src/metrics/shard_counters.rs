@@ -180,10 +180,10 @@ metered! {
         pub resumed: Counter,
         #[metric("trunkline_frames_replayed_total", "Frames sent again over resumed links.")]
         pub replayed: Counter,
-        /// The app server may have some of them.
+        /// The app server may have some of them. One that says goodbye has ended what it had.
         #[metric(
             "trunkline_frames_lost_total",
-            "Upward frames that ended with the session of their link, not acknowledged or not sent."
+            "Upward frames that ended with the session of their link, without a goodbye of the app server, not acknowledged or not sent."
         )]
         pub frames_lost: Counter,
         #[metric("trunkline_link_sessions_ended_total", "Sessions of links, by end.")]

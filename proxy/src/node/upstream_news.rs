@@ -10,15 +10,14 @@ use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use super::link_notice::{LinkNews, LinkNotice};
+use crate::link::{hub_names, warn_of_lost_app_server};
 use crate::net::address::Address;
 use crate::observer::UpstreamProblems;
+use crate::shard::Shared;
 use crate::upstream::{Pool, ReadManifestError};
 
 /// Time after which an app server that everybody expects back is missed: longer than a restart with a new image takes.
 const ABSENCE_MAX: Duration = Duration::from_secs(30);
-
-/// Maximum number of hubs that a line names.
-const HUBS_SHOWN_MAX: usize = 20;
 
 /// News of one upstream.
 #[derive(Debug)]
@@ -78,18 +77,18 @@ impl UpstreamNews {
 
     /// Looks at the links of its app server, and tells what has changed for all of them.
     pub(super) fn look_at<'a>(&mut self, pools: impl Iterator<Item = &'a Arc<Pool>>) {
-        let pools: Vec<_> = pools.collect();
+        let pools: Vec<_> = pools.cloned().collect();
         let Some(first) = pools.first() else { return };
         let (upstream, app) = (&self.address, &first.app().name);
         if pools.iter().any(|pool| pool.is_draining()) {
             if !std::mem::replace(&mut self.is_stopping, true) {
-                info!(%upstream, %app, hubs = hubs_of(&pools), "the app server stops: its clients get another one");
+                info!(%upstream, %app, hubs = hub_names(&pools), "the app server stops: its clients get another one");
             }
             return;
         }
         let open = pools.iter().map(|pool| pool.open()).sum();
         let all = pools.iter().map(|pool| pool.size()).sum();
-        let hubs = || hubs_of(&pools);
+        let hubs = || hub_names(&pools);
         match self.links.update((open, all), Instant::now()) {
             Some(LinkNews::Linked) => info!(%upstream, %app, hubs = hubs(), links = open, "app server linked"),
             Some(LinkNews::LinkedAgain) => {
@@ -109,24 +108,12 @@ impl UpstreamNews {
         self.links.reset();
     }
 
-    /// Tells that its app server is given up.
-    pub(super) fn tell_gone(&mut self) {
-        let upstream = &self.address;
+    /// Tells that its app server, which has these pools still, is given up for this reason.
+    pub(super) async fn tell_gone(&mut self, shared: &Shared, pools: &[Arc<Pool>], reason: &str) {
         match self.is_stopping {
-            true => info!(%upstream, "the app server has stopped"),
-            false => warn!(%upstream, "the app server is gone: its clients get another one"),
+            true => info!(upstream = %self.address, "the app server has stopped"),
+            false => warn_of_lost_app_server(shared, pools, reason).await,
         }
         self.links.reset();
     }
-}
-
-/// Names of the hubs of these pools, as a line shows them.
-fn hubs_of(pools: &[&Arc<Pool>]) -> String {
-    let mut names: Vec<_> = pools.iter().map(|pool| pool.hub().name()).collect();
-    names.sort_unstable();
-    names.dedup();
-    let more = names.len().saturating_sub(HUBS_SHOWN_MAX);
-    names.truncate(HUBS_SHOWN_MAX);
-    let shown = names.join(", ");
-    if more == 0 { shown } else { format!("{shown} and {more} more") }
 }

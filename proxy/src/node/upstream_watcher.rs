@@ -14,6 +14,7 @@ use trunkline_protocol::manifest::Manifest;
 
 use super::app_instance::{AppInstances, Sighting};
 use super::upstream_news::UpstreamNews;
+use crate::link::count_clients;
 use crate::net::address::Address;
 use crate::observer::UpstreamProblems;
 use crate::shard::{ShardCommand, Shared};
@@ -70,11 +71,12 @@ pub(super) async fn watch(
         match read {
             Ok(manifest) => {
                 refused_since = None;
-                let problem = record_answer(&shared, (&group, &address), (&mut known, &mut news), manifest, &changed);
+                let problem =
+                    record_answer(&shared, (&group, &address), (&mut known, &mut news), manifest, &changed).await;
                 news.tell_unusable(problem);
             }
             Err(error) => {
-                give_up_if_certain(&shared, (&mut known, &mut news), &error, &mut refused_since);
+                give_up_if_certain(&shared, (&mut known, &mut news), &error, &mut refused_since).await;
                 news.tell_unreadable(&error);
             }
         }
@@ -87,7 +89,7 @@ pub(super) async fn watch(
         if listed == Listing::Vanished && known.values().flatten().all(|pool| pool.open() == 0) {
             info!(upstream = %address, "the address has vanished, and nobody is linked there any more");
             news.tell_usable();
-            return known.clear().iter().for_each(|pools| retire(&shared, pools));
+            return give_up(&shared, (&mut known, &mut news), "its address has left DNS").await;
         }
         let is_whole = |pools: &Vec<Arc<Pool>>| pools.iter().all(|pool| pool.open() == pool.size());
         if !known.is_empty() && known.values().all(is_whole) {
@@ -108,7 +110,7 @@ pub(super) async fn watch(
 
 /// Opens pools to a new instance. It replaces the former one, unless the address has several. Returns why it can't be
 /// used.
-fn record_answer(
+async fn record_answer(
     shared: &Arc<Shared>,
     (group, address): (&Arc<ServerGroup>, &Address),
     (known, news): (&mut PoolsByInstance, &mut UpstreamNews),
@@ -119,10 +121,10 @@ fn record_answer(
     match known.record(&instance) {
         Sighting::Known => return None,
         Sighting::Successor(before) => {
-            if !before.is_empty() {
-                news.tell_gone();
+            for pools in &before {
+                news.tell_gone(shared, pools, "another start of it answers at its address").await;
+                retire(shared, pools);
             }
-            before.iter().for_each(|pools| retire(shared, pools));
         }
         Sighting::FirstOfSeveral => warn!(
             upstream = %address,
@@ -159,7 +161,7 @@ fn warn_of_webhooks(shared: &Shared, address: &Address, manifest: &Manifest) {
 }
 
 /// Gives all instances up once connections were refused for a while and no link is left.
-fn give_up_if_certain(
+async fn give_up_if_certain(
     shared: &Shared,
     (known, news): (&mut PoolsByInstance, &mut UpstreamNews),
     error: &ReadManifestError,
@@ -175,8 +177,15 @@ fn give_up_if_certain(
     if known.is_empty() || is_linked || since.elapsed() < REFUSED_TIMEOUT {
         return;
     }
-    news.tell_gone();
-    known.clear().iter().for_each(|pools| retire(shared, pools));
+    give_up(shared, (known, news), "nothing listens at its address").await;
+}
+
+/// Gives all instances up.
+async fn give_up(shared: &Shared, (known, news): (&mut PoolsByInstance, &mut UpstreamNews), reason: &str) {
+    for pools in known.clear() {
+        news.tell_gone(shared, &pools, reason).await;
+        retire(shared, &pools);
+    }
 }
 
 /// Registers the hubs of an app server and opens a pool of links for each.
@@ -220,18 +229,6 @@ async fn leave(shared: &Arc<Shared>, known: &PoolsByInstance) {
     while Instant::now() < until && count_clients(shared, &pools).await > 0 {
         sleep(RETRY_INTERVAL).await;
     }
-}
-
-/// Number of clients that have their home, or a side home, at one of these pools.
-async fn count_clients(shared: &Shared, pools: &[Arc<Pool>]) -> usize {
-    let mut count = 0;
-    for pool in pools {
-        let (hub, app) = (pool.hub().index(), pool.app().id);
-        for shard in shared.shards() {
-            count += shard.inspect(move |state| state.core.connections.count_at(hub, app)).await.unwrap_or_default();
-        }
-    }
-    count
 }
 
 fn retire(shared: &Shared, pools: &[Arc<Pool>]) {

@@ -195,6 +195,13 @@ impl Hub {
         self.pools_of(group).iter().any(|pool| pool.is_up())
     }
 
+    /// Whether another app server of a pool's group can be reached that is not about to stop.
+    #[must_use]
+    pub(crate) fn is_served_beside(&self, pool: &Pool) -> bool {
+        let app = pool.app();
+        self.pools_of(app.group.name()).iter().any(|other| other.app().id != app.id && other.is_up())
+    }
+
     /// Its pools of the app servers of a group.
     pub(super) fn pools_of(&self, group: &str) -> Vec<Arc<Pool>> {
         self.pools.load().iter().filter(|pool| **pool.app().group.name() == *group).cloned().collect()

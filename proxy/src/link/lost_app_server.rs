@@ -1,0 +1,52 @@
+//! Warning about an app server that has ended without a goodbye: which hubs have no other one, and how many clients
+//! move or wait.
+
+use std::sync::Arc;
+
+use tracing::warn;
+
+use crate::shard::Shared;
+use crate::upstream::Pool;
+
+/// Maximum number of hubs that a line names.
+const HUBS_SHOWN_MAX: usize = 20;
+
+/// Logs the loss of the app server of these pools. Called before its sessions end, while its clients still count.
+pub(crate) async fn warn_of_lost_app_server(shared: &Shared, pools: &[Arc<Pool>], reason: &str) {
+    let Some(app) = pools.first().map(|pool| pool.app()) else { return };
+    let (served, unserved): (Vec<_>, Vec<_>) =
+        pools.iter().cloned().partition(|pool| shared.hubs.of_pool(pool).is_some_and(|hub| hub.is_served_beside(pool)));
+    let moved_clients = count_clients(shared, &served).await;
+    if unserved.is_empty() {
+        return warn!(app = %app.name, at = %app.target, hubs = hub_names(&served), reason, moved_clients, "app server lost");
+    }
+    let (waiting_clients, hold_s) = (count_clients(shared, &unserved).await, shared.settings.rehoming.hold_timeout_s);
+    let hubs = hub_names(&unserved);
+    warn!(
+        app = %app.name, at = %app.target, hubs, reason, waiting_clients, hold_s, moved_clients,
+        "app server lost: no other serves these hubs"
+    );
+}
+
+/// Number of clients that have their home, or a side home, at one of these pools.
+pub(crate) async fn count_clients(shared: &Shared, pools: &[Arc<Pool>]) -> usize {
+    let mut count = 0;
+    for pool in pools {
+        let (hub, app) = (pool.hub().index(), pool.app().id);
+        for shard in shared.shards() {
+            count += shard.inspect(move |state| state.core.connections.count_at(hub, app)).await.unwrap_or_default();
+        }
+    }
+    count
+}
+
+/// Names of the hubs of these pools, as a line shows them.
+pub(crate) fn hub_names(pools: &[Arc<Pool>]) -> String {
+    let mut names: Vec<_> = pools.iter().map(|pool| pool.hub().name()).collect();
+    names.sort_unstable();
+    names.dedup();
+    let more = names.len().saturating_sub(HUBS_SHOWN_MAX);
+    names.truncate(HUBS_SHOWN_MAX);
+    let shown = names.join(", ");
+    if more == 0 { shown } else { format!("{shown} and {more} more") }
+}
