@@ -32,7 +32,7 @@ pub(crate) use pending_pipe::{PendingPipes, PipePermit};
 pub(crate) use relay_limit::{FullUpstream, RelayConnection, RelayLimit, RelayPermit, RelayProgress, RelayRefusal};
 pub(crate) use rest_place::{RestPlace, RestPlaces, RestShare};
 pub(crate) use setup_fault::{SetupFault, SetupFaults};
-pub(crate) use signer_place::{SignerPlace, SignerPlaces, SignerShare, TableFull};
+pub(crate) use signer_place::{IDLE_TIMEOUT, SignerPlace, SignerPlaces, SignerShare, TableFull};
 pub(crate) use throttle::{Bucket, Quota, TooFast};
 pub(crate) use warning_brake::WarningBrake;
 

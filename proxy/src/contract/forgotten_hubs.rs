@@ -210,6 +210,31 @@ fn names_of_the_door_are_forgotten_and_their_places_used_again() {
 }
 
 #[test]
+fn idle_hubs_of_a_full_table_make_room_and_those_with_a_link_or_a_client_stay() {
+    run(async {
+        let stage = forgetting(Stage::with(settings(), 2));
+        let hubs = &stage.shared.hubs;
+        let learn = |origin, name: &str| hubs.learn_as(origin, HubManifest::new(name, &format!("/{name}")), &ALONE);
+        let kept = learn(HubOrigin::DialIn, "kept").unwrap();
+        let mut apps = App::start(&stage.shared, "kept", vec![HubManifest::new("dialled", "/dialled")]);
+        let mut link = apps.link().await;
+        let mut client = Client::connect(&stage, &mut link, "/dialled").await;
+        kept.add_pool(hubs.keyed("dialled").unwrap().pools()[0].clone());
+        for number in 0..3 * DIAL_IN_HUBS_MAX / 2 {
+            // Half of the table comes and goes within ten seconds.
+            let origin = if number % 2 == 0 { HubOrigin::DialIn } else { HubOrigin::WebhookPattern };
+            let name = format!("hub-{number}");
+            assert!(learn(origin, &name).is_ok(), "{number}");
+            // sleep: time is paused, and passing it is what the test is about.
+            sleep(Duration::from_millis(20)).await;
+        }
+        assert!(!kept.is_forgotten() && hubs.living().len() <= DIAL_IN_HUBS_MAX + 1);
+        assert!(hubs.all().len() < 2 * DIAL_IN_HUBS_MAX, "places are used again");
+        client.fence(&link).await;
+    });
+}
+
+#[test]
 fn app_servers_that_are_gone_are_forgotten_and_those_with_a_link_or_a_client_are_not() {
     run(async {
         let stage = forgetting(Stage::with(settings(), 2));

@@ -94,7 +94,7 @@ pub(crate) fn enter(
 /// Refuses a hub or an app server that would be one too many.
 fn full(refusal: &TableFull, of: &str) -> Response {
     let known = refusal.describe(of);
-    let text = format!("this node knows {known}: those that are gone are forgotten after --hold-timeout");
+    let text = format!("this node knows {known}, and all of them have links or clients, or had some a moment ago");
     unavailable(Cause::NoAppServer, text)
 }
 
@@ -251,8 +251,8 @@ fn hint(status: StatusCode) -> &'static str {
                                      clocks"
         }
         StatusCode::SERVICE_UNAVAILABLE => {
-            "this node knows as many hubs or app servers as it may, or as the key of this one may name: --hold-timeout \
-             says how soon it forgets those that are gone"
+            "this node knows as many hubs or app servers as it may, or as the key of this one may name, and all are in \
+             use: give some app servers a node of their own"
         }
         StatusCode::FORBIDDEN => "write https:// into its connection string, or leave --require-encrypted-dial-in out",
         StatusCode::PAYLOAD_TOO_LARGE => "its token is too large: let it have fewer claims",
@@ -277,7 +277,7 @@ mod tests {
     #[test]
     fn each_refusal_has_a_hint_of_its_own() {
         for (status, word) in
-            [(401, "--access-key"), (503, "--hold-timeout"), (413, "claims"), (403, "https://"), (400, "names no hub")]
+            [(401, "--access-key"), (503, "in use"), (413, "claims"), (403, "https://"), (400, "names no hub")]
         {
             assert!(hint(StatusCode::from_u16(status).unwrap()).contains(word), "{status}");
         }

@@ -6,8 +6,13 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use crate::auth::Signer;
+
+/// Time after which a full table of hubs or app servers evicts one without links and clients: what was about to use it
+/// has done so by then.
+pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Signer that wants a place, and how much it may have.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,6 +61,12 @@ impl SignerShare {
 }
 
 impl TableFull {
+    /// Signer that has its share; `None` if all places are taken.
+    #[must_use]
+    pub(crate) fn signer(&self) -> Option<&Signer> {
+        self.signer.as_ref()
+    }
+
     /// Says which places are taken, as in `500 hubs by the key of app shop, which is the most for one key`.
     #[must_use]
     pub(crate) fn describe(&self, places: &str) -> String {

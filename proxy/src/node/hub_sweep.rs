@@ -5,7 +5,8 @@
 //! named it for `--hold-timeout` and none of its clients is left; a restart or a lost link ends before that. A hub that
 //! clients have named, because a webhook serves any name, is forgotten when it has had none for that time. Its index is
 //! used again when nothing in any shard goes by it: each is asked behind all that it was told before. An app server is
-//! forgotten when it has had neither a pool of links nor a client for that time.
+//! forgotten when it has had neither a pool of links nor a client for that time. What is idle sooner is noted: a full
+//! table evicts it.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -14,8 +15,8 @@ use std::time::Duration;
 use tokio::time::sleep;
 use tracing::{debug, info};
 
-use crate::shard::{ShardState, Shared};
-use crate::upstream::HubIndex;
+use crate::shard::Shared;
+use crate::upstream::{AppServerId, HubIndex};
 
 /// Interval of the sweep.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -27,54 +28,56 @@ pub(crate) async fn run(shared: Arc<Shared>) {
     let limit = hold.max(Duration::from_millis(shared.settings.links.resume_window_ms));
     loop {
         sleep(INTERVAL).await;
-        forget_unnamed(&shared, limit).await;
-        release_unheld(&shared).await;
-        forget_app_servers(&shared, limit).await;
+        sweep(&shared, limit).await;
     }
 }
 
-async fn forget_unnamed(shared: &Shared, limit: Duration) {
-    for hub in shared.hubs.unnamed_for(limit, |hub| shared.webhooks.has_clients(hub)) {
-        let is_used = is_any(shared, hub.index(), |state, hub| state.core.has_clients_of(hub)).await;
-        if !is_used && shared.hubs.forget(&hub, limit) {
+/// Asks each shard once for all that may be unused, and forgets or evicts what is.
+async fn sweep(shared: &Shared, limit: Duration) {
+    let unnamed = shared.hubs.unnamed_for(limit, |hub| shared.webhooks.has_clients(hub));
+    let unheld = shared.hubs.unheld();
+    let Some(used) = UsedEntries::of(shared, &unheld).await else { return };
+    for hub in unnamed {
+        if !used.hubs.contains(&hub.index()) && shared.hubs.forget(&hub, limit) {
             let seconds = limit.as_secs();
             info!(hub = hub.name(), seconds, "a hub is forgotten: nobody has named it for this long");
         }
     }
-}
-
-async fn release_unheld(shared: &Shared) {
-    for index in shared.hubs.unheld() {
+    shared.hubs.note_use(|hub| used.hubs.contains(&hub.index()) || shared.webhooks.has_clients(hub.name()));
+    for index in unheld {
         let is_told = shared.fleet.interest.as_ref().is_some_and(|interest| !interest.map(index).is_empty());
-        if !is_told && !is_any(shared, index, ShardState::uses_hub).await {
+        if !is_told && !used.hubs.contains(&index) && !used.ends.contains(&index) {
             shared.hubs.release(index);
         }
     }
-}
-
-async fn forget_app_servers(shared: &Shared, limit: Duration) {
-    if shared.hubs.unlinked_app_servers().is_empty() {
-        return;
-    }
-    let mut clients_of = HashSet::new();
-    for shard in shared.shards() {
-        let homes = |state: &mut ShardState| state.core.homes_of_clients().collect::<HashSet<_>>();
-        // One that does not answer may have clients of any.
-        let Some(homes) = shard.inspect(homes).await else { return };
-        clients_of.extend(homes);
-    }
-    let count = shared.hubs.forget_app_servers(&clients_of, limit);
+    let count = shared.hubs.forget_app_servers(&used.apps, limit);
     if count > 0 {
         debug!(count, seconds = limit.as_secs(), "app servers are forgotten: none of them was linked for this long");
     }
 }
 
-/// Whether something is so of a hub at any shard; yes if a shard does not answer.
-async fn is_any(shared: &Shared, hub: HubIndex, is_so: fn(&ShardState, HubIndex) -> bool) -> bool {
-    for shard in shared.shards() {
-        if shard.inspect(move |state| is_so(state, hub)).await.unwrap_or(true) {
-            return true;
+/// Hubs and app servers that are in use at any shard.
+#[derive(Debug, Default)]
+struct UsedEntries {
+    /// Hubs with clients.
+    hubs: HashSet<HubIndex>,
+    /// App servers at which clients are at home.
+    apps: HashSet<AppServerId>,
+    /// Hubs with ends of clients that an app server is still to be notified of.
+    ends: HashSet<HubIndex>,
+}
+
+impl UsedEntries {
+    /// Asks each shard once, behind all that it was given before; `None` if one does not answer, which may use any.
+    async fn of(shared: &Shared, hubs: &[HubIndex]) -> Option<Self> {
+        let mut used = Self::default();
+        for shard in shared.shards() {
+            let hubs = hubs.to_vec();
+            let (homes, ends) = shard.inspect(move |state| state.used_entries(&hubs)).await?;
+            used.hubs.extend(homes.iter().map(|(hub, _)| *hub));
+            used.apps.extend(homes.iter().map(|(_, app)| *app));
+            used.ends.extend(ends);
         }
+        Some(used)
     }
-    false
 }

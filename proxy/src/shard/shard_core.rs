@@ -301,15 +301,9 @@ impl ShardCore {
         }
     }
 
-    /// Whether any client of a hub is here.
-    #[must_use]
-    pub(crate) fn has_clients_of(&self, hub: HubIndex) -> bool {
-        self.connections.census().iter().any(|(kind, _)| kind.hub == hub)
-    }
-
-    /// App servers at which clients of any hub here are at home.
-    pub(crate) fn homes_of_clients(&self) -> impl Iterator<Item = AppServerId> {
-        self.connections.census().iter().map(|(kind, _)| kind.app)
+    /// Hubs of clients here, with the app servers at which these are at home.
+    pub(super) fn homes_of_clients(&self) -> impl Iterator<Item = (HubIndex, AppServerId)> {
+        self.connections.census().iter().map(|(kind, _)| (kind.hub, kind.app))
     }
 
     /// Asks the routes anew for a client that needs another home: its group may be down by now, and a route may lead

@@ -12,6 +12,7 @@
 //! way. No method waits, and none calls back into the shard: links and sockets only take what they are given, and their
 //! wakers only schedule tasks. Tasks are started by the driver, [`Shard`](super::Shard).
 
+use std::collections::HashSet;
 use std::rc::Rc;
 
 use bytestring::ByteString;
@@ -261,10 +262,11 @@ impl ShardState {
         self.core.connections.at_app(hub, app).into_iter().for_each(|slot| self.core.ask_for(slot, &Role::Home));
     }
 
-    /// Whether anything here goes by the index of a hub: a client, or the end of one that is to be told.
+    /// Homes of all clients here, and those of these hubs of which the end of a client is still to be reported.
     #[must_use]
-    pub(crate) fn uses_hub(&self, hub: HubIndex) -> bool {
-        self.core.has_clients_of(hub) || self.assignments.reassignment.has_ends_of(hub)
+    pub(crate) fn used_entries(&self, hubs: &[HubIndex]) -> (HashSet<(HubIndex, AppServerId)>, Vec<HubIndex>) {
+        let has_ends = |hub: &HubIndex| self.assignments.reassignment.has_ends_of(*hub);
+        (self.core.homes_of_clients().collect(), hubs.iter().copied().filter(has_ends).collect())
     }
 
     /// Finishes a move to another link, or goes on with one to another node: the app server sends nothing more for the

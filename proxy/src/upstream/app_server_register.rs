@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 use super::number::AppServerId;
 use crate::auth::Signer;
-use crate::limits::{SignerShare, TableFull};
+use crate::limits::{IDLE_TIMEOUT, SignerShare, TableFull};
 
 /// Instances that whoever dials in may add to those that a node knows. A fleet has some hundreds.
 pub(crate) const APP_SERVERS_MAX: usize = 16_384;
@@ -61,12 +61,24 @@ impl AppServerRegister {
     }
 
     /// Checks that an instance is known, or there is room for it in the share of a signer.
-    pub(super) fn check_room(&self, instance: &str, share: &SignerShare) -> Result<(), TableFull> {
+    /// A full register evicts the instance that was not used for the longest time first.
+    pub(super) fn check_room(&mut self, instance: &str, share: &SignerShare) -> Result<(), TableFull> {
         if self.known(instance).is_some() {
             return Ok(());
         }
         let own = self.entries.values().filter(|entry| entry.signer == *share.signer()).count();
-        share.check(APP_SERVERS_MAX, self.numbers.len(), own)
+        match share.check(APP_SERVERS_MAX, self.numbers.len(), own) {
+            Err(full) if self.evict_unused(full.signer()) => Ok(()),
+            checked => checked,
+        }
+    }
+
+    fn evict_unused(&mut self, signer: Option<&Signer>) -> bool {
+        let entries = self.entries.iter().filter(|(_, entry)| signer.is_none_or(|signer| entry.signer == *signer));
+        let unused = entries.filter_map(|(id, entry)| Some((entry.unused_since?, *id))).min();
+        let Some((_, id)) = unused.filter(|(since, _)| since.elapsed() >= IDLE_TIMEOUT) else { return false };
+        let evicted = self.entries.remove(&id);
+        evicted.is_some_and(|entry| self.numbers.remove(&entry.instance).is_some())
     }
 
     /// The instance id behind a number; `None` if it is forgotten, or was never given.
@@ -75,6 +87,7 @@ impl AppServerRegister {
     }
 
     /// Numbers of all instances.
+    #[cfg(test)]
     pub(super) fn ids(&self) -> Vec<AppServerId> {
         self.entries.keys().copied().collect()
     }
@@ -129,15 +142,33 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn there_is_room_again_once_some_are_forgotten() {
         let mut register = AppServerRegister::default();
-        let has_room = |register: &AppServerRegister, instance: &str| register.check_room(instance, &FLEET).is_ok();
+        let has_room = |register: &mut AppServerRegister, instance: &str| register.check_room(instance, &FLEET).is_ok();
         for start in 0..APP_SERVERS_MAX {
             number(&mut register, &start.to_string());
         }
-        assert!(!has_room(&register, "one more") && has_room(&register, "7"));
+        assert!(!has_room(&mut register, "one more") && has_room(&mut register, "7"));
         register.sweep(|_| false, LIMIT);
         tokio::time::advance(LIMIT).await;
         assert_eq!(register.sweep(|_| false, LIMIT), APP_SERVERS_MAX);
-        assert!(has_room(&register, "one more"));
+        assert!(has_room(&mut register, "one more"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_full_register_evicts_whoever_is_unused_and_keeps_the_others() {
+        let mut register = AppServerRegister::default();
+        let used = number(&mut register, "used");
+        for start in 1..APP_SERVERS_MAX {
+            number(&mut register, &start.to_string());
+        }
+        register.sweep(|id| id == used, LIMIT);
+        assert!(register.check_room("too soon", &FLEET).is_err());
+        tokio::time::advance(IDLE_TIMEOUT).await;
+        for start in 1..2 * APP_SERVERS_MAX / 1000 {
+            let instance = format!("new {start}");
+            assert!(register.check_room(&instance, &FLEET).is_ok(), "{start}");
+            number(&mut register, &instance);
+        }
+        assert_eq!((register.known("used"), register.ids().len()), (Some(used), APP_SERVERS_MAX));
     }
 
     #[test]

@@ -147,8 +147,16 @@ impl Hub {
         self.pools.load().iter().any(|pool| !pool.is_empty() && !is_webhook(pool))
     }
 
+    /// Forgets that anybody has named it, and ends the links of its webhook.
+    pub(super) fn forget(&self) {
+        self.naming().forget();
+        if self.has_webhook() {
+            self.retire_pools();
+        }
+    }
+
     /// Ends the pools of a hub that is forgotten: the links of its webhook, and those of app servers that are empty.
-    pub(super) fn retire_pools(&self) {
+    fn retire_pools(&self) {
         let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         self.pools.swap(Arc::default()).iter().for_each(|pool| pool.retire());
     }

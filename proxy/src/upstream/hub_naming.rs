@@ -7,6 +7,8 @@
 //!    └────────────────────── named again ────────────────┴─────────────────────────────┘
 //! ```
 //!
+//! A hub without links and clients is idle. A full table of hubs evicts idle ones: they are forgotten before their time.
+//!
 //! A forgotten hub is found by nobody, but keeps its index: what still holds it may end in peace. A free one gives its
 //! index to the next hub that is learnt.
 
@@ -39,6 +41,8 @@ pub(super) struct HubNaming {
 struct NamingTimes {
     learnt_at: Instant,
     unnamed_since: Option<Instant>,
+    /// Time since which it has neither links nor clients.
+    idle_since: Option<Instant>,
 }
 
 impl HubNaming {
@@ -48,7 +52,7 @@ impl HubNaming {
             is_forgotten: AtomicBool::new(false),
             is_awaited: AtomicBool::new(false),
             named_by: Mutex::default(),
-            times: Mutex::new(NamingTimes { learnt_at: Instant::now(), unnamed_since: None }),
+            times: Mutex::new(NamingTimes { learnt_at: Instant::now(), unnamed_since: None, idle_since: None }),
         }
     }
 
@@ -98,7 +102,7 @@ impl HubNaming {
     pub(super) fn recall(&self) -> bool {
         let was_forgotten = self.is_forgotten.swap(false, Ordering::Relaxed);
         self.with_times(|times| {
-            times.unnamed_since = None;
+            (times.unnamed_since, times.idle_since) = (None, None);
             if was_forgotten {
                 times.learnt_at = Instant::now();
             }
@@ -112,6 +116,18 @@ impl HubNaming {
             times.unnamed_since = if is_named { None } else { times.unnamed_since.or_else(|| Some(Instant::now())) };
             times.unnamed_since.map(|since| since.elapsed())
         })
+    }
+
+    /// Notes whether it has links or clients now.
+    pub(super) fn note_use(&self, is_used: bool) {
+        self.with_times(|times| {
+            times.idle_since = if is_used { None } else { times.idle_since.or_else(|| Some(Instant::now())) };
+        });
+    }
+
+    /// Time since which it has neither links nor clients; `None` while it has some.
+    pub(super) fn idle_since(&self) -> Option<Instant> {
+        self.with_times(|times| times.idle_since)
     }
 
     /// Forgets that anybody has named it.

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tracing::info;
+use tracing::{debug, info};
 use trunkline_protocol::manifest::HubManifest;
 
 use super::app_server::{AppServer, AppTarget};
@@ -16,7 +16,7 @@ use super::hub_path;
 use super::number::{AppServerId, HubIndex};
 use super::{HomeLink, Pool, ServerGroup, ServerGroups};
 use crate::auth::Signer;
-use crate::limits::{SignerShare, TableFull};
+use crate::limits::{IDLE_TIMEOUT, SignerShare, TableFull};
 use crate::metrics::RuleCounters;
 use crate::routing::Ruleset;
 
@@ -192,12 +192,37 @@ impl HubRegistry {
         let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let is_unnamed = hub.naming().note(hub.is_linked()).is_some_and(|time| time >= limit);
         if is_unnamed {
-            hub.naming().forget();
-            if hub.has_webhook() {
-                hub.retire_pools();
-            }
+            hub.forget();
         }
         is_unnamed
+    }
+
+    /// Notes which of the hubs that dial-in names have links or clients now.
+    pub(crate) fn note_use(&self, has_clients: impl Fn(&Hub) -> bool) {
+        for hub in self.living().iter().filter(|hub| hub.has_dialled_in()) {
+            hub.naming().note_use(hub.is_linked() || has_clients(hub));
+        }
+    }
+
+    /// Forgets the hub that has been idle for the longest time, of one signer if it has its share; `false` if there is
+    /// none, or more forgotten hubs than the table has places are still in use somewhere.
+    fn evict_idle(&self, living: &[Arc<Hub>], signer: Option<&Signer>) -> bool {
+        let all = self.all.load();
+        let free = self.free.lock().unwrap_or_else(PoisonError::into_inner).len();
+        let is_evictable = |hub: &&Arc<Hub>| {
+            matches!(hub.origin(), HubOrigin::DialIn | HubOrigin::WebhookPattern)
+                && signer.is_none_or(|signer| hub.naming().is_by(signer))
+                && !hub.is_linked()
+        };
+        let idle = living.iter().filter(is_evictable).filter_map(|hub| Some((hub.naming().idle_since()?, hub)));
+        let Some((since, hub)) = idle.min_by_key(|(since, _)| *since) else { return false };
+        let unreleased = all.len().saturating_sub(living.len() + free);
+        if since.elapsed() < IDLE_TIMEOUT || unreleased >= DIAL_IN_HUBS_MAX {
+            return false;
+        }
+        hub.forget();
+        debug!(hub = hub.name(), "an idle hub is evicted: the table of hubs is full");
+        true
     }
 
     /// Indices of forgotten hubs that nothing holds but this registry. No client can come to such a hub any more.
@@ -296,16 +321,21 @@ impl HubRegistry {
         let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let known = self.known(&origin.key(&settings.name));
         if let Some(hub) = known.as_ref().filter(|hub| !hub.is_forgotten()) {
-            if hub.origin() == HubOrigin::WebhookPattern {
+            match hub.origin() {
                 // A client is about to come, and needs the links that are there.
-                hub.naming().recall();
+                HubOrigin::WebhookPattern => drop(hub.naming().recall()),
+                _ => hub.naming().note_use(true),
             }
             return Ok(hub.clone());
         }
         let living = self.living();
         let named = || living.iter().filter(|hub| hub.has_dialled_in());
         let own = named().filter(|hub| hub.naming().is_by(share.signer())).count();
-        share.check(DIAL_IN_HUBS_MAX, named().count(), own)?;
+        if let Err(full) = share.check(DIAL_IN_HUBS_MAX, named().count(), own)
+            && !self.evict_idle(&living, full.signer())
+        {
+            return Err(full);
+        }
         let hub = match known {
             None => self.insert(origin, settings),
             Some(hub) => {
@@ -374,6 +404,7 @@ impl HubRegistry {
     }
 
     /// Numbers of the app servers that no hub has a pool of links to.
+    #[cfg(test)]
     #[must_use]
     pub(crate) fn unlinked_app_servers(&self) -> Vec<AppServerId> {
         let linked = self.linked_numbers();
