@@ -29,6 +29,7 @@ mod hop_header;
 mod identify;
 mod in_flight;
 mod listener;
+mod lost_owner;
 mod negotiate;
 mod normalise;
 mod origin_check;
@@ -63,6 +64,7 @@ pub(crate) use listener::serve_pipe;
 #[cfg(feature = "fuzzing")]
 pub(crate) use listener::{HeaderStart, header_start};
 pub(crate) use listener::{Layers, ListenerGate, ListenerService, serve};
+pub(crate) use lost_owner::end_gets_of_lost_owners;
 pub(crate) use release::release_carried;
 #[cfg(test)]
 pub(crate) use request_extension::PeerAddress;

@@ -5,6 +5,7 @@
 //!  shard threads: accept loop, inbox, ticks, client tasks, link tasks
 //! ```
 
+mod app_doubt;
 mod app_instance;
 pub(crate) mod app_rebalancer;
 #[cfg(feature = "tls")]
@@ -62,7 +63,7 @@ use crate::admin::{self, AdminCounters};
 use crate::auth::JwksSource;
 use crate::config::{Config, DrainSettings, SecretSources};
 use crate::fleet::{Fleet, keep_fleet};
-use crate::frontend::release_carried;
+use crate::frontend::{end_gets_of_lost_owners, release_carried};
 #[cfg(feature = "tls")]
 use crate::net::address::Address;
 #[cfg(feature = "tls")]
@@ -293,6 +294,7 @@ fn keep_own_state(shared: &Arc<Shared>, key_sources: SecretSources) -> JoinSet<(
     let for_keys = shared.clone();
     background.spawn(async move { for_keys.admission.verifier.keep_fresh().await });
     background.spawn(hub_sweep::run(shared.clone()));
+    background.spawn(end_gets_of_lost_owners(shared.clone()));
     background.spawn(key_reload::run(shared.clone(), key_sources));
     background.spawn(app_rebalancer::run(shared.clone()));
     background

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use serde_json::json;
@@ -44,6 +45,32 @@ async fn crowd(proxy: &Proxy) -> Result<Vec<RawClient>> {
         clients.push(RawClient::join(proxy.address(), HUB).await?);
     }
     Ok(clients)
+}
+
+#[test]
+fn an_app_server_that_freezes_and_leaves_dns_is_given_up_before_the_resume_window() {
+    play(async |stage| {
+        let fleet = Fleet::new(stage);
+        let address = free_address()?;
+        let port = address.rsplit_once(':').context("a port")?.1;
+        let hosts = stage.folder().join("hosts");
+        list(&hosts, &["127.0.0.2", "127.0.0.3"])?;
+        let first = app_at(&fleet, "127.0.0.2", port).await?;
+        let _second = app_at(&fleet, "127.0.0.3", port).await?;
+        let upstream = format!("http://{NAME}:{port}");
+        let proxy = fleet.proxy_at_name(&hosts, &upstream, &["--resolve-interval", "60"]).await?;
+        proxy.linked(2 * POOL_SIZE).await?;
+        let mut clients = crowd(&proxy).await?;
+        assert_eq!(places(&mut clients).await?.len(), 2);
+        list(&hosts, &["127.0.0.3"])?;
+        first.process.signal(Signal::Freeze).await?;
+        let begun = Instant::now();
+        assert_eq!(places(&mut clients).await?.into_values().max(), Some(CLIENTS), "all are at the other one");
+        let took = begun.elapsed();
+        eprintln!("an app server that is silent and has left DNS was given up after {took:?}");
+        assert!(took < Duration::from_secs(7), "{took:?}, where the resume window is 10 s");
+        Ok(())
+    });
 }
 
 #[test]

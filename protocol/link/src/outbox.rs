@@ -369,6 +369,12 @@ impl LinkOutbox {
         self.with(|session| session.handle_timeout(now_ms)).flatten()
     }
 
+    /// For how long nothing has come from the far end, at least; counted while there is a socket.
+    #[must_use]
+    pub fn silent_ms(&self) -> u64 {
+        self.with(|session| session.silent_ms()).unwrap_or_default()
+    }
+
     /// When a session without a socket is to be looked at again.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<u64> {

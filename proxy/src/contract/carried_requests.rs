@@ -9,7 +9,7 @@ use futures_util::future::join_all;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::spawn_local;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use trunkline_protocol::access_token;
 use trunkline_protocol::key::AccessKey;
 use trunkline_protocol::manifest::{HubManifest, USER_ID_CLAIM};
@@ -26,7 +26,7 @@ use super::http_transports::{EventClient, poller_by};
 use super::stage::{KEY, Stage, run, settings, token_of, token_of_roles};
 use crate::clock::unix_seconds;
 use crate::config::{RelaySettings, Settings};
-use crate::frontend::release_carried;
+use crate::frontend::{end_gets_of_lost_owners, release_carried};
 use crate::metrics::{HopRefusal, RelayFailure, ReservationOutcome};
 use crate::net::address::Address;
 use crate::net::connector::MemoryNetwork;
@@ -424,6 +424,31 @@ async fn event_stream(stage: &Stage, target: &str) -> StatusCode {
     let mut get: Request<String> = request("GET", target, "");
     get.headers_mut().insert("accept", "text/event-stream".parse().unwrap());
     HttpConnection::open(stage).await.begin(get).await.status()
+}
+
+#[test]
+fn gets_of_a_node_that_is_lost_without_a_word_end_within_five_seconds_and_those_of_a_frozen_one_wait() {
+    run(async {
+        let network = MemoryNetwork::default();
+        let mut nodes = Vec::new();
+        for (number, peer) in [(1, 2), (2, 1)] {
+            nodes.push(LinkedNode::start(&network, number, peers(&[peer])).await);
+        }
+        linked(&nodes).await;
+        let [owner, other] = nodes.as_mut_slice() else { unreachable!() };
+        spawn_local(end_gets_of_lost_owners(other.stage.shared.clone()));
+        let (_, polled) = poller_by(&owner.stage, &other.stage, &mut owner.link).await;
+        let stream = EventClient::connect_by(&owner.stage, &other.stage, &mut owner.link).await;
+        // Its node links end, its system still accepts connections.
+        owner.cut(true);
+        let mut polling = Box::pin(exchange(&other.stage, "GET", &polled, ""));
+        assert!(timeout(Duration::from_secs(20), &mut polling).await.is_err(), "it may only be frozen");
+        network.set_cut(&at(OWNER), true);
+        let begun = Instant::now();
+        let ((status, _), rest) = tokio::join!(polling, stream.rest());
+        assert_eq!((status, rest.as_str()), (StatusCode::NOT_FOUND, ""));
+        assert!(begun.elapsed() <= Duration::from_secs(5), "{:?}", begun.elapsed());
+    });
 }
 
 #[test]

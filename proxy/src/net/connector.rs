@@ -188,6 +188,18 @@ impl Connector {
         }
     }
 
+    /// Whether the system at an address accepts connections, whatever its process does.
+    pub(crate) async fn reaches(&self, address: &Address) -> bool {
+        #[cfg(test)]
+        if let Some(network) = &self.memory {
+            return network.dial(address).is_ok();
+        }
+        match address.resolved() {
+            Some(address) => TcpStream::connect(address).await.is_ok(),
+            None => TcpStream::connect(address.authority()).await.is_ok(),
+        }
+    }
+
     async fn connect_socket(&self, address: &Address) -> io::Result<OutgoingStream> {
         #[cfg(test)]
         if let Some(network) = &self.memory {

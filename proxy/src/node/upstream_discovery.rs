@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tracing::{info, warn};
@@ -20,6 +20,9 @@ use crate::net::resolver::{Resolver, of_one_family};
 use crate::observer::UpstreamProblems;
 use crate::shard::Shared;
 use crate::upstream::ServerGroup;
+
+/// Interval at which the name is resolved while one of its app servers does not answer.
+const DOUBTED_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Addresses of a name, each with a channel that tells its watcher whether it is still listed.
 #[derive(Debug, Default)]
@@ -43,11 +46,11 @@ impl UpstreamDiscovery {
     /// Watches the upstream until it is removed, and its app servers have no client left.
     pub(super) async fn run(self) {
         if self.is_one_server() {
-            return self.watch(self.address.clone(), self.listing.clone()).await;
+            return self.watch(self.address.clone(), (self.listing.clone(), Arc::default())).await;
         }
         let (mut listed, mut watchers) = (ListedAddresses::default(), JoinSet::new());
         let name = self.address.to_string();
-        let (mut is_resolved, mut listing) = (true, self.listing.clone());
+        let (mut is_resolved, mut listing, doubted) = (true, self.listing.clone(), Arc::new(Notify::new()));
         loop {
             match self.resolver.resolve(&self.address).await.map(|all| of_one_family(&all)) {
                 Ok(found) => {
@@ -57,7 +60,7 @@ impl UpstreamDiscovery {
                     }
                     for (at, is_listed) in listed.update(&found) {
                         info!(upstream = %self.address, %at, "an address has appeared");
-                        watchers.spawn(self.watch(self.address.at(at), is_listed));
+                        watchers.spawn(self.watch(self.address.at(at), (is_listed, doubted.clone())));
                     }
                 }
                 Err(error) => {
@@ -71,6 +74,7 @@ impl UpstreamDiscovery {
             }
             tokio::select! {
                 () = sleep(self.interval) => {}
+                () = doubted.notified() => sleep(DOUBTED_INTERVAL.min(self.interval)).await,
                 () = Listing::removed(&mut listing) => {
                     listed.remove_all();
                     while watchers.join_next().await.is_some() {}
@@ -87,7 +91,11 @@ impl UpstreamDiscovery {
         self.interval.is_zero() || self.address.is_one_server()
     }
 
-    fn watch(&self, address: Address, listing: watch::Receiver<Listing>) -> impl Future<Output = ()> + use<> {
+    fn watch(
+        &self,
+        address: Address,
+        listing: (watch::Receiver<Listing>, Arc<Notify>),
+    ) -> impl Future<Output = ()> + use<> {
         let (shared, problems, group) = (self.shared.clone(), self.problems.clone(), self.group.clone());
         upstream_watcher::watch(shared, problems, (group, address), listing)
     }

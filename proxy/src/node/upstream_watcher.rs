@@ -2,7 +2,8 @@
 //! there.
 //!
 //! An instance is given up, and its clients get another home link, as soon as its crash is certain: another instance
-//! answers where there never were two at once, or nothing listens there for a while and none of its links is left.
+//! answers where there never were two at once, or nothing listens there for a while and none of its links is left, or it
+//! is silent and a [second sign](super::app_doubt) says so.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +13,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 use trunkline_protocol::manifest::Manifest;
 
+use super::app_doubt::AppDoubt;
 use super::app_instance::{AppInstances, Sighting};
 use super::upstream_news::UpstreamNews;
 use crate::link::count_clients;
@@ -57,7 +59,7 @@ pub(super) async fn watch(
     shared: Arc<Shared>,
     upstreams: Arc<UpstreamProblems>,
     (group, address): (Arc<ServerGroup>, Address),
-    mut listing: watch::Receiver<Listing>,
+    (mut listing, resolve): (watch::Receiver<Listing>, Arc<Notify>),
 ) {
     let changed = Arc::new(Notify::new());
     let mut known = PoolsByInstance::default();
@@ -65,7 +67,14 @@ pub(super) async fn watch(
     let mut refused_since = None;
     loop {
         let terms = group.terms();
-        let read = read_manifest(&address, terms.caller(&shared.settings.node)).await;
+        let read = tokio::select! {
+            biased;
+            read = read_manifest(&address, terms.caller(&shared.settings.node)) => read,
+            () = vanished(&known, &listing, &resolve) => {
+                news.tell_usable();
+                return give_up(&shared, (&mut known, &mut news), "it is silent, and its address has left DNS").await;
+            }
+        };
         // Before its problem is told: one that stops is expected to be gone.
         news.look_at(known.values().flatten());
         match read {
@@ -96,6 +105,8 @@ pub(super) async fn watch(
             tokio::select! {
                 () = changed.notified() => {}
                 Ok(()) = listing.changed() => {}
+                // It is read again: that may find a second sign.
+                () = doubted(&known, &resolve) => {}
             }
         } else {
             tokio::select! {
@@ -105,6 +116,32 @@ pub(super) async fn watch(
         }
         // Several links are lost at once: one request is enough.
         sleep(Duration::from_millis(20)).await;
+    }
+}
+
+fn doubt(known: &PoolsByInstance) -> AppDoubt {
+    AppDoubt::of(known.values().flatten().map(|pool| pool.silence()))
+}
+
+/// Waits until all that is known at the address is silent; has its name resolved before.
+async fn doubted(known: &PoolsByInstance, resolve: &Notify) {
+    loop {
+        sleep(RETRY_INTERVAL).await;
+        match doubt(known) {
+            AppDoubt::Answers => {}
+            AppDoubt::Suspected => resolve.notify_one(),
+            AppDoubt::Doubted => return resolve.notify_one(),
+        }
+    }
+}
+
+/// Waits until all that is known at the address is silent, and the name no longer resolves to it.
+async fn vanished(known: &PoolsByInstance, listing: &watch::Receiver<Listing>, resolve: &Notify) {
+    loop {
+        doubted(known, resolve).await;
+        if *listing.borrow() == Listing::Vanished {
+            return;
+        }
     }
 }
 
@@ -174,7 +211,8 @@ async fn give_up_if_certain(
     let since = *refused_since.get_or_insert_with(Instant::now);
     // An app server that has stopped listening may still be handing its clients over.
     let is_linked = known.values().flatten().any(|pool| pool.open() > 0);
-    if known.is_empty() || is_linked || since.elapsed() < REFUSED_TIMEOUT {
+    let is_certain = !is_linked && since.elapsed() >= REFUSED_TIMEOUT;
+    if known.is_empty() || !(is_certain || doubt(known) == AppDoubt::Doubted) {
         return;
     }
     give_up(shared, (known, news), "nothing listens at its address").await;

@@ -3,6 +3,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::{Notify, watch};
@@ -207,6 +208,18 @@ impl Pool {
     pub(crate) fn lost_at(&self) -> Option<Instant> {
         let is_expected = !self.is_draining() && !self.retired.is_cancelled();
         self.lost_at.lock().unwrap_or_else(PoisonError::into_inner).filter(|_| is_expected)
+    }
+
+    /// Time for which its app server has sent nothing over any link, or has had none with a socket. Each end pings
+    /// every 2.5 s with the usual window. `None` before the first link, and while it is about to stop.
+    #[must_use]
+    pub(crate) fn silence(&self) -> Option<Duration> {
+        let links = self.links.load();
+        let open = links.iter().flatten().filter(|link| link.is_open());
+        match open.map(|link| link.outbox().silent_ms()).min() {
+            Some(silent_ms) => Some(Duration::from_millis(silent_ms)).filter(|_| !self.is_draining()),
+            None => self.lost_at().map(|lost_at| lost_at.elapsed()),
+        }
     }
 
     /// Notes that the link of a slot is open, perhaps again.

@@ -29,6 +29,12 @@ impl Session {
         self.settings.tick_ms()
     }
 
+    /// Returns for how long nothing has come from the peer, at least.
+    #[must_use]
+    pub fn silent_ms(&self) -> u64 {
+        self.silence.lasted_ms()
+    }
+
     /// Advances the clock, and returns what the driver has to do.
     pub fn handle_timeout(&mut self, now_ms: u64) -> Option<SessionEvent> {
         self.silence.handle_timeout(now_ms);

@@ -8,11 +8,13 @@ use std::time::{Duration, Instant};
 use axum::body::Body;
 use axum::extract::Request;
 use axum::response::Response;
+use futures_util::StreamExt;
 use http::header::RETRY_AFTER;
 use http::request::Parts;
 use http::{HeaderValue, Method, StatusCode};
 use http_body_util::BodyExt;
 use hyper::body::Body as _;
+use tokio_util::sync::CancellationToken;
 use trunkline_protocol::cause::Cause;
 
 use crate::frontend::endpoint::Endpoint;
@@ -78,13 +80,22 @@ pub(crate) async fn forward(endpoint: &Endpoint, owner: &Address, request: Reque
     let settings = &endpoint.shared.settings;
     let limit = settings.relay.hop_timeout + wait_at_owner(settings.http_transports.poll_timeout, &request);
     let reachability = client.token.as_ref().map(|token| endpoint.shared.other_nodes().reachability(&token.boot));
-    let carried = begin_get(endpoint, owner, &request);
+    let carried = begin_get(endpoint, (owner, &client), &request);
+    let lost = carried.as_ref().map(|get| get.lost().clone()).unwrap_or_default();
+    let is_stream = wants_event_stream(request.headers());
     let (mut parts, body) = request.into_parts();
     let user = owner_head::prepare_request(&mut parts, &client);
     forward_mark::set(settings, &mut parts, user);
     parts.extensions.clear();
     let terms = (limit, patience(reachability, settings.relay.hop_timeout));
-    match exchange(endpoint, owner, &client, (parts, body), terms).await {
+    let exchanged = tokio::select! {
+        exchanged = exchange(endpoint, owner, &client, (parts, body), terms) => exchanged,
+        () = lost.cancelled() => {
+            counters.hop_failures.of(RelayFailure::Unreachable).increment();
+            return unknown();
+        }
+    };
+    match exchanged {
         Ok(answer) => {
             counters.hop_durations.observe_duration(begun.elapsed());
             if answer.status() == StatusCode::NOT_FOUND {
@@ -93,10 +104,11 @@ pub(crate) async fn forward(endpoint: &Endpoint, owner: &Address, request: Reque
             // Held as long as the answer is being sent.
             let permits = (address_permit, permit, carried);
             answer.map(|body| {
-                Body::new(body.map_frame(move |frame| {
+                let body = Body::new(body.map_frame(move |frame| {
                     let _held = &permits;
                     frame
-                }))
+                }));
+                if is_stream { ended_by(body, lost) } else { body }
             })
         }
         Err(RelayFailure::ClientLate) => {
@@ -114,6 +126,11 @@ pub(crate) async fn forward(endpoint: &Endpoint, owner: &Address, request: Reque
     }
 }
 
+/// Body of an event stream that ends when its owner is lost.
+fn ended_by(body: Body, lost: CancellationToken) -> Body {
+    Body::from_stream(body.into_data_stream().take_until(lost.cancelled_owned()))
+}
+
 /// Patience with an owner that can be reached so.
 fn patience(owner: Option<Reachability>, hop_timeout: Duration) -> Patience {
     match owner {
@@ -124,12 +141,17 @@ fn patience(owner: Option<Reachability>, hop_timeout: Duration) -> Patience {
 }
 
 /// Notes a GET that is carried, so that it can be ended when this node stops.
-fn begin_get(endpoint: &Endpoint, owner: &Address, request: &Request) -> Option<CarriedGuard> {
+fn begin_get(
+    endpoint: &Endpoint,
+    (owner, client): (&Address, &ConnectingClient),
+    request: &Request,
+) -> Option<CarriedGuard> {
     let is_get = request.method() == Method::GET;
     let query = RequestQuery::of(request);
     let token = query.connection_token().filter(|_| is_get)?;
     let kind = if wants_event_stream(request.headers()) { GetKind::EventStream } else { GetKind::Poll };
-    Some(endpoint.shared.admission.carried_gets.begin(owner, token, kind))
+    let boot = client.token.as_ref().map_or("", |token| token.boot.as_str());
+    Some(endpoint.shared.admission.carried_gets.begin((owner, boot), token, kind))
 }
 
 fn refuse(refusal: HopRefusal) -> Response {

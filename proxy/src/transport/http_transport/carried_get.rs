@@ -5,11 +5,13 @@
 //! client. Some at a time, because the clients of event streams connect anew. How many there are the limits of hops
 //! bound.
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use slab::Slab;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::net::address::Address;
 
@@ -30,6 +32,10 @@ pub(crate) struct CarriedGets(Mutex<Slab<CarriedGet>>);
 #[derive(Debug, Clone)]
 pub(crate) struct CarriedGet {
     pub(crate) owner: Address,
+    /// Boot id of the owner.
+    boot: Arc<str>,
+    /// Cancelled when the owner is lost.
+    lost: CancellationToken,
     /// Sealed token of its connection.
     pub(crate) token: Arc<str>,
     pub(crate) kind: GetKind,
@@ -50,15 +56,44 @@ pub(crate) enum GetKind {
 pub(crate) struct CarriedGuard {
     gets: Arc<CarriedGets>,
     key: usize,
+    lost: CancellationToken,
+}
+
+impl CarriedGuard {
+    /// Token that is cancelled when the owner is lost.
+    #[must_use]
+    pub(crate) fn lost(&self) -> &CancellationToken {
+        &self.lost
+    }
 }
 
 impl CarriedGets {
     /// Notes a GET that begins, until the guard is dropped.
-    pub(crate) fn begin(self: &Arc<Self>, owner: &Address, token: &str, kind: GetKind) -> CarriedGuard {
-        let get =
-            CarriedGet { owner: owner.clone(), token: token.into(), kind, since: Instant::now(), is_asked: false };
+    pub(crate) fn begin(self: &Arc<Self>, (owner, boot): (&Address, &str), token: &str, kind: GetKind) -> CarriedGuard {
+        let lost = CancellationToken::new();
+        let get = CarriedGet {
+            owner: owner.clone(),
+            boot: boot.into(),
+            lost: lost.clone(),
+            token: token.into(),
+            kind,
+            since: Instant::now(),
+            is_asked: false,
+        };
         let key = self.lock().insert(get);
-        CarriedGuard { gets: self.clone(), key }
+        CarriedGuard { gets: self.clone(), key, lost }
+    }
+
+    /// Owners of the GETs under way, each once: address and boot id.
+    #[must_use]
+    pub(crate) fn owners(&self) -> HashSet<(Address, Arc<str>)> {
+        self.lock().iter().map(|(_, get)| (get.owner.clone(), get.boot.clone())).collect()
+    }
+
+    /// Ends all GETs of an owner that is lost; returns how many.
+    pub(crate) fn end_of_lost(&self, boot: &str) -> usize {
+        let gets = self.lock();
+        gets.iter().filter(|(_, get)| *get.boot == *boot).map(|(_, get)| get.lost.cancel()).count()
     }
 
     /// Number of GETs under way.
@@ -109,8 +144,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn polls_end_at_once_and_event_streams_spread_out_each_once() {
         let (gets, owner) = (Arc::new(CarriedGets::default()), "http://10.0.0.1:8080".parse().unwrap());
-        let poll = gets.begin(&owner, "poll", GetKind::Poll);
-        let streams: Vec<_> = (0..100).map(|n| gets.begin(&owner, &n.to_string(), GetKind::EventStream)).collect();
+        let poll = gets.begin((&owner, "b1"), "poll", GetKind::Poll);
+        let streams: Vec<_> =
+            (0..100).map(|n| gets.begin((&owner, "b1"), &n.to_string(), GetKind::EventStream)).collect();
         let due = |after_s: u64, steps| gets.take_due(Instant::now() + Duration::from_secs(after_s), steps).len();
         assert_eq!(
             (due(0, 10), due(0, 10)),
@@ -127,7 +163,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_few_streams_end_soon() {
         let (gets, owner) = (Arc::new(CarriedGets::default()), "http://10.0.0.1:8080".parse().unwrap());
-        let _streams: Vec<_> = (0..7).map(|n| gets.begin(&owner, &n.to_string(), GetKind::EventStream)).collect();
+        let _streams: Vec<_> =
+            (0..7).map(|n| gets.begin((&owner, "b1"), &n.to_string(), GetKind::EventStream)).collect();
         let now = Instant::now() + SETTLING_TIME;
         assert_eq!((gets.take_due(now, 50).len(), gets.take_due(now, 49).len()), (FEW_STREAMS, 2));
     }
