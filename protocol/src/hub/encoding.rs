@@ -105,7 +105,8 @@ mod tests {
         let deep = format!(r#"{{"invocationId":"1","target":"Echo","arguments":{deep},"type":1}}"#);
         let nested = [b"\x96\x01\x80\xa11\xa4Echo\x91".as_slice(), &[0x91; 600], b"\xc0\x90"].concat();
         let (json, pack, echo) = (HubProtocol::Json, HubProtocol::MessagePack, Some("Echo"));
-        let cases: [(HubProtocol, &[u8], Option<MessageKind>, Option<&str>, Option<&str>); 15] = [
+        type Case<'a> = (HubProtocol, &'a [u8], Option<MessageKind>, Option<&'a str>, Option<&'a str>);
+        let cases: [Case<'_>; 15] = [
             (json, br#"{"type":1,"invocationId":"1","target":"","arguments":[]}"#, Some(Call), Some("1"), None),
             (json, br#"{"type":1,"invocationId":"1","target":"Echo"}"#, Some(Call), Some("1"), echo),
             (json, br#"{"type":4,"invocationId":"1","target":"Echo","arguments":[x]}"#, Some(Stream), Some("1"), echo),

@@ -271,7 +271,8 @@ fn with_settings(
     let below = typed.subcommand().and_then(|(name, typed)| Some((command.find_subcommand(name)?.clone(), typed)));
     if let Some((below, typed)) = below {
         let below = with_settings(below, typed, environment, sources)?;
-        return Ok(command.mut_subcommand(below.get_name().to_owned(), |_| below));
+        let name = below.get_name().to_owned();
+        return Ok(command.mut_subcommand(name, |_| below));
     }
     let file = config_file(&command, typed, environment);
     let loaded = load(command, Some(typed), environment, file.as_deref())?;

@@ -117,7 +117,7 @@ impl HubOperation {
         let (shape, rest) = split_path(path).ok_or_else(RestError::no_such_path)?;
         let mut raw: Vec<&str> = rest.split('/').collect();
         // A slash at the end of a whole path; behind the kind of a name it is an empty name.
-        let is_whole = raw.len() % 2 == 0;
+        let is_whole = raw.len().is_multiple_of(2);
         raw.pop_if(|last| is_whole && last.is_empty());
         let verb = raw.pop_if(|last| last.starts_with(':') && rest.contains('/')).map(|verb| &verb[1..]);
         let names = raw.into_iter().map(decoded).collect::<Result<Vec<_>, _>>()?;
