@@ -63,7 +63,9 @@ fn start_telemetry(otlp: &str) -> anyhow::Result<SdkTracerProvider> {
         .with_target("traced", LevelFilter::INFO);
     let traces = tracing_opentelemetry::layer().with_tracer(provider.tracer("traced")).with_filter(exported);
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let log = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_filter(filter);
+    let log = serve::log();
+    let log =
+        tracing_subscriber::fmt::layer().with_writer(log.writer()).with_ansi(log.has_colours()).with_filter(filter);
     tracing_subscriber::registry().with(traces).with(log).init();
     Ok(provider)
 }

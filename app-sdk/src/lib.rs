@@ -321,6 +321,7 @@ pub use server::{
 };
 #[cfg(feature = "macros")]
 pub use trunkline_macros::{FromContext, debug_filter, debug_hook, debug_method};
+pub use trunkline_process::{LogQueue, restore_open_files};
 pub use trunkline_protocol::access_token::AccessTokenError;
 pub use trunkline_protocol::cause::Cause;
 pub use trunkline_protocol::hub::HubProtocol;

@@ -47,6 +47,27 @@ pub(crate) const UNKNOWN_METHOD: &str = "unknown";
 const DURATIONS: [f64; 17] =
     [0.0001, 0.000_25, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 
+/// Lines of the process's log that were dropped.
+struct DroppedLines(IntCounter);
+
+impl DroppedLines {
+    fn new() -> prometheus::Result<Self> {
+        let help = "Lines of a log by LogQueue that were dropped, because their reader is too slow or gone.";
+        IntCounter::new("trunkline_app_log_lines_dropped_total", help).map(Self)
+    }
+}
+
+impl Collector for DroppedLines {
+    fn desc(&self) -> Vec<&Desc> {
+        self.0.desc()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        self.0.inc_by(trunkline_process::log_lines_dropped().saturating_sub(self.0.get()));
+        self.0.collect()
+    }
+}
+
 /// Kind of a metric that is one of a family, by its labels.
 trait Kind: Sized {
     type Family: Collector + Clone + 'static;
@@ -120,7 +141,7 @@ macro_rules! families {
             fn new() -> prometheus::Result<Self> {
                 let build = IntGauge::family("trunkline_app_build_info", "What runs here.", &["version"])?;
                 build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
-                let mut all: Vec<Box<dyn Collector>> = vec![Box::new(build)];
+                let mut all: Vec<Box<dyn Collector>> = vec![Box::new(build), Box::new(DroppedLines::new()?)];
                 $(
                     let $family = $kind::family(concat!("trunkline_app_", $name), $help, &["hub" $(, $label)*])?;
                     all.push(Box::new($family.clone()));

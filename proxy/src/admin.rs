@@ -89,8 +89,9 @@ fn router(
     let (guard, node) = (Guard::new(exposure, settings, name, counters.clone()), HeaderValue::from_str(name).ok());
     let observer = Observer::new(readiness.clone(), fleet.clone());
     let context = AdminContext { observer, guard: guard.clone(), log: settings.log };
-    let guarded = api::guarded().layer(middleware::from_fn_with_state(guard.clone(), guard::check));
-    let audit = AuditLog::new(counters.audit.clone());
+    let audit = AuditLog::new(counters.audit.clone(), settings.log);
+    let recorded = api::guarded().layer(middleware::from_fn_with_state(audit.clone(), audit::record_first));
+    let guarded = recorded.layer(middleware::from_fn_with_state(guard.clone(), guard::check));
     let api = guarded.merge(api::open()).layer(middleware::from_fn_with_state(audit, audit::record));
     if !fleet.members().is_alone() {
         fleet.questions().serve_api(api.clone().with_state(context.clone()));

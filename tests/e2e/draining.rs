@@ -95,17 +95,21 @@ fn in_the_grace_period_a_node_is_not_ready_but_serves_new_clients() {
 }
 
 #[test]
-fn a_second_signal_ends_it_at_once() {
+fn a_second_interrupt_or_quit_ends_it_immediately_and_repeats_of_the_other_do_not() {
     play(async |stage| {
         let fleet = Fleet::new(stage);
         let app = fleet.app(App::Bench).await?;
-        for signal in [Signal::Interrupt, Signal::Terminate] {
+        for (signal, last) in [(Signal::Interrupt, Signal::Interrupt), (Signal::Terminate, Signal::Quit)] {
             let mut proxy = fleet.proxy_with(&[&app], &["--drain-grace", "3600"]).await?;
             let client = RawClient::join(proxy.address(), "/bench").await?;
             proxy.process.signal(signal).await?;
             proxy.readiness(StatusCode::SERVICE_UNAVAILABLE).await?;
-            proxy.process.signal(signal).await?;
-            assert!(failure_of(&mut proxy.process).await?.contains("second time"));
+            for ignored in [Signal::Terminate, Signal::User, Signal::Terminate] {
+                proxy.process.signal(ignored).await?;
+                proxy.readiness(StatusCode::SERVICE_UNAVAILABLE).await?;
+            }
+            proxy.process.signal(last).await?;
+            assert!(failure_of(&mut proxy.process).await?.contains("without a drain"));
             assert_eq!(client.ending().await?.code, None);
         }
         Ok(())

@@ -77,6 +77,24 @@ fn lines_are_json_if_that_is_wanted_and_levels_change_at_run_time() {
 }
 
 #[test]
+fn a_log_that_is_never_read_stops_nothing_and_is_counted() {
+    play(async |stage| {
+        let fleet = Fleet::new(stage);
+        let settings = ["--admin-token", ADMIN_TOKEN, "--log", "trace"];
+        let mut proxy = fleet.proxy_with_unread_log(&settings).await?;
+        let dropped = async || {
+            proxy.process.signal(Signal::Hangup).await?;
+            put(&proxy, &format!(r#"{{"levels":"trace,{}=warn"}}"#, "x".repeat(900))).await?;
+            let dropped = proxy.metrics().await?.sum("trunkline_log_lines_dropped_total", &[]);
+            Ok((dropped > 0.0).then_some(()))
+        };
+        until(dropped).await?;
+        assert_eq!(get(proxy.admin(), "/healthz").await?.status, 200);
+        stop(&mut proxy.process, Signal::Terminate).await
+    });
+}
+
+#[test]
 fn a_node_that_dials_nobody_says_who_may_come() {
     play(async |stage| {
         let fleet = Fleet::new(stage);

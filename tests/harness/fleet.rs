@@ -233,6 +233,23 @@ impl<'a> Fleet<'a> {
         Ok(Proxy { launch, process, address: address.into(), admin: admin.into() })
     }
 
+    /// Starts a proxy without app servers whose standard output and standard error are one pipe that is never read, and
+    /// holds a page. It has the ports of the pair: clients, admin.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub async fn proxy_with_unread_log(&self, more: &[&str]) -> Result<Proxy> {
+        let (address, admin) = (free_address()?, free_address()?);
+        let mut launch = self.launch_of_proxy(&address, &admin, &[], more)?;
+        let program = std::mem::replace(&mut launch.program, "python3".into());
+        let arguments = ["-c".to_owned(), UNREAD_LOG.to_owned(), program.to_string_lossy().into_owned()];
+        launch.arguments.splice(0..0, arguments);
+        let process = launch.start(self.stage)?;
+        let mut proxy = Proxy { launch, process, address, admin };
+        proxy.ready().await?;
+        Ok(proxy)
+    }
+
     /// Starts a proxy that finds its app servers by a name, and waits until it is ready. In its eyes the file `hosts`
     /// is the machine's `/etc/hosts`; it may change.
     ///
@@ -276,6 +293,15 @@ impl<'a> Fleet<'a> {
         Launch { name: name.into(), program, arguments, environment }
     }
 }
+
+/// Program that becomes another one, whose output goes to a pipe that is never read. The end for reading stays open.
+const UNREAD_LOG: &str = "import fcntl, os, sys
+reader, writer = os.pipe()
+fcntl.fcntl(writer, 1031, 4096)
+os.set_inheritable(reader, True)
+os.dup2(writer, 1)
+os.dup2(writer, 2)
+os.execv(sys.argv[1], sys.argv[1:])";
 
 fn url_of(upstream: &str) -> String {
     if upstream.contains("://") { upstream.into() } else { format!("http://{upstream}") }

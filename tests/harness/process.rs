@@ -26,6 +26,10 @@ pub enum Signal {
     Kill,
     /// Request to reload files.
     Hangup,
+    /// End without a drain.
+    Quit,
+    /// Request to reopen log files, as some log rotations send it.
+    User,
     /// Stand still, as in a snapshot of a machine.
     Freeze,
     /// Resumption of a frozen process.
@@ -39,6 +43,8 @@ impl Signal {
             Signal::Terminate => "TERM",
             Signal::Kill => "KILL",
             Signal::Hangup => "HUP",
+            Signal::Quit => "QUIT",
+            Signal::User => "USR1",
             Signal::Freeze => "STOP",
             Signal::Thaw => "CONT",
         }

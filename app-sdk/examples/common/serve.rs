@@ -5,6 +5,7 @@ mod tls;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::LazyLock;
 
 use anyhow::{Context as _, bail};
 use axum::Router;
@@ -15,7 +16,7 @@ use clap::Parser;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
-use trunkline::Server;
+use trunkline::{LogQueue, Server};
 
 use tls::TlsListener;
 
@@ -57,8 +58,16 @@ pub(crate) struct ServeArguments {
 /// Reads the command line, which may hold more than these arguments, and sends logs to stderr.
 pub(crate) fn read<A: Parser>() -> A {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let log = log();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(log.writer()).with_ansi(log.has_colours()).init();
     A::parse()
+}
+
+/// Log on stderr. Threads of its own write the lines, so that a reader that hangs stops nothing.
+pub(crate) fn log() -> &'static LogQueue {
+    static LOG: LazyLock<LogQueue> =
+        LazyLock::new(|| LogQueue::stderr().unwrap_or_else(|error| panic!("no thread for the log: {error}")));
+    &LOG
 }
 
 impl ServeArguments {
@@ -115,8 +124,9 @@ impl ServeArguments {
             let service = app.clone().into_make_service_with_connect_info::<SocketAddr>();
             axum::serve(listener.tap_io(|_| ()), service).with_graceful_shutdown(stop.clone().cancelled_owned()).await
         };
-        tokio::try_join!(plain, secure).context("a listener failed")?;
-        Ok(())
+        let served = tokio::try_join!(plain, secure).context("a listener failed");
+        log().flush();
+        served.map(|_| ())
     }
 
     /// Client script that pages load: the official one if it was given, else our small one with the same names.

@@ -117,7 +117,7 @@ impl Timer for AppTimer {
 /// links.
 #[cfg(unix)]
 pub(super) fn sockets_by_descriptors() -> usize {
-    let most = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let most = trunkline_process::open_files().soft;
     let most = most.and_then(|most| usize::try_from(most).ok()).unwrap_or(usize::MAX);
     most - most / 8
 }

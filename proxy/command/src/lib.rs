@@ -171,7 +171,14 @@ enum CliCommand {
 /// Runs the command line of this process; prints the error if it fails.
 #[must_use]
 pub fn main() -> ExitCode {
-    match run() {
+    let status = status_of(run());
+    logging::flush();
+    status
+}
+
+/// Exit status of a run; prints its error.
+fn status_of(run: anyhow::Result<()>) -> ExitCode {
+    match run {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let Some(usage) = error.downcast_ref::<clap::Error>() else {

@@ -2,26 +2,28 @@
 //!
 //! The fields `hub` and `connection` (the id of a client connection) tell what a line belongs to.
 
+mod audit_place;
 mod console;
 mod log_format;
 mod log_line;
 #[cfg(unix)]
 mod syslog_socket;
 
-use std::fs::File;
-use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use tracing_subscriber::Layer;
 use tracing_subscriber::filter::{FilterExt, LevelFilter, ParseError, filter_fn};
-use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::fmt::writer::BoxMakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Registry, fmt, reload};
+use trunkline_process::{LinePriority, LineQueue, LogQueue, LogWriter};
 use trunkline_proxy::parts::{AUDIT_TARGET, LEVELS_MAX_BYTES, LogLevels};
 
-pub(crate) use console::{formatted, set_format};
+use audit_place::{AuditLosses, AuditPlace};
+pub(crate) use console::{flush, formatted, set_format, write_error, write_output};
 pub(crate) use log_format::LogFormat;
 use log_line::LineFormatter;
 pub(crate) use log_line::name_node;
@@ -48,18 +50,19 @@ pub(crate) enum LogError {
         "--audit-log {path} can't be opened ({source}): it must be a file that this process may append to, or the datagram socket of a syslog that runs"
     )]
     AuditLog { path: PathBuf, source: std::io::Error },
+    #[error("the log can't begin: {0}")]
+    Thread(std::io::Error),
 }
 
-/// Permissions of a new audit log.
-#[cfg(unix)]
-const AUDIT_LOG_MODE: u32 = 0o600;
+/// Time within which the audit log takes a line that is required.
+const AUDIT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Place of the audit log; a call writes a line.
-type AuditWriter = Box<dyn Write + Send>;
-
-/// Levels of the log; one value for the process, because it has one log.
+/// Levels of the log, and the audit log; one value for the process, because it has one log.
 #[derive(Debug)]
 pub(crate) struct Levels {
+    /// Lines of an audit log with a place of its own.
+    audit: Option<LineQueue>,
+    is_audit_required: bool,
     format: LogFormat,
     text: Mutex<String>,
     filter: reload::Handle<EnvFilter, Registry>,
@@ -70,59 +73,70 @@ pub(crate) const LOG_TARGET: &str = "trunkline_proxy::cli";
 
 static LEVELS: OnceLock<Levels> = OnceLock::new();
 
-/// Starts logging to standard error, and the audit log to its file or to syslog if it has one.
+/// Starts logging to standard error, and the audit log to its file or to syslog if it has one. Threads of their own
+/// write both.
 ///
 /// # Errors
 /// When the levels can't be read, or the file or socket can't be opened.
-pub(crate) fn begin(levels: &str, format: LogFormat, audit: Option<&Path>) -> Result<(), LogError> {
+pub(crate) fn begin(
+    levels: &str,
+    format: LogFormat,
+    (audit, is_audit_required): (Option<&Path>, bool),
+) -> Result<(), LogError> {
     let (filter, handle) = reload::Layer::new(parse(levels).map_err(LogError::Levels)?);
-    let audit = audit.map(open_audit_log).transpose()?;
-    let is_terminal = std::io::stderr().is_terminal() && format == LogFormat::Human;
+    let audit = audit.map(audit_queue).transpose()?;
+    let log = console::begin_queues().map_err(LogError::Thread)?;
     // A subscriber that an app has installed stays.
-    if subscriber(filter, format, (std::io::stderr, is_terminal), audit).try_init().is_ok() {
+    if subscriber(filter, format, places(log, format, audit.as_ref())).try_init().is_ok() {
         let text = Mutex::new(levels.trim().into());
-        let _ = LEVELS.set(Levels { format, text, filter: handle });
+        let _ = LEVELS.set(Levels { audit, is_audit_required, format, text, filter: handle });
     }
     Ok(())
 }
 
+/// Place of lines, and whether they have colours there.
+type LinePlace = (BoxMakeWriter, bool);
+
+/// Places of the log and of the audit log.
+fn places(log: &LogQueue, format: LogFormat, audit: Option<&LineQueue>) -> [LinePlace; 2] {
+    let has_colours = log.has_colours() && format == LogFormat::Human;
+    let (queue, has_audit_colours) = audit.map_or((log.lines(), has_colours), |queue| (queue, false));
+    let queue = queue.clone();
+    let audit = BoxMakeWriter::new(move || LogWriter::new(queue.clone(), LinePriority::Kept));
+    [(BoxMakeWriter::new(log.writer()), has_colours), (audit, has_audit_colours)]
+}
+
 /// Lines of these levels, and all of the audit log, whatever the levels: beside the others, or in a place of their own.
-fn subscriber<W>(
+fn subscriber(
     filter: reload::Layer<EnvFilter, Registry>,
     format: LogFormat,
-    (writer, is_terminal): (W, bool),
-    audit: Option<AuditWriter>,
-) -> impl SubscriberInitExt
-where
-    W: for<'a> MakeWriter<'a> + Clone + Send + Sync + 'static,
-{
-    let layer = || fmt::layer().event_format(LineFormatter(format)).with_ansi(is_terminal);
+    [(log, has_colours), (audit, has_audit_colours)]: [LinePlace; 2],
+) -> impl SubscriberInitExt {
+    let layer = || fmt::layer().event_format(LineFormatter(format));
     let is_audit = |is_wanted| {
         let filter = filter_fn(move |line| (line.target() == AUDIT_TARGET) == is_wanted);
         filter.with_max_level_hint(if is_wanted { LevelFilter::INFO } else { LevelFilter::TRACE })
     };
-    let of_audit = match audit {
-        Some(place) => layer().with_ansi(false).with_writer(Mutex::new(place)).with_filter(is_audit(true)).boxed(),
-        None => layer().with_writer(writer.clone()).with_filter(is_audit(true)).boxed(),
-    };
-    let others = layer().with_writer(writer).with_filter(filter.and(is_audit(false))).boxed();
+    let of_audit = layer().with_ansi(has_audit_colours).with_writer(audit).with_filter(is_audit(true)).boxed();
+    let others = layer().with_ansi(has_colours).with_writer(log).with_filter(filter.and(is_audit(false))).boxed();
     tracing_subscriber::registry().with(vec![of_audit, others])
 }
 
-/// Opens the place of the audit log: the socket of a syslog, or a file, to which lines are appended. Only its owner can
-/// read a new file.
-fn open_audit_log(path: &Path) -> Result<AuditWriter, LogError> {
+/// Opens the place of the audit log, and starts the thread that writes there.
+fn audit_queue(path: &Path) -> Result<LineQueue, LogError> {
     let refused = |source| LogError::AuditLog { path: path.to_owned(), source };
-    #[cfg(unix)]
-    if syslog_socket::is_socket(path) {
-        let socket = syslog_socket::SyslogSocket::open(path, std::io::stderr()).map_err(refused)?;
-        return Ok(Box::new(socket));
-    }
-    let mut options = File::options();
-    options.append(true).create(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, AUDIT_LOG_MODE);
-    Ok(Box::new(options.open(path).map_err(refused)?))
+    let place = AuditPlace::open(path).map_err(refused)?;
+    LineQueue::start("log-audit", place, AuditLosses(path.to_owned())).map_err(LogError::Thread)
+}
+
+/// Returns the lines of an audit log that has a place of its own.
+fn audit_lines() -> Option<&'static LineQueue> {
+    LEVELS.get()?.audit.as_ref()
+}
+
+/// Opens the file of the audit log again, which may have been moved.
+pub(crate) fn reopen() {
+    audit_lines().into_iter().for_each(LineQueue::reopen);
 }
 
 /// Returns the levels of the log, or `None` if the log is the app's.
@@ -153,6 +167,20 @@ impl LogLevels for Levels {
     fn set(&self, levels: &str) -> Result<(), String> {
         self.change(levels).map_err(|error| error.to_string())
     }
+
+    fn requires_audit(&self) -> bool {
+        self.is_audit_required
+    }
+
+    fn confirm_audit(&self, write: &mut dyn FnMut()) -> Result<(), String> {
+        match &self.audit {
+            Some(audit) => audit.confirm(AUDIT_TIMEOUT, write),
+            None => {
+                write();
+                Ok(())
+            }
+        }
+    }
 }
 
 /// Reads levels of log lines.
@@ -167,6 +195,8 @@ pub(crate) fn parse(levels: &str) -> Result<EnvFilter, LevelsError> {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
+
+    use trunkline_process::LogStream;
 
     use super::*;
 
@@ -183,12 +213,12 @@ mod tests {
     /// Lines that are left of two, one of them of the audit log.
     fn lines_at(levels: &str) -> String {
         let written = Arc::new(Mutex::new(Vec::new()));
-        let writer = {
+        let place = || {
             let written = written.clone();
-            move || Written(written.clone())
+            (BoxMakeWriter::new(move || Written(written.clone())), false)
         };
         let (filter, _handle) = reload::Layer::new(parse(levels).unwrap());
-        tracing::dispatcher::with_default(&subscriber(filter, LogFormat::Human, (writer, false), None).into(), || {
+        tracing::dispatcher::with_default(&subscriber(filter, LogFormat::Human, [place(), place()]).into(), || {
             tracing::info!(target: AUDIT_TARGET, act = "announce", "an act");
             tracing::info!("another line");
         });
@@ -217,19 +247,9 @@ mod tests {
         assert_eq!(lines_at("info").lines().count(), 2);
     }
 
-    #[cfg(unix)]
     #[test]
-    fn a_new_audit_log_is_its_owners_alone_and_lines_are_appended() {
-        use std::os::unix::fs::PermissionsExt;
-
-        let path = std::env::temp_dir().join(format!("trunkline-audit-{}", std::process::id()));
-        for line in ["one\n", "two\n"] {
-            open_audit_log(&path).unwrap().write_all(line.as_bytes()).unwrap();
-        }
-        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
-        assert_eq!((std::fs::read_to_string(&path).unwrap().as_str(), mode & 0o777), ("one\ntwo\n", 0o600));
-        std::fs::remove_file(&path).unwrap();
-        let error = open_audit_log(&path.join("none")).err().unwrap().to_string();
+    fn an_audit_log_that_cannot_be_opened_is_named_with_its_flag() {
+        let error = audit_queue(Path::new("/none/audit.log")).err().unwrap().to_string();
         assert!(error.starts_with("--audit-log "), "{error}");
     }
 
@@ -239,13 +259,15 @@ mod tests {
         let path = std::env::temp_dir().join(format!("trunkline-audit-syslog-{}", std::process::id()));
         let syslog = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
         syslog.set_nonblocking(true).unwrap();
-        let audit = open_audit_log(&path).unwrap();
+        let audit = audit_queue(&path).unwrap();
+        let log = LogQueue::start(LogStream::Stderr, |lost| lost.to_string()).unwrap();
         let (filter, _handle) = reload::Layer::new(parse("off").unwrap());
-        let subscriber = subscriber(filter, LogFormat::Json, (std::io::sink, false), Some(audit));
+        let subscriber = subscriber(filter, LogFormat::Json, places(&log, LogFormat::Json, Some(&audit)));
         tracing::dispatcher::with_default(&subscriber.into(), || {
             tracing::info!(target: AUDIT_TARGET, act = "announce", "an act");
             tracing::info!(target: AUDIT_TARGET, act = "record", "another act");
         });
+        assert!(audit.flush(Duration::from_secs(60)));
         for act in ["announce", "record"] {
             let mut buffer = [0; 1024];
             let length = syslog.recv(&mut buffer).unwrap();

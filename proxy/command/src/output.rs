@@ -1,15 +1,15 @@
 //! Standard output of the subcommands, whose reader may have enough before its end.
 
-use std::io::{self, ErrorKind, Write};
+use std::io::ErrorKind;
 
 use tracing::Level;
 
-use crate::logging::formatted;
+use crate::logging::{formatted, write_error, write_output};
 use crate::shown_text;
 
 /// Prints what a person or a script asked for. A reader that has seen enough, such as `head`, is no error.
 pub(super) fn print(text: &str) {
-    match writeln!(io::stdout(), "{}", shown_text::lines(text)) {
+    match write_output(&shown_text::lines(text)) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => print_error(&format!("the output is lost: {error}")),
         _ => {}
     }
@@ -33,14 +33,10 @@ pub(super) fn print_state(text: &str) {
 }
 
 /// Prints the error that the command ends with, in the form of its log if it has one.
-#[expect(clippy::print_stderr, reason = "logging may not have begun")]
 pub(super) fn print_error(text: &str) {
     // Errors of the command line begin so.
     let text = text.strip_prefix("error: ").unwrap_or(text).trim_end();
-    match formatted(Level::ERROR, text) {
-        Some(line) => eprintln!("{line}"),
-        None => eprintln!("error: {}", shown_text::lines(text)),
-    }
+    write_error(&formatted(Level::ERROR, text).unwrap_or_else(|| format!("error: {}", shown_text::lines(text))));
 }
 
 /// Text of an error with those of its causes, except where the error has said them itself.

@@ -2,18 +2,20 @@
 
 use anyhow::{Context, bail};
 use tracing::{info, warn};
+use trunkline_process::open_files;
 use trunkline_proxy::parts::{AUDIT_TARGET, client_files_max};
 use trunkline_proxy::{Config, Node};
 
 use super::flag::ServeArgs;
 use super::output::print_state;
 use super::runtime::runtime;
-use super::stop_signal::StopSignals;
+use super::stop_signal::{StopRequest, StopSignals};
 use super::supervisor::{NodeState, feed_watchdog, inherited_sockets, notify};
 use crate::logging::{self, LOG_TARGET};
 
-/// Error after a second signal to stop.
-const STOPPED_AT_ONCE: &str = "told to stop a second time: ended at once, and clients that were left are cut";
+/// Error after a signal that ends the process without a drain.
+const STOPPED_IMMEDIATELY: &str =
+    "ended without a drain by SIGQUIT or a second interrupt (SIGINT): the remaining clients are cut";
 
 /// Log line of a node that dials nobody. Such a node is ready, so a forgotten `--upstream` would be seen nowhere.
 const DIALS_NOBODY: &str = "no --upstream: app servers with Azure's SDK may dial in, by the line that \
@@ -21,7 +23,9 @@ const DIALS_NOBODY: &str = "no --upstream: app servers with Azure's SDK may dial
 
 /// Runs a node until a signal stops it; `warnings` about its command line are logged.
 pub(super) fn serve(args: ServeArgs, warnings: &[String]) -> anyhow::Result<()> {
-    logging::begin(&args.log.log, args.log.log_format, args.log.audit_log.as_deref())?;
+    let audit = (args.log.audit_log.as_deref(), args.log.audit_required);
+    logging::begin(&args.log.log, args.log.log_format, audit)?;
+    open_files();
     let note = args.relay.0.note_of_files(client_files_max());
     let config = Config::try_from(args)?;
     let sockets = inherited_sockets().context("a socket that the supervisor hands over (LISTEN_FDS) can't be used")?;
@@ -29,7 +33,9 @@ pub(super) fn serve(args: ServeArgs, warnings: &[String]) -> anyhow::Result<()> 
     warnings.iter().for_each(|warning| warn!(target: LOG_TARGET, "{warning}"));
     note.iter().for_each(|note| warn!(target: LOG_TARGET, "{note}"));
     let dials_nobody = !config.settings.has_upstreams && config.settings.webhooks.rules.is_empty();
-    runtime()?.block_on(async {
+    let runtime = runtime()?;
+    let outcome = runtime.block_on(async {
+        tokio::spawn(reopen_on_signals());
         let node = Node::start_on(sockets, config).await?;
         print_state(&format!("listening on http://{}", node.listen()));
         if let Some(listen) = node.tls_listen() {
@@ -42,13 +48,38 @@ pub(super) fn serve(args: ServeArgs, warnings: &[String]) -> anyhow::Result<()> 
         let mut signals = StopSignals::new()?;
         notify(NodeState::Ready);
         tokio::spawn(feed_watchdog(node.heartbeat()));
-        signals.next().await?;
+        if signals.next().await? == StopRequest::Immediate {
+            bail!("{STOPPED_IMMEDIATELY}");
+        }
         info!(target: AUDIT_TARGET, act = "stop", outcome = "begun", by = "signal to the process", "operator");
         notify(NodeState::Stopping);
         tokio::select! {
             () = node.stop() => Ok(()),
             // The process ends with all its threads, whatever they are waiting for.
-            second = signals.next() => second.map_err(Into::into).and_then(|()| bail!("{STOPPED_AT_ONCE}")),
+            ended = signals.immediate() => ended.map_err(Into::into).and_then(|()| bail!("{STOPPED_IMMEDIATELY}")),
         }
-    })
+    });
+    // A file or a name server that hangs keeps a thread, and must not keep the process.
+    runtime.shutdown_background();
+    outcome
 }
+
+/// Opens the audit log again on SIGHUP and SIGUSR1, for ever.
+#[cfg(unix)]
+async fn reopen_on_signals() {
+    use tokio::signal::unix::{SignalKind, signal};
+
+    let (Ok(mut hangups), Ok(mut users)) = (signal(SignalKind::hangup()), signal(SignalKind::user_defined1())) else {
+        return;
+    };
+    loop {
+        tokio::select! {
+            _ = hangups.recv() => {}
+            _ = users.recv() => {}
+        }
+        logging::reopen();
+    }
+}
+
+#[cfg(not(unix))]
+async fn reopen_on_signals() {}

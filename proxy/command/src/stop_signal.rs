@@ -2,31 +2,62 @@
 
 use std::io;
 
-use tokio::signal;
+#[cfg(unix)]
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// Ctrl-C and, on Unix, SIGTERM. Once this exists, neither ends the process by itself.
+/// Request to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum StopRequest {
+    /// SIGTERM, however often it comes, or the first Ctrl-C.
+    Graceful,
+    /// SIGQUIT, or a second Ctrl-C.
+    Immediate,
+}
+
+/// Ctrl-C and, on Unix, SIGTERM and SIGQUIT. Once this exists, none of them ends the process by itself.
 pub(super) struct StopSignals {
     #[cfg(unix)]
-    terminate: signal::unix::Signal,
+    interrupt: Signal,
+    #[cfg(unix)]
+    terminate: Signal,
+    #[cfg(unix)]
+    quit: Signal,
+    is_interrupted: bool,
 }
 
 impl StopSignals {
-    /// Installs the handlers of both signals.
+    /// Installs the handlers of all signals.
     pub(super) fn new() -> io::Result<Self> {
         Ok(Self {
             #[cfg(unix)]
-            terminate: signal::unix::signal(signal::unix::SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            #[cfg(unix)]
+            terminate: signal(SignalKind::terminate())?,
+            #[cfg(unix)]
+            quit: signal(SignalKind::quit())?,
+            is_interrupted: false,
         })
     }
 
     /// Waits for the next signal.
-    pub(super) async fn next(&mut self) -> io::Result<()> {
+    pub(super) async fn next(&mut self) -> io::Result<StopRequest> {
         #[cfg(unix)]
         tokio::select! {
-            interrupted = signal::ctrl_c() => interrupted,
-            _ = self.terminate.recv() => Ok(()),
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => return Ok(StopRequest::Graceful),
+            _ = self.quit.recv() => return Ok(StopRequest::Immediate),
         }
         #[cfg(not(unix))]
-        signal::ctrl_c().await
+        tokio::signal::ctrl_c().await?;
+        match std::mem::replace(&mut self.is_interrupted, true) {
+            false => Ok(StopRequest::Graceful),
+            true => Ok(StopRequest::Immediate),
+        }
+    }
+
+    /// Waits until the process is to end immediately.
+    pub(super) async fn immediate(&mut self) -> io::Result<()> {
+        while self.next().await? == StopRequest::Graceful {}
+        Ok(())
     }
 }

@@ -33,9 +33,14 @@ pub(super) enum NodeState {
     Stopping,
 }
 
-/// Notifies the supervisor. A supervisor that can't be reached stops nothing.
+/// Notifies the supervisor, on a thread of its own. A supervisor that can't be reached, or hangs, stops nothing.
 #[cfg(target_os = "linux")]
 pub(super) fn notify(state: NodeState) {
+    drop(tokio::task::spawn_blocking(move || send_state(state)));
+}
+
+#[cfg(target_os = "linux")]
+fn send_state(state: NodeState) {
     use sd_notify::NotifyState;
 
     let sent = match state {
@@ -59,7 +64,8 @@ pub(super) async fn feed_watchdog(heartbeat: Heartbeat) {
         let ticks = heartbeat.ticks();
         // A shard that hangs must be noticed, although this thread does not hang.
         if last.replace(ticks) != Some(ticks) {
-            drop(sd_notify::notify(&[sd_notify::NotifyState::Watchdog]));
+            let feed = || sd_notify::notify(&[sd_notify::NotifyState::Watchdog]);
+            drop(tokio::task::spawn_blocking(feed).await);
         }
         tokio::time::sleep(deadline / FEEDS_PER_DEADLINE).await;
     }

@@ -30,6 +30,7 @@ use tracing::info;
 use super::admin_caller::AdminCaller;
 use super::api_error::ApiError;
 use super::page_path::PAGE_PATH;
+use crate::config::LogLevels;
 use crate::limits::Bucket;
 use crate::metrics::Counter;
 use crate::observer::{REVOKE_OWN_PATH, SHED_PATH, STOP_PATH};
@@ -201,6 +202,8 @@ struct AuditState {
     /// Refusals without a line since the last one that has one.
     left_out: AtomicU64,
     counters: Arc<AuditCounters>,
+    /// Log in which acts have to be recorded before they begin.
+    required: Option<&'static dyn LogLevels>,
 }
 
 /// Counters of the audit log.
@@ -228,9 +231,10 @@ impl AuditCounters {
 }
 
 impl AuditLog {
-    pub(super) fn new(counters: Arc<AuditCounters>) -> Self {
+    pub(super) fn new(counters: Arc<AuditCounters>, log: Option<&'static dyn LogLevels>) -> Self {
+        let required = log.filter(|log| log.requires_audit());
         let (refusals, left_out) = (Bucket::new(REFUSALS_PER_SECOND), AtomicU64::new(0));
-        Self(Arc::new(AuditState { began: Instant::now(), refusals, left_out, counters }))
+        Self(Arc::new(AuditState { began: Instant::now(), refusals, left_out, counters, required }))
     }
 
     fn note(&self, act: Option<OperatorAct>, seen: &SeenRequest, answer: &Response) {
@@ -240,13 +244,7 @@ impl AuditLog {
         let is_refused = matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
         let (name, from, path) = (act.map_or("read", OperatorAct::name), seen.address(), &seen.path);
         // Whoever has shown nothing could fill the disk.
-        let may_be_said = || {
-            let is_within = state.refusals.take(state.began.elapsed(), Duration::ZERO).is_ok();
-            if !is_within {
-                state.left_out.fetch_add(1, Ordering::Relaxed);
-            }
-            is_within
-        };
+        let may_be_said = || state.has_room();
         if is_refused && (act.is_some() || seen.has_token) {
             state.counters.refused.increment();
             if !may_be_said() {
@@ -268,6 +266,41 @@ impl AuditLog {
     }
 }
 
+impl AuditState {
+    /// Whether there may be a line about a caller that has shown nothing.
+    fn has_room(&self) -> bool {
+        let is_within = self.refusals.take(self.began.elapsed(), Duration::ZERO).is_ok();
+        if !is_within {
+            self.left_out.fetch_add(1, Ordering::Relaxed);
+        }
+        is_within
+    }
+}
+
+/// Middleware behind the guard that records an act before it begins, if acts have to be recorded, and refuses one that
+/// can't be. Log-ins come before the guard: they change nothing, and what follows them is recorded.
+pub(super) async fn record_first(State(log): State<AuditLog>, request: Request, next: Next) -> Response {
+    let act = OperatorAct::of(request.method(), request.uri().path()).filter(|act| act.is_told());
+    let actor = request.extensions().get::<Actor>().copied().unwrap_or_default();
+    if let (Some(required), Some(act)) = (log.0.required, act)
+        && (actor != Actor::Nobody || log.0.has_room())
+    {
+        let seen = SeenRequest::of(&request);
+        let recorded = tokio::task::spawn_blocking(move || {
+            required.confirm_audit(&mut || {
+                let (act, from, path) = (act.name(), seen.address(), &seen.path);
+                info!(target: AUDIT_TARGET, act, outcome = "begun", by = %actor, from, path, "operator");
+            })
+        });
+        if let Err(problem) = recorded.await.unwrap_or_else(|failed| Err(failed.to_string())) {
+            let text =
+                format!("refused, because it can't be recorded in --audit-log ({problem}) and --audit-required is set");
+            return ApiError::new(StatusCode::SERVICE_UNAVAILABLE, text).into_response();
+        }
+    }
+    next.run(request).await
+}
+
 /// Part of a request that the line shows.
 struct SeenRequest {
     caller: AdminCaller,
@@ -277,6 +310,17 @@ struct SeenRequest {
 }
 
 impl SeenRequest {
+    /// The part of a request without its body.
+    fn of(request: &Request) -> Self {
+        let path = request.uri().path_and_query().map(|path| path.as_str().chars().take(SHOWN_CHARS).collect());
+        Self {
+            caller: AdminCaller::of(request.extensions()),
+            has_token: request.headers().contains_key(AUTHORIZATION),
+            path: path.unwrap_or_default(),
+            body: Arc::default(),
+        }
+    }
+
     fn address(&self) -> String {
         self.caller.0.map(|ip| ip.to_string()).unwrap_or_default()
     }
@@ -311,13 +355,7 @@ pub(super) async fn record(State(log): State<AuditLog>, request: Request, next: 
         let text = format!("{} is none of the acts that this path takes", request.method());
         return ApiError::new(StatusCode::METHOD_NOT_ALLOWED, text).into_response();
     }
-    let path = request.uri().path_and_query().map(|path| path.as_str().chars().take(SHOWN_CHARS).collect());
-    let seen = SeenRequest {
-        caller: AdminCaller::of(request.extensions()),
-        has_token: request.headers().contains_key(AUTHORIZATION),
-        path: path.unwrap_or_default(),
-        body: Arc::default(),
-    };
+    let seen = SeenRequest::of(&request);
     let mut request = if act.is_some() { request.map(|body| seen_by(body, seen.body.clone())) } else { request };
     let gone = CallerGone::default();
     request.extensions_mut().insert(gone.clone());
@@ -367,7 +405,7 @@ mod tests {
             .route("/api/rebalance", post(refuse))
             .route("/api/groups", post(answer).get(refuse))
             .route("/api/trace", get(answer))
-            .layer(from_fn_with_state(AuditLog::new(counters.clone()), record))
+            .layer(from_fn_with_state(AuditLog::new(counters.clone(), None), record))
     }
 
     async fn ask(routes: &Router, method: Method, path: &str, token: Option<&str>) -> u16 {
@@ -408,7 +446,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn refusals_are_limited_in_rate_and_their_number_is_kept() {
         let counters = Arc::<AuditCounters>::default();
-        let log = AuditLog::new(counters.clone());
+        let log = AuditLog::new(counters.clone(), None);
         let path = "/api/rebalance".to_owned();
         let seen = SeenRequest { caller: AdminCaller::default(), has_token: true, path, body: Arc::default() };
         for _ in 0..1_000 {
@@ -421,7 +459,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn lines_of_those_who_have_shown_nothing_are_limited_in_rate_too() {
-        let log = AuditLog::new(Arc::default());
+        let log = AuditLog::new(Arc::default(), None);
         let path = "/api/logout".to_owned();
         let seen = SeenRequest { caller: AdminCaller::default(), has_token: false, path, body: Arc::default() };
         for _ in 0..1_000 {
@@ -445,7 +483,7 @@ mod tests {
         };
         let routes = Router::new()
             .route("/api/announce", post(slow))
-            .layer(from_fn_with_state(AuditLog::new(counters.clone()), record));
+            .layer(from_fn_with_state(AuditLog::new(counters.clone(), None), record));
         let request = Request::builder().method(Method::POST).uri("/api/announce").body(Body::empty()).unwrap();
         tokio::select! {
             _ = routes.oneshot(request) => panic!("it has not been let go on"),
@@ -481,5 +519,50 @@ mod tests {
         }
         assert_eq!(OperatorAct::of(&Method::HEAD, "/api/trace"), Some(OperatorAct::Trace));
         assert_eq!(OperatorAct::of(&Method::DELETE, "/api/announce"), None);
+    }
+
+    /// Audit log that takes lines, or takes none.
+    #[derive(Debug)]
+    struct RequiredLog {
+        is_full: bool,
+    }
+
+    impl LogLevels for RequiredLog {
+        fn format_name(&self) -> &'static str {
+            "human"
+        }
+
+        fn text(&self) -> String {
+            String::new()
+        }
+
+        fn set(&self, _levels: &str) -> Result<(), String> {
+            Ok(())
+        }
+
+        fn requires_audit(&self) -> bool {
+            true
+        }
+
+        fn confirm_audit(&self, write: &mut dyn FnMut()) -> Result<(), String> {
+            write();
+            if self.is_full { Err("no space left".into()) } else { Ok(()) }
+        }
+    }
+
+    #[tokio::test]
+    async fn an_act_that_cannot_be_recorded_is_refused_where_that_is_required_and_reading_is_not() {
+        static GOOD: RequiredLog = RequiredLog { is_full: false };
+        static FULL: RequiredLog = RequiredLog { is_full: true };
+        for (log, act) in [(&GOOD, 200), (&FULL, 503)] {
+            let log = AuditLog::new(Arc::default(), Some(log));
+            let answer = async || "{\"arguments\":[]}";
+            let routes = Router::new()
+                .route("/api/announce", post(answer))
+                .route("/api/groups", get(answer))
+                .layer(from_fn_with_state(log, record_first));
+            assert_eq!(ask(&routes, Method::POST, "/api/announce", None).await, act);
+            assert_eq!(ask(&routes, Method::GET, "/api/groups", None).await, 200);
+        }
     }
 }

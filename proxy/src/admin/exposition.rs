@@ -10,6 +10,7 @@ use prometheus::core::Collector;
 #[cfg(target_os = "linux")]
 use prometheus::process_collector::ProcessCollector;
 use prometheus::proto::MetricFamily;
+use trunkline_process::{audit_lines_lost, log_lines_dropped};
 use trunkline_protocol::cause::Cause;
 use trunkline_protocol::manifest::{EndpointKind, Transport};
 
@@ -108,6 +109,14 @@ metric_rows! {
             "trunkline_admin_acts_refused_total",
             "Acts, and requests with a token, that the admin port has refused."
         );
+        LOG_LINES_DROPPED: Counter(
+            "trunkline_log_lines_dropped_total",
+            "Lines of the log that were dropped, because their reader is too slow or gone."
+        );
+        AUDIT_LINES_LOST: Counter(
+            "trunkline_audit_lines_lost_total",
+            "Lines of the audit log that are not where they belong, such as on a full disk."
+        );
         WEBHOOK_IN_FLIGHT: Gauge("trunkline_webhook_in_flight", "Requests to webhooks under way.");
         WEBHOOK_WAITING: Gauge(
             "trunkline_webhook_waiting_bytes",
@@ -154,6 +163,8 @@ pub(crate) fn families(readiness: &Readiness, fleet: &Fleet, admin: &AdminCounte
         families.add(&ACTS, &[act], count);
     }
     families.add(&ACTS_REFUSED, &[], admin.audit.refused());
+    families.add(&LOG_LINES_DROPPED, &[], log_lines_dropped());
+    families.add(&AUDIT_LINES_LOST, &[], audit_lines_lost());
     if let Some(tracer) = &shared.tracer {
         ExportCounters::show(&[&tracer.queue().counters], &[], &mut families);
     }

@@ -276,6 +276,7 @@ pub(super) async fn check(State(guard): State<Guard>, mut request: Request, next
             };
             request.extensions_mut().insert(access);
             request.extensions_mut().insert(end);
+            request.extensions_mut().insert(actor);
             let mut answer = next.run(request).await;
             answer.extensions_mut().insert(actor);
             answer
@@ -454,7 +455,7 @@ mod tests {
         let routes = Router::new()
             .route("/api/announce", post(act))
             .layer(from_fn_with_state(guard, check))
-            .layer(from_fn_with_state(AuditLog::new(Arc::default()), record));
+            .layer(from_fn_with_state(AuditLog::new(Arc::default(), None), record));
         let request = || {
             let builder = Request::builder().method(Method::POST).uri("/api/announce").extension(me());
             builder.header(AUTHORIZATION, bearer_of(TOKEN)).body(Body::empty()).unwrap()

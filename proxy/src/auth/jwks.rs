@@ -60,7 +60,11 @@ impl JwksSource {
     /// When it can't be read, or holds no key of a supported kind.
     pub(crate) async fn read(&self, connector: &Connector) -> Result<Vec<VerifyingKey>, JwksError> {
         match self {
-            Self::File(_) => self.read_file(),
+            Self::File(_) => {
+                let file = self.clone();
+                let read = tokio::task::spawn_blocking(move || file.read_file()).await;
+                read.map_err(|error| JwksError::Read(error.to_string()))?
+            }
             Self::Url(url) => parse(&fetch(connector, url, SET_MAX_BYTES).await.map_err(JwksError::Read)?),
         }
     }

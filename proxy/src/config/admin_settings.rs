@@ -34,7 +34,7 @@ impl FleetSettings {
     }
 }
 
-/// Levels of the log, in the hands of the program that writes it.
+/// Levels of the log, and its audit log, in the hands of the program that writes them.
 pub trait LogLevels: fmt::Debug + Send + Sync {
     /// Returns the name of the format of its lines.
     fn format_name(&self) -> &'static str;
@@ -47,4 +47,13 @@ pub trait LogLevels: fmt::Debug + Send + Sync {
     /// # Errors
     /// When they can't be read, with the reason; the old levels stay.
     fn set(&self, levels: &str) -> Result<(), String>;
+
+    /// Whether acts of operators that can't be recorded are refused.
+    fn requires_audit(&self) -> bool;
+
+    /// Runs a function that writes lines of the audit log, and waits until they are stored. It blocks its thread.
+    ///
+    /// # Errors
+    /// When a line could not be stored, with the reason.
+    fn confirm_audit(&self, write: &mut dyn FnMut()) -> Result<(), String>;
 }

@@ -5,6 +5,8 @@
 
 use std::sync::OnceLock;
 
+use trunkline_process::open_files;
+
 /// Descriptors that no client and no request for an app server gets. The admin port, links and files need them.
 const RESERVED: u64 = 128;
 
@@ -21,7 +23,7 @@ impl DescriptorLimit {
     pub(crate) fn for_clients() -> Self {
         // Asked of the system once: connectors are made for single requests, too.
         static LIMIT: OnceLock<DescriptorLimit> = OnceLock::new();
-        *LIMIT.get_or_init(|| Self::below(open_files_max()))
+        *LIMIT.get_or_init(|| Self::below(open_files().soft))
     }
 
     /// Number of files that clients can have open; `None` for no limit.
@@ -53,21 +55,6 @@ impl DescriptorLimit {
 #[must_use]
 pub fn client_files_max() -> Option<u64> {
     DescriptorLimit::for_clients().most()
-}
-
-#[cfg(target_os = "linux")]
-fn open_files_max() -> Option<u64> {
-    use procfs::process::{LimitValue, Process};
-
-    match Process::myself().ok()?.limits().ok()?.max_open_files.soft_limit {
-        LimitValue::Value(most) => Some(most),
-        LimitValue::Unlimited => None,
-    }
-}
-
-#[cfg(not(target_os = "linux"))]
-fn open_files_max() -> Option<u64> {
-    None
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tracing::{info, warn};
 
-use super::file_check::{FileCheck, FileChecks, FileVersion, version};
+use super::file_check::{FileCheck, FileChecks, FileVersion, off_thread, version};
 use crate::metrics::Outcome;
 use crate::net::connector::Connector;
 use crate::net::tls::{Certificates, TlsError};
@@ -62,22 +62,27 @@ pub(super) async fn run(
     certificates: Option<Arc<Certificates>>,
     has_rules_file: bool,
 ) {
-    let users = CertificateUsers { certificates, connectors, shared: shared.clone() };
-    let mut seen = users.stamps();
+    let users = Arc::new(CertificateUsers { certificates, connectors, shared: shared.clone() });
+    let stamps = || {
+        let users = users.clone();
+        off_thread(move || users.stamps())
+    };
+    let mut seen = stamps().await;
     if seen.is_empty() && !has_rules_file {
         return;
     }
     let mut checks = FileChecks::every(CHECK_INTERVAL);
     loop {
         let is_requested = checks.next().await == FileCheck::Hangup;
-        let now = users.stamps();
+        let now = stamps().await;
         // On SIGHUP rules are read anew, too, and there may be no certificate at all.
         if now.is_empty() || (!is_requested && now == seen) {
             continue;
         }
         seen = now;
         let outcomes = &shared.counters_of(0).certificate_reads;
-        match users.reload() {
+        let users = users.clone();
+        match off_thread(move || users.reload()).await {
             Ok(()) => {
                 outcomes.of(Outcome::Done).increment();
                 info!("certificates were read anew");

@@ -6,6 +6,18 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
+/// Runs work that may wait for a file system, on a thread of its own: a mount that hangs must hold nothing else.
+pub(super) async fn off_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(failed) => match failed.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The runtime ends.
+            Err(_) => std::future::pending().await,
+        },
+    }
+}
+
 /// Checks of files, each begun by the clock or by an operator.
 pub(super) struct FileChecks {
     ticks: Interval,
@@ -53,8 +65,8 @@ pub(super) struct FileWatch {
 
 impl FileWatch {
     /// Watches files that were read a moment ago.
-    pub(super) fn new(period: Duration, files: impl IntoIterator<Item = PathBuf>) -> Self {
-        let read: Vec<_> = files.into_iter().map(version).collect();
+    pub(super) async fn new(period: Duration, files: Vec<PathBuf>) -> Self {
+        let read = versions(files).await;
         Self { checks: FileChecks::every(period), latest: read.clone(), read }
     }
 
@@ -63,7 +75,7 @@ impl FileWatch {
     pub(super) async fn changed(&mut self) {
         loop {
             let is_requested = self.checks.next().await == FileCheck::Hangup;
-            let now: Vec<_> = self.latest.iter().map(|(path, _)| version(path.clone())).collect();
+            let now = versions(self.latest.iter().map(|(path, _)| path.clone()).collect()).await;
             let is_settled = std::mem::replace(&mut self.latest, now) == self.latest;
             if is_requested || (is_settled && self.latest != self.read) {
                 self.read.clone_from(&self.latest);
@@ -73,14 +85,15 @@ impl FileWatch {
     }
 
     /// Watches these files from now on. The caller reads them after this, so that no change is missed.
-    pub(super) fn follow(&mut self, files: impl IntoIterator<Item = PathBuf>) {
-        let known = |path: PathBuf| {
-            let known = self.read.iter().find(|(known, _)| *known == path).cloned();
-            known.unwrap_or_else(|| version(path))
-        };
-        self.read = files.into_iter().map(known).collect();
+    pub(super) async fn follow(&mut self, files: Vec<PathBuf>) {
+        let known = |now: FileVersion| self.read.iter().find(|(known, _)| *known == now.0).cloned().unwrap_or(now);
+        self.read = versions(files).await.into_iter().map(known).collect();
         self.latest.clone_from(&self.read);
     }
+}
+
+async fn versions(files: Vec<PathBuf>) -> Vec<FileVersion> {
+    off_thread(move || files.into_iter().map(version).collect()).await
 }
 
 /// Returns the version of a file that is there now.
@@ -166,7 +179,7 @@ mod tests {
         let (one, other) = (path("one"), path("other"));
         let write = |path: &PathBuf, text: &str| std::fs::write(path, text).unwrap();
         write(&one, "1");
-        let mut watch = FileWatch::new(Duration::from_secs(1), [one.clone()]);
+        let mut watch = FileWatch::new(Duration::from_secs(1), vec![one.clone()]).await;
         // From here on checks are half-way between two steps.
         assert!(timeout(Duration::from_millis(500), watch.changed()).await.is_err());
         assert!(!is_due(&mut watch, 10).await, "nothing has changed");
@@ -175,12 +188,12 @@ mod tests {
             assert!(!is_due(&mut watch, 1).await, "it is being written");
         }
         assert!(is_due(&mut watch, 1).await && !is_due(&mut watch, 10).await);
-        watch.follow([one.clone(), other.clone()]);
+        watch.follow(vec![one.clone(), other.clone()]).await;
         assert!(!is_due(&mut watch, 10).await, "the other one is not there, as before");
         write(&other, "1");
         assert!(is_due(&mut watch, 3).await && !is_due(&mut watch, 10).await);
         write(&one, "1");
-        watch.follow([one.clone()]);
+        watch.follow(vec![one.clone()]).await;
         assert!(is_due(&mut watch, 3).await, "it was not read since");
         [one, other].iter().for_each(|path| std::fs::remove_file(path).unwrap());
     }

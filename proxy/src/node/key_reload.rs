@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tracing::{info, warn};
 
-use super::file_check::FileWatch;
+use super::file_check::{FileWatch, off_thread};
 use crate::auth::AppKey;
 use crate::config::{AdminTokenSource, SecretFileError, SecretSources};
 use crate::shard::Shared;
@@ -21,10 +21,12 @@ pub(crate) async fn run(shared: Arc<Shared>, sources: SecretSources) {
     if files.is_empty() {
         return;
     }
-    let mut watch = FileWatch::new(CHECK_INTERVAL, files);
+    let mut watch = FileWatch::new(CHECK_INTERVAL, files).await;
+    let sources = Arc::new(sources);
     loop {
         watch.changed().await;
-        match reload(&shared, &sources) {
+        let (shared, sources) = (shared.clone(), sources.clone());
+        match off_thread(move || reload(&shared, &sources)).await {
             Ok(()) => info!("keys, secrets of webhooks and the admin token were read anew"),
             Err(problem) => warn!(%problem, "keys can't be read anew: the old ones stay in force"),
         }

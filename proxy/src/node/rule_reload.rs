@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tracing::{info, warn};
 
-use super::file_check::FileWatch;
+use super::file_check::{FileWatch, off_thread};
 use super::rule_set::RuleSet;
 use crate::metrics::Outcome;
 use crate::routing::{NamedFiles, Ruleset};
@@ -18,14 +18,19 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Checks the files for ever.
 pub(crate) async fn run(shared: Arc<Shared>, rules: RuleSet, path: PathBuf) {
-    let mut watch = FileWatch::new(CHECK_INTERVAL, files(&path, NamedFiles::of(&path).unwrap_or_default()));
+    let rules = Arc::new(rules);
+    let mut watch = FileWatch::new(CHECK_INTERVAL, files(&path).await.unwrap_or_else(|| vec![path.clone()])).await;
     loop {
         watch.changed().await;
-        if let Some(named) = NamedFiles::of(&path) {
-            watch.follow(files(&path, named));
+        if let Some(files) = files(&path).await {
+            watch.follow(files).await;
         }
-        let read = Ruleset::read(&path).map(Arc::new).map_err(|error| error.to_string());
-        let outcome = read.and_then(|read| rules.apply(&read).map(|()| read).map_err(|error| error.to_string()));
+        let (rules, file) = (rules.clone(), path.clone());
+        let outcome = off_thread(move || {
+            let read = Ruleset::read(&file).map(Arc::new).map_err(|error| error.to_string());
+            read.and_then(|read| rules.apply(&read).map(|()| read).map_err(|error| error.to_string()))
+        });
+        let outcome = outcome.await;
         let outcomes = &shared.counters_of(0).rule_reads;
         match outcome {
             Ok(rules) => {
@@ -47,7 +52,13 @@ pub(crate) async fn run(shared: Arc<Shared>, rules: RuleSet, path: PathBuf) {
     }
 }
 
-/// The rule file, and those that it names: a key that somebody has replaced counts at once.
-fn files(path: &Path, named: NamedFiles) -> Vec<PathBuf> {
-    [path.to_owned()].into_iter().chain(named.secrets).chain(named.pages).collect()
+/// The rule file, and those that it names: a key that somebody has replaced counts immediately. `None` if it can't be
+/// read.
+async fn files(path: &Path) -> Option<Vec<PathBuf>> {
+    let path = path.to_owned();
+    off_thread(move || {
+        let named = NamedFiles::of(&path)?;
+        Some([path].into_iter().chain(named.secrets).chain(named.pages).collect())
+    })
+    .await
 }

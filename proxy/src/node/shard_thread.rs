@@ -39,6 +39,9 @@ pub(super) fn start(
     Builder::new().name(format!("shard-{index}")).spawn(move || {
         let tasks = LocalSet::new();
         tasks.block_on(&runtime, stop.run_until_cancelled(run(index, (shared, rest), listeners, inbox)));
+        drop(tasks);
+        // A name server that hangs must not keep the node.
+        runtime.shutdown_background();
     })
 }
 

@@ -16,10 +16,11 @@ use crate::reference::{ServeFlag, escape, read, serve_flags};
 use crate::workspace::rust_files;
 
 /// Folders whose constants are limits of a running fleet, with their titles.
-const CRATES: [(&str, &str); 5] = [
+const CRATES: [(&str, &str); 6] = [
     ("protocol/src", "Both protocols"),
     ("protocol/channel/src", "Channels"),
     ("protocol/link/src", "Links"),
+    ("protocol/process/src", "Logs"),
     ("proxy/src", "Node"),
     ("app-sdk/src", "SDK"),
 ];

@@ -7,12 +7,13 @@ use crate::document::resolve;
 use crate::workspace::{members, rust_files, workspace};
 
 /// Crates that are published. All others say `publish = false`.
-const PUBLISHED: [&str; 8] = [
+const PUBLISHED: [&str; 9] = [
     "app-sdk",
     "app-sdk/macros",
     "protocol",
     "protocol/channel",
     "protocol/link",
+    "protocol/process",
     "proxy",
     "proxy/command",
     "proxy/vectored",

@@ -105,12 +105,16 @@ fn json(writer: &mut Writer<'_>, time: &str, level: Level, target: &str, fields:
     writeln!(writer, "}}")
 }
 
-/// Formats a text as a JSON line without fields and without its end.
-pub(super) fn plain_json(time: &str, level: Level, target: &str, text: &str) -> String {
+/// Formats a text as a line without fields and without its end.
+pub(super) fn plain_line(format: LogFormat, time: &str, level: Level, target: &str, text: &str) -> String {
     let fields = EventFields { message: Some(text.into()), others: Vec::new() };
     let mut line = String::new();
+    let mut writer = Writer::new(&mut line);
     // A string takes all that is written.
-    let _ = json(&mut Writer::new(&mut line), time, level, target, &fields);
+    let _ = match format {
+        LogFormat::Human => human(&mut writer, time, level, target, &fields),
+        LogFormat::Json => json(&mut writer, time, level, target, &fields),
+    };
     line.truncate(line.trim_end().len());
     line
 }

@@ -9,14 +9,16 @@ use axum::Router;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::Html;
 use axum::routing::get;
-use trunkline::Server;
+use trunkline::{LogQueue, Server};
 
 /// Address where browsers and proxies connect, unless the environment has another one.
 const LISTEN: &str = "127.0.0.1:5000";
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    tracing_subscriber::fmt().init();
+    // A log that nobody reads stops nothing; colours are for terminals.
+    let log = LogQueue::stdout()?;
+    tracing_subscriber::fmt().with_writer(log.writer()).with_ansi(log.has_colours()).init();
     let listen = std::env::var("LISTEN").unwrap_or_else(|_| LISTEN.to_owned());
     let server = Server::new().hub(chat::hub());
     // It serves clients itself, so that nothing else is needed to try it; proxies may stand before it all the same.

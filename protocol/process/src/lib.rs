@@ -1,0 +1,20 @@
+#![forbid(unsafe_code)]
+#![doc = include_str!("../README.md")]
+//!
+//! Modules, lowest first:
+//!
+//! | module | contents |
+//! |---|---|
+//! | `line_queue` | bounded queue of lines in front of a writer thread |
+//! | `log_queue` | log of the process: queue, panics, counters |
+//! | `open_files` | limit of open files |
+
+mod line_queue;
+mod log_queue;
+mod open_files;
+
+pub use line_queue::{LineLosses, LinePriority, LineQueue, LineSink};
+pub use log_queue::{
+    LogQueue, LogStream, LogWriter, audit_lines_lost, count_lost_audit_line, log_lines_dropped, panic_text,
+};
+pub use open_files::{OpenFiles, open_files, restore_open_files};

@@ -1,0 +1,217 @@
+//! Log of the process: lines go through a bounded queue to a standard stream. A reader of the stream that hangs delays
+//! neither the threads that log, nor a panic, nor the end of the process.
+
+use std::backtrace::{Backtrace, BacktraceStatus};
+use std::fmt;
+use std::io::{self, IsTerminal, Write};
+use std::panic::PanicHookInfo;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::line_queue::{LineLosses, LinePriority, LineQueue, LineSink};
+
+/// Time for the lines that are left when the process ends.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Time that a panic waits for its message to be written.
+const PANIC_FLUSH_TIMEOUT: Duration = Duration::from_millis(100);
+
+/// Pause after a stream that is set to be non-blocking has refused bytes.
+const REFUSED_PAUSE: Duration = Duration::from_millis(10);
+
+static LOG_LINES_DROPPED: AtomicU64 = AtomicU64::new(0);
+static AUDIT_LINES_LOST: AtomicU64 = AtomicU64::new(0);
+
+/// Returns the number of lines of the log that were dropped because their reader was too slow, or has gone.
+pub fn log_lines_dropped() -> u64 {
+    LOG_LINES_DROPPED.load(Ordering::Relaxed)
+}
+
+/// Returns the number of lines of the audit log that are not where they belong.
+pub fn audit_lines_lost() -> u64 {
+    AUDIT_LINES_LOST.load(Ordering::Relaxed)
+}
+
+/// Counts a line of the audit log that is not where it belongs.
+pub fn count_lost_audit_line() {
+    AUDIT_LINES_LOST.fetch_add(1, Ordering::Relaxed);
+}
+
+/// Standard stream of the process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogStream {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
+/// Log of a process. Its lines go through a bounded queue to a standard stream, and are dropped where the queue is
+/// full; a notice in the log says how many were. When this is dropped, the rest is written within a second.
+///
+/// ```no_run
+/// # use trunkline_process::LogQueue;
+/// let log = LogQueue::stderr()?;
+/// tracing_subscriber::fmt().with_writer(log.writer()).with_ansi(log.has_colours()).init();
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct LogQueue {
+    stream: LogStream,
+    queue: LineQueue,
+}
+
+impl LogQueue {
+    /// Starts a log on standard error, where the messages of panics go too.
+    ///
+    /// # Errors
+    /// When the system refuses a thread.
+    pub fn stderr() -> io::Result<Self> {
+        Self::with_panics(LogStream::Stderr)
+    }
+
+    /// Starts a log on standard output, where the messages of panics go too.
+    ///
+    /// # Errors
+    /// When the system refuses a thread.
+    pub fn stdout() -> io::Result<Self> {
+        Self::with_panics(LogStream::Stdout)
+    }
+
+    fn with_panics(stream: LogStream) -> io::Result<Self> {
+        let notice =
+            |lost| format!(" WARN trunkline_process: log lines dropped, their reader is too slow lines={lost}");
+        let log = Self::start(stream, notice)?;
+        log.take_panics(panic_text);
+        Ok(log)
+    }
+
+    /// Starts a log, with the text of the line that says how many lines were dropped.
+    ///
+    /// # Errors
+    /// When the system refuses a thread.
+    pub fn start(stream: LogStream, notice: impl Fn(u64) -> String + Send + Sync + 'static) -> io::Result<Self> {
+        let name = if stream == LogStream::Stdout { "log-stdout" } else { "log-stderr" };
+        Ok(Self { stream, queue: LineQueue::start(name, stream, LogLosses(notice))? })
+    }
+
+    /// Writes messages of panics to this log, before all lines that wait, in place of the standard hook.
+    pub fn take_panics(&self, text: impl Fn(&PanicHookInfo<'_>) -> String + Send + Sync + 'static) {
+        let queue = self.queue.clone();
+        std::panic::set_hook(Box::new(move |panic| {
+            queue.push(text(panic) + "\n", LinePriority::Urgent);
+            queue.flush_urgent(PANIC_FLUSH_TIMEOUT);
+        }));
+    }
+
+    /// Returns a maker of writers, as `tracing_subscriber` takes it.
+    pub fn writer(&self) -> impl Fn() -> LogWriter + Clone + Send + Sync + 'static {
+        let queue = self.queue.clone();
+        move || LogWriter::new(queue.clone(), LinePriority::Normal)
+    }
+
+    /// Returns the queue of lines.
+    #[must_use]
+    pub fn lines(&self) -> &LineQueue {
+        &self.queue
+    }
+
+    /// Whether lines may have colours: the stream is a terminal, and the environment has no `NO_COLOR`.
+    #[must_use]
+    pub fn has_colours(&self) -> bool {
+        let is_terminal = match self.stream {
+            LogStream::Stdout => io::stdout().is_terminal(),
+            LogStream::Stderr => io::stderr().is_terminal(),
+        };
+        is_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+    }
+
+    /// Waits until all lines are written, a second at most.
+    pub fn flush(&self) {
+        self.queue.flush(FLUSH_TIMEOUT);
+    }
+}
+
+impl Drop for LogQueue {
+    fn drop(&mut self) {
+        self.flush();
+    }
+}
+
+/// Writer of the lines of a log. Each write is one line, and never waits.
+#[derive(Debug, Clone)]
+pub struct LogWriter {
+    queue: LineQueue,
+    priority: LinePriority,
+}
+
+impl LogWriter {
+    /// Creates a writer of lines of this priority.
+    #[must_use]
+    pub fn new(queue: LineQueue, priority: LinePriority) -> Self {
+        Self { queue, priority }
+    }
+}
+
+impl Write for LogWriter {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.queue.push(line, self.priority);
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl LineSink for LogStream {
+    fn write_line(&mut self, line: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Stdout => write_all(&mut io::stdout(), line),
+            Self::Stderr => write_all(&mut io::stderr(), line),
+        }
+    }
+}
+
+/// Writes a line, also to a stream that another process has set to be non-blocking.
+fn write_all(stream: &mut impl Write, mut rest: &[u8]) -> io::Result<()> {
+    loop {
+        let outcome = if rest.is_empty() { stream.flush().map(|()| 0) } else { stream.write(rest) };
+        match outcome {
+            Ok(_) if rest.is_empty() => return Ok(()),
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => rest = rest.get(written..).unwrap_or_default(),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => std::thread::sleep(REFUSED_PAUSE),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Losses of a log: they are counted, and reported by a line.
+struct LogLosses<N>(N);
+
+impl<N: Fn(u64) -> String + Send + Sync + 'static> LineLosses for LogLosses<N> {
+    fn lost(&self, _line: &[u8], priority: LinePriority, _error: &io::Error) {
+        LOG_LINES_DROPPED.fetch_add(1, Ordering::Relaxed);
+        // Those that are kept are lines of the audit log.
+        if priority == LinePriority::Kept {
+            count_lost_audit_line();
+        }
+    }
+
+    fn notice(&self, lost: u64) -> Option<String> {
+        Some((self.0)(lost) + "\n")
+    }
+}
+
+/// Returns the message of a panic as the standard hook writes it, with a backtrace if `RUST_BACKTRACE` asks for one.
+pub fn panic_text(panic: &PanicHookInfo<'_>) -> String {
+    let thread = std::thread::current();
+    let place = panic.location().map(|place| format!(" at {place}")).unwrap_or_default();
+    let text = panic.payload_as_str().unwrap_or("Box<dyn Any>");
+    let backtrace = Backtrace::capture();
+    let shown: &dyn fmt::Display = if backtrace.status() == BacktraceStatus::Captured { &backtrace } else { &"" };
+    let text = format!("thread '{}' panicked{place}:\n{text}\n{shown}", thread.name().unwrap_or("<unnamed>"));
+    text.trim_end().to_owned()
+}
