@@ -1,8 +1,8 @@
 //! JSON values that only pass through: read, but written again as they came.
 //!
-//! A number that goes through a float loses digits (`79228162514264337593543950335`) or its form (`1e5`). A [`JsonText`]
-//! keeps its text beside the value, and writes that where JSON is written. Other formats get the value: integers of 64
-//! bits are exact there, and other numbers become the nearest float.
+//! A number that goes through a float loses digits (`79228162514264337593543950335`) or its form (`1e5`). A
+//! [`JsonText`] keeps its text beside the value, and writes that where JSON is written. Other formats get
+//! the value: integers of 64 bits are exact there, and other numbers become the nearest float.
 
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use serde_json::json;
@@ -58,18 +57,16 @@ fn an_app_server_that_freezes_and_leaves_dns_is_given_up_before_the_resume_windo
         let first = app_at(&fleet, "127.0.0.2", port).await?;
         let _second = app_at(&fleet, "127.0.0.3", port).await?;
         let upstream = format!("http://{NAME}:{port}");
-        let proxy = fleet.proxy_at_name(&hosts, &upstream, &["--resolve-interval", "60"]).await?;
+        // Its links would be waited for longer than a test may take.
+        let settings = ["--resolve-interval", "60", "--resume-window", "300"];
+        let proxy = fleet.proxy_at_name(&hosts, &upstream, &settings).await?;
         proxy.linked(2 * POOL_SIZE).await?;
         let mut clients = crowd(&proxy).await?;
         assert_eq!(places(&mut clients).await?.len(), 2);
         list(&hosts, &["127.0.0.3"])?;
         first.process.signal(Signal::Freeze).await?;
-        let begun = Instant::now();
-        assert_eq!(places(&mut clients).await?.into_values().max(), Some(CLIENTS), "all are at the other one");
-        let took = begun.elapsed();
-        eprintln!("an app server that is silent and has left DNS was given up after {took:?}");
-        assert!(took < Duration::from_secs(7), "{took:?}, where the resume window is 10 s");
-        Ok(())
+        // Calls that the frozen app server has get an error.
+        until(async || Ok(places(&mut clients).await.is_ok_and(|places| places.len() == 1).then_some(()))).await
     });
 }
 

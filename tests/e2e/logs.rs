@@ -56,9 +56,11 @@ fn lines_are_json_if_that_is_wanted_and_levels_change_at_run_time() {
         }
         assert_eq!(put(&proxy, &"x".repeat(10_000)).await?.status, 413);
         assert_eq!(get(proxy.admin(), "/api/log").await?.json()?["levels"], "warn,trunkline_proxy=debug");
+        proxy.process.wait_for_log("\"status\":413").await?;
         let before = proxy.process.log().lines().count();
         put(&proxy, r#"{"levels":"off"}"#).await?;
         lines_of_a_visit(&proxy).await?;
+        proxy.process.wait_for_log("\\\"off\\\"").await?;
         let log = proxy.process.log();
         let [only] = log.lines().skip(before).collect::<Vec<_>>()[..] else { bail!("{log}") };
         assert!(

@@ -64,9 +64,9 @@ pub(crate) fn read<A: Parser>() -> A {
 }
 
 /// Log on stderr. Threads of its own write the lines, so that a reader that hangs stops nothing.
+#[expect(clippy::expect_used, reason = "a system without a thread for the log has none for the app")]
 pub(crate) fn log() -> &'static LogQueue {
-    static LOG: LazyLock<LogQueue> =
-        LazyLock::new(|| LogQueue::stderr().unwrap_or_else(|error| panic!("no thread for the log: {error}")));
+    static LOG: LazyLock<LogQueue> = LazyLock::new(|| LogQueue::stderr().expect("a thread for the log"));
     &LOG
 }
 

@@ -17,7 +17,7 @@ pub(crate) struct Reassignment {
     is_elsewhere: bool,
     /// The connection goes on elsewhere, or over another link.
     goes_on: bool,
-    /// `on_leaving` runs.
+    /// The hook `on_leaving` runs.
     is_leaving: bool,
 }
 
@@ -69,7 +69,7 @@ impl Reassignment {
         self.is_leaving = false;
     }
 
-    /// Whether `on_leaving` runs.
+    /// Whether the hook `on_leaving` runs.
     pub(super) fn is_leaving(&self) -> bool {
         self.is_leaving
     }

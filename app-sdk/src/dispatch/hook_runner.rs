@@ -114,7 +114,8 @@ impl HookRunner {
         wrapped.map_err(|error| log_failure(&self.core, connection, "on_leaving", &error)).ok()
     }
 
-    /// Runs a hook until it returns or its time is up, and notes how long it keeps its thread. A panic becomes an error.
+    /// Runs a hook until it returns or its time is up, and notes how long it keeps its thread. A panic becomes an
+    /// error.
     async fn supervised<T>(
         &self,
         hook: &str,

@@ -410,6 +410,7 @@ fn hanging(events: &mpsc::UnboundedSender<String>) -> Hub {
         .on_user_online(online)
         .on_connected(connected)
         .on_disconnected(disconnected)
+        // sleep: the method takes as long as its caller says, in paused time
         .method("Wait", async |seconds: u64| tokio::time::sleep(Duration::from_secs(seconds)).await)
         .with_state(events.clone())
 }
@@ -457,6 +458,7 @@ async fn a_client_that_leaves_during_a_method_has_left_30_seconds_later_at_most(
         assert_eq!(waited, expected, "{user}");
         drop((call, queued));
     }
+    // sleep: nothing comes any more, in paused time
     tokio::time::sleep(Duration::from_secs(2000)).await;
     assert!(told.try_recv().is_err(), "on_disconnected runs once");
 }

@@ -65,7 +65,7 @@ struct Shared {
 struct State {
     urgent: VecDeque<Entry>,
     lines: VecDeque<Entry>,
-    /// Bytes of both.
+    /// Bytes of both queues.
     bytes: usize,
     /// Priority of the line that is being written.
     current: Option<LinePriority>,
@@ -86,7 +86,7 @@ struct Entry {
     reports: u64,
 }
 
-/// What the writer thread does next.
+/// Next step of the writer thread.
 enum Step {
     Reopen,
     Write(Entry),

@@ -40,9 +40,9 @@ pub fn count_lost_audit_line() {
 /// Standard stream of the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogStream {
-    /// Standard output.
+    /// Standard output of the process.
     Stdout,
-    /// Standard error.
+    /// Standard error of the process.
     Stderr,
 }
 

@@ -13,7 +13,7 @@ pub struct OpenFiles {
     pub soft_at_start: Option<u64>,
     /// Soft limit in force.
     pub soft: Option<u64>,
-    /// Hard limit.
+    /// Hard limit in force.
     pub hard: Option<u64>,
 }
 

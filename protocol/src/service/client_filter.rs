@@ -9,7 +9,7 @@
 //!  operand    = "userId" | "connectionId" | "null" | text | ( "tolower" | "toupper" | "trim" ) "(" operand ")"
 //! ```
 //!
-//! The user id of an anonymous client is `null`, which equals only `null`, and orders, contains and begins with nothing.
+//! The user id of an anonymous client is `null`, which equals only `null`, and no order or function holds for it.
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
@@ -28,7 +28,7 @@ pub struct ClientFilter(Condition);
 pub trait FilterSubject {
     /// User id; `None` for an anonymous client.
     fn user_id(&self) -> Option<&str>;
-    /// Connection id.
+    /// Id of the connection.
     fn connection_id(&self) -> &str;
     /// Whether the client is a member of this group.
     fn is_in_group(&self, group: &str) -> bool;
@@ -39,7 +39,7 @@ pub trait FilterSubject {
 pub enum FilterTarget<'a> {
     /// All connections of a user.
     User(&'a str),
-    /// One connection.
+    /// The connection of an id.
     Connection(&'a str),
     /// Members of a group.
     Group(&'a str),
@@ -57,9 +57,9 @@ pub enum FilterError {
     /// Something else was expected at this byte.
     #[error("is wrong at byte {at}: expected {expected}")]
     Unexpected {
-        /// Offset in bytes.
+        /// Offset in the text, in bytes.
         at: usize,
-        /// What the syntax allows there.
+        /// Words and marks that the syntax allows there.
         expected: &'static str,
     },
 }

@@ -11,7 +11,7 @@ mod syslog_socket;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tracing_subscriber::Layer;
 use tracing_subscriber::filter::{FilterExt, LevelFilter, ParseError, filter_fn};
@@ -23,10 +23,13 @@ use trunkline_process::{LinePriority, LineQueue, LogQueue, LogWriter};
 use trunkline_proxy::parts::{AUDIT_TARGET, LEVELS_MAX_BYTES, LogLevels};
 
 use audit_place::{AuditLosses, AuditPlace};
-pub(crate) use console::{flush, formatted, set_format, write_error, write_output};
+pub(crate) use console::{formatted, set_format, write_error, write_output};
 pub(crate) use log_format::LogFormat;
 use log_line::LineFormatter;
-pub(crate) use log_line::name_node;
+pub(crate) use log_line::{LOG_TARGET, name_node};
+
+/// Time for the lines that are left when the process ends.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Error for levels that can't be set.
 #[derive(Debug, thiserror::Error)]
@@ -67,9 +70,6 @@ pub(crate) struct Levels {
     text: Mutex<String>,
     filter: reload::Handle<EnvFilter, Registry>,
 }
-
-/// Target of the log lines that the command adds to those of its node: `--log trunkline_proxy=debug` takes both.
-pub(crate) const LOG_TARGET: &str = "trunkline_proxy::cli";
 
 static LEVELS: OnceLock<Levels> = OnceLock::new();
 
@@ -132,6 +132,15 @@ fn audit_queue(path: &Path) -> Result<LineQueue, LogError> {
 /// Returns the lines of an audit log that has a place of its own.
 fn audit_lines() -> Option<&'static LineQueue> {
     LEVELS.get()?.audit.as_ref()
+}
+
+/// Waits for the lines that are left when the process ends, at most a second in all.
+pub(crate) fn flush() {
+    let deadline = Instant::now() + FLUSH_TIMEOUT;
+    if let Some(audit) = audit_lines() {
+        audit.flush(FLUSH_TIMEOUT);
+    }
+    console::flush(deadline);
 }
 
 /// Opens the file of the audit log again, which may have been moved.

@@ -73,7 +73,7 @@ pub(super) enum NewError {
 
 /// Source of the SDK that an app depends on.
 #[derive(Debug)]
-enum Source {
+enum SdkSource {
     /// Crate of the version of this program.
     Published,
     /// Clone of the repository, by its absolute path.
@@ -85,8 +85,8 @@ const NO_REPOSITORY: &str = "://example.com/";
 
 /// Writes the app, and returns what to print.
 pub(super) fn new_app(args: &NewArgs) -> Result<String, NewError> {
-    let source = args.path.as_deref().map_or(Ok(Source::Published), Source::of_clone)?;
-    if matches!(source, Source::Published) && env!("CARGO_PKG_REPOSITORY").contains(NO_REPOSITORY) {
+    let source = args.path.as_deref().map_or(Ok(SdkSource::Published), SdkSource::of_clone)?;
+    if matches!(source, SdkSource::Published) && env!("CARGO_PKG_REPOSITORY").contains(NO_REPOSITORY) {
         name(&args.folder)?;
         let (version, folder) = (env!("CARGO_PKG_VERSION"), args.folder.clone());
         return Err(NewError::NoRelease { version, folder, clone: own_clone().unwrap_or_else(|| "CLONE".into()) });
@@ -101,7 +101,7 @@ fn own_clone() -> Option<String> {
     Some(root.display().to_string())
 }
 
-fn write_app(args: &NewArgs, source: &Source) -> Result<String, NewError> {
+fn write_app(args: &NewArgs, source: &SdkSource) -> Result<String, NewError> {
     let name = name(&args.folder)?;
     // Made at once, so that no other program can get in between.
     let failed = |source: io::Error, path: &Path| NewError::Write { path: path.to_owned(), source };
@@ -152,12 +152,12 @@ fn suggestion(name: &str) -> String {
 }
 
 /// Fills in the places of a template.
-fn fill(template: &str, name: &str, source: &Source) -> String {
+fn fill(template: &str, name: &str, source: &SdkSource) -> String {
     let text = template.replace("{{name}}", name).replace("{{trunkline}}", &source.dependency());
     text.replace("{{context}}", &source.context()).replace("{{copy}}", &source.copy())
 }
 
-impl Source {
+impl SdkSource {
     fn of_clone(path: &Path) -> Result<Self, NewError> {
         let clone = fs::canonicalize(path).ok().filter(|path| path.join("app-sdk/Cargo.toml").is_file());
         clone.map(Self::Clone).ok_or_else(|| NewError::NoClone { path: path.to_owned() })
@@ -219,7 +219,7 @@ mod tests {
 
         fn make(&self, name: &str, path: Option<&Path>) -> Result<String, String> {
             let args = NewArgs { folder: self.0.join(name), path: path.map(Path::to_owned) };
-            let source = path.map_or(Ok(Source::Published), Source::of_clone);
+            let source = path.map_or(Ok(SdkSource::Published), SdkSource::of_clone);
             source.and_then(|source| write_app(&args, &source)).map_err(|error| error.to_string())
         }
 

@@ -159,7 +159,7 @@ impl Sessions {
     }
 }
 
-/// Path below which the page is served, as it says itself, or a proxy in front. A caller can't do more with it than keep
+/// Path below which the page is served, as it says itself, or a proxy in front. A caller can only keep
 /// its own cookie from coming back.
 fn prefix(headers: &HeaderMap) -> &str {
     let is_path = |text: &&str| {

@@ -1,5 +1,5 @@
-//! Owners of carried GETs that are lost without a word, as when their machine fails: nothing ends the sockets to them, and
-//! a poll or an event stream would wait for its time-out.
+//! Owners of carried GETs that are lost without a word, as when their machine fails: nothing ends the sockets to them,
+//! and a poll or an event stream would wait for its time-out.
 //!
 //! ```text
 //!  owner alive ──its node links are late or closed──► its port for clients is dialled ──no system answers──► its GETs end

@@ -17,7 +17,7 @@ const SUSPICION_TIMEOUT: Duration = Duration::from_secs(1);
 /// Silence after which a second sign makes it certain that an app server is gone.
 const SILENCE_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// What the silence of an app server means.
+/// Meaning of the silence of an app server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum AppDoubt {
     Answers,

@@ -47,8 +47,8 @@ impl FileChecks {
     }
 }
 
-/// Version of a file: its path, and what tells it from another one there: time of change, size and identity. Copies often
-/// have the time of their original, and keys are all of one size.
+/// Version of a file: its path, time of change, size and identity. Copies often have the time of their original, and
+/// keys are all of one size.
 pub(super) type FileVersion = (PathBuf, Option<(SystemTime, u64, FileIdentity)>);
 
 /// Device, number, and time of change of the entry, which no program can set.
@@ -166,6 +166,7 @@ mod tests {
         write(&next, "two");
         std::fs::rename(&next, &file).unwrap();
         let replaced = version(file.clone());
+        // sleep: the change time of a file advances with the kernel's clock
         std::thread::sleep(Duration::from_millis(20));
         write(&file, "six");
         let overwritten = version(file.clone());

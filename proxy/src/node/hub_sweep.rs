@@ -59,7 +59,7 @@ async fn sweep(shared: &Shared, limit: Duration) {
 /// Hubs and app servers that are in use at any shard.
 #[derive(Debug, Default)]
 struct UsedEntries {
-    /// Hubs with clients.
+    /// Hubs that have clients.
     hubs: HashSet<HubIndex>,
     /// App servers at which clients are at home.
     apps: HashSet<AppServerId>,

@@ -1,9 +1,9 @@
 //! Watcher of one upstream: reads its manifest, and keeps a pool per hub to each app server instance that answers
 //! there.
 //!
-//! An instance is given up, and its clients get another home link, as soon as its crash is certain: another instance
-//! answers where there never were two at once, or nothing listens there for a while and none of its links is left, or it
-//! is silent and a [second sign](super::app_doubt) says so.
+//! An instance is given up, and its clients get another home link, as soon as its crash is certain: another
+//! instance answers where there never were two at once, or nothing listens there for a while and none of its
+//! links is left, or it is silent and a [second sign](super::app_doubt) says so.
 
 use std::sync::Arc;
 use std::time::Duration;

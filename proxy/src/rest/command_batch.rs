@@ -1,7 +1,7 @@
 //! Batch of commands (`:execute`): which clients it is for, and what becomes of them, one command after the other.
 //!
-//! Azure's reference names the four types and says that the filter is OData. A filter that is one comparison with a name
-//! goes only to the nodes that have such clients; any other one is evaluated for each client, where the client is.
+//! Azure's reference names the four types and says that the filter is OData. A filter that is one comparison with a
+//! name goes only to the nodes that have such clients; any other one is evaluated for each client, where the client is.
 
 use std::collections::BTreeMap;
 

@@ -187,8 +187,8 @@ impl Execution {
                     self.check_methods(hub)?;
                     call.payloads(None)?;
                 }
-                Command::JoinGroup(group) => self.check_group(group)?,
-                Command::LeaveGroup(_) | Command::CloseConnection { .. } => {}
+                Command::JoinGroup(group) | Command::LeaveGroup(group) => self.check_group(group)?,
+                Command::CloseConnection { .. } => {}
             }
         }
         let mut missing = Vec::new();
@@ -408,7 +408,7 @@ fn with_missing(mut answer: Response, missing: &[String]) -> Response {
     answer
 }
 
-/// Answer to `:invoke`.
+/// Answer to a caller of `:invoke`.
 #[derive(Serialize)]
 struct InvokeAnswer<'a> {
     protocol: &'a str,

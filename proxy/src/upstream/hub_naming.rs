@@ -7,7 +7,7 @@
 //!    └────────────────────── named again ────────────────┴─────────────────────────────┘
 //! ```
 //!
-//! A hub without links and clients is idle. A full table of hubs evicts idle ones: they are forgotten before their time.
+//! A hub without links and clients is idle. A full table of hubs evicts idle hubs before their time.
 //!
 //! A forgotten hub is found by nobody, but keeps its index: what still holds it may end in peace. A free one gives its
 //! index to the next hub that is learnt.

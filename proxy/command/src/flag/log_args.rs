@@ -30,8 +30,8 @@ pub(crate) struct LogArgs {
 
     /// A file to which a line is appended for each act of an operator: who, from where, what. Without it these lines
     /// are in the log, whatever --log says. A new file has the permissions 0600. Where it is a Unix datagram socket,
-    /// such as `/dev/log`, each line goes there in the form of syslog. A line that can't be written goes to standard error.
-    /// SIGHUP and SIGUSR1 open the file again.
+    /// such as `/dev/log`, each line goes there in the form of syslog. A line that can't be written goes to standard
+    /// error. SIGHUP and SIGUSR1 open the file again.
     #[arg(long, env = "TRUNKLINE_AUDIT_LOG", value_name = "FILE")]
     pub audit_log: Option<PathBuf>,
 

@@ -555,7 +555,7 @@ mod tests {
         assert!(problem(&["--upstream", "http://localhost", "--access-key", "short"]).starts_with("--access-key: "));
         assert!(
             problem(&["--upstream", "http://localhost", "--access-key", KEY, "--allow-origin", "app.example"])
-                .starts_with("--allow-origin \"app.example\" has to begin with")
+                .starts_with("--allow-origin \"app.example\" has to be an origin with its scheme")
         );
         assert!(
             problem(&["--upstream", "http://localhost", "--access-key", KEY, "--node-name", "a b"])

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use tracing::{Level, error, info};
 use trunkline_process::{LineLosses, LinePriority, LineSink, count_lost_audit_line};
 
-use super::LOG_TARGET;
 use super::console::{formatted, write_error};
+use super::log_line::LOG_TARGET;
 #[cfg(unix)]
 use super::syslog_socket::{self, SyslogSocket};
 

@@ -1,12 +1,12 @@
 //! Lines that are no events of the log, and are printed whatever levels it has: addresses, a panic, the error that ends
-//! the process. They take the form of the log, so that its reader never meets another one. Once the log has begun they go
-//! through its queue, which delays nobody.
+//! the process. They take the form of the log, so that its reader never meets another one. Once the log has begun they
+//! go through its queue.
 
 use std::io::{self, Write};
 use std::panic::PanicHookInfo;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tracing::Level;
 use tracing_subscriber::fmt::format::Writer;
@@ -18,9 +18,6 @@ use super::log_line::plain_line;
 
 /// Target of these lines.
 const TARGET: &str = "trunkline";
-
-/// Time for the lines that are left when the process ends.
-const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Whether they are JSON; one value for the process, which has one log.
 static IS_JSON: AtomicBool = AtomicBool::new(false);
@@ -80,12 +77,8 @@ pub(crate) fn write_error(line: &str) {
     }
 }
 
-/// Waits for the lines that are left when the process ends, at most a second in all.
-pub(crate) fn flush() {
-    let deadline = Instant::now() + FLUSH_TIMEOUT;
-    if let Some(audit) = super::audit_lines() {
-        audit.flush(FLUSH_TIMEOUT);
-    }
+/// Waits for the lines of both streams that are left, until a deadline.
+pub(super) fn flush(deadline: Instant) {
     for stream in STREAMS.get().into_iter().flatten() {
         stream.lines().flush(deadline.saturating_duration_since(Instant::now()));
     }

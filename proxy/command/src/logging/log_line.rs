@@ -17,6 +17,9 @@ use tracing_subscriber::registry::LookupSpan;
 use super::log_format::LogFormat;
 use crate::shown_text::{is_steering, one_line};
 
+/// Target of the log lines that the command adds to those of its node: `--log trunkline_proxy=debug` takes both.
+pub(crate) const LOG_TARGET: &str = "trunkline_proxy::cli";
+
 /// Name of the field that holds the text of an event.
 const MESSAGE: &str = "message";
 
