@@ -413,7 +413,7 @@ impl Server {
         if let Some(error) = self.error {
             return Err(error);
         }
-        trunkline_process::open_files();
+        trunkline_process::log_open_files();
         #[cfg(feature = "embedded")]
         match &self.node {
             node if node.is_embedded && !self.services.is_empty() => return Err(BuildError::EmbeddedAndDialled),

@@ -42,7 +42,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
-use trunkline_process::open_files;
+use trunkline_process::log_open_files;
 use trunkline_vectored::SendRing;
 
 pub use embedded::{AppListener, Embedded};
@@ -108,7 +108,7 @@ impl Node {
     /// When an address is taken, a socket has none of the addresses that are configured, or the system refuses a
     /// thread.
     pub async fn start_on(mut sockets: InheritedSockets, config: Config) -> Result<Self, StartError> {
-        open_files();
+        log_open_files();
         let (listeners, listen) = ListenerSet::open(&config, &mut sockets)?;
         let connectors = connectors(&config)?;
         let configured_admin = config.admin;

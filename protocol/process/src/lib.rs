@@ -17,4 +17,4 @@ pub use line_queue::{LineLosses, LinePriority, LineQueue, LineSink};
 pub use log_queue::{
     LogQueue, LogStream, LogWriter, audit_lines_lost, count_lost_audit_line, log_lines_dropped, panic_text,
 };
-pub use open_files::{OpenFiles, open_files, restore_open_files};
+pub use open_files::{OpenFiles, log_open_files, open_files, restore_open_files};

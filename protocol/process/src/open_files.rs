@@ -4,7 +4,7 @@
 //! that use `select`.
 
 use std::io;
-use std::sync::OnceLock;
+use std::sync::{Once, OnceLock};
 
 /// Limits of open files of this process; `None` is no limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,17 +19,22 @@ pub struct OpenFiles {
 
 static OPEN_FILES: OnceLock<OpenFiles> = OnceLock::new();
 
-/// Returns the limits of open files. The first call raises the soft limit to the hard one, and logs both.
+/// Returns the limits of open files. The first call raises the soft limit to the hard one.
 ///
 /// A process that the app starts inherits the raised limit: [`restore_open_files`] takes it back.
 pub fn open_files() -> OpenFiles {
-    *OPEN_FILES.get_or_init(|| {
-        let files = raise();
+    *OPEN_FILES.get_or_init(raise)
+}
+
+/// Logs the limits of open files once, when the log has begun.
+pub fn log_open_files() {
+    static LOGGED: Once = Once::new();
+    LOGGED.call_once(|| {
+        let files = open_files();
         let shown = |limit: Option<u64>| limit.map_or_else(|| "unlimited".to_owned(), |limit| limit.to_string());
         let (soft_at_start, soft, hard) = (shown(files.soft_at_start), shown(files.soft), shown(files.hard));
         tracing::info!(soft, hard, soft_at_start, "limit of open files");
-        files
-    })
+    });
 }
 
 #[cfg(unix)]
