@@ -120,12 +120,12 @@ fn an_app_that_does_not_answer_refuses_every_client() {
     play(async |stage| {
         let fleet = Fleet::new(stage);
         let app = fleet.app(App::Members).await?;
-        let proxy = fleet.proxy_with(&[&app], &["--negotiate-timeout", "1"]).await?;
+        let mut proxy = fleet.proxy_with(&[&app], &["--negotiate-timeout", "1"]).await?;
         let hang = format!("{NEGOTIATE}&hang=1");
         let answer = ask(proxy.address(), Method::POST, &hang, &[("cookie", "session=ann")]).await?;
         assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(answer.header("retry-after"), Some("2"));
-        assert!(proxy.process.log().contains("--negotiate-timeout"));
+        proxy.process.wait_for_log("--negotiate-timeout").await?;
         assert_eq!(proxy.metrics().await?.sum(DECISIONS, &[("outcome", "failed")]), 1.0);
         // What the proxy asks is not for others to ask.
         let path = "/.trunkline/negotiate?hub=asked";

@@ -42,7 +42,7 @@ fn frames_of_a_newer_protocol_are_skipped() {
         let mut proxy = fleet.proxy_at(&free_address()?, &free_address()?, &[app.address()])?;
         app.dropped(1).await?;
         proxy.ready().await?;
-        assert!(proxy.process.log().contains("ConnectionData"), "{}", proxy.process.log());
+        proxy.process.wait_for_log("ConnectionData").await?;
         Ok(())
     });
 }

@@ -161,7 +161,7 @@ fn without_forwarding_only_web_sockets_are_offered() {
         let _client = RawClient::join(owner.address(), &connect).await?;
         assert_eq!(said(&post(other.address(), &connect).await?), UNKNOWN);
         assert_eq!(count(&other, HOPS).await?, 0.0);
-        assert!(other.process.log().contains("--no-forward"));
+        other.process.wait_for_log("--no-forward").await?;
         assert!(other.process.is_running());
         Ok(())
     });

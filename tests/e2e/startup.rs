@@ -29,7 +29,7 @@ fn a_proxy_waits_for_its_app_server_and_says_so() {
         assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE);
         assert!(refused.header("retry-after").is_some());
         assert_eq!(RawClient::try_open(proxy.address(), "/bench").await?.unwrap_err().status, 503);
-        assert!(proxy.process.log().contains(&address), "the log names who is waited for");
+        proxy.process.wait_for_log(&address).await?;
 
         let mut app = fleet.app_at(App::Bench, &address, &[])?;
         app.listening().await?;

@@ -138,7 +138,7 @@ fn a_published_key_set_is_followed_and_its_last_good_keys_are_kept() {
         let issuer = Issuer::start(&[Pair::Rsa]).await?;
         let url = issuer.url();
         let flags = ["--jwt-jwks", &url, "--jwt-jwks-refresh", "3600", "--jwt-jwks-refetch", "0"];
-        let proxy = fleet.proxy_with(&[&app], &flags).await?;
+        let mut proxy = fleet.proxy_with(&[&app], &flags).await?;
         let [rsa, ec] = [Pair::Rsa.sign(&json!({ "sub": "r" }))?, Pair::Ec.sign(&json!({ "sub": "e" }))?];
         assert!(is_let_in(&proxy, &rsa).await?);
         assert!(!is_let_in(&proxy, &ec).await?);
@@ -151,7 +151,7 @@ fn a_published_key_set_is_followed_and_its_last_good_keys_are_kept() {
         assert!(is_let_in(&proxy, &ec).await?, "the last good keys are kept");
         let failed = proxy.metrics().await?.sum("trunkline_jwks_reads_total", &[("outcome", "failed")]);
         assert!(failed >= 1.0);
-        assert!(proxy.process.log().contains("last good keys are kept"));
+        proxy.process.wait_for_log("last good keys are kept").await?;
         Ok(())
     });
 }
