@@ -22,6 +22,7 @@
 mod election;
 
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
@@ -42,6 +43,7 @@ use crate::hub_core::HubCore;
 use crate::node::Node;
 use crate::presence::{ErasedNoticeHook, FromNotice, NoticeHub};
 use crate::sync::lock;
+use crate::watchdog::CodeId;
 
 use election::Election;
 
@@ -219,7 +221,8 @@ impl TaskRunner {
 
     async fn run(&self, task: &ExclusiveTask) -> RunEnd {
         let run = (task.run)(ExclusiveRun { task: Arc::clone(&task.name) }, NoticeHub(Arc::clone(&self.core)));
-        let ran = AssertUnwindSafe(run).catch_unwind().await;
+        let run = pin!(AssertUnwindSafe(run).catch_unwind());
+        let ran = crate::watchdog::watch(&self.core.outbound, CodeId::of(self.core.name(), &task.name), run).await;
         match ran.unwrap_or_else(|panic| Err(HubError::from_panic(&*panic))) {
             Ok(()) => RunEnd::Done,
             Err(error) => {

@@ -16,12 +16,14 @@ pub(crate) mod policy;
 mod reply;
 
 use std::future::{self, Future};
+use std::sync::OnceLock;
 
 use bytestring::ByteString;
 
 use crate::call::{Call, CallInput, FromCall};
 use crate::error::HubError;
 use crate::metrics::MethodMetrics;
+use crate::watchdog::CodeId;
 
 use arity::for_each_arity;
 use filter::Filters;
@@ -97,6 +99,7 @@ pub(crate) struct Method {
     pub(crate) metrics: MethodMetrics,
     filters: Filters,
     policies: Policies,
+    code: OnceLock<CodeId>,
     call: Box<MethodFn>,
 }
 
@@ -104,6 +107,11 @@ impl Method {
     /// The method within all filters around it, and with what its callers must fulfil.
     pub(crate) fn within(self, filters: Filters, policies: Policies) -> Self {
         Self { filters, policies, ..self }
+    }
+
+    /// Number of the method for the watchdog of threads.
+    pub(crate) fn code(&self, hub: &str) -> CodeId {
+        *self.code.get_or_init(|| CodeId::of(hub, &self.name))
     }
 
     /// Calls the method within its filters; nothing runs before the future is polled.
@@ -143,6 +151,7 @@ pub(crate) fn bindable<S: Clone + Send + Sync + 'static, M: 'static, H: Handler<
             metrics: MethodMetrics::default(),
             filters: Filters::default(),
             policies: Policies::default(),
+            code: OnceLock::new(),
             call: Box::new(move |input| Box::pin(handler.clone().call(Call::new(input, state.clone())))),
         }
     })

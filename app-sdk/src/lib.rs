@@ -288,6 +288,7 @@ pub mod testing;
 #[cfg(feature = "typescript")]
 pub mod typescript;
 pub mod value;
+mod watchdog;
 
 pub use axum;
 pub use bytes;
@@ -326,3 +327,4 @@ pub use trunkline_protocol::access_token::AccessTokenError;
 pub use trunkline_protocol::cause::Cause;
 pub use trunkline_protocol::hub::HubProtocol;
 pub use trunkline_protocol::manifest::{SlowClients, Transport};
+pub use watchdog::block_in_place;

@@ -10,6 +10,7 @@ use tokio::time::timeout;
 use crate::error::HubError;
 use crate::log_limit::LinePermit;
 use crate::outbound::Outbound;
+use crate::watchdog::{CodeId, watch};
 
 /// Time after which a hook that still runs is reported.
 const REPORT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -30,7 +31,8 @@ pub(crate) async fn supervise<T>(
     hook_timeout: Duration,
     running: impl Future<Output = Result<T, HubError>>,
 ) -> Result<T, HubError> {
-    let mut running = pin!(AssertUnwindSafe(running).catch_unwind());
+    let running = pin!(AssertUnwindSafe(running).catch_unwind());
+    let mut running = pin!(watch(outbound, CodeId::of(&outbound.name, hook), running));
     let mut ran = timeout(hook_timeout.min(REPORT_TIMEOUT), &mut running).await;
     if let Some(left) = hook_timeout.checked_sub(REPORT_TIMEOUT).filter(|left| ran.is_err() && !left.is_zero()) {
         if let Some(LinePermit { left_out }) = outbound.failure_limit.take() {

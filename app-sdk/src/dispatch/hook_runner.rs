@@ -1,13 +1,12 @@
 //! Runner of the hooks of a hub, within its filters.
 
-use std::pin::pin;
 use std::sync::Arc;
 
 use tracing::Instrument;
 use trunkline_protocol::cause::Cause;
 use trunkline_protocol::hub::{Close, Headers};
 
-use super::app_code::{call_span, in_order_of, log_failure, note_turn, run_in_order, watch_turns};
+use super::app_code::{call_span, in_order_of, log_failure, run_in_order};
 use super::connection_ends::ConnectionEnds;
 use crate::call::CallInput;
 use crate::call::rehomed::{self, ITEMS_MAX_BYTES};
@@ -20,6 +19,7 @@ use crate::hub::MethodTable;
 use crate::hub_core::HubCore;
 use crate::supervision::supervise;
 use crate::telemetry;
+use crate::watchdog::{CodeId, Turn};
 
 /// Runner of the hooks of one hub.
 pub(super) struct HookRunner {
@@ -40,13 +40,17 @@ impl HookRunner {
 
     /// Checks a client that is not connected yet by the policies of the hub; one that they refuse is logged.
     pub(super) fn check_policies(&self, connection: &Connection, context: &Context) -> Result<(), HubError> {
-        let checked = self.methods.policies.check(context);
-        checked.inspect_err(|error| log_failure(&self.core, connection, "negotiate", error))
+        self.policies(context).inspect_err(|error| log_failure(&self.core, connection, "negotiate", error))
+    }
+
+    fn policies(&self, context: &Context) -> Result<(), HubError> {
+        let _turn = Turn::begin(CodeId::of(self.core.name(), "policy"));
+        self.methods.policies.check(context)
     }
 
     /// Lets the app see a client that connects. Returns whether it stays; one that the app refuses is closed.
     pub(super) async fn connected(&self, connection: &Arc<Connection>, context: Context) -> bool {
-        let ran = match self.methods.policies.check(&context) {
+        let ran = match self.policies(&context) {
             Ok(()) => self.run(HubCallKind::Connected, connection, context, None).await,
             Err(error) => Err(error),
         };
@@ -114,16 +118,13 @@ impl HookRunner {
         wrapped.map_err(|error| log_failure(&self.core, connection, "on_leaving", &error)).ok()
     }
 
-    /// Runs a hook until it returns or its time is up, and notes how long it keeps its thread. A panic becomes an
-    /// error.
+    /// Runs a hook until it returns or its time is up. A panic becomes an error.
     async fn supervised<T>(
         &self,
         hook: &str,
         connection: &Connection,
         running: impl Future<Output = Result<T, HubError>>,
     ) -> Result<T, HubError> {
-        let running = pin!(running);
-        let running = watch_turns(running, |took| note_turn(&self.core.outbound, hook, took));
         supervise(&self.core.outbound, (hook, short(connection.id())), self.core.limits.hook_timeout, running).await
     }
 

@@ -35,6 +35,7 @@ use crate::handler::{Method, ReplyFuture};
 use crate::hub::MethodTable;
 use crate::hub_core::HubCore;
 use crate::metrics::CallOutcome;
+use crate::watchdog::Turn;
 
 /// Calls of the methods of one hub.
 pub(super) struct MethodCalls {
@@ -121,7 +122,10 @@ impl MethodCalls {
             RunningCall::new(&self.setup, Arc::clone(&scope), target, named, stream_ids, reply_kind, span.clone());
         let mut replying = AssertUnwindSafe(replying.instrument(span)).catch_unwind();
         // Whom to wake does not matter yet: one that waits is polled again by its own task.
-        match (&mut replying).now_or_never() {
+        let turn = Turn::begin(running.code());
+        let ran = (&mut replying).now_or_never();
+        drop(turn);
+        match ran {
             Some(ran) => match running.answer(ran.unwrap_or_else(|panic| Err(HubError::from_panic(&*panic)))) {
                 None => None,
                 Some(Rest::Answer(waiting)) => Some(waiting),

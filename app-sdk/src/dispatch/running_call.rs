@@ -25,7 +25,7 @@ use trunkline_protocol::hub::{Outcome, Payload};
 use trunkline_protocol::limits::LINK_FRAME_MAX_BYTES;
 use trunkline_protocol::service::TraceReport;
 
-use super::app_code::{log_failure, note_turn, watch_turns};
+use super::app_code::log_failure;
 use crate::connection::{CallScope, Connection, MessageTrace, ReplyKind, micros, short};
 use crate::encode;
 use crate::error::{CallStage, HubError, text};
@@ -34,6 +34,7 @@ use crate::hub_core::HubCore;
 use crate::log_limit::LinePermit;
 use crate::metrics::{CallOutcome, Counted, MethodMetrics, UNKNOWN_METHOD};
 use crate::telemetry;
+use crate::watchdog::{CodeId, note_turn, watch};
 
 /// Bound on what surrounds a result in its frame: ids, target and headers, which are the client's and thus small.
 const ENVELOPE_MAX_BYTES: usize = 256 * 1024;
@@ -42,13 +43,15 @@ const ENVELOPE_MAX_BYTES: usize = 256 * 1024;
 pub(super) struct CallSetup {
     pub(super) core: Arc<HubCore>,
     unknown_method: MethodMetrics,
+    unknown_code: CodeId,
     /// Whether clients read what went wrong.
     pub(super) is_detailed: bool,
 }
 
 impl CallSetup {
     pub(super) fn new(core: Arc<HubCore>, is_detailed: bool) -> Self {
-        Self { core, unknown_method: MethodMetrics::default(), is_detailed }
+        let unknown_code = CodeId::of(core.name(), UNKNOWN_METHOD);
+        Self { core, unknown_method: MethodMetrics::default(), unknown_code, is_detailed }
     }
 
     /// Counts a call that is answered. Names that clients make up share one label.
@@ -112,7 +115,7 @@ impl RunningCall {
 
     /// Waits for the method, and answers. A call for a stream that is cancelled is dropped as it is.
     pub(super) async fn wait(self, replying: Replying) {
-        let replying = watch_turns(replying, |took| self.note_turn(took));
+        let replying = watch(&self.setup.core.outbound, self.code(), replying);
         let ran = match self.reply_kind {
             ReplyKind::Result => Some(replying.await),
             ReplyKind::Stream => {
@@ -278,8 +281,12 @@ impl RunningCall {
     }
 
     fn note_turn(&self, took: Duration) {
-        let name = self.method.as_ref().map_or(UNKNOWN_METHOD, |method| &*method.name);
-        note_turn(&self.setup.core.outbound, name, took);
+        note_turn(&self.setup.core.outbound, self.code(), took);
+    }
+
+    /// Number of the method for the watchdog of threads.
+    pub(super) fn code(&self) -> CodeId {
+        self.method.as_ref().map_or(self.setup.unknown_code, |method| method.code(self.setup.core.name()))
     }
 
     /// Name of the method; names that clients make up share one.
@@ -312,7 +319,7 @@ impl RunningStream {
         let (sent, good) = {
             let sending = AssertUnwindSafe(call.send_items(items).instrument(call.span.clone())).catch_unwind();
             let sending = pin!(sending);
-            let sending = watch_turns(sending, |took| call.note_turn(took));
+            let sending = watch(&call.setup.core.outbound, call.code(), sending);
             match cancellation.run_until_cancelled(sending).await {
                 None => (Ok(()), CallOutcome::Cancelled),
                 Some(sent) => (sent.unwrap_or_else(|panic| Err(HubError::from_panic(&*panic))), CallOutcome::Ok),

@@ -1,6 +1,7 @@
 //! Dispatcher of one raw endpoint: connections come and go, and each has a task that runs the handler.
 
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -21,6 +22,7 @@ use crate::error::HubError;
 use crate::log_limit::LinePermit;
 use crate::node::Node;
 use crate::outbound::{ID_IN_USE, Outbound};
+use crate::watchdog::{CodeId, watch};
 
 /// The handler with its types erased and its state bound.
 pub(crate) type RawServe = dyn Fn(RawConnection) -> ServeFuture + Send + Sync;
@@ -69,7 +71,9 @@ impl RawDispatcher {
         let connection = RawConnection::new(Arc::clone(&client), Arc::clone(&self.core));
         // A panic affects only this connection.
         let serving = AssertUnwindSafe(async { (self.serve)(connection).await }).catch_unwind();
-        let served = serving.await.unwrap_or_else(|panic| Err(HubError::from_panic(&*panic)));
+        let code = CodeId::of(&self.core.outbound.name, "handler");
+        let served = watch(&self.core.outbound, code, pin!(serving)).await;
+        let served = served.unwrap_or_else(|panic| Err(HubError::from_panic(&*panic)));
         if served.is_ok()
             && let Some(reassignment) = client.due_reassignment()
         {

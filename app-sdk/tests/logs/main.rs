@@ -188,7 +188,7 @@ async fn a_method_that_keeps_its_thread_is_named() {
     let held: Vec<_> = lines.iter().filter(|line| line.starts_with("WARN")).collect();
     assert_eq!(held.len(), 2, "{lines:?}");
     assert!(
-        held.iter().all(|line| line.contains("method=\"Block\"") && line.contains("has kept its thread")),
+        held.iter().all(|line| line.contains("method=\"Block\"") && line.contains("has blocked its thread")),
         "{held:?}"
     );
 }

@@ -1,0 +1,377 @@
+//! Watchdog of the threads that run the app's code: it names code that blocks its thread, and keeps other threads
+//! working meanwhile.
+//!
+//! ```text
+//!  worker thread ──turn begins, turn ends──► its place ◄──every 5 ms── watchdog thread
+//!                                                           └─ the same turn twice: a task, which wakes a worker
+//! ```
+//!
+//! A worker that reads events from the system and then runs code that blocks may leave nobody to read the next events:
+//! the other workers sleep, and so do all timers. Only a thread outside the runtime notices that.
+
+use std::collections::BTreeMap;
+use std::marker::PhantomData;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, RwLock, Weak};
+use std::thread::{self, Thread};
+use std::time::{Duration, Instant};
+
+use futures_util::FutureExt;
+use tokio::runtime::{Handle, RuntimeFlavor};
+
+use crate::log_limit::{LinePermit, LogLimit};
+use crate::outbound::Outbound;
+use crate::sync::{lock, read, write};
+
+/// Interval at which turns are looked at.
+const SAMPLE_INTERVAL: Duration = Duration::from_millis(5);
+
+/// Time without a turn after which the watchdog sleeps until the next one.
+const PARK_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Time that code of the app may block its thread before that is logged: a thousand times what it should take.
+const HOLD_MAX: Duration = Duration::from_secs(1);
+
+/// Lower half of the number of a turn: the code that runs in it, or 0 where none runs.
+const CODE_MASK: u64 = 0xffff_ffff;
+
+static WATCHDOG: Watchdog =
+    Watchdog { places: Mutex::new(Vec::new()), is_parked: AtomicBool::new(false), thread: OnceLock::new() };
+
+/// Ids of methods and hooks, by hub and name.
+type Names = BTreeMap<Box<str>, BTreeMap<Box<str>, CodeId>>;
+
+static NAMES: RwLock<Names> = RwLock::new(Names::new());
+
+thread_local! {
+    static PLACE: Arc<Place> = WATCHDOG.register();
+}
+
+/// Number of a hub's method or hook in this process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct CodeId(u32);
+
+/// Turn of the app's code on this thread, from poll to return; over when dropped.
+#[must_use]
+pub(crate) struct Turn {
+    outer: u64,
+    is_of_thread: PhantomData<*const ()>,
+}
+
+/// Place where a thread shows its turns.
+#[derive(Debug)]
+struct Place {
+    /// Number of the turn in the upper half, its code in the lower one. Only its own thread writes it.
+    turn: AtomicU64,
+    /// Runtime whose other workers can go on; `None` where there are no others.
+    runtime: Option<Handle>,
+}
+
+/// All places, and the thread that looks at them.
+struct Watchdog {
+    places: Mutex<Vec<Weak<Place>>>,
+    is_parked: AtomicBool,
+    thread: OnceLock<Option<Thread>>,
+}
+
+/// Latest look at a place.
+#[derive(Debug, Clone, Copy)]
+struct Sighting {
+    turn: u64,
+    since: Instant,
+    is_logged: bool,
+}
+
+/// Finding of one look at a place.
+#[derive(Debug, PartialEq, Eq)]
+enum Finding {
+    Idle,
+    Working,
+    /// The code that ran at the last look still runs.
+    Blocked,
+    /// It has done so for so long that it is to be logged, with this time.
+    Hung(CodeId, Duration),
+}
+
+impl CodeId {
+    /// Number of the code with this name, which is a method's, a hook's or a task's.
+    pub(crate) fn of(hub: &str, code: &str) -> Self {
+        if let Some(id) = read(&NAMES).get(hub).and_then(|codes| codes.get(code)) {
+            return *id;
+        }
+        let mut names = write(&NAMES);
+        let next = names.values().map(BTreeMap::len).sum::<usize>() + 1;
+        let next = Self(u32::try_from(next).unwrap_or(u32::MAX));
+        *names.entry(hub.into()).or_default().entry(code.into()).or_insert(next)
+    }
+
+    /// Names of the hub and the code.
+    fn names(self) -> Option<(Box<str>, Box<str>)> {
+        let names = read(&NAMES);
+        names.iter().find_map(|(hub, codes)| {
+            let (code, _) = codes.iter().find(|(_, id)| **id == self)?;
+            Some((hub.clone(), code.clone()))
+        })
+    }
+}
+
+impl Turn {
+    pub(crate) fn begin(code: CodeId) -> Self {
+        Self::switch(u64::from(code.0))
+    }
+
+    /// A pause within a turn, as for code that may block.
+    fn pause() -> Self {
+        Self::switch(0)
+    }
+
+    fn switch(code: u64) -> Self {
+        let outer = PLACE.try_with(|place| place.switch(code)).unwrap_or_default();
+        if WATCHDOG.is_parked.load(Ordering::SeqCst) {
+            WATCHDOG.wake();
+        }
+        Self { outer, is_of_thread: PhantomData }
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let _ = PLACE.try_with(|place| place.switch(self.outer));
+    }
+}
+
+impl Place {
+    /// Begins another turn. Returns the code of the turn before it.
+    fn switch(&self, code: u64) -> u64 {
+        let turn = self.turn.load(Ordering::Relaxed);
+        let number = (turn & !CODE_MASK).wrapping_add(CODE_MASK + 1);
+        // In one order with the flag of the watchdog: either it sees the turn, or the thread sees that it sleeps.
+        self.turn.store(number | code, Ordering::SeqCst);
+        turn & CODE_MASK
+    }
+}
+
+impl Watchdog {
+    /// Adds a place for the current thread.
+    fn register(&'static self) -> Arc<Place> {
+        let runtime = Handle::try_current().ok();
+        let runtime = runtime.filter(|runtime| runtime.runtime_flavor() == RuntimeFlavor::MultiThread);
+        let place = Arc::new(Place { turn: AtomicU64::new(0), runtime });
+        lock(&self.places).push(Arc::downgrade(&place));
+        self.thread.get_or_init(|| {
+            let started = thread::Builder::new().name("trunkline-watch".into()).spawn(|| self.run());
+            let started = started.inspect_err(|error| tracing::warn!(%error, "no watchdog for code that blocks"));
+            started.ok().map(|started| started.thread().clone())
+        });
+        place
+    }
+
+    fn wake(&self) {
+        if self.is_parked.swap(false, Ordering::SeqCst)
+            && let Some(Some(thread)) = self.thread.get()
+        {
+            thread.unpark();
+        }
+    }
+
+    fn run(&self) {
+        let limit = LogLimit::of_holds();
+        let mut seen: Vec<(Weak<Place>, Sighting)> = Vec::new();
+        let mut active_at = Instant::now();
+        loop {
+            if self.look(&mut seen, &limit) {
+                active_at = Instant::now();
+                self.is_parked.store(false, Ordering::SeqCst);
+            } else if self.is_parked.load(Ordering::SeqCst) {
+                thread::park();
+                active_at = Instant::now();
+            } else if active_at.elapsed() > PARK_TIMEOUT {
+                // One more look: a turn that began before this is not announced.
+                self.is_parked.store(true, Ordering::SeqCst);
+                continue;
+            }
+            thread::sleep(SAMPLE_INTERVAL);
+        }
+    }
+
+    /// Looks at all places. Returns whether any has changed or is at work.
+    fn look(&self, seen: &mut Vec<(Weak<Place>, Sighting)>, limit: &LogLimit) -> bool {
+        let now = Instant::now();
+        let arrived = lock(&self.places).drain(..).collect::<Vec<_>>();
+        seen.extend(arrived.into_iter().map(|place| (place, Sighting { turn: 0, since: now, is_logged: false })));
+        let mut is_active = false;
+        seen.retain_mut(|(place, sighting)| {
+            let Some(place) = place.upgrade() else { return false };
+            let found = sighting.look(place.turn.load(Ordering::SeqCst), now);
+            is_active |= found != Finding::Idle;
+            if let Finding::Hung(code, blocked) = found {
+                log_hung(code, blocked, limit);
+            }
+            if let (Finding::Blocked | Finding::Hung(..), Some(runtime)) = (found, &place.runtime) {
+                drop(runtime.spawn(std::future::ready(())));
+            }
+            true
+        });
+        is_active
+    }
+}
+
+impl Sighting {
+    fn look(&mut self, turn: u64, now: Instant) -> Finding {
+        let code = turn & CODE_MASK;
+        if turn != self.turn {
+            *self = Self { turn, since: now, is_logged: false };
+            return Finding::Working;
+        }
+        if code == 0 {
+            return Finding::Idle;
+        }
+        let blocked = now.saturating_duration_since(self.since);
+        if blocked < HOLD_MAX || std::mem::replace(&mut self.is_logged, true) {
+            return Finding::Blocked;
+        }
+        Finding::Hung(CodeId(u32::try_from(code).unwrap_or_default()), blocked)
+    }
+}
+
+fn log_hung(code: CodeId, blocked: Duration, limit: &LogLimit) {
+    if let (Some((hub, method)), Some(LinePermit { left_out })) = (code.names(), limit.take()) {
+        let seconds = blocked.as_secs();
+        tracing::warn!(hub = &*hub, method = &*method, seconds, left_out, "method is blocking its thread; {REMEDY}");
+    }
+}
+
+/// Remedy for code that blocks.
+const REMEDY: &str = "code that blocks belongs in tokio::task::spawn_blocking or trunkline::block_in_place";
+
+/// Runs code of the app under the watchdog's eyes, and logs a part between two waits that has blocked its thread.
+pub(crate) async fn watch<F: Future + Unpin>(outbound: &Outbound, code: CodeId, mut running: F) -> F::Output {
+    std::future::poll_fn(|context| {
+        let since = Instant::now();
+        let turn = Turn::begin(code);
+        let polled = running.poll_unpin(context);
+        drop(turn);
+        note_turn(outbound, code, since.elapsed());
+        polled
+    })
+    .await
+}
+
+/// Notes how long a method or hook has run without a wait.
+pub(crate) fn note_turn(outbound: &Outbound, code: CodeId, took: Duration) {
+    if took < HOLD_MAX {
+        return;
+    }
+    let (hub, seconds) = (&*outbound.name, took.as_secs_f64());
+    if let (Some((_, method)), Some(LinePermit { left_out })) = (code.names(), outbound.hold_limit.take()) {
+        tracing::warn!(hub, method = &*method, seconds, left_out, "method has blocked its thread; {REMEDY}");
+    }
+}
+
+/// Runs code that blocks its thread, such as a calculation or a file access, within a method or hook. Other workers of
+/// the runtime take over the other tasks of this thread meanwhile; on a runtime with one thread everything else waits.
+///
+/// The method itself waits for the code. What is slow and needs no result soon belongs in
+/// [`tokio::task::spawn_blocking`].
+///
+/// ```
+/// use trunkline::Hub;
+///
+/// async fn checksum(text: String) -> u64 {
+///     trunkline::block_in_place(|| text.bytes().map(u64::from).sum())
+/// }
+///
+/// let hub = Hub::new("/files").method("Checksum", checksum);
+/// # let _ = hub;
+/// ```
+pub fn block_in_place<T>(code: impl FnOnce() -> T) -> T {
+    let _pause = Turn::pause();
+    match Handle::try_current().map(|runtime| runtime.runtime_flavor()) {
+        Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(code),
+        _ => code(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpStream;
+    use std::sync::mpsc;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    #[test]
+    fn a_turn_that_goes_on_is_blocked_and_is_logged_once() {
+        let now = Instant::now();
+        let mut sighting = Sighting { turn: 0, since: now, is_logged: false };
+        let turn = |number: u64, code: u64| (number << 32) | code;
+        let mut look = |turn, ms| sighting.look(turn, now + Duration::from_millis(ms));
+        assert_eq!(look(0, 5), Finding::Idle);
+        assert_eq!(look(turn(1, 7), 10), Finding::Working);
+        assert_eq!(look(turn(3, 7), 15), Finding::Working, "the same method, called again");
+        assert_eq!(look(turn(3, 7), 20), Finding::Blocked);
+        assert_eq!(look(turn(3, 7), 1_020), Finding::Hung(CodeId(7), Duration::from_millis(1_005)));
+        assert_eq!(look(turn(3, 7), 2_000), Finding::Blocked, "logged already");
+        assert_eq!(look(turn(4, 0), 2_005), Finding::Working);
+        assert_eq!(look(turn(4, 0), 2_010), Finding::Idle);
+    }
+
+    #[test]
+    fn code_of_one_name_has_one_id_and_a_turn_within_a_turn_gives_it_back() {
+        let (outer, inner) = (CodeId::of("/watched", "Outer"), CodeId::of("/watched", "Inner"));
+        assert_eq!(CodeId::of("/watched", "Outer"), outer);
+        assert_ne!(outer, inner);
+        assert_eq!(inner.names(), Some(("/watched".into(), "Inner".into())));
+        let code = || PLACE.with(|place| place.turn.load(Ordering::Relaxed) & CODE_MASK);
+        let turn = Turn::begin(outer);
+        assert_eq!(code(), u64::from(outer.0));
+        let within = Turn::begin(inner);
+        assert_eq!(code(), u64::from(inner.0));
+        assert_eq!(block_in_place(code), 0, "what may block is not watched");
+        assert_eq!(code(), u64::from(inner.0));
+        drop(within);
+        assert_eq!(code(), u64::from(outer.0));
+        drop(turn);
+        assert_eq!(code(), 0);
+    }
+
+    /// Two connections to a runtime with two workers: each byte of the first blocks a worker until `release` has a
+    /// message, while the second one echoes.
+    #[test]
+    fn a_worker_that_blocks_leaves_another_one_to_read_events() {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
+        let address = listener.local_addr().unwrap();
+        let (release, released) = mpsc::channel::<()>();
+        runtime.spawn(async move {
+            let (mut blocking, _) = listener.accept().await.unwrap();
+            tokio::spawn(async move {
+                let code = CodeId::of("/watched", "Block");
+                while blocking.read_u8().await.is_ok() {
+                    let _turn = Turn::begin(code);
+                    released.recv().unwrap();
+                }
+            });
+            let (mut echo, _) = listener.accept().await.unwrap();
+            while let Ok(byte) = echo.read_u8().await {
+                echo.write_u8(byte).await.unwrap();
+            }
+        });
+        let (mut blocking, mut echo) = (TcpStream::connect(address).unwrap(), TcpStream::connect(address).unwrap());
+        echo.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        for round in 0..20 {
+            echo.write_all(&[round]).unwrap();
+            echo.read_exact(&mut [0]).unwrap();
+            blocking.write_all(&[round]).unwrap();
+            for byte in 0..20 {
+                echo.write_all(&[byte]).unwrap();
+                let mut read = [0xff];
+                echo.read_exact(&mut read).unwrap();
+                assert_eq!(read, [byte]);
+            }
+            release.send(()).unwrap();
+        }
+    }
+}
