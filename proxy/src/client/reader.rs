@@ -262,11 +262,17 @@ impl Reader {
         state.core.connections.get_current(self.slot, self.serial).is_none_or(|client| client.is_closing())
     }
 
+    /// Whether only the end of its socket is read.
+    fn is_ending(&self, state: &mut ShardState) -> bool {
+        let client = state.core.connections.get_current(self.slot, self.serial);
+        client.is_none_or(|client| client.is_closing() || client.is_cut())
+    }
+
     /// Reads once, and takes what came.
     fn poll_step(&mut self, shard: &Rc<Shard>, cx: &mut Context<'_>) -> Poll<Step> {
         let mut state = shard.state();
         // Its link may have filled while it was idle: many that begin at once would go far over the bound.
-        if self.home.is_full() && !self.is_closing(&mut state) {
+        if self.home.is_full() && !self.is_ending(&mut state) {
             return Poll::Ready(Step::Continue);
         }
         let mut buffer = state.core.lend_read_buffer();
@@ -307,6 +313,9 @@ impl Reader {
         let Some(client) = state.core.connections.get_current(self.slot, self.serial) else {
             return Poll::Ready(Some(Ok(0)));
         };
+        if client.is_cut() {
+            return Poll::Ready(Some(Ok(0)));
+        }
         if !client.pause_reasons().are_none() || !Arc::ptr_eq(&client.home, &self.home) {
             return Poll::Ready(None);
         }

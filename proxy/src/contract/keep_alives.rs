@@ -3,16 +3,18 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::frame::Frame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 use trunkline_protocol::manifest::{CAUSE_HEADER, HubManifest};
-use trunkline_protocol::service::ServiceMessage;
+use trunkline_protocol::service::{FlowOperation, ServiceMessage};
 
 use super::client::{Client, PING, Received};
 use super::closes::cause_of;
+use super::http_transports::poller;
 use super::inbound_links::{DialInLink, ONE, dial_in_nodes};
+use super::speech::flow;
 use super::stage::{Stage, run};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -44,7 +46,7 @@ fn a_client_that_is_sent_nothing_is_pinged_once_an_interval() {
         for interval in 1..=4 {
             assert_eq!(client.next().await, Received::Text(PING.into()));
             let seconds = begun.elapsed().as_secs();
-            assert!((15 * interval - 1..=16 * interval).contains(&seconds), "{interval}: {seconds}");
+            assert!((15 * interval..=16 * interval).contains(&seconds), "{interval}: {seconds}");
         }
         link.fence().await;
     });
@@ -67,6 +69,27 @@ fn a_client_that_never_pinged_may_be_silent_and_one_that_did_is_given_up() {
         // sleep: time is paused, and passing it is what the test is about.
         tokio::time::sleep(Duration::from_secs(120)).await;
         quiet.fence(&link).await;
+    });
+}
+
+#[test]
+fn the_end_of_a_client_that_is_paused_is_noticed() {
+    run(async {
+        let (stage, _app, mut link) = Stage::start().with_chat().await;
+        let mut client = Client::connect(&stage, &mut link, "/chat").await;
+        let (polling, _) = poller(&stage, &mut link).await;
+        for id in [&client.id, &polling] {
+            link.send(flow(id, FlowOperation::Pause)).await;
+        }
+        link.fence().await;
+        // It stays unread.
+        client.send("{\"type\":1,\"target\":\"M\",\"arguments\":[]}\u{1e}").await;
+        let mut left = vec![client.id.clone(), polling];
+        drop(client);
+        while !left.is_empty() {
+            let closed = timeout(Duration::from_secs(60), link.close()).await.unwrap();
+            left.retain(|id| **id != *closed.connection_id);
+        }
     });
 }
 

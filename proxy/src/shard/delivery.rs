@@ -453,7 +453,7 @@ impl Delivery {
             Ok(written) => written,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
             // Its reader sees the end and does the rest.
-            Err(_) => return client.socket.cut(),
+            Err(_) => return client.cut(),
         };
         if written < frame.len() {
             client.outbox.push(frame.slice(written..));
@@ -542,7 +542,7 @@ impl Delivery {
         match flushed {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.flush_by_task(slot, client),
-            Err(_) => client.socket.cut(),
+            Err(_) => client.cut(),
         }
     }
 
@@ -601,7 +601,7 @@ impl Delivery {
     /// Cuts the socket of a client and discards its outbox.
     pub(super) fn cut(&self, client: &mut Client) {
         self.discard(client);
-        client.socket.cut();
+        client.cut();
     }
 }
 

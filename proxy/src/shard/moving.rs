@@ -322,7 +322,7 @@ impl Moves {
         (moving, state): (&MovingConnection, MovedState),
     ) -> bool {
         let (shared, now) = (core.context.shared.clone(), core.tick);
-        let until = now.saturating_add(shared.settings.http_transports.disconnect_timeout_s);
+        let until = now.saturating_add(shared.settings.http_transports.disconnect_timeout_s).saturating_add(1);
         let calls_max = shared.settings.rehoming.pending_calls_max;
         let Some(client) = core.connections.get_current(slot, serial).filter(|client| client.is_open()) else {
             return false;

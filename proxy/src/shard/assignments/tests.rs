@@ -52,7 +52,7 @@ fn a_client_closes_with_its_token() {
 fn a_silent_client_gets_keep_alives() {
     let mut bed = Testbed::new();
     let ann = bed.client("ann");
-    (0..14).for_each(|_| bed.state.advance());
+    (0..15).for_each(|_| bed.state.advance());
     assert_eq!(bed.received(ann), [""; 0]);
     bed.state.advance();
     assert_eq!(bed.received(ann), [r#"{"type":6};"#]);

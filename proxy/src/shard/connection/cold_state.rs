@@ -111,6 +111,8 @@ pub(crate) struct ColdState {
     /// State for another socket over which the client goes on; `None` where it can't.
     pub resumption: Option<Box<Resumption>>,
     pub(super) resumed: Option<Rc<Notify>>,
+    /// Its socket was cut while it was paused.
+    pub(super) is_cut: bool,
 }
 
 impl ColdState {

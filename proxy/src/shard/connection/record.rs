@@ -282,12 +282,29 @@ impl Client {
 
     /// Notification that its reader waits for; `None` unless it is paused.
     pub(crate) fn resumed(&mut self) -> Option<Rc<Notify>> {
-        (!self.pause_reasons.are_none()).then(|| Rc::clone(self.cold.resumed.get_or_insert_default()))
+        (!self.pause_reasons.are_none() && !self.cold.is_cut)
+            .then(|| Rc::clone(self.cold.resumed.get_or_insert_default()))
+    }
+
+    /// Cuts its socket. A reader that waits because the client is paused reads nothing but the end.
+    pub(crate) fn cut(&mut self) {
+        self.socket.cut();
+        self.cold.is_cut = !self.pause_reasons.are_none();
+        if self.cold.is_cut {
+            self.wake_reader();
+        }
+    }
+
+    /// Whether its socket was cut while it was paused.
+    #[must_use]
+    pub(crate) fn is_cut(&self) -> bool {
+        self.cold.is_cut
     }
 
     /// Takes it from the tasks that serve its socket: those of this serial do from now on.
     pub(crate) fn change_serial(&mut self, serial: Serial) {
         self.serial = serial;
+        self.cold.is_cut = false;
         // Reasons of its reader, which is another one from now on.
         [PauseReason::FullLink, PauseReason::Throttled].into_iter().for_each(|it| self.pause_reasons.remove(it));
         self.wake_reader();

@@ -95,7 +95,9 @@ pub(crate) fn keep_alive_frame(content: Content) -> Bytes {
 
 /// Next action for a client, by its status and its silence.
 fn due(client: &Client, settings: &HubManifest, now: u32) -> Due {
-    let passed = |since: u32, after: u32| now.saturating_sub(since) >= after;
+    // What happened in a tick may have happened at its end, so one more has to go by: a client whose timers are slow
+    // answers a ping only when its own interval is over, and no client is given up early.
+    let passed = |since: u32, after: u32| now.saturating_sub(since) > after;
     let (keep_alive, timeout) = (ticks(settings.keep_alive_interval_ms), ticks(settings.client_timeout_ms));
     match client.status {
         // It has its own time, and is not kept alive.
@@ -110,8 +112,11 @@ fn due(client: &Client, settings: &HubManifest, now: u32) -> Due {
             Some(Absence { until, .. }) => Due::Wait(until),
             None => Due::Wait(now.saturating_add(keep_alive)),
         },
-        // Its polls show that it lives; when they stop, its pipe ends.
-        Status::Open if client.has_inherent_keep_alive => Due::Wait(u32::MAX),
+        // Its polls show that it lives; when they stop, its pipe ends. Of a paused one that shows when it is written to.
+        Status::Open if client.has_inherent_keep_alive => match passed(client.last_sent, keep_alive) {
+            true if !client.pause_reasons().are_none() => Due::Now(Overdue::KeepAlive),
+            _ => Due::Wait(now.saturating_add(keep_alive)),
+        },
         Status::Open if client.content == Content::Raw => due_raw(client, keep_alive, timeout, now),
         // While we don't read it, its silence is ours.
         Status::Open
@@ -121,8 +126,8 @@ fn due(client: &Client, settings: &HubManifest, now: u32) -> Due {
         }
         Status::Open if passed(client.last_sent, keep_alive) => Due::Now(Overdue::KeepAlive),
         Status::Open => {
-            let silent_at = if client.has_pinged { client.last_heard.saturating_add(timeout) } else { u32::MAX };
-            Due::Wait(client.last_sent.saturating_add(keep_alive).min(silent_at))
+            let silent_at = if client.has_pinged { client.last_heard.saturating_add(timeout) } else { u32::MAX - 1 };
+            Due::Wait(client.last_sent.saturating_add(keep_alive).min(silent_at).saturating_add(1))
         }
     }
 }
@@ -134,9 +139,9 @@ fn due_raw(client: &Client, keep_alive: u32, timeout: u32, now: u32) -> Due {
     match silent_for {
         _ if !client.pause_reasons().are_none() => Due::Wait(now.saturating_add(keep_alive)),
         // A client that is pinged late still gets an interval for its answer.
-        _ if silent_for >= timeout.max(keep_alive.saturating_mul(2)) => Due::Now(Overdue::TimedOut),
-        _ if silent_for >= keep_alive => Due::Now(Overdue::KeepAlive),
-        _ => Due::Wait(client.last_heard.saturating_add(keep_alive)),
+        _ if silent_for > timeout.max(keep_alive.saturating_mul(2)) => Due::Now(Overdue::TimedOut),
+        _ if silent_for > keep_alive => Due::Now(Overdue::KeepAlive),
+        _ => Due::Wait(client.last_heard.saturating_add(keep_alive).saturating_add(1)),
     }
 }
 
@@ -172,17 +177,17 @@ mod tests {
     #[test]
     fn a_client_that_was_sent_nothing_for_the_interval_is_pinged() {
         let client = client(|client| client.last_sent = 100);
-        assert_eq!(due(&client, &settings(), 114), Due::Wait(115));
-        assert_eq!(due(&client, &settings(), 115), Due::Now(Overdue::KeepAlive));
+        assert_eq!(due(&client, &settings(), 115), Due::Wait(116));
+        assert_eq!(due(&client, &settings(), 116), Due::Now(Overdue::KeepAlive));
     }
 
     #[test]
     fn the_time_out_counts_only_from_the_first_ping_on() {
         let silent = client(|client| (client.last_heard, client.last_sent) = (100, 130));
-        assert_eq!(due(&silent, &settings(), 131), Due::Wait(145));
+        assert_eq!(due(&silent, &settings(), 131), Due::Wait(146));
         let pinged = client(|client| (client.has_pinged, client.last_heard, client.last_sent) = (true, 100, 130));
-        assert_eq!(due(&pinged, &settings(), 129), Due::Wait(130));
-        assert_eq!(due(&pinged, &settings(), 130), Due::Now(Overdue::TimedOut));
+        assert_eq!(due(&pinged, &settings(), 130), Due::Wait(131));
+        assert_eq!(due(&pinged, &settings(), 131), Due::Now(Overdue::TimedOut));
     }
 
     #[test]
@@ -191,26 +196,28 @@ mod tests {
             (client.has_pinged, client.last_heard, client.last_sent) = (true, 1, 199);
             client.pause(PauseReason::AppServer);
         });
-        assert_eq!(due(&client, &settings(), 200), Due::Wait(31));
+        assert_eq!(due(&client, &settings(), 200), Due::Wait(32));
     }
 
     #[test]
-    fn long_polling_gets_no_pings_and_no_time_out() {
-        let client = client(|client| {
+    fn long_polling_gets_pings_while_it_is_paused_alone_and_no_time_out() {
+        let mut client = client(|client| {
             (client.has_pinged, client.last_heard, client.last_sent) = (true, 1, 1);
             client.has_inherent_keep_alive = true;
         });
-        assert_eq!(due(&client, &settings(), 200), Due::Wait(u32::MAX));
+        assert_eq!(due(&client, &settings(), 200), Due::Wait(215));
+        client.pause(PauseReason::AppServer);
+        assert_eq!(due(&client, &settings(), 200), Due::Now(Overdue::KeepAlive), "its end shows");
     }
 
     #[test]
     fn a_silent_raw_connection_is_pinged_and_then_times_out() {
         let mut client =
             client(|client| (client.content, client.last_heard, client.last_sent) = (Content::Raw, 100, 129));
-        assert_eq!(due(&client, &settings(), 114), Due::Wait(115));
-        assert_eq!(due(&client, &settings(), 115), Due::Now(Overdue::KeepAlive));
-        assert_eq!(due(&client, &settings(), 129), Due::Now(Overdue::KeepAlive));
-        assert_eq!(due(&client, &settings(), 130), Due::Now(Overdue::TimedOut));
+        assert_eq!(due(&client, &settings(), 115), Due::Wait(116));
+        assert_eq!(due(&client, &settings(), 116), Due::Now(Overdue::KeepAlive));
+        assert_eq!(due(&client, &settings(), 130), Due::Now(Overdue::KeepAlive));
+        assert_eq!(due(&client, &settings(), 131), Due::Now(Overdue::TimedOut));
         client.pause(PauseReason::AppServer);
         assert_eq!(due(&client, &settings(), 200), Due::Wait(215));
     }
@@ -234,13 +241,13 @@ mod tests {
         let (mut connections, mut wheel) = (Connections::default(), KeepAlive::default());
         let silent = connections.insert(client(|client| client.last_sent = 100), None);
         let fresh = connections.insert(client(|client| (client.last_sent, client.serial) = (114, 1)), None);
-        wheel.schedule(silent, 0, 114, 115);
-        wheel.schedule(fresh, 1, 114, 115);
-        wheel.schedule(fresh, 99, 114, 115);
-        assert_eq!(wheel.check(&mut connections, &hubs.all(), 115), [(silent, Overdue::KeepAlive)]);
+        wheel.schedule(silent, 0, 115, 116);
+        wheel.schedule(fresh, 1, 115, 116);
+        wheel.schedule(fresh, 99, 115, 116);
         assert_eq!(wheel.check(&mut connections, &hubs.all(), 116), [(silent, Overdue::KeepAlive)]);
+        assert_eq!(wheel.check(&mut connections, &hubs.all(), 117), [(silent, Overdue::KeepAlive)]);
         connections.close(silent);
-        assert_eq!(wheel.check(&mut connections, &hubs.all(), 117), []);
-        assert_eq!(wheel.check(&mut connections, &hubs.all(), 129), [(fresh, Overdue::KeepAlive)]);
+        assert_eq!(wheel.check(&mut connections, &hubs.all(), 118), []);
+        assert_eq!(wheel.check(&mut connections, &hubs.all(), 130), [(fresh, Overdue::KeepAlive)]);
     }
 }

@@ -56,7 +56,8 @@ impl Moves {
     /// Takes the socket of a client away: from now on it is away, for a time.
     pub(crate) fn sever(&mut self, core: &mut ShardCore, slot: Slot, cause: Cause) {
         let (serial, now) = (core.connections.next_serial(), core.tick);
-        let until = now.saturating_add(core.context.shared.settings.http_transports.disconnect_timeout_s);
+        let until =
+            now.saturating_add(core.context.shared.settings.http_transports.disconnect_timeout_s).saturating_add(1);
         let Some(client) = core.connections.live_mut(slot) else { return };
         let Some(resumption) = &mut client.cold.resumption else { return };
         if resumption.ownership.leave(until, cause) {
