@@ -173,6 +173,10 @@ mod tests {
         let reason = "not ready\nwaiting for app server http://app:5000: refused\n";
         assert_eq!(get(node.clone(), "/readyz").await, (503, reason.into()));
         assert_eq!(get(node.clone(), "/startupz").await, (503, reason.into()));
+        for (path, status) in [("/healthz", 200), ("/readyz", 503)] {
+            let request = Request::options(path).header(HOST, "localhost:8090").body(Body::empty()).unwrap();
+            assert_eq!(node.clone().oneshot(request).await.unwrap().status(), status, "{path}");
+        }
         assert_eq!(get(node, "/nothing").await, (404, r#"{"error":"there is no /nothing","field":null}"#.into()));
     }
 

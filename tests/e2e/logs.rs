@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::Method;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
-use trunkline_tests::harness::fleet::{App, AppServer, Fleet, POOL_SIZE, Proxy, failure_of, stop};
+use trunkline_tests::harness::fleet::{App, AppServer, Fleet, LogFault, POOL_SIZE, Proxy, failure_of, stop};
 use trunkline_tests::harness::http_client::{Answer, exchange, get};
 use trunkline_tests::harness::process::Signal;
 use trunkline_tests::harness::raw::RawClient;
@@ -79,21 +79,25 @@ fn lines_are_json_if_that_is_wanted_and_levels_change_at_run_time() {
 }
 
 #[test]
-fn a_log_that_is_never_read_stops_nothing_and_is_counted() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
-        let settings = ["--admin-token", ADMIN_TOKEN, "--log", "trace"];
-        let mut proxy = fleet.proxy_with_unread_log(&settings).await?;
-        let dropped = async || {
-            proxy.process.signal(Signal::Hangup).await?;
-            put(&proxy, &format!(r#"{{"levels":"trace,{}=warn"}}"#, "x".repeat(900))).await?;
-            let dropped = proxy.metrics().await?.sum("trunkline_log_lines_dropped_total", &[]);
-            Ok((dropped > 0.0).then_some(()))
-        };
-        until(dropped).await?;
-        assert_eq!(get(proxy.admin(), "/healthz").await?.status, 200);
-        stop(&mut proxy.process, Signal::Terminate).await
-    });
+fn a_log_that_is_never_read_or_full_stops_nothing_and_is_counted() {
+    for fault in [LogFault::Unread, LogFault::Full] {
+        play(async |stage| node_with_log(stage, fault).await);
+    }
+}
+
+async fn node_with_log(stage: &Stage, fault: LogFault) -> Result<()> {
+    let fleet = Fleet::new(stage);
+    let settings = ["--admin-token", ADMIN_TOKEN, "--log", "trace"];
+    let mut proxy = fleet.proxy_with_log(fault, &settings).await?;
+    let dropped = async || {
+        proxy.process.signal(Signal::Hangup).await?;
+        put(&proxy, &format!(r#"{{"levels":"trace,{}=warn"}}"#, "x".repeat(900))).await?;
+        let dropped = proxy.metrics().await?.sum("trunkline_log_lines_dropped_total", &[]);
+        Ok((dropped > 0.0).then_some(()))
+    };
+    until(dropped).await?;
+    assert_eq!(get(proxy.admin(), "/healthz").await?.status, 200);
+    stop(&mut proxy.process, Signal::Terminate).await
 }
 
 #[test]

@@ -233,16 +233,16 @@ impl<'a> Fleet<'a> {
         Ok(Proxy { launch, process, address: address.into(), admin: admin.into() })
     }
 
-    /// Starts a proxy without app servers whose standard output and standard error are one pipe that is never read, and
-    /// holds a page. It has the ports of the pair: clients, admin.
+    /// Starts a proxy without app servers whose standard output and standard error go to a place with this fault, and
+    /// waits until it is ready.
     ///
     /// # Errors
     /// When it does not start.
-    pub async fn proxy_with_unread_log(&self, more: &[&str]) -> Result<Proxy> {
+    pub async fn proxy_with_log(&self, log: LogFault, more: &[&str]) -> Result<Proxy> {
         let (address, admin) = (free_address()?, free_address()?);
         let mut launch = self.launch_of_proxy(&address, &admin, &[], more)?;
         let program = std::mem::replace(&mut launch.program, "python3".into());
-        let arguments = ["-c".to_owned(), UNREAD_LOG.to_owned(), program.to_string_lossy().into_owned()];
+        let arguments = ["-c".to_owned(), log.script().to_owned(), program.to_string_lossy().into_owned()];
         launch.arguments.splice(0..0, arguments);
         let process = launch.start(self.stage)?;
         let mut proxy = Proxy { launch, process, address, admin };
@@ -294,7 +294,29 @@ impl<'a> Fleet<'a> {
     }
 }
 
-/// Program that becomes another one, whose output goes to a pipe that is never read. The end for reading stays open.
+/// Fault of the place that a process logs to.
+#[derive(Debug, Clone, Copy)]
+pub enum LogFault {
+    /// A pipe that is never read, and whose end for reading stays open.
+    Unread,
+    /// A file that has reached the limit of its size.
+    Full,
+}
+
+impl LogFault {
+    /// Program that becomes another one with this fault.
+    fn script(self) -> &'static str {
+        match self {
+            Self::Unread => UNREAD_LOG,
+            Self::Full => FULL_LOG,
+        }
+    }
+}
+
+const FULL_LOG: &str = "import os, resource, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (1024, 1024))
+os.execv(sys.argv[1], sys.argv[1:])";
+
 const UNREAD_LOG: &str = "import fcntl, os, sys
 reader, writer = os.pipe()
 fcntl.fcntl(writer, 1031, 4096)

@@ -1,6 +1,7 @@
 //! `trunkline serve`: runs a node until it is told to stop.
 
 use anyhow::{Context, bail};
+use tokio::runtime::Runtime;
 use tracing::{info, warn};
 use trunkline_process::open_files;
 use trunkline_proxy::parts::{AUDIT_TARGET, client_files_max};
@@ -26,6 +27,8 @@ pub(super) fn serve(args: ServeArgs, warnings: &[String]) -> anyhow::Result<()> 
     let audit = (args.log.audit_log.as_deref(), args.log.audit_required);
     logging::begin(&args.log.log, args.log.log_format, audit)?;
     open_files();
+    let runtime = runtime()?;
+    runtime.spawn(reopen_on_signals(&runtime));
     let note = args.relay.0.note_of_files(client_files_max());
     let config = Config::try_from(args)?;
     let sockets = inherited_sockets().context("a socket that the supervisor hands over (LISTEN_FDS) can't be used")?;
@@ -33,9 +36,7 @@ pub(super) fn serve(args: ServeArgs, warnings: &[String]) -> anyhow::Result<()> 
     warnings.iter().for_each(|warning| warn!(target: LOG_TARGET, "{warning}"));
     note.iter().for_each(|note| warn!(target: LOG_TARGET, "{note}"));
     let dials_nobody = !config.settings.has_upstreams && config.settings.webhooks.rules.is_empty();
-    let runtime = runtime()?;
     let outcome = runtime.block_on(async {
-        tokio::spawn(reopen_on_signals());
         let node = Node::start_on(sockets, config).await?;
         print_state(&format!("listening on http://{}", node.listen()));
         if let Some(listen) = node.tls_listen() {
@@ -64,22 +65,29 @@ pub(super) fn serve(args: ServeArgs, warnings: &[String]) -> anyhow::Result<()> 
     outcome
 }
 
-/// Opens the audit log again on SIGHUP and SIGUSR1, for ever.
+/// Opens the audit log again on SIGHUP and SIGUSR1, for ever. From this call on these signals end the process no
+/// longer, nor does SIGXFSZ: a file at its limit of size is a write that fails.
 #[cfg(unix)]
-async fn reopen_on_signals() {
+fn reopen_on_signals(runtime: &Runtime) -> impl Future<Output = ()> + use<> {
+    use rustix::process::Signal;
     use tokio::signal::unix::{SignalKind, signal};
 
-    let (Ok(mut hangups), Ok(mut users)) = (signal(SignalKind::hangup()), signal(SignalKind::user_defined1())) else {
-        return;
-    };
-    loop {
-        tokio::select! {
-            _ = hangups.recv() => {}
-            _ = users.recv() => {}
+    let _entered = runtime.enter();
+    let [hangups, users, _] =
+        [Signal::HUP, Signal::USR1, Signal::XFSZ].map(|number| signal(SignalKind::from_raw(number.as_raw())));
+    async move {
+        let (Ok(mut hangups), Ok(mut users)) = (hangups, users) else { return };
+        loop {
+            tokio::select! {
+                _ = hangups.recv() => {}
+                _ = users.recv() => {}
+            }
+            logging::reopen();
         }
-        logging::reopen();
     }
 }
 
 #[cfg(not(unix))]
-async fn reopen_on_signals() {}
+fn reopen_on_signals(_: &Runtime) -> impl Future<Output = ()> + use<> {
+    std::future::ready(())
+}

@@ -31,8 +31,9 @@ struct ProbeState {
 /// Routes of the probes.
 pub(super) fn router(readiness: Readiness, fleet: Fleet, guard: Guard, counters: Arc<AdminCounters>) -> Router {
     Router::new()
-        .route("/healthz", get(|| async { "ok\n" }))
-        .route("/readyz", get(ready))
+        // Load balancers ask by OPTIONS, too: HAProxy does unless it is given a method.
+        .route("/healthz", get(|| async { "ok\n" }).options(|| async { "ok\n" }))
+        .route("/readyz", get(ready).options(ready))
         .route("/startupz", get(started))
         .route("/metrics", get(metrics))
         .with_state(ProbeState { readiness, fleet, guard, counters, was_ready: Arc::default() })

@@ -133,7 +133,7 @@ fn an_event_stream_begins_with_a_comment_and_carries_whole_messages() {
         let mut events = client.events().await?;
         let header = |name: &str| events.headers.get(name).and_then(|value| value.to_str().ok());
         assert_eq!(header("content-type"), Some("text/event-stream"));
-        assert_eq!(header("cache-control"), Some("no-cache,no-store"));
+        assert_eq!(header("cache-control"), Some("no-cache,no-store,no-transform"));
         assert_eq!(header("pragma"), Some("no-cache"));
         assert_eq!(header("content-encoding"), Some("identity"));
         assert_eq!(events.until("\n").await?, ":\r\n");

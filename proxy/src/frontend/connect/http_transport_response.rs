@@ -83,7 +83,8 @@ pub(crate) fn begin_event_stream(
 fn stream_head(outer: &OuterHalf) -> impl IntoResponseParts + use<> {
     let headers = [
         (CONTENT_TYPE, "text/event-stream"),
-        (CACHE_CONTROL, "no-cache,no-store"),
+        // Compression of a server in between would keep events back: not all take `identity` for a sign.
+        (CACHE_CONTROL, "no-cache,no-store,no-transform"),
         (PRAGMA, "no-cache"),
         (CONTENT_ENCODING, "identity"),
         // For nginx, which otherwise buffers.
