@@ -4,6 +4,7 @@ pub(crate) mod address;
 pub(crate) mod connector;
 pub(crate) mod descriptor;
 pub(crate) mod dial_gate;
+pub(crate) mod endpoints;
 pub(crate) mod http_client;
 pub(crate) mod line_stream;
 pub(crate) mod node_name;

@@ -2,8 +2,8 @@
 
 use std::net::IpAddr;
 
-use tokio::net::TcpStream;
-use trunkline_channel::{Dialled, OpenChannelError, open};
+use tokio::net::{TcpStream, lookup_host};
+use trunkline_channel::{Dialled, OpenChannelError, dial_staggered, open};
 use trunkline_protocol::dial_in::{ServiceScheme, ServiceUrl};
 use trunkline_protocol::key::{AccessKey, AccessKeys, FarEnd};
 
@@ -57,7 +57,8 @@ impl Protection {
     /// Connects to the service. Nothing is said to it before it has shown whatever this protection demands.
     pub(super) async fn connect(&self, url: &ServiceUrl) -> Result<Box<dyn DialledStream>, DialError> {
         let dial = async || {
-            let tcp = TcpStream::connect((url.bare_host(), url.port())).await?;
+            let addresses = lookup_host((url.bare_host(), url.port())).await?;
+            let (tcp, _) = dial_staggered(addresses, TcpStream::connect).await?;
             // Small messages must not wait for full packets.
             let _ = tcp.set_nodelay(true);
             Ok(tcp)

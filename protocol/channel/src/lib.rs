@@ -32,6 +32,7 @@
 //! | `record` | sealed pieces, each a WebSocket message |
 //! | `stream` | bytes through a channel, over any socket |
 //! | `upgrade` | the HTTP exchange that a channel begins with, at both ends |
+//! | `stagger` | dials to the addresses of one server |
 
 mod cipher;
 mod handshake;
@@ -39,10 +40,12 @@ mod hello;
 mod hello_table;
 mod record;
 mod resolver;
+mod stagger;
 mod stream;
 mod upgrade;
 
 pub use handshake::HandshakeError;
 pub use hello_table::HelloTable;
+pub use stagger::dial_staggered;
 pub use stream::ChannelStream;
 pub use upgrade::{Accepted, Dialled, NOT_FRESH, OpenChannelError, RefusedUpgrade, accept, open};

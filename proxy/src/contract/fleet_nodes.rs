@@ -79,8 +79,26 @@ impl FleetNode {
         Self::start_with(network, number, settings, |api| api).await
     }
 
+    /// Starts a node whose `--peers` is one name of these addresses.
+    async fn start_named(network: &MemoryNetwork, number: u8, addresses: &[&str]) -> Self {
+        let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
+        let fleet = FleetSettings { peers: vec!["http://nodes:8090".parse().unwrap()] };
+        let settings = Settings { fleet, ..peers(&[]) };
+        Self::start_by(Resolver::knowing(addresses), network, number, settings, |api| api).await
+    }
+
     /// Starts a node whose API answers other nodes in a way of its own.
     pub(super) async fn start_with(
+        network: &MemoryNetwork,
+        number: u8,
+        settings: Settings,
+        layered: impl FnOnce(Router) -> Router,
+    ) -> Self {
+        Self::start_by(Resolver::default(), network, number, settings, layered).await
+    }
+
+    async fn start_by(
+        resolver: Resolver,
         network: &MemoryNetwork,
         number: u8,
         settings: Settings,
@@ -96,7 +114,7 @@ impl FleetNode {
         let admin = Rc::<AdminSockets>::default();
         let serving = spawn_local(serve(network.clone(), address(number), fleet.clone(), admin.clone()));
         let serving = serving.abort_handle();
-        let running = tokio::spawn(fleet::keep_fleet(fleet.clone(), Resolver::default())).abort_handle();
+        let running = tokio::spawn(fleet::keep_fleet(fleet.clone(), resolver)).abort_handle();
         let mut app = stage.app(&format!("app-{number}"), vec![HubManifest::new("chat", "/chat")]);
         let link = app.link().await;
         Self { stage, fleet, api, link, _app: app, address: address(number), admin, serving, running }
@@ -491,6 +509,52 @@ fn one_address_is_enough_to_find_all_and_a_node_under_two_addresses_is_one() {
         // Another address of the first.
         spawn_local(serve(network.clone(), address(9), one.fleet.clone(), Rc::default()));
         linked(&[one, two, three]).await;
+    });
+}
+
+/// Address of the other family that leads to node 1.
+const V6: &str = "[2001:db8::1]:8090";
+const V6_URL: &str = "http://[2001:db8::1]:8090";
+
+#[test]
+fn a_node_on_one_family_is_found_whichever_comes_first_and_the_other_is_no_problem() {
+    for addresses in [[V6, "10.0.0.1:8090"], ["10.0.0.1:8090", V6]] {
+        run(async move {
+            let network = MemoryNetwork::default();
+            let one = FleetNode::start(&network, 1, peers(&[1])).await;
+            let two = FleetNode::start_named(&network, 2, &addresses).await;
+            let nodes = [one, two];
+            linked(&nodes).await;
+            // sleep: longer than it takes until a problem is reported
+            sleep(Duration::from_secs(60)).await;
+            assert_eq!(nodes[1].fleet.members().unreachable(), []);
+        });
+    }
+}
+
+#[test]
+fn the_link_to_a_node_moves_to_its_other_address_and_loses_nothing() {
+    run(async {
+        let network = MemoryNetwork::default();
+        let one = FleetNode::start(&network, 1, peers(&[1])).await;
+        spawn_local(serve(network.clone(), V6_URL.parse().unwrap(), one.fleet.clone(), Rc::default()));
+        let two = FleetNode::start_named(&network, 2, &["10.0.0.1:8090", V6]).await;
+        let mut nodes = [one, two];
+        linked(&nodes).await;
+        let mut client = nodes[0].client().await;
+        linked(&nodes).await;
+        // sleep: longer than until the address of a linked node is greeted
+        sleep(Duration::from_secs(20)).await;
+        network.set_cut(&address(1), true);
+        nodes[0].cut(false);
+        for number in 0..60 {
+            nodes[1].say(&[Wanted::Everyone], &to_all(&number.to_string()));
+            assert_eq!(word(&mut client).await, number.to_string());
+            assert_eq!(nodes[1].members(), [("n1".into(), MemberState::Ready)]);
+            // sleep: longer in all than a link outlives its socket
+            sleep(Duration::from_secs(1)).await;
+        }
+        assert!(DropCause::ALL.iter().all(|&cause| nodes[1].fleet.passage().counters().dropped(cause) == 0));
     });
 }
 

@@ -1,6 +1,7 @@
 //! Book of the addresses at which other nodes may be: those that `--peers` names, and those that members tell.
 //!
-//! A name with several addresses is as many nodes, asked for again and again. What members tell is dialled as long as
+//! A name with several addresses may be as many nodes, and is resolved again and again; of addresses of one node the
+//! first is linked, and the others are its alternatives. What members tell is dialled as long as
 //! it leads to somebody; so one address of a fleet is enough to find all of it, and old ones are forgotten.
 
 use std::collections::BTreeMap;
@@ -11,7 +12,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use crate::net::address::Address;
-use crate::net::resolver::{Resolver, of_one_family};
+use crate::net::resolver::{AddressFamilies, Resolver};
 
 /// Interval at which names are resolved again.
 pub(super) const RESOLVE_INTERVAL: Duration = Duration::from_secs(5);
@@ -49,6 +50,8 @@ pub(super) struct AddressBook {
     entries: Mutex<BTreeMap<String, AddressEntry>>,
     /// Names that can't be resolved, with the reason.
     unresolved: Mutex<BTreeMap<String, String>>,
+    /// Families at which nodes answer, by the `host:port` of a name of `--peers`.
+    families: Mutex<BTreeMap<String, AddressFamilies>>,
     is_resolved: AtomicBool,
 }
 
@@ -63,9 +66,8 @@ impl AddressBook {
             }
             let problem = match timeout(RESOLVE_TIMEOUT, resolver.resolve(name)).await {
                 Ok(Ok(addresses)) => {
-                    let all = of_one_family(&addresses);
-                    found.extend(all.iter().map(|&at| name.at(at)));
-                    all.is_empty().then(|| "the name has no address".to_owned())
+                    found.extend(addresses.iter().map(|&at| name.at(at)));
+                    addresses.is_empty().then(|| "the name has no address".to_owned())
                 }
                 Ok(Err(error)) => Some(format!("the name can't be resolved: {error}")),
                 Err(_) => Some(format!("the name was not resolved within {} s", RESOLVE_TIMEOUT.as_secs())),
@@ -101,11 +103,20 @@ impl AddressBook {
     /// Notes what came of the last try; `true` if that is the first problem since there was none. Garbage may have many
     /// forms, and each would be a line of the log.
     pub(super) fn set(&self, address: &Address, state: AddressState) -> bool {
+        if let Some(at) = address.resolved().filter(|_| state == AddressState::Node && !address.is_one_server()) {
+            self.families().entry(address.authority().to_owned()).or_default().note_answer(at);
+        }
         let mut entries = self.entries();
         let Some(entry) = entries.get_mut(&address.to_string()) else { return false };
         let was_problem = matches!(entry.state, AddressState::Problem(_));
         entry.state = state;
         !was_problem && matches!(entry.state, AddressState::Problem(_))
+    }
+
+    /// Whether no node has ever answered at the family of an address, and one has at the other family of its name.
+    pub(super) fn is_spare(&self, address: &Address) -> bool {
+        let (families, at) = (self.families(), address.resolved());
+        at.is_some_and(|at| families.get(address.authority()).is_some_and(|families| families.only_other_answers(at)))
     }
 
     /// Notes that a first try has come to its end.
@@ -146,6 +157,10 @@ impl AddressBook {
 
     fn entries(&self) -> MutexGuard<'_, BTreeMap<String, AddressEntry>> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn families(&self) -> MutexGuard<'_, BTreeMap<String, AddressFamilies>> {
+        self.families.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn unresolved(&self) -> MutexGuard<'_, BTreeMap<String, String>> {

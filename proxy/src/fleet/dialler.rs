@@ -1,7 +1,8 @@
 //! Dialler of one address: greets the node that is there, and keeps the link to it.
 //!
 //! ```text
-//!  greet ─┬─ this node itself, or one that is linked by another address ──► looks again now and then
+//!  greet ─┬─ this node itself ───────────────────────────────────────────► looks again now and then
+//!         ├─ a node that is linked by another address ──► is its alternative, and looks again now and then
 //!         ├─ nobody, a stranger, another fleet, no common version ────────► says so once, tries again
 //!         └─ a node of the fleet ──► link, resumed over as many sockets as it takes ──► over: greet again
 //! ```
@@ -113,6 +114,15 @@ fn is_refused(error: &HttpError) -> bool {
     matches!(error, HttpError::Connect(source) if source.kind() == ErrorKind::ConnectionRefused)
 }
 
+/// Whether there is no connection, or no answer over it.
+fn is_silence(error: &GreetError) -> bool {
+    match error {
+        // Without a cause within it comes from the operating system.
+        GreetError::Http(HttpError::Connect(source)) => source.get_ref().is_none(),
+        error => matches!(error, GreetError::Http(HttpError::Timeout(_))),
+    }
+}
+
 /// Words for an operator: what is wrong at that address, and what to look at.
 fn words(error: &HttpError) -> String {
     let HttpError::Connect(source) = error else { return error.to_string() };
@@ -135,6 +145,14 @@ fn words(error: &HttpError) -> String {
     }
 }
 
+/// Node that has greeted.
+enum Greeted {
+    Itself,
+    /// It is linked by this address.
+    Linked(Option<Arc<Address>>),
+    Unlinked(Arc<FleetMember>),
+}
+
 /// Dialler of one address.
 pub(super) struct Dialler {
     pub(super) fleet: Fleet,
@@ -144,22 +162,26 @@ pub(super) struct Dialler {
 impl Dialler {
     /// Dials until the address is neither given any more nor leads to anybody.
     pub(super) async fn run(self) {
-        let (mut backoff, mut tries) = (Backoff::default(), 0);
+        let (mut backoff, mut tries, mut alternative) = (Backoff::default(), 0, None);
         while !self.fleet.members().has_left() {
             if tries > LEARNT_TRIES_MAX && !self.fleet.members().addresses().is_given(&self.address) {
                 return self.fleet.members().addresses().forget(&self.address);
             }
             let greeted = self.greet().await;
             self.fleet.members().addresses().set_tried(&self.address);
+            drop(alternative.take());
             match greeted {
-                Ok(None) => {
+                Ok(Greeted::Itself | Greeted::Linked(_)) => {
+                    if let Ok(Greeted::Linked(Some(linked))) = &greeted {
+                        alternative = linked.also_at(&self.address);
+                    }
                     (backoff, tries) = (Backoff::default(), 0);
                     sleep(ALIAS_INTERVAL).await;
                     if !self.fleet.members().addresses().is_given(&self.address) {
                         return self.fleet.members().addresses().forget(&self.address);
                     }
                 }
-                Ok(Some(member)) => {
+                Ok(Greeted::Unlinked(member)) => {
                     (backoff, tries) = (Backoff::default(), 0);
                     self.keep_link(&member).await;
                 }
@@ -172,8 +194,8 @@ impl Dialler {
         }
     }
 
-    /// Greets the node that is there; `None` if it needs no link.
-    async fn greet(&self) -> Result<Option<Arc<FleetMember>>, GreetError> {
+    /// Greets the node that is there.
+    async fn greet(&self) -> Result<Greeted, GreetError> {
         let request = Request::post(FLEET_GREET_PATH)
             .header(CONTENT_TYPE, "application/json")
             .body(Body::from(self.fleet.members().greeting().to_json()))
@@ -188,17 +210,16 @@ impl Dialler {
         let boot = &greeting.boot;
         self.fleet.members().addresses().set(&self.address, AddressState::Node);
         if *boot == self.fleet.shared().boot {
-            return Ok(None);
+            return Ok(Greeted::Itself);
         }
         if WireVersions::CURRENT.common(greeting.wire).is_none() {
             return Err(GreetError::Version(greeting.wire));
         }
         self.fleet.members().learn_addresses(&greeting);
-        let linked = self.fleet.members().find(boot).is_some_and(|member| member.outgoing().is_some());
-        if linked {
-            return Ok(None);
+        if let Some(linked) = self.fleet.members().find(boot).filter(|member| member.outgoing().is_some()) {
+            return Ok(Greeted::Linked(linked.address()));
         }
-        self.fleet.meet(&greeting, Some(&self.address)).map(Some).ok_or(GreetError::TooMany)
+        self.fleet.meet(&greeting, Some(&self.address)).map(Greeted::Unlinked).ok_or(GreetError::TooMany)
     }
 
     /// Greets a node that is linked, to hear of others.
@@ -211,6 +232,10 @@ impl Dialler {
     /// Says what is wrong, once; not at the first tries, because nodes start together.
     fn note(&self, error: &GreetError, tries: u32) {
         let (problem, book) = (error.to_string(), self.fleet.members().addresses());
+        if is_silence(error) && book.is_spare(&self.address) {
+            book.set(&self.address, AddressState::Trying);
+            return;
+        }
         let is_new = tries >= noted_tries(error) && book.set(&self.address, AddressState::Problem(problem.clone()));
         if is_new && book.is_given(&self.address) {
             warn!(peer = %self.address, problem, "a node of --peers can't be linked");
@@ -246,6 +271,7 @@ impl Dialler {
         let begun = Instant::now();
         loop {
             let Some(offer) = link.outbox().offer() else { return LinkOver::because("its session is over") };
+            self.address.set_listed(self.fleet.members().addresses().is_given(&self.address));
             let dialled = tokio::select! {
                 biased;
                 over = over(link) => return over,

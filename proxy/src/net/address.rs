@@ -8,6 +8,8 @@ use std::sync::Arc;
 use http::Uri;
 use ipnet::IpNet;
 
+use super::endpoints::{AlternativeEndpoint, Endpoints};
+
 const EXAMPLE: &str = "is no URL like http://127.0.0.1:5000 or https://app.example";
 
 /// Security of the connection to an address.
@@ -22,7 +24,7 @@ pub(crate) enum Security {
 pub struct Address {
     security: Security,
     authority: Arc<str>,
-    at: Option<SocketAddr>,
+    at: Option<Endpoints>,
     start: Option<Arc<str>>,
 }
 
@@ -36,7 +38,7 @@ impl Address {
     /// Fixes the socket address, one of those that the name resolves to. Requests still name the host.
     #[must_use]
     pub fn at(&self, address: SocketAddr) -> Self {
-        Self { at: Some(address), ..self.clone() }
+        Self { at: Some(Endpoints::new(address)), ..self.clone() }
     }
 
     /// Names the start of the node that is expected there: connections that are kept to another start, and failures of
@@ -49,7 +51,32 @@ impl Address {
     /// Returns the socket address, where it is fixed.
     #[must_use]
     pub fn resolved(&self) -> Option<SocketAddr> {
-        self.at
+        self.at.as_ref().map(Endpoints::found_at)
+    }
+
+    /// Returns the socket addresses to dial, where they are fixed. One that accepts is enough.
+    #[must_use]
+    pub(crate) fn endpoints(&self) -> Option<Vec<SocketAddr>> {
+        self.at.as_ref().map(Endpoints::dialled)
+    }
+
+    /// Whether another socket address leads to the server, too.
+    #[must_use]
+    pub(crate) fn has_alternative(&self) -> bool {
+        self.at.as_ref().is_some_and(Endpoints::has_alternative)
+    }
+
+    /// Has the server dialled at the socket address of another value, too, until the returned value is dropped.
+    #[must_use]
+    pub(crate) fn also_at(&self, other: &Self) -> Option<AlternativeEndpoint> {
+        self.at.as_ref()?.add(other.resolved()?)
+    }
+
+    /// Sets whether the socket address is still one of the server's. Without it the alternatives are dialled alone.
+    pub(crate) fn set_listed(&self, is_listed: bool) {
+        if let Some(endpoints) = &self.at {
+            endpoints.set_listed(is_listed);
+        }
     }
 
     /// Returns `host:port`, with brackets around an IPv6 address.
@@ -117,8 +144,9 @@ impl TryFrom<&Uri> for Address {
             return Err("has a user name: give only scheme, host and port");
         }
         let host = uri.host().filter(|host| !host.is_empty()).ok_or("has no host")?;
-        let authority = format!("{host}:{}", uri.port_u16().unwrap_or(usual_port)).into();
-        Ok(Self { security, authority, at: None, start: None })
+        let authority: Arc<str> = format!("{host}:{}", uri.port_u16().unwrap_or(usual_port)).into();
+        let at = authority.parse().ok().map(Endpoints::new);
+        Ok(Self { security, authority, at, start: None })
     }
 }
 
@@ -134,7 +162,10 @@ fn security_of(uri: &Uri) -> Option<(Security, u16)> {
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}://{}", self.scheme(), self.authority)?;
-        self.at.map_or(Ok(()), |at| write!(f, " ({at})"))
+        match self.resolved().filter(|at| Ok(*at) != self.authority.parse()) {
+            Some(at) => write!(f, " ({at})"),
+            None => Ok(()),
+        }
     }
 }
 

@@ -14,8 +14,8 @@ use std::time::Duration;
 #[cfg(feature = "tls")]
 use arc_swap::ArcSwapOption;
 use socket2::{SockRef, TcpKeepalive};
-use tokio::net::TcpStream;
-use trunkline_channel::{Dialled, OpenChannelError};
+use tokio::net::{TcpStream, lookup_host};
+use trunkline_channel::{Dialled, OpenChannelError, dial_staggered};
 use trunkline_protocol::key::{AccessKeys, FarEnd};
 #[cfg(feature = "tls")]
 use {rustls::ClientConfig, rustls::InvalidMessage, rustls::pki_types::ServerName, tokio_rustls::TlsConnector};
@@ -192,23 +192,17 @@ impl Connector {
     pub(crate) async fn reaches(&self, address: &Address) -> bool {
         #[cfg(test)]
         if let Some(network) = &self.memory {
-            return network.dial(address).is_ok();
+            return network.dial(address).await.is_ok();
         }
-        match address.resolved() {
-            Some(address) => TcpStream::connect(address).await.is_ok(),
-            None => TcpStream::connect(address.authority()).await.is_ok(),
-        }
+        connect_tcp(address).await.is_ok()
     }
 
     async fn connect_socket(&self, address: &Address) -> io::Result<OutgoingStream> {
         #[cfg(test)]
         if let Some(network) = &self.memory {
-            return network.dial(address).map(OutgoingStream::Memory);
+            return network.dial(address).await.map(OutgoingStream::Memory);
         }
-        let stream = match address.resolved() {
-            Some(address) => TcpStream::connect(address).await?,
-            None => TcpStream::connect(address.authority()).await?,
-        };
+        let stream = connect_tcp(address).await?;
         if self.descriptors.is_some_and(|descriptors| !descriptors.allows(&stream)) {
             return Err(io::Error::other("the last descriptors are kept back: raise the limit of open files"));
         }
@@ -217,6 +211,14 @@ impl Connector {
             .set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEP_ALIVE).with_interval(KEEP_ALIVE))?;
         if address.is_tls() { self.secure(stream, address).await } else { Ok(OutgoingStream::Plain(stream)) }
     }
+}
+
+async fn connect_tcp(address: &Address) -> io::Result<TcpStream> {
+    let endpoints = match address.endpoints() {
+        Some(endpoints) => endpoints,
+        None => lookup_host(address.authority()).await?.collect(),
+    };
+    Ok(dial_staggered(endpoints, TcpStream::connect).await?.0)
 }
 
 /// Returns the innermost cause of an error: a refused certificate, below layers that only say where it came up.

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use indexmap::IndexMap;
 use tokio::time::timeout;
+use trunkline_channel::dial_staggered;
 
 use super::address::Address;
 use super::resolver::Resolver;
@@ -53,7 +54,7 @@ impl NodeNames {
     /// Dials a node by its name, at one address after the other until there is a connection; returns at which it is.
     ///
     /// # Errors
-    /// That of the last dial, or why the name can't be resolved.
+    /// When no address accepts, or the name can't be resolved.
     pub(crate) async fn dial<T, F>(&self, name: &Address, dial: impl Fn(SocketAddr) -> F) -> io::Result<(T, SocketAddr)>
     where
         F: Future<Output = io::Result<T>>,
@@ -73,18 +74,13 @@ impl NodeNames {
             Some(_) => timeout(STEP_TIMEOUT, self.resolver.resolve(name)).await.unwrap_or_else(|late| Err(late.into())),
             None => self.resolver.resolve(name).await,
         };
-        let (resolved, mut error) = match resolved {
-            Ok(all) => (all, io::Error::new(io::ErrorKind::NotFound, "the name has no address")),
-            Err(error) => (Vec::new(), error),
+        let resolved = match (resolved, told) {
+            (Ok(all), _) => all,
+            (Err(_), Some(_)) => Vec::new(),
+            (Err(error), None) => return Err(error),
         };
         let others = told.filter(|at| !resolved.contains(at));
-        for at in resolved.into_iter().chain(others) {
-            match dial(at).await {
-                Ok(connected) => return Ok((connected, at)),
-                Err(failed) => error = failed,
-            }
-        }
-        Err(error)
+        dial_staggered(resolved.into_iter().chain(others), dial).await
     }
 
     /// Notes that a node was reached at this address.

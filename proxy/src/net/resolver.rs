@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -63,12 +64,38 @@ impl fmt::Debug for Resolver {
     }
 }
 
-/// Keeps the addresses of the family that the system prefers, which is that of the first: a server with both would
-/// count as two otherwise.
-#[must_use]
-pub(crate) fn of_one_family(all: &[SocketAddr]) -> Vec<SocketAddr> {
-    let is_v4 = all.first().is_some_and(SocketAddr::is_ipv4);
-    all.iter().filter(|address| address.is_ipv4() == is_v4).copied().collect()
+/// Families of the addresses of one name: whether it has both, and at which a server has ever answered.
+///
+/// An app server or node that listens on one family only is no problem of the other family.
+#[derive(Debug, Default)]
+pub(crate) struct AddressFamilies {
+    are_both_listed: AtomicBool,
+    v4_answers: AtomicBool,
+    v6_answers: AtomicBool,
+}
+
+impl AddressFamilies {
+    /// Notes the addresses that the name has now.
+    pub(crate) fn note_listed(&self, all: &[SocketAddr]) {
+        let are_both = all.iter().any(SocketAddr::is_ipv4) && all.iter().any(SocketAddr::is_ipv6);
+        self.are_both_listed.store(are_both, Ordering::Relaxed);
+    }
+
+    /// Notes that a server answers at an address of the name.
+    pub(crate) fn note_answer(&self, at: SocketAddr) {
+        if at.is_ipv4() { &self.v4_answers } else { &self.v6_answers }.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the name has addresses of both families.
+    pub(crate) fn are_both_listed(&self) -> bool {
+        self.are_both_listed.load(Ordering::Relaxed)
+    }
+
+    /// Whether no server has ever answered at the family of this address, and one has at the other family.
+    pub(crate) fn only_other_answers(&self, at: SocketAddr) -> bool {
+        let answers = (self.v4_answers.load(Ordering::Relaxed), self.v6_answers.load(Ordering::Relaxed));
+        answers == (at.is_ipv6(), at.is_ipv4())
+    }
 }
 
 #[cfg(test)]
@@ -85,9 +112,16 @@ mod tests {
     }
 
     #[test]
-    fn only_the_family_that_the_system_prefers_counts() {
-        let all = ["[2001:db8::1]:80", "10.0.0.1:80", "[2001:db8::2]:80"].map(|at| at.parse().unwrap());
-        assert_eq!(of_one_family(&all), [all[0], all[2]]);
-        assert!(of_one_family(&[]).is_empty());
+    fn a_family_that_never_answered_does_not_count_while_the_other_answers() {
+        let [v6, v4] = ["[2001:db8::1]:80", "10.0.0.1:80"].map(|at| at.parse().unwrap());
+        let families = AddressFamilies::default();
+        families.note_listed(&[v4]);
+        assert!(!families.are_both_listed());
+        families.note_listed(&[v6, v4]);
+        assert!(families.are_both_listed() && !families.only_other_answers(v6));
+        families.note_answer(v4);
+        assert!(families.only_other_answers(v6) && !families.only_other_answers(v4));
+        families.note_answer(v6);
+        assert!(!families.only_other_answers(v6), "an app server is gone there");
     }
 }

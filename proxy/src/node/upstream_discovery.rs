@@ -1,4 +1,5 @@
-//! Discovery of one upstream by DNS: each address that its name resolves to is watched as a separate app server.
+//! Discovery of one upstream by DNS: each address that its name resolves to has a watcher. Addresses of one app server,
+//! as of both families, are found by its instance id, and then count as one.
 //!
 //! A new address gets a watcher. An address that is no longer listed keeps it while links are open, so that an app
 //! server that is about to stop can hand its clients over; then it is not dialled any more. A name that can't be
@@ -14,9 +15,9 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tracing::{info, warn};
 
-use super::upstream_watcher::{self, Listing};
+use super::upstream_watcher::{self, Listing, WatchedAddress};
 use crate::net::address::Address;
-use crate::net::resolver::{Resolver, of_one_family};
+use crate::net::resolver::{AddressFamilies, Resolver};
 use crate::observer::UpstreamProblems;
 use crate::shard::Shared;
 use crate::upstream::ServerGroup;
@@ -46,21 +47,25 @@ impl UpstreamDiscovery {
     /// Watches the upstream until it is removed, and its app servers have no client left.
     pub(super) async fn run(self) {
         if self.is_one_server() {
-            return self.watch(self.address.clone(), (self.listing.clone(), Arc::default())).await;
+            let (listing, resolve, families) = (self.listing.clone(), Arc::default(), Arc::default());
+            return self.watch(WatchedAddress { address: self.address.clone(), listing, resolve, families }).await;
         }
         let (mut listed, mut watchers) = (ListedAddresses::default(), JoinSet::new());
         let name = self.address.to_string();
-        let (mut is_resolved, mut listing, doubted) = (true, self.listing.clone(), Arc::new(Notify::new()));
+        let (mut is_resolved, mut listing, resolve) = (true, self.listing.clone(), Arc::new(Notify::new()));
+        let families = Arc::new(AddressFamilies::default());
         loop {
-            match self.resolver.resolve(&self.address).await.map(|all| of_one_family(&all)) {
+            match self.resolver.resolve(&self.address).await {
                 Ok(found) => {
                     is_resolved = true;
+                    families.note_listed(&found);
                     if listed.0.is_empty() {
                         self.problems.set(&name, None);
                     }
-                    for (at, is_listed) in listed.update(&found) {
+                    for (at, listing) in listed.update(&found) {
                         info!(upstream = %self.address, %at, "an address has appeared");
-                        watchers.spawn(self.watch(self.address.at(at), (is_listed, doubted.clone())));
+                        let (address, resolve, families) = (self.address.at(at), resolve.clone(), families.clone());
+                        watchers.spawn(self.watch(WatchedAddress { address, listing, resolve, families }));
                     }
                 }
                 Err(error) => {
@@ -74,7 +79,7 @@ impl UpstreamDiscovery {
             }
             tokio::select! {
                 () = sleep(self.interval) => {}
-                () = doubted.notified() => sleep(DOUBTED_INTERVAL.min(self.interval)).await,
+                () = resolve.notified() => sleep(DOUBTED_INTERVAL.min(self.interval)).await,
                 () = Listing::removed(&mut listing) => {
                     listed.remove_all();
                     while watchers.join_next().await.is_some() {}
@@ -91,13 +96,9 @@ impl UpstreamDiscovery {
         self.interval.is_zero() || self.address.is_one_server()
     }
 
-    fn watch(
-        &self,
-        address: Address,
-        listing: (watch::Receiver<Listing>, Arc<Notify>),
-    ) -> impl Future<Output = ()> + use<> {
+    fn watch(&self, watched: WatchedAddress) -> impl Future<Output = ()> + use<> {
         let (shared, problems, group) = (self.shared.clone(), self.problems.clone(), self.group.clone());
-        upstream_watcher::watch(shared, problems, (group, address), listing)
+        upstream_watcher::watch(shared, problems, group, watched)
     }
 }
 
@@ -134,7 +135,189 @@ impl ListedAddresses {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+
+    use axum::Router;
+    use axum::extract::Request;
+    use axum::routing::get;
+    use http::Extensions;
+    use hyper::server::conn::http1;
+    use hyper_util::rt::TokioIo;
+    use hyper_util::service::TowerToHyperService;
+    use tokio::runtime::Builder;
+    use tokio::task::{AbortHandle, LocalSet, spawn_local};
+    use trunkline_channel::HelloTable;
+    use trunkline_protocol::key::{AccessKey, AccessKeys, FarEnd};
+    use trunkline_protocol::manifest::{HubManifest, MANIFEST_PATH, Manifest};
+    use trunkline_protocol::wire::CHANNEL_PATH;
+
     use super::*;
+    use crate::config::Settings;
+    use crate::fleet::{ChannelLock, OwnNames, open_channel};
+    use crate::net::connector::{Connector, MemoryNetwork};
+    use crate::node::shard_thread;
+    use crate::shard::{Connectors, ShardSender};
+    use crate::upstream::{AppTarget, Pool};
+
+    const V4: &str = "10.0.0.1:5000";
+    const V6: &str = "[2001:db8::1]:5000";
+
+    /// A node that watches one name, whose app servers give manifests and no links.
+    struct Scene {
+        network: MemoryNetwork,
+        keys: AccessKeys,
+        shared: Arc<Shared>,
+        problems: Arc<UpstreamProblems>,
+        addresses: Arc<Mutex<Vec<SocketAddr>>>,
+        _listing: watch::Sender<Listing>,
+    }
+
+    impl Scene {
+        fn start(addresses: &[&str]) -> Self {
+            let (network, (sender, inbox)) = (MemoryNetwork::default(), ShardSender::new());
+            let keys = AccessKeys::new(vec![AccessKey::random()]).unwrap();
+            let connectors = Connectors { fleet: Connector::in_memory(network.clone()), ..Connectors::default() };
+            let settings = Settings { pool_size: 1, ..Settings::embedded(keys.clone(), Vec::new(), false) };
+            let shared = Shared::new(settings, connectors, vec![sender]);
+            let addresses = Arc::new(Mutex::new(addresses.iter().map(|address| at(address)).collect::<Vec<_>>()));
+            let ((listed, listing), asked) = (watch::channel(Listing::Listed), addresses.clone());
+            let problems = Arc::<UpstreamProblems>::default();
+            let discovery = UpstreamDiscovery {
+                shared: shared.clone(),
+                problems: problems.clone(),
+                group: shared.hubs.groups().default_one(),
+                address: "http://app:5000".parse().unwrap(),
+                resolver: Resolver::asking(move |_| Ok(asked.lock().unwrap().clone())),
+                interval: Duration::from_secs(5),
+                listing,
+            };
+            spawn_local(shard_thread::run(0, (shared.clone(), None), Vec::new(), inbox));
+            tokio::spawn(discovery.run());
+            Self { network, keys, shared, problems, addresses, _listing: listed }
+        }
+
+        /// Has an app server listen at an address.
+        fn listen(&self, address: &str, instance: &str) -> AbortHandle {
+            let hubs = vec![HubManifest::new("chat", "/chat")];
+            let manifest = Manifest { instance: instance.into(), name: "app".into(), version: "1".into(), hubs };
+            let manifest = serde_json::to_string(&manifest).unwrap();
+            let inside = Router::new().route(MANIFEST_PATH, get(async move || manifest));
+            let (keys, hellos) = (self.keys.clone(), Arc::new(HelloTable::default()));
+            let open = move |mut request: Request| {
+                let lock =
+                    ChannelLock { keys: &keys, far_end: FarEnd::AppServer, names: OwnNames::Any, hellos: &hellos };
+                std::future::ready(open_channel(&mut request, lock, inside.clone(), Extensions::new()).unwrap())
+            };
+            let router = Router::new().route(CHANNEL_PATH, get(open));
+            let mut accepted = self.network.listen(&format!("http://{address}").parse().unwrap());
+            let serving = tokio::spawn(async move {
+                while let Some(stream) = accepted.recv().await {
+                    let service = TowerToHyperService::new(router.clone());
+                    tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service).with_upgrades());
+                }
+            });
+            serving.abort_handle()
+        }
+
+        fn list(&self, addresses: &[&str]) {
+            *self.addresses.lock().unwrap() = addresses.iter().map(|address| at(address)).collect();
+        }
+
+        /// Waits until nothing is left to find; returns the pools by instance.
+        async fn pools(&self) -> Vec<Arc<Pool>> {
+            // sleep: virtual time, longer than every interval and delay
+            sleep(Duration::from_secs(40)).await;
+            let hubs = self.shared.hubs.all();
+            let mut pools: Vec<_> = hubs.iter().flat_map(|hub| hub.pools().to_vec()).collect();
+            pools.sort_by(|one, other| one.app().instance.cmp(&other.app().instance));
+            pools
+        }
+
+        async fn instances(&self) -> Vec<String> {
+            self.pools().await.iter().map(|pool| pool.app().instance.clone()).collect()
+        }
+    }
+
+    fn endpoints(pool: &Pool) -> Vec<SocketAddr> {
+        let AppTarget::Network(address) = &pool.app().target else { panic!("it is dialled") };
+        address.endpoints().unwrap()
+    }
+
+    /// Runs a test with local tasks in virtual time.
+    fn run(test: impl Future<Output = ()>) {
+        let runtime = Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+        LocalSet::new().block_on(&runtime, test);
+    }
+
+    #[test]
+    fn an_app_server_on_one_family_is_found_whichever_comes_first_and_the_other_is_no_problem() {
+        run(async {
+            for (addresses, listening) in [([V6, V4], V4), ([V4, V6], V6)] {
+                let scene = Scene::start(&addresses);
+                scene.listen(listening, "one");
+                assert_eq!(endpoints(&scene.pools().await[0]), [at(listening)]);
+                assert_eq!((scene.instances().await, scene.problems.list()), (vec!["one".into()], vec![]));
+            }
+        });
+    }
+
+    #[test]
+    fn an_app_server_on_both_families_is_one_and_a_change_of_families_keeps_its_pool() {
+        run(async {
+            let scene = Scene::start(&[V4]);
+            let v4 = scene.listen(V4, "one");
+            scene.listen(V6, "one");
+            let [pool] = scene.pools().await.try_into().unwrap();
+            scene.list(&[V6, V4]);
+            assert_eq!((scene.pools().await.len(), endpoints(&pool)), (1, vec![at(V4), at(V6)]));
+            scene.list(&[V6]);
+            v4.abort();
+            let [same] = scene.pools().await.try_into().unwrap();
+            assert!(Arc::ptr_eq(&pool, &same) && !pool.retired().is_cancelled());
+            assert_eq!((endpoints(&pool), scene.problems.list()), (vec![at(V6)], vec![]));
+        });
+    }
+
+    #[test]
+    fn an_address_that_fails_is_no_problem_while_the_app_server_is_reached_by_another() {
+        run(async {
+            let scene = Scene::start(&[V6, V4]);
+            let servers = [V6, V4].map(|address| scene.listen(address, "one"));
+            let [pool] = scene.pools().await.try_into().unwrap();
+            for (failing, address) in servers.iter().zip([V6, V4]) {
+                failing.abort();
+                let [same] = scene.pools().await.try_into().unwrap();
+                assert!(Arc::ptr_eq(&pool, &same), "{address}");
+                assert!(scene.problems.list().is_empty(), "{address}");
+                scene.listen(address, "one");
+            }
+        });
+    }
+
+    #[test]
+    fn several_app_servers_have_pools_of_their_own_and_addresses_may_part() {
+        run(async {
+            let scene = Scene::start(&[V6, V4, "10.0.0.2:5000"]);
+            let [v6, ..] = [(V6, "one"), (V4, "one"), ("10.0.0.2:5000", "two")].map(|(at, app)| scene.listen(at, app));
+            assert_eq!(scene.instances().await, ["one", "two"]);
+            v6.abort();
+            scene.listen(V6, "three");
+            assert_eq!(scene.instances().await, ["one", "three", "two"]);
+        });
+    }
+
+    #[test]
+    fn an_app_server_that_is_gone_from_all_of_its_addresses_is_given_up() {
+        run(async {
+            let scene = Scene::start(&[V6, V4]);
+            let servers = [V6, V4].map(|address| scene.listen(address, "one"));
+            assert_eq!(scene.instances().await, ["one"]);
+            servers.iter().for_each(AbortHandle::abort);
+            assert_eq!((scene.pools().await.len(), scene.problems.list().len()), (0, 2));
+            [V6, V4].iter().for_each(|address| drop(scene.listen(address, "next")));
+            assert_eq!(scene.instances().await, ["next"]);
+        });
+    }
 
     fn at(text: &str) -> SocketAddr {
         text.parse().unwrap()

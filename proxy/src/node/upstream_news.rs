@@ -37,18 +37,15 @@ impl UpstreamNews {
         Self { address, problems, problem: None, away_since: None, is_stopping: false, links: LinkNotice::default() }
     }
 
-    /// Tells that its manifest can't be read.
-    pub(super) fn tell_unreadable(&mut self, error: &ReadManifestError) {
-        let is_expected = error.is_refused() || error.is_stopping() || self.is_stopping;
+    /// Tells that its manifest can't be read, as may be `expected` of a name with addresses of both families.
+    pub(super) fn tell_unreadable(&mut self, error: &ReadManifestError, expected: bool) {
+        let is_expected = expected || error.is_refused() || error.is_stopping() || self.is_stopping;
         self.tell_problem(error.to_string(), is_expected, Instant::now());
     }
 
-    /// Tells that it answers, but can't be used; `None` if it can.
-    pub(super) fn tell_unusable(&mut self, problem: Option<String>) {
-        match problem {
-            Some(problem) => self.tell_problem(problem, false, Instant::now()),
-            None => self.tell_usable(),
-        }
+    /// Tells that it answers, but can't be used.
+    pub(super) fn tell_unusable(&mut self, problem: String) {
+        self.tell_problem(problem, false, Instant::now());
     }
 
     /// Forgets its problem: it can be used, or is not watched any more.

@@ -4,6 +4,9 @@
 //! An instance is given up, and its clients get another home link, as soon as its crash is certain: another
 //! instance answers where there never were two at once, or nothing listens there for a while and none of its
 //! links is left, or it is silent and a [second sign](super::app_doubt) says so.
+//!
+//! An instance that another watcher has found by another address, as of the other family, has links by that watcher.
+//! This one stands by: its address is an alternative for these links, and is taken over once the pools are retired.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +21,8 @@ use super::app_instance::{AppInstances, Sighting};
 use super::upstream_news::UpstreamNews;
 use crate::link::count_clients;
 use crate::net::address::Address;
+use crate::net::endpoints::AlternativeEndpoint;
+use crate::net::resolver::AddressFamilies;
 use crate::observer::UpstreamProblems;
 use crate::shard::{ShardCommand, Shared};
 use crate::upstream::{AppServer, AppTarget, Pool, PoolTerms, ReadManifestError, ServerGroup, read_manifest};
@@ -30,6 +35,9 @@ const REMOVAL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Time after which an app server that refuses connections and has no links is given up.
 const REFUSED_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Interval at which an address that leads to the app server of another watcher is tried again.
+const STANDBY_INTERVAL: Duration = Duration::from_secs(10);
 
 type PoolsByInstance = AppInstances<Vec<Arc<Pool>>>;
 
@@ -46,77 +54,172 @@ pub(super) enum Listing {
 impl Listing {
     /// Waits until an upstream is removed from the configuration.
     pub(super) async fn removed(listing: &mut watch::Receiver<Self>) {
-        let is_removed = listing.wait_for(|listing| *listing == Self::Removed).await.is_ok();
-        if !is_removed {
+        Self::until(listing, |listing| listing == Self::Removed).await;
+    }
+
+    async fn until(listing: &mut watch::Receiver<Self>, is_met: impl Fn(Self) -> bool) {
+        let is_met = listing.wait_for(|listing| is_met(*listing)).await.is_ok();
+        if !is_met {
             // Nobody tells any more: the node is about to end.
             std::future::pending::<()>().await;
         }
     }
 }
 
+/// Address to watch, with what its watcher shares with the discovery of its name.
+pub(super) struct WatchedAddress {
+    pub(super) address: Address,
+    pub(super) listing: watch::Receiver<Listing>,
+    /// Has the name resolved again.
+    pub(super) resolve: Arc<Notify>,
+    pub(super) families: Arc<AddressFamilies>,
+}
+
+/// Standby of an address that leads to the app server of another watcher.
+struct Standby {
+    /// One of the pools of that watcher.
+    pool: Arc<Pool>,
+    _alternative: Option<AlternativeEndpoint>,
+}
+
+/// Why an app server that answers gets no links by an address.
+enum Unusable {
+    Problem(String),
+    /// Another watcher has this pool to it.
+    LinkedBy(Arc<Pool>),
+}
+
 /// Watches an upstream of a group until it is no longer listed and has no link left, or no client; else for ever.
 pub(super) async fn watch(
     shared: Arc<Shared>,
     upstreams: Arc<UpstreamProblems>,
-    (group, address): (Arc<ServerGroup>, Address),
-    (mut listing, resolve): (watch::Receiver<Listing>, Arc<Notify>),
+    group: Arc<ServerGroup>,
+    mut watched: WatchedAddress,
 ) {
+    let address = watched.address.clone();
     let changed = Arc::new(Notify::new());
     let mut known = PoolsByInstance::default();
     let mut news = UpstreamNews::new(address.clone(), upstreams);
-    let mut refused_since = None;
+    let (mut refused_since, mut vanished_since, mut standby) = (None, None::<Instant>, None::<Standby>);
     loop {
-        let terms = group.terms();
+        address.set_listed(*watched.listing.borrow() == Listing::Listed);
+        let (terms, mut listing) = (group.terms(), watched.listing.clone());
         let read = tokio::select! {
             biased;
             read = read_manifest(&address, terms.caller(&shared.settings.node)) => read,
-            () = vanished(&known, &listing, &resolve) => {
+            () = vanished(&known, &watched) => {
                 news.tell_usable();
                 return give_up(&shared, (&mut known, &mut news), "it is silent, and its address has left DNS").await;
+            }
+            // The links of another watcher must not wait for an address that is gone.
+            () = Listing::until(&mut listing, |listing| listing != Listing::Listed), if standby.is_some() => {
+                standby = None;
+                continue;
             }
         };
         // Before its problem is told: one that stops is expected to be gone.
         news.look_at(known.values().flatten());
         match read {
             Ok(manifest) => {
-                refused_since = None;
-                let problem =
-                    record_answer(&shared, (&group, &address), (&mut known, &mut news), manifest, &changed).await;
-                news.tell_unusable(problem);
+                (refused_since, standby) = (None, None);
+                if let Some(at) = address.resolved() {
+                    watched.families.note_answer(at);
+                }
+                match record_answer(&shared, (&group, &address), (&mut known, &mut news), manifest, &changed).await {
+                    Ok(()) => news.tell_usable(),
+                    Err(Unusable::Problem(problem)) => news.tell_unusable(problem),
+                    Err(Unusable::LinkedBy(pool)) => {
+                        news.tell_usable();
+                        let is_listed = *watched.listing.borrow() == Listing::Listed;
+                        standby = is_listed.then(|| Standby::new(pool, &address));
+                    }
+                }
             }
+            Err(error) if is_spare(&error, (&known, standby.as_ref()), &watched) => news.tell_usable(),
             Err(error) => {
+                standby = None;
                 give_up_if_certain(&shared, (&mut known, &mut news), &error, &mut refused_since).await;
-                news.tell_unreadable(&error);
+                let is_one_of_both = is_silence(&error) && watched.families.are_both_listed();
+                news.tell_unreadable(&error, is_one_of_both);
             }
         }
-        let listed = *listing.borrow_and_update();
+        let listed = *watched.listing.borrow_and_update();
         if listed == Listing::Removed {
             leave(&shared, &known).await;
             news.tell_usable();
             return known.clear().iter().for_each(|pools| retire(&shared, pools));
         }
-        if listed == Listing::Vanished && known.values().flatten().all(|pool| pool.open() == 0) {
+        let is_vanished = listed == Listing::Vanished && !address.has_alternative();
+        vanished_since = is_vanished.then(|| vanished_since.unwrap_or_else(Instant::now));
+        // A new address of the name may lead to it.
+        let is_gone = vanished_since.is_some_and(|since| since.elapsed() >= RETRY_INTERVAL);
+        if is_gone && known.values().flatten().all(|pool| pool.open() == 0) {
             info!(upstream = %address, "the address has vanished, and nobody is linked there any more");
             news.tell_usable();
             return give_up(&shared, (&mut known, &mut news), "its address has left DNS").await;
         }
-        let is_whole = |pools: &Vec<Arc<Pool>>| pools.iter().all(|pool| pool.open() == pool.size());
-        if !known.is_empty() && known.values().all(is_whole) {
-            tokio::select! {
-                () = changed.notified() => {}
-                Ok(()) = listing.changed() => {}
-                // It is read again: that may find a second sign.
-                () = doubted(&known, &resolve) => {}
-            }
-        } else {
-            tokio::select! {
-                _ = timeout(RETRY_INTERVAL, changed.notified()) => {}
-                () = Listing::removed(&mut listing) => {}
-            }
+        match &standby {
+            Some(standby) => standby.wait(&mut watched.listing).await,
+            None => changes(&known, &changed, &mut watched).await,
         }
         // Several links are lost at once: one request is enough.
         sleep(Duration::from_millis(20)).await;
     }
+}
+
+/// Waits until the manifest is worth another look.
+async fn changes(known: &PoolsByInstance, changed: &Notify, watched: &mut WatchedAddress) {
+    let WatchedAddress { listing, resolve, .. } = watched;
+    let is_whole = |pools: &Vec<Arc<Pool>>| !pools.is_empty() && pools.iter().all(|pool| pool.open() == pool.size());
+    if !known.is_empty() && known.values().all(is_whole) {
+        tokio::select! {
+            () = changed.notified() => {}
+            Ok(()) = listing.changed() => {}
+            // It is read again: that may find a second sign.
+            () = doubted(known, resolve) => {}
+        }
+    } else {
+        tokio::select! {
+            _ = timeout(RETRY_INTERVAL, changed.notified()) => {}
+            () = Listing::removed(listing) => {}
+        }
+    }
+}
+
+impl Standby {
+    fn new(pool: Arc<Pool>, address: &Address) -> Self {
+        let alternative = match &pool.app().target {
+            AppTarget::Network(linked) => linked.also_at(address),
+            AppTarget::Memory(_) | AppTarget::DialsIn => None,
+        };
+        Self { pool, _alternative: alternative }
+    }
+
+    /// Waits until the address is worth another try.
+    async fn wait(&self, listing: &mut watch::Receiver<Listing>) {
+        tokio::select! {
+            () = self.pool.retired().cancelled() => {}
+            Ok(()) = listing.changed() => {}
+            () = sleep(STANDBY_INTERVAL) => {}
+        }
+    }
+}
+
+/// Whether an address that leads nowhere is no problem: its app server is linked by another address, or no app server
+/// has ever answered at its family.
+fn is_spare(
+    error: &ReadManifestError,
+    (known, standby): (&PoolsByInstance, Option<&Standby>),
+    watched: &WatchedAddress,
+) -> bool {
+    let is_linked = standby.is_some_and(|standby| !standby.pool.retired().is_cancelled());
+    let at = watched.address.resolved().filter(|_| known.is_empty());
+    is_silence(error) && (is_linked || at.is_some_and(|at| watched.families.only_other_answers(at)))
+}
+
+/// Whether there is no connection, or no answer over it.
+fn is_silence(error: &ReadManifestError) -> bool {
+    matches!(error, ReadManifestError::Request(_))
 }
 
 fn doubt(known: &PoolsByInstance) -> AppDoubt {
@@ -136,27 +239,31 @@ async fn doubted(known: &PoolsByInstance, resolve: &Notify) {
 }
 
 /// Waits until all that is known at the address is silent, and the name no longer resolves to it.
-async fn vanished(known: &PoolsByInstance, listing: &watch::Receiver<Listing>, resolve: &Notify) {
+async fn vanished(known: &PoolsByInstance, watched: &WatchedAddress) {
+    let is_gone = || *watched.listing.borrow() == Listing::Vanished && !watched.address.has_alternative();
     loop {
-        doubted(known, resolve).await;
-        if *listing.borrow() == Listing::Vanished {
-            return;
+        doubted(known, &watched.resolve).await;
+        if is_gone() {
+            // As above.
+            sleep(RETRY_INTERVAL).await;
+            if is_gone() && doubt(known) == AppDoubt::Doubted {
+                return;
+            }
         }
     }
 }
 
-/// Opens pools to a new instance. It replaces the former one, unless the address has several. Returns why it can't be
-/// used.
+/// Opens pools to a new instance. It replaces the former one, unless the address has several.
 async fn record_answer(
     shared: &Arc<Shared>,
     (group, address): (&Arc<ServerGroup>, &Address),
     (known, news): (&mut PoolsByInstance, &mut UpstreamNews),
     manifest: Manifest,
     changed: &Arc<Notify>,
-) -> Option<String> {
+) -> Result<(), Unusable> {
     let instance = manifest.instance.clone();
     match known.record(&instance) {
-        Sighting::Known => return None,
+        Sighting::Known => return Ok(()),
         Sighting::Successor(before) => {
             for pools in &before {
                 news.tell_gone(shared, pools, "another start of it answers at its address").await;
@@ -170,16 +277,22 @@ async fn record_answer(
         ),
         Sighting::OneOfSeveral => {}
     }
-    if let Some(other) = shared.hubs.other_group_of(&instance, group) {
-        // Told once, like each problem of an upstream: it is looked at again and again.
-        return Some(format!("it is an app server of the group {other:?} already, and can't be of two"));
+    if let Some(pool) = shared.hubs.pool_to(&instance) {
+        let other = pool.app().group.name();
+        if other != group.name() {
+            // Told once, like each problem of an upstream: it is looked at again and again.
+            let problem = format!("it is an app server of the group {other:?} already, and can't be of two");
+            return Err(Unusable::Problem(problem));
+        }
+        // Of an address with several, the others stay.
+        return if known.is_empty() { Err(Unusable::LinkedBy(pool)) } else { Ok(()) };
     }
     news.tell_found(&instance);
     warn_of_webhooks(shared, address, &manifest);
     known.add(instance, open_pools(shared, (AppTarget::Network(address.clone()), group), manifest, changed));
     // Of several instances, those without a link are given up.
     known.remove_dead(|pools| pools.iter().any(|pool| pool.open() > 0)).iter().for_each(|pools| retire(shared, pools));
-    None
+    Ok(())
 }
 
 /// Says which hubs of an app server get no clients, because the operator has given their paths to webhooks.

@@ -86,18 +86,13 @@ impl HubRegistry {
         self.all.load().iter().any(|hub| !hub.pools_of(group).is_empty())
     }
 
-    /// Name of another group that an app server instance is linked in. One that dials in has chosen its id itself, and
-    /// is of no group that others could be kept out of.
+    /// One of the pools to an app server instance. One that dials in has chosen its id itself, and keeps no other one
+    /// of that id out.
     #[must_use]
-    pub(crate) fn other_group_of(&self, instance: &str, group: &ServerGroup) -> Option<Arc<str>> {
+    pub(crate) fn pool_to(&self, instance: &str) -> Option<Arc<Pool>> {
         let all = self.all.load();
         let mut pools = all.iter().flat_map(|hub| hub.pools().to_vec());
-        let other = pools.find(|pool| {
-            let app = pool.app();
-            let dials_in = matches!(app.target, AppTarget::DialsIn);
-            app.instance == instance && !dials_in && app.group.name() != group.name()
-        });
-        other.map(|pool| pool.app().group.name().clone())
+        pools.find(|pool| pool.app().instance == instance && !matches!(pool.app().target, AppTarget::DialsIn))
     }
 
     /// All hubs by index, forgotten ones too.
@@ -436,7 +431,7 @@ fn without_slash(path: &str) -> &str {
 mod tests {
     use super::*;
     use crate::routing::DEFAULT_GROUP;
-    use crate::upstream::{GroupTerms, LinkHandle, Pool};
+    use crate::upstream::{LinkHandle, Pool};
 
     fn hub_with(apps: u32) -> Arc<Hub> {
         hub_of(&HubRegistry::default(), "chat", apps)
@@ -494,15 +489,13 @@ mod tests {
         let hubs = HubRegistry::default();
         let share = SignerShare::new(Signer::Fleet, false);
         let hub = hubs.learn_as(HubOrigin::DialIn, HubManifest::new("chat", "/client"), &share).unwrap();
-        let canary = hubs.groups().set(&"canary".into(), GroupTerms::default(), false);
-        for (target, other) in [
-            (AppTarget::DialsIn, None),
-            (AppTarget::Network("http://app".parse().unwrap()), Some(Arc::<str>::from(DEFAULT_GROUP))),
-        ] {
+        for (target, is_known) in
+            [(AppTarget::DialsIn, false), (AppTarget::Network("http://app".parse().unwrap()), true)]
+        {
             let (id, instance) = (AppServerId(0), "app-1".to_owned());
             let app = AppServer { id, instance, name: String::new(), target, group: Arc::default() };
             hub.add_pool(Arc::new(Pool::new(hub.identity().clone(), Arc::new(app), 1, Arc::default())));
-            assert_eq!(hubs.other_group_of("app-1", &canary), other);
+            assert_eq!(hubs.pool_to("app-1").is_some(), is_known);
         }
     }
 

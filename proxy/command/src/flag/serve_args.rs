@@ -95,8 +95,9 @@ pub struct ServeArgs {
     #[command(flatten)]
     pub(crate) webhooks: WebhookArgs,
 
-    /// How often the names of upstreams are resolved again: each address is an app server of its own. Host
-    /// header and TLS server name stay the name's. 0: a name is one app server, whichever address answers.
+    /// How often the names of upstreams are resolved again: each address is an app server of its own, unless
+    /// several lead to one. Host header and TLS server name stay the name's. 0: a name is one app server,
+    /// whichever address answers.
     #[arg(long, env = "TRUNKLINE_RESOLVE_INTERVAL", value_name = "SECONDS", default_value = "5s",
           value_parser = seconds(0..=3600))]
     pub(crate) resolve_interval: Duration,

@@ -2,10 +2,12 @@
 
 use std::collections::{HashMap, HashSet};
 use std::io;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 use tokio::io::{DuplexStream, duplex};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use trunkline_channel::dial_staggered;
 
 use crate::net::address::Address;
 
@@ -47,9 +49,15 @@ impl MemoryNetwork {
         self.0.lock().unwrap().dials.iter().filter(|dialled| *dialled == address.authority()).count()
     }
 
-    pub(super) fn dial(&self, address: &Address) -> io::Result<DuplexStream> {
+    pub(super) async fn dial(&self, address: &Address) -> io::Result<DuplexStream> {
+        match address.endpoints() {
+            Some(all) => Ok(dial_staggered(all, async |at: SocketAddr| self.dial_one(at.to_string())).await?.0),
+            None => self.dial_one(address.authority().to_owned()),
+        }
+    }
+
+    fn dial_one(&self, authority: String) -> io::Result<DuplexStream> {
         let mut servers = self.0.lock().unwrap();
-        let authority = address.resolved().map_or_else(|| address.authority().to_owned(), |at| at.to_string());
         let (near, far) = duplex(PIPE_BYTES);
         let server = servers.listening.get(&authority).filter(|_| !servers.cut.contains(&authority));
         let is_there = server.is_some_and(|server| server.send(far).is_ok());
