@@ -2,7 +2,7 @@
 //! working meanwhile.
 //!
 //! ```text
-//!  worker thread ──turn begins, turn ends──► its place ◄──every 5 ms── watchdog thread
+//!  worker thread ──turn begins, turn ends──► its record ◄──every 5 ms── watchdog thread
 //!                                                           └─ the same turn twice: a task, which wakes a worker
 //! ```
 //!
@@ -36,7 +36,7 @@ const HOLD_MAX: Duration = Duration::from_secs(1);
 const CODE_MASK: u64 = 0xffff_ffff;
 
 static WATCHDOG: Watchdog =
-    Watchdog { places: Mutex::new(Vec::new()), is_parked: AtomicBool::new(false), thread: OnceLock::new() };
+    Watchdog { threads: Mutex::new(Vec::new()), is_parked: AtomicBool::new(false), thread: OnceLock::new() };
 
 /// Ids of methods and hooks, by hub and name.
 type Names = BTreeMap<Box<str>, BTreeMap<Box<str>, CodeId>>;
@@ -44,7 +44,7 @@ type Names = BTreeMap<Box<str>, BTreeMap<Box<str>, CodeId>>;
 static NAMES: RwLock<Names> = RwLock::new(Names::new());
 
 thread_local! {
-    static PLACE: Arc<Place> = WATCHDOG.register();
+    static WATCHED: Arc<WatchedThread> = WATCHDOG.register();
 }
 
 /// Number of a hub's method or hook in this process.
@@ -58,23 +58,23 @@ pub(crate) struct Turn {
     is_of_thread: PhantomData<*const ()>,
 }
 
-/// Place where a thread shows its turns.
+/// WatchedThread where a thread shows its turns.
 #[derive(Debug)]
-struct Place {
+struct WatchedThread {
     /// Number of the turn in the upper half, its code in the lower one. Only its own thread writes it.
     turn: AtomicU64,
     /// Runtime whose other workers can go on; `None` where there are no others.
     runtime: Option<Handle>,
 }
 
-/// All places, and the thread that looks at them.
+/// All threads that run code of the app, and the thread that looks at them.
 struct Watchdog {
-    places: Mutex<Vec<Weak<Place>>>,
+    threads: Mutex<Vec<Weak<WatchedThread>>>,
     is_parked: AtomicBool,
     thread: OnceLock<Option<Thread>>,
 }
 
-/// Latest look at a place.
+/// Latest look at a thread.
 #[derive(Debug, Clone, Copy)]
 struct Sighting {
     turn: u64,
@@ -82,7 +82,7 @@ struct Sighting {
     is_logged: bool,
 }
 
-/// Finding of one look at a place.
+/// Finding of one look at a thread.
 #[derive(Debug, PartialEq, Eq)]
 enum Finding {
     Idle,
@@ -126,7 +126,7 @@ impl Turn {
     }
 
     fn switch(code: u64) -> Self {
-        let outer = PLACE.try_with(|place| place.switch(code)).unwrap_or_default();
+        let outer = WATCHED.try_with(|record| record.switch(code)).unwrap_or_default();
         if WATCHDOG.is_parked.load(Ordering::SeqCst) {
             WATCHDOG.wake();
         }
@@ -136,11 +136,11 @@ impl Turn {
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        let _ = PLACE.try_with(|place| place.switch(self.outer));
+        let _ = WATCHED.try_with(|record| record.switch(self.outer));
     }
 }
 
-impl Place {
+impl WatchedThread {
     /// Begins another turn. Returns the code of the turn before it.
     fn switch(&self, code: u64) -> u64 {
         let turn = self.turn.load(Ordering::Relaxed);
@@ -152,18 +152,18 @@ impl Place {
 }
 
 impl Watchdog {
-    /// Adds a place for the current thread.
-    fn register(&'static self) -> Arc<Place> {
+    /// Adds the current thread.
+    fn register(&'static self) -> Arc<WatchedThread> {
         let runtime = Handle::try_current().ok();
         let runtime = runtime.filter(|runtime| runtime.runtime_flavor() == RuntimeFlavor::MultiThread);
-        let place = Arc::new(Place { turn: AtomicU64::new(0), runtime });
-        lock(&self.places).push(Arc::downgrade(&place));
+        let record = Arc::new(WatchedThread { turn: AtomicU64::new(0), runtime });
+        lock(&self.threads).push(Arc::downgrade(&record));
         self.thread.get_or_init(|| {
             let started = thread::Builder::new().name("trunkline-watch".into()).spawn(|| self.run());
             let started = started.inspect_err(|error| tracing::warn!(%error, "no watchdog for code that blocks"));
             started.ok().map(|started| started.thread().clone())
         });
-        place
+        record
     }
 
     fn wake(&self) {
@@ -176,7 +176,7 @@ impl Watchdog {
 
     fn run(&self) {
         let limit = LogLimit::of_holds();
-        let mut seen: Vec<(Weak<Place>, Sighting)> = Vec::new();
+        let mut seen: Vec<(Weak<WatchedThread>, Sighting)> = Vec::new();
         let mut active_at = Instant::now();
         loop {
             if self.look(&mut seen, &limit) {
@@ -194,20 +194,20 @@ impl Watchdog {
         }
     }
 
-    /// Looks at all places. Returns whether any has changed or is at work.
-    fn look(&self, seen: &mut Vec<(Weak<Place>, Sighting)>, limit: &LogLimit) -> bool {
+    /// Looks at all threads. Returns whether any has changed or is at work.
+    fn look(&self, seen: &mut Vec<(Weak<WatchedThread>, Sighting)>, limit: &LogLimit) -> bool {
         let now = Instant::now();
-        let arrived = lock(&self.places).drain(..).collect::<Vec<_>>();
-        seen.extend(arrived.into_iter().map(|place| (place, Sighting { turn: 0, since: now, is_logged: false })));
+        let arrived = lock(&self.threads).drain(..).collect::<Vec<_>>();
+        seen.extend(arrived.into_iter().map(|record| (record, Sighting { turn: 0, since: now, is_logged: false })));
         let mut is_active = false;
-        seen.retain_mut(|(place, sighting)| {
-            let Some(place) = place.upgrade() else { return false };
-            let found = sighting.look(place.turn.load(Ordering::SeqCst), now);
+        seen.retain_mut(|(record, sighting)| {
+            let Some(record) = record.upgrade() else { return false };
+            let found = sighting.look(record.turn.load(Ordering::SeqCst), now);
             is_active |= found != Finding::Idle;
             if let Finding::Hung(code, blocked) = found {
                 log_hung(code, blocked, limit);
             }
-            if let (Finding::Blocked | Finding::Hung(..), Some(runtime)) = (found, &place.runtime) {
+            if let (Finding::Blocked | Finding::Hung(..), Some(runtime)) = (found, &record.runtime) {
                 drop(runtime.spawn(std::future::ready(())));
             }
             true
@@ -324,7 +324,7 @@ mod tests {
         assert_eq!(CodeId::of("/watched", "Outer"), outer);
         assert_ne!(outer, inner);
         assert_eq!(inner.names(), Some(("/watched".into(), "Inner".into())));
-        let code = || PLACE.with(|place| place.turn.load(Ordering::Relaxed) & CODE_MASK);
+        let code = || WATCHED.with(|record| record.turn.load(Ordering::Relaxed) & CODE_MASK);
         let turn = Turn::begin(outer);
         assert_eq!(code(), u64::from(outer.0));
         let within = Turn::begin(inner);

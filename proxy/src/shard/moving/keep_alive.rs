@@ -112,7 +112,7 @@ fn due(client: &Client, settings: &HubManifest, now: u32) -> Due {
             Some(Absence { until, .. }) => Due::Wait(until),
             None => Due::Wait(now.saturating_add(keep_alive)),
         },
-        // Its polls show that it lives; when they stop, its pipe ends. Of a paused one that shows when it is written to.
+        // Its polls show that it lives; when they stop, its pipe ends, which of a paused one a write shows.
         Status::Open if client.has_inherent_keep_alive => match passed(client.last_sent, keep_alive) {
             true if !client.pause_reasons().are_none() => Due::Now(Overdue::KeepAlive),
             _ => Due::Wait(now.saturating_add(keep_alive)),
