@@ -87,7 +87,7 @@ pub fn access_token(token: &str, keys: &AccessKeys) -> Option<Option<String>> {
 /// Reads a key set, and returns the number of its keys that can be used.
 #[must_use]
 pub fn key_set(text: &[u8]) -> Option<usize> {
-    jwks::parse(text).ok().map(|keys| keys.len())
+    jwks::parse(text).ok().map(|published| published.keys.len())
 }
 
 /// Reads the rules of a configuration file, and returns the numbers of groups, routes, message rules, mirrors and

@@ -1,7 +1,7 @@
 //! Published key sets (JWKS): read at intervals, early for an unknown key, and kept when reading fails.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -36,6 +36,9 @@ pub enum JwksError {
     /// None of its keys is of a supported kind.
     #[error("holds no key for RS256 (RSA) or ES256 (P-256)")]
     NoKey,
+    /// Its keys of supported kinds can't be used; they are named by their ids.
+    #[error("holds no usable key: RSA needs 2048 to 8192 bits, and EC a point on P-256, unlike the keys {}", .0.join(", "))]
+    NoUsableKey(Vec<String>),
 }
 
 /// Place where a key set is published.
@@ -58,11 +61,11 @@ impl JwksSource {
     ///
     /// # Errors
     /// When it can't be read, or holds no key of a supported kind.
-    pub(crate) async fn read(&self, connector: &Connector) -> Result<Vec<VerifyingKey>, JwksError> {
+    pub(crate) async fn read(&self, connector: &Connector) -> Result<PublishedKeys, JwksError> {
         match self {
-            Self::File(_) => {
-                let file = self.clone();
-                let read = tokio::task::spawn_blocking(move || file.read_file()).await;
+            Self::File(path) => {
+                let file = path.clone();
+                let read = tokio::task::spawn_blocking(move || parse_file(&file)).await;
                 read.map_err(|error| JwksError::Read(error.to_string()))?
             }
             Self::Url(url) => parse(&fetch(connector, url, SET_MAX_BYTES).await.map_err(JwksError::Read)?),
@@ -75,7 +78,7 @@ impl JwksSource {
     /// When it can't be read, or holds no key of a supported kind.
     pub fn read_file(&self) -> Result<Vec<VerifyingKey>, JwksError> {
         match self {
-            Self::File(path) => parse(&std::fs::read(path).map_err(|error| JwksError::Read(error.to_string()))?),
+            Self::File(path) => parse_file(path).map(|published| published.keys),
             Self::Url(_) => Ok(Vec::new()),
         }
     }
@@ -101,7 +104,18 @@ impl fmt::Display for JwksSource {
     }
 }
 
-pub(crate) fn parse(text: &[u8]) -> Result<Vec<VerifyingKey>, JwksError> {
+/// Keys of a set for RS256 and ES256, and the ids of those that no signature can be verified with.
+#[derive(Debug, Default)]
+pub(crate) struct PublishedKeys {
+    pub(crate) keys: Vec<VerifyingKey>,
+    unusable: Vec<String>,
+}
+
+fn parse_file(path: &Path) -> Result<PublishedKeys, JwksError> {
+    parse(&std::fs::read(path).map_err(|error| JwksError::Read(error.to_string()))?)
+}
+
+pub(crate) fn parse(text: &[u8]) -> Result<PublishedKeys, JwksError> {
     /// Keys are parsed one by one, so that one of an unknown kind spoils no other.
     #[derive(Deserialize)]
     struct JwksDocument {
@@ -109,15 +123,26 @@ pub(crate) fn parse(text: &[u8]) -> Result<Vec<VerifyingKey>, JwksError> {
     }
     let document: JwksDocument = serde_json::from_slice(text).map_err(|error| JwksError::Format(error.to_string()))?;
     let jwks = document.keys.into_iter().filter_map(|key| serde_json::from_value::<Jwk>(key).ok());
-    let keys: Vec<_> = jwks.filter_map(|jwk| VerifyingKey::from_jwk(&jwk)).collect();
-    if keys.is_empty() { Err(JwksError::NoKey) } else { Ok(keys) }
+    let mut published = PublishedKeys::default();
+    for jwk in jwks {
+        match VerifyingKey::from_jwk(&jwk) {
+            Some(Ok(key)) => published.keys.push(key),
+            Some(Err(_)) => published.unusable.push(jwk.common.key_id.unwrap_or_else(|| "without kid".into())),
+            None => {}
+        }
+    }
+    match (published.keys.is_empty(), published.unusable.is_empty()) {
+        (false, _) => Ok(published),
+        (true, true) => Err(JwksError::NoKey),
+        (true, false) => Err(JwksError::NoUsableKey(published.unusable)),
+    }
 }
 
 /// Key set of one source: the last one that could be read.
 #[derive(Debug)]
 struct KeySet {
     source: JwksSource,
-    keys: ArcSwap<Vec<VerifyingKey>>,
+    published: ArcSwap<PublishedKeys>,
     is_failing: AtomicBool,
 }
 
@@ -138,7 +163,11 @@ impl KeySets {
     pub(super) fn new(sources: &[JwksSource], refetch: Duration, connector: Connector) -> Self {
         let sets = sources.iter().map(|source| KeySet {
             source: source.clone(),
-            keys: ArcSwap::from_pointee(source.read_file().unwrap_or_default()),
+            // Unusable keys are logged with the first read.
+            published: ArcSwap::from_pointee(PublishedKeys {
+                keys: source.read_file().unwrap_or_default(),
+                unusable: Vec::new(),
+            }),
             is_failing: AtomicBool::new(false),
         });
         Self {
@@ -157,8 +186,8 @@ impl KeySets {
     }
 
     /// Returns the keys of each set.
-    pub(super) fn keys(&self) -> impl Iterator<Item = Arc<Vec<VerifyingKey>>> {
-        self.sets.iter().map(|set| set.keys.load_full())
+    pub(super) fn keys(&self) -> impl Iterator<Item = Arc<PublishedKeys>> {
+        self.sets.iter().map(|set| set.published.load_full())
     }
 
     /// Reads all sets now, and then at intervals without end.
@@ -203,19 +232,24 @@ impl KeySets {
         self.rounds.fetch_add(1, Ordering::Release);
     }
 
-    fn store(&self, set: &KeySet, outcome: Result<Vec<VerifyingKey>, JwksError>) {
+    fn store(&self, set: &KeySet, outcome: Result<PublishedKeys, JwksError>) {
         match outcome {
-            Ok(keys) => {
+            Ok(published) => {
                 self.read.increment();
                 if set.is_failing.swap(false, Ordering::Relaxed) {
-                    info!(jwks = %set.source, keys = keys.len(), "the key set can be read again");
+                    info!(jwks = %set.source, keys = published.keys.len(), "the key set can be read again");
                 }
-                set.keys.store(Arc::new(keys));
+                let published = Arc::new(published);
+                let former = set.published.swap(Arc::clone(&published));
+                if !published.unusable.is_empty() && former.unusable != published.unusable {
+                    let unusable = published.unusable.join(", ");
+                    warn!(jwks = %set.source, unusable, "keys of the set can't be used, and are left out");
+                }
             }
             Err(problem) => {
                 self.failed.increment();
                 if !set.is_failing.swap(true, Ordering::Relaxed) {
-                    let kept = set.keys.load().len();
+                    let kept = set.published.load().keys.len();
                     warn!(jwks = %set.source, %problem, kept, "the key set can't be read: its last good keys are kept");
                 }
             }
@@ -225,6 +259,9 @@ impl KeySets {
 
 #[cfg(test)]
 mod tests {
+    use base64::Engine;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+    use jsonwebtoken::{Algorithm, EncodingKey};
     use serde_json::json;
 
     use super::*;
@@ -236,8 +273,17 @@ mod tests {
                 "y": "4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM" })
     }
 
+    /// Fresh public key, and a token that its other half has signed.
+    fn signed_by(kind: &'static rcgen::SignatureAlgorithm, algorithm: Algorithm) -> (Value, String) {
+        let pem = rcgen::KeyPair::generate_for(kind).unwrap().serialize_pem();
+        let key = if algorithm == Algorithm::ES256 { EncodingKey::from_ec_pem } else { EncodingKey::from_rsa_pem };
+        let key = key(pem.as_bytes()).unwrap();
+        let token = jsonwebtoken::encode(&jsonwebtoken::Header::new(algorithm), &json!({}), &key).unwrap();
+        (json!(Jwk::from_encoding_key(&key, algorithm).unwrap()), token)
+    }
+
     fn parsed(document: &Value) -> Result<usize, JwksError> {
-        parse(document.to_string().as_bytes()).map(|keys| keys.len())
+        parse(document.to_string().as_bytes()).map(|published| published.keys.len())
     }
 
     #[test]
@@ -256,6 +302,55 @@ mod tests {
         assert!(matches!(parsed(&json!([])), Err(JwksError::Format(_))));
     }
 
+    #[test]
+    fn numbers_with_a_sign_byte_or_without_their_leading_zeros_make_the_same_key() {
+        let signed = |text: &Value| {
+            URL_SAFE_NO_PAD.encode([&[0], &*URL_SAFE_NO_PAD.decode(text.as_str().unwrap()).unwrap()].concat())
+        };
+        let verifies = |key: &Value, token: &str, algorithm| {
+            let published = parse(json!({ "keys": [key] }).to_string().as_bytes()).unwrap();
+            let mut terms = jsonwebtoken::Validation::new(algorithm);
+            terms.required_spec_claims.clear();
+            jsonwebtoken::decode::<Value>(token, published.keys[0].decoding_key(), &terms).is_ok()
+        };
+        // One key in 256 has a short coordinate.
+        for name in ["x", "y"] {
+            let (key, token) = std::iter::repeat_with(|| signed_by(&rcgen::PKCS_ECDSA_P256_SHA256, Algorithm::ES256))
+                .find(|(key, _)| URL_SAFE_NO_PAD.decode(key[name].as_str().unwrap()).unwrap()[0] == 0)
+                .unwrap();
+            let mut short = key.clone();
+            short[name] =
+                json!(URL_SAFE_NO_PAD.encode(&URL_SAFE_NO_PAD.decode(key[name].as_str().unwrap()).unwrap()[1..]));
+            let mut padded = key.clone();
+            padded[name] = json!(signed(&key[name]));
+            assert!([key, short, padded].iter().all(|key| verifies(key, &token, Algorithm::ES256)), "{name}");
+        }
+        let (key, token) = signed_by(&rcgen::PKCS_RSA_SHA256, Algorithm::RS256);
+        for name in ["n", "e"] {
+            let mut padded = key.clone();
+            padded[name] = json!(signed(&key[name]));
+            assert!(verifies(&padded, &token, Algorithm::RS256), "{name}");
+        }
+    }
+
+    #[test]
+    fn keys_that_can_not_be_used_are_left_out_and_named() {
+        let change = |name: &str, value: &str| {
+            let mut key = ec_key();
+            key["kid"] = json!(name);
+            key[name] = json!(value);
+            key
+        };
+        let off_curve = [change("x", "AQ"), change("y", &URL_SAFE_NO_PAD.encode([9; 34])), change("x", "")];
+        let small = json!({ "kty": "RSA", "e": "AQAB", "n": URL_SAFE_NO_PAD.encode([255; 128]) });
+        let [x, y, empty] = off_curve;
+        let named = JwksError::NoUsableKey(["x", "y", "x", "without kid"].map(Into::into).into());
+        assert!(named.to_string().ends_with("unlike the keys x, y, x, without kid"), "{named}");
+        assert_eq!(parsed(&json!({ "keys": [x, y, empty, small] })), Err(named));
+        let published = parse(json!({ "keys": [ec_key(), change("y", "AQ")] }).to_string().as_bytes()).unwrap();
+        assert_eq!((published.keys.len(), published.unusable), (1, vec!["y".to_owned()]));
+    }
+
     #[tokio::test(start_paused = true)]
     async fn sets_are_read_early_but_not_again_and_again() {
         let file = std::env::temp_dir().join(format!("trunkline-jwks-{}.json", std::process::id()));
@@ -267,7 +362,7 @@ mod tests {
         std::fs::remove_file(&file).unwrap();
         tokio::time::advance(Duration::from_secs(10)).await;
         assert!(sets.read_early().await);
-        let kept: usize = sets.keys().map(|keys| keys.len()).sum();
+        let kept: usize = sets.keys().map(|set| set.keys.len()).sum();
         assert_eq!((sets.read.get(), sets.failed.get(), kept), (1, 1, 1));
     }
 
@@ -297,6 +392,6 @@ mod tests {
         let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len());
         tokio::io::AsyncWriteExt::write_all(&mut asked, answer.as_bytes()).await.unwrap();
         assert!(sets.read_early().await, "this waits for the reading that goes on");
-        assert_eq!(sets.keys().map(|keys| keys.len()).sum::<usize>(), 1);
+        assert_eq!(sets.keys().map(|set| set.keys.len()).sum::<usize>(), 1);
     }
 }

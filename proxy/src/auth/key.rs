@@ -2,8 +2,13 @@
 
 use std::fmt;
 
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_FIXED, ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256, RsaPublicKeyComponents,
+};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyAlgorithm, PublicKeyUse};
-use jsonwebtoken::{Algorithm, DecodingKey};
+use jsonwebtoken::{Algorithm, DecodingKey, DecodingKeyKind};
 use trunkline_protocol::limits::ACCESS_KEY_MIN_BYTES;
 
 /// Error of a text that is no key for access tokens.
@@ -19,7 +24,13 @@ pub enum KeyError {
     /// The text is neither kind of public key.
     #[error("holds no PEM public key for RS256 (RSA) or ES256 (P-256)")]
     NoPublicKey,
+    /// The numbers of a published key make no key: RSA of a wrong size, or a point that is not on the curve.
+    #[error("has numbers that make no key: RSA needs 2048 to 8192 bits, and EC a point on P-256")]
+    Numbers,
 }
+
+/// Bytes of a coordinate on P-256.
+const COORDINATE_BYTES: usize = 32;
 
 /// Key that verifies access tokens by one algorithm.
 #[derive(Clone)]
@@ -58,8 +69,8 @@ impl VerifyingKey {
     }
 
     /// Takes a key of a JWKS; `None` if it is not for RS256 or ES256 signatures. Symmetric keys are refused, because a
-    /// published secret is none.
-    pub(super) fn from_jwk(jwk: &Jwk) -> Option<Self> {
+    /// published secret is none. The result is an error for a key that no signature could be verified with.
+    pub(super) fn from_jwk(jwk: &Jwk) -> Option<Result<Self, KeyError>> {
         let (algorithm, name) = match &jwk.algorithm {
             AlgorithmParameters::RSA(_) => (Algorithm::RS256, KeyAlgorithm::RS256),
             AlgorithmParameters::EllipticCurve(key) if key.curve == EllipticCurve::P256 => {
@@ -70,8 +81,9 @@ impl VerifyingKey {
         let common = &jwk.common;
         let is_for_signing = common.public_key_use.as_ref().is_none_or(|usage| *usage == PublicKeyUse::Signature);
         let is_for_this = common.key_algorithm.is_none_or(|named| named == name);
-        let key = DecodingKey::from_jwk(jwk).ok().filter(|_| is_for_signing && is_for_this)?;
-        Some(Self { id: common.key_id.clone(), algorithm, key })
+        let key = (is_for_signing && is_for_this).then(|| published_key(&jwk.algorithm))?;
+        let key = key.filter(is_usable).ok_or(KeyError::Numbers);
+        Some(key.map(|key| Self { id: common.key_id.clone(), algorithm, key }))
     }
 
     /// Whether it may have signed a token of this algorithm, as far as the token's key id tells.
@@ -90,6 +102,41 @@ impl VerifyingKey {
 
     pub(super) fn decoding_key(&self) -> &DecodingKey {
         &self.key
+    }
+}
+
+/// Builds the key of published numbers. Some issuers write a sign byte before a number, or leave out leading zeros.
+fn published_key(parameters: &AlgorithmParameters) -> Option<DecodingKey> {
+    match parameters {
+        AlgorithmParameters::RSA(rsa) => {
+            Some(DecodingKey::from_rsa_raw_components(&unsigned(&rsa.n, 0)?, &unsigned(&rsa.e, 0)?))
+        }
+        AlgorithmParameters::EllipticCurve(ec) => {
+            let (x, y) = (unsigned(&ec.x, COORDINATE_BYTES)?, unsigned(&ec.y, COORDINATE_BYTES)?);
+            Some(DecodingKey::from_ec_der(&[&[4], x.as_slice(), &y].concat()))
+        }
+        _ => None,
+    }
+}
+
+/// Decodes a number without its leading zeros, then filled with zeros up to `length` bytes; a larger one is refused
+/// unless `length` is 0.
+fn unsigned(text: &str, length: usize) -> Option<Vec<u8>> {
+    let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
+    let number: Vec<u8> = bytes.into_iter().skip_while(|byte| *byte == 0).collect();
+    let mut filled = vec![0; length.saturating_sub(number.len())];
+    filled.extend(number);
+    (length == 0 || filled.len() == length).then_some(filled)
+}
+
+/// Whether signatures can be verified with a published key: the library finds out with the first one only.
+fn is_usable(key: &DecodingKey) -> bool {
+    match key.kind() {
+        DecodingKeyKind::RsaModulusExponent { n, e } => {
+            let has_size = matches!((n.len(), n.first()), (256, Some(128..)) | (257..=1024, _));
+            has_size && RsaPublicKeyComponents { n, e }.to_parsed_public_key(&RSA_PKCS1_2048_8192_SHA256).is_ok()
+        }
+        DecodingKeyKind::SecretOrDer(point) => ParsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point).is_ok(),
     }
 }
 

@@ -120,8 +120,8 @@ impl Verifier {
                 return outcome.and_then(|user| self.ensure_for(hub, user));
             }
         }
-        let sets = std::iter::once(self.keys.load_full()).chain(self.sets.keys());
-        for keys in sets {
+        let (others, sets) = (self.keys.load(), self.sets.keys().collect::<Vec<_>>());
+        for keys in std::iter::once(&**others).chain(sets.iter().map(|set| &set.keys)) {
             for key in keys.iter().filter(fits).take(tries) {
                 tries -= 1;
                 outcome = self.verify_with(token, key, None);
