@@ -37,6 +37,9 @@ pub const ACCESS_TOKEN_PARAMETER: &str = "access_token";
 /// Query parameter of a request that begins a connection: the connection token of a lost one that is to be restored.
 pub const RESTORE_PARAMETER: &str = "restore";
 
+/// `User-Agent` of all requests of nodes, apps and commands: some firewalls refuse requests without one.
+pub const AGENT: &str = concat!("trunkline/", env!("CARGO_PKG_VERSION"));
+
 // Headers that only the fleet may set.
 
 /// Prefix of the fleet's own headers, in lower case; a proxy drops them from requests of clients.

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use http::header::{
     CONNECTION, HOST, HeaderMap, HeaderName, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE,
+    USER_AGENT,
 };
 use http::{HeaderValue, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Empty, Limited};
@@ -20,7 +21,7 @@ use tokio_tungstenite::tungstenite::handshake::client::generate_key;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use trunkline_protocol::key::{AccessKeys, FarEnd};
 use trunkline_protocol::unix_time::unix_seconds;
-use trunkline_protocol::wire::{CHANNEL_PATH, HELLO_HEADER};
+use trunkline_protocol::wire::{AGENT, CHANNEL_PATH, HELLO_HEADER};
 
 use crate::handshake::{HandshakeError, Initiator, Responder, respond};
 use crate::hello::{DIALLED_MAX_BYTES, HelloContents};
@@ -127,6 +128,7 @@ where
     let key = generate_key();
     let request = Request::get(CHANNEL_PATH)
         .header(HOST, name)
+        .header(USER_AGENT, AGENT)
         .header(CONNECTION, "Upgrade")
         .header(UPGRADE, "websocket")
         .header(SEC_WEBSOCKET_VERSION, "13")

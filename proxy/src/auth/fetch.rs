@@ -73,6 +73,18 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_request_for_keys_names_its_agent() {
+        let issuer = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/keys", issuer.local_addr().unwrap()).parse().unwrap();
+        tokio::spawn(async move { fetch(&Connector::default(), &url, 10).await });
+        let (mut stream, _) = issuer.accept().await.unwrap();
+        let mut head = vec![0; 1024];
+        let count = stream.read(&mut head).await.unwrap();
+        let head = String::from_utf8_lossy(&head[..count]).to_ascii_lowercase();
+        assert!(head.contains(concat!("\r\nuser-agent: trunkline/", env!("CARGO_PKG_VERSION"), "\r\n")), "{head}");
+    }
+
+    #[tokio::test]
     async fn no_redirect_is_followed() {
         let problem = fetched("302 Found\r\nLocation: http://elsewhere.example/keys", "").await.unwrap_err();
         assert_eq!(problem, "the answer is 302 Found");

@@ -36,8 +36,8 @@ impl Endpoint {
     #[must_use]
     pub(crate) fn new(shared: Arc<Shared>, counters: Arc<Counters>, shard: ShardSender) -> Self {
         let connect_timeout = shared.settings.relay.upstream_connect_timeout;
-        let app_servers = HttpClient::new(shared.ways.connector.for_clients(), connect_timeout);
-        let in_channels = HttpClient::new(Connector::default(), connect_timeout);
+        let app_servers = HttpClient::new(shared.ways.connector.for_clients(), connect_timeout).for_others();
+        let in_channels = HttpClient::new(Connector::default(), connect_timeout).for_others();
         let authorizer = Authorizer::new(in_channels, shared.settings.negotiate_timeout);
         let proxy_client = ProxyClient::new(&shared, app_servers);
         Self { shared, counters, shard, authorizer, proxy_client, rest: None }

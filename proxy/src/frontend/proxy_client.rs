@@ -24,7 +24,7 @@ pub(crate) struct ProxyClient {
 pub(crate) fn client_of_nodes(shared: &Shared) -> HttpClient {
     let connect_timeout = HOP_CONNECT_TIMEOUT.min(shared.settings.relay.hop_timeout);
     let channels = shared.ways.client_port_channels.for_clients().by_names(shared.ways.node_names.clone());
-    HttpClient::new(channels, connect_timeout).behind(shared.ways.node_dials.clone())
+    HttpClient::new(channels, connect_timeout).for_others().behind(shared.ways.node_dials.clone())
 }
 
 impl ProxyClient {

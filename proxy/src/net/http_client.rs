@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use bytes::Bytes;
-use http::header::HOST;
+use http::header::{HOST, USER_AGENT};
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Request, Response};
 use http_body_util::{BodyExt, Limited};
@@ -20,6 +20,7 @@ use hyper::body::{Body as HttpBody, Incoming};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::time::{Instant, sleep, timeout};
+use trunkline_protocol::wire::AGENT;
 
 use crate::net::address::Address;
 use crate::net::connector::{Connector, root_cause};
@@ -85,13 +86,15 @@ pub struct HttpClient {
     gate: Option<Arc<DialGate>>,
     /// Idle connections; `None` opens a connection for each request.
     pool: Option<ConnectionPool>,
+    /// `User-Agent` of requests without one.
+    agent: Option<HeaderValue>,
 }
 
 impl HttpClient {
     /// Client that keeps its connections for the next requests, and gives up connecting after `connect_timeout`.
     #[must_use]
     pub fn new(connector: Connector, connect_timeout: Duration) -> Self {
-        Self { connector, connect_timeout, gate: None, pool: Some(ConnectionPool::default()) }
+        Self { connect_timeout, pool: Some(ConnectionPool::default()), ..Self::without_pool(connector) }
     }
 
     /// Lets its dials pass a gate.
@@ -106,14 +109,21 @@ impl HttpClient {
         Self { connector, ..self.clone() }
     }
 
+    /// Passes requests of others on, and so adds no `User-Agent`.
+    #[must_use]
+    pub(crate) fn for_others(self) -> Self {
+        Self { agent: None, ..self }
+    }
+
     /// Client that opens a connection for each request. Only the deadline of a request bounds its connecting.
     #[must_use]
     pub fn without_pool(connector: Connector) -> Self {
-        Self { connector, connect_timeout: Duration::MAX, gate: None, pool: None }
+        let agent = Some(HeaderValue::from_static(AGENT));
+        Self { connector, connect_timeout: Duration::MAX, gate: None, pool: None, agent }
     }
 
     /// Sends a request, whose path and query count, to the server at `address`, and waits for the head of its answer.
-    /// Without a `Host` it gets that of the address.
+    /// Without a `Host` it gets that of the address, and without a `User-Agent` that of Trunkline.
     ///
     /// A request that meets a kept connection which has just ended, before anything of it was sent, is sent again.
     ///
@@ -134,6 +144,9 @@ impl HttpClient {
         patience: Patience,
     ) -> Result<Response<Incoming>, HttpError> {
         to_origin_form(address, &mut request)?;
+        if let Some(agent) = &self.agent {
+            request.headers_mut().entry(USER_AGENT).or_insert_with(|| agent.clone());
+        }
         loop {
             let kept = self.pool.as_ref().and_then(|pool| pool.take(address));
             let is_kept = kept.is_some();
@@ -334,6 +347,27 @@ mod tests {
             let request = Request::get("/").body(Body::empty()).unwrap();
             client.fetch(&address, request, 100, Duration::from_secs(5)).await.unwrap();
         }
+    }
+
+    #[tokio::test]
+    async fn a_request_without_an_agent_gets_ours_unless_it_is_of_another() {
+        let agent = async |headers: HeaderMap| {
+            headers.get(USER_AGENT).map_or("none", |agent| agent.to_str().unwrap()).to_owned()
+        };
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address: Address = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+        let router = Router::new().route("/", get(agent));
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        let fetched = async |client: &HttpClient, request: http::request::Builder| {
+            let request = request.body(Body::empty()).unwrap();
+            client.fetch(&address, request, 100, Duration::from_secs(5)).await.unwrap().into_body()
+        };
+        let kept = HttpClient::new(Connector::default(), Duration::from_secs(5));
+        for client in [kept.clone(), HttpClient::without_pool(Connector::default())] {
+            assert_eq!(fetched(&client, Request::get("/")).await, AGENT);
+            assert_eq!(fetched(&client, Request::get("/").header(USER_AGENT, "mine")).await, "mine");
+        }
+        assert_eq!(fetched(&kept.for_others(), Request::get("/")).await, "none");
     }
 
     #[tokio::test]

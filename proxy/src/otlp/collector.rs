@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use axum::body::Body;
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, USER_AGENT};
-use http::{HeaderValue, Request, StatusCode};
+use http::header::CONTENT_TYPE;
+use http::{Request, StatusCode};
 
 use crate::config::OtlpSettings;
 use crate::net::connector::Connector;
@@ -65,7 +65,6 @@ impl Collector {
         };
         let mut request = Request::post(format!("{}{place}", self.settings.path))
             .header(CONTENT_TYPE, "application/x-protobuf")
-            .header(USER_AGENT, HeaderValue::from_static(concat!("trunkline/", env!("CARGO_PKG_VERSION"))))
             .body(Body::from(message))
             .map_err(HttpError::from)?;
         request.headers_mut().extend(self.settings.headers.iter().cloned());

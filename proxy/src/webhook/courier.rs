@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use bytestring::ByteString;
-use http::header::{CONTENT_TYPE, HeaderName, USER_AGENT};
+use http::header::{CONTENT_TYPE, HeaderName};
 use http::{HeaderMap, HeaderValue, Request, StatusCode};
 use http_body_util::LengthLimitError;
 use tokio::time::{Instant, sleep};
@@ -108,7 +108,6 @@ impl Courier {
     fn head(&self, Post { connection_id, facts, event }: &Post) -> HeaderMap {
         let (mut head, secrets) = (HeaderMap::new(), self.hub.secrets());
         head.insert(CONTENT_TYPE, HeaderValue::from_static(event.kind.content_type()));
-        head.insert(USER_AGENT, HeaderValue::from_static(concat!("trunkline/", env!("CARGO_PKG_VERSION"))));
         head.insert(CONNECTION_ID, header_text(connection_id));
         head.insert(HUB, header_text(self.hub.name()));
         head.insert(CATEGORY, HeaderValue::from_static(event.kind.category()));

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONTENT_TYPE, COOKIE, ORIGIN, SET_COOKIE, USER_AGENT};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, COOKIE, ORIGIN, SET_COOKIE};
 use http::request::Builder;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
@@ -18,9 +18,6 @@ use crate::quantity::duration_text;
 
 /// Largest answer, and largest message of a hub.
 pub(super) const ANSWER_MAX_BYTES: usize = 1024 * 1024;
-
-/// Name under which the checks come in logs.
-const AGENT: &str = concat!("trunkline-doctor/", env!("CARGO_PKG_VERSION"));
 
 /// Error of one step of a check.
 #[derive(Debug, thiserror::Error)]
@@ -203,7 +200,7 @@ impl ProbeClient {
     }
 
     fn request(&self, method: Method, target: &str) -> Builder {
-        let mut request = Request::builder().method(method).uri(target).header(USER_AGENT, AGENT);
+        let mut request = Request::builder().method(method).uri(target);
         for (name, value) in [(ORIGIN, &self.origin), (COOKIE, &self.cookies)] {
             if let Some(value) = value {
                 request = request.header(name, value);
