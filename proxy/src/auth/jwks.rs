@@ -7,11 +7,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use futures_util::future::join_all;
 use http::Uri;
 use jsonwebtoken::jwk::Jwk;
 use serde::Deserialize;
 use serde_json::Value;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
@@ -141,9 +143,14 @@ pub(crate) fn parse(text: &[u8]) -> Result<PublishedKeys, JwksError> {
 /// Key set of one source: the last one that could be read.
 #[derive(Debug)]
 struct KeySet {
+    /// Issuer of its keys, if its source names one.
+    issuer: Option<String>,
     source: JwksSource,
     published: ArcSwap<PublishedKeys>,
     is_failing: AtomicBool,
+    /// Time of the last read. Locked while the set is read: a caller that comes meanwhile waits, and finds it fresh.
+    last_read: Mutex<Option<Instant>>,
+    reads: AtomicU64,
 }
 
 /// Key sets of a node.
@@ -152,16 +159,16 @@ pub(super) struct KeySets {
     sets: Vec<KeySet>,
     connector: Connector,
     refetch: Duration,
-    /// Time of the last read. Locked while sets are read: a caller that comes meanwhile waits, and finds them fresh.
-    last_read: Mutex<Option<Instant>>,
-    rounds: AtomicU64,
+    /// Changes with each set that is stored.
+    stored: watch::Sender<()>,
     pub(super) read: Counter,
     pub(super) failed: Counter,
 }
 
 impl KeySets {
-    pub(super) fn new(sources: &[JwksSource], refetch: Duration, connector: Connector) -> Self {
-        let sets = sources.iter().map(|source| KeySet {
+    pub(super) fn new(sources: &[(Option<String>, JwksSource)], refetch: Duration, connector: Connector) -> Self {
+        let sets = sources.iter().map(|(issuer, source)| KeySet {
+            issuer: issuer.clone(),
             source: source.clone(),
             // Unusable keys are logged with the first read.
             published: ArcSwap::from_pointee(PublishedKeys {
@@ -169,13 +176,14 @@ impl KeySets {
                 unusable: Vec::new(),
             }),
             is_failing: AtomicBool::new(false),
+            last_read: Mutex::new(None),
+            reads: AtomicU64::new(0),
         });
         Self {
             sets: sets.collect(),
             connector,
             refetch,
-            last_read: Mutex::new(None),
-            rounds: AtomicU64::new(0),
+            stored: watch::Sender::new(()),
             read: Counter::default(),
             failed: Counter::default(),
         }
@@ -185,51 +193,52 @@ impl KeySets {
         self.sets.is_empty()
     }
 
-    /// Returns the keys of each set.
-    pub(super) fn keys(&self) -> impl Iterator<Item = Arc<PublishedKeys>> {
-        self.sets.iter().map(|set| set.published.load_full())
+    /// Returns the issuer that a source names, if this is one.
+    pub(super) fn named(&self, issuer: &str) -> Option<&str> {
+        self.sets.iter().filter_map(|set| set.issuer.as_deref()).find(|named| *named == issuer)
+    }
+
+    /// Returns the keys of each set whose source names this issuer, or none.
+    pub(super) fn keys(&self, issuer: Option<&str>) -> Vec<Arc<PublishedKeys>> {
+        let sets = self.sets.iter().filter(|set| set.issuer.as_deref() == issuer);
+        sets.map(|set| set.published.load_full()).collect()
     }
 
     /// Reads all sets now, and then at intervals without end.
     pub(super) async fn keep_fresh(&self, refresh: Duration) {
         loop {
-            {
-                let mut last_read = self.last_read.lock().await;
-                self.read_all(&mut last_read).await;
-            }
+            join_all(self.sets.iter().map(|set| self.read_unless_fresh(set, Duration::ZERO))).await;
             sleep(refresh).await;
         }
     }
 
-    /// Reads all sets for a token whose key is in none, but not again and again for a guesser. Returns whether they
-    /// were read since the call. The reading goes on when the caller goes away: a stranger who asks and hangs up would
-    /// else spend the one reading that somebody with a new key waits for.
-    pub(super) async fn read_early(self: &Arc<Self>) -> bool {
-        let sets = Arc::clone(self);
-        tokio::spawn(async move { sets.read_unless_fresh().await }).await.unwrap_or_default()
+    /// Notices of sets that are stored from now on.
+    pub(super) fn stored(&self) -> watch::Receiver<()> {
+        self.stored.subscribe()
     }
 
-    async fn read_unless_fresh(&self) -> bool {
-        let rounds = self.rounds.load(Ordering::Acquire);
-        let mut last_read = self.last_read.lock().await;
-        if self.rounds.load(Ordering::Acquire) != rounds {
-            return true;
-        }
-        if last_read.is_some_and(|last| last.elapsed() < self.refetch) {
-            return false;
-        }
-        self.read_all(&mut last_read).await;
-        true
+    /// Reads all sets in parallel for a token whose key is in none, but not again and again for a guesser. The reading
+    /// goes on when the caller goes away: a stranger who asks and hangs up would else spend the one reading that
+    /// somebody with a new key waits for.
+    pub(super) fn read_early(self: &Arc<Self>) -> JoinHandle<()> {
+        let all = Arc::clone(self);
+        tokio::spawn(async move {
+            join_all(all.sets.iter().map(|set| all.read_unless_fresh(set, all.refetch))).await;
+        })
     }
 
-    async fn read_all(&self, last_read: &mut Option<Instant>) {
-        // Set first: a caller that goes away in between has caused a read all the same.
+    /// Reads a set, unless it was read during the last `rest`, or since the call.
+    async fn read_unless_fresh(&self, set: &KeySet, rest: Duration) {
+        let reads = set.reads.load(Ordering::Acquire);
+        let mut last_read = set.last_read.lock().await;
+        let is_fresh = last_read.is_some_and(|last| last.elapsed() < rest);
+        if is_fresh || set.reads.load(Ordering::Acquire) != reads {
+            return;
+        }
         *last_read = Some(Instant::now());
-        for set in &self.sets {
-            let outcome = set.source.read(&self.connector).await;
-            self.store(set, outcome);
-        }
-        self.rounds.fetch_add(1, Ordering::Release);
+        let outcome = set.source.read(&self.connector).await;
+        self.store(set, outcome);
+        set.reads.fetch_add(1, Ordering::Release);
     }
 
     fn store(&self, set: &KeySet, outcome: Result<PublishedKeys, JwksError>) {
@@ -241,6 +250,7 @@ impl KeySets {
                 }
                 let published = Arc::new(published);
                 let former = set.published.swap(Arc::clone(&published));
+                self.stored.send_replace(());
                 if !published.unusable.is_empty() && former.unusable != published.unusable {
                     let unusable = published.unusable.join(", ");
                     warn!(jwks = %set.source, unusable, "keys of the set can't be used, and are left out");
@@ -355,14 +365,16 @@ mod tests {
     async fn sets_are_read_early_but_not_again_and_again() {
         let file = std::env::temp_dir().join(format!("trunkline-jwks-{}.json", std::process::id()));
         std::fs::write(&file, json!({ "keys": [ec_key()] }).to_string()).unwrap();
-        let sources = [JwksSource::File(file.clone())];
+        let sources = [(None, JwksSource::File(file.clone()))];
         let sets = Arc::new(KeySets::new(&sources, Duration::from_secs(10), Connector::default()));
-        assert!(sets.read_early().await);
-        assert!(!sets.read_early().await);
+        for _ in 0..2 {
+            sets.read_early().await.unwrap();
+            assert_eq!(sets.read.get(), 1);
+        }
         std::fs::remove_file(&file).unwrap();
         tokio::time::advance(Duration::from_secs(10)).await;
-        assert!(sets.read_early().await);
-        let kept: usize = sets.keys().map(|set| set.keys.len()).sum();
+        sets.read_early().await.unwrap();
+        let kept: usize = sets.keys(None).iter().map(|set| set.keys.len()).sum();
         assert_eq!((sets.read.get(), sets.failed.get(), kept), (1, 1, 1));
     }
 
@@ -377,21 +389,20 @@ mod tests {
     async fn a_stranger_who_hangs_up_does_not_stop_the_reading() {
         let issuer = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/keys", issuer.local_addr().unwrap()).parse().unwrap();
-        let sources = [JwksSource::Url(url)];
+        let sources = [(None, JwksSource::Url(url))];
         let sets = Arc::new(KeySets::new(&sources, Duration::from_secs(3600), Connector::default()));
         let asked = {
-            let reading = sets.read_early();
-            tokio::pin!(reading);
+            let mut reading = sets.read_early();
             tokio::select! {
                 _ = &mut reading => panic!("the issuer has not answered"),
                 asked = issuer.accept() => asked.unwrap().0,
             }
         };
-        // The stranger is gone, and nobody else may cause a reading for an hour.
+        // The stranger is gone, and nobody else may cause a reading for an hour: they wait for the one that goes on.
         let (mut asked, body) = (asked, json!({ "keys": [ec_key()] }).to_string());
         let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len());
         tokio::io::AsyncWriteExt::write_all(&mut asked, answer.as_bytes()).await.unwrap();
-        assert!(sets.read_early().await, "this waits for the reading that goes on");
-        assert_eq!(sets.keys().map(|set| set.keys.len()).sum::<usize>(), 1);
+        sets.read_early().await.unwrap();
+        assert_eq!(sets.keys(None).iter().map(|set| set.keys.len()).sum::<usize>(), 1);
     }
 }

@@ -12,13 +12,13 @@ use super::{JwksSource, VerifyingKey};
 pub struct TokenPolicy {
     /// Keys in addition to the fleet's own.
     pub keys: Vec<VerifyingKey>,
-    /// Sources of published keys.
-    pub jwks: Vec<JwksSource>,
+    /// Sources of published keys, each with the issuer whose tokens it is for; without one, those that no source names.
+    pub jwks: Vec<(Option<String>, JwksSource)>,
     /// Interval at which key sets are read again.
     pub jwks_refresh: Duration,
     /// Minimum interval at which unknown keys cause another read.
     pub jwks_refetch: Duration,
-    /// Accepted issuers; empty: any.
+    /// Accepted issuers of keys without an issuer; empty: any.
     pub issuers: Vec<String>,
     /// Accepted audiences; empty: any.
     pub audiences: Vec<String>,

@@ -4,8 +4,12 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::{Algorithm, Header, Validation, decode, decode_header};
+use serde_json::{Map, Value};
 use trunkline_protocol::access_token::Claims;
+use trunkline_protocol::json_text::JsonText;
 
 use super::jwks::KeySets;
 use super::revocation::Revocations;
@@ -71,11 +75,23 @@ impl Verifier {
     /// # Errors
     /// When the token is no good. It is [counted](Self::count_refused) by who refuses its bearer: an app may know it.
     pub(crate) async fn verify(&self, token: &str, hub: &str) -> Result<User, TokenError> {
-        match self.verify_now(token, hub) {
-            Err(error @ (TokenError::UnknownKey | TokenError::Signature)) if self.may_be_published(token) => {
-                if self.sets.read_early().await { self.verify_now(token, hub) } else { Err(error) }
+        let misses_key = |outcome: &_| matches!(outcome, Err(TokenError::UnknownKey | TokenError::Signature));
+        // From before the first try, so that no set is missed.
+        let mut stored = self.sets.stored();
+        let mut outcome = self.verify_now(token, hub);
+        if !misses_key(&outcome) || !self.may_be_published(token) {
+            return outcome;
+        }
+        let mut reading = self.sets.read_early();
+        loop {
+            let is_over = tokio::select! { _ = stored.changed() => false, _ = &mut reading => true };
+            if is_over && !stored.has_changed().unwrap_or_default() {
+                return outcome;
             }
-            outcome => outcome,
+            outcome = self.verify_now(token, hub);
+            if is_over || !misses_key(&outcome) {
+                return outcome;
+            }
         }
     }
 
@@ -111,20 +127,23 @@ impl Verifier {
         }
         let (mut outcome, mut tries) = (Err(TokenError::UnknownKey), KEYS_TRIED_MAX);
         let fits = |key: &&VerifyingKey| key.fits(header.alg, header.kid.as_deref());
+        // A source names its issuer: then other keys don't count, whoever holds them.
+        let named = claimed_issuer(token).and_then(|issuer| self.sets.named(&issuer));
         let own = self.own.load();
-        let own = own.iter().filter(|key| key.is_for(Some(hub)) && fits(&&key.of_users));
+        let own = own.iter().filter(|key| named.is_none() && key.is_for(Some(hub)) && fits(&&key.of_users));
         for key in own.take(tries) {
             tries -= 1;
-            outcome = self.verify_with(token, &key.of_users, key.app.as_deref());
+            outcome = self.verify_with(token, &key.of_users, (None, key.app.as_deref()));
             if outcome != Err(TokenError::Signature) {
                 return outcome.and_then(|user| self.ensure_for(hub, user));
             }
         }
-        let (others, sets) = (self.keys.load(), self.sets.keys().collect::<Vec<_>>());
-        for keys in std::iter::once(&**others).chain(sets.iter().map(|set| &set.keys)) {
+        let (others, sets) = (self.keys.load(), self.sets.keys(named));
+        let others = Some(&**others).filter(|_| named.is_none()).into_iter();
+        for keys in others.chain(sets.iter().map(|set| &set.keys)) {
             for key in keys.iter().filter(fits).take(tries) {
                 tries -= 1;
-                outcome = self.verify_with(token, key, None);
+                outcome = self.verify_with(token, key, (named, None));
                 if outcome != Err(TokenError::Signature) {
                     // With the right signature no other key can change the outcome.
                     return outcome;
@@ -140,9 +159,21 @@ impl Verifier {
         if user.is_for_hub(Some(hub), &self.policy.audiences) { Ok(user) } else { Err(TokenError::Audience) }
     }
 
-    /// Verifies a token by a key, which may be one of an app.
-    fn verify_with(&self, token: &str, key: &VerifyingKey, app: Option<&str>) -> Result<User, TokenError> {
-        let data = decode::<Claims>(token, key.decoding_key(), &self.validation(key.algorithm()))?;
+    /// Verifies a token by a key, which may be one of a named issuer, or of an app.
+    fn verify_with(
+        &self,
+        token: &str,
+        key: &VerifyingKey,
+        (named, app): (Option<&str>, Option<&str>),
+    ) -> Result<User, TokenError> {
+        let data = decode::<Claims>(token, key.decoding_key(), &self.validation(key.algorithm(), named))?;
+        let issuer = data.claims.get("iss").map_or(&Value::Null, JsonText::value);
+        if !issuer.is_null() && !issuer.is_string() {
+            return Err(TokenError::Claim("its claim \"iss\" has to be a text".into()));
+        }
+        if issuer.as_str().and_then(|issuer| self.sets.named(issuer)) != named {
+            return Err(TokenError::Issuer);
+        }
         let user = User::from_claims(&data.claims, &self.policy.user_claims);
         if user.is_server() {
             return Err(TokenError::Audience);
@@ -152,12 +183,12 @@ impl Verifier {
         Ok(user)
     }
 
-    fn validation(&self, algorithm: Algorithm) -> Validation {
+    fn validation(&self, algorithm: Algorithm, named: Option<&str>) -> Validation {
         let mut validation = Validation::new(algorithm);
         let mut required = HashSet::from(["exp".to_owned()]);
         validation.leeway = self.policy.clock_skew_s;
         validation.validate_nbf = true;
-        if !self.policy.issuers.is_empty() {
+        if named.is_none() && !self.policy.issuers.is_empty() {
             validation.set_issuer(&self.policy.issuers);
             required.insert("iss".into());
         }
@@ -177,6 +208,13 @@ impl Verifier {
     }
 }
 
+/// Issuer in the claims of a token that is not verified.
+fn claimed_issuer(token: &str) -> Option<String> {
+    let claims = URL_SAFE_NO_PAD.decode(token.split('.').nth(1)?).ok()?;
+    let mut claims = serde_json::from_slice::<Map<String, Value>>(&claims).ok()?;
+    claims.remove("iss").and_then(|issuer| issuer.as_str().map(str::to_owned))
+}
+
 #[cfg(test)]
 mod tests {
 
@@ -184,7 +222,7 @@ mod tests {
 
     use jsonwebtoken::jwk::Jwk;
     use jsonwebtoken::{EncodingKey, encode};
-    use serde_json::{Value, json};
+    use serde_json::json;
     use trunkline_protocol::access_token;
     use trunkline_protocol::key::{AccessKey, AccessKeys};
 
@@ -375,7 +413,7 @@ mod tests {
             };
             publish(&keys[0]);
             let verifier = verifier(|policy| {
-                policy.jwks = vec![JwksSource::File(file.clone())];
+                policy.jwks = vec![(None, JwksSource::File(file.clone()))];
                 policy.jwks_refetch = Duration::ZERO;
             });
             assert!(verifier.verify(&token(&keys[0]), HUB).await.is_ok());
@@ -384,6 +422,122 @@ mod tests {
             assert_eq!(verifier.verify(&token(&keys[0]), HUB).await, Err(TokenError::Signature), "{id:?}");
         }
         std::fs::remove_file(&file).unwrap();
+    }
+
+    /// Issuer that publishes its key in a file.
+    struct Issuer {
+        file: std::path::PathBuf,
+        key: EncodingKey,
+    }
+
+    impl Issuer {
+        fn new(name: &str) -> Self {
+            let file = std::env::temp_dir().join(format!("trunkline-issuer-{name}-{}.json", std::process::id()));
+            std::fs::write(&file, json!({ "keys": [] }).to_string()).unwrap();
+            let pem = rcgen::KeyPair::generate().unwrap().serialize_pem();
+            Self { file, key: EncodingKey::from_ec_pem(pem.as_bytes()).unwrap() }
+        }
+
+        fn publish(&self) {
+            let jwk = Jwk::from_encoding_key(&self.key, Algorithm::ES256).unwrap();
+            std::fs::write(&self.file, json!({ "keys": [jwk] }).to_string()).unwrap();
+        }
+
+        fn source(&self, issuer: Option<&str>) -> (Option<String>, JwksSource) {
+            (issuer.map(Into::into), JwksSource::File(self.file.clone()))
+        }
+
+        fn token(&self, iss: &Value) -> String {
+            let claims = json!({ "sub": "ann", "exp": unix_seconds() + 60, "iss": iss });
+            encode(&Header::new(Algorithm::ES256), &claims, &self.key).unwrap()
+        }
+    }
+
+    impl Drop for Issuer {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_file(&self.file);
+        }
+    }
+
+    #[tokio::test]
+    async fn keys_of_a_named_issuer_verify_its_tokens_and_no_other_keys_do() {
+        let [staff, guests, anybody] = ["staff", "guests", "anybody"].map(Issuer::new);
+        [&staff, &guests, &anybody].iter().for_each(|issuer| issuer.publish());
+        let verifier = verifier(|policy| {
+            let named = [staff.source(Some("https://staff")), guests.source(Some("https://guests"))];
+            policy.jwks =
+                named.into_iter().chain([staff.source(Some("https://night")), anybody.source(None)]).collect();
+        });
+        let signed = |secret: &str, iss: &str| sign(secret, &json!({ "iss": iss }));
+        let fleet = "a key of the fleet, long enough";
+        for token in [
+            staff.token(&json!("https://staff")),
+            staff.token(&json!("https://night")),
+            guests.token(&json!("https://guests")),
+            anybody.token(&json!("https://else")),
+            anybody.token(&json!(null)),
+            signed(fleet, "https://else"),
+            signed(SECRET, "https://else"),
+        ] {
+            assert!(verifier.verify(&token, HUB).await.is_ok(), "{token}");
+        }
+        for token in [
+            guests.token(&json!("https://staff")),
+            anybody.token(&json!("https://staff")),
+            staff.token(&json!("https://guests")),
+            staff.token(&json!("https://else")),
+            staff.token(&json!(null)),
+            staff.token(&json!(["https://staff"])),
+            signed(fleet, "https://staff"),
+            signed(SECRET, "https://night"),
+        ] {
+            assert!(verifier.verify(&token, HUB).await.is_err(), "{token}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_named_source_needs_no_place_in_the_list_of_issuers() {
+        let staff = Issuer::new("unlisted");
+        staff.publish();
+        let verifier = verifier(|policy| {
+            policy.issuers = vec!["https://a".into()];
+            policy.jwks = vec![staff.source(Some("https://staff"))];
+        });
+        assert!(verifier.verify(&staff.token(&json!("https://staff")), HUB).await.is_ok());
+        assert!(verifier.verify(&staff.token(&json!("https://a")), HUB).await.is_err());
+        assert!(verifier.verify(&sign(SECRET, &json!({ "iss": "https://a" })), HUB).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn an_issuer_that_is_no_text_is_refused() {
+        for issuers in [vec![], vec!["https://a".to_owned()]] {
+            let verifier = verifier(|policy| policy.issuers = issuers);
+            for iss in [json!(["https://a"]), json!(7), json!({})] {
+                assert!(matches!(problem(&verifier, json!({ "iss": iss })).await, TokenError::Claim(_)), "{iss}");
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_source_that_hangs_holds_up_no_token_whose_key_another_one_publishes() {
+        let hanging = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = || (None, JwksSource::Url(format!("http://{}/keys", hanging.local_addr().unwrap()).parse().unwrap()));
+        let good = Issuer::new("beside-one-that-hangs");
+        for jwks in [vec![url(), good.source(None)], vec![good.source(None), url()]] {
+            std::fs::write(&good.file, json!({ "keys": [] }).to_string()).unwrap();
+            let verifier = Arc::new(verifier(|policy| policy.jwks = jwks));
+            let token = good.token(&json!("https://a"));
+            let kept_fresh = Arc::clone(&verifier);
+            tokio::spawn(async move { kept_fresh.keep_fresh().await });
+            let begun = tokio::time::Instant::now();
+            assert_eq!(verifier.verify(&token, HUB).await, Err(TokenError::UnknownKey), "all sources were waited for");
+            assert!(begun.elapsed() >= Duration::from_secs(4));
+            good.publish();
+            tokio::time::advance(Duration::from_secs(10)).await;
+            let begun = tokio::time::Instant::now();
+            assert!(verifier.verify(&token, HUB).await.is_ok());
+            assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+        }
     }
 
     #[tokio::test]

@@ -1,6 +1,6 @@
 //! Flags of access tokens.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
@@ -27,9 +27,10 @@ pub(crate) struct TokenArgs {
     #[arg(long = "jwt-public-key", env = "TRUNKLINE_JWT_PUBLIC_KEY", value_name = "FILE", value_delimiter = ',')]
     pub jwt_public_keys: Vec<PathBuf>,
 
-    /// A file or an https:// URL with the public keys of an issuer (JWKS), for RS256 and ES256. May be given several
-    /// times.
-    #[arg(long = "jwt-jwks", env = "TRUNKLINE_JWT_JWKS", value_name = "FILE|URL", value_delimiter = ',')]
+    /// A file or an https:// URL with the public keys of an issuer (JWKS), for RS256 and ES256. With the issuer before
+    /// it, as in `https://issuer.example=https://issuer.example/jwks.json`, the keys verify tokens of this `iss` alone,
+    /// and no other keys do. May be given several times.
+    #[arg(long = "jwt-jwks", env = "TRUNKLINE_JWT_JWKS", value_name = "[ISSUER=]FILE|URL", value_delimiter = ',')]
     pub jwt_jwks: Vec<String>,
 
     /// Certificates that https:// issuers of key sets may be signed by, a PEM file. May be given several times.
@@ -48,7 +49,8 @@ pub(crate) struct TokenArgs {
     pub jwt_jwks_refetch: Duration,
 
     #[arg(
-        help = "Who may issue access tokens (`iss`), those signed with access keys included. May be given several times. \
+        help = "Who may issue access tokens (`iss`), those signed with access keys included, beside the issuers that \
+              --jwt-jwks names. May be given several times. \
               [default: anybody]",
         long = "jwt-issuer",
         env = "TRUNKLINE_JWT_ISSUER",
@@ -111,10 +113,18 @@ impl TryFrom<TokenArgs> for TokenPolicy {
 
     fn try_from(args: TokenArgs) -> Result<Self, TokenArgsError> {
         let keys = args.sources().read()?;
+        let jwks = args.jwt_jwks.into_iter().map(jwks).collect::<Result<Vec<_>, _>>()?;
+        let (sources, issuers) = (keys.len() + jwks.len(), args.jwt_issuers.len());
+        if sources > 1 && issuers > 1 && jwks.iter().all(|(issuer, _)| issuer.is_none()) {
+            warn!(
+                target: LOG_TARGET, sources, issuers,
+                "each source of keys may sign for each --jwt-issuer: name the issuer of a set by --jwt-jwks ISSUER=URL"
+            );
+        }
         let user_claims = if args.user_claims.is_empty() { Self::default_user_claims() } else { args.user_claims };
         Ok(Self {
             keys,
-            jwks: args.jwt_jwks.into_iter().map(jwks).collect::<Result<_, _>>()?,
+            jwks,
             jwks_refresh: args.jwt_jwks_refresh,
             jwks_refetch: args.jwt_jwks_refetch,
             issuers: args.jwt_issuers,
@@ -135,8 +145,17 @@ fn shown(value: &str) -> String {
     format!("{scheme}://{}", rest.rsplit('@').next().unwrap_or_default())
 }
 
+/// Reads a source of a key set, and the issuer before it. A `=` in a query or in the name of a file names none.
+fn jwks(value: String) -> Result<(Option<String>, JwksSource), TokenArgsError> {
+    let (issuer, source) = value.split_once('=').unwrap_or_default();
+    match issuer.is_empty() || issuer.contains('?') || Path::new(&value).exists() {
+        true => Ok((None, key_set(value)?)),
+        false => Ok((Some(issuer.trim().to_owned()), key_set(source.trim().to_owned())?)),
+    }
+}
+
 /// Reads a source of a key set. A file has to be valid at the start; an issuer may be late.
-fn jwks(value: String) -> Result<JwksSource, TokenArgsError> {
+fn key_set(value: String) -> Result<JwksSource, TokenArgsError> {
     if !value.contains("://") {
         let path = PathBuf::from(value);
         let source = JwksSource::File(path.clone());
@@ -153,4 +172,28 @@ fn jwks(value: String) -> Result<JwksSource, TokenArgsError> {
         warn!(target: LOG_TARGET, jwks = %source, "keys are fetched without TLS: whoever is on the way can let in whom he wants");
     }
     Ok(source)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_issuer_is_what_stands_before_the_first_equals_sign_of_no_query_and_no_file() {
+        let parsed = |text: &str| jwks(text.to_owned()).map(|(issuer, source)| (issuer, source.to_string()));
+        for alone in ["https://a.example/keys", "https://a.example/keys?v=1&u=https://b.example"] {
+            assert_eq!(parsed(alone).unwrap().0, None, "{alone}");
+        }
+        let named = parsed("https://a.example/t = https://b.example/keys?v=1").unwrap();
+        assert_eq!(named, (Some("https://a.example/t".to_owned()), "https://b.example/keys?…".to_owned()));
+        let point = ("MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4", "4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM");
+        let set = format!(r#"{{"keys":[{{"kty":"EC","crv":"P-256","x":"{}","y":"{}"}}]}}"#, point.0, point.1);
+        let file = std::env::temp_dir().join(format!("trunkline-key=set-{}", std::process::id()));
+        std::fs::write(&file, set).unwrap();
+        let file = file.to_str().unwrap();
+        assert_eq!(parsed(file).unwrap(), (None, file.to_owned()));
+        assert_eq!(parsed(&format!("https://a.example={file}")).unwrap().0.as_deref(), Some("https://a.example"));
+        std::fs::remove_file(file).unwrap();
+        assert!(parsed(file).is_err() && parsed("=keys.json").is_err());
+    }
 }
