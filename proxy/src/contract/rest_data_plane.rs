@@ -196,6 +196,37 @@ fn groups_are_changed_and_asked_about_and_their_members_listed_in_pages() {
 }
 
 #[test]
+fn changes_are_answered_by_202_in_the_first_version_and_confirmed_in_the_newer_one() {
+    run(async {
+        let (stage, _app, mut link) = Stage::with(served(), 2).with_chat().await;
+        let ann = client(&stage, &mut link, "ann").await;
+        let back_end = alone(&stage);
+        let (join, alias) =
+            (format!("/groups/red/connections/{}", ann.id), format!("/connections/{}/groups/red", ann.id));
+        for (prefix, column) in [("/api/v1/hubs/chat", 0), ("/api/hubs/chat", 1)] {
+            for (method, path, statuses) in [
+                ("PUT", &*join, [202, 200]),
+                ("DELETE", &join, [202, 200]),
+                ("PUT", &alias, [202, 404]),
+                ("DELETE", &alias, [202, 404]),
+                ("PUT", "/groups/red/users/ann", [202, 200]),
+                ("DELETE", "/groups/red/users/ann", [202, 204]),
+                ("PUT", "/users/ann/groups/red", [202, 200]),
+                ("DELETE", "/users/ann/groups/red", [202, 204]),
+                ("DELETE", "/users/ann/groups", [202, 204]),
+                ("DELETE", &format!("/connections/{}/groups", ann.id), [202, 200]),
+            ] {
+                let status = back_end.status(method, &format!("{prefix}{path}")).await;
+                assert_eq!(status, statuses[column], "{method} {prefix}{path}");
+            }
+        }
+        assert_eq!(back_end.status("PUT", "/api/v1/hubs/chat/groups/red/connections/nobody").await, 404);
+        assert_eq!(back_end.status("GET", "/api/v1/hubs/chat/users/ann").await, 200);
+        assert_eq!(back_end.status("DELETE", &format!("/api/v1/hubs/chat/connections/{}", ann.id)).await, 202);
+    });
+}
+
+#[test]
 fn odd_but_clear_requests_are_taken_and_names_have_the_limit_of_joins() {
     run(async {
         let (stage, _app, mut link) = Stage::with(served(), 1).with_chat().await;

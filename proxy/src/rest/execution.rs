@@ -61,7 +61,16 @@ impl Execution {
         self.head.uri.path()
     }
 
-    pub(super) async fn run(self, HubOperation { hub: name, operation }: HubOperation) -> Result<Response, RestError> {
+    pub(super) async fn run(self, operation: HubOperation) -> Result<Response, RestError> {
+        let is_only_accepted = operation.is_only_accepted;
+        let mut answer = self.operate(operation).await?;
+        if is_only_accepted {
+            *answer.status_mut() = StatusCode::ACCEPTED;
+        }
+        Ok(answer)
+    }
+
+    async fn operate(self, HubOperation { hub: name, operation, .. }: HubOperation) -> Result<Response, RestError> {
         let name = match self.query.application() {
             Some(application) => format!("{application}_{name}"),
             None => name,

@@ -11,8 +11,8 @@
 //!                                                                                   …/groups/{group} HEAD · PUT · DELETE
 //! ```
 //!
-//! `/api/v1/hubs/…` is the same; where a `POST` has no verb there, it sends. `GET` stands for `HEAD`, as Azure's SDK
-//! has it.
+//! `/api/v1/hubs/…` is the same; where a `POST` has no verb there, it sends, changes are answered by 202, and
+//! `connections/{id}/groups/{group}` is an alias. `GET` stands for `HEAD`, as Azure's SDK has it.
 
 use http::Method;
 use percent_encoding::percent_decode_str;
@@ -93,6 +93,8 @@ impl Operation {
 /// Operation, with the hub that its path names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct HubOperation {
+    /// Set for changes of the first version, which are answered by 202 alone.
+    pub(crate) is_only_accepted: bool,
     pub(crate) hub: String,
     pub(crate) operation: Operation,
 }
@@ -123,7 +125,10 @@ impl HubOperation {
         let names = raw.into_iter().map(decoded).collect::<Result<Vec<_>, _>>()?;
         let mut names = names.iter().map(String::as_str);
         let hub = checked("hub", names.next().unwrap_or_default(), HUB_MAX_CHARS)?;
-        let names: Vec<&str> = names.collect();
+        let mut names: Vec<&str> = names.collect();
+        if let (Shape::First, ["connections", id, "groups", group]) = (shape, &*names) {
+            names = vec!["groups", group, "connections", id];
+        }
         let verb = match (verb, shape) {
             (None, Shape::First) if method == Method::POST => Some("send"),
             (verb, _) => verb,
@@ -136,7 +141,8 @@ impl HubOperation {
             }
             None => of_method(method, &names)?,
         };
-        Ok(Self { hub, operation })
+        let is_change = matches!(*method, Method::PUT | Method::DELETE);
+        Ok(Self { is_only_accepted: is_change && shape == Shape::First, hub, operation })
     }
 }
 
@@ -325,6 +331,36 @@ mod tests {
                 read("POST", &format!("/api/hubs/chat{path}")).unwrap_err().status(),
                 StatusCode::METHOD_NOT_ALLOWED
             );
+        }
+    }
+
+    #[test]
+    fn changes_of_the_first_version_are_only_accepted_and_take_the_group_behind_the_connection() {
+        let of_version = |prefix: &str, method: &str, path: &str| {
+            let read = read(method, &format!("{prefix}/hubs/chat{path}")).unwrap();
+            (read.is_only_accepted, read.operation)
+        };
+        for (method, path, is_change) in [
+            ("PUT", "/groups/g/connections/c", true),
+            ("DELETE", "/groups/g/connections/c", true),
+            ("DELETE", "/connections/c/groups", true),
+            ("PUT", "/groups/g/users/u", true),
+            ("PUT", "/users/u/groups/g", true),
+            ("DELETE", "/users/u/groups/g", true),
+            ("DELETE", "/users/u/groups", true),
+            ("DELETE", "/connections/c", true),
+            ("HEAD", "/connections/c", false),
+            ("GET", "/users/u/groups/g", false),
+            ("POST", "/:closeConnections", false),
+        ] {
+            let (first, newer) = (of_version("/api/v1", method, path), of_version("/api", method, path));
+            assert_eq!((first.0, newer.0, first.1), (is_change, false, newer.1), "{method} {path}");
+        }
+        for method in ["PUT", "DELETE"] {
+            let (alias, usual) = ("/connections/c/groups/g", "/groups/g/connections/c");
+            assert_eq!(of_version("/api/v1", method, alias), of_version("/api/v1", method, usual));
+            let newer = read(method, &format!("/api/hubs/chat{alias}")).unwrap_err();
+            assert_eq!(newer.status(), StatusCode::NOT_FOUND);
         }
     }
 
