@@ -102,6 +102,24 @@ fn a_hub_with_secrets_of_its_own_signs_with_them_and_not_with_the_access_key() {
 }
 
 #[test]
+fn the_claims_of_a_user_are_one_header_however_many_they_are() {
+    run(async {
+        let (stage, mut server) = start();
+        let claims: Vec<_> = (0..300).map(|number| ("role".to_owned(), format!("r{number}"))).collect();
+        let token = access_token::sign(&AccessKey::new(KEY).unwrap(), "ann", &claims, unix_seconds() + 60);
+        let client = connect(&stage, &format!("/Chat?access_token={token}")).await;
+        let connected = server.next().await;
+        assert!(connected.head.headers.len() < 20, "{:?}", connected.head.headers);
+        let line = connected.header("x-asrs-user-claims").to_owned();
+        let roles: Vec<_> = line.split(", ").filter_map(|claim| claim.strip_prefix("role: ")).collect();
+        let expected: Vec<_> = claims.iter().map(|(_, role)| role).collect();
+        assert_eq!(roles, expected);
+        connected.answer(200, "");
+        client.close().await;
+    });
+}
+
+#[test]
 fn a_server_is_told_of_a_client_from_its_beginning_to_its_end() {
     run(async {
         let (stage, mut server) = start();

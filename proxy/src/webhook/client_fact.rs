@@ -10,8 +10,8 @@ use trunkline_protocol::wire::{PRIVATE_CLAIM_PREFIX, USER_ID_CLAIM};
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct ClientFacts {
     pub(super) user: Option<HeaderValue>,
-    /// Claims of the user, each as `type: value`.
-    pub(super) claims: Box<[HeaderValue]>,
+    /// Claims of the user, as `type: value, type: value`: servers limit the number of headers.
+    pub(super) claims: Option<HeaderValue>,
     pub(super) query: Option<HeaderValue>,
 }
 
@@ -21,10 +21,12 @@ impl ClientFacts {
         let user = open.claims.iter().find(|(name, _)| *name == USER_ID_CLAIM);
         // The service keeps its own claims to itself.
         let is_users = |(name, _): &&(ByteString, ByteString)| !name.starts_with(PRIVATE_CLAIM_PREFIX);
-        let claims = open.claims.iter().filter(is_users);
+        let claims = open.claims.iter().filter(is_users).map(|(name, value)| header_text(&claim_text(name, value)));
+        let claims: Vec<_> = claims.collect();
+        let line = claims.iter().map(HeaderValue::as_bytes).collect::<Vec<_>>().join(b", ".as_slice());
         Self {
             user: user.map(|(_, id)| header_text(id)),
-            claims: claims.map(|(name, value)| header_text(&format!("{name}: {value}"))).collect(),
+            claims: HeaderValue::from_bytes(&line).ok().filter(|line| !line.is_empty()),
             query: open.query.as_deref().map(header_text),
         }
     }
@@ -32,9 +34,16 @@ impl ClientFacts {
     /// Bytes that it takes in memory.
     #[must_use]
     pub(super) fn bytes(&self) -> usize {
-        let texts = self.claims.iter().chain(&self.user).chain(&self.query);
+        let texts = [&self.user, &self.claims, &self.query].into_iter().flatten();
         texts.map(|text| size_of::<HeaderValue>() + text.len()).sum()
     }
+}
+
+/// Writes a claim as Azure's service does, but a comma escaped where what follows would read as another claim.
+fn claim_text(name: &str, value: &str) -> String {
+    let text = format!("{name}: {value}");
+    let is_forged = text.split_once(',').is_some_and(|(_, rest)| rest.contains(": "));
+    if is_forged { text.replace(',', "%2C") } else { text }
 }
 
 /// Makes a header's value of a text of a client: UTF-8 as it is; where it holds control characters they are escaped, so
@@ -56,9 +65,19 @@ mod tests {
         let claims = claims.map(|(name, value)| (name.into(), value.into())).into();
         let open = OpenConnection { claims, query: Some("?a=1".into()), ..OpenConnection::default() };
         let facts = ClientFacts::of(&open);
-        let claims: Vec<_> = facts.claims.iter().map(HeaderValue::as_bytes).collect();
-        assert_eq!(claims, [b"role: cook".as_slice(), "role: grüß".as_bytes()]);
+        assert_eq!(facts.claims.unwrap(), "role: cook, role: grüß");
         assert_eq!((facts.user.unwrap(), facts.query.unwrap()), ("ann".parse().unwrap(), "?a=1".parse().unwrap()));
+    }
+
+    #[test]
+    fn no_claim_begins_another_one_and_all_others_are_written_as_they_are() {
+        let claims =
+            [("name", "Doe, John"), ("city", "X, role: chef"), ("a,b", "c"), ("at", "10: 30"), ("text", "a\nb")];
+        let claims = claims.map(|(name, value)| (name.into(), value.into())).into();
+        let facts = ClientFacts::of(&OpenConnection { claims, ..OpenConnection::default() });
+        let expected = "name: Doe, John, city: X%2C role: chef, a%2Cb: c, at: 10: 30, text: a%0Ab";
+        assert_eq!(facts.claims.unwrap(), expected);
+        assert_eq!(ClientFacts::of(&OpenConnection::default()), ClientFacts::default());
     }
 
     #[test]

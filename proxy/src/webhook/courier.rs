@@ -114,11 +114,8 @@ impl Courier {
         head.insert(EVENT, header_text(&event.name));
         head.insert(SIGNATURE, signature_value(&signatures(&secrets, connection_id.as_bytes())));
         head.insert(EVENT_NUMBER, event.number.into());
-        for (name, value) in [(USER_ID, &facts.user), (CLIENT_QUERY, &facts.query)] {
+        for (name, value) in [(USER_ID, &facts.user), (USER_CLAIMS, &facts.claims), (CLIENT_QUERY, &facts.query)] {
             head.extend(value.clone().map(|value| (name, value)));
-        }
-        for claim in &facts.claims {
-            head.append(USER_CLAIMS, claim.clone());
         }
         let signed = signed_request(&secrets, unix_seconds(), (&head, &SIGNED), &event.body);
         head.insert(SIGNED_REQUEST, signature_value(&signed));
