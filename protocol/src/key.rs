@@ -24,6 +24,9 @@ pub const ACCESS_KEY_FILE_VARIABLE: &str = "TRUNKLINE_ACCESS_KEY_FILE";
 
 const NONCE_BYTES: usize = 24;
 
+/// Character U+FEFF, by which Windows marks a file as Unicode.
+const BYTE_ORDER_MARK: char = '\u{feff}';
+
 /// Keys with fewer bits, by their own characters, look typed. 16 random bytes in hexadecimal digits have some 115.
 const TYPED_BELOW_BITS: f64 = 80.0;
 
@@ -39,6 +42,11 @@ pub enum AccessKeyError {
         /// Bytes of the key that was given.
         length: usize,
     },
+    /// The text is more than a key: its file may have a comment, or several lines.
+    #[error(
+        "access key has a line break, a comment or an invisible character inside: give one key in a file, without comments"
+    )]
+    NotOneKey,
     /// No key was given.
     #[error("no access key was given: `trunkline token key` makes one")]
     None,
@@ -108,12 +116,15 @@ impl FarEnd {
 pub struct AccessKey(Box<str>);
 
 impl AccessKey {
-    /// Takes the text as a key; white space around it is dropped.
+    /// Takes the text as a key; white space around it and a byte order mark before it are dropped.
     ///
     /// # Errors
-    /// When it is shorter than 16 bytes.
+    /// When it is shorter than 16 bytes, or holds more than a key.
     pub fn new(text: &str) -> Result<Self, AccessKeyError> {
-        let text = text.trim();
+        let text = without_mark(text).trim();
+        if !is_one_key(text) {
+            return Err(AccessKeyError::NotOneKey);
+        }
         if text.len() < ACCESS_KEY_MIN_BYTES {
             return Err(AccessKeyError::TooShort { length: text.len() });
         }
@@ -144,6 +155,18 @@ impl fmt::Debug for AccessKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("AccessKey(secret)")
     }
+}
+
+/// Drops the byte order mark that editors and shells of Windows write before a text.
+#[must_use]
+pub fn without_mark(text: &str) -> &str {
+    text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text)
+}
+
+/// Whether a text is one key. A typed one may have blanks, but no other white space, and no comment.
+fn is_one_key(text: &str) -> bool {
+    let is_foreign = |c: char| c == BYTE_ORDER_MARK || c.is_control() || (c.is_whitespace() && c != ' ');
+    !text.contains(is_foreign) && !text.starts_with("# ") && !text.contains(" #")
 }
 
 /// The keys of a fleet: the first seals, all open. Two of them make a rotation without a gap. Clones are one: keys that
@@ -292,6 +315,35 @@ mod tests {
         let error = AccessKey::new("  secret\n").unwrap_err();
         assert_eq!(error, AccessKeyError::TooShort { length: 6 });
         assert!(error.to_string().contains("trunkline token key"));
+    }
+
+    #[test]
+    fn a_key_of_a_file_with_a_byte_order_mark_is_the_key() {
+        let plain = AccessKey::new("a-key-that-is-long-enough").unwrap();
+        for text in ["\u{feff}a-key-that-is-long-enough", "\u{feff}\r\n a-key-that-is-long-enough\r\n"] {
+            assert_eq!(AccessKey::new(text).unwrap(), plain, "{text:?}");
+        }
+        assert!(AccessKey::new("a typed key, with blanks and # 1").is_err());
+        assert_eq!(AccessKey::new("a typed key, with#blanks").unwrap().expose(), "a typed key, with#blanks");
+    }
+
+    #[test]
+    fn a_key_with_a_comment_or_of_several_lines_is_refused_with_what_to_do() {
+        const KEY: &str = "a-key-that-is-long-enough";
+        for text in [
+            format!("# ours\n{KEY}"),
+            format!("{KEY}\n{KEY}"),
+            format!("{KEY} # ours"),
+            format!("{KEY}\t{KEY}"),
+            format!("{KEY}\u{feff}{KEY}"),
+            format!("{KEY}\u{2028}{KEY}"),
+            format!("{KEY}\u{a0}{KEY}"),
+            format!("{KEY}\0"),
+        ] {
+            let problem = AccessKey::new(&text).unwrap_err();
+            assert_eq!(problem, AccessKeyError::NotOneKey, "{text:?}");
+            assert!(problem.to_string().ends_with("give one key in a file, without comments"), "{problem}");
+        }
     }
 
     #[test]

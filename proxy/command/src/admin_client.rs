@@ -14,6 +14,7 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use serde::Serialize;
 use tokio::time::timeout;
+use trunkline_protocol::key::without_mark;
 use trunkline_proxy::AdminToken;
 use trunkline_proxy::parts::{Address, Connector, HttpClient, HttpError};
 
@@ -73,7 +74,7 @@ impl AdminTokenArgs {
             }
             (None, None) => None,
         };
-        text.map(|text| AdminToken::new(&text)).transpose().map_err(AdminTokenError::Token)
+        text.map(|text| AdminToken::new(without_mark(&text))).transpose().map_err(AdminTokenError::Token)
     }
 }
 
@@ -211,6 +212,15 @@ mod tests {
         let answer = client.get(&address, "/token", 100).await.unwrap();
         assert_eq!((answer.status(), &answer.body()[..]), (StatusCode::OK, &b"Bearer 0123456789abcdef"[..]));
         assert_eq!(client.get(&address, "/token", 10).await.unwrap_err(), "length limit exceeded");
+    }
+
+    #[test]
+    fn a_token_file_with_a_byte_order_mark_holds_the_token() {
+        let file = std::env::temp_dir().join(format!("trunkline-marked-token-{}", std::process::id()));
+        std::fs::write(&file, "\u{feff}0123456789abcdef\r\n").unwrap();
+        let args = AdminTokenArgs { admin_token: None, admin_token_file: Some(file.clone()) };
+        assert_eq!(args.token().unwrap(), Some(AdminToken::new("0123456789abcdef").unwrap()));
+        std::fs::remove_file(&file).unwrap();
     }
 
     #[test]

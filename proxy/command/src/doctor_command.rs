@@ -27,6 +27,7 @@ use clap::Args;
 use http::HeaderValue;
 use serde_json::json;
 use trunkline_protocol::json_text::JsonText;
+use trunkline_protocol::key::without_mark;
 use trunkline_protocol::manifest::Transport;
 use trunkline_proxy::parts::{ClientTls, Connector, TlsError};
 
@@ -218,7 +219,7 @@ fn token(args: &DoctorArgs) -> Result<Option<String>, DoctorError> {
         }
         (None, None) => None,
     };
-    let text = text.map(|text| text.trim().to_owned()).filter(|text| !text.is_empty());
+    let text = text.map(|text| without_mark(&text).trim().to_owned()).filter(|text| !text.is_empty());
     match text {
         Some(text) if !text.bytes().all(|byte| byte.is_ascii_graphic()) => Err(DoctorError::TokenText),
         text => Ok(text),

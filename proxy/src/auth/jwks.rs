@@ -16,6 +16,7 @@ use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
+use trunkline_protocol::key::without_mark;
 
 use super::VerifyingKey;
 use super::fetch::fetch;
@@ -123,7 +124,9 @@ pub(crate) fn parse(text: &[u8]) -> Result<PublishedKeys, JwksError> {
     struct JwksDocument {
         keys: Vec<Value>,
     }
-    let document: JwksDocument = serde_json::from_slice(text).map_err(|error| JwksError::Format(error.to_string()))?;
+    let text = std::str::from_utf8(text).map_err(|error| JwksError::Format(error.to_string()))?;
+    let document: JwksDocument =
+        serde_json::from_str(without_mark(text)).map_err(|error| JwksError::Format(error.to_string()))?;
     let jwks = document.keys.into_iter().filter_map(|key| serde_json::from_value::<Jwk>(key).ok());
     let mut published = PublishedKeys::default();
     for jwk in jwks {
@@ -301,6 +304,13 @@ mod tests {
         let unknown = [json!({ "kty": "new" }), json!({ "kty": "oct", "k": "c2VjcmV0" }), json!(7)];
         let [first, second, third] = unknown;
         assert_eq!(parsed(&json!({ "keys": [first, ec_key(), second, third] })), Ok(1));
+    }
+
+    #[test]
+    fn a_set_with_a_byte_order_mark_is_the_set() {
+        let marked = format!("\u{feff}{}\r\n", json!({ "keys": [ec_key()] }));
+        assert_eq!(parse(marked.as_bytes()).map(|keys| keys.len()), Ok(1));
+        assert!(matches!(parse(b"\xff\xfe{\0"), Err(JwksError::Format(_))));
     }
 
     #[test]

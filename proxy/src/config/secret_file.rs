@@ -4,6 +4,8 @@ use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use trunkline_protocol::key::without_mark;
+
 /// Error of a file with secrets. Its text has the cause, and no secret.
 #[derive(Debug, thiserror::Error)]
 pub enum SecretFileError {
@@ -53,7 +55,7 @@ pub(super) fn read_secret<T>(
 ) -> Result<T, SecretFileError> {
     let text =
         std::fs::read_to_string(path).map_err(|cause| SecretFileError::Read { flag, path: path.to_owned(), cause })?;
-    parse(&text).map_err(|problem| SecretFileError::Content { flag, path: path.to_owned(), problem })
+    parse(without_mark(&text)).map_err(|problem| SecretFileError::Content { flag, path: path.to_owned(), problem })
 }
 
 /// Reads the secrets in the lines of a file.

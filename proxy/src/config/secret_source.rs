@@ -142,6 +142,30 @@ mod tests {
     use crate::auth::AppKeyError;
 
     #[test]
+    fn a_file_with_a_byte_order_mark_holds_what_it_would_hold_without() {
+        let file = std::env::temp_dir().join(format!("trunkline-marked-secret-{}", std::process::id()));
+        let files = || vec![file.clone()];
+        for mark in ["", "\u{feff}"] {
+            let write = |text: &str| std::fs::write(&file, format!("{mark}{text}\r\n")).unwrap();
+            write("shop=0123456789abcdef");
+            let apps = GivenKeys::<AppKey> { files: files(), ..GivenKeys::default() }.read_lines().unwrap();
+            assert_eq!(apps.iter().map(AppKey::name).collect::<Vec<_>>(), ["shop"], "{mark:?}");
+            write("chat=0123456789abcdef");
+            let webhooks = GivenKeys::<WebhookSecret> { files: files(), ..GivenKeys::default() }.read_lines().unwrap();
+            assert!(webhooks.iter().all(|secret| secret.of("chat").is_some()), "{mark:?}");
+            write("0123456789abcdef");
+            assert!(AdminTokenSource::read(&file).unwrap().is("0123456789abcdef"), "{mark:?}");
+            let access = GivenKeys::<AccessKey> { files: files(), ..GivenKeys::default() }.read().unwrap();
+            assert_eq!(access.first().map(AccessKey::expose), Some("0123456789abcdef"), "{mark:?}");
+            // 15 bytes: a mark that counted would make a secret of it.
+            write("0123456789abcde");
+            let tokens = TokenKeySources { secrets: files(), ..TokenKeySources::default() };
+            assert!(tokens.read().is_err(), "{mark:?}");
+        }
+        std::fs::remove_file(&file).unwrap();
+    }
+
+    #[test]
     fn a_file_has_a_key_on_each_line() {
         const KEY: &str = "0123456789abcdefgh";
         let text = format!("# Apps.\n\nshop={KEY};shop;orders\r\n  news = {KEY}\n");

@@ -19,8 +19,8 @@ pub enum WebhookSecretError {
     /// The text has no hub or no secret.
     #[error("is no `HUB=SECRET`, such as `chat=…`, or `*=…` for all hubs with webhooks")]
     NoPair,
-    /// The secret could be guessed.
-    #[error("its secret is too short: {0}")]
+    /// The secret can't be used.
+    #[error("its secret can't be used: {0}")]
     Secret(AccessKeyError),
 }
 

@@ -90,6 +90,20 @@ mod tests {
     }
 
     #[test]
+    fn a_key_file_with_a_mark_holds_the_key_and_one_with_a_comment_is_refused() {
+        let file = std::env::temp_dir().join(format!("trunkline-marked-{}.key", std::process::id()));
+        let args = AccessKeyArgs { access_keys: Vec::new(), access_key_files: vec![file.clone()] };
+        std::fs::write(&file, "\u{feff}a-key-of-the-fleet-long-enough\r\n").unwrap();
+        let key = args.keys().unwrap().unwrap().iter().next().unwrap();
+        assert_eq!(key.expose(), "a-key-of-the-fleet-long-enough");
+        std::fs::write(&file, "# ours\na-key-of-the-fleet-long-enough\n").unwrap();
+        let problem = args.keys().unwrap_err().to_string();
+        std::fs::remove_file(&file).unwrap();
+        assert!(problem.starts_with("--access-key-file") && problem.contains("without comments"), "{problem}");
+        assert!(!problem.contains("long-enough"), "{problem}");
+    }
+
+    #[test]
     fn the_development_key_is_refused_beyond_this_machine() {
         let problem = development_keys(&["--listen 0.0.0.0:80".into()]).unwrap_err().to_string();
         assert!(problem.starts_with("--listen 0.0.0.0:80 is not on this machine"), "{problem}");
