@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use trunkline_protocol::key::without_mark;
 
 /// Error of the TLS setup.
 #[derive(Debug, thiserror::Error)]
@@ -57,21 +58,40 @@ pub enum TlsError {
 /// Marks of encrypted keys, of PKCS #8 and of the older form of OpenSSL.
 const ENCRYPTED: [&str; 2] = ["BEGIN ENCRYPTED PRIVATE KEY", "Proc-Type: 4,ENCRYPTED"];
 
-/// Reads all certificates of a file.
+/// Line at which a certificate begins.
+const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----";
+
+/// Reads all certificates of a file. One that the library would skip is an error.
 pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let all = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
-    match all.map_err(|error| unreadable(path, error))? {
-        none if none.is_empty() => Err(TlsError::NoCertificate(path.into())),
-        some => Ok(some),
+    let text = read(path)?;
+    let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text.as_bytes()).collect();
+    let all = all.map_err(|error| unreadable(path, error))?;
+    let begun = text.lines().filter(|line| line.contains(CERTIFICATE) && !line.trim_start().starts_with('#')).count();
+    if all.len() < begun {
+        let count = all.len();
+        let problem = format!(
+            "it holds {begun} certificates, of which {count} can be read: each {CERTIFICATE} needs a line of its own, and its END line"
+        );
+        return Err(TlsError::File { path: path.into(), problem });
     }
+    if all.is_empty() { Err(TlsError::NoCertificate(path.into())) } else { Ok(all) }
 }
 
 /// Reads the private key of a file.
 pub(super) fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
-    PrivateKeyDer::from_pem_file(path).map_err(|error| match std::fs::read_to_string(path) {
-        Ok(text) if ENCRYPTED.iter().any(|mark| text.contains(mark)) => TlsError::EncryptedKey(path.into()),
-        _ => unreadable(path, error),
+    let text = read(path)?;
+    PrivateKeyDer::from_pem_slice(text.as_bytes()).map_err(|error| {
+        let is_encrypted = ENCRYPTED.iter().any(|mark| text.contains(mark));
+        if is_encrypted { TlsError::EncryptedKey(path.into()) } else { unreadable(path, error) }
     })
+}
+
+/// Reads a PEM file without its byte order mark. Markers that `cat` has joined, because a file had no newline at its
+/// end, get a line each: the library skips what does not begin a line.
+fn read(path: &Path) -> Result<String, TlsError> {
+    let bytes = std::fs::read(path).map_err(|error| unreadable(path, pem::Error::Io(error)))?;
+    let text = String::from_utf8_lossy(&bytes);
+    Ok(without_mark(&text).replace("----------BEGIN ", "-----\n-----BEGIN "))
 }
 
 fn unreadable(path: &Path, error: pem::Error) -> TlsError {
@@ -86,6 +106,51 @@ fn unreadable(path: &Path, error: pem::Error) -> TlsError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Reads a file with this text as certificates, and gives back how many it holds.
+    fn count(test: &str, text: &str) -> Result<usize, String> {
+        let file = std::env::temp_dir().join(format!("trunkline-{test}-{}.pem", std::process::id()));
+        std::fs::write(&file, text).unwrap();
+        let read = certificates(&file).map(|all| all.len()).map_err(|error| error.to_string());
+        std::fs::remove_file(&file).unwrap();
+        read
+    }
+
+    const ONE: &str = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----";
+
+    #[test]
+    fn joined_certificates_and_those_behind_a_byte_order_mark_are_all_read() {
+        for text in [
+            format!("{ONE}{ONE}"),
+            format!("\u{feff}{ONE}\n{ONE}\n"),
+            format!("\u{feff}{ONE}{ONE}").replace('\n', "\r\n"),
+            format!("# {CERTIFICATE}\n{ONE}\n# The root.\n{ONE}"),
+            format!("-----BEGIN PRIVATE KEY-----\nMIIB\n-----END PRIVATE KEY-----{ONE}{ONE}"),
+        ] {
+            assert_eq!(count("joined", &text), Ok(2), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_certificate_that_would_be_skipped_is_an_error() {
+        let cut = "-----BEGIN CERTIFICATE-----\nMIIB\n";
+        for text in [format!("{ONE} {ONE}"), format!("{ONE}\n  {ONE}"), format!("{ONE}\n{cut}")] {
+            let problem = count("skipped", &text).unwrap_err();
+            assert!(problem.contains("can be read") || problem.contains("missing"), "{text:?}: {problem}");
+        }
+        assert!(count("none", "no certificate").unwrap_err().contains("holds no certificate"));
+    }
+
+    #[test]
+    fn a_key_behind_a_byte_order_mark_or_a_joined_certificate_is_read() {
+        let file = std::env::temp_dir().join(format!("trunkline-marked-pem-{}.key", std::process::id()));
+        for start in ["\u{feff}", ONE] {
+            let key = "-----BEGIN PRIVATE KEY-----\nMIIB\n-----END PRIVATE KEY-----\n";
+            std::fs::write(&file, format!("{start}{key}")).unwrap();
+            assert!(private_key(&file).is_ok(), "{start}");
+        }
+        std::fs::remove_file(&file).unwrap();
+    }
 
     #[test]
     fn an_encrypted_key_is_refused_with_what_to_do() {
