@@ -24,7 +24,7 @@ use crate::net::address::Address;
 use crate::net::descriptor::DescriptorLimit;
 use crate::net::node_name::NodeNames;
 #[cfg(feature = "tls")]
-use crate::net::tls::{ClientTls, TlsError, client_config};
+use crate::net::tls::{ClientTls, TlsError, client_config, refusal_words};
 
 #[cfg(test)]
 pub(crate) use memory_network::MemoryNetwork;
@@ -103,21 +103,24 @@ impl Connector {
         let config = self.tls.config.load_full().ok_or_else(without_tls)?;
         let name = ServerName::try_from(address.host().to_owned())
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
-        let secured = TlsConnector::from(config).connect(name, stream).await.map_err(named_if_plain)?;
+        let secured = TlsConnector::from(config).connect(name, stream).await.map_err(in_words)?;
         Ok(OutgoingStream::Tls(Box::new(secured)))
     }
 }
 
-/// Names the remedy where the far end answers a TLS handshake in plain text.
+/// Names the remedy where the far end answers a TLS handshake in plain text, or shows a certificate of no use.
 #[cfg(feature = "tls")]
-fn named_if_plain(error: io::Error) -> io::Error {
-    let is_plain = error
-        .get_ref()
-        .and_then(|inner| inner.downcast_ref())
-        .is_some_and(|error| matches!(error, rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType)));
-    match is_plain {
-        true => io::Error::new(error.kind(), "it speaks no TLS: write http:// in place of https://"),
-        false => error,
+fn in_words(error: io::Error) -> io::Error {
+    let words = match error.get_ref().and_then(|inner| inner.downcast_ref()) {
+        Some(rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType)) => {
+            Some("it speaks no TLS: write http:// in place of https://".to_owned())
+        }
+        Some(error) => refusal_words(error),
+        None => None,
+    };
+    match words {
+        Some(words) => io::Error::new(error.kind(), words),
+        None => error,
     }
 }
 

@@ -3,6 +3,7 @@
 //! Files are read again when they change; open connections live on.
 
 mod certificate_probe;
+mod certificate_refusal;
 mod client_config;
 mod identity;
 #[cfg(test)]
@@ -14,6 +15,7 @@ mod server_stream;
 mod validity;
 
 pub use certificate_probe::{CertificateFault, TlsLookError, TlsSeen, look_at_tls};
+pub(crate) use certificate_refusal::refusal_words;
 pub(crate) use client_config::client_config;
 pub use pem::TlsError;
 pub(crate) use records::{RECORD_BYTES, Records};

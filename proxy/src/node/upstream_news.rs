@@ -19,11 +19,27 @@ use crate::upstream::{Pool, ReadManifestError};
 /// Time after which an app server that everybody expects back is missed: longer than a restart with a new image takes.
 const ABSENCE_MAX: Duration = Duration::from_secs(30);
 
+/// News about a problem of an upstream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ProblemNews {
+    Unexpected,
+    /// It is part of a roll-out.
+    Expected,
+    /// It was expected, and takes too long.
+    Lasting,
+}
+
+/// Kind of a problem: its text without numbers, which may be times.
+fn kind(problem: &str) -> String {
+    problem.replace(|c: char| c.is_ascii_digit(), "")
+}
+
 /// News of one upstream.
 #[derive(Debug)]
 pub(super) struct UpstreamNews {
     address: Address,
     problems: Arc<UpstreamProblems>,
+    /// Kind of its problem.
     problem: Option<String>,
     /// Time since which it has been away in a way that is no warning yet.
     away_since: Option<Instant>,
@@ -56,20 +72,31 @@ impl UpstreamNews {
 
     fn tell_problem(&mut self, problem: String, is_expected: bool, now: Instant) {
         self.problems.set(&self.address.to_string(), Some(problem.clone()));
-        let (upstream, is_new) = (&self.address, self.problem.as_ref() != Some(&problem));
+        let news = self.problem_news(&problem, is_expected, now);
+        let upstream = &self.address;
+        match news {
+            Some(ProblemNews::Unexpected) => warn!(%upstream, %problem, "waiting for the app server"),
+            Some(ProblemNews::Expected) => info!(%upstream, %problem, "waiting for the app server"),
+            Some(ProblemNews::Lasting) => warn!(%upstream, %problem, "still waiting for the app server"),
+            None => {}
+        }
+    }
+
+    /// Stores a problem, and returns the news about it, if any.
+    fn problem_news(&mut self, problem: &str, is_expected: bool, now: Instant) -> Option<ProblemNews> {
+        let kind = kind(problem);
+        let is_new = self.problem.as_ref() != Some(&kind);
+        self.problem = Some(kind);
         if !is_expected {
             self.away_since = None;
-            if is_new {
-                warn!(%upstream, %problem, "waiting for the app server");
-            }
-        } else if is_new {
-            self.away_since.get_or_insert(now);
-            info!(%upstream, %problem, "waiting for the app server");
-        } else if self.away_since.is_some_and(|since| now.saturating_duration_since(since) >= ABSENCE_MAX) {
-            self.away_since = None;
-            warn!(%upstream, %problem, "still waiting for the app server");
+            return is_new.then_some(ProblemNews::Unexpected);
         }
-        self.problem = Some(problem);
+        if is_new {
+            self.away_since.get_or_insert(now);
+            return Some(ProblemNews::Expected);
+        }
+        self.away_since.take_if(|since| now.saturating_duration_since(*since) >= ABSENCE_MAX)?;
+        Some(ProblemNews::Lasting)
     }
 
     /// Looks at the links of its app server, and tells what has changed for all of them.
@@ -112,5 +139,25 @@ impl UpstreamNews {
             false => warn_of_lost_app_server(shared, pools, reason).await,
         }
         self.links.reset();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_problem_whose_text_has_the_time_in_it_is_told_once() {
+        let mut news = UpstreamNews::new("https://10.0.0.7:443".parse().unwrap(), Arc::default());
+        let now = Instant::now();
+        let mut told = |problem: &str, is_expected, s| {
+            news.problem_news(problem, is_expected, now + Duration::from_secs(s)).map(|news| (s, news))
+        };
+        let ended = (0..60).filter_map(|s| told(&format!("ended {s} s ago"), false, s)).collect::<Vec<_>>();
+        assert_eq!(ended, [(0, ProblemNews::Unexpected)]);
+        let refused = (60..120).filter_map(|s| told(&format!("refused at {s}"), true, s)).collect::<Vec<_>>();
+        assert_eq!(refused, [(60, ProblemNews::Expected), (90, ProblemNews::Lasting)]);
+        assert_eq!(told("ended 120 s ago", false, 120), Some((120, ProblemNews::Unexpected)));
+        assert_eq!(told("another", false, 121), Some((121, ProblemNews::Unexpected)));
     }
 }

@@ -101,6 +101,10 @@ fn judge_fault(fault: &CertificateFault, seen: &TlsSeen, host: &str, settings: &
             "the certificate is not valid yet".to_owned(),
             "compare the clocks of this machine and of who has signed it".to_owned(),
         ),
+        CertificateFault::Authority => (
+            "the certificate is an authority's (CA:TRUE), which can't be a server's".to_owned(),
+            "have one made with CA:FALSE: `openssl req -x509 -addext basicConstraints=critical,CA:FALSE …`".to_owned(),
+        ),
         CertificateFault::Other(problem) => {
             (format!("the certificate is refused: {problem}"), "have another one made".to_owned())
         }
@@ -134,6 +138,8 @@ mod tests {
         let unknown = judged(Some(CertificateFault::UnknownIssuer), 60);
         assert!(unknown.seen.contains("sends its own certificate alone"), "{unknown}");
         assert!(unknown.advice.unwrap().contains("--ca-file"));
+        let authority = judged(Some(CertificateFault::Authority), 60);
+        assert!(authority.seen.contains("CA:TRUE") && authority.advice.unwrap().contains("CA:FALSE"));
         let other = judged(Some(CertificateFault::OtherNames(vec!["DnsName(\"x\")".into()])), 60);
         assert!(other.seen.ends_with("not for chat.example"), "{other}");
     }

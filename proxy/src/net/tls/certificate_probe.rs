@@ -11,6 +11,7 @@ use rustls::{CertificateError, DigitallySignedStruct, Error, ProtocolVersion, Si
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
+use super::certificate_refusal::is_authority;
 use super::{ClientTls, TlsError, client_config, provider};
 
 /// Time in the year 9999: a certificate that is not valid then says when it ends.
@@ -40,6 +41,8 @@ pub enum CertificateFault {
     Expired,
     /// It is not valid yet.
     NotYetValid,
+    /// It is an authority's, which can't be a server's.
+    Authority,
     /// Another fault, in words.
     Other(String),
 }
@@ -115,6 +118,7 @@ impl CertificateWitness {
             Error::InvalidCertificate(CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. }) => {
                 CertificateFault::NotYetValid
             }
+            error if is_authority(&error) => CertificateFault::Authority,
             other => CertificateFault::Other(other.to_string()),
         })
     }
