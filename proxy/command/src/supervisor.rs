@@ -1,7 +1,13 @@
 //! systemd's protocols towards the supervisor of this process: socket activation, readiness and the watchdog. Without a
 //! supervisor, or on other systems, nothing happens.
 
+#[cfg(target_os = "linux")]
+use std::ffi::OsStr;
 use std::io;
+#[cfg(target_os = "linux")]
+use std::os::linux::net::SocketAddrExt as _;
+#[cfg(target_os = "linux")]
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 
 use listenfd::ListenFd;
 use trunkline_proxy::parts::{Heartbeat, InheritedSockets};
@@ -41,14 +47,28 @@ pub(super) fn notify(state: NodeState) {
 
 #[cfg(target_os = "linux")]
 fn send_state(state: NodeState) {
-    use sd_notify::NotifyState;
-
     let sent = match state {
-        NodeState::Ready => sd_notify::notify(&[NotifyState::Ready, NotifyState::Status("serving")]),
-        NodeState::Stopping => sd_notify::notify(&[NotifyState::Stopping, NotifyState::Status("clients are leaving")]),
+        NodeState::Ready => send("READY=1\nSTATUS=serving\n"),
+        NodeState::Stopping => send("STOPPING=1\nSTATUS=clients are leaving\n"),
     };
     if let Err(error) = sent {
         tracing::warn!(target: LOG_TARGET, %error, "the supervisor (NOTIFY_SOCKET) can't be told: {state:?}");
+    }
+}
+
+/// Sends a text to the supervisor, if there is one.
+#[cfg(target_os = "linux")]
+fn send(text: &str) -> io::Result<()> {
+    let Some(name) = std::env::var_os("NOTIFY_SOCKET") else { return Ok(()) };
+    UnixDatagram::unbound()?.send_to_addr(text.as_bytes(), &notify_address(&name)?).map(drop)
+}
+
+/// Reads the address of a supervisor: a path, or an abstract name behind `@`, as in sd_notify(3).
+#[cfg(target_os = "linux")]
+fn notify_address(name: &OsStr) -> io::Result<SocketAddr> {
+    match name.as_encoded_bytes().strip_prefix(b"@") {
+        Some(name) => SocketAddr::from_abstract_name(name),
+        None => SocketAddr::from_pathname(name),
     }
 }
 
@@ -64,8 +84,7 @@ pub(super) async fn feed_watchdog(heartbeat: Heartbeat) {
         let ticks = heartbeat.ticks();
         // A shard that hangs must be noticed, although this thread does not hang.
         if last.replace(ticks) != Some(ticks) {
-            let feed = || sd_notify::notify(&[sd_notify::NotifyState::Watchdog]);
-            drop(tokio::task::spawn_blocking(feed).await);
+            drop(tokio::task::spawn_blocking(|| send("WATCHDOG=1\n")).await);
         }
         tokio::time::sleep(deadline / FEEDS_PER_DEADLINE).await;
     }
@@ -73,3 +92,24 @@ pub(super) async fn feed_watchdog(heartbeat: Heartbeat) {
 
 #[cfg(not(target_os = "linux"))]
 pub(super) async fn feed_watchdog(_heartbeat: Heartbeat) {}
+
+#[cfg(test)]
+#[cfg(target_os = "linux")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_supervisor_has_a_path_or_an_abstract_name() {
+        let name = format!("trunkline-notify-{}", std::process::id());
+        let path = std::env::temp_dir().join(&name);
+        for given in [path.as_os_str().to_owned(), format!("@{name}").into()] {
+            let address = notify_address(&given).unwrap();
+            let supervisor = UnixDatagram::bind_addr(&address).unwrap();
+            UnixDatagram::unbound().unwrap().send_to_addr(b"READY=1\n", &address).unwrap();
+            let mut got = [0; 16];
+            let length = supervisor.recv(&mut got).unwrap();
+            assert_eq!(&got[..length], b"READY=1\n", "{given:?}");
+        }
+        std::fs::remove_file(&path).unwrap();
+    }
+}
