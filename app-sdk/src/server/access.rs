@@ -151,6 +151,20 @@ mod tests {
     }
 
     #[test]
+    fn a_key_file_with_a_mark_holds_the_key_and_one_with_a_comment_is_refused() {
+        let file = std::env::temp_dir().join(format!("trunkline-sdk-marked-{}.key", std::process::id()));
+        let keys_of = |text: &str| {
+            std::fs::write(&file, text).unwrap();
+            parse(&[read(file.to_str().unwrap()).unwrap()])
+        };
+        let keys = keys_of("\u{feff}a-key-that-is-long-enough\r\n").unwrap();
+        assert_eq!(keys, [AccessKey::new("a-key-that-is-long-enough").unwrap()]);
+        let problem = keys_of("# ours\na-key-that-is-long-enough\n").unwrap_err().to_string();
+        std::fs::remove_file(&file).unwrap();
+        assert!(problem.contains("one key in a file, without comments"), "{problem}");
+    }
+
+    #[test]
     fn the_development_key_is_for_this_machine_only() {
         let access = Access {
             is_development: true,

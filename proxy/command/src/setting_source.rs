@@ -42,7 +42,7 @@ impl Environment {
         Self(named.filter(|(name, _)| name.starts_with(PREFIX)).collect())
     }
 
-    /// Returns a warning for each variable that no command knows.
+    /// Returns a warning for each variable that no command knows, and for each value that keeps its quotes.
     pub(crate) fn warnings(&self, command: &Command) -> Vec<String> {
         let mut known = BTreeSet::from(OF_OTHERS.map(str::to_owned));
         collect_names(command, &mut known);
@@ -54,8 +54,20 @@ impl Environment {
             let hint = like.map(|like| format!("; is {PREFIX}{like} meant?")).unwrap_or_default();
             format!("{name} in the environment is unknown and has no effect{hint}")
         };
-        unknown.map(|(name, _)| warning(name)).collect()
+        let quoted = self.0.iter().filter(|(name, value)| known.contains(*name) && is_quoted(value));
+        let quoted_warning = |name: &str| {
+            format!(
+                "{name} in the environment keeps its quotes, which then are part of the value: `docker run --env-file` and Compose 1 pass quotes on"
+            )
+        };
+        unknown.map(|(name, _)| warning(name)).chain(quoted.map(|(name, _)| quoted_warning(name))).collect()
     }
+}
+
+/// Whether a value begins and ends with the same quote.
+fn is_quoted(value: &OsString) -> bool {
+    let text = value.to_str().unwrap_or_default().trim();
+    ['"', '\''].iter().any(|&quote| text.len() > 1 && text.starts_with(quote) && text.ends_with(quote))
 }
 
 /// Collects the names of the variables of a command and those below it.
@@ -166,6 +178,18 @@ mod tests {
             warnings(&[("TRUNKLINE_ZZZ", "1")]),
             ["TRUNKLINE_ZZZ in the environment is unknown and has no effect"]
         );
+    }
+
+    #[test]
+    fn a_value_that_keeps_its_quotes_is_reported_by_its_name_alone() {
+        for quoted in ["\"https://i\"", " 'https://i'\n", "\"a\",\"b\""] {
+            let shown = warnings(&[("TRUNKLINE_JWT_ISSUER", quoted)]);
+            assert!(shown.iter().all(|line| line.starts_with("TRUNKLINE_JWT_ISSUER in") && !line.contains("https")));
+            assert_eq!(shown.len(), 1, "{quoted}: {shown:?}");
+        }
+        for plain in ["https://i", "\"", "\"https://i", "it's", "\"a'"] {
+            assert_eq!(warnings(&[("TRUNKLINE_JWT_ISSUER", plain)]).len(), 0, "{plain}");
+        }
     }
 
     #[test]
