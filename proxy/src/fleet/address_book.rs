@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
+use tracing::warn;
 
 use crate::net::address::Address;
 use crate::net::resolver::{AddressFamilies, Resolver};
@@ -19,6 +20,9 @@ pub(super) const RESOLVE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Time that a resolver has.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Time for which a name may be unresolved before a warning. In Kubernetes a name of nodes exists once one is ready.
+const UNRESOLVED_MAX: Duration = Duration::from_secs(30);
 
 /// Addresses that are dialled at a time. Beyond it new ones wait until others are gone.
 const ADDRESSES_MAX: usize = 1_024;
@@ -48,8 +52,8 @@ struct AddressEntry {
 #[derive(Debug, Default)]
 pub(super) struct AddressBook {
     entries: Mutex<BTreeMap<String, AddressEntry>>,
-    /// Names that can't be resolved, with the reason.
-    unresolved: Mutex<BTreeMap<String, String>>,
+    /// Names that can't be resolved, with the reason, and since when if no warning was logged yet.
+    unresolved: Mutex<BTreeMap<String, (String, Option<Instant>)>>,
     /// Families at which nodes answer, by the `host:port` of a name of `--peers`.
     families: Mutex<BTreeMap<String, AddressFamilies>>,
     is_resolved: AtomicBool,
@@ -72,15 +76,27 @@ impl AddressBook {
                 Ok(Err(error)) => Some(format!("the name can't be resolved: {error}")),
                 Err(_) => Some(format!("the name was not resolved within {} s", RESOLVE_TIMEOUT.as_secs())),
             };
-            let mut unresolved = self.unresolved();
-            match problem {
-                Some(problem) => unresolved.insert(name.to_string(), problem),
-                None => unresolved.remove(&name.to_string()),
-            };
+            self.note_resolution(name, problem, Instant::now());
         }
         let new = self.set_given(&found);
         self.is_resolved.store(true, Ordering::Relaxed);
         new
+    }
+
+    /// Stores why a name was not resolved, if it was not, and warns once if that lasts; returns whether it has warned.
+    fn note_resolution(&self, name: &Address, problem: Option<String>, now: Instant) -> bool {
+        let (mut unresolved, name) = (self.unresolved(), name.to_string());
+        let Some(problem) = problem else {
+            unresolved.remove(&name);
+            return false;
+        };
+        let (stored, since) = unresolved.entry(name.clone()).or_insert_with(|| (String::new(), Some(now)));
+        *stored = problem;
+        let is_overdue = since.take_if(|since| now.saturating_duration_since(*since) >= UNRESOLVED_MAX).is_some();
+        if is_overdue {
+            warn!(peer = name, problem = stored.as_str(), "a name of --peers leads to no node");
+        }
+        is_overdue
     }
 
     /// Takes what the names of `--peers` resolve to now. A name that resolves to nothing changes nothing.
@@ -144,7 +160,8 @@ impl AddressBook {
     /// Addresses and names that lead to no node, with the reason.
     #[must_use]
     pub(super) fn problems(&self) -> Vec<(String, String)> {
-        let mut problems: Vec<_> = self.unresolved().iter().map(|(name, why)| (name.clone(), why.clone())).collect();
+        let mut problems: Vec<_> =
+            self.unresolved().iter().map(|(name, (why, _))| (name.clone(), why.clone())).collect();
         let entries = self.entries();
         problems.extend(entries.iter().filter(|(_, entry)| entry.is_given).filter_map(
             |(url, entry)| match &entry.state {
@@ -163,7 +180,7 @@ impl AddressBook {
         self.families.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn unresolved(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
+    fn unresolved(&self) -> MutexGuard<'_, BTreeMap<String, (String, Option<Instant>)>> {
         self.unresolved.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -209,6 +226,19 @@ mod tests {
         book.resolve(std::slice::from_ref(&name), &Resolver::knowing(Vec::new())).await;
         assert!(book.is_given(&at));
         assert_eq!(book.problems(), [(name.to_string(), "the name has no address".to_owned())]);
+    }
+
+    #[test]
+    fn a_name_that_can_not_be_resolved_is_warned_of_once_after_a_while() {
+        let (book, name, now) = (AddressBook::default(), address("http://proxy.invalid:8090"), Instant::now());
+        let note = |s, problem: Option<&str>| {
+            book.note_resolution(&name, problem.map(str::to_owned), now + Duration::from_secs(s))
+        };
+        let warned: Vec<_> = (0..300).step_by(5).filter(|&s| note(s, Some(&format!("after {s} s")))).collect();
+        assert_eq!(warned, [30]);
+        assert_eq!(book.problems(), [(name.to_string(), "after 295 s".to_owned())]);
+        assert!(!note(300, None) && book.problems().is_empty());
+        assert!(!note(305, Some("away")) && !note(330, Some("away")) && note(335, Some("away")));
     }
 
     #[test]
