@@ -309,7 +309,7 @@ mod tests {
     #[test]
     fn a_set_with_a_byte_order_mark_is_the_set() {
         let marked = format!("\u{feff}{}\r\n", json!({ "keys": [ec_key()] }));
-        assert_eq!(parse(marked.as_bytes()).map(|keys| keys.len()), Ok(1));
+        assert_eq!(parse(marked.as_bytes()).map(|published| published.keys.len()), Ok(1));
         assert!(matches!(parse(b"\xff\xfe{\0"), Err(JwksError::Format(_))));
     }
 
