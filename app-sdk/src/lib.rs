@@ -241,8 +241,8 @@
 //! | `outbound` | sends to the proxies of a hub or raw endpoint, with a replay buffer for late ones |
 //! | `hub_core` | what a hub shares: registry of connections, outbound, acknowledgements, client results |
 //! | `endpoint` | receiver of the frames that links read |
-//! | `supervision` | deadlines of hooks, and reports of those that do not return |
 //! | `watchdog` | reports of code that blocks its thread |
+//! | `supervision` | deadlines of hooks, and reports of those that do not return |
 //! | `clients` | sends, closes, client results, groups and questions about them, typed calls |
 //! | `context` | the caller of a method: its request, items and uploads |
 //! | [`call`] | parameters of methods, hooks and filters |
