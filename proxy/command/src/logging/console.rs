@@ -68,10 +68,10 @@ pub(crate) fn write_output(line: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// Writes a line to standard error, before those of the log that wait.
+/// Writes a line to standard error, behind those of the log that wait, also where their queue is full.
 pub(crate) fn write_error(line: &str) {
     match STREAMS.get() {
-        Some([error, _]) => drop(error.lines().push(format!("{line}\n"), LinePriority::Urgent)),
+        Some([error, _]) => drop(error.lines().push(format!("{line}\n"), LinePriority::Kept)),
         // There is nobody to tell if standard error is closed.
         None => drop(writeln!(io::stderr(), "{line}")),
     }
