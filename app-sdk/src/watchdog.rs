@@ -281,7 +281,7 @@ pub(crate) fn note_turn(outbound: &Outbound, code: CodeId, took: Duration) {
 ///     trunkline::block_in_place(|| text.bytes().map(u64::from).sum())
 /// }
 ///
-/// let hub = Hub::new("/files").method("Checksum", checksum);
+/// let hub: Hub = Hub::new("/files").method("Checksum", checksum);
 /// # let _ = hub;
 /// ```
 pub fn block_in_place<T>(code: impl FnOnce() -> T) -> T {
