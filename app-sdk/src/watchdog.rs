@@ -6,7 +6,7 @@
 //!                                                           └─ the same turn twice: a task, which wakes a worker
 //! ```
 //!
-//! A worker that reads events from the system and then runs code that blocks may leave nobody to read the next events:
+//! A worker that reads events from the system and then runs code that blocks may leave no worker to read the next ones:
 //! the other workers sleep, and so do all timers. Only a thread outside the runtime notices that.
 
 use std::collections::BTreeMap;

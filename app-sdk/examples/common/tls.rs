@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, ensure};
+use anyhow::Context as _;
 use axum::serve::Listener;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
@@ -38,17 +38,8 @@ pub(crate) struct TlsListener {
 impl TlsListener {
     /// Listens at an address, with the certificate and key of these PEM files.
     pub(crate) async fn bind(address: &str, certificate: &Path, key: &Path) -> anyhow::Result<Self> {
-        let unread = || format!("can't read --tls-cert {}", certificate.display());
-        let pem = std::fs::read_to_string(certificate).with_context(unread)?;
-        let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
-        let chain = chain.with_context(unread)?;
-        // What does not begin a line is skipped: files that `cat` has joined, or that begin with a byte order mark.
-        let begun = pem.matches("-----BEGIN CERTIFICATE-----").count();
-        ensure!(
-            chain.len() == begun,
-            "--tls-cert {}: begin a line with each of {begun} certificates",
-            certificate.display()
-        );
+        let chain = CertificateDer::pem_file_iter(certificate).and_then(Iterator::collect);
+        let chain = chain.with_context(|| format!("can't read --tls-cert {}", certificate.display()))?;
         let key =
             PrivateKeyDer::from_pem_file(key).with_context(|| format!("can't read --tls-key {}", key.display()))?;
         let mut config = ServerConfig::builder().with_no_client_auth().with_single_cert(chain, key)?;

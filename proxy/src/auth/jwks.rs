@@ -221,8 +221,8 @@ impl KeySets {
     }
 
     /// Reads all sets in parallel for a token whose key is in none, but not again and again for a guesser. The reading
-    /// goes on when the caller goes away: a stranger who asks and hangs up would else spend the one reading that
-    /// somebody with a new key waits for.
+    /// goes on when the caller goes away: otherwise a stranger who asks and hangs up would spend the one
+    /// reading that a user with a new key needs.
     pub(super) fn read_early(self: &Arc<Self>) -> JoinHandle<()> {
         let all = Arc::clone(self);
         tokio::spawn(async move {

@@ -316,7 +316,7 @@ impl Reader {
         if client.is_cut() {
             return Poll::Ready(Some(Ok(0)));
         }
-        if !client.pause_reasons().are_none() || !Arc::ptr_eq(&client.home, &self.home) {
+        if client.is_paused() || !Arc::ptr_eq(&client.home, &self.home) {
             return Poll::Ready(None);
         }
         let limit = self.quota.as_ref().map_or(buffer.len(), |quota| quota.read_max_bytes().min(buffer.len()));

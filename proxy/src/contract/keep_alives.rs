@@ -94,6 +94,21 @@ fn the_end_of_a_client_that_is_paused_is_noticed() {
 }
 
 #[test]
+fn the_end_of_a_raw_connection_that_is_paused_is_noticed() {
+    run(async {
+        let (stage, _app, mut link) = Stage::start().with_app(HubManifest::raw("echo", "/echo")).await;
+        let mut client = Client::upgrade(&stage, "/echo").await.unwrap();
+        let id = link.opening().await.connection_id;
+        link.send(flow(&id, FlowOperation::Pause)).await;
+        link.fence().await;
+        client.write(Message::text("stays unread")).await;
+        drop(client);
+        let closed = timeout(Duration::from_secs(60), link.close()).await.unwrap();
+        assert_eq!(closed.connection_id, id);
+    });
+}
+
+#[test]
 fn a_client_that_goes_on_pinging_stays() {
     run(async {
         let (stage, _app, mut link) = Stage::start().with_chat().await;

@@ -53,7 +53,7 @@ impl UpstreamNews {
         Self { address, problems, problem: None, away_since: None, is_stopping: false, links: LinkNotice::default() }
     }
 
-    /// Tells that its manifest can't be read, as may be `expected` of a name with addresses of both families.
+    /// Reports that its manifest can't be read. That is `expected` where a name has addresses of both families.
     pub(super) fn tell_unreadable(&mut self, error: &ReadManifestError, expected: bool) {
         let is_expected = expected || error.is_refused() || error.is_stopping() || self.is_stopping;
         self.tell_problem(error.to_string(), is_expected, Instant::now());

@@ -293,7 +293,7 @@ fn state(client: &Client) -> &'static str {
         Status::Closing => "closing",
         Status::Open if client.is_away() => "away",
         Status::Open if client.is_unassigned() => "held",
-        Status::Open if !client.pause_reasons().are_none() => "paused",
+        Status::Open if client.is_paused() => "paused",
         Status::Open => "open",
     }
 }

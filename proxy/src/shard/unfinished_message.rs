@@ -133,7 +133,7 @@ impl UnfinishedMessages {
         for (serial, kept) in &mut self.of_readers {
             let Some(client) = connections.live(kept.slot).filter(|client| client.serial == *serial) else { continue };
             bytes += kept.rest.bytes;
-            if kept.rest.is_held || !client.pause_reasons().are_none() {
+            if kept.rest.is_held || client.is_paused() {
                 kept.since = kept.since.saturating_add(1);
             } else if !kept.go_on() {
                 late.push(kept.slot);

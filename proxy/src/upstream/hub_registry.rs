@@ -86,8 +86,8 @@ impl HubRegistry {
         self.all.load().iter().any(|hub| !hub.pools_of(group).is_empty())
     }
 
-    /// One of the pools to an app server instance. One that dials in has chosen its id itself, and keeps no other one
-    /// of that id out.
+    /// Finds a pool to an app server instance that was dialled. An app server that dials in chooses its id itself, so
+    /// it must not keep another one out.
     #[must_use]
     pub(crate) fn pool_to(&self, instance: &str) -> Option<Arc<Pool>> {
         let all = self.all.load();

@@ -1,4 +1,4 @@
-//! Words for refused certificates of servers, where those of the library have the time in them or name no remedy.
+//! Words for refused server certificates: the texts of the library hold the current time, or name no remedy.
 
 use rustls::pki_types::UnixTime;
 use rustls::{CertificateError, Error};

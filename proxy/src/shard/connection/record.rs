@@ -275,6 +275,12 @@ impl Client {
         self.wake_reader();
     }
 
+    /// Whether it is not read for now.
+    #[must_use]
+    pub(crate) fn is_paused(&self) -> bool {
+        !self.pause_reasons.are_none()
+    }
+
     #[must_use]
     pub(crate) fn pause_reasons(&self) -> PauseReasons {
         self.pause_reasons
@@ -282,14 +288,13 @@ impl Client {
 
     /// Notification that its reader waits for; `None` unless it is paused.
     pub(crate) fn resumed(&mut self) -> Option<Rc<Notify>> {
-        (!self.pause_reasons.are_none() && !self.cold.is_cut)
-            .then(|| Rc::clone(self.cold.resumed.get_or_insert_default()))
+        (self.is_paused() && !self.cold.is_cut).then(|| Rc::clone(self.cold.resumed.get_or_insert_default()))
     }
 
     /// Cuts its socket. A reader that waits because the client is paused reads nothing but the end.
     pub(crate) fn cut(&mut self) {
         self.socket.cut();
-        self.cold.is_cut = !self.pause_reasons.are_none();
+        self.cold.is_cut = self.is_paused();
         if self.cold.is_cut {
             self.wake_reader();
         }

@@ -239,7 +239,7 @@ fn may_be_levelled(core: &ShardCore, client: &Client, order: &LevelOrder) -> boo
     let is_there = home.app() == order.from && home.hub() == order.hub && client.is_open();
     let is_at_rest = || {
         let stays = cold.is_bound || cold.assignment.is_leaving || cold.moving_to.is_some();
-        !stays && client.pause_reasons().are_none() && cold.assignment.calls.are_none()
+        !stays && !client.is_paused() && cold.assignment.calls.are_none()
     };
     let is_here = || !client.is_in_transit() && !client.is_away();
     let can_go = || match home.by_dial_in() {

@@ -114,14 +114,12 @@ fn due(client: &Client, settings: &HubManifest, now: u32) -> Due {
         },
         // Its polls show that it lives; when they stop, its pipe ends, which of a paused one a write shows.
         Status::Open if client.has_inherent_keep_alive => match passed(client.last_sent, keep_alive) {
-            true if !client.pause_reasons().are_none() => Due::Now(Overdue::KeepAlive),
+            true if client.is_paused() => Due::Now(Overdue::KeepAlive),
             _ => Due::Wait(now.saturating_add(keep_alive)),
         },
         Status::Open if client.content == Content::Raw => due_raw(client, keep_alive, timeout, now),
         // While we don't read it, its silence is ours.
-        Status::Open
-            if client.has_pinged && client.pause_reasons().are_none() && passed(client.last_heard, timeout) =>
-        {
+        Status::Open if client.has_pinged && !client.is_paused() && passed(client.last_heard, timeout) => {
             Due::Now(Overdue::TimedOut)
         }
         Status::Open if passed(client.last_sent, keep_alive) => Due::Now(Overdue::KeepAlive),
@@ -137,7 +135,9 @@ fn due(client: &Client, settings: &HubManifest, now: u32) -> Due {
 fn due_raw(client: &Client, keep_alive: u32, timeout: u32, now: u32) -> Due {
     let silent_for = now.saturating_sub(client.last_heard);
     match silent_for {
-        _ if !client.pause_reasons().are_none() => Due::Wait(now.saturating_add(keep_alive)),
+        // Its answers stay unread, but a write shows that its socket has ended.
+        1.. if client.is_paused() && silent_for.is_multiple_of(keep_alive) => Due::Now(Overdue::KeepAlive),
+        _ if client.is_paused() => Due::Wait(now.saturating_add(keep_alive - silent_for % keep_alive)),
         // A client that is pinged late still gets an interval for its answer.
         _ if silent_for > timeout.max(keep_alive.saturating_mul(2)) => Due::Now(Overdue::TimedOut),
         _ if silent_for > keep_alive => Due::Now(Overdue::KeepAlive),
@@ -219,7 +219,9 @@ mod tests {
         assert_eq!(due(&client, &settings(), 130), Due::Now(Overdue::KeepAlive));
         assert_eq!(due(&client, &settings(), 131), Due::Now(Overdue::TimedOut));
         client.pause(PauseReason::AppServer);
-        assert_eq!(due(&client, &settings(), 200), Due::Wait(215));
+        assert_eq!(due(&client, &settings(), 200), Due::Wait(205));
+        assert_eq!(due(&client, &settings(), 205), Due::Now(Overdue::KeepAlive), "its end shows");
+        assert_eq!(due(&client, &settings(), 206), Due::Wait(220));
     }
 
     #[test]
