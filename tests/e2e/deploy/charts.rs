@@ -131,7 +131,15 @@ fn the_charts_schema_takes_its_values_and_refuses_mistakes() {
             values["appKeys"]["secret"] = "keys-of-apps".into();
         };
         check("dial-in.json", all_dial_in).await?;
-        let wrong: [(&str, Change); 5] = [
+        // Kubernetes takes strings only, and numbers in YAML become none.
+        let wrong: [(&str, Change); 10] = [
+            ("a number as annotation of pods", |values| values["podAnnotations"]["port"] = 9100.into()),
+            ("a boolean as annotation of the service", |values| {
+                values["service"]["annotations"]["scrape"] = true.into()
+            }),
+            ("a number as annotation of the ingress", |values| values["ingress"]["annotations"]["size"] = 8.into()),
+            ("a number as label of the monitor", |values| values["serviceMonitor"]["labels"]["release"] = 1.into()),
+            ("a boolean in the selector of machines", |values| values["nodeSelector"]["disk"] = true.into()),
             ("nobody behind it", |values| values["appServers"]["selector"] = serde_json::json!({})),
             ("a secret", |values| values["settings"]["TRUNKLINE_ACCESS_KEY"] = "k".into()),
             ("a secret of an app", |values| values["settings"]["TRUNKLINE_APP_KEY"] = "a=k".into()),
