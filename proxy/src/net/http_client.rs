@@ -25,7 +25,7 @@ use trunkline_protocol::wire::AGENT;
 use crate::net::address::Address;
 use crate::net::connector::{Connector, root_cause};
 use crate::net::dial_gate::DialGate;
-use connection_pool::ConnectionPool;
+use connection_pool::{ConnectionPool, PooledConnection};
 
 /// Bounds what one exchange keeps in memory of a body that is read slowly; also the largest head of an answer.
 const BUFFER_MAX_BYTES: usize = 64 * 1024;
@@ -152,9 +152,9 @@ impl HttpClient {
             let is_kept = kept.is_some();
             let mut connection = match kept {
                 Some(connection) => connection,
-                None => self.connect_patiently(address, patience).await?,
+                None => PooledConnection::new(self.connect_patiently(address, patience).await?),
             };
-            let mut error = match connection.try_send_request(request).await {
+            let mut error = match connection.sender.try_send_request(request).await {
                 Ok(answer) => {
                     if let Some(pool) = &self.pool {
                         pool.put(address, connection);

@@ -16,34 +16,55 @@ use crate::net::address::Address;
 /// meets a connection that is just going away.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(4);
 
+/// Age at which a connection is closed when its answer has come: its name may stand for other addresses by then.
+const AGE_MAX: Duration = Duration::from_secs(60);
+
 /// Connections to one address that are kept at once; a burst that needs more opens its own.
 const IDLE_MAX: usize = 64;
 
+/// Connection and the time of its dial.
+#[derive(Debug)]
+pub(super) struct PooledConnection {
+    /// Sender of its requests.
+    pub sender: SendRequest<Body>,
+    dialled: Instant,
+}
+
+impl PooledConnection {
+    /// Takes a connection that was dialled now.
+    pub(super) fn new(sender: SendRequest<Body>) -> Self {
+        Self { sender, dialled: Instant::now() }
+    }
+}
+
 /// Idle connections, shared by all copies of a client.
 #[derive(Debug, Clone, Default)]
-pub(super) struct ConnectionPool(Arc<Mutex<IdleConnections<SendRequest<Body>>>>);
+pub(super) struct ConnectionPool(Arc<Mutex<IdleConnections<PooledConnection>>>);
 
 impl ConnectionPool {
     /// Takes the connection to `address` that was used last, if one is still open.
-    pub(super) fn take(&self, address: &Address) -> Option<SendRequest<Body>> {
+    pub(super) fn take(&self, address: &Address) -> Option<PooledConnection> {
         let (mut idle, now) = (self.lock(), Instant::now());
-        std::iter::from_fn(|| idle.take(address, now)).find(SendRequest::is_ready)
+        std::iter::from_fn(|| idle.take(address, now)).find(|kept| kept.sender.is_ready())
     }
 
     /// Keeps a connection as soon as its answer has been read whole; not if it ends before.
-    pub(super) fn put(&self, address: &Address, mut connection: SendRequest<Body>) {
-        if connection.is_ready() {
+    pub(super) fn put(&self, address: &Address, mut connection: PooledConnection) {
+        if connection.sender.is_ready() {
             return self.put_idle(address, connection);
         }
         let (pool, address) = (self.clone(), address.clone());
         tokio::spawn(async move {
-            if connection.ready().await.is_ok() {
+            if connection.sender.ready().await.is_ok() {
                 pool.put_idle(&address, connection);
             }
         });
     }
 
-    fn put_idle(&self, address: &Address, connection: SendRequest<Body>) {
+    fn put_idle(&self, address: &Address, connection: PooledConnection) {
+        if connection.dialled.elapsed() >= AGE_MAX {
+            return;
+        }
         let mut idle = self.lock();
         idle.put(address, Instant::now(), connection);
         if !std::mem::replace(&mut idle.is_swept, true) {
@@ -68,7 +89,7 @@ impl ConnectionPool {
         });
     }
 
-    fn lock(&self) -> MutexGuard<'_, IdleConnections<SendRequest<Body>>> {
+    fn lock(&self) -> MutexGuard<'_, IdleConnections<PooledConnection>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
