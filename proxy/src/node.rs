@@ -21,6 +21,7 @@ mod inherited_socket;
 pub(crate) mod key_reload;
 mod link_notice;
 mod listener_set;
+mod memory_limit;
 #[cfg(feature = "tls")]
 mod replay_node;
 pub(crate) mod rule_reload;
@@ -113,8 +114,10 @@ impl Node {
         let (admin_listener, admin) = admin_listener(configured_admin, &mut sockets)?;
         sockets.ensure_all_taken()?;
 
-        let Config { upstreams, resolve_interval, resolver, shards, drain, settings, observer, key_sources, .. } =
-            config;
+        let Config {
+            upstreams, resolve_interval, resolver, shards, drain, mut settings, observer, key_sources, ..
+        } = config;
+        memory_limit::fit_budgets(&mut settings);
         #[cfg(feature = "tls")]
         let upstream_tls = config.upstream_tls;
         let rules_file = config.rules_file;

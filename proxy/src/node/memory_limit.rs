@@ -1,0 +1,115 @@
+//! Budgets of memory that fit the memory limit of the container, where the operator has set none.
+//!
+//! Without them a few slow clients bring the whole process to the kernel's out-of-memory killer, long before the limits
+//! for a machine are reached.
+
+use std::path::{Path, PathBuf};
+
+use tracing::{info, warn};
+
+use crate::config::{FrontendLimits, OutboxLimits, Settings};
+
+/// Share of the memory that may wait for clients: the rest is for clients themselves and for the sockets' own buffers.
+const OUTBOX_SHARE: usize = 4;
+
+/// Share of the memory that unfinished messages may take, and heads of requests.
+const INBOUND_SHARE: usize = 8;
+
+/// Lowers the budgets that have their defaults to the memory limit of this process.
+pub(super) fn fit_budgets(settings: &mut Settings) {
+    let read = |path: &Path| std::fs::read_to_string(path).ok();
+    let limit = read(Path::new("/proc/self/cgroup")).and_then(|cgroups| memory_limit(&cgroups, read));
+    let Some(limit) = limit else { return };
+    if lower(&mut settings.outbox, &mut settings.limits, limit) {
+        let (outboxes, unfinished) = (settings.outbox.total_bytes, settings.limits.unfinished_total_bytes);
+        info!(memory_limit = limit, outboxes, unfinished, "budgets of memory lowered to the limit of this cgroup");
+    }
+    let total = total(&settings.outbox, &settings.limits);
+    if total > limit {
+        warn!(
+            memory_limit = limit,
+            budgets = total,
+            "the memory limit of this cgroup is smaller than the budgets together: lower --outbox-total-max-bytes, \
+             --unfinished-total-max-bytes or --heads-total-max-bytes, or raise the limit"
+        );
+    }
+}
+
+/// Lowers budgets; `false` if all stay.
+fn lower(outbox: &mut OutboxLimits, limits: &mut FrontendLimits, limit: usize) -> bool {
+    let defaults = FrontendLimits::DEFAULT;
+    let mut is_lower = false;
+    for (budget, default, share) in [
+        (&mut outbox.total_bytes, OutboxLimits::DEFAULT.total_bytes, OUTBOX_SHARE),
+        (&mut limits.unfinished_total_bytes, defaults.unfinished_total_bytes, INBOUND_SHARE),
+        (&mut limits.heads_total_bytes, defaults.heads_total_bytes, INBOUND_SHARE),
+    ] {
+        if *budget == default && limit / share < default {
+            *budget = limit / share;
+            is_lower = true;
+        }
+    }
+    is_lower
+}
+
+fn total(outbox: &OutboxLimits, limits: &FrontendLimits) -> usize {
+    outbox.total_bytes.saturating_add(limits.unfinished_total_bytes).saturating_add(limits.heads_total_bytes)
+}
+
+/// Smallest memory limit of the cgroups in `/proc/self/cgroup` and their parents; `None` if there is none.
+fn memory_limit(cgroups: &str, read: impl Fn(&Path) -> Option<String>) -> Option<usize> {
+    let files = cgroups.lines().filter_map(|line| {
+        let mut fields = line.splitn(3, ':').skip(1);
+        let (controllers, path) = (fields.next()?, fields.next()?);
+        match controllers {
+            "" => Some(("/sys/fs/cgroup", path, "memory.max")),
+            of_v1 if of_v1.split(',').any(|name| name == "memory") => {
+                Some(("/sys/fs/cgroup/memory", path, "memory.limit_in_bytes"))
+            }
+            _ => None,
+        }
+    });
+    files
+        .flat_map(|(root, path, file)| {
+            let folder = |folder: &Path| Some(PathBuf::from(root).join(folder.strip_prefix("/").ok()?).join(file));
+            Path::new(path).ancestors().filter_map(folder).collect::<Vec<_>>()
+        })
+        // "max", and the largest number of pages in the first version, stand for no limit.
+        .filter_map(|file| read(&file)?.trim().parse().ok())
+        .filter(|&bytes: &usize| bytes < 1 << 60)
+        .min()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: usize = 1024 * 1024;
+
+    #[test]
+    fn budgets_that_have_their_defaults_fit_into_the_limit() {
+        let (mut outbox, mut limits) = (OutboxLimits::DEFAULT, FrontendLimits::DEFAULT);
+        assert!(!lower(&mut outbox, &mut limits, 64 * 1024 * MIB));
+        limits.heads_total_bytes = 100 * MIB;
+        assert!(lower(&mut outbox, &mut limits, 128 * MIB));
+        assert_eq!((outbox.total_bytes, limits.unfinished_total_bytes), (32 * MIB, 16 * MIB));
+        assert_eq!((limits.heads_total_bytes, total(&outbox, &limits)), (100 * MIB, 148 * MIB));
+    }
+
+    #[test]
+    fn the_smallest_limit_of_a_cgroup_and_its_parents_counts() {
+        let read = |path: &Path| {
+            Some(match path.to_str()? {
+                "/sys/fs/cgroup/pod/node/memory.max" => "max\n",
+                "/sys/fs/cgroup/pod/memory.max" => "134217728\n",
+                "/sys/fs/cgroup/memory/pod/memory.limit_in_bytes" => "9223372036854771712\n",
+                "/sys/fs/cgroup/memory/memory.limit_in_bytes" => "268435456\n",
+                _ => return None,
+            })
+            .map(str::to_owned)
+        };
+        assert_eq!(memory_limit("0::/pod/node\n", read), Some(128 * MIB));
+        assert_eq!(memory_limit("5:cpu,memory:/pod\n1:name=systemd:/x\n", read), Some(256 * MIB));
+        assert_eq!(memory_limit("0::/other\n\nx", read), None);
+    }
+}
