@@ -28,6 +28,11 @@ pub(super) fn serve(args: ServeArgs, warnings: &[String]) -> anyhow::Result<()> 
     logging::begin(&args.log.log, args.log.log_format, audit)?;
     open_files();
     let runtime = runtime()?;
+    // Before anything that takes time: as the first process of a container, a signal without a handler is lost.
+    let mut signals = {
+        let _entered = runtime.enter();
+        StopSignals::new()?
+    };
     runtime.spawn(reopen_on_signals(&runtime));
     let note = args.relay.0.note_of_files(client_files_max());
     let config = Config::try_from(args)?;
@@ -37,7 +42,15 @@ pub(super) fn serve(args: ServeArgs, warnings: &[String]) -> anyhow::Result<()> 
     note.iter().for_each(|note| warn!(target: LOG_TARGET, "{note}"));
     let dials_nobody = !config.settings.has_upstreams && config.settings.webhooks.rules.is_empty();
     let outcome = runtime.block_on(async {
-        let node = Node::start_on(sockets, config).await?;
+        let node = tokio::select! {
+            node = Node::start_on(sockets, config) => node?,
+            // It has no clients yet, so there is nothing to drain.
+            stop = signals.next() => {
+                stop?;
+                info!(target: LOG_TARGET, "stopped by a signal before the start was complete");
+                return Ok(());
+            }
+        };
         print_state(&format!("listening on http://{}", node.listen()));
         if let Some(listen) = node.tls_listen() {
             print_state(&format!("listening on https://{listen}"));
@@ -46,7 +59,6 @@ pub(super) fn serve(args: ServeArgs, warnings: &[String]) -> anyhow::Result<()> 
         if dials_nobody {
             info!(target: LOG_TARGET, "{DIALS_NOBODY}");
         }
-        let mut signals = StopSignals::new()?;
         notify(NodeState::Ready);
         tokio::spawn(feed_watchdog(node.heartbeat()));
         if signals.next().await? == StopRequest::Immediate {
