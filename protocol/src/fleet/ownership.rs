@@ -74,6 +74,8 @@ pub struct Ownership<A> {
     epochs: Vec<(A, i64)>,
     /// Answers to a move that has failed, which are still to come.
     owed: Option<Box<OwedAnswers<A>>>,
+    /// Frames of this origin, which follow those that the old owner still passes on.
+    behind: Option<(A, TransitFrames<A>)>,
 }
 
 /// Answers to a move that has failed. Taken for those to another move they would let the connection go too early.
@@ -170,6 +172,7 @@ impl<A: Copy + PartialEq> Ownership<A> {
             phase: Phase::Owned,
             epochs: Vec::new(),
             owed: None,
+            behind: None,
         }
     }
 
@@ -216,6 +219,7 @@ impl<A: Copy + PartialEq> Ownership<A> {
     pub fn come_back(&mut self) -> bool {
         // It would not come back without a count of what it has got.
         self.queue.end_hold();
+        self.add_behind();
         self.is_owned() && self.absence.take().is_some()
     }
 
@@ -253,14 +257,20 @@ impl<A: Copy + PartialEq> Ownership<A> {
         if self.is_given() || origin.is_some_and(|origin| self.is_of_old_owner(origin)) {
             return Placement::Elsewhere;
         }
-        let is_written = self.is_owned() && self.queue.has_room();
+        let is_behind = self.behind.as_ref().is_some_and(|(own, _)| match origin {
+            Some(SendOrigin::Sender(from, _)) => from == *own,
+            Some(SendOrigin::OtherNode) => false,
+            None => true,
+        });
+        let is_written = self.is_owned() && !is_behind && self.queue.has_room();
         if !is_written && !fits(self.waiting_bytes()) {
             return Placement::TooMuch;
         }
-        match &mut self.phase {
-            Phase::Owned | Phase::Given => self.queue.add(frame, messages),
-            Phase::Departing(departure) => departure.frames.push(origin, (frame, messages)),
-            Phase::Arriving(frames) => frames.push(origin, (frame, messages)),
+        match (&mut self.phase, &mut self.behind) {
+            (Phase::Owned, Some((_, frames))) if is_behind => frames.push(origin, (frame, messages)),
+            (Phase::Owned | Phase::Given, _) => self.queue.add(frame, messages),
+            (Phase::Departing(departure), _) => departure.frames.push(origin, (frame, messages)),
+            (Phase::Arriving(frames), _) => frames.push(origin, (frame, messages)),
         }
         if is_written { Placement::Kept } else { Placement::Waits }
     }
@@ -306,7 +316,7 @@ impl<A: Copy + PartialEq> Ownership<A> {
             Phase::Departing(departure) => departure.frames.bytes,
             Phase::Arriving(frames) => frames.bytes,
         };
-        self.queue.held_bytes() + in_transit
+        self.queue.held_bytes() + in_transit + self.behind.as_ref().map_or(0, |(_, frames)| frames.bytes)
     }
 }
 
@@ -323,6 +333,7 @@ impl<A: Copy + PartialEq> Ownership<A> {
         let absence = self.absence.as_mut().filter(|_| matches!(self.phase, Phase::Owned))?;
         let until = now.saturating_add(MOVE_TICKS);
         absence.until = absence.until.max(until.saturating_add(1));
+        self.add_behind();
         self.phase = Phase::Departing(Box::new(Departure {
             frames: TransitFrames::default(),
             waits_for_pause: true,
@@ -427,6 +438,18 @@ impl<A: Copy + PartialEq> Ownership<A> {
         }
         true
     }
+
+    /// Keeps frames of this origin, the node itself, behind those that the old owner still passes on: until the client
+    /// comes back, or the connection departs.
+    pub fn keep_behind(&mut self, own: A) {
+        self.behind = Some((own, TransitFrames::default()));
+    }
+
+    fn add_behind(&mut self) {
+        for (frame, messages) in self.behind.take().into_iter().flat_map(|(_, frames)| frames.of(|_| true)) {
+            self.queue.add(frame, messages);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -505,6 +528,19 @@ mod tests {
         let (state, epochs) = old.let_go(1).unwrap();
         new.settle(state, epochs, 20);
         assert_eq!(kept(&new), "abc");
+    }
+
+    #[test]
+    fn frames_of_the_new_owner_follow_those_that_the_old_one_still_passes_on() {
+        for departs in [false, true] {
+            let (mut new, _) = Ownership::arriving(1_000, 1);
+            assert!(new.settle(MovedState::default(), vec![(1, 7)], 20));
+            new.keep_behind(2);
+            place(&mut new, &[(from(2, 0), "c"), (from(1, 7), "a"), (None, "d"), (from(3, 0), "b"), (from(1, 6), "-")]);
+            assert_eq!((kept(&new).as_str(), new.bytes()), ("ab", 4));
+            assert!(if departs { new.depart(2).is_some() } else { new.come_back() });
+            assert_eq!((kept(&new).as_str(), new.bytes()), ("abcd", 4));
+        }
     }
 
     #[test]

@@ -178,6 +178,23 @@ fn what_enters_the_fleet_anywhere_during_a_move_comes_once() {
 }
 
 #[test]
+fn what_an_app_server_sends_over_both_links_around_the_resume_keeps_its_order() {
+    run(async {
+        let (mut scene, id, target) = DialInScene::with_lost_client().await;
+        let coming = scene.begin_move(&id, &target).await;
+        scene.homes[0].send(flow(&id, FlowOperation::PauseAck));
+        scene.flow(1, &id, FlowOperation::Resume).await;
+        // The SDK pauses completions only: `Clients.Caller` goes over the old link until the resume is read.
+        scene.homes[0].send(to_one(&id, &call("1")));
+        scene.homes[1].send(to_one(&id, &call("2")));
+        scene.tell(1, &id, "3");
+        let mut client = coming.await.unwrap().unwrap();
+        assert_eq!(client.text().await, sequence(1));
+        assert_eq!([client.text().await, client.text().await, client.text().await], ["1", "2", "3"].map(call));
+    });
+}
+
+#[test]
 fn a_connection_moves_from_node_to_node_and_back() {
     run(async {
         let (mut scene, id, target) = DialInScene::with_lost_client().await;

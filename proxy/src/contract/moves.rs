@@ -205,7 +205,7 @@ fn a_client_is_back_before_its_old_node_hears_that_it_has_moved() {
         let is_settled = new.shards()[0]
             .inspect(move |to| to.moves.settle(&mut to.core, &mut to.assignments, place, hub, (&moving, state)))
             .await;
-        assert_eq!(is_settled, Some(true));
+        assert!(is_settled.flatten().is_some());
         assert_eq!(scene.new.next().await, flow(&id, FlowOperation::Resume));
 
         scene.nodes.swap(0, 1);

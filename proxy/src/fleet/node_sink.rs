@@ -64,7 +64,7 @@ impl<'a> NodeSink<'a> {
         match (message, self.dialled) {
             (NodeMessage::Relay { hub, frame }, LinkDirection::ByIt) => match read_stamped(&frame) {
                 Ok(Some((ServiceMessage::MoveConnection(order), _))) => {
-                    TakeOvers::of(self.fleet).begin_epoch(self.member.boot().into(), hub, order.connection_id);
+                    TakeOvers::of(self.fleet).take_announced(self.member.boot().into(), hub, order.connection_id);
                 }
                 read => {
                     self.apply(&hub, read, Counting::No, |hub| Arc::new(SilentAsker(hub)));

@@ -11,15 +11,16 @@ use tokio::time::timeout;
 use tracing::debug;
 use trunkline_protocol::fleet::{MoveStep, MovedState, MovingConnection, NodeMessage, encode_relay};
 use trunkline_protocol::limits::INTEREST_STALE_MS;
-use trunkline_protocol::service::{ConnectionMoved, ServiceMessage};
+use trunkline_protocol::service::{ConnectionMoved, MoveConnection, ServiceMessage};
 
 use super::fleet_core::Fleet;
 use super::fleet_member::{FleetMember, MemberState};
 use super::node_link::NodeLink;
 use super::node_question::ANSWER_TIMEOUT;
 use super::question::FirstAnswer;
-use crate::shard::{AnnouncedMove, Reachability, ShardSender, SoughtConnection, TakeOver, TakenOver, short};
-use crate::upstream::Hub;
+use super::relayed_message::relayed;
+use crate::shard::{AnnouncedMove, Reachability, ShardSender, Slot, SoughtConnection, TakeOver, TakenOver, short};
+use crate::upstream::{Hub, LinkHandle};
 
 /// Time in which the other nodes say whether they have a connection. One that is frozen has others wait for no longer.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(1);
@@ -33,6 +34,9 @@ const LOOK_LAG_MS: u64 = 1_500;
 
 /// Time in which the other nodes know what is wanted here, or count as late: then nobody waits for them.
 const KNOWN_TIMEOUT: Duration = Duration::from_millis(INTEREST_STALE_MS + 500);
+
+/// Time in which the old node passes on what still comes for a connection there. It keeps the connection for longer.
+const REST_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Request for a connection, of one step.
 #[derive(Debug, Clone)]
@@ -135,17 +139,20 @@ impl TakeOvers {
             FirstAnswer::Nobody | FirstAnswer::Unclear => None,
         };
         let settled = match state {
-            Some(moved) => {
-                shard
-                    .inspect(move |state| {
-                        state.moves.settle(&mut state.core, &mut state.assignments, place, index, (&moving, moved))
-                    })
-                    .await
-                    == Some(true)
-            }
-            None => false,
+            Some(moved) => shard
+                .inspect(move |state| {
+                    state.moves.settle(&mut state.core, &mut state.assignments, place, index, (&moving, moved))
+                })
+                .await
+                .flatten(),
+            None => None,
         };
-        if settled {
+        if let Some(home) = settled {
+            if home.by_dial_in().is_some()
+                && timeout(REST_TIMEOUT, self.await_rest(&home, (hub, id), (shard, place.0), &owner)).await.is_err()
+            {
+                debug!(hub = hub.name(), connection = short(id), peer = owner.name(), "rest of a move timed out");
+            }
             self.tell_of(MoveStep::Arrived, hub, id, &owner);
             debug!(hub = hub.name(), connection = short(id), peer = owner.name(), "a client connection has arrived");
             return TakenOver::Here(place.0, place.1);
@@ -155,6 +162,23 @@ impl TakeOvers {
         TakenOver::Failed
     }
 
+    /// Waits until the old node has passed on what the app server has sent there before it read the resume: by dial-in
+    /// the app server pauses only answers to calls.
+    async fn await_rest(
+        &self,
+        home: &LinkHandle,
+        (hub, id): (&Hub, &str),
+        (shard, slot): (&ShardSender, Slot),
+        owner: &FleetMember,
+    ) {
+        home.fence().await;
+        let (rest, has_come) = oneshot::channel();
+        shard.post(move |state| state.moves.await_rest(&mut state.core, slot, rest));
+        let order = ServiceMessage::MoveConnection(MoveConnection { connection_id: id.into() });
+        self.0.passage().pass_to(owner, &relayed(hub.key(), &order, 0));
+        drop(has_come.await);
+    }
+
     /// Waits until the other nodes know what is wanted here: by dial-in they pass it on.
     async fn be_known(&self) {
         let (known, is_known) = oneshot::channel();
@@ -162,6 +186,25 @@ impl TakeOvers {
         let Some(interest) = &self.0.shared().fleet.interest else { return };
         interest.when_all_heard(move || known.send(()).unwrap_or_default());
         drop(is_known.await);
+    }
+
+    /// Answers the announcement of a node that has a connection, and lets it go or has just taken it from this node.
+    /// Then the answer comes behind all that its app server has sent here.
+    pub(super) fn take_announced(&self, owner: ByteString, hub: ByteString, connection_id: ByteString) {
+        let shared = self.0.shared();
+        let index = shared.hubs.keyed(&hub).map(|hub| hub.index());
+        let shard = shared.routes.find(&connection_id).and_then(|place| shared.shards().get(usize::from(place.shard)));
+        let (Some(index), Some(shard), Some(runtime)) = (index, shard.cloned(), self.0.runtime().get()) else {
+            return self.begin_epoch(owner, hub, connection_id);
+        };
+        let (these, id) = (self.clone(), connection_id.clone());
+        drop(runtime.spawn(async move {
+            let home = shard.inspect(move |state| state.moves.home_of_given(&mut state.core, index, &id)).await;
+            if let Some(home) = home.flatten() {
+                drop(timeout(REST_TIMEOUT, home.fence()).await);
+            }
+            these.begin_epoch(owner, hub, connection_id);
+        }));
     }
 
     /// Begins a new epoch of this node for a connection that is about to leave another one, or this one, and tells that

@@ -206,6 +206,7 @@ impl FrameSink for DialInSink<'_> {
 
     fn handle_ping(&mut self, ping: &Ping) {
         self.inner.handle_ping(ping);
+        self.link.take_echo(ping);
         let mut wishes: Vec<_> = Vec::new();
         for wish in dial_in_ping::wishes(ping).take(PAIRS_MAX) {
             if !wishes.contains(&wish) {

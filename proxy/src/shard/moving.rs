@@ -14,6 +14,8 @@
 //!     ◄──────────────────────────── its state ──
 //!   it has its state, and what waited
 //!     ── Resume ───────────────────────────────────────────────────────────────► its own app server goes on
+//!     ── MoveConnection ──────────────────────► (by dial-in) ── echo ──────────►
+//!     ◄── what still came, ConnectionMoved ────                 ◄────── echo ──
 //!     ── Arrived ─────────────────────────────► forget it
 //! ```
 //!
@@ -158,10 +160,25 @@ impl Moves {
     /// Takes the answer of an app server to a move, or by dial-in of a node: from which of its epochs on it sends
     /// elsewhere.
     pub(super) fn move_answered(&mut self, core: &mut ShardCore, slot: Slot, from: AppServerId, epoch: i64) {
-        if let Some(ownership) = core.ownership_of(slot) {
-            ownership.answered(from, epoch);
+        if let Some(resumption) = core.resumption_of(slot) {
+            resumption.ownership.answered(from, epoch);
+            resumption.rest = None;
         }
         self.send_state_if_ready(core, slot);
+    }
+
+    /// Drops `rest` once the old node of a connection has passed on what still came for it there.
+    pub(crate) fn await_rest(&mut self, core: &mut ShardCore, slot: Slot, rest: oneshot::Sender<()>) {
+        if let Some(resumption) = core.resumption_of(slot) {
+            resumption.rest = Some(rest);
+        }
+    }
+
+    /// Home of a connection that another node has by now: its app server may still send over it.
+    pub(crate) fn home_of_given(&mut self, core: &mut ShardCore, hub: HubIndex, id: &str) -> Option<HomeLink> {
+        let slot = core.connections.find(hub, id)?;
+        core.ownership_of(slot).filter(|ownership| ownership.is_given())?;
+        Some(core.connections.live(slot)?.home.clone())
     }
 
     /// Takes note that the app server of a connection sends it alone nothing more here: now all are asked to send
@@ -312,7 +329,8 @@ impl Moves {
         Some(client)
     }
 
-    /// Gives a connection that arrives its state: from now on this node has it. `false` if it is not there any more.
+    /// Gives a connection that arrives its state: from now on this node has it. Returns its home; `None` if it is not
+    /// there any more.
     pub(crate) fn settle(
         &mut self,
         core: &mut ShardCore,
@@ -320,19 +338,20 @@ impl Moves {
         (slot, serial): (Slot, Serial),
         hub: HubIndex,
         (moving, state): (&MovingConnection, MovedState),
-    ) -> bool {
+    ) -> Option<HomeLink> {
         let (shared, now) = (core.context.shared.clone(), core.tick);
         let until = now.saturating_add(shared.settings.http_transports.disconnect_timeout_s).saturating_add(1);
         let calls_max = shared.settings.rehoming.pending_calls_max;
-        let Some(client) = core.connections.get_current(slot, serial).filter(|client| client.is_open()) else {
-            return false;
-        };
-        let Some(resumption) = client.cold.resumption.as_deref_mut() else { return false };
+        let client = core.connections.get_current(slot, serial).filter(|client| client.is_open())?;
+        let (resumption, home) = (client.cold.resumption.as_deref_mut()?, client.home.clone());
         let before = resumption.ownership.bytes();
         let epochs = state.epochs.iter().map(|(name, epoch)| (shared.hubs.number(name), *epoch)).collect();
         let (calls, groups) = (state.calls.clone(), state.groups.clone());
         if !resumption.ownership.settle(state, epochs, until) {
-            return false;
+            return None;
+        }
+        if home.by_dial_in().is_some() {
+            resumption.ownership.keep_behind(shared.fleet.origin);
         }
         let arrival = resumption.arrival.take().map(|arrival| *arrival).unwrap_or_default();
         core.delivery.replay_changed(before, resumption.ownership.bytes());
@@ -354,7 +373,7 @@ impl Moves {
             }
         }
         assignments.finish_batch(core);
-        true
+        Some(home)
     }
 
     /// Gives a connection up whose state has not come.

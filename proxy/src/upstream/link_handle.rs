@@ -1,14 +1,19 @@
 //! A link as the rest of the proxy sees it: any shard may write to it, for as long as its session lives.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use trunkline_link::{LinkOutbox, OutboxPolicy};
-use trunkline_protocol::service::{Answer, Attachment, Class, LinkKind, Offer};
+use trunkline_protocol::service::{Answer, Attachment, Class, ECHO_KEY, LinkKind, Offer, Ping};
 use trunkline_protocol::service::{ServiceMessage, Session, SessionError, encode_connection_data, encode_traced_data};
 
 use super::{AppServerId, Asker, HubIndex, LinkId};
 use crate::auth::{Signer, TokenSigner};
+
+/// Value of the echo that [`LinkHandle::fence`] waits for.
+const FENCE: &str = "fence";
 
 /// The near end of a slot's session; it lives across the sockets of a link.
 #[derive(Debug)]
@@ -28,6 +33,14 @@ pub(crate) struct LinkHandle {
     is_leaving: AtomicBool,
     /// Fires when it is to end.
     given_up: CancellationToken,
+    fences: Mutex<Fences>,
+}
+
+/// Callers that wait for an echo; one echo is under way at a time.
+#[derive(Debug, Default)]
+struct Fences {
+    asked: Vec<oneshot::Sender<()>>,
+    next: Vec<oneshot::Sender<()>>,
 }
 
 /// A link that an app server has dialled, as Azure's SDK does.
@@ -74,6 +87,7 @@ impl LinkHandle {
             dialled_in: None,
             is_leaving: AtomicBool::new(false),
             given_up: CancellationToken::new(),
+            fences: Mutex::default(),
             id: LinkId::next(),
             hub,
             app,
@@ -214,6 +228,36 @@ impl LinkHandle {
     /// Waits until there is room again, or the session is over. Cancel-safe.
     pub(crate) async fn room(&self) {
         self.outbox.room().await;
+    }
+
+    /// Waits until an app server by dial-in has read all that was sent before, and this node all that it had sent by
+    /// then: it sends an echo back behind that.
+    pub(crate) async fn fence(&self) {
+        let (passed, has_passed) = oneshot::channel();
+        {
+            let mut fences = self.fences.lock().unwrap_or_else(PoisonError::into_inner);
+            fences.next.retain(|waiting| !waiting.is_closed());
+            fences.next.push(passed);
+            if fences.asked.is_empty() {
+                self.ask_echo(&mut fences);
+            }
+        }
+        drop(has_passed.await);
+    }
+
+    /// Takes a ping of the app server, which may be the echo that [`fence`](Self::fence) waits for.
+    pub(crate) fn take_echo(&self, ping: &Ping) {
+        if ping.get(ECHO_KEY).is_some_and(|value| value == FENCE) {
+            self.ask_echo(&mut self.fences.lock().unwrap_or_else(PoisonError::into_inner));
+        }
+    }
+
+    /// Releases the callers whose echo has come, and asks for that of those who have come since.
+    fn ask_echo(&self, fences: &mut Fences) {
+        fences.asked = std::mem::take(&mut fences.next);
+        if !fences.asked.is_empty() {
+            self.outbox.echo(&Ping { pairs: vec![(ECHO_KEY.into(), FENCE.into())] });
+        }
     }
 
     /// Queues a message. Never refused: who fills a link is stopped by [`room`](Self::room) instead.

@@ -29,6 +29,8 @@ pub(crate) struct Resumption {
     pub looked_app: Option<AppServerId>,
     /// Takes its state for the node that waits for it.
     pub taker: Option<oneshot::Sender<Option<Bytes>>>,
+    /// Dropped when its old node has passed on what still came for it there.
+    pub rest: Option<oneshot::Sender<()>>,
     /// Work that waits until it has arrived.
     pub arrival: Option<Box<Arrival>>,
 }
@@ -46,7 +48,8 @@ impl Resumption {
     #[must_use]
     pub(crate) fn new(ownership: Ownership<AppServerId>) -> Self {
         let arrival = ownership.is_arriving().then(Box::default);
-        let (permit, move_cause, looked_app, taker) = (None, MoveCause::default(), None, None);
-        Self { ownership, owes_acknowledgement: false, permit, move_cause, looked_app, taker, arrival }
+        let (permit, move_cause, looked_app) = (None, MoveCause::default(), None);
+        let (owes_acknowledgement, taker, rest) = (false, None, None);
+        Self { ownership, owes_acknowledgement, permit, move_cause, looked_app, taker, rest, arrival }
     }
 }
