@@ -137,6 +137,8 @@ impl<C> IdleConnections<C> {
 
 #[cfg(test)]
 mod tests {
+    use hyper_util::rt::TokioIo;
+
     use super::*;
 
     #[test]
@@ -158,6 +160,23 @@ mod tests {
         let address: Address = "http://127.0.0.1:5000".parse().unwrap();
         (0..1024).for_each(|connection| idle.put(&address, now, connection));
         assert_eq!(idle.by_address[&address].len(), IDLE_MAX);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_is_not_kept_for_longer_than_its_name_may_stand_for_its_address() {
+        let (near, _far) = tokio::io::duplex(1024);
+        let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(near)).await.unwrap();
+        tokio::spawn(connection);
+        let (pool, address) = (ConnectionPool::default(), "http://apps.invalid:5000".parse().unwrap());
+        let mut kept = Some(PooledConnection::new(sender));
+        let begun = Instant::now();
+        // It is used all the time.
+        while let Some(connection) = kept {
+            tokio::time::advance(IDLE_TIMEOUT / 2).await;
+            pool.put(&address, connection);
+            kept = pool.take(&address);
+        }
+        assert_eq!(begun.elapsed(), AGE_MAX);
     }
 
     #[test]
