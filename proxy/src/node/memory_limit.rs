@@ -99,14 +99,14 @@ mod tests {
     #[test]
     fn the_smallest_limit_of_a_cgroup_and_its_parents_counts() {
         let read = |path: &Path| {
-            Some(match path.to_str()? {
+            let text = match path.to_str()? {
                 "/sys/fs/cgroup/pod/node/memory.max" => "max\n",
                 "/sys/fs/cgroup/pod/memory.max" => "134217728\n",
                 "/sys/fs/cgroup/memory/pod/memory.limit_in_bytes" => "9223372036854771712\n",
                 "/sys/fs/cgroup/memory/memory.limit_in_bytes" => "268435456\n",
                 _ => return None,
-            })
-            .map(str::to_owned)
+            };
+            Some(text.to_owned())
         };
         assert_eq!(memory_limit("0::/pod/node\n", read), Some(128 * MIB));
         assert_eq!(memory_limit("5:cpu,memory:/pod\n1:name=systemd:/x\n", read), Some(256 * MIB));
