@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::TcpListener;
 
-use anyhow::Result;
+use anyhow::{Context, Result, ensure};
 use http::StatusCode;
 use serde_json::{Value, json};
 use trunkline_tests::harness::client::{Agents, Client, Kind, Message};
@@ -36,6 +36,29 @@ fn a_proxy_waits_for_its_app_server_and_says_so() {
         proxy.ready().await?;
         assert_eq!(post(proxy.address(), NEGOTIATE).await?.status, StatusCode::OK);
         Ok(())
+    });
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_stop_signal_is_caught_no_later_than_any_other() {
+    const HANGUP: u64 = 1 << 0;
+    const TERMINATE: u64 = 1 << 14;
+    play(async |stage| {
+        let fleet = Fleet::in_development(stage);
+        let mut proxy = fleet.proxy_at(&free_address()?, &free_address()?, &[&free_address()?])?;
+        let status = format!("/proc/{}/status", proxy.process.id()?);
+        let caught = loop {
+            let text = std::fs::read_to_string(&status)?;
+            let mask = text.lines().find_map(|line| line.strip_prefix("SigCgt:")).context("no SigCgt")?;
+            let mask = u64::from_str_radix(mask.trim(), 16)?;
+            if mask & HANGUP != 0 {
+                break mask;
+            }
+            tokio::task::yield_now().await;
+        };
+        ensure!(caught & TERMINATE != 0, "SIGHUP is caught, and SIGTERM is not: {caught:x}");
+        stop(&mut proxy.process, Signal::Terminate).await
     });
 }
 
