@@ -74,7 +74,7 @@ pub struct Ownership<A> {
     epochs: Vec<(A, i64)>,
     /// Answers to a move that has failed, which are still to come.
     owed: Option<Box<OwedAnswers<A>>>,
-    /// Frames of this origin, which follow those that the old owner still passes on.
+    /// Frames of this origin, queued behind the late frames of the old owner.
     behind: Option<(A, TransitFrames<A>)>,
 }
 
@@ -439,8 +439,8 @@ impl<A: Copy + PartialEq> Ownership<A> {
         true
     }
 
-    /// Keeps frames of this origin, the node itself, behind those that the old owner still passes on: until the client
-    /// comes back, or the connection departs.
+    /// Queues frames of this origin, the node itself, behind the late frames of the old owner, until the client comes
+    /// back or the connection departs.
     pub fn keep_behind(&mut self, own: A) {
         self.behind = Some((own, TransitFrames::default()));
     }

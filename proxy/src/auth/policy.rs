@@ -12,7 +12,7 @@ use super::{JwksSource, VerifyingKey};
 pub struct TokenPolicy {
     /// Keys in addition to the fleet's own.
     pub keys: Vec<VerifyingKey>,
-    /// Sources of published keys, each with the issuer whose tokens it is for; without one, for all other issuers.
+    /// Sources of published keys, each with the issuer that it is for; without an issuer, for all other issuers.
     pub jwks: Vec<(Option<String>, JwksSource)>,
     /// Interval at which key sets are read again.
     pub jwks_refresh: Duration,

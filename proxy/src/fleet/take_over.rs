@@ -35,7 +35,7 @@ const LOOK_LAG_MS: u64 = 1_500;
 /// Time in which the other nodes know what is wanted here, or count as late: then nobody waits for them.
 const KNOWN_TIMEOUT: Duration = Duration::from_millis(INTEREST_STALE_MS + 500);
 
-/// Time in which the old node passes on what still comes for a connection there. It keeps the connection for longer.
+/// Limit of the wait for late messages of the old node. The old node keeps the connection for longer.
 const REST_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Request for a connection, of one step.

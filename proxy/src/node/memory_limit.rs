@@ -56,7 +56,7 @@ fn total(outbox: &OutboxLimits, limits: &FrontendLimits) -> usize {
     outbox.total_bytes.saturating_add(limits.unfinished_total_bytes).saturating_add(limits.heads_total_bytes)
 }
 
-/// Smallest memory limit of the cgroups in `/proc/self/cgroup` and their parents; `None` if there is none.
+/// Smallest memory limit of the cgroups in `/proc/self/cgroup` and their parents; `None` if they have no limit.
 fn memory_limit(cgroups: &str, read: impl Fn(&Path) -> Option<String>) -> Option<usize> {
     let files = cgroups.lines().filter_map(|line| {
         let mut fields = line.splitn(3, ':').skip(1);

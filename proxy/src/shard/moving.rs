@@ -329,8 +329,8 @@ impl Moves {
         Some(client)
     }
 
-    /// Gives a connection that arrives its state: from now on this node has it. Returns its home; `None` if it is not
-    /// there any more.
+    /// Gives an arriving connection its state: this node owns the connection from then on. Returns its home link;
+    /// `None` if the connection has ended.
     pub(crate) fn settle(
         &mut self,
         core: &mut ShardCore,

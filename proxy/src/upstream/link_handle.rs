@@ -230,8 +230,8 @@ impl LinkHandle {
         self.outbox.room().await;
     }
 
-    /// Waits until an app server by dial-in has read all that was sent before, and this node all that it had sent by
-    /// then: it sends an echo back behind that.
+    /// Waits for an echo of an app server that dials in: it has read all earlier messages of this node then, and this
+    /// node has read all of its messages before the echo.
     pub(crate) async fn fence(&self) {
         let (passed, has_passed) = oneshot::channel();
         {
@@ -252,7 +252,7 @@ impl LinkHandle {
         }
     }
 
-    /// Releases the callers whose echo has come, and asks for that of those who have come since.
+    /// Releases the callers of the received echo, and sends the next echo if new callers wait.
     fn ask_echo(&self, fences: &mut Fences) {
         fences.asked = std::mem::take(&mut fences.next);
         if !fences.asked.is_empty() {
