@@ -189,6 +189,10 @@ families! {
     ) => [];
     frames_down: IntCounter("frames_down_total", "Frames queued on links.") => [frames_down()];
     frames_up: IntCounter("frames_up_total", "Frames read from links.") => [frames_up()];
+    frames_skipped: IntCounter(
+        "frames_skipped_total",
+        "Frames of proxies that were skipped: over the limit of a link, malformed, or not allowed."
+    ) => [frames_skipped()];
     link_bytes: IntCounter("link_bytes_total", "Bytes of frames on links.", "direction")
         => [bytes_down("down"), bytes_up("up")];
     frames_lost: IntCounter(

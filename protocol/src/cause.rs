@@ -46,6 +46,7 @@ causes! {
     PolicyRefused "policy_refused" Closes "a policy of its hub does not let its user in"
     AppHandshakeTimeout "app_handshake_timeout" Closes "the app server did not answer the hub handshake in time"
     AppHandshakeRefused "app_handshake_refused" Closes "the app server refused the hub handshake"
+    AppFrameSkipped "app_frame_skipped" Closes "a message for it could not cross a link: it was over the limit of 17 MiB, or malformed"
     AppStopped "app_stopped" Closes "the app server stopped"
     Ordered "ordered" Closes "another app server ordered it to be closed"
     IdInUse "id_in_use" Closes "its id is in use at another node"

@@ -20,10 +20,10 @@ mod session;
 
 pub use client_filter::{ClientFilter, FILTER_MAX_BYTES, FilterError, FilterSubject, FilterTarget};
 pub(crate) use codec::write_frame;
-pub use codec::{encode_connection_data, encode_traced_data};
+pub use codec::{FrameHead, encode_connection_data, encode_traced_data};
 pub use connection_header::{CloseHeaders, HeaderList, OpenHeaders, header, header_of};
 pub use data_type::DataType;
-pub use frame::{FrameBuffer, FrameError, bytes_of_frame};
+pub use frame::{FrameBuffer, FrameError, OversizedFrame, bytes_of_frame};
 pub use member_page::{GroupMember, MEMBERS_PER_PAGE_MAX, MemberPage, MemberPageError};
 pub use presence_owner::presence_owner;
 pub use purpose::{Audience, Exclusions, MessageClass};

@@ -9,8 +9,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::{Instant, Sleep, sleep};
-use trunkline_link::{FrameSink, LinkEnd};
-use trunkline_protocol::service::{CRASHED_NODE_KEY, ECHO_KEY, Ping, ServiceMessage, TracedData, bytes_of_frame};
+use trunkline_link::FrameSink;
+use trunkline_protocol::cause::Cause;
+use trunkline_protocol::service::{
+    CRASHED_NODE_KEY, CloseConnection, ECHO_KEY, FrameHead, Ping, ServiceMessage, TracedData, bytes_of_frame,
+};
 
 use super::session::LinkSession;
 use super::slots::Slots;
@@ -18,6 +21,9 @@ use crate::connection::Connection;
 
 /// How long workers may be held up before others are started beside them.
 const HELD_UP_MAX: Duration = Duration::from_millis(5);
+
+/// Least time between two log lines about skipped frames.
+const SKIPPED_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Gives the frames of one socket to the endpoint of its session.
 pub(super) struct EndpointSink<'a> {
@@ -27,11 +33,13 @@ pub(super) struct EndpointSink<'a> {
     due: Vec<Arc<Connection>>,
     /// When to look whether those that started before are held up.
     look: Pin<Box<Sleep>>,
+    /// When a skipped frame was logged last.
+    skipped: Option<Instant>,
 }
 
 impl<'a> EndpointSink<'a> {
     pub(super) fn new(session: &'a LinkSession, slots: &'a Slots) -> Self {
-        Self { session, slots, due: Vec::new(), look: Box::pin(sleep(HELD_UP_MAX)) }
+        Self { session, slots, due: Vec::new(), look: Box::pin(sleep(HELD_UP_MAX)), skipped: None }
     }
 
     /// Starts workers for what a read has brought, and beside those that are held up.
@@ -64,7 +72,7 @@ impl FrameSink for EndpointSink<'_> {
         }
     }
 
-    fn handle_frame(&mut self, body: &Bytes, message: Option<ServiceMessage>) -> Result<(), LinkEnd> {
+    fn handle_frame(&mut self, body: &Bytes, message: Option<ServiceMessage>) -> Result<(), String> {
         if let Some(message) = message {
             self.due.extend(handle(self.session, body, message));
         }
@@ -72,6 +80,23 @@ impl FrameSink for EndpointSink<'_> {
         metrics.frames_up.inc();
         metrics.bytes_up.inc_by(bytes_of_frame(body.len()) as u64);
         Ok(())
+    }
+
+    /// Closes the connections that wait for it, here and at the proxy.
+    fn handle_skipped(&mut self, head: &FrameHead, problem: &str) {
+        let LinkSession { endpoint, node, .. } = self.session;
+        let (outbound, now) = (endpoint.outbound(), Instant::now());
+        outbound.metrics.frames_skipped.inc();
+        if self.skipped.is_none_or(|last| now - last >= SKIPPED_INTERVAL) {
+            self.skipped = Some(now);
+            let (hub, node, kind) = (&outbound.name, node.name(), head.name());
+            tracing::warn!(%hub, node, kind, problem, connections = head.connections.len(), "skipped a frame of a proxy");
+        }
+        for id in &head.connections {
+            let error = Some(problem.into());
+            outbound.close_at_proxy(node, id.clone(), Cause::AppFrameSkipped, error.clone());
+            endpoint.handle_close(node, CloseConnection { connection_id: id.clone(), error, headers: Vec::new() });
+        }
     }
 
     async fn finish_batch(&mut self, _bytes: usize) {

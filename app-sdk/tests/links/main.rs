@@ -489,14 +489,31 @@ async fn an_id_that_another_proxy_has_is_refused() {
 }
 
 #[tokio::test]
-async fn a_malformed_frame_drops_its_link_and_no_other() {
+async fn a_malformed_frame_ends_only_the_connections_that_it_is_for() {
+    let app = App::start().await;
+    let mut link = ProxyLink::open(&app, "a", 0).await;
+    let client = link.client("c1", Json).await;
+    link.client("c2", Json).await;
+    // No type, no fields, and data for c2 without a payload.
+    for bad in [&b"\x03\x91\xa1x"[..], b"\x02\x91\x04", b"\x05\x92\x06\xa2c2"] {
+        link.send_bytes(bad).await.unwrap();
+    }
+    let ServiceMessage::CloseConnection(close) = link.next().await else { panic!("c2 is closed") };
+    assert_eq!(
+        (close.connection_id.as_ref(), close.error.as_deref()),
+        ("c2", Some("service message ConnectionData (6): payload: is missing"))
+    );
+    assert!(link.call(&client, "Add", "[1,1]").await.contains("\"result\":2"));
+    assert!(app.metric("trunkline_app_frames_skipped_total{hub=\"test\"} 3"));
+}
+
+#[tokio::test]
+async fn a_malformed_prefix_drops_its_link_and_no_other() {
     let app = App::start().await;
     let mut other = ProxyLink::open(&app, "b", 0).await;
-    for bad in [&b"\x03\x91\xa1x"[..], b"\x02\x91\x04", b"\xff\xff\xff\xff\xff\x01"] {
-        let mut link = ProxyLink::open(&app, "a", 0).await;
-        link.send_bytes(bad).await.unwrap();
-        link.closed().await;
-    }
+    let mut link = ProxyLink::open(&app, "a", 0).await;
+    link.send_bytes(b"\xff\xff\xff\xff\xff\x01").await.unwrap();
+    link.closed().await;
     let client = other.client("c1", Json).await;
     assert!(other.call(&client, "Add", "[1,1]").await.contains("\"result\":2"));
 }

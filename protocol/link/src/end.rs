@@ -40,8 +40,6 @@ pub enum LinkEnd {
     Message(ServiceMessageError),
     /// The far end contradicts the session.
     Session(SessionError),
-    /// A message that the far end must not send.
-    Forbidden(String),
     /// Text came where frames belong.
     Text,
 }
@@ -62,7 +60,6 @@ impl LinkEnd {
             | Self::Frame(_)
             | Self::Message(_)
             | Self::Session(_)
-            | Self::Forbidden(_)
             | Self::Text => false,
         }
     }
@@ -87,7 +84,7 @@ impl LinkEnd {
             Self::Shutdown => "its pool is given up".into(),
             Self::Over(cause) => cause.to_string(),
             Self::HandshakeTimeout => "the app server sent no handshake in time".into(),
-            Self::HandshakeRefused(text) | Self::Forbidden(text) => text.clone(),
+            Self::HandshakeRefused(text) => text.clone(),
             Self::HandshakeMissing(name) => format!("the first frame is {}", name.unwrap_or("unknown")),
             Self::Frame(error) => error.to_string(),
             Self::Message(error) => error.to_string(),
@@ -115,7 +112,6 @@ impl LinkEnd {
             Self::Frame(error) => error.to_string(),
             Self::Message(error) => error.to_string(),
             Self::Session(error) => error.to_string(),
-            Self::Forbidden(text) => text.clone(),
             Self::Text => "a WebSocket message was text; links are binary".into(),
         }
     }

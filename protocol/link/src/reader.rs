@@ -6,7 +6,7 @@
 use std::convert::Infallible;
 
 use bytes::Bytes;
-use trunkline_protocol::service::{Incoming, Ping, ServiceMessage, ServiceMessageError, bytes_of_frame};
+use trunkline_protocol::service::{FrameError, FrameHead, Incoming, Ping, ServiceMessage, bytes_of_frame};
 
 use super::{LinkClock, LinkEnd, LinkOutbox, LinkReader, LinkWebSocket, SocketStop};
 
@@ -25,16 +25,12 @@ pub trait FrameSink {
     /// Takes a new frame. Newer than this end, or not: it is counted, so that both ends agree.
     ///
     /// # Errors
-    /// When the far end must not send it.
-    fn handle_frame(&mut self, body: &Bytes, message: Option<ServiceMessage>) -> Result<(), LinkEnd>;
+    /// When the far end must not send it; the text says why.
+    fn handle_frame(&mut self, body: &Bytes, message: Option<ServiceMessage>) -> Result<(), String>;
 
-    /// Takes a frame in a right envelope whose content makes no sense. It is counted.
-    ///
-    /// # Errors
-    /// The end of the link, unless such a frame may be skipped.
-    fn handle_malformed(&mut self, error: ServiceMessageError) -> Result<(), LinkEnd> {
-        Err(error.into())
-    }
+    /// Notes a frame that was skipped because it is over the limit, malformed or not allowed. It is counted, and only
+    /// the connections that it was for are affected: all others share the link.
+    fn handle_skipped(&mut self, head: &FrameHead, problem: &str);
 
     /// Finishes a batch, whose new frames have `bytes` bytes. They count as taken once this returns.
     fn finish_batch(&mut self, bytes: usize) -> impl Future<Output = ()>;
@@ -109,12 +105,21 @@ impl<S: LinkWebSocket> LinkReadLoop<'_, S> {
 
     /// Hands out all whole frames that have been read.
     fn take_frames(&mut self, sink: &mut impl FrameSink, batch: &mut Batch) -> Result<(), LinkEnd> {
-        while let Some(body) = self.reader.next_body()? {
+        loop {
+            let body = match self.reader.next_body() {
+                Ok(Some(body)) => body,
+                Ok(None) => return Ok(()),
+                Err(FrameError::TooLarge(frame)) => {
+                    self.skip_frame(sink, batch, &frame.head, &frame.to_string());
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
+            };
             let message = match ServiceMessage::decode(&body) {
                 Ok(message) => message,
                 Err(error) => {
-                    sink.handle_malformed(error)?;
-                    None
+                    self.skip_frame(sink, batch, &body, &error.to_string());
+                    continue;
                 }
             };
             sink.count(message.as_ref(), bytes_of_frame(body.len()));
@@ -127,8 +132,21 @@ impl<S: LinkWebSocket> LinkReadLoop<'_, S> {
             let Some(number) = self.incoming.next() else { continue };
             batch.taken = Some(number);
             batch.bytes += body.len();
-            sink.handle_frame(&body, message)?;
+            if let Err(problem) = sink.handle_frame(&body, message) {
+                sink.handle_skipped(&FrameHead::read(&body), &problem);
+            }
         }
-        Ok(())
+    }
+
+    /// Counts a frame that can't be read, as its sender has.
+    fn skip_frame(&mut self, sink: &mut impl FrameSink, batch: &mut Batch, head: &Bytes, problem: &str) {
+        sink.count(None, bytes_of_frame(head.len()));
+        let frame = FrameHead::read(head);
+        if !frame.is_ping() {
+            let Some(number) = self.incoming.next() else { return };
+            batch.taken = Some(number);
+            batch.bytes += head.len();
+        }
+        sink.handle_skipped(&frame, problem);
     }
 }

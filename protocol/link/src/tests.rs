@@ -10,10 +10,12 @@ use tokio::io::{DuplexStream, duplex};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::protocol::Role as SocketRole;
-use trunkline_protocol::limits::{ACKNOWLEDGE_DELAY_MS, LINK_HANDSHAKE_TIMEOUT_MS, LINK_TIMEOUT_MS};
+use tokio_tungstenite::tungstenite::protocol::{Role as SocketRole, WebSocketConfig};
+use trunkline_protocol::limits::{
+    ACKNOWLEDGE_DELAY_MS, LINK_FRAME_MAX_BYTES, LINK_HANDSHAKE_TIMEOUT_MS, LINK_TIMEOUT_MS,
+};
 use trunkline_protocol::service::{
-    Attachment, Class, ConnectionData, Incoming, LinkHandshakeRequest, LinkHandshakeResponse, Ping, Role,
+    Attachment, Class, ConnectionData, FrameHead, Incoming, LinkHandshakeRequest, LinkHandshakeResponse, Ping, Role,
     ServiceMessage, Session, SessionEndReason, SessionEvent, SessionId, SessionSettings, encode_connection_data,
 };
 
@@ -108,14 +110,18 @@ impl FrameSink for BatchRecorder<'_> {
         }
     }
 
-    fn handle_frame(&mut self, _body: &Bytes, message: Option<ServiceMessage>) -> Result<(), LinkEnd> {
+    fn handle_frame(&mut self, _body: &Bytes, message: Option<ServiceMessage>) -> Result<(), String> {
         match message {
             Some(ServiceMessage::ConnectionData(ConnectionData { payload, .. })) => {
                 self.batches.last_mut().unwrap().push(String::from_utf8_lossy(&payload).into_owned());
                 Ok(())
             }
-            other => Err(LinkEnd::Forbidden(other.map_or("unknown", |message| message.name()).into())),
+            _ => Err("is not allowed".into()),
         }
+    }
+
+    fn handle_skipped(&mut self, head: &FrameHead, problem: &str) {
+        self.batches.last_mut().unwrap().push(format!("{} {:?} {problem}", head.name(), head.connections));
     }
 
     async fn finish_batch(&mut self, _bytes: usize) {
@@ -126,8 +132,10 @@ impl FrameSink for BatchRecorder<'_> {
 /// Both halves of a WebSocket in memory: the proxy's, then the app server's.
 async fn sockets() -> (TestSocket, TestSocket) {
     let (client, server) = duplex(1024 * 1024);
-    let client = WebSocketStream::from_raw_socket(client, SocketRole::Client, None).await;
-    let server = WebSocketStream::from_raw_socket(server, SocketRole::Server, None).await;
+    // A node and an app server read messages that are longer than a frame may be.
+    let config = Some(WebSocketConfig::default().max_frame_size(None).max_message_size(None));
+    let client = WebSocketStream::from_raw_socket(client, SocketRole::Client, config).await;
+    let server = WebSocketStream::from_raw_socket(server, SocketRole::Server, config).await;
     (LinkSocket::network(client), LinkSocket::network(server))
 }
 
@@ -341,13 +349,35 @@ async fn frames_that_are_queued_leave_before_a_shutdown() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_frame_that_must_not_come_ends_the_session_and_those_before_it_count() {
-    let (proxy, app) = new_ends();
+async fn a_frame_that_cannot_be_used_is_skipped_and_counted() {
+    let (proxy, app) = (TestEnd::new(Role::Proxy, 2 * LINK_FRAME_MAX_BYTES), TestEnd::new(Role::AppServer, RING_BYTES));
     proxy.send("0");
     proxy.outbox.push(Class::Ordinary, |out| ServiceMessage::Ack(Default::default()).encode(out)).unwrap();
-    let (_, (app, end)) = carry(proxy, app).await.ended().await;
-    assert!(matches!(end, LinkEnd::Forbidden(_)) && !end.is_resumable());
-    assert_eq!(app.texts(), numbered(1));
+    // ConnectionData without a payload, and one over the limit.
+    proxy.outbox.push(Class::Ordinary, |out| out.extend_from_slice(b"\x05\x92\x06\xa2c1")).unwrap();
+    let payload = Bytes::from(vec![0; LINK_FRAME_MAX_BYTES]);
+    proxy.outbox.push(Class::Ordinary, |out| encode_connection_data("c2", &payload, 0, out)).unwrap();
+    proxy.send("1");
+    let running = carry(proxy, app).await;
+    settle().await;
+    let ((proxy, _), (app, _)) = running.stop(1, StopReason::Failed).await;
+    proxy.send("2");
+    // Both ends agree on the numbers, so nothing comes twice.
+    let running = carry(proxy, app).await;
+    settle().await;
+    let (_, (app, _)) = running.stop(0, StopReason::Failed).await;
+    let length = payload.len() + 11;
+    assert_eq!(
+        app.texts(),
+        [
+            "0",
+            "Ack [] is not allowed",
+            "ConnectionData [\"c1\"] service message ConnectionData (6): payload: is missing",
+            &format!("ConnectionData [\"c2\"] a frame of {length} bytes is over the limit of {LINK_FRAME_MAX_BYTES}"),
+            "1",
+            "2",
+        ]
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -11,10 +11,12 @@
 mod decode;
 mod encode;
 mod fields;
+mod frame_head;
 mod name;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
+pub use frame_head::FrameHead;
 use name::name_of;
 
 use super::{ServiceMessage, ServiceMessageError, TracedData};

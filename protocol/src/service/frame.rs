@@ -13,21 +13,29 @@ use crate::limits::LINK_FRAME_MAX_BYTES;
 /// Longest prefix: five times seven bits hold the 31 bits of a length.
 const PREFIX_MAX_BYTES: usize = 5;
 
-/// Why a link can't go on.
+/// Bytes that are kept of a frame over the limit: they hold its type and the connection that it is for.
+const HEAD_MAX_BYTES: usize = 1024;
+
+/// Error of bytes that are no frame, or of a frame over the limit.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum FrameError {
-    /// A frame is longer than allowed.
-    #[error("a frame of {length} bytes is over the limit of {limit}")]
-    TooLarge {
-        /// Length that its prefix announces.
-        length: usize,
-        /// Limit in bytes, [`LINK_FRAME_MAX_BYTES`].
-        limit: usize,
-    },
-    /// A length prefix has more than five bytes or exceeds 2 GiB.
+    /// A frame is longer than allowed and was skipped; the next one can be read.
+    #[error(transparent)]
+    TooLarge(OversizedFrame),
+    /// A length prefix has more than five bytes or exceeds 2 GiB: nothing behind it can be read.
     #[error("a length prefix is malformed")]
     Prefix,
+}
+
+/// Frame over the limit (`limits::LINK_FRAME_MAX_BYTES`), of which only the beginning was kept.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("a frame of {length} bytes is over the limit of {LINK_FRAME_MAX_BYTES}")]
+pub struct OversizedFrame {
+    /// Bytes of its body.
+    pub length: usize,
+    /// Beginning of its body, at most 1 KiB.
+    pub head: Bytes,
 }
 
 /// Assembles frames from the bytes of WebSocket messages. A message of whole frames is not copied.
@@ -40,6 +48,17 @@ pub struct FrameBuffer {
     partial: BytesMut,
     /// Rest of the last message.
     pending: Bytes,
+    /// The frame over the limit that is being skipped.
+    skipping: Option<Skipping>,
+}
+
+/// Frame over the limit whose end has not arrived.
+#[derive(Debug)]
+struct Skipping {
+    length: usize,
+    /// Bytes that have still to arrive.
+    missing: usize,
+    head: BytesMut,
 }
 
 impl FrameBuffer {
@@ -53,15 +72,22 @@ impl FrameBuffer {
     /// Returns the body of the next whole frame, without its length prefix; `None` when more bytes are needed.
     ///
     /// # Errors
-    /// As soon as it is certain that a frame is over the limit (`limits::LINK_FRAME_MAX_BYTES`) or its prefix
-    /// malformed; from then on each call says so again.
+    /// When a frame over the limit (`limits::LINK_FRAME_MAX_BYTES`) has been skipped, once for that frame; and when a
+    /// prefix is malformed, from then on at each call.
     pub fn next_body(&mut self) -> Result<Option<Bytes>, FrameError> {
+        if self.skipping.is_some() {
+            return self.skip();
+        }
         if self.partial.is_empty() { self.next_slice() } else { self.next_joined() }
     }
 
     /// A body that lies whole within the last message.
     fn next_slice(&mut self) -> Result<Option<Bytes>, FrameError> {
         match prefix(&self.pending)? {
+            Some(FramePrefix { width, length }) if length > LINK_FRAME_MAX_BYTES => {
+                self.pending.advance(width);
+                self.begin_skip(length)
+            }
             Some(FramePrefix { width, length }) if self.pending.len() >= width + length => {
                 self.pending.advance(width);
                 Ok(Some(self.pending.split_to(length)))
@@ -74,6 +100,13 @@ impl FrameBuffer {
     fn next_joined(&mut self) -> Result<Option<Bytes>, FrameError> {
         loop {
             let found = prefix(&self.partial)?;
+            if let Some(FramePrefix { length, .. }) = found
+                && length > LINK_FRAME_MAX_BYTES
+            {
+                // It holds the prefix alone, since a whole prefix in one message is read there.
+                self.partial = BytesMut::new();
+                return self.begin_skip(length);
+            }
             // Byte by byte until the length is known, which is at most five times.
             let needed = found.as_ref().map_or(self.partial.len() + 1, |prefix| prefix.width + prefix.length);
             let missing = needed.saturating_sub(self.partial.len());
@@ -86,6 +119,25 @@ impl FrameBuffer {
             let taken = self.pending.split_to(missing.min(self.pending.len()));
             self.partial.extend_from_slice(&taken);
         }
+    }
+
+    fn begin_skip(&mut self, length: usize) -> Result<Option<Bytes>, FrameError> {
+        self.skipping = Some(Skipping { length, missing: length, head: BytesMut::new() });
+        self.skip()
+    }
+
+    /// Drops what has arrived of the frame over the limit, except for its beginning.
+    fn skip(&mut self) -> Result<Option<Bytes>, FrameError> {
+        let Some(mut frame) = self.skipping.take() else { return Ok(None) };
+        let part = self.pending.split_to(frame.missing.min(self.pending.len()));
+        frame.missing -= part.len();
+        let room = HEAD_MAX_BYTES - frame.head.len();
+        frame.head.extend_from_slice(part.get(..room).unwrap_or(&part));
+        if frame.missing > 0 {
+            self.skipping = Some(frame);
+            return Ok(None);
+        }
+        Err(FrameError::TooLarge(OversizedFrame { length: frame.length, head: frame.head.freeze() }))
     }
 
     fn take_joined(&mut self, width: usize, needed: usize) -> Bytes {
@@ -117,10 +169,6 @@ fn prefix(bytes: &[u8]) -> Result<Option<FramePrefix>, FrameError> {
         }
         length |= usize::from(byte & 0x7f) << (7 * at);
         if byte & 0x80 == 0 {
-            let limit = LINK_FRAME_MAX_BYTES;
-            if length > limit {
-                return Err(FrameError::TooLarge { length, limit });
-            }
             return Ok(Some(FramePrefix { width: at + 1, length }));
         }
     }
@@ -217,14 +265,28 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_at_the_limit_passes_and_one_over_it_is_refused_by_its_prefix_alone() {
+    fn a_frame_at_the_limit_passes_and_one_over_it_is_skipped_without_being_kept() {
         let mut buffer = FrameBuffer::default();
         buffer.push(Bytes::from(frame(LINK_FRAME_MAX_BYTES)));
         assert_eq!(bodies(&mut buffer).len(), 1);
-        buffer.push(Bytes::from(frame(LINK_FRAME_MAX_BYTES + 1)).slice(..4));
-        let expected = FrameError::TooLarge { length: LINK_FRAME_MAX_BYTES + 1, limit: LINK_FRAME_MAX_BYTES };
-        assert_eq!(buffer.next_body(), Err(expected.clone()));
-        assert_eq!(buffer.next_body(), Err(expected));
+        let length = LINK_FRAME_MAX_BYTES + 1;
+        let mut message = frame(length);
+        message.extend(b"\x01a");
+        // The prefix in one piece, and cut.
+        for cuts in [&[5_000, length / 2][..], &[2, 3, 4, 5, length], &[0]] {
+            let (mut rest, mut last) = (&message[..], 0);
+            for cut in cuts {
+                let (piece, behind) = rest.split_at(cut - last);
+                (rest, last) = (behind, *cut);
+                buffer.push(Bytes::copy_from_slice(piece));
+                assert_eq!(buffer.next_body(), Ok(None));
+                assert!(buffer.pending.is_empty() && buffer.partial.len() < 4);
+            }
+            buffer.push(Bytes::copy_from_slice(rest));
+            let head = Bytes::from(vec![b'x'; HEAD_MAX_BYTES]);
+            assert_eq!(buffer.next_body(), Err(FrameError::TooLarge(OversizedFrame { length, head })));
+            assert_eq!(bodies(&mut buffer), ["a"]);
+        }
     }
 
     #[test]
@@ -236,8 +298,7 @@ mod tests {
         }
         let mut buffer = FrameBuffer::default();
         buffer.push(Bytes::from_static(b"\xff\xff\xff\xff\x07"));
-        let length = 0x7fff_ffff;
-        assert_eq!(buffer.next_body(), Err(FrameError::TooLarge { length, limit: LINK_FRAME_MAX_BYTES }));
+        assert_eq!(buffer.next_body(), Ok(None));
     }
 
     #[test]

@@ -12,7 +12,9 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::{self, Message};
 use tokio_tungstenite::{WebSocketStream, client_async};
 use trunkline_protocol::access_token;
+use trunkline_protocol::hub::HubProtocol;
 use trunkline_protocol::key::AccessKey;
+use trunkline_protocol::limits::LINK_FRAME_MAX_BYTES;
 use trunkline_protocol::service::*;
 
 use super::app::{broadcast, json, membership, to_group, to_user};
@@ -287,6 +289,33 @@ fn clients_of_one_turn_share_a_link_of_an_app_server_that_dials_in() {
             clients.push(one.client(&node, user).await);
         }
         clients.push(other.client(&node, "eve").await);
+    });
+}
+
+#[test]
+fn a_frame_that_cannot_be_used_ends_only_the_clients_that_it_was_for() {
+    run(async {
+        let settings = Settings { accepts_dial_in: true, ..peers(&[1]) };
+        let node = FleetNode::start(&MemoryNetwork::default(), 1, settings).await;
+        let mut link = DialInLink::open(&node, "home_1", ONE).await;
+        let (mut ann, mut bob, mut eve) =
+            (link.client(&node, "ann").await, link.client(&node, "bob").await, link.client(&node, "eve").await);
+        let large = || Payloads::single(HubProtocol::Json, Bytes::from(vec![b' '; LINK_FRAME_MAX_BYTES]));
+        let connection_ids = vec![ann.id.as_str().into(), bob.id.as_str().into()];
+        link.send(ServiceMessage::MultiConnectionData(MultiConnectionData { connection_ids, payloads: large() }));
+        let limit = format!("over the limit of {LINK_FRAME_MAX_BYTES}");
+        for client in [&mut ann, &mut bob] {
+            assert!(client.text().await.contains(&limit));
+            let ServiceMessage::CloseConnection(close) = link.next().await else {
+                panic!("the app server is not told")
+            };
+            assert!(close.error.is_some_and(|error| error.contains(&limit)));
+        }
+        // One to all is for no client alone, and an acknowledgement is none of an app server's messages.
+        link.send(ServiceMessage::BroadcastData(BroadcastData { payloads: large(), ..BroadcastData::default() }));
+        link.send(ServiceMessage::Ack(Ack::default()));
+        link.fence(&mut eve).await;
+        assert_eq!(node.stage.shared.counters_of(0).dial_in.malformed.get(), 3);
     });
 }
 

@@ -1,16 +1,17 @@
 //! Consumer of another node's messages: what it passes on goes to the shards, and what it asks is answered.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use bytestring::ByteString;
+use tokio::time::Instant;
 use tracing::{debug, warn};
-use trunkline_link::{FrameSink, LinkEnd};
+use trunkline_link::FrameSink;
 use trunkline_protocol::fleet::{BeatPing, NodeMessage, ToldMembership, ToldRevocation, encode_relay};
-use trunkline_protocol::service::{
-    ClientInvocation, Ping, ServiceMessage, ServiceMessageError, Stamped, bytes_of_frame,
-};
+use trunkline_protocol::service::{ClientInvocation, FrameHead, Ping, ServiceMessage, ServiceMessageError, Stamped};
 
 use super::entry::{answer_for_unknown, take_result};
 use super::fleet_core::Fleet;
@@ -21,9 +22,13 @@ use super::own_answer::SilentAsker;
 use super::peer_request::{PeerRequest, PeerResponse};
 use super::take_over::{MoveRequest, TakeOvers};
 use crate::clock::unix_seconds;
+use crate::limits::WarningBrake;
 use crate::link::{FrameSource, RoutedBatch, route, route_counted};
 use crate::shard::{Audience, MembershipChange, MembershipNews, SendOrigin, ShardCommand, no_such_connection};
 use crate::upstream::{AppServerId, Asker, HubIndex};
+
+/// Least time between two lines about skipped frames of a link.
+const SKIPPED_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Direction of the link that messages come by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +53,8 @@ pub(super) struct NodeSink<'a> {
     link: &'a Arc<NodeLink>,
     dialled: LinkDirection,
     batch: RoutedBatch,
+    /// Brake on lines about frames that are skipped.
+    warnings: RefCell<WarningBrake>,
 }
 
 impl<'a> NodeSink<'a> {
@@ -57,7 +64,8 @@ impl<'a> NodeSink<'a> {
         link: &'a Arc<NodeLink>,
         dialled: LinkDirection,
     ) -> Self {
-        Self { fleet, member, link, dialled, batch: RoutedBatch::of(fleet.shared()) }
+        let warnings = RefCell::new(WarningBrake::every(SKIPPED_INTERVAL));
+        Self { fleet, member, link, dialled, batch: RoutedBatch::of(fleet.shared()), warnings }
     }
 
     fn handle(&mut self, message: NodeMessage) {
@@ -255,7 +263,10 @@ impl<'a> NodeSink<'a> {
 
     fn note_malformed(&self, problem: &str) -> bool {
         self.fleet.passage().counters().drop_messages(DropCause::Malformed, 1);
-        warn!(peer = self.member.name(), problem, "a node passes on what can't be applied");
+        let mut warnings = self.warnings.borrow_mut();
+        if let Some(left_out) = warnings.pass(Instant::now()) {
+            warn!(peer = self.member.name(), problem, left_out, "skipped a frame of a node");
+        }
         false
     }
 }
@@ -291,23 +302,19 @@ impl FrameSink for NodeSink<'_> {
         }
     }
 
-    fn handle_frame(&mut self, body: &Bytes, message: Option<ServiceMessage>) -> Result<(), LinkEnd> {
+    fn handle_frame(&mut self, body: &Bytes, message: Option<ServiceMessage>) -> Result<(), String> {
         // Node messages have numbers that the service protocol does not know.
         if let Some(message) = message {
-            return Err(LinkEnd::Forbidden(format!("the node sent {} outside of a relay", message.name())));
+            return Err(format!("a node must not send {} outside of a relay", message.name()));
         }
-        match NodeMessage::decode(body) {
-            Ok(Some(message)) => self.handle(message),
-            Ok(None) => {}
-            Err(error) => {
-                self.fleet.passage().counters().drop_messages(DropCause::Malformed, 1);
-                return Err(LinkEnd::Forbidden(format!(
-                    "the node sent {} bytes that can't be read: {error}",
-                    bytes_of_frame(body.len())
-                )));
-            }
+        if let Some(message) = NodeMessage::decode(body).map_err(|error| error.to_string())? {
+            self.handle(message);
         }
         Ok(())
+    }
+
+    fn handle_skipped(&mut self, _head: &FrameHead, problem: &str) {
+        self.note_malformed(problem);
     }
 
     async fn finish_batch(&mut self, bytes: usize) {

@@ -6,21 +6,28 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tracing::debug;
-use trunkline_link::{FrameSink, LinkClock, LinkEnd, LinkSocket, LinkWriter, SocketStop};
-use trunkline_protocol::service::{Attachment, ECHO_KEY, Offer, Ping, Role, ServiceMessage, SessionEvent, Transmit};
+use tokio::time::Instant;
+use tracing::{debug, warn};
+use trunkline_link::{FrameSink, LinkClock, LinkSocket, LinkWriter, SocketStop};
+use trunkline_protocol::service::{
+    Attachment, ECHO_KEY, FrameHead, Offer, Ping, Role, ServiceMessage, SessionEvent, Transmit,
+};
 
 use super::mirror_frame;
 use super::route::{FrameSource, RoutedBatch, route};
 use super::session_over::{CarryEnd, SessionOver};
 use super::socket_carrier::{SocketCarrier, SocketMeter};
 use super::{SlotKeeper, give_to_all};
+use crate::limits::WarningBrake;
 use crate::metrics::{Direction, FrameKind};
-use crate::shard::{SendOrigin, Shard, ShardCommand};
-use crate::upstream::{Asker, Dialled, LinkHandle, ServerGroup, UpstreamWebSocket};
+use crate::shard::{ConnectionCommand, SendOrigin, Shard, ShardCommand};
+use crate::upstream::{Asker, Dialled, LinkHandle, Pool, ServerGroup, UpstreamWebSocket};
 
 /// How often the round trip of a link is measured.
 const ECHO_INTERVAL_MS: u64 = 5_000;
+
+/// Least time between two lines about skipped frames of a link.
+const SKIPPED_INTERVAL: Duration = Duration::from_secs(60);
 
 impl SlotKeeper<'_> {
     /// Carries frames over a fresh socket until that is lost, or the session over.
@@ -36,7 +43,7 @@ impl SlotKeeper<'_> {
             Err(error) => return over_with(SessionOver::of(&error.into()), writer),
         };
         let group = self.pool.app().group.clone();
-        let mut sink = ShardSink::new(self.shard, self.link.clone()).in_group(group);
+        let mut sink = ShardSink::new(self.shard, self.pool, self.link.clone()).in_group(group);
         let carrier = link_carrier(self.shard, &self.link, self.clock, attachment);
         let given_up = self.pool.retired().cancelled();
         let end = carrier.run(&mut self.incoming, reader, &mut writer, &mut sink, given_up).await;
@@ -116,15 +123,18 @@ fn over_with(over: SessionOver, writer: LinkWriter<UpstreamWebSocket>) -> CarryE
 /// Routes the frames of a link to the shards that they concern, batch by batch.
 pub(super) struct ShardSink<'a> {
     shard: &'a Rc<Shard>,
+    pool: &'a Pool,
     asker: Arc<dyn Asker>,
     /// Group of its app server, if that is dialled.
     group: Option<Arc<ServerGroup>>,
     batch: RoutedBatch,
+    skipped: WarningBrake,
 }
 
 impl<'a> ShardSink<'a> {
-    pub(super) fn new(shard: &'a Rc<Shard>, asker: Arc<dyn Asker>) -> Self {
-        Self { shard, asker, group: None, batch: RoutedBatch::of(shard.shared()) }
+    pub(super) fn new(shard: &'a Rc<Shard>, pool: &'a Pool, asker: Arc<dyn Asker>) -> Self {
+        let (batch, skipped) = (RoutedBatch::of(shard.shared()), WarningBrake::every(SKIPPED_INTERVAL));
+        Self { shard, pool, asker, group: None, batch, skipped }
     }
 
     /// Consumer of the frames of an app server in a group, which may be a mirror.
@@ -162,16 +172,30 @@ impl FrameSink for ShardSink<'_> {
         }
     }
 
-    fn handle_frame(&mut self, _body: &Bytes, message: Option<ServiceMessage>) -> Result<(), LinkEnd> {
+    fn handle_frame(&mut self, _body: &Bytes, message: Option<ServiceMessage>) -> Result<(), String> {
         let Some(message) = message else { return Ok(()) };
-        let Self { shard, asker, group, batch } = self;
+        let Self { shard, asker, group, batch, .. } = self;
         batch.begin(shard);
         let source = FrameSource::of(shard, asker, SendOrigin::Sender(asker.app(), 0));
-        let routed = match group.as_ref().is_some_and(|group| group.is_mirror()) {
+        match group.as_ref().is_some_and(|group| group.is_mirror()) {
             true => mirror_frame::take(source, message, batch),
             false => route(source, message, batch),
-        };
-        routed.map_err(LinkEnd::Forbidden)
+        }
+    }
+
+    /// Closes the clients that wait for it.
+    fn handle_skipped(&mut self, head: &FrameHead, problem: &str) {
+        self.shard.counters().dial_in.malformed.increment();
+        if let Some(left_out) = self.skipped.pass(Instant::now()) {
+            let (hub, app, kind) = (self.pool.hub().name(), &self.pool.app().name, head.name());
+            warn!(hub, %app, kind, problem, left_out, clients = head.connections.len(), "skipped a frame of an app server");
+        }
+        self.batch.begin(self.shard);
+        let source = FrameSource::of(self.shard, &self.asker, SendOrigin::Sender(self.asker.app(), 0));
+        for id in &head.connections {
+            let command = ConnectionCommand::Skipped { problem: problem.to_owned() };
+            self.batch.for_owner(source, id.clone(), command);
+        }
     }
 
     /// Applies the batch here, and gives the other shards their parts.

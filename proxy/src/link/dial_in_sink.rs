@@ -11,11 +11,9 @@ use bytes::Bytes;
 use bytestring::ByteString;
 use tokio::task::spawn_local;
 use tokio::time::{Instant, sleep};
-use tracing::{debug, info, warn};
-use trunkline_link::{FrameSink, LinkEnd, ManySend};
-use trunkline_protocol::service::{
-    Audience, ClientInvocation, MessageClass, Ping, ServiceMessage, ServiceMessageError,
-};
+use tracing::{info, warn};
+use trunkline_link::{FrameSink, ManySend};
+use trunkline_protocol::service::{Audience, ClientInvocation, FrameHead, MessageClass, Ping, ServiceMessage};
 
 use super::attachment::ShardSink;
 use super::dial_in_ping::{self, Leaving, NodeLoad, Wish};
@@ -43,11 +41,11 @@ pub(super) struct DialInSink<'a> {
 
 impl<'a> DialInSink<'a> {
     pub(super) fn new(shard: &'a Rc<Shard>, pool: &'a Arc<Pool>, link: &Arc<LinkHandle>) -> Self {
-        let inner = ShardSink::new(shard, link.clone());
+        let inner = ShardSink::new(shard, pool, link.clone());
         Self { shard, pool, link: link.clone(), inner, sends: None, is_migrating: false }
     }
 
-    fn take(&mut self, message: ServiceMessage) {
+    fn take(&mut self, message: ServiceMessage) -> Result<(), String> {
         let (shared, link, others) = (self.shard.shared(), &self.link, self.shard.shared().other_nodes());
         let is_here = |id: &ByteString| shared.routes.find(id).is_some();
         // What concerns a connection that moves goes to both nodes.
@@ -58,8 +56,7 @@ impl<'a> DialInSink<'a> {
         };
         match (message.class(), message.audience()) {
             _ if !is_of_app_server(&message) => {
-                self.skip(&format!("{} ({}) is none that an app server sends", message.name(), message.number()));
-                return;
+                return Err(format!("an app server must not send {} ({})", message.name(), message.number()));
             }
             (MessageClass::Send, Some(Audience::Connections(ids))) => {
                 if ids.iter().any(is_elsewhere) {
@@ -69,14 +66,14 @@ impl<'a> DialInSink<'a> {
             (MessageClass::Send, _) => {
                 others.pass_on(link, &message, epoch);
                 if !others.is_for_us(link) {
-                    return;
+                    return Ok(());
                 }
             }
             (MessageClass::Change, Some(Audience::Connections(ids))) => {
                 if ids.iter().any(is_elsewhere) {
                     others.pass_on(link, &message, epoch);
                     if !ids.iter().any(is_here) {
-                        return;
+                        return Ok(());
                     }
                 }
             }
@@ -86,11 +83,13 @@ impl<'a> DialInSink<'a> {
                 if let ServiceMessage::ClientInvocation(request) = &message
                     && is_elsewhere(&request.connection_id)
                 {
-                    return self.invoke_elsewhere(request, epoch);
+                    self.invoke_elsewhere(request, epoch);
+                    return Ok(());
                 }
             }
         }
-        self.route(message, epoch);
+        let origin = SendOrigin::Sender(shared.fleet.origin, epoch);
+        self.inner.route(origin, None, message)
     }
 
     /// Takes a question when the app server can take an answer, as if it had come then.
@@ -100,16 +99,10 @@ impl<'a> DialInSink<'a> {
         spawn_local(async move {
             sleep(hold).await;
             let mut sink = DialInSink::new(&shard, &pool, &link);
-            sink.take(ServiceMessage::ClientInvocation(question));
+            // It was read before, and is one that an app server may send.
+            drop(sink.take(ServiceMessage::ClientInvocation(question)));
             sink.finish_batch(0).await;
         });
-    }
-
-    fn route(&mut self, message: ServiceMessage, epoch: i64) {
-        let origin = SendOrigin::Sender(self.shard.shared().fleet.origin, epoch);
-        if let Err(problem) = self.inner.route(origin, None, message) {
-            self.skip(&problem);
-        }
     }
 
     /// Asks a client for a result that is not here, or about to move.
@@ -123,17 +116,9 @@ impl<'a> DialInSink<'a> {
     }
 
     /// Asks here, and at the other nodes; the app server gets one answer.
-    fn ask(&mut self, message: ServiceMessage) {
+    fn ask(&mut self, message: ServiceMessage) -> Result<(), String> {
         let asker = self.shard.shared().other_nodes().ask_too(&self.link, &message);
-        if let Err(problem) = self.inner.route(SendOrigin::Sender(self.link.app(), 0), asker.as_ref(), message) {
-            self.skip(&problem);
-        }
-    }
-
-    fn skip(&self, problem: &str) {
-        self.shard.counters().dial_in.malformed.increment();
-        let (hub, app) = (self.pool.hub().name(), &self.pool.app().name);
-        debug!(hub, %app, problem, "a frame of an app server is skipped");
+        self.inner.route(SendOrigin::Sender(self.link.app(), 0), asker.as_ref(), message)
     }
 
     fn answer(&mut self, wish: Wish) {
@@ -216,18 +201,19 @@ impl FrameSink for DialInSink<'_> {
         wishes.into_iter().for_each(|wish| self.answer(wish));
     }
 
-    fn handle_frame(&mut self, _body: &Bytes, message: Option<ServiceMessage>) -> Result<(), LinkEnd> {
+    fn handle_frame(&mut self, _body: &Bytes, message: Option<ServiceMessage>) -> Result<(), String> {
         match message {
-            Some(ServiceMessage::ClientInvocation(question)) => self.take_later(question),
+            Some(ServiceMessage::ClientInvocation(question)) => {
+                self.take_later(question);
+                Ok(())
+            }
             Some(message) => self.take(with_time(message)),
-            None => {}
+            None => Ok(()),
         }
-        Ok(())
     }
 
-    fn handle_malformed(&mut self, error: ServiceMessageError) -> Result<(), LinkEnd> {
-        self.skip(&error.to_string());
-        Ok(())
+    fn handle_skipped(&mut self, head: &FrameHead, problem: &str) {
+        self.inner.handle_skipped(head, problem);
     }
 
     async fn finish_batch(&mut self, bytes: usize) {

@@ -260,7 +260,7 @@ metered! {
         pub handshakes_refused: Counter,
         #[metric(
             "trunkline_door_frames_skipped_total",
-            "Frames of app servers that dial in which were skipped because they make no sense."
+            "Frames of app servers that were skipped: over the limit of a link, malformed, or not allowed."
         )]
         pub malformed: Counter,
         #[metric(

@@ -172,6 +172,9 @@ pub(super) fn apply_to_connection(
         (ConnectionCommand::Close { error, cause, by }, role) => {
             apply_close(state, slot, (app, role), (error, cause, by))
         }
+        (ConnectionCommand::Skipped { problem }, _) => {
+            state.assignments.close(&mut state.core, slot, &CloseReason::app_frame_skipped(&problem))
+        }
         (ConnectionCommand::Refresh { expires_s, ack }, _) => state.assignments.refresh(slot, expires_s, &ack),
         (ConnectionCommand::HandOver { headers }, Some(role)) => state.hand_over(slot, &role, &headers),
         // From any other than its own it is an answer that comes too late.

@@ -118,6 +118,16 @@ impl CloseReason {
         Self { raw_code, ..Self::error(cause, format!("InvalidDataException: {detail}"), detail) }
     }
 
+    /// A frame of its app server for it was skipped.
+    #[must_use]
+    pub(crate) fn app_frame_skipped(problem: &str) -> Self {
+        let text = format!("A message of the server could not be delivered: {problem}.");
+        // Shown whether or not the hub gives details: it is no secret of the app.
+        let reason = Some(format!("{CLOSED_WITH_ERROR} {text}"));
+        let message = Some(CloseMessage { detail: None, reason, allow_reconnect: true });
+        Self { message, ..Self::error(Cause::AppFrameSkipped, text.clone(), &text) }
+    }
+
     /// The client read too slowly.
     #[must_use]
     pub(crate) fn slow_client() -> Self {

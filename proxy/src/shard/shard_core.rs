@@ -411,7 +411,10 @@ impl ShardCore {
             ConnectionCommand::Group { .. } | ConnectionCommand::Refresh { .. } => {}
             ConnectionCommand::HandOver { .. } | ConnectionCommand::Moved { .. } | ConnectionCommand::Traced(_) => {}
             ConnectionCommand::Mirrored { .. } | ConnectionCommand::Mirror(_) => {}
-            ConnectionCommand::Data { .. } | ConnectionCommand::Close { .. } | ConnectionCommand::Flow { .. } => {
+            ConnectionCommand::Data { .. }
+            | ConnectionCommand::Close { .. }
+            | ConnectionCommand::Skipped { .. }
+            | ConnectionCommand::Flow { .. } => {
                 self.context.counters.unknown_receivers.increment();
             }
         }

@@ -26,6 +26,9 @@ type LinkSocket = trunkline_link::LinkSocket<UpstreamWebSocket>;
 /// than it spares.
 const READ_BUFFER_BYTES: usize = 16 * 1024;
 
+/// Longest WebSocket message that an app server may send: frames over the limit are skipped, and a message is read whole.
+const MESSAGE_MAX_BYTES: usize = 8 * LINK_FRAME_MAX_BYTES;
+
 /// Why a link could not be opened.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -125,8 +128,8 @@ async fn upgrade(
 pub(crate) async fn into_websocket(upgraded: Upgraded, side: Role) -> UpstreamWebSocket {
     let config = WebSocketConfig::default()
         .read_buffer_size(READ_BUFFER_BYTES)
-        .max_message_size(Some(2 * LINK_FRAME_MAX_BYTES))
-        .max_frame_size(Some(2 * LINK_FRAME_MAX_BYTES));
+        .max_message_size(Some(MESSAGE_MAX_BYTES))
+        .max_frame_size(Some(MESSAGE_MAX_BYTES));
     // What was read along with the answer is left to hyper. Given to from_partially_read instead, those few bytes would
     // make a buffer that stays that small each time it is made anew, and then each message takes two reads.
     WebSocketStream::from_raw_socket(TokioIo::new(upgraded), side, Some(config)).await

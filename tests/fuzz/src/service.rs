@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use trunkline_protocol::service::{
-    Ack, Capabilities, ClientFilter, Counters, FilterSubject, FrameBuffer, FrameError, MemberPage, ServiceMessage,
-    SessionId, bytes_of_frame, parse_received,
+    Ack, Capabilities, ClientFilter, Counters, FilterSubject, FrameBuffer, FrameError, MemberPage, OversizedFrame,
+    ServiceMessage, SessionId, bytes_of_frame, parse_received,
 };
 
 use crate::random::Random;
@@ -13,7 +13,7 @@ pub fn service_frames(data: &[u8]) {
     let whole = bodies(&[data]);
     let cut = bodies(&Random::from_bytes(data).pieces(data));
     assert_eq!(whole, cut, "the cuts between WebSocket messages change the frames");
-    for body in whole.0 {
+    for body in whole.0.into_iter().flatten() {
         message(&body);
     }
     message(&Bytes::copy_from_slice(data));
@@ -65,15 +65,16 @@ pub fn client_filters(data: &[u8]) {
     }
 }
 
-/// The bodies of all whole frames, and the error that ended them.
-fn bodies(pieces: &[&[u8]]) -> (Vec<Bytes>, Option<FrameError>) {
+/// The bodies of all whole frames and the skipped ones, and the error that ended them.
+fn bodies(pieces: &[&[u8]]) -> (Vec<Result<Bytes, OversizedFrame>>, Option<FrameError>) {
     let (mut buffer, mut bodies) = (FrameBuffer::default(), Vec::new());
     for piece in pieces {
         buffer.push(Bytes::copy_from_slice(piece));
         loop {
             match buffer.next_body() {
-                Ok(Some(body)) => bodies.push(body),
+                Ok(Some(body)) => bodies.push(Ok(body)),
                 Ok(None) => break,
+                Err(FrameError::TooLarge(frame)) => bodies.push(Err(frame)),
                 Err(error) => return (bodies, Some(error)),
             }
         }
