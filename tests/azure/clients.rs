@@ -25,7 +25,7 @@ const QUERY: &str = "&asrs.op=%2Fbench&user=ann&x=a%20b%26c&negotiateVersion=1&a
                      &asrs_lang=de&asrs_ui_lang=fr";
 
 #[test]
-fn claims_come_by_their_long_names_and_as_often_as_they_are_there() {
+fn claims_come_by_both_names_and_as_often_as_they_are_there() {
     play(async |stage| {
         let mut scene = Scene::open(stage, 1).await?;
         let member = scene
@@ -54,8 +54,10 @@ fn claims_come_by_their_long_names_and_as_often_as_they_are_there() {
             ("tenant", &["one", "two"]),
             ("count", &["7"]),
             ("iss", &["azure-signalr"]),
-            ("nameid", &[]),
-            ("role", &[]),
+            ("nameid", &["ann"]),
+            ("unique_name", &["Ann"]),
+            ("email", &["ann@example.org"]),
+            ("role", &["member", "admin"]),
         ] {
             ensure!(claims.texts(name) == values, "{name}: {:?} in {claims:?}", claims.texts(name));
         }

@@ -1,10 +1,11 @@
 //! Connect request of a client, as its `OpenConnection` frame has it: kept encoded, read when asked.
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 
 use bytes::Bytes;
 use bytestring::ByteString;
-use trunkline_protocol::dial_in::app_claim;
+use trunkline_protocol::dial_in::{app_claim, long_claim};
 use trunkline_protocol::hub::Headers;
 use trunkline_protocol::manifest::Transport;
 use trunkline_protocol::service::{FrameBuffer, OpenConnection, ServiceMessage, header};
@@ -125,7 +126,14 @@ impl ConnectRequest {
         let of_proxy = |name: ByteString| (!name.starts_with(PRIVATE_CLAIM_PREFIX)).then_some(name);
         let of_service = |name: ByteString| app_claim(&name).map(ByteString::from);
         let is_of_service = self.is_of_service;
-        self.message().claims.into_iter().filter_map(move |(name, value)| {
+        let claims = self.message().claims;
+        // A service may pass a claim on by its own name and by its long one.
+        let by_long_name = |(name, value): &(ByteString, ByteString)| Some((long_claim(name)?.into(), value.clone()));
+        let copies: HashSet<_> = match is_of_service {
+            true => claims.iter().filter_map(by_long_name).collect(),
+            false => HashSet::new(),
+        };
+        claims.into_iter().filter(move |claim| !copies.contains(claim)).filter_map(move |(name, value)| {
             let name = if is_of_service { of_service(name) } else { of_proxy(name) };
             Some((name?, value))
         })
@@ -208,6 +216,19 @@ pub(crate) mod tests {
         let claims = |claims| OpenConnection { claims, connection_id: text("c1"), ..OpenConnection::default() };
         assert_eq!(connect_request_of(claims(vec![(text(USER_ID_CLAIM), text(""))])).user_id(), Some(""));
         assert_eq!(connect_request_of(claims(Vec::new())).user_id(), None);
+    }
+
+    #[test]
+    fn claims_that_a_service_sends_by_both_names_are_there_once() {
+        const ROLE: &str = "http://schemas.microsoft.com/ws/2008/06/identity/claims/role";
+        let claims_of = |pairs: &[(&str, &str)]| {
+            let claims = pairs.iter().map(|(name, value)| (text(name), text(value))).collect();
+            let request = connect_request_of(OpenConnection { claims, ..OpenConnection::default() }).of_service();
+            request.claims().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>()
+        };
+        let both = [("roles", "cook"), ("roles", "admin"), ("x", "1"), (ROLE, "cook"), (ROLE, "admin")];
+        assert_eq!(claims_of(&both), ["roles=cook", "roles=admin", "x=1"]);
+        assert_eq!(claims_of(&[(ROLE, "cook")]), ["role=cook"], "from a node of the last version");
     }
 
     #[test]

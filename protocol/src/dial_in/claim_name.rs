@@ -1,8 +1,8 @@
 //! Names of claims on their way through a service: which ones tokens reserve, and which ones a service writes out in
 //! full.
 //!
-//! A service expands the short names of a client's token to the URIs that .NET knows. An app whose claim was `role` is
-//! to find `role` again, so the way back is here.
+//! A service passes each claim of a client's token on under its own name, and again under the URI that .NET knows it
+//! by. An app whose claim was `role` is to find `role` once, so the way back is here.
 
 use crate::wire::PRIVATE_CLAIM_PREFIX;
 
@@ -85,12 +85,12 @@ pub fn app_claim(name: &str) -> Option<&str> {
     Some(short.map_or(name, |(short, ..)| short))
 }
 
-/// Name of a token's claim as .NET knows it, or the name itself if it has no longer one. App servers look for roles and
-/// names by these, and their SDK does not translate.
+/// URI by which .NET knows a token's claim of this name. App servers look for roles and names by these or by the short
+/// names, as their options say, and their SDK does not translate.
 #[must_use]
-pub fn expanded_claim(name: &str) -> String {
-    let found = LONG_NAMES.iter().find(|(short, ..)| *short == name);
-    found.map_or_else(|| name.to_owned(), |(_, schema, long)| format!("{schema}{long}"))
+pub fn long_claim(name: &str) -> Option<String> {
+    let (_, schema, long) = LONG_NAMES.iter().find(|(short, ..)| *short == name)?;
+    Some(format!("{schema}{long}"))
 }
 
 #[cfg(test)]
@@ -119,11 +119,12 @@ mod tests {
     }
 
     #[test]
-    fn names_that_apps_look_for_are_expanded_and_others_stay() {
-        assert_eq!(expanded_claim("role"), "http://schemas.microsoft.com/ws/2008/06/identity/claims/role");
-        assert_eq!(expanded_claim("nameid"), expanded_claim("sub"));
-        assert_eq!(expanded_claim("unique_name"), "http://schemas.xmlsoap.org/ws/2005/05/identity/claims/name");
-        assert_eq!(["asrs.s.uid", "exp", "colour"].map(expanded_claim), ["asrs.s.uid", "exp", "colour"]);
+    fn only_names_that_net_knows_have_long_names() {
+        let long = |name| long_claim(name).unwrap();
+        assert_eq!(long("role"), "http://schemas.microsoft.com/ws/2008/06/identity/claims/role");
+        assert_eq!(long("nameid"), long("sub"));
+        assert_eq!(long("unique_name"), "http://schemas.xmlsoap.org/ws/2005/05/identity/claims/name");
+        assert_eq!(["asrs.s.uid", "exp", "colour"].map(long_claim), [None, None, None]);
         assert!(LONG_NAMES.is_sorted_by_key(|(short, ..)| *short));
     }
 }

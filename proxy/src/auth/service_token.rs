@@ -12,7 +12,7 @@ use http::Uri;
 use jsonwebtoken::{Algorithm, Validation, decode, decode_header};
 use percent_encoding::percent_decode_str;
 use trunkline_protocol::access_token::{Claims, User};
-use trunkline_protocol::dial_in::expanded_claim;
+use trunkline_protocol::dial_in::long_claim;
 use trunkline_protocol::manifest::Transport;
 use trunkline_protocol::token::Claim;
 
@@ -98,7 +98,8 @@ impl ServiceVerifier {
         Self { keys, revocations, clock_skew_s, max_bytes }
     }
 
-    /// Verifies a token for a hub, and returns whom it names: the id, all claims by their long names, and the expiry;
+    /// Verifies a token for a hub, and returns whom it names: the id, all claims (those that .NET has
+    /// a long name for come twice), and the expiry;
     /// with it who has signed it.
     ///
     /// # Errors
@@ -162,7 +163,9 @@ impl ServiceVerifier {
         // The id in the token of an app server is none of a user.
         let is_user = audience == ServiceAudience::Client;
         self.ensure_in_force(&opened, user.id.as_deref().filter(|_| is_user))?;
-        user.claims.iter_mut().for_each(|(name, _)| *name = expanded_claim(name));
+        let by_long_name = |(name, value): &Claim| Some((long_claim(name)?, value.clone()));
+        let long: Vec<Claim> = user.claims.iter().filter_map(by_long_name).collect();
+        user.claims.extend(long);
         Ok((user, opened.by))
     }
 
@@ -505,15 +508,17 @@ mod tests {
     }
 
     #[test]
-    fn the_user_is_the_claim_of_the_system_and_names_of_claims_are_long() {
+    fn the_user_is_the_claim_of_the_system_and_claims_come_by_both_names() {
         let all = json!({
             "asrs.s.uid": "ann", "nameid": "1", "role": ["cook", "guest"],
             "aud": "http://a/client/?hub=bench", "exp": unix_seconds() + 60
         });
         let user = verify(&all, "bench").unwrap();
         assert_eq!(user.id.as_deref(), Some("ann"));
-        let roles = user.claims.iter().filter(|(name, _)| name.ends_with("/claims/role"));
-        assert_eq!(roles.map(|(_, role)| role.as_str()).collect::<Vec<_>>(), ["cook", "guest"]);
+        for name in ["role", "http://schemas.microsoft.com/ws/2008/06/identity/claims/role"] {
+            let roles = user.claims.iter().filter(|(of, _)| of == name);
+            assert_eq!(roles.map(|(_, role)| role.as_str()).collect::<Vec<_>>(), ["cook", "guest"], "{name}");
+        }
         assert!(user.claims.iter().any(|(name, _)| name == "aud"));
     }
 
