@@ -99,6 +99,11 @@ impl<'a> Reader<'a> {
         })
     }
 
+    /// Whether the next value is an integer.
+    pub(crate) fn is_integer_next(&self) -> bool {
+        Self { bytes: self.bytes, rest: self.rest }.integer().is_ok()
+    }
+
     pub(crate) fn boolean(&mut self) -> Result<bool, ReadError> {
         match self.marker()? {
             Marker::True => Ok(true),

@@ -312,8 +312,20 @@ fn layouts_of_member_queries_and_their_answers() {
     body_both_ways("96 28 80 a26731 05 64 a174", ServiceMessage::GroupMemberQuery(query.clone()));
     let first = GroupMemberQuery { page_size: None, continuation_token: None, ..query.clone() };
     body_both_ways("96 28 80 a26731 05 c0 c0", ServiceMessage::GroupMemberQuery(first));
-    let later = GroupMemberQuery { top: Some(7), ..query };
-    body_both_ways("97 28 80 a26731 05 64 07 a174", ServiceMessage::GroupMemberQuery(later));
+    let both = ServiceMessage::GroupMemberQuery(GroupMemberQuery { top: Some(7), ..query });
+    body_both_ways("97 28 80 a26731 05 07 a174 64", both.clone());
+    assert_eq!(decode_frame("0b972880a26731056407a174"), Ok(Some(both)), "the layout of our earlier ends");
+    let red = |ack_id, top, page_size| {
+        let query = GroupMemberQuery { group: text("red"), ack_id, page_size, top, continuation_token: None };
+        ServiceMessage::GroupMemberQuery(query)
+    };
+    both_ways("0b972880a37265646c03c0c0", red(108, Some(3), None));
+    for (frame, query) in [
+        ("0b972880a37265646bc0c0c0", red(107, None, None)),
+        ("0b972880a37265646dc0c002", red(109, None, Some(2))),
+    ] {
+        assert_eq!(decode_frame(frame), Ok(Some(query)), "{frame} of Azure's SDK");
+    }
     let member = GroupMember { connection_id: text("c1"), user_id: some("u1") };
     let page = MemberPage { members: vec![member], ..MemberPage::default() };
     let answer = Ack { ack_id: 5, status: AckStatus::Ok, message: some(""), payload: Some(page.to_payload()) };

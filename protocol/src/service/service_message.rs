@@ -612,7 +612,7 @@ pub struct GroupMemberQuery {
     pub ack_id: i64,
     /// Maximum number of members in the answer; 0 asks for their number alone, which only our ends know.
     pub page_size: Option<i64>,
-    /// Maximum number of members that the asker wants in all; `None` in the older layout, which can't say so.
+    /// Maximum number of members that the asker wants in all; `None` for no maximum.
     pub top: Option<i64>,
     /// Token of the page before; `None` for the first page.
     pub continuation_token: Option<ByteString>,

@@ -356,7 +356,13 @@ fn check(subject: &'static str, fields: &mut Fields) -> FieldResult<Check> {
     Ok(Check { subject: fields.text(subject)?, ack_id: fields.integer("ackId")? })
 }
 
-/// Its extension map comes first. The later revision has one item more, for the maximum in all.
+/// Its extension map comes first. There are three layouts behind the ack id:
+///
+/// | items | fields | written by |
+/// |---|---|---|
+/// | 7 | `top`, `continuationToken`, `maxPageSize` | Azure's SDK, and ours with `top` |
+/// | 6 | `maxPageSize`, `continuationToken` | ours without `top`; Azure's first revision, which calls the size `max` |
+/// | 7 | `maxPageSize`, `top`, `continuationToken` | our earlier ends; `top` is always a number |
 fn group_member_query(fields: &mut Fields) -> FieldResult<GroupMemberQuery> {
     fields.skip_extension()?;
     let mut it = GroupMemberQuery {
@@ -364,14 +370,16 @@ fn group_member_query(fields: &mut Fields) -> FieldResult<GroupMemberQuery> {
         ack_id: fields.integer("ackId")?,
         ..GroupMemberQuery::default()
     };
-    if fields.has(5) {
-        it.page_size = fields.optional_integer("maxPageSize")?;
-    }
-    if fields.has(7) {
-        it.top = fields.optional_integer("top")?;
-    }
-    if fields.has(6) {
+    let first = if fields.has(5) { fields.optional_integer("top")? } else { None };
+    if !fields.has(7) {
+        it.page_size = first;
+        it.continuation_token = if fields.has(6) { fields.optional_text("continuationToken")? } else { None };
+    } else if fields.is_integer_next() {
+        (it.page_size, it.top) = (first, fields.optional_integer("top")?);
         it.continuation_token = fields.optional_text("continuationToken")?;
+    } else {
+        (it.top, it.continuation_token) = (first, fields.optional_text("continuationToken")?);
+        it.page_size = fields.optional_integer("maxPageSize")?;
     }
     Ok(it)
 }
