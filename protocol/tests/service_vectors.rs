@@ -8,7 +8,7 @@ use bytestring::ByteString;
 use trunkline_protocol::hub::HubProtocol;
 use trunkline_protocol::service::{
     Ack, AckStatus, BroadcastData, Check, CheckUserInGroup, ClientCompletion, ClientInvocation, CloseConnection,
-    CloseWithAck, ConnectionData, ConnectionFlowControl, ConnectionReconnect, ErrorCompletion, FlowOperation,
+    CloseWithAck, ConnectionData, ConnectionFlowControl, ConnectionReconnect, ErrorCompletion, Filtered, FlowOperation,
     FlowSubject, FrameBuffer, GroupBroadcastData, GroupChange, GroupMember, GroupMemberQuery, LinkHandshakeRequest,
     LinkHandshakeResponse, LinkKind, MemberPage, MultiConnectionData, MultiGroupBroadcastData, MultiUserData,
     OpenConnection, Payloads, Ping, ServiceError, ServiceEvent, ServiceMapping, ServiceMessage, ServiceMessageError,
@@ -199,7 +199,12 @@ fn the_golden_broadcast_is_read_and_loses_only_its_tracing_id() {
     });
     let with_tracing_id = "27940a91a2633982a46a736f6ec4037b7d1eab6d6573736167657061636bc4030291068101cd1234";
     assert_eq!(decode_frame(with_tracing_id), Ok(Some(message.clone())));
+    let filtered = ServiceMessage::Filtered(Filtered { filter: text("x"), body: message.to_body() });
+    let with_filter = "26940a91a2633982a46a736f6ec4037b7d1eab6d6573736167657061636bc4030291068104a178";
+    assert_eq!(decode_frame(with_filter), Ok(Some(filtered)));
     both_ways("23940a91a2633982a46a736f6ec4037b7d1eab6d6573736167657061636bc40302910680", message);
+    let group = decode_frame("17970da267319081a46a736f6ec4037b7d1e8104a17890c0");
+    assert!(matches!(group, Ok(Some(ServiceMessage::Filtered(_)))), "{group:?}");
 }
 
 #[test]
@@ -320,10 +325,9 @@ fn layouts_of_member_queries_and_their_answers() {
         ServiceMessage::GroupMemberQuery(query)
     };
     both_ways("0b972880a37265646c03c0c0", red(108, Some(3), None));
-    for (frame, query) in [
-        ("0b972880a37265646bc0c0c0", red(107, None, None)),
-        ("0b972880a37265646dc0c002", red(109, None, Some(2))),
-    ] {
+    for (frame, query) in
+        [("0b972880a37265646bc0c0c0", red(107, None, None)), ("0b972880a37265646dc0c002", red(109, None, Some(2)))]
+    {
         assert_eq!(decode_frame(frame), Ok(Some(query)), "{frame} of Azure's SDK");
     }
     let member = GroupMember { connection_id: text("c1"), user_id: some("u1") };

@@ -1,8 +1,9 @@
 //! Service messages as values, in the order of their numbers.
 //!
 //! Names and layouts are those of the public service protocol. A list of `payloads` holds the same hub
-//! message once per hub protocol; the receiver picks by what each client speaks. Tracing ids, filters and other
-//! extension members that we have no use for are skipped when read and never written.
+//! message once per hub protocol; the receiver picks by what each client speaks. A send with a filter is read as
+//! [`ServiceMessage::Filtered`]. Tracing ids and other extension members that we have no use for are skipped when read
+//! and never written.
 
 use bytes::{Bytes, BytesMut};
 use bytestring::ByteString;
@@ -643,9 +644,9 @@ pub struct Stamped {
     pub body: Bytes,
 }
 
-/// Body of type 76, `Filtered`, from a node to another one.
+/// Body of type 76, `Filtered`, from a node to another one; and what a send with a filter is read as.
 ///
-/// The message inside is a send or a close for all clients, or a change of groups without a connection id.
+/// The message inside is a send, a close for all clients, or a change of groups without a connection id.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Filtered {
     /// Filter in the syntax of [`ClientFilter`](super::ClientFilter).

@@ -278,6 +278,50 @@ fn over_one_endpoint_a_message_reaches_the_clients_of_all_nodes_once() {
 }
 
 #[test]
+fn a_send_with_a_filter_reaches_whom_it_includes_at_all_nodes_and_nobody_if_it_is_malformed() {
+    run(async {
+        let (_network, nodes) = dial_in_nodes(2).await;
+        let (mut homes, mut clients) = (Vec::new(), Vec::new());
+        for node in &nodes {
+            let mut home = DialInLink::open(node, "home_1", ONE).await;
+            for user in ["ann", "bob"] {
+                clients.push((homes.len(), user, home.client(node, user).await));
+            }
+            homes.push(home);
+        }
+        for (home, user, client) in clients.iter().filter(|(_, user, _)| *user == "bob") {
+            homes[*home].send(ServiceMessage::JoinGroupWithAck(membership(&client.id, "red", 7)));
+            assert_eq!(homes[*home].ack().await.status, AckStatus::Ok, "{user}");
+        }
+        settle().await;
+        let sender = DialInLink::open(&nodes[0], "sender_1", ONE).await;
+        let filtered = |filter: &str, message: ServiceMessage| {
+            sender.send(ServiceMessage::Filtered(Filtered { filter: filter.into(), body: message.to_body() }));
+        };
+        let all_ids: Vec<_> = clients.iter().map(|(_, _, client)| client.id.as_str().into()).collect();
+        filtered("userId eq", broadcast("malformed"));
+        filtered("", broadcast("empty"));
+        filtered("userId eq 'ann'", ServiceMessage::CloseConnectionsWithAck(CloseWithAck::default()));
+        filtered("userId ne 'bob' and not ('red' in groups)", broadcast("all"));
+        filtered("userId in ('ann')", to_group("red", "group"));
+        filtered(
+            "startswith(userId, 'a')",
+            ServiceMessage::MultiConnectionData(MultiConnectionData { connection_ids: all_ids, payloads: json("ids") }),
+        );
+        filtered("'red' in groups", to_user("bob", "user"));
+        sender.send(broadcast("end"));
+        for (home, user, client) in &mut clients {
+            let words: &[&str] = if *user == "ann" { &["all", "ids", "end"] } else { &["user", "end"] };
+            for word in words {
+                assert_eq!(client.text().await, *word, "{user}");
+            }
+            settle().await;
+            homes[*home].fence(client).await;
+        }
+    });
+}
+
+#[test]
 fn clients_of_one_turn_share_a_link_of_an_app_server_that_dials_in() {
     run(async {
         let settings = Settings { accepts_dial_in: true, pool_turn: 2, ..peers(&[1]) };

@@ -17,6 +17,7 @@ use trunkline_protocol::service::{Audience, ClientInvocation, FrameHead, Message
 
 use super::attachment::ShardSink;
 use super::dial_in_ping::{self, Leaving, NodeLoad, Wish};
+use super::route::read_filtered;
 use crate::clock::unix_seconds;
 use crate::shard::{MEMBERSHIP_S, SendOrigin, Shard, ShardCommand, no_such_connection};
 use crate::upstream::{LinkHandle, Pool};
@@ -50,14 +51,21 @@ impl<'a> DialInSink<'a> {
         let is_here = |id: &ByteString| shared.routes.find(id).is_some();
         // What concerns a connection that moves goes to both nodes.
         let is_elsewhere = |id: &ByteString| !shared.routes.is_here_alone(id);
-        let epoch = match has_epoch(&message) {
+        let class = match class_of(&message) {
+            // A send that no client gets closes none.
+            Err(problem) if matches!(message, ServiceMessage::Filtered(_)) => {
+                self.inner.handle_skipped(&FrameHead::read(&message.to_body()), &problem);
+                return Ok(());
+            }
+            class => class?,
+        };
+        let has_epoch = class == MessageClass::Send || matches!(message, ServiceMessage::ClientInvocation(_));
+        // The message may be for a connection that moves.
+        let epoch = match has_epoch {
             true => self.sends.get_or_insert_with(|| shared.fleet.moves.begin_send()).epoch(),
             false => 0,
         };
-        match (message.class(), message.audience()) {
-            _ if !is_of_app_server(&message) => {
-                return Err(format!("an app server must not send {} ({})", message.name(), message.number()));
-            }
+        match (class, message.audience()) {
             (MessageClass::Send, Some(Audience::Connections(ids))) => {
                 if ids.iter().any(is_elsewhere) {
                     others.pass_on(link, &message, epoch);
@@ -171,17 +179,24 @@ fn with_time(mut message: ServiceMessage) -> ServiceMessage {
     message
 }
 
-/// Whether a message may be for a connection that moves, and so the epoch matters in which it enters the fleet.
-fn has_epoch(message: &ServiceMessage) -> bool {
-    message.class() == MessageClass::Send || matches!(message, ServiceMessage::ClientInvocation(_))
-}
-
-/// Whether an app server sends such a message: not only proxies, and nodes among themselves.
-fn is_of_app_server(message: &ServiceMessage) -> bool {
+/// Class of a message of an app server; a send with a filter is a send.
+///
+/// # Errors
+/// When only proxies, and nodes among themselves, send such a message, or its filter can't be parsed.
+fn class_of(message: &ServiceMessage) -> Result<MessageClass, String> {
     use ServiceMessage as M;
-    let is_of_node =
-        matches!(message, M::ConnectionMoved(_) | M::RefreshConnectionWithAck(_) | M::Stamped(_) | M::Filtered(_));
-    message.class() != MessageClass::Service && !is_of_node
+    let class = match message {
+        M::Filtered(filtered) => match read_filtered(filtered)?.1.class() {
+            MessageClass::Send => MessageClass::Send,
+            _ => MessageClass::Service,
+        },
+        M::ConnectionMoved(_) | M::RefreshConnectionWithAck(_) | M::Stamped(_) => MessageClass::Service,
+        message => message.class(),
+    };
+    match class {
+        MessageClass::Service => Err(format!("an app server must not send {} ({})", message.name(), message.number())),
+        class => Ok(class),
+    }
 }
 
 impl FrameSink for DialInSink<'_> {

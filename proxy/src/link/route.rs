@@ -166,11 +166,20 @@ fn route_filtered(
     batch: &mut RoutedBatch,
     route: fn(FrameSource<'_>, ServiceMessage, &mut RoutedBatch) -> Result<(), String>,
 ) -> Result<(), String> {
+    let (filter, inner) = read_filtered(filtered)?;
+    route(FrameSource { filter: Some(&Arc::new(filter)), ..source }, inner, batch)
+}
+
+/// Reads a filter, and the message for the clients that it includes.
+///
+/// # Errors
+/// When the filter can't be parsed, or the message inside is none that can have one.
+pub(super) fn read_filtered(filtered: &Filtered) -> Result<(ClientFilter, ServiceMessage), String> {
     let filter = ClientFilter::parse(&filtered.filter).map_err(|error| format!("the filter {error}"))?;
     match ServiceMessage::decode(&filtered.body) {
         Ok(Some(ServiceMessage::Filtered(_))) => Err("a filtered message is inside of another one".into()),
-        Ok(Some(inner)) => route(FrameSource { filter: Some(&Arc::new(filter)), ..source }, inner, batch),
-        Ok(None) => Ok(()),
+        Ok(Some(inner)) => Ok((filter, inner)),
+        Ok(None) => Err("a filter is around a message of an unknown type".into()),
         Err(error) => Err(error.to_string()),
     }
 }
@@ -379,7 +388,7 @@ fn send_to_connections(source: FrameSource<'_>, ids: Vec<ByteString>, payloads: 
     }
     let message = Framed::new(payloads);
     for (commands, ids) in batch.commands.iter_mut().zip(by_shard).filter(|(_, ids)| !ids.is_empty()) {
-        let to = Audience::Connections(ids).into();
+        let to = Receivers { filter: source.filter.cloned(), ..Audience::Connections(ids).into() };
         commands.push(ShardCommand::Send { hub: source.hub, to, message: message.clone(), origin: source.origin });
     }
 }

@@ -243,10 +243,11 @@ impl Delivery {
     }
 
     fn send_to_one(&mut self, connections: &mut Connections, id: &str, send: SetSend<'_>, tally: &mut ReceiverTally) {
-        let SetSend { hub, run, mode, .. } = send;
+        let SetSend { hub, epoch, run, mode } = send;
         let Some(slot) = connections.find(hub, id) else { return };
         if let Some(client) = connections.get_mut(slot)
             && client.is_open()
+            && !client.is_excluded(epoch)
             && run.frames(client.content).is_some()
         {
             tally.add(client.content);

@@ -37,14 +37,14 @@ fn message(number: i64, fields: &mut Fields) -> FieldResult<Option<ServiceMessag
         4 => M::OpenConnection(open_connection(fields)?),
         5 => M::CloseConnection(close_connection(fields)?),
         6 => M::ConnectionData(connection_data(fields)?),
-        7 => M::MultiConnectionData(multi_connection_data(fields)?),
-        8 => M::UserData(user_data(fields)?),
-        9 => M::MultiUserData(multi_user_data(fields)?),
-        10 => M::BroadcastData(broadcast_data(fields)?),
+        7 => send(M::MultiConnectionData(multi_connection_data(fields)?), fields.filter()?),
+        8 => send(M::UserData(user_data(fields)?), fields.filter()?),
+        9 => send(M::MultiUserData(multi_user_data(fields)?), fields.filter()?),
+        10 => send(M::BroadcastData(broadcast_data(fields)?), fields.filter()?),
         11 => M::JoinGroup(join_group(fields)?),
         12 => M::LeaveGroup(leave_group(fields)?),
-        13 => M::GroupBroadcastData(group_broadcast_data(fields)?),
-        14 => M::MultiGroupBroadcastData(multi_group_broadcast_data(fields)?),
+        13 => group_broadcast_data(fields)?,
+        14 => send(M::MultiGroupBroadcastData(multi_group_broadcast_data(fields)?), fields.filter()?),
         15 => M::ServiceError(ServiceError { error: fields.text("errorMessage")? }),
         16 => M::UserJoinGroup(user_join_group(fields)?),
         17 => M::UserLeaveGroup(user_leave_group(fields)?),
@@ -241,7 +241,15 @@ fn trace_report(fields: &mut Fields) -> FieldResult<TraceReport> {
     })
 }
 
-// Data to many. The extension map (tracing id, filter) is last or of no use, so nobody reads it.
+// Data to many.
+
+/// Wraps a send with a filter: whoever does not know filters can't take it for one to all.
+fn send(message: ServiceMessage, filter: Option<ByteString>) -> ServiceMessage {
+    match filter {
+        None => message,
+        Some(filter) => ServiceMessage::Filtered(Filtered { filter, body: message.to_body() }),
+    }
+}
 
 fn multi_connection_data(fields: &mut Fields) -> FieldResult<MultiConnectionData> {
     Ok(MultiConnectionData { connection_ids: fields.texts("connectionIds")?, payloads: fields.payloads("payloads")? })
@@ -259,19 +267,19 @@ fn broadcast_data(fields: &mut Fields) -> FieldResult<BroadcastData> {
     Ok(BroadcastData { excluded: fields.texts("excludedConnectionIds")?, payloads: fields.payloads("payloads")? })
 }
 
-fn group_broadcast_data(fields: &mut Fields) -> FieldResult<GroupBroadcastData> {
+fn group_broadcast_data(fields: &mut Fields) -> FieldResult<ServiceMessage> {
     let mut it = GroupBroadcastData {
         group: fields.text("group")?,
         excluded: fields.texts("excludedConnectionIds")?,
         payloads: fields.payloads("payloads")?,
         ..GroupBroadcastData::default()
     };
+    let filter = fields.filter()?;
     if fields.has(7) {
-        fields.skip_extension()?;
         it.excluded_users = fields.texts("excludedUserIds")?;
         it.caller_user = fields.optional_text("callerUserId")?;
     }
-    Ok(it)
+    Ok(send(ServiceMessage::GroupBroadcastData(it), filter))
 }
 
 fn multi_group_broadcast_data(fields: &mut Fields) -> FieldResult<MultiGroupBroadcastData> {

@@ -7,12 +7,13 @@ use super::super::service_message::Payloads;
 use crate::limits::LIST_MAX_ITEMS;
 use crate::message_pack::{ReadError, Reader};
 
-/// Keys of the extension map. Tracing ids (1) and filters (4) are passed over when read and never written.
+/// Keys of the extension map. Tracing ids (1) are passed over when read and never written.
 ///
 /// To invent a key is no option: older SDKs lose their place in the frame behind one that they don't know.
 pub(super) mod extension {
     pub(crate) const TTL: i64 = 2;
     pub(crate) const PROTOCOL: i64 = 3;
+    pub(crate) const FILTER: i64 = 4;
     pub(crate) const DATA_TYPE: i64 = 5;
     pub(crate) const IS_PARTIAL: i64 = 6;
 }
@@ -165,6 +166,19 @@ impl<'a> Fields<'a> {
     pub(super) fn skip_extension(&mut self) -> FieldResult<()> {
         self.next("extension")?;
         self.read("extension", Reader::skip)
+    }
+
+    /// Reads the filter of a send in the extension map that comes next, if both are there.
+    pub(super) fn filter(&mut self) -> FieldResult<Option<ByteString>> {
+        let mut filter = None;
+        for _ in 0..self.extension_len()? {
+            match self.extension_key()? {
+                extension::FILTER => filter = self.read("filter", Reader::optional_text)?,
+                _ => self.skip_extension_value()?,
+            }
+        }
+        self.left = self.left.saturating_sub(1);
+        Ok(filter)
     }
 
     /// Returns the number of members of the extension map; it may be missing or nil, which is none.
