@@ -10,20 +10,20 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 use trunkline_protocol::limits::{ACKNOWLEDGE_DELAY_MS, LINK_FRAME_MAX_BYTES};
 use trunkline_protocol::service::{
-    ACKNOWLEDGE_KEY, Ack, AckStatus, BroadcastData, Check, CheckUserInGroup, ClientCompletion, ClientInvocation,
-    CloseConnection, CloseWithAck, ConnectionData, ConnectionFlowControl, ConnectionMoved, ConnectionReconnect,
-    Counters, ErrorCompletion, Filtered, FlowOperation, FlowSubject, FrameBuffer, GroupBroadcastData, GroupChange,
-    GroupJoin, GroupMemberQuery, LinkHandshakeRequest, LinkHandshakeResponse, LinkKind, MoveConnection,
-    MultiConnectionData, MultiGroupBroadcastData, MultiUserData, OpenConnection, Payloads, Ping, PresenceChanges,
-    PresencePhase, RefreshConnection, RestoreAnswer, RestoreQuery, ServiceError, ServiceEvent, ServiceMapping,
-    ServiceMessage, Stamped, TaskCandidate, TaskCandidates, TraceReport, TracedData, UserConnectionQuery, UserData,
-    UserGroupChange, encode_connection_data,
+    ACKNOWLEDGE_KEY, AccessKeyRequest, AccessKeyResponse, Ack, AckStatus, BroadcastData, Check, CheckUserInGroup,
+    ClientCompletion, ClientInvocation, CloseConnection, CloseWithAck, ConnectionData, ConnectionFlowControl,
+    ConnectionMoved, ConnectionReconnect, Counters, ErrorCompletion, Filtered, FlowOperation, FlowSubject, FrameBuffer,
+    GroupBroadcastData, GroupChange, GroupJoin, GroupMemberQuery, LinkHandshakeRequest, LinkHandshakeResponse,
+    LinkKind, MoveConnection, MultiConnectionData, MultiGroupBroadcastData, MultiUserData, OpenConnection, Payloads,
+    Ping, PresenceChanges, PresencePhase, RefreshConnection, RestoreAnswer, RestoreQuery, ServiceError, ServiceEvent,
+    ServiceMapping, ServiceMessage, Stamped, TaskCandidate, TaskCandidates, TraceReport, TracedData,
+    UserConnectionQuery, UserData, UserGroupChange, encode_connection_data,
 };
 
 /// Numbers of the messages that are known here.
-const KNOWN: [i64; 50] = [
-    1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 30, 31, 32, 33,
-    34, 35, 36, 37, 38, 39, 40, 60, 61, 62, 63, 64, 70, 71, 72, 73, 74, 75, 76,
+const KNOWN: [i64; 52] = [
+    1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31,
+    32, 33, 34, 35, 36, 37, 38, 39, 40, 60, 61, 62, 63, 64, 70, 71, 72, 73, 74, 75, 76,
 ];
 
 /// Texts of all header lengths: most are short, some need two bytes of length, a few three.
@@ -300,7 +300,13 @@ fn result_message() -> BoxedStrategy<ServiceMessage> {
     let mapping = ids().prop_map(|(invocation_id, connection_id, instance_id)| {
         ServiceMessage::ServiceMapping(ServiceMapping { invocation_id, connection_id, instance_id })
     });
-    prop_oneof![invocation, completion, error, mapping].boxed()
+    let key_request = (optional(), optional())
+        .prop_map(|(token, key_id)| ServiceMessage::AccessKeyRequest(AccessKeyRequest { token, key_id }));
+    let key = (optional(), optional(), optional(), optional());
+    let key_response = key.prop_map(|(key_id, access_key, error_type, error)| {
+        ServiceMessage::AccessKeyResponse(AccessKeyResponse { key_id, access_key, error_type, error })
+    });
+    prop_oneof![invocation, completion, error, mapping, key_request, key_response].boxed()
 }
 
 fn message() -> impl Strategy<Value = ServiceMessage> {

@@ -96,6 +96,8 @@ impl ServiceMessage {
             Self::CheckUserExistenceWithAck(_) => 25,
             Self::UserJoinGroupWithAck(_) => 26,
             Self::UserLeaveGroupWithAck(_) => 27,
+            Self::AccessKeyRequest(_) => 28,
+            Self::AccessKeyResponse(_) => 29,
             Self::CloseConnectionWithAck(_) => 30,
             Self::CloseConnectionsWithAck(_) => 31,
             Self::CloseUserConnectionsWithAck(_) => 32,

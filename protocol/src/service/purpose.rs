@@ -94,6 +94,7 @@ impl ServiceMessage {
             Self::ConnectionMoved(_)
             | Self::Stamped(_)
             | Self::Filtered(_)
+            | Self::AccessKeyRequest(_)
             | Self::RestoreAnswer(_)
             | Self::TraceReport(_) => MessageClass::Report,
             Self::RestoreQuery(_) | Self::PresenceChanges(_) | Self::TracedData(_) | Self::TaskCandidates(_) => {
@@ -106,6 +107,7 @@ impl ServiceMessage {
             | Self::Ack(_)
             | Self::ServiceEvent(_)
             | Self::ServiceMapping(_)
+            | Self::AccessKeyResponse(_)
             | Self::ConnectionReconnect(_)
             | Self::MoveConnection(_) => MessageClass::Service,
         }

@@ -69,6 +69,10 @@ pub enum ServiceMessage {
     UserJoinGroupWithAck(UserGroupChange),
     /// Type 27: as 17, acked.
     UserLeaveGroupWithAck(UserGroupChange),
+    /// Type 28: an app server that logs in with Entra ID asks for a key.
+    AccessKeyRequest(AccessKeyRequest),
+    /// Type 29: the answer.
+    AccessKeyResponse(AccessKeyResponse),
     /// Type 30: close one connection.
     CloseConnectionWithAck(CloseWithAck),
     /// Type 31: close all connections of the hub but some.
@@ -490,6 +494,28 @@ pub struct Check {
     pub subject: ByteString,
     /// To be answered with this id.
     pub ack_id: i64,
+}
+
+/// Body of type 28, `AccessKeyRequest`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AccessKeyRequest {
+    /// Token of Entra ID.
+    pub token: Option<ByteString>,
+    /// Id of the key that the app server has.
+    pub key_id: Option<ByteString>,
+}
+
+/// Body of type 29, `AccessKeyResponse`: a key, or an error.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AccessKeyResponse {
+    /// Id of the key.
+    pub key_id: Option<ByteString>,
+    /// The key itself; `None` with an error.
+    pub access_key: Option<ByteString>,
+    /// Kind of the error, for programs.
+    pub error_type: Option<ByteString>,
+    /// Text for the log of the app server.
+    pub error: Option<ByteString>,
 }
 
 /// Body of types 30 to 33.

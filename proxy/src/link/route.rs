@@ -8,9 +8,9 @@ use std::sync::Arc;
 use bytestring::ByteString;
 use tracing::debug;
 use trunkline_protocol::service::{
-    self, CheckUserInGroup, ClientCompletion, ClientFilter, ClientInvocation, CloseConnection, ConnectionFlowControl,
-    ConnectionMoved, Exclusions, Filtered, FlowOperation, FlowSubject, GroupChange, MessageClass, Payloads, RawKind,
-    ServiceMessage, Stamped, TraceReport, UserGroupChange,
+    self, AccessKeyRequest, AccessKeyResponse, CheckUserInGroup, ClientCompletion, ClientFilter, ClientInvocation,
+    CloseConnection, ConnectionFlowControl, ConnectionMoved, Exclusions, Filtered, FlowOperation, FlowSubject,
+    GroupChange, MessageClass, Payloads, RawKind, ServiceMessage, Stamped, TraceReport, UserGroupChange,
 };
 
 use crate::metrics::{Counters, SendKind};
@@ -283,6 +283,7 @@ fn route_rare(source: FrameSource<'_>, message: ServiceMessage, batch: &mut Rout
             let caller = answer.caller_server_id.clone();
             pass_result(source, waiting.as_ref(), &caller, &M::ErrorCompletion(answer));
         }
+        M::AccessKeyRequest(AccessKeyRequest { key_id, .. }) => source.asker.answer(&no_access_keys(key_id)),
         M::TraceReport(report) => report_trace(source, report, batch),
         M::RestoreAnswer(answer) => source.shared.admission.restore_queries.answer(source.asker.app(), &answer),
         // Those that only a proxy may send break the protocol.
@@ -293,6 +294,18 @@ fn route_rare(source: FrameSource<'_>, message: ServiceMessage, batch: &mut Rout
         _ => {}
     }
     Ok(())
+}
+
+/// Answer to an app server that logs in with Entra ID.
+fn no_access_keys(key_id: Option<ByteString>) -> ServiceMessage {
+    let error = "Entra ID (AuthType=azure) is not supported by this service: write AccessKey=… into the connection string, \
+                 with the node's --access-key or the app's --app-key";
+    ServiceMessage::AccessKeyResponse(AccessKeyResponse {
+        key_id,
+        error_type: Some(ByteString::from_static("NotSupported")),
+        error: Some(ByteString::from_static(error)),
+        access_key: None,
+    })
 }
 
 /// Keeps or ends what a message says of a user's memberships. Hardly any message does, and only one that does costs

@@ -7,13 +7,13 @@ use bytes::Bytes;
 use bytestring::ByteString;
 
 use super::super::service_message::{
-    Ack, AckStatus, BroadcastData, Check, CheckUserInGroup, ClientCompletion, ClientInvocation, CloseConnection,
-    CloseWithAck, ConnectionData, ConnectionFlowControl, ConnectionMoved, ConnectionReconnect, ErrorCompletion,
-    Filtered, FlowOperation, FlowSubject, GroupBroadcastData, GroupChange, GroupJoin, GroupMemberQuery,
-    LinkHandshakeRequest, LinkHandshakeResponse, LinkKind, MoveConnection, MultiConnectionData,
-    MultiGroupBroadcastData, MultiUserData, OpenConnection, Ping, PresenceChanges, PresencePhase, RefreshConnection,
-    RestoreAnswer, RestoreQuery, ServiceError, ServiceEvent, ServiceMapping, ServiceMessage, Stamped, TaskCandidate,
-    TaskCandidates, TraceReport, TracedData, UserConnectionQuery, UserData, UserGroupChange,
+    AccessKeyRequest, AccessKeyResponse, Ack, AckStatus, BroadcastData, Check, CheckUserInGroup, ClientCompletion,
+    ClientInvocation, CloseConnection, CloseWithAck, ConnectionData, ConnectionFlowControl, ConnectionMoved,
+    ConnectionReconnect, ErrorCompletion, Filtered, FlowOperation, FlowSubject, GroupBroadcastData, GroupChange,
+    GroupJoin, GroupMemberQuery, LinkHandshakeRequest, LinkHandshakeResponse, LinkKind, MoveConnection,
+    MultiConnectionData, MultiGroupBroadcastData, MultiUserData, OpenConnection, Ping, PresenceChanges, PresencePhase,
+    RefreshConnection, RestoreAnswer, RestoreQuery, ServiceError, ServiceEvent, ServiceMapping, ServiceMessage,
+    Stamped, TaskCandidate, TaskCandidates, TraceReport, TracedData, UserConnectionQuery, UserData, UserGroupChange,
 };
 use super::fields::{FieldError, FieldResult, Fields, extension};
 use super::{ServiceMessageError, name_of};
@@ -58,6 +58,11 @@ fn message(number: i64, fields: &mut Fields) -> FieldResult<Option<ServiceMessag
         25 => M::CheckUserExistenceWithAck(check("userId", fields)?),
         26 => M::UserJoinGroupWithAck(user_join_group_with_ack(fields)?),
         27 => M::UserLeaveGroupWithAck(user_leave_group_with_ack(fields)?),
+        28 => M::AccessKeyRequest(AccessKeyRequest {
+            token: fields.optional_text("token")?,
+            key_id: fields.optional_text("kid")?,
+        }),
+        29 => M::AccessKeyResponse(access_key_response(fields)?),
         30 => M::CloseConnectionWithAck(close_one_with_ack(fields)?),
         31 => M::CloseConnectionsWithAck(close_all_with_ack(fields)?),
         32 => M::CloseUserConnectionsWithAck(close_many_with_ack("userId", fields)?),
@@ -155,6 +160,15 @@ fn ack(fields: &mut Fields) -> FieldResult<Ack> {
         it.payload = fields.optional_binary("payload")?;
     }
     Ok(it)
+}
+
+fn access_key_response(fields: &mut Fields) -> FieldResult<AccessKeyResponse> {
+    Ok(AccessKeyResponse {
+        key_id: fields.optional_text("kid")?,
+        access_key: fields.optional_text("accessKey")?,
+        error_type: fields.optional_text("errorType")?,
+        error: fields.optional_text("errorMessage")?,
+    })
 }
 
 fn connection_flow_control(fields: &mut Fields) -> FieldResult<ConnectionFlowControl> {

@@ -4,11 +4,11 @@ use bytes::Bytes;
 use bytestring::ByteString;
 
 use super::super::service_message::{
-    Ack, AckStatus, BroadcastData, Check, CheckUserInGroup, ClientCompletion, ClientInvocation, CloseConnection,
-    CloseWithAck, ConnectionFlowControl, ConnectionMoved, ErrorCompletion, Filtered, FlowOperation, FlowSubject,
-    GroupBroadcastData, GroupChange, GroupMemberQuery, LinkHandshakeRequest, LinkHandshakeResponse, LinkKind,
-    OpenConnection, Payloads, Ping, PresenceChanges, PresencePhase, RefreshConnection, RestoreAnswer, RestoreQuery,
-    ServiceEvent, ServiceMapping, ServiceMessage, Stamped, TaskCandidates, TraceReport, TracedData,
+    AccessKeyResponse, Ack, AckStatus, BroadcastData, Check, CheckUserInGroup, ClientCompletion, ClientInvocation,
+    CloseConnection, CloseWithAck, ConnectionFlowControl, ConnectionMoved, ErrorCompletion, Filtered, FlowOperation,
+    FlowSubject, GroupBroadcastData, GroupChange, GroupMemberQuery, LinkHandshakeRequest, LinkHandshakeResponse,
+    LinkKind, OpenConnection, Payloads, Ping, PresenceChanges, PresencePhase, RefreshConnection, RestoreAnswer,
+    RestoreQuery, ServiceEvent, ServiceMapping, ServiceMessage, Stamped, TaskCandidates, TraceReport, TracedData,
     UserConnectionQuery, UserGroupChange,
 };
 use super::fields::extension;
@@ -102,6 +102,8 @@ pub(super) fn body(message: &ServiceMessage, out: &mut Writer) {
         M::CheckGroupExistenceWithAck(it)
         | M::CheckConnectionExistenceWithAck(it)
         | M::CheckUserExistenceWithAck(it) => check(out, number, it),
+        M::AccessKeyRequest(it) => optional_texts(out, number, &[&it.token, &it.key_id]),
+        M::AccessKeyResponse(it) => access_key_response(out, it),
         M::CloseConnectionWithAck(it) => close_one_with_ack(out, number, it),
         M::CloseConnectionsWithAck(it) => close_all_with_ack(out, number, it),
         M::CloseUserConnectionsWithAck(it) | M::CloseGroupConnectionsWithAck(it) => {
@@ -533,6 +535,17 @@ fn service_mapping(out: &mut Writer, it: &ServiceMapping) {
     out.text(&it.invocation_id);
     out.text(&it.connection_id);
     out.text(&it.instance_id);
+    no_extension(out);
+}
+
+fn access_key_response(out: &mut Writer, it: &AccessKeyResponse) {
+    optional_texts(out, 29, &[&it.key_id, &it.access_key, &it.error_type, &it.error]);
+}
+
+/// Message of texts alone.
+fn optional_texts(out: &mut Writer, number: u8, texts: &[&Option<ByteString>]) {
+    begin(out, texts.len() + 2, number);
+    texts.iter().for_each(|text| optional_text(out, text.as_ref()));
     no_extension(out);
 }
 

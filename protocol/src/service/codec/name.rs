@@ -1,6 +1,6 @@
 //! Names of the messages, for logs, metrics and errors.
 
-/// Names of the messages by number. 28 and 29 are about Entra ID, which has no use here.
+/// Names of the messages by number. 28 and 29 are about Entra ID, which is refused.
 const NAMES: [&str; 41] = [
     "Unknown",
     "HandshakeRequest",
