@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use ::http::StatusCode;
 use bytes::Bytes;
+use bytestring::ByteString;
 use futures_util::{SinkExt, StreamExt};
 use tokio::io::DuplexStream;
 use tokio::sync::mpsc;
@@ -145,7 +146,12 @@ impl DialInLink {
 
     /// Connects a client, whose home is this link.
     pub(super) async fn client(&mut self, node: &FleetNode, user: &str) -> Client {
-        let target = format!("/client/{HUB}&access_token={}", token("client", user));
+        self.client_by(node, &token("client", user)).await
+    }
+
+    /// Connects a client by its token, whose home is this link.
+    async fn client_by(&mut self, node: &FleetNode, token: &str) -> Client {
+        let target = format!("/client/{HUB}&access_token={token}");
         let mut client = Client::upgrade(&node.stage, &target).await.unwrap();
         client.send(JSON_HANDSHAKE).await;
         assert_eq!(client.next().await, Received::Text("{}".into()));
@@ -318,6 +324,42 @@ fn a_send_with_a_filter_reaches_whom_it_includes_at_all_nodes_and_nobody_if_it_i
             settle().await;
             homes[*home].fence(client).await;
         }
+    });
+}
+
+#[test]
+fn a_client_whose_token_allows_details_reads_the_limit_of_messages() {
+    run(async {
+        let (_network, nodes) = dial_in_nodes(1).await;
+        let mut home = DialInLink::open(&nodes[0], "home_1", ONE).await;
+        let text = format!("{{\"type\":1,\"target\":\"Say\",\"arguments\":[\"{}\"]}}\u{1e}", "x".repeat(1024 * 1024));
+        for (details, expected) in [("True", true), ("False", false)] {
+            let claims = [
+                ("aud".to_owned(), "http://any.example/client/?hub=bench".to_owned()),
+                ("asrs.s.derror".to_owned(), details.to_owned()),
+            ];
+            let key = AccessKey::new(KEY).unwrap();
+            let token = access_token::sign(&key, "ann", &claims, unix_seconds() + 3600);
+            let mut client = home.client_by(&nodes[0], &token).await;
+            client.send(&text).await;
+            let close = client.text().await;
+            let names_limit = close.contains("1048576B") && close.contains("--dial-in-message-max-bytes");
+            assert!(close.starts_with("{\"type\":7") && names_limit == expected, "{close}");
+            assert!(matches!(home.next().await, ServiceMessage::CloseConnection(_)));
+        }
+    });
+}
+
+#[test]
+fn an_app_server_that_asks_for_a_key_by_entra_id_reads_what_to_use() {
+    run(async {
+        let (_network, nodes) = dial_in_nodes(1).await;
+        let mut home = DialInLink::open(&nodes[0], "home_1", ONE).await;
+        let key_id: Option<ByteString> = Some("k1".into());
+        home.send(ServiceMessage::AccessKeyRequest(AccessKeyRequest { token: None, key_id: key_id.clone() }));
+        let ServiceMessage::AccessKeyResponse(answer) = home.next().await else { panic!("no answer") };
+        assert_eq!((answer.key_id, answer.access_key), (key_id, None));
+        assert!(answer.error.is_some_and(|error| error.contains("AccessKey=")));
     });
 }
 

@@ -12,6 +12,9 @@ use super::shared::history::{PastConnection, short};
 use crate::clock::unix_ms;
 use crate::metrics::{ConnectionCounters, Counters, HubCounters, Limit};
 
+/// Claim of an app's token by which its client may see the details of errors.
+const DETAILED_ERRORS_CLAIM: &str = "asrs.s.derror";
+
 /// Index of a shard, its counters, and what it shares with the node's other shards.
 #[derive(Debug, Clone)]
 pub(crate) struct ShardContext {
@@ -43,10 +46,17 @@ impl ShardContext {
         self.hub_counters(client).connections(client.transport, client.content.speech())
     }
 
-    /// Whether clients of the hub of this client may see the details of errors.
+    /// Whether this client may see the details of errors: by its hub's settings, or at a hub that has dialled in by its
+    /// token.
     pub(super) fn with_details(&self, client: &Client) -> bool {
         let hubs = self.shared.hubs.all();
-        hubs.get(client.home.hub().get()).is_some_and(|hub| hub.settings().detailed_errors)
+        let Some(hub) = hubs.get(client.home.hub().get()) else { return false };
+        let by_token = || {
+            let open = client.cold.opening.as_ref()?.read()?;
+            let claim = open.claims.into_iter().find(|(name, _)| name == DETAILED_ERRORS_CLAIM)?;
+            Some(claim.1.eq_ignore_ascii_case("true"))
+        };
+        hub.settings().detailed_errors || (hub.has_dialled_in() && by_token().unwrap_or(false))
     }
 
     /// Counts a client connection that opens.
