@@ -20,8 +20,7 @@ fn a_malformed_frame_in_a_right_envelope_is_skipped() {
             list!["four"],
             list![Value::Nil],
             list![-1],
-            list![kind::CONNECTION_DATA, &id],
-            list![kind::CONNECTION_DATA, &id, "text not bytes", no_ext()],
+            list![kind::CONNECTION_DATA],
             list![kind::CONNECTION_DATA, Value::Nil, b"x".as_slice(), no_ext()],
             list![kind::MULTI_CONNECTION_DATA, Value::Nil, payloads(TARGET, "wrong"), no_ext()],
             list![kind::MULTI_CONNECTION_DATA, list![1, 2], payloads(TARGET, "wrong"), no_ext()],
@@ -31,7 +30,7 @@ fn a_malformed_frame_in_a_right_envelope_is_skipped() {
             list![kind::JOIN_GROUP_WITH_ACK, &id, Value::Nil, 1, no_ext()],
             list![kind::JOIN_GROUP_WITH_ACK, &id],
             list![kind::CLOSE_CONNECTION],
-            list![kind::CLIENT_INVOCATION, "i", &id],
+            list![kind::CLIENT_INVOCATION, "i"],
             map! { 1 => 2 },
             Value::from("a text"),
             Value::Nil,
@@ -56,9 +55,35 @@ fn a_malformed_frame_in_a_right_envelope_is_skipped() {
 }
 
 #[test]
+fn a_malformed_frame_for_a_client_closes_that_client_alone() {
+    play(async |stage| {
+        let mut scene = Scene::open(stage, 1).await?;
+        let mut other = scene.join_as("bob").await?;
+        for wrong in [
+            |id: &str| list![kind::CONNECTION_DATA, id],
+            |id: &str| list![kind::CONNECTION_DATA, id, "text not bytes", no_ext()],
+            |id: &str| list![kind::CLIENT_INVOCATION, "i", id],
+            |id: &str| list![kind::MULTI_CONNECTION_DATA, list![id], "payloads", no_ext()],
+        ] {
+            let mut member = scene.join_as("ann").await?;
+            let wrong = wrong(&member.id);
+            scene.server.send(0, &wrong)?;
+            let close = member.socket.next_record().await?;
+            let error = close["error"].as_str().context("an error")?;
+            ensure!(error.contains("could not be delivered"), "{error} after {wrong:?}");
+            ensure!(close["type"] == 7 && close["allowReconnect"] == true, "{close}");
+            let (_, closed) = scene.server.expect(kind::CLOSE_CONNECTION).await?;
+            ensure!(closed.at(1).as_text() == Some(&member.id), "{closed:?}");
+            scene.reaches(&mut other, "still here").await?;
+        }
+        scene.hears(&mut other, "me too").await
+    });
+}
+
+#[test]
 fn a_wrong_length_ends_the_server_connection_and_nobody_elses() {
     play(async |stage| {
-        for bytes in [vec![0xff; 8], vec![0xff, 0xff, 0xff, 0xff, 0x0f], vec![0xff, 0xff, 0xff, 0xff, 0x07, 1]] {
+        for bytes in [vec![0xff; 8], vec![0xff, 0xff, 0xff, 0xff, 0x0f], vec![0xff, 0xff, 0xff, 0xff, 0x08, 1]] {
             let mut scene = Scene::open(stage, 1).await?;
             let mut member = scene.join_as("ann").await?;
             let mut broken = Scripted::dial(&scene.dial_in, HUB, "server-b", 1).await?;

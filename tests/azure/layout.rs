@@ -39,7 +39,7 @@ const LAYOUTS: &[(i64, &[Form])] = &[
     (kind::SERVICE_ERROR, &[Text]),
     (kind::ACK, &[Int, Int, TextOrNil, Ext(&[]), BytesOrNil]),
     (kind::SERVICE_EVENT, &[Int, TextOrNil, Int, TextOrNil, Ext(&[])]),
-    (kind::ACCESS_KEY_RESPONSE, &[Text, Text, TextOrNil, TextOrNil, Ext(&[])]),
+    (kind::ACCESS_KEY_RESPONSE, &[TextOrNil, TextOrNil, TextOrNil, TextOrNil, Ext(&[])]),
     (kind::CLIENT_INVOCATION, &[Text, Text, Text, Payloads, Ext(&[1])]),
     (kind::CLIENT_COMPLETION, &[Text, Text, Text, Text, Bytes, Ext(&[1, 3])]),
     (kind::ERROR_COMPLETION, &[Text, Text, Text, Text, Ext(&[1])]),

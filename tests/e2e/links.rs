@@ -8,27 +8,39 @@ use trunkline_tests::harness::scenario::play;
 use trunkline_tests::harness::sockets::free_address;
 
 #[test]
-fn a_link_that_breaks_the_protocol_is_dropped_with_a_line_that_names_the_frame() {
+fn a_malformed_frame_is_skipped_with_a_line_that_names_it() {
     play(async |stage| {
-        let lines: [(&[u8], &str); 6] = [
+        let lines: [(&[u8], &str); 4] = [
             (&[0x02, 0x91, 0x06], "ConnectionData"),             // without anything in it
             (&[0x04, 0x93, 0x06, 0xc0, 0xc0], "ConnectionData"), // of no connection
             (&[0x01, 0xc1], "a byte that MessagePack never uses"),
             (&[0x02, 0x91, 0xa0], "service message"), // a type that is no number
-            (&[0xff, 0xff, 0xff, 0xff, 0x07], "frame"), // a length beyond all limits
-            (&[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff], "a length prefix is malformed"),
         ];
         let fleet = Fleet::new(stage);
         for (line, name) in lines {
-            // Each at a node of its own: of links that are lost together one is named.
-            let mut app = FakeApp::start(vec![line.to_vec()]).await?;
+            // Each at a node of its own: one skipped frame is logged a minute.
+            let app = FakeApp::start(vec![line.to_vec()]).await?;
             let mut proxy = fleet.proxy_at(&free_address()?, &free_address()?, &[app.address()])?;
-            app.dropped(1).await?;
             proxy.ready().await?;
-            assert_eq!(get(proxy.admin(), "/healthz").await?.status, StatusCode::OK);
-            let told = proxy.process.wait_for_log("link over").await?;
+            let told = proxy.process.wait_for_log("skipped a frame").await?;
             assert!(told.contains(name), "{line:02x?}: {told}");
+            let linked = proxy.process.wait_for_log("app server linked").await?;
+            assert!(linked.contains("links=5"), "{linked}");
         }
+        Ok(())
+    });
+}
+
+#[test]
+fn a_malformed_length_prefix_ends_its_link() {
+    play(async |stage| {
+        let mut app = FakeApp::start(vec![vec![0xff; 7]]).await?;
+        let mut proxy = Fleet::new(stage).proxy_at(&free_address()?, &free_address()?, &[app.address()])?;
+        app.dropped(1).await?;
+        proxy.ready().await?;
+        assert_eq!(get(proxy.admin(), "/healthz").await?.status, StatusCode::OK);
+        let told = proxy.process.wait_for_log("link over").await?;
+        assert!(told.contains("a length prefix is malformed"), "{told}");
         Ok(())
     });
 }
@@ -36,13 +48,12 @@ fn a_link_that_breaks_the_protocol_is_dropped_with_a_line_that_names_the_frame()
 #[test]
 fn frames_of_a_newer_protocol_are_skipped() {
     play(async |stage| {
-        // An unknown type, then a known one that is wrong: dropped for the second one.
-        let mut app = FakeApp::start(vec![vec![0x03, 0x92, 0x7f, 0xc0, 0x02, 0x91, 0x06]]).await?;
-        let fleet = Fleet::new(stage);
-        let mut proxy = fleet.proxy_at(&free_address()?, &free_address()?, &[app.address()])?;
-        app.dropped(1).await?;
+        // An unknown type in silence, then a known one that is malformed.
+        let app = FakeApp::start(vec![vec![0x03, 0x92, 0x7f, 0xc0, 0x02, 0x91, 0x06]]).await?;
+        let mut proxy = Fleet::new(stage).proxy_at(&free_address()?, &free_address()?, &[app.address()])?;
         proxy.ready().await?;
-        proxy.process.wait_for_log("ConnectionData").await?;
+        let told = proxy.process.wait_for_log("skipped a frame").await?;
+        assert!(told.contains("ConnectionData"), "{told}");
         Ok(())
     });
 }

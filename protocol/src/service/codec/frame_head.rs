@@ -81,7 +81,7 @@ mod tests {
         let data = MultiConnectionData { connection_ids: ids.clone(), payloads: Payloads::default() };
         assert_eq!(head_of(ServiceMessage::MultiConnectionData(data), 9), ("MultiConnectionData", ids));
         let all = ServiceMessage::BroadcastData(BroadcastData::default());
-        assert_eq!(head_of(all, 3), ("BroadcastData", vec![]));
+        assert_eq!(head_of(all, 5), ("BroadcastData", vec![]));
         assert_eq!(FrameHead::read(&Bytes::from_static(b"\xff")), FrameHead::default());
         assert!(FrameHead::read(&ServiceMessage::Ping(Ping::default()).to_body()).is_ping());
     }
