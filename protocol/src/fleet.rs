@@ -29,7 +29,7 @@ pub use greeting::{Greeting, GreetingError, WireVersions};
 pub use hearing::{Awaited, Hearing};
 pub use hub_interest::HubInterest;
 pub use interest::{INTEREST_BUCKETS, InterestMap, InterestMapError, InterestUpdate, PeerInterest, Wanted};
-pub use moving::{CountedFrame, MovedState, MovingConnection, MovingError};
+pub use moving::{CountedFrame, MovedState, MovingConnection, MovingError, RefreshedLogIn};
 pub use node_message::{
     MoveStep, NodeMessage, NodeMessageError, NodePhase, NodeState, RequestMethod, ToldMembership, ToldRevocation,
     encode_ask, encode_relay,

@@ -10,6 +10,9 @@ use rmp::Marker;
 
 use crate::limits::NESTING_MAX;
 
+/// Number of the extension type for timestamps.
+const TIMESTAMP: i8 = -1;
+
 /// Error of bytes that are not the expected value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ReadError {
@@ -102,6 +105,28 @@ impl<'a> Reader<'a> {
     /// Whether the next value is an integer.
     pub(crate) fn is_integer_next(&self) -> bool {
         Self { bytes: self.bytes, rest: self.rest }.integer().is_ok()
+    }
+
+    /// Reads a timestamp, in whole seconds since 1970.
+    pub(crate) fn timestamp(&mut self) -> Result<i64, ReadError> {
+        let form = self.marker()?;
+        let length = if form == Marker::Ext8 { self.length_8()? } else { 12 };
+        let other = || kind("a timestamp", form);
+        if length != 12 || !matches!(form, Marker::FixExt4 | Marker::FixExt8 | Marker::Ext8) {
+            return Err(other());
+        }
+        if i8::from_be_bytes(self.chunk()?) != TIMESTAMP {
+            return Err(other());
+        }
+        Ok(match form {
+            Marker::FixExt4 => i64::from(u32::from_be_bytes(self.chunk()?)),
+            // 30 bits of nanoseconds come first.
+            Marker::FixExt8 => (u64::from_be_bytes(self.chunk()?) & ((1 << 34) - 1)).cast_signed(),
+            _ => {
+                self.take(4)?;
+                i64::from_be_bytes(self.chunk()?)
+            }
+        })
     }
 
     pub(crate) fn boolean(&mut self) -> Result<bool, ReadError> {
@@ -276,6 +301,21 @@ impl Writer<'_> {
         match u64::try_from(value) {
             Ok(value) => self.unsigned(value),
             Err(_) => self.negative(value),
+        }
+    }
+
+    /// Writes a timestamp, in whole seconds since 1970.
+    pub(crate) fn timestamp(&mut self, seconds: i64) {
+        if let Ok(seconds) = u32::try_from(seconds) {
+            self.marker(Marker::FixExt4);
+            self.0.put_i8(TIMESTAMP);
+            self.0.put_u32(seconds);
+        } else {
+            self.marker(Marker::Ext8);
+            self.0.put_u8(12);
+            self.0.put_i8(TIMESTAMP);
+            self.0.put_u32(0);
+            self.0.put_i64(seconds);
         }
     }
 

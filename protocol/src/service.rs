@@ -7,6 +7,7 @@
 //!
 //! Source: the public Azure SignalR service protocol, version 1, as its open-source SDK speaks it.
 
+mod claim_list;
 mod client_filter;
 mod codec;
 mod connection_header;
@@ -18,6 +19,7 @@ mod purpose;
 mod service_message;
 mod session;
 
+pub use claim_list::{claims_from_payload, claims_to_payload};
 pub use client_filter::{ClientFilter, FILTER_MAX_BYTES, FilterError, FilterSubject, FilterTarget};
 pub(crate) use codec::write_frame;
 pub use codec::{FrameHead, encode_connection_data, encode_traced_data};

@@ -11,19 +11,19 @@ use proptest::sample::Index;
 use trunkline_protocol::limits::{ACKNOWLEDGE_DELAY_MS, LINK_FRAME_MAX_BYTES};
 use trunkline_protocol::service::{
     ACKNOWLEDGE_KEY, AccessKeyRequest, AccessKeyResponse, Ack, AckStatus, BroadcastData, Check, CheckUserInGroup,
-    ClientCompletion, ClientInvocation, CloseConnection, CloseWithAck, ConnectionData, ConnectionFlowControl,
-    ConnectionMoved, ConnectionReconnect, Counters, ErrorCompletion, Filtered, FlowOperation, FlowSubject, FrameBuffer,
-    GroupBroadcastData, GroupChange, GroupJoin, GroupMemberQuery, LinkHandshakeRequest, LinkHandshakeResponse,
-    LinkKind, MoveConnection, MultiConnectionData, MultiGroupBroadcastData, MultiUserData, OpenConnection, Payloads,
-    Ping, PresenceChanges, PresencePhase, RefreshConnection, RestoreAnswer, RestoreQuery, ServiceError, ServiceEvent,
-    ServiceMapping, ServiceMessage, Stamped, TaskCandidate, TaskCandidates, TraceReport, TracedData,
-    UserConnectionQuery, UserData, UserGroupChange, encode_connection_data,
+    ClientCompletion, ClientInvocation, CloseConnection, CloseWithAck, ConnectionClaims, ConnectionData,
+    ConnectionFlowControl, ConnectionMoved, ConnectionReconnect, Counters, ErrorCompletion, Filtered, FlowOperation,
+    FlowSubject, FrameBuffer, GroupBroadcastData, GroupChange, GroupJoin, GroupMemberQuery, LinkHandshakeRequest,
+    LinkHandshakeResponse, LinkKind, MoveConnection, MultiConnectionData, MultiGroupBroadcastData, MultiUserData,
+    OpenConnection, Payloads, Ping, PresenceChanges, PresencePhase, RefreshAuth, RefreshConnection, RestoreAnswer,
+    RestoreQuery, ServiceError, ServiceEvent, ServiceMapping, ServiceMessage, Stamped, TaskCandidate, TaskCandidates,
+    TraceReport, TracedData, UserConnectionQuery, UserData, UserGroupChange, encode_connection_data,
 };
 
 /// Numbers of the messages that are known here.
-const KNOWN: [i64; 52] = [
+const KNOWN: [i64; 55] = [
     1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31,
-    32, 33, 34, 35, 36, 37, 38, 39, 40, 60, 61, 62, 63, 64, 70, 71, 72, 73, 74, 75, 76,
+    32, 33, 34, 35, 36, 37, 38, 39, 40, 41, 42, 43, 60, 61, 62, 63, 64, 70, 71, 72, 73, 74, 75, 76,
 ];
 
 /// Texts of all header lengths: most are short, some need two bytes of length, a few three.
@@ -254,6 +254,9 @@ fn order_message() -> BoxedStrategy<ServiceMessage> {
         trace_report(),
         vec((text(), text(), number()), 0..4).prop_map(task_candidates),
         (text(), number(), number()).prop_map(refresh_connection),
+        (text(), claims(), number(), number()).prop_map(refresh_auth),
+        check().prop_map(ServiceMessage::GetConnectionClaims),
+        (text(), claims()).prop_map(connection_claims),
         check().prop_map(ServiceMessage::CheckGroupExistenceWithAck),
         check().prop_map(ServiceMessage::CheckConnectionExistenceWithAck),
         check().prop_map(ServiceMessage::CheckUserExistenceWithAck),
@@ -267,6 +270,20 @@ fn order_message() -> BoxedStrategy<ServiceMessage> {
 
 fn refresh_connection((connection_id, expires_s, ack_id): (ByteString, i64, i64)) -> ServiceMessage {
     ServiceMessage::RefreshConnectionWithAck(RefreshConnection { connection_id, expires_s, ack_id })
+}
+
+type Claims = Vec<(ByteString, ByteString)>;
+
+fn claims() -> impl Strategy<Value = Claims> {
+    vec((text(), text()), 0..4)
+}
+
+fn refresh_auth((connection, claims, expires_s, ack_id): (ByteString, Claims, i64, i64)) -> ServiceMessage {
+    ServiceMessage::RefreshAuth(RefreshAuth { connection, claims, expires_s, ack_id })
+}
+
+fn connection_claims((connection_id, claims): (ByteString, Claims)) -> ServiceMessage {
+    ServiceMessage::UpdateConnectionClaims(ConnectionClaims { connection_id, claims })
 }
 
 fn task_candidates(candidates: Vec<(ByteString, ByteString, i64)>) -> ServiceMessage {

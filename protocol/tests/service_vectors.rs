@@ -8,11 +8,11 @@ use bytestring::ByteString;
 use trunkline_protocol::hub::HubProtocol;
 use trunkline_protocol::service::{
     Ack, AckStatus, BroadcastData, Check, CheckUserInGroup, ClientCompletion, ClientInvocation, CloseConnection,
-    CloseWithAck, ConnectionData, ConnectionFlowControl, ConnectionReconnect, ErrorCompletion, Filtered, FlowOperation,
-    FlowSubject, FrameBuffer, GroupBroadcastData, GroupChange, GroupMember, GroupMemberQuery, LinkHandshakeRequest,
-    LinkHandshakeResponse, LinkKind, MemberPage, MultiConnectionData, MultiGroupBroadcastData, MultiUserData,
-    OpenConnection, Payloads, Ping, ServiceError, ServiceEvent, ServiceMapping, ServiceMessage, ServiceMessageError,
-    UserData, UserGroupChange,
+    CloseWithAck, ConnectionClaims, ConnectionData, ConnectionFlowControl, ConnectionReconnect, ErrorCompletion,
+    Filtered, FlowOperation, FlowSubject, FrameBuffer, GroupBroadcastData, GroupChange, GroupMember, GroupMemberQuery,
+    LinkHandshakeRequest, LinkHandshakeResponse, LinkKind, MemberPage, MultiConnectionData, MultiGroupBroadcastData,
+    MultiUserData, OpenConnection, Payloads, Ping, RefreshAuth, ServiceError, ServiceEvent, ServiceMapping,
+    ServiceMessage, ServiceMessageError, UserData, UserGroupChange, claims_from_payload, claims_to_payload,
 };
 
 fn bytes(hex: &str) -> Bytes {
@@ -249,8 +249,8 @@ fn golden_client_completion() {
 
 #[test]
 fn types_without_a_use_here_are_none() {
-    // RefreshAuth, and what nobody has thought of yet.
-    for body in ["9229c0", "91cd1000", "9100", "91ff"] {
+    // What nobody has thought of yet.
+    for body in ["922cc0", "91cd1000", "9100", "91ff"] {
         assert_eq!(decode_body(body), Ok(None), "{body}");
     }
 }
@@ -301,6 +301,32 @@ fn layouts_of_questions_and_orders() {
         ServiceMessage::CloseUserConnectionsWithAck(close("u1", vec![text("c1")])),
     );
     body_both_ways("96 21 a26731 a172 05 90 80", ServiceMessage::CloseGroupConnectionsWithAck(close("g1", Vec::new())));
+}
+
+#[test]
+fn golden_refreshes_of_authentication() {
+    // Its nanoseconds are not kept, so it is only read.
+    let golden = "1f9629a5544f4b454e82a161a131a161a132d7ff1d53530070dbd880cd012c80";
+    let expected = |expires_s| {
+        let claims = vec![(text("a"), text("1")), (text("a"), text("2"))];
+        ServiceMessage::RefreshAuth(RefreshAuth { connection: text("TOKEN"), claims, expires_s, ack_id: 300 })
+    };
+    assert_eq!(decode_frame(golden), Ok(Some(expected(1_893_456_000))));
+    body_both_ways("9629a5544f4b454e82a161a131a161a132d6ff70dbd880cd012c80", expected(1_893_456_000));
+    body_both_ways(
+        "9629a5544f4b454e82a161a131a161a132c70cff000000000000003afff4417fcd012c80",
+        expected(253_402_300_799),
+    );
+    assert!(decode_body("9629a5544f4b454e82a161a131a161a1320ccd012c80").is_err());
+    let question = Check { subject: text("TOKEN"), ack_id: 300 };
+    both_ways("0c942aa5544f4b454ecd012c80", ServiceMessage::GetConnectionClaims(question));
+    let claims = vec![(text("a"), text("1")), (text("a"), text("2"))];
+    let update = ConnectionClaims { connection_id: text("<connectionId>"), claims: claims.clone() };
+    both_ways(
+        "1b942bae3c636f6e6e656374696f6e49643e82a161a131a161a13280",
+        ServiceMessage::UpdateConnectionClaims(update),
+    );
+    assert_eq!(claims_from_payload(&claims_to_payload(&claims)), Some(claims));
 }
 
 #[test]
@@ -473,9 +499,9 @@ fn the_extension_map_may_be_nil_and_may_have_members_that_are_not_known() {
 
 #[test]
 fn integers_of_any_width_are_read() {
-    let numbers = ["05", "cc05", "cd0005", "ce00000005", "cf0000000000000005"];
-    for number in numbers.into_iter().chain(["d005", "d10005", "d200000005", "d30000000000000005"]) {
-        let expected = Ack { ack_id: 5, status: AckStatus::Unknown(5), message: None, payload: None };
+    let numbers = ["06", "cc06", "cd0006", "ce00000006", "cf0000000000000006"];
+    for number in numbers.into_iter().chain(["d006", "d10006", "d200000006", "d30000000000000006"]) {
+        let expected = Ack { ack_id: 6, status: AckStatus::Unknown(6), message: None, payload: None };
         let body = format!("94 cc14 {number} {number} c0");
         assert_eq!(decode_body(&body), Ok(Some(ServiceMessage::Ack(expected))), "{number}");
     }

@@ -36,7 +36,9 @@ pub use key::VerifyingKey;
 pub use policy::TokenPolicy;
 pub(crate) use revocation::{REVOCATION_KEPT_MAX_S, RevocationMark, RevocationRefused, Revocations};
 pub use service_token::host_of_url;
-pub(crate) use service_token::{ClientTerms, RestAudience, ServiceAudience, ServiceVerifier, StickyServer};
+pub(crate) use service_token::{
+    ClientTerms, RestAudience, ServiceAudience, ServiceVerifier, StickyServer, user_in_claims,
+};
 pub(crate) use signer::{Signer, TokenSigner};
 pub(crate) use signing_key::SigningKeys;
 pub(crate) use token_error::TokenError;

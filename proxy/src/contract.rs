@@ -51,6 +51,7 @@ mod presence_feeds;
 mod reassignments;
 mod rebalances;
 mod recordings;
+mod refreshed_log_ins;
 mod request_guards;
 mod request_heads;
 mod rest_data_plane;

@@ -21,9 +21,9 @@ pub(crate) use metric_family::{
 };
 pub(crate) use metric_label::{
     HopRefusal, HopRefusalCounters, Limit, LimitCounts, MoveCause, MoveCounters, Outcome, OutcomeCounters,
-    PassThroughCounters, PassThroughOutcome, RelayFailure, RelayFailureCounters, ReservationCounters,
-    ReservationOutcome, RestOutcome, RestRequestCounters, RestoreCounters, RestoreOutcome, SendCounters, SendKind,
-    SessionCloseReason, SessionEndCounters, WebhookOutcome, WebhookRequestCounters,
+    PassThroughCounters, PassThroughOutcome, RefreshCounters, RefreshOutcome, RelayFailure, RelayFailureCounters,
+    ReservationCounters, ReservationOutcome, RestOutcome, RestRequestCounters, RestoreCounters, RestoreOutcome,
+    SendCounters, SendKind, SessionCloseReason, SessionEndCounters, WebhookOutcome, WebhookRequestCounters,
 };
 pub(crate) use rule_counters::{LabelledCounters, MirrorCounters, RuleCounters};
 pub(crate) use shard_counters::{Counters, Direction, FrameKind, HUBS_MAX, RelayCounters};

@@ -49,6 +49,17 @@ pub struct MovedState {
     pub epochs: Vec<(ByteString, i64)>,
     /// Groups that it is a member of by now.
     pub groups: Vec<ByteString>,
+    /// Newer log-in that it has got since it was [said what it is](MovingConnection).
+    pub refreshed: Option<RefreshedLogIn>,
+}
+
+/// Newer log-in of a connection.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RefreshedLogIn {
+    /// Claims for its app servers; names may repeat.
+    pub claims: Vec<(ByteString, ByteString)>,
+    /// Time at which it closes with its token, in seconds since 1970.
+    pub expires_s: Option<u64>,
 }
 
 /// Bytes that are no state of a connection.
@@ -75,10 +86,7 @@ impl MovingConnection {
             }
             texts(writer, &self.groups);
             writer.integer(self.opened_ms.cast_signed());
-            match self.expires_s {
-                Some(expires_s) => writer.integer(expires_s.cast_signed()),
-                None => writer.nil(),
-            }
+            optional_time(writer, self.expires_s);
             writer.boolean(self.is_bound);
             writer.text(&self.cause);
         })
@@ -97,7 +105,7 @@ impl MovingConnection {
             user: reader.optional_text()?,
             groups: read_list(&mut reader, |reader| Ok(reader.shared_text()?))?,
             opened_ms: reader.integer()?.cast_unsigned(),
-            expires_s: if reader.take_nil() { None } else { Some(reader.integer()?.cast_unsigned()) },
+            expires_s: read_optional_time(&mut reader)?,
             is_bound: reader.boolean()?,
             cause: reader.shared_text()?,
         })
@@ -108,7 +116,7 @@ impl MovedState {
     /// Encodes it as an array.
     #[must_use]
     pub fn encode(&self) -> Bytes {
-        encode(7, |writer| {
+        encode(if self.refreshed.is_some() { 9 } else { 7 }, |writer| {
             writer.integer(self.sequence.cast_signed());
             frames(writer, &self.sent);
             frames(writer, &self.held);
@@ -121,6 +129,12 @@ impl MovedState {
                 writer.integer(*epoch);
             }
             texts(writer, &self.groups);
+            if let Some(refreshed) = &self.refreshed {
+                let mut pairs: Vec<_> = Vec::with_capacity(2 * refreshed.claims.len());
+                refreshed.claims.iter().for_each(|(name, value)| pairs.extend([name.clone(), value.clone()]));
+                texts(writer, &pairs);
+                optional_time(writer, refreshed.expires_s);
+            }
         })
     }
 
@@ -130,7 +144,7 @@ impl MovedState {
     /// When a field is missing or of another type.
     pub fn decode(bytes: &Bytes) -> Result<Self, MovingError> {
         let mut reader = Reader::new(bytes);
-        fields(&mut reader, 7)?;
+        let items = fields(&mut reader, 7)?;
         Ok(Self {
             sequence: reader.integer()?.cast_unsigned(),
             sent: read_list(&mut reader, frame)?,
@@ -142,8 +156,26 @@ impl MovedState {
                 Ok((reader.shared_text()?, reader.integer()?))
             })?,
             groups: read_list(&mut reader, |reader| Ok(reader.shared_text()?))?,
+            refreshed: if items >= 9 { Some(refreshed_log_in(&mut reader)?) } else { None },
         })
     }
+}
+
+fn refreshed_log_in(reader: &mut Reader<'_>) -> Result<RefreshedLogIn, MovingError> {
+    let texts = read_list(reader, |reader| Ok(reader.shared_text()?))?;
+    let claims = texts.as_chunks::<2>().0.iter().map(|[name, value]| (name.clone(), value.clone())).collect();
+    Ok(RefreshedLogIn { claims, expires_s: read_optional_time(reader)? })
+}
+
+fn optional_time(writer: &mut Writer, at_s: Option<u64>) {
+    match at_s {
+        Some(at_s) => writer.integer(at_s.cast_signed()),
+        None => writer.nil(),
+    }
+}
+
+fn read_optional_time(reader: &mut Reader<'_>) -> Result<Option<u64>, MovingError> {
+    Ok(if reader.take_nil() { None } else { Some(reader.integer()?.cast_unsigned()) })
 }
 
 fn encode(items: usize, write: impl FnOnce(&mut Writer)) -> Bytes {
@@ -168,9 +200,9 @@ fn frames(writer: &mut Writer, list: &[CountedFrame]) {
     }
 }
 
-fn fields(reader: &mut Reader<'_>, expected: usize) -> Result<(), MovingError> {
+fn fields(reader: &mut Reader<'_>, expected: usize) -> Result<usize, MovingError> {
     let items = reader.array_len()?;
-    if items < expected { Err(MovingError(format!("{items} of {expected} fields"))) } else { Ok(()) }
+    if items < expected { Err(MovingError(format!("{items} of {expected} fields"))) } else { Ok(items) }
 }
 
 fn frame(reader: &mut Reader<'_>) -> Result<CountedFrame, MovingError> {

@@ -109,6 +109,9 @@ impl ServiceMessage {
             Self::ConnectionReconnect(_) => 38,
             Self::ConnectionFlowControl(_) => 39,
             Self::GroupMemberQuery(_) => 40,
+            Self::RefreshAuth(_) => 41,
+            Self::GetConnectionClaims(_) => 42,
+            Self::UpdateConnectionClaims(_) => 43,
             Self::MoveConnection(_) => 60,
             Self::ConnectionMoved(_) => 61,
             Self::Stamped(_) => 62,
@@ -258,6 +261,6 @@ mod tests {
         assert_eq!(name_of(73), "TraceReport");
         assert_eq!(name_of(75), "RefreshConnectionWithAck");
         assert_eq!(name_of(-1), "Unknown");
-        assert_eq!(name_of(41), "Unknown");
+        assert_eq!(name_of(44), "Unknown");
     }
 }

@@ -80,11 +80,13 @@ impl ServiceMessage {
             | Self::CloseConnectionsWithAck(_)
             | Self::CloseUserConnectionsWithAck(_)
             | Self::CloseGroupConnectionsWithAck(_)
-            | Self::RefreshConnectionWithAck(_) => MessageClass::Order,
+            | Self::RefreshConnectionWithAck(_)
+            | Self::RefreshAuth(_) => MessageClass::Order,
             Self::CheckUserInGroupWithAck(_)
             | Self::CheckGroupExistenceWithAck(_)
             | Self::CheckConnectionExistenceWithAck(_)
             | Self::CheckUserExistenceWithAck(_)
+            | Self::GetConnectionClaims(_)
             | Self::GroupMemberQuery(_)
             | Self::UserConnectionQuery(_) => MessageClass::Question,
             Self::ClientInvocation(_) | Self::ClientCompletion(_) | Self::ErrorCompletion(_) => {
@@ -97,9 +99,11 @@ impl ServiceMessage {
             | Self::AccessKeyRequest(_)
             | Self::RestoreAnswer(_)
             | Self::TraceReport(_) => MessageClass::Report,
-            Self::RestoreQuery(_) | Self::PresenceChanges(_) | Self::TracedData(_) | Self::TaskCandidates(_) => {
-                MessageClass::Notice
-            }
+            Self::RestoreQuery(_)
+            | Self::PresenceChanges(_)
+            | Self::TracedData(_)
+            | Self::TaskCandidates(_)
+            | Self::UpdateConnectionClaims(_) => MessageClass::Notice,
             Self::HandshakeRequest(_)
             | Self::HandshakeResponse(_)
             | Self::OpenConnection(_)
@@ -126,6 +130,8 @@ impl ServiceMessage {
             Self::JoinGroup(it) | Self::LeaveGroup(it) | Self::JoinGroupWithAck(it) | Self::LeaveGroupWithAck(it) => {
                 Audience::Connections(from_ref(&it.connection_id))
             }
+            Self::RefreshAuth(it) => Audience::Connections(from_ref(&it.connection)),
+            Self::GetConnectionClaims(it) => Audience::Connections(from_ref(&it.subject)),
             Self::CheckConnectionExistenceWithAck(it) => Audience::Connections(from_ref(&it.subject)),
             Self::CloseConnectionWithAck(it) => Audience::Connections(from_ref(&it.subject)),
             Self::GroupBroadcastData(it) => Audience::Groups(from_ref(&it.group)),
@@ -186,10 +192,12 @@ impl ServiceMessage {
             | Self::CloseUserConnectionsWithAck(it)
             | Self::CloseGroupConnectionsWithAck(it) => it.ack_id,
             Self::RefreshConnectionWithAck(it) => it.ack_id,
+            Self::RefreshAuth(it) => it.ack_id,
             Self::CheckUserInGroupWithAck(it) => it.ack_id,
             Self::CheckGroupExistenceWithAck(it)
             | Self::CheckConnectionExistenceWithAck(it)
-            | Self::CheckUserExistenceWithAck(it) => it.ack_id,
+            | Self::CheckUserExistenceWithAck(it)
+            | Self::GetConnectionClaims(it) => it.ack_id,
             Self::GroupMemberQuery(it) => it.ack_id,
             Self::UserConnectionQuery(it) => it.ack_id,
             _ => return None,

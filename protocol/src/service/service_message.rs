@@ -95,6 +95,12 @@ pub enum ServiceMessage {
     ConnectionFlowControl(ConnectionFlowControl),
     /// Type 40: who are the members of a group? A page at a time.
     GroupMemberQuery(GroupMemberQuery),
+    /// Type 41: a client connection gets the claims and the end of a newer log-in.
+    RefreshAuth(RefreshAuth),
+    /// Type 42: what are the claims of a client connection?
+    GetConnectionClaims(Check),
+    /// Type 43: the claims of a client connection have changed.
+    UpdateConnectionClaims(ConnectionClaims),
     /// Type 60, ours: a client connection is about to be served by another node.
     MoveConnection(MoveConnection),
     /// Type 61, ours: whatever follows for it goes to the other node.
@@ -446,6 +452,8 @@ pub enum AckStatus {
     Timeout,
     /// 4: the request failed at its receiver.
     InternalServerError,
+    /// 5: the request is not allowed.
+    Forbidden,
     /// A number without a meaning here.
     Unknown(i64),
 }
@@ -794,6 +802,28 @@ pub struct TraceReport {
     pub answered_us: Option<i64>,
     /// Whether the call was answered with an error.
     pub has_failed: bool,
+}
+
+/// Body of type 41, `RefreshAuth`: the newer log-in of a client connection.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RefreshAuth {
+    /// Connection token from an app server; connection id between nodes.
+    pub connection: ByteString,
+    /// All claims of the newer log-in; names may repeat.
+    pub claims: Vec<(ByteString, ByteString)>,
+    /// End of the newer log-in, in seconds since 1970.
+    pub expires_s: i64,
+    /// Number of the acknowledgement.
+    pub ack_id: i64,
+}
+
+/// Body of type 43, `UpdateConnectionClaims`, to the app servers of a client connection.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ConnectionClaims {
+    /// Id of the client connection.
+    pub connection_id: ByteString,
+    /// All its claims from now on; names may repeat.
+    pub claims: Vec<(ByteString, ByteString)>,
 }
 
 /// Body of type 75, `RefreshConnectionWithAck`, from one node to another. The answer says whether the connection is

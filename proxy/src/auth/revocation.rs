@@ -206,6 +206,28 @@ impl Revocations {
         if users.iter().any(of_user) { Err(TokenError::Revoked) } else { Ok(()) }
     }
 
+    /// Whether a newer log-in that an app server names for a connection is void: its user, or an audience of the app's
+    /// own token, was revoked after that token was issued. One that does not say so was issued now.
+    #[must_use]
+    pub(crate) fn void_refresh(&self, user: Option<&str>, claims: &[(ByteString, ByteString)], now_s: u64) -> bool {
+        if self.count.load(Ordering::Acquire) == 0 {
+            return false;
+        }
+        let named = |name: &'static str| claims.iter().filter(move |(claim, _)| claim == name).map(|(_, value)| value);
+        let mut times = named("asrs.u.iat").chain(named("iat"));
+        let issued_s = times.next().and_then(|time| time.parse().ok()).unwrap_or(now_s);
+        let mut audiences = std::iter::once(None).chain(named("asrs.u.aud").chain(named("aud")).cloned().map(Some));
+        let users = [None, user.map(ByteString::from)];
+        let table = self.table();
+        audiences.any(|audience| {
+            users.iter().any(|user| {
+                let tokens = TokenSet { user: user.clone(), audience: audience.clone(), app: None };
+                let kept = table.by_tokens.get(&tokens).filter(|kept| kept.kept_until_s > now_s);
+                kept.is_some_and(|kept| issued_s <= kept.issued_before_s)
+            })
+        })
+    }
+
     /// Point in the order of revocations: behind all that are kept now.
     #[must_use]
     pub(crate) fn mark(&self) -> RevocationMark {

@@ -8,13 +8,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytestring::ByteString;
 use http::Uri;
 use jsonwebtoken::{Algorithm, Validation, decode, decode_header};
 use percent_encoding::percent_decode_str;
 use trunkline_protocol::access_token::{Claims, User};
 use trunkline_protocol::dial_in::long_claim;
 use trunkline_protocol::manifest::Transport;
-use trunkline_protocol::token::Claim;
 
 use super::revocation::Revocations;
 use super::signed_token::{SignedToken, audiences};
@@ -24,6 +24,9 @@ use crate::clock::unix_seconds;
 
 /// Claims of the user's id, the first one that is there counts.
 const USER_CLAIMS: [&str; 3] = ["asrs.s.uid", "nameid", "sub"];
+
+/// Long form of `nameid`, which an app server may write outside of tokens.
+const LONG_USER_CLAIM: &str = "http://schemas.xmlsoap.org/ws/2005/05/identity/claims/nameidentifier";
 
 /// Hub handshakes may take as long as this by a claim, in seconds.
 const HANDSHAKE_SECONDS: std::ops::RangeInclusive<u64> = 1..=30;
@@ -148,6 +151,12 @@ impl ServiceVerifier {
         if audiences(&opened.claims).any(is_own) { Ok(opened.by) } else { Err(TokenError::Audience) }
     }
 
+    /// Maximum size of a token in bytes.
+    #[must_use]
+    pub(crate) fn max_bytes(&self) -> usize {
+        self.max_bytes
+    }
+
     fn verify_at(
         &self,
         token: &str,
@@ -256,6 +265,15 @@ fn hub_place(segments: &[Vec<u8>]) -> Option<usize> {
     segments.iter().take(2).position(|segment| segment == b"hubs").map(|at| at + 1)
 }
 
+/// Returns the user id in claims that an app server sends outside of a token.
+#[must_use]
+pub(crate) fn user_in_claims(claims: &[(ByteString, ByteString)]) -> Option<&str> {
+    let [id, name_id, subject] = USER_CLAIMS;
+    let value = |wanted: &str| claims.iter().find(|(name, value)| name == wanted && !value.is_empty());
+    let found = [id, name_id, LONG_USER_CLAIM, subject].into_iter().find_map(value);
+    found.map(|(_, value)| &**value)
+}
+
 /// Terms of a client's connection in its token, beside the user.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct ClientTerms {
@@ -284,8 +302,9 @@ pub(crate) struct StickyServer {
 impl ClientTerms {
     /// Reads the terms in the claims of a token. Those that make no sense are left out.
     #[must_use]
-    pub(crate) fn of(claims: &[Claim]) -> Self {
-        let text = |wanted: &str| claims.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.as_str());
+    pub(crate) fn of(claims: &[(impl AsRef<str>, impl AsRef<str>)]) -> Self {
+        let named = |wanted: &str| claims.iter().find(|(name, _)| name.as_ref() == wanted);
+        let text = |wanted: &str| named(wanted).map(|(_, value)| value.as_ref());
         let number = |wanted| text(wanted).and_then(|value| value.parse::<u64>().ok());
         let is = |wanted| text(wanted).is_some_and(|value| value.eq_ignore_ascii_case("true"));
         let seconds = |wanted, range: std::ops::RangeInclusive<u64>| {
@@ -525,7 +544,9 @@ mod tests {
     #[test]
     fn terms_are_read_and_those_without_sense_are_left_out() {
         let claims = |pairs: &[(&str, &str)]| {
-            ClientTerms::of(&pairs.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect::<Vec<_>>())
+            ClientTerms::of(
+                &pairs.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect::<Vec<(String, String)>>(),
+            )
         };
         let terms = claims(&[
             ("asrs.s.cht", "20"),

@@ -19,16 +19,16 @@ use crate::net::connector::MemoryNetwork;
 use crate::shard::ShardCommand;
 
 /// Three nodes: the client is at the first one, and comes back at the second; its app server has a link to each.
-struct DialInScene {
+pub(super) struct DialInScene {
     _network: MemoryNetwork,
-    nodes: Vec<FleetNode>,
-    homes: Vec<DialInLink>,
+    pub(super) nodes: Vec<FleetNode>,
+    pub(super) homes: Vec<DialInLink>,
     /// Links of another app server, which only sends.
-    senders: Vec<DialInLink>,
+    pub(super) senders: Vec<DialInLink>,
 }
 
 impl DialInScene {
-    async fn open() -> Self {
+    pub(super) async fn open() -> Self {
         let (network, nodes) = dial_in_nodes(3).await;
         let (mut homes, mut senders) = (Vec::new(), Vec::new());
         for node in &nodes {
@@ -40,8 +40,13 @@ impl DialInScene {
     }
 
     /// Connects at the first node, as a member of a group.
-    async fn connect(&mut self) -> (Client, String) {
-        let access = format!("&access_token={}", token("client", "ann"));
+    pub(super) async fn connect(&mut self) -> (Client, String) {
+        self.connect_with(&token("client", "ann")).await
+    }
+
+    /// Connects with an access token, as [`connect`](Self::connect) does.
+    pub(super) async fn connect_with(&mut self, access_token: &str) -> (Client, String) {
+        let access = format!("&access_token={access_token}");
         let wish = format!("&hub=bench{access}&useStatefulReconnect=true");
         let (_, connection_token) = negotiate(&self.nodes[0].stage, "/client", &wish).await;
         let target = format!("/client/{HUB}{access}&id={connection_token}");
@@ -64,14 +69,14 @@ impl DialInScene {
     }
 
     /// Comes back at the second node; the app server is asked to pause the client.
-    async fn begin_move(&mut self, id: &str, target: &str) -> ComingClient {
+    pub(super) async fn begin_move(&mut self, id: &str, target: &str) -> ComingClient {
         let coming = come_back(&self.nodes[1], target);
         self.flow(0, id, FlowOperation::Pause).await;
         coming
     }
 
     /// Lets the connection move, and the client arrive.
-    async fn end_move(&mut self, coming: ComingClient, id: &str) -> Client {
+    pub(super) async fn end_move(&mut self, coming: ComingClient, id: &str) -> Client {
         self.homes[0].send(flow(id, FlowOperation::PauseAck));
         let client = coming.await.unwrap().unwrap();
         self.flow(1, id, FlowOperation::Resume).await;
@@ -97,7 +102,7 @@ impl DialInScene {
     async fn flow(&mut self, node: usize, id: &str, operation: FlowOperation) {
         let told = loop {
             match self.homes[node].next().await {
-                ServiceMessage::ConnectionReconnect(_) => {}
+                ServiceMessage::ConnectionReconnect(_) | ServiceMessage::UpdateConnectionClaims(_) => {}
                 told => break told,
             }
         };

@@ -33,15 +33,16 @@ impl AnswerTerms {
 
     /// Puts the answers of nodes together.
     pub(super) fn combine(self, answers: Vec<Result<Option<ServiceMessage>, NoAnswer>>) -> Ack {
-        let (mut problem, mut missing, mut is_ok, mut count) = (None, None, false, None);
+        let (mut problem, mut missing, mut is_ok, mut count, mut content) = (None, None, false, None, None);
         for answer in answers {
             match answer {
                 Ok(Some(ServiceMessage::Ack(ack))) => match ack.status {
                     AckStatus::Ok => {
                         is_ok = true;
-                        let page = ack.payload.and_then(|payload| MemberPage::from_payload(&payload).ok());
+                        let page = ack.payload.as_ref().and_then(|payload| MemberPage::from_payload(payload).ok());
                         let counted = page.and_then(|page| page.count);
                         count = counted.map(|more| count.unwrap_or(0) + more).or(count);
+                        content = ack.payload.or(content);
                     }
                     AckStatus::NotFound => {}
                     _ => problem = Some(ack),
@@ -58,7 +59,8 @@ impl AnswerTerms {
             (false, None, Some(cause)) => (AckStatus::Timeout, text(&format!("a node gives no answer: {cause}"))),
             (false, None, None) => (AckStatus::NotFound, text("")),
         };
-        let payload = count.map(|count| MemberPage::counted(count).to_payload());
+        // What is no number is of the one node with the connection.
+        let payload = count.map(|count| MemberPage::counted(count).to_payload()).or(content);
         Ack { ack_id: self.ack_id, status, message, payload }
     }
 }

@@ -32,5 +32,10 @@ pub(super) fn with_wanted<R>(message: &ServiceMessage, act: impl FnOnce(&[Wanted
 
 /// Whether a question is about a single connection that is at this node.
 pub(super) fn is_about_own(shared: &Shared, message: &ServiceMessage) -> bool {
-    matches!(message.audience(), Some(Audience::Connections([id])) if shared.routes.find(id).is_some())
+    let Some(Audience::Connections([id])) = message.audience() else { return false };
+    match message {
+        // Of two nodes between which a connection moves, the one that has it in the end keeps its log-in.
+        ServiceMessage::RefreshAuth(_) => shared.routes.is_here_alone(id),
+        _ => shared.routes.find(id).is_some(),
+    }
 }

@@ -13,7 +13,10 @@ use tokio::task::spawn_local;
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 use trunkline_link::{FrameSink, ManySend};
-use trunkline_protocol::service::{Audience, ClientInvocation, FrameHead, MessageClass, Ping, ServiceMessage};
+use trunkline_protocol::service::{
+    Ack, AckStatus, Audience, ClientInvocation, FrameHead, MessageClass, Ping, ServiceMessage,
+};
+use trunkline_protocol::token::ConnectionToken;
 
 use super::attachment::ShardSink;
 use super::dial_in_ping::{self, Leaving, NodeLoad, Wish};
@@ -46,7 +49,13 @@ impl<'a> DialInSink<'a> {
         Self { shard, pool, link: link.clone(), inner, sends: None, is_migrating: false }
     }
 
-    fn take(&mut self, message: ServiceMessage) -> Result<(), String> {
+    fn take(&mut self, mut message: ServiceMessage) -> Result<(), String> {
+        if !self.name_connection(&mut message) {
+            let (ack_id, message) = (message.ack_id().unwrap_or_default(), Some(ByteString::new()));
+            let ack = Ack { ack_id, status: AckStatus::NotFound, message, payload: None };
+            self.link.send(&ServiceMessage::Ack(ack));
+            return Ok(());
+        }
         let (shared, link, others) = (self.shard.shared(), &self.link, self.shard.shared().other_nodes());
         let is_here = |id: &ByteString| shared.routes.find(id).is_some();
         // What concerns a connection that moves goes to both nodes.
@@ -98,6 +107,24 @@ impl<'a> DialInSink<'a> {
         }
         let origin = SendOrigin::Sender(shared.fleet.origin, epoch);
         self.inner.route(origin, None, message)
+    }
+
+    /// Names a connection by its id where the app server has its token, as only its client does; `false` if no
+    /// connection of this hub has that token.
+    fn name_connection(&self, message: &mut ServiceMessage) -> bool {
+        let name = match message {
+            ServiceMessage::RefreshAuth(it) => &mut it.connection,
+            ServiceMessage::GetConnectionClaims(it) => &mut it.subject,
+            _ => return true,
+        };
+        let shared = self.shard.shared();
+        let (opened, hub) = (ConnectionToken::open(name, &shared.settings.keys).ok(), shared.hubs.of_pool(self.pool));
+        let is_own = |path: &str| hub.is_some_and(|hub| hub.settings().path.eq_ignore_ascii_case(path));
+        let id = opened.filter(|opened| is_own(&opened.hub)).and_then(|opened| opened.connection_id);
+        id.is_some_and(|id| {
+            *name = id.into();
+            true
+        })
     }
 
     /// Takes a question when the app server can take an answer, as if it had come then.

@@ -257,6 +257,15 @@ fn route_rare(source: FrameSource<'_>, message: ServiceMessage, batch: &mut Rout
             let ack = PendingAck::new(source.asker.clone(), refresh.ack_id);
             batch.for_owner(source, refresh.connection_id, ConnectionCommand::Refresh { expires_s, ack });
         }
+        M::RefreshAuth(refresh) => {
+            let ack = PendingAck::new(source.asker.clone(), refresh.ack_id);
+            let id = refresh.connection.clone();
+            batch.for_owner(source, id, ConnectionCommand::RefreshAuth { refresh: Box::new(refresh), ack });
+        }
+        M::GetConnectionClaims(question) => {
+            let ack = PendingAck::new(source.asker.clone(), question.ack_id);
+            batch.for_owner(source, question.subject, ConnectionCommand::GetClaims { ack });
+        }
         M::CheckUserInGroupWithAck(check) if is_kept(source, &check) => {
             PendingAck::new(source.asker.clone(), check.ack_id).found();
         }

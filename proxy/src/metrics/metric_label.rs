@@ -138,6 +138,19 @@ label! {
 }
 
 label! {
+    /// Outcome of a newer log-in for an open client connection.
+    pub(crate) enum RefreshOutcome as "outcome", in RefreshCounters {
+        Refreshed = "refreshed",
+        /// It is of another user than the connection.
+        OtherUser = "other_user",
+        /// Its token, or all of its user, are revoked.
+        Revoked = "revoked",
+        /// Its claims are too large.
+        TooLarge = "too_large",
+    }
+}
+
+label! {
     /// Error of a forwarded request that got no answer.
     #[derive(thiserror::Error)]
     pub(crate) enum RelayFailure as "cause", in RelayFailureCounters {

@@ -2,8 +2,8 @@
 
 use super::{
     CauseCounters, Counter, DurationBuckets, FanOutBuckets, Gauge, Histogram, HopRefusalCounters, HubCounters,
-    LifetimeBuckets, Limit, LimitCounts, MoveCounters, OutcomeCounters, PassThroughCounters, RelayFailureCounters,
-    ReservationCounters, RestoreCounters, SendCounters, SessionEndCounters, metered,
+    LifetimeBuckets, Limit, LimitCounts, MoveCounters, OutcomeCounters, PassThroughCounters, RefreshCounters,
+    RelayFailureCounters, ReservationCounters, RestoreCounters, SendCounters, SessionEndCounters, metered,
 };
 
 /// Hubs with counters of their own; all others share one set.
@@ -80,6 +80,11 @@ metered! {
             "Clients that began anew and asked for what their lost connection had, by outcome."
         )]
         pub restores: RestoreCounters,
+        #[metric(
+            "trunkline_authentication_refreshes_total",
+            "Newer log-ins for open client connections, by outcome."
+        )]
+        pub refreshes: RefreshCounters,
         /// Frames to many receivers, dropped for those that read too slowly.
         #[metric("trunkline_frames_dropped_total", "Frames not given to clients.", reason = "slow_client")]
         pub dropped: Counter,

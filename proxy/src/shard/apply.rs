@@ -176,6 +176,10 @@ pub(super) fn apply_to_connection(
             state.assignments.close(&mut state.core, slot, &CloseReason::app_frame_skipped(&problem))
         }
         (ConnectionCommand::Refresh { expires_s, ack }, _) => state.assignments.refresh(slot, expires_s, &ack),
+        (ConnectionCommand::RefreshAuth { refresh, ack }, _) => {
+            state.assignments.refresh_auth(&mut state.core, slot, *refresh, &ack)
+        }
+        (ConnectionCommand::GetClaims { ack }, _) => state.assignments.tell_claims(&state.core, slot, &ack),
         (ConnectionCommand::HandOver { headers }, Some(role)) => state.hand_over(slot, &role, &headers),
         // From any other than its own it is an answer that comes too late.
         (ConnectionCommand::HandOver { .. }, None) => state.assignments.late_hand_over(&mut state.core, slot, app),

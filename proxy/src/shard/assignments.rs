@@ -10,6 +10,7 @@
 //! A connection ends here, whoever ends it: what it has at app servers goes with it.
 
 pub(super) mod answer_diff;
+pub(super) mod auth_refresh;
 pub(super) mod closed_id;
 pub(super) mod closing_client;
 pub(super) mod hand_over;

@@ -12,7 +12,7 @@ use bytestring::ByteString;
 use trunkline_protocol::cause::Cause;
 use trunkline_protocol::fleet::Wanted;
 use trunkline_protocol::service::{
-    Ack, AckStatus, ClientInvocation, FlowOperation, RawKind, ServiceMessage, TraceReport,
+    Ack, AckStatus, ClientInvocation, FlowOperation, RawKind, RefreshAuth, ServiceMessage, TraceReport,
 };
 
 use super::connection::MirrorOrder;
@@ -141,6 +141,10 @@ pub(crate) enum ConnectionCommand {
     Skipped { problem: String },
     /// It closes at this time, in seconds since 1970, if it closes with its token.
     Refresh { expires_s: u64, ack: Arc<PendingAck> },
+    /// It has a newer log-in of its user.
+    RefreshAuth { refresh: Box<RefreshAuth>, ack: Arc<PendingAck> },
+    /// Somebody asks for its claims.
+    GetClaims { ack: Arc<PendingAck> },
     /// Its own app server hands it over to another one.
     HandOver { headers: Vec<(ByteString, Vec<ByteString>)> },
     /// Somebody asks it for a client result: an app server, maybe not its own, or another node.
@@ -163,8 +167,10 @@ pub(crate) struct PendingAck {
     asker: Arc<dyn Asker>,
     ack_id: i64,
     is_found: AtomicBool,
-    /// Text for the app: why a shard has not done it.
-    problem: OnceLock<ByteString>,
+    /// Why a shard has not done it, with a text for the app.
+    problem: OnceLock<(AckStatus, ByteString)>,
+    /// What a shard answers beside yes.
+    payload: OnceLock<Bytes>,
     /// Group that somebody has joined, of which other nodes have to know first.
     joined: Option<JoinedGroup>,
 }
@@ -200,7 +206,14 @@ impl PendingAck {
     }
 
     fn of(asker: Arc<dyn Asker>, ack_id: i64, joined: Option<JoinedGroup>) -> Self {
-        Self { asker, ack_id, is_found: AtomicBool::new(false), problem: OnceLock::new(), joined }
+        Self {
+            asker,
+            ack_id,
+            is_found: AtomicBool::new(false),
+            problem: OnceLock::new(),
+            payload: OnceLock::new(),
+            joined,
+        }
     }
 
     /// Notes that a receiver is here, and the command was applied.
@@ -210,19 +223,31 @@ impl PendingAck {
 
     /// Notes that a receiver is here, and the command can't be applied, for this reason; the first one counts.
     pub(crate) fn failed(&self, problem: impl Into<ByteString>) {
-        drop(self.problem.set(problem.into()));
+        self.refused(AckStatus::InternalServerError, problem);
+    }
+
+    /// Notes that the command is not applied, with this status and reason; the first one counts.
+    pub(crate) fn refused(&self, status: AckStatus, problem: impl Into<ByteString>) {
+        drop(self.problem.set((status, problem.into())));
+    }
+
+    /// Notes that the command was applied, with this answer.
+    pub(crate) fn found_with(&self, payload: Bytes) {
+        self.found();
+        drop(self.payload.set(payload));
     }
 }
 
 impl Drop for PendingAck {
     fn drop(&mut self) {
         let (status, text) = match (self.problem.take(), self.is_found.load(Ordering::Relaxed)) {
-            (Some(problem), _) => (AckStatus::InternalServerError, problem),
+            (Some(problem), _) => problem,
             // An empty text, not nil: so does the service that this protocol was made for.
             (None, true) => (AckStatus::Ok, ByteString::new()),
             (None, false) => (AckStatus::NotFound, ByteString::new()),
         };
-        let ack = ServiceMessage::Ack(Ack { ack_id: self.ack_id, status, message: Some(text), payload: None });
+        let payload = self.payload.take().filter(|_| status == AckStatus::Ok);
+        let ack = ServiceMessage::Ack(Ack { ack_id: self.ack_id, status, message: Some(text), payload });
         match self.joined.take() {
             Some(JoinedGroup { interest, hub, group }) => {
                 let asker = self.asker.clone();

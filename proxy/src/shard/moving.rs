@@ -105,6 +105,7 @@ impl Moves {
         }
         if let Some(resumption) = core.resumption_of(slot) {
             resumption.looked_app = Some(app);
+            resumption.refreshed = None;
         }
         Some(moving)
     }
@@ -219,13 +220,14 @@ impl Moves {
         let before = resumption.ownership.bytes();
         let Some((state, epochs)) = resumption.ownership.let_go(now) else { return };
         let (taker, after) = (resumption.taker.take(), resumption.ownership.bytes());
+        let refreshed = resumption.refreshed.take().map(|log_in| *log_in);
         core.delivery.replay_changed(before, after);
         let Some(client) = core.connections.live(slot) else { return };
         let calls = client.cold.assignment.calls.pending().map(ByteString::from).collect();
         let hubs = &core.context.shared.hubs;
         let named = |(app, epoch): (AppServerId, i64)| (ByteString::from(&*hubs.instance(app)), epoch);
         let epochs = epochs.into_iter().map(named).collect();
-        let state = MovedState { calls, groups: self.groups_of(core, client), epochs, ..state };
+        let state = MovedState { calls, groups: self.groups_of(core, client), epochs, refreshed, ..state };
         if let Some(taker) = taker {
             // It fails when the other node waits no more: then nobody has the connection any more, and it ends.
             drop(taker.send(Some(state.encode())));
@@ -337,7 +339,7 @@ impl Moves {
         assignments: &mut Assignments,
         (slot, serial): (Slot, Serial),
         hub: HubIndex,
-        (moving, state): (&MovingConnection, MovedState),
+        (moving, mut state): (&MovingConnection, MovedState),
     ) -> Option<HomeLink> {
         let (shared, now) = (core.context.shared.clone(), core.tick);
         let until = now.saturating_add(shared.settings.http_transports.disconnect_timeout_s).saturating_add(1);
@@ -347,6 +349,7 @@ impl Moves {
         let before = resumption.ownership.bytes();
         let epochs = state.epochs.iter().map(|(name, epoch)| (shared.hubs.number(name), *epoch)).collect();
         let (calls, groups) = (state.calls.clone(), state.groups.clone());
+        let refreshed = state.refreshed.take().filter(|_| resumption.refreshed.take().is_none());
         if !resumption.ownership.settle(state, epochs, until) {
             return None;
         }
@@ -366,6 +369,9 @@ impl Moves {
         groups.iter().for_each(|group| core.connections.join(slot, hub, SetName::Group(group)));
         // The other node may have sent the state before it heard of these.
         arrival.group_changes.iter().for_each(|change| core.change_groups(slot, change, None));
+        if let Some(log_in) = refreshed {
+            assignments.keep_log_in(core, slot, log_in);
+        }
         let mode = core.mode(Flush::Deferred);
         for (asker, request, origin) in arrival.requests {
             if core.ownership_of(slot).is_some_and(|ownership| ownership.is_of_new_owner(origin)) {

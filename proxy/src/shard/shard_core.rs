@@ -409,6 +409,7 @@ impl ShardCore {
             ConnectionCommand::Invoke { asker, request, .. } => asker.answer(&no_such_connection(request)),
             // The ack that goes with it says that nobody was found.
             ConnectionCommand::Group { .. } | ConnectionCommand::Refresh { .. } => {}
+            ConnectionCommand::RefreshAuth { .. } | ConnectionCommand::GetClaims { .. } => {}
             ConnectionCommand::HandOver { .. } | ConnectionCommand::Moved { .. } | ConnectionCommand::Traced(_) => {}
             ConnectionCommand::Mirrored { .. } | ConnectionCommand::Mirror(_) => {}
             ConnectionCommand::Data { .. }

@@ -8,12 +8,13 @@ use bytestring::ByteString;
 
 use super::super::service_message::{
     AccessKeyRequest, AccessKeyResponse, Ack, AckStatus, BroadcastData, Check, CheckUserInGroup, ClientCompletion,
-    ClientInvocation, CloseConnection, CloseWithAck, ConnectionData, ConnectionFlowControl, ConnectionMoved,
-    ConnectionReconnect, ErrorCompletion, Filtered, FlowOperation, FlowSubject, GroupBroadcastData, GroupChange,
-    GroupJoin, GroupMemberQuery, LinkHandshakeRequest, LinkHandshakeResponse, LinkKind, MoveConnection,
+    ClientInvocation, CloseConnection, CloseWithAck, ConnectionClaims, ConnectionData, ConnectionFlowControl,
+    ConnectionMoved, ConnectionReconnect, ErrorCompletion, Filtered, FlowOperation, FlowSubject, GroupBroadcastData,
+    GroupChange, GroupJoin, GroupMemberQuery, LinkHandshakeRequest, LinkHandshakeResponse, LinkKind, MoveConnection,
     MultiConnectionData, MultiGroupBroadcastData, MultiUserData, OpenConnection, Ping, PresenceChanges, PresencePhase,
-    RefreshConnection, RestoreAnswer, RestoreQuery, ServiceError, ServiceEvent, ServiceMapping, ServiceMessage,
-    Stamped, TaskCandidate, TaskCandidates, TraceReport, TracedData, UserConnectionQuery, UserData, UserGroupChange,
+    RefreshAuth, RefreshConnection, RestoreAnswer, RestoreQuery, ServiceError, ServiceEvent, ServiceMapping,
+    ServiceMessage, Stamped, TaskCandidate, TaskCandidates, TraceReport, TracedData, UserConnectionQuery, UserData,
+    UserGroupChange,
 };
 use super::fields::{FieldError, FieldResult, Fields, extension};
 use super::{ServiceMessageError, name_of};
@@ -74,6 +75,12 @@ fn message(number: i64, fields: &mut Fields) -> FieldResult<Option<ServiceMessag
         38 => M::ConnectionReconnect(ConnectionReconnect { connection_id: fields.text("connectionId")? }),
         39 => M::ConnectionFlowControl(connection_flow_control(fields)?),
         40 => M::GroupMemberQuery(group_member_query(fields)?),
+        41 => M::RefreshAuth(refresh_auth(fields)?),
+        42 => M::GetConnectionClaims(check("connectionToken", fields)?),
+        43 => M::UpdateConnectionClaims(ConnectionClaims {
+            connection_id: fields.text("connectionId")?,
+            claims: fields.claims("claims")?,
+        }),
         60 => M::MoveConnection(MoveConnection { connection_id: fields.text("connectionId")? }),
         61 => M::ConnectionMoved(ConnectionMoved {
             connection_id: fields.text("connectionId")?,
@@ -150,6 +157,7 @@ fn ack(fields: &mut Fields) -> FieldResult<Ack> {
             2 => AckStatus::NotFound,
             3 => AckStatus::Timeout,
             4 => AckStatus::InternalServerError,
+            5 => AckStatus::Forbidden,
             status => AckStatus::Unknown(status),
         },
         message: fields.optional_text("message")?,
@@ -370,6 +378,15 @@ fn refresh_connection(fields: &mut Fields) -> FieldResult<RefreshConnection> {
     Ok(RefreshConnection {
         connection_id: fields.text("connectionId")?,
         expires_s: fields.integer("expiresS")?,
+        ack_id: fields.integer("ackId")?,
+    })
+}
+
+fn refresh_auth(fields: &mut Fields) -> FieldResult<RefreshAuth> {
+    Ok(RefreshAuth {
+        connection: fields.text("connectionToken")?,
+        claims: fields.claims("claims")?,
+        expires_s: fields.timestamp("expireTime")?,
         ack_id: fields.integer("ackId")?,
     })
 }

@@ -3,13 +3,14 @@
 use bytes::Bytes;
 use bytestring::ByteString;
 
+use super::super::claim_list::write_claims;
 use super::super::service_message::{
     AccessKeyResponse, Ack, AckStatus, BroadcastData, Check, CheckUserInGroup, ClientCompletion, ClientInvocation,
-    CloseConnection, CloseWithAck, ConnectionFlowControl, ConnectionMoved, ErrorCompletion, Filtered, FlowOperation,
-    FlowSubject, GroupBroadcastData, GroupChange, GroupMemberQuery, LinkHandshakeRequest, LinkHandshakeResponse,
-    LinkKind, OpenConnection, Payloads, Ping, PresenceChanges, PresencePhase, RefreshConnection, RestoreAnswer,
-    RestoreQuery, ServiceEvent, ServiceMapping, ServiceMessage, Stamped, TaskCandidates, TraceReport, TracedData,
-    UserConnectionQuery, UserGroupChange,
+    CloseConnection, CloseWithAck, ConnectionClaims, ConnectionFlowControl, ConnectionMoved, ErrorCompletion, Filtered,
+    FlowOperation, FlowSubject, GroupBroadcastData, GroupChange, GroupMemberQuery, LinkHandshakeRequest,
+    LinkHandshakeResponse, LinkKind, OpenConnection, Payloads, Ping, PresenceChanges, PresencePhase, RefreshAuth,
+    RefreshConnection, RestoreAnswer, RestoreQuery, ServiceEvent, ServiceMapping, ServiceMessage, Stamped,
+    TaskCandidates, TraceReport, TracedData, UserConnectionQuery, UserGroupChange,
 };
 use super::fields::extension;
 use crate::message_pack::Writer;
@@ -29,11 +30,12 @@ pub(super) fn expected_bytes(message: &ServiceMessage) -> usize {
     use ServiceMessage as M;
     let content = match message {
         M::OpenConnection(it) => {
-            let claims = it.claims.iter().map(|(name, value)| name.len() + value.len() + 4);
             let headers = it.headers.iter().map(|(name, values)| name.len() + texts_bytes(values) + 4);
             let query = it.query.as_deref().map_or(0, str::len);
-            it.connection_id.len() + claims.sum::<usize>() + headers.sum::<usize>() + query
+            it.connection_id.len() + claims_bytes(&it.claims) + headers.sum::<usize>() + query
         }
+        M::RefreshAuth(it) => it.connection.len() + claims_bytes(&it.claims),
+        M::UpdateConnectionClaims(it) => claims_bytes(&it.claims),
         M::ConnectionData(it) => it.connection_id.len() + it.payload.len(),
         M::MultiConnectionData(it) => texts_bytes(&it.connection_ids) + payloads_bytes(&it.payloads),
         M::UserData(it) => it.user_id.len() + payloads_bytes(&it.payloads),
@@ -101,7 +103,8 @@ pub(super) fn body(message: &ServiceMessage, out: &mut Writer) {
         M::CheckUserInGroupWithAck(it) => check_user_in_group(out, it),
         M::CheckGroupExistenceWithAck(it)
         | M::CheckConnectionExistenceWithAck(it)
-        | M::CheckUserExistenceWithAck(it) => check(out, number, it),
+        | M::CheckUserExistenceWithAck(it)
+        | M::GetConnectionClaims(it) => check(out, number, it),
         M::AccessKeyRequest(it) => optional_texts(out, number, &[&it.token, &it.key_id]),
         M::AccessKeyResponse(it) => access_key_response(out, it),
         M::CloseConnectionWithAck(it) => close_one_with_ack(out, number, it),
@@ -116,6 +119,8 @@ pub(super) fn body(message: &ServiceMessage, out: &mut Writer) {
         M::ConnectionReconnect(it) => connection_alone(out, number, &it.connection_id),
         M::ConnectionFlowControl(it) => connection_flow_control(out, it),
         M::GroupMemberQuery(it) => group_member_query(out, it),
+        M::RefreshAuth(it) => refresh_auth(out, it),
+        M::UpdateConnectionClaims(it) => connection_claims(out, it),
         M::MoveConnection(it) => connection_alone(out, number, &it.connection_id),
         M::ConnectionMoved(it) => connection_moved(out, it),
         M::Stamped(it) => stamped(out, it),
@@ -180,6 +185,7 @@ fn ack(out: &mut Writer, it: &Ack) {
         AckStatus::NotFound => 2,
         AckStatus::Timeout => 3,
         AckStatus::InternalServerError => 4,
+        AckStatus::Forbidden => 5,
         AckStatus::Unknown(status) => status,
     });
     optional_text(out, it.message.as_ref());
@@ -213,11 +219,7 @@ fn connection_flow_control(out: &mut Writer, it: &ConnectionFlowControl) {
 fn open_connection(out: &mut Writer, it: &OpenConnection) {
     begin(out, 6, 4);
     out.text(&it.connection_id);
-    out.map_len(it.claims.len());
-    for (name, value) in &it.claims {
-        out.text(name);
-        out.text(value);
-    }
+    write_claims(out, &it.claims);
     headers(out, &it.headers);
     optional_text(out, it.query.as_ref());
     match &it.protocol {
@@ -465,6 +467,22 @@ fn refresh_connection(out: &mut Writer, it: &RefreshConnection) {
     no_extension(out);
 }
 
+fn refresh_auth(out: &mut Writer, it: &RefreshAuth) {
+    begin(out, 6, 41);
+    out.text(&it.connection);
+    write_claims(out, &it.claims);
+    out.timestamp(it.expires_s);
+    out.integer(it.ack_id);
+    no_extension(out);
+}
+
+fn connection_claims(out: &mut Writer, it: &ConnectionClaims) {
+    begin(out, 4, 43);
+    out.text(&it.connection_id);
+    write_claims(out, &it.claims);
+    no_extension(out);
+}
+
 fn check(out: &mut Writer, number: u8, it: &Check) {
     begin(out, 4, number);
     out.text(&it.subject);
@@ -598,6 +616,10 @@ fn payloads(out: &mut Writer, payloads: &Payloads) {
 /// With two bytes of header each, which is what ids and names of usual length take.
 fn texts_bytes(texts: &[ByteString]) -> usize {
     texts.iter().map(|text| text.len() + 2).sum()
+}
+
+fn claims_bytes(claims: &[(ByteString, ByteString)]) -> usize {
+    claims.iter().map(|(name, value)| name.len() + value.len() + 4).sum()
 }
 
 fn payloads_bytes(payloads: &Payloads) -> usize {

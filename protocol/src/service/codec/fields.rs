@@ -92,6 +92,11 @@ impl<'a> Fields<'a> {
         self.read(field, Reader::integer)
     }
 
+    pub(super) fn timestamp(&mut self, field: &'static str) -> FieldResult<i64> {
+        self.next(field)?;
+        self.read(field, Reader::timestamp)
+    }
+
     pub(super) fn optional_integer(&mut self, field: &'static str) -> FieldResult<Option<i64>> {
         self.optional(field, Reader::integer)
     }

@@ -1,7 +1,7 @@
 //! Names of the messages, for logs, metrics and errors.
 
 /// Names of the messages by number. 28 and 29 are about Entra ID, which is refused.
-const NAMES: [&str; 41] = [
+const NAMES: [&str; 44] = [
     "Unknown",
     "HandshakeRequest",
     "HandshakeResponse",
@@ -43,6 +43,9 @@ const NAMES: [&str; 41] = [
     "ConnectionReconnect",
     "ConnectionFlowControl",
     "GroupMemberQuery",
+    "RefreshAuth",
+    "GetConnectionClaims",
+    "UpdateConnectionClaims",
 ];
 
 /// Returns the name of a number.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
-use trunkline_protocol::fleet::Ownership;
+use trunkline_protocol::fleet::{Ownership, RefreshedLogIn};
 use trunkline_protocol::service::ClientInvocation;
 
 use crate::limits::AddressPermit;
@@ -27,6 +27,8 @@ pub(crate) struct Resumption {
     pub move_cause: MoveCause,
     /// App server of which the node was told that has last asked what the connection is.
     pub looked_app: Option<AppServerId>,
+    /// Newer log-in that it has got since another node has asked what it is, or while it arrives here.
+    pub refreshed: Option<Box<RefreshedLogIn>>,
     /// Takes its state for the node that waits for it.
     pub taker: Option<oneshot::Sender<Option<Bytes>>>,
     /// Dropped when its old node has passed on what still came for it there.
@@ -48,8 +50,8 @@ impl Resumption {
     #[must_use]
     pub(crate) fn new(ownership: Ownership<AppServerId>) -> Self {
         let arrival = ownership.is_arriving().then(Box::default);
-        let (permit, move_cause, looked_app) = (None, MoveCause::default(), None);
+        let (permit, move_cause, looked_app, refreshed) = (None, MoveCause::default(), None, None);
         let (owes_acknowledgement, taker, rest) = (false, None, None);
-        Self { ownership, owes_acknowledgement, permit, move_cause, looked_app, taker, rest, arrival }
+        Self { ownership, owes_acknowledgement, permit, move_cause, looked_app, refreshed, taker, rest, arrival }
     }
 }

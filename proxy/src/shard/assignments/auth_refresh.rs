@@ -1,0 +1,115 @@
+//! Refresh of authentication: an open client connection gets the claims and the end of a newer log-in of its user.
+//!
+//! ```text
+//!  app server, or the client itself ── connection token, claims, end ──► any node ──► the node with the connection
+//!     claims are kept for the next app server, the end is moved, and the app servers of the connection get the claims
+//! ```
+
+use bytestring::ByteString;
+use trunkline_protocol::dial_in::expanded_claim;
+use trunkline_protocol::fleet::RefreshedLogIn;
+use trunkline_protocol::service::{
+    AckStatus, ConnectionClaims, OpenConnection, RefreshAuth, ServiceMessage, claims_to_payload,
+};
+
+use super::Assignments;
+use crate::auth::{ClientTerms, user_in_claims};
+use crate::clock::unix_seconds;
+use crate::metrics::RefreshOutcome;
+use crate::shard::command::PendingAck;
+use crate::shard::connection::{Opening, Resumption};
+use crate::shard::shard_core::ShardCore;
+use crate::shard::slot::Slot;
+
+/// Ends from here on, the beginning of the year 9999, leave the end of a connection as it is.
+const NO_END_FROM_S: u64 = 253_370_764_800;
+
+impl Assignments {
+    /// Gives a client the claims and the end of a newer log-in, if that is of its user.
+    pub(in crate::shard) fn refresh_auth(
+        &mut self,
+        core: &mut ShardCore,
+        slot: Slot,
+        refresh: RefreshAuth,
+        ack: &PendingAck,
+    ) {
+        let Some(client) = core.connections.live(slot) else { return };
+        // Another node has it by now, and answers.
+        if client.cold.resumption.as_deref().is_some_and(|resumption| resumption.ownership.is_given()) {
+            return;
+        }
+        let Some(hub) = core.hub_of(client) else { return };
+        let (id, user) = (ByteString::from(&*client.id), core.connections.user_of(client));
+        let counters = &core.context.counters.refreshes;
+        if let Some((outcome, status, problem)) = refusal(core, user, &refresh.claims) {
+            counters.of(outcome).increment();
+            return ack.refused(status, problem);
+        }
+        counters.of(RefreshOutcome::Refreshed).increment();
+        let terms = ClientTerms::of(&refresh.claims);
+        let closes = self.token_expiries.of(slot).is_some()
+            || terms.closes_on_expiry && hub.has_dialled_in()
+            || hub.settings().close_on_token_expiry;
+        let ends_s = u64::try_from(refresh.expires_s).ok().filter(|ends_s| *ends_s < NO_END_FROM_S && closes);
+        ack.found_with(claims_to_payload(&refresh.claims));
+        let kept = match hub.has_dialled_in() && !hub.has_webhook() {
+            true => refresh.claims.iter().map(|(name, value)| (expanded_claim(name).into(), value.clone())).collect(),
+            false => refresh.claims.clone(),
+        };
+        let log_in = RefreshedLogIn { claims: kept, expires_s: ends_s };
+        let Some(client) = core.connections.live_mut(slot) else { return };
+        let is_moving = |it: &&mut Resumption| it.looked_app.is_some() || it.ownership.is_arriving();
+        if let Some(resumption) = client.cold.resumption.as_deref_mut().filter(is_moving) {
+            resumption.refreshed = Some(Box::new(log_in.clone()));
+        }
+        let update = ConnectionClaims { connection_id: id, claims: refresh.claims };
+        let update = ServiceMessage::UpdateConnectionClaims(update);
+        client.home.send(&update);
+        client.cold.sides.iter().flat_map(|sides| sides.iter()).for_each(|side| side.link.send(&update));
+        self.keep_log_in(core, slot, log_in);
+    }
+
+    /// Keeps the claims of a log-in for the next app server, and its end, if it has one.
+    pub(in crate::shard) fn keep_log_in(&mut self, core: &mut ShardCore, slot: Slot, log_in: RefreshedLogIn) {
+        let RefreshedLogIn { claims, expires_s } = log_in;
+        if let Some(expires_s) = expires_s {
+            self.token_expiries.set(slot, expires_s);
+        }
+        let Some(client) = core.connections.live(slot) else { return };
+        let weight = client.cold.head.clone();
+        let Some(open) = client.cold.opening.as_ref().and_then(Opening::read) else { return };
+        let opening = core.intern_opening(&OpenConnection { claims, ..open }, weight);
+        if let Some(client) = core.connections.live_mut(slot) {
+            client.cold.opening = Some(opening);
+        }
+    }
+
+    /// Answers with the claims of a client.
+    pub(in crate::shard) fn tell_claims(&self, core: &ShardCore, slot: Slot, ack: &PendingAck) {
+        let opening = core.connections.live(slot).and_then(|client| client.cold.opening.as_ref()?.read());
+        opening.iter().for_each(|opening| ack.found_with(claims_to_payload(&opening.claims)));
+    }
+}
+
+/// Reason why a log-in is not for the connection of this user.
+fn refusal(
+    core: &ShardCore,
+    user: Option<&str>,
+    claims: &[(ByteString, ByteString)],
+) -> Option<(RefreshOutcome, AckStatus, String)> {
+    let admission = &core.context.shared.admission;
+    let (bytes, max) = (
+        claims.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>(),
+        admission.service_verifier.max_bytes(),
+    );
+    if bytes > max {
+        let problem = format!("the claims have {bytes} bytes, at most {max} are allowed: see --jwt-max-bytes");
+        return Some((RefreshOutcome::TooLarge, AckStatus::InternalServerError, problem));
+    }
+    if user != user_in_claims(claims) {
+        let problem = "the claims are of another user than the connection: only the same user can refresh it";
+        return Some((RefreshOutcome::OtherUser, AckStatus::Forbidden, problem.into()));
+    }
+    let is_void = admission.revocations.void_refresh(user, claims, unix_seconds());
+    is_void.then(|| (RefreshOutcome::Revoked, AckStatus::Forbidden, "the log-in was revoked: log in again".into()))
+}
