@@ -248,8 +248,14 @@ mod tests {
             calls: vec!["1".into()],
             epochs: vec![("app-1".into(), 3)],
             groups: vec!["red".into()],
+            refreshed: None,
         };
-        assert_eq!(MovedState::decode(&moved.encode()), Ok(moved));
+        assert_eq!(MovedState::decode(&moved.encode()), Ok(moved.clone()));
+        for expires_s in [None, Some(7)] {
+            let claims = vec![("role".into(), "cook".into()), ("role".into(), "waiter".into())];
+            let moved = MovedState { refreshed: Some(RefreshedLogIn { claims, expires_s }), ..moved.clone() };
+            assert_eq!(MovedState::decode(&moved.encode()), Ok(moved));
+        }
     }
 
     #[test]
