@@ -169,7 +169,7 @@ pub(crate) struct PendingAck {
     is_found: AtomicBool,
     /// Why a shard has not done it, with a text for the app.
     problem: OnceLock<(AckStatus, ByteString)>,
-    /// What a shard answers beside yes.
+    /// Content of a positive answer.
     payload: OnceLock<Bytes>,
     /// Group that somebody has joined, of which other nodes have to know first.
     joined: Option<JoinedGroup>,
