@@ -6,11 +6,11 @@ use bytestring::ByteString;
 use super::super::claim_list::write_claims;
 use super::super::service_message::{
     AccessKeyResponse, Ack, AckStatus, BroadcastData, Check, CheckUserInGroup, ClientCompletion, ClientInvocation,
-    CloseConnection, CloseWithAck, ConnectionClaims, ConnectionFlowControl, ConnectionMoved, ErrorCompletion, Filtered,
-    FlowOperation, FlowSubject, GroupBroadcastData, GroupChange, GroupMemberQuery, LinkHandshakeRequest,
-    LinkHandshakeResponse, LinkKind, OpenConnection, Payloads, Ping, PresenceChanges, PresencePhase, RefreshAuth,
-    RefreshConnection, RestoreAnswer, RestoreQuery, ServiceEvent, ServiceMapping, ServiceMessage, Stamped,
-    TaskCandidates, TraceReport, TracedData, UserConnectionQuery, UserGroupChange,
+    CloseConnection, CloseWithAck, ConnectionFlowControl, ConnectionMoved, ErrorCompletion, Filtered, FlowOperation,
+    FlowSubject, GroupBroadcastData, GroupChange, GroupMemberQuery, LinkHandshakeRequest, LinkHandshakeResponse,
+    LinkKind, OpenConnection, Payloads, Ping, PresenceChanges, PresencePhase, RefreshConnection, RestoreAnswer,
+    RestoreQuery, ServiceEvent, ServiceMapping, ServiceMessage, Stamped, TaskCandidates, TraceReport, TracedData,
+    UserConnectionQuery, UserGroupChange,
 };
 use super::fields::extension;
 use crate::message_pack::Writer;
@@ -119,8 +119,7 @@ pub(super) fn body(message: &ServiceMessage, out: &mut Writer) {
         M::ConnectionReconnect(it) => connection_alone(out, number, &it.connection_id),
         M::ConnectionFlowControl(it) => connection_flow_control(out, it),
         M::GroupMemberQuery(it) => group_member_query(out, it),
-        M::RefreshAuth(it) => refresh_auth(out, it),
-        M::UpdateConnectionClaims(it) => connection_claims(out, it),
+        M::RefreshAuth(_) | M::UpdateConnectionClaims(_) => log_in(out, message),
         M::MoveConnection(it) => connection_alone(out, number, &it.connection_id),
         M::ConnectionMoved(it) => connection_moved(out, it),
         M::Stamped(it) => stamped(out, it),
@@ -467,19 +466,23 @@ fn refresh_connection(out: &mut Writer, it: &RefreshConnection) {
     no_extension(out);
 }
 
-fn refresh_auth(out: &mut Writer, it: &RefreshAuth) {
-    begin(out, 6, 41);
-    out.text(&it.connection);
-    write_claims(out, &it.claims);
-    out.timestamp(it.expires_s);
-    out.integer(it.ack_id);
-    no_extension(out);
-}
-
-fn connection_claims(out: &mut Writer, it: &ConnectionClaims) {
-    begin(out, 4, 43);
-    out.text(&it.connection_id);
-    write_claims(out, &it.claims);
+/// Newer log-in of a client connection, or its claims alone.
+fn log_in(out: &mut Writer, message: &ServiceMessage) {
+    match message {
+        ServiceMessage::RefreshAuth(it) => {
+            begin(out, 6, 41);
+            out.text(&it.connection);
+            write_claims(out, &it.claims);
+            out.timestamp(it.expires_s);
+            out.integer(it.ack_id);
+        }
+        ServiceMessage::UpdateConnectionClaims(it) => {
+            begin(out, 4, 43);
+            out.text(&it.connection_id);
+            write_claims(out, &it.claims);
+        }
+        _ => return,
+    }
     no_extension(out);
 }
 
