@@ -12,7 +12,7 @@ mod connection_string;
 mod service_token;
 mod service_url;
 
-pub use claim_name::{app_claim, is_reserved_claim, long_claim};
+pub use claim_name::{app_claim, is_reserved_claim, long_claim, long_claims};
 pub use connection_string::{ConnectionString, ConnectionStringError};
 pub use service_token::{CLIENT_TOKEN_MAX_CHARS, ClientTicket, client_audience, escaped, server_audience};
 pub use service_token::{sign_client_token, sign_rest_token, sign_rest_token_for, sign_server_token};

@@ -93,6 +93,11 @@ pub fn long_claim(name: &str) -> Option<String> {
     Some(format!("{schema}{long}"))
 }
 
+/// The claims that have a long name, by that: a service passes them on beside the claims themselves.
+pub fn long_claims<N: AsRef<str>, V: Clone>(claims: &[(N, V)]) -> impl Iterator<Item = (String, V)> {
+    claims.iter().filter_map(|(name, value)| Some((long_claim(name.as_ref())?, value.clone())))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -13,7 +13,7 @@ use http::Uri;
 use jsonwebtoken::{Algorithm, Validation, decode, decode_header};
 use percent_encoding::percent_decode_str;
 use trunkline_protocol::access_token::{Claims, User};
-use trunkline_protocol::dial_in::long_claim;
+use trunkline_protocol::dial_in::long_claims;
 use trunkline_protocol::manifest::Transport;
 
 use super::revocation::Revocations;
@@ -101,9 +101,8 @@ impl ServiceVerifier {
         Self { keys, revocations, clock_skew_s, max_bytes }
     }
 
-    /// Verifies a token for a hub, and returns whom it names: the id, all claims (those that .NET has
-    /// a long name for come twice), and the expiry;
-    /// with it who has signed it.
+    /// Verifies a token for a hub, and returns whom it names: the id, all claims (those that .NET has a long name for
+    /// come twice), and the expiry; with it who has signed it.
     ///
     /// # Errors
     /// When the token is no good.
@@ -172,8 +171,7 @@ impl ServiceVerifier {
         // The id in the token of an app server is none of a user.
         let is_user = audience == ServiceAudience::Client;
         self.ensure_in_force(&opened, user.id.as_deref().filter(|_| is_user))?;
-        let by_long_name = |(name, value): &Claim| Some((long_claim(name)?, value.clone()));
-        let long: Vec<Claim> = user.claims.iter().filter_map(by_long_name).collect();
+        let long: Vec<_> = long_claims(&user.claims).collect();
         user.claims.extend(long);
         Ok((user, opened.by))
     }

@@ -6,7 +6,7 @@
 //! ```
 
 use bytestring::ByteString;
-use trunkline_protocol::dial_in::expanded_claim;
+use trunkline_protocol::dial_in::long_claims;
 use trunkline_protocol::fleet::RefreshedLogIn;
 use trunkline_protocol::service::{
     AckStatus, ConnectionClaims, OpenConnection, RefreshAuth, ServiceMessage, claims_to_payload,
@@ -52,10 +52,10 @@ impl Assignments {
             || hub.settings().close_on_token_expiry;
         let ends_s = u64::try_from(refresh.expires_s).ok().filter(|ends_s| *ends_s < NO_END_FROM_S && closes);
         ack.found_with(claims_to_payload(&refresh.claims));
-        let kept = match hub.has_dialled_in() && !hub.has_webhook() {
-            true => refresh.claims.iter().map(|(name, value)| (expanded_claim(name).into(), value.clone())).collect(),
-            false => refresh.claims.clone(),
-        };
+        let mut kept = refresh.claims.clone();
+        if hub.has_dialled_in() && !hub.has_webhook() {
+            kept.extend(long_claims(&refresh.claims).map(|(name, value)| (name.into(), value)));
+        }
         let log_in = RefreshedLogIn { claims: kept, expires_s: ends_s };
         let Some(client) = core.connections.live_mut(slot) else { return };
         let is_moving = |it: &&mut Resumption| it.looked_app.is_some() || it.ownership.is_arriving();
