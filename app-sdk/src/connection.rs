@@ -60,6 +60,10 @@ pub(crate) struct Connection {
     cancellation: OnceLock<CancellationToken>,
 }
 
+/// Claims of a newer log-in, among the items of its connection.
+#[derive(Debug, Clone)]
+struct RefreshedClaims(Vec<(String, String)>);
+
 /// One run of the app's code for a connection: a method or a hook.
 pub(crate) struct CallScope {
     connection: Arc<Connection>,
@@ -118,6 +122,7 @@ impl Connection {
     pub(crate) fn take_belongings(&self) -> (Vec<ByteString>, Extensions) {
         let mut items = std::mem::take(&mut *self.items());
         items.remove::<RestoredFrom>();
+        items.remove::<RefreshedClaims>();
         (belongings::take_groups(&mut items), items)
     }
 
@@ -131,6 +136,18 @@ impl Connection {
 
     pub(crate) fn request(&self) -> &ConnectRequest {
         &self.request
+    }
+
+    /// Claims of the user, of the newest log-in.
+    pub(crate) fn claims(&self) -> Vec<(String, String)> {
+        let refreshed = self.items().get().map(|RefreshedClaims(claims)| claims.clone());
+        refreshed.unwrap_or_else(|| self.request.claims())
+    }
+
+    /// Takes the claims of a newer log-in.
+    pub(crate) fn refresh_claims(&self, claims: Vec<(ByteString, ByteString)>) {
+        let claims = self.request.claims_of_user(&claims);
+        self.items().insert(RefreshedClaims(claims));
     }
 
     pub(crate) fn protocol(&self) -> HubProtocol {

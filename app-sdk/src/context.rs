@@ -145,11 +145,12 @@ impl Context {
         self.connection().request().user_id()
     }
 
-    /// The claims of the user. Read from the connect request at each call, as are the three that follow, because
-    /// keeping them unpacked would make idle connections heavy.
+    /// The claims of the user; of the newest log-in, if the client has
+    /// [renewed](crate::Hub::authentication_refresh) it. Read from the connect request at each call, as are the three
+    /// that follow, because keeping them unpacked would make idle connections heavy.
     #[must_use]
     pub fn claims(&self) -> Claims {
-        Claims::of(self.connection().request())
+        Claims::of_pairs(self.connection().claims())
     }
 
     /// The headers of the connect request.

@@ -36,9 +36,9 @@ use trunkline_protocol::hub::{
     FramingError, HandshakeError, HandshakeRequest, HandshakeResponse, HubMessage, HubMessageError, HubProtocol,
 };
 use trunkline_protocol::service::{
-    Ack, ClientCompletion, ClientInvocation, CloseConnection, ConnectionData, ConnectionFlowControl, ErrorCompletion,
-    FlowOperation, FlowSubject, GroupChange, MoveConnection, OpenConnection, PresenceChanges, RestoreQuery,
-    TaskCandidates,
+    Ack, ClientCompletion, ClientInvocation, CloseConnection, ConnectionClaims, ConnectionData, ConnectionFlowControl,
+    ErrorCompletion, FlowOperation, FlowSubject, GroupChange, MoveConnection, OpenConnection, PresenceChanges,
+    RestoreQuery, TaskCandidates,
 };
 
 use crate::connection::{
@@ -364,6 +364,19 @@ impl Endpoint for Arc<Dispatcher> {
     fn handle_left(&self, change: GroupChange) {
         if let Some(connection) = self.core.connections.get(&change.connection_id) {
             connection.note_left(change.group.as_deref());
+        }
+    }
+
+    fn handle_claims(&self, update: ConnectionClaims) {
+        let Some(connection) = self.core.connections.get(&update.connection_id) else { return };
+        connection.refresh_claims(update.claims);
+        // A hook that is still to come reads the newer claims.
+        if self.hooks.follows_refreshes() && connection.inbox().is_connected() {
+            let hub = Arc::clone(self);
+            self.tasks.spawn(async move {
+                let context = hub.context(&connection, CallKind::ConnectHook);
+                hub.hooks.refreshed(&connection, context).await;
+            });
         }
     }
 

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use trunkline_protocol::service::{
-    Ack, ClientCompletion, ClientInvocation, CloseConnection, ConnectionData, ConnectionFlowControl, ErrorCompletion,
-    GroupChange, MoveConnection, OpenConnection, PresenceChanges, RestoreQuery, TaskCandidates,
+    Ack, ClientCompletion, ClientInvocation, CloseConnection, ConnectionClaims, ConnectionData, ConnectionFlowControl,
+    ErrorCompletion, GroupChange, MoveConnection, OpenConnection, PresenceChanges, RestoreQuery, TaskCandidates,
 };
 
 use crate::connection::{Connection, ConnectionClose, DueQueue, LinkId};
@@ -58,6 +58,9 @@ pub(crate) trait Endpoint: Send + Sync {
 
     /// Takes note that somebody else has had a client connection leave a group, or all.
     fn handle_left(&self, _change: GroupChange) {}
+
+    /// Takes the claims of a client that has renewed its log-in.
+    fn handle_claims(&self, _update: ConnectionClaims) {}
 
     /// Takes what a node tells of users and groups that come and go.
     fn handle_presence(&self, _node: &Arc<Node>, _update: PresenceChanges) {}

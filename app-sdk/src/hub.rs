@@ -69,6 +69,7 @@ pub struct Hub<S = ()> {
     on_disconnected: Vec<Bindable<S, ErasedHook>>,
     on_rehomed: Vec<Bindable<S, ErasedHook>>,
     on_restored: Vec<Bindable<S, ErasedHook>>,
+    on_refreshed: Vec<Bindable<S, ErasedHook>>,
     on_user_online: Vec<Bindable<S, ErasedNoticeHook<UserOnline>>>,
     on_user_offline: Vec<Bindable<S, ErasedNoticeHook<UserOffline>>>,
     on_group_changed: Vec<Bindable<S, ErasedNoticeHook<GroupChanged>>>,
@@ -126,6 +127,7 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
             on_disconnected: Vec::new(),
             on_rehomed: Vec::new(),
             on_restored: Vec::new(),
+            on_refreshed: Vec::new(),
             on_user_online: Vec::new(),
             on_user_offline: Vec::new(),
             on_group_changed: Vec::new(),
@@ -311,6 +313,14 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
     /// that the app can send what it has missed.
     pub fn on_restored<H: Hook<S, M>, M: 'static>(mut self, hook: H) -> Self {
         self.on_restored.push(hook::bindable(hook));
+        self
+    }
+
+    /// Called when a client has renewed its log-in: [`Context::claims`](crate::Context::claims) has the newer claims. It
+    /// runs beside methods of the client that run. If it fails, the client is closed with an error and may come again.
+    /// Takes extractors only. See [`authentication_refresh`](Self::authentication_refresh).
+    pub fn on_refreshed<H: Hook<S, M>, M: 'static>(mut self, hook: H) -> Self {
+        self.on_refreshed.push(hook::bindable(hook));
         self
     }
 
@@ -500,6 +510,7 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
             on_disconnected: self.on_disconnected.into_iter().map(bind).collect(),
             on_rehomed: self.on_rehomed.into_iter().map(bind).collect(),
             on_restored: self.on_restored.into_iter().map(bind).collect(),
+            on_refreshed: self.on_refreshed.into_iter().map(bind).collect(),
             on_user_online: self.on_user_online.into_iter().map(|hook| hook.bind_early(&state)).collect(),
             on_user_offline: self.on_user_offline.into_iter().map(|hook| hook.bind_early(&state)).collect(),
             on_group_changed: self.on_group_changed.into_iter().map(|hook| hook.bind_early(&state)).collect(),
@@ -557,6 +568,27 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
     /// (`accessTokenFactory` in the official clients); otherwise it stays for as long as it likes.
     pub fn close_on_token_expiry(mut self) -> Self {
         self.settings.close_on_token_expiry = true;
+        self
+    }
+
+    /// Lets clients renew their log-in without a new connection: a client that supports it (`withAuthenticationRefresh` in
+    /// the official ones, since .NET 11) shows a newer access token of the same user at `POST HUB/refresh` before the
+    /// old one ends. Its [claims](crate::Context::claims) are those of the newer token from then on, also for
+    /// [policies](crate::Policy), and [`on_refreshed`](Self::on_refreshed) runs.
+    ///
+    /// ```
+    /// use trunkline::{Context, Hub, HubError};
+    ///
+    /// async fn refreshed(ctx: Context) -> Result<(), HubError> {
+    ///     match ctx.claims().get("role") {
+    ///         Some(_) => Ok(()),
+    ///         None => Err(HubError::new("you have no role any more")),
+    ///     }
+    /// }
+    /// let hub: Hub = Hub::new("/chat").close_on_token_expiry().authentication_refresh().on_refreshed(refreshed);
+    /// ```
+    pub fn authentication_refresh(mut self) -> Self {
+        self.settings.refreshes_authentication = true;
         self
     }
 
@@ -718,6 +750,7 @@ impl Hub<()> {
             on_disconnected: self.on_disconnected.into_iter().map(bind).collect(),
             on_rehomed: self.on_rehomed.into_iter().map(bind).collect(),
             on_restored: self.on_restored.into_iter().map(bind).collect(),
+            on_refreshed: self.on_refreshed.into_iter().map(bind).collect(),
             on_leaving: self.on_leaving.map(|method| method.bind(&())),
             filters: filters.clone(),
             ..MethodTable::default()

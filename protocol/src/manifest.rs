@@ -98,6 +98,9 @@ pub struct HubManifest {
     /// Whether a client is closed, to connect again, when the token ends with which it came.
     #[serde(default)]
     pub close_on_token_expiry: bool,
+    /// Whether a client may show a newer token for its open connection.
+    #[serde(default)]
+    pub refreshes_authentication: bool,
     /// Whether the app is asked about each client that negotiates, or connects without.
     #[serde(default)]
     pub asks_app: bool,
@@ -201,6 +204,7 @@ impl HubManifest {
             authentication: Authentication::Optional,
             slow_clients: SlowClients::Close,
             close_on_token_expiry: false,
+            refreshes_authentication: false,
             asks_app: false,
             stateful_reconnect_buffer_bytes: None,
             is_movable: false,

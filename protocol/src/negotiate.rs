@@ -93,6 +93,8 @@ pub struct Connect {
     connection_id: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     connection_token: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token_lifetime_seconds: Option<u64>,
     available_transports: Vec<AvailableTransport>,
 }
 
@@ -112,14 +114,24 @@ impl NegotiateAnswer {
             NegotiateVersion::Zero => (0, token, None),
             NegotiateVersion::One => (1, id, Some(token)),
         };
-        let use_stateful_reconnect = false;
+        let (use_stateful_reconnect, token_lifetime_seconds) = (false, None);
         Self::Connect(Connect {
             use_stateful_reconnect,
             negotiate_version,
             connection_id,
             connection_token,
+            token_lifetime_seconds,
             available_transports,
         })
+    }
+
+    /// Names the seconds that the access token is still good for, so that the client shows a newer one in time.
+    #[must_use]
+    pub fn with_token_lifetime(mut self, seconds: Option<u64>) -> Self {
+        if let Self::Connect(connect) = &mut self {
+            connect.token_lifetime_seconds = seconds;
+        }
+        self
     }
 
     /// Offers stateful reconnect, if that is `wanted`.
@@ -177,6 +189,15 @@ mod tests {
         assert_eq!(
             json(&answer.with_stateful_reconnect(true)),
             r#"{"useStatefulReconnect":true,"negotiateVersion":0,"connectionId":"token","availableTransports":[]}"#
+        );
+    }
+
+    #[test]
+    fn the_lifetime_of_the_token_is_said_where_it_is_known() {
+        let answer = NegotiateAnswer::connect(NegotiateVersion::Zero, "id".into(), "token".into(), &[]);
+        assert_eq!(
+            json(&answer.with_token_lifetime(Some(20))),
+            r#"{"negotiateVersion":0,"connectionId":"token","tokenLifetimeSeconds":20,"availableTransports":[]}"#
         );
     }
 

@@ -15,6 +15,7 @@
 //! Each shard serves the sockets that it accepts; what it shares with the other shards stands behind an `Arc`.
 
 mod admin_cookie;
+mod auth_refresh;
 mod authenticate;
 mod authorize;
 mod bearer;

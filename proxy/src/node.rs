@@ -126,7 +126,7 @@ impl Node {
         let shared = Shared::new(settings, connectors.clone(), senders);
         let fleet = Fleet::new(shared.clone(), admin);
         let rest = shared.settings.rest.is_on().then(|| Rest::new(shared.clone(), fleet.clone()));
-        let threads = start_shards((&shared, rest.as_ref()), listeners.of_shards, inboxes, &stop)?;
+        let threads = start_shards((&shared, &fleet, rest.as_ref()), listeners.of_shards, inboxes, &stop)?;
         shared.open_webhooks();
 
         let mut background = keep_own_state(&shared, key_sources);
@@ -359,13 +359,13 @@ fn admin_listener(
 
 /// Starts a thread for each shard, with its listeners and its inbox.
 fn start_shards(
-    (shared, rest): (&Arc<Shared>, Option<&Rest>),
+    (shared, fleet, rest): (&Arc<Shared>, &Fleet, Option<&Rest>),
     listeners: Vec<Vec<ShardListener>>,
     inboxes: Vec<Inbox>,
     stop: &CancellationToken,
 ) -> Result<Vec<JoinHandle<()>>, StartError> {
     let start = |(index, (listeners, inbox))| {
-        let state = (shared.clone(), rest.cloned());
+        let state = (shared.clone(), Some((fleet.clone(), rest.cloned())));
         shard_thread::start(index, state, listeners, inbox, stop.clone()).map_err(StartError::Thread)
     };
     (0..).zip(listeners.into_iter().zip(inboxes)).map(start).collect()

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 use bytestring::ByteString;
-use trunkline_protocol::dial_in::{app_claim, long_claim};
+use trunkline_protocol::dial_in::{app_claim, long_claims};
 use trunkline_protocol::hub::Headers;
 use trunkline_protocol::manifest::Transport;
 use trunkline_protocol::service::{FrameBuffer, OpenConnection, ServiceMessage, header};
@@ -122,21 +122,22 @@ impl ConnectRequest {
     }
 
     /// Claims of the user; private ones are left out.
-    pub(crate) fn claims(&self) -> impl Iterator<Item = (ByteString, ByteString)> {
-        let of_proxy = |name: ByteString| (!name.starts_with(PRIVATE_CLAIM_PREFIX)).then_some(name);
-        let of_service = |name: ByteString| app_claim(&name).map(ByteString::from);
-        let is_of_service = self.is_of_service;
-        let claims = self.message().claims;
+    pub(crate) fn claims(&self) -> Vec<(String, String)> {
+        self.claims_of_user(&self.message().claims)
+    }
+
+    /// Claims of the user among those of a log-in.
+    pub(super) fn claims_of_user(&self, claims: &[(ByteString, ByteString)]) -> Vec<(String, String)> {
+        let of_proxy = |name: &str| (!name.starts_with(PRIVATE_CLAIM_PREFIX)).then(|| name.to_owned());
+        let of_service = |name: &str| app_claim(name).map(str::to_owned);
         // A service may pass a claim on by its own name and by its long one.
-        let by_long_name = |(name, value): &(ByteString, ByteString)| Some((long_claim(name)?.into(), value.clone()));
-        let copies: HashSet<_> = match is_of_service {
-            true => claims.iter().filter_map(by_long_name).collect(),
-            false => HashSet::new(),
-        };
-        claims.into_iter().filter(move |claim| !copies.contains(claim)).filter_map(move |(name, value)| {
-            let name = if is_of_service { of_service(name) } else { of_proxy(name) };
-            Some((name?, value))
-        })
+        let copies: HashSet<_> = long_claims(claims).filter(|_| self.is_of_service).collect();
+        let is_copy = |(name, value): &(ByteString, ByteString)| copies.contains(&(name.to_string(), value.clone()));
+        let named = claims.iter().filter(|claim| !is_copy(claim)).filter_map(|(name, value)| {
+            let name = if self.is_of_service { of_service(name) } else { of_proxy(name) };
+            Some((name?, value.to_string()))
+        });
+        named.collect()
     }
 
     /// Headers of the connect request; private ones are left out.
@@ -224,7 +225,7 @@ pub(crate) mod tests {
         let claims_of = |pairs: &[(&str, &str)]| {
             let claims = pairs.iter().map(|(name, value)| (text(name), text(value))).collect();
             let request = connect_request_of(OpenConnection { claims, ..OpenConnection::default() }).of_service();
-            request.claims().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>()
+            request.claims().into_iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>()
         };
         let both = [("roles", "cook"), ("roles", "admin"), ("x", "1"), (ROLE, "cook"), (ROLE, "admin")];
         assert_eq!(claims_of(&both), ["roles=cook", "roles=admin", "x=1"]);
@@ -251,8 +252,8 @@ pub(crate) mod tests {
         });
         assert_eq!(request.id(), "c1");
         assert_eq!(request.user_id(), Some("ann"));
-        let claims: Vec<_> = request.claims().collect();
-        assert_eq!(claims, [(text("role"), text("cook")), (text("role"), text("admin"))]);
+        let role = |value: &str| ("role".to_owned(), value.to_owned());
+        assert_eq!(request.claims(), [role("cook"), role("admin")]);
         let headers: Vec<_> = request.headers().collect();
         assert_eq!(headers, [(text("User-Agent"), vec![text("me")])]);
         assert_eq!(request.query(), "a=1&b=2");

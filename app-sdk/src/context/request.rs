@@ -19,7 +19,7 @@ type Pairs = Vec<(String, String)>;
 
 impl Claims {
     pub(crate) fn of(request: &ConnectRequest) -> Self {
-        Self(request.claims().map(|(name, value)| (name.into(), value.into())).collect())
+        Self(request.claims())
     }
 
     pub(crate) fn of_pairs(pairs: Vec<(String, String)>) -> Self {

@@ -97,6 +97,18 @@ impl HookRunner {
         }
     }
 
+    /// Whether the app is told of clients that renew their log-in.
+    pub(super) fn follows_refreshes(&self) -> bool {
+        !self.methods.on_refreshed.is_empty()
+    }
+
+    /// Reports to the app that a client has renewed its log-in; an error closes it.
+    pub(super) async fn refreshed(&self, connection: &Arc<Connection>, context: Context) {
+        if let Err(error) = self.run(HubCallKind::Refreshed, connection, context, None).await {
+            self.close_failed(connection, "on_refreshed", &error);
+        }
+    }
+
     /// Asks the app what a connection takes along that is about to be reassigned.
     pub(super) async fn leaving(&self, connection: &Connection, context: impl FnOnce() -> Context) -> Option<String> {
         let is_connected = connection.inbox().is_connected();
@@ -150,6 +162,7 @@ impl HookRunner {
             HubCallKind::Disconnected => &self.methods.on_disconnected,
             HubCallKind::Rehomed => &self.methods.on_rehomed,
             HubCallKind::Restored => &self.methods.on_restored,
+            HubCallKind::Refreshed => &self.methods.on_refreshed,
             HubCallKind::Method | HubCallKind::Leaving => return Ok(()),
         };
         let hooks = run_in_order(kind, hooks, &context, close.as_ref());

@@ -59,6 +59,8 @@ pub enum HubCallKind {
     /// A client has got back what its lost connection had ([`on_restored`](crate::Hub::on_restored)). An error closes
     /// it.
     Restored,
+    /// A client has renewed its log-in ([`on_refreshed`](crate::Hub::on_refreshed)). An error closes it.
+    Refreshed,
     /// A client is about to go to another app server ([`on_leaving`](crate::Hub::on_leaving)).
     Leaving,
 }
@@ -214,6 +216,7 @@ impl HubCallKind {
             Self::Disconnected => "on_disconnected",
             Self::Rehomed => "on_rehomed",
             Self::Restored => "on_restored",
+            Self::Refreshed => "on_refreshed",
             Self::Leaving => "on_leaving",
         }
     }

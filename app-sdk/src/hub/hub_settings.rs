@@ -24,6 +24,7 @@ pub(crate) struct HubSettings {
     pub(crate) slow_clients: SlowClients,
     pub(crate) requires_authentication: bool,
     pub(crate) close_on_token_expiry: bool,
+    pub(crate) refreshes_authentication: bool,
     /// A client may come back to its connection after its socket has ended, at whichever proxy.
     pub(crate) stateful_reconnect: bool,
     pub(crate) stateful_reconnect_buffer_bytes: usize,
@@ -83,6 +84,7 @@ impl HubSettings {
                 false => Authentication::Optional,
             },
             close_on_token_expiry: self.close_on_token_expiry,
+            refreshes_authentication: self.refreshes_authentication,
             stateful_reconnect_buffer_bytes: self.reconnect_buffer_bytes(),
             restores_clients: self.limits.restored_within.is_some(),
             ..HubManifest::new(name, path)
@@ -109,6 +111,7 @@ impl Default for HubSettings {
             slow_clients: manifest.slow_clients,
             requires_authentication: false,
             close_on_token_expiry: false,
+            refreshes_authentication: false,
             stateful_reconnect: false,
             stateful_reconnect_buffer_bytes: STATEFUL_RECONNECT_BUFFER_BYTES,
             presence_grace: PRESENCE_GRACE,

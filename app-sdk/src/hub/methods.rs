@@ -226,6 +226,7 @@ pub(crate) struct MethodTable {
     pub(crate) on_disconnected: Vec<ErasedHook>,
     pub(crate) on_rehomed: Vec<ErasedHook>,
     pub(crate) on_restored: Vec<ErasedHook>,
+    pub(crate) on_refreshed: Vec<ErasedHook>,
     pub(crate) on_leaving: Option<Method>,
 }
 

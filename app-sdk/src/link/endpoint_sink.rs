@@ -142,6 +142,7 @@ fn handle(session: &LinkSession, body: &Bytes, message: ServiceMessage) -> Optio
         ServiceMessage::RestoreQuery(query) => endpoint.handle_restore_query(node, query),
         ServiceMessage::JoinGroup(change) => endpoint.handle_joined(change),
         ServiceMessage::LeaveGroup(change) | ServiceMessage::LeaveGroupWithAck(change) => endpoint.handle_left(change),
+        ServiceMessage::UpdateConnectionClaims(update) => endpoint.handle_claims(update),
         ServiceMessage::Ack(ack) => endpoint.handle_ack(ack),
         ServiceMessage::ClientInvocation(question) => endpoint.handle_client_invocation(node, question),
         ServiceMessage::ClientCompletion(answer) => endpoint.handle_client_completion(answer),

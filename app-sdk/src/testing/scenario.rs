@@ -55,6 +55,8 @@ async fn a_negotiation_names_the_user_and_its_headers_reach_the_client() {
     let seen: Who = ann.invoke("Who", ()).await.unwrap();
     assert_eq!(seen, (Some("ann".into()), pairs(&[("role", "member")])), "the token's claims don't count");
     assert_eq!(ann.negotiate_headers().get(SET_COOKIE).unwrap(), "seen=1");
+    ann.refresh([("role", "owner")]).await;
+    assert_eq!(ann.invoke::<Who>("Who", ()).await.unwrap(), (Some("ann".into()), pairs(&[("role", "owner")])));
     let mut bob = server.connect("/club").negotiate().user("bob").claim("role", "cook").await.unwrap();
     let seen: Who = bob.invoke("Who", ()).await.unwrap();
     assert_eq!(seen, (Some("bob".into()), pairs(&[("role", "cook"), ("known", "bob")])));

@@ -9,7 +9,7 @@ use http::HeaderMap;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use trunkline_protocol::hub::{HubMessage, HubProtocol, Invocation, Outcome, StreamItem};
-use trunkline_protocol::service::{CloseConnection, OpenConnection, ServiceMessage};
+use trunkline_protocol::service::{CloseConnection, ConnectionClaims, OpenConnection, ServiceMessage};
 use trunkline_protocol::wire::USER_ID_CLAIM;
 
 use super::call_error::{CallError, ConnectError};
@@ -325,6 +325,18 @@ impl TestClient {
         let id = call.invocation_id().ok_or(CallError::NoQuestion)?.clone();
         self.wire.complete(id, Outcome::Error(error.into())).await;
         Ok(())
+    }
+
+    /// Renews the client's log-in, as the proxy tells of it: these are its claims from then on, and
+    /// [`on_refreshed`](crate::Hub::on_refreshed) runs.
+    pub async fn refresh<N: Into<String>, V: Into<String>>(&mut self, claims: impl IntoIterator<Item = (N, V)>) {
+        let user = self.open.claims.iter().find(|(name, _)| name == USER_ID_CLAIM).cloned();
+        let claims = claims.into_iter().map(|(name, value)| (name.into().into(), value.into().into()));
+        self.open.claims = user.into_iter().chain(claims).collect();
+        let update = ConnectionClaims { connection_id: self.wire.id.clone(), claims: self.open.claims.clone() };
+        if let Some(home) = self.wire.far_end.home(&self.wire.id) {
+            self.wire.far_end.send(home, ServiceMessage::UpdateConnectionClaims(update)).await;
+        }
     }
 
     /// Closes the connection from this side, as a client that closes its socket. The hub's `on_disconnected` runs soon

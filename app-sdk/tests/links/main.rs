@@ -15,6 +15,7 @@ mod moves;
 mod questions;
 mod raw_reassignments;
 mod reassignments;
+mod refreshes;
 mod restarts;
 mod restorations;
 mod results;

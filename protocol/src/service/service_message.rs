@@ -811,10 +811,15 @@ pub struct RefreshAuth {
     pub connection: ByteString,
     /// All claims of the newer log-in; names may repeat.
     pub claims: Vec<(ByteString, ByteString)>,
-    /// End of the newer log-in, in seconds since 1970.
+    /// End of the newer log-in, in seconds since 1970; from the year 9999 on the connection keeps its end.
     pub expires_s: i64,
     /// Number of the acknowledgement.
     pub ack_id: i64,
+}
+
+impl RefreshAuth {
+    /// End by which a connection keeps its own: the beginning of the year 9999.
+    pub const NO_END_S: i64 = 253_370_764_800;
 }
 
 /// Body of type 43, `UpdateConnectionClaims`, to the app servers of a client connection.

@@ -1,15 +1,18 @@
-//! Newer log-ins for open connections of clients of app servers that dial in, from any node.
+//! Newer log-ins for open connections: of clients of app servers that dial in, from any node, and of clients that show a
+//! newer token to the node.
 
 use bytestring::ByteString;
 use trunkline_protocol::access_token;
 use trunkline_protocol::fleet::ToldRevocation;
 use trunkline_protocol::key::AccessKey;
+use trunkline_protocol::manifest::HubManifest;
 use trunkline_protocol::service::*;
 
-use super::client::Received;
+use super::client::{Client, Received};
+use super::http::{exchange, negotiate};
 use super::inbound_links::{DialInLink, ONE, settle, token};
 use super::inbound_moves::DialInScene;
-use super::stage::{KEY, run};
+use super::stage::{KEY, Stage, run, token_of, token_until};
 use crate::clock::unix_seconds;
 
 const ROLE: &str = "http://schemas.microsoft.com/ws/2008/06/identity/claims/role";
@@ -185,4 +188,71 @@ fn a_newer_log_in_goes_with_a_client_that_moves_and_to_the_next_app_server() {
             assert_eq!((&*open.connection_id, roles(&open.claims)), (id.as_str(), vec!["cook", "guest"]));
         }
     });
+}
+
+/// A hub whose clients show newer tokens to the node.
+fn refreshing() -> HubManifest {
+    HubManifest { close_on_token_expiry: true, refreshes_authentication: true, ..HubManifest::new("chat", "/chat") }
+}
+
+#[test]
+fn a_client_shows_a_newer_token_to_the_node_and_its_app_server_gets_the_claims() {
+    run(async {
+        let (stage, _app, mut link) = Stage::start().with_app(refreshing()).await;
+        let target = format!("/chat/negotiate?negotiateVersion=1&access_token={}", token_of("ann"));
+        let answer: serde_json::Value = serde_json::from_str(&exchange(&stage, "POST", &target, "").await.1).unwrap();
+        assert!((3590..=3600).contains(&answer["tokenLifetimeSeconds"].as_u64().unwrap()), "{answer}");
+        let id = answer["connectionToken"].as_str().unwrap();
+        let mut client =
+            Client::connect(&stage, &mut link, &format!("/chat?id={id}&access_token={}", token_of("ann"))).await;
+        let refresh = async |token: &str| exchange(&stage, "POST", &format!("/chat/refresh?id={id}{token}"), "").await;
+        let newer = format!("&access_token={}", token_until("ann", unix_seconds() + 7200));
+        let (status, body) = refresh(&newer).await;
+        assert!(status == 200 && body.starts_with("{\"tokenLifetimeSeconds\":7"), "{body}");
+        let ServiceMessage::UpdateConnectionClaims(update) = link.next().await else { panic!("the claims come") };
+        assert_eq!((update.connection_id.as_ref(), user_in(&update.claims)), (client.id.as_str(), Some("ann")));
+        for (token, expected, error) in [
+            (format!("&access_token={}", token_of("ben")), 403, "permission_change_rejected"),
+            (String::new(), 401, "invalid_token"),
+            ("&access_token=x".into(), 401, ""),
+        ] {
+            let (status, body) = refresh(&token).await;
+            assert!(status == expected && body.contains(error), "{status} {body}");
+        }
+        // Within the skew of clocks it is still good, and the connection ends with it.
+        let ended = format!("&access_token={}", token_until("ann", unix_seconds() - 1));
+        assert_eq!(refresh(&ended).await.0, 200);
+        assert!(client.text().await.starts_with("{\"type\":7"));
+        assert!(matches!(link.next().await, ServiceMessage::UpdateConnectionClaims(_)));
+        link.close().await;
+        assert_eq!(refresh(&newer).await.0, 404);
+    });
+}
+
+#[test]
+fn a_refresh_names_a_connection_of_its_hub_and_only_hubs_that_offer_it_take_one() {
+    run(async {
+        let hubs = vec![refreshing(), HubManifest::new("plain", "/plain")];
+        let stage = Stage::start();
+        let _link = stage.app("app-1", hubs).link().await;
+        let newer = format!("access_token={}", token_of("ann"));
+        let (_, foreign) = negotiate(&stage, "/plain", "").await;
+        for (method, target, expected) in [
+            ("POST", format!("/chat/refresh?{newer}"), 400),
+            ("POST", format!("/chat/refresh?id=x&{newer}"), 404),
+            ("POST", format!("/chat/refresh?id={foreign}&{newer}"), 404),
+            ("GET", format!("/chat/refresh?id={foreign}&{newer}"), 405),
+            ("POST", format!("/plain/refresh?id={foreign}&{newer}"), 404),
+        ] {
+            let (status, body) = exchange(&stage, method, &target, "").await;
+            assert_eq!(status, expected, "{method} {target}: {body}");
+        }
+        let (_, body) = exchange(&stage, "POST", &format!("/plain/negotiate?{newer}"), "").await;
+        assert!(!body.contains("tokenLifetimeSeconds"), "{body}");
+    });
+}
+
+/// User that claims for an app server name.
+fn user_in(claims: &LogInClaims) -> Option<&str> {
+    claims.iter().find(|(name, _)| name == "asrs.s.uid").map(|(_, user)| &**user)
 }

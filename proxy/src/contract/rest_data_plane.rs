@@ -19,6 +19,7 @@ use trunkline_protocol::service::{ClientCompletion, ServiceMessage, UserGroupCha
 use super::app::AppLink;
 use super::client::{Client, JSON_HANDSHAKE};
 use super::fleet_nodes::{FleetNode, linked, nodes, peers, until};
+use super::http::negotiate;
 use super::inbound_links::dial_in_nodes;
 use super::stage::{KEY, Stage, run, settings, token_of};
 use super::webhook_server::WebhookServer;
@@ -148,6 +149,43 @@ fn a_connection_that_closes_with_its_token_gets_another_time_for_that() {
         let absent = refresh("nobody", "2100-01-01T00:00:00Z").await;
         assert_eq!((absent.status, &*absent.code), (404, "Warning.Connection.NotExisted"));
         assert_eq!(refresh(&ben.id, "soon").await.status, 400);
+    });
+}
+
+#[test]
+fn a_back_end_asks_for_the_claims_of_a_connection_and_gives_it_newer_ones() {
+    run(async {
+        let (stage, _app, mut link) = Stage::with(served(), 2).with_chat().await;
+        let query = format!("&access_token={}", token_of("ann"));
+        let (_, token) = negotiate(&stage, "/chat", &query).await;
+        let ann = Client::connect(&stage, &mut link, &format!("/chat?id={token}{query}")).await;
+        let back_end = alone(&stage);
+        let ask = async |path: &str, body: Value| back_end.ask("POST", path, &body.to_string()).await;
+        let claims =
+            async || ask("/connections/claims", json!({ "connectionToken": token })).await.body["claims"].clone();
+        assert!(claims().await.to_string().contains("ann"));
+        let newer = json!([{ "type": "sub", "value": "ann" }, { "type": "role", "value": "cook" }]);
+        let end = "2100-01-01T00:00:00Z";
+        let answer =
+            ask("/connections/:refreshAuth", json!({ "connectionToken": token, "expireTime": end, "claims": newer }));
+        assert_eq!(answer.await.body["claims"], newer);
+        let ServiceMessage::UpdateConnectionClaims(update) = link.next().await else { panic!("the claims come") };
+        assert_eq!(update.connection_id.as_ref(), ann.id);
+        // Without claims those that are there stay.
+        let longer = json!({ "connectionToken": token, "expireTime": "9999-12-31T23:59:59.9999999Z" });
+        assert_eq!(ask("/connections/:refreshAuth", longer).await.status, 200);
+        assert_eq!(claims().await, newer);
+        let other = json!([{ "type": "sub", "value": "ben" }]);
+        for (body, status, code) in [
+            (json!({ "connectionToken": token, "expireTime": end, "claims": other }), 403, "ConnectionUserMismatch"),
+            (json!({ "connectionToken": "x", "expireTime": end }), 404, "ConnectionNotFound"),
+            (json!({ "connectionToken": token }), 400, "Error.Request.Invalid"),
+            (json!({ "expireTime": end }), 400, "Error.Request.Invalid"),
+        ] {
+            let answer = ask("/connections/:refreshAuth", body).await;
+            assert_eq!((answer.status, &*answer.code), (status, code), "{answer:?}");
+        }
+        assert_eq!(ask("/connections/claims", json!({ "connectionToken": ann.id })).await.status, 404);
     });
 }
 

@@ -19,6 +19,7 @@ use trunkline_protocol::manifest::HubManifest;
 
 use crate::clock::unix_seconds;
 use crate::config::Settings;
+use crate::fleet::Fleet;
 use crate::frontend::{Endpoint, ListenerGate, PeerAddress, serve_pipe};
 use crate::net::connector::{Connector, MemoryNetwork};
 use crate::net::resolver::Resolver;
@@ -105,8 +106,13 @@ impl Stage {
             spawn_local(shard_thread::run(index, (shared.clone(), None), Vec::new(), inbox));
         }
         shared.open_webhooks();
+        // A test of several nodes has fleets of its own.
+        let is_alone = !shared.settings.fleet.has_peers() && !shared.settings.rest.is_on();
+        let fleet = is_alone.then(|| Fleet::new(shared.clone(), ([127, 0, 0, 1], 8090).into()));
         let router = |(index, shard): (u16, &ShardSender)| {
-            Arc::new(Endpoint::new(shared.clone(), shared.counters_of(index), shard.clone())).into_router()
+            let endpoint = Endpoint::new(shared.clone(), shared.counters_of(index), shard.clone());
+            let endpoint = fleet.iter().fold(endpoint, |endpoint, fleet| endpoint.with_fleet(fleet));
+            Arc::new(endpoint).into_router()
         };
         let routers = (0..).zip(shared.shards()).map(router).collect();
         Self { shared, routers, next_shard: Cell::new(0) }

@@ -11,6 +11,7 @@ use super::path_rule::is_private;
 use super::plain_response::{because, plain, unavailable};
 use super::proxy_client::ProxyClient;
 use super::routed::Routed;
+use crate::fleet::{Fleet, FleetEntry};
 use crate::metrics::Counters;
 use crate::net::connector::Connector;
 use crate::net::http_client::HttpClient;
@@ -30,6 +31,8 @@ pub(crate) struct Endpoint {
     pub(super) proxy_client: ProxyClient,
     /// REST data plane, if this endpoint answers it.
     pub(super) rest: Option<Rest>,
+    /// Way to connections wherever they are; `None` if this endpoint only opens connections.
+    pub(super) fleet: Option<FleetEntry>,
 }
 
 impl Endpoint {
@@ -40,7 +43,13 @@ impl Endpoint {
         let in_channels = HttpClient::new(Connector::default(), connect_timeout).for_others();
         let authorizer = Authorizer::new(in_channels, shared.settings.negotiate_timeout);
         let proxy_client = ProxyClient::new(&shared, app_servers);
-        Self { shared, counters, shard, authorizer, proxy_client, rest: None }
+        Self { shared, counters, shard, authorizer, proxy_client, rest: None, fleet: None }
+    }
+
+    /// Reaches the connections of this fleet.
+    #[must_use]
+    pub(crate) fn with_fleet(self, fleet: &Fleet) -> Self {
+        Self { fleet: Some(FleetEntry::of(fleet)), ..self }
     }
 
     /// Answers requests to the REST data plane, too, if there is one.

@@ -76,7 +76,13 @@ fn offer_connection(endpoint: &Endpoint, hub: &Hub, request: &Request) -> Respon
     let terms = terms(hub, &user);
     let transports: Vec<_> = settings.transports.iter().copied().filter(|one| terms.allow(*one)).collect();
     let answer = NegotiateAnswer::connect(version, id, sealed, &offered_transports(endpoint, &transports));
-    json(&answer.with_stateful_reconnect(is_stateful))
+    let lifetime_s = user.expires_s.filter(|_| settings.refreshes_authentication).map(lifetime_s);
+    json(&answer.with_stateful_reconnect(is_stateful).with_token_lifetime(lifetime_s))
+}
+
+/// Seconds until an access token ends.
+pub(super) fn lifetime_s(expires_s: u64) -> u64 {
+    expires_s.saturating_sub(unix_seconds())
 }
 
 /// Returns the transports to offer. Without owner hops only WebSockets work, which are served by the node they reach.

@@ -6,15 +6,25 @@ use trunkline_protocol::manifest::PRIVATE_PREFIX;
 use crate::upstream::hub_path;
 
 pub(crate) const NEGOTIATE_SUFFIX: &str = "/negotiate";
+pub(crate) const REFRESH_SUFFIX: &str = "/refresh";
 
 /// Times that a path is decoded: once by an app server, and once more by something before it.
 const DECODED_TIMES: usize = 2;
 
 /// Returns the hub's path of a negotiate path, whose last segment may have escapes.
 pub(crate) fn split_negotiate(path: &str) -> Option<&str> {
+    split_suffix(path, NEGOTIATE_SUFFIX)
+}
+
+/// Returns the hub's path of a path at which clients refresh their authentication.
+pub(crate) fn split_refresh(path: &str) -> Option<&str> {
+    split_suffix(path, REFRESH_SUFFIX)
+}
+
+fn split_suffix<'a>(path: &'a str, suffix: &str) -> Option<&'a str> {
     let path = path.strip_suffix('/').unwrap_or(path);
     let (head, tail) = path.split_at(path.rfind('/')?);
-    hub_path::decode(tail).eq_ignore_ascii_case(NEGOTIATE_SUFFIX).then_some(head)
+    hub_path::decode(tail).eq_ignore_ascii_case(suffix).then_some(head)
 }
 
 /// Whether a path leads to where app servers speak to proxies, in any spelling that an app server might take for it.

@@ -24,7 +24,7 @@ use crate::frontend::dial_in;
 use crate::frontend::endpoint::Endpoint;
 use crate::frontend::final_status::{self, RepeatKind};
 use crate::frontend::fleet_channel::{self, FleetChannelRoute};
-use crate::frontend::path_rule::{NEGOTIATE_SUFFIX, is_private, split_negotiate};
+use crate::frontend::path_rule::{NEGOTIATE_SUFFIX, REFRESH_SUFFIX, is_private, split_negotiate, split_refresh};
 use crate::frontend::plain_response::plain;
 use crate::frontend::request_extension::{ByDialIn, CountedElsewhere, peer_address};
 use crate::frontend::request_query::{QUERY_PAIRS_MAX, RequestQuery};
@@ -34,8 +34,8 @@ use crate::frontend::routed::Routed;
 use crate::frontend::upgrade_answer::{incomplete, is_upgrade_of, lost_part};
 use crate::frontend::visitor::{Visitor, visitor};
 use crate::frontend::{
-    authenticate, identify, negotiate, normalise, origin_check, refusal, release, request_limit, request_route,
-    request_trace, reservation,
+    auth_refresh, authenticate, identify, negotiate, normalise, origin_check, refusal, release, request_limit,
+    request_route, request_trace, reservation,
 };
 use crate::limits::SetupFault;
 use crate::rest::Rest;
@@ -70,8 +70,10 @@ impl Endpoint {
     pub(crate) fn into_routes(self: Arc<Self>, paths: impl IntoIterator<Item = String>) -> Router {
         let routes = paths.into_iter().fold(Router::new(), |router, path| {
             let path = path.trim_end_matches('/');
-            let of_hub = ["", "/", NEGOTIATE_SUFFIX].map(|tail| format!("{path}{tail}"));
-            let routes = of_hub.into_iter().filter(|route| !route.is_empty());
+            let hub = self.shared.hubs.find(path);
+            let refresh = hub.filter(|hub| hub.settings().refreshes_authentication).map(|_| REFRESH_SUFFIX);
+            let tails = ["", "/", NEGOTIATE_SUFFIX].into_iter().chain(refresh);
+            let routes = tails.map(|tail| format!("{path}{tail}")).filter(|route| !route.is_empty());
             routes.fold(router, |router, route| router.route(&route, any(dispatch)))
         });
         let cors = origin_check::cors(&self.shared.settings);
@@ -189,8 +191,12 @@ async fn answer(endpoint: &Endpoint, mut request: Request) -> Result<Response, R
         refuse_incomplete_upgrade(endpoint, &request)?;
         return Box::pin(dial_in::open_link(endpoint, request)).await;
     }
-    let (hub, is_negotiate) = match visitor {
-        Some(Visitor::Client { is_negotiate }) => (enter_by_dial_in(endpoint, &mut request)?, is_negotiate),
+    let refreshed = refreshed_hub(endpoint, request.uri().path()).filter(|_| visitor.is_none());
+    let is_refresh = refreshed.is_some();
+    // A refresh is checked as a negotiation is.
+    let (hub, is_negotiate) = match (visitor, refreshed) {
+        (Some(Visitor::Client { is_negotiate }), _) => (enter_by_dial_in(endpoint, &mut request)?, is_negotiate),
+        (_, Some(hub)) => (hub, true),
         _ => find_hub(endpoint, request.uri().path())?,
     };
     refuse_incomplete_upgrade(endpoint, &request)?;
@@ -219,6 +225,9 @@ async fn answer(endpoint: &Endpoint, mut request: Request) -> Result<Response, R
         wait(request_limit::throttle_connect(endpoint, &request)?).await;
     } else if !is_of_connection {
         return Err(plain(StatusCode::BAD_REQUEST, ID_REQUIRED));
+    }
+    if is_refresh {
+        return Ok(Box::pin(auth_refresh::answer(endpoint, &hub, request)).await);
     }
     if is_of_connection {
         identify::identify(endpoint, &hub, &mut request).await?;
@@ -283,6 +292,13 @@ fn find_hub(endpoint: &Endpoint, path: &str) -> Result<(Arc<Hub>, bool), Respons
     }
 }
 
+/// Finds the hub at whose path clients refresh their authentication; `None` where the path is none of that, or its hub
+/// does not offer it.
+fn refreshed_hub(endpoint: &Endpoint, path: &str) -> Option<Arc<Hub>> {
+    let hub = endpoint.shared.hubs.find(split_refresh(path)?)?;
+    Some(hub).filter(|hub| hub.settings().refreshes_authentication)
+}
+
 /// Finds the hub of a client by dial-in, and stores the user of its token in the request's extensions.
 fn enter_by_dial_in(endpoint: &Endpoint, request: &mut Request) -> Result<Arc<Hub>, Response> {
     let (hub, user, _) = dial_in::enter(endpoint, request, ServiceAudience::Client)?;
@@ -315,7 +331,9 @@ fn is_for_app(endpoint: &Endpoint, request: &Request) -> bool {
         return false;
     }
     let (hubs, path) = (&endpoint.shared.hubs, request.uri().path());
-    let is_known = !hubs.is_empty() && hubs.find(split_negotiate(path).unwrap_or(path)).is_none();
+    let is_of_hub =
+        hubs.find(split_negotiate(path).unwrap_or(path)).is_some() || refreshed_hub(endpoint, path).is_some();
+    let is_known = !hubs.is_empty() && !is_of_hub;
     let may_leave = endpoint.shared.settings.relay.pass_through && !is_forwarded_by_node(request);
     may_leave && is_known && !is_private(path)
 }

@@ -16,7 +16,6 @@ use trunkline_link::{FrameSink, ManySend};
 use trunkline_protocol::service::{
     Ack, AckStatus, Audience, ClientInvocation, FrameHead, MessageClass, Ping, ServiceMessage,
 };
-use trunkline_protocol::token::ConnectionToken;
 
 use super::attachment::ShardSink;
 use super::dial_in_ping::{self, Leaving, NodeLoad, Wish};
@@ -118,11 +117,9 @@ impl<'a> DialInSink<'a> {
             _ => return true,
         };
         let shared = self.shard.shared();
-        let (opened, hub) = (ConnectionToken::open(name, &shared.settings.keys).ok(), shared.hubs.of_pool(self.pool));
-        let is_own = |path: &str| hub.is_some_and(|hub| hub.settings().path.eq_ignore_ascii_case(path));
-        let id = opened.filter(|opened| is_own(&opened.hub)).and_then(|opened| opened.connection_id);
+        let id = shared.hubs.of_pool(self.pool).and_then(|hub| shared.connection_of_token(&hub, name));
         id.is_some_and(|id| {
-            *name = id.into();
+            *name = id;
             true
         })
     }

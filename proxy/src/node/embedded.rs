@@ -134,7 +134,9 @@ impl Embedded {
     /// Returns the negotiate and connect routes of all hubs, for the app's router. Case counts in their paths, as in
     /// all of the router's.
     pub fn router(&self) -> Router {
-        let endpoint = Arc::new(Endpoint::new(self.shared.clone(), self.shared.counters_of(0), self.inbox.clone()));
+        let endpoint = Endpoint::new(self.shared.clone(), self.shared.counters_of(0), self.inbox.clone());
+        // A node inside an app is a fleet of its own, which needs no address.
+        let endpoint = Arc::new(endpoint.with_fleet(&Fleet::new(self.shared.clone(), ([127, 0, 0, 1], 0).into())));
         let hubs = self.shared.hubs.all();
         let routes = endpoint.into_routes(hubs.iter().map(|hub| hub.settings().path.clone()));
         routes.layer(middleware::from_fn_with_state(self.shared.clone(), await_links))

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::listener_set::{ListenerPurpose, ShardListener};
 use crate::client;
 use crate::config::PortSharing;
+use crate::fleet::Fleet;
 use crate::frontend::{self, Endpoint, Layers, ListenerService};
 use crate::link::{keep_link, serve_link};
 use crate::rest::Rest;
@@ -24,7 +25,7 @@ use crate::shard::{AppSocket, Inbox, Shard, ShardMessage, Shared};
 /// Starts the thread of one shard. Without listeners, as in an embedded node, its sockets come from another runtime.
 pub(super) fn start(
     index: u16,
-    (shared, rest): (Arc<Shared>, Option<Rest>),
+    (shared, fleet): (Arc<Shared>, Option<(Fleet, Option<Rest>)>),
     listeners: Vec<ShardListener>,
     inbox: Inbox,
     stop: CancellationToken,
@@ -38,7 +39,7 @@ pub(super) fn start(
     };
     Builder::new().name(format!("shard-{index}")).spawn(move || {
         let tasks = LocalSet::new();
-        tasks.block_on(&runtime, stop.run_until_cancelled(run(index, (shared, rest), listeners, inbox)));
+        tasks.block_on(&runtime, stop.run_until_cancelled(run(index, (shared, fleet), listeners, inbox)));
         drop(tasks);
         // A name server that hangs must not keep the node.
         runtime.shutdown_background();
@@ -47,15 +48,16 @@ pub(super) fn start(
 
 pub(crate) async fn run(
     index: u16,
-    (shared, rest): (Arc<Shared>, Option<Rest>),
+    (shared, fleet): (Arc<Shared>, Option<(Fleet, Option<Rest>)>),
     listeners: Vec<(TcpListener, Layers, ListenerPurpose)>,
     inbox: Inbox,
 ) {
     let shard = Shard::new(index, shared.clone());
-    if let Some(own_inbox) = shared.shards().get(usize::from(index)) {
+    if let (Some(own_inbox), Some((fleet, rest))) = (shared.shards().get(usize::from(index)), fleet) {
         let counters = shared.counters_of(index);
         let endpoint = |rest: Option<Rest>| {
-            Arc::new(Endpoint::new(shared.clone(), counters.clone(), own_inbox.clone()).with_rest(rest))
+            let endpoint = Endpoint::new(shared.clone(), counters.clone(), own_inbox.clone());
+            Arc::new(endpoint.with_fleet(&fleet).with_rest(rest))
         };
         let of_clients = rest.clone().filter(|_| shared.settings.rest.on_client_ports);
         let clients = endpoint(of_clients);

@@ -125,6 +125,7 @@ impl NodeInspector {
             pending_calls: details.pending_calls as u64,
             heard_s: details.heard_s,
             sent_s: details.sent_s,
+            token_ends_s: details.token_ends_s,
         })
     }
 

@@ -302,4 +302,6 @@ pub(crate) struct ClientDetails {
     pub heard_s: u32,
     /// Time since something was last sent to it, in seconds.
     pub sent_s: u32,
+    /// Time at which it closes with its access token, in seconds since 1970; `None` if it does not.
+    pub token_ends_s: Option<u64>,
 }

@@ -18,12 +18,13 @@ use trunkline_protocol::limits::CLIENT_RESULT_TIMEOUT_MS;
 use trunkline_protocol::manifest::EndpointKind;
 use trunkline_protocol::service::{
     AckStatus, BroadcastData, Check, CheckUserInGroup, CloseWithAck, Filtered, GroupBroadcastData, GroupChange,
-    MultiConnectionData, Payloads, RefreshConnection, ServiceMessage, UserData, UserGroupChange,
+    MultiConnectionData, Payloads, RefreshAuth, RefreshConnection, ServiceMessage, UserData, UserGroupChange,
+    claims_from_payload,
 };
 
 use super::client_token;
 use super::command_batch::{Command, read_commands, read_filter};
-use super::expire_time::read_expire_time;
+use super::expire_time::{NamedLogIn, read_expire_time, read_log_in};
 use super::member_list;
 use super::message_body::{ClientCall, end_of_stream, is_json, read_item, read_message};
 use super::operation::{Addressee, HubOperation, Operation};
@@ -95,6 +96,12 @@ impl Execution {
                 Ok(delivered(self.deliver(&hub, Addressee::Connection(connection), end).await))
             }
             Operation::Refresh { connection } => self.refresh(&hub, connection).await,
+            Operation::RefreshAuth => self.refresh_auth(&hub).await,
+            Operation::Claims => {
+                is_json(&self.head.headers)?;
+                let named = read_log_in(&self.body)?;
+                Ok(claims_answer(&self.claims_of(&hub, self.connection_of(&hub, &named)?).await?))
+            }
             Operation::ListMembers { group } => {
                 let url = format!("{}{}", self.caller.origin, self.path());
                 member_list::answer(&self.fleet, (&self.query, &url), (&hub, &group)).await
@@ -243,6 +250,32 @@ impl Execution {
         outcome(answer, NO_CONNECTION, StatusCode::NO_CONTENT)
     }
 
+    /// Gives a connection the claims and the end of a newer log-in of its user.
+    async fn refresh_auth(&self, hub: &NamedHub) -> Result<Response, RestError> {
+        is_json(&self.head.headers)?;
+        let named = read_log_in(&self.body)?;
+        let missing = || RestError::bad_value("body", "names no expireTime, such as \"2027-01-31T12:00:00Z\"");
+        let expires_s = named.expires_s.ok_or_else(missing)?;
+        let connection = self.connection_of(hub, &named)?;
+        let claims = match named.claims {
+            Some(claims) => claims,
+            None => self.claims_of(hub, connection.clone()).await?,
+        };
+        let refresh = RefreshAuth { connection, claims, expires_s, ack_id: 0 };
+        Ok(claims_answer(&claims_in(self.fleet.ask_fleet(hub, ServiceMessage::RefreshAuth(refresh)).await)?))
+    }
+
+    async fn claims_of(&self, hub: &NamedHub, connection: ByteString) -> Result<ClaimList, RestError> {
+        let question = ServiceMessage::GetConnectionClaims(Check { subject: connection, ack_id: 0 });
+        claims_in(self.fleet.ask_fleet(hub, question).await)
+    }
+
+    /// Id of the connection whose token a request names.
+    fn connection_of(&self, hub: &NamedHub, named: &NamedLogIn) -> Result<ByteString, RestError> {
+        let id = hub.here().and_then(|hub| self.shared.connection_of_token(hub, &named.connection_token));
+        id.ok_or_else(no_such_connection)
+    }
+
     async fn exists(&self, hub: &NamedHub, who: Addressee) -> Result<Response, RestError> {
         let check = |subject: String| Check { subject: subject.into(), ack_id: 0 };
         let (question, code) = match who {
@@ -301,6 +334,30 @@ impl Execution {
             }
         }
     }
+}
+
+type ClaimList = Vec<(ByteString, ByteString)>;
+
+/// Claims in the answer to a request about a log-in.
+fn claims_in(FleetAnswer { ack, missing }: FleetAnswer) -> Result<ClaimList, RestError> {
+    let problem = ack.message.unwrap_or_default();
+    match ack.status {
+        AckStatus::Ok => Ok(ack.payload.as_ref().and_then(claims_from_payload).unwrap_or_default()),
+        AckStatus::NotFound => Err(no_such_connection()),
+        AckStatus::Forbidden => Err(RestError::new(StatusCode::FORBIDDEN, "ConnectionUserMismatch", &*problem)),
+        AckStatus::Timeout => Err(RestError::incomplete(&missing)),
+        _ => Err(RestError::bad_value("claims", &format!("are refused: {problem}"))),
+    }
+}
+
+fn claims_answer(claims: &ClaimList) -> Response {
+    let claims: Vec<_> = claims.iter().map(|(name, value)| json!({ "type": &**name, "value": &**value })).collect();
+    Json(json!({ "claims": claims })).into_response()
+}
+
+fn no_such_connection() -> RestError {
+    let text = "no connection of this hub has that token: it has ended, or has negotiated without negotiateVersion=1";
+    RestError::new(StatusCode::NOT_FOUND, "ConnectionNotFound", text)
 }
 
 /// Message to clients, as an app server would send it.

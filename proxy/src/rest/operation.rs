@@ -4,6 +4,7 @@
 //!  /api/hubs/{hub}                       POST :send, :closeConnections, :generateToken, :execute
 //!        …/connections/{id}              POST :send, :invoke, :refresh · HEAD · DELETE        …/groups         DELETE
 //!        …/connections/{id}/streams/{stream}  POST :send, :complete
+//!        …/connections                   POST :refreshAuth  ·  …/connections/claims  POST
 //!        …/groups/{group}                POST :send, :closeConnections · HEAD       …/connections    GET
 //!                                                                                   …/connections/{id}, …/users/{user}
 //!                                                                                                    PUT · DELETE
@@ -60,6 +61,8 @@ pub(crate) enum Operation {
     Execute,
     Invoke { connection: String },
     Refresh { connection: String },
+    RefreshAuth,
+    Claims,
     SendItem { connection: String, stream: String },
     CompleteStream { connection: String, stream: String },
     ListMembers { group: String },
@@ -157,6 +160,7 @@ fn of_verb(verb: &str, names: &[&str]) -> Result<Operation, RestError> {
                 _ => Err(RestError::no_such_path()),
             };
         }
+        ["connections"] if verb == "refreshAuth" => return Ok(Operation::RefreshAuth),
         [] => Addressee::Everyone,
         ["connections", id] => Addressee::Connection(connection(id)?),
         ["groups", name] => Addressee::Group(group(name)?),
@@ -180,8 +184,10 @@ fn of_method(method: &Method, names: &[&str]) -> Result<Operation, RestError> {
     let is_read = method == Method::HEAD || method == Method::GET;
     let (is_put, is_delete) = (method == Method::PUT, method == Method::DELETE);
     let allowed = match names {
+        ["connections", "claims"] if method == Method::POST => return Ok(O::Claims),
         ["connections", id] if is_read => return Ok(O::Exists(Addressee::Connection(connection(id)?))),
         ["connections", id] if is_delete => return Ok(O::Close(Addressee::Connection(connection(id)?))),
+        ["connections"] => "POST with :refreshAuth behind it",
         ["connections", _] => "HEAD, GET, DELETE, or POST with :send, :invoke or :refresh behind the id",
         ["connections", id, "groups"] if is_delete => return Ok(O::LeaveAll { connection: connection(id)? }),
         ["connections" | "users", _, "groups"] if !is_delete => "DELETE",
@@ -276,6 +282,8 @@ mod tests {
             ("POST", "/connections/c/:send", O::Send(Addressee::Connection(connection()))),
             ("POST", "/connections/c/:invoke", O::Invoke { connection: connection() }),
             ("POST", "/connections/c/:refresh", O::Refresh { connection: connection() }),
+            ("POST", "/connections/:refreshAuth", O::RefreshAuth),
+            ("POST", "/connections/claims", O::Claims),
             ("HEAD", "/connections/c", O::Exists(Addressee::Connection(connection()))),
             ("DELETE", "/connections/c", O::Close(Addressee::Connection(connection()))),
             ("DELETE", "/connections/c/groups", O::LeaveAll { connection: connection() }),
@@ -315,7 +323,7 @@ mod tests {
                 described += usize::from(is_described);
             }
         }
-        assert_eq!(described, 33);
+        assert_eq!(described, 35);
     }
 
     #[test]

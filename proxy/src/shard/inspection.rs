@@ -8,6 +8,7 @@ use trunkline_protocol::id::ID_CHARS;
 use trunkline_protocol::manifest::REMOTE_HEADER;
 use trunkline_protocol::service::{OpenConnection, header};
 
+use super::assignments::token_expiry::TokenExpiries;
 use super::connection::{Census, Client, ClientKind, Connections, SetName, Status};
 use super::shard_context::ShardContext;
 use super::slot::Slot;
@@ -69,6 +70,8 @@ pub(crate) struct ClientInspection {
     pub heard_s: u32,
     /// Seconds since something was sent to it.
     pub sent_s: u32,
+    /// Time at which it closes with its token, in seconds since 1970.
+    pub token_ends_s: Option<u64>,
 }
 
 /// Search for the first names of sets after a given one, in order, with the number of their members.
@@ -119,6 +122,7 @@ impl NameSearch {
 #[derive(Debug)]
 pub(crate) struct Inspector<'a> {
     pub(super) connections: &'a Connections,
+    pub(super) token_expiries: &'a TokenExpiries,
     pub(super) tick: u32,
     /// Microseconds since the node started.
     pub(super) now_us: u64,
@@ -209,6 +213,7 @@ impl Inspector<'_> {
             pending_calls: client.cold.assignment.calls.count(),
             heard_s: ago(client.last_heard),
             sent_s: ago(client.last_sent),
+            token_ends_s: self.token_expiries.of(slot),
         })
     }
 

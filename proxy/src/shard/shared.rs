@@ -26,6 +26,7 @@ use trunkline_protocol::fleet::ToldMembership;
 use trunkline_protocol::id::random_id;
 use trunkline_protocol::key::FarEnd;
 use trunkline_protocol::service::ServiceMessage;
+use trunkline_protocol::token::ConnectionToken;
 
 use super::assignments::answer_diff::SeenDifferences;
 use super::command::ShardCommand;
@@ -182,6 +183,14 @@ impl Shared {
     #[must_use]
     pub(crate) fn embedded(settings: Settings, shard: ShardSender) -> Arc<Self> {
         Arc::new(Self::with(settings, Connectors::default(), vec![shard], Sockets::Adopted))
+    }
+
+    /// Returns the id of the connection of a hub that a connection token is for.
+    #[must_use]
+    pub(crate) fn connection_of_token(&self, hub: &Hub, token: &str) -> Option<ByteString> {
+        let opened = ConnectionToken::open(token, &self.settings.keys).ok()?;
+        let is_own = opened.hub.eq_ignore_ascii_case(&hub.settings().path);
+        opened.connection_id.filter(|_| is_own).map(ByteString::from)
     }
 
     fn with(settings: Settings, connectors: Connectors, shards: Vec<ShardSender>, whose_sockets: Sockets) -> Self {

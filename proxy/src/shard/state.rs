@@ -82,7 +82,8 @@ impl ShardState {
     /// View of what the observer may read.
     #[must_use]
     pub(crate) fn inspector(&self) -> Inspector<'_> {
-        Inspector { connections: &self.core.connections, tick: self.core.tick, now_us: self.core.context.now_us() }
+        let (core, token_expiries) = (&self.core, &self.assignments.token_expiries);
+        Inspector { connections: &core.connections, token_expiries, tick: core.tick, now_us: core.context.now_us() }
     }
 
     /// Watches, with what they look at.

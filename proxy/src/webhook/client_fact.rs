@@ -19,16 +19,17 @@ impl ClientFacts {
     #[must_use]
     pub(super) fn of(open: &OpenConnection) -> Self {
         let user = open.claims.iter().find(|(name, _)| *name == USER_ID_CLAIM);
-        // The service keeps its own claims to itself.
-        let is_users = |(name, _): &&(ByteString, ByteString)| !name.starts_with(PRIVATE_CLAIM_PREFIX);
-        let claims = open.claims.iter().filter(is_users).map(|(name, value)| header_text(&claim_text(name, value)));
-        let claims: Vec<_> = claims.collect();
-        let line = claims.iter().map(HeaderValue::as_bytes).collect::<Vec<_>>().join(b", ".as_slice());
         Self {
             user: user.map(|(_, id)| header_text(id)),
-            claims: HeaderValue::from_bytes(&line).ok().filter(|line| !line.is_empty()),
+            claims: claims_line(&open.claims),
             query: open.query.as_deref().map(header_text),
         }
+    }
+
+    /// The same client with the claims of a newer log-in.
+    #[must_use]
+    pub(super) fn refreshed(&self, claims: &[(ByteString, ByteString)]) -> Self {
+        Self { user: self.user.clone(), claims: claims_line(claims), query: self.query.clone() }
     }
 
     /// Bytes that it takes in memory.
@@ -37,6 +38,15 @@ impl ClientFacts {
         let texts = [&self.user, &self.claims, &self.query].into_iter().flatten();
         texts.map(|text| size_of::<HeaderValue>() + text.len()).sum()
     }
+}
+
+/// Claims in one line. The service keeps its own claims to itself.
+fn claims_line(claims: &[(ByteString, ByteString)]) -> Option<HeaderValue> {
+    let is_users = |(name, _): &&(ByteString, ByteString)| !name.starts_with(PRIVATE_CLAIM_PREFIX);
+    let claims = claims.iter().filter(is_users).map(|(name, value)| header_text(&claim_text(name, value)));
+    let claims: Vec<_> = claims.collect();
+    let line = claims.iter().map(HeaderValue::as_bytes).collect::<Vec<_>>().join(b", ".as_slice());
+    HeaderValue::from_bytes(&line).ok().filter(|line| !line.is_empty())
 }
 
 /// Writes a claim as Azure's service does, but a comma escaped where what follows would read as another claim.

@@ -61,6 +61,12 @@ impl FarEnd {
             ServiceMessage::ConnectionData(data) => self.received(&data.connection_id, &data.payload),
             ServiceMessage::CloseConnection(close) => self.closed(&close),
             ServiceMessage::ClientInvocation(request) => self.asked(request),
+            ServiceMessage::UpdateConnectionClaims(update) => {
+                let client = self.clients.get_mut(&update.connection_id);
+                if let Some(client) = client.filter(|client| client.stage != WebhookStage::Over) {
+                    client.facts = Arc::new(client.facts.refreshed(&update.claims));
+                }
+            }
             // Answered as it came, which is what `echo` asks for.
             ServiceMessage::Ping(ping) => self.frames.push(ServiceMessage::Ping(ping)),
             // News that a webhook has no use for.

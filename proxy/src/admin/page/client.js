@@ -117,6 +117,7 @@ function facts(of, client) {
     ["heard", "Heard of", `${age(client.heardS)} ago`],
     ["waiting", "Waits for it", bytes(client.outboxBytes)],
     ["calls", "Pending calls", count(client.pendingCalls)],
+    ["token", "Closes with its token", client.tokenEndsS ? `in ${age(Math.max(0, client.tokenEndsS - Date.now() / 1000))}` : "no"],
   ];
   keyed(byId("client-facts"), all, ([key]) => key,
     ([key, name]) => make("div", {}, make("dt", {}, name), make("dd", { id: `client-fact-${key}` })),

@@ -21,9 +21,6 @@ use crate::shard::connection::{Opening, Resumption};
 use crate::shard::shard_core::ShardCore;
 use crate::shard::slot::Slot;
 
-/// Ends from here on, the beginning of the year 9999, leave the end of a connection as it is.
-const NO_END_FROM_S: u64 = 253_370_764_800;
-
 impl Assignments {
     /// Gives a client the claims and the end of a newer log-in, if that is of its user.
     pub(in crate::shard) fn refresh_auth(
@@ -50,11 +47,13 @@ impl Assignments {
         let closes = self.token_expiries.of(slot).is_some()
             || terms.closes_on_expiry && hub.has_dialled_in()
             || hub.settings().close_on_token_expiry;
-        let ends_s = u64::try_from(refresh.expires_s).ok().filter(|ends_s| *ends_s < NO_END_FROM_S && closes);
+        let is_end = closes && refresh.expires_s < RefreshAuth::NO_END_S;
+        let ends_s = u64::try_from(refresh.expires_s).ok().filter(|_| is_end);
         ack.found_with(claims_to_payload(&refresh.claims));
         let mut kept = refresh.claims.clone();
         if hub.has_dialled_in() && !hub.has_webhook() {
-            kept.extend(long_claims(&refresh.claims).map(|(name, value)| (name.into(), value)));
+            let long = long_claims(&refresh.claims).map(|(name, value)| (ByteString::from(name), value));
+            kept.extend(long.filter(|claim| !refresh.claims.contains(claim)));
         }
         let log_in = RefreshedLogIn { claims: kept, expires_s: ends_s };
         let Some(client) = core.connections.live_mut(slot) else { return };

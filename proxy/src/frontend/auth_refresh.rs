@@ -1,0 +1,70 @@
+//! Refresh of authentication: a client shows a newer access token for its open connection, which goes on with the claims
+//! and the end of that.
+//!
+//! Source: the transport protocol of SignalR for .NET 11, *POST endpoint-base/refresh*; the names of errors are those of
+//! the official server and of Azure's service.
+
+use axum::Json;
+use axum::extract::Request;
+use axum::response::{IntoResponse, Response};
+use http::StatusCode;
+use http::header::CACHE_CONTROL;
+use serde_json::json;
+use trunkline_protocol::service::{AckStatus, RefreshAuth, ServiceMessage};
+
+use crate::frontend::authenticate;
+use crate::frontend::bearer::{claims, user_of};
+use crate::frontend::endpoint::Endpoint;
+use crate::frontend::negotiate::lifetime_s;
+use crate::frontend::request_query::RequestQuery;
+use crate::upstream::Hub;
+
+/// Header with the connection token of a client whose negotiation was redirected.
+const CONNECTION_TOKEN_HEADER: &str = "x-signalr-connection-token";
+
+/// Answers a request to refresh the authentication of a connection.
+pub(crate) async fn answer(endpoint: &Endpoint, hub: &Hub, mut request: Request) -> Response {
+    let in_query = RequestQuery::of(&request).connection_token().map(str::to_owned);
+    let in_header = || Some(request.headers().get(CONNECTION_TOKEN_HEADER)?.to_str().ok()?.to_owned());
+    let Some(token) = in_query.or_else(in_header) else {
+        let text = "name the connection: POST HUB/refresh?id=CONNECTION_TOKEN";
+        return refusal(StatusCode::BAD_REQUEST, "missing_connection_token", text);
+    };
+    if let Err(refused) = authenticate::authenticate(endpoint, hub, &mut request, false).await {
+        return refused;
+    }
+    let user = user_of(&request);
+    if !user.is_named() {
+        return refusal(StatusCode::UNAUTHORIZED, "invalid_token", "the access token names no user");
+    }
+    let (Some(fleet), Some(connection)) = (&endpoint.fleet, endpoint.shared.connection_of_token(hub, &token)) else {
+        return unknown();
+    };
+    let expires_s = user.expires_s.and_then(|end| end.try_into().ok()).unwrap_or(RefreshAuth::NO_END_S);
+    let refresh = RefreshAuth { connection, claims: claims(&user), expires_s, ack_id: 0 };
+    let asked = fleet.ask_fleet(&fleet.hub_named(hub.name()), ServiceMessage::RefreshAuth(refresh)).await;
+    let problem = asked.ack.message.unwrap_or_default();
+    match asked.ack.status {
+        AckStatus::Ok => {
+            let body = match user.expires_s {
+                Some(end_s) => json!({ "tokenLifetimeSeconds": lifetime_s(end_s) }),
+                None => json!({}),
+            };
+            ([(CACHE_CONTROL, "no-store")], Json(body)).into_response()
+        }
+        AckStatus::NotFound => unknown(),
+        AckStatus::Forbidden => refusal(StatusCode::FORBIDDEN, "permission_change_rejected", &problem),
+        AckStatus::Timeout => refusal(StatusCode::SERVICE_UNAVAILABLE, "node_unreachable", &problem),
+        _ => refusal(StatusCode::BAD_REQUEST, "refresh_failed", &problem),
+    }
+}
+
+fn unknown() -> Response {
+    let text = "no connection of this hub has that token: it has ended, or has negotiated without negotiateVersion=1";
+    refusal(StatusCode::NOT_FOUND, "connection_not_found", text)
+}
+
+/// Refusal by which a client library knows the error, and people what to do.
+fn refusal(status: StatusCode, error: &str, message: &str) -> Response {
+    (status, Json(json!({ "error": error, "message": message }))).into_response()
+}
