@@ -6,10 +6,13 @@ use std::collections::BTreeSet;
 use anyhow::{Context, Result};
 use futures_util::future::try_join_all;
 use serde_json::json;
+use trunkline_protocol::manifest::Transport;
+use trunkline_tests::harness::client::{Agents, Kind};
 use trunkline_tests::harness::fleet::{App, AppServer, Fleet, POOL_SIZE, Proxy, stop};
 use trunkline_tests::harness::metrics::Metrics;
 use trunkline_tests::harness::process::Signal;
 use trunkline_tests::harness::raw::RawClient;
+use trunkline_tests::harness::relay::{Fate, Relay};
 use trunkline_tests::harness::scenario::{Stage, play, until};
 
 const HUB: &str = "/moves";
@@ -195,6 +198,37 @@ fn a_proxy_frozen_beyond_the_window_keeps_clients_that_app_servers_gave_up() {
         assert_eq!(mesh.told("rehomed "), mesh.ids[0]);
         let closed = mesh.proxies[0].metrics().await?.sum("trunkline_client_connections_closed_total", &[]);
         assert_eq!(closed, 0.0);
+        Ok(())
+    });
+}
+
+#[test]
+fn an_event_source_that_comes_back_by_itself_harms_no_newer_connection() {
+    play(async |stage| {
+        let fleet = Fleet::new(stage);
+        let app = fleet.app(App::Status).await?;
+        let proxy = fleet.proxy(&app).await?;
+        let road = Relay::start_for(b"GET /statusHub?", proxy.address()).await?;
+        let agents = Agents::new(stage);
+        let url = format!("http://{}/statusHub", road.address());
+        let listener = agents.client(Kind::JsJson, &url).transport(Transport::ServerSentEvents).subscribe(&["online"]);
+        let mut listener = listener.reconnect_after_ms(&[0, 2_000, 2_000, 2_000]).open().await?;
+        // The next stream can't be opened, so the library gives it up; its EventSource does not, and opens it a second
+        // later. Whatever the old stream brings, its end included, the library hands to the newer connection.
+        road.refuse(1);
+        road.decide(Fate::Cut, usize::MAX);
+        listener.reconnected().await?;
+        until(async || Ok((road.links() == 2).then_some(()))).await?;
+        // A client that came later has ended for want of a hub handshake.
+        RawClient::open(proxy.address(), "/statusHub").await?.ending().await?;
+        let speaker = agents.client(Kind::JsJson, &proxy.url("/statusHub")).open().await?;
+        let names: Vec<_> = (0..20).map(|number| json!(format!("{number}"))).collect();
+        for name in &names {
+            speaker.invoke("SendPing", json!([name])).await?;
+        }
+        for name in &names {
+            assert_eq!(listener.expect("online").await?, [name.clone()], "once, and in order");
+        }
         Ok(())
     });
 }

@@ -1,6 +1,7 @@
 //! A relay of TCP connections between a proxy and an app server that cuts, holds and lets back, as bad networks do.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Result;
@@ -34,6 +35,8 @@ pub struct Relay {
     address: SocketAddr,
     connections: Arc<Mutex<Vec<watch::Sender<Fate>>>>,
     is_open: watch::Sender<bool>,
+    /// Number of next links that end at once.
+    refused: Arc<AtomicUsize>,
 }
 
 impl Relay {
@@ -53,12 +56,14 @@ impl Relay {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
         let (is_open, lets_in) = watch::channel(true);
-        let relay = Self { address, connections: Arc::default(), is_open };
+        let relay = Self { address, connections: Arc::default(), is_open, refused: Arc::default() };
         let (server, connections) = (server.to_owned(), Arc::clone(&relay.connections));
+        let refused = Arc::clone(&relay.refused);
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 if *lets_in.borrow() {
-                    tokio::spawn(relay_one(request, client, server.clone(), Arc::clone(&connections)));
+                    let kind = LinkKind { request, refused: Arc::clone(&refused) };
+                    tokio::spawn(relay_one(kind, client, server.clone(), Arc::clone(&connections)));
                 }
             }
         });
@@ -76,6 +81,18 @@ impl Relay {
         self.is_open.send_replace(is_open);
     }
 
+    /// Number of links that are open now.
+    #[must_use]
+    pub fn links(&self) -> usize {
+        let connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
+        connections.iter().filter(|connection| !connection.is_closed()).count()
+    }
+
+    /// Ends this many of the next links at once.
+    pub fn refuse(&self, count: usize) {
+        self.refused.store(count, Ordering::Relaxed);
+    }
+
     /// Decides what becomes of the links that pass now; of the first `count` of them.
     pub fn decide(&self, fate: Fate, count: usize) {
         let connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
@@ -86,8 +103,14 @@ impl Relay {
     }
 }
 
-async fn relay_one(
+/// Links among the connections, and how many of them are refused.
+struct LinkKind {
     request: &'static [u8],
+    refused: Arc<AtomicUsize>,
+}
+
+async fn relay_one(
+    kind: LinkKind,
     mut client: TcpStream,
     server: String,
     connections: Arc<Mutex<Vec<watch::Sender<Fate>>>>,
@@ -101,7 +124,11 @@ async fn relay_one(
     let (sender, fate) = watch::channel(Fate::Passes);
     // What is passed through for clients is not there to be cut.
     let mut other = None;
-    if head.starts_with(request) {
+    if head.starts_with(kind.request) {
+        let one_less = |count: usize| count.checked_sub(1);
+        if kind.refused.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less).is_ok() {
+            return Ok(());
+        }
         let mut all = connections.lock().unwrap_or_else(PoisonError::into_inner);
         all.retain(|connection| !connection.is_closed());
         all.push(sender);

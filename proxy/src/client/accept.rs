@@ -125,8 +125,19 @@ async fn handshake(
     let limit = Duration::from_millis(settings.handshake_timeout_ms);
     let limit = pending.terms.handshake_timeout.unwrap_or(limit);
     let read = timeout(limit, socket.read_handshake(shard, early)).await;
-    let handshake = read.unwrap_or(Err(HandshakeFailure::TimedOut))?;
-    let handshake = handshake.check(settings, pending.transport, pending.hub.has_dialled_in())?;
+    let Ok(read) = read else {
+        // An `EventSource` that could not connect tries again by itself, when the client that has given it up may have a
+        // newer connection. Each message and the end of the old stream would end the newer one, so there is none.
+        if pending.transport == Transport::ServerSentEvents {
+            let shared = shard.shared().clone();
+            tokio::select! {
+                () = socket.left(shard) => {}
+                () = shared.clients_refused() => {}
+            }
+        }
+        return Err(HandshakeFailure::TimedOut);
+    };
+    let handshake = read?.check(settings, pending.transport, pending.hub.has_dialled_in())?;
     let took = Duration::from_micros(shard.now_us().saturating_sub(begun));
     shard.counters().handshakes_of_clients.observe_duration(took);
     Ok(Some(handshake))

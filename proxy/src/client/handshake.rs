@@ -102,6 +102,11 @@ impl PendingSocket {
         if poll_fn(|cx| frames.poll_flush(cx, &self.socket)).await.is_err() || failure.is_closed() {
             return;
         }
+        self.left(shard).await;
+    }
+
+    /// Waits until the client has left. What it sends is ignored.
+    pub(super) async fn left(&mut self, shard: &Shard) {
         let mut ignored = Vec::new();
         while self.read(shard, &mut ignored).await.is_ok() {
             ignored.clear();

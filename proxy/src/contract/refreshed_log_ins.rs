@@ -234,7 +234,8 @@ fn a_refresh_names_a_connection_of_its_hub_and_only_hubs_that_offer_it_take_one(
     run(async {
         let hubs = vec![refreshing(), HubManifest::new("plain", "/plain")];
         let stage = Stage::start();
-        let _link = stage.app("app-1", hubs).link().await;
+        let mut app = stage.app("app-1", hubs);
+        let _links = (app.link().await, app.link().await);
         let newer = format!("access_token={}", token_of("ann"));
         let (_, foreign) = negotiate(&stage, "/plain", "").await;
         for (method, target, expected) in [

@@ -13,6 +13,7 @@ use serde_json::json;
 use trunkline_protocol::service::{AckStatus, RefreshAuth, ServiceMessage};
 
 use crate::frontend::authenticate;
+use crate::frontend::authorize::Grant;
 use crate::frontend::bearer::{claims, user_of};
 use crate::frontend::endpoint::Endpoint;
 use crate::frontend::negotiate::lifetime_s;
@@ -50,7 +51,9 @@ pub(crate) async fn answer(endpoint: &Endpoint, hub: &Hub, mut request: Request)
                 Some(end_s) => json!({ "tokenLifetimeSeconds": lifetime_s(end_s) }),
                 None => json!({}),
             };
-            ([(CACHE_CONTROL, "no-store")], Json(body)).into_response()
+            // With the app's own headers, cookies among them.
+            let headers = request.extensions().get().map(|grant: &Grant| grant.headers.clone());
+            (headers.unwrap_or_default(), [(CACHE_CONTROL, "no-store")], Json(body)).into_response()
         }
         AckStatus::NotFound => unknown(),
         AckStatus::Forbidden => refusal(StatusCode::FORBIDDEN, "permission_change_rejected", &problem),

@@ -318,6 +318,10 @@ mod tests {
             description["paths"].as_object().unwrap().iter().filter(|(path, _)| is_of_data_plane(path))
         {
             for method in ["get", "head", "put", "post", "delete", "patch"] {
+                // Of other methods it is the connection of that id.
+                if path.ends_with("/connections/claims") && method != "post" {
+                    continue;
+                }
                 let is_described = methods.get(method).is_some();
                 assert_eq!(is_described, is_operation(method, path), "{method} {path}");
                 described += usize::from(is_described);
