@@ -45,6 +45,8 @@ pub(crate) mod kind {
     pub(crate) const CONNECTION_RECONNECT: i64 = 38;
     pub(crate) const FLOW_CONTROL: i64 = 39;
     pub(crate) const GROUP_MEMBER_QUERY: i64 = 40;
+    pub(crate) const REFRESH_AUTH: i64 = 41;
+    pub(crate) const UPDATE_CONNECTION_CLAIMS: i64 = 43;
 }
 
 /// Kinds of hub messages, as the extension of connection data names them.

@@ -68,6 +68,11 @@ fn golden() -> Vec<(&'static str, Value)> {
         ("069326a2633180", list![38, "c1", none()]),
         ("109527a26331d200000001d20000000180", list![39, "c1", Value::Fixed(1), Value::Fixed(1), none()]),
         ("09962880a267310564c0", list![40, none(), "g1", 5, 100, Value::Nil]),
+        (
+            "169629a2633181a3737562a3616e6ed6ff6b0779ab0180",
+            list![41, "c1", map! { "sub" => "ann" }, Value::Time(1_795_652_011), 1, none()],
+        ),
+        ("0f942ba2633181a3737562a3616e6e80", list![43, "c1", map! { "sub" => "ann" }, none()]),
     ]
 }
 

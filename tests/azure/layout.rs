@@ -46,6 +46,7 @@ const LAYOUTS: &[(i64, &[Form])] = &[
     (kind::SERVICE_MAPPING, &[Text, Text, Text, Ext(&[])]),
     (kind::CONNECTION_RECONNECT, &[Text, Ext(&[])]),
     (kind::FLOW_CONTROL, &[Text, Fixed, Fixed, Ext(&[])]),
+    (kind::UPDATE_CONNECTION_CLAIMS, &[Text, Claims, Ext(&[])]),
 ];
 
 /// Reads a frame that the node has sent, and demands that it has its documented form, byte for byte.

@@ -4,8 +4,9 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use serde_json::Value as Json;
+use trunkline_tests::harness::token::in_seconds;
 
-use crate::frame::{from_hex, message, take_frame};
+use crate::frame::{frame, from_hex, kind, kind_of, message, take_frame};
 use crate::value::Value;
 
 /// Mark of bytes that a record has cut short.
@@ -29,6 +30,12 @@ pub(crate) enum Step {
         id: String,
     },
     ClientUpgrade {
+        path: String,
+        headers: Vec<(String, String)>,
+        claims: Json,
+    },
+    /// A request of a client that has no WebSocket: its body comes as a step of its own.
+    ClientRequest {
         path: String,
         headers: Vec<(String, String)>,
         claims: Json,
@@ -74,7 +81,78 @@ pub(crate) fn read(path: &Path) -> Result<Vec<Step>> {
         let line: Json = serde_json::from_str(line)?;
         steps.extend(step(&line).with_context(|| format!("{line:.200}"))?);
     }
+    postpone(&mut steps)?;
     Ok(steps)
+}
+
+/// Claims of an app's own log-in that name times.
+const LOG_IN_TIMES: [&str; 4] = ["asrs.s.aeo", "asrs.u.exp", "asrs.u.iat", "asrs.u.nbf"];
+
+/// Moves the times of all log-ins so that the first refreshed one ends in an hour: those of a record have ended.
+fn postpone(steps: &mut [Step]) -> Result<()> {
+    let ends = steps.iter().filter_map(|step| match step {
+        Step::ToService { frame, .. } => refresh_in(frame),
+        _ => None,
+    });
+    let ends = ends.filter_map(|refresh| if let Value::Time(end) = refresh.at(3) { Some(*end) } else { None });
+    let Some(first) = ends.min() else { return Ok(()) };
+    let by = i64::try_from(in_seconds(3600)?)? - i64::from(first);
+    for step in steps {
+        match step {
+            Step::Negotiate { claims, .. }
+            | Step::ClientUpgrade { claims, .. }
+            | Step::ClientRequest { claims, .. } => postpone_claims(claims, by)?,
+            Step::ToService { frame: bytes, .. } => {
+                if let Some(refresh) = refresh_in(bytes) {
+                    *bytes = frame(&postponed(&refresh, by)?);
+                }
+            }
+            Step::FromService { frame, .. } => *frame = postponed(frame, by)?,
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// The refresh of a log-in that a frame holds.
+fn refresh_in(frame: &[u8]) -> Option<Value> {
+    let refresh = message(&take_frame(&mut frame.to_vec()).ok()??).ok()?;
+    (kind_of(&refresh) == kind::REFRESH_AUTH).then_some(refresh)
+}
+
+fn postpone_claims(claims: &mut Json, by: i64) -> Result<()> {
+    for name in LOG_IN_TIMES {
+        if let Some(Json::String(time)) = claims.get_mut(name) {
+            *time = postponed_text(time, by)?;
+        }
+    }
+    Ok(())
+}
+
+fn postponed_text(time: &str, by: i64) -> Result<String> {
+    Ok((time.parse::<i64>()? + by).to_string())
+}
+
+fn postponed(value: &Value, by: i64) -> Result<Value> {
+    Ok(match value {
+        Value::Time(seconds) => Value::Time(u32::try_from(i64::from(*seconds) + by)?),
+        Value::List(list) => Value::List(list.iter().map(|value| postponed(value, by)).collect::<Result<_>>()?),
+        Value::Map(map) => {
+            let pair = |(key, value): &(Value, Value)| {
+                let is_time = key.as_text().is_some_and(|name| LOG_IN_TIMES.contains(&name));
+                let time = value.as_text().filter(|_| is_time);
+                let value = time.map_or_else(|| postponed(value, by), |time| Ok(postponed_text(time, by)?.into()))?;
+                Ok((key.clone(), value))
+            };
+            Value::Map(map.iter().map(pair).collect::<Result<_>>()?)
+        }
+        // The claims in an answer.
+        Value::Bytes(bytes) => match message(bytes) {
+            Ok(claims @ Value::Map(_)) => Value::Bytes(postponed(&claims, by)?.encode()),
+            _ => value.clone(),
+        },
+        _ => value.clone(),
+    })
 }
 
 fn step(line: &Json) -> Result<Option<Step>> {
@@ -93,7 +171,12 @@ fn step(line: &Json) -> Result<Option<Step>> {
         }));
     }
     if let Some(request) = line["http"].as_str() {
-        let (_, path) = request.split_once(' ').context("a method and a path")?;
+        let (method, path) = request.split_once(' ').context("a method and a path")?;
+        if path.starts_with("/client/?") {
+            // The end of a client is a step of its own.
+            let request = Step::ClientRequest { path: path.into(), headers: headers(line), claims: claims() };
+            return Ok((method != "DELETE").then_some(request));
+        }
         let is_negotiate = path.starts_with("/client/negotiate");
         // The Management SDK asks for the service's health first.
         let is_call = !is_negotiate && !path.starts_with("/api/health");

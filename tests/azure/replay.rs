@@ -12,6 +12,7 @@ use tokio_tungstenite::tungstenite::Message;
 use trunkline_protocol::dial_in::long_claim;
 use trunkline_tests::harness::dotnet::azure_sdk_folder;
 use trunkline_tests::harness::http_client::ask;
+use trunkline_tests::harness::http_transport::{CarriedClient, EventStream};
 use trunkline_tests::harness::raw::RawClient;
 use trunkline_tests::harness::scenario::play;
 
@@ -48,6 +49,8 @@ const TIMES: [&str; 3] = ["nbf", "exp", "iat"];
 /// | `X-Forwarded-For`, `Asrs-Instance-Id` | the recording service had none; the reference asks for both |
 /// | transports in the answer to a negotiate | the recording service had WebSockets only |
 /// | nil and "" as the text of no error | the SDK takes both |
+/// | `id` as the connection token in a refresh of a log-in | the node's token is a secret of its own |
+/// | times of log-ins | they are moved, so that none has ended |
 struct Replay {
     dial_in: DialIn,
     server: Scripted,
@@ -63,7 +66,7 @@ struct Replay {
 
 /// A recorded client, as it is played.
 struct Player {
-    socket: Option<RawClient>,
+    socket: Option<PlayerSocket>,
     /// The id that the node has given it; the recorded one is the key of the map.
     id: String,
     secret: String,
@@ -75,6 +78,45 @@ struct Player {
     due_up: Vec<Vec<u8>>,
     /// Whether it has said goodbye.
     has_left: bool,
+}
+
+/// Transport of a client.
+enum PlayerSocket {
+    Web(Box<RawClient>),
+    Polls(CarriedClient),
+    Events(CarriedClient, EventStream),
+}
+
+impl PlayerSocket {
+    async fn send(&mut self, is_binary: bool, bytes: Vec<u8>) -> Result<()> {
+        match self {
+            Self::Web(socket) if is_binary => socket.send(Message::binary(bytes)).await,
+            Self::Web(socket) => socket.send(Message::text(String::from_utf8(bytes)?)).await,
+            Self::Polls(client) | Self::Events(client, _) => {
+                let answer = client.send(std::str::from_utf8(&bytes)?).await?;
+                ensure!(answer.status == 200, "{answer:?}");
+                Ok(())
+            }
+        }
+    }
+
+    async fn next(&mut self) -> Result<Vec<u8>> {
+        match self {
+            Self::Web(socket) => Ok(socket.next_message().await?.into_data().to_vec()),
+            Self::Polls(client) => loop {
+                let answer = client.poll().await?;
+                ensure!(answer.status == 200, "{answer:?}");
+                if !answer.body.is_empty() {
+                    return Ok(answer.body.into_bytes());
+                }
+            },
+            Self::Events(_, stream) => {
+                let event = stream.until("\r\n\r\n").await?;
+                let data: Vec<&str> = event.lines().filter_map(|line| line.strip_prefix("data: ")).collect();
+                Ok(data.join("\n").into_bytes())
+            }
+        }
+    }
 }
 
 impl Replay {
@@ -118,6 +160,7 @@ impl Replay {
             Step::Negotiate { path, claims } => self.pending = Some((path.clone(), String::new(), claims.clone())),
             Step::Negotiated { id } => self.negotiate(id).await?,
             Step::ClientUpgrade { path, headers, claims } => self.open_client(path, headers, claims).await?,
+            Step::ClientRequest { path, headers, claims } => self.request(path, headers, claims).await?,
             Step::ToService { connection, frame } => self.send(connection, frame).await?,
             Step::FromService { connection, frame } => self.expect(connection, frame).await?,
             Step::ClientSays { id, is_binary, bytes } => self.say(id, *is_binary, bytes).await?,
@@ -170,8 +213,7 @@ impl Replay {
     }
 
     async fn open_client(&mut self, path: &str, headers: &[(String, String)], claims: &Json) -> Result<()> {
-        let parameters = path.split(['?', '&']);
-        let id = parameters.filter_map(|one| one.strip_prefix("id=")).next().context("an id")?.to_owned();
+        let id = id_in(path)?;
         let token = self.token(claims, &id)?;
         let player = self.clients.get_mut(&id).context("a client that has negotiated")?;
         let old = path.split('&').find(|one| one.starts_with("access_token=")).unwrap_or_default();
@@ -189,7 +231,34 @@ impl Replay {
             all.push((Box::leak(name.clone().into_boxed_str()), value));
         }
         let socket = RawClient::try_open_with(self.dial_in.address(), &path, &all).await?;
-        player.socket = Some(socket.map_err(|refusal| anyhow::anyhow!("{refusal:?}"))?);
+        let socket = socket.map_err(|refusal| anyhow::anyhow!("{refusal:?}"))?;
+        player.socket = Some(PlayerSocket::Web(Box::new(socket)));
+        Ok(())
+    }
+
+    /// Begins a client's polls or its event stream by the first request; each one brings its token.
+    async fn request(&mut self, path: &str, headers: &[(String, String)], claims: &Json) -> Result<()> {
+        let id = id_in(path)?;
+        let token = self.token(claims, &id)?;
+        let address = self.dial_in.address().to_owned();
+        let player = self.clients.get_mut(&id).context("a client that has negotiated")?;
+        match &mut player.socket {
+            Some(PlayerSocket::Polls(client) | PlayerSocket::Events(client, _)) => client.authorize(&token),
+            None if !player.has_left => {
+                let path = path.replace(&format!("id={id}"), &format!("id={}", player.secret));
+                let mut client = CarriedClient::with_headers(&address, &path, headers.to_vec());
+                client.authorize(&token);
+                player.socket = Some(if headers.iter().any(|(_, value)| value == "text/event-stream") {
+                    let stream = client.events().await?;
+                    PlayerSocket::Events(client, stream)
+                } else {
+                    let first = client.poll().await?;
+                    ensure!(first.status == 200 && first.body.is_empty(), "{first:?}");
+                    PlayerSocket::Polls(client)
+                });
+            }
+            _ => {}
+        }
         Ok(())
     }
 
@@ -204,8 +273,7 @@ impl Replay {
         let last = if player.home.is_some() { hub_messages(&bytes, &player.protocol)?.pop() } else { None };
         player.has_left |= last.map(|last| hub_type(&last, &player.protocol)).transpose()? == Some(HUB_CLOSE);
         let Some(socket) = &mut player.socket else { return Ok(()) };
-        let message = if is_binary { Message::binary(bytes) } else { Message::text(String::from_utf8(bytes)?) };
-        socket.send(message).await
+        socket.send(is_binary, bytes).await
     }
 
     /// Demands the hub messages that the recorded client got.
@@ -230,7 +298,19 @@ impl Replay {
 
     async fn close_client(&mut self, id: &str, code: u64) -> Result<()> {
         let player = self.clients.get_mut(id).context("a client")?;
-        let Some(mut socket) = player.socket.take() else { return Ok(()) };
+        let socket = player.socket.take();
+        let mut socket = match socket {
+            Some(PlayerSocket::Web(socket)) => *socket,
+            Some(PlayerSocket::Polls(client)) => {
+                player.has_left = true;
+                return client.delete().await.map(drop);
+            }
+            // Its end is that of its stream.
+            Some(PlayerSocket::Events(..)) | None => {
+                player.has_left = true;
+                return Ok(());
+            }
+        };
         match code {
             1005 => drop(socket.close().await),
             1006 => drop(socket),
@@ -253,7 +333,17 @@ impl Replay {
             return self.shake_hands(connection, &read).await;
         }
         let place = self.place(connection, read.at(1).as_text())?;
+        let frame = if kind_of(&read) == kind::REFRESH_AUTH { self.by_token(read)? } else { frame };
         self.server.at(place)?.send_bytes(frame)
+    }
+
+    /// The refresh of a log-in with the connection token of the node in place of the id.
+    fn by_token(&self, refresh: Value) -> Result<Vec<u8>> {
+        let player = self.clients.values().find(|player| refresh.at(1).as_text() == Some(&player.id));
+        let token = player.context("a client of this token")?.secret.as_str().into();
+        let Value::List(mut all) = refresh else { bail!("{refresh:?}") };
+        *all.get_mut(1).context("a token")? = token;
+        Ok(crate::frame::frame(&Value::List(all)))
     }
 
     async fn shake_hands(&mut self, connection: &str, handshake: &Value) -> Result<()> {
@@ -286,6 +376,7 @@ impl Replay {
             kind::OPEN_CONNECTION => self.expect_open(connection, recorded).await,
             kind::CONNECTION_DATA => self.expect_data(recorded).await,
             kind::ACK => self.expect_ack(connection, recorded).await,
+            kind::UPDATE_CONNECTION_CLAIMS => self.expect_claims(recorded).await,
             _ => {
                 let wanted = self.ours_of(recorded)?;
                 let (number, id) = (kind_of(&wanted), wanted.at(1).clone());
@@ -385,6 +476,23 @@ impl Replay {
         ensure!(came.at(2) == recorded.at(2), "{came:?} instead of {recorded:?}");
         let asked = self.place(connection, None)?;
         ensure!(place == asked, "{came:?} comes by {place} instead of {asked}");
+        // Claims, for some questions.
+        if recorded.at(5).as_bytes().is_some_and(|payload| !payload.is_empty()) {
+            ensure!(came.at(5) == recorded.at(5), "{came:?} instead of {recorded:?}");
+        }
+        self.compared += 1;
+        Ok(())
+    }
+
+    /// Demands that the app server of a client gets its new claims, over the client's own server connection.
+    async fn expect_claims(&mut self, recorded: &Value) -> Result<()> {
+        let id = recorded.at(1).as_text().context("an id")?;
+        let home = self.clients.get(id).and_then(|player| player.home.as_ref()).context("an open client")?.1;
+        let wanted = self.ours_of(recorded)?;
+        let is_it = |frame: &Value| kind_of(frame) == kind::UPDATE_CONNECTION_CLAIMS && frame.at(1) == wanted.at(1);
+        let (place, came) = self.find(is_it).await?;
+        ensure!(place == home, "{came:?} comes by {place} instead of {home}");
+        ensure!(came == wanted, "{came:?} came instead of {wanted:?}");
         self.compared += 1;
         Ok(())
     }
@@ -437,7 +545,7 @@ impl Player {
                 continue;
             }
             let socket = self.socket.as_mut().context("its socket has ended")?;
-            let mut bytes = socket.next_message().await?.into_data().to_vec();
+            let mut bytes = socket.next().await?;
             if is_handshake {
                 let end = bytes.iter().position(|byte| *byte == 0x1e).context("a handshake's end")? + 1;
                 self.due_down.push(bytes.drain(..end).collect());
@@ -445,6 +553,12 @@ impl Player {
             self.due_down.extend(hub_messages(&bytes, &self.protocol)?);
         }
     }
+}
+
+/// The recorded id of a client in the path of its request.
+fn id_in(path: &str) -> Result<String> {
+    let mut parameters = path.split(['?', '&']);
+    Ok(parameters.find_map(|one| one.strip_prefix("id=")).context("an id")?.to_owned())
 }
 
 fn exchange(bytes: &mut [u8], old: &[u8], new: &[u8]) {
@@ -540,6 +654,9 @@ fn contains(bytes: &[u8], part: &[u8]) -> bool {
     bytes.windows(part.len()).any(|window| window == part)
 }
 
+/// Folders with records, one for each archive.
+const FOLDERS: [&str; 2] = ["records", "records-net11"];
+
 /// Records that are not played, and why.
 const NOT_PLAYED: [(&str, &str); 8] = [
     (
@@ -562,7 +679,12 @@ fn replay(name: &str, at_least: usize) {
         return;
     };
     play(async |stage| {
-        let steps = read(&folder.join("records").join(name).with_extension("jsonl"))?;
+        let paths = FOLDERS.map(|of| folder.join(of).join(name).with_extension("jsonl"));
+        let Some(path) = paths.iter().find(|path| path.is_file()) else {
+            eprintln!("skipped: there is no record {name}");
+            return Ok(());
+        };
+        let steps = read(path)?;
         let until = playable(&steps);
         let replay = Replay {
             // The page of the one browser among them is another origin's, whose cookies would not go on.
@@ -617,13 +739,15 @@ replays! {
     record_21_other_endpoint: "21-moved-to-another-endpoint" at least 4,
     record_22_blazor: "22-blazor" at least 30,
     record_23_on_demand: "23-on-demand-refused" at least 0,
+    record_24_refresh: "24-auth-refresh" at least 130,
 }
 
 #[test]
 fn every_record_is_played_or_has_a_reason_not_to_be() -> Result<()> {
     let Some(folder) = azure_sdk_folder() else { return Ok(()) };
     let mut unknown = Vec::new();
-    for entry in std::fs::read_dir(folder.join("records"))? {
+    let folders = FOLDERS.map(|of| folder.join(of)).into_iter().filter(|folder| folder.is_dir());
+    for entry in folders.map(std::fs::read_dir).collect::<Result<Vec<_>, _>>()?.into_iter().flatten() {
         let name = entry?.path().file_stem().context("a name")?.to_string_lossy().into_owned();
         let has_reason = NOT_PLAYED.iter().any(|(not_played, reason)| *not_played == name && !reason.is_empty());
         if !has_reason && !PLAYED.contains(&name.as_str()) {

@@ -2,7 +2,12 @@
 
 use anyhow::{Context, Result, bail, ensure};
 use rmp::Marker;
-use rmp::encode::{write_array_len, write_bin, write_bool, write_i32, write_map_len, write_nil, write_sint, write_str};
+use rmp::encode::{
+    write_array_len, write_bin, write_bool, write_ext_meta, write_i32, write_map_len, write_nil, write_sint, write_str,
+};
+
+/// Type of the extension for timestamps.
+const TIMESTAMP: i8 = -1;
 
 /// Depth of nesting that is read.
 const DEPTH_MAX: usize = 16;
@@ -19,6 +24,8 @@ pub(crate) enum Value {
     Bytes(Vec<u8>),
     List(Vec<Value>),
     Map(Vec<(Value, Value)>),
+    /// A timestamp: whole seconds since 1970.
+    Time(u32),
 }
 
 impl Value {
@@ -46,6 +53,10 @@ impl Value {
                     key.write(out)?;
                     value.write(out)?;
                 }
+            }
+            Self::Time(seconds) => {
+                write_ext_meta(out, 4, TIMESTAMP)?;
+                out.extend(seconds.to_be_bytes());
             }
         }
         Ok(())
@@ -84,6 +95,11 @@ impl Value {
                 let length = rmp::decode::read_map_len(bytes)?;
                 let pairs = (0..length).map(|_| Ok((Self::read(bytes, depth)?, Self::read(bytes, depth)?)));
                 Self::Map(pairs.collect::<Result<_>>()?)
+            }
+            Marker::FixExt4 => {
+                let extension = rmp::decode::read_ext_meta(bytes)?;
+                ensure!(extension.typeid == TIMESTAMP, "an extension of type {}", extension.typeid);
+                Self::Time(u32::from_be_bytes(take(bytes, 4)?.try_into()?))
             }
             Marker::Reserved | Marker::F32 | Marker::F64 => bail!("{marker:?} is no part of the service protocol"),
             _ => Self::Int(rmp::decode::read_int(bytes).map_err(|error| anyhow::anyhow!("{error}"))?),
@@ -147,6 +163,7 @@ impl std::fmt::Debug for Value {
             Self::Bytes(bytes) => write!(f, "b\"{}\"", bytes.escape_ascii()),
             Self::List(list) => f.debug_list().entries(list).finish(),
             Self::Map(map) => f.debug_map().entries(map.iter().map(|(key, value)| (key, value))).finish(),
+            Self::Time(seconds) => write!(f, "{seconds}s"),
         }
     }
 }

@@ -18,6 +18,8 @@ use crate::harness::scenario::until;
 pub struct CarriedClient {
     address: String,
     path: String,
+    /// Headers of each request.
+    headers: Vec<(String, String)>,
 }
 
 impl CarriedClient {
@@ -28,13 +30,25 @@ impl CarriedClient {
     pub async fn negotiate(address: &str, hub: &str) -> Result<Self> {
         let answer = post(address, &format!("{hub}/negotiate?negotiateVersion=1")).await?.json()?;
         let token = answer.get("connectionToken").and_then(serde_json::Value::as_str).context("a token")?;
-        Ok(Self { address: address.into(), path: format!("{hub}?id={token}") })
+        Ok(Self::with_token(address, hub, token))
     }
 
     /// A connection that was negotiated with this token.
     #[must_use]
     pub fn with_token(address: &str, hub: &str, token: &str) -> Self {
-        Self { address: address.into(), path: format!("{hub}?id={token}") }
+        Self::with_headers(address, &format!("{hub}?id={token}"), Vec::new())
+    }
+
+    /// A connection that was negotiated, with its whole path and the headers of each request.
+    #[must_use]
+    pub fn with_headers(address: &str, path: &str, headers: Vec<(String, String)>) -> Self {
+        Self { address: address.into(), path: path.into(), headers }
+    }
+
+    /// Sends this access token with each request from now on.
+    pub fn authorize(&mut self, token: &str) {
+        self.headers.retain(|(name, _)| name != "authorization");
+        self.headers.push(("authorization".into(), format!("Bearer {token}")));
     }
 
     /// Negotiates, makes the first poll, and shakes hands.
@@ -54,7 +68,7 @@ impl CarriedClient {
     /// Connection that reaches its owner by way of another node.
     #[must_use]
     pub fn at(&self, address: &str) -> Self {
-        Self { address: address.into(), path: self.path.clone() }
+        Self { address: address.into(), ..self.clone() }
     }
 
     /// The path that all its requests go to, with its token.
@@ -100,7 +114,7 @@ impl CarriedClient {
     /// # Errors
     /// When it is refused.
     pub async fn events(&self) -> Result<EventStream> {
-        let headers = [("accept", "text/event-stream")];
+        let headers = self.all_headers(&[("accept", "text/event-stream")]);
         let answer = request(&self.address, Method::GET, &self.path, &headers, Bytes::new()).await?;
         ensure!(answer.status() == StatusCode::OK, "{answer:?}");
         let (parts, body) = answer.into_parts();
@@ -123,7 +137,14 @@ impl CarriedClient {
     }
 
     async fn ask(&self, method: Method, headers: &[(&str, &str)], body: &str) -> Result<Answer> {
-        exchange(&self.address, method, &self.path, headers, Bytes::copy_from_slice(body.as_bytes())).await
+        let headers = self.all_headers(headers);
+        exchange(&self.address, method, &self.path, &headers, Bytes::copy_from_slice(body.as_bytes())).await
+    }
+
+    /// The headers of each request, and those of one: these count where both are there.
+    fn all_headers<'a>(&'a self, more: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
+        let own = self.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        own.filter(|(name, _)| more.iter().all(|(other, _)| other != name)).chain(more.iter().copied()).collect()
     }
 }
 
