@@ -40,6 +40,8 @@ mod messages;
 #[cfg(test)]
 mod pings;
 #[cfg(test)]
+mod probe;
+#[cfg(test)]
 mod record;
 #[cfg(test)]
 mod replay;

@@ -4,6 +4,7 @@
 //! `../shared/azure-sdk` beside the repository; where it is missing, tests that need it are skipped.
 
 mod app;
+mod field;
 mod management;
 mod net_client;
 mod programs;
@@ -24,6 +25,16 @@ pub use programs::{DotNet, azure_sdk_folder};
 /// When the test fails or takes longer than the guard allows.
 pub fn play_dotnet(body: impl AsyncFnOnce(&Stage, &DotNet) -> Result<()>) {
     if let Some(dotnet) = found() {
+        play(async |stage| body(stage, &dotnet).await);
+    }
+}
+
+/// Runs a test with the programs on .NET 11, or skips it with a line.
+///
+/// # Panics
+/// When the test fails or takes longer than the guard allows.
+pub fn play_dotnet_11(body: impl AsyncFnOnce(&Stage, &DotNet) -> Result<()>) {
+    if let Some(dotnet) = programs::Archive::Net11.found() {
         play(async |stage| body(stage, &dotnet).await);
     }
 }

@@ -19,6 +19,7 @@ pub const APP: &str = "app/signalr-app.dll";
 pub struct AspNetAppBuilder<'a> {
     dotnet: &'a DotNet,
     stage: &'a Stage,
+    program: &'static str,
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
 }
@@ -26,8 +27,11 @@ pub struct AspNetAppBuilder<'a> {
 impl DotNet {
     /// Describes an app server, to be started.
     pub fn app<'a>(&'a self, stage: &'a Stage) -> AspNetAppBuilder<'a> {
-        let arguments = ["--mode", "azure"].map(str::to_owned).into();
-        AspNetAppBuilder { dotnet: self, stage, arguments, environment: Vec::new() }
+        self.app_of(stage, APP).argument("--mode", "azure")
+    }
+
+    pub(super) fn app_of<'a>(&'a self, stage: &'a Stage, program: &'static str) -> AspNetAppBuilder<'a> {
+        AspNetAppBuilder { dotnet: self, stage, program, arguments: Vec::new(), environment: Vec::new() }
     }
 }
 
@@ -62,7 +66,7 @@ impl AspNetAppBuilder<'_> {
     /// When it does not start.
     pub async fn start(self) -> Result<AspNetApp> {
         let address = free_address()?;
-        let mut command = self.dotnet.command(APP);
+        let mut command = self.dotnet.command(self.program);
         command.args(["--urls", &format!("http://{address}")]).args(&self.arguments);
         command.envs(self.environment);
         let mut process = Process::start(self.stage, "aspnet", command)?;

@@ -1,4 +1,4 @@
-//! The archive of .NET programs, unpacked.
+//! The archives of .NET programs, unpacked.
 
 use std::path::{Path, PathBuf};
 use std::process::Command as BlockingCommand;
@@ -10,13 +10,54 @@ use tokio::process::Command;
 
 use crate::harness::scenario::target_folder;
 
-/// Name of the archive.
-const ARCHIVE: &str = "dotnet-apps.tar.xz";
+/// An archive: its programs, and the runtime that they need.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Archive {
+    /// App server and client on .NET 10.
+    Net10,
+    /// App server, client and probe on .NET 11.
+    Net11,
+}
 
-/// Folder of the archive's programs, once it is unpacked.
-static PROGRAMS: LazyLock<Result<Option<PathBuf>>> = LazyLock::new(unpacked);
+/// Folder of an archive's programs; nothing where there is no archive.
+type Programs = LazyLock<Result<Option<PathBuf>>>;
 
-/// Folder with the archive and with `records/`, or nothing where it is not there.
+static NET_10: Programs = LazyLock::new(|| unpacked(Archive::Net10));
+static NET_11: Programs = LazyLock::new(|| unpacked(Archive::Net11));
+
+impl Archive {
+    /// Name of its folder, and of the file without its extension.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Net10 => "dotnet-apps",
+            Self::Net11 => "dotnet11-apps",
+        }
+    }
+
+    /// Finds its programs, or says that the test is skipped without them.
+    ///
+    /// # Panics
+    /// When it can't be unpacked.
+    #[expect(clippy::print_stderr, reason = "a skipped test says so")]
+    pub(super) fn found(self) -> Option<DotNet> {
+        let dotnet = self.find().unwrap_or_else(|error| panic!("{error:?}"));
+        if dotnet.is_none() {
+            eprintln!("skipped: there is no {}.tar.xz (TRUNKLINE_AZURE_SDK names its folder)", self.name());
+        }
+        dotnet
+    }
+
+    fn find(self) -> Result<Option<DotNet>> {
+        let programs = match self {
+            Self::Net10 => &NET_10,
+            Self::Net11 => &NET_11,
+        };
+        let folder = programs.as_ref().map_err(|error| anyhow!("{error:#}"))?;
+        Ok(folder.clone().map(|folder| DotNet { folder }))
+    }
+}
+
+/// Folder with the archives and with `records/`, or nothing where it is not there.
 #[must_use]
 pub fn azure_sdk_folder() -> Option<PathBuf> {
     let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/azure-sdk");
@@ -36,8 +77,7 @@ impl DotNet {
     /// # Errors
     /// When the archive can't be unpacked.
     pub fn find() -> Result<Option<Self>> {
-        let folder = PROGRAMS.as_ref().map_err(|error| anyhow!("{error:#}"))?;
-        Ok(folder.clone().map(|folder| Self { folder }))
+        Archive::Net10.find()
     }
 
     /// Path of the runtime, which runs each assembly.
@@ -57,7 +97,7 @@ impl DotNet {
     pub(super) fn has(&self, program: &str) -> bool {
         let is_there = self.assembly(program).is_file();
         if !is_there {
-            eprintln!("skipped: {ARCHIVE} holds no {program}");
+            eprintln!("skipped: {} holds no {program}", self.folder.display());
         }
         is_there
     }
@@ -74,37 +114,31 @@ impl DotNet {
     }
 }
 
-/// Finds the programs, or says that the test is skipped without them.
+/// Finds the programs of .NET 10, or says that the test is skipped without them.
 ///
 /// # Panics
 /// When the archive can't be unpacked.
-#[expect(clippy::print_stderr, reason = "a skipped test says so")]
 pub(crate) fn found() -> Option<DotNet> {
-    let dotnet = DotNet::find().unwrap_or_else(|error| panic!("{error:?}"));
-    if dotnet.is_none() {
-        eprintln!("skipped: there is no {ARCHIVE} (TRUNKLINE_AZURE_SDK names its folder)");
-    }
-    dotnet
+    Archive::Net10.found()
 }
 
-/// Unpacks the archive once, into a folder of all build results that is named by the archive's size and age.
+/// Unpacks an archive once, into a folder of all build results that is named by the archive's size and age.
 ///
 /// Another process may do the same at the same time: each unpacks beside that folder, and the first one to be ready
 /// renames its own.
-fn unpacked() -> Result<Option<PathBuf>> {
-    let Some(archive) = azure_sdk_folder().map(|folder| folder.join(ARCHIVE)).filter(|archive| archive.is_file())
-    else {
-        return Ok(None);
-    };
+fn unpacked(archive: Archive) -> Result<Option<PathBuf>> {
+    let name = archive.name();
+    let archive = azure_sdk_folder().map(|folder| folder.join(format!("{name}.tar.xz")));
+    let Some(archive) = archive.filter(|archive| archive.is_file()) else { return Ok(None) };
     let details = archive.metadata()?;
     let age = details.modified()?.duration_since(UNIX_EPOCH)?.as_secs();
     let parent = target_folder()?.join("azure-sdk");
     let folder = parent.join(format!("{}-{age}", details.len()));
-    let programs = folder.join("dotnet-apps");
+    let programs = folder.join(name);
     if programs.is_dir() {
         return Ok(Some(programs));
     }
-    let mine = parent.join(format!("unpacking-{}", std::process::id()));
+    let mine = parent.join(format!("unpacking-{name}-{}", std::process::id()));
     std::fs::create_dir_all(&mine)?;
     let status = BlockingCommand::new("tar").arg("-xJf").arg(&archive).arg("-C").arg(&mine).status();
     let status = status.context("running tar")?;
