@@ -38,6 +38,8 @@ mod management;
 #[cfg(test)]
 mod messages;
 #[cfg(test)]
+mod parity;
+#[cfg(test)]
 mod pings;
 #[cfg(test)]
 mod probe;
