@@ -191,12 +191,8 @@ async fn answer(endpoint: &Endpoint, mut request: Request) -> Result<Response, R
         refuse_incomplete_upgrade(endpoint, &request)?;
         return Box::pin(dial_in::open_link(endpoint, request)).await;
     }
-    let refreshed = refreshed_hub(endpoint, request.uri().path()).filter(|_| visitor.is_none());
-    let is_refresh = refreshed.is_some();
-    // A refresh is checked as a negotiation is.
-    let (hub, is_negotiate) = match (visitor, refreshed) {
-        (Some(Visitor::Client { is_negotiate }), _) => (enter_by_dial_in(endpoint, &mut request)?, is_negotiate),
-        (_, Some(hub)) => (hub, true),
+    let (hub, is_negotiate) = match visitor {
+        Some(Visitor::Client { is_negotiate }) => (enter_by_dial_in(endpoint, &mut request)?, is_negotiate),
         _ => find_hub(endpoint, request.uri().path())?,
     };
     refuse_incomplete_upgrade(endpoint, &request)?;
@@ -226,7 +222,7 @@ async fn answer(endpoint: &Endpoint, mut request: Request) -> Result<Response, R
     } else if !is_of_connection {
         return Err(plain(StatusCode::BAD_REQUEST, ID_REQUIRED));
     }
-    if is_refresh {
+    if visitor.is_none() && refreshed_hub(endpoint, request.uri().path()).is_some() {
         return Ok(Box::pin(auth_refresh::answer(endpoint, &hub, request)).await);
     }
     if is_of_connection {
@@ -284,8 +280,11 @@ fn is_connect_to_hub(endpoint: &Endpoint, request: &Request) -> bool {
     }
 }
 
-/// Finds the hub of a path, and whether the request is to negotiate.
+/// Finds the hub of a path, and whether the request is to negotiate; a refresh is checked as that.
 fn find_hub(endpoint: &Endpoint, path: &str) -> Result<(Arc<Hub>, bool), Response> {
+    if let Some(hub) = refreshed_hub(endpoint, path) {
+        return Ok((hub, true));
+    }
     match split_negotiate(path) {
         Some(hub_path) => Ok((endpoint.find_hub(hub_path)?, true)),
         None => Ok((endpoint.find_hub(path)?, false)),

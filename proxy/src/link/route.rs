@@ -10,7 +10,7 @@ use tracing::debug;
 use trunkline_protocol::service::{
     self, AccessKeyRequest, AccessKeyResponse, CheckUserInGroup, ClientCompletion, ClientFilter, ClientInvocation,
     CloseConnection, ConnectionFlowControl, ConnectionMoved, Exclusions, Filtered, FlowOperation, FlowSubject,
-    GroupChange, MessageClass, Payloads, RawKind, ServiceMessage, Stamped, TraceReport, UserGroupChange,
+    GroupChange, MessageClass, Payloads, RawKind, RefreshAuth, ServiceMessage, Stamped, TraceReport, UserGroupChange,
 };
 
 use crate::metrics::{Counters, SendKind};
@@ -257,11 +257,7 @@ fn route_rare(source: FrameSource<'_>, message: ServiceMessage, batch: &mut Rout
             let ack = PendingAck::new(source.asker.clone(), refresh.ack_id);
             batch.for_owner(source, refresh.connection_id, ConnectionCommand::Refresh { expires_s, ack });
         }
-        M::RefreshAuth(refresh) => {
-            let ack = PendingAck::new(source.asker.clone(), refresh.ack_id);
-            let id = refresh.connection.clone();
-            batch.for_owner(source, id, ConnectionCommand::RefreshAuth { refresh: Box::new(refresh), ack });
-        }
+        M::RefreshAuth(refresh) => refresh_auth(source, refresh, batch),
         M::GetConnectionClaims(question) => {
             let ack = PendingAck::new(source.asker.clone(), question.ack_id);
             batch.for_owner(source, question.subject, ConnectionCommand::GetClaims { ack });
@@ -303,6 +299,11 @@ fn route_rare(source: FrameSource<'_>, message: ServiceMessage, batch: &mut Rout
         _ => {}
     }
     Ok(())
+}
+
+fn refresh_auth(source: FrameSource<'_>, refresh: RefreshAuth, batch: &mut RoutedBatch) {
+    let (id, ack) = (refresh.connection.clone(), PendingAck::new(source.asker.clone(), refresh.ack_id));
+    batch.for_owner(source, id, ConnectionCommand::RefreshAuth { refresh: Box::new(refresh), ack });
 }
 
 /// Answer to an app server that logs in with Entra ID.

@@ -26,7 +26,7 @@ type LinkSocket = trunkline_link::LinkSocket<UpstreamWebSocket>;
 /// than it spares.
 const READ_BUFFER_BYTES: usize = 16 * 1024;
 
-/// Longest WebSocket message that an app server may send: frames over the limit are skipped, and a message is read whole.
+/// Longest WebSocket message that an app server may send: frames over the limit are skipped, a message is read whole.
 const MESSAGE_MAX_BYTES: usize = 8 * LINK_FRAME_MAX_BYTES;
 
 /// Why a link could not be opened.

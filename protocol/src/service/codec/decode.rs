@@ -81,6 +81,14 @@ fn message(number: i64, fields: &mut Fields) -> FieldResult<Option<ServiceMessag
             connection_id: fields.text("connectionId")?,
             claims: fields.claims("claims")?,
         }),
+        _ => return own_message(number, fields),
+    }))
+}
+
+/// Messages that only our nodes and SDKs send.
+fn own_message(number: i64, fields: &mut Fields) -> FieldResult<Option<ServiceMessage>> {
+    use ServiceMessage as M;
+    Ok(Some(match number {
         60 => M::MoveConnection(MoveConnection { connection_id: fields.text("connectionId")? }),
         61 => M::ConnectionMoved(ConnectionMoved {
             connection_id: fields.text("connectionId")?,

@@ -9,8 +9,8 @@ use super::super::service_message::{
     CloseConnection, CloseWithAck, ConnectionFlowControl, ConnectionMoved, ErrorCompletion, Filtered, FlowOperation,
     FlowSubject, GroupBroadcastData, GroupChange, GroupMemberQuery, LinkHandshakeRequest, LinkHandshakeResponse,
     LinkKind, OpenConnection, Payloads, Ping, PresenceChanges, PresencePhase, RefreshConnection, RestoreAnswer,
-    RestoreQuery, ServiceEvent, ServiceMapping, ServiceMessage, Stamped, TaskCandidates, TraceReport, TracedData,
-    UserConnectionQuery, UserGroupChange,
+    RestoreQuery, ServiceError, ServiceEvent, ServiceMapping, ServiceMessage, Stamped, TaskCandidates, TraceReport,
+    TracedData, UserConnectionQuery, UserGroupChange,
 };
 use super::fields::extension;
 use crate::message_pack::Writer;
@@ -81,10 +81,7 @@ pub(super) fn body(message: &ServiceMessage, out: &mut Writer) {
         }
         M::GroupBroadcastData(it) => group_broadcast_data(out, it),
         M::MultiGroupBroadcastData(it) => data_to_many(out, number, &it.groups, &it.payloads),
-        M::ServiceError(it) => {
-            begin(out, 2, number);
-            out.text(&it.error);
-        }
+        M::ServiceError(it) => service_error(out, it),
         M::JoinGroup(it) | M::LeaveGroup(it) => group_change(out, number, it),
         M::JoinGroupWithAck(it) | M::LeaveGroupWithAck(it) => {
             group_change_with_ack(out, number, it);
@@ -165,6 +162,11 @@ fn ping(out: &mut Writer, it: &Ping) {
         out.text(key);
         out.text(value);
     }
+}
+
+fn service_error(out: &mut Writer, it: &ServiceError) {
+    begin(out, 2, 15);
+    out.text(&it.error);
 }
 
 fn service_event(out: &mut Writer, it: &ServiceEvent) {
