@@ -33,6 +33,7 @@ mod exclusive_tasks;
 mod fleet_nodes;
 mod fleet_promises;
 mod forgotten_hubs;
+mod half_lost_links;
 mod http_transports;
 mod hub_separation;
 mod identification;

@@ -216,7 +216,14 @@ impl<'a> SlotKeeper<'a> {
         }
         self.log_end(&over);
         if self.was_open {
-            let loss = LinkLoss { link: self.link.id(), cause, noticed_within_s: 0, is_goodbye, unheard };
+            let loss = LinkLoss {
+                link: self.link.id(),
+                cause,
+                noticed_within_s: 0,
+                may_be_unnoticed: false,
+                is_goodbye,
+                unheard,
+            };
             give_to_all(self.shard, &ShardCommand::LinkLost(Arc::new(loss))).await;
         }
         over.say_goodbye().await;

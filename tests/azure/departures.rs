@@ -225,6 +225,30 @@ fn cut_server_connections_cost_no_client() {
 }
 
 #[test]
+fn server_connections_that_only_the_node_has_lost_cost_no_client_and_no_answer() {
+    play_dotnet_heavy(async |stage, dotnet| {
+        let (dial_in, host) = (DialIn::open(stage).await?, Host::new(stage, dotnet));
+        let relay = Relay::start_for(b"GET /server/", dial_in.address()).await?;
+        let app = host.app_at(&relay.address(), "one", &[]).await?;
+        dial_in.linked(CONNECTIONS).await?;
+        let mut guests = Vec::new();
+        for number in 0..10 {
+            guests.push(host.invite(JSON, &app, &format!("user-{number}")).await?);
+        }
+        // Each hub keeps some. The app dials no new ones: it waits for 30 s before it believes in a loss.
+        relay.decide(Fate::CutAtServer, CUTS);
+        soon("the ends", until(async || Ok((closed_links(&dial_in) >= CUTS).then_some(())))).await?;
+        for guest in &guests {
+            let answered = timeout(Duration::from_secs(10), guest.invoke("Echo", json!(["still here"]))).await;
+            ensure!(answered.context("no answer in ten seconds")?? == json!("still here"));
+        }
+        ensure!(app.printed("disconnected") == 0, "{}", app.process.log());
+        ensure!(closed_by_us(&dial_in.node).await? == 0.0);
+        Ok(())
+    });
+}
+
+#[test]
 fn a_node_that_starts_again_is_an_endpoint_again_and_clients_come_back_by_themselves() {
     play_dotnet_heavy(async |stage, dotnet| {
         let mut dial_ins = [DialIn::open(stage).await?, DialIn::open_as(stage, "dial-in-2").await?];

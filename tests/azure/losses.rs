@@ -42,6 +42,19 @@ async fn reopened(server: &mut Scripted, member: &mut Member, from: &str) -> Res
     Ok(())
 }
 
+/// Waits for a member to be asked for over another server connection, and opened again when no answer comes.
+async fn missed_and_reopened(server: &mut Scripted, member: &mut Member) -> Result<()> {
+    const PAUSE: i64 = 1;
+    const RESUME: i64 = 3;
+    for operation in [RESUME, PAUSE, PAUSE] {
+        let asked = list![kind::FLOW_CONTROL, &member.id, 1, operation, crate::frame::no_ext()];
+        server
+            .find(|place, event| place != member.home && matches!(event, Event::Frame(frame) if *frame == asked))
+            .await?;
+    }
+    reopened(server, member, "server-a").await
+}
+
 #[test]
 fn a_cut_server_connection_costs_no_client_and_each_is_opened_again_once() {
     play(async |stage| {
@@ -54,7 +67,7 @@ fn a_cut_server_connection_costs_no_client_and_each_is_opened_again_once() {
         scene.server.cut(lost);
         for member in &mut all {
             if member.home == lost {
-                reopened(&mut scene.server, member, "server-a").await?;
+                missed_and_reopened(&mut scene.server, member).await?;
             }
             ensure!(member.home != lost);
         }
@@ -93,7 +106,7 @@ fn calls_under_way_are_answered_when_their_server_connection_is_lost() {
         let answer = member.socket.next_record().await?;
         ensure!(answer["type"] == 3 && answer["invocationId"] == "7", "{answer}");
         ensure!(answer["error"].as_str().is_some_and(|error| !error.is_empty()), "{answer}");
-        reopened(&mut scene.server, &mut member, "server-a").await?;
+        missed_and_reopened(&mut scene.server, &mut member).await?;
         scene.hears(&mut member, "again").await
     });
 }
@@ -107,7 +120,7 @@ fn groups_and_users_of_a_client_survive_its_server_connection() {
         scene.server.send(member.home, &join)?;
         scene.server.expect(kind::ACK).await?;
         scene.server.cut(member.home);
-        reopened(&mut scene.server, &mut member, "server-a").await?;
+        missed_and_reopened(&mut scene.server, &mut member).await?;
         let payloads = crate::frame::payloads(crate::scene::TARGET, "to ann");
         let send = list![kind::USER_DATA, "ann", payloads, crate::frame::no_ext()];
         let mut all = [member];

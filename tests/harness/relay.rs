@@ -25,6 +25,8 @@ pub enum Fate {
     Cut,
     /// The connection ends within the next piece, of which half passes: in the middle of a frame, as a rule.
     CutInPiece,
+    /// The connection ends at the server, and the client does not notice: what it sends is lost.
+    CutAtServer,
     /// Its ends stay open, and nothing passes any more.
     Held,
 }
@@ -136,11 +138,16 @@ async fn relay_one(
         other = Some(sender);
     }
     server.write_all(head).await?;
-    let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
+    let ((mut from_client, mut to_client), (mut from_server, mut to_server)) =
+        (client.into_split(), server.into_split());
     // When one way ends, both do; the halves are dropped together.
     tokio::select! {
-        () = pass(from_client, to_server, fate.clone()) => {}
-        () = pass(from_server, to_client, fate) => {}
+        () = pass(&mut from_client, &mut to_server, fate.clone()) => {}
+        () = pass(&mut from_server, &mut to_client, fate.clone()) => {}
+    }
+    drop((from_server, to_server));
+    if *fate.borrow() == Fate::CutAtServer {
+        tokio::io::copy(&mut from_client, &mut tokio::io::sink()).await?;
     }
     drop(other);
     Ok(())
@@ -150,7 +157,7 @@ async fn pass(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin,
     let mut piece = vec![0; PIECE_BYTES];
     loop {
         let now = *fate.borrow_and_update();
-        if now == Fate::Cut {
+        if matches!(now, Fate::Cut | Fate::CutAtServer) {
             return;
         }
         let length = tokio::select! {

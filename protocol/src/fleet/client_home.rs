@@ -159,18 +159,23 @@ impl<L: Copy + PartialEq, N: Clone + PartialEq> ClientHome<L, N> {
         None
     }
 
-    /// Resumes a paused client over this link. Returns what leaves first.
+    /// Resumes a client over this link: one that is paused, or one of a service, which may have lost the other link.
+    /// Returns what leaves first.
     pub fn resume(&mut self, link: L, node: &N) -> (ResumeOutcome, Vec<Bytes>) {
         let moves = *node != self.node;
         if self.is_over && moves {
             return (ResumeOutcome::NotPaused, Vec::new());
         }
-        let Some(pause) = self.pause.take() else { return (ResumeOutcome::NotPaused, Vec::new()) };
+        let frames = match self.pause.take() {
+            Some(pause) => pause.frames,
+            None if moves && !self.is_at_proxy => Vec::new(),
+            None => return (ResumeOutcome::NotPaused, Vec::new()),
+        };
         if !moves {
-            return (ResumeOutcome::Stayed, pause.frames);
+            return (ResumeOutcome::Stayed, frames);
         }
         (self.link, self.node) = (link, node.clone());
-        (ResumeOutcome::Moved, pause.frames)
+        (ResumeOutcome::Moved, frames)
     }
 
     /// Keeps the last frames for a client that moves. Returns `false` if it does not, and they may leave.
@@ -253,6 +258,14 @@ mod tests {
         assert_eq!(home.resume(7, &"old"), (ResumeOutcome::Stayed, vec![frame("b")]), "over whichever of its links");
         assert_eq!(home.link(), 1);
         assert_eq!(home.resume(2, &"new").0, ResumeOutcome::NotPaused);
+    }
+
+    #[test]
+    fn a_service_that_has_lost_the_link_resumes_the_connection_over_another_one_without_a_pause() {
+        let mut home = ClientHome::new(1, "old", false);
+        assert_eq!(home.resume(2, &"new"), (ResumeOutcome::Moved, Vec::new()));
+        assert_eq!(home.pause(&"new", ACKNOWLEDGEMENT), Some(ACKNOWLEDGEMENT), "and is answered by that");
+        assert_eq!((home.resume(2, &"new").0, home.end_link(1)), (ResumeOutcome::Stayed, HomeLoss::Elsewhere));
     }
 
     #[test]

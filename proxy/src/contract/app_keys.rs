@@ -75,7 +75,6 @@ fn links_of_a_key_that_is_taken_away_end_and_those_of_others_stay() {
         read_anew(&node, "");
         third.ended().await;
         for client in [&mut one, &mut two] {
-            assert_eq!(client.text().await, "{}", "this app server answers each hub handshake, also of such a client");
             let words = client.text().await;
             assert!(words.contains("\"type\":7") && words.contains("\"allowReconnect\":true"), "{words}");
         }

@@ -1,5 +1,6 @@
 //! App servers that dial in at a fleet: whom their messages reach, and which nodes get links of them.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use ::http::StatusCode;
@@ -16,11 +17,13 @@ use trunkline_protocol::access_token;
 use trunkline_protocol::hub::HubProtocol;
 use trunkline_protocol::key::AccessKey;
 use trunkline_protocol::limits::LINK_FRAME_MAX_BYTES;
+use trunkline_protocol::manifest::MIGRATE_FROM_HEADER;
 use trunkline_protocol::service::*;
 
 use super::app::{broadcast, json, membership, to_group, to_user};
 use super::client::{Client, JSON_HANDSHAKE, Received};
 use super::fleet_nodes::{FleetNode, linked, peers, until};
+use super::speech::header;
 use super::stage::{KEY, run};
 use crate::clock::unix_seconds;
 use crate::config::{RelaySettings, Settings};
@@ -65,7 +68,7 @@ fn token_by(key: &str, path: &str, user: &str, until_s: u64) -> String {
 
 /// A link that an app server has dialled. It answers keep-alives and hub handshakes by itself.
 pub(super) struct DialInLink {
-    to_node: mpsc::UnboundedSender<ServiceMessage>,
+    to_node: mpsc::UnboundedSender<Message>,
     from_node: mpsc::UnboundedReceiver<ServiceMessage>,
     targets: mpsc::UnboundedReceiver<String>,
 }
@@ -111,7 +114,8 @@ impl DialInLink {
         let (to_node, outgoing) = mpsc::unbounded_channel();
         let (received, mut from_node) = mpsc::unbounded_channel();
         let (asked, targets) = mpsc::unbounded_channel();
-        spawn_local(drive(socket, outgoing, to_node.downgrade(), received, asked));
+        let answers_clients = !instance.starts_with("silent");
+        spawn_local(drive(socket, outgoing, answers_clients, received, asked));
         match from_node.recv().await.expect("the node answers") {
             ServiceMessage::HandshakeResponse(LinkHandshakeResponse { error: None, .. }) => {}
             ServiceMessage::HandshakeResponse(refused) => return Err(refused.error.unwrap().to_string()),
@@ -130,11 +134,21 @@ impl DialInLink {
     }
 
     pub(super) fn send(&self, message: ServiceMessage) {
-        self.to_node.send(message).unwrap();
+        self.to_node.send(Message::Binary(message.to_frame())).unwrap();
+    }
+
+    /// Closes the link, as an app server does that has ended the clients of it.
+    pub(super) fn close(&self) {
+        self.to_node.send(Message::Close(None)).unwrap();
     }
 
     pub(super) async fn next(&mut self) -> ServiceMessage {
         self.from_node.recv().await.expect("the link has ended")
+    }
+
+    /// A message that has come by now.
+    pub(super) fn try_next(&mut self) -> Option<ServiceMessage> {
+        self.from_node.try_recv().ok()
     }
 
     pub(super) async fn ack(&mut self) -> Ack {
@@ -202,17 +216,17 @@ async fn send(socket: &mut WebSocketStream<DuplexStream>, message: &ServiceMessa
 /// Carries frames between the test and a node, and speaks as each app server does.
 async fn drive(
     mut socket: WebSocketStream<DuplexStream>,
-    mut outgoing: mpsc::UnboundedReceiver<ServiceMessage>,
-    _to_node: mpsc::WeakUnboundedSender<ServiceMessage>,
+    mut outgoing: mpsc::UnboundedReceiver<Message>,
+    answers_clients: bool,
     received: mpsc::UnboundedSender<ServiceMessage>,
     asked: mpsc::UnboundedSender<String>,
 ) {
-    let mut frames = FrameBuffer::default();
+    let (mut frames, mut migrated) = (FrameBuffer::default(), HashSet::new());
     loop {
         let piece = tokio::select! {
             message = outgoing.recv() => match message {
                 Some(message) => {
-                    send(&mut socket, &message).await;
+                    drop(socket.send(message).await);
                     continue;
                 }
                 None => return,
@@ -231,12 +245,22 @@ async fn drive(
                     let answer = if is_echo { ping } else { Ping::default() };
                     send(&mut socket, &ServiceMessage::Ping(answer)).await;
                 }
-                ServiceMessage::ConnectionData(data) if data.data_type == DATA_TYPE_HANDSHAKE => {
+                // What it takes over is open: its handshake is answered to nobody.
+                ServiceMessage::ConnectionData(data)
+                    if data.data_type == DATA_TYPE_HANDSHAKE && migrated.remove(&data.connection_id) => {}
+                ServiceMessage::ConnectionData(data) if data.data_type == DATA_TYPE_HANDSHAKE && answers_clients => {
                     let answer = ConnectionData { payload: Bytes::from_static(b"{}\x1e"), ..data };
                     send(&mut socket, &ServiceMessage::ConnectionData(answer)).await;
                 }
                 // It fails when the test has ended.
-                message => drop(received.send(message)),
+                message => {
+                    if let ServiceMessage::OpenConnection(open) = &message
+                        && header(&open.headers, MIGRATE_FROM_HEADER).is_some()
+                    {
+                        migrated.insert(open.connection_id.clone());
+                    }
+                    drop(received.send(message));
+                }
             }
         }
     }
@@ -542,7 +566,7 @@ fn a_client_at_another_node_is_asked_for_a_result_and_its_answer_finds_back() {
                 protocol: "json".into(),
                 payload: Bytes::from_static(b"42"),
             });
-            link.send(answer).unwrap();
+            link.send(Message::Binary(answer.to_frame())).unwrap();
             let ServiceMessage::ClientCompletion(answer) = sender.next().await else { panic!("no answer") };
             assert_eq!(
                 (&*answer.invocation_id, &*answer.caller_server_id, &*answer.payload),

@@ -32,11 +32,12 @@ use crate::upstream::{
     AppServer, AppTarget, DialledIn, Hub, IncomingLink, LinkHandle, Pool, UpstreamWebSocket, into_websocket,
 };
 
-/// Seconds within which an app server has noticed the end of a socket: it reads all the time.
-const CLOSE_NOTICED_S: u32 = 2;
+/// Seconds within which an app server notices the end of a socket, if it does: it reads all the time. Asked earlier, it
+/// could answer for a client that it is about to end.
+const LOSS_NOTICED_S: u32 = 1;
 
-/// Seconds within which it has noticed silence, once this end has: both wait for 30 s, and it looks each 5 s.
-const SILENCE_NOTICED_S: u32 = 8;
+/// Seconds within which an app server that has closed a link has ended the clients that it had by that.
+const CLIENTS_ENDED_S: u32 = 2;
 
 /// Text that an app server logs when a link of it is given up.
 const FAREWELL: &str = "this connection is given up: others take its place";
@@ -176,13 +177,11 @@ async fn carry(shard: &Rc<Shard>, pool: &Arc<Pool>, link: Arc<LinkHandle>, socke
     if !has_lost_key {
         log_end(shard, pool, (&link, slot), &over).await;
     }
-    // Whoever dials in has ended the clients of a link with it.
-    let noticed_within_s = match end {
-        LinkEnd::Silent | LinkEnd::Stuck => SILENCE_NOTICED_S,
-        _ => CLOSE_NOTICED_S,
-    };
+    // Whoever dials in ends the clients of a link with it, once it notices.
+    let may_be_unnoticed = !matches!(end, LinkEnd::Closed | LinkEnd::Goodbye(_));
+    let noticed_within_s = if may_be_unnoticed { LOSS_NOTICED_S } else { CLIENTS_ENDED_S };
     let (cause, unheard) = (over.of_connections(), Vec::new());
-    let loss = LinkLoss { link: link.id(), cause, noticed_within_s, is_goodbye: true, unheard };
+    let loss = LinkLoss { link: link.id(), cause, noticed_within_s, may_be_unnoticed, is_goodbye: true, unheard };
     give_to_all(shard, &ShardCommand::LinkLost(Arc::new(loss))).await;
     // A close is answered; any other code than this is an error to the app server.
     let words = match end {

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!  Assignments ─┬─ reassignment   opens, loses, waits, tries again: homes and side homes alike
+//!               ├─ client probe   asks an app server for a client that it may have still
 //!               ├─ sided          side homes, for some methods: when one begins and ends
 //!               ├─ mirrored       copies, for mirrors
 //!               └─ closed ids, token expiries   its end
@@ -11,6 +12,7 @@
 
 pub(super) mod answer_diff;
 pub(super) mod auth_refresh;
+pub(super) mod client_probe;
 pub(super) mod closed_id;
 pub(super) mod closing_client;
 pub(super) mod hand_over;

@@ -182,6 +182,12 @@ impl CloseReason {
         Self::reconnect(cause, AppNotice::None)
     }
 
+    /// Its app server has two connections under its id, of which only one can be used.
+    #[must_use]
+    pub(crate) fn had_twice() -> Self {
+        Self::reconnect(Cause::LinkLost, AppNotice::Clean)
+    }
+
     /// It waited for an app server in vain.
     #[must_use]
     pub(crate) fn no_app_server() -> Self {

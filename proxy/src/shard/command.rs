@@ -107,6 +107,8 @@ pub(crate) struct LinkLoss {
     /// Seconds until the app server has certainly noticed it too, if it has other links: before that it takes no client
     /// again that it had by this one.
     pub noticed_within_s: u32,
+    /// The app server may not notice it for long, and have the connections as before.
+    pub may_be_unnoticed: bool,
     /// The app server has said goodbye: it has ended what connections it still had.
     pub is_goodbye: bool,
     /// Connections of whose ends the app server was told over this link, and may not know; in order.

@@ -33,7 +33,7 @@ use crate::upstream::{AppServerId, HomeLink, HubIndex, LinkId};
 
 pub(crate) use assignment::{Assignment, AssignmentStage, LetGo, Role, flow, moved_to, open_over};
 pub(crate) use census::{Census, ClientKind};
-pub(crate) use cold_state::{ColdState, LeaveStage, PauseReason, PauseReasons};
+pub(crate) use cold_state::{ColdState, LeaveStage, OldStay, PauseReason, PauseReasons};
 pub(crate) use interner::{Opening, OpeningInterner};
 pub(crate) use membership::{GroupRefusal, Member, MembershipSets, SetName};
 pub(crate) use mirror_copy::{MirrorCopies, MirrorCopy, MirrorOrder};

@@ -24,7 +24,7 @@ use super::assignments::Assignments;
 use super::assignments::hand_over::HandOvers;
 use super::close_reason::CloseReason;
 use super::command::{LinkLoss, MembershipChange, ShardCommand};
-use super::connection::{Client, LetGo, Role, flow, moved_to};
+use super::connection::{Client, LetGo, OldStay, Role, flow, moved_to};
 use super::delivery::outbox_budget::largest;
 use super::drain::Drain;
 use super::drain::leaving::LeavingClients;
@@ -169,6 +169,7 @@ impl ShardState {
     /// Looks for homes again, which may have been full; closes clients that have waited for too long.
     fn retry_unassigned(&mut self) {
         self.rerouting.reroute_unassigned(&mut self.core, &mut self.assignments);
+        self.assignments.reassignment.open_unanswered(&mut self.core);
         self.assignments.reassignment.retry(&mut self.core);
         let timeout_s = self.core.context.shared.settings.rehoming.hold_timeout_s;
         for slot in self.assignments.reassignment.take_overdue(&mut self.core, timeout_s) {
@@ -200,6 +201,8 @@ impl ShardState {
             if let Some(client) = self.core.connections.live_mut(slot).filter(|_| loss.is_goodbye) {
                 client.cold.assignment.let_go.get_or_insert(LetGo::Ended);
                 client.cold.held_until = self.core.tick.saturating_add(loss.noticed_within_s);
+                client.cold.old_stay = if loss.may_be_unnoticed { OldStay::Unknown } else { OldStay::Clear };
+                client.cold.moving_to = None;
             }
             self.assignments.lose_home(&mut self.core, slot, loss.cause);
         }
@@ -273,10 +276,18 @@ impl ShardState {
     /// Finishes a move to another link, or goes on with one to another node: the app server sends nothing more for the
     /// client alone over its home link.
     pub(super) fn pause_acknowledged(&mut self, slot: Slot, by: LinkId) {
-        let Some(client) = self.core.connections.live_mut(slot).filter(|client| client.home.id() == by) else { return };
+        let now = self.core.tick;
+        let Some(client) = self.core.connections.live_mut(slot) else { return };
+        if client.is_spoilt_by_answer(now) {
+            return self.assignments.close(&mut self.core, slot, &CloseReason::had_twice());
+        }
+        if client.home.id() != by {
+            return;
+        }
         if client.cold.moving_to.is_none() {
             return self.moves.move_paused(&mut self.core, slot);
         }
+        client.end_probe();
         let Some(to) = client.cold.moving_to.take() else { return };
         // One that is lost by now is of no use: the old one has the client still.
         let to = if to.is_open() { to } else { client.home.clone() };

@@ -117,6 +117,7 @@ impl HandOvers {
         let Some(client) = core.connections.live_mut(slot).filter(|client| client.is_open()) else { return };
         if client.cold.is_settled
             || client.cold.moving_to.is_some()
+            || client.may_be_had_twice(now)
             || client.cold.assignment.is_leaving
             || client.home.id() == link.id()
             || client.is_in_transit()

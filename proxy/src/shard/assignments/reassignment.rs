@@ -17,13 +17,14 @@ use tracing::debug;
 use trunkline_protocol::wire::RESTORES_HEADER;
 
 use crate::metrics::Counters;
+use crate::shard::assignments::client_probe::Probes;
 use crate::shard::assignments::unheard_end::{UnheardEnd, UnheardEnds};
 use crate::shard::close_reason::CloseReason;
 use crate::shard::command::{LinkLoss, MembershipChange};
 use crate::shard::connection::{
     Assignment, AssignmentStage, Client, Connections, LetGo, Role, SetName, Status, open_over,
 };
-use crate::shard::shard_core::ShardCore;
+use crate::shard::shard_core::{CALL_LOST, ShardCore};
 use crate::shard::slot::Slot;
 use crate::upstream::{AppServerId, HomeLink, HubIndex, HubRegistry, ServerGroup};
 
@@ -51,6 +52,7 @@ pub(crate) struct Reassignment {
     waiting: IndexSet<(Slot, Role)>,
     moved_away: Vec<MovedAway>,
     ends: UnheardEnds,
+    probes: Probes,
     /// Seconds for which an app server may hold a connection that was moved away from it.
     moved_remembered_s: u32,
     counters: Arc<Counters>,
@@ -61,7 +63,8 @@ impl Reassignment {
         let moved_remembered_s = moved_remembered_s(resume_window_ms);
         let untold_kept_s = moved_remembered_s.saturating_add(hold_timeout_s);
         let ends = UnheardEnds::new(moved_remembered_s, untold_kept_s, counters.clone());
-        Self { waiting: IndexSet::new(), moved_away: Vec::new(), ends, moved_remembered_s, counters }
+        let (waiting, moved_away, probes) = (IndexSet::new(), Vec::new(), Probes::default());
+        Self { waiting, moved_away, ends, probes, moved_remembered_s, counters }
     }
 
     /// Takes note of the end of a client connection at an app server that knows of it; `is_told` if its link took the
@@ -126,6 +129,14 @@ impl Reassignment {
                 assignment.wait(now);
             }
         });
+    }
+
+    /// Opens the clients for which their app servers have not answered.
+    pub(crate) fn open_unanswered(&mut self, core: &mut ShardCore) {
+        for slot in self.probes.take_unanswered(core) {
+            core.leave(slot, &Role::Home, CALL_LOST);
+            self.assign_or_wait(core, slot, &Role::Home);
+        }
     }
 
     /// Tries again for all that wait: a link has opened, or a full one may have room.
@@ -203,6 +214,11 @@ impl Reassignment {
     /// Opens a client connection at an app server, in a role in which it has left another one; `false` if the link is
     /// lost: then nothing has changed, and what was handed over for the next app server still waits for one.
     pub(crate) fn open(&mut self, core: &mut ShardCore, slot: Slot, role: &Role, link: &HomeLink) -> bool {
+        if *role == Role::Home
+            && let Some(is_asked) = self.probes.ask(core, slot, link)
+        {
+            return is_asked;
+        }
         let now = core.tick;
         let timeout_ms = core.connections.live(slot).and_then(|client| core.hub_of(client));
         let timeout_ms = timeout_ms.map(|hub| hub.settings().handshake_timeout_ms);
@@ -266,6 +282,12 @@ fn choose(core: &ShardCore, client: &Client, role: &Role) -> Option<HomeLink> {
     let (hub, left) = (core.hub_of(client)?, client.link_of(role)?.app());
     match role {
         Role::Side(group) => hub.choose_home_near(left, group),
+        // Behind what its app server was asked over this link.
+        Role::Home
+            if client.cold.old_stay.is_replaced() && client.home.is_open() && client.home.may_carry_clients() =>
+        {
+            Some(client.home.clone())
+        }
         Role::Home => {
             let home = match client.cold.is_bound {
                 true => hub.choose_home_at(left),

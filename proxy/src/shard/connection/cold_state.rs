@@ -47,6 +47,28 @@ pub(crate) enum LeaveStage {
     BehindAnswer(MoveCause),
 }
 
+/// What an app server that dials in may have of a client whose link to it is lost.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OldStay {
+    /// Nothing that is unknown here.
+    #[default]
+    Clear,
+    /// It may have the connection as before, if it has not noticed the loss.
+    Unknown,
+    /// It is asked whether it has: it answers before this tick.
+    Asked { until: u32 },
+    /// It has not answered, and is to open the connection again. It did not have it if nothing comes before this tick.
+    Replaced { until: u32 },
+}
+
+impl OldStay {
+    /// Whether its app server is to open it again, or has.
+    #[must_use]
+    pub(crate) fn is_replaced(self) -> bool {
+        matches!(self, Self::Replaced { .. })
+    }
+}
+
 /// Set of reasons to pause reading a client.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct PauseReasons(u8);
@@ -104,6 +126,8 @@ pub(crate) struct ColdState {
     pub is_settled: bool,
     /// Tick from which on its app server takes it again, after the link is lost by which it had it.
     pub held_until: u32,
+    /// What that app server may have of it.
+    pub old_stay: OldStay,
     /// Link of its app server to which it is being moved.
     pub moving_to: Option<HomeLink>,
     /// When it was opened, in microseconds since the node started.

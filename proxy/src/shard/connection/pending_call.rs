@@ -94,6 +94,11 @@ impl PendingCalls {
         self.0.iter().flat_map(|table| table.pending.iter().map(|id| &**id))
     }
 
+    /// Invocation ids of calls that have failed here, and that the app server may still run.
+    pub(crate) fn failed(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().flat_map(|table| table.failed.iter().map(|id| &**id))
+    }
+
     /// Filters what the app server sends: the client gets all of it but late answers.
     pub(crate) fn filter<'a>(&mut self, protocol: HubProtocol, payload: &'a [u8]) -> Cow<'a, [u8]> {
         let Some(table) = &mut self.0 else { return Cow::Borrowed(payload) };

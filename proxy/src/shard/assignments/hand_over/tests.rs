@@ -91,6 +91,7 @@ fn a_client_whose_link_is_lost_waits_until_its_app_server_knows_or_is_gone() {
         link: link.id(),
         cause: Cause::LinkLost,
         noticed_within_s: 2,
+        may_be_unnoticed: false,
         is_goodbye: true,
         unheard: Vec::new(),
     };

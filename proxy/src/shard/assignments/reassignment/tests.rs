@@ -12,7 +12,14 @@ use crate::shard::testbed::{Testbed, sent_over, whole_id};
 use crate::upstream::LinkHandle;
 
 fn loss(link: &HomeLink, unheard: Vec<ByteString>) -> LinkLoss {
-    LinkLoss { link: link.id(), cause: Cause::LinkLost, noticed_within_s: 0, is_goodbye: false, unheard }
+    LinkLoss {
+        link: link.id(),
+        cause: Cause::LinkLost,
+        noticed_within_s: 0,
+        may_be_unnoticed: false,
+        is_goodbye: false,
+        unheard,
+    }
 }
 
 /// A client at an app server whose link is lost.

@@ -1,0 +1,466 @@
+//! Links of app servers that dial in and are lost: at the node only, or at both ends, in whatever order and however
+//! often. Each client is answered, failed, or told to reconnect, and no app server gets one that it has.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use proptest::prelude::*;
+use tokio::task::spawn_local;
+use tokio::time::{sleep, timeout};
+use trunkline_protocol::manifest::MIGRATE_FROM_HEADER;
+use trunkline_protocol::service::*;
+
+use super::app::data_for;
+use super::client::{Client, JSON_HANDSHAKE, PING, Received};
+use super::fleet_nodes::FleetNode;
+use super::inbound_links::{DialInLink, HUB, ONE, dial_in_nodes, settle, token};
+use super::speech::{call, flow, header, received, result};
+use super::stage::run;
+use crate::net::connector::MemoryNetwork;
+
+/// Time within which a client is answered, failed, or told to reconnect.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// One node, one app server with two links to it, and a client whose home is the first link, with a call under way.
+struct LinkScene {
+    _network: MemoryNetwork,
+    nodes: Vec<FleetNode>,
+    links: Vec<DialInLink>,
+    client: Client,
+}
+
+impl LinkScene {
+    async fn open() -> Self {
+        let (network, nodes) = dial_in_nodes(1).await;
+        let mut first = DialInLink::open(&nodes[0], "home_1", ONE).await;
+        let mut client = first.client(&nodes[0], "ann").await;
+        let second = DialInLink::open(&nodes[0], "home_1", ONE).await;
+        client.send(&call("1", "Slow")).await;
+        assert!(matches!(first.next().await, ServiceMessage::ConnectionData(_)));
+        Self { _network: network, nodes, links: vec![first, second], client }
+    }
+
+    /// Opens the scene, and loses the first link at the node, which asks for the client over the other one.
+    async fn with_lost_link() -> Self {
+        let mut scene = Self::open().await;
+        drop(scene.links.remove(0));
+        let failed = scene.client.text().await;
+        assert!(failed.contains("\"invocationId\":\"1\",\"error\""), "{failed}");
+        for operation in [FlowOperation::Resume, FlowOperation::Pause] {
+            scene.comes(operation).await;
+        }
+        scene
+    }
+
+    /// Waits for flow control of the client over the other link.
+    async fn comes(&mut self, operation: FlowOperation) {
+        assert_eq!(self.other().next().await, flow(&self.client.id, operation));
+    }
+
+    fn other(&mut self) -> &mut DialInLink {
+        self.links.last_mut().unwrap()
+    }
+
+    async fn opening(&mut self) -> OpenConnection {
+        let ServiceMessage::OpenConnection(open) = self.other().next().await else { panic!("no opening") };
+        assert_eq!(open.connection_id, self.client.id);
+        open
+    }
+
+    /// Text of hub messages that come up.
+    async fn data(&mut self) -> String {
+        match self.other().next().await {
+            ServiceMessage::ConnectionData(data) => String::from_utf8_lossy(&data.payload).into_owned(),
+            other => panic!("{other:?} instead of data"),
+        }
+    }
+
+    async fn calls(&mut self, id: &str) {
+        self.client.send(&call(id, "Next")).await;
+        assert_eq!(self.data().await, call(id, "Next"));
+        let answer = data_for(&self.client.id, result(id, "2"));
+        self.other().send(answer);
+        assert_eq!(self.client.text().await, received(&result(id, "2")));
+    }
+
+    fn acknowledge(&mut self) {
+        let acknowledgement = flow(&self.client.id, FlowOperation::PauseAck);
+        self.other().send(acknowledgement);
+    }
+}
+
+#[test]
+fn a_client_goes_on_over_another_link_if_its_app_server_has_not_noticed_the_loss() {
+    run(async {
+        let mut scene = LinkScene::with_lost_link().await;
+        scene.acknowledge();
+        assert_eq!(scene.data().await, "{\"type\":5,\"invocationId\":\"1\"}\u{1e}");
+        scene.comes(FlowOperation::Resume).await;
+        let late = data_for(&scene.client.id, result("1", "1"));
+        scene.other().send(late);
+        scene.calls("2").await;
+        pause(Duration::from_secs(30)).await;
+        assert_eq!(scene.other().try_next(), None, "it is not opened again");
+    });
+}
+
+#[test]
+fn a_client_is_opened_again_if_its_app_server_does_not_answer_for_it() {
+    run(async {
+        let mut scene = LinkScene::with_lost_link().await;
+        scene.comes(FlowOperation::Pause).await;
+        assert_eq!(header(&scene.opening().await.headers, MIGRATE_FROM_HEADER), Some("home_1"));
+        scene.calls("2").await;
+        // By then an acknowledgement can be no other than that of a new pause.
+        pause(Duration::from_secs(11)).await;
+        scene.acknowledge();
+        settle().await;
+        scene.calls("3").await;
+    });
+}
+
+#[test]
+fn a_client_reconnects_whose_app_server_answers_when_it_was_opened_again() {
+    run(async {
+        let mut scene = LinkScene::with_lost_link().await;
+        scene.comes(FlowOperation::Pause).await;
+        scene.opening().await;
+        scene.acknowledge();
+        let close = scene.client.text().await;
+        assert!(close.contains("\"type\":7") && close.contains("\"allowReconnect\":true"), "{close}");
+        let ServiceMessage::CloseConnection(close) = scene.other().next().await else { panic!("no close") };
+        assert_eq!(close.connection_id, scene.client.id);
+    });
+}
+
+#[test]
+fn a_client_is_asked_for_over_one_link_after_the_other_while_they_are_lost() {
+    run(async {
+        let mut scene = LinkScene::open().await;
+        let third = DialInLink::open(&scene.nodes[0], "home_1", ONE).await;
+        scene.links.push(third);
+        drop(scene.links.remove(0));
+        let mut asked = Vec::new();
+        while asked.len() < 2 {
+            pause(STEP).await;
+            let number = scene.links.iter_mut().position(|link| link.try_next().is_some());
+            if let Some(number) = number {
+                asked.push(number);
+                scene.links.swap(0, number);
+                if asked.len() == 1 {
+                    drop(scene.links.remove(0));
+                }
+            }
+        }
+        scene.comes(FlowOperation::Pause).await;
+        scene.acknowledge();
+        scene.data().await;
+        scene.comes(FlowOperation::Resume).await;
+        assert!(scene.client.text().await.contains("\"error\""));
+        scene.calls("2").await;
+    });
+}
+
+#[test]
+fn a_client_whose_app_server_has_closed_the_link_is_opened_again_without_being_asked_for() {
+    run(async {
+        let mut scene = LinkScene::open().await;
+        scene.links[0].close();
+        scene.opening().await;
+    });
+}
+
+#[test]
+fn a_client_that_has_no_answer_to_its_handshake_ends_where_its_app_server_has_given_one() {
+    run(async {
+        let (_network, nodes) = dial_in_nodes(1).await;
+        let mut first = DialInLink::open(&nodes[0], "silent_1", ONE).await;
+        let target = format!("/client/{HUB}&access_token={}", token("client", "ann"));
+        let mut client = Client::upgrade(&nodes[0].stage, &target).await.unwrap();
+        client.send(JSON_HANDSHAKE).await;
+        let ServiceMessage::OpenConnection(open) = first.next().await else { panic!("no opening") };
+        let mut other = DialInLink::open(&nodes[0], "silent_1", ONE).await;
+        drop(first);
+        assert_eq!(other.next().await, flow(&open.connection_id, FlowOperation::Resume));
+        other.send(flow(&open.connection_id, FlowOperation::PauseAck));
+        assert!(matches!(client.next().await, Received::Text(_)));
+        assert_eq!(client.next().await, Received::End(Some(1000)));
+    });
+}
+
+/// Event of a schedule; links and clients are named by numbers that go round.
+#[derive(Debug, Clone, Copy)]
+enum LinkFault {
+    /// The node loses a link; the app server does not notice.
+    Half(usize),
+    /// The app server notices the losses of all its links.
+    Noticed,
+    /// Both lose a link, the node first or the app server.
+    Both(usize, bool),
+    /// The app server does nothing for a while.
+    Stalls(u64),
+    /// A client goes.
+    Leaves(usize),
+    Nothing,
+}
+
+fn fault() -> impl Strategy<Value = LinkFault> {
+    prop_oneof![
+        4 => (0..8_usize).prop_map(LinkFault::Half),
+        2 => Just(LinkFault::Noticed),
+        3 => (0..8_usize, any::<bool>()).prop_map(|(link, node_first)| LinkFault::Both(link, node_first)),
+        1 => (0..8_usize).prop_map(LinkFault::Leaves),
+        2 => Just(LinkFault::Nothing),
+    ]
+}
+
+/// Step of the clock of a schedule.
+const STEP: Duration = Duration::from_millis(100);
+
+/// Least number of links: an app server dials again when it has fewer.
+const LINKS: usize = 3;
+
+/// Connection as an app server has it.
+struct HadConnection {
+    link: usize,
+    /// It was opened although it was there: it never answers again.
+    is_broken: bool,
+}
+
+/// App server that does what Azure's SDK does.
+struct SdkServer<'a> {
+    node: &'a FleetNode,
+    links: Vec<Option<DialInLink>>,
+    has: HashMap<String, HadConnection>,
+    /// Number of openings of what was there.
+    doubles: usize,
+    stalls_for: Duration,
+}
+
+impl SdkServer<'_> {
+    async fn dial(&mut self) {
+        while self.links.iter().flatten().count() < LINKS {
+            self.links.push(Some(DialInLink::open(self.node, "home_1", ONE).await));
+        }
+    }
+
+    /// Number of an open link, if there is one more than the node needs.
+    fn open_link(&self, number: usize) -> Option<usize> {
+        let open: Vec<_> = (0..self.links.len()).filter(|&link| self.links[link].is_some()).collect();
+        (open.len() > 1).then(|| open[number % open.len()])
+    }
+
+    fn work(&mut self) {
+        for link in 0..self.links.len() {
+            while let Some(message) = self.links[link].as_mut().and_then(DialInLink::try_next) {
+                self.take(link, message);
+            }
+        }
+    }
+
+    fn take(&mut self, link: usize, message: ServiceMessage) {
+        let answer = match message {
+            ServiceMessage::OpenConnection(open) => {
+                let had = self
+                    .has
+                    .entry(open.connection_id.to_string())
+                    .or_insert(HadConnection { link: usize::MAX, is_broken: false });
+                (had.is_broken, self.doubles) = match had.link {
+                    usize::MAX => (false, self.doubles),
+                    _ => (true, self.doubles + 1),
+                };
+                had.link = link;
+                return;
+            }
+            ServiceMessage::CloseConnection(close) => {
+                self.has.remove(&*close.connection_id);
+                return;
+            }
+            ServiceMessage::ConnectionData(data) => {
+                let text = String::from_utf8_lossy(&data.payload).into_owned();
+                let called = text
+                    .split_terminator('\u{1e}')
+                    .filter_map(|text| text.strip_prefix("{\"type\":1,\"invocationId\":\""));
+                let answers: String = called.filter_map(|rest| Some(result(rest.split_once('"')?.0, "true"))).collect();
+                data_for(&data.connection_id, answers)
+            }
+            ServiceMessage::ConnectionFlowControl(order) => {
+                match (order.operation, self.has.get_mut(&*order.connection_id)) {
+                    (FlowOperation::Resume, Some(had)) => return had.link = link,
+                    (FlowOperation::Pause, Some(_)) => flow(&order.connection_id, FlowOperation::PauseAck),
+                    _ => return,
+                }
+            }
+            _ => return,
+        };
+        let id = match &answer {
+            ServiceMessage::ConnectionData(data) => &data.connection_id,
+            ServiceMessage::ConnectionFlowControl(flow) => &flow.connection_id,
+            _ => return,
+        };
+        if let Some(link) =
+            self.has.get(&**id).filter(|had| !had.is_broken).and_then(|had| self.links[had.link].as_ref())
+        {
+            link.send(answer);
+        }
+    }
+
+    async fn suffer(&mut self, fault: LinkFault) {
+        match fault {
+            LinkFault::Half(number) => {
+                if let Some(link) = self.open_link(number) {
+                    self.links[link] = None;
+                }
+            }
+            LinkFault::Noticed => {
+                self.work();
+                let links = &self.links;
+                self.has.retain(|_, had| links[had.link].is_some());
+                self.dial().await;
+            }
+            LinkFault::Both(number, node_first) => {
+                let Some(link) = self.open_link(number) else { return };
+                if !node_first {
+                    // A resume over another link is read by then; one that comes later is for nothing.
+                    self.work();
+                    self.has.retain(|_, had| had.link != link);
+                }
+                self.links[link] = None;
+                if node_first {
+                    pause(STEP).await;
+                    self.work();
+                    self.has.retain(|_, had| had.link != link);
+                }
+                self.dial().await;
+            }
+            LinkFault::Stalls(ms) if self.stalls_for.is_zero() => self.stalls_for = Duration::from_millis(ms),
+            LinkFault::Stalls(_) | LinkFault::Leaves(_) | LinkFault::Nothing => {}
+        }
+    }
+}
+
+async fn pause(time: Duration) {
+    sleep(time).await; // sleep: time is virtual, and schedules are made of it
+}
+
+/// What clients have seen that must not be, and how many calls were answered.
+#[derive(Debug, Default)]
+struct CallLedger {
+    wrongs: Vec<String>,
+    answered: usize,
+    is_over: bool,
+    /// Clients that are to go.
+    leaving: Vec<usize>,
+}
+
+/// Lives as a client: calls, and reconnects when it is told to.
+async fn live(stage: &super::stage::Stage, number: usize, ledger: &RefCell<CallLedger>) {
+    let mut calls = 0_usize;
+    while !ledger.borrow().is_over {
+        let target = format!("/client/{HUB}&access_token={}", token("client", "ann"));
+        let mut client = Client::upgrade(stage, &target).await.unwrap();
+        client.send(JSON_HANDSHAKE).await;
+        match timeout(2 * PATIENCE, client.next()).await {
+            Ok(Received::Text(text)) if text == "{}" => {}
+            Ok(_) => continue,
+            Err(_) => return ledger.borrow_mut().wrongs.push(format!("client {number}: no answer to its handshake")),
+        }
+        loop {
+            if ledger.borrow().is_over {
+                return;
+            }
+            if ledger.borrow_mut().leaving.extract_if(.., |leaving| *leaving == number).count() > 0 {
+                break;
+            }
+            calls += 1;
+            if !client.try_write(tokio_tungstenite::tungstenite::Message::text(call(&calls.to_string(), "Do"))).await {
+                break;
+            }
+            match answer(&mut client, &format!("{{\"type\":3,\"invocationId\":\"{calls}\",")).await {
+                Ok(true) => ledger.borrow_mut().answered += 1,
+                Ok(false) => break,
+                Err(wrong) => return ledger.borrow_mut().wrongs.push(format!("client {number}: {wrong}")),
+            }
+            pause(Duration::from_millis(70 + 13 * number as u64)).await;
+        }
+    }
+}
+
+/// Waits for the answer to a call, which begins like this; `false` if the connection ends.
+async fn answer(client: &mut Client, expected: &str) -> Result<bool, String> {
+    let waited = timeout(PATIENCE, async {
+        loop {
+            match client.next().await {
+                Received::Text(text) if text == PING => {}
+                Received::Text(text) if text.starts_with(expected) => return Ok(true),
+                Received::Text(text) if text.starts_with("{\"type\":7") => return Ok(false),
+                Received::End(_) => return Ok(false),
+                other => return Err(format!("{other:?} instead of {expected}")),
+            }
+        }
+    });
+    waited.await.unwrap_or_else(|_| Err(format!("no answer within {PATIENCE:?}: {expected}")))
+}
+
+/// Plays a schedule. Returns what was wrong, the number of answered calls, and that of openings of what was there.
+async fn play(faults: &[(u64, LinkFault)]) -> (Vec<String>, usize, usize) {
+    let (_network, nodes) = dial_in_nodes(1).await;
+    let nodes = Rc::new(nodes);
+    let (links, has) = (Vec::new(), HashMap::new());
+    let mut app = SdkServer { node: &nodes[0], links, has, doubles: 0, stalls_for: Duration::ZERO };
+    app.dial().await;
+    let ledger = Rc::new(RefCell::new(CallLedger::default()));
+    let clients: Vec<_> = (0..4)
+        .map(|number| {
+            let (nodes, ledger) = (nodes.clone(), ledger.clone());
+            spawn_local(async move { live(&nodes[0].stage, number, &ledger).await })
+        })
+        .collect();
+    let calm = (0..26).map(|_| (500, LinkFault::Nothing));
+    for (gap_ms, fault) in faults.iter().copied().chain(calm) {
+        let mut gap = Duration::from_millis(gap_ms);
+        while gap > Duration::ZERO {
+            pause(STEP).await;
+            gap = gap.saturating_sub(STEP);
+            app.stalls_for = app.stalls_for.saturating_sub(STEP);
+            if app.stalls_for.is_zero() {
+                app.work();
+            }
+        }
+        if let LinkFault::Leaves(number) = fault {
+            ledger.borrow_mut().leaving.push(number % clients.len());
+        }
+        app.suffer(fault).await;
+    }
+    ledger.borrow_mut().is_over = true;
+    while clients.iter().any(|client| !client.is_finished()) {
+        pause(STEP).await;
+        app.work();
+    }
+    let ledger = ledger.take();
+    (ledger.wrongs, ledger.answered, app.doubles)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+    #[test]
+    fn whatever_half_is_lost_and_however_often_each_call_ends_and_no_connection_is_opened_twice(
+        faults in prop::collection::vec((0..4_000_u64, fault()), 1..24)
+    ) {
+        let (wrongs, answered, doubles) = run(async { play(&faults).await });
+        prop_assert!(wrongs.is_empty(), "{wrongs:?}");
+        prop_assert!(answered > 100, "{answered} calls were answered");
+        prop_assert_eq!(doubles, 0);
+    }
+
+    #[test]
+    fn a_client_of_an_app_server_that_answers_late_is_answered_or_reconnects(
+        (stall_ms, gap_ms, link) in (500..6_000_u64, 0..3_000_u64, 0..8_usize)
+    ) {
+        let faults = [(500, LinkFault::Stalls(stall_ms)), (gap_ms, LinkFault::Half(link))];
+        let (wrongs, ..) = run(async { play(&faults).await });
+        prop_assert!(wrongs.is_empty(), "{wrongs:?}");
+    }
+}

@@ -1,0 +1,119 @@
+//! Probes of clients whose link of dial-in is lost: their app server may not have noticed, and have them still.
+//!
+//! ```text
+//!  link lost ─ 1 s ─► Resume, Pause over another link ─┬─ PauseAck ──► Resume: the client goes on, nothing is opened
+//!                                                      └─ 2 s ──► Pause, OpenConnection ─┬─ PauseAck ──► closed
+//!                                                                                        └─ 10 s ──► settled
+//! ```
+//!
+//! An app server does not answer for an id that it does not have. While it has one, an opening frame for the same id
+//! reaches the connection that is there, whose client then gets no answer any more. So the connection is opened again
+//! only where no answer has come; if one comes later, there are two, and the client is to reconnect under another id.
+
+use bytes::BytesMut;
+use trunkline_protocol::hub::{CancelInvocation, HubMessage};
+use trunkline_protocol::service::{DataType, FlowOperation};
+
+use crate::shard::connection::{Client, OldStay, Role, flow};
+use crate::shard::content::Content;
+use crate::shard::shard_core::ShardCore;
+use crate::shard::slot::{Serial, Slot};
+use crate::upstream::HomeLink;
+
+/// Ticks within which an app server answers for a client that it has.
+const ANSWER_TICKS: u32 = 2;
+
+/// Ticks for which a late answer closes a client that was opened again.
+const LATE_TICKS: u32 = 10;
+
+/// Clients of one shard of which their app servers are asked.
+#[derive(Debug, Default)]
+pub(crate) struct Probes {
+    asked: Vec<(Slot, Serial, u32)>,
+}
+
+impl Probes {
+    /// Asks the app server at the end of this link for a client that it may have; `false` if the link is lost. `None`
+    /// where it is to be opened there.
+    pub(super) fn ask(&mut self, core: &mut ShardCore, slot: Slot, link: &HomeLink) -> Option<bool> {
+        let until = core.tick.saturating_add(ANSWER_TICKS);
+        let client = core.connections.live_mut(slot)?;
+        match client.cold.old_stay {
+            _ if client.home.app() != link.app() => {
+                client.cold.old_stay = OldStay::Clear;
+                return None;
+            }
+            OldStay::Replaced { .. } => {
+                // One that is there and only slow, or that has not sent what it had before the pause, answers this.
+                link.send(&flow(&client.id, FlowOperation::Pause));
+                client.cold.old_stay = OldStay::Replaced { until: core.tick.saturating_add(LATE_TICKS) };
+                return None;
+            }
+            OldStay::Unknown => {}
+            OldStay::Clear | OldStay::Asked { .. } => return None,
+        }
+        if !link.queue(&flow(&client.id, FlowOperation::Resume)) {
+            return Some(false);
+        }
+        link.send(&flow(&client.id, FlowOperation::Pause));
+        client.cold.old_stay = OldStay::Asked { until };
+        client.cold.moving_to = Some(link.clone());
+        let (now, serial) = (core.tick, client.serial);
+        client.change_assignment(&Role::Home, now, |home| {
+            home.open(link.app(), Role::Home.stage_at_first(true));
+            home.holds_input = true;
+        });
+        core.connections.set_home(slot, link);
+        self.asked.push((slot, serial, until));
+        Some(true)
+    }
+
+    /// Clients for which their app servers have not answered in time: they are to be opened.
+    pub(super) fn take_unanswered(&mut self, core: &mut ShardCore) -> Vec<Slot> {
+        let now = core.tick;
+        let mut unanswered = Vec::new();
+        for (slot, serial, until) in self.asked.extract_if(.., |(_, _, until)| *until <= now) {
+            let client = core.connections.get_current(slot, serial).filter(|client| !client.is_closing());
+            let Some(client) = client.filter(|client| client.cold.old_stay == OldStay::Asked { until }) else {
+                continue;
+            };
+            client.cold.old_stay = OldStay::Replaced { until: now };
+            client.cold.moving_to = None;
+            unanswered.push(slot);
+        }
+        unanswered
+    }
+}
+
+impl Client {
+    /// Whether its app server may have two connections under its id, and still answer for the old one.
+    pub(crate) fn may_be_had_twice(&self, now: u32) -> bool {
+        matches!(self.cold.old_stay, OldStay::Replaced { until } if now < until)
+    }
+
+    /// Whether it can't go on now that its app server answers: that has two connections under its id, or has answered a
+    /// hub handshake over the lost link.
+    pub(crate) fn is_spoilt_by_answer(&self, now: u32) -> bool {
+        match self.cold.old_stay {
+            OldStay::Asked { .. } => !self.is_open(),
+            // An answer may be that to another pause.
+            _ => self.may_be_had_twice(now) && self.cold.moving_to.is_none() && !self.is_in_transit(),
+        }
+    }
+
+    /// Ends the search for it: its app server has it. What that still streams to calls that have failed here is
+    /// cancelled.
+    pub(crate) fn end_probe(&mut self) {
+        if !matches!(self.cold.old_stay, OldStay::Asked { .. }) {
+            return;
+        }
+        self.cold.old_stay = OldStay::Clear;
+        let Content::Hub(protocol) = self.content else { return };
+        for id in self.cold.assignment.calls.failed() {
+            let (cancel, mut encoded) =
+                (CancelInvocation { headers: Vec::new(), invocation_id: id.into() }, BytesMut::new());
+            protocol.encode(&HubMessage::CancelInvocation(cancel), &mut encoded);
+            self.home.send_data(&self.id, &encoded, DataType::Invocation.number());
+        }
+    }
+}
