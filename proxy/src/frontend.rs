@@ -15,7 +15,6 @@
 //! Each shard serves the sockets that it accepts; what it shares with the other shards stands behind an `Arc`.
 
 mod admin_cookie;
-mod auth_refresh;
 mod authenticate;
 mod authorize;
 mod bearer;
@@ -37,6 +36,7 @@ mod origin_check;
 mod path_rule;
 mod plain_response;
 mod proxy_client;
+mod refresh_request;
 mod refusal;
 mod release;
 mod request;

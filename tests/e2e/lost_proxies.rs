@@ -227,7 +227,7 @@ fn an_event_source_that_comes_back_by_itself_harms_no_newer_connection() {
             speaker.invoke("SendPing", json!([name])).await?;
         }
         for name in &names {
-            assert_eq!(listener.expect("online").await?, [name.clone()], "once, and in order");
+            assert_eq!(listener.expect("online").await?, std::slice::from_ref(name), "once, and in order");
         }
         Ok(())
     });

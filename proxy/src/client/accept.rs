@@ -126,8 +126,8 @@ async fn handshake(
     let limit = pending.terms.handshake_timeout.unwrap_or(limit);
     let read = timeout(limit, socket.read_handshake(shard, early)).await;
     let Ok(read) = read else {
-        // An `EventSource` that could not connect tries again by itself, when the client that has given it up may have a
-        // newer connection. Each message and the end of the old stream would end the newer one, so there is none.
+        // An `EventSource` that could not connect tries again by itself, when the client that has given it up may have
+        // a newer connection. Each message and the end of the old stream would end the newer one, so there is none.
         if pending.transport == Transport::ServerSentEvents {
             let shared = shard.shared().clone();
             tokio::select! {

@@ -201,7 +201,7 @@ enum LinkFault {
     Both(usize, bool),
     /// The app server does nothing for a while.
     Stalls(u64),
-    /// A client goes.
+    /// A client leaves by itself.
     Leaves(usize),
     Nothing,
 }
@@ -345,7 +345,7 @@ async fn pause(time: Duration) {
     sleep(time).await; // sleep: time is virtual, and schedules are made of it
 }
 
-/// What clients have seen that must not be, and how many calls were answered.
+/// Faults that clients have seen, and the number of calls that were answered.
 #[derive(Debug, Default)]
 struct CallLedger {
     wrongs: Vec<String>,

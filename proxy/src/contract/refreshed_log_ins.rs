@@ -1,5 +1,5 @@
-//! Newer log-ins for open connections: of clients of app servers that dial in, from any node, and of clients that show a
-//! newer token to the node.
+//! Newer log-ins for open connections: of clients of app servers that dial in, from any node, and of clients that show
+//! a newer token to the node.
 
 use bytestring::ByteString;
 use trunkline_protocol::access_token;

@@ -34,7 +34,7 @@ use crate::frontend::routed::Routed;
 use crate::frontend::upgrade_answer::{incomplete, is_upgrade_of, lost_part};
 use crate::frontend::visitor::{Visitor, visitor};
 use crate::frontend::{
-    auth_refresh, authenticate, identify, negotiate, normalise, origin_check, refusal, release, request_limit,
+    authenticate, identify, negotiate, normalise, origin_check, refresh_request, refusal, release, request_limit,
     request_route, request_trace, reservation,
 };
 use crate::limits::SetupFault;
@@ -223,7 +223,7 @@ async fn answer(endpoint: &Endpoint, mut request: Request) -> Result<Response, R
         return Err(plain(StatusCode::BAD_REQUEST, ID_REQUIRED));
     }
     if visitor.is_none() && refreshed_hub(endpoint, request.uri().path()).is_some() {
-        return Ok(Box::pin(auth_refresh::answer(endpoint, &hub, request)).await);
+        return Ok(Box::pin(refresh_request::answer(endpoint, &hub, request)).await);
     }
     if is_of_connection {
         identify::identify(endpoint, &hub, &mut request).await?;

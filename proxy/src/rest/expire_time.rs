@@ -41,8 +41,8 @@ pub(super) fn read_expire_time(body: &[u8]) -> Result<i64, RestError> {
     take(&mut members, "expireTime").and_then(seconds_of).ok_or_else(bad)
 }
 
-/// Reads `{"connectionToken": "…", "expireTime": "2027-01-31T12:00:00Z", "claims": [{"type": "role", "value": "cook"}]}`,
-/// where the claims may be missing, and the time, too. Case does not count in the names.
+/// Reads `{"connectionToken": "…", "expireTime": "2027-01-31T12:00:00Z", "claims": [{"type": "role", "value": "x"}]}`;
+/// claims and time may be missing. Case does not count in the names.
 ///
 /// # Errors
 /// When the body is something else.

@@ -26,7 +26,7 @@ impl ClientFacts {
         }
     }
 
-    /// The same client with the claims of a newer log-in.
+    /// Copies it with the claims of a newer log-in.
     #[must_use]
     pub(super) fn refreshed(&self, claims: &[(ByteString, ByteString)]) -> Self {
         Self { user: self.user.clone(), claims: claims_line(claims), query: self.query.clone() }

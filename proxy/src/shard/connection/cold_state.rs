@@ -47,7 +47,7 @@ pub(crate) enum LeaveStage {
     BehindAnswer(MoveCause),
 }
 
-/// What an app server that dials in may have of a client whose link to it is lost.
+/// Knowledge of whether an app server that dials in still has a client whose link to it is lost.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum OldStay {
     /// Nothing that is unknown here.
@@ -126,7 +126,7 @@ pub(crate) struct ColdState {
     pub is_settled: bool,
     /// Tick from which on its app server takes it again, after the link is lost by which it had it.
     pub held_until: u32,
-    /// What that app server may have of it.
+    /// Knowledge of whether that app server still has it.
     pub old_stay: OldStay,
     /// Link of its app server to which it is being moved.
     pub moving_to: Option<HomeLink>,

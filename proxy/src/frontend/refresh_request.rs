@@ -1,8 +1,8 @@
-//! Refresh of authentication: a client shows a newer access token for its open connection, which goes on with the claims
-//! and the end of that.
+//! Refresh of authentication: a client shows a newer access token for its open connection, which goes on with the
+//! claims and the end of that.
 //!
-//! Source: the transport protocol of SignalR for .NET 11, *POST endpoint-base/refresh*; the names of errors are those of
-//! the official server and of Azure's service.
+//! Source: the transport protocol of SignalR for .NET 11, *POST endpoint-base/refresh*; the names of errors are those
+//! of the official server and of Azure's service.
 
 use axum::Json;
 use axum::extract::Request;
