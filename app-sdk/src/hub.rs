@@ -316,8 +316,8 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
         self
     }
 
-    /// Called when a client has renewed its log-in: [`Context::claims`](crate::Context::claims) has the newer claims. Methods
-    /// of the client may run beside it. If it fails, the client is closed with an error and may come again.
+    /// Called when a client has renewed its log-in: [`Context::claims`](crate::Context::claims) has the newer claims.
+    /// Methods of the client may run beside it. If it fails, the client is closed with an error and may come again.
     /// Takes extractors only. See [`authentication_refresh`](Self::authentication_refresh).
     pub fn on_refreshed<H: Hook<S, M>, M: 'static>(mut self, hook: H) -> Self {
         self.on_refreshed.push(hook::bindable(hook));
@@ -571,8 +571,9 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
         self
     }
 
-    /// Lets clients renew their log-in without a new connection: a client that can do so (the official one for .NET since
-    /// version 11) shows a newer access token of the same user at `POST HUB/refresh` before the old one ends. Its [claims](crate::Context::claims) are those of the newer token from then on, also for
+    /// Lets clients renew their log-in without a new connection: a client that can do so (the official one for .NET
+    /// since version 11) shows a newer access token of the same user at `POST HUB/refresh` before the old one ends. Its
+    /// [claims](crate::Context::claims) are those of the newer token from then on, also for
     /// [policies](crate::Policy), and [`on_refreshed`](Self::on_refreshed) runs.
     ///
     /// ```
