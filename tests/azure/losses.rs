@@ -44,8 +44,8 @@ async fn reopened(server: &mut Scripted, member: &mut Member, from: &str) -> Res
 
 /// Waits for a member to be asked for over another server connection, and opened again when no answer comes.
 async fn missed_and_reopened(server: &mut Scripted, member: &mut Member) -> Result<()> {
-    const PAUSE: i32 = 1;
-    const RESUME: i32 = 3;
+    const PAUSE: i64 = 1;
+    const RESUME: i64 = 3;
     for operation in [RESUME, PAUSE, PAUSE] {
         let asked = list![kind::FLOW_CONTROL, &member.id, 1, operation, crate::frame::no_ext()];
         server
