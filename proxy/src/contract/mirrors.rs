@@ -104,6 +104,17 @@ fn a_mirror_that_closes_a_connection_ends_its_copy_alone() {
 }
 
 #[test]
+fn a_mirror_that_sends_a_frame_which_it_must_not_send_closes_no_client() {
+    run(async {
+        let mut scene = Scene::with(RULES).await;
+        let open = OpenConnection { connection_id: scene.client.id.as_str().into(), ..OpenConnection::default() };
+        scene.mirror.send(ServiceMessage::OpenConnection(open)).await;
+        scene.mirror.fence().await;
+        scene.client.fence(&scene.primary).await;
+    });
+}
+
+#[test]
 fn a_mirror_that_pauses_or_is_gone_misses_messages_and_gets_the_later_ones() {
     run(async {
         let mut scene = Scene::with(RULES).await;

@@ -157,6 +157,11 @@ impl<'a> ShardSink<'a> {
     }
 }
 
+/// Whether an app server of this group gets copies, and nothing of it reaches clients.
+fn is_mirror(group: Option<&ServerGroup>) -> bool {
+    group.is_some_and(ServerGroup::is_mirror)
+}
+
 impl FrameSink for ShardSink<'_> {
     fn count(&mut self, message: Option<&ServiceMessage>, bytes: usize) {
         let is_ping = matches!(message, Some(ServiceMessage::Ping(_)));
@@ -177,18 +182,21 @@ impl FrameSink for ShardSink<'_> {
         let Self { shard, asker, group, batch, .. } = self;
         batch.begin(shard);
         let source = FrameSource::of(shard, asker, SendOrigin::Sender(asker.app(), 0));
-        match group.as_ref().is_some_and(|group| group.is_mirror()) {
+        match is_mirror(group.as_deref()) {
             true => mirror_frame::take(source, message, batch),
             false => route(source, message, batch),
         }
     }
 
-    /// Closes the clients that wait for it.
+    /// Closes the clients that the frame was for, unless the app server is a mirror.
     fn handle_skipped(&mut self, head: &FrameHead, problem: &str) {
         self.shard.counters().dial_in.malformed.increment();
         if let Some(left_out) = self.skipped.pass(Instant::now()) {
             let (hub, app, kind) = (self.pool.hub().name(), &self.pool.app().name, head.name());
             warn!(hub, %app, kind, problem, left_out, clients = head.connections.len(), "skipped a frame of an app server");
+        }
+        if is_mirror(self.group.as_deref()) {
+            return;
         }
         self.batch.begin(self.shard);
         let source = FrameSource::of(self.shard, &self.asker, SendOrigin::Sender(self.asker.app(), 0));
