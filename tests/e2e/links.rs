@@ -48,7 +48,7 @@ fn a_malformed_length_prefix_ends_its_link() {
 #[test]
 fn frames_of_a_newer_protocol_are_skipped() {
     play(async |stage| {
-        // An unknown type in silence, then a known one that is malformed.
+        // A frame of an unknown type, then a malformed ConnectionData.
         let app = FakeApp::start(vec![vec![0x03, 0x92, 0x7f, 0xc0, 0x02, 0x91, 0x06]]).await?;
         let mut proxy = Fleet::new(stage).proxy_at(&free_address()?, &free_address()?, &[app.address()])?;
         proxy.ready().await?;

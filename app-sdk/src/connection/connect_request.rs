@@ -126,7 +126,7 @@ impl ConnectRequest {
         self.claims_of_user(&self.message().claims)
     }
 
-    /// Claims of the user among those of a log-in.
+    /// Claims of the user in a log-in; private ones are left out.
     pub(super) fn claims_of_user(&self, claims: &[(ByteString, ByteString)]) -> Vec<(String, String)> {
         let of_proxy = |name: &str| (!name.starts_with(PRIVATE_CLAIM_PREFIX)).then(|| name.to_owned());
         let of_service = |name: &str| app_claim(name).map(str::to_owned);

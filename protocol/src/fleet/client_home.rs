@@ -159,7 +159,7 @@ impl<L: Copy + PartialEq, N: Clone + PartialEq> ClientHome<L, N> {
         None
     }
 
-    /// Resumes a client over this link: one that is paused, or one of a service, which may have lost the other link.
+    /// Resumes a client over this link: a paused client, or any client of a service that may have lost the other link.
     /// Returns what leaves first.
     pub fn resume(&mut self, link: L, node: &N) -> (ResumeOutcome, Vec<Bytes>) {
         let moves = *node != self.node;

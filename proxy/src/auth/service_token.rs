@@ -101,8 +101,8 @@ impl ServiceVerifier {
         Self { keys, revocations, clock_skew_s, max_bytes }
     }
 
-    /// Verifies a token for a hub, and returns whom it names: the id, all claims (those that .NET has a long name for
-    /// come twice), and the expiry; with it who has signed it.
+    /// Verifies a token for a hub, and returns its user (id, claims, expiry) and the key that signed it. A claim with a
+    /// long name in .NET comes by both names.
     ///
     /// # Errors
     /// When the token is no good.

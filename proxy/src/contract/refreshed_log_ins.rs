@@ -190,7 +190,7 @@ fn a_newer_log_in_goes_with_a_client_that_moves_and_to_the_next_app_server() {
     });
 }
 
-/// A hub whose clients show newer tokens to the node.
+/// Hub with authentication refresh at the node.
 fn refreshing() -> HubManifest {
     HubManifest { close_on_token_expiry: true, refreshes_authentication: true, ..HubManifest::new("chat", "/chat") }
 }

@@ -291,8 +291,7 @@ fn find_hub(endpoint: &Endpoint, path: &str) -> Result<(Arc<Hub>, bool), Respons
     }
 }
 
-/// Finds the hub at whose path clients refresh their authentication; `None` where the path is none of that, or its hub
-/// does not offer it.
+/// Finds the hub of a refresh path; `None` for other paths, and for hubs without authentication refresh.
 fn refreshed_hub(endpoint: &Endpoint, path: &str) -> Option<Arc<Hub>> {
     let hub = endpoint.shared.hubs.find(split_refresh(path)?)?;
     Some(hub).filter(|hub| hub.settings().refreshes_authentication)

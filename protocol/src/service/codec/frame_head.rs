@@ -21,7 +21,7 @@ impl FrameHead {
     #[must_use]
     pub fn read(body: &Bytes) -> Self {
         let (mut head, mut reader) = (Self::default(), Reader::new(body));
-        // An error ends the reading, and what was read before it holds.
+        // Fields that were read before an error are kept.
         head.read_fields(&mut reader).unwrap_or_default();
         head
     }

@@ -1,4 +1,4 @@
-//! Probes of clients whose link of dial-in is lost: their app server may not have noticed, and have them still.
+//! Probes after the loss of a dial-in link: the app server may not have noticed it, and still have the clients.
 //!
 //! ```text
 //!  link lost ─ 1 s ─► Resume, Pause over another link ─┬─ PauseAck ──► Resume: the client goes on, nothing is opened
@@ -26,7 +26,7 @@ const ANSWER_TICKS: u32 = 2;
 /// Ticks for which a late answer closes a client that was opened again.
 const LATE_TICKS: u32 = 10;
 
-/// Clients of one shard of which their app servers are asked.
+/// Clients of one shard for which app servers are asked.
 #[derive(Debug, Default)]
 pub(crate) struct Probes {
     asked: Vec<(Slot, Serial, u32)>,

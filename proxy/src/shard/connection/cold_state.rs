@@ -47,7 +47,7 @@ pub(crate) enum LeaveStage {
     BehindAnswer(MoveCause),
 }
 
-/// Knowledge of whether an app server that dials in still has a client whose link to it is lost.
+/// State of a client at its app server (dial-in) after the loss of their link, as far as the node knows.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum OldStay {
     /// Nothing that is unknown here.
@@ -126,7 +126,7 @@ pub(crate) struct ColdState {
     pub is_settled: bool,
     /// Tick from which on its app server takes it again, after the link is lost by which it had it.
     pub held_until: u32,
-    /// Knowledge of whether that app server still has it.
+    /// State at that app server, as far as the node knows.
     pub old_stay: OldStay,
     /// Link of its app server to which it is being moved.
     pub moving_to: Option<HomeLink>,
