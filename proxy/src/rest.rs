@@ -13,11 +13,11 @@
 mod client_token;
 mod command_batch;
 mod execution;
-mod expire_time;
 mod member_list;
 mod message_body;
 mod operation;
 mod query;
+mod refresh_body;
 mod rest_caller;
 mod rest_error;
 

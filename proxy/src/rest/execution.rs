@@ -24,11 +24,11 @@ use trunkline_protocol::service::{
 
 use super::client_token;
 use super::command_batch::{Command, read_commands, read_filter};
-use super::expire_time::{NamedLogIn, read_expire_time, read_log_in};
 use super::member_list;
 use super::message_body::{ClientCall, end_of_stream, is_json, read_item, read_message};
 use super::operation::{Addressee, HubOperation, Operation};
 use super::query::RestQuery;
+use super::refresh_body::{NamedLogIn, read_expire_time, read_log_in};
 use super::rest_caller::RestCaller;
 use super::rest_error::RestError;
 use crate::fleet::{FleetAnswer, FleetDelivery, FleetEntry, InvocationOutcome, NamedHub};
