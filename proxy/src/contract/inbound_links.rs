@@ -430,6 +430,23 @@ fn a_frame_that_cannot_be_used_ends_only_the_clients_that_it_was_for() {
 }
 
 #[test]
+fn a_frame_that_cannot_be_used_ends_no_client_of_another_app_server() {
+    run(async {
+        let (_network, nodes) = dial_in_nodes(1).await;
+        let mut home = DialInLink::open(&nodes[0], "home_1", ONE).await;
+        let mut ann = home.client(&nodes[0], "ann").await;
+        let mut other = DialInLink::open(&nodes[0], "home_2", ONE).await;
+        let mut bob = other.client(&nodes[0], "bob").await;
+        let payloads = Payloads::single(HubProtocol::Json, Bytes::from(vec![b' '; LINK_FRAME_MAX_BYTES]));
+        let connection_ids = vec![bob.id.as_str().into(), ann.id.as_str().into()];
+        home.send(ServiceMessage::MultiConnectionData(MultiConnectionData { connection_ids, payloads }));
+        assert!(ann.text().await.contains("over the limit"));
+        other.fence(&mut bob).await;
+        assert_eq!(nodes[0].stage.shared.counters_of(0).dial_in.malformed.get(), 1);
+    });
+}
+
+#[test]
 fn over_two_endpoints_a_message_comes_once_wherever_the_links_are() {
     run(async {
         let (_network, nodes) = dial_in_nodes(3).await;

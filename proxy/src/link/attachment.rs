@@ -188,7 +188,7 @@ impl FrameSink for ShardSink<'_> {
         }
     }
 
-    /// Closes the clients that the frame was for, unless the app server is a mirror.
+    /// Closes the clients of the app server that the frame was for, unless it is a mirror.
     fn handle_skipped(&mut self, head: &FrameHead, problem: &str) {
         self.shard.counters().dial_in.malformed.increment();
         if let Some(left_out) = self.skipped.pass(Instant::now()) {

@@ -152,8 +152,10 @@ pub(super) fn apply_to_connection(
         (ConnectionCommand::Data { payload, .. }, Some(role)) => {
             state.assignments.apply_side_data(&mut state.core, slot, &role, &payload, mode)
         }
-        // Only an app server of its own may answer its calls, so that none is answered twice.
-        (ConnectionCommand::Data { .. }, None) => state.core.context.counters.unknown_receivers.increment(),
+        // Only an app server of its own may answer its calls, so that none is answered twice, or fail to.
+        (ConnectionCommand::Data { .. } | ConnectionCommand::Skipped { .. }, None) => {
+            state.core.context.counters.unknown_receivers.increment()
+        }
         (ConnectionCommand::Mirrored { payload, kind }, Some(Role::Home)) => {
             state.assignments.apply_data(&mut state.core, slot, &payload, kind, mode)
         }
@@ -172,7 +174,7 @@ pub(super) fn apply_to_connection(
         (ConnectionCommand::Close { error, cause, by }, role) => {
             apply_close(state, slot, (app, role), (error, cause, by))
         }
-        (ConnectionCommand::Skipped { problem }, _) => {
+        (ConnectionCommand::Skipped { problem }, Some(_)) => {
             state.assignments.close(&mut state.core, slot, &CloseReason::app_frame_skipped(&problem))
         }
         (ConnectionCommand::Refresh { expires_s, ack }, _) => state.assignments.refresh(slot, expires_s, &ack),

@@ -139,7 +139,7 @@ pub(crate) enum ConnectionCommand {
         /// Link of dial-in that the order has come by.
         by: Option<LinkId>,
     },
-    /// Closes it: a frame of its app server for it was skipped.
+    /// Closes it, if the app server is one of its own: a frame for it was skipped.
     Skipped { problem: String },
     /// It closes at this time, in seconds since 1970, if it closes with its token.
     Refresh { expires_s: u64, ack: Arc<PendingAck> },
