@@ -142,6 +142,11 @@ impl DialInLink {
         self.to_node.send(Message::Close(None)).unwrap();
     }
 
+    /// Ends the link for the node; what has come by it can still be received.
+    pub(super) fn sever(&mut self) {
+        self.to_node = mpsc::unbounded_channel().0;
+    }
+
     pub(super) async fn next(&mut self) -> ServiceMessage {
         self.from_node.recv().await.expect("the link has ended")
     }
@@ -175,7 +180,7 @@ impl DialInLink {
     }
 
     /// Acknowledges that the node moves a client to another link.
-    async fn pass_client_on(&mut self, to: &mut Self) {
+    pub(super) async fn pass_client_on(&mut self, to: &mut Self) {
         let flow = |message| match message {
             ServiceMessage::ConnectionFlowControl(flow) => flow,
             other => panic!("{other:?} instead of flow control"),

@@ -237,6 +237,9 @@ impl Assignments {
         }
         core.stay_here(slot);
         let Some(client) = core.connections.live(slot) else { return };
+        if client.is_lost_for_too_long() {
+            return self.close(core, slot, &CloseReason::no_app_server());
+        }
         let (hubs, home) = (core.context.shared.hubs.all(), &client.home);
         let keeps_app = || hubs.get(home.hub().get()).is_some_and(|hub| hub.choose_home_at(home.app()).is_some());
         if !client.outlives_home() || (client.cold.is_bound && !keeps_app()) {

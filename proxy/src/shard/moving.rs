@@ -80,7 +80,7 @@ impl Moves {
             || !client.can_move()
             || client.cold.assignment.is_leaving
             || client.cold.moving_to.is_some()
-            || client.may_be_had_twice(core.tick)
+            || client.is_sought(core.tick)
             // Another node would know nothing of its side homes.
             || client.cold.sides.is_some()
             || !home_moves

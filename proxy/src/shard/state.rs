@@ -24,7 +24,7 @@ use super::assignments::Assignments;
 use super::assignments::hand_over::HandOvers;
 use super::close_reason::CloseReason;
 use super::command::{LinkLoss, MembershipChange, ShardCommand};
-use super::connection::{Client, LetGo, OldStay, Role, flow, moved_to};
+use super::connection::{Client, LetGo, Role, flow, moved_to};
 use super::delivery::outbox_budget::largest;
 use super::drain::Drain;
 use super::drain::leaving::LeavingClients;
@@ -197,12 +197,10 @@ impl ShardState {
         self.presence.link_lost(&mut self.core, loss);
         self.tasks.link_lost(&mut self.core, loss);
         self.assignments.sided.link_lost(&mut self.core, &mut self.assignments.reassignment, loss);
+        self.hand_overs.link_lost(&mut self.core, &mut self.assignments, loss);
         for slot in self.core.connections.at_home(loss.link) {
             if let Some(client) = self.core.connections.live_mut(slot).filter(|_| loss.is_goodbye) {
-                client.cold.assignment.let_go.get_or_insert(LetGo::Ended);
-                client.cold.held_until = self.core.tick.saturating_add(loss.noticed_within_s);
-                client.cold.old_stay = if loss.may_be_unnoticed { OldStay::Unknown } else { OldStay::Clear };
-                client.cold.moving_to = None;
+                client.lose_link(loss, self.core.tick);
             }
             self.assignments.lose_home(&mut self.core, slot, loss.cause);
         }
@@ -285,6 +283,10 @@ impl ShardState {
             return;
         }
         if client.cold.moving_to.is_none() {
+            if !client.is_in_transit() {
+                // It answers the pause of a move that has ended, and would stay paused.
+                client.home.send(&flow(&client.id, FlowOperation::Resume));
+            }
             return self.moves.move_paused(&mut self.core, slot);
         }
         client.end_probe();
@@ -292,6 +294,9 @@ impl ShardState {
         // One that is lost by now is of no use: the old one has the client still.
         let to = if to.is_open() { to } else { client.home.clone() };
         to.send(&flow(&client.id, FlowOperation::Resume));
+        if to.id() != by {
+            self.hand_overs.note_move(slot, client.serial, by, now);
+        }
         self.core.connections.set_home(slot, &to);
         self.core.context.counters.dial_in.moved.increment();
         self.hand_overs.end_move(&mut self.core, &mut self.assignments, slot);

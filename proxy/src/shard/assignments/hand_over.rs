@@ -12,13 +12,18 @@ use std::sync::Arc;
 use trunkline_protocol::service::FlowOperation;
 
 use crate::shard::assignments::Assignments;
-use crate::shard::connection::{Assignment, Role, flow};
+use crate::shard::command::LinkLoss;
+use crate::shard::connection::{Assignment, OldStay, Role, flow};
 use crate::shard::shard_core::ShardCore;
 use crate::shard::slot::{Serial, Slot};
-use crate::upstream::{AppServerId, HomeLink, HubIndex, LinkHandle, Pool};
+use crate::upstream::{AppServerId, HomeLink, HubIndex, LinkHandle, LinkId, Pool};
 
 /// Ticks that a hand-over may take: for the calls of a client to end, or its app server to answer.
 const HAND_OVER_TICKS: u32 = 10;
+
+/// Ticks after its move to another link for which a client may be lost with the old one: both ends have noticed a loss
+/// by then.
+const MOVED_TICKS: u32 = 40;
 
 /// Ticks after which a client is read on whose calls have not ended: they may wait for what it sends.
 const READ_ON_TICKS: u32 = 2;
@@ -34,10 +39,20 @@ pub(crate) struct HandOver {
     until: u32,
 }
 
+/// Client connection that has moved from this link to another one. Its app server may not have noticed until this tick.
+#[derive(Debug, Clone, Copy)]
+struct MovedClient {
+    slot: Slot,
+    serial: Serial,
+    from: LinkId,
+    until: u32,
+}
+
 /// Client connections of one shard that are being handed over.
 #[derive(Debug, Default)]
 pub(crate) struct HandOvers {
     all: Vec<HandOver>,
+    moved: Vec<MovedClient>,
 }
 
 impl HandOvers {
@@ -117,7 +132,7 @@ impl HandOvers {
         let Some(client) = core.connections.live_mut(slot).filter(|client| client.is_open()) else { return };
         if client.cold.is_settled
             || client.cold.moving_to.is_some()
-            || client.may_be_had_twice(now)
+            || client.is_sought(now)
             || client.cold.assignment.is_leaving
             || client.home.id() == link.id()
             || client.is_in_transit()
@@ -129,6 +144,36 @@ impl HandOvers {
         client.home.send(&flow(&client.id, FlowOperation::Pause));
         let serial = client.serial;
         self.all.push(HandOver { slot, serial, until });
+    }
+
+    /// Takes note that a client has moved from this link to another one.
+    pub(crate) fn note_move(&mut self, slot: Slot, serial: Serial, from: LinkId, now: u32) {
+        self.moved.push(MovedClient { slot, serial, from, until: now.saturating_add(MOVED_TICKS) });
+    }
+
+    /// Has app servers asked for the clients that were about to move, or have moved, when a link was lost: the one that
+    /// they have left, and with it they have ended before they were resumed, or the one where that was not read.
+    pub(crate) fn link_lost(&mut self, core: &mut ShardCore, assignments: &mut Assignments, loss: &LinkLoss) {
+        let (now, at) = (core.tick, core.tick.saturating_add(loss.noticed_within_s));
+        for &HandOver { slot, serial, until } in &self.all {
+            if let Some(client) = core.connections.get_current(slot, serial)
+                && client.home.id() == loss.link
+                && client.cold.moving_to.is_some()
+                && !client.is_sought(now)
+            {
+                // It is not read since then.
+                client.cold.old_stay = OldStay::Unknown { since: until.saturating_sub(HAND_OVER_TICKS) };
+            }
+        }
+        for &MovedClient { slot, serial, from, .. } in &self.moved {
+            if let Some(client) = core.connections.get_current(slot, serial)
+                && (from == loss.link || client.home.id() == loss.link)
+                && !client.is_sought(now)
+            {
+                client.cold.old_stay = OldStay::Unknown { since: now };
+                assignments.reassignment.ask_at(at, slot, serial);
+            }
+        }
     }
 
     /// Reads a client on whose move has ended, unless it is to leave its app server by now.
@@ -145,6 +190,7 @@ impl HandOvers {
     /// Reads clients on whose calls may wait for them, and ends hand-overs that have taken too long.
     pub(crate) fn end_late_hand_overs(&mut self, core: &mut ShardCore, assignments: &mut Assignments) {
         let now = core.tick;
+        self.moved.retain(|moved| moved.until > now);
         for HandOver { slot, serial, until } in &self.all {
             let client = core.connections.get_current(*slot, *serial);
             if until.saturating_sub(HAND_OVER_TICKS - READ_ON_TICKS) <= now
@@ -164,7 +210,9 @@ impl HandOvers {
         let late: Vec<_> = self.all.extract_if(.., |hand_over| hand_over.until <= now).collect();
         for HandOver { slot, serial, .. } in late {
             let Some(client) = core.connections.get_current(slot, serial) else { continue };
-            if client.cold.moving_to.is_some() {
+            if matches!(client.cold.old_stay, OldStay::Asked { .. }) {
+                // Its move has ended, and its app server is asked for it.
+            } else if client.cold.moving_to.is_some() {
                 // Its late answer could be taken for that to the next pause.
                 client.cold.is_settled = true;
                 client.home.send(&flow(&client.id, FlowOperation::Resume));

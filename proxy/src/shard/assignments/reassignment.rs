@@ -25,7 +25,7 @@ use crate::shard::connection::{
     Assignment, AssignmentStage, Client, Connections, LetGo, Role, SetName, Status, open_over,
 };
 use crate::shard::shard_core::{CALL_LOST, ShardCore};
-use crate::shard::slot::Slot;
+use crate::shard::slot::{Serial, Slot};
 use crate::upstream::{AppServerId, HomeLink, HubIndex, HubRegistry, ServerGroup};
 
 /// Clients without an app server that one shard closes in a second, when they have waited for too long.
@@ -129,6 +129,11 @@ impl Reassignment {
                 assignment.wait(now);
             }
         });
+    }
+
+    /// Has an app server asked at this tick for a client that it may have lost with a link.
+    pub(crate) fn ask_at(&mut self, tick: u32, slot: Slot, serial: Serial) {
+        self.probes.ask_at(tick, slot, serial);
     }
 
     /// Opens the clients for which their app servers have not answered.

@@ -53,10 +53,10 @@ pub(crate) enum OldStay {
     /// Nothing that is unknown here.
     #[default]
     Clear,
-    /// It may have the connection as before, if it has not noticed the loss.
-    Unknown,
-    /// It is asked whether it has: it answers before this tick.
-    Asked { until: u32 },
+    /// It may have the connection as before, if it has not noticed the loss. It has not answered since this tick.
+    Unknown { since: u32 },
+    /// It is asked whether it has.
+    Asked { since: u32 },
     /// It has not answered, and is to open the connection again. It did not have it if nothing comes before this tick.
     Replaced { until: u32 },
 }
@@ -124,7 +124,8 @@ pub(crate) struct ColdState {
     pub left: Option<AppServerId>,
     /// It is not moved between links any more: its app server did not answer in time.
     pub is_settled: bool,
-    /// Tick from which on its app server takes it again, after the link is lost by which it had it.
+    /// Tick from which on its app server takes it again, after the link is lost by which it had it; or until which it
+    /// answers whether it has it.
     pub held_until: u32,
     /// State at that app server, as far as the node knows.
     pub old_stay: OldStay,
