@@ -84,7 +84,7 @@ impl<'a> SlotKeeper<'a> {
     fn new(shard: &'a Rc<Shard>, pool: &'a Arc<Pool>, slot: usize, id: SessionId) -> Self {
         let links = shard.shared().settings.links;
         let session = Session::new(id, Role::Proxy, links.session(), shard.shared().now_ms());
-        let link = LinkHandle::new(pool.hub().index(), pool.app().id, links.outbox_max_bytes, session);
+        let link = LinkHandle::new(pool.hub().clone(), pool.app().id, links.outbox_max_bytes, session);
         let clock = LinkClock::since(shard.shared().instant(0));
         let (incoming, left) = (Incoming::default(), pool.left());
         Self { shard, pool, slot, link: Arc::new(link), clock, incoming, left, was_open: false }

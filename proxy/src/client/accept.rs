@@ -221,7 +221,7 @@ async fn find_home_at(shard: &Shard, hub: &Hub, server: &StickyServer) -> Option
 /// A link that leads nowhere, where a client waits for one; `None` where none may wait.
 fn waiting_room(shard: &Shard, hub: &Hub, handshake: Option<&Handshake>) -> Option<HomeLink> {
     let may_wait = shard.shared().settings.rehoming.holds_new && handshake.is_some();
-    may_wait.then(|| Arc::new(LinkHandle::nowhere(hub.index())))
+    may_wait.then(|| Arc::new(LinkHandle::nowhere(hub.identity().clone())))
 }
 
 /// Opens the connection at its app server, and here.

@@ -34,8 +34,7 @@ pub(super) fn trace_call(
     };
     let shown = invocation.headers.iter().find(|(name, _)| is_traceparent(name));
     let shown: Option<TraceContext> = shown.and_then(|(_, value)| value.parse().ok());
-    let hubs = state.core.context.shared.hubs.all();
-    let hub = hubs.get(client.home.hub().get()).map_or("", |hub| hub.name());
+    let hub = client.home.hub_identity().name();
     let method = &*invocation.target;
     let mut span = tracer.begin_call(&format!("{hub}/{method}"), client.cold.trace.as_deref(), shown)?;
     span.set("rpc.system", "signalr");

@@ -17,8 +17,8 @@ use super::relayed_message::{is_about_own, relayed, stamped, with_wanted};
 use super::take_over::TakeOvers;
 use super::user_group_copy::keep_first;
 use crate::shard::{
-    OtherNodes, Reachability, SendOrigin, ShardSender, Shared, SoughtConnection, TakeOver, TargetVerdict,
-    no_such_connection, not_asked,
+    OtherNodes, Reachability, SendOrigin, ShardSender, SoughtConnection, TakeOver, TargetVerdict, no_such_connection,
+    not_asked,
 };
 use crate::upstream::{AppServerId, Asker, Hub, HubIndex, LinkHandle};
 
@@ -44,7 +44,7 @@ impl OtherNodes for Fleet {
     }
 
     fn pass_on(&self, link: &LinkHandle, message: &ServiceMessage, epoch: i64) {
-        let Some(hub) = hub_of(self.shared(), link) else { return };
+        let Some(hub) = self.shared().hubs.at(link.hub()) else { return };
         keep_first(self.shared(), hub.key(), message);
         let wanting = wanting_of(self, link, &hub, message);
         if !wanting.is_empty() {
@@ -64,7 +64,7 @@ impl OtherNodes for Fleet {
     }
 
     fn ask_too(&self, link: &Arc<LinkHandle>, message: &ServiceMessage) -> Option<Arc<dyn Asker>> {
-        let (runtime, hub) = (self.runtime().get()?, hub_of(self.shared(), link)?);
+        let (runtime, hub) = (self.runtime().get()?, self.shared().hubs.at(link.hub())?);
         keep_first(self.shared(), hub.key(), message);
         if let ServiceMessage::GroupMemberQuery(query) = message
             && query.page_size != Some(0)
@@ -90,7 +90,9 @@ impl OtherNodes for Fleet {
     }
 
     fn invoke(&self, link: &Arc<LinkHandle>, request: &ClientInvocation, epoch: i64) -> bool {
-        let (Some(runtime), Some(hub)) = (self.runtime().get(), hub_of(self.shared(), link)) else { return false };
+        let (Some(runtime), Some(hub)) = (self.runtime().get(), self.shared().hubs.at(link.hub())) else {
+            return false;
+        };
         let message = ServiceMessage::ClientInvocation(request.clone());
         let asked = wanting_of(self, link, &hub, &message);
         if asked.is_empty() {
@@ -144,8 +146,7 @@ impl OtherNodes for Fleet {
     }
 
     fn announce_move(&self, hub: HubIndex, connection_id: &ByteString) -> Option<Vec<AppServerId>> {
-        let hubs = self.shared().hubs.all();
-        let hub = hubs.get(hub.get())?;
+        let hub = self.shared().hubs.at(hub)?;
         let order = ServiceMessage::MoveConnection(MoveConnection { connection_id: connection_id.clone() });
         let frame = relayed(hub.key(), &order, 0);
         let mut asked = vec![self.shared().fleet.origin];
@@ -160,10 +161,10 @@ impl OtherNodes for Fleet {
     }
 
     fn let_move(&self, hub: HubIndex) -> bool {
-        let (hubs, now_ms) = (self.shared().hubs.all(), self.members().now_ms());
+        let now_ms = self.members().now_ms();
         let is_late = |member: &Arc<FleetMember>| member.state(now_ms) == MemberState::Late;
         !self.members().all().iter().any(is_late)
-            && hubs.get(hub.get()).is_some_and(|hub| has_one_endpoint(self.members(), hub))
+            && self.shared().hubs.at(hub).is_some_and(|hub| has_one_endpoint(self.members(), &hub))
     }
 
     fn invoke_later(&self, link: &Arc<LinkHandle>, request: ClientInvocation) {
@@ -220,10 +221,6 @@ fn has_one_endpoint(members: &Membership, hub: &Hub) -> bool {
     let told: Vec<_> = members.all().iter().map(|member| member.presence()).collect();
     endpoints.extend(told.iter().flat_map(|told| told.servers(hub.key())).map(|server| &*server.endpoint));
     endpoints.windows(2).all(|two| matches!(two, [one, other] if one == other))
-}
-
-fn hub_of(shared: &Shared, link: &LinkHandle) -> Option<Arc<Hub>> {
-    shared.hubs.all().get(link.hub().get()).cloned()
 }
 
 /// Members that a link reaches, and where somebody may want a message.

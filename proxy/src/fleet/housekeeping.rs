@@ -196,9 +196,9 @@ impl Housekeeper<'_> {
     fn tell_news(&self, interest: &OwnInterest) {
         let Some((round, mut news)) = interest.take_news() else { return };
         news.sort_by_key(|(hub, _)| hub.get());
-        let hubs = self.members.shared().hubs.all();
+        let hubs = &self.members.shared().hubs;
         for part in news.chunk_by(|(one, _), (other, _)| one == other) {
-            let Some(hub) = part.first().and_then(|(hub, _)| hubs.get(hub.get())) else { continue };
+            let Some(hub) = part.first().and_then(|(hub, _)| hubs.at(*hub)) else { continue };
             let buckets = part.iter().map(|&(_, bucket)| bucket).collect();
             self.members.tell_all(&NodeMessage::Interest(InterestUpdate::Added { hub: hub.key().into(), buckets }));
         }
@@ -209,10 +209,9 @@ impl Housekeeper<'_> {
     fn tell_sweep(&self, interest: &OwnInterest) {
         // Told after the sweep it would outlive what it takes back.
         self.tell_news(interest);
-        let hubs = self.members.shared().hubs.all();
         for index in interest.sweep() {
-            if let Some(hub) = hubs.get(index.get()) {
-                self.members.tell_all(&NodeMessage::Interest(self.members.interest_in(hub)));
+            if let Some(hub) = self.members.shared().hubs.at(index) {
+                self.members.tell_all(&NodeMessage::Interest(self.members.interest_in(&hub)));
             }
         }
     }

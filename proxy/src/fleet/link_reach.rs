@@ -76,15 +76,14 @@ impl LinkReaches {
 }
 
 fn reach_of(shared: &Shared, members: &[Arc<FleetMember>], link: &LinkHandle) -> LinkReach {
-    let hubs = shared.hubs.all();
-    let (Some(DialledIn { endpoint, .. }), Some(hub)) = (link.by_dial_in(), hubs.get(link.hub().get())) else {
+    let Some(DialledIn { endpoint, .. }) = link.by_dial_in() else {
         return LinkReach { is_for_us: true, members: Vec::new() };
     };
     let instance = shared.hubs.instance(link.app());
-    let own = hub.pool_of(link.app()).map(|pool| pool.links()).unwrap_or_default();
+    let own = shared.hubs.pool_of(link).map(|pool| pool.links()).unwrap_or_default();
     let own = own.iter().filter_map(|link| Some(&*link.by_dial_in()?.endpoint)).min();
     let told: Vec<_> = members.iter().map(|member| member.presence()).collect();
-    let first_at = |presence: &PeerPresence| first_endpoint(presence.servers(hub.key()), &instance);
+    let first_at = |presence: &PeerPresence| first_endpoint(presence.servers(link.hub_identity().key()), &instance);
     let others: Vec<_> = told.iter().map(|presence| first_at(presence)).collect();
     let others: Vec<_> = others.iter().map(Option::as_deref).collect();
     let (is_for_us, reached) = nodes_reached(endpoint, own, &others);

@@ -121,7 +121,7 @@ fn make_link(shard: &Shard, pool: &Pool, dialled_in: DialledIn) -> Arc<LinkHandl
     let links = shard.shared().settings.links;
     let settings: SessionSettings = links.session();
     let session = Session::new(SessionId::FIRST, Role::Proxy, settings, shard.shared().now_ms());
-    let (hub, app) = (pool.hub().index(), pool.app().id);
+    let (hub, app) = (pool.hub().clone(), pool.app().id);
     Arc::new(LinkHandle::dialled_in(hub, app, links.outbox_max_bytes, session, dialled_in, pool.retired()))
 }
 

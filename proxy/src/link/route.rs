@@ -335,7 +335,7 @@ fn is_kept(source: FrameSource<'_>, check: &CheckUserInGroup) -> bool {
 
 /// Name of the hub of a frame in the fleet.
 fn hub_key(source: FrameSource<'_>) -> String {
-    source.shared.hubs.all().get(source.hub.get()).map(|hub| hub.key().to_owned()).unwrap_or_default()
+    source.shared.hubs.at(source.hub).map(|hub| hub.key().to_owned()).unwrap_or_default()
 }
 
 /// Gives a report on a traced message to its connection, if that is still here.
@@ -375,8 +375,7 @@ fn waiting_for(source: FrameSource<'_>, invocation_id: &str, connection_id: &str
 /// Passes a client result on to the app server that invoked the client, or to the node that did; if that is gone,
 /// nobody waits for it.
 fn pass_result(source: FrameSource<'_>, waiting: Option<&WaitingResult>, caller: &str, answer: &ServiceMessage) {
-    let hubs = source.shared.hubs.all();
-    let Some(hub) = hubs.get(source.hub.get()) else { return };
+    let Some(hub) = source.shared.hubs.at(source.hub) else { return };
     if let Some(waiting) = waiting {
         // The link that has asked may be gone by now, its app server not.
         return match hub.pool_of(waiting.asker().app()) {
@@ -489,8 +488,7 @@ fn query_members(source: FrameSource<'_>, query: ListQuery, batch: &mut RoutedBa
 /// Begins the drain of an app server that is about to stop: the connections at home there get another home.
 fn drain_app(source: FrameSource<'_>, batch: &mut RoutedBatch) {
     let (hub, app) = (source.hub, source.asker.app());
-    let hubs = source.shared.hubs.all();
-    let pools = hubs.get(hub.get()).map(|hub| hub.pools()).unwrap_or_default();
+    let pools = source.shared.hubs.at(hub).map(|hub| hub.pools()).unwrap_or_default();
     for pool in pools.iter().filter(|pool| pool.app().id == app && pool.begin_drain()) {
         // Of one that is dialled the watcher of its upstream tells people, once for all hubs.
         let (hub_name, app_name) = (pool.hub().name(), &pool.app().name);

@@ -62,7 +62,7 @@ impl AppRebalancer {
         let counts = gather(shared).await;
         let mut left = per_second;
         for (hub, group) in groups {
-            let Some(hub) = shared.hubs.all().get(hub.get()).cloned() else { continue };
+            let Some(hub) = shared.hubs.at(hub) else { continue };
             let moves = self.plan(&hub, &group, &counts, left);
             left = left.saturating_sub(moves.iter().map(|one| one.clients).sum());
             moves.iter().for_each(|one| order(shared, &hub, one, &counts));

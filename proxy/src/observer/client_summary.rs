@@ -1,15 +1,12 @@
 //! Summary of one client connection for lists.
 
-use std::sync::Arc;
-
 use super::snapshot::ClientSummary;
 use crate::shard::{ClientRow, Shared};
-use crate::upstream::{AppServerId, Hub, HubIndex, Pool};
+use crate::upstream::{AppServerId, HubIndex};
 
 /// Builds the summary from what its shard tells.
 pub(super) fn summary(shared: &Shared, row: &ClientRow) -> ClientSummary {
-    let hubs = shared.hubs.all();
-    let hub = hubs.get(row.hub.get());
+    let hub = shared.hubs.at(row.hub);
     ClientSummary {
         id: row.id.clone(),
         node: shared.settings.node.clone(),
@@ -27,9 +24,5 @@ pub(super) fn summary(shared: &Shared, row: &ClientRow) -> ClientSummary {
 
 /// Returns the name of an app server of a hub, as long as it has links.
 pub(super) fn app_name(shared: &Shared, hub: HubIndex, app: AppServerId) -> Option<String> {
-    Some(pool_of(shared.hubs.all().get(hub.get())?, app)?.app().name.clone())
-}
-
-fn pool_of(hub: &Hub, app: AppServerId) -> Option<Arc<Pool>> {
-    hub.pools().iter().find(|pool| pool.app().id == app).cloned()
+    Some(shared.hubs.at(hub)?.pool_of(app)?.app().name.clone())
 }

@@ -122,7 +122,7 @@ impl NodeTrace {
     }
 
     fn hub_name(&self, connection: &WatchedConnection) -> String {
-        self.shared.hubs.all().get(connection.hub.get()).map(|hub| hub.name().to_owned()).unwrap_or_default()
+        self.shared.hubs.at(connection.hub).map(|hub| hub.name().to_owned()).unwrap_or_default()
     }
 }
 

@@ -240,8 +240,8 @@ impl Assignments {
         if client.is_lost_for_too_long() {
             return self.close(core, slot, &CloseReason::no_app_server());
         }
-        let (hubs, home) = (core.context.shared.hubs.all(), &client.home);
-        let keeps_app = || hubs.get(home.hub().get()).is_some_and(|hub| hub.choose_home_at(home.app()).is_some());
+        let pool = || core.context.shared.hubs.pool_of(&client.home);
+        let keeps_app = || pool().is_some_and(|pool| pool.choose_home().is_some());
         if !client.outlives_home() || (client.cold.is_bound && !keeps_app()) {
             return self.close(core, slot, &CloseReason::home_lost(cause));
         }
@@ -377,9 +377,9 @@ impl Assignments {
     }
 
     pub(super) fn other_app(&self, core: &ShardCore, hub: HubIndex, app: AppServerId) -> Option<HomeLink> {
-        let hubs = core.context.shared.hubs.all();
+        let hub = core.context.shared.hubs.at(hub)?;
         // App servers that dial in are of the default group.
-        hubs.get(hub.get())?.choose_home_near(app, RouteChoice::group_name(None)).filter(|home| home.app() != app)
+        hub.choose_home_near(app, RouteChoice::group_name(None)).filter(|home| home.app() != app)
     }
 
     /// Closes connections on the order of an app server, their own one or another.

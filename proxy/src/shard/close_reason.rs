@@ -300,7 +300,7 @@ mod tests {
 
     use super::*;
     use crate::net::socket::Socket;
-    use crate::upstream::{AppServerId, HubIndex, LinkHandle};
+    use crate::upstream::{AppServerId, HubIdentity, LinkHandle};
 
     const JSON: Content = Content::Hub(HubProtocol::Json);
 
@@ -340,7 +340,7 @@ mod tests {
 
     #[test]
     fn the_app_server_is_told_of_a_close_unless_it_closed_itself() {
-        let home = Arc::new(LinkHandle::opened(HubIndex::from(0), AppServerId::from(0)));
+        let home = Arc::new(LinkHandle::opened(&HubIdentity::detached(), AppServerId::from(0)));
         let client = Client::new("id".into(), 0, home, JSON, Socket::boxed(tokio::io::empty()));
         assert_eq!(CloseReason::by_app(None, None).notice_to_app(&client), None);
         let Some(ServiceMessage::CloseConnection(close)) = CloseReason::timed_out().notice_to_app(&client) else {

@@ -104,8 +104,7 @@ fn is_within_rate(core: &ShardCore, slot: Slot, rule: &str, method: &str, per_se
     let user = core.connections.user_of(client);
     let caller = user.map_or(RatedCaller::Connection(&client.id), RatedCaller::User);
     let shared = &core.context.shared;
-    let hubs = shared.hubs.all();
-    let hub = hubs.get(client.home.hub().get()).map_or("", |hub| hub.key());
+    let hub = client.home.hub_identity().key();
     shared.limits.methods.take(hub, RatedCall { rule, method, caller }, per_second, shared.uptime())
 }
 

@@ -191,8 +191,7 @@ impl Moves {
         }
         let Some(client) = core.connections.live(slot) else { return };
         let (home, connection_id) = (client.home.clone(), ByteString::from(&*client.id));
-        let hubs = core.context.shared.hubs.all();
-        let Some(pools) = hubs.get(home.hub().get()).map(|hub| hub.pools()) else { return };
+        let Some(pools) = core.context.shared.hubs.at(home.hub()).map(|hub| hub.pools()) else { return };
         let mut asked = match home.by_dial_in() {
             None => Vec::new(),
             Some(_) => match core.context.shared.other_nodes().announce_move(home.hub(), &connection_id) {
@@ -286,8 +285,7 @@ impl Moves {
             // Its node is about to hear that it has to close it.
             return None;
         }
-        let hubs = shared.hubs.all();
-        let home = hubs.get(hub.get())?.choose_home_at(shared.hubs.known_number(&moving.app_server)?)?;
+        let home = shared.hubs.at(hub)?.choose_home_at(shared.hubs.known_number(&moving.app_server)?)?;
         let Ok(Some(ServiceMessage::OpenConnection(opening))) = ServiceMessage::decode(&moving.opening) else {
             return None;
         };

@@ -248,8 +248,7 @@ impl Subscriber {
 impl PresenceFeeds {
     /// Begins to tell an app server what it wants to know, over its first link.
     pub(super) fn link_opened(&mut self, core: &mut ShardCore, link: &HomeLink) {
-        let hubs = core.context.shared.hubs.all();
-        let Some(pool) = hubs.get(link.hub().get()).and_then(|hub| hub.pool_of(link.app())) else { return };
+        let Some(pool) = core.context.shared.hubs.pool_of(link) else { return };
         let scope = pool.presence();
         if !scope.is_any() || pool.is_draining() {
             return;
@@ -279,12 +278,12 @@ impl PresenceFeeds {
 
     /// Tells what it told over a lost link anew over another one, or no more.
     pub(super) fn link_lost(&mut self, core: &mut ShardCore, loss: &LinkLoss) {
-        let hubs = core.context.shared.hubs.all();
+        let hubs = &core.context.shared.hubs;
         let is_its = |subscriber: &Subscriber| subscriber.link.id() == loss.link;
         for feed in self.feeds.iter_mut().filter(|feed| feed.subscribers.iter().any(is_its)) {
             let Some(place) = feed.subscribers.iter().position(is_its) else { continue };
             let app = feed.subscribers.get(place).map(|subscriber| subscriber.app);
-            let pool = hubs.get(feed.hub.get()).zip(app).and_then(|(hub, app)| hub.pool_of(app));
+            let pool = hubs.at(feed.hub).zip(app).and_then(|(hub, app)| hub.pool_of(app));
             let other = pool.as_deref().and_then(|pool| other_link(pool, loss));
             match (feed.subscribers.get_mut(place), other) {
                 (Some(subscriber), Some(link)) => (subscriber.link, subscriber.state) = (link, FeedState::Due),

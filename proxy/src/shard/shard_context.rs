@@ -49,8 +49,7 @@ impl ShardContext {
     /// Whether this client may see the details of errors: by its hub's settings, or at a hub that has dialled in by its
     /// token.
     pub(super) fn with_details(&self, client: &Client) -> bool {
-        let hubs = self.shared.hubs.all();
-        let Some(hub) = hubs.get(client.home.hub().get()) else { return false };
+        let Some(hub) = self.shared.hubs.at(client.home.hub()) else { return false };
         let by_token = || {
             let open = client.cold.opening.as_ref()?.read()?;
             let claim = open.claims.into_iter().find(|(name, _)| name == DETAILED_ERRORS_CLAIM)?;
@@ -82,8 +81,7 @@ impl ShardContext {
         self.hub_counters(client).closed.count(reason.cause);
         let lived = Duration::from_micros(self.now_us().saturating_sub(client.cold.opened_us));
         self.counters.lifetimes.observe_duration(lived);
-        let hubs = self.shared.hubs.all();
-        let hub = hubs.get(client.home.hub().get()).map_or("", |hub| hub.name());
+        let hub = client.home.hub_identity().name();
         self.log_close(hub, &client.id, reason);
         let app_server = self.shared.hubs.instance(client.home.app());
         let opening = client.cold.opening.as_ref().and_then(Opening::read).unwrap_or_default();

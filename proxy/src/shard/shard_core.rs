@@ -275,7 +275,7 @@ impl ShardCore {
     }
 
     pub(super) fn hub_of(&self, client: &Client) -> Option<Arc<Hub>> {
-        self.context.shared.hubs.all().get(client.home.hub().get()).cloned()
+        self.context.shared.hubs.at(client.home.hub())
     }
 
     /// Ownership of a connection that may move.
@@ -321,7 +321,7 @@ impl ShardCore {
     /// The hub of a client, and its group by the routes in force; `None` where they don't count for it.
     pub(super) fn route_of(&self, slot: Slot) -> Option<(Arc<Hub>, Option<Arc<ServerGroup>>)> {
         let (client, hubs) = (self.connections.live(slot)?, &self.context.shared.hubs);
-        let hub = hubs.all().get(client.home.hub().get()).filter(|hub| !hub.has_dialled_in())?.clone();
+        let hub = hubs.at(client.home.hub()).filter(|hub| !hub.has_dialled_in())?;
         let open = client.cold.opening.as_ref()?.read()?;
         let kept = || client.cold.group.clone().filter(|group| hubs.rules().has_group(group.name()));
         let group = hubs.route_of(&hub, &open, self.connections.user_of(client)).unwrap_or_else(kept);
@@ -424,7 +424,7 @@ impl ShardCore {
     /// Whether calls of a hub may be answered by sends to one connection: its webhook ends a stream so. An app server's
     /// streams are its own.
     pub(super) fn are_streams_of_back_ends(&self, hub: HubIndex) -> bool {
-        self.context.shared.hubs.all().get(hub.get()).is_some_and(|hub| hub.has_webhook())
+        self.context.shared.hubs.at(hub).is_some_and(|hub| hub.has_webhook())
     }
 
     /// Asks a client for a result. Its own app server is told first, so that it knows what the client's answer is for.
@@ -445,13 +445,13 @@ impl ShardCore {
             // The new owner asks it.
             return;
         }
-        let (shared, hubs) = (&self.context.shared, self.context.shared.hubs.all());
-        let note = |home: &HomeLink| match hubs.get(home.hub().get()).filter(|hub| !is_own && hub.has_dialled_in()) {
-            Some(hub) => {
+        let shared = &self.context.shared;
+        let note = |home: &HomeLink| match home.hub_identity() {
+            hub if !is_own && hub.has_dialled_in() => {
                 let share = shared.admission.share_of_asker(&*asker, hub.name());
                 shared.client_results.begin(&asker, &request, Some(home.app()), &share)
             }
-            None => Ok(()),
+            _ => Ok(()),
         };
         if let Some(client) = self.connections.get_mut(slot).filter(|client| client.is_open())
             && let Content::Hub(protocol) = client.content

@@ -406,8 +406,7 @@ impl Shared {
     /// Groups that a new connection of a user joins at once.
     #[must_use]
     pub(crate) fn kept_groups_of(&self, hub: HubIndex, user: &str) -> Vec<ByteString> {
-        let hubs = self.hubs.all();
-        hubs.get(hub.get()).map(|hub| self.user_groups.of(hub.key(), user)).unwrap_or_default()
+        self.hubs.at(hub).map(|hub| self.user_groups.of(hub.key(), user)).unwrap_or_default()
     }
 
     /// Keeps or ends what a message says of a user's memberships in a hub, by its name in the fleet.

@@ -64,8 +64,7 @@ impl TaskFeeds {
         if core.context.index != 0 {
             return;
         }
-        let hubs = core.context.shared.hubs.all();
-        let Some(pool) = hubs.get(link.hub().get()).and_then(|hub| hub.pool_of(link.app())) else { return };
+        let Some(pool) = core.context.shared.hubs.pool_of(link) else { return };
         let Some(tasks) = pool.exclusive_tasks().filter(|_| !pool.is_draining()).cloned() else { return };
         let (hub, app) = (link.hub(), link.app());
         if self.standing.iter().any(|standing| (standing.hub, standing.app) == (hub, app)) {
@@ -83,8 +82,7 @@ impl TaskFeeds {
             return;
         };
         let hub = standing.hub;
-        let hubs = core.context.shared.hubs.all();
-        let pool = hubs.get(hub.get()).and_then(|hub| hub.pool_of(standing.app));
+        let pool = core.context.shared.hubs.at(hub).and_then(|hub| hub.pool_of(standing.app));
         match pool.as_deref().and_then(|pool| other_link(pool, loss)) {
             Some(link) => standing.link = link,
             None => drop(self.standing.remove(place)),

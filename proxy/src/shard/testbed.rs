@@ -24,7 +24,7 @@ use super::state::ShardState;
 use crate::config::Settings;
 use crate::net::socket::Socket;
 use crate::transport::websocket::{Unframed, unframe};
-use crate::upstream::{AppServer, AppServerId, AppTarget, HomeLink, Hub, HubIndex, LinkHandle, Pool, ServerGroup};
+use crate::upstream::{AppServer, AppServerId, AppTarget, HomeLink, Hub, LinkHandle, Pool, ServerGroup};
 
 /// Room of a client's socket.
 const SOCKET_BYTES: usize = 1024;
@@ -59,7 +59,7 @@ impl Testbed {
         let target = AppTarget::Network("http://app".parse().unwrap());
         let server = AppServer { id, instance: instance.into(), name: String::new(), target, group: Arc::default() };
         let pool = Arc::new(Pool::new(self.hub.identity().clone(), Arc::new(server), 1, Arc::default()));
-        let home = Arc::new(LinkHandle::opened(self.hub.index(), id));
+        let home = Arc::new(LinkHandle::opened(self.hub.identity(), id));
         pool.opened(0, home.clone());
         self.hub.add_pool(pool.clone());
         (pool, home)
@@ -84,7 +84,7 @@ impl Testbed {
     /// Adds a link of an app server that has dialled in.
     pub(super) fn dial_in_link(&self, pool: &Pool, instance: &str) -> HomeLink {
         let id = self.state.core.context.shared.hubs.number(instance);
-        let link = Arc::new(LinkHandle::opened_by_dial_in(self.hub.index(), id));
+        let link = Arc::new(LinkHandle::opened_by_dial_in(self.hub.identity(), id));
         pool.add(&link);
         link
     }
@@ -110,7 +110,7 @@ impl Testbed {
 
     /// Adds an open client of an app server without links.
     pub(super) fn client(&mut self, id: &str) -> Slot {
-        let home = Arc::new(LinkHandle::opened(HubIndex::from(0), AppServerId::from(7)));
+        let home = Arc::new(LinkHandle::opened(self.hub.identity(), AppServerId::from(7)));
         self.client_at(id, &home)
     }
 

@@ -182,7 +182,7 @@ mod tests {
     use crate::net::socket::Socket;
     use crate::shard::connection::{Client, PauseReason, Status};
     use crate::shard::content::Content;
-    use crate::upstream::{AppServerId, HubIndex, LinkHandle};
+    use crate::upstream::{AppServerId, HubIdentity, LinkHandle};
 
     /// Clients in slots and with serials that are alike, and their unfinished messages.
     struct Scene {
@@ -200,7 +200,7 @@ mod tests {
             let (mut connections, messages) =
                 (Connections::default(), UnfinishedMessages::new(budget, 1, Arc::default()));
             for serial in 0..clients {
-                let home = Arc::new(LinkHandle::opened(HubIndex::from(0), AppServerId::from(1)));
+                let home = Arc::new(LinkHandle::opened(&HubIdentity::detached(), AppServerId::from(1)));
                 let socket = Socket::boxed(tokio::io::empty());
                 let mut client =
                     Client::new(format!("{serial}").into(), serial, home, Content::Hub(HubProtocol::Json), socket);

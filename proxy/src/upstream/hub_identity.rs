@@ -112,3 +112,17 @@ impl HubOrigin {
         key.strip_prefix(BY_NAME).unwrap_or(key)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    impl HubIdentity {
+        /// Identity of the first hub, without the hub.
+        pub(crate) fn detached() -> Arc<Self> {
+            Arc::new(Self::new(HubIndex::from(0), HubOrigin::Manifest, "chat"))
+        }
+    }
+}

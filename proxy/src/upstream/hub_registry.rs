@@ -14,7 +14,7 @@ use super::hub::Hub;
 use super::hub_identity::HubOrigin;
 use super::hub_path;
 use super::number::{AppServerId, HubIndex};
-use super::{HomeLink, Pool, ServerGroup, ServerGroups};
+use super::{HomeLink, LinkHandle, Pool, ServerGroup, ServerGroups};
 use crate::auth::Signer;
 use crate::limits::{IDLE_TIMEOUT, SignerShare, TableFull};
 use crate::metrics::RuleCounters;
@@ -42,8 +42,19 @@ impl HubRegistry {
     /// Whether the app server of a home keeps what its lost clients had.
     #[must_use]
     pub(crate) fn restores(&self, home: &HomeLink) -> bool {
-        let pool = self.all.load().get(home.hub().get()).and_then(|hub| hub.pool_of(home.app()));
-        pool.is_some_and(|pool| pool.restores())
+        self.pool_of(home).is_some_and(|pool| pool.restores())
+    }
+
+    /// Finds a hub by its index, a forgotten one too.
+    #[must_use]
+    pub(crate) fn at(&self, index: HubIndex) -> Option<Arc<Hub>> {
+        self.all.load().get(index.get()).cloned()
+    }
+
+    /// Finds the pool of a link, unless its app server is gone.
+    #[must_use]
+    pub(crate) fn pool_of(&self, link: &LinkHandle) -> Option<Arc<Pool>> {
+        self.at(link.hub())?.pool_of(link.app())
     }
 
     /// Hub of a pool, unless it is forgotten.
@@ -431,7 +442,6 @@ fn without_slash(path: &str) -> &str {
 mod tests {
     use super::*;
     use crate::routing::DEFAULT_GROUP;
-    use crate::upstream::{LinkHandle, Pool};
 
     fn hub_with(apps: u32) -> Arc<Hub> {
         hub_of(&HubRegistry::default(), "chat", apps)
@@ -449,7 +459,7 @@ mod tests {
             };
             let pool = Arc::new(Pool::new(hub.identity().clone(), Arc::new(server), 2, Arc::default()));
             for slot in 0..2 {
-                pool.opened(slot, Arc::new(LinkHandle::opened(hub.index(), AppServerId(app))));
+                pool.opened(slot, Arc::new(LinkHandle::opened(hub.identity(), AppServerId(app))));
             }
             hub.add_pool(pool);
         }
@@ -536,7 +546,7 @@ mod tests {
         assert_eq!(linked(), [1]);
         assert!(chat.pools()[1].begin_drain() && status.pools()[1].begin_drain());
         assert_eq!(linked(), [1], "one that is about to stop is better than none");
-        status.pools()[0].opened(0, Arc::new(LinkHandle::opened(status.index(), AppServerId(0))));
+        status.pools()[0].opened(0, Arc::new(LinkHandle::opened(status.identity(), AppServerId(0))));
         assert_eq!(linked(), [0]);
     }
 

@@ -1,7 +1,7 @@
 //! A link as the rest of the proxy sees it: any shard may write to it, for as long as its session lives.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
@@ -9,7 +9,7 @@ use trunkline_link::{LinkOutbox, OutboxPolicy};
 use trunkline_protocol::service::{Answer, Attachment, Class, ECHO_KEY, LinkKind, Offer, Ping};
 use trunkline_protocol::service::{ServiceMessage, Session, SessionError, encode_connection_data, encode_traced_data};
 
-use super::{AppServerId, Asker, HubIndex, LinkId};
+use super::{AppServerId, Asker, HubIdentity, HubIndex, LinkId};
 use crate::auth::{Signer, TokenSigner};
 
 /// Value of the echo that [`LinkHandle::fence`] waits for.
@@ -19,7 +19,7 @@ const FENCE: &str = "fence";
 #[derive(Debug)]
 pub(crate) struct LinkHandle {
     id: LinkId,
-    hub: HubIndex,
+    hub: Arc<HubIdentity>,
     app: AppServerId,
     outbox: LinkOutbox,
     knows_causes: AtomicBool,
@@ -64,14 +64,14 @@ impl LinkHandle {
     /// A link whose session begins. At most `unsent_max_bytes` wait for the socket before its clients are paused; what
     /// the session keeps in all is bounded by its ring.
     #[must_use]
-    pub(crate) fn new(hub: HubIndex, app: AppServerId, unsent_max_bytes: usize, session: Session) -> Self {
+    pub(crate) fn new(hub: Arc<HubIdentity>, app: AppServerId, unsent_max_bytes: usize, session: Session) -> Self {
         Self::beginning(hub, app, unsent_max_bytes, Some(session))
     }
 
     /// A link that an app server has dialled. Its session ends with its socket, and with the pool that is retired.
     #[must_use]
     pub(crate) fn dialled_in(
-        hub: HubIndex,
+        hub: Arc<HubIdentity>,
         app: AppServerId,
         unsent_max_bytes: usize,
         session: Session,
@@ -82,7 +82,7 @@ impl LinkHandle {
         Self { dialled_in, given_up, ..Self::beginning(hub, app, unsent_max_bytes, Some(session)) }
     }
 
-    fn beginning(hub: HubIndex, app: AppServerId, unsent_max_bytes: usize, session: Option<Session>) -> Self {
+    fn beginning(hub: Arc<HubIdentity>, app: AppServerId, unsent_max_bytes: usize, session: Option<Session>) -> Self {
         Self {
             dialled_in: None,
             is_leaving: AtomicBool::new(false),
@@ -102,7 +102,7 @@ impl LinkHandle {
 
     /// No link at all: the home of a client connection that waits for its first one.
     #[must_use]
-    pub(crate) fn nowhere(hub: HubIndex) -> Self {
+    pub(crate) fn nowhere(hub: Arc<HubIdentity>) -> Self {
         Self::beginning(hub, AppServerId::NONE, 0, None)
     }
 
@@ -113,7 +113,13 @@ impl LinkHandle {
 
     #[must_use]
     pub(crate) fn hub(&self) -> HubIndex {
-        self.hub
+        self.hub.index()
+    }
+
+    /// Identity of its hub.
+    #[must_use]
+    pub(crate) fn hub_identity(&self) -> &Arc<HubIdentity> {
+        &self.hub
     }
 
     /// The app server at its far end.
@@ -313,7 +319,7 @@ impl LinkHandle {
 
 impl Asker for LinkHandle {
     fn hub(&self) -> HubIndex {
-        self.hub
+        self.hub.index()
     }
 
     fn app(&self) -> AppServerId {
@@ -344,30 +350,30 @@ mod tests {
 
     impl LinkHandle {
         /// A link that an app server has dialled, and that is open.
-        pub(crate) fn opened_by_dial_in(hub: HubIndex, app: AppServerId) -> Self {
+        pub(crate) fn opened_by_dial_in(hub: &Arc<HubIdentity>, app: AppServerId) -> Self {
             let (kind, endpoint, cid) = (LinkKind::Default, "here".into(), "1".into());
             let signer = TokenSigner { key: AccessKey::random(), signer: Signer::Fleet };
             let dialled_in = DialledIn { kind, endpoint, cid, signer, is_carried: false, allows_reconnect: false };
             let session = Session::new(SessionId::FIRST, Role::Proxy, SessionSettings::new(RING_BYTES, 1000), 0);
-            let link = Self::dialled_in(hub, app, usize::MAX, session, dialled_in, &CancellationToken::new());
+            let link = Self::dialled_in(hub.clone(), app, usize::MAX, session, dialled_in, &CancellationToken::new());
             let answer = Answer { received: 0, capabilities: Capabilities::default() };
             link.attach(&link.outbox.offer().unwrap(), &answer, 0).unwrap().unwrap();
             link
         }
 
         /// A link that is open, for tests of what writes to it.
-        pub(crate) fn opened(hub: HubIndex, app: AppServerId) -> Self {
+        pub(crate) fn opened(hub: &Arc<HubIdentity>, app: AppServerId) -> Self {
             Self::opened_with(hub, app, Capabilities::plain())
         }
 
         /// A link that is open to an app server of an older version.
-        pub(crate) fn opened_by_older(hub: HubIndex, app: AppServerId) -> Self {
+        pub(crate) fn opened_by_older(hub: &Arc<HubIdentity>, app: AppServerId) -> Self {
             Self::opened_with(hub, app, Capabilities { knows_idle_handovers: false, ..Capabilities::plain() })
         }
 
-        fn opened_with(hub: HubIndex, app: AppServerId, capabilities: Capabilities) -> Self {
+        fn opened_with(hub: &Arc<HubIdentity>, app: AppServerId, capabilities: Capabilities) -> Self {
             let session = Session::new(SessionId::FIRST, Role::Proxy, SessionSettings::new(RING_BYTES, 1000), 0);
-            let link = Self::new(hub, app, usize::MAX, session);
+            let link = Self::new(hub.clone(), app, usize::MAX, session);
             let capabilities = Capabilities { resume_ring_bytes: Some(RING_BYTES), ..capabilities };
             link.attach(&link.outbox.offer().unwrap(), &Answer { received: 0, capabilities }, 0).unwrap().unwrap();
             link

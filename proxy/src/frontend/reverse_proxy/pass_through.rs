@@ -251,7 +251,7 @@ mod tests {
             let server =
                 AppServer { id, instance: app.to_string(), name: String::new(), target, group: Arc::default() };
             let pool = Arc::new(Pool::new(hub.identity().clone(), Arc::new(server), 1, Arc::default()));
-            pool.opened(0, Arc::new(LinkHandle::opened(hub.index(), id)));
+            pool.opened(0, Arc::new(LinkHandle::opened(hub.identity(), id)));
             hub.add_pool(pool);
         }
         let router = Arc::new(Endpoint::new(shared.clone(), shared.counters_of(0), shard)).into_router();

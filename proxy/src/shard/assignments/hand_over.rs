@@ -89,8 +89,7 @@ impl HandOvers {
 
     /// Gives the clients of app servers that stop to another one, which has come.
     pub(crate) fn reassign_all_to(&mut self, core: &mut ShardCore, assignments: &mut Assignments, link: &LinkHandle) {
-        let hubs = core.context.shared.hubs.all();
-        let Some(hub) = hubs.get(link.hub().get()).filter(|hub| hub.has_dialled_in()) else { return };
+        let Some(hub) = core.context.shared.hubs.at(link.hub()).filter(|hub| hub.has_dialled_in()) else { return };
         for pool in hub.pools().iter().filter(|pool| pool.is_reassigning() && pool.app().id != link.app()) {
             self.reassign_all(core, assignments, link.hub(), pool.app().id);
         }
@@ -122,8 +121,7 @@ impl HandOvers {
     }
 
     fn pool_of(&self, core: &ShardCore, link: &LinkHandle) -> Option<Arc<Pool>> {
-        let hubs = core.context.shared.hubs.all();
-        hubs.get(link.hub().get())?.pool_of(link.app()).filter(|_| link.by_dial_in().is_some())
+        core.context.shared.hubs.pool_of(link).filter(|_| link.by_dial_in().is_some())
     }
 
     /// Begins to move a client to another link of its app server.

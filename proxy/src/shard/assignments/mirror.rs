@@ -97,7 +97,7 @@ impl MirroredConnections {
             return;
         };
         let any_lost = client.cold.mirrors.iter().any(|copies| copies.iter().any(MirrorCopy::is_lost));
-        if any_lost && let Some(hub) = core.context.shared.hubs.all().get(client.home.hub().get()).cloned() {
+        if any_lost && let Some(hub) = core.context.shared.hubs.at(client.home.hub()) {
             self.open_copies(core, slot, &hub, now);
         }
         let Some(client) = core.connections.get_mut(slot) else { return };
@@ -199,7 +199,7 @@ impl MirroredConnections {
     pub(crate) fn join_rules(&mut self, core: &mut ShardCore, slot: Slot) {
         let Some(client) = core.connections.live(slot) else { return };
         let (hubs, home) = (&core.context.shared.hubs, &client.home);
-        let group = hubs.all().get(home.hub().get()).and_then(|hub| hubs.groups().find(&hub.group_of(home.app())));
+        let group = hubs.at(home.hub()).and_then(|hub| hubs.groups().find(&hub.group_of(home.app())));
         if let Some(client) = core.connections.live_mut(slot) {
             client.cold.group = group;
         }
@@ -209,7 +209,7 @@ impl MirroredConnections {
     /// Begins and ends copies of a client as the rules in force want it.
     pub(crate) fn refresh_mirrors(&mut self, core: &mut ShardCore, slot: Slot) {
         let Some(client) = core.connections.live(slot) else { return };
-        if let Some(hub) = core.context.shared.hubs.all().get(client.home.hub().get()).cloned() {
+        if let Some(hub) = core.hub_of(client) {
             self.set_mirrors(core, slot, &hub);
         }
     }
@@ -220,8 +220,8 @@ fn report(context: &ShardContext, (id, hub): (&str, HubIndex), rule: &MirrorRule
     rule.counters.differences.increment();
     let AnswerDifference { target, invocation_id, primary, mirror: answer } = difference;
     let shared = &context.shared;
-    let hubs = shared.hubs.all();
-    let (hub, connection) = (hubs.get(hub.get()).map_or("", |hub| hub.name()), short(id));
+    let hub = shared.hubs.at(hub);
+    let (hub, connection) = (hub.as_ref().map_or("", |hub| hub.name()), short(id));
     if context.may_log() {
         let shown = target.escape_debug();
         warn!(mirror = %rule.label, hub, connection, method = %shown, primary, answer, "a mirror answers otherwise");

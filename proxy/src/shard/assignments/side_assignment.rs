@@ -109,7 +109,7 @@ impl SidedClients {
     /// Adds a side home without an app server, unless the client has one of the group.
     fn add_side(&mut self, core: &mut ShardCore, slot: Slot, group: &Arc<str>) {
         let Some(client) = core.connections.live_mut(slot) else { return };
-        let nowhere = LinkHandle::nowhere(client.home.hub());
+        let nowhere = LinkHandle::nowhere(client.home.hub_identity().clone());
         let sides = client.cold.sides.get_or_insert_default();
         if sides.of_group(group).is_none() {
             sides.add(SideHome::new(group.clone(), Arc::new(nowhere)));

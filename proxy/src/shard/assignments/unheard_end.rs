@@ -115,12 +115,11 @@ impl UnheardEnds {
         if self.ends.iter().all(|end| end.told.is_some()) {
             return;
         }
-        let all = hubs.all();
         for end in self.ends.iter_mut().filter(|end| end.told.is_none()) {
-            let Some(hub) = all.get(end.hub.get()) else { continue };
-            end.told = match end.owner(hub) {
+            let Some(hub) = hubs.at(end.hub) else { continue };
+            end.told = match end.owner(&hub) {
                 Some(link) => link.filter(|link| link.queue(&end.close())),
-                None => end.tell_another(hub, &hubs.instance(end.from), &self.counters),
+                None => end.tell_another(&hub, &hubs.instance(end.from), &self.counters),
             };
             if end.told.is_some() {
                 end.since = now;

@@ -168,7 +168,7 @@ mod tests {
     use std::borrow::Cow;
 
     use super::*;
-    use crate::upstream::{HubIndex, LinkHandle};
+    use crate::upstream::{HubIdentity, LinkHandle};
 
     fn message<'a>(kind: MessageKind, id: &'a str, streams: &[&'a str]) -> CallScan<'a> {
         let stream_ids = streams.iter().copied().map(Cow::Borrowed).collect();
@@ -176,7 +176,7 @@ mod tests {
     }
 
     fn side(group: &str) -> SideHome {
-        SideHome::new(group.into(), Arc::new(LinkHandle::nowhere(HubIndex::from(0))))
+        SideHome::new(group.into(), Arc::new(LinkHandle::nowhere(HubIdentity::detached())))
     }
 
     #[test]

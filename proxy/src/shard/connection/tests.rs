@@ -7,7 +7,7 @@ use trunkline_protocol::hub::HubProtocol;
 use super::*;
 use crate::net::socket::Socket;
 use crate::shard::content::Content;
-use crate::upstream::LinkHandle;
+use crate::upstream::{HubIdentity, LinkHandle};
 
 fn hub() -> HubIndex {
     HubIndex::from(0)
@@ -15,7 +15,7 @@ fn hub() -> HubIndex {
 
 fn connections(clients: usize, user: Option<&str>) -> Connections {
     let mut connections = Connections::default();
-    let home = Arc::new(LinkHandle::opened(hub(), AppServerId::from(0)));
+    let home = Arc::new(LinkHandle::opened(&HubIdentity::detached(), AppServerId::from(0)));
     for serial in 0..clients {
         let socket = Socket::boxed(tokio::io::empty());
         let client = Client::new("id".into(), slot_at(serial), home.clone(), Content::Hub(HubProtocol::Json), socket);
@@ -93,7 +93,7 @@ fn member_lists_and_back_references_agree_after_random_changes() {
 
 #[test]
 fn a_client_counts_once_where_it_is_at_home_until_it_closes() {
-    let home = |app| Arc::new(LinkHandle::opened(HubIndex::from(0), AppServerId::from(app)));
+    let home = |app| Arc::new(LinkHandle::opened(&HubIdentity::detached(), AppServerId::from(app)));
     let socket = Socket::boxed(tokio::io::empty());
     let client = Client::new("id".into(), 0, home(1), Content::Hub(HubProtocol::Json), socket);
     let mut connections = Connections::default();

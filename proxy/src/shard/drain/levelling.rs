@@ -191,9 +191,8 @@ impl Levelling {
             return false;
         };
         client.change_assignment(&Role::Home, now, Assignment::stay);
-        let (hub, app) = (client.home.hub(), client.home.app());
         let hubs = &core.context.shared.hubs;
-        let pool = hubs.all().get(hub.get()).and_then(|hub| hub.pool_of(app));
+        let pool = hubs.pool_of(&client.home);
         // Its app server has begun to stop meanwhile, or a route leads elsewhere: then it leaves, whatever runs.
         if pool.is_some_and(|pool| pool.is_draining()) {
             core.ask_for(slot, &Role::Home);
@@ -252,7 +251,7 @@ fn may_be_levelled(core: &ShardCore, client: &Client, order: &LevelOrder) -> boo
 /// The newcomer of an order, while it takes clients of this one's group.
 fn newcomer(core: &ShardCore, slot: Slot, order: &LevelOrder) -> Option<Arc<Pool>> {
     let client = core.connections.get(slot)?;
-    let pool = core.context.shared.hubs.all().get(order.hub.get())?.pool_of(order.to)?;
+    let pool = core.context.shared.hubs.at(order.hub)?.pool_of(order.to)?;
     (**pool.app().group.name() == *client.cold.group_name()).then_some(pool)
 }
 

@@ -23,9 +23,9 @@ pub(crate) struct Stragglers {
 impl Stragglers {
     /// Clients that are here still, closed ones whose socket has not ended among them.
     pub(crate) fn of(core: &ShardCore) -> Self {
-        let (mut stragglers, hubs) = (Stragglers::default(), core.context.shared.hubs.all());
+        let mut stragglers = Stragglers::default();
         for (_, client) in core.connections.range(0..core.connections.slot_count()) {
-            let hub = hubs.get(client.home.hub().get()).map(|hub| hub.name().to_owned()).unwrap_or_default();
+            let hub = client.home.hub_identity().name().to_owned();
             *stragglers.by_kind.entry((hub, client.transport.name())).or_default() += 1;
             if stragglers.ids.len() < IDS_MAX {
                 stragglers.ids.push(short(&client.id).to_owned());

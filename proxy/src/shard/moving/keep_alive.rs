@@ -159,10 +159,10 @@ mod tests {
     use super::*;
     use crate::net::socket::Socket;
     use crate::shard::connection::PauseReason;
-    use crate::upstream::{AppServerId, HubIndex, HubRegistry, LinkHandle, ServerGroup};
+    use crate::upstream::{AppServerId, HubIdentity, HubRegistry, LinkHandle, ServerGroup};
 
     fn client(change: impl FnOnce(&mut Client)) -> Client {
-        let home = Arc::new(LinkHandle::opened(HubIndex::from(0), AppServerId::from(0)));
+        let home = Arc::new(LinkHandle::opened(&HubIdentity::detached(), AppServerId::from(0)));
         let socket = Socket::boxed(tokio::io::empty());
         let mut client = Client::new("id".into(), 0, home, Content::Hub(HubProtocol::Json), socket);
         client.status = Status::Open;

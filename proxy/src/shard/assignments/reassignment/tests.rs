@@ -149,7 +149,7 @@ fn an_app_server_that_may_live_is_told_itself_and_no_other_one() {
     bed.state.assignments.free(&mut bed.state.core, ann, Cause::SocketEnded);
     let (_, other) = bed.app_server("other");
     bed.state.link_opened(&other);
-    let again = Arc::new(LinkHandle::opened(bed.hub.index(), old.app()));
+    let again = Arc::new(LinkHandle::opened(bed.hub.identity(), old.app()));
     pool.opened(0, again.clone());
     bed.state.link_opened(&again);
     bed.state.advance();
@@ -213,7 +213,7 @@ fn a_raw_client_that_was_handed_over_for_a_link_that_is_lost_by_then_waits_with_
     client.cold.assignment.ask_to_hand_over();
     client.cold.assignment.let_go = Some(LetGo::HandedOver);
     client.cold.assignment.items = Some("mine".into());
-    let lost = Arc::new(LinkHandle::opened(bed.hub.index(), AppServerId::from(9)));
+    let lost = Arc::new(LinkHandle::opened(bed.hub.identity(), AppServerId::from(9)));
     lost.outbox().close();
     bed.hub.pools().iter().for_each(|pool| bed.hub.remove_pool(pool));
     bed.state.assignments.reassign_to(&mut bed.state.core, ann, &lost);

@@ -52,7 +52,7 @@ fn an_app_server_that_knows_no_idle_hand_overs_is_not_asked() {
     let mut bed = Testbed::new();
     let (pool, _) = bed.app_server("old");
     let (_, new) = bed.app_server("new");
-    let old = std::sync::Arc::new(LinkHandle::opened_by_older(bed.hub.index(), pool.app().id));
+    let old = std::sync::Arc::new(LinkHandle::opened_by_older(bed.hub.identity(), pool.app().id));
     pool.opened(0, old.clone());
     bed.client_at("ann", &old);
     assert_eq!(found(&bed, (&old, &new)), [0; 0]);
