@@ -255,8 +255,9 @@ impl Node {
         }
         let pools: Vec<_> = self.shared.hubs.all().iter().flat_map(|hub| hub.pools().to_vec()).collect();
         // What comes over these may be for clients of other nodes.
-        let by_dial_in: Vec<_> = pools.iter().filter(|pool| pool.hub().has_dialled_in()).cloned().collect();
-        close_links(&by_dial_in).await;
+        let relayed = pools.iter().filter(|pool| !pool.hub().capabilities().sends_to_all_nodes);
+        let relayed: Vec<_> = relayed.cloned().collect();
+        close_links(&relayed).await;
         self.fleet.members().leave().await;
         self.background.abort_all();
         close_links(&pools).await;

@@ -12,6 +12,7 @@ mod asked_methods;
 mod asker;
 mod authorizer;
 mod caller;
+mod capability;
 mod home_choice;
 mod hub;
 mod hub_identity;

@@ -259,7 +259,9 @@ fn can_have(hub: &Hub, transport: Transport, protocol: ClientProtocol) -> bool {
     // Server-sent events are text, and only dial-in leads to circuits of Blazor.
     is_raw == (protocol == ClientProtocol::Raw)
         && match protocol {
-            ClientProtocol::BlazorPack => hub.has_dialled_in() && transport != Transport::ServerSentEvents,
+            ClientProtocol::BlazorPack => {
+                hub.capabilities().takes_blazor_pack && transport != Transport::ServerSentEvents
+            }
             ClientProtocol::MessagePack => transport != Transport::ServerSentEvents,
             ClientProtocol::Json | ClientProtocol::Raw => true,
         }

@@ -137,7 +137,7 @@ async fn handshake(
         }
         return Err(HandshakeFailure::TimedOut);
     };
-    let handshake = read?.check(settings, pending.transport, pending.hub.has_dialled_in())?;
+    let handshake = read?.check(settings, pending.transport, pending.hub.capabilities().takes_blazor_pack)?;
     let took = Duration::from_micros(shard.now_us().saturating_sub(begun));
     shard.counters().handshakes_of_clients.observe_duration(took);
     Ok(Some(handshake))

@@ -733,9 +733,9 @@ impl<'a> Upstream<'a> {
         }
     }
 
-    /// Passes a sign of life to an app server that dials in, which measures the silence of its clients itself.
+    /// Sends a sign of life to an app server that measures the silence of its clients.
     fn relay_ping(&self, content: Content) {
-        if let (Content::Hub(protocol), Some(_)) = (content, self.home.by_dial_in()) {
+        if let (Content::Hub(protocol), true) = (content, self.home.capabilities().measures_silence) {
             self.home.send_data(self.id, ping_of(protocol), DataType::Other.number());
         }
     }

@@ -206,9 +206,7 @@ impl AppPresence {
         let pools = hub.pools();
         let pool = pools.iter().find(|pool| *pool.app().instance == *wish.instance && !pool.is_draining());
         let Some(pool) = pool else { return };
-        let is_direct = |link: &&Arc<LinkHandle>| {
-            !link.is_carried() && link.by_dial_in().is_some_and(|dialled| *dialled.endpoint == *wish.endpoint)
-        };
+        let is_direct = |link: &&Arc<LinkHandle>| !link.is_carried() && link.endpoint() == Some(&*wish.endpoint);
         if let Some(link) = pool.homes().iter().find(is_direct) {
             let (hub, app, peer) = (hub.name(), &pool.app().name, member.name());
             debug!(hub, %app, peer, "the app server is asked for a link to a node that has none");
@@ -330,7 +328,7 @@ fn is_named(member: &FleetMember, target: &str) -> bool {
 
 fn dial_in_hubs(fleet: &Membership) -> impl Iterator<Item = Arc<Hub>> + use<> {
     let hubs = fleet.shared().hubs.all();
-    let hubs: Vec<_> = hubs.iter().filter(|hub| hub.has_dialled_in()).cloned().collect();
+    let hubs: Vec<_> = hubs.iter().filter(|hub| hub.capabilities().announces_links).cloned().collect();
     hubs.into_iter()
 }
 
@@ -339,14 +337,14 @@ fn servers_of(hub: &Hub) -> Vec<PresentAppServer> {
     let mut servers: BTreeMap<(ByteString, ByteString), PresentAppServer> = BTreeMap::new();
     for pool in hub.pools().iter() {
         for link in pool.links() {
-            let Some(dialled) = link.by_dial_in() else { continue };
-            let (instance, endpoint) = (ByteString::from(&*pool.app().instance), ByteString::from(&*dialled.endpoint));
+            let Some(endpoint) = link.endpoint() else { continue };
+            let (instance, endpoint) = (ByteString::from(&*pool.app().instance), ByteString::from(endpoint));
             debug_assert!(instance.len().max(endpoint.len()) <= PRESENCE_TEXT_MAX_BYTES);
             let server = servers.entry((instance.clone(), endpoint.clone()));
             let server = server.or_insert(PresentAppServer { instance, endpoint, links: 0, carried: 0 });
             if link.may_carry_clients() {
                 server.links += 1;
-                server.carried += u32::from(dialled.is_carried);
+                server.carried += u32::from(link.is_carried());
             }
         }
     }

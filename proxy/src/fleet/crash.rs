@@ -68,7 +68,7 @@ fn tell_of_crash(shared: &Shared, member: &FleetMember) -> bool {
     let mut told = HashSet::new();
     let hubs = shared.hubs.all();
     // Azure's SDK would end all clients of that node, wherever they are by now.
-    let pools = hubs.iter().filter(|hub| !hub.has_dialled_in()).flat_map(|hub| hub.pools().to_vec());
+    let pools = hubs.iter().filter(|hub| hub.capabilities().takes_crash_notices).flat_map(|hub| hub.pools().to_vec());
     for pool in pools {
         let links = pool.links();
         if let Some(link) = links.iter().find(|link| link.is_open() && !told.contains(&pool.app().id)) {

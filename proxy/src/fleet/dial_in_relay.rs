@@ -217,7 +217,7 @@ async fn invoke_when_moved(fleet: &Fleet, link: &Arc<LinkHandle>, request: Clien
 fn has_one_endpoint(members: &Membership, hub: &Hub) -> bool {
     let pools = hub.pools();
     let links: Vec<_> = pools.iter().flat_map(|pool| pool.links()).collect();
-    let mut endpoints: Vec<_> = links.iter().filter_map(|link| Some(&*link.by_dial_in()?.endpoint)).collect();
+    let mut endpoints: Vec<_> = links.iter().filter_map(|link| link.endpoint()).collect();
     let told: Vec<_> = members.all().iter().map(|member| member.presence()).collect();
     endpoints.extend(told.iter().flat_map(|told| told.servers(hub.key())).map(|server| &*server.endpoint));
     endpoints.windows(2).all(|two| matches!(two, [one, other] if one == other))

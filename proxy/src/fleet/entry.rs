@@ -96,9 +96,9 @@ impl NamedHub {
 
     /// Origin of what is sent to many in this epoch of this node.
     fn origin(&self, shared: &Shared, epoch: i64) -> SendOrigin {
-        match self.here.as_ref().is_some_and(|hub| hub.has_dialled_in()) {
-            true => SendOrigin::Sender(shared.fleet.origin, epoch),
-            false => SendOrigin::OtherNode,
+        match self.here.as_ref().is_none_or(|hub| hub.capabilities().sends_to_all_nodes) {
+            true => SendOrigin::OtherNode,
+            false => SendOrigin::Sender(shared.fleet.origin, epoch),
         }
     }
 
@@ -331,7 +331,7 @@ impl FleetEntry {
     ) -> Result<(), Vec<String>> {
         let (results, id) = (&self.0.shared().client_results, request.invocation_id.clone());
         // Of a hub that is not known here, too: the result says nothing of where it came from.
-        let is_awaited = hub.here.as_ref().is_none_or(|hub| hub.has_dialled_in());
+        let is_awaited = hub.here.as_ref().is_none_or(|hub| !hub.capabilities().names_callers);
         if is_awaited {
             let name = hub.here.as_ref().map_or("", |hub| hub.name());
             let share = self.0.shared().admission.share_of_asker(&**asker, name);

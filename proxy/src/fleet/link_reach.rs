@@ -21,7 +21,7 @@ use trunkline_protocol::fleet::{PeerPresence, PresentAppServer};
 
 use super::fleet_member::FleetMember;
 use crate::shard::Shared;
-use crate::upstream::{DialledIn, LinkHandle, LinkId};
+use crate::upstream::{LinkHandle, LinkId};
 
 /// Nodes for whose clients a link carries messages.
 #[derive(Debug, Default)]
@@ -76,12 +76,12 @@ impl LinkReaches {
 }
 
 fn reach_of(shared: &Shared, members: &[Arc<FleetMember>], link: &LinkHandle) -> LinkReach {
-    let Some(DialledIn { endpoint, .. }) = link.by_dial_in() else {
+    let Some(endpoint) = link.endpoint() else {
         return LinkReach { is_for_us: true, members: Vec::new() };
     };
     let instance = shared.hubs.instance(link.app());
     let own = shared.hubs.pool_of(link).map(|pool| pool.links()).unwrap_or_default();
-    let own = own.iter().filter_map(|link| Some(&*link.by_dial_in()?.endpoint)).min();
+    let own = own.iter().filter_map(|link| link.endpoint()).min();
     let told: Vec<_> = members.iter().map(|member| member.presence()).collect();
     let first_at = |presence: &PeerPresence| first_endpoint(presence.servers(link.hub_identity().key()), &instance);
     let others: Vec<_> = told.iter().map(|presence| first_at(presence)).collect();

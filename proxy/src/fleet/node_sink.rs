@@ -161,7 +161,7 @@ impl<'a> NodeSink<'a> {
             return link.tell(&NodeMessage::Answer { question, frame });
         };
         let is_known = match read_stamped(frame) {
-            Ok(Some((ServiceMessage::ClientInvocation(request), epoch))) if known.has_dialled_in() => {
+            Ok(Some((ServiceMessage::ClientInvocation(request), epoch))) if !known.capabilities().names_callers => {
                 self.invoke(question, hub, request, epoch)
             }
             read => {
@@ -244,9 +244,9 @@ impl<'a> NodeSink<'a> {
             return false;
         };
         // Elsewhere each app server sends to all nodes, and numbers its epochs itself.
-        let origin = match hub.has_dialled_in() {
-            true => SendOrigin::Sender(shared.hubs.number(self.member.boot()), epoch),
-            false => SendOrigin::OtherNode,
+        let origin = match hub.capabilities().sends_to_all_nodes {
+            true => SendOrigin::OtherNode,
+            false => SendOrigin::Sender(shared.hubs.number(self.member.boot()), epoch),
         };
         let hub = hub.index();
         let asker = asker(hub);

@@ -128,7 +128,7 @@ impl TakeOvers {
             );
             return TakenOver::Failed;
         };
-        if hub.has_dialled_in() && timeout(KNOWN_TIMEOUT, self.be_known()).await.is_err() {
+        if !hub.capabilities().sends_to_all_nodes && timeout(KNOWN_TIMEOUT, self.be_known()).await.is_err() {
             debug!(hub = hub.name(), connection = short(id), "other nodes don't know in time what is wanted here");
             shard.post(move |state| state.moves.give_up_arrival(&mut state.core, &mut state.assignments, place));
             return TakenOver::Failed;
@@ -148,7 +148,7 @@ impl TakeOvers {
             None => None,
         };
         if let Some(home) = settled {
-            if home.by_dial_in().is_some()
+            if !home.capabilities().sends_to_all_nodes
                 && timeout(REST_TIMEOUT, self.await_rest(&home, (hub, id), (shard, place.0), &owner)).await.is_err()
             {
                 debug!(hub = hub.name(), connection = short(id), peer = owner.name(), "rest of a move timed out");

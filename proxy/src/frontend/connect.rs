@@ -89,7 +89,7 @@ fn opening(
 ) -> OpenConnection {
     OpenConnection {
         connection_id: client.connection_id.as_str().into(),
-        claims: if has_service_claims(hub) { all_claims(&client.user) } else { claims(&client.user) },
+        claims: if hub.capabilities().takes_service_claims { all_claims(&client.user) } else { claims(&client.user) },
         headers: headers_for(endpoint, hub, parts, transport),
         query: RequestQuery::of_parts(&parts.uri, &parts.extensions).for_hub(&parts.uri),
         protocol: None,
@@ -107,9 +107,9 @@ fn lost_connection(hub: &Hub, claim: RestoreClaim) -> LostConnection {
     LostConnection { id: claim.connection_id.into(), user }
 }
 
-/// Terms of a client in its token; only those of dial-in say any.
+/// Terms of a client in its token.
 pub(crate) fn terms(hub: &Hub, user: &User) -> ClientTerms {
-    if hub.has_dialled_in() { ClientTerms::of(&user.claims) } else { ClientTerms::default() }
+    if hub.capabilities().tokens_hold_terms { ClientTerms::of(&user.claims) } else { ClientTerms::default() }
 }
 
 /// Whether a client may use a transport: its hub offers it, and its token allows it.
@@ -117,20 +117,15 @@ pub(crate) fn may_use(hub: &Hub, user: &User, transport: Transport) -> bool {
     hub.settings().transports.contains(&transport) && terms(hub, user).allow(transport)
 }
 
-/// Headers that the app server of a hub gets. One of dial-in does not know ours.
+/// Headers for the app server of a hub, without private ones for an app server that does not know them.
 fn headers_for(endpoint: &Endpoint, hub: &Hub, parts: &Parts, transport: Transport) -> Headers {
     let mut headers = headers(parts, transport);
-    if hub.has_dialled_in() {
+    if !hub.capabilities().takes_private_headers {
         headers.retain(|(name, _)| !name.starts_with(PRIVATE_HEADER_PREFIX));
         let node = ByteString::from(endpoint.shared.settings.node.as_str());
         headers.push((ByteString::from_static(INSTANCE_ID_HEADER), vec![node]));
     }
     headers
-}
-
-/// Whether the app servers of a hub read the claims of the service.
-fn has_service_claims(hub: &Hub) -> bool {
-    hub.has_dialled_in() && !hub.has_webhook()
 }
 
 /// All claims of a token, those of the service among them: the app server's SDK reads and removes them.

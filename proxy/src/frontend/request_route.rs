@@ -118,7 +118,9 @@ fn choose(endpoint: &Endpoint, hub: &Hub, parts: &Parts, user: &User, connection
     let routed = ask(endpoint, &facts_of(&path, &seen, user.id.as_deref()));
     match routed.choice {
         // App servers that dial in are of no group.
-        RouteChoice::Group(_) if hub.has_dialled_in() => Routed { choice: RouteChoice::Group(None), ..routed },
+        RouteChoice::Group(_) if !hub.capabilities().has_server_groups => {
+            Routed { choice: RouteChoice::Group(None), ..routed }
+        }
         _ => routed,
     }
 }

@@ -23,7 +23,7 @@ pub(super) const CLOSE_POLICY: u16 = 1008;
 /// Waits until the key that has let a link in is taken away, and says so to its app server. One of the fleet is waited
 /// for in vain.
 pub(super) async fn lose_key(shard: &Shard, pool: &Pool, link: &LinkHandle) {
-    let Some(signer) = link.by_dial_in().map(|dialled_in| &dialled_in.signer) else {
+    let Some(signer) = link.token_signer() else {
         return std::future::pending().await;
     };
     shard.shared().admission.signing_keys.taken_away(signer, pool.hub().name()).await;
@@ -36,7 +36,7 @@ fn take_from_homes(shard: &Shard, pool: &Pool, signer: &TokenSigner) {
     let Some(hub) = shard.shared().hubs.of_pool(pool) else { return };
     for pool in hub.pools().iter() {
         let all = pool.links();
-        let of_key = all.iter().filter(|link| link.by_dial_in().is_some_and(|dialled_in| dialled_in.signer == *signer));
+        let of_key = all.iter().filter(|link| link.token_signer() == Some(signer));
         let links = of_key.filter(|link| link.begin_leave()).count();
         if links > 0 {
             let (hub, app, key) = (hub.name(), &pool.app().name, &signer.signer);

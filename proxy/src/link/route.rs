@@ -383,12 +383,12 @@ fn pass_result(source: FrameSource<'_>, waiting: Option<&WaitingResult>, caller:
             None => waiting.asker().answer(answer),
         };
     }
-    let pools = hub.pools();
+    let (pools, names_callers) = (hub.pools(), hub.capabilities().names_callers);
     match pools.iter().find(|pool| pool.app().instance == caller) {
         // By dial-in an app server tells of results of its own clients, too, which nobody else waits for.
-        _ if hub.has_dialled_in() && is_over(answer) => {}
-        _ if hub.has_dialled_in() && source.asker.app() == AppServerId::OTHER_NODE => {}
-        Some(pool) if !hub.has_dialled_in() => pool.any_link().iter().for_each(|link| link.send(answer)),
+        _ if !names_callers && is_over(answer) => {}
+        _ if !names_callers && source.asker.app() == AppServerId::OTHER_NODE => {}
+        Some(pool) if names_callers => pool.any_link().iter().for_each(|link| link.send(answer)),
         _ => source.shared.other_nodes().pass_result(hub.key(), caller, answer),
     }
 }

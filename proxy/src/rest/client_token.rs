@@ -25,7 +25,7 @@ pub(super) fn answer(
     let RestCaller { signer: TokenSigner { key, .. }, origin } = caller;
     let (now_s, minutes) = (unix_seconds(), query.token_minutes()?);
     let times = TokenTimes::from_now(now_s, minutes * 60);
-    let manifest = hub.here().filter(|hub| !hub.has_dialled_in());
+    let manifest = hub.here().filter(|hub| hub.capabilities().takes_user_tokens);
     let (url, token) = match manifest {
         Some(hub) => {
             let user = query.user()?.ok_or_else(|| {

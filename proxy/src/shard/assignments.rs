@@ -125,7 +125,7 @@ impl Assignments {
         let Some(client) = core.connections.close(slot) else { return };
         core.context.record_close(client, reason);
         core.delivery.watches.closed(slot, Some(reason.cause), reason.detail.as_deref());
-        if client.home.by_dial_in().is_some() {
+        if !client.home.capabilities().names_callers {
             core.context.shared.client_results.connection_ended(&client.id);
         }
         self.closed_ids.close(&client.id, client.is_negotiated, core.tick);
@@ -349,7 +349,7 @@ impl Assignments {
                 && client.cold.assignment.calls.are_none()
                 && !results.is_waiting_for(&client.id)
         };
-        if client.cold.assignment.is_leaving && client.home.by_dial_in().is_some() && is_idle() {
+        if client.cold.assignment.is_leaving && !client.home.capabilities().confirms_hand_over && is_idle() {
             self.reassign_elsewhere(core, slot);
         }
     }
@@ -358,7 +358,7 @@ impl Assignments {
     pub(super) fn take_goodbye(&mut self, core: &mut ShardCore, slot: Slot, payload: &[u8]) -> bool {
         let Some(client) = core.connections.get(slot) else { return false };
         let Content::Hub(protocol) = client.content else { return false };
-        let is_goodbye = client.home.by_dial_in().is_some() && is_goodbye(protocol, payload);
+        let is_goodbye = client.home.capabilities().closes_clients_on_stop && is_goodbye(protocol, payload);
         if is_goodbye {
             self.reassign_elsewhere(core, slot);
         }

@@ -84,7 +84,8 @@ impl Moves {
             // Another node would know nothing of its side homes.
             || client.cold.sides.is_some()
             || !home_moves
-            || (client.home.by_dial_in().is_some() && !core.context.shared.other_nodes().let_move(client.home.hub()))
+            || (!client.home.capabilities().sends_to_all_nodes
+                && !core.context.shared.other_nodes().let_move(client.home.hub()))
         {
             return None;
         }
@@ -192,9 +193,9 @@ impl Moves {
         let Some(client) = core.connections.live(slot) else { return };
         let (home, connection_id) = (client.home.clone(), ByteString::from(&*client.id));
         let Some(pools) = core.context.shared.hubs.at(home.hub()).map(|hub| hub.pools()) else { return };
-        let mut asked = match home.by_dial_in() {
-            None => Vec::new(),
-            Some(_) => match core.context.shared.other_nodes().announce_move(home.hub(), &connection_id) {
+        let mut asked = match home.capabilities().sends_to_all_nodes {
+            true => Vec::new(),
+            false => match core.context.shared.other_nodes().announce_move(home.hub(), &connection_id) {
                 Some(asked) => asked,
                 None => return core.stay_here(slot),
             },
@@ -352,7 +353,7 @@ impl Moves {
         if !resumption.ownership.settle(state, epochs, until) {
             return None;
         }
-        if home.by_dial_in().is_some() {
+        if !home.capabilities().sends_to_all_nodes {
             resumption.ownership.keep_behind(shared.fleet.origin);
         }
         let arrival = resumption.arrival.take().map(|arrival| *arrival).unwrap_or_default();

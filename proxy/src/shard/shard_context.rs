@@ -46,8 +46,7 @@ impl ShardContext {
         self.hub_counters(client).connections(client.transport, client.content.speech())
     }
 
-    /// Whether this client may see the details of errors: by its hub's settings, or at a hub that has dialled in by its
-    /// token.
+    /// Whether this client may see the details of errors: by its hub's settings, or by its token.
     pub(super) fn with_details(&self, client: &Client) -> bool {
         let Some(hub) = self.shared.hubs.at(client.home.hub()) else { return false };
         let by_token = || {
@@ -55,7 +54,7 @@ impl ShardContext {
             let claim = open.claims.into_iter().find(|(name, _)| name == DETAILED_ERRORS_CLAIM)?;
             Some(claim.1.eq_ignore_ascii_case("true"))
         };
-        hub.settings().detailed_errors || (hub.has_dialled_in() && by_token().unwrap_or(false))
+        hub.settings().detailed_errors || (hub.capabilities().tokens_hold_terms && by_token().unwrap_or(false))
     }
 
     /// Counts a client connection that opens.

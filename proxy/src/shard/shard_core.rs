@@ -172,7 +172,7 @@ impl ShardCore {
     fn fail_calls(&mut self, slot: Slot, role: &Role, text: &str) {
         let (mode, calls_max) = (self.mode(Flush::Deferred), self.context.shared.settings.rehoming.pending_calls_max);
         let Some(client) = self.connections.live_mut(slot) else { return };
-        if *role == Role::Home && client.home.by_dial_in().is_some() {
+        if *role == Role::Home && !client.home.capabilities().names_callers {
             // Nor will it pass on what the client answers to others.
             self.context.shared.client_results.connection_ended(&client.id);
         }
@@ -258,8 +258,9 @@ impl ShardCore {
     /// Whether a client waits for something: the answer to its hub handshake or to a call; or somebody for its answer.
     pub(super) fn is_busy(&self, client: &Client) -> bool {
         let sides = || client.cold.sides.iter().flat_map(|sides| sides.iter());
-        let asks_it =
-            || client.home.by_dial_in().is_some() && self.context.shared.client_results.is_waiting_for(&client.id);
+        let asks_it = || {
+            !client.home.capabilities().names_callers && self.context.shared.client_results.is_waiting_for(&client.id)
+        };
         !client.is_open()
             || client.cold.assignment.calls.count() > 0
             || sides().any(|side| !side.is_idle())
@@ -321,7 +322,7 @@ impl ShardCore {
     /// The hub of a client, and its group by the routes in force; `None` where they don't count for it.
     pub(super) fn route_of(&self, slot: Slot) -> Option<(Arc<Hub>, Option<Arc<ServerGroup>>)> {
         let (client, hubs) = (self.connections.live(slot)?, &self.context.shared.hubs);
-        let hub = hubs.at(client.home.hub()).filter(|hub| !hub.has_dialled_in())?;
+        let hub = hubs.at(client.home.hub()).filter(|hub| hub.capabilities().has_server_groups)?;
         let open = client.cold.opening.as_ref()?.read()?;
         let kept = || client.cold.group.clone().filter(|group| hubs.rules().has_group(group.name()));
         let group = hubs.route_of(&hub, &open, self.connections.user_of(client)).unwrap_or_else(kept);
@@ -447,7 +448,7 @@ impl ShardCore {
         }
         let shared = &self.context.shared;
         let note = |home: &HomeLink| match home.hub_identity() {
-            hub if !is_own && hub.has_dialled_in() => {
+            hub if !is_own && !hub.capabilities().names_callers => {
                 let share = shared.admission.share_of_asker(&*asker, hub.name());
                 shared.client_results.begin(&asker, &request, Some(home.app()), &share)
             }

@@ -257,7 +257,7 @@ impl ShardState {
         self.assignments.mirrored.leave_mirrors(&mut self.core, hub, app);
         self.presence.app_stopping(hub, app);
         self.tasks.app_stopping(hub, app);
-        if self.core.context.shared.hubs.at(hub).is_some_and(|hub| hub.has_dialled_in()) {
+        if self.core.context.shared.hubs.at(hub).is_some_and(|hub| !hub.capabilities().confirms_hand_over) {
             return self.hand_overs.reassign_all(&mut self.core, &mut self.assignments, hub, app);
         }
         self.assignments.sided.app_stopping(&mut self.core, hub, app);

@@ -10,6 +10,7 @@ use trunkline_protocol::limits::STATEFUL_RECONNECT_BUFFER_BYTES;
 use trunkline_protocol::manifest::HubManifest;
 
 use super::app_server::{AppServer, AppTarget};
+use super::capability::HubCapabilities;
 use super::hub_identity::{HubIdentity, HubOrigin};
 use super::hub_naming::HubNaming;
 use super::number::{AppServerId, HubIndex};
@@ -72,10 +73,10 @@ impl Hub {
         self.identity.key()
     }
 
-    /// Whether it is one of those that dial-in names: its app servers dial in, or it has a webhook in place of them.
+    /// Capabilities of its app servers and clients.
     #[must_use]
-    pub(crate) fn has_dialled_in(&self) -> bool {
-        self.identity.has_dialled_in()
+    pub(crate) fn capabilities(&self) -> &'static HubCapabilities {
+        self.identity.capabilities()
     }
 
     /// Whether a webhook serves it.
@@ -231,7 +232,7 @@ impl Hub {
             }
             let pools = self.pools_of(group);
             // Its app servers may be about to dial in for the first time, or its webhook about to be linked.
-            let begun_at = (self.has_dialled_in() && pools.is_empty()) || self.has_webhook();
+            let begun_at = (self.origin() == HubOrigin::DialIn && pools.is_empty()) || self.has_webhook();
             let begun_at = begun_at.then(|| self.naming().learnt_at());
             let lost_at = pools.iter().filter_map(|pool| pool.lost_at()).max().max(begun_at);
             lost_at.map(|lost_at| last.min(lost_at + window)).filter(|until| *until > Instant::now())

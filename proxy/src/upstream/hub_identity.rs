@@ -3,6 +3,7 @@
 use tokio::time::Instant;
 
 use super::app_server::AppServer;
+use super::capability::HubCapabilities;
 use super::hub_naming::HubNaming;
 use super::link_waiter::LinkWaiters;
 use super::number::HubIndex;
@@ -56,10 +57,14 @@ impl HubIdentity {
         &self.key
     }
 
-    /// Whether it is one of those that dial-in names: its app servers dial in, or it has a webhook in place of them.
+    /// Capabilities of its app servers and clients.
     #[must_use]
-    pub(crate) fn has_dialled_in(&self) -> bool {
-        self.origin != HubOrigin::Manifest
+    pub(crate) fn capabilities(&self) -> &'static HubCapabilities {
+        match self.origin {
+            HubOrigin::Manifest => &HubCapabilities::MANIFEST,
+            HubOrigin::DialIn => &HubCapabilities::DIAL_IN,
+            HubOrigin::Webhook | HubOrigin::WebhookPattern => &HubCapabilities::WEBHOOK,
+        }
     }
 
     /// Way on which it has come to this node.

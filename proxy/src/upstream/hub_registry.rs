@@ -124,7 +124,7 @@ impl HubRegistry {
     pub(crate) fn find(&self, path: &str) -> Option<Arc<Hub>> {
         let path = hub_path::decode(without_slash(path));
         let all = self.all.load();
-        let with_paths = all.iter().filter(|hub| !hub.is_forgotten() && (!hub.has_dialled_in() || hub.has_webhook()));
+        let with_paths = all.iter().filter(|hub| !hub.is_forgotten() && hub.origin() != HubOrigin::DialIn);
         let mut found =
             with_paths.filter(|hub| hub_path::decode(without_slash(&hub.settings().path)).eq_ignore_ascii_case(&path));
         let first = found.next()?;
@@ -150,7 +150,7 @@ impl HubRegistry {
     }
 
     fn expected(&self) -> Vec<Arc<Hub>> {
-        self.living().into_iter().filter(|hub| !hub.has_dialled_in() && hub.is_expected()).collect()
+        self.living().into_iter().filter(|hub| hub.origin() == HubOrigin::Manifest && hub.is_expected()).collect()
     }
 
     /// Finds a hub by its name in the fleet.
@@ -205,7 +205,7 @@ impl HubRegistry {
 
     /// Notes which of the hubs that dial-in names have links or clients now.
     pub(crate) fn note_use(&self, has_clients: impl Fn(&Hub) -> bool) {
-        for hub in self.living().iter().filter(|hub| hub.has_dialled_in()) {
+        for hub in self.living().iter().filter(|hub| hub.origin() != HubOrigin::Manifest) {
             hub.naming().note_use(hub.is_linked() || has_clients(hub));
         }
     }
@@ -283,7 +283,7 @@ impl HubRegistry {
     /// Whether no manifest has been read yet.
     #[must_use]
     pub(crate) fn is_empty(&self) -> bool {
-        self.all.load().iter().all(|hub| hub.has_dialled_in())
+        self.all.load().iter().all(|hub| hub.origin() != HubOrigin::Manifest)
     }
 
     /// Learns a hub of the manifest of an app server in a group, or newer settings of it. Those of the default group
@@ -335,7 +335,7 @@ impl HubRegistry {
             return Ok(hub.clone());
         }
         let living = self.living();
-        let named = || living.iter().filter(|hub| hub.has_dialled_in());
+        let named = || living.iter().filter(|hub| hub.origin() != HubOrigin::Manifest);
         let own = named().filter(|hub| hub.naming().is_by(share.signer())).count();
         if let Err(full) = share.check(DIAL_IN_HUBS_MAX, named().count(), own)
             && !self.evict_idle(&living, full.signer())

@@ -9,6 +9,7 @@ use trunkline_link::{LinkOutbox, OutboxPolicy};
 use trunkline_protocol::service::{Answer, Attachment, Class, ECHO_KEY, LinkKind, Offer, Ping};
 use trunkline_protocol::service::{ServiceMessage, Session, SessionError, encode_connection_data, encode_traced_data};
 
+use super::capability::LinkCapabilities;
 use super::{AppServerId, Asker, HubIdentity, HubIndex, LinkId};
 use crate::auth::{Signer, TokenSigner};
 
@@ -22,6 +23,7 @@ pub(crate) struct LinkHandle {
     hub: Arc<HubIdentity>,
     app: AppServerId,
     outbox: LinkOutbox,
+    capabilities: &'static LinkCapabilities,
     knows_causes: AtomicBool,
     knows_handovers: AtomicBool,
     knows_moves: AtomicBool,
@@ -79,7 +81,8 @@ impl LinkHandle {
         retired: &CancellationToken,
     ) -> Self {
         let (dialled_in, given_up) = (Some(Box::new(dialled_in)), retired.child_token());
-        Self { dialled_in, given_up, ..Self::beginning(hub, app, unsent_max_bytes, Some(session)) }
+        let capabilities = &LinkCapabilities::DIALLED_IN;
+        Self { capabilities, dialled_in, given_up, ..Self::beginning(hub, app, unsent_max_bytes, Some(session)) }
     }
 
     fn beginning(hub: Arc<HubIdentity>, app: AppServerId, unsent_max_bytes: usize, session: Option<Session>) -> Self {
@@ -91,6 +94,7 @@ impl LinkHandle {
             id: LinkId::next(),
             hub,
             app,
+            capabilities: &LinkCapabilities::DIALLED,
             outbox: LinkOutbox::new(OutboxPolicy::pausing(unsent_max_bytes), session),
             knows_causes: AtomicBool::new(false),
             knows_handovers: AtomicBool::new(false),
@@ -176,29 +180,41 @@ impl LinkHandle {
         self.knows_moves.load(Ordering::Relaxed)
     }
 
+    /// Capabilities of the app server at its peer end.
+    #[must_use]
+    pub(crate) fn capabilities(&self) -> &'static LinkCapabilities {
+        self.capabilities
+    }
+
     /// Whether clients whose home it is may move to another node: by dial-in those that may come back at all, since a
     /// pause and a resume by another node's link are known to each app server there.
     #[must_use]
     pub(crate) fn lets_clients_move(&self) -> bool {
-        self.by_dial_in().map_or_else(|| self.knows_moves(), |dialled_in| dialled_in.allows_reconnect)
+        self.dialled_in.as_ref().map_or_else(|| self.knows_moves(), |dialled_in| dialled_in.allows_reconnect)
     }
 
-    /// Words of the app server about the link, if it has dialled it.
+    /// Host that the app server has dialled; `None` for a link that the node has dialled.
     #[must_use]
-    pub(crate) fn by_dial_in(&self) -> Option<&DialledIn> {
-        self.dialled_in.as_deref()
+    pub(crate) fn endpoint(&self) -> Option<&str> {
+        self.dialled_in.as_ref().map(|dialled_in| &*dialled_in.endpoint)
+    }
+
+    /// Signer of the token that admitted the link; `None` for a link that the node has dialled.
+    #[must_use]
+    pub(crate) fn token_signer(&self) -> Option<&TokenSigner> {
+        self.dialled_in.as_ref().map(|dialled_in| &dialled_in.signer)
     }
 
     /// Whether it came in by way of another node, with which it ends.
     #[must_use]
     pub(crate) fn is_carried(&self) -> bool {
-        self.by_dial_in().is_some_and(|dialled_in| dialled_in.is_carried)
+        self.dialled_in.as_ref().is_some_and(|dialled_in| dialled_in.is_carried)
     }
 
     /// Whether it may be a home of clients.
     #[must_use]
     pub(crate) fn may_carry_clients(&self) -> bool {
-        let is_weak = self.by_dial_in().is_some_and(|dialled_in| dialled_in.kind == LinkKind::Weak);
+        let is_weak = self.dialled_in.as_ref().is_some_and(|dialled_in| dialled_in.kind == LinkKind::Weak);
         !is_weak && !self.is_leaving.load(Ordering::Relaxed)
     }
 
@@ -327,11 +343,11 @@ impl Asker for LinkHandle {
     }
 
     fn dial_in_link(&self) -> Option<LinkId> {
-        self.by_dial_in().map(|_| self.id)
+        self.dialled_in.as_ref().map(|_| self.id)
     }
 
     fn signer(&self) -> Option<&Signer> {
-        self.by_dial_in().map(|dialled_in| &dialled_in.signer.signer)
+        self.token_signer().map(|signer| &signer.signer)
     }
 
     fn answer(&self, message: &ServiceMessage) {

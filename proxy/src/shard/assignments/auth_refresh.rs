@@ -45,13 +45,13 @@ impl Assignments {
         counters.of(RefreshOutcome::Refreshed).increment();
         let terms = ClientTerms::of(&refresh.claims);
         let closes = self.token_expiries.of(slot).is_some()
-            || terms.closes_on_expiry && hub.has_dialled_in()
+            || terms.closes_on_expiry && hub.capabilities().tokens_hold_terms
             || hub.settings().close_on_token_expiry;
         let is_end = closes && refresh.expires_s < RefreshAuth::NO_END_S;
         let ends_s = u64::try_from(refresh.expires_s).ok().filter(|_| is_end);
         ack.found_with(claims_to_payload(&refresh.claims));
         let mut kept = refresh.claims.clone();
-        if hub.has_dialled_in() && !hub.has_webhook() {
+        if hub.capabilities().takes_service_claims {
             let long = long_claims(&refresh.claims).map(|(name, value)| (ByteString::from(name), value));
             kept.extend(long.filter(|claim| !refresh.claims.contains(claim)));
         }

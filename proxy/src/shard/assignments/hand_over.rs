@@ -89,7 +89,10 @@ impl HandOvers {
 
     /// Gives the clients of app servers that stop to another one, which has come.
     pub(crate) fn reassign_all_to(&mut self, core: &mut ShardCore, assignments: &mut Assignments, link: &LinkHandle) {
-        let Some(hub) = core.context.shared.hubs.at(link.hub()).filter(|hub| hub.has_dialled_in()) else { return };
+        if link.hub_identity().capabilities().confirms_hand_over {
+            return;
+        }
+        let Some(hub) = core.context.shared.hubs.at(link.hub()) else { return };
         for pool in hub.pools().iter().filter(|pool| pool.is_reassigning() && pool.app().id != link.app()) {
             self.reassign_all(core, assignments, link.hub(), pool.app().id);
         }
@@ -121,7 +124,7 @@ impl HandOvers {
     }
 
     fn pool_of(&self, core: &ShardCore, link: &LinkHandle) -> Option<Arc<Pool>> {
-        core.context.shared.hubs.pool_of(link).filter(|_| link.by_dial_in().is_some())
+        core.context.shared.hubs.pool_of(link).filter(|_| link.capabilities().moves_between_links)
     }
 
     /// Begins to move a client to another link of its app server.
@@ -215,7 +218,7 @@ impl HandOvers {
                 client.cold.is_settled = true;
                 client.home.send(&flow(&client.id, FlowOperation::Resume));
                 self.end_move(core, assignments, slot);
-            } else if client.cold.assignment.is_leaving && client.home.by_dial_in().is_some() {
+            } else if client.cold.assignment.is_leaving && !client.home.capabilities().confirms_hand_over {
                 assignments.reassign_elsewhere(core, slot);
             }
         }

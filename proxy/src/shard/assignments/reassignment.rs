@@ -230,7 +230,7 @@ impl Reassignment {
         let hubs = &core.context.shared.hubs;
         let Some(client) = core.connections.live_mut(slot) else { return true };
         let (id, content, is_open) = (client.id.clone(), client.content, client.is_open());
-        let had_dialled_in = client.link_of(role).is_some_and(|left| left.by_dial_in().is_some());
+        let has_ended = client.link_of(role).is_some_and(|left| left.capabilities().ends_clients_with_link);
         let Some(assignment) = client.assignment(role) else { return true };
         let was_at = assignment.was_at;
         // Where its client has no answer to its hub handshake, it begins anew.
@@ -251,8 +251,7 @@ impl Reassignment {
             assignment.open(link.app(), role.stage_at_first(was_at.is_some()));
         }
         let left = was_at.filter(|was_at| *was_at != link.app());
-        // Who dials in has ended the clients of a link with it.
-        if let Some(left) = left.filter(|_| !had_dialled_in) {
+        if let Some(left) = left.filter(|_| !has_ended) {
             self.moved_away(link.hub(), (left, link.app()), &id, now);
         }
         if left.is_some() || role.is_needed_always() {
@@ -264,7 +263,7 @@ impl Reassignment {
                     client.status = opening_until(now, timeout_ms);
                 }
                 (client.cold.moving_to, client.cold.is_settled) = (None, false);
-                if had_dialled_in && left.is_some() {
+                if has_ended && left.is_some() {
                     client.cold.left = left;
                 }
                 client.refresh_pauses(now);

@@ -154,7 +154,7 @@ impl Levelling {
     fn level(&mut self, core: &mut ShardCore, assignments: &mut Assignments, slot: Slot, order: &LevelOrder) {
         let Some(to) = newcomer(core, slot, order).and_then(|pool| pool.choose_home()) else { return };
         let Some(client) = core.connections.live(slot) else { return };
-        if client.home.by_dial_in().is_none() {
+        if client.home.capabilities().confirms_hand_over {
             let (asked, request) = (AskedClient { serial: client.serial, order: *order }, ask_if_idle(&client.id));
             core.ask_to_hand_over(slot, &Role::Home, &request);
             self.asked.insert(slot, asked);
@@ -241,9 +241,9 @@ fn may_be_levelled(core: &ShardCore, client: &Client, order: &LevelOrder) -> boo
         !stays && !client.is_paused() && cold.assignment.calls.are_none()
     };
     let is_here = || !client.is_in_transit() && !client.is_away();
-    let can_go = || match home.by_dial_in() {
-        Some(_) => client.can_move() && core.tick.saturating_sub(client.last_heard) >= SILENT_TICKS,
-        None => client.can_be_handed_over() && home.knows_idle_handovers(),
+    let can_go = || match home.capabilities().confirms_hand_over {
+        true => client.can_be_handed_over() && home.knows_idle_handovers(),
+        false => client.can_move() && core.tick.saturating_sub(client.last_heard) >= SILENT_TICKS,
     };
     is_there && is_at_rest() && is_here() && can_go()
 }

@@ -160,7 +160,7 @@ impl Moves {
         client.change_serial(serial);
         (client.last_heard, client.last_sent) = (now, now);
         core.delivery.replay(slot, client, frames, mode);
-        if client.home.by_dial_in().is_some() {
+        if client.home.capabilities().takes_reconnects {
             // It may keep a part of a message, which does not come any more.
             let connection_id = ByteString::from(&*client.id);
             client.home.send(&ServiceMessage::ConnectionReconnect(ConnectionReconnect { connection_id }));
