@@ -17,7 +17,7 @@ use super::fleet_member::FleetMember;
 use super::gathered_page::{QuestionedHub, page_of};
 use super::node_question::Answers;
 use super::own_answer::OwnAnswer;
-use crate::upstream::{Asker, Hub, LinkHandle};
+use crate::upstream::{Asker, LinkHandle};
 
 /// Answer to one question, as it is gathered.
 pub(super) struct GatheredAnswer {
@@ -45,13 +45,13 @@ impl GatheredAnswer {
 /// Gives an app server a page of the members of a group at this node and at others.
 pub(super) async fn list_members(
     fleet: &Fleet,
-    (link, hub): (&Arc<LinkHandle>, &Hub),
+    link: &Arc<LinkHandle>,
     query: GroupMemberQuery,
     others: Vec<Arc<FleetMember>>,
 ) {
     let ack_id = query.ack_id;
     let here = fleet.presence().reach(fleet.members(), link).is_for_us.then(|| link.hub());
-    let hub = QuestionedHub { key: hub.key().into(), here, app: link.app() };
+    let hub = QuestionedHub { key: link.hub_identity().key().into(), here, app: link.app() };
     let ack = match page_of(fleet, &hub, query, others).await {
         Ok(page) => {
             let payload = Some(page.to_payload());

@@ -44,11 +44,11 @@ impl OtherNodes for Fleet {
     }
 
     fn pass_on(&self, link: &LinkHandle, message: &ServiceMessage, epoch: i64) {
-        let Some(hub) = self.shared().hubs.at(link.hub()) else { return };
-        keep_first(self.shared(), hub.key(), message);
-        let wanting = wanting_of(self, link, &hub, message);
+        let key = link.hub_identity().key();
+        keep_first(self.shared(), key, message);
+        let wanting = wanting_of(self, link, message);
         if !wanting.is_empty() {
-            let frame = relayed(hub.key(), message, epoch);
+            let frame = relayed(key, message, epoch);
             for member in wanting {
                 self.passage().pass_to(&member, &frame);
             }
@@ -64,37 +64,35 @@ impl OtherNodes for Fleet {
     }
 
     fn ask_too(&self, link: &Arc<LinkHandle>, message: &ServiceMessage) -> Option<Arc<dyn Asker>> {
-        let (runtime, hub) = (self.runtime().get()?, self.shared().hubs.at(link.hub())?);
-        keep_first(self.shared(), hub.key(), message);
+        let (runtime, key) = (self.runtime().get()?, link.hub_identity().key());
+        keep_first(self.shared(), key, message);
         if let ServiceMessage::GroupMemberQuery(query) = message
             && query.page_size != Some(0)
         {
-            let nodes = wanting_of(self, link, &hub, message);
+            let nodes = wanting_of(self, link, message);
             if nodes.is_empty() {
                 return None;
             }
             let (fleet, link, query) = (self.clone(), link.clone(), query.clone());
             let silent = Arc::new(SilentAsker(link.hub()));
-            drop(runtime.spawn(async move { list_members(&fleet, (&link, &hub), query, nodes).await }));
+            drop(runtime.spawn(async move { list_members(&fleet, &link, query, nodes).await }));
             return Some(silent);
         }
-        let asked =
-            if is_about_own(self.shared(), message) { Vec::new() } else { wanting_of(self, link, &hub, message) };
+        let asked = if is_about_own(self.shared(), message) { Vec::new() } else { wanting_of(self, link, message) };
         if asked.is_empty() {
             return None;
         }
-        let answers = self.ask(asked, hub.key(), &message.to_body());
+        let answers = self.ask(asked, key, &message.to_body());
         let (own, answer) = GatheredAnswer::begin(link.clone(), message);
         drop(runtime.spawn(async move { answer.give(answers.await).await }));
         Some(own)
     }
 
     fn invoke(&self, link: &Arc<LinkHandle>, request: &ClientInvocation, epoch: i64) -> bool {
-        let (Some(runtime), Some(hub)) = (self.runtime().get(), self.shared().hubs.at(link.hub())) else {
-            return false;
-        };
+        let Some(runtime) = self.runtime().get() else { return false };
+        let hub = link.hub_identity();
         let message = ServiceMessage::ClientInvocation(request.clone());
-        let asked = wanting_of(self, link, &hub, &message);
+        let asked = wanting_of(self, link, &message);
         if asked.is_empty() {
             return false;
         }
@@ -224,7 +222,7 @@ fn has_one_endpoint(members: &Membership, hub: &Hub) -> bool {
 }
 
 /// Members that a link reaches, and where somebody may want a message.
-fn wanting_of(fleet: &Fleet, link: &LinkHandle, hub: &Hub, message: &ServiceMessage) -> Vec<Arc<FleetMember>> {
+fn wanting_of(fleet: &Fleet, link: &LinkHandle, message: &ServiceMessage) -> Vec<Arc<FleetMember>> {
     let reach = fleet.presence().reach(fleet.members(), link);
     if reach.members.is_empty() {
         return Vec::new();
@@ -232,9 +230,9 @@ fn wanting_of(fleet: &Fleet, link: &LinkHandle, hub: &Hub, message: &ServiceMess
     if message.outlasts_connections() {
         return reach.members.clone();
     }
-    let now_ms = fleet.members().now_ms();
+    let (now_ms, key) = (fleet.members().now_ms(), link.hub_identity().key());
     with_wanted(message, |wanted| {
-        let wanting = reach.members.iter().filter(|member| member.may_want(hub.key(), wanted, now_ms));
+        let wanting = reach.members.iter().filter(|member| member.may_want(key, wanted, now_ms));
         wanting.cloned().collect()
     })
 }
