@@ -18,7 +18,7 @@ use http::header::{HOST, HeaderName};
 use http::{HeaderMap, StatusCode};
 use tracing::{info, warn};
 use trunkline_protocol::cause::Cause;
-use trunkline_protocol::dial_in::{CLIENT_PATH, SERVER_CONNECTION_PARAMETER, SERVER_ID_HEADER, TARGET_PARAMETER};
+use trunkline_protocol::dial_in::{CLIENT_PATH, SERVER_ID_HEADER, TARGET_PARAMETER};
 use trunkline_protocol::manifest::HubManifest;
 use trunkline_protocol::token::ConnectionToken;
 use trunkline_protocol::wire::CONNECTION_TOKEN_PARAMETER;
@@ -205,7 +205,6 @@ pub(crate) async fn open_link(endpoint: &Endpoint, mut request: Request) -> Resu
         instance,
         endpoint: host,
         is_carried,
-        cid: parameter(&request, SERVER_CONNECTION_PARAMETER).unwrap_or_default(),
         signer,
         hub,
         refusal,

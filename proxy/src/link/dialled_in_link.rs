@@ -56,7 +56,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Serves a link from its upgrade to its end.
 pub(crate) async fn serve_link(shard: Rc<Shard>, incoming: Box<IncomingLink>) {
-    let IncomingLink { upgrade, hub, instance, endpoint, cid, signer, is_carried, refusal } = *incoming;
+    let IncomingLink { upgrade, hub, instance, endpoint, signer, is_carried, refusal } = *incoming;
     let upgraded = match upgrade.await {
         Ok(upgraded) => upgraded,
         Err(error) => return debug!(hub = hub.name(), %error, "the upgrade of a link broke off"),
@@ -82,8 +82,8 @@ pub(crate) async fn serve_link(shard: Rc<Shard>, incoming: Box<IncomingLink>) {
     if kind != LinkKind::Weak {
         hub.learn_reconnects(allows_reconnect);
     }
-    let (endpoint, cid) = (endpoint.into(), cid.into());
-    let link = make_link(&shard, &pool, DialledIn { kind, endpoint, cid, signer, is_carried, allows_reconnect });
+    let endpoint = endpoint.into();
+    let link = make_link(&shard, &pool, DialledIn { kind, endpoint, signer, is_carried, allows_reconnect });
     carry(&shard, &pool, link, socket).await;
 }
 

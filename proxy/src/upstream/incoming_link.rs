@@ -16,8 +16,6 @@ pub(crate) struct IncomingLink {
     pub instance: String,
     /// Host that it has dialled.
     pub endpoint: String,
-    /// Its own id of the link.
-    pub cid: String,
     /// Signer of its token.
     pub signer: TokenSigner,
     /// Whether another node has carried it here.

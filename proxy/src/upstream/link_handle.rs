@@ -52,8 +52,6 @@ pub(crate) struct DialledIn {
     pub kind: LinkKind,
     /// Host that it has dialled: of several proxies under different names it sends each message to all.
     pub endpoint: Box<str>,
-    /// Its own id of the link.
-    pub cid: Box<str>,
     /// Signer of the token that has let it in.
     pub signer: TokenSigner,
     /// Whether another node has carried it here: the host is not one of this node.
@@ -367,9 +365,9 @@ mod tests {
     impl LinkHandle {
         /// A link that an app server has dialled, and that is open.
         pub(crate) fn opened_by_dial_in(hub: &Arc<HubIdentity>, app: AppServerId) -> Self {
-            let (kind, endpoint, cid) = (LinkKind::Default, "here".into(), "1".into());
+            let (kind, endpoint) = (LinkKind::Default, "here".into());
             let signer = TokenSigner { key: AccessKey::random(), signer: Signer::Fleet };
-            let dialled_in = DialledIn { kind, endpoint, cid, signer, is_carried: false, allows_reconnect: false };
+            let dialled_in = DialledIn { kind, endpoint, signer, is_carried: false, allows_reconnect: false };
             let session = Session::new(SessionId::FIRST, Role::Proxy, SessionSettings::new(RING_BYTES, 1000), 0);
             let link = Self::dialled_in(hub.clone(), app, usize::MAX, session, dialled_in, &CancellationToken::new());
             let answer = Answer { received: 0, capabilities: Capabilities::default() };
