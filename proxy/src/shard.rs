@@ -97,6 +97,7 @@ use drain::levelling::LevelSearch;
 use drain::shed::{SHED_SPREAD, ShedSearch};
 use presence_feed::Told;
 use shard_context::ShardContext;
+use state::ShardTask;
 
 /// Interval at which the clients of a node that stops are sent elsewhere, until they are there.
 const TRY_ELSEWHERE: Duration = Duration::from_millis(500);
@@ -151,30 +152,34 @@ impl Shard {
         self.context.now_us()
     }
 
-    /// State, borrowed for one step; [`start_tasks`](Self::start_tasks) must follow a step that writes to clients.
+    /// State, borrowed to read it, or to change what no client and no task is concerned by.
     pub(crate) fn state(&self) -> RefMut<'_, ShardState> {
         self.state.borrow_mut()
     }
 
-    /// Takes a step; [`start_tasks`](Self::start_tasks) must follow one that writes to clients.
-    pub(crate) fn step<T>(&self, step: impl FnOnce(&mut ShardState) -> T) -> T {
-        step(&mut self.state())
+    /// Takes a step. At its end deferred frames leave, and the tasks start that it asks for.
+    ///
+    /// A socket must outlive the borrow, because its end wakes the other one: a step returns those that it takes.
+    pub(crate) fn step<T>(self: &Rc<Self>, step: impl FnOnce(&mut ShardState) -> T) -> T {
+        let mut state = self.state();
+        let result = step(&mut state);
+        let tasks = state.end_step();
+        drop(state);
+        tasks.into_iter().for_each(|task| self.start(task));
+        result
     }
 
     /// Applies the commands of one batch in their order.
     pub(crate) fn apply(self: &Rc<Self>, commands: Vec<ShardCommand>) {
-        {
-            let mut state = self.state();
+        self.step(|state| {
             let read_at = state.core.time_for_watches();
-            apply_read(&mut state, commands, read_at);
-        }
-        self.start_tasks();
+            apply_read(state, commands, read_at);
+        });
     }
 
     /// Applies a batch that came through the inbox.
     pub(crate) fn apply_batch(self: &Rc<Self>, batch: CommandBatch) {
         self.step(|state| apply_read(state, batch.commands, batch.read_at));
-        self.start_tasks();
     }
 
     /// Empty list for the commands of a batch: growing one anew is what a batch of many small frames would pay most
@@ -186,78 +191,54 @@ impl Shard {
 
     /// Advances the shard by one second.
     pub(crate) fn advance(self: &Rc<Self>) {
-        self.state().advance();
-        // Dropped without the borrow: a socket wakes its other end.
-        let severed = self.step(|state| state.moves.take_severed(&mut state.core));
+        let severed = self.step(|state| {
+            state.advance();
+            state.moves.take_severed(&mut state.core)
+        });
         drop(severed);
-        self.start_tasks();
     }
 
     /// Runs an inspection of another thread.
     pub(crate) fn inspect(self: &Rc<Self>, inspection: inbox::Inspection) {
-        inspection.run(&mut *self.state());
-        self.start_tasks();
+        self.step(|state| inspection.run(state));
     }
 
     /// Closes a client connection; a second time is fine. Its slot is freed when its socket has ended.
     pub(crate) fn close(self: &Rc<Self>, slot: Slot, reason: &CloseReason) {
         self.step(|state| state.assignments.close(&mut state.core, slot, reason));
-        self.start_tasks();
     }
 
     /// Closes the route of an id that never became a connection.
-    pub(crate) fn close_id(&self, id: &Rc<str>, is_negotiated: bool) {
+    pub(crate) fn close_id(self: &Rc<Self>, id: &Rc<str>, is_negotiated: bool) {
         self.step(|state| state.assignments.close_id(&mut state.core, id, is_negotiated));
     }
 
     /// Frees the slot of a client connection whose socket has ended, for this cause unless it was closed before. One
     /// that may go on over another socket stays.
     pub(crate) fn free(self: &Rc<Self>, slot: Slot, serial: Serial, cause: Cause) {
-        // Dropped without the borrow: a socket wakes its other end.
         let client =
             self.step(|state| state.moves.end_socket(&mut state.core, &mut state.assignments, slot, serial, cause));
-        self.start_tasks();
         drop(client);
     }
 
     /// Reassigns a client connection whose home was lost while it opened.
     pub(crate) fn lose_home(self: &Rc<Self>, slot: Slot, cause: Cause) {
         self.step(|state| state.assignments.lose_home(&mut state.core, slot, cause));
-        self.start_tasks();
     }
 
-    /// Starts the tasks that the last step asked for: outboxes to flush as their sockets take it, ends of holds, a
-    /// drain, a shed.
-    pub(crate) fn start_tasks(self: &Rc<Self>) {
-        let (flushes, holds, drain, shed, orders, must_tell_presence, must_watch) = {
-            let mut state = self.state();
-            let (flushes, holds, drain) =
-                (state.core.delivery.take_flush_tasks(), state.core.delivery.take_holds(), state.drain.due.take());
-            let (shed, orders) = (mem::take(&mut state.shed.due), state.levelling.take_orders());
-            let must_watch = state.leaving.take_start();
-            (flushes, holds, drain, shed, orders, state.presence.take_start(), must_watch)
-        };
-        for (slot, serial) in holds {
-            spawn_local(self.clone().end_hold(slot, serial));
-        }
-        for (slot, serial) in flushes {
-            let shard = self.clone();
-            spawn_local(async move { poll_fn(|cx| shard.poll_flush(cx, slot, serial)).await });
-        }
-        if let Some(spread) = drain {
-            spawn_local(self.clone().drain(spread));
-        }
-        if shed > 0 {
-            spawn_local(self.clone().shed(shed));
-        }
-        for order in orders {
-            spawn_local(self.clone().level(order));
-        }
-        if must_watch {
-            spawn_local(self.clone().watch_leaving());
-        }
-        if must_tell_presence {
-            spawn_local(self.clone().tell_presence());
+    /// Starts a task that a step has asked for.
+    fn start(self: &Rc<Self>, task: ShardTask) {
+        let shard = self.clone();
+        match task {
+            ShardTask::Flush(slot, serial) => {
+                drop(spawn_local(async move { poll_fn(|cx| shard.poll_flush(cx, slot, serial)).await }));
+            }
+            ShardTask::EndHold(slot, serial) => drop(spawn_local(shard.end_hold(slot, serial))),
+            ShardTask::Drain(spread) => drop(spawn_local(shard.drain(spread))),
+            ShardTask::Shed(clients) => drop(spawn_local(shard.shed(clients))),
+            ShardTask::Level(order) => drop(spawn_local(shard.level(order))),
+            ShardTask::WatchLeaving => drop(spawn_local(shard.watch_leaving())),
+            ShardTask::ReportPresence => drop(spawn_local(shard.tell_presence())),
         }
     }
 
@@ -268,7 +249,6 @@ impl Shard {
             sleep(LOOK_INTERVAL).await;
             are_left = self
                 .step(|state| state.leaving.look_at_leaving(&mut state.core, &mut state.assignments, Instant::now()));
-            self.start_tasks();
         }
     }
 
@@ -290,8 +270,12 @@ impl Shard {
     /// Lets what is held back for a client that has just been accepted leave, if the client sends nothing meanwhile.
     async fn end_hold(self: Rc<Self>, slot: Slot, serial: Serial) {
         sleep(FIRST_FRAME_WAIT).await;
-        self.step(|state| state.moves.end_late_hold(&mut state.core, &mut state.assignments, slot, serial));
-        self.start_tasks();
+        self.step(|state| {
+            // Another serial is that of another socket.
+            if state.core.connections.get_current(slot, serial).is_some() {
+                state.core.end_hold(slot);
+            }
+        });
     }
 
     fn poll_flush(&self, cx: &mut Context<'_>, slot: Slot, serial: Serial) -> Poll<()> {
@@ -327,19 +311,16 @@ impl Shard {
                     (begun, wait),
                 )
             });
-            self.start_tasks();
         }
         // Who has come back here instead of elsewhere tries again: load balancers need a while to notice. The calls of
         // others come to their end meanwhile.
         while self.step(|state| state.drain.are_any_left(&mut state.core, &mut state.moves, &mut state.leaving))
             && Instant::now() < last
         {
-            self.start_tasks();
             sleep(TRY_ELSEWHERE).await;
         }
         // Clients that were on their way in when the others were told, too.
         self.step(|state| state.drain.close_all_drained(&mut state.core, &mut state.assignments));
-        self.start_tasks();
     }
 
     /// Sends some clients elsewhere for a rebalance, spread over most of a second.
@@ -362,7 +343,6 @@ impl Shard {
                     begun.elapsed(),
                 )
             });
-            self.start_tasks();
         }
     }
 
@@ -385,7 +365,6 @@ impl Shard {
                     begun.elapsed(),
                 )
             });
-            self.start_tasks();
         }
     }
 }

@@ -99,7 +99,7 @@ impl FrameSink for EndpointSink<'_> {
         }
     }
 
-    async fn finish_batch(&mut self, _bytes: usize) {
+    async fn end_batch(&mut self, _bytes: usize) {
         self.start_workers();
         self.session.node.note_heard();
     }

@@ -33,7 +33,7 @@ pub trait FrameSink {
     fn handle_skipped(&mut self, head: &FrameHead, problem: &str);
 
     /// Finishes a batch, whose new frames have `bytes` bytes. They count as taken once this returns.
-    fn finish_batch(&mut self, bytes: usize) -> impl Future<Output = ()>;
+    fn end_batch(&mut self, bytes: usize) -> impl Future<Output = ()>;
 
     /// Does what has its time while no frame comes. It is dropped when one does, and may last for ever.
     fn idle(&mut self) -> impl Future<Output = Infallible> {
@@ -94,7 +94,7 @@ impl<S: LinkWebSocket> LinkReadLoop<'_, S> {
                 taken = filled.and_then(|()| self.take_frames(sink, &mut batch));
             }
             // What came before the end still counts.
-            sink.finish_batch(batch.bytes).await;
+            sink.end_batch(batch.bytes).await;
             self.outbox.handle_batch(batch.taken, batch.bytes, self.clock.now_ms());
             if let Err(end) = taken {
                 return end;

@@ -124,7 +124,7 @@ impl FrameSink for BatchRecorder<'_> {
         self.batches.last_mut().unwrap().push(format!("{} {:?} {problem}", head.name(), head.connections));
     }
 
-    async fn finish_batch(&mut self, _bytes: usize) {
+    async fn end_batch(&mut self, _bytes: usize) {
         self.batches.push(Vec::new());
     }
 }

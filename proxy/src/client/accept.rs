@@ -245,8 +245,7 @@ fn open(
     let protocol = handshake.as_ref().map(|handshake| ByteString::from_static(handshake.request.protocol.name()));
     let open = OpenConnection { protocol, ..open };
     let (id, is_traced): (Rc<str>, _) = (Rc::from(&*open.connection_id), trace.is_some());
-    let (slot, serial) = {
-        let mut state = shard.state();
+    let (slot, serial) = shard.step(|state| {
         let (serial, now) = (state.core.connections.next_serial(), state.core.tick());
         let mut client = Client::new(id.clone(), serial, home.clone(), content, socket);
         (client.is_negotiated, client.transport) = (is_negotiated, transport);
@@ -260,13 +259,13 @@ fn open(
             client.cold.resumption = Some(Box::new(Resumption::new(Ownership::new(limit_bytes))));
         }
         set_times(&mut client, settings, now);
-        keep_head(&mut client, &mut state, &open, head);
+        keep_head(&mut client, state, &open, head);
         // Here first: the app server's answer may come back before this function ends, on another thread.
         let slot = state.open(client, user.as_deref(), expires_s);
         let handshake = handshake.as_ref().map_or(&[][..], |handshake| &handshake.bytes);
         state.core.watch_opening(slot, &open, handshake);
         (slot, serial)
-    };
+    });
     home.send(&ServiceMessage::OpenConnection(open));
     if let Some(handshake) = handshake {
         home.send_data(&id, &handshake.bytes, DATA_TYPE_HANDSHAKE);
@@ -329,9 +328,7 @@ pub(super) fn resume(
     pending: &PendingConnection,
     (slot, claimed): (Slot, Serial),
 ) -> Option<Box<Reader>> {
-    let serial =
-        shard.step(|state| state.moves.come_back(&mut state.core, &mut state.assignments, slot, claimed, socket));
-    shard.start_tasks();
+    let serial = shard.step(|state| state.moves.come_back(&mut state.core, slot, claimed, socket));
     let serial = serial?;
     let (id, home, content, has_sides, is_traced) = {
         let mut state = shard.state();

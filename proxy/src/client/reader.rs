@@ -133,7 +133,7 @@ impl Reader {
         if self.is_paused(shard) {
             Box::pin(self.wait_while_paused(shard)).await;
         }
-        let mut step = self.take_kept(shard);
+        let mut step = shard.step(|state| self.take_kept(state));
         let cause = loop {
             match step {
                 Step::Continue => {}
@@ -157,8 +157,8 @@ impl Reader {
                 Box::pin(self.wait_while_paused(shard)).await;
             }
             step = match self.inbound.partial.release() {
-                true => self.take_held(shard),
-                false => poll_fn(|cx| self.poll_step(shard, cx)).await,
+                true => shard.step(|state| self.take_held(state)),
+                false => poll_fn(|cx| shard.step(|state| self.poll_step(state, cx))).await,
             };
         };
         if self.is_unfinished {
@@ -182,7 +182,7 @@ impl Reader {
     /// Closes the connection, with what has begun of a message.
     fn close(&mut self, shard: &Rc<Shard>, reason: &CloseReason) {
         self.inbound.partial = PartialMessage::default();
-        self.note_rest(&mut shard.state());
+        shard.step(|state| self.note_rest(state));
         shard.close(self.slot, reason);
     }
 
@@ -269,23 +269,20 @@ impl Reader {
     }
 
     /// Reads once, and takes what came.
-    fn poll_step(&mut self, shard: &Rc<Shard>, cx: &mut Context<'_>) -> Poll<Step> {
-        let mut state = shard.state();
+    fn poll_step(&mut self, state: &mut ShardState, cx: &mut Context<'_>) -> Poll<Step> {
         // Its link may have filled while it was idle: many that begin at once would go far over the bound.
-        if self.home.is_full() && !self.is_ending(&mut state) {
+        if self.home.is_full() && !self.is_ending(state) {
             return Poll::Ready(Step::Continue);
         }
         let mut buffer = state.core.lend_read_buffer();
-        let step = self.poll_read(&mut state, cx, &mut buffer).map(|read| match read {
+        let step = self.poll_read(state, cx, &mut buffer).map(|read| match read {
             None => Step::Continue,
             Some(Ok(0)) => Step::Ended(Cause::SocketEnded),
-            Some(Ok(count)) => self.take(&mut state, buffer.get_mut(..count).unwrap_or_default()),
+            Some(Ok(count)) => self.take(state, buffer.get_mut(..count).unwrap_or_default()),
             Some(Err(error)) => Step::Ended(cause_of(&error)),
         });
         state.core.return_read_buffer(buffer);
-        self.note_rest(&mut state);
-        drop(state);
-        shard.start_tasks();
+        self.note_rest(state);
         step
     }
 
@@ -369,35 +366,29 @@ impl Reader {
     }
 
     /// Takes payload that came along with the handshake, or with the connect request of a raw endpoint.
-    fn take_kept(&mut self, shard: &Rc<Shard>) -> Step {
-        let mut state = shard.state();
+    fn take_kept(&mut self, state: &mut ShardState) -> Step {
         let step = match self.content {
             Content::Hub(protocol) if !self.is_resumed => {
                 let count = self.inbound.partial.bytes_mut().len();
-                self.take_partial(&mut state, protocol, count)
+                self.take_partial(state, protocol, count)
             }
             Content::Hub(_) | Content::Raw => {
                 let mut early = self.inbound.take_kept();
-                if early.is_empty() { Step::Continue } else { self.take(&mut state, &mut early) }
+                if early.is_empty() { Step::Continue } else { self.take(state, &mut early) }
             }
         };
-        self.note_rest(&mut state);
-        drop(state);
-        shard.start_tasks();
+        self.note_rest(state);
         step
     }
 
     /// Takes messages that have waited for an app server.
-    fn take_held(&mut self, shard: &Rc<Shard>) -> Step {
-        let mut state = shard.state();
+    fn take_held(&mut self, state: &mut ShardState) -> Step {
         let step = match self.content {
             // Their bytes were paid for when they were read.
-            Content::Hub(protocol) if !self.is_closing(&mut state) => self.take_partial(&mut state, protocol, 0),
+            Content::Hub(protocol) if !self.is_closing(state) => self.take_partial(state, protocol, 0),
             Content::Hub(_) | Content::Raw => Step::Continue,
         };
-        self.note_rest(&mut state);
-        drop(state);
-        shard.start_tasks();
+        self.note_rest(state);
         match step {
             Step::Continue if self.sides.is_closed_behind && !self.inbound.partial.is_held() => Step::TransportClosed,
             step => step,
@@ -569,7 +560,7 @@ impl<'a> Upstream<'a> {
                 self.state.moves.owe_acknowledgement(&mut self.state.core, self.slot);
             }
             if may_end_hold {
-                self.state.moves.end_hold(&mut self.state.core, &mut self.state.assignments, self.slot);
+                self.state.core.end_hold(self.slot);
             }
         }
         Ok(())
@@ -705,12 +696,7 @@ impl<'a> Upstream<'a> {
             Upward::Call { id } => self.state.core.begin_call(self.slot, &id),
             Upward::Acknowledgement(sequence_id) => {
                 self.messages += 1;
-                self.state.moves.acknowledged(
-                    &mut self.state.core,
-                    &mut self.state.assignments,
-                    self.slot,
-                    sequence_id,
-                );
+                self.state.core.acknowledged(self.slot, sequence_id);
             }
             Upward::Ping => {
                 self.messages += 1;
@@ -768,11 +754,7 @@ impl<'a> Upstream<'a> {
     fn finish(self, taken: Result<(), InboundError>) -> Step {
         // In one write, however many pings one read has brought.
         if !self.pongs.is_empty() {
-            self.state.assignments.send_transport(&mut self.state.core, self.slot, &self.pongs.freeze());
-        }
-        if self.rules.is_some() {
-            // Answers to refused calls.
-            self.state.assignments.finish_batch(&mut self.state.core);
+            self.state.core.send_transport(self.slot, &self.pongs.freeze());
         }
         match (self.step, taken) {
             (Step::Continue, Err(error)) => Step::Broken(error),

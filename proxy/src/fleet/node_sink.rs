@@ -317,7 +317,7 @@ impl FrameSink for NodeSink<'_> {
         self.note_malformed(problem);
     }
 
-    async fn finish_batch(&mut self, bytes: usize) {
+    async fn end_batch(&mut self, bytes: usize) {
         let shared = self.fleet.shared();
         let batch = std::mem::replace(&mut self.batch, RoutedBatch::of(shared));
         let commands = batch.into_commands().into_iter().zip(shared.shards());

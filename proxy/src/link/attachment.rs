@@ -207,7 +207,7 @@ impl FrameSink for ShardSink<'_> {
     }
 
     /// Applies the batch here, and gives the other shards their parts.
-    async fn finish_batch(&mut self, bytes: usize) {
+    async fn end_batch(&mut self, bytes: usize) {
         let batch = std::mem::replace(&mut self.batch, RoutedBatch::of(self.shard.shared()));
         for (index, commands) in
             batch.into_commands().into_iter().enumerate().filter(|(_, commands)| !commands.is_empty())

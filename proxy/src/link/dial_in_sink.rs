@@ -133,7 +133,7 @@ impl<'a> DialInSink<'a> {
             let mut sink = DialInSink::new(&shard, &pool, &link);
             // It was read before, and is one that an app server may send.
             drop(sink.take(ServiceMessage::ClientInvocation(question)));
-            sink.finish_batch(0).await;
+            sink.end_batch(0).await;
         });
     }
 
@@ -255,8 +255,8 @@ impl FrameSink for DialInSink<'_> {
         self.inner.handle_skipped(head, problem);
     }
 
-    async fn finish_batch(&mut self, bytes: usize) {
-        self.inner.finish_batch(bytes).await;
+    async fn end_batch(&mut self, bytes: usize) {
+        self.inner.end_batch(bytes).await;
         self.sends = None;
         if self.link.ring_bytes() > ANSWERS_MAX_BYTES {
             let (hub, app) = (self.pool.hub().name(), &self.pool.app().name);

@@ -147,7 +147,7 @@ fn order(shared: &Shared, hub: &Hub, one: &ShareMove, counts: &[ShardCounts]) {
     for (shard, clients) in shared.shards().iter().zip(parts(clients, &there, start)) {
         let clients = usize::try_from(clients).unwrap_or(usize::MAX);
         if clients > 0 {
-            shard.post(move |state| state.levelling.begin(LevelOrder { hub, from, to, clients }));
+            shard.post(move |state| state.level(LevelOrder { hub, from, to, clients }));
         }
     }
 }

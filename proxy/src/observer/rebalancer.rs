@@ -322,7 +322,7 @@ async fn shed(shared: &Shared, clients: u64) -> u64 {
     let counts: Vec<u64> = join_all(counts).await.into_iter().map(Option::unwrap_or_default).collect();
     let begun = shards.iter().zip(portions(clients, &counts)).map(|(shard, portion)| {
         let portion = usize::try_from(portion).unwrap_or(usize::MAX);
-        shard.inspect(move |state| state.shed.begin_shed(&mut state.leaving, portion))
+        shard.inspect(move |state| state.shed(portion))
     });
     join_all(begun).await.into_iter().flatten().map(|clients| clients as u64).sum()
 }

@@ -15,7 +15,7 @@ use super::delivery::framed::Framed;
 use super::delivery::send_run::SendRun;
 use super::delivery::{BatchMode, Flush};
 use super::slot::Slot;
-use super::state::ShardState;
+use super::state::{ShardState, ShardTask};
 use crate::upstream::{AppServerId, HubIndex, LinkId};
 
 /// Capacity beyond which a list of commands is not kept.
@@ -28,7 +28,7 @@ pub(super) fn apply_read(state: &mut ShardState, commands: Vec<ShardCommand>, re
     state.core.delivery.read_at = None;
 }
 
-/// Applies the commands of one batch in their order, then writes what they left to be written.
+/// Applies the commands of one batch in their order. What they leave to be written leaves with the end of the step.
 pub(super) fn apply(state: &mut ShardState, mut commands: Vec<ShardCommand>) {
     // A lone frame is written at once; the frames of a longer batch leave together.
     let mode = state.core.mode(if commands.len() == 1 { Flush::Now } else { Flush::Deferred });
@@ -39,7 +39,6 @@ pub(super) fn apply(state: &mut ShardState, mut commands: Vec<ShardCommand>) {
         state.core.delivery.flush_window(&mut state.core.connections, before);
     }
     drop(batch);
-    state.assignments.finish_batch(&mut state.core);
     if (state.spare_commands.capacity()..=COMMANDS_KEPT_MAX).contains(&commands.capacity()) {
         state.spare_commands = commands;
     }
@@ -128,7 +127,7 @@ fn apply_one(state: &mut ShardState, command: ShardCommand, batch: &mut AppliedB
         ShardCommand::Drain(spread) if spread.is_zero() => {
             state.drain.close_all_drained(&mut state.core, &mut state.assignments)
         }
-        ShardCommand::Drain(spread) => state.drain.due = Some(spread),
+        ShardCommand::Drain(spread) => state.start(ShardTask::Drain(spread)),
         ShardCommand::Expire { hub, over } => state.core.expire_user_group(hub, &over),
         ShardCommand::Reroute(slots) => {
             state.rerouting.reroute_some(&mut state.core, &mut state.assignments, slots);

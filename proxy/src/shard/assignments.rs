@@ -91,7 +91,6 @@ impl Assignments {
             return false;
         }
         self.close(core, slot, &CloseReason::by_operator(reason));
-        self.finish_batch(core);
         true
     }
 
@@ -103,7 +102,6 @@ impl Assignments {
         // its app server hears of it.
         slots.retain(|&slot| !core.ownership_of(slot).is_some_and(|ownership| ownership.is_given()));
         slots.iter().for_each(|&slot| self.close(core, slot, &CloseReason::token_revoked()));
-        self.finish_batch(core);
         slots.len()
     }
 
@@ -194,17 +192,8 @@ impl Assignments {
         Some(client)
     }
 
-    /// Sends one frame of the transport.
-    pub(crate) fn send_transport(&mut self, core: &mut ShardCore, slot: Slot, frame: &Bytes) {
-        let mode = core.mode(Flush::Now);
-        if let Some(client) = core.connections.get_mut(slot) {
-            core.delivery.put_transport(slot, client, frame, mode);
-        }
-        self.finish_batch(core);
-    }
-
-    /// Ends a batch: deferred frames leave, slow clients are closed, and the budget of all outboxes is kept.
-    pub(crate) fn finish_batch(&mut self, core: &mut ShardCore) {
+    /// Writes deferred frames, closes slow clients, and keeps the budget of all outboxes.
+    pub(super) fn flush(&mut self, core: &mut ShardCore) {
         core.delivery.flush_deferred(&mut core.connections);
         if core.delivery.watches.has_copies() {
             self.mirrored.copy_down(core);

@@ -17,6 +17,7 @@ use std::io;
 use std::mem;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
+use std::vec::Drain;
 
 use bytes::Bytes;
 use slab::Slab;
@@ -508,6 +509,15 @@ impl Delivery {
         self.effects.blocked = blocked;
     }
 
+    /// Whether nothing is left for the end of a step.
+    #[inline]
+    pub(super) fn is_idle(&self) -> bool {
+        let Effects { dirty, blocked, slow, flush_tasks, holds } = &self.effects;
+        let are_empty = dirty.is_empty() && blocked.is_empty() && slow.is_empty() && flush_tasks.is_empty();
+        let has_batch = self.gathering.has_begun() || self.messages.has_frame() || self.watches.has_unsettled();
+        are_empty && holds.is_empty() && !has_batch && self.excess_bytes() == 0
+    }
+
     /// Clients that went over their budget: to be closed. The list comes back by [`reuse`](Self::reuse).
     pub(super) fn take_slow(&mut self) -> Vec<Slot> {
         mem::take(&mut self.effects.slow)
@@ -520,13 +530,13 @@ impl Delivery {
     }
 
     /// Clients whose outbox a task has to flush from now on.
-    pub(super) fn take_flush_tasks(&mut self) -> Vec<(Slot, Serial)> {
-        mem::take(&mut self.effects.flush_tasks)
+    pub(super) fn flush_tasks(&mut self) -> Drain<'_, (Slot, Serial)> {
+        self.effects.flush_tasks.drain(..)
     }
 
     /// Clients whose hold a task has to end.
-    pub(super) fn take_holds(&mut self) -> Vec<(Slot, Serial)> {
-        mem::take(&mut self.effects.holds)
+    pub(super) fn holds(&mut self) -> Drain<'_, (Slot, Serial)> {
+        self.effects.holds.drain(..)
     }
 
     /// Bytes by which the outboxes of blocked clients are over the budget of the shard; 0 within it.

@@ -23,8 +23,6 @@ use leaving::LeavingClients;
 /// Drain of one shard.
 #[derive(Debug, Default)]
 pub(crate) struct Drain {
-    /// Spread of a drain that the driver has to start.
-    pub(super) due: Option<Duration>,
     /// All clients were told to leave: so is each that comes now.
     is_drained: bool,
 }
@@ -49,7 +47,6 @@ impl Drain {
                 leaving.leave(core, assignments, slot, MoveCause::Drain, (now, wait));
             }
         }
-        assignments.finish_batch(core);
     }
 
     /// Whether all clients were told to leave: so is each that comes now.
@@ -64,7 +61,6 @@ impl Drain {
         for (slot, _) in core.connections.everyone() {
             assignments.close(core, slot, &CloseReason::drained());
         }
-        assignments.finish_batch(core);
     }
 
     /// Has clients that have come back in a drain try once more. Returns whether any are left, or wait for the end of a

@@ -378,7 +378,6 @@ impl Moves {
                 core.apply_invoke(slot, false, asker, request, (origin, mode));
             }
         }
-        assignments.finish_batch(core);
         Some(home)
     }
 

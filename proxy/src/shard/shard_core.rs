@@ -4,6 +4,7 @@ use std::mem;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use bytestring::ByteString;
 use tokio::time::Instant;
 use tracing::debug;
@@ -156,6 +157,30 @@ impl ShardCore {
 
     pub(crate) fn return_read_buffer(&mut self, buffer: Box<[u8]>) {
         self.read_buffer = buffer;
+    }
+
+    /// Sends one frame of the transport.
+    pub(crate) fn send_transport(&mut self, slot: Slot, frame: &Bytes) {
+        let mode = self.mode(Flush::Now);
+        if let Some(client) = self.connections.get_mut(slot) {
+            self.delivery.put_transport(slot, client, frame, mode);
+        }
+    }
+
+    /// Ends the hold of a client, which has sent something since it was accepted, or nothing for a while.
+    pub(crate) fn end_hold(&mut self, slot: Slot) {
+        let mode = self.mode(Flush::Deferred);
+        if let Some(client) = self.connections.live_mut(slot) {
+            self.delivery.end_hold(slot, client, mode);
+        }
+    }
+
+    /// Takes an acknowledgement of a client: what was held back for it may leave.
+    pub(crate) fn acknowledged(&mut self, slot: Slot, sequence_id: u64) {
+        let mode = self.mode(Flush::Deferred);
+        if let Some(client) = self.connections.live_mut(slot) {
+            self.delivery.acknowledge(slot, client, sequence_id, mode);
+        }
     }
 
     /// Takes the app server from a client connection in a role, and answers the calls that it has run with this error.

@@ -10,10 +10,13 @@
 //!
 //! Each part is given the core, and parts that stand above it here, by `&mut`; none knows this file, so calls go one
 //! way. No method waits, and none calls back into the shard: links and sockets only take what they are given, and their
-//! wakers only schedule tasks. Tasks are started by the driver, [`Shard`](super::Shard).
+//! wakers only schedule tasks. [`end_step`](ShardState::end_step) writes what a step has left, and returns the tasks
+//! that the driver, [`Shard`](super::Shard), starts.
 
 use std::collections::HashSet;
+use std::mem;
 use std::rc::Rc;
+use std::time::Duration;
 
 use bytestring::ByteString;
 use tokio::sync::oneshot;
@@ -28,7 +31,7 @@ use super::connection::{Client, LetGo, Role, flow, moved_to};
 use super::delivery::outbox_budget::largest;
 use super::drain::Drain;
 use super::drain::leaving::LeavingClients;
-use super::drain::levelling::Levelling;
+use super::drain::levelling::{LevelOrder, Levelling};
 use super::drain::reroute::Rerouting;
 use super::drain::shed::Shed;
 use super::inbox::{Inspection, ShardMessage, ShardSender};
@@ -37,10 +40,29 @@ use super::moving::Moves;
 use super::presence_feed::PresenceFeeds;
 use super::shard_context::ShardContext;
 use super::shard_core::{CALL_UNFINISHED, ShardCore};
-use super::slot::Slot;
+use super::slot::{Serial, Slot};
 use super::task_feed::TaskFeeds;
-use crate::metrics::Limit;
+use crate::metrics::{Limit, MoveCause};
 use crate::upstream::{AppServerId, HomeLink, HubIndex, LinkId};
+
+/// Task that a step asks the driver for.
+#[derive(Debug)]
+pub(super) enum ShardTask {
+    /// Flushes the outbox of a client as its socket takes it.
+    Flush(Slot, Serial),
+    /// Ends the hold of a client after a while.
+    EndHold(Slot, Serial),
+    /// Tells all clients to leave, spread over this time.
+    Drain(Duration),
+    /// Sends this number of clients to other nodes.
+    Shed(usize),
+    /// Gives clients of one app server to another one.
+    Level(LevelOrder),
+    /// Looks at clients that are to leave, until none is left.
+    WatchLeaving,
+    /// Reports users and groups that come and go.
+    ReportPresence,
+}
 
 /// State of one shard.
 #[derive(Debug)]
@@ -59,6 +81,8 @@ pub(crate) struct ShardState {
     pub(super) tasks: TaskFeeds,
     /// Empty list for the commands of the next batch, with room.
     pub(super) spare_commands: Vec<ShardCommand>,
+    /// Tasks that this step asks for.
+    due: Vec<ShardTask>,
 }
 
 impl ShardState {
@@ -76,6 +100,7 @@ impl ShardState {
             presence: PresenceFeeds::default(),
             tasks: TaskFeeds::default(),
             spare_commands: Vec::new(),
+            due: Vec::new(),
         }
     }
 
@@ -108,6 +133,48 @@ impl ShardState {
             self.assignments.token_expiries.set(slot, expires_s);
         }
         slot
+    }
+
+    /// Ends a step: what it has left to be written leaves. Returns the tasks that have to be started.
+    #[inline]
+    pub(super) fn end_step(&mut self) -> Vec<ShardTask> {
+        if self.leaving.take_start() {
+            self.due.push(ShardTask::WatchLeaving);
+        }
+        if self.presence.take_start() {
+            self.due.push(ShardTask::ReportPresence);
+        }
+        if !self.core.delivery.is_idle() {
+            self.flush();
+        }
+        mem::take(&mut self.due)
+    }
+
+    #[inline(never)]
+    fn flush(&mut self) {
+        self.assignments.flush(&mut self.core);
+        self.due.extend(self.core.delivery.flush_tasks().map(|(slot, serial)| ShardTask::Flush(slot, serial)));
+        self.due.extend(self.core.delivery.holds().map(|(slot, serial)| ShardTask::EndHold(slot, serial)));
+    }
+
+    /// Has the driver start a task.
+    pub(super) fn start(&mut self, task: ShardTask) {
+        self.due.push(task);
+    }
+
+    /// Has the driver give clients of one app server to another one.
+    pub(crate) fn level(&mut self, order: LevelOrder) {
+        self.start(ShardTask::Level(order));
+    }
+
+    /// Has the driver send some clients elsewhere; returns how many. Those of earlier sheds whose calls still run are
+    /// some of them: until they leave their node has as many clients as before, and would shed too many.
+    pub(crate) fn shed(&mut self, clients: usize) -> usize {
+        let others = clients.saturating_sub(self.leaving.count_of(MoveCause::Rebalance));
+        if others > 0 {
+            self.start(ShardTask::Shed(others));
+        }
+        others
     }
 
     /// Advances the shard by one second.
@@ -144,7 +211,6 @@ impl ShardState {
         self.core.delivery.watches.tick();
         self.core.context.show_timed(self.core.delivery.watches.are_timed());
         self.assignments.mirrored.report_late_answers(&mut self.core);
-        self.assignments.finish_batch(&mut self.core);
         let (groups, users) = self.core.connections.sets().counts();
         self.core.context.counters.groups.set(groups);
         self.core.context.counters.users.set(users);

@@ -20,7 +20,7 @@ use super::shard_context::ShardContext;
 use super::shard_core::ShardCore;
 use super::shared::{Connectors, Shared};
 use super::slot::Slot;
-use super::state::ShardState;
+use super::state::{ShardState, ShardTask};
 use crate::config::Settings;
 use crate::net::socket::Socket;
 use crate::transport::websocket::{Unframed, unframe};
@@ -92,6 +92,18 @@ impl Testbed {
     /// Applies commands as one batch.
     pub(super) fn apply(&mut self, commands: Vec<ShardCommand>) {
         apply(&mut self.state, commands);
+        self.end_step();
+    }
+
+    /// Advances the shard by one second.
+    pub(super) fn advance(&mut self) {
+        self.state.advance();
+        self.end_step();
+    }
+
+    /// Ends a step as the driver does. Returns the tasks that this would start.
+    pub(super) fn end_step(&mut self) -> Vec<ShardTask> {
+        self.state.end_step()
     }
 
     /// Applies bytes that an app server sends to a client.
@@ -169,7 +181,7 @@ impl Testbed {
     /// Does what the driver's flush tasks do.
     fn poll_flushes(&mut self, cx: &mut Context<'_>) {
         let ShardCore { connections, delivery, .. } = &mut self.state.core;
-        drop(delivery.take_flush_tasks());
+        drop(delivery.flush_tasks());
         for (slot, _) in connections.everyone() {
             if let Some(client) = connections.get_mut(slot).filter(|client| client.is_flushing) {
                 let _: Poll<()> = delivery.poll_flush(client, cx);

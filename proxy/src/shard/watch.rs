@@ -199,6 +199,12 @@ impl Watches {
         mem::take(&mut self.copies)
     }
 
+    /// Whether there are copies to send, or frames whose writing is awaited.
+    #[must_use]
+    pub(super) fn has_unsettled(&self) -> bool {
+        self.has_copies() || !self.unwritten.is_empty()
+    }
+
     /// Whether anything was sent to them since the last batch.
     #[must_use]
     pub(super) fn has_copies(&self) -> bool {

@@ -44,7 +44,7 @@ fn a_client_closes_with_its_token() {
     let (ann, ben) = (bed.client("ann"), bed.client("ben"));
     bed.state.assignments.token_expiries.set(ann, unix_seconds() - 1);
     bed.state.assignments.token_expiries.set(ben, unix_seconds() + 1000);
-    bed.state.advance();
+    bed.advance();
     assert!(bed.state.core.connections.live(ann).is_none() && bed.state.core.connections.live(ben).is_some());
 }
 
@@ -52,9 +52,9 @@ fn a_client_closes_with_its_token() {
 fn a_silent_client_gets_keep_alives() {
     let mut bed = Testbed::new();
     let ann = bed.client("ann");
-    (0..15).for_each(|_| bed.state.advance());
+    (0..15).for_each(|_| bed.advance());
     assert_eq!(bed.received(ann), [""; 0]);
-    bed.state.advance();
+    bed.advance();
     assert_eq!(bed.received(ann), [r#"{"type":6};"#]);
 }
 
@@ -62,8 +62,10 @@ fn a_silent_client_gets_keep_alives() {
 fn the_largest_outboxes_close_when_all_together_are_over_the_budget() {
     let mut bed = Testbed::with(|settings| settings.outbox.total_bytes = 10_000);
     let (small, large) = (bed.client("ann"), bed.client("ben"));
-    bed.state.assignments.send_transport(&mut bed.state.core, small, &Bytes::from(vec![0; 3000]));
+    bed.state.core.send_transport(small, &Bytes::from(vec![0; 3000]));
+    bed.end_step();
     assert!(bed.state.core.connections.live(small).is_some());
-    bed.state.assignments.send_transport(&mut bed.state.core, large, &Bytes::from(vec![0; 8000]));
+    bed.state.core.send_transport(large, &Bytes::from(vec![0; 8000]));
+    bed.end_step();
     assert!(bed.state.core.connections.live(large).is_none() && bed.state.core.connections.live(small).is_some());
 }

@@ -40,6 +40,11 @@ impl Gathering {
         self.batch
     }
 
+    /// Whether anything was gathered since the last batch ended.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.frames > 0
+    }
+
     /// Notes the first frame for a client since the window began. `written_in` is the batch whose window reached it
     /// last.
     pub(crate) fn note(&mut self, written_in: u32) {

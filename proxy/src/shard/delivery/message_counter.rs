@@ -28,6 +28,11 @@ impl MessageCounter {
         count
     }
 
+    /// Whether a frame is held.
+    pub(crate) fn has_frame(&self) -> bool {
+        self.last.is_some()
+    }
+
     /// Lets go of the frame that was counted last.
     pub(crate) fn forget(&mut self) {
         self.last = None;

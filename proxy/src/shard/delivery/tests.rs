@@ -46,14 +46,14 @@ fn a_send_reaches_its_receivers_but_the_excluded_ones() {
     let (ann, ben, eve) = (bed.client("ann"), bed.client("ben"), bed.client("eve"));
     let excluded = vec![whole_id("eve").into()];
     send(&mut bed, &Receivers { excluded, ..Audience::Everyone.into() }, "hi", Flush::Deferred);
-    bed.state.assignments.finish_batch(&mut bed.state.core);
+    bed.end_step();
     assert_eq!(
         (bed.received(ann), bed.received(ben), bed.received(eve)),
         (vec!["hi".into()], vec!["hi".into()], vec![])
     );
     bed.state.assignments.close(&mut bed.state.core, ben, &CloseReason::by_app(None, None));
     send(&mut bed, &Audience::Users(vec!["ann".into()]).into(), "you", Flush::Deferred);
-    bed.state.assignments.finish_batch(&mut bed.state.core);
+    bed.end_step();
     assert_eq!(
         (bed.received(ann), bed.received(ben), bed.received(eve)),
         (vec!["you".into()], vec!["close".into()], vec!["you".into()])
@@ -68,7 +68,7 @@ fn deferred_frames_wait_for_the_end_of_the_batch_and_stay_in_order() {
         send(&mut bed, &Audience::Everyone.into(), text, Flush::Deferred);
     }
     assert_eq!(bed.received(ann), [""; 0]);
-    bed.state.assignments.finish_batch(&mut bed.state.core);
+    bed.end_step();
     assert_eq!(bed.received(ann), ["1", "2", "3"]);
 }
 
@@ -101,7 +101,7 @@ fn a_client_over_its_limit_is_closed_and_counts_for_the_budget_no_more() {
     let ann = bed.client("ann");
     for _ in 0..4 {
         send(&mut bed, &Audience::Everyone.into(), &"x".repeat(1500), Flush::Now);
-        bed.state.assignments.finish_batch(&mut bed.state.core);
+        bed.end_step();
     }
     assert!(bed.state.core.connections.live(ann).is_none());
     assert_eq!(bed.state.core.context.counters.outbox_bytes.get(), 0);
@@ -114,7 +114,7 @@ fn a_client_that_may_miss_loses_droppable_frames_and_stays() {
     bed.state.core.connections.get_mut(ann).unwrap().may_miss = true;
     for _ in 0..9 {
         send(&mut bed, &Audience::Everyone.into(), &"x".repeat(1500), Flush::Now);
-        bed.state.assignments.finish_batch(&mut bed.state.core);
+        bed.end_step();
     }
     assert!(bed.state.core.connections.live(ann).is_some());
     assert!(bed.state.core.context.counters.dropped.get() > 0);
@@ -125,7 +125,7 @@ fn the_lists_of_a_batch_are_used_again() {
     let mut bed = Testbed::new();
     bed.client("ann");
     send(&mut bed, &Audience::Everyone.into(), "1", Flush::Deferred);
-    bed.state.assignments.finish_batch(&mut bed.state.core);
+    bed.end_step();
     let effects = &bed.state.core.delivery.effects;
     assert!(effects.dirty.is_empty() && effects.dirty.capacity() > 0);
 }

@@ -120,7 +120,6 @@ impl LeavingClients {
         let Some(at) = core.context.shared.routes.find(id).filter(|at| at.shard == core.context.index) else { return };
         if core.connections.live(at.slot).is_some_and(|client| *client.id == *id) {
             self.leave(core, assignments, at.slot, MoveCause::Drain, (now, LEAVE_WAIT));
-            assignments.finish_batch(core);
         }
     }
 
@@ -150,7 +149,6 @@ impl LeavingClients {
             }
             self.waiting.push(at);
         }
-        assignments.finish_batch(core);
         self.is_watched = !self.are_none();
         self.is_watched
     }

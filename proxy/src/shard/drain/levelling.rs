@@ -11,7 +11,6 @@
 //! without an answer is still being worked on, so only who has been silent for a moment goes.
 
 use std::collections::HashMap;
-use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -55,8 +54,6 @@ pub(crate) struct LevelCount {
 /// Client connections of one shard that go to app servers which have come.
 #[derive(Debug, Default)]
 pub(crate) struct Levelling {
-    /// Orders for each of which the driver has to start a task.
-    orders: Vec<LevelOrder>,
     /// Clients whose app servers were asked for them.
     asked: HashMap<Slot, AskedClient>,
 }
@@ -65,12 +62,6 @@ pub(crate) struct Levelling {
 struct AskedClient {
     serial: Serial,
     order: LevelOrder,
-}
-
-impl Levelling {
-    pub(crate) fn take_orders(&mut self) -> Vec<LevelOrder> {
-        mem::take(&mut self.orders)
-    }
 }
 
 /// Search for the clients of an order, in short steps.
@@ -113,11 +104,6 @@ impl LevelSearch {
 }
 
 impl Levelling {
-    /// Has the driver give clients of one app server to another one.
-    pub(crate) fn begin(&mut self, order: LevelOrder) {
-        self.orders.push(order);
-    }
-
     /// Numbers of the clients of app servers at hubs.
     #[must_use]
     pub(crate) fn level_counts(&self, core: &ShardCore) -> HashMap<(HubIndex, AppServerId), LevelCount> {
@@ -147,7 +133,6 @@ impl Levelling {
                 self.level(core, assignments, slot, order);
             }
         }
-        assignments.finish_batch(core);
     }
 
     /// Gives a client the newcomer, or asks its app server to hand it over.

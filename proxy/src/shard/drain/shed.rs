@@ -97,21 +97,11 @@ fn moves_unnoticed(client: &Client) -> bool {
 /// Shed of one shard for a rebalance.
 #[derive(Debug, Default)]
 pub(crate) struct Shed {
-    /// Number of clients that the driver has to send elsewhere.
-    pub(crate) due: usize,
     /// Slot at which the search for clients of the next shed begins, so that no client is chosen again and again.
     pub(crate) from: usize,
 }
 
 impl Shed {
-    /// Has the driver send some clients elsewhere; returns how many. Those of earlier sheds whose calls still run are
-    /// some of them: until they leave their node has as many clients as before, and would shed too many.
-    pub(crate) fn begin_shed(&mut self, leaving: &mut LeavingClients, clients: usize) -> usize {
-        let others = clients.saturating_sub(leaving.count_of(MoveCause::Rebalance));
-        self.due = self.due.saturating_add(others);
-        others
-    }
-
     /// Takes a step of the search for clients to send elsewhere; `true` when it was the last one.
     pub(crate) fn search_for_shed(&mut self, core: &mut ShardCore, search: &mut ShedSearch) -> bool {
         let is_done = search.step(&core.connections);
@@ -138,7 +128,6 @@ impl Shed {
                 leaving.leave(core, assignments, slot, MoveCause::Rebalance, (Instant::now(), LEAVE_WAIT));
             }
         }
-        assignments.finish_batch(core);
     }
 }
 

@@ -135,7 +135,6 @@ impl Moves {
     pub(crate) fn come_back(
         &mut self,
         core: &mut ShardCore,
-        assignments: &mut Assignments,
         slot: Slot,
         claimed: Serial,
         socket: Socket,
@@ -168,45 +167,7 @@ impl Moves {
         self.keep_alive.schedule(slot, serial, now, now + 1);
         core.context.counters.resumed.increment();
         self.owe_acknowledgement(core, slot);
-        assignments.finish_batch(core);
         Some(serial)
-    }
-
-    /// Notes that a client has sent something since it was accepted: what was held back for it may leave.
-    pub(crate) fn end_hold(&mut self, core: &mut ShardCore, assignments: &mut Assignments, slot: Slot) {
-        let mode = core.mode(Flush::Deferred);
-        if let Some(client) = core.connections.live_mut(slot) {
-            core.delivery.end_hold(slot, client, mode);
-        }
-        assignments.finish_batch(core);
-    }
-
-    /// Ends the hold of a client that has sent nothing for so long; `serial` is that of its first socket.
-    pub(crate) fn end_late_hold(
-        &mut self,
-        core: &mut ShardCore,
-        assignments: &mut Assignments,
-        slot: Slot,
-        serial: Serial,
-    ) {
-        if core.connections.get_current(slot, serial).is_some() {
-            self.end_hold(core, assignments, slot);
-        }
-    }
-
-    /// Takes an acknowledgement of a client: what was held back for it may leave.
-    pub(crate) fn acknowledged(
-        &mut self,
-        core: &mut ShardCore,
-        assignments: &mut Assignments,
-        slot: Slot,
-        sequence_id: u64,
-    ) {
-        let mode = core.mode(Flush::Deferred);
-        if let Some(client) = core.connections.live_mut(slot) {
-            core.delivery.acknowledge(slot, client, sequence_id, mode);
-        }
-        assignments.finish_batch(core);
     }
 
     /// Has the messages that a client has sent acknowledged at the next tick.

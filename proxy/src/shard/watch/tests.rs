@@ -196,7 +196,7 @@ async fn more_than_a_trace_tells_in_a_second_is_counted() {
     assert_eq!((batch.messages, batch.loss.messages), (most, 7));
     let counters = &bed.state.core.context.counters;
     assert_eq!((counters.traced_messages.get(), counters.untraced_messages.get()), (most, 7));
-    bed.state.advance();
+    bed.advance();
     assert!(say(&mut bed, ann, SAID, false).is_some(), "a new second");
 }
 
@@ -227,7 +227,7 @@ async fn watches_of_each_detail_are_bounded_and_end_when_they_are_not_read() {
         assert!(refused.to_string().starts_with(refusal), "{refused}");
         for _ in 0..=IDLE_TICKS {
             assert!(bed.state.watch_desk().read(all[0]).is_some());
-            bed.state.advance();
+            bed.advance();
         }
         assert!(bed.state.watch_desk().read(all[0]).is_some() && bed.state.watch_desk().read(all[1]).is_none());
         bed.state.watch_desk().end(all[0]);

@@ -46,10 +46,10 @@ fn a_call_without_end_is_answered_with_an_error_in_the_end() {
     bed.state.core.begin_call(slot, "1");
     assert!(pool.begin_drain());
     bed.state.hand_overs.reassign_all(&mut bed.state.core, &mut bed.state.assignments, old[0].hub(), old[0].app());
-    (1..HAND_OVER_TICKS).for_each(|_| bed.state.advance());
+    (1..HAND_OVER_TICKS).for_each(|_| bed.advance());
     assert_eq!(home(&bed, slot), old[0].id());
     assert!(is_read(&bed, slot), "the call may wait for something of its client");
-    bed.state.advance();
+    bed.advance();
     assert_eq!(home(&bed, slot), next[0].id());
     assert!(bed.received(slot)[0].contains("was stopped before the call had ended"));
 }
@@ -97,9 +97,9 @@ fn a_client_whose_link_is_lost_waits_until_its_app_server_knows_or_is_gone() {
     };
     pool.remove(&links[0]);
     bed.state.lose_homes(&loss(&links[0]));
-    bed.state.advance();
+    bed.advance();
     assert!(!is_read(&bed, slot) && home(&bed, slot) == links[0].id(), "it would be taken for the old one");
-    bed.state.advance();
+    bed.advance();
     assert!(is_read(&bed, slot) && home(&bed, slot) == links[1].id());
     pool.remove(&links[1]);
     bed.state.lose_homes(&loss(&links[1]));
@@ -134,7 +134,7 @@ fn a_move_that_is_not_acknowledged_is_given_up() {
     let _other = bed.dial_in_link(&pool, "app");
     bed.state.hand_overs.leave_link(&mut bed.state.core, &links[0]);
     assert!(!is_read(&bed, slot));
-    (0..HAND_OVER_TICKS).for_each(|_| bed.state.advance());
+    (0..HAND_OVER_TICKS).for_each(|_| bed.advance());
     assert!(is_read(&bed, slot) && home(&bed, slot) == links[0].id());
     bed.state.pause_acknowledged(slot, links[0].id());
     assert_eq!(home(&bed, slot), links[0].id(), "it comes too late");

@@ -29,7 +29,7 @@ fn unassigned_client(bed: &mut Testbed) -> Slot {
     pool.lost(0);
     bed.state.core.begin_call(slot, "1");
     bed.state.lose_homes(&loss(&home, Vec::new()));
-    bed.state.assignments.finish_batch(&mut bed.state.core);
+    bed.end_step();
     slot
 }
 
@@ -65,7 +65,7 @@ fn a_client_that_comes_back_over_another_socket_still_waits_for_an_app_server() 
     let slot = unassigned_client(&mut bed);
     let serial = bed.state.core.connections.next_serial();
     bed.state.core.connections.get_mut(slot).unwrap().change_serial(serial);
-    bed.state.advance();
+    bed.advance();
     let (_, home) = bed.app_server("new");
     bed.state.link_opened(&home);
     assert!(!is_unassigned(&bed, slot));
@@ -76,10 +76,10 @@ fn a_client_that_waits_for_too_long_is_told_to_reconnect() {
     let mut bed = Testbed::with(|settings| settings.rehoming.hold_timeout_s = 3);
     let slot = unassigned_client(&mut bed);
     bed.received(slot);
-    bed.state.advance();
-    bed.state.advance();
+    bed.advance();
+    bed.advance();
     assert_eq!(bed.received(slot), [""; 0]);
-    bed.state.advance();
+    bed.advance();
     assert_eq!(bed.received(slot), [r#"{"type":7,"allowReconnect":true};"#, "close"]);
 }
 
@@ -129,11 +129,11 @@ fn the_end_of_a_client_whose_app_server_is_gone_is_told_once_to_the_next() {
     old.outbox().close();
     bed.state.lose_homes(&loss(&old, Vec::new()));
     bed.state.assignments.free(&mut bed.state.core, ann, Cause::SocketEnded);
-    bed.state.advance();
+    bed.advance();
     let (_, next) = bed.app_server("next");
     bed.state.link_opened(&next);
     bed.state.link_opened(&next);
-    bed.state.advance();
+    bed.advance();
     assert_eq!(ends(&sent_over(&next)), [end("ann", true)]);
     assert_eq!(bed.state.core.context.counters.ends_passed_on.get(), 1);
 }
@@ -152,7 +152,7 @@ fn an_app_server_that_may_live_is_told_itself_and_no_other_one() {
     let again = Arc::new(LinkHandle::opened(bed.hub.identity(), old.app()));
     pool.opened(0, again.clone());
     bed.state.link_opened(&again);
-    bed.state.advance();
+    bed.advance();
     assert_eq!(ends(&sent_over(&again)), [end("ann", false)]);
     assert_eq!(ends(&sent_over(&other)), []);
 }
@@ -197,7 +197,7 @@ fn an_end_that_nobody_can_be_told_of_is_forgotten_and_counted() {
     bed.state.assignments.free(&mut bed.state.core, ann, Cause::SocketEnded);
     for _ in 0..moved_remembered_s(bed.state.core.context.shared.settings.links.resume_window_ms) + 3 {
         assert_eq!(bed.state.core.context.counters.ends_lost.get(), 0);
-        bed.state.advance();
+        bed.advance();
     }
     assert_eq!(bed.state.core.context.counters.ends_lost.get(), 1);
 }

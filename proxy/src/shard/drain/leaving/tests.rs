@@ -1,15 +1,16 @@
 //! Clients that are to leave.
 
 use super::*;
+use crate::shard::state::ShardTask;
 use crate::shard::testbed::Testbed;
 use crate::upstream::AppServerId;
 
 const TOLD: [&str; 2] = ["{\"type\":7,\"allowReconnect\":true};", "close"];
 const ANSWER: &str = "{\"type\":3,\"invocationId\":\"1\",\"result\":2}\u{1e}";
 
-fn leave(bed: &mut Testbed, slot: Slot, now: Instant) {
+fn leave(bed: &mut Testbed, slot: Slot, now: Instant) -> Vec<ShardTask> {
     bed.state.leaving.leave(&mut bed.state.core, &mut bed.state.assignments, slot, MoveCause::Drain, (now, LEAVE_WAIT));
-    bed.state.assignments.finish_batch(&mut bed.state.core);
+    bed.end_step()
 }
 
 #[test]
@@ -17,11 +18,9 @@ fn a_client_leaves_after_its_answer_and_one_that_does_not_call_after_a_moment() 
     let (mut bed, now) = (Testbed::new(), Instant::now());
     let (quiet, busy) = (bed.client("quiet"), bed.client("busy"));
     bed.state.core.begin_call(busy, "1");
-    for slot in [quiet, busy] {
-        leave(&mut bed, slot, now);
-        leave(&mut bed, slot, now);
-    }
-    assert!(bed.state.leaving.take_start() && !bed.state.leaving.take_start());
+    let twice = |slot| [slot, slot];
+    let tasks: Vec<_> = [quiet, busy].into_iter().flat_map(twice).flat_map(|slot| leave(&mut bed, slot, now)).collect();
+    assert!(matches!(*tasks, [ShardTask::WatchLeaving]), "{tasks:?}");
     assert!(bed.state.leaving.look_at_leaving(&mut bed.state.core, &mut bed.state.assignments, now + LOOK_INTERVAL));
     assert!(bed.received(busy).is_empty() && bed.received(quiet).is_empty(), "its next call may be on its way");
     bed.data("busy", busy, AppServerId::from(7), ANSWER);

@@ -86,7 +86,7 @@ fn who_loses_its_app_server_meanwhile_is_forgotten() {
     level_all(&mut bed, (&old, &new));
     pool.lost(0);
     bed.state.assignments.lose_home(&mut bed.state.core, ann, trunkline_protocol::cause::Cause::LinkLost);
-    bed.state.advance();
+    bed.advance();
     assert_eq!(count(&bed, &new), LevelCount { present: 1, going: 0, coming: 0 });
     assert_eq!(bed.state.core.context.counters.app_rebalanced.get(), 0, "it had to go anyway");
 }
@@ -97,7 +97,7 @@ fn at_the_door_a_client_that_has_been_silent_goes_at_once() {
     let ((_, old), (_, new)) = (bed.dialled_in_server("old", 1), bed.dialled_in_server("new", 1));
     let (ann, ben) = (bed.client_at("ann", &old[0]), bed.client_at("ben", &old[0]));
     assert_eq!(found(&bed, (&old[0], &new[0])), [0; 0], "what they have sent may still be worked on");
-    (0..SILENT_TICKS).for_each(|_| bed.state.advance());
+    (0..SILENT_TICKS).for_each(|_| bed.advance());
     bed.state.core.begin_call(ben, "1");
     level_all(&mut bed, (&old[0], &new[0]));
     let home = |slot| bed.state.core.connections.get(slot).unwrap().home.id();

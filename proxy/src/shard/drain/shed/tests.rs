@@ -46,10 +46,7 @@ fn a_client_whose_call_runs_is_shed_behind_it_and_no_other_in_its_place() {
         SHED_SPREAD,
     );
     assert!(bed.received(ann).is_empty());
-    assert_eq!(
-        (bed.state.shed.begin_shed(&mut bed.state.leaving, 1), bed.state.shed.begin_shed(&mut bed.state.leaving, 3)),
-        (0, 2)
-    );
+    assert_eq!((bed.state.shed(1), bed.state.shed(3)), (0, 2));
     assert_eq!(search(&mut bed, 2), [ben], "who is about to leave is not chosen again");
 }
 
